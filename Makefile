@@ -1,0 +1,67 @@
+# `make run` and `make test` set up all they need, on a fresh Debian or Ubuntu with python3 (3.11 or newer) and make.
+# PYTHON names another Python to start from.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help run test style format types floors coverage tests dist pythons clean commands
+
+bin := .venv/bin
+pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
+
+help: ## say what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: .venv/for-run ## start the bridge in the foreground; make run ARGS="--help" lists its options
+	@$(bin)/twistd -n --pidfile= sockbridge $(ARGS)
+
+test: style types floors tests dist pythons ## everything below that checks something
+
+style: .venv/for-test ## check layout and lint
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+
+format: .venv/for-test ## mend layout and what of the lint can be mended
+	$(bin)/ruff check --fix .
+	$(bin)/ruff format .
+
+types: .venv/for-test ## check types
+	$(bin)/mypy
+
+floors: .venv/for-test ## check that modules import only from lower floors
+	$(bin)/lint-imports --no-logo
+
+coverage: .venv/for-test ## test core and wire, which must be covered wholly
+	$(bin)/pytest -q --cov --cov-report=term tests/core tests/wire
+
+tests: .venv/for-test commands coverage ## test all: core and wire first, then the rest, in Python and in JavaScript
+	$(bin)/pytest -q --ignore=tests/core --ignore=tests/wire --ignore=tests/test_packaging.py
+	node --test --test-reporter=spec tests/js/*.test.mjs
+
+dist: .venv/for-test ## build the distributions, install them in a clean environment, try the command
+	$(bin)/pytest -q tests/test_packaging.py
+	rm -rf dist
+	$(bin)/python -m build --quiet --outdir dist .
+
+pythons: .venv/for-test ## run the unit tests under every supported Python on this machine
+	$(bin)/python tools/pythons.py
+
+clean: ## remove all that was made
+	rm -rf .venv .venvs build dist *.egg-info .coverage .hypothesis .*_cache _trial_temp* twistd.log* twistd.pid
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	find . -name dropin.cache -delete
+
+commands: .venv/for-test
+	@tools/install-commands $(bin)/python
+
+# An environment is filled again when what it should hold has changed, or the Python below it.
+.venv/for-run: setup.cfg pyproject.toml $(bin)/python
+	$(pip_install) --editable .
+	@touch $@
+
+.venv/for-test: setup.cfg pyproject.toml $(bin)/python
+	$(pip_install) --editable '.[test]'
+	@touch .venv/for-run $@
+
+$(bin)/python: | tools/make-environment
+	@tools/make-environment .venv

@@ -1,0 +1,227 @@
+// Commands: their answers and errors, the queue while there is no connection, and what breaks with the connection.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { MESSAGE_LIMIT, QUEUE_LIMIT, SockbridgeError, UNANSWERED_LIMIT } from '../../twistedsock/static/sockbridge.js';
+import { build, buildOpen, reconnect, settle } from './fakes.mjs';
+
+test('publish sends text and JSON as they are and resolves with the offset', async () => {
+  const world = buildOpen();
+  const offset = world.client.publish('kitchen', { celsius: 21.5 }, { name: 'reading' });
+  assert.deepEqual(world.socket.sent, [{ type: 'publish', id: 1, channel: 'kitchen', data: { celsius: 21.5 }, name: 'reading' }]);
+  world.socket.answer('publish', { offset: 18 });
+  assert.equal(await offset, 18);
+  for (const data of ['', '21.5', '{"a":1}', 0, false, null, []]) {
+    world.client.publish('kitchen', data).catch(() => {});
+    assert.deepEqual(world.socket.last('publish').data, data);
+    assert.ok(!('name' in world.socket.last('publish')));
+  }
+  world.client.close();
+});
+
+test('each answer finds its own question, in whatever order they come', async () => {
+  const world = buildOpen();
+  const results = ['a', 'b', 'c'].map((data) => world.client.publish('kitchen', data));
+  const ids = world.socket.all('publish').map(({ id }) => id);
+  assert.equal(new Set(ids).size, 3);
+  for (const index of [2, 0, 1]) world.socket.say({ type: 'ok', id: ids[index], offset: 100 + index });
+  assert.deepEqual(await Promise.all(results), [100, 101, 102]);
+});
+
+test('who, history, info, nick and ping give what the server says', async () => {
+  const world = buildOpen();
+  const { client, socket, clock } = world;
+  const members = [{ id: 'k3x9', nick: 'ann' }];
+  const events = [{ type: 'event', channel: 'kitchen', offset: 3, from: 'ann', name: 'message', data: 'x' }];
+
+  const who = client.who('kitchen');
+  socket.answer('who', { members });
+  assert.deepEqual(await who, members);
+
+  const history = client.history('kitchen', { last: 1, since: 2 });
+  assert.deepEqual(socket.last('history'), { type: 'history', id: 2, channel: 'kitchen', last: 1, since: 2 });
+  socket.answer('history', { events, offset: 3, epoch: 'e1' });
+  assert.deepEqual(await history, { events, offset: 3, epoch: 'e1' });
+
+  client.history('kitchen').catch(() => {});
+  assert.deepEqual(socket.last('history'), { type: 'history', id: 3, channel: 'kitchen' });
+
+  const info = client.info();
+  socket.answer('info', { peer: members[0], channels: 2, version: '0.1.0' });
+  assert.deepEqual(await info, { peer: members[0], channels: 2, version: '0.1.0' });
+
+  const nick = client.nick('ann');
+  socket.answer('nick', { nick: 'ann' });
+  assert.equal(await nick, 'ann');
+
+  const ping = client.ping();
+  clock.advance(42);
+  socket.say({ type: 'pong', id: socket.last('ping').id });
+  assert.equal(await ping, 42);
+  client.close();
+});
+
+test('an error of the server rejects with its code and its words', async () => {
+  const world = buildOpen();
+  const failing = world.client.publish('a b', 1);
+  world.socket.refuse('publish', 'bad-channel', 'a channel has no white space');
+  const error = await failing.catch((reason) => reason);
+  assert.ok(error instanceof SockbridgeError && error instanceof Error);
+  assert.equal(error.code, 'bad-channel');
+  assert.equal(error.message, 'a channel has no white space');
+});
+
+test('what is not a JSON value is refused before it is sent', async () => {
+  const world = buildOpen();
+  const circle = {};
+  circle.self = circle;
+  for (const data of [undefined, () => {}, Symbol('s'), 10n, circle]) {
+    await assert.rejects(world.client.publish('kitchen', data), { code: 'bad-argument' });
+  }
+  assert.equal(world.socket.sent.length, 0);
+});
+
+test('a message over the limit is refused here, since the server would close for it', async () => {
+  const world = buildOpen();
+  const rest = JSON.stringify({ type: 'publish', channel: 'kitchen', data: '', id: 1 }).length;
+  world.client.publish('kitchen', 'x'.repeat(MESSAGE_LIMIT - rest)).catch(() => {});
+  assert.equal(world.socket.sent.length, 1);
+  await assert.rejects(world.client.publish('kitchen', 'x'.repeat(MESSAGE_LIMIT - rest + 1)), { code: 'too-long' });
+  await assert.rejects(world.client.publish('kitchen', 'é'.repeat(MESSAGE_LIMIT / 2)), { code: 'too-long' }, 'bytes count, not letters');
+  assert.equal(world.socket.sent.length, 1);
+  world.client.close();
+});
+
+test('commands made while connecting or waiting are sent with the next welcome, in their order', async () => {
+  const world = build();
+  const first = world.client.publish('kitchen', 1);
+  const who = world.client.who('kitchen');
+  world.socket.drop();
+  world.client.publish('kitchen', 2).catch(() => {});
+  world.client.retry();
+  assert.equal(world.net.sockets[0].sent.length, 0);
+  world.socket.welcome();
+  assert.deepEqual(world.socket.sent.map(({ type, data }) => data ?? type), [1, 'who', 2]);
+  world.socket.say({ type: 'ok', id: world.socket.sent[0].id, offset: 5 });
+  world.socket.answer('who', { members: [] });
+  assert.equal(await first, 5);
+  assert.deepEqual(await who, []);
+  world.client.close();
+});
+
+test('what is queued is what was said then, not what the object became', () => {
+  const world = build();
+  const reading = { celsius: 21.5 };
+  world.client.publish('kitchen', reading).catch(() => {});
+  reading.celsius = 99;
+  world.socket.welcome();
+  assert.equal(world.socket.last('publish').data.celsius, 21.5);
+  world.client.close();
+});
+
+test('the queue is bounded: the command beyond it is rejected, those in it are kept', async () => {
+  const world = build();
+  for (let index = 0; index < QUEUE_LIMIT; index += 1) world.client.publish('kitchen', index).catch(() => {});
+  await assert.rejects(world.client.publish('kitchen', 'too many'), { code: 'queue-full' });
+  world.socket.welcome();
+  assert.equal(world.socket.all('publish').length, QUEUE_LIMIT);
+  world.client.publish('kitchen', 'now').catch(() => {});
+  assert.equal(world.socket.all('publish').length, QUEUE_LIMIT + 1);
+  world.client.close();
+});
+
+test('what the server leaves unanswered is bounded too', async () => {
+  const world = buildOpen();
+  for (let index = 0; index < UNANSWERED_LIMIT; index += 1) world.client.publish('kitchen', index).catch(() => {});
+  await assert.rejects(world.client.publish('kitchen', 'too many'), { code: 'queue-full' });
+  world.socket.answer('publish', { offset: 1 });
+  world.client.publish('kitchen', 'room again').catch(() => {});
+  assert.equal(world.socket.last('publish').data, 'room again');
+  world.client.close();
+});
+
+test('commands under way when the connection breaks reject with disconnected, and are never sent again', async () => {
+  const world = buildOpen();
+  const publish = world.client.publish('kitchen', 1);
+  const who = world.client.who('kitchen');
+  world.socket.drop();
+  await assert.rejects(publish, (error) => error.code === 'disconnected' && /may or may not/.test(error.message));
+  await assert.rejects(who, { code: 'disconnected' });
+  world.client.retry();
+  world.socket.welcome();
+  assert.equal(world.socket.sent.length, 0);
+});
+
+test('an answer that comes late, on the old connection, changes nothing', async () => {
+  const world = buildOpen({ quietAfter: 1000, answerTimeout: 1000 });
+  const old = world.socket;
+  const publish = world.client.publish('kitchen', 1);
+  world.clock.advance(2000);
+  assert.equal(world.client.state, 'waiting');
+  old.answer('publish', { offset: 9 });
+  await assert.rejects(publish, { code: 'disconnected' });
+});
+
+test('closing rejects what is under way, what is queued and whatever comes after', async () => {
+  const open = buildOpen();
+  const underWay = open.client.publish('kitchen', 1);
+  open.client.close();
+  await assert.rejects(underWay, { code: 'closed' });
+  await assert.rejects(open.client.publish('kitchen', 2), { code: 'closed' });
+
+  const waiting = build();
+  const queued = waiting.client.publish('kitchen', 1);
+  waiting.client.close();
+  await assert.rejects(queued, { code: 'closed' });
+});
+
+test('a final close of the server rejects the queue with its reason', async () => {
+  const world = buildOpen();
+  const underWay = world.client.publish('kitchen', 1);
+  world.socket.drop(1008, 'too many connections');
+  await assert.rejects(underWay, /too many connections/);
+});
+
+test('a name chosen before the connection is open goes out once, before the channels', async () => {
+  const world = build();
+  world.client.subscribe('kitchen', () => {});
+  const nick = world.client.nick('ann');
+  world.socket.welcome();
+  assert.deepEqual(world.socket.sent.map(({ type }) => type), ['nick', 'subscribe']);
+  world.socket.answer('nick', { nick: 'ann' });
+  assert.equal(await nick, 'ann');
+});
+
+test('a refused name is not tried again; the one before it is', async () => {
+  const world = buildOpen();
+  const first = world.client.nick('ann');
+  world.socket.answer('nick', { nick: 'ann' });
+  await first;
+  const second = world.client.nick('a b');
+  world.socket.refuse('nick', 'bad-name');
+  await assert.rejects(second, { code: 'bad-name' });
+  reconnect(world);
+  assert.equal(world.socket.last('nick').nick, 'ann');
+});
+
+test('a name whose answer the broken connection swallowed is given again', async () => {
+  const world = buildOpen();
+  const nick = world.client.nick('ann');
+  world.socket.drop();
+  await assert.rejects(nick, { code: 'disconnected' });
+  world.client.retry();
+  world.socket.welcome();
+  assert.equal(world.socket.last('nick').nick, 'ann');
+});
+
+test('a name the server no longer accepts after a reconnection is reported', async () => {
+  const world = buildOpen();
+  world.client.nick('ann');
+  world.socket.answer('nick', { nick: 'ann' });
+  reconnect(world);
+  world.socket.refuse('nick', 'bad-name');
+  await settle();
+  const [type, error] = world.states.at(-1);
+  assert.deepEqual([type, error.code], ['error', 'bad-name']);
+});

@@ -1,0 +1,123 @@
+"""What is built holds all it should and nothing else, and each way to install it gives `twistd` the command."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.end_to_end
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PLUGIN = "twisted/plugins/sockbridge_plugin.py"
+NOT_COPIED = shutil.ignore_patterns(
+    ".git", ".venv", ".venvs", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build", "dist", "dropin.cache"
+)
+
+
+def run(*command: str | Path, folder: Path) -> str:
+    """What the command prints when it is run in that folder, undisturbed by the environment of these tests."""
+    foreign = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout + finished.stderr
+
+
+class Installation:
+    """A virtual environment that holds our dependencies, and us now and then."""
+
+    def __init__(self, folder: Path, elsewhere: Path) -> None:
+        self.programs = folder / "bin"
+        self.elsewhere = elsewhere
+        run(sys.executable, "-m", "venv", folder, folder=elsewhere)
+
+    def pip(self, *arguments: str | Path) -> None:
+        run(self.programs / "python", "-m", "pip", "--disable-pip-version-check", *arguments, folder=self.elsewhere)
+
+    def twistd(self, *arguments: str) -> str:
+        return run(self.programs / "twistd", *arguments, folder=self.elsewhere)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy, because a build writes into its source and would find what an earlier one has left there."""
+    return Path(shutil.copytree(CHECKOUT, tmp_path_factory.mktemp("source") / "checkout", ignore=NOT_COPIED))
+
+
+@pytest.fixture(scope="module")
+def distributions(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source distribution and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("distributions")
+    run(sys.executable, "-m", "build", "--outdir", folder, checkout, folder=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions: Path) -> Path:
+    (path,) = distributions.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def source_distribution(distributions: Path) -> Path:
+    (path,) = distributions.glob("*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """Holds what our wheel asks for, and not us: the dependencies are fetched once, for all tests of this module."""
+    installation = Installation(tmp_path_factory.mktemp("installation"), tmp_path_factory.mktemp("elsewhere"))
+    installation.pip("install", wheel)
+    installation.pip("uninstall", "--yes", "sockbridge")
+    return installation
+
+
+def test_the_wheel_holds_the_package_and_the_plugin_and_nothing_else(checkout: Path, wheel: Path) -> None:
+    """A new folder that setup.cfg does not list, or a file of the page that it does not match, is found out here."""
+    ours = {str(path.relative_to(checkout)) for path in (checkout / "twistedsock").rglob("*") if path.is_file()}
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert held == ours | {PLUGIN}
+    assert "twistedsock/py.typed" in held
+    assert any(name.startswith("twistedsock/static/") for name in held)
+
+
+def test_the_wheel_holds_the_licence(wheel: Path) -> None:
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in zipfile.ZipFile(wheel).namelist())
+
+
+def test_the_source_distribution_can_be_tested(checkout: Path, source_distribution: Path) -> None:
+    with tarfile.open(source_distribution) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    needed = {"LICENSE", "Makefile", "pyproject.toml", "setup.cfg", PLUGIN}
+    for folder in ["tests", "tools", "twistedsock"]:
+        needed |= {str(path.relative_to(checkout)) for path in (checkout / folder).rglob("*") if path.is_file()}
+    assert needed <= held
+
+
+@pytest.mark.parametrize("way", ["wheel", "source distribution", "folder", "editable folder"])
+def test_each_way_to_install_gives_twistd_the_command(
+    way: str, checkout: Path, wheel: Path, source_distribution: Path, installation: Installation
+) -> None:
+    arguments: dict[str, list[str | Path]] = {
+        "wheel": [wheel],
+        "source distribution": [source_distribution],
+        "folder": [checkout],
+        "editable folder": ["--editable", checkout],
+    }
+    installation.pip("install", "--no-deps", "--force-reinstall", *arguments[way])
+    try:
+        assert "\n    sockbridge " in installation.twistd("--help")
+        assert "Traceback" not in installation.twistd("sockbridge", "--help")
+    finally:
+        installation.pip("uninstall", "--yes", "sockbridge")
+
+    listing = installation.twistd("--help")
+    assert "\n    web " in listing, "uninstalling took a part of Twisted along"
+    assert "sockbridge" not in listing
+    assert "Traceback" not in listing

@@ -1,0 +1,53 @@
+"""Twisted finds the command `sockbridge` in every folder, and finding it loads nothing of ours."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+TWISTD = Path(sys.executable).parent / "twistd"
+
+
+def run(*command: str | Path, folder: Path) -> str:
+    """What the command prints when it is run in that folder, where the checkout is not on Python's path by chance."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout + finished.stderr
+
+
+def test_twistd_lists_the_command(tmp_path: Path) -> None:
+    listing = run(TWISTD, "--help", folder=tmp_path)
+    assert "\n    sockbridge " in listing
+    assert "Traceback" not in listing
+
+
+def test_twist_lists_the_command(tmp_path: Path) -> None:
+    listing = run(sys.executable, "-m", "twisted", "--help", folder=tmp_path)
+    assert "\n    sockbridge " in listing
+    assert "Traceback" not in listing
+
+
+def test_the_command_has_options(tmp_path: Path) -> None:
+    options = run(TWISTD, "sockbridge", "--help", folder=tmp_path)
+    assert "sockbridge [options]" in options
+    assert "Traceback" not in options
+
+
+def test_finding_the_command_loads_nothing_of_ours(tmp_path: Path) -> None:
+    question = (
+        "import sys; from twisted.application.service import IServiceMaker; from twisted.plugin import getPlugins;"
+        "print([maker.tapname for maker in getPlugins(IServiceMaker)], [*filter(None, map(str, sys.modules))])"
+    )
+    answer = run(sys.executable, "-c", question, folder=tmp_path)
+    assert "'sockbridge'" in answer
+    assert "'twistedsock" not in answer
+
+
+@pytest.mark.parametrize("folder", ["twisted", "twisted/plugins"])
+def test_the_plugin_folders_are_no_packages(folder: str) -> None:
+    """An __init__.py in twisted/ would hide Twisted itself, one in twisted/plugins/ would hide our plugin."""
+    assert not (CHECKOUT / folder / "__init__.py").exists()

@@ -1,0 +1,102 @@
+"""Runs the unit tests under every supported Python on this machine, each in an environment of its own in .venvs/.
+
+The Python that already runs all other tests gets the oldest dependencies that setup.cfg allows, the others the newest.
+"""
+
+import configparser
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+SUPPORTED = [(3, 11), (3, 12), (3, 13), (3, 14)]
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def written(version: tuple[int, int]) -> str:
+    """As in the name of the program."""
+    return f"{version[0]}.{version[1]}"
+
+
+def version_of(python: Path) -> tuple[int, int] | None:
+    """The version that really runs there; None if none can make an environment, as with a pyenv shim."""
+    question = "import sys, ensurepip, venv; print(*sys.version_info[:2])"
+    answer = subprocess.run([python, "-c", question], capture_output=True, text=True)
+    if answer.returncode != 0:
+        return None
+    major, minor = answer.stdout.split()
+    return int(major), int(minor)
+
+
+def find_pythons() -> dict[tuple[int, int], Path]:
+    """The first working interpreter of each supported version: this one's own, on the path, or pyenv's."""
+    own = Path(sys.base_prefix, "bin", f"python{written(sys.version_info[:2])}")
+    found = {sys.version_info[:2]: own}
+    folders = [Path(folder) for folder in os.environ["PATH"].split(os.pathsep)]
+    folders += sorted(Path.home().glob(".pyenv/versions/*/bin"))
+    for version in SUPPORTED:
+        for folder in folders:
+            python = folder / f"python{written(version)}"
+            if version not in found and python.exists() and version_of(python) == version:
+                found[version] = python
+    return dict(sorted(found.items()))
+
+
+def oldest_dependencies(setup: str) -> str:
+    """What setup.cfg requires, as pip constraints that allow the oldest versions only."""
+    parser = configparser.ConfigParser()
+    parser.read_string(setup)
+    lines = parser["options"]["install_requires"].split()
+    return "\n".join(re.sub(r"\[.*?\]", "", line).replace(">=", "==") for line in lines)
+
+
+def prepare(python: Path, environment: Path, constraints: str) -> None:
+    """Makes the environment, unless it was made from the same Python and the same setup.cfg before."""
+    setup = (CHECKOUT / "setup.cfg").read_text()
+    origin = hashlib.sha256(f"{CHECKOUT}\n{python}\n{constraints}\n{setup}".encode()).hexdigest()
+    stamp = environment / "made-from"
+    if stamp.exists() and stamp.read_text() == origin:
+        return
+    subprocess.run([python, "-m", "venv", "--clear", environment], check=True)
+    (environment / "constraints.txt").write_text(constraints)
+    pip = [environment / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    options = ["--constraint", environment / "constraints.txt", "--editable", ".[unit]"]
+    subprocess.run([*pip, "install", *options], cwd=CHECKOUT, check=True)
+    stamp.write_text(origin)
+
+
+def main() -> int:
+    """Prepares one after the other (editable builds share a folder in the checkout), then tests all at once."""
+    constraints = oldest_dependencies((CHECKOUT / "setup.cfg").read_text())
+    pythons = find_pythons()
+    runs = []
+    for version, python in pythons.items():
+        oldest = version == sys.version_info[:2]
+        environment = CHECKOUT / ".venvs" / written(version)
+        prepare(python, environment, constraints if oldest else "")
+        title = f"Python {written(version)}" + (" with the oldest dependencies" if oldest else "")
+        runs.append((title, environment / "bin" / "pytest", environment / "output.txt"))
+
+    processes = []
+    for _, pytest, output in runs:
+        command = [pytest, "-q", "-m", "not end_to_end", "--ignore=tests/end_to_end", "-p", "no:cacheprovider"]
+        with output.open("w") as file:
+            processes.append(subprocess.Popen(command, cwd=CHECKOUT, stdout=file, stderr=subprocess.STDOUT))
+
+    failed = 0
+    for (title, _, output), process in zip(runs, processes, strict=True):
+        if process.wait() == 0:
+            print(f"{title}: {output.read_text().splitlines()[-1]}")
+        else:
+            failed += 1
+            print(f"{title}: FAILED\n{output.read_text()}")
+    missing = [written(version) for version in SUPPORTED if version not in pythons]
+    if missing:
+        print(f"Not on this machine, so not tested: Python {', '.join(missing)}")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The backplane of a single process: there are no others to reach."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Protocol
+
+from twistedsock.core.dialect import Position
+from twistedsock.core.events import Event, Member, PresenceChange
+from twistedsock.core.reader import Peer
+
+REMEMBERED = 10_000
+"""Closed channels whose place in the numbers is remembered, so that a reader who comes back to a quiet channel can be
+told truly that it missed nothing. About 250 bytes each; the longest closed is forgotten first."""
+
+
+class Node(Protocol):
+    """What a backplane tells: the broker."""
+
+    def deliver(self, name: bytes, epoch: bytes, event: Event) -> None: ...
+    def change_presence(self, name: bytes, change: PresenceChange) -> None: ...
+    def members_here(self, name: bytes) -> list[Member]: ...
+
+
+class Sequence:
+    """The run of numbers of one channel."""
+
+    __slots__ = ("epoch", "head")
+
+    def __init__(self, epoch: bytes) -> None:
+        self.epoch = epoch
+        self.head = 0
+
+
+class MemoryBackplane:
+    """Answers everything at once, and delivers every channel whether it is open or not. ``draw_epoch`` gives a random
+    name for a run of numbers."""
+
+    def __init__(self, draw_epoch: Callable[[], bytes]) -> None:
+        self._draw_epoch = draw_epoch
+        self._sequences: dict[bytes, Sequence] = {}
+        self._closed: OrderedDict[bytes, Sequence] = OrderedDict()
+        self._node: Node
+
+    def attach(self, node: Node) -> None:
+        """Name the node to tell. To be called once, before anything else."""
+        self._node = node
+
+    def publish(self, channel: bytes, publisher: Peer, name: bytes, payload: bytes, is_json: bool) -> int:
+        sequence = self._sequences.get(channel) or self._begin(channel)
+        sequence.head = offset = sequence.head + 1
+        event = Event(offset, publisher.id, publisher.nick, name, payload, is_json)
+        self._node.deliver(channel, sequence.epoch, event)
+        return offset
+
+    def open(self, channel: bytes) -> Position:
+        sequence = self._sequences.get(channel) or self._begin(channel)
+        return Position(sequence.epoch, sequence.head)
+
+    def close(self, channel: bytes) -> None:
+        self._closed[channel] = self._sequences.pop(channel)
+        if len(self._closed) > REMEMBERED:
+            self._closed.popitem(last=False)
+
+    def enter(self, channel: bytes, member: Member) -> None:
+        self._node.change_presence(channel, PresenceChange(member, joined=True))
+
+    def rename(self, channel: bytes, member: Member) -> None:
+        """Nobody is told: ``members`` asks the node, which knows."""
+
+    def leave(self, channel: bytes, member: Member) -> None:
+        self._node.change_presence(channel, PresenceChange(member, joined=False))
+
+    def members(self, channel: bytes) -> list[Member]:
+        return self._node.members_here(channel)
+
+    def _begin(self, channel: bytes) -> Sequence:
+        sequence = self._closed.pop(channel, None) or Sequence(self._draw_epoch())
+        self._sequences[channel] = sequence
+        return sequence

@@ -1,0 +1,291 @@
+"""All channels: publish goes down to the backplane, every delivery comes back up through one door, ``deliver``.
+
+What is delivered waits in its channel until the end of the reactor's turn, so that batching adapts to the load by
+itself: one event at rest, hundreds in one send under fire.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Protocol
+
+from twistedsock.core.channel import Channel
+from twistedsock.core.dialect import Position
+from twistedsock.core.errors import BAD_CHANNEL, BAD_EVENT_NAME, TOO_MANY_CHANNELS, Refusal
+from twistedsock.core.events import EVENT_COST, Event, Member, PresenceChange
+from twistedsock.core.later import Later
+from twistedsock.core.limits import CHUNK_BYTES, Limits
+from twistedsock.core.names import is_channel, is_event_name
+from twistedsock.core.reader import Peer, Reader, Shared, Subscription
+
+FRAME_COST = 48
+"""Bytes that a dialect writes around a payload, roughly: the line dialect 20 to 40, the JSON dialect 90. With it, what
+waits for the turn's end is measured in the bytes that will be sent."""
+
+
+class Backplane(Protocol):
+    """How events get their order and reach the other processes. It tells its node, the broker, what happens by
+    ``deliver`` and ``change_presence``. For each channel that is open here, ``deliver`` is called once an event, in
+    the order of the offsets, without a gap; and the answer to a publish comes no later than its own delivery."""
+
+    def publish(
+        self, channel: bytes, publisher: Peer, name: bytes, payload: bytes, is_json: bool
+    ) -> int | Refusal | Later[int]:
+        """Give an event its place and deliver it to every node that has the channel open; answers the offset."""
+
+    def open(self, channel: bytes) -> Position | Refusal | Later[Position]:
+        """Begin to deliver a channel to this node; answers where it stands."""
+
+    def close(self, channel: bytes) -> None:
+        """This node has no use for the channel any longer."""
+
+    def enter(self, channel: bytes, member: Member) -> None:
+        """A subscriber came."""
+
+    def rename(self, channel: bytes, member: Member) -> None:
+        """A subscriber has a new nick."""
+
+    def leave(self, channel: bytes, member: Member) -> None:
+        """A subscriber went."""
+
+    def members(self, channel: bytes) -> list[Member] | Refusal | Later[list[Member]]:
+        """The subscribers on all nodes."""
+
+
+class Broker:
+    """The one table of channels. ``schedule`` is asked to call ``turn`` soon, at the end of the reactor's turn;
+    ``clock`` gives seconds that never go back."""
+
+    def __init__(
+        self,
+        backplane: Backplane,
+        limits: Limits,
+        clock: Callable[[], float],
+        schedule: Callable[[], None],
+    ) -> None:
+        self.limits = limits
+        self.clock = clock
+        self.channels: dict[bytes, Channel] = {}
+        self.log_bytes = 0
+        # Set when so much waits that it should leave before the turn ends; whoever delivers asks after each command.
+        self.urgent = False
+        self._backplane = backplane
+        self._schedule = schedule
+        self._scheduled = False
+        self._opening: dict[bytes, Later[Channel]] = {}
+        self._dirty: list[Channel] = []
+        self._waiting = 0
+        # Channels with a log, the least recently written first.
+        self._written: OrderedDict[Channel, None] = OrderedDict()
+        self._awake: dict[Reader, None] = {}
+
+    # What sessions ask.
+
+    def publish(
+        self, publisher: Peer, channel: bytes, name: bytes, payload: bytes, is_json: bool
+    ) -> int | Refusal | Later[int]:
+        """Publish an event; answers its offset."""
+        if channel not in self.channels:
+            refusal = self._refuse_channel(channel)
+            if refusal is not None:
+                return refusal
+        if not is_event_name(name):
+            return BAD_EVENT_NAME
+        return self._backplane.publish(channel, publisher, name, payload, is_json)
+
+    def open(self, name: bytes) -> Channel | Refusal | Later[Channel]:
+        """The channel of that name, made if need be. Who gets it and does not subscribe must ``forget_unused`` it."""
+        channel = self.channels.get(name)
+        if channel is not None:
+            return channel
+        if name in self._opening:
+            return self._opening[name]
+        refusal = self._refuse_channel(name)
+        if refusal is not None:
+            return refusal
+        answer = self._backplane.open(name)
+        if not isinstance(answer, Later):
+            return self._opened(name, answer)
+        self._opening[name] = opening = Later[Channel]()
+        answer.then(lambda outcome: self._opening.pop(name).settle(self._opened(name, outcome)))
+        return opening
+
+    def subscribe(self, channel: Channel, subscription: Subscription) -> None:
+        """Add a reader, live from here on; it has seen nothing of what was published before."""
+        peer = subscription.reader.peer
+        self.commit(channel)
+        channel.readers[peer.id] = subscription
+        if subscription.presence:
+            channel.watchers[subscription] = None
+        channel.join_lane(subscription)
+        self._backplane.enter(channel.name, peer.member())
+
+    def resubscribe(self, subscription: Subscription, echo: bool, presence: bool) -> None:
+        """Change a reader's options; it stays where it is in the channel, and nobody hears of it."""
+        channel = subscription.channel
+        self.commit(channel)
+        channel.leave_lane(subscription)
+        subscription.echo, subscription.presence = echo, presence
+        if subscription not in subscription.reader.lagging:
+            channel.join_lane(subscription)
+        if presence:
+            channel.watchers[subscription] = None
+        else:
+            channel.watchers.pop(subscription, None)
+            subscription.missed = None
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Take a reader out; the channel vanishes if nothing is left of it."""
+        channel, peer = subscription.channel, subscription.reader.peer
+        del channel.readers[peer.id]
+        channel.watchers.pop(subscription, None)
+        channel.leave_lane(subscription)
+        subscription.reader.lagging.pop(subscription, None)
+        self._backplane.leave(channel.name, peer.member())
+        self.forget_unused(channel)
+
+    def renamed(self, subscription: Subscription) -> None:
+        """A reader has a new nick."""
+        self._backplane.rename(subscription.channel.name, subscription.reader.peer.member())
+
+    def members(self, channel: bytes) -> list[Member] | Refusal | Later[list[Member]]:
+        """Who reads a channel, on all nodes."""
+        if not is_channel(channel):
+            return BAD_CHANNEL
+        return self._backplane.members(channel)
+
+    def members_here(self, name: bytes) -> list[Member]:
+        """Who reads a channel on this node."""
+        channel = self.channels.get(name)
+        return channel.members() if channel is not None else []
+
+    def commit(self, channel: Channel) -> None:
+        """Flush one channel now, so that its log says all that its head does, and nothing that is too old."""
+        if channel.pending or channel.changes:
+            self._flush(channel)
+        else:
+            size = channel.log.size
+            channel.log.expire(self.clock())
+            self._account(channel, size)
+
+    def wake(self, reader: Reader) -> None:
+        """A reader's socket has drained, or it asked for a replay: let it catch up in the next turn."""
+        if reader.lagging:
+            self._awake[reader] = None
+            self._ask_for_turn()
+
+    def sleep(self, reader: Reader) -> None:
+        """A reader is gone."""
+        self._awake.pop(reader, None)
+
+    # What the backplane tells.
+
+    def deliver(self, name: bytes, epoch: bytes, event: Event) -> None:
+        """The one door up: an event has got its place."""
+        channel = self.channels.get(name)
+        if channel is None:
+            channel = self._make(name, Position(epoch, event.offset - 1))
+        channel.head = event.offset
+        if not channel.pending:
+            self._mark(channel)
+        channel.pending.append(event)
+        size = len(event.payload)
+        channel.pending_size += size + EVENT_COST
+        self._waiting += size + FRAME_COST
+        if self._waiting >= CHUNK_BYTES:
+            self.urgent = True
+
+    def change_presence(self, name: bytes, change: PresenceChange) -> None:
+        """Somebody came to a channel or left it, on this node or another."""
+        channel = self.channels.get(name)
+        if channel is not None and channel.watchers:
+            if not channel.changes:
+                self._mark(channel)
+            channel.changes.append(change)
+
+    # What time tells.
+
+    def turn(self) -> None:
+        """The end of a reactor's turn: flush what was published, then let those who are behind read on."""
+        self._scheduled = False
+        self.flush()
+        awake, self._awake = self._awake, {}
+        shared: Shared = {}
+        most_missed = self.limits.max_members_told
+        for reader in awake:
+            if reader.catch_up(shared, most_missed):
+                self._awake[reader] = None
+        if self._awake:
+            self._ask_for_turn()
+
+    def flush(self) -> None:
+        """Flush every dirty channel now."""
+        self.urgent = False
+        dirty, self._dirty, self._waiting = self._dirty, [], 0
+        for channel in dirty:
+            self._flush(channel)
+            self.forget_unused(channel)
+
+    def sweep(self) -> None:
+        """Let go what is too old. To be called every few seconds, as nothing else looks at a silent channel."""
+        now = self.clock()
+        for channel in list(self.channels.values()):
+            size = channel.log.size
+            channel.log.expire(now)
+            self._account(channel, size)
+            self.forget_unused(channel)
+
+    def forget_unused(self, channel: Channel) -> None:
+        """Remove a channel that nobody reads and whose log is empty."""
+        if channel.readers or channel.log or channel.pending:
+            return
+        if self.channels.get(channel.name) is channel:
+            del self.channels[channel.name]
+            self._backplane.close(channel.name)
+
+    def _refuse_channel(self, name: bytes) -> Refusal | None:
+        if not is_channel(name):
+            return BAD_CHANNEL
+        if len(self.channels) + len(self._opening) >= self.limits.max_channels:
+            return TOO_MANY_CHANNELS
+        return None
+
+    def _make(self, name: bytes, position: Position) -> Channel:
+        channel = self.channels[name] = Channel(name, position, self.limits)
+        return channel
+
+    def _opened(self, name: bytes, outcome: Position | Refusal) -> Channel | Refusal:
+        if isinstance(outcome, Refusal):
+            return outcome
+        # An event may have been delivered while the answer was under way.
+        return self.channels.get(name) or self._make(name, outcome)
+
+    def _mark(self, channel: Channel) -> None:
+        self._dirty.append(channel)
+        self._ask_for_turn()
+
+    def _ask_for_turn(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._schedule()
+
+    def _flush(self, channel: Channel) -> None:
+        size = channel.log.size
+        if channel.pending:
+            self._written[channel] = None
+            self._written.move_to_end(channel)
+        channel.flush(self.clock(), self.limits.max_members_told)
+        self._account(channel, size)
+
+    def _account(self, channel: Channel, size_before: int) -> None:
+        """Keep the sum of all logs, and its bound."""
+        self.log_bytes += channel.log.size - size_before
+        if not channel.log:
+            self._written.pop(channel, None)
+        while self.log_bytes > self.limits.log_bytes:
+            victim = next(iter(self._written))
+            size = victim.log.size
+            victim.log.shrink(max(0, size - (self.log_bytes - self.limits.log_bytes)))
+            self.log_bytes += victim.log.size - size
+            if not victim.log:
+                del self._written[victim]
+                self.forget_unused(victim)

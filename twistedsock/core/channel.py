@@ -1,0 +1,75 @@
+"""A channel: its place in the numbers, its log, its readers by encoding, and who comes and goes."""
+
+from twistedsock.core.dialect import Dialect, Position
+from twistedsock.core.events import Event, Member, PresenceChange
+from twistedsock.core.lane import Lane
+from twistedsock.core.limits import Limits
+from twistedsock.core.log import Log
+from twistedsock.core.reader import Subscription
+
+
+class Channel:
+    """It exists while somebody reads it or its log is not empty; the broker sees to that."""
+
+    __slots__ = ("changes", "epoch", "head", "lanes", "log", "name", "pending", "pending_size", "readers", "watchers")
+
+    def __init__(self, name: bytes, position: Position, limits: Limits) -> None:
+        self.name = name
+        self.epoch = position.epoch
+        self.head = position.head
+        self.log = Log(limits, position.head + 1)
+        # Published, but not yet flushed: neither in the log nor with the readers.
+        self.pending: list[Event] = []
+        self.pending_size = 0
+        self.changes: list[PresenceChange] = []
+        self.lanes: dict[Dialect, Lane] = {}
+        self.readers: dict[bytes, Subscription] = {}
+        self.watchers: dict[Subscription, None] = {}
+
+    @property
+    def position(self) -> Position:
+        return Position(self.epoch, self.head)
+
+    def join_lane(self, subscription: Subscription) -> None:
+        encoding = subscription.reader.encoding
+        lane = self.lanes.get(encoding)
+        if lane is None:
+            lane = self.lanes[encoding] = Lane(encoding)
+        lane.join(subscription)
+
+    def leave_lane(self, subscription: Subscription) -> None:
+        lane = self.lanes.get(subscription.reader.encoding)
+        if lane is not None:
+            lane.leave(subscription)
+
+    def members(self) -> list[Member]:
+        return [subscription.reader.peer.member() for subscription in self.readers.values()]
+
+    def flush(self, now: float, most_missed: int) -> None:
+        """Put what was published into the log and offer it to the lanes; then tell who came and went."""
+        if self.pending:
+            events, size = self.pending, self.pending_size
+            self.pending, self.pending_size = [], 0
+            self.log.extend(events, size, now)
+            # A lane whose last reader falls behind stays, empty: the reader will be back.
+            for lane in self.lanes.values():
+                lane.deliver(self.name, events)
+        if self.changes:
+            changes, self.changes = self.changes, []
+            self._tell(changes, most_missed)
+
+    def _tell(self, changes: list[PresenceChange], most_missed: int) -> None:
+        """Tell the watchers about others. Encoded once an encoding, but for those who are among the changes."""
+        ids = {change.member.id for change in changes}
+        shared: dict[Dialect, bytes] = {}
+        for subscription in list(self.watchers):
+            reader, told = subscription.reader, changes
+            if reader.peer.id in ids:
+                told = [change for change in changes if change.member.id != reader.peer.id]
+                data = reader.encoding.presence(self.name, told)
+            elif (known := shared.get(reader.encoding)) is not None:
+                data = known
+            else:
+                data = shared[reader.encoding] = reader.encoding.presence(self.name, changes)
+            if told and (subscription in reader.lagging or not reader.outlet.offer(data)):
+                subscription.miss(told, most_missed)

@@ -1,0 +1,94 @@
+"""What a peer may ask. A codec turns bytes into these once, at the edge; a session carries them out.
+
+``tag`` is what the reply must carry so that the peer can tell which command it answers: the ``id`` of a JSON
+command as it was written, None where the peer gave none. The line dialect answers in order and ignores it.
+"""
+
+import msgspec
+
+from twistedsock.core.errors import Refusal
+from twistedsock.core.names import DEFAULT_EVENT_NAME
+
+Tag = bytes | None
+
+MOST = 2**53 - 1
+"""The largest offset or count: the largest integer that JavaScript holds exactly."""
+
+
+class Publish(msgspec.Struct, frozen=True, gc=False):
+    channel: bytes
+    payload: bytes
+    is_json: bool
+    name: bytes = DEFAULT_EVENT_NAME
+    tag: Tag = None
+
+
+class Subscribe(msgspec.Struct, frozen=True, gc=False):
+    channel: bytes
+    last: int | None = None
+    since: int | None = None
+    epoch: bytes | None = None
+    presence: bool = False
+    echo: bool = True
+    tag: Tag = None
+
+
+class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
+    channel: bytes
+    tag: Tag = None
+
+
+class History(msgspec.Struct, frozen=True, gc=False):
+    channel: bytes
+    last: int | None = None
+    since: int | None = None
+    tag: Tag = None
+
+
+class Who(msgspec.Struct, frozen=True, gc=False):
+    channel: bytes
+    tag: Tag = None
+
+
+class Nick(msgspec.Struct, frozen=True, gc=False):
+    nick: bytes
+    tag: Tag = None
+
+
+class Ping(msgspec.Struct, frozen=True, gc=False):
+    text: bytes = b""
+    tag: Tag = None
+
+
+class Info(msgspec.Struct, frozen=True, gc=False):
+    tag: Tag = None
+
+
+class Help(msgspec.Struct, frozen=True, gc=False):
+    verb: bytes = b""
+
+
+class Quiet(msgspec.Struct, frozen=True, gc=False):
+    """Answer publishes only when they fail."""
+
+    on: bool
+
+
+class Quit(msgspec.Struct, frozen=True, gc=False):
+    pass
+
+
+class Interrupt(msgspec.Struct, frozen=True, gc=False):
+    """Ctrl-C, or "are you there", from a telnet: it is no command and gets no reply, only a word of help."""
+
+
+class Mistake(msgspec.Struct, frozen=True, gc=False):
+    """What could not be read as a command; it is answered in its turn like any other."""
+
+    refusal: Refusal
+    tag: Tag = None
+
+
+Command = (
+    Publish | Subscribe | Unsubscribe | History | Who | Nick | Ping | Info | Help | Quiet | Quit | Interrupt | Mistake
+)

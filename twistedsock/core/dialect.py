@@ -1,0 +1,78 @@
+"""What the rules ask of a dialect: how replies and events are written for one kind of peer.
+
+A dialect is pure and shared by all peers that speak it. What it returns are the very bytes that go on the socket,
+frame heads included; ``b""`` where this dialect says nothing. As it also writes the events, it is the *encoding* of
+the lanes of its readers.
+"""
+
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from typing import Protocol
+
+import msgspec
+
+from twistedsock.core.commands import Tag
+from twistedsock.core.errors import Refusal
+from twistedsock.core.events import Event, Member, PresenceChange
+
+
+class Ending(IntEnum):
+    """Why a connection is closed by us, as WebSocket close codes (RFC 6455 section 7.4.1 and the IANA registry)."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    POLICY = 1008
+    TRY_AGAIN = 1013
+
+
+class Position(msgspec.Struct, frozen=True, gc=False):
+    """Where a channel stands: the run of numbers and the last one given out (0 before the first)."""
+
+    epoch: bytes
+    head: int
+
+
+class Ends(msgspec.Struct, frozen=True, gc=False):
+    """The two ends of a peer's socket, as the server sees them: ``127.0.0.1:53122``, ``[::1]:8081``, ``unix:-``."""
+
+    client: bytes
+    server: bytes
+
+
+class Facts(msgspec.Struct, frozen=True, gc=False):
+    """What INFO tells. ``uptime`` is the server's, in whole seconds."""
+
+    peer: Member
+    ends: Ends
+    channels: int
+    uptime: int
+    version: bytes
+
+
+class Dialect(Protocol):
+    def welcome(self, id: bytes, ends: Ends) -> bytes: ...
+    def published(self, tag: Tag, offset: int) -> bytes: ...
+    def subscribed(self, tag: Tag, channel: bytes, position: Position, recovered: bool | None) -> bytes: ...
+    def unsubscribed(self, tag: Tag, channel: bytes) -> bytes: ...
+    def nicked(self, tag: Tag, nick: bytes) -> bytes: ...
+    def pong(self, tag: Tag, text: bytes) -> bytes: ...
+    def facts(self, tag: Tag, facts: Facts) -> bytes: ...
+    def quieted(self) -> bytes: ...
+    def refused(self, tag: Tag, refusal: Refusal) -> bytes: ...
+
+    def help(self, verb: bytes) -> bytes | None:
+        """What HELP says, its ``OK`` included; None for a verb that does not exist."""
+
+    def history(self, tag: Tag, channel: bytes, events: Sequence[Event], position: Position) -> Iterator[bytes]:
+        """A reply that may be long, in pieces of about a chunk, so that a peer that does not read costs one of them."""
+
+    def members(self, tag: Tag, channel: bytes, members: Sequence[Member]) -> Iterator[bytes]:
+        """As ``history``."""
+
+    def events(self, channel: bytes, events: Sequence[Event]) -> list[bytes]:
+        """Each event as one message. This is the hot path."""
+
+    def presence(self, channel: bytes, changes: Sequence[PresenceChange]) -> bytes: ...
+    def lost(self, channel: bytes, first: int, last: int) -> bytes: ...
+    def notice(self, text: bytes) -> bytes: ...
+    def bye(self, text: bytes) -> bytes: ...

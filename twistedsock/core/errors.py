@@ -1,0 +1,60 @@
+"""What a peer can be refused, and with which words.
+
+There is one catalogue: every dialect uses the same codes, so that a person at telnet, a page and a
+script read the same thing. A refusal is always the peer's concern; a fault of ours is an exception that
+is logged, and the peer hears ``internal``.
+"""
+
+from enum import Enum
+
+import msgspec
+
+
+class Code(bytes, Enum):
+    """The codes of ``ERR <code> <words>`` and ``{"type":"error","code":…}``."""
+
+    UNKNOWN_COMMAND = b"unknown-command"
+    BAD_ARGUMENT = b"bad-argument"
+    BAD_CHANNEL = b"bad-channel"
+    BAD_NAME = b"bad-name"
+    BAD_JSON = b"bad-json"
+    BAD_TYPE = b"bad-type"
+    TOO_LONG = b"too-long"
+    NOT_UTF8 = b"not-utf8"
+    NOT_SUBSCRIBED = b"not-subscribed"
+    UNAUTHORIZED = b"unauthorized"
+    FORBIDDEN = b"forbidden"
+    LIMIT = b"limit"
+    RATE = b"rate"
+    UNAVAILABLE = b"unavailable"
+    INTERNAL = b"internal"
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why something was not done: a code of the catalogue and a sentence for people."""
+
+    code: Code
+    words: str
+
+
+BAD_CHANNEL = Refusal(
+    Code.BAD_CHANNEL,
+    "a channel is 1 to 200 bytes of UTF-8 without white space, control characters or * > # + ?",
+)
+BAD_EVENT_NAME = Refusal(
+    Code.BAD_NAME,
+    "an event name is 1 to 64 bytes of UTF-8 without white space, control characters or * > # + ?",
+)
+BAD_NICK = Refusal(
+    Code.BAD_NAME,
+    "a nick is 1 to 32 bytes of UTF-8 without white space, control characters or * > # + ?",
+)
+NICK_IS_AN_ID = Refusal(Code.BAD_NAME, "that is the id of another peer")
+NOT_SUBSCRIBED = Refusal(Code.NOT_SUBSCRIBED, "you are not subscribed to that channel")
+SINCE_WITHOUT_EPOCH = Refusal(Code.BAD_ARGUMENT, "since and epoch come together or not at all")
+TOO_MANY_CHANNELS = Refusal(Code.LIMIT, "this server has no room for another channel")
+TOO_MANY_SUBSCRIPTIONS = Refusal(Code.LIMIT, "you are subscribed to as many channels as one peer may be")
+TOO_MANY_CONNECTIONS = Refusal(Code.LIMIT, "this server has no room for another connection, try again later")
+TOO_MANY_FROM_ADDRESS = Refusal(Code.LIMIT, "too many connections from your address, try again later")
+UNAVAILABLE = Refusal(Code.UNAVAILABLE, "the backplane did not answer, try again later")
+INTERNAL = Refusal(Code.INTERNAL, "a fault of this server; it has been logged")

@@ -1,0 +1,46 @@
+"""An answer that may take a while, without a reactor.
+
+A backplane answers with a value when it knows it at once, and with a ``Later`` when it does not. So the memory
+backplane pays nothing for the patience that a distant one needs.
+"""
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from twistedsock.core.errors import Refusal
+
+T = TypeVar("T")
+
+
+class Later(Generic[T]):
+    """A value, or a refusal, that comes once and is told to whoever asked for it."""
+
+    __slots__ = ("_listeners", "_outcome")
+
+    def __init__(self) -> None:
+        self._outcome: T | Refusal | None = None
+        self._listeners: list[Callable[[T | Refusal], None]] = []
+
+    def settle(self, outcome: T | Refusal) -> None:
+        """Tell the outcome to all listeners. A second outcome is a bug of the caller: RuntimeError."""
+        if self._outcome is not None:
+            raise RuntimeError("this answer has been given already")
+        self._outcome = outcome
+        for listener in self._listeners:
+            listener(outcome)
+        self._listeners.clear()
+
+    def then(self, listener: Callable[[T | Refusal], None]) -> None:
+        """Call ``listener`` with the outcome: now if it is there, else when it comes."""
+        if self._outcome is None:
+            self._listeners.append(listener)
+        else:
+            listener(self._outcome)
+
+
+def when_known(answer: T | Refusal | Later[T], listener: Callable[[T | Refusal], None]) -> None:
+    """Call ``listener`` with an answer that is there already or comes later."""
+    if isinstance(answer, Later):
+        answer.then(listener)
+    else:
+        listener(answer)

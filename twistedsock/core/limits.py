@@ -1,0 +1,44 @@
+"""Every bound that an operator can move, with its default; the fixed ones stand beside what they bound."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+CHUNK_BYTES = 64 * 1024
+"""What is joined into one send at most. A reader that stalls keeps at most this much in user space; larger sends
+measured no faster, as the kernel's socket buffers are of this size."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """The bounds of one bridge. Sizes are bytes, ages are seconds. The description is shown by ``--help``."""
+
+    history_events: Annotated[int, Meta(ge=0, description="events that a channel's log keeps")] = 10_000
+    history_bytes: Annotated[
+        int, Meta(ge=0, description="bytes that a channel's log keeps, 160 of bookkeeping an event included")
+    ] = 4 * 1024 * 1024
+    history_age: Annotated[float, Meta(ge=0, description="seconds that a channel's log keeps an event")] = 300.0
+    log_bytes: Annotated[
+        int,
+        Meta(ge=0, description="bytes that all logs keep together; the least recently written gives way first"),
+    ] = 256 * 1024 * 1024
+    max_line: Annotated[int, Meta(ge=512, le=16 * 1024 * 1024, description="bytes in a line, without its end")] = 65_536
+    max_message: Annotated[int, Meta(ge=512, le=16 * 1024 * 1024, description="bytes in a WebSocket message")] = 65_536
+    max_channels: Annotated[int, Meta(ge=1, description="channels in all")] = 100_000
+    max_channels_per_peer: Annotated[int, Meta(ge=1, description="channels that one peer subscribes to")] = 1_000
+    max_connections: Annotated[int, Meta(ge=1, description="connections in all, of every kind")] = 16_000
+    max_connections_per_address: Annotated[
+        int, Meta(ge=1, description="connections from one address; loopback and Unix sockets are not counted")
+    ] = 500
+    max_members_told: Annotated[
+        int, Meta(ge=0, description="joins and leaves kept for a reader that is behind, before it is told to ask WHO")
+    ] = 1_000
+    lag: Annotated[
+        Literal["skip", "close"],
+        Meta(description="a reader so slow that the log has passed it: skip and tell it LOST, or close it"),
+    ] = "skip"
+
+
+PUBLISHES_IN_FLIGHT = 1_000
+"""Publishes of one peer that wait for a distant backplane; enough to fill a millisecond of round trip, few enough
+that ten thousand peers cannot fill the memory with them."""

@@ -1,0 +1,148 @@
+"""A peer's reading end: caught up, behind, or closed.
+
+A reader that is caught up hangs on the lanes of its channels and is offered the bytes that all of them share. One
+whose socket does not take them keeps nothing but a cursor into the log of each channel that it missed something of,
+and reads on from there, a chunk at a time, once its socket has drained.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from twistedsock.core.dialect import Dialect
+from twistedsock.core.events import Event, Member, PresenceChange
+from twistedsock.core.limits import CHUNK_BYTES
+
+if TYPE_CHECKING:
+    from twistedsock.core.channel import Channel
+
+WRITING = 1
+"""A bit of ``Outlet.blocked``: bytes wait in user space for the socket."""
+HELD = 2
+"""A bit of ``Outlet.blocked``: the session keeps events back, as something else must be said first."""
+
+
+class Outlet(Protocol):
+    """Where the bytes of one peer leave. The shells have one for each kind of transport."""
+
+    blocked: int
+    """WRITING and HELD, or 0: what is offered now goes straight to the socket."""
+
+    def offer(self, data: bytes) -> bool:
+        """Take all of ``data``, or nothing and say False because something is blocked. What the socket does not take
+        at once waits in the transport, so that one chunk at most waits there."""
+
+    def write(self, data: bytes) -> None:
+        """Take ``data`` in any case."""
+
+
+class Peer:
+    """Who is connected. The nick may change, so lanes and logs hold what it was."""
+
+    __slots__ = ("id", "nick")
+
+    def __init__(self, id: bytes) -> None:
+        self.id = id
+        self.nick = id
+
+    def member(self) -> Member:
+        return Member(self.id, self.nick)
+
+
+class Subscription:
+    """One reader on one channel. ``cursor`` is the next offset it needs; it counts only while the reader is behind."""
+
+    __slots__ = ("channel", "cursor", "echo", "missed", "presence", "reader")
+
+    def __init__(self, reader: "Reader", channel: "Channel", echo: bool, presence: bool) -> None:
+        self.reader = reader
+        self.channel = channel
+        self.echo = echo
+        self.presence = presence
+        self.cursor = 0
+        self.missed: list[PresenceChange] | None = None
+
+    def wants(self, event: Event) -> bool:
+        return self.echo or event.publisher != self.reader.peer.id
+
+    def fall_behind(self, cursor: int) -> None:
+        """Leave the lane; from here on only the cursor is kept."""
+        self.cursor = cursor
+        self.channel.leave_lane(self)
+        self.reader.lagging[self] = None
+
+    def miss(self, changes: list[PresenceChange], most: int) -> None:
+        """Keep joins and leaves for later; ``most`` of them, and one more as the mark that some were dropped."""
+        if self.missed is None:
+            self.missed = []
+        self.missed.extend(changes[: most + 1 - len(self.missed)])
+        if self not in self.reader.lagging:
+            self.fall_behind(self.channel.head + 1)
+
+
+Shared = dict[tuple["Channel", Dialect, int], tuple[bytes, int]]
+"""What one turn has read from the logs already: (channel, encoding, cursor) to (bytes, next cursor). Many readers that
+stalled together resume together, and share what they read."""
+
+
+class Reader:
+    """The reading end of one peer. ``on_lag`` is asked before a ``LOST`` is written: False when it closed instead."""
+
+    __slots__ = ("encoding", "lagging", "on_lag", "outlet", "peer")
+
+    def __init__(self, peer: Peer, encoding: Dialect, outlet: Outlet, on_lag: Callable[[], bool]) -> None:
+        self.peer = peer
+        self.encoding = encoding
+        self.outlet = outlet
+        self.on_lag = on_lag
+        # In the order of their turns, so that one busy channel does not starve the others.
+        self.lagging: dict[Subscription, None] = {}
+
+    def catch_up(self, shared: Shared, most_missed: int) -> bool:
+        """Send one chunk of what was missed; whether to go on in the next turn (else: when the socket has drained)."""
+        if self.outlet.blocked or not self.lagging:
+            return False
+        subscription = next(iter(self.lagging))
+        del self.lagging[subscription]
+        channel, log = subscription.channel, subscription.channel.log
+        data = b""
+        if subscription.cursor < log.first:
+            if not self.on_lag():
+                return False
+            data = self.encoding.lost(channel.name, subscription.cursor, log.first - 1)
+            subscription.cursor = log.first
+        data += self._read(subscription, shared)
+        if subscription.cursor == log.end:
+            data += self._presence(subscription, most_missed)
+            channel.join_lane(subscription)
+        else:
+            self.lagging[subscription] = None
+        if data:
+            self.outlet.offer(data)
+        return bool(self.lagging) and not self.outlet.blocked
+
+    def _read(self, subscription: Subscription, shared: Shared) -> bytes:
+        """Encode about a chunk from the log and move the cursor behind it."""
+        channel, cursor = subscription.channel, subscription.cursor
+        key = (channel, self.encoding, cursor)
+        if subscription.echo and key in shared:
+            data, subscription.cursor = shared[key]
+            return data
+        events = channel.log.read(cursor, CHUNK_BYTES)
+        subscription.cursor += len(events)
+        if not subscription.echo:
+            events = [event for event in events if subscription.wants(event)]
+        data = b"".join(self.encoding.events(channel.name, events))
+        if subscription.echo:
+            shared[key] = (data, subscription.cursor)
+        return data
+
+    def _presence(self, subscription: Subscription, most: int) -> bytes:
+        missed, subscription.missed = subscription.missed, None
+        if not missed:
+            return b""
+        channel = subscription.channel.name
+        if len(missed) > most:
+            return self.encoding.notice(
+                b"joins and leaves of " + channel + b" were more than could be kept for you; ask WHO " + channel
+            )
+        return self.encoding.presence(channel, missed)

@@ -1,0 +1,429 @@
+"""One peer's conversation: commands in, replies and events out.
+
+Every command gets its reply in the order of the commands. Publishes may wait for the backplane together; any other
+command waits until those before it are answered, and those after it wait for it, so that a peer sees its commands take
+effect in the order in which it gave them, however slow the backplane is.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from functools import partial
+from typing import Any, ClassVar, TypeVar
+
+from twistedsock.core import commands, errors
+from twistedsock.core.bridge import Bridge
+from twistedsock.core.channel import Channel
+from twistedsock.core.commands import Command, Publish, Tag
+from twistedsock.core.dialect import Dialect, Ending, Ends, Facts
+from twistedsock.core.errors import Code, Refusal
+from twistedsock.core.events import Event, Member
+from twistedsock.core.later import Later, when_known
+from twistedsock.core.limits import CHUNK_BYTES, PUBLISHES_IN_FLIGHT
+from twistedsock.core.names import is_nick
+from twistedsock.core.reader import HELD, WRITING, Outlet, Peer, Reader, Subscription
+
+T = TypeVar("T")
+
+
+class State(Enum):
+    """OPEN runs commands; CLOSING has said its last word; CLOSED has no socket any more."""
+
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class Slot:
+    """The place of a publish among the replies, while the backplane has not answered it."""
+
+    __slots__ = ("outcome", "tag")
+
+    def __init__(self, tag: Tag) -> None:
+        self.tag = tag
+        self.outcome: int | Refusal | None = None
+
+
+class Session:
+    """``hang_up`` closes the connection once what was written has left; ``on_ready`` is called when commands, held up
+    because ``stalled`` was set, can go on."""
+
+    __slots__ = (
+        "_bridge",
+        "_broker",
+        "_busy",
+        "_dialect",
+        "_hang_up",
+        "_out",
+        "_out_size",
+        "_outlet",
+        "_pieces",
+        "_postponed",
+        "_quiet",
+        "_reader",
+        "_slots",
+        "ends",
+        "on_ready",
+        "peer",
+        "stalled",
+        "state",
+        "subscriptions",
+    )
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        dialect: Dialect,
+        outlet: Outlet,
+        ends: Ends,
+        hang_up: Callable[[Ending], None],
+    ) -> None:
+        self.peer = Peer(bridge.roster.new_id())
+        self.ends = ends
+        self.state = State.OPEN
+        self.stalled = False
+        self.subscriptions: dict[bytes, Subscription] = {}
+        self.on_ready: Callable[[], None] = lambda: None
+        self._bridge = bridge
+        self._broker = bridge.broker
+        self._dialect = dialect
+        self._outlet = outlet
+        self._hang_up = hang_up
+        self._reader = Reader(self.peer, dialect, outlet, self._may_skip)
+        self._quiet = False
+        self._out: list[bytes] = []
+        self._out_size = 0
+        # A command is under way whose end the next ones must await.
+        self._busy = False
+        self._slots: deque[Slot] = deque()
+        self._postponed: Command | None = None
+        self._pieces: Iterator[bytes] | None = None
+        bridge.roster.add(self)
+
+    def welcome(self) -> None:
+        self._say(self._dialect.welcome(self.peer.id, self.ends))
+        self.flush()
+
+    def speak(self, dialect: Dialect) -> None:
+        """Go on in another dialect; only before the first command."""
+        self._dialect = self._reader.encoding = dialect
+
+    def run(self, command: Command) -> None:
+        """Carry out one command. Afterwards, while ``stalled``, no other must be given."""
+        if self.state is not State.OPEN:
+            return
+        if self._slots and not isinstance(command, Publish | commands.Interrupt):
+            self._postponed = command
+            self._stall()
+        else:
+            self._STEPS[type(command)](self, command)
+
+    def flush(self) -> None:
+        """Write the replies that have gathered. To be called after a batch of commands."""
+        if self._out:
+            data = b"".join(self._out)
+            self._out.clear()
+            self._out_size = 0
+            self._outlet.write(data)
+            if self._outlet.blocked & WRITING:
+                # Who does not read its replies is not read either.
+                self.stalled = True
+
+    def drained(self) -> None:
+        """Nothing waits in user space any more: go on with whatever had to wait for that."""
+        if self.state is not State.OPEN:
+            return
+        if self._pieces is not None:
+            self._advance(self._pieces)
+        self._go_on()
+        self._broker.wake(self._reader)
+
+    def dismiss(self, ending: Ending, words: bytes) -> None:
+        """Tell the peer why, and close."""
+        if self.state is State.OPEN:
+            self._broker.flush()
+            if self._pieces is None:  # else it would stand in the midst of a message
+                self._say(self._dialect.notice(words))
+                self._say(self._dialect.bye(b""))
+            self._close(ending)
+
+    def cease(self) -> None:
+        """The connection is being closed by other means: say nothing more."""
+        if self.state is State.OPEN:
+            self.state = State.CLOSING
+            self._leave_all()
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        if self.state is not State.CLOSED:
+            self.cease()
+            self.state = State.CLOSED
+            self._slots.clear()
+            self._pieces = self._postponed = None
+            self._bridge.roster.remove(self)
+
+    # The commands.
+
+    def _publish(self, command: Publish) -> None:
+        answer = self._broker.publish(self.peer, command.channel, command.name, command.payload, command.is_json)
+        if not self._slots and not isinstance(answer, Later):
+            self._say_published(command.tag, answer)
+        else:
+            slot = Slot(command.tag)
+            self._slots.append(slot)
+            when_known(answer, partial(self._settle, slot))
+            if len(self._slots) >= PUBLISHES_IN_FLIGHT:
+                self._stall()
+        if self._broker.urgent:
+            self.flush()
+            self._broker.flush()
+
+    def _say_published(self, tag: Tag, outcome: int | Refusal) -> None:
+        if isinstance(outcome, Refusal):
+            self._refuse(tag, outcome)
+        elif not self._quiet:
+            self._say(self._dialect.published(tag, outcome))
+
+    def _settle(self, slot: Slot, outcome: int | Refusal) -> None:
+        slot.outcome = outcome
+        if self.state is not State.OPEN:
+            return
+        if self._slots[0] is not slot:
+            # The event may be delivered now, but its OK must be written first and cannot yet.
+            self._outlet.blocked |= HELD
+            return
+        while self._slots and (settled := self._slots[0].outcome) is not None:
+            self._say_published(self._slots.popleft().tag, settled)
+        self.flush()
+        if not any(slot.outcome is not None for slot in self._slots):
+            self._release()
+        if self._postponed is None:
+            if self._busy and len(self._slots) < PUBLISHES_IN_FLIGHT:
+                self._unstall()
+        elif not self._slots:
+            command, self._postponed = self._postponed, None
+            self._busy = False
+            self.run(command)
+            self.flush()
+            self._go_on()
+
+    def _subscribe(self, command: commands.Subscribe) -> None:
+        if (command.since is None) is not (command.epoch is None):
+            self._refuse(command.tag, errors.SINCE_WITHOUT_EPOCH)
+        elif (
+            command.channel not in self.subscriptions
+            and len(self.subscriptions) >= self._bridge.limits.max_channels_per_peer
+        ):
+            self._refuse(command.tag, errors.TOO_MANY_SUBSCRIPTIONS)
+        else:
+            self._with_channel(command.channel, command.tag, partial(self._subscribe_to, command))
+
+    def _subscribe_to(self, command: commands.Subscribe, channel: Channel) -> None:
+        self.flush()  # what is committed below may hold our own events, and their OK comes first
+        subscription = self.subscriptions.get(channel.name)
+        if subscription is None:
+            subscription = Subscription(self._reader, channel, command.echo, command.presence)
+            self.subscriptions[channel.name] = subscription
+            self._broker.subscribe(channel, subscription)
+        else:
+            self._broker.resubscribe(subscription, command.echo, command.presence)
+        log, head, recovered = channel.log, channel.head, None
+        start = head + 1
+        if command.since is not None:
+            recovered = False
+            if command.epoch == channel.epoch and command.since <= head:
+                start = command.since + 1
+                recovered = start >= log.first
+        if not recovered and start > head and command.last:
+            start = max(log.first, head + 1 - command.last)
+        self._say(self._dialect.subscribed(command.tag, channel.name, channel.position, recovered))
+        if start < log.first:
+            self._say(self._dialect.lost(channel.name, start, log.first - 1))
+            start = log.first
+        if start <= head:
+            if subscription in self._reader.lagging:
+                start = min(start, subscription.cursor)
+            subscription.fall_behind(start)
+            self._broker.wake(self._reader)
+
+    def _unsubscribe(self, command: commands.Unsubscribe) -> None:
+        subscription = self.subscriptions.pop(command.channel, None)
+        if subscription is None:
+            self._refuse(command.tag, errors.NOT_SUBSCRIBED)
+            return
+        self.flush()
+        self._broker.commit(subscription.channel)
+        self._broker.unsubscribe(subscription)
+        self._say(self._dialect.unsubscribed(command.tag, command.channel))
+
+    def _history(self, command: commands.History) -> None:
+        self._with_channel(command.channel, command.tag, partial(self._history_of, command))
+
+    def _history_of(self, command: commands.History, channel: Channel) -> None:
+        self.flush()
+        self._broker.commit(channel)
+        events: Sequence[Event] = channel.log.since(command.since or 0)
+        if command.last is not None:
+            events = events[max(0, len(events) - command.last) :]
+        self._stream(self._dialect.history(command.tag, channel.name, events, channel.position))
+        self._broker.forget_unused(channel)
+
+    def _who(self, command: commands.Who) -> None:
+        def tell(members: list[Member]) -> None:
+            self._stream(self._dialect.members(command.tag, command.channel, members))
+
+        self._await(self._broker.members(command.channel), command.tag, tell)
+
+    def _nick(self, command: commands.Nick) -> None:
+        if not is_nick(command.nick):
+            self._refuse(command.tag, errors.BAD_NICK)
+        elif command.nick != self.peer.id and command.nick in self._bridge.roster:
+            self._refuse(command.tag, errors.NICK_IS_AN_ID)
+        else:
+            self.peer.nick = command.nick
+            for subscription in self.subscriptions.values():
+                self._broker.renamed(subscription)
+            self._say(self._dialect.nicked(command.tag, command.nick))
+
+    def _ping(self, command: commands.Ping) -> None:
+        self._say(self._dialect.pong(command.tag, command.text))
+
+    def _info(self, command: commands.Info) -> None:
+        bridge = self._bridge
+        facts = Facts(self.peer.member(), self.ends, len(self.subscriptions), bridge.uptime(), bridge.version)
+        self._say(self._dialect.facts(command.tag, facts))
+
+    def _help(self, command: commands.Help) -> None:
+        told = self._dialect.help(command.verb)
+        if told is None:
+            self._refuse(None, Refusal(Code.BAD_ARGUMENT, "there is no such command; HELP alone lists them"))
+        else:
+            self._say(told)
+
+    def _be_quiet(self, command: commands.Quiet) -> None:
+        self._quiet = command.on
+        self._say(self._dialect.quieted())
+
+    def _quit(self, command: commands.Quit) -> None:
+        self.flush()
+        self._broker.flush()
+        self._say(self._dialect.bye(b""))
+        self._close(Ending.NORMAL)
+
+    def _interrupt(self, command: commands.Interrupt) -> None:
+        self._say(self._dialect.notice(b"type QUIT to leave"))
+
+    def _mistake(self, command: commands.Mistake) -> None:
+        self._refuse(command.tag, command.refusal)
+
+    _STEPS: ClassVar[dict[type[Command], Callable[["Session", Any], None]]] = {
+        Publish: _publish,
+        commands.Subscribe: _subscribe,
+        commands.Unsubscribe: _unsubscribe,
+        commands.History: _history,
+        commands.Who: _who,
+        commands.Nick: _nick,
+        commands.Ping: _ping,
+        commands.Info: _info,
+        commands.Help: _help,
+        commands.Quiet: _be_quiet,
+        commands.Quit: _quit,
+        commands.Interrupt: _interrupt,
+        commands.Mistake: _mistake,
+    }
+
+    # What the commands are made of.
+
+    def _say(self, data: bytes) -> None:
+        self._out.append(data)
+        self._out_size += len(data)
+        if self._out_size >= CHUNK_BYTES:
+            self.flush()
+
+    def _refuse(self, tag: Tag, refusal: Refusal) -> None:
+        self._say(self._dialect.refused(tag, refusal))
+
+    def _with_channel(self, name: bytes, tag: Tag, action: Callable[[Channel], None]) -> None:
+        def act(channel: Channel) -> None:
+            if self._broker.channels.get(name) is channel:
+                action(channel)
+            else:  # somebody else who had waited for it found no use for it, and it is gone again
+                self._with_channel(name, tag, action)
+
+        self._await(self._broker.open(name), tag, act)
+
+    def _await(self, answer: T | Refusal | Later[T], tag: Tag, action: Callable[[T], None]) -> None:
+        """Go on with ``action`` once the answer is there; a refusal is told to the peer."""
+
+        def act(outcome: T | Refusal) -> None:
+            if isinstance(outcome, Refusal):
+                self._refuse(tag, outcome)
+            else:
+                action(outcome)
+
+        def act_late(outcome: T | Refusal) -> None:
+            if self.state is State.OPEN:
+                self._busy = False
+                act(outcome)
+                self.flush()
+                self._go_on()
+
+        if isinstance(answer, Later):
+            self._stall()
+            answer.then(act_late)
+        else:
+            act(answer)
+
+    def _stream(self, pieces: Iterator[bytes]) -> None:
+        """Say a reply that may be long, no faster than the peer reads it."""
+        for piece in pieces:
+            self._say(piece)
+            if self.stalled:
+                self._pieces = pieces
+                self._outlet.blocked |= HELD
+                self._stall()
+                return
+
+    def _advance(self, pieces: Iterator[bytes]) -> None:
+        for piece in pieces:
+            self._outlet.write(piece)
+            if self._outlet.blocked & WRITING:
+                return
+        self._pieces = None
+        self._busy = False
+        self._release()
+
+    def _stall(self) -> None:
+        self._busy = self.stalled = True
+
+    def _unstall(self) -> None:
+        self._busy = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self.stalled and not self._busy and not self._outlet.blocked & WRITING:
+            self.stalled = False
+            self.on_ready()
+
+    def _release(self) -> None:
+        if self._outlet.blocked & HELD:
+            self._outlet.blocked &= ~HELD
+            self._broker.wake(self._reader)
+
+    def _may_skip(self) -> bool:
+        if self._bridge.limits.lag == "skip":
+            return True
+        self.dismiss(Ending.TRY_AGAIN, b"you read too slowly; what you have missed may still be in the history")
+        return False
+
+    def _close(self, ending: Ending) -> None:
+        self.flush()
+        self.cease()
+        self._hang_up(ending)
+
+    def _leave_all(self) -> None:
+        for subscription in self.subscriptions.values():
+            self._broker.unsubscribe(subscription)
+        self.subscriptions.clear()
+        self._reader.lagging.clear()
+        self._broker.sleep(self._reader)

@@ -1,0 +1,227 @@
+"""Builds the bridge and its listeners; starts them, and lets the peers go in peace when they stop."""
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twistedsock.backplane.memory import MemoryBackplane
+from twistedsock.core.admission import is_loopback
+from twistedsock.core.bridge import Bridge, build
+from twistedsock.core.dialect import Ending
+from twistedsock.core.origins import Origins
+from twistedsock.settings import Settings, SettingsError, listeners
+from twistedsock.shells.outlets import send_at_once
+from twistedsock.shells.sockets import host_of, show
+from twistedsock.shells.tcp import LineFactory
+from twistedsock.shells.web import WebFactory
+
+BACKLOG = 4096
+"""Connections that wait to be accepted: what Linux allows at most (net.core.somaxconn), so that a thousand browsers
+that come back at once are not turned away. Twisted's own default is 50."""
+
+SWEEP_SECONDS = 5.0
+"""How often silent channels are looked at, for what has become too old."""
+
+_ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
+_ID_LENGTH = 5
+"""31 letters that cannot be mistaken for each other: 28 million ids, so that two draws hardly ever meet."""
+
+
+class StartFailed(SystemExit, Exception):
+    """The bridge cannot start; its text is one sentence. As a SystemExit it ends the process without a traceback, as an
+    Exception it passes twistd's own tidying up (pid file, word to the waiting parent) on the way."""
+
+
+def draw_id() -> bytes:
+    """A name for a peer."""
+    return "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH)).encode()
+
+
+def draw_epoch() -> bytes:
+    """A name for a run of numbers."""
+    return secrets.token_hex(4).encode()
+
+
+def parse_endpoint(description: str, reactor: Any) -> IStreamServerEndpoint:
+    """An endpoint from its string, with our backlog where it names none; SettingsError where it is none."""
+    kind = description.partition(":")[0]
+    if kind in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in description:
+        description += f":backlog={BACKLOG}"
+    try:
+        return serverFromString(reactor, description)
+    except Exception as error:  # each kind of endpoint has its own errors, OpenSSL's among them
+        words = str(error) or type(error).__name__
+        raise SettingsError(f"cannot use the endpoint {description!r}: {words}") from None
+
+
+class Listener:
+    """One endpoint and the port it became."""
+
+    def __init__(self, description: str, endpoint: IStreamServerEndpoint, factory: Any) -> None:
+        self.description = description
+        self.endpoint = endpoint
+        self.factory = factory
+        self.port: IListeningPort | None = None
+
+    @property
+    def address(self) -> Any:
+        assert self.port is not None
+        return self.port.getHost()
+
+    @property
+    def secure(self) -> bool:
+        return self.description.startswith("ssl:")
+
+    def reachable(self) -> tuple[str, int]:
+        """Host and port for a client on this machine."""
+        host = self.address.host
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), self.address.port
+
+
+class BridgeService(Service):
+    """The whole server. ``reactor`` gives time, endpoints and turns."""
+
+    name = "sockbridge"
+    _log = Logger()
+
+    def __init__(self, settings: Settings, reactor: Any, version: str) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        backplane = MemoryBackplane(draw_epoch)
+        self.bridge: Bridge = build(backplane, settings, version, reactor.seconds, self._schedule, draw_id)
+        backplane.attach(self.bridge.broker)
+        self._sweep = LoopingCall(self.bridge.broker.sweep)
+        self._sweep.clock = reactor
+        self._lines = LineFactory(self.bridge, reactor, settings.send_buffer)
+        self._web = WebFactory(
+            self.bridge,
+            reactor,
+            Origins(settings.allow_origin, settings.allow_host),
+            settings.send_buffer,
+            settings.ping_interval,
+            settings.ping_timeout,
+            self.line_ports,
+        )
+        self.lines = self._listeners(settings.tcp, self._lines)
+        self.web = self._listeners(settings.web, self._web)
+
+    def privilegedStartService(self) -> None:
+        """Open the ports: before twistd gives up its rights, and before it says that it has started."""
+        super().privilegedStartService()
+        for listener in [*self.lines, *self.web]:
+            failures: list[Failure] = []
+            listening = listener.endpoint.listen(listener.factory)
+            listening.addCallbacks(lambda port, listener=listener: self._opened(listener, port), failures.append)
+            for failure in failures:
+                self._fail(listener, failure)
+        self._check_reach()
+        if self.web:
+            self._lines.web_address = self._page(self.web[0])
+
+    def startService(self) -> None:
+        super().startService()
+        self._sweep.start(SWEEP_SECONDS, now=False).addErrback(
+            lambda failure: self._log.failure("sweeping the channels failed", failure)
+        )
+        for words in self.hints():
+            self._log.info("{words}", words=words)
+
+    def stopService(self) -> Deferred[None]:
+        """Accept no more, tell everybody, and wait until all have gone, or for ``drain`` seconds."""
+        super().stopService()
+        if self._sweep.running:
+            self._sweep.stop()
+        closing = [listener.port.stopListening() for listener in [*self.lines, *self.web] if listener.port is not None]
+        for session in self.bridge.roster:
+            session.dismiss(Ending.GOING_AWAY, b"the server is going away")
+        gone: Deferred[None] = Deferred()
+        timeout = self._reactor.callLater(self._settings.drain, self._give_up, gone)
+        self.bridge.roster.when_empty(lambda: None if gone.called else gone.callback(None))
+
+        def done(result: None) -> Deferred[Any]:
+            if timeout.active():
+                timeout.cancel()
+            return DeferredList([closed for closed in closing if closed is not None])
+
+        return gone.addCallback(done).addCallback(lambda result: None)
+
+    def _schedule(self, turn: Callable[[], None]) -> None:
+        self._reactor.callLater(0, turn)
+
+    def line_ports(self) -> list[dict[str, object]]:
+        """Where lines are spoken, for the page."""
+        ports: list[dict[str, object]] = []
+        for listener in self.lines:
+            if hasattr(listener.address, "port"):
+                host, port = listener.reachable()
+                ports.append({"kind": "ssl" if listener.secure else "tcp", "host": host, "port": port})
+            else:
+                ports.append({"kind": "unix", "path": show(listener.address).removeprefix("unix:")})
+        return ports
+
+    def hints(self) -> list[str]:
+        """One line for each thing to try, with the real addresses."""
+        words = []
+        for listener in self.lines:
+            where = show(listener.address)
+            if not hasattr(listener.address, "port"):
+                words.append(f"lines on {where}: nc -U {where.removeprefix('unix:')}")
+            elif listener.secure:
+                words.append(f"lines over TLS on {where}: openssl s_client -quiet -connect {_join(listener)}")
+            else:
+                host, port = listener.reachable()
+                words.append(f"lines on {where}: telnet {host} {port}")
+        for listener in self.web:
+            words.append(f"web on {show(listener.address)}: open {self._page(listener)}")
+        return words
+
+    def _listeners(self, descriptions: tuple[str, ...], factory: Any) -> list[Listener]:
+        return [
+            Listener(description, parse_endpoint(description, self._reactor), factory)
+            for description in listeners(descriptions)
+        ]
+
+    def _opened(self, listener: Listener, port: IListeningPort) -> None:
+        send_at_once(port)
+        listener.port = port
+
+    def _fail(self, listener: Listener, failure: Failure) -> None:
+        error: Any = failure.value
+        reason = error.socketError if isinstance(error, CannotListenError) else error
+        words = getattr(reason, "strerror", None) or str(reason)
+        raise StartFailed(f"sockbridge: cannot listen on {listener.description}: {words}")
+
+    def _check_reach(self) -> None:
+        """Without a policy that says who may do what, only this machine may reach us, unless that is asked for."""
+        if self._settings.open:
+            return
+        for listener in [*self.lines, *self.web]:
+            host = host_of(listener.address) if listener.port is not None else ""
+            if host and not is_loopback(host):
+                raise StartFailed(
+                    f"sockbridge: {listener.description} would let other machines in, and nobody is asked who he is; "
+                    "add interface=127.0.0.1 to it, or say --open if that is meant"
+                )
+
+    def _page(self, listener: Listener) -> str:
+        if not hasattr(listener.address, "port"):
+            return show(listener.address)
+        return f"http{'s' if listener.secure else ''}://{_join(listener)}/"
+
+    def _give_up(self, gone: Deferred[None]) -> None:
+        self._log.info("{count} peers did not leave in time", count=len(self.bridge.roster))
+        gone.callback(None)
+
+
+def _join(listener: Listener) -> str:
+    host, port = listener.reachable()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

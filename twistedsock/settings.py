@@ -1,0 +1,80 @@
+"""Everything that an operator can say, on the command line or in a TOML file under the same names."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from twistedsock.core.limits import Limits
+
+DEFAULT_TCP = ("tcp:8081:interface=127.0.0.1",)
+DEFAULT_WEB = ("tcp:8082:interface=127.0.0.1",)
+
+NO_LISTENER = "none"
+"""In place of an endpoint: do not listen for this kind."""
+
+
+class SettingsError(Exception):
+    """What was said cannot be meant; its text is one sentence for the operator."""
+
+
+class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """``tcp`` and ``web`` are Twisted endpoint strings. Times are seconds, sizes are bytes."""
+
+    tcp: tuple[str, ...] = DEFAULT_TCP
+    web: tuple[str, ...] = DEFAULT_WEB
+    open: Annotated[
+        bool, Meta(description="listen where other machines reach it, though nobody is asked who he is")
+    ] = False
+    allow_origin: tuple[str, ...] = ()
+    allow_host: tuple[str, ...] = ()
+    send_buffer: Annotated[
+        int,
+        Meta(
+            ge=0, le=16 * 1024 * 1024, description="bytes of the kernel's send buffer a connection; 0: its own default"
+        ),
+    ] = 128 * 1024
+    ping_interval: Annotated[
+        int, Meta(ge=0, description="seconds between the pings to a WebSocket peer; 0: no pings")
+    ] = 30
+    ping_timeout: Annotated[
+        int, Meta(ge=3, description="seconds that a WebSocket peer has for its pong, 3 at least")
+    ] = 30
+    drain: Annotated[float, Meta(ge=0, description="seconds at the end for what is queued to leave")] = 5.0
+
+
+def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
+    """Settings from a TOML file, if there is one, and from the command line, which wins."""
+    told: dict[str, Any] = {}
+    if file is not None:
+        try:
+            told = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(f"cannot read {file}: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{file} is no TOML: {error}") from None
+        _convert(told, f"{file}: ", strict=True)
+    return _convert({**told, **given}, "", strict=False)
+
+
+def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:
+    for kind in ("tcp", "web"):
+        if isinstance(values.get(kind), str):  # one endpoint needs no list
+            values[kind] = [values[kind]]
+    known = {field.encode_name for field in msgspec.structs.fields(Settings)}
+    for name in values:
+        if name not in known:
+            raise SettingsError(f"{where}there is no option {name!r}")
+    try:
+        return msgspec.convert(values, Settings, strict=strict)
+    except msgspec.ValidationError as error:
+        words, _, place = str(error).partition(" - at `$.")
+        name = place.rstrip("`")
+        raise SettingsError(f"{where}{name}: {words[:1].lower()}{words[1:].replace('`', '')}") from None
+
+
+def listeners(endpoints: tuple[str, ...]) -> list[str]:
+    """The endpoints to listen on: none at all where it was said so."""
+    return [endpoint for endpoint in endpoints if endpoint != NO_LISTENER]

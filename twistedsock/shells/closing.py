@@ -1,0 +1,26 @@
+"""How a connection is closed on our side: our last words, then the end of our stream, then theirs.
+
+Closing a socket with unread input makes the kernel answer with RST, and that can destroy the last words on their way.
+So we say that we have finished (FIN), read and forget what still comes, and close when the peer does, or when it has
+had time enough.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import ISSLTransport
+
+LINGER = 10.0
+"""Seconds that a peer has to take our last bytes and to end its own stream."""
+
+
+def close_kindly(transport: Any, call_later: Callable[..., Any]) -> Any:
+    """End our stream, and the connection after ``LINGER`` at the latest; gives the delayed call, to be cancelled when
+    the connection is gone before. The protocol must drop what still comes in."""
+    end_stream = getattr(transport, "loseWriteConnection", None)
+    if end_stream is None or ISSLTransport.providedBy(transport):  # TLS has a goodbye of its own
+        transport.loseConnection()
+    else:
+        end_stream()
+        transport.resumeProducing()
+    return call_later(LINGER, transport.abortConnection)

@@ -1,0 +1,158 @@
+"""Where a peer's bytes leave: transports that send at once, and what stands in for them where there are none.
+
+Twisted's ``write`` never sends: it queues, asks for the next turn and sends then, at three system calls a write. A
+broker that has the bytes ready can send them at once and leave the queue to those whose socket is full. The transport
+of a listening port "can be replaced" (``twisted.internet.tcp.Port.transport``), so this works on every reactor that
+uses Twisted's own sockets, below TLS too.
+"""
+
+from collections.abc import Callable
+from errno import EAGAIN, ENOBUFS
+from typing import Any
+
+from twisted.internet import tcp, unix
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from twistedsock.core.reader import WRITING
+
+LOST = 4
+"""A bit of ``blocked``: the peer reads no longer. What is written is thrown away, but what it sent before is still
+read: ``printf … | nc`` may be gone before its last line is."""
+
+
+class SendAtOnce:
+    """Mixed into Twisted's server transports. ``on_drained`` is called, in a turn of its own, when bytes had waited
+    and have left."""
+
+    blocked = 0
+    on_drained: Callable[[], None] | None = None
+
+    # What the transports have.
+    connected: int
+    disconnecting: int
+    reactor: Any
+    socket: Any
+
+    def offer(self, data: bytes) -> bool:
+        if self.blocked:
+            return False
+        self._send(data)
+        return True
+
+    def write(self, data: bytes) -> None:
+        if self.blocked & LOST:
+            return
+        if self.blocked & WRITING or not self.connected or not data:
+            super().write(data)  # type: ignore[misc]
+        else:
+            self._send(data)
+
+    def writeSequence(self, iovec: Any) -> None:
+        self.write(b"".join(iovec))
+
+    def _send(self, data: bytes) -> None:
+        try:
+            sent = self.socket.send(data)
+        except OSError as error:
+            if error.errno not in (EAGAIN, ENOBUFS):
+                self.blocked |= LOST
+                return
+            sent = 0
+        if sent != len(data):
+            super().write(data[sent:])  # type: ignore[misc]
+
+    def writeSomeData(self, data: bytes) -> Any:
+        result = super().writeSomeData(data)  # type: ignore[misc]
+        if isinstance(result, BaseException) and not self.disconnecting:
+            self.blocked |= LOST
+            return len(data)
+        return result
+
+    def startWriting(self) -> None:
+        self.blocked |= WRITING
+        super().startWriting()  # type: ignore[misc]
+
+    def stopWriting(self) -> None:
+        super().stopWriting()  # type: ignore[misc]
+        if self.blocked & WRITING:
+            self.blocked &= ~WRITING
+            if self.on_drained is not None and self.connected and not self.disconnecting:
+                # Not from here: whoever calls may close the connection before it has looked what we wrote.
+                self.reactor.callLater(0, self._drained)
+
+    def _drained(self) -> None:
+        if self.on_drained is not None and self.connected and not self.blocked & WRITING:
+            self.on_drained()
+
+    def connectionLost(self, reason: Any) -> None:
+        self.blocked |= LOST
+        self.on_drained = None
+        super().connectionLost(reason)  # type: ignore[misc]
+
+
+class TCPSendAtOnce(SendAtOnce, tcp.Server):
+    """The server's end of a TCP connection."""
+
+
+class UNIXSendAtOnce(SendAtOnce, unix.Server):
+    """The server's end of a connection over a Unix socket."""
+
+
+_AT_ONCE = {tcp.Server: TCPSendAtOnce, unix.Server: UNIXSendAtOnce}
+
+
+def send_at_once(port: Any) -> None:
+    """Let a listening port make such transports, if it makes Twisted's usual ones. Before the first connection."""
+    usual: Any = getattr(port, "transport", None)
+    transport = _AT_ONCE.get(usual)
+    if transport is not None:
+        port.transport = transport
+
+
+@implementer(IPushProducer)
+class BufferedOutlet:
+    """In front of any other transport, TLS above all: its own queue is the buffer, and it tells when that is full."""
+
+    def __init__(self, transport: Any, reactor: Any) -> None:
+        self.blocked = 0
+        self.on_drained: Callable[[], None] | None = None
+        self._transport = transport
+        self._reactor = reactor
+        transport.registerProducer(self, True)
+
+    def offer(self, data: bytes) -> bool:
+        if self.blocked:
+            return False
+        self._transport.write(data)
+        return True
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def pauseProducing(self) -> None:
+        self.blocked |= WRITING
+
+    def resumeProducing(self) -> None:
+        self.blocked &= ~WRITING
+        self._reactor.callLater(0, self._drained)
+
+    def stopProducing(self) -> None:
+        self.blocked |= LOST
+        self.on_drained = None
+
+    def _drained(self) -> None:
+        if self.on_drained is not None and not self.blocked & WRITING:
+            self.on_drained()
+
+
+def outlet_of(transport: Any, reactor: Any) -> Any:
+    """The outlet of a connection: the transport itself where it sends at once."""
+    return transport if isinstance(transport, SendAtOnce) else BufferedOutlet(transport, reactor)
+
+
+def let_go(outlet: Any, transport: Any) -> None:
+    """To be called before closing: Twisted never closes a connection whose producer is paused."""
+    outlet.on_drained = None
+    if outlet is not transport:
+        transport.unregisterProducer()

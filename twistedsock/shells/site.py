@@ -1,0 +1,119 @@
+"""The plain HTTP side of the web port: the page and what it needs, through twisted.web."""
+
+import mimetypes
+from collections.abc import Callable
+from hashlib import sha256
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from twistedsock.core.bridge import Bridge
+
+JudgeHost = Callable[[str, Any], tuple[int, str] | None]
+
+IDLE = 60
+"""Seconds that a kept-alive HTTP connection may be silent."""
+
+SECURITY = {
+    b"Content-Security-Policy": b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    b"connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    b"X-Content-Type-Options": b"nosniff",
+    b"Referrer-Policy": b"no-referrer",
+    b"Cross-Origin-Opener-Policy": b"same-origin",
+}
+"""Sent with every answer. The page needs nothing but its own files and its own socket."""
+
+# The types that matter must not depend on the machine's own table.
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
+
+
+class Plain(Resource):
+    """One answer, the same for everybody."""
+
+    isLeaf = True
+
+    def __init__(self, body: bytes, kind: str, status: int = 200, headers: dict[bytes, bytes] | None = None) -> None:
+        super().__init__()
+        self._body = body
+        self._tag = b'"' + sha256(body).hexdigest()[:16].encode() + b'"'
+        self._status = status
+        self._headers = {
+            b"Content-Type": (kind + "; charset=utf-8").encode(),
+            b"Cache-Control": b"no-cache",
+            **SECURITY,
+            **(headers or {}),
+        }
+
+    def render_GET(self, request: Any) -> bytes:
+        request.setResponseCode(self._status, HTTPStatus(self._status).phrase.encode())
+        for name, value in self._headers.items():
+            request.setHeader(name, value)
+        if self._status == 200 and request.setETag(self._tag):
+            return b""  # 304: the browser has it
+        if request.method == b"HEAD":
+            request.setHeader(b"Content-Length", b"%d" % len(self._body))
+            return b""
+        return self._body
+
+    def render(self, request: Any) -> Any:
+        """Twisted's own answer to other methods would lack our headers."""
+        if request.method in (b"GET", b"HEAD"):
+            return self.render_GET(request)
+        return refused(405, "GET is all that can be done here", {b"Allow": b"GET, HEAD"}).render_GET(request)
+
+
+def refused(status: int, words: str, headers: dict[bytes, bytes] | None = None) -> Plain:
+    """An answer that refuses."""
+    return Plain(words.encode() + b"\n", "text/plain", status, headers)
+
+
+class BridgeSite(Site):
+    """``/`` and its files, ``/bridge.json`` for the page, 426 at ``/ws``, 404 for the rest. What is asked for is not
+    logged: a URL may hold a secret."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: Any,
+        bridge: Bridge,
+        judge_host: JudgeHost,
+        lines: Callable[[], list[dict[str, object]]],
+    ) -> None:
+        super().__init__(Resource(), reactor=reactor, timeout=IDLE)
+        self._judge_host = judge_host
+        self._lines = lines
+        self._version = bridge.version.decode()
+        self._files = {b"/" + name.encode(): Plain(body, kind, 200, extra) for name, body, kind, extra in _static()}
+        self._files[b"/"] = self._files.pop(b"/index.html")
+        self._files[b"/ws"] = refused(
+            426, "this is where the WebSocket is", {b"Upgrade": b"websocket", b"Connection": b"Upgrade"}
+        )
+
+    def getResourceFor(self, request: Any) -> Resource:
+        # On a connection that is kept alive, each request can name another host.
+        verdict = self._judge_host((request.getHeader(b"host") or b"").decode("latin-1"), request.transport)
+        if verdict is not None:
+            return refused(*verdict)
+        if request.path == b"/bridge.json":
+            about = {"lines": self._lines(), "version": self._version}
+            return Plain(msgspec.json.encode(about), "application/json")
+        return self._files.get(request.path) or refused(404, "there is nothing here")
+
+    def log(self, request: Any) -> None:
+        """Nothing."""
+
+
+def _static() -> list[tuple[str, bytes, str, dict[bytes, bytes] | None]]:
+    found = []
+    for file in files("twistedsock").joinpath("static").iterdir():
+        suffix = "." + file.name.rpartition(".")[2]
+        kind = _TYPES.get(suffix) or mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        # The client is for anybody's page to import, and an import across origins asks for this.
+        extra = {b"Access-Control-Allow-Origin": b"*"} if file.name == "sockbridge.js" else None
+        found.append((file.name, file.read_bytes(), kind, extra))
+    return found

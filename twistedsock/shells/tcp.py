@@ -1,0 +1,114 @@
+"""Lines over TCP, a Unix socket or TLS."""
+
+from typing import Any
+
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twistedsock.core.bridge import Bridge
+from twistedsock.core.commands import Interrupt
+from twistedsock.core.dialect import Ending
+from twistedsock.core.session import Session
+from twistedsock.shells.closing import close_kindly
+from twistedsock.shells.faults import report_fault
+from twistedsock.shells.outlets import let_go, outlet_of
+from twistedsock.shells.sockets import ends_of, host_of, tune
+from twistedsock.wire.conversation import Conversation
+from twistedsock.wire.dialects import LINES
+from twistedsock.wire.http_head import is_request_line, wrong_door
+from twistedsock.wire.line_commands import decode
+from twistedsock.wire.lines import Item, LineSplitter
+from twistedsock.wire.telnet import IAC, TelnetFilter
+
+
+@implementer(IHalfCloseableProtocol)
+class LineProtocol(Protocol):
+    """One line peer."""
+
+    factory: "LineFactory"
+    transport: Any
+    _conversation: Conversation | None = None
+    _telnet: TelnetFilter | None = None
+    _closing: Any = None
+    _spoken = False
+
+    def connectionMade(self) -> None:
+        factory, transport = self.factory, self.transport
+        tune(transport, factory.send_buffer)
+        self._address = host_of(transport.getPeer())
+        refusal = factory.bridge.admission.enter(self._address)
+        if refusal is not None:
+            transport.write(LINES.refused(None, refusal))
+            self._closing = close_kindly(transport, factory.reactor.callLater)
+            return
+        self._splitter = LineSplitter(factory.bridge.limits.max_line)
+        self._outlet = outlet_of(transport, factory.reactor)
+        session = Session(factory.bridge, LINES, self._outlet, ends_of(transport), self._hang_up)
+        self._outlet.on_drained = session.drained
+        self._conversation = Conversation(session, decode, transport.pauseProducing, self._resume, report_fault)
+        session.welcome()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._conversation is None or self._closing is not None:
+            return
+        interrupts = 0
+        if self._telnet is not None or IAC in data:
+            self._telnet = self._telnet or TelnetFilter()
+            data, answer, interrupts = self._telnet.feed(data)
+            if answer:
+                self._outlet.write(answer)
+        items: list[Any] = list(self._splitter.feed(data))
+        if items and not self._spoken:
+            self._spoken = True
+            if self._is_wrong_door(items[0]):
+                return
+        items += [Interrupt()] * min(interrupts, 1)
+        self._conversation.receive(items)
+
+    def readConnectionLost(self) -> None:
+        """The peer has said all it wanted (a half-close); it may still read."""
+        if self._conversation is None or self._closing is not None:
+            self.transport.loseConnection()
+        else:
+            self._conversation.finish()
+
+    def writeConnectionLost(self) -> None:
+        """Our own end of the stream, which we asked for."""
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        if self._conversation is not None:
+            self._conversation.session.lost()
+            self._conversation = None
+            self.factory.bridge.admission.leave(self._address)
+
+    def _is_wrong_door(self, first: Item) -> bool:
+        if not isinstance(first, bytes) or not is_request_line(first):
+            return False
+        self._outlet.write(wrong_door(self.factory.web_address))
+        self._hang_up(Ending.POLICY)
+        return True
+
+    def _hang_up(self, ending: Ending) -> None:
+        let_go(self._outlet, self.transport)
+        self._closing = close_kindly(self.transport, self.factory.reactor.callLater)
+
+    def _resume(self) -> None:
+        if self._closing is None:
+            self.transport.resumeProducing()
+
+
+class LineFactory(ServerFactory):
+    """``web_address`` is where lost browsers are sent, "" if there is no web port."""
+
+    protocol: Any = LineProtocol
+    noisy = False
+
+    def __init__(self, bridge: Bridge, reactor: Any, send_buffer: int, web_address: str = "") -> None:
+        self.bridge = bridge
+        self.reactor = reactor
+        self.send_buffer = send_buffer
+        self.web_address = web_address

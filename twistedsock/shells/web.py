@@ -1,0 +1,175 @@
+"""The web port: the first request head decides who gets the connection, Autobahn or twisted.web, and then owns it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twistedsock.core.admission import is_loopback
+from twistedsock.core.bridge import Bridge
+from twistedsock.core.origins import Door, Origins, Verdict
+from twistedsock.shells.closing import close_kindly
+from twistedsock.shells.site import BridgeSite
+from twistedsock.shells.sockets import host_of, tune
+from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL, OPEN_TIMEOUT, WebSocketFactory
+from twistedsock.wire.http_head import MOST_HEAD, RequestHead, read_head, refusal
+
+WEBSOCKET_PATHS = ("/ws", "/")
+"""``/`` is for those who forget the other."""
+
+MOST_TOLD = 100
+"""Different refused origins and hosts that are logged; whoever tries more of them is no misconfigured page."""
+
+
+class Gate:
+    """Judges hosts and origins, and logs each that it refuses once, with the option that would allow it."""
+
+    _log = Logger()
+
+    def __init__(self, origins: Origins) -> None:
+        self._origins = origins
+        self._told: set[str] = set()
+
+    def judge_host(self, host: str, door: Door) -> tuple[int, str] | None:
+        """The status and words of a refusal, None for welcome."""
+        return self._say(self._origins.judge_host(host, door), host, None)
+
+    def judge(self, host: str, origin: str | None, door: Door) -> tuple[int, str] | None:
+        """As ``judge_host``, for a WebSocket."""
+        return self._say(self._origins.judge(host, origin, door), host, origin)
+
+    def _say(self, verdict: Verdict, host: str, origin: str | None) -> tuple[int, str] | None:
+        if verdict is Verdict.WELCOME:
+            return None
+        if verdict is Verdict.FOREIGN_HOST:
+            self._tell("refused a request for host {shown}; --allow-host would allow it", host.partition(":")[0])
+            return verdict.value, "this server is not known by that name; --allow-host would allow it"
+        self._tell("refused a WebSocket of origin {shown}; --allow-origin would allow it", origin or "")
+        return verdict.value, "pages of that origin may not connect; --allow-origin would allow it"
+
+    def _tell(self, words: str, refused: str) -> None:
+        if refused not in self._told and len(self._told) < MOST_TOLD:
+            self._told.add(refused)
+            # As repr, so that nothing a stranger sends can look like a line of ours.
+            self._log.warn(words, shown=repr(refused[:100]))
+
+
+class Doorman(Protocol):
+    """The protocol of a web connection until its first request head is there."""
+
+    factory: "WebFactory"
+    transport: Any
+    _admitted = False
+    _owner: Any = None
+    _closing: Any = None
+    _timeout: Any = None
+
+    def connectionMade(self) -> None:
+        factory = self.factory
+        tune(self.transport, factory.send_buffer)
+        self._head = bytearray()
+        self._address = host_of(self.transport.getPeer())
+        unwelcome = factory.bridge.admission.enter(self._address)
+        if unwelcome is not None:
+            self._refuse(503, unwelcome.words, (("Retry-After", "5"),))
+            return
+        self._admitted = True
+        self._timeout = factory.reactor.callLater(OPEN_TIMEOUT, self._refuse, 408, "no request came in time")
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._closing is not None:
+            return
+        # The end may lie across the cut.
+        looked = max(0, len(self._head) - 3)
+        self._head += data
+        end = self._head.find(b"\r\n\r\n", looked, MOST_HEAD)
+        if end >= 0:
+            self._decide(bytes(self._head), end + 4)
+        elif len(self._head) >= MOST_HEAD:
+            self._refuse(431, "the head of the request is too long")
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        for call in (self._timeout, self._closing):
+            if call is not None and call.active():
+                call.cancel()
+        if self._owner is not None:
+            self._owner.connectionLost(reason)
+            self._owner = None
+        if self._admitted:
+            self._admitted = False
+            self.factory.bridge.admission.leave(self._address)
+
+    def _decide(self, data: bytes, end: int) -> None:
+        head = read_head(data[:end])
+        if head is None:
+            self._refuse(400, "that is no HTTP request")
+            return
+        if not head.upgrade:
+            self._hand_over(self.factory.site.buildProtocol(self.transport.getPeer()), data)
+            return
+        refused = self._judge(head)
+        if refused is None:
+            self._hand_over(self.factory.websockets.buildProtocol(self.transport.getPeer()), data)
+        else:
+            self._refuse(*refused)
+
+    def _judge(self, head: RequestHead) -> tuple[int, str] | None:
+        refused = self.factory.gate.judge(head.host, head.origin, door_of(self.transport))
+        if refused is not None:
+            return refused
+        if head.path not in WEBSOCKET_PATHS:
+            return 404, "the WebSocket is at /ws"
+        if head.subprotocols and not {JSON_PROTOCOL, LINE_PROTOCOL} & set(head.subprotocols):
+            return 400, f"this server speaks {JSON_PROTOCOL} and {LINE_PROTOCOL}"
+        return None
+
+    def _hand_over(self, owner: Any, data: bytes) -> None:
+        """From here on everything goes straight to the new owner."""
+        self._timeout.cancel()
+        self._timeout = None
+        del self._head
+        self._owner = owner
+        self.dataReceived = owner.dataReceived  # type: ignore[method-assign]
+        owner.makeConnection(self.transport)
+        owner.dataReceived(data)
+
+    def _refuse(self, status: int, words: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        if self._timeout is not None and self._timeout.active():
+            self._timeout.cancel()
+        self.transport.write(refusal(status, words, headers))
+        self._closing = close_kindly(self.transport, self.factory.reactor.callLater)
+
+
+def door_of(transport: Any) -> Door:
+    """The listener that a connection came in by."""
+    here = transport.getHost()
+    return Door(is_loopback(host_of(here)), getattr(here, "port", 0))
+
+
+class WebFactory(ServerFactory):
+    """``lines`` tells where the line ports are, for the page."""
+
+    protocol: Any = Doorman
+    noisy = False
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        reactor: Any,
+        origins: Origins,
+        send_buffer: int,
+        ping_interval: int,
+        ping_timeout: int,
+        lines: Callable[[], list[dict[str, object]]],
+    ) -> None:
+        self.bridge = bridge
+        self.reactor = reactor
+        self.send_buffer = send_buffer
+        self.gate = Gate(origins)
+        self.websockets = WebSocketFactory(bridge, reactor, send_buffer, ping_interval, ping_timeout)
+        self.site = BridgeSite(reactor, bridge, self._judge_host, lines)
+
+    def _judge_host(self, host: str, transport: Any) -> tuple[int, str] | None:
+        return self.gate.judge_host(host, door_of(transport))

@@ -1,0 +1,175 @@
+"""WebSocket through Autobahn: the JSON dialect, and the line dialect for those who ask for it.
+
+Autobahn does the handshake, control frames, fragments and closing. Plain text frames come in by a short way, and what
+goes out is framed already when it gets here, so neither costs a call of Autobahn's.
+"""
+
+from typing import Any
+
+import txaio
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+
+from twistedsock.core.bridge import Bridge
+from twistedsock.core.dialect import Ending
+from twistedsock.core.session import Session
+from twistedsock.shells.faults import report_fault
+from twistedsock.shells.outlets import let_go, outlet_of
+from twistedsock.shells.sockets import ends_of
+from twistedsock.wire import json_commands, line_commands
+from twistedsock.wire.conversation import Conversation
+from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES_IN_MESSAGES
+from twistedsock.wire.frames import PlainFrames
+
+JSON_PROTOCOL = "sockbridge.v1.json"
+LINE_PROTOCOL = "sockbridge.v1.line"
+
+OPEN_TIMEOUT = 10
+"""Seconds for the handshake. Autobahn's timers count in whole seconds, so none of them is shorter than three."""
+CLOSE_TIMEOUT = 5
+"""Seconds for the answer to our close frame, before the connection is dropped."""
+
+NOT_BINARY = 1003
+"""RFC 6455 section 7.4.1: a type of data that cannot be accepted."""
+
+
+class WebSocketShell(WebSocketServerProtocol):
+    """One WebSocket peer. ``CONFIG_ATTRS`` is empty as a factory's options stand on its own subclass: copying them to
+    each connection, and writing them to a debug log that nobody reads, is most of what a handshake costs."""
+
+    CONFIG_ATTRS: Any = ()
+
+    factory: "WebSocketFactory"
+    transport: Any
+    _conversation: Conversation | None = None
+    _frames: PlainFrames | None = None
+
+    def onConnect(self, request: ConnectionRequest) -> str | None:
+        if not request.protocols:
+            return None
+        for protocol in request.protocols:
+            if protocol in (JSON_PROTOCOL, LINE_PROTOCOL):
+                return str(protocol)
+        raise ConnectionDeny(400, f"this server speaks {JSON_PROTOCOL} and {LINE_PROTOCOL}")
+
+    def onOpen(self) -> None:
+        factory, transport = self.factory, self.transport
+        self._frames = PlainFrames(factory.bridge.limits.max_message)
+        self._outlet = outlet_of(transport, factory.reactor)
+        lines = self.websocket_protocol_in_use == LINE_PROTOCOL
+        # The first message decides where no subprotocol did.
+        self._undecided = self.websocket_protocol_in_use is None
+        dialect = LINES_IN_MESSAGES if lines else JSON_IN_MESSAGES
+        session = Session(factory.bridge, dialect, self._outlet, ends_of(transport), self._hang_up)
+        self._outlet.on_drained = session.drained
+        decode = line_commands.decode if lines else json_commands.decode
+        self._lines = lines
+        self._conversation = Conversation(session, decode, transport.pauseProducing, self._resume, report_fault)
+        self._forget_handshake()
+        session.welcome()
+
+    def dataReceived(self, data: bytes) -> None:
+        frames = self._frames
+        if frames is None or self.data or self.current_frame is not None or self.inside_message:
+            super().dataReceived(data)
+            return
+        if self._conversation is None or self.state != self.STATE_OPEN:
+            self._frames = None
+            super().dataReceived(frames.rest() + data)
+            return
+        messages, rest = frames.feed(data)
+        if messages:
+            if self.autoPingTimeoutCall is not None:
+                self._cancelAutoPingTimeoutCall()
+            self._receive(messages)
+        if rest:
+            super().dataReceived(rest)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self._conversation is None or self.state != self.STATE_OPEN:
+            return
+        if isBinary:
+            self.sendClose(NOT_BINARY, "binary messages are not spoken here")
+        else:
+            self._receive([bytes(payload)])
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        if self._conversation is not None:
+            self._conversation.session.lost()
+            self._conversation = None
+
+    def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
+        """Whoever closes, and for whatever reason: no data follows a close frame (RFC 6455 section 5.5.1)."""
+        if self._conversation is not None:
+            self._conversation.session.cease()
+        super().sendCloseFrame(code, reasonUtf8, isReply)
+
+    def dropConnection(self, abort: bool = False) -> None:
+        """Autobahn closes the transport: nothing of ours must hold it open."""
+        if self._conversation is not None:
+            let_go(self._outlet, self.transport)
+        super().dropConnection(abort)
+
+    def _receive(self, messages: list[bytes]) -> None:
+        conversation = self._conversation
+        assert conversation is not None
+        if self._undecided:
+            self._undecided = False
+            if not messages[0].startswith(b"{"):
+                self._lines = True
+                conversation.decode = line_commands.decode
+                conversation.session.speak(LINES_IN_MESSAGES)
+        if self._lines:
+            messages = [line.removesuffix(b"\r") for message in messages for line in message.split(b"\n")]
+        conversation.receive(messages)
+
+    def _hang_up(self, ending: Ending) -> None:
+        self.sendClose(int(ending))
+
+    def _resume(self) -> None:
+        self.transport.resumeProducing()
+
+    def _forget_handshake(self) -> None:
+        """What only the handshake needed is two thirds of an idle connection's memory."""
+        for name in (
+            "http_headers",
+            "http_request_params",
+            "http_request_data",
+            "http_response_data",
+            "websocket_protocols",
+            "websocket_extensions",
+        ):
+            self.__dict__.pop(name, None)
+
+
+class WebSocketFactory(WebSocketServerFactory):
+    """``ping_interval`` and ``ping_timeout`` are whole seconds, 0 for never."""
+
+    noisy = False
+
+    def __init__(self, bridge: Bridge, reactor: Any, send_buffer: int, ping_interval: int, ping_timeout: int) -> None:
+        txaio.use_twisted()
+        super().__init__(reactor=reactor)
+        self.bridge = bridge
+        self.reactor = reactor
+        self.send_buffer = send_buffer
+        limits = bridge.limits
+        self.setProtocolOptions(
+            webStatus=False,
+            utf8validateIncoming=True,
+            maxFramePayloadSize=limits.max_message,
+            maxMessagePayloadSize=limits.max_message,
+            openHandshakeTimeout=OPEN_TIMEOUT,
+            closeHandshakeTimeout=CLOSE_TIMEOUT,
+            autoPingInterval=ping_interval,
+            autoPingTimeout=ping_timeout,
+            autoPingSize=12,
+            autoPingRestartOnAnyTraffic=True,
+            failByDrop=False,
+            # The gate has looked at origins before Autobahn sees the request.
+            allowedOrigins=["*"],
+            allowNullOrigin=True,
+        )
+        options = {name: getattr(self, name) for name in WebSocketServerProtocol.CONFIG_ATTRS}
+        protocol: Any = type("ConfiguredWebSocketShell", (WebSocketShell,), options)
+        self.protocol = protocol

@@ -1,0 +1,586 @@
+/**
+ * The browser's end of sockbridge: channels over one WebSocket that comes back by itself.
+ *
+ *     import { connect } from './sockbridge.js';
+ *
+ *     const client = connect();
+ *     client.subscribe('kitchen', (event) => console.log(event.offset, event.from, event.data));
+ *     await client.publish('kitchen', { celsius: 21.5 });
+ *
+ * What it keeps, whatever the network does: the events of a channel arrive in their order, none twice;
+ * what went missing is named (`onLost`); nothing is ever published a second time.
+ * It reads no clock, draws no random number and opens no socket but through `connect`'s options.
+ */
+
+const utf8 = new TextEncoder();
+const SUBPROTOCOL = 'sockbridge.v1.json';
+const PROTOCOL = 1;
+
+/** Bytes the server accepts in one message. Checked here, because the server answers a longer one by closing (1009). */
+export const MESSAGE_LIMIT = 65_536;
+
+/** Commands kept while there is no connection: with messages of full size 16 MiB, about what a page may hoard unseen. */
+export const QUEUE_LIMIT = 256;
+
+/** Commands sent but not answered: a server that has stopped answering must not fill this side's memory. */
+export const UNANSWERED_LIMIT = 4096;
+
+/** Offsets of one's own events remembered per channel for `echo: false`; beyond it, after a reconnection one may see itself. */
+const OWN_LIMIT = 1024;
+
+/** Times in milliseconds; each can be given to `connect` under the same name. */
+export const DEFAULT_TIMES = Object.freeze({
+  firstDelay: 500, // a restarted server is usually back within it, and a thousand pages spread over it do not stampede
+  longestDelay: 30_000, // longer than this, people reload the page
+  stableAfter: 10_000, // a connection that broke sooner counts as a failed try, or a crashing server is dialled in a tight loop
+  openTimeout: 10_000, // a browser alone would wait minutes for a host that swallows packets
+  quietAfter: 25_000, // proxies cut connections that are silent for 30 or 60 s; pings keep them, and find the dead ones
+  answerTimeout: 10_000, // a phone that wakes up its radio needs a few seconds
+});
+
+/** 1000: somebody asked for the end. 1008: the policy will not have changed by the next try. Every other code: try again. */
+const FINAL_CODES = new Set([1000, 1008]);
+const NORMAL_END = 1000;
+const BROKEN_PROTOCOL = 1002;
+const NO_CONNECTION = 1006;
+const TRY_AGAIN_LATER = 1013;
+
+/** After 1013 the server is overloaded: the first wait is drawn from `firstDelay` times 2 to this power (4 s). */
+const OVERLOAD_ATTEMPT = 3;
+
+/** Errors that say "not now": what was subscribed before the connection broke is asked for again, when we next look for silence. */
+const PASSING_ERRORS = new Set(['rate', 'unavailable', 'internal', 'queue-full']);
+
+/** What every rejected promise carries: `code` is the server's, or one of this side's (docs/javascript.md lists both). */
+export class SockbridgeError extends Error {
+  constructor(code, message) {
+    super(message);
+    this.name = 'SockbridgeError';
+    this.code = code;
+  }
+}
+
+/**
+ * @typedef {{channel: string, offset: number, from: string, name: string, data: any}} ChannelEvent
+ * @typedef {{id: string, nick: string}} Peer
+ * @typedef {{channel: string, epoch: string, reason: 'log'|'epoch', first: number, last?: number}} Gap
+ *   `log`: the events `first` to `last` have left the server's log. `epoch`: the offsets began anew (a restart);
+ *   of the old `epoch` everything from `first` on may be missing, and nobody knows how much that is.
+ * @typedef {{offset: number, epoch: string, recovered?: boolean, missed: number}} Subscribed
+ *   `recovered` stands only where a position was resumed; `missed` counts the events since then, which follow now.
+ * @typedef {object} SubscribeOptions
+ * @property {number} [last] begin with the newest `last` events of the log
+ * @property {number} [since] begin after this offset; needs `epoch`
+ * @property {string} [epoch] the epoch `since` belongs to
+ * @property {boolean} [echo] false: without the events this client publishes itself
+ * @property {boolean} [presence] true: `onJoin` and `onLeave` are called
+ * @property {(peer: Peer) => void} [onJoin]
+ * @property {(peer: Peer) => void} [onLeave]
+ * @property {(gap: Gap) => void} [onLost] events are known to be missing
+ * @property {(state: Subscribed) => void} [onSubscribed] now, and again after each reconnection
+ * @property {(error: SockbridgeError) => void} [onRefused] the server refused; the subscription has ended
+ */
+
+/** One reader of one channel. It has its own position, so that two readers of a channel never disturb each other. */
+export class Subscription {
+  /** False until the server has answered on this connection; until then events pass by, because the answer replays them. */
+  current = false;
+  startedOver = false;
+  /** Until the first event, gaps up to this offset are no news: `last` asked for what there still is. */
+  lostBefore = 0;
+  #leave;
+
+  constructor(channel, callback, options, leave) {
+    this.channel = channel;
+    this.options = { ...options, onEvent: callback };
+    /** All events up to this offset were given to this reader; undefined for a newcomer. */
+    this.position = options.since;
+    /** The run of offsets `position` belongs to: store both to go on from here after a reload. */
+    this.epoch = options.epoch;
+    /** @type {Promise<Subscribed>} the first answer; rejects where the server refuses. */
+    this.ready = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
+    this.ready.catch(() => {}); // who does not look at `ready` learns it from onRefused: not an unhandled rejection
+    this.#leave = leave;
+  }
+
+  unsubscribe() {
+    this.#leave(this);
+    this.reject(new SockbridgeError('unsubscribed', `unsubscribed from ${this.channel} before the server answered`));
+  }
+
+  /** A reader's mistake is reported as an uncaught error, but takes no event from the next reader. */
+  tell(what, value) {
+    try {
+      this.options[what]?.(value);
+    } catch (error) {
+      queueMicrotask(() => { throw error; });
+    }
+  }
+
+  settle(state) {
+    this.current = true;
+    this.resolve(state);
+    this.tell('onSubscribed', state);
+  }
+
+  refuse(error) {
+    this.reject(error);
+    this.#leave(this);
+    this.tell('onRefused', error);
+  }
+
+  lose(gap) {
+    this.tell('onLost', { channel: this.channel, epoch: this.epoch, ...gap });
+  }
+}
+
+/**
+ * All readers of one channel, and the one subscription they share on the wire.
+ * The rule: one question to the server at a time; those who have a position are asked for first, then newcomers one by one.
+ * So every answer has one meaning, also when readers come and go while it is under way.
+ */
+class Channel {
+  /** @type {Set<Subscription>} */
+  readers = new Set();
+  #asking = false;
+  #silent = false; // the server was told echo: false
+  #own = new Set(); // offsets this client published itself
+
+  constructor(name, send) {
+    this.name = name;
+    this.send = send;
+  }
+
+  /** The connection is new: the server knows nothing of this channel yet. */
+  resume() {
+    this.#asking = false;
+    for (const reader of this.readers) reader.current = false;
+    this.ask();
+  }
+
+  ask() {
+    const readers = [...this.readers];
+    if (this.#asking || readers.every((reader) => reader.current)) return;
+    const standing = readers.filter((reader) => reader.position !== undefined);
+    const newcomer = standing.every((reader) => reader.current) ? readers.find((reader) => !reader.current) : undefined;
+    const echo = readers.some((reader) => reader.options.echo !== false);
+    const presence = readers.some((reader) => reader.options.presence === true);
+    const question = { type: 'subscribe', channel: this.name, echo, presence };
+    const epoch = (standing.find((reader) => reader.current) ?? standing[0])?.epoch;
+    const asked = standing.filter((reader) => reader.epoch === epoch);
+    if (asked.length) {
+      // From where the hindmost stands, also for a newcomer's sake: who is further on drops what it knows.
+      const positions = asked.map((reader) => reader.position);
+      const wish = newcomer ? Math.max(0, Math.max(...positions) - (newcomer.options.last ?? 0)) : Infinity;
+      Object.assign(question, { since: Math.min(wish, ...positions), epoch });
+    } else {
+      question.last = newcomer.options.last;
+    }
+    this.#asking = true;
+    this.send(question, (answer) => {
+      this.#asking = false;
+      this.#silent = !echo;
+      for (const reader of standing) {
+        if (this.readers.has(reader) && (asked.includes(reader) || reader.epoch !== answer.epoch)) this.#resumed(reader, answer);
+      }
+      if (this.readers.has(newcomer) && (epoch ?? answer.epoch) === answer.epoch) this.#begin(newcomer, answer);
+      this.ask();
+    }, (error) => {
+      this.#asking = false;
+      this.#refused(error, newcomer ? [newcomer] : standing.filter((reader) => !reader.current));
+    });
+  }
+
+  #begin(reader, { offset, epoch }) {
+    reader.epoch = epoch;
+    reader.position = Math.max(0, offset - (reader.options.last ?? 0));
+    reader.lostBefore = offset;
+    reader.settle({ offset, epoch, missed: 0 });
+  }
+
+  #resumed(reader, answer) {
+    const { offset, epoch, recovered } = answer;
+    if (reader.epoch !== epoch || reader.position > offset) return this.#startOver(reader, answer);
+    if (!reader.current) reader.settle({ offset, epoch, recovered: recovered && !reader.startedOver, missed: offset - reader.position });
+    reader.startedOver = false;
+  }
+
+  /**
+   * The offsets began anew. Of the new run this reader has seen nothing: the next question gets it from the first event still
+   * kept. Where the epoch is the same but its head went back, what is kept was mostly seen: then it goes on from the head.
+   */
+  #startOver(reader, { offset, epoch }) {
+    reader.lose({ reason: 'epoch', first: reader.position + 1 });
+    reader.position = reader.epoch === epoch ? offset : 0;
+    reader.epoch = epoch;
+    reader.current = false;
+    reader.startedOver = true;
+    reader.lostBefore = 0; // an offset of the old run
+    this.#own.clear();
+  }
+
+  #refused(error, asked) {
+    if (error.code === 'disconnected' || error.code === 'closed') return; // the next connection asks again
+    const standing = asked.some((reader) => reader.position !== undefined);
+    if (standing && PASSING_ERRORS.has(error.code)) return;
+    for (const reader of asked) if (this.readers.has(reader)) reader.refuse(error);
+    this.ask();
+  }
+
+  deliver(event) {
+    const own = this.#own.has(event.offset);
+    for (const reader of this.readers) {
+      if (!reader.current || event.offset <= reader.position) continue;
+      reader.position = event.offset;
+      reader.lostBefore = 0;
+      if (!(own && reader.options.echo === false)) reader.tell('onEvent', event);
+    }
+    if (this.#own.size) this.#passOwn();
+  }
+
+  lost({ first, last }) {
+    for (const reader of this.readers) {
+      if (!reader.current || last <= reader.position) continue;
+      const gap = { reason: 'log', first: Math.max(first, reader.position + 1), last };
+      reader.position = last;
+      if (last > reader.lostBefore) reader.lose(gap);
+    }
+  }
+
+  presence({ type, peer }) {
+    for (const reader of this.readers) {
+      if (reader.options.presence) reader.tell(type === 'join' ? 'onJoin' : 'onLeave', peer);
+    }
+  }
+
+  /** With echo off one's own events never arrive; but replayed after a reconnection, under a new id, they look like another's. */
+  published(offset) {
+    if (![...this.readers].some((reader) => reader.options.echo === false)) return;
+    this.#own.add(offset);
+    if (this.#own.size > OWN_LIMIT) this.#own.delete(this.#own.values().next().value);
+    this.#passOwn();
+  }
+
+  #passOwn() {
+    const readers = [...this.readers];
+    for (const reader of this.#silent ? readers : []) {
+      while (this.#own.has(reader.position + 1)) reader.position += 1;
+    }
+    const hindmost = Math.min(...readers.map((reader) => reader.position));
+    for (const offset of this.#own) if (offset <= hindmost) this.#own.delete(offset);
+  }
+}
+
+/**
+ * The connection. Dispatches `connecting`, `open` (detail: the peer), `waiting` (detail: delay, attempt, code, reason),
+ * `closed` (detail: code, reason), `notice` (detail: text) and `error` (detail: an error that answers no command of ours).
+ */
+export class Client extends EventTarget {
+  #url;
+  #settings;
+  #state;
+  #peer = null;
+  #socket = null;
+  #timer; // one at a time: until the welcome, the next look for silence, or the next try
+  #attempt = 0;
+  #openedAt = 0;
+  #heardAt = 0;
+  #lastId = 0;
+  #nick;
+  #queue = []; // commands that wait for a connection
+  #unanswered = new Map();
+  /** @type {Map<string, Channel>} */
+  #channels = new Map();
+
+  constructor(url, settings) {
+    super();
+    this.#url = url;
+    this.#settings = settings;
+    this.#dial();
+    settings.window?.addEventListener?.('online', this.#networkBack);
+    settings.window?.document?.addEventListener('visibilitychange', this.#networkBack);
+  }
+
+  /** 'connecting', 'open', 'waiting' or 'closed'. */
+  get state() { return this.#state; }
+
+  /** While open, `{id, from, to}`: who this client is to the server, and the two ends of the socket as the server sees them. */
+  get peer() { return this.#peer; }
+
+  /**
+   * @param {string} channel
+   * @param {(event: ChannelEvent) => void} callback
+   * @param {SubscribeOptions} [options]
+   */
+  subscribe(channel, callback, options = {}) {
+    const reader = new Subscription(channel, callback, options, (leaver) => this.#leave(leaver));
+    let refusal;
+    if (this.#state === 'closed') refusal = new SockbridgeError('closed', 'this client is closed');
+    else if ((options.since === undefined) !== (options.epoch === undefined)) {
+      refusal = new SockbridgeError('bad-argument', 'since and epoch come together');
+    }
+    if (refusal) {
+      reader.refuse(refusal);
+      return reader;
+    }
+    if (!this.#channels.has(channel)) {
+      this.#channels.set(channel, new Channel(channel, (message, resolve, reject) => this.#command(message, resolve, reject)));
+    }
+    this.#channels.get(channel).readers.add(reader);
+    if (this.#state === 'open') this.#channels.get(channel).ask();
+    return reader;
+  }
+
+  /** The promise of the offset. Rejected with `disconnected`, the event may or may not have been published. */
+  publish(channel, data, { name } = {}) {
+    if (['undefined', 'function', 'symbol'].includes(typeof data)) {
+      return Promise.reject(new SockbridgeError('bad-argument', `${typeof data} is not a JSON value`));
+    }
+    return this.#request({ type: 'publish', channel, data, name }, ({ offset }) => {
+      this.#channels.get(channel)?.published(offset);
+      return offset;
+    });
+  }
+
+  /** @returns {Promise<Peer[]>} everybody subscribed to the channel */
+  who(channel) { return this.#request({ type: 'who', channel }, ({ members }) => members); }
+
+  /** @returns {Promise<{events: ChannelEvent[], offset: number, epoch: string}>} what the log holds */
+  history(channel, { last, since } = {}) {
+    return this.#request({ type: 'history', channel, last, since }, ({ events, offset, epoch }) => ({ events, offset, epoch }));
+  }
+
+  /** The name others see. It is given again after every reconnection. */
+  nick(name) {
+    const before = this.#nick;
+    this.#nick = name;
+    return this.#request({ type: 'nick', nick: name }, (answer) => answer.nick).catch((error) => {
+      const refused = error.code !== 'disconnected' && error.code !== 'closed';
+      if (refused && this.#nick === name) this.#nick = before;
+      throw error;
+    });
+  }
+
+  /** @returns {Promise<number>} the milliseconds to the server and back */
+  ping() {
+    const sentAt = this.#settings.now();
+    return this.#request({ type: 'ping' }, () => this.#settings.now() - sentAt);
+  }
+
+  info() { return this.#request({ type: 'info' }, ({ type, id, ...info }) => info); }
+
+  /** While waiting: try now. */
+  retry() {
+    if (this.#state === 'waiting') this.#dial();
+  }
+
+  /** The end: what is unanswered or queued is rejected with `closed`, and this client opens no further connection. */
+  close() { this.#finish(NORMAL_END, 'closed by this client'); }
+
+  // ---- the connection ----
+
+  #dial() {
+    const socket = new this.#settings.WebSocket(this.#url, [SUBPROTOCOL]);
+    // A socket that was given up may still speak: only the present one is listened to.
+    const present = (react) => (event) => { if (socket === this.#socket) react(event); };
+    socket.onmessage = present(({ data }) => this.#receive(data));
+    socket.onclose = present(({ code, reason }) => this.#lose(code, reason));
+    socket.onerror = () => {}; // says nothing that close does not; some WebSockets for Node throw where nobody listens
+    this.#socket = socket;
+    this.#wait(this.#settings.openTimeout, () => this.#lose(NO_CONNECTION, 'no welcome in time'));
+    this.#enter('connecting');
+  }
+
+  #receive(text) {
+    this.#heardAt = this.#settings.now();
+    let message;
+    try {
+      message = JSON.parse(text);
+    } catch {
+      return this.#lose(BROKEN_PROTOCOL, 'the server sent something that is not JSON');
+    }
+    switch (message?.type) {
+      case 'event': return this.#channels.get(message.channel)?.deliver(message);
+      case 'join':
+      case 'leave': return this.#channels.get(message.channel)?.presence(message);
+      case 'lost': return this.#channels.get(message.channel)?.lost(message);
+      case 'ok':
+      case 'pong': return this.#take(message.id)?.resolve(message);
+      case 'error': return this.#failed(message);
+      case 'welcome': return this.#welcomed(message);
+      case 'notice': return this.#dispatch('notice', { text: message.text });
+      default: return undefined; // a later version may say more than we know
+    }
+  }
+
+  #welcomed({ protocol, id, from, to }) {
+    if (protocol !== PROTOCOL) return this.#finish(BROKEN_PROTOCOL, `the server speaks protocol ${protocol}, this client ${PROTOCOL}`);
+    this.#peer = { id, from, to };
+    this.#state = 'open';
+    this.#openedAt = this.#settings.now();
+    // The order matters: first the name, so that others see it join; then the channels, so that one's own events come back.
+    const queue = this.#queue.splice(0);
+    const names = queue.filter((command) => command.type === 'nick');
+    if (this.#nick !== undefined && !names.length) {
+      this.#command({ type: 'nick', nick: this.#nick }, () => {}, (error) => this.#dispatch('error', error));
+    }
+    for (const command of names) this.#send(command);
+    for (const channel of this.#channels.values()) channel.resume();
+    for (const command of queue) if (command.type !== 'nick') this.#send(command);
+    this.#watch();
+    this.#enter('open', this.#peer);
+  }
+
+  /** The browser answers the server's pings without telling the page, so silence is all the page can go by. */
+  #watch() {
+    for (const channel of this.#channels.values()) channel.ask(); // those refused for the time being
+    const silence = this.#settings.now() - this.#heardAt;
+    const { quietAfter, answerTimeout } = this.#settings;
+    if (silence < quietAfter) return this.#wait(quietAfter - silence, () => this.#watch());
+    this.#probe(answerTimeout);
+  }
+
+  #probe(answerTimeout) {
+    const before = this.#heardAt;
+    this.#socket.send('{"type":"ping"}');
+    this.#wait(answerTimeout, () => {
+      if (this.#heardAt === before) this.#lose(NO_CONNECTION, 'the server has gone silent');
+      else this.#watch();
+    });
+  }
+
+  /** The device is online again, or the page visible again: no reason to sit out a delay, or to trust an old connection. */
+  #networkBack = ({ type }) => {
+    if (type === 'visibilitychange' && this.#settings.window.document.visibilityState !== 'visible') return;
+    if (this.#state === 'open') this.#probe(this.#settings.answerTimeout);
+    else this.retry();
+  };
+
+  #lose(code, reason) {
+    if (this.#state === 'open' && this.#settings.now() - this.#openedAt >= this.#settings.stableAfter) this.#attempt = 0;
+    if (FINAL_CODES.has(code)) return this.#finish(code, reason);
+    this.#letGo('disconnected', 'the connection broke before the answer came: the command may or may not have been carried out');
+    if (code === TRY_AGAIN_LATER) this.#attempt = Math.max(this.#attempt, OVERLOAD_ATTEMPT);
+    const { firstDelay, longestDelay, random } = this.#settings;
+    // Full jitter: after a restart the pages come back spread over the whole window, not in waves.
+    const delay = Math.round(random() * Math.min(longestDelay, firstDelay * 2 ** this.#attempt));
+    this.#attempt += 1;
+    this.#wait(delay, () => this.#dial());
+    this.#enter('waiting', { delay, attempt: this.#attempt, code, reason });
+  }
+
+  #finish(code, reason) {
+    if (this.#state === 'closed') return;
+    this.#state = 'closed';
+    this.#letGo('closed', `${reason || 'the server closed the connection'}: the command may or may not have been carried out`);
+    const closed = new SockbridgeError('closed', reason || `the server closed the connection (${code})`);
+    for (const command of this.#queue.splice(0)) command.reject(closed);
+    for (const channel of this.#channels.values()) for (const reader of channel.readers) reader.reject(closed);
+    this.#channels.clear();
+    this.#settings.window?.removeEventListener?.('online', this.#networkBack);
+    this.#settings.window?.document?.removeEventListener('visibilitychange', this.#networkBack);
+    this.#enter('closed', { code, reason });
+  }
+
+  #letGo(code, words) {
+    const socket = this.#socket;
+    this.#socket = null;
+    this.#peer = null;
+    this.#settings.clearTimeout(this.#timer);
+    socket?.close(NORMAL_END);
+    const unanswered = [...this.#unanswered.values()];
+    this.#unanswered.clear();
+    for (const command of unanswered) command.reject(new SockbridgeError(code, words));
+  }
+
+  #wait(delay, then) {
+    this.#settings.clearTimeout(this.#timer);
+    this.#timer = this.#settings.setTimeout(then, delay);
+  }
+
+  #enter(state, detail) {
+    this.#state = state;
+    this.#dispatch(state, detail);
+  }
+
+  #dispatch(type, detail) { this.dispatchEvent(new CustomEvent(type, { detail })); }
+
+  // ---- commands ----
+
+  #request(message, read = (answer) => answer) {
+    return new Promise((resolve, reject) => this.#command(message, (answer) => resolve(read(answer)), reject));
+  }
+
+  /** `resolve` is called in the very turn the answer arrives, before the events behind it are looked at. */
+  #command(message, resolve, reject) {
+    if (this.#state === 'closed') return reject(new SockbridgeError('closed', 'this client is closed'));
+    const id = this.#lastId + 1;
+    let text;
+    try {
+      text = JSON.stringify({ ...message, id });
+    } catch (error) {
+      return reject(new SockbridgeError('bad-argument', `not a JSON value: ${error.message}`));
+    }
+    if (utf8.encode(text).length > MESSAGE_LIMIT) {
+      return reject(new SockbridgeError('too-long', `a message has at most ${MESSAGE_LIMIT} bytes`));
+    }
+    const open = this.#state === 'open';
+    if (open ? this.#unanswered.size >= UNANSWERED_LIMIT : this.#queue.length >= QUEUE_LIMIT) {
+      const words = open ? `${UNANSWERED_LIMIT} commands are still unanswered` : `${QUEUE_LIMIT} commands already wait for a connection`;
+      return reject(new SockbridgeError('queue-full', words));
+    }
+    this.#lastId = id;
+    const command = { id, text, type: message.type, resolve, reject };
+    if (open) this.#send(command);
+    else this.#queue.push(command);
+  }
+
+  #send(command) {
+    this.#unanswered.set(command.id, command);
+    this.#socket.send(command.text);
+  }
+
+  #take(id) {
+    const command = this.#unanswered.get(id);
+    this.#unanswered.delete(id);
+    return command;
+  }
+
+  #failed({ id, code, message }) {
+    const error = new SockbridgeError(code, message);
+    const command = this.#take(id);
+    if (command) command.reject(error);
+    else this.#dispatch('error', error);
+  }
+
+  // ---- channels ----
+
+  #leave(reader) {
+    const channel = this.#channels.get(reader.channel);
+    if (!channel?.readers.delete(reader) || channel.readers.size) return;
+    this.#channels.delete(reader.channel);
+    if (this.#state === 'open') this.#request({ type: 'unsubscribe', channel: reader.channel }).catch(() => {}); // gone is gone
+  }
+}
+
+/**
+ * Opens a client. It connects at once and keeps trying until it is closed.
+ *
+ * @param {string|URL} [url] default: `/ws` on the page's own host
+ * @param {Partial<typeof DEFAULT_TIMES> & {WebSocket?: any, random?: () => number, now?: () => number,
+ *   setTimeout?: Function, clearTimeout?: Function, window?: any}} [options] times, and what tests put in place of the world
+ */
+export function connect(url = '/ws', options = {}) {
+  const address = new URL(url, globalThis.location?.href);
+  address.protocol = address.protocol.replace(/^http/, 'ws');
+  return new Client(address.href, {
+    ...DEFAULT_TIMES,
+    WebSocket: globalThis.WebSocket,
+    random: Math.random,
+    now: () => performance.now(),
+    setTimeout: (then, delay) => globalThis.setTimeout(then, delay),
+    clearTimeout: (timer) => globalThis.clearTimeout(timer),
+    window: globalThis,
+    ...options,
+  });
+}

@@ -1,0 +1,140 @@
+"""The options of ``twistd sockbridge``."""
+
+import gc
+import resource
+import sys
+from importlib.metadata import version
+from typing import Any, get_type_hints
+
+from twisted.application.service import IService
+from twisted.logger import Logger
+from twisted.python import usage
+
+from twistedsock.settings import Settings, SettingsError, read_settings
+
+_LISTS = ("tcp", "web", "allow-origin", "allow-host")
+_FLAGS = ("open",)
+
+
+def _parameters() -> list[list[Any]]:
+    """The options that take a value once, as the settings describe them."""
+    hints = get_type_hints(Settings, include_extras=True)
+    defaults = Settings()
+    parameters: list[list[Any]] = []
+    for field, hint in hints.items():
+        name = field.replace("_", "-")
+        if name in _LISTS or name in _FLAGS:
+            continue
+        words = hint.__metadata__[0].description
+        parameters.append([name, None, None, f"{words} [{getattr(defaults, field)}]"])
+    return parameters
+
+
+class Options(usage.Options):
+    """What was said on the command line; ``settings`` is what it comes to."""
+
+    synopsis = "twistd [twistd's options] sockbridge [options]"
+    longdesc = (
+        "sockbridge lets anything that can open a socket talk to anything that runs in a browser: lines over TCP and "
+        "WebSocket, on the same channels. Without options: lines on 127.0.0.1:8081, the page and the WebSocket on "
+        "127.0.0.1:8082. An ENDPOINT is a Twisted endpoint string, such as tcp:8081:interface=127.0.0.1, "
+        "ssl:8443:privateKey=key.pem:certKey=cert.pem, unix:/run/sockbridge or systemd:domain=INET:index=0."
+    )
+    optParameters = [
+        ["config", "c", None, "a TOML file with the same names; the command line wins"],
+        *_parameters(),
+    ]
+
+    settings: Settings
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lists: dict[str, list[str]] = {}
+        self._open = False
+
+    def opt_tcp(self, endpoint: str) -> None:
+        """Listen for lines on this ENDPOINT; can be given several times; none: do not
+        [tcp:8081:interface=127.0.0.1]"""
+        self._lists.setdefault("tcp", []).append(endpoint)
+
+    def opt_web(self, endpoint: str) -> None:
+        """Listen for browsers on this ENDPOINT; can be given several times; none: do not
+        [tcp:8082:interface=127.0.0.1]"""
+        self._lists.setdefault("web", []).append(endpoint)
+
+    def opt_allow_origin(self, origin: str) -> None:
+        """Let pages of this origin connect, such as https://example.org; can be given several times"""
+        self._lists.setdefault("allow-origin", []).append(origin)
+
+    def opt_allow_host(self, host: str) -> None:
+        """A name of this server, as browsers ask for it; can be given several times"""
+        self._lists.setdefault("allow-host", []).append(host)
+
+    def opt_open(self) -> None:
+        """Listen where other machines reach it, though nobody is asked who he is"""
+        self._open = True
+
+    def opt_version(self) -> None:
+        """Say which version this is, and leave"""
+        parts = " ".join(f"{name}/{version(name)}" for name in ("sockbridge", "twisted", "autobahn"))
+        print(f"{parts} python/{sys.version.split()[0]}")
+        raise SystemExit(0)
+
+    def parseOptions(self, options: Any = None) -> None:
+        """One sentence and exit status 1, where twistd would print all its help and leave with 0."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            raise SystemExit(f"sockbridge: {error}; twistd sockbridge --help tells what can be said") from None
+
+    def parseArgs(self, *arguments: str) -> None:
+        if arguments:
+            raise usage.UsageError(f"{arguments[0]!r} is no option")
+
+    def postOptions(self) -> None:
+        given: dict[str, Any] = {name: value for name, value in self.items() if value is not None and name != "config"}
+        given.update(self._lists)
+        if self._open:
+            given["open"] = True
+        try:
+            self.settings = read_settings(self["config"], given)
+        except SettingsError as error:
+            raise usage.UsageError(str(error)) from None
+
+
+def makeService(options: Options) -> IService:
+    """What twistd runs."""
+    from twisted.internet import reactor
+
+    from twistedsock.service import BridgeService
+
+    try:
+        service = BridgeService(options.settings, reactor, version("sockbridge"))
+    except SettingsError as error:
+        raise SystemExit(f"sockbridge: {error}") from None
+    _allow_files(options.settings.max_connections)
+    reactor.callWhenRunning(_spare_the_collector)
+    return service
+
+
+def _allow_files(connections: int) -> None:
+    """Each connection is a file: raise our own limit as far as we may, and say so if it does not reach."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + 100
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < needed:
+            Logger().warn(
+                "max-connections is {connections}, but this process may open {soft} files (ulimit -n)",
+                connections=connections,
+                soft=soft,
+            )
+
+
+def _spare_the_collector() -> None:
+    """A full collection with 5,000 connections takes 25 to 100 ms, and finds nothing: what is there at the start stays,
+    and what comes and goes is freed by counting references."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)

@@ -1,0 +1,326 @@
+"""Fakes for our tests and our users': a bridge without sockets, without time and without a reactor.
+
+``Hall`` is the whole bridge; ``hall.line_peer()`` and ``hall.json_peer()`` connect peers whose sockets can stall;
+``hall.turn()`` is a turn of the reactor. ``LateBackplane`` is as slow, as bursty and as unreliable as it is told to be.
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twistedsock.backplane.memory import MemoryBackplane
+from twistedsock.core.bridge import Bridge, build
+from twistedsock.core.dialect import Dialect, Ending, Ends, Position
+from twistedsock.core.errors import UNAVAILABLE, Refusal
+from twistedsock.core.events import Event, Member, PresenceChange
+from twistedsock.core.later import Later
+from twistedsock.core.limits import Limits
+from twistedsock.core.reader import WRITING, Peer
+from twistedsock.core.session import Session
+from twistedsock.wire import json_commands, line_commands
+from twistedsock.wire.conversation import Conversation, Decode
+from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
+from twistedsock.wire.lines import LineSplitter
+
+T = TypeVar("T")
+
+ENDS = Ends(b"127.0.0.1:50000", b"127.0.0.1:8081")
+
+
+class FakeOutlet:
+    """A socket that takes ``room`` bytes (None: all) and keeps the rest waiting, as a transport that sends at once."""
+
+    def __init__(self) -> None:
+        self.blocked = 0
+        self.room: int | None = None
+        self.sent = bytearray()
+        self.waiting = bytearray()
+        self.sends = 0
+        self.on_drained: Callable[[], None] | None = None
+
+    def offer(self, data: bytes) -> bool:
+        if self.blocked:
+            return False
+        self.write(data)
+        return True
+
+    def write(self, data: bytes) -> None:
+        self.sends += 1
+        if self.blocked & WRITING:
+            self.waiting += data
+            return
+        taken = len(data) if self.room is None else min(self.room, len(data))
+        self.sent += data[:taken]
+        if self.room is not None:
+            self.room -= taken
+        if taken < len(data):
+            self.waiting += data[taken:]
+            self.blocked |= WRITING
+
+    def drain(self, room: int | None = None) -> None:
+        """The peer reads: ``room`` more bytes (None: all from now on) find place."""
+        self.room = room
+        waiting, self.waiting = bytes(self.waiting), bytearray()
+        self.blocked &= ~WRITING
+        if waiting:
+            self.sends -= 1
+            self.write(waiting)
+            if not self.blocked & WRITING and self.on_drained is not None:
+                self.on_drained()
+
+
+class Turns:
+    """What was to be called at the end of the turn."""
+
+    def __init__(self) -> None:
+        self._calls: list[Callable[[], None]] = []
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def schedule(self, call: Callable[[], None]) -> None:
+        self._calls.append(call)
+
+    def run(self, most: int = 10_000) -> None:
+        """Turn until nothing is left to do."""
+        for _ in range(most):
+            if not self._calls:
+                return
+            calls, self._calls = self._calls, []
+            for call in calls:
+                call()
+        raise AssertionError("the bridge does not come to rest")
+
+
+class LateBackplane:
+    """The memory backplane, but nothing happens before ``release``. ``failing`` makes what is released next fail."""
+
+    def __init__(self, inner: MemoryBackplane) -> None:
+        self._inner = inner
+        self._node: Any = None
+        self._delivered: list[Callable[[], None]] = []
+        self._asked: deque[tuple[Later[Any], Callable[[], Any]]] = deque()
+        self.failing = 0
+
+    def __len__(self) -> int:
+        """How many questions wait for their answer."""
+        return len(self._asked)
+
+    def attach(self, node: Any) -> None:
+        self._node = node
+        self._inner.attach(self)
+
+    def release(self, most: int | None = None, backwards: bool = False) -> None:
+        """Answer the ``most`` oldest questions (None: all), or, ``backwards``, the newest first."""
+        count = len(self._asked) if most is None else min(most, len(self._asked))
+        for _ in range(count):
+            later, act = self._asked.pop() if backwards else self._asked.popleft()
+            if self.failing:
+                self.failing -= 1
+                later.settle(UNAVAILABLE)
+                continue
+            # The answer must not come after its own delivery.
+            answer = act()
+            delivered, self._delivered = self._delivered, []
+            later.settle(answer)
+            for deliver in delivered:
+                deliver()
+
+    def _ask(self, act: Callable[[], T]) -> Later[T]:
+        later = Later[T]()
+        self._asked.append((later, act))
+        return later
+
+    # What the broker asks.
+
+    def publish(self, channel: bytes, publisher: Peer, name: bytes, payload: bytes, is_json: bool) -> Later[int]:
+        # The nick is the one of now, not of later.
+        now = Peer(publisher.id)
+        now.nick = publisher.nick
+        return self._ask(lambda: self._inner.publish(channel, now, name, payload, is_json))
+
+    def open(self, channel: bytes) -> Later[Position]:
+        return self._ask(lambda: self._inner.open(channel))
+
+    def close(self, channel: bytes) -> None:
+        self._inner.close(channel)
+
+    def enter(self, channel: bytes, member: Member) -> None:
+        self._inner.enter(channel, member)
+        self._deliver_now()
+
+    def rename(self, channel: bytes, member: Member) -> None:
+        self._inner.rename(channel, member)
+
+    def leave(self, channel: bytes, member: Member) -> None:
+        self._inner.leave(channel, member)
+        self._deliver_now()
+
+    def members(self, channel: bytes) -> Later[list[Member]]:
+        return self._ask(lambda: self._inner.members(channel))
+
+    # What the inner backplane tells.
+
+    def deliver(self, name: bytes, epoch: bytes, event: Event) -> None:
+        self._delivered.append(lambda: self._node.deliver(name, epoch, event))
+
+    def change_presence(self, name: bytes, change: PresenceChange) -> None:
+        self._delivered.append(lambda: self._node.change_presence(name, change))
+
+    def members_here(self, name: bytes) -> list[Member]:
+        members: list[Member] = self._node.members_here(name)
+        return members
+
+    def _deliver_now(self) -> None:
+        delivered, self._delivered = self._delivered, []
+        for deliver in delivered:
+            deliver()
+
+
+class FakePeer:
+    """A connected peer, as a test sees it: ``says`` what it types, ``hears`` what has come since the last look."""
+
+    def __init__(self, hall: "Hall", dialect: Dialect, decode: Decode) -> None:
+        self.hall = hall
+        self.outlet = FakeOutlet()
+        self.ending: Ending | None = None
+        self.paused = False
+        self.faults = 0
+        self.session = Session(hall.bridge, dialect, self.outlet, ENDS, self._hang_up)
+        self.outlet.on_drained = self.session.drained
+        self.conversation = Conversation(self.session, decode, self._pause, self._resume, self._report)
+        self.session.welcome()
+        self._looked = 0
+
+    @property
+    def id(self) -> str:
+        return self.session.peer.id.decode()
+
+    def receives(self, *messages: bytes) -> None:
+        """Messages of the dialect come in from the socket, in one read."""
+        self.conversation.receive(list(messages))
+
+    def raw(self) -> bytes:
+        """The bytes that have reached the peer since the last look."""
+        data = bytes(self.outlet.sent[self._looked :])
+        self._looked = len(self.outlet.sent)
+        return data
+
+    def leaves(self) -> None:
+        """The connection is lost."""
+        self.session.lost()
+
+    def _hang_up(self, ending: Ending) -> None:
+        self.ending = ending
+
+    def _pause(self) -> None:
+        self.paused = True
+
+    def _resume(self) -> None:
+        self.paused = False
+
+    def _report(self) -> None:
+        self.faults += 1
+
+
+class LinePeer(FakePeer):
+    """Speaks lines over a bare socket."""
+
+    def __init__(self, hall: "Hall") -> None:
+        self._splitter = LineSplitter(hall.bridge.limits.max_line)
+        super().__init__(hall, LINES, line_commands.decode)
+
+    def sends(self, data: bytes) -> None:
+        """Bytes come in from the socket."""
+        self.conversation.receive(self._splitter.feed(data))
+
+    def says(self, *lines: str) -> None:
+        self.sends("".join(line + "\n" for line in lines).encode())
+
+    def hears(self) -> list[str]:
+        """Lines since the last look; half a line is an error of the test."""
+        data = self.raw()
+        assert data.endswith(b"\n") or not data, data[-100:]
+        return data.decode().split("\n")[:-1]
+
+
+def read_frames(data: bytes) -> list[str]:
+    """The text messages in whole unmasked frames, fragments put together (RFC 6455 section 5.2)."""
+    messages: list[str] = []
+    gathered, position = b"", 0
+    while position < len(data):
+        final, size, position = data[position] & 0x80, data[position + 1], position + 2
+        if size > 125:
+            width = 2 if size == 126 else 8
+            size, position = int.from_bytes(data[position : position + width], "big"), position + width
+        gathered += data[position : position + size]
+        position += size
+        if final:
+            messages.append(gathered.decode())
+            gathered = b""
+    assert position == len(data) and not gathered, "half a message"
+    return messages
+
+
+class MessagePeer(FakePeer):
+    """Speaks lines in WebSocket messages."""
+
+    def __init__(self, hall: "Hall") -> None:
+        super().__init__(hall, LINES_IN_MESSAGES, line_commands.decode)
+
+    def says(self, *lines: str) -> None:
+        self.receives(*(line.encode() for line in lines))
+
+    def hears(self) -> list[str]:
+        return read_frames(self.raw())
+
+
+class JsonPeer(FakePeer):
+    """Speaks JSON in WebSocket messages."""
+
+    def __init__(self, hall: "Hall") -> None:
+        super().__init__(hall, JSON_IN_MESSAGES, json_commands.decode)
+
+    def says(self, *messages: dict[str, Any]) -> None:
+        self.receives(*(json.dumps(message).encode() for message in messages))
+
+    def hears(self) -> list[dict[str, Any]]:
+        return [json.loads(message) for message in read_frames(self.raw())]
+
+
+class Hall:
+    """A whole bridge without a reactor. ``now`` is the clock; ids are p1, p2 …, epochs e1, e2 …"""
+
+    def __init__(self, late: bool = False, **limits: Any) -> None:
+        self.now = 1000.0
+        self.turns = Turns()
+        self._ids = self._epochs = 0
+        memory = MemoryBackplane(self._draw_epoch)
+        self.backplane: Any = LateBackplane(memory) if late else memory
+        self.bridge: Bridge = build(
+            self.backplane, Limits(**limits), "0.0", lambda: self.now, self.turns.schedule, self._draw_id
+        )
+        self.broker = self.bridge.broker
+        self.backplane.attach(self.broker)
+
+    def line_peer(self) -> LinePeer:
+        return LinePeer(self)
+
+    def message_peer(self) -> MessagePeer:
+        return MessagePeer(self)
+
+    def json_peer(self) -> JsonPeer:
+        return JsonPeer(self)
+
+    def turn(self) -> None:
+        """Turn until everything has come to rest."""
+        self.turns.run()
+
+    def _draw_id(self) -> bytes:
+        self._ids += 1
+        return b"p%d" % self._ids
+
+    def _draw_epoch(self) -> bytes:
+        self._epochs += 1
+        return b"e%d" % self._epochs

@@ -1,0 +1,12 @@
+"""The encodings there are. Each exists once, as readers that share one share their bytes."""
+
+from twistedsock.wire.framing import Newline, TextMessage
+from twistedsock.wire.json_dialect import JsonDialect
+from twistedsock.wire.line_dialect import LineDialect
+
+LINES = LineDialect(Newline())
+"""Lines on a bare socket."""
+LINES_IN_MESSAGES = LineDialect(TextMessage())
+"""Lines over WebSocket: each is a message."""
+JSON_IN_MESSAGES = JsonDialect(TextMessage())
+"""JSON over WebSocket."""

@@ -1,0 +1,166 @@
+"""JSON messages to commands."""
+
+import re
+from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from twistedsock.core import commands
+from twistedsock.core.commands import MOST, Command, Mistake, Tag
+from twistedsock.core.errors import Code, Refusal
+from twistedsock.core.names import DEFAULT_EVENT_NAME
+
+_Count = Annotated[int, Meta(ge=0, le=MOST)]
+
+
+class _Request(msgspec.Struct, gc=False):
+    """Every field that any message has. Unknown ones are ignored."""
+
+    type: str
+    id: Raw | UnsetType = UNSET
+    channel: str | UnsetType = UNSET
+    data: Raw | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    nick: str | UnsetType = UNSET
+    last: _Count | UnsetType = UNSET
+    since: _Count | UnsetType = UNSET
+    epoch: str | UnsetType = UNSET
+    presence: bool = False
+    echo: bool = True
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    """What the answer to a message needs that is not in order."""
+
+    type: Raw | UnsetType = UNSET
+    id: Raw | UnsetType = UNSET
+
+
+_read = msgspec.json.Decoder(_Request).decode
+_read_envelope = msgspec.json.Decoder(_Envelope).decode
+_read_text = msgspec.json.Decoder(str).decode
+_INTEGER = re.compile(rb"-?[0-9]+")
+
+_BAD_JSON = Mistake(Refusal(Code.BAD_JSON, "a message is one JSON object"))
+_BAD_TYPE = Refusal(Code.BAD_TYPE, "type is one of subscribe, unsubscribe, publish, history, who, nick, ping and info")
+_BAD_ID = Mistake(Refusal(Code.BAD_ARGUMENT, "id is an integer or a string"))
+
+
+class _Misused(Exception):
+    """A field is missing."""
+
+
+def decode(message: bytes) -> Command:
+    """The command that a message, valid UTF-8, asks for."""
+    try:
+        request = _read(message)
+    except msgspec.ValidationError as error:
+        return _diagnose(message, str(error))
+    except (msgspec.DecodeError, RecursionError):
+        return _BAD_JSON
+    tag: Tag = None
+    if request.id is not UNSET:
+        tag = bytes(request.id)
+        if not _is_tag(tag):
+            return _BAD_ID
+    build = _TYPES.get(request.type)
+    if build is None:
+        return Mistake(_BAD_TYPE, tag)
+    try:
+        return build(request, tag)
+    except _Misused as missing:
+        words = f"{request.type} needs {missing}"
+        return Mistake(Refusal(Code.BAD_ARGUMENT, words), tag)
+
+
+def _is_tag(raw: bytes) -> bool:
+    return raw.startswith(b'"') or _INTEGER.fullmatch(raw) is not None
+
+
+def _diagnose(message: bytes, words: str) -> Mistake:
+    """A message whose fields are of the wrong kind, or that is no object at all."""
+    try:
+        envelope = _read_envelope(message)
+    except (msgspec.DecodeError, RecursionError):
+        return _BAD_JSON
+    tag: Tag = None
+    if envelope.id is not UNSET:
+        tag = bytes(envelope.id)
+        if not _is_tag(tag):
+            return _BAD_ID
+    if envelope.type is UNSET or not bytes(envelope.type).startswith(b'"'):
+        return Mistake(_BAD_TYPE, tag)
+    return Mistake(Refusal(Code.BAD_ARGUMENT, words), tag)
+
+
+def _given(value: str | UnsetType, field: str) -> bytes:
+    if value is UNSET:
+        raise _Misused(field)
+    return value.encode()
+
+
+def _known(value: int | UnsetType) -> int | None:
+    return None if value is UNSET else value
+
+
+def _publish(request: _Request, tag: Tag) -> Command:
+    channel = _given(request.channel, "channel")
+    if request.data is UNSET:
+        raise _Misused("data")
+    raw = bytes(request.data)
+    name = DEFAULT_EVENT_NAME if request.name is UNSET else request.name.encode()
+    if not raw.startswith(b'"'):
+        return commands.Publish(channel, raw, True, name, tag)
+    text = _read_text(raw).encode() if b"\\" in raw else raw[1:-1]
+    return commands.Publish(channel, text, False, name, tag)
+
+
+def _subscribe(request: _Request, tag: Tag) -> Command:
+    return commands.Subscribe(
+        _given(request.channel, "channel"),
+        last=_known(request.last),
+        since=_known(request.since),
+        epoch=None if request.epoch is UNSET else request.epoch.encode(),
+        presence=request.presence,
+        echo=request.echo,
+        tag=tag,
+    )
+
+
+def _unsubscribe(request: _Request, tag: Tag) -> Command:
+    return commands.Unsubscribe(_given(request.channel, "channel"), tag)
+
+
+def _history(request: _Request, tag: Tag) -> Command:
+    channel = _given(request.channel, "channel")
+    return commands.History(channel, _known(request.last), _known(request.since), tag)
+
+
+def _who(request: _Request, tag: Tag) -> Command:
+    return commands.Who(_given(request.channel, "channel"), tag)
+
+
+def _nick(request: _Request, tag: Tag) -> Command:
+    return commands.Nick(_given(request.nick, "nick"), tag)
+
+
+def _ping(request: _Request, tag: Tag) -> Command:
+    return commands.Ping(b"", tag)
+
+
+def _info(request: _Request, tag: Tag) -> Command:
+    return commands.Info(tag)
+
+
+_TYPES: dict[str, Callable[[_Request, Tag], Command]] = {
+    "publish": _publish,
+    "subscribe": _subscribe,
+    "unsubscribe": _unsubscribe,
+    "history": _history,
+    "who": _who,
+    "nick": _nick,
+    "ping": _ping,
+    "info": _info,
+}

@@ -1,0 +1,150 @@
+"""Replies and events as JSON messages (protocol.md, "JSON dialect"), spliced from bytes that are JSON already."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from twistedsock.core.commands import Tag
+from twistedsock.core.dialect import Ends, Facts, Position
+from twistedsock.core.errors import Refusal
+from twistedsock.core.events import Event, Member, PresenceChange
+from twistedsock.core.limits import CHUNK_BYTES
+from twistedsock.wire.framing import Framing
+from twistedsock.wire.payloads import for_json, quote, quote_name
+
+
+def _event(channel: bytes, event: Event) -> bytes:
+    """``channel`` is quoted already, as it is the same for many."""
+    return b'{"type":"event","channel":%b,"offset":%d,"from":%b,"name":%b,"data":%b}' % (
+        channel,
+        event.offset,
+        quote_name(event.sender),
+        quote_name(event.name),
+        for_json(event.payload, event.is_json),
+    )
+
+
+def _member(member: Member) -> bytes:
+    return b'{"id":%b,"nick":%b}' % (quote_name(member.id), quote_name(member.nick))
+
+
+def _list(items: Iterable[bytes], before: bytes, after: bytes) -> Iterator[bytes]:
+    """A message with one long list, in pieces of about a chunk."""
+    gathered, size = [before], 0
+    comma = b""
+    for item in items:
+        gathered.append(comma + item)
+        comma = b","
+        size += len(item)
+        if size >= CHUNK_BYTES:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    yield b"".join([*gathered, after])
+
+
+class JsonDialect:
+    """Answers carry the ``id`` of their command; without one, what only says that all went well is not said."""
+
+    def __init__(self, framing: Framing) -> None:
+        self._frame = framing.frame
+        self._frames = framing.frames
+        self._fragments = framing.fragments
+
+    def welcome(self, id: bytes, ends: Ends) -> bytes:
+        return self._frame(
+            b'{"type":"welcome","protocol":1,"id":%b,"from":%b,"to":%b}'
+            % (quote(id), quote(ends.client), quote(ends.server))
+        )
+
+    def published(self, tag: Tag, offset: int) -> bytes:
+        return self._frame(b'{"type":"ok","id":%b,"offset":%d}' % (tag, offset)) if tag is not None else b""
+
+    def subscribed(self, tag: Tag, channel: bytes, position: Position, recovered: bool | None) -> bytes:
+        told = b"" if recovered is None else b',"recovered":' + (b"true" if recovered else b"false")
+        return self._ok(
+            tag,
+            b',"channel":%b,"offset":%d,"epoch":%b%b'
+            % (quote_name(channel), position.head, quote(position.epoch), told),
+        )
+
+    def unsubscribed(self, tag: Tag, channel: bytes) -> bytes:
+        return self._ok(tag, b',"channel":' + quote_name(channel))
+
+    def nicked(self, tag: Tag, nick: bytes) -> bytes:
+        return self._ok(tag, b',"nick":' + quote_name(nick))
+
+    def pong(self, tag: Tag, text: bytes) -> bytes:
+        return self._frame(b'{"type":"pong"%b}' % _id(tag))
+
+    def facts(self, tag: Tag, facts: Facts) -> bytes:
+        return self._frame(
+            b'{"type":"ok"%b,"peer":%b,"from":%b,"to":%b,"channels":%d,"uptime":%d,"version":%b}'
+            % (
+                _id(tag),
+                _member(facts.peer),
+                quote(facts.ends.client),
+                quote(facts.ends.server),
+                facts.channels,
+                facts.uptime,
+                quote(facts.version),
+            )
+        )
+
+    def quieted(self) -> bytes:
+        """There is no such command here: who wants no answers gives no ids."""
+        return b""
+
+    def help(self, verb: bytes) -> bytes | None:
+        """Nor this one."""
+        return None
+
+    def refused(self, tag: Tag, refusal: Refusal) -> bytes:
+        return self._frame(
+            b'{"type":"error"%b,"code":"%b","message":%b}'
+            % (_id(tag), refusal.code.value, quote(refusal.words.encode()))
+        )
+
+    def history(self, tag: Tag, channel: bytes, events: Sequence[Event], position: Position) -> Iterator[bytes]:
+        quoted = quote_name(channel)
+        return self._fragments(
+            _list(
+                (_event(quoted, event) for event in events),
+                b'{"type":"ok"%b,"events":[' % _id(tag),
+                b'],"offset":%d,"epoch":%b}' % (position.head, quote(position.epoch)),
+            )
+        )
+
+    def members(self, tag: Tag, channel: bytes, members: Sequence[Member]) -> Iterator[bytes]:
+        opening = b'{"type":"ok"%b,"members":[' % _id(tag)
+        return self._fragments(_list((_member(member) for member in members), opening, b"]}"))
+
+    def events(self, channel: bytes, events: Sequence[Event]) -> list[bytes]:
+        quoted = quote_name(channel)
+        return self._frames([_event(quoted, event) for event in events])
+
+    def presence(self, channel: bytes, changes: Sequence[PresenceChange]) -> bytes:
+        quoted = quote_name(channel)
+        return b"".join(
+            self._frames(
+                [
+                    b'{"type":"%b","channel":%b,"peer":%b}'
+                    % (b"join" if change.joined else b"leave", quoted, _member(change.member))
+                    for change in changes
+                ]
+            )
+        )
+
+    def lost(self, channel: bytes, first: int, last: int) -> bytes:
+        return self._frame(b'{"type":"lost","channel":%b,"first":%d,"last":%d}' % (quote_name(channel), first, last))
+
+    def notice(self, text: bytes) -> bytes:
+        return self._frame(b'{"type":"notice","text":%b}' % quote(text))
+
+    def bye(self, text: bytes) -> bytes:
+        """The close frame says it."""
+        return b""
+
+    def _ok(self, tag: Tag, rest: bytes) -> bytes:
+        return self._frame(b'{"type":"ok","id":%b%b}' % (tag, rest)) if tag is not None else b""
+
+
+def _id(tag: Tag) -> bytes:
+    return b"" if tag is None else b',"id":' + tag

@@ -1,0 +1,199 @@
+"""Lines to commands: what a person, or a script, types."""
+
+from collections.abc import Callable
+
+from twistedsock.core import commands
+from twistedsock.core.commands import MOST, Command, Mistake
+from twistedsock.core.errors import Code, Refusal
+from twistedsock.wire.payloads import is_json, is_utf8
+
+_NOT_UTF8 = Mistake(Refusal(Code.NOT_UTF8, "a line is UTF-8; this one was skipped"))
+_UNKNOWN = Mistake(Refusal(Code.UNKNOWN_COMMAND, "I do not know that; HELP tells what I know, QUIT leaves"))
+
+
+def decode(line: bytes) -> Command | None:
+    """The command that a line asks for; None for an empty one."""
+    verb, space, rest = line.lstrip(b" ").partition(b" ")
+    if not line.isascii() and not is_utf8(line):
+        return _NOT_UTF8
+    if verb == b"PUB":  # nearly all of the traffic, so it is looked at first
+        channel, space, payload = rest.lstrip(b" ").partition(b" ")
+        return commands.Publish(channel, payload, is_json(payload)) if space and channel else _usage(verb)
+    if not verb:
+        return None
+    return _parse(verb.upper(), rest)
+
+
+def _parse(verb: bytes, rest: bytes) -> Command:
+    verb = _ALIASES.get(verb, verb)
+    reading = _VERBS.get(verb)
+    if reading is None:
+        return _UNKNOWN
+    try:
+        return reading(rest)
+    except _Misused as misused:
+        return _usage(verb, str(misused))
+
+
+class _Misused(Exception):
+    """The arguments do not fit the verb."""
+
+
+def _usage(verb: bytes, why: str = "") -> Mistake:
+    words = f"{why}; {USAGE[verb]}" if why else USAGE[verb]
+    return Mistake(Refusal(Code.BAD_ARGUMENT, words))
+
+
+USAGE = {
+    b"HELP": "HELP [verb]",
+    b"NICK": "NICK <nick>",
+    b"SUB": "SUB <channel> [last=<n>] [since=<offset> epoch=<epoch>] [presence=on] [echo=off]",
+    b"UNSUB": "UNSUB <channel>",
+    b"PUB": "PUB <channel> <payload>",
+    b"EMIT": "EMIT <channel> <name> <payload>",
+    b"HIST": "HIST <channel> [last=<n>] [since=<offset>]",
+    b"WHO": "WHO <channel>",
+    b"QUIET": "QUIET on, or QUIET off",
+    b"PING": "PING [text]",
+    b"INFO": "INFO",
+    b"QUIT": "QUIT",
+}
+"""How each verb is used; the words of ``bad-argument`` and of HELP."""
+
+
+def _words(rest: bytes) -> list[bytes]:
+    return [word for word in rest.split(b" ") if word]
+
+
+def _one(build: Callable[[bytes], Command]) -> Callable[[bytes], Command]:
+    def read(rest: bytes) -> Command:
+        words = _words(rest)
+        if len(words) != 1:
+            raise _Misused
+        return build(words[0])
+
+    return read
+
+
+def _none(command: Command) -> Callable[[bytes], Command]:
+    def read(rest: bytes) -> Command:
+        if _words(rest):
+            raise _Misused
+        return command
+
+    return read
+
+
+def _read_publish(rest: bytes) -> Command:
+    channel, space, payload = rest.lstrip(b" ").partition(b" ")
+    if not space or not channel:
+        raise _Misused
+    return commands.Publish(channel, payload, is_json(payload))
+
+
+def _read_emit(rest: bytes) -> Command:
+    channel, _, rest = rest.lstrip(b" ").partition(b" ")
+    name, space, payload = rest.lstrip(b" ").partition(b" ")
+    if not space or not name:
+        raise _Misused
+    return commands.Publish(channel, payload, is_json(payload), name)
+
+
+def _read_help(rest: bytes) -> Command:
+    words = _words(rest)
+    if len(words) > 1:
+        raise _Misused
+    return commands.Help(words[0].upper() if words else b"")
+
+
+def _read_quiet(rest: bytes) -> Command:
+    words = _words(rest)
+    if words not in ([b"on"], [b"off"]):
+        raise _Misused
+    return commands.Quiet(words == [b"on"])
+
+
+def _read_ping(rest: bytes) -> Command:
+    return commands.Ping(rest)
+
+
+def _read_subscribe(rest: bytes) -> Command:
+    channel, options = _channel_and_options(rest)
+    since, epoch = options.pop(b"since", None), options.pop(b"epoch", None)
+    command = commands.Subscribe(
+        channel,
+        last=_number(options.pop(b"last", None)),
+        since=_number(since),
+        epoch=epoch,
+        presence=_switch(options.pop(b"presence", None), b"on"),
+        echo=not _switch(options.pop(b"echo", None), b"off"),
+    )
+    _refuse_others(options)
+    return command
+
+
+def _read_history(rest: bytes) -> Command:
+    channel, options = _channel_and_options(rest)
+    command = commands.History(
+        channel,
+        last=_number(options.pop(b"last", None)),
+        since=_number(options.pop(b"since", None)),
+    )
+    _refuse_others(options)
+    return command
+
+
+def _channel_and_options(rest: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    words = _words(rest)
+    if not words:
+        raise _Misused
+    options: dict[bytes, bytes] = {}
+    for word in words[1:]:
+        name, equals, value = word.partition(b"=")
+        if not equals or name in options:
+            raise _Misused(f"{_shown(word)} is no option, or it is there twice")
+        options[name] = value
+    return words[0], options
+
+
+def _refuse_others(options: dict[bytes, bytes]) -> None:
+    for name in options:
+        raise _Misused(f"{_shown(name)} is no option here")
+
+
+def _number(value: bytes | None) -> int | None:
+    if value is None:
+        return None
+    # 2^53-1 has 16 digits: a longer one is refused before it is read, as reading it could take long.
+    if not (value.isdigit() and len(value) <= 16) or int(value) > MOST:
+        raise _Misused(f"{_shown(value)} is no number from 0 to {MOST}")
+    return int(value)
+
+
+def _shown(word: bytes) -> str:
+    """A word of the peer's in a message to it: not longer than people read."""
+    return repr(word[:32].decode(errors="replace"))
+
+
+def _switch(value: bytes | None, word: bytes) -> bool:
+    if value is not None and value != word:
+        raise _Misused(f"only {word.decode()} can be said there")
+    return value is not None
+
+
+_ALIASES = {b"?": b"HELP", b"EXIT": b"QUIT", b"BYE": b"QUIT"}
+
+_VERBS: dict[bytes, Callable[[bytes], Command]] = {
+    b"HELP": _read_help,
+    b"NICK": _one(commands.Nick),
+    b"SUB": _read_subscribe,
+    b"UNSUB": _one(commands.Unsubscribe),
+    b"PUB": _read_publish,
+    b"EMIT": _read_emit,
+    b"HIST": _read_history,
+    b"WHO": _one(commands.Who),
+    b"QUIET": _read_quiet,
+    b"PING": _read_ping,
+    b"INFO": _none(commands.Info()),
+    b"QUIT": _none(commands.Quit()),
+}

@@ -1,0 +1,126 @@
+"""Replies and events as lines (protocol.md, "Line dialect"), on a bare socket or in WebSocket messages."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from twistedsock.core.commands import Tag
+from twistedsock.core.dialect import Ends, Facts, Position
+from twistedsock.core.errors import Refusal
+from twistedsock.core.events import Event, Member, PresenceChange
+from twistedsock.core.limits import CHUNK_BYTES
+from twistedsock.core.names import DEFAULT_EVENT_NAME
+from twistedsock.wire.framing import Framing
+from twistedsock.wire.line_help import HELP
+from twistedsock.wire.payloads import for_line
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\xc2[\x80-\x9f]")
+
+
+def _printable(text: bytes) -> bytes:
+    """A sentence without anything that a terminal obeys."""
+    return _CONTROL.sub(b"?", text)
+
+
+def _event(channel: bytes, event: Event) -> bytes:
+    payload = for_line(event.payload, event.is_json)
+    if event.name == DEFAULT_EVENT_NAME:
+        return b"MSG %b %d %b %b" % (channel, event.offset, event.sender, payload)
+    return b"EVENT %b %d %b %b %b" % (channel, event.offset, event.sender, event.name, payload)
+
+
+class LineDialect:
+    """Answers come in the order of the commands, so tags are ignored."""
+
+    def __init__(self, framing: Framing) -> None:
+        self._frame = framing.frame
+        self._frames = framing.frames
+
+    def welcome(self, id: bytes, ends: Ends) -> bytes:
+        return self._frame(b"WELCOME sockbridge/1 id=%b from=%b to=%b" % (id, ends.client, ends.server))
+
+    def published(self, tag: Tag, offset: int) -> bytes:
+        return self._frame(b"OK %d" % offset)
+
+    def subscribed(self, tag: Tag, channel: bytes, position: Position, recovered: bool | None) -> bytes:
+        line = b"OK %b offset=%d epoch=%b" % (channel, position.head, position.epoch)
+        if recovered is not None:
+            line += b" recovered=yes" if recovered else b" recovered=no"
+        return self._frame(line)
+
+    def unsubscribed(self, tag: Tag, channel: bytes) -> bytes:
+        return self._frame(b"OK " + channel)
+
+    def nicked(self, tag: Tag, nick: bytes) -> bytes:
+        return self._frame(b"OK " + nick)
+
+    def pong(self, tag: Tag, text: bytes) -> bytes:
+        return self._frame(b"PONG " + _printable(text) if text else b"PONG")
+
+    def facts(self, tag: Tag, facts: Facts) -> bytes:
+        return self._frame(
+            b"OK id=%b nick=%b from=%b to=%b channels=%d uptime=%d version=%b"
+            % (
+                facts.peer.id,
+                facts.peer.nick,
+                facts.ends.client,
+                facts.ends.server,
+                facts.channels,
+                facts.uptime,
+                facts.version,
+            )
+        )
+
+    def quieted(self) -> bytes:
+        return self._frame(b"OK")
+
+    def refused(self, tag: Tag, refusal: Refusal) -> bytes:
+        return self._frame(b"ERR %b %b" % (refusal.code.value, _printable(refusal.words.encode())))
+
+    def help(self, verb: bytes) -> bytes | None:
+        lines = HELP.get(verb)
+        if lines is None:
+            return None
+        return b"".join(self._frames([b"INFO " + line for line in lines] + [b"OK"]))
+
+    def history(self, tag: Tag, channel: bytes, events: Sequence[Event], position: Position) -> Iterator[bytes]:
+        yield from self._chunks(_event(channel, event) for event in events)
+        yield self._frame(b"OK %d" % len(events))
+
+    def members(self, tag: Tag, channel: bytes, members: Sequence[Member]) -> Iterator[bytes]:
+        yield from self._chunks(b"MEMBER %b %b %b" % (channel, member.id, member.nick) for member in members)
+        yield self._frame(b"OK %d" % len(members))
+
+    def events(self, channel: bytes, events: Sequence[Event]) -> list[bytes]:
+        return self._frames([_event(channel, event) for event in events])
+
+    def presence(self, channel: bytes, changes: Sequence[PresenceChange]) -> bytes:
+        return b"".join(
+            self._frames(
+                [
+                    b"%b %b %b %b"
+                    % (b"JOIN" if change.joined else b"LEAVE", channel, change.member.id, change.member.nick)
+                    for change in changes
+                ]
+            )
+        )
+
+    def lost(self, channel: bytes, first: int, last: int) -> bytes:
+        return self._frame(b"LOST %b %d %d" % (channel, first, last))
+
+    def notice(self, text: bytes) -> bytes:
+        return self._frame(b"NOTICE " + _printable(text))
+
+    def bye(self, text: bytes) -> bytes:
+        return self._frame(b"BYE " + _printable(text) if text else b"BYE")
+
+    def _chunks(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        gathered: list[bytes] = []
+        size = 0
+        for line in lines:
+            gathered.append(line)
+            size += len(line)
+            if size >= CHUNK_BYTES:
+                yield b"".join(self._frames(gathered))
+                gathered, size = [], 0
+        if gathered:
+            yield b"".join(self._frames(gathered))

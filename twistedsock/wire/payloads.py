@@ -1,0 +1,74 @@
+"""One payload, two ways to write it: for lines and for JSON (protocol.md, "Payloads").
+
+A line stays one line, and nothing reaches a terminal but text; a text comes out at any other end as the text that
+went in. JSON of users is checked, but never rebuilt: it is spliced as it came.
+"""
+
+import re
+from functools import lru_cache
+
+import msgspec
+
+_JSON_START = (b"{", b"[", b'"')
+# C0 except tab, and DEL. C1 is two bytes in UTF-8: C2 80 to C2 9F.
+_C0_DEL = bytes({*range(32), 127} - {9})
+_C1 = re.compile(rb"\xc2[\x80-\x9f]")
+_DEL_C1 = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
+_BREAKS = bytes.maketrans(b"\r\n", b"  ")
+
+_check = msgspec.json.Decoder(msgspec.Raw).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether bytes are UTF-8 (RFC 3629)."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def is_json(payload: bytes) -> bool:
+    """Whether a payload typed on a line, valid UTF-8, is JSON: it begins like JSON and parses."""
+    if not payload.startswith(_JSON_START):
+        return False
+    try:
+        _check(payload)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def quote(text: bytes) -> bytes:
+    """A UTF-8 text as a JSON string literal."""
+    return _encode(text.decode())
+
+
+@lru_cache(maxsize=4096)
+def quote_name(name: bytes) -> bytes:
+    """``quote`` for names, which come again and again: channels, nicks, event names."""
+    return quote(name)
+
+
+def for_json(payload: bytes, is_json: bool) -> bytes:
+    """The payload as JSON text."""
+    return payload if is_json else quote(payload)
+
+
+def for_line(payload: bytes, is_json: bool) -> bytes:
+    """The payload as text without line breaks or control characters."""
+    if is_json:
+        return _escape(payload.translate(_BREAKS))
+    if (
+        payload.startswith(_JSON_START)
+        or len(payload.translate(None, _C0_DEL)) != len(payload)
+        or (not payload.isascii() and _C1.search(payload))
+    ):
+        return _escape(quote(payload))
+    return payload
+
+
+def _escape(text: bytes) -> bytes:
+    """Write DEL and C1, which JSON allows and a terminal obeys, as ``\\u00xx``. They can only stand in strings."""
+    return _DEL_C1.sub(lambda match: b"\\u00%02x" % match[0][-1], text)
