@@ -95,7 +95,8 @@ class Session:
         self._out_size = 0
         # A command is under way whose end the next ones must await.
         self._busy = False
-        self._slots: deque[Slot] = deque()
+        # Made when the first publish has to wait, as an empty deque is a third of an idle session.
+        self._slots: deque[Slot] | None = None
         self._postponed: Command | None = None
         self._pieces: Iterator[bytes] | None = None
         bridge.roster.add(self)
@@ -158,7 +159,7 @@ class Session:
         if self.state is not State.CLOSED:
             self.cease()
             self.state = State.CLOSED
-            self._slots.clear()
+            self._slots = None
             self._pieces = self._postponed = None
             self._bridge.roster.remove(self)
 
@@ -169,10 +170,12 @@ class Session:
         if not self._slots and not isinstance(answer, Later):
             self._say_published(command.tag, answer)
         else:
-            slot = Slot(command.tag)
-            self._slots.append(slot)
-            when_known(answer, partial(self._settle, slot))
-            if len(self._slots) >= PUBLISHES_IN_FLIGHT:
+            if self._slots is None:
+                self._slots = deque()
+            slots, slot = self._slots, Slot(command.tag)
+            slots.append(slot)
+            when_known(answer, partial(self._settle, slots, slot))
+            if len(slots) >= PUBLISHES_IN_FLIGHT:
                 self._stall()
         if self._broker.urgent:
             self.flush()
@@ -184,23 +187,23 @@ class Session:
         elif not self._quiet:
             self._say(self._dialect.published(tag, outcome))
 
-    def _settle(self, slot: Slot, outcome: int | Refusal) -> None:
+    def _settle(self, slots: deque[Slot], slot: Slot, outcome: int | Refusal) -> None:
         slot.outcome = outcome
         if self.state is not State.OPEN:
             return
-        if self._slots[0] is not slot:
+        if slots[0] is not slot:
             # The event may be delivered now, but its OK must be written first and cannot yet.
             self._outlet.blocked |= HELD
             return
-        while self._slots and (settled := self._slots[0].outcome) is not None:
-            self._say_published(self._slots.popleft().tag, settled)
+        while slots and (settled := slots[0].outcome) is not None:
+            self._say_published(slots.popleft().tag, settled)
         self.flush()
-        if not any(slot.outcome is not None for slot in self._slots):
+        if not any(slot.outcome is not None for slot in slots):
             self._release()
         if self._postponed is None:
-            if self._busy and len(self._slots) < PUBLISHES_IN_FLIGHT:
+            if self._busy and len(slots) < PUBLISHES_IN_FLIGHT:
                 self._unstall()
-        elif not self._slots:
+        elif not slots:
             command, self._postponed = self._postponed, None
             self._busy = False
             self.run(command)
@@ -237,12 +240,12 @@ class Session:
         if not recovered and start > head and command.last:
             start = max(log.first, head + 1 - command.last)
         self._say(self._dialect.subscribed(command.tag, channel.name, channel.position, recovered))
-        if start < log.first:
-            self._say(self._dialect.lost(channel.name, start, log.first - 1))
-            start = log.first
         if start <= head:
             if subscription in self._reader.lagging:
                 start = min(start, subscription.cursor)
+            if start < log.first:
+                self._say(self._dialect.lost(channel.name, start, log.first - 1))
+                start = log.first
             subscription.fall_behind(start)
             self._broker.wake(self._reader)
 
@@ -378,7 +381,7 @@ class Session:
         """Say a reply that may be long, no faster than the peer reads it."""
         for piece in pieces:
             self._say(piece)
-            if self.stalled:
+            if self._outlet.blocked & WRITING:
                 self._pieces = pieces
                 self._outlet.blocked |= HELD
                 self._stall()

@@ -14,6 +14,7 @@ from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Ending
 from twistedsock.core.session import Session
 from twistedsock.shells.faults import report_fault
+from twistedsock.shells.light import Light
 from twistedsock.shells.outlets import let_go, outlet_of
 from twistedsock.shells.sockets import ends_of
 from twistedsock.wire import json_commands, line_commands
@@ -33,7 +34,7 @@ NOT_BINARY = 1003
 """RFC 6455 section 7.4.1: a type of data that cannot be accepted."""
 
 
-class WebSocketShell(WebSocketServerProtocol):
+class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
     """One WebSocket peer. ``CONFIG_ATTRS`` is empty as a factory's options stand on its own subclass: copying them to
     each connection, and writing them to a debug log that nobody reads, is most of what a handshake costs."""
 
@@ -65,7 +66,7 @@ class WebSocketShell(WebSocketServerProtocol):
         decode = line_commands.decode if lines else json_commands.decode
         self._lines = lines
         self._conversation = Conversation(session, decode, transport.pauseProducing, self._resume, report_fault)
-        self._forget_handshake()
+        self.lighten()
         session.welcome()
 
     def dataReceived(self, data: bytes) -> None:
@@ -128,18 +129,6 @@ class WebSocketShell(WebSocketServerProtocol):
 
     def _resume(self) -> None:
         self.transport.resumeProducing()
-
-    def _forget_handshake(self) -> None:
-        """What only the handshake needed is two thirds of an idle connection's memory."""
-        for name in (
-            "http_headers",
-            "http_request_params",
-            "http_request_data",
-            "http_response_data",
-            "websocket_protocols",
-            "websocket_extensions",
-        ):
-            self.__dict__.pop(name, None)
 
 
 class WebSocketFactory(WebSocketServerFactory):
