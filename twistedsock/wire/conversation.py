@@ -4,14 +4,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from twistedsock.core import commands
-from twistedsock.core.commands import Command
+from twistedsock.core.commands import Command, Mistake
 from twistedsock.core.errors import INTERNAL
 from twistedsock.core.session import Session
 
 Decode = Callable[[bytes], Command | None]
-
-
-_FAULT = commands.Mistake(INTERNAL)
 
 
 class Conversation:
@@ -43,13 +40,15 @@ class Conversation:
             return
         session, decode = self.session, self.decode
         for position, message in enumerate(messages):
+            command: Command | None = None
             try:
                 command = decode(message) if isinstance(message, bytes) else message
                 if command is not None:
                     session.run(command)
             except Exception:
                 self._report()
-                session.run(_FAULT)
+                # With the tag, if it got so far: who waits for that answer must hear it.
+                session.run(Mistake(INTERNAL, getattr(command, "tag", None)))
             if session.stalled:
                 self._wait(messages[position + 1 :])
                 return
