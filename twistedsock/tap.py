@@ -33,7 +33,7 @@ def _parameters() -> list[list[Any]]:
 class Options(usage.Options):
     """What was said on the command line; ``settings`` is what it comes to."""
 
-    synopsis = "twistd [twistd's options] sockbridge [options]"
+    synopsis = "[options]"  # twistd writes what stands before it
     longdesc = (
         "sockbridge lets anything that can open a socket talk to anything that runs in a browser: lines over TCP and "
         "WebSocket, on the same channels. Without options: lines on 127.0.0.1:8081, the page and the WebSocket on "
