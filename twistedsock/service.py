@@ -142,7 +142,10 @@ class BridgeService(Service):
             self._sweep.stop()
         closing = [listener.port.stopListening() for listener in [*self.lines, *self.web] if listener.port is not None]
         for session in self.bridge.roster:
-            session.dismiss(Ending.GOING_AWAY, b"the server is going away")
+            try:
+                session.dismiss(Ending.GOING_AWAY, b"the server is going away")
+            except Exception:  # whoever runs us would not tell, and the others are still to be told
+                self._log.failure("a peer could not be told that the server is going away")
         gone: Deferred[None] = Deferred()
         timeout = self._reactor.callLater(self._settings.drain, self._give_up, gone)
         self.bridge.roster.when_empty(lambda: None if gone.called else gone.callback(None))

@@ -90,7 +90,7 @@ class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
         if self._conversation is None or self.state != self.STATE_OPEN:
             return
         if isBinary:
-            self.sendClose(NOT_BINARY, "binary messages are not spoken here")
+            self.sendCloseFrame(NOT_BINARY, b"binary messages are not spoken here")
         else:
             self._receive([bytes(payload)])
 
@@ -125,7 +125,8 @@ class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
         conversation.receive(messages)
 
     def _hang_up(self, ending: Ending) -> None:
-        self.sendClose(int(ending))
+        # Autobahn's sendClose would refuse every code of a server's but 1000.
+        self.sendCloseFrame(int(ending))
 
     def _resume(self) -> None:
         self.transport.resumeProducing()

@@ -1,0 +1,37 @@
+"""What holds for every test: an error that is logged is a failure, and chance is not left to chance."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+
+# Derandomized: what fails for one fails for all, and a build does not turn red by itself. Dig deeper now and then with
+# HYPOTHESIS_PROFILE=deep.
+settings.register_profile("usual", derandomize=True, database=None, deadline=None, max_examples=100)
+settings.register_profile("deep", deadline=None, max_examples=5_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
+
+Logged = list[dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[Logged]:
+    """What is logged while a test runs. Errors that are left in it fail the test: one that means to cause an error
+    takes it out."""
+    events: Logged = []
+    globalLogPublisher.addObserver(events.append)  # type: ignore[arg-type]
+    try:
+        yield events
+    finally:
+        globalLogPublisher.removeObserver(events.append)  # type: ignore[arg-type]
+    errors = [event for event in events if event["log_level"] in (LogLevel.error, LogLevel.critical)]
+    if errors:
+        pytest.fail("\n".join(_show(event) for event in errors), pytrace=False)
+
+
+def _show(event: dict[str, Any]) -> str:
+    failure = event.get("log_failure")
+    return f"logged as {event['log_level'].name}: {formatEvent(event)}\n{failure.getTraceback() if failure else ''}"

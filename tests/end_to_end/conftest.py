@@ -1,0 +1,354 @@
+"""A real ``twistd sockbridge`` in an empty folder, and clients on real sockets. Everything waits for what it needs to
+see, with a deadline; nothing sleeps and hopes."""
+
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PATIENCE = 20.0
+"""Seconds until a test gives up: no measure of what is normal, but room for a machine that is busy with other things."""
+
+TWISTD = Path(sys.executable).parent / "twistd"
+TCP = "tcp:0:interface=127.0.0.1"
+TROUBLE = re.compile(r"Traceback|Unhandled|#(?:error|critical)\]")
+
+
+def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
+    """What ``condition`` gives once it is true."""
+    deadline = time.monotonic() + patience
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited in vain for {what}")
+        time.sleep(0.01)
+    return result
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """An environment in which the checkout is not on Python's path by chance."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | more
+
+
+class Bridge:
+    """A server process. ``lines`` and ``pages`` are the addresses that it says it listens on."""
+
+    def __init__(self, folder: Path, endpoints: int, command: list[str], **how: Any) -> None:
+        self._log = folder / f"log-{time.monotonic_ns()}"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(), **how
+            )
+        self._read_addresses(endpoints)
+
+    def _read_addresses(self, endpoints: int) -> None:
+        def listens() -> bool:
+            assert self.process.poll() is None, self.log()
+            return len(re.findall(r"#info\] (?:lines|web) .*\n", self.log())) == endpoints
+
+        wait_until(listens, "the addresses of the bridge in its log")
+        self.lines: list[str] = re.findall(r"\] lines (?:over TLS )?on (\S+): ", self.log())
+        self.pages: list[str] = re.findall(r"\] web on \S+: open (\S+)", self.log())
+
+    @property
+    def page(self) -> str:
+        return self.pages[0]
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def stop(self, signal_number: int = signal.SIGTERM) -> None:
+        """End it and see that all was well."""
+        self.process.send_signal(signal_number)
+        self.is_over(signal_number)
+
+    def is_over(self, signal_number: int = signal.SIGTERM) -> None:
+        """After an orderly end twistd dies of the signal that asked for it, as Unix would have it."""
+        assert self.process.wait(PATIENCE) == -signal_number, self.log()
+        assert not TROUBLE.search(self.log()), self.log()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+Start = Callable[..., Bridge]
+
+
+class Starter:
+    """Starts bridges that are stopped, and looked at, at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._bridges: list[Bridge] = []
+
+    def __call__(
+        self, *options: str, tcp: tuple[str, ...] = (TCP,), web: tuple[str, ...] = (TCP,), twistd: tuple[str, ...] = ()
+    ) -> Bridge:
+        endpoints = [word for kind, ends in (("--tcp", tcp), ("--web", web)) for end in ends for word in (kind, end)]
+        count = sum(end != "none" for end in (*tcp, *web))
+        command = [str(TWISTD), "-n", "--pidfile=", *twistd, "sockbridge", *endpoints, *options]
+        bridge = Bridge(self._folder, count, command)
+        self._bridges.append(bridge)
+        return bridge
+
+    def stop_all(self) -> None:
+        running = [bridge for bridge in self._bridges if bridge.process.poll() is None]
+        for bridge in running:
+            bridge.process.send_signal(signal.SIGTERM)
+        try:
+            for bridge in running:
+                bridge.is_over()
+        finally:
+            for bridge in running:
+                bridge.kill()
+
+
+class LineClient:
+    """A peer on the line port. ``hear`` gives the next line."""
+
+    def __init__(self, address: str, tls: bool = False) -> None:
+        self.socket = connect(address, tls)
+        self._buffer = b""
+        self.welcome = self.hear()
+        assert self.welcome.startswith("WELCOME sockbridge/1 id="), self.welcome
+        self.id = self.welcome.split()[2].removeprefix("id=")
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def say(self, *lines: str) -> None:
+        self.send("".join(line + "\n" for line in lines).encode())
+
+    def ask(self, line: str) -> str:
+        """Say one command and hear its one reply."""
+        self.say(line)
+        return self.hear()
+
+    def hear(self) -> str:
+        while b"\n" not in self._buffer:
+            data = self.socket.recv(65536)
+            if not data:
+                raise EOFError(f"the bridge has closed, {self._buffer!r} was left")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line.decode()
+
+    def hear_until(self, beginning: str) -> list[str]:
+        """All lines up to the first with that beginning."""
+        lines = [self.hear()]
+        while not lines[-1].startswith(beginning):
+            lines.append(self.hear())
+        return lines
+
+    def hears_the_end(self) -> list[str]:
+        """All lines that are left, up to the end of the stream."""
+        lines = []
+        while True:
+            try:
+                lines.append(self.hear())
+            except EOFError:
+                return lines
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def connect(address: str, tls: bool = False, patience: float = PATIENCE) -> socket.socket:
+    """A connected socket: ``127.0.0.1:8081``, ``[::1]:8081`` or ``unix:/run/bridge``."""
+    if address.startswith("unix:"):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(patience)
+        connection.connect(address.removeprefix("unix:"))
+        return connection
+    host, _, port = address.rpartition(":")
+    connection = socket.create_connection((host.strip("[]"), int(port)), patience)
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = context.wrap_socket(connection)
+    return connection
+
+
+class WebClient:
+    """A peer on the web port, its WebSocket written by hand (RFC 6455), as small as a test can have it."""
+
+    def __init__(self, page: str, path: str = "/ws", subprotocol: str = "", origin: str = "") -> None:
+        scheme, _, authority = page.rstrip("/").partition("://")
+        self.socket = connect(authority, scheme == "https")
+        head = [f"GET {path} HTTP/1.1", f"Host: {authority}", "Upgrade: websocket", "Connection: Upgrade"]
+        head += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + b64encode(os.urandom(16)).decode()]
+        head += [f"Sec-WebSocket-Protocol: {subprotocol}"] * bool(subprotocol) + [f"Origin: {origin}"] * bool(origin)
+        self.socket.sendall("\r\n".join([*head, "", ""]).encode())
+        self._buffer = bytearray()
+        while b"\r\n\r\n" not in self._buffer:
+            self._fill()
+        end = self._buffer.index(b"\r\n\r\n") + 4
+        self.head = self._buffer[:end].decode()
+        del self._buffer[:end]
+        assert self.head.startswith("HTTP/1.1 101 "), self.head
+
+    def send_text(self, text: str) -> None:
+        self.socket.sendall(_frame(0x81, text.encode()))
+
+    def say(self, **message: Any) -> None:
+        self.send_text(json.dumps(message))
+
+    def hear_text(self) -> str:
+        kind, payload = self.hear_frame()
+        assert kind == 0x81, (kind, payload)
+        return payload.decode()
+
+    def hear(self) -> dict[str, Any]:
+        return json.loads(self.hear_text())
+
+    def ask(self, **message: Any) -> dict[str, Any]:
+        """Say one command and hear its one reply."""
+        self.say(**message)
+        return self.hear()
+
+    def hear_frame(self) -> tuple[int, bytes]:
+        """The first byte and the payload of the next frame; pings are answered and passed over."""
+        while True:
+            self._need(2)
+            kind, size, start = self._buffer[0], self._buffer[1], 2
+            if size > 125:
+                start = 4 if size == 126 else 10
+                self._need(start)
+                size = int.from_bytes(self._buffer[2:start], "big")
+            self._need(start + size)
+            payload = bytes(self._buffer[start : start + size])
+            del self._buffer[: start + size]
+            if kind != 0x89:
+                return kind, payload
+            self.socket.sendall(_frame(0x8A, payload))
+
+    def hears_the_end(self) -> tuple[list[dict[str, Any]], int]:
+        """What is left, and the code with which the bridge closes; the close is answered."""
+        messages = []
+        while (frame := self.hear_frame())[0] == 0x81:
+            messages.append(json.loads(frame[1]))
+        assert frame[0] == 0x88, frame
+        self.socket.sendall(_frame(0x88, frame[1]))
+        return messages, int.from_bytes(frame[1][:2], "big")
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _need(self, count: int) -> None:
+        while len(self._buffer) < count:
+            self._fill()
+
+    def _fill(self) -> None:
+        data = self.socket.recv(65536)
+        if not data:
+            raise EOFError(f"the bridge has closed, {bytes(self._buffer)!r} was left")
+        self._buffer += data
+
+
+def _frame(first: int, payload: bytes) -> bytes:
+    """A frame of a client's: masked, with a mask of zeros, which changes nothing."""
+    size = len(payload)
+    head = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2) if size < 65536 else b"\xff" + size.to_bytes(8)
+    return bytes([first]) + head + bytes(4) + payload
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start bridges: ``start(*options, tcp=…, web=…, twistd=…)``."""
+    starter = Starter(tmp_path)
+    yield starter
+    starter.stop_all()
+
+
+@pytest.fixture(scope="session")
+def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
+    """One bridge for all tests that do nothing to it but talk; each takes a channel of its own."""
+    starter = Starter(tmp_path_factory.mktemp("bridge"))
+    yield starter()
+    starter.stop_all()
+
+
+@pytest.fixture
+def channel(request: pytest.FixtureRequest) -> str:
+    """A channel that no other test has."""
+    return re.sub(r"[^a-z0-9_-]", "-", request.node.name)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The middle of an endpoint string: a key and a certificate that it signed itself."""
+    folder = tmp_path_factory.mktemp("certificate")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=localhost"),
+        ],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    return f"privateKey={folder}/key.pem:certKey={folder}/cert.pem"
+
+
+@pytest.fixture
+def call() -> Iterator[Callable[..., LineClient]]:
+    """Connect line clients: ``call(address, tls=False)``."""
+    yield from _connecting(LineClient)
+
+
+@pytest.fixture
+def browse() -> Iterator[Callable[..., WebClient]]:
+    """Connect WebSocket clients: ``browse(page, path="/ws", subprotocol="", origin="")``. They have heard the welcome."""
+
+    def welcomed(*arguments: Any, **options: Any) -> WebClient:
+        client = WebClient(*arguments, **options)
+        client.welcome = client.hear_text()  # type: ignore[attr-defined]
+        return client
+
+    yield from _connecting(welcomed)
+
+
+def _connecting(make: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    clients = []
+
+    def connecting(*arguments: Any, **options: Any) -> Any:
+        clients.append(make(*arguments, **options))
+        return clients[-1]
+
+    yield connecting
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def plain() -> Iterator[Callable[..., socket.socket]]:
+    """Connect bare sockets: ``plain(address, tls=False)``."""
+    yield from _connecting(connect)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    """``eventually(condition, "what it is")``: what the condition gives once it is true."""
+    return wait_until
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    return clean_environment()
+
+
+@pytest.fixture
+def twistd() -> str:
+    """The program."""
+    return str(TWISTD)

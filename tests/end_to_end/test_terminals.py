@@ -1,0 +1,151 @@
+"""What people have at hand: the real telnet and nc."""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import termios
+import time
+
+import pytest
+
+pytestmark = pytest.mark.end_to_end
+
+
+class Terminal:
+    """A program in a terminal of its own, as if somebody sat before it."""
+
+    def __init__(self, *command):
+        here, there = os.openpty()
+        # Without the echo, what is seen is what was said by the other side.
+        mode = termios.tcgetattr(there)
+        mode[3] &= ~termios.ECHO
+        termios.tcsetattr(there, termios.TCSANOW, mode)
+        self._here = here
+        self.process = subprocess.Popen(["setsid", "--ctty", *command], stdin=there, stdout=there, stderr=there)
+        os.close(there)
+        self._seen = ""
+
+    def type(self, text):
+        os.write(self._here, text.encode())
+
+    def sees(self, pattern, patience=20.0):
+        """Wait until it is there; it and what stands before it is then past."""
+        deadline = time.monotonic() + patience
+        while not (found := re.search(pattern, self._seen)):
+            assert select.select([self._here], [], [], max(0, deadline - time.monotonic()))[0], (pattern, self._seen)
+            try:
+                self._seen += os.read(self._here, 65536).decode().replace("\r\n", "\n")
+            except OSError:  # the program has gone
+                raise AssertionError((pattern, self._seen)) from None
+        self._seen = self._seen[found.end() :]
+        return found
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        os.close(self._here)
+
+
+@pytest.fixture
+def telnet(bridge):
+    host, port = bridge.lines[0].split(":")
+    terminal = Terminal("telnet", host, port)
+    terminal.sees(r"WELCOME sockbridge/1 id=\w+ from=127\.0\.0\.1:\d+ to=" + re.escape(bridge.lines[0]) + "\n")
+    yield terminal
+    terminal.close()
+
+
+def test_telnet_subscribes_publishes_and_quits(telnet, channel):
+    telnet.type(f"SUB {channel}\n")
+    telnet.sees(rf"OK {channel} offset=0 epoch=\w+\n")
+    telnet.type(f"PUB {channel} 21.5\n")
+    telnet.sees(rf"OK 1\nMSG {channel} 1 \w+ 21\.5\n")
+    telnet.type("HELP PUB\n")
+    telnet.sees(r"INFO .*PUB .*\n(INFO .*\n)*OK\n")
+    telnet.type("QUIT\n")
+    telnet.sees(r"BYE\n")
+    telnet.process.wait(20)
+    telnet.sees("Connection closed by foreign host")
+
+
+def test_telnet_interrupt_says_how_to_leave_and_the_conversation_goes_on(telnet, channel):
+    telnet.type("\x03")
+    telnet.sees(r"NOTICE type QUIT to leave\n")
+    telnet.type("PING still here\n")
+    telnet.sees(r"PONG still here\n")
+    telnet.type("\x03\x03")
+    telnet.sees(r"NOTICE type QUIT to leave\n")
+    telnet.type(f"PUB {channel} after\n")
+    telnet.sees(r"OK 1\n")
+
+
+def test_telnet_sends_utf8_and_sees_no_terminal_escapes(telnet, call, bridge, channel):
+    other = call(bridge.lines[0])
+    other.ask(f"SUB {channel}")
+    telnet.type(f"SUB {channel}\n")
+    telnet.sees(r"OK .*\n")
+    telnet.type(f"PUB {channel} 21,5 °C ☀\n")
+    assert other.hear().endswith(" 21,5 °C ☀")
+    telnet.sees("☀\n")
+    other.say(f"PUB {channel} \x1b[2J\x1b]0;gone\x07")
+    telnet.sees(rf"MSG {channel} 2 \w+ \"\\u001b\[2J\\u001b\]0;gone\\u0007\"\n")
+
+
+@pytest.fixture
+def listener(call, bridge, channel):
+    """A line peer that has subscribed to the channel of the test."""
+    client = call(bridge.lines[0])
+    assert client.ask(f"SUB {channel}").startswith("OK ")
+    return client
+
+
+def nc(bridge, *options, **how):
+    return subprocess.Popen(
+        ["nc", *options, *bridge.lines[0].split(":")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **how
+    )
+
+
+@pytest.mark.parametrize("option", ["-N", "-q1"])
+def test_nc_publishes_shows_its_answer_and_ends(bridge, listener, channel, option):
+    process = nc(bridge, option)
+    out, _ = process.communicate(f"PUB {channel} 21.5\n".encode(), 20)
+    welcome, answer, *rest = out.decode().splitlines()
+    assert welcome.startswith("WELCOME ")
+    assert answer == "OK 1"
+    assert rest == ["BYE"]
+    assert listener.hear().endswith(" 21.5")
+
+
+def test_nc_ends_with_a_last_quit_whatever_its_kind(bridge, listener, channel):
+    process = nc(bridge)
+    out, _ = process.communicate(f"PUB {channel} 21.5\nQUIT\n".encode(), 20)
+    assert out.decode().splitlines()[1:] == ["OK 1", "BYE"]
+    assert listener.hear().endswith(" 21.5")
+
+
+def test_an_event_arrives_though_nc_is_killed_behind_it(bridge, listener, channel):
+    """Over and over, as what is tested is a race: whether the line is read before the connection is found broken."""
+    for number in range(1, 11):
+        process = nc(bridge, "-N")
+        process.stdin.write(f"PUB {channel} {number}\n".encode())
+        process.stdin.close()
+        process.stdout.readline()
+        process.kill()
+        process.stdout.close()
+        process.wait()
+    heard = [listener.hear().split()[-1] for _ in range(10)]
+    assert sorted(heard, key=int) == [str(number) for number in range(1, 11)]
+
+
+def test_an_event_arrives_from_the_shell_line_of_the_readme(bridge, listener, channel):
+    address = bridge.lines[0].replace(":", " ")
+    subprocess.run(
+        f"for n in 1 2 3 4 5; do printf 'PUB {channel} %d\\n' $n | nc -N {address} >/dev/null; done",
+        shell=True,
+        check=True,
+        timeout=20,
+    )
+    assert [listener.hear().split()[-1] for _ in range(5)] == ["1", "2", "3", "4", "5"]
