@@ -161,5 +161,7 @@ class WebSocketFactory(WebSocketServerFactory):
             allowNullOrigin=True,
         )
         options = {name: getattr(self, name) for name in WebSocketServerProtocol.CONFIG_ATTRS}
+        # On a class, a function would become a method: each browser offers compression, and this one is then called.
+        options["perMessageCompressionAccept"] = staticmethod(options["perMessageCompressionAccept"])
         protocol: Any = type("ConfiguredWebSocketShell", (WebSocketShell,), options)
         self.protocol = protocol
