@@ -1,0 +1,60 @@
+"""Readers on fake sockets, and channels to read from, for the tests of what lies below the broker."""
+
+from collections.abc import Callable
+
+from twistedsock.core.channel import Channel
+from twistedsock.core.dialect import Dialect, Position
+from twistedsock.core.events import Event, cost
+from twistedsock.core.limits import Limits
+from twistedsock.core.reader import Peer, Reader, Subscription
+from twistedsock.testing import FakeOutlet
+from twistedsock.wire.dialects import LINES
+
+MOST_MISSED = 1_000
+
+
+def channel(head: int = 0, **limits: object) -> Channel:
+    return Channel(b"c", Position(b"e1", head), Limits(**limits))  # type: ignore[arg-type]
+
+
+def reader(id: bytes, dialect: Dialect = LINES, on_lag: Callable[[], bool] = lambda: True) -> Reader:
+    return Reader(Peer(id), dialect, FakeOutlet(), on_lag)
+
+
+def subscribe(
+    channel: Channel, reader: Reader, echo: bool = True, presence: bool = False, live: bool = True
+) -> Subscription:
+    subscription = Subscription(reader, channel, echo, presence)
+    channel.readers[reader.peer.id] = subscription
+    if presence:
+        channel.watchers[subscription] = None
+    if live:
+        channel.join_lane(subscription)
+    return subscription
+
+
+def publish(channel: Channel, *payloads: bytes, publisher: bytes = b"p0", now: float = 0.0) -> None:
+    """Events get their place and are flushed."""
+    for payload in payloads:
+        await_flush(channel, payload, publisher)
+    channel.flush(now, MOST_MISSED)
+
+
+def await_flush(channel: Channel, payload: bytes, publisher: bytes = b"p0") -> None:
+    """An event gets its place."""
+    channel.head += 1
+    event = Event(channel.head, publisher, publisher, b"message", payload, False)
+    channel.pending.append(event)
+    channel.pending_size += cost(event)
+
+
+def outlet_of(reader: Reader) -> FakeOutlet:
+    assert isinstance(reader.outlet, FakeOutlet)
+    return reader.outlet
+
+
+def heard(reader: Reader) -> list[str]:
+    """Whole lines that have come since the last look."""
+    outlet = outlet_of(reader)
+    data, outlet.sent = bytes(outlet.sent), bytearray()
+    return data.decode().splitlines()

@@ -1,0 +1,84 @@
+"""How many may be connected: in all, and from one address."""
+
+import pytest
+
+from twistedsock.core.admission import Admission, is_loopback
+from twistedsock.core.errors import TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS
+from twistedsock.core.limits import Limits
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.255.255.254", "::1", "0:0:0:0:0:0:0:1", "::ffff:127.0.0.1", "::1%lo"],
+)
+def test_these_are_this_machine(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "localhost", "127.1", "127.0.0.1.example.org", "10.0.0.1", "0.0.0.0", "::", "fe80::1%eth0", "::ffff:10.0.0.1"],
+)
+def test_these_are_not_or_are_no_addresses(host: str) -> None:
+    assert not is_loopback(host)
+
+
+def test_connections_in_all_are_bounded() -> None:
+    admission = Admission(Limits(max_connections=2))
+    assert admission.enter("127.0.0.1") is None
+    assert admission.enter("") is None
+    assert admission.enter("10.0.0.1") == TOO_MANY_CONNECTIONS
+    assert admission.connections == 2
+
+
+def test_who_goes_makes_room() -> None:
+    admission = Admission(Limits(max_connections=1))
+    admission.enter("10.0.0.1")
+    admission.leave("10.0.0.1")
+    assert admission.connections == 0
+    assert admission.enter("10.0.0.2") is None
+
+
+def test_connections_from_one_address_are_bounded() -> None:
+    admission = Admission(Limits(max_connections_per_address=2))
+    assert [admission.enter("10.0.0.1") for _ in range(3)] == [None, None, TOO_MANY_FROM_ADDRESS]
+    assert admission.enter("10.0.0.2") is None
+    assert admission.connections == 3
+
+
+def test_who_was_refused_is_not_counted() -> None:
+    admission = Admission(Limits(max_connections=2, max_connections_per_address=1))
+    admission.enter("10.0.0.1")
+    admission.enter("10.0.0.1")
+    assert admission.enter("10.0.0.2") is None
+    assert admission.enter("10.0.0.3") == TOO_MANY_CONNECTIONS
+    admission.leave("10.0.0.2")
+    assert admission.enter("10.0.0.3") is None
+
+
+def test_an_address_has_room_again_for_each_that_goes() -> None:
+    admission = Admission(Limits(max_connections_per_address=2))
+    admission.enter("10.0.0.1")
+    admission.enter("10.0.0.1")
+    admission.leave("10.0.0.1")
+    assert admission.enter("10.0.0.1") is None
+    assert admission.enter("10.0.0.1") == TOO_MANY_FROM_ADDRESS
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", ""])
+def test_loopback_and_unix_sockets_are_not_counted_by_address(address: str) -> None:
+    """Behind them stand many users, or a proxy."""
+    admission = Admission(Limits(max_connections_per_address=1))
+    assert [admission.enter(address) for _ in range(3)] == [None] * 3
+    assert admission.connections == 3
+    admission.leave(address)
+    assert admission.connections == 2
+
+
+def test_addresses_are_forgotten_with_their_last_connection() -> None:
+    """A table by address would be a leak that anybody could fill."""
+    admission = Admission(Limits())
+    for number in range(100):
+        admission.enter(f"10.0.0.{number}")
+        admission.leave(f"10.0.0.{number}")
+    assert admission._by_address == {}

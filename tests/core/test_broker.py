@@ -1,0 +1,287 @@
+"""The table of channels: what is delivered waits for the turn's end, and what nobody needs vanishes."""
+
+from typing import Any
+
+import pytest
+
+from twistedsock.core import errors
+from twistedsock.core.channel import Channel
+from twistedsock.core.dialect import Position
+from twistedsock.core.errors import UNAVAILABLE
+from twistedsock.core.events import EVENT_COST, Event, Member
+from twistedsock.core.later import Later
+from twistedsock.core.limits import CHUNK_BYTES
+from twistedsock.core.reader import Peer
+from twistedsock.testing import Hall
+
+NOBODY = Peer(b"p0")
+
+
+def publish(hall: Hall, channel: str, payload: bytes = b"x", name: bytes = b"message") -> Any:
+    return hall.broker.publish(NOBODY, channel.encode(), name, payload, False)
+
+
+def names(hall: Hall) -> str:
+    return " ".join(sorted(name.decode() for name in hall.broker.channels))
+
+
+def logged(hall: Hall) -> dict[str, int]:
+    return {name.decode(): len(channel.log) for name, channel in hall.broker.channels.items()}
+
+
+def test_a_publish_is_answered_with_its_offset() -> None:
+    hall = Hall()
+    assert [publish(hall, "a"), publish(hall, "b"), publish(hall, "a")] == [1, 1, 2]
+
+
+@pytest.mark.parametrize("channel", ["", "a b", "a*", "x" * 201])
+def test_a_bad_channel_is_refused_wherever_it_is_named(channel: str) -> None:
+    hall = Hall()
+    assert publish(hall, channel) == errors.BAD_CHANNEL
+    assert hall.broker.open(channel.encode()) == errors.BAD_CHANNEL
+    assert hall.broker.members(channel.encode()) == errors.BAD_CHANNEL
+    assert hall.broker.members_here(channel.encode()) == []
+
+
+def test_a_bad_event_name_is_refused() -> None:
+    hall = Hall()
+    assert publish(hall, "a", name=b"") == errors.BAD_EVENT_NAME
+    assert names(hall) == ""
+
+
+def test_a_channel_is_made_by_its_first_event_and_goes_with_its_last() -> None:
+    hall = Hall(history_age=10)
+    publish(hall, "a")
+    hall.turn()
+    assert names(hall) == "a"
+    hall.now += 11
+    hall.broker.sweep()
+    assert names(hall) == "" and hall.broker.log_bytes == 0
+
+
+def test_a_channel_without_a_log_goes_at_the_turns_end() -> None:
+    hall = Hall(history_events=0)
+    publish(hall, "a")
+    assert names(hall) == "a"
+    hall.turn()
+    assert names(hall) == ""
+    assert publish(hall, "a") == 2
+
+
+def test_a_channel_goes_with_its_last_reader() -> None:
+    hall = Hall()
+    first, second = hall.line_peer(), hall.line_peer()
+    first.says("SUB a"), second.says("SUB a")
+    first.leaves()
+    assert names(hall) == "a"
+    second.says("UNSUB a")
+    assert names(hall) == ""
+
+
+def test_a_silent_channel_that_is_read_stays() -> None:
+    hall = Hall(history_age=10)
+    peer = hall.line_peer()
+    peer.says("SUB a", "PUB a x")
+    hall.turn()
+    hall.now += 11
+    hall.broker.sweep()
+    assert logged(hall) == {"a": 0}
+
+
+def test_looking_at_history_makes_no_channel() -> None:
+    hall = Hall()
+    peer = hall.line_peer()
+    peer.says("HIST a", "WHO b")
+    assert names(hall) == ""
+
+
+def test_channels_in_all_are_bounded() -> None:
+    hall = Hall(max_channels=2)
+    publish(hall, "a")
+    peer = hall.line_peer()
+    peer.says("SUB b", "SUB c", "PUB c x", "HIST c", "PUB a x", "SUB a")
+    assert [line.split()[:2] for line in peer.hears()[2:5]] == [["ERR", "limit"]] * 3
+    assert names(hall) == "a b"
+
+
+def test_channels_that_are_being_opened_are_counted_too() -> None:
+    hall = Hall(late=True, max_channels=2)
+    peers = [hall.line_peer() for _ in range(3)]
+    for number, peer in enumerate(peers):
+        peer.says(f"SUB c{number}")
+    hall.backplane.release()
+    assert [peer.hears()[-1].split()[0] for peer in peers] == ["OK", "OK", "ERR"]
+
+
+def test_opening_is_asked_once_for_all_who_wait() -> None:
+    hall = Hall(late=True)
+    opening = hall.broker.open(b"a")
+    assert isinstance(opening, Later) and hall.broker.open(b"a") is opening
+    assert len(hall.backplane) == 1
+    heard: list[object] = []
+    opening.then(heard.append)
+    hall.backplane.release()
+    assert heard == [hall.broker.channels[b"a"]] and hall.broker.open(b"a") is heard[0]
+
+
+def test_an_opening_that_fails_is_told_and_can_be_tried_again() -> None:
+    hall = Hall(late=True)
+    heard: list[object] = []
+    for failing in (1, 0):
+        opening = hall.broker.open(b"a")
+        assert isinstance(opening, Later)
+        opening.then(heard.append)
+        hall.backplane.failing = failing
+        hall.backplane.release()
+    assert heard[0] == UNAVAILABLE and isinstance(heard[1], Channel)
+
+
+def test_an_event_may_come_before_the_answer_to_opening() -> None:
+    hall = Hall(late=True)
+    opening = hall.broker.open(b"a")
+    assert isinstance(opening, Later)
+    hall.broker.deliver(b"a", b"e1", Event(1, b"p", b"p", b"message", b"x", False))
+    made = hall.broker.channels[b"a"]
+    hall.backplane.release()
+    heard: list[object] = []
+    opening.then(heard.append)
+    assert heard == [made] and hall.broker.channels[b"a"] is made
+
+
+def test_a_channel_first_heard_of_by_an_event_goes_on_there() -> None:
+    hall = Hall()
+    hall.broker.deliver(b"a", b"e7", Event(5, b"p", b"p", b"message", b"x", False))
+    channel = hall.broker.channels[b"a"]
+    assert channel.position == Position(b"e7", 5)
+    hall.turn()
+    assert channel.log.first == 5
+
+
+def test_one_turn_is_asked_for_however_much_happens() -> None:
+    hall = Hall()
+    for number in range(3):
+        publish(hall, f"c{number}")
+        publish(hall, f"c{number}")
+    assert len(hall.turns) == 1
+    hall.turn()
+    assert logged(hall) == {"c0": 2, "c1": 2, "c2": 2} and len(hall.turns) == 0
+
+
+def test_a_chunk_of_events_is_urgent() -> None:
+    hall = Hall()
+    publish(hall, "a", b"x" * (CHUNK_BYTES // 2 - 50))
+    assert not hall.broker.urgent
+    publish(hall, "b", b"x" * (CHUNK_BYTES // 2))
+    assert hall.broker.urgent
+    hall.broker.flush()
+    assert not hall.broker.urgent and logged(hall) == {"a": 1, "b": 1}
+    publish(hall, "a")
+    assert not hall.broker.urgent
+
+
+def test_the_logs_together_are_bounded_and_the_least_recently_written_gives_way() -> None:
+    hall = Hall(log_bytes=4 * (EVENT_COST + 1))
+    for channel in ("a", "b", "a", "c"):
+        publish(hall, channel)
+        hall.turn()
+    publish(hall, "c")
+    hall.turn()
+    assert logged(hall) == {"a": 2, "c": 2}  # b had been silent for longest
+    publish(hall, "c")
+    hall.turn()
+    assert logged(hall) == {"a": 1, "c": 3}
+    assert hall.broker.log_bytes == 4 * (EVENT_COST + 1)
+
+
+def test_a_log_alone_above_the_bound_of_all_gives_way_itself() -> None:
+    hall = Hall(log_bytes=2 * (EVENT_COST + 1))
+    for _ in range(3):
+        publish(hall, "a")
+    hall.turn()
+    assert logged(hall) == {"a": 2}
+
+
+def test_one_event_may_push_out_many_logs() -> None:
+    hall = Hall(log_bytes=4 * (EVENT_COST + 1))
+    for channel in ("a", "b", "c"):
+        publish(hall, channel)
+        hall.turn()
+    publish(hall, "d", b"x" * (2 * EVENT_COST))
+    hall.turn()
+    assert logged(hall) == {"c": 1, "d": 1}
+
+
+def test_a_reader_comes_to_a_channel_whose_log_vanishes_at_that_moment() -> None:
+    """Subscribing flushes what was published; where no log is kept, the channel must not go with it."""
+    hall = Hall(log_bytes=0)
+    peer = hall.line_peer()
+    peer.says("PUB a x", "SUB a", "PUB a y")
+    hall.turn()
+    assert peer.hears()[1:] == ["OK 1", "OK a offset=1 epoch=e1", "OK 2", "MSG a 2 p1 y"]
+
+
+@pytest.mark.parametrize("bound", [{"history_events": 0}, {"history_bytes": 0}, {"history_age": 0}, {"log_bytes": 0}])
+def test_a_bridge_that_keeps_nothing_still_delivers(bound: dict[str, int]) -> None:
+    hall = Hall(**bound)
+    reader, writer = hall.line_peer(), hall.line_peer()
+    reader.says("SUB a"), reader.hears()
+    writer.says("PUB a x", "PUB a y", "HIST a")
+    hall.turn()
+    assert reader.hears() == ["MSG a 1 p2 x", "MSG a 2 p2 y"]
+    assert writer.hears()[-1] == "OK 0"
+    assert hall.broker.log_bytes == 0
+
+
+def test_the_sum_of_the_logs_is_kept_whatever_lets_go() -> None:
+    hall = Hall(history_age=10, history_events=3)
+    peer = hall.line_peer()
+    for _ in range(5):
+        publish(hall, "a")
+    hall.turn()
+    assert hall.broker.log_bytes == 3 * (EVENT_COST + 1)
+    hall.now += 11
+    peer.says("HIST a")
+    assert hall.broker.log_bytes == 0 and names(hall) == ""
+
+
+def test_a_reader_that_is_behind_reads_on_in_the_next_turns() -> None:
+    hall = Hall()
+    peer = hall.line_peer()
+    for _ in range(3):
+        publish(hall, "a", b"x" * CHUNK_BYTES)
+    hall.turn()
+    peer.says("SUB a last=3"), peer.hears()
+    hall.turns.run()
+    assert len(peer.hears()) == 3 and len(hall.turns) == 0
+
+
+def test_who_has_nothing_to_catch_up_with_is_not_woken() -> None:
+    hall = Hall()
+    peer = hall.line_peer()
+    hall.broker.wake(peer.session._reader)
+    assert len(hall.turns) == 0
+
+
+def test_who_goes_is_not_woken() -> None:
+    hall = Hall()
+    peer = hall.line_peer()
+    publish(hall, "a")
+    peer.says("SUB a last=1"), peer.hears()
+    peer.leaves()
+    hall.turn()
+    assert peer.hears() == []
+
+
+def test_changes_of_a_channel_that_nobody_watches_are_not_kept() -> None:
+    hall = Hall()
+    peer = hall.line_peer()
+    peer.says("SUB a")
+    assert hall.broker.channels[b"a"].changes == []
+    hall.broker.unsubscribe(peer.session.subscriptions.pop(b"a"))
+    assert hall.broker.members_here(b"a") == []
+
+
+def test_members_are_those_of_all_nodes_or_of_this_one() -> None:
+    hall = Hall()
+    hall.line_peer().says("SUB a")
+    assert hall.broker.members(b"a") == hall.broker.members_here(b"a") == [Member(b"p1", b"p1")]

@@ -1,0 +1,104 @@
+"""A channel: what was published goes to the log and the lanes, then it is told who came and went."""
+
+from tests.core.readers import MOST_MISSED, await_flush, channel, heard, outlet_of, publish, reader, subscribe
+from twistedsock.core.dialect import Position
+from twistedsock.core.events import Member, PresenceChange
+from twistedsock.core.reader import HELD
+from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES
+
+
+def comes(id: bytes) -> PresenceChange:
+    return PresenceChange(Member(id, id), joined=True)
+
+
+def goes(id: bytes) -> PresenceChange:
+    return PresenceChange(Member(id, id), joined=False)
+
+
+def test_a_channel_goes_on_where_its_numbers_stand() -> None:
+    here = channel(head=7)
+    assert here.position == Position(b"e1", 7) and here.log.end == 8
+    publish(here, b"a")
+    assert here.position == Position(b"e1", 8) and here.log.end == 9
+
+
+def test_what_waits_is_flushed_once() -> None:
+    here, somebody = channel(), reader(b"p1")
+    subscribe(here, somebody)
+    await_flush(here, b"a")
+    assert heard(somebody) == [] and len(here.log) == 0
+    publish(here)
+    publish(here)
+    assert heard(somebody) == ["MSG c 1 p0 a"] and len(here.log) == 1
+    assert here.pending == [] and here.pending_size == 0
+
+
+def test_events_are_told_before_comings_and_goings() -> None:
+    here, watcher = channel(), reader(b"p1")
+    subscribe(here, watcher, presence=True)
+    here.changes += [comes(b"p2"), goes(b"p3")]
+    publish(here, b"a")
+    assert heard(watcher) == ["MSG c 1 p0 a", "JOIN c p2 p2", "LEAVE c p3 p3"]
+    assert here.changes == []
+
+
+def test_nobody_is_told_of_itself() -> None:
+    here, watcher, other, page = channel(), reader(b"p1"), reader(b"p2"), reader(b"p3", JSON_IN_MESSAGES)
+    for somebody in (watcher, other, page):
+        subscribe(here, somebody, presence=True)
+    here.changes += [comes(b"p1")]
+    publish(here)
+    assert heard(watcher) == [] and outlet_of(watcher).sends == 0
+    assert heard(other) == ["JOIN c p1 p1"]
+    assert outlet_of(page).sends == 1
+
+
+def test_changes_are_encoded_once_an_encoding() -> None:
+    encoded: list[object] = []
+
+    class Counted:
+        def presence(self, channel: bytes, changes: object) -> bytes:
+            encoded.append(changes)
+            return LINES.presence(channel, changes)  # type: ignore[arg-type]
+
+    dialect, here = Counted(), channel()
+    for id in (b"p1", b"p2", b"p3"):
+        subscribe(here, reader(id, dialect), presence=True)  # type: ignore[arg-type]
+    here.changes.append(comes(b"p9"))
+    publish(here)
+    assert len(encoded) == 1
+
+
+def test_a_slow_watcher_is_told_later_and_only_so_many() -> None:
+    here, watcher = channel(), reader(b"p1")
+    subscription = subscribe(here, watcher, presence=True)
+    outlet_of(watcher).blocked = HELD
+    for number in range(5):
+        here.changes.append(comes(b"q%d" % number))
+        here.flush(0.0, 3)
+    assert subscription.missed is not None and len(subscription.missed) == 4
+    assert subscription in watcher.lagging and subscription.cursor == 1
+
+
+def test_a_watcher_behind_on_events_hears_of_changes_after_them() -> None:
+    here, watcher = channel(), reader(b"p1")
+    subscription = subscribe(here, watcher, presence=True)
+    subscription.fall_behind(1)
+    here.changes.append(comes(b"p2"))
+    publish(here, b"a")
+    assert heard(watcher) == []
+    assert not watcher.catch_up({}, MOST_MISSED)
+    assert heard(watcher) == ["MSG c 1 p0 a", "JOIN c p2 p2"]
+
+
+def test_members_are_shown_with_the_nick_of_now() -> None:
+    here, somebody = channel(), reader(b"p1")
+    subscribe(here, somebody)
+    somebody.peer.nick = b"ann"
+    assert here.members() == [Member(b"p1", b"ann")]
+
+
+def test_who_was_in_no_lane_can_leave_it() -> None:
+    here = channel()
+    here.leave_lane(subscribe(here, reader(b"p1"), live=False))
+    assert here.lanes == {}

@@ -1,0 +1,99 @@
+"""Which pages may open a WebSocket, row by row (protocol.md, "Origins")."""
+
+import pytest
+
+from twistedsock.core.origins import Door, Origins, Verdict
+
+WELCOME, FOREIGN_HOST, FOREIGN_ORIGIN = Verdict.WELCOME, Verdict.FOREIGN_HOST, Verdict.FOREIGN_ORIGIN
+LOOPBACK = Door(loopback=True, port=8082)
+OPEN = Door(loopback=False, port=8082)
+UNIX = Door(loopback=True, port=0)
+ORIGINS = Origins(["https://app.example.org", "null.example"], ["bridge.example.org"])
+
+
+def test_verdicts_are_http_statuses() -> None:
+    assert (FOREIGN_HOST.value, FOREIGN_ORIGIN.value) == (421, 403)
+
+
+@pytest.mark.parametrize(
+    "host, door, verdict",
+    [
+        ("localhost", LOOPBACK, WELCOME),
+        ("localhost:8082", LOOPBACK, WELCOME),
+        ("LocalHost:8082", LOOPBACK, WELCOME),
+        ("127.0.0.1:8082", LOOPBACK, WELCOME),
+        ("127.0.0.1:9999", LOOPBACK, WELCOME),
+        ("[::1]:8082", LOOPBACK, WELCOME),
+        ("[::1]", LOOPBACK, WELCOME),
+        ("bridge.example.org", LOOPBACK, WELCOME),
+        ("Bridge.Example.Org:443", LOOPBACK, WELCOME),
+        ("evil.example:8082", LOOPBACK, FOREIGN_HOST),
+        ("localhost.evil.example:8082", LOOPBACK, FOREIGN_HOST),
+        ("127.0.0.1.evil.example", LOOPBACK, FOREIGN_HOST),
+        ("10.0.0.1:8082", LOOPBACK, FOREIGN_HOST),
+        ("", LOOPBACK, FOREIGN_HOST),
+        ("localhost", UNIX, WELCOME),
+        ("evil.example", UNIX, FOREIGN_HOST),
+        ("evil.example:8082", OPEN, WELCOME),
+        ("10.0.0.1:8082", OPEN, WELCOME),
+    ],
+)
+def test_a_loopback_listener_answers_only_to_names_it_knows(host: str, door: Door, verdict: Verdict) -> None:
+    """The second half of DNS rebinding: the page's own name points here, so its origin equals the host."""
+    assert ORIGINS.judge_host(host, door) is verdict
+    assert ORIGINS.judge(host, None, door) is verdict
+
+
+@pytest.mark.parametrize(
+    "host, origin, door, verdict",
+    [
+        # No browser.
+        ("127.0.0.1:8082", None, LOOPBACK, WELCOME),
+        # Own origins.
+        ("localhost:8082", "http://localhost:8082", LOOPBACK, WELCOME),
+        ("127.0.0.1:8082", "http://127.0.0.1:8082", LOOPBACK, WELCOME),
+        ("[::1]:8082", "http://[::1]:8082", LOOPBACK, WELCOME),
+        ("LOCALHOST:8082", "HTTP://LocalHost:8082", LOOPBACK, WELCOME),
+        ("10.0.0.1:8082", "http://10.0.0.1:8082", OPEN, WELCOME),
+        ("bridge.example.org", "https://bridge.example.org", OPEN, WELCOME),
+        ("bridge.example.org:443", "https://bridge.example.org", OPEN, WELCOME),
+        ("bridge.example.org", "https://bridge.example.org:443", LOOPBACK, WELCOME),
+        ("bridge.example.org", "http://bridge.example.org:80", LOOPBACK, WELCOME),
+        # The names of loopback, with the listener's port, count as one.
+        ("localhost:8082", "http://127.0.0.1:8082", LOOPBACK, WELCOME),
+        ("127.0.0.1:8082", "http://[::1]:8082", LOOPBACK, WELCOME),
+        ("[::1]:8082", "http://localhost:8082", LOOPBACK, WELCOME),
+        ("localhost:9999", "http://127.0.0.1:9999", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "http://127.0.0.1:9999", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:9999", "http://127.0.0.1:8082", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "http://127.0.0.2:8082", LOOPBACK, FOREIGN_ORIGIN),
+        # Allowed ones.
+        ("localhost:8082", "https://app.example.org", LOOPBACK, WELCOME),
+        ("10.0.0.1:8082", "https://app.example.org", OPEN, WELCOME),
+        ("evil.example", "https://app.example.org", LOOPBACK, FOREIGN_HOST),
+        # All others.
+        ("localhost:8082", "http://localhost:3000", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "http://localhost", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "http://app.example.org", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "https://app.example.org:444", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "https://evil.example", LOOPBACK, FOREIGN_ORIGIN),
+        ("bridge.example.org", "http://bridge.example.org:8082", LOOPBACK, FOREIGN_ORIGIN),
+        ("evil.example:8082", "http://evil.example:8082", LOOPBACK, FOREIGN_HOST),
+        ("evil.example:8082", "http://evil.example:8082", OPEN, FOREIGN_ORIGIN),
+        ("localhost:8082", "null", LOOPBACK, FOREIGN_ORIGIN),
+        ("10.0.0.1:8082", "null", OPEN, FOREIGN_ORIGIN),
+        ("localhost:8082", "", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "file://", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "ftp://localhost:8082", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "chrome-extension://localhost:8082", LOOPBACK, FOREIGN_ORIGIN),
+    ],
+)
+def test_a_page_is_let_in_from_here_and_from_where_it_is_allowed(
+    host: str, origin: str | None, door: Door, verdict: Verdict
+) -> None:
+    assert ORIGINS.judge(host, origin, door) is verdict
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8082", "10.0.0.1:8082"])
+def test_what_was_never_allowed_is_refused_by_default(host: str) -> None:
+    assert Origins().judge(host, f"http://{host}", LOOPBACK) is FOREIGN_HOST
