@@ -112,8 +112,8 @@ class Broker:
     def subscribe(self, channel: Channel, subscription: Subscription) -> None:
         """Add a reader, live from here on; it has seen nothing of what was published before."""
         peer = subscription.reader.peer
+        channel.readers[peer.id] = subscription  # first, so that the channel does not vanish with its log
         self.commit(channel)
-        channel.readers[peer.id] = subscription
         if subscription.presence:
             channel.watchers[subscription] = None
         channel.join_lane(subscription)

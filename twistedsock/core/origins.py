@@ -37,7 +37,7 @@ class Origins(msgspec.Struct, frozen=True):
 
     def judge_host(self, host: str, door: Door) -> Verdict:
         """Whether a request for ``host`` may be answered; every request is to be asked about."""
-        name = _split(host)[0]
+        name = _split(host.lower())[0]
         if door.loopback and not (name == "localhost" or is_loopback(name) or name in self.hosts):
             return Verdict.FOREIGN_HOST
         return Verdict.WELCOME
