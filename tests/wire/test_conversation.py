@@ -1,0 +1,214 @@
+"""One command after the other, no faster than the session takes them, and nothing gets lost."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from twistedsock.core.commands import Command, Ping, Quit
+from twistedsock.core.errors import Code
+from twistedsock.testing import Hall, LinePeer
+from twistedsock.wire import line_commands
+
+
+@pytest.fixture
+def hall() -> Hall:
+    return Hall()
+
+
+@pytest.fixture
+def peer(hall: Hall) -> LinePeer:
+    peer = hall.line_peer()
+    peer.hears()
+    return peer
+
+
+def answers(peer: LinePeer) -> list[str]:
+    """The first words of what the peer has heard."""
+    return [line.split()[0] for line in peer.hears()]
+
+
+def test_messages_are_run_in_their_order(peer: LinePeer) -> None:
+    """Each gets its reply, and all replies leave in one write."""
+    before = peer.outlet.sends
+    peer.says("PING 1", "PING 2", "", "PING 3")
+    assert peer.hears() == ["PONG 1", "PONG 2", "PONG 3"]
+    assert peer.outlet.sends == before + 1
+
+
+def test_commands_may_stand_between_messages(peer: LinePeer) -> None:
+    """What the shell found itself is run in its place."""
+    peer.conversation.receive([b"PING 1", Ping(b"2"), b"PING 3"])
+    assert peer.hears() == ["PONG 1", "PONG 2", "PONG 3"]
+
+
+def test_nothing_is_nothing(peer: LinePeer) -> None:
+    """No messages, no replies, no writes."""
+    before = peer.outlet.sends
+    peer.conversation.receive([])
+    assert peer.outlet.sends == before and not peer.paused
+
+
+def test_who_does_not_read_is_not_read(peer: LinePeer) -> None:
+    """While replies wait for the socket the input is paused; then it goes on."""
+    peer.outlet.room = 3
+    peer.says("PING 1")
+    assert peer.paused
+    peer.outlet.drain()
+    assert not peer.paused
+    assert peer.hears() == ["PONG 1"]
+    peer.says("PING 2")
+    assert peer.hears() == ["PONG 2"]
+
+
+def test_what_was_read_already_waits(peer: LinePeer) -> None:
+    """Messages that come in spite of the pause wait in their order."""
+    peer.outlet.room = 3
+    peer.says("PING 1")
+    peer.says("PING 2", "PING 3")
+    peer.conversation.receive([Ping(b"4")])
+    peer.outlet.drain()
+    assert peer.hears() == ["PONG 1", "PONG 2", "PONG 3", "PONG 4"]
+    assert not peer.paused
+
+
+def test_a_stall_within_a_batch_keeps_the_rest(peer: LinePeer) -> None:
+    """When a chunk of replies fills the socket, the commands behind it wait."""
+    peer.outlet.room = 0
+    text = "x" * 20_000
+    peer.says(*(f"PING {number} {text}" for number in range(10)))
+    assert peer.paused
+    assert len(peer.outlet.waiting) < 100_000
+    for _ in range(20):
+        peer.outlet.drain(room=30_000)
+    peer.outlet.drain()
+    assert [line.split()[1] for line in peer.hears()] == [str(number) for number in range(10)]
+    assert not peer.paused
+
+
+def test_a_second_stall_pauses_again(peer: LinePeer) -> None:
+    """The input is not resumed while what waited fills the socket anew."""
+    peer.outlet.room = 3
+    peer.says("PING 1")
+    peer.says("PING 2")
+    peer.outlet.drain(room=5)
+    assert peer.paused
+    peer.outlet.drain()
+    assert not peer.paused
+    assert peer.hears() == ["PONG 1", "PONG 2"]
+
+
+def test_a_slow_backplane_holds_up_what_comes_after() -> None:
+    """A command that waits for its answer stalls those behind it, and they go on when it comes."""
+    hall = Hall(late=True)
+    peer = hall.line_peer()
+    peer.hears()
+    peer.says("PING 1", "SUB a", "PING 2", "SUB b", "PING 3")
+    assert peer.hears() == ["PONG 1"]
+    assert peer.paused
+    hall.backplane.release(1)
+    assert answers(peer) == ["OK", "PONG"]
+    assert peer.paused
+    hall.backplane.release()
+    assert answers(peer) == ["OK", "PONG"]
+    assert not peer.paused
+
+
+def test_late_answers_that_stall_hold_up_nothing_by_themselves() -> None:
+    """Answers that come late fill the socket while no command waits; when it drains there is nothing to catch up."""
+    hall = Hall(late=True)
+    peer = hall.line_peer()
+    peer.hears()
+    peer.says("PUB a 1")
+    peer.outlet.room = 0
+    hall.backplane.release()
+    assert peer.session.stalled and not peer.paused
+    peer.outlet.drain()
+    assert not peer.session.stalled and not peer.paused
+    assert peer.hears() == ["OK 1"]
+
+
+def test_finish_runs_what_came_and_leaves(peer: LinePeer) -> None:
+    """After a half-close everything that came before is answered, then BYE."""
+    peer.says("PING 1")
+    peer.conversation.finish()
+    assert peer.hears() == ["PONG 1", "BYE"]
+    assert peer.ending == 1000
+
+
+def test_finish_waits_behind_what_waits() -> None:
+    """Nor does a half-close overtake what the backplane has not answered."""
+    hall = Hall(late=True)
+    peer = hall.line_peer()
+    peer.hears()
+    peer.says("SUB a", "PUB a 1", "PING")
+    peer.conversation.finish()
+    assert peer.ending is None
+    hall.backplane.release()
+    hall.backplane.release()
+    assert answers(peer)[-2:] == ["PONG", "BYE"]
+    assert peer.ending == 1000
+
+
+def test_nothing_is_run_after_quit(peer: LinePeer) -> None:
+    """Commands behind a QUIT are not carried out."""
+    peer.says("PING 1", "QUIT", "PING 2")
+    peer.says("PING 3")
+    peer.conversation.finish()
+    assert peer.hears() == ["PONG 1", "BYE"]
+
+
+Break = Callable[[LinePeer, pytest.MonkeyPatch], None]
+
+
+def break_decoding(peer: LinePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(line: bytes) -> Command | None:
+        if line == b"WHO a":
+            raise ZeroDivisionError
+        return line_commands.decode(line)
+
+    peer.conversation.decode = decode
+
+
+def break_running(peer: LinePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def members(*arguments: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(peer.hall.broker, "members", members)
+
+
+@pytest.mark.parametrize("break_it", [break_decoding, break_running])
+def test_a_fault_is_reported_once_and_the_rest_goes_on(
+    peer: LinePeer, break_it: Break, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of ours is answered in its place, and costs no other command."""
+    break_it(peer, monkeypatch)
+    peer.says("PING 1", "WHO a", "PING 2")
+    first, fault, second = peer.hears()
+    assert (first, second) == ("PONG 1", "PONG 2")
+    assert fault.startswith(f"ERR {Code.INTERNAL.value.decode()} ")
+    assert peer.faults == 1
+    peer.says("PING 3")
+    assert peer.hears() == ["PONG 3"]
+
+
+def test_a_fault_in_what_had_waited(peer: LinePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reported and answered like any other."""
+    break_decoding(peer, monkeypatch)
+    peer.outlet.room = 3
+    peer.says("PING 1")
+    peer.says("WHO a", "PING 2")
+    peer.outlet.drain()
+    assert answers(peer) == ["PONG", "ERR", "PONG"]
+    assert peer.faults == 1 and not peer.paused
+
+
+def test_a_lost_peer_resumes_nothing(peer: LinePeer) -> None:
+    """What waited for a peer that is gone is not run."""
+    peer.outlet.room = 0
+    peer.says("PING 1")
+    peer.says("PUB a 1")
+    peer.leaves()
+    peer.outlet.drain()
+    peer.conversation.receive([Quit()])
+    assert peer.hall.broker.channels == {}

@@ -1,0 +1,163 @@
+"""The head of a request, read as far as the doors need it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twistedsock.wire.http_head import MOST_HEAD, RequestHead, is_request_line, read_head, refusal, wrong_door
+
+REQUEST_LINES = {
+    b"GET / HTTP/1.1": True,
+    b"POST /a?b=c HTTP/1.0": True,
+    b"GET / HTTP/2": True,
+    b"PRI * HTTP/2.0": True,
+    b"HTTP/1.1": True,
+    b"GET  /  HTTP/1.1": True,
+    b"PUB kitchen HTTP/1.1": True,
+    b"\xff\x00 HTTP/1.1": True,
+    b"GET / HTTP/": False,
+    b"GET / HTTP/x": False,
+    b"GET / http/1.1": False,
+    b"GET / HTTP/1.1 ": False,
+    b"GET / HTTP/1.1 x": False,
+    b"GET /HTTP/1.1": False,
+    b"GET / XHTTP/1.1": False,
+    b"GET /": False,
+    b"": False,
+    b"PUB kitchen 21.5": False,
+}
+
+
+@pytest.mark.parametrize(("line", "expected"), REQUEST_LINES.items())
+def test_which_line_is_a_request(line: bytes, expected: bool) -> None:
+    """It is one if its last word is HTTP/ and a number."""
+    assert is_request_line(line) is expected
+
+
+@given(st.binary())
+def test_any_line_is_a_request_or_none(line: bytes) -> None:
+    """Any bytes are a request line or none, never an exception."""
+    assert is_request_line(line + b" HTTP/1.1")
+    is_request_line(line)
+
+
+def test_the_wrong_door() -> None:
+    """A browser on the line port reads where the web port is."""
+    answer = wrong_door("http://127.0.0.1:8082/")
+    assert answer == (
+        b"HTTP/1.1 400 Bad Request\r\n"
+        b"Content-Type: text/plain; charset=utf-8\r\n"
+        b"Content-Length: 74\r\n"
+        b"Connection: close\r\n"
+        b"X-Content-Type-Options: nosniff\r\n"
+        b"\r\n"
+        b"This port speaks lines, not HTTP. The web port is http://127.0.0.1:8082/\n"
+    ).replace(b"74", b"%d" % len(answer.partition(b"\r\n\r\n")[2]))
+    assert b"This server has no web port\n" in wrong_door("")
+
+
+def test_a_refusal() -> None:
+    """An answer that refuses is whole: its length counts bytes, and its headers stand in it."""
+    answer = refusal(503, "später", (("Retry-After", "5"),))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"\r\nRetry-After: 5" in head
+    assert body == "später\n".encode()
+    assert b"\r\nContent-Length: %d\r\n" % len(body) in head
+    assert b"\r\nConnection: close\r\n" in head
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 408, 421, 431, 503])
+def test_every_status_that_we_use_has_its_phrase(status: int) -> None:
+    """A refusal of each kind can be written."""
+    assert refusal(status, "no").startswith(b"HTTP/1.1 %d " % status)
+
+
+def head(*lines: str) -> bytes:
+    return "".join(line + "\r\n" for line in [*lines, ""]).encode("latin-1")
+
+
+UPGRADE = (
+    "GET /ws?token=x HTTP/1.1",
+    "Host: 127.0.0.1:8082",
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Origin: http://127.0.0.1:8082",
+    "Sec-WebSocket-Protocol: sockbridge.v1.json, other",
+)
+
+
+def test_an_upgrade() -> None:
+    """All that the doors ask about a WebSocket handshake."""
+    assert read_head(head(*UPGRADE)) == RequestHead(
+        method="GET",
+        path="/ws",
+        host="127.0.0.1:8082",
+        origin="http://127.0.0.1:8082",
+        upgrade=True,
+        subprotocols=("sockbridge.v1.json", "other"),
+    )
+
+
+def test_a_plain_request() -> None:
+    """Without headers there is no host, no origin and no upgrade."""
+    assert read_head(head("GET / HTTP/1.0")) == RequestHead("GET", "/", "", None, False, ())
+
+
+@pytest.mark.parametrize(
+    ("lines", "field", "expected"),
+    [
+        (["hOsT:a"], "host", "a"),
+        (["Host: \t a \t"], "host", "a"),
+        (["Host:"], "host", ""),
+        (["Host: [::1]:8082"], "host", "[::1]:8082"),
+        (["Host: b\xfccher"], "host", "b\xfccher"),
+        (["X-Host: a"], "host", ""),
+        (["Host a"], "host", ""),
+        (["ORIGIN: null"], "origin", "null"),
+        (["Origin:"], "origin", ""),
+        (["UPGRADE: WebSocket"], "upgrade", True),
+        (["Upgrade: h2c, websocket"], "upgrade", True),
+        (["Upgrade: h2c", "Upgrade: websocket"], "upgrade", True),
+        (["Upgrade: websockets"], "upgrade", False),
+        (["Upgrade:"], "upgrade", False),
+        (["Sec-WebSocket-Protocol: a", "Sec-WebSocket-Protocol: b,,c "], "subprotocols", ("a", "b", "c")),
+        (["Sec-WebSocket-Protocol: A"], "subprotocols", ("A",)),
+        (["Sec-WebSocket-Protocol:"], "subprotocols", ()),
+    ],
+)
+def test_a_header(lines: list[str], field: str, expected: object) -> None:
+    """Names are folded, values are trimmed, lists may be spread over several headers."""
+    read = read_head(head("GET / HTTP/1.1", *lines))
+    assert read is not None
+    assert getattr(read, field) == expected
+
+
+NONE = {
+    "nothing": head(),
+    "no version": head("GET /"),
+    "too many words": head("GET / HTTP/1.1 x"),
+    "two spaces": head("GET  / HTTP/1.1"),
+    "another protocol": head("GET / SPDY/3"),
+    "a line peer": head("SUB kitchen last=5"),
+    "two hosts": head("GET / HTTP/1.1", "Host: a", "Host: a"),
+    "two origins": head("GET / HTTP/1.1", "Host: a", "Origin: null", "origin: http://a"),
+}
+
+
+@pytest.mark.parametrize("data", NONE.values(), ids=NONE.keys())
+def test_what_is_no_head(data: bytes) -> None:
+    """A head that is none, or that names two hosts or origins, is not guessed at."""
+    assert read_head(data) is None
+
+
+@given(st.binary() | st.lists(st.binary(max_size=30)).map(lambda lines: b"\r\n".join([b"GET / HTTP/1.1", *lines])))
+def test_any_bytes_are_a_head_or_none(data: bytes) -> None:
+    """Any bytes give a head or None, never an exception."""
+    read = read_head(data)
+    assert read is None or isinstance(read, RequestHead)
+
+
+def test_the_bound_has_room_for_any_honest_head() -> None:
+    """A browser's head with two full cookies passes; a megabyte would not."""
+    assert 8192 * 2 <= MOST_HEAD < 65_536

@@ -1,0 +1,214 @@
+"""Every type of the JSON dialect, used rightly and wrongly (protocol.md, "JSON dialect")."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twistedsock.core.commands import (
+    Command,
+    History,
+    Info,
+    Mistake,
+    Nick,
+    Ping,
+    Publish,
+    Subscribe,
+    Unsubscribe,
+    Who,
+)
+from twistedsock.core.errors import Code
+from twistedsock.wire.json_commands import decode
+
+MOST = 9007199254740991
+
+RIGHT: dict[str, Command] = {
+    '{"type":"subscribe","id":1,"channel":"kitchen","last":5}': Subscribe(b"kitchen", last=5, tag=b"1"),
+    '{"type":"subscribe","channel":"a","since":12,"epoch":"5f"}': Subscribe(b"a", since=12, epoch=b"5f"),
+    '{"type":"subscribe","channel":"a","presence":true,"echo":false}': Subscribe(b"a", presence=True, echo=False),
+    '{"type":"subscribe","channel":"a","presence":false,"echo":true}': Subscribe(b"a"),
+    '{"type":"subscribe","channel":"a","last":9007199254740991}': Subscribe(b"a", last=MOST),
+    '{"type":"subscribe","channel":"k\\u00fcche"}': Subscribe("küche".encode()),
+    '{"type":"subscribe","channel":""}': Subscribe(b""),
+    '{"type":"unsubscribe","id":2,"channel":"a"}': Unsubscribe(b"a", b"2"),
+    '{"type":"publish","id":3,"channel":"a","data":21.5}': Publish(b"a", b"21.5", True, tag=b"3"),
+    '{"type":"publish","channel":"a","data":"x"}': Publish(b"a", b"x", False),
+    '{"type":"publish","channel":"a","data":""}': Publish(b"a", b"", False),
+    '{"type":"publish","channel":"a","data": "x" }': Publish(b"a", b"x", False),
+    '{"type":"publish","channel":"a","data":"a\\nb\\u0041\\"\\\\\\ud83d\\ude00"}': Publish(
+        b"a", 'a\nbA"\\😀'.encode(), False
+    ),
+    '{"type":"publish","channel":"a","data":"😀"}': Publish(b"a", "😀".encode(), False),
+    '{"type":"publish","channel":"a","data":null}': Publish(b"a", b"null", True),
+    '{"type":"publish","channel":"a","data":{ "b" :[1,  2.0e1] }}': Publish(b"a", b'{ "b" :[1,  2.0e1] }', True),
+    '{"type":"publish","channel":"a","data":1e999999}': Publish(b"a", b"1e999999", True),
+    '{"type":"publish","channel":"a","data":{"a":1,"a":2}}': Publish(b"a", b'{"a":1,"a":2}', True),
+    '{"type":"publish","channel":"a","data":1,"name":"alarm"}': Publish(b"a", b"1", True, b"alarm"),
+    '{"type":"publish","channel":"a","data":1,"name":"message"}': Publish(b"a", b"1", True),
+    '{"type":"history","id":4,"channel":"a"}': History(b"a", tag=b"4"),
+    '{"type":"history","channel":"a","last":10,"since":0}': History(b"a", last=10, since=0),
+    '{"type":"who","id":5,"channel":"a"}': Who(b"a", b"5"),
+    '{"type":"nick","id":6,"nick":"ann"}': Nick(b"ann", b"6"),
+    '{"type":"ping","id":7}': Ping(b"", b"7"),
+    '{"type":"info","id":8}': Info(b"8"),
+    '{"type":"ping"}': Ping(),
+    ' \r\n\t{ "type" : "ping" } \n': Ping(),
+    '{"type":"p\\u0069ng"}': Ping(),
+    '{"id":1,"type":"ping","id":2}': Ping(b"", b"2"),
+    '{"type":"info","type":"ping"}': Ping(),
+}
+
+
+@pytest.mark.parametrize(("message", "command"), RIGHT.items(), ids=repr)
+def test_a_message_that_is_right(message: str, command: Command) -> None:
+    """What is sent rightly is the command it means."""
+    assert decode(message.encode()) == command
+
+
+@pytest.mark.parametrize(
+    "id", ["0", "1", "-1", "-0", '""', '"x"', '"a\\n\\u0041"', '"é😀"', "9" * 1000, "-12345678901234567890"]
+)
+def test_an_id_comes_back_as_it_was_written(id: str) -> None:
+    """An id is any integer or string, and is not touched."""
+    assert decode(f'{{"type":"ping","id": {id} }}'.encode()) == Ping(b"", id.encode())
+
+
+def mistake(message: str | bytes) -> Mistake:
+    command = decode(message if isinstance(message, bytes) else message.encode())
+    assert isinstance(command, Mistake), command
+    return command
+
+
+@pytest.mark.parametrize("id", ["null", "true", "1.0", "1.5", "1e3", "[]", "{}", '{"a":1}', '["1"]'])
+@pytest.mark.parametrize("fields", ['"type":"ping"', '"type":"frob"', '"type":"who","channel":1', '"type":5'])
+def test_an_id_of_another_kind(id: str, fields: str) -> None:
+    """It is a bad argument, and cannot be sent back."""
+    wrong = mistake(f'{{{fields},"id":{id}}}')
+    assert (wrong.refusal.code, wrong.tag) == (Code.BAD_ARGUMENT, None)
+
+
+BAD_JSON = {
+    "nothing": b"",
+    "spaces": b"  ",
+    "a word": b"hello",
+    "a line": b"SUB kitchen",
+    "a list": b'[{"type":"ping"}]',
+    "a string": b'"ping"',
+    "a number": b"1",
+    "null": b"null",
+    "half an object": b'{"type":"ping"',
+    "two objects": b'{"type":"ping"}{"type":"ping"}',
+    "something behind": b'{"type":"ping"} x',
+    "a byte order mark": b'\xef\xbb\xbf{"type":"ping"}',
+    "a comma too much": b'{"type":"ping",}',
+    "single quotes": b"{'type':'ping'}",
+    "a raw line break in a string": b'{"type":"ping","id":"a\nb"}',
+    "a raw escape in what is ignored": b'{"type":"ping","x":"\x1b"}',
+    "a raw escape in data": b'{"type":"publish","channel":"a","data":["\x1b"]}',
+    "an unknown escape": b'{"type":"ping","id":"\\x"}',
+    "NaN": b'{"type":"publish","channel":"a","data":NaN}',
+    "Infinity within": b'{"type":"publish","channel":"a","data":[-Infinity]}',
+    "zeros before a number": b'{"type":"ping","id":01}',
+    "half a surrogate pair as data": b'{"type":"publish","channel":"a","data":"\\ud800"}',
+    "half a pair in data": b'{"type":"publish","channel":"a","data":["\\udc00"]}',
+    "half a pair in a channel": b'{"type":"who","channel":"\\ud800"}',
+    "half a pair in an id": b'{"type":"ping","id":"\\ud800x"}',
+    "half a pair in a type": b'{"type":"\\ud800"}',
+    "endlessly deep data": b'{"type":"publish","channel":"a","data":' + b"[" * 100_000,
+    "very deep data": b'{"type":"publish","channel":"a","data":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "very deep and ignored": b'{"type":"ping","x":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}",
+    "very deep behind a mistake": b'{"type":1,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "a mistake in half an object": b'{"type":"who","channel":1,',
+}
+
+
+@pytest.mark.parametrize("message", BAD_JSON.values(), ids=BAD_JSON.keys())
+def test_what_is_not_one_json_object(message: bytes) -> None:
+    """It is bad JSON, and there is no id to send back."""
+    wrong = mistake(message)
+    assert (wrong.refusal.code, wrong.tag) == (Code.BAD_JSON, None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    ["", '"typ":"ping"', '"type":"frob"', '"type":"PING"', '"type":""', '"type":1', '"type":null', '"type":[]'],
+)
+@pytest.mark.parametrize("tag", [None, b"3", b'"x"'])
+def test_a_type_that_nobody_knows(fields: str, tag: bytes | None) -> None:
+    """A type that is unknown, missing or no string is a bad type."""
+    id = [f'"id":{tag.decode()}'] if tag is not None else []
+    wrong = mistake("{" + ",".join([*filter(None, [fields]), *id]) + "}")
+    assert (wrong.refusal.code, wrong.tag) == (Code.BAD_TYPE, tag)
+
+
+MISUSED = {
+    "subscribe": ["", '"channel":1', '"channel":null', '"channel":"a","last":-1', '"channel":"a","last":"5"']
+    + ['"channel":"a","last":1.5', '"channel":"a","last":true', '"channel":"a","last":null']
+    + [f'"channel":"a","last":{MOST + 1}', f'"channel":"a","last":{"9" * 5000}', '"channel":"a","last":1e400']
+    + ['"channel":"a","since":-1', '"channel":"a","since":[]', '"channel":"a","epoch":5', '"channel":"a","epoch":null']
+    + ['"channel":"a","presence":"on"', '"channel":"a","presence":1', '"channel":"a","echo":null', '"chanel":"a"'],
+    "unsubscribe": ["", '"channel":["a"]'],
+    "publish": ["", '"channel":"a"', '"data":1', '"channel":"a","data":1,"name":1', '"channel":{},"data":1'],
+    "history": ["", '"channel":"a","last":"1"', '"channel":"a","since":-1'],
+    "who": ["", '"channel":false'],
+    "nick": ["", '"nick":1', '"nick":null', '"channel":"a"'],
+}
+
+
+@pytest.mark.parametrize("tag", [None, b"3", b'"x"'])
+@pytest.mark.parametrize(("type", "fields"), [(type, fields) for type in MISUSED for fields in MISUSED[type]])
+def test_a_field_that_is_missing_or_of_another_kind(type: str, fields: str, tag: bytes | None) -> None:
+    """It is a bad argument, the words say which, and the id comes back."""
+    id = [f'"id":{tag.decode()}'] if tag is not None else []
+    wrong = mistake("{" + ",".join([f'"type":"{type}"', *filter(None, [fields]), *id]) + "}")
+    assert (wrong.refusal.code, wrong.tag) == (Code.BAD_ARGUMENT, tag)
+    assert len(wrong.refusal.words) < 200
+
+
+def test_the_words_name_the_missing_field() -> None:
+    """Who forgot a field reads its name."""
+    assert mistake('{"type":"publish","channel":"a"}').refusal.words == "publish needs data"
+    assert mistake('{"type":"nick"}').refusal.words == "nick needs nick"
+    assert "last" in mistake('{"type":"history","channel":"a","last":-1}').refusal.words
+
+
+def test_unknown_fields_are_ignored() -> None:
+    """Whatever else an object holds, of any kind and size, is nobody's business."""
+    other = {"x": 1, "Channel": [], "verb": None, "ttl": {"a": [1e10, "é", {}]}, "": ""}
+    message = json.dumps({"type": "who", **other, "channel": "a"})
+    assert decode(message.encode()) == Who(b"a")
+
+
+def test_names_are_left_to_the_broker() -> None:
+    """The codec does not judge names, not even ones with line breaks: the broker does, for every dialect alike."""
+    assert decode(b'{"type":"subscribe","channel":"a\\nb *"}') == Subscribe(b"a\nb *")
+    assert decode(b'{"type":"nick","nick":""}') == Nick(b"")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+TYPES = st.sampled_from(["subscribe", "unsubscribe", "publish", "history", "who", "nick", "ping", "info", "frob"])
+FIELDS = st.sampled_from(["id", "channel", "data", "name", "nick", "last", "since", "epoch", "presence", "echo", "x"])
+
+
+@given(st.dictionaries(FIELDS, VALUES), TYPES | VALUES, st.booleans())
+def test_any_object_gives_a_command_or_a_named_error(fields: dict[str, Any], type: Any, ascii_only: bool) -> None:
+    """Any object gives a command, or a mistake with a code of the catalogue, never an exception."""
+    message = json.dumps({"type": type, **fields}, ensure_ascii=ascii_only).encode()
+    command = decode(message)
+    assert isinstance(command, Command)
+    if isinstance(command, Mistake):
+        assert command.refusal.code in (Code.BAD_JSON, Code.BAD_TYPE, Code.BAD_ARGUMENT)
+        assert command.tag is None or json.loads(command.tag) == fields["id"]
+
+
+@given(st.text().map(str.encode) | st.binary())
+def test_any_bytes_give_a_command_or_a_named_error(message: bytes) -> None:
+    """Any bytes give a command or a named error, never an exception."""
+    assert isinstance(decode(message), Command)
+    assert isinstance(decode(b'{"type":"ping","id":' + message), Command)

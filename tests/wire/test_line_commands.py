@@ -1,0 +1,182 @@
+"""Every verb of the line dialect, used rightly and wrongly (protocol.md, "Line dialect")."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twistedsock.core.commands import (
+    Command,
+    Help,
+    History,
+    Info,
+    Mistake,
+    Nick,
+    Ping,
+    Publish,
+    Quiet,
+    Quit,
+    Subscribe,
+    Unsubscribe,
+    Who,
+)
+from twistedsock.core.errors import Code
+from twistedsock.wire.line_commands import USAGE, decode
+
+MOST = 9007199254740991
+
+RIGHT = {
+    b"PUB kitchen 21.5": Publish(b"kitchen", b"21.5", False),
+    b"PUB kitchen a  b ": Publish(b"kitchen", b"a  b ", False),
+    b"PUB kitchen  x": Publish(b"kitchen", b" x", False),
+    b"PUB   kitchen x": Publish(b"kitchen", b"x", False),
+    b"  PUB kitchen x": Publish(b"kitchen", b"x", False),
+    b"pub kitchen x": Publish(b"kitchen", b"x", False),
+    b"  pUb   kitchen  x": Publish(b"kitchen", b" x", False),
+    b"PUB a ": Publish(b"a", b"", False),
+    b"pub a ": Publish(b"a", b"", False),
+    b"PUB a  ": Publish(b"a", b" ", False),
+    b'PUB a {"celsius": 21.5}': Publish(b"a", b'{"celsius": 21.5}', True),
+    b'pub a {"celsius": 21.5}': Publish(b"a", b'{"celsius": 21.5}', True),
+    b"PUB a {celsius}": Publish(b"a", b"{celsius}", False),
+    b'PUB a  {"a":1}': Publish(b"a", b' {"a":1}', False),
+    b"PUB a b\rc\td": Publish(b"a", b"b\rc\td", False),
+    "PUB küche 20€".encode(): Publish("küche".encode(), "20€".encode(), False),
+    b"EMIT a alarm smoke": Publish(b"a", b"smoke", False, b"alarm"),
+    b"emit   a   alarm  smoke ": Publish(b"a", b" smoke ", False, b"alarm"),
+    b"EMIT a alarm ": Publish(b"a", b"", False, b"alarm"),
+    b"EMIT a alarm [1]": Publish(b"a", b"[1]", True, b"alarm"),
+    b"SUB a": Subscribe(b"a"),
+    b"sub  a ": Subscribe(b"a"),
+    b"SUB a last=5": Subscribe(b"a", last=5),
+    b"SUB a  last=0  ": Subscribe(b"a", last=0),
+    b"SUB a last=9007199254740991": Subscribe(b"a", last=MOST),
+    b"SUB a last=007": Subscribe(b"a", last=7),
+    b"SUB a since=12 epoch=5f2c1a": Subscribe(b"a", since=12, epoch=b"5f2c1a"),
+    b"SUB a epoch=x=y since=0": Subscribe(b"a", since=0, epoch=b"x=y"),
+    b"SUB a since=1": Subscribe(b"a", since=1),
+    b"SUB a presence=on": Subscribe(b"a", presence=True),
+    b"SUB a echo=off": Subscribe(b"a", echo=False),
+    b"SUB a echo=off presence=on epoch=e since=1 last=2": Subscribe(b"a", 2, 1, b"e", True, False),
+    b"UNSUB a": Unsubscribe(b"a"),
+    b"unsub  a  ": Unsubscribe(b"a"),
+    b"HIST a": History(b"a"),
+    b"HIST a last=10": History(b"a", last=10),
+    b"HIST a since=12 last=10": History(b"a", last=10, since=12),
+    b"WHO a": Who(b"a"),
+    b"NICK ann": Nick(b"ann"),
+    b"QUIET on": Quiet(True),
+    b"quiet  off ": Quiet(False),
+    b"PING": Ping(b""),
+    b"PING ": Ping(b""),
+    b"PING hello  you ": Ping(b"hello  you "),
+    b"PING  hello": Ping(b" hello"),
+    b"INFO": Info(),
+    b"info  ": Info(),
+    b"QUIT": Quit(),
+    b"quit": Quit(),
+    b"exit": Quit(),
+    b"EXIT ": Quit(),
+    b"bye": Quit(),
+    b"HELP": Help(b""),
+    b"help ": Help(b""),
+    b"?": Help(b""),
+    b"? sub": Help(b"SUB"),
+    b"HELP Sub": Help(b"SUB"),
+    b"HELP frobnicate": Help(b"FROBNICATE"),
+    b"HELP bye": Help(b"QUIT"),
+    b"HELP exit": Help(b"QUIT"),
+    b"HELP ?": Help(b"HELP"),
+}
+
+
+@pytest.mark.parametrize(("line", "command"), RIGHT.items(), ids=repr)
+def test_a_line_that_is_right(line: bytes, command: Command) -> None:
+    """What is typed rightly is the command it means."""
+    assert decode(line) == command
+
+
+def code_of(line: bytes) -> Code:
+    command = decode(line)
+    assert isinstance(command, Mistake), command
+    return command.refusal.code
+
+
+MISUSED = {
+    "PUB": ["", " ", " a", "  a", "   "],
+    "pub": ["", " ", " a", "  a", "   "],
+    "EMIT": ["", " ", " a", " a ", " a b", " a  b", "  a  b", "   "],
+    "SUB": ["", " ", " a b", " a last", " a last=", " a last=x", " a last=-1", " a last=+1", " a last=1.0"]
+    + [" a last=1 last=1", " a since=1 since=2", " a LAST=1", " a Presence=on", " a frob=1", " a =", " a =1"]
+    + [" a presence=off", " a presence=", " a presence=ON", " a echo=on", " a echo=OFF", " a epoch=a epoch=b"]
+    + [" a last=9007199254740992", f" a last={'9' * 10_000}", " a last=1_0", " a last=٣", " a last =1", " a last= 1"],
+    "UNSUB": ["", " ", " a b"],
+    "HIST": ["", " a b", " a epoch=e", " a presence=on", " a last=x", " a since=", " a last=1 last=2"],
+    "WHO": ["", " ", " a b"],
+    "NICK": ["", "  ", " a b"],
+    "QUIET": ["", " ", " ON", " yes", " on off", " on on"],
+    "INFO": [" x"],
+    "QUIT": [" now"],
+    "bye": [" bye"],
+    "HELP": [" SUB PUB"],
+    "?": [" ? ?"],
+}
+
+
+@pytest.mark.parametrize(
+    "line", [verb + rest for verb, rests in MISUSED.items() for rest in rests], ids=lambda line: repr(line[:40])
+)
+def test_a_line_with_wrong_arguments(line: str) -> None:
+    """A verb with missing, wrong, doubled or too many arguments is a bad argument, and the words show its usage."""
+    command = decode(line.encode())
+    assert isinstance(command, Mistake), command
+    assert command.refusal.code is Code.BAD_ARGUMENT
+    verb = {"BYE": "QUIT", "?": "HELP"}.get(line.split()[0].upper(), line.split()[0].upper())
+    assert command.refusal.words.endswith(USAGE[verb.encode()])
+    assert len(command.refusal.words) < 300
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"frob", b"SUBSCRIBE a", b"PUB\ta b", b"\tPUB a b", b"\x04", b"??", b'{"type":"ping"}', "ＰＵＢ a b".encode()]
+    + [b"GET / HTTP/1.1", b"P" * 65_536, b"\x00", "ſub a".encode()],
+    ids=lambda line: repr(line[:20]),
+)
+def test_a_verb_that_nobody_knows(line: bytes) -> None:
+    """The answer to an unknown command names HELP and QUIT."""
+    command = decode(line)
+    assert isinstance(command, Mistake)
+    assert command.refusal.code is Code.UNKNOWN_COMMAND
+    assert "HELP" in command.refusal.words and "QUIT" in command.refusal.words
+
+
+@pytest.mark.parametrize("line", [b"PUB a \xff", b"\xff", b"pub a \xc0\x80", b"SUB \xed\xa0\x80", b"PING \xe2\x82"])
+def test_a_line_that_is_not_utf8(line: bytes) -> None:
+    """No command is read from what is not UTF-8."""
+    assert code_of(line) is Code.NOT_UTF8
+
+
+@pytest.mark.parametrize("line", [b"", b" ", b"     "])
+def test_an_empty_line_is_ignored(line: bytes) -> None:
+    """An empty line is no command."""
+    assert decode(line) is None
+
+
+def test_names_are_left_to_the_broker() -> None:
+    """The codec does not judge names: the broker does, for every dialect alike."""
+    assert decode(b"SUB *") == Subscribe(b"*")
+    assert decode(b"NICK " + b"x" * 100) == Nick(b"x" * 100)
+
+
+VERBS = st.sampled_from([*USAGE, b"?", b"bye", b"frob", b""])
+WORDS = st.sampled_from(
+    [b" ", b"  ", b"a", b"last=", b"since=1", b"=", b"on", b'{"', b"[1]", b"\xff", b"9" * 20, b"\x00"]
+)
+
+
+@given(st.binary() | st.builds(lambda verb, words: verb + b"".join(words), VERBS, st.lists(WORDS | st.binary())))
+def test_any_bytes_give_a_command_or_a_named_error(line: bytes) -> None:
+    """Any bytes give a command, or a mistake with a code of the catalogue, never an exception."""
+    command = decode(line)
+    if isinstance(command, Mistake):
+        assert command.refusal.code in (Code.NOT_UTF8, Code.BAD_ARGUMENT, Code.UNKNOWN_COMMAND)
+    assert command is None or isinstance(command, Command)
