@@ -103,7 +103,8 @@ def _read_help(rest: bytes) -> Command:
     words = _words(rest)
     if len(words) > 1:
         raise _Misused
-    return commands.Help(words[0].upper() if words else b"")
+    verb = words[0].upper() if words else b""
+    return commands.Help(_ALIASES.get(verb, verb))
 
 
 def _read_quiet(rest: bytes) -> Command:
