@@ -1,0 +1,36 @@
+#!/usr/bin/env node
+/**
+ * Reads a channel and publishes to it from Node, without any package: once over a plain TCP socket, as a terminal would, and,
+ * where Node has a WebSocket (22 and newer; 20 with --experimental-websocket), once more with the client that pages use.
+ *
+ *     node examples/node_client.mjs [channel [host [line port [web port]]]]
+ *     node examples/node_client.mjs kitchen 127.0.0.1 8081 8082
+ */
+
+import { createConnection } from 'node:net';
+import { createInterface } from 'node:readline';
+
+const [channel = 'kitchen', host = '127.0.0.1', linePort = '8081', webPort = '8082'] = process.argv.slice(2);
+
+function speakLines() {
+  const socket = createConnection({ host, port: Number(linePort) });
+  socket.on('error', (error) => console.error(`lines: ${error.message}`));
+  socket.on('close', () => setTimeout(speakLines, 1000 + 1000 * Math.random()));
+  socket.write(`NICK node\nSUB ${channel}\nPUB ${channel} hello over TCP\n`);
+  // readline joins what packets have cut, and Node decodes UTF-8 across the cuts.
+  createInterface({ input: socket.setEncoding('utf8'), crlfDelay: Infinity }).on('line', (line) => console.log(`lines: ${line}`));
+}
+
+async function speakAsPagesDo() {
+  const { connect } = await import('../twistedsock/static/sockbridge.js'); // or a copy of http://127.0.0.1:8082/sockbridge.js
+  const client = connect(`ws://${host}:${webPort}/ws`);
+  client.addEventListener('open', ({ detail }) => console.log(`page: connected as ${detail.id}, from ${detail.from} to ${detail.to}`));
+  client.addEventListener('waiting', ({ detail }) => console.error(`page: next try in ${detail.delay} ms`));
+  client.subscribe(channel, ({ offset, from, data }) => console.log(`page: ${offset} ${from}`, data));
+  const offset = await client.publish(channel, { hello: 'over a WebSocket' });
+  console.log(`page: published as ${offset}`);
+}
+
+speakLines();
+if (globalThis.WebSocket) await speakAsPagesDo();
+else console.log('page: this Node has no WebSocket; use 22 or newer, or --experimental-websocket');

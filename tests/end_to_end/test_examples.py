@@ -1,0 +1,216 @@
+"""Each file in examples/ does what its first lines say, against a real bridge."""
+
+import functools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+pytestmark = pytest.mark.end_to_end
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+CHROMIUM = "/usr/bin/chromium"
+
+
+class Program:
+    """A running example and what it has said so far."""
+
+    def __init__(self, folder: Path, command: list[str], eventually: Callable[..., Any]) -> None:
+        self._output = folder / "output"
+        self._eventually = eventually
+        with self._output.open("wb") as output:
+            # A group of its own, as a shell script has children.
+            self.process = subprocess.Popen(
+                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def says(self, words: str) -> None:
+        self._eventually(lambda: words in self.output(), f"{words!r} from the example, which said: {self.output()}")
+
+    def output(self) -> str:
+        return self._output.read_text()
+
+    def stop(self) -> None:
+        os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.wait()
+
+
+Run = Callable[..., Program]
+
+
+@pytest.fixture
+def run(tmp_path: Path, eventually: Callable[..., Any]) -> Iterator[Run]:
+    """Start an example by the words of its command."""
+    programs = []
+
+    def running(*command: str) -> Program:
+        programs.append(Program(tmp_path, [*command], eventually))
+        return programs[-1]
+
+    yield running
+    for program in programs:
+        program.stop()
+
+
+def port_of(address: str) -> str:
+    return address.rstrip("/").rpartition(":")[2]
+
+
+def test_the_thermometer_publishes_what_it_measures(bridge: Any, call: Any, run: Run, channel: str) -> None:
+    reader = call(bridge.lines[0])
+    reader.ask(f"SUB {channel}")
+    run("sh", str(EXAMPLES / "thermometer.sh"), channel, "127.0.0.1", port_of(bridge.lines[0]))
+    for offset in (1, 2):
+        heard = reader.hear()
+        assert heard.startswith(f'MSG {channel} {offset} thermometer {{"celsius": '), heard
+
+
+def test_the_thermometer_keeps_to_what_every_shell_knows() -> None:
+    """dash is the strictest there is here; it says what it cannot read."""
+    checked = subprocess.run(["dash", "-n", EXAMPLES / "thermometer.sh"], capture_output=True, text=True)
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_the_python_socket_shows_what_is_published(
+    bridge: Any, call: Any, run: Run, channel: str, wait_for_a_reader: Any
+) -> None:
+    reader = run(sys.executable, str(EXAMPLES / "python_socket.py"), channel, "127.0.0.1", port_of(bridge.lines[0]))
+    writer = call(bridge.lines[0])
+    wait_for_a_reader(writer)
+    writer.say("NICK ann", f"PUB {channel} hello  there", f"EMIT {channel} alarm smoke")
+    reader.says("1 ann: hello  there\n2 ann (alarm): smoke\n")
+
+
+def test_the_twisted_client_answers(bridge: Any, call: Any, run: Run, channel: str, wait_for_a_reader: Any) -> None:
+    run(sys.executable, str(EXAMPLES / "twisted_client.py"), channel, f"tcp:127.0.0.1:{port_of(bridge.lines[0])}")
+    writer = call(bridge.lines[0])
+    wait_for_a_reader(writer)
+    writer.say("NICK ann", f"SUB {channel}", f"PUB {channel} ping")
+    assert writer.hear_until("MSG ")[-1] == f"MSG {channel} 1 ann ping"
+    assert writer.hear() == f"MSG {channel} 2 pong pong, ann"
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [("python_socket.py", "kitchen 127.0.0.1 {port}"), ("twisted_client.py", "kitchen tcp:127.0.0.1:{port}")],
+)
+def test_a_client_that_was_cut_off_goes_on_where_it_was(script: str, arguments: str, run: Run) -> None:
+    """The bridge is played by the test here, as a real one does not cut anybody off."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        port = server.getsockname()[1]
+        client = run(sys.executable, str(EXAMPLES / script), *arguments.format(port=port).split())
+        with accept(server) as first:
+            assert subscription(first) == "SUB kitchen"
+            first.write("WELCOME …\nOK kitchen offset=6 epoch=5f2c1a\nMSG kitchen 7 ann seven\n")
+            first.flush()
+            client.says("seven")
+        with accept(server) as second:
+            assert subscription(second) == "SUB kitchen since=7 epoch=5f2c1a"
+            second.write("WELCOME …\nOK kitchen offset=9 epoch=5f2c1a recovered=yes\nMSG kitchen 8 ann eight\n")
+            second.flush()
+            client.says("eight")
+
+
+def accept(server: socket.socket) -> Any:
+    """The next connection, as a text file."""
+    connection, _ = server.accept()
+    connection.settimeout(20)
+    with connection:  # the file keeps it open
+        return connection.makefile("rw", encoding="utf-8", newline="\n")
+
+
+def subscription(client: Any) -> str:
+    """The first SUB, without the wish to be left out oneself."""
+    for line in client:
+        if line.startswith("SUB"):
+            return str(line.strip().removesuffix(" echo=off"))
+    raise AssertionError("the client has gone without a SUB")
+
+
+def test_the_node_client_speaks_lines(bridge: Any, call: Any, run: Run, channel: str) -> None:
+    reader = call(bridge.lines[0])
+    reader.ask(f"SUB {channel}")
+    ports = port_of(bridge.lines[0]), port_of(bridge.page)
+    node = run("node", str(EXAMPLES / "node_client.mjs"), channel, "127.0.0.1", *ports)
+    assert reader.hear() == f"MSG {channel} 1 node hello over TCP"
+    node.says(f"lines: MSG {channel} 1 node hello over TCP")
+
+
+def test_the_node_client_speaks_as_pages_do(bridge: Any, call: Any, run: Run, channel: str) -> None:
+    reader = call(bridge.lines[0])
+    reader.ask(f"SUB {channel}")
+    ports = port_of(bridge.lines[0]), port_of(bridge.page)
+    script = str(EXAMPLES / "node_client.mjs")
+    node = run("node", *node_options(), script, channel, "127.0.0.1", *ports)
+    heard = [reader.hear(), reader.hear()]
+    assert any(line.endswith(' {"hello":"over a WebSocket"}') for line in heard), heard
+    node.says("page: published as ")
+
+
+def node_options() -> list[str]:
+    """Node 20 and 21 have a WebSocket, but hide it."""
+    probe = "process.exit(globalThis.WebSocket ? 0 : 1)"
+    return [] if subprocess.run(["node", "-e", probe]).returncode == 0 else ["--experimental-websocket"]
+
+
+@pytest.fixture
+def wait_for_a_reader(eventually: Callable[..., Any], channel: str) -> Callable[[Any], None]:
+    """Wait until somebody reads the test's channel; the client given asks who."""
+
+    def somebody(client: Any) -> bool:
+        client.say(f"WHO {channel}")
+        return client.hear_until("OK ")[-1] != "OK 0"
+
+    return lambda client: eventually(lambda: somebody(client), f"a reader of {channel}")
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[str]:
+    """Another server that has the examples: its origin."""
+    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *arguments: None})
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(EXAMPLES))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_the_chat_is_served_from_elsewhere_and_talks_with_a_terminal(start: Any, call: Any, elsewhere: str) -> None:
+    bridge = start("--allow-origin", elsewhere)
+    terminal = call(bridge.lines[0])
+    terminal.ask("NICK bob")
+    terminal.ask("SUB chat")
+    with sync_playwright() as program:
+        browser = program.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(f"{elsewhere}/chat.html?bridge={bridge.page.rstrip('/')}")
+        page.get_by_text("open · 2 are here").wait_for()
+        page.get_by_label("your name").fill("ann")
+        page.get_by_label("say something").fill("<b>hello</b>")
+        page.get_by_role("button").click()
+        assert terminal.hear() == "MSG chat 1 ann <b>hello</b>"
+        terminal.say("PUB chat hello yourself")
+        page.get_by_text("hello yourself").wait_for()
+        assert page.get_by_text("<b>hello</b>").is_visible()
+        browser.close()
+
+
+def test_every_example_is_listed_and_run() -> None:
+    """A new one needs a line in the README, and a test here."""
+    ours = Path(__file__).read_text(encoding="utf-8")
+    listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    for path in EXAMPLES.iterdir():
+        if path.name not in ("README.md", "__pycache__"):
+            assert f"]({path.name})" in listed
+            assert path.name in ours
