@@ -6,20 +6,20 @@
 
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from twistedsock.backplane.memory import MemoryBackplane
 from twistedsock.core.bridge import Bridge, build
 from twistedsock.core.dialect import Dialect, Ending, Ends, Position
-from twistedsock.core.errors import UNAVAILABLE, Refusal
+from twistedsock.core.errors import UNAVAILABLE
 from twistedsock.core.events import Event, Member, PresenceChange
 from twistedsock.core.later import Later
 from twistedsock.core.limits import Limits
 from twistedsock.core.reader import WRITING, Peer
 from twistedsock.core.session import Session
 from twistedsock.wire import json_commands, line_commands
-from twistedsock.wire.conversation import Conversation, Decode
+from twistedsock.wire.conversation import Codec, Conversation
 from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
 from twistedsock.wire.lines import LineSplitter
 
@@ -134,11 +134,13 @@ class LateBackplane:
 
     # What the broker asks.
 
-    def publish(self, channel: bytes, publisher: Peer, name: bytes, payload: bytes, is_json: bool) -> Later[int]:
+    def publish(
+        self, channel: bytes, publisher: Peer, name: bytes, payloads: Sequence[bytes], is_json: bool
+    ) -> Later[int]:
         # The nick is the one of now, not of later.
         now = Peer(publisher.id)
         now.nick = publisher.nick
-        return self._ask(lambda: self._inner.publish(channel, now, name, payload, is_json))
+        return self._ask(lambda: self._inner.publish(channel, now, name, payloads, is_json))
 
     def open(self, channel: bytes) -> Later[Position]:
         return self._ask(lambda: self._inner.open(channel))
@@ -162,8 +164,8 @@ class LateBackplane:
 
     # What the inner backplane tells.
 
-    def deliver(self, name: bytes, epoch: bytes, event: Event) -> None:
-        self._delivered.append(lambda: self._node.deliver(name, epoch, event))
+    def deliver(self, name: bytes, epoch: bytes, events: Sequence[Event]) -> None:
+        self._delivered.append(lambda: self._node.deliver(name, epoch, events))
 
     def change_presence(self, name: bytes, change: PresenceChange) -> None:
         self._delivered.append(lambda: self._node.change_presence(name, change))
@@ -181,7 +183,7 @@ class LateBackplane:
 class FakePeer:
     """A connected peer, as a test sees it: ``says`` what it types, ``hears`` what has come since the last look."""
 
-    def __init__(self, hall: "Hall", dialect: Dialect, decode: Decode) -> None:
+    def __init__(self, hall: "Hall", dialect: Dialect, codec: Codec) -> None:
         self.hall = hall
         self.outlet = FakeOutlet()
         self.ending: Ending | None = None
@@ -189,7 +191,7 @@ class FakePeer:
         self.faults = 0
         self.session = Session(hall.bridge, dialect, self.outlet, ENDS, self._hang_up)
         self.outlet.on_drained = self.session.drained
-        self.conversation = Conversation(self.session, decode, self._pause, self._resume, self._report)
+        self.conversation = Conversation(self.session, codec, self._pause, self._resume, self._report)
         self.session.welcome()
         self._looked = 0
 
@@ -229,7 +231,7 @@ class LinePeer(FakePeer):
 
     def __init__(self, hall: "Hall") -> None:
         self._splitter = LineSplitter(hall.bridge.limits.max_line)
-        super().__init__(hall, LINES, line_commands.decode)
+        super().__init__(hall, LINES, line_commands)
 
     def sends(self, data: bytes) -> None:
         """Bytes come in from the socket."""
@@ -267,7 +269,7 @@ class MessagePeer(FakePeer):
     """Speaks lines in WebSocket messages."""
 
     def __init__(self, hall: "Hall") -> None:
-        super().__init__(hall, LINES_IN_MESSAGES, line_commands.decode)
+        super().__init__(hall, LINES_IN_MESSAGES, line_commands)
 
     def says(self, *lines: str) -> None:
         self.receives(*(line.encode() for line in lines))
@@ -280,7 +282,7 @@ class JsonPeer(FakePeer):
     """Speaks JSON in WebSocket messages."""
 
     def __init__(self, hall: "Hall") -> None:
-        super().__init__(hall, JSON_IN_MESSAGES, json_commands.decode)
+        super().__init__(hall, JSON_IN_MESSAGES, json_commands)
 
     def says(self, *messages: dict[str, Any]) -> None:
         self.receives(*(json.dumps(message).encode() for message in messages))

@@ -26,8 +26,8 @@ def test_what_becomes_dirty_asks_for_one_turn() -> None:
     scheduled: list[Callable[[], None]] = []
     bridge = build(backplane, Limits(), "1.2", lambda: 5.0, scheduled.append, lambda: b"a")
     backplane.attach(bridge.broker)
-    bridge.broker.publish(Peer(b"p"), b"a", b"message", b"", False)
-    bridge.broker.publish(Peer(b"p"), b"b", b"message", b"", False)
+    bridge.broker.publish(Peer(b"p"), b"a", b"message", [b""], False)
+    bridge.broker.publish(Peer(b"p"), b"b", b"message", [b""], False)
     assert scheduled == [bridge.broker.turn]
 
 

@@ -18,7 +18,7 @@ NOBODY = Peer(b"p0")
 
 
 def publish(hall: Hall, channel: str, payload: bytes = b"x", name: bytes = b"message") -> Any:
-    return hall.broker.publish(NOBODY, channel.encode(), name, payload, False)
+    return hall.broker.publish(NOBODY, channel.encode(), name, [payload], False)
 
 
 def names(hall: Hall) -> str:
@@ -140,7 +140,7 @@ def test_an_event_may_come_before_the_answer_to_opening() -> None:
     hall = Hall(late=True)
     opening = hall.broker.open(b"a")
     assert isinstance(opening, Later)
-    hall.broker.deliver(b"a", b"e1", Event(1, b"p", b"p", b"message", b"x", False))
+    hall.broker.deliver(b"a", b"e1", [Event(1, b"p", b"p", b"message", b"x", False)])
     made = hall.broker.channels[b"a"]
     hall.backplane.release()
     heard: list[object] = []
@@ -150,7 +150,7 @@ def test_an_event_may_come_before_the_answer_to_opening() -> None:
 
 def test_a_channel_first_heard_of_by_an_event_goes_on_there() -> None:
     hall = Hall()
-    hall.broker.deliver(b"a", b"e7", Event(5, b"p", b"p", b"message", b"x", False))
+    hall.broker.deliver(b"a", b"e7", [Event(5, b"p", b"p", b"message", b"x", False)])
     channel = hall.broker.channels[b"a"]
     assert channel.position == Position(b"e7", 5)
     hall.turn()

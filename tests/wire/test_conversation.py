@@ -1,6 +1,7 @@
 """One command after the other, no faster than the session takes them, and nothing gets lost."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -167,7 +168,7 @@ def break_decoding(peer: LinePeer, monkeypatch: pytest.MonkeyPatch) -> None:
             raise ZeroDivisionError
         return line_commands.decode(line)
 
-    peer.conversation.decode = decode
+    peer.conversation.codec = SimpleNamespace(decode=decode, follow=line_commands.follow)
 
 
 def break_running(peer: LinePeer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The backplane of a single process: there are no others to reach."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twistedsock.core.dialect import Position
@@ -16,12 +16,12 @@ told truly that it missed nothing. About 250 bytes each; the longest closed is f
 class Node(Protocol):
     """What a backplane tells: the broker."""
 
-    def deliver(self, name: bytes, epoch: bytes, event: Event) -> None: ...
+    def deliver(self, name: bytes, epoch: bytes, events: Sequence[Event]) -> None: ...
     def change_presence(self, name: bytes, change: PresenceChange) -> None: ...
     def members_here(self, name: bytes) -> list[Member]: ...
 
 
-class Sequence:
+class Run:
     """The run of numbers of one channel."""
 
     __slots__ = ("epoch", "head")
@@ -37,27 +37,32 @@ class MemoryBackplane:
 
     def __init__(self, draw_epoch: Callable[[], bytes]) -> None:
         self._draw_epoch = draw_epoch
-        self._sequences: dict[bytes, Sequence] = {}
-        self._closed: OrderedDict[bytes, Sequence] = OrderedDict()
+        self._runs: dict[bytes, Run] = {}
+        self._closed: OrderedDict[bytes, Run] = OrderedDict()
         self._node: Node
 
     def attach(self, node: Node) -> None:
         """Name the node to tell. To be called once, before anything else."""
         self._node = node
 
-    def publish(self, channel: bytes, publisher: Peer, name: bytes, payload: bytes, is_json: bool) -> int:
-        sequence = self._sequences.get(channel) or self._begin(channel)
-        sequence.head = offset = sequence.head + 1
-        event = Event(offset, publisher.id, publisher.nick, name, payload, is_json)
-        self._node.deliver(channel, sequence.epoch, event)
-        return offset
+    def publish(self, channel: bytes, publisher: Peer, name: bytes, payloads: Sequence[bytes], is_json: bool) -> int:
+        run = self._runs.get(channel) or self._begin(channel)
+        first = run.head + 1
+        run.head += len(payloads)
+        id, nick = publisher.id, publisher.nick
+        self._node.deliver(
+            channel,
+            run.epoch,
+            [Event(offset, id, nick, name, payload, is_json) for offset, payload in enumerate(payloads, first)],
+        )
+        return first
 
     def open(self, channel: bytes) -> Position:
-        sequence = self._sequences.get(channel) or self._begin(channel)
-        return Position(sequence.epoch, sequence.head)
+        run = self._runs.get(channel) or self._begin(channel)
+        return Position(run.epoch, run.head)
 
     def close(self, channel: bytes) -> None:
-        self._closed[channel] = self._sequences.pop(channel)
+        self._closed[channel] = self._runs.pop(channel)
         if len(self._closed) > REMEMBERED:
             self._closed.popitem(last=False)
 
@@ -73,7 +78,7 @@ class MemoryBackplane:
     def members(self, channel: bytes) -> list[Member]:
         return self._node.members_here(channel)
 
-    def _begin(self, channel: bytes) -> Sequence:
-        sequence = self._closed.pop(channel, None) or Sequence(self._draw_epoch())
-        self._sequences[channel] = sequence
-        return sequence
+    def _begin(self, channel: bytes) -> Run:
+        run = self._closed.pop(channel, None) or Run(self._draw_epoch())
+        self._runs[channel] = run
+        return run

@@ -5,7 +5,7 @@ itself: one event at rest, hundreds in one send under fire.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twistedsock.core.channel import Channel
@@ -28,9 +28,10 @@ class Backplane(Protocol):
     the order of the offsets, without a gap; and the answer to a publish comes no later than its own delivery."""
 
     def publish(
-        self, channel: bytes, publisher: Peer, name: bytes, payload: bytes, is_json: bool
+        self, channel: bytes, publisher: Peer, name: bytes, payloads: Sequence[bytes], is_json: bool
     ) -> int | Refusal | Later[int]:
-        """Give an event its place and deliver it to every node that has the channel open; answers the offset."""
+        """Give events their places, which follow each other, and deliver them to every node that has the channel open;
+        answers the offset of the first."""
 
     def open(self, channel: bytes) -> Position | Refusal | Later[Position]:
         """Begin to deliver a channel to this node; answers where it stands."""
@@ -81,16 +82,16 @@ class Broker:
     # What sessions ask.
 
     def publish(
-        self, publisher: Peer, channel: bytes, name: bytes, payload: bytes, is_json: bool
+        self, publisher: Peer, channel: bytes, name: bytes, payloads: Sequence[bytes], is_json: bool
     ) -> int | Refusal | Later[int]:
-        """Publish an event; answers its offset."""
+        """Publish events of one kind in a row; answers the offset of the first."""
         if channel not in self.channels:
             refusal = self._refuse_channel(channel)
             if refusal is not None:
                 return refusal
         if not is_event_name(name):
             return BAD_EVENT_NAME
-        return self._backplane.publish(channel, publisher, name, payload, is_json)
+        return self._backplane.publish(channel, publisher, name, payloads, is_json)
 
     def open(self, name: bytes) -> Channel | Refusal | Later[Channel]:
         """The channel of that name, made if need be. Who gets it and does not subscribe must ``forget_unused`` it."""
@@ -179,18 +180,18 @@ class Broker:
 
     # What the backplane tells.
 
-    def deliver(self, name: bytes, epoch: bytes, event: Event) -> None:
-        """The one door up: an event has got its place."""
+    def deliver(self, name: bytes, epoch: bytes, events: Sequence[Event]) -> None:
+        """The one door up: events have got their places, one after the other."""
         channel = self.channels.get(name)
         if channel is None:
-            channel = self._make(name, Position(epoch, event.offset - 1))
-        channel.head = event.offset
+            channel = self._make(name, Position(epoch, events[0].offset - 1))
+        channel.head = events[-1].offset
         if not channel.pending:
             self._mark(channel)
-        channel.pending.append(event)
-        size = len(event.payload)
-        channel.pending_size += size + EVENT_COST
-        self._waiting += size + FRAME_COST
+        channel.pending.extend(events)
+        size = sum([len(event.payload) for event in events])
+        channel.pending_size += size + EVENT_COST * len(events)
+        self._waiting += size + FRAME_COST * len(events)
         if self._waiting >= CHUNK_BYTES:
             self.urgent = True
 

@@ -23,6 +23,17 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
     tag: Tag = None
 
 
+class PublishRun(msgspec.Struct, frozen=True, gc=False):
+    """Several publishes in a row that differ in nothing but payload and tag: what a busy publisher sends. As one
+    command they cost a fraction of what they cost one by one."""
+
+    channel: bytes
+    payloads: list[bytes]
+    is_json: bool
+    name: bytes
+    tags: list[Tag]
+
+
 class Subscribe(msgspec.Struct, frozen=True, gc=False):
     channel: bytes
     last: int | None = None
@@ -90,5 +101,18 @@ class Mistake(msgspec.Struct, frozen=True, gc=False):
 
 
 Command = (
-    Publish | Subscribe | Unsubscribe | History | Who | Nick | Ping | Info | Help | Quiet | Quit | Interrupt | Mistake
+    Publish
+    | PublishRun
+    | Subscribe
+    | Unsubscribe
+    | History
+    | Who
+    | Nick
+    | Ping
+    | Info
+    | Help
+    | Quiet
+    | Quit
+    | Interrupt
+    | Mistake
 )

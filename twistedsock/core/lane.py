@@ -1,6 +1,8 @@
 """The readers of one channel that share one encoding: here one event becomes one piece of bytes for all of them."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 from twistedsock.core.dialect import Dialect
 from twistedsock.core.events import Event
@@ -15,13 +17,12 @@ def chunks(frames: list[bytes]) -> list[tuple[int, bytes]]:
     if len(joined) <= CHUNK_BYTES:
         return [(0, joined)]
     pieces: list[tuple[int, bytes]] = []
-    start = size = 0
-    for index, frame in enumerate(frames):
-        if size and size + len(frame) > CHUNK_BYTES:
-            pieces.append((start, b"".join(frames[start:index])))
-            start, size = index, 0
-        size += len(frame)
-    pieces.append((start, b"".join(frames[start:])))
+    ends = list(accumulate(map(len, frames)))
+    start = done = 0
+    while start < len(frames):
+        stop = max(start + 1, bisect_right(ends, done + CHUNK_BYTES))
+        pieces.append((start, b"".join(frames[start:stop])))
+        start, done = stop, ends[stop - 1]
     return pieces
 
 

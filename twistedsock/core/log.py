@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
-from twistedsock.core.events import Event, cost
+from twistedsock.core.events import EVENT_COST, Event, cost
 from twistedsock.core.limits import Limits
 
 AGE_STEPS = 64
@@ -45,8 +45,11 @@ class Log:
             self._marks[-1] = (self.end, self._marks[-1][1])
         else:
             self._marks.append((self.end, now + self._limits.history_age / AGE_STEPS))
-        while len(self._events) > self._limits.history_events or self.size > self._limits.history_bytes:
-            self._drop()
+        excess = len(self._events) - self._limits.history_events
+        if excess > 0:
+            self._drop(excess)
+        while self.size > self._limits.history_bytes:
+            self._drop(1)
         self.expire(now)
 
     def expire(self, now: float) -> None:
@@ -54,13 +57,12 @@ class Log:
         marks, oldest = self._marks, now - self._limits.history_age
         while marks and marks[0][1] <= oldest:
             end = marks.popleft()[0]
-            while self.first < end and self._events:
-                self._drop()
+            self._drop(min(max(0, end - self.first), len(self._events)))
 
     def shrink(self, size: int) -> None:
         """Let go the oldest events until they cost at most ``size``."""
         while self.size > size:
-            self._drop()
+            self._drop(1)
 
     def since(self, offset: int) -> Sequence[Event]:
         """The events after ``offset`` that are still there."""
@@ -76,6 +78,7 @@ class Log:
                 break
         return chosen
 
-    def _drop(self) -> None:
-        self.size -= cost(self._events.popleft())
-        self.first += 1
+    def _drop(self, count: int) -> None:
+        oldest = self._events.popleft
+        self.size -= sum([len(oldest().payload) for _ in range(count)]) + EVENT_COST * count
+        self.first += count

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from twistedsock.core import commands, errors
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.channel import Channel
-from twistedsock.core.commands import Command, Publish, Tag
+from twistedsock.core.commands import Command, Publish, PublishRun, Tag
 from twistedsock.core.dialect import Dialect, Ending, Ends, Facts
 from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.events import Event, Member
@@ -35,12 +35,12 @@ class State(Enum):
 
 
 class Slot:
-    """The place of a publish among the replies, while the backplane has not answered it."""
+    """The place of publishes among the replies, while the backplane has not answered them."""
 
-    __slots__ = ("outcome", "tag")
+    __slots__ = ("outcome", "tags")
 
-    def __init__(self, tag: Tag) -> None:
-        self.tag = tag
+    def __init__(self, tags: Sequence[Tag]) -> None:
+        self.tags = tags
         self.outcome: int | Refusal | None = None
 
 
@@ -54,6 +54,7 @@ class Session:
         "_busy",
         "_dialect",
         "_hang_up",
+        "_in_flight",
         "_out",
         "_out_size",
         "_outlet",
@@ -97,6 +98,7 @@ class Session:
         self._busy = False
         # Made when the first publish has to wait, as an empty deque is a third of an idle session.
         self._slots: deque[Slot] | None = None
+        self._in_flight = 0
         self._postponed: Command | None = None
         self._pieces: Iterator[bytes] | None = None
         bridge.roster.add(self)
@@ -113,7 +115,7 @@ class Session:
         """Carry out one command. Afterwards, while ``stalled``, no other must be given."""
         if self.state is not State.OPEN:
             return
-        if self._slots and not isinstance(command, Publish | commands.Interrupt):
+        if self._slots and not isinstance(command, Publish | PublishRun | commands.Interrupt):
             self._postponed = command
             self._stall()
         else:
@@ -166,26 +168,36 @@ class Session:
     # The commands.
 
     def _publish(self, command: Publish) -> None:
-        answer = self._broker.publish(self.peer, command.channel, command.name, command.payload, command.is_json)
+        self._publish_all(command.channel, command.name, (command.payload,), command.is_json, (command.tag,))
+
+    def _publish_run(self, command: PublishRun) -> None:
+        self._publish_all(command.channel, command.name, command.payloads, command.is_json, command.tags)
+
+    def _publish_all(
+        self, channel: bytes, name: bytes, payloads: Sequence[bytes], is_json: bool, tags: Sequence[Tag]
+    ) -> None:
+        answer = self._broker.publish(self.peer, channel, name, payloads, is_json)
         if not self._slots and not isinstance(answer, Later):
-            self._say_published(command.tag, answer)
+            self._say_published(tags, answer)
         else:
             if self._slots is None:
                 self._slots = deque()
-            slots, slot = self._slots, Slot(command.tag)
+            slots, slot = self._slots, Slot(tags)
             slots.append(slot)
+            self._in_flight += len(tags)
             when_known(answer, partial(self._settle, slots, slot))
-            if len(slots) >= PUBLISHES_IN_FLIGHT:
+            if self._in_flight >= PUBLISHES_IN_FLIGHT:
                 self._stall()
         if self._broker.urgent:
             self.flush()
             self._broker.flush()
 
-    def _say_published(self, tag: Tag, outcome: int | Refusal) -> None:
+    def _say_published(self, tags: Sequence[Tag], outcome: int | Refusal) -> None:
         if isinstance(outcome, Refusal):
-            self._refuse(tag, outcome)
+            for tag in tags:
+                self._refuse(tag, outcome)
         elif not self._quiet:
-            self._say(self._dialect.published(tag, outcome))
+            self._say(self._dialect.published_all(tags, outcome))
 
     def _settle(self, slots: deque[Slot], slot: Slot, outcome: int | Refusal) -> None:
         slot.outcome = outcome
@@ -196,12 +208,14 @@ class Session:
             self._outlet.blocked |= HELD
             return
         while slots and (settled := slots[0].outcome) is not None:
-            self._say_published(slots.popleft().tag, settled)
+            tags = slots.popleft().tags
+            self._in_flight -= len(tags)
+            self._say_published(tags, settled)
         self.flush()
         if not any(slot.outcome is not None for slot in slots):
             self._release()
         if self._postponed is None:
-            if self._busy and len(slots) < PUBLISHES_IN_FLIGHT:
+            if self._busy and self._in_flight < PUBLISHES_IN_FLIGHT:
                 self._unstall()
         elif not slots:
             command, self._postponed = self._postponed, None
@@ -321,6 +335,7 @@ class Session:
 
     _STEPS: ClassVar[dict[type[Command], Callable[["Session", Any], None]]] = {
         Publish: _publish,
+        PublishRun: _publish_run,
         commands.Subscribe: _subscribe,
         commands.Unsubscribe: _unsubscribe,
         commands.History: _history,

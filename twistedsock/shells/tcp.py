@@ -15,10 +15,10 @@ from twistedsock.shells.closing import close_kindly
 from twistedsock.shells.faults import report_fault
 from twistedsock.shells.outlets import let_go, outlet_of
 from twistedsock.shells.sockets import ends_of, host_of, tune
+from twistedsock.wire import line_commands
 from twistedsock.wire.conversation import Conversation
 from twistedsock.wire.dialects import LINES
-from twistedsock.wire.http_head import is_request_line, wrong_door
-from twistedsock.wire.line_commands import decode
+from twistedsock.wire.http_head import MOST_METHOD, begins_request, is_request_line, wrong_door
 from twistedsock.wire.lines import Item, LineSplitter
 from twistedsock.wire.telnet import IAC, TelnetFilter
 
@@ -33,6 +33,7 @@ class LineProtocol(Protocol):
     _telnet: TelnetFilter | None = None
     _closing: Any = None
     _spoken = False
+    _first = b""
 
     def connectionMade(self) -> None:
         factory, transport = self.factory, self.transport
@@ -47,7 +48,7 @@ class LineProtocol(Protocol):
         self._outlet = outlet_of(transport, factory.reactor)
         session = Session(factory.bridge, LINES, self._outlet, ends_of(transport), self._hang_up)
         self._outlet.on_drained = session.drained
-        self._conversation = Conversation(session, decode, transport.pauseProducing, self._resume, report_fault)
+        self._conversation = Conversation(session, line_commands, transport.pauseProducing, self._resume, report_fault)
         session.welcome()
 
     def dataReceived(self, data: bytes) -> None:
@@ -60,10 +61,12 @@ class LineProtocol(Protocol):
             if answer:
                 self._outlet.write(answer)
         items: list[Any] = list(self._splitter.feed(data))
-        if items and not self._spoken:
-            self._spoken = True
-            if self._is_wrong_door(items[0]):
-                return
+        if not self._spoken:
+            self._first = (self._first + data)[:MOST_METHOD]
+            if items:
+                self._spoken = True
+                if self._is_wrong_door(items[0]):
+                    return
         items += [Interrupt()] * min(interrupts, 1)
         self._conversation.receive(items)
 
@@ -86,7 +89,8 @@ class LineProtocol(Protocol):
             self.factory.bridge.admission.leave(self._address)
 
     def _is_wrong_door(self, first: Item) -> bool:
-        if not isinstance(first, bytes) or not is_request_line(first):
+        # A page may ask for a path that is longer than a line of ours; the line is gone then, but for its beginning.
+        if not (is_request_line(first) if isinstance(first, bytes) else begins_request(self._first)):
             return False
         self._outlet.write(wrong_door(self.factory.web_address))
         self._hang_up(Ending.POLICY)

@@ -18,7 +18,7 @@ from twistedsock.shells.light import Light
 from twistedsock.shells.outlets import let_go, outlet_of
 from twistedsock.shells.sockets import ends_of
 from twistedsock.wire import json_commands, line_commands
-from twistedsock.wire.conversation import Conversation
+from twistedsock.wire.conversation import Codec, Conversation
 from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES_IN_MESSAGES
 from twistedsock.wire.frames import PlainFrames
 
@@ -63,9 +63,9 @@ class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
         dialect = LINES_IN_MESSAGES if lines else JSON_IN_MESSAGES
         session = Session(factory.bridge, dialect, self._outlet, ends_of(transport), self._hang_up)
         self._outlet.on_drained = session.drained
-        decode = line_commands.decode if lines else json_commands.decode
+        codec: Codec = line_commands if lines else json_commands
         self._lines = lines
-        self._conversation = Conversation(session, decode, transport.pauseProducing, self._resume, report_fault)
+        self._conversation = Conversation(session, codec, transport.pauseProducing, self._resume, report_fault)
         self.lighten()
         session.welcome()
 
@@ -118,7 +118,7 @@ class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
             self._undecided = False
             if not messages[0].startswith(b"{"):
                 self._lines = True
-                conversation.decode = line_commands.decode
+                conversation.codec = line_commands
                 conversation.session.speak(LINES_IN_MESSAGES)
         if self._lines:
             messages = [line.removesuffix(b"\r") for message in messages for line in message.split(b"\n")]

@@ -2,31 +2,44 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from twistedsock.core import commands
-from twistedsock.core.commands import Command, Mistake
+from twistedsock.core.commands import Command, Mistake, Publish, PublishRun, Tag
 from twistedsock.core.errors import INTERNAL
 from twistedsock.core.session import Session
 
-Decode = Callable[[bytes], Command | None]
+
+class Codec(Protocol):
+    """The inward half of a dialect; the modules ``line_commands`` and ``json_commands`` are the two."""
+
+    def decode(self, message: bytes) -> Command | None:
+        """The command that a message asks for; None for nothing."""
+
+    def follow(self, first: Publish, items: Sequence[object], position: int) -> tuple[list[bytes], list[Tag]]:
+        """Payloads and tags of the messages from ``position`` on that belong to a run with ``first``."""
+
+
+def _tags(command: Command | None) -> list[Tag]:
+    return command.tags if isinstance(command, PublishRun) else [getattr(command, "tag", None)]
 
 
 class Conversation:
     """``pause`` and ``resume`` stop and start the reading from the socket. What has been read already waits here:
     at most what the shell reads at once. ``report`` is called where a fault of ours is being handled, to log it."""
 
-    __slots__ = ("_backlog", "_pause", "_report", "_resume", "decode", "session")
+    __slots__ = ("_backlog", "_pause", "_report", "_resume", "codec", "session")
 
     def __init__(
         self,
         session: Session,
-        decode: Decode,
+        codec: Codec,
         pause: Callable[[], object],
         resume: Callable[[], object],
         report: Callable[[], object],
     ) -> None:
         self.session = session
-        self.decode = decode
+        self.codec = codec
         self._backlog: deque[bytes | Command] | None = None
         self._pause = pause
         self._resume = resume
@@ -38,23 +51,39 @@ class Conversation:
         if self._backlog is not None:
             self._backlog.extend(messages)
             return
-        session, decode = self.session, self.decode
-        for position, message in enumerate(messages):
+        session, decode = self.session, self.codec.decode
+        position, end = 0, len(messages)
+        while position < end:
+            message = messages[position]
+            position += 1
             command: Command | None = None
             try:
                 command = decode(message) if isinstance(message, bytes) else message
+                if isinstance(command, Publish) and position < end:
+                    command, position = self._gather(command, messages, position)
                 if command is not None:
                     session.run(command)
             except Exception:
                 self._report()
-                # With the tag, if it got so far: who waits for that answer must hear it.
-                session.run(Mistake(INTERNAL, getattr(command, "tag", None)))
+                # With the tags, if it got so far: who waits for that answer must hear it.
+                for tag in _tags(command):
+                    session.run(Mistake(INTERNAL, tag))
             if session.stalled:
-                self._wait(messages[position + 1 :])
+                self._wait(messages[position:])
                 return
         session.flush()
         if session.stalled:
             self._wait(())
+
+    def _gather(self, first: Publish, messages: Sequence[object], position: int) -> tuple[Command, int]:
+        """Make one command of a run of publishes."""
+        payloads, tags = self.codec.follow(first, messages, position)
+        if not payloads:
+            return first, position
+        payloads.insert(0, first.payload)
+        tags.insert(0, first.tag)
+        run = PublishRun(first.channel, payloads, first.is_json, first.name, tags)
+        return run, position + len(payloads) - 1
 
     def finish(self) -> None:
         """The peer says nothing more: run and answer what came, then leave."""

@@ -13,6 +13,16 @@ def is_request_line(line: bytes) -> bool:
     return _REQUEST_LINE.match(line) is not None
 
 
+MOST_METHOD = 8
+"""Bytes of a line that ``begins_request`` wants to see."""
+
+
+def begins_request(start: bytes) -> bool:
+    """Whether a line of which only the start is known is the first of an HTTP request. These are the methods that a
+    browser sends for a page (and none of them is a verb of ours)."""
+    return start.startswith((b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH "))
+
+
 def wrong_door(web_address: str) -> bytes:
     """The answer of the line port to an HTTP request. ``web_address`` may be empty."""
     where = f"The web port is {web_address}" if web_address else "This server has no web port"

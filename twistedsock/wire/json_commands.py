@@ -1,14 +1,15 @@
 """JSON messages to commands."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from twistedsock.core import commands
-from twistedsock.core.commands import MOST, Command, Mistake, Tag
+from twistedsock.core.commands import MOST, Command, Mistake, Publish, Tag
 from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.names import DEFAULT_EVENT_NAME
 
@@ -73,6 +74,24 @@ def decode(message: bytes) -> Command:
     except _Misused as missing:
         words = f"{request.type} needs {missing}"
         return Mistake(Refusal(Code.BAD_ARGUMENT, words), tag)
+
+
+def follow(first: Publish, items: Sequence[object], position: int) -> tuple[list[bytes], list[Tag]]:
+    """What the messages from ``position`` on publish that differ from ``first`` in payload and id alone, up to the
+    first that is anything else."""
+    payloads: list[bytes] = []
+    tags: list[Tag] = []
+    for message in islice(items, position, None):
+        command = decode(message) if isinstance(message, bytes) else None
+        if not isinstance(command, Publish) or (command.channel, command.name, command.is_json) != (
+            first.channel,
+            first.name,
+            first.is_json,
+        ):
+            break
+        payloads.append(command.payload)
+        tags.append(command.tag)
+    return payloads, tags
 
 
 def _is_tag(raw: bytes) -> bool:

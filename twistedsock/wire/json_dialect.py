@@ -57,6 +57,14 @@ class JsonDialect:
     def published(self, tag: Tag, offset: int) -> bytes:
         return self._frame(b'{"type":"ok","id":%b,"offset":%d}' % (tag, offset)) if tag is not None else b""
 
+    def published_all(self, tags: Sequence[Tag], first: int) -> bytes:
+        messages = [
+            b'{"type":"ok","id":%b,"offset":%d}' % (tag, offset)
+            for offset, tag in enumerate(tags, first)
+            if tag is not None
+        ]
+        return b"".join(self._frames(messages))
+
     def subscribed(self, tag: Tag, channel: bytes, position: Position, recovered: bool | None) -> bytes:
         told = b"" if recovered is None else b',"recovered":' + (b"true" if recovered else b"false")
         return self._ok(

@@ -1,11 +1,13 @@
 """Lines to commands: what a person, or a script, types."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 from twistedsock.core import commands
-from twistedsock.core.commands import MOST, Command, Mistake
+from twistedsock.core.commands import MOST, Command, Mistake, Publish, Tag
 from twistedsock.core.errors import Code, Refusal
-from twistedsock.wire.payloads import is_json, is_utf8
+from twistedsock.core.names import DEFAULT_EVENT_NAME
+from twistedsock.wire.payloads import JSON_START, is_json, is_utf8
 
 _NOT_UTF8 = Mistake(Refusal(Code.NOT_UTF8, "a line is UTF-8; this one was skipped"))
 _UNKNOWN = Mistake(Refusal(Code.UNKNOWN_COMMAND, "I do not know that; HELP tells what I know, QUIT leaves"))
@@ -22,6 +24,26 @@ def decode(line: bytes) -> Command | None:
     if not verb:
         return None
     return _parse(verb.upper(), rest)
+
+
+def follow(first: Publish, items: Sequence[object], position: int) -> tuple[list[bytes], list[Tag]]:
+    """What the lines from ``position`` on publish that differ from ``first`` in the payload alone, up to the first that
+    is anything else or needs a closer look. The tags are None, as always with lines."""
+    payloads: list[bytes] = []
+    if first.name == DEFAULT_EVENT_NAME:
+        prefix = b"PUB %b " % first.channel
+        size = len(prefix)
+        for line in islice(items, position, None):
+            if type(line) is not bytes or not line.startswith(prefix) or not line.isascii():
+                break
+            payload = line[size:]
+            if payload.startswith(JSON_START):
+                if is_json(payload) is not first.is_json:
+                    break
+            elif first.is_json:
+                break
+            payloads.append(payload)
+    return payloads, [None] * len(payloads)
 
 
 def _parse(verb: bytes, rest: bytes) -> Command:

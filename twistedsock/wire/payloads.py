@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import msgspec
 
-_JSON_START = (b"{", b"[", b'"')
+JSON_START = (b"{", b"[", b'"')
 # C0 except tab, and DEL. C1 is two bytes in UTF-8: C2 80 to C2 9F.
 _C0_DEL = bytes({*range(32), 127} - {9})
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")
@@ -31,7 +31,7 @@ def is_utf8(data: bytes) -> bool:
 
 def is_json(payload: bytes) -> bool:
     """Whether a payload typed on a line, valid UTF-8, is JSON: it begins like JSON and parses."""
-    if not payload.startswith(_JSON_START):
+    if not payload.startswith(JSON_START):
         return False
     try:
         _check(payload)
@@ -56,12 +56,17 @@ def for_json(payload: bytes, is_json: bool) -> bytes:
     return payload if is_json else quote(payload)
 
 
+def needs_no_care(text: bytes) -> bool:
+    """Whether there is nothing but ASCII without control characters, tab aside; False may be too careful."""
+    return text.isascii() and len(text.translate(None, _C0_DEL)) == len(text)
+
+
 def for_line(payload: bytes, is_json: bool) -> bytes:
     """The payload as text without line breaks or control characters."""
     if is_json:
         return _escape(payload.translate(_BREAKS))
     if (
-        payload.startswith(_JSON_START)
+        payload.startswith(JSON_START)
         or len(payload.translate(None, _C0_DEL)) != len(payload)
         or (not payload.isascii() and _C1.search(payload))
     ):
