@@ -1,0 +1,139 @@
+"""What makes the bridge fast, guarded without a clock: how often something is encoded, joined and sent."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from twistedsock.core.events import Event
+from twistedsock.core.limits import CHUNK_BYTES
+from twistedsock.testing import FakePeer, Hall
+from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
+
+READERS = 20
+EVENTS = 100
+
+DIALECTS = {"lines": LINES, "json": JSON_IN_MESSAGES, "lines in messages": LINES_IN_MESSAGES}
+
+
+class Counting:
+    """Counts what each dialect encodes, and keeps what each socket is offered."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.encoded: dict[str, int] = dict.fromkeys(DIALECTS, 0)
+        for name, dialect in DIALECTS.items():
+            monkeypatch.setattr(dialect, "events", self._count(name, dialect.events), raising=False)
+
+    def _count(self, name: str, encode: Any) -> Any:
+        def events(channel: bytes, events: Sequence[Event]) -> list[bytes]:
+            self.encoded[name] += len(events)
+            frames: list[bytes] = encode(channel, events)
+            return frames
+
+        return events
+
+
+def crowd(hall: Hall) -> list[FakePeer]:
+    """Readers of all three encodings on one channel, at rest."""
+    peers: list[FakePeer] = []
+    for _ in range(READERS):
+        line, message, json = hall.line_peer(), hall.message_peer(), hall.json_peer()
+        line.says("SUB k")
+        message.says("SUB k")
+        json.says({"type": "subscribe", "channel": "k"})
+        peers += [line, message, json]
+    hall.turn()
+    return peers
+
+
+def test_an_event_is_encoded_once_for_each_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many readers share it."""
+    counting = Counting(monkeypatch)
+    hall = Hall()
+    crowd(hall)
+    publisher = hall.line_peer()
+    publisher.says(*[f"PUB k {number}" for number in range(EVENTS)])
+    hall.turn()
+    assert counting.encoded == dict.fromkeys(DIALECTS, EVENTS)
+
+
+def test_a_turn_costs_one_send_for_each_reader() -> None:
+    """However many events it gathered, and from however many publishers."""
+    hall = Hall()
+    peers = crowd(hall)
+    before = [peer.outlet.sends for peer in peers]
+    for _ in range(3):
+        hall.line_peer().says(*[f"PUB k {number}" for number in range(EVENTS)])
+    hall.turn()
+    assert [peer.outlet.sends - sends for peer, sends in zip(peers, before, strict=True)] == [1] * len(peers)
+
+
+def test_the_replies_to_a_chunk_of_commands_are_one_send() -> None:
+    """A publisher that pipelines is answered as it asked: many at once."""
+    hall = Hall()
+    publisher = hall.line_peer()
+    before = publisher.outlet.sends
+    publisher.says(*[f"PUB k{number % 7} x" for number in range(EVENTS)])
+    assert publisher.outlet.sends - before == 1
+
+
+def test_readers_of_one_encoding_are_offered_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The very same object, so that a thousand readers cost no thousand copies."""
+    hall = Hall()
+    offered: list[bytes] = []
+    for _ in range(READERS):
+        peer = hall.line_peer()
+        monkeypatch.setattr(peer.outlet, "offer", lambda data: offered.append(data) or True)
+        peer.says("SUB k")
+    hall.line_peer().says("PUB k x")
+    hall.turn()
+    assert len(offered) == READERS
+    assert len({id(data) for data in offered}) == 1
+
+
+def test_those_who_stalled_together_share_what_they_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catching up is encoded once a turn, not once a reader."""
+    hall = Hall()
+    readers = [hall.line_peer() for _ in range(READERS)]
+    for reader in readers:
+        reader.says("SUB k")
+        reader.outlet.room = 0
+    publisher = hall.line_peer()
+    for number in range(EVENTS):
+        publisher.says(f"PUB k {number}")
+        hall.turn()
+    counting = Counting(monkeypatch)
+    for reader in readers:
+        reader.outlet.drain()
+    hall.turn()
+    assert counting.encoded["lines"] == EVENTS - 1  # the first had waited in their sockets
+    assert all(reader.hears()[-1].endswith(f" {EVENTS - 1}") for reader in readers)
+
+
+def test_a_stalled_reader_keeps_no_more_than_a_chunk() -> None:
+    """Whatever passes it by."""
+    hall = Hall()
+    peers = crowd(hall)
+    for peer in peers:
+        peer.outlet.room = 0
+    publisher = hall.line_peer()
+    for _ in range(50):
+        publisher.says(*["PUB k " + "x" * 1000] * 50)
+        hall.turn()
+    assert max(len(peer.outlet.waiting) for peer in peers) <= CHUNK_BYTES
+
+
+def test_publishes_in_a_row_reach_the_backplane_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk of them is one question, in both dialects."""
+    hall = Hall()
+    asked: list[int] = []
+    publish = hall.backplane.publish
+
+    def counted(channel: bytes, publisher: Any, name: bytes, payloads: Sequence[bytes], is_json: bool) -> Any:
+        asked.append(len(payloads))
+        return publish(channel, publisher, name, payloads, is_json)
+
+    monkeypatch.setattr(hall.backplane, "publish", counted)
+    hall.line_peer().says(*["PUB k x"] * EVENTS)
+    hall.json_peer().says(*[{"type": "publish", "id": 1, "channel": "k", "data": "x"}] * EVENTS)
+    assert asked == [EVENTS, EVENTS]
