@@ -1,11 +1,12 @@
 """Builds the bridge and its listeners; starts them, and lets the peers go in peace when they stop."""
 
 import secrets
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
@@ -39,6 +40,12 @@ _ID_LENGTH = 5
 class StartFailed(SystemExit, Exception):
     """The bridge cannot start; its text is one sentence. As a SystemExit it ends the process without a traceback, as an
     Exception it passes twistd's own tidying up (pid file, word to the waiting parent) on the way."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        # What Python says at the end goes to the log by now: twistd has put it in the place of stderr.
+        if sys.stderr is not sys.__stderr__:
+            print(words, file=sys.__stderr__)
 
 
 def draw_id() -> bytes:
@@ -140,7 +147,11 @@ class BridgeService(Service):
         super().stopService()
         if self._sweep.running:
             self._sweep.stop()
-        closing = [listener.port.stopListening() for listener in [*self.lines, *self.web] if listener.port is not None]
+        ports = [listener.port for listener in [*self.lines, *self.web] if listener.port is not None]
+        closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        return closed.addCallback(lambda result: self._dismiss_all())
+
+    def _dismiss_all(self) -> Deferred[None]:
         for session in self.bridge.roster:
             try:
                 session.dismiss(Ending.GOING_AWAY, b"the server is going away")
@@ -148,14 +159,14 @@ class BridgeService(Service):
                 self._log.failure("a peer could not be told that the server is going away")
         gone: Deferred[None] = Deferred()
         timeout = self._reactor.callLater(self._settings.drain, self._give_up, gone)
-        self.bridge.roster.when_empty(lambda: None if gone.called else gone.callback(None))
 
-        def done(result: None) -> Deferred[Any]:
+        def all_gone() -> None:
             if timeout.active():
                 timeout.cancel()
-            return DeferredList([closed for closed in closing if closed is not None])
+                gone.callback(None)
 
-        return gone.addCallback(done).addCallback(lambda result: None)
+        self.bridge.roster.when_empty(all_gone)
+        return gone
 
     def _schedule(self, turn: Callable[[], None]) -> None:
         self._reactor.callLater(0, turn)

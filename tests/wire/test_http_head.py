@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.wire.http_head import MOST_HEAD, RequestHead, is_request_line, read_head, refusal, wrong_door
+from twistedsock.wire.http_head import (
+    MOST_HEAD,
+    MOST_METHOD,
+    RequestHead,
+    begins_request,
+    is_request_line,
+    read_head,
+    refusal,
+    wrong_door,
+)
 
 REQUEST_LINES = {
     b"GET / HTTP/1.1": True,
@@ -161,3 +170,10 @@ def test_any_bytes_are_a_head_or_none(data: bytes) -> None:
 def test_the_bound_has_room_for_any_honest_head() -> None:
     """A browser's head with two full cookies passes; a megabyte would not."""
     assert 8192 * 2 <= MOST_HEAD < 65_536
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"), [(b"GET /aaa", True), (b"POST / a", True), (b"PUB kitc", False), (b"get / a", False)]
+)
+def test_the_start_of_a_request_is_known_where_the_rest_of_its_line_is_lost(start, expected):
+    assert begins_request(start[:MOST_METHOD]) is expected

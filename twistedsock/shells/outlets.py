@@ -11,6 +11,7 @@ from errno import EAGAIN, ENOBUFS
 from typing import Any
 
 from twisted.internet import tcp, unix
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
@@ -27,12 +28,14 @@ class SendAtOnce:
 
     blocked = 0
     on_drained: Callable[[], None] | None = None
+    _paused = False
 
     # What the transports have.
     connected: int
     disconnecting: int
     reactor: Any
     socket: Any
+    _tempDataBuffer: list[bytes]
 
     def offer(self, data: bytes) -> bool:
         if self.blocked:
@@ -85,8 +88,24 @@ class SendAtOnce:
         if self.on_drained is not None and self.connected and not self.blocked & WRITING:
             self.on_drained()
 
+    def pauseProducing(self) -> None:
+        self._paused = True
+        super().pauseProducing()  # type: ignore[misc]
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        super().resumeProducing()  # type: ignore[misc]
+
     def connectionLost(self, reason: Any) -> None:
         self.blocked |= LOST
+        if self._paused and self.on_drained is not None and reason.type is ConnectionLost:
+            # Broken while we had stopped reading: what came before is still to be read. Now that nothing waits to be
+            # written any more, whoever paused us goes on, reads to the break, and we come here once more.
+            self._paused = False
+            self.dataBuffer, self.offset = b"", 0
+            self._tempDataBuffer, self._tempDataLen = [], 0
+            self.stopWriting()
+            return
         self.on_drained = None
         super().connectionLost(reason)  # type: ignore[misc]
 

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from hashlib import sha256
 from http import HTTPStatus
 from importlib.resources import files
+from io import BytesIO
 from typing import Any
 
 import msgspec
 from twisted.web.resource import Resource
-from twisted.web.server import Site
+from twisted.web.server import Request, Site
 
 from twistedsock.core.bridge import Bridge
 
@@ -71,11 +72,23 @@ def refused(status: int, words: str, headers: dict[bytes, bytes] | None = None) 
     return Plain(words.encode() + b"\n", "text/plain", status, headers)
 
 
+class Bodiless(Request):
+    """A request whose body is thrown away as it comes: nothing here wants one, and Twisted would keep it all, however
+    long it is."""
+
+    def gotLength(self, length: int | None) -> None:
+        self.content = BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Forget it."""
+
+
 class BridgeSite(Site):
     """``/`` and its files, ``/bridge.json`` for the page, 426 at ``/ws``, 404 for the rest. What is asked for is not
     logged: a URL may hold a secret."""
 
     noisy = False
+    requestFactory = Bodiless
 
     def __init__(
         self,
