@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +93,18 @@ class Starter:
         self._bridges: list[Bridge] = []
 
     def __call__(
-        self, *options: str, tcp: tuple[str, ...] = (TCP,), web: tuple[str, ...] = (TCP,), twistd: tuple[str, ...] = ()
+        self,
+        *options: str,
+        tcp: tuple[str, ...] = (TCP,),
+        web: tuple[str, ...] = (TCP,),
+        twistd: tuple[str, ...] = (),
+        launcher: Iterable[str] = (),
+        **how: Any,
     ) -> Bridge:
         endpoints = [word for kind, ends in (("--tcp", tcp), ("--web", web)) for end in ends for word in (kind, end)]
         count = sum(end != "none" for end in (*tcp, *web))
-        command = [str(TWISTD), "-n", "--pidfile=", *twistd, "sockbridge", *endpoints, *options]
-        bridge = Bridge(self._folder, count, command)
+        command = [*launcher, str(TWISTD), "-n", "--pidfile=", *twistd, "sockbridge", *endpoints, *options]
+        bridge = Bridge(self._folder, count, command, **how)
         self._bridges.append(bridge)
         return bridge
 
@@ -259,13 +265,19 @@ class WebClient:
 def _frame(first: int, payload: bytes) -> bytes:
     """A frame of a client's: masked, with a mask of zeros, which changes nothing."""
     size = len(payload)
-    head = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2) if size < 65536 else b"\xff" + size.to_bytes(8)
+    head = (
+        bytes([0x80 | size])
+        if size < 126
+        else b"\xfe" + size.to_bytes(2)
+        if size < 65536
+        else b"\xff" + size.to_bytes(8)
+    )
     return bytes([first]) + head + bytes(4) + payload
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start bridges: ``start(*options, tcp=…, web=…, twistd=…)``."""
+    """Start bridges: ``start(*options, tcp=…, web=…, twistd=…, launcher=…)``."""
     starter = Starter(tmp_path)
     yield starter
     starter.stop_all()

@@ -124,26 +124,46 @@ def test_both_ends_are_told_their_addresses(bridge, call, browse):
     assert (welcome["from"], f"http://{welcome['to']}/") == (f"{host}:{port}", bridge.page)
 
 
-def test_what_was_received_before_a_reset_is_published(bridge, call, plain, eventually, channel):
+def test_what_was_received_before_a_reset_is_published(bridge, call, plain, channel):
     """A megabyte of publishes, none of their answers read, and then the connection is thrown away."""
     listener, rude = call(bridge.lines[0]), plain(bridge.lines[0])
     listener.ask(f"SUB {channel}")
-    lines = b"".join(b"PUB %s %d %s\n" % (channel.encode(), number, b"x" * 100) for number in range(1, 8_001))
+    sent = publish_and_reset(rude, channel, 8_000, "x" * 100)
+    assert sent
+    for number in range(1, sent + 1):
+        assert listener.hear().split(" ")[4:] == [str(number), "x" * 100]
+
+
+def test_what_was_received_before_a_reset_is_published_though_the_bridge_had_stopped_reading(start, call, plain):
+    """As many small events as it takes until the answers, which nobody reads, fill the sockets."""
+    bridge = start("--send-buffer", "8192", "--history-events", "1000000", "--history-bytes", "1000000000")
+    rude = plain(bridge.lines[0])
+    rude.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+    sent = publish_and_reset(rude, "kitchen", 200_000, "")
+    assert sent < 200_000, "the bridge went on reading though nobody read its answers"
+    watcher = call(bridge.lines[0])
+    watcher.say("SUB kitchen last=1000000")
+    watcher.hear_until("OK kitchen")
+    for number in range(1, sent + 1):
+        assert watcher.hear().split(" ")[4] == str(number)
+
+
+def publish_and_reset(rude, channel, count, filling):
+    """Publish until all is sent or the bridge takes no more, and break the connection; gives how many whole lines the
+    bridge's kernel had taken."""
+    lines = "".join(f"PUB {channel} {number} {filling}\n" for number in range(1, count + 1)).encode()
     rude.settimeout(1)
     sent = 0
     try:
         while sent < len(lines):
-            sent += rude.send(lines[sent:])
+            sent += rude.send(lines[sent : sent + 65536])
     except TimeoutError:
         pass
     # What the other side's kernel has acknowledged, it has received.
     acknowledged = sent - unacknowledged(rude)
     rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     rude.close()
-    complete = lines[:acknowledged].count(b"\n")
-    assert complete > 1_000
-    for number in range(1, complete + 1):
-        assert listener.hear().split(" ")[4:] == [str(number), "x" * 100]
+    return lines[:acknowledged].count(b"\n")
 
 
 def unacknowledged(connection):

@@ -1,0 +1,218 @@
+"""How the server starts, refuses to start, stops, and comes back."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.end_to_end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_everybody_is_told_before_the_end_and_the_ports_are_free_at_once(
+    start, call, browse, plain, eventually, number
+):
+    bridge = start()
+    typist, browser = call(bridge.lines[0]), browse(bridge.page)
+    typist.ask("SUB kitchen")
+    typist.ask("PUB kitchen last")
+    bridge.process.send_signal(number)
+    messages, code = browser.hears_the_end()
+    assert [message["type"] for message in messages] == ["notice"]
+    assert code == 1001
+    event, notice, bye = typist.hears_the_end()
+    assert event.endswith(" last")
+    assert (notice, bye) == ("NOTICE the server is going away", "BYE")
+
+    # While one peer keeps its connection, nobody new gets in; but others may listen there already.
+    with pytest.raises(ConnectionRefusedError):
+        plain(bridge.lines[0])
+    with socket.create_server(("127.0.0.1", int(bridge.lines[0].split(":")[1]))):
+        typist.close()
+    bridge.is_over(number)
+
+
+def test_a_peer_that_does_not_leave_is_waited_for_no_longer_than_was_said(start, call):
+    bridge = start("--drain", "0.3")
+    stubborn = call(bridge.lines[0])
+    bridge.stop()
+    assert "1 peers did not leave in time" in bridge.log()
+    assert stubborn.hears_the_end() == ["NOTICE the server is going away", "BYE"]
+
+
+def test_what_is_queued_leaves_before_the_end(start, call):
+    bridge = start("--send-buffer", "8192")
+    slow, publisher = call(bridge.lines[0]), call(bridge.lines[0])
+    slow.ask("SUB kitchen")
+    slow.say("HIST kitchen")
+    slow.hear_until("OK ")
+    publisher.ask(f"PUB kitchen {'x' * 60_000}")
+    bridge.process.send_signal(signal.SIGTERM)
+    publisher.hears_the_end()
+    publisher.close()
+    event, *rest = slow.hears_the_end()
+    assert event.endswith("x" * 60_000)
+    assert rest == ["NOTICE the server is going away", "BYE"]
+    slow.close()
+    bridge.is_over()
+
+
+def test_after_a_kill_it_starts_at_once_on_the_same_ports_and_says_that_nothing_was_recovered(start, call, browse):
+    first = start()
+    typist, browser = call(first.lines[0]), browse(first.page)
+    epoch = typist.ask("SUB kitchen").split("epoch=")[1]
+    browser.ask(type="subscribe", id=1, channel="kitchen")
+    for number in range(1, 4):
+        typist.ask(f"PUB kitchen {number}")
+        typist.hear()
+        assert browser.hear()["offset"] == number
+    first.kill()
+    for client in (typist, browser):
+        with pytest.raises((EOFError, ConnectionResetError)):
+            client.hear()
+
+    tcp = "tcp:{}:interface=127.0.0.1".format(first.lines[0].split(":")[1])
+    web = "tcp:{}:interface=127.0.0.1".format(first.page.rstrip("/").split(":")[2])
+    second = start(tcp=(tcp,), web=(web,))
+    assert (second.lines, second.pages) == (first.lines, first.pages)
+    typist, browser = call(second.lines[0]), browse(second.page)
+    answer = typist.ask(f"SUB kitchen since=3 epoch={epoch}")
+    found = re.fullmatch(r"OK kitchen offset=0 epoch=(\w+) recovered=no", answer)
+    assert found
+    assert found[1] != epoch
+    answer = browser.ask(type="subscribe", id=1, channel="kitchen", since=3, epoch=epoch)
+    assert (answer["offset"], answer["recovered"]) == (0, False)
+    assert typist.ask("PUB kitchen 4") == "OK 1"
+    assert typist.hear().startswith("MSG kitchen 1 ")
+    assert browser.hear()["offset"] == 1
+    assert typist.ask("PING") == "PONG"
+    assert browser.ask(type="ping", id=2) == {"type": "pong", "id": 2}
+
+
+def test_who_comes_back_gets_what_he_missed(bridge, call, browse, channel):
+    publisher, browser = call(bridge.lines[0]), browse(bridge.page)
+    epoch = browser.ask(type="subscribe", id=1, channel=channel)["epoch"]
+    publisher.ask(f"PUB {channel} 1")
+    assert browser.hear()["offset"] == 1
+    browser.close()
+    publisher.ask(f"PUB {channel} 2")
+    publisher.ask(f"PUB {channel} 3")
+    again = browse(bridge.page)
+    answer = again.ask(type="subscribe", id=1, channel=channel, since=1, epoch=epoch)
+    assert (answer["offset"], answer["recovered"]) == (3, True)
+    publisher.ask(f"PUB {channel} 4")
+    assert [again.hear()["offset"] for _ in range(3)] == [2, 3, 4]
+
+
+def test_as_a_daemon(twistd, environment, tmp_path, eventually, call):
+    command = [twistd, "--pidfile=bridge.pid", "--logfile=bridge.log", "sockbridge"]
+    endpoints = ["--tcp", "tcp:0:interface=127.0.0.1", "--web", "none"]
+    started = subprocess.run(
+        [*command, *endpoints], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30
+    )
+    assert (started.returncode, started.stderr) == (0, "")
+    # It has its ports by then: the waiting parent says so by leaving.
+    pid = int((tmp_path / "bridge.pid").read_text())
+    try:
+        log = tmp_path / "bridge.log"
+        address = eventually(lambda: re.search(r"lines on (\S+): telnet", log.read_text()), "the address")[1]
+        peer = call(address)
+        assert peer.ask("PUB kitchen 21.5") == "OK 1"
+        os.kill(pid, signal.SIGTERM)
+        assert peer.hears_the_end() == ["NOTICE the server is going away", "BYE"]
+        peer.close()
+        eventually(lambda: not (tmp_path / "bridge.pid").exists(), "the end of the pid file")
+        eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the daemon")
+        assert not re.search(r"Traceback|Unhandled|#(error|critical)\]", log.read_text())
+    finally:
+        if os.path.exists(f"/proc/{pid}"):
+            os.kill(pid, signal.SIGKILL)
+
+
+FAULTS = {
+    "unknown option": (["--colour", "blue"], "colour"),
+    "stray word": (["8081"], "8081"),
+    "bad endpoint": (["--tcp", "carrier-pigeon:8081"], "carrier-pigeon"),
+    "bad port": (["--tcp", "tcp:http-alt-or-so"], "http-alt-or-so"),
+    "missing certificate": (["--tcp", "ssl:0:privateKey=key.pem:certKey=cert.pem"], "key.pem"),
+    "no number": (["--max-line", "long"], "max-line"),
+    "out of bounds": (["--max-line", "1"], "max-line"),
+    "no such policy": (["--lag", "panic"], "lag"),
+    "reachable": (["--tcp", "tcp:0"], "--open"),
+    "no file": (["--config", "none.toml"], "none.toml"),
+    "no TOML": (["--config", "bad.toml"], "bad.toml"),
+    "unknown key": (["--config", "unknown.toml"], "colour"),
+    "bad value": (["--config", "value.toml"], "max-line"),
+}
+
+
+@pytest.fixture
+def refuses_to_start(twistd, environment, tmp_path):
+    """What is said when the server does not start: one sentence, and the exit status 1."""
+    (tmp_path / "bad.toml").write_text("tcp = [")
+    (tmp_path / "unknown.toml").write_text('colour = "blue"')
+    (tmp_path / "value.toml").write_text('max-line = "long"')
+
+    def check(*options, daemon=False):
+        command = [twistd, *([] if daemon else ["-n"]), "--pidfile=bridge.pid", "sockbridge", *options]
+        finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30)
+        assert finished.returncode == 1, finished
+        assert not (tmp_path / "bridge.pid").exists()
+        said = finished.stderr.strip()
+        log = (tmp_path / "twistd.log").read_text() if daemon else ""
+        assert "Traceback" not in finished.stdout + said + log
+        if daemon:  # twistd has words of its own for that; the sentence stands in the log
+            assert said.startswith(
+                "An error has occurred: b'twistedsock.service.StartFailed: sockbridge: cannot listen"
+            )
+            return log
+        assert len(said.splitlines()) == 1, finished
+        assert said.startswith("sockbridge: ")
+        return said
+
+    return check
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_the_start_is_one_sentence(refuses_to_start, fault):
+    options, word = FAULTS[fault]
+    assert word in refuses_to_start("--web", "none", *options)
+
+
+@pytest.mark.parametrize("daemon", [False, True])
+def test_a_port_in_use_is_one_sentence(refuses_to_start, daemon):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        said = refuses_to_start("--web", "none", "--tcp", endpoint, daemon=daemon)
+    assert f"cannot listen on {endpoint}: Address already in use" in said
+
+
+def test_systemd_can_hand_over_the_sockets(tmp_path, twistd, environment, start, call, browse):
+    """As systemd does it (sd_listen_fds): the sockets are 3 and 4, and the process is named in the environment."""
+    launcher = (
+        "import os, sys\n"
+        "listeners = [os.dup(int(number)) for number in sys.argv[1:3]]\n"
+        "moved = [os.dup2(os.dup2(fd, 20 + place), 3 + place) for place, fd in enumerate(listeners)]\n"
+        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='2', LISTEN_FDNAMES='lines:web')\n"
+        "os.execv(sys.argv[3], sys.argv[3:])\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as lines, socket.create_server(("127.0.0.1", 0)) as web:
+        numbers = (lines.fileno(), web.fileno())
+        bridge = start(
+            tcp=("systemd:domain=INET:index=0",),
+            web=("systemd:domain=INET:name=web",),
+            launcher=[sys.executable, "-c", launcher, *map(str, numbers)],
+            pass_fds=numbers,
+        )
+        assert bridge.lines == ["127.0.0.1:{}".format(lines.getsockname()[1])]
+        typist, browser = call(bridge.lines[0]), browse(bridge.page)
+        browser.ask(type="subscribe", id=1, channel="kitchen")
+        assert typist.ask("PUB kitchen 21.5") == "OK 1"
+        assert browser.hear()["data"] == "21.5"
+    for client in (typist, browser):
+        client.close()
+    bridge.stop()
