@@ -30,6 +30,7 @@ def test_the_welcome_names_the_peer_and_both_ends() -> None:
 REPLIES: list[tuple[Command, list[str]]] = [
     (commands.Publish(b"kitchen", b"21.5", False), ["OK 1"]),
     (commands.Publish(b"kitchen", b"21.5", False, b"alarm"), ["OK 1"]),
+    (commands.PublishRun(b"kitchen", [b"21.5", b"22"], False, b"message", [None, None]), ["OK 1", "OK 2"]),
     (commands.Subscribe(b"kitchen"), ["OK kitchen offset=0 epoch=e2"]),
     (commands.Subscribe(b"attic"), ["OK attic offset=0 epoch=e1"]),
     (commands.Unsubscribe(b"attic"), ["OK attic"]),
@@ -183,10 +184,24 @@ def test_the_ok_of_a_publish_comes_before_ones_own_copy_even_under_fire() -> Non
     """What waits for the turn's end leaves early when it is a chunk."""
     hall = Hall()
     peer = meets(hall)
-    peer.says("SUB a", *[f"PUB a {LONG[:40_000]}"] * 4)
+    peer.says("SUB a", "SUB b", *[f"PUB a {LONG[:40_000]}", f"PUB b {LONG[:40_000]}"] * 2)
+    replies = [line[:7].rstrip() for line in peer.hears()[2:]]
+    assert replies == ["OK 1", "OK 1", "MSG a 1", "MSG b 1", "OK 2", "OK 2", "MSG a 2", "MSG b 2"]
+
+
+def test_publishes_in_a_row_are_answered_one_by_one() -> None:
+    hall = Hall()
+    peer = meets(hall)
+    peer.says("SUB a", "PUB a x", "PUB a y", "PUB b z", "PUB a {}")
     hall.turn()
-    replies = [line.split()[0] if line.startswith("MSG") else line for line in peer.hears()[1:]]
-    assert replies == ["OK 1", "OK 2", "MSG", "MSG", "OK 3", "OK 4", "MSG", "MSG"]
+    assert peer.hears()[1:] == ["OK 1", "OK 2", "OK 1", "OK 3", "MSG a 1 p1 x", "MSG a 2 p1 y", "MSG a 3 p1 {}"]
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_publishes_in_a_row_are_refused_one_by_one(quiet: bool) -> None:
+    peer = meets(Hall())
+    peer.says("QUIET on" if quiet else "PING", "PUB a* x", "PUB a* y")
+    assert [reply.split()[0] for reply in peer.hears()[1:]] == ["ERR", "ERR"]
 
 
 def test_what_was_published_before_is_heard_before_the_answer_to_unsubscribe() -> None:

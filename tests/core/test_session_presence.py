@@ -1,0 +1,159 @@
+"""Who comes and who goes: told to those who asked, of others only, once."""
+
+import pytest
+
+from twistedsock.testing import Hall, LinePeer
+
+
+def subscribed(hall: Hall, options: str = "") -> LinePeer:
+    """A peer that reads channel a."""
+    peer = hall.line_peer()
+    peer.says(f"SUB a {options}".rstrip())
+    if hasattr(hall.backplane, "release"):
+        hall.backplane.release()
+    peer.hears()
+    return peer
+
+
+def told(hall: Hall, peer: LinePeer) -> list[str]:
+    hall.turn()
+    return peer.hears()
+
+
+@pytest.fixture(params=[False, True], ids=["memory", "late"])
+def hall(request: pytest.FixtureRequest) -> Hall:
+    return Hall(late=request.param)
+
+
+def test_others_who_come_and_go_are_told(hall: Hall) -> None:
+    watcher = subscribed(hall, "presence=on")
+    other = subscribed(hall)
+    assert told(hall, watcher) == ["JOIN a p2 p2"]
+    other.says("UNSUB a")
+    assert told(hall, watcher) == ["LEAVE a p2 p2"]
+
+
+@pytest.mark.parametrize("end", ["UNSUB a", "QUIT", "lost", "cease"])
+def test_a_member_goes_however_it_goes(hall: Hall, end: str) -> None:
+    watcher, other = subscribed(hall, "presence=on"), subscribed(hall)
+    told(hall, watcher)
+    if end in ("lost", "cease"):
+        getattr(other.session, end)()
+        other.leaves()
+    else:
+        other.says(end)
+    assert told(hall, watcher) == ["LEAVE a p2 p2"]
+
+
+def test_ones_own_coming_and_going_is_not_told(hall: Hall) -> None:
+    watcher = subscribed(hall, "presence=on")
+    assert told(hall, watcher) == []
+    watcher.says("UNSUB a")
+    assert told(hall, watcher) == ["OK a"]
+
+
+def test_those_already_there_are_not_told_even_if_they_came_in_the_same_turn(hall: Hall) -> None:
+    first = subscribed(hall, "presence=on")
+    subscribed(hall)
+    watcher = subscribed(hall, "presence=on")
+    assert told(hall, watcher) == []
+    assert told(hall, first) == ["JOIN a p2 p2", "JOIN a p3 p3"]
+
+
+def test_nobody_is_told_who_did_not_ask(hall: Hall) -> None:
+    silent = subscribed(hall)
+    subscribed(hall)
+    assert told(hall, silent) == []
+
+
+def test_a_second_subscription_is_no_coming(hall: Hall) -> None:
+    watcher, other = subscribed(hall, "presence=on"), subscribed(hall)
+    told(hall, watcher)
+    for options in ("", " presence=on", " echo=off", " last=3"):
+        other.says("SUB a" + options)
+        assert told(hall, watcher) == []
+
+
+def test_a_second_subscription_may_begin_and_end_the_watching(hall: Hall) -> None:
+    watcher = subscribed(hall)
+    subscribed(hall)
+    watcher.says("SUB a presence=on")
+    assert told(hall, watcher) == ["OK a offset=0 epoch=e1"]
+    subscribed(hall)
+    assert told(hall, watcher) == ["JOIN a p3 p3"]
+    watcher.says("SUB a")
+    subscribed(hall)
+    assert told(hall, watcher) == ["OK a offset=0 epoch=e1"]
+
+
+def test_who_watches_no_longer_hears_of_nobody(hall: Hall) -> None:
+    watcher = subscribed(hall, "presence=on")
+    watcher.says("UNSUB a"), watcher.hears()
+    subscribed(hall)
+    assert told(hall, watcher) == []
+
+
+def test_coming_and_going_in_one_turn_are_told_in_their_order(hall: Hall) -> None:
+    watcher, other = subscribed(hall, "presence=on"), subscribed(hall)
+    other.says("UNSUB a", "SUB a", "UNSUB a")
+    assert told(hall, watcher) == ["JOIN a p2 p2", "LEAVE a p2 p2", "JOIN a p2 p2", "LEAVE a p2 p2"]
+
+
+def test_the_nick_of_now_is_told(hall: Hall) -> None:
+    watcher, other = subscribed(hall, "presence=on"), subscribed(hall)
+    other.says("NICK ann"), told(hall, watcher)
+    other.leaves()
+    assert told(hall, watcher) == ["LEAVE a p2 ann"]
+
+
+@pytest.mark.parametrize(
+    "count, told",
+    [
+        (3, ["JOIN a p2 p2", "JOIN a p3 p3", "JOIN a p4 p4"]),
+        (4, ["NOTICE joins and leaves of a were more than could be kept for you; ask WHO a"]),
+        (50, ["NOTICE joins and leaves of a were more than could be kept for you; ask WHO a"]),
+    ],
+)
+def test_a_slow_watcher_is_told_later_or_told_to_ask(count: int, told: list[str]) -> None:
+    hall = Hall(max_members_told=3)
+    watcher = subscribed(hall, "presence=on")
+    watcher.outlet.room = 1
+    watcher.says("PING")
+    for _ in range(count):
+        subscribed(hall)
+        hall.turn()
+    missed = watcher.session.subscriptions[b"a"].missed
+    assert missed is not None and len(missed) <= 4
+    watcher.outlet.drain()
+    hall.turn()
+    assert watcher.hears() == ["PONG", *told]
+    subscribed(hall)
+    hall.turn()
+    assert watcher.hears() == [f"JOIN a p{count + 2} p{count + 2}"]
+
+
+def test_who_stops_watching_while_it_is_behind_hears_of_nobody() -> None:
+    hall = Hall()
+    watcher = subscribed(hall, "presence=on")
+    watcher.outlet.room = 1
+    watcher.says("PING")
+    subscribed(hall)
+    hall.turn()
+    watcher.says("SUB a")
+    watcher.outlet.drain()
+    hall.turn()
+    assert watcher.hears() == ["PONG", "OK a offset=0 epoch=e1"]
+    watcher.says("PUB a x")
+    hall.turn()
+    assert watcher.hears() == ["OK 1", "MSG a 1 p1 x"]
+
+
+def test_those_who_are_lost_in_one_turn_are_told_together(hall: Hall) -> None:
+    watcher = subscribed(hall, "presence=on")
+    others = [subscribed(hall), subscribed(hall)]
+    told(hall, watcher)
+    sends = watcher.outlet.sends
+    for other in others:
+        other.leaves()
+    assert told(hall, watcher) == ["LEAVE a p2 p2", "LEAVE a p3 p3"]
+    assert watcher.outlet.sends == sends + 1
