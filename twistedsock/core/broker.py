@@ -122,7 +122,7 @@ class Broker:
 
     def resubscribe(self, subscription: Subscription, echo: bool, presence: bool) -> None:
         """Change a reader's options; it stays where it is in the channel, and nobody hears of it."""
-        channel = subscription.channel
+        channel = self.channels[subscription.channel.name]
         self.commit(channel)
         channel.leave_lane(subscription)
         subscription.echo, subscription.presence = echo, presence
@@ -136,7 +136,7 @@ class Broker:
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Take a reader out; the channel vanishes if nothing is left of it."""
-        channel, peer = subscription.channel, subscription.reader.peer
+        channel, peer = self.channels[subscription.channel.name], subscription.reader.peer
         del channel.readers[peer.id]
         channel.watchers.pop(subscription, None)
         channel.leave_lane(subscription)

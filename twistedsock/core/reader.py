@@ -6,14 +6,12 @@ and reads on from there, a chunk at a time, once its socket has drained.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from twistedsock.core.dialect import Dialect
 from twistedsock.core.events import Event, Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
-
-if TYPE_CHECKING:
-    from twistedsock.core.channel import Channel
+from twistedsock.core.log import Log
 
 WRITING = 1
 """A bit of ``Outlet.blocked``: bytes wait in user space for the socket."""
@@ -35,6 +33,20 @@ class Outlet(Protocol):
         """Take ``data`` in any case."""
 
 
+class Source(Protocol):
+    """What a reader needs of the channel that it reads."""
+
+    name: bytes
+    head: int
+    log: Log
+
+    def join_lane(self, subscription: "Subscription") -> None:
+        """The reader has caught up."""
+
+    def leave_lane(self, subscription: "Subscription") -> None:
+        """The reader has fallen behind."""
+
+
 class Peer:
     """Who is connected. The nick may change, so lanes and logs hold what it was."""
 
@@ -53,7 +65,7 @@ class Subscription:
 
     __slots__ = ("channel", "cursor", "echo", "missed", "presence", "reader")
 
-    def __init__(self, reader: "Reader", channel: "Channel", echo: bool, presence: bool) -> None:
+    def __init__(self, reader: "Reader", channel: Source, echo: bool, presence: bool) -> None:
         self.reader = reader
         self.channel = channel
         self.echo = echo
@@ -79,7 +91,7 @@ class Subscription:
             self.fall_behind(self.channel.head + 1)
 
 
-Shared = dict[tuple["Channel", Dialect, int], tuple[bytes, int]]
+Shared = dict[tuple[Source, Dialect, int], tuple[bytes, int]]
 """What one turn has read from the logs already: (channel, encoding, cursor) to (bytes, next cursor). Many readers that
 stalled together resume together, and share what they read."""
 

@@ -1,10 +1,19 @@
 """Who is connected: sessions by id."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from twistedsock.core.session import Session
+from twistedsock.core.dialect import Ending
+from twistedsock.core.reader import Peer
+
+
+class Guest(Protocol):
+    """Who can be on the roster: a session."""
+
+    peer: Peer
+
+    def dismiss(self, ending: Ending, words: bytes) -> None:
+        """Tell the peer why, and close."""
 
 
 class Roster:
@@ -12,35 +21,35 @@ class Roster:
 
     def __init__(self, draw_id: Callable[[], bytes]) -> None:
         self._draw_id = draw_id
-        self._sessions: dict[bytes, Session | None] = {}
+        self._guests: dict[bytes, Guest | None] = {}
         self._on_empty: Callable[[], None] | None = None
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self._guests)
 
-    def __iter__(self) -> "Iterator[Session]":
-        return iter([session for session in self._sessions.values() if session is not None])
+    def __iter__(self) -> Iterator[Guest]:
+        return iter([guest for guest in self._guests.values() if guest is not None])
 
     def __contains__(self, id: bytes) -> bool:
-        return id in self._sessions
+        return id in self._guests
 
     def new_id(self) -> bytes:
         """An id that nobody has; it is taken until ``remove``."""
-        while (id := self._draw_id()) in self._sessions:
+        while (id := self._draw_id()) in self._guests:
             pass
-        self._sessions[id] = None
+        self._guests[id] = None
         return id
 
-    def add(self, session: "Session") -> None:
-        self._sessions[session.peer.id] = session
+    def add(self, guest: Guest) -> None:
+        self._guests[guest.peer.id] = guest
 
-    def remove(self, session: "Session") -> None:
-        self._sessions.pop(session.peer.id, None)
-        if not self._sessions and self._on_empty is not None:
+    def remove(self, guest: Guest) -> None:
+        self._guests.pop(guest.peer.id, None)
+        if not self._guests and self._on_empty is not None:
             self._on_empty()
 
     def when_empty(self, callback: Callable[[], None]) -> None:
-        """Call back when the last session is gone: now, if there is none."""
+        """Call back when the last one is gone: now, if there is none."""
         self._on_empty = callback
-        if not self._sessions:
+        if not self._guests:
             callback()

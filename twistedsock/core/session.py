@@ -269,7 +269,7 @@ class Session:
             self._refuse(command.tag, errors.NOT_SUBSCRIBED)
             return
         self.flush()
-        self._broker.commit(subscription.channel)
+        self._broker.commit(self._broker.channels[command.channel])
         self._broker.unsubscribe(subscription)
         self._say(self._dialect.unsubscribed(command.tag, command.channel))
 
