@@ -42,7 +42,7 @@ def plain_frame(data: bytes, start: int, most: int) -> tuple[int, int]:
     if data[start] != 0x81:
         return 0, 0
     if available < 2:
-        return start + 6, 0
+        return start + 2, 0
     size = data[start + 1] - 0x80
     if size < 0 or size == 127:
         return 0, 0
