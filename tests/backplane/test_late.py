@@ -1,0 +1,76 @@
+"""The test double that is late, bursty and unreliable keeps the contract all the same, or it would prove nothing."""
+
+import pytest
+
+from tests.backplane.contract import ANN, BackplaneContract, FailingContract, Stage
+from twistedsock.backplane.memory import MemoryBackplane
+from twistedsock.core.errors import UNAVAILABLE
+from twistedsock.core.later import Later
+from twistedsock.testing import LateBackplane
+
+
+class LateStage(Stage):
+    """Lets the backplane answer when it is told to settle."""
+
+    def __init__(self) -> None:
+        numbers = iter(range(1, 1_000))
+        super().__init__(LateBackplane(MemoryBackplane(lambda: b"e%d" % next(numbers))))
+
+    def step(self) -> bool:
+        self.backplane.release(1)
+        return len(self.backplane) > 0
+
+    def fail_next(self) -> None:
+        self.backplane.failing = 1
+
+
+@pytest.fixture
+def stage() -> LateStage:
+    return LateStage()
+
+
+class TestContract(BackplaneContract, FailingContract):
+    """What every backplane must do, those that can fail included."""
+
+
+def test_nothing_is_answered_before_its_time(stage: LateStage) -> None:
+    answers = [stage.backplane.open(b"a"), stage.backplane.members(b"a")]
+    assert all(isinstance(answer, Later) for answer in answers)
+    stage.publish(b"a", b"x", settle=False)
+    assert stage.story == [] and len(stage.backplane) == 3
+
+
+def test_as_many_are_answered_as_it_is_told(stage: LateStage) -> None:
+    for payload in (b"x", b"y", b"z"):
+        stage.publish(b"a", payload, settle=False)
+    stage.backplane.release(2)
+    assert stage.answers(b"a") == [1, 2] and len(stage.backplane) == 1
+    stage.backplane.release(9)
+    assert stage.answers(b"a") == [1, 2, 3]
+
+
+def test_backwards_the_newest_is_answered_first(stage: LateStage) -> None:
+    for payload in (b"x", b"y", b"z"):
+        stage.publish(b"a", payload, settle=False)
+    stage.backplane.release(backwards=True)
+    assert [event.payload for event in stage.events(b"a")] == [b"z", b"y", b"x"]
+    assert stage.offsets(b"a") == [1, 2, 3]
+
+
+def test_answers_come_before_what_they_answer_is_delivered(stage: LateStage) -> None:
+    stage.publish(b"a", b"x")
+    assert [told[0] for told in stage.story] == ["answered", "delivered"]
+
+
+def test_as_many_fail_as_it_is_told(stage: LateStage) -> None:
+    for payload in (b"x", b"y", b"z"):
+        stage.publish(b"a", payload, settle=False)
+    stage.backplane.failing = 2
+    stage.settle()
+    assert stage.answers(b"a") == [UNAVAILABLE, UNAVAILABLE, 1]
+    assert [event.payload for event in stage.events(b"a")] == [b"z"]
+
+
+def test_comings_and_goings_are_told_at_once(stage: LateStage) -> None:
+    stage.backplane.enter(b"a", ANN)
+    assert len(stage.changes(b"a")) == 1
