@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 PATIENCE = 20.0
-"""Seconds until a test gives up: no measure of what is normal, but room for a machine that is busy with other things."""
+"""Seconds until a test gives up: not what is normal, but what a machine needs that is busy with other things."""
 
 TWISTD = Path(sys.executable).parent / "twistd"
 TCP = "tcp:0:interface=127.0.0.1"
@@ -321,7 +321,7 @@ def call() -> Iterator[Callable[..., LineClient]]:
 
 @pytest.fixture
 def browse() -> Iterator[Callable[..., WebClient]]:
-    """Connect WebSocket clients: ``browse(page, path="/ws", subprotocol="", origin="")``. They have heard the welcome."""
+    """Connect WebSocket clients: ``browse(page, path="/ws", subprotocol="", origin="")``; they have heard it."""
 
     def welcomed(*arguments: Any, **options: Any) -> WebClient:
         client = WebClient(*arguments, **options)

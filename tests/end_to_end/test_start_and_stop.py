@@ -208,7 +208,7 @@ def test_systemd_can_hand_over_the_sockets(tmp_path, twistd, environment, start,
             launcher=[sys.executable, "-c", launcher, *map(str, numbers)],
             pass_fds=numbers,
         )
-        assert bridge.lines == ["127.0.0.1:{}".format(lines.getsockname()[1])]
+        assert bridge.lines == [f"127.0.0.1:{lines.getsockname()[1]}"]
         typist, browser = call(bridge.lines[0]), browse(bridge.page)
         browser.ask(type="subscribe", id=1, channel="kitchen")
         assert typist.ask("PUB kitchen 21.5") == "OK 1"

@@ -1,0 +1,137 @@
+"""What plain HTTP gets: the page and its files, with headers that keep it from doing or loading anything else."""
+
+import json
+import re
+from hashlib import sha256
+from importlib.resources import files
+
+import pytest
+
+from twistedsock.shells.site import SECURITY, BridgeSite
+from twistedsock.testing import Hall
+
+LINES = [{"kind": "tcp", "host": "127.0.0.1", "port": 8081}]
+NAMES = sorted(file.name for file in files("twistedsock").joinpath("static").iterdir())
+
+
+class Answer:
+    def __init__(self, data):
+        head, _, self.body = data.partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        self.status = int(status.split(" ")[1])
+        self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+
+
+@pytest.fixture
+def ask(reactor, wire):
+    """Ask on one connection: ``ask(path, method="GET", host=…, body=b"", **headers)``."""
+    refusing = {"evil.example": (421, "not here")}
+    site = BridgeSite(reactor, Hall().bridge, lambda host, transport: refusing.get(host), lambda: LINES)
+    transport = wire(port=8082)
+    protocol = site.buildProtocol(transport.getPeer())
+    protocol.makeConnection(transport)
+
+    def asking(path, method="GET", host="127.0.0.1:8082", body=b"", **headers):
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        protocol.dataReceived("\r\n".join([*lines, "", ""]).encode() + body)
+        return Answer(transport.heard())
+
+    asking.transport, asking.protocol = transport, protocol
+    return asking
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_file_of_the_page_is_served_as_what_it_is(ask, name):
+    kinds = {"js": "text/javascript", "css": "text/css", "html": "text/html", "svg": "image/svg+xml"}
+    answer = ask("/" if name == "index.html" else f"/{name}")
+    assert (answer.status, answer.body) == (200, files("twistedsock").joinpath("static", name).read_bytes())
+    assert answer.headers["content-type"] == f"{kinds[name.rpartition('.')[2]]}; charset=utf-8"
+    assert answer.headers["content-length"] == str(len(answer.body))
+    assert answer.headers["cache-control"] == "no-cache"
+
+
+def test_the_page_names_only_files_that_are_there():
+    page = files("twistedsock").joinpath("static", "index.html").read_text()
+    named = {name for name in re.findall(r'(?:src|href)="([^"#:]+)"', page)}
+    assert named <= set(NAMES)
+    assert {"page.js", "page.css"} <= named
+
+
+@pytest.mark.parametrize("path", ["/", "/sockbridge.js", "/bridge.json", "/ws", "/nothing"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE", "OPTIONS"])
+def test_every_answer_has_the_security_headers(ask, path, method):
+    answer = ask(path, method)
+    for name, value in SECURITY.items():
+        assert answer.headers[name.decode().lower()] == value.decode()
+
+
+def test_the_policy_lets_the_page_load_its_own_files_and_nothing_else(ask):
+    rules = dict(rule.strip().split(" ", 1) for rule in ask("/").headers["content-security-policy"].split(";"))
+    assert rules["default-src"] == rules["frame-ancestors"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert rules["script-src"] == rules["style-src"] == rules["img-src"] == "'self'"
+
+
+def test_only_the_client_may_be_imported_by_pages_of_others(ask):
+    assert ask("/sockbridge.js").headers["access-control-allow-origin"] == "*"
+    for path in ("/", "/page.js", "/bridge.json", "/nothing"):
+        assert "access-control-allow-origin" not in ask(path).headers
+
+
+def test_what_the_browser_has_is_not_sent_again(ask):
+    tag = ask("/page.js").headers["etag"]
+    assert tag == f'"{sha256(files("twistedsock").joinpath("static", "page.js").read_bytes()).hexdigest()[:16]}"'
+    answer = ask("/page.js", If_None_Match=tag)
+    assert (answer.status, answer.body) == (304, b"")
+    assert ask("/page.js", If_None_Match='"other"').status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/bridge.json", "/nothing", "/ws"])
+def test_head_is_get_without_the_body(ask, path):
+    told, whole = ask(path, "HEAD"), ask(path)
+    assert (told.status, told.body) == (whole.status, b"")
+    assert told.headers["content-length"] == str(len(whole.body))
+
+
+def test_the_page_is_told_where_the_line_ports_are(ask):
+    answer = ask("/bridge.json")
+    assert answer.headers["content-type"] == "application/json; charset=utf-8"
+    assert json.loads(answer.body) == {"lines": LINES, "version": "0.0"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/index.html", "/static/page.js", "/../setup.cfg", "/%2e%2e/setup.cfg", "//", "/PAGE.JS"]
+)
+def test_what_is_not_there_is_not_found(ask, path):
+    assert ask(path).status == 404
+
+
+def test_a_query_does_not_matter(ask):
+    assert ask("/?channel=kitchen").status == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "QUARREL"])
+def test_other_methods_are_refused(ask, method):
+    answer = ask("/", method)
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_another_host_is_refused_at_every_request(ask):
+    assert [ask("/", host=host).status for host in ("127.0.0.1", "evil.example", "127.0.0.1")] == [200, 421, 200]
+
+
+def test_a_body_is_not_kept(ask):
+    """Twisted would keep all of it, in memory first and on the disk then."""
+    ask.protocol.dataReceived(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
+    for _ in range(999):
+        ask.protocol.dataReceived(b"x" * 1000)
+    (request,) = ask.protocol._channel.requests
+    assert request.content.getvalue() == b""
+    ask.protocol.dataReceived(b"x" * 1000)
+    assert Answer(ask.transport.heard()).status == 405
+    assert ask("/").status == 200, "the body must end where it ends"
+
+
+def test_requests_are_not_logged(ask, logged):
+    ask("/?token=secret")
+    assert logged == []

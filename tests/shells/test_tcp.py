@@ -1,0 +1,295 @@
+"""Lines over a transport: from the first byte to the end of both streams."""
+
+import pytest
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.logger import formatEvent
+from twisted.python.failure import Failure
+
+from twistedsock.core.dialect import Ending
+from twistedsock.shells.closing import LINGER
+from twistedsock.shells.tcp import LineFactory
+from twistedsock.testing import Hall
+
+IAC_IP, IAC_AYT, DO_TIMING_MARK = b"\xff\xf4", b"\xff\xf6", b"\xff\xfd\x06"
+
+
+class Call:
+    """A line connection under test."""
+
+    def __init__(self, hall, reactor, transport, web_address="http://127.0.0.1:8082/"):
+        self.hall, self.transport = hall, transport
+        self.protocol = LineFactory(hall.bridge, reactor, 0, web_address).buildProtocol(None)
+        self.protocol.makeConnection(transport)
+
+    def sends(self, data):
+        self.protocol.dataReceived(data)
+        self.hall.turn()
+
+    def says(self, *lines):
+        self.sends("".join(line + "\n" for line in lines).encode())
+
+    def hears(self):
+        data = self.transport.heard()
+        assert data.endswith(b"\n") or not data
+        return data.decode().split("\n")[:-1]
+
+    def half_closes(self):
+        self.protocol.readConnectionLost()
+        self.hall.turn()
+
+    def is_lost(self):
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+@pytest.fixture
+def call(hall, reactor, wire):
+    """A connection that has heard its welcome."""
+    call = Call(hall, reactor, wire())
+    assert call.hears() == ["WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:8081"]
+    return call
+
+
+def test_commands_are_answered_in_their_order(call):
+    call.says("NICK ann", "SUB kitchen", "PUB kitchen 21.5", "nonsense", "PING x")
+    heard = call.hears()
+    assert heard[:3] == ["OK ann", "OK kitchen offset=0 epoch=e1", "OK 1"]
+    assert heard[3].startswith("ERR unknown-command ")
+    assert heard[4:] == ["PONG x", "MSG kitchen 1 ann 21.5"]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_lines_may_come_in_at_any_cut(hall, reactor, wire, end):
+    conversation = end.join([b"SUB kitchen", b"PUB kitchen caf\xc3\xa9", b"PING", b""])
+    answers = []
+    for cut in range(len(conversation) + 1):
+        call = Call(hall, reactor, wire())
+        call.hears()
+        call.sends(conversation[:cut])
+        call.sends(conversation[cut:])
+        answers.append([line.split(" ")[0] for line in call.hears()])
+        assert sorted(answers[-1]) == ["MSG", "OK", "OK", "PONG"]
+        call.is_lost()
+
+
+def test_half_a_line_waits_for_its_other_half(call):
+    call.sends(b"PI")
+    call.sends(b"NG a")
+    assert call.hears() == []
+    call.sends(b"ll\n")
+    assert call.hears() == ["PONG all"]
+
+
+def test_a_line_that_is_too_long_is_skipped_and_the_next_is_answered(call):
+    call.sends(b"PUB kitchen " + b"x" * 70_000)
+    call.sends(b"xxx\nPING\n")
+    error, pong = call.hears()
+    assert error.startswith("ERR too-long ")
+    assert pong == "PONG"
+
+
+def test_quit_says_goodbye_and_ends_our_stream(call):
+    call.says("QUIT", "PING")
+    assert call.hears() == ["BYE"]
+    assert call.transport.half_closed
+    call.says("PING")
+    assert call.hears() == []
+    call.half_closes()
+    assert call.transport.disconnecting
+
+
+def test_control_d_is_quit_without_a_line_end(call):
+    call.sends(b"\x04")
+    assert call.hears() == ["BYE"]
+
+
+def test_after_a_half_close_all_is_answered_before_the_end(call):
+    assert IHalfCloseableProtocol.providedBy(call.protocol)
+    call.sends(b"PUB kitchen 21.5\nPING\nPUB kitchen not run")
+    call.half_closes()
+    assert call.hears() == ["OK 1", "PONG", "BYE"]
+    assert call.transport.half_closed
+    call.half_closes()
+    assert call.transport.disconnecting
+    call.is_lost()
+    assert len(call.hall.bridge.roster) == 0
+
+
+def test_a_half_close_waits_for_answers_that_are_late(reactor, wire):
+    hall = Hall(late=True)
+    call = Call(hall, reactor, wire())
+    call.hears()
+    call.says("PUB kitchen 21.5")
+    call.half_closes()
+    assert call.hears() == []
+    hall.backplane.release()
+    hall.turn()
+    assert call.hears() == ["OK 1", "BYE"]
+
+
+def test_who_does_not_leave_after_goodbye_is_dropped(call, reactor):
+    call.says("QUIT")
+    reactor.advance(LINGER)
+    assert call.transport.aborted
+
+
+def test_the_end_of_the_connection_calls_everything_off(call, reactor):
+    call.says("SUB kitchen", "QUIT")
+    call.is_lost()
+    assert len(call.hall.bridge.roster) == call.hall.bridge.admission.connections == 0
+    assert call.hall.broker.members_here(b"kitchen") == []
+    assert not reactor.getDelayedCalls()
+    call.is_lost()
+    assert call.hall.bridge.admission.connections == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "QUARREL"])
+def test_an_http_request_is_sent_to_the_web_port_and_nothing_of_it_is_run(call, method):
+    listener = call.hall.line_peer()
+    listener.says("SUB kitchen")
+    listener.hears()
+    call.sends(f"{method} /PUB HTTP/1.1\r\nHost: 127.0.0.1:8081\r\nPUB kitchen one\r\n\r\nPUB kitchen two\r\n".encode())
+    call.sends(b"PUB kitchen three\n")
+    head, _, body = call.transport.heard().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"http://127.0.0.1:8082/" in body
+    assert call.transport.half_closed
+    assert listener.hears() == []
+
+
+def test_an_http_request_is_known_at_every_cut(hall, reactor, wire):
+    request = b"GET / HTTP/1.1\r\nPUB kitchen one\r\n\r\nPUB kitchen two\r\n"
+    for cut in range(len(request)):
+        call = Call(hall, reactor, wire())
+        call.hears()
+        call.sends(request[:cut])
+        call.sends(request[cut:])
+        assert call.transport.heard().startswith(b"HTTP/1.1 400 ")
+        call.is_lost()
+    assert hall.broker.channels == {}
+
+
+@pytest.mark.parametrize("cut", [3, 100, 70_000])
+def test_an_http_request_for_an_endless_path_runs_nothing_either(call, cut):
+    """A page may ask for a path that is longer than a line of ours, and put commands into the body."""
+    request = b"POST /" + b"x" * 80_000 + b" HTTP/1.1\r\n\r\nPUB kitchen one\n"
+    call.sends(request[:cut])
+    call.sends(request[cut:])
+    assert call.transport.heard().startswith(b"HTTP/1.1 400 ")
+    assert call.hall.broker.channels == {}
+
+
+def test_what_looks_like_http_later_is_just_a_line(call):
+    call.says("PING", "GET / HTTP/1.1")
+    pong, error = call.hears()
+    assert pong == "PONG"
+    assert error.startswith("ERR unknown-command ")
+
+
+def test_without_a_web_port_the_lost_browser_is_told_that(hall, reactor, wire):
+    call = Call(hall, reactor, wire(), web_address="")
+    call.hears()
+    call.sends(b"GET / HTTP/1.1\r\n")
+    assert b"no web port" in call.transport.heard()
+
+
+def test_telnet_options_are_refused_and_reach_no_payload(call):
+    call.sends(b"PUB kit\xff\xfb\x18chen a\xff\xfd\x01b\n")
+    assert call.transport.heard() == b"\xff\xfe\x18\xff\xfc\x01OK 1\n"
+    call.says("HIST kitchen")
+    assert call.hears()[0] == "MSG kitchen 1 p1 ab"
+
+
+@pytest.mark.parametrize("keys", [IAC_IP, IAC_AYT, IAC_IP * 3])
+def test_interrupt_tells_once_how_to_leave(call, keys):
+    call.sends(keys)
+    assert call.hears() == ["NOTICE type QUIT to leave"]
+    call.says("PING")
+    assert call.hears() == ["PONG"]
+
+
+def test_an_interrupt_of_telnet_gets_its_timing_mark_before_the_notice(call):
+    """telnet throws away what comes before the mark."""
+    call.sends(IAC_IP + DO_TIMING_MARK)
+    assert call.transport.heard() == b"\xff\xfc\x06NOTICE type QUIT to leave\n"
+
+
+def test_telnet_commands_may_be_cut_anywhere(hall, reactor, wire):
+    data = b"PING a" + DO_TIMING_MARK + b"b\xff\xff\n"
+    for cut in range(len(data)):
+        call = Call(hall, reactor, wire())
+        call.hears()
+        call.sends(data[:cut])
+        call.sends(data[cut:])
+        assert call.transport.heard().startswith(b"\xff\xfc\x06ERR not-utf8 ")
+        call.is_lost()
+
+
+def test_who_finds_no_room_is_told_and_not_counted(reactor, wire):
+    hall = Hall(max_connections=1)
+    first, second = Call(hall, reactor, wire()), Call(hall, reactor, wire())
+    assert second.hears() == ["ERR limit this server has no room for another connection, try again later"]
+    assert second.transport.half_closed
+    second.says("PUB kitchen 21.5")
+    assert second.hears() == []
+    second.half_closes()
+    assert second.transport.disconnecting
+    second.is_lost()
+    assert hall.bridge.admission.connections == 1
+    first.is_lost()
+    assert hall.bridge.admission.connections == 0
+
+
+def test_an_address_has_its_own_bound(reactor, wire):
+    hall = Hall(max_connections_per_address=1)
+    Call(hall, reactor, wire(there="192.0.2.1"))
+    refused = Call(hall, reactor, wire(there="192.0.2.1"))
+    assert refused.hears() == ["ERR limit too many connections from your address, try again later"]
+    assert Call(hall, reactor, wire(there="192.0.2.2")).hears()[0].startswith("WELCOME ")
+
+
+def test_who_does_not_read_is_not_read_until_it_does(call):
+    call.transport.producer.pauseProducing()  # as a full transport does
+    call.says("PING 1", "PING 2")
+    assert not call.transport.reads
+    assert call.hears() == ["PONG 1", "PONG 2"]
+    call.says("PING 3")
+    assert call.hears() == []
+    call.transport.producer.resumeProducing()
+    call.protocol.factory.reactor.turn()
+    assert call.hears() == ["PONG 3"]
+    assert call.transport.reads
+
+
+def test_a_stalled_peer_can_be_sent_away(call):
+    call.transport.producer.pauseProducing()
+    call.says("PING 1")
+    assert not call.transport.reads
+    (session,) = call.hall.bridge.roster
+    session.dismiss(Ending.GOING_AWAY, b"enough")
+    assert call.hears() == ["PONG 1", "NOTICE enough", "BYE"]
+    assert call.transport.producer is None
+    assert (call.transport.half_closed, call.transport.reads) == (True, True)
+
+
+def test_a_fault_of_ours_is_logged_and_the_peer_goes_on(call, logged, monkeypatch):
+    def explode(*arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(call.hall.broker, "members", explode)
+    call.says("WHO kitchen", "PING")
+    error, pong = call.hears()
+    assert error.startswith("ERR internal ")
+    assert pong == "PONG"
+    (event,) = [event for event in logged if "log_failure" in event]
+    logged.remove(event)
+    assert formatEvent(event) == "a command met a fault of this server"
+
+
+def test_the_factory_says_nothing_of_itself(hall, reactor, logged):
+    factory = LineFactory(hall.bridge, reactor, 0)
+    factory.doStart()
+    factory.doStop()
+    assert logged == []
+    assert factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)).factory is factory
