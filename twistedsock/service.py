@@ -61,10 +61,9 @@ def draw_epoch() -> bytes:
 def parse_endpoint(description: str, reactor: Any) -> IStreamServerEndpoint:
     """An endpoint from its string, with our backlog where it names none; SettingsError where it is none."""
     kind = description.partition(":")[0]
-    if kind in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in description:
-        description += f":backlog={BACKLOG}"
+    more = kind in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in description
     try:
-        return serverFromString(reactor, description)
+        return serverFromString(reactor, f"{description}:backlog={BACKLOG}" if more else description)
     except Exception as error:  # each kind of endpoint has its own errors, OpenSSL's among them
         words = str(error) or type(error).__name__
         raise SettingsError(f"cannot use the endpoint {description!r}: {words}") from None

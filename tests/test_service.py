@@ -1,0 +1,405 @@
+"""The service listens where it was told, says so, and lets everybody go in peace; without a port, without time."""
+
+import pytest
+import txaio
+from twisted.application.service import IService, MultiService
+from twisted.internet import tcp
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import succeed
+from twisted.internet.error import CannotListenError, ConnectionDone
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import formatEvent
+from twisted.python.failure import Failure
+
+from twistedsock.service import BACKLOG, SWEEP_SECONDS, BridgeService, StartFailed, draw_epoch, draw_id
+from twistedsock.settings import Settings, SettingsError
+from twistedsock.shells.outlets import TCPSendAtOnce
+
+LOOPBACK = "tcp:8081:interface=127.0.0.1"
+
+
+class Port:
+    """A listening port that is none; port 0 becomes 50000."""
+
+    transport = tcp.Server
+
+    def __init__(self, host):
+        self._host = host
+        self.listening = True
+
+    def getHost(self):
+        return self._host
+
+    def stopListening(self):
+        self.listening = False
+        return succeed(None)
+
+
+class Reactor(MemoryReactorClock):
+    """Its ports know their addresses. ``taken`` are ports that somebody else has."""
+
+    def __init__(self):
+        super().__init__()
+        self.ports = []
+        self.factories = []
+        self.backlogs = []
+        self.taken = set()
+
+    def _listen(self, host, factory, backlog):
+        if getattr(host, "port", None) in self.taken:
+            raise CannotListenError(host.host, host.port, OSError(98, "Address already in use"))
+        self.ports.append(Port(host))
+        self.factories.append(factory)
+        self.backlogs.append(backlog)
+        return self.ports[-1]
+
+    def listenTCP(self, port, factory, backlog=50, interface=""):
+        if ":" in interface:
+            return self._listen(IPv6Address("TCP", interface, port or 50000), factory, backlog)
+        return self._listen(IPv4Address("TCP", interface or "0.0.0.0", port or 50000), factory, backlog)
+
+    def listenSSL(self, port, factory, contextFactory, backlog=50, interface=""):
+        return self.listenTCP(port, factory, backlog, interface)
+
+    def listenUNIX(self, address, factory, backlog=50, mode=0o666, wantPID=0):
+        return self._listen(UNIXAddress(address), factory, backlog)
+
+    def turn(self):
+        self.advance(0)
+
+
+class Line(StringTransport):
+    """A line connection as its port would make it."""
+
+    def __init__(self):
+        loopback = [IPv4Address("TCP", "127.0.0.1", port) for port in (8081, 50001)]
+        super().__init__(hostAddress=loopback[0], peerAddress=loopback[1])
+        self.half_closed = self.aborted = False
+
+    def loseWriteConnection(self):
+        self.half_closed = True
+
+    def abortConnection(self):
+        self.aborted = True
+
+
+@pytest.fixture
+def reactor(monkeypatch):
+    reactor = Reactor()
+    txaio.use_twisted()
+    monkeypatch.setattr(txaio.config, "loop", reactor)
+    return reactor
+
+
+@pytest.fixture
+def make(reactor):
+    """A service that has not started: ``make(tcp=[…], web=[…], …)``; without words it listens for lines only."""
+
+    def make(tcp=(LOOPBACK,), web=("none",), **settings):
+        return BridgeService(Settings(tcp=tuple(tcp), web=tuple(web), **settings), reactor, "1.2")
+
+    return make
+
+
+@pytest.fixture
+def start(make):
+    """As ``make``, but started."""
+
+    def start(*arguments, **settings):
+        service = make(*arguments, **settings)
+        service.privilegedStartService()
+        service.startService()
+        return service
+
+    return start
+
+
+def connect(reactor, place=0):
+    """A line peer on a port: its protocol and its transport, past the welcome."""
+    protocol = reactor.factories[place].buildProtocol(None)
+    transport = Line()
+    protocol.makeConnection(transport)
+    assert transport.value().startswith(b"WELCOME ")
+    transport.clear()
+    return protocol, transport
+
+
+def test_it_is_a_service_with_a_name(make):
+    service = make()
+    assert IService.providedBy(service)
+    assert service.name == "sockbridge"
+
+
+def test_it_listens_for_all_that_the_settings_say(start, reactor):
+    service = start(
+        tcp=[LOOPBACK, "unix:/run/bridge", "tcp6:8083:interface=\\:\\:1"], web=["tcp:8082:interface=127.0.0.1"]
+    )
+    assert [port.getHost() for port in reactor.ports] == [
+        IPv4Address("TCP", "127.0.0.1", 8081),
+        UNIXAddress(b"/run/bridge"),
+        IPv6Address("TCP", "::1", 8083),
+        IPv4Address("TCP", "127.0.0.1", 8082),
+    ]
+    assert reactor.factories[0] is reactor.factories[1] is reactor.factories[2] is not reactor.factories[3]
+    assert reactor.factories[0].bridge is reactor.factories[3].bridge is service.bridge
+
+
+def test_none_is_not_listened_on(start, reactor):
+    start(tcp=["none"], web=["none"])
+    assert reactor.ports == []
+
+
+def test_nothing_listens_before_the_start(make, reactor):
+    make()
+    assert reactor.ports == []
+
+
+def test_ports_are_opened_while_we_may(make, reactor):
+    """twistd gives up its rights between the two steps."""
+    service = make()
+    service.privilegedStartService()
+    assert len(reactor.ports) == 1
+    service.startService()
+    assert len(reactor.ports) == 1
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "backlog"),
+    [
+        (LOOPBACK, BACKLOG),
+        ("unix:/run/bridge", BACKLOG),
+        ("tcp6:8081:interface=\\:\\:1", BACKLOG),
+        ("tcp:8081:interface=127.0.0.1:backlog=7", 7),
+        ("unix:/run/bridge:backlog=7", 7),
+    ],
+)
+def test_the_backlog_is_4096_where_none_is_named(start, reactor, endpoint, backlog):
+    start(tcp=[endpoint])
+    assert BACKLOG == 4096
+    assert reactor.backlogs == [backlog]
+
+
+def test_ports_make_transports_that_send_at_once(start, reactor):
+    start(web=[LOOPBACK])
+    assert [port.transport for port in reactor.ports] == [TCPSendAtOnce] * 2
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        ("carrier-pigeon:8081", "cannot use the endpoint 'carrier-pigeon:8081': "),
+        ("tcp:http-alt-or-so", "cannot use the endpoint 'tcp:http-alt-or-so': "),
+        ("tcp:8081:colour=blue", "cannot use the endpoint 'tcp:8081:colour=blue': "),
+        ("", "cannot use the endpoint '': "),
+        ("ssl:8443:privateKey=none.pem:certKey=none.pem", "none.pem"),
+    ],
+)
+def test_an_endpoint_that_is_none_is_refused_before_anything_listens(make, reactor, endpoint, words):
+    with pytest.raises(SettingsError) as caught:
+        make(web=[LOOPBACK, endpoint])
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert reactor.ports == []
+
+
+def test_a_port_in_use_is_one_sentence(make, reactor):
+    reactor.taken = {8082}
+    service = make(web=["tcp:8082:interface=127.0.0.1"])
+    with pytest.raises(StartFailed) as caught:
+        service.privilegedStartService()
+    words = "sockbridge: cannot listen on tcp:8082:interface=127.0.0.1: Address already in use"
+    assert (str(caught.value), caught.value.code) == (words, words)
+    assert isinstance(caught.value, SystemExit)
+    assert isinstance(caught.value, Exception), "twistd would not tidy up"
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["tcp:8081", "tcp:8081:interface=192.0.2.1", "tcp6:8081", "tcp6:8081:interface=\\:\\:"]
+)
+@pytest.mark.parametrize("kind", ["tcp", "web"])
+def test_others_are_let_in_only_if_that_is_meant(make, kind, endpoint):
+    ends = {"tcp": ["none"], "web": ["none"], kind: [endpoint]}
+    with pytest.raises(StartFailed) as caught:
+        make(**ends).privilegedStartService()
+    assert endpoint in str(caught.value)
+    assert "--open" in str(caught.value)
+    make(**ends, open=True).privilegedStartService()
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["tcp:8081:interface=127.0.0.2", "tcp6:8081:interface=\\:\\:1", "unix:/run/bridge"]
+)
+def test_this_machine_may_always_in(make, endpoint):
+    make(tcp=[endpoint]).privilegedStartService()
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """The middle of an ssl: endpoint string."""
+    from datetime import datetime, timedelta
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    begin = datetime(2026, 1, 1)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, begin, begin + timedelta(days=1))
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    (tmp_path / "cert.pem").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(pem))
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    return f"privateKey={tmp_path}/key.pem:certKey={tmp_path}/cert.pem"
+
+
+def test_it_says_for_each_port_what_to_try(start, logged, certificate):
+    service = start(
+        tcp=[
+            "tcp:0:interface=127.0.0.1",
+            "tcp:8083",
+            "tcp6:8084:interface=\\:\\:",
+            "unix:/run/bridge",
+            f"ssl:8443:interface=127.0.0.1:{certificate}",
+        ],
+        web=["tcp:8082:interface=127.0.0.1", "tcp6:8085:interface=\\:\\:1", f"ssl:8444:{certificate}"],
+        open=True,
+    )
+    hints = [
+        "lines on 127.0.0.1:50000: telnet 127.0.0.1 50000",
+        "lines on 0.0.0.0:8083: telnet 127.0.0.1 8083",
+        "lines on [::]:8084: telnet ::1 8084",
+        "lines on unix:/run/bridge: nc -U /run/bridge",
+        "lines over TLS on 127.0.0.1:8443: openssl s_client -quiet -connect 127.0.0.1:8443",
+        "web on 127.0.0.1:8082: open http://127.0.0.1:8082/",
+        "web on [::1]:8085: open http://[::1]:8085/",
+        "web on 0.0.0.0:8444: open https://127.0.0.1:8444/",
+    ]
+    assert service.hints() == hints
+    said = [formatEvent(event) for event in logged]
+    assert [words for words in said if words in hints] == hints
+
+
+def test_the_page_is_told_where_the_line_ports_are(start, certificate):
+    service = start(tcp=[LOOPBACK, f"ssl:8443:interface=127.0.0.1:{certificate}", "unix:/run/bridge"])
+    assert service.line_ports() == [
+        {"kind": "tcp", "host": "127.0.0.1", "port": 8081},
+        {"kind": "ssl", "host": "127.0.0.1", "port": 8443},
+        {"kind": "unix", "path": "/run/bridge"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("web", "words"), [("none", b"no web port"), ("tcp:0:interface=127.0.0.1", b"http://127.0.0.1:50000/")]
+)
+def test_the_line_port_sends_lost_browsers_to_the_real_web_port(start, reactor, web, words):
+    start(web=[web])
+    protocol, transport = connect(reactor)
+    protocol.dataReceived(b"GET / HTTP/1.1\r\n")
+    assert words in transport.value()
+
+
+def test_what_is_published_comes_out_at_the_end_of_the_turn(start, reactor):
+    start()
+    protocol, transport = connect(reactor)
+    protocol.dataReceived(b"SUB kitchen\nPUB kitchen 21.5\n")
+    assert b"OK 1\n" in transport.value()
+    assert b"MSG" not in transport.value()
+    reactor.turn()
+    assert b"MSG kitchen 1 " in transport.value()
+
+
+def test_what_is_too_old_is_swept_away(start, reactor):
+    service = start(history_age=60.0)
+    protocol, _ = connect(reactor)
+    protocol.dataReceived(b"PUB kitchen 21.5\n")
+    reactor.turn()
+    reactor.advance(59)
+    assert b"kitchen" in service.bridge.broker.channels
+    reactor.advance(1 + SWEEP_SECONDS)
+    assert service.bridge.broker.channels == {}
+
+
+def test_a_fault_of_the_sweep_is_logged(start, reactor, logged):
+    service = start()
+    service.bridge.broker.channels = None
+    reactor.advance(SWEEP_SECONDS)
+    (event,) = [event for event in logged if "log_failure" in event]
+    logged.remove(event)
+    assert formatEvent(event) == "sweeping the channels failed"
+
+
+def test_at_the_end_nobody_new_gets_in_before_everybody_is_told(start, reactor):
+    service = start()
+    _, transport = connect(reactor)
+    told = []
+    reactor.ports[0].stopListening = lambda: succeed(told.append(transport.value()))
+    service.stopService()
+    assert told == [b""]
+    assert transport.value() == b"NOTICE the server is going away\nBYE\n"
+    assert transport.half_closed
+
+
+def test_the_end_waits_until_all_have_gone(start, reactor):
+    service = start()
+    one, other = connect(reactor)[0], connect(reactor)[0]
+    ended = []
+    service.stopService().addCallback(ended.append)
+    one.connectionLost(Failure(ConnectionDone()))
+    assert ended == []
+    other.connectionLost(Failure(ConnectionDone()))
+    assert ended == [None]
+    assert not reactor.getDelayedCalls()
+    assert not reactor.ports[0].listening
+
+
+def test_the_end_waits_no_longer_than_was_said(start, reactor, logged):
+    service = start(drain=2.0)
+    protocol, _ = connect(reactor)
+    ended = []
+    service.stopService().addCallback(ended.append)
+    reactor.advance(1.9)
+    assert ended == []
+    reactor.advance(0.1)
+    assert ended == [None]
+    assert "1 peers did not leave in time" in [formatEvent(event) for event in logged]
+    protocol.connectionLost(Failure(ConnectionDone()))
+    assert ended == [None]
+
+
+def test_with_nobody_there_the_end_comes_at_once(start, reactor):
+    ended = []
+    start().stopService().addCallback(ended.append)
+    assert ended == [None]
+    assert not reactor.getDelayedCalls()
+
+
+def test_who_cannot_be_told_does_not_keep_the_others_from_it(start, reactor, logged):
+    service = start()
+    (broken, _), (_, transport) = connect(reactor), connect(reactor)
+    broken.transport.loseWriteConnection = None
+    broken.transport.loseConnection = None
+    service.stopService()
+    assert transport.value().endswith(b"BYE\n")
+    (event,) = [event for event in logged if "log_failure" in event]
+    logged.remove(event)
+    assert formatEvent(event) == "a peer could not be told that the server is going away"
+
+
+def test_a_start_that_failed_half_way_can_be_stopped(make, reactor):
+    """twistd runs what was added for the shutdown."""
+    reactor.taken = {8082}
+    parent = MultiService()
+    service = make(web=["tcp:8082:interface=127.0.0.1"])
+    service.setServiceParent(parent)
+    with pytest.raises(StartFailed):
+        parent.privilegedStartService()
+    ended = []
+    service.stopService().addCallback(ended.append)
+    assert ended == [None]
+    assert not reactor.ports[0].listening
+
+
+def test_ids_and_epochs_are_short_and_hardly_ever_meet():
+    for draw in (draw_id, draw_epoch):
+        drawn = {draw() for _ in range(1_000)}
+        assert len(drawn) > 990
+        assert all(4 <= len(name) <= 8 and name.isalnum() for name in drawn)

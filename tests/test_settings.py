@@ -1,0 +1,142 @@
+"""What an operator says is understood, or it is refused in one sentence."""
+
+import json
+
+import msgspec
+import pytest
+
+from twistedsock.settings import DEFAULT_TCP, DEFAULT_WEB, Settings, SettingsError, listeners, read_settings
+
+NAMES = [field.encode_name for field in msgspec.structs.fields(Settings)]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a TOML file and give its path."""
+
+    def write(text):
+        file = tmp_path / "bridge.toml"
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(file)
+
+    return write
+
+
+def test_without_a_word_the_defaults_hold():
+    assert read_settings(None, {}) == Settings()
+    assert Settings().tcp == DEFAULT_TCP == ("tcp:8081:interface=127.0.0.1",)
+    assert Settings().web == DEFAULT_WEB == ("tcp:8082:interface=127.0.0.1",)
+    assert Settings().open is False
+
+
+FILE = """
+tcp = ["tcp:1111", "unix:/run/bridge"]
+web = "none"
+open = true
+allow-origin = ["https://example.org"]
+allow-host = ["bridge.example"]
+history-age = 60
+max-line = 1024
+lag = "close"
+drain = 0.5
+"""
+
+
+def test_a_file_can_say_all_that_the_command_line_can(write):
+    settings = read_settings(write(FILE), {})
+    assert settings == Settings(
+        tcp=("tcp:1111", "unix:/run/bridge"),
+        web=("none",),
+        open=True,
+        allow_origin=("https://example.org",),
+        allow_host=("bridge.example",),
+        history_age=60.0,
+        max_line=1024,
+        lag="close",
+        drain=0.5,
+    )
+
+
+def test_the_command_line_wins(write):
+    given = {"tcp": ["tcp:2222"], "max-line": "2048", "lag": "skip"}
+    settings = read_settings(write(FILE), given)
+    assert (settings.tcp, settings.max_line, settings.lag) == (("tcp:2222",), 2048, "skip")
+    assert (settings.web, settings.drain) == (("none",), 0.5)
+
+
+def test_numbers_of_the_command_line_come_as_words():
+    settings = read_settings(None, {"history-age": "1.5", "max-connections": "7", "drain": "0"})
+    assert (settings.history_age, settings.max_connections, settings.drain) == (1.5, 7, 0.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_name_is_known_in_a_file(write, name):
+    """As it is written on the command line: in kebab case."""
+    value = msgspec.to_builtins(Settings())[name]
+    # These values are written alike in TOML and in JSON.
+    assert read_settings(write(f"{name} = {json.dumps(value)}"), {}) == Settings()
+
+
+def refused(file, given):
+    with pytest.raises(SettingsError) as caught:
+        read_settings(file, given)
+    words = str(caught.value)
+    assert "\n" not in words
+    assert "`" not in words
+    assert "$" not in words
+    return words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('colour = "blue"', "there is no option 'colour'"),
+        ("max_line = 1024", "there is no option 'max_line'"),
+        ("[limits]\nmax-line = 1024", "there is no option 'limits'"),
+        ('max-line = "1024"', "max-line: expected int, got str"),
+        ("max-line = 1", "max-line: expected int >= 512"),
+        ("max-line = 1.5", "max-line: expected int"),
+        ("tcp = 8081", "tcp: expected array, got int"),
+        ("tcp = [8081]", "tcp"),
+        ('lag = "panic"', "lag: invalid enum value 'panic'"),
+        ("drain = -1", "drain: expected float >= 0.0"),
+        ("drain = nan", "drain: expected float >= 0.0"),
+        ("ping-timeout = 1", "ping-timeout: expected int >= 3"),
+        ('open = "yes"', "open: expected bool, got str"),
+        ("tcp = [", "is no TOML: "),
+        (b"\xff\xfe", "is no TOML: "),
+    ],
+)
+def test_what_cannot_be_meant_in_a_file_is_one_sentence_that_names_it(write, text, words):
+    said = refused(write(text), {})
+    assert said.startswith(write(text))
+    assert words in said
+
+
+def test_a_bad_value_in_a_file_is_told_though_the_command_line_has_another(write):
+    assert "max-line" in refused(write("max-line = 1"), {"max-line": "1024"})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"max-line": "long"}, "max-line: expected int, got str"),
+        ({"max-line": "1"}, "max-line: expected int >= 512"),
+        ({"max-line": ""}, "max-line: expected int, got str"),
+        ({"history-age": "old"}, "history-age: expected float, got str"),
+        ({"lag": "panic"}, "lag: invalid enum value 'panic'"),
+    ],
+)
+def test_what_cannot_be_meant_on_the_command_line_is_one_sentence_that_names_it(given, words):
+    assert refused(None, given) == words
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
+    missing = tmp_path / "missing.toml"
+    assert refused(str(missing), {}) == f"cannot read {missing}: No such file or directory"
+    assert refused(str(tmp_path), {}) == f"cannot read {tmp_path}: Is a directory"
+
+
+def test_none_is_no_endpoint():
+    assert listeners(("none",)) == []
+    assert listeners(("tcp:1", "none", "tcp:2")) == ["tcp:1", "tcp:2"]

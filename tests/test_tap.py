@@ -1,0 +1,186 @@
+"""The options of the command, its help, and the service that it makes."""
+
+import gc
+import resource
+from importlib.metadata import version
+
+import msgspec
+import pytest
+from twisted.application.service import IService
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import formatEvent
+
+from twistedsock import tap
+from twistedsock.service import BridgeService
+from twistedsock.settings import Settings
+
+NAMES = [field.encode_name for field in msgspec.structs.fields(Settings)]
+
+
+def parse(*arguments):
+    options = tap.Options()
+    options.parseOptions(list(arguments))
+    return options.settings
+
+
+@pytest.fixture
+def refusal():
+    """What is said to ``refusal(*arguments)``: one sentence."""
+
+    def refused(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            parse(*arguments)
+        words = caught.value.code
+        assert isinstance(words, str), "Python prints a text on stderr, and leaves with the status 1"
+        assert words.startswith("sockbridge: ")
+        assert "\n" not in words
+        return words
+
+    return refused
+
+
+def test_without_a_word_the_defaults_hold():
+    assert parse() == Settings()
+
+
+def test_endpoints_can_be_given_several_times():
+    settings = parse("--tcp", "tcp:1", "--web=tcp:2", "--tcp", "unix:/run/bridge")
+    assert (settings.tcp, settings.web) == (("tcp:1", "unix:/run/bridge"), ("tcp:2",))
+
+
+def test_a_kind_can_be_turned_off():
+    settings = parse("--tcp", "none")
+    assert (settings.tcp, settings.web) == (("none",), Settings().web)
+
+
+def test_origins_and_hosts_can_be_given_several_times():
+    settings = parse("--allow-origin=https://a", "--allow-origin=https://b", "--allow-host", "c", "--allow-host", "d")
+    assert (settings.allow_origin, settings.allow_host) == (("https://a", "https://b"), ("c", "d"))
+
+
+def test_two_parses_do_not_share_their_lists():
+    parse("--tcp", "tcp:1")
+    assert parse().tcp == Settings().tcp
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_setting_is_an_option(name):
+    default = msgspec.to_builtins(Settings())[name]
+    values = {"open": [], "lag": ["close"]}.get(name)
+    if values is None:
+        values = ["tcp:1"] if isinstance(default, tuple) else [str(default + 1)]
+    changed = msgspec.to_builtins(parse(f"--{name}", *values))
+    assert {key for key, value in changed.items() if value != msgspec.to_builtins(Settings())[key]} == {name}
+
+
+def test_the_command_line_wins_over_the_file(tmp_path):
+    file = tmp_path / "bridge.toml"
+    file.write_text('tcp = "tcp:1"\nweb = "tcp:2"\nmax-line = 1024\nopen = true\n')
+    settings = parse("--config", str(file), "--tcp", "tcp:3", "--max-line", "2048")
+    assert (settings.tcp, settings.web) == (("tcp:3",), ("tcp:2",))
+    assert (settings.max_line, settings.open) == (2048, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--colour", "blue"], "colour"),
+        (["--tcp"], "tcp"),
+        (["8081"], "8081"),
+        (["--max-line", "long"], "max-line"),
+        (["--config", "/nowhere/bridge.toml"], "/nowhere/bridge.toml"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence_that_points_to_the_help(refusal, arguments, word):
+    words = refusal(*arguments)
+    assert word in words
+    assert "--help" in words
+
+
+def test_help_names_each_option_with_its_default(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse("--help")
+    assert caught.value.code in (None, 0)
+    told = " ".join(capsys.readouterr().out.split())
+    for name, default in msgspec.to_builtins(Settings()).items():
+        assert f"--{name}" in told
+        shown = default[0] if default and isinstance(default, list | tuple) else default
+        if name not in ("open", "allow-origin", "allow-host"):
+            about = told[told.index(f"--{name}") :].partition(" --")[0]
+            # The help breaks its lines within long words, too.
+            assert f"[{shown}]" in about, about
+    for name in ("--config", "--version", "--help"):
+        assert name in told
+
+
+def test_version_names_what_matters_for_a_report(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse("--version")
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"sockbridge/{version('sockbridge')} twisted/{version('twisted')} ")
+    assert "autobahn/" in said and "python/3." in said
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A reactor in the place of the real one, and a process whose limits are not ours."""
+    from twisted import internet
+
+    reactor = MemoryReactorClock()
+    monkeypatch.setattr(internet, "reactor", reactor, raising=False)
+    reactor.files = (100_000, 100_000)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: reactor.files)
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: setattr(reactor, "files", limits))
+    return reactor
+
+
+def make(*arguments):
+    options = tap.Options()
+    options.parseOptions(list(arguments))
+    return tap.makeService(options)
+
+
+def test_the_service_is_made_from_the_settings(machine):
+    service = make("--tcp", "tcp:1:interface=127.0.0.1", "--web", "none")
+    assert IService.providedBy(service)
+    assert isinstance(service, BridgeService)
+    assert [listener.description for listener in service.lines] == ["tcp:1:interface=127.0.0.1"]
+    assert service.bridge.version.decode() == version("sockbridge")
+    assert machine.tcpServers == []
+
+
+def test_an_endpoint_that_is_none_is_one_sentence(machine):
+    with pytest.raises(SystemExit) as caught:
+        make("--tcp", "carrier-pigeon:8081")
+    assert caught.value.code.startswith("sockbridge: cannot use the endpoint 'carrier-pigeon:8081': ")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ((1_024, 100_000), (1_100, 100_000), False),
+        ((1_024, resource.RLIM_INFINITY), (1_100, resource.RLIM_INFINITY), False),
+        ((1_024, 1_050), (1_050, 1_050), True),
+        ((4_096, 4_096), (4_096, 4_096), False),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), (resource.RLIM_INFINITY, resource.RLIM_INFINITY), False),
+    ],
+)
+def test_the_process_may_open_as_many_files_as_there_may_be_connections(machine, logged, before, after, told):
+    machine.files = before
+    make("--tcp=none", "--web=none", "--max-connections=1000")
+    assert machine.files == after
+    said = [formatEvent(event) for event in logged]
+    words = f"max-connections is 1000, but this process may open {after[0]} files (ulimit -n)"
+    assert said == ([words] if told else [])
+
+
+def test_the_collector_is_spared_once_the_reactor_runs(machine, monkeypatch):
+    done = []
+    monkeypatch.setattr(gc, "collect", lambda: done.append("collect"))
+    monkeypatch.setattr(gc, "freeze", lambda: done.append("freeze"))
+    monkeypatch.setattr(gc, "set_threshold", lambda *numbers: done.append("threshold"))
+    make("--tcp=none", "--web=none")
+    assert done == []
+    machine.run()
+    assert done == ["collect", "freeze", "threshold"]
