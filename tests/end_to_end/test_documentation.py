@@ -1,0 +1,214 @@
+"""What the documentation tells people to type does what it says: its commands, programs and pages are run."""
+
+import functools
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+pytestmark = pytest.mark.end_to_end
+
+CHECKOUT = Path(__file__).parent.parent.parent
+SOCKETS = CHECKOUT / "docs" / "sockets.md"
+README = CHECKOUT / "README.md"
+CHROMIUM = "/usr/bin/chromium"
+
+RUNNABLE = ("printf ", "curl ")
+"""How the commands begin that can be run here as they stand. Others want a terminal, or root's rights."""
+
+
+def fenced(page: Path, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def sessions(page: Path) -> list[list[tuple[str, str]]]:
+    """The blocks ``console`` that can be run: commands, each with what it prints."""
+    found = []
+    for block in fenced(page, "console"):
+        commands = [
+            (command, output) for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
+        ]
+        if all(command.startswith(RUNNABLE) for command, _ in commands):
+            found.append(commands)
+    return found
+
+
+def moved(text: str, bridge: Any) -> str:
+    """The documentation's ports replaced by those of the bridge."""
+    return text.replace("8081", port_of(bridge.lines[0])).replace("8082", port_of(bridge.page))
+
+
+def port_of(address: str) -> str:
+    return address.rstrip("/").rpartition(":")[2]
+
+
+def without_chance(text: str) -> str:
+    """What differs from one run to the next, made the same."""
+    text = re.sub(r"id=\w+", "id=…", text)
+    text = re.sub(r"Content-Length: \d+", "Content-Length: …", text)
+    return re.sub(r"(127\.0\.0\.1[: ])\d+", r"\1…", text)
+
+
+@pytest.mark.parametrize("page", ["protocol-lines.md", "protocol-json.md", "sockets.md"])
+def test_commands_print_what_the_page_shows(page: str, start: Any, environment: dict[str, str], tmp_path: Path) -> None:
+    found = sessions(CHECKOUT / "docs" / page)
+    assert found, "no block of this page can be run any more"
+    # In a pipe, curl would show how it gets on.
+    (tmp_path / ".curlrc").write_text("silent\nshow-error\n")
+    bridge = start()
+    for command, output in [pair for commands in found for pair in commands]:
+        ran = subprocess.run(
+            ["bash", "-c", moved(command, bridge)],
+            env=environment | {"CURL_HOME": str(tmp_path)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=20,
+        )
+        printed = without_chance(ran.stdout.decode().replace("\r\n", "\n"))
+        assert printed.strip() == without_chance(moved(output, bridge)).strip(), command
+
+
+def programs() -> dict[str, str]:
+    """The Python programs of the page about sockets, by the name in their first line."""
+    return {program.split(":")[0].removeprefix("# "): program for program in fenced(SOCKETS, "python")}
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[[str], tuple[Any, Any]]]:
+    """Start one of the servers of the page: its process, and a way to connect to it."""
+    opened: list[Any] = []
+
+    def serving(name: str) -> tuple[Any, Any]:
+        (tmp_path / name).write_text(programs()[name])
+        process = subprocess.Popen([sys.executable, name], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        opened.append(process)
+        assert process.stdout is not None
+        port = int(process.stdout.readline().removeprefix("listening on port "))
+
+        def connect() -> socket.socket:
+            connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+            opened.append(connection)
+            return connection
+
+        return process, connect
+
+    yield serving
+    for thing in reversed(opened):
+        if isinstance(thing, socket.socket):
+            thing.close()
+        else:
+            thing.kill()
+            thing.communicate()
+
+
+def test_the_blocking_server_serves_one_client_and_ends(serve: Any) -> None:
+    process, connect = serve("blocking.py")
+    client = connect()
+    client.sendall(b"hello")
+    assert client.recv(100) == b"you said hello"
+    client.shutdown(socket.SHUT_WR)
+    assert client.recv(100) == b""
+    assert process.wait(20) == 0
+
+
+def test_the_iterative_server_lets_the_second_client_wait(serve: Any) -> None:
+    _, connect = serve("iterative.py")
+    first, second = connect(), connect()
+    second.sendall(b"and me?")
+    first.sendall(b"hello")
+    assert first.recv(100) == b"you said hello"
+    assert not select.select([second], [], [], 0.2)[0]
+    first.close()
+    assert second.recv(100) == b"you said and me?"
+
+
+def test_the_event_driven_server_tells_everybody_what_one_says(serve: Any) -> None:
+    _, connect = serve("event_driven.py")
+    first, second = connect(), connect()
+    second.sendall(b"here ")  # so that the second has certainly been accepted
+    assert second.recv(100) == first.recv(100) == b"here "
+    first.sendall(b"hello")
+    assert second.recv(100) == first.recv(100) == b"hello"
+    first.close()
+    second.sendall(b"alone")
+    assert second.recv(100) == b"alone"
+
+
+def test_the_frame_is_read_as_the_page_says(tmp_path: Path) -> None:
+    ran = subprocess.run([sys.executable, "-c", programs()["frame.py"]], capture_output=True, text=True, check=True)
+    assert f"It prints `{ran.stdout.strip()}`" in SOCKETS.read_text(encoding="utf-8")
+
+
+def test_every_program_of_the_page_is_run() -> None:
+    assert set(programs()) == {"blocking.py", "iterative.py", "event_driven.py", "frame.py"}
+
+
+def test_the_websocket_by_hand_answers_with_the_bytes_shown(bridge: Any) -> None:
+    """The second dump is compared as it stands; in the first, addresses and versions differ."""
+    handshake, frames = fenced(SOCKETS, "sh")
+    dumps = [block for block in fenced(SOCKETS, "") if block.startswith("00000000: ")]
+    printed = [
+        subprocess.run(["bash", "-c", moved(script, bridge)], capture_output=True, text=True, check=True).stdout
+        for script in (handshake, frames)
+    ]
+    assert printed[1] == dumps[1]
+    told, shown = (without_chance_in_dump(dump) for dump in (printed[0], dumps[0]))
+    assert told == shown
+
+
+def without_chance_in_dump(dump: str) -> bytes:
+    """The bytes of a dump by xxd, without what differs from one run to the next."""
+    data = b"".join(bytes.fromhex(line[10:49]) for line in dump.splitlines())
+    # The length of the frame depends on the length of the ports.
+    head, welcome = data.split(b"\r\n\r\n")
+    head = re.sub(rb"AutobahnPython/\S+", b"AutobahnPython", head)
+    return head + re.sub(rb'\d+"', b'"', re.sub(rb'"id":"\w+"', b"", welcome))[2:]
+
+
+@pytest.fixture
+def folder_of_pages(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder that another server serves, and the origin of that server."""
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *arguments: None})
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_the_thermometer_and_the_page_of_the_readme(
+    start: Any, folder_of_pages: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder, origin = folder_of_pages
+    bridge = start("--allow-origin", origin)
+    (page,) = fenced(README, "html")
+    (folder / "kitchen.html").write_text(moved(page, bridge))
+    (thermometer,) = (script for script in fenced(README, "sh") if "celsius" in script)
+    device = subprocess.Popen(
+        ["sh", "-c", moved(thermometer, bridge)], stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        with sync_playwright() as program:
+            browser = program.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            window = browser.new_page()
+            window.goto(f"{origin}/kitchen.html")
+            window.get_by_text(re.compile(r"^2[0-3]\.\d °C$")).wait_for()
+            browser.close()
+    finally:
+        os.killpg(device.pid, signal.SIGTERM)
+        device.wait()

@@ -1,0 +1,98 @@
+"""What the documentation says about the code, and where its links lead."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from twistedsock.settings import Settings, read_settings
+
+CHECKOUT = Path(__file__).parent.parent
+PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "examples" / "README.md", *(CHECKOUT / "docs").glob("*.md")])
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def outside_of_code(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.*)$", outside_of_code(text_of(page)), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def fenced(page: Path, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", text_of(page), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_every_link_within_the_checkout_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", outside_of_code(text_of(page))):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    readme = text_of(CHECKOUT / "README.md")
+    for page in PAGES:
+        if page.name != "README.md":
+            assert f"](docs/{page.name})" in readme
+
+
+def option_table() -> dict[str, str]:
+    rows = re.findall(
+        r"^\| `--([a-z-]+)`(?:, `-c`)? \| (.*?) \|", text_of(CHECKOUT / "docs/operations.md"), re.MULTILINE
+    )
+    return {name: default.strip("`") for name, default in rows}
+
+
+def test_the_table_of_options_is_complete() -> None:
+    names = {field.encode_name for field in msgspec.structs.fields(Settings)}
+    assert set(option_table()) == names | {"config", "version", "help"}
+
+
+@pytest.mark.parametrize("name", [field.encode_name for field in msgspec.structs.fields(Settings)])
+def test_the_table_of_options_has_the_true_defaults(name: str) -> None:
+    default = getattr(Settings(), name.replace("-", "_"))
+    shown = option_table()[name]
+    if default is False:
+        assert shown == "off"
+    elif default == ():
+        assert shown == "none"
+    elif isinstance(default, tuple):
+        assert (shown,) == default
+    elif isinstance(default, float):
+        assert float(shown) == default
+    else:
+        assert shown == str(default)
+
+
+def test_the_files_of_options_can_be_read(tmp_path: Path) -> None:
+    files = fenced(CHECKOUT / "docs/operations.md", "toml")
+    assert files
+    for text in files:
+        file = tmp_path / "sockbridge.toml"
+        file.write_text(text)
+        read_settings(str(file), {})
+
+
+@pytest.mark.parametrize("unit", ["sockbridge.service", "sockbridge.socket"])
+def test_the_units_of_systemd_are_described(unit: str) -> None:
+    assert f"]({unit})" in text_of(CHECKOUT / "docs/operations.md")
+
+
+def test_the_readme_maps_every_module() -> None:
+    """So that people who read the code to learn find all of it."""
+    readme = text_of(CHECKOUT / "README.md")
+    modules = [path for path in (CHECKOUT / "twistedsock").rglob("*.py") if path.name != "__init__.py"]
+    missing = [path.relative_to(CHECKOUT) for path in modules if f"]({path.relative_to(CHECKOUT)})" not in readme]
+    assert not missing
