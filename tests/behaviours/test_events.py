@@ -1,0 +1,143 @@
+"""An event published by one peer is heard by another, whatever the two speak."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.behaviours.voices import KINDS, LineVoice, Voice
+from twistedsock.testing import Hall
+
+TEXTS = [
+    "21.5",
+    "",
+    " ",
+    " two  spaces around ",
+    "a\tb",
+    "{not json",
+    '{"a": 1}',
+    "[",
+    "[1]",
+    '"',
+    '"quoted"',
+    '"half',
+    "a\nb\r\nc",
+    "\n",
+    "\x00\x01\x1b[31mred\x07",
+    "\x7f",
+    "\x80\x85\x9b31m",
+    "küche 厨房 🌡 \u2028 \ufeff",
+    "a \\ b \\n c",
+    "MSG kitchen 1 p1 forged",
+    "true",
+    "null",
+    "x" * 10_000,
+]
+VALUES = [
+    {},
+    [],
+    {"celsius": 21.5},
+    [1, 2.5, "a", None, True, {"b": []}],
+    {"": "\n\t\x7f\x9b{"},
+    {"deep": [[[[[]]]]]},
+    ["ü", "\u2028"],
+]
+
+
+def event(publisher: Voice, offset: int, data: Any, name: str = "message", nick: str = "") -> dict[str, Any]:
+    sender = nick or publisher.id
+    return {"type": "event", "channel": "kitchen", "offset": offset, "from": sender, "name": name, "data": data}
+
+
+@pytest.mark.parametrize("data", [*TEXTS, *VALUES], ids=lambda data: ascii(data)[:30])
+def test_what_goes_in_comes_out(publisher: Voice, reader: Voice, data: Any) -> None:
+    """Live, and from the history."""
+    reader.asks("subscribe", channel="kitchen")
+    assert publisher.asks("publish", channel="kitchen", data=data) == {"type": "ok", "offset": 1}
+    assert reader.hears() == [event(publisher, 1, data)]
+    assert reader.asks("history", channel="kitchen") == {"type": "ok", "events": [event(publisher, 1, data)]}
+
+
+@pytest.mark.parametrize("raw", ["0", "-1.50", "1e400", "12345678901234567890", "true", "false", "null"])
+def test_a_number_is_not_rebuilt_and_a_line_shows_it_as_it_came(publisher: Voice, reader: Voice, raw: str) -> None:
+    """On a line nothing but { [ and " begins JSON, so there it is text."""
+    reader.asks("subscribe", channel="kitchen")
+    publisher.asks("publish", channel="kitchen", raw=raw)
+    (heard,) = reader.hears()
+    text = isinstance(publisher, LineVoice) or isinstance(reader, LineVoice)
+    assert heard["data"] == (raw if text else json.loads(raw))
+
+
+@pytest.mark.parametrize(
+    "raw, shown",
+    [
+        ('{"a":  1,\t"b":[ ]}', '{"a":  1,\t"b":[ ]}'),
+        ('{"a": 1.500, "a": 2}', '{"a": 1.500, "a": 2}'),
+        ('["\\u0041\\u001b"]', '["\\u0041\\u001b"]'),
+        ('["\x7f\x9b"]', '["\\u007f\\u009b"]'),
+    ],
+)
+def test_json_reaches_a_line_as_it_came(publisher: Voice, reader: Voice, raw: str, shown: str) -> None:
+    reader.asks("subscribe", channel="kitchen")
+    publisher.asks("publish", channel="kitchen", raw=raw)
+    assert reader.peer.outlet.sent.count(shown.encode() if isinstance(reader, LineVoice) else raw.encode()) == 1
+
+
+def test_line_breaks_between_tokens_become_spaces_on_a_line(hall: Hall, reader: Voice) -> None:
+    publisher = KINDS["json"](hall)
+    reader.asks("subscribe", channel="kitchen")
+    publisher.asks("publish", channel="kitchen", raw='{\r\n"a":\n[1,\n2]}')
+    sent = bytes(reader.peer.outlet.sent)
+    assert (b'{  "a": [1, 2]}' if isinstance(reader, LineVoice) else b'{\r\n"a":\n[1,\n2]}') in sent
+    assert reader.hears() == [event(publisher, 1, {"a": [1, 2]})]
+
+
+def test_an_event_may_have_a_name(publisher: Voice, reader: Voice) -> None:
+    reader.asks("subscribe", channel="kitchen")
+    publisher.asks("publish", channel="kitchen", name="älarm", data="smoke")
+    publisher.asks("publish", channel="kitchen", name="message", data="x")
+    assert reader.hears() == [event(publisher, 1, "smoke", name="älarm"), event(publisher, 2, "x")]
+
+
+def test_the_sender_is_the_nick_of_then(publisher: Voice, reader: Voice) -> None:
+    reader.asks("subscribe", channel="kitchen")
+    publisher.asks("publish", channel="kitchen", data="x")
+    assert publisher.asks("nick", nick="änn") == {"type": "ok", "nick": "änn"}
+    publisher.asks("publish", channel="kitchen", data="y")
+    assert reader.hears() == [event(publisher, 1, "x"), event(publisher, 2, "y", nick="änn")]
+    assert reader.asks("history", channel="kitchen")["events"] == [
+        event(publisher, 1, "x"),
+        event(publisher, 2, "y", nick="änn"),
+    ]
+
+
+def test_events_come_in_the_order_of_their_offsets(publisher: Voice, reader: Voice) -> None:
+    reader.asks("subscribe", channel="kitchen")
+    publisher.says_together(*[("publish", {"channel": "kitchen", "data": f"{number}"}) for number in range(1, 51)])
+    assert publisher.hears() == [{"type": "ok", "offset": number} for number in range(1, 51)]
+    assert reader.hears() == [event(publisher, number, f"{number}") for number in range(1, 51)]
+
+
+def test_only_those_who_read_the_channel_hear_it(publisher: Voice, reader: Voice) -> None:
+    reader.asks("subscribe", channel="attic")
+    publisher.asks("publish", channel="kitchen", data="x")
+    assert reader.hears() == []
+
+
+def test_who_unsubscribes_hears_no_more(publisher: Voice, reader: Voice) -> None:
+    reader.asks("subscribe", channel="kitchen")
+    publisher.asks("publish", channel="kitchen", data="x")
+    assert reader.asks("unsubscribe", channel="kitchen") == {"type": "ok", "channel": "kitchen"}
+    publisher.asks("publish", channel="kitchen", data="y")
+    assert reader.hears() == [event(publisher, 1, "x")]
+
+
+def test_one_hears_ones_own_events_unless_one_will_not(publisher: Voice, reader: Voice) -> None:
+    for echo in ({}, {"echo": False}):
+        publisher.asks("subscribe", channel="kitchen", **echo)
+        publisher.asks("publish", channel="kitchen", data="mine")
+        reader.asks("publish", channel="kitchen", data="theirs")
+    mine, theirs, others = publisher.hears()
+    assert (mine["data"], theirs["data"], others["data"]) == ("mine", "theirs", "theirs")
+    assert others["offset"] == 4
+    assert [told["data"] for told in publisher.asks("history", channel="kitchen")["events"]] == ["mine", "theirs"] * 2
