@@ -1,0 +1,241 @@
+"""The fakes do what they stand for: tests that lean on them, ours and our users', must not lean on air."""
+
+from errno import EAGAIN
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+
+from twistedsock.core.dialect import Ending
+from twistedsock.core.reader import WRITING
+from twistedsock.shells.outlets import TCPSendAtOnce
+from twistedsock.testing import FakeOutlet, Hall, Turns, read_frames
+
+
+class Socket:
+    """Takes ``room`` bytes (None: all)."""
+
+    def __init__(self):
+        self.sent = bytearray()
+        self.room = None
+
+    def send(self, data):
+        taken = len(data) if self.room is None else min(self.room, len(data))
+        if not taken:
+            raise OSError(EAGAIN, "full")
+        self.sent += data[:taken]
+        if self.room is not None:
+            self.room -= taken
+        return taken
+
+    def setblocking(self, flag):
+        """Of course."""
+
+    def fileno(self):
+        return 77
+
+
+class Reactor(Clock):
+    addReader = addWriter = removeReader = removeWriter = lambda self, selectable: None
+
+
+steps = st.one_of(
+    st.tuples(st.just("offer"), st.binary(min_size=1, max_size=9)),
+    st.tuples(st.just("write"), st.binary(min_size=1, max_size=9)),
+    st.tuples(st.just("drain"), st.none() | st.integers(0, 20)),
+)
+
+
+@given(st.integers(0, 20), st.lists(steps, max_size=20))
+def test_the_fake_outlet_is_like_the_real_one(room, steps):
+    """Whatever is offered and written, and however a peer reads: the same bytes leave, and the same is blocked."""
+    socket, reactor, fake = Socket(), Reactor(), FakeOutlet()
+    real = TCPSendAtOnce(socket, Protocol(), ("127.0.0.1", 1), None, 1, reactor)
+    drained = {"real": 0, "fake": 0}
+    real.on_drained = lambda: drained.update(real=drained["real"] + 1)
+    fake.on_drained = lambda: drained.update(fake=drained["fake"] + 1)
+    socket.room = fake.room = room
+    for step, what in steps:
+        if step == "offer":
+            assert real.offer(what) == fake.offer(what)
+        elif step == "write":
+            real.write(what)
+            fake.write(what)
+        else:
+            socket.room = what
+            if real.blocked & WRITING:
+                real.doWrite()
+            fake.drain(what)
+            reactor.advance(0)
+        assert (fake.sent, fake.blocked, drained["fake"]) == (socket.sent, real.blocked, drained["real"])
+
+
+def test_turns_run_until_nothing_is_left():
+    turns, done = Turns(), []
+    turns.schedule(lambda: (done.append(1), turns.schedule(lambda: done.append(2))))
+    assert (len(turns), done) == (1, [])
+    turns.run()
+    assert (len(turns), done) == (0, [1, 2])
+
+
+def test_turns_that_never_end_are_an_error_of_the_test():
+    turns = Turns()
+
+    def again():
+        turns.schedule(again)
+
+    again()
+    with pytest.raises(AssertionError):
+        turns.run(100)
+
+
+def test_a_hall_is_a_whole_bridge(hall):
+    ann, bob, cid = hall.line_peer(), hall.json_peer(), hall.message_peer()
+    assert [peer.id for peer in (ann, bob, cid)] == ["p1", "p2", "p3"]
+    assert ann.hears() == ["WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:8081"]
+    assert bob.hears()[0]["type"] == "welcome"
+    assert cid.hears()[0].startswith("WELCOME ")
+    ann.says("SUB kitchen")
+    bob.says({"type": "subscribe", "id": 1, "channel": "kitchen"})
+    cid.says("SUB kitchen", "PUB kitchen 21.5")
+    assert ann.hears() == ["OK kitchen offset=0 epoch=e1"]
+    hall.turn()
+    assert ann.hears() == ["MSG kitchen 1 p3 21.5"]
+    assert ann.hears() == []
+    assert [message["type"] for message in bob.hears()] == ["ok", "event"]
+    assert cid.hears() == ["OK kitchen offset=0 epoch=e1", "OK 1", "MSG kitchen 1 p3 21.5"]
+
+
+@pytest.fixture
+def hall():
+    return Hall()
+
+
+def test_time_passes_when_the_test_wants_it():
+    hall = Hall(history_age=60.0)
+    hall.line_peer().says("PUB kitchen 21.5")
+    hall.turn()
+    hall.now += 59
+    hall.broker.sweep()
+    assert b"kitchen" in hall.broker.channels
+    hall.now += 2
+    hall.broker.sweep()
+    assert hall.broker.channels == {}
+
+
+def test_a_peer_can_stall_read_on_and_leave(hall):
+    peer = hall.line_peer()
+    peer.hears()
+    peer.outlet.room = 0
+    peer.says("PING 1", "PING 2")
+    assert peer.paused
+    assert peer.hears() == []
+    peer.outlet.drain()
+    assert not peer.paused
+    assert peer.hears() == ["PONG 1", "PONG 2"]
+    peer.leaves()
+    assert len(hall.bridge.roster) == 0
+
+
+def test_half_a_line_is_an_error_of_the_test(hall):
+    peer = hall.line_peer()
+    peer.hears()
+    peer.outlet.room = 3
+    peer.says("PING")
+    with pytest.raises(AssertionError):
+        peer.hears()
+
+
+def test_bytes_may_come_in_at_any_cut(hall):
+    peer = hall.line_peer()
+    peer.hears()
+    peer.sends(b"PI")
+    peer.sends(b"NG\r\n")
+    assert peer.hears() == ["PONG"]
+
+
+def test_how_a_peer_was_sent_away_is_kept(hall):
+    peer = hall.line_peer()
+    assert peer.ending is None
+    peer.says("QUIT")
+    assert peer.ending is Ending.NORMAL
+
+
+def test_faults_are_counted(hall, monkeypatch):
+    peer = hall.line_peer()
+    monkeypatch.setattr(hall.broker, "members", None)
+    peer.says("WHO kitchen")
+    assert peer.faults == 1
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
+def test_frames_of_each_size_are_read(size):
+    text = "x" * size
+    width = 0 if size < 126 else 2 if size < 65_536 else 8
+    head = bytes([0x81, {0: size, 2: 126, 8: 127}[width]]) + (size.to_bytes(width, "big") if width else b"")
+    assert read_frames(head + text.encode() + head + text.encode()) == [text, text]
+
+
+def test_fragments_are_put_together_and_half_a_message_is_an_error_of_the_test():
+    parts = [b"\x01\x02on", b"\x00\x01e", b"\x80\x02ly"]
+    assert read_frames(b"".join(parts)) == ["onely"]
+    for cut in (parts[:2], [parts[0], b"\x80\x02l"]):
+        with pytest.raises(AssertionError):
+            read_frames(b"".join(cut))
+
+
+@pytest.fixture
+def late():
+    """A hall whose backplane is late, and a peer that has published three times."""
+    hall = Hall(late=True)
+    peer = hall.line_peer()
+    peer.hears()
+    peer.says("PUB a 1", "PUB b 2", "PUB c 3")
+    assert (len(hall.backplane), peer.hears()) == (3, [])
+    return hall, peer
+
+
+def test_a_late_backplane_answers_when_it_is_released(late):
+    hall, peer = late
+    hall.backplane.release(1)
+    assert (len(hall.backplane), peer.hears()) == (2, ["OK 1"])
+    hall.backplane.release()
+    assert (len(hall.backplane), peer.hears()) == (0, ["OK 1", "OK 1"])
+
+
+def test_a_late_backplane_can_answer_backwards(late):
+    hall, peer = late
+    hall.backplane.release(2, backwards=True)
+    hall.turn()
+    assert set(hall.broker.channels) == {b"b", b"c"}
+    assert peer.hears() == []
+    hall.backplane.release()
+    assert peer.hears() == ["OK 1", "OK 1", "OK 1"]
+
+
+def test_a_late_backplane_fails_as_often_as_it_is_told(late):
+    hall, peer = late
+    hall.backplane.failing = 2
+    hall.backplane.release()
+    assert [line.split(" ")[:2] for line in peer.hears()] == [
+        ["ERR", "unavailable"],
+        ["ERR", "unavailable"],
+        ["OK", "1"],
+    ]
+    hall.turn()
+    assert set(hall.broker.channels) == {b"c"}
+
+
+def test_a_late_publish_keeps_the_name_under_which_it_was_said():
+    hall = Hall(late=True)
+    listener, peer = hall.line_peer(), hall.line_peer()
+    listener.says("SUB kitchen")
+    hall.backplane.release()
+    listener.hears()
+    peer.says("NICK ann", "PUB kitchen 21.5")
+    peer.session.peer.nick = b"bob"
+    hall.backplane.release()
+    hall.turn()
+    assert listener.hears() == ["MSG kitchen 1 ann 21.5"]
