@@ -129,6 +129,19 @@ def test_late_answers_that_stall_hold_up_nothing_by_themselves() -> None:
     assert peer.hears() == ["OK 1"]
 
 
+def test_a_shell_that_has_answered_itself_can_hold_up_the_rest(peer: LinePeer) -> None:
+    """What it wrote waits for the socket, so the peer is not read, until it has left."""
+    peer.outlet.room = 0
+    peer.outlet.write(b"pong\n")
+    peer.conversation.hold()
+    peer.conversation.hold()
+    assert peer.paused
+    peer.says("PING 1")
+    peer.outlet.drain()
+    assert peer.hears() == ["pong", "PONG 1"]
+    assert not peer.paused
+
+
 def test_finish_runs_what_came_and_leaves(peer: LinePeer) -> None:
     """After a half-close everything that came before is answered, then BYE."""
     peer.says("PING 1")

@@ -12,7 +12,9 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Ending
+from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
+from twistedsock.shells.closing import LINGER
 from twistedsock.shells.faults import report_fault
 from twistedsock.shells.light import Light
 from twistedsock.shells.outlets import let_go, outlet_of
@@ -44,6 +46,7 @@ class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
     transport: Any
     _conversation: Conversation | None = None
     _frames: PlainFrames | None = None
+    _linger: Any = None
 
     def onConnect(self, request: ConnectionRequest) -> str | None:
         if not request.protocols:
@@ -94,7 +97,15 @@ class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
         else:
             self._receive([bytes(payload)])
 
+    def onPing(self, payload: bytes) -> None:
+        super().onPing(payload)
+        # Who does not read its pongs is not read either.
+        if self._conversation is not None and self.state == self.STATE_OPEN and self._outlet.blocked & WRITING:
+            self._conversation.hold()
+
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
         if self._conversation is not None:
             self._conversation.session.lost()
             self._conversation = None
@@ -103,13 +114,18 @@ class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
         """Whoever closes, and for whatever reason: no data follows a close frame (RFC 6455 section 5.5.1)."""
         if self._conversation is not None:
             self._conversation.session.cease()
+            # A peer whose input was paused must be read again, or its answer would never be seen.
+            self.transport.resumeProducing()
         super().sendCloseFrame(code, reasonUtf8, isReply)
 
     def dropConnection(self, abort: bool = False) -> None:
-        """Autobahn closes the transport: nothing of ours must hold it open."""
+        """Autobahn closes the transport: nothing of ours must hold it open, and a peer that does not read our last
+        words has ``LINGER`` to do so."""
         if self._conversation is not None:
             let_go(self._outlet, self.transport)
         super().dropConnection(abort)
+        if not abort and self._linger is None:
+            self._linger = self.factory.reactor.callLater(LINGER, self.transport.abortConnection)
 
     def _receive(self, messages: list[bytes]) -> None:
         conversation = self._conversation

@@ -85,6 +85,12 @@ class Conversation:
         run = PublishRun(first.channel, payloads, first.is_json, first.name, tags)
         return run, position + len(payloads) - 1
 
+    def hold(self) -> None:
+        """What the shell itself has answered was not taken: read no more of the peer until it has been."""
+        if self._backlog is None:
+            self.session.stalled = True
+            self._wait(())
+
     def finish(self) -> None:
         """The peer says nothing more: run and answer what came, then leave."""
         self.receive([commands.Quit()])
