@@ -43,6 +43,22 @@ def test_commands_may_stand_between_messages(peer: LinePeer) -> None:
     assert peer.hears() == ["PONG 1", "PONG 2", "PONG 3"]
 
 
+def test_publishes_in_a_row_are_one_command(peer: LinePeer) -> None:
+    """Each is answered in its place all the same."""
+    peer.says("PUB a 1", "PUB a 2", "PING", "PUB a 3", "PUB b 4", "PUB b [5]", "PUB b 6")
+    assert peer.hears() == ["OK 1", "OK 2", "PONG", "OK 3", "OK 1", "OK 2", "OK 3"]
+    peer.says("HIST b")
+    assert peer.hears() == ["MSG b 1 p1 4", "MSG b 2 p1 [5]", "MSG b 3 p1 6", "OK 3"]
+
+
+def test_a_fault_in_a_run_is_answered_to_each(peer: LinePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits in vain for an answer."""
+    monkeypatch.setattr(peer.hall.broker, "publish", lambda *arguments: 1 / 0)
+    peer.says("PUB a 1", "PUB a 2", "PING")
+    assert answers(peer) == ["ERR", "ERR", "PONG"]
+    assert peer.faults == 1
+
+
 def test_nothing_is_nothing(peer: LinePeer) -> None:
     """No messages, no replies, no writes."""
     before = peer.outlet.sends

@@ -20,7 +20,7 @@ from twistedsock.core.commands import (
     Who,
 )
 from twistedsock.core.errors import Code
-from twistedsock.wire.json_commands import decode
+from twistedsock.wire.json_commands import decode, follow
 
 MOST = 9007199254740991
 
@@ -185,6 +185,36 @@ def test_names_are_left_to_the_broker() -> None:
     """The codec does not judge names, not even ones with line breaks: the broker does, for every dialect alike."""
     assert decode(b'{"type":"subscribe","channel":"a\\nb *"}') == Subscribe(b"a\nb *")
     assert decode(b'{"type":"nick","nick":""}') == Nick(b"")
+
+
+def publish(data: Any, channel: str = "a", **fields: Any) -> bytes:
+    return json.dumps({"type": "publish", "channel": channel, "data": data, **fields}).encode()
+
+
+FOLLOWS = {
+    "the same channel": (publish("1"), [publish("2"), publish("3", id=3)], [None, b"3"]),
+    "nothing": (publish("1"), [], []),
+    "another channel": (publish("1"), [publish("2", "b"), publish("1")], []),
+    "another type": (publish("1"), [publish("1", id="x"), b'{"type":"ping"}', publish("1")], [b'"x"']),
+    "an event name": (publish("1"), [publish("1", name="b")], []),
+    "the same event name": (publish(1, name="b"), [publish(2, name="b"), publish(2)], [None]),
+    "JSON after text": (publish("1"), [publish(1)], []),
+    "text after JSON": (publish(1), [publish([]), publish("1")], [None]),
+    "a mistake": (publish("1"), [b"{", publish("1")], []),
+    "a command among messages": (publish("1"), [Ping(), publish("1")], []),
+}
+
+
+@pytest.mark.parametrize(("first", "items", "tags"), FOLLOWS.values(), ids=FOLLOWS.keys())
+def test_a_run_of_publishes(first: bytes, items: list[bytes | Command], tags: list[bytes | None]) -> None:
+    """A run ends at the first item that differs in more than data and id."""
+    command = decode(first)
+    assert isinstance(command, Publish)
+    payloads, found = follow(command, [publish("0"), first, *items], 2)
+    assert found == tags
+    for item, payload, tag in zip(items, payloads, found, strict=False):
+        assert isinstance(item, bytes)
+        assert decode(item) == Publish(command.channel, payload, command.is_json, command.name, tag)
 
 
 VALUES = st.recursive(

@@ -122,6 +122,13 @@ def test_without_an_id_success_is_silent() -> None:
     assert JSON.nicked(silent, b"a") == b""
 
 
+def test_answers_to_a_run_of_publishes() -> None:
+    """Each that has an id is answered, in a message of its own, with its own offset."""
+    told = read_frames(JSON.published_all([b"1", None, b'"x"'], 18))
+    assert told == ['{"type":"ok","id":1,"offset":18}', '{"type":"ok","id":"x","offset":20}']
+    assert JSON.published_all([None, None], 1) == b""
+
+
 def test_what_this_dialect_does_not_say() -> None:
     """There is no QUIET and no HELP, and the close frame is the goodbye."""
     assert JSON.quieted() == b""

@@ -20,7 +20,7 @@ from twistedsock.core.commands import (
     Who,
 )
 from twistedsock.core.errors import Code
-from twistedsock.wire.line_commands import USAGE, decode
+from twistedsock.wire.line_commands import USAGE, decode, follow
 
 MOST = 9007199254740991
 
@@ -165,6 +165,49 @@ def test_names_are_left_to_the_broker() -> None:
     """The codec does not judge names: the broker does, for every dialect alike."""
     assert decode(b"SUB *") == Subscribe(b"*")
     assert decode(b"NICK " + b"x" * 100) == Nick(b"x" * 100)
+
+
+FOLLOWS = {
+    "the same channel": (b"PUB a 1", [b"PUB a 2", b"PUB a  3 "], 2),
+    "nothing": (b"PUB a 1", [], 0),
+    "an empty text": (b"PUB a 1", [b"PUB a ", b"PUB a 1"], 2),
+    "no payload": (b"PUB a 1", [b"PUB a", b"PUB a 1"], 0),
+    "another channel": (b"PUB a 1", [b"PUB ab 2", b"PUB a 1"], 0),
+    "another verb": (b"PUB a 1", [b"PUB a 1", b"PING", b"PUB a 1"], 1),
+    "an event name": (b"PUB a 1", [b"EMIT a b 1"], 0),
+    "after an event name": (b"EMIT a b 1", [b"PUB a 1"], 0),
+    "JSON after text": (b"PUB a 1", [b"PUB a [1]"], 0),
+    "text after JSON": (b"PUB a [1]", [b"PUB a [2]", b"PUB a {}", b"PUB a 1"], 2),
+    "no JSON after text": (b"PUB a 1", [b"PUB a [1", b"PUB a {"], 2),
+    "no JSON after JSON": (b"PUB a [1]", [b"PUB a [1"], 0),
+    "a command among lines": (b"PUB a 1", [b"PUB a 1", Ping(), b"PUB a 1"], 1),
+    "not UTF-8": (b"PUB a 1", [b"PUB a \xff"], 0),
+}
+
+
+@pytest.mark.parametrize(("first", "items", "count"), FOLLOWS.values(), ids=FOLLOWS.keys())
+def test_a_run_of_publishes(first: bytes, items: list[bytes | Command], count: int) -> None:
+    """A run ends at the first item that differs in more than the payload."""
+    publish = decode(first)
+    assert isinstance(publish, Publish)
+    payloads, tags = follow(publish, [b"PUB a 0", first, *items], 2)
+    assert len(payloads) == len(tags) == count
+
+
+WORD = st.sampled_from(
+    [b"PUB a ", b"PUB a ", b"PUB a ", b"pub a ", b"PUB b ", b"EMIT a message ", b"EMIT a x ", b"PUB a"]
+)
+PAYLOAD = st.sampled_from([b"", b"1", b" 1", b"[1]", b'{"', b'"x"', b"\xff", "é".encode(), b"\r"]) | st.binary()
+
+
+@given(st.lists(st.builds(lambda word, payload: word + payload, WORD, PAYLOAD), min_size=1))
+def test_a_run_is_the_commands_it_stands_for(lines: list[bytes]) -> None:
+    """Whatever is gathered into a run is what each of its lines means alone."""
+    first = decode(lines[0])
+    if isinstance(first, Publish):
+        payloads, tags = follow(first, lines, 1)
+        for line, payload, tag in zip(lines[1:], payloads, tags, strict=False):
+            assert decode(line) == Publish(first.channel, payload, first.is_json, first.name, tag)
 
 
 VERBS = st.sampled_from([*USAGE, b"?", b"bye", b"frob", b""])

@@ -29,6 +29,7 @@ REPLIES = {
         b"WELCOME sockbridge/1 id=k3x9 from=unix:- to=[::1]:8081\n",
     ),
     "PUB": (LINES.published(None, 18), b"OK 18\n"),
+    "several PUB": (LINES.published_all([None, None, b"x"], 18), b"OK 18\nOK 19\nOK 20\n"),
     "SUB": (LINES.subscribed(None, b"kitchen", AT, None), b"OK kitchen offset=17 epoch=5f2c1a\n"),
     "SUB recovered": (
         LINES.subscribed(None, b"kitchen", AT, True),

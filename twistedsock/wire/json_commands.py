@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Annotated
 
 import msgspec
@@ -81,7 +80,8 @@ def follow(first: Publish, items: Sequence[object], position: int) -> tuple[list
     first that is anything else."""
     payloads: list[bytes] = []
     tags: list[Tag] = []
-    for message in islice(items, position, None):
+    for index in range(position, len(items)):
+        message = items[index]
         command = decode(message) if isinstance(message, bytes) else None
         if not isinstance(command, Publish) or (command.channel, command.name, command.is_json) != (
             first.channel,

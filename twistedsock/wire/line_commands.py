@@ -1,7 +1,6 @@
 """Lines to commands: what a person, or a script, types."""
 
 from collections.abc import Callable, Sequence
-from itertools import islice
 
 from twistedsock.core import commands
 from twistedsock.core.commands import MOST, Command, Mistake, Publish, Tag
@@ -33,7 +32,8 @@ def follow(first: Publish, items: Sequence[object], position: int) -> tuple[list
     if first.name == DEFAULT_EVENT_NAME:
         prefix = b"PUB %b " % first.channel
         size = len(prefix)
-        for line in islice(items, position, None):
+        for index in range(position, len(items)):
+            line = items[index]
             if type(line) is not bytes or not line.startswith(prefix) or not line.isascii():
                 break
             payload = line[size:]
