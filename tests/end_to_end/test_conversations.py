@@ -124,6 +124,23 @@ def test_both_ends_are_told_their_addresses(bridge, call, browse):
     assert (welcome["from"], f"http://{welcome['to']}/") == (f"{host}:{port}", bridge.page)
 
 
+@pytest.mark.parametrize("lingering", [True, False])
+def test_an_event_arrives_from_a_socket_that_is_closed_right_behind_it(bridge, call, plain, lingering):
+    """The welcome has not been read, so that the kernel breaks the connection; often before it is accepted."""
+    channel = f"closed{lingering}"
+    listener = call(bridge.lines[0])
+    listener.ask(f"SUB {channel}")
+    count = 200
+    for number in range(count):
+        hasty = plain(bridge.lines[0])
+        hasty.sendall(f"PUB {channel} {number}\n".encode())
+        if not lingering:
+            hasty.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        hasty.close()
+    heard = {int(listener.hear().split(" ")[4]) for _ in range(count)}
+    assert heard == set(range(count))
+
+
 def test_what_was_received_before_a_reset_is_published(bridge, call, plain, channel):
     """A megabyte of publishes, none of their answers read, and then the connection is thrown away."""
     listener, rude = call(bridge.lines[0]), plain(bridge.lines[0])
