@@ -365,6 +365,19 @@ def test_the_end_waits_no_longer_than_was_said(start, reactor, logged):
     assert ended == [None]
 
 
+def test_who_is_impatient_ends_the_wait(start, reactor, logged):
+    service = start(drain=3600.0)
+    service.hurry()
+    connect(reactor)
+    ended = []
+    service.stopService().addCallback(ended.append)
+    assert ended == []
+    service.hurry()
+    reactor.turn()
+    assert ended == [None]
+    service.hurry()
+
+
 def test_with_nobody_there_the_end_comes_at_once(start, reactor):
     ended = []
     start().stopService().addCallback(ended.append)

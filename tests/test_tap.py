@@ -2,6 +2,7 @@
 
 import gc
 import resource
+import signal
 from importlib.metadata import version
 
 import msgspec
@@ -184,3 +185,20 @@ def test_the_collector_is_spared_once_the_reactor_runs(machine, monkeypatch):
     assert done == []
     machine.run()
     assert done == ["collect", "freeze", "threshold"]
+
+
+def test_a_second_signal_at_the_end_asks_to_hurry(machine, monkeypatch):
+    """The first is the reactor's, and starts the end."""
+    handlers, hurried = {}, []
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    monkeypatch.setattr(BridgeService, "hurry", lambda service: hurried.append(service))
+    machine.callFromThread = lambda call: call()
+    service = make("--tcp=none", "--web=none")
+    machine.run()
+    assert handlers == {}
+    (end,) = machine.triggers["before"]["shutdown"]
+    call, arguments, options = end
+    call(*arguments, **options)
+    assert set(handlers) == {signal.SIGINT, signal.SIGTERM}
+    handlers[signal.SIGTERM](signal.SIGTERM, None)
+    assert hurried == [service]

@@ -107,6 +107,7 @@ class BridgeService(Service):
         backplane.attach(self.bridge.broker)
         self._sweep = LoopingCall(self.bridge.broker.sweep)
         self._sweep.clock = reactor
+        self._patience: Any = None
         self._lines = LineFactory(self.bridge, reactor, settings.send_buffer)
         self._web = WebFactory(
             self.bridge,
@@ -150,6 +151,11 @@ class BridgeService(Service):
         closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
         return closed.addCallback(lambda result: self._dismiss_all())
 
+    def hurry(self) -> None:
+        """While it stops: wait no longer for those who have not left."""
+        if self._patience is not None and self._patience.active():
+            self._patience.reset(0)
+
     def _dismiss_all(self) -> Deferred[None]:
         for session in self.bridge.roster:
             try:
@@ -157,11 +163,11 @@ class BridgeService(Service):
             except Exception:  # whoever runs us would not tell, and the others are still to be told
                 self._log.failure("a peer could not be told that the server is going away")
         gone: Deferred[None] = Deferred()
-        timeout = self._reactor.callLater(self._settings.drain, self._give_up, gone)
+        self._patience = patience = self._reactor.callLater(self._settings.drain, self._give_up, gone)
 
         def all_gone() -> None:
-            if timeout.active():
-                timeout.cancel()
+            if patience.active():
+                patience.cancel()
                 gone.callback(None)
 
         self.bridge.roster.when_empty(all_gone)

@@ -2,7 +2,9 @@
 
 import gc
 import resource
+import signal
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, get_type_hints
 
@@ -114,7 +116,14 @@ def makeService(options: Options) -> IService:
         raise SystemExit(f"sockbridge: {error}") from None
     _allow_files(options.settings.max_connections)
     reactor.callWhenRunning(_spare_the_collector)
+    reactor.addSystemEventTrigger("before", "shutdown", _listen_for_impatience, service.hurry, reactor)
     return service
+
+
+def _listen_for_impatience(hurry: Callable[[], None], reactor: Any) -> None:
+    """Who asks for the end once more while it is coming does not want to wait; Twisted would log a traceback."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *event: reactor.callFromThread(hurry))
 
 
 def _allow_files(connections: int) -> None:

@@ -44,6 +44,24 @@ def test_a_peer_that_does_not_leave_is_waited_for_no_longer_than_was_said(start,
     assert stubborn.hears_the_end() == ["NOTICE the server is going away", "BYE"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_asks_twice_for_the_end_does_not_have_to_wait(start, call, number):
+    """Somebody presses Ctrl-C again because it takes so long."""
+    bridge = start("--drain", "3600")
+    stubborn = call(bridge.lines[0])
+    bridge.process.send_signal(number)
+    assert stubborn.hears_the_end() == ["NOTICE the server is going away", "BYE"]
+    bridge.stop(number)
+
+
+def test_a_unix_socket_is_free_after_a_kill(start, call, tmp_path):
+    unix = f"unix:{tmp_path}/lines"
+    start(tcp=(unix,)).kill()
+    peer = call(start(tcp=(unix,)).lines[0])
+    assert peer.ask("PING") == "PONG"
+    peer.close()
+
+
 def test_what_is_queued_leaves_before_the_end(start, call):
     bridge = start("--send-buffer", "8192")
     slow, publisher = call(bridge.lines[0]), call(bridge.lines[0])
