@@ -226,6 +226,25 @@ def test_telnet_commands_may_be_cut_anywhere(hall, reactor, wire):
         call.is_lost()
 
 
+def test_who_does_not_read_the_answers_to_its_options_is_not_read(call, reactor):
+    """A flood of negotiation does not fill the memory with refusals."""
+    call.transport.producer.pauseProducing()
+    call.sends(b"\xff\xfd\x01")
+    assert not call.transport.reads
+    call.transport.producer.resumeProducing()
+    reactor.turn()
+    assert call.transport.reads
+    call.says("PING")
+    assert call.transport.heard() == b"\xff\xfc\x01PONG\n"
+
+
+def test_negotiation_behind_a_quit_pauses_nothing(call):
+    """The rest of the stream of a peer that leaves must be read to its end."""
+    call.transport.producer.pauseProducing()
+    call.sends(b"QUIT\n\xff\xfd\x01")
+    assert call.transport.reads
+
+
 def test_who_finds_no_room_is_told_and_not_counted(reactor, wire):
     hall = Hall(max_connections=1)
     first, second = Call(hall, reactor, wire()), Call(hall, reactor, wire())
@@ -260,6 +279,18 @@ def test_who_does_not_read_is_not_read_until_it_does(call):
     call.protocol.factory.reactor.turn()
     assert call.hears() == ["PONG 3"]
     assert call.transport.reads
+
+
+def test_who_does_not_read_the_answers_to_its_options_is_not_read(call):
+    call.transport.producer.pauseProducing()
+    call.sends(DO_TIMING_MARK)
+    assert not call.transport.reads
+    call.transport.producer.resumeProducing()
+    call.protocol.factory.reactor.turn()
+    assert call.transport.reads
+    call.transport.heard()
+    call.says("PING")
+    assert call.hears() == ["PONG"]
 
 
 def test_a_stalled_peer_can_be_sent_away(call):

@@ -223,6 +223,15 @@ def test_a_stalled_peer_can_still_answer_a_close_frame(port: Port, hall: Hall) -
     assert b"PONG 2" not in client.transport.written
 
 
+def test_a_stalled_peer_that_quits_can_still_answer_the_close_frame(port: Port) -> None:
+    """Its BYE waits for the socket, but what it says is read on."""
+    client = port.open(LINE_PROTOCOL)
+    client.stalls()
+    client.says("QUIT")
+    client.answers_close(1000)
+    assert client.server.wasClean and client.transport.ending == "aborted"
+
+
 def test_a_peer_that_closes_and_does_not_read_is_dropped(port: Port, clock: Clock, hall: Hall) -> None:
     """Our answer waits for a socket that stays full: not for ever."""
     client = port.open(LINE_PROTOCOL)

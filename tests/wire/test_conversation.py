@@ -180,6 +180,16 @@ def test_finish_waits_behind_what_waits() -> None:
     assert peer.ending == 1000
 
 
+def test_who_leaves_is_not_paused(peer: LinePeer) -> None:
+    """Though its last words wait for the socket: its stream must be read to the end."""
+    peer.outlet.room = 0
+    peer.says("QUIT", "PING 1")
+    assert peer.ending == 1000 and not peer.paused
+    peer.says("PING 2")
+    peer.outlet.drain()
+    assert peer.hears() == ["BYE"]
+
+
 def test_nothing_is_run_after_quit(peer: LinePeer) -> None:
     """Commands behind a QUIT are not carried out."""
     peer.says("PING 1", "QUIT", "PING 2")

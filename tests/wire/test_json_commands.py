@@ -1,7 +1,7 @@
 """Every type of the JSON dialect, used rightly and wrongly (protocol.md, "JSON dialect")."""
 
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
@@ -215,6 +215,19 @@ def test_a_run_of_publishes(first: bytes, items: list[bytes | Command], tags: li
     for item, payload, tag in zip(items, payloads, found, strict=False):
         assert isinstance(item, bytes)
         assert decode(item) == Publish(command.channel, payload, command.is_json, command.name, tag)
+
+
+class ByIndex(list[bytes]):
+    """Walking to where a run begins, each time from the start, would cost the square of what came."""
+
+    def __iter__(self) -> NoReturn:
+        raise AssertionError
+
+
+def test_a_run_is_looked_for_where_it_begins() -> None:
+    """What stands before it is not looked at again."""
+    items = ByIndex([publish("1", "b"), publish("1"), publish("2")])
+    assert follow(Publish(b"a", b"1", False), items, 2) == ([b"2"], [None])
 
 
 VALUES = st.recursive(

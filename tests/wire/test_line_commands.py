@@ -1,5 +1,7 @@
 """Every verb of the line dialect, used rightly and wrongly (protocol.md, "Line dialect")."""
 
+from typing import NoReturn
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -192,6 +194,18 @@ def test_a_run_of_publishes(first: bytes, items: list[bytes | Command], count: i
     assert isinstance(publish, Publish)
     payloads, tags = follow(publish, [b"PUB a 0", first, *items], 2)
     assert len(payloads) == len(tags) == count
+
+
+class ByIndex(list[bytes]):
+    """Walking to where a run begins, each time from the start, would cost the square of what came."""
+
+    def __iter__(self) -> NoReturn:
+        raise AssertionError
+
+
+def test_a_run_is_looked_for_where_it_begins() -> None:
+    """What stands before it is not looked at again."""
+    assert follow(Publish(b"a", b"1", False), ByIndex([b"PUB b 1", b"PUB a 1", b"PUB a 2"]), 2) == ([b"2"], [None])
 
 
 WORD = st.sampled_from(

@@ -10,6 +10,7 @@ from zope.interface import implementer
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.commands import Interrupt
 from twistedsock.core.dialect import Ending
+from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
 from twistedsock.shells.closing import close_kindly
 from twistedsock.shells.faults import report_fault
@@ -54,7 +55,7 @@ class LineProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._conversation is None or self._closing is not None:
             return
-        interrupts = 0
+        answer, interrupts = b"", 0
         if self._telnet is not None or IAC in data:
             self._telnet = self._telnet or TelnetFilter()
             data, answer, interrupts = self._telnet.feed(data)
@@ -69,6 +70,9 @@ class LineProtocol(Protocol):
                     return
         items += [Interrupt()] * min(interrupts, 1)
         self._conversation.receive(items)
+        # Who does not read what refuses its options is not read either.
+        if answer and self._outlet.blocked & WRITING and self._closing is None:
+            self._conversation.hold()
 
     def readConnectionLost(self) -> None:
         """The peer has said all it wanted (a half-close); it may still read."""

@@ -7,7 +7,7 @@ from typing import Protocol
 from twistedsock.core import commands
 from twistedsock.core.commands import Command, Mistake, Publish, PublishRun, Tag
 from twistedsock.core.errors import INTERNAL
-from twistedsock.core.session import Session
+from twistedsock.core.session import Session, State
 
 
 class Codec(Protocol):
@@ -96,6 +96,8 @@ class Conversation:
         self.receive([commands.Quit()])
 
     def _wait(self, rest: Sequence[bytes | Command]) -> None:
+        if self.session.state is not State.OPEN:
+            return  # it leaves: the shell reads its stream to the end, and nothing of it is run any more
         self._backlog = deque(rest)
         self.session.flush()
         self._pause()
