@@ -105,6 +105,21 @@ def test_a_reader_that_the_log_has_passed_is_told_what_it_lost(start, call):
     assert 100 <= heard < 5_000
 
 
+def test_readers_that_are_too_slow_can_be_sent_away_instead(start, call, browse):
+    bridge = start("--history-events", "100", "--lag", "close")
+    typist, browser, publisher = call(bridge.lines[0]), browse(bridge.page), call(bridge.lines[0])
+    typist.ask("SUB kitchen")
+    browser.ask(type="subscribe", id=1, channel="kitchen")
+    publish_much(publisher, "kitchen", 5_000)
+    *_, notice, bye = typist.hears_the_end()
+    assert notice.startswith("NOTICE you read too slowly")
+    assert bye == "BYE"
+    messages, code = browser.hears_the_end()
+    assert (messages[-1]["type"], code) == ("notice", 1013)
+    offsets = [message["offset"] for message in messages[:-1]]
+    assert offsets == list(range(1, len(offsets) + 1))
+
+
 def test_lines_over_websocket(bridge, browse, channel):
     by_name = browse(bridge.page, subprotocol="sockbridge.v1.line")
     assert by_name.welcome.startswith("WELCOME sockbridge/1 id=")
