@@ -15,7 +15,7 @@ from twistedsock.testing import Hall
 clients = st.integers(0, 2)
 channels = st.sampled_from("aab")
 rooms = st.sampled_from([0, 1, 10, 40, 200, 50_000])
-echoes = st.sampled_from([True, True, False])
+echoes = st.booleans()
 
 
 class Bridge(RuleBasedStateMachine):
@@ -48,6 +48,14 @@ class Bridge(RuleBasedStateMachine):
         numbers = range(self.published, self.published + count)
         self.published += count
         self.clients[client].publish(channel, [str(number).ljust(size, "x") for number in numbers])
+
+    @precondition(lambda self: self.late)
+    @rule(client=clients)
+    def publish_and_be_answered_backwards(self, client: int) -> None:
+        """Then the second event is there before the answer to the first."""
+        self.publish(client, "b", 1, 0)
+        self.publish(client, "a", 1, 0)
+        self.answer(most=1, backwards=True, failing=0, turn=True)
 
     @rule(client=clients, channel=channels, echo=echoes)
     def subscribe_live(self, client: int, channel: str, echo: bool) -> None:
@@ -109,11 +117,18 @@ class Bridge(RuleBasedStateMachine):
         self.hall.broker.sweep()
 
     @precondition(lambda self: self.late)
-    @rule(most=st.integers(1, 5), backwards=st.booleans(), failing=st.sampled_from([0, 0, 0, 1, 2]))
-    def answer(self, most: int, backwards: bool, failing: int) -> None:
+    @rule(
+        most=st.sampled_from([1, 1, 2, 5]),
+        backwards=st.booleans(),
+        failing=st.sampled_from([0, 0, 0, 1, 2]),
+        turn=st.booleans(),
+    )
+    def answer(self, most: int, backwards: bool, failing: int, turn: bool) -> None:
         self.hall.backplane.failing = failing
         self.hall.backplane.release(most, backwards)
         self.hall.backplane.failing = 0
+        if turn:
+            self.hall.turn()
 
     @invariant()
     def nobody_hears_anything_wrong(self) -> None:
