@@ -147,7 +147,8 @@ def test_lines(protocols: tuple[str, ...], first: str, port: Port, hall: Hall) -
 def test_the_first_message_decides_for_good(port: Port) -> None:
     """Once it was an object, a line is bad JSON."""
     client = port.open()
-    client.says('{"type":"ping"}', "PING")
+    client.says('{"type":"ping"}')
+    client.says("PING")
     assert [message["type"] for message in client.hears()] == ["pong", "error"]
 
 
