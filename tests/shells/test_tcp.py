@@ -226,18 +226,6 @@ def test_telnet_commands_may_be_cut_anywhere(hall, reactor, wire):
         call.is_lost()
 
 
-def test_who_does_not_read_the_answers_to_its_options_is_not_read(call, reactor):
-    """A flood of negotiation does not fill the memory with refusals."""
-    call.transport.producer.pauseProducing()
-    call.sends(b"\xff\xfd\x01")
-    assert not call.transport.reads
-    call.transport.producer.resumeProducing()
-    reactor.turn()
-    assert call.transport.reads
-    call.says("PING")
-    assert call.transport.heard() == b"\xff\xfc\x01PONG\n"
-
-
 def test_negotiation_behind_a_quit_pauses_nothing(call):
     """The rest of the stream of a peer that leaves must be read to its end."""
     call.transport.producer.pauseProducing()
