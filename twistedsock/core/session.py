@@ -5,7 +5,6 @@ command waits until those before it are answered, and those after it wait for it
 effect in the order in which it gave them, however slow the backplane is.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from functools import partial
@@ -18,10 +17,12 @@ from twistedsock.core.commands import Command, Publish, PublishRun, Tag
 from twistedsock.core.dialect import Dialect, Ending, Ends, Facts
 from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.events import Event, Member
+from twistedsock.core.flight import Flight, Slot
 from twistedsock.core.later import Later, when_known
 from twistedsock.core.limits import CHUNK_BYTES, PUBLISHES_IN_FLIGHT
 from twistedsock.core.names import is_nick
 from twistedsock.core.reader import HELD, WRITING, Outlet, Peer, Reader, Subscription
+from twistedsock.core.recovery import place_to_start
 
 T = TypeVar("T")
 
@@ -34,16 +35,6 @@ class State(Enum):
     CLOSED = "closed"
 
 
-class Slot:
-    """The place of publishes among the replies, while the backplane has not answered them."""
-
-    __slots__ = ("outcome", "tags")
-
-    def __init__(self, tags: Sequence[Tag]) -> None:
-        self.tags = tags
-        self.outcome: int | Refusal | None = None
-
-
 class Session:
     """``hang_up`` closes the connection once what was written has left; ``on_ready`` is called when commands, held up
     because ``stalled`` was set, can go on."""
@@ -53,8 +44,8 @@ class Session:
         "_broker",
         "_busy",
         "_dialect",
+        "_flight",
         "_hang_up",
-        "_in_flight",
         "_out",
         "_out_size",
         "_outlet",
@@ -62,7 +53,6 @@ class Session:
         "_postponed",
         "_quiet",
         "_reader",
-        "_slots",
         "ends",
         "on_ready",
         "peer",
@@ -96,9 +86,8 @@ class Session:
         self._out_size = 0
         # A command is under way whose end the next ones must await.
         self._busy = False
-        # Made when the first publish has to wait, as an empty deque is a third of an idle session.
-        self._slots: deque[Slot] | None = None
-        self._in_flight = 0
+        # Made when the first publish has to wait, as an empty one is a third of an idle session.
+        self._flight: Flight | None = None
         self._postponed: Command | None = None
         self._pieces: Iterator[bytes] | None = None
         bridge.roster.add(self)
@@ -115,7 +104,7 @@ class Session:
         """Carry out one command. Afterwards, while ``stalled``, no other must be given."""
         if self.state is not State.OPEN:
             return
-        if self._slots and not isinstance(command, Publish | PublishRun | commands.Interrupt):
+        if self._flight and not isinstance(command, Publish | PublishRun | commands.Interrupt):
             self._postponed = command
             self._stall()
         else:
@@ -161,7 +150,7 @@ class Session:
         if self.state is not State.CLOSED:
             self.cease()
             self.state = State.CLOSED
-            self._slots = None
+            self._flight = None
             self._pieces = self._postponed = None
             self._bridge.roster.remove(self)
 
@@ -177,16 +166,14 @@ class Session:
         self, channel: bytes, name: bytes, payloads: Sequence[bytes], is_json: bool, tags: Sequence[Tag]
     ) -> None:
         answer = self._broker.publish(self.peer, channel, name, payloads, is_json)
-        if not self._slots and not isinstance(answer, Later):
+        if not self._flight and not isinstance(answer, Later):
             self._say_published(tags, answer)
         else:
-            if self._slots is None:
-                self._slots = deque()
-            slots, slot = self._slots, Slot(tags)
-            slots.append(slot)
-            self._in_flight += len(tags)
-            when_known(answer, partial(self._settle, slots, slot))
-            if self._in_flight >= PUBLISHES_IN_FLIGHT:
+            if self._flight is None:
+                self._flight = Flight()
+            slot = self._flight.take_off(tags)
+            when_known(answer, partial(self._land, self._flight, slot))
+            if self._flight.publishes >= PUBLISHES_IN_FLIGHT:
                 self._stall()
         if self._broker.urgent:
             self.flush()
@@ -199,25 +186,23 @@ class Session:
         elif not self._quiet:
             self._say(self._dialect.published_all(tags, outcome))
 
-    def _settle(self, slots: deque[Slot], slot: Slot, outcome: int | Refusal) -> None:
-        slot.outcome = outcome
+    def _land(self, flight: Flight, slot: Slot, outcome: int | Refusal) -> None:
+        told = flight.land(slot, outcome)
         if self.state is not State.OPEN:
             return
-        if slots[0] is not slot:
+        if not told:
             # The event may be delivered now, but its OK must be written first and cannot yet.
             self._outlet.blocked |= HELD
             return
-        while slots and (settled := slots[0].outcome) is not None:
-            tags = slots.popleft().tags
-            self._in_flight -= len(tags)
+        for tags, settled in told:
             self._say_published(tags, settled)
         self.flush()
-        if not any(slot.outcome is not None for slot in slots):
+        if not flight.has_overtaken():
             self._release()
         if self._postponed is None:
-            if self._busy and self._in_flight < PUBLISHES_IN_FLIGHT:
+            if self._busy and flight.publishes < PUBLISHES_IN_FLIGHT:
                 self._unstall()
-        elif not slots:
+        elif not flight:
             command, self._postponed = self._postponed, None
             self._busy = False
             self.run(command)
@@ -244,22 +229,15 @@ class Session:
             self._broker.subscribe(channel, subscription)
         else:
             self._broker.resubscribe(subscription, command.echo, command.presence)
-        log, head, recovered = channel.log, channel.head, None
-        start = head + 1
-        if command.since is not None:
-            recovered = False
-            if command.epoch == channel.epoch and command.since <= head:
-                start = command.since + 1
-                recovered = start >= log.first
-        if not recovered and start > head and command.last:
-            start = max(log.first, head + 1 - command.last)
+        start, recovered = place_to_start(command, channel)
         self._say(self._dialect.subscribed(command.tag, channel.name, channel.position, recovered))
-        if start <= head:
+        if start <= channel.head:
             if subscription in self._reader.lagging:
                 start = min(start, subscription.cursor)
-            if start < log.first:
-                self._say(self._dialect.lost(channel.name, start, log.first - 1))
-                start = log.first
+            first = channel.log.first
+            if start < first:
+                self._say(self._dialect.lost(channel.name, start, first - 1))
+                start = first
             subscription.fall_behind(start)
             self._broker.wake(self._reader)
 

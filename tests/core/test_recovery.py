@@ -1,0 +1,47 @@
+"""Where a subscription begins: each sentence of "Recovery" is a row."""
+
+import pytest
+
+from twistedsock.core.channel import Channel
+from twistedsock.core.commands import Subscribe
+from twistedsock.core.dialect import Position
+from twistedsock.core.events import EVENT_COST, Event
+from twistedsock.core.limits import Limits
+from twistedsock.core.recovery import place_to_start
+
+HEAD, KEPT = 20, 10
+
+
+@pytest.fixture
+def channel() -> Channel:
+    """Twenty events, of which the log still has 11 to 20."""
+    channel = Channel(b"k", Position(b"e", 0), Limits(history_events=KEPT))
+    events = [Event(offset, b"p", b"p", b"message", b"", False) for offset in range(1, HEAD + 1)]
+    channel.head = HEAD
+    channel.log.extend(events, EVENT_COST * HEAD, 0.0)
+    return channel
+
+
+@pytest.mark.parametrize(
+    ("options", "start", "recovered"),
+    [
+        ({}, 21, None),
+        ({"last": 3}, 18, None),
+        ({"last": 0}, 21, None),
+        ({"last": 500}, 11, None),
+        ({"since": 15, "epoch": b"e"}, 16, True),
+        ({"since": 10, "epoch": b"e"}, 11, True),
+        ({"since": 20, "epoch": b"e"}, 21, True),
+        ({"since": 9, "epoch": b"e"}, 10, False),
+        ({"since": 0, "epoch": b"e"}, 1, False),
+        ({"since": 21, "epoch": b"e"}, 21, False),
+        ({"since": 15, "epoch": b"other"}, 21, False),
+        ({"since": 15, "epoch": b"other", "last": 2}, 19, False),
+        ({"since": 21, "epoch": b"e", "last": 2}, 19, False),
+        ({"since": 15, "epoch": b"e", "last": 2}, 16, True),
+        ({"since": 9, "epoch": b"e", "last": 2}, 10, False),
+    ],
+)
+def test_where_it_starts(channel: Channel, options: dict[str, object], start: int, recovered: bool | None) -> None:
+    command = Subscribe(b"k", **options)  # type: ignore[arg-type]
+    assert place_to_start(command, channel) == (start, recovered)
