@@ -36,7 +36,7 @@ coverage: .venv/for-test ## test core and wire, which must be covered wholly
 
 tests: .venv/for-test commands coverage ## test all: core and wire first, then the rest, in Python and in JavaScript
 	$(bin)/pytest -q --ignore=tests/core --ignore=tests/wire --ignore=tests/test_packaging.py
-	node --test --test-reporter=spec tests/js/*.test.mjs
+	timeout 300 node --test --test-reporter=spec tests/js/*.test.mjs
 
 dist: .venv/for-test ## build the distributions, install them in a clean environment, try the command
 	$(bin)/pytest -q tests/test_packaging.py
