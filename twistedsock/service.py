@@ -41,6 +41,9 @@ class StartFailed(SystemExit, Exception):
     """The bridge cannot start; its text is one sentence. As a SystemExit it ends the process without a traceback, as an
     Exception it passes twistd's own tidying up (pid file, word to the waiting parent) on the way."""
 
+    # Of a daemon's error twistd shows 100 bytes, this name first: without its module the reason is still among them.
+    __module__ = "builtins"
+
     def __init__(self, words: str) -> None:
         super().__init__(words)
         # What Python says at the end goes to the log by now: twistd has put it in the place of stderr.

@@ -175,20 +175,13 @@ def refuses_to_start(twistd, environment, tmp_path):
     (tmp_path / "unknown.toml").write_text('colour = "blue"')
     (tmp_path / "value.toml").write_text('max-line = "long"')
 
-    def check(*options, daemon=False):
-        command = [twistd, *([] if daemon else ["-n"]), "--pidfile=bridge.pid", "sockbridge", *options]
+    def check(*options, how=("-n",)):
+        command = [twistd, *how, "--pidfile=bridge.pid", "sockbridge", *options]
         finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30)
         assert finished.returncode == 1, finished
+        assert "Traceback" not in finished.stdout + finished.stderr
         assert not (tmp_path / "bridge.pid").exists()
-        said = finished.stderr.strip()
-        log = (tmp_path / "twistd.log").read_text() if daemon else ""
-        assert "Traceback" not in finished.stdout + said + log
-        if daemon:  # twistd has words of its own for that; the sentence stands in the log
-            assert said.startswith(
-                "An error has occurred: b'twistedsock.service.StartFailed: sockbridge: cannot listen"
-            )
-            return log
-        assert len(said.splitlines()) == 1, finished
+        (said,) = finished.stderr.splitlines()
         assert said.startswith("sockbridge: ")
         return said
 
@@ -201,12 +194,35 @@ def test_a_fault_of_the_start_is_one_sentence(refuses_to_start, fault):
     assert word in refuses_to_start("--web", "none", *options)
 
 
-@pytest.mark.parametrize("daemon", [False, True])
-def test_a_port_in_use_is_one_sentence(refuses_to_start, daemon):
+@pytest.mark.parametrize("fault", ["unknown option", "missing certificate", "unknown key"])
+def test_no_daemon_is_made_where_that_would_be_its_end(refuses_to_start, fault):
+    options, word = FAULTS[fault]
+    assert word in refuses_to_start("--web", "none", *options, how=())
+
+
+@pytest.fixture
+def taken():
+    """An endpoint whose port somebody else has."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
-        said = refuses_to_start("--web", "none", "--tcp", endpoint, daemon=daemon)
-    assert f"cannot listen on {endpoint}: Address already in use" in said
+        yield f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+
+
+def test_a_port_in_use_is_one_sentence(refuses_to_start, taken):
+    said = refuses_to_start("--web", "none", "--tcp", taken)
+    assert said == f"sockbridge: cannot listen on {taken}: Address already in use"
+
+
+def test_a_daemon_that_cannot_start_says_so_before_its_parent_leaves(twistd, environment, tmp_path, taken, eventually):
+    command = [twistd, "--pidfile=bridge.pid", "sockbridge", "--web", "none", "--tcp", taken]
+    finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30)
+    words = f"sockbridge: cannot listen on {taken}: Address already in use"
+    assert finished.returncode == 1
+    assert words in finished.stderr
+    assert "Traceback" not in finished.stderr
+    log, pidfile = tmp_path / "twistd.log", tmp_path / "bridge.pid"
+    eventually(lambda: words in log.read_text(), "the reason in the log")
+    eventually(lambda: not pidfile.exists(), "the end of the pid file")
+    assert "Traceback" not in log.read_text()
 
 
 def test_systemd_can_hand_over_the_sockets(tmp_path, twistd, environment, start, call, browse):
