@@ -141,6 +141,15 @@ test('what the server leaves unanswered is bounded too', async () => {
   world.client.close();
 });
 
+test('what a broken connection left unanswered no longer counts', () => {
+  const world = buildOpen();
+  for (let index = 0; index < UNANSWERED_LIMIT; index += 1) world.client.publish('kitchen', index).catch(() => {});
+  reconnect(world);
+  world.client.publish('kitchen', 'room again').catch(() => {});
+  assert.equal(world.socket.last('publish').data, 'room again');
+  world.client.close();
+});
+
 test('commands under way when the connection breaks reject with disconnected, and are never sent again', async () => {
   const world = buildOpen();
   const publish = world.client.publish('kitchen', 1);

@@ -159,6 +159,15 @@ test('close() closes the socket with 1000, once, and nothing of it remains', () 
   assert.equal(world.client.state, 'closed');
 });
 
+test('a closed client no longer listens to the window', (t) => {
+  const window = new FakeWindow();
+  const added = t.mock.method(window, 'addEventListener');
+  const removed = t.mock.method(window, 'removeEventListener');
+  buildOpen({ window }).client.close();
+  assert.deepEqual(removed.mock.calls.map((call) => call.arguments), added.mock.calls.map((call) => call.arguments));
+  assert.equal(added.mock.callCount(), 1);
+});
+
 test('close() while waiting cancels the next try', () => {
   const world = buildOpen();
   world.socket.drop();

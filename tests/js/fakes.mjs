@@ -3,6 +3,14 @@
 
 import { connect } from '../../twistedsock/static/sockbridge.js';
 
+// Node 18, which Debian 12 has, knows no CustomEvent.
+globalThis.CustomEvent ??= class CustomEvent extends Event {
+  constructor(type, options = {}) {
+    super(type, options);
+    this.detail = options.detail ?? null;
+  }
+};
+
 export class FakeClock {
   time = 1000;
   timers = new Map();

@@ -349,6 +349,53 @@ test('a refused newcomer leaves the present reader alone', () => {
   assert.deepEqual(reader.offsets(), [11]);
 });
 
+test('a newcomer is refused also for what may pass: whoever made it is there to decide', () => {
+  const world = buildOpen();
+  const reader = recorder();
+  world.client.subscribe('kitchen', reader.onEvent, reader.options);
+  world.socket.refuse('subscribe', 'unavailable');
+  assert.deepEqual(reader.told, [['refused', 'unavailable']]);
+});
+
+test('a refused newcomer does not hold up the next one', async () => {
+  const world = buildOpen();
+  world.client.subscribe('kitchen', () => {}, { last: 1 });
+  const second = world.client.subscribe('kitchen', () => {}, { last: 2 });
+  world.socket.refuse('subscribe', 'limit');
+  assert.equal(world.socket.last('subscribe').last, 2);
+  world.socket.answer('subscribe', { offset: 4, epoch: 'e1' });
+  assert.equal((await second.ready).offset, 4);
+});
+
+test('an epoch that changes under a live connection: everybody starts over, the newcomer is asked for again', async () => {
+  const { world, reader } = buildReading(10);
+  const second = recorder();
+  const { ready } = world.client.subscribe('kitchen', second.onEvent, { ...second.options, last: 1 });
+  world.socket.answer('subscribe', { offset: 3, epoch: 'e2', recovered: false });
+  world.socket.say(event('kitchen', 4)); // part of what the next answer replays
+  world.socket.answer('subscribe', { offset: 4, epoch: 'e2', recovered: true });
+  for (const offset of [1, 2, 3, 4]) world.socket.say(event('kitchen', offset));
+  world.socket.answer('subscribe', { offset: 4, epoch: 'e2', recovered: true });
+  world.socket.say(event('kitchen', 4));
+  assert.deepEqual(reader.offsets(), [1, 2, 3, 4]);
+  assert.deepEqual(second.offsets(), [4]);
+  assert.equal((await ready).epoch, 'e2');
+});
+
+test('a stored position of the very epoch the server changes to is recovered, not settled by the answer for another', () => {
+  const { world } = buildReading(10);
+  world.socket.drop();
+  const second = recorder();
+  world.client.subscribe('kitchen', second.onEvent, { ...second.options, since: 3, epoch: 'e2' });
+  world.client.retry();
+  world.socket.welcome();
+  world.socket.answer('subscribe', { offset: 5, epoch: 'e2', recovered: false });
+  world.socket.answer('subscribe', { offset: 5, epoch: 'e2', recovered: true });
+  for (const offset of [1, 2, 3, 4, 5]) world.socket.say(event('kitchen', offset));
+  assert.deepEqual(second.told[0], ['subscribed', { offset: 5, epoch: 'e2', recovered: true, missed: 2 }]);
+  assert.deepEqual(second.offsets(), [4, 5]);
+});
+
 test('a reader less: the other stays subscribed; the last one ends it on the wire', () => {
   const { world, reader, subscription } = buildReading(10);
   const second = recorder();
@@ -463,6 +510,38 @@ test('with echo off, one\'s own events do not come back through recovery', () =>
   assert.deepEqual(reader.offsets(), [12, 13, 15]);
   reconnect(world);
   assert.equal(world.socket.last('subscribe').since, 15);
+});
+
+test('with echo off, a position passes one\'s own events as soon as what lies before them has come', () => {
+  const { world, subscription } = buildReading(10, { echo: false });
+  world.client.publish('kitchen', 'mine');
+  world.socket.answer('publish', { offset: 12 });
+  assert.equal(subscription.position, 10);
+  world.socket.say(event('kitchen', 11));
+  assert.equal(subscription.position, 12);
+});
+
+test('with echo off, one\'s own offsets of an old run hide nothing of the new one', () => {
+  const { world, reader } = buildReading(10, { echo: false });
+  world.client.publish('kitchen', 'mine');
+  world.socket.answer('publish', { offset: 12 });
+  reconnect(world);
+  world.socket.answer('subscribe', { offset: 12, epoch: 'e2', recovered: false });
+  world.socket.answer('subscribe', { offset: 12, epoch: 'e2', recovered: true });
+  world.socket.say(event('kitchen', 12));
+  assert.deepEqual(reader.offsets(), [12]);
+});
+
+test('with echo off, only so many of one\'s own offsets are remembered', () => {
+  const { world, reader } = buildReading(10, { echo: false });
+  for (let offset = 12; offset < 12 + 1030; offset += 1) { // 11 is somebody else's, and has not come yet
+    world.client.publish('kitchen', 'mine');
+    world.socket.answer('publish', { offset });
+  }
+  reconnect(world);
+  world.socket.answer('subscribe', { offset: 1041, epoch: 'e1', recovered: true });
+  for (let offset = 11; offset <= 1041; offset += 1) world.socket.say(event('kitchen', offset));
+  assert.deepEqual(reader.offsets(), [11, 12, 13, 14, 15, 16, 17], 'the six oldest are forgotten and come back');
 });
 
 test('with echo off, ten thousand own events in a row leave the position at the head', () => {

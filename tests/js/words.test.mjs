@@ -1,0 +1,102 @@
+// What the page reads and says, without a browser.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import {
+  CHANNEL_BYTES, CHANNELS_LIMIT, clockTime, describeFault, describeGap, describePresence, jsonFault, jsonTokens, nameFault, plural, readHash,
+  readPayload, terminalLines, writeHash,
+} from '../../twistedsock/static/words.js';
+
+const drawn = (value, pretty = false, budget = Infinity) => jsonTokens(value, pretty, budget).tokens.map(([, text]) => text).join('');
+
+test('an address names channels, and gives them back', () => {
+  assert.deepEqual(readHash('#kitchen,garden'), ['kitchen', 'garden']);
+  assert.deepEqual(readHash(''), []);
+  assert.deepEqual(readHash('#'), []);
+  for (const names of [['kitchen'], ['a,b', 'c'], ['küche', '温室', 'a/b', 'a%b', 'a&b="c"']]) {
+    assert.deepEqual(readHash(writeHash(names)), names);
+  }
+});
+
+test('an address that is odd, hostile or too long opens what can be opened', () => {
+  assert.deepEqual(readHash('#kitchen,,kitchen,gar den,a*b,100%'), ['kitchen', '100%']);
+  assert.equal(readHash(`#${Array.from({ length: 1000 }, (_, index) => `channel${index}`).join(',')}`).length, CHANNELS_LIMIT);
+});
+
+test('a name is refused in words for what the protocol refuses', () => {
+  for (const name of ['kitchen', 'a,b', 'küche', '温室', 'a.b/c:d', 'x'.repeat(200)]) assert.equal(nameFault(name, CHANNEL_BYTES), '', name);
+  assert.match(nameFault('', CHANNEL_BYTES), /first/);
+  for (const name of ['a b', 'a\tb', 'a\nb', 'a\u00a0b', 'a\u2003b', 'a\u0000b', 'a\u007fb', 'a\u0085b']) assert.match(nameFault(name, CHANNEL_BYTES), /spaces/);
+  for (const name of ['a*', '>', '#a', 'a+b', 'a?']) assert.match(nameFault(name, CHANNEL_BYTES), /patterns/);
+  assert.match(nameFault('x'.repeat(201), CHANNEL_BYTES), /200 bytes/);
+  assert.match(nameFault('é'.repeat(101), CHANNEL_BYTES), /200 bytes/, 'bytes count, not letters');
+});
+
+test('a payload is JSON where a line would make it JSON', () => {
+  assert.deepEqual(readPayload('{"a": 1}'), { json: true, value: { a: 1 } });
+  assert.deepEqual(readPayload('[1]\n'), { json: true, value: [1] });
+  assert.deepEqual(readPayload('"text"'), { json: true, value: 'text' });
+  for (const text of ['', '21.5', 'true', 'null', 'hello', 'a {"a": 1}']) assert.deepEqual(readPayload(text), { json: false, beginsLikeJson: false });
+  for (const text of ['{"a": 1', '[ok]', '"open', '{}{}']) assert.equal(readPayload(text).beginsLikeJson, true, text);
+  assert.equal(jsonFault('21.5'), '');
+  assert.match(jsonFault('21.5.'), /Not JSON/);
+});
+
+test('the terminal is told the host and port the bridge tells, or the usual ones', () => {
+  const lines = (bridge, host = 'bridge.test') => terminalLines(bridge, host, 'kitchen');
+  assert.deepEqual(lines({ lines: [{ kind: 'tcp', host: '127.0.0.1', port: 9000 }] }), ['telnet 127.0.0.1 9000', 'SUB kitchen', 'PUB kitchen 21.5']);
+  assert.equal(lines({ lines: [{ kind: 'tcp', host: '0.0.0.0', port: 9000 }] })[0], 'telnet bridge.test 9000');
+  assert.equal(lines({ lines: [{ kind: 'tcp', host: '::', port: 9000 }] }, '[fe80::1]')[0], 'telnet fe80::1 9000');
+  assert.equal(lines({ lines: [{ kind: 'unix', path: '/run/bridge' }] })[0], 'nc -U /run/bridge');
+  assert.equal(lines({ lines: [{ kind: 'unix', path: '/run/bridge' }, { kind: 'tcp', host: '::1', port: 1 }] })[0], 'telnet ::1 1');
+  assert.equal(lines(undefined)[0], 'telnet bridge.test 8081');
+  assert.equal(lines({ lines: [] }), undefined);
+  assert.equal(lines({}), undefined);
+});
+
+test('JSON is drawn whole, compact or pretty, and reads back as itself', () => {
+  const value = { celsius: 21.5, on: true, off: null, list: [1, [], {}, 'a"b'], deep: { a: { b: [{ c: -1e-7 }] } } };
+  assert.equal(drawn({ a: 1, b: [true, null] }), '{"a": 1, "b": [true, null]}');
+  assert.equal(drawn({ a: [1] }, true), '{\n  "a": [\n    1\n  ]\n}');
+  assert.deepEqual(JSON.parse(drawn(value)), value);
+  assert.deepEqual(JSON.parse(drawn(value, true)), value);
+  for (const scalar of [0, -1.5, true, null]) assert.equal(drawn(scalar), String(scalar));
+});
+
+test('each kind of token has its own colour', () => {
+  assert.deepEqual(jsonTokens({ a: 'b', c: 1, d: null }, false, 100).tokens, [
+    ['mark', '{'], ['key', '"a"'], ['mark', ': '], ['string', '"b"'], ['mark', ', '], ['key', '"c"'], ['mark', ': '], ['number', '1'],
+    ['mark', ', '], ['key', '"d"'], ['mark', ': '], ['word', 'null'], ['mark', '}'],
+  ]);
+});
+
+test('drawing stops at its budget, and says so', () => {
+  const long = Array.from({ length: 10_000 }, (_, index) => index);
+  assert.equal(drawn(long, false, 50).length, 50);
+  assert.equal(jsonTokens(long, false, 50).cut, true);
+  assert.equal(jsonTokens([1], false, 3).cut, false);
+  assert.equal(jsonTokens([1], false, 2).cut, true);
+  assert.equal(jsonTokens('x'.repeat(60_000), true, 50).cut, true);
+});
+
+test('nesting without end does not take the page down', () => {
+  const deep = JSON.parse('['.repeat(30_000) + ']'.repeat(30_000));
+  assert.ok(drawn(deep, true).includes('[…]'));
+});
+
+test('gaps, faults, joins and counts are sentences', () => {
+  assert.equal(describeGap({ channel: 'kitchen', reason: 'log', first: 3, last: 9 }), 'Lost on kitchen: events 3 to 9. The bridge no longer keeps them.');
+  assert.equal(describeGap({ channel: 'kitchen', reason: 'log', first: 3, last: 3 }), 'Lost on kitchen: event 3. The bridge no longer keeps it.');
+  assert.match(describeGap({ channel: 'kitchen', reason: 'epoch', first: 13 }), /after event 12 may be missing/);
+  assert.match(describeGap({ channel: 'kitchen', reason: 'epoch', first: 1 }), /earlier may be missing/);
+  assert.match(describeFault({ code: 'disconnected', message: '' }), /may or may not/);
+  assert.match(describeFault({ code: 'queue-full', message: '' }), /waiting/);
+  assert.equal(describeFault({ code: 'forbidden', message: 'not for you' }), 'not for you (forbidden)');
+  assert.equal(describePresence('join', 'kitchen', ['ann'], 1), 'ann joined kitchen');
+  assert.equal(describePresence('leave', 'kitchen', ['ann', 'bo'], 2), 'ann and bo left kitchen');
+  assert.equal(describePresence('join', 'kitchen', ['ann', 'bo', 'cy'], 1004), 'ann, bo, cy and 1,001 others joined kitchen');
+  assert.equal(plural(1, 'event'), '1 event');
+  assert.equal(plural(1200, 'event'), '1,200 events');
+  assert.equal(clockTime(new Date(2026, 0, 2, 3, 4, 5)), '03:04:05');
+});
