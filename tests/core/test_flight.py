@@ -22,3 +22,9 @@ def test_what_overtakes_waits_for_those_before_it() -> None:
     assert flight.land(first, 1) == [([b"1"], 1), ([b"2"], UNAVAILABLE)]
     assert not flight.has_overtaken() and flight.publishes == 1
     assert flight.land(third, 2) == [([b"3"], 2)]
+
+
+def test_an_offset_of_zero_is_an_answer_too() -> None:
+    flight = Flight()
+    assert flight.land(flight.take_off([None]), 0) == [([None], 0)]
+    assert not flight and flight.publishes == 0

@@ -45,3 +45,21 @@ def channel() -> Channel:
 def test_where_it_starts(channel: Channel, options: dict[str, object], start: int, recovered: bool | None) -> None:
     command = Subscribe(b"k", **options)  # type: ignore[arg-type]
     assert place_to_start(command, channel) == (start, recovered)
+
+
+@pytest.mark.parametrize(
+    ("options", "start", "recovered"),
+    [
+        ({"last": 5}, 11, None),
+        ({"since": 10, "epoch": b"e"}, 11, True),
+        ({"since": 9, "epoch": b"e"}, 10, False),
+        ({"since": 9, "epoch": b"e", "last": 5}, 10, False),
+        ({"since": 11, "epoch": b"e", "last": 5}, 11, False),
+    ],
+)
+def test_where_it_starts_when_the_log_has_run_out(
+    options: dict[str, object], start: int, recovered: bool | None
+) -> None:
+    channel = Channel(b"k", Position(b"e", 10), Limits())
+    command = Subscribe(b"k", **options)  # type: ignore[arg-type]
+    assert place_to_start(command, channel) == (start, recovered)
