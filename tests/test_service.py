@@ -260,7 +260,7 @@ def test_it_says_for_each_port_what_to_try(start, logged, certificate):
             "unix:/run/bridge",
             f"ssl:8443:interface=127.0.0.1:{certificate}",
         ],
-        web=["tcp:8082:interface=127.0.0.1", "tcp6:8085:interface=\\:\\:1", f"ssl:8444:{certificate}"],
+        web=["tcp:8082:interface=127.0.0.1", "tcp6:8085:interface=\\:\\:1", f"ssl:8444:{certificate}", "unix:/run/web"],
         open=True,
     )
     hints = [
@@ -272,6 +272,7 @@ def test_it_says_for_each_port_what_to_try(start, logged, certificate):
         "web on 127.0.0.1:8082: open http://127.0.0.1:8082/",
         "web on [::1]:8085: open http://[::1]:8085/",
         "web on 0.0.0.0:8444: open https://127.0.0.1:8444/",
+        "web on unix:/run/web: curl --unix-socket /run/web http://localhost/bridge.json",
     ]
     assert service.hints() == hints
     said = [formatEvent(event) for event in logged]
@@ -288,7 +289,12 @@ def test_the_page_is_told_where_the_line_ports_are(start, certificate):
 
 
 @pytest.mark.parametrize(
-    ("web", "words"), [("none", b"no web port"), ("tcp:0:interface=127.0.0.1", b"http://127.0.0.1:50000/")]
+    ("web", "words"),
+    [
+        ("none", b"no web port"),
+        ("tcp:0:interface=127.0.0.1", b"http://127.0.0.1:50000/"),
+        ("unix:/run/web", b"unix:/run/web"),
+    ],
 )
 def test_the_line_port_sends_lost_browsers_to_the_real_web_port(start, reactor, web, words):
     start(web=[web])

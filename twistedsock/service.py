@@ -203,7 +203,12 @@ class BridgeService(Service):
                 host, port = listener.reachable()
                 words.append(f"lines on {where}: telnet {host} {port}")
         for listener in self.web:
-            words.append(f"web on {show(listener.address)}: open {self._page(listener)}")
+            where = show(listener.address)
+            if hasattr(listener.address, "port"):
+                words.append(f"web on {where}: open {self._page(listener)}")
+            else:
+                path = where.removeprefix("unix:")
+                words.append(f"web on {where}: curl --unix-socket {path} http://localhost/bridge.json")
         return words
 
     def _listeners(self, descriptions: tuple[str, ...], factory: Any) -> list[Listener]:
