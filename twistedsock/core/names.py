@@ -1,4 +1,4 @@
-"""What channels, events and nicks may be called (protocol.md, "Names")."""
+"""What channels, events and nicks may be called (docs/protocol-lines.md, "Names")."""
 
 import re
 

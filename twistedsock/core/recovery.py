@@ -1,4 +1,4 @@
-"""Where a subscription begins (protocol.md, "Recovery")."""
+"""Where a subscription begins (docs/protocol-lines.md, "Coming back: recovery")."""
 
 from twistedsock.core.channel import Channel
 from twistedsock.core.commands import Subscribe

@@ -1,4 +1,4 @@
-"""Replies and events as JSON messages (protocol.md, "JSON dialect"), spliced from bytes that are JSON already."""
+"""Replies and events as JSON messages (docs/protocol-json.md), spliced from bytes that are JSON already."""
 
 from collections.abc import Iterable, Iterator, Sequence
 

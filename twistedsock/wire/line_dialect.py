@@ -1,4 +1,4 @@
-"""Replies and events as lines (protocol.md, "Line dialect"), on a bare socket or in WebSocket messages."""
+"""Replies and events as lines (docs/protocol-lines.md), on a bare socket or in WebSocket messages."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""One payload, two ways to write it: for lines and for JSON (protocol.md, "Payloads").
+"""One payload, two ways to write it: for lines and for JSON (docs/protocol-lines.md, "Payloads").
 
 A line stays one line, and nothing reaches a terminal but text; a text comes out at any other end as the text that
 went in. JSON of users is checked, but never rebuilt: it is spliced as it came.
