@@ -1,4 +1,4 @@
-"""Which pages may open a WebSocket here, and under which names this server is asked for (docs/protocol-json.md, "Origins").
+"""Which pages may open a WebSocket here, and under which names this server is asked for (docs/protocol-json.md).
 
 Browsers send the ``Origin`` of the page (RFC 6454, RFC 6455 section 10.2) and the ``Host`` that they think they talk
 to. The first keeps foreign pages out; the second keeps out a page whose own name was made to point here (DNS
