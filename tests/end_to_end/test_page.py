@@ -50,7 +50,8 @@ class Watched:
         return self.page
 
     def is_connected(self):
-        expect(self.page.locator("#state")).to_have_attribute("data-state", "open", timeout=30_000)
+        # Coming back by itself, the page waits up to half a minute between two attempts.
+        expect(self.page.locator("#state")).to_have_attribute("data-state", "open", timeout=60_000)
 
 
 @pytest.fixture
