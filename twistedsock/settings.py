@@ -67,6 +67,9 @@ def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:
     for name in values:
         if name not in known:
             raise SettingsError(f"{where}there is no option {name!r}")
+    for kind in ("allow-host", "allow-origin"):  # as browsers write them
+        if isinstance(values.get(kind), list):
+            values[kind] = [value.lower() if isinstance(value, str) else value for value in values[kind]]
     try:
         return msgspec.convert(values, Settings, strict=strict)
     except msgspec.ValidationError as error:

@@ -120,12 +120,10 @@ class LateBackplane:
                 self.failing -= 1
                 later.settle(UNAVAILABLE)
                 continue
-            # The answer must not come after its own delivery.
+            # In one step, the delivery first: who is answered may ask at once for what was delivered.
             answer = act()
-            delivered, self._delivered = self._delivered, []
+            self._deliver_now()
             later.settle(answer)
-            for deliver in delivered:
-                deliver()
 
     def _ask(self, act: Callable[[], T]) -> Later[T]:
         later = Later[T]()

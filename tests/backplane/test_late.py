@@ -57,9 +57,10 @@ def test_backwards_the_newest_is_answered_first(stage: LateStage) -> None:
     assert stage.offsets(b"a") == [1, 2, 3]
 
 
-def test_answers_come_before_what_they_answer_is_delivered(stage: LateStage) -> None:
+def test_what_is_published_is_delivered_before_it_is_answered(stage: LateStage) -> None:
+    """Who is answered may ask at once for the history."""
     stage.publish(b"a", b"x")
-    assert [told[0] for told in stage.story] == ["answered", "delivered"]
+    assert [told[0] for told in stage.story] == ["delivered", "answered"]
 
 
 def test_as_many_fail_as_it_is_told(stage: LateStage) -> None:

@@ -129,9 +129,10 @@ def test_others_do_not_wait_for_it() -> None:
     "line, reply",
     [
         ("SUB b", "OK b offset=0 epoch=e2"),
-        ("SUB a", "OK a offset=0 epoch=e1"),
+        ("SUB a", "OK a offset=1 epoch=e1"),
         ("UNSUB a", "OK a"),
         ("HIST b", "OK 0"),
+        ("HIST a", "OK 1"),
         ("WHO a", "MEMBER a p1 p1"),
         ("NICK ann", "OK ann"),
         ("PING", "PONG"),

@@ -63,6 +63,9 @@ class MemoryBackplane:
 
     def close(self, channel: bytes) -> None:
         self._closed[channel] = self._runs.pop(channel)
+        if not self._closed[channel].head:
+            # Nothing was ever published there: who asks for many names must not push out what others remember.
+            self._closed.move_to_end(channel, last=False)
         if len(self._closed) > REMEMBERED:
             self._closed.popitem(last=False)
 

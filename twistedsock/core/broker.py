@@ -25,7 +25,8 @@ waits for the turn's end is measured in the bytes that will be sent."""
 class Backplane(Protocol):
     """How events get their order and reach the other processes. It tells its node, the broker, what happens by
     ``deliver`` and ``change_presence``. For each channel that is open here, ``deliver`` is called once an event, in
-    the order of the offsets, without a gap; and the answer to a publish comes no later than its own delivery."""
+    the order of the offsets, without a gap. A publish is delivered here first and answered in the same step: so its
+    ``OK`` is written before the turn ends and flushes it, and who asks next for the history finds it there."""
 
     def publish(
         self, channel: bytes, publisher: Peer, name: bytes, payloads: Sequence[bytes], is_json: bool

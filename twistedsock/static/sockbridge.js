@@ -108,6 +108,8 @@ export class Subscription {
     this.reject(new SockbridgeError('unsubscribed', `unsubscribed from ${this.channel} before the server answered`));
   }
 
+  // What follows is called by the channel, and by nobody else.
+
   /** A reader's mistake is reported as an uncaught error, but takes no event from the next reader. */
   tell(what, value) {
     try {
