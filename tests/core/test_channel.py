@@ -33,12 +33,12 @@ def test_what_waits_is_flushed_once() -> None:
     assert here.pending == [] and here.pending_size == 0
 
 
-def test_events_are_told_before_comings_and_goings() -> None:
+def test_comings_and_goings_are_told_before_what_was_published_since() -> None:
     here, watcher = channel(), reader(b"p1")
     subscribe(here, watcher, presence=True)
     here.changes += [comes(b"p2"), goes(b"p3")]
     publish(here, b"a")
-    assert heard(watcher) == ["MSG c 1 p0 a", "JOIN c p2 p2", "LEAVE c p3 p3"]
+    assert heard(watcher) == ["JOIN c p2 p2", "LEAVE c p3 p3", "MSG c 1 p0 a"]
     assert here.changes == []
 
 

@@ -157,3 +157,33 @@ def test_those_who_are_lost_in_one_turn_are_told_together(hall: Hall) -> None:
         other.leaves()
     assert told(hall, watcher) == ["LEAVE a p2 p2", "LEAVE a p3 p3"]
     assert watcher.outlet.sends == sends + 1
+
+
+def test_comings_goings_and_events_of_one_turn_are_told_in_their_order() -> None:
+    """Who speaks has come before, and has not left yet."""
+    hall = Hall()
+    watcher, other = subscribed(hall, "presence=on"), hall.line_peer()
+    other.says("PUB a outside", "SUB a", "PUB a inside", "UNSUB a", "PUB a gone")
+    assert told(hall, watcher) == [
+        "MSG a 1 p2 outside",
+        "JOIN a p2 p2",
+        "MSG a 2 p2 inside",
+        "LEAVE a p2 p2",
+        "MSG a 3 p2 gone",
+    ]
+    other.says("SUB a", "PUB a last words")
+    other.leaves()
+    assert told(hall, watcher) == ["JOIN a p2 p2", "MSG a 4 p2 last words", "LEAVE a p2 p2"]
+
+
+def test_a_slow_watcher_loses_no_event_to_a_coming_of_the_same_turn() -> None:
+    hall = Hall()
+    watcher, other = subscribed(hall, "presence=on"), hall.line_peer()
+    hall.turn()
+    watcher.outlet.room = 0
+    other.says("PUB a 1")
+    hall.turn()
+    other.says("SUB a", "PUB a 2")
+    hall.turn()
+    watcher.outlet.drain()
+    assert sorted(told(hall, watcher)) == ["JOIN a p2 p2", "MSG a 1 p2 1", "MSG a 2 p2 2"]

@@ -176,7 +176,7 @@ def test_finish_waits_behind_what_waits() -> None:
     assert peer.ending is None
     hall.backplane.release()
     hall.backplane.release()
-    assert answers(peer)[-2:] == ["PONG", "BYE"]
+    assert answers(peer)[-3:] == ["PONG", "MSG", "BYE"]
     assert peer.ending == 1000
 
 

@@ -200,6 +200,8 @@ class Broker:
         """Somebody came to a channel or left it, on this node or another."""
         channel = self.channels.get(name)
         if channel is not None and channel.watchers:
+            if channel.pending:
+                self._flush(channel)  # what was published before is to be heard before
             if not channel.changes:
                 self._mark(channel)
             channel.changes.append(change)

@@ -46,7 +46,10 @@ class Channel:
         return [subscription.reader.peer.member() for subscription in self.readers.values()]
 
     def flush(self, now: float, most_missed: int) -> None:
-        """Put what was published into the log and offer it to the lanes; then tell who came and went."""
+        """Tell who came and went; then put what was published since into the log, and offer it to the lanes."""
+        if self.changes:
+            changes, self.changes = self.changes, []
+            self._tell(changes, most_missed)
         if self.pending:
             events, size = self.pending, self.pending_size
             self.pending, self.pending_size = [], 0
@@ -54,9 +57,6 @@ class Channel:
             # A lane whose last reader falls behind stays, empty: the reader will be back.
             for lane in self.lanes.values():
                 lane.deliver(self.name, events)
-        if self.changes:
-            changes, self.changes = self.changes, []
-            self._tell(changes, most_missed)
 
     def _tell(self, changes: list[PresenceChange], most_missed: int) -> None:
         """Tell the watchers about others. Encoded once an encoding, but for those who are among the changes."""

@@ -37,7 +37,6 @@ class Source(Protocol):
     """What a reader needs of the channel that it reads."""
 
     name: bytes
-    head: int
     log: Log
 
     def join_lane(self, subscription: "Subscription") -> None:
@@ -88,7 +87,7 @@ class Subscription:
             self.missed = []
         self.missed.extend(changes[: most + 1 - len(self.missed)])
         if self not in self.reader.lagging:
-            self.fall_behind(self.channel.head + 1)
+            self.fall_behind(self.channel.log.end)
 
 
 Shared = dict[tuple[Source, Dialect, int], tuple[bytes, int]]

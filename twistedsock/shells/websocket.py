@@ -56,6 +56,14 @@ class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
                 return str(protocol)
         raise ConnectionDeny(400, f"this server speaks {JSON_PROTOCOL} and {LINE_PROTOCOL}")
 
+    def succeedHandshake(self, res: Any) -> None:
+        """Autobahn would leave a fault of ours in a Deferred that nobody looks at, and the peer waiting for ever."""
+        try:
+            super().succeedHandshake(res)
+        except Exception:
+            report_fault()
+            self.transport.abortConnection()
+
     def onOpen(self) -> None:
         factory, transport = self.factory, self.transport
         self._frames = PlainFrames(factory.bridge.limits.max_message)
