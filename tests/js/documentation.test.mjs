@@ -1,0 +1,60 @@
+// docs/javascript.md tells the truth: its program runs and prints what it shows, its tables hold the true values.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+
+import * as client from '../../twistedsock/static/sockbridge.js';
+
+const page = readFileSync(new URL('../../docs/javascript.md', import.meta.url), 'utf8');
+const module = new URL('../../twistedsock/static/sockbridge.js', import.meta.url).href;
+const blocks = [...page.matchAll(/^```(\w*)\n(.*?)^```$/gms)].map(([, kind, text]) => ({ kind, text }));
+
+/** Runs a program of the page as a module of its own; returns what it prints. */
+async function run(text, t) {
+  const printed = [];
+  t.mock.method(console, 'log', (...words) => {
+    printed.push(words.map((word) => (typeof word === 'string' ? word : `[ '${word.join("', '")}' ]`)).join(' '));
+  });
+  await import(`data:text/javascript,${encodeURIComponent(text.replace(/'[^']*sockbridge\.js'/, JSON.stringify(module)))}`);
+  return printed.join('\n');
+}
+
+test('the program with the fakes prints what the page shows', async (t) => {
+  const program = blocks.find(({ text }) => text.includes('FakeWebSocket'));
+  const shown = blocks[blocks.indexOf(program) + 1].text.trim();
+  assert.equal(await run(program.text, t), shown);
+});
+
+test('every program of the page is a program', () => {
+  const programs = blocks.filter(({ kind }) => kind === 'js');
+  assert.ok(programs.length >= 4);
+  for (const { text } of programs) {
+    const body = text.replace(/^import .*$/gm, '').replaceAll('await ', '');
+    assert.doesNotThrow(() => new Function(body), text);
+  }
+});
+
+test('the table of options has each time, with its true default', () => {
+  for (const [name, value] of Object.entries(client.DEFAULT_TIMES)) assert.ok(page.includes(`| \`${name}\` | ${value} |`), name);
+});
+
+test('the table of bounds has the true values', () => {
+  for (const name of ['QUEUE_LIMIT', 'UNANSWERED_LIMIT', 'MESSAGE_LIMIT']) {
+    assert.match(page, new RegExp(`\`${name}\`.*\\| ${client[name]} \\|`));
+  }
+});
+
+test('every code the client rejects with has its line', () => {
+  const source = readFileSync(new URL(module), 'utf8');
+  const codes = new Set([...source.matchAll(/SockbridgeError\('([a-z-]+)'/g)].map(([, code]) => code));
+  assert.ok(codes.size >= 5);
+  for (const code of [...codes, 'disconnected']) assert.ok(page.includes(`\n| \`${code}\` |`), code);
+});
+
+test('every member and event of the client is mentioned', () => {
+  const members = Object.getOwnPropertyNames(client.Client.prototype).filter((name) => name !== 'constructor');
+  assert.ok(members.length >= 10);
+  for (const name of members) assert.ok(page.includes(`client.${name}`), name);
+  for (const type of ['connecting', 'open', 'waiting', 'closed', 'notice', 'error']) assert.ok(page.includes(`\n| \`${type}\` |`), type);
+});

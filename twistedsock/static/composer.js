@@ -1,0 +1,96 @@
+/** The line at the bottom: what is typed becomes a text or JSON, as on a line connection, and is published. */
+
+import { byId, showFault } from './elements.js';
+import { describeFault, jsonFault, NAME_BYTES, nameFault, plural, readPayload } from './words.js';
+
+/** @param {{client: import('./sockbridge.js').Client, sending: () => void, sent: (channel: string, offset: number) => void}} page */
+export function buildComposer({ client, sending, sent }) {
+  const message = byId('message');
+  let chosenFormat; // undefined: the text decides
+  let unanswered = 0;
+
+  const format = () => (byId('format-json').checked ? 'json' : 'text');
+
+  function showHint() {
+    const read = readPayload(message.value);
+    if (!chosenFormat) byId(read.json ? 'format-json' : 'format-text').checked = true;
+    let hint = '';
+    if (unanswered && client.state !== 'open') hint = `No connection: ${plural(unanswered, 'message')} kept, sent when it is back.`;
+    else if (format() === 'json') hint = jsonFault(message.value) ? 'Not JSON yet.' : 'Sent as JSON.';
+    else if (read.beginsLikeJson) hint = 'Begins like JSON but does not parse, so it is sent as text.';
+    else if (read.json) hint = 'Sent as text, letter for letter.';
+    byId('message-hint').textContent = hint || 'Enter sends, Shift + Enter makes a new line.';
+    byId('message-hint').toggleAttribute('data-usual', !hint);
+    grow();
+  }
+
+  function grow() {
+    message.style.height = 'auto';
+    message.style.height = `${message.scrollHeight + message.offsetHeight - message.clientHeight}px`;
+  }
+
+  /** What keeps this from being sent, and the field it is about. */
+  function findFault() {
+    const name = byId('event-name').value.trim();
+    if (!byId('channel-select').value) return ['message', 'Add a channel first.'];
+    if (!message.value) return ['message', 'There is nothing to send yet.'];
+    if (format() === 'json' && jsonFault(message.value)) return ['message', jsonFault(message.value)];
+    if (name && nameFault(name, NAME_BYTES)) return ['event-name', `The event's name: ${nameFault(name, NAME_BYTES)}`];
+    return [];
+  }
+
+  async function send(channel, name, text, json) {
+    unanswered += 1;
+    try {
+      sent(channel, await client.publish(channel, json ? JSON.parse(text) : text, { name }));
+    } catch (error) {
+      showFault('message', describeFault(error));
+      if (!message.value) message.value = text; // to be sent again by whoever wrote it, or not
+    }
+    unanswered -= 1;
+    showHint();
+  }
+
+  message.addEventListener('input', () => {
+    showFault('message', '');
+    if (!message.value) chosenFormat = undefined;
+    showHint();
+  });
+
+  message.addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    byId('composer').requestSubmit();
+  });
+
+  for (const radio of document.querySelectorAll('input[name="format"]')) {
+    radio.addEventListener('change', () => {
+      chosenFormat = radio.value;
+      showFault('message', '');
+      showHint();
+    });
+  }
+
+  byId('event-name').addEventListener('input', () => showFault('event-name', ''));
+
+  byId('composer').addEventListener('submit', (event) => {
+    event.preventDefault();
+    showFault('event-name', '');
+    showFault('message', '');
+    const [field, words] = findFault();
+    if (field) {
+      showFault(field, words);
+      byId(field).focus();
+      return;
+    }
+    const name = byId('event-name').value.trim() || undefined;
+    sending();
+    send(byId('channel-select').value, name, message.value, format() === 'json');
+    message.value = '';
+    chosenFormat = undefined;
+    showHint();
+  });
+
+  for (const state of ['open', 'waiting', 'closed']) client.addEventListener(state, showHint);
+  showHint();
+}

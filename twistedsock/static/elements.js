@@ -1,0 +1,45 @@
+/** The few ways in which the page touches its document. Text goes in as text: there is no way here to put in markup. */
+
+export const byId = (id) => document.getElementById(id);
+
+export function make(tag, className, text) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+export function makeButton(className, text, whenPressed) {
+  const button = make('button', className, text);
+  button.type = 'button';
+  button.addEventListener('click', whenPressed);
+  return button;
+}
+
+/** Says below a field what is wrong with it; an empty string takes it back. The fault's id is the field's with `-fault`. */
+export function showFault(field, words) {
+  byId(`${field}-fault`).textContent = words;
+  if (words) byId(field).setAttribute('aria-invalid', 'true');
+  else byId(field).removeAttribute('aria-invalid');
+}
+
+/** Said by a screen reader when it has finished its sentence. */
+export function announce(words) {
+  byId('announcer').textContent = words;
+}
+
+/** What this browser remembers of the page. Storage may be forbidden; then nothing is remembered, and that is all. */
+export const memory = {
+  get(key) {
+    try {
+      return localStorage.getItem(`sockbridge.${key}`);
+    } catch {
+      return null;
+    }
+  },
+  set(key, value) {
+    try {
+      localStorage.setItem(`sockbridge.${key}`, value);
+    } catch { /* full or forbidden */ }
+  },
+};

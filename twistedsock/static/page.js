@@ -1,0 +1,431 @@
+/** The page at `/`: the connection and its two ends, the channels and who is on them. Events are sheet.js, writing is composer.js. */
+
+import { buildComposer } from './composer.js';
+import { announce, byId, make, makeButton, memory, showFault } from './elements.js';
+import { buildSheet, ROWS_SHOWN } from './sheet.js';
+import { connect } from './sockbridge.js';
+import {
+  CHANNEL_BYTES, CHANNELS_LIMIT, describeFault, nameFault, NICK_BYTES, plural, readHash, terminalLines, writeHash,
+} from './words.js';
+
+/** Events asked for when a channel is opened: two screens of context. */
+const LAST_EVENTS = 50;
+
+/** Names listed per channel; the rest is counted. */
+const MEMBERS_SHOWN = 24;
+
+/** Names remembered per channel: joins and leaves keep the count right in any room a person can read. */
+const MEMBERS_KEPT = 2000;
+
+/** Milliseconds between two questions for who is there, when senders are not on the list: they may never be. */
+const MEMBERS_EVERY = 5000;
+
+/** Milliseconds. A shorter outage shows in the header only; a strip that flashes up tells nothing. */
+const OUTAGE_SHOWN_AFTER = 900;
+
+/** Colours that tell channels apart; page.css defines as many. */
+const HUES = 6;
+
+/**
+ * @typedef {object} OpenChannel
+ * @property {string} name
+ * @property {number} hue
+ * @property {number} head the head when it was last subscribed: what comes up to it was said before
+ * @property {Map<string, string>} members id -> nick
+ * @property {number} more members beyond those kept
+ * @property {number} askedAt when the members were last asked for
+ * @property {number} [askTimer] until they are asked for again
+ * @property {import('./sockbridge.js').Subscription} subscription
+ */
+
+const client = connect();
+/** @type {Map<string, OpenChannel>} */
+const channels = new Map();
+/** Keys of what was sent from here; as many as can be on the sheet. */
+const ownEvents = new Set();
+/** What the server tells of itself; undefined until it has, and where it does not. */
+let bridge;
+/** How many channels still have to say what they missed in an outage, and what they said. */
+let resumption = { awaited: 0, missed: false };
+
+const sheet = buildSheet({
+  isOwn: isOwnEvent,
+  drawn(events) {
+    if (!events.every(isOwnEvent)) pulse('in');
+    lookForStrangers(events);
+    byId('terminal').hidden = false;
+  },
+});
+
+buildComposer({
+  client,
+  sending: () => sheet.follow(),
+  sent(channel, offset) {
+    ownEvents.add(eventKey(channel, offset));
+    if (ownEvents.size > ROWS_SHOWN) ownEvents.delete(ownEvents.values().next().value);
+    pulse('out');
+  },
+});
+
+function eventKey(channel, offset) {
+  return [channel, channels.get(channel)?.subscription.epoch, offset].join(' ');
+}
+
+function isOwnEvent({ channel, offset }) {
+  return ownEvents.has(eventKey(channel, offset));
+}
+
+// ---- the connection ----
+
+let countdown;
+let outageTimer;
+
+function showState() {
+  byId('state').textContent = client.state;
+  byId('state').dataset.state = client.state;
+  byId('wire').dataset.state = client.state;
+  showTitle();
+}
+
+function showTitle() {
+  const names = [...channels.keys()].join(', ');
+  document.title = `${client.state === 'open' ? '' : '(offline) '}${names ? `${names} · ` : ''}sockbridge`;
+}
+
+/** One spark at a time travels the wire: into the page, or out of it. */
+function pulse(way) {
+  if (!byId('pulse').dataset.way) byId('pulse').dataset.way = way;
+}
+byId('pulse').addEventListener('animationend', () => { delete byId('pulse').dataset.way; });
+
+client.addEventListener('connecting', () => {
+  clearInterval(countdown);
+  byId('outage-detail').textContent = 'Trying now…';
+  showState();
+});
+
+client.addEventListener('waiting', ({ detail: { delay } }) => {
+  const until = performance.now() + delay;
+  const tick = () => {
+    const seconds = Math.ceil((until - performance.now()) / 1000);
+    byId('outage-detail').textContent = seconds > 0 ? `Next try in ${seconds} s.` : 'Trying now…';
+  };
+  countdown = setInterval(tick, 250);
+  tick();
+  outageTimer ??= setTimeout(() => {
+    byId('outage').hidden = false;
+    announce('The connection is gone. Trying again.');
+  }, OUTAGE_SHOWN_AFTER);
+  for (const channel of channels.values()) Object.assign(channel, { members: new Map(), more: 0 });
+  showMembers();
+  showState();
+});
+
+client.addEventListener('open', ({ detail: { id, from, to } }) => {
+  clearTimeout(outageTimer);
+  outageTimer = undefined;
+  if (!byId('outage').hidden) announce('Connected again.');
+  byId('outage').hidden = true;
+  byId('peer-id').textContent = id;
+  byId('address-from').textContent = from;
+  byId('address-to').textContent = to;
+  const resuming = [...channels.values()].filter(({ subscription }) => subscription.position !== undefined);
+  resumption = { awaited: resuming.length, missed: false };
+  showState();
+});
+
+client.addEventListener('closed', ({ detail: { code, reason } }) => {
+  clearTimeout(outageTimer);
+  clearInterval(countdown);
+  byId('outage-title').textContent = 'The bridge has ended this connection.';
+  byId('outage-detail').textContent = `${reason || 'It gave no reason'} (${code}).`;
+  byId('retry').textContent = 'Reload the page';
+  byId('outage').hidden = false;
+  announce('The bridge has ended this connection.');
+  showState();
+});
+
+client.addEventListener('notice', ({ detail: { text } }) => sheet.note('notice', text));
+client.addEventListener('error', ({ detail }) => sheet.note('lost', describeFault(detail)));
+
+byId('retry').addEventListener('click', () => {
+  if (client.state === 'closed') location.reload();
+  else client.retry();
+});
+
+// ---- one's name ----
+
+async function takeNick(nick) {
+  const fault = nameFault(nick, NICK_BYTES);
+  showFault('nick', fault);
+  if (fault) return;
+  try {
+    await client.nick(nick);
+    memory.set('nick', nick);
+    for (const channel of channels.values()) askMembers(channel);
+    byId('nick-set').textContent = 'Set ✓';
+    setTimeout(() => { byId('nick-set').textContent = 'Set'; }, 1500);
+  } catch (error) {
+    if (error.code !== 'disconnected') showFault('nick', describeFault(error)); // after a break the client gives it again
+  }
+}
+
+byId('nick-form').addEventListener('submit', (event) => {
+  event.preventDefault();
+  takeNick(byId('nick').value.trim());
+});
+
+// ---- channels ----
+
+function openChannel(name) {
+  const taken = [...channels.values()].map(({ hue }) => hue);
+  const hue = [...Array(HUES).keys()].find((one) => !taken.includes(one)) ?? channels.size % HUES;
+  /** @type {OpenChannel} */
+  const channel = { name, hue, head: 0, members: new Map(), more: 0, askedAt: -Infinity };
+  channels.set(name, channel);
+  channel.subscription = client.subscribe(name, (event) => sheet.event(event, channel), {
+    last: LAST_EVENTS,
+    presence: true,
+    onSubscribed(state) {
+      channel.head = state.offset;
+      askMembers(channel);
+      if (state.recovered !== undefined) tellResumed(channel, state);
+    },
+    onLost(gap) {
+      sheet.gap(gap, channel);
+    },
+    onJoin({ id, nick }) {
+      if (channel.members.size < MEMBERS_KEPT) channel.members.set(id, nick);
+      showMembers();
+      sheet.presence('join', channel, nick);
+    },
+    onLeave({ id, nick }) {
+      channel.members.delete(id);
+      showMembers();
+      sheet.presence('leave', channel, nick);
+    },
+    onRefused(error) {
+      channels.delete(name);
+      showChannels();
+      showFault('channel-add', `${name}: ${describeFault(error)}`);
+    },
+  });
+}
+
+function closeChannel(name) {
+  channels.get(name).subscription.unsubscribe();
+  channels.delete(name);
+}
+
+function tellResumed(channel, { recovered, missed }) {
+  resumption.awaited -= 1;
+  if (missed || !recovered) resumption.missed = true;
+  if (recovered && missed) sheet.note('back', `Caught up: ${plural(missed, 'missed event')} on ${channel.name}.`, channel);
+  if (resumption.awaited === 0 && !resumption.missed) sheet.note('back', 'Connected again. Nothing was missed.');
+}
+
+function chooseChannels(names) {
+  for (const name of [...channels.keys()]) if (!names.includes(name)) closeChannel(name);
+  for (const name of names) if (!channels.has(name)) openChannel(name);
+  showChannels();
+}
+
+/** The list, the composer's choice, the address and the memory all follow `channels`. */
+function showChannels() {
+  const names = [...channels.keys()];
+  memory.set('channels', JSON.stringify(names));
+  if (location.hash !== writeHash(names)) history.replaceState(null, '', writeHash(names));
+  const select = byId('channel-select');
+  const target = names.includes(select.value) ? select.value : names[0];
+  select.replaceChildren(...names.map((name) => new Option(name, name)));
+  if (target) select.value = target;
+  byId('channels').replaceChildren(...[...channels.values()].map(channelItem));
+  byId('panel-summary').textContent = names.length ? plural(names.length, 'channel') : 'Add a channel';
+  showTitle();
+  showTarget();
+  showMembers();
+}
+
+function channelItem({ name, hue }) {
+  const item = make('li', 'channel');
+  Object.assign(item.dataset, { channel: name, hue });
+  const target = makeButton('channel-name', name, () => {
+    byId('channel-select').value = name;
+    showTarget();
+    byId('message').focus();
+  });
+  target.title = `Write to ${name}`;
+  const remove = makeButton('remove', '×', () => {
+    const position = [...byId('channels').children].indexOf(item);
+    closeChannel(name);
+    showChannels();
+    const left = byId('channels').children;
+    (left[Math.min(position, left.length - 1)]?.querySelector('.remove') ?? byId('channel-add')).focus();
+  });
+  remove.setAttribute('aria-label', `Leave ${name}`);
+  const heading = make('div', 'channel-head');
+  heading.append(target, make('span', 'count'), remove);
+  const members = make('ul', 'members');
+  members.dataset.members = name;
+  members.setAttribute('aria-label', `Who is on ${name}`);
+  item.append(heading, members);
+  return item;
+}
+
+/** Marks the channel that is written to, and teaches about it. */
+function showTarget() {
+  const name = byId('channel-select').value;
+  for (const item of byId('channels').children) item.toggleAttribute('data-target', item.dataset.channel === name);
+  showTerminal(name);
+}
+
+byId('channel-select').addEventListener('change', showTarget);
+
+byId('channel-form').addEventListener('submit', (event) => {
+  event.preventDefault();
+  const name = byId('channel-add').value.trim();
+  let fault = nameFault(name, CHANNEL_BYTES);
+  if (channels.has(name)) fault = `You are on ${name} already.`;
+  else if (channels.size >= CHANNELS_LIMIT) fault = `This page shows at most ${CHANNELS_LIMIT} channels.`;
+  showFault('channel-add', fault);
+  if (fault) return;
+  byId('channel-add').value = '';
+  openChannel(name);
+  showChannels();
+  byId('channel-select').value = name;
+  showTarget();
+});
+
+addEventListener('hashchange', () => chooseChannels(readHash(location.hash)));
+
+// ---- who is there ----
+
+function askMembers(channel) {
+  channel.askedAt = performance.now();
+  client.who(channel.name).then((members) => {
+    channel.members = new Map(members.slice(0, MEMBERS_KEPT).map(({ id, nick }) => [id, nick]));
+    channel.more = members.length - channel.members.size;
+    showMembers();
+  }, () => {}); // the connection broke: the next subscription asks again
+}
+
+/** Who takes a name after joining is not announced anew: a sender we cannot place is a reason to ask. */
+function lookForStrangers(events) {
+  for (const { channel: name, from } of events) {
+    const channel = channels.get(name);
+    if (!channel || channel.more || channel.askTimer) continue;
+    if ([...channel.members].some((member) => member.includes(from))) continue;
+    channel.askTimer = setTimeout(() => {
+      channel.askTimer = undefined;
+      if (channels.get(name) === channel) askMembers(channel);
+    }, Math.max(0, channel.askedAt + MEMBERS_EVERY - performance.now()));
+  }
+}
+
+let membersScheduled = false;
+
+function showMembers() {
+  if (membersScheduled) return;
+  membersScheduled = true;
+  requestAnimationFrame(() => {
+    membersScheduled = false;
+    for (const item of byId('channels').children) drawMembers(item, channels.get(item.dataset.channel));
+  });
+}
+
+function drawMembers(item, { members, more }) {
+  const mine = client.peer?.id;
+  const everybody = [...members].sort(([first], [second]) => (second === mine) - (first === mine));
+  const rows = everybody.slice(0, MEMBERS_SHOWN).map(([id, nick]) => {
+    const row = make('li', 'member', nick);
+    row.dataset.peer = id;
+    row.title = id;
+    if (id === mine) row.append(make('em', '', ' (you)'));
+    return row;
+  });
+  const total = members.size + more;
+  if (total > rows.length) rows.push(make('li', 'others', `and ${plural(total - rows.length, 'other')}`));
+  item.querySelector('.members').replaceChildren(...rows);
+  item.querySelector('.count').textContent = total ? `${total.toLocaleString('en')} here` : '';
+}
+
+// ---- from a terminal ----
+
+function showTerminal(channel) {
+  const lines = channel ? terminalLines(bridge, location.hostname, channel) : undefined;
+  for (const sample of document.querySelectorAll('[data-terminal]')) {
+    sample.replaceChildren(...(lines ?? []).map((line, index) => make('span', index ? 'typed' : 'call', line)));
+    sample.parentElement.toggleAttribute('data-absent', !lines);
+  }
+  byId('lesson-title').textContent = channel ? `All quiet on ${channel}` : 'No channel yet';
+  byId('ghost').querySelector('.where').textContent = channel;
+  byId('ghost').dataset.hue = channels.get(channel)?.hue ?? 0;
+  byId('lesson').toggleAttribute('data-wordless', !lines);
+  byId('lesson-guess').hidden = Boolean(bridge);
+  const noLines = channel ? 'This bridge has no line port open. Write something below.' : 'Add one. Any name will do, and it exists once somebody listens.';
+  byId('lesson-note').textContent = lines ? 'What you send from below comes out in the terminal. QUIT leaves it.' : noLines;
+}
+
+for (const button of document.querySelectorAll('[data-copy]')) {
+  button.addEventListener('click', async () => {
+    const lines = terminalLines(bridge, location.hostname, byId('channel-select').value);
+    const copied = await copyText(lines.join('\n'), button.parentElement.querySelector('[data-terminal]'));
+    button.textContent = copied ? 'Copied' : 'Selected';
+    setTimeout(() => { button.textContent = 'Copy'; }, 2000);
+  });
+}
+
+/** The clipboard is there on https and localhost only; elsewhere the lines are selected, one key from being copied. */
+async function copyText(text, sample) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    getSelection().selectAllChildren(sample);
+    return false;
+  }
+}
+
+async function readBridge() {
+  try {
+    const reply = await fetch('bridge.json');
+    if (!reply.ok) return;
+    bridge = await reply.json();
+    byId('version').textContent = bridge.version ?? '';
+    showTarget();
+  } catch { /* an older server, or none: the usual port is shown, and said to be a guess */ }
+}
+
+// ---- the panel on small screens; the skip button ----
+
+byId('panel-toggle').addEventListener('click', () => {
+  const open = document.body.toggleAttribute('data-panel');
+  byId('panel-toggle').setAttribute('aria-expanded', String(open));
+});
+
+addEventListener('keydown', ({ key }) => {
+  if (key === 'Escape' && document.body.hasAttribute('data-panel')) byId('panel-toggle').click();
+});
+
+byId('skip').addEventListener('click', () => byId('message').focus()); // not a link: the address's hash names channels
+
+// ---- the beginning ----
+
+function firstChannels() {
+  const shared = readHash(location.hash);
+  if (shared.length) return shared;
+  try {
+    const remembered = readHash(writeHash(JSON.parse(memory.get('channels') ?? '[]')));
+    if (remembered.length) return remembered;
+  } catch { /* what is stored there is not ours */ }
+  return ['kitchen'];
+}
+
+const nick = memory.get('nick');
+if (nick) {
+  byId('nick').value = nick;
+  takeNick(nick);
+}
+chooseChannels(firstChannels());
+showState();
+readBridge();

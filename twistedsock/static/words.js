@@ -1,0 +1,143 @@
+/** What the page says and reads, without a browser: addresses, names, payloads, sentences. No document is touched here. */
+
+/** Channels on one page: the server has its own limit, this one keeps a pasted address from opening thousands. */
+export const CHANNELS_LIMIT = 32;
+
+/** Nesting drawn: deeper JSON is somebody's test of our stack. */
+const DEPTH_SHOWN = 60;
+
+/** The longest names, in bytes of UTF-8, as the protocol has them. */
+export const CHANNEL_BYTES = 200;
+export const NAME_BYTES = 64;
+export const NICK_BYTES = 32;
+
+/** The channels in an address like `#kitchen,garden`. */
+export function readHash(hash) {
+  const parts = hash.replace(/^#/, '').split(',').filter(Boolean);
+  const names = parts.map((part) => {
+    try {
+      return decodeURIComponent(part);
+    } catch {
+      return part; // a lone % somebody typed
+    }
+  });
+  return [...new Set(names)].filter((name) => !nameFault(name, CHANNEL_BYTES)).slice(0, CHANNELS_LIMIT);
+}
+
+export function writeHash(names) {
+  return `#${names.map(encodeURIComponent).join(',')}`;
+}
+
+/** What is wrong with a name, in words for the person who typed it; an empty string if nothing is. */
+export function nameFault(name, bytes) {
+  if (!name) return 'Type a name first.';
+  if (/[\s\p{Cc}]/u.test(name)) return 'No spaces, please.';
+  const reserved = name.match(/[*>#+?]/);
+  if (reserved) return `No “${reserved[0]}”, please: * > # + ? are kept for patterns.`;
+  if (new TextEncoder().encode(name).length > bytes) return `That is longer than ${bytes} bytes.`;
+  return '';
+}
+
+/** How a typed payload is sent if nobody chooses: as the line dialect does it, white space before it aside. */
+export function readPayload(text) {
+  if (!/^\s*[{["]/.test(text)) return { json: false, beginsLikeJson: false };
+  try {
+    return { json: true, value: JSON.parse(text) };
+  } catch (error) {
+    return { json: false, beginsLikeJson: true, fault: error.message };
+  }
+}
+
+/** What to type to say something on `channel`; undefined where the bridge has no line port. */
+export function terminalLines(bridge, pageHost, channel) {
+  const lines = bridge ? bridge.lines ?? [] : [{ kind: 'tcp', host: pageHost, port: 8081 }];
+  const door = lines.find(({ kind }) => kind === 'tcp') ?? lines.find(({ kind }) => kind === 'unix');
+  if (!door) return undefined;
+  const anywhere = ['', '0.0.0.0', '::', undefined].includes(door.host);
+  const call = door.kind === 'unix' ? `nc -U ${door.path}` : `telnet ${(anywhere ? pageHost : door.host).replace(/[[\]]/g, '')} ${door.port}`;
+  return [call, `SUB ${channel}`, `PUB ${channel} 21.5`];
+}
+
+/**
+ * JSON as [kind, text] pairs for colouring, at most `budget` characters.
+ * @returns {{tokens: [string, string][], cut: boolean}}
+ */
+export function jsonTokens(value, pretty, budget) {
+  const tokens = [];
+  let left = budget;
+  let cut = false;
+  const put = (kind, text) => {
+    cut ||= text.length > left;
+    if (left <= 0) return;
+    const shown = text.slice(0, left);
+    left -= text.length;
+    const before = tokens.at(-1);
+    if (before?.[0] === kind) before[1] += shown;
+    else tokens.push([kind, shown]);
+  };
+  const walk = (node, depth) => {
+    if (typeof node === 'string') return put('string', JSON.stringify(node));
+    if (node === null || typeof node !== 'object') return put(typeof node === 'number' ? 'number' : 'word', String(node));
+    const list = Array.isArray(node);
+    const [open, close] = list ? '[]' : '{}';
+    const keys = Object.keys(node);
+    if (!keys.length) return put('mark', open + close);
+    if (depth >= DEPTH_SHOWN) return put('mark', `${open}…${close}`);
+    const line = pretty ? `\n${'  '.repeat(depth + 1)}` : '';
+    put('mark', open + line);
+    for (const [index, key] of keys.entries()) {
+      if (cut) return;
+      if (index) put('mark', pretty ? `,${line}` : ', ');
+      if (!list) {
+        put('key', JSON.stringify(key));
+        put('mark', ': ');
+      }
+      walk(node[key], depth + 1);
+    }
+    put('mark', (pretty ? `\n${'  '.repeat(depth)}` : '') + close);
+  };
+  walk(value, 0);
+  return { tokens, cut };
+}
+
+export function plural(count, one, many = `${one}s`) {
+  return `${count.toLocaleString('en')} ${count === 1 ? one : many}`;
+}
+
+/** A gap as a sentence. */
+export function describeGap({ channel, reason, first, last }) {
+  if (reason === 'log') {
+    const range = first === last ? `event ${first}` : `events ${first} to ${last}`;
+    return `Lost on ${channel}: ${range}. The bridge no longer keeps ${first === last ? 'it' : 'them'}.`;
+  }
+  const seen = first > 1 ? `what came after event ${first - 1}` : 'what came earlier';
+  return `${channel} was begun anew: its numbers start over, and ${seen} may be missing.`;
+}
+
+/** Who came or went, as a sentence; `nicks` may be fewer than `count`. */
+export function describePresence(kind, channel, nicks, count) {
+  const others = count - nicks.length;
+  const names = others ? [...nicks, plural(others, 'other')] : nicks;
+  const list = names.length > 1 ? `${names.slice(0, -1).join(', ')} and ${names.at(-1)}` : names[0];
+  return `${list} ${kind === 'join' ? 'joined' : 'left'} ${channel}`;
+}
+
+export function describeFault({ code, message }) {
+  if (code === 'disconnected') return 'The connection broke before the answer came. It may or may not have been published.';
+  if (code === 'queue-full') return 'Too much is waiting to be sent already. Try again when the connection is back.';
+  return `${message} (${code})`;
+}
+
+export function clockTime(date) {
+  return [date.getHours(), date.getMinutes(), date.getSeconds()].map((part) => String(part).padStart(2, '0')).join(':');
+}
+
+/** Why a text is not JSON; an empty string if it is. */
+export function jsonFault(text) {
+  try {
+    JSON.parse(text);
+    return '';
+  } catch (error) {
+    return `Not JSON: ${error.message}`;
+  }
+}
