@@ -18,8 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from twistedsock.core.events import Event
@@ -28,7 +29,9 @@ from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES
 TICKS = os.sysconf("SC_CLK_TCK")
 CHUNK = 60_000
 """Bytes that the publisher sends at once."""
-PATIENCE = 300.0
+WINDOW = 8_000
+"""Events that the publisher is ahead of the slowest reader at most: the bridge's log holds 10,000."""
+PATIENCE = 120.0
 """Seconds after which a figure is given up."""
 
 
@@ -43,6 +46,10 @@ class Server:
         self.process = subprocess.Popen(command, cwd=self.folder.name)
         self.tcp = self._port(r"lines on 127\.0\.0\.1:(\d+)")
         self.web = self._port(r"web on 127\.0\.0\.1:(\d+)")
+
+    def cpu_since(self, before: float) -> float:
+        """Seconds of CPU since then; a tick of the kernel's clock (10 ms) at least."""
+        return max(self.cpu() - before, 1 / TICKS)
 
     def cpu(self) -> float:
         """Seconds of CPU so far, the kernel's part included."""
@@ -144,29 +151,61 @@ def expected_bytes(kind: str, channel: str, sender: str, payload: str, count: in
     return sum(map(len, dialect.events(name, events)))
 
 
-def read_all(server: Server, kind: str, readers: int, expected: int, ready: object, done: object) -> None:
-    """The readers' process: connects, says that it is ready, and reads until each has all of its bytes."""
-    allow_files()
-    selector = selectors.EpollSelector()
-    for _ in range(readers):
-        connection = connect(server, kind, "bench")
-        connection.setblocking(False)
-        selector.register(connection, selectors.EVENT_READ, [0])
-    buffer = bytearray(1 << 20)
-    ready.set()  # type: ignore[attr-defined]
-    missing, deadline = readers, time.monotonic() + PATIENCE
-    while missing and time.monotonic() < deadline:
-        for key, _ in selector.select(1.0):
-            size = key.fileobj.recv_into(buffer)  # type: ignore[union-attr]
-            key.data[0] += size
-            if key.data[0] == expected:
-                missing -= 1
-            elif key.data[0] > expected or not size:
-                done.put(f"a reader got {key.data[0]} bytes where {expected} were expected")  # type: ignore[attr-defined]
-                return
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    words = f"{missing} readers did not get all" if missing else used.ru_utime + used.ru_stime
-    done.put(words)  # type: ignore[attr-defined]
+class Readers:
+    """Readers of one channel in a process of their own, each of which must get ``expected`` bytes."""
+
+    def __init__(self, server: Server, kind: str, readers: int, expected: int) -> None:
+        self.expected = expected
+        self._slowest = multiprocessing.Value("q", 0)
+        self._ready, self._done = multiprocessing.Event(), multiprocessing.Queue()
+        fork = multiprocessing.get_context("fork")
+        self._process = fork.Process(target=self._read, args=(server, kind, readers))
+        self._process.start()
+        self._ready.wait(PATIENCE)
+
+    def progress(self) -> float:
+        """What part of all the slowest of them has."""
+        return self._slowest.value / self.expected
+
+    def finish(self) -> float:
+        """Wait until all have all; gives the seconds of CPU that reading took."""
+        outcome = self._done.get(timeout=2 * PATIENCE)
+        self._process.join()
+        if isinstance(outcome, str):
+            raise SystemExit(f"no figure: {outcome}")
+        return float(outcome)
+
+    def _read(self, server: Server, kind: str, readers: int) -> None:
+        try:
+            allow_files()
+            selector = selectors.EpollSelector()
+            counts = []
+            for _ in range(readers):
+                connection = connect(server, kind, "bench")
+                connection.setblocking(False)
+                counts.append([0])
+                selector.register(connection, selectors.EVENT_READ, counts[-1])
+            self._ready.set()
+            before = resource.getrusage(resource.RUSAGE_SELF)
+            words = self._count(selector, counts)
+            after = resource.getrusage(resource.RUSAGE_SELF)
+            self._done.put(words or after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        except OSError as error:
+            self._done.put(f"a reader failed: {error}")
+
+    def _count(self, selector: selectors.EpollSelector, counts: list[list[int]]) -> str:
+        buffer, expected = bytearray(1 << 20), self.expected
+        missing, deadline = len(counts), time.monotonic() + PATIENCE
+        while missing and time.monotonic() < deadline:
+            for key, _ in selector.select(1.0):
+                size = key.fileobj.recv_into(buffer)  # type: ignore[union-attr]
+                key.data[0] += size
+                if key.data[0] == expected:
+                    missing -= 1
+                elif key.data[0] > expected or not size:
+                    return f"a reader got {key.data[0]} bytes where {expected} were expected"
+            self._slowest.value = min(count[0] for count in counts)
+        return f"{missing} readers did not get all" if missing else ""
 
 
 def allow_files() -> None:
@@ -174,34 +213,34 @@ def allow_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def a_publisher(server: Server, quiet: bool = True) -> socket.socket:
+    publisher = line_socket(server)
+    publisher.sendall(b"NICK bench\nQUIET on\n" if quiet else b"NICK bench\n")
+    read_until(publisher, b"OK\n" if quiet else b"OK bench\n")
+    return publisher
+
+
 def fan_out(kind: str, readers: int, events: int, size: int) -> None:
-    """One publisher over lines, flat out, to many readers."""
+    """One publisher over lines to many readers, as fast as they go: no more than WINDOW events ahead of the slowest, as
+    the log is no longer than that."""
     payload = "x" * size
     with serving() as server:
-        ready, done = multiprocessing.Event(), multiprocessing.Queue()
-        publisher = line_socket(server)
-        publisher.sendall(b"NICK bench\nQUIET on\n")
-        read_until(publisher, b"OK\n")
-        expected = expected_bytes(kind, "bench", "bench", payload, events)
-        arguments = (server, kind, readers, expected, ready, done)
-        reading = multiprocessing.get_context("fork").Process(target=read_all, args=arguments)
-        reading.start()
-        ready.wait(60)
+        publisher = a_publisher(server)
+        reading = Readers(server, kind, readers, expected_bytes(kind, "bench", "bench", payload, events))
         line = f"PUB bench {payload}\n".encode()
-        before, start = server.cpu(), time.monotonic()
         at_once = max(1, CHUNK // len(line))
+        before, start = server.cpu(), time.monotonic()
         for sent in range(0, events, at_once):
+            while sent - reading.progress() * events > WINDOW:
+                time.sleep(0.0005)
             publisher.sendall(line * min(at_once, events - sent))
-        outcome = done.get(timeout=PATIENCE)
-        elapsed, used = time.monotonic() - start, server.cpu() - before
-        reading.join()
-        if isinstance(outcome, str):
-            raise SystemExit(f"fan-out to {readers} {kind} readers: {outcome}")
+        busy = reading.finish()
+        elapsed, used = time.monotonic() - start, server.cpu_since(before)
         deliveries = readers * events
         print(
             f"| fan-out 1 to {readers:,}, {kind} readers, {size} B | {deliveries / elapsed:,.0f} a second "
             f"| {deliveries / used:,.0f} a CPU second | {used / deliveries * 1e6:.3f} us "
-            f"| readers' process {outcome / elapsed:.0%} busy |",
+            f"| readers' process {busy / elapsed:.0%} busy |",
             flush=True,
         )
 
@@ -210,29 +249,20 @@ def paced(kind: str, readers: int, rate: int, seconds: float, size: int) -> None
     """One event at a time, so that nothing can be joined: the cost of a delivery at rest."""
     payload, events = "x" * size, int(rate * seconds)
     with serving() as server:
-        ready, done = multiprocessing.Event(), multiprocessing.Queue()
-        publisher = line_socket(server)
-        publisher.sendall(b"NICK bench\nQUIET on\n")
-        read_until(publisher, b"OK\n")
-        expected = expected_bytes(kind, "bench", "bench", payload, events)
-        arguments = (server, kind, readers, expected, ready, done)
-        reading = multiprocessing.get_context("fork").Process(target=read_all, args=arguments)
-        reading.start()
-        ready.wait(60)
+        publisher = a_publisher(server)
+        reading = Readers(server, kind, readers, expected_bytes(kind, "bench", "bench", payload, events))
         line = f"PUB bench {payload}\n".encode()
         before, start = server.cpu(), time.monotonic()
         for number in range(events):
             time.sleep(max(0.0, start + number / rate - time.monotonic()))
             publisher.sendall(line)
-        outcome = done.get(timeout=PATIENCE)
-        used = server.cpu() - before
-        reading.join()
-        if isinstance(outcome, str):
-            raise SystemExit(f"paced to {readers} {kind} readers: {outcome}")
+        busy = reading.finish()
+        elapsed, used = time.monotonic() - start, server.cpu_since(before)
         deliveries = readers * events
         print(
             f"| paced, {rate} events a second to {readers:,} {kind} readers, {size} B | {rate * readers:,} a second "
-            f"| {deliveries / used:,.0f} a CPU second | {used / deliveries * 1e6:.2f} us | |",
+            f"| {deliveries / used:,.0f} a CPU second | {used / deliveries * 1e6:.2f} us "
+            f"| readers' process {busy / elapsed:.0%} busy |",
             flush=True,
         )
 
@@ -244,7 +274,7 @@ def idle(kind: str, connections: int) -> None:
         warm = [connect(server, kind, None) for _ in range(100)]
         before, used = server.memory(), server.cpu()
         idlers = [connect(server, kind, None) for _ in range(connections)]
-        used = server.cpu() - used
+        used = server.cpu_since(used)
         each = (server.memory() - before) / connections
         print(
             f"| idle {kind} connection, mean of {connections:,} | {each / 1024:.2f} KiB "
@@ -260,19 +290,9 @@ def stalled(kind: str, readers: int, events: int, size: int) -> None:
     allow_files()
     payload = "x" * size
     with serving() as server:
-        sleepers = []
-        for _ in range(readers):
-            connection = connect(server, kind, "bench")
-            sleepers.append(connection)
-        ready, done = multiprocessing.Event(), multiprocessing.Queue()
-        publisher = line_socket(server)
-        publisher.sendall(b"NICK bench\n")
-        read_until(publisher, b"OK bench\n")
-        expected = expected_bytes(kind, "bench", "bench", payload, events)
-        arguments = (server, kind, 1, expected, ready, done)
-        reading = multiprocessing.get_context("fork").Process(target=read_all, args=arguments)
-        reading.start()
-        ready.wait(60)
+        sleepers = [connect(server, kind, "bench") for _ in range(readers)]
+        publisher = a_publisher(server, quiet=False)
+        reading = Readers(server, kind, 1, expected_bytes(kind, "bench", "bench", payload, events))
         before = server.memory()
         line = f"PUB bench {payload}\n".encode()
         # A window of what is not answered yet, so that the live reader can keep up with the log.
@@ -281,10 +301,7 @@ def stalled(kind: str, readers: int, events: int, size: int) -> None:
             answers = 0
             while answers < 200:
                 answers += publisher.recv(65536).count(b"\n")
-        outcome = done.get(timeout=PATIENCE)
-        reading.join()
-        if isinstance(outcome, str):
-            raise SystemExit(f"the live reader beside {readers} stalled ones: {outcome}")
+        reading.finish()
         grown = (server.memory() - before) / 1024 / 1024
         print(
             f"| {readers} stalled {kind} readers, {events:,} events of {size} B | {grown:.1f} MiB grown "
@@ -295,19 +312,19 @@ def stalled(kind: str, readers: int, events: int, size: int) -> None:
             connection.close()
 
 
-FIGURES = {
-    "fan-out": lambda: [
-        fan_out(kind, readers, events, 32)
+FIGURES: dict[str, list[Callable[[], None]]] = {
+    "fan-out": [
+        partial(fan_out, kind, readers, events, 32)
         for kind in ("line", "websocket")
         for readers, events in ((100, 100_000), (1_000, 20_000))
     ],
-    "paced": lambda: [
-        paced(kind, readers, 500_000 // readers // 20, 5.0, 32)
+    "paced": [
+        partial(paced, kind, readers, 500_000 // readers // 20, 5.0, 32)
         for kind in ("line", "websocket")
         for readers in (100, 1_000)
     ],
-    "idle": lambda: [idle(kind, 5_000) for kind in ("line", "websocket")],
-    "stalled": lambda: [stalled(kind, 400, 40_000, 200) for kind in ("line", "websocket")],
+    "idle": [partial(idle, kind, 5_000) for kind in ("line", "websocket")],
+    "stalled": [partial(stalled, kind, 400, 40_000, 200) for kind in ("line", "websocket")],
 }
 
 
@@ -320,7 +337,8 @@ def main() -> None:
             parser.error(f"there is no figure {name!r}")
     print("| what | figure | of the bridge's CPU | CPU per delivery | |\n|---|---|---|---|---|", flush=True)
     for name in chosen:
-        FIGURES[name]()
+        for measure in FIGURES[name]:
+            measure()
 
 
 if __name__ == "__main__":
