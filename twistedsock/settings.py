@@ -26,7 +26,7 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
     tcp: tuple[str, ...] = DEFAULT_TCP
     web: tuple[str, ...] = DEFAULT_WEB
     open: Annotated[
-        bool, Meta(description="listen where other machines reach it, though nobody is asked who he is")
+        bool, Meta(description="listen where other machines reach it, though nobody is asked who they are")
     ] = False
     allow_origin: tuple[str, ...] = ()
     allow_host: tuple[str, ...] = ()

@@ -73,7 +73,7 @@ class Options(usage.Options):
         self._lists.setdefault("allow-host", []).append(host)
 
     def opt_open(self) -> None:
-        """Listen where other machines reach it, though nobody is asked who he is"""
+        """Listen where other machines reach it, though nobody is asked who they are"""
         self._open = True
 
     def opt_version(self) -> None:
