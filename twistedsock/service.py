@@ -235,8 +235,8 @@ class BridgeService(Service):
             host = host_of(listener.address) if listener.port is not None else ""
             if host and not is_loopback(host):
                 raise StartFailed(
-                    f"sockbridge: {listener.description} would let other machines in, and nobody is asked who they are; "
-                    "add interface=127.0.0.1 to it, or say --open if that is meant"
+                    f"sockbridge: {listener.description} would let other machines in, and nobody is asked who they "
+                    "are; add interface=127.0.0.1 to it, or say --open if that is meant"
                 )
 
     def _page(self, listener: Listener) -> str:
