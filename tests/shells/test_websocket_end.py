@@ -4,7 +4,9 @@ import gc
 import weakref
 
 import pytest
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from tests.shells.websocket_client import (
     CLOSE,
@@ -293,3 +295,12 @@ def test_a_connection_that_breaks(stalled: bool, port: Port, hall: Hall, clock: 
     del client.server
     gc.collect()
     assert server() is None
+
+
+@pytest.mark.parametrize("fault", [frame(TEXT, b"\xff"), frame(0x83, b"x"), frame(0xC1, b"x"), frame(CLOSE, b"\x00")])
+def test_the_faults_of_peers_are_not_logged(port: Port, logged: list[dict[str, object]], fault: bytes) -> None:
+    """A stranger can make as many as he likes; the close code tells him, and the disk does not fill."""
+    client = port.open(LINE_PROTOCOL)
+    client.server.dataReceived(fault)
+    client.server.connectionLost(Failure(ConnectionDone()))
+    assert logged == []

@@ -19,6 +19,16 @@ class _Settled:
         """Nobody is there to be told."""
 
 
+class _Silence:
+    """In place of Autobahn's log, which tells of peers and their faults: a stranger could fill the disk with them. Faults
+    of ours are exceptions, which are logged elsewhere."""
+
+    def say_nothing(self, *arguments: object, **fields: object) -> None:
+        """Nothing."""
+
+    trace = debug = info = warn = error = critical = failure = say_nothing
+
+
 _SAME_FOR_ALL: dict[str, Any] = {
     "_perMessageCompress": None,
     "trackedTimings": None,
@@ -91,6 +101,8 @@ def _is_own(name: str, value: Any) -> bool:
 
 class Light:
     """Mixed into a WebSocket protocol, before Autobahn's class. ``lighten`` is to be called in ``onOpen``."""
+
+    log = _Silence()
 
     def lighten(self) -> None:
         # A new dict, as one that has lost its entries keeps their room.
