@@ -20,8 +20,8 @@ class _Settled:
 
 
 class _Silence:
-    """In place of Autobahn's log, which tells of peers and their faults: a stranger could fill the disk with them. Faults
-    of ours are exceptions, which are logged elsewhere."""
+    """In place of Autobahn's log, which tells of peers and their faults: a stranger could fill the disk with them.
+    Faults of ours are exceptions, which are logged elsewhere."""
 
     def say_nothing(self, *arguments: object, **fields: object) -> None:
         """Nothing."""
