@@ -35,6 +35,13 @@ def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIEN
     return result
 
 
+@pytest.fixture(autouse=True, scope="session")
+def interrupts() -> None:
+    """A shell that starts us in the background lets us ignore SIGINT, and our servers would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def clean_environment(**more: str) -> dict[str, str]:
     """An environment in which the checkout is not on Python's path by chance."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | more

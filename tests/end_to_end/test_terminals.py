@@ -127,13 +127,15 @@ def test_nc_ends_with_a_last_quit_whatever_its_kind(bridge, listener, channel):
 
 
 def test_an_event_arrives_though_nc_is_killed_behind_it(bridge, listener, channel):
-    """Over and over, as what is tested is a race: whether the line is read before the connection is found broken."""
+    """Over and over, as what is tested is a race: whether the lines are read before the connection is found broken."""
     for number in range(1, 11):
-        process = nc(bridge, "-N")
-        process.stdin.write(f"PUB {channel} {number}\n".encode())
-        process.stdin.close()
-        process.stdout.readline()
+        process = nc(bridge)
+        process.stdout.readline()  # the welcome: nc is there, and sends in one piece what it is given now
+        process.stdin.write(f"PING {number}\nPUB {channel} {number}\n".encode())
+        process.stdin.flush()
+        process.stdout.readline()  # the first answer, while the others are perhaps under way
         process.kill()
+        process.stdin.close()
         process.stdout.close()
         process.wait()
     heard = [listener.hear().split()[-1] for _ in range(10)]
