@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from zope.interface import implementer
 
+from tests.shells.websocket_client import Port, autobahn_clock
 from twistedsock.testing import Hall
 
 
@@ -138,6 +139,18 @@ def fake_socket():
 @pytest.fixture
 def hall():
     return Hall()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time of Autobahn's timers."""
+    return autobahn_clock(monkeypatch)
+
+
+@pytest.fixture
+def port(hall, clock):
+    """A WebSocket port, to open clients on."""
+    return Port(hall, clock)
 
 
 @pytest.fixture

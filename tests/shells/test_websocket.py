@@ -10,7 +10,6 @@ from tests.shells.websocket_client import (
     TEXT,
     Client,
     Port,
-    autobahn_clock,
     pass_time,
 )
 from tests.shells.websocket_streams import MASK, frame
@@ -20,21 +19,6 @@ from twistedsock.wire.frames import unmask
 
 JSON_WELCOME = {"type": "welcome", "protocol": 1, "id": "p1", "from": "127.0.0.1:50000", "to": "127.0.0.1:8082"}
 LINE_WELCOME = "WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:8082"
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return autobahn_clock(monkeypatch)
-
-
-@pytest.fixture
-def hall() -> Hall:
-    return Hall()
-
-
-@pytest.fixture
-def port(hall: Hall, clock: Clock) -> Port:
-    return Port(hall, clock)
 
 
 # The handshake.

@@ -17,7 +17,6 @@ from tests.shells.websocket_client import (
     TEXT,
     Client,
     Port,
-    autobahn_clock,
     pass_time,
 )
 from tests.shells.websocket_streams import frame
@@ -25,21 +24,6 @@ from twistedsock.core.dialect import Ending
 from twistedsock.shells.closing import LINGER
 from twistedsock.shells.websocket import CLOSE_TIMEOUT, JSON_PROTOCOL, LINE_PROTOCOL
 from twistedsock.testing import Hall
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return autobahn_clock(monkeypatch)
-
-
-@pytest.fixture
-def hall() -> Hall:
-    return Hall()
-
-
-@pytest.fixture
-def port(hall: Hall, clock: Clock) -> Port:
-    return Port(hall, clock)
 
 
 def session_of(hall: Hall, id: bytes = b"p1"):

@@ -10,7 +10,7 @@ from twistedsock.core.reader import Peer
 
 REMEMBERED = 10_000
 """Closed channels whose place in the numbers is remembered, so that a reader who comes back to a quiet channel can be
-told truly that it missed nothing. About 250 bytes each; the longest closed is forgotten first."""
+told truly that it missed nothing. About 220 bytes each; the longest closed is forgotten first."""
 
 
 class Node(Protocol):

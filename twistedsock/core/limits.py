@@ -6,8 +6,8 @@ import msgspec
 from msgspec import Meta
 
 CHUNK_BYTES = 64 * 1024
-"""What is joined into one send at most. A reader that stalls keeps at most this much in user space; larger sends
-measured no faster, as the kernel's socket buffers are of this size."""
+"""What is joined into one send at most. A reader that stalls keeps at most this much in user space. Sockets' own
+buffers are of this order, so more would seldom leave at once."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
