@@ -34,7 +34,7 @@ class PresenceChange(msgspec.Struct, frozen=True, gc=False):
 
 EVENT_COST = 160
 """Bytes of bookkeeping an event costs in the log beyond its payload: the object, its offset and its place in the log.
-137 were measured on CPython 3.11. Counted, so that a bound in bytes is a bound on memory even for events of one byte."""
+137 were measured on CPython 3.11. Counted, so that a bound in bytes is one on memory even for events of one byte."""
 
 
 def cost(event: Event) -> int:

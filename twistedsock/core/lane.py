@@ -27,7 +27,7 @@ def chunks(frames: list[bytes]) -> list[tuple[int, bytes]]:
 
 
 class Lane:
-    """Caught-up readers only. ``live`` keeps each reader's bound ``offer``, so that nothing is looked up or made for each
+    """Caught-up readers only. ``live`` keeps each reader's bound ``offer``, so that none is looked up for a
     delivery; ``selective`` are those who do not want their own events back."""
 
     __slots__ = ("encoding", "live", "selective")
