@@ -52,8 +52,13 @@ class StartFailed(SystemExit, Exception):
 
 
 def draw_id() -> bytes:
-    """A name for a peer."""
-    return "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH)).encode()
+    """A name for a peer. Chance is asked once, as each time is a system call."""
+    number = secrets.randbelow(len(_ID_LETTERS) ** _ID_LENGTH)
+    letters = []
+    for _ in range(_ID_LENGTH):
+        number, letter = divmod(number, len(_ID_LETTERS))
+        letters.append(_ID_LETTERS[letter])
+    return "".join(letters).encode()
 
 
 def draw_epoch() -> bytes:

@@ -8,6 +8,8 @@ from twistedsock.core.limits import Limits
 
 def is_loopback(host: str) -> bool:
     """Whether a literal address is this machine's own; IPv4 in IPv6 counts as IPv4, a name is never one."""
+    if host == "127.0.0.1":  # nearly everybody; it is asked of each connection, and parsing takes a while
+        return True
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
