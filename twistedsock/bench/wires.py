@@ -1,0 +1,107 @@
+"""The two wires of sockbridge, as a client speaks them (docs/protocol-lines.md, docs/protocol-json.md)."""
+
+import base64
+from collections.abc import Sequence
+
+from twistedsock.bench.driver import Noise, Step
+
+NICK = b"bench"
+"""Every publisher's nick, so that what readers get can be foretold."""
+
+
+def client_frame(message: bytes) -> bytes:
+    """A text message as a client sends it (RFC 6455, section 5.2), masked with zeros: the server has the same work
+    with any mask, and we have none with this one."""
+    size = len(message)
+    if size < 126:
+        return bytes((0x81, 0x80 | size)) + bytes(4) + message
+    if size < 1 << 16:
+        return b"\x81\xfe" + size.to_bytes(2, "big") + bytes(4) + message
+    return b"\x81\xff" + size.to_bytes(8, "big") + bytes(4) + message
+
+
+def server_frame(message: bytes) -> bytes:
+    """A text message as a server sends it: not masked."""
+    size = len(message)
+    if size < 126:
+        return bytes((0x81, size)) + message
+    if size < 1 << 16:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + message
+    return b"\x81\x7f" + size.to_bytes(8, "big") + message
+
+
+def upgrade(path: str, host: str, subprotocol: str = "") -> bytes:
+    """The head of a request for a WebSocket (RFC 6455, section 4.1). The key is always the same: nothing is cached
+    between us and the server."""
+    key = base64.b64encode(bytes(range(16))).decode()
+    lines = [
+        f"GET {path} HTTP/1.1",
+        f"Host: {host}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {key}",
+    ]
+    if subprotocol:
+        lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+class Lines:
+    """The line dialect over TCP, every publish answered."""
+
+    name = "lines"
+    foretold = True
+    noise: Noise | None = None
+
+    def greet(self, host: str) -> Sequence[Step]:
+        return [Step(b"", b"\n")]
+
+    def prepare(self) -> Sequence[Step]:
+        return [Step(b"NICK %b\n" % NICK, b"OK %b\n" % NICK)]
+
+    def subscribe(self, channel: bytes, number: int) -> Step:
+        return Step(b"SUB %b\n" % channel, b"\n")
+
+    def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
+        return [b"PUB %b %b\n" % (channel, payload) for payload in payloads]
+
+    def replies(self, channel: bytes, count: int) -> bytes:
+        return b"".join([b"OK %d\n" % offset for offset in range(1, count + 1)])
+
+    def deliveries(self, channel: bytes, payloads: Sequence[bytes], number: int) -> list[bytes]:
+        return [b"MSG %b %d %b %b\n" % (channel, offset, NICK, payload) for offset, payload in enumerate(payloads, 1)]
+
+
+class Json:
+    """The JSON dialect in WebSocket messages, without an id: publishes are answered only when they fail."""
+
+    name = "websocket"
+    foretold = True
+    noise: Noise | None = None
+
+    def greet(self, host: str) -> Sequence[Step]:
+        return [Step(upgrade("/ws", host), b'"}')]
+
+    def prepare(self) -> Sequence[Step]:
+        return [Step(client_frame(b'{"type":"nick","id":1,"nick":"%b"}' % NICK), b'"nick":"%b"}' % NICK)]
+
+    def subscribe(self, channel: bytes, number: int) -> Step:
+        return Step(client_frame(b'{"type":"subscribe","id":%d,"channel":"%b"}' % (number, channel)), b"}")
+
+    def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
+        return [
+            client_frame(b'{"type":"publish","channel":"%b","data":"%b"}' % (channel, payload)) for payload in payloads
+        ]
+
+    def replies(self, channel: bytes, count: int) -> bytes:
+        return b""
+
+    def deliveries(self, channel: bytes, payloads: Sequence[bytes], number: int) -> list[bytes]:
+        return [
+            server_frame(
+                b'{"type":"event","channel":"%b","offset":%d,"from":"%b","name":"message","data":"%b"}'
+                % (channel, offset, NICK, payload)
+            )
+            for offset, payload in enumerate(payloads, 1)
+        ]
