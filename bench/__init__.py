@@ -1,0 +1,1 @@
+"""The comparison with other servers: `python -m bench`, from a checkout."""
