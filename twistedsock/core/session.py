@@ -92,8 +92,9 @@ class Session:
         self._pieces: Iterator[bytes] | None = None
         bridge.roster.add(self)
 
-    def welcome(self) -> None:
-        self._say(self._dialect.welcome(self.peer.id, self.ends))
+    def welcome(self, before: bytes = b"") -> None:
+        """Say the first words. ``before`` is what leaves with them: the answer to a handshake."""
+        self._say(before + self._dialect.welcome(self.peer.id, self.ends))
         self.flush()
 
     def speak(self, dialect: Dialect) -> None:
