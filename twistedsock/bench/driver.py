@@ -23,10 +23,12 @@ def payloads(count: int, size: int) -> list[bytes]:
 
 
 class Step(NamedTuple):
-    """Something to say, and how the end of the answer is known; empty where nothing is said or awaited."""
+    """Something to say, and how the end of the answer is known; empty where nothing is said or awaited. ``begins`` is
+    how an answer begins that is no refusal, where that can be said."""
 
     say: bytes
     until: bytes = b""
+    begins: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Driver(Protocol):
     name: str
     foretold: bool
     noise: Noise | None
+    reply_mark: bytes
+    """What stands in each reply to a publish once, if the replies differ when others publish there too; else empty."""
 
     def greet(self, host: str) -> Sequence[Step]:
         """What is said on a new connection, until it can be used. ``host`` is address and port."""
@@ -57,8 +61,8 @@ class Driver(Protocol):
     def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
         """What publishes each payload."""
 
-    def replies(self, channel: bytes, count: int) -> bytes:
-        """What the publisher hears of that when nobody else publishes there."""
+    def replies(self, channel: bytes, count: int, readers: int) -> bytes:
+        """What a publisher hears of so many publishes to so many readers, when nobody else publishes there."""
 
     def deliveries(self, channel: bytes, payloads: Sequence[bytes], number: int) -> list[bytes]:
         """What a reader whose subscription has that number gets for each payload, when nothing was published to the

@@ -24,6 +24,10 @@ PATIENCE = 30.0
 """Seconds without anything new after which a load is given up."""
 
 
+Told = Callable[[float], object]
+"""Hears, very often, what part of a load has been delivered."""
+
+
 @dataclass
 class Outcome:
     """``seconds`` from the first publish to the last delivery; ``busy`` is the generator's own CPU in that time;
@@ -97,17 +101,13 @@ class Room:
 
 
 class Load:
-    """``replies`` are the publishers' own streams. ``told`` hears which part of all has been delivered."""
+    """``replies`` are the publishers' own streams. ``poll`` must be one of the first 1,024 files of this process, as we
+    wait for it with select: make it before the connections."""
 
-    def __init__(
-        self,
-        rooms: Sequence[Room],
-        replies: Sequence[Stream],
-        told: Callable[[float], object] = lambda part: None,
-    ) -> None:
+    def __init__(self, rooms: Sequence[Room], replies: Sequence[Stream], told: Told, poll: select.epoll) -> None:
         self._rooms = rooms
         self._told = told
-        self._poll = select.epoll()
+        self._poll = poll
         self._streams: dict[int, Stream] = {}
         self._read_in: dict[int, Room] = {}
         self._sent_in: dict[int, Room] = {}
@@ -124,8 +124,12 @@ class Load:
             self._add(reply)
         self._missing = sum(not stream.is_complete for stream in self._streams.values())
 
+    def run(self, rate: float | None = None) -> Outcome:
+        """Flat out, or at ``rate`` events a second. Raises Wrong when a connection does not get what it should."""
+        return self.flat_out() if rate is None else self.paced(rate)
+
     def flat_out(self) -> Outcome:
-        """Publish as fast as the slowest readers read. Raises Wrong when one does not get what it should."""
+        """Publish as fast as the slowest readers read."""
         with self._measured():
             for room in self._rooms:
                 self._await_room(room.push())
@@ -161,7 +165,8 @@ class Load:
         finally:
             self._outcome.seconds = time.perf_counter() - start
             self._outcome.busy = time.process_time() - busy
-            self._poll.close()
+            for stream in self._streams.values():
+                self._poll.unregister(stream.connection)
 
     def _add(self, stream: Stream) -> None:
         stream.connection.setblocking(False)
@@ -177,7 +182,11 @@ class Load:
         # select, because the resolution of epoll's own timeout is a millisecond.
         if not select.select([self._poll], (), (), timeout)[0]:
             if timeout >= PATIENCE:
-                raise Wrong(f"{self._missing} connections have not got all, and for {PATIENCE:.0f} s came nothing")
+                late = next(stream for stream in self._streams.values() if not stream.is_complete)
+                raise Wrong(
+                    f"{self._missing} connections have not got all, and for {PATIENCE:.0f} s came nothing; "
+                    f"{late.name}: {late.progress()}"
+                )
             return set()
         touched = set()
         for descriptor, mask in self._poll.poll(0):

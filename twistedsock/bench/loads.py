@@ -1,20 +1,22 @@
 """The shapes of load: who publishes where, and who reads it."""
 
+import select
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from twistedsock.bench.connections import connect, perform
 from twistedsock.bench.driver import Driver, Target, payloads
-from twistedsock.bench.generator import WINDOW, Load, Outcome, Publisher, Room
+from twistedsock.bench.generator import WINDOW, Load, Outcome, Publisher, Room, Told
 from twistedsock.bench.streams import CountedStream, Expected, Stream
 
 
 @dataclass(frozen=True)
 class Shape:
-    """``publishers`` and ``readers`` of each of ``channels``; each publisher publishes ``events`` of ``size`` bytes,
-    flat out or at ``rate`` a second (one publisher then). Publishers speak one wire, readers maybe another."""
+    """``publishers`` and ``readers`` of each of ``channels``, each on a connection of its own; each publisher publishes
+    ``events`` of ``size`` bytes, flat out or at ``rate`` a second (one publisher then). Publishers speak one wire,
+    readers maybe another."""
 
     publishing: Target
     reading: Target
@@ -30,61 +32,92 @@ class Shape:
         self,
         name: str,
         around: Callable[[Callable[[], Outcome]], Outcome] = lambda load: load(),
-        told: Callable[[float], object] = lambda part: None,
+        told: Told = lambda part: None,
     ) -> Outcome:
         """Connect, load, disconnect. ``name`` begins the channels' names, and must be new to the server. ``around``
         is given the load to run when all are connected, to read the server's clock before and after."""
-        with ExitStack() as connections:
-            rooms, replies = [], []
-            for channel in self._names(name):
-                room, heard = self._room(channel, connections)
-                rooms.append(room)
-                replies += heard
-            load = Load(rooms, replies, told)
-            return around(load.flat_out if self.rate is None else lambda: load.paced(self.rate or 0.0))
+        with self.opened() as crowd:
+            load = crowd.load(name, self.events, told)
+            return around(lambda: load.run(self.rate))
 
-    def _names(self, name: str) -> Iterator[bytes]:
-        for number in range(self.channels):
-            yield f"{name}-{number:05d}".encode()
+    @contextmanager
+    def opened(self) -> Iterator["Crowd"]:
+        """Connect; disconnect at the end. Every load in between has channels of its own."""
+        with ExitStack() as stack:
+            yield Crowd(self, stack)
 
-    def _room(self, channel: bytes, connections: ExitStack) -> tuple[Room, list[Stream]]:
-        driver, texts = self.reading.driver, self._payloads()
-        readers = open_all(self.reading, self.readers, connections)
-        perform(readers, [driver.subscribe(channel, 1)])
-        told = driver.deliveries(channel, texts * self.publishers, 1)
+
+class Crowd:
+    """The connections of a shape."""
+
+    def __init__(self, shape: Shape, stack: ExitStack) -> None:
+        self.shape = shape
+        # Before there are a thousand connections: see Load.
+        self._poll = stack.enter_context(select.epoll())
+        self._loads = 0
+        self._readers = [connect(shape.reading, shape.readers, stack) for _ in range(shape.channels)]
+        self._publishers = [connect(shape.publishing, shape.publishers, stack) for _ in range(shape.channels)]
+        for publishers in self._publishers:
+            perform(publishers, shape.publishing.driver.prepare())
+
+    def load(self, name: str, events: int, told: Told = lambda part: None) -> Load:
+        """Subscribe to new channels, whose names begin with ``name``; then a load of so many events of each publisher
+        is ready to run."""
+        self._loads += 1
+        rooms, replies = [], []
+        texts = self._payloads(events)
+        for number, (readers, publishers) in enumerate(zip(self._readers, self._publishers, strict=True)):
+            room, heard = self._room(f"{name}-{number:05d}".encode(), texts, readers, publishers)
+            rooms.append(room)
+            replies += heard
+        return Load(rooms, replies, told, self._poll)
+
+    def _room(
+        self,
+        channel: bytes,
+        texts: Sequence[bytes],
+        readers: Sequence[socket.socket],
+        publishers: Sequence[socket.socket],
+    ) -> tuple[Room, list[Stream]]:
+        driver, publishing = self.shape.reading.driver, self.shape.publishing.driver
+        perform(readers, [driver.subscribe(channel, self._loads)])
+        told = driver.deliveries(channel, list(texts) * len(publishers), self._loads)
         expected = Expected(told, driver.foretold)
-        publishing = self.publishing.driver
-        publishers = open_all(self.publishing, self.publishers, connections)
-        perform(publishers, publishing.prepare())
         frames = publishing.publish(channel, texts)
-        heard = publishing.replies(channel, self.events)
-        replies = Expected([heard] if heard else [], foretold=self.publishers == 1 and publishing.foretold)
-        return (
-            Room([Publisher(each, frames) for each in publishers], streams(driver, readers, expected), self.window),
-            [Stream(each, replies, f"{publishing.name} publisher", publishing.noise) for each in publishers],
+        room = Room(
+            [Publisher(each, frames) for each in publishers],
+            reader_streams(driver, readers, expected, in_order=len(publishers) == 1),
+            self.shape.window,
         )
+        return room, reply_streams(publishing, publishers, channel, len(texts), len(readers))
 
-    def _payloads(self) -> list[bytes]:
-        if self.publishers > 1:
+    def _payloads(self, events: int) -> list[bytes]:
+        if self.shape.publishers > 1:
             # In which order the events of several publishers come is not known, so they are all alike.
-            return payloads(1, self.size) * self.events
-        return payloads(self.events, self.size)
+            return payloads(1, self.shape.size) * events
+        return payloads(events, self.shape.size)
 
 
-def streams(driver: Driver, connections: Sequence[socket.socket], expected: Expected) -> list[Stream]:
-    """A reader's stream for each connection."""
+def reader_streams(
+    driver: Driver, connections: Sequence[socket.socket], expected: Expected, in_order: bool
+) -> list[Stream]:
+    """A reader's stream for each connection; ``in_order`` when one publisher numbers the payloads."""
     name = f"{driver.name} reader"
     if driver.foretold:
         return [Stream(each, expected, name, driver.noise) for each in connections]
     return [
-        CountedStream(each, expected, name, driver.noise, closely=number == 0)
+        CountedStream(each, expected, name, driver.noise, closely=in_order and number == 0)
         for number, each in enumerate(connections)
     ]
 
 
-def open_all(target: Target, count: int, stack: ExitStack) -> list[socket.socket]:
-    """Connections that the stack closes."""
-    connections = connect(target, count)
-    for connection in connections:
-        stack.callback(connection.close)
-    return connections
+def reply_streams(
+    driver: Driver, connections: Sequence[socket.socket], channel: bytes, count: int, readers: int
+) -> list[Stream]:
+    """A publisher's stream for each connection, when each publishes so many events to so many readers."""
+    name = f"{driver.name} publisher"
+    if len(connections) > 1 and driver.reply_mark:
+        counted = Expected([driver.reply_mark] * count, foretold=False)
+        return [CountedStream(each, counted, name, driver.noise, mark=driver.reply_mark) for each in connections]
+    replies = Expected([driver.replies(channel, count, readers)], foretold=True)
+    return [Stream(each, replies, name, driver.noise) for each in connections]

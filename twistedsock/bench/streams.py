@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
 
-from twistedsock.bench.driver import MARK, NUMBERED, Noise
+from twistedsock.bench.driver import MARK, NUMBERED, SMALLEST_PAYLOAD, Noise
 
 AT_ONCE = 65_536
 """Bytes read at once: below what the allocator takes from the system anew each time."""
+
+
+LONGEST_PART = SMALLEST_PAYLOAD - 1
+"""Bytes of a numbered mark that may have come without its last one."""
 
 
 class Wrong(Exception):
@@ -35,7 +39,7 @@ class Expected:
 class Stream:
     """One connection. ``position`` goes up to ``expected.size``: bytes where they are foretold, else deliveries."""
 
-    __slots__ = ("_arrived", "connection", "expected", "name", "noise", "position")
+    __slots__ = ("_arrived", "_held", "connection", "expected", "name", "noise", "position")
 
     def __init__(self, connection: socket.socket, expected: Expected, name: str, noise: Noise | None) -> None:
         self.connection = connection
@@ -44,6 +48,7 @@ class Stream:
         self.noise = noise
         self.position = 0
         self._arrived = 0
+        self._held = b""
 
     @property
     def is_complete(self) -> bool:
@@ -65,63 +70,82 @@ class Stream:
         except BlockingIOError:
             return
         if not chunk:
-            raise Wrong(f"{self.name}: the server closed after {self._progress()}")
+            raise Wrong(f"{self.name}: the server closed after {self.progress()}")
         self.take(chunk)
 
     def take(self, chunk: bytes) -> None:
         """Some more bytes have come."""
-        stream = self.expected.stream
-        if stream is None or not stream.startswith(chunk, self.position):
+        stream = self.expected.stream or b""
+        if self._held or not stream.startswith(chunk, self.position):
             chunk = self._without_noise(chunk)
-            if stream is None or not stream.startswith(chunk, self.position):
-                raise Wrong(f"{self.name}: after {self._progress()} came {chunk[:200]!r}{self._instead()}")
+            if not stream.startswith(chunk, self.position):
+                instead = stream[self.position :][:200]
+                raise Wrong(f"{self.name}: after {self.progress()} came {chunk[:200]!r} where {instead!r} was expected")
         self.position += len(chunk)
 
     def _without_noise(self, chunk: bytes) -> bytes:
-        if self.noise is not None and self.noise.said in chunk:
+        """Answers noise, and takes it out; what begins it at the end is held back until the next chunk."""
+        if self.noise is None:
+            return chunk
+        chunk = self._held + chunk
+        said = self.noise.said
+        if said in chunk:
             self.connection.send(self.noise.answer)
-            return chunk.replace(self.noise.said, b"")
-        return chunk
+            chunk = chunk.replace(said, b"")
+        begun = next((size for size in range(len(said) - 1, 0, -1) if chunk.endswith(said[:size])), 0)
+        end = len(chunk) - begun
+        self._held = chunk[end:]
+        return chunk[:end]
 
-    def _instead(self) -> str:
-        if self.expected.stream is None:
-            return ""
-        return f" where {self.expected.stream[self.position :][:200]!r} was expected"
-
-    def _progress(self) -> str:
+    def progress(self) -> str:
+        """How far it has come, in words."""
         return f"{self.part():.1%} of {self.expected.count:,}"
 
 
 class CountedStream(Stream):
-    """A connection whose bytes cannot be foretold: the marks of payloads are counted. The first reader is looked at
-    ``closely``: its payloads must come in the order of their numbers."""
+    """A connection whose bytes cannot be foretold: marks are counted, usually those of payloads. Where it is looked at
+    ``closely``, the payloads of each of its ``channels`` must come in the order of their numbers; number 0 is of the
+    first channel, 1 of the second, and so on in turn."""
 
-    __slots__ = ("_next", "_rest", "closely")
+    __slots__ = ("_channels", "_closely", "_mark", "_next", "_rest")
 
     def __init__(
-        self, connection: socket.socket, expected: Expected, name: str, noise: Noise | None, closely: bool = False
+        self,
+        connection: socket.socket,
+        expected: Expected,
+        name: str,
+        noise: Noise | None,
+        closely: bool = False,
+        channels: int = 1,
+        mark: bytes = MARK,
     ) -> None:
         super().__init__(connection, expected, name, noise)
-        self.closely = closely
+        self._closely = closely
+        self._channels = channels
+        self._mark = mark
         self._rest = b""
-        self._next = 0
+        self._next: dict[int, int] = {}
 
     def take(self, chunk: bytes) -> None:
         data = self._rest + self._without_noise(chunk)
-        if self.closely:
+        if self._closely:
             self._compare(data)
         else:
-            self.position += data.count(MARK)
-            self._rest = data[1 - len(MARK) :]
+            self.position += data.count(self._mark)
+            # What may be the beginning of a mark; all of one would be counted twice.
+            self._rest = data[1 - len(self._mark) :] if len(self._mark) > 1 else b""
         if self.position > self.expected.count:
             raise Wrong(f"{self.name}: {self.position:,} deliveries came where {self.expected.count:,} were expected")
 
     def _compare(self, data: bytes) -> None:
         end = 0
         for found in NUMBERED.finditer(data):
-            if int(found[1]) != self._next:
-                raise Wrong(f"{self.name}: number {int(found[1])} came where {self._next} was expected")
-            self._next += 1
+            number = int(found[1])
+            channel = number % self._channels
+            awaited = self._next.get(channel, channel)
+            if number != awaited:
+                raise Wrong(f"{self.name}: number {number} came where {awaited} was expected")
+            self._next[channel] = number + self._channels
+            self.position += 1
             end = found.end()
-        self.position = self._next
-        self._rest = data[max(end, len(data) - len(MARK) - 8 + 1) :]
+        self._rest = data[max(end, len(data) - LONGEST_PART) :]

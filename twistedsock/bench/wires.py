@@ -52,21 +52,22 @@ class Lines:
 
     name = "lines"
     foretold = True
+    reply_mark = b"OK "
     noise: Noise | None = None
 
     def greet(self, host: str) -> Sequence[Step]:
-        return [Step(b"", b"\n")]
+        return [Step(b"", b"\n", b"WELCOME sockbridge/1 ")]
 
     def prepare(self) -> Sequence[Step]:
         return [Step(b"NICK %b\n" % NICK, b"OK %b\n" % NICK)]
 
     def subscribe(self, channel: bytes, number: int) -> Step:
-        return Step(b"SUB %b\n" % channel, b"\n")
+        return Step(b"SUB %b\n" % channel, b"\n", b"OK ")
 
     def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
         return [b"PUB %b %b\n" % (channel, payload) for payload in payloads]
 
-    def replies(self, channel: bytes, count: int) -> bytes:
+    def replies(self, channel: bytes, count: int, readers: int) -> bytes:
         return b"".join([b"OK %d\n" % offset for offset in range(1, count + 1)])
 
     def deliveries(self, channel: bytes, payloads: Sequence[bytes], number: int) -> list[bytes]:
@@ -78,10 +79,11 @@ class Json:
 
     name = "websocket"
     foretold = True
+    reply_mark = b""
     noise: Noise | None = None
 
     def greet(self, host: str) -> Sequence[Step]:
-        return [Step(upgrade("/ws", host), b'"}')]
+        return [Step(upgrade("/ws", host), b'"}', b"HTTP/1.1 101 ")]
 
     def prepare(self) -> Sequence[Step]:
         return [Step(client_frame(b'{"type":"nick","id":1,"nick":"%b"}' % NICK), b'"nick":"%b"}' % NICK)]
@@ -94,7 +96,7 @@ class Json:
             client_frame(b'{"type":"publish","channel":"%b","data":"%b"}' % (channel, payload)) for payload in payloads
         ]
 
-    def replies(self, channel: bytes, count: int) -> bytes:
+    def replies(self, channel: bytes, count: int, readers: int) -> bytes:
         return b""
 
     def deliveries(self, channel: bytes, payloads: Sequence[bytes], number: int) -> list[bytes]:
