@@ -1,0 +1,57 @@
+"""NATS: its client protocol (docs.nats.io/reference/reference-protocols/nats-protocol), over TCP and WebSocket."""
+
+from collections.abc import Sequence
+
+from bench.drivers.frames import binary_client_frame
+from twistedsock.bench.driver import Noise, Step
+from twistedsock.bench.wires import upgrade
+
+CONNECT = b'CONNECT {"verbose":false,"pedantic":false,"echo":false}\r\nPING\r\n'
+"""Not verbose, so that publishes are not answered: the usual way of its clients. PONG says that it was taken."""
+
+
+class Nats:
+    """Over TCP."""
+
+    name = "nats tcp"
+    foretold = True
+    reply_mark = b""
+    # The server measures the way to each client once, a second or two after it has connected.
+    noise: Noise | None = Noise(b"PING\r\n", b"PONG\r\n")
+
+    def greet(self, host: str) -> Sequence[Step]:
+        return [Step(b"", b"\r\n"), Step(CONNECT, b"PONG\r\n")]
+
+    def prepare(self) -> Sequence[Step]:
+        return []
+
+    def subscribe(self, channel: bytes, number: int) -> Step:
+        return Step(b"SUB %b %d\r\nPING\r\n" % (channel, number), b"PONG\r\n")
+
+    def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
+        return [b"PUB %b %d\r\n%b\r\n" % (channel, len(payload), payload) for payload in payloads]
+
+    def replies(self, channel: bytes, count: int, readers: int) -> bytes:
+        return b""
+
+    def deliveries(self, channel: bytes, payloads: Sequence[bytes], number: int) -> list[bytes]:
+        return [b"MSG %b %d %d\r\n%b\r\n" % (channel, number, len(payload), payload) for payload in payloads]
+
+
+class NatsWebSocket(Nats):
+    """The same bytes in binary messages. The server puts as many lines into one message as wait, so how it cuts cannot
+    be foretold; nor need its PING be answered, as the server's patience is longer than any load."""
+
+    name = "nats websocket"
+    foretold = False
+    noise: Noise | None = None
+
+    def greet(self, host: str) -> Sequence[Step]:
+        return [Step(upgrade("/", host), b"INFO"), Step(binary_client_frame(CONNECT), b"PONG\r\n")]
+
+    def subscribe(self, channel: bytes, number: int) -> Step:
+        step = super().subscribe(channel, number)
+        return step._replace(say=binary_client_frame(step.say))
+
+    def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
+        return [binary_client_frame(line) for line in super().publish(channel, payloads)]

@@ -1,0 +1,36 @@
+"""The JSON that the relays of bench/relays speak, in WebSocket messages of text."""
+
+from collections.abc import Sequence
+
+from twistedsock.bench.driver import Noise, Step
+from twistedsock.bench.wires import client_frame, server_frame, upgrade
+
+
+class Relay:
+    """Arrays, the smallest JSON that holds a command: ["subscribe", channel], ["publish", channel, data], and to every
+    reader ["event", channel, data]. A publish is not answered."""
+
+    foretold = True
+    reply_mark = b""
+    noise: Noise | None = None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def greet(self, host: str) -> Sequence[Step]:
+        return [Step(upgrade("/", host), b'["welcome"]')]
+
+    def prepare(self) -> Sequence[Step]:
+        return []
+
+    def subscribe(self, channel: bytes, number: int) -> Step:
+        return Step(client_frame(b'["subscribe","%b"]' % channel), b'["subscribed","%b"]' % channel)
+
+    def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
+        return [client_frame(b'["publish","%b","%b"]' % (channel, payload)) for payload in payloads]
+
+    def replies(self, channel: bytes, count: int, readers: int) -> bytes:
+        return b""
+
+    def deliveries(self, channel: bytes, payloads: Sequence[bytes], number: int) -> list[bytes]:
+        return [server_frame(b'["event","%b","%b"]' % (channel, payload)) for payload in payloads]

@@ -1,0 +1,13 @@
+"""A relay over ws, the usual WebSocket library of Node."""
+
+from bench.drivers.relay import Relay
+from bench.peers.node import NodeRelay
+
+
+class Ws(NodeRelay):
+    """The relay of bench/relays/ws.mjs."""
+
+    name = "ws"
+    package = "ws"
+    relay = "ws.mjs"
+    driver = Relay("ws websocket")
