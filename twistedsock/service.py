@@ -21,7 +21,7 @@ from twistedsock.core.dialect import Ending
 from twistedsock.core.origins import Origins
 from twistedsock.settings import Settings, SettingsError, listeners
 from twistedsock.shells.outlets import send_at_once
-from twistedsock.shells.sockets import host_of, show
+from twistedsock.shells.sockets import host_of, prepare, show
 from twistedsock.shells.tcp import LineFactory
 from twistedsock.shells.web import WebFactory
 
@@ -224,6 +224,7 @@ class BridgeService(Service):
 
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
         send_at_once(port)
+        prepare(port, self._settings.send_buffer)
         listener.port = port
 
     def _fail(self, listener: Listener, failure: Failure) -> None:

@@ -7,7 +7,9 @@ import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from twistedsock.core.dialect import Ends
-from twistedsock.shells.sockets import ends_of, host_of, show, tune
+from twistedsock.core.origins import Door
+from twistedsock.shells import sockets
+from twistedsock.shells.sockets import Here, ends_of, here_of, host_of, prepare, show, tune
 
 FOUR = IPv4Address("TCP", "127.0.0.1", 8081)
 SIX = IPv6Address("TCP", "::1", 8081)
@@ -72,3 +74,60 @@ def test_the_send_buffer_may_be_left_to_the_kernel(recording):
 
 def test_a_transport_without_a_socket_is_left_alone(wire):
     tune(wire(), 4096)
+
+
+class ListeningPort:
+    """A listening port at ``address``, which may have a socket."""
+
+    def __init__(self, address, handle=None):
+        self.address = address
+        self.socket = handle
+        self.asked = 0
+
+    def getHost(self):
+        self.asked += 1
+        return self.address
+
+
+def accepted(port, handle=None, here=FOUR):
+    return SimpleNamespace(server=port, socket=handle, getHost=lambda: here)
+
+
+@pytest.mark.parametrize("inherits", [True, False])
+def test_what_connections_inherit_is_told_to_their_listening_port(recording, monkeypatch, inherits):
+    monkeypatch.setattr(sockets, "_INHERITS", inherits)
+    port = ListeningPort(FOUR, recording)
+    prepare(port, 4096)
+    is_tcp = recording.family != socket.AF_UNIX
+    size = {(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)}
+    assert getattr(recording, "told", set()) == (OF_TCP | size if inherits and is_tcp else set())
+    with RecordingSocket(recording.family, socket.SOCK_STREAM) as connection:
+        tune(accepted(port, connection), 4096)
+        assert hasattr(connection, "told") is not (inherits and is_tcp)
+
+
+def test_a_port_at_one_address_is_asked_once_where_it_is():
+    port = ListeningPort(FOUR)
+    prepare(port, 0)
+    for _ in range(3):
+        assert here_of(accepted(port, here=None)) == Here(b"127.0.0.1:8081", Door(True, 8081))
+    assert port.asked == 1
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        IPv4Address("TCP", "0.0.0.0", 8081),
+        IPv6Address("TCP", "::", 8081),
+        IPv6Address("TCP", "fe80::1", 8081, 0, 3),
+        LOCAL,
+        UNIXAddress(None),
+    ],
+)
+def test_elsewhere_each_connection_is_asked(address):
+    port = ListeningPort(address)
+    prepare(port, 0)
+    assert here_of(accepted(port, here=FOUR)) == Here(b"127.0.0.1:8081", Door(True, 8081))
+    assert here_of(accepted(port, here=IPv4Address("TCP", "192.0.2.1", 80))) == Here(b"192.0.2.1:80", Door(False, 80))
+    assert here_of(accepted(port, here=LOCAL)) == Here(b"unix:/run/bridge", Door(False, 0))
+    assert here_of(accepted(None, here=SIX)) == Here(b"[::1]:8081", Door(True, 8081))

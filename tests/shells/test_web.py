@@ -113,6 +113,44 @@ def test_what_comes_right_behind_the_head_is_not_lost(visit):
     assert read_frames(frames)[1] == '{"type":"pong"}'
 
 
+def counted(transport):
+    """Keep how many times something was written to a transport."""
+    writes = []
+
+    def write(data, write=transport.write):
+        writes.append(data)
+        write(data)
+
+    transport.write = write
+    return writes
+
+
+@pytest.mark.parametrize("more", [{}, {"Sec_WebSocket_Protocol": "sockbridge.v1.line"}, {"Origin": "http://" + HOST}])
+def test_a_plain_handshake_is_answered_together_with_the_welcome(visit, more):
+    peer, other = visit(), visit()
+    writes = counted(peer.transport)
+    assert peer.asks(upgrade(**more))[0] == 101
+    assert len(writes) == 1
+    # The same request in a form that is Autobahn's.
+    writes = counted(other.transport)
+    assert other.asks(upgrade("/ws?", **more))[0] == 101
+    assert len(writes) == 2
+    answer, welcome = writes
+    assert b"welcome" in welcome.lower()
+
+
+def test_a_fault_of_ours_in_a_plain_handshake_ends_the_connection(visit, monkeypatch, logged):
+    peer = visit()
+    monkeypatch.setattr(visit.hall.bridge.roster, "add", lambda session: 1 / 0)
+    peer.sends(upgrade() + bytes([0x81, 0x80]) + bytes(4))
+    assert peer.transport.aborted
+    assert peer.transport.heard() == b""
+    assert [event["log_failure"].type for event in logged if "log_failure" in event] == [ZeroDivisionError]
+    logged.clear()
+    peer.is_lost()
+    assert visit.hall.bridge.admission.connections == 0
+
+
 def test_a_websocket_elsewhere_is_told_where_it_is(visit):
     status, _, body = visit().asks(upgrade("/chat"))
     assert (status, body) == (404, b"the WebSocket is at /ws\n")
@@ -171,7 +209,10 @@ def test_an_end_leaves_nothing_behind(visit, reactor, data):
     peer = visit()
     peer.sends(data)
     peer.is_lost()
+    said = peer.transport.value()
     assert visit.hall.bridge.admission.connections == 0
+    reactor.advance(OPEN_TIMEOUT)
+    assert peer.transport.heard() == said
     assert not reactor.getDelayedCalls()
     peer.is_lost()
     assert visit.hall.bridge.admission.connections == 0

@@ -4,9 +4,10 @@ An idle WebSocket is 45 attributes, most of them the same for all: here they sta
 needs one of its own. Autobahn sets and reads them by name, so a name that it no longer has costs nothing.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-from autobahn.websocket.protocol import TrafficStats
+from autobahn.websocket.protocol import TrafficStats, WebSocketProtocol
 from autobahn.websocket.utf8validator import Utf8Validator
 
 
@@ -30,6 +31,9 @@ class _Silence:
 
 
 _SAME_FOR_ALL: dict[str, Any] = {
+    "connected": 1,
+    "state": WebSocketProtocol.STATE_OPEN,
+    "data": b"",
     "_perMessageCompress": None,
     "trackedTimings": None,
     "send_state": 0,
@@ -71,8 +75,9 @@ _SHARED: dict[str, Any] = {
     "_valid_events": None,
     "_results": None,
     "_transport_details": None,
+    "peer": "",
 }
-"""What is made for each connection and read by nobody here."""
+"""What is made for each connection and read by nobody here, or by the log alone."""
 
 _HANDSHAKE = {
     "http_headers",
@@ -100,9 +105,28 @@ def _is_own(name: str, value: Any) -> bool:
 
 
 class Light:
-    """Mixed into a WebSocket protocol, before Autobahn's class. ``lighten`` is to be called in ``onOpen``."""
+    """Mixed into a WebSocket protocol, before Autobahn's class. A connection is opened by Autobahn, and ``lighten`` is
+    to be called in ``onOpen``; or by ``open_at_once``."""
 
     log = _Silence()
+
+    # What Autobahn's class has.
+    autoPingInterval: int
+    _sendAutoPing: Callable[[], None]
+
+    def __init__(self) -> None:
+        """Autobahn's own makes what stands on the class here."""
+
+    def open_at_once(self, factory: Any, transport: Any, subprotocol: str | None) -> None:
+        """Bring a new connection to where Autobahn's handshake and ``lighten`` would have brought it. The handshake has
+        been read, and is to be answered, by others."""
+        self.factory, self.transport = factory, transport
+        factory.countConnections += 1
+        if subprotocol is not None:
+            self.websocket_protocol_in_use = subprotocol
+        if self.autoPingInterval:
+            timer = factory._batched_timer
+            self.autoPingPendingCall = timer.call_later(self.autoPingInterval, self._sendAutoPing)
 
     def lighten(self) -> None:
         # A new dict, as one that has lost its entries keeps their room.

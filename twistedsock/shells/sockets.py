@@ -1,22 +1,60 @@
 """What the shells want of a connection's socket, and how its two ends are written."""
 
 import socket
+import sys
 from typing import Any
 
+import msgspec
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
+from twistedsock.core.admission import is_loopback
 from twistedsock.core.dialect import Ends
+from twistedsock.core.origins import Door
+
+_INHERITS = sys.platform == "linux"
+"""Whether a TCP connection has the options of the socket that it was accepted from (Linux: tcp(7) and socket(7))."""
+
+
+class Here(msgspec.Struct, frozen=True):
+    """Our end of a connection: as people write it, and as the rules for origins ask for it."""
+
+    shown: bytes
+    door: Door
+
+
+def prepare(port: Any, send_buffer: int) -> None:
+    """Do once for a listening port what each of its connections would need: ``tune`` its socket where that is
+    inherited, and find out where its connections come in, if that is one address. To be called before the first one.
+    The two facts are kept on the port, as that is what a connection knows of where it came from."""
+    handle = getattr(port, "socket", None)
+    if _INHERITS and isinstance(handle, socket.socket) and handle.family != socket.AF_UNIX:
+        _set_options(handle, send_buffer)
+        port.connections_are_tuned = True
+    address = port.getHost()
+    # A scope's name is known of a connection only.
+    if host_of(address) not in ("", "0.0.0.0", "::") and not getattr(address, "scopeID", 0):
+        port.connections_come_in = _here(address)
 
 
 def tune(transport: Any, send_buffer: int) -> None:
     """Small messages leave at once, dead peers are noticed, and a peer that stalls holds at most twice
     ``send_buffer`` bytes of the kernel's memory here (0 leaves that to the kernel, which gives it megabytes)."""
+    if getattr(_port(transport), "connections_are_tuned", False):
+        return
     lowest = transport
     while hasattr(lowest, "transport"):  # below TLS
         lowest = lowest.transport
     handle = getattr(lowest, "socket", None)
-    if not isinstance(handle, socket.socket):
-        return
+    if isinstance(handle, socket.socket):
+        _set_options(handle, send_buffer)
+
+
+def _port(transport: Any) -> Any:
+    """The listening port that a connection came in by, None if its transport has no such thing."""
+    return getattr(transport, "server", None)
+
+
+def _set_options(handle: socket.socket, send_buffer: int) -> None:
     if handle.family != socket.AF_UNIX:
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -42,6 +80,16 @@ def show(address: Any) -> str:
     return "unix:-"
 
 
+def _here(address: Any) -> Here:
+    return Here(show(address).encode(), Door(is_loopback(host_of(address)), getattr(address, "port", 0)))
+
+
+def here_of(transport: Any) -> Here:
+    """Our end of a connection."""
+    known = getattr(_port(transport), "connections_come_in", None)
+    return known if known is not None else _here(transport.getHost())
+
+
 def ends_of(transport: Any) -> Ends:
     """Both ends of a connection."""
-    return Ends(show(transport.getPeer()).encode(), show(transport.getHost()).encode())
+    return Ends(show(transport.getPeer()).encode(), here_of(transport).shown)

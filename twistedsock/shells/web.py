@@ -7,13 +7,14 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twistedsock.core.admission import is_loopback
 from twistedsock.core.bridge import Bridge
+from twistedsock.core.dialect import Ends
 from twistedsock.core.origins import Door, Origins, Verdict
 from twistedsock.shells.closing import close_kindly
+from twistedsock.shells.deadlines import Deadlines
 from twistedsock.shells.site import BridgeSite
-from twistedsock.shells.sockets import host_of, tune
-from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL, OPEN_TIMEOUT, WebSocketFactory
+from twistedsock.shells.sockets import Here, here_of, host_of, show, tune
+from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL, OPEN_TIMEOUT, WebSocketFactory, choose
 from twistedsock.wire.http_head import MOST_HEAD, RequestHead, read_head, refusal
 
 WEBSOCKET_PATHS = ("/ws", "/")
@@ -64,7 +65,6 @@ class Doorman(Protocol):
     _admitted = False
     _owner: Any = None
     _closing: Any = None
-    _timeout: Any = None
 
     def connectionMade(self) -> None:
         factory = self.factory
@@ -76,7 +76,7 @@ class Doorman(Protocol):
             self._refuse(503, unwelcome.words, (("Retry-After", "5"),))
             return
         self._admitted = True
-        self._timeout = factory.reactor.callLater(OPEN_TIMEOUT, self._refuse, 408, "no request came in time")
+        factory.deadlines.start(self)
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing is not None:
@@ -91,9 +91,9 @@ class Doorman(Protocol):
             self._refuse(431, "the head of the request is too long")
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        for call in (self._timeout, self._closing):
-            if call is not None and call.active():
-                call.cancel()
+        self.factory.deadlines.stop(self)
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
         if self._owner is not None:
             self._owner.connectionLost(reason)
             self._owner = None
@@ -109,43 +109,50 @@ class Doorman(Protocol):
         if not head.upgrade:
             self._hand_over(self.factory.site.buildProtocol(self.transport.getPeer()), data)
             return
-        refused = self._judge(head)
-        if refused is None:
-            self._hand_over(self.factory.websockets.buildProtocol(self.transport.getPeer()), data)
-        else:
+        here = here_of(self.transport)
+        refused = self._judge(head, here.door)
+        if refused is not None:
             self._refuse(*refused)
+        elif head.key:
+            self._open(head, here, data[end:])
+        else:
+            self._hand_over(self.factory.websockets.buildProtocol(self.transport.getPeer()), data)
 
-    def _judge(self, head: RequestHead) -> tuple[int, str] | None:
-        refused = self.factory.gate.judge(head.host, head.origin, door_of(self.transport))
+    def _judge(self, head: RequestHead, door: Door) -> tuple[int, str] | None:
+        refused = self.factory.gate.judge(head.host, head.origin, door)
         if refused is not None:
             return refused
         if head.path not in WEBSOCKET_PATHS:
             return 404, "the WebSocket is at /ws"
-        if head.subprotocols and not {JSON_PROTOCOL, LINE_PROTOCOL} & set(head.subprotocols):
+        if head.subprotocols and choose(head.subprotocols) is None:
             return 400, f"this server speaks {JSON_PROTOCOL} and {LINE_PROTOCOL}"
         return None
 
     def _hand_over(self, owner: Any, data: bytes) -> None:
         """From here on everything goes straight to the new owner."""
-        self._timeout.cancel()
-        self._timeout = None
-        del self._head
-        self._owner = owner
-        self.dataReceived = owner.dataReceived  # type: ignore[method-assign]
+        self._give_to(owner)
         owner.makeConnection(self.transport)
         owner.dataReceived(data)
 
+    def _open(self, head: RequestHead, here: Here, rest: bytes) -> None:
+        """As ``_hand_over``, to a WebSocket whose plain handshake is answered at once."""
+        websockets, transport = self.factory.websockets, self.transport
+        owner: Any = websockets.protocol()
+        self._give_to(owner)
+        ends = Ends(show(transport.getPeer()).encode(), here.shown)
+        if owner.answer(websockets, transport, head, ends) and rest:
+            owner.dataReceived(rest)
+
+    def _give_to(self, owner: Any) -> None:
+        self.factory.deadlines.stop(self)
+        del self._head
+        self._owner = owner
+        self.dataReceived = owner.dataReceived  # type: ignore[method-assign]
+
     def _refuse(self, status: int, words: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
-        if self._timeout is not None and self._timeout.active():
-            self._timeout.cancel()
+        self.factory.deadlines.stop(self)
         self.transport.write(refusal(status, words, headers))
         self._closing = close_kindly(self.transport, self.factory.reactor.callLater)
-
-
-def door_of(transport: Any) -> Door:
-    """The listener that a connection came in by."""
-    here = transport.getHost()
-    return Door(is_loopback(host_of(here)), getattr(here, "port", 0))
 
 
 class WebFactory(ServerFactory):
@@ -168,8 +175,11 @@ class WebFactory(ServerFactory):
         self.reactor = reactor
         self.send_buffer = send_buffer
         self.gate = Gate(origins)
+        self.deadlines: Deadlines[Doorman] = Deadlines(
+            reactor, OPEN_TIMEOUT, lambda doorman: doorman._refuse(408, "no request came in time")
+        )
         self.websockets = WebSocketFactory(bridge, reactor, send_buffer, ping_interval, ping_timeout)
         self.site = BridgeSite(reactor, bridge, self._judge_host, lines)
 
     def _judge_host(self, host: str, transport: Any) -> tuple[int, str] | None:
-        return self.gate.judge_host(host, door_of(transport))
+        return self.gate.judge_host(host, here_of(transport).door)

@@ -4,14 +4,16 @@ Autobahn does the handshake, control frames, fragments and closing. Plain text f
 goes out is framed already when it gets here, so neither costs a call of Autobahn's.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import txaio
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.protocol import WebSocketProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 
 from twistedsock.core.bridge import Bridge
-from twistedsock.core.dialect import Ending
+from twistedsock.core.dialect import Ending, Ends
 from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
 from twistedsock.shells.closing import LINGER
@@ -23,6 +25,8 @@ from twistedsock.wire import json_commands, line_commands
 from twistedsock.wire.conversation import Codec, Conversation
 from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES_IN_MESSAGES
 from twistedsock.wire.frames import PlainFrames
+from twistedsock.wire.handshake import switching_protocols
+from twistedsock.wire.http_head import RequestHead
 
 JSON_PROTOCOL = "sockbridge.v1.json"
 LINE_PROTOCOL = "sockbridge.v1.line"
@@ -34,6 +38,11 @@ CLOSE_TIMEOUT = 5
 
 NOT_BINARY = 1003
 """RFC 6455 section 7.4.1: a type of data that cannot be accepted."""
+
+
+def choose(offered: Sequence[str]) -> str | None:
+    """The first subprotocol that is spoken here, None if there is none."""
+    return next((protocol for protocol in offered if protocol in (JSON_PROTOCOL, LINE_PROTOCOL)), None)
 
 
 class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
@@ -51,10 +60,10 @@ class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
     def onConnect(self, request: ConnectionRequest) -> str | None:
         if not request.protocols:
             return None
-        for protocol in request.protocols:
-            if protocol in (JSON_PROTOCOL, LINE_PROTOCOL):
-                return str(protocol)
-        raise ConnectionDeny(400, f"this server speaks {JSON_PROTOCOL} and {LINE_PROTOCOL}")
+        chosen = choose(request.protocols)
+        if chosen is None:
+            raise ConnectionDeny(400, f"this server speaks {JSON_PROTOCOL} and {LINE_PROTOCOL}")
+        return chosen
 
     def succeedHandshake(self, res: Any) -> None:
         """Autobahn would leave a fault of ours in a Deferred that nobody looks at, and the peer waiting for ever."""
@@ -64,7 +73,24 @@ class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
             report_fault()
             self.transport.abortConnection()
 
+    def answer(self, factory: "WebSocketFactory", transport: Any, head: RequestHead, ends: Ends) -> bool:
+        """Open a connection whose plain handshake has been read, without Autobahn; False if a fault of ours ended it.
+        The answer and the welcome leave together."""
+        chosen = choose(head.subprotocols)
+        self.open_at_once(factory, transport, chosen)
+        try:
+            self._begin(ends, switching_protocols(head.key, chosen, factory.server))
+        except Exception:
+            report_fault()
+            transport.abortConnection()
+            return False
+        return True
+
     def onOpen(self) -> None:
+        self.lighten()
+        self._begin(ends_of(self.transport), b"")
+
+    def _begin(self, ends: Ends, before: bytes) -> None:
         factory, transport = self.factory, self.transport
         self._frames = PlainFrames(factory.bridge.limits.max_message)
         self._outlet = outlet_of(transport, factory.reactor)
@@ -72,22 +98,22 @@ class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
         # The first message decides where no subprotocol did.
         self._undecided = self.websocket_protocol_in_use is None
         dialect = LINES_IN_MESSAGES if lines else JSON_IN_MESSAGES
-        session = Session(factory.bridge, dialect, self._outlet, ends_of(transport), self._hang_up)
+        session = Session(factory.bridge, dialect, self._outlet, ends, self._hang_up)
         self._outlet.on_drained = session.drained
         codec: Codec = line_commands if lines else json_commands
         self._lines = lines
         self._conversation = Conversation(session, codec, transport.pauseProducing, self._resume, report_fault)
-        self.lighten()
-        session.welcome()
+        session.welcome(before)
 
     def dataReceived(self, data: bytes) -> None:
+        # Autobahn's own first makes words for its log, and then calls _dataReceived.
         frames = self._frames
         if frames is None or self.data or self.current_frame is not None or self.inside_message:
-            super().dataReceived(data)
+            self._dataReceived(data)
             return
         if self._conversation is None or self.state != self.STATE_OPEN:
             self._frames = None
-            super().dataReceived(frames.rest() + data)
+            self._dataReceived(frames.rest() + data)
             return
         messages, rest = frames.feed(data)
         if messages:
@@ -95,7 +121,12 @@ class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
                 self._cancelAutoPingTimeoutCall()
             self._receive(messages)
         if rest:
-            super().dataReceived(rest)
+            self._dataReceived(rest)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """What Autobahn's does, but for the words that it makes for its log, which are most of its cost."""
+        WebSocketProtocol._connectionLost(self, reason)
+        self.factory.countConnections -= 1
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if self._conversation is None or self.state != self.STATE_OPEN:

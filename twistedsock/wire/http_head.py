@@ -1,8 +1,11 @@
 """The head of an HTTP request (RFC 9112), as far as we must know it before somebody else reads it."""
 
 import re
-from dataclasses import dataclass
 from http import HTTPStatus
+
+import msgspec
+
+from twistedsock.wire.handshake import Headers, listed, plain_key
 
 _REQUEST_LINE = re.compile(rb"(?:^|.* )HTTP/[0-9][^ ]*$", re.DOTALL)
 
@@ -34,9 +37,9 @@ MOST_HEAD = 16 * 1024
 own, so an endless handshake must end before it gets there."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
-    """The first request on a web connection. Header values are as they came, "" where there is none."""
+class RequestHead(msgspec.Struct, frozen=True, gc=False):
+    """The first request on a web connection. Header values are as they came, "" where there is none. ``key`` is that of
+    a plain WebSocket handshake, "" where it is any other request."""
 
     method: str
     path: str
@@ -44,6 +47,7 @@ class RequestHead:
     origin: str | None
     upgrade: bool
     subprotocols: tuple[str, ...]
+    key: str = ""
 
 
 def read_head(data: bytes) -> RequestHead | None:
@@ -52,27 +56,27 @@ def read_head(data: bytes) -> RequestHead | None:
     words = lines[0].split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/"):
         return None
-    headers: dict[str, list[str]] = {}
+    headers: Headers = {}
     for line in lines[1:]:
         name, colon, value = line.partition(":")
         if colon:
-            headers.setdefault(name.lower(), []).append(value.strip(" \t"))
-    host, origin = headers.get("host", [""]), headers.get("origin", [])
-    if len(host) > 1 or len(origin) > 1:
-        return None
+            name = name.lower()
+            value = value.strip(" \t")
+            if name in headers:
+                if name in ("host", "origin"):
+                    return None
+                value = f"{headers[name]},{value}"
+            headers[name] = value
+    upgrade = "websocket" in listed(headers.get("upgrade", "").lower())
     return RequestHead(
         method=words[0],
         path=words[1].partition("?")[0],
-        host=host[0],
-        origin=origin[0] if origin else None,
-        upgrade="websocket" in _listed(headers.get("upgrade", [])),
-        subprotocols=tuple(_listed(headers.get("sec-websocket-protocol", []), fold=False)),
+        host=headers.get("host", ""),
+        origin=headers.get("origin"),
+        upgrade=upgrade,
+        subprotocols=tuple(listed(headers.get("sec-websocket-protocol", ""))),
+        key=plain_key(lines, headers) if upgrade else "",
     )
-
-
-def _listed(values: list[str], fold: bool = True) -> list[str]:
-    words = [word.strip() for value in values for word in value.split(",")]
-    return [word.lower() if fold else word for word in words if word]
 
 
 def refusal(status: int, words: str, headers: tuple[tuple[str, str], ...] = ()) -> bytes:

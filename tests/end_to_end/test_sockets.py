@@ -1,0 +1,29 @@
+"""What the shells take for granted of the kernel's sockets."""
+
+import socket
+import sys
+from types import SimpleNamespace
+
+import pytest
+from twisted.internet.address import IPv4Address
+
+from twistedsock.shells.sockets import prepare
+
+OPTIONS = {
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY): 1,
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
+    (socket.SOL_SOCKET, socket.SO_OOBINLINE): 1,
+    (socket.SOL_SOCKET, socket.SO_SNDBUF): 2 * 65_536,  # Linux counts its own part in
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each connection is told")
+def test_a_connection_inherits_what_its_listening_port_was_told() -> None:
+    """Else a stalled reader could hold megabytes of the kernel's memory."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        prepare(SimpleNamespace(socket=listener, getHost=lambda: IPv4Address("TCP", *listener.getsockname())), 65_536)
+        with socket.create_connection(listener.getsockname()) as client:
+            connection, _ = listener.accept()
+            with connection:
+                client.sendall(b"x" * 200_000)
+                assert {option: connection.getsockopt(*option) for option in OPTIONS} == OPTIONS
