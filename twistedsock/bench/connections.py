@@ -14,17 +14,6 @@ PATIENCE = 30.0
 """Seconds without an answer after which a connection is given up."""
 
 
-def receive_until(connection: socket.socket, end: bytes) -> bytes:
-    """Read until ``end`` has come."""
-    data = b""
-    while end not in data:
-        more = connection.recv(65_536)
-        if not more:
-            raise Wrong(f"the server closed; it had said {data[-500:]!r}")
-        data += more
-    return data
-
-
 class Refused(Wrong):
     """A server's answer is not the one that lets us go on: ``answer``."""
 
@@ -33,27 +22,42 @@ class Refused(Wrong):
         self.answer = answer
 
 
-def perform(connections: Sequence[socket.socket], steps: Sequence[Step]) -> None:
+def receive_until(connection: socket.socket, end: bytes, begins: bytes = b"") -> bytes:
+    """Read until ``end`` has come. Raises Refused when the server closes, or what comes does not begin as it should."""
+    data = b""
+    while end not in data:
+        more = connection.recv(65_536)
+        data += more
+        if not more or not data.startswith(begins[: len(data)]):
+            raise Refused(data)
+    if not data.startswith(begins):
+        raise Refused(data)
+    return data
+
+
+def perform(connections: Sequence[socket.socket], steps: Sequence[Step], patience: float = PATIENCE) -> None:
     """Take steps on all connections together: say it on all, then await the answer on all."""
     for step in steps:
-        ask([(connection, step) for connection in connections])
+        ask([(connection, step) for connection in connections], patience)
 
 
-def ask(asked: Sequence[tuple[socket.socket, Step]]) -> None:
-    """Say something on each connection, then await all answers. Raises Refused."""
+def ask(asked: Sequence[tuple[socket.socket, Step]], patience: float = PATIENCE) -> None:
+    """Say something on each connection, then await all answers. Raises Refused, TimeoutError."""
     for connection, step in asked:
-        connection.settimeout(PATIENCE)
+        connection.settimeout(patience)
         if step.say:
             connection.sendall(step.say)
     for connection, step in asked:
         if step.until:
-            answer = receive_until(connection, step.until)
-            if not answer.startswith(step.begins):
-                raise Refused(answer)
+            receive_until(connection, step.until, step.begins)
 
 
 def connect(
-    target: Target, count: int, stack: ExitStack, told: Callable[[int], object] = lambda done: None
+    target: Target,
+    count: int,
+    stack: ExitStack,
+    told: Callable[[int], object] = lambda done: None,
+    patience: float = PATIENCE,
 ) -> list[socket.socket]:
     """So many connections that have been greeted, and that the stack closes; ``told`` hears of progress."""
     connections: list[socket.socket] = []
@@ -61,10 +65,10 @@ def connect(
     while len(connections) < count:
         batch = []
         for _ in range(min(BATCH, count - len(connections))):
-            connection = stack.enter_context(socket.create_connection(target.address, timeout=PATIENCE))
+            connection = stack.enter_context(socket.create_connection(target.address, timeout=patience))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             batch.append(connection)
-        perform(batch, steps)
+        perform(batch, steps, patience)
         connections += batch
         told(len(connections))
     return connections

@@ -78,4 +78,5 @@ class Target:
 
     @property
     def host(self) -> str:
-        return f"{self.address[0]}:{self.address[1]}"
+        host, port = self.address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

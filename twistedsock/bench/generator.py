@@ -10,12 +10,28 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from twistedsock.bench.streams import Stream, Wrong
 
 WINDOW = 8_000
 """Events that the publishers of a channel are ahead of its slowest reader at most, together: a log of ours keeps
 10,000, and others cut off who is too far behind."""
+
+EVENT_OVERHEAD = 160
+"""Bytes of bookkeeping that a log of ours counts for each event."""
+
+WINDOW_BYTES = 3 * 1024 * 1024
+"""Bytes that the publishers of a channel are ahead at most: a log of ours keeps 4 MiB."""
+
+ALL_WINDOWS_BYTES = 192 * 1024 * 1024
+"""Bytes that all publishers are ahead at most: all logs of ours keep 256 MiB."""
+
+
+def window(size: int, channels: int) -> int:
+    """Events that the publishers of each of so many channels are ahead of its slowest reader at most."""
+    return max(1, min(WINDOW, min(WINDOW_BYTES, ALL_WINDOWS_BYTES // channels) // (size + EVENT_OVERHEAD)))
+
 
 SENT_AT_ONCE = 65_536
 """Bytes that a publisher hands to the kernel at once."""
@@ -40,22 +56,24 @@ class Outcome:
 
 
 class Publisher:
-    """Publishes frames of one length, as far as it may. ``sent`` counts bytes."""
+    """Publishes frames, as far as it may. ``sent`` counts bytes."""
 
-    __slots__ = ("connection", "count", "frame", "frames", "sent")
+    __slots__ = ("_ends", "connection", "count", "frames", "sent")
 
     def __init__(self, connection: socket.socket, frames: Sequence[bytes]) -> None:
         self.connection = connection
-        self.frame = len(frames[0])
         self.frames = memoryview(b"".join(frames))
         self.count = len(frames)
-        if len(self.frames) != self.frame * self.count:
-            raise ValueError("the frames of a publisher must have one length")
         self.sent = 0
+        size = len(frames[0])
+        # Most wires have frames of one length: then a million of them need no list.
+        self._ends: Sequence[int] = range(0, len(self.frames) + 1, size)
+        if any(len(frame) != size for frame in frames):
+            self._ends = list(accumulate(map(len, frames), initial=0))
 
     def publish(self, allowed: int) -> bool:
         """Send up to ``allowed`` events in all; False when the socket is full."""
-        end = min(allowed * self.frame, len(self.frames))
+        end = self._ends[min(allowed, self.count)]
         while self.sent < end:
             try:
                 self.sent += self.connection.send(self.frames[self.sent : min(end, self.sent + SENT_AT_ONCE)])
@@ -69,14 +87,14 @@ class Room:
 
     __slots__ = ("_allowed", "_events", "_slowest", "_step", "_window", "publishers", "readers")
 
-    def __init__(self, publishers: Sequence[Publisher], readers: Sequence[Stream], window: int = WINDOW) -> None:
+    def __init__(self, publishers: Sequence[Publisher], readers: Sequence[Stream], window: int) -> None:
         self.publishers = publishers
         self.readers = readers
         self._events = sum(publisher.count for publisher in publishers)
         self._window = max(window, len(publishers))
         self._allowed = 0
         # Not for every event that is read: what is sent is to be sent in large pieces.
-        self._step = self._window // 4
+        self._step = max(1, self._window // 4)
         self._slowest = readers[0]
 
     def part(self) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from twistedsock.bench.connections import connect, perform
 from twistedsock.bench.driver import Driver, Target, payloads
-from twistedsock.bench.generator import WINDOW, Load, Outcome, Publisher, Room, Told
+from twistedsock.bench.generator import Load, Outcome, Publisher, Room, Told, window
 from twistedsock.bench.streams import CountedStream, Expected, Stream
 
 
@@ -26,7 +26,6 @@ class Shape:
     events: int = 10_000
     size: int = 32
     rate: float | None = None
-    window: int = WINDOW
 
     def run(
         self,
@@ -87,9 +86,10 @@ class Crowd:
         room = Room(
             [Publisher(each, frames) for each in publishers],
             reader_streams(driver, readers, expected, in_order=len(publishers) == 1),
-            self.shape.window,
+            window(self.shape.size, self.shape.channels),
         )
-        return room, reply_streams(publishing, publishers, channel, len(texts), len(readers))
+        alone = len(publishers) == 1
+        return room, [reply_stream(publishing, each, channel, len(texts), len(readers), alone) for each in publishers]
 
     def _payloads(self, events: int) -> list[bytes]:
         if self.shape.publishers > 1:
@@ -111,13 +111,12 @@ def reader_streams(
     ]
 
 
-def reply_streams(
-    driver: Driver, connections: Sequence[socket.socket], channel: bytes, count: int, readers: int
-) -> list[Stream]:
-    """A publisher's stream for each connection, when each publishes so many events to so many readers."""
+def reply_stream(
+    driver: Driver, connection: socket.socket, channel: bytes, count: int, readers: int, alone: bool
+) -> Stream:
+    """A publisher's stream, when it publishes so many events to so many readers; ``alone``, nobody else does there."""
     name = f"{driver.name} publisher"
-    if len(connections) > 1 and driver.reply_mark:
-        counted = Expected([driver.reply_mark] * count, foretold=False)
-        return [CountedStream(each, counted, name, driver.noise, mark=driver.reply_mark) for each in connections]
-    replies = Expected([driver.replies(channel, count, readers)], foretold=True)
-    return [Stream(each, replies, name, driver.noise) for each in connections]
+    if alone or not driver.reply_mark:
+        return Stream(connection, Expected([driver.replies(channel, count, readers)], True), name, driver.noise)
+    counted = Expected([driver.reply_mark] * count, foretold=False)
+    return CountedStream(connection, counted, name, driver.noise, mark=driver.reply_mark)

@@ -1,0 +1,61 @@
+"""A C loop that does nothing but send, as if it were a server: how far from it others are."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.contestant import TCP
+from bench.peers.process import HOST, NotStarted, Plan, Server, free_ports, output_of
+from twistedsock.bench.driver import Noise, Step, Target
+from twistedsock.bench.wires import Lines
+
+SOURCE = Path(__file__).with_name("send_loop.c")
+
+
+class Bare:
+    """The publisher sends what readers are to get: the same bytes that a bridge of ours would send."""
+
+    name = "bare"
+    foretold = True
+    reply_mark = b""
+    noise: Noise | None = None
+
+    def greet(self, host: str) -> Sequence[Step]:
+        return []
+
+    def prepare(self) -> Sequence[Step]:
+        return []
+
+    def subscribe(self, channel: bytes, number: int) -> Step:
+        return Step(b"S\n", b"\n")
+
+    def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
+        return self.deliveries(channel, payloads, 1)
+
+    def replies(self, channel: bytes, count: int, readers: int) -> bytes:
+        return b""
+
+    def deliveries(self, channel: bytes, payloads: Sequence[bytes], number: int) -> list[bytes]:
+        return Lines().deliveries(channel, payloads, number)
+
+
+class SendLoop(Server):
+    """bench/send_loop.c, compiled when it is started."""
+
+    name = "bare"
+    wires = frozenset((TCP,))
+
+    def missing(self) -> str:
+        return "" if shutil.which("cc") else "there is no C compiler called cc"
+
+    def version(self) -> str:
+        return output_of("cc", "--version").partition("\n")[0]
+
+    def plan(self, folder: Path) -> Plan:
+        program = folder / "send_loop"
+        command = ["cc", "-O2", "-o", program, SOURCE]
+        if (done := subprocess.run(command, capture_output=True, text=True)).returncode:
+            raise NotStarted(f"{SOURCE.name} cannot be compiled:\n{done.stderr}")
+        (port,) = free_ports(1)
+        return Plan([program, str(port)], {TCP: Target(Bare(), (HOST, port))})

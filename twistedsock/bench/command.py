@@ -1,0 +1,209 @@
+"""`sockbridge bench`: loads a bridge that runs already, and says what it bears and what that costs."""
+
+import argparse
+import resource
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TextIO
+
+from twistedsock.bench.connections import Refused, connect
+from twistedsock.bench.driver import SMALLEST_PAYLOAD, Driver, Target
+from twistedsock.bench.listeners import listening
+from twistedsock.bench.measurement import Figures
+from twistedsock.bench.progress import Progress, duration
+from twistedsock.bench.streams import Wrong
+from twistedsock.bench.trial import OVERHEAD, Row, measured, rows, table
+from twistedsock.bench.usage import Usage
+from twistedsock.bench.wires import Json, Lines
+from twistedsock.core.admission import is_loopback
+from twistedsock.core.errors import TOO_MANY_CHANNELS, TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS
+
+NONE = "none"
+
+ANSWERED = 5.0
+"""Seconds that a bridge has to answer the first connection."""
+
+SPARE_FILES = 64
+"""Files of this process that are no connections of a load."""
+
+CURES = {
+    TOO_MANY_FROM_ADDRESS.words: "--max-connections-per-address",
+    TOO_MANY_CONNECTIONS.words: "--max-connections",
+    TOO_MANY_CHANNELS.words: "--max-channels",
+}
+"""Which option of the bridge makes room, for what it says when there is none."""
+
+
+class Unusable(Exception):
+    """It cannot be measured; the text is a sentence for whoever asked."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The defaults fit into the default limits of a bridge: 500 connections from one address, 16,000 in all."""
+    parser.add_argument("--lines", default="127.0.0.1:8081", metavar="HOST:PORT", help="where it listens for lines")
+    parser.add_argument("--web", default="127.0.0.1:8082", metavar="HOST:PORT", help="where it listens for browsers")
+    parser.add_argument("--readers", type=_whole(1, 10_000), default=100, metavar="N", help="readers of one channel")
+    parser.add_argument(
+        "--pairs", type=_whole(1, 5_000), default=100, metavar="N", help="pairs of publisher and reader"
+    )
+    parser.add_argument(
+        "--size", type=_whole(SMALLEST_PAYLOAD, 32_768), default=32, metavar="B", help="bytes of an event"
+    )
+    parser.add_argument(
+        "--rate", type=_number(1, 10_000), default=200.0, metavar="R", help="events a second, where a pace is kept"
+    )
+    parser.add_argument(
+        "--seconds", type=_number(0.05, 10), default=2.0, metavar="S", help="about how long each measurement lasts"
+    )
+    parser.add_argument(
+        "--pid", type=_whole(1, 1 << 22), metavar="PID", help="the bridge's process, if it is not found by its port"
+    )
+    parser.add_argument(
+        "--remote", action="store_true", help="load a bridge on another machine, though that disturbs others"
+    )
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def whole(said: str) -> int:
+        return int(_within(int(said), least, most))
+
+    whole.__name__ = "whole number"  # argparse names it where something else was said
+    return whole
+
+
+def _number(least: float, most: float) -> Callable[[str], float]:
+    def number(said: str) -> float:
+        return _within(float(said), least, most)
+
+    return number
+
+
+def _within(value: float, least: float, most: float) -> float:
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{value:,g} is not from {least:,} to {most:,}")
+    return value
+
+
+def run(given: argparse.Namespace, out: TextIO, progress_out: TextIO) -> int:
+    """The exit status: 0, or 1 with a sentence on why not, or 130 when interrupted."""
+    try:
+        _measure(given, out, progress_out)
+    except (Unusable, Wrong, OSError) as error:
+        return _say(progress_out, f"sockbridge bench: {_in_words(error)}", 1)
+    except KeyboardInterrupt:
+        return _say(progress_out, "sockbridge bench: interrupted", 130)
+    return 0
+
+
+def _say(out: TextIO, words: str, status: int) -> int:
+    print(words, file=out)
+    return status
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "the bridge did not answer in time"
+    if not isinstance(error, Refused):
+        return str(error)
+    said = error.answer.decode(errors="replace").strip()
+    for words, option in CURES.items():
+        if words in said:
+            return f"a limit of the bridge is hit: {words!r}. Start it with a larger {option}, or ask for less here"
+    return f"the bridge refused: {said[:500]!r}"
+
+
+def _measure(given: argparse.Namespace, out: TextIO, progress_out: TextIO) -> None:
+    targets: dict[str, Target] = {}
+    kinds: list[tuple[str, str, Driver]] = [("lines", given.lines, Lines()), ("web", given.web, Json())]
+    for option, place, driver in kinds:
+        if place != NONE:
+            targets[driver.name] = _target(option, place, driver, given.remote)
+    if not targets:
+        raise Unusable("there is nothing to measure: both --lines and --web are none")
+    _allow_files(max(given.readers + 1, 2 * given.pairs) + SPARE_FILES)
+    usage, process = _usage(given.pid, targets)
+    chosen = list(rows(targets, given.readers, given.pairs, given.size, given.rate))
+    plan = [given.seconds + OVERHEAD for _ in chosen]
+    where = ", ".join(f"{wire} on {target.host}" for wire, target in targets.items())
+    print(f"{where}; {process}; events of {given.size:,} B; about {duration(sum(plan))}", file=progress_out)
+    progress = Progress(progress_out, time.monotonic, plan)
+    found: list[tuple[Row, Figures]] = []
+    try:
+        for row in measured(chosen, given.seconds, usage, secrets.token_hex(4), progress):
+            found.append(row)
+    finally:
+        progress.end()
+        if found:
+            print(table(found), file=out)
+
+
+def _target(option: str, place: str, driver: Driver, remote: bool) -> Target:
+    """Where a bridge listens, after a look whether it is one."""
+    host, colon, port = place.rpartition(":")
+    if not colon or not port.isdecimal():
+        raise Unusable(f"--{option} {place}: this is not HOST:PORT")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except (socket.gaierror, OverflowError):
+        raise Unusable(f"--{option} {place}: there is no such host or port") from None
+    addresses = sorted({(str(end[0]), int(end[1])) for *_, end in found})
+    if not remote and not all(is_loopback(address) for address, _ in addresses):
+        raise Unusable(
+            f"{place} is not on this machine. A load test takes all that a server and the way to it can give, from all "
+            f"others who use them. If you may do that, say --remote"
+        )
+    for address in addresses:
+        try:
+            socket.create_connection(address, ANSWERED).close()
+        except OSError as error:
+            refused = error
+            continue
+        target = Target(driver, address)
+        _look_at(option, target)
+        return target
+    raise Unusable(
+        f"nothing can be reached at {place}: {refused.strerror or refused}. Start a bridge: twistd -n sockbridge; or "
+        f"say --{option} {NONE}"
+    )
+
+
+def _look_at(option: str, target: Target) -> None:
+    """Whether that is a bridge. One that is full is one."""
+    try:
+        with ExitStack() as stack:
+            connect(target, 1, stack, patience=ANSWERED)
+    except (Wrong, TimeoutError, ConnectionError) as error:
+        if isinstance(error, Refused) and any(words.encode() in error.answer for words in CURES):
+            raise
+        said = f", it said {error.answer[:200]!r}" if isinstance(error, Refused) else ""
+        raise Unusable(
+            f"what listens on {target.host} does not welcome us as --{option} of a bridge would{said}"
+        ) from None
+
+
+def _usage(pid: int | None, targets: dict[str, Target]) -> tuple[Usage | None, str]:
+    """The processes whose CPU is read, and how they are called."""
+    pids = {pid} if pid else {each for target in targets.values() for each in listening(target.address)}
+    usage = Usage(sorted(pids))
+    try:
+        usage.cpu()
+    except OSError:
+        if pid:
+            raise Unusable(f"--pid {pid}: there is no such process") from None
+        pids = set()
+    if not pids:
+        return None, "its process is not known, so its CPU is not shown (--pid tells)"
+    return usage, f"process {', '.join(map(str, usage.pids))}"
+
+
+def _allow_files(needed: int) -> None:
+    """Each connection is a file of ours, too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY in (soft, hard) or soft >= needed:
+        return
+    if hard < needed:
+        raise Unusable(f"this takes {needed:,} open files, and the system allows {hard:,} (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
