@@ -102,11 +102,17 @@ STRANGE_LINES = [
     ":",
     " folded: a",
     "\tUpgrade: h2c",
-    "Upgrade : h2c",
     "upgrade: h2c",
-    "HOST: a",
+    "HOST: b",
     "X: \x0b",
     "\xa0: a",
+    # What Autobahn takes for a second host, as it finds the ends of lines and names elsewhere.
+    " Host: b",
+    "Host : b",
+    "X: \x0bHost: b",
+    "X: \x85Host: b",
+    "X: \nHost: b",
+    "\xa0Host: b",
 ]
 
 

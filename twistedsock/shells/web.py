@@ -70,7 +70,8 @@ class Doorman(Protocol):
         factory = self.factory
         tune(self.transport, factory.send_buffer)
         self._head = bytearray()
-        self._address = host_of(self.transport.getPeer())
+        self._peer = self.transport.getPeer()
+        self._address = host_of(self._peer)
         unwelcome = factory.bridge.admission.enter(self._address)
         if unwelcome is not None:
             self._refuse(503, unwelcome.words, (("Retry-After", "5"),))
@@ -107,7 +108,7 @@ class Doorman(Protocol):
             self._refuse(400, "that is no HTTP request")
             return
         if not head.upgrade:
-            self._hand_over(self.factory.site.buildProtocol(self.transport.getPeer()), data)
+            self._hand_over(self.factory.site.buildProtocol(self._peer), data)
             return
         here = here_of(self.transport)
         refused = self._judge(head, here.door)
@@ -116,7 +117,7 @@ class Doorman(Protocol):
         elif head.key:
             self._open(head, here, data[end:])
         else:
-            self._hand_over(self.factory.websockets.buildProtocol(self.transport.getPeer()), data)
+            self._hand_over(self.factory.websockets.buildProtocol(self._peer), data)
 
     def _judge(self, head: RequestHead, door: Door) -> tuple[int, str] | None:
         refused = self.factory.gate.judge(head.host, head.origin, door)
@@ -136,16 +137,16 @@ class Doorman(Protocol):
 
     def _open(self, head: RequestHead, here: Here, rest: bytes) -> None:
         """As ``_hand_over``, to a WebSocket whose plain handshake is answered at once."""
-        websockets, transport = self.factory.websockets, self.transport
+        websockets = self.factory.websockets
         owner: Any = websockets.protocol()
+        ends = Ends(show(self._peer).encode(), here.shown)
         self._give_to(owner)
-        ends = Ends(show(transport.getPeer()).encode(), here.shown)
-        if owner.answer(websockets, transport, head, ends) and rest:
+        if owner.answer(websockets, self.transport, head, ends) and rest:
             owner.dataReceived(rest)
 
     def _give_to(self, owner: Any) -> None:
         self.factory.deadlines.stop(self)
-        del self._head
+        del self._head, self._peer
         self._owner = owner
         self.dataReceived = owner.dataReceived  # type: ignore[method-assign]
 
