@@ -10,6 +10,7 @@ import json
 import sys
 
 from websockets.asyncio.server import ServerConnection, broadcast, serve
+from websockets.exceptions import ConnectionClosedError
 
 channels: dict[str, set[ServerConnection]] = {}
 encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -28,6 +29,8 @@ async def relay(connection: ServerConnection) -> None:
                 channels.setdefault(channel, set()).add(connection)
                 joined.append(channel)
                 await connection.send(encode(["subscribed", channel]))
+    except ConnectionClosedError:
+        pass  # our clients hang up without a farewell, of which it would write a line each
     finally:
         for channel in joined:
             channels[channel].discard(connection)
