@@ -16,7 +16,7 @@ from twistedsock.bench.streams import CountedStream, Expected, Stream
 class Shape:
     """``publishers`` and ``readers`` of each of ``channels``, each on a connection of its own; each publisher publishes
     ``events`` of ``size`` bytes, flat out or at ``rate`` a second (one publisher then). Publishers speak one wire,
-    readers maybe another."""
+    readers maybe another. ``strangers`` are readers of each channel that are none of ours."""
 
     publishing: Target
     reading: Target
@@ -26,6 +26,7 @@ class Shape:
     events: int = 10_000
     size: int = 32
     rate: float | None = None
+    strangers: int = 0
 
     def run(
         self,
@@ -88,8 +89,8 @@ class Crowd:
             reader_streams(driver, readers, expected, in_order=len(publishers) == 1),
             window(self.shape.size, self.shape.channels),
         )
-        alone = len(publishers) == 1
-        return room, [reply_stream(publishing, each, channel, len(texts), len(readers), alone) for each in publishers]
+        alone, heard_by = len(publishers) == 1, len(readers) + self.shape.strangers
+        return room, [reply_stream(publishing, each, channel, len(texts), heard_by, alone) for each in publishers]
 
     def _payloads(self, events: int) -> list[bytes]:
         if self.shape.publishers > 1:

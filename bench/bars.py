@@ -1,0 +1,93 @@
+"""The bars that this project has set itself."""
+
+from dataclasses import dataclass
+
+from bench.results import Range, Results
+from bench.servers import OURS
+
+
+@dataclass(frozen=True)
+class Bar:
+    """``figure`` of ours, as a ratio to that of ``other`` if there is one, must be at least ``least`` or at most
+    ``most``. ``beside`` is another figure whose ratio is shown as well."""
+
+    title: str
+    workload: str
+    figure: str
+    other: str = ""
+    least: float | None = None
+    most: float | None = None
+    unit: str = "x"
+    beside: str = ""
+
+    @property
+    def threshold(self) -> str:
+        words, bound = ("at least", self.least) if self.least is not None else ("at most", self.most)
+        return f"{words} {bound:g}{'x ' + self.other if self.other else ' ' + self.unit}"
+
+    def measured(self, results: Results) -> Range | None:
+        return self._of(results, self.figure)
+
+    def measured_beside(self, results: Results) -> Range | None:
+        return self._of(results, self.beside) if self.beside else None
+
+    def is_met(self, results: Results) -> bool | None:
+        """By the median; None where it was not measured."""
+        found = self.measured(results)
+        if found is None:
+            return None
+        return found.median >= self.least if self.least is not None else found.median <= (self.most or 0.0)
+
+    def _of(self, results: Results, figure: str) -> Range | None:
+        if self.other:
+            return results.ratio(self.workload, OURS, self.other, figure)
+        return results.range(self.workload, OURS, figure)
+
+
+RATE, PER_CPU = "rate", "per_cpu"
+PACED = "paced, 100 readers at 500 events a second"
+
+BARS = [
+    Bar("fan-out 1 to 100 over lines, deliveries a second", "fan-out-100", RATE, "nats", 4, beside=PER_CPU),
+    Bar("fan-out 1 to 1,000 over lines, deliveries a second", "fan-out-1000", RATE, "nats", 5, beside=PER_CPU),
+    Bar("1 to 1 over lines, deliveries a CPU second", "fan-out-1", PER_CPU, "nats", 0.5, beside=RATE),
+    *(
+        Bar(
+            f"line publisher to {count:,} WebSocket readers, deliveries a second",
+            f"tcp-to-websocket-{count}",
+            RATE,
+            other,
+            least,
+            beside=PER_CPU,
+        )
+        for count in (100, 1_000)
+        for other, least in (("nats", 2), ("socketio", 100), ("ws", 100))
+    ),
+    Bar("100 pairs over lines, deliveries a CPU second", "pairs-tcp", PER_CPU, "nats", 1, beside=RATE),
+    *(
+        Bar("100 pairs over WebSocket, deliveries a CPU second", "pairs-websocket", PER_CPU, other, least, beside=RATE)
+        for other, least in (("ws", 4), ("socketio", 5), ("websockets", 6))
+    ),
+    Bar(f"{PACED}, CPU a delivery", "paced-500", "cost", "nats", most=1),
+    Bar(f"{PACED}, CPU a delivery", "paced-500", "cost", "redis", most=1.3),
+    Bar(f"{PACED}, p50 latency", "paced-500", "p50", "nats", most=1),
+    Bar(f"{PACED}, p99 latency", "paced-500", "p99", "nats", most=1),
+    Bar("memory of an idle line connection", "connections-tcp", "memory_each", most=2.5, unit="KiB"),
+    Bar("memory of an idle WebSocket connection", "connections-websocket", "memory_each", most=5, unit="KiB"),
+    Bar("WebSocket handshakes a CPU second", "connections-websocket", PER_CPU, "websockets", 1.5, beside=RATE),
+    Bar("WebSocket handshakes a CPU second", "connections-websocket", PER_CPU, "ws", 1, beside=RATE),
+    Bar(
+        "400 stalled line readers, the live one loses nothing, memory grows by",
+        "stalled-tcp",
+        "growth",
+        most=48,
+        unit="MiB",
+    ),
+    Bar(
+        "400 stalled WebSocket readers, the live one loses nothing, memory grows by",
+        "stalled-websocket",
+        "growth",
+        most=48,
+        unit="MiB",
+    ),
+]

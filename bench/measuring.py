@@ -1,0 +1,191 @@
+"""Measuring one workload with one server that has just been started."""
+
+import itertools
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench.contestant import Contestant
+from bench.workloads import Kind, Workload
+from twistedsock.bench.connections import connect, perform
+from twistedsock.bench.driver import Target
+from twistedsock.bench.generator import Told
+from twistedsock.bench.loads import Shape
+from twistedsock.bench.measurement import MOST_BYTES, MOST_EVENTS, Crowd, Figures, enough, measure
+from twistedsock.bench.spread import Spread
+from twistedsock.bench.streams import Wrong
+from twistedsock.bench.usage import Usage
+
+WARM = 100
+"""Connections that are opened before those whose memory is looked at: the first bring along what all share."""
+
+SETTLED = 0.3
+"""Seconds after which a server has done what it does later, such as sending what it had gathered."""
+
+MOST_GROWTH = 2 * 1024**3
+"""Bytes that a server may grow while readers are stalled, before it is stopped."""
+
+MOST_SECONDS = 25.0
+"""Seconds of the load with stalled readers, before it is stopped."""
+
+LOOKED = 0.05
+"""Seconds between two looks at a server's memory."""
+
+ESTABLISHED = "01"
+"""A state of /proc/net/tcp."""
+
+MiB = 1024 * 1024
+
+
+class Stopped(Exception):
+    """The bench has stopped a load, and says why."""
+
+
+Found = dict[str, float | str]
+"""Figures by name: a rate is per second, ``us`` are microseconds; ``note`` is for people."""
+
+
+class Measuring:
+    """``seconds`` is how long a measurement of a load is to last, about. Remembers how many events that takes, so that
+    later rounds have the same load and need no trial."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._events: dict[tuple[str, str], int] = {}
+        self._numbers = itertools.count(1)
+
+    def measure(self, workload: Workload, server: Contestant, told: Told) -> Found:
+        """Raises Wrong, OSError, when the server fails."""
+        targets = server.targets()
+        reading = targets[workload.reading]
+        publishing = targets.get(workload.publishing, reading)
+        usage = Usage(server.pids())
+        if workload.kind is Kind.CONNECTIONS:
+            return connections(workload, reading, usage, told)
+        if workload.kind is Kind.STALLED:
+            return self._stalled(workload, publishing, reading, usage, told)
+        shape: Shape | Spread
+        if workload.kind is Kind.SPREAD:
+            shape = Spread(reading, workload.channels, workload.readers, workload.size)
+        else:
+            shape = self._shape(workload, publishing, reading)
+        with shape.opened() as crowd:
+            return self._load(workload, server.name, crowd, usage, told)
+
+    def _shape(self, workload: Workload, publishing: Target, reading: Target) -> Shape:
+        return Shape(
+            publishing,
+            reading,
+            channels=workload.channels,
+            publishers=workload.publishers,
+            readers=workload.readers,
+            size=workload.size,
+            strangers=workload.count,
+        )
+
+    def _name(self) -> str:
+        return f"bench-{next(self._numbers)}"
+
+    def _load(self, workload: Workload, server: str, crowd: Crowd, usage: Usage, told: Told) -> Found:
+        if workload.rate is not None:
+            crowd.load(self._name(), 20).run()  # what is done once is done
+            events = max(10, int(workload.rate * self.seconds))
+            figures = measure(crowd.load(self._name(), events, told), usage, workload.rate)
+        else:
+            events = self._events.get((workload.name, server), 0) or self._enough(workload, crowd)
+            self._events[workload.name, server] = events
+            figures = measure(crowd.load(self._name(), events, told), usage)
+        return {**_found(figures), "events": events, "memory": usage.memory() / MiB}
+
+    def _enough(self, workload: Workload, crowd: Crowd) -> int:
+        publishers = workload.publishers * (1 if workload.kind is Kind.SPREAD else workload.channels)
+        most = min(MOST_EVENTS, MOST_BYTES // workload.size) // publishers
+        few = workload.channels if workload.kind is Kind.SPREAD else 20_000 // workload.readers // publishers
+        return enough(crowd, self._name, self.seconds, min(1_000, max(10, few)), most)
+
+    def _stalled(self, workload: Workload, publishing: Target, reading: Target, usage: Usage, told: Told) -> Found:
+        shape = self._shape(workload, publishing, reading)
+        with ExitStack() as stack:
+            sleepers = connect(reading, workload.count, stack)
+            name = self._name()
+            perform(sleepers, [reading.driver.subscribe(f"{name}-00000".encode(), 1)])
+            crowd = stack.enter_context(shape.opened())
+            watch = Watch(usage, told)
+            there = _established(reading)
+            try:
+                figures = _found(measure(crowd.load(name, workload.events, watch.told), usage))
+                note = "the live reader got all"
+            except (Stopped, Wrong) as error:
+                figures, note = {}, str(error)[:300]
+            try:
+                grown = max(watch.grown, usage.memory() - watch.before)
+            except OSError:
+                grown, note = watch.grown, f"the server ended; {note}"
+            return {**figures, "growth": grown / MiB, "cut": there - _established(reading), "note": note}
+
+
+class Watch:
+    """Looks at a server's memory while a load runs, and ends the load when it is too much, or takes too long."""
+
+    def __init__(self, usage: Usage, told: Told) -> None:
+        self._usage = usage
+        self._told = told
+        self._start = self._looked = time.monotonic()
+        self.before = usage.memory()
+        self.grown = 0
+
+    def told(self, part: float) -> None:
+        """This part of the load is done. Raises Stopped."""
+        now = time.monotonic()
+        if now < self._looked + LOOKED:
+            return
+        self._looked = now
+        self._told(part)
+        self.grown = max(self.grown, self._usage.memory() - self.before)
+        if self.grown > MOST_GROWTH:
+            raise Stopped(f"stopped by us at +{self.grown / MiB:,.0f} MiB, after {part:.0%} of the events")
+        if now > self._start + MOST_SECONDS:
+            raise Stopped(f"stopped by us after {MOST_SECONDS:.0f} s, with {part:.0%} of the events")
+
+
+def connections(workload: Workload, target: Target, usage: Usage, told: Told) -> Found:
+    """Open so many, each until the server has greeted it."""
+    with ExitStack() as stack:
+        connect(target, WARM, stack)
+        time.sleep(SETTLED)
+        memory, cpu = usage.memory(), usage.cpu()
+        start, busy = time.perf_counter(), time.process_time()
+        connect(target, workload.count, stack, lambda done: told(done / workload.count))
+        seconds, busy = time.perf_counter() - start, time.process_time() - busy
+        time.sleep(SETTLED)
+        cpu = usage.cpu() - cpu
+        return {
+            "rate": workload.count / seconds,
+            "cost": cpu / workload.count * 1e6,
+            "per_cpu": workload.count / cpu,
+            "busy": busy / seconds,
+            "memory_each": (usage.memory() - memory) / workload.count / 1024,
+        }
+
+
+def _found(figures: Figures) -> Found:
+    cpu = figures.cpu or 1e-9
+    return {
+        "deliveries": figures.deliveries,
+        "seconds": figures.seconds,
+        "cpu": cpu,
+        "rate": figures.rate,
+        "cost": cpu / figures.deliveries * 1e6,
+        "per_cpu": figures.deliveries / cpu,
+        "busy": figures.load,
+        **{name: value * 1e6 for name, value in figures.latencies.items()},
+    }
+
+
+def _established(target: Target) -> int:
+    """The server's ends of connections, as this machine lists them: who does not read notices no end."""
+    port, found = f":{target.address[1]:04X}", 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, *_ = line.split()
+        found += state == ESTABLISHED and local.endswith(port)
+    return found

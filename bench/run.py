@@ -1,0 +1,123 @@
+"""Driving all servers through all workloads, round after round."""
+
+import gc
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TextIO
+
+from bench.contestant import WEBSOCKET, Contestant
+from bench.measuring import MOST_SECONDS, Measuring
+from bench.results import Record, Results
+from bench.workloads import Kind, Workload
+from twistedsock.bench.progress import Progress, duration
+from twistedsock.bench.streams import Wrong
+
+FAILURES = 2
+"""Times that a server may fail at a workload before it is left out of it: some failures take half a minute."""
+
+CALIBRATED = Workload("capacity", "", "how many deliveries one at a time can be made", readers=100, rate=300.0)
+"""What a bridge of ours takes for a delivery when none can be joined with others."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A workload, a server, a round."""
+
+    workload: Workload
+    server: Contestant
+    round: int
+
+    def seconds(self, measurement: float) -> float:
+        """What it will take, about, with starting the server and all; from runs on two slow processors."""
+        workload = self.workload
+        start = 4.0 if self.server.name == "crossbar" else 0.8
+        connections = workload.readers * workload.channels + workload.count
+        if workload.kind is Kind.SPREAD:
+            connections = 10 * workload.channels  # subscriptions, then
+            return start + 2.5 * measurement + connections / 15_000
+        if workload.kind is Kind.CONNECTIONS:
+            return start + 1 + connections / 2_000
+        if workload.kind is Kind.STALLED:
+            return start + (MOST_SECONDS / 2 if workload.reading == WEBSOCKET else 5)
+        return start + (1.2 if workload.rate else 2.0) * measurement + connections / 2_500
+
+
+def turns(workloads: Sequence[Workload], servers: Sequence[Contestant], rounds: int) -> list[Turn]:
+    """Side by side: within a round, each workload with all servers that have its wires, one after another. What takes
+    long and hardly varies, the stalled readers, has one round."""
+    return [
+        Turn(workload, server, number)
+        for number in range(1, rounds + 1)
+        for workload in workloads
+        if number == 1 or workload.kind is not Kind.STALLED
+        for server in servers
+        if workload.has(server)
+    ]
+
+
+def with_rates(workloads: Sequence[Workload], capacity: float) -> list[Workload]:
+    """Shares of the capacity become events a second: the same for all servers."""
+    return [
+        replace(workload, rate=workload.share * capacity / workload.readers) if workload.share else workload
+        for workload in workloads
+    ]
+
+
+def capacity(ours: Contestant, seconds: float) -> float:
+    """Deliveries a second that fill our server's one processor when each is made alone, to two digits."""
+    ours.start()
+    try:
+        found = Measuring(seconds).measure(CALIBRATED, ours, lambda part: None)
+    finally:
+        ours.stop()
+    return float(f"{float(found['per_cpu']):.2g}")
+
+
+class Run:
+    """``minutes`` is when no new measurement begins."""
+
+    def __init__(self, plan: Sequence[Turn], seconds: float, minutes: float, out: TextIO) -> None:
+        self._plan = plan
+        self._measuring = Measuring(seconds)
+        self._seconds = minutes * 60
+        self._progress = Progress(out, time.monotonic, [turn.seconds(seconds) for turn in plan])
+        self._failed: dict[tuple[str, str], int] = {}
+
+    def records(self) -> Iterator[Record]:
+        """What is found, as it is found. A server that fails is a record, too."""
+        start = time.monotonic()
+        try:
+            for turn in self._plan:
+                key = (turn.workload.name, turn.server.name)
+                self._progress.begin(f"{turn.workload.name}, {turn.server.name}, round {turn.round}")
+                if self._failed.get(key, 0) >= FAILURES:
+                    continue
+                record = Record(*key, turn.round)
+                if time.monotonic() - start > self._seconds:
+                    record.error = f"left out: the run had already taken {duration(self._seconds)}"
+                else:
+                    self._take(turn, record)
+                if record.error:
+                    self._failed[key] = self._failed.get(key, 0) + 1
+                yield record
+        finally:
+            self._progress.end()
+
+    def _take(self, turn: Turn, record: Record) -> None:
+        gc.collect()
+        gc.disable()  # our own pauses are not the server's
+        try:
+            turn.server.start()
+            record.figures = self._measuring.measure(turn.workload, turn.server, self._progress.told)
+        except (Wrong, OSError, RuntimeError) as error:
+            record.error = f"{type(error).__name__}: {error}"[:500]
+        finally:
+            turn.server.stop()
+            gc.enable()
+
+
+def measure(plan: Sequence[Turn], results: Results, seconds: float, minutes: float, out: TextIO) -> None:
+    """Fill in the results; also those of a run that is interrupted."""
+    for record in Run(plan, seconds, minutes, out).records():
+        results.records.append(record)
