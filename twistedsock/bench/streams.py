@@ -1,9 +1,9 @@
 """What comes in on one connection, held against what should."""
 
 import socket
+from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import accumulate
 
 from twistedsock.bench.driver import MARK, NUMBERED, SMALLEST_PAYLOAD, Noise
@@ -28,12 +28,8 @@ class Expected:
         self.count = len(pieces)
         self.stream = b"".join(pieces) if foretold else None
         self.size = len(self.stream) if self.stream is not None else self.count
-        self._lengths = [len(piece) for piece in pieces] if foretold else [1] * self.count
-
-    @cached_property
-    def ends(self) -> list[int]:
+        self.ends: Sequence[int] = array("Q", accumulate(map(len, pieces))) if foretold else range(1, self.count + 1)
         """The position at which each piece is complete."""
-        return list(accumulate(self._lengths))
 
 
 class Stream:
@@ -55,8 +51,9 @@ class Stream:
         return self.position == self.expected.size
 
     def part(self) -> float:
-        """What part of all has come."""
-        return self.position / self.expected.size if self.expected.size else 1.0
+        """What part of all the pieces has come."""
+        expected = self.expected
+        return bisect_right(expected.ends, self.position) / expected.count if expected.count else 1.0
 
     def arrived(self) -> range:
         """The numbers of the pieces that have become complete since this was last asked."""
