@@ -50,12 +50,13 @@ figures: .venv/for-run ## measure the figures of docs/performance.md; FIGURES="i
 	@$(bin)/python bench/figures.py $(FIGURES)
 
 clean: ## remove all that was made
-	rm -rf .venv .venvs build dist *.egg-info .coverage .hypothesis .*_cache _trial_temp* twistd.log* twistd.pid
+	rm -rf .venv .venvs bench/.peers build dist *.egg-info .coverage .hypothesis .*_cache _trial_temp* twistd.log* twistd.pid
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name dropin.cache -delete
 
 commands: .venv/for-test
 	@tools/install-commands $(bin)/python
+	@bench/install
 
 # An environment is filled again when what it should hold has changed, or the Python below it.
 .venv/for-run: setup.cfg pyproject.toml $(bin)/python

@@ -54,7 +54,7 @@ class SendLoop(Server):
 
     def plan(self, folder: Path) -> Plan:
         program = folder / "send_loop"
-        command = ["cc", "-O2", "-o", program, SOURCE]
+        command: list[str | Path] = ["cc", "-O2", "-o", program, SOURCE]
         if (done := subprocess.run(command, capture_output=True, text=True)).returncode:
             raise NotStarted(f"{SOURCE.name} cannot be compiled:\n{done.stderr}")
         (port,) = free_ports(1)

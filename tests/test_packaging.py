@@ -15,7 +15,7 @@ pytestmark = pytest.mark.end_to_end
 CHECKOUT = Path(__file__).resolve().parent.parent
 PLUGIN = "twisted/plugins/sockbridge_plugin.py"
 NOT_COPIED = shutil.ignore_patterns(
-    ".git", ".venv", ".venvs", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build", "dist", "dropin.cache"
+    ".git", ".venv*", ".peers", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build", "dist", "dropin.cache"
 )
 
 

@@ -72,7 +72,10 @@ class MqttWebSocket(Mqtt):
     name = "mqtt websocket"
 
     def greet(self, host: str) -> Sequence[Step]:
-        return [Step(upgrade("/mqtt", host, "mqtt"), b"\r\n\r\n"), Step(binary_client_frame(CONNECT), ACCEPTED)]
+        return [
+            Step(upgrade("/mqtt", host, "mqtt"), b"\r\n\r\n", b"HTTP/1.1 101 "),
+            Step(binary_client_frame(CONNECT), ACCEPTED),
+        ]
 
     def subscribe(self, channel: bytes, number: int) -> Step:
         step = super().subscribe(channel, number)

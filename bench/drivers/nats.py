@@ -20,7 +20,7 @@ class Nats:
     noise: Noise | None = Noise(b"PING\r\n", b"PONG\r\n")
 
     def greet(self, host: str) -> Sequence[Step]:
-        return [Step(b"", b"\r\n"), Step(CONNECT, b"PONG\r\n")]
+        return [Step(b"", b"\r\n", b"INFO "), Step(CONNECT, b"PONG\r\n")]
 
     def prepare(self) -> Sequence[Step]:
         return []
@@ -47,7 +47,7 @@ class NatsWebSocket(Nats):
     noise: Noise | None = None
 
     def greet(self, host: str) -> Sequence[Step]:
-        return [Step(upgrade("/", host), b"INFO"), Step(binary_client_frame(CONNECT), b"PONG\r\n")]
+        return [Step(upgrade("/", host), b"INFO", b"HTTP/1.1 101 "), Step(binary_client_frame(CONNECT), b"PONG\r\n")]
 
     def subscribe(self, channel: bytes, number: int) -> Step:
         step = super().subscribe(channel, number)

@@ -25,7 +25,8 @@ class Redis:
         return []
 
     def subscribe(self, channel: bytes, number: int) -> Step:
-        return Step(array(b"SUBSCRIBE", channel), b":%d\r\n" % number)
+        answer = b"*3\r\n$9\r\nsubscribe\r\n$%d\r\n%b\r\n:%d\r\n" % (len(channel), channel, number)
+        return Step(array(b"SUBSCRIBE", channel), answer)
 
     def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
         return [array(b"PUBLISH", channel, payload) for payload in payloads]

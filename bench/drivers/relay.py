@@ -18,7 +18,7 @@ class Relay:
         self.name = name
 
     def greet(self, host: str) -> Sequence[Step]:
-        return [Step(upgrade("/", host), b'["welcome"]')]
+        return [Step(upgrade("/", host), b'["welcome"]', b"HTTP/1.1 101 ")]
 
     def prepare(self) -> Sequence[Step]:
         return []

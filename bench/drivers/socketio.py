@@ -21,7 +21,7 @@ class SocketIo:
     def greet(self, host: str) -> Sequence[Step]:
         """Engine.IO opens, then Socket.IO connects, answered by an object that ends with our id there."""
         return [
-            Step(upgrade("/socket.io/?EIO=4&transport=websocket", host), b'"maxPayload"'),
+            Step(upgrade("/socket.io/?EIO=4&transport=websocket", host), b'"maxPayload"', b"HTTP/1.1 101 "),
             Step(client_frame(MESSAGE + b"0"), b'"}'),
         ]
 

@@ -20,7 +20,7 @@ class Wamp:
         """HELLO and WELCOME, section 4.1: its last words are those of the details' dictionary."""
         hello = b'[1,"%b",{"roles":{"publisher":{},"subscriber":{}}}]' % REALM
         return [
-            Step(upgrade("/ws", host, "wamp.2.json"), b"\r\n\r\n"),
+            Step(upgrade("/ws", host, "wamp.2.json"), b"\r\n\r\n", b"HTTP/1.1 101 "),
             Step(client_frame(hello), b"}]"),
         ]
 

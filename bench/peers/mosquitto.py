@@ -28,7 +28,7 @@ log_type warning
 class MosquittoServer(DebianServer):
     """Persistence is off, as is its default. Version 2.0 looks after its WebSockets ten times a second when nothing
     happens on its TCP connections (issues 147 and 1390 of eclipse-mosquitto/mosquitto): readers there that have fallen
-    behind go on at that pace, a piece of some KiB at a time, so flat out it comes to a crawl from 4 KiB a payload on."""
+    behind go on at that pace, a piece at a time, so flat out it may come to a crawl from 4 KiB a payload on."""
 
     name = "mosquitto"
     package = "mosquitto"

@@ -1,0 +1,80 @@
+"""The servers that the bridge is compared with start, deliver all, and leave nothing behind. How fast they are is no
+question for a test."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.contestant import TCP, WEBSOCKET
+from bench.peers.crossbar import Crossbar
+from bench.peers.mosquitto import MosquittoServer
+from bench.peers.nats import NatsServer
+from bench.peers.process import NotStarted, Server, running
+from bench.peers.redis import RedisServer
+from bench.peers.sockbridge import Sockbridge
+from bench.peers.socketio import SocketIoServer
+from bench.peers.websockets import Websockets
+from bench.peers.ws import Ws
+from twistedsock.bench.loads import Shape
+
+pytestmark = pytest.mark.end_to_end
+
+SERVERS: list[Server] = [
+    *(Sockbridge(), NatsServer(), RedisServer(), MosquittoServer(), Ws(), SocketIoServer(), Websockets()),
+    # It takes minutes to install, so the tests do not ask for it.
+    *(server for server in [Crossbar()] if not server.missing()),
+]
+
+
+@pytest.fixture(scope="module", params=SERVERS, ids=lambda server: server.name)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with running(request.param) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        {"readers": 3, "events": 300},
+        {"readers": 2, "events": 100, "size": 300},
+        {"channels": 5, "events": 100},
+        {"publishers": 3, "events": 100},
+        {"readers": 3, "events": 10, "rate": 50.0},
+    ],
+    ids=["fan-out", "longer", "pairs", "many-to-one", "paced"],
+)
+def test_every_reader_gets_all(server: Server, load: dict[str, float]) -> None:
+    """Over each of its wires, and from one to the other; the generator raises Wrong for every byte that it misses."""
+    targets = server.targets()
+    assert targets.keys() == server.wires
+    for publishing, reading in [(TCP, TCP), (WEBSOCKET, WEBSOCKET), (TCP, WEBSOCKET)]:
+        if {publishing, reading} <= server.wires:
+            shape = Shape(targets[publishing], targets[reading], **load)  # type: ignore[arg-type]
+            outcome = shape.run(f"test-{time.monotonic_ns()}")
+            assert outcome.deliveries == shape.channels * shape.readers * shape.publishers * shape.events
+            assert len(outcome.latencies) == (outcome.deliveries if shape.rate else 0)
+
+
+@pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)
+def test_a_server_says_its_version(server: Server) -> None:
+    assert server.version()[0].isdigit()
+
+
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with running(NatsServer()) as server:
+        pids = server.pids()
+        assert pids
+        assert list(tmp_path.iterdir())
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+    assert not list(tmp_path.iterdir())
+    assert server.pids() == ()
+    server.stop()
+
+
+def test_a_server_that_does_not_start_says_why() -> None:
+    with pytest.raises(NotStarted, match="sockbridge ended with 1 instead of listening(.|\n)*no-such-option"):
+        Sockbridge("--no-such-option").start()
