@@ -91,6 +91,6 @@ def enough(
     events = min(few, most)
     while True:
         taken = crowd.load(name(), events, told).run().seconds
-        if taken >= TRIAL or events == most:
+        if taken >= min(TRIAL, seconds) or events == most:
             return max(1, min(most, int(events * seconds / taken)))
         events = min(most, max(2 * events, min(20 * events, int(events * 2 * TRIAL / taken))))

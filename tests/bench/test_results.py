@@ -1,0 +1,161 @@
+"""Rounds, ratios, bars, and the report that is made of them."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from bench import report
+from bench.bars import BARS, Bar
+from bench.pictures import pictures
+from bench.results import Range, Record, Results, read
+from bench.servers import servers
+from bench.workloads import GROUPS, WORKLOADS, Kind, Workload
+from twistedsock.bench.measurement import PERCENTILES
+
+
+def results(*figures: tuple[str, str, int, dict[str, float | str]]) -> Results:
+    return Results({"rounds": 3}, [Record(*each) for each in figures])
+
+
+RATES = results(
+    ("fan-out-100", "sockbridge", 1, {"rate": 100.0, "per_cpu": 10.0}),
+    ("fan-out-100", "nats", 1, {"rate": 50.0, "per_cpu": 5.0}),
+    ("fan-out-100", "sockbridge", 2, {"rate": 300.0, "per_cpu": 10.0}),
+    ("fan-out-100", "nats", 2, {"rate": 60.0, "per_cpu": 5.0}),
+    ("fan-out-100", "sockbridge", 3, {"rate": 120.0, "per_cpu": 10.0}),
+    ("fan-out-100", "nats", 3, {"rate": 30.0, "per_cpu": 5.0}),
+    ("fan-out-100", "sockbridge", 4, {"rate": 1.0}),
+)
+FAN_OUT = BARS[0]
+
+
+def everything() -> Results:
+    """A figure for all that is measured."""
+    load = {"rate": 1e6, "per_cpu": 2e6, "cost": 0.5, "busy": 0.95, "memory": 60.0}
+    found = Results({"rounds": 1, "versions": {"nats": "2.9"}, "capacity": 150_000.0})
+    for workload in WORKLOADS:
+        for server in servers():
+            if workload.has(server):
+                more = dict.fromkeys(PERCENTILES, 500.0) if workload.group == "paced" else {}
+                kinds: dict[Kind, dict[str, float | str]] = {
+                    Kind.CONNECTIONS: {**load, "memory_each": 2.25},
+                    Kind.STALLED: {"growth": 12.0, "cut": 0, "note": "it | all"},
+                }
+                figures = kinds.get(workload.kind, {**load, **more})
+                found.records.append(Record(workload.name, server.name, 1, figures))
+    return found
+
+
+def test_a_ratio_is_within_a_round() -> None:
+    assert RATES.ratio("fan-out-100", "sockbridge", "nats", "rate") == Range(4.0, 2.0, 5.0)
+    assert RATES.range("fan-out-100", "nats", "rate") == Range(50.0, 30.0, 60.0)
+    assert RATES.ratio("fan-out-100", "sockbridge", "redis", "rate") is None
+    assert RATES.range("fan-out-1", "nats", "rate") is None
+
+
+def test_what_is_written_can_be_read(tmp_path: Path) -> None:
+    RATES.write(tmp_path / "new" / "run.jsonl")
+    assert read(tmp_path / "new" / "run.jsonl") == RATES
+
+
+def test_a_bar_is_met_by_the_median() -> None:
+    assert FAN_OUT.threshold == "at least 4x nats"
+    assert FAN_OUT.is_met(RATES) is True
+    assert Bar("", "fan-out-100", "rate", "nats", least=4.1).is_met(RATES) is False
+    assert Bar("", "fan-out-100", "rate", "nats", most=4).is_met(RATES) is True
+    assert Bar("", "fan-out-100", "rate", "nats", most=3.9).is_met(RATES) is False
+    assert Bar("", "fan-out-100", "rate", most=110, unit="a second").threshold == "at most 110 a second"
+    assert Bar("", "fan-out-100", "rate", "redis", most=3.9).is_met(RATES) is None
+
+
+def test_every_bar_is_of_something_that_is_measured() -> None:
+    found = everything()
+    assert all(bar.is_met(found) is not None for bar in BARS)
+
+
+def test_the_report_has_the_bars_with_their_ratios() -> None:
+    text = report.text(RATES, [("A picture", "a.svg")])
+    row = "| fan-out 1 to 100 over lines, deliveries a second | at least 4x nats | 4x (2–5) | met | 2x a CPU second |"
+    assert row in text
+    assert "![A picture](a.svg)" in text
+
+
+def test_the_report_has_every_workload_and_marks_a_busy_generator() -> None:
+    text = report.text(everything(), [])
+    for workload in WORKLOADS:
+        assert f"| {workload.title}, sockbridge |" in text
+    for title in GROUPS.values():
+        assert f"## {title}" in text
+    assert "1.00 M †" in text
+    assert "it \\| all" in text
+    assert "1 to 5,000, ws" not in text, "it has no TCP wire of its own"
+
+
+def test_the_report_tells_what_failed() -> None:
+    found = Results({}, [Record("pairs-tcp", "redis", 2, error="Wrong: a | came\nwhere b")])
+    assert "| pairs-tcp | redis | 2 | Wrong: a \\| came where b |" in report.text(found, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0, "0"), (0.0123, "0.012"), (0.5, "0.5"), (2.254, "2.25"), (123.4, "123"), (12_345, "12,345"), (2.5e7, "25.0 M")],
+)
+def test_numbers_have_as_many_digits_as_say_something(value: float, words: str) -> None:
+    assert report.number(value) == words
+
+
+def test_every_table_row_has_all_columns() -> None:
+    tables = [part for part in report.text(everything(), []).split("\n\n") if part.startswith("|")]
+    assert len(tables) == len(GROUPS) + 2  # the bars, and the latencies
+    for one in tables:
+        assert len({line.replace("\\|", "").count("|") for line in one.splitlines()}) == 1
+
+
+def test_pictures_are_well_formed_and_say_what_they_show(tmp_path: Path) -> None:
+    places = report.Places(tmp_path / "RESULTS.md", tmp_path / "images")
+    report.write(everything(), places)
+    files = sorted((tmp_path / "images").glob("bench-*.svg"))
+    assert len(files) == len(pictures(everything())) == 11
+    for file in files:
+        root = ElementTree.parse(file).getroot()
+        title, words = root[0], root[1]
+        assert (title.tag, words.tag) == ("{http://www.w3.org/2000/svg}title", "{http://www.w3.org/2000/svg}desc")
+        assert title.text and words.text and "sockbridge" in words.text
+        assert f"![{title.text}](images/{file.name})" in places.report.read_text()
+        width, height = float(root.attrib["width"]), float(root.attrib["height"])
+        for part in root.iter():
+            assert 0 <= float(part.get("x", 0)) <= width, part.attrib
+            assert 0 <= float(part.get("y", 0)) <= height, part.attrib
+
+
+def test_what_was_not_measured_is_not_drawn() -> None:
+    assert set(pictures(RATES)) == {"fan-out"}
+
+
+def test_workloads_have_names_of_their_own_and_a_group() -> None:
+    assert len({workload.name for workload in WORKLOADS}) == len(WORKLOADS)
+    assert {workload.group for workload in WORKLOADS} == GROUPS.keys()
+
+
+def test_a_server_takes_part_where_it_has_the_wires() -> None:
+    by_name = {server.name: server for server in servers()}
+
+    def who(name: str) -> str:
+        (workload,) = (one for one in WORKLOADS if one.name == name)
+        return " ".join(server.name for server in by_name.values() if workload.has(server))
+
+    assert who("fan-out-1") == "sockbridge nats redis mosquitto"
+    assert who("fan-out-100") == "sockbridge nats redis mosquitto bare"
+    assert who("tcp-to-websocket-100") == "sockbridge nats mosquitto socketio ws websockets crossbar"
+    assert who("websocket-to-tcp") == "sockbridge nats mosquitto"
+
+
+def test_a_small_workload_is_still_of_its_kind() -> None:
+    for workload in WORKLOADS:
+        small: Workload = workload.small()
+        assert small.kind is workload.kind
+        assert small.readers * small.channels * small.publishers <= 2_000
+        if small.kind is Kind.SPREAD:
+            connections = min(1_000, small.channels * small.readers)
+            assert small.channels * small.readers % connections == 0

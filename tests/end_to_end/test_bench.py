@@ -1,0 +1,120 @@
+"""Both ways to measure run and count; how fast is no question for a test."""
+
+import argparse
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from twistedsock.bench import command as bench
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PROGRAM = "import sys; from twistedsock.command import main; sys.exit(main())"
+
+pytestmark = pytest.mark.end_to_end
+
+
+@pytest.fixture
+def command() -> Callable[..., list[str]]:
+    """The program, as a command to run."""
+    return lambda *words: [sys.executable, "-c", PROGRAM, *words]
+
+
+@pytest.fixture
+def places(bridge: Any) -> list[str]:
+    """Where the bridge of all tests listens."""
+    web = bridge.page.removeprefix("http://").rstrip("/")
+    return ["--lines", bridge.lines[0], "--web", web]
+
+
+def outcome(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **how)
+
+
+def test_a_bridge_that_runs_is_measured(
+    bridge: Any, places: list[str], command: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    small = ["--readers", "3", "--pairs", "2", "--seconds", "0.05", "--rate", "200"]
+    done = outcome(command("bench", *places, *small), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"process {bridge.process.pid};" in done.stderr
+    assert "6 of 6" in done.stderr
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", done.stderr), "control characters"
+    rows = [line.split("  ")[0] for line in done.stdout.splitlines()]
+    assert rows[1:7] == [
+        *("1 to 3, lines", "1 to 3, websocket", "2 pairs, lines", "2 pairs, websocket"),
+        *("1 to 3, lines, 200 events a second", "1 to 3, websocket, 200 events a second"),
+    ]
+    assert " us " in done.stdout.splitlines()[1], "the CPU of the bridge is shown"
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_what_is_no_bridge_is_told(places: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "ANSWERED", 0.3)  # the web port waits for us, as we for it
+    _, lines, _, web = places
+    assert "does not welcome us as --web of a bridge would" in said("--lines", "none", "--web", lines)
+    assert "does not welcome us as --lines of a bridge would" in said("--lines", web, "--web", "none")
+    assert "Start a bridge: twistd -n sockbridge" in said("--lines", "127.0.0.1:1")
+
+
+def said(*words: str) -> str:
+    """What it says when it can measure nothing."""
+    parser = argparse.ArgumentParser()
+    bench.add_options(parser)
+    error = StringIO()
+    assert bench.run(parser.parse_args(words), StringIO(), error) == 1
+    assert error.getvalue().count("\n") == 1
+    return error.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["--lines", "--web"])
+def test_the_limit_that_is_hit_is_named(
+    kind: str, start: Callable[..., Any], command: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    bridge = start("--max-connections", "5")
+    web = bridge.page.removeprefix("http://").rstrip("/")
+    words = {"--lines": bridge.lines[0], "--web": web} | {"--web" if kind == "--lines" else "--lines": "none"}
+    done = outcome(command("bench", *(word for pair in words.items() for word in pair)), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Start it with a larger --max-connections," in done.stderr
+    assert done.stderr.endswith("\n")
+
+
+def test_an_interruption_ends_it(places: list[str], command: Callable[..., list[str]], tmp_path: Path) -> None:
+    with subprocess.Popen(
+        command("bench", *places, "--readers", "2"), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        while "1 of 6" not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(0.1)  # somewhere in the middle
+        process.send_signal(signal.SIGINT)
+        words = process.stderr.read()
+        assert process.wait(20) == 130
+    assert words.endswith("sockbridge bench: interrupted\n")
+    assert "Traceback" not in words
+
+
+def test_the_comparison_runs_and_reports(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Every kind of workload once, small."""
+    kinds = ["tcp-to-websocket-100", "paced-500", "channels-10", "connections-tcp", "stalled-tcp"]
+    command = [sys.executable, "-m", "bench", *kinds, "--quick", "--out", str(tmp_path), "--servers", "sockbridge"]
+    done = outcome(command, cwd=CHECKOUT, env=environment)
+    assert done.returncode == 0, done.stderr
+    report = (tmp_path / "RESULTS.md").read_text()
+    assert "What was not measured" not in report, report
+    assert "| over TCP, sockbridge |" in report
+    assert "the live reader got all" in report
+    raw = Path(re.findall(r"all figures: (.*)", done.stderr)[0])
+    about, *records = map(json.loads, raw.read_text().splitlines())
+    raw.unlink()
+    assert about["versions"]["sockbridge"]
+    assert [record["workload"] for record in records] == kinds
