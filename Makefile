@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test style format types floors coverage tests dist pythons figures clean commands
+.PHONY: help run test style format types floors coverage tests dist pythons bench clean commands
 
 bin := .venv/bin
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
@@ -46,8 +46,9 @@ dist: .venv/for-test ## build the distributions, install them in a clean environ
 pythons: .venv/for-test ## run the unit tests under every supported Python on this machine
 	$(bin)/python tools/pythons.py
 
-figures: .venv/for-run ## measure the figures of docs/performance.md; FIGURES="idle paced" measures only those
-	@$(bin)/python bench/figures.py $(FIGURES)
+bench: .venv/for-run ## compare with other servers; make bench BENCH="fan-out pairs" ROUNDS=1 SERVERS="sockbridge nats" does a part
+	@$(if $(filter-out sockbridge bare,$(or $(SERVERS),all)),bench/install crossbar)
+	@$(bin)/python -m bench $(BENCH) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SERVERS),--servers $(SERVERS))
 
 clean: ## remove all that was made
 	rm -rf .venv .venvs bench/.peers build dist *.egg-info .coverage .hypothesis .*_cache _trial_temp* twistd.log* twistd.pid

@@ -34,7 +34,8 @@ MINUTES = 45.0
 def main() -> int:
     given = _options().parse_args()
     if given.read:
-        report.write(read(given.read), _places(given, whole=False))
+        found = read(given.read)
+        report.write(found, _places(given, whole=bool(found.about.get("whole"))))
         return 0
     workloads = _chosen(given.workloads)
     chosen = _servers(given.servers)
@@ -42,7 +43,7 @@ def main() -> int:
     if given.quick:
         workloads = [workload.small() for workload in workloads]
     seconds, rounds = (QUICK_SECONDS, 1) if given.quick else (SECONDS, given.rounds)
-    return _run(workloads, chosen, seconds, rounds, given, _places(given, whole))
+    return _run(workloads, chosen, seconds, rounds, given, whole)
 
 
 def _options() -> argparse.ArgumentParser:
@@ -99,14 +100,15 @@ def _run(
     seconds: float,
     rounds: int,
     given: argparse.Namespace,
-    places: report.Places,
+    whole: bool,
 ) -> int:
     allow_files()
+    places = _places(given, whole)
     present = [server for server in chosen if not server.missing()]
     about = describe()
     about["versions"] = {server.name: server.version() for server in present}
     about["left out"] = {server.name: server.missing() for server in chosen if server.missing()}
-    about["rounds"], about["seconds"], about["quick"] = rounds, seconds, given.quick
+    about.update({"rounds": rounds, "seconds": seconds, "quick": given.quick, "whole": whole})
     if any(workload.share for workload in workloads):
         ours = next(server for server in servers() if server.name == OURS)
         about["capacity"] = capacity(ours, seconds)
@@ -118,13 +120,11 @@ def _run(
     results = Results({**about, "workloads": {workload.name: workload.rate for workload in workloads if workload.rate}})
     raw = RAW / f"{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
     try:
-        measure(plan, results, seconds, given.minutes, sys.stderr)
+        measure(plan, results, seconds, given.minutes, sys.stderr, raw)
     except KeyboardInterrupt:
-        print("interrupted: what was found until now is kept", file=sys.stderr)
+        print(f"interrupted; what was found is in {raw}", file=sys.stderr)
         return 130
-    finally:
-        results.write(raw)
-        print(f"all figures: {raw}", file=sys.stderr)
+    print(f"all figures: {raw}", file=sys.stderr)
     report.write(results, places)
     print(f"report: {places.report}", file=sys.stderr)
     return 0

@@ -22,6 +22,9 @@ WARM = 100
 SETTLED = 0.3
 """Seconds after which a server has done what it does later, such as sending what it had gathered."""
 
+PACED = 2
+"""Times as long as others lasts a load that keeps a pace: its latencies are looked at one by one."""
+
 MOST_GROWTH = 2 * 1024**3
 """Bytes that a server may grow while readers are stalled, before it is stopped."""
 
@@ -89,7 +92,7 @@ class Measuring:
     def _load(self, workload: Workload, server: str, crowd: Crowd, usage: Usage, told: Told) -> Found:
         if workload.rate is not None:
             crowd.load(self._name(), 20).run()  # what is done once is done
-            events = max(10, int(workload.rate * self.seconds))
+            events = max(10, int(workload.rate * self.seconds * PACED))
             figures = measure(crowd.load(self._name(), events, told), usage, workload.rate)
         else:
             events = self._events.get((workload.name, server), 0) or self._enough(workload, crowd)

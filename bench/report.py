@@ -84,9 +84,12 @@ def _opening(results: Results) -> str:
     left_out = about.get("left out") or {}
     if isinstance(left_out, dict):
         words += [f"- {name} was left out: {reason}" for name, reason in left_out.items()]
+    rounds = f"the median of {about.get('rounds')} rounds, with the least and the most"
+    if about.get("rounds") == 1:
+        rounds = "from one round"
     notes = [
-        f"Each figure is the median of {about.get('rounds')} rounds, with the least and the most; a ratio is that "
-        "within a round. Servers took turns, started anew for each measurement, and only one was loaded at a time. "
+        f"Each figure is {rounds}; a ratio is that within a round. Servers took turns, started anew for each "
+        "measurement, and only one was loaded at a time. "
         "The load generator is one process of one thread, which compares every delivery: none was lost or doubled "
         f"where there is a figure. A † marks where it was itself busy for {BUSY:.0%} of the time or more, so that "
         "the server may do better. CPU is that of all of a server's processes, the kernel's part included.",

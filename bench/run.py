@@ -4,10 +4,11 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TextIO
 
 from bench.contestant import WEBSOCKET, Contestant
-from bench.measuring import MOST_SECONDS, Measuring
+from bench.measuring import MOST_SECONDS, PACED, Measuring
 from bench.results import Record, Results
 from bench.workloads import Kind, Workload
 from twistedsock.bench.progress import Progress, duration
@@ -40,7 +41,7 @@ class Turn:
             return start + 1 + connections / 2_000
         if workload.kind is Kind.STALLED:
             return start + (MOST_SECONDS / 2 if workload.reading == WEBSOCKET else 5)
-        return start + (1.2 if workload.rate else 2.0) * measurement + connections / 2_500
+        return start + (1.2 * PACED if workload.rate else 2.0) * measurement + connections / 2_500
 
 
 def turns(workloads: Sequence[Workload], servers: Sequence[Contestant], rounds: int) -> list[Turn]:
@@ -117,7 +118,8 @@ class Run:
             gc.enable()
 
 
-def measure(plan: Sequence[Turn], results: Results, seconds: float, minutes: float, out: TextIO) -> None:
-    """Fill in the results; also those of a run that is interrupted."""
+def measure(plan: Sequence[Turn], results: Results, seconds: float, minutes: float, out: TextIO, kept: Path) -> None:
+    """Fill in the results, and keep them in a file from the first one on: a run can be interrupted."""
     for record in Run(plan, seconds, minutes, out).records():
         results.records.append(record)
+        results.write(kept)

@@ -60,7 +60,8 @@ class Drawing:
                 f'font-family="{FONT}">',
                 f'<title id="title">{escape(self.title)}</title>',
                 f'<desc id="words">{escape(self.words)}</desc>',
-                f'<rect width="{self.width}" height="{self.height}" rx="8" fill="{PAPER}"/>',
+                f'<rect x="0.5" y="0.5" width="{self.width - 1}" height="{self.height - 1}" rx="8" fill="{PAPER}" '
+                f'stroke="{GRID}"/>',
                 *self._parts,
                 "</svg>",
                 "",

@@ -15,7 +15,7 @@ A bridge is started by twistd, Twisted's program for servers:
   twistd sockbridge --help       its options
 """
 
-BENCH = """Loads a bridge that runs already, for about 15 seconds: one publisher to many readers and pairs of publisher
+BENCH = """Loads a bridge that runs already, for about 25 seconds: one publisher to many readers and pairs of publisher
 and reader, flat out; then events at a pace, for latencies. Every delivery is compared. It takes channels of its own,
 and leaves nothing behind but their names in the bridge's logs, until they are too old."""
 

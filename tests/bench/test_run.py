@@ -1,14 +1,15 @@
 """All servers through all workloads, whatever happens to them: with servers that are none."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import StringIO
+from pathlib import Path
 
 import pytest
 
 from bench import run
 from bench.contestant import TCP
 from bench.measuring import Measuring, Stopped, Watch
-from bench.results import Record, Results
+from bench.results import Record, Results, read
 from bench.workloads import WORKLOADS, Kind, Workload
 from twistedsock.bench.driver import Target
 from twistedsock.bench.streams import Wrong
@@ -63,13 +64,23 @@ def diary(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return happened
 
 
-def measured(plan: list[run.Turn], minutes: float = 1) -> list[Record]:
-    results = Results({})
-    run.measure(plan, results, 1.0, minutes, StringIO())
-    return results.records
+Measured = Callable[..., list[Record]]
 
 
-def test_servers_take_turns_within_a_workload_within_a_round(diary: list[str]) -> None:
+@pytest.fixture
+def measured(tmp_path: Path) -> Measured:
+    """``measured(plan, minutes=1)``: the records of a run, which are also kept."""
+
+    def measured(plan: list[run.Turn], minutes: float = 1) -> list[Record]:
+        results, kept = Results({}), tmp_path / "run.jsonl"
+        run.measure(plan, results, 1.0, minutes, StringIO(), kept)
+        assert read(kept) == results
+        return results.records
+
+    return measured
+
+
+def test_servers_take_turns_within_a_workload_within_a_round(diary: list[str], measured: Measured) -> None:
     servers = [Fake("a", diary), Fake("b", diary)]
     measured(run.turns([PAIRS, STALLED], servers, 2))
     assert [line for line in diary if "with" in line] == [
@@ -78,14 +89,14 @@ def test_servers_take_turns_within_a_workload_within_a_round(diary: list[str]) -
     ]
 
 
-def test_only_one_server_runs_at_a_time(diary: list[str]) -> None:
+def test_only_one_server_runs_at_a_time(diary: list[str], measured: Measured) -> None:
     measured(run.turns([PAIRS], [Fake("a", diary), Fake("b", diary)], 1))
     assert diary == ["a starts", "pairs with a", "a stops", "b starts", "pairs with b", "b stops"]
 
 
 @pytest.mark.parametrize(("fails", "words"), [("start", "RuntimeError: no port"), ("measure", "Wrong: lost one")])
 def test_a_server_that_fails_stops_nobody_else_and_is_left_out_after_the_second_time(
-    diary: list[str], fails: str, words: str
+    diary: list[str], measured: Measured, fails: str, words: str
 ) -> None:
     records = measured(run.turns([PAIRS], [Fake("a", diary, fails), Fake("b", diary)], 4))
     assert [record.error for record in records if record.server == "a"] == [words] * 2
@@ -93,7 +104,7 @@ def test_a_server_that_fails_stops_nobody_else_and_is_left_out_after_the_second_
     assert diary.count("a starts") == diary.count("a stops") == 2
 
 
-def test_when_the_time_is_over_nothing_more_is_measured(diary: list[str]) -> None:
+def test_when_the_time_is_over_nothing_more_is_measured(diary: list[str], measured: Measured) -> None:
     (record,) = measured(run.turns([PAIRS], [Fake("a", diary)], 1), minutes=-1)
     assert record.error.startswith("left out")
     assert diary == []

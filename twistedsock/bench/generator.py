@@ -18,8 +18,8 @@ WINDOW = 8_000
 """Events that the publishers of a channel are ahead of its slowest reader at most, together: a log of ours keeps
 10,000, and others cut off who is too far behind."""
 
-EVENT_OVERHEAD = 160
-"""Bytes of bookkeeping that a log of ours counts for each event."""
+EVENT_OVERHEAD = 288
+"""Bytes of bookkeeping that a log of ours counts for an event at most."""
 
 WINDOW_BYTES = 3 * 1024 * 1024
 """Bytes that the publishers of a channel are ahead at most: a log of ours keeps 4 MiB."""
