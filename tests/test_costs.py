@@ -1,11 +1,10 @@
 """What makes the bridge fast, guarded without a clock: how often something is encoded, joined and sent."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from twistedsock.core.events import Event
+from twistedsock.core.events import Batch, Content
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.testing import FakePeer, Hall
 from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
@@ -22,15 +21,15 @@ class Counting:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.encoded: dict[str, int] = dict.fromkeys(DIALECTS, 0)
         for name, dialect in DIALECTS.items():
-            monkeypatch.setattr(dialect, "events", self._count(name, dialect.events), raising=False)
+            monkeypatch.setattr(dialect, "batch", self._count(name, dialect.batch), raising=False)
 
     def _count(self, name: str, encode: Any) -> Any:
-        def events(channel: bytes, events: Sequence[Event]) -> list[bytes]:
-            self.encoded[name] += len(events)
-            frames: list[bytes] = encode(channel, events)
-            return frames
+        def count(channel: bytes, batch: Batch) -> bytes:
+            self.encoded[name] += len(batch)
+            data: bytes = encode(channel, batch)
+            return data
 
-        return events
+        return count
 
 
 def crowd(hall: Hall) -> list[FakePeer]:
@@ -66,6 +65,20 @@ def test_a_turn_costs_one_send_for_each_reader() -> None:
         hall.line_peer().says(*[f"PUB k {number}" for number in range(EVENTS)])
     hall.turn()
     assert [peer.outlet.sends - sends for peer, sends in zip(peers, before, strict=True)] == [1] * len(peers)
+
+
+def test_a_turn_costs_one_send_however_many_channels_it_comes_from() -> None:
+    """For a reader of them all."""
+    hall = Hall()
+    readers: list[FakePeer] = [hall.line_peer(), hall.message_peer()]
+    for reader in readers:
+        reader.receives(*[b"SUB k%d" % number for number in range(7)])
+    hall.turn()
+    before = [reader.outlet.sends for reader in readers]
+    hall.line_peer().says(*[f"PUB k{number % 7} {number}" for number in range(EVENTS)])
+    hall.turn()
+    assert [reader.outlet.sends - sends for reader, sends in zip(readers, before, strict=True)] == [1, 1]
+    assert readers[0].raw().count(b"\nMSG ") == EVENTS
 
 
 def test_the_replies_to_a_chunk_of_commands_are_one_send() -> None:
@@ -129,9 +142,9 @@ def test_publishes_in_a_row_reach_the_backplane_together(monkeypatch: pytest.Mon
     asked: list[int] = []
     publish = hall.backplane.publish
 
-    def counted(channel: bytes, publisher: Any, name: bytes, payloads: Sequence[bytes], is_json: bool) -> Any:
-        asked.append(len(payloads))
-        return publish(channel, publisher, name, payloads, is_json)
+    def counted(channel: bytes, publisher: Any, name: bytes, content: Content) -> Any:
+        asked.append(len(content))
+        return publish(channel, publisher, name, content)
 
     monkeypatch.setattr(hall.backplane, "publish", counted)
     hall.line_peer().says(*["PUB k x"] * EVENTS)

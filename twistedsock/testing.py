@@ -6,14 +6,14 @@
 
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from twistedsock.backplane.memory import MemoryBackplane
 from twistedsock.core.bridge import Bridge, build
 from twistedsock.core.dialect import Dialect, Ending, Ends, Position
 from twistedsock.core.errors import UNAVAILABLE
-from twistedsock.core.events import Event, Member, PresenceChange
+from twistedsock.core.events import Batch, Content, Member, PresenceChange
 from twistedsock.core.later import Later
 from twistedsock.core.limits import Limits
 from twistedsock.core.reader import WRITING, Peer
@@ -132,13 +132,11 @@ class LateBackplane:
 
     # What the broker asks.
 
-    def publish(
-        self, channel: bytes, publisher: Peer, name: bytes, payloads: Sequence[bytes], is_json: bool
-    ) -> Later[int]:
+    def publish(self, channel: bytes, publisher: Peer, name: bytes, content: Content) -> Later[int]:
         # The nick is the one of now, not of later.
         now = Peer(publisher.id)
         now.nick = publisher.nick
-        return self._ask(lambda: self._inner.publish(channel, now, name, payloads, is_json))
+        return self._ask(lambda: self._inner.publish(channel, now, name, content))
 
     def open(self, channel: bytes) -> Later[Position]:
         return self._ask(lambda: self._inner.open(channel))
@@ -162,8 +160,8 @@ class LateBackplane:
 
     # What the inner backplane tells.
 
-    def deliver(self, name: bytes, epoch: bytes, events: Sequence[Event]) -> None:
-        self._delivered.append(lambda: self._node.deliver(name, epoch, events))
+    def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
+        self._delivered.append(lambda: self._node.deliver(name, epoch, batch))
 
     def change_presence(self, name: bytes, change: PresenceChange) -> None:
         self._delivered.append(lambda: self._node.change_presence(name, change))
@@ -228,7 +226,7 @@ class LinePeer(FakePeer):
     """Speaks lines over a bare socket."""
 
     def __init__(self, hall: "Hall") -> None:
-        self._splitter = LineSplitter(hall.bridge.limits.max_line)
+        self._splitter = LineSplitter(hall.bridge.limits.max_line, line_commands.publishes)
         super().__init__(hall, LINES, line_commands)
 
     def sends(self, data: bytes) -> None:

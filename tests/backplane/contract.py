@@ -4,14 +4,13 @@ A backplane is run through it by a test class that inherits ``BackplaneContract`
 fail) and has a fixture ``stage``. A ``Stage`` is a backplane, the node it tells, and how to let time pass for it.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from twistedsock.core.dialect import Position
 from twistedsock.core.errors import Code, Refusal
-from twistedsock.core.events import Event, Member, PresenceChange
+from twistedsock.core.events import Batch, Content, Event, Member, PresenceChange
 from twistedsock.core.later import when_known
 from twistedsock.core.reader import Peer
 
@@ -41,7 +40,8 @@ class Stage:
     # What the node does.
 
     def publish(self, channel: bytes, *payloads: bytes, by: bytes = b"p1", settle: bool = True) -> None:
-        answer = self.backplane.publish(channel, Peer(by), b"message", payloads, False)
+        content = Content(payloads, sum(map(len, payloads)))
+        answer = self.backplane.publish(channel, Peer(by), b"message", content)
         when_known(answer, lambda outcome: self.story.append(("answered", channel, outcome)))
         if settle:
             self.settle()
@@ -81,9 +81,9 @@ class Stage:
 
     # What the node is told.
 
-    def deliver(self, name: bytes, epoch: bytes, events: Sequence[Event]) -> None:
-        assert events
-        self.story += [("delivered", name, epoch, event) for event in events]
+    def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
+        assert len(batch) == len(batch.content) > 0
+        self.story += [("delivered", name, epoch, event) for event in batch.events()]
 
     def change_presence(self, name: bytes, change: PresenceChange) -> None:
         self.story.append(("changed", name, change))
@@ -143,7 +143,7 @@ class BackplaneContract:
         stage.open(b"a")
         peer = Peer(b"p7")
         peer.nick = "änn".encode()
-        stage.backplane.publish(b"a", peer, b"alarm", [b'{"a": [1, 2.50]}'], True)
+        stage.backplane.publish(b"a", peer, b"alarm", Content((b'{"a": [1, 2.50]}',), 16, True))
         peer.nick = b"bob"
         stage.settle()
         assert stage.events(b"a") == [Event(1, b"p7", "änn".encode(), b"alarm", b'{"a": [1, 2.50]}', True)]

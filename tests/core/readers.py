@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from twistedsock.core.channel import Channel
 from twistedsock.core.dialect import Dialect, Position
-from twistedsock.core.events import Event, cost
+from twistedsock.core.events import Batch, Content
 from twistedsock.core.limits import Limits
 from twistedsock.core.reader import Peer, Reader, Subscription
 from twistedsock.testing import FakeOutlet
@@ -43,9 +43,8 @@ def publish(channel: Channel, *payloads: bytes, publisher: bytes = b"p0", now: f
 def await_flush(channel: Channel, payload: bytes, publisher: bytes = b"p0") -> None:
     """An event gets its place."""
     channel.head += 1
-    event = Event(channel.head, publisher, publisher, b"message", payload, False)
-    channel.pending.append(event)
-    channel.pending_size += cost(event)
+    content = Content((payload,), len(payload))
+    channel.pending.append(Batch(channel.head, channel.head + 1, publisher, publisher, b"message", content))
 
 
 def outlet_of(reader: Reader) -> FakeOutlet:

@@ -6,6 +6,7 @@ import pytest
 
 from twistedsock.backplane.memory import MemoryBackplane
 from twistedsock.core.bridge import build
+from twistedsock.core.events import Content
 from twistedsock.core.limits import Limits
 from twistedsock.core.reader import Peer
 
@@ -26,8 +27,8 @@ def test_what_becomes_dirty_asks_for_one_turn() -> None:
     scheduled: list[Callable[[], None]] = []
     bridge = build(backplane, Limits(), "1.2", lambda: 5.0, scheduled.append, lambda: b"a")
     backplane.attach(bridge.broker)
-    bridge.broker.publish(Peer(b"p"), b"a", b"message", [b""], False)
-    bridge.broker.publish(Peer(b"p"), b"b", b"message", [b""], False)
+    bridge.broker.publish(Peer(b"p"), b"a", b"message", Content((b"",), 0))
+    bridge.broker.publish(Peer(b"p"), b"b", b"message", Content((b"",), 0))
     assert scheduled == [bridge.broker.turn]
 
 

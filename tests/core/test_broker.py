@@ -8,17 +8,19 @@ from twistedsock.core import errors
 from twistedsock.core.channel import Channel
 from twistedsock.core.dialect import Position
 from twistedsock.core.errors import UNAVAILABLE
-from twistedsock.core.events import EVENT_COST, Event, Member
+from twistedsock.core.events import BATCH_COST, EVENT_COST, Batch, Content, Member
 from twistedsock.core.later import Later
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.reader import Peer
 from twistedsock.testing import Hall
 
 NOBODY = Peer(b"p0")
+ALONE = BATCH_COST + EVENT_COST
+"""What an event costs that was published by itself, beyond its payload."""
 
 
 def publish(hall: Hall, channel: str, payload: bytes = b"x", name: bytes = b"message") -> Any:
-    return hall.broker.publish(NOBODY, channel.encode(), name, [payload], False)
+    return hall.broker.publish(NOBODY, channel.encode(), name, Content((payload,), len(payload)))
 
 
 def names(hall: Hall) -> str:
@@ -140,7 +142,7 @@ def test_an_event_may_come_before_the_answer_to_opening() -> None:
     hall = Hall(late=True)
     opening = hall.broker.open(b"a")
     assert isinstance(opening, Later)
-    hall.broker.deliver(b"a", b"e1", [Event(1, b"p", b"p", b"message", b"x", False)])
+    hall.broker.deliver(b"a", b"e1", Batch(1, 2, b"p", b"p", b"message", Content((b"x",), 1)))
     made = hall.broker.channels[b"a"]
     hall.backplane.release()
     heard: list[object] = []
@@ -150,11 +152,11 @@ def test_an_event_may_come_before_the_answer_to_opening() -> None:
 
 def test_a_channel_first_heard_of_by_an_event_goes_on_there() -> None:
     hall = Hall()
-    hall.broker.deliver(b"a", b"e7", [Event(5, b"p", b"p", b"message", b"x", False)])
+    hall.broker.deliver(b"a", b"e7", Batch(5, 7, b"p", b"p", b"message", Content((b"x", b"y"), 2)))
     channel = hall.broker.channels[b"a"]
-    assert channel.position == Position(b"e7", 5)
+    assert channel.position == Position(b"e7", 6)
     hall.turn()
-    assert channel.log.first == 5
+    assert (channel.log.first, channel.log.end) == (5, 7)
 
 
 def test_one_turn_is_asked_for_however_much_happens() -> None:
@@ -180,7 +182,7 @@ def test_a_chunk_of_events_is_urgent() -> None:
 
 
 def test_the_logs_together_are_bounded_and_the_least_recently_written_gives_way() -> None:
-    hall = Hall(log_bytes=4 * (EVENT_COST + 1))
+    hall = Hall(log_bytes=4 * (ALONE + 1))
     for channel in ("a", "b", "a", "c"):
         publish(hall, channel)
         hall.turn()
@@ -190,11 +192,11 @@ def test_the_logs_together_are_bounded_and_the_least_recently_written_gives_way(
     publish(hall, "c")
     hall.turn()
     assert logged(hall) == {"a": 1, "c": 3}
-    assert hall.broker.log_bytes == 4 * (EVENT_COST + 1)
+    assert hall.broker.log_bytes == 4 * (ALONE + 1)
 
 
 def test_a_log_alone_above_the_bound_of_all_gives_way_itself() -> None:
-    hall = Hall(log_bytes=2 * (EVENT_COST + 1))
+    hall = Hall(log_bytes=2 * (ALONE + 1))
     for _ in range(3):
         publish(hall, "a")
     hall.turn()
@@ -202,11 +204,11 @@ def test_a_log_alone_above_the_bound_of_all_gives_way_itself() -> None:
 
 
 def test_one_event_may_push_out_many_logs() -> None:
-    hall = Hall(log_bytes=4 * (EVENT_COST + 1))
+    hall = Hall(log_bytes=4 * (ALONE + 1))
     for channel in ("a", "b", "c"):
         publish(hall, channel)
         hall.turn()
-    publish(hall, "d", b"x" * (2 * EVENT_COST))
+    publish(hall, "d", b"x" * (2 * ALONE))
     hall.turn()
     assert logged(hall) == {"c": 1, "d": 1}
 
@@ -238,7 +240,7 @@ def test_the_sum_of_the_logs_is_kept_whatever_lets_go() -> None:
     for _ in range(5):
         publish(hall, "a")
     hall.turn()
-    assert hall.broker.log_bytes == 3 * (EVENT_COST + 1)
+    assert hall.broker.log_bytes == 3 * (ALONE + 1)
     hall.now += 11
     peer.says("HIST a")
     assert hall.broker.log_bytes == 0 and names(hall) == ""

@@ -30,7 +30,7 @@ def test_what_waits_is_flushed_once() -> None:
     publish(here)
     publish(here)
     assert heard(somebody) == ["MSG c 1 p0 a"] and len(here.log) == 1
-    assert here.pending == [] and here.pending_size == 0
+    assert here.pending == []
 
 
 def test_comings_and_goings_are_told_before_what_was_published_since() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from twistedsock.core import commands
 from twistedsock.core.commands import MOST, Command
+from twistedsock.core.events import Content
 
 
 def test_the_largest_number_is_the_largest_that_javascript_holds() -> None:
@@ -15,7 +16,7 @@ def test_the_largest_number_is_the_largest_that_javascript_holds() -> None:
 @pytest.mark.parametrize(
     "command, given",
     [
-        (commands.Publish(b"c", b"x", False), {"name": b"message", "tag": None}),
+        (commands.Publish(b"c", Content((b"x",), 1)), {"name": b"message", "tags": (None,)}),
         (
             commands.Subscribe(b"c"),
             {"last": None, "since": None, "epoch": None, "presence": False, "echo": True, "tag": None},

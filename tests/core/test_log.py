@@ -1,29 +1,40 @@
 """The log: bounded in count, bytes and age, contiguous at all times."""
 
+import gc
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.core.events import EVENT_COST, Event, cost
+from twistedsock.core.events import BATCH_COST, EVENT_COST, Batch, Content, Event, cost
 from twistedsock.core.limits import Limits
-from twistedsock.core.log import AGE_STEPS, Log
+from twistedsock.core.log import AGE_STEPS, FRAME_COST, MOST_WASTE, Log
+
+ALONE = BATCH_COST + EVENT_COST
+"""What an event costs that was published by itself, beyond its payload."""
 
 
-def events(first: int, *sizes: int) -> list[Event]:
-    return [Event(first + index, b"p1", b"ann", b"message", b"x" * size, False) for index, size in enumerate(sizes)]
+def batch(first: int, *sizes: int) -> Batch:
+    content = Content([b"x" * size for size in sizes], sum(sizes))
+    return Batch(first, first + len(sizes), b"p1", b"ann", b"message", content)
 
 
 def extend(log: Log, *sizes: int, now: float = 0.0) -> None:
-    added = events(log.end, *sizes)
-    log.extend(added, sum(map(cost, added)), now)
+    """Events that were published one by one."""
+    log.extend([batch(log.end + index, size) for index, size in enumerate(sizes)], now)
 
 
-def offsets(read: object) -> list[int]:
-    return [event.offset for event in read]  # type: ignore[attr-defined]
+def extend_together(log: Log, *sizes: int, now: float = 0.0) -> None:
+    log.extend([batch(log.end, *sizes)], now)
+
+
+def offsets(read: list[Batch]) -> list[int]:
+    return [event.offset for batch in read for event in batch.events()]
 
 
 def whole(log: Log) -> list[int]:
-    return offsets(log.since(0))
+    return [event.offset for event in log.since(0)]
 
 
 def test_an_empty_log_begins_where_it_is_told() -> None:
@@ -37,7 +48,13 @@ def test_a_log_grows_at_its_end() -> None:
     extend(log, 1, 2)
     extend(log, 3)
     assert whole(log) == [8, 9, 10]
-    assert (log.first, log.end, len(log), log.size) == (8, 11, 3, 6 + 3 * EVENT_COST)
+    assert (log.first, log.end, len(log), log.size) == (8, 11, 3, 6 + 3 * ALONE)
+
+
+def test_events_published_together_share_a_cost() -> None:
+    log = Log(Limits(), 8)
+    extend_together(log, 1, 2, 3)
+    assert whole(log) == [8, 9, 10] and log.size == BATCH_COST + 3 * EVENT_COST + 6
 
 
 def test_the_oldest_beyond_the_count_give_way() -> None:
@@ -45,18 +62,71 @@ def test_the_oldest_beyond_the_count_give_way() -> None:
     extend(log, 1, 1)
     extend(log, 1, 1)
     assert whole(log) == [2, 3, 4]
-    assert log.size == 3 * (1 + EVENT_COST)
+    assert log.size == 3 * (1 + ALONE)
+
+
+def test_of_a_batch_the_oldest_give_way_one_by_one() -> None:
+    """Its bookkeeping counts while any of it is left."""
+    log = Log(Limits(history_events=3))
+    extend_together(log, 5, 6, 7, 8)
+    assert whole(log) == [2, 3, 4] and log.size == BATCH_COST + 3 * EVENT_COST + 21
+    extend(log, 1, 1)
+    assert whole(log) == [4, 5, 6] and log.size == BATCH_COST + EVENT_COST + 8 + 2 * (ALONE + 1)
+    extend(log, 1)
+    assert whole(log) == [5, 6, 7] and log.size == 3 * (ALONE + 1)
+
+
+def test_what_has_gone_of_a_batch_is_not_held_for_long() -> None:
+    """A large payload that has gone must not stay in the memory because small ones of its batch are left."""
+    log = Log(Limits())
+    extend_together(log, 60_000, *[1] * 999)
+    log.shrink(log.size - 1)
+    assert whole(log)[0] == 2
+    assert sum(len(batch.content.payloads[0]) for batch in log._batches) == 1
+    for _ in range(900):
+        log.shrink(log.size - 1)
+        held = sum(map(cost, log._batches))
+        assert log.size <= held <= log.size + EVENT_COST * len(log) / MOST_WASTE
+
+
+def test_a_batch_of_which_little_has_gone_may_go_as_a_whole() -> None:
+    log = Log(Limits())
+    extend_together(log, *[1] * 99)
+    extend_together(log, 2, 3)
+    log.shrink(log.size - 1)
+    assert whole(log)[0] == 2 and len(log._batches[0]) == 99
+    log.shrink(BATCH_COST + 2 * EVENT_COST + 5)
+    assert whole(log) == [100, 101] and log.size == BATCH_COST + 2 * EVENT_COST + 5
+    log.shrink(0)
+    assert whole(log) == [] and log.size == 0
+
+
+def test_letting_go_one_by_one_copies_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copying what is left of a batch each time would cost the square of its length."""
+    copied: list[int] = []
+    part = Batch.part
+
+    def counted(self: Batch, start: int, stop: int) -> Batch:
+        copied.append(stop - start)
+        return part(self, start, stop)
+
+    monkeypatch.setattr(Batch, "part", counted)
+    log = Log(Limits())
+    extend_together(log, *[1] * 4_000)
+    while log:
+        log.shrink(log.size - 1)
+    assert sum(copied) < 5 * 4_000
 
 
 def test_the_oldest_beyond_the_bytes_give_way() -> None:
-    log = Log(Limits(history_bytes=2 * EVENT_COST + 100))
+    log = Log(Limits(history_bytes=2 * ALONE + 100))
     extend(log, 50, 50)
     assert whole(log) == [1, 2]
     extend(log, 50)
     assert whole(log) == [2, 3]
     extend(log, 51)
     assert whole(log) == [4]
-    extend(log, 2 * EVENT_COST + 101)
+    extend(log, 2 * ALONE + 101)
     assert whole(log) == [] and log.size == 0 and log.end == 6
 
 
@@ -109,69 +179,151 @@ def test_marks_do_not_pile_up() -> None:
 def test_history_after_an_offset(offset: int, left: list[int]) -> None:
     log = Log(Limits(history_events=3))
     extend(log, 1, 1, 1, 1, 1)
-    assert offsets(log.since(offset)) == left
+    assert [event.offset for event in log.since(offset)] == left
 
 
 @pytest.mark.parametrize(
     "offset, size, read",
     [
+        (0, 1, [3]),
         (3, 1, [3]),
-        (3, EVENT_COST + 1, [3]),
-        (3, EVENT_COST + 2, [3, 4]),
+        (3, FRAME_COST + 1, [3]),
+        (3, FRAME_COST + 2, [3, 4]),
         (4, 10_000, [4, 5]),
         (5, 0, [5]),
         (6, 10_000, []),
     ],
 )
 def test_reading_a_piece(offset: int, size: int, read: list[int]) -> None:
+    """As much as makes so many bytes to send."""
     log = Log(Limits(history_events=3))
     extend(log, 1, 1, 1, 1, 1)
     assert offsets(log.read(offset, size)) == read
 
 
+@pytest.mark.parametrize(
+    "offset, size, read",
+    [
+        (1, 0, [1]),
+        (1, 2 * (FRAME_COST + 1), [1, 2]),
+        (2, 2 * (FRAME_COST + 1), [2, 3]),
+        (3, 10_000, [3, 4, 5, 6]),
+        (3, 3 * (FRAME_COST + 1), [3, 4, 5]),
+        (3, 2 * (FRAME_COST + 1) + 1, [3, 4, 5]),
+        (6, 0, [6]),
+    ],
+)
+def test_reading_a_piece_of_batches(offset: int, size: int, read: list[int]) -> None:
+    """They are parted where enough is read: a reader that is behind sends a chunk at a time."""
+    log = Log(Limits())
+    extend_together(log, 1, 1, 1, 1)
+    extend_together(log, 1, 1)
+    assert offsets(log.read(offset, size)) == read
+
+
 def test_what_was_read_is_not_changed_by_what_comes() -> None:
     log = Log(Limits(history_events=2))
+    extend_together(log, 1, 1)
+    events, read = log.since(0), log.read(1, 1000)
     extend(log, 1, 1)
-    read = log.since(0)
-    extend(log, 1, 1)
-    assert offsets(read) == [1, 2]
+    assert [event.offset for event in events] == offsets(read) == [1, 2]
 
 
-@pytest.mark.parametrize("size, left", [(10_000, [1, 2]), (2 * EVENT_COST + 1, [2]), (EVENT_COST, []), (0, [])])
+@pytest.mark.parametrize(
+    "size, left",
+    [(10_000, [1, 2, 3, 4, 5]), (3 * ALONE, [2, 3, 4, 5]), (2 * ALONE + EVENT_COST, [3, 4, 5])]
+    + [(BATCH_COST + 2 * EVENT_COST + 2, [4, 5]), (BATCH_COST + 2 * EVENT_COST + 1, [5]), (ALONE, []), (0, [])],
+)
 def test_shrinking(size: int, left: list[int]) -> None:
+    """The fewest go that must."""
     log = Log(Limits())
     extend(log, 1, 1)
+    extend_together(log, 1, 1, 1)
     log.shrink(size)
     assert whole(log) == left
 
 
+SIZES = st.lists(st.just(0) | st.integers(0, 100), min_size=1, max_size=12)
+
+
 @given(
-    count=st.integers(0, 6),
-    room=st.integers(0, 3 * EVENT_COST),
-    steps=st.lists(st.tuples(st.lists(st.integers(0, 100), max_size=4), st.integers(0, 30)), max_size=12),
+    count=st.integers(0, 20),
+    room=st.integers(0, 6 * ALONE),
+    steps=st.lists(
+        st.tuples(st.lists(SIZES, max_size=4), st.integers(0, 30), st.none() | st.integers(0, 6 * ALONE)), max_size=12
+    ),
+    size=st.integers(0, 1000),
 )
 def test_whatever_is_written_the_bounds_hold_and_nothing_else_is_lost(
-    count: int, room: int, steps: list[tuple[list[int], int]]
+    count: int, room: int, steps: list[tuple[list[list[int]], int, int | None]], size: int
 ) -> None:
+    """Against a plain list of events, each with its batch and when it came."""
     age = 64.0
     log = Log(Limits(history_events=count, history_bytes=room, history_age=age))
-    written: list[tuple[Event, float]] = []
-    now = 0.0
-    for sizes, pause in steps:
+    written: list[tuple[Event, int, float]] = []
+    now, batches, gone = 0.0, 0, 0
+
+    def cost_of(tail: list[tuple[Event, int, float]]) -> int:
+        """Each event counts, and each batch of which any is left."""
+        events = sum(EVENT_COST + len(event.payload) for event, _, _ in tail)
+        return events + BATCH_COST * len({number for _, number, _ in tail})
+
+    for sizes, pause, shrunk in steps:
         now += pause
         if sizes:
-            added = events(log.end, *sizes)
-            log.extend(added, sum(map(cost, added)), now)
-            written += [(event, now) for event in added]
+            added: list[Batch] = []
+            for some in sizes:
+                added.append(batch(added[-1].end if added else log.end, *some))
+                batches += 1
+                written += [(event, batches, now) for event in added[-1].events()]
+            log.extend(added, now)
         log.expire(now)
-        kept = log.since(0)
-        assert [event for event, _ in written][len(written) - len(kept) :] == kept
-        assert log.first == log.end - len(kept) and log.end == len(written) + 1
-        assert log.size == sum(map(cost, kept)) <= room and len(kept) <= count
-        assert all(now - at < age * (1 + 1 / AGE_STEPS) for event, at in written if event in kept)
+        if shrunk is not None:
+            log.shrink(shrunk)
+        kept = written[len(written) - len(log) :]
+        assert log.since(0) == [event for event, _, _ in kept]
+        assert log.first == log.end - len(log) and log.end == len(written) + 1
+        assert log.size == cost_of(kept) <= room and len(kept) <= count
+        assert shrunk is None or log.size <= shrunk
+        assert all(now - at < age * (1 + 1 / AGE_STEPS) for _, _, at in kept)
+        assert len(log._batches) == len({number for _, number, _ in kept})
+        held = sum(map(cost, log._batches))
+        assert held == log.size + log._waste and log._waste * MOST_WASTE <= EVENT_COST * len(log)
         # What has gone had to: the next older one would break a bound, now or when it went.
-        young = [(event, at) for event, at in written if now - at < age]
-        tail = young[-count:] if count else []
-        while sum(cost(event) for event, _ in tail) > room:
+        tail = [told for told in written[gone:] if now - told[2] < age]
+        tail = tail[max(0, len(tail) - count) :]
+        while cost_of(tail) > min(room, room if shrunk is None else shrunk):
             del tail[0]
-        assert [event for event, _ in tail if event not in kept] == []
+        assert kept[len(kept) - len(tail) :] == tail
+        gone = len(written) - len(kept)
+        for offset in range(log.first, log.end + 1):
+            events = [event for event, _, _ in kept if event.offset >= offset]
+            assert log.since(offset - 1) == events
+            read = [event for part in log.read(offset, size) for event in part.events()]
+            assert read == events[: len(read)] and (read or not events)
+            # Not much more than asked for, though each batch is parted as if its events were alike.
+            sent = [FRAME_COST + len(event.payload) for event in read]
+            assert sum(sent) <= size + 12 * (FRAME_COST + 100)
+            if len(read) < len(events):
+                assert sum(sent) >= size - 12 * (FRAME_COST + 100)
+
+
+def test_a_log_takes_no_more_memory_than_it_says() -> None:
+    """So a bound in bytes is one on memory, even for events of one byte, alone or together."""
+    for together, times in ((1, 20_000), (10, 2_000), (1_000, 100)):
+        log = Log(Limits(history_events=10**9, history_bytes=10**9))
+        publisher, sender, name = b"p" * 12, b"a" * 10, b"message"
+        gc.collect()
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(times):
+                payloads = (b"%d " % (10**9 + log.end) * together).split()
+                content = Content(payloads if together > 1 else (payloads[0],), 10 * together)
+                del payloads
+                log.extend([Batch(log.end, log.end + together, publisher, sender, name, content)], 0.0)
+                del content
+            taken = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+        assert 0.6 * log.size < taken <= log.size, (together, taken / len(log), log.size / len(log))

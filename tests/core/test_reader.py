@@ -3,12 +3,13 @@
 import pytest
 
 from tests.core.readers import MOST_MISSED, channel, heard, outlet_of, publish, reader, subscribe
-from twistedsock.core.events import EVENT_COST, Member, PresenceChange
+from twistedsock.core.events import Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
+from twistedsock.core.log import FRAME_COST
 from twistedsock.core.reader import HELD, WRITING, Peer, Reader, Shared, Subscription
 from twistedsock.wire.dialects import LINES
 
-BIG = b"x" * (CHUNK_BYTES - EVENT_COST)
+BIG = b"x" * (CHUNK_BYTES - FRAME_COST)
 
 
 def catch_up(reader: Reader, shared: Shared | None = None) -> bool:

@@ -5,7 +5,7 @@ import pytest
 from twistedsock.core.channel import Channel
 from twistedsock.core.commands import Subscribe
 from twistedsock.core.dialect import Position
-from twistedsock.core.events import EVENT_COST, Event
+from twistedsock.core.events import Batch, Content
 from twistedsock.core.limits import Limits
 from twistedsock.core.recovery import place_to_start
 
@@ -16,9 +16,8 @@ HEAD, KEPT = 20, 10
 def channel() -> Channel:
     """Twenty events, of which the log still has 11 to 20."""
     channel = Channel(b"k", Position(b"e", 0), Limits(history_events=KEPT))
-    events = [Event(offset, b"p", b"p", b"message", b"", False) for offset in range(1, HEAD + 1)]
     channel.head = HEAD
-    channel.log.extend(events, EVENT_COST * HEAD, 0.0)
+    channel.log.extend([Batch(1, HEAD + 1, b"p", b"p", b"message", Content((b"",) * HEAD, 0))], 0.0)
     return channel
 
 

@@ -1,7 +1,6 @@
 """Whatever the interleaving of publish, read, stall, resume, disconnect, reconnect, subscribe again and ageing: each
 reader hears every offset exactly once and in order, or a LOST that names exactly what is missing."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import settings
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.core.recovering import Client, Truth
-from twistedsock.core.events import Event
+from twistedsock.core.events import Batch
 from twistedsock.testing import Hall
 
 clients = st.integers(0, 2)
@@ -32,14 +31,14 @@ class Bridge(RuleBasedStateMachine):
         self.published = 0
         self.clients = [Client(self.hall, self.truth) for _ in range(3)]
 
-    def witness(self, name: bytes, epoch: bytes, events: Sequence[Event]) -> None:
+    def witness(self, name: bytes, epoch: bytes, batch: Batch) -> None:
         channel = name.decode()
         truth = self.truth.setdefault(channel, {})
-        for event in events:
+        for event in batch.events():
             assert event.offset == len(truth) + 1
             truth[event.offset] = event
         assert self.epochs.setdefault(channel, epoch) == epoch
-        self.deliver(name, epoch, events)
+        self.deliver(name, epoch, batch)
 
     @rule(
         client=clients, channel=channels, count=st.sampled_from([1, 1, 2, 6]), size=st.sampled_from([0, 0, 0, 30_000])

@@ -8,6 +8,7 @@ from twistedsock.core import commands
 from twistedsock.core.commands import Command
 from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import INTERNAL, Refusal
+from twistedsock.core.events import Content
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.session import Session, State
 from twistedsock.testing import Hall, LinePeer
@@ -28,9 +29,9 @@ def test_the_welcome_names_the_peer_and_both_ends() -> None:
 
 
 REPLIES: list[tuple[Command, list[str]]] = [
-    (commands.Publish(b"kitchen", b"21.5", False), ["OK 1"]),
-    (commands.Publish(b"kitchen", b"21.5", False, b"alarm"), ["OK 1"]),
-    (commands.PublishRun(b"kitchen", [b"21.5", b"22"], False, b"message", [None, None]), ["OK 1", "OK 2"]),
+    (commands.Publish(b"kitchen", Content((b"21.5",), 4)), ["OK 1"]),
+    (commands.Publish(b"kitchen", Content((b"21.5",), 4), name=b"alarm"), ["OK 1"]),
+    (commands.Publish(b"kitchen", Content((b"21.5", b"22"), 6), (None, None)), ["OK 1", "OK 2"]),
     (commands.Subscribe(b"kitchen"), ["OK kitchen offset=0 epoch=e2"]),
     (commands.Subscribe(b"attic"), ["OK attic offset=0 epoch=e1"]),
     (commands.Unsubscribe(b"attic"), ["OK attic"]),

@@ -1,11 +1,15 @@
 """Frames as RFC 6455 has them: heads outwards, and inwards the one frame that is taken by a short way."""
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.wire.frames import PlainFrames, plain_frame, text_fragment, text_frame, unmask
+from twistedsock.wire.frames import TOGETHER, PlainFrames, plain_frame, text_fragment, text_frame, unmask
+from twistedsock.wire.payloads import is_utf8
 
+ASCII = bytes(byte & 0x7F for byte in range(256))
 MASK = b"\x37\xfa\x21\x3d"
 MOST = 70_000
 
@@ -189,3 +193,54 @@ def test_any_bytes_give_messages_and_a_rest(data: bytes, places: list[int]) -> N
     assert data.endswith(rest)
     for message in messages:
         message.decode()
+
+
+def frame(payload: bytes, mask: bytes) -> bytes:
+    """A text frame with a mask of its own."""
+    size = len(payload)
+    head = bytes((0x81, 0x80 | size)) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
+    return head + mask + unmask(payload, mask)
+
+
+MANY = st.tuples(
+    st.integers(0, TOGETHER + 60),  # of one length
+    st.sampled_from([0, 1, 3, 4, 5, 20, 81, 125, 126, 200, TOGETHER, TOGETHER + 1]),
+    st.sampled_from([b"", b"x", "ü".encode(), b"\xff", b"\xc3"]),  # in the place of the last
+    st.integers(0, 10_000),
+)
+
+
+@given(st.lists(MANY, max_size=4), st.randoms(use_true_random=False))
+def test_frames_that_are_alike_are_read_as_one_by_one(runs: list[tuple[int, int, bytes, int]], chance: Random) -> None:
+    """However many there are, and wherever one of them is not UTF-8 or has another length."""
+    payloads: list[bytes] = []
+    for count, size, other, place in runs:
+        alike = [chance.randbytes(size).translate(ASCII) for _ in range(count)]
+        if alike and other:
+            alike[place % count] = (alike[place % count] + other)[-max(size, len(other)) :]
+        payloads += alike
+    frames = [frame(payload, chance.randbytes(4)) for payload in payloads]
+    bad = next((number for number, payload in enumerate(payloads) if not is_utf8(payload)), len(payloads))
+    messages, rest = PlainFrames(MOST).feed(b"".join(frames))
+    assert messages == payloads[:bad]
+    assert rest == b"".join(frames[bad:])
+
+
+@pytest.mark.parametrize("missing", [1, 5, 90])
+def test_frames_that_are_alike_may_end_in_half_a_frame(missing: int) -> None:
+    """The last of them waits for the rest of it."""
+    payloads = [b"%081d" % number for number in range(100)]
+    stream = b"".join(frame(payload, MASK) for payload in payloads)
+    plain = PlainFrames(MOST)
+    messages, rest = plain.feed(stream[:-missing])
+    assert (messages, rest) == (payloads[: len(messages)], b"")
+    assert messages + plain.feed(stream[-missing:])[0] == payloads
+
+
+def test_frames_that_are_alike_are_unmasked_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One XOR for all of them, which is most of what a message costs."""
+    single: list[bytes] = []
+    monkeypatch.setattr("twistedsock.wire.frames.unmask", lambda data, mask: single.append(data) or unmask(data, mask))
+    stream = b"".join(frame(b"%081d" % number, MASK) for number in range(TOGETHER))
+    assert len(PlainFrames(MOST).feed(stream)[0]) == TOGETHER
+    assert not single

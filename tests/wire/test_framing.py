@@ -1,9 +1,11 @@
 """One message is told from the next, whatever is in it."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from twistedsock.testing import read_frames
-from twistedsock.wire.framing import Newline, TextMessage
+from twistedsock.wire.framing import Framing, Newline, TextMessage
 
 
 def test_a_line_ends_in_a_line_feed() -> None:
@@ -40,3 +42,29 @@ def test_fragments_of_all_sizes_are_one_message(size: int) -> None:
     """Whatever the size of the pieces, they are read as one message."""
     pieces = [b"a" * size, b"b" * size, b"c"]
     assert read_frames(b"".join(TextMessage().fragments(pieces))) == [b"".join(pieces).decode()]
+
+
+FRAMINGS = [Newline(), TextMessage()]
+FIRSTS = [0, 1, 9, 10, 99, 100, 998, 999, 1000, 10**6 - 1, 2**53 - 5]
+PAYLOADS = st.lists(
+    st.sampled_from([b"", b"x", b"%b", b"%", b"%%d", b"\xc3\xa9", b"x" * 90, b"x" * 120, b"x" * 70_000]), min_size=1
+)
+AROUND = st.sampled_from([b"", b"MSG a%b%% ", b"%", b' ann "', b"\xc3\xa9", b"y" * 60, b"{}"])
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@given(before=AROUND, first=st.sampled_from(FIRSTS), after=AROUND, payloads=PAYLOADS, end=AROUND)
+def test_messages_in_a_row_are_what_each_would_be_alone(
+    framing: Framing, before: bytes, first: int, after: bytes, payloads: list[bytes], end: bytes
+) -> None:
+    """Whatever is in them, a percent sign too."""
+    alone = [b"".join([before, b"%d" % n, after, payload, end]) for n, payload in enumerate(payloads, first)]
+    assert framing.numbered(before, first, after, payloads, end) == b"".join(framing.frames(alone))
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@given(before=AROUND, first=st.sampled_from(FIRSTS), count=st.integers(1, 2_500))
+def test_numbers_alone_in_a_row(framing: Framing, before: bytes, first: int, count: int) -> None:
+    """As the answers to many publishes."""
+    alone = [b"%b%d" % (before, number) for number in range(first, first + count)]
+    assert framing.counted(before, first, count) == b"".join(framing.frames(alone))

@@ -21,8 +21,17 @@ from twistedsock.core.commands import (
 )
 from twistedsock.core.errors import Code
 from twistedsock.wire.json_commands import decode, follow
+from twistedsock.wire.payloads import content_of
 
 MOST = 9007199254740991
+
+
+def published(
+    channel: bytes, payload: bytes, is_json: bool, name: bytes = b"message", tag: bytes | None = None
+) -> Publish:
+    """One publish."""
+    return Publish(channel, content_of((payload,), is_json), (tag,), name)
+
 
 RIGHT: dict[str, Command] = {
     '{"type":"subscribe","id":1,"channel":"kitchen","last":5}': Subscribe(b"kitchen", last=5, tag=b"1"),
@@ -33,20 +42,20 @@ RIGHT: dict[str, Command] = {
     '{"type":"subscribe","channel":"k\\u00fcche"}': Subscribe("küche".encode()),
     '{"type":"subscribe","channel":""}': Subscribe(b""),
     '{"type":"unsubscribe","id":2,"channel":"a"}': Unsubscribe(b"a", b"2"),
-    '{"type":"publish","id":3,"channel":"a","data":21.5}': Publish(b"a", b"21.5", True, tag=b"3"),
-    '{"type":"publish","channel":"a","data":"x"}': Publish(b"a", b"x", False),
-    '{"type":"publish","channel":"a","data":""}': Publish(b"a", b"", False),
-    '{"type":"publish","channel":"a","data": "x" }': Publish(b"a", b"x", False),
-    '{"type":"publish","channel":"a","data":"a\\nb\\u0041\\"\\\\\\ud83d\\ude00"}': Publish(
+    '{"type":"publish","id":3,"channel":"a","data":21.5}': published(b"a", b"21.5", True, tag=b"3"),
+    '{"type":"publish","channel":"a","data":"x"}': published(b"a", b"x", False),
+    '{"type":"publish","channel":"a","data":""}': published(b"a", b"", False),
+    '{"type":"publish","channel":"a","data": "x" }': published(b"a", b"x", False),
+    '{"type":"publish","channel":"a","data":"a\\nb\\u0041\\"\\\\\\ud83d\\ude00"}': published(
         b"a", 'a\nbA"\\😀'.encode(), False
     ),
-    '{"type":"publish","channel":"a","data":"😀"}': Publish(b"a", "😀".encode(), False),
-    '{"type":"publish","channel":"a","data":null}': Publish(b"a", b"null", True),
-    '{"type":"publish","channel":"a","data":{ "b" :[1,  2.0e1] }}': Publish(b"a", b'{ "b" :[1,  2.0e1] }', True),
-    '{"type":"publish","channel":"a","data":1e999999}': Publish(b"a", b"1e999999", True),
-    '{"type":"publish","channel":"a","data":{"a":1,"a":2}}': Publish(b"a", b'{"a":1,"a":2}', True),
-    '{"type":"publish","channel":"a","data":1,"name":"alarm"}': Publish(b"a", b"1", True, b"alarm"),
-    '{"type":"publish","channel":"a","data":1,"name":"message"}': Publish(b"a", b"1", True),
+    '{"type":"publish","channel":"a","data":"😀"}': published(b"a", "😀".encode(), False),
+    '{"type":"publish","channel":"a","data":null}': published(b"a", b"null", True),
+    '{"type":"publish","channel":"a","data":{ "b" :[1,  2.0e1] }}': published(b"a", b'{ "b" :[1,  2.0e1] }', True),
+    '{"type":"publish","channel":"a","data":1e999999}': published(b"a", b"1e999999", True),
+    '{"type":"publish","channel":"a","data":{"a":1,"a":2}}': published(b"a", b'{"a":1,"a":2}', True),
+    '{"type":"publish","channel":"a","data":1,"name":"alarm"}': published(b"a", b"1", True, b"alarm"),
+    '{"type":"publish","channel":"a","data":1,"name":"message"}': published(b"a", b"1", True),
     '{"type":"history","id":4,"channel":"a"}': History(b"a", tag=b"4"),
     '{"type":"history","channel":"a","last":10,"since":0}': History(b"a", last=10, since=0),
     '{"type":"who","id":5,"channel":"a"}': Who(b"a", b"5"),
@@ -193,7 +202,6 @@ def publish(data: Any, channel: str = "a", **fields: Any) -> bytes:
 
 FOLLOWS = {
     "the same channel": (publish("1"), [publish("2"), publish("3", id=3)], [None, b"3"]),
-    "nothing": (publish("1"), [], []),
     "another channel": (publish("1"), [publish("2", "b"), publish("1")], []),
     "another type": (publish("1"), [publish("1", id="x"), b'{"type":"ping"}', publish("1")], [b'"x"']),
     "an event name": (publish("1"), [publish("1", name="b")], []),
@@ -210,11 +218,11 @@ def test_a_run_of_publishes(first: bytes, items: list[bytes | Command], tags: li
     """A run ends at the first item that differs in more than data and id."""
     command = decode(first)
     assert isinstance(command, Publish)
-    payloads, found = follow(command, [publish("0"), first, *items], 2)
-    assert found == tags
-    for item, payload, tag in zip(items, payloads, found, strict=False):
+    run, position = follow(command, [publish("0"), first, *items], 2)
+    assert [*run.tags] == [None, *tags] and position == 2 + len(tags)
+    for item, payload, tag in zip([first, *items], run.content.payloads, run.tags, strict=False):
         assert isinstance(item, bytes)
-        assert decode(item) == Publish(command.channel, payload, command.is_json, command.name, tag)
+        assert decode(item) == published(run.channel, payload, run.content.is_json, run.name, tag)
 
 
 class ByIndex(list[bytes]):
@@ -227,7 +235,8 @@ class ByIndex(list[bytes]):
 def test_a_run_is_looked_for_where_it_begins() -> None:
     """What stands before it is not looked at again."""
     items = ByIndex([publish("1", "b"), publish("1"), publish("2")])
-    assert follow(Publish(b"a", b"1", False), items, 2) == ([b"2"], [None])
+    run, position = follow(published(b"a", b"1", False), items, 2)
+    assert ([*run.content.payloads], [*run.tags], position) == ([b"1", b"2"], [None, None], 3)
 
 
 VALUES = st.recursive(

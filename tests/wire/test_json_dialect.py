@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from twistedsock.core.commands import Tag
 from twistedsock.core.dialect import Ends, Facts, Position
 from twistedsock.core.errors import Code, Refusal
-from twistedsock.core.events import Event, Member, PresenceChange
+from twistedsock.core.events import Batch, Event, Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.testing import read_frames
 from twistedsock.wire.dialects import JSON_IN_MESSAGES as JSON
+from twistedsock.wire.payloads import content_of
 
 ENDS = Ends(b"127.0.0.1:53124", b"127.0.0.1:8082")
 AT = Position(b"5f2c1a", 17)
@@ -20,6 +21,12 @@ ANN = Member(b"k3x9", b"ann")
 FACTS = Facts(ANN, ENDS, 2, 61, b"0.1.0")
 ALARM = Event(18, b"k3x9", b"ann", b"alarm", b"smoke", False)
 VALUE = Event(19, b"k3x9", b"ann", b"message", b'{"celsius": 21.5}', True)
+
+
+def alone(event: Event) -> Batch:
+    """An event that was published by itself."""
+    content = content_of((event.payload,), event.is_json)
+    return Batch(event.offset, event.offset + 1, event.publisher, event.sender, event.name, content)
 
 
 def message(data: bytes) -> str:
@@ -32,8 +39,8 @@ REPLIES = {
         JSON.welcome(b"k3x9", ENDS),
         '{"type":"welcome","protocol":1,"id":"k3x9","from":"127.0.0.1:53124","to":"127.0.0.1:8082"}',
     ),
-    "publish": (JSON.published(b"3", 18), '{"type":"ok","id":3,"offset":18}'),
-    "publish with a string as id": (JSON.published(b'"x"', 18), '{"type":"ok","id":"x","offset":18}'),
+    "publish": (JSON.published((b"3",), 18), '{"type":"ok","id":3,"offset":18}'),
+    "publish with a string as id": (JSON.published((b'"x"',), 18), '{"type":"ok","id":"x","offset":18}'),
     "subscribe": (
         JSON.subscribed(b"1", b"kitchen", AT, None),
         '{"type":"ok","id":1,"channel":"kitchen","offset":17,"epoch":"5f2c1a"}',
@@ -85,7 +92,7 @@ REPLIES = {
         '{"type":"error","code":"bad-json","message":"x"}',
     ),
     "event": (
-        JSON.events(b'k"', [ALARM])[0],
+        JSON.batch(b'k"', alone(ALARM)),
         '{"type":"event","channel":"k\\"","offset":18,"from":"ann","name":"alarm","data":"smoke"}',
     ),
     "join": (
@@ -116,7 +123,7 @@ def test_a_message_is_a_text_frame() -> None:
 def test_without_an_id_success_is_silent() -> None:
     """Who gives no id hears only of failures, of what it asked to be told, and of what happens."""
     silent: Tag = None
-    assert JSON.published(silent, 1) == b""
+    assert JSON.published((silent,), 1) == b""
     assert JSON.subscribed(silent, b"a", AT, True) == b""
     assert JSON.unsubscribed(silent, b"a") == b""
     assert JSON.nicked(silent, b"a") == b""
@@ -124,9 +131,9 @@ def test_without_an_id_success_is_silent() -> None:
 
 def test_answers_to_a_run_of_publishes() -> None:
     """Each that has an id is answered, in a message of its own, with its own offset."""
-    told = read_frames(JSON.published_all([b"1", None, b'"x"'], 18))
+    told = read_frames(JSON.published([b"1", None, b'"x"'], 18))
     assert told == ['{"type":"ok","id":1,"offset":18}', '{"type":"ok","id":"x","offset":20}']
-    assert JSON.published_all([None, None], 1) == b""
+    assert JSON.published([None, None], 1) == b""
 
 
 def test_what_this_dialect_does_not_say() -> None:
@@ -138,8 +145,11 @@ def test_what_this_dialect_does_not_say() -> None:
 
 def test_events_are_one_message_each() -> None:
     """Who falls behind within a batch must know where."""
-    assert [json.loads(message(frame))["offset"] for frame in JSON.events(b"a", [ALARM, VALUE])] == [18, 19]
-    assert JSON.events(b"a", []) == []
+    batch = Batch(18, 20, b"k3x9", b"ann", b"alarm", content_of((b"smoke", b'"fire"'), False))
+    assert [json.loads(text) for text in read_frames(JSON.batch(b"a", batch))] == [
+        {"type": "event", "channel": "a", "offset": 18, "from": "ann", "name": "alarm", "data": "smoke"},
+        {"type": "event", "channel": "a", "offset": 19, "from": "ann", "name": "alarm", "data": '"fire"'},
+    ]
     told = JSON.presence(b"a", [PresenceChange(ANN, True), PresenceChange(ANN, False)])
     assert [json.loads(text)["type"] for text in read_frames(told)] == ["join", "leave"]
 
@@ -169,7 +179,7 @@ def test_a_long_reply_may_end_with_a_chunk() -> None:
 def test_texts_and_names_come_out_as_they_went_in(channel: str, name: str, payload: str) -> None:
     """Whatever is in a text or a name, the message is JSON and says just that."""
     event = Event(1, b"p", name.encode(), name.encode(), payload.encode(), False)
-    told = json.loads(message(JSON.events(channel.encode(), [event])[0]))
+    told = json.loads(message(JSON.batch(channel.encode(), alone(event))))
     assert told == {"type": "event", "channel": channel, "offset": 1, "from": name, "name": name, "data": payload}
     assert json.loads(message(JSON.notice(payload.encode())))["text"] == payload
     assert json.loads(message(JSON.refused(None, Refusal(Code.LIMIT, payload))))["message"] == payload

@@ -22,31 +22,38 @@ from twistedsock.core.commands import (
     Who,
 )
 from twistedsock.core.errors import Code
-from twistedsock.wire.line_commands import USAGE, decode, follow
+from twistedsock.wire.line_commands import USAGE, decode, follow, publishes
+from twistedsock.wire.payloads import content_of
 
 MOST = 9007199254740991
 
+
+def published(channel: bytes, payload: bytes, json: bool = False, name: bytes = b"message") -> Publish:
+    """One publish."""
+    return Publish(channel, content_of((payload,), json), name=name)
+
+
 RIGHT = {
-    b"PUB kitchen 21.5": Publish(b"kitchen", b"21.5", False),
-    b"PUB kitchen a  b ": Publish(b"kitchen", b"a  b ", False),
-    b"PUB kitchen  x": Publish(b"kitchen", b" x", False),
-    b"PUB   kitchen x": Publish(b"kitchen", b"x", False),
-    b"  PUB kitchen x": Publish(b"kitchen", b"x", False),
-    b"pub kitchen x": Publish(b"kitchen", b"x", False),
-    b"  pUb   kitchen  x": Publish(b"kitchen", b" x", False),
-    b"PUB a ": Publish(b"a", b"", False),
-    b"pub a ": Publish(b"a", b"", False),
-    b"PUB a  ": Publish(b"a", b" ", False),
-    b'PUB a {"celsius": 21.5}': Publish(b"a", b'{"celsius": 21.5}', True),
-    b'pub a {"celsius": 21.5}': Publish(b"a", b'{"celsius": 21.5}', True),
-    b"PUB a {celsius}": Publish(b"a", b"{celsius}", False),
-    b'PUB a  {"a":1}': Publish(b"a", b' {"a":1}', False),
-    b"PUB a b\rc\td": Publish(b"a", b"b\rc\td", False),
-    "PUB küche 20€".encode(): Publish("küche".encode(), "20€".encode(), False),
-    b"EMIT a alarm smoke": Publish(b"a", b"smoke", False, b"alarm"),
-    b"emit   a   alarm  smoke ": Publish(b"a", b" smoke ", False, b"alarm"),
-    b"EMIT a alarm ": Publish(b"a", b"", False, b"alarm"),
-    b"EMIT a alarm [1]": Publish(b"a", b"[1]", True, b"alarm"),
+    b"PUB kitchen 21.5": published(b"kitchen", b"21.5", False),
+    b"PUB kitchen a  b ": published(b"kitchen", b"a  b ", False),
+    b"PUB kitchen  x": published(b"kitchen", b" x", False),
+    b"PUB   kitchen x": published(b"kitchen", b"x", False),
+    b"  PUB kitchen x": published(b"kitchen", b"x", False),
+    b"pub kitchen x": published(b"kitchen", b"x", False),
+    b"  pUb   kitchen  x": published(b"kitchen", b" x", False),
+    b"PUB a ": published(b"a", b"", False),
+    b"pub a ": published(b"a", b"", False),
+    b"PUB a  ": published(b"a", b" ", False),
+    b'PUB a {"celsius": 21.5}': published(b"a", b'{"celsius": 21.5}', True),
+    b'pub a {"celsius": 21.5}': published(b"a", b'{"celsius": 21.5}', True),
+    b"PUB a {celsius}": published(b"a", b"{celsius}", False),
+    b'PUB a  {"a":1}': published(b"a", b' {"a":1}', False),
+    b"PUB a b\rc\td": published(b"a", b"b\rc\td", False),
+    "PUB küche 20€".encode(): published("küche".encode(), "20€".encode(), False),
+    b"EMIT a alarm smoke": published(b"a", b"smoke", False, b"alarm"),
+    b"emit   a   alarm  smoke ": published(b"a", b" smoke ", False, b"alarm"),
+    b"EMIT a alarm ": published(b"a", b"", False, b"alarm"),
+    b"EMIT a alarm [1]": published(b"a", b"[1]", True, b"alarm"),
     b"SUB a": Subscribe(b"a"),
     b"sub  a ": Subscribe(b"a"),
     b"SUB a last=5": Subscribe(b"a", last=5),
@@ -171,7 +178,6 @@ def test_names_are_left_to_the_broker() -> None:
 
 FOLLOWS = {
     "the same channel": (b"PUB a 1", [b"PUB a 2", b"PUB a  3 "], 2),
-    "nothing": (b"PUB a 1", [], 0),
     "an empty text": (b"PUB a 1", [b"PUB a ", b"PUB a 1"], 2),
     "no payload": (b"PUB a 1", [b"PUB a", b"PUB a 1"], 0),
     "another channel": (b"PUB a 1", [b"PUB ab 2", b"PUB a 1"], 0),
@@ -192,8 +198,18 @@ def test_a_run_of_publishes(first: bytes, items: list[bytes | Command], count: i
     """A run ends at the first item that differs in more than the payload."""
     publish = decode(first)
     assert isinstance(publish, Publish)
-    payloads, tags = follow(publish, [b"PUB a 0", first, *items], 2)
-    assert len(payloads) == len(tags) == count
+    followed, position = follow(publish, [b"PUB a 0", first, *items], 2)
+    assert position == 2 + count
+    assert len(followed.content) == len(followed.tags) == 1 + count
+
+
+@pytest.mark.parametrize("next_line, count", [(b"PING", 2), (b"PUB a x", 3), (b"PUB a \xc3\xa9", 2), (b"PUB b x", 2)])
+def test_what_is_a_run_already_may_go_on(next_line: bytes, count: int) -> None:
+    """A whole block may have waited with lines behind it: none of them is left out."""
+    run = publishes(b"PUB a 1\nPUB a 2\n", 100)
+    assert run is not None
+    followed, position = follow(run, [run, next_line, b"PING"], 1)
+    assert (len(followed.content), len(followed.tags), position) == (count, count, count - 1)
 
 
 class ByIndex(list[bytes]):
@@ -205,7 +221,8 @@ class ByIndex(list[bytes]):
 
 def test_a_run_is_looked_for_where_it_begins() -> None:
     """What stands before it is not looked at again."""
-    assert follow(Publish(b"a", b"1", False), ByIndex([b"PUB b 1", b"PUB a 1", b"PUB a 2"]), 2) == ([b"2"], [None])
+    followed, position = follow(published(b"a", b"1"), ByIndex([b"PUB b 1", b"PUB a 1", b"PUB a 2"]), 2)
+    assert (followed.content.payloads, followed.tags, position) == ((b"1", b"2"), (None, None), 3)
 
 
 WORD = st.sampled_from(
@@ -218,10 +235,11 @@ PAYLOAD = st.sampled_from([b"", b"1", b" 1", b"[1]", b'{"', b'"x"', b"\xff", "é
 def test_a_run_is_the_commands_it_stands_for(lines: list[bytes]) -> None:
     """Whatever is gathered into a run is what each of its lines means alone."""
     first = decode(lines[0])
-    if isinstance(first, Publish):
-        payloads, tags = follow(first, lines, 1)
-        for line, payload, tag in zip(lines[1:], payloads, tags, strict=False):
-            assert decode(line) == Publish(first.channel, payload, first.is_json, first.name, tag)
+    if isinstance(first, Publish) and lines[1:]:
+        run, position = follow(first, lines, 1)
+        assert len(run.content) == len(run.tags) == position
+        for line, payload in zip(lines, run.content.payloads, strict=False):
+            assert decode(line) == published(run.channel, payload, run.content.is_json, run.name)
 
 
 VERBS = st.sampled_from([*USAGE, b"?", b"bye", b"frob", b""])

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from twistedsock.core.commands import Tag
 from twistedsock.core.dialect import Ends, Facts, Position
 from twistedsock.core.errors import Code, Refusal
-from twistedsock.core.events import Event, Member, PresenceChange
+from twistedsock.core.events import Batch, Event, Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.testing import read_frames
 from twistedsock.wire.dialects import LINES, LINES_IN_MESSAGES
+from twistedsock.wire.payloads import content_of
 
 ENDS = Ends(b"127.0.0.1:53122", b"127.0.0.1:8081")
 AT = Position(b"5f2c1a", 17)
@@ -22,14 +23,20 @@ def event(offset: int = 1, payload: bytes = b"21.5", name: bytes = b"message", j
     return Event(offset, b"k3x9", b"ann", name, payload, json)
 
 
+def alone(event: Event) -> Batch:
+    """An event that was published by itself."""
+    content = content_of((event.payload,), event.is_json)
+    return Batch(event.offset, event.offset + 1, event.publisher, event.sender, event.name, content)
+
+
 REPLIES = {
     "welcome": (LINES.welcome(b"k3x9", ENDS), b"WELCOME sockbridge/1 id=k3x9 from=127.0.0.1:53122 to=127.0.0.1:8081\n"),
     "welcome by IPv6 and a Unix socket": (
         LINES.welcome(b"k3x9", Ends(b"unix:-", b"[::1]:8081")),
         b"WELCOME sockbridge/1 id=k3x9 from=unix:- to=[::1]:8081\n",
     ),
-    "PUB": (LINES.published(None, 18), b"OK 18\n"),
-    "several PUB": (LINES.published_all([None, None, b"x"], 18), b"OK 18\nOK 19\nOK 20\n"),
+    "PUB": (LINES.published((None,), 18), b"OK 18\n"),
+    "several PUB": (LINES.published([None, None, b"x"], 18), b"OK 18\nOK 19\nOK 20\n"),
     "SUB": (LINES.subscribed(None, b"kitchen", AT, None), b"OK kitchen offset=17 epoch=5f2c1a\n"),
     "SUB recovered": (
         LINES.subscribed(None, b"kitchen", AT, True),
@@ -95,15 +102,16 @@ EVENTS = {
 @pytest.mark.parametrize(("told", "line"), EVENTS.values(), ids=EVENTS.keys())
 def test_an_event(told: Event, line: bytes) -> None:
     """The same line live, in the history and in a message."""
-    assert LINES.events(b"kitchen", [told]) == [line]
+    assert LINES.batch(b"kitchen", alone(told)) == line
     assert b"".join(LINES.history(None, b"kitchen", [told], AT)) == line + b"OK 1\n"
-    assert read_frames(b"".join(LINES_IN_MESSAGES.events(b"kitchen", [told]))) == [line.decode().removesuffix("\n")]
+    assert read_frames(LINES_IN_MESSAGES.batch(b"kitchen", alone(told))) == [line.decode().removesuffix("\n")]
 
 
 def test_events_are_one_message_each() -> None:
     """Who falls behind within a batch must know where."""
-    assert LINES.events(b"a", [event(1), event(2)]) == [b"MSG a 1 ann 21.5\n", b"MSG a 2 ann 21.5\n"]
-    assert LINES.events(b"a", []) == []
+    batch = Batch(9, 11, b"k3x9", b"ann", b"message", content_of((b"x\nQUIT", b"21.5"), False))
+    assert LINES.batch(b"a", batch) == b'MSG a 9 ann "x\\nQUIT"\nMSG a 10 ann 21.5\n'
+    assert read_frames(LINES_IN_MESSAGES.batch(b"a", batch)) == ['MSG a 9 ann "x\\nQUIT"', "MSG a 10 ann 21.5"]
 
 
 def test_help() -> None:
@@ -120,13 +128,13 @@ def test_help() -> None:
 @pytest.mark.parametrize("tag", [b"1", b'"x"'])
 def test_tags_are_ignored(tag: Tag) -> None:
     """Answers come in the order of the commands, so there is nothing to match."""
-    assert LINES.published(tag, 1) == LINES.published(None, 1)
+    assert LINES.published((tag,), 1) == LINES.published((None,), 1)
     assert LINES.refused(tag, Refusal(Code.LIMIT, "x")) == b"ERR limit x\n"
 
 
 def test_over_websocket_each_line_is_a_message() -> None:
     """Without its line end."""
-    assert LINES_IN_MESSAGES.published(None, 1) == b"\x81\x04OK 1"
+    assert LINES_IN_MESSAGES.published((None,), 1) == b"\x81\x04OK 1"
     assert read_frames(b"".join(LINES_IN_MESSAGES.history(None, b"a", [event(1), event(2)], AT))) == [
         "MSG a 1 ann 21.5",
         "MSG a 2 ann 21.5",
@@ -167,7 +175,7 @@ def test_a_sentence_stays_one_line(text: str, framed: bool) -> None:
         LINES.notice(payload),
         LINES.bye(payload),
         LINES.refused(None, Refusal(Code.LIMIT, text)),
-        *LINES.events(b"a", [event(payload=payload)]),
+        LINES.batch(b"a", alone(event(payload=payload))),
     ):
         assert line.endswith(b"\n")
         signs = line.decode()[:-1]

@@ -1,11 +1,11 @@
 """The backplane of a single process: there are no others to reach."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 from twistedsock.core.dialect import Position
-from twistedsock.core.events import Event, Member, PresenceChange
+from twistedsock.core.events import Batch, Content, Member, PresenceChange
 from twistedsock.core.reader import Peer
 
 REMEMBERED = 10_000
@@ -16,7 +16,7 @@ told truly that it missed nothing. About 220 bytes each; the longest closed is f
 class Node(Protocol):
     """What a backplane tells: the broker."""
 
-    def deliver(self, name: bytes, epoch: bytes, events: Sequence[Event]) -> None: ...
+    def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None: ...
     def change_presence(self, name: bytes, change: PresenceChange) -> None: ...
     def members_here(self, name: bytes) -> list[Member]: ...
 
@@ -45,16 +45,12 @@ class MemoryBackplane:
         """Name the node to tell. To be called once, before anything else."""
         self._node = node
 
-    def publish(self, channel: bytes, publisher: Peer, name: bytes, payloads: Sequence[bytes], is_json: bool) -> int:
+    def publish(self, channel: bytes, publisher: Peer, name: bytes, content: Content) -> int:
         run = self._runs.get(channel) or self._begin(channel)
         first = run.head + 1
-        run.head += len(payloads)
-        id, nick = publisher.id, publisher.nick
-        self._node.deliver(
-            channel,
-            run.epoch,
-            [Event(offset, id, nick, name, payload, is_json) for offset, payload in enumerate(payloads, first)],
-        )
+        end = first + len(content.payloads)
+        run.head = end - 1
+        self._node.deliver(channel, run.epoch, Batch(first, end, publisher.id, publisher.nick, name, content))
         return first
 
     def open(self, channel: bytes) -> Position:

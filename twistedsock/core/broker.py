@@ -4,33 +4,29 @@ What is delivered waits in its channel until the end of the reactor's turn, so t
 itself: one event at rest, hundreds in one send under fire.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable
 from typing import Protocol
 
 from twistedsock.core.channel import Channel
 from twistedsock.core.dialect import Position
 from twistedsock.core.errors import BAD_CHANNEL, BAD_EVENT_NAME, TOO_MANY_CHANNELS, Refusal
-from twistedsock.core.events import EVENT_COST, Event, Member, PresenceChange
+from twistedsock.core.events import Batch, Content, Member, PresenceChange
+from twistedsock.core.lane import Gathered, hand_over
 from twistedsock.core.later import Later
 from twistedsock.core.limits import CHUNK_BYTES, Limits
+from twistedsock.core.log import FRAME_COST
 from twistedsock.core.names import is_channel, is_event_name
 from twistedsock.core.reader import Peer, Reader, Shared, Subscription
-
-FRAME_COST = 48
-"""Bytes that a dialect writes around a payload, roughly: the line dialect 20 to 40, the JSON dialect 90. With it, what
-waits for the turn's end is measured in the bytes that will be sent."""
 
 
 class Backplane(Protocol):
     """How events get their order and reach the other processes. It tells its node, the broker, what happens by
-    ``deliver`` and ``change_presence``. For each channel that is open here, ``deliver`` is called once an event, in
-    the order of the offsets, without a gap. A publish is delivered here first and answered in the same step: so its
+    ``deliver`` and ``change_presence``. For each channel that is open here, ``deliver`` is called once for each event,
+    in the order of the offsets, without a gap. A publish is delivered here first and answered in the same step: so its
     ``OK`` is written before the turn ends and flushes it, and who asks next for the history finds it there."""
 
-    def publish(
-        self, channel: bytes, publisher: Peer, name: bytes, payloads: Sequence[bytes], is_json: bool
-    ) -> int | Refusal | Later[int]:
+    def publish(self, channel: bytes, publisher: Peer, name: bytes, content: Content) -> int | Refusal | Later[int]:
         """Give events their places, which follow each other, and deliver them to every node that has the channel open;
         answers the offset of the first."""
 
@@ -82,9 +78,7 @@ class Broker:
 
     # What sessions ask.
 
-    def publish(
-        self, publisher: Peer, channel: bytes, name: bytes, payloads: Sequence[bytes], is_json: bool
-    ) -> int | Refusal | Later[int]:
+    def publish(self, publisher: Peer, channel: bytes, name: bytes, content: Content) -> int | Refusal | Later[int]:
         """Publish events of one kind in a row; answers the offset of the first."""
         if channel not in self.channels:
             refusal = self._refuse_channel(channel)
@@ -92,7 +86,7 @@ class Broker:
                 return refusal
         if not is_event_name(name):
             return BAD_EVENT_NAME
-        return self._backplane.publish(channel, publisher, name, payloads, is_json)
+        return self._backplane.publish(channel, publisher, name, content)
 
     def open(self, name: bytes) -> Channel | Refusal | Later[Channel]:
         """The channel of that name, made if need be. Who gets it and does not subscribe must ``forget_unused`` it."""
@@ -181,18 +175,16 @@ class Broker:
 
     # What the backplane tells.
 
-    def deliver(self, name: bytes, epoch: bytes, events: Sequence[Event]) -> None:
+    def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
         """The one door up: events have got their places, one after the other."""
         channel = self.channels.get(name)
         if channel is None:
-            channel = self._make(name, Position(epoch, events[0].offset - 1))
-        channel.head = events[-1].offset
+            channel = self._make(name, Position(epoch, batch.first - 1))
+        channel.head = batch.end - 1
         if not channel.pending:
             self._mark(channel)
-        channel.pending.extend(events)
-        size = sum([len(event.payload) for event in events])
-        channel.pending_size += size + EVENT_COST * len(events)
-        self._waiting += size + FRAME_COST * len(events)
+        channel.pending.append(batch)
+        self._waiting += batch.content.size + FRAME_COST * (batch.end - batch.first)
         if self._waiting >= CHUNK_BYTES:
             self.urgent = True
 
@@ -225,8 +217,16 @@ class Broker:
         """Flush every dirty channel now."""
         self.urgent = False
         dirty, self._dirty, self._waiting = self._dirty, [], 0
+        if len(dirty) == 1:
+            self._flush(dirty[0])
+        elif dirty:
+            # Who reads several of the channels gets it all in one send, which costs far more than gathering it.
+            gathered: Gathered = defaultdict(list)
+            for channel in dirty:
+                self._flush(channel, gathered)
+            for reader, due in gathered.items():
+                hand_over(reader, due)
         for channel in dirty:
-            self._flush(channel)
             self.forget_unused(channel)
 
     def sweep(self) -> None:
@@ -272,12 +272,12 @@ class Broker:
             self._scheduled = True
             self._schedule()
 
-    def _flush(self, channel: Channel) -> None:
+    def _flush(self, channel: Channel, gathered: Gathered | None = None) -> None:
         size = channel.log.size
         if channel.pending:
             self._written[channel] = None
             self._written.move_to_end(channel)
-        channel.flush(self.clock(), self.limits.max_members_told)
+        channel.flush(self.clock(), self.limits.max_members_told, gathered)
         self._account(channel, size)
 
     def _account(self, channel: Channel, size_before: int) -> None:

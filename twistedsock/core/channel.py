@@ -1,8 +1,8 @@
 """A channel: its place in the numbers, its log, its readers by encoding, and who comes and goes."""
 
 from twistedsock.core.dialect import Dialect, Position
-from twistedsock.core.events import Event, Member, PresenceChange
-from twistedsock.core.lane import Lane
+from twistedsock.core.events import Batch, Member, PresenceChange
+from twistedsock.core.lane import Gathered, Lane
 from twistedsock.core.limits import Limits
 from twistedsock.core.log import Log
 from twistedsock.core.reader import Subscription
@@ -11,7 +11,7 @@ from twistedsock.core.reader import Subscription
 class Channel:
     """It exists while somebody reads it or its log is not empty; the broker sees to that."""
 
-    __slots__ = ("changes", "epoch", "head", "lanes", "log", "name", "pending", "pending_size", "readers", "watchers")
+    __slots__ = ("changes", "epoch", "head", "lanes", "log", "name", "pending", "readers", "watchers")
 
     def __init__(self, name: bytes, position: Position, limits: Limits) -> None:
         self.name = name
@@ -19,8 +19,7 @@ class Channel:
         self.head = position.head
         self.log = Log(limits, position.head + 1)
         # Published, but not yet flushed: neither in the log nor with the readers.
-        self.pending: list[Event] = []
-        self.pending_size = 0
+        self.pending: list[Batch] = []
         self.changes: list[PresenceChange] = []
         self.lanes: dict[Dialect, Lane] = {}
         self.readers: dict[bytes, Subscription] = {}
@@ -45,18 +44,18 @@ class Channel:
     def members(self) -> list[Member]:
         return [subscription.reader.peer.member() for subscription in self.readers.values()]
 
-    def flush(self, now: float, most_missed: int) -> None:
-        """Tell who came and went; then put what was published since into the log, and offer it to the lanes."""
+    def flush(self, now: float, most_missed: int, gathered: Gathered | None = None) -> None:
+        """Tell who came and went; then put what was published since into the log, and offer it to the lanes, or let
+        them note it in ``gathered``."""
         if self.changes:
             changes, self.changes = self.changes, []
             self._tell(changes, most_missed)
         if self.pending:
-            events, size = self.pending, self.pending_size
-            self.pending, self.pending_size = [], 0
-            self.log.extend(events, size, now)
+            batches, self.pending = self.pending, []
+            self.log.extend(batches, now)
             # A lane whose last reader falls behind stays, empty: the reader will be back.
             for lane in self.lanes.values():
-                lane.deliver(self.name, events)
+                lane.deliver(self.name, batches, gathered)
 
     def _tell(self, changes: list[PresenceChange], most_missed: int) -> None:
         """Tell the watchers about others. Encoded once an encoding, but for those who are among the changes."""

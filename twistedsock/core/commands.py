@@ -4,9 +4,12 @@
 command as it was written, None where the peer gave none. The line dialect answers in order and ignores it.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from twistedsock.core.errors import Refusal
+from twistedsock.core.events import Content
 from twistedsock.core.names import DEFAULT_EVENT_NAME
 
 Tag = bytes | None
@@ -16,22 +19,13 @@ MOST = 2**53 - 1
 
 
 class Publish(msgspec.Struct, frozen=True, gc=False):
+    """One publish, or several in a row that differ in nothing but payload and tag, which is what a busy publisher
+    sends: as one command they cost a fraction of what they cost one by one. ``tags`` has one for each payload."""
+
     channel: bytes
-    payload: bytes
-    is_json: bool
+    content: Content
+    tags: Sequence[Tag] = (None,)
     name: bytes = DEFAULT_EVENT_NAME
-    tag: Tag = None
-
-
-class PublishRun(msgspec.Struct, frozen=True, gc=False):
-    """Several publishes in a row that differ in nothing but payload and tag: what a busy publisher sends. As one
-    command they cost a fraction of what they cost one by one."""
-
-    channel: bytes
-    payloads: list[bytes]
-    is_json: bool
-    name: bytes
-    tags: list[Tag]
 
 
 class Subscribe(msgspec.Struct, frozen=True, gc=False):
@@ -101,18 +95,5 @@ class Mistake(msgspec.Struct, frozen=True, gc=False):
 
 
 Command = (
-    Publish
-    | PublishRun
-    | Subscribe
-    | Unsubscribe
-    | History
-    | Who
-    | Nick
-    | Ping
-    | Info
-    | Help
-    | Quiet
-    | Quit
-    | Interrupt
-    | Mistake
+    Publish | Subscribe | Unsubscribe | History | Who | Nick | Ping | Info | Help | Quiet | Quit | Interrupt | Mistake
 )

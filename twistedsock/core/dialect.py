@@ -13,7 +13,7 @@ import msgspec
 
 from twistedsock.core.commands import Tag
 from twistedsock.core.errors import Refusal
-from twistedsock.core.events import Event, Member, PresenceChange
+from twistedsock.core.events import Batch, Event, Member, PresenceChange
 
 
 class Ending(IntEnum):
@@ -51,9 +51,12 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
 
 class Dialect(Protocol):
     def welcome(self, id: bytes, ends: Ends) -> bytes: ...
-    def published(self, tag: Tag, offset: int) -> bytes: ...
-    def published_all(self, tags: Sequence[Tag], first: int) -> bytes:
-        """``published`` for a run of publishes, whose offsets follow each other."""
+
+    overhead: int
+    """Bytes that it writes around a payload beside the channel's and the sender's name, roughly."""
+
+    def published(self, tags: Sequence[Tag], first: int) -> bytes:
+        """Replies to publishes whose offsets follow each other."""
 
     def subscribed(self, tag: Tag, channel: bytes, position: Position, recovered: bool | None) -> bytes: ...
     def unsubscribed(self, tag: Tag, channel: bytes) -> bytes: ...
@@ -72,8 +75,8 @@ class Dialect(Protocol):
     def members(self, tag: Tag, channel: bytes, members: Sequence[Member]) -> Iterator[bytes]:
         """As ``history``."""
 
-    def events(self, channel: bytes, events: Sequence[Event]) -> list[bytes]:
-        """Each event as one message. This is the hot path."""
+    def batch(self, channel: bytes, batch: Batch) -> bytes:
+        """Its events, each one message. This is the hot path."""
 
     def presence(self, channel: bytes, changes: Sequence[PresenceChange]) -> bytes: ...
     def lost(self, channel: bytes, first: int, last: int) -> bytes: ...

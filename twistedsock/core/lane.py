@@ -1,29 +1,55 @@
 """The readers of one channel that share one encoding: here one event becomes one piece of bytes for all of them."""
 
-from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 
 from twistedsock.core.dialect import Dialect
-from twistedsock.core.events import Event
+from twistedsock.core.events import Batch
 from twistedsock.core.limits import CHUNK_BYTES
-from twistedsock.core.reader import Subscription
+from twistedsock.core.reader import Reader, Subscription
+
+Piece = tuple[int, bytes]
+"""Messages in a row, with the offset of the first of them."""
 
 
-def chunks(frames: list[bytes]) -> list[tuple[int, bytes]]:
-    """Join messages into pieces of at most CHUNK_BYTES (or one message, if that is longer), each with the index of
-    its first message."""
-    joined = b"".join(frames)
-    if len(joined) <= CHUNK_BYTES:
-        return [(0, joined)]
-    pieces: list[tuple[int, bytes]] = []
-    ends = list(accumulate(map(len, frames)))
-    start = done = 0
-    while start < len(frames):
-        stop = max(start + 1, bisect_right(ends, done + CHUNK_BYTES))
-        pieces.append((start, b"".join(frames[start:stop])))
-        start, done = stop, ends[stop - 1]
-    return pieces
+Due = tuple[Subscription, int, bytes]
+"""A piece that a reader is to get."""
+
+Gathered = defaultdict[Reader, list[Due]]
+"""What several channels have for each reader, to leave in one send."""
+
+
+def encode(encoding: Dialect, channel: bytes, batch: Batch) -> list[Piece]:
+    """A batch in pieces of at most CHUNK_BYTES, or of one message if that is longer."""
+    count = batch.end - batch.first
+    size = batch.content.size + (encoding.overhead + len(channel) + len(batch.sender)) * count
+    if size <= CHUNK_BYTES or count == 1:
+        data = encoding.batch(channel, batch)
+        size = len(data)
+        if size <= CHUNK_BYTES or count == 1:
+            return [(batch.first, data)]
+    # Into parts of as many events, which are as large only if the payloads are: else they are parted again.
+    each = -(-count // max(2, -(-size // CHUNK_BYTES)))
+    parts = [batch.part(start, start + each) for start in range(batch.first, batch.end, each)]
+    return [piece for part in parts for piece in encode(encoding, channel, part)]
+
+
+def join(pieces: Sequence[Piece]) -> Sequence[Piece]:
+    """Join pieces that follow each other as long as they stay within CHUNK_BYTES."""
+    if len(pieces) == 1:
+        return pieces
+    joined: list[Piece] = []
+    first, gathered, size = 0, list[bytes](), 0
+    for offset, data in pieces:
+        if gathered and size + len(data) > CHUNK_BYTES:
+            joined.append((first, b"".join(gathered)))
+            gathered, size = [], 0
+        if not gathered:
+            first = offset
+        gathered.append(data)
+        size += len(data)
+    joined.append((first, b"".join(gathered)))
+    return joined
 
 
 class Lane:
@@ -50,37 +76,48 @@ class Lane:
         self.live.pop(subscription, None)
         self.selective.pop(subscription, None)
 
-    def deliver(self, channel: bytes, events: Sequence[Event]) -> None:
-        """Offer new events, which are in the log already, to every reader; who does not take them falls behind."""
+    def deliver(self, channel: bytes, batches: Sequence[Batch], gathered: Gathered | None = None) -> None:
+        """Offer new events, which are in the log already, to every reader; who does not take them falls behind. Or
+        only note them in ``gathered``, for whoever will ``hand_over`` what several channels have for a reader."""
         if not self.live and not self.selective:
             return
-        first = events[0].offset
-        frames = self.encoding.events(channel, events)
-        pieces = chunks(frames)
-        for index, data in pieces:
-            refused = [subscription for subscription, offer in self.live.items() if not offer(data)]
-            for subscription in refused:
-                subscription.fall_behind(first + index)
+        encoded = [(batch.publisher, encode(self.encoding, channel, batch)) for batch in batches]
+        pieces = join([piece for _, pieces in encoded for piece in pieces])
+        if gathered is not None:
+            for offset, data in pieces:
+                for subscription in self.live:
+                    gathered[subscription.reader].append((subscription, offset, data))
+        else:
+            for offset, data in pieces:
+                refused = [subscription for subscription, offer in self.live.items() if not offer(data)]
+                for subscription in refused:
+                    subscription.fall_behind(offset)
         if self.selective:
-            publishers = {event.publisher for event in events}
+            publishers = {publisher for publisher, _ in encoded}
             for subscription in list(self.selective):
-                if subscription.reader.peer.id in publishers:
-                    self._deliver_selected(subscription, events, frames)
+                own, wanted = subscription.reader.peer.id, pieces
+                if own in publishers:
+                    # What others published is not encoded again.
+                    wanted = [piece for publisher, pieces in encoded if publisher != own for piece in pieces]
+                due = [(subscription, offset, data) for offset, data in wanted]
+                if gathered is not None:
+                    gathered[subscription.reader] += due
                 else:
-                    self._offer(subscription, first, pieces)
+                    hand_over(subscription.reader, due)
 
-    def _deliver_selected(self, subscription: Subscription, events: Sequence[Event], frames: list[bytes]) -> None:
-        """Leave out the reader's own events; what others published is not encoded again."""
-        offsets = [event.offset for event in events if subscription.wants(event)]
-        wanted = [frame for event, frame in zip(events, frames, strict=True) if subscription.wants(event)]
-        for index, data in chunks(wanted) if wanted else ():
-            if not subscription.reader.outlet.offer(data):
-                subscription.fall_behind(offsets[index])
-                return
 
-    @staticmethod
-    def _offer(subscription: Subscription, first: int, pieces: list[tuple[int, bytes]]) -> None:
-        for index, data in pieces:
-            if not subscription.reader.outlet.offer(data):
-                subscription.fall_behind(first + index)
-                return
+def hand_over(reader: Reader, due: Sequence[Due]) -> None:
+    """Offer a reader all that is due to it, in as few pieces as it may; from what it does not take it falls behind."""
+    offer = reader.outlet.offer
+    start, count = 0, len(due)
+    while start < count:
+        size, stop = 0, start
+        while stop < count and (stop == start or size + len(due[stop][2]) <= CHUNK_BYTES):
+            size += len(due[stop][2])
+            stop += 1
+        if not offer(b"".join([data for _, _, data in due[start:stop]])):
+            for subscription, offset, _ in due[start:]:
+                if subscription not in reader.lagging:
+                    subscription.fall_behind(offset)
+            return
+        start = stop

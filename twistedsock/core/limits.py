@@ -15,7 +15,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
     history_events: Annotated[int, Meta(ge=0, description="events that a channel's log keeps")] = 10_000
     history_bytes: Annotated[
-        int, Meta(ge=0, description="bytes that a channel's log keeps, 160 of bookkeeping an event included")
+        int, Meta(ge=0, description="bytes that a channel's log keeps, up to 288 of bookkeeping an event included")
     ] = 4 * 1024 * 1024
     history_age: Annotated[float, Meta(ge=0, description="seconds that a channel's log keeps an event")] = 300.0
     log_bytes: Annotated[

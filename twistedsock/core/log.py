@@ -1,84 +1,134 @@
 """The last events of one channel, bounded in count, bytes and age.
 
-The one log serves history, recovery and slow readers alike, so that a slow reader costs no memory of its own.
-Offsets in it are contiguous: the event at position p has offset ``first + p``.
+The one log serves history, recovery and slow readers alike, so that a slow reader costs no memory of its own. It
+holds batches, as they came: their offsets are contiguous. Of the oldest, the first events may be gone already.
 """
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
+from operator import attrgetter
 
-from twistedsock.core.events import EVENT_COST, Event, cost
+from twistedsock.core.events import BATCH_COST, EVENT_COST, Batch, Event, cost
 from twistedsock.core.limits import Limits
 
 AGE_STEPS = 64
 """Ages are kept in this many steps of the age bound: an event leaves at most 1/64 of the bound late, and the marks
 cost nothing beside the events."""
 
+FRAME_COST = 48
+"""Bytes that a dialect writes around a payload, roughly: the line dialect 20 to 40, the JSON dialect 90. With it, what
+is read or waits is measured in the bytes that will be sent."""
+
+MOST_WASTE = 4
+"""What has gone of the oldest batch is still held, until it is more than one part in so many of what the rest costs:
+copying the rest each time would cost the square of its length."""
+
+_first = attrgetter("first")
+
 
 class Log:
-    """Events and their bounds. ``size`` is their cost in bytes, ``first`` the offset of the oldest, or of the next."""
+    """Events and their bounds. ``size`` is their cost in bytes, ``first`` the offset of the oldest, or of the next;
+    ``end`` is the offset that the next one will have."""
 
-    __slots__ = ("first", "size", "_events", "_limits", "_marks")
+    __slots__ = ("_batches", "_limits", "_marks", "_waste", "end", "first", "size")
 
     def __init__(self, limits: Limits, first: int = 1) -> None:
-        self.first = first
+        self.first = self.end = first
         self.size = 0
-        self._events: deque[Event] = deque()
+        self._batches: deque[Batch] = deque()
+        # Bytes that the oldest batch still holds of events that are not there any more.
+        self._waste = 0
         self._limits = limits
         # (offset after the last event of a step, when the step ends)
         self._marks: deque[tuple[int, float]] = deque()
 
     def __len__(self) -> int:
-        return len(self._events)
+        return self.end - self.first
 
-    @property
-    def end(self) -> int:
-        """The offset that the next event will have."""
-        return self.first + len(self._events)
-
-    def extend(self, events: Sequence[Event], size: int, now: float) -> None:
-        """Append events whose costs add up to ``size``, then let go what the bounds do not hold."""
-        self._events.extend(events)
-        self.size += size
+    def extend(self, batches: Sequence[Batch], now: float) -> None:
+        """Append events, then let go what the bounds do not hold."""
+        limits = self._limits
+        self._batches.extend(batches)
+        self.size += sum([cost(batch) for batch in batches])
+        self.end = batches[-1].end
         if self._marks and now < self._marks[-1][1]:
             self._marks[-1] = (self.end, self._marks[-1][1])
         else:
-            self._marks.append((self.end, now + self._limits.history_age / AGE_STEPS))
-        excess = len(self._events) - self._limits.history_events
-        if excess > 0:
-            self._drop(excess)
-        while self.size > self._limits.history_bytes:
-            self._drop(1)
+            self._marks.append((self.end, now + limits.history_age / AGE_STEPS))
+        if self.end - self.first > limits.history_events:
+            self._drop_before(self.end - limits.history_events)
+        if self.size > limits.history_bytes:
+            self.shrink(limits.history_bytes)
         self.expire(now)
 
     def expire(self, now: float) -> None:
         """Let go the events that are older than the age bound."""
         marks, oldest = self._marks, now - self._limits.history_age
         while marks and marks[0][1] <= oldest:
-            end = marks.popleft()[0]
-            self._drop(min(max(0, end - self.first), len(self._events)))
+            self._drop_before(marks.popleft()[0])
 
     def shrink(self, size: int) -> None:
         """Let go the oldest events until they cost at most ``size``."""
         while self.size > size:
-            self._drop(1)
+            oldest = self._batches[0]
+            if self.size - cost(oldest) >= size:
+                self._drop_before(oldest.end)
+                continue
+            excess, dropped = self.size - size, 0
+            for payload in islice(oldest.content.payloads, self.first - oldest.first, None):
+                dropped += 1
+                excess -= len(payload) + EVENT_COST
+                if excess <= 0:
+                    break
+            self._drop_before(self.first + dropped)
 
     def since(self, offset: int) -> Sequence[Event]:
         """The events after ``offset`` that are still there."""
-        return list(islice(self._events, max(0, offset + 1 - self.first), None))
+        return [event for batch in self._from(offset + 1) for event in batch.events()]
 
-    def read(self, offset: int, size: int) -> Sequence[Event]:
-        """The events from ``offset`` on, until they cost ``size``: at least one, unless the log ends before."""
-        chosen = []
-        for event in islice(self._events, offset - self.first, None):
-            chosen.append(event)
-            size -= cost(event)
+    def read(self, offset: int, size: int) -> Sequence[Batch]:
+        """The events from ``offset`` on, until they make about ``size`` bytes to send: at least one, unless the log
+        ends before."""
+        chosen: list[Batch] = []
+        for batch in self._from(offset):
+            size -= batch.content.size + FRAME_COST * len(batch)
+            if size < 0 and len(batch) > 1:
+                each = batch.content.size / len(batch) + FRAME_COST
+                batch = batch.part(batch.first, batch.first + max(1, len(batch) + int(size / each)))
+            chosen.append(batch)
             if size <= 0:
                 break
         return chosen
 
-    def _drop(self, count: int) -> None:
-        oldest = self._events.popleft
-        self.size -= sum([len(oldest().payload) for _ in range(count)]) + EVENT_COST * count
-        self.first += count
+    def _from(self, offset: int) -> Iterator[Batch]:
+        """The batches from ``offset`` on; the first of them may be a part."""
+        offset = max(offset, self.first)
+        if offset < self.end:
+            index = bisect_right(self._batches, offset, key=_first) - 1
+            yield self._batches[index].part(offset, self.end)
+            yield from islice(self._batches, index + 1, None)
+
+    def _drop_before(self, offset: int) -> None:
+        """Let go all before ``offset``."""
+        while self.first < offset:
+            oldest = self._batches[0]
+            content, start = oldest.content, self.first - oldest.first
+            if offset >= oldest.end:
+                self._batches.popleft()
+                self.first, self._waste = oldest.end, 0
+                if not start:
+                    self.size -= cost(oldest)
+                    continue
+                self.size -= BATCH_COST
+            else:
+                self.first = offset
+            dropped = content.payloads[start : self.first - oldest.first]
+            freed = EVENT_COST * len(dropped) + sum(map(len, dropped))
+            self.size -= freed
+            if self.first < oldest.end:
+                self._waste += freed
+                if self._waste * MOST_WASTE > EVENT_COST * (oldest.end - self.first):
+                    self._batches[0] = oldest.part(self.first, oldest.end)
+                    self._waste = 0

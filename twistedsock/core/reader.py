@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from twistedsock.core.dialect import Dialect
-from twistedsock.core.events import Event, Member, PresenceChange
+from twistedsock.core.events import Batch, Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.log import Log
 
@@ -72,8 +72,8 @@ class Subscription:
         self.cursor = 0
         self.missed: list[PresenceChange] | None = None
 
-    def wants(self, event: Event) -> bool:
-        return self.echo or event.publisher != self.reader.peer.id
+    def wants(self, batch: Batch) -> bool:
+        return self.echo or batch.publisher != self.reader.peer.id
 
     def fall_behind(self, cursor: int) -> None:
         """Leave the lane; from here on only the cursor is kept."""
@@ -138,11 +138,10 @@ class Reader:
         if subscription.echo and key in shared:
             data, subscription.cursor = shared[key]
             return data
-        events = channel.log.read(cursor, CHUNK_BYTES)
-        subscription.cursor += len(events)
-        if not subscription.echo:
-            events = [event for event in events if subscription.wants(event)]
-        data = b"".join(self.encoding.events(channel.name, events))
+        batches = channel.log.read(cursor, CHUNK_BYTES)
+        if batches:
+            subscription.cursor = batches[-1].end
+        data = b"".join([self.encoding.batch(channel.name, batch) for batch in batches if subscription.wants(batch)])
         if subscription.echo:
             shared[key] = (data, subscription.cursor)
         return data

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 from twistedsock.core import commands, errors
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.channel import Channel
-from twistedsock.core.commands import Command, Publish, PublishRun, Tag
+from twistedsock.core.commands import Command, Publish, Tag
 from twistedsock.core.dialect import Dialect, Ending, Ends, Facts
 from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.events import Event, Member
@@ -105,7 +105,7 @@ class Session:
         """Carry out one command. Afterwards, while ``stalled``, no other must be given."""
         if self.state is not State.OPEN:
             return
-        if self._flight and not isinstance(command, Publish | PublishRun | commands.Interrupt):
+        if self._flight and not isinstance(command, Publish | commands.Interrupt):
             self._postponed = command
             self._stall()
         else:
@@ -158,15 +158,8 @@ class Session:
     # The commands.
 
     def _publish(self, command: Publish) -> None:
-        self._publish_all(command.channel, command.name, (command.payload,), command.is_json, (command.tag,))
-
-    def _publish_run(self, command: PublishRun) -> None:
-        self._publish_all(command.channel, command.name, command.payloads, command.is_json, command.tags)
-
-    def _publish_all(
-        self, channel: bytes, name: bytes, payloads: Sequence[bytes], is_json: bool, tags: Sequence[Tag]
-    ) -> None:
-        answer = self._broker.publish(self.peer, channel, name, payloads, is_json)
+        tags = command.tags
+        answer = self._broker.publish(self.peer, command.channel, command.name, command.content)
         if not self._flight and not isinstance(answer, Later):
             self._say_published(tags, answer)
         else:
@@ -185,7 +178,9 @@ class Session:
             for tag in tags:
                 self._refuse(tag, outcome)
         elif not self._quiet:
-            self._say(self._dialect.published_all(tags, outcome))
+            said = self._dialect.published(tags, outcome)
+            if said:
+                self._say(said)
 
     def _land(self, flight: Flight, slot: Slot, outcome: int | Refusal) -> None:
         told = flight.land(slot, outcome)
@@ -314,7 +309,6 @@ class Session:
 
     _STEPS: ClassVar[dict[type[Command], Callable[["Session", Any], None]]] = {
         Publish: _publish,
-        PublishRun: _publish_run,
         commands.Subscribe: _subscribe,
         commands.Unsubscribe: _unsubscribe,
         commands.History: _history,

@@ -45,7 +45,7 @@ class LineProtocol(Protocol):
             transport.write(LINES.refused(None, refusal))
             self._closing = close_kindly(transport, factory.reactor.callLater)
             return
-        self._splitter = LineSplitter(factory.bridge.limits.max_line)
+        self._splitter = LineSplitter(factory.bridge.limits.max_line, line_commands.publishes)
         self._outlet = outlet_of(transport, factory.reactor)
         session = Session(factory.bridge, LINES, self._outlet, ends_of(transport), self._hang_up)
         self._outlet.on_drained = session.drained

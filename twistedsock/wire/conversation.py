@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twistedsock.core import commands
-from twistedsock.core.commands import Command, Mistake, Publish, PublishRun, Tag
+from twistedsock.core.commands import Command, Mistake, Publish, Tag
 from twistedsock.core.errors import INTERNAL
 from twistedsock.core.session import Session, State
 
@@ -16,12 +16,13 @@ class Codec(Protocol):
     def decode(self, message: bytes) -> Command | None:
         """The command that a message asks for; None for nothing."""
 
-    def follow(self, first: Publish, items: Sequence[object], position: int) -> tuple[list[bytes], list[Tag]]:
-        """Payloads and tags of the messages from ``position`` on that belong to a run with ``first``."""
+    def follow(self, first: Publish, items: Sequence[object], position: int) -> tuple[Publish, int]:
+        """Add to a publish those from ``position`` on that belong together with it; gives the position after them.
+        There must be an item at ``position``."""
 
 
-def _tags(command: Command | None) -> list[Tag]:
-    return command.tags if isinstance(command, PublishRun) else [getattr(command, "tag", None)]
+def _tags(command: Command | None) -> Sequence[Tag]:
+    return command.tags if isinstance(command, Publish) else (getattr(command, "tag", None),)
 
 
 class Conversation:
@@ -60,7 +61,7 @@ class Conversation:
             try:
                 command = decode(message) if isinstance(message, bytes) else message
                 if isinstance(command, Publish) and position < end:
-                    command, position = self._gather(command, messages, position)
+                    command, position = self.codec.follow(command, messages, position)
                 if command is not None:
                     session.run(command)
             except Exception:
@@ -74,16 +75,6 @@ class Conversation:
         session.flush()
         if session.stalled:
             self._wait(())
-
-    def _gather(self, first: Publish, messages: Sequence[object], position: int) -> tuple[Command, int]:
-        """Make one command of a run of publishes."""
-        payloads, tags = self.codec.follow(first, messages, position)
-        if not payloads:
-            return first, position
-        payloads.insert(0, first.payload)
-        tags.insert(0, first.tag)
-        run = PublishRun(first.channel, payloads, first.is_json, first.name, tags)
-        return run, position + len(payloads) - 1
 
     def hold(self) -> None:
         """What the shell itself has answered was not taken: read no more of the peer until it has been."""

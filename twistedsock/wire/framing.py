@@ -1,9 +1,10 @@
 """How one message is told from the next: by a line end, or by a WebSocket frame."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from twistedsock.wire.frames import text_fragment, text_frame
+from twistedsock.wire.frames import text_fragment, text_frame, text_head
+from twistedsock.wire.numbers import in_thousands
 
 
 class Framing(Protocol):
@@ -11,8 +12,20 @@ class Framing(Protocol):
 
     def frames(self, messages: list[bytes]) -> list[bytes]: ...
 
+    def numbered(self, before: bytes, first: int, after: bytes, payloads: Sequence[bytes], end: bytes) -> bytes:
+        """Messages in a row, joined: ``before``, a number that counts up from ``first``, ``after``, the payload,
+        ``end``. This is the hot path under fire: one formatting for a thousand of them costs a fourth of a thousand."""
+
+    def counted(self, before: bytes, first: int, count: int) -> bytes:
+        """As ``numbered``, with nothing behind the number."""
+
     def fragments(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """One message that comes in pieces."""
+
+
+def _literal(text: bytes) -> bytes:
+    """A text as part of a template."""
+    return text.replace(b"%", b"%%")
 
 
 class Newline:
@@ -23,6 +36,25 @@ class Newline:
 
     def frames(self, messages: list[bytes]) -> list[bytes]:
         return [message + b"\n" for message in messages]
+
+    def numbered(self, before: bytes, first: int, after: bytes, payloads: Sequence[bytes], end: bytes) -> bytes:
+        rows: list[bytes] = []
+        position = 0
+        for begin, ends in in_thousands(first, len(payloads)):
+            template = b"%b%b%%b%b%%b%b\n" % (_literal(before), begin, _literal(after), _literal(end))
+            values = [b""] * (2 * len(ends))
+            values[::2] = ends
+            values[1::2] = payloads[position : position + len(ends)]
+            rows.append(template * len(ends) % tuple(values))
+            position += len(ends)
+        return b"".join(rows)
+
+    def counted(self, before: bytes, first: int, count: int) -> bytes:
+        rows: list[bytes] = []
+        for begin, ends in in_thousands(first, count):
+            begin = before + begin
+            rows += (begin, (b"\n" + begin).join(ends), b"\n")
+        return b"".join(rows)
 
     def fragments(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield from pieces
@@ -37,6 +69,36 @@ class TextMessage:
 
     def frames(self, messages: list[bytes]) -> list[bytes]:
         return [text_frame(message) for message in messages]
+
+    def numbered(self, before: bytes, first: int, after: bytes, payloads: Sequence[bytes], end: bytes) -> bytes:
+        rows: list[bytes] = []
+        position = 0
+        for begin, ends in in_thousands(first, len(payloads)):
+            part = payloads[position : position + len(ends)]
+            position += len(ends)
+            fixed = len(before) + len(begin) + len(ends[0]) + len(after) + len(end)
+            sizes = list(map(len, part))
+            template = b"%b%b%%b%b%%b%b" % (_literal(before), begin, _literal(after), _literal(end))
+            if sizes.count(sizes[0]) == len(sizes):  # a sensor's values seldom differ in length
+                template = _literal(text_head(fixed + sizes[0])) + template
+                values = [b""] * (2 * len(ends))
+                values[::2] = ends
+                values[1::2] = part
+            else:
+                template = b"%b" + template
+                values = [b""] * (3 * len(ends))
+                values[::3] = [text_head(fixed + size) for size in sizes]
+                values[1::3] = ends
+                values[2::3] = part
+            rows.append(template * len(ends) % tuple(values))
+        return b"".join(rows)
+
+    def counted(self, before: bytes, first: int, count: int) -> bytes:
+        rows: list[bytes] = []
+        for begin, ends in in_thousands(first, count):
+            begin = text_head(len(before) + len(begin) + len(ends[0])) + before + begin
+            rows += (begin, begin.join(ends))
+        return b"".join(rows)
 
     def fragments(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         first = True

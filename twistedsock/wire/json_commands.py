@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -11,6 +11,7 @@ from twistedsock.core import commands
 from twistedsock.core.commands import MOST, Command, Mistake, Publish, Tag
 from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.names import DEFAULT_EVENT_NAME
+from twistedsock.wire.payloads import CONTROL, content_of
 
 _Count = Annotated[int, Meta(ge=0, le=MOST)]
 
@@ -75,23 +76,82 @@ def decode(message: bytes) -> Command:
         return Mistake(Refusal(Code.BAD_ARGUMENT, words), tag)
 
 
-def follow(first: Publish, items: Sequence[object], position: int) -> tuple[list[bytes], list[Tag]]:
-    """What the messages from ``position`` on publish that differ from ``first`` in payload and id alone, up to the
-    first that is anything else."""
-    payloads: list[bytes] = []
-    tags: list[Tag] = []
+def follow(first: Publish, items: Sequence[object], position: int) -> tuple[Publish, int]:
+    """Add to ``first`` what the messages from ``position`` on publish that differ from it in payload and id alone, up
+    to the first that is anything else; gives the position of that too."""
+    kind = (first.channel, first.name, first.content.is_json)
+    payloads, tags = list(first.content.payloads), list(first.tags)
+    if first.tags == (None,) and not first.content.is_json:
+        payloads += _alike(items, position)
+        tags += [None] * (len(payloads) - 1)
+        position += len(payloads) - 1
     for index in range(position, len(items)):
         message = items[index]
         command = decode(message) if isinstance(message, bytes) else None
-        if not isinstance(command, Publish) or (command.channel, command.name, command.is_json) != (
-            first.channel,
-            first.name,
-            first.is_json,
-        ):
+        if not isinstance(command, Publish) or (command.channel, command.name, command.content.is_json) != kind:
             break
-        payloads.append(command.payload)
-        tags.append(command.tag)
-    return payloads, tags
+        payloads += command.content.payloads
+        tags += command.tags
+        position += 1
+    if len(payloads) == 1:
+        return first, position
+    return Publish(first.channel, content_of(payloads, first.content.is_json), tags, first.name), position
+
+
+def _alike(items: Sequence[object], position: int) -> list[bytes]:
+    """The texts of the messages from ``position`` on that differ from the one before in nothing but their text: a
+    program writes all its messages alike, and then one needs not parse each to know what it says."""
+    first = items[position - 1]
+    if not isinstance(first, bytes) or first.count(b'"data"') != 1:
+        return []
+    # A quote within a string is escaped, so this is a key or a whole string, and with the colon a key. With
+    # another key of that name, or the name in another spelling, the messages could not all be read alike.
+    start = first.find(b'"data":"') + 8
+    stop = first.find(b'"', start)
+    prefix, suffix = first[:start], first[stop:]
+    following = items[position] if position < len(items) else None
+    if (
+        start < 8
+        or b"\\" in first
+        or b"\n" in first
+        or not (isinstance(following, bytes) and following.startswith(prefix))
+    ):
+        return []
+    texts: list[bytes] = []
+    for index in range(position, len(items), _STEP):
+        some = _texts(items[index : index + _STEP], prefix, suffix)
+        texts += some
+        if len(some) < _STEP:
+            break
+    return texts
+
+
+_STEP = 32
+"""Messages that are looked at together. What turns out not to be plain is looked at in vain, so with all that came at
+once a peer could make us look at each message as often as there are messages."""
+
+
+def _texts(messages: Sequence[object], prefix: bytes, suffix: bytes) -> list[bytes]:
+    """What stands between prefix and suffix, if all messages have both; else nothing, as where not all of it is plain:
+    only then it is the text, and does not end before."""
+    if set(map(type, messages)) != {bytes}:
+        return []
+    joined = b"\n".join(cast(Sequence[bytes], messages))
+    if len(joined) < len(prefix) + len(suffix) or not (joined.startswith(prefix) and joined.endswith(suffix)):
+        return []
+    texts = joined[len(prefix) : -len(suffix)].split(suffix + b"\n" + prefix)
+    # What is between two texts begins and ends with a quote. So when there is one for each step from message to
+    # message, and no other quote, none stands anywhere else.
+    joined = b"".join(texts)
+    if (
+        len(texts) != len(messages)
+        or not joined.isascii()
+        or b'"' in joined
+        or b"\\" in joined
+        or len(joined.translate(None, CONTROL)) != len(joined)
+    ):
+        return []
+    return texts
 
 
 def _is_tag(raw: bytes) -> bool:
@@ -131,9 +191,9 @@ def _publish(request: _Request, tag: Tag) -> Command:
     raw = bytes(request.data)
     name = DEFAULT_EVENT_NAME if request.name is UNSET else request.name.encode()
     if not raw.startswith(b'"'):
-        return commands.Publish(channel, raw, True, name, tag)
+        return Publish(channel, content_of((raw,), True), (tag,), name)
     text = _read_text(raw).encode() if b"\\" in raw else raw[1:-1]
-    return commands.Publish(channel, text, False, name, tag)
+    return Publish(channel, content_of((text,), False), (tag,), name)
 
 
 def _subscribe(request: _Request, tag: Tag) -> Command:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from twistedsock.core.commands import Tag
 from twistedsock.core.dialect import Ends, Facts, Position
 from twistedsock.core.errors import Refusal
-from twistedsock.core.events import Event, Member, PresenceChange
+from twistedsock.core.events import Batch, Event, Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.wire.framing import Framing
 from twistedsock.wire.payloads import for_json, quote, quote_name
@@ -43,10 +43,13 @@ def _list(items: Iterable[bytes], before: bytes, after: bytes) -> Iterator[bytes
 class JsonDialect:
     """Answers carry the ``id`` of their command; without one, what only says that all went well is not said."""
 
+    overhead = 84
+
     def __init__(self, framing: Framing) -> None:
         self._frame = framing.frame
         self._frames = framing.frames
         self._fragments = framing.fragments
+        self._numbered = framing.numbered
 
     def welcome(self, id: bytes, ends: Ends) -> bytes:
         return self._frame(
@@ -54,10 +57,7 @@ class JsonDialect:
             % (quote(id), quote(ends.client), quote(ends.server))
         )
 
-    def published(self, tag: Tag, offset: int) -> bytes:
-        return self._frame(b'{"type":"ok","id":%b,"offset":%d}' % (tag, offset)) if tag is not None else b""
-
-    def published_all(self, tags: Sequence[Tag], first: int) -> bytes:
+    def published(self, tags: Sequence[Tag], first: int) -> bytes:
         messages = [
             b'{"type":"ok","id":%b,"offset":%d}' % (tag, offset)
             for offset, tag in enumerate(tags, first)
@@ -124,9 +124,20 @@ class JsonDialect:
         opening = b'{"type":"ok"%b,"members":[' % _id(tag)
         return self._fragments(_list((_member(member) for member in members), opening, b"]}"))
 
-    def events(self, channel: bytes, events: Sequence[Event]) -> list[bytes]:
-        quoted = quote_name(channel)
-        return self._frames([_event(quoted, event) for event in events])
+    def batch(self, channel: bytes, batch: Batch) -> bytes:
+        content, quoted = batch.content, quote_name(channel)
+        if len(content) == 1:
+            return self._frame(_event(quoted, next(batch.events())))
+        if not content.is_verbatim:
+            return b"".join(self._frames([_event(quoted, event) for event in batch.events()]))
+        quotes = b"" if content.is_json else b'"'
+        return self._numbered(
+            b'{"type":"event","channel":%b,"offset":' % quoted,
+            batch.first,
+            b',"from":%b,"name":%b,"data":%b' % (quote_name(batch.sender), quote_name(batch.name), quotes),
+            content.payloads,
+            quotes + b"}",
+        )
 
     def presence(self, channel: bytes, changes: Sequence[PresenceChange]) -> bytes:
         quoted = quote_name(channel)

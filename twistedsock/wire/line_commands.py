@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from twistedsock.core import commands
-from twistedsock.core.commands import MOST, Command, Mistake, Publish, Tag
+from twistedsock.core.commands import MOST, Command, Mistake, Publish
 from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.names import DEFAULT_EVENT_NAME
-from twistedsock.wire.payloads import JSON_START, is_json, is_utf8
+from twistedsock.wire.payloads import JSON_START, content_of, is_json, is_utf8
 
 _NOT_UTF8 = Mistake(Refusal(Code.NOT_UTF8, "a line is UTF-8; this one was skipped"))
 _UNKNOWN = Mistake(Refusal(Code.UNKNOWN_COMMAND, "I do not know that; HELP tells what I know, QUIT leaves"))
@@ -19,31 +19,69 @@ def decode(line: bytes) -> Command | None:
         return _NOT_UTF8
     if verb == b"PUB":  # nearly all of the traffic, so it is looked at first
         channel, space, payload = rest.lstrip(b" ").partition(b" ")
-        return commands.Publish(channel, payload, is_json(payload)) if space and channel else _usage(verb)
+        return Publish(channel, content_of((payload,), is_json(payload))) if space and channel else _usage(verb)
     if not verb:
         return None
     return _parse(verb.upper(), rest)
 
 
-def follow(first: Publish, items: Sequence[object], position: int) -> tuple[list[bytes], list[Tag]]:
-    """What the lines from ``position`` on publish that differ from ``first`` in the payload alone, up to the first that
-    is anything else or needs a closer look. The tags are None, as always with lines."""
+def publishes(block: bytes, most: int) -> Publish | None:
+    """The one command that some whole lines are together: publishes in a row to one channel, which is what a busy
+    publisher sends. None where they are anything else, or may be longer than ``most``, or need a closer look."""
+    start = block.find(b" ", 4) + 1
+    second = block.find(b"\n") + 1
+    if not 5 < start < second or not block.startswith(block[:start], second) or not block.startswith(b"PUB "):
+        return None
+    if b" HTTP/" in block[:second]:
+        return None  # the shell wants to see the first line of a connection that is none of ours
+    payloads = block[start:-1].split(b"\n" + block[:start])
+    is_text = not payloads[0].startswith(JSON_START)
+    if is_text:
+        if any([sign in block for sign in JSON_START]) and any(
+            [payload.startswith(JSON_START) for payload in payloads]
+        ):
+            return None
+    elif not all(map(is_json, payloads)):
+        return None
+    content = content_of(payloads, not is_text)
+    if content.size + start > most or not (content.is_verbatim and block.isascii() or _are_lines(payloads, block)):
+        return None
+    return Publish(block[4 : start - 1], content, (None,) * len(payloads))
+
+
+def _are_lines(payloads: Sequence[bytes], block: bytes) -> bool:
+    """Whether payloads are parts of lines that need no closer look: another command may stand between them."""
+    joined = b"".join(payloads)
+    return not (b"\n" in joined or b"\r" in joined) and is_utf8(block)
+
+
+def follow(first: Publish, items: Sequence[object], position: int) -> tuple[Publish, int]:
+    """Add to ``first`` the lines from ``position`` on that differ from it in the payload alone, up to the first that
+    is anything else or needs a closer look; gives the position of that too."""
+    if first.name != DEFAULT_EVENT_NAME:
+        return first, position
+    prefix, are_json = b"PUB %b " % first.channel, first.content.is_json
+    following = items[position] if position < len(items) else None
+    if not (type(following) is bytes and following.startswith(prefix)):
+        return first, position
+    size = len(prefix)
     payloads: list[bytes] = []
-    if first.name == DEFAULT_EVENT_NAME:
-        prefix = b"PUB %b " % first.channel
-        size = len(prefix)
-        for index in range(position, len(items)):
-            line = items[index]
-            if type(line) is not bytes or not line.startswith(prefix) or not line.isascii():
+    for index in range(position, len(items)):
+        line = items[index]
+        if type(line) is not bytes or not line.startswith(prefix) or not line.isascii():
+            break
+        payload = line[size:]
+        if payload.startswith(JSON_START):
+            if is_json(payload) is not are_json:
                 break
-            payload = line[size:]
-            if payload.startswith(JSON_START):
-                if is_json(payload) is not first.is_json:
-                    break
-            elif first.is_json:
-                break
-            payloads.append(payload)
-    return payloads, [None] * len(payloads)
+        elif are_json:
+            break
+        payloads.append(payload)
+    if not payloads:
+        return first, position
+    position += len(payloads)
+    payloads[:0] = first.content.payloads
+    return Publish(first.channel, content_of(payloads, are_json), (None,) * len(payloads)), position
 
 
 def _parse(verb: bytes, rest: bytes) -> Command:
@@ -110,7 +148,7 @@ def _read_publish(rest: bytes) -> Command:
     channel, space, payload = rest.lstrip(b" ").partition(b" ")
     if not space or not channel:
         raise _Misused
-    return commands.Publish(channel, payload, is_json(payload))
+    return Publish(channel, content_of((payload,), is_json(payload)))
 
 
 def _read_emit(rest: bytes) -> Command:
@@ -118,7 +156,7 @@ def _read_emit(rest: bytes) -> Command:
     name, space, payload = rest.lstrip(b" ").partition(b" ")
     if not space or not name:
         raise _Misused
-    return commands.Publish(channel, payload, is_json(payload), name)
+    return Publish(channel, content_of((payload,), is_json(payload)), name=name)
 
 
 def _read_help(rest: bytes) -> Command:

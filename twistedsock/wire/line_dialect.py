@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from twistedsock.core.commands import Tag
 from twistedsock.core.dialect import Ends, Facts, Position
 from twistedsock.core.errors import Refusal
-from twistedsock.core.events import Event, Member, PresenceChange
+from twistedsock.core.events import Batch, Event, Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.names import DEFAULT_EVENT_NAME
 from twistedsock.wire.framing import Framing
 from twistedsock.wire.line_help import HELP
-from twistedsock.wire.payloads import JSON_START, for_line, needs_no_care
+from twistedsock.wire.payloads import for_line
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\xc2[\x80-\x9f]")
 
@@ -28,31 +28,24 @@ def _event(channel: bytes, event: Event) -> bytes:
     return b"EVENT %b %d %b %b %b" % (channel, event.offset, event.sender, event.name, payload)
 
 
-def are_plain(events: Sequence[Event]) -> bool:
-    """Whether all events are messages whose payloads are text that goes to a line as it is: nearly all there are, and
-    together they are looked at faster than one by one."""
-    if not needs_no_care(b"".join([event.payload for event in events])):
-        return False
-    return not any(
-        [event.is_json or event.name != DEFAULT_EVENT_NAME or event.payload.startswith(JSON_START) for event in events]
-    )
-
-
 class LineDialect:
     """Answers come in the order of the commands, so tags are ignored."""
+
+    overhead = 24
 
     def __init__(self, framing: Framing) -> None:
         self._frame = framing.frame
         self._frames = framing.frames
+        self._numbered = framing.numbered
+        self._counted = framing.counted
 
     def welcome(self, id: bytes, ends: Ends) -> bytes:
         return self._frame(b"WELCOME sockbridge/1 id=%b from=%b to=%b" % (id, ends.client, ends.server))
 
-    def published(self, tag: Tag, offset: int) -> bytes:
-        return self._frame(b"OK %d" % offset)
-
-    def published_all(self, tags: Sequence[Tag], first: int) -> bytes:
-        return b"".join(self._frames([b"OK %d" % offset for offset in range(first, first + len(tags))]))
+    def published(self, tags: Sequence[Tag], first: int) -> bytes:
+        if len(tags) == 1:
+            return self._frame(b"OK %d" % first)
+        return self._counted(b"OK ", first, len(tags))
 
     def subscribed(self, tag: Tag, channel: bytes, position: Position, recovered: bool | None) -> bytes:
         line = b"OK %b offset=%d epoch=%b" % (channel, position.head, position.epoch)
@@ -103,12 +96,16 @@ class LineDialect:
         yield from self._chunks(b"MEMBER %b %b %b" % (channel, member.id, member.nick) for member in members)
         yield self._frame(b"OK %d" % len(members))
 
-    def events(self, channel: bytes, events: Sequence[Event]) -> list[bytes]:
-        if are_plain(events):
-            return self._frames(
-                [b"MSG %b %d %b %b" % (channel, event.offset, event.sender, event.payload) for event in events]
-            )
-        return self._frames([_event(channel, event) for event in events])
+    def batch(self, channel: bytes, batch: Batch) -> bytes:
+        content = batch.content
+        if not content.is_verbatim:
+            return b"".join(self._frames([_event(channel, event) for event in batch.events()]))
+        name = b"" if batch.name == DEFAULT_EVENT_NAME else batch.name + b" "
+        before = b"%b %b " % (b"EVENT" if name else b"MSG", channel)
+        after = b" %b %b" % (batch.sender, name)
+        if len(content) == 1:
+            return self._frame(b"%b%d%b%b" % (before, batch.first, after, content.payloads[0]))
+        return self._numbered(before, batch.first, after, content.payloads, b"")
 
     def presence(self, channel: bytes, changes: Sequence[PresenceChange]) -> bytes:
         return b"".join(

@@ -1,22 +1,26 @@
 """Bytes to lines: LF or CRLF, at any cut, bounded."""
 
-from twistedsock.core.commands import Mistake, Quit
+from collections.abc import Callable
+
+from twistedsock.core.commands import Command, Mistake, Quit
 from twistedsock.core.errors import Code, Refusal
 
 CTRL_D = b"\x04"
 """As the first byte of a line it is QUIT at once, as a terminal would have it; it needs no line end."""
 
-Item = bytes | Mistake | Quit
+Item = bytes | Command
 
 
 class LineSplitter:
     """``feed`` gives the lines that are complete, without their ends. Of a line that is too long nothing is kept: a
-    ``Mistake`` stands in its place, and the rest up to its end is skipped."""
+    ``Mistake`` stands in its place, and the rest up to its end is skipped. ``whole`` is asked first whether all lines
+    that have come together are one command; it is told how long a line may be."""
 
-    __slots__ = ("_most", "_pieces", "_size", "_skipping")
+    __slots__ = ("_most", "_pieces", "_size", "_skipping", "_whole")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, whole: Callable[[bytes, int], Command | None] = lambda block, most: None) -> None:
         self._most = most
+        self._whole = whole
         # The line that is not complete yet, in pieces: joining them at each feed would cost the square of its length.
         self._pieces: list[bytes] | None = None
         self._size = 0
@@ -24,21 +28,31 @@ class LineSplitter:
 
     def feed(self, data: bytes) -> list[Item]:
         """Items in their order; what stands behind the last line end is kept for the next feed."""
-        *lines, rest = data.split(b"\n")
+        end = data.rfind(b"\n") + 1
         items: list[Item] = []
-        if lines:
-            careful = len(data) > self._most or b"\r" in data or CTRL_D in data
+        if end:
+            block, rest = data[:end], data[end:]
             if self._skipping:
                 self._skipping = False
-                del lines[0]
+                block = block[block.find(b"\n") + 1 :]
             elif self._pieces is not None:
-                lines[0] = b"".join([*self._pieces, lines[0]])
-                self._pieces, self._size, careful = None, 0, True
-            # A chunk of plain short lines, which is nearly all there is, needs no look at each.
-            items = [self._finish(line) for line in lines] if careful else list[Item](lines)
+                block = b"".join([*self._pieces, block])
+                self._pieces, self._size = None, 0
+            command = self._whole(block, self._most)
+            items = [command] if command is not None else self._lines(block)
+        else:
+            rest = data
         if rest and not self._skipping:
             self._keep(rest, items)
         return items
+
+    def _lines(self, block: bytes) -> list[Item]:
+        lines = block.split(b"\n")
+        del lines[-1]
+        # A block of plain short lines, which is nearly all there is, needs no look at each.
+        if len(block) > self._most or b"\r" in block or CTRL_D in block:
+            return [self._finish(line) for line in lines]
+        return list[Item](lines)
 
     def _finish(self, line: bytes) -> Item:
         if line.endswith(b"\r"):

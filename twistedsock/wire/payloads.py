@@ -5,13 +5,18 @@ went in. JSON of users is checked, but never rebuilt: it is spliced as it came.
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
 
+from twistedsock.core.events import Content
+
 JSON_START = (b"{", b"[", b'"')
 # C0 except tab, and DEL. C1 is two bytes in UTF-8: C2 80 to C2 9F.
 _C0_DEL = bytes({*range(32), 127} - {9})
+CONTROL = bytes({*range(32), 127})
+"""The control characters of ASCII."""
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")
 _DEL_C1 = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
 _BREAKS = bytes.maketrans(b"\r\n", b"  ")
@@ -56,9 +61,16 @@ def for_json(payload: bytes, is_json: bool) -> bytes:
     return payload if is_json else quote(payload)
 
 
-def needs_no_care(text: bytes) -> bool:
-    """Whether there is nothing but ASCII without control characters, tab aside; False may be too careful."""
-    return text.isascii() and len(text.translate(None, _C0_DEL)) == len(text)
+def content_of(payloads: Sequence[bytes], is_json: bool) -> Content:
+    """Payloads of one kind, looked at: together, as that is faster than one by one."""
+    joined = b"".join(payloads)
+    verbatim = joined.isascii() and len(joined.translate(None, CONTROL)) == len(joined)
+    if verbatim and not is_json:
+        verbatim = not (b'"' in joined or b"\\" in joined)
+        if verbatim and (b"{" in joined or b"[" in joined):
+            verbatim = not any([payload.startswith(JSON_START) for payload in payloads])
+    # A tuple of bytes is soon let go by the garbage collector; a list would be walked as long as it is in a log.
+    return Content(tuple(payloads), len(joined), is_json, verbatim)
 
 
 def for_line(payload: bytes, is_json: bool) -> bytes:
