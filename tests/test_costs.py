@@ -7,6 +7,7 @@ import pytest
 from twistedsock.core.events import Batch, Content
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.testing import FakePeer, Hall
+from twistedsock.wire import json_commands
 from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
 
 READERS = 20
@@ -150,3 +151,22 @@ def test_publishes_in_a_row_reach_the_backplane_together(monkeypatch: pytest.Mon
     hall.line_peer().says(*["PUB k x"] * EVENTS)
     hall.json_peer().says(*[{"type": "publish", "id": 1, "channel": "k", "data": "x"}] * EVENTS)
     assert asked == [EVENTS, EVENTS]
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")], ids=["as JavaScript writes", "as Python writes"])
+def test_messages_that_differ_in_their_text_alone_are_not_parsed_each(
+    monkeypatch: pytest.MonkeyPatch, separators: tuple[str, str]
+) -> None:
+    """A program writes all its messages alike: the first one tells how to read the others."""
+    parsed: list[bytes] = []
+    read = json_commands._read
+    monkeypatch.setattr(json_commands, "_read", lambda message: parsed.append(message) or read(message))
+    hall = Hall()
+    messages = [
+        json.dumps({"type": "publish", "channel": "k", "data": f"{number}"}, separators=separators).encode()
+        for number in range(1 + 3 * json_commands._STEP)
+    ]
+    hall.json_peer().receives(*messages)
+    assert len(parsed) == 1
+    hall.turn()
+    assert hall.broker.channels[b"k"].head == len(messages)

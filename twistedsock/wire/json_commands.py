@@ -43,6 +43,8 @@ _read = msgspec.json.Decoder(_Request).decode
 _read_envelope = msgspec.json.Decoder(_Envelope).decode
 _read_text = msgspec.json.Decoder(str).decode
 _INTEGER = re.compile(rb"-?[0-9]+")
+_DATA = re.compile(rb'"data": ?"')
+"""A text begins; as JavaScript writes it, or as Python does."""
 
 _BAD_JSON = Mistake(Refusal(Code.BAD_JSON, "a message is one JSON object"))
 _BAD_TYPE = Refusal(Code.BAD_TYPE, "type is one of subscribe, unsubscribe, publish, history, who, nick, ping and info")
@@ -106,12 +108,13 @@ def _alike(items: Sequence[object], position: int) -> list[bytes]:
         return []
     # A quote within a string is escaped, so this is a key or a whole string, and with the colon a key. With
     # another key of that name, or the name in another spelling, the messages could not all be read alike.
-    start = first.find(b'"data":"') + 8
+    opening = _DATA.search(first)
+    start = opening.end() if opening else 0
     stop = first.find(b'"', start)
     prefix, suffix = first[:start], first[stop:]
     following = items[position] if position < len(items) else None
     if (
-        start < 8
+        opening is None
         or b"\\" in first
         or b"\n" in first
         or not (isinstance(following, bytes) and following.startswith(prefix))
