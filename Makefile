@@ -47,7 +47,7 @@ pythons: .venv/for-test ## run the unit tests under every supported Python on th
 	$(bin)/python tools/pythons.py
 
 bench: .venv/for-run ## compare with other servers; make bench BENCH="fan-out pairs" ROUNDS=1 SERVERS="sockbridge nats" does a part
-	@$(if $(filter-out sockbridge bare,$(or $(SERVERS),all)),bench/install crossbar)
+	@$(if $(filter-out sockbridge bare,$(or $(SERVERS),all)),bench/install $(filter crossbar,$(or $(SERVERS),crossbar)))
 	@$(bin)/python -m bench $(BENCH) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SERVERS),--servers $(SERVERS))
 
 clean: ## remove all that was made

@@ -5,6 +5,7 @@ quick look, is written below bench/results/, where everything else that it finds
 """
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -43,7 +44,13 @@ def main() -> int:
     if given.quick:
         workloads = [workload.small() for workload in workloads]
     seconds, rounds = (QUICK_SECONDS, 1) if given.quick else (SECONDS, given.rounds)
-    return _run(workloads, chosen, seconds, rounds, given, whole)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # no server is to be left behind
+    try:
+        return _run(workloads, chosen, seconds, rounds, given, whole)
+    except KeyboardInterrupt:
+        print(f"interrupted; what was found until now is in {RAW}", file=sys.stderr)
+        return 130
 
 
 def _options() -> argparse.ArgumentParser:
@@ -119,11 +126,7 @@ def _run(
     print(f"{len(plan)} measurements, about {duration(_estimate(plan, seconds, given.minutes))}", file=sys.stderr)
     results = Results({**about, "workloads": {workload.name: workload.rate for workload in workloads if workload.rate}})
     raw = RAW / f"{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
-    try:
-        measure(plan, results, seconds, given.minutes, sys.stderr, raw)
-    except KeyboardInterrupt:
-        print(f"interrupted; what was found is in {raw}", file=sys.stderr)
-        return 130
+    measure(plan, results, seconds, given.minutes, sys.stderr, raw)
     print(f"all figures: {raw}", file=sys.stderr)
     report.write(results, places)
     print(f"report: {places.report}", file=sys.stderr)
