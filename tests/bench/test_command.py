@@ -10,6 +10,7 @@ from twistedsock.bench import command as bench
 from twistedsock.bench.connections import Refused
 from twistedsock.bench.driver import Target
 from twistedsock.bench.measurement import Figures
+from twistedsock.bench.streams import Expected, Stream
 from twistedsock.bench.trial import fresh_names, rows, table
 from twistedsock.bench.wires import Json, Lines
 from twistedsock.core.errors import TOO_MANY_CHANNELS, TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS
@@ -85,6 +86,15 @@ def test_a_limit_that_is_hit_is_named(answer: str, option: str, monkeypatch: pyt
 
     monkeypatch.setattr(bench, "_measure", measure)
     assert f"Start it with a larger {option}" in said()
+
+
+def test_a_ping_in_between_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(*arguments: object) -> None:
+        stream = Stream(None, Expected([b"a"], foretold=True), "websocket reader", None)  # type: ignore[arg-type]
+        stream.take(b"\x89\x0c" + bytes(12))
+
+    monkeypatch.setattr(bench, "_measure", measure)
+    assert "--ping-interval" in said()
 
 
 def test_an_interruption_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

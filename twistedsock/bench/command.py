@@ -29,6 +29,9 @@ ANSWERED = 5.0
 SPARE_FILES = 64
 """Files of this process that are no connections of a load."""
 
+PING = b"\x89"
+"""How a WebSocket ping begins. A bridge sends the first after 30 seconds, unless it is told otherwise."""
+
 CURES = {
     TOO_MANY_FROM_ADDRESS.words: "--max-connections-per-address",
     TOO_MANY_CONNECTIONS.words: "--max-connections",
@@ -106,6 +109,8 @@ def _say(out: TextIO, words: str, status: int) -> int:
 def _in_words(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "the bridge did not answer in time"
+    if f"came {PING!r}"[:-1] in str(error):
+        return "the bridge pings while it is measured: start it with a --ping-interval of 30 or more"
     if not isinstance(error, Refused):
         return str(error)
     said = error.answer.decode(errors="replace").strip()

@@ -13,6 +13,9 @@ from twistedsock.bench.usage import Usage
 FEW = 200
 """Events of the first trial."""
 
+MOST_LATENCIES = 1_000_000
+"""Deliveries at a pace: a bridge makes some 100,000 of them a second, and each latency is held."""
+
 OVERHEAD = 2.0
 """Seconds that connecting, trying and making events take beside a measurement, as it is foretold."""
 
@@ -44,7 +47,8 @@ def run(
     with row.shape.opened() as crowd:
         if row.rate is not None:
             crowd.load(names(), FEW).run()  # so that what is done once is done
-            return measure(crowd.load(names(), max(1, int(row.rate * seconds)), told), usage, row.rate)
+            events = min(int(row.rate * seconds), MOST_LATENCIES // row.shape.readers)
+            return measure(crowd.load(names(), max(1, events), told), usage, row.rate)
         most = min(MOST_EVENTS, MOST_BYTES // row.shape.size) // row.shape.channels
         events = enough(crowd, names, seconds, max(1, FEW // row.shape.channels), max(1, most))
         return measure(crowd.load(names(), events, told), usage)
