@@ -1,5 +1,6 @@
 """What makes the bridge fast, guarded without a clock: how often something is encoded, joined and sent."""
 
+import json
 from typing import Any
 
 import pytest
