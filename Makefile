@@ -51,7 +51,7 @@ bench: .venv/for-run ## compare with other servers; make bench BENCH="fan-out pa
 	@$(bin)/python -m bench $(BENCH) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SERVERS),--servers $(SERVERS))
 
 clean: ## remove all that was made
-	rm -rf .venv .venvs bench/.peers build dist *.egg-info .coverage .hypothesis .*_cache _trial_temp* twistd.log* twistd.pid
+	rm -rf .venv .venvs bench/.peers bench/results build dist *.egg-info .coverage .hypothesis .*_cache _trial_temp* twistd.log* twistd.pid
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name dropin.cache -delete
 
