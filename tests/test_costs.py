@@ -89,7 +89,24 @@ def test_the_replies_to_a_chunk_of_commands_are_one_send() -> None:
     publisher = hall.line_peer()
     before = publisher.outlet.sends
     publisher.says(*[f"PUB k{number % 7} x" for number in range(EVENTS)])
+    hall.turn()
     assert publisher.outlet.sends - before == 1
+
+
+def test_replies_and_events_of_a_turn_leave_in_one_burst() -> None:
+    """Between two bursts a peer may fall asleep; waking it costs more than all else."""
+    hall = Hall()
+    reader, publisher = hall.line_peer(), hall.line_peer()
+    reader.says("SUB k")
+    hall.turn()
+    sends: list[str] = []
+    for name, peer in (("reader", reader), ("publisher", publisher)):
+        take = peer.outlet.write
+        peer.outlet.write = lambda data, name=name, take=take: sends.append(name) or take(data)  # type: ignore[method-assign]
+    publisher.says("PUB k x")
+    assert not sends
+    hall.turn()
+    assert sends == ["publisher", "reader"]
 
 
 def test_readers_of_one_encoding_are_offered_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

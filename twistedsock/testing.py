@@ -200,7 +200,8 @@ class FakePeer:
         self.conversation.receive(list(messages))
 
     def raw(self) -> bytes:
-        """The bytes that have reached the peer since the last look."""
+        """The bytes that have reached the peer since the last look. Replies need not wait for the end of the turn."""
+        self.conversation.flush()
         data = bytes(self.outlet.sent[self._looked :])
         self._looked = len(self.outlet.sent)
         return data

@@ -288,3 +288,39 @@ def test_the_nick_of_an_event_is_that_of_its_publish() -> None:
     for _ in range(3):
         answered(hall)
     assert reader.hears() == ["MSG a 1 p2 x", "MSG a 2 ann y"]
+
+
+@pytest.mark.parametrize("other", ["SUB k", "HIST k", "SUB k presence=on"])
+def test_a_flush_before_the_turn_ends_does_not_overtake_replies(other: str) -> None:
+    """Somebody else needs the log of the channel now; the publisher, who reads it too, hears its OK first."""
+    hall = Hall()
+    both, newcomer = hall.line_peer(), hall.line_peer()
+    both.says("SUB k")
+    hall.turn()
+    both.raw()
+    both.says("PUB k x")
+    newcomer.says(other)
+    assert bytes(both.outlet.sent).endswith(b"OK 1\nMSG k 1 p1 x\n")
+
+
+def test_a_join_heard_before_the_turn_ends_does_not_overtake_replies() -> None:
+    """What was published before is heard before; the replies to that are heard before that."""
+    hall = Hall()
+    both, newcomer = hall.line_peer(), hall.line_peer()
+    both.says("SUB k presence=on")
+    hall.turn()
+    both.raw()
+    both.says("PUB k x")
+    newcomer.says("SUB k")
+    hall.turn()
+    assert both.hears() == ["OK 1", "MSG k 1 p1 x", "JOIN k p2 p2"]
+
+
+def test_what_was_said_leaves_before_a_close() -> None:
+    """Whoever closes: no data follows a close frame, so it must go before."""
+    hall = Hall()
+    peer = hall.line_peer()
+    peer.raw()
+    peer.says("PUB k x")
+    peer.session.cease()
+    assert bytes(peer.outlet.sent).endswith(b"OK 1\n")

@@ -252,3 +252,19 @@ def test_a_lost_peer_resumes_nothing(peer: LinePeer) -> None:
     peer.outlet.drain()
     peer.conversation.receive([Quit()])
     assert peer.hall.broker.channels == {}
+
+
+def test_replies_that_leave_at_the_end_of_the_turn_pause_the_input_too() -> None:
+    """Who does not read them is not read either, and goes on where it was when it has read them."""
+    hall = Hall()
+    peer = hall.line_peer()
+    peer.outlet.room = 3
+    peer.says("PUB k x")
+    assert not peer.paused
+    hall.turn()
+    assert peer.paused
+    peer.says("PUB k y")
+    peer.outlet.drain()
+    assert not peer.paused
+    hall.turn()
+    assert peer.hears()[-2:] == ["OK 1", "OK 2"]

@@ -49,6 +49,13 @@ class Backplane(Protocol):
         """The subscribers on all nodes."""
 
 
+class Talker(Protocol):
+    """Who has something to say before the turn ends."""
+
+    def flush(self) -> None:
+        """Say it."""
+
+
 class Broker:
     """The one table of channels. ``schedule`` is asked to call ``turn`` soon, at the end of the reactor's turn;
     ``clock`` gives seconds that never go back."""
@@ -75,8 +82,16 @@ class Broker:
         # Channels with a log, the least recently written first.
         self._written: OrderedDict[Channel, None] = OrderedDict()
         self._awake: dict[Reader, None] = {}
+        self._talkers: dict[Talker, None] = {}
 
     # What sessions ask.
+
+    def flushes_soon(self, talker: Talker) -> bool:
+        """Flush a talker before any channel at the end of the turn; False if nobody has asked for one. So replies and
+        events leave in one burst: between two bursts a peer may fall asleep, and to wake it is what costs most."""
+        if self._scheduled:
+            self._talkers[talker] = None
+        return self._scheduled
 
     def publish(self, publisher: Peer, channel: bytes, name: bytes, content: Content) -> int | Refusal | Later[int]:
         """Publish events of one kind in a row; answers the offset of the first."""
@@ -157,6 +172,7 @@ class Broker:
     def commit(self, channel: Channel) -> None:
         """Flush one channel now, so that its log says all that its head does, and nothing that is too old."""
         if channel.pending or channel.changes:
+            self._flush_talkers()
             self._flush(channel)
         else:
             size = channel.log.size
@@ -193,6 +209,7 @@ class Broker:
         channel = self.channels.get(name)
         if channel is not None and channel.watchers:
             if channel.pending:
+                self._flush_talkers()
                 self._flush(channel)  # what was published before is to be heard before
             if not channel.changes:
                 self._mark(channel)
@@ -215,6 +232,7 @@ class Broker:
 
     def flush(self) -> None:
         """Flush every dirty channel now."""
+        self._flush_talkers()
         self.urgent = False
         dirty, self._dirty, self._waiting = self._dirty, [], 0
         if len(dirty) == 1:
@@ -271,6 +289,13 @@ class Broker:
         if not self._scheduled:
             self._scheduled = True
             self._schedule()
+
+    def _flush_talkers(self) -> None:
+        """Before events leave, as the reply to a publish comes before one's own copy of the event."""
+        if self._talkers:
+            talkers, self._talkers = self._talkers, {}
+            for talker in talkers:
+                talker.flush()
 
     def _flush(self, channel: Channel, gathered: Gathered | None = None) -> None:
         size = channel.log.size

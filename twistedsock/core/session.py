@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 from twistedsock.core import commands, errors
 from twistedsock.core.bridge import Bridge
+from twistedsock.core.broker import Talker
 from twistedsock.core.channel import Channel
 from twistedsock.core.commands import Command, Publish, Tag
 from twistedsock.core.dialect import Dialect, Ending, Ends, Facts
@@ -122,6 +123,10 @@ class Session:
                 # Who does not read its replies is not read either.
                 self.stalled = True
 
+    def flushes_soon(self, talker: Talker) -> bool:
+        """Whether ``talker``, through whom this session talks, will be flushed at the end of the turn anyway."""
+        return self._broker.flushes_soon(talker)
+
     def drained(self) -> None:
         """Nothing waits in user space any more: go on with whatever had to wait for that."""
         if self.state is not State.OPEN:
@@ -141,8 +146,9 @@ class Session:
             self._close(ending)
 
     def cease(self) -> None:
-        """The connection is being closed by other means: say nothing more."""
+        """The connection is being closed by other means: say nothing more than what waits to be said."""
         if self.state is State.OPEN:
+            self.flush()
             self.state = State.CLOSING
             self._leave_all()
 

@@ -72,8 +72,13 @@ class Conversation:
             if session.stalled:
                 self._wait(messages[position:])
                 return
-        session.flush()
-        if session.stalled:
+        if not session.flushes_soon(self):
+            self.flush()
+
+    def flush(self) -> None:
+        """Say what waits to be said; read no more of a peer that does not read it."""
+        self.session.flush()
+        if self.session.stalled and self._backlog is None:
             self._wait(())
 
     def hold(self) -> None:
