@@ -32,10 +32,13 @@ class Bar:
         return self._of(results, self.beside) if self.beside else None
 
     def is_met(self, results: Results) -> bool | None:
-        """By the median; None where it was not measured."""
+        """By the median, and only where no event was lost; None where it was not measured."""
         found = self.measured(results)
         if found is None:
             return None
+        lost = results.range(self.workload, OURS, "lost")
+        if lost and lost.most:
+            return False
         return found.median >= self.least if self.least is not None else found.median <= (self.most or 0.0)
 
     def _of(self, results: Results, figure: str) -> Range | None:

@@ -117,14 +117,15 @@ class Measuring:
             there = _established(reading)
             try:
                 figures = _found(measure(crowd.load(name, workload.events, watch.told), usage))
-                note = "the live reader got all"
+                note, lost = "the live reader got all", 0.0
             except (Stopped, Wrong) as error:
-                figures, note = {}, str(error)[:300]
+                figures, note, lost = {}, str(error)[:300], 1.0
             try:
                 grown = max(watch.grown, usage.memory() - watch.before)
             except OSError:
                 grown, note = watch.grown, f"the server ended; {note}"
-            return {**figures, "growth": grown / MiB, "cut": there - _established(reading), "note": note}
+            cut = max(0, there - _established(reading))
+            return {**figures, "growth": grown / MiB, "cut": cut, "note": note, "lost": lost}
 
 
 class Watch:
@@ -186,9 +187,11 @@ def _found(figures: Figures) -> Found:
 
 
 def _established(target: Target) -> int:
-    """The server's ends of connections, as this machine lists them: who does not read notices no end."""
-    port, found = f":{target.address[1]:04X}", 0
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        _, local, _, state, *_ = line.split()
-        found += state == ESTABLISHED and local.endswith(port)
-    return found
+    """The server's ends of connections, as this machine lists them: who does not read notices no end. The list may lack
+    some when others end while it is read, so the longest of several counts."""
+    port = f":{target.address[1]:04X}"
+    found = []
+    for _ in range(3):
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        found.append(sum(fields[3] == ESTABLISHED and fields[1].endswith(port) for fields in lines))
+    return max(found)

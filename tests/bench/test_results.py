@@ -69,6 +69,13 @@ def test_a_bar_is_met_by_the_median() -> None:
     assert Bar("", "fan-out-100", "rate", "redis", most=3.9).is_met(RATES) is None
 
 
+def test_a_bar_is_missed_when_the_live_reader_lost_something() -> None:
+    (bar,) = (bar for bar in BARS if bar.workload == "stalled-tcp")
+    kept = {"growth": 5.0, "lost": 0.0}
+    assert bar.is_met(results(("stalled-tcp", "sockbridge", 1, kept))) is True
+    assert bar.is_met(results(("stalled-tcp", "sockbridge", 1, {**kept, "lost": 1.0}))) is False
+
+
 def test_every_bar_is_of_something_that_is_measured() -> None:
     found = everything()
     assert all(bar.is_met(found) is not None for bar in BARS)
