@@ -21,7 +21,7 @@ INKS = {
 }
 """Each server's colour, in all pictures."""
 
-DAGGER = "; † the load generator was busy all the time, the server may do better"
+DAGGER = "; † bounded by the load generator"
 
 LINES = {"bare": "bare C loop"}
 """How a server is called in a picture, where its name does not say it."""

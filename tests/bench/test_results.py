@@ -134,6 +134,9 @@ def test_pictures_are_well_formed_and_say_what_they_show(tmp_path: Path) -> None
         for part in root.iter():
             assert 0 <= float(part.get("x", 0)) <= width, part.attrib
             assert 0 <= float(part.get("y", 0)) <= height, part.attrib
+            if part.get("text-anchor") == "start":  # half the height is about what a letter takes
+                end = float(part.attrib["x"]) + len(part.text or "") * float(part.attrib["font-size"]) / 2
+                assert end <= width, part.text
 
 
 def test_what_was_not_measured_is_not_drawn() -> None:
