@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.end_to_end
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-PLUGIN = "twisted/plugins/sockbridge_plugin.py"
+PLUGINS = {"twisted/plugins/sockbridge_plugin.py", "twisted/plugins/sockbridge_reactor.py"}
 NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv*", ".peers", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build", "dist", "dropin.cache"
 )
@@ -78,11 +78,11 @@ def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Insta
     return installation
 
 
-def test_the_wheel_holds_the_package_and_the_plugin_and_nothing_else(checkout: Path, wheel: Path) -> None:
+def test_the_wheel_holds_the_package_and_the_plugins_and_nothing_else(checkout: Path, wheel: Path) -> None:
     """A new folder that setup.cfg does not list, or a file of the page that it does not match, is found out here."""
     ours = {str(path.relative_to(checkout)) for path in (checkout / "twistedsock").rglob("*") if path.is_file()}
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert held == ours | {PLUGIN}
+    assert held == ours | PLUGINS
     assert "twistedsock/py.typed" in held
     assert any(name.startswith("twistedsock/static/") for name in held)
 
@@ -94,7 +94,7 @@ def test_the_wheel_holds_the_licence(wheel: Path) -> None:
 def test_the_source_distribution_can_be_tested(checkout: Path, source_distribution: Path) -> None:
     with tarfile.open(source_distribution) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    needed = {"LICENSE", "Makefile", "pyproject.toml", "setup.cfg", PLUGIN}
+    needed = {"LICENSE", "Makefile", "pyproject.toml", "setup.cfg"} | PLUGINS
     for folder in ["tests", "tools", "twistedsock"]:
         needed |= {str(path.relative_to(checkout)) for path in (checkout / folder).rglob("*") if path.is_file()}
     assert needed <= held
@@ -114,6 +114,7 @@ def test_each_way_to_install_gives_twistd_the_command(
     try:
         assert "\n    sockbridge " in installation.twistd("--help")
         assert "Traceback" not in installation.twistd("sockbridge", "--help")
+        assert "\n    sockbridge\t" in installation.twistd("--help-reactors")
     finally:
         installation.pip("uninstall", "--yes", "sockbridge")
 

@@ -1,4 +1,4 @@
-"""Twisted finds the command `sockbridge` in every folder, and finding it loads nothing of ours."""
+"""Twisted finds the command and the reactor in every folder, and finding them loads nothing of ours."""
 
 import os
 import subprocess
@@ -45,6 +45,24 @@ def test_finding_the_command_loads_nothing_of_ours(tmp_path: Path) -> None:
     answer = run(sys.executable, "-c", question, folder=tmp_path)
     assert "'sockbridge'" in answer
     assert "'twistedsock" not in answer
+
+
+def test_twistd_lists_the_reactor(tmp_path: Path) -> None:
+    listing = run(TWISTD, "--help-reactors", folder=tmp_path)
+    assert "\n    sockbridge\t" in listing
+    assert "Traceback" not in listing
+
+
+def test_finding_the_reactor_loads_nothing_of_ours_and_no_reactor(tmp_path: Path) -> None:
+    """What is loaded by then cannot be chosen any more."""
+    question = (
+        "import sys; from twisted.application.reactors import getReactorTypes;"
+        "print([reactor.shortName for reactor in getReactorTypes()], [*filter(None, map(str, sys.modules))])"
+    )
+    answer = run(sys.executable, "-c", question, folder=tmp_path)
+    assert "'sockbridge'" in answer
+    assert "'twistedsock" not in answer
+    assert "'twisted.internet.reactor'" not in answer
 
 
 @pytest.mark.parametrize("folder", ["twisted", "twisted/plugins"])
