@@ -2,7 +2,7 @@
 
 Twisted's own puts the name of the connection into the log's context before it reads or writes, for whoever logs below
 with ``twisted.python.log``, and takes it out again (https://github.com/twisted/twisted/issues/2534). Where a packet
-holds one small event, that is a sixth of all that the event costs.
+holds one small line, that is about a sixth of all that the event costs.
 """
 
 from typing import Any
