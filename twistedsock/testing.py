@@ -212,6 +212,7 @@ class FakePeer:
 
     def _hang_up(self, ending: Ending) -> None:
         self.ending = ending
+        self.paused = False  # as the shells do, who read the stream to its end
 
     def _pause(self) -> None:
         self.paused = True

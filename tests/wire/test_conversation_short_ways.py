@@ -131,6 +131,7 @@ STREAM = st.lists(LINE | RUN | RUN, min_size=1, max_size=6).map(b"".join)
     room=st.sampled_from([None, None, 0, 30]),
 )
 @example(b"PUB \xff x\nPUB \xff y\n", [], False, None)
+@example(b"PUB a \nPUB a \nPUB a \n\x04\n", [7], False, 0)
 @example(b"PUB a \xc3\nPUB a \xa9\n", [], False, None)
 @example(b"PUB a [1,\nPUB a 2]\n", [], False, None)
 @example(b"PUB a x\r\nPUB a y\r\n", [], False, None)
