@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from twistedsock.core import errors
+from twistedsock.core.broker import AT_REST
 from twistedsock.core.channel import Channel
 from twistedsock.core.dialect import Position
 from twistedsock.core.errors import UNAVAILABLE
@@ -287,3 +288,46 @@ def test_members_are_those_of_all_nodes_or_of_this_one() -> None:
     hall = Hall()
     hall.line_peer().says("SUB a")
     assert hall.broker.members(b"a") == hall.broker.members_here(b"a") == [Member(b"p1", b"p1")]
+
+
+def test_at_rest_an_event_leaves_at_once() -> None:
+    """Who publishes after a while is alone, most likely: no turn is awaited, nor asked for."""
+    hall = Hall()
+    reader, publisher = hall.line_peer(), hall.line_peer()
+    reader.says("SUB k")
+    hall.turn()
+    reader.raw()
+    hall.now += 2 * AT_REST
+    publisher.says("PUB k x")
+    assert bytes(reader.outlet.sent).endswith(b"MSG k 1 p2 x\n") and not len(hall.turns)
+    publisher.says("PUB k y")
+    assert bytes(reader.outlet.sent).endswith(b"MSG k 1 p2 x\n") and len(hall.turns) == 1
+    hall.turn()
+    assert reader.hears() == ["MSG k 1 p2 x", "MSG k 2 p2 y"]
+
+
+def test_an_event_waits_for_its_turn_behind_readers_that_catch_up() -> None:
+    """They need the turn anyway."""
+    hall = Hall()
+    reader, publisher = hall.line_peer(), hall.line_peer()
+    publisher.says("PUB k x")
+    hall.turn()
+    hall.now += 2 * AT_REST
+    reader.says("SUB k last=1")
+    publisher.says("PUB k y")
+    assert len(hall.turns) == 1
+    hall.turn()
+    assert reader.hears()[-2:] == ["MSG k 1 p2 x", "MSG k 2 p2 y"]
+
+
+def test_a_fault_in_one_read_does_not_stop_the_turns() -> None:
+    """What others publish afterwards comes out."""
+    hall = Hall()
+    reader, publisher, faulty = hall.line_peer(), hall.line_peer(), hall.line_peer()
+    reader.says("SUB k")
+    hall.turn()
+    with pytest.raises(TypeError):
+        faulty.conversation.receive(None)  # type: ignore[arg-type]
+    publisher.says("PUB k x")
+    hall.turn()
+    assert reader.hears()[-1] == "MSG k 1 p2 x"

@@ -19,6 +19,10 @@ from twistedsock.core.log import FRAME_COST
 from twistedsock.core.names import is_channel, is_event_name
 from twistedsock.core.reader import Peer, Reader, Shared, Subscription
 
+AT_REST = 0.0005
+"""Seconds since the last flush after which the next does not wait for the end of the turn: who publishes now is alone,
+most likely. If not, a reader gets two sends in that turn instead of one, and that seldom."""
+
 
 class Backplane(Protocol):
     """How events get their order and reach the other processes. It tells its node, the broker, what happens by
@@ -75,7 +79,9 @@ class Broker:
         self.urgent = False
         self._backplane = backplane
         self._schedule = schedule
-        self._scheduled = False
+        # Somebody needs a turn; we have asked for it; what a read has brought is being run.
+        self._wanted = self._asked = self._reading = False
+        self._flushed = clock()
         self._opening: dict[bytes, Later[Channel]] = {}
         self._dirty: list[Channel] = []
         self._waiting = 0
@@ -86,12 +92,25 @@ class Broker:
 
     # What sessions ask.
 
-    def flushes_soon(self, talker: Talker) -> bool:
-        """Flush a talker before any channel at the end of the turn; False if nobody has asked for one. So replies and
-        events leave in one burst: between two bursts a peer may fall asleep, and to wake it is what costs most."""
-        if self._scheduled:
-            self._talkers[talker] = None
-        return self._scheduled
+    def begin(self) -> None:
+        """What one read has brought is going to be run; ``finish`` must follow, whatever happens."""
+        self._reading = True
+
+    def finish(self, talker: Talker) -> None:
+        """It has been run; ``talker`` may have replies to flush. They leave in one burst with the events, right before
+        them: between two bursts a peer may fall asleep, and to wake it is what costs most. The burst is due when the
+        turn ends, for others may publish in it; at rest at once."""
+        self._reading = False
+        if not self._wanted:
+            talker.flush()
+            return
+        self._talkers[talker] = None
+        if not self._asked:
+            if self._awake or self.clock() - self._flushed < AT_REST:
+                self._ask_for_turn()
+            else:
+                self._wanted = False
+                self.flush()
 
     def publish(self, publisher: Peer, channel: bytes, name: bytes, content: Content) -> int | Refusal | Later[int]:
         """Publish events of one kind in a row; answers the offset of the first."""
@@ -219,7 +238,7 @@ class Broker:
 
     def turn(self) -> None:
         """The end of a reactor's turn: flush what was published, then let those who are behind read on."""
-        self._scheduled = False
+        self._wanted = self._asked = False
         self.flush()
         awake, self._awake = self._awake, {}
         shared: Shared = {}
@@ -246,6 +265,8 @@ class Broker:
                 hand_over(reader, due)
         for channel in dirty:
             self.forget_unused(channel)
+        if dirty:
+            self._flushed = self.clock()
 
     def sweep(self) -> None:
         """Let go what is too old. To be called every few seconds, as nothing else looks at a silent channel."""
@@ -286,8 +307,9 @@ class Broker:
         self._ask_for_turn()
 
     def _ask_for_turn(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
+        self._wanted = True
+        if not self._asked and not self._reading:
+            self._asked = True
             self._schedule()
 
     def _flush_talkers(self) -> None:

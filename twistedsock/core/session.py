@@ -123,9 +123,13 @@ class Session:
                 # Who does not read its replies is not read either.
                 self.stalled = True
 
-    def flushes_soon(self, talker: Talker) -> bool:
-        """Whether ``talker``, through whom this session talks, will be flushed at the end of the turn anyway."""
-        return self._broker.flushes_soon(talker)
+    def begin(self) -> None:
+        """What one read has brought is going to be run."""
+        self._broker.begin()
+
+    def finish(self, talker: Talker) -> None:
+        """It has been run: ``talker``, through whom this session talks, will be flushed when that is due."""
+        self._broker.finish(talker)
 
     def drained(self) -> None:
         """Nothing waits in user space any more: go on with whatever had to wait for that."""

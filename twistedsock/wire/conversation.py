@@ -52,6 +52,13 @@ class Conversation:
         if self._backlog is not None:
             self._backlog.extend(messages)
             return
+        self.session.begin()
+        try:
+            self._run(messages)
+        finally:
+            self.session.finish(self)
+
+    def _run(self, messages: Sequence[bytes | Command]) -> None:
         session, decode = self.session, self.codec.decode
         position, end = 0, len(messages)
         while position < end:
@@ -72,8 +79,6 @@ class Conversation:
             if session.stalled:
                 self._wait(messages[position:])
                 return
-        if not session.flushes_soon(self):
-            self.flush()
 
     def flush(self) -> None:
         """Say what waits to be said; read no more of a peer that does not read it."""
