@@ -40,13 +40,7 @@ class SendAtOnce:
     def offer(self, data: bytes) -> bool:
         if self.blocked:
             return False
-        # As _send does it, but without that call: this is the loop over all readers.
-        try:
-            sent = self.socket.send(data)
-        except OSError as error:
-            sent = self._not_sent(error, len(data))
-        if sent != len(data):
-            super().write(data[sent:])  # type: ignore[misc]
+        self._send(data)
         return True
 
     def write(self, data: bytes) -> None:
@@ -64,16 +58,12 @@ class SendAtOnce:
         try:
             sent = self.socket.send(data)
         except OSError as error:
-            sent = self._not_sent(error, len(data))
+            if error.errno not in (EAGAIN, ENOBUFS):
+                self.blocked |= LOST
+                return
+            sent = 0
         if sent != len(data):
             super().write(data[sent:])  # type: ignore[misc]
-
-    def _not_sent(self, error: OSError, size: int) -> int:
-        """How many bytes need not be sent again: none where the socket is full, all where the peer reads no longer."""
-        if error.errno in (EAGAIN, ENOBUFS):
-            return 0
-        self.blocked |= LOST
-        return size
 
     def writeSomeData(self, data: bytes) -> Any:
         result = super().writeSomeData(data)  # type: ignore[misc]
