@@ -331,3 +331,15 @@ def test_a_fault_in_one_read_does_not_stop_the_turns() -> None:
     publisher.says("PUB k x")
     hall.turn()
     assert reader.hears()[-1] == "MSG k 1 p2 x"
+
+
+def test_what_left_in_the_midst_of_a_read_asks_for_no_turn() -> None:
+    """So much was published that it was flushed at once; nothing waits any more."""
+    hall = Hall()
+    reader, publisher = hall.line_peer(), hall.line_peer()
+    reader.says("SUB k")
+    hall.turn()
+    publisher.says(*["PUB k " + "x" * 1000] * 100)
+    assert bytes(reader.outlet.sent).count(b"MSG k ") == 100
+    assert bytes(publisher.outlet.sent).count(b"OK ") == 100
+    assert not len(hall.turns)

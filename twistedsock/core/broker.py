@@ -79,8 +79,8 @@ class Broker:
         self.urgent = False
         self._backplane = backplane
         self._schedule = schedule
-        # Somebody needs a turn; we have asked for it; what a read has brought is being run.
-        self._wanted = self._asked = self._reading = False
+        # A turn has been asked for; what a read has brought is being run.
+        self._asked = self._reading = False
         self._flushed = clock()
         self._opening: dict[bytes, Later[Channel]] = {}
         self._dirty: list[Channel] = []
@@ -101,16 +101,14 @@ class Broker:
         them: between two bursts a peer may fall asleep, and to wake it is what costs most. The burst is due when the
         turn ends, for others may publish in it; at rest at once."""
         self._reading = False
-        if not self._wanted:
+        if not (self._dirty or self._awake):
             talker.flush()
             return
         self._talkers[talker] = None
-        if not self._asked:
-            if self._awake or self.clock() - self._flushed < AT_REST:
-                self._ask_for_turn()
-            else:
-                self._wanted = False
-                self.flush()
+        if self._awake or self.clock() - self._flushed < AT_REST:
+            self._ask_for_turn()
+        elif not self._asked:
+            self.flush()
 
     def publish(self, publisher: Peer, channel: bytes, name: bytes, content: Content) -> int | Refusal | Later[int]:
         """Publish events of one kind in a row; answers the offset of the first."""
@@ -238,7 +236,7 @@ class Broker:
 
     def turn(self) -> None:
         """The end of a reactor's turn: flush what was published, then let those who are behind read on."""
-        self._wanted = self._asked = False
+        self._asked = False
         self.flush()
         awake, self._awake = self._awake, {}
         shared: Shared = {}
@@ -307,7 +305,6 @@ class Broker:
         self._ask_for_turn()
 
     def _ask_for_turn(self) -> None:
-        self._wanted = True
         if not self._asked and not self._reading:
             self._asked = True
             self._schedule()
