@@ -6,7 +6,7 @@ from bench.charts import Entry, bars, curves
 from bench.results import Results
 from bench.svg import Drawing
 from bench.workloads import CHANNELS, PAYLOADS, READERS
-from twistedsock.bench.measurement import BUSY, PERCENTILES
+from twistedsock.bench.measurement import PERCENTILES
 
 INKS = {
     "sockbridge": "#d9480f",
@@ -60,8 +60,7 @@ def entries(results: Results, workload: str, figure: str, label: Callable[[float
 def _reservation(results: Results, workload: str, server: str, figure: str) -> str:
     """What has to be said behind a figure: that it is not all of the truth."""
     if figure == "rate":
-        busy = results.range(workload, server, "busy")
-        return " †" if busy and busy.median >= BUSY else ""
+        return " †" if results.is_bound(workload, server) else ""
     if figure == "growth":
         cut = results.range(workload, server, "cut")
         return (

@@ -90,9 +90,10 @@ def _opening(results: Results) -> str:
     notes = [
         f"Each figure is {rounds}; a ratio is that within a round. Servers took turns, started anew for each "
         "measurement, and only one was loaded at a time. "
-        "The load generator is one process of one thread, which compares every delivery: none was lost or doubled "
+        "The load generator is one process of one thread, which compares or counts every delivery: none was lost or doubled "
         f"where there is a figure. A † marks where it was itself busy for {BUSY:.0%} of the time or more, so that "
-        "the server may do better. CPU is that of all of a server's processes, the kernel's part included.",
+        "the server, or one of the two, may do better. CPU is that of all of a server's processes, the kernel's part "
+        "included.",
     ]
     if "capacity" in about:
         notes.append(
@@ -115,9 +116,14 @@ def _bars(results: Results) -> Iterator[str]:
 
 def _bar(bar: Bar, results: Results) -> list[str]:
     unit = "x" if bar.other else f" {bar.unit}"
-    other = f"{shown(bar.measured_beside(results), unit)} {_COLUMNS[bar.beside]}" if bar.beside else ""
+    # By the clock, the generator may have held back one of the two.
+    marks = {"rate": " †"} if results.is_bound(bar.workload, OURS, bar.other) else {}
+    measured = shown(bar.measured(results), unit) + marks.get(bar.figure, "")
+    beside = ""
+    if bar.beside:
+        beside = f"{shown(bar.measured_beside(results), unit)} {_COLUMNS[bar.beside]}{marks.get(bar.beside, '')}"
     verdict = "met" if bar.is_met(results) else "**missed**"
-    return [bar.title, bar.threshold, shown(bar.measured(results), unit), verdict, other]
+    return [bar.title, bar.threshold, measured, verdict, beside]
 
 
 _COLUMNS = {"rate": "a second", "per_cpu": "a CPU second"}
@@ -155,11 +161,10 @@ def _loads(workloads: Sequence[Workload], results: Results) -> str:
     for workload, server, title in _rows(workloads, results):
         name = workload.name
         busy = results.range(name, server, "busy")
-        bound = " †" if busy and busy.median >= BUSY else ""
         rows.append(
             [
                 title,
-                shown(results.range(name, server, "rate")) + bound,
+                shown(results.range(name, server, "rate")) + (" †" if results.is_bound(name, server) else ""),
                 shown(results.range(name, server, "cost")),
                 shown(results.ratio(name, server, OURS, "cost")) if server != OURS else "1",
                 shown(_median(results.range(name, server, "memory"))),

@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from twistedsock.bench.measurement import BUSY
+
 
 class Range(NamedTuple):
     """Of several rounds."""
@@ -49,6 +51,11 @@ class Results:
         """One server's figure divided by the other's, within each round."""
         ones, others = self.by_round(workload, one, figure), self.by_round(workload, other, figure)
         return _range(ones[number] / others[number] for number in ones if others.get(number))
+
+    def is_bound(self, workload: str, *servers: str) -> bool:
+        """Whether the generator was itself what was measured with one of the servers: busy for BUSY of the time."""
+        found = [self.range(workload, server, "busy") for server in servers]
+        return any(busy is not None and busy.median >= BUSY for busy in found)
 
     def words(self, workload: str, server: str, figure: str) -> str:
         """A figure that is words, of the last round that has it; empty if there is none."""

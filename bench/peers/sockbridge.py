@@ -13,8 +13,7 @@ TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
 class Sockbridge(Server):
-    """As it comes, but for how many connections one address may have: all of ours have the same. ``options`` are more
-    of its own; ``name`` tells variants apart."""
+    """As it comes. ``options`` are what a variant of it is told, and ``name`` tells variants apart."""
 
     wires = frozenset((TCP, WEBSOCKET))
 
@@ -34,7 +33,6 @@ class Sockbridge(Server):
         command = [
             *(sys.executable, "-c", TWISTD, "-n", "--pidfile=", "sockbridge"),
             *(f"--tcp=tcp:{tcp}:interface={HOST}", f"--web=tcp:{web}:interface={HOST}"),
-            "--max-connections-per-address=100000",
             *self.options,
         ]
         return Plan(command, {TCP: Target(Lines(), (HOST, tcp)), WEBSOCKET: Target(Json(), (HOST, web))})

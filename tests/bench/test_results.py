@@ -88,6 +88,16 @@ def test_the_report_has_the_bars_with_their_ratios() -> None:
     assert "![A picture](a.svg)" in text
 
 
+@pytest.mark.parametrize("busy", ["sockbridge", "nats"])
+def test_a_bar_by_the_clock_says_when_the_generator_was_busy(busy: str) -> None:
+    """With either of the two: the other ratio, by CPU, holds all the same."""
+    figures = [
+        ("fan-out-100", name, 1, {"rate": 4.0, "per_cpu": 2.0, "busy": 0.95 if name == busy else 0.5})
+        for name in ("sockbridge", "nats")
+    ]
+    assert "| 1x † | **missed** | 1x a CPU second |" in report.text(results(*figures), [])
+
+
 def test_the_report_has_every_workload_and_marks_a_busy_generator() -> None:
     text = report.text(everything(), [])
     for workload in WORKLOADS:
