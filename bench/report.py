@@ -89,11 +89,10 @@ def _opening(results: Results) -> str:
         rounds = "from one round"
     notes = [
         f"Each figure is {rounds}; a ratio is that within a round. Servers took turns, started anew for each "
-        "measurement, and only one was loaded at a time. "
-        "The load generator is one process of one thread, which compares or counts every delivery: none was lost or "
-        f"doubled where there is a figure. A † marks where it was itself busy for {BUSY:.0%} of the time or more, so "
-        "that the server, or one of the two, may do better. CPU is that of all of a server's processes, the kernel's part "
-        "included.",
+        "measurement, and only one was loaded at a time. The load generator is one process of one thread, which "
+        "compares or counts every delivery: none was lost or doubled where there is a figure. A † marks where it was "
+        f"itself busy for {BUSY:.0%} of the time or more, so that the server, or one of the two, may do better. CPU is "
+        "that of all of a server's processes, the kernel's part included.",
     ]
     if "capacity" in about:
         notes.append(
