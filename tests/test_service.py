@@ -142,8 +142,17 @@ def test_it_listens_for_all_that_the_settings_say(start, reactor):
         IPv6Address("TCP", "::1", 8083),
         IPv4Address("TCP", "127.0.0.1", 8082),
     ]
-    assert reactor.factories[0] is reactor.factories[1] is reactor.factories[2] is not reactor.factories[3]
-    assert reactor.factories[0].bridge is reactor.factories[3].bridge is service.bridge
+    assert {factory.bridge for factory in reactor.factories} == {service.bridge}
+
+
+def test_each_listener_has_a_factory_that_knows_its_endpoint(start, reactor, certificate):
+    lines = [LOOPBACK, "unix:/run/bridge", f"ssl:8443:interface=127.0.0.1:{certificate}"]
+    web = ["tcp:8082:interface=127.0.0.1", "unix:/run/web"]
+    start(tcp=lines, web=web)
+    factories = [getattr(factory, "wrappedFactory", factory) for factory in reactor.factories]
+    assert [factory.listening.endpoint for factory in factories] == lines + web
+    assert [factory.websockets.listening.endpoint for factory in factories[3:]] == web
+    assert factories[3].gate is factories[4].gate, "each refusal is to be told once"
 
 
 def test_none_is_not_listened_on(start, reactor):

@@ -20,10 +20,11 @@ from twistedsock.core.bridge import Bridge, build
 from twistedsock.core.dialect import Ending
 from twistedsock.core.origins import Origins
 from twistedsock.settings import Settings, SettingsError, listeners
+from twistedsock.shells.listening import Listening
 from twistedsock.shells.outlets import send_at_once
 from twistedsock.shells.sockets import host_of, prepare, show
 from twistedsock.shells.tcp import LineFactory
-from twistedsock.shells.web import WebFactory
+from twistedsock.shells.web import Gate, WebFactory
 
 BACKLOG = 4096
 """Connections that wait to be accepted: what Linux allows at most (net.core.somaxconn), so that a thousand browsers
@@ -116,18 +117,9 @@ class BridgeService(Service):
         self._sweep = LoopingCall(self.bridge.broker.sweep)
         self._sweep.clock = reactor
         self._patience: Any = None
-        self._lines = LineFactory(self.bridge, reactor, settings.send_buffer)
-        self._web = WebFactory(
-            self.bridge,
-            reactor,
-            Origins(settings.allow_origin, settings.allow_host),
-            settings.send_buffer,
-            settings.ping_interval,
-            settings.ping_timeout,
-            self.line_ports,
-        )
-        self.lines = self._listeners(settings.tcp, self._lines)
-        self.web = self._listeners(settings.web, self._web)
+        self._gate = Gate(Origins(settings.allow_origin, settings.allow_host))
+        self.lines = self._listeners(settings.tcp, self._line_factory)
+        self.web = self._listeners(settings.web, self._web_factory)
 
     def privilegedStartService(self) -> None:
         """Open the ports: before twistd gives up its rights, and before it says that it has started."""
@@ -140,7 +132,9 @@ class BridgeService(Service):
                 self._fail(listener, failure)
         self._check_reach()
         if self.web:
-            self._lines.web_address = self._page(self.web[0])
+            page = self._page(self.web[0])
+            for listener in self.lines:
+                listener.factory.web_address = page
 
     def startService(self) -> None:
         super().startService()
@@ -216,11 +210,27 @@ class BridgeService(Service):
                 words.append(f"web on {where}: curl --unix-socket {path} http://localhost/bridge.json")
         return words
 
-    def _listeners(self, descriptions: tuple[str, ...], factory: Any) -> list[Listener]:
+    def _listeners(self, descriptions: tuple[str, ...], build_factory: Callable[[Listening], Any]) -> list[Listener]:
         return [
-            Listener(description, parse_endpoint(description, self._reactor), factory)
+            Listener(description, parse_endpoint(description, self._reactor), build_factory(Listening(description)))
             for description in listeners(descriptions)
         ]
+
+    def _line_factory(self, listening: Listening) -> LineFactory:
+        return LineFactory(self.bridge, self._reactor, self._settings.send_buffer, listening=listening)
+
+    def _web_factory(self, listening: Listening) -> WebFactory:
+        settings = self._settings
+        return WebFactory(
+            self.bridge,
+            self._reactor,
+            self._gate,
+            settings.send_buffer,
+            settings.ping_interval,
+            settings.ping_timeout,
+            self.line_ports,
+            listening,
+        )
 
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
         send_at_once(port)

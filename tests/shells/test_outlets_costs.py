@@ -13,7 +13,7 @@ from tests.shells.test_web import upgrade
 from twistedsock.core.origins import Origins
 from twistedsock.shells.outlets import TCPSendAtOnce
 from twistedsock.shells.tcp import LineFactory
-from twistedsock.shells.web import WebFactory
+from twistedsock.shells.web import Gate, WebFactory
 from twistedsock.testing import Hall
 
 READERS = 50
@@ -65,7 +65,7 @@ class Place:
         self.hall = Hall()
         self.server = SimpleNamespace(_realPortNumber=8081, getHost=lambda: IPv4Address("TCP", "127.0.0.1", 8081))
         self.lines = LineFactory(self.hall.bridge, self.reactor, 0)
-        self.web = WebFactory(self.hall.bridge, self.reactor, Origins(), 0, 0, 3, lambda: [])
+        self.web = WebFactory(self.hall.bridge, self.reactor, Gate(Origins()), 0, 0, 3, lambda: [])
 
     def connect(self, factory, socket, data=b""):
         """A connection to a port, which has sent ``data``."""

@@ -67,7 +67,7 @@ def build(reactor, wire, monkeypatch):
     def make(hall=None, origins=None):
         hall = hall or Hall()
         lines = [{"kind": "tcp", "host": "127.0.0.1", "port": 8081}]
-        factory = WebFactory(hall.bridge, reactor, origins or Origins(), 0, 0, 3, lambda: lines)
+        factory = WebFactory(hall.bridge, reactor, Gate(origins or Origins()), 0, 0, 3, lambda: lines)
 
         def visit(here="127.0.0.1", there="127.0.0.1"):
             return Visit(factory, wire(here, 8082, there))

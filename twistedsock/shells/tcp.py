@@ -14,6 +14,7 @@ from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
 from twistedsock.shells.closing import close_kindly
 from twistedsock.shells.faults import report_fault
+from twistedsock.shells.listening import NOWHERE, Listening
 from twistedsock.shells.outlets import let_go, outlet_of
 from twistedsock.shells.sockets import ends_of, host_of, tune
 from twistedsock.wire import line_commands
@@ -115,8 +116,16 @@ class LineFactory(ServerFactory):
     protocol: Any = LineProtocol
     noisy = False
 
-    def __init__(self, bridge: Bridge, reactor: Any, send_buffer: int, web_address: str = "") -> None:
+    def __init__(
+        self,
+        bridge: Bridge,
+        reactor: Any,
+        send_buffer: int,
+        web_address: str = "",
+        listening: Listening = NOWHERE,
+    ) -> None:
         self.bridge = bridge
         self.reactor = reactor
         self.send_buffer = send_buffer
         self.web_address = web_address
+        self.listening = listening

@@ -12,6 +12,7 @@ from twistedsock.core.dialect import Ends
 from twistedsock.core.origins import Door, Origins, Verdict
 from twistedsock.shells.closing import close_kindly
 from twistedsock.shells.deadlines import Deadlines
+from twistedsock.shells.listening import NOWHERE, Listening
 from twistedsock.shells.site import BridgeSite
 from twistedsock.shells.sockets import Here, here_of, host_of, show, tune
 from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL, OPEN_TIMEOUT, WebSocketFactory, choose
@@ -157,7 +158,8 @@ class Doorman(Protocol):
 
 
 class WebFactory(ServerFactory):
-    """``lines`` tells where the line ports are, for the page."""
+    """``gate`` is shared by all web listeners, so that each refusal is told once. ``lines`` tells where the line ports
+    are, for the page."""
 
     protocol: Any = Doorman
     noisy = False
@@ -166,20 +168,22 @@ class WebFactory(ServerFactory):
         self,
         bridge: Bridge,
         reactor: Any,
-        origins: Origins,
+        gate: Gate,
         send_buffer: int,
         ping_interval: int,
         ping_timeout: int,
         lines: Callable[[], list[dict[str, object]]],
+        listening: Listening = NOWHERE,
     ) -> None:
         self.bridge = bridge
         self.reactor = reactor
         self.send_buffer = send_buffer
-        self.gate = Gate(origins)
+        self.listening = listening
+        self.gate = gate
         self.deadlines: Deadlines[Doorman] = Deadlines(
             reactor, OPEN_TIMEOUT, lambda doorman: doorman._refuse(408, "no request came in time")
         )
-        self.websockets = WebSocketFactory(bridge, reactor, send_buffer, ping_interval, ping_timeout)
+        self.websockets = WebSocketFactory(bridge, reactor, send_buffer, ping_interval, ping_timeout, listening)
         self.site = BridgeSite(reactor, bridge, self._judge_host, lines)
 
     def _judge_host(self, host: str, transport: Any) -> tuple[int, str] | None:

@@ -19,6 +19,7 @@ from twistedsock.core.session import Session
 from twistedsock.shells.closing import LINGER
 from twistedsock.shells.faults import report_fault
 from twistedsock.shells.light import Light
+from twistedsock.shells.listening import NOWHERE, Listening
 from twistedsock.shells.outlets import let_go, outlet_of
 from twistedsock.shells.sockets import ends_of
 from twistedsock.wire import json_commands, line_commands
@@ -192,12 +193,21 @@ class WebSocketFactory(WebSocketServerFactory):
 
     noisy = False
 
-    def __init__(self, bridge: Bridge, reactor: Any, send_buffer: int, ping_interval: int, ping_timeout: int) -> None:
+    def __init__(
+        self,
+        bridge: Bridge,
+        reactor: Any,
+        send_buffer: int,
+        ping_interval: int,
+        ping_timeout: int,
+        listening: Listening = NOWHERE,
+    ) -> None:
         txaio.use_twisted()
         super().__init__(reactor=reactor)
         self.bridge = bridge
         self.reactor = reactor
         self.send_buffer = send_buffer
+        self.listening = listening
         limits = bridge.limits
         self.setProtocolOptions(
             webStatus=False,
