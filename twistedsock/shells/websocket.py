@@ -5,7 +5,7 @@ goes out is framed already when it gets here, so neither costs a call of Autobah
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import txaio
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -13,7 +13,7 @@ from autobahn.websocket.protocol import WebSocketProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 
 from twistedsock.core.bridge import Bridge
-from twistedsock.core.dialect import Ending, Ends
+from twistedsock.core.dialect import Dialect, Ending, Ends
 from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
 from twistedsock.shells.closing import LINGER
@@ -32,6 +32,14 @@ from twistedsock.wire.http_head import RequestHead
 JSON_PROTOCOL = "sockbridge.v1.json"
 LINE_PROTOCOL = "sockbridge.v1.line"
 
+Spoken = tuple[Dialect, Codec]
+"""What goes out and what comes in."""
+
+SPOKEN: dict[str, Spoken] = {
+    JSON_PROTOCOL: (JSON_IN_MESSAGES, json_commands),
+    LINE_PROTOCOL: (LINES_IN_MESSAGES, line_commands),
+}
+
 OPEN_TIMEOUT = 10
 """Seconds for the handshake. Autobahn's timers count in whole seconds, so none of them is shorter than three."""
 CLOSE_TIMEOUT = 5
@@ -43,7 +51,7 @@ NOT_BINARY = 1003
 
 def choose(offered: Sequence[str]) -> str | None:
     """The first subprotocol that is spoken here, None if there is none."""
-    return next((protocol for protocol in offered if protocol in (JSON_PROTOCOL, LINE_PROTOCOL)), None)
+    return next((protocol for protocol in offered if protocol in SPOKEN), None)
 
 
 class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
@@ -51,6 +59,8 @@ class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
     each connection, and writing them to a debug log that nobody reads, is most of what a handshake costs."""
 
     CONFIG_ATTRS: Any = ()
+
+    spoken: ClassVar[dict[str, Spoken]] = SPOKEN
 
     factory: "WebSocketFactory"
     transport: Any
@@ -95,14 +105,12 @@ class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
         factory, transport = self.factory, self.transport
         self._frames = PlainFrames(factory.bridge.limits.max_message)
         self._outlet = outlet_of(transport, factory.reactor)
-        lines = self.websocket_protocol_in_use == LINE_PROTOCOL
         # The first message decides where no subprotocol did.
         self._undecided = self.websocket_protocol_in_use is None
-        dialect = LINES_IN_MESSAGES if lines else JSON_IN_MESSAGES
+        self._lines = self.websocket_protocol_in_use == LINE_PROTOCOL
+        dialect, codec = self.spoken[self.websocket_protocol_in_use or JSON_PROTOCOL]
         session = Session(factory.bridge, dialect, self._outlet, ends, self._hang_up)
         self._outlet.on_drained = session.drained
-        codec: Codec = line_commands if lines else json_commands
-        self._lines = lines
         self._conversation = Conversation(session, codec, transport.pauseProducing, self._resume, report_fault)
         session.welcome(before)
 
