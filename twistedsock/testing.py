@@ -82,14 +82,18 @@ class Turns:
     def schedule(self, call: Callable[[], None]) -> None:
         self._calls.append(call)
 
+    def step(self) -> None:
+        """One turn."""
+        calls, self._calls = self._calls, []
+        for call in calls:
+            call()
+
     def run(self, most: int = 10_000) -> None:
         """Turn until nothing is left to do."""
         for _ in range(most):
             if not self._calls:
                 return
-            calls, self._calls = self._calls, []
-            for call in calls:
-                call()
+            self.step()
         raise AssertionError("the bridge does not come to rest")
 
 
@@ -195,8 +199,14 @@ class FakePeer:
     def id(self) -> str:
         return self.session.peer.id.decode()
 
+    def read(self, size: int) -> None:
+        """So many bytes were read; a peer is metered when its conversation has got a meter."""
+        if self.conversation.meter is not None:
+            self.conversation.came(size)
+
     def receives(self, *messages: bytes) -> None:
         """Messages of the dialect come in from the socket, in one read."""
+        self.read(sum(map(len, messages)))
         self.conversation.receive(list(messages))
 
     def raw(self) -> bytes:
@@ -233,6 +243,7 @@ class LinePeer(FakePeer):
 
     def sends(self, data: bytes) -> None:
         """Bytes come in from the socket."""
+        self.read(len(data))
         self.conversation.receive(self._splitter.feed(data))
 
     def says(self, *lines: str) -> None:

@@ -183,6 +183,9 @@ class LineVoice(Voice):
         channel, first, last = rest.split(" ")
         return {"type": "lost", "channel": channel, "first": int(first), "last": int(last)}
 
+    def _read_bye(self, rest: str) -> None:
+        """The connection closes, which other dialects tell otherwise."""
+
     def _read_notice(self, rest: str) -> Message:
         return {"type": "notice", "text": rest}
 

@@ -47,6 +47,10 @@ def test_each_bound_is_explained_to_the_operator(field: msgspec.structs.FieldInf
         {"max-connections": 0},
         {"max-connections-per-address": 0},
         {"max-members-told": -1},
+        {"commands-per-second": -1},
+        {"commands-burst": 0},
+        {"bytes-per-second": -0.5},
+        {"bytes-burst": 0},
         {"lag": "wait"},
     ],
     ids=repr,
@@ -57,7 +61,9 @@ def test_what_cannot_be_meant_is_refused(told: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "told", [{"history-events": 0}, {"history-age": 0}, {"log-bytes": 0}, {"lag": "close"}], ids=repr
+    "told",
+    [{"history-events": 0}, {"history-age": 0}, {"log-bytes": 0}, {"lag": "close"}, {"commands-per-second": 0.5}],
+    ids=repr,
 )
 def test_what_can_be_meant_is_taken(told: dict[str, object]) -> None:
     msgspec.convert(told, Limits)

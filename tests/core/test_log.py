@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.core.events import BATCH_COST, EVENT_COST, Batch, Content, Event, cost
-from twistedsock.core.limits import Limits
+from twistedsock.core.limits import CHUNK_BYTES, Limits
 from twistedsock.core.log import AGE_STEPS, FRAME_COST, MOST_WASTE, Log
 
 ALONE = BATCH_COST + EVENT_COST
@@ -34,7 +34,7 @@ def offsets(read: list[Batch]) -> list[int]:
 
 
 def whole(log: Log) -> list[int]:
-    return [event.offset for event in log.since(0)]
+    return [event.offset for event in log.events(0, log.end)]
 
 
 def test_an_empty_log_begins_where_it_is_told() -> None:
@@ -174,12 +174,49 @@ def test_marks_do_not_pile_up() -> None:
 
 
 @pytest.mark.parametrize(
-    "offset, left", [(0, [3, 4, 5]), (1, [3, 4, 5]), (2, [3, 4, 5]), (3, [4, 5]), (5, []), (99, [])]
+    "start, stop, left",
+    [
+        (0, 6, [3, 4, 5]),
+        (3, 99, [3, 4, 5]),
+        (4, 6, [4, 5]),
+        (4, 5, [4]),
+        (5, 5, []),
+        (6, 6, []),
+        (99, 6, []),
+        (1, 3, []),
+    ],
 )
-def test_history_after_an_offset(offset: int, left: list[int]) -> None:
-    log = Log(Limits(history_events=3))
+def test_events_between_two_offsets(start: int, stop: int, left: list[int]) -> None:
+    """Alone or together: those that are still there."""
+    log, together = Log(Limits(history_events=3)), Log(Limits(history_events=3))
     extend(log, 1, 1, 1, 1, 1)
-    assert [event.offset for event in log.since(offset)] == left
+    extend_together(together, 1, 1, 1, 1, 1)
+    for events in (log.events(start, stop), together.events(start, stop)):
+        assert [event.offset for event in events] == left
+
+
+def test_events_are_looked_for_when_they_are_asked_for() -> None:
+    """Who is slow to ask holds nothing of what the log lets go, and is told what is there then, and nothing newer."""
+    log = Log(Limits(history_events=4))
+    extend(log, CHUNK_BYTES, CHUNK_BYTES, CHUNK_BYTES, CHUNK_BYTES)
+    events = log.events(1, log.end)
+    assert next(events).offset == 1
+    extend(log, 1, 1)
+    assert [event.offset for event in events] == [3, 4]
+    events = log.events(3, log.end)
+    assert next(events).offset == 3
+    log.shrink(0)
+    assert list(events) == []
+
+
+def test_to_ask_for_the_last_events_costs_no_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    events = Batch.events
+    monkeypatch.setattr(Batch, "events", lambda batch: looked.append(len(batch)) or events(batch))
+    log = Log(Limits())
+    extend(log, *[1] * 5_000)
+    assert [event.offset for event in log.events(4_999, 5_001)] == [4_999, 5_000]
+    assert list(log.events(5_001, 5_001)) == [] and looked == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -224,9 +261,9 @@ def test_reading_a_piece_of_batches(offset: int, size: int, read: list[int]) -> 
 def test_what_was_read_is_not_changed_by_what_comes() -> None:
     log = Log(Limits(history_events=2))
     extend_together(log, 1, 1)
-    events, read = log.since(0), log.read(1, 1000)
+    read = log.read(1, 1000)
     extend(log, 1, 1)
-    assert [event.offset for event in events] == offsets(read) == [1, 2]
+    assert offsets(read) == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -281,7 +318,7 @@ def test_whatever_is_written_the_bounds_hold_and_nothing_else_is_lost(
         if shrunk is not None:
             log.shrink(shrunk)
         kept = written[len(written) - len(log) :]
-        assert log.since(0) == [event for event, _, _ in kept]
+        assert list(log.events(0, log.end)) == [event for event, _, _ in kept]
         assert log.first == log.end - len(log) and log.end == len(written) + 1
         assert log.size == cost_of(kept) <= room and len(kept) <= count
         assert shrunk is None or log.size <= shrunk
@@ -298,7 +335,7 @@ def test_whatever_is_written_the_bounds_hold_and_nothing_else_is_lost(
         gone = len(written) - len(kept)
         for offset in range(log.first, log.end + 1):
             events = [event for event, _, _ in kept if event.offset >= offset]
-            assert log.since(offset - 1) == events
+            assert list(log.events(offset, log.end)) == events
             read = [event for part in log.read(offset, size) for event in part.events()]
             assert read == events[: len(read)] and (read or not events)
             # Not much more than asked for, though each batch is parted as if its events were alike.

@@ -14,7 +14,7 @@ from twistedsock.core.errors import BAD_CHANNEL, BAD_EVENT_NAME, TOO_MANY_CHANNE
 from twistedsock.core.events import Batch, Content, Member, PresenceChange
 from twistedsock.core.lane import Gathered, hand_over
 from twistedsock.core.later import Later
-from twistedsock.core.limits import CHUNK_BYTES, Limits
+from twistedsock.core.limits import CHUNK_BYTES, SHARE, Limits
 from twistedsock.core.log import FRAME_COST
 from twistedsock.core.names import is_channel, is_event_name
 from twistedsock.core.reader import Peer, Reader, Shared, Subscription
@@ -87,7 +87,9 @@ class Broker:
         self._waiting = 0
         # Channels with a log, the least recently written first.
         self._written: OrderedDict[Channel, None] = OrderedDict()
-        self._awake: dict[Reader, None] = {}
+        self._awake: OrderedDict[Reader, None] = OrderedDict()
+        # Who has had a share of time, in the order in which they go on.
+        self._postponed: OrderedDict[Callable[[], None], None] = OrderedDict()
         self._talkers: dict[Talker, None] = {}
 
     # What sessions ask.
@@ -202,6 +204,13 @@ class Broker:
             self._awake[reader] = None
             self._ask_for_turn()
 
+    def postpone(self, go_on: Callable[[], None]) -> None:
+        """Call back in the next turn, or in one after it: all who wait for that share it, each in its order."""
+        self._postponed[go_on] = None
+        if not self._asked:
+            self._asked = True
+            self._schedule()
+
     def sleep(self, reader: Reader) -> None:
         """A reader is gone."""
         self._awake.pop(reader, None)
@@ -235,17 +244,39 @@ class Broker:
     # What time tells.
 
     def turn(self) -> None:
-        """The end of a reactor's turn: flush what was published, then let those who are behind read on."""
+        """The end of a reactor's turn: flush what was published, then let those who are behind read on, and those go on
+        who were postponed; as many of each as fit into a share of time, and one at least."""
         self._asked = False
-        self.flush()
-        awake, self._awake = self._awake, {}
+        try:
+            self.flush()
+            self._catch_up()
+            enough = self.clock() + SHARE
+            for _ in range(len(self._postponed)):
+                go_on, _ = self._postponed.popitem(last=False)
+                go_on()
+                if self.clock() >= enough:
+                    break
+        finally:
+            if self._awake or self._postponed:
+                self._ask_for_turn()
+
+    def _catch_up(self) -> None:
+        if not self._awake:
+            return
+        enough = self.clock() + SHARE
+        awake, self._awake = self._awake, OrderedDict()
         shared: Shared = {}
         most_missed = self.limits.max_members_told
-        for reader in awake:
-            if reader.catch_up(shared, most_missed):
-                self._awake[reader] = None
-        if self._awake:
-            self._ask_for_turn()
+        try:
+            while awake:
+                reader, _ = awake.popitem(last=False)
+                if reader.catch_up(shared, most_missed):
+                    self._awake[reader] = None
+                if self.clock() >= enough:
+                    break
+        finally:
+            if awake:  # who had no turn comes first in the next
+                self._awake = awake | self._awake
 
     def flush(self) -> None:
         """Flush every dirty channel now."""

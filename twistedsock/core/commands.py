@@ -88,10 +88,12 @@ class Interrupt(msgspec.Struct, frozen=True, gc=False):
 
 
 class Mistake(msgspec.Struct, frozen=True, gc=False):
-    """What could not be read as a command; it is answered in its turn like any other."""
+    """What could not be read as a command, or may not be run; it is answered in its turn like any other. ``more`` are
+    the tags of others in a row with the same answer."""
 
     refusal: Refusal
     tag: Tag = None
+    more: Sequence[Tag] = ()
 
 
 Command = (

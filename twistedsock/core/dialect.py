@@ -5,7 +5,7 @@ frame heads included; ``b""`` where this dialect says nothing. As it also writes
 the lanes of its readers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Protocol
 
@@ -69,8 +69,9 @@ class Dialect(Protocol):
     def help(self, verb: bytes) -> bytes | None:
         """What HELP says, its ``OK`` included; None for a verb that does not exist."""
 
-    def history(self, tag: Tag, channel: bytes, events: Sequence[Event], position: Position) -> Iterator[bytes]:
-        """A reply that may be long, in pieces of about a chunk, so that a peer that does not read costs one of them."""
+    def history(self, tag: Tag, channel: bytes, events: Iterable[Event], position: Position) -> Iterator[bytes]:
+        """A reply that may be long, in pieces of about a chunk, so that a peer that does not read costs one of them.
+        ``events`` is asked for more when the next piece is."""
 
     def members(self, tag: Tag, channel: bytes, members: Sequence[Member]) -> Iterator[bytes]:
         """As ``history``."""

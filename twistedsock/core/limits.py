@@ -9,6 +9,10 @@ CHUNK_BYTES = 64 * 1024
 """What is joined into one send at most. A reader that stalls keeps at most this much in user space. Sockets' own
 buffers are of this order, so more would seldom leave at once."""
 
+SHARE = 0.005
+"""Seconds of one turn of the reactor that one peer's commands may take, and those of all who wait for more together:
+what they make others wait is felt by nobody, and going on later costs next to nothing beside it."""
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """The bounds of one bridge. Sizes are bytes, ages are seconds. The description is shown by ``--help``."""
@@ -33,6 +37,19 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     max_members_told: Annotated[
         int, Meta(ge=0, description="joins and leaves kept for a reader that is behind, before it is told to ask WHO")
     ] = 1_000
+    commands_per_second: Annotated[
+        float,
+        Meta(ge=0, description="commands a second of one stranger, each payload of a publish counted; 0: no bound"),
+    ] = 1_000
+    commands_burst: Annotated[
+        int, Meta(ge=1, description="commands that a stranger may send at once, after having been silent")
+    ] = 10_000
+    bytes_per_second: Annotated[
+        float, Meta(ge=0, description="bytes a second of one stranger, whatever they say; 0: no bound")
+    ] = 1024 * 1024
+    bytes_burst: Annotated[
+        int, Meta(ge=1, description="bytes that a stranger may send at once, after having been silent")
+    ] = 8 * 1024 * 1024
     lag: Annotated[
         Literal["skip", "close"],
         Meta(description="a reader so slow that the log has passed it: skip and tell it LOST, or close it"),

@@ -11,7 +11,7 @@ from itertools import islice
 from operator import attrgetter
 
 from twistedsock.core.events import BATCH_COST, EVENT_COST, Batch, Event, cost
-from twistedsock.core.limits import Limits
+from twistedsock.core.limits import CHUNK_BYTES, Limits
 
 AGE_STEPS = 64
 """Ages are kept in this many steps of the age bound: an event leaves at most 1/64 of the bound late, and the marks
@@ -84,9 +84,18 @@ class Log:
                     break
             self._drop_before(self.first + dropped)
 
-    def since(self, offset: int) -> Sequence[Event]:
-        """The events after ``offset`` that are still there."""
-        return [event for batch in self._from(offset + 1) for event in batch.events()]
+    def events(self, start: int, stop: int) -> Iterator[Event]:
+        """The events from offset ``start`` on and before ``stop``. They are looked for when they are asked for, a chunk
+        at a time, so that who reads them slowly holds nothing of the log: what has gone by then is not among them."""
+        stop = min(stop, self.end)
+        while start < stop:
+            batches = self.read(start, CHUNK_BYTES)
+            if not batches or batches[0].first >= stop:
+                return
+            start = batches[-1].end
+            for batch in batches:
+                if batch.first < stop:
+                    yield from batch.part(batch.first, stop).events()
 
     def read(self, offset: int, size: int) -> Sequence[Batch]:
         """The events from ``offset`` on, until they make about ``size`` bytes to send: at least one, unless the log

@@ -17,10 +17,10 @@ from twistedsock.core.channel import Channel
 from twistedsock.core.commands import Command, Publish, Tag
 from twistedsock.core.dialect import Dialect, Ending, Ends, Facts
 from twistedsock.core.errors import Code, Refusal
-from twistedsock.core.events import Event, Member
+from twistedsock.core.events import Member
 from twistedsock.core.flight import Flight, Slot
 from twistedsock.core.later import Later, when_known
-from twistedsock.core.limits import CHUNK_BYTES, PUBLISHES_IN_FLIGHT
+from twistedsock.core.limits import CHUNK_BYTES, PUBLISHES_IN_FLIGHT, SHARE
 from twistedsock.core.names import is_nick
 from twistedsock.core.reader import HELD, WRITING, Outlet, Peer, Reader, Subscription
 from twistedsock.core.recovery import place_to_start
@@ -130,6 +130,14 @@ class Session:
     def finish(self, talker: Talker) -> None:
         """It has been run: ``talker``, through whom this session talks, will be flushed when that is due."""
         self._broker.finish(talker)
+
+    def now(self) -> float:
+        """The time, as whoever runs the commands must know it to share it fairly."""
+        return self._broker.clock()
+
+    def postpone(self, go_on: Callable[[], None]) -> None:
+        """Call back when others have had their turn."""
+        self._broker.postpone(go_on)
 
     def drained(self) -> None:
         """Nothing waits in user space any more: go on with whatever had to wait for that."""
@@ -263,9 +271,11 @@ class Session:
     def _history_of(self, command: commands.History, channel: Channel) -> None:
         self.flush()
         self._broker.commit(channel)
-        events: Sequence[Event] = channel.log.since(command.since or 0)
+        stop = channel.log.end
+        start = (command.since or 0) + 1
         if command.last is not None:
-            events = events[max(0, len(events) - command.last) :]
+            start = max(start, stop - command.last)
+        events = channel.log.events(start, stop)
         self._stream(self._dialect.history(command.tag, channel.name, events, channel.position))
         self._broker.forget_unused(channel)
 
@@ -315,7 +325,8 @@ class Session:
         self._say(self._dialect.notice(b"type QUIT to leave"))
 
     def _mistake(self, command: commands.Mistake) -> None:
-        self._refuse(command.tag, command.refusal)
+        for tag in (command.tag, *command.more):
+            self._refuse(tag, command.refusal)
 
     _STEPS: ClassVar[dict[type[Command], Callable[["Session", Any], None]]] = {
         Publish: _publish,
@@ -376,23 +387,36 @@ class Session:
             act(answer)
 
     def _stream(self, pieces: Iterator[bytes]) -> None:
-        """Say a reply that may be long, no faster than the peer reads it."""
+        """Say a reply that may be long, no faster than the peer reads it, and letting others have their turns."""
+        enough = self._broker.clock() + SHARE
         for piece in pieces:
             self._say(piece)
-            if self._outlet.blocked & WRITING:
+            if self._outlet.blocked & WRITING or self._has_had(enough):
                 self._pieces = pieces
                 self._outlet.blocked |= HELD
                 self._stall()
                 return
 
     def _advance(self, pieces: Iterator[bytes]) -> None:
+        enough = self._broker.clock() + SHARE
         for piece in pieces:
             self._outlet.write(piece)
-            if self._outlet.blocked & WRITING:
+            if self._outlet.blocked & WRITING or self._has_had(enough):
                 return
         self._pieces = None
         self._busy = False
         self._release()
+
+    def _has_had(self, enough: float) -> bool:
+        """Whether it is the others' turn; then the rest is said when they have had it."""
+        if self._broker.clock() < enough:
+            return False
+        self._broker.postpone(self._proceed)
+        return True
+
+    def _proceed(self) -> None:
+        if self._pieces is not None and not self._outlet.blocked & WRITING:
+            self.drained()
 
     def _stall(self) -> None:
         self._busy = self.stalled = True

@@ -1,4 +1,5 @@
-"""Between a shell and its session: messages in, one command after the other, no faster than the session takes them."""
+"""Between a shell and its session: messages in, one command after the other, no faster than the session takes them,
+no faster than the peer may go, and no longer at a time than is fair to others."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -6,7 +7,10 @@ from typing import Protocol
 
 from twistedsock.core import commands
 from twistedsock.core.commands import Command, Mistake, Publish, Tag
-from twistedsock.core.errors import INTERNAL
+from twistedsock.core.dialect import Ending
+from twistedsock.core.errors import INTERNAL, TOO_FAST, Refusal
+from twistedsock.core.limits import SHARE
+from twistedsock.core.rate import Meter, Verdict
 from twistedsock.core.session import Session, State
 
 
@@ -21,15 +25,26 @@ class Codec(Protocol):
         There must be an item at ``position``."""
 
 
-def _tags(command: Command | None) -> Sequence[Tag]:
-    return command.tags if isinstance(command, Publish) else (getattr(command, "tag", None),)
+STRIDE = 64
+"""Publishes between two looks at the clock: each costs microseconds, unlike other commands. Those that go together, as
+one command, are as many as one read can bring at most."""
+
+FLOODED = b"you went on sending faster than you may"
+"""The last words to who did."""
+
+
+def _mistake(refusal: Refusal, command: Command | None) -> Mistake:
+    """The answer in place of a command's own; a publish of many payloads has many."""
+    tags: Sequence[Tag] = command.tags if isinstance(command, Publish) else (getattr(command, "tag", None),)
+    return Mistake(refusal, tags[0], tags[1:])
 
 
 class Conversation:
     """``pause`` and ``resume`` stop and start the reading from the socket. What has been read already waits here:
-    at most what the shell reads at once. ``report`` is called where a fault of ours is being handled, to log it."""
+    at most what the shell reads at once. ``report`` is called where a fault of ours is being handled, to log it.
+    ``meter`` is None for who may go as fast as it can."""
 
-    __slots__ = ("_backlog", "_pause", "_report", "_resume", "codec", "session")
+    __slots__ = ("_backlog", "_pause", "_report", "_resume", "codec", "meter", "session")
 
     def __init__(
         self,
@@ -38,14 +53,23 @@ class Conversation:
         pause: Callable[[], object],
         resume: Callable[[], object],
         report: Callable[[], object],
+        meter: Meter | None = None,
     ) -> None:
         self.session = session
         self.codec = codec
+        self.meter = meter
         self._backlog: deque[bytes | Command] | None = None
         self._pause = pause
         self._resume = resume
         self._report = report
         session.on_ready = self._go_on
+
+    def came(self, size: int) -> None:
+        """The shell has read so many bytes of a peer that has a meter. To be called before what they say is received;
+        it may close the connection."""
+        assert self.meter is not None
+        if self.meter.read(size, self.session.now()) is Verdict.CLOSE:
+            self._close()
 
     def receive(self, messages: Sequence[bytes | Command]) -> None:
         """Run what came: messages of the dialect, or commands that the shell found between them."""
@@ -59,8 +83,9 @@ class Conversation:
             self.session.finish(self)
 
     def _run(self, messages: Sequence[bytes | Command]) -> None:
-        session, decode = self.session, self.codec.decode
+        session, decode, meter = self.session, self.codec.decode, self.meter
         position, end = 0, len(messages)
+        look, enough = STRIDE, 0.0
         while position < end:
             message = messages[position]
             position += 1
@@ -69,16 +94,39 @@ class Conversation:
                 command = decode(message) if isinstance(message, bytes) else message
                 if isinstance(command, Publish) and position < end:
                     command, position = self.codec.follow(command, messages, position)
-                if command is not None:
+                if meter is not None and not self._is_in_time(meter, command):
+                    pass
+                elif command is not None:
                     session.run(command)
             except Exception:
                 self._report()
                 # With the tags, if it got so far: who waits for that answer must hear it.
-                for tag in _tags(command):
-                    session.run(Mistake(INTERNAL, tag))
+                session.run(_mistake(INTERNAL, command))
             if session.stalled:
                 self._wait(messages[position:])
                 return
+            if position < end and (position >= look or not isinstance(command, Publish)):
+                look = position + STRIDE
+                now = session.now()
+                enough = enough or now + SHARE
+                if now >= enough:
+                    self._wait(messages[position:])
+                    session.postpone(self._go_on)
+                    return
+
+    def _is_in_time(self, meter: Meter, command: Command | None) -> bool:
+        """Whether a command may be run; where not, its refusal has taken its place, or the peer is closed."""
+        if isinstance(command, commands.Quit):
+            return True
+        verdict = meter.judge(len(command.tags) if isinstance(command, Publish) else 1)
+        if verdict is Verdict.REFUSE and command is not None and not isinstance(command, commands.Interrupt):
+            self.session.run(_mistake(TOO_FAST, command))
+        elif verdict is Verdict.CLOSE:
+            self._close()
+        return verdict is Verdict.RUN
+
+    def _close(self) -> None:
+        self.session.dismiss(Ending.POLICY, FLOODED)
 
     def flush(self) -> None:
         """Say what waits to be said; read no more of a peer that does not read it."""
@@ -88,8 +136,8 @@ class Conversation:
 
     def hold(self) -> None:
         """What the shell itself has answered was not taken: read no more of the peer until it has been."""
+        self.session.stalled = True
         if self._backlog is None:
-            self.session.stalled = True
             self._wait(())
 
     def finish(self) -> None:
@@ -104,6 +152,8 @@ class Conversation:
         self._pause()
 
     def _go_on(self) -> None:
+        if self.session.stalled:
+            return  # since it was postponed; it will be called when that is over
         rest, self._backlog = self._backlog, None
         if rest is not None:
             self.receive(list(rest))

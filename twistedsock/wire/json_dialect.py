@@ -110,7 +110,7 @@ class JsonDialect:
             % (_id(tag), refusal.code.value, quote(refusal.words.encode()))
         )
 
-    def history(self, tag: Tag, channel: bytes, events: Sequence[Event], position: Position) -> Iterator[bytes]:
+    def history(self, tag: Tag, channel: bytes, events: Iterable[Event], position: Position) -> Iterator[bytes]:
         quoted = quote_name(channel)
         return self._fragments(
             _list(

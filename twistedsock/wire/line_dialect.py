@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 
 from twistedsock.core.commands import Tag
 from twistedsock.core.dialect import Ends, Facts, Position
@@ -88,9 +89,10 @@ class LineDialect:
             return None
         return b"".join(self._frames([b"INFO " + line for line in lines] + [b"OK"]))
 
-    def history(self, tag: Tag, channel: bytes, events: Sequence[Event], position: Position) -> Iterator[bytes]:
-        yield from self._chunks(_event(channel, event) for event in events)
-        yield self._frame(b"OK %d" % len(events))
+    def history(self, tag: Tag, channel: bytes, events: Iterable[Event], position: Position) -> Iterator[bytes]:
+        counter = count()
+        yield from self._chunks(_event(channel, event) for event, _ in zip(events, counter, strict=False))
+        yield self._frame(b"OK %d" % next(counter))
 
     def members(self, tag: Tag, channel: bytes, members: Sequence[Member]) -> Iterator[bytes]:
         yield from self._chunks(b"MEMBER %b %b %b" % (channel, member.id, member.nick) for member in members)

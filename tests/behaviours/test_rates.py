@@ -1,0 +1,41 @@
+"""Who goes too fast is refused the excess; who goes on is told why, and closed."""
+
+from tests.behaviours.voices import Voice
+from twistedsock.core.dialect import Ending
+from twistedsock.core.limits import Limits
+from twistedsock.core.rate import Meter
+from twistedsock.testing import Hall
+
+
+def as_a_stranger(voice: Voice, burst: int) -> None:
+    """From now on one command a second, after so many at once."""
+    limits = Limits(commands_per_second=1, commands_burst=burst, bytes_per_second=0)
+    voice.peer.conversation.meter = Meter(limits, voice.hall.now)
+
+
+def test_the_excess_is_refused_and_nothing_else(hall: Hall, publisher: Voice, reader: Voice) -> None:
+    """Each command is answered in its place, and when time has passed all is well again."""
+    reader.asks("subscribe", channel="a")
+    as_a_stranger(publisher, 2)
+    publisher.says_together(
+        ("publish", {"channel": "a", "data": "one"}),
+        ("nick", {"nick": "ann"}),
+        ("publish", {"channel": "a", "data": "two"}),
+        ("ping", {}),
+    )
+    answers = publisher.hears()
+    assert [answer["type"] for answer in answers] == ["ok", "ok", "error", "error"]
+    assert {answer["code"] for answer in answers[2:]} == {"rate"}
+    hall.now += 1
+    assert publisher.asks("publish", channel="a", data="three")["offset"] == 2
+    assert [message["data"] for message in reader.hears()] == ["one", "three"]
+
+
+def test_who_goes_on_is_told_and_closed(hall: Hall, publisher: Voice, reader: Voice) -> None:
+    """As a matter of policy; the others hear nothing of it."""
+    reader.asks("subscribe", channel="a")
+    as_a_stranger(publisher, 2)
+    publisher.says_together(*[("ping", {})] * 7)
+    assert [message["type"] for message in publisher.hears()] == ["pong", "pong", "error", "error", "notice"]
+    assert publisher.peer.ending is Ending.POLICY
+    assert reader.hears() == [] and reader.asks("ping")["type"] == "pong"

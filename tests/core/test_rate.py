@@ -1,0 +1,139 @@
+"""How fast a peer may go: a burst, then a pace; the excess is refused, and who goes on with it is closed."""
+
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twistedsock.core.limits import Limits
+from twistedsock.core.rate import Bucket, Meter, Verdict, meter_of
+
+RUN, REFUSE, CLOSE = Verdict.RUN, Verdict.REFUSE, Verdict.CLOSE
+
+
+def meter(commands: float = 0, commands_burst: int = 1, bytes: float = 0, bytes_burst: int = 1) -> Meter:
+    limits = Limits(
+        commands_per_second=commands,
+        commands_burst=commands_burst,
+        bytes_per_second=bytes,
+        bytes_burst=bytes_burst,
+    )
+    return Meter(limits, 0.0)
+
+
+def test_a_burst_passes_then_a_pace() -> None:
+    """A bucket is full at first, and gets its rate."""
+    bucket = Bucket(2.0, 3, 10.0)
+    assert [bucket.take(1) for _ in range(4)] == [True, True, True, False]
+    bucket.fill(10.5)
+    assert [bucket.take(1) for _ in range(2)] == [True, False]
+    bucket.fill(1000.0)
+    assert [bucket.take(1) for _ in range(4)] == [True, True, True, False]
+
+
+def test_what_is_taken_together_is_paid_afterwards() -> None:
+    """It passes whole, and the debt is to be waited for."""
+    bucket = Bucket(2.0, 3, 0.0)
+    assert bucket.take(7)
+    bucket.fill(2.0)
+    assert not bucket.take(1)
+    bucket.fill(2.5)
+    assert bucket.take(1)
+
+
+def test_no_rate_is_no_bound() -> None:
+    bucket = Bucket(0, 1, 0.0)
+    bucket.fill(1.0)
+    assert all(bucket.take(10**9) for _ in range(9)) and bucket._level == inf
+
+
+def test_a_clock_that_goes_back_gives_nothing_and_takes_nothing() -> None:
+    bucket = Bucket(1.0, 2, 1000.0)
+    assert bucket.take(2)
+    bucket.fill(10.0)
+    assert not bucket.take(1)
+    bucket.fill(11.0)
+    assert bucket.take(1)
+
+
+def test_the_excess_is_refused_and_who_goes_on_is_closed() -> None:
+    """Commands: as many are refused as were run, then it is enough."""
+    peer = meter(commands=10, commands_burst=3)
+    peer.read(1, 0.0)
+    assert [peer.judge(1) for _ in range(8)] == [RUN] * 3 + [REFUSE] * 3 + [CLOSE] * 2
+
+
+def test_what_came_with_too_many_bytes_is_refused() -> None:
+    """Then even what follows is, until there was a pause."""
+    peer = meter(bytes=10, bytes_burst=100)
+    verdicts = []
+    for _ in range(5):
+        peer.read(60, 0.0)
+        verdicts.append(peer.judge(1))
+    assert verdicts == [RUN, RUN, REFUSE, REFUSE, CLOSE]
+    peer.read(1, 2.5)
+    assert peer.judge(1) is RUN
+
+
+def test_bytes_that_are_too_many_by_far_close_whatever_they_say() -> None:
+    """Though no command is among them."""
+    peer = meter(bytes=10, bytes_burst=100)
+    assert [peer.read(100, 0.0) for _ in range(3)] == [RUN, REFUSE, CLOSE]
+
+
+@pytest.mark.parametrize("commands, size, metered", [(0, 0, False), (1, 0, True), (0, 1, True), (1, 1, True)])
+def test_where_nothing_is_bounded_there_is_no_meter(commands: int, size: int, metered: bool) -> None:
+    limits = Limits(commands_per_second=commands, bytes_per_second=size)
+    assert (meter_of(limits, 0.0) is not None) is metered
+
+
+PACES = st.tuples(st.integers(1, 50), st.integers(1, 100))
+# A pause, the bytes of a read, the commands in it: each a cost.
+READS = st.lists(
+    st.tuples(st.floats(0, 3), st.integers(1, 60), st.lists(st.integers(1, 20), max_size=8)), min_size=1, max_size=40
+)
+
+
+@given(PACES, PACES, READS)
+def test_however_a_peer_sends_never_more_is_run_than_the_burst_and_the_rate(
+    commands: tuple[int, int], sizes: tuple[int, int], reads: list[tuple[float, int, list[int]]]
+) -> None:
+    """From any moment on; but for the debt of one batch, or of one read. The same holds for what is refused, so a peer
+    that is not closed sends at most twice as much."""
+    peer = meter(*commands, *sizes)
+    now = 0.0
+    run: list[tuple[float, int]] = []
+    taken: list[tuple[float, int]] = []
+    refused: list[tuple[float, int]] = []
+    for pause, size, costs in reads:
+        now += pause
+        if peer.read(size, now) is RUN:
+            taken.append((now, size))
+        for cost in costs:
+            verdict = peer.judge(cost)
+            if verdict is not CLOSE:
+                (run if verdict is RUN else refused).append((now, cost))
+    for (rate, burst), passed, debt in ((commands, run, 20), (sizes, taken, 60), (commands, refused, 20)):
+        for index, (start, _) in enumerate(passed):
+            total = 0
+            for at, cost in passed[index:]:
+                total += cost
+                assert total <= burst + rate * (at - start) + debt + 1e-6
+
+
+@given(PACES, PACES, READS)
+def test_a_peer_that_keeps_to_the_rate_is_never_refused(
+    commands: tuple[int, int], sizes: tuple[int, int], reads: list[tuple[float, int, list[int]]]
+) -> None:
+    """It waits until there is room for what it sends."""
+    peer = meter(*commands, *sizes)
+    (rate, burst), (speed, room) = commands, sizes
+    now, tokens, space = 0.0, float(burst), float(room)
+    for pause, size, costs in reads:
+        size, costs = min(size, room), [min(cost, burst) for cost in costs][:1]
+        wait = max(pause, (size - space) / speed, (sum(costs) - tokens) / rate) + 1e-6
+        now += wait
+        tokens, space = min(burst, tokens + rate * wait) - sum(costs), min(room, space + speed * wait) - size
+        assert peer.read(size, now) is RUN
+        assert all(peer.judge(cost) is RUN for cost in costs)
