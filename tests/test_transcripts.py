@@ -3,7 +3,8 @@
 ``ann> …`` is what ann's program sends, ``ann< …`` what it hears; lines of one peer in a row are sent in one write. A
 peer connects where it is first named; one whose first words are JSON speaks the JSON dialect. Its welcome may be left
 out, everything else that a peer hears must be shown. Sentences in parentheses are stage directions. What stands behind
-``transcript`` are limits of that bridge, or ``backplane=late``.
+``transcript`` are limits of that bridge, ``backplane=late``, or ``policy=on``, by which anybody may use the lobby, and
+``token-of-ann`` lets ann use the kitchen for an hour.
 """
 
 import re
@@ -15,10 +16,10 @@ import pytest
 
 from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import Code
-from twistedsock.testing import FakePeer, Hall, JsonPeer, LinePeer, read_frames
+from twistedsock.testing import FakePeer, FakePolicy, Hall, JsonPeer, LinePeer, read_frames
 
 DOCS = Path(__file__).parent.parent / "docs"
-NOT_YET_SAID = {Code.UNAUTHORIZED, Code.FORBIDDEN, Code.RATE}
+NOT_YET_SAID = {Code.RATE}
 """Codes that are in the catalogue for what is to come, and that nothing says yet."""
 
 CODES = {
@@ -69,7 +70,11 @@ class Stage:
     def __init__(self, limits: str) -> None:
         told = {name.replace("-", "_"): value(text) for name, text in (word.split("=") for word in limits.split())}
         late = told.pop("backplane", None) == "late"
-        self.hall = Hall(late=late, **told)
+        policy = None
+        if told.pop("policy", None) == "on":
+            tokens = {"token-of-ann": ("ann", {"kitchen": "rw", "lobby": "r"}, Hall().wall + 3600)}
+            policy = FakePolicy({"lobby": "rw"}, tokens)
+        self.hall = Hall(late=late, policy=policy, **told)
         self.late = late
         self.peers: dict[str, FakePeer] = {}
         self.heard: dict[str, list[str]] = {}

@@ -2,6 +2,7 @@
 
 import secrets
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -112,7 +113,7 @@ class BridgeService(Service):
         self._settings = settings
         self._reactor = reactor
         backplane = MemoryBackplane(draw_epoch)
-        self.bridge: Bridge = build(backplane, settings, version, reactor.seconds, self._schedule, draw_id)
+        self.bridge: Bridge = build(backplane, settings, version, reactor.seconds, self._schedule, draw_id, time.time)
         backplane.attach(self.bridge.broker)
         self._sweep = LoopingCall(self.bridge.broker.sweep)
         self._sweep.clock = reactor

@@ -6,13 +6,14 @@
 
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from twistedsock.backplane.memory import MemoryBackplane
+from twistedsock.core.access import Identity, Policy, grants
 from twistedsock.core.bridge import Bridge, build
 from twistedsock.core.dialect import Dialect, Ending, Ends, Position
-from twistedsock.core.errors import UNAVAILABLE
+from twistedsock.core.errors import UNAVAILABLE, Code, Refusal
 from twistedsock.core.events import Batch, Content, Member, PresenceChange
 from twistedsock.core.later import Later
 from twistedsock.core.limits import Limits
@@ -180,10 +181,38 @@ class LateBackplane:
             deliver()
 
 
+class FakePolicy:
+    """Who shows nothing may do what ``anonymous`` says. A token is a word of ``tokens``: the subject, what is granted,
+    and when it expires. Those whose token is not there any longer are turned away when it reviews them."""
+
+    def __init__(
+        self,
+        anonymous: Mapping[str, str] | None = None,
+        tokens: Mapping[str, tuple[str, Mapping[str, str], float | None]] | None = None,
+    ) -> None:
+        self._anonymous = Identity(grants(anonymous or {}))
+        self._tokens = tokens or {}
+
+    def anonymous(self, listener: str) -> Identity:
+        return self._anonymous
+
+    def by_token(self, token: bytes, listener: str) -> Identity | Refusal:
+        if token.decode() not in self._tokens:
+            return Refusal(Code.UNAUTHORIZED, "that token is not known")
+        subject, granted, expires = self._tokens[token.decode()]
+        return Identity(grants(granted), subject.encode(), expires, proof=token.decode())
+
+    def by_certificate(self, subject: bytes, listener: str) -> Identity | Refusal:
+        return Identity(self._anonymous.grants, subject)
+
+    def review(self, identity: Identity, listener: str) -> Identity | Refusal:
+        return self.by_token(identity.proof.encode(), listener) if identity.proof else self._anonymous
+
+
 class FakePeer:
     """A connected peer, as a test sees it: ``says`` what it types, ``hears`` what has come since the last look."""
 
-    def __init__(self, hall: "Hall", dialect: Dialect, codec: Codec) -> None:
+    def __init__(self, hall: "Hall", dialect: Dialect, codec: Codec, outcome: Identity | Refusal | None = None) -> None:
         self.hall = hall
         self.outlet = FakeOutlet()
         self.ending: Ending | None = None
@@ -192,8 +221,8 @@ class FakePeer:
         self.session = Session(hall.bridge, dialect, self.outlet, ENDS, self._hang_up)
         self.outlet.on_drained = self.session.drained
         self.conversation = Conversation(self.session, codec, self._pause, self._resume, self._report)
-        self.session.welcome()
         self._looked = 0
+        self.session.welcome(b"", outcome)
 
     @property
     def id(self) -> str:
@@ -237,9 +266,9 @@ class FakePeer:
 class LinePeer(FakePeer):
     """Speaks lines over a bare socket."""
 
-    def __init__(self, hall: "Hall") -> None:
+    def __init__(self, hall: "Hall", outcome: Identity | Refusal | None = None) -> None:
         self._splitter = LineSplitter(hall.bridge.limits.max_line, line_commands.publishes)
-        super().__init__(hall, LINES, line_commands)
+        super().__init__(hall, LINES, line_commands, outcome)
 
     def sends(self, data: bytes) -> None:
         """Bytes come in from the socket."""
@@ -303,15 +332,23 @@ class JsonPeer(FakePeer):
 class Hall:
     """A whole bridge without a reactor. ``now`` is the clock; ids are p1, p2 …, epochs e1, e2 …"""
 
-    def __init__(self, late: bool = False, **limits: Any) -> None:
+    def __init__(self, late: bool = False, policy: Policy | None = None, **limits: Any) -> None:
         self.now = 1000.0
+        self.wall = 1_800_000_000.0
         self.turns = Turns()
         self._ids = self._epochs = 0
         memory = MemoryBackplane(self._draw_epoch)
         self.backplane: Any = LateBackplane(memory) if late else memory
         self.bridge: Bridge = build(
-            self.backplane, Limits(**limits), "0.0", lambda: self.now, self.turns.schedule, self._draw_id
+            self.backplane,
+            Limits(**limits),
+            "0.0",
+            lambda: self.now,
+            self.turns.schedule,
+            self._draw_id,
+            lambda: self.wall,
         )
+        self.bridge.policy = policy
         self.broker = self.bridge.broker
         self.backplane.attach(self.broker)
 

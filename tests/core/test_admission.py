@@ -3,7 +3,7 @@
 import pytest
 
 from twistedsock.core.admission import Admission, is_loopback
-from twistedsock.core.errors import TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS
+from twistedsock.core.errors import TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS, TOO_MANY_OF_IDENTITY
 from twistedsock.core.limits import Limits
 
 
@@ -82,3 +82,18 @@ def test_addresses_are_forgotten_with_their_last_connection() -> None:
         admission.enter(f"10.0.0.{number}")
         admission.leave(f"10.0.0.{number}")
     assert admission._by_address == {}
+
+
+def test_connections_of_one_identity_are_bounded() -> None:
+    admission = Admission(Limits(max_connections_per_identity=2))
+    assert [admission.identify(b"ann") for _ in range(3)] == [None, None, TOO_MANY_OF_IDENTITY]
+    assert admission.identify(b"bob") is None
+    admission.forget(b"ann")
+    assert admission.identify(b"ann") is None
+    assert admission.identify(b"ann") == TOO_MANY_OF_IDENTITY
+
+
+def test_nobody_is_not_counted() -> None:
+    admission = Admission(Limits(max_connections_per_identity=1))
+    assert [admission.identify(b"") for _ in range(3)] == [None, None, None]
+    admission.forget(b"")

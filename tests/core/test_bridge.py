@@ -14,7 +14,9 @@ from twistedsock.core.reader import Peer
 def test_the_parts_share_limits_clock_and_ids() -> None:
     limits = Limits(max_connections=1)
     scheduled: list[Callable[[], None]] = []
-    bridge = build(MemoryBackplane(lambda: b"e1"), limits, "1.2", lambda: 5.0, scheduled.append, lambda: b"a")
+    bridge = build(
+        MemoryBackplane(lambda: b"e1"), limits, "1.2", lambda: 5.0, scheduled.append, lambda: b"a", lambda: 0.0
+    )
     assert bridge.limits is limits is bridge.broker.limits
     assert bridge.version == b"1.2"
     assert bridge.roster.new_id() == b"a"
@@ -25,7 +27,7 @@ def test_the_parts_share_limits_clock_and_ids() -> None:
 def test_what_becomes_dirty_asks_for_one_turn() -> None:
     backplane = MemoryBackplane(lambda: b"e1")
     scheduled: list[Callable[[], None]] = []
-    bridge = build(backplane, Limits(), "1.2", lambda: 5.0, scheduled.append, lambda: b"a")
+    bridge = build(backplane, Limits(), "1.2", lambda: 5.0, scheduled.append, lambda: b"a", lambda: 0.0)
     backplane.attach(bridge.broker)
     bridge.broker.publish(Peer(b"p"), b"a", b"message", Content((b"",), 0))
     bridge.broker.publish(Peer(b"p"), b"b", b"message", Content((b"",), 0))
@@ -35,6 +37,8 @@ def test_what_becomes_dirty_asks_for_one_turn() -> None:
 @pytest.mark.parametrize("now, uptime", [(5.0, 0), (5.9, 0), (6.0, 1), (66.5, 61)])
 def test_uptime_is_in_whole_seconds(now: float, uptime: int) -> None:
     clock = [5.0]
-    bridge = build(MemoryBackplane(lambda: b"e1"), Limits(), "1.2", lambda: clock[0], lambda turn: None, lambda: b"a")
+    bridge = build(
+        MemoryBackplane(lambda: b"e1"), Limits(), "1.2", lambda: clock[0], lambda turn: None, lambda: b"a", lambda: 0.0
+    )
     clock[0] = now
     assert bridge.uptime() == uptime

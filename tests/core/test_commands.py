@@ -25,6 +25,7 @@ def test_the_largest_number_is_the_largest_that_javascript_holds() -> None:
         (commands.History(b"c"), {"last": None, "since": None, "tag": None}),
         (commands.Who(b"c"), {"tag": None}),
         (commands.Nick(b"ann"), {"tag": None}),
+        (commands.Auth(b"secret"), {"tag": None}),
         (commands.Ping(), {"text": b"", "tag": None}),
         (commands.Info(), {"tag": None}),
         (commands.Help(), {"verb": b""}),
@@ -41,3 +42,9 @@ def test_a_command_is_frozen(kind: type) -> None:
     command = kind(*values)
     with pytest.raises(AttributeError):
         setattr(command, next(iter(kind.__struct_fields__), "tag"), b"y")
+
+
+def test_a_token_is_not_shown() -> None:
+    command = commands.Auth(b"secret", b"7")
+    assert "secret" not in f"{command} {command!r}"
+    assert "7" in repr(command)

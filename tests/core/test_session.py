@@ -38,6 +38,10 @@ REPLIES: list[tuple[Command, list[str]]] = [
     (commands.History(b"attic"), ["OK 0"]),
     (commands.Who(b"attic"), ["MEMBER attic p1 p1", "OK 1"]),
     (commands.Nick(b"ann"), ["OK ann"]),
+    (
+        commands.Auth(b"secret"),
+        ["ERR unauthorized this server has no keys to check a token with, and asks for none"],
+    ),
     (commands.Ping(), ["PONG"]),
     (commands.Ping(b"hello"), ["PONG hello"]),
     (commands.Info(), ["OK id=p1 nick=p1 from=127.0.0.1:50000 to=127.0.0.1:8081 channels=1 uptime=0 version=0.0"]),

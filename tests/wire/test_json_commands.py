@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.core.commands import (
+    Auth,
     Command,
     History,
     Info,
@@ -60,6 +61,7 @@ RIGHT: dict[str, Command] = {
     '{"type":"history","channel":"a","last":10,"since":0}': History(b"a", last=10, since=0),
     '{"type":"who","id":5,"channel":"a"}': Who(b"a", b"5"),
     '{"type":"nick","id":6,"nick":"ann"}': Nick(b"ann", b"6"),
+    '{"type":"auth","id":9,"token":"a.b.c"}': Auth(b"a.b.c", b"9"),
     '{"type":"ping","id":7}': Ping(b"", b"7"),
     '{"type":"info","id":8}': Info(b"8"),
     '{"type":"ping"}': Ping(),
@@ -163,6 +165,7 @@ MISUSED = {
     "history": ["", '"channel":"a","last":"1"', '"channel":"a","since":-1'],
     "who": ["", '"channel":false'],
     "nick": ["", '"nick":1', '"nick":null', '"channel":"a"'],
+    "auth": ["", '"token":1', '"token":null', '"nick":"a"'],
 }
 
 
@@ -244,8 +247,12 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=5,
 )
-TYPES = st.sampled_from(["subscribe", "unsubscribe", "publish", "history", "who", "nick", "ping", "info", "frob"])
-FIELDS = st.sampled_from(["id", "channel", "data", "name", "nick", "last", "since", "epoch", "presence", "echo", "x"])
+TYPES = st.sampled_from(
+    ["subscribe", "unsubscribe", "publish", "history", "who", "nick", "auth", "ping", "info", "frob"]
+)
+FIELDS = st.sampled_from(
+    ["id", "channel", "data", "name", "nick", "token", "last", "since", "epoch", "presence", "echo", "x"]
+)
 
 
 @given(st.dictionaries(FIELDS, VALUES), TYPES | VALUES, st.booleans())

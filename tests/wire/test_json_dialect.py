@@ -54,6 +54,8 @@ REPLIES = {
         '{"type":"ok","id":1,"channel":"kitchen","offset":17,"epoch":"5f2c1a","recovered":false}',
     ),
     "unsubscribe": (JSON.unsubscribed(b"2", b"kitchen"), '{"type":"ok","id":2,"channel":"kitchen"}'),
+    "auth": (JSON.authenticated(b"9", b'a"nn', 60), '{"type":"ok","id":9,"nick":"a\\"nn","expires":60}'),
+    "auth for ever": (JSON.authenticated(b"9", b"ann", None), '{"type":"ok","id":9,"nick":"ann"}'),
     "nick": (JSON.nicked(b"6", b'a"nn'), '{"type":"ok","id":6,"nick":"a\\"nn"}'),
     "ping": (JSON.pong(b"7", b""), '{"type":"pong","id":7}'),
     "ping without an id": (JSON.pong(None, b""), '{"type":"pong"}'),
@@ -104,6 +106,10 @@ REPLIES = {
         '{"type":"leave","channel":"kitchen","peer":{"id":"k3x9","nick":"ann"}}',
     ),
     "lost": (JSON.lost(b"kitchen", 3, 9), '{"type":"lost","channel":"kitchen","first":3,"last":9}'),
+    "notice to a program": (
+        JSON.notice(b"gone", b"forbidden", b"a.b"),
+        '{"type":"notice","text":"gone","code":"forbidden","channel":"a.b"}',
+    ),
     "notice": (JSON.notice(b"going\ndown"), '{"type":"notice","text":"going\\ndown"}'),
 }
 
@@ -127,6 +133,7 @@ def test_without_an_id_success_is_silent() -> None:
     assert JSON.subscribed(silent, b"a", AT, True) == b""
     assert JSON.unsubscribed(silent, b"a") == b""
     assert JSON.nicked(silent, b"a") == b""
+    assert JSON.authenticated(silent, b"a", 60) == b""
 
 
 def test_answers_to_a_run_of_publishes() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.core.commands import (
+    Auth,
     Command,
     Help,
     History,
@@ -73,6 +74,8 @@ RIGHT = {
     b"HIST a since=12 last=10": History(b"a", last=10, since=12),
     b"WHO a": Who(b"a"),
     b"NICK ann": Nick(b"ann"),
+    b"AUTH a.b.c": Auth(b"a.b.c"),
+    b"auth  a.b.c ": Auth(b"a.b.c"),
     b"QUIET on": Quiet(True),
     b"quiet  off ": Quiet(False),
     b"PING": Ping(b""),
@@ -122,6 +125,7 @@ MISUSED = {
     "HIST": ["", " a b", " a epoch=e", " a presence=on", " a last=x", " a since=", " a last=1 last=2"],
     "WHO": ["", " ", " a b"],
     "NICK": ["", "  ", " a b"],
+    "AUTH": ["", "  ", " a b"],
     "QUIET": ["", " ", " ON", " yes", " on off", " on on"],
     "INFO": [" x"],
     "QUIT": [" now"],

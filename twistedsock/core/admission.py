@@ -1,8 +1,9 @@
-"""Who may connect at all: how many connections there may be, in all and from one address."""
+"""Who may connect at all: how many connections there may be, in all, from one address and of one identity."""
 
 from ipaddress import ip_address
+from typing import Any
 
-from twistedsock.core.errors import TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS, Refusal
+from twistedsock.core.errors import TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS, TOO_MANY_OF_IDENTITY, Refusal
 from twistedsock.core.limits import Limits
 
 
@@ -27,6 +28,7 @@ class Admission:
         self._connections = 0
         # As many entries as there are connections at most.
         self._by_address: dict[str, int] = {}
+        self._by_identity: dict[bytes, int] = {}
 
     @property
     def connections(self) -> int:
@@ -47,8 +49,25 @@ class Admission:
     def leave(self, address: str) -> None:
         """Count a connection out that had been counted in."""
         self._connections -= 1
-        count = self._by_address.get(address, 0)
-        if count > 1:
-            self._by_address[address] = count - 1
-        else:
-            self._by_address.pop(address, None)
+        _decrease(self._by_address, address)
+
+    def identify(self, subject: bytes) -> Refusal | None:
+        """Count one more connection of an identity, or say why there may not be one; nobody, "", is not counted."""
+        if subject:
+            count = self._by_identity.get(subject, 0)
+            if count >= self._limits.max_connections_per_identity:
+                return TOO_MANY_OF_IDENTITY
+            self._by_identity[subject] = count + 1
+        return None
+
+    def forget(self, subject: bytes) -> None:
+        """Count one out that had been counted in."""
+        _decrease(self._by_identity, subject)
+
+
+def _decrease(counts: dict[Any, int], key: Any) -> None:
+    count = counts.get(key, 0)
+    if count > 1:
+        counts[key] = count - 1
+    else:
+        counts.pop(key, None)

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from twistedsock.core.access import Policy
 from twistedsock.core.admission import Admission
 from twistedsock.core.broker import Backplane, Broker
+from twistedsock.core.expiry import Expiries
 from twistedsock.core.limits import Limits
 from twistedsock.core.roster import Roster
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bridge:
     broker: Broker
     roster: Roster
@@ -18,10 +20,19 @@ class Bridge:
     version: bytes
     started: float
     """The broker's clock at the start, for the uptime."""
+    expiries: Expiries
+    policy: Policy | None = None
+    """None: everybody may do everything. To be changed by ``change_policy``, but before the first connection."""
 
     def uptime(self) -> int:
         """Whole seconds since the start."""
         return int(self.broker.clock() - self.started)
+
+    def change_policy(self, policy: Policy | None) -> None:
+        """From now on another policy holds, for those who are connected too."""
+        self.policy = policy
+        for guest in self.roster:
+            guest.review()
 
 
 def build(
@@ -31,7 +42,9 @@ def build(
     clock: Callable[[], float],
     schedule: Callable[[Callable[[], None]], None],
     draw_id: Callable[[], bytes],
+    wall_clock: Callable[[], float],
 ) -> Bridge:
-    """Put the parts together. ``schedule`` calls what it is given at the end of the reactor's turn."""
+    """Put the parts together. ``schedule`` calls what it is given at the end of the reactor's turn; ``clock`` never
+    goes back, ``wall_clock`` gives the seconds since 1970."""
     broker = Broker(backplane, limits, clock, lambda: schedule(broker.turn))
-    return Bridge(broker, Roster(draw_id), Admission(limits), limits, version.encode(), clock())
+    return Bridge(broker, Roster(draw_id), Admission(limits), limits, version.encode(), clock(), Expiries(wall_clock))

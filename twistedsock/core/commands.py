@@ -60,6 +60,16 @@ class Nick(msgspec.Struct, frozen=True, gc=False):
     tag: Tag = None
 
 
+class Auth(msgspec.Struct, frozen=True, gc=False):
+    """Here is a token. It is a secret, so it is not part of how this is shown."""
+
+    token: bytes
+    tag: Tag = None
+
+    def __repr__(self) -> str:
+        return f"Auth(tag={self.tag!r})"
+
+
 class Ping(msgspec.Struct, frozen=True, gc=False):
     text: bytes = b""
     tag: Tag = None
@@ -97,5 +107,18 @@ class Mistake(msgspec.Struct, frozen=True, gc=False):
 
 
 Command = (
-    Publish | Subscribe | Unsubscribe | History | Who | Nick | Ping | Info | Help | Quiet | Quit | Interrupt | Mistake
+    Publish
+    | Subscribe
+    | Unsubscribe
+    | History
+    | Who
+    | Nick
+    | Auth
+    | Ping
+    | Info
+    | Help
+    | Quiet
+    | Quit
+    | Interrupt
+    | Mistake
 )

@@ -55,6 +55,7 @@ SINCE_WITHOUT_EPOCH = Refusal(Code.BAD_ARGUMENT, "since and epoch come together 
 TOO_MANY_CHANNELS = Refusal(Code.LIMIT, "this server has no room for another channel")
 TOO_MANY_SUBSCRIPTIONS = Refusal(Code.LIMIT, "you are subscribed to as many channels as one peer may be")
 TOO_MANY_CONNECTIONS = Refusal(Code.LIMIT, "this server has no room for another connection, try again later")
+TOO_MANY_OF_IDENTITY = Refusal(Code.LIMIT, "too many connections with your token's identity, try again later")
 TOO_MANY_FROM_ADDRESS = Refusal(Code.LIMIT, "too many connections from your address, try again later")
 TOO_FAST = Refusal(Code.RATE, "that was faster than you may send; it was not done, slow down")
 UNAVAILABLE = Refusal(Code.UNAVAILABLE, "the backplane did not answer, try again later")

@@ -34,6 +34,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     max_connections_per_address: Annotated[
         int, Meta(ge=1, description="connections from one address; loopback and Unix sockets are not counted")
     ] = 500
+    max_connections_per_identity: Annotated[
+        int, Meta(ge=1, description="connections of one identity, which is what tokens or certificates prove")
+    ] = 500
     max_members_told: Annotated[
         int, Meta(ge=0, description="joins and leaves kept for a reader that is behind, before it is told to ask WHO")
     ] = 1_000

@@ -15,6 +15,9 @@ class Guest(Protocol):
     def dismiss(self, ending: Ending, words: bytes) -> None:
         """Tell the peer why, and close."""
 
+    def review(self) -> None:
+        """The policy is another."""
+
 
 class Roster:
     """``draw_id`` gives a short random name; it is asked again while somebody has that name."""

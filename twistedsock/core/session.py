@@ -8,9 +8,11 @@ effect in the order in which it gave them, however slow the backplane is.
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
 from twistedsock.core import commands, errors
+from twistedsock.core.access import Identity, Right
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.broker import Talker
 from twistedsock.core.channel import Channel
@@ -18,12 +20,14 @@ from twistedsock.core.commands import Command, Publish, Tag
 from twistedsock.core.dialect import Dialect, Ending, Ends, Facts
 from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.events import Member
+from twistedsock.core.expiry import WARNING
 from twistedsock.core.flight import Flight, Slot
 from twistedsock.core.later import Later, when_known
 from twistedsock.core.limits import CHUNK_BYTES, PUBLISHES_IN_FLIGHT, SHARE
 from twistedsock.core.names import is_nick
 from twistedsock.core.reader import HELD, WRITING, Outlet, Peer, Reader, Subscription
 from twistedsock.core.recovery import place_to_start
+from twistedsock.core.standing import MOST_FAILED, NO_KEYS, TOO_MANY_TOKENS, Standing
 
 T = TypeVar("T")
 
@@ -38,7 +42,7 @@ class State(Enum):
 
 class Session:
     """``hang_up`` closes the connection once what was written has left; ``on_ready`` is called when commands, held up
-    because ``stalled`` was set, can go on."""
+    because ``stalled`` was set, can go on. ``listener`` is the endpoint that the peer came in by, as configured."""
 
     __slots__ = (
         "_bridge",
@@ -47,6 +51,7 @@ class Session:
         "_dialect",
         "_flight",
         "_hang_up",
+        "_listener",
         "_out",
         "_out_size",
         "_outlet",
@@ -54,6 +59,7 @@ class Session:
         "_postponed",
         "_quiet",
         "_reader",
+        "_standing",
         "ends",
         "on_ready",
         "peer",
@@ -69,6 +75,7 @@ class Session:
         outlet: Outlet,
         ends: Ends,
         hang_up: Callable[[Ending], None],
+        listener: str = "",
     ) -> None:
         self.peer = Peer(bridge.roster.new_id())
         self.ends = ends
@@ -81,6 +88,7 @@ class Session:
         self._dialect = dialect
         self._outlet = outlet
         self._hang_up = hang_up
+        self._listener = listener
         self._reader = Reader(self.peer, dialect, outlet, self._may_skip)
         self._quiet = False
         self._out: list[bytes] = []
@@ -91,11 +99,20 @@ class Session:
         self._flight: Flight | None = None
         self._postponed: Command | None = None
         self._pieces: Iterator[bytes] | None = None
+        # Where there is no policy, none is asked for.
+        self._standing: Standing | None = None if bridge.policy is None else Standing(bridge.policy, listener)
         bridge.roster.add(self)
 
-    def welcome(self, before: bytes = b"") -> None:
-        """Say the first words. ``before`` is what leaves with them: the answer to a handshake."""
+    def welcome(self, before: bytes = b"", outcome: Identity | Refusal | None = None) -> None:
+        """Say the first words. ``before`` is what leaves with them: the answer to a handshake. ``outcome`` is what the
+        policy found of what the peer has shown on its way in; a refusal is told, and the connection closed."""
         self._say(before + self._dialect.welcome(self.peer.id, self.ends))
+        if isinstance(outcome, Identity):
+            refusal = self._become(outcome)
+            outcome = refusal
+        if outcome is not None:
+            self._refuse(None, outcome)
+            self._close(Ending.POLICY)
         self.flush()
 
     def speak(self, dialect: Dialect) -> None:
@@ -171,13 +188,18 @@ class Session:
             self.state = State.CLOSED
             self._flight = None
             self._pieces = self._postponed = None
+            self._drop_standing()
             self._bridge.roster.remove(self)
 
     # The commands.
 
     def _publish(self, command: Publish) -> None:
         tags = command.tags
-        answer = self._broker.publish(self.peer, command.channel, command.name, command.content)
+        answer: int | Refusal | Later[int]
+        if self._standing is not None and (refusal := self._standing.forbids(command.channel, Right.WRITE)):
+            answer = refusal
+        else:
+            answer = self._broker.publish(self.peer, command.channel, command.name, command.content)
         if not self._flight and not isinstance(answer, Later):
             self._say_published(tags, answer)
         else:
@@ -231,10 +253,13 @@ class Session:
             and len(self.subscriptions) >= self._bridge.limits.max_channels_per_peer
         ):
             self._refuse(command.tag, errors.TOO_MANY_SUBSCRIPTIONS)
-        else:
+        elif self._may_read(command.channel, command.tag):
             self._with_channel(command.channel, command.tag, partial(self._subscribe_to, command))
 
     def _subscribe_to(self, command: commands.Subscribe, channel: Channel) -> None:
+        if not self._may_read(channel.name, command.tag):  # any longer: it may have had to wait
+            self._broker.forget_unused(channel)
+            return
         self.flush()  # what is committed below may hold our own events, and their OK comes first
         subscription = self.subscriptions.get(channel.name)
         if subscription is None:
@@ -256,17 +281,20 @@ class Session:
             self._broker.wake(self._reader)
 
     def _unsubscribe(self, command: commands.Unsubscribe) -> None:
-        subscription = self.subscriptions.pop(command.channel, None)
-        if subscription is None:
+        if command.channel not in self.subscriptions:
             self._refuse(command.tag, errors.NOT_SUBSCRIBED)
             return
-        self.flush()
-        self._broker.commit(self._broker.channels[command.channel])
-        self._broker.unsubscribe(subscription)
+        self._leave(command.channel)
         self._say(self._dialect.unsubscribed(command.tag, command.channel))
 
+    def _leave(self, channel: bytes) -> None:
+        self.flush()
+        self._broker.commit(self._broker.channels[channel])
+        self._broker.unsubscribe(self.subscriptions.pop(channel))
+
     def _history(self, command: commands.History) -> None:
-        self._with_channel(command.channel, command.tag, partial(self._history_of, command))
+        if self._may_read(command.channel, command.tag):
+            self._with_channel(command.channel, command.tag, partial(self._history_of, command))
 
     def _history_of(self, command: commands.History, channel: Channel) -> None:
         self.flush()
@@ -283,7 +311,8 @@ class Session:
         def tell(members: list[Member]) -> None:
             self._stream(self._dialect.members(command.tag, command.channel, members))
 
-        self._await(self._broker.members(command.channel), command.tag, tell)
+        if self._may_read(command.channel, command.tag):
+            self._await(self._broker.members(command.channel), command.tag, tell)
 
     def _nick(self, command: commands.Nick) -> None:
         if not is_nick(command.nick):
@@ -291,10 +320,30 @@ class Session:
         elif command.nick != self.peer.id and command.nick in self._bridge.roster:
             self._refuse(command.tag, errors.NICK_IS_AN_ID)
         else:
-            self.peer.nick = command.nick
-            for subscription in self.subscriptions.values():
-                self._broker.renamed(subscription)
-            self._say(self._dialect.nicked(command.tag, command.nick))
+            self._rename(command.nick if self._standing is None else self._standing.shown_nick(command.nick))
+            self._say(self._dialect.nicked(command.tag, self.peer.nick))
+
+    def _rename(self, nick: bytes) -> None:
+        self.peer.nick = nick
+        for subscription in self.subscriptions.values():
+            self._broker.renamed(subscription)
+
+    def _authenticate(self, command: commands.Auth) -> None:
+        standing, policy = self._standing, self._bridge.policy
+        if standing is None or policy is None:
+            self._refuse(command.tag, NO_KEYS)
+            return
+        outcome = policy.by_token(command.token, self._listener)
+        refusal = outcome if isinstance(outcome, Refusal) else self._become(outcome)
+        if refusal is None:
+            left = standing.seconds_left(self._bridge.expiries.wall_clock())
+            self._say(self._dialect.authenticated(command.tag, self.peer.nick, left))
+            self._drop_forbidden()
+            return
+        self._refuse(command.tag, refusal)
+        standing.failed += 1
+        if standing.failed >= MOST_FAILED:
+            self.dismiss(Ending.POLICY, TOO_MANY_TOKENS.words.encode())
 
     def _ping(self, command: commands.Ping) -> None:
         self._say(self._dialect.pong(command.tag, command.text))
@@ -335,6 +384,7 @@ class Session:
         commands.History: _history,
         commands.Who: _who,
         commands.Nick: _nick,
+        commands.Auth: _authenticate,
         commands.Ping: _ping,
         commands.Info: _info,
         commands.Help: _help,
@@ -344,6 +394,80 @@ class Session:
         commands.Mistake: _mistake,
     }
 
+    # Who the peer is, and what it may do.
+
+    def review(self) -> None:
+        """The policy is another: see whether the peer is still who it was, and what it may do now."""
+        policy, before = self._bridge.policy, self._standing
+        if self.state is not State.OPEN:
+            return
+        if policy is None:
+            self._drop_standing()
+            return
+        if before is None:
+            self._standing = Standing(policy, self._listener)
+            outcome: Identity | Refusal = self._standing.identity
+        else:
+            outcome = policy.review(before.identity, self._listener)
+        refusal = outcome if isinstance(outcome, Refusal) else self._become(outcome)
+        if refusal is not None:
+            self.dismiss(Ending.POLICY, refusal.words.encode())
+            return
+        self._drop_forbidden()
+        self.flush()
+
+    def warn_of_expiry(self) -> None:
+        """The peer's token is about to run out."""
+        words = b"your token runs out in %d seconds: AUTH with another one" % WARNING
+        self._say_between(self._dialect.notice(words, b"token-expires"))
+        self.flush()
+
+    def expire(self) -> None:
+        """The peer's token has run out."""
+        self.dismiss(Ending.POLICY, b"your token has run out")
+
+    def _become(self, identity: Identity) -> Refusal | None:
+        """Be somebody from here on, unless there is a reason against it."""
+        standing, bridge, peer = self._standing, self._bridge, self.peer
+        assert standing is not None
+        before = standing.identity.subject
+        if identity.subject != peer.id and identity.subject in bridge.roster:
+            return errors.NICK_IS_AN_ID
+        if identity.subject != before:
+            refusal = bridge.admission.identify(identity.subject)
+            if refusal is not None:
+                return refusal
+            bridge.admission.forget(before)
+        standing.identity = identity
+        bridge.expiries.watch(self, identity.expires)
+        nick = peer.nick if peer.nick == peer.id else standing.shown_nick(peer.nick)
+        if identity.subject != before:
+            nick = standing.vouched_nick() or nick
+        if nick != peer.nick:
+            self._rename(nick)
+        return None
+
+    def _drop_standing(self) -> None:
+        if self._standing is not None:
+            self._bridge.admission.forget(self._standing.identity.subject)
+            self._bridge.expiries.watch(self, None)
+            self._standing = None
+
+    def _may_read(self, channel: bytes, tag: Tag) -> bool:
+        """Whether the peer may; where not, it has been told."""
+        refusal = None if self._standing is None else self._standing.forbids(channel, Right.READ)
+        if refusal is not None:
+            self._refuse(tag, refusal)
+        return refusal is None
+
+    def _drop_forbidden(self) -> None:
+        assert self._standing is not None
+        for channel in list(self.subscriptions):
+            if self._standing.forbids(channel, Right.READ):
+                self._leave(channel)
+                words = b"you may not read %b any longer, and are not subscribed to it" % channel
+                self._say_between(self._dialect.notice(words, b"forbidden", channel))
+
     # What the commands are made of.
 
     def _say(self, data: bytes) -> None:
@@ -351,6 +475,13 @@ class Session:
         self._out_size += len(data)
         if self._out_size >= CHUNK_BYTES:
             self.flush()
+
+    def _say_between(self, data: bytes) -> None:
+        """Say what answers nothing, and must not stand in the midst of a long reply."""
+        if self._pieces is None:
+            self._say(data)
+        else:
+            self._pieces = chain(self._pieces, (data,))
 
     def _refuse(self, tag: Tag, refusal: Refusal) -> None:
         self._say(self._dialect.refused(tag, refusal))

@@ -25,6 +25,7 @@ class _Request(msgspec.Struct, gc=False):
     data: Raw | UnsetType = UNSET
     name: str | UnsetType = UNSET
     nick: str | UnsetType = UNSET
+    token: str | UnsetType = UNSET
     last: _Count | UnsetType = UNSET
     since: _Count | UnsetType = UNSET
     epoch: str | UnsetType = UNSET
@@ -47,7 +48,9 @@ _DATA = re.compile(rb'"data": ?"')
 """A text begins; as JavaScript writes it, or as Python does."""
 
 _BAD_JSON = Mistake(Refusal(Code.BAD_JSON, "a message is one JSON object"))
-_BAD_TYPE = Refusal(Code.BAD_TYPE, "type is one of subscribe, unsubscribe, publish, history, who, nick, ping and info")
+_BAD_TYPE = Refusal(
+    Code.BAD_TYPE, "type is one of subscribe, unsubscribe, publish, history, who, nick, auth, ping and info"
+)
 _BAD_ID = Mistake(Refusal(Code.BAD_ARGUMENT, "id is an integer or a string"))
 
 
@@ -228,6 +231,10 @@ def _nick(request: _Request, tag: Tag) -> Command:
     return commands.Nick(_given(request.nick, "nick"), tag)
 
 
+def _auth(request: _Request, tag: Tag) -> Command:
+    return commands.Auth(_given(request.token, "token"), tag)
+
+
 def _ping(request: _Request, tag: Tag) -> Command:
     return commands.Ping(b"", tag)
 
@@ -243,6 +250,7 @@ _TYPES: dict[str, Callable[[_Request, Tag], Command]] = {
     "history": _history,
     "who": _who,
     "nick": _nick,
+    "auth": _auth,
     "ping": _ping,
     "info": _info,
 }

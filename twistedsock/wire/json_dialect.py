@@ -79,6 +79,10 @@ class JsonDialect:
     def nicked(self, tag: Tag, nick: bytes) -> bytes:
         return self._ok(tag, b',"nick":' + quote_name(nick))
 
+    def authenticated(self, tag: Tag, nick: bytes, expires: int | None) -> bytes:
+        told = b"" if expires is None else b',"expires":%d' % expires
+        return self._ok(tag, b',"nick":' + quote_name(nick) + told)
+
     def pong(self, tag: Tag, text: bytes) -> bytes:
         return self._frame(b'{"type":"pong"%b}' % _id(tag))
 
@@ -154,8 +158,11 @@ class JsonDialect:
     def lost(self, channel: bytes, first: int, last: int) -> bytes:
         return self._frame(b'{"type":"lost","channel":%b,"first":%d,"last":%d}' % (quote_name(channel), first, last))
 
-    def notice(self, text: bytes) -> bytes:
-        return self._frame(b'{"type":"notice","text":%b}' % quote(text))
+    def notice(self, text: bytes, code: bytes = b"", channel: bytes = b"") -> bytes:
+        more = b',"code":' + quote(code) if code else b""
+        if channel:
+            more += b',"channel":' + quote_name(channel)
+        return self._frame(b'{"type":"notice","text":%b%b}' % (quote(text), more))
 
     def bye(self, text: bytes) -> bytes:
         """The close frame says it."""

@@ -60,6 +60,9 @@ class LineDialect:
     def nicked(self, tag: Tag, nick: bytes) -> bytes:
         return self._frame(b"OK " + nick)
 
+    def authenticated(self, tag: Tag, nick: bytes, expires: int | None) -> bytes:
+        return self._frame(b"OK " + nick if expires is None else b"OK %b expires=%d" % (nick, expires))
+
     def pong(self, tag: Tag, text: bytes) -> bytes:
         return self._frame(b"PONG " + _printable(text) if text else b"PONG")
 
@@ -123,7 +126,7 @@ class LineDialect:
     def lost(self, channel: bytes, first: int, last: int) -> bytes:
         return self._frame(b"LOST %b %d %d" % (channel, first, last))
 
-    def notice(self, text: bytes) -> bytes:
+    def notice(self, text: bytes, code: bytes = b"", channel: bytes = b"") -> bytes:
         return self._frame(b"NOTICE " + _printable(text))
 
     def bye(self, text: bytes) -> bytes:

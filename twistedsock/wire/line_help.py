@@ -8,6 +8,7 @@ _LINES = {
     b"HIST": [b"HIST kitchen last=10", b"show what was published"],
     b"WHO": [b"WHO kitchen", b"show who reads the channel"],
     b"NICK": [b"NICK ann", b"call yourself ann"],
+    b"AUTH": [b"AUTH eyJhbGciOi...", b"show a token, where the server asks for one"],
     b"QUIET": [b"QUIET on", b"answer PUB and EMIT only when they fail; QUIET off answers again"],
     b"PING": [b"PING hello", b"is answered PONG hello"],
     b"INFO": [b"INFO", b"show who and where you are"],

@@ -1,0 +1,50 @@
+"""What one peer may do, and whether its nick is vouched for."""
+
+import pytest
+
+from twistedsock.core.access import Identity, Right, grants
+from twistedsock.core.errors import Code
+from twistedsock.core.standing import Standing
+from twistedsock.testing import FakePolicy
+
+
+def standing(subject: bytes = b"", expires: float | None = None) -> Standing:
+    found = Standing(FakePolicy(), "tcp:8081")
+    found.identity = Identity(grants({"news": "r", "inbox": "w"}), subject, expires)
+    return found
+
+
+@pytest.mark.parametrize("subject, code", [(b"", Code.UNAUTHORIZED), (b"ann", Code.FORBIDDEN)])
+def test_who_lacks_a_right_is_told_whether_a_token_would_help(subject: bytes, code: Code) -> None:
+    someone = standing(subject)
+    assert someone.forbids(b"news", Right.READ) is None
+    assert someone.forbids(b"inbox", Right.WRITE) is None
+    writing, reading = someone.forbids(b"news", Right.WRITE), someone.forbids(b"inbox", Right.READ)
+    assert writing is not None and writing.code is code and "publish on" in writing.words
+    assert reading is not None and reading.code is code and "read" in reading.words
+
+
+@pytest.mark.parametrize(
+    "subject, nick, shown",
+    [
+        (b"ann", b"ann", b"ann"),
+        (b"ann", b"bob", b"~bob"),
+        (b"ann", b"~ann", b"~ann"),
+        (b"", b"ann", b"~ann"),
+        (b"", b"~~ann", b"~~ann"),
+        (b"a subject", b"a", b"~a"),
+        (b"~ann", b"~ann", b"~ann"),
+    ],
+)
+def test_only_the_nick_that_the_proof_names_stands_without_a_mark(subject: bytes, nick: bytes, shown: bytes) -> None:
+    assert standing(subject).shown_nick(nick) == shown
+
+
+@pytest.mark.parametrize("subject", [b"", b"x" * 33, b"two words", b"~ann"])
+def test_a_subject_that_is_no_nick_vouches_for_none(subject: bytes) -> None:
+    assert standing(subject).vouched_nick() == b""
+
+
+@pytest.mark.parametrize("expires, left", [(None, None), (160.0, 60), (100.9, 0), (50.0, 0)])
+def test_the_seconds_that_are_left_are_whole(expires: float | None, left: int | None) -> None:
+    assert standing(b"ann", expires).seconds_left(100.0) == left

@@ -1,0 +1,101 @@
+"""Who a peer is, and what it may do. A policy decides; without one, everybody may do everything."""
+
+from collections.abc import Iterable, Mapping
+from enum import IntFlag
+from typing import Protocol
+
+import msgspec
+
+from twistedsock.core.errors import Refusal
+from twistedsock.core.names import CHANNEL_BYTES
+from twistedsock.core.patterns import Pattern, pattern
+
+
+class Right(IntFlag):
+    """READ is to subscribe, to ask for the history and for who is there; WRITE is to publish."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+    BOTH = 3
+
+
+MOST_KNOWN = 64
+"""Channels whose rights are remembered, so that a busy peer's patterns are not tried at each event: more than one peer
+uses at a time, and 20 KiB for each peer at most."""
+
+
+class Grants:
+    """Rights by pattern of channels; those of all patterns that match a channel are added up."""
+
+    __slots__ = ("_known", "pairs")
+
+    def __init__(self, pairs: Iterable[tuple[Pattern, Right]] = ()) -> None:
+        self.pairs = tuple(pairs)
+        self._known: dict[bytes, int] = {}
+
+    def on(self, channel: bytes) -> int:
+        """The rights on one channel."""
+        rights = self._known.get(channel)
+        if rights is None:
+            rights = 0
+            for wanted, right in self.pairs:
+                if wanted.matches(channel):
+                    rights |= right
+            if len(channel) <= CHANNEL_BYTES:
+                if len(self._known) >= MOST_KNOWN:
+                    self._known.clear()
+                self._known[channel] = rights
+        return rights
+
+    def __add__(self, others: "Grants") -> "Grants":
+        return Grants(self.pairs + others.pairs) if others.pairs else self
+
+
+RIGHTS = {"r": Right.READ, "w": Right.WRITE, "rw": Right.BOTH}
+"""How rights are written, in a token and in a file."""
+
+
+def grants(table: Mapping[str, str]) -> Grants:
+    """Rights as they are written, ``{"alerts.*": "r"}``; ValueError with a sentence where that is none."""
+    pairs = []
+    for text, letters in table.items():
+        if letters not in RIGHTS:
+            raise ValueError(f"{letters!r} is no right: r is to read, w to publish, rw both")
+        pairs.append((pattern(text), RIGHTS[letters]))
+    return Grants(pairs)
+
+
+EVERYTHING = Grants([(Pattern(">"), Right.BOTH)])
+
+
+class Identity(msgspec.Struct, frozen=True, eq=False):
+    """Somebody, as far as a policy knows."""
+
+    grants: Grants
+    subject: bytes = b""
+    """The ``sub`` of a token (RFC 7519 section 4.1.2) or the common name of a client's certificate; empty for those
+    who have shown nothing. It is the peer's nick, too, where it is fit for one."""
+    expires: float | None = None
+    """When the proof runs out, in seconds of the wall clock since 1970; None: never."""
+    is_admin: bool = False
+    proof: str = ""
+    """By what it was proved: whatever the policy needs to review it later. Never the token itself."""
+    own: Grants = Grants()
+    """What the proof itself grants, without what everybody has who comes by the same listener."""
+
+
+class Policy(Protocol):
+    """``listener`` is the endpoint that a peer came in by, as it was configured."""
+
+    def anonymous(self, listener: str) -> Identity:
+        """Who shows nothing."""
+
+    def by_token(self, token: bytes, listener: str) -> Identity | Refusal:
+        """Who brings a token."""
+
+    def by_certificate(self, subject: bytes, listener: str) -> Identity | Refusal:
+        """Who has proved its name by a certificate, in the handshake of TLS."""
+
+    def review(self, identity: Identity, listener: str) -> Identity | Refusal:
+        """What an older policy found, as this one sees it."""
