@@ -1,0 +1,118 @@
+"""A bridge that sends back what it gets, as the Autobahn WebSocket TestSuite asks of a server.
+
+It is the bridge of ``twistd sockbridge``: its options, its listeners, its web port, its sessions. It differs in these:
+
+- In place of JSON it speaks a dialect in which every message asks for itself, as PING does, and no welcome is said.
+- Binary messages are sent back, where the bridge closes with 1003.
+- It counts which way handshakes and messages came.
+
+    python -m tests.conformance.echo [options of twistd sockbridge]
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.logger import globalLogBeginner, textFileLogObserver
+
+from twistedsock import tap
+from twistedsock.core.commands import Ping, Publish, Tag
+from twistedsock.core.dialect import Ends
+from twistedsock.shells.websocket import JSON_PROTOCOL, WebSocketFactory
+from twistedsock.wire.frames import text_frame
+from twistedsock.wire.framing import TextMessage
+from twistedsock.wire.json_dialect import JsonDialect
+
+BINARY = b"binary"
+"""The tag of what is to be sent back in a binary message."""
+
+SHORT_HANDSHAKES, OTHER_HANDSHAKES = "short handshakes", "Autobahn's handshakes"
+SHORT_MESSAGES, OTHER_MESSAGES = "short messages", "Autobahn's messages"
+
+COUNTED = "counted: "
+"""Begins the line that is written at the end."""
+
+
+class EchoDialect(JsonDialect):
+    """Its answer to PING is the text and nothing else."""
+
+    def welcome(self, id: bytes, ends: Ends) -> bytes:
+        return b""
+
+    def pong(self, tag: Tag, text: bytes) -> bytes:
+        frame = text_frame(text)
+        return b"\x82" + frame[1:] if tag == BINARY else frame
+
+
+class EchoCodec:
+    """Every message is a PING."""
+
+    def decode(self, message: bytes) -> Ping:
+        return Ping(message)
+
+    def follow(self, first: Publish, items: Sequence[object], position: int) -> tuple[Publish, int]:
+        raise AssertionError("nothing here is a publish")
+
+
+class EchoShell:
+    """Mixed into the shell, before its class."""
+
+    spoken = {JSON_PROTOCOL: (EchoDialect(TextMessage()), EchoCodec())}
+    counts: dict[str, int]
+
+    # What the shell has.
+    _conversation: Any
+    state: int
+    STATE_OPEN: int
+
+    def answer(self, *arguments: Any) -> bool:
+        self.counts[SHORT_HANDSHAKES] += 1
+        return super().answer(*arguments)  # type: ignore[misc]
+
+    def onConnect(self, request: Any) -> str | None:
+        self.counts[OTHER_HANDSHAKES] += 1
+        return super().onConnect(request)  # type: ignore[misc]
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        self.counts[OTHER_MESSAGES] += 1
+        if isBinary and self._conversation is not None and self.state == self.STATE_OPEN:
+            self._conversation.receive([Ping(bytes(payload), BINARY)])
+        else:
+            if not isBinary:
+                self.counts[SHORT_MESSAGES] -= 1  # as _receive gets it too
+            super().onMessage(payload, isBinary)  # type: ignore[misc]
+
+    def _receive(self, messages: list[bytes]) -> None:
+        self.counts[SHORT_MESSAGES] += len(messages)
+        super()._receive(messages)  # type: ignore[misc]
+
+
+def let_echo(factory: WebSocketFactory) -> dict[str, int]:
+    """Let a factory's connections echo, all its options kept; gives what they will have counted."""
+    counts = dict.fromkeys((SHORT_HANDSHAKES, OTHER_HANDSHAKES, SHORT_MESSAGES, OTHER_MESSAGES), 0)
+    protocol: Any = factory.protocol
+    factory.protocol = type("EchoWebSocketShell", (EchoShell, protocol), {"counts": counts})
+    return counts
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run until the process is asked to end."""
+    from twisted.internet import reactor
+
+    loop: Any = reactor
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)])
+    options = tap.Options()
+    options.parseOptions(list(arguments))
+    service: Any = tap.makeService(options)
+    (listener,) = service.web
+    counts = let_echo(listener.factory.websockets)
+    service.privilegedStartService()
+    service.startService()
+    loop.addSystemEventTrigger("before", "shutdown", service.stopService)
+    loop.run()
+    print(COUNTED + json.dumps(counts), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

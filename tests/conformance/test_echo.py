@@ -1,0 +1,66 @@
+"""The server under test is the bridge's own shell, and sends back what it gets by both ways."""
+
+import pytest
+
+from tests.conformance.echo import OTHER_HANDSHAKES, OTHER_MESSAGES, SHORT_HANDSHAKES, SHORT_MESSAGES, let_echo
+from tests.shells.websocket_client import BINARY, CLOSE, TEXT, Client, Port, autobahn_clock
+from tests.shells.websocket_streams import frame
+from twistedsock.shells.websocket import JSON_PROTOCOL, WebSocketShell
+from twistedsock.testing import Hall
+
+FIRST_FRAGMENT, LAST_FRAGMENT = 0x01, 0x80
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Port:
+    return Port(Hall(), autobahn_clock(monkeypatch))
+
+
+@pytest.fixture
+def counts(port: Port) -> dict[str, int]:
+    return let_echo(port.factory)
+
+
+@pytest.fixture
+def client(port: Port, counts: dict[str, int]) -> Client:
+    """One that has shaken hands, and was not welcomed."""
+    client = port.connect()
+    assert client.asks(JSON_PROTOCOL).startswith(b"HTTP/1.1 101 ")
+    assert client.frames() == []
+    return client
+
+
+def test_it_is_the_shell_with_its_options(port: Port) -> None:
+    configured = port.factory.protocol
+    let_echo(port.factory)
+    assert issubclass(port.factory.protocol, configured)
+    assert issubclass(port.factory.protocol, WebSocketShell)
+    assert port.factory.protocol.maxMessagePayloadSize == configured.maxMessagePayloadSize
+
+
+def test_text_comes_back(client: Client, counts: dict[str, int]) -> None:
+    client.sends(frame(TEXT, b"hello\nyou") + frame(TEXT, b"") + frame(TEXT, "é".encode()))
+    assert client.frames() == [(TEXT, b"hello\nyou"), (TEXT, b""), (TEXT, "é".encode())]
+    assert counts == {SHORT_HANDSHAKES: 0, OTHER_HANDSHAKES: 1, SHORT_MESSAGES: 3, OTHER_MESSAGES: 0}
+
+
+def test_fragments_come_back_as_one(client: Client, counts: dict[str, int]) -> None:
+    client.sends(frame(FIRST_FRAGMENT, b"a") + frame(LAST_FRAGMENT, b"b"))
+    assert client.frames() == [(TEXT, b"ab")]
+    assert (counts[SHORT_MESSAGES], counts[OTHER_MESSAGES]) == (0, 1)
+
+
+def test_binary_comes_back_as_binary(client: Client) -> None:
+    client.sends(frame(BINARY, b"\x00\xff"))
+    assert client.frames() == [(BINARY, b"\x00\xff")]
+
+
+def test_nothing_comes_back_behind_a_close(client: Client) -> None:
+    client.sends(frame(CLOSE, b"\x03\xe8") + frame(BINARY, b"x") + frame(TEXT, b"x"))
+    client.is_closed_with(1000)
+
+
+def test_one_who_is_not_welcomed_is_still_counted_out(client: Client, port: Port) -> None:
+    assert len(port.factory.bridge.roster) == 1
+    client.goes()
+    assert len(port.factory.bridge.roster) == 0

@@ -1,0 +1,61 @@
+"""The Python 2.7 that the suite needs is found where there is one, and nothing else is taken for it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.suite import candidates, find_python2, has_package, is_python2
+
+
+def program(file: Path, script: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+    return file
+
+
+def test_it_is_looked_for_where_it_is_named_then_on_the_path_then_at_pyenv(tmp_path: Path) -> None:
+    pyenvs = [tmp_path / ".pyenv/versions" / version / "bin/python2.7" for version in ("2.7.18", "2.7.9")]
+    for python in (*pyenvs, tmp_path / ".pyenv/versions/3.11.7/bin/python3.11"):
+        program(python, "")
+    found = list(candidates({"PYTHON2": "/mine", "PATH": "/first:/second"}, tmp_path))
+    assert found[:5] == [
+        Path("/mine"),
+        *(Path("/first/python2.7"), Path("/first/python2")),
+        *(Path("/second/python2.7"), Path("/second/python2")),
+    ]
+    assert sorted(found[5:]) == sorted(pyenvs)
+
+
+def test_pyenv_may_be_elsewhere(tmp_path: Path) -> None:
+    python = program(tmp_path / "elsewhere/versions/2.7.18/bin/python2.7", "")
+    assert python in candidates({"PYENV_ROOT": str(tmp_path / "elsewhere")}, tmp_path)
+
+
+def test_the_first_that_runs_is_taken(tmp_path: Path) -> None:
+    stub = program(tmp_path / "stub", "echo 'pyenv: python2.7: command not found' >&2; exit 127")
+    newer = program(tmp_path / "newer", "echo False")
+    right = program(tmp_path / "right", "echo True")
+    assert find_python2([tmp_path / "none", tmp_path, stub, newer, right]) == right
+    assert find_python2([stub, newer]) is None
+
+
+@pytest.mark.parametrize("content", ["", "no program"])
+def test_what_cannot_be_run_is_no_python(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "python2.7"
+    file.write_text(content)
+    assert not is_python2(file)
+
+
+@pytest.mark.parametrize(
+    ("release", "has"),
+    [
+        ('PRETTY_NAME="Debian GNU/Linux 11 (bullseye)"\nVERSION_CODENAME=bullseye\nID=debian\n', True),
+        ('NAME="Ubuntu"\n# a comment\nVERSION_CODENAME="jammy"\n', True),
+        ("VERSION_CODENAME=bookworm\nID=debian\n", False),
+        ("ID=alpine\n", False),
+        ("", False),
+    ],
+)
+def test_some_releases_have_a_package(release: str, has: bool) -> None:
+    assert has_package(release) is has
