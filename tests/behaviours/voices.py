@@ -78,6 +78,7 @@ class LineVoice(Voice):
         "history": "HIST",
         "who": "WHO",
         "nick": "NICK",
+        "auth": "AUTH",
         "ping": "PING",
         "info": "INFO",
     }
@@ -95,10 +96,17 @@ class LineVoice(Voice):
         self.peer.says(*(self._line(verb, **fields) for verb, fields in commands))
 
     def _line(
-        self, verb: str, channel: str = "", data: Any = None, name: str = "", nick: str = "", **options: Any
+        self,
+        verb: str,
+        channel: str = "",
+        data: Any = None,
+        name: str = "",
+        nick: str = "",
+        token: str = "",
+        **options: Any,
     ) -> str:
         words = ["EMIT" if name else self.VERBS[verb]]
-        words += [word for word in (channel, name, nick) if word]
+        words += [word for word in (channel, name, nick, token) if word]
         words += [f"{option}={self._value(option, value)}" for option, value in options.items() if option != "raw"]
         if verb == "publish":
             words.append(options.get("raw") or self._payload(data))
@@ -158,6 +166,10 @@ class LineVoice(Voice):
         elif verb == "info":
             answer |= {"peer": {"id": told["id"], "nick": told["nick"]}, "from": told["from"], "to": told["to"]}
             answer |= {"channels": int(told["channels"]), "uptime": int(told["uptime"]), "version": told["version"]}
+        elif verb == "auth":
+            answer["nick"] = rest.split(" ")[0]
+            if "expires" in told:
+                answer["expires"] = int(told["expires"])
         else:
             answer["nick" if verb == "nick" else "channel"] = rest
         return answer

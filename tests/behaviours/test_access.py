@@ -1,0 +1,105 @@
+"""Rights, tokens and vouched nicks: the same for every dialect."""
+
+from typing import Any
+
+import pytest
+
+from tests.behaviours.voices import Voice
+from twistedsock.core.dialect import Ending
+from twistedsock.testing import FakePolicy, Hall
+
+WALL = Hall().wall
+TOKENS: dict[str, Any] = {
+    "ann": ("ann", {"kitchen": "rw", "alerts.*": "r"}, WALL + 3600),
+    "bob": ("bob", {"kitchen": "rw", "alerts.*": "w"}, None),
+    "less": ("ann", {"kitchen": "rw"}, None),
+}
+
+
+@pytest.fixture
+def hall(late: bool) -> Hall:
+    return Hall(late, policy=FakePolicy({"lobby": "rw", "news": "r"}, TOKENS))
+
+
+def code(answer: dict[str, Any]) -> Any:
+    return answer["code"] if answer["type"] == "error" else answer["type"]
+
+
+ASKED = {
+    "subscribe": {},
+    "history": {},
+    "who": {},
+    "publish": {"data": "x"},
+}
+
+
+@pytest.mark.parametrize("verb", ASKED)
+@pytest.mark.parametrize(
+    "token, channel, rights",
+    [
+        ("", "lobby", "rw"),
+        ("", "news", "r"),
+        ("", "kitchen", ""),
+        ("ann", "kitchen", "rw"),
+        ("ann", "alerts.fire", "r"),
+        ("ann", "alerts.fire.cellar", ""),
+        ("bob", "alerts.fire", "w"),
+        ("bob", "lobby", ""),
+    ],
+)
+def test_who_has_the_right_is_served_and_who_has_not_is_told_why(
+    publisher: Voice, verb: str, token: str, channel: str, rights: str
+) -> None:
+    if token:
+        publisher.asks("auth", token=token)
+    allowed = ("w" if verb == "publish" else "r") in rights
+    refused = "forbidden" if token else "unauthorized"
+    assert code(publisher.asks(verb, channel=channel, **ASKED[verb])) == ("ok" if allowed else refused)
+
+
+def test_a_token_gives_a_nick_that_others_see_and_nobody_else_can_take(publisher: Voice, reader: Voice) -> None:
+    reader.asks("auth", token="bob")
+    reader.asks("subscribe", channel="kitchen", presence=True)
+    assert publisher.asks("auth", token="ann") == {"type": "ok", "nick": "ann", "expires": 3600}
+    publisher.asks("subscribe", channel="kitchen")
+    publisher.asks("publish", channel="kitchen", data="as ann")
+    assert publisher.asks("nick", nick="bob")["nick"] == "~bob"
+    publisher.asks("publish", channel="kitchen", data="as bob")
+    joined, first, second = reader.hears()
+    assert joined["peer"]["nick"] == "ann"
+    assert (first["from"], second["from"]) == ("ann", "~bob")
+
+
+def test_who_loses_a_right_loses_the_subscription_and_hears_why(hall: Hall, publisher: Voice, reader: Voice) -> None:
+    reader.asks("auth", token="ann")
+    reader.asks("subscribe", channel="alerts.fire")
+    reader.asks("subscribe", channel="kitchen")
+    publisher.asks("auth", token="bob")
+    publisher.asks("publish", channel="alerts.fire", data="before")
+    reader.asks("auth", token="less")
+    publisher.asks("publish", channel="alerts.fire", data="after")
+    publisher.asks("publish", channel="kitchen", data="still")
+    heard = reader.hears()
+    assert [message.get("data", message["type"]) for message in heard] == ["before", "notice", "still"]
+    assert "alerts.fire" in heard[1]["text"]
+
+
+def test_commands_that_come_together_with_the_token_are_judged_by_it(publisher: Voice) -> None:
+    publisher.says_together(
+        ("publish", {"channel": "kitchen", "data": "a"}),
+        ("auth", {"token": "ann"}),
+        ("publish", {"channel": "kitchen", "data": "b"}),
+    )
+    assert [code(answer) for answer in publisher.hears()] == ["unauthorized", "ok", "ok"]
+
+
+def test_a_token_that_runs_out_is_told_before_and_ends_the_conversation(hall: Hall, reader: Voice) -> None:
+    reader.asks("auth", token="ann")
+    hall.wall += 3590
+    hall.bridge.expiries.check()
+    (notice,) = reader.hears()
+    assert notice["type"] == "notice" and "60 seconds" in notice["text"]
+    hall.wall += 10
+    hall.bridge.expiries.check()
+    assert "run out" in reader.hears()[0]["text"]
+    assert reader.peer.ending is Ending.POLICY
