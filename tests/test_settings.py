@@ -5,7 +5,16 @@ import json
 import msgspec
 import pytest
 
-from twistedsock.settings import DEFAULT_TCP, DEFAULT_WEB, Settings, SettingsError, listeners, read_settings
+from twistedsock.core.proxies import parse_trusted
+from twistedsock.settings import (
+    DEFAULT_TCP,
+    DEFAULT_WEB,
+    Settings,
+    SettingsError,
+    listeners,
+    read_settings,
+    trusted_proxies,
+)
 
 NAMES = [field.encode_name for field in msgspec.structs.fields(Settings)]
 
@@ -135,6 +144,34 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
     missing = tmp_path / "missing.toml"
     assert refused(str(missing), {}) == f"cannot read {missing}: No such file or directory"
     assert refused(str(tmp_path), {}) == f"cannot read {tmp_path}: Is a directory"
+
+
+def test_proxies_are_said_in_a_list_or_alone(write):
+    settings = read_settings(write('tcp = "tcp:1"\nproxy-protocol = "tcp:1"\ntrusted-proxy = "10.0.0.0/8"'), {})
+    assert (settings.proxy_protocol, settings.trusted_proxy) == (("tcp:1",), ("10.0.0.0/8",))
+    assert trusted_proxies(settings) == parse_trusted(["10.0.0.0/8"])
+
+
+def test_an_endpoint_of_the_file_can_be_proxied_on_the_command_line_and_the_other_way_round(write):
+    read_settings(write('tcp = "tcp:1"'), {"proxy-protocol": ["tcp:1"], "trusted-proxy": ["::1"]})
+    read_settings(write('proxy-protocol = "tcp:1"\ntrusted-proxy = "::1"'), {"web": ["tcp:1"]})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"trusted-proxy": ["10.0.0.1/8"]}, "trusted-proxy: '10.0.0.1/8' has bits set behind its mask"),
+        ({"trusted-proxy": ["nginx"]}, "trusted-proxy: 'nginx' is no address, no network such as 10.0.0.0/8, and not"),
+        (
+            {"proxy-protocol": ["tcp:8081"], "trusted-proxy": ["::1"]},
+            "proxy-protocol: 'tcp:8081' is given neither under tcp nor under web",
+        ),
+        ({"tcp": ["none"], "proxy-protocol": ["none"], "trusted-proxy": ["::1"]}, "proxy-protocol: 'none' is given"),
+        ({"proxy-protocol": [DEFAULT_WEB[0]]}, "proxy-protocol: without trusted-proxy nobody is believed"),
+    ],
+)
+def test_proxies_that_cannot_be_meant_are_one_sentence(given, words):
+    assert refused(None, given).startswith(words)
 
 
 def test_none_is_no_endpoint():

@@ -59,6 +59,13 @@ def test_origins_and_hosts_can_be_given_several_times():
     assert (settings.allow_origin, settings.allow_host) == (("https://a", "https://b"), ("c", "d"))
 
 
+def test_proxies_can_be_given_several_times():
+    lines, web = Settings().tcp[0], Settings().web[0]
+    trusted, proxied = ["--trusted-proxy=::1", "--trusted-proxy=unix"], ["--proxy-protocol", lines]
+    settings = parse(*trusted, *proxied, "--proxy-protocol", web)
+    assert (settings.trusted_proxy, settings.proxy_protocol) == (("::1", "unix"), (lines, web))
+
+
 def test_two_parses_do_not_share_their_lists():
     parse("--tcp", "tcp:1")
     assert parse().tcp == Settings().tcp
@@ -67,11 +74,14 @@ def test_two_parses_do_not_share_their_lists():
 @pytest.mark.parametrize("name", NAMES)
 def test_each_setting_is_an_option(name):
     default = msgspec.to_builtins(Settings())[name]
-    values = {"open": [], "lag": ["close"]}.get(name)
+    values = {"open": [], "lag": ["close"], "trusted-proxy": ["::1"]}.get(name)
+    if name == "proxy-protocol":
+        values = [Settings().tcp[0], "--trusted-proxy=::1"]
     if values is None:
         values = ["tcp:1"] if isinstance(default, tuple) else [str(default + 1)]
     changed = msgspec.to_builtins(parse(f"--{name}", *values))
-    assert {key for key, value in changed.items() if value != msgspec.to_builtins(Settings())[key]} == {name}
+    different = {key for key, value in changed.items() if value != msgspec.to_builtins(Settings())[key]}
+    assert different == ({name, "trusted-proxy"} if name == "proxy-protocol" else {name})
 
 
 def test_the_command_line_wins_over_the_file(tmp_path):
@@ -106,7 +116,7 @@ def test_help_names_each_option_with_its_default(capsys):
     for name, default in msgspec.to_builtins(Settings()).items():
         assert f"--{name}" in told
         shown = default[0] if default and isinstance(default, list | tuple) else default
-        if name not in ("open", "allow-origin", "allow-host"):
+        if name not in ("open", "allow-origin", "allow-host", "trusted-proxy", "proxy-protocol"):
             about = told[told.index(f"--{name}") :].partition(" --")[0]
             # The help breaks its lines within long words, too.
             assert f"[{shown}]" in about, about

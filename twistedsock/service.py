@@ -20,9 +20,10 @@ from twistedsock.core.admission import is_loopback
 from twistedsock.core.bridge import Bridge, build
 from twistedsock.core.dialect import Ending
 from twistedsock.core.origins import Origins
-from twistedsock.settings import Settings, SettingsError, listeners
+from twistedsock.settings import Settings, SettingsError, listeners, trusted_proxies
 from twistedsock.shells.listening import Listening
 from twistedsock.shells.outlets import send_at_once
+from twistedsock.shells.proxied import expect_headers
 from twistedsock.shells.sockets import host_of, prepare, show
 from twistedsock.shells.tcp import LineFactory
 from twistedsock.shells.web import Gate, WebFactory
@@ -119,6 +120,7 @@ class BridgeService(Service):
         self._sweep.clock = reactor
         self._patience: Any = None
         self._gate = Gate(Origins(settings.allow_origin, settings.allow_host))
+        self._trusted = trusted_proxies(settings)
         self.lines = self._listeners(settings.tcp, self._line_factory)
         self.web = self._listeners(settings.web, self._web_factory)
 
@@ -213,9 +215,14 @@ class BridgeService(Service):
 
     def _listeners(self, descriptions: tuple[str, ...], build_factory: Callable[[Listening], Any]) -> list[Listener]:
         return [
-            Listener(description, parse_endpoint(description, self._reactor), build_factory(Listening(description)))
+            Listener(
+                description, parse_endpoint(description, self._reactor), build_factory(self._listening(description))
+            )
             for description in listeners(descriptions)
         ]
+
+    def _listening(self, description: str) -> Listening:
+        return Listening(description, description in self._settings.proxy_protocol, self._trusted)
 
     def _line_factory(self, listening: Listening) -> LineFactory:
         return LineFactory(self.bridge, self._reactor, self._settings.send_buffer, listening=listening)
@@ -236,6 +243,7 @@ class BridgeService(Service):
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
         send_at_once(port)
         prepare(port, self._settings.send_buffer)
+        expect_headers(port, self._reactor, listener.factory.listening)
         listener.port = port
 
     def _fail(self, listener: Listener, failure: Failure) -> None:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from twistedsock.core.limits import Limits
+from twistedsock.core.proxies import TrustedProxies, parse_trusted
 
 DEFAULT_TCP = ("tcp:8081:interface=127.0.0.1",)
 DEFAULT_WEB = ("tcp:8082:interface=127.0.0.1",)
@@ -30,6 +31,8 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
     ] = False
     allow_origin: tuple[str, ...] = ()
     allow_host: tuple[str, ...] = ()
+    trusted_proxy: tuple[str, ...] = ()
+    proxy_protocol: tuple[str, ...] = ()
     send_buffer: Annotated[
         int,
         Meta(
@@ -56,12 +59,14 @@ def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(f"{file} is no TOML: {error}") from None
         _convert(told, f"{file}: ", strict=True)
-    return _convert({**told, **given}, "", strict=False)
+    settings = _convert({**told, **given}, "", strict=False)
+    trusted_proxies(settings)
+    return settings
 
 
 def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:
-    for kind in ("tcp", "web"):
-        if isinstance(values.get(kind), str):  # one endpoint needs no list
+    for kind in ("tcp", "web", "trusted-proxy", "proxy-protocol"):
+        if isinstance(values.get(kind), str):  # one needs no list
             values[kind] = [values[kind]]
     known = {field.encode_name for field in msgspec.structs.fields(Settings)}
     for name in values:
@@ -76,6 +81,20 @@ def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:
         words, _, place = str(error).partition(" - at `$.")
         name = place.rstrip("`")
         raise SettingsError(f"{where}{name}: {words[:1].lower()}{words[1:].replace('`', '')}") from None
+
+
+def trusted_proxies(settings: Settings) -> TrustedProxies:
+    """The proxies that are believed; SettingsError where what is said of them cannot be meant."""
+    try:
+        trusted = parse_trusted(settings.trusted_proxy)
+    except ValueError as error:
+        raise SettingsError(f"trusted-proxy: {error}") from None
+    for endpoint in settings.proxy_protocol:
+        if endpoint not in listeners(settings.tcp + settings.web):
+            raise SettingsError(f"proxy-protocol: {endpoint!r} is given neither under tcp nor under web")
+    if settings.proxy_protocol and not settings.trusted_proxy:
+        raise SettingsError("proxy-protocol: without trusted-proxy nobody is believed")
+    return trusted
 
 
 def listeners(endpoints: tuple[str, ...]) -> list[str]:

@@ -14,7 +14,7 @@ from twisted.python import usage
 
 from twistedsock.settings import Settings, SettingsError, read_settings
 
-_LISTS = ("tcp", "web", "allow-origin", "allow-host")
+_LISTS = ("tcp", "web", "allow-origin", "allow-host", "trusted-proxy", "proxy-protocol")
 _FLAGS = ("open",)
 
 
@@ -71,6 +71,16 @@ class Options(usage.Options):
     def opt_allow_host(self, host: str) -> None:
         """A name of this server, as browsers ask for it; can be given several times"""
         self._lists.setdefault("allow-host", []).append(host)
+
+    def opt_trusted_proxy(self, address: str) -> None:
+        """Believe the proxy at this address, or those in this network such as 10.0.0.0/8, or those that come by a Unix
+        socket (unix), when they tell whom they speak for; can be given several times"""
+        self._lists.setdefault("trusted-proxy", []).append(address)
+
+    def opt_proxy_protocol(self, endpoint: str) -> None:
+        """At this ENDPOINT, written as for tcp or web, connections of trusted proxies begin with a PROXY header; can be
+        given several times"""
+        self._lists.setdefault("proxy-protocol", []).append(endpoint)
 
     def opt_open(self) -> None:
         """Listen where other machines reach it, though nobody is asked who they are"""

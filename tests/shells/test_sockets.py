@@ -33,8 +33,8 @@ def test_an_address_is_shown_as_people_write_it(address, shown, host):
 
 
 def test_the_ends_of_a_connection_are_seen_from_the_client():
-    transport = SimpleNamespace(getPeer=lambda: SIX, getHost=lambda: FOUR)
-    assert ends_of(transport) == Ends(b"[::1]:8081", b"127.0.0.1:8081")
+    transport = SimpleNamespace(getHost=lambda: FOUR)
+    assert ends_of(transport, SIX) == Ends(b"[::1]:8081", b"127.0.0.1:8081")
 
 
 class RecordingSocket(socket.socket):

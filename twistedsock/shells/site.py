@@ -28,6 +28,9 @@ SECURITY = {
 }
 """Sent with every answer. The page needs nothing but its own files and its own socket."""
 
+PROXIED = ("Forwarded", "Via", "X-Forwarded-For")
+"""Headers that proxies add (RFC 7239, RFC 9110 section 7.6.3)."""
+
 # The types that matter must not depend on the machine's own table.
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 
@@ -108,6 +111,10 @@ class BridgeSite(Site):
         )
 
     def getResourceFor(self, request: Any) -> Resource:
+        if any(map(request.requestHeaders.hasHeader, PROXIED)):
+            # A proxy would send the next request of any client of its own this way, a WebSocket's among them.
+            request.setHeader(b"Connection", b"close")
+            request.channel.persistent = False
         # On a connection that is kept alive, each request can name another host.
         verdict = self._judge_host((request.getHeader(b"host") or b"").decode("latin-1"), request.transport)
         if verdict is not None:

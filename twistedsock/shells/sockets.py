@@ -90,6 +90,6 @@ def here_of(transport: Any) -> Here:
     return known if known is not None else _here(transport.getHost())
 
 
-def ends_of(transport: Any) -> Ends:
-    """Both ends of a connection."""
-    return Ends(show(transport.getPeer()).encode(), here_of(transport).shown)
+def ends_of(transport: Any, peer: Any) -> Ends:
+    """Both ends of a connection, of which ``peer`` is the far one."""
+    return Ends(show(peer).encode(), here_of(transport).shown)

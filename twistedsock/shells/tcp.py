@@ -3,7 +3,7 @@
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol
-from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -14,7 +14,7 @@ from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
 from twistedsock.shells.closing import close_kindly
 from twistedsock.shells.faults import report_fault
-from twistedsock.shells.listening import NOWHERE, Listening
+from twistedsock.shells.listening import NOWHERE, Listening, ListeningFactory
 from twistedsock.shells.outlets import let_go, outlet_of
 from twistedsock.shells.sockets import ends_of, host_of, tune
 from twistedsock.wire import line_commands
@@ -27,10 +27,11 @@ from twistedsock.wire.telnet import IAC, TelnetFilter
 
 @implementer(IHalfCloseableProtocol)
 class LineProtocol(Protocol):
-    """One line peer."""
+    """One line peer. ``told`` is its address where a proxy tells it."""
 
     factory: "LineFactory"
     transport: Any
+    told: Any = None
     _conversation: Conversation | None = None
     _telnet: TelnetFilter | None = None
     _closing: Any = None
@@ -40,7 +41,8 @@ class LineProtocol(Protocol):
     def connectionMade(self) -> None:
         factory, transport = self.factory, self.transport
         tune(transport, factory.send_buffer)
-        self._address = host_of(transport.getPeer())
+        peer = self.told or transport.getPeer()
+        self._address = host_of(peer)
         refusal = factory.bridge.admission.enter(self._address)
         if refusal is not None:
             transport.write(LINES.refused(None, refusal))
@@ -48,7 +50,7 @@ class LineProtocol(Protocol):
             return
         self._splitter = LineSplitter(factory.bridge.limits.max_line, line_commands.publishes)
         self._outlet = outlet_of(transport, factory.reactor)
-        session = Session(factory.bridge, LINES, self._outlet, ends_of(transport), self._hang_up)
+        session = Session(factory.bridge, LINES, self._outlet, ends_of(transport, peer), self._hang_up)
         self._outlet.on_drained = session.drained
         self._conversation = Conversation(session, line_commands, transport.pauseProducing, self._resume, report_fault)
         session.welcome()
@@ -110,11 +112,10 @@ class LineProtocol(Protocol):
             self.transport.resumeProducing()
 
 
-class LineFactory(ServerFactory):
+class LineFactory(ListeningFactory):
     """``web_address`` is where lost browsers are sent, "" if there is no web port."""
 
     protocol: Any = LineProtocol
-    noisy = False
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -12,7 +12,8 @@ from twistedsock.core.dialect import Ends
 from twistedsock.core.origins import Door, Origins, Verdict
 from twistedsock.shells.closing import close_kindly
 from twistedsock.shells.deadlines import Deadlines
-from twistedsock.shells.listening import NOWHERE, Listening
+from twistedsock.shells.listening import NOWHERE, Listening, ListeningFactory
+from twistedsock.shells.proxied import address_of
 from twistedsock.shells.site import BridgeSite
 from twistedsock.shells.sockets import Here, here_of, host_of, show, tune
 from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL, OPEN_TIMEOUT, WebSocketFactory, choose
@@ -59,10 +60,12 @@ class Gate:
 
 
 class Doorman(Protocol):
-    """The protocol of a web connection until its first request head is there."""
+    """The protocol of a web connection until its first request head is there. ``told`` is the address of its peer
+    where a PROXY header tells it."""
 
     factory: "WebFactory"
     transport: Any
+    told: Any = None
     _admitted = False
     _owner: Any = None
     _closing: Any = None
@@ -71,14 +74,10 @@ class Doorman(Protocol):
         factory = self.factory
         tune(self.transport, factory.send_buffer)
         self._head = bytearray()
-        self._peer = self.transport.getPeer()
-        self._address = host_of(self._peer)
-        unwelcome = factory.bridge.admission.enter(self._address)
-        if unwelcome is not None:
-            self._refuse(503, unwelcome.words, (("Retry-After", "5"),))
-            return
-        self._admitted = True
-        factory.deadlines.start(self)
+        self._peer = self.told or self.transport.getPeer()
+        # A proxy's own address is the address of many; it is counted when it has told whose this is.
+        if self._enter("" if self._is_proxied() else host_of(self._peer)):
+            factory.deadlines.start(self)
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing is not None:
@@ -99,14 +98,14 @@ class Doorman(Protocol):
         if self._owner is not None:
             self._owner.connectionLost(reason)
             self._owner = None
-        if self._admitted:
-            self._admitted = False
-            self.factory.bridge.admission.leave(self._address)
+        self._leave()
 
     def _decide(self, data: bytes, end: int) -> None:
         head = read_head(data[:end])
         if head is None:
             self._refuse(400, "that is no HTTP request")
+            return
+        if head.forwarded_for and self._is_proxied() and not self._believe(head.forwarded_for):
             return
         if not head.upgrade:
             self._hand_over(self.factory.site.buildProtocol(self._peer), data)
@@ -118,7 +117,10 @@ class Doorman(Protocol):
         elif head.key:
             self._open(head, here, data[end:])
         else:
-            self._hand_over(self.factory.websockets.buildProtocol(self._peer), data)
+            owner: Any = self.factory.websockets.buildProtocol(self._peer)
+            if self._peer != self.transport.getPeer():
+                owner.told = self._peer
+            self._hand_over(owner, data)
 
     def _judge(self, head: RequestHead, door: Door) -> tuple[int, str] | None:
         refused = self.factory.gate.judge(head.host, head.origin, door)
@@ -129,6 +131,37 @@ class Doorman(Protocol):
         if head.subprotocols and choose(head.subprotocols) is None:
             return 400, f"this server speaks {JSON_PROTOCOL} and {LINE_PROTOCOL}"
         return None
+
+    def _is_proxied(self) -> bool:
+        """Whether the peer may tell whom it speaks for. A proxy that begins with a PROXY header, and cannot tell there
+        who its client is, passes on what that client writes."""
+        listening = self.factory.listening
+        return listening.trusted.trusts(host_of(self._peer)) and (self.told is not None or not listening.proxied)
+
+    def _believe(self, forwarded_for: str) -> bool:
+        """Take the client's address for the peer's; False if the connection has been refused."""
+        source = self.factory.listening.trusted.find_client(forwarded_for)
+        if source is None:
+            self._refuse(400, "X-Forwarded-For does not end with the address of a client")
+            return False
+        self._peer = address_of(source)
+        self._leave()
+        return self._enter(source.host)
+
+    def _enter(self, address: str) -> bool:
+        """Be counted; False if the connection has been refused."""
+        unwelcome = self.factory.bridge.admission.enter(address)
+        if unwelcome is not None:
+            self._refuse(503, unwelcome.words, (("Retry-After", "5"),))
+            return False
+        self._address = address
+        self._admitted = True
+        return True
+
+    def _leave(self) -> None:
+        if self._admitted:
+            self._admitted = False
+            self.factory.bridge.admission.leave(self._address)
 
     def _hand_over(self, owner: Any, data: bytes) -> None:
         """From here on everything goes straight to the new owner."""
@@ -157,12 +190,11 @@ class Doorman(Protocol):
         self._closing = close_kindly(self.transport, self.factory.reactor.callLater)
 
 
-class WebFactory(ServerFactory):
+class WebFactory(ListeningFactory):
     """``gate`` is shared by all web listeners, so that each refusal is told once. ``lines`` tells where the line ports
     are, for the page."""
 
     protocol: Any = Doorman
-    noisy = False
 
     def __init__(
         self,

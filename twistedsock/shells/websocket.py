@@ -64,6 +64,8 @@ class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
 
     factory: "WebSocketFactory"
     transport: Any
+    told: Any = None
+    """Its address, where a proxy tells it."""
     _conversation: Conversation | None = None
     _frames: PlainFrames | None = None
     _linger: Any = None
@@ -99,7 +101,7 @@ class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
 
     def onOpen(self) -> None:
         self.lighten()
-        self._begin(ends_of(self.transport), b"")
+        self._begin(ends_of(self.transport, self.told or self.transport.getPeer()), b"")
 
     def _begin(self, ends: Ends, before: bytes) -> None:
         factory, transport = self.factory, self.transport

@@ -39,7 +39,8 @@ own, so an endless handshake must end before it gets there."""
 
 class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """The first request on a web connection. Header values are as they came, "" where there is none. ``key`` is that of
-    a plain WebSocket handshake, "" where it is any other request."""
+    a plain WebSocket handshake, "" where it is any other request. ``forwarded_for`` is X-Forwarded-For, for those who
+    believe it."""
 
     method: str
     path: str
@@ -48,6 +49,7 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     upgrade: bool
     subprotocols: tuple[str, ...]
     key: str = ""
+    forwarded_for: str = ""
 
 
 def read_head(data: bytes) -> RequestHead | None:
@@ -76,6 +78,7 @@ def read_head(data: bytes) -> RequestHead | None:
         upgrade=upgrade,
         subprotocols=tuple(listed(headers.get("sec-websocket-protocol", ""))),
         key=plain_key(lines, headers) if upgrade else "",
+        forwarded_for=headers.get("x-forwarded-for", ""),
     )
 
 

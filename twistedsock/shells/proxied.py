@@ -1,0 +1,100 @@
+"""Connections that begin with a PROXY header, before TLS and all else."""
+
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twistedsock.core.proxies import Source
+from twistedsock.shells.deadlines import Deadlines
+from twistedsock.shells.listening import Listening
+from twistedsock.shells.sockets import host_of
+from twistedsock.shells.websocket import OPEN_TIMEOUT
+from twistedsock.wire.proxy_header import Header, HeaderReader
+
+
+def address_of(source: Source) -> Any:
+    """What a proxy tells, as Twisted has addresses."""
+    if not source.host:
+        return UNIXAddress(b"")
+    kind = IPv6Address if ":" in source.host else IPv4Address
+    return kind("TCP", source.host, source.port)
+
+
+def expect_headers(port: Any, reactor: Any, listening: Listening) -> None:
+    """Let the trusted connections of a listening port begin with a header, if it is proxied. Before the first one."""
+    if listening.proxied:
+        port.factory = ProxiedFactory(port.factory, reactor, listening)
+
+
+class HeaderProtocol(Protocol):
+    """A connection of a trusted proxy until its header is there. Then it is gone, and nothing of it is left."""
+
+    factory: "ProxiedFactory"
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self._reader = HeaderReader()
+        self.factory.deadlines.start(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        header = self._reader.feed(data)
+        if isinstance(header, Header):
+            self.factory.deadlines.stop(self)
+            self._give_way(header)
+        elif header is not None:
+            self.factory.deadlines.stop(self)
+            self.refuse()
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        # Not a word: load balancers look whether we are there by connecting, and go.
+        self.factory.deadlines.stop(self)
+
+    def refuse(self) -> None:
+        """There is no header, and there will be none."""
+        self.factory.tell(host_of(self.transport.getPeer()) or "a Unix socket")
+        self.transport.abortConnection()
+
+    def _give_way(self, header: Header) -> None:
+        transport = self.transport
+        owner: Any = self.factory.wrapped.buildProtocol(header.source and address_of(header.source))
+        transport.protocol = owner
+        owner.makeConnection(transport)
+        if header.rest:
+            owner.dataReceived(header.rest)
+
+
+class ProxiedFactory(ServerFactory):
+    """In front of the factory of a port. The connections of all but the trusted are made as if it were not there, so a
+    header that they send is what it would be anywhere: no command, and no request."""
+
+    protocol: Any = HeaderProtocol
+    noisy = False
+    _log = Logger()
+    _told = False
+
+    def __init__(self, wrapped: Any, reactor: Any, listening: Listening) -> None:
+        self.wrapped = wrapped
+        self.deadlines: Deadlines[HeaderProtocol] = Deadlines(reactor, OPEN_TIMEOUT, HeaderProtocol.refuse)
+        self._listening = listening
+
+    def buildProtocol(self, address: Any) -> Any:
+        if self._listening.trusted.trusts(host_of(address)):
+            return super().buildProtocol(address)
+        return self.wrapped.buildProtocol(address)
+
+    def doStop(self) -> None:
+        self.wrapped.doStop()
+
+    def tell(self, proxy: str) -> None:
+        """Log that a proxy sends no header, once: it will go on like that."""
+        if not self._told:
+            self._told = True
+            self._log.warn(
+                "the proxy at {proxy} does not begin with a PROXY header at {endpoint}, so its connections are closed; "
+                "let it send one, or take this endpoint out of proxy-protocol",
+                proxy=proxy,
+                endpoint=self._listening.endpoint,
+            )
