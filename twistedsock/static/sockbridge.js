@@ -41,6 +41,7 @@ export const DEFAULT_TIMES = Object.freeze({
 /** 1000: somebody asked for the end. 1008: the policy will not have changed by the next try. Every other code: try again. */
 const FINAL_CODES = new Set([1000, 1008]);
 const NORMAL_END = 1000;
+const POLICY = 1008;
 const BROKEN_PROTOCOL = 1002;
 const NO_CONNECTION = 1006;
 const TRY_AGAIN_LATER = 1013;
@@ -410,14 +411,47 @@ export class Client extends EventTarget {
       case 'pong': return this.#take(message.id)?.resolve(message);
       case 'error': return this.#failed(message);
       case 'welcome': return this.#welcomed(message);
-      case 'notice': return this.#dispatch('notice', { text: message.text });
+      case 'notice': return this.#noticed(message);
       default: return undefined; // a later version may say more than we know
     }
   }
 
   #welcomed({ protocol, id, from, to }) {
     if (protocol !== PROTOCOL) return this.#finish(BROKEN_PROTOCOL, `the server speaks protocol ${protocol}, this client ${PROTOCOL}`);
-    this.#peer = { id, from, to };
+    const peer = { id, from, to };
+    if (this.#settings.token === undefined) return this.#opened(peer);
+    // Nothing else is asked before the token is accepted, or what it allows would be refused.
+    const socket = this.#socket;
+    return this.#showToken(
+      ({ nick }) => { if (socket === this.#socket) this.#opened({ ...peer, nick }); },
+      (error) => {
+        if (socket !== this.#socket) return;
+        this.#dispatch('error', error);
+        // Another token may be had for the asking; the same one will not do next time either.
+        if (this.#renews) this.#lose(NO_CONNECTION, error.message);
+        else this.#finish(POLICY, error.message);
+      },
+    );
+  }
+
+  get #renews() { return typeof this.#settings.token === 'function'; }
+
+  /** A token that is there is shown at once; one that must be fetched, when it has come. */
+  #showToken(resolve, reject) {
+    const socket = this.#socket;
+    const show = (token) => {
+      if (socket !== this.#socket) return;
+      const id = this.#lastId + 1;
+      this.#lastId = id;
+      this.#send({ id, text: JSON.stringify({ type: 'auth', id, token }), type: 'auth', resolve, reject });
+    };
+    if (!this.#renews) return show(this.#settings.token);
+    const failed = (error) => reject(new SockbridgeError('no-token', `no token could be had: ${error?.message ?? error}`));
+    return new Promise((fetched) => { fetched(this.#settings.token()); }).then(show, failed);
+  }
+
+  #opened(peer) {
+    this.#peer = peer;
     this.#state = 'open';
     this.#openedAt = this.#settings.now();
     // The order matters: first the name, so that others see it join; then the channels, so that one's own events come back.
@@ -431,6 +465,23 @@ export class Client extends EventTarget {
     for (const command of queue) if (command.type !== 'nick') this.#send(command);
     this.#watch();
     this.#enter('open', this.#peer);
+  }
+
+  #noticed({ text, code, channel }) {
+    this.#dispatch('notice', { text });
+    if (code === 'token-expires' && this.#renews) {
+      this.#showToken(() => {}, (error) => { if (error.code !== 'disconnected') this.#dispatch('error', error); });
+    } else if (code === 'forbidden') {
+      for (const reader of [...this.#channels.get(channel)?.readers ?? []]) this.#forget(reader, new SockbridgeError(code, text));
+    }
+  }
+
+  /** The server has ended the subscription: there is nothing to tell it. */
+  #forget(reader, error) {
+    const channel = this.#channels.get(reader.channel);
+    channel?.readers.delete(reader);
+    if (!channel?.readers.size) this.#channels.delete(reader.channel);
+    reader.refuse(error);
   }
 
   /** The browser answers the server's pings without telling the page, so silence is all the page can go by. */
@@ -460,7 +511,8 @@ export class Client extends EventTarget {
 
   #lose(code, reason) {
     if (this.#state === 'open' && this.#settings.now() - this.#openedAt >= this.#settings.stableAfter) this.#attempt = 0;
-    if (FINAL_CODES.has(code)) return this.#finish(code, reason);
+    // Where tokens are fetched anew, the next one may be better than the one that ran out.
+    if (FINAL_CODES.has(code) && !(code === POLICY && this.#renews)) return this.#finish(code, reason);
     this.#letGo('disconnected', 'the connection broke before the answer came: the command may or may not have been carried out');
     if (code === TRY_AGAIN_LATER) this.#attempt = Math.max(this.#attempt, OVERLOAD_ATTEMPT);
     const { firstDelay, longestDelay, random } = this.#settings;
@@ -569,8 +621,8 @@ export class Client extends EventTarget {
  * Opens a client. It connects at once and keeps trying until it is closed.
  *
  * @param {string|URL} [url] default: `/ws` on the page's own host
- * @param {Partial<typeof DEFAULT_TIMES> & {WebSocket?: any, random?: () => number, now?: () => number,
- *   setTimeout?: Function, clearTimeout?: Function, window?: any}} [options] times, and what tests put in place of the world
+ * @param {Partial<typeof DEFAULT_TIMES> & {token?: string | (() => string | Promise<string>), WebSocket?: any,
+ *   random?: () => number, now?: () => number, setTimeout?: Function, clearTimeout?: Function, window?: any}} [options] times, and what tests put in place of the world
  */
 export function connect(url = '/ws', options = {}) {
   const address = new URL(url, globalThis.location?.href);
