@@ -16,7 +16,7 @@ from twistedsock.settings import (
     trusted_proxies,
 )
 
-NAMES = [field.encode_name for field in msgspec.structs.fields(Settings)]
+NAMES = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name != "access"]
 
 
 @pytest.fixture
@@ -177,3 +177,57 @@ def test_proxies_that_cannot_be_meant_are_one_sentence(given, words):
 def test_none_is_no_endpoint():
     assert listeners(("none",)) == []
     assert listeners(("tcp:1", "none", "tcp:2")) == ["tcp:1", "tcp:2"]
+
+
+ACCESS = """
+tcp = ["tcp:8081", "unix:/run/bridge"]
+[access]
+anonymous = { "news" = "r" }
+[[access.key]]
+id = "2026-11"
+algorithm = "HS256"
+file = "key"
+[[access.listener]]
+endpoint = "unix:/run/bridge"
+allow = { ">" = "rw" }
+"""
+
+
+def test_who_may_do_what_is_said_in_a_file(write, tmp_path):
+    access = read_settings(write(ACCESS), {}).access
+    assert access is not None
+    assert access.anonymous == {"news": "r"}
+    assert access.key[0].file == str(tmp_path / "key"), "whatever folder the bridge runs in"
+    assert read_settings(None, {}).access is None
+
+
+def test_a_relative_file_has_absolute_keys(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path.parent)
+    file = f"{tmp_path.name}/bridge.toml"
+    write(ACCESS)
+    assert read_settings(file, {}).access.key[0].file == str(tmp_path / "key")
+
+
+def test_a_listener_of_the_table_is_one_that_there_is(write):
+    """Also where the command line has others: rights that were given for nothing are a mistake."""
+    place = f"{write(ACCESS)}: access.listener[0].endpoint: nothing listens on 'unix:/run/bridge'; it must be written "
+    assert refused(write(ACCESS), {"tcp": ["tcp:1"]}).startswith(place + "exactly as one of these: tcp:1, tcp:8082")
+    default = ACCESS.replace("unix:/run/bridge", DEFAULT_WEB[0])
+    assert read_settings(write(default), {}).access.listener[0].endpoint == DEFAULT_WEB[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("access = true", "access: expected object"),
+        ("[access]\ncolour = 1", "access: object contains unknown field colour"),
+        ('[access]\nanonymous = { "a b" = "r" }', "access: anonymous: 'a b' is no pattern"),
+        ('[[access.key]]\nid = "a"\nalgorithm = "HS256"\nfile = 1', "access.key[0].file: expected str, got int"),
+        ('[[access.key]]\nid = "a"\nalgorithm = "none"\nfile = "k"', "access.key[0].algorithm: invalid enum value"),
+        ('[[access.listener]]\nendpoint = "tcp:1"', "access.listener[0].endpoint: nothing listens on 'tcp:1'"),
+    ],
+)
+def test_a_mistake_in_the_table_of_access_is_one_sentence_that_names_its_place(write, text, words):
+    said = refused(write(text), {})
+    assert said.startswith(write(text))
+    assert words in said

@@ -1,4 +1,5 @@
-"""Everything that an operator can say, on the command line or in a TOML file under the same names."""
+"""Everything that an operator can say, on the command line or in a TOML file under the same names; who may do what, in
+such a file only."""
 
 import tomllib
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from twistedsock.access.table import AccessTable
 from twistedsock.core.limits import Limits
 from twistedsock.core.proxies import TrustedProxies, parse_trusted
 
@@ -46,6 +48,8 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
         int, Meta(ge=3, description="seconds that a WebSocket peer has for its pong, 3 at least")
     ] = 30
     drain: Annotated[float, Meta(ge=0, description="seconds at the end for what is queued to leave")] = 5.0
+    access: AccessTable | None = None
+    """None: everybody may do everything. Its files are absolute paths."""
 
 
 def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
@@ -61,7 +65,10 @@ def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
         _convert(told, f"{file}: ", strict=True)
     settings = _convert({**told, **given}, "", strict=False)
     trusted_proxies(settings)
-    return settings
+    if file is None or settings.access is None:
+        return settings
+    _check_listeners(settings.access, listeners(settings.tcp + settings.web), file)
+    return msgspec.structs.replace(settings, access=settings.access.beside(Path(file).absolute().parent))
 
 
 def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:
@@ -81,6 +88,15 @@ def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:
         words, _, place = str(error).partition(" - at `$.")
         name = place.rstrip("`")
         raise SettingsError(f"{where}{name}: {words[:1].lower()}{words[1:].replace('`', '')}") from None
+
+
+def _check_listeners(access: AccessTable, endpoints: list[str], file: str) -> None:
+    for place, listener in enumerate(access.listener):
+        if listener.endpoint not in endpoints:
+            raise SettingsError(
+                f"{file}: access.listener[{place}].endpoint: nothing listens on {listener.endpoint!r}; it must be "
+                f"written exactly as one of these: {', '.join(endpoints)}"
+            )
 
 
 def trusted_proxies(settings: Settings) -> TrustedProxies:

@@ -1,6 +1,7 @@
 """The options of ``twistd sockbridge``."""
 
 import gc
+import os
 import resource
 import signal
 import sys
@@ -16,6 +17,8 @@ from twistedsock.settings import Settings, SettingsError, read_settings
 
 _LISTS = ("tcp", "web", "allow-origin", "allow-host", "trusted-proxy", "proxy-protocol")
 _FLAGS = ("open",)
+_FILE_ONLY = ("access",)
+"""What takes more than a value to say."""
 
 
 def _parameters() -> list[list[Any]]:
@@ -25,7 +28,7 @@ def _parameters() -> list[list[Any]]:
     parameters: list[list[Any]] = []
     for field, hint in hints.items():
         name = field.replace("_", "-")
-        if name in _LISTS or name in _FLAGS:
+        if name in _LISTS or name in _FLAGS or name in _FILE_ONLY:
             continue
         words = hint.__metadata__[0].description
         parameters.append([name, None, None, f"{words} [{getattr(defaults, field)}]"])
@@ -108,10 +111,17 @@ class Options(usage.Options):
         given.update(self._lists)
         if self._open:
             given["open"] = True
+        self._given = given
         try:
-            self.settings = read_settings(self["config"], given)
+            self.settings = self.read()
         except SettingsError as error:
             raise usage.UsageError(str(error)) from None
+        if self["config"] is not None:  # twistd may go to another folder
+            self["config"] = os.path.abspath(self["config"])
+
+    def read(self) -> Settings:
+        """What was said, with what the file says by now; SettingsError if that cannot be meant."""
+        return read_settings(self["config"], dict(self._given))
 
 
 def makeService(options: Options) -> IService:
@@ -121,13 +131,37 @@ def makeService(options: Options) -> IService:
     from twistedsock.service import BridgeService
 
     try:
-        service = BridgeService(options.settings, reactor, version("sockbridge"))
+        service = BridgeService(options.settings, reactor, version("sockbridge"), options.read)
     except SettingsError as error:
         raise SystemExit(f"sockbridge: {error}") from None
     _allow_files(options.settings.max_connections)
     reactor.callWhenRunning(_spare_the_collector)
+    reactor.callWhenRunning(_listen_for_hangup, service.reload, reactor)
     reactor.addSystemEventTrigger("before", "shutdown", _listen_for_impatience, service.hurry, reactor)
     return service
+
+
+def _listen_for_hangup(reload: Callable[[], None], reactor: Any) -> None:
+    """SIGHUP asks to read again what can be read again. It also comes where the terminal that we were started in is
+    closed; then it ends us as ever, unless whoever started us does not want that (nohup)."""
+    tied = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
+
+    def hang_up(*event: Any) -> None:
+        if tied and not _has_terminal():
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a shell sends one, and the kernel another
+            reactor.callFromThread(reactor.stop)
+        else:
+            reactor.callFromThread(reload)
+
+    signal.signal(signal.SIGHUP, hang_up)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _listen_for_impatience(hurry: Callable[[], None], reactor: Any) -> None:
