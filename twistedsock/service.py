@@ -24,6 +24,7 @@ from twistedsock.settings import Settings, SettingsError, listeners, trusted_pro
 from twistedsock.shells.listening import Listening
 from twistedsock.shells.outlets import send_at_once
 from twistedsock.shells.proxied import expect_headers
+from twistedsock.shells.shortage import bear_shortage
 from twistedsock.shells.sockets import host_of, prepare, show
 from twistedsock.shells.tcp import LineFactory
 from twistedsock.shells.web import Gate, WebFactory
@@ -244,6 +245,7 @@ class BridgeService(Service):
         send_at_once(port)
         prepare(port, self._settings.send_buffer)
         expect_headers(port, self._reactor, listener.factory.listening)
+        bear_shortage(port, self._reactor)
         listener.port = port
 
     def _fail(self, listener: Listener, failure: Failure) -> None:

@@ -10,10 +10,12 @@ from importlib.metadata import version
 from typing import Any, get_type_hints
 
 from twisted.application.service import IService
-from twisted.logger import Logger
+from twisted.logger import Logger, globalLogPublisher
 from twisted.python import usage
 
 from twistedsock.settings import Settings, SettingsError, read_settings
+from twistedsock.shells.clock import go_by_steady_clock
+from twistedsock.shells.logs import UnwrittenLog
 
 _LISTS = ("tcp", "web", "allow-origin", "allow-host", "trusted-proxy", "proxy-protocol")
 _FLAGS = ("open",)
@@ -130,6 +132,8 @@ def makeService(options: Options) -> IService:
 
     from twistedsock.service import BridgeService
 
+    go_by_steady_clock(reactor)
+    globalLogPublisher.addObserver(UnwrittenLog())
     try:
         service = BridgeService(options.settings, reactor, version("sockbridge"), options.read)
     except SettingsError as error:

@@ -1,5 +1,6 @@
 """Frames as RFC 6455 has them: heads outwards, and inwards the one frame that is taken by a short way."""
 
+import tracemalloc
 from random import Random
 
 import pytest
@@ -244,3 +245,16 @@ def test_frames_that_are_alike_are_unmasked_together(monkeypatch: pytest.MonkeyP
     stream = b"".join(frame(b"%081d" % number, MASK) for number in range(TOGETHER))
     assert len(PlainFrames(MOST).feed(stream)[0]) == TOGETHER
     assert not single
+
+
+def test_a_frame_in_tiny_pieces_takes_no_more_memory_than_its_length() -> None:
+    """Kept as they come, pieces of two bytes would take 28 times as much."""
+    frames = PlainFrames(MOST)
+    tracemalloc.start()
+    try:
+        frames.feed(b"\x81\xfe" + (50_000).to_bytes(2) + MASK)
+        for _ in range(20_000):
+            frames.feed(b"x%d" % 1)
+        assert tracemalloc.get_traced_memory()[0] < 60_000
+    finally:
+        tracemalloc.stop()

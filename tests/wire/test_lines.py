@@ -1,5 +1,6 @@
 """Lines come out whole wherever the network cuts them, and none is longer than allowed."""
 
+import tracemalloc
 from time import process_time
 
 import pytest
@@ -86,7 +87,19 @@ def test_nothing_is_kept_of_a_line_that_is_too_long() -> None:
     splitter = LineSplitter(MOST)
     for _ in range(1000):
         splitter.feed(b"x" * 1000)
-    assert splitter._pieces is None
+    assert splitter._begun is None
+
+
+def test_a_line_in_tiny_pieces_takes_no_more_memory_than_its_length() -> None:
+    """Kept as they come, pieces of two bytes would take 28 times as much."""
+    splitter = LineSplitter(50_000)
+    tracemalloc.start()
+    try:
+        for _ in range(20_000):
+            splitter.feed(b"x%d" % 1)
+        assert tracemalloc.get_traced_memory()[0] < 60_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_one_byte_at_a_time_costs_no_more_than_its_length() -> None:

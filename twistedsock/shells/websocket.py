@@ -18,6 +18,7 @@ from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
 from twistedsock.shells.closing import LINGER
 from twistedsock.shells.faults import report_fault
+from twistedsock.shells.fragments import Fragments
 from twistedsock.shells.light import Light
 from twistedsock.shells.listening import NOWHERE, Listening
 from twistedsock.shells.outlets import let_go, outlet_of
@@ -54,7 +55,7 @@ def choose(offered: Sequence[str]) -> str | None:
     return next((protocol for protocol in offered if protocol in SPOKEN), None)
 
 
-class WebSocketShell(Light, WebSocketServerProtocol):  # type: ignore[misc]
+class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore[misc]
     """One WebSocket peer. ``CONFIG_ATTRS`` is empty as a factory's options stand on its own subclass: copying them to
     each connection, and writing them to a debug log that nobody reads, is most of what a handshake costs."""
 

@@ -16,14 +16,14 @@ class LineSplitter:
     ``Mistake`` stands in its place, and the rest up to its end is skipped. ``whole`` is asked first whether all lines
     that have come together are one command; it is told how long a line may be."""
 
-    __slots__ = ("_most", "_pieces", "_size", "_skipping", "_whole")
+    __slots__ = ("_begun", "_most", "_skipping", "_whole")
 
     def __init__(self, most: int, whole: Callable[[bytes, int], Command | None] = lambda block, most: None) -> None:
         self._most = most
         self._whole = whole
-        # The line that is not complete yet, in pieces: joining them at each feed would cost the square of its length.
-        self._pieces: list[bytes] | None = None
-        self._size = 0
+        # The line that is not complete yet: as bytes, each feed would cost its length; in pieces, a piece of two bytes
+        # would take the memory of fifty.
+        self._begun: bytearray | None = None
         self._skipping = False
 
     def feed(self, data: bytes) -> list[Item]:
@@ -35,9 +35,9 @@ class LineSplitter:
             if self._skipping:
                 self._skipping = False
                 block = block[block.find(b"\n") + 1 :]
-            elif self._pieces is not None:
-                block = b"".join([*self._pieces, block])
-                self._pieces, self._size = None, 0
+            elif self._begun is not None:
+                block = b"".join((self._begun, block))
+                self._begun = None
             command = self._whole(block, self._most)
             items = [command] if command is not None else self._lines(block)
         else:
@@ -62,16 +62,15 @@ class LineSplitter:
         return line if len(line) <= self._most else self._too_long()
 
     def _keep(self, rest: bytes, items: list[Item]) -> None:
-        if self._pieces is None:
+        if self._begun is None:
             if rest.startswith(CTRL_D):
                 items.append(Quit())
                 return
-            self._pieces = []
-        self._pieces.append(rest)
-        self._size += len(rest)
+            self._begun = bytearray()
+        self._begun += rest
         # One byte more than allowed may still be the CR of its end.
-        if self._size > self._most + rest.endswith(b"\r"):
-            self._pieces, self._size, self._skipping = None, 0, True
+        if len(self._begun) > self._most + rest.endswith(b"\r"):
+            self._begun, self._skipping = None, True
             items.append(self._too_long())
 
     def _too_long(self) -> Mistake:
