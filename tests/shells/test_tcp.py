@@ -3,13 +3,15 @@
 import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 
 from twistedsock.core.dialect import Ending
 from twistedsock.shells.closing import LINGER
+from twistedsock.shells.listening import Listening
 from twistedsock.shells.tcp import LineFactory
+from twistedsock.shells.websocket import OPEN_TIMEOUT
 from twistedsock.testing import Hall
 
 IAC_IP, IAC_AYT, DO_TIMING_MARK = b"\xff\xf4", b"\xff\xf6", b"\xff\xfd\x06"
@@ -312,3 +314,57 @@ def test_the_factory_says_nothing_of_itself(hall, reactor, logged):
     factory.doStop()
     assert logged == []
     assert factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)).factory is factory
+
+
+class TestWithTLS:
+    """What begins with a handshake; here it is only told that it is over."""
+
+    @pytest.fixture
+    def connect(self, hall, reactor, wire):
+        factory = LineFactory(hall.bridge, reactor, 0, listening=Listening("ssl:8081"))
+
+        def connect(transport=None):
+            protocol, transport = factory.buildProtocol(None), transport or wire()
+            protocol.makeConnection(transport)
+            return protocol, transport
+
+        return connect
+
+    def test_the_welcome_waits_for_the_end_of_the_handshake(self, connect, hall):
+        protocol, transport = connect()
+        assert IHandshakeListener.providedBy(protocol)
+        assert transport.heard() == b""
+        assert (len(hall.bridge.roster), hall.bridge.admission.connections) == (0, 1)
+        protocol.handshakeCompleted()
+        assert transport.heard().startswith(b"WELCOME sockbridge/1 id=p1 ")
+        protocol.dataReceived(b"PING\n")
+        assert transport.heard() == b"PONG\n"
+        protocol.connectionLost(Failure(ConnectionDone()))
+        assert (len(hall.bridge.roster), hall.bridge.admission.connections) == (0, 0)
+
+    def test_a_handshake_has_ten_seconds(self, connect, reactor, hall):
+        (late, late_wire), (ready, ready_wire) = connect(), connect()
+        reactor.advance(5)
+        ready.handshakeCompleted()
+        reactor.advance(OPEN_TIMEOUT - 5)
+        assert (late_wire.aborted, ready_wire.aborted) == (True, False)
+        late.connectionLost(Failure(ConnectionDone()))
+        assert hall.bridge.admission.connections == 1
+        reactor.advance(OPEN_TIMEOUT)
+        assert not ready_wire.aborted
+
+    def test_who_goes_before_the_end_of_its_handshake_is_forgotten(self, connect, reactor, hall):
+        protocol, transport = connect()
+        protocol.connectionLost(Failure(ConnectionDone()))
+        reactor.advance(OPEN_TIMEOUT)
+        assert not transport.aborted
+        assert hall.bridge.admission.connections == 0
+
+    def test_who_may_not_stay_is_told(self, reactor, wire):
+        hall = Hall(max_connections=0)
+        protocol = LineFactory(hall.bridge, reactor, 0, listening=Listening("ssl:8081")).buildProtocol(None)
+        transport = wire()
+        protocol.makeConnection(transport)
+        protocol.handshakeCompleted()
+        assert transport.heard().startswith(b"ERR limit ")
+        assert len(hall.bridge.roster) == 0

@@ -67,11 +67,13 @@ class Certificates:
         self._files, self._description = _with_files(description, folder)
         self._folder = folder
         self._options, self.until, self._recorder = self._read(authorities)
+        self.authorities = authorities
 
     def read(self, authorities: Path | None = None) -> None:
         """Read the files again, for connections to come. CertificateError if they cannot be used: then nothing has
         changed."""
         self._options, self.until, _ = self._read(authorities)
+        self.authorities = authorities
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> Connection:
         return self._options.serverConnectionForTLS(tlsProtocol)

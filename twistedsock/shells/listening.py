@@ -17,6 +17,11 @@ class Listening(msgspec.Struct, frozen=True):
     proxied: bool = False
     trusted: TrustedProxies = NOBODY
 
+    @property
+    def secure(self) -> bool:
+        """Whether its connections begin with a handshake of TLS."""
+        return self.endpoint.startswith("ssl:")
+
 
 NOWHERE = Listening()
 """Of connections that no listener of ours accepted."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -13,10 +13,12 @@ from twistedsock.core.dialect import Ending
 from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
 from twistedsock.shells.closing import close_kindly
+from twistedsock.shells.deadlines import Deadlines
 from twistedsock.shells.faults import report_fault
 from twistedsock.shells.listening import NOWHERE, Listening, ListeningFactory
 from twistedsock.shells.outlets import let_go, outlet_of
 from twistedsock.shells.sockets import ends_of, host_of, tune
+from twistedsock.shells.websocket import OPEN_TIMEOUT
 from twistedsock.wire import line_commands
 from twistedsock.wire.conversation import Conversation
 from twistedsock.wire.dialects import LINES
@@ -25,9 +27,10 @@ from twistedsock.wire.lines import Item, LineSplitter
 from twistedsock.wire.telnet import IAC, TelnetFilter
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
 class LineProtocol(Protocol):
-    """One line peer. ``told`` is its address where a proxy tells it."""
+    """One line peer. ``told`` is its address where a proxy tells it. With TLS, the conversation begins when the
+    handshake is complete: who the peer is, is known then only, and before that nothing could leave."""
 
     factory: "LineFactory"
     transport: Any
@@ -35,19 +38,33 @@ class LineProtocol(Protocol):
     _conversation: Conversation | None = None
     _telnet: TelnetFilter | None = None
     _closing: Any = None
+    _admitted = False
     _spoken = False
     _first = b""
 
     def connectionMade(self) -> None:
         factory, transport = self.factory, self.transport
         tune(transport, factory.send_buffer)
-        peer = self.told or transport.getPeer()
-        self._address = host_of(peer)
+        self._address = host_of(self.told or transport.getPeer())
         refusal = factory.bridge.admission.enter(self._address)
         if refusal is not None:
             transport.write(LINES.refused(None, refusal))
             self._closing = close_kindly(transport, factory.reactor.callLater)
             return
+        self._admitted = True
+        if factory.listening.secure:
+            factory.handshakes.start(self)
+        else:
+            self._begin()
+
+    def handshakeCompleted(self) -> None:
+        if self._admitted:
+            self.factory.handshakes.stop(self)
+            self._begin()
+
+    def _begin(self) -> None:
+        factory, transport = self.factory, self.transport
+        peer = self.told or transport.getPeer()
         self._splitter = LineSplitter(factory.bridge.limits.max_line, line_commands.publishes)
         self._outlet = outlet_of(transport, factory.reactor)
         session = Session(factory.bridge, LINES, self._outlet, ends_of(transport, peer), self._hang_up)
@@ -90,9 +107,12 @@ class LineProtocol(Protocol):
     def connectionLost(self, reason: Failure | None = None) -> None:
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
+        self.factory.handshakes.stop(self)
         if self._conversation is not None:
             self._conversation.session.lost()
             self._conversation = None
+        if self._admitted:
+            self._admitted = False
             self.factory.bridge.admission.leave(self._address)
 
     def _is_wrong_door(self, first: Item) -> bool:
@@ -130,3 +150,6 @@ class LineFactory(ListeningFactory):
         self.send_buffer = send_buffer
         self.web_address = web_address
         self.listening = listening
+        self.handshakes: Deadlines[LineProtocol] = Deadlines(
+            reactor, OPEN_TIMEOUT, lambda protocol: protocol.transport.abortConnection()
+        )

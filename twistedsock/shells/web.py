@@ -27,21 +27,22 @@ MOST_TOLD = 100
 
 
 class Gate:
-    """Judges hosts and origins, and logs each that it refuses once, with the option that would allow it."""
+    """Judges hosts and origins, and logs each that it refuses once, with the option that would allow it. Its
+    ``origins`` can be changed."""
 
     _log = Logger()
 
     def __init__(self, origins: Origins) -> None:
-        self._origins = origins
+        self.origins = origins
         self._told: set[str] = set()
 
     def judge_host(self, host: str, door: Door) -> tuple[int, str] | None:
         """The status and words of a refusal, None for welcome."""
-        return self._say(self._origins.judge_host(host, door), host, None)
+        return self._say(self.origins.judge_host(host, door), host, None)
 
     def judge(self, host: str, origin: str | None, door: Door) -> tuple[int, str] | None:
         """As ``judge_host``, for a WebSocket."""
-        return self._say(self._origins.judge(host, origin, door), host, origin)
+        return self._say(self.origins.judge(host, origin, door), host, origin)
 
     def _say(self, verdict: Verdict, host: str, origin: str | None) -> tuple[int, str] | None:
         if verdict is Verdict.WELCOME:
