@@ -4,18 +4,18 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test style format types floors coverage tests dist pythons bench clean commands
+.PHONY: help run test style format types floors coverage tests wstest conformance dist pythons bench clean commands
 
 bin := .venv/bin
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/for-run ## start the bridge in the foreground; make run ARGS="--help" lists its options
 	@$(bin)/twistd -n --pidfile= sockbridge $(ARGS)
 
-test: style types floors tests dist pythons ## everything below that checks something
+test: style types floors tests wstest dist pythons ## everything below that checks something
 
 style: .venv/for-test ## check layout and lint
 	$(bin)/ruff check .
@@ -37,6 +37,12 @@ coverage: .venv/for-test ## test core and wire, which must be covered wholly
 tests: .venv/for-test commands coverage ## test all: core and wire first, then the rest, in Python and in JavaScript
 	$(bin)/pytest -q --ignore=tests/core --ignore=tests/wire --ignore=tests/test_packaging.py
 	timeout 300 node --test --test-reporter=spec tests/js/*.test.mjs
+
+wstest: .venv/for-run ## run the quick set of the Autobahn WebSocket TestSuite; needs Python 2.7, says so where there is none
+	@$(bin)/python -m tests.conformance --quick
+
+conformance: .venv/for-run ## run all of the Autobahn WebSocket TestSuite
+	@$(bin)/python -m tests.conformance
 
 dist: .venv/for-test ## build the distributions, install them in a clean environment, try the command
 	$(bin)/pytest -q tests/test_packaging.py

@@ -113,8 +113,8 @@ def carry_out(run: Run, wstest: Sequence[str | Path], progress: bool) -> list[Ou
 
 
 def ask(command: Sequence[str | Path], run: Run, progress: bool) -> int:
-    """Let the suite ask; gives how many cases it wanted to run."""
-    count, begun, start = 0, 0, time.monotonic()
+    """Let the suite ask; gives how many cases it wanted to run. Raises Broken if that takes too long."""
+    count, begun, case, start = 0, 0, "none", time.monotonic()
     shown = start
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -127,13 +127,15 @@ def ask(command: Sequence[str | Path], run: Run, progress: bool) -> int:
                 if found := re.match(r"Ok, will run (\d+) test cases", line):
                     count = int(found[1])
                 elif found := re.match(r"Running test case ID (\S+)", line):
-                    begun, now = begun + 1, time.monotonic()
+                    begun, case, now = begun + 1, found[1], time.monotonic()
                     if progress and now - shown >= PROGRESS:
                         shown = now
-                        print(f"  {run.name:22} {now - start:5.0f} s: case {found[1]}, {begun} of {count}", flush=True)
+                        print(f"  {run.name:22} {now - start:5.0f} s: case {case}, {begun} of {count}", flush=True)
         finally:
             timer.cancel()
             process.kill()
+    if time.monotonic() - start >= run.minutes * 60:
+        raise Broken(f"{run.name}: given up after {run.minutes} minutes, at case {case}")
     return count
 
 
