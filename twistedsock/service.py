@@ -4,8 +4,10 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
@@ -21,6 +23,7 @@ from twistedsock.core.bridge import Bridge, build
 from twistedsock.core.dialect import Ending
 from twistedsock.core.origins import Origins
 from twistedsock.settings import Settings, SettingsError, listeners, trusted_proxies
+from twistedsock.shells.certificates import CertificateError, Certificates, TLSEndpoint
 from twistedsock.shells.listening import Listening
 from twistedsock.shells.outlets import send_at_once
 from twistedsock.shells.proxied import expect_headers
@@ -35,6 +38,9 @@ that come back at once are not turned away. Twisted's own default is 50."""
 
 SWEEP_SECONDS = 5.0
 """How often silent channels are looked at, for what has become too old."""
+
+READ_AGAIN = ("allow_origin", "allow_host", "access")
+"""The settings that ``reload`` changes; the others take a restart."""
 
 _ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 _ID_LENGTH = 5
@@ -70,12 +76,16 @@ def draw_epoch() -> bytes:
     return secrets.token_hex(4).encode()
 
 
-def parse_endpoint(description: str, reactor: Any) -> IStreamServerEndpoint:
-    """An endpoint from its string, with our backlog where it names none; SettingsError where it is none."""
+def parse_endpoint(description: str, reactor: Any, authorities: Path | None = None) -> IStreamServerEndpoint:
+    """An endpoint from its string, with our backlog where it names none; SettingsError where it is none. With TLS, its
+    clients need a certificate of one of ``authorities``, a file, unless that is None."""
     kind = description.partition(":")[0]
     more = kind in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in description
+    whole = f"{description}:backlog={BACKLOG}" if more else description
     try:
-        return serverFromString(reactor, f"{description}:backlog={BACKLOG}" if more else description)
+        if kind == "ssl":
+            return TLSEndpoint(reactor, Certificates(whole, Path.cwd(), authorities))
+        return serverFromString(reactor, whole)
     except Exception as error:  # each kind of endpoint has its own errors, OpenSSL's among them
         words = str(error) or type(error).__name__
         raise SettingsError(f"cannot use the endpoint {description!r}: {words}") from None
@@ -97,7 +107,11 @@ class Listener:
 
     @property
     def secure(self) -> bool:
-        return self.description.startswith("ssl:")
+        return self.certificates is not None
+
+    @property
+    def certificates(self) -> Certificates | None:
+        return self.endpoint.certificates if isinstance(self.endpoint, TLSEndpoint) else None
 
     def reachable(self) -> tuple[str, int]:
         """Host and port for a client on this machine."""
@@ -106,13 +120,17 @@ class Listener:
 
 
 class BridgeService(Service):
-    """The whole server. ``reactor`` gives time, endpoints and turns."""
+    """The whole server. ``reactor`` gives time, endpoints and turns. ``read_again`` gives the settings as they are told
+    by now, or raises SettingsError."""
 
     name = "sockbridge"
     _log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any, version: str) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, version: str, read_again: Callable[[], Settings] | None = None
+    ) -> None:
         self._settings = settings
+        self._read_again = read_again or (lambda: settings)
         self._reactor = reactor
         backplane = MemoryBackplane(draw_epoch)
         self.bridge: Bridge = build(backplane, settings, version, reactor.seconds, self._schedule, draw_id, time.time)
@@ -147,6 +165,7 @@ class BridgeService(Service):
         )
         for words in self.hints():
             self._log.info("{words}", words=words)
+        self._warn_of_certificates()
 
     def stopService(self) -> Deferred[None]:
         """Accept no more, tell everybody, and wait until all have gone, or for ``drain`` seconds."""
@@ -156,6 +175,60 @@ class BridgeService(Service):
         ports = [listener.port for listener in [*self.lines, *self.web] if listener.port is not None]
         closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
         return closed.addCallback(lambda result: self._dismiss_all())
+
+    def reload(self) -> None:
+        """Read the options, the access policy and the certificates again, and drop nobody. Where the options cannot be
+        used, nothing changes; where a certificate cannot, that one stays. All of it is logged."""
+        try:
+            settings = self._read_again()
+            if words := self._too_open(settings):
+                raise SettingsError(words)
+            self._apply_access(settings)
+        except SettingsError as error:
+            self._log.warn("nothing was read again, all stays as it was: {words}", words=str(error))
+            return
+        before = self._settings
+        self._settings = msgspec.structs.replace(before, **{name: getattr(settings, name) for name in READ_AGAIN})
+        self._gate.origins = Origins(settings.allow_origin, settings.allow_host)
+        read = ["the options", *dict.fromkeys(self._read_certificates(settings))]
+        self._log.info("read again: {read}", read=", ".join(read))
+        others = [field for field in msgspec.structs.fields(Settings) if field.name not in READ_AGAIN]
+        changed = [one.encode_name for one in others if getattr(settings, one.name) != getattr(before, one.name)]
+        if changed:
+            self._log.warn("needs a restart: {names}", names=", ".join(changed))
+        self._warn_of_certificates()
+
+    def _apply_access(self, settings: Settings) -> None:
+        """Let the policy of other settings hold; SettingsError if there is something wrong with it."""
+
+    def _read_certificates(self, settings: Settings) -> list[str]:
+        """Read them again; gives those that could be read."""
+        read = []
+        for listener in [*self.lines, *self.web]:
+            certificates = listener.certificates
+            if certificates is None:
+                continue
+            # An endpoint that is not listed any longer listens on until the restart, and asks what it asked.
+            listed = listener.description in settings.tcp + settings.web
+            authorities = _authorities(settings, listener.description) if listed else certificates.authorities
+            try:
+                certificates.read(authorities)
+            except CertificateError as error:
+                self._log.warn(
+                    "the certificate of {endpoint} stays as it was: {words}",
+                    endpoint=listener.description,
+                    words=str(error),
+                )
+            else:
+                read.append(f"the certificate {certificates.shown}")
+        return read
+
+    def _warn_of_certificates(self) -> None:
+        used = [listener.certificates for listener in [*self.lines, *self.web]]
+        worries = [certificates.worry(time.time()) for certificates in used if certificates is not None]
+        for words in dict.fromkeys(worries):
+            if words is not None:
+                self._log.warn("{words}", words=words)
 
     def hurry(self) -> None:
         """While it stops: wait no longer for those who have not left."""
@@ -215,12 +288,11 @@ class BridgeService(Service):
         return words
 
     def _listeners(self, descriptions: tuple[str, ...], build_factory: Callable[[Listening], Any]) -> list[Listener]:
-        return [
-            Listener(
-                description, parse_endpoint(description, self._reactor), build_factory(self._listening(description))
-            )
-            for description in listeners(descriptions)
-        ]
+        built = []
+        for description in listeners(descriptions):
+            endpoint = parse_endpoint(description, self._reactor, _authorities(self._settings, description))
+            built.append(Listener(description, endpoint, build_factory(self._listening(description))))
+        return built
 
     def _listening(self, description: str) -> Listening:
         return Listening(description, description in self._settings.proxy_protocol, self._trusted)
@@ -255,16 +327,21 @@ class BridgeService(Service):
         raise StartFailed(f"sockbridge: cannot listen on {listener.description}: {words}")
 
     def _check_reach(self) -> None:
+        if words := self._too_open(self._settings):
+            raise StartFailed(f"sockbridge: {words}")
+
+    def _too_open(self, settings: Settings) -> str | None:
         """Without a policy that says who may do what, only this machine may reach us, unless that is asked for."""
-        if self._settings.open:
-            return
+        if settings.open:
+            return None
         for listener in [*self.lines, *self.web]:
             host = host_of(listener.address) if listener.port is not None else ""
             if host and not is_loopback(host):
-                raise StartFailed(
-                    f"sockbridge: {listener.description} would let other machines in, and nobody is asked who they "
-                    "are; add interface=127.0.0.1 to it, or say --open if that is meant"
+                return (
+                    f"{listener.description} would let other machines in, and nobody is asked who they are; add "
+                    "interface=127.0.0.1 to it, or say --open if that is meant"
                 )
+        return None
 
     def _page(self, listener: Listener) -> str:
         if not hasattr(listener.address, "port"):
@@ -274,6 +351,11 @@ class BridgeService(Service):
     def _give_up(self, gone: Deferred[None]) -> None:
         self._log.info("{count} peers did not leave in time", count=len(self.bridge.roster))
         gone.callback(None)
+
+
+def _authorities(settings: Settings, description: str) -> Path | None:
+    """The file of those whose certificates the clients of an endpoint need, None where they need none."""
+    return None if settings.access is None else settings.access.client_ca(description)
 
 
 def _join(listener: Listener) -> str:

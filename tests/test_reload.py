@@ -1,0 +1,306 @@
+"""SIGHUP: what is read again at once, what takes a restart, and that a mistake changes nothing."""
+
+import os
+import signal
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import txaio
+from twisted import internet
+from twisted.logger import LogLevel, formatEvent
+
+from tests.authority import Authority
+from tests.test_service import LOOPBACK, Reactor
+from twistedsock import tap
+from twistedsock.core.origins import Door
+from twistedsock.service import BridgeService
+from twistedsock.settings import SettingsError
+
+TLS = "ssl:8443:interface=127.0.0.1:privateKey=server.key:certKey=server.pem"
+DOOR = Door(True, 8082)
+
+
+@pytest.fixture
+def authority(tmp_path):
+    authority = Authority(tmp_path)
+    authority.issue("server", "localhost", until=datetime.now(UTC) + timedelta(days=50))
+    return authority
+
+
+@pytest.fixture
+def reactor(monkeypatch):
+    reactor = Reactor()
+    reactor.callFromThread = lambda call: call()
+    reactor.stopped = 0
+    monkeypatch.setattr(reactor, "stop", lambda: setattr(reactor, "stopped", reactor.stopped + 1))
+    monkeypatch.setattr(internet, "reactor", reactor, raising=False)
+    txaio.use_twisted()
+    monkeypatch.setattr(txaio.config, "loop", reactor)
+    return reactor
+
+
+@pytest.fixture
+def configure(tmp_path, monkeypatch):
+    """Write the file of options, in the folder where we are."""
+    monkeypatch.chdir(tmp_path)
+
+    def configure(*lines):
+        (tmp_path / "bridge.toml").write_text("\n".join(lines))
+
+    return configure
+
+
+@pytest.fixture
+def start(reactor, tmp_path, monkeypatch):
+    """A service that runs, with the file of options and what is said on the command line."""
+    monkeypatch.setattr(tap, "_allow_files", lambda connections: None)
+
+    def start(*words):
+        options = tap.Options()
+        options.parseOptions(["--config", "bridge.toml", *words])
+        service = tap.makeService(options)
+        service.privilegedStartService()
+        service.startService()
+        monkeypatch.chdir("/")  # as twistd does where it is told to
+        return service
+
+    return start
+
+
+@pytest.fixture
+def said(logged):
+    """What was logged since the last look, the usual words at the start left out."""
+
+    def said(level=None):
+        events = [(event["log_level"], formatEvent(event)) for event in logged]
+        logged.clear()
+        usual = ("lines on", "lines over", "web on", "Starting")
+        return [words for its, words in events if level in (None, its) and not words.startswith(usual)]
+
+    return said
+
+
+def test_hosts_and_origins_change_at_once(configure, start, reactor, said):
+    configure(f'tcp = "{LOOPBACK}"', 'web = "tcp:8082:interface=127.0.0.1"', 'allow-host = ["old.example"]')
+    service = start()
+    gate = service.web[0].factory.gate
+    assert gate.judge_host("old.example:8082", DOOR) is None
+    configure(f'tcp = "{LOOPBACK}"', 'web = "tcp:8082:interface=127.0.0.1"', 'allow-host = ["new.example"]')
+    said()
+    service.reload()
+    assert said() == ["read again: the options"]
+    assert gate.judge_host("new.example:8082", DOOR) is None
+    assert gate.judge_host("old.example:8082", DOOR) is not None
+
+
+def test_what_takes_a_restart_is_told_as_long_as_it_does(configure, start, said):
+    configure('web = "none"')
+    service = start()
+    configure('web = "none"', 'tcp = "tcp:9999:interface=127.0.0.1"', "max-line = 1000", 'allow-host = ["new.example"]')
+    for _ in range(2):
+        said()
+        service.reload()
+        assert said() == ["read again: the options", "needs a restart: max-line, tcp"]
+    configure('web = "none"')
+    service.reload()
+    assert said() == ["read again: the options"]
+
+
+def test_the_command_line_wins_as_it_did_at_the_start(configure, start, said):
+    configure('web = "none"')
+    service = start("--max-line", "1000", "--tcp", LOOPBACK)
+    configure('web = "none"', "max-line = 2000", 'tcp = "tcp:9999"')
+    said()
+    service.reload()
+    assert said() == ["read again: the options"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("tcp = [", "bridge.toml is no TOML: "),
+        ('colour = "blue"', "bridge.toml: there is no option 'colour'"),
+        ("max-line = 1", "bridge.toml: max-line: expected int >= 512"),
+    ],
+)
+def test_a_mistake_in_the_file_changes_nothing(configure, start, said, authority, tmp_path, line, words):
+    configure(f'tcp = "{TLS}"', 'web = "none"', 'allow-host = ["old.example"]')
+    service = start()
+    before = service.lines[0].certificates.until
+    authority.issue("server", "localhost")
+    configure('allow-host = ["new.example"]', line)
+    said()
+    service.reload()
+    (told,) = said()
+    assert told.startswith(f"nothing was read again, all stays as it was: {tmp_path}/{words}")
+    assert service.lines[0].certificates.until == before
+    assert service._gate.judge_host("old.example", DOOR) is None
+
+
+def test_a_file_that_is_gone_changes_nothing(configure, start, said, tmp_path):
+    configure('web = "none"')
+    service = start()
+    (tmp_path / "bridge.toml").unlink()
+    said()
+    service.reload()
+    file = tmp_path / "bridge.toml"
+    assert said() == [f"nothing was read again, all stays as it was: cannot read {file}: No such file or directory"]
+
+
+def test_a_policy_that_cannot_be_used_changes_nothing(configure, start, said, monkeypatch):
+    configure('web = "none"')
+    service = start()
+    configure('web = "none"', 'allow-host = ["new.example"]')
+
+    def apply_access(settings):
+        raise SettingsError("access.key[0].file: no such key")
+
+    monkeypatch.setattr(service, "_apply_access", apply_access)
+    said()
+    service.reload()
+    assert said() == ["nothing was read again, all stays as it was: access.key[0].file: no such key"]
+    assert service._gate.judge_host("new.example", DOOR) is not None
+
+
+def test_nobody_is_let_in_from_elsewhere_by_taking_open_away(configure, start, said):
+    configure('tcp = "tcp:8081"', 'web = "none"', "open = true")
+    service = start()
+    configure('tcp = "tcp:8081"', 'web = "none"')
+    said()
+    service.reload()
+    (told,) = said()
+    assert told.startswith("nothing was read again, all stays as it was: tcp:8081 would let other machines in")
+
+
+def test_certificates_are_read_again_and_told_with_their_end(configure, start, said, authority, tmp_path):
+    configure(f'tcp = "{TLS}"', f'web = "{TLS.replace("8443", "8444")}"')
+    service = start()
+    assert said(LogLevel.warn) == []
+    until = datetime.now(UTC) + timedelta(days=80)
+    authority.issue("server", "localhost", until=until)
+    service.reload()
+    assert said() == [f"read again: the options, the certificate {tmp_path}/server.pem (until {until:%Y-%m-%d})"]
+    assert service.lines[0].certificates.until == service.web[0].certificates.until == until.replace(microsecond=0)
+
+
+def test_a_certificate_that_cannot_be_used_leaves_the_old_one(configure, start, said, authority, tmp_path):
+    configure(f'tcp = "{TLS}"', 'web = "none"')
+    service = start()
+    before = service.lines[0].certificates.until
+    (tmp_path / "server.key").write_text("not yet")
+    said()
+    service.reload()
+    assert said() == [
+        f"the certificate of {TLS} stays as it was: there is no private key in {tmp_path}/server.key",
+        "read again: the options",
+    ]
+    assert service.lines[0].certificates.until == before
+
+
+def test_a_certificate_that_ends_soon_is_told_at_the_start_and_later(configure, start, said, authority, tmp_path):
+    configure(f'tcp = "{TLS}"', f'web = "{TLS.replace("8443", "8444")}"')
+    until = datetime.now(UTC) + timedelta(days=10)
+    authority.issue("server", "localhost", until=until)
+    words = f"the certificate {tmp_path}/server.pem ends on {until:%Y-%m-%d %H:%M} UTC"
+    service = start()
+    assert said(LogLevel.warn) == [words]
+    service.reload()
+    assert said(LogLevel.warn) == [words]
+    authority.issue("server", "localhost", until=datetime(2021, 2, 3, tzinfo=UTC))
+    service.reload()
+    assert said(LogLevel.warn) == [f"the certificate {tmp_path}/server.pem has expired on 2021-02-03 00:00 UTC"]
+
+
+def with_clients_of(authorities):
+    return ["[[access.listener]]", f'endpoint = "{TLS}"', f'client-ca = "{authorities}"']
+
+
+def test_whose_certificates_are_taken_changes_at_once(configure, start, said, authority, tmp_path):
+    listens = [f'tcp = "{TLS}"', 'web = "none"']
+    configure(*listens, *with_clients_of("authority.pem"))
+    service = start()
+    certificates = service.lines[0].certificates
+    assert certificates.authorities == tmp_path / "authority.pem"
+    Authority(tmp_path, "other")
+    configure(*listens, *with_clients_of("other.pem"))
+    service.reload()
+    assert certificates.authorities == tmp_path / "other.pem"
+    configure(*listens, *with_clients_of("none.pem"))
+    said()
+    service.reload()
+    assert said()[0] == f"the certificate of {TLS} stays as it was: {tmp_path}/none.pem: No such file or directory"
+    assert certificates.authorities == tmp_path / "other.pem"
+    configure(*listens)
+    service.reload()
+    assert certificates.authorities is None
+
+
+def test_who_takes_an_endpoint_out_of_the_file_does_not_open_it_to_all(configure, start, said, authority, tmp_path):
+    configure(f'tcp = "{TLS}"', 'web = "none"', *with_clients_of("authority.pem"))
+    service = start()
+    configure(f'tcp = "{LOOPBACK}"', 'web = "none"')
+    said()
+    service.reload()
+    assert said()[-1] == "needs a restart: tcp"
+    assert service.lines[0].certificates.authorities == tmp_path / "authority.pem"
+
+
+@pytest.fixture
+def hang_up(monkeypatch, start, reactor, configure):
+    """Start, and give what SIGHUP then does, what is done at it, and where the terminal is."""
+    handlers = {}
+    done = []
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    monkeypatch.setattr(BridgeService, "reload", lambda service: done.append("reload"))
+    configure('web = "none"')
+
+    def begin(terminal, ignored=False):
+        before = signal.SIG_IGN if ignored else signal.SIG_DFL
+        monkeypatch.setattr(signal, "getsignal", lambda number: before)
+        monkeypatch.setattr(tap, "_has_terminal", lambda: terminal)
+        start()
+        assert handlers == {}, "the reactor does not run yet"
+        reactor.run()
+        reactor.stopped = 0
+        return lambda: handlers[signal.SIGHUP](signal.SIGHUP, None)
+
+    begin.handlers, begin.done = handlers, done
+    return begin
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_sighup_reads_again(hang_up, reactor, terminal):
+    send = hang_up(terminal)
+    send()
+    send()
+    assert (hang_up.done, reactor.stopped) == (["reload"] * 2, 0)
+
+
+def test_who_closes_the_terminal_ends_what_was_started_in_it(hang_up, reactor, monkeypatch):
+    send = hang_up(True)
+    monkeypatch.setattr(tap, "_has_terminal", lambda: False)
+    send()
+    assert (hang_up.done, reactor.stopped) == ([], 1)
+    assert hang_up.handlers[signal.SIGHUP] is signal.SIG_IGN
+
+
+def test_what_was_started_by_nohup_outlives_the_terminal(hang_up, reactor, monkeypatch):
+    send = hang_up(True, ignored=True)
+    monkeypatch.setattr(tap, "_has_terminal", lambda: False)
+    send()
+    assert (hang_up.done, reactor.stopped) == (["reload"], 0)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_terminal_is_looked_for_where_it_is(monkeypatch, there):
+    def open_(path, flags):
+        assert path == "/dev/tty"
+        if not there:
+            raise OSError(6, "No such device or address")
+        return 77
+
+    closed = []
+    monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(os, "close", closed.append)
+    assert tap._has_terminal() is there
+    assert closed == [77] * there
