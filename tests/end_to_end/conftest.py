@@ -130,8 +130,8 @@ class Starter:
 class LineClient:
     """A peer on the line port. ``hear`` gives the next line."""
 
-    def __init__(self, address: str, tls: bool = False) -> None:
-        self.socket = connect(address, tls)
+    def __init__(self, address: str, tls: bool | ssl.SSLContext = False, source: str = "") -> None:
+        self.socket = connect(address, tls, source=source)
         self._buffer = b""
         self.welcome = self.hear()
         assert self.welcome.startswith("WELCOME sockbridge/1 id="), self.welcome
@@ -177,31 +177,44 @@ class LineClient:
         self.socket.close()
 
 
-def connect(address: str, tls: bool = False, patience: float = PATIENCE) -> socket.socket:
-    """A connected socket: ``127.0.0.1:8081``, ``[::1]:8081`` or ``unix:/run/bridge``."""
+def connect(
+    address: str, tls: bool | ssl.SSLContext = False, patience: float = PATIENCE, source: str = ""
+) -> socket.socket:
+    """A connected socket: ``127.0.0.1:8081``, ``[::1]:8081`` or ``unix:/run/bridge``; from the address ``source``.
+    ``tls`` may be a context; True looks at no certificate."""
     if address.startswith("unix:"):
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(patience)
         connection.connect(address.removeprefix("unix:"))
         return connection
     host, _, port = address.rpartition(":")
-    connection = socket.create_connection((host.strip("[]"), int(port)), patience)
-    if tls:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        connection = context.wrap_socket(connection)
-    return connection
+    connection = socket.create_connection((host.strip("[]"), int(port)), patience, (source, 0) if source else None)
+    if not tls:
+        return connection
+    if isinstance(tls, bool):
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    return tls.wrap_socket(connection)
 
 
 class WebClient:
     """A peer on the web port, its WebSocket written by hand (RFC 6455), as small as a test can have it."""
 
-    def __init__(self, page: str, path: str = "/ws", subprotocol: str = "", origin: str = "") -> None:
+    def __init__(
+        self,
+        page: str,
+        path: str = "/ws",
+        subprotocol: str = "",
+        origin: str = "",
+        headers: Iterable[str] = (),
+        source: str = "",
+    ) -> None:
         scheme, _, authority = page.rstrip("/").partition("://")
-        self.socket = connect(authority, scheme == "https")
+        self.socket = connect(authority, scheme == "https", source=source)
         head = [f"GET {path} HTTP/1.1", f"Host: {authority}", "Upgrade: websocket", "Connection: Upgrade"]
         head += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + b64encode(os.urandom(16)).decode()]
         head += [f"Sec-WebSocket-Protocol: {subprotocol}"] * bool(subprotocol) + [f"Origin: {origin}"] * bool(origin)
+        head += headers
         self.socket.sendall("\r\n".join([*head, "", ""]).encode())
         self._buffer = bytearray()
         while b"\r\n\r\n" not in self._buffer:

@@ -1,0 +1,166 @@
+"""TLS, certificates that are replaced while the server runs, clients that prove who they are, and SIGHUP."""
+
+import os
+import pty
+import signal
+import ssl
+import subprocess
+import sys
+
+import pytest
+from cryptography import x509
+
+from tests.authority import Authority
+
+pytestmark = pytest.mark.end_to_end
+
+TLS = "ssl:0:interface=127.0.0.1:privateKey=server.key:certKey=server.pem"
+
+
+@pytest.fixture
+def authority(tmp_path):
+    """Its files are where the server is started."""
+    authority = Authority(tmp_path)
+    authority.issue("server", "localhost")
+    return authority
+
+
+@pytest.fixture
+def reload(eventually):
+    """Send SIGHUP, and give what is logged up to those words."""
+
+    def reload(bridge, *words):
+        before = len(bridge.log())
+        bridge.process.send_signal(signal.SIGHUP)
+        eventually(lambda: all(word in bridge.log()[before:] for word in words), f"{words} in the log")
+        return bridge.log()[before:]
+
+    return reload
+
+
+def serial_of(client):
+    return x509.load_der_x509_certificate(client.socket.getpeercert(True)).serial_number
+
+
+def test_a_new_certificate_is_for_those_who_come_and_nobody_is_dropped(
+    start, call, browse, authority, tmp_path, reload
+):
+    """The server works in another folder than the one it was started in."""
+    old = authority.issue("server", "localhost")
+    (tmp_path / "bridge.toml").write_text("history-age = 60\n")
+    bridge = start("--config", "bridge.toml", tcp=(TLS,), web=(TLS,), twistd=("--rundir=/",))
+    typist, browser = call(bridge.lines[0], True), browse(bridge.page)
+    assert serial_of(typist) == serial_of(browser) == old
+    typist.ask("SUB kitchen")
+    browser.ask(type="subscribe", id=1, channel="kitchen")
+
+    def is_heard_by_all(publisher, number):
+        assert publisher.ask(f"PUB kitchen {number}") == f"OK {number}"
+        assert typist.hear().startswith(f"MSG kitchen {number} ")
+        assert browser.hear()["offset"] == number
+
+    new = authority.issue("server", "localhost")
+    reload(bridge, f"read again: the options, the certificate {tmp_path}/server.pem (until ")
+    for newcomer in (call(bridge.lines[0], True), browse(bridge.page)):
+        assert serial_of(newcomer) == new != old
+    is_heard_by_all(call(bridge.lines[0], True), 1)
+
+    (tmp_path / "server.pem").write_text("not yet")
+    words = f"the certificate of {TLS} stays as it was: there is no certificate in {tmp_path}/server.pem"
+    assert reload(bridge, "read again: the options").count(words) == 2
+    publisher = call(bridge.lines[0], True)
+    assert serial_of(publisher) == new
+    is_heard_by_all(publisher, 2)
+
+    (tmp_path / "bridge.toml").write_text("tcp = [")
+    reload(bridge, f"nothing was read again, all stays as it was: {tmp_path}/bridge.toml is no TOML")
+    (tmp_path / "bridge.toml").write_text("max-line = 1000\nhistory-age = 61\n")
+    reload(bridge, "needs a restart: history-age, max-line")
+    is_heard_by_all(publisher, 3)
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("version", "welcome"),
+    [(ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_3, True)],
+)
+def test_old_protocols_are_refused(start, plain, authority, version, welcome):
+    bridge = start(tcp=(TLS,), web=(TLS,))
+    for address in (bridge.lines[0], bridge.page.removeprefix("https://").rstrip("/")):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        # OpenSSL's clients do not offer the old ones themselves, but for those who ask it to lower its guard.
+        context.set_ciphers("DEFAULT@SECLEVEL=0")
+        context.minimum_version = context.maximum_version = version
+        if welcome:
+            assert plain(address, context).version() == version.name.replace("_", ".")
+        else:
+            with pytest.raises(ssl.SSLError, match="(?i)protocol.version"):
+                plain(address, context)
+
+
+def test_only_clients_with_a_certificate_of_ours_come_in(start, call, browse, plain, authority, tmp_path):
+    Authority(tmp_path, "stranger").issue("foreign", "ann")
+    authority.issue("ann", "ann")
+    (tmp_path / "bridge.toml").write_text(
+        '[access]\nanonymous = { ">" = "rw" }\n'
+        f'[[access.listener]]\nendpoint = "{TLS}"\nclient-ca = "authority.pem"\n'
+    )
+    bridge = start("--config", "bridge.toml", tcp=(TLS,), web=("tcp:0:interface=127.0.0.1",))
+
+    def showing(name):
+        context = ssl.create_default_context(cafile=tmp_path / "authority.pem")
+        context.check_hostname = False
+        if name:
+            context.load_cert_chain(tmp_path / f"{name}.pem", tmp_path / f"{name}.key")
+        return context
+
+    for name in ("", "foreign"):
+        # With TLS 1.3 a client hears of it after its own end of the handshake.
+        with pytest.raises((ssl.SSLError, ConnectionResetError)):
+            plain(bridge.lines[0], showing(name)).recv(100)
+    ann = call(bridge.lines[0], showing("ann"))
+    assert ann.ask("PUB kitchen 21.5") == "OK 1"
+    bystander = browse(bridge.page)
+    assert bystander.ask(type="history", id=1, channel="kitchen")["events"][0]["data"] == "21.5"
+
+
+def test_who_does_not_speak_tls_to_a_port_with_tls_is_nobody(start, call, plain, authority):
+    bridge = start(tcp=(TLS,), web=("none",))
+    silent, babbler = plain(bridge.lines[0]), plain(bridge.lines[0])
+    babbler.sendall(b"SUB kitchen\n")
+    assert babbler.recv(100)[:1] in (b"", b"\x15")  # an alert
+    assert call(bridge.lines[0], True).ask("PING") == "PONG"
+    silent.close()
+
+
+@pytest.mark.parametrize(("launcher", "survives"), [([], False), (["nohup"], True)])
+def test_who_closes_the_terminal_ends_the_server_in_it(
+    twistd, environment, tmp_path, eventually, call, launcher, survives
+):
+    """SIGHUP comes then, too."""
+    log = tmp_path / "bridge.log"
+    command = [*launcher, twistd, "-n", "--pidfile=", f"--logfile={log}", "sockbridge"]
+    command += ["--tcp", "tcp:0:interface=127.0.0.1", "--web", "none"]
+    ours, theirs = pty.openpty()
+    # A process of its own session whose terminal this is.
+    begin = f"import os, sys; os.login_tty({theirs}); os.execvp(sys.argv[1], sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", begin, *command], cwd=tmp_path, env=environment, pass_fds=[theirs]
+    )
+    os.close(theirs)
+    try:
+        eventually(lambda: log.exists() and "telnet" in log.read_text(), "the start")
+        address = log.read_text().split("lines on ")[1].split(":")
+        peer = call(":".join(address[:2]))
+        os.close(ours)
+        if survives:
+            eventually(lambda: "read again: the options" in log.read_text(), "the signal")
+            assert peer.ask("PING") == "PONG"
+            process.terminate()
+        assert peer.hears_the_end() == ["NOTICE the server is going away", "BYE"]
+        peer.close()
+        process.wait(20)
+    finally:
+        process.kill()
+        process.wait()
