@@ -190,6 +190,7 @@ class FakePolicy:
         anonymous: Mapping[str, str] | None = None,
         tokens: Mapping[str, tuple[str, Mapping[str, str], float | None]] | None = None,
     ) -> None:
+        self.cookie = "bridge-token"
         self._anonymous = Identity(grants(anonymous or {}))
         self._tokens = tokens or {}
 

@@ -5,10 +5,13 @@ from collections.abc import Callable
 import pytest
 
 from twistedsock.backplane.memory import MemoryBackplane
+from twistedsock.core.access import Identity
 from twistedsock.core.bridge import build
+from twistedsock.core.errors import Refusal
 from twistedsock.core.events import Content
 from twistedsock.core.limits import Limits
 from twistedsock.core.reader import Peer
+from twistedsock.testing import FakePolicy, Hall
 
 
 def test_the_parts_share_limits_clock_and_ids() -> None:
@@ -42,3 +45,15 @@ def test_uptime_is_in_whole_seconds(now: float, uptime: int) -> None:
     )
     clock[0] = now
     assert bridge.uptime() == uptime
+
+
+def test_who_shows_something_on_the_way_in_is_recognized_where_there_is_a_policy() -> None:
+    hall = Hall(policy=FakePolicy(tokens={"good": ("ann", {}, None)}))
+    bridge = hall.bridge
+    assert bridge.recognize("") is None
+    by_token, by_certificate = bridge.recognize("", b"good", b"meter"), bridge.recognize("", None, b"meter")
+    assert isinstance(by_token, Identity) and by_token.subject == b"ann"
+    assert isinstance(by_certificate, Identity) and by_certificate.subject == b"meter"
+    assert isinstance(bridge.recognize("", b"bad"), Refusal)
+    bridge.policy = None
+    assert bridge.recognize("", b"good", b"meter") is None

@@ -105,6 +105,7 @@ def test_an_upgrade() -> None:
         origin="http://127.0.0.1:8082",
         upgrade=True,
         subprotocols=("sockbridge.v1.json", "other"),
+        query="token=x",
     )
 
 

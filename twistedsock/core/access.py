@@ -88,6 +88,9 @@ class Identity(msgspec.Struct, frozen=True, eq=False):
 class Policy(Protocol):
     """``listener`` is the endpoint that a peer came in by, as it was configured."""
 
+    cookie: str
+    """The name of the cookie in which a token may come; empty: none is looked at."""
+
     def anonymous(self, listener: str) -> Identity:
         """Who shows nothing."""
 

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from twistedsock.core.access import Policy
+from twistedsock.core.access import Identity, Policy
 from twistedsock.core.admission import Admission
 from twistedsock.core.broker import Backplane, Broker
+from twistedsock.core.errors import Refusal
 from twistedsock.core.expiry import Expiries
 from twistedsock.core.limits import Limits
 from twistedsock.core.roster import Roster
@@ -27,6 +28,17 @@ class Bridge:
     def uptime(self) -> int:
         """Whole seconds since the start."""
         return int(self.broker.clock() - self.started)
+
+    def recognize(
+        self, listener: str, token: bytes | None = None, subject: bytes | None = None
+    ) -> Identity | Refusal | None:
+        """What the policy finds of what a peer has shown on its way in: a token, or the name in its certificate. None
+        where it has shown nothing, or nobody looks."""
+        if self.policy is not None and token is not None:
+            return self.policy.by_token(token, listener)
+        if self.policy is not None and subject is not None:
+            return self.policy.by_certificate(subject, listener)
+        return None
 
     def change_policy(self, policy: Policy | None) -> None:
         """From now on another policy holds, for those who are connected too."""

@@ -67,7 +67,8 @@ class LineProtocol(Protocol):
         peer = self.told or transport.getPeer()
         self._splitter = LineSplitter(factory.bridge.limits.max_line, line_commands.publishes)
         self._outlet = outlet_of(transport, factory.reactor)
-        session = Session(factory.bridge, LINES, self._outlet, ends_of(transport, peer), self._hang_up)
+        endpoint, ends = factory.listening.endpoint, ends_of(transport, peer)
+        session = Session(factory.bridge, LINES, self._outlet, ends, self._hang_up, endpoint)
         self._outlet.on_drained = session.drained
         self._conversation = Conversation(session, line_commands, transport.pauseProducing, self._resume, report_fault)
         session.welcome()

@@ -7,8 +7,10 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twistedsock.core.access import Identity
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Ends
+from twistedsock.core.errors import Refusal
 from twistedsock.core.origins import Door, Origins, Verdict
 from twistedsock.shells.closing import close_kindly
 from twistedsock.shells.deadlines import Deadlines
@@ -17,6 +19,7 @@ from twistedsock.shells.proxied import address_of
 from twistedsock.shells.site import BridgeSite
 from twistedsock.shells.sockets import Here, here_of, host_of, show, tune
 from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL, OPEN_TIMEOUT, WebSocketFactory, choose
+from twistedsock.wire.credentials import find_credentials
 from twistedsock.wire.http_head import MOST_HEAD, RequestHead, read_head, refusal
 
 WEBSOCKET_PATHS = ("/ws", "/")
@@ -115,10 +118,18 @@ class Doorman(Protocol):
         refused = self._judge(head, here.door)
         if refused is not None:
             self._refuse(*refused)
+            return
+        policy, endpoint = self.factory.bridge.policy, self.factory.listening.endpoint
+        shown = None if policy is None else find_credentials(head, policy.cookie)
+        outcome = self.factory.bridge.recognize(endpoint, None if shown is None else shown.token)
+        if isinstance(outcome, Refusal) and shown is not None and shown.in_header:
+            self._refuse(401, outcome.words, (("WWW-Authenticate", 'Bearer error="invalid_token"'),))
         elif head.key:
-            self._open(head, here, data[end:])
+            self._open(head, here, data[end:], outcome)
         else:
             owner: Any = self.factory.websockets.buildProtocol(self._peer)
+            if outcome is not None:
+                owner.outcome = outcome
             if self._peer != self.transport.getPeer():
                 owner.told = self._peer
             self._hand_over(owner, data)
@@ -170,13 +181,13 @@ class Doorman(Protocol):
         owner.makeConnection(self.transport)
         owner.dataReceived(data)
 
-    def _open(self, head: RequestHead, here: Here, rest: bytes) -> None:
+    def _open(self, head: RequestHead, here: Here, rest: bytes, outcome: Identity | Refusal | None) -> None:
         """As ``_hand_over``, to a WebSocket whose plain handshake is answered at once."""
         websockets = self.factory.websockets
         owner: Any = websockets.protocol()
         ends = Ends(show(self._peer).encode(), here.shown)
         self._give_to(owner)
-        if owner.answer(websockets, self.transport, head, ends) and rest:
+        if owner.answer(websockets, self.transport, head, ends, outcome) and rest:
             owner.dataReceived(rest)
 
     def _give_to(self, owner: Any) -> None:

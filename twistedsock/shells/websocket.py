@@ -12,8 +12,10 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 from autobahn.websocket.protocol import WebSocketProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 
+from twistedsock.core.access import Identity
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Dialect, Ending, Ends
+from twistedsock.core.errors import Refusal
 from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
 from twistedsock.shells.closing import LINGER
@@ -67,6 +69,8 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
     transport: Any
     told: Any = None
     """Its address, where a proxy tells it."""
+    outcome: Identity | Refusal | None = None
+    """What the policy finds of who it is, until it is open."""
     _conversation: Conversation | None = None
     _frames: PlainFrames | None = None
     _linger: Any = None
@@ -87,13 +91,20 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
             report_fault()
             self.transport.abortConnection()
 
-    def answer(self, factory: "WebSocketFactory", transport: Any, head: RequestHead, ends: Ends) -> bool:
+    def answer(
+        self,
+        factory: "WebSocketFactory",
+        transport: Any,
+        head: RequestHead,
+        ends: Ends,
+        outcome: Identity | Refusal | None = None,
+    ) -> bool:
         """Open a connection whose plain handshake has been read, without Autobahn; False if a fault of ours ended it.
-        The answer and the welcome leave together."""
+        The answer and the welcome leave together. ``outcome`` is what the policy finds of who it is."""
         chosen = choose(head.subprotocols)
         self.open_at_once(factory, transport, chosen)
         try:
-            self._begin(ends, switching_protocols(head.key, chosen, factory.server))
+            self._begin(ends, switching_protocols(head.key, chosen, factory.server), outcome)
         except Exception:
             report_fault()
             transport.abortConnection()
@@ -102,9 +113,10 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
 
     def onOpen(self) -> None:
         self.lighten()
-        self._begin(ends_of(self.transport, self.told or self.transport.getPeer()), b"")
+        outcome = self.__dict__.pop("outcome", None)
+        self._begin(ends_of(self.transport, self.told or self.transport.getPeer()), b"", outcome)
 
-    def _begin(self, ends: Ends, before: bytes) -> None:
+    def _begin(self, ends: Ends, before: bytes, outcome: Identity | Refusal | None) -> None:
         factory, transport = self.factory, self.transport
         self._frames = PlainFrames(factory.bridge.limits.max_message)
         self._outlet = outlet_of(transport, factory.reactor)
@@ -112,10 +124,10 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
         self._undecided = self.websocket_protocol_in_use is None
         self._lines = self.websocket_protocol_in_use == LINE_PROTOCOL
         dialect, codec = self.spoken[self.websocket_protocol_in_use or JSON_PROTOCOL]
-        session = Session(factory.bridge, dialect, self._outlet, ends, self._hang_up)
+        session = Session(factory.bridge, dialect, self._outlet, ends, self._hang_up, factory.listening.endpoint)
         self._outlet.on_drained = session.drained
         self._conversation = Conversation(session, codec, transport.pauseProducing, self._resume, report_fault)
-        session.welcome(before)
+        session.welcome(before, outcome)
 
     def dataReceived(self, data: bytes) -> None:
         # Autobahn's own first makes words for its log, and then calls _dataReceived.

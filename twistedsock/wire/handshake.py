@@ -12,7 +12,8 @@ from hashlib import sha1
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455 section 1.3."""
 
-_TARGET = re.compile(r"/[a-z]*")
+_TARGET = re.compile(r"/[a-z]*(?:\?token=[A-Za-z0-9._-]+)?")
+"""The query is for pages that show a token: its letters are those of base64url (RFC 7515 section 3.1)."""
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(?::([0-9]{1,5}))?")
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")

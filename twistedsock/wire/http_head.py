@@ -40,7 +40,7 @@ own, so an endless handshake must end before it gets there."""
 class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """The first request on a web connection. Header values are as they came, "" where there is none. ``key`` is that of
     a plain WebSocket handshake, "" where it is any other request. ``forwarded_for`` is X-Forwarded-For, for those who
-    believe it."""
+    believe it. ``query``, ``authorization`` and ``cookies`` may hold a secret, so they are not shown."""
 
     method: str
     path: str
@@ -50,6 +50,12 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     subprotocols: tuple[str, ...]
     key: str = ""
     forwarded_for: str = ""
+    query: str = ""
+    authorization: str = ""
+    cookies: str = ""
+
+    def __repr__(self) -> str:
+        return f"RequestHead({self.method!r}, {self.path!r})"
 
 
 def read_head(data: bytes) -> RequestHead | None:
@@ -58,6 +64,7 @@ def read_head(data: bytes) -> RequestHead | None:
     words = lines[0].split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/"):
         return None
+    path, _, query = words[1].partition("?")
     headers: Headers = {}
     for line in lines[1:]:
         name, colon, value = line.partition(":")
@@ -72,13 +79,16 @@ def read_head(data: bytes) -> RequestHead | None:
     upgrade = "websocket" in listed(headers.get("upgrade", "").lower())
     return RequestHead(
         method=words[0],
-        path=words[1].partition("?")[0],
+        path=path,
         host=headers.get("host", ""),
         origin=headers.get("origin"),
         upgrade=upgrade,
         subprotocols=tuple(listed(headers.get("sec-websocket-protocol", ""))),
         key=plain_key(lines, headers) if upgrade else "",
         forwarded_for=headers.get("x-forwarded-for", ""),
+        query=query,
+        authorization=headers.get("authorization", ""),
+        cookies=headers.get("cookie", ""),
     )
 
 
