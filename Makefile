@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test style format types floors coverage tests wstest conformance dist pythons bench clean commands
+.PHONY: help run test style format types floors coverage tests wstest conformance dist pythons fuzz bench clean commands
 
 bin := .venv/bin
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
@@ -51,6 +51,9 @@ dist: .venv/for-test ## build the distributions, install them in a clean environ
 
 pythons: .venv/for-test ## run the unit tests under every supported Python on this machine
 	$(bin)/python tools/pythons.py
+
+fuzz: .venv/for-test ## try new inputs for MINUTES=10; make fuzz ONLY="frames lines" MINUTES=1 takes a part
+	@$(bin)/python tools/fuzz.py --minutes $(or $(MINUTES),10) $(addprefix --only ,$(ONLY)) $(if $(REPEAT),--repeat $(REPEAT))
 
 bench: .venv/for-run ## compare with other servers; make bench BENCH="fan-out pairs" ROUNDS=1 SERVERS="sockbridge nats" does a part
 	@$(if $(filter-out sockbridge bare,$(or $(SERVERS),all)),bench/install $(filter crossbar,$(or $(SERVERS),crossbar)))

@@ -1,0 +1,321 @@
+"""What peers say: mostly what the grammars allow, with mistakes in it. Bytes alone would seldom get past the first
+look of a parser."""
+
+import json
+from typing import Any
+
+from hypothesis import strategies as st
+
+from twistedsock.wire.frames import unmask
+
+CUTS = st.lists(st.integers(0, 2_000), max_size=4)
+"""For ``cut``."""
+
+SHARP = [
+    *(
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\x00",
+        b"\x04",
+        b"\x1b[2J",
+        b"\x7f",
+        b"\xff",
+        b"\xff\xff",
+        b"\xc2\x85",
+        b"\xc3",
+        b"\xa9",
+    ),
+    *(b" ", b"  ", b"\t", b'"', b"\\", b"\\u0041", b"\\ud800", b"{", b"}", b"[", b"]", b":", b",", b"%d", b"="),
+    *(b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b" HTTP/1.1", b"0", b"-", b"1" * 400),
+]
+"""Bytes that some parser takes for more than they are."""
+
+EDIT = st.tuples(st.integers(0, 5_000), st.sampled_from([0, 0, 1, 2, 7]), st.sampled_from([b"", *SHARP]) | st.binary())
+
+
+def edited(data: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
+    """At each place, so many bytes are replaced by others."""
+    for place, size, new in edits:
+        start = place % (len(data) + 1)
+        data = data[:start] + new + data[start + size :]
+    return data
+
+
+def damaged(whole: st.SearchStrategy[bytes], most: int = 2) -> st.SearchStrategy[bytes]:
+    """Half of it as it was, half with a few edits."""
+    return whole | st.builds(edited, whole, st.lists(EDIT, min_size=1, max_size=most))
+
+
+# Names and payloads.
+
+NAMES = st.sampled_from([b"a", b"b", "é".encode(), b"lobby.x/y", b"x" * 32, b"p1"])
+BAD_NAMES = st.sampled_from(
+    [b"*", b"a>b", b"#", b"x" * 201, b"\xc2\x85", b"\xe2\x80\xa8", b"\x00", b"\x1b[2J", b"\xff"]
+)
+CHANNELS = st.sampled_from([b"a", b"a", b"a", b"b", "é".encode()]) | NAMES | BAD_NAMES
+
+TEXTS = st.sampled_from(
+    ["", "x", " x ", "21.5", "{", "[", '"', "{}", "[1]", '"x"', 'x"y', "\\", "\\n", "%", "%b%d", "a\tb", "é🌡", "\x7f"]
+    + ["\x00", "\x1b[2J", "\x85", "\r", "\n", "a\r\nb", "\u2028", "\ufeff", "x" * 130, "é" * 200, "\x00" * 90]
+) | st.text(max_size=12)
+
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+LAYOUTS = st.sampled_from([(",", ":"), (", ", ": "), (",\n", ":\t"), ("\r\n,", " :")])
+
+
+def written(value: Any, layout: tuple[str, str], ascii_only: bool) -> bytes:
+    return json.dumps(value, separators=layout, ensure_ascii=ascii_only).encode()
+
+
+JSON_TEXTS = st.builds(written, VALUES, LAYOUTS, st.booleans())
+COUNTS = st.sampled_from([b"0", b"1", b"5", b"12", b"%d" % (2**53 - 1), b"%d" % 2**53, b"-1", b"1.0", b"", b"9" * 30])
+EPOCHS = st.sampled_from([b"e1", b"e2", b"x"])
+
+# Lines.
+
+OPTION = (
+    st.builds(lambda name, value: name + b"=" + value, st.sampled_from([b"last", b"since"]), COUNTS)
+    | st.builds(lambda epoch: b"epoch=" + epoch, EPOCHS)
+    | st.sampled_from([b"presence=on", b"echo=off", b"presence=off", b"LAST=1", b"x", b"=", b"last"])
+)
+OPTIONS = st.lists(OPTION, max_size=3, unique_by=lambda option: option.partition(b"=")[0])
+PAYLOAD = TEXTS.map(str.encode) | JSON_TEXTS
+PUBLISH = st.builds(lambda channel, payload: b"PUB %b %b" % (channel, payload), CHANNELS, PAYLOAD)
+LINE = st.one_of(
+    PUBLISH,
+    PUBLISH,
+    st.builds(lambda channel, name, payload: b"EMIT %b %b %b" % (channel, name, payload), CHANNELS, CHANNELS, PAYLOAD),
+    st.builds(lambda channel, words: b" ".join([b"SUB", channel, *words]), CHANNELS, OPTIONS),
+    st.builds(lambda channel, words: b" ".join([b"HIST", channel, *words]), CHANNELS, OPTIONS),
+    st.builds(
+        lambda verb, word: b"%b %b" % (verb, word), st.sampled_from([b"UNSUB", b"WHO", b"NICK", b"Who"]), CHANNELS
+    ),
+    st.builds(lambda text: b"PING " + text, PAYLOAD),
+    st.sampled_from([b"PING", b"INFO", b"HELP", b"HELP sub", b"HELP x", b"?", b"QUIET on", b"QUIET off", b"quiet no"]),
+    st.sampled_from([b"", b"  ", b"nonsense", b"PUB", b"PUB a", b" PUB  a  x", b"GET / HTTP/1.1", b"x" * 600]),
+)
+RUN = st.builds(
+    lambda channel, payloads, more: b"\n".join([b"PUB %b %b" % (channel, payload) for payload in payloads * more]),
+    CHANNELS,
+    st.lists(PAYLOAD, min_size=2, max_size=5),
+    st.sampled_from([1, 1, 1, 20]),
+)
+ENDS = st.sampled_from([b"\n"] * 6 + [b"\r\n", b"\n\n", b"\n\x04", b"\r"])
+LINES = damaged(st.lists(st.builds(lambda line, end: line + end, LINE | RUN, ENDS), max_size=8).map(b"".join))
+"""A stream of a line peer's."""
+
+# JSON messages.
+
+
+def _object(pairs: list[tuple[bytes, bytes]], layout: tuple[str, str]) -> bytes:
+    comma, colon = (sign.encode() for sign in layout)
+    return b"{" + comma.join([b'"' + name + b'"' + colon + value for name, value in pairs]) + b"}"
+
+
+def _quoted(name: bytes) -> bytes:
+    return json.dumps(name.decode(errors="replace")).encode()
+
+
+IDS = st.sampled_from([b"1", b'"x"', b"-7", b"0", b"null", b"1.5", b"[]", b'"\\u0000"', b"9" * 5_000, b'"\xc3\xa9"'])
+ANY_FIELD = st.tuples(
+    st.sampled_from([b"id", b"channel", b"data", b"name", b"nick", b"last", b"since", b"epoch", b"presence", b"echo"])
+    | st.sampled_from([b"x", b"type", b"dat\\u0061", b"data"]),
+    JSON_TEXTS | IDS | st.sampled_from([b"true", b"false", b"1", b'"a"', b"[" * 3 + b"]" * 3]),
+)
+CHANNEL_FIELD = st.tuples(st.just(b"channel"), CHANNELS.map(_quoted))
+FIELDS: dict[str, list[st.SearchStrategy[tuple[bytes, bytes]]]] = {
+    "publish": [CHANNEL_FIELD, st.tuples(st.just(b"data"), JSON_TEXTS | TEXTS.map(json.dumps).map(str.encode))],
+    "subscribe": [CHANNEL_FIELD],
+    "unsubscribe": [CHANNEL_FIELD],
+    "history": [CHANNEL_FIELD],
+    "who": [CHANNEL_FIELD],
+    "nick": [st.tuples(st.just(b"nick"), NAMES.map(_quoted))],
+    "ping": [],
+    "info": [],
+    "nonsense": [],
+}
+FITTING = st.one_of(
+    st.tuples(st.just(b"id"), IDS),
+    st.tuples(st.just(b"id"), IDS),
+    st.tuples(st.sampled_from([b"last", b"since"]), COUNTS.map(lambda count: count or b"0")),
+    st.tuples(st.just(b"epoch"), EPOCHS.map(_quoted)),
+    st.tuples(st.sampled_from([b"presence", b"echo"]), st.sampled_from([b"true", b"false"])),
+    st.tuples(st.just(b"name"), NAMES.map(_quoted)),
+    ANY_FIELD,
+)
+
+
+@st.composite
+def objects(draw: st.DrawFn) -> bytes:
+    kind = draw(st.sampled_from(["publish", "publish", *FIELDS]))
+    pairs = [(b"type", b'"%b"' % kind.encode()), *[draw(field) for field in FIELDS[kind]]]
+    pairs += draw(st.lists(FITTING, max_size=3))
+    if draw(st.booleans()):
+        pairs = draw(st.permutations(pairs))
+    return _object(pairs, draw(LAYOUTS))
+
+
+MESSAGE = damaged(objects(), most=1)
+"""One message of a JSON peer's; a shell lets only UTF-8 through."""
+SOUND = MESSAGE.map(lambda message: message.decode(errors="replace").encode())
+
+
+TWICE = st.tuples(
+    st.sampled_from([b"data", b"channel", b"dat\\u0061", b"x"]), st.sampled_from([b'"b"', b"1", b'{"data":"x"}'])
+)
+"""A field that stands there already, or looks like one."""
+
+
+@st.composite
+def alike(draw: st.DrawFn) -> list[bytes]:
+    """Messages of a program, which writes all alike, and one of another kind among them now and then."""
+    before = draw(st.lists(FITTING | TWICE, max_size=2))
+    after = draw(st.lists(FITTING | TWICE, max_size=2))
+    layout, channel = draw(LAYOUTS), draw(CHANNEL_FIELD)
+    told = []
+    for text in draw(st.lists(TEXTS, min_size=1, max_size=5)) * draw(st.sampled_from([1, 1, 1, 9])):
+        data = (b"data", json.dumps(text).encode())
+        told.append(_object([(b"type", b'"publish"'), *before, channel, data, *after], layout))
+    odd = draw(st.lists(st.tuples(st.integers(0, 40), SOUND), max_size=2))
+    for place, message in odd:
+        told.insert(place % (len(told) + 1), message)
+    return told
+
+
+MESSAGES = st.lists(alike() | st.lists(SOUND, max_size=4), max_size=3).map(lambda runs: sum(runs, []))
+"""Messages of a JSON peer's."""
+
+# Frames.
+
+MASKS = st.sampled_from([b"\x00\x00\x00\x00", b"\x12\x34\x56\x78", b"\xff\xff\xff\xff"])
+
+
+def frame(first: int, payload: bytes, mask: bytes | None, width: int) -> bytes:
+    """A frame whose length has ``width`` bytes, or more where it needs more."""
+    size = len(payload)
+    width = max(width, 0 if size < 126 else 2 if size < 65536 else 8)
+    marker = size if width == 0 else 126 if width == 2 else 127
+    head = bytes([first, (0x80 if mask else 0) | marker]) + (size.to_bytes(width, "big") if width else b"")
+    return head + mask + unmask(payload, mask) if mask else head + payload
+
+
+FIRSTS = st.sampled_from([0x81] * 12 + [0x82, 0x01, 0x80, 0x00, 0x88, 0x89, 0x8A, 0xC1, 0x83, 0x8F, 0x09])
+CLOSES = st.sampled_from([b"", b"\x03", b"\x03\xe8", b"\x03\xe8bye", b"\x03\xed", b"\x13\x88\xff", b"\x00\x00"])
+CONTENT = SOUND | LINE | TEXTS.map(str.encode) | CLOSES | st.binary(max_size=20)
+FRAME = st.builds(frame, FIRSTS, CONTENT, MASKS | st.none(), st.sampled_from([0] * 8 + [2, 8]))
+PLAIN = st.builds(frame, st.just(0x81), SOUND | LINE, MASKS, st.just(0))
+SAME = st.builds(
+    lambda text, mask, times: frame(0x81, text, mask, 0) * times, LINE | SOUND, MASKS, st.sampled_from([2, 20])
+)
+HUGE = st.builds(
+    lambda size, rest: b"\x81\xff" + size.to_bytes(8, "big") + rest, st.integers(0, 2**64 - 1), st.binary()
+)
+FRAMES = damaged(st.lists(PLAIN | PLAIN | SAME | FRAME | HUGE, max_size=6).map(b"".join))
+"""A stream of a WebSocket peer's, after its handshake."""
+
+# HTTP.
+
+METHODS = st.sampled_from(["GET"] * 6 + ["POST", "HEAD", "OPTIONS", "get", "", "PUB", "PRI"])
+TARGETS = st.sampled_from(
+    ["/ws", "/ws", "/", "/bridge.json", "/sockbridge.js", "/ws?token=x", "/%00", "*", "//", "http://x/"]
+)
+VERSIONS = st.sampled_from(["HTTP/1.1"] * 8 + ["HTTP/1.0", "HTTP/2.0", "HTTP/", "http/1.1", "HTTP/1.1 "])
+UPGRADE = [
+    ("Host", "127.0.0.1:8082"),
+    ("Upgrade", "websocket"),
+    ("Connection", "Upgrade"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ("Sec-WebSocket-Version", "13"),
+]
+FIELD_NAMES = st.sampled_from(
+    ["Host", "Origin", "Upgrade", "Connection", "Content-Length", "Transfer-Encoding", "Sec-WebSocket-Protocol"]
+    + [
+        "Sec-WebSocket-Extensions",
+        "Sec-WebSocket-Key",
+        "Sec-WebSocket-Version",
+        "Expect",
+        "X",
+        "",
+        " X",
+        "X-é",
+        "Cookie",
+    ]
+)
+FIELD_VALUES = st.sampled_from(
+    [
+        "",
+        "127.0.0.1:8082",
+        "localhost",
+        "evil.example",
+        "[::1]:1",
+        "http://127.0.0.1:8082",
+        "null",
+        "https://x:99999999999",
+    ]
+    + ["websocket", "h2c, WebSocket", "keep-alive, Upgrade", "close", "5", "-1", "9" * 20, "chunked"]
+    + [
+        "sockbridge.v1.line",
+        "sockbridge.v1.json, chat",
+        "chat",
+        ",",
+        "permessage-deflate",
+        "permessage-deflate; x=\x00",
+    ]
+    + ["dGhlIHNhbXBsZSBub25jZQ==", "13", "8", "100-continue", "x" * 5_000]
+)
+
+
+def head_of(method: str, target: str, version: str, fields: list[tuple[str, str]]) -> bytes:
+    lines = [f"{method} {target} {version}", *(f"{name}: {value}" for name, value in fields), "", ""]
+    return "\r\n".join(lines).encode("latin-1")
+
+
+HANDSHAKE = head_of("GET", "/ws", "HTTP/1.1", UPGRADE)
+EXTRA = st.lists(st.tuples(FIELD_NAMES, FIELD_VALUES), max_size=3)
+UPGRADES = st.builds(lambda target, extra: head_of("GET", target, "HTTP/1.1", UPGRADE + extra), TARGETS, EXTRA)
+REQUESTS = st.builds(
+    lambda method, target, version, host, extra: head_of(method, target, version, host + extra),
+    METHODS,
+    TARGETS,
+    VERSIONS,
+    st.sampled_from([UPGRADE[:1], UPGRADE[:1], []]),
+    EXTRA,
+)
+HEADS = damaged(st.just(HANDSHAKE) | UPGRADES | REQUESTS)
+
+# Telnet.
+
+NEGOTIATION = st.builds(
+    lambda command, option: bytes([255, command, option]), st.sampled_from([251, 252, 253, 254]), st.integers(0, 255)
+)
+SUBNEGOTIATION = st.builds(lambda data: b"\xff\xfa" + data.replace(b"\xff", b"\xff\xff") + b"\xff\xf0", st.binary())
+INTERRUPT = st.sampled_from([b"\xff\xf4", b"\xff\xf6", b"\xff\xf4\xff\xfd\x06", b"\xff\xf1", b"\xff\xff"])
+TELNET = st.lists(LINE.map(lambda line: line + b"\n") | NEGOTIATION | SUBNEGOTIATION | INTERRUPT, max_size=6)
+
+# What proxies say.
+
+ADDRESSES = st.ip_addresses(v=4) | st.ip_addresses(v=6)
+PORTS = st.sampled_from([0, 1, 443, 65_535])
+
+
+def header_of(address: Any, port: int, version: int, more: bytes) -> bytes:
+    """The PROXY protocol's header, in version 1 or 2, with ``more`` behind the addresses of version 2."""
+    if version == 1:
+        return f"PROXY TCP{address.version} {address} {address} {port} {port}\r\n".encode()
+    body = address.packed * 2 + port.to_bytes(2, "big") * 2 + more
+    return (
+        b"\r\n\r\n\0\r\nQUIT\n\x21"
+        + (b"\x11" if address.version == 4 else b"\x21")
+        + len(body).to_bytes(2, "big")
+        + body
+    )
+
+
+HEADERS = st.builds(header_of, ADDRESSES, PORTS, st.sampled_from([1, 2]), st.binary(max_size=30)) | st.sampled_from(
+    [b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN x y\r\n", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"]
+)

@@ -1,0 +1,86 @@
+"""What a property of the fuzz run is: one test whose docstring is the one sentence that must hold of any input.
+
+``make test`` tries the same examples each time, a few of each; ``make fuzz`` tries new ones for as long as it is told,
+through ``under``. Both take what they try from the same strategies.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+
+from twistedsock.core.commands import Publish
+
+SETTINGS = settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    max_examples=100,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Property:
+    """One of them: ``sentence`` says what holds, and ``under`` makes the same test with other settings."""
+
+    def __init__(self, check: Callable[..., None], strategies: dict[str, Any], examples: list[Any]) -> None:
+        self.sentence = " ".join((check.__doc__ or "").split())
+        self._check = check
+        self._strategies = strategies
+        self._examples = examples
+
+    def under(self, how: settings) -> Any:
+        test: Any = given(**self._strategies)(self._check)
+        for found in self._examples:
+            test = found(test)
+        return how(test)
+
+
+def holds(examples: int = 100, found: Iterable[Any] = (), **strategies: Any) -> Callable[[Callable[..., None]], Any]:
+    """Make a test of a check: of ``examples`` inputs in ``make test``. ``found`` is what a fuzz run once found, each an
+    ``example(…)`` of Hypothesis; it is tried in every run from then on."""
+
+    def decorate(check: Callable[..., None]) -> Any:
+        described = Property(check, strategies, list(found))
+        test = described.under(settings(SETTINGS, max_examples=examples))
+        test.property = described
+        return test
+
+    return decorate
+
+
+def kept(thing: Any) -> int:
+    """Bytes of what came in that something still holds, wherever it holds them."""
+    if isinstance(thing, bytes | bytearray):
+        return len(thing)
+    if isinstance(thing, list | tuple | set | deque):
+        return sum(map(kept, thing))
+    if isinstance(thing, dict):
+        return sum(map(kept, thing.values()))
+    if isinstance(thing, Enum) or not type(thing).__module__.startswith("twistedsock."):
+        return 0
+    names = [*getattr(type(thing), "__slots__", ()), *getattr(thing, "__dict__", ())]
+    return sum(kept(getattr(thing, name, None)) for name in names)
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    """The same bytes in pieces; a place beyond the end is counted round, so that it cuts as well."""
+    ends = sorted({place % (len(data) + 1) for place in places} | {len(data)})
+    return [data[start:end] for start, end in zip([0, *ends], ends, strict=False) if end > start]
+
+
+def one_by_one(commands: Sequence[Any]) -> list[Any]:
+    """Publishes that were gathered into one, as the several that they are."""
+    told: list[Any] = []
+    for command in commands:
+        if isinstance(command, Publish):
+            told += [
+                ("publish", command.channel, command.name, payload, command.content.is_json, tag)
+                for payload, tag in zip(command.content.payloads, command.tags, strict=True)
+            ]
+        else:
+            told.append(command)
+    return told

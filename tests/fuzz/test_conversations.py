@@ -1,0 +1,193 @@
+"""Whole conversations: several peers of every kind on one bridge, whatever they send and however they read."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.fuzz.grammars import CUTS, LINES, MESSAGES
+from tests.fuzz.properties import cut, holds, kept
+from tests.fuzz.replies import Due, replies_of
+from tests.fuzz.test_dialects import said
+from twistedsock.core.dialect import Dialect
+from twistedsock.core.limits import CHUNK_BYTES
+from twistedsock.testing import Hall, LateBackplane
+from twistedsock.wire import json_commands, line_commands
+from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES_IN_MESSAGES
+from twistedsock.wire.dialects import LINES as LINES_ENCODING
+from twistedsock.wire.lines import LineSplitter
+
+MOST_LINE = 512
+MOST_MESSAGE = 70_000
+"""Bytes that what is drawn here makes of one event at most, in any dialect."""
+LIMITS = {
+    "max_line": MOST_LINE,
+    "history_events": 60,
+    "log_bytes": 60_000,
+    "max_channels": 6,
+    "max_channels_per_peer": 3,
+    "max_members_told": 2,
+    "history_age": 30.0,
+}
+
+KINDS = ["line", "line", "message", "json", "json"]
+PEER = st.integers(0, 2)
+ROOM = st.sampled_from([0, 1, 30, 300, 5_000])
+
+
+@dataclass
+class Guest:
+    """One peer of ``kind``: what it has to say yet, and what it has heard."""
+
+    hall: Hall
+    kind: str
+    peer: Any = field(init=False)
+    due: Due = field(default_factory=Due)
+    unsaid: list[Any] = field(default_factory=list)
+    heard: bytes = b""
+    read: int = 0
+
+    def __post_init__(self) -> None:
+        self.connect()
+
+    @property
+    def dialect(self) -> Dialect:
+        return {"line": LINES_ENCODING, "message": LINES_IN_MESSAGES, "json": JSON_IN_MESSAGES}[self.kind]
+
+    def connect(self) -> None:
+        self.peer = getattr(self.hall, f"{self.kind}_peer")()
+        self.due, self.unsaid, self.heard, self.read = Due(), [], b"", 0
+        # Reads what it is sent once more and by itself, to know what is due.
+        self.splitter = LineSplitter(MOST_LINE)
+
+    def brings(self, reads: list[Any]) -> None:
+        self.unsaid += reads
+
+    def says(self) -> None:
+        """As much as is read: a shell reads no more of a peer that is paused."""
+        if self.peer.ending is not None:
+            self.unsaid.clear()  # a shell drops what still comes
+        while self.unsaid and not self.peer.paused and self.peer.ending is None:
+            piece = self.unsaid.pop(0)
+            self.read = len(piece) if self.kind == "line" else sum(map(len, piece))
+            if self.kind == "line":
+                for item in self.splitter.feed(piece):
+                    self.due.ask(line_commands.decode(item) if isinstance(item, bytes) else item, False)
+                self.peer.sends(piece)
+            else:
+                codec: Any = json_commands if self.kind == "json" else line_commands
+                for message in piece:
+                    self.due.ask(codec.decode(message), self.kind == "json")
+                self.peer.receives(*piece)
+
+    def is_bounded(self) -> None:
+        assert self.peer.faults == 0
+        backlog = kept(self.peer.conversation._backlog)
+        assert backlog <= self.read + MOST_LINE, "more waits than one read has brought"
+        assert len(self.peer.outlet.waiting) <= 2 * CHUNK_BYTES + MOST_MESSAGE
+        assert self.peer.session._out_size <= CHUNK_BYTES
+        assert len(self.peer.session.subscriptions) <= LIMITS["max_channels_per_peer"]
+        if self.kind == "line":
+            assert kept(self.peer._splitter) <= MOST_LINE + 1
+
+    def goes(self) -> None:
+        self.is_answered(complete=False)
+        self.peer.leaves()
+
+    def is_answered(self, complete: bool) -> None:
+        """All that it heard was of its dialect, and what was due, in its order."""
+        self.heard += self.peer.raw()
+        if complete:
+            told = said(self.dialect, self.heard)
+            if self.kind == "json":
+                told = [json.loads(message, parse_int=str) for message in told]
+            assert self.due.fits(replies_of(told), closed=self.peer.ending is not None), told
+
+
+STEP = st.one_of(
+    st.tuples(st.just("says"), PEER, st.tuples(LINES, MESSAGES, CUTS)),
+    st.tuples(st.just("says"), PEER, st.tuples(LINES, MESSAGES, CUTS)),
+    st.tuples(st.just("stalls"), PEER, ROOM),
+    st.tuples(st.just("reads"), PEER, ROOM | st.none()),
+    st.tuples(st.just("turns"), PEER, st.none()),
+    st.tuples(st.just("releases"), st.sampled_from([1, 1, 2, 9]), st.booleans()),
+    st.tuples(st.just("returns"), PEER, st.none()),
+    st.tuples(st.just("ages"), st.sampled_from([1, 20, 40]), st.none()),
+)
+
+
+@holds(
+    examples=80,
+    kinds=st.lists(st.sampled_from(KINDS), min_size=3, max_size=3),
+    late=st.booleans(),
+    lag=st.sampled_from(["skip", "skip", "close"]),
+    steps=st.lists(STEP, max_size=12),
+)
+def test_any_conversation(kinds: list[str], late: bool, lag: str, steps: list[Any]) -> None:
+    """Whatever peers send, at any cuts, however they stall and come and go, and however late the backplane is: each
+    command has exactly one reply, in order, no fault of ours is met, everything that waits stays within its bounds, and
+    another peer is served."""
+    hall = Hall(late, lag=lag, **LIMITS)
+    bystander = hall.line_peer()
+    guests = [Guest(hall, kind) for kind in kinds]
+    for kind, which, what in steps:
+        if kind == "says":
+            lines, messages, cuts = what
+            guest = guests[which]
+            if guest.kind == "line":
+                guest.brings(cut(lines, cuts))
+            elif guest.kind == "json":
+                guest.brings([messages[start : start + 7] for start in range(0, len(messages), 7)])
+            else:
+                guest.brings([lines.decode(errors="replace").encode().split(b"\n")])
+        elif kind == "stalls":
+            guests[which].peer.outlet.room = what
+        elif kind == "reads":
+            guests[which].peer.outlet.drain(what)
+        elif kind == "turns":
+            hall.turn()
+        elif kind == "releases" and isinstance(hall.backplane, LateBackplane):
+            hall.backplane.release(which, what)
+        elif kind == "returns":
+            guests[which].goes()
+            guests[which].connect()
+        elif kind == "ages":
+            hall.now += which
+            hall.broker.sweep()
+        for guest in guests:
+            guest.says()
+            guest.is_bounded()
+        is_bounded(hall)
+    come_to_rest(hall, guests)
+    for guest in guests:
+        guest.is_answered(complete=True)
+    bystander.hears()
+    bystander.says("PING still there")
+    assert bystander.hears()[-1] == "PONG still there"
+    for guest in guests:
+        guest.peer.leaves()
+    bystander.leaves()
+    assert len(hall.bridge.roster) == 0 and not any(channel.readers for channel in hall.broker.channels.values())
+
+
+def is_bounded(hall: Hall) -> None:
+    broker = hall.broker
+    assert broker.log_bytes == sum(channel.log.size for channel in broker.channels.values()) <= LIMITS["log_bytes"]
+    assert len(broker.channels) <= LIMITS["max_channels"]
+
+
+def come_to_rest(hall: Hall, guests: list[Guest]) -> None:
+    for _ in range(400):
+        if isinstance(hall.backplane, LateBackplane):
+            hall.backplane.release()
+        for guest in guests:
+            guest.peer.outlet.drain()
+            guest.says()
+            guest.is_bounded()
+        hall.turn()
+        waits = any((guest.unsaid and guest.peer.ending is None) or guest.peer.paused for guest in guests)
+        late = isinstance(hall.backplane, LateBackplane) and len(hall.backplane) > 0
+        if not (waits or late or hall.turns):
+            return
+    raise AssertionError("a peer waits for ever")

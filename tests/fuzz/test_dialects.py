@@ -1,0 +1,110 @@
+"""What is said, in both dialects and both framings."""
+
+import json
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.fuzz.grammars import JSON_TEXTS, NAMES, TEXTS
+from tests.fuzz.properties import holds
+from tests.fuzz.test_json_commands import no_constant
+from twistedsock.core.dialect import Dialect, Ends, Facts, Position
+from twistedsock.core.errors import Code, Refusal
+from twistedsock.core.events import Batch, Member, PresenceChange
+from twistedsock.testing import read_frames
+from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
+from twistedsock.wire.payloads import content_of
+
+FIRST = st.sampled_from([1, 9, 99, 999, 1_000, 2**53 - 20])
+TAGS = st.sampled_from([None, b"1", b'"x"', b"-7", '"é"'.encode(), b"9" * 5_000])
+PAYLOADS = st.lists(TEXTS.map(str.encode), min_size=1, max_size=5) | st.sampled_from([[b"x"] * 40, [b"1", b"22"] * 20])
+VALUES = st.lists(JSON_TEXTS, min_size=1, max_size=4)
+
+
+def said(dialect: Dialect, data: bytes) -> list[str]:
+    """The messages: lines of printable UTF-8, whole text frames, and JSON where it must be."""
+    if dialect is LINES:
+        assert not data or data.endswith(b"\n")
+        messages = data.decode().split("\n")[:-1]
+    else:
+        messages = read_frames(data)
+    for message in messages:
+        if dialect is JSON_IN_MESSAGES:
+            told = json.loads(message, parse_constant=no_constant, parse_int=str)
+            assert isinstance(told, dict) and isinstance(told["type"], str)
+        else:
+            assert message and not any(ord(sign) < 32 and sign != "\t" or 127 <= ord(sign) < 160 for sign in message)
+    return messages
+
+
+DIALECTS = st.sampled_from([LINES, LINES_IN_MESSAGES, JSON_IN_MESSAGES])
+
+
+@holds(
+    examples=100,
+    dialect=DIALECTS,
+    channel=NAMES,
+    sender=NAMES,
+    name=NAMES | st.just(b"message"),
+    first=FIRST,
+    content=st.builds(content_of, PAYLOADS, st.just(False)) | st.builds(content_of, VALUES, st.just(True)),
+    tag=TAGS,
+)
+def test_events(
+    dialect: Any, channel: bytes, sender: bytes, name: bytes, first: int, content: Any, tag: bytes | None
+) -> None:
+    """Whatever is published, what is said of it to a line peer is one line of printable UTF-8 for each event, and to a
+    JSON peer one whole JSON message, live and in a history alike."""
+    batch = Batch(first, first + len(content), b"p1", sender, name, content)
+    live = said(dialect, dialect.batch(channel, batch))
+    assert len(live) == len(content)
+    history = said(dialect, b"".join(dialect.history(tag, channel, [*batch.events()], Position(b"e1", batch.end - 1))))
+    if dialect is JSON_IN_MESSAGES:
+        answer = json.loads(history[0], parse_int=str)
+        assert answer["events"] == [json.loads(message, parse_int=str) for message in live]
+        assert [event["offset"] for event in answer["events"]] == [str(first + index) for index in range(len(content))]
+    else:
+        assert history == [*live, f"OK {len(content)}"]
+
+
+@holds(
+    examples=100,
+    dialect=DIALECTS,
+    name=NAMES,
+    text=TEXTS | st.text(max_size=20),
+    first=FIRST,
+    tag=TAGS,
+    tags=st.lists(TAGS, min_size=1, max_size=12),
+    members=st.lists(st.builds(Member, NAMES, NAMES), max_size=4),
+    recovered=st.sampled_from([None, True, False]),
+)
+def test_answers(
+    dialect: Any, name: bytes, text: str, first: int, tag: Any, tags: list[Any], members: list[Any], recovered: Any
+) -> None:
+    """Whatever is answered or told, with whatever words and names in it, is one message of the dialect for each thing
+    that is said."""
+    ends, words = Ends(b"127.0.0.1:1", b"[::1]:2"), text.encode()
+    is_json = dialect is JSON_IN_MESSAGES
+    silent = is_json and tag is None
+    facts = Facts(Member(b"p1", name), ends, 3, 61, b"0.1")
+    for answer in (
+        dialect.subscribed(tag, name, Position(b"e1", first), recovered),
+        dialect.unsubscribed(tag, name),
+        dialect.nicked(tag, name),
+    ):
+        assert len(said(dialect, answer)) == (0 if silent else 1)
+    for answer in (
+        dialect.pong(tag, words.replace(b"\n", b"")),
+        dialect.facts(tag, facts),
+        dialect.refused(tag, Refusal(Code.BAD_ARGUMENT, text)),
+        dialect.lost(name, first, first + 3),
+        dialect.notice(words),
+        dialect.welcome(name, ends),
+    ):
+        assert len(said(dialect, answer)) == 1
+    assert len(said(dialect, dialect.bye(words))) == (0 if is_json else 1)
+    answered = [each for each in tags if each is not None] if is_json else tags
+    assert len(said(dialect, dialect.published(tags, first))) == len(answered)
+    assert len(said(dialect, b"".join(dialect.members(tag, name, members)))) == (1 if is_json else len(members) + 1)
+    changes = [PresenceChange(member, member.id == b"a") for member in members]
+    assert len(said(dialect, dialect.presence(name, changes))) == len(changes)

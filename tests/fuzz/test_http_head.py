@@ -1,0 +1,60 @@
+"""Request heads and WebSocket handshakes."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.fuzz.grammars import EXTRA, HEADS, METHODS, TARGETS, UPGRADE, head_of
+from tests.fuzz.properties import holds
+from twistedsock.wire.http_head import begins_request, is_request_line, read_head
+
+
+@holds(examples=150, data=HEADS | st.binary().map(lambda data: data + b"\r\n\r\n"))
+def test_any_head(data: bytes) -> None:
+    """Any bytes give a head whose parts stand in them, or none, never an exception; and a key only where a whole
+    handshake does."""
+    head = read_head(data)
+    if head is None:
+        return
+    text = data.decode("latin-1")
+    assert text.startswith(f"{head.method} {head.path}")
+    assert all(part in text for part in (head.host, head.origin or "", head.key))
+    assert not any(sign in part for part in (head.host, head.origin or "", *head.subprotocols) for sign in ("\r\n",))
+    if head.key:
+        assert text.isascii() and head.upgrade and head.method == "GET" and len(head.key) == 24
+        assert text.lower().count("\r\nsec-websocket-key:") == text.lower().count("\r\nhost:") == 1
+        assert head.host and ("\r\nsec-websocket-version: 13\r\n" in text.lower().replace(":13", ": 13"))
+
+
+@holds(examples=80, method=METHODS, target=TARGETS, extra=EXTRA)
+def test_sound_heads(method: str, target: str, extra: list[tuple[str, str]]) -> None:
+    """A head that was written by the standard says what it was written from; two hosts or two origins are none."""
+    fields = UPGRADE + [(name, value) for name, value in extra if name.strip()]
+    head = read_head(head_of(method, target, "HTTP/1.1", fields))
+    told: dict[str, list[Any]] = {}
+    for name, value in fields:
+        told.setdefault(name.lower(), []).append(value)
+    if len(told["host"]) > 1 or len(told.get("origin", [])) > 1:
+        assert head is None
+        return
+    assert head is not None
+    assert (head.method, head.path, head.host) == (method, target.partition("?")[0], told["host"][0])
+    assert head.origin == (told["origin"][0] if "origin" in told else None) and head.upgrade
+    offered = ",".join(told.get("sec-websocket-protocol", [])).split(",")
+    assert head.subprotocols == tuple(word.strip() for word in offered if word.strip())
+    plain = all(len(values) == 1 for values in told.values()) and not {"sec-websocket-extensions"} & set(told)
+    if head.key:
+        assert all(len(values) == 1 for values in told.values()) and method == "GET"
+    elif plain and method == "GET" and target in ("/ws", "/") and fields == UPGRADE:
+        raise AssertionError("a plain handshake was not seen as one")
+
+
+@holds(examples=80, line=HEADS.map(lambda head: head.partition(b"\r\n")[0]) | st.binary())
+def test_request_lines(line: bytes) -> None:
+    """A line is taken for the first of a request where its last word is HTTP/ and a number, and never else."""
+    last = line.rpartition(b" ")[2]
+    assert is_request_line(line) is (last.startswith(b"HTTP/") and last[5:6].isdigit())
+    assert begins_request(line) is (line.partition(b" ")[0] in METHODS_OF_PAGES and b" " in line)
+
+
+METHODS_OF_PAGES = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH")

@@ -1,0 +1,93 @@
+"""JSON messages to commands."""
+
+import json
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.fuzz.grammars import MESSAGES, SOUND
+from tests.fuzz.properties import holds, one_by_one
+from twistedsock.core import commands
+from twistedsock.core.commands import MOST, Command, Mistake, Publish
+from twistedsock.core.errors import Code
+from twistedsock.wire.json_commands import decode, follow
+
+KINDS: dict[type, str] = {
+    Publish: "publish",
+    commands.Subscribe: "subscribe",
+    commands.Unsubscribe: "unsubscribe",
+    commands.History: "history",
+    commands.Who: "who",
+    commands.Nick: "nick",
+    commands.Ping: "ping",
+    commands.Info: "info",
+}
+"""The ``type`` of each command."""
+
+
+def no_constant(word: str) -> None:
+    raise ValueError(word)
+
+
+def read(message: bytes) -> Any:
+    """As Python reads it, which allows what is no JSON unless it is told; numbers stay as they are written."""
+    return json.loads(message, parse_int=Number, parse_float=Number, parse_constant=no_constant)
+
+
+class Number(str):
+    pass
+
+
+def counted(asked: dict[str, Any], field: str) -> int | None:
+    value = asked.get(field)
+    if value is None:
+        return None
+    assert isinstance(value, Number) and 0 <= int(value) <= MOST
+    return int(value)
+
+
+@holds(examples=150, message=SOUND | st.text().map(str.encode))
+def test_any_message(message: bytes) -> None:
+    """Any UTF-8 gives a command that says what its fields say, with the id as it was written, or an error with a code
+    of the catalogue and the id, never an exception."""
+    command = decode(message)
+    assert isinstance(command, Command)
+    if isinstance(command, Mistake):
+        assert command.refusal.code in (Code.BAD_JSON, Code.BAD_TYPE, Code.BAD_ARGUMENT)
+        if command.refusal.code is Code.BAD_JSON:
+            return
+    asked = read(message)
+    tag = command.tags[0] if isinstance(command, Publish) else command.tag  # type: ignore[union-attr]
+    if tag is not None:
+        assert read(tag) == asked["id"] and isinstance(asked["id"], str)
+    if isinstance(command, Mistake):
+        return
+    assert ("id" in asked) is (tag is not None)
+    assert KINDS[type(command)] == asked["type"]
+    if hasattr(command, "channel"):
+        assert command.channel.decode() == asked["channel"]
+    if isinstance(command, Publish):
+        (payload,) = command.content.payloads
+        assert command.content.is_json is (not isinstance(asked["data"], str) or isinstance(asked["data"], Number))
+        assert (read(payload) if command.content.is_json else payload.decode()) == asked["data"]
+        assert command.name.decode() == asked.get("name", "message")
+    elif isinstance(command, commands.Subscribe | commands.History):
+        assert (command.last, command.since) == (counted(asked, "last"), counted(asked, "since"))
+    if isinstance(command, commands.Subscribe):
+        assert (command.epoch or b"").decode() == asked.get("epoch", "")
+        assert (command.presence, command.echo) == (asked.get("presence", False), asked.get("echo", True))
+    elif isinstance(command, commands.Nick):
+        assert command.nick.decode() == asked["nick"]
+
+
+@holds(examples=60, messages=MESSAGES)
+def test_together(messages: list[bytes]) -> None:
+    """Messages that are taken together are the commands that each is alone."""
+    gathered, position = [], 0
+    while position < len(messages):
+        command = decode(messages[position])
+        position += 1
+        if isinstance(command, Publish):
+            command, position = follow(command, messages, position)
+        gathered.append(command)
+    assert one_by_one(gathered) == one_by_one([decode(message) for message in messages])

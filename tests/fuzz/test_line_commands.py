@@ -1,0 +1,94 @@
+"""Lines to commands."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.fuzz.grammars import EPOCHS, LINE, LINES, NAMES, PAYLOAD, damaged
+from tests.fuzz.properties import holds, one_by_one
+from twistedsock.core import commands
+from twistedsock.core.commands import MOST, Command, Mistake, Publish
+from twistedsock.core.errors import Code
+from twistedsock.core.names import DEFAULT_EVENT_NAME
+from twistedsock.wire.line_commands import USAGE, decode, follow, publishes
+from twistedsock.wire.payloads import is_json, is_utf8
+
+NUMBERS = st.none() | st.integers(0, 20) | st.integers(0, MOST)
+GAP = st.sampled_from([b" ", b" ", b"  "])
+
+
+@holds(examples=150, line=damaged(LINE) | st.binary())
+def test_any_line(line: bytes) -> None:
+    """Any bytes of a line give a command, nothing where the line is empty, or an error with a code of the catalogue and
+    words that can be printed."""
+    line = line.replace(b"\n", b" ")
+    command = decode(line)
+    assert (command is None) is (not line.strip(b" "))
+    if isinstance(command, Mistake):
+        assert command.refusal.code in (Code.NOT_UTF8, Code.UNKNOWN_COMMAND, Code.BAD_ARGUMENT)
+        assert (command.refusal.code is Code.NOT_UTF8) is (not is_utf8(line))
+        assert "\n" not in command.refusal.words and len(command.refusal.words) < 250
+    elif command is not None:
+        assert isinstance(command, Command) and is_utf8(line)
+
+
+@holds(
+    examples=100,
+    verb=st.sampled_from([b"SUB", b"sub", b"HIST", b"Hist"]),
+    channel=NAMES,
+    last=NUMBERS,
+    since=NUMBERS,
+    epoch=st.none() | EPOCHS,
+    presence=st.booleans(),
+    echo=st.booleans(),
+    order=st.permutations(range(5)),
+    gap=GAP,
+)
+def test_options(
+    verb: bytes, channel: bytes, last: Any, since: Any, epoch: Any, presence: bool, echo: bool, order: Any, gap: bytes
+) -> None:
+    """Whatever options are given, in whatever order, the command says just them, or that it does not know one."""
+    words = [
+        b"last=%d" % last if last is not None else b"",
+        b"since=%d" % since if since is not None else b"",
+        b"epoch=" + epoch if epoch is not None else b"",
+        b"presence=on" if presence else b"",
+        b"" if echo else b"echo=off",
+    ]
+    line = gap.join([verb, channel, *(words[index] for index in order if words[index])])
+    if verb.upper() == b"SUB":
+        assert decode(line) == commands.Subscribe(channel, last, since, epoch, presence, echo)
+    elif epoch is not None or presence or not echo:
+        refused = decode(line)
+        assert isinstance(refused, Mistake) and refused.refusal.words.endswith(USAGE[b"HIST"])
+    else:
+        assert decode(line) == commands.History(channel, last, since)
+
+
+@holds(examples=100, channel=NAMES, name=st.none() | NAMES, payload=PAYLOAD, gap=GAP, shout=st.booleans())
+def test_publishes(channel: bytes, name: bytes | None, payload: bytes, gap: bytes, shout: bool) -> None:
+    """A publish says its channel, its name and every byte behind the one space before its payload."""
+    line = gap.join([b"EMIT", channel, name] if name is not None else [b"PUB", channel]) + b" " + payload
+    command = decode(line if shout else line[:3].lower() + line[3:])
+    assert isinstance(command, Publish) and command.tags == (None,)
+    assert (command.channel, command.name) == (channel, DEFAULT_EVENT_NAME if name is None else name)
+    assert command.content.payloads == (payload,) and command.content.is_json is is_json(payload)
+
+
+@holds(examples=100, data=LINES, most=st.sampled_from([20, 512, 65_536]))
+def test_together(data: bytes, most: int) -> None:
+    """Lines that are taken together, as a block or one after the other, are the commands that each is alone."""
+    block = data[: data.rfind(b"\n") + 1]
+    lines = [line.removesuffix(b"\r") for line in block.split(b"\n")[:-1]]
+    alone = one_by_one([command for line in lines if (command := decode(line)) is not None])
+    gathered, position = [], 0
+    while position < len(lines):
+        command = decode(lines[position])
+        position += 1
+        if isinstance(command, Publish):
+            command, position = follow(command, lines, position)
+        if command is not None:
+            gathered.append(command)
+    assert one_by_one(gathered) == alone
+    whole = publishes(block, most)
+    assert whole is None or (one_by_one([whole]) == alone and max(map(len, lines)) <= most)

@@ -1,0 +1,54 @@
+"""Bytes to lines."""
+
+from hypothesis import strategies as st
+
+from tests.fuzz.grammars import CUTS, LINES, damaged
+from tests.fuzz.properties import cut, holds, kept
+from twistedsock.core.commands import Mistake, Quit
+from twistedsock.core.errors import Code, Refusal
+from twistedsock.wire.lines import CTRL_D, Item, LineSplitter
+
+LENGTHS = st.sampled_from([0, 1, 2, 10, 11, 12, 13, 100])
+SHORT = st.lists(
+    st.builds(lambda size, end: b"x" * size + end, LENGTHS, st.sampled_from([b"\n", b"\r\n", b"\r", b"\x04\n", b""])),
+    max_size=8,
+).map(b"".join)
+
+
+def told(items: list[Item]) -> list[object]:
+    """Up to a Ctrl-D, behind which nothing counts: a refusal by its code alone."""
+    words: list[object] = []
+    for item in items:
+        words.append(item.refusal.code if isinstance(item, Mistake) else item)
+        if isinstance(item, Quit):
+            break
+    return words
+
+
+def expected(data: bytes, most: int) -> list[Item]:
+    """Written from the protocol's words, line by line."""
+    *lines, rest = data.split(b"\n")
+    items: list[Item] = []
+    for line in lines:
+        line = line.removesuffix(b"\r")
+        items.append(Quit() if line.startswith(CTRL_D) else line if len(line) <= most else TOO_LONG)
+    if rest.startswith(CTRL_D):
+        items.append(Quit())
+    elif len(rest) > most + rest.endswith(b"\r"):
+        items.append(TOO_LONG)
+    return items
+
+
+TOO_LONG = Mistake(Refusal(Code.TOO_LONG, ""))
+
+
+@holds(examples=120, data=damaged(SHORT) | LINES | st.binary(), cuts=CUTS, most=st.sampled_from([1, 11, 12, 512]))
+def test_lines(data: bytes, cuts: list[int], most: int) -> None:
+    """Any bytes, at any cuts, give the lines that they hold, each no longer than allowed, or a too-long in its place;
+    and no more is kept than one line may have."""
+    splitter = LineSplitter(most)
+    items: list[Item] = []
+    for piece in cut(data, cuts):
+        items += splitter.feed(piece)
+        assert kept(splitter) <= most + 1
+    assert told(items) == told(expected(data, most))

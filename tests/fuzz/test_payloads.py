@@ -1,0 +1,95 @@
+"""One payload in two dialects, all the way from who publishes to who reads."""
+
+import json
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.fuzz.grammars import LAYOUTS, TEXTS, VALUES, written
+from tests.fuzz.properties import holds
+from twistedsock.core.names import DEFAULT_EVENT_NAME
+from twistedsock.testing import Hall
+from twistedsock.wire.payloads import content_of, for_json, for_line, is_json
+
+KINDS = st.sampled_from(["line", "message", "json"])
+ANY_TEXT = st.text(max_size=30) | TEXTS
+
+
+def as_read(payload: str) -> Any:
+    """What a line's payload means to who reads it (docs/protocol-lines.md, "Payloads")."""
+    if payload.startswith(("{", "[", '"')):
+        return json.loads(payload)
+    return payload
+
+
+class Room:
+    """Somebody of each kind reads; somebody of any kind publishes."""
+
+    def __init__(self) -> None:
+        self.hall = Hall()
+        self.line, self.message, self.json = self.hall.line_peer(), self.hall.message_peer(), self.hall.json_peer()
+        self.line.says("SUB a")
+        self.message.says("SUB a")
+        self.json.says({"type": "subscribe", "channel": "a"})
+        for reader in (self.line, self.message, self.json):
+            reader.hears()
+
+    def publish(self, kind: str, payloads: list[Any]) -> None:
+        if kind == "json":
+            self.hall.json_peer().says(*({"type": "publish", "channel": "a", "data": each} for each in payloads))
+        elif kind == "line":
+            self.hall.line_peer().says(*(f"PUB a {each}" for each in payloads))
+        else:
+            self.hall.message_peer().says(*(f"PUB a {each}" for each in payloads))
+        self.hall.turn()
+
+    def heard(self) -> list[list[Any]]:
+        lines = [self.line.hears(), self.message.hears()]
+        assert lines[0] == lines[1]
+        for line in lines[0]:
+            assert not any(ord(sign) < 32 and sign != "\t" or 127 <= ord(sign) < 160 for sign in line), line
+        return [
+            [as_read(line.split(" ", 4)[4]) for line in lines[0]],
+            [message["data"] for message in self.json.hears()],
+        ]
+
+
+@holds(examples=60, texts=st.lists(ANY_TEXT, min_size=1, max_size=4))
+def test_texts_of_json_publishers(texts: list[str]) -> None:
+    """A text comes out at any other end as the text that went in, and is one line without anything that a terminal
+    obeys."""
+    room = Room()
+    room.publish("json", texts)
+    for heard in room.heard():
+        assert heard == texts
+
+
+@holds(examples=60, kind=st.sampled_from(["line", "message"]), typed=st.lists(ANY_TEXT, min_size=1, max_size=4))
+def test_what_line_publishers_type(kind: str, typed: list[str]) -> None:
+    """What is typed is JSON at every end where it begins and parses as JSON, else at every end the text that it is."""
+    typed = [each.replace("\n", "").replace("\r", "") for each in typed]
+    room = Room()
+    room.publish(kind, typed)
+    meant = [json.loads(each) if is_json(each.encode()) else each for each in typed]
+    for heard in room.heard():
+        assert heard == meant
+
+
+@holds(examples=60, values=st.lists(VALUES, min_size=1, max_size=3))
+def test_values_of_json_publishers(values: list[Any]) -> None:
+    """A JSON value comes out at any other end as the value that went in."""
+    room = Room()
+    room.publish("json", values)
+    line, message = room.heard()
+    assert message == values
+    for value, payload in zip(values, line, strict=True):
+        assert payload == value if isinstance(value, str | list | dict) else json.loads(payload) == value
+
+
+@holds(examples=60, value=VALUES, layout=LAYOUTS, ascii_only=st.booleans(), name=st.just(DEFAULT_EVENT_NAME))
+def test_layouts(value: Any, layout: tuple[str, str], ascii_only: bool, name: bytes) -> None:
+    """JSON is spliced as it came, and on a line it is the same value however it was laid out."""
+    raw = written(value, layout, ascii_only)
+    assert for_json(raw, True) == raw and json.loads(for_line(raw, True)) == value
+    content = content_of((raw, raw), True)
+    assert content.size == 2 * len(raw) and (not content.is_verbatim or for_line(raw, True) == raw)

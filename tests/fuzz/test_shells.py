@@ -1,0 +1,155 @@
+"""The two ports, from the first byte to the end: what a stranger may send to them."""
+
+import re
+from typing import Any
+
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+
+from tests.fuzz.connections import Connection, quiet_reactor
+from tests.fuzz.grammars import CUTS, FRAMES, HANDSHAKE, HEADS, LINES, TELNET, UPGRADE, head_of
+from tests.fuzz.properties import cut, holds, kept
+from twistedsock.core.origins import Origins
+from twistedsock.shells.tcp import LineFactory
+from twistedsock.shells.web import Gate, WebFactory
+from twistedsock.testing import Hall
+from twistedsock.wire.frames import PlainFrames
+from twistedsock.wire.http_head import MOST_HEAD
+from twistedsock.wire.lines import LineSplitter
+from twistedsock.wire.telnet import TelnetFilter
+
+LIMITS = {"max_line": 512, "max_message": 512, "history_events": 20}
+MOST_FRAMES = 512 + 14
+"""Bytes of a message that is not complete, with its head."""
+
+ACT = st.sampled_from(["stalls", "stalls", "drains", "drains", "half_closes", "goes", "waits", "waits long"])
+TYPED = LINES | TELNET.map(b"".join) | HEADS | st.binary()
+SPOKEN = st.sampled_from(["sockbridge.v1.line", "sockbridge.v1.json", None])
+OPENED = SPOKEN.map(
+    lambda protocol: head_of(
+        "GET", "/ws", "HTTP/1.1", UPGRADE + ([("Sec-WebSocket-Protocol", protocol)] if protocol else [])
+    )
+)
+FRAGMENTS = st.lists(st.sampled_from([b"\x01\x85\0\0\0\0hello", b"\x00\x85\0\0\0\0hello"]), max_size=3).map(b"".join)
+BROWSED = st.one_of(
+    HEADS,
+    st.builds(lambda head, data: head + data, HEADS, FRAMES),
+    st.builds(lambda head, data: head + data, OPENED, FRAMES),
+    st.builds(lambda head, data, more: head + data * more, OPENED, FRAGMENTS, st.sampled_from([1, 200])),
+    st.binary(),
+)
+
+
+def live(connection: Connection, clock: Clock, hall: Hall, pieces: list[bytes], acts: list[Any]) -> list[int]:
+    """The peer sends its pieces, and does something else between them; gives what was kept after each."""
+    sizes = []
+    waiting = list(pieces)
+    for act in [*acts, *("" for _ in pieces)]:
+        if act in ("waits", "waits long"):
+            for _ in range(3 if act == "waits" else 40):
+                clock.advance(1)
+                connection.ends_if_closed()
+        elif act:
+            getattr(connection, act)()
+        if waiting and connection.sends(waiting[0]):
+            del waiting[0]
+        sizes.append(kept_by(connection.protocol))
+        clock.advance(0)
+        hall.turn()
+        connection.ends_if_closed()
+    for _ in range(3):
+        connection.drains()
+        clock.advance(0)
+        hall.turn()
+    return sizes
+
+
+def kept_by(protocol: Any) -> int:
+    """Bytes of what came in that a connection's protocols hold themselves; what is common to all is not theirs."""
+    owner = getattr(protocol, "_owner", None) or protocol
+    channel = getattr(owner, "_channel", None)
+    values = [*vars(owner).values(), *(vars(channel).values() if channel is not None else ())]
+    own = (bytes, bytearray, list, LineSplitter, PlainFrames, TelnetFilter)
+    return sum(kept(value) for value in values if isinstance(value, own))
+
+
+def ends(connection: Connection, clock: Clock, hall: Hall) -> None:
+    """Whatever it was, in the end nothing is left of it."""
+    bystander = hall.json_peer()
+    bystander.says({"type": "ping", "id": 1})
+    assert bystander.hears()[-1] == {"type": "pong", "id": 1}
+    bystander.leaves()
+    connection.goes()
+    for _ in range(4):
+        clock.advance(100)
+    assert hall.bridge.admission.connections == len(hall.bridge.roster) == 0
+    assert not clock.getDelayedCalls(), clock.getDelayedCalls()
+
+
+@holds(examples=80, data=TYPED, cuts=CUTS, acts=st.lists(ACT, max_size=4))
+def test_the_line_port(data: bytes, cuts: list[int], acts: list[Any]) -> None:
+    """Any bytes to the line port, at any cuts, whatever the peer does between them: never an exception, never a logged
+    error, nothing said but printable lines, no more kept than a line, and nothing left at the end."""
+    hall = Hall(**LIMITS)
+    with quiet_reactor() as clock:
+        connection = Connection(LineFactory(hall.bridge, clock, 0, "http://127.0.0.1:8082/"), 8081)
+        pieces = cut(data, cuts)
+        for size in live(connection, clock, hall, pieces, acts):
+            assert size <= LIMITS["max_line"] + 1 + 8
+        written = re.sub(rb"\xff[\xfc\xfe].", b"", bytes(connection.transport.written), flags=re.DOTALL)
+        said, door, _ = written.partition(b"HTTP/1.1 400 Bad Request\r\n")
+        assert re.fullmatch(r"(?:[^\x00-\x08\x0b-\x1f\x7f-\x9f]*\n)*", said.decode()) or door
+        ends(connection, clock, hall)
+
+
+@holds(examples=80, data=BROWSED, cuts=CUTS, acts=st.lists(ACT, max_size=4))
+def test_the_web_port(data: bytes, cuts: list[int], acts: list[Any]) -> None:
+    """Any bytes to the web port, at any cuts, whatever the peer does between them: never an exception, never a logged
+    error, nothing said but HTTP and, behind a 101, whole frames of which a close is the last; no more kept than a head
+    or a message, and nothing left at the end."""
+    hall = Hall(**LIMITS)
+    with quiet_reactor() as clock:
+        factory = WebFactory(hall.bridge, clock, Gate(Origins()), 0, 10, 5, lambda: [])
+        connection = Connection(factory, 8082)
+        pieces = cut(data, cuts)
+        longest = max(map(len, pieces), default=0)
+        for size in live(connection, clock, hall, pieces, acts):
+            assert size <= MOST_HEAD + MOST_FRAMES + longest
+        written = bytes(connection.transport.written)
+        assert not written or written.startswith(b"HTTP/1.")
+        if written.startswith(b"HTTP/1.1 101 "):
+            are_whole_frames(written.partition(b"\r\n\r\n")[2])
+        ends(connection, clock, hall)
+
+
+def are_whole_frames(data: bytes) -> None:
+    """RFC 6455 sections 5.2 and 5.5.1."""
+    closed = inside = False
+    while data:
+        assert not closed, "something was said after a close frame"
+        first, size = data[0], data[1]
+        assert size < 0x80, "a server's frames are not masked"
+        body = 2
+        if size > 125:
+            body = 4 if size == 126 else 10
+            size = int.from_bytes(data[2:body], "big")
+        assert len(data) >= body + size
+        kind = first & 0x0F
+        if kind in (0, 1):
+            assert inside is (kind == 0)
+            inside = not first & 0x80
+            data[body : body + size].decode()
+        else:
+            assert first in (0x88, 0x89, 0x8A) and size < 126
+            closed = first == 0x88
+        data = data[body + size :]
+
+
+def test_a_handshake_is_one() -> None:
+    """What all of this stands on."""
+    hall = Hall()
+    with quiet_reactor() as clock:
+        connection = Connection(WebFactory(hall.bridge, clock, Gate(Origins()), 0, 10, 5, lambda: []), 8082)
+        connection.sends(HANDSHAKE)
+        assert connection.transport.written.startswith(b"HTTP/1.1 101 ") and len(hall.bridge.roster) == 1
+        connection.goes()

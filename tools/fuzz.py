@@ -1,0 +1,171 @@
+"""Holds the properties of tests/fuzz against new inputs, for as long as it is told: what `make fuzz` runs.
+
+All take turns. What they reach of core and wire is counted; what breaks one is made as small as it can be, shown, and
+told with a command that repeats it. Ends with 1 if anything broke.
+"""
+
+import argparse
+import importlib
+import random
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+from coverage import Coverage
+from hypothesis import Phase, reproduce_failure, seed, settings
+from hypothesis.errors import DidNotReproduce
+from hypothesis.stateful import run_state_machine_as_test
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+TURN = 2.0
+"""Seconds of one turn."""
+REPORT = 30.0
+"""Seconds between two reports."""
+MACHINES = ("Bridge", "LateBridge")
+"""In tests/core: machines of rules, which are properties as well, of channels, logs and readers that stall."""
+STEPS = 60
+"""Of a machine, at most."""
+_BLOB = re.compile(r"reproduce_failure\('[^']*', b'([^']*)'\)")
+
+Mark = Callable[[Any], Any]
+"""A decorator of Hypothesis."""
+
+
+@dataclass
+class Subject:
+    """One property, and how it went so far. ``test`` gives its test with settings, marked with a seed or a blob."""
+
+    name: str
+    sentence: str
+    test: Callable[[settings, Mark], Callable[[], None]]
+    examples: int = 0
+    seconds: float = 0.0
+    failure: str = ""
+
+    @property
+    def rate(self) -> float:
+        """Examples a second."""
+        return self.examples / self.seconds if self.seconds else 5.0
+
+    def take_turn(self, how: settings) -> None:
+        count = max(1, int(self.rate * TURN))
+        began = time.monotonic()
+        try:
+            self.test(settings(how, max_examples=count), seed(random.getrandbits(64)))()
+        except Exception as error:
+            self.failure = "".join(traceback.format_exception(error))
+        self.examples += count
+        self.seconds += time.monotonic() - began
+
+    def repeat(self, how: settings, blob: str) -> None:
+        """The same input once more."""
+        self.test(how, reproduce_failure(hypothesis.__version__, blob.encode()))()
+
+    def told(self) -> str:
+        """What broke it, and how to see that again."""
+        found = _BLOB.search(self.failure)
+        again = f"make fuzz REPEAT='{self.name} {found[1]}'" if found else "it told no blob to repeat it with"
+        return f"BROKEN {self.name}: {self.sentence}\n{self.failure}\nrepeat it: {again}"
+
+
+def a_property(name: str, told: Any) -> Subject:
+    return Subject(name, told.sentence, lambda how, mark: mark(told.under(how)))
+
+
+def a_machine(name: str) -> Subject:
+    module = importlib.import_module("tests.core.test_recovery_properties")
+
+    def test(how: settings, mark: Mark) -> Callable[[], None]:
+        kind = mark(type(name, (getattr(module, name),), {}))
+        return lambda: run_state_machine_as_test(kind, settings=settings(how, stateful_step_count=STEPS))
+
+    return Subject(f"machine::{name}", " ".join((module.__doc__ or "").split()), test)
+
+
+def find_subjects() -> Iterator[Subject]:
+    for path in sorted((CHECKOUT / "tests" / "fuzz").glob("test_*.py")):
+        for name, test in vars(importlib.import_module(f"tests.fuzz.{path.stem}")).items():
+            if name.startswith("test_") and hasattr(test, "property"):
+                yield a_property(f"{path.stem}::{name}", test.property)
+    yield from map(a_machine, MACHINES)
+
+
+def reached(coverage: Coverage) -> str:
+    """Per cent of core and wire, branches included, and what is missing."""
+    coverage.stop()
+    out = StringIO()
+    per_cent = coverage.report(file=out, show_missing=True, skip_covered=True)
+    missing = [line for line in out.getvalue().splitlines() if ".py " in line]
+    coverage.start()
+    return "\n".join([f"{per_cent:.1f} % of core and wire reached", *missing])
+
+
+def progress(subjects: list[Subject], left: float) -> str:
+    rows = [f"{max(0.0, left) / 60:.1f} minutes left; examples, and how many a second:"]
+    rows += [
+        f"  {subject.examples:>9,} {subject.rate:>8,.0f}/s  {subject.name}{'  BROKEN' if subject.failure else ''}"
+        for subject in subjects
+    ]
+    return "\n".join(rows)
+
+
+def run(subjects: list[Subject], how: settings, minutes: float, coverage: Coverage) -> int:
+    end = time.monotonic() + 60 * minutes
+    report = time.monotonic() + REPORT
+    while time.monotonic() < end and not all(subject.failure for subject in subjects):
+        for subject in subjects:
+            if subject.failure or time.monotonic() >= end:
+                continue
+            subject.take_turn(how)
+            if subject.failure:
+                print(subject.told(), flush=True)
+            if time.monotonic() >= report:
+                print(progress(subjects, end - time.monotonic()), flush=True)
+                report = time.monotonic() + REPORT
+    broken = [subject for subject in subjects if subject.failure]
+    print(progress(subjects, 0), reached(coverage), f"{len(broken)} of {len(subjects)} are broken", sep="\n")
+    for subject in broken:
+        print(subject.told().splitlines()[-1])
+    return int(bool(broken))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long (default: 10)")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="WORD", help="properties with this in their name"
+    )
+    parser.add_argument("--repeat", nargs=2, metavar=("NAME", "BLOB"), help="one input once more")
+    told = parser.parse_args()
+    sys.path.insert(0, str(CHECKOUT))
+    coverage = Coverage(data_file=None, branch=True, source_pkgs=["twistedsock.core", "twistedsock.wire"])
+    coverage.start()
+    subjects = list(find_subjects())
+    from tests.fuzz.properties import SETTINGS
+
+    how = settings(SETTINGS, derandomize=False, report_multiple_bugs=False, phases=[Phase.generate, Phase.shrink])
+    if told.repeat is None:
+        chosen = [subject for subject in subjects if not told.only or any(word in subject.name for word in told.only)]
+        if not chosen:
+            parser.error("no property has that in its name")
+        return run(chosen, how, told.minutes, coverage)
+    name, blob = told.repeat
+    for subject in subjects:
+        if subject.name == name:
+            try:
+                subject.repeat(how, blob)
+            except DidNotReproduce:
+                print(f"{name} holds for that input now")
+                return 0
+    parser.error("no property has that name")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
