@@ -1,11 +1,14 @@
-"""`sockbridge`, the command beside `twistd sockbridge`: what is done to a bridge that runs already."""
+"""`sockbridge`, the command beside `twistd sockbridge`: what is done around a bridge."""
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
+from datetime import date
 from importlib.metadata import version
 
 from twistedsock.bench import command as bench
+from twistedsock.operating import check, keygen, token
 
 DESCRIPTION = """sockbridge lets anything that can open a socket talk to anything that runs in a browser.
 
@@ -35,8 +38,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
     )
+    for name, about, part in (
+        ("check", "say what a file of options allows whom", check),
+        ("keygen", "make a key to sign tokens with", keygen),
+        ("token", "make a token", token),
+    ):
+        part.add_options(
+            commands.add_parser(
+                name,
+                help=about,
+                description=part.DESCRIPTION,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+        )
     given = parser.parse_args(arguments)
-    if given.command == "bench":
-        return bench.run(given, sys.stdout, sys.stderr)
+    match given.command:
+        case "bench":
+            return bench.run(given, sys.stdout, sys.stderr)
+        case "check":
+            return check.run(given, sys.stdout, sys.stderr, time.time())
+        case "keygen":
+            return keygen.run(given, sys.stdout, sys.stderr, date.today())
+        case "token":
+            return token.run(given, sys.stdout, sys.stderr, time.time())
     parser.print_help()
     return 0

@@ -27,7 +27,8 @@ class TablePolicy:
     takes nothing away. Made by ``build_policy``."""
 
     def __init__(self, table: AccessTable, keys: Mapping[str, Key], wall_clock: Callable[[], float]) -> None:
-        self._keys = keys
+        self.keys = keys
+        self.cookie = table.cookie or ""
         self._wall_clock = wall_clock
         self._terms = Terms(table.audience, table.leeway, table.expiry_required)
         self._everybody = Identity(grants(table.anonymous))
@@ -47,9 +48,9 @@ class TablePolicy:
         return self._by_listener.get(listener, self._everybody)
 
     def by_token(self, token: bytes, listener: str) -> Identity | Refusal:
-        if not self._keys:
+        if not self.keys:
             return NO_KEYS
-        found = verify(token, self._keys, self._wall_clock(), self._terms)
+        found = verify(token, self.keys, self._wall_clock(), self._terms)
         if isinstance(found, Refusal):
             return found
         key, claims = found
@@ -71,7 +72,7 @@ class TablePolicy:
         if identity.proof == BY_CERTIFICATE:
             return self.by_certificate(identity.subject, listener)
         _, fingerprint, audience = identity.proof.split(" ", 2)
-        if all(key.fingerprint != fingerprint for key in self._keys.values()):
+        if all(key.fingerprint != fingerprint for key in self.keys.values()):
             return GONE_KEY
         if audience != (self._terms.audience or ""):
             return OTHER_AUDIENCE

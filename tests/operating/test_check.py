@@ -1,0 +1,171 @@
+"""`sockbridge check` says in plain words what a file allows whom, and whether a bridge would start with it."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.authority import Authority
+
+LOCAL = 'tcp = "tcp:8081:interface=127.0.0.1"\nweb = "none"'
+PUBLIC = 'tcp = "tcp:8081"\nweb = "none"'
+
+
+@pytest.fixture
+def told(say, configure):
+    """Status and words."""
+
+    def told(*parts):
+        outcome = say("check", configure(*parts))
+        assert outcome.errors == ""
+        return outcome.status, outcome.out
+
+    return told
+
+
+def test_the_defaults(told):
+    status, words = told("")
+    assert status == 0
+    assert words == (
+        "Listeners\n"
+        "  lines on 127.0.0.1, port 8081; only this machine can reach it, no TLS\n"
+        "  web on 127.0.0.1, port 8082; only this machine can reach it, no TLS\n"
+        "Who may do what\n"
+        "  everybody: everything, as there is no [access]\n"
+    )
+
+
+WHOLE = """
+tcp = ["tcp:8081:interface=127.0.0.1", "unix:/run/bridge:mode=660", "systemd:domain=INET:index=0"]
+web = "ssl:8443:privateKey=server.key:certKey=server.pem"
+[access]
+anonymous = { "lobby.*" = "rw", "news" = "r", "weather" = "r", "logs.>" = "w" }
+audience = "here"
+cookie = "session"
+[[access.listener]]
+endpoint = "unix:/run/bridge:mode=660"
+allow = { ">" = "rw" }
+[[access.listener]]
+endpoint = "ssl:8443:privateKey=server.key:certKey=server.pem"
+client-ca = "authority.pem"
+[[access.subject]]
+name = "sensor-*"
+allow = { "sensors.>" = "w" }
+"""
+
+
+def test_all_of_it(told, say, tmp_path):
+    Authority(tmp_path).issue("server", "localhost")
+    status, words = told(WHOLE, say("keygen", "--id", "2026-11").out)
+    assert status == 0
+    *lines, key, title, tokens = words.splitlines()
+    assert lines == [
+        "Listeners",
+        "  lines on 127.0.0.1, port 8081; only this machine can reach it, no TLS",
+        "  lines on /run/bridge; its file rights say who can reach it, no TLS",
+        "  lines on where the socket unit of systemd says, no TLS",
+        "  web on every address, port 8443; other machines can reach it, TLS, clients need a certificate",
+        "Who may do what",
+        "  without a token: read news, weather; publish on logs.>; read and publish on lobby.*",
+        "  without a token, at unix:/run/bridge:mode=660: read and publish on every channel",
+        "  with a token: that, and what its claim channels says; with admin in it, everything",
+        "  with a certificate: that, and what is said of its common name",
+        "  sensor-*, by token or certificate: also publish on sensors.>",
+        "Keys",
+    ]
+    assert key.startswith(f"  2026-11: HS256, {tmp_path}/key, fingerprint ")
+    assert len(key.rpartition(" ")[2]) == 8
+    assert (title, tokens) == (
+        "Tokens",
+        "  must expire; 30 s of leeway; for the audience here; also in the cookie session",
+    )
+
+
+def test_nothing_is_opened(told, tmp_path):
+    told('tcp = "unix:socket"\nweb = "none"')
+    assert os.listdir(tmp_path) == ["sockbridge.toml"]
+
+
+def test_a_public_listener_without_a_policy_keeps_a_bridge_from_starting(told):
+    status, words = told(PUBLIC)
+    assert status == 1
+    assert "A bridge would not start\n  tcp:8081 would let other machines in, and nobody is asked" in words
+    assert told("open = true", PUBLIC)[0] == 0
+    assert "Dangers\n  whoever reaches tcp:8081 may do everything, as open = true" in told("open = true", PUBLIC)[1]
+    assert told(PUBLIC, '[access]\nanonymous = { "a" = "r" }')[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("access", "words"),
+    [
+        ("", "nobody may do anything: there is neither anonymous nor a key"),
+        ('anonymous = { ">" = "w" }', "whoever reaches tcp:8081 may publish on every channel without a token"),
+        ('anonymous = { "*>" = "rw" }', "whoever reaches tcp:8081 may publish on every channel without a token"),
+        ("expiry-required = false", "a token without an end can be taken back only with its key"),
+        ('[[access.subject]]\nname = "a"\nallow = { "b" = "r" }', "nobody can prove to be one of the subjects"),
+    ],
+)
+def test_dangers(told, access, words):
+    status, said = told(PUBLIC, "[access]", access)
+    assert status == 0
+    assert words in said.partition("Dangers")[2]
+
+
+def test_a_loopback_may_be_trusted(told):
+    assert "Dangers" not in told(LOCAL, '[access]\nanonymous = { ">" = "rw" }')[1]
+
+
+def test_what_a_listener_allows_counts_for_it(told):
+    strict = '[access]\nanonymous = { ">" = "rw" }\n[[access.listener]]\nendpoint = "tcp:8081"\nallow = { "a" = "rw" }'
+    assert "publish on every channel without" not in told(PUBLIC, strict)[1]
+    lax = '[access]\n[[access.listener]]\nendpoint = "tcp:8081"\nallow = { ">" = "rw" }'
+    assert "publish on every channel without" in told(PUBLIC, lax)[1]
+
+
+def test_tokens_in_clear_are_a_danger(told, say):
+    key = say("keygen").out
+    assert "tokens travel to tcp:8081 in clear" in told(PUBLIC, key)[1]
+    assert "in clear" not in told(LOCAL, key)[1]
+
+
+def test_a_secret_that_others_can_read_is_a_danger(told, say):
+    key = say("keygen").out
+    Path("key").chmod(0o644)
+    assert "others than its owner can read the secret in" in told(LOCAL, key)[1].partition("Dangers")[2]
+
+
+def test_open_and_access_are_too_much(told):
+    assert "open = true is not needed with [access]" in told("open = true", LOCAL, "[access]")[1]
+
+
+def test_a_key_that_cannot_be_read_keeps_a_bridge_from_starting(told, say):
+    key = say("keygen").out
+    Path("key").unlink()
+    status, words = told(LOCAL, key)
+    assert status == 1
+    assert "A bridge would not start\n  access.key[0].file: cannot read " in words
+
+
+@pytest.mark.parametrize("endpoint", ["pigeon:1", "tcp:", "ssl:1:privateKey=none.key:certKey=none.pem"])
+def test_an_endpoint_that_is_none_keeps_a_bridge_from_starting(told, endpoint):
+    status, words = told(f'tcp = "{endpoint}"\nweb = "none"')
+    assert status == 1
+    assert f"A bridge would not start\n  cannot use the endpoint '{endpoint}': " in words
+    assert "Listeners\n  none\n" in words
+
+
+def test_all_that_keeps_a_bridge_from_starting_is_told(told):
+    _, words = told('tcp = ["pigeon:1", "tcp:8081"]')
+    assert len(words.partition("would not start\n")[2].splitlines()) == 2
+
+
+def test_a_file_that_is_none_is_told(refused, configure):
+    assert refused("check", "x.toml") == "cannot read x.toml: No such file or directory"
+    assert "there is no option 'colour'" in refused("check", configure("colour = 1"))
+
+
+def test_a_certificate_that_has_ended_is_a_danger(told, tmp_path):
+    Authority(tmp_path).issue("server", "localhost", until=datetime(2021, 1, 1, tzinfo=UTC))
+    _, words = told('tcp = "none"\nweb = "ssl:8443:interface=127.0.0.1:privateKey=server.key:certKey=server.pem"')
+    assert "server.pem has expired on 2021-01-01" in words.partition("Dangers")[2]
