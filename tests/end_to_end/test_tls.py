@@ -2,10 +2,12 @@
 
 import os
 import pty
+import re
 import signal
 import ssl
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -164,3 +166,32 @@ def test_who_closes_the_terminal_ends_the_server_in_it(
     finally:
         process.kill()
         process.wait()
+
+
+def test_the_commands_of_the_documentation_work(start, tmp_path, environment):
+    """Certificates for the server and for a client, made and shown as docs/operations.md says."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "operations.md").read_text()
+    blocks = re.findall(r"^```sh\n(openssl .*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    for block in blocks:
+        subprocess.run(["sh", "-ec", block], cwd=tmp_path, check=True, capture_output=True, env=environment)
+    own, of_clients = (
+        f"ssl:0:interface=127.0.0.1{more}:privateKey=key.pem:certKey=cert.pem" for more in ("", ":backlog=9")
+    )
+    (tmp_path / "bridge.toml").write_text(
+        '[access]\nanonymous = { ">" = "rw" }\n'
+        f'[[access.listener]]\nendpoint = "{of_clients}"\nclient-ca = "ca.pem"\n'
+    )
+    bridge = start("--config", "bridge.toml", tcp=(own, of_clients), web=("none",))
+    commands = re.findall(r"`(openssl s_client -quiet -[^`]*127.0.0.1:8443[^`]*)`", page)
+    assert len(commands) == 2
+    for command, address in zip(commands, bridge.lines, strict=True):
+        shown = subprocess.run(
+            ["sh", "-ec", "(echo PING; echo QUIT; cat) | " + command.replace("127.0.0.1:8443", address)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=20,
+        )
+        assert shown.stdout.splitlines()[1:] == [b"PONG", b"BYE"], shown
