@@ -1,0 +1,70 @@
+"""What a token may say, rightly signed or not."""
+
+import hmac
+import json
+from base64 import urlsafe_b64encode
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.fuzz.grammars import CHANNELS, JSON_TEXTS, TEXTS, damaged
+from tests.fuzz.properties import holds
+from twistedsock.access.keys import Key
+from twistedsock.access.tokens import Claims, Terms, is_subject, verify
+from twistedsock.core.errors import Code, Refusal
+
+NOW = 1_800_000_000.0
+SECRET = b"0123456789abcdef0123456789ABCDEF"
+KEYS = {"k": Key("k", "HS256", SECRET, "0" * 64)}
+
+HEADERS = st.sampled_from([b'{"alg":"HS256","kid":"k"}'] * 6 + [b'{"alg":"none"}', b'{"alg":"RS256"}', b"{}", b"[]"])
+SUBJECTS = st.sampled_from(["ann", "~ann", "", "a\nb", "x" * 201, "\ud800"]) | TEXTS
+TIMES = st.sampled_from([NOW + 60, NOW - 60, 0, -1, 10**15, True, "1", None, float(NOW), 1e300])
+PATTERNS = st.sampled_from(["a", "lobby.*", "lobby.>", ">", "*", "", "a>b", "**", "\x00"]) | CHANNELS.map(
+    lambda channel: channel.decode(errors="replace")
+)
+RIGHTS = st.dictionaries(PATTERNS, st.sampled_from(["r", "w", "rw", "rw", "", "x", 1]), max_size=4)
+CLAIMS = st.fixed_dictionaries(
+    {"sub": SUBJECTS, "exp": TIMES},
+    optional={
+        "nbf": TIMES,
+        "aud": st.sampled_from(["us", ["us", "x"], [], 1]),
+        "channels": RIGHTS,
+        "admin": st.booleans(),
+    },
+)
+PAYLOADS = damaged(CLAIMS.map(json.dumps).map(str.encode), 1) | JSON_TEXTS | st.binary(max_size=40)
+
+
+def base64url(data: bytes) -> bytes:
+    return urlsafe_b64encode(data).rstrip(b"=")
+
+
+def signed(header: bytes, payload: bytes) -> bytes:
+    said = base64url(header) + b"." + base64url(payload)
+    return said + b"." + base64url(hmac.digest(SECRET, said, "sha256"))
+
+
+@holds(examples=120, header=damaged(HEADERS, 1), payload=PAYLOADS, audience=st.sampled_from([None, "us"]))
+def test_signed_tokens(header: bytes, payload: bytes, audience: str | None) -> None:
+    """Whatever a token says whose signature is valid, it is claims that are in time and within their bounds, or a
+    refusal with a name, never an exception."""
+    told = verify(signed(header, payload), KEYS, NOW, Terms(audience))
+    if isinstance(told, Refusal):
+        assert told.code is Code.UNAUTHORIZED and told.words.isprintable()
+        return
+    key, claims = told
+    assert key is KEYS["k"] and isinstance(claims, Claims) and claims.expires is not None and claims.expires > NOW
+    said = json.loads(payload)
+    assert claims.subject.decode() == said["sub"] and is_subject(said["sub"])
+    assert claims.is_admin is said.get("admin", False)
+
+
+@holds(examples=120, token=damaged(st.builds(signed, HEADERS, PAYLOADS), 2) | st.binary())
+def test_damaged_tokens(token: bytes) -> None:
+    """A token of which anything was changed is refused, never taken and never an exception."""
+    told: Any = verify(token, KEYS, NOW, Terms())
+    if not isinstance(told, Refusal):
+        said, _, signature = token.rpartition(b".")
+        assert signature == base64url(hmac.digest(SECRET, said, "sha256"))
+    assert isinstance(verify(token, {}, NOW, Terms()), Refusal)
