@@ -17,6 +17,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twistedsock.access.keys import AccessError
+from twistedsock.access.policy import TablePolicy, build_policy
 from twistedsock.backplane.memory import MemoryBackplane
 from twistedsock.core.admission import is_loopback
 from twistedsock.core.bridge import Bridge, build
@@ -42,9 +44,15 @@ SWEEP_SECONDS = 5.0
 READ_AGAIN = ("allow_origin", "allow_host", "access")
 """The settings that ``reload`` changes; the others take a restart."""
 
+EXPIRY_SECONDS = 1.0
+"""How often tokens that have run out are looked for: they count in seconds."""
+
 _ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 _ID_LENGTH = 5
 """31 letters that cannot be mistaken for each other: 28 million ids, so that two draws hardly ever meet."""
+
+_ID_LENGTH_WITH_POLICY = 10
+"""Where nicks are vouched for, nobody must become somebody's namesake by drawing ids until one is that name."""
 
 
 class StartFailed(SystemExit, Exception):
@@ -61,11 +69,11 @@ class StartFailed(SystemExit, Exception):
             print(words, file=sys.__stderr__)
 
 
-def draw_id() -> bytes:
+def draw_id(length: int = _ID_LENGTH) -> bytes:
     """A name for a peer. Chance is asked once, as each time is a system call."""
-    number = secrets.randbelow(len(_ID_LETTERS) ** _ID_LENGTH)
+    number = secrets.randbelow(len(_ID_LETTERS) ** length)
     letters = []
-    for _ in range(_ID_LENGTH):
+    for _ in range(length):
         number, letter = divmod(number, len(_ID_LETTERS))
         letters.append(_ID_LETTERS[letter])
     return "".join(letters).encode()
@@ -89,6 +97,16 @@ def parse_endpoint(description: str, reactor: Any, authorities: Path | None = No
     except Exception as error:  # each kind of endpoint has its own errors, OpenSSL's among them
         words = str(error) or type(error).__name__
         raise SettingsError(f"cannot use the endpoint {description!r}: {words}") from None
+
+
+def read_policy(settings: Settings) -> TablePolicy | None:
+    """Who may do what, by the settings; None where all may do everything. SettingsError if a key cannot be used."""
+    if settings.access is None:
+        return None
+    try:
+        return build_policy(settings.access, time.time)
+    except AccessError as error:
+        raise SettingsError(str(error)) from None
 
 
 class Listener:
@@ -133,10 +151,15 @@ class BridgeService(Service):
         self._read_again = read_again or (lambda: settings)
         self._reactor = reactor
         backplane = MemoryBackplane(draw_epoch)
-        self.bridge: Bridge = build(backplane, settings, version, reactor.seconds, self._schedule, draw_id, time.time)
+        self.bridge: Bridge = build(
+            backplane, settings, version, reactor.seconds, self._schedule, self._draw_id, time.time
+        )
+        self.bridge.policy = read_policy(settings)
         backplane.attach(self.bridge.broker)
         self._sweep = LoopingCall(self.bridge.broker.sweep)
         self._sweep.clock = reactor
+        self._expiries = LoopingCall(self.bridge.expiries.check)
+        self._expiries.clock = reactor
         self._patience: Any = None
         self._gate = Gate(Origins(settings.allow_origin, settings.allow_host))
         self._trusted = trusted_proxies(settings)
@@ -163,15 +186,20 @@ class BridgeService(Service):
         self._sweep.start(SWEEP_SECONDS, now=False).addErrback(
             lambda failure: self._log.failure("sweeping the channels failed", failure)
         )
+        self._expiries.start(EXPIRY_SECONDS, now=False).addErrback(
+            lambda failure: self._log.failure("looking at tokens that run out failed", failure)
+        )
         for words in self.hints():
             self._log.info("{words}", words=words)
         self._warn_of_certificates()
+        self._warn_of_keys()
 
     def stopService(self) -> Deferred[None]:
         """Accept no more, tell everybody, and wait until all have gone, or for ``drain`` seconds."""
         super().stopService()
-        if self._sweep.running:
-            self._sweep.stop()
+        for repeated in (self._sweep, self._expiries):
+            if repeated.running:
+                repeated.stop()
         ports = [listener.port for listener in [*self.lines, *self.web] if listener.port is not None]
         closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
         return closed.addCallback(lambda result: self._dismiss_all())
@@ -200,6 +228,16 @@ class BridgeService(Service):
 
     def _apply_access(self, settings: Settings) -> None:
         """Let the policy of other settings hold; SettingsError if there is something wrong with it."""
+        self.bridge.change_policy(read_policy(settings))
+        self._warn_of_keys()
+
+    def _warn_of_keys(self) -> None:
+        policy = self.bridge.policy
+        for words in policy.warnings if isinstance(policy, TablePolicy) else ():
+            self._log.warn("{words}", words=words)
+
+    def _draw_id(self) -> bytes:
+        return draw_id(_ID_LENGTH if self.bridge.policy is None else _ID_LENGTH_WITH_POLICY)
 
     def _read_certificates(self, settings: Settings) -> list[str]:
         """Read them again; gives those that could be read."""
@@ -332,14 +370,14 @@ class BridgeService(Service):
 
     def _too_open(self, settings: Settings) -> str | None:
         """Without a policy that says who may do what, only this machine may reach us, unless that is asked for."""
-        if settings.open:
+        if settings.open or settings.access is not None:
             return None
         for listener in [*self.lines, *self.web]:
             host = host_of(listener.address) if listener.port is not None else ""
             if host and not is_loopback(host):
                 return (
-                    f"{listener.description} would let other machines in, and nobody is asked who they are; add "
-                    "interface=127.0.0.1 to it, or say --open if that is meant"
+                    f"{listener.description} would let other machines in, and nobody is asked who they are; say who "
+                    "may do what under [access] in a file, or --open if everybody may do everything"
                 )
         return None
 
