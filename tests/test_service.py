@@ -190,9 +190,9 @@ def test_the_backlog_is_4096_where_none_is_named(start, reactor, endpoint, backl
     assert reactor.backlogs == [backlog]
 
 
-def test_ports_make_transports_that_send_at_once(start, reactor):
-    start(web=[LOOPBACK])
-    assert [port.transport for port in reactor.ports] == [TCPSendAtOnce] * 2
+def test_ports_make_transports_that_send_at_once_below_tls_too(start, reactor, certificate):
+    start(tcp=[LOOPBACK, f"ssl:8443:interface=127.0.0.1:{certificate}"], web=[LOOPBACK])
+    assert [port.transport for port in reactor.ports] == [TCPSendAtOnce] * 3
 
 
 @pytest.mark.parametrize(
