@@ -125,7 +125,7 @@ def test_a_body_is_not_kept(ask):
     ask.protocol.dataReceived(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
     for _ in range(999):
         ask.protocol.dataReceived(b"x" * 1000)
-    (request,) = ask.protocol._channel.requests
+    (request,) = ask.protocol.requests
     assert request.content.getvalue() == b""
     ask.protocol.dataReceived(b"x" * 1000)
     assert Answer(ask.transport.heard()).status == 405
@@ -135,3 +135,12 @@ def test_a_body_is_not_kept(ask):
 def test_requests_are_not_logged(ask, logged):
     ask("/?token=secret")
     assert logged == []
+
+
+@pytest.mark.parametrize("length", ["9" * 5_000, "9" * 20, "+5", "5, 5", "0x5", "-1", "5_0", ""])
+def test_a_length_that_is_no_number_we_read_is_refused(ask, length):
+    """5,000 digits are more than Python reads."""
+    answer = ask("/", "POST", body=b"GET /bridge.json HTTP/1.1\r\n\r\n", Content_Length=length)
+    assert answer.status == 400
+    assert ask.transport.disconnecting
+    assert ask.transport.heard() == b""

@@ -20,7 +20,7 @@ from twistedsock.core.commands import (
     Unsubscribe,
     Who,
 )
-from twistedsock.core.errors import Code
+from twistedsock.core.errors import Code, Refusal
 from twistedsock.wire.json_commands import decode, follow
 from twistedsock.wire.payloads import content_of
 
@@ -177,6 +177,17 @@ def test_a_field_that_is_missing_or_of_another_kind(type: str, fields: str, tag:
     wrong = mistake("{" + ",".join([f'"type":"{type}"', *filter(None, [fields]), *id]) + "}")
     assert (wrong.refusal.code, wrong.tag) == (Code.BAD_ARGUMENT, tag)
     assert len(wrong.refusal.words) < 200
+
+
+@pytest.mark.parametrize(("levels", "name"), [(100, ""), (101, ""), (101, ',"name":"alarm"')])
+def test_data_has_at_most_a_hundred_levels(levels: int, name: str) -> None:
+    """What a message holds besides does not count."""
+    data = "[" * levels + "]" * levels
+    command = decode(f'{{"type":"publish","id":7,"channel":"a","data":{data},"x":[[]]{name}}}'.encode())
+    if levels == 100:
+        assert isinstance(command, Publish)
+    else:
+        assert command == Mistake(Refusal(Code.BAD_JSON, "data has at most 100 levels"), b"7")
 
 
 def test_the_words_name_the_missing_field() -> None:

@@ -9,6 +9,7 @@ from io import BytesIO
 from typing import Any
 
 import msgspec
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
@@ -86,11 +87,27 @@ class Bodiless(Request):
         """Forget it."""
 
 
+MOST_DIGITS = 19
+"""Of a Content-Length: 2^63 has as many."""
+
+
+class Channel(HTTPChannel):
+    """An HTTP connection. Python reads no number of more than 4,300 digits, which Twisted does not expect: anybody
+    could fill the log with tracebacks."""
+
+    def headerReceived(self, line: bytes) -> bool:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length" and len(value.strip()) > MOST_DIGITS:
+            line = name + b": too long"  # so it is refused as any other that is no number
+        return super().headerReceived(line)
+
+
 class BridgeSite(Site):
     """``/`` and its files, ``/bridge.json`` for the page, 426 at ``/ws``, 404 for the rest. What is asked for is not
     logged: a URL may hold a secret."""
 
     noisy = False
+    protocol: Any = Channel
     requestFactory = Bodiless
 
     def __init__(

@@ -11,7 +11,7 @@ from twistedsock.core import commands
 from twistedsock.core.commands import MOST, Command, Mistake, Publish, Tag
 from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.names import DEFAULT_EVENT_NAME
-from twistedsock.wire.payloads import CONTROL, content_of
+from twistedsock.wire.payloads import CONTROL, MOST_DEPTH, content_of, is_deep
 
 _Count = Annotated[int, Meta(ge=0, le=MOST)]
 
@@ -51,6 +51,7 @@ _BAD_JSON = Mistake(Refusal(Code.BAD_JSON, "a message is one JSON object"))
 _BAD_TYPE = Refusal(
     Code.BAD_TYPE, "type is one of subscribe, unsubscribe, publish, history, who, nick, auth, ping and info"
 )
+_TOO_DEEP = Refusal(Code.BAD_JSON, f"data has at most {MOST_DEPTH} levels")
 _BAD_ID = Mistake(Refusal(Code.BAD_ARGUMENT, "id is an integer or a string"))
 
 
@@ -197,6 +198,8 @@ def _publish(request: _Request, tag: Tag) -> Command:
     raw = bytes(request.data)
     name = DEFAULT_EVENT_NAME if request.name is UNSET else request.name.encode()
     if not raw.startswith(b'"'):
+        if is_deep(raw):
+            return Mistake(_TOO_DEEP, tag)
         return Publish(channel, content_of((raw,), True), (tag,), name)
     text = _read_text(raw).encode() if b"\\" in raw else raw[1:-1]
     return Publish(channel, content_of((text,), False), (tag,), name)

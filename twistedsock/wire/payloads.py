@@ -7,6 +7,7 @@ went in. JSON of users is checked, but never rebuilt: it is spliced as it came.
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 import msgspec
 
@@ -42,7 +43,25 @@ def is_json(payload: bytes) -> bool:
         _check(payload)
     except (msgspec.DecodeError, RecursionError):
         return False
-    return True
+    return not is_deep(payload)
+
+
+MOST_DEPTH = 100
+"""Levels of a JSON payload (RFC 8259 section 9 allows a bound): far more than data has, and fewer than the parsers of
+readers bear, which would fail on the whole event: Rust's serde 128, PHP's 512, Python's less than 1,000."""
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_BRACKETS = bytes({*range(256)} - {*b"[]{}"})
+
+
+def is_deep(payload: bytes) -> bool:
+    """Whether a payload that is JSON has more than MOST_DEPTH levels."""
+    if len(payload) <= 2 * MOST_DEPTH or payload.count(b"[") + payload.count(b"{") <= MOST_DEPTH:
+        return False
+    # One up and one down, as signed bytes.
+    steps = memoryview(_STRING.sub(b"", payload).translate(_STEPS, _NO_BRACKETS)).cast("b")
+    return max(accumulate(steps)) > MOST_DEPTH
 
 
 def quote(text: bytes) -> bytes:
