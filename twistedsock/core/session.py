@@ -5,10 +5,9 @@ command waits until those before it are answered, and those after it wait for it
 effect in the order in which it gave them, however slow the backplane is.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import partial
-from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
 from twistedsock.core import commands, errors
@@ -23,10 +22,11 @@ from twistedsock.core.events import Member
 from twistedsock.core.expiry import WARNING
 from twistedsock.core.flight import Flight, Slot
 from twistedsock.core.later import Later, when_known
-from twistedsock.core.limits import CHUNK_BYTES, PUBLISHES_IN_FLIGHT, SHARE
+from twistedsock.core.limits import PUBLISHES_IN_FLIGHT
 from twistedsock.core.names import is_nick
-from twistedsock.core.reader import HELD, WRITING, Outlet, Peer, Reader, Subscription
+from twistedsock.core.reader import HELD, Outlet, Peer, Reader, Subscription
 from twistedsock.core.recovery import place_to_start
+from twistedsock.core.speaker import Speaker, nothing
 from twistedsock.core.standing import MOST_FAILED, NO_KEYS, TOO_MANY_TOKENS, Standing
 
 T = TypeVar("T")
@@ -40,30 +40,21 @@ class State(Enum):
     CLOSED = "closed"
 
 
-class Session:
-    """``hang_up`` closes the connection once what was written has left; ``on_ready`` is called when commands, held up
-    because ``stalled`` was set, can go on. ``listener`` is the endpoint that the peer came in by, as configured."""
+class Session(Speaker):
+    """``hang_up`` closes the connection once what was written has left. ``listener`` is the endpoint that the peer came
+    in by, as configured."""
 
     __slots__ = (
         "_bridge",
-        "_broker",
-        "_busy",
         "_dialect",
         "_flight",
         "_hang_up",
         "_listener",
-        "_out",
-        "_out_size",
-        "_outlet",
-        "_pieces",
         "_postponed",
         "_quiet",
-        "_reader",
         "_standing",
         "ends",
-        "on_ready",
         "peer",
-        "stalled",
         "state",
         "subscriptions",
     )
@@ -78,40 +69,31 @@ class Session:
         listener: str = "",
     ) -> None:
         self.peer = Peer(bridge.roster.new_id())
+        super().__init__(bridge.broker, outlet, Reader(self.peer, dialect, outlet, self._may_skip))
         self.ends = ends
         self.state = State.OPEN
-        self.stalled = False
         self.subscriptions: dict[bytes, Subscription] = {}
-        self.on_ready: Callable[[], None] = lambda: None
         self._bridge = bridge
-        self._broker = bridge.broker
         self._dialect = dialect
-        self._outlet = outlet
         self._hang_up = hang_up
         self._listener = listener
-        self._reader = Reader(self.peer, dialect, outlet, self._may_skip)
         self._quiet = False
-        self._out: list[bytes] = []
-        self._out_size = 0
-        # A command is under way whose end the next ones must await.
-        self._busy = False
         # Made when the first publish has to wait, as an empty one is a third of an idle session.
         self._flight: Flight | None = None
         self._postponed: Command | None = None
-        self._pieces: Iterator[bytes] | None = None
         # Where there is no policy, none is asked for.
-        self._standing: Standing | None = None if bridge.policy is None else Standing(bridge.policy, listener)
+        self._standing: Standing | None = None
+        if bridge.policy is not None:
+            self._standing = Standing(bridge, bridge.policy, listener, self)
         bridge.roster.add(self)
 
     def welcome(self, before: bytes = b"", outcome: Identity | Refusal | None = None) -> None:
         """Say the first words. ``before`` is what leaves with them: the answer to a handshake. ``outcome`` is what the
         policy found of what the peer has shown on its way in; a refusal is told, and the connection closed."""
         self._say(before + self._dialect.welcome(self.peer.id, self.ends))
-        if isinstance(outcome, Identity):
-            refusal = self._become(outcome)
-            outcome = refusal
-        if outcome is not None:
-            self._refuse(None, outcome)
+        refusal = self._standing.become(outcome) if self._standing is not None and outcome is not None else None
+        if refusal is not None:
+            self._refuse(None, refusal)
             self._close(Ending.POLICY)
         self.flush()
 
@@ -128,17 +110,6 @@ class Session:
             self._stall()
         else:
             self._STEPS[type(command)](self, command)
-
-    def flush(self) -> None:
-        """Write the replies that have gathered. To be called after a batch of commands."""
-        if self._out:
-            data = b"".join(self._out)
-            self._out.clear()
-            self._out_size = 0
-            self._outlet.write(data)
-            if self._outlet.blocked & WRITING:
-                # Who does not read its replies is not read either.
-                self.stalled = True
 
     def begin(self) -> None:
         """What one read has brought is going to be run."""
@@ -158,12 +129,8 @@ class Session:
 
     def drained(self) -> None:
         """Nothing waits in user space any more: go on with whatever had to wait for that."""
-        if self.state is not State.OPEN:
-            return
-        if self._pieces is not None:
-            self._advance(self._pieces)
-        self._go_on()
-        self._broker.wake(self._reader)
+        if self.state is State.OPEN:
+            super().drained()
 
     def dismiss(self, ending: Ending, words: bytes) -> None:
         """Tell the peer why, and close."""
@@ -188,6 +155,7 @@ class Session:
             self.state = State.CLOSED
             self._flight = None
             self._pieces = self._postponed = None
+            self.on_ready = self._reader.on_lag = nothing
             self._drop_standing()
             self._bridge.roster.remove(self)
 
@@ -320,30 +288,25 @@ class Session:
         elif command.nick != self.peer.id and command.nick in self._bridge.roster:
             self._refuse(command.tag, errors.NICK_IS_AN_ID)
         else:
-            self._rename(command.nick if self._standing is None else self._standing.shown_nick(command.nick))
+            self.rename(command.nick if self._standing is None else self._standing.shown_nick(command.nick))
             self._say(self._dialect.nicked(command.tag, self.peer.nick))
 
-    def _rename(self, nick: bytes) -> None:
+    def rename(self, nick: bytes) -> None:
+        """Be called otherwise from here on, by all who are told of it."""
         self.peer.nick = nick
         for subscription in self.subscriptions.values():
             self._broker.renamed(subscription)
 
     def _authenticate(self, command: commands.Auth) -> None:
-        standing, policy = self._standing, self._bridge.policy
-        if standing is None or policy is None:
-            self._refuse(command.tag, NO_KEYS)
-            return
-        outcome = policy.by_token(command.token, self._listener)
-        refusal = outcome if isinstance(outcome, Refusal) else self._become(outcome)
-        if refusal is None:
-            left = standing.seconds_left(self._bridge.expiries.wall_clock())
-            self._say(self._dialect.authenticated(command.tag, self.peer.nick, left))
-            self._drop_forbidden()
-            return
-        self._refuse(command.tag, refusal)
-        standing.failed += 1
-        if standing.failed >= MOST_FAILED:
-            self.dismiss(Ending.POLICY, TOO_MANY_TOKENS.words.encode())
+        standing = self._standing
+        refusal = NO_KEYS if standing is None else standing.authenticate(command.token)
+        if refusal is not None:
+            self._refuse(command.tag, refusal)
+            if standing is not None and standing.failed >= MOST_FAILED:
+                self.dismiss(Ending.POLICY, TOO_MANY_TOKENS)
+        elif standing is not None:
+            self._say(self._dialect.authenticated(command.tag, self.peer.nick, standing.seconds_left()))
+            self._drop_forbidden(standing)
 
     def _ping(self, command: commands.Ping) -> None:
         self._say(self._dialect.pong(command.tag, command.text))
@@ -398,22 +361,19 @@ class Session:
 
     def review(self) -> None:
         """The policy is another: see whether the peer is still who it was, and what it may do now."""
-        policy, before = self._bridge.policy, self._standing
+        policy = self._bridge.policy
         if self.state is not State.OPEN:
             return
         if policy is None:
             self._drop_standing()
             return
-        if before is None:
-            self._standing = Standing(policy, self._listener)
-            outcome: Identity | Refusal = self._standing.identity
-        else:
-            outcome = policy.review(before.identity, self._listener)
-        refusal = outcome if isinstance(outcome, Refusal) else self._become(outcome)
+        if self._standing is None:
+            self._standing = Standing(self._bridge, policy, self._listener, self)
+        refusal = self._standing.review(policy)
         if refusal is not None:
             self.dismiss(Ending.POLICY, refusal.words.encode())
             return
-        self._drop_forbidden()
+        self._drop_forbidden(self._standing)
         self.flush()
 
     def warn_of_expiry(self) -> None:
@@ -426,31 +386,9 @@ class Session:
         """The peer's token has run out."""
         self.dismiss(Ending.POLICY, b"your token has run out")
 
-    def _become(self, identity: Identity) -> Refusal | None:
-        """Be somebody from here on, unless there is a reason against it."""
-        standing, bridge, peer = self._standing, self._bridge, self.peer
-        assert standing is not None
-        before = standing.identity.subject
-        if identity.subject != peer.id and identity.subject in bridge.roster:
-            return errors.NICK_IS_AN_ID
-        if identity.subject != before:
-            refusal = bridge.admission.identify(identity.subject)
-            if refusal is not None:
-                return refusal
-            bridge.admission.forget(before)
-        standing.identity = identity
-        bridge.expiries.watch(self, identity.expires)
-        nick = peer.nick if peer.nick == peer.id else standing.shown_nick(peer.nick)
-        if identity.subject != before:
-            nick = standing.vouched_nick() or nick
-        if nick != peer.nick:
-            self._rename(nick)
-        return None
-
     def _drop_standing(self) -> None:
         if self._standing is not None:
-            self._bridge.admission.forget(self._standing.identity.subject)
-            self._bridge.expiries.watch(self, None)
+            self._standing.forget()
             self._standing = None
 
     def _may_read(self, channel: bytes, tag: Tag) -> bool:
@@ -460,28 +398,14 @@ class Session:
             self._refuse(tag, refusal)
         return refusal is None
 
-    def _drop_forbidden(self) -> None:
-        assert self._standing is not None
+    def _drop_forbidden(self, standing: Standing) -> None:
         for channel in list(self.subscriptions):
-            if self._standing.forbids(channel, Right.READ):
+            if standing.forbids(channel, Right.READ):
                 self._leave(channel)
                 words = b"you may not read %b any longer, and are not subscribed to it" % channel
                 self._say_between(self._dialect.notice(words, b"forbidden", channel))
 
     # What the commands are made of.
-
-    def _say(self, data: bytes) -> None:
-        self._out.append(data)
-        self._out_size += len(data)
-        if self._out_size >= CHUNK_BYTES:
-            self.flush()
-
-    def _say_between(self, data: bytes) -> None:
-        """Say what answers nothing, and must not stand in the midst of a long reply."""
-        if self._pieces is None:
-            self._say(data)
-        else:
-            self._pieces = chain(self._pieces, (data,))
 
     def _refuse(self, tag: Tag, refusal: Refusal) -> None:
         self._say(self._dialect.refused(tag, refusal))
@@ -516,55 +440,6 @@ class Session:
             answer.then(act_late)
         else:
             act(answer)
-
-    def _stream(self, pieces: Iterator[bytes]) -> None:
-        """Say a reply that may be long, no faster than the peer reads it, and letting others have their turns."""
-        enough = self._broker.clock() + SHARE
-        for piece in pieces:
-            self._say(piece)
-            if self._outlet.blocked & WRITING or self._has_had(enough):
-                self._pieces = pieces
-                self._outlet.blocked |= HELD
-                self._stall()
-                return
-
-    def _advance(self, pieces: Iterator[bytes]) -> None:
-        enough = self._broker.clock() + SHARE
-        for piece in pieces:
-            self._outlet.write(piece)
-            if self._outlet.blocked & WRITING or self._has_had(enough):
-                return
-        self._pieces = None
-        self._busy = False
-        self._release()
-
-    def _has_had(self, enough: float) -> bool:
-        """Whether it is the others' turn; then the rest is said when they have had it."""
-        if self._broker.clock() < enough:
-            return False
-        self._broker.postpone(self._proceed)
-        return True
-
-    def _proceed(self) -> None:
-        if self._pieces is not None and not self._outlet.blocked & WRITING:
-            self.drained()
-
-    def _stall(self) -> None:
-        self._busy = self.stalled = True
-
-    def _unstall(self) -> None:
-        self._busy = False
-        self._go_on()
-
-    def _go_on(self) -> None:
-        if self.stalled and not self._busy and not self._outlet.blocked & WRITING:
-            self.stalled = False
-            self.on_ready()
-
-    def _release(self) -> None:
-        if self._outlet.blocked & HELD:
-            self._outlet.blocked &= ~HELD
-            self._broker.wake(self._reader)
 
     def _may_skip(self) -> bool:
         if self._bridge.limits.lag == "skip":

@@ -1,0 +1,112 @@
+"""A connection that is over leaves nothing behind that only the garbage collector would find: that one hardly ever
+looks (`tap._spare_the_collector`), and what it would find holds a line or a frame that was never finished."""
+
+import gc
+
+import pytest
+import txaio
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.python.failure import Failure
+
+from tests.shells.websocket_streams import frame
+from twistedsock.core.origins import Origins
+from twistedsock.core.session import Session
+from twistedsock.shells.closing import LINGER
+from twistedsock.shells.outlets import BufferedOutlet, TCPSendAtOnce
+from twistedsock.shells.tcp import LineFactory, LineProtocol
+from twistedsock.shells.web import Doorman, Gate, WebFactory
+from twistedsock.shells.websocket import WebSocketShell
+from twistedsock.wire.conversation import Conversation
+
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:8081\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+PLAIN = UPGRADE + b"\r\n"
+AUTOBAHNS = UPGRADE + b"Sec-WebSocket-Extensions: x-unknown\r\n\r\n"
+SUBSCRIBE = frame(0x81, b'{"type":"subscribe","id":1,"channel":"a","presence":true}')
+
+OURS = (Session, Conversation, LineProtocol, Doorman, WebSocketShell, TCPSendAtOnce, BufferedOutlet)
+
+
+def left():
+    """Our objects that have come and not gone, by kind."""
+    return [type(found).__name__ for found in gc.get_objects() if isinstance(found, OURS)]
+
+
+@pytest.fixture
+def quiet():
+    """The collector does not run, and what was there before is not looked at."""
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+    gc.enable()
+
+
+@pytest.fixture
+def factories(hall, reactor, monkeypatch):
+    txaio.use_twisted()
+    monkeypatch.setattr(txaio.config, "loop", reactor)
+    web = WebFactory(hall.bridge, reactor, Gate(Origins()), 0, 0, 3, lambda: [])
+    return {"lines": LineFactory(hall.bridge, reactor, 0), "web": web}
+
+
+VISITS = {
+    "says nothing": ("lines", b""),
+    "is polite": ("lines", b"SUB a\nPUB a 1\nQUIT\n"),
+    "leaves a line unfinished": ("lines", b"SUB a presence=on\nPUB a " + b"x" * 60_000),
+    "asks for a page at the wrong door": ("lines", b"GET / HTTP/1.1\r\n"),
+    "speaks as telnet": ("lines", b"\xff\xfd\x06\xff\xf4"),
+    "asks for a page": ("web", b"GET /page.css HTTP/1.1\r\nHost: 127.0.0.1:8081\r\n\r\n"),
+    "leaves a head unfinished": ("web", b"GET / HTTP/1.1\r\n"),
+    "is refused": ("web", UPGRADE + b"Origin: http://evil.example\r\n\r\n"),
+    "subscribes": ("web", PLAIN + SUBSCRIBE),
+    "subscribes after Autobahn's handshake": ("web", AUTOBAHNS + SUBSCRIBE),
+    "leaves a frame unfinished": ("web", PLAIN + frame(0x81, b"x" * 60_000)[:-1]),
+    "leaves a message unfinished": ("web", PLAIN + frame(0x01, b"{")),
+    "pings": ("web", PLAIN + frame(0x89, b"x")),
+    "closes": ("web", PLAIN + frame(0x88, b"\x03\xe8")),
+    "breaks the rules": ("web", PLAIN + frame(0x83, b"x")),
+}
+
+
+@pytest.mark.parametrize("reason", [ConnectionDone, ConnectionLost])
+@pytest.mark.parametrize("visit", VISITS)
+def test_nothing_is_left_of_a_connection(visit, reason, quiet, factories, hall, reactor, fake_socket):
+    kind, said = VISITS[visit]
+    fake_socket.getsockname = lambda: ("127.0.0.1", 8081)
+    fake_socket.incoming = [said] * bool(said)
+    protocol = factories[kind].buildProtocol(None)
+    transport = TCPSendAtOnce(fake_socket, protocol, ("127.0.0.1", 50000), None, 1, reactor)
+    protocol.makeConnection(transport)
+    assert left()
+    transport.doRead()
+    hall.turn()
+    transport.connectionLost(Failure(reason()))
+    reactor.advance(2 * LINGER)  # Autobahn's timers are bounded, but not all of them are cancelled
+    hall.turn()
+    reactor.readers.clear()
+    reactor.writers.clear()
+    del protocol, transport
+    assert not left()
+
+
+def test_nothing_is_left_of_a_reader_that_was_behind(quiet, factories, hall, reactor, fake_socket):
+    """With what waited for its socket."""
+    fake_socket.getsockname = lambda: ("127.0.0.1", 8081)
+    fake_socket.room = 1_000
+    fake_socket.incoming = [b"PUB a " + b"x" * 5_000 + b"\nSUB a last=1\nHIST a\nHIST a\nPING\n"]
+    protocol = factories["lines"].buildProtocol(None)
+    transport = TCPSendAtOnce(fake_socket, protocol, ("127.0.0.1", 50000), None, 1, reactor)
+    protocol.makeConnection(transport)
+    transport.doRead()
+    hall.turn()
+    assert transport.blocked
+    transport.connectionLost(Failure(ConnectionDone()))
+    reactor.turn()
+    reactor.readers.clear()
+    reactor.writers.clear()
+    del protocol, transport
+    assert not left()
