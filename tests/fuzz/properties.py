@@ -4,6 +4,7 @@
 through ``under``. Both take what they try from the same strategies.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
@@ -53,17 +54,24 @@ def holds(examples: int = 100, found: Iterable[Any] = (), **strategies: Any) -> 
 
 
 def kept(thing: Any) -> int:
-    """Bytes of what came in that something still holds, wherever it holds them."""
+    """Bytes of memory that something holds of what came in, wherever it holds them: its buffers, and what the
+    interpreter needs for each of them."""
     if isinstance(thing, bytes | bytearray):
-        return len(thing)
+        return sys.getsizeof(thing) if thing else 0
     if isinstance(thing, list | tuple | set | deque):
-        return sum(map(kept, thing))
+        return sum(map(kept, thing)) + (sys.getsizeof(thing) if thing else 0)
     if isinstance(thing, dict):
         return sum(map(kept, thing.values()))
     if isinstance(thing, Enum) or not type(thing).__module__.startswith("twistedsock."):
         return 0
     names = [*getattr(type(thing), "__slots__", ()), *getattr(thing, "__dict__", ())]
     return sum(kept(getattr(thing, name, None)) for name in names)
+
+
+def room(size: int) -> int:
+    """What ``kept`` may be where ``size`` bytes may be kept: buffers grow by an eighth in advance, and each of a few
+    has its head."""
+    return size + size // 8 + 300
 
 
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:

@@ -13,7 +13,7 @@ from twistedsock.core.names import DEFAULT_EVENT_NAME
 from twistedsock.wire.line_commands import USAGE, decode, follow, publishes
 from twistedsock.wire.payloads import is_json, is_utf8
 
-NUMBERS = st.none() | st.integers(0, 20) | st.integers(0, MOST)
+NUMBERS = st.none() | st.integers(0, 20) | st.sampled_from([MOST, MOST - 1, 10**15]) | st.integers(0, MOST)
 GAP = st.sampled_from([b" ", b" ", b"  "])
 
 

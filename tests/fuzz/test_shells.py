@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 
 from tests.fuzz.connections import Connection, quiet_reactor
 from tests.fuzz.grammars import CUTS, FRAMES, HANDSHAKE, HEADS, LINES, TELNET, UPGRADE, head_of
-from tests.fuzz.properties import cut, holds, kept
+from tests.fuzz.properties import cut, holds, kept, room
 from twistedsock.core.origins import Origins
 from twistedsock.shells.tcp import LineFactory
 from twistedsock.shells.web import Gate, WebFactory
@@ -95,7 +95,7 @@ def test_the_line_port(data: bytes, cuts: list[int], acts: list[Any]) -> None:
         connection = Connection(LineFactory(hall.bridge, clock, 0, "http://127.0.0.1:8082/"), 8081)
         pieces = cut(data, cuts)
         for size in live(connection, clock, hall, pieces, acts):
-            assert size <= LIMITS["max_line"] + 1 + 8
+            assert size <= room(LIMITS["max_line"] + 1 + 8)
         written = re.sub(rb"\xff[\xfc\xfe].", b"", bytes(connection.transport.written), flags=re.DOTALL)
         said, door, _ = written.partition(b"HTTP/1.1 400 Bad Request\r\n")
         assert re.fullmatch(r"(?:[^\x00-\x08\x0b-\x1f\x7f-\x9f]*\n)*", said.decode()) or door
@@ -114,7 +114,7 @@ def test_the_web_port(data: bytes, cuts: list[int], acts: list[Any]) -> None:
         pieces = cut(data, cuts)
         longest = max(map(len, pieces), default=0)
         for size in live(connection, clock, hall, pieces, acts):
-            assert size <= MOST_HEAD + MOST_FRAMES + longest
+            assert size <= room(MOST_HEAD + MOST_FRAMES + longest)
         written = bytes(connection.transport.written)
         assert not written or written.startswith(b"HTTP/1.")
         if written.startswith(b"HTTP/1.1 101 "):
