@@ -31,6 +31,7 @@ def authority(tmp_path):
 def reactor(monkeypatch):
     reactor = Reactor()
     reactor.callFromThread = lambda call: call()
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     reactor.stopped = 0
     monkeypatch.setattr(reactor, "stop", lambda: setattr(reactor, "stopped", reactor.stopped + 1))
     monkeypatch.setattr(internet, "reactor", reactor, raising=False)
@@ -254,12 +255,13 @@ def hang_up(monkeypatch, start, reactor, configure):
     monkeypatch.setattr(BridgeService, "reload", lambda service: done.append("reload"))
     configure('web = "none"')
 
-    def begin(terminal, ignored=False):
+    def begin(terminal, ignored=False, before_it_runs=lambda: None):
         before = signal.SIG_IGN if ignored else signal.SIG_DFL
         monkeypatch.setattr(signal, "getsignal", lambda number: before)
         monkeypatch.setattr(tap, "_has_terminal", lambda: terminal)
         start()
-        assert handlers == {}, "the reactor does not run yet"
+        assert set(handlers) == {signal.SIGHUP}, "it may come before the reactor runs"
+        before_it_runs()
         reactor.run()
         reactor.stopped = 0
         return lambda: handlers[signal.SIGHUP](signal.SIGHUP, None)
@@ -282,6 +284,15 @@ def test_who_closes_the_terminal_ends_what_was_started_in_it(hang_up, reactor, m
     send()
     assert (hang_up.done, reactor.stopped) == ([], 1)
     assert hang_up.handlers[signal.SIGHUP] is signal.SIG_IGN
+
+
+def test_a_daemon_is_not_ended_because_it_has_left_its_terminal(hang_up, reactor, monkeypatch):
+    def leave():
+        monkeypatch.setattr(tap, "_has_terminal", lambda: False)
+
+    send = hang_up(True, before_it_runs=leave)
+    send()
+    assert (hang_up.done, reactor.stopped) == (["reload"], 0)
 
 
 def test_what_was_started_by_nohup_outlives_the_terminal(hang_up, reactor, monkeypatch):

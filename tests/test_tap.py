@@ -141,6 +141,7 @@ def machine(monkeypatch):
 
     reactor = MemoryReactorClock()
     monkeypatch.setattr(internet, "reactor", reactor, raising=False)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     reactor.files = (100_000, 100_000)
     monkeypatch.setattr(resource, "getrlimit", lambda which: reactor.files)
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: setattr(reactor, "files", limits))
@@ -206,10 +207,10 @@ def test_a_second_signal_at_the_end_asks_to_hurry(machine, monkeypatch):
     machine.callFromThread = lambda call: call()
     service = make("--tcp=none", "--web=none")
     machine.run()
-    handlers.clear()
+    assert set(handlers) == {signal.SIGHUP}
     (end,) = machine.triggers["before"]["shutdown"]
     call, arguments, options = end
     call(*arguments, **options)
-    assert set(handlers) == {signal.SIGINT, signal.SIGTERM}
+    assert set(handlers) == {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
     handlers[signal.SIGTERM](signal.SIGTERM, None)
     assert hurried == [service]

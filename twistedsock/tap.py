@@ -140,7 +140,7 @@ def makeService(options: Options) -> IService:
         raise SystemExit(f"sockbridge: {error}") from None
     _allow_files(options.settings.max_connections)
     reactor.callWhenRunning(_spare_the_collector)
-    reactor.callWhenRunning(_listen_for_hangup, service.reload, reactor)
+    _listen_for_hangup(service.reload, reactor)
     reactor.addSystemEventTrigger("before", "shutdown", _listen_for_impatience, service.hurry, reactor)
     return service
 
@@ -148,7 +148,12 @@ def makeService(options: Options) -> IService:
 def _listen_for_hangup(reload: Callable[[], None], reactor: Any) -> None:
     """SIGHUP asks to read again what can be read again. It also comes where the terminal that we were started in is
     closed; then it ends us as ever, unless whoever started us does not want that (nohup)."""
-    tied = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
+    may_end = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    tied = False
+
+    def look() -> None:  # not before we have become a daemon
+        nonlocal tied
+        tied = may_end and _has_terminal()
 
     def hang_up(*event: Any) -> None:
         if tied and not _has_terminal():
@@ -157,7 +162,9 @@ def _listen_for_hangup(reload: Callable[[], None], reactor: Any) -> None:
         else:
             reactor.callFromThread(reload)
 
+    # Who started a daemon may send it as soon as its ports are open, which is before the reactor runs.
     signal.signal(signal.SIGHUP, hang_up)
+    reactor.callWhenRunning(look)
 
 
 def _has_terminal() -> bool:

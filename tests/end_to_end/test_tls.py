@@ -136,6 +136,29 @@ def test_who_does_not_speak_tls_to_a_port_with_tls_is_nobody(start, call, plain,
     silent.close()
 
 
+def test_a_daemon_reads_again_as_soon_as_its_parent_has_left(
+    twistd, environment, tmp_path, eventually, authority, call
+):
+    """And where it was started, though it works elsewhere."""
+    (tmp_path / "bridge.toml").write_text("max-line = 1000\n")
+    command = [twistd, f"--pidfile={tmp_path}/bridge.pid", f"--logfile={tmp_path}/bridge.log", "--rundir=/"]
+    command += ["sockbridge", "--config", "bridge.toml", "--tcp", TLS, "--web", "none"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=30)
+    pid = int((tmp_path / "bridge.pid").read_text())
+    try:
+        os.kill(pid, signal.SIGHUP)
+        log = tmp_path / "bridge.log"
+        eventually(lambda: f"read again: the options, the certificate {tmp_path}/server.pem" in log.read_text(), "it")
+        peer = call(re.search(r"lines over TLS on (\S+):", log.read_text())[1], True)
+        assert peer.ask("PING") == "PONG"
+        peer.close()
+        os.kill(pid, signal.SIGTERM)
+        eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the daemon")
+    finally:
+        if os.path.exists(f"/proc/{pid}"):
+            os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.parametrize(("launcher", "survives"), [([], False), (["nohup"], True)])
 def test_who_closes_the_terminal_ends_the_server_in_it(
     twistd, environment, tmp_path, eventually, call, launcher, survives
