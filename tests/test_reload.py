@@ -229,8 +229,15 @@ def test_whose_certificates_are_taken_changes_at_once(configure, start, said, au
     configure(*listens, *with_clients_of("none.pem"))
     said()
     service.reload()
-    assert said()[0] == f"the certificate of {TLS} stays as it was: {tmp_path}/none.pem: No such file or directory"
+    # The rights in the file may count on it that only certain clients come in.
+    words = f"the clients of {TLS}: {tmp_path}/none.pem: No such file or directory"
+    assert said() == [f"nothing was read again, all stays as it was: {words}"]
     assert certificates.authorities == tmp_path / "other.pem"
+    configure(*listens, *with_clients_of("other.pem"))
+    (tmp_path / "other.pem").write_text("not yet")
+    service.reload()
+    words = f"the certificate of {TLS} stays as it was: there is no certificate in {tmp_path}/other.pem"
+    assert said() == [words, "read again: the options"]
     configure(*listens)
     service.reload()
     assert certificates.authorities is None

@@ -25,7 +25,7 @@ from twistedsock.core.bridge import Bridge, build
 from twistedsock.core.dialect import Ending
 from twistedsock.core.origins import Origins
 from twistedsock.settings import Settings, SettingsError, listeners, trusted_proxies
-from twistedsock.shells.certificates import CertificateError, Certificates, TLSEndpoint
+from twistedsock.shells.certificates import CertificateError, Certificates, Reading, TLSEndpoint
 from twistedsock.shells.listening import Listening
 from twistedsock.shells.outlets import send_at_once
 from twistedsock.shells.proxied import expect_headers
@@ -211,6 +211,7 @@ class BridgeService(Service):
             settings = self._read_again()
             if words := self._too_open(settings):
                 raise SettingsError(words)
+            fresh = self._read_certificates(settings)
             self._apply_access(settings)
         except SettingsError as error:
             self._log.warn("nothing was read again, all stays as it was: {words}", words=str(error))
@@ -218,8 +219,10 @@ class BridgeService(Service):
         before = self._settings
         self._settings = msgspec.structs.replace(before, **{name: getattr(settings, name) for name in READ_AGAIN})
         self._gate.origins = Origins(settings.allow_origin, settings.allow_host)
-        read = ["the options", *dict.fromkeys(self._read_certificates(settings))]
-        self._log.info("read again: {read}", read=", ".join(read))
+        for certificates, reading in fresh:
+            certificates.use(reading)
+        read = dict.fromkeys(f"the certificate {certificates.shown}" for certificates, _ in fresh)
+        self._log.info("read again: {read}", read=", ".join(["the options", *read]))
         others = [field for field in msgspec.structs.fields(Settings) if field.name not in READ_AGAIN]
         changed = [one.encode_name for one in others if getattr(settings, one.name) != getattr(before, one.name)]
         if changed:
@@ -239,8 +242,9 @@ class BridgeService(Service):
     def _draw_id(self) -> bytes:
         return draw_id(_ID_LENGTH if self.bridge.policy is None else _ID_LENGTH_WITH_POLICY)
 
-    def _read_certificates(self, settings: Settings) -> list[str]:
-        """Read them again; gives those that could be read."""
+    def _read_certificates(self, settings: Settings) -> list[tuple[Certificates, Reading]]:
+        """Read them again; gives those that could be read. SettingsError where a listener is to ask its clients for
+        other certificates than before, and cannot: the new policy may count on it."""
         read = []
         for listener in [*self.lines, *self.web]:
             certificates = listener.certificates
@@ -250,15 +254,15 @@ class BridgeService(Service):
             listed = listener.description in settings.tcp + settings.web
             authorities = _authorities(settings, listener.description) if listed else certificates.authorities
             try:
-                certificates.read(authorities)
+                read.append((certificates, certificates.read(authorities)))
             except CertificateError as error:
+                if authorities != certificates.authorities:
+                    raise SettingsError(f"the clients of {listener.description}: {error}") from None
                 self._log.warn(
                     "the certificate of {endpoint} stays as it was: {words}",
                     endpoint=listener.description,
                     words=str(error),
                 )
-            else:
-                read.append(f"the certificate {certificates.shown}")
         return read
 
     def _warn_of_certificates(self) -> None:

@@ -131,7 +131,7 @@ def test_a_new_certificate_is_for_new_connections(authority, tmp_path):
     before = Connection(certificates)
     new = authority.issue("server", "localhost", until=datetime(2030, 1, 2, tzinfo=UTC))
     assert Connection(certificates).serial == old
-    certificates.read()
+    certificates.use(certificates.read())
     assert Connection(certificates).serial == new
     assert certificates.until == datetime(2030, 1, 2, tzinfo=UTC)
     before.server.wrappedProtocol.transport.write(b"PONG\n")
@@ -271,7 +271,7 @@ class TestClients:
         other = Authority(tmp_path, "other")
         other.issue("bob", "bob")
         (tmp_path / "both.pem").write_bytes(authority.pem.read_bytes() + other.pem.read_bytes())
-        certificates.read(Path("both.pem"))
+        certificates.use(certificates.read(Path("both.pem")))
         assert subject_of(connect(shows="bob").server) == b"bob"
 
     def test_who_may_come_in_can_be_changed(self, authority, connect, certificates, tmp_path):
@@ -279,11 +279,11 @@ class TestClients:
         authority.issue("ann", "ann")
         other.issue("bob", "bob")
         connect(shows="ann")
-        certificates.read(other.pem)
+        certificates.use(certificates.read(other.pem))
         assert subject_of(connect(shows="bob").server) == b"bob"
         with pytest.raises(ssl.SSLError):
             connect(shows="ann")
-        certificates.read(None)
+        certificates.use(certificates.read(None))
         assert subject_of(connect().server) is None
 
     def test_a_file_of_authorities_without_one_is_told(self, certificates, tmp_path):

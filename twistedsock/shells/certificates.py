@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -52,6 +52,15 @@ class _Recorder:
         self.port, self.options, self.backlog, self.interface = port, contextFactory, backlog, interface
 
 
+class Reading(NamedTuple):
+    """What was in the files of a listener when they were read."""
+
+    options: CertificateOptions
+    until: datetime
+    authorities: Path | None
+    told: _Recorder
+
+
 @implementer(IOpenSSLServerConnectionCreator)
 class Certificates:
     """What the connections of one listener are encrypted with. They keep what they began with when it is replaced.
@@ -60,27 +69,30 @@ class Certificates:
     names in it are relative to ``folder``, so that they mean the same after a change of the working directory. Clients
     need a certificate of one of ``authorities``, a file of certificates, or none if that is None."""
 
-    until: datetime
-    """When the certificate ends."""
-
     def __init__(self, description: str, folder: Path, authorities: Path | None = None) -> None:
         self._files, self._description = _with_files(description, folder)
         self._folder = folder
-        self._options, self.until, self._recorder = self._read(authorities)
-        self.authorities = authorities
+        self._in_use = self.read(authorities)
 
-    def read(self, authorities: Path | None = None) -> None:
-        """Read the files again, for connections to come. CertificateError if they cannot be used: then nothing has
-        changed."""
-        self._options, self.until, _ = self._read(authorities)
-        self.authorities = authorities
+    @property
+    def until(self) -> datetime:
+        """When the certificate ends."""
+        return self._in_use.until
+
+    @property
+    def authorities(self) -> Path | None:
+        return self._in_use.authorities
+
+    def use(self, fresh: "Reading") -> None:
+        """From now on, for connections to come."""
+        self._in_use = fresh
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> Connection:
-        return self._options.serverConnectionForTLS(tlsProtocol)
+        return self._in_use.options.serverConnectionForTLS(tlsProtocol)
 
     def listen(self, reactor: Any, factory: Any) -> Any:
         """Listen, and give the port."""
-        told = self._recorder
+        told = self._in_use.told
         return reactor.listenSSL(
             told.port, factory, contextFactory=self, backlog=told.backlog, interface=told.interface
         )
@@ -100,7 +112,8 @@ class Certificates:
             return f"the certificate {self._files['certKey']} ends on {self.until:%Y-%m-%d %H:%M} UTC"
         return None
 
-    def _read(self, authorities: Path | None) -> tuple[CertificateOptions, datetime, _Recorder]:
+    def read(self, authorities: Path | None = None) -> "Reading":
+        """Read the files again, to be used when all else is well, too. CertificateError if they cannot be used."""
         try:
             certificate, *more = _look_at(self._files)
             chain = [X509.from_cryptography(one) for one in more]
@@ -122,7 +135,7 @@ class Certificates:
             raise CertificateError(f"{error.filename}: {error.strerror}") from None
         except Exception as error:  # OpenSSL's own, and what the parser of endpoints makes of a wrong field
             raise CertificateError(str(error) or type(error).__name__) from None
-        return options, certificate.not_valid_after_utc, recorder
+        return Reading(options, certificate.not_valid_after_utc, authorities, recorder)
 
 
 @implementer(IStreamServerEndpoint)
