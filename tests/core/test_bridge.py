@@ -7,6 +7,7 @@ import pytest
 from twistedsock.backplane.memory import MemoryBackplane
 from twistedsock.core.access import Identity
 from twistedsock.core.bridge import build
+from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import Refusal
 from twistedsock.core.events import Content
 from twistedsock.core.limits import Limits
@@ -57,3 +58,11 @@ def test_who_shows_something_on_the_way_in_is_recognized_where_there_is_a_policy
     assert isinstance(bridge.recognize("", b"bad"), Refusal)
     bridge.policy = None
     assert bridge.recognize("", b"good", b"meter") is None
+
+
+def test_strangers_are_metered() -> None:
+    """Others may go as fast as they can; so may all, where nothing is bounded."""
+    stranger, neighbour = Ends(b"192.0.2.1:5000", b"192.0.2.2:8081"), Ends(b"127.0.0.1:5000", b"127.0.0.1:8081")
+    bridge = Hall().bridge
+    assert bridge.meter(stranger) is not None and bridge.meter(neighbour) is None
+    assert Hall(commands_per_second=0, bytes_per_second=0).bridge.meter(stranger) is None

@@ -163,7 +163,8 @@ def test_the_server_closes(ending: Ending, protocol: str, port: Port, hall: Hall
     client = port.open(protocol)
     session_of(hall).dismiss(ending, b"because")
     *words, close = client.frames()
-    assert close == (CLOSE, ending.to_bytes(2, "big"))
+    # A matter of policy is told in the frame too, as browsers show it to programs.
+    assert close == (CLOSE, ending.to_bytes(2, "big") + (b"because" if ending is Ending.POLICY else b""))
     lines = [payload for _, payload in words]
     assert lines == (
         [b"NOTICE because", b"BYE"] if protocol == LINE_PROTOCOL else [b'{"type":"notice","text":"because"}']

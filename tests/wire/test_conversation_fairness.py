@@ -3,6 +3,7 @@
 import pytest
 
 from tests.core.test_turns import Ticking
+from twistedsock.core.dialect import Ending
 from twistedsock.core.limits import SHARE, Limits
 from twistedsock.core.rate import Meter
 from twistedsock.testing import FakePeer, Hall, LinePeer
@@ -196,3 +197,27 @@ def test_commands_that_came_with_too_many_bytes_are_refused(hall: Hall, peer: Li
     hall.now += 1
     peer.says("PING 3")
     assert peer.hears() == ["PONG 3"]
+
+
+def test_what_is_no_command_can_be_metered_too(peer: LinePeer) -> None:
+    """Such as a WebSocket's pings, which the shell answers itself."""
+    assert peer.conversation.may_be_answered()
+    meter(peer, commands_per_second=1, commands_burst=2)
+    assert [peer.conversation.may_be_answered() for _ in range(4)] == [True, True, False, False]
+    assert peer.ending is None
+    assert not peer.conversation.may_be_answered() and peer.ending == 1008
+
+
+def test_why_a_peer_was_dismissed_is_known_to_its_shell(peer: LinePeer) -> None:
+    assert peer.session.parting == b""
+    peer.session.dismiss(Ending.POLICY, b"because")
+    assert peer.session.parting == b"because"
+
+
+def test_a_conversation_tells_whether_it_is_read(hall: Hall, peer: LinePeer) -> None:
+    hall.broker.clock = Ticking(SHARE)
+    assert not peer.conversation.waits
+    peer.says(*["PING"] * 3)
+    assert peer.conversation.waits
+    hall.turn()
+    assert not peer.conversation.waits

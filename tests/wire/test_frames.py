@@ -258,3 +258,13 @@ def test_a_frame_in_tiny_pieces_takes_no_more_memory_than_its_length() -> None:
         assert tracemalloc.get_traced_memory()[0] < 60_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_frame_has_begun_until_it_has_ended() -> None:
+    frames = PlainFrames(100)
+    whole = b"\x81\x82\0\0\0\0hi"
+    told = []
+    for data in (whole, whole[:3], whole[3:5], whole[5:], whole + whole[:1], whole[1:]):
+        frames.feed(data)
+        told.append(frames.unfinished)
+    assert told == [False, True, True, False, True, False]

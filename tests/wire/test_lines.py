@@ -126,3 +126,13 @@ def test_any_bytes_give_lines_or_a_named_error(pieces: list[bytes]) -> None:
         cut, whole = cut[: cut.index(QUIT)], whole[: whole.index(QUIT)]
     assert cut == whole
     assert all(len(item) <= MOST for item in cut)
+
+
+def test_a_line_has_begun_until_it_has_ended() -> None:
+    """Also one that is skipped."""
+    splitter = LineSplitter(10)
+    told = []
+    for data in (b"", b"a\n", b"a\nb", b"c", b"\n", b"x" * 20, b"x", b"\ny", b"\n", b"\x04"):
+        splitter.feed(data)
+        told.append(splitter.unfinished)
+    assert told == [False, False, True, True, False, True, True, True, False, False]

@@ -19,6 +19,13 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
+def is_stranger(client: bytes) -> bool:
+    """Whether the client's end of a connection, as people write it, is neither on this machine nor a Unix socket."""
+    if client.startswith((b"127.0.0.1:", b"unix:")):
+        return False
+    return not is_loopback(client.rpartition(b":")[0].strip(b"[]").decode())
+
+
 class Admission:
     """Counts connections. An address is a literal IP address, or "" for a Unix socket; loopback and "" count in all,
     but not by address, as behind them stand many users or a proxy."""

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from twistedsock.core.access import Identity, Policy
-from twistedsock.core.admission import Admission
+from twistedsock.core.admission import Admission, is_stranger
 from twistedsock.core.broker import Backplane, Broker
+from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import Refusal
 from twistedsock.core.expiry import Expiries
 from twistedsock.core.limits import Limits
+from twistedsock.core.rate import Meter, meter_of
 from twistedsock.core.roster import Roster
 
 
@@ -39,6 +41,10 @@ class Bridge:
         if self.policy is not None and subject is not None:
             return self.policy.by_certificate(subject, listener)
         return None
+
+    def meter(self, ends: Ends) -> Meter | None:
+        """What measures a new peer; None for who may go as fast as it can."""
+        return meter_of(self.limits, self.broker.clock()) if is_stranger(ends.client) else None
 
     def change_policy(self, policy: Policy | None) -> None:
         """From now on another policy holds, for those who are connected too."""

@@ -53,6 +53,21 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     bytes_burst: Annotated[
         int, Meta(ge=1, description="bytes that a stranger may send at once, after having been silent")
     ] = 8 * 1024 * 1024
+    handshake_timeout: Annotated[
+        int, Meta(ge=3, description="seconds for a handshake of TLS, and for the first request of a web connection")
+    ] = 10
+    first_command_timeout: Annotated[
+        float, Meta(ge=0, description="seconds that a line peer has to say its first line; 0: no bound")
+    ] = 300.0
+    line_timeout: Annotated[
+        float, Meta(ge=0, description="seconds within which a line, or a WebSocket message, must end; 0: no bound")
+    ] = 60.0
+    idle_timeout: Annotated[
+        float, Meta(ge=0, description="seconds that a peer may say no command, a ping included; 0: no bound")
+    ] = 0.0
+    unreachable_after: Annotated[
+        int, Meta(ge=0, description="seconds after which a peer whose machine does not answer is gone; 0: the kernel's")
+    ] = 120
     lag: Annotated[
         Literal["skip", "close"],
         Meta(description="a reader so slow that the log has passed it: skip and tell it LOST, or close it"),

@@ -54,6 +54,7 @@ class Session(Speaker):
         "_quiet",
         "_standing",
         "ends",
+        "parting",
         "peer",
         "state",
         "subscriptions",
@@ -72,6 +73,8 @@ class Session(Speaker):
         super().__init__(bridge.broker, outlet, Reader(self.peer, dialect, outlet, self._may_skip))
         self.ends = ends
         self.state = State.OPEN
+        # Why it was dismissed, for who can tell it on closing too.
+        self.parting = b""
         self.subscriptions: dict[bytes, Subscription] = {}
         self._bridge = bridge
         self._dialect = dialect
@@ -135,6 +138,7 @@ class Session(Speaker):
     def dismiss(self, ending: Ending, words: bytes) -> None:
         """Tell the peer why, and close."""
         if self.state is State.OPEN:
+            self.parting = words
             self._broker.flush()
             if self._pieces is None:  # else it would stand in the midst of a message
                 self._say(self._dialect.notice(words))

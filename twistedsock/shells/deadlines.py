@@ -9,7 +9,7 @@ T = TypeVar("T")
 class Deadlines(Generic[T]):
     """``expired`` is called with each that is ``seconds`` old and was not stopped. As all have the same time, they grow
     old in the order in which they came, and one timer does for all: one for each would be made and cancelled with each
-    connection."""
+    connection. 0 seconds are for ever."""
 
     def __init__(self, reactor: Any, seconds: float, expired: Callable[[T], object]) -> None:
         self._reactor = reactor
@@ -19,6 +19,10 @@ class Deadlines(Generic[T]):
         self._timer: Any = None
 
     def start(self, who: T) -> None:
+        """Also for those who are waited for: from now on."""
+        if not self._seconds:
+            return
+        self._waiting.pop(who, None)
         self._waiting[who] = self._reactor.seconds() + self._seconds
         if self._timer is None:
             self._timer = self._reactor.callLater(self._seconds, self._look)
@@ -26,6 +30,12 @@ class Deadlines(Generic[T]):
     def stop(self, who: T) -> None:
         """Also for those who are not waited for."""
         self._waiting.pop(who, None)
+
+    def rest(self) -> None:
+        """Needs no timer while nobody is waited for."""
+        if self._timer is not None and not self._waiting:
+            self._timer.cancel()
+            self._timer = None
 
     def _look(self) -> None:
         now = self._reactor.seconds()

@@ -23,10 +23,11 @@ def address_of(source: Source) -> Any:
     return kind("TCP", source.host, source.port)
 
 
-def expect_headers(port: Any, reactor: Any, listening: Listening) -> None:
-    """Let the trusted connections of a listening port begin with a header, if it is proxied. Before the first one."""
+def expect_headers(port: Any, reactor: Any, listening: Listening, seconds: float = OPEN_TIMEOUT) -> None:
+    """Let the trusted connections of a listening port begin with a header, if it is proxied, and have it within so many
+    seconds. Before the first one."""
     if listening.proxied:
-        port.factory = ProxiedFactory(port.factory, reactor, listening)
+        port.factory = ProxiedFactory(port.factory, reactor, listening, seconds)
 
 
 class HeaderProtocol(Protocol):
@@ -75,9 +76,9 @@ class ProxiedFactory(ServerFactory):
     _log = Logger()
     _told = False
 
-    def __init__(self, wrapped: Any, reactor: Any, listening: Listening) -> None:
+    def __init__(self, wrapped: Any, reactor: Any, listening: Listening, seconds: float = OPEN_TIMEOUT) -> None:
         self.wrapped = wrapped
-        self.deadlines: Deadlines[HeaderProtocol] = Deadlines(reactor, OPEN_TIMEOUT, HeaderProtocol.refuse)
+        self.deadlines: Deadlines[HeaderProtocol] = Deadlines(reactor, seconds, HeaderProtocol.refuse)
         self._listening = listening
 
     def buildProtocol(self, address: Any) -> Any:

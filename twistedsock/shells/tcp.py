@@ -17,8 +17,8 @@ from twistedsock.shells.deadlines import Deadlines
 from twistedsock.shells.faults import report_fault
 from twistedsock.shells.listening import NOWHERE, Listening, ListeningFactory
 from twistedsock.shells.outlets import let_go, outlet_of
+from twistedsock.shells.patience import Patience
 from twistedsock.shells.sockets import ends_of, host_of, tune
-from twistedsock.shells.websocket import OPEN_TIMEOUT
 from twistedsock.wire import line_commands
 from twistedsock.wire.conversation import Conversation
 from twistedsock.wire.dialects import LINES
@@ -40,6 +40,7 @@ class LineProtocol(Protocol):
     _closing: Any = None
     _admitted = False
     _spoken = False
+    _begun = False
     _first = b""
 
     def connectionMade(self) -> None:
@@ -70,12 +71,20 @@ class LineProtocol(Protocol):
         endpoint, ends = factory.listening.endpoint, ends_of(transport, peer)
         session = Session(factory.bridge, LINES, self._outlet, ends, self._hang_up, endpoint)
         self._outlet.on_drained = session.drained
-        self._conversation = Conversation(session, line_commands, transport.pauseProducing, self._resume, report_fault)
+        self._conversation = Conversation(
+            session, line_commands, transport.pauseProducing, self._resume, report_fault, factory.bridge.meter(ends)
+        )
+        factory.patience.begin(self._conversation, spoken=False)
         session.welcome()
 
     def dataReceived(self, data: bytes) -> None:
-        if self._conversation is None or self._closing is not None:
+        conversation = self._conversation
+        if conversation is None or self._closing is not None:
             return
+        if conversation.meter is not None:
+            conversation.came(len(data))
+            if self._closing is not None:
+                return
         answer, interrupts = b"", 0
         if self._telnet is not None or IAC in data:
             self._telnet = self._telnet or TelnetFilter()
@@ -83,17 +92,22 @@ class LineProtocol(Protocol):
             if answer:
                 self._outlet.write(answer)
         items: list[Any] = list(self._splitter.feed(data))
+        if self._begun or self._splitter.unfinished:
+            self._watch(conversation, bool(items))
+        if items and self.factory.patience.minds_idling:
+            self.factory.patience.speaks(conversation)
         if not self._spoken:
             self._first = (self._first + data)[:MOST_METHOD]
             if items:
                 self._spoken = True
+                self.factory.patience.has_spoken(conversation)
                 if self._is_wrong_door(items[0]):
                     return
         items += [Interrupt()] * min(interrupts, 1)
-        self._conversation.receive(items)
+        conversation.receive(items)
         # Who does not read what refuses its options is not read either.
         if answer and self._outlet.blocked & WRITING and self._closing is None:
-            self._conversation.hold()
+            conversation.hold()
 
     def readConnectionLost(self) -> None:
         """The peer has said all it wanted (a half-close); it may still read."""
@@ -110,11 +124,21 @@ class LineProtocol(Protocol):
             self._closing.cancel()
         self.factory.handshakes.stop(self)
         if self._conversation is not None:
+            self.factory.patience.end(self._conversation)
             self._conversation.session.lost()
             self._conversation = None
         if self._admitted:
             self._admitted = False
             self.factory.bridge.admission.leave(self._address)
+
+    def _watch(self, conversation: Conversation, ended: bool) -> None:
+        """A line that has begun must end in time."""
+        if self._begun and (ended or not self._splitter.unfinished):
+            self._begun = False
+            self.factory.patience.has_ended(conversation)
+        if not self._begun and self._splitter.unfinished:
+            self._begun = True
+            self.factory.patience.has_begun(conversation)
 
     def _is_wrong_door(self, first: Item) -> bool:
         # A page may ask for a path that is longer than a line of ours; the line is gone then, but for its beginning.
@@ -151,6 +175,7 @@ class LineFactory(ListeningFactory):
         self.send_buffer = send_buffer
         self.web_address = web_address
         self.listening = listening
+        self.patience = Patience(bridge.limits, reactor)
         self.handshakes: Deadlines[LineProtocol] = Deadlines(
-            reactor, OPEN_TIMEOUT, lambda protocol: protocol.transport.abortConnection()
+            reactor, bridge.limits.handshake_timeout, lambda protocol: protocol.transport.abortConnection()
         )

@@ -18,7 +18,7 @@ from twistedsock.shells.listening import NOWHERE, Listening, ListeningFactory
 from twistedsock.shells.proxied import address_of
 from twistedsock.shells.site import BridgeSite
 from twistedsock.shells.sockets import Here, here_of, host_of, show, tune
-from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL, OPEN_TIMEOUT, WebSocketFactory, choose
+from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL, WebSocketFactory, choose
 from twistedsock.wire.credentials import find_credentials
 from twistedsock.wire.http_head import MOST_HEAD, RequestHead, read_head, refusal
 
@@ -225,7 +225,9 @@ class WebFactory(ListeningFactory):
         self.listening = listening
         self.gate = gate
         self.deadlines: Deadlines[Doorman] = Deadlines(
-            reactor, OPEN_TIMEOUT, lambda doorman: doorman._refuse(408, "no request came in time")
+            reactor,
+            bridge.limits.handshake_timeout,
+            lambda doorman: doorman._refuse(408, "no request came in time"),
         )
         self.websockets = WebSocketFactory(bridge, reactor, send_buffer, ping_interval, ping_timeout, listening)
         self.site = BridgeSite(reactor, bridge, self._judge_host, lines)

@@ -16,6 +16,7 @@ from twistedsock.core.access import Identity
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Dialect, Ending, Ends
 from twistedsock.core.errors import Refusal
+from twistedsock.core.limits import SHARE, Limits
 from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
 from twistedsock.shells.closing import LINGER
@@ -24,6 +25,7 @@ from twistedsock.shells.fragments import Fragments
 from twistedsock.shells.light import Light
 from twistedsock.shells.listening import NOWHERE, Listening
 from twistedsock.shells.outlets import let_go, outlet_of
+from twistedsock.shells.patience import Patience
 from twistedsock.shells.sockets import ends_of
 from twistedsock.wire import json_commands, line_commands
 from twistedsock.wire.conversation import Codec, Conversation
@@ -43,10 +45,18 @@ SPOKEN: dict[str, Spoken] = {
     LINE_PROTOCOL: (LINES_IN_MESSAGES, line_commands),
 }
 
-OPEN_TIMEOUT = 10
-"""Seconds for the handshake. Autobahn's timers count in whole seconds, so none of them is shorter than three."""
+OPEN_TIMEOUT = Limits().handshake_timeout
+"""Seconds for the handshake, unless told otherwise. Autobahn's timers count in whole seconds, so none of them is
+shorter than three."""
 CLOSE_TIMEOUT = 5
 """Seconds for the answer to our close frame, before the connection is dropped."""
+
+PORTION = 256
+"""Bytes that Autobahn gets at a time: the smallest frames cost it tens of microseconds each, so between two portions
+there is a look at the clock."""
+
+MOST_REASON = 123
+"""RFC 6455 section 5.5: a close frame has 125 bytes, and two are the code."""
 
 NOT_BINARY = 1003
 """RFC 6455 section 7.4.1: a type of data that cannot be accepted."""
@@ -74,6 +84,9 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
     _conversation: Conversation | None = None
     _frames: PlainFrames | None = None
     _linger: Any = None
+    _begun = False
+    _unparsed = b""
+    _messages: Sequence[bytes] = ()
 
     def onConnect(self, request: ConnectionRequest) -> str | None:
         if not request.protocols:
@@ -126,18 +139,25 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
         dialect, codec = self.spoken[self.websocket_protocol_in_use or JSON_PROTOCOL]
         session = Session(factory.bridge, dialect, self._outlet, ends, self._hang_up, factory.listening.endpoint)
         self._outlet.on_drained = session.drained
-        self._conversation = Conversation(session, codec, transport.pauseProducing, self._resume, report_fault)
+        self._conversation = Conversation(
+            session, codec, transport.pauseProducing, self._resume, report_fault, factory.bridge.meter(ends)
+        )
+        factory.patience.begin(self._conversation, spoken=True)
         session.welcome(before, outcome)
 
     def dataReceived(self, data: bytes) -> None:
-        # Autobahn's own first makes words for its log, and then calls _dataReceived.
-        frames = self._frames
-        if frames is None or self.data or self.current_frame is not None or self.inside_message:
-            self._dataReceived(data)
+        frames, conversation = self._frames, self._conversation
+        if conversation is not None and conversation.meter is not None:
+            conversation.came(len(data))
+        if self._unparsed:
+            self._unparsed += data
             return
-        if self._conversation is None or self.state != self.STATE_OPEN:
+        if frames is None or self.data or self.current_frame is not None or self.inside_message:
+            self._parse(data)
+            return
+        if conversation is None or self.state != self.STATE_OPEN:
             self._frames = None
-            self._dataReceived(frames.rest() + data)
+            self._parse(frames.rest() + data)
             return
         messages, rest = frames.feed(data)
         if messages:
@@ -145,7 +165,55 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
                 self._cancelAutoPingTimeoutCall()
             self._receive(messages)
         if rest:
-            self._dataReceived(rest)
+            self._parse(rest)
+        elif self._begun or frames.unfinished:
+            self._watch()
+
+    def _parse(self, data: bytes) -> None:
+        """Let Autobahn have it: its own ``dataReceived`` first makes words for its log, and then calls this. Where that
+        takes long, the rest waits until others have had their turn."""
+        broker = self.factory.bridge.broker
+        enough = broker.clock() + SHARE
+        position, end = 0, len(data)
+        while position < end:
+            self._dataReceived(data[position : position + PORTION])
+            self._receive_messages()
+            position += PORTION
+            if position < end and broker.clock() >= enough:
+                self._unparsed = data[position:]
+                self.transport.pauseProducing()
+                broker.postpone(self._parse_on)
+                break
+        self._watch()
+
+    def _receive_messages(self) -> None:
+        """Those that Autobahn has found, together: what they ask for is run no longer than is fair to others."""
+        if self._messages:
+            messages, self._messages = self._messages, ()
+            if self._conversation is not None and self.state == self.STATE_OPEN:
+                self._receive(list(messages))
+
+    def _parse_on(self) -> None:
+        data, self._unparsed = self._unparsed, b""
+        if data:
+            self._parse(data)
+            if self._conversation is None or not self._conversation.waits:
+                self._resume()
+
+    def _watch(self) -> None:
+        """What has begun must end in time."""
+        if self._conversation is None:
+            return
+        begun = bool(
+            (self._frames is not None and self._frames.unfinished)
+            or self.data
+            or self.current_frame is not None
+            or self.inside_message
+        )
+        if begun is not self._begun:
+            self._begun = begun
+            patience = self.factory.patience
+            (patience.has_begun if begun else patience.has_ended)(self._conversation)
 
     def connectionLost(self, reason: Any = None) -> None:
         """What Autobahn's does, but for the words that it makes for its log, which are most of its cost."""
@@ -158,9 +226,12 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
         if isBinary:
             self.sendCloseFrame(NOT_BINARY, b"binary messages are not spoken here")
         else:
-            self._receive([bytes(payload)])
+            self._messages = [*self._messages, bytes(payload)]
 
     def onPing(self, payload: bytes) -> None:
+        self._receive_messages()  # they came before
+        if self._conversation is not None and not self._conversation.may_be_answered():
+            return
         super().onPing(payload)
         # Who does not read its pongs is not read either.
         if self._conversation is not None and self.state == self.STATE_OPEN and self._outlet.blocked & WRITING:
@@ -170,11 +241,13 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         if self._conversation is not None:
+            self.factory.patience.end(self._conversation)
             self._conversation.session.lost()
             self._conversation = None
 
     def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
         """Whoever closes, and for whatever reason: no data follows a close frame (RFC 6455 section 5.5.1)."""
+        self._receive_messages()
         if self._conversation is not None:
             self._conversation.session.cease()
             # A peer whose input was paused must be read again, or its answer would never be seen.
@@ -191,8 +264,13 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
             self._linger = self.factory.reactor.callLater(LINGER, self.transport.abortConnection)
 
     def _receive(self, messages: list[bytes]) -> None:
-        conversation = self._conversation
+        conversation, patience = self._conversation, self.factory.patience
         assert conversation is not None
+        if self._begun:
+            self._begun = False
+            patience.has_ended(conversation)
+        if patience.minds_idling:
+            patience.speaks(conversation)
         if self._undecided:
             self._undecided = False
             if not messages[0].startswith(b"{"):
@@ -205,10 +283,14 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
 
     def _hang_up(self, ending: Ending) -> None:
         # Autobahn's sendClose would refuse every code of a server's but 1000.
-        self.sendCloseFrame(int(ending))
+        why = None
+        if ending is Ending.POLICY and self._conversation is not None:
+            why = self._conversation.session.parting[:MOST_REASON].decode(errors="ignore").encode() or None
+        self.sendCloseFrame(int(ending), why)
 
     def _resume(self) -> None:
-        self.transport.resumeProducing()
+        if not self._unparsed:
+            self.transport.resumeProducing()
 
 
 class WebSocketFactory(WebSocketServerFactory):
@@ -231,13 +313,14 @@ class WebSocketFactory(WebSocketServerFactory):
         self.reactor = reactor
         self.send_buffer = send_buffer
         self.listening = listening
+        self.patience = Patience(bridge.limits, reactor)
         limits = bridge.limits
         self.setProtocolOptions(
             webStatus=False,
             utf8validateIncoming=True,
             maxFramePayloadSize=limits.max_message,
             maxMessagePayloadSize=limits.max_message,
-            openHandshakeTimeout=OPEN_TIMEOUT,
+            openHandshakeTimeout=limits.handshake_timeout,
             closeHandshakeTimeout=CLOSE_TIMEOUT,
             autoPingInterval=ping_interval,
             autoPingTimeout=ping_timeout,

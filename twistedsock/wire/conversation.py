@@ -71,6 +71,20 @@ class Conversation:
         if self.meter.read(size, self.session.now()) is Verdict.CLOSE:
             self._close()
 
+    def may_be_answered(self) -> bool:
+        """Whether something that is no command, but costs as much, is not too fast; it may close the connection."""
+        if self.meter is None:
+            return True
+        verdict = self.meter.judge(1)
+        if verdict is Verdict.CLOSE:
+            self._close()
+        return verdict is Verdict.RUN
+
+    @property
+    def waits(self) -> bool:
+        """Whether the peer is not read just now."""
+        return self._backlog is not None
+
     def receive(self, messages: Sequence[bytes | Command]) -> None:
         """Run what came: messages of the dialect, or commands that the shell found between them."""
         if self._backlog is not None:

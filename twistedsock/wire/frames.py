@@ -112,6 +112,11 @@ class PlainFrames:
         self._held: bytearray | None = None
         self._needed = 0
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a plain frame has begun."""
+        return self._held is not None
+
     def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
         if self._held is not None:
             if len(self._held) + len(data) < self._needed:

@@ -26,6 +26,11 @@ class LineSplitter:
         self._begun: bytearray | None = None
         self._skipping = False
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a line has begun."""
+        return self._begun is not None or self._skipping
+
     def feed(self, data: bytes) -> list[Item]:
         """Items in their order; what stands behind the last line end is kept for the next feed."""
         end = data.rfind(b"\n") + 1
