@@ -1,0 +1,504 @@
+"""Who may do what, on a real bridge with keys: whoever shows a token, whoever shows a wrong one, and whoever has lost a
+right while connected."""
+
+import hmac
+import json
+import os
+import re
+import signal
+import time
+from base64 import urlsafe_b64encode
+from hashlib import sha256
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from tests.end_to_end.conftest import TCP, LineClient, Starter
+from twistedsock.access.keys import read_signing_key
+from twistedsock.access.tokens import mint
+
+pytestmark = pytest.mark.end_to_end
+
+PRIVATE = {
+    "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate,
+    "RS256": lambda: rsa.generate_private_key(65537, 2048),
+}
+AUDIENCE = "bridge.test"
+TAKES_A_TOKEN = "ERR unauthorized to %s that channel takes a token: AUTH comes first"
+FORBIDDEN = "ERR forbidden you may not %s that channel"
+
+
+class Issuer:
+    """Makes keys in ``folder``, and tokens that are remembered, so that it can be seen that nobody tells them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.made = []
+        self._keys = {}
+
+    def make_key(self, id, algorithm="HS256"):
+        """The lines of the table that tell of it."""
+        file = self.folder / id
+        if algorithm == "HS256":
+            file.write_bytes(os.urandom(32).hex().encode())
+        else:
+            key = PRIVATE[algorithm]()
+            form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            file.write_bytes(key.private_bytes(*form))
+            public = key.public_key().public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+            (self.folder / f"{id}.pub").write_bytes(public)
+        file.chmod(0o600)
+        self._keys[id] = read_signing_key(algorithm, file)
+        shared = file if algorithm == "HS256" else f"{file}.pub"
+        return f'[[access.key]]\nid = "{id}"\nalgorithm = "{algorithm}"\nfile = "{shared}"\n'
+
+    def token(self, sub="ann", channels=None, seconds=3600.0, key="hs", **claims):
+        """Valid, unless ``claims`` make it something else; a claim that is None is left out."""
+        claims = {"sub": sub, "aud": AUDIENCE, "exp": time.time() + seconds, "channels": channels or {}, **claims}
+        told = {name: claim for name, claim in claims.items() if claim is not None}
+        return self.remember(mint(told, self._keys[key], key).decode())
+
+    def remember(self, token):
+        self.made.append(token)
+        return token
+
+    def is_untold_in(self, text):
+        """Neither a token nor what is secret of it: its signature, or its claims."""
+        for token in self.made:
+            assert not [part for part in token.split(".")[1:] if part and part in text], text
+
+
+def encoded(data):
+    raw = data if isinstance(data, bytes) else json.dumps(data).encode()
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+@pytest.fixture(scope="module")
+def issuer(tmp_path_factory):
+    return Issuer(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory, issuer):
+    """A bridge with a key of each algorithm, whose log has told nothing in the end."""
+    folder = tmp_path_factory.mktemp("guarded")
+    trusted = f"unix:{folder}/socket"
+    (folder / "bridge.toml").write_text(
+        f"""
+        max-connections-per-identity = 3
+        [access]
+        anonymous = {{ "lobby.*" = "rw", "news" = "r" }}
+        audience = "{AUDIENCE}"
+        leeway = 0
+        cookie = "session"
+        [[access.listener]]
+        endpoint = "{trusted}"
+        allow = {{ ">" = "rw" }}
+        """
+        + issuer.make_key("hs")
+        + "".join(issuer.make_key(algorithm.lower(), algorithm) for algorithm in PRIVATE)
+    )
+    starter = Starter(folder)
+    bridge = starter("--config", "bridge.toml", tcp=(TCP, trusted))
+    yield bridge
+    starter.stop_all()
+    issuer.is_untold_in(bridge.log())
+
+
+class Bystander:
+    """Hears all that is said on a channel, and is to be served whatever others do."""
+
+    def __init__(self, client, channel):
+        self._client, self._channel = client, channel
+        self.heard = []
+        client.ask(f"SUB {channel} presence=on")
+
+    def is_served(self):
+        self._client.say(f"PUB {self._channel} all is well")
+        self.heard += self._client.hear_until("MSG ")
+        while "all is well" not in self.heard[-1]:
+            self.heard += self._client.hear_until("MSG ")
+        return self.heard
+
+
+@pytest.fixture
+def lobby(channel):
+    """A channel that no other test has, and anybody may use."""
+    return f"lobby.{channel}"
+
+
+@pytest.fixture
+def bystander(guarded, call, issuer, lobby):
+    bystander = Bystander(call(guarded.lines[0]), lobby)
+    yield bystander
+    issuer.is_untold_in("\n".join(bystander.is_served()))
+
+
+@pytest.fixture
+def reload(eventually):
+    """Send SIGHUP, and give what is logged up to those words."""
+
+    def reload(bridge, words="read again: the options"):
+        before = len(bridge.log())
+        bridge.process.send_signal(signal.SIGHUP)
+        eventually(lambda: words in bridge.log()[before:], f"{words!r} in the log")
+        return bridge.log()[before:]
+
+    return reload
+
+
+def test_without_a_token_one_may_do_what_all_may(guarded, call, browse, lobby):
+    for peer in (call(guarded.lines[0]), browse(guarded.page, subprotocol="sockbridge.v1.line")):
+        ask = getattr(peer, "ask", None) if isinstance(peer, LineClient) else lambda line, peer=peer: _ask(peer, line)
+        assert ask(f"SUB {lobby}").startswith(f"OK {lobby} ")
+        assert ask("SUB news").startswith("OK news ")
+        assert ask("PUB news extra") == TAKES_A_TOKEN % "publish on"
+        for verb in ("SUB", "HIST", "WHO"):
+            for closed in ("kitchen", "lobby", f"{lobby}.deeper", "news.old"):
+                assert ask(f"{verb} {closed}") == TAKES_A_TOKEN % "read"
+    page = browse(guarded.page)
+    answer = page.ask(type="publish", id=1, channel="news", data="extra")
+    assert (answer["id"], answer["code"]) == (1, "unauthorized")
+
+
+def _ask(peer, line):
+    peer.send_text(line)
+    return peer.hear_text().rstrip("\n")
+
+
+def test_a_token_on_a_line_lets_one_do_what_it_says_and_no_more(guarded, call, issuer, bystander, lobby):
+    peer = call(guarded.lines[0])
+    answer = peer.ask(f"AUTH {issuer.token(channels={'kitchen': 'rw', 'alerts.>': 'r', 'orders': 'w'})}")
+    assert re.fullmatch(r"OK ann expires=3(600|599|598)", answer)
+    assert peer.ask("SUB kitchen").startswith("OK kitchen")
+    assert peer.ask("SUB alerts.fire/attic").startswith("OK alerts.fire/attic")
+    assert peer.ask("PUB alerts.fire/attic no") == FORBIDDEN % "publish on"
+    assert peer.ask("PUB orders tea") == "OK 1"
+    assert peer.ask("HIST orders") == FORBIDDEN % "read"
+    # What all may, one keeps.
+    peer.say(f"PUB {lobby} here I am")
+    peer.hear()
+    assert f"MSG {lobby} 1 ann here I am" in bystander.is_served()
+
+
+@pytest.mark.parametrize("algorithm", PRIVATE)
+def test_each_algorithm_is_checked_by_its_public_key(guarded, call, issuer, algorithm):
+    peer = call(guarded.lines[0])
+    assert peer.ask(f"AUTH {issuer.token(sub=algorithm, key=algorithm.lower())}").startswith(f"OK {algorithm} expires=")
+
+
+@pytest.mark.parametrize("way", ["header", "query", "cookie", "message"])
+@pytest.mark.parametrize("subprotocol", ["", "sockbridge.v1.line"])
+def test_a_page_or_a_program_shows_a_token_as_it_connects(guarded, browse, issuer, way, subprotocol):
+    token = issuer.token(sub=way, channels={"kitchen": "r"})
+    path = f"/ws?a=b&token={token}" if way == "query" else "/ws"
+    headers = {"header": [f"Authorization: Bearer {token}"], "cookie": [f"Cookie: a=b; session={token}"]}.get(way, [])
+    peer = browse(guarded.page, path=path, headers=headers, subprotocol=subprotocol)
+    if subprotocol:
+        if way == "message":
+            assert _ask(peer, f"AUTH {token}").startswith("OK message ")
+        assert _ask(peer, "SUB kitchen").startswith("OK kitchen ")
+        assert f"nick={way}" in _ask(peer, "INFO")
+    else:
+        if way == "message":
+            assert peer.ask(type="auth", id=1, token=token)["nick"] == "message"
+        assert peer.ask(type="subscribe", id=2, channel="kitchen")["type"] == "ok"
+        assert peer.ask(type="info", id=3)["peer"]["nick"] == way
+    peer.close()
+
+
+def test_a_wrong_token_in_the_header_is_answered_with_401_and_elsewhere_in_the_connection(
+    guarded, plain, browse, issuer, bystander
+):
+    token = issuer.token(seconds=-5)
+    address = guarded.page.removeprefix("http://").rstrip("/")
+    program = plain(address)
+    program.sendall(
+        f"GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\n"
+        f"Sec-WebSocket-Key: {encoded(b'0123456789abcdef')}==\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+    )
+    answer = b""
+    while data := program.recv(4096):
+        answer += data
+    head, _, body = answer.decode().partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 401 ")
+    assert 'WWW-Authenticate: Bearer error="invalid_token"' in head
+    assert "the token has expired" in body
+    issuer.is_untold_in(answer.decode())
+    for page in (
+        browse(guarded.page, path=f"/ws?token={token}"),
+        browse(guarded.page, headers=[f"Cookie: session={token}"]),
+    ):
+        messages, code = page.hears_the_end()
+        assert [(message["type"], message["code"]) for message in messages] == [("error", "unauthorized")]
+        assert "the token has expired" in messages[0]["message"]
+        assert code == 1008
+    bystander.is_served()
+
+
+def test_nobody_passes_for_somebody_else(guarded, call, browse, issuer, bystander, lobby):
+    ann, stranger, page = call(guarded.lines[0]), call(guarded.lines[0]), browse(guarded.page)
+    ann.ask(f"AUTH {issuer.token(sub='anna')}")
+    assert stranger.ask("NICK anna") == "OK ~anna"
+    assert page.ask(type="nick", id=1, nick="~anna")["nick"] == "~anna"
+    assert ann.ask("NICK somebody") == "OK ~somebody"
+    assert ann.ask("NICK anna") == "OK anna"
+    for number, peer in enumerate((ann, stranger), 1):
+        assert peer.ask(f"PUB {lobby} it is me") == f"OK {number}"
+    page.ask(type="publish", id=2, channel=lobby, data="it is me")
+    heard = bystander.is_served()
+    assert [line.split()[3] for line in heard if "it is me" in line] == ["anna", "~anna", "~anna"]
+    # Nor by a token whose subject is another peer's id.
+    assert ann.ask(f"AUTH {issuer.token(sub=stranger.id)}") == "ERR bad-name that is the id of another peer"
+    assert ann.ask("PING") == "PONG"
+
+
+def test_renewed_in_time_a_token_changes_nothing_and_else_its_peer_is_told_and_closed(
+    guarded, call, browse, issuer, bystander
+):
+    rights = {"hall": "r"}
+    renewing, forgetful = call(guarded.lines[0]), call(guarded.lines[0])
+    page = browse(guarded.page, path=f"/ws?token={issuer.token(sub='brief', channels=rights, seconds=2)}")
+    warned = call(guarded.lines[0])
+    warned.ask(f"AUTH {issuer.token(sub='warned', channels=rights, seconds=62)}")
+    for peer in (renewing, forgetful):
+        assert re.fullmatch(r"OK brief expires=[01]", peer.ask(f"AUTH {issuer.token('brief', rights, seconds=2)}"))
+    for peer in (renewing, forgetful, warned):
+        assert peer.ask("SUB hall").startswith("OK hall offset=0 ")
+    assert page.ask(type="subscribe", id=1, channel="hall")["type"] == "ok"
+    assert renewing.ask(f"AUTH {issuer.token('brief', rights)}").startswith("OK brief expires=3")
+    assert forgetful.hears_the_end() == ["NOTICE your token has run out", "BYE"]
+    messages, code = page.hears_the_end()
+    assert [message["text"] for message in messages if message["type"] == "notice"] == ["your token has run out"]
+    assert code == 1008
+    assert warned.hear() == "NOTICE your token runs out in 60 seconds: AUTH with another one"
+    speaker = call(guarded.lines[0])
+    speaker.ask(f"AUTH {issuer.token('speaker', {'hall': 'w'})}")
+    assert speaker.ask("PUB hall still here?") == "OK 1"
+    for peer in (renewing, warned):
+        assert peer.hear() == "MSG hall 1 speaker still here?"
+
+
+def test_another_token_that_allows_less_takes_the_subscription(guarded, call, issuer):
+    peer = call(guarded.lines[0])
+    peer.ask(f"AUTH {issuer.token('changing', {'a': 'r', 'b': 'r'})}")
+    for name in "ab":
+        assert peer.ask(f"SUB {name}").startswith(f"OK {name}")
+    peer.say(f"AUTH {issuer.token('changing', {'b': 'r'})}")
+    assert peer.hear().startswith("OK changing expires=")
+    assert peer.hear() == "NOTICE you may not read a any longer, and are not subscribed to it"
+    assert peer.ask("SUB b").startswith("OK b")
+    assert peer.ask("SUB a") == FORBIDDEN % "read"
+
+
+def test_a_unix_socket_may_be_trusted_where_the_port_is_not(guarded, call, issuer):
+    near, far = call(guarded.lines[1]), call(guarded.lines[0])
+    assert near.ask("PUB cellar 12") == "OK 1"
+    assert near.ask("NICK keeper") == "OK ~keeper"
+    assert far.ask("PUB cellar 13") == TAKES_A_TOKEN % "publish on"
+    # A token adds to it.
+    near.ask(f"AUTH {issuer.token('keeper', {'nothing': 'r'})}")
+    assert near.ask("PUB cellar 14") == "OK 2"
+    assert near.ask("NICK keeper") == "OK keeper"
+
+
+def test_one_identity_has_so_many_connections_and_another_is_served(guarded, call, browse, issuer, eventually):
+    token = issuer.token(sub="many")
+    peers = [call(guarded.lines[0]) for _ in range(4)]
+    answers = [peer.ask(f"AUTH {token}").split()[:2] for peer in peers]
+    assert answers == [["OK", "many"]] * 3 + [["ERR", "limit"]]
+    page = browse(guarded.page, path=f"/ws?token={token}")
+    messages, code = page.hears_the_end()
+    assert ([message["code"] for message in messages], code) == (["limit"], 1008)
+    assert call(guarded.lines[0]).ask(f"AUTH {issuer.token(sub='few')}").startswith("OK few ")
+    peers[0].close()
+    # It is counted until the bridge has seen that it is gone.
+    eventually(lambda: call(guarded.lines[0]).ask(f"AUTH {token}").startswith("OK many "), "room for another one")
+
+
+def signed(header, claims, secret):
+    body = f"{encoded(header)}.{encoded(claims)}"
+    return f"{body}.{encoded(hmac.digest(secret, body.encode(), sha256))}"
+
+
+@pytest.fixture
+def forged(issuer):
+    """Tokens that are none, by what is wrong with them."""
+    claims = {"sub": "ann", "aud": AUDIENCE, "exp": time.time() + 3600, "channels": {">": "rw"}, "admin": True}
+    public = (issuer.folder / "rs256.pub").read_bytes()
+    valid = issuer.token(channels={">": "rw"}, admin=True)
+    head, body, signature = valid.split(".")
+    other = issuer.token(sub="bob").split(".")[1]
+    tokens = {
+        "alg none": f"{encoded({'alg': 'none', 'kid': 'hs'})}.{body}.",
+        "alg None with a signature": f"{encoded({'alg': 'None', 'kid': 'hs'})}.{body}.{signature}",
+        "no alg": f"{encoded({'kid': 'hs'})}.{body}.{signature}",
+        "HS256 with the public key": signed({"alg": "HS256", "kid": "rs256"}, claims, public),
+        "HS256 with the public key, stripped": signed({"alg": "HS256", "kid": "rs256"}, claims, public.strip()),
+        "RS256 with the secret": signed({"alg": "RS256", "kid": "hs"}, claims, (issuer.folder / "hs").read_bytes()),
+        "an empty secret": signed({"alg": "HS256", "kid": "hs"}, claims, b""),
+        "no kid": signed({"alg": "HS256"}, claims, (issuer.folder / "hs").read_bytes()),
+        "unknown kid": signed({"alg": "HS256", "kid": "../hs"}, claims, (issuer.folder / "hs").read_bytes()),
+        "its own key": signed({"alg": "HS256", "kid": "hs", "jwk": {"kty": "oct", "k": "YQ"}}, claims, b"a"),
+        "other claims": f"{head}.{other}.{signature}",
+        "truncated": valid[:-4],
+        "no signature": f"{head}.{body}.",
+        "two parts": f"{head}.{body}",
+        "padded": f"{valid}=",
+        "expired": issuer.token(channels={">": "rw"}, seconds=-1),
+        "not yet valid": issuer.token(nbf=time.time() + 60),
+        "forever": issuer.token(exp=None),
+        "another audience": issuer.token(aud="somebody"),
+        "no audience": issuer.token(aud=None),
+        "nobody": issuer.token(sub=None),
+        "~ann": issuer.token(sub="~ann"),
+        "strange rights": issuer.token(channels={"kitchen": "rwx"}),
+        "too long": issuer.token(channels={f"a{'b' * 190}{number}": "r" for number in range(60)}),
+        "terminal escapes": "\x1b[31m.\x07.\x9b",
+        "letters": "é.ü.ß",
+    }
+    return {what: issuer.remember(token) for what, token in tokens.items()}
+
+
+def test_what_is_no_valid_token_is_answered_and_gives_nothing(guarded, call, browse, issuer, bystander, forged):
+    for what, token in forged.items():
+        peer = call(guarded.lines[0])
+        answer = peer.ask(f"AUTH {token}")
+        assert answer.startswith("ERR unauthorized "), (what, answer)
+        issuer.is_untold_in(answer)
+        assert peer.ask("SUB kitchen") == TAKES_A_TOKEN % "read", what
+        peer.close()
+        page = browse(guarded.page)
+        answer = page.ask(type="auth", id=1, token=token)
+        assert (answer["type"], answer["id"], answer["code"]) == ("error", 1, "unauthorized"), what
+        assert page.ask(type="subscribe", id=2, channel="kitchen")["code"] == "unauthorized"
+        page.close()
+        bystander.is_served()
+
+
+def test_who_tries_many_tokens_is_closed(guarded, call, bystander):
+    guesser = call(guarded.lines[0])
+    guesser.say(*["AUTH a.b.c"] * 20)
+    *refused, notice, bye = guesser.hears_the_end()
+    assert len(refused) == 10
+    assert all(line.startswith("ERR unauthorized ") for line in refused)
+    assert [notice, bye] == ["NOTICE too many tokens that are not valid", "BYE"]
+    bystander.is_served()
+
+
+def test_no_answer_repeats_a_token_however_it_was_mistyped(guarded, call, browse, plain, issuer, bystander, lobby):
+    token = issuer.token(channels={"kitchen": "rw"})
+    peer = call(guarded.lines[0])
+    for line in (
+        *(f"AUHT {token}", f"AUTH {token} extra", f"AUTH{token}", f"AUTH: {token}", f"AUTH {token[:-1]}", token),
+        *(f"NICK {token}", f"HELP {token}", f"WHO {token}", f"QUIET {token}", f"INFO {token}", f"AUTH \t{token}"),
+        *(f"SUB {token}", f"SUB {lobby} {token}", f"SUB {lobby} last={token}", f"SUB {lobby} {token}=1"),
+        *(f"GET /?token={token}", f"EMIT {lobby} {token} text", f"AUTH {token}\u00a0", f"AUTH token={token}"),
+    ):
+        answer = peer.ask(line)
+        assert answer.startswith("ERR "), (line, answer)
+        issuer.is_untold_in(answer)
+    page = browse(guarded.page)
+    for text in (
+        json.dumps({"type": "auht", "id": 1, "token": token}),
+        json.dumps({"type": "auth", "id": 1, "tokn": token}),
+        json.dumps({"type": "auth", "id": 1, "token": [token]}),
+        json.dumps({"type": token, "id": 1}),
+        json.dumps({"type": "nick", "id": 1, "nick": token}),
+        f'{{"type":"auth","token":"{token}"',
+        f'{{"type":"auth","token":{token}}}',
+        f"AUTH {token}",
+        token,
+    ):
+        page.send_text(text)
+        answer = page.hear()
+        assert answer["type"] == "error", (text, answer)
+        issuer.is_untold_in(json.dumps(answer))
+    # A program that takes the one port for the other.
+    lost = plain(guarded.lines[0])
+    lost.sendall(f"GET /ws?token={token} HTTP/1.1\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+    answer = b""
+    while data := lost.recv(4096):
+        answer += data
+    issuer.is_untold_in(answer.decode())
+    address = guarded.page.removeprefix("http://").rstrip("/")
+    for path in (f"/?token={token}", f"/nowhere?token={token}", f"/{token}", f"//[{token}"):
+        visitor = plain(address)
+        visitor.sendall(f"GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
+        while visitor.recv(65536):
+            pass
+    bystander.is_served()
+
+
+def test_keys_and_rights_change_while_peers_stay(start, call, browse, issuer, tmp_path, reload):
+    old, lasting, new = (issuer.make_key(name) for name in ("old", "lasting", "new"))
+
+    def table(anonymous, *keys):
+        text = f'[access]\nanonymous = {{ {anonymous} }}\naudience = "{AUDIENCE}"\n' + "".join(keys)
+        (tmp_path / "bridge.toml").write_text(text)
+
+    table('lobby = "rw", attic = "rw"', old, lasting)
+    bridge = start("--config", "bridge.toml")
+    rights = {"kitchen": "rw"}
+    leaving, staying, nobody = (call(bridge.lines[0]) for _ in range(3))
+    assert leaving.ask(f"AUTH {issuer.token('leaving', rights, key='old')}").startswith("OK leaving ")
+    assert staying.ask(f"AUTH {issuer.token('staying', rights, key='lasting')}").startswith("OK staying ")
+    page = browse(bridge.page, path=f"/ws?token={issuer.token('page', rights, key='old')}")
+    assert page.ask(type="subscribe", id=1, channel="kitchen")["type"] == "ok"
+    for peer in (leaving, staying):
+        assert peer.ask("SUB kitchen").startswith("OK kitchen ")
+    for peer, name in ((nobody, "lobby"), (nobody, "attic"), (staying, "attic")):
+        assert peer.ask(f"SUB {name}").startswith(f"OK {name} ")
+    assert nobody.ask(f"AUTH {issuer.token('new', rights, key='new')}").startswith("ERR unauthorized ")
+
+    def all_is_as_it_was(offset):
+        for peer, name in ((nobody, "lobby"), (staying, "kitchen")):
+            assert peer.ask(f"PUB {name} {offset}") == f"OK {offset}"
+            assert peer.hear().startswith(f"MSG {name} {offset} ")
+        assert leaving.hear() == f"MSG kitchen {offset} staying {offset}"
+        assert page.hear()["data"] == str(offset)
+
+    whole = (tmp_path / "bridge.toml").read_text()
+    for number, broken in enumerate(
+        (
+            whole.replace("[access]", "[acess]"),
+            whole.replace('"rw"', '"rwx"', 1),
+            whole + new.replace(str(issuer.folder / "new"), "nowhere"),
+            whole + new.replace('"HS256"', '"RS256"'),
+            whole + new.replace('"HS256"', '"none"'),
+            whole[: len(whole) // 2],
+        ),
+        1,
+    ):
+        (tmp_path / "bridge.toml").write_text(broken)
+        reload(bridge, "nothing was read again, all stays as it was: ")
+        all_is_as_it_was(number)
+    (tmp_path / "bridge.toml").unlink()
+    reload(bridge, "nothing was read again, all stays as it was: cannot read ")
+    head = number + 1
+    all_is_as_it_was(head)
+
+    table('lobby = "rw"', lasting, new)
+    reload(bridge)
+    gone = "the key that your token was signed with is no longer valid; bring another token"
+    assert leaving.hears_the_end() == [f"NOTICE {gone}", "BYE"]
+    messages, code = page.hears_the_end()
+    assert ([message["text"] for message in messages if message["type"] == "notice"], code) == ([gone], 1008)
+    lost = "NOTICE you may not read attic any longer, and are not subscribed to it"
+    assert nobody.hear() == staying.hear() == lost
+    assert nobody.ask("SUB attic") == TAKES_A_TOKEN % "read"
+    assert staying.ask("SUB attic") == FORBIDDEN % "read"
+    head += 1
+    assert staying.ask(f"PUB kitchen {head}") == f"OK {head}"
+    assert staying.hear() == f"MSG kitchen {head} staying {head}"
+    assert nobody.ask(f"PUB lobby {head}") == f"OK {head}"
+    assert nobody.hear().startswith(f"MSG lobby {head} ")
+    assert nobody.ask(f"AUTH {issuer.token('new', rights, key='new')}").startswith("OK new ")
+    assert nobody.ask("SUB kitchen").startswith("OK kitchen ")
+    assert call(bridge.lines[0]).ask(f"AUTH {issuer.token('leaving', key='old')}").startswith("ERR unauthorized ")
+    issuer.is_untold_in(bridge.log())
