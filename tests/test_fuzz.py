@@ -49,6 +49,13 @@ def test_what_breaks_a_property_is_told_with_the_command_that_repeats_it(capsys:
         property_of(1_000).repeat(HOW, blob)
 
 
+def test_what_chance_alone_finds_is_made_small_as_well() -> None:
+    broken = property_of(90)
+    broken.turns = 1
+    broken.take_turn(HOW)
+    assert "number=91" in broken.failure and "REPEAT='module::check " in broken.told()
+
+
 def test_where_nothing_breaks_it_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
     sound = property_of(1_000)
     assert run([sound], HOW, 0.02, Unmeasured()) == 0

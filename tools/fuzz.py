@@ -20,6 +20,7 @@ from typing import Any
 import hypothesis
 from coverage import Coverage
 from hypothesis import Phase, reproduce_failure, seed, settings
+from hypothesis.database import InMemoryExampleDatabase
 from hypothesis.errors import DidNotReproduce
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -30,6 +31,8 @@ REPORT = 30.0
 """Seconds between two reports."""
 MACHINES = ("Bridge", "LateBridge")
 """In tests/core: machines of rules, which are properties as well, of channels, logs and readers that stall."""
+SIZES = (30, 100, 300, 1_000, 3_000)
+"""Bytes from which an example is drawn."""
 STEPS = 60
 """Of a machine, at most."""
 _BLOB = re.compile(r"reproduce_failure\('[^']*', b'([^']*)'\)")
@@ -44,9 +47,10 @@ class Subject:
 
     name: str
     sentence: str
-    test: Callable[[settings, Mark], Callable[[], None]]
+    test: Callable[[settings, Mark], Any]
     examples: int = 0
     seconds: float = 0.0
+    turns: int = 0
     failure: str = ""
 
     @property
@@ -55,14 +59,31 @@ class Subject:
         return self.examples / self.seconds if self.seconds else 5.0
 
     def take_turn(self, how: settings) -> None:
-        count = max(1, int(self.rate * TURN))
+        """Every other turn chance alone chooses among what the strategies can make: several times as many examples a
+        second, and spread otherwise, so that each way finds what the other does not."""
         began = time.monotonic()
         try:
-            self.test(settings(how, max_examples=count), seed(random.getrandbits(64)))()
+            if self.turns % 2 and "machine" not in self.name:
+                self._draw_from_bytes(how, began + TURN)
+            else:
+                count = max(1, int(self.rate * TURN))
+                self.examples += count
+                self.test(settings(how, max_examples=count), seed(random.getrandbits(64)))()
         except Exception as error:
             self.failure = "".join(traceback.format_exception(error))
-        self.examples += count
+        self.turns += 1
         self.seconds += time.monotonic() - began
+
+    def _draw_from_bytes(self, how: settings, end: float) -> None:
+        kept = settings(how, database=InMemoryExampleDatabase(), phases=[Phase.reuse, Phase.shrink])
+        test = self.test(kept, lambda test: test)
+        try:
+            while time.monotonic() < end:
+                test.hypothesis.fuzz_one_input(random.randbytes(random.choice(SIZES)))
+                self.examples += 1
+        except Exception:
+            test()  # it was kept: now it is made small, and raised again
+            raise
 
     def repeat(self, how: settings, blob: str) -> None:
         """The same input once more."""

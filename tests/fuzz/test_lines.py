@@ -42,7 +42,7 @@ def expected(data: bytes, most: int) -> list[Item]:
 TOO_LONG = Mistake(Refusal(Code.TOO_LONG, ""))
 
 
-@holds(examples=120, data=damaged(SHORT) | LINES | st.binary(), cuts=CUTS, most=st.sampled_from([1, 11, 12, 512]))
+@holds(examples=200, data=damaged(SHORT) | LINES | st.binary(), cuts=CUTS, most=st.sampled_from([1, 11, 12, 512]))
 def test_lines(data: bytes, cuts: list[int], most: int) -> None:
     """Any bytes, at any cuts, give the lines that they hold, each no longer than allowed, or a too-long in its place;
     and no more is kept than one line may have."""
