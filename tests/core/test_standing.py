@@ -5,11 +5,13 @@ import pytest
 from twistedsock.core.access import Identity, Right, grants
 from twistedsock.core.errors import Code
 from twistedsock.core.standing import Standing
-from twistedsock.testing import FakePolicy
+from twistedsock.testing import FakePolicy, Hall
 
 
 def standing(subject: bytes = b"", expires: float | None = None) -> Standing:
-    found = Standing(FakePolicy(), "tcp:8081")
+    hall = Hall(policy=FakePolicy())
+    hall.wall = 100.0
+    found = Standing(hall.bridge, FakePolicy(), "tcp:8081", hall.line_peer().session)
     found.identity = Identity(grants({"news": "r", "inbox": "w"}), subject, expires)
     return found
 
@@ -47,4 +49,4 @@ def test_a_subject_that_is_no_nick_vouches_for_none(subject: bytes) -> None:
 
 @pytest.mark.parametrize("expires, left", [(None, None), (160.0, 60), (100.9, 0), (50.0, 0)])
 def test_the_seconds_that_are_left_are_whole(expires: float | None, left: int | None) -> None:
-    assert standing(b"ann", expires).seconds_left(100.0) == left
+    assert standing(b"ann", expires).seconds_left() == left

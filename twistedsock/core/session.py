@@ -303,12 +303,15 @@ class Session(Speaker):
 
     def _authenticate(self, command: commands.Auth) -> None:
         standing = self._standing
-        refusal = NO_KEYS if standing is None else standing.authenticate(command.token)
+        if standing is None:
+            self._refuse(command.tag, NO_KEYS)
+            return
+        refusal = standing.authenticate(command.token)
         if refusal is not None:
             self._refuse(command.tag, refusal)
-            if standing is not None and standing.failed >= MOST_FAILED:
+            if standing.failed >= MOST_FAILED:
                 self.dismiss(Ending.POLICY, TOO_MANY_TOKENS)
-        elif standing is not None:
+        else:
             self._say(self._dialect.authenticated(command.tag, self.peer.nick, standing.seconds_left()))
             self._drop_forbidden(standing)
 

@@ -1,8 +1,13 @@
 """How one peer stands with the policy: who it is, and what it may therefore do."""
 
-from twistedsock.core.access import Policy, Right
-from twistedsock.core.errors import Code, Refusal
+from typing import Protocol
+
+from twistedsock.core.access import Identity, Policy, Right
+from twistedsock.core.bridge import Bridge
+from twistedsock.core.errors import NICK_IS_AN_ID, Code, Refusal
+from twistedsock.core.expiry import Bearer
 from twistedsock.core.names import is_nick
+from twistedsock.core.reader import Peer
 
 UNVOUCHED = b"~"
 """Before a nick that no token vouches for."""
@@ -10,22 +15,35 @@ UNVOUCHED = b"~"
 MOST_FAILED = 10
 """Tokens that one peer may try in vain: more than people mistype, too few to guess, or to keep us busy with checking
 signatures."""
+TOO_MANY_TOKENS = b"too many tokens that are not valid"
 
 NO_KEYS = Refusal(Code.UNAUTHORIZED, "this server has no keys to check a token with, and asks for none")
-TOO_MANY_TOKENS = Refusal(Code.UNAUTHORIZED, "too many tokens that are not valid")
 
 _WAYS = {Right.READ: "read", Right.WRITE: "publish on"}
 
 
+class Named(Bearer, Protocol):
+    """Whose standing it is: a session."""
+
+    peer: Peer
+
+    def rename(self, nick: bytes) -> None:
+        """Be called otherwise."""
+
+
 class Standing:
-    """Made where there is a policy. ``identity`` is replaced as a whole."""
+    """Made where there is a policy; it begins as nobody. ``forget`` is to be called in the end."""
 
-    __slots__ = ("failed", "identity", "listener")
+    __slots__ = ("_bearer", "_bridge", "_listener", "_policy", "failed", "identity")
 
-    def __init__(self, policy: Policy, listener: str) -> None:
-        self.listener = listener
+    def __init__(self, bridge: Bridge, policy: Policy, listener: str, bearer: Named) -> None:
         self.identity = policy.anonymous(listener)
         self.failed = 0
+        """Tokens that were not valid."""
+        self._bridge = bridge
+        self._policy = policy
+        self._listener = listener
+        self._bearer = bearer
 
     def forbids(self, channel: bytes, right: Right) -> Refusal | None:
         """Why something may not be done on a channel; None where it may."""
@@ -35,6 +53,45 @@ class Standing:
         if identity.subject:
             return Refusal(Code.FORBIDDEN, f"you may not {_WAYS[right]} that channel")
         return Refusal(Code.UNAUTHORIZED, f"to {_WAYS[right]} that channel takes a token: AUTH comes first")
+
+    def authenticate(self, token: bytes) -> Refusal | None:
+        """Be whom a token names, unless there is a reason against it; then nothing changes."""
+        refusal = self.become(self._policy.by_token(token, self._listener))
+        if refusal is not None:
+            self.failed += 1
+        return refusal
+
+    def review(self, policy: Policy) -> Refusal | None:
+        """Another policy holds: be who one is by that, unless there is a reason against it."""
+        self._policy = policy
+        return self.become(policy.review(self.identity, self._listener))
+
+    def become(self, outcome: Identity | Refusal) -> Refusal | None:
+        """Be what a policy has found, unless there is a reason against it. Who is somebody else now goes by the nick
+        that is vouched for; who is the same keeps the nick it has chosen."""
+        if isinstance(outcome, Refusal):
+            return outcome
+        bridge, peer, before = self._bridge, self._bearer.peer, self.identity.subject
+        if outcome.subject != peer.id and outcome.subject in bridge.roster:
+            return NICK_IS_AN_ID
+        if outcome.subject != before:
+            refusal = bridge.admission.identify(outcome.subject)
+            if refusal is not None:
+                return refusal
+            bridge.admission.forget(before)
+        self.identity = outcome
+        bridge.expiries.watch(self._bearer, outcome.expires)
+        nick = peer.nick if peer.nick == peer.id else self.shown_nick(peer.nick)
+        if outcome.subject != before:
+            nick = self.vouched_nick() or nick
+        if nick != peer.nick:
+            self._bearer.rename(nick)
+        return None
+
+    def forget(self) -> None:
+        """The peer is gone, or the policy."""
+        self._bridge.admission.forget(self.identity.subject)
+        self._bridge.expiries.watch(self._bearer, None)
 
     def vouched_nick(self) -> bytes:
         """The nick that the identity is; empty where it is none, as a nick is short."""
@@ -47,7 +104,7 @@ class Standing:
             return nick
         return UNVOUCHED + nick
 
-    def seconds_left(self, now: float) -> int | None:
-        """Until the proof runs out; ``now`` is of the wall clock. None: it never does."""
+    def seconds_left(self) -> int | None:
+        """Until the proof runs out; None: it never does."""
         expires = self.identity.expires
-        return None if expires is None else max(0, int(expires - now))
+        return None if expires is None else max(0, int(expires - self._bridge.expiries.wall_clock()))
