@@ -1,0 +1,267 @@
+"""The configurations in examples/proxies/, run by the real programs in front of a real bridge."""
+
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.end_to_end
+
+FILES = Path(__file__).parent.parent.parent / "examples" / "proxies"
+CLIENT = "127.0.0.5"
+"""Where clients come from, so that their address is not the proxy's."""
+STRANGER = "127.0.0.9"
+HANDSHAKE = (
+    "GET /ws HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody has at the moment."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def program(name: str) -> str:
+    """Where a program is; Debian has these where not everybody looks."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    assert found, f"{name} is missing: run tools/install-commands"
+    return found
+
+
+def replaced(text: str, changes: dict[str, str]) -> str:
+    """The text with all of the changes, each of which it must need."""
+    for old, new in changes.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+class Place:
+    """The bridge of sockbridge.toml. ``lines`` is where it expects no header, ``web`` and ``lines_port`` are the ports
+    for the proxy."""
+
+    def __init__(self, folder: Path, start: Callable[..., Any], certificate: str) -> None:
+        self.folder = folder
+        open_port, self.web_port, self.lines_port = free_ports(3)
+        changes = {"8081": str(open_port), "8082": str(self.web_port), "8083": str(self.lines_port)}
+        (folder / "sockbridge.toml").write_text(replaced((FILES / "sockbridge.toml").read_text(), changes))
+        # The tests say their endpoints on the command line, which wins.
+        self.bridge = start(
+            "--config",
+            str(folder / "sockbridge.toml"),
+            tcp=tuple(f"tcp:{port}:interface=127.0.0.1" for port in (open_port, self.lines_port)),
+            web=(f"tcp:{self.web_port}:interface=127.0.0.1",),
+        )
+        key, cert = re.findall(r"=([^:]+)", certificate)
+        self.key, self.certificate = folder / "key.pem", folder / "cert.pem"
+        self.key.write_bytes(Path(key).read_bytes())
+        self.certificate.write_bytes(Path(cert).read_bytes() + Path(key).read_bytes())
+        self.lines = f"127.0.0.1:{open_port}"
+
+
+class Proxy:
+    """A running proxy: ``page`` and ``lines`` are where clients come in."""
+
+    def __init__(self, place: Place, page_port: int, lines_port: int, command: list[str]) -> None:
+        self.place = place
+        self.page, self.lines = f"https://127.0.0.1:{page_port}", f"127.0.0.1:{lines_port}"
+        self._log = place.folder / "proxy-log"
+        environment = {**os.environ, "HOME": str(place.folder)}
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=place.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            )
+
+    def listens(self) -> bool:
+        assert self.process.poll() is None, self._log.read_text()
+        with socket.socket() as trial:
+            return trial.connect_ex(("127.0.0.1", int(self.page.rpartition(":")[2]))) == 0
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+
+def start_nginx(place: Place) -> Proxy:
+    page, lines = free_ports(2)
+    folder = place.folder
+    bodies = "".join(f"{kind}_temp_path {folder};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    text = replaced(
+        (FILES / "nginx.conf").read_text(),
+        {
+            "listen 443": f"listen 127.0.0.1:{page}",
+            "listen 8443": f"listen 127.0.0.1:{lines}",
+            "127.0.0.1:8082": f"127.0.0.1:{place.web_port}",
+            "127.0.0.1:8083": f"127.0.0.1:{place.lines_port}",
+            "/etc/ssl/bridge.example.org.pem": str(place.certificate),
+            "/etc/ssl/private/bridge.example.org.key": str(place.key),
+            "/var/log/nginx/bridge.log": str(folder / "access-log"),
+            # A machine of tests is not always allowed so many files.
+            "worker_rlimit_nofile 34000;": "",
+            "worker_connections 16000;": "worker_connections 400;",
+            "http {\n": "http {\n" + bodies,
+        },
+    )
+    (folder / "nginx.conf").write_text(text)
+    quiet = f"daemon off; pid {folder}/nginx.pid; error_log stderr;"
+    return Proxy(place, page, lines, [program("nginx"), "-c", str(folder / "nginx.conf"), "-g", quiet])
+
+
+def start_caddy(place: Place) -> Proxy:
+    (page,) = free_ports(1)
+    site = f"https://127.0.0.1:{page} {{\n\ttls {place.certificate} {place.key}\n"
+    text = replaced(
+        (FILES / "Caddyfile").read_text(),
+        {"bridge.example.org {\n": site, "127.0.0.1:8082": f"127.0.0.1:{place.web_port}"},
+    )
+    # No port for its own administration, and none to send people from http to https.
+    (place.folder / "Caddyfile").write_text(
+        "{\n\tadmin off\n\tauto_https disable_redirects\n\tdefault_sni localhost\n}\n" + text
+    )
+    return Proxy(place, page, 0, [program("caddy"), "run", "--config", "Caddyfile", "--adapter", "caddyfile"])
+
+
+def start_haproxy(place: Place) -> Proxy:
+    page, lines = free_ports(2)
+    text = replaced(
+        (FILES / "haproxy.cfg").read_text(),
+        {
+            "bind :443": f"bind 127.0.0.1:{page}",
+            "bind :8443": f"bind 127.0.0.1:{lines}",
+            "127.0.0.1:8082": f"127.0.0.1:{place.web_port}",
+            "127.0.0.1:8083": f"127.0.0.1:{place.lines_port}",
+            "/etc/ssl/private/bridge.example.org.pem": str(place.certificate),
+            "maxconn 16000": "maxconn 200",
+        },
+    )
+    (place.folder / "haproxy.cfg").write_text(text)
+    return Proxy(place, page, lines, [program("haproxy"), "-db", "-f", "haproxy.cfg"])
+
+
+STARTERS = {"nginx": start_nginx, "caddy": start_caddy, "haproxy": start_haproxy}
+
+
+@pytest.fixture
+def place(tmp_path: Path, start: Callable[..., Any], certificate: str) -> Place:
+    return Place(tmp_path, start, certificate)
+
+
+@pytest.fixture
+def proxy(request: pytest.FixtureRequest, place: Place, eventually: Callable[..., Any]) -> Iterator[Proxy]:
+    proxy = STARTERS[request.param](place)
+    try:
+        eventually(proxy.listens, f"{request.param} to listen")
+        yield proxy
+    finally:
+        proxy.stop()
+
+
+everywhere = pytest.mark.parametrize("proxy", STARTERS, indirect=True)
+for_lines = pytest.mark.parametrize("proxy", ["nginx", "haproxy"], indirect=True)
+
+
+@everywhere
+def test_a_websocket_through_a_proxy(proxy: Proxy, browse: Callable[..., Any], call: Callable[..., Any]) -> None:
+    """The origin is only the page's own if the proxy passes on the host that was asked for."""
+    page = browse(proxy.page, origin=proxy.page, source=CLIENT)
+    assert f'"from":"{CLIENT}:0"' in page.welcome
+    assert page.ask(type="subscribe", channel="kitchen", id=1)["type"] == "ok"
+    call(proxy.place.lines).ask("PUB kitchen 21.5")
+    assert page.hear()["data"] == "21.5"
+    assert page.ask(type="info", id=2)["from"] == f"{CLIENT}:0"
+
+
+@everywhere
+def test_what_a_client_says_of_its_own_address_is_not_believed(proxy: Proxy, browse: Callable[..., Any]) -> None:
+    for headers in (
+        ["X-Forwarded-For: 203.0.113.66"],
+        ["X-Forwarded-For: 203.0.113.66", "X-Forwarded-For: 127.0.0.1"],
+        ["X-Forwarded-For: nonsense"],
+        ["Forwarded: for=203.0.113.66"],
+    ):
+        assert f'"from":"{CLIENT}:0"' in browse(proxy.page, headers=headers, source=CLIENT).welcome
+
+
+@everywhere
+def test_pages_and_then_a_websocket(proxy: Proxy, plain: Callable[..., Any]) -> None:
+    """A proxy that keeps its connections to the bridge must not send a handshake on one that is for pages."""
+    authority = proxy.page.removeprefix("https://")
+    client = plain(authority, True)
+    for path, last in (("/", b"</html>"), ("/bridge.json", b"}"), ("/none", b"there is nothing here")):
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
+        answer = b""
+        while not re.search(last + rb"\s*(0\s*)?$", answer):
+            data = client.recv(65536)
+            assert data, answer
+            answer += data
+    client.sendall(HANDSHAKE.format(authority).encode())
+    assert client.recv(65536).startswith(b"HTTP/1.1 101 ")
+
+
+@everywhere
+def test_events_go_on_at_once(proxy: Proxy, browse: Callable[..., Any]) -> None:
+    page = browse(proxy.page)
+    for number in range(20):
+        assert page.ask(type="ping", data=number)["type"] == "pong"
+    large = "x" * 60_000
+    page.ask(type="subscribe", channel="large", id=1)
+    page.ask(type="publish", channel="large", data=large, id=2)
+    assert page.hear()["data"] == large
+
+
+@for_lines
+def test_lines_through_a_proxy(proxy: Proxy, call: Callable[..., Any]) -> None:
+    peer = call(proxy.lines, True, CLIENT)
+    here = "{}:{}".format(*peer.socket.getsockname())
+    assert f" from={here} " in peer.welcome
+    assert f" from={here} " in peer.ask("INFO")
+    peer.say("SUB kitchen")
+    assert peer.hear().startswith("OK kitchen ")
+    assert call(proxy.place.lines).ask("PUB kitchen 21.5") == "OK 1"
+    assert peer.hear().startswith("MSG kitchen 1 ")
+
+
+def test_a_header_of_a_stranger_is_no_header(place: Place, call: Callable[..., Any]) -> None:
+    peer = call(f"127.0.0.1:{place.lines_port}", source=STRANGER)
+    assert f" from={STRANGER}:" in peer.welcome
+    assert peer.ask("PROXY TCP4 203.0.113.66 127.0.0.1 1 2\r").startswith("ERR unknown-command ")
+
+
+def test_an_address_that_a_stranger_forwards_is_not_believed(place: Place, browse: Callable[..., Any]) -> None:
+    page = f"http://127.0.0.1:{place.web_port}"
+    stranger = browse(page, headers=["X-Forwarded-For: 203.0.113.66"], source=STRANGER)
+    assert f'"from":"{STRANGER}:' in stranger.welcome
+    assert '"from":"203.0.113.66:0"' in browse(page, headers=["X-Forwarded-For: 203.0.113.66"]).welcome
+
+
+def test_a_header_stands_before_tls(start: Callable[..., Any], plain: Callable[..., Any], certificate: str) -> None:
+    """As HAProxy sends it to a server with both ``ssl`` and ``send-proxy``."""
+    endpoint = f"ssl:0:interface=127.0.0.1:{certificate}"
+    bridge = start("--proxy-protocol", endpoint, "--trusted-proxy", "127.0.0.1", tcp=(endpoint,), web=("none",))
+    connection = plain(bridge.lines[0])
+    connection.sendall(b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with context.wrap_socket(connection) as secure:
+        assert b" from=203.0.113.7:4711 " in secure.recv(200)
+
+
+def test_a_proxy_that_sends_no_header_is_told_of(place: Place, plain: Callable[..., Any]) -> None:
+    with plain(f"127.0.0.1:{place.lines_port}") as connection:
+        connection.sendall(b"SUB kitchen\n")
+        with pytest.raises(ConnectionResetError):
+            while connection.recv(200):
+                pass
+    assert "the proxy at 127.0.0.1 does not begin with a PROXY header" in place.bridge.log()
