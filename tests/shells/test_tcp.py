@@ -1,18 +1,20 @@
 """Lines over a transport: from the first byte to the end of both streams."""
 
 import pytest
+from OpenSSL.crypto import FILETYPE_PEM, load_certificate
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 
+from tests.authority import Authority
 from twistedsock.core.dialect import Ending
 from twistedsock.shells.closing import LINGER
 from twistedsock.shells.listening import Listening
 from twistedsock.shells.tcp import LineFactory
 from twistedsock.shells.websocket import OPEN_TIMEOUT
-from twistedsock.testing import Hall
+from twistedsock.testing import FakePolicy, Hall
 
 IAC_IP, IAC_AYT, DO_TIMING_MARK = b"\xff\xf4", b"\xff\xf6", b"\xff\xfd\x06"
 
@@ -341,6 +343,21 @@ class TestWithTLS:
         assert transport.heard() == b"PONG\n"
         protocol.connectionLost(Failure(ConnectionDone()))
         assert (len(hall.bridge.roster), hall.bridge.admission.connections) == (0, 0)
+
+    @pytest.mark.parametrize("known", [True, False])
+    def test_a_certificate_says_who_it_is(self, connect, hall, tmp_path, known):
+        hall.bridge.policy = FakePolicy() if known else None
+        Authority(tmp_path).issue("meter", "meter")
+        protocol, transport = connect()
+        certificate = load_certificate(FILETYPE_PEM, (tmp_path / "meter.pem").read_bytes())
+        transport.getPeerCertificate = lambda: certificate
+        protocol.handshakeCompleted()
+        transport.heard()
+        protocol.dataReceived(b"NICK meter\nINFO\n")
+        assert b" nick=meter " in transport.heard()
+        assert [guest.peer.nick for guest in hall.bridge.roster] == [b"meter"]
+        protocol.dataReceived(b"NICK another\n")
+        assert transport.heard() == (b"OK ~another\n" if known else b"OK another\n")
 
     def test_a_handshake_has_ten_seconds(self, connect, reactor, hall):
         (late, late_wire), (ready, ready_wire) = connect(), connect()

@@ -4,9 +4,11 @@ import json
 
 import pytest
 import txaio
+from OpenSSL.crypto import FILETYPE_PEM, load_certificate
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
+from tests.authority import Authority
 from twistedsock.core.origins import Origins
 from twistedsock.shells.listening import Listening
 from twistedsock.shells.web import Gate, WebFactory
@@ -23,11 +25,12 @@ def visit(reactor, wire, monkeypatch):
     txaio.use_twisted()
     monkeypatch.setattr(txaio.config, "loop", reactor)
 
-    def open_websocket(target="/ws", headers="", policy=POLICY):
+    def open_websocket(target="/ws", headers="", policy=POLICY, endpoint="tcp:8082", certificate=None):
         hall = Hall(policy=policy)
         gate = Gate(Origins())
-        factory = WebFactory(hall.bridge, reactor, gate, 0, 0, 3, list, Listening("tcp:8082"))
+        factory = WebFactory(hall.bridge, reactor, gate, 0, 0, 3, list, Listening(endpoint))
         protocol, transport = factory.buildProtocol(None), wire("127.0.0.1", 8082, "127.0.0.1")
+        transport.getPeerCertificate = lambda: certificate
         protocol.makeConnection(transport)
         protocol.dataReceived(
             (
@@ -92,3 +95,21 @@ def test_without_a_policy_nobody_looks(visit, way, target, header):
 def test_a_cookie_does_not_help_a_foreign_page(visit):
     head, _, _, _ = visit("/ws", "Cookie: bridge-token=good\r\nOrigin: https://evil.example\r\n")
     assert " 403 " in head
+
+
+@pytest.mark.parametrize("way", [PLAIN, THROUGH_AUTOBAHN])
+@pytest.mark.parametrize(
+    "endpoint, shown, target, nick",
+    [
+        ("ssl:8082", True, "/ws", b"meter"),
+        ("ssl:8082", True, "/ws?token=good", b"ann"),
+        ("ssl:8082", False, "/ws", None),
+        ("tcp:8082", True, "/ws", None),
+    ],
+)
+def test_a_certificate_says_who_it_is_and_a_token_says_it_better(visit, tmp_path, way, endpoint, shown, target, nick):
+    Authority(tmp_path).issue("meter", "meter")
+    certificate = load_certificate(FILETYPE_PEM, (tmp_path / "meter.pem").read_bytes()) if shown else None
+    head, _, _, nicks = visit(target, way, endpoint=endpoint, certificate=certificate)
+    assert " 101 " in head
+    assert nicks == [nick or b"p1"]

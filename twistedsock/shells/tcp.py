@@ -12,6 +12,7 @@ from twistedsock.core.commands import Interrupt
 from twistedsock.core.dialect import Ending
 from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
+from twistedsock.shells.certificates import subject_of
 from twistedsock.shells.closing import close_kindly
 from twistedsock.shells.deadlines import Deadlines
 from twistedsock.shells.faults import report_fault
@@ -75,7 +76,8 @@ class LineProtocol(Protocol):
             session, line_commands, transport.pauseProducing, self._resume, report_fault, factory.bridge.meter(ends)
         )
         factory.patience.begin(self._conversation, spoken=False)
-        session.welcome()
+        subject = subject_of(transport) if factory.listening.secure else None
+        session.welcome(b"", factory.bridge.recognize(endpoint, None, subject))
 
     def dataReceived(self, data: bytes) -> None:
         conversation = self._conversation

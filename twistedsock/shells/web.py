@@ -12,6 +12,7 @@ from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import Refusal
 from twistedsock.core.origins import Door, Origins, Verdict
+from twistedsock.shells.certificates import subject_of
 from twistedsock.shells.closing import close_kindly
 from twistedsock.shells.deadlines import Deadlines
 from twistedsock.shells.listening import NOWHERE, Listening, ListeningFactory
@@ -119,9 +120,11 @@ class Doorman(Protocol):
         if refused is not None:
             self._refuse(*refused)
             return
-        policy, endpoint = self.factory.bridge.policy, self.factory.listening.endpoint
+        policy, listening = self.factory.bridge.policy, self.factory.listening
         shown = None if policy is None else find_credentials(head, policy.cookie)
-        outcome = self.factory.bridge.recognize(endpoint, None if shown is None else shown.token)
+        token = None if shown is None else shown.token
+        subject = subject_of(self.transport) if listening.secure else None
+        outcome = self.factory.bridge.recognize(listening.endpoint, token, subject)
         if isinstance(outcome, Refusal) and shown is not None and shown.in_header:
             self._refuse(401, outcome.words, (("WWW-Authenticate", 'Bearer error="invalid_token"'),))
         elif head.key:
