@@ -13,7 +13,8 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 
-from twistedsock.service import BACKLOG, SWEEP_SECONDS, BridgeService, StartFailed, draw_epoch, draw_id
+from twistedsock.listeners import BACKLOG
+from twistedsock.service import SWEEP_SECONDS, BridgeService, StartFailed, draw_epoch, draw_id
 from twistedsock.settings import Settings, SettingsError
 from twistedsock.shells.outlets import TCPSendAtOnce
 

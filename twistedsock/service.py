@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -24,19 +23,16 @@ from twistedsock.core.admission import is_loopback
 from twistedsock.core.bridge import Bridge, build
 from twistedsock.core.dialect import Ending
 from twistedsock.core.origins import Origins
+from twistedsock.listeners import Listener, parse_endpoint
 from twistedsock.settings import Settings, SettingsError, listeners, trusted_proxies
-from twistedsock.shells.certificates import CertificateError, Certificates, Reading, TLSEndpoint
+from twistedsock.shells.certificates import CertificateError, Certificates, Reading
 from twistedsock.shells.listening import Listening
 from twistedsock.shells.outlets import send_at_once
 from twistedsock.shells.proxied import expect_headers
 from twistedsock.shells.shortage import bear_shortage
-from twistedsock.shells.sockets import host_of, prepare, show
+from twistedsock.shells.sockets import host_of, prepare
 from twistedsock.shells.tcp import LineFactory
 from twistedsock.shells.web import Gate, WebFactory
-
-BACKLOG = 4096
-"""Connections that wait to be accepted: what Linux allows at most (net.core.somaxconn), so that a thousand browsers
-that come back at once are not turned away. Twisted's own default is 50."""
 
 SWEEP_SECONDS = 5.0
 """How often silent channels are looked at, for what has become too old."""
@@ -84,21 +80,6 @@ def draw_epoch() -> bytes:
     return secrets.token_hex(4).encode()
 
 
-def parse_endpoint(description: str, reactor: Any, authorities: Path | None = None) -> IStreamServerEndpoint:
-    """An endpoint from its string, with our backlog where it names none; SettingsError where it is none. With TLS, its
-    clients need a certificate of one of ``authorities``, a file, unless that is None."""
-    kind = description.partition(":")[0]
-    more = kind in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in description
-    whole = f"{description}:backlog={BACKLOG}" if more else description
-    try:
-        if kind == "ssl":
-            return TLSEndpoint(reactor, Certificates(whole, Path.cwd(), authorities))
-        return serverFromString(reactor, whole)
-    except Exception as error:  # each kind of endpoint has its own errors, OpenSSL's among them
-        words = str(error) or type(error).__name__
-        raise SettingsError(f"cannot use the endpoint {description!r}: {words}") from None
-
-
 def read_policy(settings: Settings) -> TablePolicy | None:
     """Who may do what, by the settings; None where all may do everything. SettingsError if a key cannot be used."""
     if settings.access is None:
@@ -107,34 +88,6 @@ def read_policy(settings: Settings) -> TablePolicy | None:
         return build_policy(settings.access, time.time)
     except AccessError as error:
         raise SettingsError(str(error)) from None
-
-
-class Listener:
-    """One endpoint and the port it became."""
-
-    def __init__(self, description: str, endpoint: IStreamServerEndpoint, factory: Any) -> None:
-        self.description = description
-        self.endpoint = endpoint
-        self.factory = factory
-        self.port: IListeningPort | None = None
-
-    @property
-    def address(self) -> Any:
-        assert self.port is not None
-        return self.port.getHost()
-
-    @property
-    def secure(self) -> bool:
-        return self.certificates is not None
-
-    @property
-    def certificates(self) -> Certificates | None:
-        return self.endpoint.certificates if isinstance(self.endpoint, TLSEndpoint) else None
-
-    def reachable(self) -> tuple[str, int]:
-        """Host and port for a client on this machine."""
-        host = self.address.host
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), self.address.port
 
 
 class BridgeService(Service):
@@ -177,7 +130,7 @@ class BridgeService(Service):
                 self._fail(listener, failure)
         self._check_reach()
         if self.web:
-            page = self._page(self.web[0])
+            page = self.web[0].page()
             for listener in self.lines:
                 listener.factory.web_address = page
 
@@ -299,35 +252,11 @@ class BridgeService(Service):
 
     def line_ports(self) -> list[dict[str, object]]:
         """Where lines are spoken, for the page."""
-        ports: list[dict[str, object]] = []
-        for listener in self.lines:
-            if hasattr(listener.address, "port"):
-                host, port = listener.reachable()
-                ports.append({"kind": "ssl" if listener.secure else "tcp", "host": host, "port": port})
-            else:
-                ports.append({"kind": "unix", "path": show(listener.address).removeprefix("unix:")})
-        return ports
+        return [listener.for_page() for listener in self.lines]
 
     def hints(self) -> list[str]:
         """One line for each thing to try, with the real addresses."""
-        words = []
-        for listener in self.lines:
-            where = show(listener.address)
-            if not hasattr(listener.address, "port"):
-                words.append(f"lines on {where}: nc -U {where.removeprefix('unix:')}")
-            elif listener.secure:
-                words.append(f"lines over TLS on {where}: openssl s_client -quiet -connect {_join(listener)}")
-            else:
-                host, port = listener.reachable()
-                words.append(f"lines on {where}: telnet {host} {port}")
-        for listener in self.web:
-            where = show(listener.address)
-            if hasattr(listener.address, "port"):
-                words.append(f"web on {where}: open {self._page(listener)}")
-            else:
-                path = where.removeprefix("unix:")
-                words.append(f"web on {where}: curl --unix-socket {path} http://localhost/bridge.json")
-        return words
+        return [listener.try_lines() for listener in self.lines] + [listener.try_web() for listener in self.web]
 
     def _listeners(self, descriptions: tuple[str, ...], build_factory: Callable[[Listening], Any]) -> list[Listener]:
         built = []
@@ -385,11 +314,6 @@ class BridgeService(Service):
                 )
         return None
 
-    def _page(self, listener: Listener) -> str:
-        if not hasattr(listener.address, "port"):
-            return show(listener.address)
-        return f"http{'s' if listener.secure else ''}://{_join(listener)}/"
-
     def _give_up(self, gone: Deferred[None]) -> None:
         self._log.info("{count} peers did not leave in time", count=len(self.bridge.roster))
         gone.callback(None)
@@ -398,8 +322,3 @@ class BridgeService(Service):
 def _authorities(settings: Settings, description: str) -> Path | None:
     """The file of those whose certificates the clients of an endpoint need, None where they need none."""
     return None if settings.access is None else settings.access.client_ca(description)
-
-
-def _join(listener: Listener) -> str:
-    host, port = listener.reachable()
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -108,7 +108,7 @@ def _doors(kind: str, settings: Settings, endpoints: tuple[str, ...], now: float
     # These load Twisted, without which the other commands start in no time.
     from twisted.internet.protocol import Factory
 
-    from twistedsock.service import parse_endpoint
+    from twistedsock.listeners import parse_endpoint
     from twistedsock.shells.certificates import TLSEndpoint
 
     found = []

@@ -1,0 +1,96 @@
+"""Where the bridge listens: endpoints, the ports that they become, and what people can do there."""
+
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+
+from twistedsock.settings import SettingsError
+from twistedsock.shells.certificates import Certificates, TLSEndpoint
+from twistedsock.shells.sockets import show
+
+BACKLOG = 4096
+"""Connections that wait to be accepted: what Linux allows at most (net.core.somaxconn), so that a thousand browsers
+that come back at once are not turned away. Twisted's own default is 50."""
+
+
+def parse_endpoint(description: str, reactor: Any, authorities: Path | None = None) -> IStreamServerEndpoint:
+    """An endpoint from its string, with our backlog where it names none; SettingsError where it is none. With TLS, its
+    clients need a certificate of one of ``authorities``, a file, unless that is None."""
+    kind = description.partition(":")[0]
+    more = kind in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in description
+    whole = f"{description}:backlog={BACKLOG}" if more else description
+    try:
+        if kind == "ssl":
+            return TLSEndpoint(reactor, Certificates(whole, Path.cwd(), authorities))
+        return serverFromString(reactor, whole)
+    except Exception as error:  # each kind of endpoint has its own errors, OpenSSL's among them
+        words = str(error) or type(error).__name__
+        raise SettingsError(f"cannot use the endpoint {description!r}: {words}") from None
+
+
+class Listener:
+    """One endpoint and the port it became."""
+
+    def __init__(self, description: str, endpoint: IStreamServerEndpoint, factory: Any) -> None:
+        self.description = description
+        self.endpoint = endpoint
+        self.factory = factory
+        self.port: IListeningPort | None = None
+
+    @property
+    def address(self) -> Any:
+        assert self.port is not None
+        return self.port.getHost()
+
+    @property
+    def secure(self) -> bool:
+        return self.certificates is not None
+
+    @property
+    def certificates(self) -> Certificates | None:
+        return self.endpoint.certificates if isinstance(self.endpoint, TLSEndpoint) else None
+
+    def reachable(self) -> tuple[str, int]:
+        """Host and port for a client on this machine."""
+        host = self.address.host
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), self.address.port
+
+    @property
+    def has_port(self) -> bool:
+        """Whether it has a number; a Unix socket has a path."""
+        return hasattr(self.address, "port")
+
+    def shown(self) -> str:
+        """Host and port, for a client on this machine."""
+        host, port = self.reachable()
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def page(self) -> str:
+        """The address of the page."""
+        return f"http{'s' if self.secure else ''}://{self.shown()}/" if self.has_port else show(self.address)
+
+    def for_page(self) -> dict[str, object]:
+        """Where lines are spoken, as the page wants to know it."""
+        if not self.has_port:
+            return {"kind": "unix", "path": show(self.address).removeprefix("unix:")}
+        host, port = self.reachable()
+        return {"kind": "ssl" if self.secure else "tcp", "host": host, "port": port}
+
+    def try_lines(self) -> str:
+        """What to type to speak lines here."""
+        where = show(self.address)
+        if not self.has_port:
+            return f"lines on {where}: nc -U {where.removeprefix('unix:')}"
+        if self.secure:
+            return f"lines over TLS on {where}: openssl s_client -quiet -connect {self.shown()}"
+        host, port = self.reachable()
+        return f"lines on {where}: telnet {host} {port}"
+
+    def try_web(self) -> str:
+        """What to open to see the page."""
+        where = show(self.address)
+        if self.has_port:
+            return f"web on {where}: open {self.page()}"
+        return f"web on {where}: curl --unix-socket {where.removeprefix('unix:')} http://localhost/bridge.json"
