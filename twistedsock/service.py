@@ -286,7 +286,7 @@ class BridgeService(Service):
 
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
         send_at_once(port)
-        prepare(port, self._settings.send_buffer)
+        prepare(port, self._settings.send_buffer, self._settings.unreachable_after)
         expect_headers(port, self._reactor, listener.factory.listening, self._settings.handshake_timeout)
         bear_shortage(port, self._reactor)
         listener.port = port

@@ -131,3 +131,40 @@ def test_elsewhere_each_connection_is_asked(address):
     assert here_of(accepted(port, here=IPv4Address("TCP", "192.0.2.1", 80))) == Here(b"192.0.2.1:80", Door(False, 80))
     assert here_of(accepted(port, here=LOCAL)) == Here(b"unix:/run/bridge", Door(False, 0))
     assert here_of(accepted(None, here=SIX)) == Here(b"[::1]:8081", Door(True, 8081))
+
+
+SIGNS_OF_LIFE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 120_000}
+
+
+def test_dead_peers_are_gone_in_the_time_that_is_told(recording):
+    """Two minutes are one of silence and three probes."""
+    tune(SimpleNamespace(socket=recording), 0, 120)
+    told = {option: value for level, option, value in getattr(recording, "told", ()) if level == socket.IPPROTO_TCP}
+    if recording.family == socket.AF_UNIX:
+        assert told == {}
+    else:
+        assert {name: told.get(getattr(socket, name)) for name in SIGNS_OF_LIFE} == SIGNS_OF_LIFE
+
+
+def test_what_a_platform_lacks_is_left_out(recording, monkeypatch):
+    for name in SIGNS_OF_LIFE:
+        monkeypatch.delattr(socket, name)
+    tune(SimpleNamespace(socket=recording), 0, 120)
+    assert getattr(recording, "told", set()) == (set() if recording.family == socket.AF_UNIX else OF_TCP)
+
+
+@pytest.mark.skipif(not sockets._INHERITS, reason="as on Linux")
+def test_connections_inherit_the_signs_of_life():
+    """The kernel is asked."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        prepare(ListeningPort(FOUR, listening), 0, 120)
+        with socket.create_connection(listening.getsockname()):
+            accepted_one, _ = listening.accept()
+            with accepted_one:
+                assert accepted_one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                for name, value in SIGNS_OF_LIFE.items():
+                    assert accepted_one.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value, name
+
+
+def test_the_shortest_time_is_still_some():
+    assert all(value >= 1 for _, value in sockets._signs_of_life(1))

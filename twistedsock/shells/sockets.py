@@ -22,13 +22,13 @@ class Here(msgspec.Struct, frozen=True):
     door: Door
 
 
-def prepare(port: Any, send_buffer: int) -> None:
+def prepare(port: Any, send_buffer: int, unreachable_after: int = 0) -> None:
     """Do once for a listening port what each of its connections would need: ``tune`` its socket where that is
     inherited, and find out where its connections come in, if that is one address. To be called before the first one.
     The two facts are kept on the port, as that is what a connection knows of where it came from."""
     handle = getattr(port, "socket", None)
     if _INHERITS and isinstance(handle, socket.socket) and handle.family != socket.AF_UNIX:
-        _set_options(handle, send_buffer)
+        _set_options(handle, send_buffer, unreachable_after)
         port.connections_are_tuned = True
     address = port.getHost()
     # A scope's name is known of a connection only.
@@ -36,9 +36,10 @@ def prepare(port: Any, send_buffer: int) -> None:
         port.connections_come_in = _here(address)
 
 
-def tune(transport: Any, send_buffer: int) -> None:
-    """Small messages leave at once, dead peers are noticed, and a peer that stalls holds at most twice
-    ``send_buffer`` bytes of the kernel's memory here (0 leaves that to the kernel, which gives it megabytes)."""
+def tune(transport: Any, send_buffer: int, unreachable_after: int = 0) -> None:
+    """Small messages leave at once; a peer that has not answered for ``unreachable_after`` seconds is gone (0 leaves
+    that to the kernel, which takes hours); and a peer that stalls holds at most twice ``send_buffer`` bytes of the
+    kernel's memory here (0 leaves that to it too, and it gives megabytes)."""
     if getattr(_port(transport), "connections_are_tuned", False):
         return
     lowest = transport
@@ -46,7 +47,7 @@ def tune(transport: Any, send_buffer: int) -> None:
         lowest = lowest.transport
     handle = getattr(lowest, "socket", None)
     if isinstance(handle, socket.socket):
-        _set_options(handle, send_buffer)
+        _set_options(handle, send_buffer, unreachable_after)
 
 
 def _port(transport: Any) -> Any:
@@ -54,14 +55,32 @@ def _port(transport: Any) -> Any:
     return getattr(transport, "server", None)
 
 
-def _set_options(handle: socket.socket, send_buffer: int) -> None:
+def _set_options(handle: socket.socket, send_buffer: int, unreachable_after: int) -> None:
     if handle.family != socket.AF_UNIX:
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _signs_of_life(unreachable_after):
+            handle.setsockopt(socket.IPPROTO_TCP, option, value)
         # Telnet sends its Ctrl-C as urgent data; it is to be read where it stands.
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     if send_buffer:
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+
+
+def _signs_of_life(seconds: int) -> list[tuple[int, int]]:
+    """Options of TCP (tcp(7)) with which a peer that does not answer is gone in that time: after half of it in silence
+    it is probed three times, an eighth apart; and what is sent to it must be taken within the whole. The latter closes
+    a living peer too that takes nothing for so long: it could not be told from a dead one otherwise, and each holds a
+    connection and its buffers. A platform may lack some of them."""
+    if not seconds:
+        return []
+    wanted = {
+        "TCP_KEEPIDLE": max(1, seconds // 2),
+        "TCP_KEEPINTVL": max(1, seconds // 8),
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": 1000 * seconds,
+    }
+    return [(getattr(socket, name), value) for name, value in wanted.items() if hasattr(socket, name)]
 
 
 def host_of(address: Any) -> str:

@@ -46,7 +46,7 @@ class LineProtocol(Protocol):
 
     def connectionMade(self) -> None:
         factory, transport = self.factory, self.transport
-        tune(transport, factory.send_buffer)
+        tune(transport, factory.send_buffer, factory.bridge.limits.unreachable_after)
         self._address = host_of(self.told or transport.getPeer())
         refusal = factory.bridge.admission.enter(self._address)
         if refusal is not None:

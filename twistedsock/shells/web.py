@@ -77,7 +77,7 @@ class Doorman(Protocol):
 
     def connectionMade(self) -> None:
         factory = self.factory
-        tune(self.transport, factory.send_buffer)
+        tune(self.transport, factory.send_buffer, factory.bridge.limits.unreachable_after)
         self._head = bytearray()
         self._peer = self.told or self.transport.getPeer()
         # A proxy's own address is the address of many; it is counted when it has told whose this is.
