@@ -21,7 +21,7 @@ test('the token is shown first, and nothing else before it is accepted', () => {
   assert.equal(client.state, 'connecting');
   socket.answer('auth', { nick: 'ann', expires: 3600 });
   assert.equal(client.state, 'open');
-  assert.equal(client.peer.nick, 'ann');
+  assert.deepEqual([client.peer.nick, client.peer.expires], ['ann', 3600]);
   assert.deepEqual(socket.sent.map(({ type }) => type), ['auth', 'subscribe', 'publish']);
 });
 
@@ -116,7 +116,7 @@ test('a warning cannot be followed where the token is fixed', async () => {
   socket.say({ type: 'notice', text: 'soon', code: 'token-expires' });
   await settle();
   assert.equal(socket.all('auth').length, 1);
-  assert.deepEqual(states.at(-1), ['notice', { text: 'soon' }]);
+  assert.deepEqual(states.at(-1), ['notice', { text: 'soon', code: 'token-expires' }]);
   socket.drop(1008);
   assert.equal(client.state, 'closed');
 });
@@ -144,4 +144,66 @@ test('a right that is lost ends the subscriptions of that channel alone', () => 
   assert.deepEqual(lost.told.filter(([what]) => what === 'refused'), [['refused', 'forbidden'], ['refused', 'forbidden']]);
   assert.deepEqual(kept.told.filter(([what]) => what === 'refused'), []);
   assert.deepEqual(socket.all('unsubscribe'), []);
+});
+
+test('a function that has no token lets the client come without, and be closed for good as any other', async () => {
+  let token;
+  const { client, socket, net } = build({ token: async () => token });
+  socket.welcome();
+  await settle();
+  assert.equal(client.state, 'open');
+  assert.deepEqual(socket.all('auth'), []);
+  socket.drop();
+  token = 't1';
+  client.retry();
+  net.sockets.at(-1).welcome();
+  await settle();
+  assert.equal(net.sockets.at(-1).last('auth').token, 't1');
+  token = undefined;
+  net.sockets.at(-1).answer('auth', { nick: 'ann' });
+  net.sockets.at(-1).drop();
+  client.retry();
+  net.sockets.at(-1).welcome();
+  await settle();
+  net.sockets.at(-1).drop(1008);
+  assert.equal(client.state, 'closed');
+});
+
+test('a token can be shown later, and is shown again from then on', async () => {
+  const world = build();
+  world.socket.welcome();
+  const shown = world.client.authenticate('t1');
+  assert.deepEqual(world.socket.last('auth'), { type: 'auth', token: 't1', id: world.socket.last('auth').id });
+  world.socket.answer('auth', { nick: 'ann', expires: 60 });
+  assert.deepEqual(await shown, { nick: 'ann', expires: 60 });
+  const refused = world.client.authenticate('t2');
+  world.socket.refuse('auth', 'unauthorized');
+  await assert.rejects(refused, { code: 'unauthorized' });
+  world.socket.drop();
+  world.client.retry();
+  world.socket.welcome();
+  assert.equal(world.socket.last('auth').token, 't1');
+});
+
+test('a token that was to be shown while there was no connection comes before all else', async () => {
+  const { client, socket } = build();
+  client.subscribe('kitchen', () => {});
+  client.nick('ann').catch(() => {});
+  client.authenticate('t1').catch(() => {});
+  socket.welcome();
+  assert.deepEqual(socket.sent.map(({ type }) => type), ['auth', 'nick', 'subscribe']);
+});
+
+test('a token that was shown to a client that fetches its own does not replace those', async () => {
+  const world = fetching();
+  world.socket.welcome();
+  await settle();
+  world.socket.answer('auth', { nick: 'ann' });
+  world.client.authenticate('other').catch(() => {});
+  world.socket.answer('auth', { nick: 'ann' });
+  world.socket.drop(1008);
+  world.client.retry();
+  world.socket.welcome();
+  await settle();
+  assert.equal(world.socket.last('auth').token, 't2');
 });

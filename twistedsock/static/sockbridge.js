@@ -276,7 +276,8 @@ class Channel {
 
 /**
  * The connection. Dispatches `connecting`, `open` (detail: the peer), `waiting` (detail: delay, attempt, code, reason),
- * `closed` (detail: code, reason), `notice` (detail: text) and `error` (detail: an error that answers no command of ours).
+ * `closed` (detail: code, reason), `notice` (detail: text, and code and channel where it has them) and `error` (detail: an
+ * error that answers no command of ours).
  */
 export class Client extends EventTarget {
   #url;
@@ -290,6 +291,7 @@ export class Client extends EventTarget {
   #heardAt = 0;
   #lastId = 0;
   #nick;
+  #tokenShown = false; // on this connection
   #queue = []; // commands that wait for a connection
   #unanswered = new Map();
   /** @type {Map<string, Channel>} */
@@ -307,7 +309,10 @@ export class Client extends EventTarget {
   /** 'connecting', 'open', 'waiting' or 'closed'. */
   get state() { return this.#state; }
 
-  /** While open, `{id, from, to}`: who this client is to the server, and the two ends of the socket as the server sees them. */
+  /**
+   * While open, `{id, from, to}`: who this client is to the server, and the two ends of the socket as the server sees them.
+   * Where it came with a token, also the `nick` that this gave it, and in how many seconds it `expires`, if it does.
+   */
   get peer() { return this.#peer; }
 
   /**
@@ -364,6 +369,19 @@ export class Client extends EventTarget {
     });
   }
 
+  /**
+   * Shows a token, or another one; subscriptions stay, as far as it allows them. Unless `connect` was given a function, it
+   * is the one that is shown from now on.
+   * @returns {Promise<{nick: string, expires?: number}>} who one is, and for how many seconds
+   */
+  authenticate(token) {
+    return this.#request({ type: 'auth', token }, ({ nick, expires }) => {
+      this.#tokenShown = true;
+      if (!this.#renews) this.#settings.token = token;
+      return { nick, expires };
+    });
+  }
+
   /** @returns {Promise<number>} the milliseconds to the server and back */
   ping() {
     const sentAt = this.#settings.now();
@@ -390,6 +408,7 @@ export class Client extends EventTarget {
     socket.onclose = present(({ code, reason }) => this.#lose(code, reason));
     socket.onerror = () => {}; // says nothing that close does not; some WebSockets for Node throw where nobody listens
     this.#socket = socket;
+    this.#tokenShown = false;
     this.#wait(this.#settings.openTimeout, () => this.#lose(NO_CONNECTION, 'no welcome in time'));
     this.#enter('connecting');
   }
@@ -423,7 +442,7 @@ export class Client extends EventTarget {
     // Nothing else is asked before the token is accepted, or what it allows would be refused.
     const socket = this.#socket;
     return this.#showToken(
-      ({ nick }) => { if (socket === this.#socket) this.#opened({ ...peer, nick }); },
+      (answer) => { if (socket === this.#socket) this.#opened(answer ? { ...peer, nick: answer.nick, expires: answer.expires } : peer); },
       (error) => {
         if (socket !== this.#socket) return;
         this.#dispatch('error', error);
@@ -436,11 +455,16 @@ export class Client extends EventTarget {
 
   get #renews() { return typeof this.#settings.token === 'function'; }
 
-  /** A token that is there is shown at once; one that must be fetched, when it has come. */
+  /** A token that is there is shown at once; one that must be fetched, when it has come. There may be none to be had. */
   #showToken(resolve, reject) {
     const socket = this.#socket;
     const show = (token) => {
       if (socket !== this.#socket) return;
+      if (token === undefined || token === null) {
+        resolve();
+        return;
+      }
+      this.#tokenShown = true;
       const id = this.#lastId + 1;
       this.#lastId = id;
       this.#send({ id, text: JSON.stringify({ type: 'auth', id, token }), type: 'auth', resolve, reject });
@@ -454,21 +478,23 @@ export class Client extends EventTarget {
     this.#peer = peer;
     this.#state = 'open';
     this.#openedAt = this.#settings.now();
-    // The order matters: first the name, so that others see it join; then the channels, so that one's own events come back.
+    // The order matters: first who we are, and our name, so that others see it join; then the channels, so that our own
+    // events come back.
     const queue = this.#queue.splice(0);
     const names = queue.filter((command) => command.type === 'nick');
+    for (const command of queue) if (command.type === 'auth') this.#send(command);
     if (this.#nick !== undefined && !names.length) {
       this.#command({ type: 'nick', nick: this.#nick }, () => {}, (error) => this.#dispatch('error', error));
     }
     for (const command of names) this.#send(command);
     for (const channel of this.#channels.values()) channel.resume();
-    for (const command of queue) if (command.type !== 'nick') this.#send(command);
+    for (const command of queue) if (command.type !== 'nick' && command.type !== 'auth') this.#send(command);
     this.#watch();
     this.#enter('open', this.#peer);
   }
 
   #noticed({ text, code, channel }) {
-    this.#dispatch('notice', { text });
+    this.#dispatch('notice', { text, ...(code && { code }), ...(channel && { channel }) });
     if (code === 'token-expires' && this.#renews) {
       this.#showToken(() => {}, (error) => { if (error.code !== 'disconnected') this.#dispatch('error', error); });
     } else if (code === 'forbidden') {
@@ -512,7 +538,7 @@ export class Client extends EventTarget {
   #lose(code, reason) {
     if (this.#state === 'open' && this.#settings.now() - this.#openedAt >= this.#settings.stableAfter) this.#attempt = 0;
     // Where tokens are fetched anew, the next one may be better than the one that ran out.
-    if (FINAL_CODES.has(code) && !(code === POLICY && this.#renews)) return this.#finish(code, reason);
+    if (FINAL_CODES.has(code) && !(code === POLICY && this.#renews && this.#tokenShown)) return this.#finish(code, reason);
     this.#letGo('disconnected', 'the connection broke before the answer came: the command may or may not have been carried out');
     if (code === TRY_AGAIN_LATER) this.#attempt = Math.max(this.#attempt, OVERLOAD_ATTEMPT);
     const { firstDelay, longestDelay, random } = this.#settings;
@@ -621,7 +647,7 @@ export class Client extends EventTarget {
  * Opens a client. It connects at once and keeps trying until it is closed.
  *
  * @param {string|URL} [url] default: `/ws` on the page's own host
- * @param {Partial<typeof DEFAULT_TIMES> & {token?: string | (() => string | Promise<string>), WebSocket?: any,
+ * @param {Partial<typeof DEFAULT_TIMES> & {token?: string | (() => string | undefined | Promise<string | undefined>), WebSocket?: any,
  *   random?: () => number, now?: () => number, setTimeout?: Function, clearTimeout?: Function, window?: any}} [options] times, and what tests put in place of the world
  */
 export function connect(url = '/ws', options = {}) {
