@@ -6,7 +6,7 @@ import pytest
 
 from twistedsock.access import tokens
 from twistedsock.access.keys import ALGORITHMS
-from twistedsock.access.tokens import Claims, Terms, is_subject, mint, verify
+from twistedsock.access.tokens import MOST_BRACKETS, Claims, Terms, is_subject, mint, verify
 from twistedsock.core.access import EVERYTHING, Right
 from twistedsock.core.errors import Code, Refusal
 
@@ -219,6 +219,16 @@ def test_a_pattern_that_is_none_is_refused_by_its_place(check_claims, text):
 def test_claims_that_are_no_object_are_refused(keyring, check, payload):
     found = check(keyring.token(payload)) if payload else verify(b"a..b", keyring.keys("HS256"), 0, TERMS)
     assert found == (tokens.BAD_PAYLOAD if payload else tokens.MALFORMED)
+
+
+def test_brackets_are_counted(keyring, check):
+    """The same for every Python, though each gives up at another depth."""
+
+    def nested(depth):
+        return f'{{"sub":"ann","exp":1800000060,"x":{"[" * depth}{"]" * depth}}}'.encode()
+
+    assert isinstance(check(keyring.token(nested(MOST_BRACKETS - 1))), Claims)
+    assert check(keyring.token(nested(MOST_BRACKETS))) == tokens.BAD_PAYLOAD
 
 
 def test_refusals_are_for_people_and_have_one_code():

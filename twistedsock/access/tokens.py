@@ -27,6 +27,9 @@ MOST_PATTERNS = 100
 SUBJECT_BYTES = 200
 """As long as a channel's name may be; room for an e-mail address or a URN."""
 
+MOST_BRACKETS = 200
+"""Objects and lists in a header or in claims: more than anybody needs, and as deep as every Python parses them."""
+
 MOST_SECONDS = 253_402_300_799
 """The last second of the year 9999. A later time is one in milliseconds, and such a token would never run out."""
 
@@ -185,9 +188,11 @@ def _decode(part: bytes) -> bytes | None:
 
 def _object(text: bytes) -> dict[str, Any] | None:
     """A JSON object in UTF-8 whose names are unique at every depth (RFC 7519 section 4)."""
+    if text.count(b"{") + text.count(b"[") > MOST_BRACKETS:
+        return None
     try:
         found = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
     return cast(dict[str, Any], found) if isinstance(found, dict) else None
 
