@@ -1,0 +1,110 @@
+"""The way from a key to a peer with rights, as docs/operations.md tells it: keygen, check, token, bridge, nc, page."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+pytestmark = pytest.mark.end_to_end
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+CHROMIUM = "/usr/bin/chromium"
+PROGRAM = "import sys; from twistedsock.command import main; sys.exit(main())"
+
+
+def section() -> str:
+    return OPERATIONS.read_text(encoding="utf-8").partition("\n## Who may do what\n")[2].partition("\n## ")[0]
+
+
+def fenced(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", section(), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Run some lines in the folder in which the bridge is started; ``sockbridge`` is the one that is tested."""
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "sockbridge"
+    script.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{PROGRAM}' \"$@\"\n")
+    script.chmod(0o700)
+    path = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+
+    def run(lines: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", "-ec", lines]
+        return subprocess.run(command, cwd=tmp_path, env=os.environ | path, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+@pytest.fixture
+def prepared(shell: Callable[[str], subprocess.CompletedProcess[str]], start: Any) -> Any:
+    """The bridge that the page tells to start."""
+    first = fenced("sh")[0]
+    *commands, twistd = first.strip().splitlines()
+    assert twistd == "twistd -n sockbridge --config sockbridge.toml"
+    done = shell("\n".join(commands))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "without a token: read news; read and publish on lobby.*" in done.stdout
+    assert "Dangers" not in done.stdout
+    return start("--config", "sockbridge.toml")
+
+
+def test_the_commands_of_the_page_do_what_it_says(prepared: Any, shell: Any) -> None:
+    port = prepared.lines[0].rpartition(":")[2]
+    done = shell(fenced("sh")[1].replace("8081", port))
+    assert (done.returncode, done.stderr) == (0, "")
+    (told,) = re.findall(r"^(WELCOME .*?)^```$", section(), flags=re.DOTALL | re.MULTILINE)
+    assert len(done.stdout.splitlines()) == len(told.splitlines())
+    for said, expected in zip(done.stdout.splitlines()[1:], told.splitlines()[1:], strict=True):
+        assert re.sub(r"36[0-9]{2}$", "3629", said) == expected
+
+
+def test_the_page_of_the_bridge_shows_a_token(prepared: Any, shell: Any) -> None:
+    (script,) = (block for block in fenced("js") if "import(" in block)
+    token = shell("sockbridge token --config sockbridge.toml --sub ann --allow 'kitchen=rw'").stdout.strip()
+    with sync_playwright() as program:
+        browser = program.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        window = browser.new_page()
+        window.goto(prepared.page)
+        with window.expect_console_message(lambda message: message.text == "21.5", timeout=20_000):
+            window.evaluate(f"(async () => {{ {script.replace('eyJ…', token)}\nclient.publish('kitchen', 21.5); }})()")
+        browser.close()
+    assert token.partition(".")[2] not in prepared.log()
+
+
+def test_a_key_that_is_gone_ends_those_who_came_with_it(prepared: Any, shell: Any, call: Any, tmp_path: Path) -> None:
+    """The key is changed in place, and the bridge is told."""
+    token = shell("sockbridge token --config sockbridge.toml --sub ann --allow 'kitchen=rw'").stdout.strip()
+    peer, bystander = call(prepared.lines[0]), call(prepared.lines[0])
+    assert peer.ask(f"AUTH {token}").startswith("OK ann expires=")
+    assert peer.ask("SUB kitchen").startswith("OK kitchen")
+    shell("rm key; sockbridge keygen")
+    prepared.process.send_signal(signal.SIGHUP)
+    assert "is no longer valid" in peer.hears_the_end()[0]
+    assert bystander.ask("SUB lobby.a").startswith("OK lobby.a")
+    assert "the signature of the token is not valid" in bystander.ask(f"AUTH {token}")
+    fresh = shell("sockbridge token --config sockbridge.toml --sub ann").stdout.strip()
+    assert bystander.ask(f"AUTH {fresh}").startswith("OK ann")
+    assert token.rpartition(".")[2] not in prepared.log()
+
+
+def test_check_and_the_bridge_agree_on_what_cannot_start(shell: Any, tmp_path: Path) -> None:
+    for text in (
+        'tcp = "tcp:0"\nweb = "none"',
+        "tcp = 'pigeon:1'",
+        '[[access.key]]\nid = "a"\nalgorithm = "HS256"\nfile = "nowhere"',
+        '[[access.listener]]\nendpoint = "tcp:1"',
+        "colour = 1",
+    ):
+        (tmp_path / "sockbridge.toml").write_text(text)
+        assert shell("sockbridge check sockbridge.toml").returncode == 1, text
+        twistd = Path(sys.executable).parent / "twistd"
+        done = shell(f"timeout 30 {twistd} -n --pidfile= sockbridge --config sockbridge.toml")
+        assert done.returncode == 1, (text, done.stdout)
