@@ -14,6 +14,7 @@ from twistedsock.core.dialect import Dialect
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.testing import Hall, LateBackplane
 from twistedsock.wire import json_commands, line_commands
+from twistedsock.wire.backlog import PART
 from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES_IN_MESSAGES
 from twistedsock.wire.dialects import LINES as LINES_ENCODING
 from twistedsock.wire.lines import LineSplitter
@@ -84,7 +85,7 @@ class Guest:
     def is_bounded(self) -> None:
         assert self.peer.faults == 0
         backlog = kept(self.peer.conversation._backlog)
-        assert backlog <= 15 * self.read + room(MOST_LINE), "more waits than one read has brought"
+        assert backlog <= 2 * self.read + 64 * PART, "more waits than one read has brought"
         assert len(self.peer.outlet.waiting) <= 2 * CHUNK_BYTES + MOST_MESSAGE
         assert self.peer.session._out_size <= CHUNK_BYTES
         assert len(self.peer.session.subscriptions) <= LIMITS["max_channels_per_peer"]

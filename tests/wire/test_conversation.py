@@ -1,5 +1,6 @@
 """One command after the other, no faster than the session takes them, and nothing gets lost."""
 
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from twistedsock.core.commands import Command, Ping, Quit
 from twistedsock.core.errors import Code
 from twistedsock.testing import Hall, LinePeer
 from twistedsock.wire import line_commands
+from twistedsock.wire.backlog import PART
 
 
 @pytest.fixture
@@ -268,3 +270,44 @@ def test_replies_that_leave_at_the_end_of_the_turn_pause_the_input_too() -> None
     assert not peer.paused
     hall.turn()
     assert peer.hears()[-2:] == ["OK 1", "OK 2"]
+
+
+def test_many_that_wait_take_little_more_memory_than_they_have_bytes(hall: Hall, peer: LinePeer) -> None:
+    """One read can bring so many short lines that as objects of their own they would take twenty times their bytes."""
+    lines = [f"{number % 90 + 10}" for number in range(20_000)]
+    peer.outlet.room = 0
+    peer.says(*lines)
+    assert peer.paused
+    parts = peer.conversation._backlog._parts
+    size = sum(sys.getsizeof(one) for part in parts if isinstance(part, tuple) for one in part)
+    assert size < 3 * 3 * len(lines)
+    assert sum(len(part) for part in parts if isinstance(part, list)) < PART
+    for _ in range(100):
+        peer.outlet.drain()
+        hall.turn()
+    assert not peer.paused and answers(peer) == ["ERR"] * len(lines)
+
+
+def test_what_waits_behind_a_quit_is_forgotten(hall: Hall, peer: LinePeer) -> None:
+    """Though it waits in parts."""
+    peer.outlet.room = 0
+    peer.says("PING 1", *["QUIT"], *["PING 2"] * 5_000)
+    for _ in range(10):
+        peer.outlet.drain()
+        hall.turn()
+    assert peer.hears() == ["PONG 1", "BYE"] and not peer.paused
+
+
+def test_what_waits_in_parts_keeps_its_order(hall: Hall, peer: LinePeer) -> None:
+    """However often it has to wait again, and whatever comes behind it."""
+    peer.outlet.room = 0
+    peer.says(*(f"PING {number}" for number in range(3_000)), "x" * 66_000, "PING last")
+    peer.says("PING more")
+    for _ in range(200):
+        peer.outlet.drain(room=700)
+        hall.turn()
+    peer.outlet.drain()
+    hall.turn()
+    heard = peer.hears()
+    assert heard[:3_000] == [f"PONG {number}" for number in range(3_000)]
+    assert heard[3_000].startswith("ERR too-long ") and heard[3_001:] == ["PONG last", "PONG more"]

@@ -1,7 +1,6 @@
 """Between a shell and its session: messages in, one command after the other, no faster than the session takes them,
 no faster than the peer may go, and no longer at a time than is fair to others."""
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -12,6 +11,7 @@ from twistedsock.core.errors import INTERNAL, TOO_FAST, Refusal
 from twistedsock.core.limits import SHARE
 from twistedsock.core.rate import Meter, Verdict
 from twistedsock.core.session import Session, State
+from twistedsock.wire.backlog import Backlog
 
 
 class Codec(Protocol):
@@ -44,7 +44,7 @@ class Conversation:
     at most what the shell reads at once. ``report`` is called where a fault of ours is being handled, to log it.
     ``meter`` is None for who may go as fast as it can."""
 
-    __slots__ = ("_backlog", "_pause", "_report", "_resume", "codec", "meter", "session")
+    __slots__ = ("_backlog", "_behind", "_pause", "_report", "_resume", "codec", "meter", "session")
 
     def __init__(
         self,
@@ -58,7 +58,9 @@ class Conversation:
         self.session = session
         self.codec = codec
         self.meter = meter
-        self._backlog: deque[bytes | Command] | None = None
+        self._backlog: Backlog | None = None
+        # What waits behind the messages that are being run just now.
+        self._behind: Backlog | None = None
         self._pause = pause
         self._resume = resume
         self._report = report
@@ -161,15 +163,24 @@ class Conversation:
     def _wait(self, rest: Sequence[bytes | Command]) -> None:
         if self.session.state is not State.OPEN:
             return  # it leaves: the shell reads its stream to the end, and nothing of it is run any more
-        self._backlog = deque(rest)
+        backlog, self._behind = self._behind or Backlog(), None
+        backlog.put_back(rest)
+        self._backlog = backlog
         self.session.flush()
         self._pause()
 
     def _go_on(self) -> None:
         if self.session.stalled:
             return  # since it was postponed; it will be called when that is over
-        rest, self._backlog = self._backlog, None
-        if rest is not None:
-            self.receive(list(rest))
-            if self._backlog is None:
+        backlog, self._backlog = self._backlog, None
+        if backlog is None:
+            return
+        self._behind = backlog
+        self.receive(backlog.take())
+        self._behind = None
+        if self._backlog is None:
+            if backlog and self.session.state is State.OPEN:
+                self._backlog = backlog
+                self.session.postpone(self._go_on)
+            else:
                 self._resume()
