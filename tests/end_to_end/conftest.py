@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.end_to_end.bystander import bystanding
+
 PATIENCE = 20.0
 """Seconds until a test gives up: not what is normal, but what a machine needs that is busy with other things."""
 
@@ -384,3 +386,10 @@ def environment() -> dict[str, str]:
 def twistd() -> str:
     """The program."""
     return str(TWISTD)
+
+
+@pytest.fixture
+def bystander(call: Callable[..., LineClient], browse: Callable[..., WebClient]) -> Callable[..., Any]:
+    """``with bystander(bridge, *sentences):`` sees that others are served while the block runs, that it leaves no
+    connection behind, and that it makes the bridge log these sentences and nothing else."""
+    return lambda bridge, *sentences: bystanding(bridge, call, browse, *sentences)

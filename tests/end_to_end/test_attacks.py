@@ -1,0 +1,546 @@
+"""What a stranger gets who does not play by the rules, and that a bystander is served meanwhile, that nothing is left
+behind, and that the log says no more than it should. What needs no socket is tested beside the module that holds it."""
+
+import json
+import re
+import socket
+
+import pytest
+
+from tests.shells.websocket_streams import frame
+from twistedsock.bench.usage import Usage
+
+pytestmark = pytest.mark.end_to_end
+
+TEXT, CONTINUATION, CLOSE, PING, PONG, FINAL = 0x01, 0x00, 0x88, 0x89, 0x8A, 0x80
+KEY = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+MEGABYTE = 1024 * 1024
+
+
+def authority(bridge):
+    return bridge.page.partition("://")[2].rstrip("/")
+
+
+def upgrade(bridge, *headers):
+    lines = [f"Host: {authority(bridge)}", "Upgrade: websocket", "Connection: Upgrade", *headers]
+    return ("GET /ws HTTP/1.1\r\n" + "\r\n".join(lines) + f"\r\n{KEY}\r\n").encode()
+
+
+@pytest.fixture
+def tell(plain):
+    """``tell(address, data)``: all that is answered, up to the end, which must come."""
+
+    def telling(address, data):
+        with plain(address) as connection:
+            try:
+                connection.sendall(data)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it was refused in the midst of it
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+    return telling
+
+
+def statuses(answers):
+    return re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)
+
+
+# Pages of other sites.
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", "http://a b\x1b[2J"]
+)
+def test_a_page_of_another_site_may_not_open_a_websocket(start, tell, bystander, origin):
+    bridge = start()
+    sentence = f"refused a WebSocket of origin {origin!r}; --allow-origin would allow it"
+    with bystander(bridge, sentence):
+        for _ in range(3):
+            answer = tell(authority(bridge), upgrade(bridge, f"Origin: {origin}"))
+            assert statuses(answer) == [b"403"]
+            assert origin.encode() not in answer
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\nPUB {} boo\nPUB {} boo\n",
+        "GET /\tPUB HTTP/1.1\r\nPUB {} boo\r\n\r\n",
+        "POST /{} HTTP/1.0\nPUB {} boo\n\n",
+        "POST /" + "x" * 70_000 + " HTTP/1.1\r\n\r\nPUB {} boo\n",
+    ],
+    ids=["form", "header", "old", "long"],
+)
+def test_what_a_page_posts_to_the_line_port_is_not_run(bridge, tell, call, bystander, channel, request_):
+    with bystander(bridge):
+        answer = tell(bridge.lines[0], request_.replace("{}", channel).encode())
+        assert re.match(rb"WELCOME [^\n]*\nHTTP/1\.1 400 Bad Request\r\n", answer)
+        assert b"OK" not in answer
+    assert call(bridge.lines[0]).ask(f"HIST {channel}") == "OK 0"
+
+
+# Heads and bodies of requests.
+
+
+def test_endless_headers_are_431(bridge, plain, bystander):
+    with bystander(bridge), plain(authority(bridge)) as endless:
+        head = f"GET / HTTP/1.1\r\nHost: {authority(bridge)}\r\n".encode()
+        endless.sendall(head)
+        taken = 0
+        try:
+            for _ in range(1_000):
+                endless.sendall(b"X-More: and more\r\n" * 1_000)
+                taken += 18_000
+        except (BrokenPipeError, ConnectionResetError, TimeoutError):
+            pass
+        assert statuses(endless.recv(65536)) == [b"431"]
+
+
+def test_many_who_never_end_their_heads_hinder_nobody(bridge, plain, bystander):
+    """How long each may take is told by tests/shells/test_web.py, without waiting for it."""
+    with bystander(bridge) as other:
+        slow = [plain(authority(bridge)) for _ in range(200)]
+        for byte in upgrade(bridge)[:-4][:60]:
+            for connection in slow:
+                connection.sendall(bytes((byte,)))
+        other.sees()
+        for connection in slow:
+            connection.close()
+
+
+INNER = "GET /bridge.json HTTP/1.1\r\nHost: {host}\r\n\r\n"
+
+SMUGGLED = {
+    "two lengths": ("Content-Length: 5\r\nContent-Length: 60", "hello"),
+    "one length twice": ("Content-Length: 5\r\nContent-Length: 5", "hello"),
+    "a list of lengths": ("Content-Length: 5, 5", "hello"),
+    "a length with a sign": ("Content-Length: +5", "hello"),
+    "a length with an underscore": ("Content-Length: 5_0", "hello"),
+    "a length in another base": ("Content-Length: 0x5", "hello"),
+    "a length that nobody reads": ("Content-Length: " + "9" * 5_000, "hello"),
+    "a length, then chunks": ("Content-Length: 5\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
+    "chunks, then a length": ("Transfer-Encoding: chunked\r\nContent-Length: 5", "0\r\n\r\n"),
+    "chunks twice": ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
+    "chunks under another name": ("Transfer-Encoding: xchunked", "0\r\n\r\n"),
+    "chunks that are not the last": ("Transfer-Encoding: chunked, identity", "0\r\n\r\n"),
+    "a space before the colon": ("Transfer-Encoding : chunked", "0\r\n\r\n"),
+    "a bare line feed": ("X: y\nTransfer-Encoding: chunked", "0\r\n\r\n"),
+    "a bare carriage return": ("X: y\rTransfer-Encoding: chunked", "0\r\n\r\n"),
+    "a zero byte": ("X: y\0z", ""),
+    "a chunk's size in C": ("Transfer-Encoding: chunked", "0x5\r\nhello\r\n0\r\n\r\n"),
+    "a chunk that is too long": ("Transfer-Encoding: chunked", "5\r\nhelloXX0\r\n\r\n"),
+    "a chunk's line that ends early": ("Transfer-Encoding: chunked", "5\nhello\r\n0\r\n\r\n"),
+    "a line feed in a chunk's extension": ("Transfer-Encoding: chunked", "5;a\nb\r\nhello\r\n0\r\n\r\n"),
+    "endless trailers": ("Transfer-Encoding: chunked", "0\r\n" + "X: y\r\n" * 20_000),
+}
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["first", "kept-alive"])
+def test_nothing_is_smuggled_in_behind_a_request(bridge, tell, bystander, later):
+    """Whatever two readers could read in two ways is 400, and the end: what stands behind it is not answered. As the
+    first request of a connection, and behind one that was right."""
+    host = authority(bridge)
+    inner = INNER.format(host=host)
+    with bystander(bridge):
+        for name, (headers, body) in SMUGGLED.items():
+            outer = f"POST / HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n\r\n{body}"
+            answer = tell(host, ((inner if later else "") + outer + inner).encode())
+            assert statuses(answer) == ([b"200"] if later else []) + [b"400"], name
+
+
+def test_another_host_or_a_websocket_does_not_come_in_behind_a_request(start, plain, bystander):
+    """The page's own host was asked for first; the connection is judged anew each time."""
+    bridge = start()
+    host = authority(bridge)
+    inner = INNER.format(host=host).encode()
+    sentence = "refused a request for host 'evil.example'; --allow-host would allow it"
+    with bystander(bridge, sentence), plain(host) as connection:
+        connection.sendall(inner + INNER.format(host="evil.example").encode() + upgrade(bridge, "Origin: null"))
+        answers = b""
+        while len(statuses(answers)) < 3:
+            answers += connection.recv(65536)
+        assert statuses(answers) == [b"200", b"421", b"426"]
+
+
+# WebSocket frames.
+
+
+def closes_with(client):
+    """The code of the close frame that comes next; the close is answered."""
+    first, payload = client.hear_frame()
+    assert first == CLOSE, (first, payload)
+    client.socket.sendall(frame(CLOSE, payload[:2]))
+    return int.from_bytes(payload[:2], "big")
+
+
+def flood(connection, data, most):
+    """Send ``data`` again and again until so many bytes are sent or the bridge takes no more for a second; how many."""
+    connection.settimeout(1)
+    sent = 0
+    try:
+        while sent < most:
+            sent += connection.send(data)
+    except (TimeoutError, BrokenPipeError, ConnectionResetError):
+        pass
+    return sent
+
+
+def test_fragments_without_end_reach_the_bound_on_messages(bridge, browse, bystander):
+    with bystander(bridge):
+        greedy = browse(bridge.page)
+        greedy.socket.sendall(frame(TEXT, b"x" * 30_000))
+        greedy.socket.sendall(frame(CONTINUATION, b"x" * 30_000))
+        greedy.socket.sendall(frame(CONTINUATION, b"x" * 30_000))
+        assert closes_with(greedy) == 1009
+        greedy.close()
+
+
+def test_fragments_without_a_byte_are_too_many_at_last(bridge, browse, bystander):
+    usage = Usage([bridge.process.pid])
+    with bystander(bridge):
+        before = usage.memory()
+        endless = browse(bridge.page)
+        endless.socket.sendall(frame(TEXT, b""))
+        for _ in range(66):
+            endless.socket.sendall(frame(CONTINUATION, b"") * 1_000)
+        assert closes_with(endless) == 1009
+        endless.close()
+        assert usage.memory() - before < 4 * MEGABYTE
+
+
+def test_a_message_in_the_smallest_fragments_costs_little(bridge, browse, bystander, channel):
+    usage = Usage([bridge.process.pid])
+    message = json.dumps({"type": "publish", "id": 1, "channel": channel, "data": "x" * 20_000}).encode()
+    parts = [frame(TEXT, b"")] + [frame(CONTINUATION, message[index : index + 1]) for index in range(len(message))]
+    with bystander(bridge):
+        before = usage.memory()
+        patient = browse(bridge.page)
+        patient.socket.sendall(b"".join(parts[:10_000]))
+        patient.socket.sendall(frame(PING, b"between"))
+        assert patient.hear_frame() == (PONG, b"between")
+        patient.socket.sendall(b"".join(parts[10_000:]) + frame(FINAL, b""))
+        assert patient.hear() == {"type": "ok", "id": 1, "offset": 1}
+        patient.close()
+        assert usage.memory() - before < 4 * MEGABYTE
+
+
+def test_who_floods_with_pings_and_does_not_read_is_not_read(bridge, browse, bystander):
+    """No more pongs wait than the sockets hold."""
+    usage = Usage([bridge.process.pid])
+    with bystander(bridge):
+        before = usage.memory()
+        rude = browse(bridge.page)
+        rude.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+        pings = frame(PING, b"x" * 125)
+        sent = flood(rude.socket, pings * 100, 16 * MEGABYTE)
+        assert sent < 16 * MEGABYTE, "the bridge went on reading though nobody read its pongs"
+        rude.close()
+        assert usage.memory() - before < 4 * MEGABYTE
+
+
+def test_a_flood_of_pongs_that_nobody_asked_for_hinders_nobody(bridge, browse, bystander):
+    with bystander(bridge) as other:
+        rude = browse(bridge.page)
+        flood(rude.socket, frame(PONG, b"x" * 125) * 100, 2 * MEGABYTE)
+        other.sees()
+        assert rude.ask(type="ping", id=1) == {"type": "pong", "id": 1}
+        rude.close()
+
+
+WRONG_FRAMES = {
+    "compressed, though it was refused": (b"\xc1\x85" + bytes(4) + b"hello", 1002),
+    "a compressed bomb": (b"\xc1\xff" + (65_000_000).to_bytes(8) + bytes(4) + b"\x00" * 100, 1002),
+    "not masked": (b"\x81\x05hello", 1002),
+    "another kind of frame": (b"\x83\x80" + bytes(4), 1002),
+    "a control frame in parts": (b"\x09\x80" + bytes(4), 1002),
+    "a control frame that is too long": (b"\x89\xfe\x00\x7e" + bytes(4), 1002),
+    "a continuation of nothing": (b"\x80\x80" + bytes(4), 1002),
+    "a message within another": (frame(TEXT, b"a") + frame(TEXT, b"b"), 1002),
+    "a length that is not the shortest": (b"\x81\xfe\x00\x05" + bytes(4) + b"hello", 1002),
+    "a length of 2^63": (b"\x81\xff" + b"\xff" * 8 + bytes(4), 1002),
+    "far too long": (b"\x81\xff" + (1 << 40).to_bytes(8) + bytes(4), 1009),
+    "binary": (frame(0x82, b"{}"), 1003),
+    "not UTF-8": (frame(0x81, b"\xff"), 1007),
+    "overlong UTF-8": (frame(0x81, b"\xc0\xaf"), 1007),
+    "a surrogate in UTF-8": (frame(0x81, b"\xed\xa0\x80"), 1007),
+    "half a character": (frame(TEXT, b"\xe2\x82") + frame(FINAL, b""), 1007),
+    "a close code that is none": (frame(CLOSE, b"\x00\x01"), 1002),
+    "a close with one byte": (frame(CLOSE, b"\x03"), 1002),
+    "a close whose reason is not UTF-8": (frame(CLOSE, b"\x03\xe8\xff"), 1007),
+}
+
+
+def test_frames_that_break_the_rules_are_closed_with_the_reason(bridge, browse, bystander):
+    with bystander(bridge):
+        for name, (data, code) in WRONG_FRAMES.items():
+            client = browse(bridge.page)
+            client.socket.sendall(data)
+            assert closes_with(client) == code, name
+            client.close()
+
+
+@pytest.mark.parametrize(
+    ("offer", "status"),
+    [
+        ("permessage-deflate", b"101"),
+        ("permessage-deflate; client_max_window_bits=15; server_max_window_bits=15, x-webkit-deflate-frame", b"101"),
+        ("permessage-deflate; server_max_window_bits=99", b"400"),
+        ("a;" * 1_000, b"101"),
+    ],
+)
+def test_compression_is_not_agreed_to(bridge, plain, bystander, offer, status):
+    """What is not unpacked cannot burst."""
+    with bystander(bridge), plain(authority(bridge)) as connection:
+        connection.sendall(upgrade(bridge, f"Sec-WebSocket-Extensions: {offer}"))
+        answer = connection.recv(65536)
+        assert statuses(answer) == [status]
+        assert b"sec-websocket-extensions" not in answer.lower()
+
+
+# Commands.
+
+
+def test_ten_thousand_subscriptions_are_a_thousand(bridge, call, browse, bystander, channel):
+    """Each is answered; the memory is that of a thousand."""
+    usage = Usage([bridge.process.pid])
+    with bystander(bridge):
+        before = usage.memory()
+        collector, page = call(bridge.lines[0]), browse(bridge.page)
+        collector.say(*(f"SUB {channel}-{number}" for number in range(10_000)))
+        answers = [collector.hear() for _ in range(10_000)]
+        assert [answer.split(" ")[1] for answer in answers] == [
+            *(f"{channel}-{number}" for number in range(1_000)),
+            *["limit"] * 9_000,
+        ]
+        assert set(answers[1_000:]) == {"ERR limit you are subscribed to as many channels as one peer may be"}
+        for number in range(0, 10_000, 500):
+            for other in range(number, number + 500):
+                page.say(type="subscribe", id=other, channel=f"{channel}-{other}")
+            replies = [page.hear() for _ in range(500)]
+            assert [reply["id"] for reply in replies] == list(range(number, number + 500))
+            assert {reply.get("code") for reply in replies} == ({None} if number < 1_000 else {"limit"})
+        assert usage.memory() - before < 8 * MEGABYTE
+        collector.close()
+        page.close()
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_very_many_errors_in_a_row(bridge, call, bystander, reads):
+    """Each mistake has its answer, as long as they are read."""
+    usage = Usage([bridge.process.pid])
+    with bystander(bridge):
+        before = usage.memory()
+        clumsy = call(bridge.lines[0])
+        if reads:
+            for _ in range(20):
+                clumsy.say(*["nonsense"] * 1_000)
+                assert {clumsy.hear() for _ in range(1_000)} == {
+                    "ERR unknown-command I do not know that; HELP tells what I know, QUIT leaves"
+                }
+        else:
+            clumsy.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+            sent = flood(clumsy.socket, b"x\n" * 10_000, 16 * MEGABYTE)
+            assert sent < 16 * MEGABYTE, "the bridge went on reading though nobody read its errors"
+        clumsy.close()
+        assert usage.memory() - before < 8 * MEGABYTE
+
+
+def test_a_line_without_end_is_told_once_and_kept_nowhere(bridge, call, bystander):
+    usage = Usage([bridge.process.pid])
+    with bystander(bridge):
+        before = usage.memory()
+        endless = call(bridge.lines[0])
+        for _ in range(160):
+            endless.send(b"x" * 100_000)
+        endless.send(b"\nPING\n")
+        assert endless.hear() == "ERR too-long a line is at most 65536 bytes; this one was skipped"
+        assert endless.hear() == "PONG"
+        endless.close()
+        assert usage.memory() - before < 4 * MEGABYTE
+
+
+# What stands in commands. A line reader and a JSON reader see what comes of it.
+
+
+@pytest.fixture
+def stage(bridge, call, browse, channel):
+    """Who publishes and who reads, on lines and in JSON."""
+
+    class Stage:
+        typist, reader = call(bridge.lines[0]), call(bridge.lines[0])
+        page, viewer = browse(bridge.page), browse(bridge.page)
+
+        def shown(self):
+            """The next event, as the line reader has it and as the JSON reader has it."""
+            return self.reader.hear().split(" ", 4)[4], json.loads(self.viewer.hear_text(), parse_int=str)["data"]
+
+        def posts(self, data):
+            """Publish JSON text as it stands; gives the error code, None where all went well."""
+            self.page.send_text(f'{{"type":"publish","id":1,"channel":"{channel}","data":{data}}}')
+            return self.page.hear().get("code")
+
+        def types(self, payload):
+            """Publish a payload on a line."""
+            self.typist.send(b"PUB %b %b\n" % (channel.encode(), payload))
+            return self.typist.hear()
+
+        def close(self):
+            for client in (self.typist, self.reader, self.page, self.viewer):
+                client.close()
+
+    stage = Stage()
+    stage.reader.ask(f"SUB {channel}")
+    stage.viewer.ask(type="subscribe", id=1, channel=channel)
+    yield stage
+    stage.close()
+
+
+@pytest.mark.parametrize("depth", [101, 900, 1_100, 32_000])
+def test_json_that_is_too_deep_reaches_no_reader_as_json(bridge, stage, bystander, depth):
+    deep = "[" * depth + "]" * depth
+    with bystander(bridge):
+        assert stage.posts(deep) == "bad-json"
+        assert stage.types(deep.encode()).startswith("OK ")
+        assert stage.shown() == (f'"{deep}"', deep)
+
+
+def test_json_of_a_depth_of_100000_is_too_long(bridge, stage, bystander):
+    deep = "[" * 100_000 + "]" * 100_000
+    with bystander(bridge):
+        stage.page.send_text(f'{{"type":"publish","id":1,"channel":"a","data":{deep}}}')
+        assert closes_with(stage.page) == 1009
+        assert stage.types(deep.encode()).startswith("ERR too-long ")
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "1e999999", "-0.0", "1E-400", "0." + "1" * 5_000])
+def test_giant_numbers_pass_as_they_are(bridge, stage, bystander, number):
+    """Nobody on the way reads them."""
+    with bystander(bridge):
+        assert stage.posts(f"[{number}]") is None
+        assert stage.reader.hear().endswith(f" [{number}]")
+        assert f'"data":[{number}]}}' in stage.viewer.hear_text()
+        assert stage.types(f"[{number}]".encode()).startswith("OK ")
+        assert stage.reader.hear().endswith(f" [{number}]")
+        assert f'"data":[{number}]}}' in stage.viewer.hear_text()
+
+
+def test_giant_numbers_as_arguments_are_bad_arguments(bridge, stage, bystander):
+    with bystander(bridge):
+        for number in ("9" * 60_000, "9007199254740992", "-1", "1e999999", "NaN", "٣"):  # the last is a digit in Arabic
+            assert stage.typist.ask(f"SUB a last={number}").startswith("ERR bad-argument "), number
+            stage.page.send_text(f'{{"type":"subscribe","id":1,"channel":"a","last":{number}}}')
+            assert stage.page.hear()["code"] in ("bad-argument", "bad-json"), number
+        # An id comes back as it is, and an answer is about as long as its question.
+        stage.page.send_text(f'{{"type":"ping","id":{"9" * 60_000}}}')
+        assert stage.page.hear_text() == f'{{"type":"pong","id":{"9" * 60_000}}}'
+
+
+def test_lone_surrogates_are_no_json(bridge, stage, bystander, channel):
+    """Half a character: no UTF-8 can hold it."""
+    with bystander(bridge):
+        for data in (r'"\ud800"', r'{"\udc00":1}', r'["\ud800\ud800"]'):
+            assert stage.posts(data) == "bad-json"
+            assert stage.types(data.encode()).startswith("OK ")
+            line, viewed = stage.shown()
+            assert json.loads(line) == viewed == data
+        for fields in (r'"type":"subscribe","channel":"\ud800"', r'"type":"nick","nick":"\udfff"'):
+            stage.page.send_text(f'{{"id":1,{fields}}}')
+            assert stage.page.hear()["code"] == "bad-json"
+        assert stage.posts(r'"\ud83d\ude00"') is None
+        assert stage.shown() == ("😀", "😀")
+
+
+ESCAPES = ["\x1b[2J", "\x9b31m", "\r", "\x08", "\x07", "\x00", "\x7f", "\x85", "\x1b]0;title\x07"]
+
+
+def test_nothing_that_a_terminal_obeys_reaches_a_line_reader(bridge, call, browse, bystander, channel):
+    """Neither by an event, nor by a name, nor by an answer to oneself."""
+    reader, page, typist = call(bridge.lines[0]), browse(bridge.page), call(bridge.lines[0])
+    reader.ask(f"SUB {channel} presence=on")
+    with bystander(bridge):
+        for escape in ESCAPES:
+            words = f"a{escape}b"
+            for data in (words, [words], {words: 1}):
+                for ascii_only in (True, False):
+                    message = {"type": "publish", "id": 1, "channel": channel, "data": data}
+                    page.send_text(json.dumps(message, ensure_ascii=ascii_only))
+                    page.hear()
+            page.say(type="publish", channel=channel, name=words, data=1)
+            page.say(type="publish", channel=words, data=1)
+            page.say(type="nick", nick=words)
+            page.say(type="subscribe", channel=channel)
+            page.say(type="unsubscribe", channel=channel)
+            page.say(type="ping", id=2)
+            while page.hear().get("id") != 2:
+                pass
+            for line in (
+                f"PUB {channel} {words}",
+                f'PUB {channel} ["{words}"]',
+                f"EMIT {channel} {words} x",
+                f"SUB {words}",
+                f"SUB x {words}=1",
+                f"SUB x last={words}",
+                f"SUB x presence={words}",
+                f"NICK {words}",
+                f"WHO {words}",
+                f"HELP {words}",
+                f"QUIET {words}",
+                f"PING {words}",
+                words,
+            ):
+                typist.say(line)
+            typist.say("PING the end")
+            heard = typist.hear_until("PONG the end")
+            typist.say("PUB " + channel + " done")
+            while not (line := reader.hear()).endswith(" done"):
+                heard.append(line)
+            typist.hear()
+            assert not [line for line in heard if re.search(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]", line)]
+    for client in (reader, page, typist):
+        client.close()
+
+
+def test_what_is_no_utf8_or_begins_with_a_byte_order_mark(bridge, stage, bystander):
+    with bystander(bridge):
+        for wrong in (b"\xfe", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82"):
+            assert stage.types(wrong).startswith("ERR not-utf8 ")
+        assert stage.typist.ask("\ufeffPING").startswith("ERR unknown-command ")
+        stage.page.say(type="ping", id=0)  # where the first message is no object, lines are spoken
+        stage.page.hear()
+        stage.page.send_text('\ufeff{"type":"ping","id":1}')
+        assert stage.page.hear()["code"] == "bad-json"
+        assert stage.typist.ask("PING") == "PONG"
+        assert stage.page.ask(type="ping", id=1) == {"type": "pong", "id": 1}
+
+
+# The log.
+
+
+def test_nothing_that_a_stranger_sends_makes_a_line_of_the_log(start, tell, bystander):
+    """Not in a header, and not by a fault that it makes."""
+    bridge = start()
+    host = authority(bridge)
+    forged = "2026-01-01T00:00:00+0000 [-] all is well"
+    with bystander(
+        bridge,
+        "refused a request for host 'evil\\x1b[2J'; --allow-host would allow it",
+        "refused a WebSocket of origin '\\x85\\x9b\\xad'; --allow-origin would allow it",
+        f"refused a WebSocket of origin {('http://' + 'x' * 93)!r}; --allow-origin would allow it",
+        "refused a request for host '%s {log_source}'; --allow-host would allow it",
+    ):
+        tell(host, b"GET / HTTP/1.1\r\nHost: evil\x1b[2J\r\nConnection: close\r\n\r\n")
+        tell(host, upgrade(bridge, "Origin: \x85\x9b\xad").decode().encode("latin-1"))
+        tell(host, upgrade(bridge, "Origin: http://" + "x" * 10_000))
+        tell(host, b"GET / HTTP/1.1\r\nHost: %s {log_source}\r\nConnection: close\r\n\r\n")
+        for data in (
+            f"GET / HTTP/1.1\r\nHost: x\n{forged}\r\n\r\n",
+            f"GET /{forged} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n",
+            f"{forged}\r\n\r\n",
+            f"GET /%0a HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {forged}\r\nConnection: close\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: [::1\r\nConnection: close\r\n\r\n",
+            "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n\r\n",
+            "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 99999\r\n\r\n",
+            "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+            "\0" * 20_000,
+        ):
+            tell(host, data.replace("{host}", host).encode("latin-1"))
