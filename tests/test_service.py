@@ -13,6 +13,7 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 
+from twistedsock.access.table import AccessTable
 from twistedsock.listeners import BACKLOG
 from twistedsock.service import SWEEP_SECONDS, BridgeService, StartFailed, draw_epoch, draw_id
 from twistedsock.settings import Settings, SettingsError
@@ -236,6 +237,24 @@ def test_others_are_let_in_only_if_that_is_meant(make, kind, endpoint):
     assert endpoint in str(caught.value)
     assert "--open" in str(caught.value)
     make(**ends, open=True).privilegedStartService()
+
+
+def test_a_proxy_lets_others_in_only_if_that_is_meant(make):
+    with pytest.raises(StartFailed, match=r"trusted-proxy would let other machines in .* \[access\] .* --open"):
+        make(trusted_proxy=["127.0.0.1"]).privilegedStartService()
+    make(trusted_proxy=["127.0.0.1"], open=True).privilegedStartService()
+    make(trusted_proxy=["127.0.0.1"], access=AccessTable()).privilegedStartService()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "web"])
+def test_others_may_in_where_a_policy_says_who_may_do_what(make, kind):
+    ends = {"tcp": ["none"], "web": ["none"], kind: ["tcp:8081"]}
+    make(**ends, access=AccessTable()).privilegedStartService()
+
+
+def test_ids_are_longer_where_nicks_are_vouched_for(make):
+    assert len(make().bridge.roster.new_id()) == 5
+    assert len(make(access=AccessTable()).bridge.roster.new_id()) == 10
 
 
 @pytest.mark.parametrize(

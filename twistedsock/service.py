@@ -40,6 +40,12 @@ SWEEP_SECONDS = 5.0
 READ_AGAIN = ("allow_origin", "allow_host", "access")
 """The settings that ``reload`` changes; the others take a restart."""
 
+NOBODY_ASKED = (
+    "and nobody is asked who they are; say who may do what under [access] in a file, or --open if everybody may do "
+    "everything"
+)
+"""The two ways out."""
+
 EXPIRY_SECONDS = 1.0
 """How often tokens that have run out are looked for: they count in seconds."""
 
@@ -305,13 +311,12 @@ class BridgeService(Service):
         """Without a policy that says who may do what, only this machine may reach us, unless that is asked for."""
         if settings.open or settings.access is not None:
             return None
+        if settings.trusted_proxy:
+            return f"trusted-proxy would let other machines in {NOBODY_ASKED}"
         for listener in [*self.lines, *self.web]:
             host = host_of(listener.address) if listener.port is not None else ""
             if host and not is_loopback(host):
-                return (
-                    f"{listener.description} would let other machines in, and nobody is asked who they are; say who "
-                    "may do what under [access] in a file, or --open if everybody may do everything"
-                )
+                return f"{listener.description} would let other machines in {NOBODY_ASKED}"
         return None
 
     def _give_up(self, gone: Deferred[None]) -> None:

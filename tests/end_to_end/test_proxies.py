@@ -216,8 +216,8 @@ def test_events_go_on_at_once(proxy: Proxy, browse: Callable[..., Any]) -> None:
     for number in range(20):
         assert page.ask(type="ping", data=number)["type"] == "pong"
     large = "x" * 60_000
-    page.ask(type="subscribe", channel="large", id=1)
-    page.ask(type="publish", channel="large", data=large, id=2)
+    page.ask(type="subscribe", channel="kitchen", id=1)
+    page.ask(type="publish", channel="kitchen", data=large, id=2)
     assert page.hear()["data"] == large
 
 
@@ -249,7 +249,7 @@ def test_an_address_that_a_stranger_forwards_is_not_believed(place: Place, brows
 def test_a_header_stands_before_tls(start: Callable[..., Any], plain: Callable[..., Any], certificate: str) -> None:
     """As HAProxy sends it to a server with both ``ssl`` and ``send-proxy``."""
     endpoint = f"ssl:0:interface=127.0.0.1:{certificate}"
-    bridge = start("--proxy-protocol", endpoint, "--trusted-proxy", "127.0.0.1", tcp=(endpoint,), web=("none",))
+    bridge = start("--proxy-protocol", endpoint, "--trusted-proxy", "127.0.0.1", "--open", tcp=(endpoint,), web=("none",))
     connection = plain(bridge.lines[0])
     connection.sendall(b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -169,3 +169,10 @@ def test_a_certificate_that_has_ended_is_a_danger(told, tmp_path):
     Authority(tmp_path).issue("server", "localhost", until=datetime(2021, 1, 1, tzinfo=UTC))
     _, words = told('tcp = "none"\nweb = "ssl:8443:interface=127.0.0.1:privateKey=server.key:certKey=server.pem"')
     assert "server.pem has expired on 2021-01-01" in words.partition("Dangers")[2]
+
+
+def test_a_proxy_that_lets_the_world_in_is_noticed(told):
+    status, words = told('trusted-proxy = "127.0.0.1"', LOCAL)[:2]
+    assert status == 1 and "trusted-proxy would let other machines in" in words
+    status, words = told('trusted-proxy = "127.0.0.1"', "open = true", LOCAL)[:2]
+    assert status == 0 and "whoever comes through a trusted-proxy may do everything" in words

@@ -146,6 +146,14 @@ def _door(door: Door) -> str:
 
 def _without_policy(settings: Settings, doors: list[Door], report: Report) -> None:
     report.lines += ["Who may do what", "  everybody: everything, as there is no [access]"]
+    if settings.trusted_proxy:
+        if settings.open:
+            report.dangers.append("whoever comes through a trusted-proxy may do everything, as open = true")
+        else:
+            report.faults.append(
+                "trusted-proxy would let other machines in, and nobody is asked who they are: say who may do what "
+                "under [access], or open = true if that is meant"
+            )
     for door in doors:
         if not door.is_public:
             continue
