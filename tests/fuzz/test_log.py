@@ -18,6 +18,7 @@ STEP = st.one_of(
     st.tuples(st.just("extend"), st.lists(SIZES, min_size=1, max_size=3)),
     st.tuples(st.just("age"), st.sampled_from([0.0, 0.5, 1.0, 30.0, 63.0, 65.0, 200.0])),
     st.tuples(st.just("shrink"), st.integers(0, 20_000)),
+    st.tuples(st.just("let go"), st.integers(0, 8)),
     st.tuples(st.just("read"), st.tuples(st.integers(0, 40), st.integers(1, 12_000))),
 )
 
@@ -53,6 +54,11 @@ def test_any_history(steps: list[Any], events: int, size: int, start: int) -> No
             gone_by_shrinking = gone_by_shrinking or what < log.size
             log.shrink(what)
             assert log.size <= what
+        elif kind == "let go":
+            begin = min(log.first + what, log.end)
+            gone_by_shrinking = gone_by_shrinking or log.first < begin
+            log.shrink(size_from(log, begin))
+            assert log.first == begin, "more was let go than was asked for"
         else:
             offset, most = what
             read = [event for batch in log.read(offset, most) for event in batch.events()]
@@ -62,6 +68,11 @@ def test_any_history(steps: list[Any], events: int, size: int, start: int) -> No
             sent = [len(event.payload) + FRAME_COST for event in read]
             assert sum(sent) <= most + max(sent, default=0) + max(sent, default=0)
         check(log, limits, published, start, now, gone_by_shrinking)
+
+
+def size_from(log: Log, offset: int) -> int:
+    """What the log costs once all before ``offset`` is gone."""
+    return sum(cost(batch.part(offset, batch.end)) for batch in log.read(offset, 10**9)) if offset < log.end else 0
 
 
 def check(log: Log, limits: Limits, published: list[Any], start: int, now: float, shrunk: bool) -> None:

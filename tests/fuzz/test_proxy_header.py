@@ -15,6 +15,8 @@ ENDLESS = st.sampled_from([b"PROXY TCP4 " + b"1" * 5_000, b"PROXY UNKNOWN " + b"
     st.sampled_from([b"", b"x" * 4_090]),
 )
 
+TOLD_PORTS = st.sampled_from([0, 1, 65_535, 65_536, 99_999])
+
 
 @holds(examples=80, data=damaged(HEADERS, 1) | ENDLESS | LINES | st.binary(), cuts=CUTS)
 def test_any_header(data: bytes, cuts: list[int]) -> None:
@@ -44,3 +46,10 @@ def test_sound_headers(address: Any, port: int, version: int, more: bytes, rest:
     lost."""
     shown = str(getattr(address, "ipv4_mapped", None) or address)
     assert HeaderReader().feed(header_of(address, port, version, more) + rest) == Header(Source(shown, port), rest)
+
+
+@holds(examples=40, address=ADDRESSES, ports=st.tuples(TOLD_PORTS, TOLD_PORTS))
+def test_ports(address: Any, ports: tuple[int, int]) -> None:
+    """A header of version 1 is one where both of its ports are ports, and never else."""
+    line = f"PROXY TCP{address.version} {address} {address} {ports[0]} {ports[1]}\r\n".encode()
+    assert isinstance(HeaderReader().feed(line), Header) is (max(ports) < 65_536)

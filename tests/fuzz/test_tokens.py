@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.fuzz.grammars import CHANNELS, JSON_TEXTS, TEXTS, damaged
 from tests.fuzz.properties import holds
 from twistedsock.access.keys import Key
-from twistedsock.access.tokens import Claims, Terms, is_subject, verify
+from twistedsock.access.tokens import MOST_SECONDS, Claims, Terms, is_subject, verify
 from twistedsock.core.errors import Code, Refusal
 
 NOW = 1_800_000_000.0
@@ -19,7 +19,7 @@ KEYS = {"k": Key("k", "HS256", SECRET, "0" * 64)}
 
 HEADERS = st.sampled_from([b'{"alg":"HS256","kid":"k"}'] * 6 + [b'{"alg":"none"}', b'{"alg":"RS256"}', b"{}", b"[]"])
 SUBJECTS = st.sampled_from(["ann", "~ann", "", "a\nb", "x" * 201, "\ud800"]) | TEXTS
-TIMES = st.sampled_from([NOW + 60, NOW - 60, 0, -1, 10**15, True, "1", None, float(NOW), 1e300])
+TIMES = st.sampled_from([NOW + 60, NOW + 60, NOW - 60, 0, -1, 10**15, True, "1", None, float(NOW), 1e300])
 PATTERNS = st.sampled_from(["a", "lobby.*", "lobby.>", ">", "*", "", "a>b", "**", "\x00"]) | CHANNELS.map(
     lambda channel: channel.decode(errors="replace")
 )
@@ -27,7 +27,7 @@ RIGHTS = st.dictionaries(PATTERNS, st.sampled_from(["r", "w", "rw", "rw", "", "x
 CLAIMS = st.fixed_dictionaries(
     {"sub": SUBJECTS, "exp": TIMES},
     optional={
-        "nbf": TIMES,
+        "nbf": st.sampled_from([NOW - 60, NOW + 60]) | TIMES,
         "aud": st.sampled_from(["us", ["us", "x"], [], 1]),
         "channels": RIGHTS,
         "admin": st.booleans(),
@@ -58,6 +58,7 @@ def test_signed_tokens(header: bytes, payload: bytes, audience: str | None) -> N
     said = json.loads(payload)
     assert claims.subject.decode() == said["sub"] and is_subject(said["sub"])
     assert claims.is_admin is said.get("admin", False)
+    assert said["exp"] <= MOST_SECONDS and said.get("nbf", 0) <= NOW + Terms().leeway
 
 
 @holds(examples=120, token=damaged(st.builds(signed, HEADERS, PAYLOADS), 2) | st.binary())
