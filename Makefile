@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test style format types floors coverage tests wstest conformance dist pythons fuzz bench clean commands
+.PHONY: help run test style format types floors coverage tests wstest conformance dist pythons fuzz bench soak clean commands
 
 bin := .venv/bin
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
@@ -58,6 +58,9 @@ fuzz: .venv/for-test ## try new inputs for MINUTES=10; make fuzz ONLY="frames li
 bench: .venv/for-run ## compare with other servers; make bench BENCH="fan-out pairs" ROUNDS=1 SERVERS="sockbridge nats" does a part
 	@$(if $(filter-out sockbridge bare,$(or $(SERVERS),all)),bench/install $(filter crossbar,$(or $(SERVERS),crossbar)))
 	@$(bin)/python -m bench $(BENCH) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SERVERS),--servers $(SERVERS))
+
+soak: .venv/for-run ## load a bridge for ten minutes with peers that come and go, and see that its memory stays flat; make soak MINUTES=60
+	@$(bin)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 clean: ## remove all that was made
 	rm -rf .venv .venvs bench/.peers bench/results build dist *.egg-info .coverage .hypothesis .*_cache _trial_temp* twistd.log* twistd.pid

@@ -46,7 +46,7 @@ def bars(title: str, subtitle: str, sections: Sequence[tuple[str, Sequence[Entry
         f"{heading}: " + ", ".join(f"{entry.name} {entry.label}" for entry in entries) for heading, entries in sections
     )
     drawing = Drawing(WIDTH, height, title, f"{subtitle}. {words}.")
-    _head(drawing, title, subtitle + (", logarithmic scale" if logarithmic else ""))
+    head(drawing, title, subtitle + (", logarithmic scale" if logarithmic else ""))
     left, room = MARGIN + NAMES, WIDTH - 2 * MARGIN - NAMES - LABELS
     most = max(entry.value for entry in everything)
     least = min(entry.value for entry in everything if entry.value > 0)
@@ -57,7 +57,7 @@ def bars(title: str, subtitle: str, sections: Sequence[tuple[str, Sequence[Entry
         part = max(0.0, log10(value) - low) / span if logarithmic else value / most
         return left + part * room
 
-    for value in [10.0**power for power in range(low, floor(log10(most)) + 1)] if logarithmic else _evenly(most):
+    for value in [10.0**power for power in range(low, floor(log10(most)) + 1)] if logarithmic else evenly(most):
         drawing.line([(across(value), 76), (across(value), height - 34)], GRID)
         drawing.text(across(value), height - 16, short(value), size=12, anchor="middle", ink=SOFT)
     y = 84.0
@@ -88,7 +88,7 @@ def curves(
         f"{entry.name}: " + ", ".join(f"{_place(x, ticks)} {_figure(y)}" for x, y in entry.values) for entry in entries
     )
     drawing = Drawing(WIDTH, height, title, f"{subtitle}. {beside} against {below}. {words}.")
-    _head(drawing, title, subtitle)
+    head(drawing, title, subtitle)
     left, right, top, bottom = MARGIN + 46, WIDTH - 140, 96, height - 56
     xs = [x for entry in entries for x, _ in entry.values]
     ys = [y for entry in entries for _, y in entry.values]
@@ -122,12 +122,12 @@ def curves(
     return drawing
 
 
-def _head(drawing: Drawing, title: str, subtitle: str) -> None:
+def head(drawing: Drawing, title: str, subtitle: str) -> None:
     drawing.text(MARGIN, 36, title, size=18, bold=True, ink=INK)
     drawing.text(MARGIN, 58, subtitle, ink=SOFT)
 
 
-def _evenly(most: float) -> list[float]:
+def evenly(most: float) -> list[float]:
     """From 0: steps of 1, 2 or 5, about four of them."""
     power = 10.0 ** floor(log10(most / 4))
     step = next(digit * power for digit in (1, 2, 5, 10) if digit * power * 5 >= most)

@@ -1,0 +1,1 @@
+"""The soak: a bridge under churn for minutes, every delivery checked, and its memory drawn."""

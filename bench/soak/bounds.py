@@ -1,0 +1,49 @@
+"""The limits of the bridge that is soaked: so small that a run reaches every one of them."""
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """``seconds`` is how long the run lasts; times are shorter in a short one."""
+
+    seconds: float
+    history_events: int = 2_000
+    history_bytes: int = MIB
+    log_bytes: int = 32 * MIB
+    max_channels: int = 2_000
+    max_channels_per_peer: int = 100
+    max_connections: int = 400
+    max_members_told: int = 50
+
+    @property
+    def history_age(self) -> float:
+        """Seconds that a log keeps an event."""
+        return min(20.0, max(1.0, self.seconds / 15))
+
+    @property
+    def flood_every(self) -> float:
+        """Seconds between two floods of one kind: channels, connections, subscriptions up to their limit."""
+        return min(45.0, max(1.0, self.seconds / 6))
+
+    @property
+    def stay(self) -> float:
+        """Seconds that a resident stays connected at most."""
+        return min(60.0, max(1.0, self.seconds / 5))
+
+    def options(self) -> list[str]:
+        """As twistd is told."""
+        return [
+            f"--history-events={self.history_events}",
+            f"--history-bytes={self.history_bytes}",
+            f"--history-age={self.history_age}",
+            f"--log-bytes={self.log_bytes}",
+            f"--max-channels={self.max_channels}",
+            f"--max-channels-per-peer={self.max_channels_per_peer}",
+            f"--max-connections={self.max_connections}",
+            f"--max-members-told={self.max_members_told}",
+            "--ping-interval=5",
+            "--ping-timeout=20",
+        ]

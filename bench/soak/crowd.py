@@ -1,0 +1,78 @@
+"""Those who watch who comes and goes."""
+
+import asyncio
+
+from bench.soak.dialects import Heard
+from bench.soak.residents import PATIENCE, SMALL_ROOM, forgive
+from bench.soak.tally import Wrong
+from bench.soak.visits import CROWD
+from bench.soak.world import World
+
+RUSH = 120
+"""Joins and leaves in a row, more than are kept for a watcher that does not read."""
+
+
+class Presence:
+    """Who is there, from joins and leaves: nobody comes twice, nobody goes twice."""
+
+    def __init__(self) -> None:
+        self._there: dict[str, bool] = {}
+
+    def hear(self, heard: Heard) -> None:
+        """Raises Wrong."""
+        if heard.kind not in ("join", "leave"):
+            return
+        joined, id = heard.kind == "join", heard.peer["id"]
+        if self._there.get(id) is joined:
+            raise Wrong(f"{id} has {heard.kind}ed the crowd twice")
+        self._there[id] = joined
+
+
+async def watch(world: World) -> None:
+    """Every join and every leave."""
+    while True:
+        talk = await world.surely()
+        try:
+            presence = Presence()
+            await talk.say(talk.dialect.subscribe(1, CROWD, {"presence": True}))
+            until = world.now() + world.bounds.stay
+            while world.now() < until:
+                async with asyncio.timeout(PATIENCE):
+                    presence.hear(await talk.hear())
+                world.tally.deliveries += 1
+        finally:
+            world.part(talk)
+
+
+async def doze(world: World) -> None:
+    """Ask who comes and goes, and never read it, while the hose fills the connection: what is kept is bounded."""
+    while True:
+        talk = await world.surely(SMALL_ROOM)
+        try:
+            await talk.say(talk.dialect.subscribe(1, b"hose"), talk.dialect.subscribe(2, CROWD, {"presence": True}))
+            await asyncio.sleep(world.chance.uniform(0.5, 1.0) * world.bounds.stay)
+            until = world.now() + 0.1 * world.bounds.stay
+            while world.now() < until:
+                async with asyncio.timeout(PATIENCE):
+                    heard = await talk.hear()
+                world.tally.seen["watchers told to ask WHO"] += heard.kind == "notice"
+        except ConnectionError:
+            forgive(world, talk)
+        finally:
+            world.part(talk)
+
+
+async def rush(world: World) -> None:
+    """Come and go, many times."""
+    talk = await world.surely()
+    try:
+        for id in range(RUSH):
+            await talk.say(talk.dialect.subscribe(id, CROWD), talk.dialect.command(id, "unsubscribe", CROWD))
+        replies = 0
+        while replies < 2 * RUSH:
+            heard = await talk.hear()
+            if heard.kind == "error":
+                raise Wrong(f"coming and going was answered by {heard.code}")
+            replies += heard.is_reply
+    finally:
+        world.part(talk)

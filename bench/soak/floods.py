@@ -1,0 +1,65 @@
+"""Up to the limits, again and again; and what is left of it all at the end, counted by the limits themselves."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from bench.soak.connections import Ended, Refused
+from bench.soak.dialects import content
+from bench.soak.tally import Wrong
+from bench.soak.world import World
+
+TOGETHER = 200
+"""Commands that are said at once."""
+
+
+async def channels(world: World) -> int:
+    """Publish to new channels until the bridge has no more of them; how many it had left."""
+    talk = await world.surely()
+    try:
+        made = 0
+        while made <= world.bounds.max_channels:
+            names = [world.names.new() for _ in range(TOGETHER)]
+            await talk.say(*[talk.dialect.publish(id, name, content(1)) for id, name in enumerate(names)])
+            outcomes = [(await talk.hear()) for _ in names]
+            good = [name for name, outcome in zip(names, outcomes, strict=True) if outcome.kind == "ok"]
+            for name in good:
+                world.names.publish(name, world.now())
+            made += len(good)
+            if refused := {outcome.code for outcome in outcomes if outcome.kind == "error"}:
+                if refused != {"limit"}:
+                    raise Wrong(f"a channel too many was refused by {refused}")
+                world.tally.seen["floods of channels"] += 1
+                return made
+        raise Wrong(f"there are {made} channels, and max-channels is {world.bounds.max_channels}")
+    finally:
+        talk.connection.close()
+
+
+async def subscriptions(world: World) -> None:
+    """One peer subscribes to as many channels as it may, and goes."""
+    talk = await world.surely()
+    try:
+        count = world.bounds.max_channels_per_peer
+        await talk.say(*[talk.dialect.subscribe(id, world.names.new()) for id in range(count + 1)])
+        outcomes = [await talk.hear() for _ in range(count + 1)]
+        if outcomes[-1].code != "limit":
+            raise Wrong(f"subscription {count + 1} of one peer was answered by {outcomes[-1]}")
+        world.tally.seen["floods of subscriptions"] += 1
+    finally:
+        world.part(talk)
+
+
+async def connections(world: World, hold: float = 0.5) -> int:
+    """Connect until the bridge lets nobody in; how many it has let in. They stay for ``hold`` seconds."""
+    async with AsyncExitStack() as stack:
+        count = 0
+        while count <= world.bounds.max_connections:
+            try:
+                talk = await (world.line() if count % 2 else world.socket())
+            except (Refused, Ended):
+                world.tally.seen["floods of connections"] += 1
+                await asyncio.sleep(hold)
+                return count
+            stack.callback(world.part, talk)
+            count += 1
+        raise Wrong(f"{count} connections were let in, and max-connections is {world.bounds.max_connections}")

@@ -1,0 +1,178 @@
+"""Those who stay a while: publishers, and readers that are quick, slow, stalled, or away in between."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from bench.soak.connections import LineConnection
+from bench.soak.dialects import Heard, content
+from bench.soak.following import Following
+from bench.soak.tally import Wrong
+from bench.soak.world import Talk, World
+
+STATIONS = 8
+"""Channels with a publisher and quick readers."""
+READERS = 5
+"""Quick readers of each."""
+SLOW, STALLED = 12, 12
+"""Readers of the hose that are slow all the time, and that stop for a while."""
+SMALL_ROOM = 4096
+"""Bytes of a slow reader's receive buffer: the kernel shall not read for it."""
+
+PATIENCE = 30.0
+"""Seconds that a reader waits for an event of a channel that is never silent, on a busy machine."""
+
+Resident = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True)
+class Station:
+    """A channel with a publisher: ``pace`` events a second, all of ``size`` bytes or of many sizes. Its log surely
+    ``keeps`` what was published within that part of ``history-age``."""
+
+    channel: bytes
+    pace: float = 40.0
+    size: int | None = None
+    keeps: float = 0.5
+
+
+HOSE = Station(b"hose", 20.0, 20_000, 0.0)
+"""Too much for slow readers, and for its log: it holds two or three seconds of it."""
+
+
+def residents(world: World) -> list[Resident]:
+    """All that stay: each runs until it is cancelled. Raises Wrong."""
+    stations = [Station(b"station.%d" % number) for number in range(STATIONS)]
+    found = [partial(publish, world, station) for station in [*stations, HOSE]]
+    found += [partial(read, world, station) for station in stations * READERS]
+    found += [partial(read, world, HOSE), *[partial(crawl, world)] * SLOW, *[partial(stall, world)] * STALLED]
+    return list(found)
+
+
+async def publish(world: World, station: Station) -> None:
+    """At a pace, one to three at once, each answered by the offset that it must get."""
+    number, channel = 0, station.channel
+    while True:
+        talk = await world.surely()
+        try:
+            stay = world.now() + world.chance.uniform(0.3, 1.0) * world.bounds.stay
+            if world.chance.random() < 0.5:
+                await talk.say(talk.dialect.command(1, "nick", nick=f"anchor-{number}"))
+                await talk.hear()
+            while world.now() < stay:
+                together = world.chance.randint(1, 3)
+                numbers = range(number + 1, number + 1 + together)
+                await talk.say(*[talk.dialect.publish(each, channel, content(each, station.size)) for each in numbers])
+                for each in numbers:
+                    async with asyncio.timeout(PATIENCE):
+                        answer = await talk.hear()
+                    if answer.kind != "ok" or answer.offset != each:
+                        raise Wrong(f"{channel.decode()}: publish {each} was answered by {answer}")
+                number += together
+                world.tally.events += together
+                world.names.publish(channel, world.now())
+                await asyncio.sleep(together / station.pace)
+        finally:
+            world.part(talk)
+
+
+async def read(world: World, station: Station) -> None:
+    """Quick: everything, in order. It goes at times, and comes back with what it has, or as somebody new."""
+    while True:
+        following = None
+        went = world.now()
+        for _ in range(world.chance.randint(1, 3)):
+            talk = await world.surely()
+            try:
+                if following is None:
+                    following = Following(station.channel, talk.dialect, True, station.size)
+                    options: dict[str, Any] = {}
+                else:
+                    following.dialect = talk.dialect
+                    options = {"since": following.next - 1, "epoch": following.epoch}
+                await talk.say(talk.dialect.subscribe(1, station.channel, options))
+                reply = await _reply(talk)
+                following.begin(reply, world.now() - went > station.keeps * world.bounds.history_age)
+                if options:
+                    world.tally.seen[f"came back, {'' if reply.recovered else 'not '}recovered"] += 1
+                await _follow(world, talk, following, world.chance.uniform(0.2, 1.0) * world.bounds.stay)
+            finally:
+                world.part(talk)
+            went = world.now()
+            often = world.chance.random() < 0.8
+            await asyncio.sleep(world.chance.random() * world.bounds.history_age * (0.25 if often else 2.0))
+
+
+async def _follow(world: World, talk: Talk, following: Following, seconds: float) -> None:
+    until = world.now() + seconds
+    while world.now() < until:
+        async with asyncio.timeout(PATIENCE):
+            message = await talk.hear()
+        world.tally.deliveries += following.hear(message)
+
+
+async def crawl(world: World) -> None:
+    """Slow: a few KB a second of a channel that has many times that. What it hears of must be in order, and what
+    it does not get be named."""
+    while True:
+        talk = await world.surely(SMALL_ROOM)
+        try:
+            following = await _begin(world, talk)
+            until = world.now() + world.chance.uniform(0.3, 1.0) * world.bounds.stay
+            pace = world.chance.choice((8_000, 32_000, 100_000))
+            while world.now() < until:
+                async with asyncio.timeout(PATIENCE):
+                    await _sip(world, talk, following, pace // 4)
+                await asyncio.sleep(0.25)
+            world.tally.lost += following.lost
+            world.tally.seen["slow readers told LOST"] += bool(following.lost)
+        except ConnectionError:
+            forgive(world, talk)
+        finally:
+            world.part(talk)
+
+
+async def stall(world: World) -> None:
+    """Read nothing for a while, then all of it, and again."""
+    while True:
+        talk = await world.surely(SMALL_ROOM)
+        try:
+            following = await _begin(world, talk)
+            for _ in range(world.chance.randint(1, 3)):
+                await asyncio.sleep(world.chance.uniform(0.05, 0.5) * world.bounds.stay)
+                await _follow(world, talk, following, 0.05 * world.bounds.stay)
+            world.tally.lost += following.lost
+            world.tally.seen["stalled readers told LOST"] += bool(following.lost)
+        except ConnectionError:
+            forgive(world, talk)
+        finally:
+            world.part(talk)
+
+
+async def _begin(world: World, talk: Talk) -> Following:
+    following = Following(HOSE.channel, talk.dialect, False, HOSE.size)
+    await talk.say(talk.dialect.subscribe(1, HOSE.channel))
+    following.begin(await _reply(talk))
+    return following
+
+
+async def _reply(talk: Talk) -> Heard:
+    async with asyncio.timeout(PATIENCE):
+        return await talk.hear()
+
+
+def forgive(world: World, talk: Talk) -> None:
+    """Who reads so slowly over a WebSocket that it does not hear the ping is taken for dead: nobody else may be."""
+    if isinstance(talk.connection, LineConnection):
+        raise Wrong("a slow reader over lines was cut off")
+    world.tally.seen["slow WebSockets without a pong"] += 1
+
+
+async def _sip(world: World, talk: Talk, following: Following, size: int) -> None:
+    """Read ``size`` bytes, and look at the messages that are whole."""
+    for _ in range(max(1, size // 1024)):
+        await talk.connection.fill(1024)
+    while talk.connection.has_message():
+        world.tally.deliveries += following.hear(await talk.hear())

@@ -1,0 +1,146 @@
+"""One run: a bridge, the load, a sample each second, and what must be left at the end, which is nothing."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bench.contestant import TCP, WEBSOCKET
+from bench.peers.process import Server
+from bench.soak import floods
+from bench.soak.load import Load
+from bench.soak.samples import Sample, memory, open_files
+from bench.soak.verdict import Verdict, judge
+from bench.soak.world import World
+from twistedsock.bench.usage import Usage
+
+TROUBLE = re.compile(r"^.*(?:Traceback|Unhandled|#(?:error|critical)\]).*$", re.MULTILINE)
+
+SWEPT = 6.0
+"""Seconds after which the bridge has looked at its silent channels: it does that every five."""
+
+PATIENCE = 30.0
+"""Seconds until the bridge must have closed all that its peers have closed: it lingers for ten at most."""
+
+REACHED = (
+    "floods of channels",
+    "floods of connections",
+    "floods of subscriptions",
+    "logs gave way to log-bytes",
+    "slow readers told LOST",
+    "stalled readers told LOST",
+    "watchers told to ask WHO",
+)
+"""What a whole run must have seen: every bound that has no error of its own in the counts below."""
+
+
+@dataclass
+class Outcome:
+    """``before`` and ``after`` are samples of the bridge at rest."""
+
+    samples: list[Sample] = field(default_factory=list)
+    before: Sample | None = None
+    after: Sample | None = None
+    verdict: Verdict | None = None
+
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        return [(sample.at, float(sample.resident)) for sample in self.samples]
+
+
+class Soak:
+    """``told`` hears of each sample."""
+
+    def __init__(self, server: Server, world: World, told: Callable[[Sample], object]) -> None:
+        self.outcome = Outcome()
+        self._server = server
+        self._world = world
+        self._told = told
+        (self._pid,) = server.pids()
+        self._usage = Usage([self._pid])
+        self._start = self._last = time.monotonic()
+        self._counted = self._counts()
+
+    async def run(self) -> Outcome:
+        """Load it, let it rest, and look what is left. What is wrong is in the world's tally."""
+        outcome = self.outcome
+        outcome.before = self._sample()
+        load = Load(self._world)
+        load.start()
+        try:
+            await self._watch()
+        finally:
+            await load.stop()
+        outcome.verdict = judge(outcome.points)
+        await self._rest(outcome.before)
+        outcome.after = self._sample()
+        self._check_reached()
+        for words in TROUBLE.findall(self._server.log())[:5]:
+            self._world.tally.blame(f"in the bridge's log: {words}")
+        return outcome
+
+    async def _watch(self) -> None:
+        due = self._start
+        while (due := due + 1.0) <= self._start + self._world.bounds.seconds:
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            self.outcome.samples.append(self._sample())
+            self._told(self.outcome.samples[-1])
+
+    async def _rest(self, before: Sample) -> None:
+        """All peers are gone: what they used must be free again. It is counted by using it once more."""
+        world = self._world
+        await self._close_files(before)
+        let_in = await floods.connections(world, hold=0.0)
+        if let_in != world.bounds.max_connections:
+            world.tally.blame(f"all had gone, and {let_in} of {world.bounds.max_connections} were let in")
+        await asyncio.sleep(world.bounds.history_age * 1.05 + SWEPT)
+        made = await floods.channels(world)
+        if made != world.bounds.max_channels:
+            world.tally.blame(
+                f"all logs were too old, and {made} of {world.bounds.max_channels} channels could be made"
+            )
+        await self._close_files(before)
+        await asyncio.sleep(world.bounds.history_age * 1.05 + SWEPT)
+
+    async def _close_files(self, before: Sample) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while (now := open_files(self._pid)) != before.files:
+            if time.monotonic() > deadline:
+                self._world.tally.blame(f"{before.files} files were open before, {now} are when all have gone")
+                return
+            await asyncio.sleep(0.1)
+
+    def _check_reached(self) -> None:
+        """Only a whole run reaches every bound."""
+        if self.outcome.verdict is not None:
+            for what in REACHED:
+                if not self._world.tally.seen[what]:
+                    self._world.tally.blame(f"never happened: {what}")
+
+    def _counts(self) -> tuple[float, ...]:
+        tally = self._world.tally
+        return (self._usage.cpu(), tally.events, tally.deliveries, tally.visits, time.process_time())
+
+    def _sample(self) -> Sample:
+        now, counts = time.monotonic(), self._counts()
+        seconds = max(1e-3, now - self._last)
+        cpu, *rest = [(count - before) / seconds for count, before in zip(counts, self._counted, strict=True)]
+        self._last, self._counted = now, counts
+        tally = self._world.tally
+        channels = min(self._world.names.alive(now), self._world.bounds.max_channels)
+        return Sample(
+            round(now - self._start, 2),
+            *memory(self._pid),
+            round(cpu, 4),
+            open_files(self._pid),
+            tally.connections,
+            channels,
+            *[round(each, 3) for each in rest],
+        )
+
+
+def addresses(server: Server) -> tuple[tuple[str, int], tuple[str, int]]:
+    """Where the bridge speaks lines, and where WebSocket."""
+    targets = server.targets()
+    return targets[TCP].address, targets[WEBSOCKET].address

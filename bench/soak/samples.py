@@ -1,0 +1,54 @@
+"""What is measured each second, and the file that keeps it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """``at`` is seconds since the start, memory is bytes, ``cpu`` the part of a processor since the last sample.
+    ``resident`` counts all pages, ``private`` those that no other process has. Connections and channels are what the
+    load has opened, as it counts them itself."""
+
+    at: float
+    resident: int
+    private: int
+    cpu: float
+    files: int
+    connections: int
+    channels: int
+    events: float
+    deliveries: float
+    visits: float
+    busy: float
+
+
+def memory(pid: int) -> tuple[int, int]:
+    """Resident and private bytes, as /proc/PID/smaps_rollup has them (proc(5))."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    sizes = {name: int(size) * 1024 for name, size in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
+    return sizes["Rss"], sizes["Private_Clean"] + sizes["Private_Dirty"]
+
+
+def open_files(pid: int) -> int:
+    """How many descriptors a process has open."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def write(file: Path, about: dict[str, object], samples: Sequence[Sample]) -> None:
+    """What the run was, and a line for each sample."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = [about, *map(asdict, samples)]
+    file.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+
+
+def read(file: Path) -> tuple[dict[str, object], list[Sample]]:
+    """What ``write`` wrote."""
+    about, *lines = file.read_bytes().splitlines()
+    return msgspec.json.decode(about), [msgspec.json.decode(line, type=Sample) for line in lines]

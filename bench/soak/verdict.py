@@ -1,0 +1,75 @@
+"""Whether memory is flat at its end: two figures that noise does not move, and a bound for both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+MOST_GROWTH = 0.01
+"""What counts as flat: less than one part in a hundred."""
+
+FEWEST = 300
+"""Points, a second apart, that are enough to judge: before that a server is still warming up."""
+
+Point = tuple[float, float]
+"""Seconds since the start, and what was measured then."""
+
+
+def slope(points: Sequence[Point]) -> float:
+    """Theil–Sen: the median of the slopes between all pairs. Up to 29 % of the points may be anything at all without
+    moving it far (Sen, Journal of the American Statistical Association 63, 1968)."""
+    slopes = [
+        (later - earlier) / (then - before)
+        for index, (before, earlier) in enumerate(points)
+        for then, later in points[index + 1 :]
+        if then > before
+    ]
+    return median(slopes) if slopes else 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``rise`` is what the fit over the last third gains in that third, ``growth`` what the last tenth of the run lies
+    above its middle: both as parts of the level. ``fit`` are the ends of the fitted line. Less than nothing is flat as
+    well: the bridge gives memory back."""
+
+    level: float
+    rise: float
+    growth: float
+    fit: tuple[Point, Point]
+
+    @property
+    def flat(self) -> bool:
+        return self.rise < MOST_GROWTH and self.growth < MOST_GROWTH
+
+    def words(self) -> str:
+        """One line."""
+        return (
+            f"memory is {'flat' if self.flat else 'NOT flat'} at its end: {self.rise:+.2%} along the fit of the last "
+            f"third, {self.growth:+.2%} from the middle to the last tenth, {MOST_GROWTH:.0%} allowed"
+        )
+
+
+def judge(points: Sequence[Point]) -> Verdict | None:
+    """None where there are too few points to tell."""
+    if len(points) < FEWEST:
+        return None
+    start, end = points[0][0], points[-1][0]
+    last = _between(points, end - (end - start) / 3, end)
+    level = median(value for _, value in last)
+    each = slope(last)
+    offset = median(value - each * at for at, value in last)
+    first, final = last[0][0], last[-1][0]
+    tenth = (end - start) / 10
+    middle = (start + end) / 2
+    before = median(value for _, value in _between(points, middle - tenth / 2, middle + tenth / 2))
+    after = median(value for _, value in _between(points, end - tenth, end))
+    return Verdict(
+        level,
+        each * (final - first) / level,
+        after / before - 1,
+        ((first, offset + each * first), (final, offset + each * final)),
+    )
+
+
+def _between(points: Sequence[Point], start: float, end: float) -> list[Point]:
+    return [point for point in points if start <= point[0] <= end]
