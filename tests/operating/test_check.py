@@ -99,7 +99,7 @@ def test_a_public_listener_without_a_policy_keeps_a_bridge_from_starting(told):
 @pytest.mark.parametrize(
     ("access", "words"),
     [
-        ("", "nobody may do anything: there is neither anonymous nor a key"),
+        ("", "nobody may do anything: there is no key, and nothing is said of those without a token"),
         ('anonymous = { ">" = "w" }', "whoever reaches tcp:8081 may publish on every channel without a token"),
         ('anonymous = { "*>" = "rw" }', "whoever reaches tcp:8081 may publish on every channel without a token"),
         ("expiry-required = false", "a token without an end can be taken back only with its key"),
@@ -110,6 +110,25 @@ def test_dangers(told, access, words):
     status, said = told(PUBLIC, "[access]", access)
     assert status == 0
     assert words in said.partition("Dangers")[2]
+
+
+def test_those_whom_a_proxy_brings_are_strangers(told):
+    web = 'web = "tcp:8082:interface=127.0.0.1"\ntcp = ["tcp:1:interface=127.0.0.1", "tcp:2:interface=127.0.0.1"]'
+    proxy = 'trusted-proxy = "127.0.0.1"\nproxy-protocol = "tcp:2:interface=127.0.0.1"'
+    status, words = told(web, proxy, '[access]\nanonymous = { ">" = "rw" }')
+    assert status == 0
+    brought = [line for line in words.splitlines() if ", and a trusted proxy brings others, no TLS" in line]
+    assert [line.split(";")[0] for line in brought] == ["  lines on 127.0.0.1, port 2", "  web on 127.0.0.1, port 8082"]
+    assert words.partition("Dangers")[2].count("may publish on every channel without a token") == 2
+
+
+def test_certificates_without_rights_are_told(told, tmp_path):
+    Authority(tmp_path).issue("server", "localhost")
+    end = "ssl:1:privateKey=server.key:certKey=server.pem"
+    access = f'tcp = "{end}"\nweb = "none"\n[[access.listener]]\nendpoint = "{end}"\nclient-ca = "authority.pem"\n'
+    assert "nobody may do anything" in told(access)[1]
+    subject = '[[access.subject]]\nname = "*"\nallow = { ">" = "r" }'
+    assert "Dangers" not in told(access, subject)[1]
 
 
 def test_a_loopback_may_be_trusted(told):

@@ -52,6 +52,8 @@ class Door(msgspec.Struct, frozen=True):
     is_public: bool
     is_secure: bool
     asks_for_certificates: bool
+    has_proxy: bool
+    """Whether a trusted proxy may bring others in."""
 
 
 class Report(msgspec.Struct):
@@ -114,9 +116,10 @@ def _doors(kind: str, settings: Settings, endpoints: tuple[str, ...], now: float
     found = []
     for endpoint in listeners(endpoints):
         authorities = None if settings.access is None else settings.access.client_ca(endpoint)
+        has_proxy = bool(settings.trusted_proxy) and (kind == "web" or endpoint in settings.proxy_protocol)
         recorder = _Recorder()
         if endpoint.startswith("systemd:"):
-            found.append(Door(kind, endpoint, "where the socket unit of systemd says", False, False, False))
+            found.append(Door(kind, endpoint, "where the socket unit of systemd says", False, False, False, has_proxy))
             continue
         try:
             parsed = parse_endpoint(endpoint, recorder, authorities)
@@ -132,12 +135,15 @@ def _doors(kind: str, settings: Settings, endpoints: tuple[str, ...], now: float
         if recorder.host == "":
             reach = "its file rights say who can reach it"
         secure = endpoint.startswith("ssl:")
-        found.append(Door(kind, endpoint, f"{recorder.where}; {reach}", is_public, secure, authorities is not None))
+        reach = f"{recorder.where}; {reach}"
+        found.append(Door(kind, endpoint, reach, is_public, secure, authorities is not None, has_proxy))
     return found
 
 
 def _door(door: Door) -> str:
     words = [f"{door.kind} on {door.reach}"]
+    if door.has_proxy:
+        words.append("and a trusted proxy brings others")
     words.append("TLS" if door.is_secure else "no TLS")
     if door.asks_for_certificates:
         words.append("clients need a certificate")
@@ -202,7 +208,8 @@ def _dangers(settings: Settings, access: AccessTable, doors: list[Door], report:
     at_listener: Mapping[str, dict[str, str] | None] = {one.endpoint: one.allow for one in access.listener}
     for door in doors:
         allow = at_listener.get(door.endpoint)
-        if door.is_public and _publishes_everywhere(access.anonymous if allow is None else allow):
+        strangers = door.is_public or door.has_proxy
+        if strangers and _publishes_everywhere(access.anonymous if allow is None else allow):
             report.dangers.append(f"whoever reaches {door.endpoint} may publish on every channel without a token")
         if door.is_public and not door.is_secure and access.key:
             report.dangers.append(f"tokens travel to {door.endpoint} in clear: use ssl:, or let only a proxy reach it")
@@ -211,8 +218,8 @@ def _dangers(settings: Settings, access: AccessTable, doors: list[Door], report:
     may_prove = bool(access.key) or any(door.asks_for_certificates for door in doors)
     if not may_prove and access.subject:
         report.dangers.append("nobody can prove to be one of the subjects: there is no key, and no client-ca")
-    if not may_prove and not access.anonymous and not any(at_listener.values()):
-        report.dangers.append("nobody may do anything: there is neither anonymous nor a key")
+    if not (access.key or access.anonymous or any(at_listener.values()) or (may_prove and access.subject)):
+        report.dangers.append("nobody may do anything: there is no key, and nothing is said of those without a token")
     if settings.open:
         report.dangers.append("open = true is not needed with [access], and would let all in if that went away")
 
