@@ -35,6 +35,7 @@ def test_a_refusal_has_words_for_one_line(name: str) -> None:
         (errors.TOO_MANY_CONNECTIONS, "limit"),
         (errors.TOO_MANY_FROM_ADDRESS, "limit"),
         (errors.TOO_FAST, "rate"),
+        (errors.TOO_MANY_ASK_WHO, "limit"),
         (errors.UNAVAILABLE, "unavailable"),
         (errors.INTERNAL, "internal"),
     ],

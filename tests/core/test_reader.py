@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.core.readers import MOST_MISSED, channel, heard, outlet_of, publish, reader, subscribe
+from tests.core.readers import channel, heard, outlet_of, publish, reader, subscribe
 from twistedsock.core.events import Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.log import FRAME_COST
@@ -13,7 +13,7 @@ BIG = b"x" * (CHUNK_BYTES - FRAME_COST)
 
 
 def catch_up(reader: Reader, shared: Shared | None = None) -> bool:
-    return reader.catch_up({} if shared is None else shared, MOST_MISSED)
+    return reader.catch_up({} if shared is None else shared)
 
 
 def is_live(subscription: Subscription) -> bool:
@@ -171,7 +171,7 @@ def test_who_came_and_went_is_told_after_the_events_or_where_to_ask(most: int, t
     member = Member(b"p2", b"p2")
     subscription.miss([PresenceChange(member, True)], most)
     subscription.miss([PresenceChange(member, False)], most)
-    assert not somebody.catch_up({}, most)
+    assert not somebody.catch_up({})
     assert heard(somebody) == ["MSG c 1 p0 a", *told]
     assert subscription.missed is None
 
@@ -183,3 +183,28 @@ def test_who_missed_only_a_change_misses_no_event_for_it() -> None:
     publish(here, b"a")
     catch_up(somebody)
     assert heard(somebody) == ["MSG c 5 p0 a", "JOIN c p2 p2"]
+
+
+def test_what_is_kept_for_a_reader_is_bounded_on_all_its_channels_together() -> None:
+    """Or one that reads many could make us keep as often as much."""
+    one, other, watcher = channel(), channel(), reader(b"p1")
+    first, second = (subscribe(here, watcher, presence=True) for here in (one, other))
+    changes = [PresenceChange(Member(b"p%d" % number, b"x"), True) for number in range(3)]
+    first.miss(changes, 4)
+    second.miss(changes, 4)
+    assert (first.missed, second.missed, watcher.missed) == (changes, [], 3)
+    second.miss(changes[:1], 4)
+    assert second.missed == [] and watcher.missed == 3
+    first.forget_missed()
+    second.forget_missed()
+    assert (first.missed, second.missed, watcher.missed) == (None, None, 0)
+    second.miss(changes, 4)
+    assert second.missed == changes and watcher.missed == 3
+
+
+def test_a_member_is_one_object_until_the_nick_changes() -> None:
+    peer = Peer(b"p1")
+    before = peer.member()
+    assert peer.member() is before
+    peer.nick = b"ann"
+    assert peer.member() == Member(b"p1", b"ann") and before.nick == b"p1"

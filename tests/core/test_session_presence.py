@@ -2,6 +2,8 @@
 
 import pytest
 
+from twistedsock.core import session
+from twistedsock.core.limits import CHANGES_TOGETHER
 from twistedsock.testing import Hall, LinePeer
 
 
@@ -187,3 +189,42 @@ def test_a_slow_watcher_loses_no_event_to_a_coming_of_the_same_turn() -> None:
     hall.turn()
     watcher.outlet.drain()
     assert sorted(told(hall, watcher)) == ["JOIN a p2 p2", "MSG a 1 p2 1", "MSG a 2 p2 2"]
+
+
+def test_many_who_go_in_one_turn_are_told_a_chunk_at_a_time() -> None:
+    """So what waits for a watcher stays bounded, however many they are."""
+    hall = Hall()
+    watcher = subscribed(hall, "presence=on")
+    crowd = [subscribed(hall) for _ in range(3 * CHANGES_TOGETHER)]
+    hall.turn()
+    watcher.hears()
+    for peer in crowd[: CHANGES_TOGETHER + 1]:
+        peer.leaves()
+    assert len(watcher.hears()) == CHANGES_TOGETHER
+    watcher.outlet.room = 0
+    for peer in crowd[CHANGES_TOGETHER + 1 :]:
+        peer.leaves()
+    assert watcher.outlet.waiting.count(b"\n") == CHANGES_TOGETHER
+    watcher.outlet.drain()
+    hall.turn()
+    assert len(watcher.hears()) == 2 * CHANGES_TOGETHER
+
+
+def test_answers_that_nobody_reads_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The members in them are counted as long as they are held."""
+    monkeypatch.setattr(session, "MEMBERS_HELD", 600)
+    hall, channel = Hall(), "a" * 200
+    for _ in range(400):
+        hall.line_peer().says(f"SUB {channel}")
+    slow, asking = hall.line_peer(), hall.line_peer()
+    slow.hears()
+    asking.hears()
+    slow.outlet.room = 0
+    slow.says(f"WHO {channel}")
+    assert hall.broker.members_held == 400
+    asking.says(f"WHO {channel}")
+    assert asking.hears()[0].startswith("ERR limit ")
+    slow.leaves()
+    assert hall.broker.members_held == 0
+    asking.says(f"WHO {channel}")
+    assert asking.hears()[-1] == "OK 400" and hall.broker.members_held == 0

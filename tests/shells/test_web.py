@@ -320,3 +320,8 @@ def test_a_slow_reader_of_the_page_holds_nobody_up(visit, reactor):
     assert not peer.transport.disconnecting
     reactor.advance(61)
     assert peer.transport.disconnecting or peer.transport.aborted
+
+
+def test_a_head_of_too_many_headers_is_refused(visit):
+    status, _, _ = visit().asks(request(**{f"X-{number}": "" for number in range(101)}))
+    assert status == 431

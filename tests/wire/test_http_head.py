@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from twistedsock.wire.http_head import (
     MOST_HEAD,
+    MOST_HEADERS,
     MOST_METHOD,
     RequestHead,
     begins_request,
+    has_too_many_headers,
     is_request_line,
     read_head,
     refusal,
@@ -178,3 +180,10 @@ def test_the_bound_has_room_for_any_honest_head() -> None:
 )
 def test_the_start_of_a_request_is_known_where_the_rest_of_its_line_is_lost(start, expected):
     assert begins_request(start[:MOST_METHOD]) is expected
+
+
+@pytest.mark.parametrize("count, too_many", [(0, False), (MOST_HEADERS, False), (MOST_HEADERS + 1, True)])
+def test_a_head_has_only_so_many_headers(count: int, too_many: bool) -> None:
+    """The request line and the empty line are none."""
+    head = b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * count + b"\r\n"
+    assert has_too_many_headers(head) is too_many

@@ -5,7 +5,7 @@ itself: one event at rest, hundreds in one send under fire.
 """
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from twistedsock.core.channel import Channel
@@ -14,7 +14,7 @@ from twistedsock.core.errors import BAD_CHANNEL, BAD_EVENT_NAME, TOO_MANY_CHANNE
 from twistedsock.core.events import Batch, Content, Member, PresenceChange
 from twistedsock.core.lane import Gathered, hand_over
 from twistedsock.core.later import Later
-from twistedsock.core.limits import CHUNK_BYTES, SHARE, Limits
+from twistedsock.core.limits import CHANGES_TOGETHER, CHUNK_BYTES, SHARE, Limits
 from twistedsock.core.log import FRAME_COST
 from twistedsock.core.names import is_channel, is_event_name
 from twistedsock.core.reader import Peer, Reader, Shared, Subscription
@@ -75,6 +75,7 @@ class Broker:
         self.clock = clock
         self.channels: dict[bytes, Channel] = {}
         self.log_bytes = 0
+        self.members_held = 0
         # Set when so much waits that it should leave before the turn ends; whoever delivers asks after each command.
         self.urgent = False
         self._backplane = backplane
@@ -161,7 +162,7 @@ class Broker:
             channel.watchers[subscription] = None
         else:
             channel.watchers.pop(subscription, None)
-            subscription.missed = None
+            subscription.forget_missed()
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Take a reader out; the channel vanishes if nothing is left of it."""
@@ -170,6 +171,7 @@ class Broker:
         channel.watchers.pop(subscription, None)
         channel.leave_lane(subscription)
         subscription.reader.lagging.pop(subscription, None)
+        subscription.forget_missed()
         self._backplane.leave(channel.name, peer.member())
         self.forget_unused(channel)
 
@@ -240,6 +242,17 @@ class Broker:
             if not channel.changes:
                 self._mark(channel)
             channel.changes.append(change)
+            if len(channel.changes) >= CHANGES_TOGETHER:
+                self._flush_talkers()
+                self._flush(channel)
+
+    def hold(self, members: Sequence[Member]) -> Iterator[Member]:
+        """The members of an answer that is going to be said bit by bit, counted as long as they are held."""
+        self.members_held += len(members)
+        try:
+            yield from members
+        finally:
+            self.members_held -= len(members)
 
     # What time tells.
 
@@ -266,11 +279,10 @@ class Broker:
         enough = self.clock() + SHARE
         awake, self._awake = self._awake, OrderedDict()
         shared: Shared = {}
-        most_missed = self.limits.max_members_told
         try:
             while awake:
                 reader, _ = awake.popitem(last=False)
-                if reader.catch_up(shared, most_missed):
+                if reader.catch_up(shared):
                     self._awake[reader] = None
                 if self.clock() >= enough:
                     break

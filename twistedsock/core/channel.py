@@ -58,17 +58,19 @@ class Channel:
                 lane.deliver(self.name, batches, gathered)
 
     def _tell(self, changes: list[PresenceChange], most_missed: int) -> None:
-        """Tell the watchers about others. Encoded once an encoding, but for those who are among the changes."""
+        """Tell the watchers about others. Each change is encoded once an encoding, for those among them too."""
         ids = {change.member.id for change in changes}
-        shared: dict[Dialect, bytes] = {}
+        encoded: dict[Dialect, tuple[bytes, list[bytes]]] = {}
         for subscription in list(self.watchers):
             reader, told = subscription.reader, changes
+            known = encoded.get(reader.encoding)
+            if known is None:
+                each = [reader.encoding.presence(self.name, [change]) for change in changes]
+                known = encoded[reader.encoding] = b"".join(each), each
+            data, each = known
             if reader.peer.id in ids:
-                told = [change for change in changes if change.member.id != reader.peer.id]
-                data = reader.encoding.presence(self.name, told)
-            elif (known := shared.get(reader.encoding)) is not None:
-                data = known
-            else:
-                data = shared[reader.encoding] = reader.encoding.presence(self.name, changes)
+                others = [place for place, change in enumerate(changes) if change.member.id != reader.peer.id]
+                told = [changes[place] for place in others]
+                data = b"".join([each[place] for place in others])
             if told and (subscription in reader.lagging or not reader.outlet.offer(data)):
                 subscription.miss(told, most_missed)

@@ -77,7 +77,7 @@ class Dialect(Protocol):
         """A reply that may be long, in pieces of about a chunk, so that a peer that does not read costs one of them.
         ``events`` is asked for more when the next piece is."""
 
-    def members(self, tag: Tag, channel: bytes, members: Sequence[Member]) -> Iterator[bytes]:
+    def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:
         """As ``history``."""
 
     def batch(self, channel: bytes, batch: Batch) -> bytes:

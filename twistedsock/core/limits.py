@@ -74,6 +74,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     ] = "skip"
 
 
+MEMBERS_HELD = 1_000_000
+"""Members in all the answers to ``WHO`` together that wait for their peers to read them: 8 bytes each. It is sixty
+times a channel that everybody reads."""
+
+CHANGES_TOGETHER = 200
+"""Joins and leaves of one channel that are told together at most: about a chunk, where names are long."""
+
 PUBLISHES_IN_FLIGHT = 1_000
 """Publishes of one peer that wait for a distant backplane; enough to fill a millisecond of round trip, few enough
 that ten thousand peers cannot fill the memory with them."""

@@ -49,14 +49,18 @@ class Source(Protocol):
 class Peer:
     """Who is connected. The nick may change, so lanes and logs hold what it was."""
 
-    __slots__ = ("id", "nick")
+    __slots__ = ("_member", "id", "nick")
 
     def __init__(self, id: bytes) -> None:
         self.id = id
         self.nick = id
+        self._member: Member | None = None
 
     def member(self) -> Member:
-        return Member(self.id, self.nick)
+        """The same object until the nick changes: who asks WHO for thousands holds no thousands of copies."""
+        if self._member is None or self._member.nick != self.nick:
+            self._member = Member(self.id, self.nick)
+        return self._member
 
 
 class Subscription:
@@ -82,12 +86,26 @@ class Subscription:
         self.reader.lagging[self] = None
 
     def miss(self, changes: list[PresenceChange], most: int) -> None:
-        """Keep joins and leaves for later; ``most`` of them, and one more as the mark that some were dropped."""
-        if self.missed is None:
-            self.missed = []
-        self.missed.extend(changes[: most + 1 - len(self.missed)])
+        """Keep joins and leaves for later. The reader keeps ``most`` of them, on all its channels together; where they
+        would be more, those of this channel are dropped, and an empty list is the mark of that."""
+        if self.missed != []:
+            if self.reader.missed + len(changes) > most:
+                self.forget_missed()
+                self.missed = []
+            else:
+                if self.missed is None:
+                    self.missed = []
+                self.missed += changes
+                self.reader.missed += len(changes)
         if self not in self.reader.lagging:
             self.fall_behind(self.channel.log.end)
+
+    def forget_missed(self) -> list[PresenceChange] | None:
+        """What was kept for later is told, or wanted no longer."""
+        missed, self.missed = self.missed, None
+        if missed:
+            self.reader.missed -= len(missed)
+        return missed
 
 
 Shared = dict[tuple[Source, Dialect, int], tuple[bytes, int]]
@@ -98,7 +116,7 @@ stalled together resume together, and share what they read."""
 class Reader:
     """The reading end of one peer. ``on_lag`` is asked before a ``LOST`` is written: False when it closed instead."""
 
-    __slots__ = ("encoding", "lagging", "on_lag", "outlet", "peer")
+    __slots__ = ("encoding", "lagging", "missed", "on_lag", "outlet", "peer")
 
     def __init__(self, peer: Peer, encoding: Dialect, outlet: Outlet, on_lag: Callable[[], bool]) -> None:
         self.peer = peer
@@ -107,8 +125,10 @@ class Reader:
         self.on_lag = on_lag
         # In the order of their turns, so that one busy channel does not starve the others.
         self.lagging: dict[Subscription, None] = {}
+        # Joins and leaves that are kept for it, on all its channels.
+        self.missed = 0
 
-    def catch_up(self, shared: Shared, most_missed: int) -> bool:
+    def catch_up(self, shared: Shared) -> bool:
         """Send one chunk of what was missed; whether to go on in the next turn (else: when the socket has drained)."""
         if self.outlet.blocked or not self.lagging:
             return False
@@ -123,7 +143,7 @@ class Reader:
             subscription.cursor = log.first
         data += self._read(subscription, shared)
         if subscription.cursor == log.end:
-            data += self._presence(subscription, most_missed)
+            data += self._presence(subscription)
             channel.join_lane(subscription)
         else:
             self.lagging[subscription] = None
@@ -146,12 +166,12 @@ class Reader:
             shared[key] = (data, subscription.cursor)
         return data
 
-    def _presence(self, subscription: Subscription, most: int) -> bytes:
-        missed, subscription.missed = subscription.missed, None
-        if not missed:
+    def _presence(self, subscription: Subscription) -> bytes:
+        missed = subscription.forget_missed()
+        if missed is None:
             return b""
         channel = subscription.channel.name
-        if len(missed) > most:
+        if not missed:
             return self.encoding.notice(
                 b"joins and leaves of " + channel + b" were more than could be kept for you; ask WHO " + channel
             )

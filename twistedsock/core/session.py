@@ -22,7 +22,7 @@ from twistedsock.core.events import Member
 from twistedsock.core.expiry import WARNING
 from twistedsock.core.flight import Flight, Slot
 from twistedsock.core.later import Later, when_known
-from twistedsock.core.limits import PUBLISHES_IN_FLIGHT
+from twistedsock.core.limits import MEMBERS_HELD, PUBLISHES_IN_FLIGHT
 from twistedsock.core.names import is_nick
 from twistedsock.core.reader import HELD, Outlet, Peer, Reader, Subscription
 from twistedsock.core.recovery import place_to_start
@@ -281,7 +281,11 @@ class Session(Speaker):
 
     def _who(self, command: commands.Who) -> None:
         def tell(members: list[Member]) -> None:
-            self._stream(self._dialect.members(command.tag, command.channel, members))
+            if self._broker.members_held + len(members) > MEMBERS_HELD:
+                self._refuse(command.tag, errors.TOO_MANY_ASK_WHO)
+            else:
+                held = self._broker.hold(members)
+                self._stream(self._dialect.members(command.tag, command.channel, held))
 
         if self._may_read(command.channel, command.tag):
             self._await(self._broker.members(command.channel), command.tag, tell)

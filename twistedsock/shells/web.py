@@ -21,7 +21,7 @@ from twistedsock.shells.site import BridgeSite
 from twistedsock.shells.sockets import Here, here_of, host_of, show, tune
 from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL, WebSocketFactory, choose
 from twistedsock.wire.credentials import find_credentials
-from twistedsock.wire.http_head import MOST_HEAD, RequestHead, read_head, refusal
+from twistedsock.wire.http_head import MOST_HEAD, RequestHead, has_too_many_headers, read_head, refusal
 
 WEBSOCKET_PATHS = ("/ws", "/")
 """``/`` is for those who forget the other."""
@@ -106,6 +106,9 @@ class Doorman(Protocol):
         self._leave()
 
     def _decide(self, data: bytes, end: int) -> None:
+        if has_too_many_headers(data[:end]):
+            self._refuse(431, "the head of the request has too many headers")
+            return
         head = read_head(data[:end])
         if head is None:
             self._refuse(400, "that is no HTTP request")

@@ -37,6 +37,16 @@ MOST_HEAD = 16 * 1024
 own, so an endless handshake must end before it gets there."""
 
 
+MOST_HEADERS = 100
+"""Header lines in a request head: what Apache and Go's proxies allow; browsers send twenty. Many short ones cost more
+to read than their bytes tell."""
+
+
+def has_too_many_headers(head: bytes) -> bool:
+    """Whether a whole head has more header lines than are read."""
+    return head.count(b"\r\n") > MOST_HEADERS + 2  # the request line, and the empty line at the end
+
+
 class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """The first request on a web connection. Header values are as they came, "" where there is none. ``key`` is that of
     a plain WebSocket handshake, "" where it is any other request. ``forwarded_for`` is X-Forwarded-For, for those who

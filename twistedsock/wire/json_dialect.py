@@ -124,7 +124,7 @@ class JsonDialect:
             )
         )
 
-    def members(self, tag: Tag, channel: bytes, members: Sequence[Member]) -> Iterator[bytes]:
+    def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:
         opening = b'{"type":"ok"%b,"members":[' % _id(tag)
         return self._fragments(_list((_member(member) for member in members), opening, b"]}"))
 

@@ -97,9 +97,12 @@ class LineDialect:
         yield from self._chunks(_event(channel, event) for event, _ in zip(events, counter, strict=False))
         yield self._frame(b"OK %d" % next(counter))
 
-    def members(self, tag: Tag, channel: bytes, members: Sequence[Member]) -> Iterator[bytes]:
-        yield from self._chunks(b"MEMBER %b %b %b" % (channel, member.id, member.nick) for member in members)
-        yield self._frame(b"OK %d" % len(members))
+    def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:
+        counter = count()
+        yield from self._chunks(
+            b"MEMBER %b %b %b" % (channel, member.id, member.nick) for member, _ in zip(members, counter, strict=False)
+        )
+        yield self._frame(b"OK %d" % next(counter))
 
     def batch(self, channel: bytes, batch: Batch) -> bytes:
         content = batch.content
