@@ -79,6 +79,8 @@ def written(value: Any, layout: tuple[str, str], ascii_only: bool) -> bytes:
 JSON_TEXTS = st.builds(written, VALUES, LAYOUTS, st.booleans())
 COUNTS = st.sampled_from([b"0", b"1", b"5", b"12", b"%d" % (2**53 - 1), b"%d" % 2**53, b"-1", b"1.0", b"", b"9" * 30])
 EPOCHS = st.sampled_from([b"e1", b"e2", b"x"])
+TOKENS = st.sampled_from([b"A", b"B", b"A", b"short", b"x"])
+"""Words that a fake policy takes for tokens, and one that it does not."""
 
 # Lines.
 
@@ -101,6 +103,7 @@ LINE = st.one_of(
     ),
     st.builds(lambda text: b"PING " + text, PAYLOAD),
     st.sampled_from([b"PING", b"INFO", b"HELP", b"HELP sub", b"HELP x", b"?", b"QUIET on", b"QUIET off", b"quiet no"]),
+    TOKENS.map(lambda token: b"AUTH " + token),
     st.sampled_from([b"", b"  ", b"nonsense", b"PUB", b"PUB a", b" PUB  a  x", b"GET / HTTP/1.1", b"x" * 600]),
 )
 RUN = st.builds(
@@ -139,6 +142,7 @@ FIELDS: dict[str, list[st.SearchStrategy[tuple[bytes, bytes]]]] = {
     "history": [CHANNEL_FIELD],
     "who": [CHANNEL_FIELD],
     "nick": [st.tuples(st.just(b"nick"), NAMES.map(_quoted))],
+    "auth": [st.tuples(st.just(b"token"), TOKENS.map(_quoted))],
     "ping": [],
     "info": [],
     "nonsense": [],

@@ -22,6 +22,7 @@ LINE_REPLIES: dict[type, str] = {
     commands.History: rf"OK [0-9]+$|{REFUSED}",
     commands.Who: rf"OK [0-9]+$|{REFUSED}",
     commands.Nick: rf"OK \S+$|{REFUSED}",
+    commands.Auth: rf"OK \S+( expires=[0-9]+)?$|{REFUSED}",
     commands.Ping: r"PONG( |$)",
     commands.Info: r"OK id=",
     commands.Help: rf"OK$|{REFUSED}",

@@ -19,6 +19,7 @@ KINDS: dict[type, str] = {
     commands.History: "history",
     commands.Who: "who",
     commands.Nick: "nick",
+    commands.Auth: "auth",
     commands.Ping: "ping",
     commands.Info: "info",
 }
@@ -80,6 +81,8 @@ def test_any_message(message: bytes) -> None:
     if isinstance(command, commands.Subscribe):
         assert (command.epoch or b"").decode() == asked.get("epoch", "")
         assert (command.presence, command.echo) == (asked.get("presence", False), asked.get("echo", True))
+    elif isinstance(command, commands.Auth):
+        assert command.token.decode() == asked["token"]
     elif isinstance(command, commands.Nick):
         assert command.nick.decode() == asked["nick"]
 
