@@ -3,17 +3,19 @@
 import gc
 import resource
 import signal
+import time
 from importlib.metadata import version
 
 import msgspec
 import pytest
 from twisted.application.service import IService
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import formatEvent
+from twisted.logger import formatEvent, globalLogPublisher
 
 from twistedsock import tap
 from twistedsock.service import BridgeService
 from twistedsock.settings import Settings
+from twistedsock.shells.logs import UnwrittenLog
 
 NAMES = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name != "access"]
 
@@ -186,6 +188,19 @@ def test_the_process_may_open_as_many_files_as_there_may_be_connections(machine,
     said = [formatEvent(event) for event in logged]
     words = f"max-connections is 1000, but this process may open {after[0]} files (ulimit -n)"
     assert said == ([words] if told else [])
+
+
+def test_timers_go_by_the_steady_clock_from_the_start(machine):
+    service = make("--tcp=none", "--web=none")
+    assert machine.seconds is time.monotonic
+    assert service.bridge.broker.clock is time.monotonic
+
+
+def test_who_could_say_that_the_log_is_broken_is_there(machine, monkeypatch):
+    observers = []
+    monkeypatch.setattr(globalLogPublisher, "addObserver", observers.append)
+    make("--tcp=none", "--web=none")
+    assert [type(observer) for observer in observers] == [UnwrittenLog]
 
 
 def test_the_collector_is_spared_once_the_reactor_runs(machine, monkeypatch):

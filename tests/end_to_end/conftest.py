@@ -392,4 +392,4 @@ def twistd() -> str:
 def bystander(call: Callable[..., LineClient], browse: Callable[..., WebClient]) -> Callable[..., Any]:
     """``with bystander(bridge, *sentences):`` sees that others are served while the block runs, that it leaves no
     connection behind, and that it makes the bridge log these sentences and nothing else."""
-    return lambda bridge, *sentences: bystanding(bridge, call, browse, *sentences)
+    return lambda bridge, *sentences, **how: bystanding(bridge, call, browse, *sentences, **how)

@@ -4,9 +4,11 @@ behind, and that the log says no more than it should. What needs no socket is te
 import json
 import re
 import socket
+import time
 
 import pytest
 
+from tests.end_to_end.bystander import SOON
 from tests.shells.websocket_streams import frame
 from twistedsock.bench.usage import Usage
 
@@ -106,6 +108,30 @@ def test_many_who_never_end_their_heads_hinder_nobody(bridge, plain, bystander):
         other.sees()
         for connection in slow:
             connection.close()
+
+
+def test_a_handshake_that_comes_byte_by_byte_ends_in_time(start, plain, bystander):
+    """Each byte gets it no further leave."""
+    bridge = start("--handshake-timeout=3")
+    with bystander(bridge), plain(authority(bridge)) as slow, plain(authority(bridge)) as silent:
+        head = iter(upgrade(bridge))
+        answer, began = b"", time.monotonic()
+        slow.settimeout(0.1)
+        while not answer:
+            slow.sendall(bytes((next(head),)))
+            try:
+                answer = slow.recv(65536)
+            except TimeoutError:
+                pass
+        assert 2.5 < time.monotonic() - began < 3 + SOON
+        assert statuses(answer) == statuses(silent.recv(65536)) == [b"408"]
+
+
+@pytest.mark.parametrize("header", ["Content-Length: 100", "Transfer-Encoding: chunked"])
+def test_a_handshake_with_content_opens_no_way_past_a_proxy(bridge, tell, bystander, header):
+    with bystander(bridge):
+        request = upgrade(bridge, header) + frame(0x81, b'{"type":"ping","id":1}')
+        assert statuses(tell(authority(bridge), request)) == [b"400"]
 
 
 INNER = "GET /bridge.json HTTP/1.1\r\nHost: {host}\r\n\r\n"
@@ -238,13 +264,39 @@ def test_who_floods_with_pings_and_does_not_read_is_not_read(bridge, browse, bys
         assert usage.memory() - before < 4 * MEGABYTE
 
 
-def test_a_flood_of_pongs_that_nobody_asked_for_hinders_nobody(bridge, browse, bystander):
-    with bystander(bridge) as other:
-        rude = browse(bridge.page)
-        flood(rude.socket, frame(PONG, b"x" * 125) * 100, 2 * MEGABYTE)
+SMALLEST = {
+    "pings": (b"", frame(PING, b"")),
+    "pongs": (b"", frame(PONG, b"")),
+    "fragments": (frame(TEXT, b""), frame(CONTINUATION, b"")),
+    "messages in two parts": (b"", frame(TEXT, b"") + frame(FINAL, b"{}")),
+    "messages": (b"", frame(0x81, b"")),
+}
+
+
+@pytest.mark.parametrize("kind", SMALLEST)
+def test_floods_of_the_smallest_frames_hinder_nobody(start, browse, bystander, kind):
+    """Five at once, each as fast as it can. They answer nothing and read nothing."""
+    bridge = start()
+    usage = Usage([bridge.process.pid])
+    before, data = SMALLEST[kind]
+    with bystander(bridge, gone=False) as other:
+        memory = usage.memory()
+        flooders = [browse(bridge.page) for _ in range(5)]
+        for flooder in flooders:
+            flooder.socket.setblocking(False)
+            flooder.socket.send(before)
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline:
+            for flooder in flooders:
+                try:
+                    flooder.socket.send(data * 1_000)
+                except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+                    pass
+            time.sleep(0.001)
         other.sees()
-        assert rude.ask(type="ping", id=1) == {"type": "pong", "id": 1}
-        rude.close()
+        assert usage.memory() - memory < 16 * MEGABYTE
+        assert other.slowest < SOON / 3
+    bridge.kill()  # what they have sent already would keep it busy for a while
 
 
 WRONG_FRAMES = {

@@ -249,7 +249,9 @@ def test_an_address_that_a_stranger_forwards_is_not_believed(place: Place, brows
 def test_a_header_stands_before_tls(start: Callable[..., Any], plain: Callable[..., Any], certificate: str) -> None:
     """As HAProxy sends it to a server with both ``ssl`` and ``send-proxy``."""
     endpoint = f"ssl:0:interface=127.0.0.1:{certificate}"
-    bridge = start("--proxy-protocol", endpoint, "--trusted-proxy", "127.0.0.1", "--open", tcp=(endpoint,), web=("none",))
+    bridge = start(
+        "--proxy-protocol", endpoint, "--trusted-proxy", "127.0.0.1", "--open", tcp=(endpoint,), web=("none",)
+    )
     connection = plain(bridge.lines[0])
     connection.sendall(b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

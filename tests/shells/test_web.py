@@ -163,6 +163,21 @@ def test_a_client_of_unknown_protocols_only_is_told_ours(visit):
     assert (status, headers["sec-websocket-protocol"]) == (101, "sockbridge.v1.line")
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content_Length": "0"}, 101),
+        ({"Content_Length": "5"}, 400),
+        ({"Content_Length": "00"}, 400),
+        ({"Transfer_Encoding": "chunked"}, 400),
+        ({"Content_Length": "0", "Transfer_Encoding": "identity"}, 400),
+    ],
+)
+def test_a_handshake_with_content_is_refused(visit, headers, status):
+    """Between us and a proxy there must be no two opinions on where a request ends."""
+    assert visit().asks(upgrade(**headers))[0] == status
+
+
 def test_a_plain_request_for_the_websocket_is_told_to_upgrade(visit):
     status, headers, _ = visit().asks(request("/ws"))
     assert (status, headers["upgrade"]) == (426, "websocket")

@@ -187,3 +187,21 @@ def test_a_head_has_only_so_many_headers(count: int, too_many: bool) -> None:
     """The request line and the empty line are none."""
     head = b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * count + b"\r\n"
     assert has_too_many_headers(head) is too_many
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b"X: y", False),
+        (b"Content-Length: 0", False),
+        (b"content-length:12", True),
+        (b"Content-Length: 0\r\nContent-Length: 0", True),
+        (b"Transfer-Encoding: chunked", True),
+        (b"Transfer-Encoding:", True),
+    ],
+)
+def test_whether_something_follows_that_belongs_to_a_request(header: bytes, expected: bool) -> None:
+    """Whatever could be read as a length is one."""
+    head = read_head(b"GET / HTTP/1.1\r\nHost: a\r\n" + header + b"\r\n\r\n")
+    assert head is not None
+    assert head.content is expected

@@ -146,6 +146,8 @@ class Doorman(Protocol):
             return refused
         if head.path not in WEBSOCKET_PATHS:
             return 404, "the WebSocket is at /ws"
+        if head.content:  # a proxy would read the first messages as a part of the request
+            return 400, "a WebSocket handshake has no content"
         if head.subprotocols and choose(head.subprotocols) is None:
             return 400, f"this server speaks {JSON_PROTOCOL} and {LINE_PROTOCOL}"
         return None

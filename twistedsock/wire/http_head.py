@@ -50,7 +50,8 @@ def has_too_many_headers(head: bytes) -> bool:
 class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """The first request on a web connection. Header values are as they came, "" where there is none. ``key`` is that of
     a plain WebSocket handshake, "" where it is any other request. ``forwarded_for`` is X-Forwarded-For, for those who
-    believe it. ``query``, ``authorization`` and ``cookies`` may hold a secret, so they are not shown."""
+    believe it. ``content`` is whether something is to follow that belongs to it. ``query``, ``authorization`` and
+    ``cookies`` may hold a secret, so they are not shown."""
 
     method: str
     path: str
@@ -60,6 +61,7 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     subprotocols: tuple[str, ...]
     key: str = ""
     forwarded_for: str = ""
+    content: bool = False
     query: str = ""
     authorization: str = ""
     cookies: str = ""
@@ -96,6 +98,7 @@ def read_head(data: bytes) -> RequestHead | None:
         subprotocols=tuple(listed(headers.get("sec-websocket-protocol", ""))),
         key=plain_key(lines, headers) if upgrade else "",
         forwarded_for=headers.get("x-forwarded-for", ""),
+        content="transfer-encoding" in headers or headers.get("content-length", "0") != "0",
         query=query,
         authorization=headers.get("authorization", ""),
         cookies=headers.get("cookie", ""),
