@@ -92,7 +92,21 @@ OPTION = (
 OPTIONS = st.lists(OPTION, max_size=3, unique_by=lambda option: option.partition(b"=")[0])
 PAYLOAD = TEXTS.map(str.encode) | JSON_TEXTS
 PUBLISH = st.builds(lambda channel, payload: b"PUB %b %b" % (channel, payload), CHANNELS, PAYLOAD)
+USUAL = st.sampled_from(
+    [
+        b"SUB a",
+        b"SUB a last=5",
+        b"SUB a presence=on",
+        b"SUB b presence=on echo=off",
+        b"SUB a since=1 epoch=e1",
+        b"UNSUB a",
+    ]
+    + [b"HIST a", b"HIST b last=3", b"WHO a", b"NICK ann", b"PUB a x", b"PUB b " + b"y" * 400, b"EMIT a b {}"]
+)
+"""What people mostly say, so that there is something to hear."""
 LINE = st.one_of(
+    USUAL,
+    USUAL,
     PUBLISH,
     PUBLISH,
     st.builds(lambda channel, name, payload: b"EMIT %b %b %b" % (channel, name, payload), CHANNELS, CHANNELS, PAYLOAD),
@@ -170,7 +184,13 @@ def objects(draw: st.DrawFn) -> bytes:
 
 MESSAGE = damaged(objects(), most=1)
 """One message of a JSON peer's; a shell lets only UTF-8 through."""
-SOUND = MESSAGE.map(lambda message: message.decode(errors="replace").encode())
+USUAL_MESSAGES = st.sampled_from(
+    [b'{"type":"subscribe","id":1,"channel":"a"}', b'{"type":"subscribe","channel":"b","presence":true,"last":9}']
+    + [b'{"type":"subscribe","id":2,"channel":"a","since":1,"epoch":"e1","echo":false}', b'{"type":"info"}']
+    + [b'{"type":"unsubscribe","channel":"a"}', b'{"type":"history","channel":"a"}', b'{"type":"who","channel":"a"}']
+    + [b'{"type":"publish","id":3,"channel":"a","data":"%b"}' % (b"y" * size) for size in (1, 400)]
+)
+SOUND = USUAL_MESSAGES | MESSAGE.map(lambda message: message.decode(errors="replace").encode())
 
 
 TWICE = st.tuples(

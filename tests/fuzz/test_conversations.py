@@ -25,7 +25,7 @@ MOST_MESSAGE = 70_000
 LIMITS = {
     "max_line": MOST_LINE,
     "history_events": 60,
-    "log_bytes": 60_000,
+    "log_bytes": 6_000,
     "max_channels": 6,
     "max_channels_per_peer": 3,
     "max_members_told": 2,

@@ -18,7 +18,7 @@ from twistedsock.wire.http_head import MOST_HEAD
 from twistedsock.wire.lines import LineSplitter
 from twistedsock.wire.telnet import TelnetFilter
 
-LIMITS = {"max_line": 512, "max_message": 512, "history_events": 20}
+LIMITS = {"max_line": 512, "max_message": 512, "history_events": 20, "history_age": 0.0}
 MOST_FRAMES = 512 + 14
 """Bytes of a message that is not complete, with its head."""
 
@@ -44,6 +44,7 @@ def live(connection: Connection, clock: Clock, hall: Hall, pieces: list[bytes], 
     """The peer sends its pieces, and does something else between them; gives what was kept after each."""
     sizes = []
     waiting = list(pieces)
+    somebody = hall.line_peer()
     for act in [*acts, *("" for _ in pieces)]:
         if act in ("waits", "waits long"):
             for _ in range(3 if act == "waits" else 40):
@@ -54,9 +55,11 @@ def live(connection: Connection, clock: Clock, hall: Hall, pieces: list[bytes], 
         if waiting and connection.sends(waiting[0]):
             del waiting[0]
         sizes.append(kept_by(connection.protocol))
+        somebody.says("PUB a heard by who reads it")
         clock.advance(0)
         hall.turn()
         connection.ends_if_closed()
+    somebody.leaves()
     for _ in range(3):
         connection.drains()
         clock.advance(0)
