@@ -32,6 +32,7 @@ def test_a_refusal_has_words_for_one_line(name: str) -> None:
         (errors.SINCE_WITHOUT_EPOCH, "bad-argument"),
         (errors.TOO_MANY_CHANNELS, "limit"),
         (errors.TOO_MANY_SUBSCRIPTIONS, "limit"),
+        (errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL, "limit"),
         (errors.TOO_MANY_CONNECTIONS, "limit"),
         (errors.TOO_MANY_FROM_ADDRESS, "limit"),
         (errors.TOO_FAST, "rate"),

@@ -44,6 +44,7 @@ def test_each_bound_is_explained_to_the_operator(field: msgspec.structs.FieldInf
         {"max-message": 16 * 1024 * 1024 + 1},
         {"max-channels": 0},
         {"max-channels-per-peer": 0},
+        {"max-subscriptions": 0},
         {"max-connections": 0},
         {"max-connections-per-address": 0},
         {"max-members-told": -1},

@@ -341,3 +341,34 @@ def test_a_fault_of_ours_is_said_and_the_conversation_goes_on() -> None:
     peer.says("WHO a", "PING")
     assert [reply.split()[:2] for reply in peer.hears()] == [["ERR", "internal"], ["PONG"]]
     assert peer.faults == 1
+
+
+def test_subscriptions_are_bounded_in_all() -> None:
+    """A peer that leaves makes room; who changes its options needs none."""
+    hall = Hall(max_subscriptions=2)
+    one, other = hall.line_peer(), hall.line_peer()
+    other.hears()
+    one.says("SUB a", "SUB b")
+    other.says("SUB c")
+    assert other.hears()[0].startswith("ERR limit ") and b"c" not in hall.broker.channels
+    one.says("SUB a echo=off")
+    assert one.hears()[-1].startswith("OK a ")
+    one.leaves()
+    other.says("SUB c", "UNSUB c", "SUB a", "SUB b")
+    assert [line[:3] for line in other.hears()] == ["OK "] * 4 and hall.broker.subscriptions == 2
+
+
+def test_refusals_of_many_are_said_no_faster_than_they_are_read() -> None:
+    """A read full of publishes that are refused is ten times as much to say."""
+    hall = Hall(max_channels=1)
+    peer = hall.line_peer()
+    peer.says("PUB a x")
+    peer.hears()
+    peer.outlet.room = 0
+    peer.says(*["PUB b x"] * 5_000)
+    assert len(peer.outlet.waiting) <= 2 * CHUNK_BYTES and peer.paused
+    while peer.paused:
+        peer.outlet.drain(room=50_000)
+    peer.outlet.drain()
+    heard = peer.hears()
+    assert len(heard) == 5_000 and all(line.startswith("ERR limit ") for line in heard)

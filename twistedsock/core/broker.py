@@ -76,6 +76,7 @@ class Broker:
         self.channels: dict[bytes, Channel] = {}
         self.log_bytes = 0
         self.members_held = 0
+        self.subscriptions = 0
         # Set when so much waits that it should leave before the turn ends; whoever delivers asks after each command.
         self.urgent = False
         self._backplane = backplane
@@ -143,6 +144,7 @@ class Broker:
     def subscribe(self, channel: Channel, subscription: Subscription) -> None:
         """Add a reader, live from here on; it has seen nothing of what was published before."""
         peer = subscription.reader.peer
+        self.subscriptions += 1
         channel.readers[peer.id] = subscription  # first, so that the channel does not vanish with its log
         self.commit(channel)
         if subscription.presence:
@@ -168,6 +170,7 @@ class Broker:
         """Take a reader out; the channel vanishes if nothing is left of it."""
         channel, peer = self.channels[subscription.channel.name], subscription.reader.peer
         del channel.readers[peer.id]
+        self.subscriptions -= 1
         channel.watchers.pop(subscription, None)
         channel.leave_lane(subscription)
         subscription.reader.lagging.pop(subscription, None)

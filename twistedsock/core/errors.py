@@ -54,6 +54,7 @@ NOT_SUBSCRIBED = Refusal(Code.NOT_SUBSCRIBED, "you are not subscribed to that ch
 SINCE_WITHOUT_EPOCH = Refusal(Code.BAD_ARGUMENT, "since and epoch come together or not at all")
 TOO_MANY_CHANNELS = Refusal(Code.LIMIT, "this server has no room for another channel")
 TOO_MANY_SUBSCRIPTIONS = Refusal(Code.LIMIT, "you are subscribed to as many channels as one peer may be")
+TOO_MANY_SUBSCRIPTIONS_IN_ALL = Refusal(Code.LIMIT, "this server has no room for another subscription")
 TOO_MANY_CONNECTIONS = Refusal(Code.LIMIT, "this server has no room for another connection, try again later")
 TOO_MANY_OF_IDENTITY = Refusal(Code.LIMIT, "too many connections with your token's identity, try again later")
 TOO_MANY_FROM_ADDRESS = Refusal(Code.LIMIT, "too many connections from your address, try again later")

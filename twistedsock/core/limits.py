@@ -30,6 +30,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     max_message: Annotated[int, Meta(ge=512, le=16 * 1024 * 1024, description="bytes in a WebSocket message")] = 65_536
     max_channels: Annotated[int, Meta(ge=1, description="channels in all")] = 100_000
     max_channels_per_peer: Annotated[int, Meta(ge=1, description="channels that one peer subscribes to")] = 1_000
+    max_subscriptions: Annotated[int, Meta(ge=1, description="subscriptions of all peers together")] = 1_000_000
     max_connections: Annotated[int, Meta(ge=1, description="connections in all, of every kind")] = 16_000
     max_connections_per_address: Annotated[
         int, Meta(ge=1, description="connections from one address; loopback and Unix sockets are not counted")

@@ -32,6 +32,10 @@ from twistedsock.core.standing import MOST_FAILED, NO_KEYS, TOO_MANY_TOKENS, Sta
 T = TypeVar("T")
 
 
+REFUSED_TOGETHER = 100
+"""Refusals that are written at once."""
+
+
 class State(Enum):
     """OPEN runs commands; CLOSING has said its last word; CLOSED has no socket any more."""
 
@@ -172,7 +176,9 @@ class Session(Speaker):
             answer = refusal
         else:
             answer = self._broker.publish(self.peer, command.channel, command.name, command.content)
-        if not self._flight and not isinstance(answer, Later):
+        if not self._flight and isinstance(answer, Refusal):
+            self._refuse_all(tags, answer)
+        elif not self._flight and not isinstance(answer, Later):
             self._say_published(tags, answer)
         else:
             if self._flight is None:
@@ -234,6 +240,10 @@ class Session(Speaker):
             return
         self.flush()  # what is committed below may hold our own events, and their OK comes first
         subscription = self.subscriptions.get(channel.name)
+        if subscription is None and self._broker.subscriptions >= self._bridge.limits.max_subscriptions:
+            self._refuse(command.tag, errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL)
+            self._broker.forget_unused(channel)
+            return
         if subscription is None:
             subscription = Subscription(self._reader, channel, command.echo, command.presence)
             self.subscriptions[channel.name] = subscription
@@ -348,8 +358,7 @@ class Session(Speaker):
         self._say(self._dialect.notice(b"type QUIT to leave"))
 
     def _mistake(self, command: commands.Mistake) -> None:
-        for tag in (command.tag, *command.more):
-            self._refuse(tag, command.refusal)
+        self._refuse_all((command.tag, *command.more), command.refusal)
 
     _STEPS: ClassVar[dict[type[Command], Callable[["Session", Any], None]]] = {
         Publish: _publish,
@@ -420,6 +429,18 @@ class Session(Speaker):
 
     def _refuse(self, tag: Tag, refusal: Refusal) -> None:
         self._say(self._dialect.refused(tag, refusal))
+
+    def _refuse_all(self, tags: Sequence[Tag], refusal: Refusal) -> None:
+        """Each of them. A read can bring ten thousand publishes, and a refusal is ten times as long as the shortest of
+        them: so they are said no faster than the peer reads."""
+        if len(tags) <= REFUSED_TOGETHER:
+            for tag in tags:
+                self._refuse(tag, refusal)
+        else:
+            self._stream(
+                b"".join([self._dialect.refused(tag, refusal) for tag in tags[start : start + REFUSED_TOGETHER]])
+                for start in range(0, len(tags), REFUSED_TOGETHER)
+            )
 
     def _with_channel(self, name: bytes, tag: Tag, action: Callable[[Channel], None]) -> None:
         def act(channel: Channel) -> None:
