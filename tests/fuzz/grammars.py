@@ -101,7 +101,17 @@ USUAL = st.sampled_from(
         b"SUB a since=1 epoch=e1",
         b"UNSUB a",
     ]
-    + [b"HIST a", b"HIST b last=3", b"WHO a", b"NICK ann", b"PUB a x", b"PUB b " + b"y" * 400, b"EMIT a b {}"]
+    + [
+        b"HIST a",
+        b"HIST b last=3",
+        b"WHO a",
+        b"NICK ann",
+        b"PUB a x",
+        b"PUB b " + b"y" * 400,
+        b"EMIT a b {}",
+        b"SUB c",
+        b"SUB d",
+    ]
 )
 """What people mostly say, so that there is something to hear."""
 LINE = st.one_of(

@@ -55,14 +55,14 @@ def holds(examples: int = 100, found: Iterable[Any] = (), **strategies: Any) -> 
 
 def kept(thing: Any) -> int:
     """Bytes of memory that something holds of what came in, wherever it holds them: its buffers, and what the
-    interpreter needs for each of them."""
+    interpreter needs for each of them. Of objects only the codecs are looked into, as others know each other."""
     if isinstance(thing, bytes | bytearray):
         return sys.getsizeof(thing) if thing else 0
     if isinstance(thing, list | tuple | set | deque):
         return sum(map(kept, thing)) + (sys.getsizeof(thing) if thing else 0)
     if isinstance(thing, dict):
         return sum(map(kept, thing.values()))
-    if isinstance(thing, Enum) or not type(thing).__module__.startswith("twistedsock."):
+    if isinstance(thing, Enum) or not type(thing).__module__.startswith("twistedsock.wire."):
         return 0
     names = [*getattr(type(thing), "__slots__", ()), *getattr(thing, "__dict__", ())]
     return sum(kept(getattr(thing, name, None)) for name in names)
