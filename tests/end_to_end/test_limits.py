@@ -1,0 +1,134 @@
+"""Every limit reached at once, in a real process: its memory stays within the sum of its bounds, and a bystander is
+served meanwhile."""
+
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import Bridge, LineClient, WebClient
+from twistedsock.core.footprint import PROCESS, footprint
+from twistedsock.core.limits import Limits
+
+pytestmark = pytest.mark.end_to_end
+
+KIB, MIB = 1024, 1024 * 1024
+SMALL = {
+    "history-bytes": 2 * MIB,
+    "log-bytes": 8 * MIB,
+    "max-channels": 300,
+    "max-channels-per-peer": 50,
+    "max-subscriptions": 400,
+    "max-connections": 60,
+    "max-members-told": 100,
+    "line-timeout": 30,
+}
+LIMITS = Limits(**{name.replace("-", "_"): value for name, value in SMALL.items()})  # type: ignore[arg-type]
+READ = 64 * KIB
+
+
+@pytest.fixture
+def bridge(start: Callable[..., Bridge]) -> Bridge:
+    return start(*(f"--{name}={value}" for name, value in SMALL.items()))
+
+
+def peak(bridge: Bridge) -> int:
+    """The most memory that the process has had."""
+    status = Path(f"/proc/{bridge.process.pid}/status").read_text()
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * KIB
+
+
+class Flood:
+    """A connection that sends without reading, as much as the sockets take."""
+
+    def __init__(self, address: str, first: bytes = b"", again: bytes = b"") -> None:
+        host, _, port = address.rpartition(":")
+        self.socket = socket.create_connection((host, int(port)), 20)
+        self.socket.sendall(first)
+        self.socket.setblocking(False)
+        self._again = again
+
+    def press(self) -> None:
+        """Until the sockets are full."""
+        for _ in range(40):
+            try:
+                self.socket.send(self._again)
+            except OSError:  # full, or closed by the bridge, as it may
+                return
+
+
+def filled(line: bytes) -> bytes:
+    return line * (READ // len(line))
+
+
+def attacks(lines: str, web: str, web_head: bytes) -> Iterator[Flood]:
+    """One of each kind at a time, again and again."""
+    begun_frame = b"\x81\xfe\xff\xff\0\0\0\0" + b"x" * 60_000
+    fragment = b"\x01\xfe\x7f\xff\0\0\0\0" + b"x" * 32_767
+    kinds: list[tuple[str, bytes, bytes]] = [
+        (lines, b"x" * 60_000, b""),
+        (lines, b"", filled(b"HIST big\n")),
+        (lines, b"", filled(b"?\n")),
+        (lines, b"", filled(b"\n")),
+        (lines, b"", filled(b"PUB not+allowed x\n")),
+        (lines, b"", filled(b"WHO big\n")),
+        (lines, b"SUB big presence=on last=10000\n", filled(b"PING x\n")),
+        (lines, b"".join(b"SUB many%d\n" % number for number in range(100)), b""),
+        (lines, b"".join(b"PUB channel%d x\n" % number for number in range(400)), b""),
+        (lines, b"SUB big\n", filled(b"PUB big " + b"y" * 1_000 + b"\n")),
+        (lines, b"", filled(b"SUB churn presence=on\nUNSUB churn\n")),
+        (web, web_head, b""),
+        (web, web_head + begun_frame, b""),
+        (web, web_head + fragment, b"\0\x80\0\0\0\0" * 1_000),
+        (web, web_head, b"\x89\x80\0\0\0\0" * 10_000),
+        (web, b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 90, b""),
+    ]
+    while True:
+        for kind in kinds:
+            yield Flood(*kind)
+
+
+def test_with_every_limit_reached_the_memory_is_bounded_and_a_bystander_is_served(
+    bridge: Bridge,
+    call: Callable[..., LineClient],
+    browse: Callable[..., WebClient],
+    plain: Callable[..., socket.socket],
+) -> None:
+    address, authority = bridge.lines[0], bridge.page.split("//")[1].rstrip("/")
+    head = (
+        f"GET /ws HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ).encode()
+    at_rest = peak(bridge)
+    bystander, page = call(address), browse(bridge.page)
+    for number in range(20):
+        bystander.say(*[f"PUB big {number} " + "z" * 1_000] * 500)
+        bystander.hear_until(f"OK {500 * number + 500}")
+    floods = list(islice(attacks(address, authority, head), 57))
+    waited = []
+    deadline = time.monotonic() + 6
+    while time.monotonic() < deadline:
+        for flood in floods:
+            flood.press()
+        began = time.monotonic()
+        assert bystander.ask("PING") == "PONG"
+        assert page.ask(type="ping", id=1) == {"type": "pong", "id": 1}
+        waited.append(time.monotonic() - began)
+    assert plain(address).recv(100).startswith(b"WELCOME ")
+    assert plain(address).recv(100).startswith(b"ERR limit this server has no room for another connection")
+    highest, bound = peak(bridge), footprint(LIMITS)
+    for flood in floods:
+        flood.socket.close()
+    # Two answers; and the machine may be busy with other tests.
+    waited.sort()
+    assert waited[len(waited) // 2] < 1, waited
+    print(f"{highest / MIB:.0f} MiB of at most {bound.total / MIB:.0f}, answers in {waited[len(waited) // 2]:.3f} s")
+    assert highest < bound.total, (highest / MIB, bound)
+    assert highest - at_rest < bound.total - PROCESS  # whatever Python itself took
+    assert bystander.ask("PING") == "PONG"
