@@ -9,6 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from tests.end_to_end.conftest import Starter
+from tests.issuer import AUDIENCE, Issuer
+
 pytestmark = pytest.mark.end_to_end
 
 FLAGS = [
@@ -121,6 +124,9 @@ def test_who_is_there_is_shown_and_names_are_told(bridge, call, watch, channel):
     expect(members.filter(has_text="bob")).to_have_count(1)
     publish(page, "hello")
     assert typist.hear() == f"MSG {channel} 1 bob hello"
+    # Nobody asks who they are, and nothing is said about it.
+    expect(page.locator("#token-block")).to_be_hidden()
+    expect(page.locator("#identity")).to_be_empty()
 
     typist.close()
     expect(members).to_have_count(1)
@@ -292,3 +298,219 @@ def proxy(bridge):
     proxy = Proxy((host, int(port)))
     yield proxy
     proxy.close()
+
+
+@pytest.fixture(scope="module")
+def issuer(tmp_path_factory):
+    return Issuer(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory, issuer):
+    """A bridge on which anybody may use lobbies, and read news."""
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "bridge.toml").write_text(
+        f'[access]\nanonymous = {{ "lobby.*" = "rw", "news" = "r" }}\naudience = "{AUDIENCE}"\nleeway = 0\n'
+        + issuer.make_key("hs")
+    )
+    starter = Starter(folder)
+    bridge = starter("--config", "bridge.toml")
+    yield bridge
+    starter.stop_all()
+    issuer.is_untold_in(bridge.log())
+
+
+@pytest.fixture
+def show(call, guarded, issuer):
+    """A line peer that has shown a token for a channel."""
+
+    def showing(name, channel):
+        peer = call(guarded.lines[0])
+        assert peer.ask(f"AUTH {issuer.token(name, {channel: 'rw'})}").startswith(f"OK {name} ")
+        return peer
+
+    return showing
+
+
+def enter(page, token):
+    page.fill("#token", token)
+    page.click("#token-use")
+
+
+def is_closed(page, channel, words):
+    item = page.locator(f'#channels [data-channel="{channel}"]')
+    expect(item).to_have_attribute("data-refused", "")
+    expect(item.locator(".refusal")).to_have_text(words)
+
+
+def is_open(page, channel):
+    expect(page.locator(f'#channels [data-channel="{channel}"]')).not_to_have_attribute("data-refused", "")
+    expect(page.locator(f'[data-members="{channel}"] li').first).to_be_visible()
+
+
+def test_a_token_opens_what_takes_one_and_stays_in_its_tab(guarded, watch, issuer, show, channel):
+    watched = watch()
+    page = watched.opens(f"{guarded.page}#{channel}")
+    is_closed(page, channel, "It takes a token to read it.")
+    expect(page.locator("#lesson-title")).to_have_text(f"It takes a token to read {channel}")
+    expect(page.locator("#token-lesson")).to_contain_text("sockbridge token")
+    publish(page, "hello")
+    expect(page.locator("#message-fault")).to_have_text(f"It takes a token to publish on {channel}.")
+    page.click("#lesson-token-button")
+    field = page.locator("#token")
+    expect(field).to_be_focused()
+    assert field.get_attribute("autocomplete") == "off"
+    assert field.evaluate("field => getComputedStyle(field).webkitTextSecurity") == "disc"
+
+    fault = page.locator("#token-fault")
+    enter(page, "what is that?")
+    expect(fault).to_contain_text("That is no token")
+    enter(page, issuer.token(channels={channel: "rw"}, seconds=-1))
+    expect(fault).to_have_text("The bridge did not take it: the token has expired (exp).")
+    token = issuer.token("ann", {channel: "rw"})
+    # As it is copied from a terminal.
+    enter(page, f" AUTH {token}")
+    is_open(page, channel)
+    expect(page.locator("#token-form")).to_be_hidden()
+    expect(page.locator("#token-state")).to_have_text("The bridge has taken it. It runs out in 59 minutes.")
+    expect(page.locator("#identity")).to_have_text("You are ann, and others can rely on it.")
+    expect(page.locator("#message-fault")).to_be_empty()
+    expect(page.locator("#lesson [data-terminal]")).to_contain_text("AUTH your-token")
+    peer = show("bob", channel)
+    peer.ask(f"SUB {channel}")
+    publish(page, "hello")
+    assert peer.hear() == f"MSG {channel} 1 ann hello"
+
+    # By itself after a reload; nowhere in what is kept for longer, or can be seen.
+    page.reload()
+    watched.is_connected()
+    is_open(page, channel)
+    expect(row(page, 1)).to_contain_text("ann")
+    expect(page.locator("#identity")).to_have_text("You are ann, and others can rely on it.")
+    assert token in page.evaluate("JSON.stringify({...sessionStorage})")
+    for seen in (page.url, page.content(), page.evaluate("JSON.stringify({...localStorage})")):
+        issuer.is_untold_in(seen)
+    expect(field).to_have_value("")
+
+    page.click("#token-forget")
+    is_closed(page, channel, "It takes a token to read it.")
+    expect(page.locator("#events .event")).to_have_count(0)
+    assert token not in page.evaluate("JSON.stringify({...sessionStorage})")
+
+
+def test_what_one_may_not_do_is_said_where_one_tries_it(guarded, watch, issuer, call, channel):
+    page = watch().opens(f"{guarded.page}#lobby.{channel}")
+    is_open(page, f"lobby.{channel}")
+    expect(page.locator("#token-block")).to_be_hidden()
+    page.fill("#nick", "bob")
+    page.click("#nick-set")
+    expect(page.locator("#identity")).to_have_text("Others see you as ~bob. The ~ says that no token proves it.")
+    assert "only chosen" in page.locator("#identity").get_attribute("title")
+    member = page.locator(f'[data-members="lobby.{channel}"] li')
+    expect(member).to_have_text("~bob (you)")
+    assert "only chosen" in member.get_attribute("title")
+    publish(page, "hello")
+    assert "only chosen" in row(page, 1).locator(".from").get_attribute("title")
+
+    enter(page, issuer.token("ann", {"inbox": "w"}))
+    expect(page.locator("#identity")).to_have_text("You are ann, and others can rely on it.")
+    page.fill("#nick", "carl")
+    page.click("#nick-set")
+    expect(page.locator("#identity")).to_contain_text("~carl")
+    for name in ("inbox", "news"):
+        page.fill("#channel-add", name)
+        page.click("#channel-add-button")
+    expect(page.locator("#channel-add-fault")).to_be_empty()
+    is_closed(page, "inbox", "You may not read it.")
+    is_open(page, "news")
+    publish(page, "extra")
+    expect(page.locator("#message-fault")).to_have_text("As ann, you may not publish on news.")
+    page.select_option("#channel-select", "inbox")
+    expect(page.locator("#lesson-title")).to_have_text("As ann, you may not read inbox")
+    publish(page, "for you")
+    expect(page.locator("#message-fault")).to_be_empty()
+    reader = call(guarded.lines[0])
+    reader.ask(f"AUTH {issuer.token('reader', {'inbox': 'r'})}")
+    assert reader.ask("HIST inbox") == "MSG inbox 1 ~carl for you"
+
+
+def test_a_token_in_the_address_is_taken_out_of_it_and_waits_to_be_used(guarded, watch, issuer, channel):
+    token = issuer.token("ann", {channel: "rw"})
+    page = watch().opens(f"{guarded.page}#{channel},token={token}")
+    assert page.url == f"{guarded.page}#{channel}"
+    expect(page.locator("#token-state")).to_contain_text("Use it if you know who made the link")
+    is_closed(page, channel, "It takes a token to read it.")
+    expect(page.locator("#token")).to_have_value(token)
+    page.evaluate(f"location.hash = '#{channel},token={token}'")
+    expect(page).to_have_url(f"{guarded.page}#{channel}")
+    page.click("#token-use")
+    is_open(page, channel)
+    expect(page.locator("#token")).to_have_value("")
+    issuer.is_untold_in(page.evaluate("JSON.stringify({...localStorage})"))
+
+
+def test_when_a_token_runs_out_the_page_goes_on_without_and_with_the_next_one_catches_up(
+    guarded, watch, issuer, show, channel
+):
+    page = watch().opens(f"{guarded.page}#{channel},lobby.{channel}")
+    is_open(page, f"lobby.{channel}")
+    enter(page, issuer.token("ann", {channel: "rw"}, seconds=3))
+    is_open(page, channel)
+    peer = show("bob", channel)
+    assert peer.ask(f"PUB {channel} 1") == "OK 1"
+    expect(row(page, 1)).to_be_visible()
+    expect(page.locator("#token-fault")).to_have_text("Your token has run out. Enter another one.", timeout=20_000)
+    is_closed(page, channel, "It takes a token to read it.")
+    is_open(page, f"lobby.{channel}")
+    expect(page.locator("#outage")).to_be_hidden()
+    assert "token" not in page.evaluate("JSON.stringify({...sessionStorage})")
+    assert peer.ask(f"PUB {channel} 2") == "OK 2"
+    enter(page, issuer.token("ann", {channel: "rw"}))
+    is_open(page, channel)
+    expect(page.locator("#events .event .payload")).to_have_text(["1", "2"])
+    expect(page.locator("#events")).to_contain_text(f"Caught up: 1 missed event on {channel}.")
+
+
+def test_a_token_that_runs_out_soon_is_asked_for_before(guarded, watch, issuer, channel):
+    page = watch().opens(f"{guarded.page}#{channel}")
+    enter(page, issuer.token("ann", {channel: "rw"}, seconds=62))
+    is_open(page, channel)
+    expect(page.locator("#token-form")).to_be_hidden()
+    expect(page.locator("#events")).to_contain_text("Your token runs out in a minute. Enter another one")
+    expect(page.locator("#token-form")).to_be_visible()
+    enter(page, issuer.token("ann", {channel: "rw"}))
+    expect(page.locator("#token-state")).to_contain_text("59 minutes")
+    expect(page.locator("#events .note")).to_have_count(1)
+
+
+def test_a_token_that_a_restarted_bridge_does_not_take_is_dropped(start, watch, issuer, tmp_path, channel):
+    told = f'[access]\nanonymous = {{ "lobby" = "rw" }}\naudience = "{AUDIENCE}"\n'
+    (tmp_path / "bridge.toml").write_text(told + issuer.make_key("restarted"))
+    first = start("--config", "bridge.toml", tcp=("none",))
+    watched = watch()
+    page = watched.opens(f"{first.page}#lobby,{channel}")
+    enter(page, issuer.token("ann", {channel: "r"}, key="restarted"))
+    is_open(page, channel)
+    first.stop()
+    (tmp_path / "bridge.toml").write_text(told + issuer.make_key("restarted"))
+    port = first.page.rstrip("/").split(":")[2]
+    start("--config", "bridge.toml", tcp=("none",), web=(f"tcp:{port}:interface=127.0.0.1",))
+    expect(page.locator("#token-fault")).to_contain_text("The bridge did not take it: the signature", timeout=60_000)
+    watched.is_connected()
+    is_open(page, "lobby")
+    is_closed(page, channel, "It takes a token to read it.")
+    watched.complaints[:] = [words for words in watched.complaints if "ERR_CONNECTION_REFUSED" not in words]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_a_token_can_be_entered_without_scrolling_sideways(guarded, watch, issuer, channel, scheme):
+    watched = watch(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, color_scheme=scheme)
+    page = watched.opens(f"{guarded.page}#{channel}")
+    expect(page.locator("#panel-summary")).to_have_text("1 channel, 1 closed")
+    page.click("#lesson-token-button")
+    expect(page.locator("#token")).to_be_focused()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    enter(page, issuer.token("a" * 200, {channel: "rw"}))
+    is_open(page, channel)
+    expect(page.locator("#token-held")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -3,7 +3,6 @@ right while connected."""
 
 import hmac
 import json
-import os
 import re
 import signal
 import time
@@ -11,65 +10,14 @@ from base64 import urlsafe_b64encode
 from hashlib import sha256
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from tests.end_to_end.conftest import TCP, LineClient, Starter
-from twistedsock.access.keys import read_signing_key
-from twistedsock.access.tokens import mint
+from tests.issuer import AUDIENCE, PRIVATE, Issuer
 
 pytestmark = pytest.mark.end_to_end
 
-PRIVATE = {
-    "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
-    "EdDSA": ed25519.Ed25519PrivateKey.generate,
-    "RS256": lambda: rsa.generate_private_key(65537, 2048),
-}
-AUDIENCE = "bridge.test"
 TAKES_A_TOKEN = "ERR unauthorized to %s that channel takes a token: AUTH comes first"
 FORBIDDEN = "ERR forbidden you may not %s that channel"
-
-
-class Issuer:
-    """Makes keys in ``folder``, and tokens that are remembered, so that it can be seen that nobody tells them."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.made = []
-        self._keys = {}
-
-    def make_key(self, id, algorithm="HS256"):
-        """The lines of the table that tell of it."""
-        file = self.folder / id
-        if algorithm == "HS256":
-            file.write_bytes(os.urandom(32).hex().encode())
-        else:
-            key = PRIVATE[algorithm]()
-            form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            file.write_bytes(key.private_bytes(*form))
-            public = key.public_key().public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
-            (self.folder / f"{id}.pub").write_bytes(public)
-        file.chmod(0o600)
-        self._keys[id] = read_signing_key(algorithm, file)
-        shared = file if algorithm == "HS256" else f"{file}.pub"
-        return f'[[access.key]]\nid = "{id}"\nalgorithm = "{algorithm}"\nfile = "{shared}"\n'
-
-    def token(self, sub="ann", channels=None, seconds=3600.0, key="hs", **claims):
-        """Valid, unless ``claims`` make it something else; a claim that is None is left out."""
-        claims = {"sub": sub, "aud": AUDIENCE, "exp": time.time() + seconds, "channels": channels or {}, **claims}
-        told = {name: claim for name, claim in claims.items() if claim is not None}
-        return self.remember(mint(told, self._keys[key], key).decode())
-
-    def remember(self, token):
-        self.made.append(token)
-        return token
-
-    def is_untold_in(self, text):
-        """Neither a token nor what is secret of it: its signature, or its claims."""
-        for token in self.made:
-            assert not [part for part in token.split(".")[1:] if part and part in text], text
 
 
 def encoded(data):

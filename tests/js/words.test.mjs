@@ -4,8 +4,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import {
-  CHANNEL_BYTES, CHANNELS_LIMIT, clockTime, describeFault, describeGap, describePresence, jsonFault, jsonTokens, nameFault, plural, readHash,
-  readPayload, terminalLines, writeHash,
+  CHANNEL_BYTES, CHANNELS_LIMIT, clockTime, describeFault, describeGap, describeIdentity, describePresence, describeRefusal,
+  describeTimeLeft, isRefusal, jsonFault, jsonTokens, nameFault, plural, readHash, readPayload, readToken, terminalLines, tokenFault,
+  tokenInHash, withoutToken, writeHash,
 } from '../../twistedsock/static/words.js';
 
 const drawn = (value, pretty = false, budget = Infinity) => jsonTokens(value, pretty, budget).tokens.map(([, text]) => text).join('');
@@ -22,6 +23,45 @@ test('an address names channels, and gives them back', () => {
 test('an address that is odd, hostile or too long opens what can be opened', () => {
   assert.deepEqual(readHash('#kitchen,,kitchen,gar den,a*b,100%'), ['kitchen', '100%']);
   assert.equal(readHash(`#${Array.from({ length: 1000 }, (_, index) => `channel${index}`).join(',')}`).length, CHANNELS_LIMIT);
+});
+
+test('a token in an address is found, and is never a channel', () => {
+  const token = 'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl-_';
+  for (const [hash, rest] of [[`#token=${token}`, []], [`#kitchen,token=${token}`, ['kitchen']], [`#token=${token},kitchen,garden`, ['kitchen', 'garden']]]) {
+    assert.equal(tokenInHash(hash), token);
+    assert.deepEqual(readHash(hash), rest);
+    assert.equal(withoutToken(hash), writeHash(rest));
+  }
+  // Half a token is one, too; a channel that only looks a little like it is a channel.
+  assert.deepEqual(readHash('#token=a.b.'), []);
+  for (const hash of ['#kitchen', '#token', '#token=', '#token=a.b', '#my-token=a.b.c']) {
+    assert.equal(tokenInHash(hash), undefined);
+    assert.equal(withoutToken(hash), hash);
+  }
+});
+
+test('a token is read as it was meant, and what cannot be one is refused', () => {
+  for (const text of ['a.b-.c_', ' a.b-.c_\n', 'AUTH a.b-.c_', 'auth  a.b-.c_', 'Bearer a.b-.c_', 'token=a.b-.c_', '"a.b-.c_"', 'a.b\n-.\r\n  c_']) {
+    assert.equal(readToken(text), 'a.b-.c_', text);
+  }
+  assert.equal(tokenFault('a.b-.c_'), '');
+  assert.match(tokenFault(''), /first/);
+  for (const text of ['a', 'a.b', 'a.b.', 'a.b.c.d', 'a.b.c=', 'é.b.c']) assert.match(tokenFault(text), /no token/, text);
+});
+
+test('what is not allowed, who one is, and how long a token lasts are sentences', () => {
+  assert.ok(isRefusal({ code: 'unauthorized' }) && isRefusal({ code: 'forbidden' }) && !isRefusal({ code: 'limit' }));
+  assert.equal(describeRefusal('read', 'kitchen', 'unauthorized', 'ann'), 'It takes a token to read kitchen.');
+  assert.equal(describeRefusal('publish on', 'kitchen', 'forbidden', 'ann'), 'As ann, you may not publish on kitchen.');
+  assert.equal(describeRefusal('read', 'kitchen', 'forbidden'), 'You may not read kitchen.');
+  assert.equal(describeIdentity('~bob', 'k3x9'), 'Others see you as ~bob. The ~ says that no token proves it.');
+  assert.equal(describeIdentity('k3x9', 'k3x9'), 'Others see you as k3x9.');
+  assert.equal(describeIdentity('ann', 'k3x9'), 'You are ann, and others can rely on it.');
+  for (const [seconds, words] of [
+    [-1, 'less than a minute'], [59, 'less than a minute'], [60, '1 minute'], [3599, '59 minutes'], [7199, '119 minutes'], [7200, '2 hours'],
+    [172_799, '47 hours'], [172_800, '2 days'], [31_536_000, '365 days'],
+  ]) assert.equal(describeTimeLeft(seconds), `The bridge has taken it. It runs out in ${words}.`);
+  assert.match(describeTimeLeft(undefined), /does not run out/);
 });
 
 test('a name is refused in words for what the protocol refuses', () => {
@@ -50,6 +90,9 @@ test('the terminal is told the host and port the bridge tells, or the usual ones
   assert.equal(lines({ lines: [{ kind: 'tcp', host: '::', port: 9000 }] }, '[fe80::1]')[0], 'telnet fe80::1 9000');
   assert.equal(lines({ lines: [{ kind: 'unix', path: '/run/bridge' }] })[0], 'nc -U /run/bridge');
   assert.equal(lines({ lines: [{ kind: 'unix', path: '/run/bridge' }, { kind: 'tcp', host: '::1', port: 1 }] })[0], 'telnet ::1 1');
+  assert.equal(lines({ lines: [{ kind: 'unix', path: '/run/bridge' }, { kind: 'ssl', host: '0.0.0.0', port: 1 }] })[0], 'openssl s_client -quiet -connect bridge.test:1');
+  assert.equal(lines({ lines: [{ kind: 'ssl', host: '::1', port: 1 }] })[0], 'openssl s_client -quiet -connect [::1]:1');
+  assert.deepEqual(terminalLines(undefined, 'bridge.test', 'kitchen', true)[1], 'AUTH your-token');
   assert.equal(lines(undefined)[0], 'telnet bridge.test 8081');
   assert.equal(lines({ lines: [] }), undefined);
   assert.equal(lines({}), undefined);

@@ -1,10 +1,16 @@
 /** The line at the bottom: what is typed becomes a text or JSON, as on a line connection, and is published. */
 
 import { byId, showFault } from './elements.js';
-import { describeFault, jsonFault, NAME_BYTES, nameFault, plural, readPayload } from './words.js';
+import { jsonFault, NAME_BYTES, nameFault, plural, readPayload } from './words.js';
 
-/** @param {{client: import('./sockbridge.js').Client, sending: () => void, sent: (channel: string, offset: number) => void}} page */
-export function buildComposer({ client, sending, sent }) {
+/**
+ * @param {object} page
+ * @param {import('./sockbridge.js').Client} page.client
+ * @param {() => void} page.sending
+ * @param {(channel: string, offset: number) => void} page.sent
+ * @param {(channel: string, error: Error) => string} page.explain why something was not sent
+ */
+export function buildComposer({ client, sending, sent, explain }) {
   const message = byId('message');
   let chosenFormat; // undefined: the text decides
   let unanswered = 0;
@@ -44,7 +50,7 @@ export function buildComposer({ client, sending, sent }) {
     try {
       sent(channel, await client.publish(channel, json ? JSON.parse(text) : text, { name }));
     } catch (error) {
-      showFault('message', describeFault(error));
+      showFault('message', explain(channel, error));
       if (!message.value) message.value = text; // to be sent again by whoever wrote it, or not
     }
     unanswered -= 1;

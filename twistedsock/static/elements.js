@@ -43,3 +43,28 @@ export const memory = {
     } catch { /* full or forbidden */ }
   },
 };
+
+/** What this tab remembers until it is closed, or, where storage is forbidden, until it is reloaded. */
+export const tabMemory = {
+  kept: new Map(),
+  get(key) {
+    try {
+      return sessionStorage.getItem(`sockbridge.${key}`) ?? this.kept.get(key) ?? null;
+    } catch {
+      return this.kept.get(key) ?? null;
+    }
+  },
+  set(key, value) {
+    try {
+      sessionStorage.setItem(`sockbridge.${key}`, value);
+    } catch {
+      this.kept.set(key, value);
+    }
+  },
+  remove(key) {
+    this.kept.delete(key);
+    try {
+      sessionStorage.removeItem(`sockbridge.${key}`);
+    } catch { /* forbidden: it is not there */ }
+  },
+};

@@ -1,11 +1,16 @@
-/** The page at `/`: the connection and its two ends, the channels and who is on them. Events are sheet.js, writing is composer.js. */
+/**
+ * The page at `/`: the connection and its two ends, the channels and who is on them. Events are sheet.js, writing is
+ * composer.js, who one is oneself is who.js.
+ */
 
 import { buildComposer } from './composer.js';
 import { announce, byId, make, makeButton, memory, showFault } from './elements.js';
 import { buildSheet, ROWS_SHOWN } from './sheet.js';
 import { connect } from './sockbridge.js';
+import { buildWho, heldToken } from './who.js';
 import {
-  CHANNEL_BYTES, CHANNELS_LIMIT, describeFault, nameFault, NICK_BYTES, plural, readHash, terminalLines, writeHash,
+  CHANNEL_BYTES, CHANNELS_LIMIT, describeFault, describeRefusal, isRefusal, nameFault, plural, readHash, terminalLines, UNVOUCHED,
+  UNVOUCHED_MEANS, writeHash,
 } from './words.js';
 
 /** Events asked for when a channel is opened: two screens of context. */
@@ -35,10 +40,14 @@ const HUES = 6;
  * @property {number} more members beyond those kept
  * @property {number} askedAt when the members were last asked for
  * @property {number} [askTimer] until they are asked for again
+ * @property {string} refusal the code with which we may not read it, or an empty string
  * @property {import('./sockbridge.js').Subscription} subscription
  */
 
-const client = connect();
+/** The policy ends a connection that brought no token, or a wrong one (RFC 6455 section 7.4.1). */
+const POLICY = 1008;
+
+const client = connect('/ws', { token: heldToken });
 /** @type {Map<string, OpenChannel>} */
 const channels = new Map();
 /** Keys of what was sent from here; as many as can be on the sheet. */
@@ -47,6 +56,17 @@ const ownEvents = new Set();
 let bridge;
 /** How many channels still have to say what they missed in an outage, and what they said. */
 let resumption = { awaited: 0, missed: false };
+
+const who = buildWho({
+  client,
+  renamed() {
+    for (const channel of channels.values()) if (!channel.refusal) askMembers(channel);
+  },
+  accepted() {
+    showFault('message', '');
+    listenAgain();
+  },
+});
 
 const sheet = buildSheet({
   isOwn: isOwnEvent,
@@ -64,6 +84,11 @@ buildComposer({
     ownEvents.add(eventKey(channel, offset));
     if (ownEvents.size > ROWS_SHOWN) ownEvents.delete(ownEvents.values().next().value);
     pulse('out');
+  },
+  explain(channel, error) {
+    if (!isRefusal(error)) return describeFault(error);
+    who.isAsked();
+    return describeRefusal('publish on', channel, error.code, who.provedName);
   },
 });
 
@@ -131,6 +156,7 @@ client.addEventListener('open', ({ detail: { id, from, to } }) => {
   byId('address-to').textContent = to;
   const resuming = [...channels.values()].filter(({ subscription }) => subscription.position !== undefined);
   resumption = { awaited: resuming.length, missed: false };
+  listenAgain(); // others may be allowed to read here by now
   showState();
 });
 
@@ -139,40 +165,26 @@ client.addEventListener('closed', ({ detail: { code, reason } }) => {
   clearInterval(countdown);
   byId('outage-title').textContent = 'The bridge has ended this connection.';
   byId('outage-detail').textContent = `${reason || 'It gave no reason'} (${code}).`;
+  if (code === POLICY) who.isAsked();
   byId('retry').textContent = 'Reload the page';
   byId('outage').hidden = false;
   announce('The bridge has ended this connection.');
   showState();
 });
 
-client.addEventListener('notice', ({ detail: { text } }) => sheet.note('notice', text));
-client.addEventListener('error', ({ detail }) => sheet.note('lost', describeFault(detail)));
+client.addEventListener('notice', ({ detail: { text, code } }) => {
+  if (code === 'token-expires') who.runsOut();
+  sheet.note('notice', code === 'token-expires' ? 'Your token runs out in a minute. Enter another one, and nothing is interrupted.' : text);
+});
+
+client.addEventListener('error', ({ detail }) => {
+  if (isRefusal(detail)) who.isAsked();
+  if (!who.isAboutToken(detail)) sheet.note('lost', describeFault(detail));
+});
 
 byId('retry').addEventListener('click', () => {
   if (client.state === 'closed') location.reload();
   else client.retry();
-});
-
-// ---- one's name ----
-
-async function takeNick(nick) {
-  const fault = nameFault(nick, NICK_BYTES);
-  showFault('nick', fault);
-  if (fault) return;
-  try {
-    await client.nick(nick);
-    memory.set('nick', nick);
-    for (const channel of channels.values()) askMembers(channel);
-    byId('nick-set').textContent = 'Set ✓';
-    setTimeout(() => { byId('nick-set').textContent = 'Set'; }, 1500);
-  } catch (error) {
-    if (error.code !== 'disconnected') showFault('nick', describeFault(error)); // after a break the client gives it again
-  }
-}
-
-byId('nick-form').addEventListener('submit', (event) => {
-  event.preventDefault();
-  takeNick(byId('nick').value.trim());
 });
 
 // ---- channels ----
@@ -181,12 +193,20 @@ function openChannel(name) {
   const taken = [...channels.values()].map(({ hue }) => hue);
   const hue = [...Array(HUES).keys()].find((one) => !taken.includes(one)) ?? channels.size % HUES;
   /** @type {OpenChannel} */
-  const channel = { name, hue, head: 0, members: new Map(), more: 0, askedAt: -Infinity };
+  const channel = { name, hue, head: 0, members: new Map(), more: 0, askedAt: -Infinity, refusal: '' };
   channels.set(name, channel);
-  channel.subscription = client.subscribe(name, (event) => sheet.event(event, channel), {
-    last: LAST_EVENTS,
+  listen(channel);
+}
+
+/** From the beginning, or from where it had to stop. */
+function listen(channel) {
+  const { position, epoch } = channel.subscription ?? {};
+  channel.subscription?.unsubscribe(); // it has been refused; were it not, events would come twice
+  channel.subscription = client.subscribe(channel.name, (event) => sheet.event(event, channel), {
+    ...(position === undefined ? { last: LAST_EVENTS } : { since: position, epoch }),
     presence: true,
     onSubscribed(state) {
+      isRefused(channel, '');
       channel.head = state.offset;
       askMembers(channel);
       if (state.recovered !== undefined) tellResumed(channel, state);
@@ -205,11 +225,28 @@ function openChannel(name) {
       sheet.presence('leave', channel, nick);
     },
     onRefused(error) {
-      channels.delete(name);
+      if (isRefusal(error)) {
+        if (position !== undefined || channel.subscription?.position !== undefined) resumption.awaited -= 1;
+        isRefused(channel, error.code);
+        who.isAsked();
+        return;
+      }
+      channels.delete(channel.name);
       showChannels();
-      showFault('channel-add', `${name}: ${describeFault(error)}`);
+      showFault('channel-add', `${channel.name}: ${describeFault(error)}`);
     },
   });
+}
+
+/** A channel that we may not read stays: we may be allowed to publish there, and to read it with another token. */
+function isRefused(channel, code) {
+  if (channel.refusal === code || channels.get(channel.name) !== channel) return;
+  Object.assign(channel, { refusal: code, members: new Map(), more: 0 });
+  showChannels();
+}
+
+function listenAgain() {
+  for (const channel of channels.values()) if (channel.refusal) listen(channel);
 }
 
 function closeChannel(name) {
@@ -240,13 +277,14 @@ function showChannels() {
   select.replaceChildren(...names.map((name) => new Option(name, name)));
   if (target) select.value = target;
   byId('channels').replaceChildren(...[...channels.values()].map(channelItem));
-  byId('panel-summary').textContent = names.length ? plural(names.length, 'channel') : 'Add a channel';
+  const refused = [...channels.values()].filter(({ refusal }) => refusal).length;
+  byId('panel-summary').textContent = names.length ? `${plural(names.length, 'channel')}${refused ? `, ${refused} closed` : ''}` : 'Add a channel';
   showTitle();
   showTarget();
   showMembers();
 }
 
-function channelItem({ name, hue }) {
+function channelItem({ name, hue, refusal }) {
   const item = make('li', 'channel');
   Object.assign(item.dataset, { channel: name, hue });
   const target = makeButton('channel-name', name, () => {
@@ -269,6 +307,8 @@ function channelItem({ name, hue }) {
   members.dataset.members = name;
   members.setAttribute('aria-label', `Who is on ${name}`);
   item.append(heading, members);
+  item.toggleAttribute('data-refused', Boolean(refusal));
+  if (refusal) members.before(make('p', 'refusal', refusal === 'unauthorized' ? 'It takes a token to read it.' : 'You may not read it.'));
   return item;
 }
 
@@ -296,7 +336,10 @@ byId('channel-form').addEventListener('submit', (event) => {
   showTarget();
 });
 
-addEventListener('hashchange', () => chooseChannels(readHash(location.hash)));
+addEventListener('hashchange', () => {
+  who.takeFromAddress();
+  chooseChannels(readHash(location.hash));
+});
 
 // ---- who is there ----
 
@@ -339,7 +382,7 @@ function drawMembers(item, { members, more }) {
   const rows = everybody.slice(0, MEMBERS_SHOWN).map(([id, nick]) => {
     const row = make('li', 'member', nick);
     row.dataset.peer = id;
-    row.title = id;
+    row.title = nick.startsWith(UNVOUCHED) ? `${id}. ${UNVOUCHED_MEANS}` : id;
     if (id === mine) row.append(make('em', '', ' (you)'));
     return row;
   });
@@ -352,7 +395,8 @@ function drawMembers(item, { members, more }) {
 // ---- from a terminal ----
 
 function showTerminal(channel) {
-  const lines = channel ? terminalLines(bridge, location.hostname, channel) : undefined;
+  const refusal = channels.get(channel)?.refusal;
+  const lines = channel && !refusal ? terminalLines(bridge, location.hostname, channel, who.holdsToken) : undefined;
   for (const sample of document.querySelectorAll('[data-terminal]')) {
     sample.replaceChildren(...(lines ?? []).map((line, index) => make('span', index ? 'typed' : 'call', line)));
     sample.parentElement.toggleAttribute('data-absent', !lines);
@@ -364,11 +408,16 @@ function showTerminal(channel) {
   byId('lesson-guess').hidden = Boolean(bridge);
   const noLines = channel ? 'This bridge has no line port open. Write something below.' : 'Add one. Any name will do, and it exists once somebody listens.';
   byId('lesson-note').textContent = lines ? 'What you send from below comes out in the terminal. QUIT leaves it.' : noLines;
+  byId('lesson-token').hidden = !refusal;
+  if (refusal) {
+    byId('lesson-title').textContent = describeRefusal('read', channel, refusal, who.provedName).slice(0, -1);
+    byId('lesson-note').textContent = refusal === 'unauthorized' ? 'Whoever runs this bridge can give you one.' : 'Whoever runs this bridge can give you a token that covers it.';
+  }
 }
 
 for (const button of document.querySelectorAll('[data-copy]')) {
   button.addEventListener('click', async () => {
-    const lines = terminalLines(bridge, location.hostname, byId('channel-select').value);
+    const lines = terminalLines(bridge, location.hostname, byId('channel-select').value, who.holdsToken);
     const copied = await copyText(lines.join('\n'), button.parentElement.querySelector('[data-terminal]'));
     button.textContent = copied ? 'Copied' : 'Selected';
     setTimeout(() => { button.textContent = 'Copy'; }, 2000);
@@ -403,6 +452,12 @@ byId('panel-toggle').addEventListener('click', () => {
   byId('panel-toggle').setAttribute('aria-expanded', String(open));
 });
 
+byId('lesson-token-button').addEventListener('click', () => {
+  if (!byId('panel').offsetParent) byId('panel-toggle').click();
+  if (byId('token-form').hidden) byId('token-other').click();
+  byId('token').focus();
+});
+
 addEventListener('keydown', ({ key }) => {
   if (key === 'Escape' && document.body.hasAttribute('data-panel')) byId('panel-toggle').click();
 });
@@ -421,11 +476,8 @@ function firstChannels() {
   return ['kitchen'];
 }
 
-const nick = memory.get('nick');
-if (nick) {
-  byId('nick').value = nick;
-  takeNick(nick);
-}
+who.takeFromAddress();
+who.begin();
 chooseChannels(firstChannels());
 showState();
 readBridge();

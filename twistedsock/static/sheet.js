@@ -4,7 +4,7 @@
  */
 
 import { announce, byId, make, makeButton, memory } from './elements.js';
-import { clockTime, describeGap, describePresence, jsonTokens, plural } from './words.js';
+import { clockTime, describeGap, describePresence, jsonTokens, plural, UNVOUCHED, UNVOUCHED_MEANS } from './words.js';
 
 /** Rows kept in the document: more than anybody scrolls back through here, few enough to lay out within a frame. */
 export const ROWS_SHOWN = 500;
@@ -129,7 +129,9 @@ export function buildSheet({ isOwn, drawn }) {
     row.toggleAttribute('data-own', isOwn(event));
     row.toggleAttribute('data-replayed', replayed);
     const time = timeCell(at, replayed ? 'From the log: sent earlier, arrived here now' : 'Arrived');
-    row.append(make('span', 'offset', event.offset), make('span', 'where', event.channel), make('span', 'from', event.from), payloadCell(event), time);
+    const from = make('span', 'from', event.from);
+    if (event.from.startsWith(UNVOUCHED)) from.title = UNVOUCHED_MEANS;
+    row.append(make('span', 'offset', event.offset), make('span', 'where', event.channel), from, payloadCell(event), time);
     return row;
   }
 

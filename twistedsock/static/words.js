@@ -11,9 +11,28 @@ export const CHANNEL_BYTES = 200;
 export const NAME_BYTES = 64;
 export const NICK_BYTES = 32;
 
+/** Before a nick that nobody has vouched for. */
+export const UNVOUCHED = '~';
+export const UNVOUCHED_MEANS = 'The ~ stands before a name that somebody has only chosen. Without it, a token proves the name.';
+
+/** A JSON Web Token in an address, `#token=eyJ…` or `#kitchen,garden,token=eyJ…`, is no channel. */
+const TOKEN_PART = /^token=([\w-]+\.[\w-]+\.[\w-]*)$/;
+
+function partsOf(hash) {
+  return hash.replace(/^#/, '').split(',').filter(Boolean);
+}
+
+export function tokenInHash(hash) {
+  return partsOf(hash).map((part) => part.match(TOKEN_PART)?.[1]).find(Boolean);
+}
+
+export function withoutToken(hash) {
+  return `#${partsOf(hash).filter((part) => !TOKEN_PART.test(part)).join(',')}`;
+}
+
 /** The channels in an address like `#kitchen,garden`. */
 export function readHash(hash) {
-  const parts = hash.replace(/^#/, '').split(',').filter(Boolean);
+  const parts = partsOf(withoutToken(hash));
   const names = parts.map((part) => {
     try {
       return decodeURIComponent(part);
@@ -38,6 +57,18 @@ export function nameFault(name, bytes) {
   return '';
 }
 
+/** A token as it was meant: terminals break long lines, and people copy what stood before it. */
+export function readToken(text) {
+  return text.replace(/^\s*(AUTH|Bearer|token=)/i, '').replace(/[\s"']/g, '');
+}
+
+/** What can be seen to be wrong with a token without its key; an empty string if nothing is. */
+export function tokenFault(token) {
+  if (!token) return 'Paste a token first.';
+  if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) return 'That is no token: it has three parts of letters and digits, with dots between.';
+  return '';
+}
+
 /** How a typed payload is sent if nobody chooses: as the line dialect does it, white space before it aside. */
 export function readPayload(text) {
   if (!/^\s*[{["]/.test(text)) return { json: false, beginsLikeJson: false };
@@ -48,14 +79,20 @@ export function readPayload(text) {
   }
 }
 
-/** What to type to say something on `channel`; undefined where the bridge has no line port. */
-export function terminalLines(bridge, pageHost, channel) {
+/** What to type to say something on `channel`, after a token where one is needed; undefined where the bridge has no line port. */
+export function terminalLines(bridge, pageHost, channel, withToken = false) {
   const lines = bridge ? bridge.lines ?? [] : [{ kind: 'tcp', host: pageHost, port: 8081 }];
-  const door = lines.find(({ kind }) => kind === 'tcp') ?? lines.find(({ kind }) => kind === 'unix');
+  const door = ['tcp', 'ssl', 'unix'].map((wanted) => lines.find(({ kind }) => kind === wanted)).find(Boolean);
   if (!door) return undefined;
-  const anywhere = ['', '0.0.0.0', '::', undefined].includes(door.host);
-  const call = door.kind === 'unix' ? `nc -U ${door.path}` : `telnet ${(anywhere ? pageHost : door.host).replace(/[[\]]/g, '')} ${door.port}`;
-  return [call, `SUB ${channel}`, `PUB ${channel} 21.5`];
+  return [callTo(door, pageHost), ...(withToken ? ['AUTH your-token'] : []), `SUB ${channel}`, `PUB ${channel} 21.5`];
+}
+
+function callTo({ kind, host, port, path }, pageHost) {
+  if (kind === 'unix') return `nc -U ${path}`;
+  const anywhere = ['', '0.0.0.0', '::', undefined].includes(host);
+  const name = (anywhere ? pageHost : host).replace(/[[\]]/g, '');
+  if (kind === 'tcp') return `telnet ${name} ${port}`;
+  return `openssl s_client -quiet -connect ${name.includes(':') ? `[${name}]` : name}:${port}`;
 }
 
 /**
@@ -126,6 +163,32 @@ export function describeFault({ code, message }) {
   if (code === 'disconnected') return 'The connection broke before the answer came. It may or may not have been published.';
   if (code === 'queue-full') return 'Too much is waiting to be sent already. Try again when the connection is back.';
   return `${message} (${code})`;
+}
+
+/** Whether the bridge said that it is not allowed: for want of a token, or to whom one is. */
+export function isRefusal({ code }) {
+  return code === 'unauthorized' || code === 'forbidden';
+}
+
+/** What may not be done, in words; `way` is 'read' or 'publish on', `name` one's own where it is proved. */
+export function describeRefusal(way, channel, code, name = '') {
+  if (code === 'unauthorized') return `It takes a token to ${way} ${channel}.`;
+  return `${name ? `As ${name}, you` : 'You'} may not ${way} ${channel}.`;
+}
+
+/** Who one is to others, where the bridge cares. */
+export function describeIdentity(nick, id) {
+  if (nick.startsWith(UNVOUCHED)) return `Others see you as ${nick}. The ${UNVOUCHED} says that no token proves it.`;
+  return nick === id ? `Others see you as ${nick}.` : `You are ${nick}, and others can rely on it.`;
+}
+
+/** How long a token lasts; `seconds` is undefined where it has no end. */
+export function describeTimeLeft(seconds) {
+  if (seconds === undefined) return 'The bridge has taken it. It does not run out.';
+  const units = [[86_400, 'day'], [3600, 'hour'], [60, 'minute']];
+  const [size, name] = units.find(([one]) => seconds >= 2 * one) ?? units.at(-1);
+  const count = Math.floor(seconds / size);
+  return `The bridge has taken it. It runs out in ${count < 1 ? 'less than a minute' : plural(count, name)}.`;
 }
 
 export function clockTime(date) {
