@@ -1,11 +1,14 @@
 """What the documentation says about the code, and where its links lead."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from twistedsock.core.footprint import footprint
+from twistedsock.core.limits import Limits
 from twistedsock.settings import Settings, read_settings
 
 OPTIONS = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name != "access"]
@@ -96,3 +99,11 @@ def test_the_readme_maps_every_module() -> None:
     modules = [path for path in (CHECKOUT / "twistedsock").rglob("*.py") if path.name != "__init__.py"]
     missing = [path.relative_to(CHECKOUT) for path in modules if f"]({path.relative_to(CHECKOUT)})" not in readme]
     assert not missing
+
+
+def test_the_example_of_bounds_stays_below_what_is_said() -> None:
+    """As `sockbridge` adds it up."""
+    example = next(text for text in fenced(CHECKOUT / "docs/operations.md", "toml") if "max-subscriptions" in text)
+    limits = msgspec.convert(tomllib.loads(example), Limits)
+    assert footprint(limits).total < 750 * 1024**2
+    assert 14 * 1024**3 < footprint(Limits()).total < 16 * 1024**3

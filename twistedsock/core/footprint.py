@@ -1,5 +1,5 @@
 """How much memory a bridge may take, as its bounds tell: what each kind of thing costs at most, times how many of them
-there may be. It is a sum of worst cases, all at once, which no day will see; but nothing that peers do goes beyond it."""
+there may be. It is a sum of worst cases, all at once, which no day will see; nothing that peers do goes beyond it."""
 
 from msgspec import Struct
 
