@@ -1,12 +1,15 @@
 """`sockbridge check` says in plain words what a file allows whom, and whether a bridge would start with it."""
 
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tests.authority import Authority
+from twistedsock.core.footprint import footprint
+from twistedsock.core.limits import Limits
 
 LOCAL = 'tcp = "tcp:8081:interface=127.0.0.1"\nweb = "none"'
 PUBLIC = 'tcp = "tcp:8081"\nweb = "none"'
@@ -27,12 +30,14 @@ def told(say, configure):
 def test_the_defaults(told):
     status, words = told("")
     assert status == 0
+    memory = words[words.index("Memory") :]
     assert words == (
         "Listeners\n"
         "  lines on 127.0.0.1, port 8081; only this machine can reach it, no TLS\n"
         "  web on 127.0.0.1, port 8082; only this machine can reach it, no TLS\n"
         "Who may do what\n"
         "  everybody: everything, as there is no [access]\n"
+        f"{memory}"
     )
 
 
@@ -59,7 +64,7 @@ def test_all_of_it(told, say, tmp_path):
     Authority(tmp_path).issue("server", "localhost")
     status, words = told(WHOLE, say("keygen", "--id", "2026-11").out)
     assert status == 0
-    *lines, key, title, tokens = words.splitlines()
+    *lines, key, title, tokens = words.partition("Memory")[0].splitlines()
     assert lines == [
         "Listeners",
         "  lines on 127.0.0.1, port 8081; only this machine can reach it, no TLS",
@@ -80,6 +85,18 @@ def test_all_of_it(told, say, tmp_path):
         "Tokens",
         "  must expire; 30 s of leeway; for the audience here; also in the cookie session",
     )
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_most_memory_is_told(told, tmp_path, tls):
+    Authority(tmp_path).issue("server", "localhost")
+    end = "ssl:1:interface=127.0.0.1:privateKey=server.key:certKey=server.pem" if tls else "none"
+    for access in ("", '[access]\nanonymous = { "a" = "r" }'):
+        _, words = told("max-connections = 100", f'web = "{end}"', access)
+        total = re.search(r"^Memory\n  at most ([\d,]+) MiB, with every limit reached .*100 connections", words, re.M)
+        assert total is not None, words
+        most = footprint(Limits(max_connections=100), tls).total
+        assert abs(int(total[1].replace(",", "")) - most / 2**20) <= 0.5
 
 
 def test_nothing_is_opened(told, tmp_path):

@@ -11,6 +11,7 @@ from twistedsock.access.policy import TablePolicy, build_policy
 from twistedsock.access.table import AccessTable
 from twistedsock.core.access import Right, grants
 from twistedsock.core.admission import is_loopback
+from twistedsock.core.footprint import footprint
 from twistedsock.settings import Settings, SettingsError, listeners, read_settings
 
 DESCRIPTION = """Reads a file of options as a bridge would, opens nothing, and says what it allows whom, what is
@@ -94,6 +95,7 @@ def look_at(settings: Settings, now: float) -> Report:
     report.lines += ["Listeners", *(f"  {_door(door)}" for door in doors), *([] if doors else ["  none"])]
     if settings.access is None:
         _without_policy(settings, doors, report)
+        report.lines += _memory(settings, doors)
         return report
     policy: TablePolicy | None = None
     try:
@@ -102,6 +104,7 @@ def look_at(settings: Settings, now: float) -> Report:
         report.faults.append(str(error))
     _rights(settings.access, doors, report)
     _proofs(settings.access, policy, report)
+    report.lines += _memory(settings, doors)
     _dangers(settings, settings.access, doors, report)
     return report
 
@@ -202,6 +205,18 @@ def _proofs(access: AccessTable, policy: TablePolicy | None, report: Report) -> 
     ]
     if policy is not None:
         report.dangers += policy.warnings
+
+
+def _memory(settings: Settings, doors: list[Door]) -> list[str]:
+    most = footprint(settings, any(door.is_secure for door in doors))
+    parts = {
+        f"{settings.max_connections:,} connections": most.connections,
+        "logs": most.logs,
+        f"{settings.max_channels:,} channels": most.channels,
+        "subscriptions": most.subscriptions,
+    }
+    shown = ", ".join(f"{size / 2**20:,.0f} for {name}" for name, size in parts.items())
+    return ["Memory", f"  at most {most.total / 2**20:,.0f} MiB, with every limit reached at once: {shown}"]
 
 
 def _dangers(settings: Settings, access: AccessTable, doors: list[Door], report: Report) -> None:
