@@ -173,6 +173,20 @@ def test_nobody_is_let_in_from_elsewhere_by_taking_open_away(configure, start, s
     assert told.startswith("nothing was read again, all stays as it was: tcp:8081 would let other machines in")
 
 
+def test_a_policy_does_not_end_with_a_file_that_was_emptied(configure, start, said):
+    configure("[access]", 'anonymous = { lobby = "rw" }')
+    service = start()
+    policy = service.bridge.policy
+    configure("")
+    said()
+    service.reload()
+    words = (
+        "the file does not say any longer who may do what, under [access]; if everybody shall do everything, restart"
+    )
+    assert said() == [f"nothing was read again, all stays as it was: {words}"]
+    assert service.bridge.policy is policy is not None
+
+
 def test_certificates_are_read_again_and_told_with_their_end(configure, start, said, authority, tmp_path):
     configure(f'tcp = "{TLS}"', f'web = "{TLS.replace("8443", "8444")}"')
     service = start()
@@ -238,7 +252,7 @@ def test_whose_certificates_are_taken_changes_at_once(configure, start, said, au
     service.reload()
     words = f"the certificate of {TLS} stays as it was: there is no certificate in {tmp_path}/other.pem"
     assert said() == [words, "read again: the options"]
-    configure(*listens)
+    configure(*listens, "[access]")
     service.reload()
     assert certificates.authorities is None
 
@@ -246,7 +260,7 @@ def test_whose_certificates_are_taken_changes_at_once(configure, start, said, au
 def test_who_takes_an_endpoint_out_of_the_file_does_not_open_it_to_all(configure, start, said, authority, tmp_path):
     configure(f'tcp = "{TLS}"', 'web = "none"', *with_clients_of("authority.pem"))
     service = start()
-    configure(f'tcp = "{LOOPBACK}"', 'web = "none"')
+    configure(f'tcp = "{LOOPBACK}"', 'web = "none"', "[access]")
     said()
     service.reload()
     assert said()[-1] == "needs a restart: tcp"

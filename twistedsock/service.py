@@ -37,6 +37,11 @@ from twistedsock.shells.web import Gate, WebFactory
 SWEEP_SECONDS = 5.0
 """How often silent channels are looked at, for what has become too old."""
 
+NO_POLICY_ANY_LONGER = (
+    "the file does not say any longer who may do what, under [access]; if everybody shall do everything, restart"
+)
+"""A file that is half written, or emptied by a full disk, must open no door."""
+
 READ_AGAIN = ("allow_origin", "allow_host", "access")
 """The settings that ``reload`` changes; the others take a restart."""
 
@@ -170,6 +175,8 @@ class BridgeService(Service):
             settings = self._read_again()
             if words := self._too_open(settings):
                 raise SettingsError(words)
+            if self.bridge.policy is not None and settings.access is None:
+                raise SettingsError(NO_POLICY_ANY_LONGER)
             fresh = self._read_certificates(settings)
             self._apply_access(settings)
         except SettingsError as error:

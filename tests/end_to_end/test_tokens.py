@@ -420,6 +420,7 @@ def test_keys_and_rights_change_while_peers_stay(start, call, browse, issuer, tm
             whole + new.replace('"HS256"', '"RS256"'),
             whole + new.replace('"HS256"', '"none"'),
             whole[: len(whole) // 2],
+            "",
         ),
         1,
     ):
