@@ -32,6 +32,7 @@ from twistedsock.shells.proxied import expect_headers
 from twistedsock.shells.shortage import bear_shortage
 from twistedsock.shells.sockets import host_of, prepare
 from twistedsock.shells.tcp import LineFactory
+from twistedsock.shells.tls import free_at_the_end
 from twistedsock.shells.web import Gate, WebFactory
 
 SWEEP_SECONDS = 5.0
@@ -299,6 +300,7 @@ class BridgeService(Service):
 
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
         send_at_once(port)
+        free_at_the_end(port)
         prepare(port, self._settings.send_buffer, self._settings.unreachable_after)
         expect_headers(port, self._reactor, listener.factory.listening, self._settings.handshake_timeout)
         bear_shortage(port, self._reactor)
