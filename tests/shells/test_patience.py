@@ -7,7 +7,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from tests.core.test_turns import Ticking
+from tests.core.test_broker_turns import Ticking
 from tests.shells.websocket_client import CLOSE, PING, PONG, TEXT, Client, Port
 from tests.shells.websocket_streams import frame
 from twistedsock.core.limits import SHARE, Limits

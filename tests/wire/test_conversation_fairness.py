@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.core.test_turns import Ticking
+from tests.core.test_broker_turns import Ticking
 from twistedsock.core.dialect import Ending
 from twistedsock.core.limits import SHARE, Limits
 from twistedsock.core.rate import Meter
