@@ -59,7 +59,7 @@ def draw(samples: Sequence[Sample], verdict: Verdict | None) -> Drawing:
         start = above.across(seconds * 2 / 3)
         drawing.box(start, 106, RIGHT - start, 254, LAST_THIRD)
     above.grid("MiB")
-    above.curve([(sample.at, sample.private / MIB) for sample in samples], SOFT, "private", lower=14)
+    above.curve([(sample.at, sample.anonymous / MIB) for sample in samples], SOFT, "anonymous")
     above.curve([(sample.at, sample.resident / MIB) for sample in samples], MEMORY, "resident", 2)
     if verdict is not None:
         drawing.line([(above.across(at), above.up(value / MIB)) for at, value in verdict.fit], FIT, 1.5)

@@ -12,7 +12,7 @@ ROWS = 10
 HEADS = (
     "second",
     "resident",
-    "private",
+    "anonymous",
     "CPU",
     "files",
     "connections",
@@ -48,7 +48,7 @@ def _row(part: list[Sample]) -> list[str]:
     return [
         f"{part[-1].at:.0f}",
         f"{middle('resident') / MIB:.1f} MiB",
-        f"{middle('private') / MIB:.1f} MiB",
+        f"{middle('anonymous') / MIB:.1f} MiB",
         f"{middle('cpu'):.0%}",
         *[f"{middle(name):,.0f}" for name in ("files", "connections", "channels")],
         *[f"{middle(name):,.0f}/s" for name in ("deliveries", "visits")],

@@ -13,12 +13,13 @@ MIB = 1 << 20
 @dataclass(frozen=True)
 class Sample:
     """``at`` is seconds since the start, memory is bytes, ``cpu`` the part of a processor since the last sample.
-    ``resident`` counts all pages, ``private`` those that no other process has. Connections and channels are what the
+    ``resident`` counts all pages, ``anonymous`` those that stand for no file:
+    what the process has asked for. Connections and channels are what the
     load has opened, as it counts them itself."""
 
     at: float
     resident: int
-    private: int
+    anonymous: int
     cpu: float
     files: int
     connections: int
@@ -30,10 +31,10 @@ class Sample:
 
 
 def memory(pid: int) -> tuple[int, int]:
-    """Resident and private bytes, as /proc/PID/smaps_rollup has them (proc(5))."""
+    """Resident and anonymous bytes, as /proc/PID/smaps_rollup has them (proc(5))."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     sizes = {name: int(size) * 1024 for name, size in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
-    return sizes["Rss"], sizes["Private_Clean"] + sizes["Private_Dirty"]
+    return sizes["Rss"], sizes["Anonymous"]
 
 
 def open_files(pid: int) -> int:

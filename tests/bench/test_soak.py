@@ -125,8 +125,8 @@ def test_the_report_says_what_was_wrong() -> None:
 
 
 def test_the_memory_of_a_process_is_read() -> None:
-    resident, private = samples.memory(os.getpid())
-    assert resident >= private > MIB
+    resident, anonymous = samples.memory(os.getpid())
+    assert resident >= anonymous > MIB
     assert samples.open_files(os.getpid()) > 2
 
 
