@@ -210,9 +210,10 @@ class WebClient:
         origin: str = "",
         headers: Iterable[str] = (),
         source: str = "",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         scheme, _, authority = page.rstrip("/").partition("://")
-        self.socket = connect(authority, scheme == "https", source=source)
+        self.socket = connect(authority, tls or scheme == "https", source=source)
         head = [f"GET {path} HTTP/1.1", f"Host: {authority}", "Upgrade: websocket", "Connection: Upgrade"]
         head += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + b64encode(os.urandom(16)).decode()]
         head += [f"Sec-WebSocket-Protocol: {subprotocol}"] * bool(subprotocol) + [f"Origin: {origin}"] * bool(origin)

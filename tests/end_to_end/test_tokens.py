@@ -5,12 +5,14 @@ import hmac
 import json
 import re
 import signal
+import ssl
 import time
 from base64 import urlsafe_b64encode
 from hashlib import sha256
 
 import pytest
 
+from tests.authority import Authority
 from tests.end_to_end.conftest import TCP, LineClient, Starter
 from tests.issuer import AUDIENCE, PRIVATE, Issuer
 
@@ -451,3 +453,52 @@ def test_keys_and_rights_change_while_peers_stay(start, call, browse, issuer, tm
     assert nobody.ask("SUB kitchen").startswith("OK kitchen ")
     assert call(bridge.lines[0]).ask(f"AUTH {issuer.token('leaving', key='old')}").startswith("ERR unauthorized ")
     issuer.is_untold_in(bridge.log())
+
+
+def test_a_certificate_says_who_one_is_and_the_file_what_one_may(start, call, browse, issuer, tmp_path, reload):
+    authority = Authority(tmp_path)
+    for name, common_name in (("server", "localhost"), ("ann", "ann"), ("bob", "bob"), ("mallory", "~ann")):
+        authority.issue(name, common_name)
+    secure = "ssl:0:interface=127.0.0.1:privateKey=server.key:certKey=server.pem"
+    line, page = secure, secure + ":backlog=9"
+    listening = "".join(
+        f'[[access.listener]]\nendpoint = "{one}"\nclient-ca = "authority.pem"\n' for one in (line, page)
+    )
+
+    def allow(**allowed):
+        subjects = "".join(
+            f'[[access.subject]]\nname = "{one}"\nallow = {{ {rights} }}\n' for one, rights in allowed.items()
+        )
+        head = f'[access]\nanonymous = {{ lobby = "rw" }}\naudience = "{AUDIENCE}"\n'
+        (tmp_path / "bridge.toml").write_text(head + key + listening + subjects)
+
+    def showing(name):
+        context = ssl.create_default_context(cafile=tmp_path / "authority.pem")
+        context.check_hostname = False
+        context.load_cert_chain(tmp_path / f"{name}.pem", tmp_path / f"{name}.key")
+        return context
+
+    key = issuer.make_key("beside")
+    allow(ann='kitchen = "rw", attic = "r"', bob='attic = "r"')
+    bridge = start("--config", "bridge.toml", tcp=(line,), web=(page,))
+    ann, bob = call(bridge.lines[0], showing("ann")), call(bridge.lines[0], showing("bob"))
+    for name in ("kitchen", "attic", "lobby"):
+        assert ann.ask(f"SUB {name}").startswith(f"OK {name} ")
+    assert bob.ask("SUB kitchen") == FORBIDDEN % "read"
+    assert bob.ask("NICK ann") == "OK ~ann"
+    assert bob.ask("SUB attic").startswith("OK attic ")
+    browser = browse(bridge.page, tls=showing("ann"))
+    assert browser.ask(type="publish", id=1, channel="kitchen", data="from a page")["offset"] == 1
+    assert ann.hear() == "MSG kitchen 1 ann from a page"
+    nobody = call(bridge.lines[0], showing("mallory"))
+    unfit = "the common name of the certificate is not fit to be shown to others"
+    assert nobody.hears_the_end() == [f"ERR unauthorized {unfit}"]
+    # A token says who one is in place of the certificate.
+    assert bob.ask(f"AUTH {issuer.token('carl', {'kitchen': 'r', 'attic': 'r'}, key='beside')}").startswith("OK carl ")
+    assert bob.ask("SUB kitchen").startswith("OK kitchen ")
+
+    allow(ann='kitchen = "rw"')
+    reload(bridge)
+    assert ann.hear() == "NOTICE you may not read attic any longer, and are not subscribed to it"
+    assert ann.ask("PUB kitchen still here") == "OK 2"
+    assert [peer.hear() for peer in (ann, bob)] == ["MSG kitchen 2 ann still here"] * 2
