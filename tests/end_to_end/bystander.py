@@ -1,11 +1,12 @@
 """Somebody who is served while others attack, or while something breaks."""
 
 import itertools
+import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,12 @@ def sentences(log: str) -> list[str]:
 
 
 def files(pid: int) -> set[str]:
-    """The files, sockets above all, that a process has open."""
-    return {path.name for path in Path(f"/proc/{pid}/fd").iterdir()}
+    """The files, sockets above all, that a process has open; each socket has a name that is never given again."""
+    names = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            names.add(os.readlink(path))
+    return names
 
 
 @contextmanager
@@ -85,9 +90,10 @@ def bystanding(
 ) -> Iterator[Bystander]:
     """While the block runs, a bystander is served. Afterwards the log has these sentences more, and no other, and where
     all who came are to be ``gone``, no connection is there that was not there before."""
-    said, open_before = len(bridge.log()), files(bridge.process.pid)
+    said = len(bridge.log())
     bystander = Bystander(bridge, call, browse)
-    bystander.sees()
+    bystander.sees()  # so it has quite started, too
+    open_before = files(bridge.process.pid)
     try:
         yield bystander
     finally:
