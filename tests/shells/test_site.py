@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pytest
 
-from twistedsock.shells.site import SECURITY, BridgeSite
+from twistedsock.shells.site import MOST_REQUESTS, SECURITY, BridgeSite
 from twistedsock.testing import Hall
 
 LINES = [{"kind": "tcp", "host": "127.0.0.1", "port": 8081}]
@@ -144,3 +144,13 @@ def test_a_length_that_is_no_number_we_read_is_refused(ask, length):
     assert answer.status == 400
     assert ask.transport.disconnecting
     assert ask.transport.heard() == b""
+
+
+def test_a_connection_serves_only_so_many_requests(ask):
+    """Many that come together would be answered in one go, while all others wait."""
+    request = b"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1:8082\r\n\r\n"
+    ask.protocol.dataReceived(request * 1_000)
+    answers = ask.transport.heard().split(b"HTTP/1.1 ")[1:]
+    assert len(answers) == MOST_REQUESTS and ask.transport.disconnecting
+    closing = [b"\r\nConnection: close\r\n" in answer for answer in answers]
+    assert closing == [False] * (MOST_REQUESTS - 1) + [True]

@@ -29,6 +29,10 @@ SECURITY = {
 }
 """Sent with every answer. The page needs nothing but its own files and its own socket."""
 
+MOST_REQUESTS = 30
+"""Requests on one connection, then it is closed. All that came in one read are answered in one go, and a read has room
+for two thousand of them; a browser needs six for the page."""
+
 PROXIED = ("Forwarded", "Via", "X-Forwarded-For")
 """Headers that proxies add (RFC 7239, RFC 9110 section 7.6.3)."""
 
@@ -128,6 +132,11 @@ class BridgeSite(Site):
         )
 
     def getResourceFor(self, request: Any) -> Resource:
+        channel = request.channel
+        channel.requests_served = getattr(channel, "requests_served", 0) + 1
+        if channel.requests_served >= MOST_REQUESTS:
+            request.setHeader(b"Connection", b"close")
+            channel.persistent = False
         if any(map(request.requestHeaders.hasHeader, PROXIED)):
             # A proxy would send the next request of any client of its own this way, a WebSocket's among them.
             request.setHeader(b"Connection", b"close")
