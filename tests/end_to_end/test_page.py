@@ -311,6 +311,7 @@ def guarded(tmp_path_factory, issuer):
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "bridge.toml").write_text(
         f'[access]\nanonymous = {{ "lobby.*" = "rw", "news" = "r" }}\naudience = "{AUDIENCE}"\nleeway = 0\n'
+        + 'cookie = "session"\n'
         + issuer.make_key("hs")
     )
     starter = Starter(folder)
@@ -414,6 +415,7 @@ def test_what_one_may_not_do_is_said_where_one_tries_it(guarded, watch, issuer, 
 
     enter(page, issuer.token("ann", {"inbox": "w"}))
     expect(page.locator("#identity")).to_have_text("You are ann, and others can rely on it.")
+    expect(member).to_have_text("ann (you)")
     page.fill("#nick", "carl")
     page.click("#nick-set")
     expect(page.locator("#identity")).to_contain_text("~carl")
@@ -432,6 +434,18 @@ def test_what_one_may_not_do_is_said_where_one_tries_it(guarded, watch, issuer, 
     reader = call(guarded.lines[0])
     reader.ask(f"AUTH {issuer.token('reader', {'inbox': 'r'})}")
     assert reader.ask("HIST inbox") == "MSG inbox 1 ~carl for you"
+
+
+def test_who_comes_with_a_cookie_is_not_asked_for_a_token(guarded, watch, issuer, channel):
+    watched = watch()
+    token = issuer.token("ann", {channel: "r"})
+    watched.page.context.add_cookies([{"name": "session", "value": token, "url": guarded.page, "httpOnly": True}])
+    page = watched.opens(f"{guarded.page}#{channel}")
+    is_open(page, channel)
+    expect(page.locator("#identity")).to_have_text("You are ann, and others can rely on it.")
+    expect(page.locator("#token-block")).to_be_hidden()
+    publish(page, "hello")
+    expect(page.locator("#message-fault")).to_have_text(f"As ann, you may not publish on {channel}.")
 
 
 def test_a_token_in_the_address_is_taken_out_of_it_and_waits_to_be_used(guarded, watch, issuer, channel):

@@ -60,8 +60,13 @@ export function buildWho({ client, renamed, accepted }) {
   function isSeenAs(nick) {
     seenAs = nick;
     // Where nobody asks, people are called what they call themselves.
-    if (nick !== client.peer?.id && nick !== chosen) asked = true;
+    if (nick !== chosen && nick.startsWith(UNVOUCHED)) asked = true;
     show();
+  }
+
+  /** Who needs no token, because of a cookie or a certificate, is not asked for one, and yet is somebody. */
+  function isSomebody() {
+    return seenAs !== client.peer?.id && seenAs !== chosen;
   }
 
   // ---- the token ----
@@ -86,6 +91,7 @@ export function buildWho({ client, renamed, accepted }) {
       tabMemory.set('token', token);
       hide();
       isProved(identity);
+      renamed();
       announce(`The bridge has taken your token. You are ${identity.nick}.`);
       accepted();
     } catch (error) {
@@ -163,7 +169,7 @@ export function buildWho({ client, renamed, accepted }) {
     byId('token-lesson').hidden = held;
     if (!held) open();
     byId('token-state').textContent = tokenState(held);
-    byId('identity').textContent = asked && seenAs ? describeIdentity(seenAs, client.peer?.id) : '';
+    byId('identity').textContent = seenAs && (asked || isSomebody()) ? describeIdentity(seenAs, client.peer?.id) : '';
     byId('identity').title = seenAs.startsWith(UNVOUCHED) ? UNVOUCHED_MEANS : '';
   }
 
@@ -208,7 +214,7 @@ export function buildWho({ client, renamed, accepted }) {
     isAboutToken,
     takeFromAddress,
     /** The name that the bridge vouches for, or an empty string. */
-    get provedName() { return proved ?? ''; },
+    get provedName() { return proved ?? (isSomebody() && !seenAs.startsWith(UNVOUCHED) ? seenAs : ''); },
     get holdsToken() { return Boolean(heldToken()); },
     /** The bridge wants to know who we are. */
     isAsked() {
