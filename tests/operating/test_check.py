@@ -35,8 +35,6 @@ def test_the_defaults(told):
         "Listeners\n"
         "  lines on 127.0.0.1, port 8081; only this machine can reach it, no TLS\n"
         "  web on 127.0.0.1, port 8082; only this machine can reach it, no TLS\n"
-        "Memory\n"
-        "  at most 15.4 GiB: 16000 connections of 0.8 MiB each, and the logs, channels and subscriptions\n"
         "Who may do what\n"
         "  everybody: everything, as there is no [access]\n"
         f"{memory}"
@@ -73,8 +71,6 @@ def test_all_of_it(told, say, tmp_path):
         "  lines on /run/bridge; its file rights say who can reach it, no TLS",
         "  lines on where the socket unit of systemd says, no TLS",
         "  web on every address, port 8443; other machines can reach it, TLS, clients need a certificate",
-        "Memory",
-        "  at most 17.3 GiB: 16000 connections of 0.9 MiB each, and the logs, channels and subscriptions",
         "Who may do what",
         "  without a token: read news, weather; publish on logs.>; read and publish on lobby.*",
         "  without a token, at unix:/run/bridge:mode=660: read and publish on every channel",

@@ -265,20 +265,23 @@ class Broker:
         self._asked = False
         try:
             self.flush()
-            self._catch_up()
-            enough = self.clock() + SHARE
-            for _ in range(len(self._postponed)):
-                go_on, _ = self._postponed.popitem(last=False)
-                go_on()
-                if self.clock() >= enough:
-                    break
+            if self._awake:
+                self._catch_up()
+            if self._postponed:
+                self._go_on()
         finally:
             if self._awake or self._postponed:
                 self._ask_for_turn()
 
+    def _go_on(self) -> None:
+        enough = self.clock() + SHARE
+        for _ in range(len(self._postponed)):
+            go_on, _ = self._postponed.popitem(last=False)
+            go_on()
+            if self.clock() >= enough:
+                break
+
     def _catch_up(self) -> None:
-        if not self._awake:
-            return
         enough = self.clock() + SHARE
         awake, self._awake = self._awake, OrderedDict()
         shared: Shared = {}

@@ -93,7 +93,6 @@ def look_at(settings: Settings, now: float) -> Report:
         *_doors("web", settings, settings.web, now, report),
     ]
     report.lines += ["Listeners", *(f"  {_door(door)}" for door in doors), *([] if doors else ["  none"])]
-    report.lines += ["Memory", f"  {_memory(settings, doors)}"]
     if settings.access is None:
         _without_policy(settings, doors, report)
         report.lines += _memory(settings, doors)
@@ -142,15 +141,6 @@ def _doors(kind: str, settings: Settings, endpoints: tuple[str, ...], now: float
         reach = f"{recorder.where}; {reach}"
         found.append(Door(kind, endpoint, reach, is_public, secure, authorities is not None, has_proxy))
     return found
-
-
-def _memory(settings: Settings, doors: list[Door]) -> str:
-    told = footprint(settings, any(door.is_secure for door in doors))
-    each = told.a_connection / 1024**2
-    return (
-        f"at most {told.total / 1024**3:.1f} GiB: {settings.max_connections} connections of {each:.1f} MiB each, "
-        "and the logs, channels and subscriptions"
-    )
 
 
 def _door(door: Door) -> str:
