@@ -107,3 +107,13 @@ def test_the_example_of_bounds_stays_below_what_is_said() -> None:
     limits = msgspec.convert(tomllib.loads(example), Limits)
     assert footprint(limits).total < 750 * 1024**2
     assert 14 * 1024**3 < footprint(Limits()).total < 16 * 1024**3
+
+
+def test_the_tests_that_hold_the_promises_are_there() -> None:
+    """``core/test_rate.py::test_…`` in the page about security is below tests/."""
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", text_of(CHECKOUT / "docs/security.md"))
+    assert len(named) > 100
+    for file, name in named:
+        path = CHECKOUT / "tests" / file
+        assert path.exists(), file
+        assert re.search(rf"^\s*(?:def|class) {name}\b", text_of(path), re.MULTILINE), f"{file}::{name}"
