@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from twistedsock.core.broker import SWEPT_TOGETHER
 from twistedsock.core.limits import CHUNK_BYTES, SHARE
 from twistedsock.testing import Hall, LinePeer
 
@@ -192,3 +193,19 @@ def test_the_last_events_are_found_without_the_others(hall: Hall, monkeypatch: p
         peer.says(f"HIST a {asked}")
         *events, answer = peer.hears()
         assert [int(event.split(" ")[2]) for event in events] == offsets and answer == f"OK {len(offsets)}"
+
+
+def test_many_silent_channels_are_swept_in_several_turns(hall: Hall) -> None:
+    """A sweep that is asked for meanwhile goes on with the one that is under way."""
+    publisher = hall.line_peer()
+    count = 3 * SWEPT_TOGETHER
+    publisher.says(*(f"PUB k{number} x" for number in range(count)))
+    hall.turn()
+    hall.now += 1000
+    hall.broker.clock = Ticking(SHARE)
+    hall.broker.clock.now = hall.now
+    hall.broker.sweep()
+    assert len(hall.broker.channels) == count - SWEPT_TOGETHER
+    hall.broker.sweep()
+    assert len(hall.broker.channels) == count - SWEPT_TOGETHER
+    assert until_it_rests(hall) == 2 and hall.broker.channels == {} and hall.broker.log_bytes == 0

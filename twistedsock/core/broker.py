@@ -24,6 +24,10 @@ AT_REST = 0.0005
 most likely. If not, a reader gets two sends in that turn instead of one, and that seldom."""
 
 
+SWEPT_TOGETHER = 256
+"""Silent channels between two looks at the clock."""
+
+
 class Backplane(Protocol):
     """How events get their order and reach the other processes. It tells its node, the broker, what happens by
     ``deliver`` and ``change_presence``. For each channel that is open here, ``deliver`` is called once for each event,
@@ -92,6 +96,7 @@ class Broker:
         self._awake: OrderedDict[Reader, None] = OrderedDict()
         # Who has had a share of time, in the order in which they go on.
         self._postponed: OrderedDict[Callable[[], None], None] = OrderedDict()
+        self._unswept: list[Channel] = []
         self._talkers: dict[Talker, None] = {}
 
     # What sessions ask.
@@ -316,13 +321,25 @@ class Broker:
             self._flushed = self.clock()
 
     def sweep(self) -> None:
-        """Let go what is too old. To be called every few seconds, as nothing else looks at a silent channel."""
+        """Let go what is too old. To be called every few seconds, as nothing else looks at a silent channel. Where there
+        are many, it goes on in the next turns."""
+        if self._sweep_some not in self._postponed:
+            self._unswept = list(self.channels.values())
+            self._sweep_some()
+
+    def _sweep_some(self) -> None:
         now = self.clock()
-        for channel in list(self.channels.values()):
-            size = channel.log.size
-            channel.log.expire(now)
-            self._account(channel, size)
-            self.forget_unused(channel)
+        enough = now + SHARE
+        while self._unswept:
+            for channel in self._unswept[-SWEPT_TOGETHER:]:
+                size = channel.log.size
+                channel.log.expire(now)
+                self._account(channel, size)
+                self.forget_unused(channel)
+            del self._unswept[-SWEPT_TOGETHER:]
+            if self._unswept and self.clock() >= enough:
+                self.postpone(self._sweep_some)
+                return
 
     def forget_unused(self, channel: Channel) -> None:
         """Remove a channel that nobody reads and whose log is empty."""
