@@ -321,8 +321,8 @@ class Broker:
             self._flushed = self.clock()
 
     def sweep(self) -> None:
-        """Let go what is too old. To be called every few seconds, as nothing else looks at a silent channel. Where there
-        are many, it goes on in the next turns."""
+        """Let go what is too old. To be called every few seconds, as nothing else looks at a silent channel. Where
+        there are many, it goes on in the next turns."""
         if self._sweep_some not in self._postponed:
             self._unswept = list(self.channels.values())
             self._sweep_some()
