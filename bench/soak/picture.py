@@ -63,7 +63,14 @@ def draw(samples: Sequence[Sample], verdict: Verdict | None) -> Drawing:
     above.curve([(sample.at, sample.resident / MIB) for sample in samples], MEMORY, "resident", 2)
     if verdict is not None:
         drawing.line([(above.across(at), above.up(value / MIB)) for at, value in verdict.fit], FIT, 1.5)
-        drawing.text(RIGHT - 6, 350, f"last third: {verdict.rise:+.2%} along its fit", size=12, anchor="end", ink=INK)
+        drawing.text(
+            RIGHT - 6,
+            350,
+            f"last third: {verdict.rise:+.2%} along its fit, {verdict.beyond:+.2%} beside the middle",
+            size=12,
+            anchor="end",
+            ink=INK,
+        )
     _thin(drawing, 410, 480, samples, "connections", CONNECTIONS, "connections")
     _thin(drawing, 524, 584, samples, "deliveries", DELIVERIES, "deliveries a second")
     panel = Panel(drawing, 524, 584, seconds, 1)

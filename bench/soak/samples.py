@@ -13,9 +13,8 @@ MIB = 1 << 20
 @dataclass(frozen=True)
 class Sample:
     """``at`` is seconds since the start, memory is bytes, ``cpu`` the part of a processor since the last sample.
-    ``resident`` counts all pages, ``anonymous`` those that stand for no file:
-    what the process has asked for. Connections and channels are what the
-    load has opened, as it counts them itself."""
+    ``resident`` counts all pages, ``anonymous`` those that stand for no file: what the process has asked for.
+    Connections and channels are what the load has opened, as it counts them itself."""
 
     at: float
     resident: int

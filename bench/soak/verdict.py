@@ -28,24 +28,27 @@ def slope(points: Sequence[Point]) -> float:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``rise`` is what the fit over the last third gains in that third, ``growth`` what the last tenth of the run lies
-    above its middle: both as parts of the level. ``fit`` are the ends of the fitted line. Less than nothing is flat as
-    well: the bridge gives memory back."""
+    """``rise`` is what the fit over the last third gains in that third, ``beyond`` how far its end lies above the
+    middle of the run, ``growth`` how far the last tenth does: all as parts of the level. The C library gives memory
+    back at times, and to use that again is no growth: a rise counts only if it ends beyond the middle. ``fit`` are the
+    ends of the fitted line. Less than nothing is flat as well."""
 
     level: float
     rise: float
+    beyond: float
     growth: float
     fit: tuple[Point, Point]
 
     @property
     def flat(self) -> bool:
-        return self.rise < MOST_GROWTH and self.growth < MOST_GROWTH
+        return min(self.rise, self.beyond) < MOST_GROWTH and self.growth < MOST_GROWTH
 
     def words(self) -> str:
         """One line."""
         return (
             f"memory is {'flat' if self.flat else 'NOT flat'} at its end: {self.rise:+.2%} along the fit of the last "
-            f"third, {self.growth:+.2%} from the middle to the last tenth, {MOST_GROWTH:.0%} allowed"
+            f"third, whose end is {self.beyond:+.2%} beside the middle; {self.growth:+.2%} from the middle to the last "
+            f"tenth; {MOST_GROWTH:.0%} allowed"
         )
 
 
@@ -63,12 +66,9 @@ def judge(points: Sequence[Point]) -> Verdict | None:
     middle = (start + end) / 2
     before = median(value for _, value in _between(points, middle - tenth / 2, middle + tenth / 2))
     after = median(value for _, value in _between(points, end - tenth, end))
-    return Verdict(
-        level,
-        each * (final - first) / level,
-        after / before - 1,
-        ((first, offset + each * first), (final, offset + each * final)),
-    )
+    low, high = offset + each * first, offset + each * final
+    rise, beyond, growth = (high - low) / level, (high - before) / level, after / before - 1
+    return Verdict(level, rise, beyond, growth, ((first, low), (final, high)))
 
 
 def _between(points: Sequence[Point], start: float, end: float) -> list[Point]:

@@ -40,6 +40,7 @@ FLAT = {
     "warming up": lambda second: min(100.0, 50.0 + second / 3),
     "sinking": lambda second: 120.0 - second / 60,
     "settling": lambda second: 100.0 * (1 - 0.5 ** (second / 30)),
+    "with a dip": lambda second: 100.0 - max(0.0, 2.0 - (second - 380) / 100) * (second > 380),
     "with one step long ago": lambda second: 90.0 + 10.0 * (second > 200),
 }
 GROWING = {
@@ -47,6 +48,7 @@ GROWING = {
     "leaking under noise": noise(100.0, 5.0, 1 / 60),
     "leaking in steps": lambda second: 100.0 + second // 60,
     "warming up for ever": lambda second: 20.0 * second**0.3,
+    "leaking after a dip": lambda second: 100.0 + second / 100 - 3.0 * (380 < second < 440),
     "with a step at the end": lambda second: 100.0 + 10.0 * (second > 530),
 }
 
