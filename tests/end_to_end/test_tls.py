@@ -169,7 +169,9 @@ def test_who_closes_the_terminal_ends_the_server_in_it(
     command += ["--tcp", "tcp:0:interface=127.0.0.1", "--web", "none"]
     ours, theirs = pty.openpty()
     # A process of its own session whose terminal this is.
-    begin = f"import os, sys; os.login_tty({theirs}); os.execvp(sys.argv[1], sys.argv[1:])"
+    # Whoever runs the tests may have been told to ignore the signal, and that is inherited.
+    begin = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL);"
+    begin += f" os.login_tty({theirs}); os.execvp(sys.argv[1], sys.argv[1:])"
     process = subprocess.Popen(
         [sys.executable, "-c", begin, *command], cwd=tmp_path, env=environment, pass_fds=[theirs]
     )
