@@ -299,7 +299,7 @@ class BridgeService(Service):
         )
 
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
-        send_at_once(port)
+        send_at_once(port, self.bridge.holdings)
         free_at_the_end(port)
         prepare(port, self._settings.send_buffer, self._settings.unreachable_after)
         expect_headers(port, self._reactor, listener.factory.listening, self._settings.handshake_timeout)

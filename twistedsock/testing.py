@@ -248,7 +248,7 @@ class FakePeer:
 
     def leaves(self) -> None:
         """The connection is lost."""
-        self.session.lost()
+        self.conversation.lost()
 
     def _hang_up(self, ending: Ending) -> None:
         self.ending = ending

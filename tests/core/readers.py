@@ -5,6 +5,7 @@ from collections.abc import Callable
 from twistedsock.core.channel import Channel
 from twistedsock.core.dialect import Dialect, Position
 from twistedsock.core.events import Batch, Content
+from twistedsock.core.holdings import Holdings
 from twistedsock.core.limits import Limits
 from twistedsock.core.reader import Peer, Reader, Subscription
 from twistedsock.testing import FakeOutlet
@@ -18,7 +19,7 @@ def channel(head: int = 0, **limits: object) -> Channel:
 
 
 def reader(id: bytes, dialect: Dialect = LINES, on_lag: Callable[[], bool] = lambda: True) -> Reader:
-    return Reader(Peer(id), dialect, FakeOutlet(), on_lag)
+    return Reader(Peer(id), dialect, FakeOutlet(), on_lag, Holdings(Limits().max_held))
 
 
 def subscribe(

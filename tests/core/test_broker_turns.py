@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from twistedsock.core import broker
 from twistedsock.core.broker import SWEPT_TOGETHER
 from twistedsock.core.limits import CHUNK_BYTES, SHARE
 from twistedsock.testing import Hall, LinePeer
@@ -209,3 +210,20 @@ def test_many_silent_channels_are_swept_in_several_turns(hall: Hall) -> None:
     hall.broker.sweep()
     assert len(hall.broker.channels) == count - SWEPT_TOGETHER
     assert until_it_rests(hall) == 2 and hall.broker.channels == {} and hall.broker.log_bytes == 0
+
+
+def test_the_replies_that_wait_for_the_end_of_a_turn_are_of_so_many_peers(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them may hold a chunk."""
+    monkeypatch.setattr(broker, "TALKERS", 2)
+    peers = [hall.line_peer() for _ in range(3)]
+    before = [peer.outlet.sends for peer in peers]
+    hall.broker.begin()
+    for peer in peers:
+        peer.says("PUB k x")
+        hall.broker.begin()
+    assert [peer.outlet.sends - sends for peer, sends in zip(peers, before, strict=True)] == [1, 1, 1]
+    hall.broker.finish(peers[0].conversation)
+    hall.turn()
+    assert [peer.hears()[-1] for peer in peers] == ["OK 1", "OK 2", "OK 3"]

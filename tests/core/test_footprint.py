@@ -4,10 +4,11 @@ import gc
 import tracemalloc
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
-from twistedsock.core.footprint import CHANNEL, CONNECTION, SUBSCRIPTION, TLS, footprint
-from twistedsock.core.limits import MEMBERS_HELD, Limits
+from twistedsock.core.footprint import CHANNEL, CONNECTION, READ, SUBSCRIPTION, TLS, footprint
+from twistedsock.core.limits import CHUNK_BYTES, MEMBERS_HELD, Limits
 from twistedsock.testing import Hall, LinePeer
 
 KIB, MIB = 1024, 1024 * 1024
@@ -15,9 +16,9 @@ KIB, MIB = 1024, 1024 * 1024
 
 def test_the_sum_is_that_of_its_parts() -> None:
     whole = footprint(Limits(max_connections=100, max_channels_per_peer=10))
-    parts = (whole.process, whole.logs, whole.channels, whole.connections, whole.subscriptions)
+    parts = (whole.process, whole.logs, whole.channels, whole.connections, whole.held, whole.subscriptions)
     assert whole.total == sum(parts) and all(parts)
-    assert whole.connections == 100 * whole.a_connection + 8 * MEMBERS_HELD
+    assert whole.connections == 100 * CONNECTION + 8 * MEMBERS_HELD
 
 
 @pytest.mark.parametrize(
@@ -26,9 +27,7 @@ def test_the_sum_is_that_of_its_parts() -> None:
         ("log_bytes", "logs"),
         ("max_channels", "channels"),
         ("max_connections", "connections"),
-        ("max_line", "connections"),
-        ("max_message", "connections"),
-        ("max_members_told", "connections"),
+        ("max_held", "held"),
         ("max_subscriptions", "subscriptions"),
     ],
 )
@@ -38,14 +37,23 @@ def test_a_larger_bound_is_a_larger_sum(bound: str, part: str) -> None:
     assert getattr(more, part) > getattr(footprint(Limits()), part) and more.total > footprint(Limits()).total
 
 
+@pytest.mark.parametrize("bound", ["max_connections", "max_line", "max_message", "max_members_told"])
+def test_few_connections_hold_no_more_than_each_may(bound: str) -> None:
+    few = Limits(max_connections=10)
+    more = msgspec.structs.replace(few, **{bound: 2 * getattr(few, bound)})
+    assert footprint(few).held < footprint(more).held < footprint(Limits()).held
+    assert footprint(few).held > 10 * (CHUNK_BYTES + READ)
+
+
 def test_tls_costs_more() -> None:
     limits = Limits(max_connections=10)
-    assert footprint(limits, tls=True).a_connection - footprint(limits).a_connection == TLS
+    assert footprint(limits, tls=True).total - footprint(limits).total == 10 * TLS
 
 
 def test_a_small_bridge_is_small() -> None:
     """A hundred peers fit into a quarter of a gigabyte, whatever they do."""
-    limits = Limits(max_connections=100, log_bytes=16 * MIB, max_channels=1_000, max_channels_per_peer=10)
+    few = {"max_connections": 100, "max_channels": 1_000, "max_channels_per_peer": 10}
+    limits = Limits(log_bytes=16 * MIB, max_held=32 * MIB, **few)
     assert footprint(limits).total < 256 * MIB
 
 

@@ -47,6 +47,7 @@ def test_each_bound_is_explained_to_the_operator(field: msgspec.structs.FieldInf
         {"max-subscriptions": 0},
         {"max-connections": 0},
         {"max-connections-per-address": 0},
+        {"max-held": 1024 * 1024 - 1},
         {"max-members-told": -1},
         {"commands-per-second": -1},
         {"commands-burst": 0},

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.core.readers import channel, heard, outlet_of, publish, reader, subscribe
-from twistedsock.core.events import Member, PresenceChange
+from twistedsock.core.events import CHANGE_COST, Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.log import FRAME_COST
 from twistedsock.core.reader import HELD, WRITING, Peer, Reader, Shared, Subscription
@@ -208,3 +208,18 @@ def test_a_member_is_one_object_until_the_nick_changes() -> None:
     assert peer.member() is before
     peer.nick = b"ann"
     assert peer.member() == Member(b"p1", b"ann") and before.nick == b"p1"
+
+
+def test_joins_and_leaves_are_counted_among_what_all_hold() -> None:
+    here, somebody = channel(), reader(b"p1")
+    subscription = subscribe(here, somebody, presence=True)
+    change = PresenceChange(Member(b"p2", b"ann"), joined=True)
+    subscription.miss([change] * 3, 10)
+    assert somebody.holdings.held == 3 * CHANGE_COST
+    somebody.holdings.most = 5 * CHANGE_COST
+    subscription.miss([change] * 2, 10)
+    assert somebody.holdings.held == 5 * CHANGE_COST
+    subscription.miss([change], 10)
+    assert (subscription.missed, somebody.missed, somebody.holdings.held) == ([], 0, 0)
+    catch_up(somebody)
+    assert heard(somebody) == ["NOTICE joins and leaves of c were more than could be kept for you; ask WHO c"]

@@ -3,6 +3,7 @@
 import pytest
 
 from twistedsock.core.dialect import Ending
+from twistedsock.core.errors import TOO_MUCH_HELD
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.reader import HELD, WRITING
 from twistedsock.core.session import State
@@ -216,3 +217,25 @@ def test_a_peer_can_read_nothing_but_what_it_missed_while_its_reply_waits() -> N
     fill(hall, 3, "y")
     reads_on(hall, peer)
     assert peer.hears() == ["PONG", *(f"MSG a {offset} p2 y" for offset in (1, 2, 3))]
+
+
+def test_who_is_turned_away_hears_why_once() -> None:
+    hall = Hall()
+    peer = subscribed(hall)
+    peer.session.turn_away(TOO_MUCH_HELD)
+    peer.session.turn_away(TOO_MUCH_HELD)
+    assert [line[:10] for line in peer.hears()] == ["ERR limit "]
+    assert peer.ending is Ending.TRY_AGAIN
+
+
+def test_nothing_is_said_in_the_midst_of_a_reply_to_who_is_turned_away() -> None:
+    hall = Hall()
+    fill(hall, 500)
+    peer = hall.line_peer()
+    peer.hears()
+    peer.outlet.room = 100
+    peer.says("HIST a")
+    peer.session.turn_away(TOO_MUCH_HELD)
+    assert peer.ending is Ending.TRY_AGAIN
+    peer.outlet.drain()
+    assert all(line.startswith("MSG a ") for line in peer.hears())

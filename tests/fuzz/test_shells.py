@@ -1,7 +1,10 @@
 """The two ports, from the first byte to the end: what a stranger may send to them."""
 
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
@@ -9,7 +12,9 @@ from twisted.internet.task import Clock
 from tests.fuzz.connections import Connection, quiet_reactor
 from tests.fuzz.grammars import CUTS, FRAMES, HANDSHAKE, HEADS, LINES, TELNET, UPGRADE, head_of
 from tests.fuzz.properties import cut, holds, kept, room
+from twistedsock.core import holdings
 from twistedsock.core.origins import Origins
+from twistedsock.shells import tcp, web, websocket
 from twistedsock.shells.tcp import LineFactory
 from twistedsock.shells.web import Gate, WebFactory
 from twistedsock.testing import Hall
@@ -21,6 +26,9 @@ from twistedsock.wire.telnet import TelnetFilter
 LIMITS = {"max_line": 512, "max_message": 512, "history_events": 20, "history_age": 0.0}
 MOST_FRAMES = 512 + 14
 """Bytes of a message that is not complete, with its head."""
+
+ROOM = st.sampled_from([50, 300, 1_000_000])
+"""What all connections may hold together."""
 
 ACT = st.sampled_from(["stalls", "stalls", "drains", "drains", "half_closes", "goes", "waits", "waits long"])
 TYPED = LINES | TELNET.map(b"".join) | HEADS | st.binary()
@@ -40,6 +48,15 @@ BROWSED = st.one_of(
 )
 
 
+@contextmanager
+def counted() -> Iterator[None]:
+    """However little it is."""
+    with ExitStack() as stack:
+        for module in (holdings, tcp, web, websocket):
+            stack.enter_context(patch.object(module, "LITTLE", 2))
+        yield
+
+
 def live(connection: Connection, clock: Clock, hall: Hall, pieces: list[bytes], acts: list[Any]) -> list[int]:
     """The peer sends its pieces, and does something else between them; gives what was kept after each."""
     sizes = []
@@ -55,6 +72,7 @@ def live(connection: Connection, clock: Clock, hall: Hall, pieces: list[bytes], 
         if waiting and connection.sends(waiting[0]):
             del waiting[0]
         sizes.append(kept_by(connection.protocol))
+        assert 0 <= hall.bridge.holdings.held <= hall.bridge.holdings.most
         somebody.says("PUB a heard by who reads it")
         clock.advance(0)
         hall.turn()
@@ -85,16 +103,17 @@ def ends(connection: Connection, clock: Clock, hall: Hall) -> None:
     connection.goes()
     for _ in range(4):
         clock.advance(100)
-    assert hall.bridge.admission.connections == len(hall.bridge.roster) == 0
+    assert hall.bridge.admission.connections == len(hall.bridge.roster) == hall.bridge.holdings.held == 0
     assert not clock.getDelayedCalls(), clock.getDelayedCalls()
 
 
-@holds(examples=80, data=TYPED, cuts=CUTS, acts=st.lists(ACT, max_size=4))
-def test_the_line_port(data: bytes, cuts: list[int], acts: list[Any]) -> None:
+@holds(examples=80, data=TYPED, cuts=CUTS, acts=st.lists(ACT, max_size=4), most=ROOM)
+def test_the_line_port(data: bytes, cuts: list[int], acts: list[Any], most: int) -> None:
     """Any bytes to the line port, at any cuts, whatever the peer does between them: never an exception, never a logged
     error, nothing said but printable lines, no more kept than a line, and nothing left at the end."""
     hall = Hall(**LIMITS)
-    with quiet_reactor() as clock:
+    hall.bridge.holdings.most = most
+    with counted(), quiet_reactor() as clock:
         connection = Connection(LineFactory(hall.bridge, clock, 0, "http://127.0.0.1:8082/"), 8081)
         pieces = cut(data, cuts)
         for size in live(connection, clock, hall, pieces, acts):
@@ -105,13 +124,14 @@ def test_the_line_port(data: bytes, cuts: list[int], acts: list[Any]) -> None:
         ends(connection, clock, hall)
 
 
-@holds(examples=80, data=BROWSED, cuts=CUTS, acts=st.lists(ACT, max_size=4))
-def test_the_web_port(data: bytes, cuts: list[int], acts: list[Any]) -> None:
+@holds(examples=80, data=BROWSED, cuts=CUTS, acts=st.lists(ACT, max_size=4), most=ROOM)
+def test_the_web_port(data: bytes, cuts: list[int], acts: list[Any], most: int) -> None:
     """Any bytes to the web port, at any cuts, whatever the peer does between them: never an exception, never a logged
     error, nothing said but HTTP and, behind a 101, whole frames of which a close is the last; no more kept than a head
     or a message, and nothing left at the end."""
     hall = Hall(**LIMITS)
-    with quiet_reactor() as clock:
+    hall.bridge.holdings.most = most
+    with counted(), quiet_reactor() as clock:
         factory = WebFactory(hall.bridge, clock, Gate(Origins()), 0, 10, 5, lambda: [])
         connection = Connection(factory, 8082)
         pieces = cut(data, cuts)

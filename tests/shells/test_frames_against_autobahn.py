@@ -139,7 +139,7 @@ class Pair:
     def is_late(self) -> bool:
         """Whether ours still holds a frame back in which Autobahn has found a wrong byte already."""
         ours, stock = self.servers
-        holds = ours._frames is not None and ours._frames._held is not None
+        holds = ours._frames is not None and ours._frames.begun is not None
         return holds and ours.state == ours.STATE_OPEN and stock.localCloseCode == 1007
 
     def answer_ping(self) -> None:

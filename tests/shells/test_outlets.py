@@ -10,6 +10,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+from twistedsock.core.holdings import Holdings
 from twistedsock.core.reader import HELD, WRITING
 from twistedsock.shells.outlets import (
     LOST,
@@ -259,8 +260,10 @@ class FakePort:
 @pytest.mark.parametrize("usual, ours", [(tcp.Server, TCPSendAtOnce), (unix.Server, UNIXSendAtOnce)])
 def test_a_listening_port_makes_transports_that_send_at_once(usual, ours):
     port = FakePort(usual)
-    send_at_once(port)
-    assert port.transport is ours
+    holdings = Holdings(1)
+    send_at_once(port, holdings)
+    assert issubclass(port.transport, ours)
+    assert port.transport.holdings is holdings
 
 
 def test_a_port_of_another_kind_is_left_alone():
@@ -268,9 +271,9 @@ def test_a_port_of_another_kind_is_left_alone():
         pass
 
     port = FakePort(Other)
-    send_at_once(port)
+    send_at_once(port, Holdings(1))
     assert port.transport is Other
-    send_at_once(FakePort(None))
+    send_at_once(FakePort(None), Holdings(1))
 
 
 def test_a_transport_that_sends_at_once_is_its_own_outlet(transport, reactor):

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.core.commands import Quit
-from twistedsock.wire.backlog import PART, Backlog, Message
+from twistedsock.core.commands import Publish, Quit
+from twistedsock.core.events import Content
+from twistedsock.wire.backlog import EACH, PART, Backlog, Message
 
 
 def rest(backlog: Backlog) -> list[Message]:
@@ -57,3 +58,13 @@ def test_it_is_a_plain_list(steps: list[tuple[str, int]]) -> None:
             assert taken == plain[: len(taken)] and bool(taken) is bool(plain)
             plain = plain[len(taken) :]
     assert rest(backlog) == plain
+
+
+def test_its_size_is_told() -> None:
+    backlog = Backlog()
+    assert backlog.size == 0
+    backlog.extend([b"abc", Quit(), Publish(b"k", Content((b"de", b"f"), 3))])
+    assert backlog.size == 3 * EACH + 3 + 3 + 2 * EACH
+    backlog.take()
+    backlog.extend([b"a"] * 3 * PART)
+    assert backlog.size == 3 * (PART + PART * 4)

@@ -163,7 +163,7 @@ def test_a_frame_in_many_pieces_is_joined_once() -> None:
     data = masked(b"x" * 60_000)
     for index in range(len(data) - 1):
         assert frames.feed(data[index : index + 1]) == ([], b"")
-    assert frames._held is not None and len(frames._held) > 59_000
+    assert frames.begun is not None and len(frames.begun) > 59_000
     assert frames.feed(data[-1:]) == ([b"x" * 60_000], b"")
 
 
@@ -266,5 +266,5 @@ def test_a_frame_has_begun_until_it_has_ended() -> None:
     told = []
     for data in (whole, whole[:3], whole[3:5], whole[5:], whole + whole[:1], whole[1:]):
         frames.feed(data)
-        told.append(frames.unfinished)
+        told.append(frames.begun is not None)
     assert told == [False, True, True, False, True, False]

@@ -87,7 +87,7 @@ def test_nothing_is_kept_of_a_line_that_is_too_long() -> None:
     splitter = LineSplitter(MOST)
     for _ in range(1000):
         splitter.feed(b"x" * 1000)
-    assert splitter._begun is None
+    assert splitter.begun is None
 
 
 def test_a_line_in_tiny_pieces_takes_no_more_memory_than_its_length() -> None:

@@ -9,6 +9,7 @@ from twistedsock.core.broker import Backplane, Broker
 from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import Refusal
 from twistedsock.core.expiry import Expiries
+from twistedsock.core.holdings import Holdings
 from twistedsock.core.limits import Limits
 from twistedsock.core.rate import Meter, meter_of
 from twistedsock.core.roster import Roster
@@ -26,6 +27,11 @@ class Bridge:
     expiries: Expiries
     policy: Policy | None = None
     """None: everybody may do everything. To be changed by ``change_policy``, but before the first connection."""
+
+    @property
+    def holdings(self) -> Holdings:
+        """What all connections hold together."""
+        return self.broker.holdings
 
     def uptime(self) -> int:
         """Whole seconds since the start."""

@@ -12,9 +12,10 @@ from twistedsock.core.channel import Channel
 from twistedsock.core.dialect import Position
 from twistedsock.core.errors import BAD_CHANNEL, BAD_EVENT_NAME, TOO_MANY_CHANNELS, Refusal
 from twistedsock.core.events import Batch, Content, Member, PresenceChange
+from twistedsock.core.holdings import Holdings
 from twistedsock.core.lane import Gathered, hand_over
 from twistedsock.core.later import Later
-from twistedsock.core.limits import CHANGES_TOGETHER, CHUNK_BYTES, SHARE, Limits
+from twistedsock.core.limits import CHANGES_TOGETHER, CHUNK_BYTES, SHARE, TALKERS, Limits
 from twistedsock.core.log import FRAME_COST
 from twistedsock.core.names import is_channel, is_event_name
 from twistedsock.core.reader import Peer, Reader, Shared, Subscription
@@ -81,6 +82,7 @@ class Broker:
         self.log_bytes = 0
         self.members_held = 0
         self.subscriptions = 0
+        self.holdings = Holdings(limits.max_held)
         # Set when so much waits that it should leave before the turn ends; whoever delivers asks after each command.
         self.urgent = False
         self._backplane = backplane
@@ -114,6 +116,8 @@ class Broker:
             talker.flush()
             return
         self._talkers[talker] = None
+        if len(self._talkers) > TALKERS:
+            self._flush_talkers()
         if self._awake or self.clock() - self._flushed < AT_REST:
             self._ask_for_turn()
         elif not self._asked:

@@ -59,6 +59,9 @@ TOO_MANY_CONNECTIONS = Refusal(Code.LIMIT, "this server has no room for another 
 TOO_MANY_OF_IDENTITY = Refusal(Code.LIMIT, "too many connections with your token's identity, try again later")
 TOO_MANY_FROM_ADDRESS = Refusal(Code.LIMIT, "too many connections from your address, try again later")
 TOO_MANY_ASK_WHO = Refusal(Code.LIMIT, "too many answers to that are waiting to be read, try again later")
+TOO_MUCH_HELD = Refusal(
+    Code.LIMIT, "this server holds as much unfinished input and unread output as it may, try again later"
+)
 TOO_FAST = Refusal(Code.RATE, "that was faster than you may send; it was not done, slow down")
 UNAVAILABLE = Refusal(Code.UNAVAILABLE, "the backplane did not answer, try again later")
 INTERNAL = Refusal(Code.INTERNAL, "a fault of this server; it has been logged")

@@ -84,6 +84,9 @@ class PresenceChange(msgspec.Struct, frozen=True, gc=False):
     joined: bool
 
 
+CHANGE_COST = 176
+"""Bytes of memory that a join or a leave takes where it is kept for later, with its member and the longest nick."""
+
 BATCH_COST = 240
 """Bytes of bookkeeping that a batch costs in the log: its objects, its offset, its place there, and a name that nothing
 else holds. 192 were measured on CPython 3.11, and 40 more for the name."""

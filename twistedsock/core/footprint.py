@@ -3,7 +3,8 @@ there may be. It is a sum of worst cases, all at once, which no day will see; no
 
 from msgspec import Struct
 
-from twistedsock.core.limits import CHUNK_BYTES, MEMBERS_HELD, Limits
+from twistedsock.core.events import CHANGE_COST
+from twistedsock.core.limits import CHUNK_BYTES, MEMBERS_HELD, TALKERS, Limits
 
 PROCESS = 80 * 1024 * 1024
 """Python, Twisted, Autobahn and ourselves before the first connection: 60 MiB were measured, and 20 for what comes and
@@ -13,7 +14,8 @@ READ = 64 * 1024
 """Bytes that Twisted reads at once."""
 
 CONNECTION = 16 * 1024
-"""A connection that is silent: its transport, protocol, session and timers. 4 to 10 KiB were measured."""
+"""A connection that is silent: its transport, protocol, session and timers. 4 to 10 KiB were measured; and three times
+2 KiB may be held without being counted."""
 
 TLS = 128 * 1024
 """What OpenSSL and Twisted's TLS keep of a connection beside that, with their buffers."""
@@ -21,11 +23,9 @@ TLS = 128 * 1024
 CHANNEL = 3 * 1024
 """A channel without its log, and with the longest name: 2,500 bytes were measured."""
 
-SUBSCRIPTION = 2 * 1024
-"""One peer's subscription to one channel, with the longest name: 1,550 bytes were measured."""
-
-CHANGE = 176
-"""A join or a leave that is kept for later, with its member and the longest nick."""
+SUBSCRIPTION = 1280
+"""One peer's subscription to one channel. The first on a channel in a dialect costs 1,080 bytes, as it brings tables
+that the others share; those are 600 each, measured with tables that have just grown. The name is the channel's own."""
 
 REMEMBERED = 10_000 * 512
 """The epochs and heads of channels that are gone, as many as the backplane remembers."""
@@ -39,15 +39,15 @@ class Footprint(Struct, frozen=True):
     """What is kept for history, recovery and slow readers."""
     channels: int
     connections: int
-    """All of them, with what each may hold: a line or message that has not ended, what was read and waits to be run,
-    what waits to be sent, and joins and leaves."""
+    """All of them, as if they held nothing; and the members in answers to ``WHO``."""
+    held: int
+    """What they hold together: lines and messages that have not ended, what was read and waits to be run, what waits
+    to be sent, and joins and leaves."""
     subscriptions: int
-    a_connection: int
-    """One of them, without its subscriptions."""
 
     @property
     def total(self) -> int:
-        return self.process + self.logs + self.channels + self.connections + self.subscriptions
+        return self.process + self.logs + self.channels + self.connections + self.held + self.subscriptions
 
 
 def footprint(limits: Limits, tls: bool = False) -> Footprint:
@@ -56,8 +56,11 @@ def footprint(limits: Limits, tls: bool = False) -> Footprint:
     waiting = READ * 5  # the bytes of a read, and 4 more for the end of each line
     # A chunk that was not taken, and the replies of one command of many publishes, which are said together.
     unsent = 4 * CHUNK_BYTES
-    kept = limits.max_members_told * CHANGE
-    each = CONNECTION + begun + waiting + unsent + kept + tls * TLS
+    kept = limits.max_members_told * CHANGE_COST
+    each = begun + waiting + unsent + kept
+    # Bytes are counted; what is allocated for them is up to an eighth more. And replies wait for the end of a turn.
+    held = min(limits.max_connections * each, limits.max_held * 9 // 8)
+    held += min(limits.max_connections, TALKERS) * CHUNK_BYTES
     # Of a batch whose oldest events have gone, a fourth more may be held; and a chunk more before the end of a turn.
     logs = limits.log_bytes * 5 // 4 + 2 * CHUNK_BYTES
     most_each = min(limits.max_channels_per_peer, limits.max_channels)
@@ -65,7 +68,7 @@ def footprint(limits: Limits, tls: bool = False) -> Footprint:
         process=PROCESS,
         logs=logs,
         channels=limits.max_channels * CHANNEL + REMEMBERED,
-        connections=limits.max_connections * each + 8 * MEMBERS_HELD,
+        connections=limits.max_connections * (CONNECTION + tls * TLS) + 8 * MEMBERS_HELD,
+        held=held,
         subscriptions=min(limits.max_subscriptions, limits.max_connections * most_each) * SUBSCRIPTION,
-        a_connection=each,
     )

@@ -30,7 +30,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     max_message: Annotated[int, Meta(ge=512, le=16 * 1024 * 1024, description="bytes in a WebSocket message")] = 65_536
     max_channels: Annotated[int, Meta(ge=1, description="channels in all")] = 100_000
     max_channels_per_peer: Annotated[int, Meta(ge=1, description="channels that one peer subscribes to")] = 1_000
-    max_subscriptions: Annotated[int, Meta(ge=1, description="subscriptions of all peers together")] = 1_000_000
+    max_subscriptions: Annotated[int, Meta(ge=1, description="subscriptions of all peers together")] = 250_000
     max_connections: Annotated[int, Meta(ge=1, description="connections in all, of every kind")] = 16_000
     max_connections_per_address: Annotated[
         int, Meta(ge=1, description="connections from one address; loopback and Unix sockets are not counted")
@@ -38,6 +38,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     max_connections_per_identity: Annotated[
         int, Meta(ge=1, description="connections of one identity, which is what tokens or certificates prove")
     ] = 500
+    max_held: Annotated[
+        int,
+        Meta(
+            ge=1024 * 1024,
+            description="bytes of unfinished input and unread output that all connections hold together",
+        ),
+    ] = 1024 * 1024 * 1024
     max_members_told: Annotated[
         int, Meta(ge=0, description="joins and leaves kept for a reader that is behind, before it is told to ask WHO")
     ] = 1_000
@@ -78,6 +85,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 MEMBERS_HELD = 1_000_000
 """Members in all the answers to ``WHO`` together that wait for their peers to read them: 8 bytes each. It is sixty
 times a channel that everybody reads."""
+
+TALKERS = 1_000
+"""Peers whose replies wait for the end of a turn, to leave in one burst with the events: up to a chunk each."""
 
 CHANGES_TOGETHER = 200
 """Joins and leaves of one channel that are told together at most: about a chunk, where names are long."""

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from twistedsock.core.dialect import Dialect
-from twistedsock.core.events import Batch, Member, PresenceChange
+from twistedsock.core.events import CHANGE_COST, Batch, Member, PresenceChange
+from twistedsock.core.holdings import Holdings
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.log import Log
 
@@ -87,16 +88,19 @@ class Subscription:
 
     def miss(self, changes: list[PresenceChange], most: int) -> None:
         """Keep joins and leaves for later. The reader keeps ``most`` of them, on all its channels together; where they
-        would be more, those of this channel are dropped, and an empty list is the mark of that."""
+        would be more, or all connections hold too much, those of this channel are dropped, and an empty list is the
+        mark of that."""
         if self.missed != []:
-            if self.reader.missed + len(changes) > most:
+            reader, cost = self.reader, CHANGE_COST * len(changes)
+            if reader.missed + len(changes) > most or reader.holdings.held + cost > reader.holdings.most:
                 self.forget_missed()
                 self.missed = []
             else:
                 if self.missed is None:
                     self.missed = []
                 self.missed += changes
-                self.reader.missed += len(changes)
+                reader.missed += len(changes)
+                reader.holdings.held += cost
         if self not in self.reader.lagging:
             self.fall_behind(self.channel.log.end)
 
@@ -105,6 +109,7 @@ class Subscription:
         missed, self.missed = self.missed, None
         if missed:
             self.reader.missed -= len(missed)
+            self.reader.holdings.held -= CHANGE_COST * len(missed)
         return missed
 
 
@@ -116,10 +121,13 @@ stalled together resume together, and share what they read."""
 class Reader:
     """The reading end of one peer. ``on_lag`` is asked before a ``LOST`` is written: False when it closed instead."""
 
-    __slots__ = ("encoding", "lagging", "missed", "on_lag", "outlet", "peer")
+    __slots__ = ("encoding", "holdings", "lagging", "missed", "on_lag", "outlet", "peer")
 
-    def __init__(self, peer: Peer, encoding: Dialect, outlet: Outlet, on_lag: Callable[[], bool]) -> None:
+    def __init__(
+        self, peer: Peer, encoding: Dialect, outlet: Outlet, on_lag: Callable[[], bool], holdings: Holdings
+    ) -> None:
         self.peer = peer
+        self.holdings = holdings
         self.encoding = encoding
         self.outlet = outlet
         self.on_lag = on_lag

@@ -5,7 +5,7 @@ command waits until those before it are answered, and those after it wait for it
 effect in the order in which it gave them, however slow the backplane is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -21,6 +21,7 @@ from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.events import Member
 from twistedsock.core.expiry import WARNING
 from twistedsock.core.flight import Flight, Slot
+from twistedsock.core.holdings import Holdings
 from twistedsock.core.later import Later, when_known
 from twistedsock.core.limits import MEMBERS_HELD, PUBLISHES_IN_FLIGHT
 from twistedsock.core.names import is_nick
@@ -34,6 +35,10 @@ T = TypeVar("T")
 
 REFUSED_TOGETHER = 100
 """Refusals that are written at once."""
+
+
+TAG_COST = 64
+"""Bytes of memory that a tag takes, about."""
 
 
 class State(Enum):
@@ -74,7 +79,7 @@ class Session(Speaker):
         listener: str = "",
     ) -> None:
         self.peer = Peer(bridge.roster.new_id())
-        super().__init__(bridge.broker, outlet, Reader(self.peer, dialect, outlet, self._may_skip))
+        super().__init__(bridge.broker, outlet, Reader(self.peer, dialect, outlet, self._may_skip, bridge.holdings))
         self.ends = ends
         self.state = State.OPEN
         # Why it was dismissed, for who can tell it on closing too.
@@ -118,6 +123,11 @@ class Session(Speaker):
         else:
             self._STEPS[type(command)](self, command)
 
+    @property
+    def holdings(self) -> Holdings:
+        """What all connections hold together."""
+        return self._bridge.holdings
+
     def begin(self) -> None:
         """What one read has brought is going to be run."""
         self._broker.begin()
@@ -148,6 +158,14 @@ class Session(Speaker):
                 self._say(self._dialect.notice(words))
                 self._say(self._dialect.bye(b""))
             self._close(ending)
+
+    def turn_away(self, refusal: Refusal) -> None:
+        """There is no room for what the peer asks for: tell it, and close, so that it comes back later."""
+        if self.state is State.OPEN:
+            self._broker.flush()
+            if self._pieces is None:  # else it would stand in the midst of a message
+                self._refuse(None, refusal)
+            self._close(Ending.TRY_AGAIN)
 
     def cease(self) -> None:
         """The connection is being closed by other means: say nothing more than what waits to be said."""
@@ -436,11 +454,21 @@ class Session(Speaker):
         if len(tags) <= REFUSED_TOGETHER:
             for tag in tags:
                 self._refuse(tag, refusal)
-        else:
-            self._stream(
-                b"".join([self._dialect.refused(tag, refusal) for tag in tags[start : start + REFUSED_TOGETHER]])
-                for start in range(0, len(tags), REFUSED_TOGETHER)
-            )
+            return
+        self._stream(self._refusals(tags, refusal))
+        if self._pieces is not None and self.holdings.too_much:
+            self._pieces = None
+            self.turn_away(errors.TOO_MUCH_HELD)
+
+    def _refusals(self, tags: Sequence[Tag], refusal: Refusal) -> Iterator[bytes]:
+        """In pieces; the tags are counted as long as they are held."""
+        held = TAG_COST * len(tags)
+        self.holdings.held += held
+        try:
+            for start in range(0, len(tags), REFUSED_TOGETHER):
+                yield b"".join([self._dialect.refused(tag, refusal) for tag in tags[start : start + REFUSED_TOGETHER]])
+        finally:
+            self.holdings.held -= held
 
     def _with_channel(self, name: bytes, tag: Tag, action: Callable[[Channel], None]) -> None:
         def act(channel: Channel) -> None:

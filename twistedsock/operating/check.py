@@ -211,6 +211,7 @@ def _memory(settings: Settings, doors: list[Door]) -> list[str]:
     most = footprint(settings, any(door.is_secure for door in doors))
     parts = {
         f"{settings.max_connections:,} connections": most.connections,
+        "what they hold": most.held,
         "logs": most.logs,
         f"{settings.max_channels:,} channels": most.channels,
         "subscriptions": most.subscriptions,

@@ -9,6 +9,8 @@ class Fragments:
     allows them) take memory for ever, as no bound on bytes is reached. Here the pieces are joined as they come, and a
     message may have as many fragments as it may have bytes."""
 
+    _joined: bytes | bytearray = b""
+
     # What Autobahn's class has.
     failedByMe: bool
     maxMessagePayloadSize: int

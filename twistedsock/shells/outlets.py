@@ -15,6 +15,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from twistedsock.core.holdings import Holdings
 from twistedsock.core.reader import WRITING
 
 LOST = 4
@@ -24,18 +25,24 @@ read: ``printf … | nc`` may be gone before its last line is."""
 
 class SendAtOnce:
     """Mixed into Twisted's server transports. ``on_drained`` is called, in a turn of its own, when bytes had waited
-    and have left."""
+    and have left. What waits is counted in ``holdings``; whoever does not read while that is too much is cut off, as
+    nothing can be told to it."""
 
+    holdings: Holdings | None = None
     blocked = 0
     on_drained: Callable[[], None] | None = None
     _paused = False
+    _counted = 0
 
     # What the transports have.
     connected: int
     disconnecting: int
     reactor: Any
     socket: Any
+    dataBuffer: bytes
     _tempDataBuffer: list[bytes]
+    _tempDataLen: int
+    abortConnection: Callable[[], None]
 
     def offer(self, data: bytes) -> bool:
         if self.blocked:
@@ -48,6 +55,7 @@ class SendAtOnce:
             return
         if self.blocked & WRITING or not self.connected or not data:
             super().write(data)  # type: ignore[misc]
+            self._count()
         else:
             self._send(data)
 
@@ -64,6 +72,22 @@ class SendAtOnce:
             sent = 0
         if sent != len(data):
             super().write(data[sent:])  # type: ignore[misc]
+            self._count()
+
+    def _count(self) -> None:
+        """More waits than before."""
+        if self.holdings is None:
+            return
+        self._counted = self.holdings.recount(self._counted, len(self.dataBuffer) + self._tempDataLen)
+        if self._counted and self.holdings.too_much:
+            self.blocked |= LOST
+            self.on_drained = None
+            self._forget()
+            self.abortConnection()
+
+    def _forget(self) -> None:
+        self.dataBuffer, self.offset = b"", 0
+        self._tempDataBuffer, self._tempDataLen = [], 0
 
     def writeSomeData(self, data: bytes) -> Any:
         result = super().writeSomeData(data)  # type: ignore[misc]
@@ -78,6 +102,8 @@ class SendAtOnce:
 
     def stopWriting(self) -> None:
         super().stopWriting()  # type: ignore[misc]
+        if self._counted and self.holdings is not None:
+            self._counted = self.holdings.recount(self._counted, 0)
         if self.blocked & WRITING:
             self.blocked &= ~WRITING
             if self.on_drained is not None and self.connected and not self.disconnecting:
@@ -102,8 +128,7 @@ class SendAtOnce:
             # Broken while we had stopped reading: what came before is still to be read. Now that nothing waits to be
             # written any more, whoever paused us goes on, reads to the break, and we come here once more.
             self._paused = False
-            self.dataBuffer, self.offset = b"", 0
-            self._tempDataBuffer, self._tempDataLen = [], 0
+            self._forget()
             self.stopWriting()
             return
         self.on_drained = None
@@ -121,12 +146,12 @@ class UNIXSendAtOnce(SendAtOnce, unix.Server):
 _AT_ONCE = {tcp.Server: TCPSendAtOnce, unix.Server: UNIXSendAtOnce}
 
 
-def send_at_once(port: Any) -> None:
+def send_at_once(port: Any, holdings: Holdings) -> None:
     """Let a listening port make such transports, if it makes Twisted's usual ones. Before the first connection."""
     usual: Any = getattr(port, "transport", None)
     transport = _AT_ONCE.get(usual)
     if transport is not None:
-        port.transport = transport
+        port.transport = type(transport.__name__, (transport,), {"holdings": holdings})
 
 
 @implementer(IPushProducer)

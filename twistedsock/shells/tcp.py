@@ -10,6 +10,8 @@ from zope.interface import implementer
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.commands import Interrupt
 from twistedsock.core.dialect import Ending
+from twistedsock.core.errors import TOO_MUCH_HELD
+from twistedsock.core.holdings import LITTLE
 from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
 from twistedsock.shells.certificates import subject_of
@@ -43,6 +45,7 @@ class LineProtocol(Protocol):
     _spoken = False
     _begun = False
     _first = b""
+    _counted = 0
 
     def connectionMade(self) -> None:
         factory, transport = self.factory, self.transport
@@ -95,6 +98,9 @@ class LineProtocol(Protocol):
                 self._outlet.write(answer)
         items: list[Any] = list(self._splitter.feed(data))
         if self._begun or self._splitter.unfinished:
+            begun = self._splitter.begun
+            if self._counted or (begun is not None and len(begun) > LITTLE):
+                self._count(items)
             self._watch(conversation, bool(items))
         if items and self.factory.patience.minds_idling:
             self.factory.patience.speaks(conversation)
@@ -127,11 +133,20 @@ class LineProtocol(Protocol):
         self.factory.handshakes.stop(self)
         if self._conversation is not None:
             self.factory.patience.end(self._conversation)
-            self._conversation.session.lost()
+            self._conversation.lost()
             self._conversation = None
+            self._counted = self.factory.bridge.holdings.recount(self._counted, 0)
         if self._admitted:
             self._admitted = False
             self.factory.bridge.admission.leave(self._address)
+
+    def _count(self, items: list[Any]) -> None:
+        """How much of a line is held has changed; where it is too much, the line is skipped."""
+        begun, holdings = self._splitter.begun, self.factory.bridge.holdings
+        self._counted = holdings.recount(self._counted, 0 if begun is None else len(begun))
+        if self._counted and holdings.too_much:
+            items.append(self._splitter.skip(TOO_MUCH_HELD))
+            self._counted = holdings.recount(self._counted, 0)
 
     def _watch(self, conversation: Conversation, ended: bool) -> None:
         """A line that has begun must end in time."""

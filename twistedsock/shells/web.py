@@ -10,7 +10,8 @@ from twisted.python.failure import Failure
 from twistedsock.core.access import Identity
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Ends
-from twistedsock.core.errors import Refusal
+from twistedsock.core.errors import TOO_MUCH_HELD, Refusal
+from twistedsock.core.holdings import LITTLE
 from twistedsock.core.origins import Door, Origins, Verdict
 from twistedsock.shells.certificates import subject_of
 from twistedsock.shells.closing import close_kindly
@@ -74,6 +75,7 @@ class Doorman(Protocol):
     _admitted = False
     _owner: Any = None
     _closing: Any = None
+    _counted = 0
 
     def connectionMade(self) -> None:
         factory = self.factory
@@ -95,6 +97,11 @@ class Doorman(Protocol):
             self._decide(bytes(self._head), end + 4)
         elif len(self._head) >= MOST_HEAD:
             self._refuse(431, "the head of the request is too long")
+        elif len(self._head) > LITTLE:
+            holdings = self.factory.bridge.holdings
+            self._counted = holdings.recount(self._counted, len(self._head))
+            if holdings.too_much:
+                self._refuse(503, TOO_MUCH_HELD.words, (("Retry-After", "5"),))
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         self.factory.deadlines.stop(self)
@@ -103,6 +110,7 @@ class Doorman(Protocol):
         if self._owner is not None:
             self._owner.connectionLost(reason)
             self._owner = None
+        self._forget_head()
         self._leave()
 
     def _decide(self, data: bytes, end: int) -> None:
@@ -200,12 +208,19 @@ class Doorman(Protocol):
 
     def _give_to(self, owner: Any) -> None:
         self.factory.deadlines.stop(self)
+        self._forget_head()
         del self._head, self._peer
         self._owner = owner
         self.dataReceived = owner.dataReceived  # type: ignore[method-assign]
 
+    def _forget_head(self) -> None:
+        self._head = bytearray()
+        if self._counted:
+            self._counted = self.factory.bridge.holdings.recount(self._counted, 0)
+
     def _refuse(self, status: int, words: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         self.factory.deadlines.stop(self)
+        self._forget_head()
         self.transport.write(refusal(status, words, headers))
         self._closing = close_kindly(self.transport, self.factory.reactor.callLater)
 

@@ -15,7 +15,8 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twistedsock.core.access import Identity
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Dialect, Ending, Ends
-from twistedsock.core.errors import Refusal
+from twistedsock.core.errors import TOO_MUCH_HELD, Refusal
+from twistedsock.core.holdings import LITTLE
 from twistedsock.core.limits import SHARE, Limits
 from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
@@ -87,6 +88,8 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
     _begun = False
     _unparsed = b""
     _messages: Sequence[bytes] = ()
+    _counted = 0
+    _deaf = False
 
     def onConnect(self, request: ConnectionRequest) -> str | None:
         if not request.protocols:
@@ -151,6 +154,7 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
             conversation.came(len(data))
         if self._unparsed:
             self._unparsed += data
+            self._watch()
             return
         if frames is None or self.data or self.current_frame is not None or self.inside_message:
             self._parse(data)
@@ -166,12 +170,14 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
             self._receive(messages)
         if rest:
             self._parse(rest)
-        elif self._begun or frames.unfinished:
+        elif self._begun or self._counted or frames.begun is not None:
             self._watch()
 
     def _parse(self, data: bytes) -> None:
         """Let Autobahn have it: its own ``dataReceived`` first makes words for its log, and then calls this. Where that
         takes long, the rest waits until others have had their turn."""
+        if self._deaf:
+            return
         broker = self.factory.bridge.broker
         enough = broker.clock() + SHARE
         position, end = 0, len(data)
@@ -204,19 +210,33 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
         """What has begun must end in time."""
         if self._conversation is None:
             return
-        begun = bool(
-            (self._frames is not None and self._frames.unfinished)
-            or self.data
-            or self.current_frame is not None
-            or self.inside_message
-        )
+        plain = self._frames.begun if self._frames is not None else None
+        held = len(self._unparsed) + len(self.data) + len(self._joined) + (0 if plain is None else len(plain))
+        if (self._counted or held > LITTLE) and self._is_too_much(held):
+            return
+        begun = plain is not None or bool(self.data) or self.current_frame is not None or self.inside_message
         if begun is not self._begun:
             self._begun = begun
             patience = self.factory.patience
             (patience.has_begun if begun else patience.has_ended)(self._conversation)
 
+    def _is_too_much(self, held: int) -> bool:
+        """How much is held of what has not ended has changed; where it is too much, the peer goes, and what still comes
+        of it is not looked at."""
+        holdings, conversation = self.factory.bridge.holdings, self._conversation
+        before, self._counted = self._counted, holdings.recount(self._counted, held)
+        if self._counted <= before or not holdings.too_much:
+            return False
+        self._deaf = True
+        self._frames, self._joined, self._unparsed, self.data = None, b"", b"", b""
+        self._counted = holdings.recount(self._counted, 0)
+        if conversation is not None:
+            conversation.session.turn_away(TOO_MUCH_HELD)
+        return True
+
     def connectionLost(self, reason: Any = None) -> None:
         """What Autobahn's does, but for the words that it makes for its log, which are most of its cost."""
+        self._counted = self.factory.bridge.holdings.recount(self._counted, 0)
         WebSocketProtocol._connectionLost(self, reason)
         self.factory.countConnections -= 1
 
@@ -242,7 +262,7 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
             self._linger.cancel()
         if self._conversation is not None:
             self.factory.patience.end(self._conversation)
-            self._conversation.session.lost()
+            self._conversation.lost()
             self._conversation = None
 
     def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:

@@ -4,13 +4,16 @@ from array import array
 from collections import deque
 from collections.abc import Sequence
 
-from twistedsock.core.commands import Command
+from twistedsock.core.commands import Command, Publish
 
 Message = bytes | Command
 
 PART = 1_000
 """Messages that are taken at a time; and so many at most wait one by one, each with the 60 bytes or so that an object
 takes beside its own. One read can bring 20,000 of two bytes."""
+
+EACH = 64
+"""Bytes of memory that a message, or a payload, takes beside its own; see above."""
 
 _Joined = tuple[bytes, "array[int]"]
 """Messages in a row, and the length of each."""
@@ -26,6 +29,11 @@ class Backlog:
 
     def __bool__(self) -> bool:
         return bool(self._parts)
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes, about."""
+        return sum(map(_size_of, self._parts))
 
     def extend(self, messages: Sequence[Message]) -> None:
         """Let these wait behind all others."""
@@ -66,3 +74,14 @@ def _join(messages: Sequence[Message]) -> list[Message] | _Joined:
     if len(texts) != len(messages):
         return list(messages)
     return b"".join(texts), array("I", map(len, texts))
+
+
+def _size_of(part: list[Message] | _Joined) -> int:
+    if isinstance(part, list):
+        return sum(EACH + (len(message) if isinstance(message, bytes) else _carried(message)) for message in part)
+    joined, sizes = part
+    return len(joined) + sizes.itemsize * len(sizes)
+
+
+def _carried(command: Command) -> int:
+    return command.content.size + EACH * len(command.content) if isinstance(command, Publish) else 0

@@ -7,7 +7,7 @@ from typing import Protocol
 from twistedsock.core import commands
 from twistedsock.core.commands import Command, Mistake, Publish, Tag
 from twistedsock.core.dialect import Ending
-from twistedsock.core.errors import INTERNAL, TOO_FAST, Refusal
+from twistedsock.core.errors import INTERNAL, TOO_FAST, TOO_MUCH_HELD, Refusal
 from twistedsock.core.limits import SHARE
 from twistedsock.core.rate import Meter, Verdict
 from twistedsock.core.session import Session, State
@@ -44,7 +44,7 @@ class Conversation:
     at most what the shell reads at once. ``report`` is called where a fault of ours is being handled, to log it.
     ``meter`` is None for who may go as fast as it can."""
 
-    __slots__ = ("_backlog", "_behind", "_pause", "_report", "_resume", "codec", "meter", "session")
+    __slots__ = ("_backlog", "_behind", "_counted", "_pause", "_report", "_resume", "codec", "meter", "session")
 
     def __init__(
         self,
@@ -61,6 +61,8 @@ class Conversation:
         self._backlog: Backlog | None = None
         # What waits behind the messages that are being run just now.
         self._behind: Backlog | None = None
+        # Bytes of the backlog, as they are counted among what all hold.
+        self._counted = 0
         self._pause = pause
         self._resume = resume
         self._report = report
@@ -91,6 +93,7 @@ class Conversation:
         """Run what came: messages of the dialect, or commands that the shell found between them."""
         if self._backlog is not None:
             self._backlog.extend(messages)
+            self._count(self._backlog)
             return
         self.session.begin()
         try:
@@ -160,14 +163,34 @@ class Conversation:
         """The peer says nothing more: run and answer what came, then leave."""
         self.receive([commands.Quit()])
 
+    def lost(self) -> None:
+        """The connection is gone."""
+        self.session.lost()
+        self._let_go()
+
     def _wait(self, rest: Sequence[bytes | Command]) -> None:
         if self.session.state is not State.OPEN:
             return  # it leaves: the shell reads its stream to the end, and nothing of it is run any more
-        backlog, self._behind = self._behind or Backlog(), None
+        behind, self._behind = self._behind, None
+        backlog = behind or Backlog()
         backlog.put_back(rest)
         self._backlog = backlog
         self.session.flush()
         self._pause()
+        if behind is None:  # else it has been counted, and is less now
+            self._count(backlog)
+
+    def _count(self, backlog: Backlog) -> None:
+        """What waits has become more; where it is too much, the peer goes, and it with it."""
+        holdings = self.session.holdings
+        self._counted = holdings.recount(self._counted, backlog.size)
+        if self._counted and holdings.too_much:
+            self._let_go()
+            self.session.turn_away(TOO_MUCH_HELD)
+
+    def _let_go(self) -> None:
+        self._backlog = self._behind = None
+        self._counted = self.session.holdings.recount(self._counted, 0)
 
     def _go_on(self) -> None:
         if self.session.stalled:
@@ -183,4 +206,5 @@ class Conversation:
                 self._backlog = backlog
                 self.session.postpone(self._go_on)
             else:
+                self._let_go()
                 self._resume()

@@ -101,28 +101,24 @@ def plain_frame(data: bytes, start: int, most: int) -> tuple[int, int]:
 
 class PlainFrames:
     """The short way in for text messages. ``feed`` gives the messages that came as plain frames, and the bytes that
-    Autobahn must have: whatever stands behind them, if it begins with anything else."""
+    Autobahn must have: whatever stands behind them, if it begins with anything else. ``begun`` is a plain frame that is
+    not complete yet."""
 
-    __slots__ = ("_held", "_most", "_needed")
+    __slots__ = ("_most", "_needed", "begun")
 
     def __init__(self, most: int) -> None:
         self._most = most
         # The beginning of a plain frame: as bytes, each feed would cost its length; in pieces, a piece of two bytes
         # would take the memory of fifty.
-        self._held: bytearray | None = None
+        self.begun: bytearray | None = None
         self._needed = 0
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether a plain frame has begun."""
-        return self._held is not None
-
     def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
-        if self._held is not None:
-            if len(self._held) + len(data) < self._needed:
-                self._held += data
+        if self.begun is not None:
+            if len(self.begun) + len(data) < self._needed:
+                self.begun += data
                 return [], b""
-            data, self._held = b"".join((self._held, data)), None
+            data, self.begun = b"".join((self.begun, data)), None
         messages: list[bytes] = []
         position, size = 0, len(data)
         while position < size:
@@ -130,7 +126,7 @@ class PlainFrames:
             if not end:
                 return messages, data[position:]
             if end > size:
-                self._held, self._needed = bytearray(data[position:]), end - position
+                self.begun, self._needed = bytearray(data[position:]), end - position
                 break
             start = position
             for message in self._some(data, start, body, end):
@@ -153,5 +149,5 @@ class PlainFrames:
 
     def rest(self) -> bytes:
         """What is held back, for whoever goes on in its place."""
-        held, self._held = self._held, None
+        held, self.begun = self.begun, None
         return bytes(held) if held is not None else b""
