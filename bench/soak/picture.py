@@ -66,7 +66,7 @@ def draw(samples: Sequence[Sample], verdict: Verdict | None) -> Drawing:
         drawing.text(
             RIGHT - 6,
             350,
-            f"last third: {verdict.rise:+.2%} along its fit, {verdict.beyond:+.2%} beside the middle",
+            f"last third: {verdict.rise:+.2%} along its fit",
             size=12,
             anchor="end",
             ink=INK,
