@@ -10,6 +10,8 @@ from twisted.internet.address import IPv4Address
 
 from tests.shells.conftest import FakeReactor, FakeSocket
 from tests.shells.test_web import upgrade
+from tests.shells.websocket_streams import frame
+from twistedsock.core.holdings import Holdings
 from twistedsock.core.origins import Origins
 from twistedsock.shells.outlets import TCPSendAtOnce
 from twistedsock.shells.tcp import LineFactory
@@ -114,6 +116,20 @@ def test_a_full_socket_is_not_asked_again_before_it_has_drained(place):
         place.hall.turn()
     assert full.sends == before + 1
     assert place.reactor.asked == asked + 1
+
+
+@pytest.mark.parametrize("kind", ["lines", "web"])
+def test_where_nothing_is_held_nothing_is_counted(place, kind, monkeypatch):
+    """Whole lines and messages, a short end of one that has not ended, and sends that are taken."""
+    hello = upgrade() if kind == "web" else b""
+    monkeypatch.setattr(Holdings, "recount", lambda *arguments: pytest.fail("something was counted"))
+    socket = Socket()
+    peer = place.connect(getattr(place, kind), socket, hello)
+    one = b"PING x\n" if kind == "lines" else frame(0x81, b'{"type":"ping","id":1}')
+    for data in (one, one * 1000, one * 1000 + one[:5], one[5:]):
+        place.reads(peer, data)
+        place.hall.turn()
+    assert socket.sent.lower().count(b"pong") == 2002
 
 
 @pytest.mark.parametrize(("kind", "most"), [("lines", 2.5 * 1024), ("web", 5 * 1024)])
