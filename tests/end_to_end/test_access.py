@@ -14,7 +14,9 @@ from playwright.sync_api import sync_playwright
 
 pytestmark = pytest.mark.end_to_end
 
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+CHECKOUT = Path(__file__).parents[2]
+OPERATIONS = CHECKOUT / "docs" / "operations.md"
+README = CHECKOUT / "README.md"
 CHROMIUM = "/usr/bin/chromium"
 PROGRAM = "import sys; from twistedsock.command import main; sys.exit(main())"
 
@@ -93,6 +95,21 @@ def test_a_key_that_is_gone_ends_those_who_came_with_it(prepared: Any, shell: An
     fresh = shell("sockbridge token --config sockbridge.toml --sub ann").stdout.strip()
     assert bystander.ask(f"AUTH {fresh}").startswith("OK ann")
     assert token.rpartition(".")[2] not in prepared.log()
+
+
+def test_the_lines_of_the_readme_do_what_they_say(shell: Any, start: Any) -> None:
+    text = README.read_text(encoding="utf-8").partition("\n## Where strangers reach it\n")[2].partition("\n## ")[0]
+    first, second = re.findall(r"^```sh\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    *commands, twistd = first.strip().splitlines()
+    assert twistd == "twistd -n sockbridge --config sockbridge.toml"
+    done = shell("\n".join(commands))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "other machines can reach it" in done.stdout and "without a token: read kitchen" in done.stdout
+    bridge = start("--config", "sockbridge.toml")
+    twice = second.replace("8081", bridge.lines[0].rpartition(":")[2]).replace("while sleep 1", "for _ in 1 2")
+    assert "for _ in 1 2" in twice
+    done = shell(twice.replace("| nc", "| nc -N"))
+    assert re.sub(r"\d{7}", "…", done.stdout.partition("\n")[2]) == "OK thermometer expires=…\nOK 1\nOK 2\nBYE\n"
 
 
 def test_check_and_the_bridge_agree_on_what_cannot_start(shell: Any, tmp_path: Path) -> None:
