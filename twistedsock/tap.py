@@ -45,7 +45,9 @@ class Options(usage.Options):
         "sockbridge lets anything that can open a socket talk to anything that runs in a browser: lines over TCP and "
         "WebSocket, on the same channels. Without options: lines on 127.0.0.1:8081, the page and the WebSocket on "
         "127.0.0.1:8082. An ENDPOINT is a Twisted endpoint string, such as tcp:8081:interface=127.0.0.1, "
-        "ssl:8443:privateKey=key.pem:certKey=cert.pem, unix:/run/sockbridge or systemd:domain=INET:index=0."
+        "ssl:8443:privateKey=key.pem:certKey=cert.pem, unix:/run/sockbridge or systemd:domain=INET:index=0. Who may do "
+        "what is said under [access] in the file; `sockbridge keygen`, `sockbridge token` and `sockbridge check` help "
+        "with that. Without it everybody may do everything, and only this machine is let in."
     )
     optParameters = [
         ["config", "c", None, "a TOML file with the same names; the command line wins"],
