@@ -75,6 +75,30 @@ def test_loopback_and_unix_sockets_are_not_counted_by_address(address: str) -> N
     assert admission.connections == 2
 
 
+@pytest.mark.parametrize(
+    "other", ["2001:db8::2", "2001:db8:0:0:ffff:ffff:ffff:ffff", "2001:DB8::1", "2001:db8::1%eth0"]
+)
+def test_the_addresses_of_one_ipv6_network_are_counted_as_one(other: str) -> None:
+    """A host there has 2^64 of them."""
+    admission = Admission(Limits(max_connections_per_address=1))
+    assert admission.enter("2001:db8::1") is None
+    assert admission.enter(other) == TOO_MANY_FROM_ADDRESS
+    assert admission.enter("2001:db8:0:1::1") is None
+    admission.leave("2001:db8::1")
+    assert admission.enter(other) is None
+    admission.leave(other)
+    admission.leave("2001:db8:0:1::1")
+    assert admission._by_address == {}
+
+
+def test_ipv4_in_ipv6_is_counted_as_ipv4() -> None:
+    """A listener of both would count one client as two, and all clients of IPv4 as one network of IPv6."""
+    admission = Admission(Limits(max_connections_per_address=1))
+    assert admission.enter("::ffff:192.0.2.1") is None
+    assert admission.enter("192.0.2.1") == TOO_MANY_FROM_ADDRESS
+    assert admission.enter("::ffff:192.0.2.2") is None
+
+
 def test_addresses_are_forgotten_with_their_last_connection() -> None:
     """A table by address would be a leak that anybody could fill."""
     admission = Admission(Limits())

@@ -1,6 +1,6 @@
 """Who may connect at all: how many connections there may be, in all, from one address and of one identity."""
 
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from twistedsock.core.errors import TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS, TOO_MANY_OF_IDENTITY, Refusal
@@ -26,9 +26,24 @@ def is_stranger(client: bytes) -> bool:
     return not is_loopback(client.rpartition(b":")[0].strip(b"[]").decode())
 
 
+PREFIX = 64
+"""Bits of an IPv6 address that are counted as one: a network has at least so many to itself (RFC 4291 section 2.5.1),
+and each host there takes as many of the 2^64 addresses as it likes (RFC 8981)."""
+
+
+def _counted_as(address: str) -> str:
+    """One IPv4 address, or one network of IPv6; "" for what is not counted. IPv4 in IPv6 counts as IPv4."""
+    if not address or is_loopback(address):
+        return ""
+    if ":" not in address:
+        return address
+    whole = IPv6Address(address.partition("%")[0])
+    return str(whole.ipv4_mapped or IPv6Address(int(whole) >> 128 - PREFIX << 128 - PREFIX))
+
+
 class Admission:
     """Counts connections. An address is a literal IP address, or "" for a Unix socket; loopback and "" count in all,
-    but not by address, as behind them stand many users or a proxy."""
+    but not by address, as behind them stand many users or a proxy. The addresses of one network of IPv6 are one."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -45,18 +60,19 @@ class Admission:
         """Count a connection in, or say why it may not stay: then it is not counted and must not ``leave``."""
         if self._connections >= self._limits.max_connections:
             return TOO_MANY_CONNECTIONS
-        if address and not is_loopback(address):
-            count = self._by_address.get(address, 0)
+        source = _counted_as(address)
+        if source:
+            count = self._by_address.get(source, 0)
             if count >= self._limits.max_connections_per_address:
                 return TOO_MANY_FROM_ADDRESS
-            self._by_address[address] = count + 1
+            self._by_address[source] = count + 1
         self._connections += 1
         return None
 
     def leave(self, address: str) -> None:
         """Count a connection out that had been counted in."""
         self._connections -= 1
-        _decrease(self._by_address, address)
+        _decrease(self._by_address, _counted_as(address))
 
     def identify(self, subject: bytes) -> Refusal | None:
         """Count one more connection of an identity, or say why there may not be one; nobody, "", is not counted."""

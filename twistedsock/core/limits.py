@@ -33,7 +33,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     max_subscriptions: Annotated[int, Meta(ge=1, description="subscriptions of all peers together")] = 250_000
     max_connections: Annotated[int, Meta(ge=1, description="connections in all, of every kind")] = 16_000
     max_connections_per_address: Annotated[
-        int, Meta(ge=1, description="connections from one address; loopback and Unix sockets are not counted")
+        int,
+        Meta(
+            ge=1,
+            description="connections from one address, or one /64 of IPv6; loopback and Unix sockets are not counted",
+        ),
     ] = 500
     max_connections_per_identity: Annotated[
         int, Meta(ge=1, description="connections of one identity, which is what tokens or certificates prove")
