@@ -277,3 +277,56 @@ def test_a_right_that_is_lost_while_a_subscription_waits_is_lost() -> None:
     settle(hall)
     assert peer.hears() == ["ERR unauthorized to read that channel takes a token: AUTH comes first"]
     assert hall.broker.channels == {} and peer.session.subscriptions == {}
+
+
+@pytest.mark.parametrize("said", ["HIST news", "WHO news"])
+def test_a_right_that_is_lost_while_a_question_waits_is_lost(said: str) -> None:
+    hall = Hall(late=True, policy=POLICY)
+    peer = meets(hall)
+    peer.says(said)
+    hall.bridge.change_policy(FakePolicy())
+    settle(hall)
+    assert peer.hears() == ["ERR unauthorized to read that channel takes a token: AUTH comes first"]
+    assert hall.broker.channels == {}
+
+
+@pytest.mark.parametrize("policy", [POLICY, None])
+def test_a_long_reply_ends_where_the_right_to_read_is_lost(policy: FakePolicy | None) -> None:
+    hall = Hall(policy=policy)
+    meets(hall, *["PUB lobby " + "x" * 1000] * 300)
+    lines, messages = hall.line_peer(), hall.json_peer()
+    for peer in (lines, messages):
+        peer.raw()
+        peer.outlet.room = 0
+    lines.says("HIST lobby", "PING")
+    messages.says({"type": "history", "channel": "lobby"}, {"type": "ping"})
+    hall.bridge.change_policy(FakePolicy({"lobby": "w"}))
+    for peer in (lines, messages):
+        peer.outlet.drain()
+    hall.turn()
+    *events, counted, pong = lines.hears()
+    assert 0 < len(events) < 200
+    assert (counted, pong) == (f"OK {len(events)}", "PONG")
+    reply, pong = messages.hears()
+    assert 0 < len(reply["events"]) < 200
+    assert pong["type"] == "pong"
+
+
+def test_a_long_reply_goes_on_where_the_right_to_read_is_kept() -> None:
+    hall = Hall(policy=POLICY)
+    meets(hall, *["PUB lobby " + "x" * 1000] * 300)
+    peer = meets(hall)
+    peer.outlet.room = 0
+    peer.says("HIST lobby")
+    hall.bridge.change_policy(FakePolicy({"lobby": "r"}))
+    peer.outlet.drain()
+    hall.turn()
+    assert peer.hears()[-1] == "OK 300"
+
+
+def test_who_has_heard_its_last_word_is_not_warned() -> None:
+    hall = Hall(policy=POLICY)
+    peer = meets(hall, "AUTH AX", "QUIT")
+    hall.wall += 50
+    hall.bridge.expiries.check()
+    assert peer.hears() == []

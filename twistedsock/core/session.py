@@ -297,22 +297,27 @@ class Session(Speaker):
             self._with_channel(command.channel, command.tag, partial(self._history_of, command))
 
     def _history_of(self, command: commands.History, channel: Channel) -> None:
+        if not self._may_read(channel.name, command.tag):  # any longer: it may have had to wait
+            self._broker.forget_unused(channel)
+            return
         self.flush()
         self._broker.commit(channel)
         stop = channel.log.end
         start = (command.since or 0) + 1
         if command.last is not None:
             start = max(start, stop - command.last)
-        events = channel.log.events(start, stop)
+        events = self._while_readable(channel.name, channel.log.events(start, stop))
         self._stream(self._dialect.history(command.tag, channel.name, events, channel.position))
         self._broker.forget_unused(channel)
 
     def _who(self, command: commands.Who) -> None:
         def tell(members: list[Member]) -> None:
+            if not self._may_read(command.channel, command.tag):  # any longer: it may have had to wait
+                return
             if self._broker.members_held + len(members) > MEMBERS_HELD:
                 self._refuse(command.tag, errors.TOO_MANY_ASK_WHO)
             else:
-                held = self._broker.hold(members)
+                held = self._while_readable(command.channel, self._broker.hold(members))
                 self._stream(self._dialect.members(command.tag, command.channel, held))
 
         if self._may_read(command.channel, command.tag):
@@ -416,6 +421,8 @@ class Session(Speaker):
 
     def warn_of_expiry(self) -> None:
         """The peer's token is about to run out."""
+        if self.state is not State.OPEN:
+            return
         words = b"your token runs out in %d seconds: AUTH with another one" % WARNING
         self._say_between(self._dialect.notice(words, b"token-expires"))
         self.flush()
@@ -435,6 +442,17 @@ class Session(Speaker):
         if refusal is not None:
             self._refuse(tag, refusal)
         return refusal is None
+
+    def _while_readable(self, channel: bytes, told: Iterator[T]) -> Iterator[T]:
+        """What is told bit by bit ends where the peer loses the right to it."""
+        known: Identity | None = None
+        for one in told:
+            standing = self._standing
+            if standing is not None and standing.identity is not known:
+                if standing.forbids(channel, Right.READ):
+                    return
+                known = standing.identity
+            yield one
 
     def _drop_forbidden(self, standing: Standing) -> None:
         for channel in list(self.subscriptions):
