@@ -12,6 +12,7 @@ from twisted.logger import LogLevel, formatEvent
 from tests.authority import Authority
 from tests.test_service import LOOPBACK, Reactor
 from twistedsock import tap
+from twistedsock.core.access import RIGHTS, Right
 from twistedsock.core.origins import Door
 from twistedsock.service import BridgeService
 from twistedsock.settings import SettingsError
@@ -230,6 +231,10 @@ def with_clients_of(authorities):
     return ["[[access.listener]]", f'endpoint = "{TLS}"', f'client-ca = "{authorities}"']
 
 
+def allowing(endpoint, rights):
+    return ["[[access.listener]]", f'endpoint = "{endpoint}"', f'allow = {{ lobby = "{rights}" }}']
+
+
 def test_whose_certificates_are_taken_changes_at_once(configure, start, said, authority, tmp_path):
     listens = [f'tcp = "{TLS}"', 'web = "none"']
     configure(*listens, *with_clients_of("authority.pem"))
@@ -265,6 +270,21 @@ def test_who_takes_an_endpoint_out_of_the_file_does_not_open_it_to_all(configure
     service.reload()
     assert said()[-1] == "needs a restart: tcp"
     assert service.lines[0].certificates.authorities == tmp_path / "authority.pem"
+
+
+def test_what_an_endpoint_allowed_holds_for_it_until_the_restart(configure, start, said):
+    public = "tcp:8083:interface=127.0.0.1"
+    everybody = 'anonymous = { ">" = "rw" }'
+    configure(f'tcp = ["{LOOPBACK}", "{public}"]', 'web = "none"', "[access]", everybody, *allowing(public, "r"))
+    service = start()
+    for rights in ("rw", "r"):
+        configure(f'tcp = "{LOOPBACK}"', 'web = "none"', "[access]", everybody, *allowing(LOOPBACK, rights))
+        said()
+        service.reload()
+        assert said() == ["read again: the options", "needs a restart: tcp"]
+        policy = service.bridge.policy
+        assert policy.anonymous(public).grants.on(b"lobby") == Right.READ
+        assert policy.anonymous(LOOPBACK).grants.on(b"lobby") == RIGHTS[rights]
 
 
 @pytest.fixture

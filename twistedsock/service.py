@@ -178,6 +178,7 @@ class BridgeService(Service):
                 raise SettingsError(words)
             if self.bridge.policy is not None and settings.access is None:
                 raise SettingsError(NO_POLICY_ANY_LONGER)
+            settings = self._with_unlisted(settings)
             fresh = self._read_certificates(settings)
             self._apply_access(settings)
         except SettingsError as error:
@@ -195,6 +196,18 @@ class BridgeService(Service):
         if changed:
             self._log.warn("needs a restart: {names}", names=", ".join(changed))
         self._warn_of_certificates()
+
+    def _with_unlisted(self, settings: Settings) -> Settings:
+        """Other settings, and what was said of endpoints that are not listed there: they listen on until the restart,
+        and must not be opened to more than before by what everybody may elsewhere."""
+        before, access = self._settings.access, settings.access
+        if before is None or access is None:
+            return settings
+        unlisted = {listener.description for listener in [*self.lines, *self.web]} - {*settings.tcp, *settings.web}
+        kept = tuple(listener for listener in before.listener if listener.endpoint in unlisted)
+        return msgspec.structs.replace(
+            settings, access=msgspec.structs.replace(access, listener=access.listener + kept)
+        )
 
     def _apply_access(self, settings: Settings) -> None:
         """Let the policy of other settings hold; SettingsError if there is something wrong with it."""
