@@ -207,7 +207,9 @@ class FakePolicy:
         return Identity(self._anonymous.grants, subject)
 
     def review(self, identity: Identity, listener: str) -> Identity | Refusal:
-        return self.by_token(identity.proof.encode(), listener) if identity.proof else self._anonymous
+        if identity.proof:
+            return self.by_token(identity.proof.encode(), listener)
+        return self.by_certificate(identity.subject, listener) if identity.subject else self._anonymous
 
 
 class FakePeer:

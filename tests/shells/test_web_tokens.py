@@ -113,3 +113,29 @@ def test_a_certificate_says_who_it_is_and_a_token_says_it_better(visit, tmp_path
     head, _, _, nicks = visit(target, way, endpoint=endpoint, certificate=certificate)
     assert " 101 " in head
     assert nicks == [nick or b"p1"]
+
+
+def test_a_policy_that_changes_in_the_midst_of_a_handshake_holds(reactor, wire, monkeypatch):
+    txaio.use_twisted()
+    monkeypatch.setattr(txaio.config, "loop", reactor)
+    hall = Hall(policy=POLICY)
+    ticks = iter(range(1_000_000))
+    hall.broker.clock = lambda: float(next(ticks))  # each portion takes so long that the rest waits for its turn
+    factory = WebFactory(hall.bridge, reactor, Gate(Origins()), 0, 0, 3, list, Listening("tcp:8082"))
+    protocol, transport = factory.buildProtocol(None), wire("127.0.0.1", 8082, "127.0.0.1")
+    protocol.makeConnection(transport)
+    protocol.dataReceived(
+        (
+            "GET /ws?token=good HTTP/1.1\r\nHost: 127.0.0.1:8082\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            f"X-Long: {'x' * 500}\r\n{THROUGH_AUTOBAHN}\r\n"
+        ).encode("latin-1")
+    )
+    assert transport.heard() == b""
+    hall.bridge.change_policy(FakePolicy({"lobby": "r"}))
+    hall.turn()
+    head, _, frames = transport.heard().partition(b"\r\n\r\n")
+    assert b" 101 " in head
+    assert b"that token is not known" in frames
+    assert [guest.peer.nick for guest in hall.bridge.roster] == [b"p1"]
+    protocol.connectionLost(Failure(ConnectionDone()))

@@ -130,6 +130,9 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
     def onOpen(self) -> None:
         self.lighten()
         outcome = self.__dict__.pop("outcome", None)
+        policy = self.factory.bridge.policy
+        if policy is not None and isinstance(outcome, Identity):  # another one, if the handshake took several turns
+            outcome = policy.review(outcome, self.factory.listening.endpoint)
         self._begin(ends_of(self.transport, self.told or self.transport.getPeer()), b"", outcome)
 
     def _begin(self, ends: Ends, before: bytes, outcome: Identity | Refusal | None) -> None:
