@@ -6,9 +6,12 @@ from hashlib import sha256
 from importlib.resources import files
 
 import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
 
-from twistedsock.shells.site import MOST_REQUESTS, SECURITY, BridgeSite
+from twistedsock.shells.site import IDLE, MOST_REQUESTS, SECURITY, BridgeSite
 from twistedsock.testing import Hall
+from twistedsock.wire.http_head import MOST_HEADERS
 
 LINES = [{"kind": "tcp", "host": "127.0.0.1", "port": 8081}]
 NAMES = sorted(file.name for file in files("twistedsock").joinpath("static").iterdir())
@@ -154,3 +157,54 @@ def test_a_connection_serves_only_so_many_requests(ask):
     assert len(answers) == MOST_REQUESTS and ask.transport.disconnecting
     closing = [b"\r\nConnection: close\r\n" in answer for answer in answers]
     assert closing == [False] * (MOST_REQUESTS - 1) + [True]
+
+
+@pytest.mark.parametrize("name", ["Transfer_Encoding", "transfer_encoding"])
+def test_a_body_in_chunks_is_refused(ask, name):
+    """Each chunk of a byte costs microseconds, 64 KiB hold ten thousand of them, and there is no end to them."""
+    assert ask("/", "POST", body=b"1\r\na\r\n" * 10_000, **{name: "chunked"}).status == 400
+    assert ask.transport.disconnecting
+    ask.protocol.dataReceived(b"1\r\na\r\n")
+    assert ask.transport.heard() == b""
+
+
+def test_every_request_of_a_connection_has_no_more_headers_than_the_first(ask):
+    assert ask("/", **{f"X{number}": "" for number in range(MOST_HEADERS - 1)}).status == 200
+    assert ask("/", **{f"X{number}": "" for number in range(MOST_HEADERS)}).status == 400
+
+
+def test_what_comes_behind_a_refusal_is_not_read(ask):
+    """TLS delivers it: one record for the refused request, and one for the empty line that Twisted trips over."""
+    ask.protocol.dataReceived(b"nonsense\r\n")
+    assert Answer(ask.transport.heard()).status == 400
+    ask.protocol.dataReceived(b"\r\n")
+    assert ask.transport.heard() == b""
+
+
+def test_who_does_not_let_go_is_cut_off(ask, reactor, logged):
+    """A peer that does not answer the goodbye of TLS would stay for ever."""
+    ask("/", Connection="close")
+    assert ask.transport.disconnecting
+    reactor.advance(IDLE - 1)
+    assert not ask.transport.disconnected
+    reactor.advance(1)
+    assert ask.transport.disconnected
+    assert logged == []
+
+
+def test_who_is_silent_for_too_long_is_closed_without_a_word_in_the_log(ask, reactor, logged):
+    ask("/")
+    reactor.advance(IDLE)
+    assert ask.transport.disconnecting and not ask.transport.disconnected
+    reactor.advance(15)
+    assert ask.transport.disconnected
+    assert logged == []
+
+
+@pytest.mark.parametrize("last", [b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"nonsense\r\n", b"GET"])
+@pytest.mark.parametrize("later", [0, IDLE - 1, IDLE, IDLE + 20])
+def test_an_end_leaves_no_timer_behind(ask, reactor, last, later):
+    ask.protocol.dataReceived(last)
+    reactor.advance(later)
+    ask.protocol.connectionLost(Failure(ConnectionDone()))
+    assert reactor.getDelayedCalls() == []

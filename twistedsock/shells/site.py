@@ -9,11 +9,13 @@ from io import BytesIO
 from typing import Any
 
 import msgspec
+from twisted.logger import Logger, LogPublisher
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from twistedsock.core.bridge import Bridge
+from twistedsock.wire.http_head import MOST_HEADERS
 
 JudgeHost = Callable[[str, Any], tuple[int, str] | None]
 
@@ -97,13 +99,32 @@ MOST_DIGITS = 19
 
 class Channel(HTTPChannel):
     """An HTTP connection. Python reads no number of more than 4,300 digits, which Twisted does not expect: anybody
-    could fill the log with tracebacks."""
+    could fill the log with tracebacks. And a body in chunks, which nothing here wants, can be of a byte each: one read
+    of them takes it ten times as long as is fair to others, and there is no end to them."""
+
+    transport: Any
+    maxHeaders = MOST_HEADERS
+    # It tells of each connection that was silent for too long: a stranger could fill the disk with them.
+    _log = Logger(observer=LogPublisher())
+
+    def dataReceived(self, data: bytes) -> None:
+        """TLS goes on to deliver what comes behind the last answer, and Twisted is not prepared for it."""
+        if not self.transport.disconnecting:
+            super().dataReceived(data)
 
     def headerReceived(self, line: bytes) -> bool:
         name, _, value = line.partition(b":")
-        if name.lower() == b"content-length" and len(value.strip()) > MOST_DIGITS:
-            line = name + b": too long"  # so it is refused as any other that is no number
+        field = name.lower()
+        if field == b"transfer-encoding" or (field == b"content-length" and len(value.strip()) > MOST_DIGITS):
+            line = name + b": not read"  # so it is refused as any other that is not understood
         return super().headerReceived(line)
+
+    def loseConnection(self) -> None:
+        """Who does not answer the goodbye of TLS, or does not read, is waited for no longer than who says nothing."""
+        super().loseConnection()
+        self.setTimeout(None)
+        if self._abortingCall is None:
+            self._abortingCall = self.callLater(IDLE, self.forceAbortClient)
 
 
 class BridgeSite(Site):
