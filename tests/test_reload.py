@@ -13,6 +13,7 @@ from tests.authority import Authority
 from tests.test_service import LOOPBACK, Reactor
 from twistedsock import tap
 from twistedsock.core.access import RIGHTS, Right
+from twistedsock.core.bridge import Bridge
 from twistedsock.core.origins import Door
 from twistedsock.service import BridgeService
 from twistedsock.settings import SettingsError
@@ -162,6 +163,21 @@ def test_a_policy_that_cannot_be_used_changes_nothing(configure, start, said, mo
     service.reload()
     assert said() == ["nothing was read again, all stays as it was: access.key[0].file: no such key"]
     assert service._gate.judge_host("new.example", DOOR) is not None
+
+
+def test_a_fault_about_one_peer_is_logged_and_the_rest_is_read_again(configure, start, said, monkeypatch):
+    configure('web = "none"', "[access]")
+    service = start()
+
+    def change_policy(bridge, policy):
+        raise ExceptionGroup("some peers", [RuntimeError("a fault")])
+
+    monkeypatch.setattr(Bridge, "change_policy", change_policy)
+    configure('web = "none"', 'allow-host = ["new.example"]', "[access]")
+    said()
+    service.reload()
+    assert said() == ["not every peer could be reviewed", "read again: the options"]
+    assert service._gate.judge_host("new.example", DOOR) is None
 
 
 def test_nobody_is_let_in_from_elsewhere_by_taking_open_away(configure, start, said):

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from twistedsock.access.table import AccessTable
 from twistedsock.listeners import BACKLOG
-from twistedsock.service import SWEEP_SECONDS, BridgeService, StartFailed, draw_epoch, draw_id
+from twistedsock.service import EXPIRY_SECONDS, SWEEP_SECONDS, BridgeService, StartFailed, draw_epoch, draw_id
 from twistedsock.settings import Settings, SettingsError
 from twistedsock.shells.outlets import TCPSendAtOnce
 
@@ -361,6 +361,23 @@ def test_a_fault_of_the_sweep_is_logged(start, reactor, logged):
     (event,) = [event for event in logged if "log_failure" in event]
     logged.remove(event)
     assert formatEvent(event) == "sweeping the channels failed"
+
+
+def test_a_fault_about_a_token_is_logged_and_stops_nothing(start, reactor, logged, monkeypatch):
+    service = start(access=AccessTable())
+    looks = []
+
+    def fail():
+        looks.append(reactor.seconds())
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(service.bridge.expiries, "check", fail)
+    reactor.pump([EXPIRY_SECONDS] * 3)
+    assert len(looks) == 3
+    for _ in range(3):
+        (event, *_) = [event for event in logged if "log_failure" in event]
+        logged.remove(event)
+        assert formatEvent(event) == "not every peer could be told that its token runs out"
 
 
 def test_at_the_end_nobody_new_gets_in_before_everybody_is_told(start, reactor):

@@ -123,7 +123,7 @@ class BridgeService(Service):
         backplane.attach(self.bridge.broker)
         self._sweep = LoopingCall(self.bridge.broker.sweep)
         self._sweep.clock = reactor
-        self._expiries = LoopingCall(self.bridge.expiries.check)
+        self._expiries = LoopingCall(self._look_at_expiries)
         self._expiries.clock = reactor
         self._patience: Any = None
         self._gate = Gate(Origins(settings.allow_origin, settings.allow_host))
@@ -151,9 +151,7 @@ class BridgeService(Service):
         self._sweep.start(SWEEP_SECONDS, now=False).addErrback(
             lambda failure: self._log.failure("sweeping the channels failed", failure)
         )
-        self._expiries.start(EXPIRY_SECONDS, now=False).addErrback(
-            lambda failure: self._log.failure("looking at tokens that run out failed", failure)
-        )
+        self._expiries.start(EXPIRY_SECONDS, now=False)
         for words in self.hints():
             self._log.info("{words}", words=words)
         self._warn_of_certificates()
@@ -211,8 +209,18 @@ class BridgeService(Service):
 
     def _apply_access(self, settings: Settings) -> None:
         """Let the policy of other settings hold; SettingsError if there is something wrong with it."""
-        self.bridge.change_policy(read_policy(settings))
+        policy = read_policy(settings)
+        try:
+            self.bridge.change_policy(policy)
+        except Exception:  # of single peers; the policy holds all the same
+            self._log.failure("not every peer could be reviewed")
         self._warn_of_keys()
+
+    def _look_at_expiries(self) -> None:
+        try:
+            self.bridge.expiries.check()
+        except Exception:  # an end of the loop would let all later tokens last for ever
+            self._log.failure("not every peer could be told that its token runs out")
 
     def _warn_of_keys(self) -> None:
         policy = self.bridge.policy

@@ -66,3 +66,32 @@ def test_strangers_are_metered() -> None:
     bridge = Hall().bridge
     assert bridge.meter(stranger) is not None and bridge.meter(neighbour) is None
     assert Hall(commands_per_second=0, bytes_per_second=0).bridge.meter(stranger) is None
+
+
+def test_a_fault_of_one_peer_keeps_no_other_from_being_reviewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = Hall(policy=FakePolicy({"news": "r"}))
+    faulty, other = hall.line_peer(), hall.line_peer()
+    other.says("SUB news")
+    other.hears()
+    monkeypatch.setattr(FakePolicy, "review", FaultyOnce(FakePolicy.review))
+    with pytest.raises(ExceptionGroup, match="could not be reviewed"):
+        hall.bridge.change_policy(FakePolicy())
+    assert faulty.hears()[1:] == []
+    assert other.hears() == ["NOTICE you may not read news any longer, and are not subscribed to it"]
+
+
+class FaultyOnce:
+    """In the place of a method: the first call fails."""
+
+    def __init__(self, method: Callable[..., object]) -> None:
+        self._method = method
+        self._calls = 0
+
+    def __get__(self, owner: object, kind: object = None) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            self._calls += 1
+            if self._calls == 1:
+                raise RuntimeError("a fault")
+            return self._method(owner, *arguments)
+
+        return call

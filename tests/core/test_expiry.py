@@ -102,3 +102,16 @@ def test_who_leaves_while_others_are_told_is_not_told(world: World) -> None:
     assert len(world.expiries) == 0
     world.at(3000.0)
     assert other.told == []
+
+
+def test_a_fault_of_one_keeps_no_other_from_being_told(world: World) -> None:
+    class Faulty(Bearer):
+        def expire(self) -> None:
+            raise RuntimeError("a fault")
+
+    after = Bearer()
+    world.expiries.watch(Faulty(), 1100.0)
+    world.expiries.watch(after, 1100.0)
+    with pytest.raises(ExceptionGroup, match="could not be told"):
+        world.at(1100.0)
+    assert after.told == ["expired"]

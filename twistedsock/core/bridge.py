@@ -8,7 +8,7 @@ from twistedsock.core.admission import Admission, is_stranger
 from twistedsock.core.broker import Backplane, Broker
 from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import Refusal
-from twistedsock.core.expiry import Expiries
+from twistedsock.core.expiry import Expiries, tell_all
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.limits import Limits
 from twistedsock.core.rate import Meter, meter_of
@@ -53,10 +53,10 @@ class Bridge:
         return meter_of(self.limits, self.broker.clock()) if is_stranger(ends.client) else None
 
     def change_policy(self, policy: Policy | None) -> None:
-        """From now on another policy holds, for those who are connected too."""
+        """From now on another policy holds, for those who are connected too: for each of them, though a fault meets
+        another. Faults are raised together in the end, as an ExceptionGroup."""
         self.policy = policy
-        for guest in self.roster:
-            guest.review()
+        tell_all([guest.review for guest in self.roster], "peers could not be reviewed")
 
 
 def build(

@@ -1,6 +1,6 @@
 """Proofs run out while their peers are connected: they are warned before, and told when it has happened."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Protocol
 
@@ -38,7 +38,8 @@ class Expiries:
             self._note(bearer, warning if warning > self.wall_clock() else expires, expires)
 
     def check(self) -> None:
-        """Tell those whose time has come."""
+        """Tell those whose time has come: each of them, though a fault meets another. Faults are raised together in
+        the end, as an ExceptionGroup."""
         now = self.wall_clock()
         if now < self._next:
             return
@@ -49,12 +50,21 @@ class Expiries:
             else:
                 self._bearers[bearer] = (expires, expires)
         self._next = min((look for look, _ in self._bearers.values()), default=inf)
-        for bearer, (_, expires) in due:
-            if expires <= now:
-                bearer.expire()
-            else:
-                bearer.warn_of_expiry()
+        told = [bearer.expire if expires <= now else bearer.warn_of_expiry for bearer, (_, expires) in due]
+        tell_all(told, "peers could not be told that their tokens run out")
 
     def _note(self, bearer: Bearer, look: float, expires: float) -> None:
         self._bearers[bearer] = (look, expires)
         self._next = min(self._next, look)
+
+
+def tell_all(calls: Sequence[Callable[[], object]], words: str) -> None:
+    """Make all calls, whatever becomes of each. Their exceptions are raised in the end, as an ExceptionGroup."""
+    faults = []
+    for call in calls:
+        try:
+            call()
+        except Exception as fault:
+            faults.append(fault)
+    if faults:
+        raise ExceptionGroup(words, faults)
