@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from twistedsock.core.access import Identity, Policy
 from twistedsock.core.admission import Admission, is_stranger
-from twistedsock.core.broker import Backplane, Broker
+from twistedsock.core.backplane import Backplane
+from twistedsock.core.broker import Broker
 from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import Refusal
 from twistedsock.core.expiry import Expiries, tell_all

@@ -8,6 +8,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from twistedsock.core.backplane import Backplane
 from twistedsock.core.channel import Channel
 from twistedsock.core.dialect import Position
 from twistedsock.core.errors import BAD_CHANNEL, BAD_EVENT_NAME, TOO_MANY_CHANNELS, Refusal
@@ -24,38 +25,8 @@ AT_REST = 0.0005
 """Seconds since the last flush after which the next does not wait for the end of the turn: who publishes now is alone,
 most likely. If not, a reader gets two sends in that turn instead of one, and that seldom."""
 
-
 SWEPT_TOGETHER = 256
 """Silent channels between two looks at the clock."""
-
-
-class Backplane(Protocol):
-    """How events get their order and reach the other processes. It tells its node, the broker, what happens by
-    ``deliver`` and ``change_presence``. For each channel that is open here, ``deliver`` is called once for each event,
-    in the order of the offsets, without a gap. A publish is delivered here first and answered in the same step: so its
-    ``OK`` is written before the turn ends and flushes it, and who asks next for the history finds it there."""
-
-    def publish(self, channel: bytes, publisher: Peer, name: bytes, content: Content) -> int | Refusal | Later[int]:
-        """Give events their places, which follow each other, and deliver them to every node that has the channel open;
-        answers the offset of the first."""
-
-    def open(self, channel: bytes) -> Position | Refusal | Later[Position]:
-        """Begin to deliver a channel to this node; answers where it stands."""
-
-    def close(self, channel: bytes) -> None:
-        """This node has no use for the channel any longer."""
-
-    def enter(self, channel: bytes, member: Member) -> None:
-        """A subscriber came."""
-
-    def rename(self, channel: bytes, member: Member) -> None:
-        """A subscriber has a new nick."""
-
-    def leave(self, channel: bytes, member: Member) -> None:
-        """A subscriber went."""
-
-    def members(self, channel: bytes) -> list[Member] | Refusal | Later[list[Member]]:
-        """The subscribers on all nodes."""
 
 
 class Talker(Protocol):

@@ -258,11 +258,11 @@ class Session(Speaker):
             return
         self.flush()  # what is committed below may hold our own events, and their OK comes first
         subscription = self.subscriptions.get(channel.name)
-        if subscription is None and self._broker.subscriptions >= self._bridge.limits.max_subscriptions:
-            self._refuse(command.tag, errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL)
-            self._broker.forget_unused(channel)
-            return
         if subscription is None:
+            if self._broker.subscriptions >= self._bridge.limits.max_subscriptions:
+                self._refuse(command.tag, errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL)
+                self._broker.forget_unused(channel)
+                return
             subscription = Subscription(self._reader, channel, command.echo, command.presence)
             self.subscriptions[channel.name] = subscription
             self._broker.subscribe(channel, subscription)
