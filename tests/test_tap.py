@@ -1,6 +1,7 @@
 """The options of the command, its help, and the service that it makes."""
 
 import gc
+import json
 import resource
 import signal
 import time
@@ -8,9 +9,9 @@ from importlib.metadata import version
 
 import msgspec
 import pytest
-from twisted.application.service import IService
+from twisted.application.service import Application, IService, MultiService
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, Logger, LogPublisher, formatEvent, globalLogPublisher
 
 from twistedsock import tap
 from twistedsock.service import BridgeService
@@ -76,7 +77,7 @@ def test_two_parses_do_not_share_their_lists():
 @pytest.mark.parametrize("name", NAMES)
 def test_each_setting_is_an_option(name):
     default = msgspec.to_builtins(Settings())[name]
-    values = {"open": [], "lag": ["close"], "trusted-proxy": ["::1"]}.get(name)
+    values = {"open": [], "lag": ["close"], "log-format": ["json"], "trusted-proxy": ["::1"]}.get(name)
     if name == "proxy-protocol":
         values = [Settings().tcp[0], "--trusted-proxy=::1"]
     if values is None:
@@ -144,6 +145,7 @@ def machine(monkeypatch):
     reactor = MemoryReactorClock()
     monkeypatch.setattr(internet, "reactor", reactor, raising=False)
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    reactor.callFromThread = lambda call: call()
     reactor.files = (100_000, 100_000)
     monkeypatch.setattr(resource, "getrlimit", lambda which: reactor.files)
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: setattr(reactor, "files", limits))
@@ -219,7 +221,6 @@ def test_a_second_signal_at_the_end_asks_to_hurry(machine, monkeypatch):
     handlers, hurried = {}, []
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     monkeypatch.setattr(BridgeService, "hurry", lambda service: hurried.append(service))
-    machine.callFromThread = lambda call: call()
     service = make("--tcp=none", "--web=none")
     machine.run()
     assert set(handlers) == {signal.SIGHUP}
@@ -229,3 +230,50 @@ def test_a_second_signal_at_the_end_asks_to_hurry(machine, monkeypatch):
     assert set(handlers) == {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
     handlers[signal.SIGTERM](signal.SIGTERM, None)
     assert hurried == [service]
+
+
+class Twistd:
+    """The options of twistd, which stand before ours."""
+
+    def __init__(self, **given):
+        self.given = given
+
+    def make(self, *arguments):
+        options = tap.Options()
+        options.parent = self.given
+        options.parseOptions([*arguments, "--tcp=none", "--web=none"])
+        return tap.makeService(options)
+
+
+def observer_of(service):
+    """Whom twistd would find."""
+    application = Application("sockbridge")
+    service.setServiceParent(application)
+    return application.getComponent(ILogObserver)
+
+
+def test_twistd_writes_text_unless_asked(machine):
+    assert observer_of(Twistd(nodaemon=1).make()) is None
+    assert observer_of(Twistd(nodaemon=1).make("--log-format=text")) is None
+
+
+def test_twistd_is_given_who_writes_json(machine, capsys):
+    observer = observer_of(Twistd(nodaemon=1).make("--log-format=json"))
+    Logger("kitchen", observer=LogPublisher(observer)).info("bread")
+    assert json.loads(capsys.readouterr().out)["message"] == "bread"
+
+
+def test_somebody_s_own_logger_is_left_alone(machine):
+    assert observer_of(Twistd(nodaemon=1, logger=lambda: None).make("--log-format=json")) is None
+
+
+def test_without_an_application_there_is_nobody_to_tell(machine):
+    service = Twistd(nodaemon=1).make("--log-format=json")
+    service.setServiceParent(MultiService())
+    assert service.parent is not None
+
+
+def test_a_log_that_cannot_be_opened_is_one_sentence(machine):
+    with pytest.raises(SystemExit) as caught:
+        Twistd(logfile="/nowhere/bridge.log").make("--log-format=json")
+    assert caught.value.code == "sockbridge: cannot log to /nowhere/bridge.log: No such file or directory"

@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from twistedsock.access.keys import AccessError
@@ -107,6 +108,8 @@ class BridgeService(Service):
     by now, or raises SettingsError."""
 
     name = "sockbridge"
+    log_observer: Any = None
+    """Who writes the log instead of twistd's own."""
     _log = Logger()
 
     def __init__(
@@ -130,6 +133,12 @@ class BridgeService(Service):
         self._trusted = trusted_proxies(settings)
         self.lines = self._listeners(settings.tcp, self._line_factory)
         self.web = self._listeners(settings.web, self._web_factory)
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Twistd asks the application for who writes its log, before it begins to log."""
+        super().setServiceParent(parent)
+        if self.log_observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.log_observer)
 
     def privilegedStartService(self) -> None:
         """Open the ports: before twistd gives up its rights, and before it says that it has started."""

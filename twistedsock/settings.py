@@ -3,7 +3,7 @@ such a file only."""
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -48,6 +48,9 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
         int, Meta(ge=3, description="seconds that a WebSocket peer has for its pong, 3 at least")
     ] = 30
     drain: Annotated[float, Meta(ge=0, description="seconds at the end for what is queued to leave")] = 5.0
+    log_format: Annotated[
+        Literal["text", "json"], Meta(description="how the log is written: text, or json with one object a line")
+    ] = "text"
     access: AccessTable | None = None
     """None: everybody may do everything. Its files are absolute paths."""
 

@@ -5,7 +5,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any, get_type_hints
 
@@ -15,6 +15,7 @@ from twisted.python import usage
 
 from twistedsock.settings import Settings, SettingsError, read_settings
 from twistedsock.shells.clock import go_by_steady_clock
+from twistedsock.shells.json_log import json_observer
 from twistedsock.shells.logs import UnwrittenLog
 
 _LISTS = ("tcp", "web", "allow-origin", "allow-host", "trusted-proxy", "proxy-protocol")
@@ -140,11 +141,23 @@ def makeService(options: Options) -> IService:
         service = BridgeService(options.settings, reactor, version("sockbridge"), options.read)
     except SettingsError as error:
         raise SystemExit(f"sockbridge: {error}") from None
+    if options.settings.log_format == "json":
+        service.log_observer = _json_observer(options.parent or {}, reactor)
     _allow_files(options.settings.max_connections)
     reactor.callWhenRunning(_spare_the_collector)
     _listen_for_hangup(service.reload, reactor)
     reactor.addSystemEventTrigger("before", "shutdown", _listen_for_impatience, service.hurry, reactor)
     return service
+
+
+def _json_observer(twistd: Mapping[str, Any], reactor: Any) -> Any:
+    """What writes the log as JSON where twistd would write it as text; None if it was told of somebody's own logger."""
+    if twistd.get("logger"):
+        return None
+    try:
+        return json_observer(twistd, reactor.callFromThread)
+    except OSError as error:
+        raise SystemExit(f"sockbridge: cannot log to {error.filename}: {error.strerror}") from None
 
 
 def _listen_for_hangup(reload: Callable[[], None], reactor: Any) -> None:
