@@ -6,7 +6,7 @@
 
 import json
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from twistedsock.backplane.memory import MemoryBackplane
@@ -183,16 +183,19 @@ class LateBackplane:
 
 class FakePolicy:
     """Who shows nothing may do what ``anonymous`` says. A token is a word of ``tokens``: the subject, what is granted,
-    and when it expires. Those whose token is not there any longer are turned away when it reviews them."""
+    and when it expires. Those whose token is not there any longer are turned away when it reviews them. ``admins`` are
+    subjects."""
 
     def __init__(
         self,
         anonymous: Mapping[str, str] | None = None,
         tokens: Mapping[str, tuple[str, Mapping[str, str], float | None]] | None = None,
+        admins: Collection[str] = (),
     ) -> None:
         self.cookie = "bridge-token"
         self._anonymous = Identity(grants(anonymous or {}))
         self._tokens = tokens or {}
+        self._admins = admins
 
     def anonymous(self, listener: str) -> Identity:
         return self._anonymous
@@ -201,7 +204,8 @@ class FakePolicy:
         if token.decode() not in self._tokens:
             return Refusal(Code.UNAUTHORIZED, "that token is not known")
         subject, granted, expires = self._tokens[token.decode()]
-        return Identity(grants(granted), subject.encode(), expires, proof=token.decode())
+        is_admin = subject in self._admins
+        return Identity(grants(granted), subject.encode(), expires, is_admin, proof=token.decode())
 
     def by_certificate(self, subject: bytes, listener: str) -> Identity | Refusal:
         return Identity(self._anonymous.grants, subject)

@@ -8,6 +8,7 @@ from twistedsock.core.events import Batch, Content
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.limits import Limits
 from twistedsock.core.reader import Peer, Reader, Subscription
+from twistedsock.core.tally import Tally
 from twistedsock.testing import FakeOutlet
 from twistedsock.wire.dialects import LINES
 
@@ -15,11 +16,11 @@ MOST_MISSED = 1_000
 
 
 def channel(head: int = 0, **limits: object) -> Channel:
-    return Channel(b"c", Position(b"e1", head), Limits(**limits))  # type: ignore[arg-type]
+    return Channel(b"c", Position(b"e1", head), Limits(**limits), Tally())  # type: ignore[arg-type]
 
 
 def reader(id: bytes, dialect: Dialect = LINES, on_lag: Callable[[], bool] = lambda: True) -> Reader:
-    return Reader(Peer(id), dialect, FakeOutlet(), on_lag, Holdings(Limits().max_held))
+    return Reader(Peer(id), dialect, FakeOutlet(), on_lag, Holdings(Limits().max_held), Tally())
 
 
 def subscribe(

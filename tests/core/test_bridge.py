@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from twistedsock.backplane.memory import MemoryBackplane
-from twistedsock.core.access import Identity
+from twistedsock.core.access import EVERYTHING, Identity
 from twistedsock.core.bridge import build
 from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import Refusal
@@ -95,3 +95,20 @@ class FaultyOnce:
             return self._method(owner, *arguments)
 
         return call
+
+
+@pytest.mark.parametrize(
+    "policy, identity, client, is_admin",
+    [
+        (None, None, b"127.0.0.1:5", True),
+        (None, None, b"unix:-", True),
+        (None, None, b"192.0.2.1:5", False),
+        (FakePolicy(), None, b"127.0.0.1:5", False),
+        (FakePolicy(), Identity(EVERYTHING, b"ann"), b"127.0.0.1:5", False),
+        (FakePolicy(), Identity(EVERYTHING, b"root", is_admin=True), b"192.0.2.1:5", True),
+    ],
+)
+def test_an_administrator_is_whom_the_policy_calls_so_or_whoever_is_on_this_machine(
+    policy: FakePolicy | None, identity: Identity | None, client: bytes, is_admin: bool
+) -> None:
+    assert Hall(policy=policy).bridge.is_admin(identity, client) is is_admin

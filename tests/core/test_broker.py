@@ -11,7 +11,7 @@ from twistedsock.core.dialect import Position
 from twistedsock.core.errors import UNAVAILABLE
 from twistedsock.core.events import BATCH_COST, EVENT_COST, Batch, Content, Member
 from twistedsock.core.later import Later
-from twistedsock.core.limits import CHUNK_BYTES
+from twistedsock.core.limits import CHUNK_BYTES, RESERVED_EVENTS
 from twistedsock.core.reader import Peer
 from twistedsock.testing import Hall
 
@@ -343,3 +343,49 @@ def test_what_left_in_the_midst_of_a_read_asks_for_no_turn() -> None:
     assert bytes(reader.outlet.sent).count(b"MSG k ") == 100
     assert bytes(publisher.outlet.sent).count(b"OK ") == 100
     assert not len(hall.turns)
+
+
+def test_who_awaits_an_event_is_called_once_when_it_is_in_the_log() -> None:
+    hall = Hall()
+    rung: list[int] = []
+    channel = hall.broker.open(b"k")
+    assert isinstance(channel, Channel)
+    hall.broker.await_event(channel, lambda: rung.append(channel.log.end))
+    hall.turn()
+    assert hall.broker.channels and not rung
+    publisher = hall.line_peer()
+    publisher.says("PUB k x", "PUB k y")
+    hall.turn()
+    publisher.says("PUB k z")
+    hall.turn()
+    assert rung == [3]
+
+
+def test_who_waits_no_longer_is_not_called_and_the_channel_goes() -> None:
+    hall = Hall()
+    rung: list[str] = []
+    channel = hall.broker.open(b"k")
+    assert isinstance(channel, Channel)
+    rings = [lambda: rung.append("a"), lambda: rung.append("b")]
+    for ring in rings:
+        hall.broker.await_event(channel, ring)
+    hall.broker.stop_awaiting(channel, rings[0])
+    assert b"k" in hall.broker.channels
+    hall.line_peer().says("PUB k x")
+    hall.turn()
+    assert rung == ["b"]
+    hall.broker.stop_awaiting(channel, rings[1])
+    quiet = hall.broker.open(b"q")
+    assert isinstance(quiet, Channel)
+    hall.broker.await_event(quiet, rings[0])
+    hall.broker.stop_awaiting(quiet, rings[0])
+    assert b"q" not in hall.broker.channels
+
+
+def test_the_servers_own_channels_keep_little() -> None:
+    hall = Hall()
+    for name in (b"$sys/figures", b"figures"):
+        hall.broker.publish(Peer(b"$sys"), name, b"figures", Content([b"x"] * 1_000, 1_000))
+    hall.turn()
+    assert len(hall.broker.channels[b"$sys/figures"].log) == RESERVED_EVENTS
+    assert len(hall.broker.channels[b"figures"].log) == 1_000

@@ -14,6 +14,7 @@ from twistedsock.core.events import Batch
 from twistedsock.core.lane import Gathered, Lane, encode, hand_over, join
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.reader import HELD
+from twistedsock.core.tally import Tally
 from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
 from twistedsock.wire.payloads import content_of, is_utf8
 
@@ -149,7 +150,7 @@ def test_nothing_is_encoded_for_nobody() -> None:
         def batch(self, channel: bytes, batch: object) -> bytes:
             raise AssertionError("encoded for nobody")
 
-    lane = Lane(Proud())  # type: ignore[arg-type]
+    lane = Lane(Proud(), Tally())  # type: ignore[arg-type]
     lane.deliver(b"c", [])
 
 

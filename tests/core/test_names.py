@@ -12,6 +12,7 @@ from twistedsock.core.names import (
     is_channel,
     is_event_name,
     is_nick,
+    is_reserved,
 )
 
 KINDS = [
@@ -65,3 +66,10 @@ def test_what_is_not_utf8_is_no_name(is_name: Callable[[bytes], bool], most: int
 def test_the_default_event_name_is_one() -> None:
     assert DEFAULT_EVENT_NAME == b"message"
     assert is_event_name(DEFAULT_EVENT_NAME)
+
+
+@pytest.mark.parametrize(
+    "channel, reserved", [(b"$sys/figures", True), (b"$sys/", True), (b"$sys", False), (b"a$sys/", False)]
+)
+def test_the_servers_own_channels_are_told_by_their_beginning(channel: bytes, reserved: bool) -> None:
+    assert is_reserved(channel) is reserved

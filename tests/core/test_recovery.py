@@ -8,6 +8,7 @@ from twistedsock.core.dialect import Position
 from twistedsock.core.events import Batch, Content
 from twistedsock.core.limits import Limits
 from twistedsock.core.recovery import place_to_start
+from twistedsock.core.tally import Tally
 
 HEAD, KEPT = 20, 10
 
@@ -15,7 +16,7 @@ HEAD, KEPT = 20, 10
 @pytest.fixture
 def channel() -> Channel:
     """Twenty events, of which the log still has 11 to 20."""
-    channel = Channel(b"k", Position(b"e", 0), Limits(history_events=KEPT))
+    channel = Channel(b"k", Position(b"e", 0), Limits(history_events=KEPT), Tally())
     channel.head = HEAD
     channel.log.extend([Batch(1, HEAD + 1, b"p", b"p", b"message", Content((b"",) * HEAD, 0))], 0.0)
     return channel
@@ -59,6 +60,6 @@ def test_where_it_starts(channel: Channel, options: dict[str, object], start: in
 def test_where_it_starts_when_the_log_has_run_out(
     options: dict[str, object], start: int, recovered: bool | None
 ) -> None:
-    channel = Channel(b"k", Position(b"e", 10), Limits())
+    channel = Channel(b"k", Position(b"e", 10), Limits(), Tally())
     command = Subscribe(b"k", **options)  # type: ignore[arg-type]
     assert place_to_start(command, channel) == (start, recovered)

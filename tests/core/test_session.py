@@ -10,8 +10,9 @@ from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import INTERNAL, Refusal
 from twistedsock.core.events import Content
 from twistedsock.core.limits import CHUNK_BYTES
+from twistedsock.core.reader import Peer
 from twistedsock.core.session import Session, State
-from twistedsock.testing import Hall, LinePeer
+from twistedsock.testing import FakePolicy, Hall, LinePeer
 from twistedsock.wire.dialects import JSON_IN_MESSAGES
 
 LONG = "x" * CHUNK_BYTES
@@ -372,3 +373,19 @@ def test_refusals_of_many_are_said_no_faster_than_they_are_read() -> None:
     peer.outlet.drain()
     heard = peer.hears()
     assert len(heard) == 5_000 and all(line.startswith("ERR limit ") for line in heard)
+
+
+def test_a_session_can_be_looked_at() -> None:
+    hall = Hall(policy=FakePolicy(tokens={"A": ("ann", {"a": "r"}, None)}))
+    peer = hall.line_peer()
+    peer.says("AUTH A", "SUB a")
+    hall.turn()
+    session = peer.session
+    assert session.identity is not None and session.identity.subject == b"ann"
+    assert session.dialect_title == "line" and session.opened_at == hall.now
+    peer.outlet.room = 0
+    for text in ("x", "y"):
+        hall.broker.publish(Peer(b"p0"), b"a", b"message", Content((text.encode(),), 1))
+        hall.turn()
+    assert [subscription.channel.name for subscription in session.behind] == [b"a"]
+    assert Hall().line_peer().session.identity is None

@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 from twistedsock.core.errors import Refusal
-from twistedsock.core.names import CHANNEL_BYTES
+from twistedsock.core.names import CHANNEL_BYTES, RESERVED, is_reserved
 from twistedsock.core.patterns import Pattern, pattern
 
 
@@ -19,6 +19,8 @@ class Right(IntFlag):
     WRITE = 2
     BOTH = 3
 
+
+_RESERVED = RESERVED.decode()
 
 MOST_KNOWN = 64
 """Channels whose rights are remembered, so that a busy peer's patterns are not tried at each event: more than one peer
@@ -39,8 +41,10 @@ class Grants:
         rights = self._known.get(channel)
         if rights is None:
             rights = 0
+            reserved = is_reserved(channel)
             for wanted, right in self.pairs:
-                if wanted.matches(channel):
+                # A pattern for whatever there is does not mean what the server tells of others.
+                if wanted.matches(channel) and (not reserved or wanted.text.startswith(_RESERVED)):
                     rights |= right
             if len(channel) <= CHANNEL_BYTES:
                 if len(self._known) >= MOST_KNOWN:

@@ -1,7 +1,7 @@
 """What all conversations of one server share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from twistedsock.core.access import Identity, Policy
 from twistedsock.core.admission import Admission, is_stranger
@@ -11,9 +11,11 @@ from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import Refusal
 from twistedsock.core.expiry import Expiries, tell_all
 from twistedsock.core.holdings import Holdings
+from twistedsock.core.journal import Journal
 from twistedsock.core.limits import Limits
 from twistedsock.core.rate import Meter, meter_of
 from twistedsock.core.roster import Roster
+from twistedsock.core.tally import Tally
 
 
 @dataclass(slots=True)
@@ -28,11 +30,26 @@ class Bridge:
     expiries: Expiries
     policy: Policy | None = None
     """None: everybody may do everything. To be changed by ``change_policy``, but before the first connection."""
+    journal: Journal = field(default_factory=Journal)
+    """What connections go through, and who wants to hear of it."""
 
     @property
     def holdings(self) -> Holdings:
         """What all connections hold together."""
         return self.broker.holdings
+
+    @property
+    def tally(self) -> Tally:
+        """What has happened since the start."""
+        return self.broker.tally
+
+    def is_admin(self, identity: Identity | None, client: bytes) -> bool:
+        """Whether somebody may look behind the scenes, and send others away: whom the policy calls an administrator.
+        Where there is no policy, everybody on this machine. ``client`` is the far end of the connection, as people
+        write it."""
+        if self.policy is None:
+            return not is_stranger(client)
+        return identity is not None and identity.is_admin
 
     def uptime(self) -> int:
         """Whole seconds since the start."""

@@ -16,10 +16,12 @@ from twistedsock.core.events import Batch, Content, Member, PresenceChange
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.lane import Gathered, hand_over
 from twistedsock.core.later import Later
-from twistedsock.core.limits import CHANGES_TOGETHER, CHUNK_BYTES, SHARE, TALKERS, Limits
+from twistedsock.core.limits import CHANGES_TOGETHER, CHUNK_BYTES, SHARE, TALKERS, Limits, reserved_limits
 from twistedsock.core.log import FRAME_COST
-from twistedsock.core.names import is_channel, is_event_name
+from twistedsock.core.names import is_channel, is_event_name, is_reserved
+from twistedsock.core.observers import Observer
 from twistedsock.core.reader import Peer, Reader, Shared, Subscription
+from twistedsock.core.tally import Tally
 
 AT_REST = 0.0005
 """Seconds since the last flush after which the next does not wait for the end of the turn: who publishes now is alone,
@@ -54,6 +56,10 @@ class Broker:
         self.members_held = 0
         self.subscriptions = 0
         self.holdings = Holdings(limits.max_held)
+        self.tally = Tally()
+        # To be added to before the first connection.
+        self.observers: list[Observer] = []
+        self._reserved_limits = reserved_limits(limits)
         # Set when so much waits that it should leave before the turn ends; whoever delivers asks after each command.
         self.urgent = False
         self._backplane = backplane
@@ -131,6 +137,8 @@ class Broker:
             channel.watchers[subscription] = None
         channel.join_lane(subscription)
         self._backplane.enter(channel.name, peer.member())
+        for observer in self.observers:
+            observer.entered(channel.name, peer.member(), len(channel.readers))
 
     def resubscribe(self, subscription: Subscription, echo: bool, presence: bool) -> None:
         """Change a reader's options; it stays where it is in the channel, and nobody hears of it."""
@@ -156,6 +164,8 @@ class Broker:
         subscription.reader.lagging.pop(subscription, None)
         subscription.forget_missed()
         self._backplane.leave(channel.name, peer.member())
+        for observer in self.observers:
+            observer.left(channel.name, peer.member(), len(channel.readers))
         self.forget_unused(channel)
 
     def renamed(self, subscription: Subscription) -> None:
@@ -196,6 +206,20 @@ class Broker:
             self._asked = True
             self._schedule()
 
+    def await_event(self, channel: Channel, ring: Callable[[], None]) -> None:
+        """Call ``ring`` once, when the next events are in the log: it must not change anything before the next turn.
+        The channel stays until then, or until ``stop_awaiting``."""
+        if channel.bells is None:
+            channel.bells = []
+        channel.bells.append(ring)
+
+    def stop_awaiting(self, channel: Channel, ring: Callable[[], None]) -> None:
+        """Who has given ``ring`` does not wait any longer; nothing happens if it has been called already."""
+        if channel.bells is not None and ring in channel.bells:
+            channel.bells.remove(ring)
+            channel.bells = channel.bells or None
+        self.forget_unused(channel)
+
     def sleep(self, reader: Reader) -> None:
         """A reader is gone."""
         self._awake.pop(reader, None)
@@ -208,6 +232,9 @@ class Broker:
         if channel is None:
             channel = self._make(name, Position(epoch, batch.first - 1))
         channel.head = batch.end - 1
+        self.tally.published += batch.end - batch.first
+        for observer in self.observers:
+            observer.published(name, epoch, batch)
         if not channel.pending:
             self._mark(channel)
         channel.pending.append(batch)
@@ -243,6 +270,7 @@ class Broker:
         """The end of a reactor's turn: flush what was published, then let those who are behind read on, and those go on
         who were postponed; as many of each as fit into a share of time, and one at least."""
         self._asked = False
+        began = self.clock()
         try:
             self.flush()
             if self._awake:
@@ -250,6 +278,7 @@ class Broker:
             if self._postponed:
                 self._go_on()
         finally:
+            self.tally.turned(self.clock() - began)
             if self._awake or self._postponed:
                 self._ask_for_turn()
 
@@ -280,6 +309,7 @@ class Broker:
         """Flush every dirty channel now."""
         self._flush_talkers()
         self.urgent = False
+        began = self.clock() if self._dirty else 0.0
         dirty, self._dirty, self._waiting = self._dirty, [], 0
         if len(dirty) == 1:
             self._flush(dirty[0])
@@ -294,6 +324,7 @@ class Broker:
             self.forget_unused(channel)
         if dirty:
             self._flushed = self.clock()
+            self.tally.flushes.note(self._flushed - began)
 
     def sweep(self) -> None:
         """Let go what is too old. To be called every few seconds, as nothing else looks at a silent channel. Where
@@ -318,7 +349,7 @@ class Broker:
 
     def forget_unused(self, channel: Channel) -> None:
         """Remove a channel that nobody reads and whose log is empty."""
-        if channel.readers or channel.log or channel.pending:
+        if channel.readers or channel.log or channel.pending or channel.bells:
             return
         if self.channels.get(channel.name) is channel:
             del self.channels[channel.name]
@@ -332,7 +363,8 @@ class Broker:
         return None
 
     def _make(self, name: bytes, position: Position) -> Channel:
-        channel = self.channels[name] = Channel(name, position, self.limits)
+        limits = self._reserved_limits if is_reserved(name) else self.limits
+        channel = self.channels[name] = Channel(name, position, limits, self.tally)
         return channel
 
     def _opened(self, name: bytes, outcome: Position | Refusal) -> Channel | Refusal:

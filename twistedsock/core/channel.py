@@ -1,19 +1,22 @@
 """A channel: its place in the numbers, its log, its readers by encoding, and who comes and goes."""
 
+from collections.abc import Callable
+
 from twistedsock.core.dialect import Dialect, Position
 from twistedsock.core.events import Batch, Member, PresenceChange
 from twistedsock.core.lane import Gathered, Lane
 from twistedsock.core.limits import Limits
 from twistedsock.core.log import Log
 from twistedsock.core.reader import Subscription
+from twistedsock.core.tally import Tally
 
 
 class Channel:
     """It exists while somebody reads it or its log is not empty; the broker sees to that."""
 
-    __slots__ = ("changes", "epoch", "head", "lanes", "log", "name", "pending", "readers", "watchers")
+    __slots__ = ("bells", "changes", "epoch", "head", "lanes", "log", "name", "pending", "readers", "tally", "watchers")
 
-    def __init__(self, name: bytes, position: Position, limits: Limits) -> None:
+    def __init__(self, name: bytes, position: Position, limits: Limits, tally: Tally) -> None:
         self.name = name
         self.epoch = position.epoch
         self.head = position.head
@@ -24,6 +27,9 @@ class Channel:
         self.lanes: dict[Dialect, Lane] = {}
         self.readers: dict[bytes, Subscription] = {}
         self.watchers: dict[Subscription, None] = {}
+        # Who wants to be called when something has come; mostly nobody.
+        self.bells: list[Callable[[], None]] | None = None
+        self.tally = tally
 
     @property
     def position(self) -> Position:
@@ -33,7 +39,7 @@ class Channel:
         encoding = subscription.reader.encoding
         lane = self.lanes.get(encoding)
         if lane is None:
-            lane = self.lanes[encoding] = Lane(encoding)
+            lane = self.lanes[encoding] = Lane(encoding, self.tally)
         lane.join(subscription)
 
     def leave_lane(self, subscription: Subscription) -> None:
@@ -56,6 +62,10 @@ class Channel:
             # A lane whose last reader falls behind stays, empty: the reader will be back.
             for lane in self.lanes.values():
                 lane.deliver(self.name, batches, gathered)
+            if self.bells is not None:
+                bells, self.bells = self.bells, None
+                for ring in bells:
+                    ring()
 
     def _tell(self, changes: list[PresenceChange], most_missed: int) -> None:
         """Tell the watchers about others. Each change is encoded once an encoding, for those among them too."""

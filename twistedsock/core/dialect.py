@@ -50,6 +50,9 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
 
 
 class Dialect(Protocol):
+    title: str
+    """What it is called where peers are counted by it: a word."""
+
     def welcome(self, id: bytes, ends: Ends) -> bytes: ...
 
     overhead: int

@@ -63,5 +63,8 @@ TOO_MUCH_HELD = Refusal(
     Code.LIMIT, "this server holds as much unfinished input and unread output as it may, try again later"
 )
 TOO_FAST = Refusal(Code.RATE, "that was faster than you may send; it was not done, slow down")
+RESERVED_CHANNEL = Refusal(Code.FORBIDDEN, "channels that begin with $sys/ are the server's own, and can only be read")
+FOR_ADMINS = Refusal(Code.FORBIDDEN, "that is for administrators")
+FOR_ADMINS_WITH_TOKEN = Refusal(Code.UNAUTHORIZED, "that is for administrators, and takes their token")
 UNAVAILABLE = Refusal(Code.UNAVAILABLE, "the backplane did not answer, try again later")
 INTERNAL = Refusal(Code.INTERNAL, "a fault of this server; it has been logged")

@@ -7,6 +7,7 @@ from twistedsock.core.dialect import Dialect
 from twistedsock.core.events import Batch
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.reader import Reader, Subscription
+from twistedsock.core.tally import Tally
 
 Piece = tuple[int, bytes]
 """Messages in a row, with the offset of the first of them."""
@@ -56,10 +57,11 @@ class Lane:
     """Caught-up readers only. ``live`` keeps each reader's bound ``offer``, so that none is looked up for a
     delivery; ``selective`` are those who do not want their own events back."""
 
-    __slots__ = ("encoding", "live", "selective")
+    __slots__ = ("_tally", "encoding", "live", "selective")
 
-    def __init__(self, encoding: Dialect) -> None:
+    def __init__(self, encoding: Dialect, tally: Tally) -> None:
         self.encoding = encoding
+        self._tally = tally
         self.live: dict[Subscription, Callable[[bytes], bool]] = {}
         self.selective: dict[Subscription, None] = {}
 
@@ -83,6 +85,8 @@ class Lane:
             return
         encoded = [(batch.publisher, encode(self.encoding, channel, batch)) for batch in batches]
         pieces = join([piece for _, pieces in encoded for piece in pieces])
+        tally, end = self._tally, batches[-1].end
+        tally.delivered += len(self.live) * (end - batches[0].first)
         if gathered is not None:
             for offset, data in pieces:
                 for subscription in self.live:
@@ -90,7 +94,9 @@ class Lane:
         else:
             for offset, data in pieces:
                 refused = [subscription for subscription, offer in self.live.items() if not offer(data)]
+                tally.sent += len(data) * (len(self.live) - len(refused))
                 for subscription in refused:
+                    tally.delivered -= end - offset
                     subscription.fall_behind(offset)
         if self.selective:
             publishers = {publisher for publisher, _ in encoded}
@@ -99,6 +105,9 @@ class Lane:
                 if own in publishers:
                     # What others published is not encoded again.
                     wanted = [piece for publisher, pieces in encoded if publisher != own for piece in pieces]
+                    tally.delivered += sum([len(batch) for batch in batches if batch.publisher != own])
+                else:
+                    tally.delivered += end - batches[0].first
                 due = [(subscription, offset, data) for offset, data in wanted]
                 if gathered is not None:
                     gathered[subscription.reader] += due
@@ -108,7 +117,7 @@ class Lane:
 
 def hand_over(reader: Reader, due: Sequence[Due]) -> None:
     """Offer a reader all that is due to it, in as few pieces as it may; from what it does not take it falls behind."""
-    offer = reader.outlet.offer
+    offer, tally = reader.outlet.offer, reader.tally
     start, count = 0, len(due)
     while start < count:
         size, stop = 0, start
@@ -118,6 +127,8 @@ def hand_over(reader: Reader, due: Sequence[Due]) -> None:
         if not offer(b"".join([data for _, _, data in due[start:stop]])):
             for subscription, offset, _ in due[start:]:
                 if subscription not in reader.lagging:
+                    tally.delivered -= subscription.channel.log.end - offset
                     subscription.fall_behind(offset)
             return
+        tally.sent += size
         start = stop

@@ -86,6 +86,21 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     ] = "skip"
 
 
+RESERVED_EVENTS = 300
+"""What a channel of the server's own keeps at most: five minutes of figures, one each second."""
+RESERVED_BYTES = 256 * 1024
+"""And in bytes, as some of them hold a long table in each event."""
+
+
+def reserved_limits(limits: Limits) -> Limits:
+    """The bounds of the logs of the server's own channels."""
+    return msgspec.structs.replace(
+        limits,
+        history_events=min(limits.history_events, RESERVED_EVENTS),
+        history_bytes=min(limits.history_bytes, RESERVED_BYTES),
+    )
+
+
 MEMBERS_HELD = 1_000_000
 """Members in all the answers to ``WHO`` together that wait for their peers to read them: 8 bytes each. It is sixty
 times a channel that everybody reads."""

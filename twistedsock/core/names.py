@@ -9,6 +9,9 @@ EVENT_NAME_BYTES = 64
 NICK_BYTES = 32
 """A nick is read by people, one line each."""
 
+RESERVED = b"$sys/"
+"""With this begin the channels on which the server tells of itself: clients may read them, but not publish there."""
+
 DEFAULT_EVENT_NAME = b"message"
 """The name of an event whose publisher gave none."""
 
@@ -29,6 +32,11 @@ def _is_name(candidate: bytes, most: int) -> bool:
 def is_channel(candidate: bytes) -> bool:
     """Whether a channel may be called so."""
     return _is_name(candidate, CHANNEL_BYTES)
+
+
+def is_reserved(channel: bytes) -> bool:
+    """Whether a channel is the server's own."""
+    return channel.startswith(RESERVED)
 
 
 def is_event_name(candidate: bytes) -> bool:

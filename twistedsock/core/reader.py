@@ -13,6 +13,7 @@ from twistedsock.core.events import CHANGE_COST, Batch, Member, PresenceChange
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.log import Log
+from twistedsock.core.tally import Tally
 
 WRITING = 1
 """A bit of ``Outlet.blocked``: bytes wait in user space for the socket."""
@@ -121,13 +122,20 @@ stalled together resume together, and share what they read."""
 class Reader:
     """The reading end of one peer. ``on_lag`` is asked before a ``LOST`` is written: False when it closed instead."""
 
-    __slots__ = ("encoding", "holdings", "lagging", "missed", "on_lag", "outlet", "peer")
+    __slots__ = ("encoding", "holdings", "lagging", "missed", "on_lag", "outlet", "peer", "tally")
 
     def __init__(
-        self, peer: Peer, encoding: Dialect, outlet: Outlet, on_lag: Callable[[], bool], holdings: Holdings
+        self,
+        peer: Peer,
+        encoding: Dialect,
+        outlet: Outlet,
+        on_lag: Callable[[], bool],
+        holdings: Holdings,
+        tally: Tally,
     ) -> None:
         self.peer = peer
         self.holdings = holdings
+        self.tally = tally
         self.encoding = encoding
         self.outlet = outlet
         self.on_lag = on_lag
@@ -148,6 +156,7 @@ class Reader:
             if not self.on_lag():
                 return False
             data = self.encoding.lost(channel.name, subscription.cursor, log.first - 1)
+            self.tally.lost += log.first - subscription.cursor
             subscription.cursor = log.first
         data += self._read(subscription, shared)
         if subscription.cursor == log.end:
@@ -156,6 +165,7 @@ class Reader:
         else:
             self.lagging[subscription] = None
         if data:
+            self.tally.sent += len(data)
             self.outlet.offer(data)
         return bool(self.lagging) and not self.outlet.blocked
 
@@ -165,11 +175,14 @@ class Reader:
         key = (channel, self.encoding, cursor)
         if subscription.echo and key in shared:
             data, subscription.cursor = shared[key]
+            self.tally.delivered += subscription.cursor - cursor
             return data
         batches = channel.log.read(cursor, CHUNK_BYTES)
         if batches:
             subscription.cursor = batches[-1].end
-        data = b"".join([self.encoding.batch(channel.name, batch) for batch in batches if subscription.wants(batch)])
+        wanted = [batch for batch in batches if subscription.wants(batch)]
+        data = b"".join([self.encoding.batch(channel.name, batch) for batch in wanted])
+        self.tally.delivered += sum(map(len, wanted))
         if subscription.echo:
             shared[key] = (data, subscription.cursor)
         return data

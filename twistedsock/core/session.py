@@ -24,11 +24,11 @@ from twistedsock.core.flight import Flight, Slot
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.later import Later, when_known
 from twistedsock.core.limits import MEMBERS_HELD, PUBLISHES_IN_FLIGHT
-from twistedsock.core.names import is_nick
+from twistedsock.core.names import is_nick, is_reserved
 from twistedsock.core.reader import HELD, Outlet, Peer, Reader, Subscription
 from twistedsock.core.recovery import place_to_start
 from twistedsock.core.speaker import Speaker, nothing
-from twistedsock.core.standing import MOST_FAILED, NO_KEYS, TOO_MANY_TOKENS, Standing
+from twistedsock.core.standing import MOST_FAILED, NO_KEYS, TOO_MANY_TOKENS, Standing, forbids_without_policy
 
 T = TypeVar("T")
 
@@ -63,6 +63,7 @@ class Session(Speaker):
         "_quiet",
         "_standing",
         "ends",
+        "opened_at",
         "parting",
         "peer",
         "state",
@@ -79,11 +80,13 @@ class Session(Speaker):
         listener: str = "",
     ) -> None:
         self.peer = Peer(bridge.roster.new_id())
-        super().__init__(bridge.broker, outlet, Reader(self.peer, dialect, outlet, self._may_skip, bridge.holdings))
+        reader = Reader(self.peer, dialect, outlet, self._may_skip, bridge.holdings, bridge.tally)
+        super().__init__(bridge.broker, outlet, reader)
         self.ends = ends
         self.state = State.OPEN
         # Why it was dismissed, for who can tell it on closing too.
         self.parting = b""
+        self.opened_at = bridge.broker.clock()
         self.subscriptions: dict[bytes, Subscription] = {}
         self._bridge = bridge
         self._dialect = dialect
@@ -98,6 +101,8 @@ class Session(Speaker):
         if bridge.policy is not None:
             self._standing = Standing(bridge, bridge.policy, listener, self)
         bridge.roster.add(self)
+        bridge.tally.opens(dialect.title)
+        bridge.journal.opened(self)
 
     def welcome(self, before: bytes = b"", outcome: Identity | Refusal | None = None) -> None:
         """Say the first words. ``before`` is what leaves with them: the answer to a handshake. ``outcome`` is what the
@@ -111,6 +116,8 @@ class Session(Speaker):
 
     def speak(self, dialect: Dialect) -> None:
         """Go on in another dialect; only before the first command."""
+        self._bridge.tally.closes(self._dialect.title)
+        self._bridge.tally.opens(dialect.title)
         self._dialect = self._reader.encoding = dialect
 
     def run(self, command: Command) -> None:
@@ -122,6 +129,21 @@ class Session(Speaker):
             self._stall()
         else:
             self._STEPS[type(command)](self, command)
+
+    @property
+    def dialect_title(self) -> str:
+        """What its dialect is called."""
+        return self._dialect.title
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who the peer is, as far as the policy knows; None where there is no policy."""
+        return None if self._standing is None else self._standing.identity
+
+    @property
+    def behind(self) -> dict[Subscription, None]:
+        """The channels of which it has not read all yet."""
+        return self._reader.lagging
 
     @property
     def holdings(self) -> Holdings:
@@ -182,6 +204,8 @@ class Session(Speaker):
             self._flight = None
             self._pieces = self._postponed = None
             self.on_ready = self._reader.on_lag = nothing
+            self._bridge.tally.closes(self._dialect.title)
+            self._bridge.journal.closed(self)
             self._drop_standing()
             self._bridge.roster.remove(self)
 
@@ -192,6 +216,8 @@ class Session(Speaker):
         answer: int | Refusal | Later[int]
         if self._standing is not None and (refusal := self._standing.forbids(command.channel, Right.WRITE)):
             answer = refusal
+        elif is_reserved(command.channel):
+            answer = errors.RESERVED_CHANNEL
         else:
             answer = self._broker.publish(self.peer, command.channel, command.name, command.content)
         if not self._flight and isinstance(answer, Refusal):
@@ -438,10 +464,15 @@ class Session(Speaker):
 
     def _may_read(self, channel: bytes, tag: Tag) -> bool:
         """Whether the peer may; where not, it has been told."""
-        refusal = None if self._standing is None else self._standing.forbids(channel, Right.READ)
+        refusal = self._forbids_reading(channel)
         if refusal is not None:
             self._refuse(tag, refusal)
         return refusal is None
+
+    def _forbids_reading(self, channel: bytes) -> Refusal | None:
+        if self._standing is not None:
+            return self._standing.forbids(channel, Right.READ)
+        return forbids_without_policy(channel, Right.READ, self._bridge.is_admin(None, self.ends.client))
 
     def _while_readable(self, channel: bytes, told: Iterator[T]) -> Iterator[T]:
         """What is told bit by bit ends where the peer loses the right to it."""
@@ -464,6 +495,7 @@ class Session(Speaker):
     # What the commands are made of.
 
     def _refuse(self, tag: Tag, refusal: Refusal) -> None:
+        self._bridge.tally.refuse(refusal.code)
         self._say(self._dialect.refused(tag, refusal))
 
     def _refuse_all(self, tags: Sequence[Tag], refusal: Refusal) -> None:
@@ -473,6 +505,7 @@ class Session(Speaker):
             for tag in tags:
                 self._refuse(tag, refusal)
             return
+        self._bridge.tally.refuse(refusal.code, len(tags))
         self._stream(self._refusals(tags, refusal))
         if self._pieces is not None and self.holdings.too_much:
             self._pieces = None

@@ -40,6 +40,7 @@ class Speaker:
             self._out.clear()
             self._out_size = 0
             self._outlet.write(data)
+            self._broker.tally.sent += len(data)
             if self._outlet.blocked & WRITING:
                 # Who does not read its replies is not read either.
                 self.stalled = True
@@ -79,6 +80,7 @@ class Speaker:
         enough = self._broker.clock() + SHARE
         for piece in pieces:
             self._outlet.write(piece)
+            self._broker.tally.sent += len(piece)
             if self._outlet.blocked & WRITING or self._has_had(enough):
                 return
         self._pieces = None

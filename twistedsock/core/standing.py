@@ -4,9 +4,9 @@ from typing import Protocol
 
 from twistedsock.core.access import Identity, Policy, Right
 from twistedsock.core.bridge import Bridge
-from twistedsock.core.errors import NICK_IS_AN_ID, Code, Refusal
+from twistedsock.core.errors import FOR_ADMINS, NICK_IS_AN_ID, RESERVED_CHANNEL, Code, Refusal
 from twistedsock.core.expiry import Bearer
-from twistedsock.core.names import is_nick
+from twistedsock.core.names import is_nick, is_reserved
 from twistedsock.core.reader import Peer
 
 UNVOUCHED = b"~"
@@ -20,6 +20,29 @@ TOO_MANY_TOKENS = b"too many tokens that are not valid"
 NO_KEYS = Refusal(Code.UNAUTHORIZED, "this server has no keys to check a token with, and asks for none")
 
 _WAYS = {Right.READ: "read", Right.WRITE: "publish on"}
+
+
+def forbids(identity: Identity, channel: bytes, right: Right) -> Refusal | None:
+    """Why somebody may not do something on a channel; None where that is allowed."""
+    if is_reserved(channel):
+        if right & Right.WRITE:
+            return RESERVED_CHANNEL
+        if identity.is_admin:
+            return None
+    if identity.grants.on(channel) & right:
+        return None
+    if identity.subject:
+        return Refusal(Code.FORBIDDEN, f"you may not {_WAYS[right]} that channel")
+    return Refusal(Code.UNAUTHORIZED, f"to {_WAYS[right]} that channel takes a token: AUTH comes first")
+
+
+def forbids_without_policy(channel: bytes, right: Right, is_admin: bool) -> Refusal | None:
+    """As ``forbids``, where everybody may do everything with channels that are not the server's own."""
+    if not is_reserved(channel):
+        return None
+    if right & Right.WRITE:
+        return RESERVED_CHANNEL
+    return None if is_admin else FOR_ADMINS
 
 
 class Named(Bearer, Protocol):
@@ -47,12 +70,7 @@ class Standing:
 
     def forbids(self, channel: bytes, right: Right) -> Refusal | None:
         """Why something may not be done on a channel; None where it may."""
-        identity = self.identity
-        if identity.grants.on(channel) & right:
-            return None
-        if identity.subject:
-            return Refusal(Code.FORBIDDEN, f"you may not {_WAYS[right]} that channel")
-        return Refusal(Code.UNAUTHORIZED, f"to {_WAYS[right]} that channel takes a token: AUTH comes first")
+        return forbids(self.identity, channel, right)
 
     def authenticate(self, token: bytes) -> Refusal | None:
         """Be whom a token names, unless there is a reason against it; then nothing changes."""

@@ -43,6 +43,7 @@ def _list(items: Iterable[bytes], before: bytes, after: bytes) -> Iterator[bytes
 class JsonDialect:
     """Answers carry the ``id`` of their command; without one, what only says that all went well is not said."""
 
+    title = "json"
     overhead = 84
 
     def __init__(self, framing: Framing) -> None:

@@ -32,6 +32,7 @@ def _event(channel: bytes, event: Event) -> bytes:
 class LineDialect:
     """Answers come in the order of the commands, so tags are ignored."""
 
+    title = "line"
     overhead = 24
 
     def __init__(self, framing: Framing) -> None:

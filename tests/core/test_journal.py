@@ -1,0 +1,41 @@
+"""Who looks on is told of each connection, and what is kept of one is bounded."""
+
+from twistedsock.core.journal import FIRST_STEPS, MOST_STEPS, Journal, Step, keep
+from twistedsock.core.session import Session
+from twistedsock.testing import Hall
+
+
+class Notes:
+    def __init__(self, journal: Journal) -> None:
+        self.told: list[str] = []
+        journal.watchers.append(self)
+
+    def opened(self, session: Session) -> None:
+        self.told.append("opened " + session.peer.id.decode())
+
+    def stepped(self, session: Session, step: Step) -> None:
+        self.told.append(f"{step.name} {session.peer.id.decode()}")
+
+    def closed(self, session: Session) -> None:
+        self.told.append("closed " + session.peer.id.decode())
+
+
+def test_watchers_are_told_of_each_session_once() -> None:
+    hall = Hall()
+    notes = Notes(hall.bridge.journal)
+    peer = hall.line_peer()
+    hall.bridge.journal.stepped(peer.session, Step(1.0, "behind"))
+    peer.session.lost()
+    peer.session.lost()
+    assert notes.told[0] == "opened p1" and notes.told[-1] == "closed p1"
+    assert notes.told.count("opened p1") == notes.told.count("closed p1") == 1
+    assert "behind p1" in notes.told
+
+
+def test_of_very_many_steps_the_first_and_the_newest_are_kept() -> None:
+    steps: list[Step] = []
+    for number in range(1_000):
+        keep(steps, Step(number, "behind"))
+    assert len(steps) == MOST_STEPS
+    assert [step.at for step in steps[:FIRST_STEPS]] == list(range(FIRST_STEPS))
+    assert [step.at for step in steps[FIRST_STEPS:]] == list(range(1_000 - MOST_STEPS + FIRST_STEPS, 1_000))

@@ -1,0 +1,115 @@
+"""What is counted, and that it is counted once, whatever way an event takes to its reader."""
+
+import pytest
+
+from twistedsock.core.errors import Code
+from twistedsock.core.tally import SPANS, Spread, Tally
+from twistedsock.testing import Hall
+
+
+@pytest.mark.parametrize("seconds, place", [(0.0, 0), (1.0, 0), (1.5, 1), (2.0, 1), (2.1, 2), (99.0, 2)])
+def test_a_time_counts_below_the_first_bound_that_it_does_not_exceed(seconds: float, place: int) -> None:
+    spread = Spread((1.0, 2.0))
+    spread.note(seconds)
+    assert spread.counts == [int(place == index) for index in range(3)]
+    assert spread.total == seconds
+
+
+def test_the_bounds_rise() -> None:
+    assert list(SPANS) == sorted(set(SPANS))
+
+
+def test_the_longest_turn_is_kept_until_it_is_set_back() -> None:
+    tally = Tally()
+    for seconds in (0.25, 1.5, 0.5):
+        tally.turned(seconds)
+    assert tally.longest == 1.5 and tally.turns.total == 2.25
+
+
+def test_sessions_are_counted_by_their_dialect() -> None:
+    hall = Hall()
+    line, message, other = hall.line_peer(), hall.message_peer(), hall.json_peer()
+    assert hall.bridge.tally.opened == {"line": 2, "json": 1}
+    line.session.lost()
+    other.session.speak(message.session._dialect)
+    assert hall.bridge.tally.opened == {"line": 3, "json": 1}
+    assert hall.bridge.tally.closed == {"line": 1, "json": 1}
+
+
+def test_what_is_refused_is_counted_by_its_code() -> None:
+    hall = Hall()
+    line = hall.line_peer()
+    line.says("FLY", "PUB a*b x", *["PUB c* x"] * 300)
+    assert hall.bridge.tally.refused == {Code.UNKNOWN_COMMAND: 1, Code.BAD_CHANNEL: 301}
+
+
+def test_an_event_is_published_once_and_delivered_to_each_reader() -> None:
+    hall = Hall()
+    readers = [hall.line_peer() for _ in range(3)]
+    for reader in readers:
+        reader.says("SUB a", "SUB b")
+    publisher = hall.json_peer()
+    publisher.says(*[{"type": "publish", "channel": channel, "data": 1} for channel in "aab"])
+    hall.turn()
+    assert hall.bridge.tally.published == 3
+    assert hall.bridge.tally.delivered == 9
+
+
+def test_what_a_reader_does_not_want_back_is_not_delivered() -> None:
+    hall = Hall()
+    reader, other = hall.line_peer(), hall.line_peer()
+    reader.says("SUB a echo=off")
+    reader.says("PUB a x", "PUB a y")
+    other.says("PUB a z")
+    hall.turn()
+    assert hall.bridge.tally.delivered == 1
+
+
+def test_a_slow_reader_gets_each_event_once() -> None:
+    hall = Hall()
+    slow, publisher = hall.line_peer(), hall.line_peer()
+    slow.says("SUB a", "SUB b")
+    hall.turn()
+    slow.outlet.room = 30
+    for _ in range(5):
+        publisher.says("PUB a 0123456789", "PUB b 0123456789")
+        hall.turn()
+    slow.outlet.drain()
+    hall.turn()
+    assert len([line for line in slow.hears() if line.startswith("MSG")]) == 10
+    assert hall.bridge.tally.delivered == 10
+
+
+def test_events_that_the_log_has_lost_are_counted_for_their_reader() -> None:
+    hall = Hall(history_events=3)
+    slow, publisher = hall.line_peer(), hall.line_peer()
+    slow.says("SUB a")
+    hall.turn()
+    slow.outlet.room = 0
+    for number in range(10):
+        publisher.says(f"PUB a {number}")
+        hall.turn()
+    slow.outlet.drain()
+    hall.turn()
+    assert "LOST a 2 7" in slow.hears()
+    assert hall.bridge.tally.lost == 6
+    assert hall.bridge.tally.delivered == 4
+
+
+def test_bytes_that_sessions_write_are_counted() -> None:
+    hall = Hall()
+    peers = [hall.line_peer(), hall.json_peer(), hall.line_peer()]
+    peers[0].says("SUB a", "SUB b", "WHO a")
+    peers[1].says({"type": "subscribe", "id": 1, "channel": "a"})
+    peers[2].says("PUB a 1", "PUB b 2", "HIST a")
+    hall.turn()
+    assert hall.bridge.tally.sent == sum(len(peer.outlet.sent) for peer in peers)
+
+
+def test_turns_and_flushes_are_timed() -> None:
+    hall = Hall()
+    hall.line_peer().says("PUB a 1")
+    hall.turn()
+    assert sum(hall.bridge.tally.flushes.counts) == 1
+    hall.broker.turn()
+    assert sum(hall.bridge.tally.turns.counts) >= 1

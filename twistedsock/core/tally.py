@@ -1,0 +1,81 @@
+"""What has happened since the start, in plain numbers: cheap enough to be counted where events pass by the million.
+
+Nothing is counted for each reader on its own where it can be counted for all of a lane at once.
+"""
+
+from bisect import bisect_left
+
+from twistedsock.core.errors import Code
+
+SPANS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+"""Seconds. A turn at rest takes less than the first; more than the sixth is more than the share that one peer has."""
+
+
+class Spread:
+    """How long something took, each time: a histogram. ``counts`` has one more place than ``bounds``, for what took
+    longer than all of them; a time that equals a bound counts below it, as Prometheus wants it (``le``)."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...] = SPANS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def note(self, seconds: float) -> None:
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+
+class Tally:
+    """Events and bytes are those of this node. An event that goes to ten readers is published once and delivered ten
+    times. ``opened`` and ``closed`` count sessions by the title of their dialect."""
+
+    __slots__ = (
+        "closed",
+        "delivered",
+        "flushes",
+        "longest",
+        "lost",
+        "opened",
+        "published",
+        "received",
+        "refused",
+        "sent",
+        "turns",
+    )
+
+    def __init__(self) -> None:
+        self.published = 0
+        self.delivered = 0
+        self.lost = 0
+        """Events that a reader was told it had missed, each for each reader."""
+        self.received = 0
+        """Bytes that sessions have read."""
+        self.sent = 0
+        """Bytes that sessions have written."""
+        self.refused: dict[Code, int] = {}
+        self.opened: dict[str, int] = {}
+        self.closed: dict[str, int] = {}
+        self.turns = Spread()
+        self.flushes = Spread()
+        self.longest = 0.0
+        """The longest turn, in seconds, since somebody has set this back to 0."""
+
+    def refuse(self, code: Code, times: int = 1) -> None:
+        """Something was refused, for that reason."""
+        self.refused[code] = self.refused.get(code, 0) + times
+
+    def turned(self, seconds: float) -> None:
+        """A turn took so long."""
+        self.turns.note(seconds)
+        if seconds > self.longest:
+            self.longest = seconds
+
+    def opens(self, title: str) -> None:
+        """A session of that dialect has begun."""
+        self.opened[title] = self.opened.get(title, 0) + 1
+
+    def closes(self, title: str) -> None:
+        """A session of that dialect is over."""
+        self.closed[title] = self.closed.get(title, 0) + 1
