@@ -3,7 +3,7 @@
 import pytest
 
 from twistedsock.core.errors import UNAVAILABLE, Refusal
-from twistedsock.core.later import Later, when_known
+from twistedsock.core.later import Later, and_then, when_known
 
 
 def test_listeners_hear_the_answer_in_their_order() -> None:
@@ -55,3 +55,26 @@ def test_an_answer_known_later_is_told_later() -> None:
     assert heard == []
     later.settle(7)
     assert heard == [7]
+
+
+def test_a_step_is_taken_when_the_answer_is_there() -> None:
+    assert and_then(2, lambda value: value + 1) == 3
+    assert and_then(UNAVAILABLE, lambda value: value) is UNAVAILABLE
+    first, second = Later[int](), Later[int]()
+    following = and_then(first, lambda value: second)
+    assert isinstance(following, Later)
+    told: list[object] = []
+    following.then(told.append)
+    first.settle(1)
+    assert told == []
+    second.settle(7)
+    assert told == [7]
+
+
+def test_no_step_is_taken_behind_a_refusal() -> None:
+    first, told = Later[int](), list[object]()
+    following = and_then(first, lambda value: value + 1)
+    assert isinstance(following, Later)
+    following.then(told.append)
+    first.settle(UNAVAILABLE)
+    assert told == [UNAVAILABLE]

@@ -83,3 +83,13 @@ def test_who_goes_twice_is_gone_once(times: int) -> None:
     for _ in range(times):
         here.remove(somebody)
     assert len(here) == 0
+
+
+def test_an_id_can_be_had_for_a_moment() -> None:
+    ids = iter([b"a", b"a", b"b"])
+    roster, emptied = Roster(lambda: next(ids)), list[int]()
+    roster.new_id()
+    assert b"a" in roster and roster.get(b"a") is None and list(roster) == []
+    roster.when_empty(lambda: emptied.append(1))
+    roster.give_back(b"a")
+    assert emptied == [1] and b"a" not in roster

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from twistedsock.core.errors import Refusal
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Later(Generic[T]):
@@ -36,6 +37,21 @@ class Later(Generic[T]):
             self._listeners.append(listener)
         else:
             listener(self._outcome)
+
+
+def and_then(answer: T | Refusal | Later[T], step: Callable[[T], U | Refusal | Later[U]]) -> U | Refusal | Later[U]:
+    """What ``step`` makes of an answer, now or later; a refusal stays what it is."""
+    if isinstance(answer, Refusal):
+        return answer
+    if not isinstance(answer, Later):
+        return step(answer)
+    following = Later[U]()
+
+    def go_on(outcome: T | Refusal) -> None:
+        when_known(outcome if isinstance(outcome, Refusal) else step(outcome), following.settle)
+
+    answer.then(go_on)
+    return following
 
 
 def when_known(answer: T | Refusal | Later[T], listener: Callable[[T | Refusal], None]) -> None:

@@ -46,8 +46,16 @@ class Roster:
     def add(self, guest: Guest) -> None:
         self._guests[guest.peer.id] = guest
 
+    def get(self, id: bytes) -> Guest | None:
+        """Who has that id."""
+        return self._guests.get(id)
+
     def remove(self, guest: Guest) -> None:
-        self._guests.pop(guest.peer.id, None)
+        self.give_back(guest.peer.id)
+
+    def give_back(self, id: bytes) -> None:
+        """Nobody has that id any longer."""
+        self._guests.pop(id, None)
         if not self._guests and self._on_empty is not None:
             self._on_empty()
 

@@ -45,6 +45,18 @@ def forbids_without_policy(channel: bytes, right: Right, is_admin: bool) -> Refu
     return None if is_admin else FOR_ADMINS
 
 
+def vouched_nick(subject: bytes) -> bytes:
+    """The nick that an identity is; empty where it is none, as a nick is short."""
+    return subject if is_nick(subject) and not subject.startswith(UNVOUCHED) else b""
+
+
+def shown_nick(subject: bytes, nick: bytes) -> bytes:
+    """A nick that somebody has chosen, as others see it."""
+    if nick == vouched_nick(subject) or nick.startswith(UNVOUCHED):
+        return nick
+    return UNVOUCHED + nick
+
+
 class Named(Bearer, Protocol):
     """Whose standing it is: a session."""
 
@@ -113,14 +125,11 @@ class Standing:
 
     def vouched_nick(self) -> bytes:
         """The nick that the identity is; empty where it is none, as a nick is short."""
-        subject = self.identity.subject
-        return subject if is_nick(subject) and not subject.startswith(UNVOUCHED) else b""
+        return vouched_nick(self.identity.subject)
 
     def shown_nick(self, nick: bytes) -> bytes:
         """A nick that the peer has chosen, as others see it."""
-        if nick == self.vouched_nick() or nick.startswith(UNVOUCHED):
-            return nick
-        return UNVOUCHED + nick
+        return shown_nick(self.identity.subject, nick)
 
     def seconds_left(self) -> int | None:
         """Until the proof runs out; None: it never does."""

@@ -1,0 +1,194 @@
+"""Who asks one thing and goes: with the same rights, names and answers as a session, and nothing left behind."""
+
+from typing import Any
+
+import pytest
+
+from twistedsock.core.access import Right
+from twistedsock.core.dialect import Position
+from twistedsock.core.errors import Code, Refusal
+from twistedsock.core.events import Content
+from twistedsock.core.later import Later
+from twistedsock.core.limits import CHUNK_BYTES
+from twistedsock.core.visitor import Kept, Listed, Place, Visitor
+from twistedsock.testing import FakePolicy, Hall
+
+HERE = b"127.0.0.1:50000"
+AWAY = b"192.0.2.7:50000"
+POLICY = FakePolicy(
+    {"lobby": "rw"}, {"A": ("ann", {"kitchen": "rw", "news": "r"}, None), "ROOT": ("root", {}, None)}, admins=["root"]
+)
+
+
+def text(*payloads: bytes) -> Content:
+    return Content(payloads, sum(map(len, payloads)))
+
+
+def visits(hall: Hall, token: bytes = b"", client: bytes = HERE) -> Visitor:
+    identity = hall.bridge.recognize("tcp:8082", token or None)
+    assert not isinstance(identity, Refusal)
+    return Visitor(hall.bridge, "tcp:8082", client, identity)
+
+
+def settled(hall: Hall, answer: Any) -> Any:
+    """An answer, when it is there."""
+    told: list[Any] = []
+    if not isinstance(answer, Later):
+        hall.turn()
+        return answer
+    answer.then(told.append)
+    for _ in range(4):
+        hall.backplane.release()
+        hall.turn()
+    assert len(told) == 1
+    return told[0]
+
+
+def code(outcome: object) -> Code | None:
+    return outcome.code if isinstance(outcome, Refusal) else None
+
+
+@pytest.fixture(params=[False, True], ids=["memory", "late"])
+def hall(request: pytest.FixtureRequest) -> Hall:
+    return Hall(late=request.param, history_events=5)
+
+
+def test_what_a_visitor_publishes_is_heard_and_it_leaves_nothing_behind(hall: Hall) -> None:
+    reader = hall.line_peer()
+    reader.says("SUB kitchen")
+    settled(hall, visits(hall).members(b"kitchen"))
+    reader.hears()
+    assert settled(hall, visits(hall).publish(b"kitchen", text(b"hello", b"again"))) == Place(1, b"e1")
+    assert settled(hall, visits(hall).publish(b"kitchen", text(b"x"), b"alarm", b"bob")) == Place(3, b"e1")
+    assert reader.hears() == ["MSG kitchen 1 p2 hello", "MSG kitchen 2 p2 again", "EVENT kitchen 3 bob alarm x"]
+    assert len(hall.bridge.roster) == 1
+
+
+def test_what_waits_too_long_is_flushed_at_once() -> None:
+    hall = Hall()
+    reader = hall.line_peer()
+    reader.says("SUB kitchen")
+    hall.turn()
+    visits(hall).publish(b"kitchen", text(b"x" * CHUNK_BYTES))
+    assert b"MSG kitchen 1 " in reader.outlet.sent
+
+
+@pytest.mark.parametrize(
+    "channel, name, nick, refused",
+    [
+        (b"a*b", b"x", b"", Code.BAD_CHANNEL),
+        (b"a", b"x y", b"", Code.BAD_NAME),
+        (b"a", b"x", b"x y", Code.BAD_NAME),
+        (b"a", b"x", b"p1", Code.BAD_NAME),
+        (b"$sys/a", b"x", b"", Code.FORBIDDEN),
+    ],
+)
+def test_what_cannot_be_published_leaves_nothing_behind(
+    hall: Hall, channel: bytes, name: bytes, nick: bytes, refused: Code
+) -> None:
+    hall.line_peer()
+    assert code(settled(hall, visits(hall).publish(channel, text(b"x"), name, nick))) is refused
+    assert len(hall.bridge.roster) == 1 and not hall.broker.channels
+
+
+def test_a_backplane_that_does_not_answer_is_told() -> None:
+    hall = Hall(late=True)
+    hall.backplane.failing = 1
+    assert code(settled(hall, visits(hall).publish(b"a", text(b"x")))) is Code.UNAVAILABLE
+    assert len(hall.bridge.roster) == 0
+
+
+@pytest.mark.parametrize(
+    "token, nick, shown", [(b"", b"", b"p1"), (b"", b"bob", b"~bob"), (b"A", b"", b"ann"), (b"A", b"bob", b"~bob")]
+)
+def test_with_a_policy_only_what_is_proved_stands_without_a_mark(token: bytes, nick: bytes, shown: bytes) -> None:
+    hall = Hall(policy=POLICY)
+    channel = b"kitchen" if token else b"lobby"
+    assert visits(hall, token).publish(channel, text(b"x"), nick=nick) == Place(1, b"e1")
+    hall.turn()
+    kept = visits(hall, token).history(channel)
+    assert isinstance(kept, Kept)
+    assert [event.sender for event in kept.events] == [shown]
+
+
+def test_nobody_is_called_as_another_peer_is() -> None:
+    hall = Hall(policy=FakePolicy({}, {"P": ("p1", {"a": "rw"}, None)}))
+    hall.line_peer()
+    assert code(visits(hall, b"P").publish(b"a", text(b"x"))) is Code.BAD_NAME
+
+
+def test_rights_are_those_of_a_session() -> None:
+    hall = Hall(policy=POLICY)
+    nobody, ann, root = visits(hall), visits(hall, b"A"), visits(hall, b"ROOT")
+    assert code(nobody.publish(b"kitchen", text(b"x"))) is Code.UNAUTHORIZED
+    assert code(ann.publish(b"news", text(b"x"))) is Code.FORBIDDEN
+    assert code(nobody.history(b"kitchen")) is Code.UNAUTHORIZED
+    assert code(nobody.members(b"kitchen")) is Code.UNAUTHORIZED
+    assert ann.members(b"news") == [] and (ann.subject, nobody.subject) == (b"ann", b"")
+    assert (nobody.is_admin, ann.is_admin, root.is_admin) == (False, False, True)
+    assert root.forbids(b"$sys/figures", Right.READ) is None
+    assert visits(Hall()).is_admin and not visits(Hall(), client=AWAY).is_admin
+    assert visits(Hall()).subject == b""
+
+
+def test_the_right_to_read_is_looked_at_again_when_the_answer_comes() -> None:
+    hall = Hall(late=True, policy=POLICY)
+    visitor = visits(hall, b"A")
+    answer = visitor.history(b"kitchen")
+    visitor._identity = hall.bridge.policy.anonymous("") if hall.bridge.policy else None
+    assert code(settled(hall, answer)) is Code.UNAUTHORIZED
+    assert not hall.broker.channels
+
+
+def publish_nine(hall: Hall) -> None:
+    for number in range(1, 10):
+        settled(hall, visits(hall).publish(b"k", text(b"%d" % number)))
+
+
+@pytest.mark.parametrize(
+    "asked, offsets, recovered, lost",
+    [
+        ({}, [5, 6, 7, 8, 9], None, None),
+        ({"last": 2}, [8, 9], None, None),
+        ({"since": 7}, [8, 9], None, None),
+        ({"since": 5, "last": 1}, [9], None, None),
+        ({"since": 1}, [5, 6, 7, 8, 9], None, None),
+        ({"since": 7, "epoch": b"e1"}, [8, 9], True, None),
+        ({"since": 9, "epoch": b"e1"}, [], True, None),
+        ({"since": 1, "epoch": b"e1"}, [5, 6, 7, 8, 9], False, (2, 4)),
+        ({"since": 7, "epoch": b"e9"}, [], False, None),
+        ({"since": 7, "epoch": b"e9", "last": 1}, [9], False, None),
+        ({"since": 99, "epoch": b"e1"}, [], False, None),
+    ],
+)
+def test_history_and_recovery(asked: Any, offsets: list[int], recovered: bool | None, lost: Any) -> None:
+    hall = Hall(history_events=5)
+    hall.line_peer().says("SUB k")
+    publish_nine(hall)
+    kept = settled(hall, visits(hall).history(b"k", **asked))
+    assert isinstance(kept, Kept)
+    assert [event.offset for event in kept.events] == offsets
+    assert (kept.recovered, kept.lost, kept.position) == (recovered, lost, Position(b"e1", 9))
+    assert (kept.start, kept.stop) == (offsets[0] if offsets else 10, 10)
+
+
+def test_history_of_a_channel_that_nobody_knows_leaves_none_behind(hall: Hall) -> None:
+    kept = settled(hall, visits(hall).history(b"k"))
+    assert isinstance(kept, Kept) and list(kept.events) == [] and kept.position.head == 0
+    assert not hall.broker.channels
+
+
+def test_a_list_of_channels_is_by_name_and_holds_what_may_be_read() -> None:
+    hall = Hall(policy=FakePolicy({"a*": "rw", "b*": "rw"}, {}))
+    visitor = visits(hall)
+    for name in (b"b", b"a2", b"a1", b"a3"):
+        visitor.publish(name, text(b"xyz"))
+    hall.broker.publish(hall.line_peer().session.peer, b"$sys/figures", b"message", text(b"1"))
+    hall.broker.publish(hall.line_peer().session.peer, b"c", b"message", text(b"1"))
+    hall.turn()
+    chosen, total = visitor.channels(b"", b"", 2)
+    assert [one.channel for one in chosen] == [b"a1", b"a2"] and total == 4
+    assert isinstance(chosen[0], Listed)
+    assert (chosen[0].readers, chosen[0].position.head, chosen[0].events) == (0, 1, 1)
+    assert [one.channel for one in visitor.channels(b"a", b"a1", 9)[0]] == [b"a2", b"a3"]
+    assert visitor.channels(b"a", b"a3", 9) == ([], 3)

@@ -1,0 +1,171 @@
+"""Who asks one thing and goes: what an HTTP request is to the bridge. A session without a conversation."""
+
+from collections.abc import Iterator
+from heapq import nsmallest
+
+import msgspec
+
+from twistedsock.core.access import Identity, Right
+from twistedsock.core.bridge import Bridge
+from twistedsock.core.channel import Channel
+from twistedsock.core.commands import Subscribe
+from twistedsock.core.dialect import Position
+from twistedsock.core.errors import BAD_NICK, NICK_IS_AN_ID, Refusal
+from twistedsock.core.events import Content, Event, Member
+from twistedsock.core.later import Later, and_then, when_known
+from twistedsock.core.names import DEFAULT_EVENT_NAME, is_nick, is_reserved
+from twistedsock.core.reader import Peer
+from twistedsock.core.recovery import place_to_start
+from twistedsock.core.standing import forbids, forbids_without_policy, shown_nick, vouched_nick
+
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where an event stands: of several published together, the first."""
+
+    offset: int
+    epoch: bytes
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What a log holds of what was asked for. ``start`` is the first offset that was asked for and is there, ``stop``
+    the one after the last. ``recovered`` is None where no position was given to go on from. ``lost`` are the first and
+    the last offset of what is gone. ``events`` looks for them when it is asked for them."""
+
+    channel: bytes
+    position: Position
+    start: int
+    stop: int
+    recovered: bool | None
+    lost: tuple[int, int] | None
+    events: Iterator[Event]
+
+
+class Listed(msgspec.Struct, frozen=True, gc=False):
+    """A channel in a list. ``size`` is what its log counts against its bound, in bytes."""
+
+    channel: bytes
+    readers: int
+    position: Position
+    events: int
+    size: int
+
+
+class Visitor:
+    """``identity`` is what the policy has found of who asks: None for who has shown nothing, or where there is no
+    policy. ``client`` is the far end of the connection, as people write it."""
+
+    __slots__ = ("_bridge", "_identity", "_is_admin")
+
+    def __init__(self, bridge: Bridge, listener: str, client: bytes, identity: Identity | None = None) -> None:
+        self._bridge = bridge
+        if identity is None and bridge.policy is not None:
+            identity = bridge.policy.anonymous(listener)
+        self._identity = identity
+        self._is_admin = bridge.is_admin(identity, client)
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether it may look behind the scenes, and send others away."""
+        return self._is_admin
+
+    @property
+    def subject(self) -> bytes:
+        """Who it is, where that is proved; else empty."""
+        return b"" if self._identity is None else self._identity.subject
+
+    def forbids(self, channel: bytes, right: Right) -> Refusal | None:
+        """Why something may not be done on a channel; None where it may."""
+        if self._identity is None:
+            return forbids_without_policy(channel, right, self._is_admin)
+        return forbids(self._identity, channel, right)
+
+    def publish(
+        self, channel: bytes, content: Content, name: bytes = DEFAULT_EVENT_NAME, nick: bytes = b""
+    ) -> Place | Refusal | Later[Place]:
+        """Publish events of one kind in a row. The sender is whom the identity names, or ``nick``, or an id that is
+        drawn for this once."""
+        bridge = self._bridge
+        refusal = self.forbids(channel, Right.WRITE)
+        if refusal is not None:
+            return refusal
+        if nick and not is_nick(nick):
+            return BAD_NICK
+        if nick in bridge.roster or self.subject in bridge.roster:
+            return NICK_IS_AN_ID
+        publisher = Peer(bridge.roster.new_id())
+        publisher.nick = self._shown(nick) or publisher.id
+        answer = and_then(
+            bridge.broker.open(channel), lambda opened: self._publish_on(opened, publisher, name, content)
+        )
+        when_known(answer, lambda outcome: bridge.roster.give_back(publisher.id))
+        return answer
+
+    def _shown(self, nick: bytes) -> bytes:
+        if self._identity is None:
+            return nick
+        return shown_nick(self.subject, nick) if nick else vouched_nick(self.subject)
+
+    def _publish_on(
+        self, channel: Channel, publisher: Peer, name: bytes, content: Content
+    ) -> Place | Refusal | Later[Place]:
+        broker = self._bridge.broker
+        answer = broker.publish(publisher, channel.name, name, content)
+        if broker.urgent:
+            broker.flush()
+        placed = and_then(answer, lambda offset: Place(offset, broker.channels.get(channel.name, channel).epoch))
+        when_known(placed, lambda outcome: broker.forget_unused(channel))
+        return placed
+
+    def history(
+        self, channel: bytes, last: int | None = None, since: int | None = None, epoch: bytes | None = None
+    ) -> Kept | Refusal | Later[Kept]:
+        """The events that a log holds: the newest ``last``, or those after ``since``, or of those the newest. Where
+        ``epoch`` is given too, it is a position to go on from, and is told whether that was possible."""
+
+        def look(opened: Channel) -> Kept | Refusal:
+            refusal = self.forbids(channel, Right.READ)  # any longer: it may have had to wait
+            kept = refusal or self.look_into(opened, last, since, epoch)
+            self._bridge.broker.forget_unused(opened)
+            return kept
+
+        refusal = self.forbids(channel, Right.READ)
+        return refusal if refusal is not None else and_then(self._bridge.broker.open(channel), look)
+
+    def look_into(
+        self, channel: Channel, last: int | None = None, since: int | None = None, epoch: bytes | None = None
+    ) -> Kept:
+        """As ``history``, of a channel that may be read and is open."""
+        self._bridge.broker.commit(channel)
+        log, recovered = channel.log, None
+        if since is not None and epoch is not None:
+            start, recovered = place_to_start(Subscribe(channel.name, last, since, epoch), channel)
+        else:
+            start = log.first if since is None else since + 1
+            if last is not None:
+                start = max(start, log.end - last)
+        lost = (start, log.first - 1) if start < log.first and recovered is not None else None
+        start = max(start, log.first)
+        events = log.events(start, log.end)
+        return Kept(channel.name, channel.position, start, log.end, recovered, lost, events)
+
+    def members(self, channel: bytes) -> list[Member] | Refusal | Later[list[Member]]:
+        """Who reads a channel, on all nodes."""
+        refusal = self.forbids(channel, Right.READ)
+        return refusal if refusal is not None else self._bridge.broker.members(channel)
+
+    def channels(self, prefix: bytes, after: bytes, most: int) -> tuple[list[Listed], int]:
+        """Channels that it may read and that begin with ``prefix``, by name, ``most`` of those behind ``after``; and
+        how many there are with that prefix. The server's own are not among them."""
+        channels = self._bridge.broker.channels
+        names = [
+            name
+            for name in channels
+            if name.startswith(prefix) and not is_reserved(name) and self.forbids(name, Right.READ) is None
+        ]
+        chosen = nsmallest(most, [name for name in names if name > after])
+        return [listed(channels[name]) for name in chosen], len(names)
+
+
+def listed(channel: Channel) -> Listed:
+    """A channel as a list shows it."""
+    return Listed(channel.name, len(channel.readers), channel.position, len(channel.log), channel.log.size)
