@@ -1,6 +1,6 @@
 """Sockets and reactors that are none, for the shells."""
 
-from errno import EAGAIN
+from errno import EAGAIN, EOPNOTSUPP
 from typing import Any
 
 import pytest
@@ -56,6 +56,10 @@ class FakeSocket:
 
     def setsockopt(self, *arguments):
         """Linger, when it is aborted."""
+
+    def getsockopt(self, *arguments):
+        """As a socket of a kind of which nothing is told."""
+        raise OSError(EOPNOTSUPP, "not supported")
 
     def close(self):
         self.closed = True

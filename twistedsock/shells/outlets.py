@@ -17,6 +17,8 @@ from zope.interface import implementer
 
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.reader import WRITING
+from twistedsock.core.traffic import Traffic
+from twistedsock.shells.sockets import traffic_of
 
 LOST = 4
 """A bit of ``blocked``: the peer reads no longer. What is written is thrown away, but what it sent before is still
@@ -29,6 +31,8 @@ class SendAtOnce:
     nothing can be told to it."""
 
     holdings: Holdings | None = None
+    last_traffic: Traffic | None = None
+    """What had gone through the connection when it ended."""
     blocked = 0
     on_drained: Callable[[], None] | None = None
     _paused = False
@@ -58,6 +62,9 @@ class SendAtOnce:
             self._count()
         else:
             self._send(data)
+
+    def traffic(self) -> Traffic | None:
+        return traffic_of(self)
 
     def writeSequence(self, iovec: Any) -> None:
         self.write(b"".join(iovec))
@@ -132,6 +139,7 @@ class SendAtOnce:
             self.stopWriting()
             return
         self.on_drained = None
+        self.last_traffic = traffic_of(self)
         super().connectionLost(reason)  # type: ignore[misc]
 
 
@@ -173,6 +181,9 @@ class BufferedOutlet:
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)
+
+    def traffic(self) -> Traffic | None:
+        return traffic_of(self._transport)
 
     def pauseProducing(self) -> None:
         self.blocked |= WRITING

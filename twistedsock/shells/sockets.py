@@ -1,6 +1,7 @@
 """What the shells want of a connection's socket, and how its two ends are written."""
 
 import socket
+import struct
 import sys
 from typing import Any
 
@@ -10,9 +11,16 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twistedsock.core.admission import is_loopback
 from twistedsock.core.dialect import Ends
 from twistedsock.core.origins import Door
+from twistedsock.core.traffic import Traffic
 
 _INHERITS = sys.platform == "linux"
 """Whether a TCP connection has the options of the socket that it was accepted from (Linux: tcp(7) and socket(7))."""
+
+
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+_OF_TCP_INFO = struct.Struct("=68xI48xQQ8xI")
+"""Of ``struct tcp_info`` in Linux's <linux/tcp.h>, which only ever grows at its end: tcpi_rtt at 68 (microseconds),
+tcpi_bytes_acked at 120, tcpi_bytes_received at 128, tcpi_notsent_bytes at 144. The last came with Linux 4.6."""
 
 
 class Here(msgspec.Struct, frozen=True):
@@ -42,12 +50,41 @@ def tune(transport: Any, send_buffer: int, unreachable_after: int = 0) -> None:
     kernel's memory here (0 leaves that to it too, and it gives megabytes)."""
     if getattr(_port(transport), "connections_are_tuned", False):
         return
-    lowest = transport
-    while hasattr(lowest, "transport"):  # below TLS
-        lowest = lowest.transport
-    handle = getattr(lowest, "socket", None)
+    handle = getattr(_lowest(transport), "socket", None)
     if isinstance(handle, socket.socket):
         _set_options(handle, send_buffer, unreachable_after)
+
+
+def _lowest(transport: Any) -> Any:
+    """The transport that has the socket: it may be below TLS."""
+    while hasattr(transport, "transport"):
+        transport = transport.transport
+    return transport
+
+
+def traffic_of(transport: Any) -> Traffic | None:
+    """What has gone through a connection, as Linux tells of TCP (tcp(7), TCP_INFO); None for other sockets and on other
+    platforms. Of a connection that has ended, what it had been in the end, if its transport has kept that. It costs a
+    system call, and nobody anything who does not ask."""
+    lowest, waiting = transport, 0
+    while hasattr(lowest, "transport"):
+        # Twisted's TLS keeps here what its connection has not taken.
+        waiting += sum(map(len, getattr(lowest, "_appSendBuffer", ())))
+        lowest = lowest.transport
+    handle = getattr(lowest, "socket", None)
+    if handle is None or _TCP_INFO is None:
+        last: Traffic | None = getattr(lowest, "last_traffic", None)
+        return last
+    try:
+        told = handle.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _OF_TCP_INFO.size)
+    except OSError:  # a Unix socket
+        return None
+    if len(told) < _OF_TCP_INFO.size:  # an older kernel
+        return None
+    microseconds, acknowledged, received, unsent = _OF_TCP_INFO.unpack(told)
+    # And Twisted's transports what the socket has not taken.
+    waiting += len(lowest.dataBuffer) - lowest.offset + lowest._tempDataLen
+    return Traffic(acknowledged, received, waiting + unsent, microseconds / 1e6)
 
 
 def _port(transport: Any) -> Any:
