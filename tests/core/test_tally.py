@@ -113,3 +113,80 @@ def test_turns_and_flushes_are_timed() -> None:
     assert sum(hall.bridge.tally.flushes.counts) == 1
     hall.broker.turn()
     assert sum(hall.bridge.tally.turns.counts) >= 1
+
+
+def test_what_had_gone_before_a_reader_came_back_is_lost_to_it() -> None:
+    hall = Hall(history_events=3)
+    publisher, reader = hall.line_peer(), hall.line_peer()
+    publisher.says(*[f"PUB a {number}" for number in range(10)])
+    hall.turn()
+    epoch = hall.broker.channels[b"a"].epoch.decode()
+    reader.says(f"SUB a since=2 epoch={epoch}")
+    hall.turn()
+    assert "LOST a 3 7" in reader.hears()
+    assert hall.bridge.tally.lost == 5
+
+
+def test_a_peer_is_behind_from_its_first_channel_to_its_last() -> None:
+    hall = Hall()
+    slow, publisher = hall.line_peer(), hall.line_peer()
+    slow.says("SUB a", "SUB b", "SUB c")
+    hall.turn()
+    slow.outlet.room = 0
+    for channel in "cab":
+        publisher.says(f"PUB {channel} x", f"PUB {channel} y")
+        hall.turn()
+    assert hall.bridge.tally.behind == 1 and len(slow.session.behind) == 2  # what was first waits in its transport
+    slow.outlet.drain()
+    hall.turn()
+    assert hall.bridge.tally.behind == 0 and not slow.session.behind
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_who_goes_is_not_behind_any_longer(channels: int) -> None:
+    hall = Hall()
+    slow, other, publisher = hall.line_peer(), hall.line_peer(), hall.line_peer()
+    for peer in (slow, other):
+        peer.says(*[f"SUB {channel}" for channel in range(channels)])
+        hall.turn()
+        peer.outlet.room = 0
+    for channel in range(channels):
+        publisher.says(f"PUB {channel} x")
+        hall.turn()
+        publisher.says(f"PUB {channel} y")
+        hall.turn()
+    assert hall.bridge.tally.behind == 2
+    slow.session.lost()
+    assert hall.bridge.tally.behind == 1
+    other.session.lost()
+    assert hall.bridge.tally.behind == 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_who_is_closed_for_being_too_slow_is_not_behind_any_longer(channels: int) -> None:
+    hall = Hall(history_events=2, lag="close")
+    slow, publisher = hall.line_peer(), hall.line_peer()
+    slow.says(*[f"SUB {channel}" for channel in range(channels)])
+    hall.turn()
+    slow.outlet.room = 0
+    for _ in range(5):
+        for channel in range(channels):
+            publisher.says(f"PUB {channel} x")
+            hall.turn()
+    assert hall.bridge.tally.behind == 1
+    slow.outlet.drain()
+    hall.turn()
+    assert hall.bridge.tally.behind == 0
+    slow.session.lost()
+    assert hall.bridge.tally.behind == 0
+
+
+def test_a_replay_is_a_way_to_be_behind() -> None:
+    hall = Hall()
+    publisher, reader = hall.line_peer(), hall.line_peer()
+    publisher.says("PUB a x", "PUB a y")
+    hall.turn()
+    reader.says("SUB a last=2", "SUB a last=1")
+    assert hall.bridge.tally.behind == 1
+    hall.turn()
+    assert hall.bridge.tally.behind == 0

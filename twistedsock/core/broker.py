@@ -161,7 +161,7 @@ class Broker:
         self.subscriptions -= 1
         channel.watchers.pop(subscription, None)
         channel.leave_lane(subscription)
-        subscription.reader.lagging.pop(subscription, None)
+        subscription.reader.forget_lag(subscription)
         subscription.forget_missed()
         self._backplane.leave(channel.name, peer.member())
         for observer in self.observers:

@@ -85,7 +85,7 @@ class Subscription:
         """Leave the lane; from here on only the cursor is kept."""
         self.cursor = cursor
         self.channel.leave_lane(self)
-        self.reader.lagging[self] = None
+        self.reader.lag(self)
 
     def miss(self, changes: list[PresenceChange], most: int) -> None:
         """Keep joins and leaves for later. The reader keeps ``most`` of them, on all its channels together; where they
@@ -144,12 +144,24 @@ class Reader:
         # Joins and leaves that are kept for it, on all its channels.
         self.missed = 0
 
+    def lag(self, subscription: Subscription) -> None:
+        """It is behind on a channel; it comes last among those."""
+        if not self.lagging:
+            self.tally.behind += 1
+        self.lagging[subscription] = None
+
+    def forget_lag(self, subscription: Subscription) -> None:
+        """It is not behind there, or not any longer."""
+        if subscription in self.lagging:
+            del self.lagging[subscription]
+            if not self.lagging:
+                self.tally.behind -= 1
+
     def catch_up(self, shared: Shared) -> bool:
         """Send one chunk of what was missed; whether to go on in the next turn (else: when the socket has drained)."""
         if self.outlet.blocked or not self.lagging:
             return False
         subscription = next(iter(self.lagging))
-        del self.lagging[subscription]
         channel, log = subscription.channel, subscription.channel.log
         data = b""
         if subscription.cursor < log.first:
@@ -162,7 +174,9 @@ class Reader:
         if subscription.cursor == log.end:
             data += self._presence(subscription)
             channel.join_lane(subscription)
-        else:
+            self.forget_lag(subscription)
+        elif len(self.lagging) > 1:
+            del self.lagging[subscription]
             self.lagging[subscription] = None
         if data:
             self.tally.sent += len(data)

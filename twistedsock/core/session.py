@@ -302,6 +302,7 @@ class Session(Speaker):
             first = channel.log.first
             if start < first:
                 self._say(self._dialect.lost(channel.name, start, first - 1))
+                self._bridge.tally.lost += first - start
                 start = first
             subscription.fall_behind(start)
             self._broker.wake(self._reader)
@@ -567,5 +568,4 @@ class Session(Speaker):
         for subscription in self.subscriptions.values():
             self._broker.unsubscribe(subscription)
         self.subscriptions.clear()
-        self._reader.lagging.clear()
         self._broker.sleep(self._reader)

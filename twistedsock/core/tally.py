@@ -32,6 +32,7 @@ class Tally:
     times. ``opened`` and ``closed`` count sessions by the title of their dialect."""
 
     __slots__ = (
+        "behind",
         "closed",
         "delivered",
         "flushes",
@@ -50,6 +51,8 @@ class Tally:
         self.delivered = 0
         self.lost = 0
         """Events that a reader was told it had missed, each for each reader."""
+        self.behind = 0
+        """Peers that have not read all yet on some channel: a state, and no total."""
         self.received = 0
         """Bytes that sessions have read."""
         self.sent = 0

@@ -53,6 +53,7 @@ class LineProtocol(Protocol):
         self._address = host_of(self.told or transport.getPeer())
         refusal = factory.bridge.admission.enter(self._address)
         if refusal is not None:
+            factory.bridge.tally.refuse(refusal.code)
             transport.write(LINES.refused(None, refusal))
             self._closing = close_kindly(transport, factory.reactor.callLater)
             return
@@ -86,6 +87,7 @@ class LineProtocol(Protocol):
         conversation = self._conversation
         if conversation is None or self._closing is not None:
             return
+        self.factory.bridge.tally.received += len(data)
         if conversation.meter is not None:
             conversation.came(len(data))
             if self._closing is not None:

@@ -153,6 +153,7 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
 
     def dataReceived(self, data: bytes) -> None:
         frames, conversation = self._frames, self._conversation
+        self.factory.bridge.tally.received += len(data)
         if conversation is not None and conversation.meter is not None:
             conversation.came(len(data))
         if self._unparsed:
