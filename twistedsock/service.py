@@ -27,6 +27,9 @@ from twistedsock.core.origins import Origins
 from twistedsock.listeners import Listener, parse_endpoint
 from twistedsock.settings import Settings, SettingsError, listeners, trusted_proxies
 from twistedsock.shells.certificates import CertificateError, Certificates, Reading
+from twistedsock.shells.gate import Gate
+from twistedsock.shells.http.operations import operations
+from twistedsock.shells.http.routes import Routes
 from twistedsock.shells.listening import Listening
 from twistedsock.shells.outlets import send_at_once
 from twistedsock.shells.proxied import expect_headers
@@ -34,7 +37,7 @@ from twistedsock.shells.shortage import bear_shortage
 from twistedsock.shells.sockets import host_of, prepare
 from twistedsock.shells.tcp import LineFactory
 from twistedsock.shells.tls import free_at_the_end
-from twistedsock.shells.web import Gate, WebFactory
+from twistedsock.shells.web import WebFactory
 
 SWEEP_SECONDS = 5.0
 """How often silent channels are looked at, for what has become too old."""
@@ -130,6 +133,8 @@ class BridgeService(Service):
         self._expiries.clock = reactor
         self._patience: Any = None
         self._gate = Gate(Origins(settings.allow_origin, settings.allow_host))
+        # Operations that come from other packages than shells are added to this list.
+        self._routes = Routes([*operations(self.bridge, reactor, self.line_ports)])
         self._trusted = trusted_proxies(settings)
         self.lines = self._listeners(settings.tcp, self._line_factory)
         self.web = self._listeners(settings.web, self._web_factory)
@@ -326,6 +331,7 @@ class BridgeService(Service):
             settings.ping_timeout,
             self.line_ports,
             listening,
+            self._routes,
         )
 
     def _opened(self, listener: Listener, port: IListeningPort) -> None:

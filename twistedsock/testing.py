@@ -99,7 +99,10 @@ class Turns:
 
 
 class LateBackplane:
-    """The memory backplane, but nothing happens before ``release``. ``failing`` makes what is released next fail."""
+    """The memory backplane, but nothing happens before ``release``. ``failing`` makes what is released next fail;
+    ``is_ready`` can be told to be False."""
+
+    is_ready = True
 
     def __init__(self, inner: MemoryBackplane) -> None:
         self._inner = inner

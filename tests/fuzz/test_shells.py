@@ -15,8 +15,9 @@ from tests.fuzz.properties import cut, holds, kept, room
 from twistedsock.core import holdings
 from twistedsock.core.origins import Origins
 from twistedsock.shells import tcp, web, websocket
+from twistedsock.shells.gate import Gate
 from twistedsock.shells.tcp import LineFactory
-from twistedsock.shells.web import Gate, WebFactory
+from twistedsock.shells.web import WebFactory
 from twistedsock.testing import Hall
 from twistedsock.wire.frames import PlainFrames
 from twistedsock.wire.http_head import MOST_HEAD

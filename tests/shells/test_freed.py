@@ -12,9 +12,10 @@ from tests.shells.websocket_streams import frame
 from twistedsock.core.origins import Origins
 from twistedsock.core.session import Session
 from twistedsock.shells.closing import LINGER
+from twistedsock.shells.gate import Gate
 from twistedsock.shells.outlets import BufferedOutlet, TCPSendAtOnce
 from twistedsock.shells.tcp import LineFactory, LineProtocol
-from twistedsock.shells.web import Doorman, Gate, WebFactory
+from twistedsock.shells.web import Doorman, WebFactory
 from twistedsock.shells.websocket import WebSocketShell
 from twistedsock.wire.conversation import Conversation
 

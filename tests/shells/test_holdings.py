@@ -15,9 +15,10 @@ from tests.shells.test_web import Visit, upgrade
 from tests.shells.websocket_client import CLOSE, TEXT
 from tests.shells.websocket_streams import frame
 from twistedsock.core.origins import Origins
+from twistedsock.shells.gate import Gate
 from twistedsock.shells.outlets import LOST, TCPSendAtOnce, send_at_once
 from twistedsock.shells.tcp import LineFactory
-from twistedsock.shells.web import Gate, WebFactory
+from twistedsock.shells.web import WebFactory
 from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL
 from twistedsock.testing import Hall
 

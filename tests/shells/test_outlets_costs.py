@@ -13,9 +13,10 @@ from tests.shells.test_web import upgrade
 from tests.shells.websocket_streams import frame
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.origins import Origins
+from twistedsock.shells.gate import Gate
 from twistedsock.shells.outlets import TCPSendAtOnce
 from twistedsock.shells.tcp import LineFactory
-from twistedsock.shells.web import Gate, WebFactory
+from twistedsock.shells.web import WebFactory
 from twistedsock.testing import Hall
 
 READERS = 50

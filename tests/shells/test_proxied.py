@@ -13,10 +13,11 @@ from twisted.python.failure import Failure
 
 from twistedsock.core.origins import Origins
 from twistedsock.core.proxies import parse_trusted
+from twistedsock.shells.gate import Gate
 from twistedsock.shells.listening import Listening
 from twistedsock.shells.proxied import ProxiedFactory, expect_headers
 from twistedsock.shells.tcp import LineFactory, LineProtocol
-from twistedsock.shells.web import Gate, WebFactory
+from twistedsock.shells.web import WebFactory
 from twistedsock.shells.websocket import OPEN_TIMEOUT
 from twistedsock.testing import Hall, read_frames
 

@@ -8,7 +8,8 @@ from twisted.python.failure import Failure
 
 from twistedsock.core.origins import Door, Origins
 from twistedsock.shells.closing import LINGER
-from twistedsock.shells.web import MOST_TOLD, Gate, WebFactory
+from twistedsock.shells.gate import MOST_TOLD, Gate
+from twistedsock.shells.web import WebFactory
 from twistedsock.shells.websocket import OPEN_TIMEOUT
 from twistedsock.testing import Hall, read_frames
 from twistedsock.wire.http_head import MOST_HEAD

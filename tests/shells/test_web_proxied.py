@@ -7,8 +7,9 @@ from twisted.python.failure import Failure
 
 from twistedsock.core.origins import Origins
 from twistedsock.core.proxies import parse_trusted
+from twistedsock.shells.gate import Gate
 from twistedsock.shells.listening import Listening
-from twistedsock.shells.web import Gate, WebFactory
+from twistedsock.shells.web import WebFactory
 from twistedsock.shells.websocket import OPEN_TIMEOUT
 from twistedsock.testing import Hall, read_frames
 

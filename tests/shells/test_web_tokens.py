@@ -10,8 +10,9 @@ from twisted.python.failure import Failure
 
 from tests.authority import Authority
 from twistedsock.core.origins import Origins
+from twistedsock.shells.gate import Gate
 from twistedsock.shells.listening import Listening
-from twistedsock.shells.web import Gate, WebFactory
+from twistedsock.shells.web import WebFactory
 from twistedsock.testing import FakePolicy, Hall, read_frames
 
 POLICY = FakePolicy({"lobby": "r"}, {"good": ("ann", {"kitchen": "rw"}, None)})

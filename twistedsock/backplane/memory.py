@@ -35,6 +35,9 @@ class MemoryBackplane:
     """Answers everything at once, and delivers every channel whether it is open or not. ``draw_epoch`` gives a random
     name for a run of numbers."""
 
+    is_ready = True
+    """It cannot be away."""
+
     def __init__(self, draw_epoch: Callable[[], bytes]) -> None:
         self._draw_epoch = draw_epoch
         self._runs: dict[bytes, Run] = {}

@@ -15,6 +15,11 @@ class Backplane(Protocol):
     in the order of the offsets, without a gap. A publish is delivered here first and answered in the same step: so its
     ``OK`` is written before the turn ends and flushes it, and who asks next for the history finds it there."""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be expected to answer."""
+        ...
+
     def publish(self, channel: bytes, publisher: Peer, name: bytes, content: Content) -> int | Refusal | Later[int]:
         """Give events their places, which follow each other, and deliver them to every node that has the channel open;
         answers the offset of the first."""

@@ -30,6 +30,8 @@ class Bridge:
     expiries: Expiries
     policy: Policy | None = None
     """None: everybody may do everything. To be changed by ``change_policy``, but before the first connection."""
+    draining: bool = False
+    """Whether the server is going away: who is connected is let go in peace, and nobody new is served."""
     journal: Journal = field(default_factory=Journal)
     """What connections go through, and who wants to hear of it."""
 

@@ -78,6 +78,11 @@ class Broker:
         self._unswept: list[Channel] = []
         self._talkers: dict[Talker, None] = {}
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether what is published is likely to get through."""
+        return self._backplane.is_ready
+
     # What sessions ask.
 
     def begin(self) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.protocol import Protocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twistedsock.core.access import Identity
@@ -12,13 +11,16 @@ from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import TOO_MUCH_HELD, Refusal
 from twistedsock.core.holdings import LITTLE
-from twistedsock.core.origins import Door, Origins, Verdict
+from twistedsock.core.origins import Door
 from twistedsock.shells.certificates import subject_of
 from twistedsock.shells.closing import close_kindly
 from twistedsock.shells.deadlines import Deadlines
+from twistedsock.shells.gate import Gate
+from twistedsock.shells.http.operations import operations
+from twistedsock.shells.http.routes import Routes
+from twistedsock.shells.http.site import BridgeSite
 from twistedsock.shells.listening import NOWHERE, Listening, ListeningFactory
 from twistedsock.shells.proxied import address_of
-from twistedsock.shells.site import BridgeSite
 from twistedsock.shells.sockets import Here, here_of, host_of, show, tune
 from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL, WebSocketFactory, choose
 from twistedsock.wire.credentials import find_credentials
@@ -26,43 +28,6 @@ from twistedsock.wire.http_head import MOST_HEAD, RequestHead, has_too_many_head
 
 WEBSOCKET_PATHS = ("/ws", "/")
 """``/`` is for those who forget the other."""
-
-MOST_TOLD = 100
-"""Different refused origins and hosts that are logged; whoever tries more of them is no misconfigured page."""
-
-
-class Gate:
-    """Judges hosts and origins, and logs each that it refuses once, with the option that would allow it. Its
-    ``origins`` can be changed."""
-
-    _log = Logger()
-
-    def __init__(self, origins: Origins) -> None:
-        self.origins = origins
-        self._told: set[str] = set()
-
-    def judge_host(self, host: str, door: Door) -> tuple[int, str] | None:
-        """The status and words of a refusal, None for welcome."""
-        return self._say(self.origins.judge_host(host, door), host, None)
-
-    def judge(self, host: str, origin: str | None, door: Door) -> tuple[int, str] | None:
-        """As ``judge_host``, for a WebSocket."""
-        return self._say(self.origins.judge(host, origin, door), host, origin)
-
-    def _say(self, verdict: Verdict, host: str, origin: str | None) -> tuple[int, str] | None:
-        if verdict is Verdict.WELCOME:
-            return None
-        if verdict is Verdict.FOREIGN_HOST:
-            self._tell("refused a request for host {shown}; --allow-host would allow it", host.partition(":")[0])
-            return verdict.value, "this server is not known by that name; --allow-host would allow it"
-        self._tell("refused a WebSocket of origin {shown}; --allow-origin would allow it", origin or "")
-        return verdict.value, "pages of that origin may not connect; --allow-origin would allow it"
-
-    def _tell(self, words: str, refused: str) -> None:
-        if refused not in self._told and len(self._told) < MOST_TOLD:
-            self._told.add(refused)
-            # As repr, so that nothing a stranger sends can look like a line of ours.
-            self._log.warn(words, shown=repr(refused[:100]))
 
 
 class Doorman(Protocol):
@@ -226,8 +191,8 @@ class Doorman(Protocol):
 
 
 class WebFactory(ListeningFactory):
-    """``gate`` is shared by all web listeners, so that each refusal is told once. ``lines`` tells where the line ports
-    are, for the page."""
+    """``gate`` is shared by all web listeners, so that each refusal is told once; so are ``routes``, where they are
+    given. ``lines`` tells where the line ports are, for the page."""
 
     protocol: Any = Doorman
 
@@ -241,6 +206,7 @@ class WebFactory(ListeningFactory):
         ping_timeout: int,
         lines: Callable[[], list[dict[str, object]]],
         listening: Listening = NOWHERE,
+        routes: Routes | None = None,
     ) -> None:
         self.bridge = bridge
         self.reactor = reactor
@@ -253,7 +219,5 @@ class WebFactory(ListeningFactory):
             lambda doorman: doorman._refuse(408, "no request came in time"),
         )
         self.websockets = WebSocketFactory(bridge, reactor, send_buffer, ping_interval, ping_timeout, listening)
-        self.site = BridgeSite(reactor, bridge, self._judge_host, lines)
-
-    def _judge_host(self, host: str, transport: Any) -> tuple[int, str] | None:
-        return self.gate.judge_host(host, here_of(transport).door)
+        routes = routes or Routes(operations(bridge, reactor, lines))
+        self.site = BridgeSite(reactor, bridge, gate, routes, listening)

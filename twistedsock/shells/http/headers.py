@@ -1,0 +1,29 @@
+"""Headers that many answers have."""
+
+PAGE = {
+    b"Content-Security-Policy": b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    b"connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    b"X-Content-Type-Options": b"nosniff",
+    b"Referrer-Policy": b"no-referrer",
+    b"Cross-Origin-Opener-Policy": b"same-origin",
+}
+"""Sent with every file. Our pages need nothing but their own files and their own socket."""
+
+DATA = {
+    b"Content-Security-Policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"X-Content-Type-Options": b"nosniff",
+    b"Referrer-Policy": b"no-referrer",
+    b"Cache-Control": b"no-store",
+}
+"""Sent with every other answer: nobody is to show it as a page, or to keep it."""
+
+ALLOWED_HEADERS = b"Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Sockbridge-Stream"
+"""What pages of allowed origins may send."""
+
+PREFLIGHT_AGE = 600
+"""Seconds that a browser may remember what it was allowed."""
+
+
+def block(headers: dict[bytes, bytes]) -> bytes:
+    """Headers as they are written."""
+    return b"".join(name + b": " + value + b"\r\n" for name, value in headers.items())

@@ -1,0 +1,20 @@
+"""The table of what can be asked for over HTTP, besides files."""
+
+from collections.abc import Callable
+from typing import Any
+
+from twistedsock.core.bridge import Bridge
+from twistedsock.shells.http.about import About
+from twistedsock.shells.http.routes import Route
+
+
+def operations(bridge: Bridge, reactor: Any, lines: Callable[[], list[dict[str, object]]]) -> list[Route]:
+    """One line for each. ``lines`` tells where the line ports are, for the page. To be called once for a server, as
+    operations may remember things."""
+    about = About(bridge, lines)
+    return [
+        Route("GET", "/healthz", about.health, asks_who=False, drains=True),
+        Route("GET", "/readyz", about.readiness, asks_who=False, drains=True),
+        Route("GET", "/bridge.json", about.bridge, asks_who=False),
+        Route("GET", "/ws", about.websocket, asks_who=False),
+    ]
