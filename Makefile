@@ -42,7 +42,7 @@ floors: .venv/for-test ## check that modules import only from lower floors
 coverage: .venv/for-test ## test core and wire, which must be covered wholly
 	$(bin)/pytest -q --cov --cov-report=term tests/core tests/wire
 
-tests: .venv/for-test commands coverage ## test all: core and wire first, then the rest, in Python and in JavaScript
+tests: .venv/for-test commands node_modules/.package-lock.json coverage ## test all: core and wire first, then the rest, in Python and in JavaScript
 	$(bin)/pytest -q --ignore=tests/core --ignore=tests/wire --ignore=tests/test_packaging.py
 	timeout 300 node --test --test-reporter=spec tests/js/*.test.mjs
 
@@ -71,13 +71,18 @@ soak: .venv/for-run ## load a bridge for ten minutes with peers that come and go
 	@$(bin)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 clean: ## remove all that was made
-	rm -rf .venv .venvs bench/.peers bench/results build dist *.egg-info .coverage .hypothesis .*_cache _trial_temp* twistd.log* twistd.pid
+	rm -rf .venv .venvs node_modules bench/.peers bench/results build dist *.egg-info .coverage .hypothesis .*_cache _trial_temp* twistd.log* twistd.pid
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name dropin.cache -delete
 
 commands: .venv/for-test
 	@tools/install-commands $(bin)/python
 	@bench/install
+
+# What the tests of the JavaScript client need. npm writes that file, but leaves it as it is where nothing has changed.
+node_modules/.package-lock.json: package.json package-lock.json | commands
+	@npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
 
 # An environment is filled again when what it should hold has changed, or the Python below it.
 .venv/for-run: setup.cfg pyproject.toml $(bin)/python

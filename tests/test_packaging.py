@@ -15,7 +15,8 @@ pytestmark = pytest.mark.end_to_end
 CHECKOUT = Path(__file__).resolve().parent.parent
 PLUGINS = {"twisted/plugins/sockbridge_plugin.py", "twisted/plugins/sockbridge_reactor.py"}
 NOT_COPIED = shutil.ignore_patterns(
-    ".git", ".venv*", ".peers", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build", "dist", "dropin.cache"
+    *(".git", ".venv*", ".peers", ".*_cache", ".hypothesis", "__pycache__", "node_modules"),
+    *("*.egg-info", "build", "dist", "dropin.cache"),
 )
 
 
@@ -94,8 +95,8 @@ def test_the_wheel_holds_the_licence(wheel: Path) -> None:
 def test_the_source_distribution_can_be_tested(checkout: Path, source_distribution: Path) -> None:
     with tarfile.open(source_distribution) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    needed = {"LICENSE", "Makefile", "pyproject.toml", "setup.cfg"} | PLUGINS
-    for folder in ["tests", "tools", "twistedsock"]:
+    needed = {"LICENSE", "Makefile", "package.json", "package-lock.json", "pyproject.toml", "setup.cfg"} | PLUGINS
+    for folder in ["clients", "tests", "tools", "twistedsock"]:
         needed |= {str(path.relative_to(checkout)) for path in (checkout / folder).rglob("*") if path.is_file()}
     assert needed <= held
 

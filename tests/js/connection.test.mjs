@@ -42,7 +42,7 @@ test('it is open with the welcome, not before, and knows both ends of the socket
   const peer = { id: 'k3x9', from: '127.0.0.1:53124', to: '127.0.0.1:8082' };
   assert.equal(client.state, 'open');
   assert.deepEqual(client.peer, peer);
-  assert.deepEqual(states, [['open', peer]]);
+  assert.deepEqual(states, [['open', { ...peer, transport: 'websocket' }]]);
 });
 
 test('a server of another protocol version is left for good', () => {

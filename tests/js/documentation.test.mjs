@@ -4,7 +4,6 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 
-import './fakes.mjs'; // for what old versions of Node lack
 import * as client from '../../twistedsock/static/sockbridge.js';
 
 const page = readFileSync(new URL('../../docs/javascript.md', import.meta.url), 'utf8');

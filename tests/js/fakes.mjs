@@ -3,14 +3,6 @@
 
 import { connect } from '../../twistedsock/static/sockbridge.js';
 
-// Node 18, which Debian 12 has, knows no CustomEvent.
-globalThis.CustomEvent ??= class CustomEvent extends Event {
-  constructor(type, options = {}) {
-    super(type, options);
-    this.detail = options.detail ?? null;
-  }
-};
-
 export class FakeClock {
   time = 1000;
   timers = new Map();
@@ -76,6 +68,59 @@ class FakeSocket {
   refuse(type, code, message = 'no') { this.say({ type: 'error', id: this.last(type).id, code, message }); }
 }
 
+/** A request that waits until the test answers it; `address`, `method`, `headers` and `body` are what was asked. */
+export class FakeRequest {
+  constructor(address, { method = 'GET', headers = {}, body, signal } = {}) {
+    Object.assign(this, { address, method, headers, body, signal });
+    this.response = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
+    signal?.addEventListener('abort', () => this.fail('aborted'));
+  }
+
+  get aborted() { return this.signal.aborted; }
+
+  /** The JSON messages of a POST. */
+  get messages() { return this.body.trimEnd().split('\n').map((line) => JSON.parse(line)); }
+
+  answer(status = 200, body = null, type = 'application/problem+json') {
+    this.resolve(new Response(body && JSON.stringify(body), { status, headers: { 'Content-Type': type } }));
+  }
+
+  /** Begins an answer that goes on; `say` and `end` are its rest. */
+  begin(type = 'text/event-stream; charset=utf-8') {
+    const body = new ReadableStream({ start: (controller) => { this.controller = controller; } });
+    this.resolve(new Response(body, { headers: { 'Content-Type': type } }));
+  }
+
+  /** A string, or bytes. */
+  send(piece) { this.controller.enqueue(typeof piece === 'string' ? new TextEncoder().encode(piece) : piece); }
+
+  /** A message as the bridge sends it. */
+  say(message) {
+    const named = message.type === 'event' ? '' : `event: ${message.type}\n`;
+    this.send(`${named}data: ${JSON.stringify(message)}\n\n`);
+  }
+
+  welcome(id = 'k3x9', key = 'secret') {
+    this.say({ type: 'welcome', protocol: 1, id, from: '127.0.0.1:53124', to: '127.0.0.1:8082', key });
+  }
+
+  end() { this.controller.close(); }
+
+  fail(words = 'fetch failed') {
+    this.reject(new TypeError(words));
+    try { this.controller?.error(new TypeError(words)); } catch { /* it has ended */ }
+  }
+}
+
+/** `fetch`, and the requests that it was asked for. */
+export function fakeFetch(requests = []) {
+  const fetch = (address, request) => {
+    requests.push(new FakeRequest(address, request));
+    return requests.at(-1).response;
+  };
+  return { fetch, requests };
+}
+
 export class FakeWindow extends EventTarget {
   document = Object.assign(new EventTarget(), { visibilityState: 'visible' });
 
@@ -85,15 +130,15 @@ export class FakeWindow extends EventTarget {
   }
 }
 
-/** A client in a fake world: `world.socket` is the newest connection, `world.states` what was dispatched. */
+/** A client in a fake world: `world.socket` is the newest WebSocket, `world.request` the newest request, `world.states` what was dispatched. */
 export function build(options = {}) {
   const clock = new FakeClock();
-  const net = { sockets: [] };
+  const net = { sockets: [], ...fakeFetch() };
   const window = new FakeWindow();
   class WebSocket extends FakeSocket {
     constructor(url, protocols) { super(net, url, protocols); }
   }
-  const settings = { WebSocket, window, random: () => 0.5, now: clock.now, setTimeout: clock.setTimeout, clearTimeout: clock.clearTimeout };
+  const settings = { WebSocket, fetch: net.fetch, window, random: () => 0.5, now: clock.now, setTimeout: clock.setTimeout, clearTimeout: clock.clearTimeout };
   const client = connect('ws://bridge.test/ws', { ...settings, ...options });
   const states = [];
   for (const type of ['connecting', 'open', 'waiting', 'closed', 'notice', 'error']) {
@@ -101,6 +146,7 @@ export function build(options = {}) {
   }
   const world = { client, clock, net, window, states };
   Object.defineProperty(world, 'socket', { get: () => net.sockets.at(-1) });
+  Object.defineProperty(world, 'request', { get: () => net.requests.at(-1) });
   return world;
 }
 

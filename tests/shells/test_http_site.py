@@ -84,7 +84,8 @@ def test_the_policy_lets_the_page_load_its_own_files_and_nothing_else(ask):
 
 
 def test_only_the_client_may_be_imported_by_pages_of_others(ask):
-    assert ask("/sockbridge.js").headers["access-control-allow-origin"] == "*"
+    for path in ("/sockbridge.js", "/stream.js", "/sockbridge.d.ts"):
+        assert ask(path).headers["access-control-allow-origin"] == "*"
     for path in ("/", "/page.js", "/bridge.json", "/nothing"):
         assert "access-control-allow-origin" not in ask(path).headers
 

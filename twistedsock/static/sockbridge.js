@@ -1,3 +1,4 @@
+// @ts-self-types="./sockbridge.d.ts"
 /**
  * The browser's end of sockbridge: channels over one WebSocket that comes back by itself.
  *
@@ -9,12 +10,19 @@
  *
  * What it keeps, whatever the network does: the events of a channel arrive in their order, none twice;
  * what went missing is named (`onLost`); nothing is ever published a second time.
- * It reads no clock, draws no random number and opens no socket but through `connect`'s options.
+ * It reads no clock, draws no random number and opens no connection but through `connect`'s options.
+ * What each argument and each answer holds is written in sockbridge.d.ts. Nothing else is needed beside this file;
+ * where stream.js lies beside it, that is fetched if the WebSocket is blocked.
  */
 
 const utf8 = new TextEncoder();
 const SUBPROTOCOL = 'sockbridge.v1.json';
 const PROTOCOL = 1;
+
+/** Node 18 has none. */
+const CustomEvent = globalThis.CustomEvent ?? class CustomEvent extends Event {
+  constructor(type, { detail }) { super(type); this.detail = detail ?? null; }
+};
 
 /** Bytes the server accepts in one message. Checked here, because the server answers a longer one by closing (1009). */
 export const MESSAGE_LIMIT = 65_536;
@@ -36,6 +44,7 @@ export const DEFAULT_TIMES = Object.freeze({
   openTimeout: 10_000, // a browser alone would wait minutes for a host that swallows packets
   quietAfter: 25_000, // proxies cut connections that are silent for 30 or 60 s; pings keep them, and find the dead ones
   answerTimeout: 10_000, // a phone that wakes up its radio needs a few seconds
+  websocketAgainAfter: 600_000, // a laptop that was carried from the office home should not stay on the stream all day
 });
 
 /** 1000: somebody asked for the end. 1008: the policy will not have changed by the next try. Every other code: try again. */
@@ -61,29 +70,31 @@ export class SockbridgeError extends Error {
   }
 }
 
-/**
- * @typedef {{channel: string, offset: number, from: string, name: string, data: any}} ChannelEvent
- * @typedef {{id: string, nick: string}} Peer
- * @typedef {{channel: string, epoch: string, reason: 'log'|'epoch', first: number, last?: number}} Gap
- *   `log`: the events `first` to `last` have left the server's log. `epoch`: the offsets began anew (a restart);
- *   of the old `epoch` everything from `first` on may be missing, and nobody knows how much that is.
- * @typedef {{offset: number, epoch: string, recovered?: boolean, missed: number}} Subscribed
- *   `recovered` stands only where a position was resumed; `missed` counts the events since then, which follow now.
- * @typedef {object} SubscribeOptions
- * @property {number} [last] begin with the newest `last` events of the log
- * @property {number} [since] begin after this offset; needs `epoch`
- * @property {string} [epoch] the epoch `since` belongs to
- * @property {boolean} [echo] false: without the events this client publishes itself
- * @property {boolean} [presence] true: `onJoin` and `onLeave` are called
- * @property {(peer: Peer) => void} [onJoin]
- * @property {(peer: Peer) => void} [onLeave]
- * @property {(gap: Gap) => void} [onLost] events are known to be missing
- * @property {(state: Subscribed) => void} [onSubscribed] now, and again after each reconnection
- * @property {(error: SockbridgeError) => void} [onRefused] the server refused; the subscription has ended
- */
+/** What `subscribe` gives: the face of one reader. */
+export class Subscription {
+  #reader;
+
+  constructor(reader) { this.#reader = reader; }
+
+  get channel() { return this.#reader.channel; }
+
+  /** All events up to this offset were given to this reader; undefined until the first answer. */
+  get position() { return this.#reader.position; }
+
+  /** The run of offsets `position` belongs to: store both to go on from here after a reload. */
+  get epoch() { return this.#reader.epoch; }
+
+  /** Whether the server has answered on this connection. */
+  get current() { return this.#reader.current; }
+
+  /** The promise of the first answer; rejects where the server refuses. */
+  get ready() { return this.#reader.ready; }
+
+  unsubscribe() { this.#reader.unsubscribe(); }
+}
 
 /** One reader of one channel. It has its own position, so that two readers of a channel never disturb each other. */
-export class Subscription {
+class Reader {
   /** False until the server has answered on this connection; until then events pass by, because the answer replays them. */
   current = false;
   startedOver = false;
@@ -94,11 +105,8 @@ export class Subscription {
   constructor(channel, callback, options, leave) {
     this.channel = channel;
     this.options = { ...options, onEvent: callback };
-    /** All events up to this offset were given to this reader; undefined for a newcomer. */
     this.position = options.since;
-    /** The run of offsets `position` belongs to: store both to go on from here after a reload. */
     this.epoch = options.epoch;
-    /** @type {Promise<Subscribed>} the first answer; rejects where the server refuses. */
     this.ready = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
     this.ready.catch(() => {}); // who does not look at `ready` learns it from onRefused: not an unhandled rejection
     this.#leave = leave;
@@ -108,8 +116,6 @@ export class Subscription {
     this.#leave(this);
     this.reject(new SockbridgeError('unsubscribed', `unsubscribed from ${this.channel} before the server answered`));
   }
-
-  // What follows is called by the channel, and by nobody else.
 
   /** A reader's mistake is reported as an uncaught error, but takes no event from the next reader. */
   tell(what, value) {
@@ -143,7 +149,7 @@ export class Subscription {
  * So every answer has one meaning, also when readers come and go while it is under way.
  */
 class Channel {
-  /** @type {Set<Subscription>} */
+  /** @type {Set<Reader>} */
   readers = new Set();
   #asking = false;
   #silent = false; // the server was told echo: false
@@ -274,17 +280,107 @@ class Channel {
   }
 }
 
+/** WebSockets that fail in a row before we ask whether plain HTTP fares better: one alone may have met a restart. */
+const FAILURES = 2;
+
+/** The address of something that lies beside the WebSocket, behind the same proxies. */
+function beside(address, name) { return new URL(name, address.replace(/^ws/, 'http')); }
+
 /**
- * The connection. Dispatches `connecting`, `open` (detail: the peer), `waiting` (detail: delay, attempt, code, reason),
+ * Which way to the bridge is taken: the WebSocket, or the stream of stream.js where something on the way forbids WebSockets.
+ * The rule: the stream is only taken once the WebSocket has failed twice in a row although HTTP came through right after,
+ * so that a bridge that is merely away never looks like one whose WebSocket is blocked. If then the stream fails too, both
+ * are tried in turn. A WebSocket that is welcomed sets all of this back.
+ */
+class Route {
+  /** That of the present connection, or of the last try: 'websocket' or 'stream'. */
+  transport;
+  #next;
+  #fixed; // there is nothing to choose
+  #blocked = false; // the WebSocket fails where HTTP does not
+  #failures = 0;
+  #websocketAt = Infinity; // when it may be tried again
+  #question = null;
+  #address;
+  #settings;
+
+  constructor(address, settings) {
+    const { transport, WebSocket } = settings;
+    if (!['auto', 'websocket', 'stream'].includes(transport)) throw new TypeError('transport is auto, websocket or stream');
+    if (!WebSocket && transport === 'websocket') throw new TypeError('there is no WebSocket here: give one as an option');
+    this.#address = address;
+    this.#settings = settings;
+    this.#fixed = transport !== 'auto' || !WebSocket;
+    this.#next = transport === 'stream' || !WebSocket ? 'stream' : 'websocket';
+    this.transport = this.#next;
+  }
+
+  /** Before each try. */
+  choose() {
+    this.transport = this.#settings.now() >= this.#websocketAt ? 'websocket' : this.#next;
+    return this.transport;
+  }
+
+  welcomed() {
+    this.#failures = 0;
+    if (this.#fixed || this.transport === 'stream') return;
+    this.#blocked = false;
+    this.#next = 'websocket';
+    this.#websocketAt = Infinity;
+  }
+
+  /** The try has ended before its welcome. */
+  failed() {
+    if (this.#fixed) return;
+    if (this.#blocked) {
+      if (this.transport === 'websocket') this.#takeStream();
+      else this.#next = 'websocket';
+      return;
+    }
+    this.#failures += 1;
+    if (this.#failures >= FAILURES) this.#askHttp();
+  }
+
+  /** No more questions. */
+  end() { this.#question?.abort(); }
+
+  #takeStream() {
+    this.#blocked = true;
+    this.#next = 'stream';
+    this.#websocketAt = this.#settings.now() + this.#settings.websocketAgainAfter;
+  }
+
+  async #askHttp() {
+    if (this.#question) return;
+    const { fetch, openTimeout, setTimeout, clearTimeout } = this.#settings;
+    const question = new AbortController();
+    this.#question = question;
+    const timer = setTimeout(() => question.abort(), openTimeout);
+    question.signal.addEventListener('abort', () => clearTimeout(timer));
+    try {
+      const { ok } = await fetch(beside(this.#address, 'healthz').href, { cache: 'no-store', signal: question.signal });
+      if (ok && this.#failures >= FAILURES && !question.signal.aborted) this.#takeStream();
+    } catch {
+      // It is the network, or the bridge itself: no way is better than another.
+    }
+    this.#question = null;
+    question.abort(); // the rest of the answer is not wanted
+  }
+}
+
+/**
+ * The connection. Dispatches `connecting`, `open` (detail: the peer and the transport), `waiting` (detail: delay, attempt, code, reason),
  * `closed` (detail: code, reason), `notice` (detail: text, and code and channel where it has them) and `error` (detail: an
  * error that answers no command of ours).
  */
 export class Client extends EventTarget {
   #url;
   #settings;
+  #route;
   #state;
   #peer = null;
   #socket = null;
+  #greeted = false; // the present connection has had its welcome
   #timer; // one at a time: until the welcome, the next look for silence, or the next try
   #attempt = 0;
   #openedAt = 0;
@@ -301,6 +397,7 @@ export class Client extends EventTarget {
     super();
     this.#url = url;
     this.#settings = settings;
+    this.#route = new Route(url, settings);
     this.#dial();
     settings.window?.addEventListener?.('online', this.#networkBack);
     settings.window?.document?.addEventListener('visibilitychange', this.#networkBack);
@@ -315,13 +412,12 @@ export class Client extends EventTarget {
    */
   get peer() { return this.#peer; }
 
-  /**
-   * @param {string} channel
-   * @param {(event: ChannelEvent) => void} callback
-   * @param {SubscribeOptions} [options]
-   */
+  /** 'websocket', or 'stream' where that stands in for it: the way of the present connection, or of the last try. */
+  get transport() { return this.#route.transport; }
+
   subscribe(channel, callback, options = {}) {
-    const reader = new Subscription(channel, callback, options, (leaver) => this.#leave(leaver));
+    const reader = new Reader(channel, callback, options, (leaver) => this.#leave(leaver));
+    const subscription = new Subscription(reader);
     let refusal;
     if (this.#state === 'closed') refusal = new SockbridgeError('closed', 'this client is closed');
     else if ((options.since === undefined) !== (options.epoch === undefined)) {
@@ -329,14 +425,14 @@ export class Client extends EventTarget {
     }
     if (refusal) {
       reader.refuse(refusal);
-      return reader;
+      return subscription;
     }
     if (!this.#channels.has(channel)) {
       this.#channels.set(channel, new Channel(channel, (message, resolve, reject) => this.#command(message, resolve, reject)));
     }
     this.#channels.get(channel).readers.add(reader);
     if (this.#state === 'open') this.#channels.get(channel).ask();
-    return reader;
+    return subscription;
   }
 
   /** The promise of the offset. Rejected with `disconnected`, the event may or may not have been published. */
@@ -350,10 +446,10 @@ export class Client extends EventTarget {
     });
   }
 
-  /** @returns {Promise<Peer[]>} everybody subscribed to the channel */
+  /** Everybody subscribed to the channel. */
   who(channel) { return this.#request({ type: 'who', channel }, ({ members }) => members); }
 
-  /** @returns {Promise<{events: ChannelEvent[], offset: number, epoch: string}>} what the log holds */
+  /** What the log holds. */
   history(channel, { last, since } = {}) {
     return this.#request({ type: 'history', channel, last, since }, ({ events, offset, epoch }) => ({ events, offset, epoch }));
   }
@@ -371,8 +467,7 @@ export class Client extends EventTarget {
 
   /**
    * Shows a token, or another one; subscriptions stay, as far as it allows them. Unless `connect` was given a function, it
-   * is the one that is shown from now on.
-   * @returns {Promise<{nick: string, expires?: number}>} who one is, and for how many seconds
+   * is the one that is shown from now on. Gives who one is, and for how many seconds.
    */
   authenticate(token) {
     return this.#request({ type: 'auth', token }, ({ nick, expires }) => {
@@ -382,7 +477,7 @@ export class Client extends EventTarget {
     });
   }
 
-  /** @returns {Promise<number>} the milliseconds to the server and back */
+  /** The milliseconds to the server and back. */
   ping() {
     const sentAt = this.#settings.now();
     return this.#request({ type: 'ping' }, () => this.#settings.now() - sentAt);
@@ -401,16 +496,34 @@ export class Client extends EventTarget {
   // ---- the connection ----
 
   #dial() {
-    const socket = new this.#settings.WebSocket(this.#url, [SUBPROTOCOL]);
+    if (this.#route.choose() === 'websocket') this.#listen(new this.#settings.WebSocket(this.#url, [SUBPROTOCOL]));
+    else this.#openStream();
+    this.#tokenShown = false;
+    this.#greeted = false;
+    this.#wait(this.#settings.openTimeout, () => this.#lose(NO_CONNECTION, 'no welcome in time'));
+    this.#enter('connecting');
+  }
+
+  #listen(socket) {
     // A socket that was given up may still speak: only the present one is listened to.
     const present = (react) => (event) => { if (socket === this.#socket) react(event); };
     socket.onmessage = present(({ data }) => this.#receive(data));
     socket.onclose = present(({ code, reason }) => this.#lose(code, reason));
     socket.onerror = () => {}; // says nothing that close does not; some WebSockets for Node throw where nobody listens
     this.#socket = socket;
-    this.#tokenShown = false;
-    this.#wait(this.#settings.openTimeout, () => this.#lose(NO_CONNECTION, 'no welcome in time'));
-    this.#enter('connecting');
+  }
+
+  async #openStream() {
+    const awaited = { send() {}, close() {} }; // stands where the stream will
+    this.#socket = awaited;
+    try {
+      const { StreamSocket } = await import('./stream.js');
+      const address = beside(this.#url, 'stream');
+      address.search = new URL(this.#url).search;
+      if (this.#socket === awaited) this.#listen(new StreamSocket(address.href, this.#settings));
+    } catch {
+      if (this.#socket === awaited) this.#lose(NO_CONNECTION, 'stream.js, which lies beside sockbridge.js, could not be loaded');
+    }
   }
 
   #receive(text) {
@@ -438,6 +551,8 @@ export class Client extends EventTarget {
   #welcomed({ protocol, id, from, to }) {
     if (protocol !== PROTOCOL) return this.#finish(BROKEN_PROTOCOL, `the server speaks protocol ${protocol}, this client ${PROTOCOL}`);
     const peer = { id, from, to };
+    this.#greeted = true;
+    this.#route.welcomed();
     if (this.#settings.token === undefined) return this.#opened(peer);
     // Nothing else is asked before the token is accepted, or what it allows would be refused.
     const socket = this.#socket;
@@ -490,7 +605,7 @@ export class Client extends EventTarget {
     for (const channel of this.#channels.values()) channel.resume();
     for (const command of queue) if (command.type !== 'nick' && command.type !== 'auth') this.#send(command);
     this.#watch();
-    this.#enter('open', this.#peer);
+    this.#enter('open', { ...this.#peer, transport: this.#route.transport });
   }
 
   #noticed({ text, code, channel }) {
@@ -539,6 +654,7 @@ export class Client extends EventTarget {
     if (this.#state === 'open' && this.#settings.now() - this.#openedAt >= this.#settings.stableAfter) this.#attempt = 0;
     // Where tokens are fetched anew, the next one may be better than the one that ran out.
     if (FINAL_CODES.has(code) && !(code === POLICY && this.#renews && this.#tokenShown)) return this.#finish(code, reason);
+    if (!this.#greeted) this.#route.failed();
     this.#letGo('disconnected', 'the connection broke before the answer came: the command may or may not have been carried out');
     if (code === TRY_AGAIN_LATER) this.#attempt = Math.max(this.#attempt, OVERLOAD_ATTEMPT);
     const { firstDelay, longestDelay, random } = this.#settings;
@@ -552,6 +668,7 @@ export class Client extends EventTarget {
   #finish(code, reason) {
     if (this.#state === 'closed') return;
     this.#state = 'closed';
+    this.#route.end();
     this.#letGo('closed', `${reason || 'the server closed the connection'}: the command may or may not have been carried out`);
     const closed = new SockbridgeError('closed', reason || `the server closed the connection (${code})`);
     for (const command of this.#queue.splice(0)) command.reject(closed);
@@ -643,19 +760,15 @@ export class Client extends EventTarget {
   }
 }
 
-/**
- * Opens a client. It connects at once and keeps trying until it is closed.
- *
- * @param {string|URL} [url] default: `/ws` on the page's own host
- * @param {Partial<typeof DEFAULT_TIMES> & {token?: string | (() => string | undefined | Promise<string | undefined>), WebSocket?: any,
- *   random?: () => number, now?: () => number, setTimeout?: Function, clearTimeout?: Function, window?: any}} [options] times, and what tests put in place of the world
- */
+/** Opens a client. It connects at once and keeps trying until it is closed. Without an address: `/ws` on the page's own host. */
 export function connect(url = '/ws', options = {}) {
   const address = new URL(url, globalThis.location?.href);
   address.protocol = address.protocol.replace(/^http/, 'ws');
   return new Client(address.href, {
     ...DEFAULT_TIMES,
+    transport: 'auto',
     WebSocket: globalThis.WebSocket,
+    fetch: (...request) => globalThis.fetch(...request),
     random: Math.random,
     now: () => performance.now(),
     setTimeout: (then, delay) => globalThis.setTimeout(then, delay),

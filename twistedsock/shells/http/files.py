@@ -27,7 +27,7 @@ _TYPES = {
 
 _TEXTS = ("text/", "image/svg", "application/json")
 
-FOR_EVERYBODY = "/sockbridge.js"
+FOR_EVERYBODY = frozenset({"/sockbridge.js", "/sockbridge.d.ts", "/stream.js"})
 """The client is for anybody's page to import, and an import across origins asks for a header."""
 
 
@@ -47,7 +47,7 @@ class StaticFile:
         self._headers = {b"Cache-Control": b"no-cache", **PAGE}
         if self._packed:
             self._headers[b"Vary"] = b"Accept-Encoding"
-        if name == FOR_EVERYBODY:
+        if name in FOR_EVERYBODY:
             self._headers[b"Access-Control-Allow-Origin"] = b"*"
 
     def answer(self, request: BridgeRequest) -> None:

@@ -1,0 +1,47 @@
+// clients/js: the package that npm would publish. tests/end_to_end/test_client_package.py installs it, and lets it talk to a bridge.
+
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+const checkout = fileURLToPath(new URL('../..', import.meta.url));
+const read = (name) => readFileSync(join(checkout, name), 'utf8');
+const about = JSON.parse(read('clients/js/package.json'));
+
+test('it has the version of the bridge', () => {
+  assert.equal(about.version, read('setup.cfg').match(/^version = (.*)$/m)[1]);
+});
+
+test('nothing that is copied into it is kept there', () => {
+  const kept = readdirSync(join(checkout, 'clients/js')).sort();
+  assert.deepEqual(kept, ['README.md', 'copy.mjs', 'package.json']);
+});
+
+test('it is packed with the files that the bridge serves, and the copies are gone after', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'sockbridge-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  for (const name of ['LICENSE', 'clients/js', 'twistedsock/static']) cpSync(join(checkout, name), join(folder, name), { recursive: true });
+  const copy = (...words) => promisify(execFile)(process.execPath, [join(folder, 'clients/js/copy.mjs'), ...words]);
+  await copy();
+  for (const name of about.files) {
+    assert.equal(readFileSync(join(folder, 'clients/js', name), 'utf8'), read(`twistedsock/static/${name}`));
+  }
+  assert.ok(existsSync(join(folder, 'clients/js/LICENSE')));
+  await copy('--remove');
+  assert.deepEqual(readdirSync(join(folder, 'clients/js')).sort(), ['README.md', 'copy.mjs', 'package.json']);
+});
+
+test('what its files import, and what its exports name, is in it', () => {
+  const named = [about.types, about.exports['.'].types, about.exports['.'].default];
+  for (const name of about.files) {
+    const source = read(`twistedsock/static/${name}`).replace(/\/\*[^]*?\*\/|^\/\/.*$/gm, '');
+    named.push(...[...source.matchAll(/(?:from|import\()\s*'(\.[^']*)'/g)].map(([, path]) => path));
+  }
+  assert.ok(named.includes('./stream.js'));
+  for (const name of named) assert.ok(about.files.includes(name.replace('./', '')), name);
+});

@@ -1,0 +1,97 @@
+// sockbridge.d.ts, by the TypeScript compiler: what is meant to compile does, what is not does not, and it tells of the
+// very names that sockbridge.js has.
+
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+import * as client from '../../twistedsock/static/sockbridge.js';
+
+const checkout = fileURLToPath(new URL('../..', import.meta.url));
+const compiler = join(checkout, 'node_modules/typescript/bin/tsc');
+const strictly = [
+  '--noEmit', '--strict', '--exactOptionalPropertyTypes', '--noUncheckedIndexedAccess', '--ignoreConfig',
+  '--target', 'es2022', '--module', 'nodenext',
+];
+const browser = ['--lib', 'es2022,dom', '--types', ''];
+const node = ['--lib', 'es2022', '--types', 'node', '--typeRoots', join(checkout, 'node_modules/@types')];
+
+/** What the compiler complains about. */
+async function compile(files, world) {
+  try {
+    await promisify(execFile)(process.execPath, [compiler, ...strictly, ...world, ...files], { cwd: checkout });
+    return '';
+  } catch ({ stdout, stderr }) {
+    return stdout + stderr;
+  }
+}
+
+/** A folder in which one can import the package, as npm would have put it there. */
+function folderWithPackage(t) {
+  const folder = mkdtempSync(join(checkout, 'node_modules/.types-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const installed = join(folder, 'node_modules/sockbridge');
+  mkdirSync(installed, { recursive: true });
+  copyFileSync(join(checkout, 'clients/js/package.json'), join(installed, 'package.json'));
+  copyFileSync(join(checkout, 'twistedsock/static/sockbridge.d.ts'), join(installed, 'sockbridge.d.ts'));
+  return (name, text) => {
+    writeFileSync(join(folder, name), text);
+    return join(folder, name);
+  };
+}
+
+test('all that is meant to compile does, and nothing else, in browsers and in Node', async () => {
+  for (const world of [browser, node]) assert.equal(await compile(['tests/js/types/uses.ts'], world), '');
+});
+
+test('the declarations and the client have the same names', async (t) => {
+  const union = (names) => names.map((name) => `'${name}'`).join(' | ');
+  const members = (kind) => union(Object.getOwnPropertyNames(kind.prototype).filter((name) => name !== 'constructor'));
+  const made = client.connect('ws://bridge.test/ws', { WebSocket: class { close() {} }, window: undefined });
+  const subscription = made.subscribe('kitchen', () => {});
+  made.close();
+  for (const object of [made, subscription]) assert.deepEqual(Object.keys(object), [], 'everything else is private');
+  const program = `
+    import * as declared from 'sockbridge';
+    type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : [A, B];
+    type Own<Kind> = Exclude<keyof Kind, keyof EventTarget>;
+    const names: Same<keyof typeof declared, ${union(Object.keys(client))}> = true;
+    const ofClient: Same<Own<declared.Client>, ${members(client.Client)}> = true;
+    const ofSubscription: Same<keyof declared.Subscription, ${members(client.Subscription)}> = true;
+    const times: Same<keyof typeof declared.DEFAULT_TIMES, ${union(Object.keys(client.DEFAULT_TIMES))}> = true;
+    const limits: [${client.MESSAGE_LIMIT}, ${client.QUEUE_LIMIT}, ${client.UNANSWERED_LIMIT}] =
+      [declared.MESSAGE_LIMIT, declared.QUEUE_LIMIT, declared.UNANSWERED_LIMIT];
+  `;
+  assert.equal(await compile([folderWithPackage(t)('program.mts', program)], browser), '');
+});
+
+test('the declarations know every code, and every event, with no others', () => {
+  const declared = readFileSync(new URL('../../twistedsock/static/sockbridge.d.ts', import.meta.url), 'utf8');
+  const source = readFileSync(new URL('../../twistedsock/static/sockbridge.js', import.meta.url), 'utf8');
+  const codesOf = (name) => [...declared.match(new RegExp(`type ${name} =([^;]*);`))[1].matchAll(/'([a-z-]+)'/g)].map(([, code]) => code).sort();
+  const own = [...source.matchAll(/SockbridgeError\('([a-z-]+)'/g), ...source.matchAll(/#letGo\('([a-z-]+)'/g)];
+  assert.deepEqual(codesOf('ClientCode'), [...new Set(own.map(([, code]) => code))].sort());
+  const protocol = readFileSync(new URL('../../docs/protocol-json.md', import.meta.url), 'utf8');
+  const table = protocol.slice(protocol.indexOf('\n## Errors'), protocol.indexOf('\n## The end'));
+  assert.deepEqual(codesOf('ServerCode'), [...table.matchAll(/^\| `([a-z-]+)` \|/gm)].map(([, code]) => code).sort());
+  const dispatched = [...source.matchAll(/#(?:enter|dispatch)\('(\w+)'/g)].map(([, type]) => type);
+  const events = [...declared.match(/interface ClientEvents \{([^]*?)\n\}/)[1].matchAll(/^ {2}(\w+): CustomEvent/gm)].map(([, type]) => type);
+  assert.deepEqual([...new Set(dispatched)].sort(), [...events].sort());
+});
+
+test('the programs of the documentation compile', async (t) => {
+  const page = readFileSync(new URL('../../docs/javascript.md', import.meta.url), 'utf8');
+  const programs = [...page.matchAll(/^```ts\n(.*?)^```$/gms)].map(([, text]) => text);
+  assert.equal(programs.length, 2);
+  const write = folderWithPackage(t);
+  const files = [
+    write('program.mts', programs[0]),
+    write('bridge.d.ts', programs[1]),
+    write('by-url.mts', "import { connect, type State } from 'http://127.0.0.1:8082/sockbridge.js'; const state: State = connect().state;"),
+  ];
+  assert.equal(await compile(files, browser), '');
+});

@@ -1,0 +1,186 @@
+// Everything that the client offers, used as it is meant; and what must not compile. Never run: tests/js/types.test.mjs
+// has the TypeScript compiler read it.
+
+import {
+  type ChannelEvent,
+  Client,
+  connect,
+  DEFAULT_TIMES,
+  type Gap,
+  type History,
+  type Info,
+  MESSAGE_LIMIT,
+  type OwnPeer,
+  type Peer,
+  QUEUE_LIMIT,
+  SockbridgeError,
+  type State,
+  type Subscribed,
+  Subscription,
+  type Transport,
+  UNANSWERED_LIMIT,
+} from '../../../twistedsock/static/sockbridge.js';
+
+interface Reading {
+  celsius: number;
+}
+
+/** Compiles only where the two types are the same. */
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+const same = <A, B>(_yes: Same<A, B>): void => {};
+
+const client = connect();
+connect('/ws');
+connect(new URL('https://bridge.example.org/ws'), {
+  ...DEFAULT_TIMES,
+  firstDelay: 100,
+  transport: 'auto',
+  token: async () => undefined,
+});
+connect('/ws', { token: 'eyJ', transport: 'stream', WebSocket: undefined });
+connect('/ws', { token: () => 'eyJ', WebSocket: globalThis.WebSocket, fetch: globalThis.fetch, random: Math.random });
+connect('/ws', { setTimeout: (then, delay) => globalThis.setTimeout(then, delay), clearTimeout: globalThis.clearTimeout });
+// @ts-expect-error: there is no such transport
+connect('/ws', { transport: 'pigeon' });
+// @ts-expect-error: there is no such option
+connect('/ws', { firstDelays: 100 });
+// @ts-expect-error: not a function of numbers
+connect('/ws', { token: () => 7 });
+// @ts-expect-error: clients are made by connect
+new Client();
+// @ts-expect-error: constants are constant
+DEFAULT_TIMES.firstDelay = 1;
+
+same<typeof client, Client>(true);
+same<typeof client.state, State>(true);
+same<typeof client.peer, OwnPeer | null>(true);
+same<typeof client.transport, Transport>(true);
+same<State, 'connecting' | 'open' | 'waiting' | 'closed'>(true);
+// @ts-expect-error: it is the client that says which state it is in
+client.state = 'open';
+// @ts-expect-error: there may be no peer
+client.peer.id;
+
+// Subscribing: what is in the events is what one expects, or unknown.
+const subscription = client.subscribe<Reading>('kitchen', (event) => {
+  same<typeof event, ChannelEvent<Reading>>(true);
+  event.data.celsius.toFixed(1);
+  // @ts-expect-error: a reading has none
+  event.data.fahrenheit;
+}, {
+  last: 10,
+  echo: false,
+  presence: true,
+  onJoin: (peer) => same<typeof peer, Peer>(true),
+  onLeave: ({ id, nick }) => `${id}${nick}`,
+  onLost: (gap) => {
+    same<typeof gap, Gap>(true);
+    if (gap.reason === 'log') gap.last.toFixed();
+    // @ts-expect-error: nobody knows how many there were
+    else gap.last.toFixed();
+  },
+  onSubscribed: ({ offset, epoch, recovered, missed }) => {
+    same<typeof recovered, boolean | undefined>(true);
+    return offset + missed + epoch.length;
+  },
+  onRefused: (error) => same<typeof error, SockbridgeError>(true),
+});
+client.subscribe('kitchen', ({ data }: ChannelEvent<Reading>) => data.celsius);
+client.subscribe('kitchen', ({ data }) => {
+  same<typeof data, unknown>(true);
+  // @ts-expect-error: nobody has said what it is
+  data.celsius;
+});
+client.subscribe('kitchen', () => {}, { since: 12, epoch: '5f2c1a' });
+const stored: { since: number; epoch: string } | undefined = JSON.parse('null') ?? undefined;
+client.subscribe('kitchen', () => {}, { ...(stored ?? { last: 20 }), onLost: console.warn });
+// @ts-expect-error: since and epoch come together
+client.subscribe('kitchen', () => {}, { since: 12 });
+// @ts-expect-error: since and epoch come together
+client.subscribe('kitchen', () => {}, { epoch: '5f2c1a' });
+// @ts-expect-error: the callback is not optional
+client.subscribe('kitchen');
+// @ts-expect-error: there is no such option
+client.subscribe('kitchen', () => {}, { onEvent: () => {} });
+
+same<typeof subscription, Subscription>(true);
+same<typeof subscription.channel, string>(true);
+same<typeof subscription.position, number | undefined>(true);
+same<typeof subscription.epoch, string | undefined>(true);
+same<typeof subscription.current, boolean>(true);
+same<typeof subscription.ready, Promise<Subscribed>>(true);
+subscription.unsubscribe();
+// @ts-expect-error: it is the client that moves on
+subscription.position = 3;
+// @ts-expect-error: subscriptions are made by subscribe
+new Subscription();
+
+// Publishing.
+const reading: Reading = { celsius: 21.5 };
+for (const data of ['text', 21.5, true, null, [1, 2], reading]) {
+  same<ReturnType<typeof client.publish>, Promise<number>>(true);
+  await client.publish('kitchen', data, { name: 'reading' });
+}
+// @ts-expect-error: JSON has none
+client.publish('kitchen', undefined);
+// @ts-expect-error: JSON has none
+client.publish('kitchen', 10n);
+// @ts-expect-error: JSON has none
+client.publish('kitchen', Symbol('s'));
+// @ts-expect-error: something must be published
+client.publish('kitchen');
+
+// Asking.
+const asked = {
+  who: await client.who('kitchen'),
+  history: await client.history('kitchen'),
+  readings: await client.history<Reading>('kitchen', { last: 10, since: 3 }),
+  nick: await client.nick('ann'),
+  shown: await client.authenticate('eyJ'),
+  ping: await client.ping(),
+  info: await client.info(),
+};
+same<typeof asked.who, Peer[]>(true);
+same<typeof asked.history, History>(true);
+same<typeof asked.readings.events, ChannelEvent<Reading>[]>(true);
+same<typeof asked.nick, string>(true);
+same<typeof asked.shown, { nick: string; expires?: number | undefined }>(true);
+same<typeof asked.ping, number>(true);
+same<typeof asked.info, Info>(true);
+
+// Events of the client: their details are known by their names.
+client.addEventListener('connecting', ({ detail }) => same<typeof detail, null>(true));
+client.addEventListener('open', (event: CustomEvent<OwnPeer>) => event.detail.id);
+client.addEventListener('open', function ({ detail: { id, from, to, nick, expires, transport } }) {
+  same<typeof transport, Transport>(true);
+  same<typeof expires, number | undefined>(true);
+  return [this.peer?.id, id, from, to, nick];
+});
+client.addEventListener('waiting', ({ detail: { delay, attempt, code, reason } }) => `${delay + attempt + code}${reason}`, { once: true });
+client.addEventListener('closed', ({ detail: { code, reason } }) => `${code}${reason}`);
+client.addEventListener('notice', ({ detail: { text, code, channel } }) => [text, code, channel]);
+client.addEventListener('error', ({ detail }) => same<typeof detail, SockbridgeError>(true));
+client.addEventListener('closed', { handleEvent: ({ detail }) => detail.reason });
+const heard = (event: CustomEvent<{ text: string }>) => event.detail.text;
+client.addEventListener('notice', heard);
+client.removeEventListener('notice', heard);
+// @ts-expect-error: there is no such event
+client.addEventListener('opened', () => {});
+// @ts-expect-error: it tells of a peer, not of a text
+client.addEventListener('open', heard);
+// @ts-expect-error: a try has no reason
+client.addEventListener('connecting', ({ detail }) => detail.reason);
+const target: EventTarget = client;
+target.dispatchEvent(new Event('mine'));
+
+try {
+  await client.publish('kitchen', 1);
+} catch (error) {
+  if (error instanceof SockbridgeError && error.code === 'disconnected') client.retry();
+}
+const made = new SockbridgeError('closed', 'this client is closed');
+const known: 'SockbridgeError' = made.name;
+const anyCode: string = made.code;
+const limits: [65536, 256, 4096] = [MESSAGE_LIMIT, QUEUE_LIMIT, UNANSWERED_LIMIT];
+client.close();
+export { anyCode, known, limits };
