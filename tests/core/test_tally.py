@@ -190,3 +190,10 @@ def test_a_replay_is_a_way_to_be_behind() -> None:
     assert hall.bridge.tally.behind == 1
     hall.turn()
     assert hall.bridge.tally.behind == 0
+
+
+def test_methods_that_clients_make_up_are_counted_together() -> None:
+    tally = Tally()
+    for method in (b"GET", b"GET", b"BREW", b"MELT"):
+        tally.answer(method, 404)
+    assert tally.requests == {(b"GET", 404): 2, (b"other", 404): 2}

@@ -11,6 +11,13 @@ SPANS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 """Seconds. A turn at rest takes less than the first; more than the sixth is more than the share that one peer has."""
 
 
+METHODS = (b"GET", b"HEAD", b"POST", b"DELETE", b"OPTIONS")
+"""Methods that are counted under their names; a client can make up as many others as it likes."""
+
+OTHER_METHOD = b"other"
+"""Those together, and what could not be read."""
+
+
 class Spread:
     """How long something took, each time: a histogram. ``counts`` has one more place than ``bounds``, for what took
     longer than all of them; a time that equals a bound counts below it, as Prometheus wants it (``le``)."""
@@ -42,6 +49,7 @@ class Tally:
         "published",
         "received",
         "refused",
+        "requests",
         "sent",
         "turns",
     )
@@ -60,6 +68,8 @@ class Tally:
         self.refused: dict[Code, int] = {}
         self.opened: dict[str, int] = {}
         self.closed: dict[str, int] = {}
+        self.requests: dict[tuple[bytes, int], int] = {}
+        """Requests of HTTP, by method and status."""
         self.turns = Spread()
         self.flushes = Spread()
         self.longest = 0.0
@@ -68,6 +78,11 @@ class Tally:
     def refuse(self, code: Code, times: int = 1) -> None:
         """Something was refused, for that reason."""
         self.refused[code] = self.refused.get(code, 0) + times
+
+    def answer(self, method: bytes, status: int) -> None:
+        """A request of HTTP was answered."""
+        key = (method if method in METHODS else OTHER_METHOD, status)
+        self.requests[key] = self.requests.get(key, 0) + 1
 
     def turned(self, seconds: float) -> None:
         """A turn took so long."""

@@ -12,6 +12,7 @@ from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import TOO_MUCH_HELD, Refusal
 from twistedsock.core.holdings import LITTLE
 from twistedsock.core.origins import Door
+from twistedsock.core.tally import OTHER_METHOD
 from twistedsock.shells.certificates import subject_of
 from twistedsock.shells.closing import close_kindly
 from twistedsock.shells.deadlines import Deadlines
@@ -145,6 +146,7 @@ class Doorman(Protocol):
         """Be counted; False if the connection has been refused."""
         unwelcome = self.factory.bridge.admission.enter(address)
         if unwelcome is not None:
+            self.factory.bridge.tally.refuse(unwelcome.code)
             self._refuse(503, unwelcome.words, (("Retry-After", "5"),))
             return False
         self._address = address
@@ -186,6 +188,7 @@ class Doorman(Protocol):
     def _refuse(self, status: int, words: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         self.factory.deadlines.stop(self)
         self._forget_head()
+        self.factory.bridge.tally.answer(OTHER_METHOD, status)
         self.transport.write(refusal(status, words, headers))
         self._closing = close_kindly(self.transport, self.factory.reactor.callLater)
 

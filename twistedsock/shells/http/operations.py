@@ -6,15 +6,19 @@ from typing import Any
 from twistedsock.core.bridge import Bridge
 from twistedsock.shells.http.about import About
 from twistedsock.shells.http.routes import Route
+from twistedsock.shells.http.scrape import Scrape
+from twistedsock.shells.metrics import Metrics
 
 
 def operations(bridge: Bridge, reactor: Any, lines: Callable[[], list[dict[str, object]]]) -> list[Route]:
     """One line for each. ``lines`` tells where the line ports are, for the page. To be called once for a server, as
     operations may remember things."""
     about = About(bridge, lines)
+    scrape = Scrape(Metrics(bridge))
     return [
         Route("GET", "/healthz", about.health, asks_who=False, drains=True),
         Route("GET", "/readyz", about.readiness, asks_who=False, drains=True),
+        Route("GET", "/metrics", scrape.metrics, drains=True),
         Route("GET", "/bridge.json", about.bridge, asks_who=False),
         Route("GET", "/ws", about.websocket, asks_who=False),
     ]

@@ -138,6 +138,7 @@ class BridgeRequest(Request):
         if self.is_gone:
             return
         self._answered = True
+        self.bridge.tally.answer(self.method, status)
         head = self._head(status, kind, len(body), _DATA if headers is None else block(dict(headers)))
         # In one send, the head and the body.
         self.channel.write(head if self.method == b"HEAD" or status in BODILESS else head + body)
@@ -150,6 +151,7 @@ class BridgeRequest(Request):
 
     def refuse(self, refusal: Refusal, status: int | None = None, headers: Mapping[bytes, bytes] | None = None) -> None:
         """Tell why not. The status is that of the code, where no other is given."""
+        self.bridge.tally.refuse(refusal.code)
         more = dict(headers or {})
         status = status or STATUS[refusal.code]
         if refusal.code is Code.UNAUTHORIZED:
@@ -165,6 +167,7 @@ class BridgeRequest(Request):
         else. What the client still says is dropped. The stream ends with ``close_stream``, or when ``on_gone`` is
         called."""
         self._answered = True
+        self.bridge.tally.answer(self.method, 200)
         self.connection.persistent = False
         head = self._head(200, kind, None, _DATA)
         self.connection.become_stream(self)
