@@ -11,7 +11,7 @@ from twistedsock.core.footprint import footprint
 from twistedsock.core.limits import Limits
 from twistedsock.settings import Settings, read_settings
 
-OPTIONS = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name != "access"]
+OPTIONS = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name not in ("access", "webhook")]
 CHECKOUT = Path(__file__).parent.parent
 PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "examples" / "README.md", *(CHECKOUT / "docs").glob("*.md")])
 

@@ -16,7 +16,7 @@ from twistedsock.settings import (
     trusted_proxies,
 )
 
-NAMES = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name != "access"]
+NAMES = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name not in ("access", "webhook")]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from twistedsock.service import BridgeService
 from twistedsock.settings import Settings
 from twistedsock.shells.logs import UnwrittenLog
 
-NAMES = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name != "access"]
+NAMES = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name not in ("access", "webhook")]
 
 
 def parse(*arguments):

@@ -1,5 +1,6 @@
 """Builds the bridge and its listeners; starts them, and lets the peers go in peace when they stop."""
 
+import random
 import secrets
 import sys
 import time
@@ -38,6 +39,8 @@ from twistedsock.shells.sockets import host_of, prepare
 from twistedsock.shells.tcp import LineFactory
 from twistedsock.shells.tls import free_at_the_end
 from twistedsock.shells.web import WebFactory
+from twistedsock.webhooks.target import Target, WebhookError, read_targets
+from twistedsock.webhooks.webhooks import Webhooks
 
 SWEEP_SECONDS = 5.0
 """How often silent channels are looked at, for what has become too old."""
@@ -47,7 +50,7 @@ NO_POLICY_ANY_LONGER = (
 )
 """A file that is half written, or emptied by a full disk, must open no door."""
 
-READ_AGAIN = ("allow_origin", "allow_host", "access")
+READ_AGAIN = ("allow_origin", "allow_host", "access", "webhook")
 """The settings that ``reload`` changes; the others take a restart."""
 
 NOBODY_ASKED = (
@@ -106,6 +109,14 @@ def read_policy(settings: Settings) -> TablePolicy | None:
         raise SettingsError(str(error)) from None
 
 
+def read_webhooks(settings: Settings) -> list[Target]:
+    """Whom the bridge tells what happens, by the settings. SettingsError if one of their files cannot be used."""
+    try:
+        return read_targets(settings.webhook)
+    except WebhookError as error:
+        raise SettingsError(str(error)) from None
+
+
 class BridgeService(Service):
     """The whole server. ``reactor`` gives time, endpoints and turns. ``read_again`` gives the settings as they are told
     by now, or raises SettingsError."""
@@ -127,6 +138,10 @@ class BridgeService(Service):
         )
         self.bridge.policy = read_policy(settings)
         backplane.attach(self.bridge.broker)
+        self.webhooks = Webhooks(
+            self.bridge.broker.observers, reactor, version, time.time, lambda: secrets.token_hex(16), random.random
+        )
+        self.webhooks.use(read_webhooks(settings))
         self._sweep = LoopingCall(self.bridge.broker.sweep)
         self._sweep.clock = reactor
         self._expiries = LoopingCall(self._look_at_expiries)
@@ -170,16 +185,19 @@ class BridgeService(Service):
             self._log.info("{words}", words=words)
         self._warn_of_certificates()
         self._warn_of_keys()
+        self._warn_of_webhooks()
 
     def stopService(self) -> Deferred[None]:
         """Accept no more, tell everybody, and wait until all have gone, or for ``drain`` seconds."""
         super().stopService()
+        self.webhooks.hasten(self._settings.drain)
         for repeated in (self._sweep, self._expiries):
             if repeated.running:
                 repeated.stop()
         ports = [listener.port for listener in [*self.lines, *self.web] if listener.port is not None]
         closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
-        return closed.addCallback(lambda result: self._dismiss_all())
+        gone = closed.addCallback(lambda result: self._dismiss_all())
+        return gone.addCallback(lambda nothing: self.webhooks.end())
 
     def reload(self) -> None:
         """Read the options, the access policy and the certificates again, and drop nobody. Where the options cannot be
@@ -192,6 +210,7 @@ class BridgeService(Service):
                 raise SettingsError(NO_POLICY_ANY_LONGER)
             settings = self._with_unlisted(settings)
             fresh = self._read_certificates(settings)
+            targets = read_webhooks(settings)
             self._apply_access(settings)
         except SettingsError as error:
             self._log.warn("nothing was read again, all stays as it was: {words}", words=str(error))
@@ -201,6 +220,8 @@ class BridgeService(Service):
         self._gate.origins = Origins(settings.allow_origin, settings.allow_host)
         for certificates, reading in fresh:
             certificates.use(reading)
+        self.webhooks.use(targets)
+        self._warn_of_webhooks()
         read = dict.fromkeys(f"the certificate {certificates.shown}" for certificates, _ in fresh)
         self._log.info("read again: {read}", read=", ".join(["the options", *read]))
         others = [field for field in msgspec.structs.fields(Settings) if field.name not in READ_AGAIN]
@@ -241,6 +262,10 @@ class BridgeService(Service):
         for words in policy.warnings if isinstance(policy, TablePolicy) else ():
             self._log.warn("{words}", words=words)
 
+    def _warn_of_webhooks(self) -> None:
+        for words in self.webhooks.warnings:
+            self._log.warn("{words}", words=words)
+
     def _draw_id(self) -> bytes:
         return draw_id(_ID_LENGTH if self.bridge.policy is None else _ID_LENGTH_WITH_POLICY)
 
@@ -276,6 +301,7 @@ class BridgeService(Service):
 
     def hurry(self) -> None:
         """While it stops: wait no longer for those who have not left."""
+        self.webhooks.give_up()
         if self._patience is not None and self._patience.active():
             self._patience.reset(0)
 

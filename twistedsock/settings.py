@@ -1,5 +1,5 @@
-"""Everything that an operator can say, on the command line or in a TOML file under the same names; who may do what, in
-such a file only."""
+"""Everything that an operator can say, on the command line or in a TOML file under the same names; who may do what, and
+whom it tells, in such a file only."""
 
 import tomllib
 from pathlib import Path
@@ -11,6 +11,7 @@ from msgspec import Meta
 from twistedsock.access.table import AccessTable
 from twistedsock.core.limits import Limits
 from twistedsock.core.proxies import TrustedProxies, parse_trusted
+from twistedsock.webhooks.table import WebhookTable, check_names
 
 DEFAULT_TCP = ("tcp:8081:interface=127.0.0.1",)
 DEFAULT_WEB = ("tcp:8082:interface=127.0.0.1",)
@@ -53,6 +54,8 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
     ] = "text"
     access: AccessTable | None = None
     """None: everybody may do everything. Its files are absolute paths."""
+    webhook: tuple[WebhookTable, ...] = ()
+    """Whom the bridge tells what happens on its channels. Their files are absolute paths."""
 
 
 def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
@@ -68,10 +71,18 @@ def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
         _convert(told, f"{file}: ", strict=True)
     settings = _convert({**told, **given}, "", strict=False)
     trusted_proxies(settings)
-    if file is None or settings.access is None:
+    if file is None:
+        return settings
+    folder = Path(file).absolute().parent
+    try:
+        check_names(settings.webhook)
+    except ValueError as error:
+        raise SettingsError(f"{file}: webhook: {error}") from None
+    settings = msgspec.structs.replace(settings, webhook=tuple(hook.beside(folder) for hook in settings.webhook))
+    if settings.access is None:
         return settings
     _check_listeners(settings.access, listeners(settings.tcp + settings.web), file)
-    return msgspec.structs.replace(settings, access=settings.access.beside(Path(file).absolute().parent))
+    return msgspec.structs.replace(settings, access=settings.access.beside(folder))
 
 
 def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:

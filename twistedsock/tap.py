@@ -20,7 +20,7 @@ from twistedsock.shells.logs import UnwrittenLog
 
 _LISTS = ("tcp", "web", "allow-origin", "allow-host", "trusted-proxy", "proxy-protocol")
 _FLAGS = ("open",)
-_FILE_ONLY = ("access",)
+_FILE_ONLY = ("access", "webhook")
 """What takes more than a value to say."""
 
 

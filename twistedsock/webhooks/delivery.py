@@ -1,0 +1,246 @@
+"""When a webhook's batches leave: one request at a time, in order, again after a failure, and once more at the end."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as AnswerTimeoutError
+from twisted.internet.error import TimeoutError as ConnectingTimeoutError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twistedsock.webhooks.hook import Figures, Hook
+from twistedsock.webhooks.queue import Batch
+from twistedsock.webhooks.retrying import Verdict, judge, retry_after, wait_before
+
+TOLD_EVERY = 60.0
+"""Seconds between two words in the log about one webhook that fails, or drops what it cannot deliver."""
+
+MOST_WORDS = 200
+"""Characters of what another program says of a failure."""
+
+_log = Logger()
+
+
+class Answer(msgspec.Struct, frozen=True):
+    status: int
+    retry_after: str | None = None
+
+
+Post = Callable[[bytes, dict[str, str]], "Deferred[Answer]"]
+"""Send a body with headers; it fails if there is no answer, or none in time."""
+
+
+class Delivery:
+    """Takes what a hook has queued, and brings it to its receiver. ``chance`` gives numbers from 0 to 1. ``hook`` and
+    ``post`` are to be set before anything happens."""
+
+    hook: Hook
+    post: Post
+
+    def __init__(self, reactor: Any, wall_clock: Callable[[], float], chance: Callable[[], float]) -> None:
+        self._reactor = reactor
+        self._wall_clock = wall_clock
+        self._chance = chance
+        self._timer: Any = None
+        self._batch: Batch | None = None
+        self._under_way: Deferred[Any] | None = None
+        self._attempts = 0
+        self._first_at = 0.0
+        self._delivered = 0
+        self._failed = 0
+        self._last_status = 0
+        self._told_at = -TOLD_EVERY
+        self._told_dropped = 0
+        self._seen_overflowed = 0
+        self._in_trouble = False
+        self._waits = False
+        self._ending = False
+        self._over = False
+        self._ends: list[Deferred[None]] = []
+
+    @property
+    def figures(self) -> Figures:
+        queue, batch = self.hook.queue, self._batch
+        return Figures(
+            len(queue) + (len(batch.events) if batch is not None else 0),
+            queue.bytes + (batch.size if batch is not None else 0),
+            self._delivered,
+            queue.dropped,
+            self._failed,
+            self._last_status,
+        )
+
+    def wake(self) -> None:
+        """Something has been queued, or something waits for its time."""
+        if self._under_way is None and not self._waits and not self._over:
+            due = self.hook.due()
+            if due is not None:
+                self._look_at(due)
+        if self.hook.queue.overflowed != self._seen_overflowed:
+            self._seen_overflowed = self.hook.queue.overflowed
+            self._tell("more is queued than may be, so the oldest events go")
+
+    def use(self, post: Post) -> None:
+        """Go another way from now on. What is under way stays so; what waits after a failure does not."""
+        self.post = post
+        if self._waits:
+            self._go()
+
+    # The end.
+
+    def hasten(self) -> None:
+        """Bring what is there, now, and what is still to come; but where that fails it is over."""
+        self._ending = True
+        self.hook.hasten()
+        if self._waits:
+            self._go()
+        else:
+            self.wake()
+
+    def end(self) -> "Deferred[None]":
+        """Nothing more comes, after ``hasten``. Calls back when all is delivered, when that failed, or when ``give_up``
+        is called. Can be asked several times."""
+        ended: Deferred[None] = Deferred()
+        self._ends.append(ended)
+        if self._over or (self._under_way is None and not self.hook.queue):
+            self._finish()
+        return ended
+
+    def give_up(self) -> None:
+        """Wait no longer."""
+        self._over = True
+        if self._under_way is not None:
+            self._under_way.cancel()
+        if self._ends:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._over = True
+        self._stop_timer()
+        left = self.figures.queued
+        if left:
+            _log.warn("webhook {name}: {count} events were not delivered", name=self._name, count=left)
+        ends, self._ends = self._ends, []
+        for ended in ends:
+            ended.callback(None)
+
+    # Going.
+
+    def _look_at(self, due: float) -> None:
+        wait = max(0.0, due - self._reactor.seconds())
+        if self._timer is None:
+            self._timer = self._reactor.callLater(wait, self._look)
+        elif self._timer.getTime() > due:
+            self._timer.reset(wait)
+
+    def _look(self) -> None:
+        self._timer = None
+        self._batch = self.hook.take()
+        if self._batch is None:
+            self.wake()
+        else:
+            self._attempts = 0
+            self._first_at = self._reactor.seconds()
+            self._send(self._batch)
+
+    def _go(self) -> None:
+        """Try again what failed."""
+        self._stop_timer()
+        self._waits = False
+        assert self._batch is not None, "it is why we wait"
+        self._send(self._batch)
+
+    def _send(self, batch: Batch) -> None:
+        body, headers = self.hook.write(batch)
+        self._under_way = sending = self.post(body, headers)
+        sending.addCallbacks(self._judge, self._lost)
+        sending.addErrback(lambda failure: _log.failure("webhook {name} failed", failure, name=self._name))
+
+    def _judge(self, answer: Answer) -> None:
+        self._under_way = None
+        self._last_status = answer.status
+        verdict = judge(answer.status)
+        if verdict is Verdict.DELIVERED:
+            assert self._batch is not None
+            self._delivered += len(self._batch.events)
+            if self._in_trouble:
+                self._in_trouble = False
+                _log.info("webhook {name}: deliveries are taken again", name=self._name)
+            self._next()
+        elif verdict is Verdict.AGAIN:
+            asked = retry_after(answer.retry_after, self._wall_clock())
+            self._again(f"the receiver answered {answer.status}", asked)
+        else:
+            self._failed += 1
+            self._drop(f"the receiver answered {answer.status}")
+
+    def _lost(self, failure: Failure) -> None:
+        self._under_way = None
+        self._last_status = 0
+        self._again(_words(failure, self.hook.table.timeout), 0.0)
+
+    def _again(self, words: str, asked: float) -> None:
+        assert self._batch is not None
+        self._failed += 1
+        self._attempts += 1
+        if self._ending:
+            self._over = True
+            self._tell(words)
+            if self._ends:
+                self._finish()
+        elif self._reactor.seconds() - self._first_at >= self.hook.table.retry_for:
+            self._drop(f"{words}, for too long")
+        else:
+            self._tell(f"{words}; it is tried again")
+            self._waits = True
+            wait = max(wait_before(self._attempts, self._chance), asked)
+            self._timer = self._reactor.callLater(wait, self._go)
+
+    def _drop(self, words: str) -> None:
+        assert self._batch is not None
+        self.hook.queue.give_up(self._batch)
+        self._tell(words)
+        self._next()
+
+    def _next(self) -> None:
+        self._batch = None
+        if self._ends and not self.hook.queue:
+            self._finish()
+        else:
+            self.wake()
+
+    # The log.
+
+    @property
+    def _name(self) -> str:
+        return self.hook.table.title
+
+    def _tell(self, words: str) -> None:
+        """Once a minute at most, together with what was dropped since the last time."""
+        now = self._reactor.seconds()
+        if now - self._told_at < TOLD_EVERY:
+            return
+        self._told_at = now
+        self._in_trouble = True
+        dropped = self.hook.queue.dropped
+        if dropped != self._told_dropped:
+            words += f"; events dropped since the last word: {dropped - self._told_dropped}"
+            self._told_dropped = dropped
+        _log.warn("webhook {name}: {words}", name=self._name, words=words)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+
+def _words(failure: Failure, timeout: float) -> str:
+    """What went wrong, for people. Twisted wraps it in a list of reasons."""
+    error: Any = failure.value
+    while getattr(error, "reasons", None):
+        error = error.reasons[0].value
+    if isinstance(error, (AnswerTimeoutError, ConnectingTimeoutError, CancelledError)):
+        return f"no answer came within {timeout:g} s"
+    return f"{type(error).__name__}: {error}"[:MOST_WORDS]

@@ -1,0 +1,189 @@
+"""The requests of one webhook, through treq. It is loaded where a webhook is configured, and nowhere else."""
+
+from typing import Any
+
+import treq
+from cryptography.x509 import load_pem_x509_certificates
+from OpenSSL.crypto import X509
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IAddress, IConsumer, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import connectionDone
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent, HTTPConnectionPool
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from twistedsock.webhooks.delivery import Answer
+from twistedsock.webhooks.target import Target
+
+ANSWER_BYTES = 64 * 1024
+"""What is read of an answer, its head included, before the connection is cut. Nothing of it is used but the status and
+``Retry-After``."""
+
+KEPT_SECONDS = 4
+"""How long a connection is kept that nothing is sent on: Node's servers close theirs after five, and a request that
+meets a close is lost."""
+
+
+class Poster:
+    """Sends requests, one after the other, with connections of its own. Redirects are not followed, cookies not kept,
+    answers not decompressed. ``agent`` is for tests."""
+
+    def __init__(self, target: Target, reactor: Any, version: str, agent: IAgent | None = None) -> None:
+        self._url = target.table.url
+        self._timeout = target.table.timeout
+        self._reactor = reactor
+        self._agent_name = f"sockbridge/{version}"
+        self._endpoints = _Endpoints(target, reactor)
+        self._pool = HTTPConnectionPool(reactor)
+        self._pool.maxPersistentPerHost = 1
+        self._pool.cachedConnectionTimeout = KEPT_SECONDS
+        self._agent = _Plain(agent or Agent.usingEndpointFactory(reactor, self._endpoints, self._pool))
+
+    def post(self, body: bytes, headers: dict[str, str]) -> "Deferred[Answer]":
+        """The answer. Fails with whatever went wrong on the way to it; it is cancelled where that takes too long."""
+        self._endpoints.received = 0
+        # A client of its own for each request, as it keeps cookies.
+        client = HTTPClient(self._agent, data_to_body_producer=_Whole)
+        sent = {"Content-Type": "application/json", "User-Agent": self._agent_name, **headers}
+        answered: Deferred[Any] = client.post(
+            self._url,
+            data=body,
+            headers=Headers({name: [value] for name, value in sent.items()}),
+            allow_redirects=False,
+            unbuffered=True,
+            reactor=self._reactor,
+        )
+        answered.addCallback(self._read)
+        answered.addTimeout(self._timeout, self._reactor)
+        return answered
+
+    def close(self) -> "Deferred[Any]":
+        """Close the connections that nothing is sent on."""
+        return self._pool.closeCachedConnections()
+
+    def _read(self, response: Any) -> "Deferred[Answer]":
+        """Once there is a status, it holds, whatever becomes of the rest."""
+        answer = Answer(response.code, (response.headers.getRawHeaders("Retry-After") or [None])[0])
+        whole: Deferred[Any] = treq.collect(response, lambda data: None)
+        whole.addErrback(lambda failure: self._endpoints.abort())
+        return whole.addCallback(lambda nothing: answer)
+
+
+@implementer(IBodyProducer)
+class _Whole:
+    """A body that is in memory anyway, written at once."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.length = len(body)
+
+    def startProducing(self, consumer: IConsumer) -> "Deferred[None]":
+        consumer.write(self._body)
+        return succeed(None)
+
+    def stopProducing(self) -> None:
+        """It has been written."""
+
+    def pauseProducing(self) -> None:
+        """It has been written."""
+
+    def resumeProducing(self) -> None:
+        """It has been written."""
+
+
+@implementer(IAgent)
+class _Plain:
+    """Asks for no compression and takes none: a small answer could become a large one. Cookies are not taken either."""
+
+    def __init__(self, agent: IAgent) -> None:
+        self._agent = agent
+
+    def request(
+        self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
+    ) -> "Deferred[IResponse]":
+        assert headers is not None, "treq gives some"
+        headers.removeHeader("Accept-Encoding")
+        return self._agent.request(method, uri, headers, bodyProducer).addCallback(self._without)
+
+    def _without(self, response: Any) -> Any:
+        for name in ("Content-Encoding", "Set-Cookie"):
+            response.headers.removeHeader(name)
+        return response
+
+
+class _Counting(ProtocolWrapper):
+    """A connection that is cut when an answer is longer than anybody needs."""
+
+    factory: "_CountingFactory"
+
+    def dataReceived(self, data: bytes) -> None:
+        endpoints = self.factory.endpoints
+        endpoints.received += len(data)
+        if endpoints.received > ANSWER_BYTES:
+            self.abortConnection()
+        else:
+            super().dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.endpoints.forget(self)
+        super().connectionLost(reason)
+
+
+class _CountingFactory(WrappingFactory):
+    protocol = _Counting
+    noisy = False
+
+    def __init__(self, factory: IProtocolFactory, endpoints: "_Endpoints") -> None:
+        super().__init__(factory)
+        self.endpoints = endpoints
+
+    def buildProtocol(self, address: IAddress | None) -> Any:
+        protocol = super().buildProtocol(address)
+        self.endpoints.connection = protocol
+        return protocol
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """Where a webhook connects to. ``received`` bytes have come as answer to the last request."""
+
+    def __init__(self, target: Target, reactor: Any) -> None:
+        self.received = 0
+        self.connection: Any = None
+        self._reactor = reactor
+        self._timeout = target.table.timeout
+        self._trust = None
+        if target.authorities is not None:
+            authorities = load_pem_x509_certificates(target.authorities)
+            self._trust = trustRootFromCertificates([Certificate(X509.from_cryptography(one)) for one in authorities])
+
+    def endpointForURI(self, uri: URI) -> "_Endpoint":
+        endpoint: Any = HostnameEndpoint(self._reactor, uri.host.decode(), uri.port, timeout=self._timeout)
+        if uri.scheme == b"https":
+            endpoint = wrapClientTLS(optionsForClientTLS(uri.host.decode(), trustRoot=self._trust), endpoint)
+        return _Endpoint(endpoint, self)
+
+    def abort(self) -> None:
+        if self.connection is not None:
+            self.connection.abortConnection()
+
+    def forget(self, connection: Any) -> None:
+        if self.connection is connection:
+            self.connection = None
+
+
+@implementer(IStreamClientEndpoint)
+class _Endpoint:
+    def __init__(self, endpoint: Any, endpoints: _Endpoints) -> None:
+        self._endpoint = endpoint
+        self._endpoints = endpoints
+
+    def connect(self, factory: Any) -> Any:
+        connected = self._endpoint.connect(_CountingFactory(factory, self._endpoints))
+        return connected.addCallback(lambda counting: counting.wrappedProtocol)

@@ -1,0 +1,142 @@
+"""The tables ``[[webhook]]`` of a file of options, as an operator writes them."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from twistedsock.core.names import RESERVED, is_reserved
+from twistedsock.core.patterns import Pattern, pattern
+
+Kind = Literal["channel-occupied", "channel-vacated", "member-joined", "member-left", "event-published"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+MOST_WEBHOOKS = 32
+"""Each looks at each event. Who has more receivers lets one of them tell the others."""
+
+MOST_PATTERNS = 100
+"""Each is tried when a channel is first heard of."""
+
+MOST_URL = 2_000
+"""Characters: more than servers take."""
+
+SECRET_BYTES = 16
+"""The least: 128 bits, as whoever sees one delivery can try secrets at leisure."""
+
+_VISIBLE = re.compile(r"[!-~]+")
+_NAME = re.compile(r"[!-~]{1,64}")
+
+
+class WebhookTable(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """``[[webhook]]``. Times are seconds, sizes are bytes."""
+
+    url: str
+    events: Annotated[tuple[Kind, ...], Meta(min_length=1)]
+    channels: Annotated[tuple[str, ...], Meta(min_length=1, max_length=MOST_PATTERNS)] = (">",)
+    secret_file: str | None = None
+    secret: str | None = None
+    name: str = ""
+    """What it is called in deliveries, in the log and in figures: the host, unless it was said."""
+    ca_file: str | None = None
+    batch_events: Annotated[int, Meta(ge=1, le=1_000)] = 100
+    delay: Annotated[float, Meta(ge=0, le=60)] = 0.25
+    debounce: Annotated[float, Meta(ge=0, le=300)] = 3.0
+    timeout: Annotated[float, Meta(ge=1, le=120)] = 10.0
+    retry_for: Annotated[float, Meta(ge=0, le=7 * 86_400)] = 3_600.0
+    queue_events: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    queue_bytes: Annotated[int, Meta(ge=65_536, le=1024 * 1024 * 1024)] = 8 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        _check_url(self.url)
+        if (self.secret is None) == (self.secret_file is None):
+            raise ValueError("it needs secret-file, or secret, and not both: deliveries are signed with it")
+        if self.secret is not None and len(self.secret.encode()) < SECRET_BYTES:
+            raise ValueError(f"the secret must have {SECRET_BYTES} bytes or more: openssl rand -hex 32")
+        if self.name and not _NAME.fullmatch(self.name):
+            raise ValueError("the name is 1 to 64 visible ASCII characters")
+        for text in self.channels:
+            pattern(text)
+        if self.ca_file is not None and not self.is_secure:
+            raise ValueError("ca-file is for urls that begin with https: only, as certificates are shown in TLS")
+
+    def __repr__(self) -> str:
+        """Without the secret, nor what else the url may hold of that kind."""
+        return f"WebhookTable({self.title!r})"
+
+    @property
+    def title(self) -> str:
+        return self.name or urlsplit(self.url).netloc
+
+    @property
+    def is_secure(self) -> bool:
+        return self.url.lower().startswith("https:")
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def shown_url(self) -> str:
+        """Without its query, which may hold a secret."""
+        address, mark, _ = self.url.partition("?")
+        return address + "?…" if mark else address
+
+    def patterns(self) -> tuple[list[Pattern], list[Pattern]]:
+        """Of which channels it tells: those for the server's own, then those for all others."""
+        own = [pattern(text) for text in self.channels if text.startswith(RESERVED.decode())]
+        return own, [pattern(text) for text in self.channels if not text.startswith(RESERVED.decode())]
+
+    def beside(self, folder: Path) -> "WebhookTable":
+        """The same, with the paths of its files relative to a folder made absolute: a daemon changes its own."""
+        files = {name: value for name in ("secret_file", "ca_file") if (value := getattr(self, name)) is not None}
+        return msgspec.structs.replace(self, **{name: str(folder / value) for name, value in files.items()})
+
+
+class Matching:
+    """Whether a channel is one that a webhook tells of; remembered, as the same ones come again and again."""
+
+    MOST_KNOWN = 10_000
+    """Channels: up to 3 MiB with the longest names."""
+
+    def __init__(self, table: WebhookTable) -> None:
+        self._own, self._others = table.patterns()
+        self._known: dict[bytes, bool] = {}
+
+    def __call__(self, channel: bytes) -> bool:
+        known = self._known.get(channel)
+        if known is None:
+            wanted = self._own if is_reserved(channel) else self._others
+            known = any(one.matches(channel) for one in wanted)
+            if len(self._known) >= self.MOST_KNOWN:
+                self._known.clear()
+            self._known[channel] = known
+        return known
+
+
+def check_names(tables: tuple[WebhookTable, ...]) -> None:
+    """ValueError with a sentence where two cannot be told from each other."""
+    if len(tables) > MOST_WEBHOOKS:
+        raise ValueError(f"there are {len(tables)} webhooks, and {MOST_WEBHOOKS} at most can be")
+    titles = [table.title for table in tables]
+    for place, title in enumerate(titles):
+        if title in titles[:place]:
+            raise ValueError(f"two webhooks are called {title!r}; give each a name of its own")
+
+
+def _check_url(url: str) -> None:
+    if len(url) > MOST_URL or not _VISIBLE.fullmatch(url):
+        raise ValueError(f"the url is at most {MOST_URL:,} visible ASCII characters")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError("the url cannot be read") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError("the url begins with https:// or http://, then comes a host")
+    if "@" in parts.netloc:
+        raise ValueError("the url can hold no user and no password; the receiver knows us by the signature")
+    if "#" in url:
+        raise ValueError("the url cannot have a #, as what is behind it is never sent")
