@@ -4,6 +4,7 @@ import json
 import re
 from hashlib import sha256
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from twisted.internet.error import ConnectionDone
@@ -21,7 +22,8 @@ from twistedsock.testing import Hall
 from twistedsock.wire.http_head import MOST_HEADERS
 
 LINES = [{"kind": "tcp", "host": "127.0.0.1", "port": 8081}]
-NAMES = sorted(file.name for file in files("twistedsock").joinpath("static").iterdir())
+STATIC = Path(str(files("twistedsock"))) / "static"
+NAMES = sorted(str(file.relative_to(STATIC)) for file in STATIC.rglob("*") if file.is_file())
 
 
 class Answer:
@@ -54,19 +56,26 @@ def ask(reactor, wire):
 @pytest.mark.parametrize("name", NAMES)
 def test_each_file_of_the_page_is_served_as_what_it_is(ask, name):
     kinds = {"js": "text/javascript", "css": "text/css", "html": "text/html", "svg": "image/svg+xml"}
-    kinds["ts"] = "text/plain"
-    answer = ask("/" if name == "index.html" else f"/{name}")
-    assert (answer.status, answer.body) == (200, files("twistedsock").joinpath("static", name).read_bytes())
-    assert answer.headers["content-type"] == f"{kinds[name.rpartition('.')[2]]}; charset=utf-8"
+    kinds |= {"ts": "text/plain", "md": "text/markdown"}
+    answer = ask("/" + name.removesuffix("index.html").rstrip("/"))
+    assert (answer.status, answer.body) == (200, (STATIC / name).read_bytes())
+    kind = kinds.get(name.rpartition(".")[2])
+    assert answer.headers["content-type"] == (f"{kind}; charset=utf-8" if kind else "application/octet-stream")
     assert answer.headers["content-length"] == str(len(answer.body))
     assert answer.headers["cache-control"] == "no-cache"
 
 
-def test_the_page_names_only_files_that_are_there():
-    page = files("twistedsock").joinpath("static", "index.html").read_text()
-    named = {name for name in re.findall(r'(?:src|href)="([^"#:]+)"', page)}
-    assert named <= set(NAMES)
-    assert {"page.js", "page.css"} <= named
+@pytest.mark.parametrize("page, own", [("index.html", "page"), ("console/index.html", "console/console")])
+def test_the_pages_name_only_files_that_are_there(page, own):
+    named = set(re.findall(r'(?:src|href)="/?([^"#:]+)"', (STATIC / page).read_text()))
+    assert named <= {*NAMES, "", "console", "/"}
+    assert {f"{own}.js", f"{own}.css"} <= named
+
+
+def test_the_modules_import_only_files_that_are_there():
+    for module in STATIC.rglob("*.js"):
+        for name in re.findall(r"""\bfrom '(\.[^']+)'""", module.read_text()):
+            assert (module.parent / name).is_file(), f"{module.name}: {name}"
 
 
 @pytest.mark.parametrize("path", ["/", "/sockbridge.js", "/bridge.json", "/ws", "/nothing"])
@@ -92,7 +101,7 @@ def test_only_the_client_may_be_imported_by_pages_of_others(ask):
 
 def test_what_the_browser_has_is_not_sent_again(ask):
     tag = ask("/page.js").headers["etag"]
-    assert tag == f'"{sha256(files("twistedsock").joinpath("static", "page.js").read_bytes()).hexdigest()[:16]}"'
+    assert tag == f'"{sha256((STATIC / "page.js").read_bytes()).hexdigest()[:16]}"'
     answer = ask("/page.js", If_None_Match=tag)
     assert (answer.status, answer.body) == (304, b"")
     assert ask("/page.js", If_None_Match='"other"').status == 200

@@ -1,13 +1,15 @@
 /**
- * The page at `/`: the connection and its two ends, the channels and who is on them. Events are sheet.js, writing is
- * composer.js, who one is oneself is who.js.
+ * The page at `/`: the channels and who is on them. The connection is wire.js, events are sheet.js, writing is composer.js,
+ * who one is oneself is who.js.
  */
 
 import { buildComposer } from './composer.js';
-import { announce, byId, make, makeButton, memory, showFault } from './elements.js';
+import { copyFrom } from './copying.js';
+import { byId, make, makeButton, memory, showFault } from './elements.js';
 import { buildSheet, ROWS_SHOWN } from './sheet.js';
 import { connect } from './sockbridge.js';
 import { buildWho, heldToken } from './who.js';
+import { buildWire } from './wire.js';
 import {
   CHANNEL_BYTES, CHANNELS_LIMIT, describeFault, describeRefusal, isRefusal, nameFault, plural, readHash, terminalLines, UNVOUCHED,
   UNVOUCHED_MEANS, writeHash,
@@ -24,9 +26,6 @@ const MEMBERS_KEPT = 2000;
 
 /** Milliseconds between two questions for who is there, when senders are not on the list: they may never be. */
 const MEMBERS_EVERY = 5000;
-
-/** Milliseconds. A shorter outage shows in the header only; a strip that flashes up tells nothing. */
-const OUTAGE_SHOWN_AFTER = 900;
 
 /** Colours that tell channels apart; page.css defines as many. */
 const HUES = 6;
@@ -71,7 +70,7 @@ const who = buildWho({
 const sheet = buildSheet({
   isOwn: isOwnEvent,
   drawn(events) {
-    if (!events.every(isOwnEvent)) pulse('in');
+    if (!events.every(isOwnEvent)) wire.pulse('in');
     lookForStrangers(events);
     byId('terminal').hidden = false;
   },
@@ -83,7 +82,7 @@ buildComposer({
   sent(channel, offset) {
     ownEvents.add(eventKey(channel, offset));
     if (ownEvents.size > ROWS_SHOWN) ownEvents.delete(ownEvents.values().next().value);
-    pulse('out');
+    wire.pulse('out');
   },
   explain(channel, error) {
     if (!isRefusal(error)) return describeFault(error);
@@ -102,74 +101,26 @@ function isOwnEvent({ channel, offset }) {
 
 // ---- the connection ----
 
-let countdown;
-let outageTimer;
-
-function showState() {
-  byId('state').textContent = client.state;
-  byId('state').dataset.state = client.state;
-  byId('wire').dataset.state = client.state;
-  showTitle();
-}
+const wire = buildWire({ client, changed: showTitle });
 
 function showTitle() {
   const names = [...channels.keys()].join(', ');
   document.title = `${client.state === 'open' ? '' : '(offline) '}${names ? `${names} · ` : ''}sockbridge`;
 }
 
-/** One spark at a time travels the wire: into the page, or out of it. */
-function pulse(way) {
-  if (!byId('pulse').dataset.way) byId('pulse').dataset.way = way;
-}
-byId('pulse').addEventListener('animationend', () => { delete byId('pulse').dataset.way; });
-
-client.addEventListener('connecting', () => {
-  clearInterval(countdown);
-  byId('outage-detail').textContent = 'Trying now…';
-  showState();
-});
-
-client.addEventListener('waiting', ({ detail: { delay } }) => {
-  const until = performance.now() + delay;
-  const tick = () => {
-    const seconds = Math.ceil((until - performance.now()) / 1000);
-    byId('outage-detail').textContent = seconds > 0 ? `Next try in ${seconds} s.` : 'Trying now…';
-  };
-  countdown = setInterval(tick, 250);
-  tick();
-  outageTimer ??= setTimeout(() => {
-    byId('outage').hidden = false;
-    announce('The connection is gone. Trying again.');
-  }, OUTAGE_SHOWN_AFTER);
+client.addEventListener('waiting', () => {
   for (const channel of channels.values()) Object.assign(channel, { members: new Map(), more: 0 });
   showMembers();
-  showState();
 });
 
-client.addEventListener('open', ({ detail: { id, from, to } }) => {
-  clearTimeout(outageTimer);
-  outageTimer = undefined;
-  if (!byId('outage').hidden) announce('Connected again.');
-  byId('outage').hidden = true;
-  byId('peer-id').textContent = id;
-  byId('address-from').textContent = from;
-  byId('address-to').textContent = to;
+client.addEventListener('open', () => {
   const resuming = [...channels.values()].filter(({ subscription }) => subscription.position !== undefined);
   resumption = { awaited: resuming.length, missed: false };
   listenAgain(); // others may be allowed to read here by now
-  showState();
 });
 
-client.addEventListener('closed', ({ detail: { code, reason } }) => {
-  clearTimeout(outageTimer);
-  clearInterval(countdown);
-  byId('outage-title').textContent = 'The bridge has ended this connection.';
-  byId('outage-detail').textContent = `${reason || 'It gave no reason'} (${code}).`;
+client.addEventListener('closed', ({ detail: { code } }) => {
   if (code === POLICY) who.isAsked();
-  byId('retry').textContent = 'Reload the page';
-  byId('outage').hidden = false;
-  announce('The bridge has ended this connection.');
-  showState();
 });
 
 client.addEventListener('notice', ({ detail: { text, code } }) => {
@@ -180,11 +131,6 @@ client.addEventListener('notice', ({ detail: { text, code } }) => {
 client.addEventListener('error', ({ detail }) => {
   if (isRefusal(detail)) who.isAsked();
   if (!who.isAboutToken(detail)) sheet.note('lost', describeFault(detail));
-});
-
-byId('retry').addEventListener('click', () => {
-  if (client.state === 'closed') location.reload();
-  else client.retry();
 });
 
 // ---- channels ----
@@ -416,23 +362,10 @@ function showTerminal(channel) {
 }
 
 for (const button of document.querySelectorAll('[data-copy]')) {
-  button.addEventListener('click', async () => {
+  button.addEventListener('click', () => {
     const lines = terminalLines(bridge, location.hostname, byId('channel-select').value, who.holdsToken);
-    const copied = await copyText(lines.join('\n'), button.parentElement.querySelector('[data-terminal]'));
-    button.textContent = copied ? 'Copied' : 'Selected';
-    setTimeout(() => { button.textContent = 'Copy'; }, 2000);
+    copyFrom(button, lines.join('\n'), button.parentElement.querySelector('[data-terminal]'));
   });
-}
-
-/** The clipboard is there on https and localhost only; elsewhere the lines are selected, one key from being copied. */
-async function copyText(text, sample) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    getSelection().selectAllChildren(sample);
-    return false;
-  }
 }
 
 async function readBridge() {
@@ -479,5 +412,5 @@ function firstChannels() {
 who.takeFromAddress();
 who.begin();
 chooseChannels(firstChannels());
-showState();
+wire.show();
 readBridge();

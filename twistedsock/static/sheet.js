@@ -3,17 +3,15 @@
  * further up nothing moves, and what arrives is counted. What waits beyond ROWS_SHOWN is dropped, and that is said.
  */
 
-import { announce, byId, make, makeButton, memory } from './elements.js';
-import { clockTime, describeGap, describePresence, jsonTokens, plural, UNVOUCHED, UNVOUCHED_MEANS } from './words.js';
+import { announce, byId, make, memory } from './elements.js';
+import { fromCell, payloadCell, timeCell } from './rows.js';
+import { describeGap, describePresence, plural } from './words.js';
 
 /** Rows kept in the document: more than anybody scrolls back through here, few enough to lay out within a frame. */
 export const ROWS_SHOWN = 500;
 
 /** Notes of lost events that outlive the dropping of what waits too long: what the bridge lost is news, what the page skips is not. */
 const GAPS_KEPT = 20;
-
-/** Characters of a payload shown before "Show all": about a screen. A whole one may have 65,536. */
-const PAYLOAD_SHOWN = 2000;
 
 /** Milliseconds one batch of rows may take to draw, by what the rows before it took: about a frame. */
 const DRAWING_TIME = 16;
@@ -57,7 +55,14 @@ export function buildSheet({ isOwn, drawn }) {
   let pretty = memory.get('layout') === 'pretty';
   byId(pretty ? 'layout-pretty' : 'layout-compact').checked = true;
 
-  setTimeout(() => { byId('lesson').hidden = list.childElementCount > 0; }, LESSON_AFTER);
+  let lessonTimer;
+  teachLater();
+
+  function teachLater() {
+    byId('lesson').hidden = true;
+    clearTimeout(lessonTimer);
+    lessonTimer = setTimeout(() => { byId('lesson').hidden = list.childElementCount > 0; }, LESSON_AFTER);
+  }
 
   // ---- what arrives ----
 
@@ -129,9 +134,7 @@ export function buildSheet({ isOwn, drawn }) {
     row.toggleAttribute('data-own', isOwn(event));
     row.toggleAttribute('data-replayed', replayed);
     const time = timeCell(at, replayed ? 'From the log: sent earlier, arrived here now' : 'Arrived');
-    const from = make('span', 'from', event.from);
-    if (event.from.startsWith(UNVOUCHED)) from.title = UNVOUCHED_MEANS;
-    row.append(make('span', 'offset', event.offset), make('span', 'where', event.channel), from, payloadCell(event), time);
+    row.append(make('span', 'offset', event.offset), make('span', 'where', event.channel), fromCell(event), payloadCell(event, pretty), time);
     return row;
   }
 
@@ -144,25 +147,6 @@ export function buildSheet({ isOwn, drawn }) {
     row.append(make('span', 'words', text));
     if (at) row.append(timeCell(at, ''));
     return row;
-  }
-
-  function timeCell(at, title) {
-    const time = make('time', 'time', clockTime(at));
-    time.dateTime = at.toISOString();
-    time.title = title;
-    return time;
-  }
-
-  function payloadCell({ name, data }, budget = PAYLOAD_SHOWN) {
-    const cell = make('div', 'payload');
-    if (name !== 'message') cell.append(make('span', 'name', name), ' ');
-    const isText = typeof data === 'string';
-    const body = make('code', isText ? 'text' : 'json');
-    const { tokens, cut } = isText ? { tokens: [['plain', data.slice(0, budget)]], cut: data.length > budget } : jsonTokens(data, pretty, budget);
-    for (const [kind, characters] of tokens) body.append(['plain', 'mark'].includes(kind) ? characters : make('span', kind, characters));
-    cell.append(body);
-    if (cut) cell.append('… ', makeButton('plain', 'Show all', () => cell.replaceWith(payloadCell({ name, data }, Infinity))));
-    return cell;
   }
 
   // ---- reading ----
@@ -190,19 +174,24 @@ export function buildSheet({ isOwn, drawn }) {
     follow();
   });
 
-  byId('clear').addEventListener('click', () => {
+  function clear() {
     list.replaceChildren();
     arrived = [];
     dropped = 0;
-    byId('lesson').hidden = false;
+    gatherings.clear();
     follow();
+  }
+
+  byId('clear').addEventListener('click', () => {
+    clear();
+    byId('lesson').hidden = false;
   });
 
   for (const radio of document.querySelectorAll('input[name="layout"]')) {
     radio.addEventListener('change', () => {
       pretty = byId('layout-pretty').checked;
       memory.set('layout', radio.value);
-      for (const row of list.querySelectorAll('.event')) row.querySelector('.payload').replaceWith(payloadCell(shown.get(row)));
+      for (const row of list.querySelectorAll('.event')) row.querySelector('.payload').replaceWith(payloadCell(shown.get(row), pretty));
       if (following) scrollToEnd();
     });
   }
@@ -225,6 +214,12 @@ export function buildSheet({ isOwn, drawn }) {
 
   return {
     follow,
+    /** Nothing has been seen yet: what comes now is about something else. */
+    begin() {
+      seen = lost = 0;
+      clear();
+      teachLater();
+    },
     event(event, { hue, head }) {
       gatherings.clear();
       const replayed = event.offset <= head;

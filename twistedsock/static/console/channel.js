@@ -1,0 +1,173 @@
+/** One channel: what is said on it, live; its members and its log; a line to publish; and how to connect to it. */
+
+import { buildComposer } from '../composer.js';
+import { byId, make } from '../elements.js';
+import { buildSheet, ROWS_SHOWN } from '../sheet.js';
+import { CHANNEL_BYTES, describeFault, describeRefusal, isRefusal, nameFault, plural, UNVOUCHED, UNVOUCHED_MEANS } from '../words.js';
+import { bytes, count, rate } from './formats.js';
+import { buildLog } from './log.js';
+import { writeRoute } from './routes.js';
+import { write } from './table.js';
+
+/** Events of the log that the tail begins with. */
+const LAST_EVENTS = 50;
+
+/** Members listed; the rest is counted. */
+const MEMBERS_SHOWN = 100;
+
+/** Milliseconds between two questions for who is there: joins and leaves are a reason, but not each of a thousand. */
+const MEMBERS_EVERY = 2000;
+
+export function buildChannel({ live, client, who, wire, snippets }) {
+  let name = '';
+  let subscription;
+  let head = 0;
+  let own = new Set(); // offsets published from here
+  let stop = () => {};
+  let asking;
+
+  const sheet = buildSheet({
+    isOwn: ({ offset }) => own.has(offset),
+    drawn: (events) => { if (!events.every(({ offset }) => own.has(offset))) wire.pulse('in'); },
+  });
+  const log = buildLog({ client });
+
+  buildComposer({
+    client,
+    sending: () => sheet.follow(),
+    sent(channel, offset) {
+      if (channel === name) own.add(offset);
+      if (own.size > ROWS_SHOWN) own.delete(own.values().next().value);
+      wire.pulse('out');
+    },
+    explain(channel, error) {
+      if (!isRefusal(error)) return describeFault(error);
+      who.isAsked();
+      return describeRefusal('publish on', channel, error.code, who.provedName);
+    },
+  });
+
+  function listen() {
+    subscription?.unsubscribe();
+    subscription = client.subscribe(name, (event) => sheet.event(event, { hue: 0, head }), {
+      last: LAST_EVENTS,
+      presence: true,
+      onSubscribed(state) {
+        head = state.offset;
+        askMembers();
+        if (state.missed && state.recovered) sheet.note('back', `Caught up: ${plural(state.missed, 'missed event')}.`);
+      },
+      onLost: (gap) => sheet.gap(gap, { name, hue: 0 }),
+      onJoin: askLater,
+      onLeave: askLater,
+      onRefused(error) {
+        subscription = undefined;
+        if (isRefusal(error)) who.isAsked();
+        teach(isRefusal(error) ? describeRefusal('read', name, error.code, who.provedName).slice(0, -1) : describeFault(error), 'Events from before, if any, stay.');
+      },
+    });
+  }
+
+  function teach(title, note) {
+    write(byId('lesson-title'), title);
+    write(byId('lesson-note'), note);
+  }
+
+  // ---- who is there ----
+
+  function askLater() {
+    asking ??= setTimeout(askMembers, MEMBERS_EVERY);
+  }
+
+  async function askMembers() {
+    clearTimeout(asking);
+    asking = undefined;
+    const asked = name;
+    try {
+      const members = await client.who(asked);
+      if (asked === name) showMembers(members);
+    } catch { /* the connection broke, or we may not: the subscription tells */ }
+  }
+
+  function showMembers(members) {
+    const mine = client.peer?.id;
+    const rows = [...members].sort((a, b) => (b.id === mine) - (a.id === mine)).slice(0, MEMBERS_SHOWN).map(({ id, nick }) => {
+      const row = make('li');
+      const link = make('a', '', nick);
+      link.href = writeRoute({ view: 'peer', id });
+      link.title = nick.startsWith(UNVOUCHED) ? `${id}. ${UNVOUCHED_MEANS}` : id;
+      row.append(link, id === mine ? ' (this console)' : '');
+      return row;
+    });
+    if (members.length > rows.length) rows.push(make('li', 'others', `and ${plural(members.length - rows.length, 'other')}`));
+    const focused = [...byId('members').querySelectorAll('a')].indexOf(document.activeElement);
+    byId('members').replaceChildren(...rows);
+    if (focused >= 0) byId('members').querySelectorAll('a')[Math.min(focused, rows.length - 1)]?.focus();
+    write(byId('members-count'), members.length.toLocaleString('en'));
+    write(byId('members-none'), members.length <= 1 ? 'Nobody but this console. Take one of the ways above, and you stand here twice.' : '');
+  }
+
+  // ---- the figures, from the list of channels ----
+
+  function told(data) {
+    const found = data?.channels?.find(({ channel }) => channel === name);
+    if (found) showFacts(found);
+  }
+
+  function showFacts({ readers, rate: speed, events, bytes: size, offset, epoch }) {
+    const facts = [
+      ['Readers', count(readers), ''],
+      ['Events a second', rate(speed), ''],
+      ['In the log', events ? `${plural(events, 'event')}, ${bytes(size)}` : 'nothing', `${size.toLocaleString('en')} bytes`],
+      ['Newest event', offset.toLocaleString('en'), `Of epoch ${epoch}: the name of this run of numbers`],
+    ];
+    const box = byId('channel-facts');
+    if (box.childElementCount !== facts.length) {
+      box.replaceChildren(...facts.map(([title]) => {
+        const entry = make('div');
+        entry.append(make('dt', '', title), make('dd'));
+        return entry;
+      }));
+    }
+    for (const [index, [, value, title]] of facts.entries()) {
+      write(box.children[index].lastChild, value);
+      box.children[index].title = title;
+    }
+  }
+
+  return {
+    title: () => name,
+    enter(route) {
+      name = route.name;
+      own = new Set();
+      head = 0;
+      byId('channel-title').textContent = name;
+      byId('channel-select').value = name;
+      byId('channel-facts').replaceChildren();
+      byId('members').replaceChildren();
+      write(byId('members-count'), '');
+      write(byId('members-none'), '');
+      const fault = nameFault(name, CHANNEL_BYTES);
+      teach(fault ? 'No channel can have this name' : `All quiet on ${name}`, fault || 'What is published comes out here. Write something below, or connect to it in one of the ways beside.');
+      sheet.begin();
+      log.begin(name);
+      snippets.showFor(name);
+      if (fault) return;
+      listen();
+      stop = live.follow(`$sys/channels/find/${name}`, told);
+    },
+    leave() {
+      clearTimeout(asking);
+      asking = undefined;
+      subscription?.unsubscribe();
+      subscription = undefined;
+      stop();
+      stop = () => {};
+    },
+    /** More may be allowed than before. */
+    again() {
+      if (name && !subscription) listen();
+    },
+    summary: () => '',
+  };
+}

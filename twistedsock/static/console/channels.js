@@ -1,0 +1,95 @@
+/** The list of channels: who reads them, how fast they are, what their logs hold. */
+
+import { copyFrom } from '../copying.js';
+import { byId, make } from '../elements.js';
+import { plural } from '../words.js';
+import { bytes, count, rate } from './formats.js';
+import { buildList } from './lists.js';
+import { writeRoute } from './routes.js';
+import { write, writeLink } from './table.js';
+
+/** Rates remembered of one channel, two seconds apart: the sparkline's minute. */
+const SPARKS = 30;
+
+/** Channels whose rates are remembered: some pages of them, to go back and forth. */
+const REMEMBERED = 1000;
+
+const SPARK_WIDTH = 60;
+const SPARK_HEIGHT = 16;
+
+export function buildChannels({ live, snippets }) {
+  /** @type {Map<string, number[]>} */
+  const sparks = new Map();
+
+  function remember(rows) {
+    for (const { channel, rate: now } of rows) {
+      const rates = sparks.get(channel) ?? [];
+      sparks.delete(channel);
+      sparks.set(channel, rates); // the newest last
+      rates.push(now);
+      if (rates.length > SPARKS) rates.shift();
+    }
+    while (sparks.size > REMEMBERED) sparks.delete(sparks.keys().next().value);
+  }
+
+  function drawRate(cell, { channel, rate: now }) {
+    if (!cell.firstChild) {
+      const holder = make('span', 'spark');
+      holder.append(makeSpark());
+      cell.append(holder, make('span', 'figure'));
+    }
+    write(cell.lastChild, rate(now));
+    const points = sparkPoints(sparks.get(channel) ?? [now]);
+    const line = cell.querySelector('polyline');
+    if (line.getAttribute('points') !== points) line.setAttribute('points', points);
+  }
+
+  byId('channels-copy').addEventListener('click', () => copyFrom(byId('channels-copy'), snippets.terminal().join('\n'), byId('channels-lines')));
+
+  return buildList({
+    view: 'channels',
+    one: 'channel',
+    live,
+    keyOf: ({ channel }) => channel,
+    orders: { rate: 'the busiest first', name: 'by name', readers: 'the most read first' },
+    arrived: remember,
+    columns: [
+      {
+        title: 'Channel',
+        name: 'name',
+        order: 'name',
+        rising: true,
+        draw(cell, { channel }) { writeLink(cell, channel, writeRoute({ view: 'channel', name: channel })).title = channel; },
+      },
+      { title: 'Readers', name: 'number', order: 'readers', draw: (cell, { readers }) => write(cell, count(readers), String(readers)) },
+      { title: 'Events a second', name: 'number rate', order: 'rate', draw: drawRate },
+      { title: 'In the log', name: 'number less', draw: (cell, { events }) => write(cell, events ? plural(events, 'event') : 'empty') },
+      { title: 'Its size', name: 'number least', draw: (cell, { bytes: size }) => write(cell, bytes(size), `${size.toLocaleString('en')} bytes`) },
+      { title: 'Newest event', name: 'number less', draw: (cell, { offset, epoch }) => write(cell, offset.toLocaleString('en'), `epoch ${epoch}`) },
+    ],
+    empty(found, fault) {
+      const lines = found ? undefined : snippets.terminal();
+      write(byId('channels-empty-title'), found ? `Nothing found for “${found}”` : 'No channels yet');
+      write(byId('channels-empty-words'), fault || (found ? 'No channel has that in its name.' : 'A channel exists as soon as somebody reads it or writes to it. Open a terminal and type:'));
+      byId('channels-sample').hidden = !lines;
+      if (lines) snippets.show(byId('channels-lines'), lines);
+    },
+  });
+}
+
+function makeSpark() {
+  const spark = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  spark.setAttribute('viewBox', `0 0 ${SPARK_WIDTH} ${SPARK_HEIGHT}`);
+  spark.setAttribute('aria-hidden', 'true'); // the number stands beside it
+  spark.append(document.createElementNS('http://www.w3.org/2000/svg', 'polyline'));
+  return spark;
+}
+
+/** The newest at the right end; the highest as high as the line may be. */
+function sparkPoints(rates) {
+  const top = Math.max(1, ...rates);
+  const step = SPARK_WIDTH / (SPARKS - 1);
+  const height = (value) => (SPARK_HEIGHT - 1.5 - (value / top) * (SPARK_HEIGHT - 3)).toFixed(1);
+  const shown = rates.length > 1 ? rates : [rates[0], rates[0]];
+  return shown.map((value, index) => `${(SPARK_WIDTH - (shown.length - 1 - index) * step).toFixed(1)},${height(value)}`).join(' ');
+}

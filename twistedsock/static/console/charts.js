@@ -1,0 +1,167 @@
+/** The moving charts: uPlot draws the lines; what they say stands beside them as text. */
+
+import { make } from '../elements.js';
+import { exactTime } from './formats.js';
+import { thinned } from './live.js';
+import { SPAN } from './rates.js';
+
+/* global uPlot */
+
+const HEIGHT = 104;
+
+/** Steps of a scale of bytes. */
+const DOUBLED = Array.from({ length: 44 }, (_, power) => 2 ** power);
+
+/**
+ * @typedef {object} Chart
+ * @property {string} title
+ * @property {(value: number) => string} format
+ * @property {[name: string, label: string, colour: string][]} lines the colour is a custom property of look.css
+ * @property {boolean} [filled] whether the first line has an area below it
+ * @property {boolean} [doubling] whether its scale is one of bytes
+ * @property {number} [least] what the scale reaches at least, so that a quiet bridge does not look busy
+ */
+
+/**
+ * @param {HTMLElement} box
+ * @param {Chart[]} charts
+ * @param {import('./rates.js').Series} series
+ */
+export function buildCharts(box, charts, series) {
+  const drawn = charts.map((chart) => buildFigure(box, chart));
+  const dark = matchMedia('(prefers-color-scheme: dark)');
+  let pointed = null; // the index under the pointer, in all of them
+
+  const draw = thinned(() => {
+    if (!box.offsetParent) return;
+    for (const one of drawn) {
+      if (!one.plot) one.plot = buildPlot(one, series, (index) => point(index));
+      one.plot.setData(series.columns(one.chart.lines.map(([name]) => name)), false);
+      const now = series.point()?.time ?? 0;
+      one.plot.setScale('x', { min: now - SPAN, max: now });
+    }
+    tell();
+  });
+
+  function point(index) {
+    if (index === pointed) return;
+    pointed = index;
+    tell();
+  }
+
+  function tell() {
+    const at = series.point(pointed ?? undefined);
+    for (const { chart, values, range } of drawn) {
+      for (const [index, [name]] of chart.lines.entries()) {
+        const text = at?.[name] === undefined ? '–' : chart.format(at[name]);
+        if (values[index].textContent !== text) values[index].textContent = text;
+      }
+      const words = pointed === null ? rangeOf(chart, series) : at ? exactTime(at.time).slice(11, 19) : '';
+      if (range.textContent !== words) range.textContent = words;
+    }
+  }
+
+  function rebuild() {
+    for (const one of drawn) {
+      one.plot?.destroy();
+      one.plot = undefined;
+    }
+    draw();
+  }
+
+  dark.addEventListener('change', rebuild);
+  new ResizeObserver(() => {
+    for (const { plot, space } of drawn) {
+      if (plot && space.clientWidth && plot.width !== space.clientWidth) plot.setSize({ width: space.clientWidth, height: HEIGHT });
+    }
+    draw();
+  }).observe(box);
+  return { draw };
+}
+
+function rangeOf({ lines, format }, series) {
+  const ranges = lines.map(([name, label]) => [label, series.extremes(name)]).filter(([, extremes]) => extremes);
+  const said = ranges.map(([label, [least, greatest]]) => `${lines.length > 1 ? `${label} ` : ''}${format(least) === format(greatest) ? 'always ' : `${format(least)} to `}${format(greatest)}`);
+  return said.length ? `5 min: ${said.join(', ')}` : '';
+}
+
+function buildFigure(box, chart) {
+  const figure = make('figure', 'chart');
+  const caption = make('figcaption');
+  const values = chart.lines.map(() => make('span', 'value', '–'));
+  const legend = make('dl', 'legend');
+  for (const [index, [, label, colour]] of chart.lines.entries()) {
+    const term = make('dt', '', label);
+    term.style.setProperty('--line', `var(${colour})`);
+    const entry = make('div');
+    const value = make('dd');
+    value.append(values[index]);
+    entry.append(term, value);
+    legend.append(entry);
+  }
+  caption.append(make('h2', '', chart.title), legend);
+  const space = make('div', 'plot');
+  space.setAttribute('aria-hidden', 'true'); // all that it says stands in words above and below
+  const range = make('p', 'range');
+  figure.append(caption, space, range);
+  box.insertBefore(figure, box.querySelector(':scope > :not(figure)'));
+  return { chart, figure, values, space, range, plot: undefined };
+}
+
+function buildPlot({ chart, space }, series, point) {
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const axis = {
+    stroke: colour('--muted'),
+    font: `11px ${style.getPropertyValue('--plain') || 'sans-serif'}`,
+    grid: { stroke: colour('--rule-faint'), width: 1 },
+    ticks: { show: false },
+  };
+  const minutes = (plot, splits) => splits.map((at) => `−${Math.round((plot.scales.x.max - at) / 60)} min`);
+  return new uPlot({
+    width: space.clientWidth,
+    height: HEIGHT,
+    padding: [6, 8, 0, 0],
+    legend: { show: false },
+    cursor: {
+      sync: { key: 'console', setSeries: false },
+      y: false,
+      drag: { x: false, y: false },
+      points: { size: 6, width: 0, fill: (plot, index) => plot.series[index].stroke(plot, index) },
+    },
+    select: { show: false },
+    scales: {
+      x: { time: false },
+      y: { range: (plot, least, greatest) => [0, Math.max(chart.least ?? 1, (greatest ?? 0) * 1.12)] },
+    },
+    axes: [
+      {
+        ...axis,
+        size: 20,
+        gap: 3,
+        grid: { show: false },
+        splits: (plot) => [4, 3, 2, 1].map((ago) => plot.scales.x.max - 60 * ago),
+        values: minutes,
+      },
+      {
+        ...axis,
+        size: 54,
+        gap: 6,
+        space: 34,
+        ...(chart.doubling ? { incrs: DOUBLED } : {}),
+        values: (plot, splits) => splits.map((value) => chart.format(value).replace(/\.0(?=\D)/, '')),
+      },
+    ],
+    series: [
+      {},
+      ...chart.lines.map(([, label, name], index) => ({
+        label,
+        stroke: colour(name),
+        width: 1.5,
+        points: { show: false },
+        ...(chart.filled && !index ? { fill: `${colour(name)}22` } : {}),
+      })),
+    ],
+    hooks: { setCursor: [(plot) => point(plot.cursor.idx ?? null)] },
+  }, series.columns(chart.lines.map(([name]) => name)), space);
+}

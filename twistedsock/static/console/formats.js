@@ -1,0 +1,68 @@
+/** Numbers, bytes and times as people read them. A number and its unit stand together: a space that does not break is between. */
+
+const THIN = '\u202f';
+
+const KILO = ['', 'k', 'M', 'G', 'T'];
+const KIBI = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+
+/** Three digits at most, and one of them behind the point. */
+function shorten(value, step, units) {
+  let rest = Math.abs(value);
+  let index = 0;
+  while (index < units.length - 1 && rest >= step - (index ? 0.5 : 0)) {
+    rest /= step;
+    index += 1;
+  }
+  const digits = index && rest < 99.95 ? rest.toFixed(1) : String(Math.round(rest));
+  return `${value < 0 ? '−' : ''}${digits}${units[index] ? THIN + units[index] : ''}`;
+}
+
+/** 999, 1.2 k, 34.5 k, 678 k, 1.2 M */
+export function count(value) {
+  return shorten(value, 1000, KILO);
+}
+
+/** 512 B, 3.4 MiB */
+export function bytes(value) {
+  return shorten(value, 1024, KIBI);
+}
+
+/** A rate: as a count, with one digit behind the point where it is small. */
+export function rate(value) {
+  if (value > 0 && value < 0.05) return '<' + THIN + '0.1';
+  return value < 9.95 && value % 1 ? value.toFixed(1) : count(Math.round(value));
+}
+
+export function percent(value) {
+  return `${value < 9.95 ? value.toFixed(1) : Math.round(value)}${THIN}%`;
+}
+
+/** How long something took, from seconds: 80 µs, 1.2 ms, 4.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h */
+export function duration(seconds) {
+  if (seconds < 0.000_05) return '0';
+  if (seconds < 0.001) return `${Math.round(seconds * 1e6)}${THIN}µs`;
+  if (seconds < 0.0995) return `${(seconds * 1000).toFixed(1)}${THIN}ms`;
+  if (seconds < 0.9995) return `${Math.round(seconds * 1000)}${THIN}ms`;
+  if (seconds < 9.95) return `${seconds.toFixed(1)}${THIN}s`;
+  return age(seconds);
+}
+
+/** How long something has lasted, in whole seconds: 12 s, 3 min 20 s, 2 h 5 min, 3 d 4 h */
+export function age(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  const parts = [[86_400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']];
+  const first = parts.findIndex(([size]) => whole >= size);
+  if (first < 0) return `0${THIN}s`;
+  const [size, unit] = parts[first];
+  const [nextSize, nextUnit] = parts[first + 1] ?? [];
+  const more = nextSize ? Math.floor((whole % size) / nextSize) : 0;
+  return `${Math.floor(whole / size)}${THIN}${unit}${more ? ` ${more}${THIN}${nextUnit}` : ''}`;
+}
+
+/** The exact time, for titles; `seconds` since 1970. */
+export function exactTime(seconds) {
+  const date = new Date(seconds * 1000);
+  const two = (number) => String(number).padStart(2, '0');
+  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+  return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.${String(date.getMilliseconds()).padStart(3, '0')}`;
+}

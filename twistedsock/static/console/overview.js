@@ -1,0 +1,111 @@
+/** The overview: what the bridge does now, and did in the last five minutes, and who leaves it. */
+
+import { copyFrom } from '../copying.js';
+import { byId, make } from '../elements.js';
+import { clockTime, plural } from '../words.js';
+import { buildCharts } from './charts.js';
+import { age, bytes, count, duration, percent, rate } from './formats.js';
+import { Series, SPAN } from './rates.js';
+import { write } from './table.js';
+
+/** Departures listed; who wants all of them has the log. */
+const ENDED_SHOWN = 8;
+
+/** @type {import('./charts.js').Chart[]} */
+const CHARTS = [
+  { title: 'Events a second', format: rate, lines: [['delivered', 'out', '--copper'], ['published', 'in', '--verdigris']], filled: true, least: 5 },
+  { title: 'Bytes a second', format: bytes, lines: [['sent', 'sent', '--copper'], ['received', 'received', '--verdigris']], filled: true, doubling: true, least: 1024 },
+  { title: 'Peers', format: count, lines: [['line', 'lines', '--hue-0'], ['json', 'JSON', '--hue-2'], ['events', 'server-sent events', '--hue-3']], least: 5 },
+  { title: 'Readers behind', format: count, lines: [['behind', 'readers behind', '--copper']], filled: true, least: 4 },
+  { title: 'Turn of the reactor', format: duration, lines: [['longest', 'longest', '--copper'], ['turn', 'mean', '--verdigris']], filled: true, least: 0.005 },
+  { title: 'CPU', format: percent, lines: [['cpu', 'of one processor', '--verdigris']], filled: true, least: 10 },
+  { title: 'Memory', format: bytes, lines: [['memory', 'process', '--hue-2'], ['log', 'logs', '--hue-4']], filled: true, doubling: true, least: 1024 * 1024 },
+  { title: 'Lost and refused a second', format: rate, lines: [['lost', 'events lost', '--alarm'], ['refused', 'commands refused', '--hue-4']], least: 2 },
+];
+
+/** What stands above the charts: a name, its words, and what explains it. */
+const FACTS = [
+  ['Up', ({ uptime }) => age(uptime), 'How long this bridge has been running'],
+  ['Peers', ({ peers }) => count(peers.total), 'Conversations: whoever has been welcomed and not left'],
+  ['Connections', ({ connections }) => count(connections), 'Sockets, those included that only ask for a file'],
+  ['Channels', ({ channels }) => count(channels), 'Channels that somebody reads, or whose log is not empty'],
+  ['Subscriptions', ({ subscriptions }) => count(subscriptions), 'Peers times the channels that each reads'],
+  ['Published', ({ published }) => count(published), 'Events that came in since the start'],
+  ['Delivered', ({ delivered }) => count(delivered), 'Events that went out since the start: one for each reader'],
+  ['Lost', ({ lost }) => count(lost), 'Events that the log had passed before a slow reader got them; each reader was told which'],
+  ['In the logs', ({ log_bytes: size }) => bytes(size), 'What can still be read again'],
+];
+
+/** What went over a connection; a Unix socket does not tell. */
+function traffic(sent, received) {
+  if (sent === null || received === null) return 'bytes not counted';
+  return `${bytes(sent)} to it, ${bytes(received)} from it`;
+}
+
+export function buildOverview({ live, snippets }) {
+  const series = new Series();
+  const charts = buildCharts(byId('charts'), CHARTS, series);
+  const facts = FACTS.map(([name, , title]) => {
+    const entry = make('div');
+    const value = make('dd');
+    entry.title = title;
+    entry.append(make('dt', '', name), value);
+    byId('facts').append(entry);
+    return value;
+  });
+  const refused = make('dd');
+  const refusedEntry = make('div', 'wide');
+  refusedEntry.append(make('dt', '', 'Refused'), refused);
+  byId('facts').append(refusedEntry);
+
+  function figures(data) {
+    if (!data?.peers) return;
+    series.add(data);
+    byId('overview-loading').hidden = true;
+    byId('facts').hidden = byId('charts').hidden = false;
+    for (const [index, [, read]] of FACTS.entries()) write(facts[index], read(data));
+    const codes = Object.entries(data.refused ?? {}).filter(([, times]) => times).sort(([, a], [, b]) => b - a);
+    refusedEntry.hidden = !codes.length;
+    write(refused, codes.map(([code, times]) => `${code} ${count(times)}`).join(', '));
+    alone(data.peers.total <= 1);
+    charts.draw();
+  }
+
+  function alone(is) {
+    const lines = snippets.terminal();
+    byId('nobody').hidden = !is || !lines;
+    if (!is || !lines) return;
+    snippets.show(byId('nobody-lines'), lines);
+  }
+
+  byId('nobody-copy').addEventListener('click', () => copyFrom(byId('nobody-copy'), snippets.terminal().join('\n'), byId('nobody-lines')));
+
+  function ended({ id, dialect, from, seconds, sent, received, by, why }) {
+    const row = make('li');
+    const link = make('a', '', id);
+    link.href = `#/peers/${encodeURIComponent(id)}`;
+    const now = new Date();
+    const time = make('time', 'time', clockTime(now));
+    time.dateTime = now.toISOString();
+    const words = `after ${duration(seconds)}, ${traffic(sent, received)}: ${by === 'server' ? 'the bridge ended it' : 'it left'}${why ? `, ${why}` : ''}`;
+    const whence = make('span', 'whence', `${dialect}, ${from}`);
+    row.append(time, link, whence, make('span', 'why', words));
+    byId('ended-list').prepend(row);
+    while (byId('ended-list').childElementCount > ENDED_SHOWN) byId('ended-list').lastChild.remove();
+    byId('ended-none').hidden = true;
+  }
+
+  let stops = [];
+  return {
+    title: () => 'Overview',
+    enter() {
+      stops = [live.follow('$sys/figures', figures, SPAN), live.follow('$sys/closed', ended, 0)];
+      charts.draw();
+    },
+    leave() {
+      for (const stop of stops) stop();
+    },
+    /** For the window's title: something to see in a row of tabs. */
+    summary: () => (series.figures ? plural(series.figures.peers.total, 'peer') : ''),
+  };
+}

@@ -1,0 +1,100 @@
+/** One peer: what is known of it, what its socket went through, and the button that ends it. */
+
+import { byId, make } from '../elements.js';
+import { plural } from '../words.js';
+import { buildDisconnect } from './disconnect.js';
+import { age, bytes, duration } from './formats.js';
+import { thinned } from './live.js';
+import { counted, dialectOf, nameOf, stateOf } from './peers.js';
+import { write } from './table.js';
+import { drawSteps } from './timeline.js';
+
+/** Milliseconds until nobody is expected to answer: the bridge tells each two seconds. */
+const GONE_AFTER = 5000;
+
+const FACTS = [
+  ['Id', ({ id }) => id],
+  ['Name', ({ nick, id }) => (nick === id ? 'none' : nick), 'What it calls itself, or what its token proves'],
+  ['Token of', ({ subject }) => subject || 'nobody', 'The subject that its token or certificate names'],
+  ['Dialect', dialectOf],
+  ['Connected for', (peer) => age(peer.age)],
+  ['Channels', ({ channels }) => channels.toLocaleString('en'), 'Channels that it reads'],
+  ['Behind by', ({ lag, behind }) => (lag ? `${plural(lag, 'event')} on ${plural(behind, 'channel')}` : 'nothing'), 'What others have got and it has not'],
+  ['Unsent', ({ unsent }) => counted(unsent, bytes), 'Bytes that wait for room in its socket'],
+  ['Sent to it', ({ sent }) => counted(sent, bytes)],
+  ['Received from it', ({ received }) => counted(received, bytes)],
+  ['Round trip', ({ rtt_ms: rtt }) => counted(rtt, (milliseconds) => duration(milliseconds / 1000)), 'As the kernel, or a ping, has measured it'],
+];
+
+export function buildPeer({ live, client }) {
+  const disconnect = buildDisconnect({ client });
+  const facts = FACTS.map(([name, , title]) => {
+    const entry = make('div');
+    const value = make('dd');
+    if (title) entry.title = title;
+    entry.append(make('dt', '', name), value);
+    byId('peer-facts').append(entry);
+    return value;
+  });
+  let id = '';
+  let newest;
+  let stop = () => {};
+  let waiting;
+
+  const draw = thinned(() => {
+    if (!newest) return;
+    const { peer, steps } = newest;
+    const over = steps.some(({ step }) => step === 'closed');
+    byId('peer-loading').hidden = byId('peer-gone').hidden = true;
+    byId('peer-desk').hidden = false;
+    byId('disconnect').hidden = over;
+    if (peer) {
+      write(byId('peer-title'), nameOf(peer));
+      write(byId('peer-state'), over ? 'gone' : `${stateOf(peer)}${peer.id === client.peer?.id ? ', this console' : ''}`);
+      byId('peer-wire').dataset.state = over ? 'closed' : stateOf(peer) === 'caught up' ? 'open' : 'waiting';
+      write(byId('peer-from'), peer.from);
+      write(byId('peer-to'), peer.to);
+      for (const [index, [, read]] of FACTS.entries()) write(facts[index], read(peer));
+    }
+    drawSteps(byId('steps'), steps);
+  });
+
+  function told(data) {
+    if (!data?.steps) return;
+    if (!data.peer && !data.steps.length) {
+      if (!newest) gone();
+      return;
+    }
+    clearTimeout(waiting);
+    newest = { peer: data.peer ?? newest?.peer, steps: data.steps };
+    draw();
+  }
+
+  function gone() {
+    clearTimeout(waiting);
+    byId('peer-loading').hidden = true;
+    byId('peer-gone').hidden = false;
+  }
+
+  byId('disconnect').addEventListener('click', () => disconnect.ask(id, newest?.peer ? nameOf(newest.peer) : id));
+
+  return {
+    title: () => (newest?.peer ? nameOf(newest.peer) : id),
+    enter(route) {
+      id = route.id;
+      newest = undefined;
+      byId('steps').replaceChildren();
+      write(byId('peer-title'), id);
+      write(byId('peer-state'), '');
+      byId('disconnect').hidden = byId('peer-desk').hidden = byId('peer-gone').hidden = true;
+      byId('peer-loading').hidden = false;
+      waiting = setTimeout(gone, GONE_AFTER);
+      stop = live.follow(`$sys/peer/${id}`, told);
+    },
+    leave() {
+      clearTimeout(waiting);
+      stop();
+    },
+    summary: () => '',
+  };
+}

@@ -1,0 +1,73 @@
+/** The addresses of the console's views, all behind the #, so that the browser's back button and bookmarks work. */
+
+/** How the lists can be ordered; the first is what one gets without asking. */
+export const CHANNEL_ORDERS = ['rate', 'name', 'readers'];
+export const PEER_ORDERS = ['newest', 'lag', 'sent', 'id'];
+
+/**
+ * @typedef {{view: 'overview'}
+ *   | {view: 'channels' | 'peers', order: string, page: number, find: string}
+ *   | {view: 'channel', name: string}
+ *   | {view: 'peer', id: string}} Route
+ */
+
+/** What an address means; one that means nothing is the overview. @returns {Route} */
+export function readRoute(hash) {
+  const [path, query = ''] = split(hash.replace(/^#\/?/, ''), '?');
+  const [place, rest] = split(path, '/');
+  const name = decode(rest ?? '');
+  if (place === 'channels' && name) return { view: 'channel', name };
+  if (place === 'channels') return { view: 'channels', ...readList(query, CHANNEL_ORDERS) };
+  if (place === 'peers' && name) return { view: 'peer', id: name };
+  if (place === 'peers') return { view: 'peers', ...readList(query, PEER_ORDERS) };
+  return { view: 'overview' };
+}
+
+/** @param {Route} route */
+export function writeRoute(route) {
+  if (route.view === 'channel') return `#/channels/${encodeURIComponent(route.name)}`;
+  if (route.view === 'peer') return `#/peers/${encodeURIComponent(route.id)}`;
+  if (route.view === 'overview') return '#/';
+  const [usual] = route.view === 'channels' ? CHANNEL_ORDERS : PEER_ORDERS;
+  const query = new URLSearchParams();
+  if (route.find) query.set('find', route.find);
+  else if (route.order && route.order !== usual) query.set('order', route.order);
+  if (!route.find && route.page) query.set('page', String(route.page + 1)); // people count from 1
+  return `#/${route.view}${query.size ? `?${query}` : ''}`;
+}
+
+/** The reserved channel that tells what a list shows. */
+export function channelOf({ view, order, page, find }) {
+  return find ? `$sys/${view}/find/${find}` : `$sys/${view}/${order}/${page}`;
+}
+
+/** Whether something can be asked for: a channel's name, and so what stands in one, has none of these. */
+export function findFault(text) {
+  const odd = text.match(/[\s\p{Cc}*>#+?]/u);
+  if (odd) return odd[0].trim() ? `No name has a “${odd[0]}”.` : 'No name has a space.';
+  return new TextEncoder().encode(text).length > 100 ? 'That is longer than what can be looked for.' : '';
+}
+
+function readList(query, orders) {
+  const parameters = new URLSearchParams(query);
+  const order = parameters.get('order');
+  const page = Number(parameters.get('page') ?? 1);
+  return {
+    order: orders.includes(order) ? order : orders[0],
+    page: Number.isSafeInteger(page) && page > 0 ? page - 1 : 0,
+    find: parameters.get('find') ?? '',
+  };
+}
+
+function split(text, mark) {
+  const index = text.indexOf(mark);
+  return index < 0 ? [text] : [text.slice(0, index), text.slice(index + 1)];
+}
+
+function decode(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // a lone % somebody typed
+  }
+}

@@ -1,0 +1,183 @@
+/** Ready-made ways to connect to a channel, from the tools that people have at hand. No document is touched here. */
+
+const shell = (text) => (/^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+
+/** A literal of JavaScript and of Python, which may also stand in a page's script. */
+const literal = (text) => JSON.stringify(text).replaceAll('<', '\\u003c');
+
+/** The line port that is the easiest to reach; undefined where there is none. */
+export function doorOf(lines, pageHost) {
+  const door = ['tcp', 'ssl', 'unix'].map((wanted) => lines.find(({ kind }) => kind === wanted)).find(Boolean);
+  if (!door || door.kind === 'unix') return door;
+  const anywhere = ['', '0.0.0.0', '::', undefined].includes(door.host);
+  return { ...door, host: (anywhere ? pageHost : door.host).replace(/[[\]]/g, '') };
+}
+
+/** How the door is opened from a shell, for programs and for people. */
+function calls({ kind, host, port, path }) {
+  if (kind === 'unix') return { pipe: `nc -U ${shell(path)}`, last: `nc -NU ${shell(path)}`, typed: `nc -U ${shell(path)}` };
+  const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+  const secure = `openssl s_client -quiet -connect ${address}`;
+  if (kind === 'ssl') return { pipe: secure, last: secure, typed: secure };
+  return { pipe: `nc ${host} ${port}`, last: `nc -N ${host} ${port}`, typed: `telnet ${host} ${port}` };
+}
+
+/**
+ * @param {object} about
+ * @param {object[]} about.lines the line ports, as /bridge.json tells them
+ * @param {string} about.origin of the web port, as `http://127.0.0.1:8082`
+ * @param {string} about.channel
+ * @param {boolean} about.token whether one is needed; the snippets take it from the environment, and never hold one
+ * @returns {{kind: string, title: string, parts: {words: string, text: string, typed?: boolean}[]}[]}
+ */
+export function snippetsFor({ lines, origin, channel, token }) {
+  const door = doorOf(lines, new URL(origin).hostname);
+  const written = door ? [typed(door, channel, token), piped(door, channel, token)] : [];
+  return [
+    ...written,
+    curl(origin, channel, token),
+    browser(origin, channel, token),
+    door ? python(door, channel, token) : pythonWithout(origin, channel, token),
+    door ? node(door, channel, token) : nodeWithout(origin, channel, token),
+  ];
+}
+
+function typed(door, channel, token) {
+  const telnet = door.kind === 'tcp';
+  const said = [calls(door).typed, ...(token ? ['AUTH your-token'] : []), `SUB ${channel}`, `PUB ${channel} 21.5`];
+  return {
+    kind: 'telnet',
+    title: telnet ? 'telnet' : 'terminal',
+    parts: [{ words: 'Type it, line by line. HELP tells what else you can say, QUIT leaves.', text: said.join('\n'), typed: true }],
+  };
+}
+
+function piped(door, channel, token) {
+  const { pipe, last } = calls(door);
+  const begin = token ? 'echo "AUTH $TOKEN"; ' : '';
+  const publish = `echo ${shell(`PUB ${channel} 21.5`)}`;
+  return {
+    kind: 'nc',
+    title: door.kind === 'ssl' ? 'openssl' : 'nc',
+    parts: [
+      { words: 'Read it. What you type goes to the bridge.', text: `{ ${begin}echo ${shell(`SUB ${channel}`)}; cat; } | ${pipe}` },
+      { words: 'Publish one event', text: `${token ? `{ ${begin}${publish}; }` : publish} | ${last}` },
+    ],
+  };
+}
+
+function addressOf(origin, channel) {
+  return `${origin}/channels/${channel.split('/').map(encodeURIComponent).join('/')}/events`;
+}
+
+function curl(origin, channel, token) {
+  const proof = token ? '-H "Authorization: Bearer $TOKEN" ' : '';
+  const address = shell(addressOf(origin, channel));
+  return {
+    kind: 'curl',
+    title: 'curl',
+    parts: [
+      { words: 'Publish one event', text: `curl ${proof}-d 21.5 ${address}` },
+      { words: 'Read it, as server-sent events', text: `curl -N ${proof}-H 'Accept: text/event-stream' ${address}` },
+    ],
+  };
+}
+
+function browser(origin, channel, token) {
+  const options = token ? ', { token: prompt(\'Token\') }' : '';
+  return {
+    kind: 'browser',
+    title: 'Browser',
+    parts: [{
+      words: 'A page of yours. Start the bridge with --allow-origin and where you serve it from.',
+      text: `<!doctype html>
+<meta charset="utf-8">
+<title>Events</title>
+<ol id="events"></ol>
+<script type="module">
+  import { connect } from ${literal(`${origin}/sockbridge.js`)};
+
+  const client = connect(${literal(`${origin}/ws`)}${options});
+  client.subscribe(${literal(channel)}, ({ from, data }) => {
+    const row = document.createElement('li');
+    row.textContent = \`\${from}: \${JSON.stringify(data)}\`;
+    document.getElementById('events').append(row);
+  }, { last: 10 });
+  client.publish(${literal(channel)}, 21.5);
+</script>`,
+    }],
+  };
+}
+
+function python(door, channel, token) {
+  const { kind, host, port, path } = door;
+  const modules = [...(token ? ['import os'] : []), 'import socket', ...(kind === 'ssl' ? ['import ssl'] : [])];
+  const open = kind === 'unix'
+    ? `connection = socket.socket(socket.AF_UNIX)\nconnection.connect(${literal(path)})`
+    : `connection = socket.create_connection((${literal(host)}, ${port}))`;
+  const secure = kind === 'ssl' ? `\nconnection = ssl.create_default_context().wrap_socket(connection, server_hostname=${literal(host)})` : '';
+  const proof = token ? '\nprint("AUTH", os.environ["TOKEN"], file=lines)' : '';
+  return {
+    kind: 'python',
+    title: 'Python',
+    parts: [{
+      words: 'A plain socket; nothing to install',
+      text: `${modules.join('\n')}
+
+${open}${secure}
+lines = connection.makefile("rw", encoding="utf-8", newline="\\n")${proof}
+print(${literal(`SUB ${channel}`)}, file=lines)
+print(${literal(`PUB ${channel} 21.5`)}, file=lines, flush=True)
+for line in lines:
+    print(line, end="", flush=True)`,
+    }],
+  };
+}
+
+function pythonWithout(origin, channel, token) {
+  const proof = token ? ', "Authorization": "Bearer " + os.environ["TOKEN"]' : '';
+  return {
+    kind: 'python',
+    title: 'Python',
+    parts: [{
+      words: 'Server-sent events, as this bridge has no line port; nothing to install',
+      text: `${token ? 'import os\n' : ''}from urllib.request import Request, urlopen
+
+address = ${literal(addressOf(origin, channel))}
+for line in urlopen(Request(address, headers={"Accept": "text/event-stream"${proof}})):
+    print(line.decode(), end="", flush=True)`,
+    }],
+  };
+}
+
+function node(door, channel, token) {
+  const { kind, host, port, path } = door;
+  const where = kind === 'unix' ? literal(path) : `{ host: ${literal(host)}, port: ${port}${kind === 'ssl' ? `, servername: ${literal(host)}` : ''} }`;
+  const proof = token ? '\nbridge.write(`AUTH ${process.env.TOKEN}\\n`);' : '';
+  return {
+    kind: 'node',
+    title: 'Node',
+    parts: [{
+      words: 'A plain socket; nothing to install. Save it as events.mjs.',
+      text: `import { connect } from '${kind === 'ssl' ? 'node:tls' : 'node:net'}';
+import { createInterface } from 'node:readline';
+
+const bridge = connect(${where});${proof}
+bridge.write(${literal(`SUB ${channel}\nPUB ${channel} 21.5\n`)});
+for await (const line of createInterface({ input: bridge })) console.log(line);`,
+    }],
+  };
+}
+
+function nodeWithout(origin, channel, token) {
+  const proof = token ? ', Authorization: `Bearer ${process.env.TOKEN}`' : '';
+  return {
+    kind: 'node',
+    title: 'Node',
+    parts: [{
+      words: 'Server-sent events, as this bridge has no line port. Save it as events.mjs.',
+      text: `const answer = await fetch(${literal(addressOf(origin, channel))}, { headers: { Accept: 'text/event-stream'${proof} } });
+for await (const piece of answer.body) process.stdout.write(piece);`,
+    }],
+  };
+}

@@ -1,0 +1,32 @@
+/** What the rows of events are made of: when, from whom, and the payload, coloured where it is JSON. */
+
+import { make, makeButton } from './elements.js';
+import { clockTime, jsonTokens, UNVOUCHED, UNVOUCHED_MEANS } from './words.js';
+
+/** Characters of a payload shown before "Show all": about a screen. A whole one may have 65,536. */
+const PAYLOAD_SHOWN = 2000;
+
+export function timeCell(at, title) {
+  const time = make('time', 'time', clockTime(at));
+  time.dateTime = at.toISOString();
+  time.title = title;
+  return time;
+}
+
+export function fromCell({ from }) {
+  const cell = make('span', 'from', from);
+  if (from.startsWith(UNVOUCHED)) cell.title = UNVOUCHED_MEANS;
+  return cell;
+}
+
+export function payloadCell({ name, data }, pretty, budget = PAYLOAD_SHOWN) {
+  const cell = make('div', 'payload');
+  if (name !== 'message') cell.append(make('span', 'name', name), ' ');
+  const isText = typeof data === 'string';
+  const body = make('code', isText ? 'text' : 'json');
+  const { tokens, cut } = isText ? { tokens: [['plain', data.slice(0, budget)]], cut: data.length > budget } : jsonTokens(data, pretty, budget);
+  for (const [kind, characters] of tokens) body.append(['plain', 'mark'].includes(kind) ? characters : make('span', kind, characters));
+  cell.append(body);
+  if (cut) cell.append('… ', makeButton('plain', 'Show all', () => cell.replaceWith(payloadCell({ name, data }, pretty, Infinity))));
+  return cell;
+}
