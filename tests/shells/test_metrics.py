@@ -9,11 +9,11 @@ import time
 
 import pytest
 from prometheus_client import parser
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from twistedsock.shells.metrics import Metrics, ProcessCollector
 from twistedsock.testing import Hall
+from twistedsock.webhooks.hook import Figures
 
 UNITS = ("_seconds", "_bytes")
 COUNTED = ("_peers", "_connections", "_channels", "_subscriptions", "_behind", "_up", "_fds", "_info")
@@ -167,11 +167,17 @@ def test_whatever_is_asked_for_there_is_an_answer(metrics, accept):
     assert b"sockbridge_channels 0.0\n" in body
 
 
-def test_others_can_add_what_they_count(hall):
-    told = []
-    metrics = Metrics(hall.bridge, [lambda: told.append(1) or [GaugeMetricFamily("others_up", "Others.", value=3)]])
-    assert told == [], "nobody has asked yet"
-    assert values(metrics)[("others_up",)] == 3
+def test_webhooks_are_told_by_their_names_while_there_are_any(hall):
+    figures = {}
+    metrics = Metrics(hall.bridge, lambda: figures)
+    assert not any("webhook" in name for name in read(metrics))
+    figures["example.org"] = Figures(queued=3, queued_bytes=700, delivered=20, dropped=2, failed=5)
+    told = values(metrics)
+    assert told["sockbridge_webhook_queued_events", "example.org"] == 3
+    assert told["sockbridge_webhook_queued_bytes", "example.org"] == 700
+    assert told["sockbridge_webhook_events_delivered_total", "example.org"] == 20
+    assert told["sockbridge_webhook_events_dropped_total", "example.org"] == 2
+    assert told["sockbridge_webhook_attempts_failed_total", "example.org"] == 5
 
 
 def test_the_process_tells_of_itself(metrics):

@@ -11,6 +11,7 @@ import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector
 from prometheus_client.core import (
@@ -156,16 +157,50 @@ class ProcessCollector(Collector):
         return os.stat(folder).st_size or len(os.listdir(folder))
 
 
-class Metrics:
-    """All of it, for whoever asks. ``more`` gives what other parts of the server have counted."""
+class WebhookFigures(Protocol):
+    """What is known of one webhook: events that wait, and since the start, events that were delivered and dropped, and
+    attempts that failed."""
 
-    def __init__(self, bridge: Bridge, more: Iterable[Callable[[], Families]] = ()) -> None:
+    queued: int
+    queued_bytes: int
+    delivered: int
+    dropped: int
+    failed: int
+
+
+class WebhookCollector(Collector):
+    """Webhooks by the names that they have in the configuration; nothing where there are none."""
+
+    def __init__(self, figures: Callable[[], Mapping[str, WebhookFigures]]) -> None:
+        self._figures = figures
+
+    def describe(self) -> Families:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        figures = self._figures()
+        if not figures:
+            return
+        for kind, name, field, words in (
+            (GaugeMetricFamily, "queued_events", "queued", "Events that wait, those under way included."),
+            (GaugeMetricFamily, "queued_bytes", "queued_bytes", "Bytes of the events that wait."),
+            (CounterMetricFamily, "events_delivered", "delivered", "Events that were taken."),
+            (CounterMetricFamily, "events_dropped", "dropped", "Events that gave way to newer ones."),
+            (CounterMetricFamily, "attempts_failed", "failed", "Deliveries that were tried in vain."),
+        ):
+            values = {webhook: getattr(counted, field) for webhook, counted in figures.items()}
+            yield _labelled(kind, f"webhook_{name}", words, "webhook", values)
+
+
+class Metrics:
+    """All of it, for whoever asks. ``webhooks`` gives their figures by name."""
+
+    def __init__(self, bridge: Bridge, webhooks: Callable[[], Mapping[str, WebhookFigures]] = dict) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(BridgeCollector(bridge))
+        self._registry.register(WebhookCollector(webhooks))
         self._registry.register(ProcessCollector())
         GCCollector(self._registry)
-        for collect in more:
-            self._registry.register(_Told(collect))
 
     def render(self, accept: str) -> tuple[str, bytes]:
         """The Content-Type and the text, in the format that the header ``Accept`` asks for."""
@@ -174,17 +209,6 @@ class Metrics:
         except (ValueError, TypeError):  # a version that is none
             encode, kind = choose_encoder("")
         return kind, encode(self._registry)
-
-
-class _Told(Collector):
-    def __init__(self, collect: Callable[[], Families]) -> None:
-        self._collect = collect
-
-    def describe(self) -> Families:
-        return ()
-
-    def collect(self) -> Families:
-        return self._collect()
 
 
 def _gauge(name: str, words: str, value: float) -> Metric:
