@@ -44,6 +44,12 @@ class BridgeCollector(Collector):
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
+        # The others are looked up on the disk.
+        self._versions = {
+            "version": bridge.version.decode(),
+            "python": platform.python_version(),
+            "twisted": version("twisted"),
+        }
 
     def describe(self) -> Families:
         """Nothing: what is not described is taken at its word, and not asked before the first scrape."""
@@ -56,12 +62,7 @@ class BridgeCollector(Collector):
 
     def _states(self) -> Iterator[Metric]:
         bridge, broker, limits = self._bridge, self._bridge.broker, self._bridge.limits
-        facts = {
-            "version": bridge.version.decode(),
-            "python": platform.python_version(),
-            "twisted": version("twisted"),
-        }
-        yield InfoMetricFamily("sockbridge", "Which versions run.", value=facts)
+        yield InfoMetricFamily("sockbridge", "Which versions run.", value=self._versions)
         opened, closed = bridge.tally.opened, bridge.tally.closed
         peers = {title: opened.get(title, 0) - closed.get(title, 0) for title in self._known(opened)}
         yield _labelled(GaugeMetricFamily, "peers", "Peers that are connected.", "dialect", peers)
