@@ -26,9 +26,9 @@ class Counting:
             monkeypatch.setattr(dialect, "batch", self._count(name, dialect.batch), raising=False)
 
     def _count(self, name: str, encode: Any) -> Any:
-        def count(channel: bytes, batch: Batch) -> bytes:
+        def count(channel: bytes, batch: Batch, epoch: bytes) -> bytes:
             self.encoded[name] += len(batch)
-            data: bytes = encode(channel, batch)
+            data: bytes = encode(channel, batch, epoch)
             return data
 
         return count

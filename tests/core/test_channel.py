@@ -129,3 +129,18 @@ def test_who_was_in_no_lane_can_leave_it() -> None:
     here = channel()
     here.leave_lane(subscribe(here, reader(b"p1"), live=False))
     assert here.lanes == {}
+
+
+def test_a_lane_goes_with_its_last_reader() -> None:
+    """Some readers have an encoding of their own, and a busy channel would keep one for each that ever was."""
+    here = channel()
+    first, second, page = reader(b"p1"), reader(b"p2"), reader(b"p3", JSON_IN_MESSAGES)
+    one, two, three = (subscribe(here, somebody) for somebody in (first, second, page))
+    here.forget_lane(one)
+    assert set(here.lanes) == {LINES, JSON_IN_MESSAGES}
+    two.fall_behind(1)
+    assert set(here.lanes) == {LINES, JSON_IN_MESSAGES}
+    here.forget_lane(three)
+    here.forget_lane(two)
+    here.forget_lane(two)
+    assert not here.lanes

@@ -39,13 +39,20 @@ class Channel:
         encoding = subscription.reader.encoding
         lane = self.lanes.get(encoding)
         if lane is None:
-            lane = self.lanes[encoding] = Lane(encoding, self.tally)
+            lane = self.lanes[encoding] = Lane(encoding, self.tally, self.epoch)
         lane.join(subscription)
 
     def leave_lane(self, subscription: Subscription) -> None:
         lane = self.lanes.get(subscription.reader.encoding)
         if lane is not None:
             lane.leave(subscription)
+
+    def forget_lane(self, subscription: Subscription) -> None:
+        """The reader has gone, and its lane with it where nobody else is on it: some have an encoding of their own."""
+        self.leave_lane(subscription)
+        encoding = subscription.reader.encoding
+        if encoding in self.lanes and not self.lanes[encoding]:
+            del self.lanes[encoding]
 
     def members(self) -> list[Member]:
         return [subscription.reader.peer.member() for subscription in self.readers.values()]
@@ -59,7 +66,7 @@ class Channel:
         if self.pending:
             batches, self.pending = self.pending, []
             self.log.extend(batches, now)
-            # A lane whose last reader falls behind stays, empty: the reader will be back.
+            # A lane whose last reader falls behind stays, empty, while that reads on: it will be back.
             for lane in self.lanes.values():
                 lane.deliver(self.name, batches, gathered)
             if self.bells is not None:

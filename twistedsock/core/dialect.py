@@ -61,7 +61,11 @@ class Dialect(Protocol):
     def published(self, tags: Sequence[Tag], first: int) -> bytes:
         """Replies to publishes whose offsets follow each other."""
 
-    def subscribed(self, tag: Tag, channel: bytes, position: Position, recovered: bool | None) -> bytes: ...
+    def subscribed(
+        self, tag: Tag, channel: bytes, position: Position, recovered: bool | None, start: int | None = None
+    ) -> bytes:
+        """``start`` is the offset from which on events will come, or be told lost; None: the one after the head."""
+
     def unsubscribed(self, tag: Tag, channel: bytes) -> bytes: ...
     def nicked(self, tag: Tag, nick: bytes) -> bytes: ...
 
@@ -83,8 +87,12 @@ class Dialect(Protocol):
     def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:
         """As ``history``."""
 
-    def batch(self, channel: bytes, batch: Batch) -> bytes:
+    def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
         """Its events, each one message. This is the hot path."""
+
+    def fell_behind(self, channel: bytes, cursor: int) -> None:
+        """A reader has not taken what was written for it from ``cursor`` on, or begins there: for a dialect that one
+        reader has for itself, and that remembers what it has written."""
 
     def presence(self, channel: bytes, changes: Sequence[PresenceChange]) -> bytes: ...
     def lost(self, channel: bytes, first: int, last: int) -> bytes: ...

@@ -20,19 +20,19 @@ Gathered = defaultdict[Reader, list[Due]]
 """What several channels have for each reader, to leave in one send."""
 
 
-def encode(encoding: Dialect, channel: bytes, batch: Batch) -> list[Piece]:
+def encode(encoding: Dialect, channel: bytes, batch: Batch, epoch: bytes = b"") -> list[Piece]:
     """A batch in pieces of at most CHUNK_BYTES, or of one message if that is longer."""
     count = batch.end - batch.first
     size = batch.content.size + (encoding.overhead + len(channel) + len(batch.sender)) * count
     if size <= CHUNK_BYTES or count == 1:
-        data = encoding.batch(channel, batch)
+        data = encoding.batch(channel, batch, epoch)
         size = len(data)
         if size <= CHUNK_BYTES or count == 1:
             return [(batch.first, data)]
     # Into parts of as many events, which are as large only if the payloads are: else they are parted again.
     each = -(-count // max(2, -(-size // CHUNK_BYTES)))
     parts = [batch.part(start, start + each) for start in range(batch.first, batch.end, each)]
-    return [piece for part in parts for piece in encode(encoding, channel, part)]
+    return [piece for part in parts for piece in encode(encoding, channel, part, epoch)]
 
 
 def join(pieces: Sequence[Piece]) -> Sequence[Piece]:
@@ -57,10 +57,11 @@ class Lane:
     """Caught-up readers only. ``live`` keeps each reader's bound ``offer``, so that none is looked up for a
     delivery; ``selective`` are those who do not want their own events back."""
 
-    __slots__ = ("_tally", "encoding", "live", "selective")
+    __slots__ = ("_epoch", "_tally", "encoding", "live", "selective")
 
-    def __init__(self, encoding: Dialect, tally: Tally) -> None:
+    def __init__(self, encoding: Dialect, tally: Tally, epoch: bytes = b"") -> None:
         self.encoding = encoding
+        self._epoch = epoch
         self._tally = tally
         self.live: dict[Subscription, Callable[[bytes], bool]] = {}
         self.selective: dict[Subscription, None] = {}
@@ -83,7 +84,7 @@ class Lane:
         only note them in ``gathered``, for whoever will ``hand_over`` what several channels have for a reader."""
         if not self.live and not self.selective:
             return
-        encoded = [(batch.publisher, encode(self.encoding, channel, batch)) for batch in batches]
+        encoded = [(batch.publisher, encode(self.encoding, channel, batch, self._epoch)) for batch in batches]
         pieces = join([piece for _, pieces in encoded for piece in pieces])
         tally, end = self._tally, batches[-1].end
         tally.delivered += len(self.live) * (end - batches[0].first)

@@ -28,6 +28,37 @@ def _literal(text: bytes) -> bytes:
     return text.replace(b"%", b"%%")
 
 
+def number(before: bytes, first: int, after: bytes, payloads: Sequence[bytes], end: bytes) -> bytes:
+    """As ``Framing.numbered``, for what is framed by its own beginning and end."""
+    rows: list[bytes] = []
+    position = 0
+    for begin, ends in in_thousands(first, len(payloads)):
+        template = b"%b%b%%b%b%%b%b" % (_literal(before), begin, _literal(after), _literal(end))
+        values = [b""] * (2 * len(ends))
+        values[::2] = ends
+        values[1::2] = payloads[position : position + len(ends)]
+        rows.append(template * len(ends) % tuple(values))
+        position += len(ends)
+    return b"".join(rows)
+
+
+def number_twice(
+    before: bytes, first: int, between: bytes, after: bytes, payloads: Sequence[bytes], end: bytes
+) -> bytes:
+    """As ``number``, with the number in each message twice."""
+    rows: list[bytes] = []
+    position = 0
+    for begin, ends in in_thousands(first, len(payloads)):
+        opening, middle = _literal(before) + begin, _literal(between) + begin
+        template = b"%b%%b%b%%b%b%%b%b" % (opening, middle, _literal(after), _literal(end))
+        values = [b""] * (3 * len(ends))
+        values[::3] = values[1::3] = ends
+        values[2::3] = payloads[position : position + len(ends)]
+        rows.append(template * len(ends) % tuple(values))
+        position += len(ends)
+    return b"".join(rows)
+
+
 class Newline:
     """A message is a line."""
 
@@ -38,16 +69,7 @@ class Newline:
         return [message + b"\n" for message in messages]
 
     def numbered(self, before: bytes, first: int, after: bytes, payloads: Sequence[bytes], end: bytes) -> bytes:
-        rows: list[bytes] = []
-        position = 0
-        for begin, ends in in_thousands(first, len(payloads)):
-            template = b"%b%b%%b%b%%b%b\n" % (_literal(before), begin, _literal(after), _literal(end))
-            values = [b""] * (2 * len(ends))
-            values[::2] = ends
-            values[1::2] = payloads[position : position + len(ends)]
-            rows.append(template * len(ends) % tuple(values))
-            position += len(ends)
-        return b"".join(rows)
+        return number(before, first, after, payloads, end + b"\n")
 
     def counted(self, before: bytes, first: int, count: int) -> bytes:
         rows: list[bytes] = []

@@ -11,8 +11,8 @@ from twistedsock.wire.framing import Framing
 from twistedsock.wire.payloads import for_json, quote, quote_name
 
 
-def _event(channel: bytes, event: Event) -> bytes:
-    """``channel`` is quoted already, as it is the same for many."""
+def event_message(channel: bytes, event: Event) -> bytes:
+    """One event; ``channel`` is quoted already, as it is the same for many."""
     return b'{"type":"event","channel":%b,"offset":%d,"from":%b,"name":%b,"data":%b}' % (
         channel,
         event.offset,
@@ -22,12 +22,13 @@ def _event(channel: bytes, event: Event) -> bytes:
     )
 
 
-def _member(member: Member) -> bytes:
+def member_object(member: Member) -> bytes:
+    """Who reads a channel, as others see it."""
     return b'{"id":%b,"nick":%b}' % (quote_name(member.id), quote_name(member.nick))
 
 
-def _list(items: Iterable[bytes], before: bytes, after: bytes) -> Iterator[bytes]:
-    """A message with one long list, in pieces of about a chunk."""
+def list_in_pieces(items: Iterable[bytes], before: bytes, after: bytes) -> Iterator[bytes]:
+    """One long list, in pieces of about a chunk; ``before`` and ``after`` are what stands around it."""
     gathered, size = [before], 0
     comma = b""
     for item in items:
@@ -43,10 +44,10 @@ def _list(items: Iterable[bytes], before: bytes, after: bytes) -> Iterator[bytes
 class JsonDialect:
     """Answers carry the ``id`` of their command; without one, what only says that all went well is not said."""
 
-    title = "json"
     overhead = 84
 
-    def __init__(self, framing: Framing) -> None:
+    def __init__(self, framing: Framing, title: str = "json") -> None:
+        self.title = title
         self._frame = framing.frame
         self._frames = framing.frames
         self._fragments = framing.fragments
@@ -66,7 +67,9 @@ class JsonDialect:
         ]
         return b"".join(self._frames(messages))
 
-    def subscribed(self, tag: Tag, channel: bytes, position: Position, recovered: bool | None) -> bytes:
+    def subscribed(
+        self, tag: Tag, channel: bytes, position: Position, recovered: bool | None, start: int | None = None
+    ) -> bytes:
         told = b"" if recovered is None else b',"recovered":' + (b"true" if recovered else b"false")
         return self._ok(
             tag,
@@ -92,7 +95,7 @@ class JsonDialect:
             b'{"type":"ok"%b,"peer":%b,"from":%b,"to":%b,"channels":%d,"uptime":%d,"version":%b}'
             % (
                 _id(tag),
-                _member(facts.peer),
+                member_object(facts.peer),
                 quote(facts.ends.client),
                 quote(facts.ends.server),
                 facts.channels,
@@ -118,8 +121,8 @@ class JsonDialect:
     def history(self, tag: Tag, channel: bytes, events: Iterable[Event], position: Position) -> Iterator[bytes]:
         quoted = quote_name(channel)
         return self._fragments(
-            _list(
-                (_event(quoted, event) for event in events),
+            list_in_pieces(
+                (event_message(quoted, event) for event in events),
                 b'{"type":"ok"%b,"events":[' % _id(tag),
                 b'],"offset":%d,"epoch":%b}' % (position.head, quote(position.epoch)),
             )
@@ -127,14 +130,14 @@ class JsonDialect:
 
     def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:
         opening = b'{"type":"ok"%b,"members":[' % _id(tag)
-        return self._fragments(_list((_member(member) for member in members), opening, b"]}"))
+        return self._fragments(list_in_pieces((member_object(member) for member in members), opening, b"]}"))
 
-    def batch(self, channel: bytes, batch: Batch) -> bytes:
+    def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
         content, quoted = batch.content, quote_name(channel)
         if len(content) == 1:
-            return self._frame(_event(quoted, next(batch.events())))
+            return self._frame(event_message(quoted, next(batch.events())))
         if not content.is_verbatim:
-            return b"".join(self._frames([_event(quoted, event) for event in batch.events()]))
+            return b"".join(self._frames([event_message(quoted, event) for event in batch.events()]))
         quotes = b"" if content.is_json else b'"'
         return self._numbered(
             b'{"type":"event","channel":%b,"offset":' % quoted,
@@ -144,13 +147,16 @@ class JsonDialect:
             quotes + b"}",
         )
 
+    def fell_behind(self, channel: bytes, cursor: int) -> None:
+        """It is nothing to a dialect that many share."""
+
     def presence(self, channel: bytes, changes: Sequence[PresenceChange]) -> bytes:
         quoted = quote_name(channel)
         return b"".join(
             self._frames(
                 [
                     b'{"type":"%b","channel":%b,"peer":%b}'
-                    % (b"join" if change.joined else b"leave", quoted, _member(change.member))
+                    % (b"join" if change.joined else b"leave", quoted, member_object(change.member))
                     for change in changes
                 ]
             )

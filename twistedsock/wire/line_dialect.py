@@ -49,7 +49,9 @@ class LineDialect:
             return self._frame(b"OK %d" % first)
         return self._counted(b"OK ", first, len(tags))
 
-    def subscribed(self, tag: Tag, channel: bytes, position: Position, recovered: bool | None) -> bytes:
+    def subscribed(
+        self, tag: Tag, channel: bytes, position: Position, recovered: bool | None, start: int | None = None
+    ) -> bytes:
         line = b"OK %b offset=%d epoch=%b" % (channel, position.head, position.epoch)
         if recovered is not None:
             line += b" recovered=yes" if recovered else b" recovered=no"
@@ -105,7 +107,7 @@ class LineDialect:
         )
         yield self._frame(b"OK %d" % next(counter))
 
-    def batch(self, channel: bytes, batch: Batch) -> bytes:
+    def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
         content = batch.content
         if not content.is_verbatim:
             return b"".join(self._frames([_event(channel, event) for event in batch.events()]))
@@ -115,6 +117,9 @@ class LineDialect:
         if len(content) == 1:
             return self._frame(b"%b%d%b%b" % (before, batch.first, after, content.payloads[0]))
         return self._numbered(before, batch.first, after, content.payloads, b"")
+
+    def fell_behind(self, channel: bytes, cursor: int) -> None:
+        """It is nothing to a dialect that many share."""
 
     def presence(self, channel: bytes, changes: Sequence[PresenceChange]) -> bytes:
         return b"".join(

@@ -1,0 +1,24 @@
+"""Who only reads what it was opened for."""
+
+from tests.event_streams import Stream
+from twistedsock.core.dialect import Ending
+from twistedsock.testing import FakePolicy, Hall
+
+
+def test_it_ends_where_it_may_not_read_on() -> None:
+    """It has been told which channel it is."""
+    hall = Hall(policy=FakePolicy({"*": "r"}))
+    stream, other = Stream(hall, ["a", "b"]), Stream(hall, ["b"])
+    hall.bridge.change_policy(FakePolicy({"b": "r"}))
+    heard = stream.hears()
+    assert [event.kind for event in heard] == ["welcome", "ok", "ok", "notice"]
+    assert heard[-1].message["code"] == "forbidden" and heard[-1].message["channel"] == "a"
+    assert stream.endings == [Ending.POLICY]
+    assert not other.endings and list(hall.broker.channels) == [b"b"]
+
+
+def test_it_goes_on_where_nothing_is_taken_from_it() -> None:
+    hall = Hall(policy=FakePolicy({"*": "r"}))
+    stream = Stream(hall, ["a"])
+    hall.bridge.change_policy(FakePolicy({"a": "r"}))
+    assert not stream.endings and list(stream.session.subscriptions) == [b"a"]

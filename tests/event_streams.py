@@ -1,0 +1,101 @@
+"""Peers that are told everything as server-sent events, on fake sockets; and a reader of such streams."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twistedsock.core.commands import Command, Subscribe
+from twistedsock.core.dialect import Dialect, Ending
+from twistedsock.core.follower import Follower
+from twistedsock.testing import ENDS, FakeOutlet, FakePeer, Hall
+from twistedsock.wire import json_commands
+from twistedsock.wire.dialects import EVENTS, JSON_IN_EVENTS
+from twistedsock.wire.event_ids import read_id
+from twistedsock.wire.events_dialect import SeveralEvents
+from twistedsock.wire.following import follow
+
+
+@dataclass(frozen=True)
+class ServerSent:
+    """One event of a stream, as a browser dispatches it."""
+
+    kind: str
+    data: str
+    id: str
+    """The last that has come, with it or before it."""
+
+    @property
+    def message(self) -> Any:
+        return json.loads(self.data)
+
+
+def read_events(stream: str, id: str = "") -> tuple[list[ServerSent], str]:
+    """What a stream says (HTML, "Interpreting an event stream"), written anew from the standard; and the last id."""
+    events: list[ServerSent] = []
+    *blocks, _ = stream.replace("\r\n", "\n").replace("\r", "\n").split("\n\n")
+    for block in blocks:
+        kind, data = "message", list[str]()
+        for line in block.split("\n"):
+            field, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            assert field in ("", "event", "data", "id", "retry"), line
+            if field == "event":
+                kind = value
+            elif field == "data":
+                data.append(value)
+            elif field == "id":
+                id = value
+        if data:
+            events.append(ServerSent(kind, "\n".join(data), id))
+    return events, id
+
+
+class StandInPeer(FakePeer):
+    """Speaks JSON where a WebSocket cannot be opened."""
+
+    def __init__(self, hall: Hall) -> None:
+        super().__init__(hall, JSON_IN_EVENTS, json_commands)
+
+    def says(self, *messages: dict[str, Any]) -> None:
+        self.receives(*(json.dumps(message).encode() for message in messages))
+
+    def hears(self) -> list[dict[str, Any]]:
+        data = self.raw().decode()
+        assert data.endswith("\n\n") or not data, data[-100:]
+        events, id = read_events(data)
+        assert not id
+        for event in events:
+            assert event.kind == ("message" if event.message["type"] == "event" else event.message["type"])
+        return [event.message for event in events]
+
+
+class Stream:
+    """A stream of some channels. Its end of the socket can stall as any other."""
+
+    def __init__(self, hall: Hall, channels: Sequence[str], id: str = "", last: int | None = None, **more: Any) -> None:
+        names = [channel.encode() for channel in channels]
+        places = read_id(id, len(names)) if id else [None] * len(names)
+        assert places is not None, id
+        known = dict(zip(names, places, strict=True))
+        dialect: Dialect = EVENTS if len(names) == 1 else SeveralEvents(known)
+        self.outlet = FakeOutlet()
+        self.endings: list[Ending] = []
+        self.faults: list[None] = []
+        self.session = Follower(hall.bridge, dialect, self.outlet, ENDS, self.endings.append)
+        self.outlet.on_drained = self.session.drained
+        self.session.welcome()
+        asked: list[Command] = [
+            Subscribe(name, last, place and place.offset, place and place.epoch, **more)
+            for name, place in known.items()
+        ]
+        follow(self.session, asked, lambda: self.faults.append(None))
+        self._looked = 0
+        self._id = id
+
+    def hears(self) -> list[ServerSent]:
+        """Whole events since the last look."""
+        text = bytes(self.outlet.sent[self._looked :])
+        self._looked += text.rfind(b"\n\n") + 2 if b"\n\n" in text else 0
+        events, self._id = read_events(text.decode(), self._id)
+        return events
