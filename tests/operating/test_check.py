@@ -212,3 +212,53 @@ def test_a_proxy_that_lets_the_world_in_is_noticed(told):
     assert status == 1 and "trusted-proxy would let other machines in" in words
     status, words = told('trusted-proxy = "127.0.0.1"', "open = true", LOCAL)[:2]
     assert status == 0 and "whoever comes through a trusted-proxy may do everything" in words
+
+
+HOOK = '[[webhook]]\nurl = "https://example.org/hook?key=1"\nevents = ["channel-occupied", "event-published"]\n'
+INLINE = 'secret = "0123456789abcdef"\n'
+
+
+def webhooks_in(words):
+    return re.search(r"^Webhooks\n((?:  .*\n)*)", words, re.M)[1]
+
+
+def test_whom_the_bridge_tells_what(told, tmp_path):
+    (tmp_path / "sockbridge.toml").touch(0o600)
+    status, words = told(LOCAL, HOOK, INLINE, 'name = "office"\nchannels = ["kitchen.*", "$sys/closed"]')
+    assert status == 0
+    assert webhooks_in(words) == (
+        "  office: tells https://example.org/hook?…\n"
+        "    of kitchen.*, $sys/closed: channel-occupied, event-published\n"
+        "    up to 10,000 events, or 8.0 MiB, wait for it\n"
+    )
+    assert "Dangers" not in words
+    assert "0123456789" not in words
+    for access in ("", '[access]\nanonymous = { "a" = "r" }\n'):
+        assert "    of every channel but the server's own: " in webhooks_in(told(LOCAL, access, HOOK, INLINE)[1])
+    assert "Webhooks" not in told(LOCAL)[1]
+
+
+def test_what_is_told_in_clear_is_dangerous(told):
+    for host, is_dangerous in (("example.org", True), ("10.1.2.3", True), ("localhost:9000", False), ("[::1]", False)):
+        _, words = told(LOCAL, HOOK.replace("https://example.org", f"http://{host}"), INLINE)
+        assert (f"what webhook {host} tells travels in clear: use https" in words) is is_dangerous
+
+
+def test_a_secret_that_others_can_read_is_dangerous(told, tmp_path):
+    file = tmp_path / "sockbridge.toml"
+    file.touch(0o600)
+    assert "Dangers" not in told(LOCAL, HOOK, INLINE)[1]
+    file.chmod(0o644)
+    assert "others than its owner can read sockbridge.toml, and the secret of a webhook" in told(LOCAL, HOOK, INLINE)[1]
+    secret = tmp_path / "hook.secret"
+    secret.write_text("0123456789abcdef")
+    secret.chmod(0o644)
+    _, words = told(LOCAL, HOOK, 'secret-file = "hook.secret"')
+    assert f"others than its owner can read the secret in {secret} (mode 0644): chmod 600" in words
+    assert "a webhook in it" not in words
+
+
+def test_a_webhook_without_its_files_keeps_a_bridge_from_starting(told, tmp_path):
+    status, words = told(LOCAL, HOOK, 'secret-file = "gone"')
+    assert status == 1
+    assert f"A bridge would not start\n  webhook[0].secret-file: cannot read {tmp_path}/gone: No such file" in words

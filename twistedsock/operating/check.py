@@ -1,6 +1,7 @@
 """`sockbridge check`: says in plain words what a file of options allows whom."""
 
 import argparse
+import os
 from collections.abc import Mapping
 from typing import Any, TextIO
 
@@ -13,6 +14,7 @@ from twistedsock.core.access import Right, grants
 from twistedsock.core.admission import is_loopback
 from twistedsock.core.footprint import footprint
 from twistedsock.settings import Settings, SettingsError, listeners, read_settings
+from twistedsock.webhooks.target import WebhookError, read_targets
 
 DESCRIPTION = """Reads a file of options as a bridge would, opens nothing, and says what it allows whom, what is
 dangerous about it, and whether a bridge would start with it: then the exit status is 0, and 1 otherwise.
@@ -77,6 +79,7 @@ def run(given: argparse.Namespace, out: TextIO, errors: TextIO, now: float) -> i
         print(f"sockbridge check: {error}", file=errors)
         return 1
     report = look_at(settings, now)
+    _look_at_secrets(settings, given.config, report)
     for line in report.lines:
         print(line, file=out)
     for title, sentences in (("Dangers", report.dangers), ("A bridge would not start", report.faults)):
@@ -95,6 +98,7 @@ def look_at(settings: Settings, now: float) -> Report:
     report.lines += ["Listeners", *(f"  {_door(door)}" for door in doors), *([] if doors else ["  none"])]
     if settings.access is None:
         _without_policy(settings, doors, report)
+        _webhooks(settings, report)
         report.lines += _memory(settings, doors)
         return report
     policy: TablePolicy | None = None
@@ -104,6 +108,7 @@ def look_at(settings: Settings, now: float) -> Report:
         report.faults.append(str(error))
     _rights(settings.access, doors, report)
     _proofs(settings.access, policy, report)
+    _webhooks(settings, report)
     report.lines += _memory(settings, doors)
     _dangers(settings, settings.access, doors, report)
     return report
@@ -205,6 +210,33 @@ def _proofs(access: AccessTable, policy: TablePolicy | None, report: Report) -> 
     ]
     if policy is not None:
         report.dangers += policy.warnings
+
+
+def _webhooks(settings: Settings, report: Report) -> None:
+    if not settings.webhook:
+        return
+    report.lines.append("Webhooks")
+    for table in settings.webhook:
+        channels = ", ".join("every channel but the server's own" if text == ">" else text for text in table.channels)
+        report.lines += [
+            f"  {table.title}: tells {table.shown_url}",
+            f"    of {channels}: {', '.join(table.events)}",
+            f"    up to {table.queue_events:,} events, or {table.queue_bytes / 2**20:,.1f} MiB, wait for it",
+        ]
+        if not table.is_secure and not (is_loopback(table.host) or table.host == "localhost"):
+            report.dangers.append(f"what webhook {table.title} tells travels in clear: use https")
+    try:
+        report.dangers += [target.warning for target in read_targets(settings.webhook) if target.warning]
+    except WebhookError as error:
+        report.faults.append(str(error))
+
+
+def _look_at_secrets(settings: Settings, file: str, report: Report) -> None:
+    """Those that stand in the file of options itself."""
+    if any(table.secret is not None for table in settings.webhook) and os.stat(file).st_mode & 0o077:
+        report.dangers.append(
+            f"others than its owner can read {file}, and the secret of a webhook in it: chmod 600, or use secret-file"
+        )
 
 
 def _memory(settings: Settings, doors: list[Door]) -> list[str]:
