@@ -15,7 +15,7 @@ const ENDED_SHOWN = 8;
 const CHARTS = [
   { title: 'Events a second', format: rate, lines: [['delivered', 'out', '--copper'], ['published', 'in', '--verdigris']], filled: true, least: 5 },
   { title: 'Bytes a second', format: bytes, lines: [['sent', 'sent', '--copper'], ['received', 'received', '--verdigris']], filled: true, doubling: true, least: 1024 },
-  { title: 'Peers', format: count, lines: [['line', 'lines', '--hue-0'], ['json', 'JSON', '--hue-2'], ['events', 'server-sent events', '--hue-3']], least: 5 },
+  { title: 'Peers', format: count, lines: [['line', 'lines', '--hue-0'], ['json', 'JSON', '--hue-2'], ['events', 'SSE', '--hue-3']], least: 5 },
   { title: 'Readers behind', format: count, lines: [['behind', 'readers behind', '--copper']], filled: true, least: 4 },
   { title: 'Turn of the reactor', format: duration, lines: [['longest', 'longest', '--copper'], ['turn', 'mean', '--verdigris']], filled: true, least: 0.005 },
   { title: 'CPU', format: percent, lines: [['cpu', 'of one processor', '--verdigris']], filled: true, least: 10 },

@@ -46,7 +46,8 @@ export class Series {
 
   /** @returns {boolean} whether there is a new point */
   add(figures) {
-    if (this.#last && figures.time <= this.#last.time && figures.uptime >= this.#last.uptime) return false; // told again, after a break
+    if (this.#last && figures.time < this.#last.time - SPAN) this.#forget(); // somebody has set the clock back
+    if (this.#last && figures.time <= this.#last.time) return false; // told again, after a break
     const point = this.#last && pointBetween(this.#last, figures);
     const silent = this.#last ? figures.time - this.#last.time : 0;
     this.#last = figures;
@@ -58,6 +59,11 @@ export class Series {
     this.#points.push(point);
     while (this.#points[0].time < figures.time - SPAN) this.#points.shift();
     return true;
+  }
+
+  #forget() {
+    this.#points = [];
+    this.#last = undefined;
   }
 
   /** The newest figures, as they came. */

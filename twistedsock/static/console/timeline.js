@@ -6,6 +6,7 @@ import { write } from './table.js';
 
 const TITLES = {
   accepted: 'Accepted',
+  proxied: 'Told by a proxy',
   handshake: 'Handshake done',
   open: 'Open',
   authenticated: 'Known by a token',
@@ -17,9 +18,12 @@ const TITLES = {
   closed: 'Closed',
 };
 
+const HANDSHAKES = { TLS: 'TLS handshake', WebSocket: 'WebSocket handshake', events: 'Stream begun' };
+
 /** What a step is called. Later bridges may know steps that we do not. */
-export function titleOf({ step, by }) {
-  const title = TITLES[step] ?? step.charAt(0).toUpperCase() + step.slice(1).replaceAll('-', ' ');
+export function titleOf({ step, by, detail }) {
+  const known = (step === 'handshake' && HANDSHAKES[detail]) || TITLES[step];
+  const title = known ?? step.charAt(0).toUpperCase() + step.slice(1).replaceAll('-', ' ');
   const whom = { server: 'the bridge', peer: 'the peer' }[by];
   return whom ? `${title}, by ${whom}` : title;
 }

@@ -1,0 +1,253 @@
+// What the console computes and says, without a browser: addresses, figures, rates, snippets, steps, and what it reads when.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import './fakes.mjs'; // for what old versions of Node lack
+import { age, bytes, count, duration, exactTime, percent, rate } from '../../twistedsock/static/console/formats.js';
+import { buildLive, HIDDEN_AFTER, thinned } from '../../twistedsock/static/console/live.js';
+import { pointBetween, Series, SPAN } from '../../twistedsock/static/console/rates.js';
+import { CHANNEL_ORDERS, channelOf, findFault, PEER_ORDERS, readRoute, writeRoute } from '../../twistedsock/static/console/routes.js';
+import { doorOf, snippetsFor } from '../../twistedsock/static/console/snippets.js';
+import { spanBetween, titleOf } from '../../twistedsock/static/console/timeline.js';
+
+const plain = (text) => text.replaceAll('\u202f', ' ');
+
+// ---- addresses ----
+
+test('an address is a view, and a view its address', () => {
+  for (const [hash, route] of [
+    ['#/', { view: 'overview' }],
+    ['#/channels', { view: 'channels', order: 'rate', page: 0, find: '' }],
+    ['#/channels?order=name&page=3', { view: 'channels', order: 'name', page: 2, find: '' }],
+    ['#/channels?find=k%C3%BCche', { view: 'channels', order: 'rate', page: 0, find: 'küche' }],
+    ['#/channels/a%2Fb%3Fc', { view: 'channel', name: 'a/b?c' }],
+    ['#/peers', { view: 'peers', order: 'newest', page: 0, find: '' }],
+    ['#/peers?order=lag&page=2', { view: 'peers', order: 'lag', page: 1, find: '' }],
+    ['#/peers/k3x9p', { view: 'peer', id: 'k3x9p' }],
+  ]) {
+    assert.deepEqual(readRoute(hash), route);
+    assert.equal(writeRoute(route), hash);
+  }
+});
+
+test('an address that is odd leads somewhere all the same', () => {
+  for (const hash of ['', '#', '#/nowhere', '#kitchen', '#/overview?x=1']) assert.deepEqual(readRoute(hash), { view: 'overview' });
+  assert.deepEqual(readRoute('#/channels/'), { view: 'channels', order: CHANNEL_ORDERS[0], page: 0, find: '' });
+  assert.deepEqual(readRoute('#/peers?order=height&page=-1'), { view: 'peers', order: PEER_ORDERS[0], page: 0, find: '' });
+  for (const page of ['0', '1.5', 'x', '1e99', '']) assert.equal(readRoute(`#/channels?page=${page}`).page, 0);
+  assert.deepEqual(readRoute('#/channels/100%'), { view: 'channel', name: '100%' });
+});
+
+test('a list is a channel of the bridge', () => {
+  assert.equal(channelOf({ view: 'channels', order: 'rate', page: 2, find: '' }), '$sys/channels/rate/2');
+  assert.equal(channelOf({ view: 'peers', order: 'lag', page: 0, find: 'ann' }), '$sys/peers/find/ann');
+  for (const text of ['kitchen', 'a/b', 'küche', '127.0.0.1:8081']) assert.equal(findFault(text), '');
+  assert.match(findFault('a*'), /“\*”/);
+  assert.match(findFault('a b'), /space/);
+  assert.match(findFault('ü'.repeat(51)), /longer/);
+});
+
+// ---- figures ----
+
+test('numbers are short', () => {
+  const shown = [0, 7, 999, 1000, 1234, 9999, 12_345, 99_949, 99_950, 678_000, 999_499, 999_500, 1_200_000, 3e12, 3e15, -1500].map(count).map(plain);
+  assert.deepEqual(shown, ['0', '7', '999', '1.0 k', '1.2 k', '10.0 k', '12.3 k', '99.9 k', '100 k', '678 k', '999 k', '1.0 M', '1.2 M', '3.0 T', '3000 T', '−1.5 k']);
+  assert.deepEqual([0, 512, 1023, 1024, 3.4 * 2 ** 20, 2 ** 30, 150 * 2 ** 20].map(bytes).map(plain), ['0 B', '512 B', '1023 B', '1.0 KiB', '3.4 MiB', '1.0 GiB', '150 MiB']);
+  assert.deepEqual([0, 0.01, 0.5, 3, 9.96, 10.4, 4321].map(rate).map(plain), ['0', '< 0.1', '0.5', '3', '10', '10', '4.3 k']);
+  assert.deepEqual([0, 3.14, 99.6].map(percent).map(plain), ['0.0 %', '3.1 %', '100 %']);
+});
+
+test('times are in the unit that fits', () => {
+  const seconds = [0, 0.000_08, 0.0012, 0.25, 4.2, 12, 59.7, 200, 7500, 100_000, 86_400 * 40];
+  assert.deepEqual(seconds.map(duration).map(plain), ['0', '80 µs', '1.2 ms', '250 ms', '4.2 s', '12 s', '1 min', '3 min 20 s', '2 h 5 min', '1 d 3 h', '40 d']);
+  assert.deepEqual([0, 0.4, 60, 3600, -5].map(age).map(plain), ['0 s', '0 s', '1 min', '1 h', '0 s']);
+  assert.match(exactTime(1_700_000_000.25), /^2023-11-1\d \d\d:\d\d:\d\d\.250$/);
+});
+
+const figures = (time, more = {}) => ({
+  time, uptime: time, peers: { total: 3, line: 2, json: 1, events: 0 }, behind: 0, published: 10 * time, delivered: 40 * time, lost: 0,
+  received_bytes: 100 * time, sent_bytes: 400 * time, refused: {}, log_bytes: 5, memory_bytes: 6, cpu_seconds: time / 4, turns: 100 * time,
+  turn_seconds: time / 10, turn_longest: 0.02, ...more,
+});
+
+test('two figures make rates', () => {
+  const point = pointBetween(figures(10, { refused: { rate: 1 } }), figures(12, { refused: { rate: 4, limit: 1 } }));
+  assert.deepEqual(
+    [point.published, point.delivered, point.received, point.sent, point.cpu, point.refused, point.longest, point.line, point.events],
+    [10, 40, 100, 400, 25, 2, 0.02, 2, 0],
+  );
+  assert.ok(Math.abs(point.turn - 0.001) < 1e-9);
+  assert.equal(pointBetween(figures(10), figures(10)), undefined);
+  assert.equal(pointBetween(figures(10), figures(11, { uptime: 1 })), undefined);
+  assert.equal(pointBetween(figures(10), figures(11, { turns: 1000 })).turn, 0);
+});
+
+test('a series keeps five minutes, passes over what it knows, and breaks where something is missing', () => {
+  const series = new Series();
+  assert.equal(series.point(), undefined);
+  assert.equal(series.extremes('published'), undefined);
+  for (let time = 1; time <= 400; time += 1) series.add(figures(time));
+  assert.equal(series.length, SPAN + 1);
+  assert.equal(series.add(figures(400)), false);
+  assert.equal(series.add(figures(399)), false);
+  const [times, published] = series.columns(['published']);
+  assert.deepEqual([times[0], times.at(-1), published[0]], [400 - SPAN, 400, 10]);
+
+  series.add(figures(410));
+  const [later, rates] = series.columns(['published']);
+  assert.deepEqual([later.at(-2), rates.at(-2), rates.at(-1)], [405, null, 10]);
+  // The bridge was started anew.
+  assert.equal(series.add(figures(420, { uptime: 1, published: 0 })), false);
+  series.add(figures(421, { uptime: 2, published: 30 }));
+  assert.equal(series.point().published, 30);
+  assert.deepEqual(series.extremes('published'), [10, 30]);
+  assert.equal(series.figures.uptime, 2);
+  // Somebody set the clock back by an hour.
+  series.add(figures(421 - 3600, { uptime: 3 }));
+  assert.equal(series.length, 0);
+  series.add(figures(422 - 3600, { uptime: 4 }));
+  assert.equal(series.length, 1);
+});
+
+// ---- snippets ----
+
+const DOOR = { kind: 'tcp', host: '127.0.0.1', port: 8081 };
+const about = { lines: [DOOR], origin: 'http://127.0.0.1:8082', channel: 'kitchen', token: false };
+const textsOf = (more) => Object.fromEntries(snippetsFor({ ...about, ...more }).map(({ kind, parts }) => [kind, parts.map(({ text }) => text)]));
+
+test('each way names the channel, the host and the port', () => {
+  const texts = textsOf({});
+  assert.deepEqual(Object.keys(texts), ['telnet', 'nc', 'curl', 'browser', 'python', 'node']);
+  assert.equal(texts.telnet[0], 'telnet 127.0.0.1 8081\nSUB kitchen\nPUB kitchen 21.5');
+  assert.deepEqual(texts.nc, ["{ echo 'SUB kitchen'; cat; } | nc 127.0.0.1 8081", "echo 'PUB kitchen 21.5' | nc -N 127.0.0.1 8081"]);
+  assert.equal(texts.curl[0], 'curl -d 21.5 http://127.0.0.1:8082/channels/kitchen/events');
+  for (const kind of ['browser', 'python', 'node']) assert.match(texts[kind][0], /kitchen/);
+});
+
+test('odd names are quoted for each tool', () => {
+  const texts = textsOf({ channel: 'it\'s/"a"$x`y`</script>&%' });
+  assert.ok(texts.nc[1].startsWith("echo 'PUB it'\\''s/\"a\"$x`y`</script>&% 21.5' |"));
+  assert.ok(texts.curl[0].includes("'http://127.0.0.1:8082/channels/it'\\''s/%22a%22%24x%60y%60%3C/script%3E%26%25/events'"));
+  assert.equal(texts.browser[0].match(/<\/script>/g).length, 1);
+  assert.ok(texts.node[0].includes('\\"a\\"'));
+});
+
+test('a token comes from the environment, and is nowhere written down', () => {
+  const texts = textsOf({ token: true });
+  assert.match(texts.telnet[0], /AUTH your-token\n/);
+  assert.ok(texts.nc.every((text) => text.includes('echo "AUTH $TOKEN"')));
+  assert.ok(texts.curl.every((text) => text.includes('"Authorization: Bearer $TOKEN"')));
+  assert.match(texts.python[0], /os\.environ\["TOKEN"\]/);
+  assert.match(texts.node[0], /process\.env\.TOKEN/);
+});
+
+test('where lines are spoken over TLS, on a Unix socket, everywhere or nowhere, the ways are others', () => {
+  const secure = textsOf({ lines: [{ ...DOOR, kind: 'ssl', host: '::1' }] });
+  assert.match(secure.telnet[0], /^openssl s_client -quiet -connect \[::1\]:8081\n/);
+  assert.match(secure.python[0], /wrap_socket/);
+  assert.match(secure.node[0], /node:tls/);
+  const unix = textsOf({ lines: [{ kind: 'unix', path: '/run/bridge' }] });
+  assert.match(unix.nc[1], /nc -NU \/run\/bridge$/);
+  assert.match(unix.python[0], /AF_UNIX/);
+  assert.match(unix.node[0], /connect\("\/run\/bridge"\)/);
+  const without = textsOf({ lines: [] });
+  assert.deepEqual(Object.keys(without), ['curl', 'browser', 'python', 'node']);
+  assert.match(without.python[0], /text\/event-stream/);
+  assert.equal(doorOf([], 'x'), undefined);
+  assert.equal(doorOf([{ ...DOOR, host: '' }], 'bridge.test').host, 'bridge.test');
+  assert.equal(doorOf([{ ...DOOR, host: '0.0.0.0' }], '[::1]').host, '::1');
+});
+
+// ---- steps ----
+
+test('steps have titles, and times between them', () => {
+  assert.equal(titleOf({ step: 'accepted' }), 'Accepted');
+  assert.equal(titleOf({ step: 'closing', by: 'server' }), 'Closing, by the bridge');
+  assert.equal(titleOf({ step: 'closed', by: 'peer' }), 'Closed, by the peer');
+  assert.equal(titleOf({ step: 'closed', by: 'cleanly' }), 'Closed');
+  assert.equal(titleOf({ step: 'handshake', detail: 'WebSocket' }), 'WebSocket handshake');
+  assert.equal(titleOf({ step: 'gone-for-lunch' }), 'Gone for lunch');
+  assert.equal(plain(spanBetween({ at: 1 }, { at: 3.5 })), '2.5 s later');
+  assert.equal(spanBetween({ at: 1 }, { at: 1 }), 'at once');
+});
+
+// ---- what is read when ----
+
+function buildWorld() {
+  const told = [];
+  const document = Object.assign(new EventTarget(), { visibilityState: 'visible' });
+  const timers = [];
+  const read = new Map();
+  const client = {
+    subscribe(channel, callback, options) {
+      const subscription = { callback, options, unsubscribe: () => read.delete(channel) };
+      read.set(channel, subscription);
+      return subscription;
+    },
+  };
+  const live = buildLive({
+    client,
+    document,
+    refused: (error) => told.push(error.code),
+    accepted: () => told.push('accepted'),
+    setTimeout: (then, delay) => timers.push({ then, delay }),
+    clearTimeout: () => timers.splice(0),
+  });
+  const turn = (state) => {
+    document.visibilityState = state;
+    document.dispatchEvent(new Event('visibilitychange'));
+  };
+  return { live, read, told, timers, turn };
+}
+
+test('a tab that stays hidden reads nothing, and reads again when it is seen', () => {
+  const { live, read, timers, turn } = buildWorld();
+  const heard = [];
+  const stop = live.follow('$sys/figures', (data) => heard.push(data), 300);
+  assert.equal(read.get('$sys/figures').options.last, 300);
+  read.get('$sys/figures').callback({ data: 1 });
+  turn('hidden');
+  turn('visible');
+  assert.deepEqual([timers.length, read.size], [0, 1]);
+  turn('hidden');
+  assert.equal(timers[0].delay, HIDDEN_AFTER);
+  timers[0].then();
+  assert.equal(read.size, 0);
+  live.resume();
+  live.follow('$sys/closed', () => {});
+  assert.equal(read.size, 0);
+  turn('visible');
+  assert.deepEqual([...read.keys()], ['$sys/figures', '$sys/closed']);
+  stop();
+  assert.deepEqual([...read.keys()], ['$sys/closed']);
+  assert.deepEqual(heard, [1]);
+});
+
+test('what was refused is asked for again when more may be allowed', () => {
+  const { live, read, told } = buildWorld();
+  live.follow('$sys/figures', () => {});
+  const first = read.get('$sys/figures');
+  first.options.onRefused({ code: 'unauthorized' });
+  live.resume();
+  assert.notEqual(read.get('$sys/figures'), first);
+  read.get('$sys/figures').options.onSubscribed();
+  assert.deepEqual(told, ['unauthorized', 'accepted']);
+  const second = read.get('$sys/figures');
+  live.resume();
+  assert.equal(read.get('$sys/figures'), second);
+});
+
+test('however much comes in between, a frame is drawn once', (t) => {
+  const frames = [];
+  globalThis.requestAnimationFrame = (draw) => frames.push(draw);
+  t.after(() => { delete globalThis.requestAnimationFrame; });
+  let drawn = 0;
+  const draw = thinned(() => { drawn += 1; });
+  for (let index = 0; index < 1000; index += 1) draw();
+  assert.equal(frames.length, 1);
+  frames.shift()();
+  assert.equal(drawn, 1);
+  draw();
+  assert.equal(frames.length, 1);
+});
