@@ -112,3 +112,11 @@ def test_an_administrator_is_whom_the_policy_calls_so_or_whoever_is_on_this_mach
     policy: FakePolicy | None, identity: Identity | None, client: bytes, is_admin: bool
 ) -> None:
     assert Hall(policy=policy).bridge.is_admin(identity, client) is is_admin
+
+
+def test_it_is_as_ready_as_its_backplane() -> None:
+    hall = Hall(late=True)
+    assert hall.broker.is_ready
+    hall.backplane.is_ready = False
+    assert not hall.broker.is_ready
+    assert Hall().broker.is_ready

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.core.limits import Limits
-from twistedsock.core.rate import Bucket, Meter, Verdict, meter_of
+from twistedsock.core.rate import MOST_METERS, Bucket, Meter, Meters, Verdict, meter_of
 
 RUN, REFUSE, CLOSE = Verdict.RUN, Verdict.REFUSE, Verdict.CLOSE
 
@@ -137,3 +137,85 @@ def test_a_peer_that_keeps_to_the_rate_is_never_refused(
         tokens, space = min(burst, tokens + rate * wait) - sum(costs), min(room, space + speed * wait) - size
         assert peer.read(size, now) is RUN
         assert all(peer.judge(cost) is RUN for cost in costs)
+
+
+def strangers(limits: Limits) -> Meters:
+    """As many as there is room for, the first of them the oldest."""
+    meters = Meters(limits)
+    for number in range(MOST_METERS):
+        meters.of(address(number), 0.0)
+    assert len(meters) == MOST_METERS
+    return meters
+
+
+def address(number: int) -> str:
+    return f"198.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+
+
+def test_all_who_come_from_one_address_have_one_meter() -> None:
+    meters = Meters(Limits())
+    meter = meters.of("198.51.100.7", 0.0)
+    assert meter is not None and meters.of("198.51.100.7", 9.0) is meter
+    assert meters.of("198.51.100.8", 0.0) is not meter
+    assert meters.of("2001:db8::1", 0.0) is meters.of("2001:db8::ffff", 0.0)
+    assert len(meters) == 3
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def test_who_is_no_stranger_has_no_meter(address: str) -> None:
+    assert Meters(Limits()).of(address, 0.0) is None
+
+
+def test_where_nothing_is_bounded_nobody_has_a_meter() -> None:
+    meters = Meters(Limits(commands_per_second=0, bytes_per_second=0))
+    assert meters.of("198.51.100.7", 0.0) is None
+    assert len(meters) == 0
+
+
+def test_one_that_has_recovered_makes_room() -> None:
+    meters = strangers(Limits())
+    busy = [meters.of(address(number), 0.0) for number in range(MOST_METERS)]
+    for meter in busy:
+        assert meter is not None and meter.read(1, 0.0) is Verdict.RUN
+    third = busy[3]
+    assert third is not None
+    meters.of(address(3), 0.0)
+    for number in (*range(3), *range(4, MOST_METERS)):
+        meters.of(address(number), 0.0)
+    assert third.has_recovered(0.1)
+    meters.of("203.0.113.1", 0.0)
+    assert len(meters) == MOST_METERS
+    assert meters.of(address(0), 0.0) is busy[0]
+    assert meters.of(address(3), 0.0) is not third
+
+
+def test_if_none_has_recovered_the_oldest_makes_room() -> None:
+    meters = strangers(Limits())
+    busy = [meters.of(address(number), 0.0) for number in range(MOST_METERS)]
+    for meter in busy:
+        assert meter is not None
+        meter.read(1, 0.0)
+    meters.of("203.0.113.1", 0.0)
+    assert meters.of(address(1), 0.0) is busy[1]
+    assert meters.of(address(0), 0.0) is not busy[0]
+
+
+def test_the_verdict_on_the_bytes_is_that_of_the_read_they_came_with() -> None:
+    """A meter that two connections share has read something else meanwhile."""
+    meter = Meter(Limits(bytes_per_second=10, bytes_burst=10), 0.0)
+    first, second = meter.read(11, 0.0), meter.read(1, 0.0)
+    assert (first, second) == (Verdict.RUN, Verdict.REFUSE)
+    assert meter.judge(1, first) is Verdict.RUN
+    assert meter.judge(1, second) is meter.judge(1) is Verdict.REFUSE
+
+
+def test_it_tells_how_long_to_wait() -> None:
+    meter = Meter(Limits(bytes_per_second=10, bytes_burst=10, commands_per_second=0), 0.0)
+    assert meter.wait == 1
+    meter.read(55, 0.0)
+    assert meter.wait == 5
+    assert meter.read(1, 4.4) is not Verdict.RUN
+    meter = Meter(Limits(bytes_per_second=0, commands_per_second=2, commands_burst=1), 0.0)
+    meter.read(1, 0.0)
+    meter.judge(6)
+    assert meter.wait == 3

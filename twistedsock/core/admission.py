@@ -31,7 +31,7 @@ PREFIX = 64
 and each host there takes as many of the 2^64 addresses as it likes (RFC 8981)."""
 
 
-def _counted_as(address: str) -> str:
+def counted_as(address: str) -> str:
     """One IPv4 address, or one network of IPv6; "" for what is not counted. IPv4 in IPv6 counts as IPv4."""
     if not address or is_loopback(address):
         return ""
@@ -60,7 +60,7 @@ class Admission:
         """Count a connection in, or say why it may not stay: then it is not counted and must not ``leave``."""
         if self._connections >= self._limits.max_connections:
             return TOO_MANY_CONNECTIONS
-        source = _counted_as(address)
+        source = counted_as(address)
         if source:
             count = self._by_address.get(source, 0)
             if count >= self._limits.max_connections_per_address:
@@ -72,7 +72,7 @@ class Admission:
     def leave(self, address: str) -> None:
         """Count a connection out that had been counted in."""
         self._connections -= 1
-        _decrease(self._by_address, _counted_as(address))
+        _decrease(self._by_address, counted_as(address))
 
     def identify(self, subject: bytes) -> Refusal | None:
         """Count one more connection of an identity, or say why there may not be one; nobody, "", is not counted."""

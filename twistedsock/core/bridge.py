@@ -13,7 +13,7 @@ from twistedsock.core.expiry import Expiries, tell_all
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.journal import Journal
 from twistedsock.core.limits import Limits
-from twistedsock.core.rate import Meter, meter_of
+from twistedsock.core.rate import Meter, Meters, meter_of
 from twistedsock.core.roster import Roster
 from twistedsock.core.tally import Tally
 
@@ -28,6 +28,8 @@ class Bridge:
     started: float
     """The broker's clock at the start, for the uptime."""
     expiries: Expiries
+    meters: Meters
+    """Of strangers that ask over HTTP."""
     policy: Policy | None = None
     """None: everybody may do everything. To be changed by ``change_policy``, but before the first connection."""
     draining: bool = False
@@ -91,4 +93,7 @@ def build(
     """Put the parts together. ``schedule`` calls what it is given at the end of the reactor's turn; ``clock`` never
     goes back, ``wall_clock`` gives the seconds since 1970."""
     broker = Broker(backplane, limits, clock, lambda: schedule(broker.turn))
-    return Bridge(broker, Roster(draw_id), Admission(limits), limits, version.encode(), clock(), Expiries(wall_clock))
+    expiries = Expiries(wall_clock)
+    return Bridge(
+        broker, Roster(draw_id), Admission(limits), limits, version.encode(), clock(), expiries, Meters(limits)
+    )

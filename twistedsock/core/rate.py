@@ -6,9 +6,12 @@ section 3, there with bytes). Something is let through while the level is above 
 batch passes together, and the debt is at most what one read can bring.
 """
 
+from collections import OrderedDict
 from enum import Enum
-from math import inf
+from itertools import islice
+from math import ceil, inf
 
+from twistedsock.core.admission import counted_as
 from twistedsock.core.limits import Limits
 
 
@@ -35,6 +38,16 @@ class Bucket:
         """Time has passed."""
         self._level = min(self._burst, self._level + self._rate * max(0.0, now - self._at))
         self._at = now
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing has been taken that has not come back."""
+        return self._level >= self._burst
+
+    @property
+    def wait(self) -> float:
+        """Seconds until something is left again."""
+        return max(0.0, -self._level / self._rate) if self._rate else 0.0
 
     def take(self, cost: int) -> bool:
         """Pay, if there is anything left; whether there was."""
@@ -68,15 +81,67 @@ class Meter:
             self._verdict = Verdict.REFUSE if self._excess_bytes.take(size) else Verdict.CLOSE
         return self._verdict
 
-    def judge(self, cost: int) -> Verdict:
-        """What becomes of a command that is to be run: ``cost`` is 1, or how many publishes it is."""
-        if self._verdict is Verdict.RUN and self._commands.take(cost):
+    def judge(self, cost: int, read: Verdict | None = None) -> Verdict:
+        """What becomes of a command that is to be run: ``cost`` is 1, or how many publishes it is. ``read`` is what
+        became of the bytes that it came with, where others have been read since."""
+        read = read or self._verdict
+        if read is Verdict.RUN and self._commands.take(cost):
             return Verdict.RUN
-        if self._verdict is not Verdict.CLOSE and self._excess_commands.take(cost):
+        if read is not Verdict.CLOSE and self._excess_commands.take(cost):
             return Verdict.REFUSE
         return Verdict.CLOSE
+
+    @property
+    def wait(self) -> int:
+        """Whole seconds after which something is likely to be let through again, 1 at least."""
+        return max(1, ceil(self._bytes.wait), ceil(self._commands.wait))
+
+    def has_recovered(self, now: float) -> bool:
+        """Whether it is as good as a new one."""
+        buckets = (self._bytes, self._excess_bytes, self._commands, self._excess_commands)
+        for bucket in buckets:
+            bucket.fill(now)
+        return all(bucket.is_full for bucket in buckets)
 
 
 def meter_of(limits: Limits, now: float) -> Meter | None:
     """A stranger's meter; None where nothing is bounded."""
     return Meter(limits, now) if limits.commands_per_second or limits.bytes_per_second else None
+
+
+MOST_METERS = 10_000
+"""Addresses whose meters are remembered, about 1 KiB each: more strangers than ask within the seconds in which a meter
+recovers."""
+
+LOOKED_AT = 16
+"""Meters that are looked at for one that has recovered, where there is no room for another."""
+
+
+class Meters:
+    """Those of strangers who come and go with each thing that they ask for: all that come from one address have one
+    meter. Where there is no room for another, one that has recovered goes first, as it would be made anew all the same;
+    if none has, the one that was asked for longest ago."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._meters: OrderedDict[str, Meter] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._meters)
+
+    def of(self, address: str, now: float) -> Meter | None:
+        """The meter of a literal address; None for who may go as fast as it can."""
+        source = counted_as(address)
+        meter = self._meters.get(source)
+        if meter is not None:
+            self._meters.move_to_end(source)
+        elif source and (meter := meter_of(self._limits, now)) is not None:
+            if len(self._meters) >= MOST_METERS:
+                self._make_room(now)
+            self._meters[source] = meter
+        return meter
+
+    def _make_room(self, now: float) -> None:
+        oldest = list(islice(self._meters.items(), LOOKED_AT))
+        recovered = (source for source, meter in oldest if meter.has_recovered(now))
+        del self._meters[next(recovered, oldest[0][0])]

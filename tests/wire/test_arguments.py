@@ -1,0 +1,111 @@
+"""A query is read with suspicion, and what is wrong with it is told by name."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twistedsock.core.errors import Code
+from twistedsock.wire.arguments import MOST_ARGUMENTS, Arguments
+from twistedsock.wire.problems import Refused
+
+
+def refusal(what) -> str:
+    """The words of the refusal that something ends with."""
+    with pytest.raises(Refused) as refused:
+        what()
+    assert refused.value.refusal.code is Code.BAD_ARGUMENT
+    return refused.value.refusal.words
+
+
+def test_what_is_given_is_decoded() -> None:
+    arguments = Arguments(b"name=a%20b+c&nick=%C3%A9&empty=&bare&&x=1=2")
+    assert arguments.text("name") == "a b c"
+    assert arguments.text("nick") == "é"
+    assert (arguments.text("empty"), arguments.text("bare"), arguments.text("x")) == ("", "", "1=2")
+    assert arguments.text("other") is None
+    assert "name" in arguments and "other" not in arguments
+
+
+def test_there_may_be_none() -> None:
+    Arguments(b"").only(())
+
+
+def test_one_may_be_repeated_where_that_is_said() -> None:
+    arguments = Arguments(b"channel=a&channel=b&wait=1")
+    arguments.only(("wait",), repeated=("channel",))
+    assert arguments.texts("channel") == ["a", "b"]
+    assert arguments.texts("other") == []
+
+
+def test_what_is_unknown_is_refused() -> None:
+    assert refusal(lambda: Arguments(b"since=1&colour=red").only(("since",))) == (
+        "colour: there is no such parameter here"
+    )
+
+
+def test_what_is_repeated_is_refused() -> None:
+    assert refusal(lambda: Arguments(b"since=1&since=1").only(("since",))) == "since: it may be given once"
+
+
+def test_a_token_is_no_concern_of_ours() -> None:
+    Arguments(b"token=secret").only(())
+
+
+@pytest.mark.parametrize("query", [b"name=%FF", b"name=\xff"])
+def test_what_is_no_utf_8_is_refused(query) -> None:
+    assert refusal(lambda: Arguments(query)) == "name: it must be UTF-8, percent-encoded"
+
+
+def test_a_name_that_is_no_utf_8_is_refused() -> None:
+    assert refusal(lambda: Arguments(b"%FF=1")).startswith("the query: ")
+
+
+def test_there_are_only_so_many() -> None:
+    Arguments(b"&".join([b"a=1"] * MOST_ARGUMENTS))
+    assert "at most" in refusal(lambda: Arguments(b"&".join([b"a=1"] * (MOST_ARGUMENTS + 1))))
+
+
+@pytest.mark.parametrize(("text", "value"), [(b"0", 0), (b"7", 7), (b"1000", 1000), (b"0007", 7)])
+def test_whole_numbers(text, value) -> None:
+    assert Arguments(b"last=" + text).whole("last", 1000) == value
+    assert Arguments(b"").whole("last", 1000) is None
+
+
+@pytest.mark.parametrize("text", [b"", b"-1", b"1.5", b"1001", b"x", b"%D9%A1", b"9" * 5000, b"1_0"])
+def test_what_is_no_whole_number(text) -> None:
+    assert refusal(lambda: Arguments(b"last=" + text).whole("last", 1000)) == (
+        "last: it must be a whole number from 0 to 1000"
+    )
+
+
+def test_a_whole_number_has_a_least() -> None:
+    assert "from 1 to 9" in refusal(lambda: Arguments(b"limit=0").whole("limit", 9, least=1))
+
+
+@pytest.mark.parametrize(("text", "value"), [(b"0", 0.0), (b"25", 25.0), (b"2.5", 2.5), (b"60", 60.0)])
+def test_seconds(text, value) -> None:
+    assert Arguments(b"wait=" + text).seconds("wait", 60) == value
+    assert Arguments(b"").seconds("wait", 60) is None
+
+
+@pytest.mark.parametrize("text", [b"", b"-1", b"61", b"nan", b"inf", b"1x", b"1" * 50])
+def test_what_is_no_time(text) -> None:
+    assert refusal(lambda: Arguments(b"wait=" + text).seconds("wait", 60)) == (
+        "wait: it must be a number of seconds from 0 to 60"
+    )
+
+
+def test_choices() -> None:
+    assert Arguments(b"presence=on").choice("presence", ("on", "off")) == "on"
+    assert Arguments(b"").choice("presence", ("on", "off")) is None
+    assert refusal(lambda: Arguments(b"presence=1").choice("presence", ("on", "off"))) == (
+        "presence: it must be on or off"
+    )
+
+
+@given(st.binary(max_size=200))
+def test_whatever_comes_is_read_or_refused(query) -> None:
+    try:
+        Arguments(query).only((), repeated=())
+    except Refused as refused:
+        assert refused.refusal.code is Code.BAD_ARGUMENT
