@@ -25,23 +25,30 @@ class Authority:
         self.pem = folder / f"{name}.pem"
         self._write(self.pem, self._name, self._key, datetime.now(UTC) + timedelta(days=400), True)
 
-    def issue(self, name: str, *common_names: str, until: datetime | None = None, password: bytes = b"") -> int:
-        """Write a certificate and its key, over older ones of that name; gives its serial number."""
+    def issue(
+        self, name: str, *common_names: str, until: datetime | None = None, password: bytes = b"", host: str = ""
+    ) -> int:
+        """Write a certificate and its key, over older ones of that name; gives its serial number. It is for ``host``,
+        where that is said."""
         key = ec.generate_private_key(ec.SECP256R1())
         encryption = serialization.BestAvailableEncryption(password) if password else PLAIN
         private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
         (self._folder / f"{name}.key").write_bytes(private)
         until = until or datetime.now(UTC) + timedelta(days=90)
-        return self._write(self._folder / f"{name}.pem", named(*common_names), key, until, False)
+        return self._write(self._folder / f"{name}.pem", named(*common_names), key, until, False, host)
 
-    def _write(self, file: Path, subject: x509.Name, key: ec.EllipticCurvePrivateKey, until: datetime, ca: bool) -> int:
+    def _write(
+        self, file: Path, subject: x509.Name, key: ec.EllipticCurvePrivateKey, until: datetime, ca: bool, host: str = ""
+    ) -> int:
         serial = x509.random_serial_number()
         made = (
             x509.CertificateBuilder(self._name, subject, key.public_key(), serial)
             .not_valid_before(datetime(2020, 1, 1))
             .not_valid_after(until)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .sign(self._key, hashes.SHA256())
         )
-        file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        if host:
+            made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        signed = made.sign(self._key, hashes.SHA256())
+        file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
         return serial

@@ -1,6 +1,7 @@
 """Batches leave one at a time, in order, again after a failure, and once more at the end."""
 
 import pytest
+from OpenSSL.SSL import Error as SSLError
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.error import ConnectionRefusedError
 from twisted.logger import LogLevel
@@ -128,6 +129,7 @@ def test_the_receiver_can_say_when(begin, said):
         (ResponseNeverReceived([Failure(CancelledError())]), "no answer came within 10 s"),
         (TimeoutError(), "no answer came within 10 s"),
         (ResponseNeverReceived([Failure(ConnectionRefusedError())]), "ConnectionRefusedError: Connection was refused"),
+        (SSLError([("SSL routines", "", "certificate verify failed")]), "Error: certificate verify failed"),
         (ValueError("x" * 1_000), "ValueError: xxx"),
     ],
 )

@@ -243,4 +243,7 @@ def _words(failure: Failure, timeout: float) -> str:
         error = error.reasons[0].value
     if isinstance(error, (AnswerTimeoutError, ConnectingTimeoutError, CancelledError)):
         return f"no answer came within {timeout:g} s"
-    return f"{type(error).__name__}: {error}"[:MOST_WORDS]
+    words: Any = error
+    if error.args and isinstance(error.args[0], list):  # the queue of errors of OpenSSL, each with its library
+        words = ", ".join(str(one[-1]) for one in error.args[0])
+    return f"{type(error).__name__}: {words}"[:MOST_WORDS]

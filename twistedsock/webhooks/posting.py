@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IAddress, IConsumer, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, HTTPConnectionPool
@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from twistedsock.webhooks.delivery import Answer
 from twistedsock.webhooks.target import Target
+from twistedsock.webhooks.verifying import Verifying
 
 ANSWER_BYTES = 64 * 1024
 """What is read of an answer, its head included, before the connection is cut. Nothing of it is used but the status and
@@ -166,7 +167,7 @@ class _Endpoints:
     def endpointForURI(self, uri: URI) -> "_Endpoint":
         endpoint: Any = HostnameEndpoint(self._reactor, uri.host.decode(), uri.port, timeout=self._timeout)
         if uri.scheme == b"https":
-            endpoint = wrapClientTLS(optionsForClientTLS(uri.host.decode(), trustRoot=self._trust), endpoint)
+            endpoint = wrapClientTLS(Verifying(uri.host.decode(), self._trust), endpoint)
         return _Endpoint(endpoint, self)
 
     def abort(self) -> None:
@@ -185,5 +186,6 @@ class _Endpoint:
         self._endpoints = endpoints
 
     def connect(self, factory: Any) -> Any:
+        factory.noisy = False
         connected = self._endpoint.connect(_CountingFactory(factory, self._endpoints))
         return connected.addCallback(lambda counting: counting.wrappedProtocol)

@@ -1,0 +1,242 @@
+"""A real bridge tells a real receiver what happens on its channels."""
+
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.authority import Authority
+from tests.end_to_end.receiving import Receiver
+
+pytestmark = pytest.mark.end_to_end
+
+SECRET = "it is a secret to everybody"
+ALL = '["channel-occupied", "channel-vacated", "member-joined", "member-left", "event-published"]'
+
+
+@pytest.fixture
+def receive() -> Iterator[Callable[..., Receiver]]:
+    """Start receivers: ``receive(port=…)``."""
+    receivers: list[Receiver] = []
+
+    def receiving(**how: Any) -> Receiver:
+        receivers.append(Receiver(SECRET, **how))
+        return receivers[-1]
+
+    yield receiving
+    for receiver in receivers:
+        receiver.close()
+        assert receiver.faults == []
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Callable[..., None]:
+    """Write the file of options: ``configure(url, *more lines)``."""
+    secret = tmp_path / "hook.secret"
+    secret.write_text(SECRET + "\n")
+    secret.chmod(0o600)
+
+    def configure(url: str, *lines: str, events: str = ALL) -> None:
+        options = ["[[webhook]]", f'url = "{url}"', f"events = {events}", 'secret-file = "hook.secret"', *lines]
+        (tmp_path / "bridge.toml").write_text("\n".join(options))
+
+    return configure
+
+
+@pytest.fixture
+def bridge_with(configure: Any, start: Any) -> Callable[..., Any]:
+    """A bridge with one webhook: ``bridge_with(url, *lines)``."""
+
+    def bridge_with(url: str, *lines: str, events: str = ALL, options: tuple[str, ...] = ()) -> Any:
+        configure(url, *lines, events=events)
+        return start("--config", "bridge.toml", *options, web=("none",))
+
+    return bridge_with
+
+
+def test_what_happens_is_told_signed_and_in_order(
+    receive: Any, bridge_with: Any, call: Any, eventually: Callable[..., Any]
+) -> None:
+    receiver = receive()
+    bridge = bridge_with(receiver.url, "debounce = 0", 'channels = ["kitchen.*"]')
+    ann, bob = call(bridge.lines[0]), call(bridge.lines[0])
+    ann.ask("NICK ann")
+    ann.ask("SUB cellar")
+    subscribed = ann.ask("SUB kitchen.oven")
+    for number in range(200):
+        bob.ask(f"PUB kitchen.oven {number}")
+    bob.ask('PUB kitchen.oven {"celsius": [200.5]}')
+    bob.ask("PUB cellar nobody is told")
+    ann.send(b"QUIT\n")
+    # What is published is told at once, what is not published too, so all of it comes in order.
+    eventually(lambda: receiver.told[-1:] == ["channel-vacated"], "all of it")
+    assert receiver.told == [
+        *("channel-occupied", "member-joined ann"),
+        *map(str, range(200)),
+        {"celsius": [200.5]},
+        *("member-left ann", "channel-vacated"),
+    ]
+    event = receiver.events[2]
+    assert (event["channel"], event["offset"], event["from"], event["name"]) == ("kitchen.oven", 1, bob.id, "message")
+    assert f"epoch={event['epoch']}" in subscribed
+    assert receiver.deliveries[0]["webhook"] == f"127.0.0.1:{receiver.port}"
+    assert len(receiver.deliveries) < 200
+
+
+def test_a_quick_reconnect_says_nothing(
+    receive: Any, bridge_with: Any, call: Any, eventually: Callable[..., Any]
+) -> None:
+    receiver = receive()
+    bridge = bridge_with(receiver.url, "debounce = 2", "delay = 0")
+    for number in range(5):
+        ann = call(bridge.lines[0])
+        ann.ask("NICK ann")
+        ann.ask("SUB kitchen")
+        ann.ask(f"PUB kitchen {number}")
+        ann.close()
+    ann = call(bridge.lines[0])
+    ann.ask("NICK ann")
+    ann.ask("SUB kitchen")
+    eventually(lambda: "member-joined ann" in receiver.told, "that ann has come")
+    assert receiver.told.count("channel-occupied") == receiver.told.count("member-joined ann") == 1
+    assert {"member-left ann", "channel-vacated"}.isdisjoint(receiver.told)
+
+
+def test_what_fails_is_tried_again(receive: Any, bridge_with: Any, call: Any, eventually: Callable[..., Any]) -> None:
+    receiver = receive()
+    receiver.statuses = [503, 500]
+    bridge = bridge_with(receiver.url, events='["event-published"]')
+    peer = call(bridge.lines[0])
+    peer.ask("PUB kitchen first")
+    eventually(lambda: receiver.deliveries, "the first attempt")
+    peer.ask("PUB kitchen second")
+    eventually(lambda: receiver.told == ["first", "second"], "both")
+    first, second, third, *_ = receiver.deliveries
+    assert first["delivery"] == second["delivery"] == third["delivery"]
+    assert first["sent"] < second["sent"] < third["sent"]
+    assert bridge.log().count("the receiver answered 503; it is tried again") == 1
+    eventually(lambda: "deliveries are taken again" in bridge.log(), "the word in the log")
+
+
+def test_a_receiver_that_was_away_hears_how_much_it_has_missed(
+    receive: Any, bridge_with: Any, call: Any, eventually: Callable[..., Any]
+) -> None:
+    receiver = receive()
+    bridge = bridge_with(receiver.url, "queue-events = 10", events='["event-published"]')
+    peer = call(bridge.lines[0])
+    peer.ask("PUB kitchen before")
+    eventually(lambda: receiver.told == ["before"], "the first")
+    receiver.close()
+    peer.ask("PUB kitchen under way")
+    eventually(lambda: "it is tried again" in bridge.log(), "the failure")
+    for number in range(100):
+        peer.ask(f"PUB kitchen {number}")
+    receiver = receive(port=receiver.port)
+    eventually(lambda: receiver.told[-1:] == ["99"], "the last")
+    assert receiver.told == ["under way", "dropped", *map(str, range(90, 100))]
+    (dropped,) = (event for event in receiver.events if event["type"] == "dropped")
+    assert dropped["count"] == 90
+
+
+def test_at_the_end_what_is_queued_is_delivered(receive: Any, bridge_with: Any, call: Any) -> None:
+    receiver = receive()
+    bridge = bridge_with(receiver.url, "delay = 60", "debounce = 60", "batch-events = 3")
+    peer = call(bridge.lines[0])
+    peer.ask("NICK ann")
+    peer.ask("SUB kitchen")
+    peer.ask("PUB kitchen 1")
+    bridge.stop()
+    assert sorted(map(str, receiver.told)) == [
+        *("1", "channel-occupied", "channel-vacated", "member-joined ann", "member-left ann")
+    ]
+    assert "not delivered" not in bridge.log()
+
+
+def test_at_the_end_what_was_not_delivered_is_counted(receive: Any, bridge_with: Any, call: Any) -> None:
+    receiver = receive()
+    receiver.close()
+    bridge = bridge_with(receiver.url, "delay = 60", "debounce = 60", events='["event-published"]')
+    peer = call(bridge.lines[0])
+    for number in range(7):
+        peer.ask(f"PUB kitchen {number}")
+    bridge.stop()
+    assert f"webhook 127.0.0.1:{receiver.port}: 7 events were not delivered" in bridge.log()
+
+
+def test_other_words_hold_after_sighup(
+    receive: Any, configure: Any, bridge_with: Any, call: Any, eventually: Callable[..., Any]
+) -> None:
+    receiver, other = receive(), receive()
+    bridge = bridge_with(receiver.url, 'name = "office"', events='["event-published"]')
+    peer = call(bridge.lines[0])
+    peer.ask("PUB kitchen 1")
+    eventually(lambda: receiver.told == ["1"], "the first")
+    configure(other.url, 'name = "office"', events='["event-published"]')
+    bridge.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "read again: the options" in bridge.log(), "the word in the log")
+    peer.ask("PUB kitchen 2")
+    eventually(lambda: other.told == ["2"], "the second")
+    configure("ftp://example.org")
+    bridge.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "nothing was read again, all stays as it was" in bridge.log(), "the word in the log")
+    peer.ask("PUB kitchen 3")
+    eventually(lambda: other.told == ["2", "3"], "the third")
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path, receive: Any) -> Callable[..., Receiver]:
+    """A receiver on localhost with TLS; its certificate is for ``host``."""
+
+    def encrypted(host: str) -> Receiver:
+        Authority(tmp_path).issue("server", "localhost", host=host)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+        receiver: Receiver = receive(context=context)
+        receiver.url = receiver.url.replace("127.0.0.1", "localhost")
+        return receiver
+
+    return encrypted
+
+
+def test_a_certificate_of_ones_own_authority(
+    encrypted: Any, bridge_with: Any, call: Any, eventually: Callable[..., Any]
+) -> None:
+    receiver = encrypted("localhost")
+    bridge = bridge_with(receiver.url, 'ca-file = "authority.pem"', events='["event-published"]')
+    call(bridge.lines[0]).ask("PUB kitchen 1")
+    eventually(lambda: receiver.told == ["1"], "it")
+
+
+@pytest.mark.parametrize(
+    ("host", "lines"),
+    [("localhost", ()), ("example.org", ('ca-file = "authority.pem"',)), ("", ('ca-file = "authority.pem"',))],
+    ids=["of an unknown authority", "for another host", "for no host"],
+)
+def test_a_certificate_that_does_not_vouch_for_the_host_gets_nothing(
+    encrypted: Any, bridge_with: Any, call: Any, eventually: Callable[..., Any], host: str, lines: tuple[str, ...]
+) -> None:
+    receiver = encrypted(host)
+    bridge = bridge_with(receiver.url, *lines, events='["event-published"]')
+    call(bridge.lines[0]).ask("PUB kitchen 1")
+    eventually(lambda: "certificate verify failed; it is tried again" in bridge.log(), "the failure")
+    bridge.stop()
+    assert receiver.deliveries == []
+    assert SECRET not in bridge.log()
+
+
+def test_a_mistake_keeps_the_bridge_from_starting(configure: Any, tmp_path: Path, twistd: str) -> None:
+    configure("https://example.org", 'ca-file = "gone.pem"')
+    command = [twistd, "-n", "--pidfile=", "sockbridge", "--config", "bridge.toml"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 1
+    words = f"sockbridge: webhook[0].ca-file: cannot read {tmp_path}/gone.pem: No such file or directory"
+    assert words in ran.stdout + ran.stderr
+    check = [str(Path(sys.executable).parent / "sockbridge"), "check", "bridge.toml"]
+    ran = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 1
+    assert words.removeprefix("sockbridge: ") in ran.stdout
