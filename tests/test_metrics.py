@@ -1,0 +1,126 @@
+"""What is said about the metrics, and what is made of them, against those that there are."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import parser
+
+from twistedsock.shells.metrics import Metrics
+from twistedsock.testing import Hall
+from twistedsock.webhooks.hook import Figures
+
+CHECKOUT = Path(__file__).parent.parent
+PAGE = (CHECKOUT / "docs/metrics.md").read_text(encoding="utf-8")
+DASHBOARD = json.loads((CHECKOUT / "examples/grafana/sockbridge.json").read_text(encoding="utf-8"))
+ROWS = [
+    *("Who is here", "Events", "Slow readers", "Refusals", "Turn times", "Memory and CPU"),
+    "Backplane and webhooks",
+]
+OF_PROMETHEUS = {"up"}
+"""What Prometheus itself tells of each target."""
+LABELS = {"job", "instance", "le", "dialect", "code", "method", "status", "version", "python", "twisted", "webhook"}
+FUNCTIONS = {"sum", "max", "min", "by", "rate", "increase", "time", "histogram_quantile", "or"}
+
+
+@pytest.fixture(scope="module")
+def families() -> dict[str, Any]:
+    metrics = Metrics(Hall().bridge, lambda: {"example.org": Figures()})
+    _, body = metrics.render("")
+    found = parser.text_string_to_metric_families(body.decode())
+    return {family.name + "_total" * (family.type == "counter"): family for family in found}
+
+
+@pytest.fixture(scope="module")
+def samples(families: dict[str, Any]) -> set[str]:
+    return {sample.name for family in families.values() for sample in family.samples}
+
+
+def panels() -> list[dict[str, Any]]:
+    return [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+
+
+QUERIES = [target["expr"] for panel in panels() for target in panel["targets"]]
+ALERTS = re.findall(r"^ +expr: (.*)$", PAGE, re.MULTILINE)
+
+
+def test_the_table_tells_of_all_metrics_and_of_no_others(families: dict[str, Any]) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?)\| (.+?) \|$", PAGE, re.MULTILINE)
+    told = {name: (kind, set(re.findall(r"\w+", labels))) for name, kind, labels, _ in rows}
+    there = {
+        name: (family.type, {label for sample in family.samples for label in sample.labels} - {"le"})
+        for name, family in families.items()
+    }
+    assert told == there
+    assert len(rows) == len(told)
+
+
+@pytest.mark.parametrize("query", [*QUERIES, *ALERTS])
+def test_each_query_can_be_read_and_names_what_there_is(query: str, samples: set[str]) -> None:
+    bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", query)
+    assert '"' not in bare
+    open_ones = []
+    for sign in bare:
+        if sign in "([{":
+            open_ones.append(sign)
+        elif sign in ")]}":
+            assert open_ones and open_ones.pop() + sign in ("()", "[]", "{}"), query
+    assert not open_ones, query
+    words = set(re.findall(r"[a-z_]\w*", re.sub(r"\[[^\]]*\]", "", bare)))
+    assert words <= samples | OF_PROMETHEUS | LABELS | FUNCTIONS, query
+    assert words & (samples | OF_PROMETHEUS) or query.startswith("time()"), query
+    counters = re.findall(r"(\w+(?:_total|_bucket|_sum|_count))\{?", bare)
+    for counter in counters:  # a counter alone says nothing but when the process began
+        assert re.search(rf"(?:rate|increase)\({counter}\b", bare), query
+
+
+def test_the_dashboard_is_one_of_grafana_10_that_asks_for_its_data_source() -> None:
+    assert DASHBOARD["schemaVersion"] >= 38
+    variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
+    assert variables["datasource"]["type"] == "datasource" and variables["datasource"]["query"] == "prometheus"
+    sources = [
+        *(variable["datasource"] for variable in variables.values() if variable["type"] == "query"),
+        *(panel["datasource"] for panel in panels()),
+        *(target["datasource"] for panel in panels() for target in panel["targets"]),
+    ]
+    assert all(source == {"type": "prometheus", "uid": "${datasource}"} for source in sources)
+    assert "id" not in DASHBOARD, "that is for the Grafana that imports it to give"
+
+
+def test_the_dashboard_has_its_rows_and_explains_each_panel() -> None:
+    assert [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"] == ROWS
+    for panel in panels():
+        assert panel["description"] and panel["targets"], panel["title"]
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+    assert {"heatmap", "stat", "timeseries"} <= {panel["type"] for panel in panels()}
+
+
+def test_no_panel_lies_on_another() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert place["x"] + place["w"] <= 24
+        taken |= cells
+
+
+def test_the_dashboard_shows_all_that_the_bridge_counts(samples: set[str]) -> None:
+    shown = set(re.findall(r"sockbridge_\w+", " ".join(QUERIES)))
+    ours = {name for name in samples if name.startswith("sockbridge_") and not name.endswith(("_sum", "_count"))}
+    assert ours - shown == {
+        "sockbridge_max_channels",
+        "sockbridge_max_subscriptions",
+        "sockbridge_webhook_events_delivered_total",
+        "sockbridge_webhook_queued_bytes",
+    }
+
+
+def test_there_are_five_alerts() -> None:
+    assert len(ALERTS) == 5
