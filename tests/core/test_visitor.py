@@ -10,7 +10,7 @@ from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.events import Content
 from twistedsock.core.later import Later
 from twistedsock.core.limits import CHUNK_BYTES
-from twistedsock.core.visitor import Kept, Listed, Place, Visitor
+from twistedsock.core.visitor import Kept, Place, Publishing, Visitor
 from twistedsock.testing import FakePolicy, Hall
 
 HERE = b"127.0.0.1:50000"
@@ -178,17 +178,38 @@ def test_history_of_a_channel_that_nobody_knows_leaves_none_behind(hall: Hall) -
     assert not hall.broker.channels
 
 
-def test_a_list_of_channels_is_by_name_and_holds_what_may_be_read() -> None:
-    hall = Hall(policy=FakePolicy({"a*": "rw", "b*": "rw"}, {}))
-    visitor = visits(hall)
-    for name in (b"b", b"a2", b"a1", b"a3"):
-        visitor.publish(name, text(b"xyz"))
-    hall.broker.publish(hall.line_peer().session.peer, b"$sys/figures", b"message", text(b"1"))
-    hall.broker.publish(hall.line_peer().session.peer, b"c", b"message", text(b"1"))
-    hall.turn()
-    chosen, total = visitor.channels(b"", b"", 2)
-    assert [one.channel for one in chosen] == [b"a1", b"a2"] and total == 4
-    assert isinstance(chosen[0], Listed)
-    assert (chosen[0].readers, chosen[0].position.head, chosen[0].events) == (0, 1, 1)
-    assert [one.channel for one in visitor.channels(b"a", b"a1", 9)[0]] == [b"a2", b"a3"]
-    assert visitor.channels(b"a", b"a3", 9) == ([], 3)
+def publishing(channel: bytes, *payloads: bytes, name: bytes = b"message") -> Publishing:
+    return Publishing(channel, text(*payloads), name)
+
+
+def test_what_is_published_together_has_one_sender_and_each_its_own_outcome(hall: Hall) -> None:
+    reader = hall.line_peer()
+    reader.says("SUB kitchen", "SUB yard")
+    settled(hall, visits(hall).members(b"kitchen"))
+    settled(hall, visits(hall).members(b"yard"))
+    reader.hears()
+    asked = [
+        publishing(b"kitchen", b"a", b"b"),
+        publishing(b"no good", b"x"),
+        publishing(b"$sys/x", b"x"),
+        publishing(b"yard", b"c"),
+        publishing(b"kitchen", b"x", name=b"no good"),
+        publishing(b"kitchen", b"d", name=b"alarm"),
+    ]
+    told = settled(hall, visits(hall).publish_all(asked))
+    assert [code(one) or one.offset for one in told] == [1, Code.BAD_CHANNEL, Code.FORBIDDEN, 1, Code.BAD_NAME, 3]
+    assert sorted(reader.hears()) == [
+        "EVENT kitchen 3 p2 alarm d",
+        "MSG kitchen 1 p2 a",
+        "MSG kitchen 2 p2 b",
+        "MSG yard 1 p2 c",
+    ]
+    assert len(hall.bridge.roster) == 1
+
+
+def test_nothing_is_published_together_under_a_nick_that_is_none(hall: Hall) -> None:
+    hall.line_peer()
+    assert code(settled(hall, visits(hall).publish_all([publishing(b"a", b"x")], b"no good"))) is Code.BAD_NAME
+    assert code(settled(hall, visits(hall).publish_all([publishing(b"a", b"x")], b"p1"))) is Code.BAD_NAME
+    assert settled(hall, visits(hall).publish_all([])) == []
+    assert len(hall.bridge.roster) == 1 and not hall.broker.channels

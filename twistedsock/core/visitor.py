@@ -1,7 +1,7 @@
 """Who asks one thing and goes: what an HTTP request is to the bridge. A session without a conversation."""
 
-from collections.abc import Iterator
-from heapq import nsmallest
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 
@@ -10,10 +10,10 @@ from twistedsock.core.bridge import Bridge
 from twistedsock.core.channel import Channel
 from twistedsock.core.commands import Subscribe
 from twistedsock.core.dialect import Position
-from twistedsock.core.errors import BAD_NICK, NICK_IS_AN_ID, Refusal
+from twistedsock.core.errors import BAD_NICK, NICK_IS_AN_ID, UNAVAILABLE, Refusal
 from twistedsock.core.events import Content, Event, Member
 from twistedsock.core.later import Later, and_then, when_known
-from twistedsock.core.names import DEFAULT_EVENT_NAME, is_nick, is_reserved
+from twistedsock.core.names import DEFAULT_EVENT_NAME, is_nick
 from twistedsock.core.reader import Peer
 from twistedsock.core.recovery import place_to_start
 from twistedsock.core.standing import forbids, forbids_without_policy, shown_nick, vouched_nick
@@ -24,6 +24,14 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 
     offset: int
     epoch: bytes
+
+
+class Publishing(msgspec.Struct, frozen=True, gc=False):
+    """Events of one kind that are to be published in a row."""
+
+    channel: bytes
+    content: Content
+    name: bytes = DEFAULT_EVENT_NAME
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -38,16 +46,6 @@ class Kept(msgspec.Struct, frozen=True):
     recovered: bool | None
     lost: tuple[int, int] | None
     events: Iterator[Event]
-
-
-class Listed(msgspec.Struct, frozen=True, gc=False):
-    """A channel in a list. ``size`` is what its log counts against its bound, in bytes."""
-
-    channel: bytes
-    readers: int
-    position: Position
-    events: int
-    size: int
 
 
 class Visitor:
@@ -84,21 +82,59 @@ class Visitor:
     ) -> Place | Refusal | Later[Place]:
         """Publish events of one kind in a row. The sender is whom the identity names, or ``nick``, or an id that is
         drawn for this once."""
-        bridge = self._bridge
-        refusal = self.forbids(channel, Right.WRITE)
+        refusal = self.forbids(channel, Right.WRITE) or self._forbids_nick(nick)
         if refusal is not None:
             return refusal
+        publisher = self._publisher(nick)
+        answer = self._publish(publisher, Publishing(channel, content, name))
+        when_known(answer, lambda outcome: self._bridge.roster.give_back(publisher.id))
+        return answer
+
+    def publish_all(
+        self, asked: Sequence[Publishing], nick: bytes = b""
+    ) -> list[Place | Refusal] | Refusal | Later[list[Place | Refusal]]:
+        """Publish in this order, all from one sender: what becomes of each. Where one is refused, the others are not;
+        where the ``nick`` is, nothing is published."""
+        refusal = self._forbids_nick(nick)
+        if refusal is not None:
+            return refusal
+        publisher = self._publisher(nick)
+        outcomes: list[Place | Refusal] = [UNAVAILABLE] * len(asked)
+        told = Later[list[Place | Refusal]]()
+        awaited = len(asked) + 1
+
+        def note(place: int, outcome: Place | Refusal) -> None:
+            outcomes[place] = outcome
+            settle()
+
+        def settle() -> None:
+            nonlocal awaited
+            awaited -= 1
+            if not awaited:
+                self._bridge.roster.give_back(publisher.id)
+                told.settle(outcomes)
+
+        for place, one in enumerate(asked):
+            refusal = self.forbids(one.channel, Right.WRITE)
+            when_known(self._publish(publisher, one) if refusal is None else refusal, partial(note, place))
+        settle()
+        return told if awaited else outcomes
+
+    def _forbids_nick(self, nick: bytes) -> Refusal | None:
+        roster = self._bridge.roster
         if nick and not is_nick(nick):
             return BAD_NICK
-        if nick in bridge.roster or self.subject in bridge.roster:
-            return NICK_IS_AN_ID
-        publisher = Peer(bridge.roster.new_id())
+        return NICK_IS_AN_ID if nick in roster or self.subject in roster else None
+
+    def _publisher(self, nick: bytes) -> Peer:
+        """Whose id is to be given back."""
+        publisher = Peer(self._bridge.roster.new_id())
         publisher.nick = self._shown(nick) or publisher.id
-        answer = and_then(
-            bridge.broker.open(channel), lambda opened: self._publish_on(opened, publisher, name, content)
-        )
-        when_known(answer, lambda outcome: bridge.roster.give_back(publisher.id))
-        return answer
+        return publisher
+
+    def _publish(self, publisher: Peer, asked: Publishing) -> Place | Refusal | Later[Place]:
+        opened = self._bridge.broker.open(asked.channel)
+        return and_then(opened, lambda channel: self._publish_on(channel, publisher, asked.name, asked.content))
 
     def _shown(self, nick: bytes) -> bytes:
         if self._identity is None:
@@ -152,20 +188,3 @@ class Visitor:
         """Who reads a channel, on all nodes."""
         refusal = self.forbids(channel, Right.READ)
         return refusal if refusal is not None else self._bridge.broker.members(channel)
-
-    def channels(self, prefix: bytes, after: bytes, most: int) -> tuple[list[Listed], int]:
-        """Channels that it may read and that begin with ``prefix``, by name, ``most`` of those behind ``after``; and
-        how many there are with that prefix. The server's own are not among them."""
-        channels = self._bridge.broker.channels
-        names = [
-            name
-            for name in channels
-            if name.startswith(prefix) and not is_reserved(name) and self.forbids(name, Right.READ) is None
-        ]
-        chosen = nsmallest(most, [name for name in names if name > after])
-        return [listed(channels[name]) for name in chosen], len(names)
-
-
-def listed(channel: Channel) -> Listed:
-    """A channel as a list shows it."""
-    return Listed(channel.name, len(channel.readers), channel.position, len(channel.log), channel.log.size)

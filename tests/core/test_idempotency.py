@@ -1,0 +1,154 @@
+"""A key under which something is done once: asked again, while it is under way, otherwise, and when it is forgotten."""
+
+from typing import Any
+
+import pytest
+
+from twistedsock.core import idempotency
+from twistedsock.core.errors import UNAVAILABLE, Refusal
+from twistedsock.core.idempotency import AGE, KEY_COST, OTHER_REQUEST, Answered, Idempotency, Told
+from twistedsock.core.later import Later
+
+DONE = Told(b"done")
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Deed:
+    """Something that is done; it counts how often."""
+
+    def __init__(self, answer: Any = DONE) -> None:
+        self.answer = answer
+        self.times = 0
+
+    def __call__(self) -> Any:
+        self.times += 1
+        return self.answer
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def known(clock: Clock) -> Idempotency:
+    return Idempotency(clock)
+
+
+def name(key: bytes, who: bytes = b"ann") -> tuple[bytes, bytes, bytes]:
+    return who, b"kitchen", key
+
+
+def test_what_has_been_done_is_answered_and_not_done_again(known: Idempotency) -> None:
+    deed = Deed()
+    assert known.once(name(b"1"), b"f", deed) == Answered(DONE, False)
+    assert known.once(name(b"1"), b"f", deed) == Answered(DONE, True)
+    assert known.once(name(b"2"), b"f", deed) == Answered(DONE, False)
+    assert known.once(name(b"1", b"bob"), b"f", deed) == Answered(DONE, False)
+    assert known.once((b"ann", b"yard", b"1"), b"f", deed) == Answered(DONE, False)
+    assert deed.times == 4
+
+
+def test_another_request_under_the_same_key_is_refused(known: Idempotency) -> None:
+    deed = Deed()
+    known.once(name(b"1"), b"f", deed)
+    assert known.once(name(b"1"), b"g", deed) == Answered(OTHER_REQUEST, False)
+    assert deed.times == 1
+
+
+def test_who_asks_while_it_is_under_way_gets_the_same_outcome(known: Idempotency) -> None:
+    answer = Later[Told]()
+    deed, told = Deed(answer), []
+    assert known.once(name(b"1"), b"f", deed) == Answered(answer, False)
+    again = known.once(name(b"1"), b"f", deed)
+    assert again.again and isinstance(again.outcome, Later)
+    again.outcome.then(told.append)
+    assert known.once(name(b"1"), b"g", deed).outcome == OTHER_REQUEST
+    answer.settle(DONE)
+    assert told == [DONE] and deed.times == 1
+    assert known.once(name(b"1"), b"f", deed) == Answered(DONE, True)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_was_refused_may_be_done_the_next_time(known: Idempotency, late: bool) -> None:
+    answer: Any = Later[Told]() if late else UNAVAILABLE
+    told: list[Told | Refusal] = []
+    known.once(name(b"1"), b"f", Deed(answer))
+    if late:
+        again = known.once(name(b"1"), b"f", Deed()).outcome
+        assert isinstance(again, Later)
+        again.then(told.append)
+        answer.settle(UNAVAILABLE)
+        assert told == [UNAVAILABLE]
+    assert len(known) == 0
+    assert known.once(name(b"1"), b"g", Deed()) == Answered(DONE, False)
+
+
+def test_what_tells_of_nothing_done_may_be_done_the_next_time(known: Idempotency) -> None:
+    nothing = Told(b"nothing", is_done=False)
+    assert known.once(name(b"1"), b"f", Deed(nothing)) == Answered(nothing, False)
+    assert known.once(name(b"1"), b"f", Deed()) == Answered(DONE, False)
+
+
+def test_a_fault_leaves_nothing_behind(known: Idempotency) -> None:
+    def fails() -> Told:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        known.once(name(b"1"), b"f", fails)
+    assert len(known) == 0
+    assert known.once(name(b"1"), b"f", Deed()) == Answered(DONE, False)
+
+
+def test_a_key_is_forgotten_when_it_is_old(known: Idempotency, clock: Clock) -> None:
+    known.once(name(b"1"), b"f", Deed())
+    clock.now += AGE / 2
+    known.once(name(b"2"), b"f", Deed())
+    clock.now += AGE / 2
+    assert known.once(name(b"1"), b"g", Deed()) == Answered(DONE, False)
+    assert known.once(name(b"2"), b"f", Deed()) == Answered(DONE, True)
+
+
+def test_there_are_not_too_many_keys(known: Idempotency, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "KEYS", 3)
+    for key in b"abcd":
+        known.once(name(b"%d" % key, b"%d" % key), b"f", Deed())
+    assert len(known) == 3
+    assert known.once(name(b"%d" % b"a"[0], b"%d" % b"a"[0]), b"f", Deed()).again is False
+
+
+def test_who_has_many_keys_forgets_its_own(known: Idempotency, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "KEYS_OF_ONE", 2)
+    known.once(name(b"0", b"bob"), b"f", Deed())
+    for key in (b"1", b"2", b"3"):
+        known.once(name(key), b"f", Deed())
+    assert known.once(name(b"0", b"bob"), b"f", Deed()).again
+    assert known.once(name(b"3"), b"f", Deed()).again
+    assert not known.once(name(b"1"), b"f", Deed()).again
+
+
+@pytest.mark.parametrize("bound", ["BYTES_OF_ONE", "REMEMBERED_BYTES"])
+def test_answers_are_bounded_in_bytes(known: Idempotency, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    monkeypatch.setattr(idempotency, bound, 3 * KEY_COST)
+    for key in (b"1", b"2", b"3"):
+        known.once(name(key), b"f", Deed(Told(b"x" * (KEY_COST // 4))))
+    assert len(known) == 2
+    assert not known.once(name(b"1"), b"f", Deed()).again
+
+
+def test_what_was_forgotten_under_way_is_not_remembered(known: Idempotency, clock: Clock) -> None:
+    first, second = Later[Told](), Later[Told]()
+    known.once(name(b"1"), b"f", Deed(first))
+    known.once(name(b"2"), b"f", Deed(second))
+    clock.now += AGE
+    assert known.once(name(b"1"), b"g", Deed()) == Answered(DONE, False)
+    first.settle(Told(b"late"))
+    second.settle(UNAVAILABLE)
+    assert known.once(name(b"1"), b"g", Deed()) == Answered(DONE, True)
+    assert len(known) == 1
