@@ -19,6 +19,7 @@ from twistedsock.core.later import Later
 from twistedsock.core.limits import Limits
 from twistedsock.core.reader import WRITING, Peer
 from twistedsock.core.session import Session
+from twistedsock.core.traffic import Traffic
 from twistedsock.wire import json_commands, line_commands
 from twistedsock.wire.conversation import Codec, Conversation
 from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
@@ -30,7 +31,8 @@ ENDS = Ends(b"127.0.0.1:50000", b"127.0.0.1:8081")
 
 
 class FakeOutlet:
-    """A socket that takes ``room`` bytes (None: all) and keeps the rest waiting, as a transport that sends at once."""
+    """A socket that takes ``room`` bytes (None: all) and keeps the rest waiting, as a transport that sends at once.
+    ``told`` is what it tells of its traffic."""
 
     def __init__(self) -> None:
         self.blocked = 0
@@ -39,6 +41,10 @@ class FakeOutlet:
         self.waiting = bytearray()
         self.sends = 0
         self.on_drained: Callable[[], None] | None = None
+        self.told: Traffic | None = None
+
+    def traffic(self) -> Traffic | None:
+        return self.told
 
     def offer(self, data: bytes) -> bool:
         if self.blocked:

@@ -19,8 +19,32 @@ def channel(head: int = 0, **limits: object) -> Channel:
     return Channel(b"c", Position(b"e1", head), Limits(**limits), Tally())  # type: ignore[arg-type]
 
 
+class Owner:
+    """Notes what it is told; it may skip where ``on_lag`` says so."""
+
+    def __init__(self, on_lag: Callable[[], bool]) -> None:
+        self.told: list[str] = []
+        self._on_lag = on_lag
+
+    def may_skip(self, channel: bytes, first: int, last: int) -> bool:
+        self.told.append(f"lost {channel.decode()} {first} to {last}")
+        return self._on_lag()
+
+    def fell_behind(self, channel: bytes, cursor: int) -> None:
+        self.told.append(f"behind {channel.decode()} {cursor}")
+
+    def caught_up(self, channel: bytes) -> None:
+        self.told.append(f"caught up {channel.decode()}")
+
+
+def told(reader: Reader) -> list[str]:
+    """What its owner was told."""
+    assert isinstance(reader.owner, Owner)
+    return reader.owner.told
+
+
 def reader(id: bytes, dialect: Dialect = LINES, on_lag: Callable[[], bool] = lambda: True) -> Reader:
-    return Reader(Peer(id), dialect, FakeOutlet(), on_lag, Holdings(Limits().max_held), Tally())
+    return Reader(Peer(id), dialect, FakeOutlet(), Owner(on_lag), Holdings(Limits().max_held), Tally())
 
 
 def subscribe(

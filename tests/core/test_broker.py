@@ -389,3 +389,15 @@ def test_the_servers_own_channels_keep_little() -> None:
     hall.turn()
     assert len(hall.broker.channels[b"$sys/figures"].log) == RESERVED_EVENTS
     assert len(hall.broker.channels[b"figures"].log) == 1_000
+
+
+def test_a_channel_can_be_emptied() -> None:
+    """Then it is as if nothing had been published, but for the numbers; and it is gone if nobody reads it."""
+    hall = Hall()
+    reader = hall.line_peer()
+    reader.says("SUB a", "PUB a x", "PUB b y")
+    hall.turn()
+    for name in (b"a", b"b"):
+        hall.broker.empty(hall.broker.channels[name])
+    assert hall.broker.log_bytes == 0
+    assert list(hall.broker.channels) == [b"a"] and hall.broker.channels[b"a"].head == 1

@@ -29,3 +29,11 @@ def test_an_onlooker_sees_what_happens_in_its_order() -> None:
     second.session.lost()
     hall.turn()
     assert onlooker.seen == ["a +p1 1", "a +p2 2", "a e1 1-2", "a -p1 1", "a -p2 0"]
+
+
+def test_who_looks_at_readers_only_is_not_told_of_events() -> None:
+    hall, onlooker = Hall(), Onlooker()
+    hall.broker.reader_observers.append(onlooker)
+    peer = hall.line_peer()
+    peer.says("SUB a", "PUB a x", "UNSUB a")
+    assert onlooker.seen == ["a +p1 1", "a -p1 0"]

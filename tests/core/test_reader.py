@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.core.readers import channel, heard, outlet_of, publish, reader, subscribe
+from tests.core.readers import channel, heard, outlet_of, publish, reader, subscribe, told
 from twistedsock.core.events import CHANGE_COST, Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.log import FRAME_COST
-from twistedsock.core.reader import HELD, WRITING, Peer, Reader, Shared, Subscription
+from twistedsock.core.reader import HELD, NOBODY, WRITING, Peer, Reader, Shared, Subscription
 from twistedsock.wire.dialects import LINES
 
 BIG = b"x" * (CHUNK_BYTES - FRAME_COST)
@@ -119,6 +119,32 @@ def test_who_is_closed_for_its_lag_is_told_nothing_more() -> None:
     subscribe(here, somebody, live=False).fall_behind(1)
     assert not catch_up(somebody)
     assert asked == [True] and heard(somebody) == []
+
+
+def test_its_owner_is_told_when_it_falls_behind_and_when_it_has_caught_up() -> None:
+    """On whatever channel first, and on whatever last; what was lost between is told before it is said."""
+    here, there, somebody = channel(history_events=1), channel(), reader(b"p1")
+    publish(here, b"a", b"b")
+    publish(there, b"a")
+    subscribe(here, somebody, live=False).fall_behind(1)
+    subscribe(there, somebody, live=False).fall_behind(1)
+    assert told(somebody) == ["behind c 1"]
+    catch_up(somebody)
+    assert told(somebody) == ["behind c 1", "lost c 1 to 1"]
+    catch_up(somebody)
+    assert told(somebody) == ["behind c 1", "lost c 1 to 1", "caught up c"]
+
+
+def test_nobody_minds_what_becomes_of_a_reader_whose_session_is_over() -> None:
+    here, somebody = channel(history_events=1), reader(b"p1")
+    somebody.owner = NOBODY
+    publish(here, b"a", b"b")
+    subscription = subscribe(here, somebody, live=False)
+    subscription.fall_behind(1)
+    assert not catch_up(somebody) and heard(somebody) == []
+    subscription.cursor = 2
+    catch_up(somebody)
+    assert heard(somebody) == ["MSG c 2 p0 b"]
 
 
 def test_own_events_are_left_out_of_what_is_read_later() -> None:

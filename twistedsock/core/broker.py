@@ -19,7 +19,7 @@ from twistedsock.core.later import Later
 from twistedsock.core.limits import CHANGES_TOGETHER, CHUNK_BYTES, SHARE, TALKERS, Limits, reserved_limits
 from twistedsock.core.log import FRAME_COST
 from twistedsock.core.names import is_channel, is_event_name, is_reserved
-from twistedsock.core.observers import Observer
+from twistedsock.core.observers import Observer, ReaderObserver
 from twistedsock.core.reader import Peer, Reader, Shared, Subscription
 from twistedsock.core.tally import Tally
 
@@ -59,6 +59,8 @@ class Broker:
         self.tally = Tally()
         # To be added to before the first connection.
         self.observers: list[Observer] = []
+        # Those who want to know of readers only: events pass by the million.
+        self.reader_observers: list[ReaderObserver] = []
         self._reserved_limits = reserved_limits(limits)
         # Set when so much waits that it should leave before the turn ends; whoever delivers asks after each command.
         self.urgent = False
@@ -142,7 +144,7 @@ class Broker:
             channel.watchers[subscription] = None
         channel.join_lane(subscription)
         self._backplane.enter(channel.name, peer.member())
-        for observer in self.observers:
+        for observer in (*self.observers, *self.reader_observers):
             observer.entered(channel.name, peer.member(), len(channel.readers))
 
     def resubscribe(self, subscription: Subscription, echo: bool, presence: bool) -> None:
@@ -165,11 +167,11 @@ class Broker:
         del channel.readers[peer.id]
         self.subscriptions -= 1
         channel.watchers.pop(subscription, None)
-        channel.leave_lane(subscription)
+        channel.forget_lane(subscription)
         subscription.reader.forget_lag(subscription)
         subscription.forget_missed()
         self._backplane.leave(channel.name, peer.member())
-        for observer in self.observers:
+        for observer in (*self.observers, *self.reader_observers):
             observer.left(channel.name, peer.member(), len(channel.readers))
         self.forget_unused(channel)
 
@@ -351,6 +353,13 @@ class Broker:
             if self._unswept and self.clock() >= enough:
                 self.postpone(self._sweep_some)
                 return
+
+    def empty(self, channel: Channel) -> None:
+        """Let go of all that its log keeps."""
+        size = channel.log.size
+        channel.log.shrink(0)
+        self._account(channel, size)
+        self.forget_unused(channel)
 
     def forget_unused(self, channel: Channel) -> None:
         """Remove a channel that nobody reads and whose log is empty."""

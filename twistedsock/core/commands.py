@@ -90,7 +90,9 @@ class Quiet(msgspec.Struct, frozen=True, gc=False):
 
 
 class Quit(msgspec.Struct, frozen=True, gc=False):
-    pass
+    """``words`` tell how the peer has said so."""
+
+    words: str = "QUIT"
 
 
 class Interrupt(msgspec.Struct, frozen=True, gc=False):

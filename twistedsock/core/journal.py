@@ -7,22 +7,36 @@ import msgspec
 if TYPE_CHECKING:
     from twistedsock.core.session import Session
 
-MOST_STEPS = 40
-"""Steps that are kept of one connection: its first ones, and the newest. Who falls behind and catches up all day must
-not fill the memory."""
+MOST_STEPS = 20
+"""Steps that are kept of one connection, beside those by which it came in: its first ones, and the newest. Who falls
+behind and catches up all day must not fill the memory; nobody reads more of them."""
 
-FIRST_STEPS = 8
-"""Of these, how many are its first ones: how it came in."""
+FIRST_STEPS = 6
+"""Of these, how many are its first ones."""
+
+MOST_WORDS = 80
+"""Characters that are kept of the words of a step."""
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
-    """``at`` is the broker's clock. ``name`` is one of accepted, handshake, open, authenticated, behind, caught-up,
-    lost, closing and closed. ``by`` says who did it, ``peer`` or ``server``, where that is a question."""
+    """``at`` is the broker's clock. ``name`` is one of accepted, proxied, handshake, open, authenticated, behind,
+    caught-up, lost, closing and closed. ``words`` are what is to say of just this one: which handshake, as whom, of
+    which channel, why. ``by`` says who did it, ``peer`` or ``server``, where that is a question."""
 
     at: float
     name: str
     words: str = ""
     by: str = ""
+
+
+class Arrival(msgspec.Struct, frozen=True, gc=False):
+    """How a connection came in, where there is more to tell than that a session began. ``accepted_at`` is when its port
+    took it; ``steps`` are what came then; ``handshake`` is the last of these, which was complete when the session
+    began."""
+
+    accepted_at: float
+    handshake: str = ""
+    steps: tuple[Step, ...] = ()
 
 
 class Watcher(Protocol):

@@ -5,7 +5,6 @@ whose socket does not take them keeps nothing but a cursor into the log of each 
 and reads on from there, a chunk at a time, once its socket has drained.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 from twistedsock.core.dialect import Dialect
@@ -14,6 +13,7 @@ from twistedsock.core.holdings import Holdings
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.log import Log
 from twistedsock.core.tally import Tally
+from twistedsock.core.traffic import Traffic
 
 WRITING = 1
 """A bit of ``Outlet.blocked``: bytes wait in user space for the socket."""
@@ -34,11 +34,15 @@ class Outlet(Protocol):
     def write(self, data: bytes) -> None:
         """Take ``data`` in any case."""
 
+    def traffic(self) -> Traffic | None:
+        """What has gone through the connection, where that is known; a system call."""
+
 
 class Source(Protocol):
     """What a reader needs of the channel that it reads."""
 
     name: bytes
+    epoch: bytes
     log: Log
 
     def join_lane(self, subscription: "Subscription") -> None:
@@ -82,9 +86,16 @@ class Subscription:
         return self.echo or batch.publisher != self.reader.peer.id
 
     def fall_behind(self, cursor: int) -> None:
+        """The socket has not taken what the lane has."""
+        if not self.reader.lagging:
+            self.reader.owner.fell_behind(self.channel.name, cursor)
+        self.read_from(cursor)
+
+    def read_from(self, cursor: int) -> None:
         """Leave the lane; from here on only the cursor is kept."""
         self.cursor = cursor
         self.channel.leave_lane(self)
+        self.reader.encoding.fell_behind(self.channel.name, cursor)
         self.reader.lag(self)
 
     def miss(self, changes: list[PresenceChange], most: int) -> None:
@@ -119,17 +130,47 @@ Shared = dict[tuple[Source, Dialect, int], tuple[bytes, int]]
 stalled together resume together, and share what they read."""
 
 
-class Reader:
-    """The reading end of one peer. ``on_lag`` is asked before a ``LOST`` is written: False when it closed instead."""
+class Owner(Protocol):
+    """Whose reading end it is: a session."""
 
-    __slots__ = ("encoding", "holdings", "lagging", "missed", "on_lag", "outlet", "peer", "tally")
+    def may_skip(self, channel: bytes, first: int, last: int) -> bool:
+        """Asked before a ``LOST`` is written; False when it closed instead."""
+
+    def fell_behind(self, channel: bytes, cursor: int) -> None:
+        """It is behind now, and was not on any channel; ``cursor`` is what it needs first."""
+
+    def caught_up(self, channel: bytes) -> None:
+        """It is behind nowhere any more."""
+
+
+class Nobody:
+    """The owner of what was the reading end of a session that is over, which must not be held by it: only a full
+    collection would find that out, which hardly ever comes."""
+
+    def may_skip(self, channel: bytes, first: int, last: int) -> bool:
+        return False
+
+    def fell_behind(self, channel: bytes, cursor: int) -> None:
+        """Nobody minds."""
+
+    def caught_up(self, channel: bytes) -> None:
+        """Nobody minds."""
+
+
+NOBODY = Nobody()
+
+
+class Reader:
+    """The reading end of one peer."""
+
+    __slots__ = ("encoding", "holdings", "lagging", "missed", "outlet", "owner", "peer", "tally")
 
     def __init__(
         self,
         peer: Peer,
         encoding: Dialect,
         outlet: Outlet,
-        on_lag: Callable[[], bool],
+        owner: Owner,
         holdings: Holdings,
         tally: Tally,
     ) -> None:
@@ -138,7 +179,7 @@ class Reader:
         self.tally = tally
         self.encoding = encoding
         self.outlet = outlet
-        self.on_lag = on_lag
+        self.owner = owner
         # In the order of their turns, so that one busy channel does not starve the others.
         self.lagging: dict[Subscription, None] = {}
         # Joins and leaves that are kept for it, on all its channels.
@@ -165,7 +206,7 @@ class Reader:
         channel, log = subscription.channel, subscription.channel.log
         data = b""
         if subscription.cursor < log.first:
-            if not self.on_lag():
+            if not self.owner.may_skip(channel.name, subscription.cursor, log.first - 1):
                 return False
             data = self.encoding.lost(channel.name, subscription.cursor, log.first - 1)
             self.tally.lost += log.first - subscription.cursor
@@ -175,6 +216,8 @@ class Reader:
             data += self._presence(subscription)
             channel.join_lane(subscription)
             self.forget_lag(subscription)
+            if not self.lagging:
+                self.owner.caught_up(channel.name)
         elif len(self.lagging) > 1:
             del self.lagging[subscription]
             self.lagging[subscription] = None
@@ -195,7 +238,7 @@ class Reader:
         if batches:
             subscription.cursor = batches[-1].end
         wanted = [batch for batch in batches if subscription.wants(batch)]
-        data = b"".join([self.encoding.batch(channel.name, batch) for batch in wanted])
+        data = b"".join([self.encoding.batch(channel.name, batch, channel.epoch) for batch in wanted])
         self.tally.delivered += sum(map(len, wanted))
         if subscription.echo:
             shared[key] = (data, subscription.cursor)

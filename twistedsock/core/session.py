@@ -22,13 +22,15 @@ from twistedsock.core.events import Member
 from twistedsock.core.expiry import WARNING
 from twistedsock.core.flight import Flight, Slot
 from twistedsock.core.holdings import Holdings
+from twistedsock.core.journal import MOST_WORDS, Arrival, Step, keep
 from twistedsock.core.later import Later, when_known
 from twistedsock.core.limits import MEMBERS_HELD, PUBLISHES_IN_FLIGHT
 from twistedsock.core.names import is_nick, is_reserved
-from twistedsock.core.reader import HELD, Outlet, Peer, Reader, Subscription
+from twistedsock.core.reader import HELD, NOBODY, Outlet, Peer, Reader, Subscription
 from twistedsock.core.recovery import place_to_start
 from twistedsock.core.speaker import Speaker, nothing
 from twistedsock.core.standing import MOST_FAILED, NO_KEYS, TOO_MANY_TOKENS, Standing, forbids_without_policy
+from twistedsock.core.traffic import Traffic
 
 T = TypeVar("T")
 
@@ -41,6 +43,11 @@ TAG_COST = 64
 """Bytes of memory that a tag takes, about."""
 
 
+CALM = 1.0
+"""Seconds within which falling behind again counts as still being behind, where steps are noted: the two can alternate
+thousands of times a second."""
+
+
 class State(Enum):
     """OPEN runs commands; CLOSING has said its last word; CLOSED has no socket any more."""
 
@@ -51,17 +58,20 @@ class State(Enum):
 
 class Session(Speaker):
     """``hang_up`` closes the connection once what was written has left. ``listener`` is the endpoint that the peer came
-    in by, as configured."""
+    in by, as configured; ``arrival`` is how, where that took a while."""
 
     __slots__ = (
         "_bridge",
         "_dialect",
         "_flight",
+        "_handshake",
         "_hang_up",
         "_listener",
         "_postponed",
         "_quiet",
         "_standing",
+        "_steps",
+        "accepted_at",
         "ends",
         "opened_at",
         "parting",
@@ -78,15 +88,20 @@ class Session(Speaker):
         ends: Ends,
         hang_up: Callable[[Ending], None],
         listener: str = "",
+        arrival: Arrival | None = None,
     ) -> None:
         self.peer = Peer(bridge.roster.new_id())
-        reader = Reader(self.peer, dialect, outlet, self._may_skip, bridge.holdings, bridge.tally)
+        reader = Reader(self.peer, dialect, outlet, self, bridge.holdings, bridge.tally)
         super().__init__(bridge.broker, outlet, reader)
         self.ends = ends
         self.state = State.OPEN
         # Why it was dismissed, for who can tell it on closing too.
         self.parting = b""
         self.opened_at = bridge.broker.clock()
+        self.accepted_at = self.opened_at if arrival is None else arrival.accepted_at
+        self._handshake = "" if arrival is None else arrival.handshake
+        # Made for the first, as most connections are silent.
+        self._steps: list[Step] | None = [*arrival.steps] if arrival is not None and arrival.steps else None
         self.subscriptions: dict[bytes, Subscription] = {}
         self._bridge = bridge
         self._dialect = dialect
@@ -111,7 +126,9 @@ class Session(Speaker):
         refusal = self._standing.become(outcome) if self._standing is not None and outcome is not None else None
         if refusal is not None:
             self._refuse(None, refusal)
-            self._close(Ending.POLICY)
+            self._close(Ending.POLICY, refusal.words)
+        elif self._standing is not None and outcome is not None:
+            self.note("authenticated", self._standing.identity.subject.decode())
         self.flush()
 
     def speak(self, dialect: Dialect) -> None:
@@ -139,6 +156,27 @@ class Session(Speaker):
     def identity(self) -> Identity | None:
         """Who the peer is, as far as the policy knows; None where there is no policy."""
         return None if self._standing is None else self._standing.identity
+
+    @property
+    def steps(self) -> list[Step]:
+        """What its connection has gone through, in its order."""
+        noted = self._steps or []
+        early = [step for step in noted if step.name in ("proxied", "handshake")]
+        handshake = [Step(self.opened_at, "handshake", self._handshake)] if self._handshake else []
+        came = [Step(self.accepted_at, "accepted"), *early, *handshake, Step(self.opened_at, "open")]
+        return came + [step for step in noted if step not in early]
+
+    def note(self, name: str, words: str = "", by: str = "") -> None:
+        """Its connection has gone a step further."""
+        step = Step(self._broker.clock(), name, words[:MOST_WORDS], by)
+        if self._steps is None:
+            self._steps = []
+        keep(self._steps, step)
+        self._bridge.journal.stepped(self, step)
+
+    def traffic(self) -> Traffic | None:
+        """What has gone through its connection, where that is known; a system call."""
+        return self._outlet.traffic()
 
     @property
     def behind(self) -> dict[Subscription, None]:
@@ -179,7 +217,7 @@ class Session(Speaker):
             if self._pieces is None:  # else it would stand in the midst of a message
                 self._say(self._dialect.notice(words))
                 self._say(self._dialect.bye(b""))
-            self._close(ending)
+            self._close(ending, words.decode())
 
     def turn_away(self, refusal: Refusal) -> None:
         """There is no room for what the peer asks for: tell it, and close, so that it comes back later."""
@@ -187,23 +225,31 @@ class Session(Speaker):
             self._broker.flush()
             if self._pieces is None:  # else it would stand in the midst of a message
                 self._refuse(None, refusal)
-            self._close(Ending.TRY_AGAIN)
+            self._close(Ending.TRY_AGAIN, refusal.words)
 
-    def cease(self) -> None:
-        """The connection is being closed by other means: say nothing more than what waits to be said."""
+    def cease(self, words: str = "", by: str = "server") -> None:
+        """The connection is being closed by other means: say nothing more than what waits to be said. ``words`` are
+        why, ``by`` is who wants it."""
         if self.state is State.OPEN:
-            self.flush()
-            self.state = State.CLOSING
-            self._leave_all()
+            self._fall_silent()
+            self.note("closing", words, by)
 
-    def lost(self) -> None:
-        """The connection is gone."""
+    def _fall_silent(self) -> None:
+        self.flush()
+        self.state = State.CLOSING
+        self._leave_all()
+
+    def lost(self, how: str = "") -> None:
+        """The connection is gone; ``how`` it ended."""
         if self.state is not State.CLOSED:
-            self.cease()
+            if self.state is State.OPEN:
+                self._fall_silent()
             self.state = State.CLOSED
+            self.note("closed", how)
             self._flight = None
             self._pieces = self._postponed = None
-            self.on_ready = self._reader.on_lag = nothing
+            self.on_ready = nothing
+            self._reader.owner = NOBODY
             self._bridge.tally.closes(self._dialect.title)
             self._bridge.journal.closed(self)
             self._drop_standing()
@@ -295,7 +341,7 @@ class Session(Speaker):
         else:
             self._broker.resubscribe(subscription, command.echo, command.presence)
         start, recovered = place_to_start(command, channel)
-        self._say(self._dialect.subscribed(command.tag, channel.name, channel.position, recovered))
+        self._say(self._dialect.subscribed(command.tag, channel.name, channel.position, recovered, start))
         if start <= channel.head:
             if subscription in self._reader.lagging:
                 start = min(start, subscription.cursor)
@@ -304,7 +350,7 @@ class Session(Speaker):
                 self._say(self._dialect.lost(channel.name, start, first - 1))
                 self._bridge.tally.lost += first - start
                 start = first
-            subscription.fall_behind(start)
+            subscription.read_from(start)
             self._broker.wake(self._reader)
 
     def _unsubscribe(self, command: commands.Unsubscribe) -> None:
@@ -376,6 +422,7 @@ class Session(Speaker):
             if standing.failed >= MOST_FAILED:
                 self.dismiss(Ending.POLICY, TOO_MANY_TOKENS)
         else:
+            self.note("authenticated", standing.identity.subject.decode())
             self._say(self._dialect.authenticated(command.tag, self.peer.nick, standing.seconds_left()))
             self._drop_forbidden(standing)
 
@@ -402,7 +449,7 @@ class Session(Speaker):
         self.flush()
         self._broker.flush()
         self._say(self._dialect.bye(b""))
-        self._close(Ending.NORMAL)
+        self._close(Ending.NORMAL, command.words, "peer")
 
     def _interrupt(self, command: commands.Interrupt) -> None:
         self._say(self._dialect.notice(b"type QUIT to leave"))
@@ -553,15 +600,42 @@ class Session(Speaker):
         else:
             act(answer)
 
-    def _may_skip(self) -> bool:
+    # How it reads.
+
+    def may_skip(self, channel: bytes, first: int, last: int) -> bool:
+        """The log has let go of what it has not been sent yet: whether it goes on all the same."""
         if self._bridge.limits.lag == "skip":
+            if not self._has_just("lost"):
+                self.note("lost", f"{channel.decode()} {first} to {last}")
             return True
         self.dismiss(Ending.TRY_AGAIN, b"you read too slowly; what you have missed may still be in the history")
         return False
 
-    def _close(self, ending: Ending) -> None:
+    def fell_behind(self, channel: bytes, cursor: int) -> None:
+        """Its socket is full. Who had caught up just now has been behind all the time, as far as steps are noted."""
+        if self._steps is not None and self._has_just("caught-up"):
+            self._steps.pop()
+        else:
+            self.note("behind", f"{channel.decode()} from {cursor}")
+
+    def caught_up(self, channel: bytes) -> None:
+        """It is behind nowhere. Whoever was only sent what had been before it came was not behind."""
+        for step in reversed(self._steps or ()):
+            if step.name == "caught-up":
+                return
+            if step.name == "behind":
+                self.note("caught-up", channel.decode())
+                return
+
+    def _has_just(self, name: str) -> bool:
+        """Whether that was its last step, and not long ago."""
+        if not self._steps or self._steps[-1].name != name:
+            return False
+        return self._broker.clock() - self._steps[-1].at < CALM
+
+    def _close(self, ending: Ending, words: str = "", by: str = "server") -> None:
         self.flush()
-        self.cease()
+        self.cease(words, by)
         self._hang_up(ending)
 
     def _leave_all(self) -> None:

@@ -161,11 +161,11 @@ class Conversation:
 
     def finish(self) -> None:
         """The peer says nothing more: run and answer what came, then leave."""
-        self.receive([commands.Quit()])
+        self.receive([commands.Quit("it has ended its stream, with a FIN")])
 
-    def lost(self) -> None:
-        """The connection is gone."""
-        self.session.lost()
+    def lost(self, how: str = "") -> None:
+        """The connection is gone; ``how`` it ended."""
+        self.session.lost(how)
         self._let_go()
 
     def _wait(self, rest: Sequence[bytes | Command]) -> None:
