@@ -319,6 +319,14 @@ def test_the_page_is_told_where_the_line_ports_are(start, certificate):
     ]
 
 
+def test_where_lines_are_spoken_on_all_addresses_the_page_takes_the_host_that_it_knows(start):
+    service = start(tcp=["tcp:8081", "tcp6:8084:interface=\\:\\:"], open=True)
+    assert service.line_ports() == [
+        {"kind": "tcp", "host": "", "port": 8081},
+        {"kind": "tcp", "host": "", "port": 8084},
+    ]
+
+
 @pytest.mark.parametrize(
     ("web", "words"),
     [

@@ -72,10 +72,12 @@ class Listener:
         return f"http{'s' if self.secure else ''}://{self.shown()}/" if self.has_port else show(self.address)
 
     def for_page(self) -> dict[str, object]:
-        """Where lines are spoken, as the page wants to know it."""
+        """Where lines are spoken, as the page wants to know it. The host is empty where it listens on all addresses:
+        then the one by which the page is reached is right, from whatever machine."""
         if not self.has_port:
             return {"kind": "unix", "path": show(self.address).removeprefix("unix:")}
-        host, port = self.reachable()
+        host, port = self.address.host, self.address.port
+        host = "" if host in ("0.0.0.0", "::") else host
         return {"kind": "ssl" if self.secure else "tcp", "host": host, "port": port}
 
     def try_lines(self) -> str:
