@@ -1,10 +1,13 @@
 """A real bridge tells a real receiver what happens on its channels."""
 
+import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -240,3 +243,66 @@ def test_a_mistake_keeps_the_bridge_from_starting(configure: Any, tmp_path: Path
     ran = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 1
     assert words.removeprefix("sockbridge: ") in ran.stdout
+
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "webhooks.md"
+
+
+def fenced(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "program"), [("python", "receiver.py", sys.executable), ("js", "receiver.mjs", "node")]
+)
+def test_the_receivers_of_the_page(
+    kind: str,
+    name: str,
+    program: str,
+    start: Any,
+    environment: dict[str, str],
+    tmp_path: Path,
+    eventually: Callable[..., Any],
+) -> None:
+    """All of "In five minutes", with each of the two receivers; a request that is not the bridge's is refused."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    make_secret, *_, publish = fenced("sh")
+    subprocess.run(["sh", "-c", make_secret], cwd=tmp_path, env=environment, check=True)
+    (receiver,), (options,) = fenced(kind), fenced("toml")
+    (tmp_path / name).write_text(receiver.replace("9000", port))
+    (tmp_path / "sockbridge.toml").write_text(options.replace("9000", port))
+    with (tmp_path / "printed").open("w") as printed:
+        process = subprocess.Popen([program, name], cwd=tmp_path, stdout=printed, stderr=subprocess.STDOUT)
+    try:
+        eventually(lambda: _answers(port), "the receiver")
+        assert _post(port, b'{"events": []}', {"Sockbridge-Signature-256": f"sha256={'0' * 64}"}) == 401
+        assert _post(port, b'{"events": []}', {}) == 401
+        bridge = start("--config", "sockbridge.toml", web=("none",))
+        command = publish.replace("8081", bridge.lines[0].rpartition(":")[2])
+        subprocess.run(["sh", "-c", command], env=environment, check=True, capture_output=True, timeout=20)
+        said = "event-published kitchen hello"
+        assert f"prints `{said}`" in PAGE.read_text(encoding="utf-8")
+        eventually(lambda: said in (tmp_path / "printed").read_text(), "what was published")
+        bridge.stop()
+        assert "tried again" not in bridge.log()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(port: str) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", int(port))).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def _post(port: str, body: bytes, headers: dict[str, str]) -> int:
+    connection = HTTPConnection("127.0.0.1", int(port), timeout=20)
+    connection.request("POST", "/hook", body, headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
