@@ -17,6 +17,7 @@ from twistedsock.core.bridge import Bridge
 from twistedsock.core.origins import Door
 from twistedsock.service import BridgeService
 from twistedsock.settings import SettingsError
+from twistedsock.webhooks.hook import Hook
 
 TLS = "ssl:8443:interface=127.0.0.1:privateKey=server.key:certKey=server.pem"
 DOOR = Door(True, 8082)
@@ -372,3 +373,43 @@ def test_the_terminal_is_looked_for_where_it_is(monkeypatch, there):
     monkeypatch.setattr(os, "close", closed.append)
     assert tap._has_terminal() is there
     assert closed == [77] * there
+
+
+HOOK = '[[webhook]]\nurl = "http://127.0.0.1:9000/"\nevents = ["event-published"]\nsecret-file = "hook.secret"'
+
+
+def hooks_of(service):
+    return [observer for observer in service.bridge.broker.observers if isinstance(observer, Hook)]
+
+
+def test_webhooks_come_go_and_stay_as_they_were_after_a_mistake(configure, start, said, tmp_path):
+    secret = tmp_path / "hook.secret"
+    secret.write_text("0123456789abcdef")
+    secret.chmod(0o600)
+    configure('web = "none"')
+    service = start()
+    assert hooks_of(service) == []
+    configure('web = "none"', HOOK)
+    said()
+    service.reload()
+    assert said() == ["read again: the options"]
+    (hook,) = hooks_of(service)
+    assert list(service.webhooks.figures) == ["127.0.0.1:9000"]
+    secret.write_text("short")
+    service.reload()
+    assert said() == [
+        "nothing was read again, all stays as it was: webhook[0].secret-file: "
+        f"{secret} holds 5 bytes, and a secret has 16 or more"
+    ]
+    assert hooks_of(service) == [hook]
+    secret.write_text("another secret, as long")
+    secret.chmod(0o644)
+    service.reload()
+    assert set(said()) == {
+        "read again: the options",
+        f"others than its owner can read the secret in {secret} (mode 0644): chmod 600",
+    }
+    assert hook.target.secret == b"another secret, as long"
+    configure('web = "none"')
+    service.reload()
+    assert hooks_of(service) == []

@@ -131,6 +131,7 @@ def test_the_receiver_can_say_when(begin, said):
         (ResponseNeverReceived([Failure(ConnectionRefusedError())]), "ConnectionRefusedError: Connection was refused"),
         (SSLError([("SSL routines", "", "certificate verify failed")]), "Error: certificate verify failed"),
         (ValueError("x" * 1_000), "ValueError: xxx"),
+        (ValueError("a\nb\x1b[2J"), "ValueError: a?b?[2J; "),
     ],
 )
 def test_no_answer_is_a_failure(begin, said, error, words):
@@ -316,6 +317,16 @@ class TestTheEnd:
         assert ended.called
         assert said()[-1] == "webhook example.org: 1 events were not delivered"
         publish(bench, "b")
+        assert not bench.clock.getDelayedCalls()
+
+    def test_who_was_given_up_before_it_began_is_over(self, begin, said):
+        bench = begin(delay=5)
+        publish(bench, "a")
+        bench.delivery.hasten()
+        ended = bench.delivery.end()
+        bench.delivery.give_up()
+        assert ended.called
+        assert said() == ["webhook example.org: 1 events were not delivered"]
         assert not bench.clock.getDelayedCalls()
 
     def test_who_was_given_up_before_it_ended_is_over(self, begin, said):

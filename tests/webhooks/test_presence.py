@@ -142,13 +142,15 @@ def test_at_the_end_nothing_waits(presence, told):
     assert [kind for kind, *_ in told] == ["member-left", "member-left"]
 
 
-def test_who_was_told_by_which_id_can_be_forgotten(presence, told):
-    presence.left(b"kitchen", ANN, 0, 0)
-    presence.joined(b"kitchen", ANN_AGAIN, 1, 0)
-    presence.forget()
-    presence.left(b"kitchen", ANN_AGAIN, 2, 0)
+def test_who_was_told_by_which_id_is_forgotten_where_nothing_is_heard_any_longer(presence, told):
+    for channel in (b"kitchen", b"cellar"):
+        presence.left(channel, ANN, 0, 0)
+        presence.joined(channel, ANN_AGAIN, 1, 0)
+    presence.keep(lambda channel: channel == b"cellar")
+    for channel in (b"kitchen", b"cellar"):
+        presence.left(channel, ANN_AGAIN, 2, 0)
     presence.tell_all()
-    assert told == [("member-left", "kitchen", "id2", "ann")]
+    assert told == [("member-left", "kitchen", "id2", "ann"), ("member-left", "cellar", "id1", "ann")]
 
 
 @given(

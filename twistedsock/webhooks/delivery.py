@@ -246,4 +246,6 @@ def _words(failure: Failure, timeout: float) -> str:
     words: Any = error
     if error.args and isinstance(error.args[0], list):  # the queue of errors of OpenSSL, each with its library
         words = ", ".join(str(one[-1]) for one in error.args[0])
-    return f"{type(error).__name__}: {words}"[:MOST_WORDS]
+    told = f"{type(error).__name__}: {words}"[:MOST_WORDS]
+    # Some of it may be what the receiver has sent: it must not look like a line of ours.
+    return "".join(sign if sign.isprintable() else "?" for sign in told)

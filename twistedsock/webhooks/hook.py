@@ -60,8 +60,7 @@ class Hook:
         self._wants_occupancy = bool(self._wanted & {"channel-occupied", "channel-vacated"})
         self._wants_members = bool(self._wanted & {"member-joined", "member-left"})
         self._wants_events = "event-published" in self._wanted
-        if not self._wants_members:
-            self._presence.forget()
+        self._presence.keep(self._matches if self._wants_members else lambda channel: False)
         self._presence.most = table.queue_events
         self._presence.debounce = 0.0 if self._hastens else table.debounce
         self.queue.most_events, self.queue.most_bytes = table.queue_events, table.queue_bytes

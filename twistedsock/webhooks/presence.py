@@ -90,9 +90,9 @@ class Presence:
         while self._pending:
             self._tell(self._pending.popitem(last=False)[1])
 
-    def forget(self) -> None:
-        """Who was told by which id: nobody is told of members any longer."""
-        self._told_ids.clear()
+    def keep(self, is_told: Callable[[bytes], bool]) -> None:
+        """Of other channels nothing is heard any longer: forget who was told by which id there."""
+        self._told_ids = {key: id for key, id in self._told_ids.items() if is_told(key[0])}
 
     def _wait(self, key: tuple[object, ...], change: Change) -> None:
         if not self.debounce:
