@@ -15,6 +15,7 @@ from twisted.python import usage
 
 from twistedsock.settings import Settings, SettingsError, read_settings
 from twistedsock.shells.clock import go_by_steady_clock
+from twistedsock.shells.connection_log import ConnectionLog
 from twistedsock.shells.json_log import json_observer
 from twistedsock.shells.logs import UnwrittenLog
 
@@ -143,6 +144,7 @@ def makeService(options: Options) -> IService:
         raise SystemExit(f"sockbridge: {error}") from None
     if options.settings.log_format == "json":
         service.log_observer = _json_observer(options.parent or {}, reactor)
+        service.bridge.journal.watchers.append(ConnectionLog(service.bridge.broker.clock, reactor.callLater))
     _allow_files(options.settings.max_connections)
     reactor.callWhenRunning(_spare_the_collector)
     _listen_for_hangup(service.reload, reactor)

@@ -60,10 +60,10 @@ def test_fields_are_plain_values_and_no_others(log, lines):
 
 
 def test_a_field_gives_way_to_what_each_line_says(log, lines):
-    log.info("truth", message="lie", time=1, namespace="lie", traceback="lie", system="lie")
+    log.info("truth", message="lie", time=1, namespace="lie", traceback="lie")
     told = said(lines)
     assert (told["message"], told["level"], told["namespace"]) == ("truth", "info", "kitchen")
-    assert "traceback" not in told and "system" not in told
+    assert "traceback" not in told
 
 
 def test_what_is_the_message_is_not_told_twice(log, lines):

@@ -45,8 +45,9 @@ def write_json(event: LogEvent) -> str | None:
         "namespace": str(event.get("log_namespace", "")),
         "message": message,
     }
+    told = OWN if event.get("log_namespace") != "log_legacy" else OWN + LEGACY
     for name, value in event.items():
-        if not name.startswith("log_") and name not in OWN and name not in LEGACY:
+        if not name.startswith("log_") and name not in told:
             plain, shown = _plain(value)
             if plain and shown != message:
                 line[name] = shown

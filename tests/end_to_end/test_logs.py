@@ -1,0 +1,182 @@
+"""The log as JSON, of a real twistd: every line of it can be read, wherever it goes, and each peer that goes is one."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.end_to_end.conftest import PATIENCE, TCP
+
+pytestmark = pytest.mark.end_to_end
+
+PROGRAM = [sys.executable, "-c"]
+WITH_A_FAULT = """
+from twisted.scripts.twistd import run
+from twistedsock.core.commands import Info
+from twistedsock.core.session import Session
+
+def broken(session, command):
+    raise ValueError("a fault\\nof two lines")
+
+Session._STEPS = {**Session._STEPS, Info: broken}
+run()
+"""
+"""A twistd whose bridge cannot tell INFO."""
+
+
+def read(path):
+    """All lines of a log, each of which must be an object with what every line says."""
+    told = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
+    for line in told:
+        assert {"time", "level", "namespace", "message"} <= line.keys(), line
+        assert line["time"].endswith("Z")
+        assert abs((datetime.now(UTC) - datetime.fromisoformat(line["time"])).total_seconds()) < 300
+    return told
+
+
+class Logging:
+    """A bridge that logs JSON to a file."""
+
+    def __init__(self, log, eventually, pid):
+        self.path, self.pid, self._eventually = log, pid, eventually
+
+    def line(self, *words):
+        """The first line whose message has these words."""
+
+        def found():
+            text = self.path.read_text() if self.path.exists() else ""
+            whole = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+            return next((line for line in whole if all(word in line["message"] for word in words)), None)
+
+        return self._eventually(found, f"{words} in the log")
+
+    @property
+    def address(self):
+        return re.match(r"lines on (\S+): ", self.line("lines on")["message"])[1]
+
+    @property
+    def page(self):
+        return self.line("web on")["message"].rpartition(" ")[2]
+
+    def stop(self):
+        os.kill(self.pid, signal.SIGTERM)
+
+
+@pytest.fixture
+def start_json(twistd, environment, tmp_path, eventually):
+    """Start one in the foreground, whose standard output is the log."""
+    running = []
+
+    def starting(program=(twistd,), web="none"):
+        log = tmp_path / "log"
+        options = ["--log-format=json", "--tcp", TCP, "--web", web]
+        command = [*program, "-n", "--pidfile=", "sockbridge", *options]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output, env=environment)
+        running.append(process)
+        bridge = Logging(log, eventually, process.pid)
+        bridge.process = process
+        return bridge
+
+    yield starting
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_every_line_is_one_object_from_the_start_to_the_end(start_json, call, browse):
+    bridge = start_json(web=TCP)
+    assert bridge.line("twistd", "starting up")["level"] == "info"
+    peer, page = call(bridge.address), browse(bridge.page)
+    peer.ask("PUB kitchen secret-payload")
+    page.ask(type="subscribe", id=1, channel="kitchen")
+    os.kill(bridge.pid, signal.SIGHUP)
+    assert bridge.line("read again")["read"] == "the options"
+    bridge.stop()
+    assert page.hears_the_end()[1] == 1001
+    assert bridge.process.wait(PATIENCE) == -signal.SIGTERM
+    told = read(bridge.path)
+    assert told[-1]["message"] == "Server Shut Down."
+    assert "secret-payload" not in bridge.path.read_text()
+    assert {line["level"] for line in told} == {"info"}
+    assert not (bridge.path.parent / "twistd.log").exists()
+
+
+def test_each_peer_is_a_line_at_its_end(start_json, call, browse):
+    bridge = start_json(web=TCP)
+    peer, page = call(bridge.address), browse(bridge.page)
+    peer.ask("NICK ann")
+    peer.say("QUIT")
+    peer.hears_the_end()
+    peer.close()
+    told = bridge.line(peer.id, "has gone")
+    assert (told["id"], told["nick"], told["subject"], told["dialect"]) == (peer.id, "ann", None, "line")
+    assert (told["client"], told["server"]) == (peer.welcome.split("from=")[1].split()[0], bridge.address)
+    assert 0 <= told["seconds"] < PATIENCE
+    # TCP counts its FIN as a byte.
+    assert told["received"] - len("NICK ann\nQUIT\n") in (0, 1)
+    assert told["sent"] - len(f"{peer.welcome}\nOK ann\nBYE\n") in (0, 1)
+    assert told["by"] == "peer"
+    page.close()
+    told = bridge.line("json peer", "has gone")
+    assert (told["dialect"], told["by"]) == ("json", "peer")
+    assert told["received"] > 0 and told["sent"] > 0
+    bridge.stop()
+    assert bridge.process.wait(PATIENCE) == -signal.SIGTERM
+    read(bridge.path)
+
+
+def test_a_fault_is_one_line_with_its_traceback(start_json, call):
+    bridge = start_json(program=[*PROGRAM, WITH_A_FAULT])
+    peer = call(bridge.address)
+    assert peer.ask("INFO").startswith("ERR internal ")
+    assert peer.ask("PING") == "PONG"
+    told = bridge.line("a command met a fault of this server")
+    assert told["level"] == "critical"
+    assert told["traceback"].startswith("Traceback (most recent call last)")
+    assert "ValueError: a fault\nof two lines" in told["traceback"]
+    bridge.stop()
+    bridge.process.wait(PATIENCE)
+    assert [line["level"] for line in read(bridge.path)].count("critical") == 1
+
+
+def test_a_daemon_logs_to_its_file_which_can_be_begun_anew(twistd, environment, tmp_path, eventually, call):
+    command = [twistd, "--pidfile=bridge.pid", "--logfile=bridge.log", "sockbridge", "--log-format=json"]
+    subprocess.run([*command, "--tcp", TCP, "--web=none"], cwd=tmp_path, env=environment, check=True, timeout=30)
+    log, pid = tmp_path / "bridge.log", int((tmp_path / "bridge.pid").read_text())
+    bridge = Logging(log, eventually, pid)
+    try:
+        address = bridge.address
+        os.kill(pid, signal.SIGUSR1)
+        eventually((tmp_path / "bridge.log.1").exists, "the old log")
+        peer = call(address)
+        os.kill(pid, signal.SIGHUP)
+        bridge.line("read again")
+        bridge.stop()
+        peer.hears_the_end()
+        eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the daemon")
+        told = read(log)
+        assert told[-1]["message"] == "Server Shut Down."
+        assert [line["by"] for line in told if line["message"].startswith("line peer")] == ["server"]
+        assert any("lines on" in line["message"] for line in read(tmp_path / "bridge.log.1"))
+        assert not (tmp_path / "twistd.log").exists()
+    finally:
+        if os.path.exists(f"/proc/{pid}"):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_full_disk_is_told_once(start_json, twistd, environment, tmp_path, eventually):
+    command = [twistd, "-n", "--pidfile=", "--logfile=/dev/full", "sockbridge", "--log-format=json", "--tcp", TCP]
+    with subprocess.Popen(
+        [*command, "--web=none"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        first = process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+    assert first == "sockbridge: the log cannot be written: [Errno 28] No space left on device\n"
+    assert rest == ""

@@ -1,0 +1,88 @@
+"""Each peer that has gone is one line, and a flood of them is not."""
+
+import json
+
+import pytest
+from twisted.internet.task import Clock
+from twisted.logger import formatEvent
+
+from twistedsock.core.dialect import Ending
+from twistedsock.core.traffic import Traffic
+from twistedsock.shells.connection_log import MOST_A_SECOND, ConnectionLog
+from twistedsock.shells.json_log import write_json
+from twistedsock.testing import FakePolicy
+
+
+@pytest.fixture
+def time():
+    return Clock()
+
+
+@pytest.fixture
+def watched(hall, time):
+    hall.bridge.journal.watchers.append(ConnectionLog(hall.broker.clock, time.callLater))
+    return hall
+
+
+def lines(logged):
+    return [json.loads(write_json(event)) for event in logged]
+
+
+def test_a_line_says_who_it_was_and_how_it_ended(watched, logged):
+    peer = watched.line_peer()
+    peer.outlet.told = Traffic(sent=200, received=100, unsent=0, rtt=0.001)
+    peer.says("NICK ann", "SUB kitchen", "PUB kitchen secret")
+    watched.now += 2.5
+    peer.session.lost()
+    (told,) = lines(logged)
+    assert {name: told[name] for name in ("level", "namespace", "message")} == {
+        "level": "info",
+        "namespace": "twistedsock.shells.connection_log.ConnectionLog",
+        "message": f"line peer {told['id']} of 127.0.0.1:50000 has gone after 2.5 s: it closed the connection",
+    }
+    assert {name: value for name, value in told.items() if name not in ("time", "level", "namespace", "message")} == {
+        "id": peer.session.peer.id.decode(),
+        "nick": "ann",
+        "subject": None,
+        "dialect": "line",
+        "client": "127.0.0.1:50000",
+        "server": "127.0.0.1:8081",
+        "seconds": 2.5,
+        "received": 100,
+        "sent": 200,
+        "by": "peer",
+        "why": "it closed the connection",
+    }
+
+
+def test_whom_the_server_sends_away_it_has_told_why(watched, logged):
+    peer = watched.line_peer()
+    peer.session.dismiss(Ending.GOING_AWAY, b"the server is going away")
+    peer.session.lost()
+    (told,) = lines(logged)
+    assert (told["by"], told["why"]) == ("server", "the server is going away")
+    assert told["sent"] is told["received"] is None, "of a Unix socket nothing is known"
+
+
+def test_who_it_was_is_told_but_not_how_that_was_proved(watched, logged):
+    watched.bridge.policy = FakePolicy({}, {"t0ken": ("ann", {}, None)})
+    peer = watched.line_peer()
+    peer.says("AUTH t0ken", "AUTH wr0ng")
+    peer.session.lost()
+    assert lines(logged)[0]["subject"] == "ann"
+    assert "t0ken" not in write_json(logged[0]) and "wr0ng" not in write_json(logged[0])
+
+
+def test_a_flood_is_counted(watched, time, logged):
+    def flood(count):
+        for _ in range(count):
+            watched.line_peer().session.lost()
+
+    flood(MOST_A_SECOND + 5)
+    assert len(logged) == MOST_A_SECOND
+    time.advance(1)
+    assert formatEvent(logged[-1]) == "5 more peers have gone within a second"
+    flood(2)
+    time.advance(1)
+    assert len(logged) == MOST_A_SECOND + 3
+    assert time.getDelayedCalls() == []

@@ -1,0 +1,69 @@
+"""One line of the log for each peer that has gone: who it was, how long it stayed, what passed, and who ended it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.logger import Logger
+
+from twistedsock.core.journal import Step
+from twistedsock.core.session import Session
+
+MOST_A_SECOND = 10
+"""Lines: 4 KB a second, which is 300 MB in a day of being flooded. Those that are left out are counted."""
+
+
+class ConnectionLog:
+    """A ``Watcher`` of the journal. It tells nothing of what was published, and nothing that proves who somebody is.
+    ``clock`` is the broker's; ``call_later`` calls back after some seconds."""
+
+    _log = Logger()
+
+    def __init__(self, clock: Callable[[], float], call_later: Callable[..., Any]) -> None:
+        self._clock = clock
+        self._call_later = call_later
+        self._said = 0
+        self._left_out = 0
+
+    def opened(self, session: Session) -> None:
+        """Nothing to say yet."""
+
+    def stepped(self, session: Session, step: Step) -> None:
+        """Nothing to say yet."""
+
+    def closed(self, session: Session) -> None:
+        """A peer has gone."""
+        if self._said == 0:
+            self._call_later(1.0, self._begin_anew)
+        if self._said >= MOST_A_SECOND:
+            self._left_out += 1
+            return
+        self._said += 1
+        self._log.info(
+            "{dialect} peer {id} of {client} has gone after {seconds} s: {why}", **_about(session, self._clock)
+        )
+
+    def _begin_anew(self) -> None:
+        self._said = 0
+        if self._left_out:
+            self._log.info("{left_out} more peers have gone within a second", left_out=self._left_out)
+            self._left_out = 0
+
+
+def _about(session: Session, clock: Callable[[], float]) -> dict[str, str | float | None]:
+    identity, traffic = session.identity, session.traffic()
+    closing = next((step for step in session.steps if step.name == "closing"), None)
+    closed = next((step for step in reversed(session.steps) if step.name == "closed"), None)
+    why = [step.words for step in (closing, closed) if step is not None and step.words]
+    return {
+        "id": session.peer.id.decode(),
+        "nick": session.peer.nick.decode(),
+        "subject": identity.subject.decode() if identity is not None and identity.subject else None,
+        "dialect": session.dialect_title,
+        "client": session.ends.client.decode(errors="replace"),
+        "server": session.ends.server.decode(errors="replace"),
+        "seconds": round(clock() - session.accepted_at, 3),
+        "received": None if traffic is None else traffic.received,
+        "sent": None if traffic is None else traffic.sent,
+        "by": closing.by if closing is not None else "peer",
+        "why": "; ".join(why) or "it closed the connection",
+    }
