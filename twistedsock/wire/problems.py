@@ -43,12 +43,11 @@ class Refused(Exception):
 
 def problem(refusal: Refusal, status: int) -> bytes:
     """The object that tells of a refusal (RFC 9457 section 3)."""
-    return msgspec.json.encode(
-        {
-            "type": "about:blank",
-            "title": HTTPStatus(status).phrase,
-            "status": status,
-            "detail": refusal.words,
-            "code": refusal.code.decode(),
-        }
-    )
+    told = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": refusal.words,
+        "code": refusal.code.decode(),
+    }
+    return msgspec.json.encode(told) + b"\n"
