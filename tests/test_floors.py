@@ -1,4 +1,4 @@
-"""The rules, the codecs and the policy stand without any framework, and each of their modules has tests of its own.
+"""Rules, codecs, policy and monitoring stand without any framework, and each of their modules has tests of its own.
 
 import-linter reads the imports (`make floors`); here they are run, so that what a library pulls in counts as well.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-FLOORS = ["core", "wire", "access"]
+FLOORS = ["core", "wire", "access", "monitoring"]
 FRAMEWORKS = {"autobahn", "twisted", "txaio", "zope"}
 MODULES = sorted(
     path.relative_to(CHECKOUT / "twistedsock").with_suffix("")

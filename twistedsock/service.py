@@ -26,6 +26,8 @@ from twistedsock.core.bridge import Bridge, build
 from twistedsock.core.dialect import Ending
 from twistedsock.core.origins import Origins
 from twistedsock.listeners import Listener, parse_endpoint
+from twistedsock.monitoring.monitor import TICK, Monitor
+from twistedsock.monitoring.process import cpu_seconds, memory_bytes
 from twistedsock.settings import Settings, SettingsError, listeners, trusted_proxies
 from twistedsock.shells.certificates import CertificateError, Certificates, Reading
 from twistedsock.shells.gate import Gate
@@ -144,6 +146,10 @@ class BridgeService(Service):
         self.webhooks.use(read_webhooks(settings))
         self._sweep = LoopingCall(self.bridge.broker.sweep)
         self._sweep.clock = reactor
+        self._monitor = Monitor(self.bridge, memory_bytes, cpu_seconds)
+        self._monitor.attach()
+        self._figures = LoopingCall(self._tell_figures)
+        self._figures.clock = reactor
         self._expiries = LoopingCall(self._look_at_expiries)
         self._expiries.clock = reactor
         self._patience: Any = None
@@ -181,6 +187,7 @@ class BridgeService(Service):
             lambda failure: self._log.failure("sweeping the channels failed", failure)
         )
         self._expiries.start(EXPIRY_SECONDS, now=False)
+        self._figures.start(TICK, now=False)
         for words in self.hints():
             self._log.info("{words}", words=words)
         self._warn_of_certificates()
@@ -191,7 +198,7 @@ class BridgeService(Service):
         """Accept no more, tell everybody, and wait until all have gone, or for ``drain`` seconds."""
         super().stopService()
         self.webhooks.hasten(self._settings.drain)
-        for repeated in (self._sweep, self._expiries):
+        for repeated in (self._sweep, self._expiries, self._figures):
             if repeated.running:
                 repeated.stop()
         ports = [listener.port for listener in [*self.lines, *self.web] if listener.port is not None]
@@ -250,6 +257,12 @@ class BridgeService(Service):
         except Exception:  # of single peers; the policy holds all the same
             self._log.failure("not every peer could be reviewed")
         self._warn_of_keys()
+
+    def _tell_figures(self) -> None:
+        try:
+            self._monitor.tick()
+        except Exception:  # an end of the loop would be the end of the figures
+            self._log.failure("the figures could not be told")
 
     def _look_at_expiries(self) -> None:
         try:

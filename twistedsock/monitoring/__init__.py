@@ -1,0 +1,1 @@
+"""What the bridge tells about itself, on channels that begin with ``$sys/``."""

@@ -1,0 +1,236 @@
+"""Publishes what the bridge tells about itself: the figures always, all else only while somebody reads it."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from twistedsock.core.bridge import Bridge
+from twistedsock.core.events import Member
+from twistedsock.core.journal import Step
+from twistedsock.core.names import is_reserved
+from twistedsock.core.peer_record import peer_record
+from twistedsock.core.reader import Peer
+from twistedsock.core.session import Session
+from twistedsock.monitoring.channels import ChannelCensus
+from twistedsock.monitoring.figures import take_figures
+from twistedsock.monitoring.peers import PeerCensus
+from twistedsock.monitoring.ranking import Work
+from twistedsock.monitoring.timelines import closed, timeline
+from twistedsock.monitoring.topics import CLOSED, FIGURES, PEER, Topic, parse_topic
+from twistedsock.wire.payloads import content_of
+
+TICK = 1.0
+"""Seconds between two events with figures."""
+
+PERIOD = 2.0
+"""Seconds between two looks at all channels and peers, while somebody reads of them: as often as people look."""
+
+PART_OF_TIME = 0.01
+"""How much of the time the looks may take. Where they take longer, as there is more to look at, they are as much
+rarer."""
+
+BIT = 0.002
+"""Seconds of one turn that are spent on looking: others have their turn then."""
+
+HASTE = 0.25
+"""Seconds between two events about one peer, unless it is gone: some fall behind and catch up all the time."""
+
+CLOSED_EACH_TICK = 50
+"""Connections whose ends are told each second: where more end, nobody reads each."""
+
+NAME = b"$sys"
+"""Who publishes."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Monitor:
+    """To be told of readers by the broker, and of connections by the journal. ``tick`` is to be called each second.
+    ``memory_bytes`` and ``cpu_seconds`` tell what the process takes."""
+
+    def __init__(self, bridge: Bridge, memory_bytes: Callable[[], int], cpu_seconds: Callable[[], float]) -> None:
+        self._bridge = bridge
+        self._broker = bridge.broker
+        self._memory_bytes = memory_bytes
+        self._cpu_seconds = cpu_seconds
+        self._self = Peer(NAME)
+        # The server's own channels, as far as they may exist.
+        self._own: set[bytes] = set()
+        # What is read now. As many entries as there are subscriptions at most.
+        self._topics: dict[bytes, Topic] = {}
+        # What is to be told as soon as may be, in this order.
+        self._due: dict[bytes, None] = {}
+        # Peers that have gone a step further, and are told of a little later.
+        self._changed: set[bytes] = set()
+        self._told: dict[bytes, float] = {}
+        # The last words about those who are gone.
+        self._last: dict[bytes, bytes] = {}
+        self._closed: list[bytes] = []
+        self._closed_left = CLOSED_EACH_TICK
+        # Pages that the last reader has left: their logs are of no use.
+        self._unread: list[bytes] = []
+        self._channels: ChannelCensus | None = None
+        self._peers: PeerCensus | None = None
+        self._work: Work[None] | None = None
+        self._spent = self._looked_at = self._next_look = 0.0
+
+    def attach(self) -> None:
+        """Begin to look on. Before the first connection."""
+        self._broker.reader_observers.append(self)
+        self._bridge.journal.watchers.append(self)
+
+    # What time tells.
+
+    def tick(self) -> None:
+        """Tell the figures, and begin the next look where it is due."""
+        self._closed_left = CLOSED_EACH_TICK
+        self._tell_figures()
+        now = self._broker.clock()
+        kinds = {topic.kind for topic in self._topics.values()}
+        if "channels" not in kinds:
+            self._channels = None
+        if "peers" not in kinds:
+            self._peers = None
+        if self._work is None and not self._due and now + TICK / 2 >= self._next_look:
+            self._looked_at = now
+            self._next_look = now + max(PERIOD, self._spent / PART_OF_TIME)
+            self._spent = 0.0
+            self._due.update(dict.fromkeys(self._topics))
+        else:
+            self._due.update(dict.fromkeys([channel for channel in self._changed if channel in self._topics]))
+        self._changed.clear()
+        if self._due:
+            self._ask_for_turn()
+
+    def _tell_figures(self) -> None:
+        self._own = {channel for channel in self._own if channel in self._broker.channels}
+        figures = take_figures(self._bridge, len(self._own), self._memory_bytes(), self._cpu_seconds())
+        self._bridge.tally.longest = 0.0
+        self._publish(FIGURES, b"figures", [_encode(figures)])
+
+    # What the broker tells.
+
+    def entered(self, channel: bytes, member: Member, readers: int) -> None:
+        """Somebody subscribes; what is told only to those who read it is told at once."""
+        if not is_reserved(channel):
+            return
+        self._own.add(channel)
+        topic = parse_topic(channel)
+        if topic is not None:
+            self._topics[channel] = topic
+            self._due[channel] = None
+            self._ask_for_turn()
+
+    def left(self, channel: bytes, member: Member, readers: int) -> None:
+        """Somebody reads it no longer."""
+        if not readers and channel in self._topics:
+            if self._topics.pop(channel).kind != "peer":
+                self._unread.append(channel)
+                self._ask_for_turn()
+            self._told.pop(channel, None)
+
+    # What the journal tells.
+
+    def opened(self, session: Session) -> None:
+        """Nobody asks for who has just come."""
+
+    def stepped(self, session: Session, step: Step) -> None:
+        """Who reads of a peer hears soon what has become of it."""
+        channel = PEER + session.peer.id
+        if channel not in self._topics:
+            return
+        if self._broker.clock() - self._told.get(channel, 0.0) < HASTE:
+            self._changed.add(channel)
+        else:
+            self._due[channel] = None
+            self._ask_for_turn()
+
+    def closed(self, session: Session) -> None:
+        """There is nobody to look at any more, so the last words are made now."""
+        now, channel = self._broker.clock(), PEER + session.peer.id
+        if channel in self._topics:
+            self._last[channel] = timeline(peer_record(session, now), session.steps, self._epoch(now))
+            self._ask_for_turn()
+        readers = self._broker.channels.get(CLOSED)
+        if readers is not None and readers.readers and self._closed_left:
+            self._closed_left -= 1
+            self._closed.append(closed(session, now))
+            self._ask_for_turn()
+
+    # What is done in turns of its own.
+
+    def _ask_for_turn(self) -> None:
+        self._broker.postpone(self._go_on)
+
+    def _go_on(self) -> None:
+        began = self._broker.clock()
+        self._tell_ends()
+        while self._work is not None or self._due:
+            if self._work is None:
+                channel = next(iter(self._due))
+                del self._due[channel]
+                self._work = self._tell(channel)
+            try:
+                next(self._work)
+            except StopIteration:
+                self._work = None
+            if self._broker.clock() - began >= BIT:
+                self._ask_for_turn()
+                break
+        self._spent += self._broker.clock() - began
+
+    def _tell_ends(self) -> None:
+        unread, self._unread = self._unread, []
+        for name in unread:
+            channel = self._broker.channels.get(name)
+            if channel is not None and not channel.readers:
+                self._broker.empty(channel)
+        last, self._last = self._last, {}
+        for name, page in last.items():
+            self._publish(name, b"steps", [page])
+        if self._closed:
+            ends, self._closed = self._closed, []
+            self._publish(CLOSED, b"closed", ends)
+
+    def _tell(self, channel: bytes) -> Work[None]:
+        topic = self._topics.get(channel)
+        if topic is None:  # nobody reads it any longer
+            return
+        now = self._broker.clock()
+        if topic.kind == "channels":
+            page = yield from (yield from self._look_at_channels(now)).answer(topic)
+        elif topic.kind == "peers":
+            page = yield from (yield from self._look_at_peers(now)).answer(topic, now)
+        else:
+            session = self._bridge.roster.get(topic.text)
+            if not isinstance(session, Session):
+                return
+            self._told[channel] = now
+            page = timeline(peer_record(session, now), session.steps, self._epoch(now))
+        self._publish(channel, b"steps" if topic.kind == "peer" else topic.kind.encode(), [page])
+
+    def _look_at_channels(self, now: float) -> Work[ChannelCensus]:
+        known = self._channels
+        if known is not None and known.at >= self._looked_at:
+            return known
+        census = ChannelCensus(now)
+        yield from census.take(self._broker.channels.values(), known)
+        self._channels = census
+        return census
+
+    def _look_at_peers(self, now: float) -> Work[PeerCensus]:
+        known = self._peers
+        if known is not None and known.at >= self._looked_at:
+            return known
+        census = PeerCensus(now)
+        yield from census.take([guest for guest in self._bridge.roster if isinstance(guest, Session)], known)
+        self._peers = census
+        return census
+
+    def _epoch(self, now: float) -> float:
+        """When the broker's clock stood at 0, in seconds since 1970."""
+        return self._bridge.expiries.wall_clock() - now
+
+    def _publish(self, channel: bytes, name: bytes, payloads: list[bytes]) -> None:
+        self._own.add(channel)
+        self._broker.publish(self._self, channel, name, content_of(payloads, is_json=True))
