@@ -1,0 +1,101 @@
+"""The metrics of a real bridge, read as Prometheus reads them."""
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.end_to_end.conftest import PATIENCE, TCP
+
+pytestmark = pytest.mark.end_to_end
+
+GRAFANA = Path(__file__).parent.parent.parent / "examples" / "grafana"
+AS_PROMETHEUS = {
+    "Accept": "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"
+    "text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+    "Accept-Encoding": "gzip",
+}
+"""What Prometheus 2.53 sends."""
+
+
+TOOL = [sys.executable, "-c", "import sys; from twistedsock.command import main; sys.exit(main())"]
+
+
+def scrape(bridge, **headers):
+    return urlopen(Request(f"{bridge.page}metrics", headers=headers), timeout=PATIENCE)
+
+
+def samples(bridge):
+    """By name and labels."""
+    families = text_string_to_metric_families(scrape(bridge).read().decode())
+    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+
+
+def test_what_peers_do_is_counted(start, call, browse):
+    bridge = start()
+    before = samples(bridge)
+    reader, page = call(bridge.lines[0]), browse(bridge.page)
+    reader.ask("SUB kitchen")
+    for _ in range(3):
+        page.ask(type="publish", id=1, channel="kitchen", data="x")
+        reader.hear()
+    reader.ask("FLY")
+    after = samples(bridge)
+    grown = {name: value - before.get(name, 0) for name, value in after.items()}
+    assert grown["sockbridge_events_published_total",] == grown["sockbridge_events_delivered_total",] == 3
+    assert grown["sockbridge_refusals_total", "unknown-command"] == 1
+    assert after["sockbridge_peers", "line"] == after["sockbridge_peers", "json"] == 1
+    assert grown["sockbridge_received_bytes_total",] > 150
+    assert grown["sockbridge_sent_bytes_total",] > 300
+    assert grown["sockbridge_flush_seconds_count",] >= 3
+    assert after["sockbridge_connections",] == 3
+    assert after["sockbridge_http_requests_total", "GET", "200"] == 1
+    assert after["sockbridge_backplane_up",] == 1
+
+
+def test_prometheus_gets_what_it_asks_for(bridge):
+    with scrape(bridge, **AS_PROMETHEUS) as answer:
+        assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
+        text = gzip.decompress(answer.read()).decode()
+    assert len(list(openmetrics.text_string_to_metric_families(text))) > 30
+
+
+def test_with_keys_they_are_for_administrators(start, tmp_path):
+    file = tmp_path / "bridge.toml"
+    file.write_text('[access]\nanonymous = { ">" = "rw" }\n')
+    key = subprocess.run([*TOOL, "keygen"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    file.write_text(file.read_text() + key)
+    bridge = start("--config", str(file))
+
+    def token(*options):
+        command = [*TOOL, "token", "--config", str(file), "--sub", "prometheus", *options]
+        made = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        return {"Authorization": f"Bearer {made}"}
+
+    for headers, status in [({}, 401), (token("--allow", ">=rw"), 403), ({"Authorization": "Bearer x"}, 401)]:
+        with pytest.raises(HTTPError) as caught:
+            scrape(bridge, **headers)
+        assert caught.value.code == status
+        assert json.loads(caught.value.read())["status"] == status
+    assert b"\nsockbridge_channels 0.0\n" in scrape(bridge, **token("--admin")).read()
+
+
+def test_the_dashboard_of_grafana_asks_for_what_there_is(start, tmp_path):
+    file = tmp_path / "bridge.toml"
+    secret = "of sixteen bytes and more"
+    file.write_text(
+        f'[[webhook]]\nname = "till"\nurl = "http://127.0.0.1:9/"\nsecret = "{secret}"\nevents = ["member-joined"]\n'
+    )
+    bridge = start("--config", str(file), tcp=(TCP,))
+    names = {name for name, *_ in samples(bridge)}
+    asked = set(re.findall(r"(?:sockbridge|process)_\w+", (GRAFANA / "sockbridge.json").read_text()))
+    assert len(asked) > 25
+    assert asked <= names
