@@ -197,6 +197,7 @@ class BridgeService(Service):
     def stopService(self) -> Deferred[None]:
         """Accept no more, tell everybody, and wait until all have gone, or for ``drain`` seconds."""
         super().stopService()
+        self.bridge.draining = True
         self.webhooks.hasten(self._settings.drain)
         for repeated in (self._sweep, self._expiries, self._figures):
             if repeated.running:
@@ -327,12 +328,17 @@ class BridgeService(Service):
         gone: Deferred[None] = Deferred()
         self._patience = patience = self._reactor.callLater(self._settings.drain, self._give_up, gone)
 
-        def all_gone() -> None:
-            if patience.active():
+        waiting: set[object] = {self.bridge.roster, *self.web}
+
+        def is_gone(one: object) -> None:
+            waiting.discard(one)
+            if not waiting and patience.active():
                 patience.cancel()
                 gone.callback(None)
 
-        self.bridge.roster.when_empty(all_gone)
+        for listener in self.web:
+            listener.factory.site.drain(lambda listener=listener: is_gone(listener))
+        self.bridge.roster.when_empty(lambda: is_gone(self.bridge.roster))
         return gone
 
     def _schedule(self, turn: Callable[[], None]) -> None:
@@ -404,7 +410,8 @@ class BridgeService(Service):
         return None
 
     def _give_up(self, gone: Deferred[None]) -> None:
-        self._log.info("{count} peers did not leave in time", count=len(self.bridge.roster))
+        running = sum(listener.factory.site.running for listener in self.web)
+        self._log.info("{count} peers did not leave in time", count=len(self.bridge.roster) + running)
         gone.callback(None)
 
 

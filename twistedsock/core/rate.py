@@ -73,13 +73,17 @@ class Meter:
     def read(self, size: int, now: float) -> Verdict:
         """So many bytes were read; what becomes of what they say. To be called once for each read, before that is
         judged."""
-        for bucket in (self._bytes, self._excess_bytes, self._commands, self._excess_commands):
-            bucket.fill(now)
+        self.fill(now)
         if self._bytes.take(size):
             self._verdict = Verdict.RUN
         else:
             self._verdict = Verdict.REFUSE if self._excess_bytes.take(size) else Verdict.CLOSE
         return self._verdict
+
+    def fill(self, now: float) -> None:
+        """Time has passed, and nothing was read."""
+        for bucket in self._buckets:
+            bucket.fill(now)
 
     def judge(self, cost: int, read: Verdict | None = None) -> Verdict:
         """What becomes of a command that is to be run: ``cost`` is 1, or how many publishes it is. ``read`` is what
@@ -92,16 +96,18 @@ class Meter:
         return Verdict.CLOSE
 
     @property
+    def _buckets(self) -> tuple[Bucket, ...]:
+        return (self._bytes, self._excess_bytes, self._commands, self._excess_commands)
+
+    @property
     def wait(self) -> int:
         """Whole seconds after which something is likely to be let through again, 1 at least."""
         return max(1, ceil(self._bytes.wait), ceil(self._commands.wait))
 
     def has_recovered(self, now: float) -> bool:
         """Whether it is as good as a new one."""
-        buckets = (self._bytes, self._excess_bytes, self._commands, self._excess_commands)
-        for bucket in buckets:
-            bucket.fill(now)
-        return all(bucket.is_full for bucket in buckets)
+        self.fill(now)
+        return all(bucket.is_full for bucket in self._buckets)
 
 
 def meter_of(limits: Limits, now: float) -> Meter | None:

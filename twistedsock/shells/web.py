@@ -90,7 +90,9 @@ class Doorman(Protocol):
         if head.forwarded_for and self._is_proxied() and not self._believe(head.forwarded_for):
             return
         if not head.upgrade:
-            self._hand_over(self.factory.site.buildProtocol(self._peer), data)
+            connection = self.factory.site.buildProtocol(self._peer, self._is_proxied())
+            connection.give_way = self._give_way
+            self._hand_over(connection, data)
             return
         here = here_of(self.transport)
         refused = self._judge(head, here.door)
@@ -177,6 +179,11 @@ class Doorman(Protocol):
         self.factory.deadlines.stop(self)
         self._forget_head()
         del self._head, self._peer
+        self._owner = owner
+        self.dataReceived = owner.dataReceived  # type: ignore[method-assign]
+
+    def _give_way(self, owner: Any) -> None:
+        """From one owner to another."""
         self._owner = owner
         self.dataReceived = owner.dataReceived  # type: ignore[method-assign]
 

@@ -1,27 +1,30 @@
 """A connection of HTTP/1.1: requests in, one after the other, and no longer at a time than is fair to others."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger, LogPublisher
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
-from twistedsock.core.access import Identity
-from twistedsock.core.errors import TOO_MUCH_HELD, Refusal
+from twistedsock.core.errors import TOO_FAST, TOO_MUCH_HELD, Code, Refusal
 from twistedsock.core.limits import SHARE
 from twistedsock.core.rate import Meter, Verdict
-from twistedsock.shells.certificates import subject_of
 from twistedsock.shells.closing import close_kindly
 from twistedsock.shells.http.requests import BridgeRequest
+from twistedsock.shells.sockets import host_of
 from twistedsock.wire.chunks import BadChunks, Chunks
-from twistedsock.wire.credentials import find_credentials
-from twistedsock.wire.http_head import MOST_HEADERS, RequestHead, refusal
+from twistedsock.wire.http_head import MOST_HEADERS, refusal
+from twistedsock.wire.problems import STATUS
 
 if TYPE_CHECKING:
     from twistedsock.shells.http.site import BridgeSite
 
 IDLE = 60
 """Seconds that a kept-alive connection may be silent."""
+
+GOODBYE = 15
+"""Seconds that an idle connection has to take its goodbye."""
 
 MOST_REQUESTS = 10_000
 """Requests on one connection, then it is closed, so that none lasts for ever: three hours of one a second."""
@@ -30,49 +33,77 @@ MOST_DIGITS = 19
 """Of a Content-Length: 2^63 has as many, and Python reads no number of more than 4,300, which Twisted does not
 expect."""
 
-GOODBYE = 15
-"""Seconds that an idle connection has to take its goodbye."""
+MOST_EARLY = 16 * 1024
+"""Bytes that are read of requests whose turn has not come; then the client is not read until it has."""
+
+LONG_HEAD = Refusal(Code.TOO_LONG, "the head of the request is too long")
+LATE = Refusal(Code.LIMIT, "the request did not end in time")
 
 
 class HttpConnection(HTTPChannel):
     """What Twisted does not do: it bounds no body, drops no input behind the last answer, answers all requests that
-    came together in one go, and logs each connection that was silent for too long."""
+    came together in one go, gives each connection a timer, and logs each that was silent for too long."""
 
     transport: Any
     requests: list[Any]
     maxHeaders = MOST_HEADERS
     requestFactory: Any = BridgeRequest
     _networkProducer: Any
+    _log = Logger(observer=LogPublisher())
+
     site: "BridgeSite"
     peer: Any
+    """The far end, as a trusted proxy tells it."""
+    is_proxied = False
+    """Whether the far end is a trusted proxy, that may tell with each request whom it speaks for."""
     meter: Meter | None = None
-    _log = Logger(observer=LogPublisher())
+    give_way: Callable[[Any], None] | None = None
+    """Lets another protocol have what comes in, and the end of the connection."""
+    _read_as = Verdict.RUN
+    _enough = 0.0
+    _served = 0
+    _begun = False
+    _counted = 0
+    _chunks: Chunks | None = None
+    _answered: Any = None
     _deaf = False
     _lost = False
     _kindly = False
-    _served = 0
-    _enough = 0.0
-    _chunks: Chunks | None = None
-    _done: Any = None
     _closing: Any = None
-    _counted = 0
 
     def connectionMade(self) -> None:
         super().connectionMade()
         self.site.connections[self] = None
+        self.know(self.peer)
+
+    def know(self, peer: Any) -> None:
+        """That is the far end."""
+        self.peer = peer
+        bridge = self.site.bridge
+        self.meter = bridge.meters.of(host_of(peer), bridge.broker.clock())
+
+    # What comes in.
 
     def dataReceived(self, data: bytes) -> None:
         # TLS goes on to deliver what comes behind the last answer, and Twisted is not prepared for it.
         if self._deaf or self.transport.disconnecting:
             return
-        self.resetTimeout()
+        bridge = self.site.bridge
+        bridge.tally.received += len(data)
+        if self.meter is not None:
+            self._read_as = self.meter.read(len(data), bridge.broker.clock())
+            if self._read_as is Verdict.CLOSE:
+                self._give_up(TOO_FAST)
+                return
         self._read(data)
 
     def _read(self, data: bytes) -> None:
         self._enough = self.site.bridge.broker.clock() + SHARE
         super().dataReceived(data)
+        self._watch()
 
     def setLineMode(self, extra: bytes = b"") -> None:
+        """What was kept until a request was answered is read now; it has been counted."""
         self.line_mode = 1
         if extra:
             self._read(extra)
@@ -83,19 +114,22 @@ class HttpConnection(HTTPChannel):
         else:
             super().lineReceived(line)
 
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._give_up(LONG_HEAD, 431)
+
     def headerReceived(self, line: bytes) -> bool:
         name, _, value = line.partition(b":")
         field, value = name.lower(), value.strip(b" \t")
-        if field == b"content-length" and (len(value) > MOST_DIGITS or self._chunks is not None):
-            line = name + b": not read"  # so it is refused as any other that is not understood
-        elif field == b"transfer-encoding":
-            wrong = self._version != b"HTTP/1.1" or self._chunks is not None or self._transferDecoder is not None
-            if wrong or value.lower() != b"chunked":
+        has_length = self._chunks is not None or self._transferDecoder is not None
+        # Two lengths, or a length and chunks, are how requests are smuggled (RFC 9112 section 11.2).
+        if field == b"transfer-encoding":
+            if has_length or value.lower() != b"chunked" or self._version != b"HTTP/1.1":
                 self._respondToBadRequestAndDisconnect()
                 return False
-            self._chunks = Chunks(self.requests[-1].handleContentChunk)
-            self.length = None
+            self._chunks, self.length = Chunks(self.requests[-1].handleContentChunk), None
             return True
+        if field == b"content-length" and (has_length or len(value) > MOST_DIGITS):
+            line = name + b": not read"  # so it is refused as any other that is not understood
         return bool(super().headerReceived(line))
 
     def allHeadersReceived(self) -> None:
@@ -106,14 +140,14 @@ class HttpConnection(HTTPChannel):
         if self.length == 0:
             return
         expects = request.header(b"expect").lower() == b"100-continue"
-        if request.is_refused and (
-            expects or not self.persistent or self.length is None or self.length > self.site.bridge.limits.max_message
-        ):
-            self.persistent = False
-            self._kindly = True
-            request.process()
+        if request.is_refused and (expects or not self.persistent or self._is_long()):
+            self._close_after(request.process)
         elif expects:
             self._send100Continue()
+
+    def _is_long(self) -> bool:
+        """Whether it is better to close the connection than to wait for a body that nobody wants."""
+        return self.length is None or self.length > self.site.bridge.limits.max_message
 
     def checkPersistence(self, request: Any, version: bytes) -> bool:
         said = b",".join(request.requestHeaders.getRawHeaders(b"connection", ())).lower()
@@ -122,125 +156,182 @@ class HttpConnection(HTTPChannel):
     def rawDataReceived(self, data: bytes) -> None:
         if self._deaf:
             return
-        if self._handlingRequest or self._chunks is None:
+        if self._handlingRequest:
+            early = b"".join(self._dataBuffer) + data
+            self._dataBuffer = [early]
+            if len(early) > MOST_EARLY and not self._waitingForTransport:
+                self._networkProducer.pauseProducing()
+        elif self._chunks is None:
             super().rawDataReceived(data)
-            return
+        else:
+            self._read_chunks(self._chunks, data)
+
+    def _read_chunks(self, chunks: Chunks, data: bytes) -> None:
         try:
-            rest = self._chunks.feed(data)
+            rest = chunks.feed(data)
         except BadChunks as bad:
-            self.refuse(400, str(bad))
+            self._give_up(Refusal(Code.BAD_ARGUMENT, str(bad)))
             return
         if rest is not None and not self._deaf:
-            self._chunks = None
             self._dataBuffer.append(rest)
             self.allContentReceived()
 
-    def allContentReceived(self) -> None:
-        if not self._deaf:
-            super().allContentReceived()
-
     def body_came(self, request: BridgeRequest, data: bytes) -> None:
         """A piece of the body of a request."""
-        refusal = request.came(data)
-        if refusal is None and request.held:
-            holdings = self.site.bridge.holdings
-            self._counted = holdings.recount(self._counted, request.held)
-            if holdings.too_much:
-                refusal = TOO_MUCH_HELD
-        if refusal is not None:
-            self.persistent = False
-            self._kindly = True
-            request.refuse(refusal)
+        refused = request.came(data)
+        if refused is not None:
+            self._give_up(refused)
 
-    def requestDone(self, request: Any) -> None:
-        self.site.running.pop(request, None)
-        if self._counted:
-            self._counted = self.site.bridge.holdings.recount(self._counted, 0)
-        broker = self.site.bridge.broker
-        if self.persistent and (self._dataBuffer or self._buffer) and broker.clock() >= self._enough:
-            self._done = request
-            self._networkProducer.pauseProducing()
-            broker.postpone(self._go_on)
-        else:
-            super().requestDone(request)
+    def allContentReceived(self) -> None:
+        if not self._deaf:
+            self._chunks = None
+            self._begun = False
+            self.site.begun.stop(self)
+            self.site.idle.stop(self)
+            super().allContentReceived()
 
-    def _go_on(self) -> None:
-        if not self._lost:
-            super().requestDone(self._done)
+    # How long it is waited for, and how much is held.
+
+    def _watch(self) -> None:
+        """Something has been read, or answered."""
+        if self._deaf or self._lost:
+            return
+        held = len(self._buffer) + sum(map(len, self._dataBuffer)) + (self.requests[0].held if self.requests else 0)
+        holdings = self.site.bridge.holdings
+        before, self._counted = self._counted, holdings.recount(self._counted, held)
+        if self._counted > before and holdings.too_much:
+            self._give_up(TOO_MUCH_HELD)
+        elif not self._handlingRequest:
+            if not self.requests and not self._buffer:
+                self._begun = False
+                self.site.begun.stop(self)
+                self.site.idle.start(self)
+            elif not self._begun:
+                self._begun = True
+                self.site.idle.stop(self)
+                self.site.begun.start(self)
+
+    def be_late(self) -> None:
+        """A request has begun, and did not end in time."""
+        self._give_up(LATE, 408)
+
+    def be_idle(self) -> None:
+        """Nothing was asked for a long time, or nothing will be answered any more."""
+        if self._abortingCall is None:
+            self._abortingCall = self.callLater(GOODBYE, self.forceAbortClient)
+        self.loseConnection()
+
+    def timeoutConnection(self) -> None:
+        """Who is being answered takes nothing."""
+        self.be_idle()
+
+    # What it may.
 
     def is_too_fast(self, commands: int) -> bool:
         """Whether so many commands more are too fast; who does not care is closed after the answer."""
         if self.meter is None:
             return False
-        verdict = self.meter.judge(commands)
+        verdict = self.meter.judge(commands, self._read_as)
         if verdict is Verdict.CLOSE:
             self.persistent = False
         return verdict is not Verdict.RUN
 
-    def recognize(self, request: BridgeRequest) -> Identity | Refusal | None:
-        """Who asks; None where there is no policy."""
-        bridge, listening = self.site.bridge, self.site.listening
-        if bridge.policy is None:
-            return None
-        head = RequestHead(
-            method="",
-            path="",
-            host="",
-            origin=None,
-            upgrade=False,
-            subprotocols=(),
-            query=request.query.decode("latin-1"),
-            authorization=request.header(b"authorization").decode("latin-1"),
-            cookies=request.header(b"cookie").decode("latin-1"),
-        )
-        shown = find_credentials(head, bridge.policy.cookie)
-        subject = subject_of(self.transport) if listening.secure else None
-        outcome = bridge.recognize(listening.endpoint, None if shown is None else shown.token, subject)
-        return bridge.policy.anonymous(listening.endpoint) if outcome is None else outcome
+    # How it goes on.
 
-    def become_stream(self, request: BridgeRequest) -> None:
-        """From here on everything that goes out is somebody else's, and what comes in is dropped."""
-        self.site.running.pop(request, None)
-        self._deaf = True
-        self._buffer, self._dataBuffer = b"", []
+    def requestDone(self, request: Any) -> None:
+        self.site.has_answered(request)
+        request.forget_body()
+        broker = self.site.bridge.broker
+        if self.persistent and (self._dataBuffer or self._buffer) and broker.clock() >= self._enough:
+            # Others have their turn; as if this one had not been answered yet.
+            self._answered = request
+            self._networkProducer.pauseProducing()
+            broker.postpone(self._go_on)
+        else:
+            super().requestDone(request)
+            if not self._busyReceiving:
+                self._watch()
+
+    def _go_on(self) -> None:
+        if self._lost or self._deaf:
+            return
+        request, self._answered = self._answered, None
+        if self.meter is not None:
+            self.meter.fill(self.site.bridge.broker.clock())
+        super().requestDone(request)
+        self._watch()
+
+    def give_away(self, owner: Any) -> None:
+        """From here on the connection is another protocol's, and nothing of HTTP is held any longer."""
+        request = self.requests.pop()
+        request.forget_body()
+        self._fall_deaf()
         self._networkProducer.unregisterProducer()
         self._networkProducer.resumeProducing()
+        # What came behind the request is dropped, and must not stop the reading of what comes later.
+        self._waitingForTransport = True
+        self.site.has_gone(self)
+        self.site.has_answered(request)
+        give_way, self.give_way = self.give_way, None
+        assert give_way is not None
+        give_way(owner)
 
-    def end_stream(self) -> None:
-        """The stream is over."""
-        if not self._lost and self._closing is None:
-            self._closing = close_kindly(self.transport, self.callLater)
+    def drain(self) -> None:
+        """The server is going away: whoever asks for nothing just now is closed."""
+        if not self.requests and not self._deaf:
+            self.be_idle()
 
-    def refuse(self, status: int, words: str) -> None:
-        """What came is no request that could be answered."""
-        self.transport.write(refusal(status, words))
+    # How it ends.
+
+    def _give_up(self, refused: Refusal, status: int | None = None) -> None:
+        """Refuse what is being read, and close; the rest of it is taken, and forgotten."""
+        request = self.requests[-1] if self.requests and not self._handlingRequest else None
+        if request is not None and request.has_begun:
+            self._close_after(lambda: request.refuse(refused, status))
+        elif self._handlingRequest:  # others are behind one that is not answered yet, and cannot be answered before it
+            self._fall_deaf()
+            self.transport.abortConnection()
+        else:
+            self.site.bridge.tally.refuse(refused.code)
+            told = status or STATUS[refused.code]
+            self.transport.write(refusal(told, refused.words))
+            self._close_after(self.loseConnection)
+
+    def _close_after(self, answer: Any) -> None:
+        self.persistent = False
         self._kindly = True
-        self.loseConnection()
+        answer()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.transport.write(refusal(400, "that is no HTTP request"))
         self.loseConnection()
 
-    def loseConnection(self) -> None:
-        """Who does not answer the goodbye of TLS, or does not read, is waited for no longer than who says nothing."""
+    def _fall_deaf(self) -> None:
         self._deaf = True
         self._buffer, self._dataBuffer = b"", []
+        self.site.forget(self)
+        self._counted = self.site.bridge.holdings.recount(self._counted, 0)
+
+    def loseConnection(self) -> None:
+        """Who does not answer the goodbye of TLS, or does not read, is waited for no longer than who says nothing. Who
+        is still sending has its words taken, as a reset would take ours from it."""
+        self._fall_deaf()
         self.setTimeout(None)
         if self._kindly and self._closing is None:
             self._networkProducer.unregisterProducer()
             self._closing = close_kindly(self.transport, self.callLater)
-        else:
+        elif self._closing is None:
             super().loseConnection()
             if self._abortingCall is None:
                 self._abortingCall = self.callLater(IDLE, self.forceAbortClient)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        self._lost = self._deaf = True
-        self.site.connections.pop(self, None)
+        self._lost = True
+        self.give_way = None  # or two would hold each other
+        self._fall_deaf()
+        self.site.has_gone(self)
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
         for request in self.requests:
-            self.site.running.pop(request, None)
-        if self._counted:
-            self._counted = self.site.bridge.holdings.recount(self._counted, 0)
+            self.site.has_answered(request)
         super().connectionLost(reason)

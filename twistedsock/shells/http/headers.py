@@ -1,5 +1,7 @@
 """Headers that many answers have."""
 
+from collections.abc import Mapping
+
 PAGE = {
     b"Content-Security-Policy": b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     b"connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -24,6 +26,6 @@ PREFLIGHT_AGE = 600
 """Seconds that a browser may remember what it was allowed."""
 
 
-def block(headers: dict[bytes, bytes]) -> bytes:
+def block(headers: Mapping[bytes, bytes]) -> bytes:
     """Headers as they are written."""
     return b"".join(name + b": " + value + b"\r\n" for name, value in headers.items())

@@ -1,21 +1,25 @@
 """One request, as operations see it: who asks for what, and how it is answered."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.web.http import Request, datetimeToString
+from twisted.web.http import Request
 
 from twistedsock.core.access import Identity
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import INTERNAL, TOO_FAST, Code, Refusal
 from twistedsock.core.rate import Meter
+from twistedsock.core.visitor import Visitor
 from twistedsock.shells.faults import report_fault
 from twistedsock.shells.http.headers import ALLOWED_HEADERS, DATA, PREFLIGHT_AGE, block
+from twistedsock.shells.http.judgement import Rejection, judge
+from twistedsock.shells.http.pieces import Pieces
 from twistedsock.shells.http.routes import Found, Route
 from twistedsock.shells.listening import Listening
-from twistedsock.shells.sockets import ends_of, here_of
+from twistedsock.shells.sockets import ends_of
 from twistedsock.wire.arguments import Arguments
 from twistedsock.wire.problems import LIMIT_OVER, MEDIA_TYPE, STATUS, Refused, problem
 
@@ -23,17 +27,8 @@ if TYPE_CHECKING:
     from twistedsock.shells.http.connection import HttpConnection
     from twistedsock.shells.http.files import StaticFile
 
-NOTHING_HERE = Refusal(Code.UNKNOWN_COMMAND, "there is nothing here")
-NOT_LIKE_THIS = Refusal(Code.UNKNOWN_COMMAND, "that cannot be done here; the header Allow tells what can")
-ONE_HOST = Refusal(Code.BAD_ARGUMENT, "a request names one host, and one origin at most")
-NO_BODY_HERE = Refusal(Code.BAD_ARGUMENT, "only a POST has a body")
-GOING_AWAY = Refusal(Code.UNAVAILABLE, "the server is going away")
-
 BODILESS = (204, 304)
 """Answers that have no body, and say nothing of one (RFC 9110 section 6.4.1)."""
-
-PROXIED = (b"forwarded", b"via", b"x-forwarded-for")
-"""Headers that proxies add (RFC 7239, RFC 9110 section 7.6.3)."""
 
 JSON = b"application/json"
 
@@ -41,35 +36,33 @@ _DATA = block(DATA)
 
 
 class BridgeRequest(Request):
-    """What an operation gets. It is answered once, by ``answer``, ``answer_json``, ``refuse`` or ``open_stream``, now
-    or later; where the client has gone meanwhile, answers are thrown away. An operation may raise
-    ``Refused``."""
+    """What an operation gets. It is answered once, by ``answer``, ``answer_json`` or ``refuse``, now or later;
+    where the client has gone meanwhile, answers are thrown away. An operation may raise ``Refused``."""
 
     channel: Any
     method: bytes
     content = None
 
-    route: Route | None = None
-    captured = b""
-    """What stands in the place of the capture of the route's path, decoded; it may be no UTF-8."""
     query = b""
+    file: "StaticFile | None" = None
+    found: Found | None = None
+    route: Route | None = None
+    origin = b""
+    """Of which page it comes, if that may ask; empty where no page asks."""
     identity: Identity | None = None
-    """Who asks, where there is a policy and the route asks who; it may be nobody."""
-    _file: "StaticFile | None" = None
-    _origin = b""
-    _refused: tuple[Refusal, int, dict[bytes, bytes]] | None = None
-    _preflight: Found | None = None
+    """Who asks, where there is a policy and the route asks who. None for who has shown nothing."""
+    has_begun = False
+    """Whether its head is there."""
+    _rejection: Rejection | None = None
     _arguments: Arguments | None = None
-    _pieces: list[bytes]
-    _size = 0
-    _most = 0
     _answered = False
 
     def __init__(self, channel: "HttpConnection", queued: object = False) -> None:
         super().__init__(channel, queued)
         self.connection = channel
+        self._body = bytearray()
         self.on_gone: Callable[[], object] | None = None
-        """To be called when the client goes before it has been answered, or before its stream has ended."""
+        """To be called when the client goes before it has been answered."""
         self.on_drain: Callable[[], object] | None = None
         """To be called when the server goes away while this one waits to be answered: it is to be answered soon."""
 
@@ -101,6 +94,16 @@ class BridgeRequest(Request):
         return self.bridge.is_admin(self.identity, self.ends.client)
 
     @property
+    def visitor(self) -> Visitor:
+        """Who asks, for what is asked of the broker."""
+        return Visitor(self.bridge, self.listening.endpoint, self.ends.client, self.identity)
+
+    @property
+    def captured(self) -> bytes:
+        """What stands in the place of the capture of the route's path, decoded; it may be no UTF-8."""
+        return b"" if self.found is None else self.found.captured
+
+    @property
     def channel_name(self) -> bytes:
         """What the path captures, where that is a channel."""
         return self.captured
@@ -115,11 +118,11 @@ class BridgeRequest(Request):
     @property
     def body(self) -> bytes:
         """What it brings."""
-        return b"".join(self._pieces)
+        return bytes(self._body)
 
     @property
     def is_gone(self) -> bool:
-        """Whether nobody waits for an answer any longer."""
+        """Whether nobody waits for an answer any longer; also when there was one."""
         return self._answered or bool(self._disconnected)
 
     def header(self, name: bytes) -> bytes:
@@ -137,17 +140,43 @@ class BridgeRequest(Request):
         """A whole answer. ``headers`` stand in place of those that all data has; ``kind`` is the type of the body."""
         if self.is_gone:
             return
-        self._answered = True
+        self._answered, self.on_gone, self.on_drain = True, None, None
         self.bridge.tally.answer(self.method, status)
-        head = self._head(status, kind, len(body), _DATA if headers is None else block(dict(headers)))
+        head = self._head(status, kind, len(body), _DATA if headers is None else block(headers))
         # In one send, the head and the body.
-        self.channel.write(head if self.method == b"HEAD" or status in BODILESS else head + body)
+        whole = head if self.method == b"HEAD" or status in BODILESS else head + body
+        self.bridge.tally.sent += len(whole)
+        self.channel.write(whole)
         self.code, self.startedWriting = status, 1
         self.finish()
 
     def answer_json(self, status: int, body: bytes, headers: Mapping[bytes, bytes] | None = None) -> None:
         """JSON, and ``headers`` besides those that all data has."""
         self.answer(status, JSON, body, {**DATA, **headers} if headers else None)
+
+    def answer_in_pieces(
+        self, pieces: Iterator[bytes], headers: Mapping[bytes, bytes], is_allowed: Callable[[], bool]
+    ) -> None:
+        """JSON that may be long, no faster than the client reads it. ``pieces`` are of about a chunk, and are asked for
+        when there is room for them; the answer breaks off where it ``is_allowed`` no longer."""
+        if self.method == b"HEAD":
+            self.answer_head({b"Content-Type": JSON, **DATA, **headers})
+            return
+        if self.is_gone:
+            return
+        first = next(pieces)
+        second = next(pieces, None)
+        if second is None:
+            self.answer_json(200, first, headers)
+            return
+        self._answered = True
+        self.bridge.tally.answer(self.method, 200)
+        # Without chunks the end of the connection is the end of the answer.
+        self.chunked = int(self.connection.persistent)
+        framing = {b"Transfer-Encoding": b"chunked"} if self.chunked else {}
+        self.channel.write(self._head(200, JSON, None, block({**DATA, **headers, **framing})))
+        self.code, self.startedWriting = 200, 1
+        Pieces(self, chain((first, second), pieces), is_allowed).begin()
 
     def refuse(self, refusal: Refusal, status: int | None = None, headers: Mapping[bytes, bytes] | None = None) -> None:
         """Tell why not. The status is that of the code, where no other is given."""
@@ -159,34 +188,40 @@ class BridgeRequest(Request):
         elif refusal.code is Code.LIMIT:
             more.setdefault(b"Retry-After", b"%d" % LIMIT_OVER)
         elif refusal.code is Code.RATE:
-            more.setdefault(b"Retry-After", b"1")
+            more.setdefault(b"Retry-After", b"%d" % (self.meter.wait if self.meter is not None else 1))
         self.answer(status, MEDIA_TYPE, problem(refusal, status), {**DATA, **more})
 
-    def open_stream(self, kind: bytes) -> tuple[Any, bytes]:
-        """An answer without an end: gives the transport and the head of the answer, which is to be written before all
-        else. What the client still says is dropped. The stream ends with ``close_stream``, or when ``on_gone`` is
-        called."""
+    def answer_head(self, headers: Mapping[bytes, bytes]) -> None:
+        """The answer to HEAD, where nobody knows how long the body would be."""
+        if self.is_gone:
+            return
+        self._answered = True
+        self.bridge.tally.answer(self.method, 200)
+        self.channel.write(self._head(200, b"", None, block(dict(headers))))
+        self.code, self.startedWriting = 200, 1
+        self.finish()
+
+    def give_away(self, owner: Any, headers: Mapping[bytes, bytes]) -> bytes:
+        """The connection is another protocol's from here on: what comes in goes to it, and what goes out is its own.
+        Gives the head of an answer without an end, which it is to write before all else."""
         self._answered = True
         self.bridge.tally.answer(self.method, 200)
         self.connection.persistent = False
-        head = self._head(200, kind, None, _DATA)
-        self.connection.become_stream(self)
-        return self.connection.transport, head
-
-    def close_stream(self) -> None:
-        """What was written leaves, then the connection ends."""
-        self.connection.end_stream()
+        head = self._head(200, b"", None, block(dict(headers)))
+        self.connection.give_away(owner)
+        return head
 
     def _head(self, status: int, kind: bytes, length: int | None, headers: bytes) -> bytes:
-        lines = [b"HTTP/1.1 %d %s\r\nDate: %s\r\n" % (status, HTTPStatus(status).phrase.encode(), datetimeToString())]
+        lines = [b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())]
+        lines.append(b"Date: %s\r\n" % self.connection.site.date)
         if kind:
             lines.append(b"Content-Type: %s\r\n" % kind)
         if length is not None and status not in BODILESS:
             lines.append(b"Content-Length: %d\r\n" % length)
         lines.append(headers)
-        if self._origin:
-            lines.append(b"Access-Control-Allow-Origin: %s\r\n" % self._origin)
-        if self._file is None:
+        if self.origin:
+            lines.append(b"Access-Control-Allow-Origin: %s\r\n" % self.origin)
+        if self.file is None:
             lines.append(b"Vary: Origin\r\n")
         if not self.connection.persistent:
             lines.append(b"Connection: close\r\n")
@@ -197,130 +232,80 @@ class BridgeRequest(Request):
 
     def begin(self, method: bytes, uri: bytes, length: int | None) -> None:
         """The head is there. ``length`` is that of the body, None where it is told later."""
+        self.has_begun = True
         self.method, self.uri = method, uri
         self.path, _, self.query = uri.partition(b"?")
-        self._pieces = []
-        self._refused = self._judge(length)
+        self._rejection = judge(self, length)
+
+    @property
+    def is_preflight(self) -> bool:
+        """Whether a browser asks what a page may ask (the Fetch standard, "CORS-preflight request")."""
+        return bool(self.method == b"OPTIONS" and self.origin and self.header(b"access-control-request-method"))
 
     @property
     def is_refused(self) -> bool:
-        return self._refused is not None
+        return self._rejection is not None
 
-    def _judge(self, length: int | None) -> tuple[Refusal, int, dict[bytes, bytes]] | None:
-        connection, site, headers = self.connection, self.connection.site, self.requestHeaders
-        hosts, origins = headers.getRawHeaders(b"host", ()), headers.getRawHeaders(b"origin", ())
-        if len(hosts) > 1 or len(origins) > 1:
-            connection.persistent = False
-            return ONE_HOST, 400, {}
-        if any(map(headers.hasHeader, PROXIED)):
-            # A proxy would send the next request of any client of its own this way, a WebSocket's among them.
-            connection.persistent = False
-        if connection.is_too_fast(1):
-            return TOO_FAST, 429, {}
-        # On a connection that is kept alive, each request can name another host.
-        host, door = b"".join(hosts).decode("latin-1"), here_of(self.transport).door
-        verdict = site.gate.judge_host(host, door)
-        if verdict is not None:
-            return Refusal(Code.FORBIDDEN, verdict[1]), verdict[0], {}
-        self._file = site.files.get(self.path)
-        if self._file is None and origins:
-            verdict = site.gate.judge(host, origins[0].decode("latin-1"), door, "request")
-            if verdict is not None:
-                return Refusal(Code.FORBIDDEN, verdict[1]), verdict[0], {}
-            self._origin = origins[0]
-        return self._judge_method(length)
+    @property
+    def most_body(self) -> int:
+        """Bytes that it may bring."""
+        given = None if self.route is None else self.route.most_body
+        return self.bridge.limits.max_message if given is None else given
 
-    def _judge_method(self, length: int | None) -> tuple[Refusal, int, dict[bytes, bytes]] | None:
-        site = self.connection.site
-        if length != 0 and self.method != b"POST":
-            self.connection.persistent = False
-            return NO_BODY_HERE, 400, {}
-        if self._file is not None:
-            allowed = self.method in (b"GET", b"HEAD")
-            return None if allowed else (NOT_LIKE_THIS, 405, {b"Allow": b"GET, HEAD"})
-        found = site.routes.find(self.path)
-        if found is None:
-            return NOTHING_HERE, 404, {}
-        if (
-            self.method == b"OPTIONS"
-            and self._origin
-            and self.requestHeaders.hasHeader(b"access-control-request-method")
-        ):
-            self._preflight = found
-            return None
-        route = self.route = found.methods.get(self.method)
-        if route is None:
-            return NOT_LIKE_THIS, 405, {b"Allow": found.allow}
-        self.captured = found.captured
-        if self.bridge.draining:
-            self.connection.persistent = False
-            if not route.drains:
-                return GOING_AWAY, 503, {}
-        if route.asks_who:
-            outcome = self.connection.recognize(self)
-            if isinstance(outcome, Refusal):
-                return outcome, 401, {b"WWW-Authenticate": b'Bearer error="invalid_token"'}
-            self.identity = outcome
-        self._most = self.bridge.limits.max_message if route.most_body is None else route.most_body
-        if length is not None and length > self._most:
-            self.connection.persistent = False
-            return self._too_long(), 413, {}
-        return None
-
-    def _too_long(self) -> Refusal:
-        return Refusal(Code.TOO_LONG, f"that is longer than {self._most} bytes")
+    @property
+    def too_long(self) -> Refusal:
+        """It brings more."""
+        return Refusal(Code.TOO_LONG, f"that is longer than {self.most_body} bytes")
 
     def came(self, data: bytes) -> Refusal | None:
         """A piece of the body; why it may not be, if so."""
-        if self._refused is not None:
-            return None  # it is dropped
-        self._size += len(data)
-        if self._size > self._most:
-            return self._too_long()
-        self._pieces.append(data)
+        if self._rejection is None:
+            self._body += data
+            if len(self._body) > self.most_body:
+                return self.too_long
         return None
 
     @property
     def held(self) -> int:
         """Bytes of the body that are held."""
-        return self._size
+        return len(self._body)
+
+    def forget_body(self) -> None:
+        """Nobody needs it any longer."""
+        self._body = bytearray()
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """All of it is there."""
         self.process()
 
     def process(self) -> None:
-        if self._refused is not None:
-            self.refuse(*self._refused)
-        elif self._file is not None:
-            self._file.answer(self)
-        elif self._preflight is not None:
-            self._answer_preflight(self._preflight)
+        """Answer it, or begin to."""
+        if self._rejection is not None:
+            self.refuse(self._rejection.refusal, self._rejection.status, self._rejection.headers)
+        elif self.file is not None:
+            self.file.answer(self)
         elif self.route is not None:
-            self.connection.site.running[self] = None
-            try:
-                self.route.operation(self)
-            except Refused as refused:
-                self.refuse(refused.refusal, refused.status)
-            except Exception:
-                report_fault()
-                self.refuse(INTERNAL)
+            self._run(self.route)
+        elif self.found is not None:
+            self._answer_preflight(self.found)
+
+    def _run(self, route: Route) -> None:
+        self.connection.site.has_asked(self)
+        try:
+            route.operation(self)
+        except Refused as refused:
+            self.refuse(refused.refusal, refused.status)
+        except Exception:
+            report_fault()
+            self.refuse(INTERNAL)
 
     def _answer_preflight(self, found: Found) -> None:
-        self.answer(
-            204,
-            b"",
-            b"",
-            {
-                b"Access-Control-Allow-Methods": found.allow,
-                b"Access-Control-Allow-Headers": ALLOWED_HEADERS,
-                b"Access-Control-Max-Age": b"%d" % PREFLIGHT_AGE,
-            },
-        )
-
-    def refuse_now(self, refusal: Refusal, status: int | None = None) -> None:
-        """In the midst of its body."""
-        self.refuse(refusal, status)
+        headers = {
+            b"Access-Control-Allow-Methods": found.allow,
+            b"Access-Control-Allow-Headers": ALLOWED_HEADERS,
+            b"Access-Control-Max-Age": b"%d" % PREFLIGHT_AGE,
+        }
+        self.answer(204, b"", b"", headers)
 
     def connectionLost(self, reason: Any) -> None:
         super().connectionLost(reason)

@@ -1,23 +1,28 @@
 """What the plain requests of one listener have in common: what there is to ask for, and who asks just now."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from twisted.web.http import datetimeToString
+
 from twistedsock.core.bridge import Bridge
+from twistedsock.shells.deadlines import Deadlines
+from twistedsock.shells.faults import report_fault
+from twistedsock.shells.gate import Gate
 from twistedsock.shells.http.connection import IDLE, HttpConnection
 from twistedsock.shells.http.files import static_files
-from twistedsock.shells.http.requests import BridgeRequest
 from twistedsock.shells.http.routes import Routes
 from twistedsock.shells.listening import Listening
 
 if TYPE_CHECKING:
-    from twistedsock.shells.gate import Gate
+    from twistedsock.shells.http.requests import BridgeRequest
 
 
 class BridgeSite:
     """Makes connections that somebody else has accepted, whose first request is there. What is asked for is not logged:
     a URL may hold a secret."""
 
-    def __init__(self, reactor: Any, bridge: Bridge, gate: "Gate", routes: Routes, listening: Listening) -> None:
+    def __init__(self, reactor: Any, bridge: Bridge, gate: Gate, routes: Routes, listening: Listening) -> None:
         self.reactor = reactor
         self.bridge = bridge
         self.gate = gate
@@ -25,13 +30,70 @@ class BridgeSite:
         self.listening = listening
         self.files = static_files()
         self.connections: dict[HttpConnection, None] = {}
-        self.running: dict[BridgeRequest, None] = {}
-        """Operations that have not answered yet."""
+        self.begun: Deadlines[HttpConnection] = Deadlines(reactor, bridge.limits.line_timeout, HttpConnection.be_late)
+        self.idle: Deadlines[HttpConnection] = Deadlines(reactor, IDLE, HttpConnection.be_idle)
+        self._running: dict[BridgeRequest, None] = {}
+        self._when_idle: Callable[[], None] | None = None
+        self._second, self._date = 0, b""
 
-    def buildProtocol(self, peer: Any) -> HttpConnection:
-        """``peer`` is the far end, as a proxy tells it where one does."""
+    def buildProtocol(self, peer: Any, is_proxied: bool = False) -> HttpConnection:
+        """``peer`` is the far end, as a proxy tells it where one does; ``is_proxied`` is whether it is a trusted proxy
+        itself."""
         connection: Any = HttpConnection()
-        connection.site, connection.peer = self, peer
+        connection.site, connection.peer, connection.is_proxied = self, peer, is_proxied
         connection.callLater = self.reactor.callLater
-        connection.timeOut = IDLE
+        connection.timeOut = None
         return connection
+
+    @property
+    def date(self) -> bytes:
+        """The header of that name (RFC 9110 section 6.6.1)."""
+        second = int(self.bridge.expiries.wall_clock())
+        if second != self._second:
+            self._second, self._date = second, datetimeToString(second)
+        return self._date
+
+    @property
+    def running(self) -> int:
+        """How many operations have not been answered yet."""
+        return len(self._running)
+
+    # What connections tell.
+
+    def has_asked(self, request: "BridgeRequest") -> None:
+        """Its operation has begun."""
+        self._running[request] = None
+
+    def has_answered(self, request: "BridgeRequest") -> None:
+        """Nothing is to be waited for."""
+        self._running.pop(request, None)
+        if self._when_idle is not None and not self._running:
+            when_idle, self._when_idle = self._when_idle, None
+            when_idle()
+
+    def forget(self, connection: HttpConnection) -> None:
+        """Nothing of it is waited for any longer."""
+        for deadlines in (self.begun, self.idle):
+            deadlines.stop(connection)
+            deadlines.rest()
+
+    def has_gone(self, connection: HttpConnection) -> None:
+        self.connections.pop(connection, None)
+
+    # What the server tells.
+
+    def drain(self, when_idle: Callable[[], None]) -> None:
+        """The server is going away. Connections that ask for nothing are closed; operations that have begun may end;
+        ``when_idle`` is called when they have."""
+        for request in list(self._running):
+            try:
+                if request.on_drain is not None:
+                    request.on_drain()
+            except Exception:  # the others are still to be told
+                report_fault()
+        for connection in list(self.connections):
+            connection.drain()
+        if self._running:
+            self._when_idle = when_idle
+        else:
+            when_idle()

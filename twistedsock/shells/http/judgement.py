@@ -1,0 +1,140 @@
+"""What becomes of a request, as far as its head tells: the same questions for each, in the order of what they cost."""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from twistedsock.core.access import Identity
+from twistedsock.core.errors import TOO_FAST, Code, Refusal
+from twistedsock.shells.certificates import subject_of
+from twistedsock.shells.proxied import address_of
+from twistedsock.shells.sockets import here_of
+from twistedsock.wire.credentials import find_credentials
+from twistedsock.wire.http_head import RequestHead
+from twistedsock.wire.problems import STATUS
+
+if TYPE_CHECKING:
+    from twistedsock.shells.http.requests import BridgeRequest
+
+NOTHING_HERE = Refusal(Code.UNKNOWN_COMMAND, "there is nothing here")
+NOT_LIKE_THIS = Refusal(Code.UNKNOWN_COMMAND, "that cannot be done here; the header Allow tells what can")
+ONE_HOST = Refusal(Code.BAD_ARGUMENT, "a request names one host, and one origin at most")
+NO_CLIENT = Refusal(Code.BAD_ARGUMENT, "X-Forwarded-For does not end with the address of a client")
+NO_BODY_HERE = Refusal(Code.BAD_ARGUMENT, "only a POST has a body")
+GOING_AWAY = Refusal(Code.UNAVAILABLE, "the server is going away")
+
+PROXIED = (b"forwarded", b"via", b"x-forwarded-for")
+"""Headers that proxies add (RFC 7239, RFC 9110 section 7.6.3)."""
+
+FOR_FILES = b"GET, HEAD"
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """A request that is not to be run."""
+
+    refusal: Refusal
+    status: int
+    headers: dict[bytes, bytes] = {}
+
+
+def judge(request: "BridgeRequest", length: int | None) -> Rejection | None:
+    """Whether a request may be run; if so, it knows its route or file, and who asks. ``length`` is that of the body,
+    None where it is told later."""
+    connection, headers = request.connection, request.requestHeaders
+    hosts, origins = headers.getRawHeaders(b"host", ()), headers.getRawHeaders(b"origin", ())
+    if len(hosts) > 1 or len(origins) > 1:
+        connection.persistent = False
+        return Rejection(ONE_HOST, 400)
+    if any(map(headers.hasHeader, PROXIED)):
+        # A proxy would send the next request of any client of its own this way, a WebSocket's among them.
+        connection.persistent = False
+        if not _believe(request):
+            return Rejection(NO_CLIENT, 400)
+    if connection.is_too_fast(1):
+        return Rejection(TOO_FAST, 429)
+    if length != 0 and request.method != b"POST":
+        connection.persistent = False
+        return Rejection(NO_BODY_HERE, 400)
+    # On a connection that is kept alive, each request can name another host.
+    host, origin = b"".join(hosts).decode("latin-1"), b"".join(origins)
+    request.file = connection.site.files.get(request.path)
+    return _judge_origin(request, host, origin) or _judge_server(request) or _judge_path(request, length)
+
+
+def _believe(request: "BridgeRequest") -> bool:
+    """Take the address that a trusted proxy tells; False where that is none."""
+    connection = request.connection
+    told = request.requestHeaders.getRawHeaders(b"x-forwarded-for", ()) if connection.is_proxied else ()
+    if told:
+        source = request.listening.trusted.find_client(b",".join(told).decode("latin-1"))
+        if source is None:
+            return False
+        connection.know(address_of(source))
+    return True
+
+
+def _judge_origin(request: "BridgeRequest", host: str, origin: bytes) -> Rejection | None:
+    gate, door = request.connection.site.gate, here_of(request.transport).door
+    if request.file is not None or not origin:
+        refused = gate.judge_host(host, door)
+    else:
+        refused = gate.judge(host, origin.decode("latin-1"), door, "request")
+        request.origin = origin if refused is None else b""
+    return None if refused is None else Rejection(Refusal(Code.FORBIDDEN, refused[1]), refused[0])
+
+
+def _judge_server(request: "BridgeRequest") -> Rejection | None:
+    request.found = request.connection.site.routes.find(request.path) if request.file is None else None
+    if request.bridge.draining:
+        request.connection.persistent = False
+        route = request.found and request.found.methods.get(request.method)
+        if not (route and route.drains):
+            return Rejection(GOING_AWAY, 503)
+    return None
+
+
+def _judge_path(request: "BridgeRequest", length: int | None) -> Rejection | None:
+    if request.file is not None:
+        allowed = request.method in (b"GET", b"HEAD")
+        return None if allowed else Rejection(NOT_LIKE_THIS, 405, {b"Allow": FOR_FILES})
+    found = request.found
+    if found is None:
+        return Rejection(NOTHING_HERE, 404)
+    if request.is_preflight:
+        return None
+    route = request.route = found.methods.get(request.method)
+    if route is None:
+        return Rejection(NOT_LIKE_THIS, 405, {b"Allow": found.allow})
+    if route.asks_who:
+        outcome = _recognize(request)
+        if isinstance(outcome, Refusal):
+            return Rejection(outcome, STATUS[outcome.code], {b"WWW-Authenticate": b'Bearer error="invalid_token"'})
+        request.identity = outcome
+    if length is not None and length > request.most_body:
+        request.connection.persistent = False
+        return Rejection(request.too_long, 413)
+    return None
+
+
+def _recognize(request: "BridgeRequest") -> Identity | Refusal | None:
+    bridge, listening = request.bridge, request.listening
+    if bridge.policy is None:
+        return None
+    head = RequestHead(
+        method="",
+        path="",
+        host="",
+        origin=None,
+        upgrade=False,
+        subprotocols=(),
+        query=request.query.decode("latin-1"),
+        authorization=_joined(request, b"authorization", b","),
+        cookies=_joined(request, b"cookie", b";"),
+    )
+    shown = find_credentials(head, bridge.policy.cookie)
+    subject = subject_of(request.transport) if listening.secure else None
+    return bridge.recognize(listening.endpoint, None if shown is None else shown.token, subject)
+
+
+def _joined(request: "BridgeRequest", name: bytes, separator: bytes) -> str:
+    return separator.join(request.requestHeaders.getRawHeaders(name, ())).decode("latin-1")
