@@ -205,6 +205,8 @@ def test_more_than_may_wait_is_dropped_told_and_counted(begin, said):
     bench.clock.advance(0)
     assert bench.told == ["dropped", *map(str, range(15, 25))]
     assert bench.events[0]["count"] == 15
+    bench.answer()
+    assert said(LogLevel.info) == []
 
 
 def test_the_log_is_told_when_all_is_well_again(begin, said):

@@ -193,7 +193,7 @@ class Delivery:
         elif self._reactor.seconds() - self._first_at >= self.hook.table.retry_for:
             self._drop(f"{words}, for too long")
         else:
-            self._tell(f"{words}; it is tried again")
+            self._in_trouble |= self._tell(f"{words}; it is tried again")
             self._waits = True
             wait = max(wait_before(self._attempts, self._chance), asked)
             self._timer = self._reactor.callLater(wait, self._go)
@@ -201,7 +201,7 @@ class Delivery:
     def _drop(self, words: str) -> None:
         assert self._batch is not None
         self.hook.queue.give_up(self._batch)
-        self._tell(words)
+        self._in_trouble |= self._tell(words)
         self._next()
 
     def _next(self) -> None:
@@ -217,18 +217,18 @@ class Delivery:
     def _name(self) -> str:
         return self.hook.table.title
 
-    def _tell(self, words: str) -> None:
-        """Once a minute at most, together with what was dropped since the last time."""
+    def _tell(self, words: str) -> bool:
+        """Once a minute at most, together with what was dropped since the last time. Whether it was told."""
         now = self._reactor.seconds()
         if now - self._told_at < TOLD_EVERY:
-            return
+            return False
         self._told_at = now
-        self._in_trouble = True
         dropped = self.hook.queue.dropped
         if dropped != self._told_dropped:
             words += f"; events dropped since the last word: {dropped - self._told_dropped}"
             self._told_dropped = dropped
         _log.warn("webhook {name}: {words}", name=self._name, words=words)
+        return True
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():
