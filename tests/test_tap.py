@@ -267,6 +267,12 @@ def test_somebody_s_own_logger_is_left_alone(machine):
     assert observer_of(Twistd(nodaemon=1, logger=lambda: None).make("--log-format=json")) is None
 
 
+def test_what_is_not_twistd_logs_as_it_likes(machine, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert observer_of(Twistd(reactor="default").make("--log-format=json")) is None
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_an_application_there_is_nobody_to_tell(machine):
     service = Twistd(nodaemon=1).make("--log-format=json")
     service.setServiceParent(MultiService())
@@ -275,5 +281,5 @@ def test_without_an_application_there_is_nobody_to_tell(machine):
 
 def test_a_log_that_cannot_be_opened_is_one_sentence(machine):
     with pytest.raises(SystemExit) as caught:
-        Twistd(logfile="/nowhere/bridge.log").make("--log-format=json")
+        Twistd(nodaemon=0, logfile="/nowhere/bridge.log").make("--log-format=json")
     assert caught.value.code == "sockbridge: cannot log to /nowhere/bridge.log: No such file or directory"

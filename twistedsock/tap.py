@@ -153,8 +153,9 @@ def makeService(options: Options) -> IService:
 
 
 def _json_observer(twistd: Mapping[str, Any], reactor: Any) -> Any:
-    """What writes the log as JSON where twistd would write it as text; None if it was told of somebody's own logger."""
-    if twistd.get("logger"):
+    """What writes the log as JSON where twistd would write it as text; None if it was told of somebody's own logger, or
+    if something else than twistd runs us."""
+    if "nodaemon" not in twistd or twistd.get("logger"):
         return None
     try:
         return json_observer(twistd, reactor.callFromThread)
