@@ -148,7 +148,7 @@ def test_a_receiver_that_was_away_hears_how_much_it_has_missed(
 
 def test_at_the_end_what_is_queued_is_delivered(receive: Any, bridge_with: Any, call: Any) -> None:
     receiver = receive()
-    bridge = bridge_with(receiver.url, "delay = 60", "debounce = 60", "batch-events = 3")
+    bridge = bridge_with(receiver.url, "delay = 60", "debounce = 60", "batch-events = 3", options=("--drain", "1"))
     peer = call(bridge.lines[0])
     peer.ask("NICK ann")
     peer.ask("SUB kitchen")
@@ -167,6 +167,7 @@ def test_at_the_end_what_was_not_delivered_is_counted(receive: Any, bridge_with:
     peer = call(bridge.lines[0])
     for number in range(7):
         peer.ask(f"PUB kitchen {number}")
+    peer.close()
     bridge.stop()
     assert f"webhook 127.0.0.1:{receiver.port}: 7 events were not delivered" in bridge.log()
 
@@ -225,8 +226,10 @@ def test_a_certificate_that_does_not_vouch_for_the_host_gets_nothing(
 ) -> None:
     receiver = encrypted(host)
     bridge = bridge_with(receiver.url, *lines, events='["event-published"]')
-    call(bridge.lines[0]).ask("PUB kitchen 1")
+    peer = call(bridge.lines[0])
+    peer.ask("PUB kitchen 1")
     eventually(lambda: "certificate verify failed; it is tried again" in bridge.log(), "the failure")
+    peer.close()
     bridge.stop()
     assert receiver.deliveries == []
     assert SECRET not in bridge.log()
