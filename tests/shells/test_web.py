@@ -6,6 +6,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 
+from twistedsock.core.errors import Code
 from twistedsock.core.origins import Door, Origins
 from twistedsock.shells.closing import LINGER
 from twistedsock.shells.gate import MOST_TOLD, Gate
@@ -341,3 +342,27 @@ def test_a_slow_reader_of_the_page_holds_nobody_up(visit, reactor):
 def test_a_head_of_too_many_headers_is_refused(visit):
     status, _, _ = visit().asks(request(**{f"X-{number}": "" for number in range(101)}))
     assert status == 431
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (upgrade(host="evil.example"), 421, Code.FORBIDDEN),
+        (upgrade(Origin="https://evil.example"), 403, Code.FORBIDDEN),
+        (upgrade("/elsewhere"), 404, Code.UNKNOWN_COMMAND),
+        (b"nonsense\r\n\r\n", 400, Code.BAD_ARGUMENT),
+        (b"x" * MOST_HEAD, 431, Code.TOO_LONG),
+    ],
+)
+def test_what_is_refused_at_the_door_is_counted(build, data, status, code):
+    visit = build()
+    assert visit().asks(data)[0] == status
+    assert visit.hall.bridge.tally.requests == {(b"other", status): 1}
+    assert visit.hall.bridge.tally.refused == {code: 1}
+
+
+def test_who_finds_no_room_is_counted(build):
+    visit = build(Hall(max_connections=1))
+    visit()
+    assert visit().hears()[0] == 503
+    assert visit.hall.bridge.tally.refused == {Code.LIMIT: 1}

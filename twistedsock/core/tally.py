@@ -62,9 +62,9 @@ class Tally:
         self.behind = 0
         """Peers that have not read all yet on some channel: a state, and no total."""
         self.received = 0
-        """Bytes that sessions have read."""
+        """Bytes that peers have sent, of HTTP too."""
         self.sent = 0
-        """Bytes that sessions have written."""
+        """Bytes that were written to peers, of HTTP too."""
         self.refused: dict[Code, int] = {}
         self.opened: dict[str, int] = {}
         self.closed: dict[str, int] = {}

@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from twistedsock.core.access import Identity
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Ends
-from twistedsock.core.errors import TOO_MUCH_HELD, Refusal
+from twistedsock.core.errors import TOO_MUCH_HELD, Code, Refusal
 from twistedsock.core.holdings import LITTLE
 from twistedsock.core.origins import Door
 from twistedsock.core.tally import OTHER_METHOD
@@ -26,6 +26,16 @@ from twistedsock.shells.sockets import Here, here_of, host_of, show, tune
 from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL, WebSocketFactory, choose
 from twistedsock.wire.credentials import find_credentials
 from twistedsock.wire.http_head import MOST_HEAD, RequestHead, has_too_many_headers, read_head, refusal
+
+CODES = {
+    401: Code.UNAUTHORIZED,
+    403: Code.FORBIDDEN,
+    404: Code.UNKNOWN_COMMAND,
+    421: Code.FORBIDDEN,
+    431: Code.TOO_LONG,
+    503: Code.LIMIT,
+}
+"""As which code a refusal is counted, by its status; all others are requests that are none."""
 
 WEBSOCKET_PATHS = ("/ws", "/")
 """``/`` is for those who forget the other."""
@@ -148,7 +158,6 @@ class Doorman(Protocol):
         """Be counted; False if the connection has been refused."""
         unwelcome = self.factory.bridge.admission.enter(address)
         if unwelcome is not None:
-            self.factory.bridge.tally.refuse(unwelcome.code)
             self._refuse(503, unwelcome.words, (("Retry-After", "5"),))
             return False
         self._address = address
@@ -195,7 +204,9 @@ class Doorman(Protocol):
     def _refuse(self, status: int, words: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         self.factory.deadlines.stop(self)
         self._forget_head()
-        self.factory.bridge.tally.answer(OTHER_METHOD, status)
+        tally = self.factory.bridge.tally
+        tally.answer(OTHER_METHOD, status)
+        tally.refuse(CODES.get(status, Code.BAD_ARGUMENT))
         self.transport.write(refusal(status, words, headers))
         self._closing = close_kindly(self.transport, self.factory.reactor.callLater)
 
