@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from twistedsock.access.table import AccessTable
 from twistedsock.listeners import BACKLOG
+from twistedsock.monitoring.topics import FIGURES
 from twistedsock.service import EXPIRY_SECONDS, SWEEP_SECONDS, BridgeService, StartFailed, draw_epoch, draw_id
 from twistedsock.settings import Settings, SettingsError
 from twistedsock.shells.outlets import TCPSendAtOnce
@@ -359,16 +360,31 @@ def test_what_is_too_old_is_swept_away(start, reactor):
     reactor.advance(59)
     assert b"kitchen" in service.bridge.broker.channels
     reactor.advance(1 + SWEEP_SECONDS)
-    assert service.bridge.broker.channels == {}
+    assert b"kitchen" not in service.bridge.broker.channels
 
 
 def test_a_fault_of_the_sweep_is_logged(start, reactor, logged):
     service = start()
-    service.bridge.broker.channels = None
+    service.bridge.broker._sweep_some = None
     reactor.advance(SWEEP_SECONDS)
     (event,) = [event for event in logged if "log_failure" in event]
     logged.remove(event)
     assert formatEvent(event) == "sweeping the channels failed"
+
+
+def test_the_figures_are_told_each_second(start, reactor):
+    service = start()
+    reactor.pump([1] * 3)
+    assert service.bridge.broker.channels[FIGURES].head == 3
+
+
+def test_a_fault_of_the_figures_is_logged_and_stops_nothing(start, reactor, logged):
+    service = start()
+    service._monitor._memory_bytes = lambda: 1 / 0
+    reactor.pump([1] * 3)
+    told = [event for event in logged if "log_failure" in event]
+    assert [formatEvent(event) for event in told] == ["the figures could not be told"] * 3
+    logged[:] = [event for event in logged if event not in told]
 
 
 def test_a_fault_about_a_token_is_logged_and_stops_nothing(start, reactor, logged, monkeypatch):

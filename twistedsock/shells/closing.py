@@ -8,7 +8,9 @@ had time enough.
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
+from twisted.python.failure import Failure
 
 LINGER = 10.0
 """Seconds that a peer has to take our last bytes and to end its own stream."""
@@ -24,3 +26,12 @@ def close_kindly(transport: Any, call_later: Callable[..., Any]) -> Any:
         end_stream()
         transport.resumeProducing()
     return call_later(LINGER, transport.abortConnection)
+
+
+def how_it_ended(reason: Failure | None) -> str:
+    """For the last step of a connection: that its two ends have both said goodbye, that we have cut it off, or that it
+    broke, as the other end did."""
+    kind = None if reason is None else reason.type
+    if kind is ConnectionDone:
+        return "cleanly"
+    return "aborted" if kind is ConnectionAborted else "broken"

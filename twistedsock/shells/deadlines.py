@@ -31,6 +31,11 @@ class Deadlines(Generic[T]):
         """Also for those who are not waited for."""
         self._waiting.pop(who, None)
 
+    def now(self) -> float:
+        """The time by which they go."""
+        now: float = self._reactor.seconds()
+        return now
+
     def rest(self) -> None:
         """Needs no timer while nobody is waited for."""
         if self._timer is not None and not self._waiting:

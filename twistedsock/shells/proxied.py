@@ -37,6 +37,8 @@ class HeaderProtocol(Protocol):
     transport: Any
 
     def connectionMade(self) -> None:
+        # Where those find it whom it is given to.
+        self.transport.accepted_at = self.factory.deadlines.now()
         self._reader = HeaderReader()
         self.factory.deadlines.start(self)
 

@@ -10,6 +10,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from twistedsock.core.admission import is_loopback
 from twistedsock.core.dialect import Ends
+from twistedsock.core.journal import Arrival, Step
 from twistedsock.core.origins import Door
 from twistedsock.core.traffic import Traffic
 
@@ -60,6 +61,17 @@ def _lowest(transport: Any) -> Any:
     while hasattr(transport, "transport"):
         transport = transport.transport
     return transport
+
+
+def arrival_of(transport: Any, now: float, handshake: str = "", accepted_at: float | None = None) -> Arrival:
+    """How a connection came in whose session begins ``now``, ``handshake`` being the last of what came before; its port
+    took it at ``accepted_at``, or now. Who was told of it by a proxy first, had noted the time on the lowest
+    transport."""
+    proxied = getattr(_lowest(transport), "accepted_at", None)
+    began = now if accepted_at is None else accepted_at
+    if proxied is None:
+        return Arrival(began, handshake)
+    return Arrival(proxied, handshake, (Step(began, "proxied"),))
 
 
 def traffic_of(transport: Any) -> Traffic | None:

@@ -15,13 +15,13 @@ from twistedsock.core.holdings import LITTLE
 from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
 from twistedsock.shells.certificates import subject_of
-from twistedsock.shells.closing import close_kindly
+from twistedsock.shells.closing import close_kindly, how_it_ended
 from twistedsock.shells.deadlines import Deadlines
 from twistedsock.shells.faults import report_fault
 from twistedsock.shells.listening import NOWHERE, Listening, ListeningFactory
 from twistedsock.shells.outlets import let_go, outlet_of
 from twistedsock.shells.patience import Patience
-from twistedsock.shells.sockets import ends_of, host_of, tune
+from twistedsock.shells.sockets import arrival_of, ends_of, host_of, tune
 from twistedsock.wire import line_commands
 from twistedsock.wire.conversation import Conversation
 from twistedsock.wire.dialects import LINES
@@ -44,6 +44,7 @@ class LineProtocol(Protocol):
     _admitted = False
     _spoken = False
     _begun = False
+    _accepted_at: float | None = None
     _first = b""
     _counted = 0
 
@@ -59,6 +60,7 @@ class LineProtocol(Protocol):
             return
         self._admitted = True
         if factory.listening.secure:
+            self._accepted_at = factory.bridge.broker.clock()
             factory.handshakes.start(self)
         else:
             self._begin()
@@ -74,7 +76,11 @@ class LineProtocol(Protocol):
         self._splitter = LineSplitter(factory.bridge.limits.max_line, line_commands.publishes)
         self._outlet = outlet_of(transport, factory.reactor)
         endpoint, ends = factory.listening.endpoint, ends_of(transport, peer)
-        session = Session(factory.bridge, LINES, self._outlet, ends, self._hang_up, endpoint)
+        arrival = None
+        if factory.listening.secure or factory.listening.proxied:
+            handshake = "TLS" if factory.listening.secure else ""
+            arrival = arrival_of(transport, factory.bridge.broker.clock(), handshake, self._accepted_at)
+        session = Session(factory.bridge, LINES, self._outlet, ends, self._hang_up, endpoint, arrival)
         self._outlet.on_drained = session.drained
         self._conversation = Conversation(
             session, line_commands, transport.pauseProducing, self._resume, report_fault, factory.bridge.meter(ends)
@@ -135,7 +141,7 @@ class LineProtocol(Protocol):
         self.factory.handshakes.stop(self)
         if self._conversation is not None:
             self.factory.patience.end(self._conversation)
-            self._conversation.lost()
+            self._conversation.lost(how_it_ended(reason))
             self._conversation = None
             self._counted = self.factory.bridge.holdings.recount(self._counted, 0)
         if self._admitted:
@@ -164,6 +170,8 @@ class LineProtocol(Protocol):
         if not (is_request_line(first) if isinstance(first, bytes) else begins_request(self._first)):
             return False
         self._outlet.write(wrong_door(self.factory.web_address))
+        if self._conversation is not None:
+            self._conversation.session.cease("an HTTP request is for the web port")
         self._hang_up(Ending.POLICY)
         return True
 

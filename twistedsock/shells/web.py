@@ -3,14 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
+from msgspec import structs
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from twistedsock.core.access import Identity
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import TOO_MUCH_HELD, Code, Refusal
 from twistedsock.core.holdings import LITTLE
+from twistedsock.core.journal import Arrival, Step
 from twistedsock.core.origins import Door
 from twistedsock.core.tally import OTHER_METHOD
 from twistedsock.shells.certificates import subject_of
@@ -22,7 +26,7 @@ from twistedsock.shells.http.routes import Routes
 from twistedsock.shells.http.site import BridgeSite
 from twistedsock.shells.listening import NOWHERE, Listening, ListeningFactory
 from twistedsock.shells.proxied import address_of
-from twistedsock.shells.sockets import Here, here_of, host_of, show, tune
+from twistedsock.shells.sockets import Here, arrival_of, here_of, host_of, show, tune
 from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL, WebSocketFactory, choose
 from twistedsock.wire.credentials import find_credentials
 from twistedsock.wire.http_head import MOST_HEAD, RequestHead, has_too_many_headers, read_head, refusal
@@ -41,6 +45,7 @@ WEBSOCKET_PATHS = ("/ws", "/")
 """``/`` is for those who forget the other."""
 
 
+@implementer(IHandshakeListener)
 class Doorman(Protocol):
     """The protocol of a web connection until its first request head is there. ``told`` is the address of its peer
     where a PROXY header tells it."""
@@ -51,16 +56,22 @@ class Doorman(Protocol):
     _admitted = False
     _owner: Any = None
     _closing: Any = None
+    _secured_at: float | None = None
     _counted = 0
 
     def connectionMade(self) -> None:
         factory = self.factory
+        self._accepted_at = factory.bridge.broker.clock()
         tune(self.transport, factory.send_buffer, factory.bridge.limits.unreachable_after)
         self._head = bytearray()
         self._peer = self.told or self.transport.getPeer()
         # A proxy's own address is the address of many; it is counted when it has told whose this is.
         if self._enter("" if self._is_proxied() else host_of(self._peer)):
             factory.deadlines.start(self)
+
+    def handshakeCompleted(self) -> None:
+        """Of TLS."""
+        self._secured_at = self.factory.bridge.broker.clock()
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing is not None:
@@ -120,6 +131,7 @@ class Doorman(Protocol):
             self._open(head, here, data[end:], outcome)
         else:
             owner: Any = self.factory.websockets.buildProtocol(self._peer)
+            owner.arrival = self._arrival()
             if outcome is not None:
                 owner.outcome = outcome
             if self._peer != self.transport.getPeer():
@@ -179,15 +191,25 @@ class Doorman(Protocol):
         """As ``_hand_over``, to a WebSocket whose plain handshake is answered at once."""
         websockets = self.factory.websockets
         owner: Any = websockets.protocol()
-        ends = Ends(show(self._peer).encode(), here.shown)
+        ends, arrival = Ends(show(self._peer).encode(), here.shown), self._arrival()
         self._give_to(owner)
-        if owner.answer(websockets, self.transport, head, ends, outcome) and rest:
+        if owner.answer(websockets, self.transport, head, ends, outcome, arrival) and rest:
             owner.dataReceived(rest)
+
+    def _arrival(self) -> Arrival:
+        """How a WebSocket came in."""
+        arrival = Arrival(self._accepted_at, "WebSocket")
+        if self.factory.listening.proxied:
+            arrival = arrival_of(self.transport, self._accepted_at, "WebSocket")
+        if self._secured_at is None:
+            return arrival
+        secured = Step(self._secured_at, "handshake", "TLS")
+        return structs.replace(arrival, steps=(*arrival.steps, secured))
 
     def _give_to(self, owner: Any) -> None:
         self.factory.deadlines.stop(self)
         self._forget_head()
-        del self._head, self._peer
+        del self._head, self._peer, self._accepted_at
         self._owner = owner
         self.dataReceived = owner.dataReceived  # type: ignore[method-assign]
 

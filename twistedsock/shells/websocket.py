@@ -17,10 +17,11 @@ from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Dialect, Ending, Ends
 from twistedsock.core.errors import TOO_MUCH_HELD, Refusal
 from twistedsock.core.holdings import LITTLE
+from twistedsock.core.journal import Arrival
 from twistedsock.core.limits import SHARE, Limits
 from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
-from twistedsock.shells.closing import LINGER
+from twistedsock.shells.closing import LINGER, how_it_ended
 from twistedsock.shells.faults import report_fault
 from twistedsock.shells.fragments import Fragments
 from twistedsock.shells.light import Light
@@ -82,6 +83,8 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
     """Its address, where a proxy tells it."""
     outcome: Identity | Refusal | None = None
     """What the policy finds of who it is, until it is open."""
+    arrival: Arrival | None = None
+    """How it came in, until it is open."""
     _conversation: Conversation | None = None
     _frames: PlainFrames | None = None
     _linger: Any = None
@@ -90,6 +93,7 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
     _messages: Sequence[bytes] = ()
     _counted = 0
     _deaf = False
+    _ended = ""
 
     def onConnect(self, request: ConnectionRequest) -> str | None:
         if not request.protocols:
@@ -114,13 +118,14 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
         head: RequestHead,
         ends: Ends,
         outcome: Identity | Refusal | None = None,
+        arrival: Arrival | None = None,
     ) -> bool:
         """Open a connection whose plain handshake has been read, without Autobahn; False if a fault of ours ended it.
         The answer and the welcome leave together. ``outcome`` is what the policy finds of who it is."""
         chosen = choose(head.subprotocols)
         self.open_at_once(factory, transport, chosen)
         try:
-            self._begin(ends, switching_protocols(head.key, chosen, factory.server), outcome)
+            self._begin(ends, switching_protocols(head.key, chosen, factory.server), outcome, arrival)
         except Exception:
             report_fault()
             transport.abortConnection()
@@ -133,9 +138,12 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
         policy = self.factory.bridge.policy
         if policy is not None and isinstance(outcome, Identity):  # another one, if the handshake took several turns
             outcome = policy.review(outcome, self.factory.listening.endpoint)
-        self._begin(ends_of(self.transport, self.told or self.transport.getPeer()), b"", outcome)
+        arrival = self.__dict__.pop("arrival", None)
+        self._begin(ends_of(self.transport, self.told or self.transport.getPeer()), b"", outcome, arrival)
 
-    def _begin(self, ends: Ends, before: bytes, outcome: Identity | Refusal | None) -> None:
+    def _begin(
+        self, ends: Ends, before: bytes, outcome: Identity | Refusal | None, arrival: Arrival | None = None
+    ) -> None:
         factory, transport = self.factory, self.transport
         self._frames = PlainFrames(factory.bridge.limits.max_message)
         self._outlet = outlet_of(transport, factory.reactor)
@@ -143,7 +151,8 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
         self._undecided = self.websocket_protocol_in_use is None
         self._lines = self.websocket_protocol_in_use == LINE_PROTOCOL
         dialect, codec = self.spoken[self.websocket_protocol_in_use or JSON_PROTOCOL]
-        session = Session(factory.bridge, dialect, self._outlet, ends, self._hang_up, factory.listening.endpoint)
+        endpoint = factory.listening.endpoint
+        session = Session(factory.bridge, dialect, self._outlet, ends, self._hang_up, endpoint, arrival)
         self._outlet.on_drained = session.drained
         self._conversation = Conversation(
             session, codec, transport.pauseProducing, self._resume, report_fault, factory.bridge.meter(ends)
@@ -241,6 +250,7 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
     def connectionLost(self, reason: Any = None) -> None:
         """What Autobahn's does, but for the words that it makes for its log, which are most of its cost."""
         self._counted = self.factory.bridge.holdings.recount(self._counted, 0)
+        self._ended = how_it_ended(reason)
         WebSocketProtocol._connectionLost(self, reason)
         self.factory.countConnections -= 1
 
@@ -266,14 +276,17 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
             self._linger.cancel()
         if self._conversation is not None:
             self.factory.patience.end(self._conversation)
-            self._conversation.lost()
+            self._conversation.lost(self._ended)
             self._conversation = None
 
     def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
         """Whoever closes, and for whatever reason: no data follows a close frame (RFC 6455 section 5.5.1)."""
         self._receive_messages()
         if self._conversation is not None:
-            self._conversation.session.cease()
+            words = "a close frame" if code is None else f"a close frame with code {code}"
+            if reasonUtf8:
+                words += ": " + reasonUtf8.decode(errors="replace")
+            self._conversation.session.cease(words, "peer" if isReply else "server")
             # A peer whose input was paused must be read again, or its answer would never be seen.
             self.transport.resumeProducing()
         super().sendCloseFrame(code, reasonUtf8, isReply)
@@ -282,6 +295,8 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
         """Autobahn closes the transport: nothing of ours must hold it open, and a peer that does not read our last
         words has ``LINGER`` to do so."""
         if self._conversation is not None:
+            if abort:
+                self._conversation.session.cease(self.wasNotCleanReason or "")
             let_go(self._outlet, self.transport)
         super().dropConnection(abort)
         if not abort and self._linger is None:
