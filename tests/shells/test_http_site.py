@@ -60,7 +60,8 @@ def test_each_file_of_the_page_is_served_as_what_it_is(ask, name):
     answer = ask("/" + name.removesuffix("index.html").rstrip("/"))
     assert (answer.status, answer.body) == (200, (STATIC / name).read_bytes())
     kind = kinds.get(name.rpartition(".")[2])
-    assert answer.headers["content-type"] == (f"{kind}; charset=utf-8" if kind else "application/octet-stream")
+    other = "application/json" if name.endswith(".json") else "application/octet-stream"
+    assert answer.headers["content-type"] == (f"{kind}; charset=utf-8" if kind else other)
     assert answer.headers["content-length"] == str(len(answer.body))
     assert answer.headers["cache-control"] == "no-cache"
 

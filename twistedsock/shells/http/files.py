@@ -37,7 +37,9 @@ class StaticFile:
     def __init__(self, name: str, body: bytes) -> None:
         kind = _TYPES.get(name.rpartition(".")[2]) or mimetypes.guess_type(name)[0] or "application/octet-stream"
         is_text = kind.startswith(_TEXTS)
-        self._kind = (kind + "; charset=utf-8" * is_text).encode()
+        # JSON is UTF-8 always, and has no such parameter (RFC 8259 section 11).
+        has_charset = is_text and kind != "application/json"
+        self._kind = (kind + "; charset=utf-8" * has_charset).encode()
         self._body = body
         # Without the time, so that the same file is the same bytes.
         self._packed = gzip.compress(body, mtime=0) if is_text else body

@@ -56,7 +56,7 @@ def judge(request: "BridgeRequest", length: int | None) -> Rejection | None:
         connection.persistent = False
         return Rejection(NO_BODY_HERE, 400)
     # On a connection that is kept alive, each request can name another host.
-    host, origin = b"".join(hosts).decode("latin-1"), b"".join(origins)
+    host, origin = b"".join(hosts).decode("latin-1"), b"".join(origins) if origins else None
     request.file = connection.site.files.get(request.path)
     return _judge_origin(request, host, origin) or _judge_server(request) or _judge_path(request, length)
 
@@ -73,9 +73,9 @@ def _believe(request: "BridgeRequest") -> bool:
     return True
 
 
-def _judge_origin(request: "BridgeRequest", host: str, origin: bytes) -> Rejection | None:
+def _judge_origin(request: "BridgeRequest", host: str, origin: bytes | None) -> Rejection | None:
     gate, door = request.connection.site.gate, here_of(request.transport).door
-    if request.file is not None or not origin:
+    if request.file is not None or origin is None:
         refused = gate.judge_host(host, door)
     else:
         refused = gate.judge(host, origin.decode("latin-1"), door, "request")
