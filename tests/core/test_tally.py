@@ -3,6 +3,8 @@
 import pytest
 
 from twistedsock.core.errors import Code
+from twistedsock.core.events import Content
+from twistedsock.core.reader import Peer
 from twistedsock.core.tally import SPANS, Spread, Tally
 from twistedsock.testing import Hall
 
@@ -197,3 +199,12 @@ def test_methods_that_clients_make_up_are_counted_together() -> None:
     for method in (b"GET", b"GET", b"BREW", b"MELT"):
         tally.answer(method, 404)
     assert tally.requests == {(b"GET", 404): 2, (b"other", 404): 2}
+
+
+def test_what_the_server_tells_of_itself_is_none_of_its_work() -> None:
+    hall = Hall()
+    hall.line_peer().says("SUB $sys/figures", "SUB a")
+    for name in (b"$sys/figures", b"a"):
+        hall.broker.publish(Peer(b"$sys"), name, b"figures", Content([b"1"], 1))
+    hall.turn()
+    assert (hall.bridge.tally.published, hall.bridge.tally.delivered) == (1, 1)

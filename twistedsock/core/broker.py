@@ -57,6 +57,8 @@ class Broker:
         self.subscriptions = 0
         self.holdings = Holdings(limits.max_held)
         self.tally = Tally()
+        # What the server tells of itself is none of its work.
+        self._reserved_tally = Tally()
         # To be added to before the first connection.
         self.observers: list[Observer] = []
         # Those who want to know of readers only: events pass by the million.
@@ -239,7 +241,7 @@ class Broker:
         if channel is None:
             channel = self._make(name, Position(epoch, batch.first - 1))
         channel.head = batch.end - 1
-        self.tally.published += batch.end - batch.first
+        channel.tally.published += batch.end - batch.first
         for observer in self.observers:
             observer.published(name, epoch, batch)
         if not channel.pending:
@@ -377,8 +379,10 @@ class Broker:
         return None
 
     def _make(self, name: bytes, position: Position) -> Channel:
-        limits = self._reserved_limits if is_reserved(name) else self.limits
-        channel = self.channels[name] = Channel(name, position, limits, self.tally)
+        limits, tally = self.limits, self.tally
+        if is_reserved(name):
+            limits, tally = self._reserved_limits, self._reserved_tally
+        channel = self.channels[name] = Channel(name, position, limits, tally)
         return channel
 
     def _opened(self, name: bytes, outcome: Position | Refusal) -> Channel | Refusal:
