@@ -175,16 +175,19 @@ SMUGGLED = {
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["first", "kept-alive"])
-def test_nothing_is_smuggled_in_behind_a_request(bridge, tell, bystander, later):
+def test_nothing_is_smuggled_in_behind_a_request(bridge, tell, bystander, call, later):
     """Whatever two readers could read in two ways is 400, and the end: what stands behind it is not answered. As the
     first request of a connection, and behind one that was right."""
     host = authority(bridge)
     inner = INNER.format(host=host)
+    reader = call(bridge.lines[0])
+    reader.ask("SUB smuggled")
     with bystander(bridge):
         for name, (headers, body) in SMUGGLED.items():
-            outer = f"POST / HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n\r\n{body}"
+            outer = f"POST /channels/smuggled/events HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n\r\n{body}"
             answer = tell(host, ((inner if later else "") + outer + inner).encode())
             assert statuses(answer) == ([b"200"] if later else []) + [b"400"], name
+    assert reader.ask("PING") == "PONG", "nothing was published"
 
 
 def test_another_host_or_a_websocket_does_not_come_in_behind_a_request(start, plain, bystander):

@@ -1,0 +1,242 @@
+"""Plain HTTP with real clients: curl, a browser, and whoever sends bytes as it likes."""
+
+import gzip
+import json
+import re
+import subprocess
+import threading
+import time
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+pytestmark = pytest.mark.end_to_end
+
+PUBLISH = "POST /channels/{channel}/events HTTP/1.1\r\nHost: {host}\r\n"
+
+
+def authority(bridge):
+    return bridge.page.partition("://")[2].rstrip("/")
+
+
+@pytest.fixture
+def curl(bridge):
+    """``curl(path, *options)``: what it prints, its errors too."""
+
+    def asking(path, *options, data=None):
+        command = ["curl", "--silent", "--show-error", "--max-time", "20", *options, bridge.page.rstrip("/") + path]
+        return subprocess.run(command, input=data, capture_output=True, check=True).stdout
+
+    return asking
+
+
+def statuses(answers):
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)]
+
+
+def test_curl_publishes(bridge, curl, call, channel):
+    reader = call(bridge.lines[0])
+    reader.ask(f"SUB {channel}")
+    answer = json.loads(curl(f"/channels/{channel}/events", "-d", "hello"))
+    assert answer["offset"] == 1
+    assert reader.hear().endswith(" hello")
+
+
+def test_a_long_body_of_curl_is_expected_and_one_in_chunks_is_read(bridge, curl, call, channel):
+    reader = call(bridge.lines[0])
+    reader.ask(f"SUB {channel}")
+    for number, options in enumerate((("-H", "Expect: 100-continue"), ("-H", "Transfer-Encoding: chunked"))):
+        data = str(number).encode() * 60_000
+        told = curl(f"/channels/{channel}/events", "-X", "POST", "--data-binary", "@-", "-v", "-i", *options, data=data)
+        assert statuses(told) == [100, 201] if number == 0 else [201]
+        assert reader.hear().endswith(" " + data.decode())
+
+
+def test_a_body_that_is_too_long_is_refused_before_it_is_sent(curl, channel):
+    told = curl(
+        f"/channels/{channel}/events", "--data-binary", "@-", "-i", "-H", "Expect: 100-continue", data=b"x" * 10**7
+    )
+    assert statuses(told) == [413]
+    assert json.loads(told.partition(b"\r\n\r\n")[2])["code"] == "too-long"
+
+
+def test_curl_keeps_its_connection(bridge):
+    """Two hundred requests: the old bound was thirty."""
+    page = bridge.page.rstrip("/")
+    command = [
+        "curl",
+        "--silent",
+        "--show-error",
+        "--write-out",
+        "%{num_connects} %{response_code}\n",
+        "-o",
+        "/dev/null",
+    ]
+    told = subprocess.run([*command, f"{page}/healthz?token=[1-200]"], capture_output=True, check=True, text=True)
+    assert told.stdout.splitlines() == ["1 200"] + ["0 200"] * 199
+
+
+def test_head_and_gzip_and_what_one_has_already(curl):
+    packed = curl("/page.js", "-i", "-H", "Accept-Encoding: gzip")
+    head, _, body = packed.partition(b"\r\n\r\n")
+    plain = curl("/page.js")
+    assert gzip.decompress(body) == plain == curl("/page.js", "--compressed")
+    told = curl("/page.js", "--head", "-H", "Accept-Encoding: gzip")
+    assert b"Content-Length: %d\r\n" % len(body) in told
+    tag = re.search(rb"ETag: (\S+)", head)[1].decode()
+    assert statuses(curl("/page.js", "-i", "-H", "Accept-Encoding: gzip", "-H", f"If-None-Match: {tag}")) == [304]
+
+
+def test_all_that_was_asked_at_once_is_answered_in_order(bridge, plain, bystander, channel):
+    """Nine thousand requests in one go, on one connection; the bystander is served meanwhile."""
+    host, count = authority(bridge), 9_000
+    one = PUBLISH.format(channel=channel, host=host) + "Content-Length: 5\r\n\r\nhello"
+    with bystander(bridge) as other, plain(host) as connection:
+        sender = threading.Thread(target=connection.sendall, args=(one.encode() * count,))
+        sender.start()
+        answers = b""
+        while answers.count(b'"offset":') < count:
+            data = connection.recv(1024 * 1024)
+            assert data, answers[-500:]
+            answers += data
+        sender.join()
+        other.sees()
+    offsets = [int(offset) for offset in re.findall(rb'"offset":(\d+)', answers)]
+    assert offsets == list(range(1, count + 1))
+
+
+def test_who_sends_a_chunk_of_a_byte_each_hinders_nobody(bridge, plain, bystander, channel):
+    host = authority(bridge)
+    head = PUBLISH.format(channel=channel, host=host) + "Transfer-Encoding: chunked\r\n\r\n"
+    with bystander(bridge) as other:
+        for _ in range(20):
+            with plain(host) as connection:
+                connection.sendall(head.encode() + b"1\r\na\r\n" * 900)
+                connection.sendall(b"1\r\na\r\n" * 50_000)
+                assert statuses(connection.recv(65536)) == [400]
+        other.sees()
+
+
+def test_what_a_body_holds_is_no_request(bridge, plain, bystander, channel):
+    host = authority(bridge)
+    inner = f"POST /channels/{channel}/events HTTP/1.1\r\nHost: {host}\r\nContent-Length: 3\r\n\r\nboo"
+    with bystander(bridge), plain(host) as connection:
+        for path in (f"/channels/{channel}/events", "/nothing"):
+            connection.sendall(
+                f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(inner)}\r\n\r\n{inner}".encode()
+            )
+        connection.sendall(
+            f"GET /channels/{channel}/events HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+        )
+        answers = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert statuses(answers) == [201, 404, 200]
+    assert [event["data"] for event in json.loads(answers.rpartition(b"\r\n\r\n")[2])["events"]] == [inner]
+
+
+def test_who_is_being_answered_when_the_server_stops_hears_the_end(start, plain):
+    """A long poll is answered before its time is over; whoever asks for nothing is let go."""
+    bridge = start("--drain=20")
+    host = authority(bridge)
+    with plain(host) as waiting, plain(host) as idle:
+        idle.sendall(f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert statuses(idle.recv(65536)) == [200]
+        waiting.sendall(f"GET /channels/kitchen/events?wait=60 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        began = time.monotonic()
+        bridge.stop()
+        assert time.monotonic() - began < 15
+        assert idle.recv(65536) == b""
+        assert statuses(waiting.recv(65536)) == [200]
+
+
+# A page of another site, in a browser.
+
+ATTACKS = """
+<!doctype html><title>elsewhere</title><iframe name="nowhere"></iframe>
+<form id="form" method="post" target="nowhere" enctype="text/plain" action="{page}channels/{channel}/events">
+<input name="hello" value="from a form"></form>
+"""
+
+TRY = """async ([page, channel]) => {
+  const address = `${page}channels/${channel}/events`;
+  const tries = [
+    () => fetch(address, {method: "POST", body: "boo"}),
+    () => fetch(address, {method: "POST", body: "boo", mode: "no-cors"}),
+    () => fetch(address, {method: "POST", body: new URLSearchParams({boo: "boo"}), mode: "no-cors"}),
+    () => fetch(address, {method: "POST", body: '"boo"', headers: {"Content-Type": "application/json"}}),
+    () => fetch(address, {method: "POST", body: "boo", headers: {"Idempotency-Key": "1"}}),
+    async () => { if (!navigator.sendBeacon(address, "boo")) throw new Error("not sent"); return {type: "beacon"}; },
+    () => fetch(address),
+    () => fetch(`${page}bridge.json`),
+  ];
+  const outcomes = [];
+  for (const attempt of tries) {
+    try { outcomes.push((await attempt()).type); } catch (error) { outcomes.push("failed"); }
+  }
+  document.getElementById("form").submit();
+  return outcomes;
+}"""
+
+
+@pytest.fixture
+def elsewhere():
+    """``elsewhere(html)``: the address of a page of another site that says so."""
+    servers = []
+
+    def serve(html):
+        class Page(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html; charset=utf-8")
+                self.end_headers()
+                self.wfile.write(html.encode())
+
+            def log_message(self, *words):
+                """Nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+        servers.append(server)
+        threading.Thread(target=partial(server.serve_forever, 0.05), daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}/"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_page_of_another_site_publishes_and_reads_nothing(start, call, chromium, elsewhere, channel):
+    bridge = start()
+    reader = call(bridge.lines[0])
+    reader.ask(f"SUB {channel}")
+    page = chromium.new_page()
+    try:
+        page.goto(elsewhere(ATTACKS.format(page=bridge.page, channel=channel)))
+        with page.expect_response(lambda response: response.request.is_navigation_request()) as submitted:
+            outcomes = page.evaluate(TRY, [bridge.page, channel])
+        assert submitted.value.status == 403
+    finally:
+        page.close()
+    assert outcomes == ["failed", "opaque", "opaque", "failed", "failed", "beacon", "failed", "failed"]
+    assert reader.ask("PING") == "PONG", "nothing was published"
+    assert bridge.log().count("--allow-origin would allow it") == 1
+
+
+def test_a_page_of_an_allowed_site_publishes_and_reads(start, call, chromium, elsewhere, channel):
+    address = elsewhere("<!doctype html><title>elsewhere</title>")
+    bridge = start("--allow-origin", address.rstrip("/"))
+    page = chromium.new_page()
+    try:
+        page.goto(address)
+        outcome = page.evaluate(
+            """async ([page, channel]) => {
+                const address = `${page}channels/${channel}/events`;
+                const headers = {"Content-Type": "application/json", "Idempotency-Key": "once"};
+                const posted = await fetch(address, {method: "POST", body: '{"a":1}', headers});
+                return [posted.status, (await (await fetch(address)).json()).events[0].data];
+            }""",
+            [bridge.page, channel],
+        )
+    finally:
+        page.close()
+    assert outcome == [201, {"a": 1}]
