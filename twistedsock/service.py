@@ -155,7 +155,9 @@ class BridgeService(Service):
         self._patience: Any = None
         self._gate = Gate(Origins(settings.allow_origin, settings.allow_host))
         # Operations that come from other packages than shells are added to this list.
-        self._routes = Routes([*operations(self.bridge, reactor, self.line_ports, lambda: self.webhooks.figures)])
+        self._routes = Routes(
+            [*operations(self.bridge, reactor, self.line_ports, lambda: self.webhooks.figures, settings.ping_interval)]
+        )
         self._trusted = trusted_proxies(settings)
         self.lines = self._listeners(settings.tcp, self._line_factory)
         self.web = self._listeners(settings.web, self._web_factory)

@@ -1,0 +1,197 @@
+"""Long polling: an answer comes when there is something to tell, or when the time is over."""
+
+import json
+
+import pytest
+
+from tests.shells.stream_client import web_port
+from twistedsock.testing import FakePolicy, Hall
+
+
+@pytest.fixture
+def ask(reactor, wire):
+    """Ask once: gives the client, whose answer may be there or not."""
+
+    def asking(hall, target, **headers):
+        return web_port(reactor, wire, hall)().asks(target, **headers)
+
+    return asking
+
+
+def told(client):
+    """What has been answered; None: nothing yet."""
+    if not client.transport.value():
+        return None
+    status, _, body = client.answer()
+    assert status == 200, body
+    return json.loads(body)
+
+
+def publish(hall, channel, *payloads):
+    hall.line_peer().says(*[f"PUB {channel} {payload}" for payload in payloads])
+    hall.turn()
+
+
+def test_what_is_there_is_told_at_once(hall, ask):
+    publish(hall, "k", "1", "2", "3")
+    for target in ("/channels/k/events?wait=25&since=1&epoch=e1", "/channels/k/events?wait=25&last-event-id=e1:1"):
+        answer = told(ask(hall, target))
+        assert [event["data"] for event in answer["events"]] == ["2", "3"]
+        assert (answer["channel"], answer["epoch"], answer["offset"], answer["recovered"]) == ("k", "e1", 3, True)
+        assert answer["next"] == "e1:3" and "lost" not in answer
+    assert told(ask(hall, "/channels/k/events", Last_Event_ID="e1:2"))["events"][0]["data"] == "3"
+    assert [event["data"] for event in told(ask(hall, "/channels/k/events?wait=25&last=1"))["events"]] == ["3"]
+
+
+def test_what_comes_is_told_when_it_comes(hall, ask):
+    publish(hall, "k", "1")
+    first, second = ask(hall, "/channels/k/events?wait=25"), ask(hall, "/channels/k/events?wait=25&last-event-id=e1:1")
+    assert told(first) is None and told(second) is None
+    publish(hall, "k", "2", "3")
+    for client in (first, second):
+        answer = told(client)
+        assert [event["data"] for event in answer["events"]] == ["2", "3"] and answer["next"] == "e1:3"
+    assert hall.broker.channels[b"k"].bells is None
+
+
+def test_who_knows_nothing_waits_for_what_comes_next(hall, ask):
+    client = ask(hall, "/channels/new/events?wait=5")
+    publish(hall, "new", "x")
+    answer = told(client)
+    assert [event["offset"] for event in answer["events"]] == [1] and "recovered" not in answer
+
+
+def test_when_the_time_is_over(hall, ask, reactor):
+    client = ask(hall, "/channels/k/events?wait=2.5")
+    reactor.advance(2.4)
+    assert told(client) is None
+    reactor.advance(0.2)
+    answer = told(client)
+    assert answer == {"channel": "k", "epoch": "e1", "offset": 0, "events": [], "next": "e1:0"}
+    hall.turn()
+    assert not hall.broker.channels
+    assert client.asks("/healthz").answer()[0] == 200
+
+
+def test_no_time_at_all(hall, ask):
+    assert told(ask(hall, "/channels/k/events?wait=0"))["next"] == "e1:0"
+
+
+def test_several_channels(hall, ask):
+    publish(hall, "a", "1")
+    client = ask(hall, "/events?channel=a&channel=b&wait=25")
+    assert told(client) is None
+    publish(hall, "b", "x")
+    answer = told(client)
+    assert [one["channel"] for one in answer["channels"]] == ["a", "b"]
+    assert [len(one["events"]) for one in answer["channels"]] == [0, 1]
+    assert answer["next"] == "e1:1,e2:1"
+    publish(hall, "a", "2")
+    answer = told(ask(hall, f"/events?channel=a&channel=b&wait=25&last-event-id={answer['next']}"))
+    assert [[event["data"] for event in one["events"]] for one in answer["channels"]] == [["2"], []]
+    now = told(ask(hall, "/events?channel=a", Accept="application/json"))
+    assert now["next"] == "e1:2"
+
+
+def test_what_is_lost_is_told_at_once(ask):
+    hall = Hall(history_events=2)
+    publish(hall, "k", "1", "2", "3", "4")
+    answer = told(ask(hall, "/channels/k/events?wait=25&last-event-id=e1:1"))
+    assert answer["recovered"] is False and answer["lost"] == {"first": 2, "last": 2}
+    assert [event["data"] for event in answer["events"]] == ["3", "4"]
+    answer = told(ask(hall, "/channels/k/events?wait=25&last-event-id=zz:1"))
+    assert answer["recovered"] is False and answer["events"] == [] and answer["next"] == "e1:4"
+
+
+def test_a_long_answer_says_where_to_go_on(hall, ask):
+    publish(hall, "k", *["x" * 60_000] * 7)
+    first = told(ask(hall, "/channels/k/events?wait=25&last-event-id=e1:0"))
+    second = told(ask(hall, f"/channels/k/events?wait=25&last-event-id={first['next']}"))
+    offsets = [event["offset"] for answer in (first, second) for event in answer["events"]]
+    assert offsets == list(range(1, 8)) and len(first["events"]) < 7
+
+
+def test_who_goes_is_forgotten(hall, ask, reactor):
+    client = ask(hall, "/channels/k/events?wait=25")
+    client.goes()
+    assert not hall.broker.channels
+    publish(hall, "k", "1")
+    reactor.advance(30)
+
+
+def test_rights_are_looked_at_again(ask):
+    hall = Hall(policy=FakePolicy({"k": "rw"}))
+    assert ask(hall, "/channels/other/events?wait=2").answer()[0] == 401
+    client = ask(hall, "/channels/k/events?wait=25")
+    hall.bridge.change_policy(FakePolicy({"k": "w"}))
+    publish(hall, "k", "secret")
+    status, _, body = client.answer()
+    assert status == 401 and b"secret" not in body
+
+
+def test_a_token_that_runs_out_meanwhile(ask):
+    hall = Hall(policy=FakePolicy({"k": "w"}, {"t": ("ann", {"k": "r"}, 1_800_000_010.0)}))
+    client, other = (ask(hall, "/channels/k/events?wait=25&token=t") for _ in range(2))
+    hall.bridge.change_policy(FakePolicy({"k": "w"}, {"t": ("ann", {"k": "r"}, 1_800_000_010.0)}))
+    publish(hall, "k", "1")
+    assert [told(one)["events"][0]["data"] for one in (client, other)] == ["1", "1"]
+    late = ask(hall, "/channels/k/events?wait=25&token=t")
+    hall.wall += 11
+    publish(hall, "k", "2")
+    assert late.answer()[0] == 401
+    gone = ask(hall, "/channels/k/events?wait=25&token=t")
+    hall.wall -= 11
+    gone = ask(hall, "/channels/k/events?wait=25&token=t")
+    hall.bridge.change_policy(FakePolicy({"k": "w"}))
+    publish(hall, "k", "3")
+    assert gone.answer()[0] == 401
+
+
+def test_nobody_waits_for_a_server_that_goes_away(hall, ask):
+    client = ask(hall, "/channels/k/events?wait=25")
+    hall.bridge.draining = True
+    client.protocol._owner.requests[0].on_drain()
+    assert told(client)["events"] == []
+    assert ask(hall, "/channels/k/events?wait=25").answer()[0] == 503
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/channels/k/events?wait=61",
+        "/channels/k/events?wait=x",
+        "/channels/k/events?wait=1&since=1",
+        "/channels/k/events?wait=1&last-event-id=1",
+        "/channels/%ff/events?wait=1",
+        "/channels/a%20b/events?wait=1",
+        "/events?wait=1",
+        "/events?wait=1&channel=a&nick=x",
+    ],
+)
+def test_what_is_refused(hall, ask, target):
+    assert ask(hall, target).answer()[0] == 400
+    assert not hall.broker.channels
+
+
+def test_where_there_is_no_room(ask):
+    hall = Hall(max_channels=1)
+    assert ask(hall, "/events?wait=1&channel=a&channel=b").answer()[0] == 503
+    assert not hall.broker.channels
+
+
+def test_a_distant_backplane(ask, reactor):
+    hall = Hall(late=True)
+    client = ask(hall, "/events?wait=5&channel=a&channel=b")
+    refused = ask(hall, "/channels/c/events?wait=5")
+    gone = ask(hall, "/channels/d/events?wait=5")
+    gone.goes()
+    hall.backplane.release(1)
+    hall.backplane.failing = 1
+    hall.backplane.release(1)
+    assert refused.answer()[0] == 503
+    hall.backplane.release()
+    assert told(client) is None
+    reactor.advance(6)
+    assert [one["channel"] for one in told(client)["channels"]] == ["a", "b"]
+    hall.broker.sweep()
+    assert not hall.broker.channels

@@ -1,0 +1,189 @@
+"""Long polling: a request that is answered when something happens, for clients that have nothing better."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from twistedsock.core import errors
+from twistedsock.core.access import Right
+from twistedsock.core.bridge import Bridge
+from twistedsock.core.channel import Channel
+from twistedsock.core.errors import Code, Refusal
+from twistedsock.core.later import Later, when_known
+from twistedsock.core.visitor import Kept, Place
+from twistedsock.shells.http.requests import BridgeRequest
+from twistedsock.wire.polled import of_one, of_several
+from twistedsock.wire.problems import Refused
+from twistedsock.wire.stream_arguments import Asked, read_asked, read_channels
+
+MOST_SECONDS = 60.0
+"""That a request may wait: proxies wait as long, as a rule."""
+
+EXPIRED = Refusal(Code.UNAUTHORIZED, "your token has run out")
+
+ARGUMENTS = ("since", "epoch", "last", "wait", "last-event-id")
+
+
+class Polling:
+    """One for a server. Those who wait are bounded as connections are."""
+
+    def __init__(self, bridge: Bridge, reactor: Any) -> None:
+        self._bridge = bridge
+        self._reactor = reactor
+
+    def of_one(self, request: BridgeRequest) -> None:
+        """``GET /channels/{channel}/events`` with ``wait``."""
+        request.arguments.only(ARGUMENTS)
+        try:
+            channel = request.channel_name.decode()
+        except UnicodeDecodeError:
+            raise Refused(errors.BAD_CHANNEL) from None
+        self._ask(request, [channel.encode()], lambda several: of_one(several[0]))
+
+    def of_several(self, request: BridgeRequest) -> None:
+        """``GET /events?channel=…``, where no stream is asked for."""
+        request.arguments.only(ARGUMENTS, repeated=("channel",))
+        self._ask(request, read_channels(request.arguments), of_several)
+
+    def _ask(self, request: BridgeRequest, channels: list[bytes], write: Callable[[list[Kept]], bytes]) -> None:
+        header = request.header(b"last-event-id").decode("latin-1")
+        asked = read_asked(request.arguments, channels, header)
+        seconds = request.arguments.seconds("wait", MOST_SECONDS) or 0.0
+        poll = Poll(self._bridge, self._reactor, request, asked, write)
+        poll.begin(seconds)
+
+
+class Poll:
+    """One request. The right to read is looked at when it is answered, not only when it asks."""
+
+    def __init__(
+        self, bridge: Bridge, reactor: Any, request: BridgeRequest, asked: Asked, write: Callable[[list[Kept]], bytes]
+    ) -> None:
+        self._bridge = bridge
+        self._reactor = reactor
+        self._request = request
+        self._asked = asked
+        self._write = write
+        self._policy = bridge.policy
+        self._places: dict[bytes, Place | None] = dict(asked.known)
+        self._channels: dict[bytes, Channel] = {}
+        self._timer: Any = None
+        self._seconds = 0.0
+        self._rung = False
+
+    def begin(self, seconds: float) -> None:
+        """Answer now if there is something to tell, else when there is, or after that time."""
+        self._seconds = seconds
+        refusal = self._forbids()
+        if refusal is not None:
+            raise Refused(refusal)
+        self._open(iter(list(self._places)))
+
+    def _open(self, names: Iterator[bytes]) -> None:
+        for name in names:
+            answer = self._bridge.broker.open(name)
+            if isinstance(answer, Later):
+                when_known(answer, partial(self._opened, name, names))
+                return
+            if not self._take(name, answer):
+                return
+        self._look()
+
+    def _opened(self, name: bytes, names: Iterator[bytes], outcome: Channel | Refusal) -> None:
+        if self._take(name, outcome):
+            self._open(names)
+
+    def _take(self, name: bytes, outcome: Channel | Refusal) -> bool:
+        """One more channel is there; it stays as long as this waits for it."""
+        if isinstance(outcome, Refusal):
+            self._let_go()
+            self._request.refuse(outcome)
+            return False
+        self._channels[name] = outcome
+        self._bridge.broker.await_event(outcome, self._ring)
+        return True
+
+    def _look(self) -> None:
+        request = self._request
+        several = self._kept()
+        refusal = self._forbids()
+        if refusal is not None:
+            self._let_go()
+            request.refuse(refusal)
+        elif request.is_gone:
+            self._let_go()
+        elif not self._seconds or self._bridge.draining or any(map(_tells, several)):
+            self._answer(several)
+        else:
+            for kept in several:
+                if self._places[kept.channel] is None:
+                    self._places[kept.channel] = Place(kept.stop - 1, kept.position.epoch)
+            request.on_gone, request.on_drain = self._let_go, self._end
+            self._timer = self._reactor.callLater(self._seconds, self._end)
+
+    def _kept(self) -> list[Kept]:
+        """What there is to tell; each channel is looked at once more, as the last look may have been a while ago."""
+        visitor, kept = self._request.visitor, []
+        for name, channel in self._channels.items():
+            place = self._places[name]
+            if place is None and self._asked.last is None:
+                self._bridge.broker.commit(channel)
+                place = Place(channel.head, channel.epoch)
+            since, epoch = (None, None) if place is None else (place.offset, place.epoch)
+            one = visitor.look_into(channel, self._asked.last, since, epoch)
+            if self._asked.known[name] is None:
+                one = Kept(one.channel, one.position, one.start, one.stop, None, one.lost, one.events)
+            kept.append(one)
+        return kept
+
+    def _ring(self) -> None:
+        """Something has come, and nothing may be done just now."""
+        if not self._rung and self._timer is not None:
+            self._rung = True
+            self._bridge.broker.postpone(self._end)
+
+    def _end(self) -> None:
+        """Answer with what there is."""
+        if self._timer is None:
+            return
+        several, refusal = self._kept(), self._forbids()
+        self._let_go()
+        if refusal is not None:
+            self._request.refuse(refusal)
+        else:
+            self._answer(several)
+
+    def _answer(self, several: list[Kept]) -> None:
+        body = self._write(several)
+        self._let_go()
+        self._request.answer_json(200, body)
+
+    def _forbids(self) -> Refusal | None:
+        """Why it may not be told; its token may have run out, or the policy be another, since it began to wait."""
+        bridge, request = self._bridge, self._request
+        identity = request.identity
+        if identity is not None and bridge.policy is not None:
+            if bridge.policy is not self._policy:
+                reviewed = bridge.policy.review(identity, request.listening.endpoint)
+                if isinstance(reviewed, Refusal):
+                    return reviewed
+                request.identity = reviewed
+            elif identity.expires is not None and identity.expires <= bridge.expiries.wall_clock():
+                return EXPIRED
+        visitor = request.visitor
+        refusals = [visitor.forbids(channel, Right.READ) for channel in self._asked.known]
+        return next((refusal for refusal in refusals if refusal is not None), None)
+
+    def _let_go(self) -> None:
+        self._request.on_gone = self._request.on_drain = None
+        if self._timer is not None:
+            if self._timer.active():
+                self._timer.cancel()
+            self._timer = None
+        for channel in self._channels.values():
+            self._bridge.broker.stop_awaiting(channel, self._ring)
+
+
+def _tells(kept: Kept) -> bool:
+    """Whether a client is to hear of it at once."""
+    return kept.start < kept.stop or kept.lost is not None or kept.recovered is False

@@ -1,0 +1,194 @@
+"""Server-sent events: an answer without an end, whose connection a session takes over from HTTP.
+
+It is closed by the end of the connection and has no chunks, so that all readers of a channel share the very same bytes.
+"""
+
+from typing import Any
+
+from twisted.python.failure import Failure
+
+from twistedsock.core import errors
+from twistedsock.core.access import Identity, Right
+from twistedsock.core.bridge import Bridge
+from twistedsock.core.channel import Channel
+from twistedsock.core.commands import Command, Nick
+from twistedsock.core.dialect import Dialect, Ending
+from twistedsock.core.errors import Refusal
+from twistedsock.core.follower import Follower
+from twistedsock.core.names import is_nick
+from twistedsock.core.session import Session
+from twistedsock.shells.closing import close_kindly
+from twistedsock.shells.faults import report_fault
+from twistedsock.shells.http.headers import DATA
+from twistedsock.shells.http.keep_alive import KeepAlive
+from twistedsock.shells.http.requests import BridgeRequest
+from twistedsock.shells.outlets import let_go, outlet_of
+from twistedsock.wire.dialects import EVENTS
+from twistedsock.wire.event_stream import KEEP_ALIVE, RETRY
+from twistedsock.wire.events_dialect import SeveralEvents
+from twistedsock.wire.following import follow
+from twistedsock.wire.problems import Refused
+from twistedsock.wire.stream_arguments import Asked, read_asked, read_channels
+
+MEDIA_TYPE = b"text/event-stream"
+
+HEADERS = {
+    **DATA,
+    b"Content-Type": MEDIA_TYPE + b"; charset=utf-8",
+    # No proxy is to keep it, to compress it, or to gather it before it passes it on.
+    b"Cache-Control": b"no-cache, no-transform",
+    b"X-Accel-Buffering": b"no",
+}
+
+MOST_IGNORED = 64 * 1024
+"""Bytes that a client may send behind its request, which nobody looks at; it is closed if it goes on."""
+NOBODY_LISTENS = b"nobody listens to what you send here"
+
+ARGUMENTS = ("last", "since", "epoch", "presence", "nick", "last-event-id")
+
+
+def wants_stream(request: BridgeRequest) -> bool:
+    """Whether that is what it accepts, as EventSource says."""
+    return MEDIA_TYPE in request.header(b"accept").lower()
+
+
+class Stream:
+    """What a connection belongs to once it is a stream; ``transport`` is that of the connection."""
+
+    __slots__ = ("_closing", "_ignored", "_outlet", "_streams", "_transport", "session")
+
+    def __init__(self, streams: "Streams", transport: Any) -> None:
+        self._streams = streams
+        self._transport = transport
+        self._closing: Any = None
+        self._ignored = 0
+        self._outlet: Any = None
+        self.session: Session | None = None
+
+    def begin(self, request: BridgeRequest, dialect: Dialect, kind: type[Session]) -> Session:
+        """Its session, to which nothing has been said. To be called when the connection has been taken over."""
+        streams = self._streams
+        self._outlet = outlet_of(self._transport, streams.reactor)
+        endpoint = request.listening.endpoint
+        session = kind(streams.bridge, dialect, self._outlet, request.ends, self.hang_up, endpoint)
+        self._outlet.on_drained = session.drained
+        self.session = session
+        streams.keep_alive.add(self)
+        return session
+
+    def keep_alive(self) -> None:
+        self._outlet.offer(KEEP_ALIVE)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._closing is None and self.session is not None:
+            self._ignored += len(data)
+            if self._ignored > MOST_IGNORED:
+                self.session.dismiss(Ending.POLICY, NOBODY_LISTENS)
+
+    def hang_up(self, ending: Ending) -> None:
+        self._streams.keep_alive.remove(self)
+        let_go(self._outlet, self._transport)
+        self._closing = close_kindly(self._transport, self._streams.reactor.callLater)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        self._streams.keep_alive.remove(self)
+        session, self.session = self.session, None
+        if session is not None:
+            session.lost()
+
+
+class Streams:
+    """One for a server. ``interval`` is how many seconds may pass in silence before a comment is sent; 0: for ever."""
+
+    def __init__(self, bridge: Bridge, reactor: Any, interval: int) -> None:
+        self.bridge = bridge
+        self.reactor = reactor
+        self.keep_alive = KeepAlive(reactor, interval)
+
+    def of_one(self, request: BridgeRequest) -> None:
+        """``GET /channels/{channel}/events``, where a stream is asked for."""
+        request.arguments.only(ARGUMENTS)
+        try:
+            channel = request.channel_name.decode()
+        except UnicodeDecodeError:
+            raise Refused(errors.BAD_CHANNEL) from None
+        self._open(request, [channel.encode()])
+
+    def of_several(self, request: BridgeRequest) -> None:
+        """``GET /events?channel=…``, likewise."""
+        request.arguments.only(ARGUMENTS, repeated=("channel",))
+        self._open(request, read_channels(request.arguments))
+
+    def _open(self, request: BridgeRequest, channels: list[bytes]) -> None:
+        asked = read_asked(request.arguments, channels, request.header(b"last-event-id").decode("latin-1"))
+        nick = request.arguments.text("nick")
+        refusal = self._forbids(request, asked) or self._judge_nick(nick) or self._has_no_room(request, asked)
+        if refusal is not None:
+            raise Refused(refusal)
+        if request.method == b"HEAD":
+            request.answer_head(HEADERS)
+            return
+        dialect: Dialect = EVENTS if len(asked.known) == 1 else SeveralEvents(asked.known)
+        commands: list[Command] = [*asked.commands()]
+        if nick is not None:
+            commands.insert(0, Nick(nick.encode()))
+        transport: Any = request.transport
+        stream = Stream(self, transport)
+        head = request.give_away(stream, HEADERS)
+        try:
+            session = stream.begin(request, dialect, Follower)
+            assert isinstance(session, Follower)
+            session.welcome(head + RETRY, proven(request.identity))
+            follow(session, commands, report_fault)
+        except Exception:
+            report_fault()
+            transport.abortConnection()
+
+    def _forbids(self, request: BridgeRequest, asked: Asked) -> Refusal | None:
+        visitor = request.visitor
+        refusals = [visitor.forbids(channel, Right.READ) for channel in asked.known]
+        return next((refusal for refusal in refusals if refusal is not None), None)
+
+    def _judge_nick(self, nick: str | None) -> Refusal | None:
+        if nick is not None and not is_nick(nick.encode()):
+            return errors.BAD_NICK
+        return errors.NICK_IS_AN_ID if nick is not None and nick.encode() in self.bridge.roster else None
+
+    def _has_no_room(self, request: BridgeRequest, asked: Asked) -> Refusal | None:
+        """What would be refused to the session, as far as it can be known now."""
+        broker, limits = self.bridge.broker, self.bridge.limits
+        refusal = no_room_for(self.bridge, request.identity)
+        if refusal is None and len(asked.known) > limits.max_channels_per_peer:
+            refusal = errors.TOO_MANY_SUBSCRIPTIONS
+        if refusal is None and broker.subscriptions + len(asked.known) > limits.max_subscriptions:
+            refusal = errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL
+        opened: list[Channel] = []
+        for name in asked.known if refusal is None else ():
+            answer = broker.open(name)
+            if isinstance(answer, Refusal):
+                refusal = answer
+                break
+            if isinstance(answer, Channel):
+                opened.append(answer)
+        if refusal is not None or request.method == b"HEAD":
+            for channel in opened:
+                broker.forget_unused(channel)
+        return refusal
+
+
+def proven(identity: Identity | None) -> Identity | None:
+    """Who has shown something, as a session wants to be told it."""
+    return identity if identity is not None and (identity.subject or identity.proof) else None
+
+
+def no_room_for(bridge: Bridge, identity: Identity | None) -> Refusal | None:
+    """Why a session of somebody could not begin; None where it can."""
+    subject = b"" if identity is None else identity.subject
+    if subject in bridge.roster:
+        return errors.NICK_IS_AN_ID
+    refusal = bridge.admission.identify(subject)
+    if refusal is None:
+        bridge.admission.forget(subject)
+    return refusal

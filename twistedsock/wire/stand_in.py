@@ -1,0 +1,49 @@
+"""A whole conversation of the JSON dialect over plain HTTP, for who cannot open a WebSocket: what the server says comes
+as server-sent events, what the client says goes by POST, a message in each line."""
+
+from twistedsock.core.dialect import Ending, Ends
+from twistedsock.core.errors import Code, Refusal
+from twistedsock.wire.event_stream import EventStream
+from twistedsock.wire.json_dialect import JsonDialect
+from twistedsock.wire.payloads import is_utf8, quote
+from twistedsock.wire.problems import Refused
+
+MOST_BODY = 256 * 1024
+"""Bytes that one POST may bring: four of the longest messages."""
+
+KINDS = (b"", b"application/x-ndjson", b"application/json", b"text/plain", b"application/x-www-form-urlencoded")
+"""Content types of messages; curl says the last of whatever it is given."""
+
+BAD_KIND = Refusal(Code.BAD_TYPE, "messages are application/x-ndjson: JSON, one in each line")
+NOT_UTF8 = Refusal(Code.NOT_UTF8, "messages are UTF-8; these are not, and none of them was taken")
+
+
+class Introduction(JsonDialect):
+    """Its welcome tells the peer the secret by which its commands are known. All else is said in the dialect that all
+    share."""
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(EventStream(), "events")
+        self._key = key
+
+    def welcome(self, id: bytes, ends: Ends) -> bytes:
+        end = b"}\n\n"
+        return super().welcome(id, ends).removesuffix(end) + b',"key":' + quote(self._key) + end
+
+
+def closing(ending: Ending, reason: bytes) -> bytes:
+    """The last message, in place of a close frame."""
+    message = b'{"type":"close","code":%d,"reason":%b}' % (ending, quote(reason))
+    return EventStream().frame(message)
+
+
+def read_messages(body: bytes, kind: bytes, most: int) -> list[bytes]:
+    """The messages in a body, of at most ``most`` bytes each; ``kind`` is its Content-Type. Raises ``Refused``."""
+    if kind.partition(b";")[0].strip().lower() not in KINDS:
+        raise Refused(BAD_KIND)
+    if not is_utf8(body):
+        raise Refused(NOT_UTF8)
+    messages = [line for line in (line.removesuffix(b"\r") for line in body.split(b"\n")) if line]
+    if any(len(message) > most for message in messages):
+        raise Refused(Refusal(Code.TOO_LONG, f"a message is at most {most} bytes; none of these was taken"))
+    return messages
