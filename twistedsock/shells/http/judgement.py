@@ -54,7 +54,6 @@ def judge(request: "BridgeRequest", length: int | None) -> Rejection | None:
         return Rejection(TOO_FAST, 429)
     if length != 0 and request.method != b"POST":
         connection.persistent = False
-        return Rejection(NO_BODY_HERE, 400)
     # On a connection that is kept alive, each request can name another host.
     host, origin = b"".join(hosts).decode("latin-1"), b"".join(origins) if origins else None
     request.file = connection.site.files.get(request.path)
@@ -94,17 +93,20 @@ def _judge_server(request: "BridgeRequest") -> Rejection | None:
 
 
 def _judge_path(request: "BridgeRequest", length: int | None) -> Rejection | None:
+    bad_body = Rejection(NO_BODY_HERE, 400) if length != 0 and request.method != b"POST" else None
     if request.file is not None:
         allowed = request.method in (b"GET", b"HEAD")
-        return None if allowed else Rejection(NOT_LIKE_THIS, 405, {b"Allow": FOR_FILES})
+        return bad_body if allowed else Rejection(NOT_LIKE_THIS, 405, {b"Allow": FOR_FILES})
     found = request.found
     if found is None:
         return Rejection(NOTHING_HERE, 404)
     if request.is_preflight:
-        return None
+        return bad_body
     route = request.route = found.methods.get(request.method)
     if route is None:
         return Rejection(NOT_LIKE_THIS, 405, {b"Allow": found.allow})
+    if bad_body is not None:
+        return bad_body
     if route.asks_who:
         outcome = _recognize(request)
         if isinstance(outcome, Refusal):

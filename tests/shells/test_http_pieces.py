@@ -1,0 +1,109 @@
+"""A long history: in pieces, no faster than the client reads, and broken off where it may not be read any longer."""
+
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from tests.shells.http_client import Asking
+from twistedsock.core.events import Content
+from twistedsock.core.limits import CHUNK_BYTES
+from twistedsock.core.reader import Peer
+from twistedsock.shells.http.pieces import PATIENCE
+from twistedsock.testing import FakePolicy, Hall
+
+KITCHEN = "/channels/kitchen/events"
+EVENTS = 2_000
+
+
+@pytest.fixture
+def ask(reactor, wire):
+    asking = Asking(
+        Hall(policy=FakePolicy({"kitchen": "rw"}, {"A": ("ann", {"kitchen": "r"}, 1_800_000_100.0)})), reactor, wire
+    )
+    asking.hall.broker.publish(Peer(b"p"), b"kitchen", b"message", Content((b"x" * 1000,) * EVENTS, 1000 * EVENTS))
+    asking.hall.turn()
+    return asking
+
+
+def test_it_comes_whole_and_the_connection_goes_on(ask):
+    for _ in range(2):
+        answer = ask("GET", KITCHEN)
+        assert answer.headers["transfer-encoding"] == "chunked" and "content-length" not in answer.headers
+        assert answer.is_whole and len(answer.json["events"]) == EVENTS
+    assert ask("GET", KITCHEN + "?last=1").headers["content-length"]
+
+
+def test_without_keep_alive_its_end_is_that_of_the_connection(ask):
+    answer = ask("GET", KITCHEN, Connection="close")
+    assert "transfer-encoding" not in answer.headers and len(answer.json["events"]) == EVENTS
+    assert ask.transport.disconnecting
+
+
+def test_who_does_not_read_is_not_written_to(ask):
+    ask.send("GET", KITCHEN)
+    ask.protocol.pauseProducing()
+    ask.hall.turn()
+    written = len(ask.transport.value())
+    assert written < 1.2 * CHUNK_BYTES
+    ask.protocol.resumeProducing()
+    ask.protocol.pauseProducing()
+    ask.hall.turn()
+    assert len(ask.transport.value()) == written
+    ask.protocol.resumeProducing()
+    ask.hall.turn()
+    assert len(ask.heard().json["events"]) == EVENTS
+
+
+def test_each_piece_is_written_in_a_turn_of_its_own(ask):
+    ask.send("GET", KITCHEN)
+    sizes = [len(ask.transport.heard())]
+    while len(ask.hall.turns):
+        ask.hall.turns.step()
+        sizes.append(len(ask.transport.heard()))
+    assert len(sizes) > 30 and max(sizes) < 1.2 * CHUNK_BYTES
+
+
+def test_what_the_log_lets_go_meanwhile_is_not_held(ask):
+    ask.send("GET", KITCHEN)
+    ask.protocol.pauseProducing()
+    ask.hall.turn()
+    channel = ask.hall.broker.channels[b"kitchen"]
+    channel.log.shrink(0)
+    ask.protocol.resumeProducing()
+    ask.hall.turn()
+    answer = ask.heard()
+    assert answer.is_whole and 0 < len(answer.json["events"]) < EVENTS / 2
+
+
+def test_who_reads_nothing_for_too_long_is_cut_off(ask, reactor):
+    ask.send("GET", KITCHEN)
+    ask.protocol.pauseProducing()
+    ask.hall.turn()
+    reactor.advance(PATIENCE - 1)
+    assert not ask.transport.disconnecting
+    reactor.advance(1)
+    assert ask.transport.disconnecting or ask.transport.disconnected
+    reactor.advance(PATIENCE)
+    assert ask.transport.disconnected
+
+
+@pytest.mark.parametrize("reason", ["policy", "token"])
+def test_it_breaks_off_where_it_may_not_be_read_any_longer(ask, reason):
+    ask.send("GET", KITCHEN + "?token=A" * (reason == "token"))
+    ask.protocol.pauseProducing()
+    ask.hall.turn()
+    if reason == "policy":
+        ask.hall.bridge.change_policy(FakePolicy())
+    else:
+        ask.hall.wall += 1_000.0
+    ask.protocol.resumeProducing()
+    ask.hall.turn()
+    assert ask.transport.aborted and not ask.heard().is_whole
+
+
+def test_who_goes_away_leaves_nothing_behind(ask, reactor):
+    ask.send("GET", KITCHEN)
+    ask.protocol.pauseProducing()
+    ask.protocol.connectionLost(Failure(ConnectionDone()))
+    ask.hall.turn()
+    assert reactor.getDelayedCalls() == []
