@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 /**
- * Reads a channel and publishes to it from Node, without any package: once over a plain TCP socket, as a terminal would, and,
- * where Node has a WebSocket (22 and newer; 20 with --experimental-websocket), once more with the client that pages use.
+ * Reads a channel and publishes to it from Node, without any package: once over a plain TCP socket, as a terminal would, and
+ * once more with the client that pages use: over a WebSocket where Node has one (22 and newer; 20 with --experimental-websocket),
+ * else over the stream that stands in for it.
  *
  *     node examples/node_client.mjs [channel [host [line port [web port]]]]
  *     node examples/node_client.mjs kitchen 127.0.0.1 8081 8082
@@ -22,15 +23,16 @@ function speakLines() {
 }
 
 async function speakAsPagesDo() {
-  const { connect } = await import('../twistedsock/static/sockbridge.js'); // or a copy of http://127.0.0.1:8082/sockbridge.js
+  const { connect } = await import('../twistedsock/static/sockbridge.js'); // or, installed by npm, 'sockbridge'
   const client = connect(`ws://${host}:${webPort}/ws`);
-  client.addEventListener('open', ({ detail }) => console.log(`page: connected as ${detail.id}, from ${detail.from} to ${detail.to}`));
+  client.addEventListener('open', ({ detail }) => {
+    console.log(`page: connected as ${detail.id} by ${detail.transport}, from ${detail.from} to ${detail.to}`);
+  });
   client.addEventListener('waiting', ({ detail }) => console.error(`page: next try in ${detail.delay} ms`));
   client.subscribe(channel, ({ offset, from, data }) => console.log(`page: ${offset} ${from}`, data));
-  const offset = await client.publish(channel, { hello: 'over a WebSocket' });
+  const offset = await client.publish(channel, { hello: 'as pages say it' });
   console.log(`page: published as ${offset}`);
 }
 
 speakLines();
-if (globalThis.WebSocket) await speakAsPagesDo();
-else console.log('page: this Node has no WebSocket; use 22 or newer, or --experimental-websocket');
+await speakAsPagesDo();

@@ -2,8 +2,10 @@
 where nothing lets a WebSocket through."""
 
 import functools
+import os
 import re
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -125,6 +127,55 @@ def new_page(chromium: Any) -> Iterator[Callable[[], Page]]:
         context.close()
 
 
+class Narrow:
+    """An nginx in front of the bridge that nobody has told of WebSockets, with all else as it comes."""
+
+    def __init__(self, folder: Path, page: str, eventually: Callable[..., Any]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as unused:
+            self.port = unused.getsockname()[1]
+        self.page = f"http://127.0.0.1:{self.port}/"
+        self._folder, self._eventually = folder, eventually
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        (folder / "nginx.conf").write_text(f"""
+            daemon off; worker_processes 1; error_log stderr; pid {folder}/nginx.pid;
+            events {{ worker_connections 100; }}
+            http {{
+                access_log off;
+                {"".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)}
+                server {{
+                    listen 127.0.0.1:{self.port};
+                    location / {{ proxy_pass {page}; proxy_http_version 1.1; proxy_set_header Host $http_host; }}
+                }}
+            }}
+        """)
+        self.start()
+
+    def start(self) -> None:
+        nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+        assert nginx, "nginx is missing: run tools/install-commands"
+        with (self._folder / "nginx-log").open("ab") as log:
+            command = [nginx, "-p", self._folder, "-c", self._folder / "nginx.conf"]
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+        def listens() -> bool:
+            assert self.process.poll() is None, (self._folder / "nginx-log").read_text()
+            with socket.socket() as trial:
+                return trial.connect_ex(("127.0.0.1", self.port)) == 0
+
+        self._eventually(listens, "nginx to listen")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+
+@pytest.fixture
+def narrow(bridge: Any, tmp_path: Path, eventually: Callable[..., Any]) -> Iterator[Narrow]:
+    proxy = Narrow(tmp_path, bridge.page, eventually)
+    yield proxy
+    proxy.stop()
+
+
 def talk(page: str, channel: str, options: str = "{}", imports: str = "", more: str = "client.close();") -> str:
     return TALK.format(page=page, channel=channel, options=options, imports=imports) + more
 
@@ -140,11 +191,99 @@ def has_talked(program: Program, transport: str) -> None:
     assert [int(offset) for _, offset, _ in numbers] == [*range(2, 22)]
 
 
+@pytest.mark.parametrize(
+    ("page", "printed"),
+    [
+        (
+            "clients/js/README.md",
+            [r"\d+ \w+ message \{ celsius: 21.5 \}", r"here are \[ \{ id: .* \} \] over (websocket|stream)"],
+        ),
+        (
+            "docs/javascript.md",
+            [
+                r"1 counter message \{ hello: 'from Node' \}",
+                "published as 1",
+                r"here are \[ \{ .*nick: 'counter' \} \]",
+            ],
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_programs_of_the_documentation(bridge: Any, node: Any, channel: str, page: str, printed: list[str]) -> None:
+    """As they stand, in whichever Node there is."""
+    programs = re.findall(r"^```js\n(.*?)^```$", (CHECKOUT / page).read_text(), re.DOTALL | re.MULTILINE)
+    (text,) = [program for program in programs if "from 'sockbridge'" in program]
+    text = text.replace("ws://127.0.0.1:8082/", bridge.page.replace("http", "ws")).replace("kitchen", channel)
+    program = node(text)
+    assert program.process.wait(20) == 0, program.printed()
+    for pattern in printed:
+        assert re.search(f"^{pattern}$", "\n".join(program.printed()), re.MULTILINE), program.printed()
+
+
 def test_in_node_over_a_websocket(bridge: Any, node: Any, channel: str) -> None:
     program = node(talk(bridge.page, channel, "{ WebSocket }", f"import {{ WebSocket }} from '{WS}';"))
     assert program.process.wait(20) == 0, program.printed()
     has_talked(program, "websocket")
     assert program.printed()[-1] == "closed 1000 closed by this client"
+
+
+def test_in_node_over_the_stream(bridge: Any, node: Any, channel: str) -> None:
+    program = node(talk(bridge.page, channel, "{ transport: 'stream' }"))
+    assert program.process.wait(20) == 0, program.printed()
+    has_talked(program, "stream")
+    assert program.printed()[-1] == "closed 1000 closed by this client"
+
+
+def test_in_node_where_the_websocket_is_blocked(narrow: Narrow, node: Any, channel: str) -> None:
+    program = node(talk(narrow.page, channel, "{ WebSocket }", f"import {{ WebSocket }} from '{WS}';"))
+    assert program.process.wait(20) == 0, program.printed()
+    has_talked(program, "stream")
+
+
+def test_a_restart_is_told_on_the_stream(start: Any, node: Any, call: Any) -> None:
+    bridge = start()
+    waiting = "client.addEventListener('waiting', ({ detail }) => console.log('waiting', detail.code));"
+    lost = """client.subscribe('garden', ({ data }) => console.log('garden', data), {
+        last: 1, onLost: ({ reason }) => console.log('lost', reason),
+    });"""
+    program = node(talk(bridge.page, "kitchen", "{ transport: 'stream', longestDelay: 1000 }", more=waiting + lost))
+    has_talked(program, "stream")
+    port = bridge.page.rstrip("/").rpartition(":")[2]
+    bridge.stop()
+    program.prints("waiting 1001")
+    second = start(web=(f"tcp:{port}:interface=127.0.0.1",))
+    program.prints("lost epoch")
+    call(second.lines[0]).ask("PUB garden after")
+    program.prints("garden after")
+
+
+@pytest.mark.parametrize(
+    ("transport", "options", "imports"),
+    [
+        ("websocket", "{ WebSocket }", f"import {{ WebSocket }} from '{WS}';"),
+        ("stream", "{ transport: 'stream' }", ""),
+    ],
+)
+def test_who_is_disconnected_stays_away(
+    bridge: Any, node: Any, channel: str, transport: str, options: str, imports: str
+) -> None:
+    """And knows why."""
+    asking = f"""const gone = new URL(`/peers/${{client.peer.id}}?reason=too%20loud`, '{bridge.page}');
+        fetch(gone, {{ method: 'DELETE' }}).then(({{ status }}) => console.log('answered', status));"""
+    program = node(talk(bridge.page, channel, options, imports, asking))
+    program.prints("closed 1008 disconnected by an administrator: too loud")
+    assert program.process.wait(20) == 0, "a client that is closed for good holds nothing open"
+    has_talked(program, transport)
+    assert "answered 204" in program.printed()
+
+
+def test_it_holds_its_files_and_nothing_else(installation: Path) -> None:
+    held = {path.name for path in (installation / "node_modules" / "sockbridge").iterdir()}
+    ours = {"sockbridge.js", "sockbridge.d.ts", "stream.js"}
+    assert held == ours | {"package.json", "README.md", "LICENSE"}
+    for name in ours:
+        served = CHECKOUT / "twistedsock" / "static" / name
+        assert (installation / "node_modules" / "sockbridge" / name).read_bytes() == served.read_bytes()
 
 
 @pytest.mark.parametrize("resolution", ["nodenext", "bundler"])
@@ -176,7 +315,7 @@ def folder_served(installation: Path) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("transport", ["websocket"])
+@pytest.mark.parametrize("transport", ["websocket", "stream"])
 def test_in_chromium_by_an_import_map(
     transport: str, start: Any, call: Any, installation: Path, folder_served: str, new_page: Any
 ) -> None:
@@ -202,6 +341,34 @@ def test_in_chromium_by_an_import_map(
     expect(page.locator("#way")).to_have_text(transport)
     typist.ask("PUB kitchen from the line")
     expect(page.locator("#heard")).to_have_text("from the line")
+
+
+def test_our_page_where_the_websocket_is_blocked(
+    bridge: Any, narrow: Narrow, call: Any, new_page: Any, channel: str
+) -> None:
+    """It connects, hears, speaks, and misses nothing while the proxy is gone."""
+    page = new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.removeprefix(narrow.page)))
+    page.goto(f"{narrow.page}#{channel}")
+    expect(page.locator("#state")).to_have_attribute("data-state", "open", timeout=60_000)
+    assert {"healthz", "stream.js", "stream"} <= set(asked)
+    typist = call(bridge.lines[0])
+    typist.ask(f"SUB {channel}")
+    page.fill("#message", "lights on")
+    page.click("#send")
+    assert re.fullmatch(rf"MSG {channel} 1 \w+ lights on", typist.hear())
+    typist.ask(f"PUB {channel} 2")
+    payloads = page.locator("#events .event .payload")
+    expect(payloads).to_have_text(["lights on", "2"])
+
+    narrow.stop()
+    expect(page.locator("#state")).not_to_have_attribute("data-state", "open")
+    for number in (3, 4):
+        typist.ask(f"PUB {channel} {number}")
+    narrow.start()
+    expect(page.locator("#state")).to_have_attribute("data-state", "open", timeout=60_000)
+    expect(payloads).to_have_text(["lights on", "2", "3", "4"])
 
 
 def test_a_page_of_a_refused_origin_asks_no_more_often(
