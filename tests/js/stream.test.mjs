@@ -147,9 +147,10 @@ test('a stream that breaks, ends, or is no UTF-8, is a lost connection', async (
   }
 });
 
-test('a refusal is told in the words of the server; one that has too much to do is given time', async () => {
+test('a refusal is told in the words of the server; one that has too much to do is given time, who is not let in stays away', async () => {
   for (const [status, body, code, reason] of [
     [403, { detail: 'pages of that origin may not connect' }, 1006, 'the server answered 403: pages of that origin may not connect'],
+    [401, { detail: 'the token has expired' }, 1008, 'the server answered 401: the token has expired'],
     [404, 'nothing here', 1006, 'the server answered 404'],
     [502, null, 1006, 'the server answered 502'],
     [503, { detail: 'too many connections' }, 1013, 'the server answered 503: too many connections'],

@@ -21,11 +21,12 @@ export const FAREWELL = 5_000;
 const NORMAL_END = 1000;
 const BROKEN_PROTOCOL = 1002;
 const NO_CONNECTION = 1006;
+const POLICY = 1008;
 const TOO_BIG = 1009;
 const TRY_AGAIN_LATER = 1013;
 
-/** Statuses of a server that has too much to do. */
-const OVERLOADED = new Set([429, 503]);
+/** What some refusals come to: a token that is not valid will not be so the next time, and who has too much to do needs time. */
+const CODES = new Map([[401, POLICY], [429, TRY_AGAIN_LATER], [503, TRY_AGAIN_LATER]]);
 
 /** Why it is over, as a WebSocket would say it. */
 class Ending extends Error {
@@ -39,7 +40,7 @@ class Ending extends Error {
 async function refused(response) {
   const problem = await response.json().catch(() => null);
   const words = `the server answered ${response.status}${problem?.detail ? `: ${problem.detail}` : ''}`;
-  return new Ending(OVERLOADED.has(response.status) ? TRY_AGAIN_LATER : NO_CONNECTION, words);
+  return new Ending(CODES.get(response.status) ?? NO_CONNECTION, words);
 }
 
 /** Reads text/event-stream (WHATWG HTML, section 9.2.6), wherever it was cut. Of the fields it knows `event` and `data`. */
