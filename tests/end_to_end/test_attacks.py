@@ -197,7 +197,7 @@ def test_another_host_or_a_websocket_does_not_come_in_behind_a_request(start, pl
     inner = INNER.format(host=host).encode()
     sentence = "refused a request for host 'evil.example'; --allow-host would allow it"
     with bystander(bridge, sentence), plain(host) as connection:
-        connection.sendall(inner + INNER.format(host="evil.example").encode() + upgrade(bridge, "Origin: null"))
+        connection.sendall(inner + INNER.format(host="evil.example").encode() + upgrade(bridge))
         answers = b""
         while len(statuses(answers)) < 3:
             answers += connection.recv(65536)
