@@ -1,0 +1,146 @@
+"""The OpenAPI file: it is one, it has each address that there is, and the running server is as it says."""
+
+import json
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import schemathesis
+from twisted.internet.task import Clock
+
+from twistedsock.core.errors import Code
+from twistedsock.core.limits import Limits
+from twistedsock.core.names import CHANNEL_BYTES, EVENT_NAME_BYTES, NICK_BYTES
+from twistedsock.shells.http.channels import MOST_ON_PAGE, PAGE
+from twistedsock.shells.http.operations import operations
+from twistedsock.shells.http.peers import MOST_REASON
+from twistedsock.testing import Hall
+from twistedsock.wire.http_bodies import MOST_TOGETHER
+from twistedsock.wire.problems import STATUS
+
+pytestmark = pytest.mark.end_to_end
+
+FILE = files("twistedsock") / "static" / "openapi.json"
+DOCUMENT = json.loads(FILE.read_text())
+COMPONENTS = DOCUMENT["components"]
+METHODS = ("get", "post", "put", "delete", "patch", "head", "options", "trace")
+OPERATIONS = [
+    (path, method, item[method]) for path, item in DOCUMENT["paths"].items() for method in METHODS if method in item
+]
+
+HOOKS = Path(__file__).parent / "openapi_hooks.py"
+EXAMPLES = 12
+"""Of each kind for each operation: half a minute."""
+
+STREAMS = ("openStream", "websocket")
+"""They have no end, or are no HTTP."""
+
+
+def resolved(node: Any) -> Any:
+    while "$ref" in node:
+        _, _, kind, name = node["$ref"].split("/")
+        node = COMPONENTS[kind][name]
+    return node
+
+
+def test_it_is_openapi() -> None:
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    schemathesis.openapi.from_dict(DOCUMENT).validate()
+
+
+def test_it_is_written_as_it_would_be_written_anew() -> None:
+    assert FILE.read_text() == json.dumps(DOCUMENT, indent=2, ensure_ascii=False) + "\n"
+
+
+def test_it_has_each_address_that_there_is_and_no_other() -> None:
+    routes = operations(Hall().bridge, Clock(), lambda: [])
+    there = {(route.path, route.method.lower()) for route in routes}
+    assert {(path, method) for path, method, _ in OPERATIONS} == there | {("/openapi.json", "get")}
+
+
+def test_whoever_is_asked_for_a_token_is_told_so() -> None:
+    asked = {
+        (route.path, route.method.lower()): route.asks_who for route in operations(Hall().bridge, Clock(), lambda: [])
+    }
+    for path, method, operation in OPERATIONS:
+        if path not in ("/ws", "/openapi.json"):
+            assert (operation.get("security") != []) is asked[path, method], path
+            assert ("401" in operation["responses"]) is asked[path, method], path
+
+
+def examples() -> list[tuple[str, Any, Any]]:
+    found = []
+    for path, method, operation in OPERATIONS:
+        where = f"{method} {path}"
+        bodies = [resolved(response) for response in operation["responses"].values()]
+        for body in [*bodies, *filter(None, [operation.get("requestBody")])]:
+            found += [
+                (where, media["schema"], media["example"])
+                for media in body.get("content", {}).values()
+                if "example" in media
+            ]
+        for parameter in map(resolved, operation.get("parameters", [])):
+            if "example" in parameter:
+                found.append((f"{where} {parameter['name']}", parameter["schema"], parameter["example"]))
+    return found
+
+
+@pytest.mark.parametrize("where, schema, example", examples())
+def test_examples_are_what_it_says(where: str, schema: Any, example: Any) -> None:
+    jsonschema_rs.validator_for({**schema, "components": COMPONENTS}).validate(example)
+
+
+def test_every_component_is_used() -> None:
+    text = FILE.read_text()
+    for kind, components in COMPONENTS.items():
+        for name in components if kind != "securitySchemes" else ():
+            assert f'"#/components/{kind}/{name}"' in text, name
+
+
+def test_numbers_and_codes_are_those_of_the_server() -> None:
+    schemas, parameters = COMPONENTS["schemas"], {name: resolved(one) for name, one in COMPONENTS["parameters"].items()}
+    assert schemas["Code"]["enum"] == [code.value.decode() for code in Code]
+    assert schemas["Channel"]["maxLength"] == CHANNEL_BYTES
+    assert parameters["name"]["schema"]["maxLength"] == EVENT_NAME_BYTES
+    assert parameters["nick"]["schema"]["maxLength"] == NICK_BYTES
+    assert (parameters["limit"]["schema"]["maximum"], parameters["limit"]["schema"]["default"]) == (MOST_ON_PAGE, PAGE)
+    assert schemas["Batch"]["properties"]["events"]["maxItems"] == MOST_TOGETHER
+    [reason] = DOCUMENT["paths"]["/peers/{id}"]["delete"]["parameters"]
+    assert reason["schema"]["maxLength"] == MOST_REASON
+    assert f"{Limits().max_message:,} bytes" in DOCUMENT["paths"]["/channels/{channel}/events"]["post"]["description"]
+    statuses = {
+        resolved(one)["content"]["application/problem+json"]["example"]["status"]
+        for one in COMPONENTS["responses"].values()
+    }
+    assert set(STATUS.values()) - {500} <= statuses
+
+
+def test_the_server_is_as_its_file_says(bridge: Any, call: Any, tmp_path: Path, environment: dict[str, str]) -> None:
+    peer = call(bridge.lines[0])
+    peer.ask("SUB kitchen")
+    checked = subprocess.run(
+        [
+            *(str(Path(sys.executable).parent / "schemathesis"), "run", bridge.page + "openapi.json"),
+            *(
+                "--checks",
+                "all",
+                "--phases",
+                "examples,coverage,fuzzing",
+                "--seed",
+                "1",
+                "--max-examples",
+                str(EXAMPLES),
+            ),
+            *("--continue-on-failure", "--request-timeout", "10", "--warnings", "off", "--no-color"),
+            *(word for name in STREAMS for word in ("--exclude-operation-id", name)),
+        ],
+        cwd=tmp_path,
+        env={**environment, "SCHEMATHESIS_HOOKS": str(HOOKS), "PEER": peer.id},
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
