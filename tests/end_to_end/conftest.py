@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.end_to_end.browser import Watched, chromium_running, watching
 from tests.end_to_end.bystander import bystanding
 
 PATIENCE = 20.0
@@ -394,3 +395,16 @@ def bystander(call: Callable[..., LineClient], browse: Callable[..., WebClient])
     """``with bystander(bridge, *sentences):`` sees that others are served while the block runs, that it leaves no
     connection behind, and that it makes the bridge log these sentences and nothing else."""
     return lambda bridge, *sentences, **how: bystanding(bridge, call, browse, *sentences, **how)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser."""
+    with chromium_running() as browser:
+        yield browser
+
+
+@pytest.fixture
+def watch(chromium: Any) -> Iterator[Callable[..., Watched]]:
+    """Open pages: ``watch(**options of the context)``. One that complains fails the test."""
+    yield from watching(chromium)

@@ -7,70 +7,12 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from tests.end_to_end.conftest import Starter
 from tests.issuer import AUDIENCE, Issuer
 
 pytestmark = pytest.mark.end_to_end
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        yield browser
-        browser.close()
-
-
-class Watched:
-    """A page and what its console complained about; a refusal by the Content-Security-Policy stands there, too."""
-
-    def __init__(self, context):
-        context.set_default_timeout(20_000)
-        self.page = context.new_page()
-        self.complaints = []
-        self.page.on("console", lambda message: self._note(message.type, message.text))
-        self.page.on("pageerror", lambda error: self._note("error", str(error)))
-        self.page.on("requestfailed", lambda request: self._note("error", f"{request.url}: {request.failure}"))
-
-    def _note(self, kind, text):
-        if kind in ("error", "warning"):
-            self.complaints.append(text)
-
-    def opens(self, url):
-        self.page.goto(url)
-        self.is_connected()
-        return self.page
-
-    def is_connected(self):
-        # Coming back by itself, the page waits up to half a minute between two attempts.
-        expect(self.page.locator("#state")).to_have_attribute("data-state", "open", timeout=60_000)
-
-
-@pytest.fixture
-def watch(chromium):
-    """Open pages: ``watch(**options of the context)``. One that complains fails the test."""
-    contexts, pages = [], []
-
-    def watched(**options):
-        contexts.append(chromium.new_context(**options))
-        pages.append(Watched(contexts[-1]))
-        return pages[-1]
-
-    yield watched
-    for context in contexts:
-        context.close()
-    assert [complaint for page in pages for complaint in page.complaints] == []
 
 
 def row(page, offset):

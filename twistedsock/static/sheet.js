@@ -47,6 +47,7 @@ export function buildSheet({ isOwn, drawn }) {
   let digits = 0; // of the longest offset: the margin makes room for it
   let seen = 0;
   let lost = 0;
+  let passed = 0; // never drawn: they went by faster
   let following = true;
   let scheduled = false;
   let restUntil = 0;
@@ -76,9 +77,10 @@ export function buildSheet({ isOwn, drawn }) {
 
   function keepNewest() {
     if (arrived.length <= ROWS_SHOWN) return;
-    const passed = arrived.splice(0, arrived.length - ROWS_SHOWN);
-    const gaps = passed.filter(({ kind }) => kind === 'lost').slice(-GAPS_KEPT);
-    dropped += passed.length - gaps.length;
+    const surplus = arrived.splice(0, arrived.length - ROWS_SHOWN);
+    const gaps = surplus.filter(({ kind }) => kind === 'lost').slice(-GAPS_KEPT);
+    dropped += surplus.length - gaps.length;
+    passed += surplus.length - gaps.length;
     arrived.unshift(...gaps);
   }
 
@@ -92,7 +94,8 @@ export function buildSheet({ isOwn, drawn }) {
 
   function draw() {
     scheduled = false;
-    byId('seen').textContent = [seen && `${seen.toLocaleString('en')} seen`, lost && `${lost.toLocaleString('en')} lost`].filter(Boolean).join(', ');
+    const counts = [[seen, 'seen'], [passed, 'not drawn'], [lost, 'lost']].filter(([count]) => count);
+    byId('seen').textContent = counts.map(([count, words]) => `${count.toLocaleString('en')} ${words}`).join(', ');
     if (following) drawArrived();
     const waiting = arrived.length + dropped;
     byId('newer').hidden = following || !waiting;
@@ -216,7 +219,7 @@ export function buildSheet({ isOwn, drawn }) {
     follow,
     /** Nothing has been seen yet: what comes now is about something else. */
     begin() {
-      seen = lost = 0;
+      seen = lost = passed = 0;
       clear();
       teachLater();
     },

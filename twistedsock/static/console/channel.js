@@ -5,6 +5,7 @@ import { byId, make } from '../elements.js';
 import { buildSheet, ROWS_SHOWN } from '../sheet.js';
 import { CHANNEL_BYTES, describeFault, describeRefusal, isRefusal, nameFault, plural, UNVOUCHED, UNVOUCHED_MEANS } from '../words.js';
 import { bytes, count, rate } from './formats.js';
+import { thinned } from './live.js';
 import { buildLog } from './log.js';
 import { writeRoute } from './routes.js';
 import { write } from './table.js';
@@ -23,6 +24,7 @@ export function buildChannel({ live, client, who, wire, snippets }) {
   let subscription;
   let head = 0;
   let own = new Set(); // offsets published from here
+  let newest = 0; // offset, of what the tail has heard: it is ahead of the figures
   let stop = () => {};
   let asking;
 
@@ -49,11 +51,11 @@ export function buildChannel({ live, client, who, wire, snippets }) {
 
   function listen() {
     subscription?.unsubscribe();
-    subscription = client.subscribe(name, (event) => sheet.event(event, { hue: 0, head }), {
+    subscription = client.subscribe(name, heard, {
       last: LAST_EVENTS,
       presence: true,
       onSubscribed(state) {
-        head = state.offset;
+        head = newest = state.offset; // lower than before, where the bridge was started anew
         askMembers();
         if (state.missed && state.recovered) sheet.note('back', `Caught up: ${plural(state.missed, 'missed event')}.`);
       },
@@ -66,6 +68,12 @@ export function buildChannel({ live, client, who, wire, snippets }) {
         teach(isRefusal(error) ? describeRefusal('read', name, error.code, who.provedName).slice(0, -1) : describeFault(error), 'Events from before, if any, stay.');
       },
     });
+  }
+
+  function heard(event) {
+    sheet.event(event, { hue: 0, head });
+    newest = event.offset;
+    drawNewest();
   }
 
   function teach(title, note) {
@@ -115,11 +123,12 @@ export function buildChannel({ live, client, who, wire, snippets }) {
   }
 
   function showFacts({ readers, rate: speed, events, bytes: size, offset, epoch }) {
+    newest = Math.max(newest, offset);
     const facts = [
       ['Readers', count(readers), ''],
       ['Events a second', rate(speed), ''],
       ['In the log', events ? `${plural(events, 'event')}, ${bytes(size)}` : 'nothing', `${size.toLocaleString('en')} bytes`],
-      ['Newest event', offset.toLocaleString('en'), `Of epoch ${epoch}: the name of this run of numbers`],
+      ['Newest event', newest.toLocaleString('en'), `Of epoch ${epoch}: the name of this run of numbers`],
     ];
     const box = byId('channel-facts');
     if (box.childElementCount !== facts.length) {
@@ -135,12 +144,17 @@ export function buildChannel({ live, client, who, wire, snippets }) {
     }
   }
 
+  const drawNewest = thinned(() => {
+    const entry = byId('channel-facts').lastElementChild;
+    if (entry) write(entry.lastChild, newest.toLocaleString('en'));
+  });
+
   return {
     title: () => name,
     enter(route) {
       name = route.name;
       own = new Set();
-      head = 0;
+      head = newest = 0;
       byId('channel-title').textContent = name;
       byId('channel-select').value = name;
       byId('channel-facts').replaceChildren();

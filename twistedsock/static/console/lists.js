@@ -9,9 +9,6 @@ import { buildPager, buildTable, write } from './table.js';
 /** Milliseconds after a key until the bridge is asked: one question for a word, not one for each letter. */
 const TYPED = 250;
 
-/** Rows that one answer brings at most. */
-const PAGE = 100;
-
 /**
  * @param {object} options
  * @param {'channels' | 'peers'} options.view
@@ -60,9 +57,10 @@ export function buildList({ view, one, live, columns, keyOf, orders, empty, arri
 
   function describe(rows) {
     const total = newest.total ?? rows.length;
-    if (route.find) return rows.length >= PAGE ? `the first ${PAGE} found` : `${plural(rows.length, one)} found`;
+    if (route.find) return rows.length < total ? `the first ${rows.length} of ${plural(total, one)} found` : `${plural(rows.length, one)} found`;
     if (total <= rows.length) return plural(total, one);
-    const first = newest.page * PAGE + 1;
+    // Where names are long, fewer rows than usual make a page.
+    const first = newest.page < newest.pages - 1 ? newest.page * rows.length + 1 : total - rows.length + 1;
     return `${first.toLocaleString('en')} to ${(first + rows.length - 1).toLocaleString('en')} of ${plural(total, one)}`;
   }
 

@@ -9,8 +9,8 @@ import { counted, dialectOf, nameOf, stateOf } from './peers.js';
 import { write } from './table.js';
 import { drawSteps } from './timeline.js';
 
-/** Milliseconds until nobody is expected to answer: the bridge tells each two seconds. */
-const GONE_AFTER = 5000;
+/** Milliseconds until nobody is expected to answer: the bridge answers at once. */
+const GONE_AFTER = 3000;
 
 const FACTS = [
   ['Id', ({ id }) => id],

@@ -1,0 +1,21 @@
+"""What others wrote and we carry along is what they published, bit for bit."""
+
+import re
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+VENDOR = Path(__file__).parent.parent / "twistedsock" / "static" / "vendor"
+FOLDERS = sorted(folder for folder in VENDOR.iterdir() if folder.is_dir())
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_each_file_has_the_hash_that_its_readme_names(folder: Path) -> None:
+    """The hashes are those of the files in the tarball, which is named with its version and its own hash."""
+    readme = (folder / "README.md").read_text()
+    assert re.search(r"npm pack [\w-]+@\d+\.\d+\.\d+", readme)
+    named = dict(re.findall(r"^\| ([\w.]+) \| package/\S+ \| ([0-9a-f]{64}) \|$", readme, re.MULTILINE))
+    files = {file.name: sha256(file.read_bytes()).hexdigest() for file in folder.iterdir() if file.name != "README.md"}
+    assert named == files
+    assert "LICENSE" in files
