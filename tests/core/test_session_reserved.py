@@ -67,3 +67,12 @@ def test_what_nobody_asks_a_policy_about() -> None:
     assert forbids_without_policy(b"a", Right.BOTH, False) is None
     assert forbids_without_policy(b"$sys/a", Right.WRITE, True) is not None
     assert forbids_without_policy(b"$sys/a", Right.READ, True) is None
+
+
+def test_they_are_counted_apart() -> None:
+    hall = Hall()
+    peer = hall.line_peer()
+    peer.says("SUB $sys/figures", "SUB $sys/closed", "SUB kitchen")
+    assert (len(hall.broker.channels), hall.broker.own_channels) == (3, 2)
+    peer.says("UNSUB $sys/figures", "UNSUB kitchen")
+    assert (len(hall.broker.channels), hall.broker.own_channels) == (1, 1)

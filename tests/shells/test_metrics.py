@@ -104,6 +104,11 @@ def test_what_happens_is_told(hall, metrics):
     assert told[("sockbridge_connections_closed_total", "line")] == 1
 
 
+def test_the_bridge_s_own_channels_are_not_counted(hall, metrics):
+    hall.line_peer().says("SUB $sys/figures", "SUB kitchen")
+    assert values(metrics)[("sockbridge_channels",)] == 1
+
+
 def test_who_is_behind_and_what_it_lost(metrics, hall):
     slow, publisher = hall.line_peer(), hall.line_peer()
     slow.says("SUB kitchen")

@@ -52,6 +52,8 @@ class Broker:
         self.limits = limits
         self.clock = clock
         self.channels: dict[bytes, Channel] = {}
+        # How many of them are the server's own.
+        self.own_channels = 0
         self.log_bytes = 0
         self.members_held = 0
         self.subscriptions = 0
@@ -369,6 +371,7 @@ class Broker:
             return
         if self.channels.get(channel.name) is channel:
             del self.channels[channel.name]
+            self.own_channels -= is_reserved(channel.name)
             self._backplane.close(channel.name)
 
     def _refuse_channel(self, name: bytes) -> Refusal | None:
@@ -382,6 +385,7 @@ class Broker:
         limits, tally = self.limits, self.tally
         if is_reserved(name):
             limits, tally = self._reserved_limits, self._reserved_tally
+            self.own_channels += 1
         channel = self.channels[name] = Channel(name, position, limits, tally)
         return channel
 

@@ -67,7 +67,8 @@ class BridgeCollector(Collector):
         peers = {title: opened.get(title, 0) - closed.get(title, 0) for title in self._known(opened)}
         yield _labelled(GaugeMetricFamily, "peers", "Peers that are connected.", "dialect", peers)
         yield _gauge("connections", "Connections that are open, of every kind.", bridge.admission.connections)
-        yield _gauge("channels", "Channels that somebody reads, or that have a log.", len(broker.channels))
+        channels = len(broker.channels) - broker.own_channels
+        yield _gauge("channels", "Channels that somebody reads, or that have a log.", channels)
         yield _gauge("subscriptions", "Subscriptions of all peers together.", broker.subscriptions)
         yield _gauge("readers_behind", "Peers that have not read all yet on some channel.", bridge.tally.behind)
         yield _gauge("log_bytes", "Bytes that the logs of all channels keep.", broker.log_bytes)
