@@ -252,3 +252,17 @@ def test_the_monitor_needs_no_peer_to_have_a_name(hall: Watched) -> None:
     peer = hall.line_peer()
     hall.bridge.journal.stepped(peer.session, Step(1.0, "behind"))
     assert not hall.monitor._due
+
+
+def test_a_step_has_the_same_time_whenever_it_is_told(hall: Watched) -> None:
+    """Though the clock on the wall drifts; unless somebody has set it."""
+    hall.line_peer()
+    admin = hall.admin("$sys/peer/p1")
+    hall.turn()
+    first = events(admin)[0]["data"]["steps"]
+    hall.wall += 0.01
+    hall.seconds(2)
+    assert events(admin)[-1]["data"]["steps"] == first
+    hall.wall += 3600
+    hall.seconds(2)
+    assert events(admin)[-1]["data"]["steps"][0]["at"] == first[0]["at"] + 3600.01

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from twistedsock.monitoring import ranking
 from twistedsock.monitoring.ranking import rank
@@ -19,14 +21,18 @@ def run(work: Any) -> tuple[Any, int]:
         bits += 1
 
 
-@pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 35, 101])
-def test_it_is_sorted_and_stable(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "RUN", 10)
-    keys = [place * 7 % 5 for place in range(count)]
-    order, _ = run(rank(keys))
-    assert order == sorted(range(count), key=keys.__getitem__)
+@pytest.mark.parametrize("part", [1, 3, 10, 1000])
+@given(keys=st.lists(st.integers(0, 9)) | st.lists(st.binary(max_size=2)))
+def test_it_is_sorted_and_stable(part: int, keys: list[Any]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "PART", part)
+        order, _ = run(rank(keys))
+    assert order == sorted(range(len(keys)), key=keys.__getitem__)
 
 
-def test_others_may_have_their_turn_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "RUN", 10)
-    assert run(rank([b"x"] * 40))[1] == 4 + 2 + 1
+def test_others_may_have_their_turn_between() -> None:
+    """Ten thousand in tens of bits."""
+    keys = [number * 7919 % 10_007 for number in range(10_000)]
+    order, bits = run(rank(keys))
+    assert order == sorted(range(10_000), key=keys.__getitem__)
+    assert 15 < bits < 40

@@ -8,7 +8,7 @@ from twistedsock.monitoring.pages import ROWS, ChannelRow, channels_page, pages_
 from twistedsock.monitoring.ranking import Work, rank
 from twistedsock.monitoring.topics import Topic
 
-PART = 2_000
+PART = 1_000
 """Channels that are looked at in one bit of work."""
 
 Heads = dict[Channel, int]

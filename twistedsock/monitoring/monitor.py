@@ -35,6 +35,9 @@ BIT = 0.002
 HASTE = 0.25
 """Seconds between two events about one peer, unless it is gone: some fall behind and catch up all the time."""
 
+CLOCK_SET = 0.5
+"""Seconds by which the clock on the wall differs from what it should be, where it has been set."""
+
 CLOSED_EACH_TICK = 50
 """Connections whose ends are told each second: where more end, nobody reads each."""
 
@@ -73,6 +76,7 @@ class Monitor:
         self._peers: PeerCensus | None = None
         self._work: Work[None] | None = None
         self._spent = self._looked_at = self._next_look = 0.0
+        self._known_epoch = 0.0
 
     def attach(self) -> None:
         """Begin to look on. Before the first connection."""
@@ -228,8 +232,12 @@ class Monitor:
         return census
 
     def _epoch(self, now: float) -> float:
-        """When the broker's clock stood at 0, in seconds since 1970."""
-        return self._bridge.expiries.wall_clock() - now
+        """When the broker's clock stood at 0, in seconds since 1970. It stays what it was, so that a step is told with
+        the very same time again, unless somebody has set the clock."""
+        epoch = self._bridge.expiries.wall_clock() - now
+        if abs(epoch - self._known_epoch) > CLOCK_SET:
+            self._known_epoch = epoch
+        return self._known_epoch
 
     def _publish(self, channel: bytes, name: bytes, payloads: list[bytes]) -> None:
         self._own.add(channel)

@@ -72,8 +72,11 @@ class PeerCensus:
         sessions, count = self.sessions, len(self.sessions)
         start = self.asked_to if self.asked_to < count else 0
         known = self.sent
-        self.sent = {session.peer.id: known.get(session.peer.id, 0) for session in sessions}
-        yield
+        self.sent = {}
+        for first in range(0, count, PART):
+            part = [session.peer.id for session in sessions[first : first + PART]]
+            self.sent.update([(identifier, known.get(identifier, 0)) for identifier in part])
+            yield
         asked = (sessions[start:] + sessions[:start])[:SOCKETS]
         for first in range(0, len(asked), SOCKETS_PART):
             for session in asked[first : first + SOCKETS_PART]:

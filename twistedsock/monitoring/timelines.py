@@ -40,7 +40,7 @@ class Closed(msgspec.Struct, frozen=True):
 
 def told(step: Step, epoch: float, over_unix: bool) -> ToldStep:
     """``epoch`` is when the broker's clock stood at 0, in seconds since 1970."""
-    return ToldStep(round(step.at + epoch, 3), step.name, lesson(step, over_unix), step.words, step.by)
+    return ToldStep(round(step.at + epoch, 6), step.name, lesson(step, over_unix), step.words, step.by)
 
 
 def timeline(record: PeerRecord, steps: list[Step], epoch: float) -> bytes:

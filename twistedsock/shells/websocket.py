@@ -283,9 +283,10 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
         """Whoever closes, and for whatever reason: no data follows a close frame (RFC 6455 section 5.5.1)."""
         self._receive_messages()
         if self._conversation is not None:
-            words = "a close frame" if code is None else f"a close frame with code {code}"
-            if reasonUtf8:
-                words += ": " + reasonUtf8.decode(errors="replace")
+            shown, why = (self.remoteCloseCode, self.remoteCloseReason) if isReply else (code, reasonUtf8)
+            words = "a close frame" if shown is None else f"a close frame with code {shown}"
+            if why:
+                words += ": " + (why if isinstance(why, str) else why.decode(errors="replace"))
             self._conversation.session.cease(words, "peer" if isReply else "server")
             # A peer whose input was paused must be read again, or its answer would never be seen.
             self.transport.resumeProducing()

@@ -1,0 +1,141 @@
+"""What a real bridge tells about itself: figures in a terminal, timelines of connections, the traffic of sockets."""
+
+import json
+import socket
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from twistedsock.shells.sockets import traffic_of
+
+pytestmark = pytest.mark.end_to_end
+
+BLOCK = "x" * 60_000
+
+
+def page(line):
+    """The data of an event with a name, as a line tells it."""
+    kind, _, _, sender, _, data = line.split(" ", 5)
+    assert (kind, sender) == ("EVENT", "$sys"), line
+    return json.loads(data)
+
+
+def steps(told):
+    return [step["step"] for step in told["steps"]]
+
+
+@pytest.fixture
+def timeline(call, bridge):
+    """Reads the page of a peer: ``timeline(id, bridge)`` gives what waits until a condition on it holds."""
+
+    def read(identifier, of=bridge):
+        reader = call(of.lines[0])
+        assert reader.ask(f"SUB $sys/peer/{identifier}").startswith("OK ")
+
+        def until(condition):
+            while not condition(told := page(reader.hear())):
+                pass
+            return told
+
+        return until
+
+    return read
+
+
+def test_a_terminal_shows_the_figures_each_second(bridge):
+    """As somebody at a keyboard would look at them, who goes again."""
+    host, _, port = bridge.lines[0].rpartition(":")
+    with subprocess.Popen(
+        ["nc", "-N", host, port], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as terminal:
+        terminal.stdout.readline()
+        terminal.stdin.write("SUB $sys/figures\n")
+        assert terminal.stdout.readline().startswith("OK $sys/figures ")
+        first, second = page(terminal.stdout.readline()), page(terminal.stdout.readline())
+        terminal.stdin.close()
+        assert terminal.wait(20) == 0
+    assert 0.5 < second["time"] - first["time"] < 3
+    assert second["peers"]["line"] >= 1 and second["connections"] >= 1
+    assert second["memory_bytes"] > 10_000_000 and second["cpu_seconds"] > 0
+
+
+def test_what_a_slow_reader_goes_through(bridge, call, timeline, channel):
+    """It stalls, reads on, and says goodbye; and its socket tells what went through it."""
+    slow, publisher = call(bridge.lines[0]), call(bridge.lines[0])
+    slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    slow.ask(f"SUB {channel}")
+    until = timeline(slow.id)
+    until(lambda told: steps(told) == ["accepted", "open"])
+    for _ in range(60):  # less than its log keeps
+        publisher.ask(f"PUB {channel} {BLOCK}")
+    behind = until(lambda told: steps(told)[-1] == "behind")
+    assert behind["peer"]["behind"] == 1 and behind["peer"]["lag"] > 0 and behind["peer"]["unsent"] > 0
+    assert behind["steps"][-1]["detail"].startswith(f"{channel} from ")
+    for number in range(60):
+        assert slow.hear().startswith(f"MSG {channel} {number + 1} ")
+    caught_up = until(lambda told: steps(told)[-1] == "caught-up" and told["peer"]["unsent"] == 0)
+    assert caught_up["peer"]["lag"] == 0 and caught_up["peer"]["sent"] > 60 * len(BLOCK)
+    assert caught_up["peer"]["rtt_ms"] > 0
+    slow.say("QUIT")
+    slow.hears_the_end()
+    slow.close()
+    last = until(lambda told: steps(told)[-1] == "closed")
+    assert steps(last) == ["accepted", "open", "behind", "caught-up", "closing", "closed"]
+    assert (last["steps"][-2]["by"], last["steps"][-2]["detail"]) == ("peer", "QUIT")
+    assert last["steps"][-1]["detail"] == "cleanly" and last["peer"]["state"] == "closed"
+    assert last["peer"]["received"] >= len(f"SUB {channel}\nQUIT\n")
+    assert all(step["words"].endswith(".") for step in last["steps"])
+
+
+def test_a_websocket_shakes_hands_and_says_goodbye_with_a_frame(bridge, browse, timeline):
+    browser = browse(bridge.page)
+    until = timeline(json.loads(browser.welcome)["id"])
+    first = until(lambda told: True)
+    assert steps(first) == ["accepted", "handshake", "open"] and first["peer"]["dialect"] == "json"
+    assert first["steps"][1]["detail"] == "WebSocket"
+    assert first["steps"][0]["at"] <= first["steps"][1]["at"]
+    browser.socket.sendall(b"\x88\x82" + bytes(4) + (1001).to_bytes(2))
+    last = until(lambda told: steps(told)[-1] == "closed")
+    assert (last["steps"][-2]["by"], last["steps"][-2]["detail"]) == ("peer", "a close frame with code 1001")
+
+
+def test_over_tls_the_handshake_is_a_step(start, call, browse, certificate, timeline):
+    tls = f"ssl:0:interface=127.0.0.1:{certificate}"
+    bridge = start(tcp=("tcp:0:interface=127.0.0.1", tls), web=(tls,))
+    line, browser = call(bridge.lines[1], True), browse(bridge.page)
+    of_line = timeline(line.id, bridge)(lambda told: True)
+    assert [(step["step"], step.get("detail", "")) for step in of_line["steps"]] == [
+        ("accepted", ""),
+        ("handshake", "TLS"),
+        ("open", ""),
+    ]
+    assert of_line["steps"][0]["at"] < of_line["steps"][1]["at"]
+    of_browser = timeline(json.loads(browser.welcome)["id"], bridge)(lambda told: True)
+    assert [step.get("detail", "") for step in of_browser["steps"]] == ["", "TLS", "WebSocket", ""]
+    assert of_browser["peer"]["sent"] > 500  # the certificate at least
+
+
+def test_who_is_gone_without_a_word_is_told_of(bridge, call, plain):
+    """With a reset, as a process that is killed with unread input leaves it."""
+    reader, rude = call(bridge.lines[0]), call(bridge.lines[0])
+    assert reader.ask("SUB $sys/closed").startswith("OK ")
+    rude.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, (1).to_bytes(4, "little") + bytes(4))
+    rude.close()
+    while (end := page(reader.hear()))["id"] != rude.id:
+        pass
+    assert (end["by"], end["why"], end["dialect"]) == ("peer", "broken", "line")
+
+
+def test_the_kernels_figures_are_read_where_it_puts_them():
+    """On a connection of our own, of which we know what went through."""
+    with socket.create_server(("127.0.0.1", 0)) as port, socket.create_connection(port.getsockname()) as client:
+        accepted, _ = port.accept()
+        with accepted:
+            accepted.sendall(b"x" * 1000)
+            client.sendall(b"y" * 77)
+            assert len(client.recv(1000, socket.MSG_WAITALL)) == 1000
+            assert len(accepted.recv(77, socket.MSG_WAITALL)) == 77
+            traffic = traffic_of(SimpleNamespace(socket=accepted, dataBuffer=b"", offset=0, _tempDataLen=0))
+    assert (traffic.sent, traffic.received, traffic.unsent) == (1000, 77, 0)
+    assert 0 < traffic.rtt < 1
