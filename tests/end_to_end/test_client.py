@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.end_to_end
 
 CHECKOUT = Path(__file__).parent.parent.parent
-CHROMIUM = "/usr/bin/chromium"
 WS = (CHECKOUT / "node_modules" / "ws" / "wrapper.mjs").as_uri()
 """A WebSocket for versions of Node that have none."""
 
@@ -103,14 +102,6 @@ def node(installation: Path, tmp_path: Path, eventually: Callable[..., Any]) -> 
     yield starting
     for program in programs:
         program.stop()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 /**
  * What stands in for the WebSocket where something on the way forbids it: a response that does not end brings the server's
  * messages (server-sent events, read by fetch), and requests carry ours. It has the WebSocket's face as far as
- * sockbridge.js looks at it, which loads this file only when it is needed. The rules are in docs/protocol-json.md.
+ * sockbridge.js looks at it, which loads this file only when it is needed. The rules are in docs/streams.md.
  */
 
 const utf8 = new TextEncoder();
