@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.behaviours.voices import KINDS, LineVoice, Voice
+from tests.behaviours.voices import KINDS, LineVoice, Voice, settle
+from tests.event_streams import StandInPeer, Stream
 from twistedsock.testing import Hall
 
 TEXTS = [
@@ -88,7 +89,8 @@ def test_line_breaks_between_tokens_become_spaces_on_a_line(hall: Hall, reader: 
     reader.asks("subscribe", channel="kitchen")
     publisher.asks("publish", channel="kitchen", raw='{\r\n"a":\n[1,\n2]}')
     sent = bytes(reader.peer.outlet.sent)
-    assert (b'{  "a": [1, 2]}' if isinstance(reader, LineVoice) else b'{\r\n"a":\n[1,\n2]}') in sent
+    in_lines = isinstance(reader, LineVoice) or isinstance(reader.peer, StandInPeer)
+    assert (b'{  "a": [1, 2]}' if in_lines else b'{\r\n"a":\n[1,\n2]}') in sent
     assert reader.hears() == [event(publisher, 1, {"a": [1, 2]})]
 
 
@@ -141,3 +143,19 @@ def test_one_hears_ones_own_events_unless_one_will_not(publisher: Voice, reader:
     assert (mine["data"], theirs["data"], others["data"]) == ("mine", "theirs", "theirs")
     assert others["offset"] == 4
     assert [told["data"] for told in publisher.asks("history", channel="kitchen")["events"]] == ["mine", "theirs"] * 2
+
+
+def test_who_only_streams_hears_it_too(hall: Hall, publisher: Voice) -> None:
+    """With ids, by which it comes back."""
+    streams = [Stream(hall, ["kitchen"]), Stream(hall, ["attic", "kitchen"])]
+    settle(hall)
+    for data in ("a\nb", {"celsius": 21.5}):
+        publisher.asks("publish", channel="kitchen", data=data)
+    settle(hall)
+    for stream in streams:
+        events = [heard for heard in stream.hears() if heard.kind == "message"]
+        assert [heard.message for heard in events] == [
+            event(publisher, 1, "a\nb"),
+            event(publisher, 2, {"celsius": 21.5}),
+        ]
+        assert [heard.id.rpartition(":")[2] for heard in events] == ["1", "2"]

@@ -10,6 +10,7 @@ import re
 from collections import deque
 from typing import Any
 
+from tests.event_streams import StandInPeer
 from twistedsock.testing import FakePeer, Hall
 
 Message = dict[str, Any]
@@ -242,5 +243,6 @@ KINDS = {
     "line": lambda hall: LineVoice(hall, hall.line_peer()),
     "line-over-websocket": lambda hall: LineVoice(hall, hall.message_peer()),
     "json": lambda hall: JsonVoice(hall, hall.json_peer()),
+    "events": lambda hall: JsonVoice(hall, StandInPeer(hall)),
 }
 """How each kind of peer connects."""

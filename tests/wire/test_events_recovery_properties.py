@@ -96,7 +96,7 @@ class Streams(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hall = Hall(self.late, history_events=6, log_bytes=300_000)
+        self.hall = Hall(self.late, history_events=6, history_age=10.0, log_bytes=300_000)
         self.publisher = self.hall.line_peer()
         self.heads: dict[str, int] = {}
         self.clients = [Client(self.hall, channels, presence=index == 2) for index, channels in enumerate(CHANNELS)]
@@ -128,6 +128,11 @@ class Streams(RuleBasedStateMachine):
     @rule(client=clients, share=st.floats(0, 1))
     def cut(self, client: int, share: float) -> None:
         self.clients[client].cut(share)
+
+    @rule(seconds=st.sampled_from([1.0, 11.0]))
+    def age(self, seconds: float) -> None:
+        self.hall.now += seconds
+        self.hall.broker.sweep()
 
     @precondition(lambda self: self.late)
     @rule(most=st.sampled_from([1, 1, 3]))

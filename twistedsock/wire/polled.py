@@ -1,4 +1,4 @@
-"""What who waits for events is answered, as JSON: at most about so much that it leaves in one go, and where to go on."""
+"""What who waits for events is answered, as JSON: about so much at most that leaves in one go, and where to go on."""
 
 from collections.abc import Sequence
 

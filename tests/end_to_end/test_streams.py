@@ -1,0 +1,315 @@
+"""Server-sent events and long polling with real clients: curl, a browser that is cut off, and who does not read."""
+
+import json
+import re
+import shlex
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.event_streams import read_events
+
+pytestmark = pytest.mark.end_to_end
+
+
+def authority(bridge: Any) -> str:
+    return str(bridge.page).partition("://")[2].rstrip("/")
+
+
+def documented(kind: str) -> list[str]:
+    """The examples of that kind in the page about streams."""
+    page = Path(__file__).parent.parent.parent / "docs" / "streams.md"
+    return re.findall(rf"^```{kind}\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+class Curl:
+    """``curl -N``, and what it shows bit by bit."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._text, self._id = "", ""
+        command = ["curl", "--silent", "--show-error", "--no-buffer", "--max-time", "60", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def hears(self, count: int) -> list[Any]:
+        """The next so many events."""
+        assert self.process.stdout is not None
+        heard: list[Any] = []
+        while len(heard) < count:
+            data = self.process.stdout.read1(65536)  # type: ignore[attr-defined]
+            assert data, self._text
+            self._text += data.decode()
+            whole, end, self._text = self._text.rpartition("\n\n")
+            events, self._id = read_events(whole + end, self._id)
+            heard += events
+        assert len(heard) == count, heard
+        return heard
+
+
+@pytest.fixture
+def curl(bridge: Any) -> Iterator[Callable[..., Curl]]:
+    curls: list[Curl] = []
+
+    def starting(path: str, *options: str) -> Curl:
+        curls.append(Curl(*options, bridge.page.rstrip("/") + path))
+        return curls[-1]
+
+    yield starting
+    for each in curls:
+        each.close()
+
+
+STREAM = ("-H", "Accept: text/event-stream")
+
+
+def test_curl_shows_what_is_published(bridge: Any, curl: Any, call: Any, channel: str) -> None:
+    stream = curl(f"/channels/{channel}/events", *STREAM)
+    assert [event.kind for event in stream.hears(2)] == ["welcome", "ok"]
+    call(bridge.lines[0]).ask(f"PUB {channel} 21.5")
+    (event,) = stream.hears(1)
+    assert event.message["data"] == "21.5"
+    again = curl(f"/channels/{channel}/events", *STREAM, "-H", f"Last-Event-ID: {event.id[:-1]}0")
+    assert again.hears(3)[2] == event
+
+
+def test_curl_shows_several_channels(bridge: Any, curl: Any, call: Any, channel: str) -> None:
+    stream = curl(f"/events?channel={channel}&channel={channel}/2&presence=on")
+    stream.hears(3)
+    peer = call(bridge.lines[0])
+    assert peer.ask(f"SUB {channel}/2").startswith("OK")
+    assert stream.hears(1)[0].kind == "join"
+    peer.say(f"PUB {channel} a", f"PUB {channel}/2 b")
+    heard = stream.hears(2)
+    assert {event.message["data"] for event in heard} == {"a", "b"}
+    assert [place.partition(":")[2] for place in heard[-1].id.split(",")] == ["1", "1"]
+
+
+def test_curl_waits_for_what_comes(bridge: Any, curl: Any, call: Any, channel: str, eventually: Any) -> None:
+    """Long polling."""
+    first = curl(f"/channels/{channel}/events?wait=50")
+    peer = call(bridge.lines[0])
+    # The channel is there when somebody waits for it.
+    eventually(lambda: channel in listed(bridge), "somebody who waits")
+    peer.ask(f"PUB {channel} 1")
+    told = json.loads(first.process.communicate()[0])
+    assert [event["data"] for event in told["events"]] == ["1"]
+    second = curl(f"/events?channel={channel}&wait=50&last-event-id={told['next']}")
+    peer.ask(f"PUB {channel} 2")
+    several = json.loads(second.process.communicate()[0])
+    assert [event["data"] for event in several["channels"][0]["events"]] == ["2"]
+
+
+def listed(bridge: Any) -> str:
+    command = ["curl", "--silent", bridge.page.rstrip("/") + "/channels?limit=1000"]
+    return subprocess.run(command, capture_output=True, check=True).stdout.decode()
+
+
+def test_who_does_not_read_disturbs_nobody_and_is_told_what_is_lost(start: Any, call: Any, plain: Any) -> None:
+    bridge = start("--history-events", "200", "--history-bytes", "400000", "--send-buffer", "16384")
+    slow = plain(authority(bridge))
+    slow.sendall(f"GET /events?channel=k HTTP/1.1\r\nHost: {authority(bridge)}\r\n\r\n".encode())
+    data = b""
+    while b"event: ok" not in data:
+        data += slow.recv(1000)
+    peer = call(bridge.lines[0])
+    for number in range(1, 3_001):
+        peer.say(f"PUB k {number} {'x' * 3_000}")
+        if not number % 50:
+            peer.hear_until(f"OK {number}")
+    while b'"3000 x' not in data[-200_000:]:
+        more = slow.recv(65536)
+        assert more
+        data += more
+    text = data.partition(b"\r\n\r\n")[2].decode()
+    place, lost = 0, 0
+    for event in read_events(text[: text.rindex("\n\n") + 2])[0]:
+        if event.kind == "message":
+            place += 1
+            assert event.message["offset"] == place and event.id.endswith(f":{place}")
+        elif event.kind == "lost":
+            assert event.message["first"] == place + 1
+            place = event.message["last"]
+            lost += 1
+    assert lost and place >= 2_999
+
+
+class Cutting:
+    """Passes bytes on between a browser and the bridge, and cuts all its connections when it is told to."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self.port))
+            except OSError:
+                client.close()
+                continue
+            self._open += [client, server]
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(4096):
+                target.sendall(data)
+        except OSError:
+            pass
+        for each in (source, target):
+            try:
+                each.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def cut(self) -> None:
+        cut, self._open = self._open, []
+        for each in cut:
+            try:
+                each.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            each.close()
+
+    def close(self) -> None:
+        self._listener.close()
+        self.cut()
+
+
+@pytest.fixture
+def cutting(request: pytest.FixtureRequest) -> Iterator[Callable[[int], Cutting]]:
+    made: list[Cutting] = []
+
+    def making(port: int) -> Cutting:
+        made.append(Cutting(port))
+        return made[-1]
+
+    yield making
+    for each in made:
+        each.close()
+
+
+LISTEN = """url => {
+  const source = new EventSource(url);
+  window.heard = [];
+  window.oks = [];
+  source.onmessage = ({ data, lastEventId }) => heard.push([JSON.parse(data), lastEventId]);
+  source.addEventListener('ok', ({ data }) => oks.push(JSON.parse(data)));
+  source.addEventListener('lost', ({ data }) => heard.push([JSON.parse(data), '']));
+}"""
+
+
+def port_of(bridge: Any) -> int:
+    return int(authority(bridge).rpartition(":")[2])
+
+
+@pytest.mark.parametrize("channels", [("kitchen",), ("kitchen", "cellar")])
+def test_a_browser_whose_connection_is_cut_misses_nothing(
+    start: Any, call: Any, chromium: Any, cutting: Any, eventually: Any, channels: tuple[str, ...]
+) -> None:
+    """And hears nothing twice."""
+    bridge = start()
+    between = cutting(port_of(bridge))
+    context = chromium.new_context(bypass_csp=True)
+    page = context.new_page()
+    page.goto(between.address + "/bridge.json")
+    page.evaluate(LISTEN, "/events?" + "&".join(f"channel={name}" for name in channels))
+    page.wait_for_function(f"oks.length === {len(channels)}")
+    peer = call(bridge.lines[0])
+    for number in range(1, 61):
+        for name in channels:
+            assert peer.ask(f"PUB {name} {number}") == f"OK {number}"
+        if number in (20, 40):
+            between.cut()
+            page.wait_for_function(f"oks.length === {len(channels) * (1 + number // 20)}", timeout=20_000)
+    page.wait_for_function(f"heard.length >= {60 * len(channels)}")
+    heard = page.evaluate("heard")
+    for name in channels:
+        assert [event["offset"] for event, _ in heard if event["channel"] == name] == list(range(1, 61))
+    assert all(ok["recovered"] for ok in page.evaluate("oks")[len(channels) :])
+    context.close()
+
+
+def test_a_browser_survives_the_bridge(start: Any, call: Any, chromium: Any, cutting: Any, eventually: Any) -> None:
+    """It is killed, and comes back: the browser comes back by itself, and is told that it may have missed something."""
+    first = start()
+    between = cutting(port_of(first))
+    context = chromium.new_context(bypass_csp=True)
+    page = context.new_page()
+    page.goto(between.address + "/bridge.json")
+    page.evaluate(LISTEN, "/channels/kitchen/events")
+    page.wait_for_function("oks.length === 1")
+    call(first.lines[0]).ask("PUB kitchen before")
+    page.wait_for_function("heard.length === 1")
+    first.kill()
+    second = start()
+    between.port = port_of(second)
+    page.wait_for_function("oks.length === 2", timeout=20_000)
+    assert page.evaluate("oks[1].recovered") is False
+    call(second.lines[0]).ask("PUB kitchen after")
+    page.wait_for_function("heard.length === 2")
+    assert [event["data"] for event, _ in page.evaluate("heard")] == ["before", "after"]
+    context.close()
+
+
+def test_it_ends_with_the_server(start: Any, eventually: Any) -> None:
+    bridge = start()
+    stream = Curl(bridge.page.rstrip("/") + "/events?channel=k")
+    stream.hears(2)
+    bridge.stop()
+    (notice,) = stream.hears(1)
+    assert notice.kind == "notice"
+    assert stream.process.wait(20) == 0
+    stream.close()
+
+
+def test_the_commands_of_the_documentation(start: Any, call: Any) -> None:
+    bridge = start()
+    peer = call(bridge.lines[0])
+    stream, waiting = (
+        Curl(*shlex.split(command.replace("localhost:8082", authority(bridge)))[1:]) for command in documented("sh")
+    )
+    stream.hears(2)
+    peer.ask("PUB kitchen 21.5")
+    assert stream.hears(1)[0].message["data"] == "21.5"
+    while waiting.process.poll() is None:
+        peer.ask("PUB kitchen again")
+    assert waiting.process.stdout is not None
+    assert json.loads(waiting.process.stdout.read())["channel"] == "kitchen"
+    stream.close()
+    waiting.close()
+
+
+def test_the_page_of_the_documentation(start: Any, call: Any, chromium: Any) -> None:
+    bridge = start()
+    context = chromium.new_context(bypass_csp=True)
+    page = context.new_page()
+    page.goto(bridge.page + "bridge.json")
+    (example,) = documented("js")
+    told: list[str] = []
+    page.on("console", lambda message: told.append(message.text))
+    page.evaluate(f"() => {{ {example}\nwindow.source = source; }}")
+    page.wait_for_function("source.readyState === 1")
+    peer = call(bridge.lines[0])
+    with page.expect_console_message():
+        peer.say("NICK ann", "PUB cellar 12")
+    assert told == ["cellar 1 ann 12"]
+    context.close()
