@@ -51,25 +51,47 @@ class HttpConnection(HTTPChannel):
     _networkProducer: Any
     _log = Logger(observer=LogPublisher())
 
-    site: "BridgeSite"
-    peer: Any
-    """The far end, as a trusted proxy tells it."""
-    is_proxied = False
-    """Whether the far end is a trusted proxy, that may tell with each request whom it speaks for."""
-    meter: Meter | None = None
-    give_way: Callable[[Any], None] | None = None
-    """Lets another protocol have what comes in, and the end of the connection."""
-    _read_as = Verdict.RUN
-    _enough = 0.0
-    _served = 0
-    _begun = False
-    _counted = 0
-    _chunks: Chunks | None = None
-    _answered: Any = None
-    _deaf = False
-    _lost = False
-    _kindly = False
-    _closing: Any = None
+    # Twisted's own attributes alone fill a dictionary of more than a KiB, if there are many more.
+    __slots__ = (
+        "_answered",
+        "_begun",
+        "_chunks",
+        "_closing",
+        "_counted",
+        "_deaf",
+        "_enough",
+        "_kindly",
+        "_lost",
+        "_read_as",
+        "_served",
+        "give_way",
+        "is_proxied",
+        "meter",
+        "peer",
+        "site",
+    )
+
+    def __init__(self, site: "BridgeSite", peer: Any, is_proxied: bool) -> None:
+        super().__init__()
+        self.timeOut = None  # all connections of a site share their timers
+        self.callLater = site.reactor.callLater  # type: ignore[method-assign]
+        self.site = site
+        self.peer = peer
+        """The far end, as a trusted proxy tells it."""
+        self.is_proxied = is_proxied
+        """Whether the far end is a trusted proxy, that may tell with each request whom it speaks for."""
+        self.meter: Meter | None = None
+        self.give_way: Callable[[Any], None] | None = None
+        """Lets another protocol have what comes in, and the end of the connection."""
+        self._read_as = Verdict.RUN
+        self._enough = 0.0
+        self._served = 0
+        self._begun = False
+        self._counted = 0
+        self._chunks: Chunks | None = None
+        self._answered: Any = None
+        self._deaf = self._lost = self._kindly = False
+        self._closing: Any = None
 
     def connectionMade(self) -> None:
         super().connectionMade()

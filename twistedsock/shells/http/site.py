@@ -39,11 +39,7 @@ class BridgeSite:
     def buildProtocol(self, peer: Any, is_proxied: bool = False) -> HttpConnection:
         """``peer`` is the far end, as a proxy tells it where one does; ``is_proxied`` is whether it is a trusted proxy
         itself."""
-        connection: Any = HttpConnection()
-        connection.site, connection.peer, connection.is_proxied = self, peer, is_proxied
-        connection.callLater = self.reactor.callLater
-        connection.timeOut = None
-        return connection
+        return HttpConnection(self, peer, is_proxied)
 
     @property
     def date(self) -> bytes:
