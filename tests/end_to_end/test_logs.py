@@ -121,10 +121,10 @@ def test_each_peer_is_a_line_at_its_end(start_json, call, browse):
     # TCP counts its FIN as a byte.
     assert told["received"] - len("NICK ann\nQUIT\n") in (0, 1)
     assert told["sent"] - len(f"{peer.welcome}\nOK ann\nBYE\n") in (0, 1)
-    assert told["by"] == "peer"
+    assert (told["by"], told["how"]) == ("peer", "cleanly")
     page.close()
     told = bridge.line("json peer", "has gone")
-    assert (told["dialect"], told["by"]) == ("json", "peer")
+    assert (told["dialect"], told["by"], told["why"]) == ("json", "peer", "it closed the connection")
     assert told["received"] > 0 and told["sent"] > 0
     bridge.stop()
     assert bridge.process.wait(PATIENCE) == -signal.SIGTERM

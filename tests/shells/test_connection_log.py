@@ -33,7 +33,7 @@ def test_a_line_says_who_it_was_and_how_it_ended(watched, logged):
     peer.outlet.told = Traffic(sent=200, received=100, unsent=0, rtt=0.001)
     peer.says("NICK ann", "SUB kitchen", "PUB kitchen secret")
     watched.now += 2.5
-    peer.session.lost()
+    peer.session.lost("cleanly")
     (told,) = lines(logged)
     assert {name: told[name] for name in ("level", "namespace", "message")} == {
         "level": "info",
@@ -52,7 +52,22 @@ def test_a_line_says_who_it_was_and_how_it_ended(watched, logged):
         "sent": 200,
         "by": "peer",
         "why": "it closed the connection",
+        "how": "cleanly",
     }
+
+
+@pytest.mark.parametrize(
+    ("how", "by", "why"),
+    [
+        ("broken", "peer", "its connection broke"),
+        ("aborted", "server", "it was cut off"),
+        ("", "peer", "it closed the connection"),
+    ],
+)
+def test_whose_connection_ends_without_a_word_has_a_line_too(watched, logged, how, by, why):
+    watched.line_peer().session.lost(how)
+    (told,) = lines(logged)
+    assert (told["by"], told["why"], told["how"]) == (by, why, how)
 
 
 def test_whom_the_server_sends_away_it_has_told_why(watched, logged):

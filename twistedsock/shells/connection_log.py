@@ -11,6 +11,13 @@ from twistedsock.core.session import Session
 MOST_A_SECOND = 10
 """Lines: 4 KB a second, which is 300 MB in a day of being flooded. Those that are left out are counted."""
 
+UNSAID = {
+    "cleanly": ("peer", "it closed the connection"),
+    "broken": ("peer", "its connection broke"),
+    "aborted": ("server", "it was cut off"),
+}
+"""By whom, and why, where nobody has said a word before the connection ended so."""
+
 
 class ConnectionLog:
     """A ``Watcher`` of the journal. It tells nothing of what was published, and nothing that proves who somebody is.
@@ -51,9 +58,9 @@ class ConnectionLog:
 
 def _about(session: Session, clock: Callable[[], float]) -> dict[str, str | float | None]:
     identity, traffic = session.identity, session.traffic()
-    closing = next((step for step in session.steps if step.name == "closing"), None)
-    closed = next((step for step in reversed(session.steps) if step.name == "closed"), None)
-    why = [step.words for step in (closing, closed) if step is not None and step.words]
+    steps = {step.name: step for step in session.steps}
+    closing, how = steps.get("closing"), steps["closed"].words
+    by, why = UNSAID.get(how, UNSAID["cleanly"]) if closing is None else (closing.by, closing.words)
     return {
         "id": session.peer.id.decode(),
         "nick": session.peer.nick.decode(),
@@ -64,6 +71,7 @@ def _about(session: Session, clock: Callable[[], float]) -> dict[str, str | floa
         "seconds": round(clock() - session.accepted_at, 3),
         "received": None if traffic is None else traffic.received,
         "sent": None if traffic is None else traffic.sent,
-        "by": closing.by if closing is not None else "peer",
-        "why": "; ".join(why) or "it closed the connection",
+        "by": by,
+        "why": why,
+        "how": how,
     }
