@@ -139,3 +139,23 @@ def test_the_kernels_figures_are_read_where_it_puts_them():
             traffic = traffic_of(SimpleNamespace(socket=accepted, dataBuffer=b"", offset=0, _tempDataLen=0))
     assert (traffic.sent, traffic.received, traffic.unsent) == (1000, 77, 0)
     assert 0 < traffic.rtt < 1
+
+
+def test_a_stream_of_the_figures_is_a_peer_with_a_timeline_too(bridge, timeline):
+    """As ``curl -N`` reads it."""
+    address = bridge.page.rstrip("/") + "/channels/$sys/figures/events"
+    command = ["curl", "-sN", "-H", "Accept: text/event-stream", address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as curl:
+        told = []
+        while not told or told[-1]["type"] != "event":
+            line = curl.stdout.readline()
+            assert line, told
+            if line.startswith("data: "):
+                told.append(json.loads(line.removeprefix("data: ")))
+        first = next(message for message in told if message["type"] == "welcome")
+        assert told[-1]["name"] == "figures" and told[-1]["data"]["peers"]["events"] >= 1
+        until = timeline(first["id"])
+        assert [step.get("detail", "") for step in until(lambda told: True)["steps"]] == ["", "events", ""]
+        curl.terminate()
+        last = until(lambda told: steps(told)[-1] == "closed")
+        assert last["peer"]["dialect"] == "events" and last["peer"]["sent"] > 500

@@ -17,14 +17,14 @@ def test_peers_are_counted_by_dialect() -> None:
 def test_totals_and_states() -> None:
     hall = Hall()
     publisher, reader = hall.line_peer(), hall.line_peer()
-    reader.says("SUB k", "SUB m", "NONSENSE")
+    reader.says("SUB k", "SUB $sys/closed", "NONSENSE")
     reader.outlet.room = 0
     for _ in range(3):
         publisher.says("PUB k x")
         hall.turn()
     hall.bridge.tally.turned(0.25)
     hall.now += 60.123
-    figures = take_figures(hall.bridge, 1, 5_000, 1.23456)
+    figures = take_figures(hall.bridge, 5_000, 1.23456)
     assert (figures.time, figures.uptime, figures.version) == (hall.wall, 60.1, "0.0")
     assert (figures.channels, figures.subscriptions, figures.behind) == (1, 2, 1)
     assert (figures.published, figures.lost, figures.refused) == (3, 0, {"unknown-command": 1})

@@ -1,4 +1,4 @@
-"""The figures of the whole bridge, from counts that are kept anyway: so they cost the same for one peer and for many."""
+"""The figures of the whole bridge, from counts that are kept anyway: they cost the same for one peer as for many."""
 
 import msgspec
 
@@ -43,8 +43,8 @@ def count_peers(bridge: Bridge) -> dict[str, int]:
     return {"total": sum(peers.values()), **peers}
 
 
-def take_figures(bridge: Bridge, own_channels: int, memory_bytes: int, cpu_seconds: float) -> Figures:
-    """As they are now. ``own_channels`` are those that the bridge itself publishes on, which are not counted."""
+def take_figures(bridge: Bridge, memory_bytes: int, cpu_seconds: float) -> Figures:
+    """As they are now; what is the server's own does not count."""
     broker, tally = bridge.broker, bridge.tally
     return Figures(
         time=round(bridge.expiries.wall_clock(), 3),
@@ -52,7 +52,7 @@ def take_figures(bridge: Bridge, own_channels: int, memory_bytes: int, cpu_secon
         version=bridge.version.decode(),
         peers=count_peers(bridge),
         connections=bridge.admission.connections,
-        channels=len(broker.channels) - own_channels,
+        channels=len(broker.channels) - broker.own_channels,
         subscriptions=broker.subscriptions,
         behind=tally.behind,
         published=tally.published,

@@ -7,7 +7,6 @@ import msgspec
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.events import Member
 from twistedsock.core.journal import Step
-from twistedsock.core.names import is_reserved
 from twistedsock.core.peer_record import peer_record
 from twistedsock.core.reader import Peer
 from twistedsock.core.session import Session
@@ -57,8 +56,6 @@ class Monitor:
         self._memory_bytes = memory_bytes
         self._cpu_seconds = cpu_seconds
         self._self = Peer(NAME)
-        # The server's own channels, as far as they may exist.
-        self._own: set[bytes] = set()
         # What is read now. As many entries as there are subscriptions at most.
         self._topics: dict[bytes, Topic] = {}
         # What is to be told as soon as may be, in this order.
@@ -107,8 +104,7 @@ class Monitor:
             self._ask_for_turn()
 
     def _tell_figures(self) -> None:
-        self._own = {channel for channel in self._own if channel in self._broker.channels}
-        figures = take_figures(self._bridge, len(self._own), self._memory_bytes(), self._cpu_seconds())
+        figures = take_figures(self._bridge, self._memory_bytes(), self._cpu_seconds())
         self._bridge.tally.longest = 0.0
         self._publish(FIGURES, b"figures", [_encode(figures)])
 
@@ -116,9 +112,6 @@ class Monitor:
 
     def entered(self, channel: bytes, member: Member, readers: int) -> None:
         """Somebody subscribes; what is told only to those who read it is told at once."""
-        if not is_reserved(channel):
-            return
-        self._own.add(channel)
         topic = parse_topic(channel)
         if topic is not None:
             self._topics[channel] = topic
@@ -240,5 +233,4 @@ class Monitor:
         return self._known_epoch
 
     def _publish(self, channel: bytes, name: bytes, payloads: list[bytes]) -> None:
-        self._own.add(channel)
         self._broker.publish(self._self, channel, name, content_of(payloads, is_json=True))

@@ -17,12 +17,13 @@ from twistedsock.core.errors import Refusal
 from twistedsock.core.follower import Follower
 from twistedsock.core.names import is_nick
 from twistedsock.core.session import Session
-from twistedsock.shells.closing import close_kindly
+from twistedsock.shells.closing import close_kindly, how_it_ended
 from twistedsock.shells.faults import report_fault
 from twistedsock.shells.http.headers import DATA
 from twistedsock.shells.http.keep_alive import KeepAlive
 from twistedsock.shells.http.requests import BridgeRequest
 from twistedsock.shells.outlets import let_go, outlet_of
+from twistedsock.shells.sockets import arrival_of
 from twistedsock.wire.dialects import EVENTS
 from twistedsock.wire.event_stream import KEEP_ALIVE, RETRY
 from twistedsock.wire.events_dialect import SeveralEvents
@@ -70,7 +71,8 @@ class Stream:
         streams = self._streams
         self._outlet = outlet_of(self._transport, streams.reactor)
         endpoint = request.listening.endpoint
-        session = kind(streams.bridge, dialect, self._outlet, request.ends, self.hang_up, endpoint)
+        arrival = arrival_of(self._transport, streams.bridge.broker.clock(), "events")
+        session = kind(streams.bridge, dialect, self._outlet, request.ends, self.hang_up, endpoint, arrival)
         self._outlet.on_drained = session.drained
         self.session = session
         streams.keep_alive.add(self)
@@ -96,7 +98,7 @@ class Stream:
         self._streams.keep_alive.remove(self)
         session, self.session = self.session, None
         if session is not None:
-            session.lost()
+            session.lost(how_it_ended(reason))
 
 
 class Streams:
