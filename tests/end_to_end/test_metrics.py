@@ -17,6 +17,7 @@ from tests.end_to_end.conftest import PATIENCE, TCP
 
 pytestmark = pytest.mark.end_to_end
 
+PAGE = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
 GRAFANA = Path(__file__).parent.parent.parent / "examples" / "grafana"
 AS_PROMETHEUS = {
     "Accept": "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"
@@ -86,6 +87,29 @@ def test_with_keys_they_are_for_administrators(start, tmp_path):
         assert caught.value.code == status
         assert json.loads(caught.value.read())["status"] == status
     assert b"\nsockbridge_channels 0.0\n" in scrape(bridge, **token("--admin")).read()
+
+
+def test_the_commands_of_the_page_show_them(start, environment, tmp_path):
+    commands = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    look, look_with_token = (command.replace("/etc/prometheus", str(tmp_path)) for command in commands)
+    program = f"#!{sys.executable}\nimport sys\nfrom twistedsock.command import main\nsys.exit(main())\n"
+    (tmp_path / "sockbridge").write_text(program)
+    (tmp_path / "sockbridge").chmod(0o755)
+    path = f"{tmp_path}:{environment['PATH']}"
+
+    def shown(command, bridge):
+        command = command.replace("127.0.0.1:8082", bridge.page.partition("://")[2].rstrip("/"))
+        run = subprocess.run(
+            ["bash", "-ec", command], cwd=tmp_path, env=environment | {"PATH": path}, check=True, capture_output=True
+        )
+        return run.stdout
+
+    assert b"\nsockbridge_channels 0.0\n" in shown(look, start())
+    key = subprocess.run([*TOOL, "keygen"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    (tmp_path / "sockbridge.toml").write_text("[access]\n" + key)
+    guarded = start("--config", str(tmp_path / "sockbridge.toml"))
+    assert b"sockbridge_" not in shown(look, guarded)
+    assert b"\nsockbridge_channels 0.0\n" in shown(look_with_token, guarded)
 
 
 def test_the_dashboard_of_grafana_asks_for_what_there_is(start, tmp_path):

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from tests.authority import Authority
 from twistedsock.core.dialect import Ending
+from twistedsock.core.errors import Code
 from twistedsock.shells.closing import LINGER
 from twistedsock.shells.listening import Listening
 from twistedsock.shells.tcp import LineFactory
@@ -244,6 +245,10 @@ def test_who_finds_no_room_is_told_and_not_counted(reactor, wire):
     assert second.transport.half_closed
     second.says("PUB kitchen 21.5")
     assert second.hears() == []
+    assert hall.bridge.tally.refused == {Code.LIMIT: 1}
+    assert hall.bridge.tally.received == 0
+    first.says("PING")
+    assert hall.bridge.tally.received == len("PING\n")
     second.half_closes()
     assert second.transport.disconnecting
     second.is_lost()
