@@ -210,7 +210,12 @@ def test_the_chat_is_served_from_elsewhere_and_talks_with_a_terminal(start: Any,
 def test_every_example_is_listed_and_run() -> None:
     """A new one needs a line in the README, and a test here."""
     here = Path(__file__)
-    tests = (here, here.with_name("test_proxies.py"), here.with_name("test_metrics.py"))
+    tests = (
+        here,
+        here.with_name("test_proxies.py"),
+        here.with_name("test_publishing.py"),
+        here.with_name("test_metrics.py"),
+    )
     ours = "".join(file.read_text(encoding="utf-8") for file in tests)
     listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     for path in EXAMPLES.iterdir():

@@ -1,0 +1,189 @@
+"""The HTTP interface with real clients: what passes between it and the other dialects, tokens, answers that get lost,
+and administrators."""
+
+import json
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.end_to_end.conftest import Starter
+from tests.issuer import AUDIENCE, Issuer
+
+pytestmark = pytest.mark.end_to_end
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+REPORTERS = {"shell": ["sh", str(EXAMPLES / "report.sh")], "python": [sys.executable, str(EXAMPLES / "report.py")]}
+
+
+@pytest.fixture
+def curl():
+    """Ask with curl: ``curl(url, *options)`` gives what it prints."""
+
+    def asking(url, *options):
+        command = ["curl", "--silent", "--show-error", "--max-time", "20", *options, url]
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout
+
+    return asking
+
+
+def status(printed):
+    """The status of what ``curl --include`` has printed, and the code of a problem."""
+    head, _, body = printed.replace("\r\n", "\n").partition("\n\n")
+    return int(head.split()[1]), json.loads(body).get("code") if body else None
+
+
+def test_what_one_dialect_says_all_others_hear(bridge, call, browse, curl, channel):
+    line, page = call(bridge.lines[0]), browse(bridge.page)
+    line.ask(f"SUB {channel}")
+    page.ask(type="subscribe", id=1, channel=channel)
+    events = f"{bridge.page}channels/{channel}/events"
+    texts = ["hello", 'a "quoted" é \\ tab\t', "two\nlines", "{not json", ""]
+    for number, text in enumerate(texts, 1):
+        placed = curl(events, "--header", "Content-Type: text/plain", "--data-raw", text)
+        assert placed.endswith("}\n") and json.loads(placed)["offset"] == number
+        payload = line.hear().split(" ", 4)[4]
+        assert payload == text or json.loads(payload) == text
+        assert page.hear()["data"] == text
+    curl(f"{events}?name=weather&nick=bob", "--data", '{"celsius":  21.50}')
+    assert line.hear() == f'EVENT {channel} 6 bob weather {{"celsius":  21.50}}'
+    assert '"data":{"celsius":  21.50}' in page.hear_text()
+    line.say(f"PUB {channel} from a line", f'PUB {channel} {{"a": 1}}')
+    page.say(type="publish", channel=channel, data="from\na page")
+    page.hear(), page.hear(), page.hear()
+    told = json.loads(curl(events))
+    assert [event["data"] for event in told["events"]][6:] == ["from a line", {"a": 1}, "from\na page"]
+    assert [event["data"] for event in told["events"]][:5] == texts
+    assert told["events"] == page.ask(type="history", id=2, channel=channel)["events"]
+
+
+def test_a_long_history_comes_whole_to_a_slow_reader(bridge, curl, channel, bystander, tmp_path):
+    events = f"{bridge.page}channels/{channel}/events"
+    (tmp_path / "body").write_text(json.dumps({"events": [{"channel": channel, "data": "x" * 900}] * 1000}))
+    for _ in range(2):
+        told = json.loads(curl(f"{bridge.page}events", "--data", f"@{tmp_path}/body"))
+        assert [result["channel"] for result in told["results"]] == [channel] * 1000
+    with bystander(bridge):
+        told = json.loads(curl(events, "--limit-rate", "1M"))
+    assert [event["offset"] for event in told["events"]] == list(range(1, 2001))
+
+
+@pytest.fixture
+def lossy(bridge):
+    """The address of the bridge behind a proxy that loses the first answer: the request has arrived."""
+    address = urlsplit(bridge.page)
+    lost = []
+
+    class Relay(socketserver.StreamRequestHandler):
+        timeout = 20
+
+        def handle(self):
+            with socket.create_connection((address.hostname, address.port), 20) as inner:
+                length = 0
+                while (header := self.rfile.readline()) not in (b"\r\n", b""):
+                    if header.lower().startswith(b"content-length:"):
+                        length = int(header.partition(b":")[2])
+                    if header.lower().startswith(b"host:"):
+                        header = b"Host: %s\r\nConnection: close\r\n" % address.netloc.encode()
+                    elif header.lower().startswith(b"connection:"):
+                        continue
+                    inner.sendall(header)
+                inner.sendall(b"\r\n" + self.rfile.read(length))
+                answer = b"".join(iter(lambda: inner.recv(65536), b""))
+            if lost:
+                self.wfile.write(answer)
+            else:
+                lost.append(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+    assert lost and b" 201 Created\r\n" in lost[0]
+
+
+@pytest.mark.parametrize("kind", REPORTERS)
+def test_what_was_published_is_not_published_again_where_the_answer_got_lost(bridge, curl, lossy, channel, kind):
+    channel = channel.replace("[", "-").replace("]", "-")
+    ran = subprocess.run([*REPORTERS[kind], channel, lossy], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    [event] = json.loads(curl(f"{bridge.page}channels/{channel}/events"))["events"]
+    assert event["name"] == "report" and 0 <= event["data"]["full"] <= 100
+    assert '"offset":1' in ran.stdout or "at offset 1\n" in ran.stdout
+
+
+@pytest.mark.parametrize("kind", REPORTERS)
+def test_what_a_second_try_would_not_change_is_told(bridge, kind):
+    ran = subprocess.run(
+        [*REPORTERS[kind], "no*good", bridge.page.rstrip("/")], capture_output=True, text=True, timeout=90
+    )
+    assert ran.returncode != 0 and "bad-channel" in ran.stdout + ran.stderr
+
+
+@pytest.fixture(scope="module")
+def issuer(tmp_path_factory):
+    return Issuer(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory, issuer):
+    """A bridge that asks for tokens, and whose log has told none in the end."""
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "bridge.toml").write_text(
+        f'[access]\nanonymous = {{ "lobby" = "rw" }}\naudience = "{AUDIENCE}"\ncookie = "session"\n'
+        + issuer.make_key("hs")
+    )
+    starter = Starter(folder)
+    bridge = starter("--config", "bridge.toml")
+    yield bridge
+    starter.stop_all()
+    issuer.is_untold_in(bridge.log())
+
+
+@pytest.mark.parametrize("way", ["header", "query", "cookie"])
+def test_a_token_comes_in_three_ways(guarded, issuer, curl, way):
+    token = issuer.token(sub=way, channels={"kitchen": "rw", "news": "r"})
+    options = {"header": ["--header", f"Authorization: Bearer {token}"], "cookie": ["--cookie", f"session={token}"]}
+    query = f"?token={token}" if way == "query" else ""
+
+    def asks(path, *more):
+        return curl(f"{guarded.page}{path}{query}", "--include", *more, *options.get(way, ()))
+
+    assert status(asks("channels/kitchen/events", "--data", "x")) == (201, None)
+    assert status(asks("channels/news/events", "--data", "x")) == (403, "forbidden")
+    assert status(asks("channels/other/events")) == (403, "forbidden")
+    assert status(asks("peers")) == (403, "forbidden")
+    assert f'"from":"{way}"' in asks("channels/kitchen/events")
+    assert '"channel":"kitchen"' in asks("channels") and '"channel":"lobby"' not in asks("channels")
+
+
+def test_who_shows_nothing_or_what_is_not_valid_is_asked_for_a_token(guarded, issuer, curl):
+    url = f"{guarded.page}channels/kitchen/events"
+    assert status(curl(url, "--include", "--data", "x")) == (401, "unauthorized")
+    expired = issuer.token(seconds=-100)
+    assert status(curl(url, "--include", "--header", f"Authorization: Bearer {expired}")) == (401, "unauthorized")
+    assert status(curl(f"{guarded.page}peers", "--include")) == (401, "unauthorized")
+    assert status(curl(f"{guarded.page}channels/lobby/events?nick=bob", "--include", "--data", "x")) == (201, None)
+    assert '"from":"~bob"' in curl(f"{guarded.page}channels/lobby/events")
+
+
+def test_an_administrator_sends_a_peer_away(guarded, issuer, call, browse, curl):
+    header = ("--header", f"Authorization: Bearer {issuer.token(sub='root', admin=True)}")
+    line, page = call(guarded.lines[0]), browse(guarded.page)
+    id = json.loads(page.welcome)["id"]
+    peers = json.loads(curl(f"{guarded.page}peers", *header))["peers"]
+    assert {line.id, id} <= {peer["id"] for peer in peers}
+    assert json.loads(curl(f"{guarded.page}peers/{line.id}", *header))["dialect"] == "line"
+    for peer in (line.id, id):
+        told = curl(f"{guarded.page}peers/{peer}?reason=too%20loud", "--request", "DELETE", "--include", *header)
+        assert status(told) == (204, None)
+    assert line.hears_the_end() == ["NOTICE disconnected by an administrator: too loud", "BYE"]
+    messages, code = page.hears_the_end()
+    told = {"type": "notice", "text": "disconnected by an administrator: too loud", "code": "disconnected"}
+    assert (messages, code) == ([told], 1008)
