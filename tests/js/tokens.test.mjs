@@ -121,6 +121,16 @@ test('a warning cannot be followed where the token is fixed', async () => {
   assert.equal(client.state, 'closed');
 });
 
+test('sent away by an administrator, a client stays away though it could fetch another token', async () => {
+  const world = fetching();
+  world.socket.welcome();
+  await settle();
+  world.socket.answer('auth', { nick: 'ann' });
+  world.socket.say({ type: 'notice', text: 'disconnected by an administrator', code: 'disconnected' });
+  world.socket.drop(1008);
+  assert.equal(world.client.state, 'closed');
+});
+
 test('closed for its token, a client that can fetch another comes back', async () => {
   const world = fetching();
   world.socket.welcome();

@@ -209,13 +209,13 @@ class Session(Speaker):
         if self.state is State.OPEN:
             super().drained()
 
-    def dismiss(self, ending: Ending, words: bytes) -> None:
-        """Tell the peer why, and close."""
+    def dismiss(self, ending: Ending, words: bytes, code: bytes = b"") -> None:
+        """Tell the peer why, and close. ``code`` says it to programs."""
         if self.state is State.OPEN:
             self.parting = words
             self._broker.flush()
             if self._pieces is None:  # else it would stand in the midst of a message
-                self._say(self._dialect.notice(words))
+                self._say(self._dialect.notice(words, code))
                 self._say(self._dialect.bye(b""))
             self._close(ending, words.decode())
 

@@ -388,6 +388,7 @@ export class Client extends EventTarget {
   #lastId = 0;
   #nick;
   #tokenShown = false; // on this connection
+  #sentAway = false; // by an administrator: another token would not help
   #queue = []; // commands that wait for a connection
   #unanswered = new Map();
   /** @type {Map<string, Channel>} */
@@ -610,6 +611,7 @@ export class Client extends EventTarget {
 
   #noticed({ text, code, channel }) {
     this.#dispatch('notice', { text, ...(code && { code }), ...(channel && { channel }) });
+    if (code === 'disconnected') this.#sentAway = true;
     if (code === 'token-expires' && this.#renews) {
       this.#showToken(() => {}, (error) => { if (error.code !== 'disconnected') this.#dispatch('error', error); });
     } else if (code === 'forbidden') {
@@ -653,7 +655,7 @@ export class Client extends EventTarget {
   #lose(code, reason) {
     if (this.#state === 'open' && this.#settings.now() - this.#openedAt >= this.#settings.stableAfter) this.#attempt = 0;
     // Where tokens are fetched anew, the next one may be better than the one that ran out.
-    if (FINAL_CODES.has(code) && !(code === POLICY && this.#renews && this.#tokenShown)) return this.#finish(code, reason);
+    if (FINAL_CODES.has(code) && !(code === POLICY && this.#renews && this.#tokenShown && !this.#sentAway)) return this.#finish(code, reason);
     if (!this.#greeted) this.#route.failed();
     this.#letGo('disconnected', 'the connection broke before the answer came: the command may or may not have been carried out');
     if (code === TRY_AGAIN_LATER) this.#attempt = Math.max(this.#attempt, OVERLOAD_ATTEMPT);

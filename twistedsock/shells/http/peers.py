@@ -18,6 +18,8 @@ from twistedsock.wire.problems import Refused
 NO_SUCH_PEER = Refusal(Code.BAD_ARGUMENT, "no peer has that id")
 
 SENT_AWAY = b"disconnected by an administrator"
+SENT_AWAY_CODE = b"disconnected"
+"""Of the notice: who fetches tokens would come back with another one, as after any other end by the policy."""
 
 MOST_REASON = 80
 """Characters of a reason: with the words before it, it fits into the close frame of a WebSocket."""
@@ -61,7 +63,7 @@ class Peers:
         session = self._find(request)
         if reason is not None and not _REASON.fullmatch(reason):
             raise wrong("reason", f"it must be 1 to {MOST_REASON} characters, without control characters")
-        session.dismiss(Ending.POLICY, SENT_AWAY + (b": " + reason.encode() if reason else b""))
+        session.dismiss(Ending.POLICY, SENT_AWAY + (b": " + reason.encode() if reason else b""), SENT_AWAY_CODE)
         request.answer(204, b"", b"")
 
     def _record(self, session: Session) -> PeerRecord:
