@@ -149,6 +149,37 @@ def test_who_is_being_answered_when_the_server_stops_hears_the_end(start, plain)
         assert statuses(waiting.recv(65536)) == [200]
 
 
+# Over TLS.
+
+
+@pytest.fixture
+def secure(start, certificate):
+    """A bridge that speaks TLS."""
+    return start(web=(f"ssl:0:interface=127.0.0.1:{certificate}",))
+
+
+def test_curl_over_tls(secure, channel):
+    """It offers protocols, and expects one of them; an answer to who is still sending is not lost."""
+    address = f"{secure.page}channels/{channel}/events"
+    command = ["curl", "-sSk", "--max-time", "20", "--write-out", "%{num_connects}"]
+    short = [*command, "-d", "hello", address, "-d", "hello", address]
+    told = subprocess.run(short, capture_output=True, check=True, text=True).stdout
+    assert re.findall(r'"offset":(\d)', told) == ["1", "2"] and told[-1] == "0"
+    long = [*command, "--data-binary", "@-", "-H", "Expect:", address]
+    told = subprocess.run(long, capture_output=True, check=True, input=b"x" * 10_000_000).stdout
+    assert b'"code":"too-long"' in told
+
+
+def test_a_browser_over_tls(secure, chromium, channel):
+    context = chromium.new_context(ignore_https_errors=True)
+    try:
+        page = context.new_page()
+        assert page.goto(secure.page).status == 200
+        page.wait_for_function("async () => (await fetch('/readyz')).ok")
+    finally:
+        context.close()
+
+
 # A page of another site, in a browser.
 
 ATTACKS = """

@@ -3,6 +3,7 @@
 import pytest
 import txaio
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IProtocolNegotiationFactory
 from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 
@@ -105,6 +106,12 @@ def test_a_plain_request_gets_the_page_whatever_the_cut(visit):
         status, headers, _ = peer.asks(question[cut:])
         assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
         peer.is_lost()
+
+
+def test_over_tls_it_tells_what_it_speaks(reactor):
+    """Who offers protocols and gets none of them ends the handshake."""
+    factory = WebFactory(Hall().bridge, reactor, Gate(Origins()), 0, 0, 3, lambda: [])
+    assert IProtocolNegotiationFactory(factory).acceptableProtocols() == [b"http/1.1"]
 
 
 def test_what_comes_right_behind_the_head_is_not_lost(visit):

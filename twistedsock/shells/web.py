@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from msgspec import structs
-from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.interfaces import IHandshakeListener, IProtocolNegotiationFactory
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -233,6 +233,7 @@ class Doorman(Protocol):
         self._closing = close_kindly(self.transport, self.factory.reactor.callLater)
 
 
+@implementer(IProtocolNegotiationFactory)
 class WebFactory(ListeningFactory):
     """``gate`` is shared by all web listeners, so that each refusal is told once; so are ``routes``, where they are
     given. ``lines`` tells where the line ports are, for the page."""
@@ -264,3 +265,8 @@ class WebFactory(ListeningFactory):
         self.websockets = WebSocketFactory(bridge, reactor, send_buffer, ping_interval, ping_timeout, listening)
         routes = routes or Routes(operations(bridge, reactor, lines))
         self.site = BridgeSite(reactor, bridge, gate, routes, listening)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What is spoken over TLS (RFC 7301). A client that offers protocols, as browsers and curl do, must get one of
+        them, or the handshake fails."""
+        return [b"http/1.1"]
