@@ -159,3 +159,29 @@ def test_a_stream_of_the_figures_is_a_peer_with_a_timeline_too(bridge, timeline)
         curl.terminate()
         last = until(lambda told: steps(told)[-1] == "closed")
         assert last["peer"]["dialect"] == "events" and last["peer"]["sent"] > 500
+
+
+def test_what_a_proxy_tells_is_a_step(start, plain, timeline):
+    endpoint = "tcp:0:interface=127.0.0.2"
+    bridge = start(
+        *("--proxy-protocol", endpoint, "--trusted-proxy", "127.0.0.1", "--open"),
+        tcp=("tcp:0:interface=127.0.0.1", endpoint),
+        web=("none",),
+    )
+    proxied = plain(bridge.lines[1])
+    proxied.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 5000 8081\r\n")
+    welcome = proxied.recv(1000).decode().split()
+    told = timeline(welcome[2].removeprefix("id="), bridge)(lambda told: True)
+    assert steps(told) == ["accepted", "proxied", "open"]
+    assert told["steps"][0]["at"] < told["steps"][1]["at"] and told["peer"]["from"] == "192.0.2.7:5000"
+
+
+def test_who_is_sent_away_by_an_administrator_is_told_so(bridge, call, timeline):
+    peer = call(bridge.lines[0])
+    until = timeline(peer.id)
+    address = f"{bridge.page.rstrip('/')}/peers/{peer.id}?reason=enough"
+    subprocess.run(["curl", "-sSf", "-X", "DELETE", address], check=True)
+    assert "enough" in peer.hears_the_end()[0]
+    peer.close()
+    last = until(lambda told: steps(told)[-1] == "closed")
+    assert last["steps"][-2]["by"] == "server" and "enough" in last["steps"][-2]["detail"]
