@@ -221,6 +221,23 @@ def test_events_go_on_at_once(proxy: Proxy, browse: Callable[..., Any]) -> None:
     assert page.hear()["data"] == large
 
 
+@everywhere
+def test_a_stream_passes_as_it_comes(proxy: Proxy, call: Callable[..., Any], plain: Callable[..., Any]) -> None:
+    """Nothing of it is gathered, and all of it is there."""
+    authority = proxy.page.removeprefix("https://")
+    client, peer = plain(authority, True), call(proxy.place.lines)
+    client.sendall(f"GET /events?channel=kitchen HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
+    heard = b""
+    for wanted in (b"event: ok", b'"data":"1"', b'"data":"2"'):
+        while wanted not in heard:
+            data = client.recv(65536)
+            assert data, heard
+            heard += data
+        peer.ask(f"PUB kitchen {heard.count(b'data: {') - 1}")
+    assert b"text/event-stream" in heard
+    client.close()  # Caddy would wait for the end of the stream
+
+
 @for_lines
 def test_lines_through_a_proxy(proxy: Proxy, call: Callable[..., Any]) -> None:
     peer = call(proxy.lines, True, CLIENT)
