@@ -16,6 +16,7 @@ from twisted.logger import ILogObserver, Logger, LogPublisher, formatEvent, glob
 from twistedsock import tap
 from twistedsock.service import BridgeService
 from twistedsock.settings import Settings
+from twistedsock.shells.connection_log import ConnectionLog
 from twistedsock.shells.logs import UnwrittenLog
 
 NAMES = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name not in ("access", "webhook")]
@@ -261,6 +262,15 @@ def test_twistd_is_given_who_writes_json(machine, capsys):
     observer = observer_of(Twistd(nodaemon=1).make("--log-format=json"))
     Logger("kitchen", observer=LogPublisher(observer)).info("bread")
     assert json.loads(capsys.readouterr().out)["message"] == "bread"
+
+
+def test_in_the_end_it_is_told_how_many_peers_had_no_line(machine, logged):
+    service = Twistd(nodaemon=1).make("--log-format=json")
+    (watcher,) = [one for one in service.bridge.journal.watchers if isinstance(one, ConnectionLog)]
+    watcher._left_out = 3
+    (end,) = machine.triggers["after"]["shutdown"]
+    end[0](*end[1], **end[2])
+    assert formatEvent(logged[-1]) == "peers that have gone without a line of their own: 3"
 
 
 def test_somebody_s_own_logger_is_left_alone(machine):

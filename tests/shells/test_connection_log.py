@@ -96,8 +96,11 @@ def test_a_flood_is_counted(watched, time, logged):
     flood(MOST_A_SECOND + 5)
     assert len(logged) == MOST_A_SECOND
     time.advance(1)
-    assert formatEvent(logged[-1]) == "5 more peers have gone within a second"
+    assert formatEvent(logged[-1]) == "peers that have gone without a line of their own: 5"
     flood(2)
     time.advance(1)
     assert len(logged) == MOST_A_SECOND + 3
+    flood(MOST_A_SECOND + 1)
+    time.advance(1)
+    assert formatEvent(logged[-1]) == "peers that have gone without a line of their own: 1"
     assert time.getDelayedCalls() == []

@@ -51,8 +51,12 @@ class ConnectionLog:
 
     def _begin_anew(self) -> None:
         self._said = 0
+        self.tell_left_out()
+
+    def tell_left_out(self) -> None:
+        """How many had no line since this was told last."""
         if self._left_out:
-            self._log.info("{left_out} more peers have gone within a second", left_out=self._left_out)
+            self._log.info("peers that have gone without a line of their own: {left_out}", left_out=self._left_out)
             self._left_out = 0
 
 
