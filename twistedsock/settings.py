@@ -43,7 +43,7 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
         ),
     ] = 128 * 1024
     ping_interval: Annotated[
-        int, Meta(ge=0, description="seconds between the pings to a WebSocket peer; 0: no pings")
+        int, Meta(ge=0, description="seconds between pings to a WebSocket peer, or comments on a stream; 0: none")
     ] = 30
     ping_timeout: Annotated[
         int, Meta(ge=3, description="seconds that a WebSocket peer has for its pong, 3 at least")
