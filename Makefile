@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test style format types floors coverage tests wstest conformance dist pythons fuzz bench soak clean commands
+.PHONY: help run test style format types floors coverage tests wstest conformance dist pythons fuzz bench soak pictures clean commands
 
 bin := .venv/bin
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
@@ -69,6 +69,9 @@ bench: .venv/for-run ## compare with other servers; make bench BENCH="fan-out pa
 
 soak: .venv/for-run ## load a bridge for ten minutes with peers that come and go, and see that its memory stays flat; make soak MINUTES=60
 	@$(bin)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES))
+
+pictures: .venv/for-test commands ## take the pictures of the README and the docs anew; on the usual ports; make pictures MINUTES=1 waits less for the charts
+	@$(bin)/python tools/pictures.py $(if $(MINUTES),--minutes $(MINUTES))
 
 clean: ## remove all that was made
 	rm -rf .venv .venvs node_modules bench/.peers bench/results build dist *.egg-info .coverage .hypothesis .*_cache _trial_temp* twistd.log* twistd.pid

@@ -233,6 +233,9 @@ test('what was refused is asked for again when more may be allowed', () => {
   assert.notEqual(read.get('$sys/figures'), first);
   read.get('$sys/figures').options.onSubscribed();
   assert.deepEqual(told, ['unauthorized', 'accepted']);
+  live.follow('$sys/closed', () => {}, 0, true);
+  read.get('$sys/closed').options.onRefused({ code: 'forbidden' });
+  assert.equal(told.length, 2);
   const second = read.get('$sys/figures');
   live.resume();
   assert.equal(read.get('$sys/figures'), second);

@@ -168,7 +168,7 @@ export function buildChannel({ live, client, who, wire, snippets }) {
       snippets.showFor(name);
       if (fault) return;
       listen();
-      stop = live.follow(`$sys/channels/find/${name}`, told);
+      stop = live.follow(`$sys/channels/find/${name}`, told, 1, true);
     },
     leave() {
       clearTimeout(asking);

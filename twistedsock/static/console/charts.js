@@ -9,8 +9,11 @@ import { SPAN } from './rates.js';
 
 const HEIGHT = 104;
 
-/** Steps of a scale of bytes. */
-const DOUBLED = Array.from({ length: 44 }, (_, power) => 2 ** power);
+/** Steps of a scale, by what is on it: bytes, or things of which there are no halves. */
+const STEPS = {
+  bytes: Array.from({ length: 44 }, (_, power) => 2 ** power),
+  things: Array.from({ length: 30 }, (_, index) => [1, 2, 5][index % 3] * 10 ** Math.floor(index / 3)),
+};
 
 /**
  * @typedef {object} Chart
@@ -18,7 +21,7 @@ const DOUBLED = Array.from({ length: 44 }, (_, power) => 2 ** power);
  * @property {(value: number) => string} format
  * @property {[name: string, label: string, colour: string][]} lines the colour is a custom property of look.css
  * @property {boolean} [filled] whether the first line has an area below it
- * @property {boolean} [doubling] whether its scale is one of bytes
+ * @property {'bytes' | 'things'} [of] what is on the scale, where any number will not do
  * @property {number} [least] what the scale reaches at least, so that a quiet bridge does not look busy
  */
 
@@ -148,7 +151,7 @@ function buildPlot({ chart, space }, series, point) {
         size: 54,
         gap: 6,
         space: 34,
-        ...(chart.doubling ? { incrs: DOUBLED } : {}),
+        ...(chart.of ? { incrs: STEPS[chart.of] } : {}),
         values: (plot, splits) => splits.map((value) => chart.format(value).replace(/\.0(?=\D)/, '')),
       },
     ],

@@ -23,10 +23,10 @@ export function buildLive({ client, document, refused, accepted, setTimeout = gl
   function begin(following) {
     following.subscription = client.subscribe(following.channel, (event) => following.told(event.data, event), {
       last: following.last,
-      onSubscribed: accepted,
+      onSubscribed() { if (!following.aside) accepted(); },
       onRefused(error) {
         following.subscription = undefined;
-        refused(error);
+        if (!following.aside) refused(error);
       },
     });
   }
@@ -61,10 +61,11 @@ export function buildLive({ client, document, refused, accepted, setTimeout = gl
      * @param {string} channel
      * @param {(data: any, event: object) => void} told
      * @param {number} [last] events of the log to begin with
+     * @param {boolean} [aside] whether there is enough to see without it
      * @returns {() => void} ends it
      */
-    follow(channel, told, last = 1) {
-      const following = { channel, told, last, subscription: undefined };
+    follow(channel, told, last = 1, aside = false) {
+      const following = { channel, told, last, aside, subscription: undefined };
       followed.add(following);
       if (!asleep) begin(following);
       return () => {

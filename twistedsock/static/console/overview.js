@@ -14,12 +14,12 @@ const ENDED_SHOWN = 8;
 /** @type {import('./charts.js').Chart[]} */
 const CHARTS = [
   { title: 'Events a second', format: rate, lines: [['delivered', 'out', '--copper'], ['published', 'in', '--verdigris']], filled: true, least: 5 },
-  { title: 'Bytes a second', format: bytes, lines: [['sent', 'sent', '--copper'], ['received', 'received', '--verdigris']], filled: true, doubling: true, least: 1024 },
-  { title: 'Peers', format: count, lines: [['line', 'lines', '--hue-0'], ['json', 'JSON', '--hue-2'], ['events', 'SSE', '--hue-3']], least: 5 },
-  { title: 'Readers behind', format: count, lines: [['behind', 'readers behind', '--copper']], filled: true, least: 4 },
-  { title: 'Turn of the reactor', format: duration, lines: [['longest', 'longest', '--copper'], ['turn', 'mean', '--verdigris']], filled: true, least: 0.005 },
+  { title: 'Bytes a second', format: bytes, lines: [['sent', 'sent', '--copper'], ['received', 'received', '--verdigris']], filled: true, of: 'bytes', least: 1024 },
+  { title: 'Peers', format: count, lines: [['line', 'lines', '--hue-0'], ['json', 'JSON', '--hue-2'], ['events', 'SSE', '--hue-3']], of: 'things', least: 5 },
+  { title: 'Readers behind', format: count, lines: [['behind', 'do not keep up', '--copper']], filled: true, of: 'things', least: 4 },
+  { title: 'A turn of the broker', format: duration, lines: [['longest', 'longest', '--copper'], ['turn', 'mean', '--verdigris']], filled: true, least: 0.005 },
   { title: 'CPU', format: percent, lines: [['cpu', 'of one processor', '--verdigris']], filled: true, least: 10 },
-  { title: 'Memory', format: bytes, lines: [['memory', 'process', '--hue-2'], ['log', 'logs', '--hue-4']], filled: true, doubling: true, least: 1024 * 1024 },
+  { title: 'Memory', format: bytes, lines: [['memory', 'process', '--hue-2'], ['log', 'logs', '--hue-4']], filled: true, of: 'bytes', least: 1024 * 1024 },
   { title: 'Lost and refused a second', format: rate, lines: [['lost', 'events lost', '--alarm'], ['refused', 'commands refused', '--hue-4']], least: 2 },
 ];
 
@@ -82,14 +82,12 @@ export function buildOverview({ live, snippets }) {
 
   function ended({ id, dialect, from, seconds, sent, received, by, why }) {
     const row = make('li');
-    const link = make('a', '', id);
-    link.href = `#/peers/${encodeURIComponent(id)}`;
     const now = new Date();
     const time = make('time', 'time', clockTime(now));
     time.dateTime = now.toISOString();
     const words = `after ${duration(seconds)}, ${traffic(sent, received)}: ${by === 'server' ? 'the bridge ended it' : 'it left'}${why ? `, ${why}` : ''}`;
     const whence = make('span', 'whence', `${dialect}, ${from}`);
-    row.append(time, link, whence, make('span', 'why', words));
+    row.append(time, make('span', 'id', id), whence, make('span', 'why', words));
     byId('ended-list').prepend(row);
     while (byId('ended-list').childElementCount > ENDED_SHOWN) byId('ended-list').lastChild.remove();
     byId('ended-none').hidden = true;
@@ -99,7 +97,7 @@ export function buildOverview({ live, snippets }) {
   return {
     title: () => 'Overview',
     enter() {
-      stops = [live.follow('$sys/figures', figures, SPAN), live.follow('$sys/closed', ended, 0)];
+      stops = [live.follow('$sys/figures', figures, SPAN), live.follow('$sys/closed', ended, 0, true)];
       charts.draw();
     },
     leave() {

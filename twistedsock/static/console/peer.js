@@ -23,7 +23,7 @@ const FACTS = [
   ['Unsent', ({ unsent }) => counted(unsent, bytes), 'Bytes that wait for room in its socket'],
   ['Sent to it', ({ sent }) => counted(sent, bytes)],
   ['Received from it', ({ received }) => counted(received, bytes)],
-  ['Round trip', ({ rtt_ms: rtt }) => counted(rtt, (milliseconds) => duration(milliseconds / 1000)), 'As the kernel, or a ping, has measured it'],
+  ['Round trip', ({ rtt_ms: rtt }) => counted(rtt || null, (milliseconds) => duration(milliseconds / 1000)), 'As the kernel, or a ping, has measured it'],
 ];
 
 export function buildPeer({ live, client }) {

@@ -48,7 +48,7 @@ export function buildPeers({ live, client }) {
       { title: 'Unsent', name: 'number least', draw: (cell, { unsent }) => write(cell, counted(unsent, bytes), 'Bytes that wait for room in its socket') },
       { title: 'Sent', name: 'number less', order: 'sent', draw: (cell, { sent }) => write(cell, counted(sent, bytes), counted(sent, exactly)) },
       { title: 'Received', name: 'number least', draw: (cell, { received }) => write(cell, counted(received, bytes), counted(received, exactly)) },
-      { title: 'Round trip', name: 'number least', draw: (cell, { rtt_ms: rtt }) => write(cell, counted(rtt, (milliseconds) => duration(milliseconds / 1000))) },
+      { title: 'Round trip', name: 'number least', draw: (cell, { rtt_ms: rtt }) => write(cell, counted(rtt || null, (milliseconds) => duration(milliseconds / 1000))) },
     ],
     empty(found, fault) {
       write(byId('peers-empty-title'), found ? `Nobody found for “${found}”` : 'Nobody is connected');

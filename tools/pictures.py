@@ -1,0 +1,211 @@
+"""Takes the pictures of the README and of docs: a bridge with peers that do what peers do, seen in Chromium. What
+`make pictures` runs.
+
+It takes some minutes, as the charts are to have something to show, and listens on the usual ports, as they are seen.
+"""
+
+import argparse
+import math
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+IMAGES = CHECKOUT / "docs" / "images"
+LINES = ("127.0.0.1", 8081)
+WEB = ("127.0.0.1", 8082)
+SIZE = {"width": 1200, "height": 760}
+SCALE = 1.5
+"""Pixels of the picture for one of the page."""
+PACE = 0.25
+"""Seconds between two rounds of what peers say."""
+ROOMS = "kitchen garden garden/pond hall attic cellar/boiler thermo/north thermo/south doorbell co2 lights chat".split()
+PEOPLE = ("ann", "bob", "carl", "dora", "eve", "fred", "")
+TALK = (
+    "is the kettle on?",
+    "two minutes",
+    "the cat is on the table again",
+    "21 degrees, at last",
+    "who left the light on?",
+)
+
+
+def connect(address: tuple[str, int], text: str, buffer: int = 0) -> socket.socket:
+    """Somebody who says ``text`` first. With ``buffer``, the kernel keeps no more than so many bytes for it."""
+    connection = socket.socket()
+    if buffer:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    connection.connect(address)
+    connection.sendall(text.encode())
+    return connection
+
+
+def read_all(connection: socket.socket) -> None:
+    with suppress(OSError):
+        while connection.recv(65536):
+            pass
+
+
+def reading(connection: socket.socket) -> socket.socket:
+    """Somebody who reads whatever comes."""
+    threading.Thread(target=read_all, args=(connection,), daemon=True).start()
+    return connection
+
+
+def on_lines(nick: str, *commands: str) -> socket.socket:
+    """Somebody on a line who reads."""
+    said = [f"NICK {nick}"] * bool(nick) + list(commands)
+    return reading(connect(LINES, "".join(f"{command}\n" for command in said)))
+
+
+def on_stream(channel: str) -> socket.socket:
+    """Somebody who reads server-sent events."""
+    head = f"GET /channels/{channel}/events HTTP/1.1\r\nHost: {WEB[0]}:{WEB[1]}\r\nAccept: text/event-stream\r\n\r\n"
+    return reading(connect(WEB, head))
+
+
+class Household:
+    """Peers that do what peers do."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self._guests = [on_lines(nick, "SUB kitchen", *self._rooms()) for nick in PEOPLE * 2]
+        self._guests += [on_stream(room) for room in chance.sample(ROOMS, 4)]
+        self._thermometer = on_lines("thermometer")
+        self._door = on_lines("door")
+        self._camera = on_lines("camera")
+        self._ann = on_lines("ann")
+        self._slow = connect(LINES, "NICK slowpoke\nSUB camera\n", 4096)
+        self._visitor: socket.socket | None = None
+        self._rounds = 0
+
+    def _rooms(self) -> list[str]:
+        return [f"SUB {room}" for room in self._chance.sample(ROOMS[1:], 3)]
+
+    def go_on(self) -> None:
+        """What happens in one round."""
+        self._rounds += 1
+        rounds, chance = self._rounds, self._chance
+        if rounds % 6 == 0:
+            celsius = round(21 + 2 * math.sin(rounds / 50) + chance.random() / 5, 1)
+            self._thermometer.sendall(f'PUB kitchen {{"celsius": {celsius}}}\n'.encode())
+        if rounds % 34 == 0:
+            self._ann.sendall(f"PUB kitchen {chance.choice(TALK)}\n".encode())
+        for room in ROOMS[1:]:
+            if chance.random() < 0.3:
+                self._door.sendall(f'PUB {room} {{"n": {rounds}, "on": {chance.choice(["true", "false"])}}}\n'.encode())
+        frames = int(14 + 12 * math.sin(rounds / 40) + 60 * (rounds % 130 < 12))
+        self._camera.sendall(b"PUB camera " + b"x" * 900 + b"\n" if frames < 2 else self._frames(frames))
+        if rounds % 90 == 80:
+            self._let_slow_read()
+        if rounds % 40 == 0:
+            self._let_visitor_come_or_go()
+
+    def _frames(self, count: int) -> bytes:
+        return b"".join(b"PUB camera %d%s\n" % (number, b"x" * 900) for number in range(count))
+
+    def _let_slow_read(self) -> None:
+        self._slow.settimeout(0.3)
+        with suppress(TimeoutError):
+            while self._slow.recv(1 << 20):
+                pass
+
+    def _let_visitor_come_or_go(self) -> None:
+        if self._visitor is None:
+            self._visitor = on_lines("visitor", "SUB hall")
+        else:
+            self._visitor.sendall(b"QUIT\n")
+            self._visitor = None
+
+
+def start() -> subprocess.Popen[bytes]:
+    """A bridge with its usual options, when it listens."""
+    folder = tempfile.mkdtemp()
+    twistd = Path(sys.executable).with_name("twistd")
+    bridge = subprocess.Popen([twistd, "-n", "--pidfile=", "sockbridge"], cwd=folder, stdout=subprocess.DEVNULL)
+    for address in (LINES, WEB):
+        while True:
+            if bridge.poll() is not None:
+                raise SystemExit("the bridge has ended: are its ports taken?")
+            with suppress(OSError), socket.create_connection(address, 1):
+                break
+            time.sleep(0.1)
+    return bridge
+
+
+def take(page: Page, name: str) -> None:
+    page.mouse.move(0, 0)
+    page.screenshot(path=IMAGES / f"{name}.png")
+    print(f"{name}.png: {(IMAGES / f'{name}.png').stat().st_size // 1024} KiB", flush=True)
+
+
+def take_all(live: Callable[[float], None], seconds: float) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+
+        def opened(path: str, **options: Any) -> Page:
+            page = browser.new_context(viewport=SIZE, device_scale_factor=SCALE, **options).new_page()
+            page.goto(f"http://{WEB[0]}:{WEB[1]}/{path}")
+            return page
+
+        others = [opened("#kitchen,garden") for _ in range(2)]
+        page, overview = opened("#kitchen,garden"), opened("console")
+        page.fill("#nick", "you")
+        page.click("#nick-set")
+        live(seconds)
+        dark = opened("console", color_scheme="dark")
+        channel, peers = opened("console#/channels/kitchen"), opened("console#/peers?order=lag")
+        live(6)
+        page.fill("#message", "I am on my way")
+        page.click("#send")
+        live(1)
+        take(page, "page")
+        take(overview, "console-overview")
+        take(dark, "console-overview-dark")
+        take(channel, "console-channel")
+        take(peers, "console-peers")
+        peers.click("text=slowpoke")
+        peers.wait_for_selector("#steps .step")
+        live(3)
+        take(peers, "console-peer")
+        for other in others:
+            other.close()
+        browser.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--minutes", type=float, default=5, help="how long peers talk before the pictures are taken [5]"
+    )
+    seconds = 60 * parser.parse_args().minutes
+    bridge = start()
+    try:
+        household = Household(random.Random(7))
+
+        def live(duration: float) -> None:
+            end = time.monotonic() + duration
+            while time.monotonic() < end:
+                household.go_on()
+                time.sleep(PACE)
+
+        take_all(live, seconds)
+    finally:
+        bridge.terminate()
+        bridge.wait()
+
+
+if __name__ == "__main__":
+    main()
