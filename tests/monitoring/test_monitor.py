@@ -85,6 +85,17 @@ def test_who_comes_later_gets_the_same_look(hall: Watched) -> None:
     assert events(second)[-1]["data"]["total"] == 1
 
 
+def test_all_pages_of_peers_are_of_one_look(hall: Watched) -> None:
+    admin = hall.admin("$sys/peers/newest/0", "$sys/peers/id/0")
+    hall.turn()
+    hall.line_peer()
+    admin.says({"type": "subscribe", "channel": "$sys/peers/lag/0"})
+    hall.turn()
+    assert [event["data"]["total"] for event in events(admin)] == [1, 1, 1]
+    hall.seconds(2)
+    assert [event["data"]["total"] for event in events(admin)[-3:]] == [2, 2, 2]
+
+
 def test_what_nobody_reads_costs_nothing(hall: Watched) -> None:
     admin = hall.admin("$sys/channels/name/0", "$sys/peers/id/0", "$sys/peer/p1")
     hall.turn()
