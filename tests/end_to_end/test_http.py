@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from twistedsock.bench.usage import Usage
+
 pytestmark = pytest.mark.end_to_end
 
 PUBLISH = "POST /channels/{channel}/events HTTP/1.1\r\nHost: {host}\r\n"
@@ -116,6 +118,20 @@ def test_who_sends_a_chunk_of_a_byte_each_hinders_nobody(bridge, plain, bystande
                 connection.sendall(b"1\r\na\r\n" * 50_000)
                 assert statuses(connection.recv(65536)) == [400]
         other.sees()
+
+
+def test_who_does_not_read_what_it_asks_for_costs_no_memory(bridge, plain, bystander):
+    """A thousand files of tens of KiB in one go, which nobody takes."""
+    usage = Usage([bridge.process.pid])
+    one = f"GET /page.js HTTP/1.1\r\nHost: {authority(bridge)}\r\n\r\n".encode()
+    with bystander(bridge) as other, plain(authority(bridge)) as greedy:
+        before = usage.memory()
+        greedy.settimeout(1)
+        with pytest.raises(TimeoutError):
+            greedy.sendall(one * 200_000)
+        other.sees()
+        assert usage.memory() - before < 4 * 1024 * 1024
+        assert statuses(greedy.recv(65536))[0] == 200
 
 
 def test_what_a_body_holds_is_no_request(bridge, plain, bystander, channel):

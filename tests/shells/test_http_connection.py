@@ -365,6 +365,56 @@ def test_what_comes_together_is_run_in_shares(place):
     assert visit.asks("/healthz").status == 200
 
 
+def test_who_does_not_read_its_answer_is_not_read_either(place):
+    visit = place()
+    write = visit.transport.write
+    visit.transport.write = lambda data: (write(data), visit.protocol.pauseProducing())
+    visit.protocol.dataReceived(ask("/healthz"))
+    assert len(visit.hears()) == 1 and not visit.transport.reads
+    visit.protocol.dataReceived(ask("/healthz"))  # over TLS some may come all the same
+    place.hall.turn()
+    assert visit.hears() == []
+    visit.protocol.resumeProducing()
+    place.hall.turn()
+    assert len(visit.hears()) == 1
+
+
+def test_who_does_not_read_is_not_answered_further(place, reactor):
+    """A read has room for a thousand requests, and an answer can be thousands of times as long as its question."""
+    visit = place()
+    write = visit.transport.write
+    visit.transport.write = lambda data: (write(data), visit.protocol.pauseProducing())
+    visit.protocol.dataReceived(ask("/healthz") * 3)
+    for _ in range(3):
+        place.hall.turn()
+        assert len(visit.hears()) == 1 and not visit.transport.reads
+        reactor.advance(IDLE - 1)
+        visit.protocol.resumeProducing()
+    place.hall.turn()
+    assert visit.hears() == [] and visit.transport.reads
+
+
+def test_who_never_reads_its_answers_is_closed(place, reactor):
+    visit = place()
+    visit.protocol.pauseProducing()
+    visit.protocol.dataReceived(ask("/healthz") * 3)
+    place.hall.turn()
+    assert len(visit.hears()) == 1
+    reactor.advance(IDLE)
+    assert visit.is_closing
+    visit.protocol.resumeProducing()
+    place.hall.turn()
+    assert visit.hears() == []
+
+
+def test_what_is_behind_an_answer_that_is_not_read_waits_for_it_too(place):
+    visit = place()
+    visit.protocol.dataReceived(ask("/later"))
+    visit.protocol.pauseProducing()
+    visit.protocol.dataReceived(b"x" * (MOST_EARLY + 1))
+    assert not visit.transport.reads
+
+
 def test_a_connection_that_is_lost_while_it_waits_for_its_turn_is_left_alone(place):
     place.site.bridge.broker.clock = iter(float(number) for number in range(1000)).__next__
     visit = place()

@@ -6,6 +6,7 @@ from twisted.internet.address import IPv4Address
 
 from tests.authority import Authority
 from tests.shells.http_visits import HOST, Place, ask
+from twistedsock.core.errors import TOO_FAST
 from twistedsock.core.origins import Origins
 from twistedsock.core.proxies import parse_trusted
 from twistedsock.shells.http.routes import Route
@@ -330,6 +331,17 @@ def test_the_first_request_has_been_read_already(build):
     visit.protocol.know(IPv4Address("TCP", "203.0.113.7", 0))
     visit.asks("/who", X_Forwarded_For="203.0.113.7")
     assert place.seen.requests[0][1] == b"203.0.113.7:0"
+
+
+@pytest.mark.parametrize("value", [b"a\r\nb", b"a\n", b"a\rb"])
+def test_no_operation_can_make_two_headers_of_one(place, logged, value):
+    place.site.routes.find(b"/open").methods[b"GET"] = Route(
+        "GET", "/open", lambda request: request.refuse(TOO_FAST, headers={b"X": value})
+    )
+    visit = place()
+    visit.protocol.dataReceived(ask("/open"))
+    assert visit.transport.heard().startswith(b"HTTP/1.1 500 ")
+    logged.clear()
 
 
 # Whether it is ready.

@@ -181,7 +181,7 @@ class HttpConnection(HTTPChannel):
         if self._handlingRequest:
             early = b"".join(self._dataBuffer) + data
             self._dataBuffer = [early]
-            if len(early) > MOST_EARLY and not self._waitingForTransport:
+            if len(early) > MOST_EARLY:
                 self._networkProducer.pauseProducing()
         elif self._chunks is None:
             super().rawDataReceived(data)
@@ -263,19 +263,32 @@ class HttpConnection(HTTPChannel):
     def requestDone(self, request: Any) -> None:
         self.site.has_answered(request)
         request.forget_body()
-        broker = self.site.bridge.broker
-        if self.persistent and (self._dataBuffer or self._buffer) and broker.clock() >= self._enough:
-            # Others have their turn; as if this one had not been answered yet.
+        if self.persistent and (self._waitingForTransport or self._has_had_its_share()):
+            # As if this one had not been answered yet. Who does not read its answers is not read either.
             self._answered = request
             self._networkProducer.pauseProducing()
-            broker.postpone(self._go_on)
+            if self._waitingForTransport:
+                self.site.idle.start(self)
+            else:
+                self.site.bridge.broker.postpone(self._go_on)
         else:
             super().requestDone(request)
             if not self._busyReceiving:
                 self._watch()
 
+    def _has_had_its_share(self) -> bool:
+        """Whether others are to have their turn before it goes on."""
+        return bool(self._dataBuffer or self._buffer) and self.site.bridge.broker.clock() >= self._enough
+
+    def resumeProducing(self) -> None:
+        """What was written has left."""
+        super().resumeProducing()
+        if self._answered is not None:
+            self.site.idle.stop(self)
+            self.site.bridge.broker.postpone(self._go_on)
+
     def _go_on(self) -> None:
-        if self._lost or self._deaf:
+        if self._lost or self._deaf or self._waitingForTransport or self._answered is None:
             return
         request, self._answered = self._answered, None
         if self.meter is not None:

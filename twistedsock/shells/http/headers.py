@@ -27,5 +27,8 @@ PREFLIGHT_AGE = 600
 
 
 def block(headers: Mapping[bytes, bytes]) -> bytes:
-    """Headers as they are written."""
-    return b"".join(name + b": " + value + b"\r\n" for name, value in headers.items())
+    """Headers as they are written; ValueError where one of them would be two."""
+    written = b"".join(name + b": " + value + b"\r\n" for name, value in headers.items())
+    if not written.count(b"\r") == written.count(b"\n") == len(headers):
+        raise ValueError("a header holds a line break")
+    return written

@@ -140,9 +140,9 @@ class BridgeRequest(Request):
         """A whole answer. ``headers`` stand in place of those that all data has; ``kind`` is the type of the body."""
         if self.is_gone:
             return
+        head = self._head(status, kind, len(body), _DATA if headers is None else block(headers))
         self._answered, self.on_gone, self.on_drain = True, None, None
         self.bridge.tally.answer(self.method, status)
-        head = self._head(status, kind, len(body), _DATA if headers is None else block(headers))
         # In one send, the head and the body.
         whole = head if self.method == b"HEAD" or status in BODILESS else head + body
         self.bridge.tally.sent += len(whole)
