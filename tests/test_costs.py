@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from tests.event_streams import Stream
 from twistedsock.core.events import Batch, Content
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.testing import FakePeer, Hall
 from twistedsock.wire import json_commands
 from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
+from twistedsock.wire.events_dialect import EventsDialect
 
 READERS = 20
 EVENTS = 100
@@ -188,3 +190,26 @@ def test_messages_that_differ_in_their_text_alone_are_not_parsed_each(
     assert len(parsed) == 1
     hall.turn()
     assert hall.broker.channels[b"k"].head == len(messages)
+
+
+def test_an_event_is_encoded_once_for_all_streams_of_a_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for each stream of several channels, whose ids are its own."""
+    encoded: list[object] = []
+    encode = EventsDialect.batch
+
+    def count(dialect: EventsDialect, channel: bytes, batch: Batch, epoch: bytes) -> bytes:
+        encoded.append(dialect)
+        return encode(dialect, channel, batch, epoch)
+
+    monkeypatch.setattr(EventsDialect, "batch", count)
+    hall = Hall()
+    streams = [Stream(hall, ["k"]) for _ in range(READERS)]
+    several = [Stream(hall, ["k", "l"]) for _ in range(3)]
+    hall.line_peer().says("PUB k 1")
+    hall.turn()
+    assert len(encoded) == 1 + len(several)
+    assert all(stream.hears()[-1].id == "e1:1" for stream in streams)
+    assert len(hall.broker.channels[b"k"].lanes) == 1 + len(several)
+    for stream in several:
+        stream.session.lost()
+    assert len(hall.broker.channels[b"k"].lanes) == 1

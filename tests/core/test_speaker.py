@@ -26,3 +26,16 @@ def test_who_is_over_calls_nobody_back_and_holds_nobody() -> None:
         gc.enable()
     assert peer.session.on_ready() is False
     assert nothing() is False
+
+
+def test_a_long_reply_has_a_midst() -> None:
+    hall = Hall()
+    hall.line_peer().says(*["PUB k " + "x" * 30_000] * 9)
+    hall.turn()
+    reader = hall.line_peer()
+    reader.outlet.room = 1_000
+    reader.says("HIST k")
+    assert reader.session.is_amid
+    reader.outlet.drain()
+    hall.turn()
+    assert not reader.session.is_amid

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.shells.stream_client import web_port
+from twistedsock.core.commands import History
 from twistedsock.core.dialect import Ending
 from twistedsock.testing import FakePolicy, Hall
 
@@ -146,6 +147,19 @@ def test_it_says_why_it_closes(hall, open_one, ending):
     assert close.message == {"type": "close", "code": int(ending), "reason": "for a reason"}
     assert client.transport.half_closed
     assert says(connect(), key, PING)[0] == 404
+
+
+def test_nothing_is_said_in_the_midst_of_a_long_answer(hall, open_one):
+    """The client throws away what has no end."""
+    connect, client, key = open_one(hall)
+    hall.line_peer().says(*["PUB k " + "x" * 30_000] * 9)
+    hall.turn()
+    client.protocol._owner._outlet.pauseProducing()
+    client.protocol._owner.session.run(History(b"k", tag=b"5"))
+    (session,) = [guest for guest in hall.bridge.roster if guest.dialect_title == "events"]
+    session.dismiss(Ending.GOING_AWAY, b"for a reason")
+    assert client.hears() == [] and client._text.startswith('event: ok\ndata: {"type":"ok","id":5')
+    assert "close" not in client._text
 
 
 def test_it_is_as_fast_as_any_other_stranger(reactor, wire):

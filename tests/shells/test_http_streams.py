@@ -7,6 +7,9 @@ import pytest
 
 from tests.shells.stream_client import web_port
 from twistedsock.core.dialect import Ending
+from twistedsock.core.session import Session
+from twistedsock.shells.http.connection import HttpConnection
+from twistedsock.shells.http.requests import BridgeRequest
 from twistedsock.shells.http.streams import MOST_IGNORED, Stream
 from twistedsock.testing import FakePolicy, Hall
 
@@ -244,3 +247,26 @@ def test_a_fault_of_ours_ends_the_connection(hall, connect, monkeypatch, logged)
     client = connect().asks("/channels/k/events", Accept="text/event-stream")
     assert client.transport.aborted
     assert logged.pop()["log_failure"].type is RuntimeError
+
+
+@pytest.mark.parametrize("target", ["/channels/k/events", "/events?channel=a&channel=b", "/stream"])
+def test_who_has_gone_leaves_nothing_behind(hall, connect, target):
+    """Without a full collection, which hardly ever comes."""
+    kinds_of = (Stream, Session, HttpConnection, BridgeRequest)
+    gc.collect()
+    before = len([each for each in gc.get_objects() if isinstance(each, kinds_of)])
+    gc.disable()
+    try:
+        client = connect()
+        client.asks("/healthz")
+        client.answer()
+        client.streams(target)
+        open_ones = [type(each) for each in gc.get_objects() if isinstance(each, kinds_of)]
+        assert len(open_ones) == before + 2, open_ones
+        client.transport.protocol = None
+        client.goes()
+        del client
+        left = [each for each in gc.get_objects() if isinstance(each, kinds_of)]
+        assert len(left) == before, left
+    finally:
+        gc.enable()

@@ -33,6 +33,11 @@ class Speaker:
         self._busy = False
         self._pieces: Iterator[bytes] | None = None
 
+    @property
+    def is_amid(self) -> bool:
+        """Whether a long reply has begun, and has not been said to its end."""
+        return self._pieces is not None
+
     def flush(self) -> None:
         """Write the replies that have gathered. To be called after a batch of commands."""
         if self._out:

@@ -8,6 +8,7 @@ from twisted.python.failure import Failure
 from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.session import Session, State
+from twistedsock.shells.closing import how_it_ended
 from twistedsock.shells.faults import report_fault
 from twistedsock.shells.http.requests import BridgeRequest
 from twistedsock.shells.http.streams import HEADERS, Stream, Streams, no_room_for, proven
@@ -82,7 +83,8 @@ class StandIn(Stream):
     def hang_up(self, ending: Ending) -> None:
         session = self.session
         assert session is not None
-        self._outlet.write(closing(ending, session.parting))
+        if not session.is_amid:
+            self._outlet.write(closing(ending, session.parting))
         self._end()
         super().hang_up(ending)
 
@@ -90,7 +92,7 @@ class StandIn(Stream):
         self._end()
         if self._conversation is not None:
             self._stand_ins.patience.end(self._conversation)
-            self._conversation.lost()
+            self._conversation.lost(how_it_ended(reason))
             self._conversation = None
         super().connectionLost(reason)
 

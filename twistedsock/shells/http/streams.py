@@ -96,6 +96,9 @@ class Stream:
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
         self._streams.keep_alive.remove(self)
+        if self._outlet is not None:
+            self._outlet.on_drained = None
+        self._outlet = self._transport = None
         session, self.session = self.session, None
         if session is not None:
             session.lost(how_it_ended(reason))
