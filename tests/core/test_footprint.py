@@ -7,8 +7,9 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from twistedsock.core.footprint import CHANNEL, CONNECTION, READ, SUBSCRIPTION, TLS, footprint
+from twistedsock.core.footprint import CHANNEL, CONNECTION, METER, READ, SUBSCRIPTION, TLS, footprint
 from twistedsock.core.limits import CHUNK_BYTES, MEMBERS_HELD, Limits
+from twistedsock.core.rate import MOST_METERS, Meters
 from twistedsock.testing import Hall, LinePeer
 
 KIB, MIB = 1024, 1024 * 1024
@@ -95,3 +96,18 @@ def test_nothing_costs_more_than_the_sum_says() -> None:
     peers: list[LinePeer] = []
     connections = taken(lambda: peers.extend(hall.line_peer() for _ in range(100)))
     assert connections / 100 < CONNECTION / 2
+
+
+def test_a_meter_costs_no_more_than_the_sum_says() -> None:
+    meters = Meters(Limits())
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(MOST_METERS):
+            meter = meters.of(f"2001:db8:{number:04x}:ffff:ffff:ffff:ffff:ffff", 0.5 + number)
+            assert meter is not None
+            meter.read(3, 1.5 + number)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken <= MOST_METERS * METER

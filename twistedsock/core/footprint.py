@@ -5,6 +5,7 @@ from msgspec import Struct
 
 from twistedsock.core.events import CHANGE_COST
 from twistedsock.core.limits import CHUNK_BYTES, MEMBERS_HELD, TALKERS, Limits
+from twistedsock.core.rate import MOST_METERS
 
 PROCESS = 80 * 1024 * 1024
 """Python, Twisted, Autobahn and ourselves before the first connection: 60 MiB were measured, and 20 for what comes and
@@ -31,10 +32,15 @@ REMEMBERED = 10_000 * 512
 """The epochs and heads of channels that are gone, as many as the backplane remembers."""
 
 
+METER = 1024
+"""What is remembered of the rate of one address, as long as its network may be written: 510 bytes were measured."""
+
+
 class Footprint(Struct, frozen=True):
     """Bytes, at most."""
 
     process: int
+    """Before the first connection; and the rates of strangers that have asked by HTTP."""
     logs: int
     """What is kept for history, recovery and slow readers."""
     channels: int
@@ -65,7 +71,7 @@ def footprint(limits: Limits, tls: bool = False) -> Footprint:
     logs = limits.log_bytes * 5 // 4 + 2 * CHUNK_BYTES
     most_each = min(limits.max_channels_per_peer, limits.max_channels)
     return Footprint(
-        process=PROCESS,
+        process=PROCESS + MOST_METERS * METER,
         logs=logs,
         channels=limits.max_channels * CHANNEL + REMEMBERED,
         connections=limits.max_connections * (CONNECTION + tls * TLS) + 8 * MEMBERS_HELD,
