@@ -134,6 +134,20 @@ class Streams(RuleBasedStateMachine):
         self.hall.now += seconds
         self.hall.broker.sweep()
 
+    @rule(client=clients)
+    def sleep_until_the_log_is_empty(self, client: int) -> None:
+        """Then nothing comes after the LOST, and the next id is that of another channel."""
+        first, *_, last = [*CHANNELS[client], CHANNELS[client][-1]]
+        self.stall(client, 0)
+        for _ in range(2):
+            self.publish(first, 1, 0)
+            self.turn()
+        self.age(11.0)
+        self.resume(client)
+        self.turn()
+        self.publish(last, 1, 0)
+        self.turn()
+
     @precondition(lambda self: self.late)
     @rule(most=st.sampled_from([1, 1, 3]))
     def answer(self, most: int) -> None:
