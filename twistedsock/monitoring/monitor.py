@@ -25,8 +25,7 @@ PERIOD = 2.0
 """Seconds between two looks at all channels and peers, while somebody reads of them: as often as people look."""
 
 PART_OF_TIME = 0.01
-"""How much of the time the looks may take. Where they take longer, as there is more to look at, they are as much
-rarer."""
+"""How much of a CPU the looks may take. Where they take more, as there is more to look at, they are as much rarer."""
 
 BIT = 0.002
 """Seconds of one turn that are spent on looking: others have their turn then."""
@@ -160,7 +159,7 @@ class Monitor:
         self._broker.postpone(self._go_on)
 
     def _go_on(self) -> None:
-        began = self._broker.clock()
+        began, spent = self._broker.clock(), self._cpu_seconds()
         self._tell_ends()
         while self._work is not None or self._due:
             if self._work is None:
@@ -174,7 +173,7 @@ class Monitor:
             if self._broker.clock() - began >= BIT:
                 self._ask_for_turn()
                 break
-        self._spent += self._broker.clock() - began
+        self._spent += self._cpu_seconds() - spent
 
     def _tell_ends(self) -> None:
         unread, self._unread = self._unread, []
