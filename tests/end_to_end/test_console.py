@@ -204,6 +204,7 @@ def test_a_channel_tells_what_is_said_and_takes_what_one_says(visit, busy, call,
     expect(events.nth(1)).to_contain_text("ann")
     expect(events.nth(1).locator(".payload")).to_have_text('{"celsius": 21.5}')
 
+    assert page.locator("#message").bounding_box()["height"] > 30
     page.fill("#message", "lights on")
     page.click("#send")
     assert re.fullmatch(rf"MSG {channel} 3 \w+ lights on", typist.hear())

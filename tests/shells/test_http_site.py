@@ -73,10 +73,23 @@ def test_the_pages_name_only_files_that_are_there(page, own):
     assert {f"{own}.js", f"{own}.css"} <= named
 
 
-def test_the_modules_import_only_files_that_are_there():
-    for module in STATIC.rglob("*.js"):
-        for name in re.findall(r"""\bfrom '(\.[^']+)'""", module.read_text()):
-            assert (module.parent / name).is_file(), f"{module.name}: {name}"
+def imports(entry):
+    """The modules that it names, however far down; with itself."""
+    found, waiting = set(), [entry]
+    while waiting:
+        module = waiting.pop()
+        found.add(module)
+        named = re.findall(r"""^(?:import .*|}) from '(\.[^']+)';$""", module.read_text(), re.MULTILINE)
+        waiting += {(module.parent / name).resolve() for name in named} - found
+    return found
+
+
+@pytest.mark.parametrize("page, entry", [("index.html", "page.js"), ("console/index.html", "console/console.js")])
+def test_each_page_announces_all_its_modules(page, entry):
+    """So that a browser need not read one to hear of the next."""
+    announced = re.findall(r'rel="modulepreload" href="/?([^"]+)"', (STATIC / page).read_text())
+    needed = {str(module.relative_to(STATIC.resolve())) for module in imports((STATIC / entry).resolve())}
+    assert {*announced, entry} == needed
 
 
 @pytest.mark.parametrize("path", ["/", "/sockbridge.js", "/bridge.json", "/ws", "/nothing"])

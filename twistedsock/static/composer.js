@@ -99,4 +99,8 @@ export function buildComposer({ client, sending, sent, explain }) {
 
   for (const state of ['open', 'waiting', 'closed']) client.addEventListener(state, showHint);
   showHint();
+  return {
+    /** It has come into sight: what is hidden has no height. */
+    shown: grow,
+  };
 }

@@ -34,7 +34,7 @@ export function buildChannel({ live, client, who, wire, snippets }) {
   });
   const log = buildLog({ client });
 
-  buildComposer({
+  const composer = buildComposer({
     client,
     sending: () => sheet.follow(),
     sent(channel, offset) {
@@ -165,6 +165,7 @@ export function buildChannel({ live, client, who, wire, snippets }) {
       teach(fault ? 'No channel can have this name' : `All quiet on ${name}`, fault || 'What is published comes out here. Write something below, or connect to it in one of the ways beside.');
       sheet.begin();
       log.begin(name);
+      composer.shown();
       snippets.showFor(name);
       if (fault) return;
       listen();
