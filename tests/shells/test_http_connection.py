@@ -127,6 +127,14 @@ def test_who_expects_to_be_told_is_told(place):
     assert visit.asks().status == 200
 
 
+def test_who_speaks_http_1_0_is_not_told(visit):
+    """It would take that for the answer (RFC 9110 section 10.1.1)."""
+    said = ask("/echo", "POST", Content_Length="5", Expect="100-continue").replace(b"HTTP/1.1", b"HTTP/1.0")
+    visit.protocol.dataReceived(said)
+    assert visit.transport.heard() == b""
+    assert [answer.body for answer in visit.sends(b"hello")] == [b"hello"]
+
+
 @pytest.mark.parametrize(("path", "status"), [("/little", 413), ("/nothing", 404), ("/healthz", 405)])
 def test_who_expects_to_be_told_is_told_that_it_must_not(visit, path, status):
     """Whether it sends the body all the same nobody knows, so the connection ends."""

@@ -107,3 +107,31 @@ def test_who_goes_away_leaves_nothing_behind(ask, reactor):
     ask.protocol.connectionLost(Failure(ConnectionDone()))
     ask.hall.turn()
     assert reactor.getDelayedCalls() == []
+
+
+def test_who_only_sends_is_cut_off_all_the_same(ask, reactor):
+    ask.send("GET", KITCHEN)
+    ask.protocol.pauseProducing()
+    ask.hall.turn()
+    reactor.advance(PATIENCE - 1)
+    ask.protocol.dataReceived(b"G")
+    reactor.advance(1)
+    assert ask.transport.disconnecting or ask.transport.disconnected
+
+
+def test_who_has_not_read_what_was_before_is_not_written_to(ask):
+    """TLS tells once that it has too much, though more is written."""
+    write = ask.transport.write
+
+    def fill(data):
+        ask.transport.write = write
+        write(data)
+        ask.protocol.pauseProducing()
+
+    ask.transport.write = fill
+    ask.send("GET", KITCHEN)
+    ask.hall.turn()
+    assert len(ask.transport.value()) < CHUNK_BYTES
+    ask.protocol.resumeProducing()
+    ask.hall.turn()
+    assert len(ask.heard().json["events"]) == EVENTS

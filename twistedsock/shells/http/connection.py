@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger, LogPublisher
+from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
@@ -121,7 +122,8 @@ class HttpConnection(HTTPChannel):
 
     def _read(self, data: bytes) -> None:
         self._enough = self.site.bridge.broker.clock() + SHARE
-        super().dataReceived(data)
+        # Not as Twisted does it, where who goes on sending need never read.
+        LineReceiver.dataReceived(self, data)
         self._watch()
 
     def setLineMode(self, extra: bytes = b"") -> None:
@@ -161,7 +163,7 @@ class HttpConnection(HTTPChannel):
         request.begin(self._command, self._path, self.length)
         if self.length == 0:
             return
-        expects = request.header(b"expect").lower() == b"100-continue"
+        expects = self._version == b"HTTP/1.1" and request.header(b"expect").lower() == b"100-continue"
         if request.is_refused and (expects or not self.persistent or self._is_long()):
             self._close_after(request.process)
         elif expects:
@@ -286,6 +288,12 @@ class HttpConnection(HTTPChannel):
         if self._answered is not None:
             self.site.idle.stop(self)
             self.site.bridge.broker.postpone(self._go_on)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Of an answer whose head may have been too much for the transport, which tells that once."""
+        super().registerProducer(producer, streaming)
+        if self._waitingForTransport:
+            producer.pauseProducing()
 
     def _go_on(self) -> None:
         if self._lost or self._deaf or self._waitingForTransport or self._answered is None:
