@@ -203,6 +203,34 @@ def test_without_a_policy_nobody_looks(build):
     assert place.seen.requests[0][0] is None
 
 
+@pytest.mark.parametrize("change", ["gone", "expired", "later expired"])
+def test_a_token_must_be_good_still_when_the_body_has_come(build, change):
+    """It can take as long as it likes where no bound is set, and a minute elsewhere."""
+    expires = None if change == "gone" else 1_800_000_010.0
+    policy = FakePolicy({}, {"good": ("ann", {"kitchen": "rw"}, expires)})
+    place = build(policy)
+    visit = place()
+    visit.sends(ask("/who?token=good", "POST", Content_Length="2"))
+    if change != "expired":
+        place.hall.bridge.change_policy(FakePolicy({}, {} if change == "gone" else policy._tokens))
+    if change != "gone":
+        place.hall.wall += 10
+    (answer,) = visit.sends(b"{}")
+    assert (answer.status, answer.code) == (401, "unauthorized")
+    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+    assert place.seen.requests == []
+
+
+def test_rights_are_those_of_when_the_body_has_come(build):
+    place = build(POLICY)
+    visit = place()
+    visit.sends(ask("/who?token=good", "POST", Content_Length="2"))
+    place.hall.bridge.change_policy(FakePolicy({}, {"good": ("ann", {"hall": "rw"}, None)}))
+    (answer,) = visit.sends(b"{}")
+    ((identity, _, _),) = place.seen.requests
+    assert answer.status == 200 and not identity.grants.on(b"kitchen") and identity.grants.on(b"hall")
+
+
 def test_a_certificate_says_who_asks(build, tmp_path):
     place = build(POLICY, listening=Listening("ssl:8082"))
     Authority(tmp_path).issue("meter", "meter")

@@ -147,6 +147,17 @@ def test_a_token_that_runs_out_meanwhile(ask):
     assert gone.answer()[0] == 401
 
 
+def test_a_token_that_runs_out_after_another_policy_came(ask):
+    tokens = {"t": ("ann", {"k": "r"}, 1_800_000_010.0)}
+    hall = Hall(policy=FakePolicy({"k": "w"}, tokens))
+    client = ask(hall, "/channels/k/events?wait=25&token=t")
+    hall.bridge.change_policy(FakePolicy({"k": "w"}, tokens))
+    hall.wall += 11
+    publish(hall, "k", "secret")
+    status, _, body = client.answer()
+    assert status == 401 and b"secret" not in body
+
+
 def test_nobody_waits_for_a_server_that_goes_away(hall, ask):
     client = ask(hall, "/channels/k/events?wait=25")
     hall.bridge.draining = True

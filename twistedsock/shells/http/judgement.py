@@ -21,7 +21,10 @@ NOT_LIKE_THIS = Refusal(Code.UNKNOWN_COMMAND, "that cannot be done here; the hea
 ONE_HOST = Refusal(Code.BAD_ARGUMENT, "a request names one host, and one origin at most")
 NO_CLIENT = Refusal(Code.BAD_ARGUMENT, "X-Forwarded-For does not end with the address of a client")
 NO_BODY_HERE = Refusal(Code.BAD_ARGUMENT, "only a POST has a body")
+EXPIRED = Refusal(Code.UNAUTHORIZED, "your token has run out")
 GOING_AWAY = Refusal(Code.UNAVAILABLE, "the server is going away")
+
+BAD_TOKEN = {b"WWW-Authenticate": b'Bearer error="invalid_token"'}
 
 PROXIED = (b"forwarded", b"via", b"x-forwarded-for")
 """Headers that proxies add (RFC 7239, RFC 9110 section 7.6.3)."""
@@ -110,12 +113,28 @@ def _judge_path(request: "BridgeRequest", length: int | None) -> Rejection | Non
     if route.asks_who:
         outcome = _recognize(request)
         if isinstance(outcome, Refusal):
-            return Rejection(outcome, STATUS[outcome.code], {b"WWW-Authenticate": b'Bearer error="invalid_token"'})
-        request.identity = outcome
+            return Rejection(outcome, STATUS[outcome.code], BAD_TOKEN)
+        request.identity, request.judged_by = outcome, request.bridge.policy
     if length is not None and length > request.most_body:
         request.connection.persistent = False
         return Rejection(request.too_long, 413)
     return None
+
+
+def judge_again(request: "BridgeRequest") -> Refusal | None:
+    """Why who asks is not taken for that any longer: since then its token may have run out, or the policy be another.
+    A body can take as long as a client likes, and an answer as well."""
+    bridge, identity = request.bridge, request.identity
+    if identity is None or bridge.policy is None:
+        return None
+    if bridge.policy is not request.judged_by:
+        outcome = bridge.policy.review(identity, request.listening.endpoint)
+        if isinstance(outcome, Refusal):
+            return outcome
+        request.identity, request.judged_by = outcome, bridge.policy
+        identity = outcome
+    has_ended = identity.expires is not None and identity.expires <= bridge.expiries.wall_clock()
+    return EXPIRED if has_ended else None
 
 
 def _recognize(request: "BridgeRequest") -> Identity | Refusal | None:

@@ -8,9 +8,10 @@ from twistedsock.core import errors
 from twistedsock.core.access import Right
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.channel import Channel
-from twistedsock.core.errors import Code, Refusal
+from twistedsock.core.errors import Refusal
 from twistedsock.core.later import Later, when_known
 from twistedsock.core.visitor import Kept, Place
+from twistedsock.shells.http.judgement import judge_again
 from twistedsock.shells.http.requests import BridgeRequest
 from twistedsock.wire.polled import of_one, of_several
 from twistedsock.wire.problems import Refused
@@ -18,8 +19,6 @@ from twistedsock.wire.stream_arguments import Asked, read_asked, read_channels
 
 MOST_SECONDS = 60.0
 """That a request may wait: proxies wait as long, as a rule."""
-
-EXPIRED = Refusal(Code.UNAUTHORIZED, "your token has run out")
 
 ARGUMENTS = ("since", "epoch", "last", "wait", "last-event-id")
 
@@ -64,7 +63,6 @@ class Poll:
         self._request = request
         self._asked = asked
         self._write = write
-        self._policy = bridge.policy
         self._places: dict[bytes, Place | None] = dict(asked.known)
         self._channels: dict[bytes, Channel] = {}
         self._timer: Any = None
@@ -160,17 +158,10 @@ class Poll:
 
     def _forbids(self) -> Refusal | None:
         """Why it may not be told; its token may have run out, or the policy be another, since it began to wait."""
-        bridge, request = self._bridge, self._request
-        identity = request.identity
-        if identity is not None and bridge.policy is not None:
-            if bridge.policy is not self._policy:
-                reviewed = bridge.policy.review(identity, request.listening.endpoint)
-                if isinstance(reviewed, Refusal):
-                    return reviewed
-                request.identity = reviewed
-            elif identity.expires is not None and identity.expires <= bridge.expiries.wall_clock():
-                return EXPIRED
-        visitor = request.visitor
+        refusal = judge_again(self._request)
+        if refusal is not None:
+            return refusal
+        visitor = self._request.visitor
         refusals = [visitor.forbids(channel, Right.READ) for channel in self._asked.known]
         return next((refusal for refusal in refusals if refusal is not None), None)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.web.http import Request
 
-from twistedsock.core.access import Identity
+from twistedsock.core.access import Identity, Policy
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import INTERNAL, TOO_FAST, Code, Refusal
@@ -15,7 +15,7 @@ from twistedsock.core.rate import Meter
 from twistedsock.core.visitor import Visitor
 from twistedsock.shells.faults import report_fault
 from twistedsock.shells.http.headers import ALLOWED_HEADERS, DATA, PREFLIGHT_AGE, block
-from twistedsock.shells.http.judgement import Rejection, judge
+from twistedsock.shells.http.judgement import BAD_TOKEN, Rejection, judge, judge_again
 from twistedsock.shells.http.pieces import Pieces
 from twistedsock.shells.http.routes import Found, Route
 from twistedsock.shells.listening import Listening
@@ -51,6 +51,8 @@ class BridgeRequest(Request):
     """Of which page it comes, if that may ask; empty where no page asks."""
     identity: Identity | None = None
     """Who asks, where there is a policy and the route asks who. None for who has shown nothing."""
+    judged_by: Policy | None = None
+    """The policy that has found that out."""
     has_begun = False
     """Whether its head is there."""
     _rejection: Rejection | None = None
@@ -284,6 +286,8 @@ class BridgeRequest(Request):
             self.refuse(self._rejection.refusal, self._rejection.status, self._rejection.headers)
         elif self.file is not None:
             self.file.answer(self)
+        elif (refusal := judge_again(self)) is not None:
+            self.refuse(refusal, headers=BAD_TOKEN)
         elif self.route is not None:
             self._run(self.route)
         elif self.found is not None:
