@@ -357,3 +357,51 @@ def header_of(address: Any, port: int, version: int, more: bytes) -> bytes:
 HEADERS = st.builds(header_of, ADDRESSES, PORTS, st.sampled_from([1, 2]), st.binary(max_size=30)) | st.sampled_from(
     [b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN x y\r\n", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"]
 )
+
+ASKED_FOR = st.sampled_from(
+    [
+        "/channels/a/events",
+        "/channels/a/events?wait=1",
+        "/channels//events",
+        "/channels/a/members",
+        "/channels",
+        "/events",
+    ]
+    + ["/events?channel=a&channel=b", "/peers", "/stream", "/healthz", "/readyz", "/page.js", "/channels/%FF/events"]
+)
+BODIES = st.sampled_from([b"", b"hello", b'{"events":[{"channel":"a","data":1}]}', b"x" * 600]) | st.binary(max_size=50)
+MORE_FIELDS = st.lists(
+    st.sampled_from(
+        [("Accept", "text/event-stream"), ("Content-Type", "application/json"), ("Content-Type", "text/plain")]
+        + [("Expect", "100-continue"), ("Connection", "close"), ("Idempotency-Key", "k"), ("Accept-Encoding", "gzip")]
+        + [("Origin", "http://127.0.0.1:8082"), ("X-Forwarded-For", "203.0.113.7"), ("If-None-Match", "*")]
+    ),
+    max_size=2,
+)
+
+
+def request_of(method: str, target: str, fields: list[tuple[str, str]], body: bytes, pieces: int) -> bytes:
+    """A request, its body in so many chunks; 0: with its length."""
+    fields = [("Host", "127.0.0.1:8082"), *fields]
+    if not pieces:
+        return head_of(method, target, "HTTP/1.1", [*fields, ("Content-Length", str(len(body)))]) + body
+    size = -(-len(body) // pieces) or 1
+    parts = [body[place : place + size] for place in range(0, len(body), size)]
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (*parts, b""))
+    return head_of(method, target, "HTTP/1.1", [*fields, ("Transfer-Encoding", "chunked")]) + chunks
+
+
+ASKED = damaged(
+    st.lists(
+        st.builds(
+            request_of,
+            st.sampled_from(["GET", "GET", "POST", "POST", "HEAD", "DELETE", "OPTIONS"]),
+            ASKED_FOR,
+            MORE_FIELDS,
+            BODIES,
+            st.sampled_from([0, 0, 1, 3, 1_100]),
+        ),
+        max_size=5,
+    ).map(b"".join)
+)
+"""A stream of HTTP: requests, one after the other."""

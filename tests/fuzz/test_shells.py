@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from tests.fuzz.connections import Connection, quiet_reactor
-from tests.fuzz.grammars import CUTS, FRAMES, HANDSHAKE, HEADS, LINES, TELNET, UPGRADE, head_of
+from tests.fuzz.grammars import ASKED, CUTS, FRAMES, HANDSHAKE, HEADS, LINES, TELNET, UPGRADE, head_of
 from tests.fuzz.properties import cut, holds, kept, room
 from twistedsock.core import holdings
 from twistedsock.core.origins import Origins
@@ -42,6 +42,8 @@ OPENED = SPOKEN.map(
 FRAGMENTS = st.lists(st.sampled_from([b"\x01\x85\0\0\0\0hello", b"\x00\x85\0\0\0\0hello"]), max_size=3).map(b"".join)
 BROWSED = st.one_of(
     HEADS,
+    ASKED,
+    ASKED,
     st.builds(lambda head, data: head + data, HEADS, FRAMES),
     st.builds(lambda head, data: head + data, OPENED, FRAMES),
     st.builds(lambda head, data, more: head + data * more, OPENED, FRAGMENTS, st.sampled_from([1, 200])),
@@ -90,7 +92,7 @@ def kept_by(protocol: Any) -> int:
     """Bytes of what came in that a connection's protocols hold themselves; what is common to all is not theirs."""
     owner = getattr(protocol, "_owner", None) or protocol
     channel = getattr(owner, "_channel", None)
-    values = [*vars(owner).values(), *(vars(channel).values() if channel is not None else ())]
+    values = [*getattr(owner, "__dict__", {}).values(), *(vars(channel).values() if channel is not None else ())]
     own = (bytes, bytearray, list, LineSplitter, PlainFrames, TelnetFilter)
     return sum(kept(value) for value in values if isinstance(value, own))
 
