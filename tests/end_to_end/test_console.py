@@ -101,7 +101,7 @@ def test_whoever_leaves_is_told_with_the_reason(visit, busy, call):
     peer.close()
     left = page.locator("#ended-list li").filter(has_text=peer.id)
     expect(left).to_contain_text("line, 127.0.0.1:")
-    expect(left).to_contain_text("it left")
+    expect(left).to_contain_text("it left (QUIT)")
 
 
 def test_where_nobody_is_the_console_says_what_to_type(start, watch, call):

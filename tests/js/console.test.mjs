@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import './fakes.mjs'; // for what old versions of Node lack
 import { age, bytes, count, duration, exactTime, percent, rate } from '../../twistedsock/static/console/formats.js';
 import { buildLive, HIDDEN_AFTER, thinned } from '../../twistedsock/static/console/live.js';
+import { describeEnd } from '../../twistedsock/static/console/overview.js';
 import { pointBetween, Series, SPAN } from '../../twistedsock/static/console/rates.js';
 import { CHANNEL_ORDERS, channelOf, findFault, PEER_ORDERS, readRoute, writeRoute } from '../../twistedsock/static/console/routes.js';
 import { doorOf, snippetsFor } from '../../twistedsock/static/console/snippets.js';
@@ -170,6 +171,13 @@ test('steps have titles, and times between them', () => {
   assert.equal(titleOf({ step: 'gone-for-lunch' }), 'Gone for lunch');
   assert.equal(plain(spanBetween({ at: 1 }, { at: 3.5 })), '2.5 s later');
   assert.equal(spanBetween({ at: 1 }, { at: 1 }), 'at once');
+});
+
+test('an end has somebody who made it, and a reason', () => {
+  assert.equal(describeEnd('peer', 'QUIT'), 'it left (QUIT)');
+  assert.equal(describeEnd('peer', 'cleanly'), 'it left');
+  assert.equal(describeEnd('server', 'it did not read'), 'the bridge ended it (it did not read)');
+  assert.equal(describeEnd('peer', 'broken'), 'the connection broke');
 });
 
 // ---- what is read when ----

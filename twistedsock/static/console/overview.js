@@ -42,6 +42,13 @@ function traffic(sent, received) {
   return `${bytes(sent)} to it, ${bytes(received)} from it`;
 }
 
+/** Who ended a connection, and why. */
+export function describeEnd(by, why) {
+  if (why === 'broken') return 'the connection broke';
+  const reason = why && why !== 'cleanly' ? ` (${why})` : '';
+  return `${by === 'server' ? 'the bridge ended it' : 'it left'}${reason}`;
+}
+
 export function buildOverview({ live, snippets }) {
   const series = new Series();
   const charts = buildCharts(byId('charts'), CHARTS, series);
@@ -85,7 +92,7 @@ export function buildOverview({ live, snippets }) {
     const now = new Date();
     const time = make('time', 'time', clockTime(now));
     time.dateTime = now.toISOString();
-    const words = `after ${duration(seconds)}, ${traffic(sent, received)}: ${by === 'server' ? 'the bridge ended it' : 'it left'}${why ? `, ${why}` : ''}`;
+    const words = `after ${duration(seconds)}, ${traffic(sent, received)}: ${describeEnd(by, why)}`;
     const whence = make('span', 'whence', `${dialect}, ${from}`);
     row.append(time, make('span', 'id', id), whence, make('span', 'why', words));
     byId('ended-list').prepend(row);
