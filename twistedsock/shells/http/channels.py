@@ -18,8 +18,8 @@ PAGE = 100
 MOST_ON_PAGE = 1_000
 """At most: some hundred kibibytes, which are written in one go."""
 
-SEEN_FOR_ONE = 250
-"""Channels that may be looked through for what one command costs: some hundred microseconds."""
+SEEN_FOR_ONE = 100
+"""Channels that may be looked through for what one command costs: with a token half a millisecond, without a tenth."""
 
 
 class Channels:
