@@ -478,6 +478,29 @@ def test_who_is_not_there_is_said_not_to_be(visit):
     expect(page.locator("#peer-gone")).to_be_visible()
 
 
+def test_what_peers_call_themselves_is_text_and_never_markup(visit, busy, call):
+    name = "<img/src=x/onerror=alert(1)//"
+    peer = call(busy.lines[0])
+    assert peer.ask(f"NICK {name}").startswith("OK")
+    assert peer.ask(f"SUB {name}").startswith("OK")
+    peer.ask(f"PUB {name} {name}>")
+    page = visit("#/peers")
+    row(page, name).locator("a").click()
+    expect(heading(page)).to_have_text(name)
+    page.click("#disconnect")
+    expect(page.locator("#disconnect-title")).to_have_text(f"Disconnect {name}?")
+    page.keyboard.press("Escape")
+    page.click('a[data-place="channels"]')
+    row(page, name).locator("a").click()
+    expect(heading(page)).to_have_text(name)
+    expect(page.locator("#events .payload")).to_have_text(f"{name}>")
+    expect(page.locator("#members")).to_contain_text(name)
+    for kind in ("telnet", "nc", "curl", "browser", "python", "node"):
+        page.locator(f'#snippet-kinds input[value="{kind}"]').check(force=True)
+        expect(page.locator("#snippets pre").first).to_contain_text("img")
+    assert page.locator("img").count() == 1  # ours
+
+
 # ---- who may ----
 
 
@@ -516,9 +539,11 @@ def test_a_token_is_asked_for_and_must_be_an_admins(guarded, watch, issuer, call
     enter(page, issuer.token("ann", {"kitchen": "rw"}))
     expect(page.locator("#refused-title")).to_have_text("ann is no admin")
     page.keyboard.press("Escape")
-    # What the token allows it allows here, too.
+    # What the token allows it allows here, too; what is there to be copied does not hold it.
     page.evaluate("location.hash = '#/channels/kitchen'")
     expect(page.locator("#members-count")).to_have_text("1")
+    expect(page.locator("#snippets")).to_contain_text("AUTH your-token")
+    issuer.is_untold_in(page.content())
     expect(page.locator("#refused")).to_be_hidden()
     page.click('a[data-place="peers"]')
     expect(page.locator("#refused-title")).to_have_text("ann is no admin")
