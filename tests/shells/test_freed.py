@@ -13,6 +13,9 @@ from twistedsock.core.origins import Origins
 from twistedsock.core.session import Session
 from twistedsock.shells.closing import LINGER
 from twistedsock.shells.gate import Gate
+from twistedsock.shells.http.connection import HttpConnection
+from twistedsock.shells.http.requests import BridgeRequest
+from twistedsock.shells.http.streams import Stream
 from twistedsock.shells.outlets import BufferedOutlet, TCPSendAtOnce
 from twistedsock.shells.tcp import LineFactory, LineProtocol
 from twistedsock.shells.web import Doorman, WebFactory
@@ -25,9 +28,21 @@ UPGRADE = (
 )
 PLAIN = UPGRADE + b"\r\n"
 AUTOBAHNS = UPGRADE + b"Sec-WebSocket-Extensions: x-unknown\r\n\r\n"
+HTTP = b"%b %b HTTP/1.1\r\nHost: 127.0.0.1:8081\r\n"
 SUBSCRIBE = frame(0x81, b'{"type":"subscribe","id":1,"channel":"a","presence":true}')
 
-OURS = (Session, Conversation, LineProtocol, Doorman, WebSocketShell, TCPSendAtOnce, BufferedOutlet)
+OURS = (
+    Session,
+    Conversation,
+    LineProtocol,
+    Doorman,
+    WebSocketShell,
+    TCPSendAtOnce,
+    BufferedOutlet,
+    HttpConnection,
+    BridgeRequest,
+    Stream,
+)
 
 
 def left():
@@ -60,6 +75,18 @@ VISITS = {
     "leaves a line unfinished": ("lines", b"SUB a presence=on\nPUB a " + b"x" * 60_000),
     "asks for a page at the wrong door": ("lines", b"GET / HTTP/1.1\r\n"),
     "speaks as telnet": ("lines", b"\xff\xfd\x06\xff\xf4"),
+    "asks and goes": ("web", HTTP % (b"GET", b"/channels/a/events?wait=30") + b"\r\n"),
+    "asks for several and goes": ("web", HTTP % (b"GET", b"/events?channel=a&channel=b&wait=30") + b"\r\n"),
+    "asks for too much at once": ("web", (HTTP % (b"GET", b"/channels/a/events?wait=30") + b"\r\n") * 50),
+    "leaves a body unfinished": (
+        "web",
+        HTTP % (b"POST", b"/events") + b"Content-Length: 60001\r\n\r\n" + b"x" * 60_000,
+    ),
+    "leaves a chunk unfinished": ("web", HTTP % (b"POST", b"/events") + b"Transfer-Encoding: chunked\r\n\r\n9\r\nx"),
+    "breaks the rules of HTTP": ("web", HTTP % (b"GET", b"/healthz") + b"\r\nGET / HTTP/1.1\r\n a\r\n\r\n"),
+    "streams": ("web", HTTP % (b"GET", b"/channels/a/events") + b"Accept: text/event-stream\r\n\r\n"),
+    "streams several": ("web", HTTP % (b"GET", b"/events?channel=a&channel=b&presence=on") + b"\r\n"),
+    "streams in place of a WebSocket": ("web", HTTP % (b"GET", b"/stream") + b"\r\n"),
     "asks for a page": ("web", b"GET /page.css HTTP/1.1\r\nHost: 127.0.0.1:8081\r\n\r\n"),
     "leaves a head unfinished": ("web", b"GET / HTTP/1.1\r\n"),
     "is refused": ("web", UPGRADE + b"Origin: http://evil.example\r\n\r\n"),
@@ -111,3 +138,23 @@ def test_nothing_is_left_of_a_reader_that_was_behind(quiet, factories, hall, rea
     reactor.writers.clear()
     del protocol, transport
     assert not left()
+
+
+def test_nothing_is_left_of_who_did_not_read_its_history(quiet, factories, hall, reactor, fake_socket):
+    fake_socket.getsockname = lambda: ("127.0.0.1", 8081)
+    hall.line_peer().says(*["PUB a " + "x" * 1_000] * 300)
+    fake_socket.room = 1_000
+    fake_socket.incoming = [HTTP % (b"GET", b"/channels/a/events") + b"\r\n"]
+    protocol = factories["web"].buildProtocol(None)
+    transport = TCPSendAtOnce(fake_socket, protocol, ("127.0.0.1", 50000), None, 1, reactor)
+    protocol.makeConnection(transport)
+    before = [one for one in gc.get_objects() if isinstance(one, Session | Conversation)]
+    transport.doRead()
+    hall.turn()
+    assert transport.blocked
+    transport.connectionLost(Failure(ConnectionDone()))
+    reactor.turn()
+    reactor.readers.clear()
+    reactor.writers.clear()
+    del protocol, transport
+    assert len(left()) == len(before)

@@ -378,3 +378,9 @@ class HttpConnection(HTTPChannel):
         for request in self.requests:
             self.site.has_answered(request)
         super().connectionLost(reason)
+        for request in self.requests:
+            request.forget_body()
+            request.producer = None
+        # They hold this connection, and must not be held by it.
+        self.requests = []
+        self._answered = self._chunks = self._transferDecoder = self._requestProducer = None
