@@ -1,0 +1,44 @@
+"""Bodies of HTTP to what they publish."""
+
+import json
+
+from hypothesis import strategies as st
+
+from tests.fuzz.grammars import SOUND
+from tests.fuzz.properties import holds
+from twistedsock.core.errors import Refusal
+from twistedsock.wire.http_bodies import read_batch, read_body, together
+from twistedsock.wire.payloads import for_json
+from twistedsock.wire.problems import Refused
+
+TYPES = st.sampled_from(
+    [b"", b"application/json", b"text/plain", b"application/x-www-form-urlencoded", b'text/x; charset="utf-8"']
+)
+
+
+@holds(examples=150, body=SOUND | st.text().map(str.encode) | st.binary(), kind=TYPES | st.binary(max_size=30))
+def test_any_body(body: bytes, kind: bytes) -> None:
+    """Any body of any type is one payload that is JSON to who reads JSON, and the text itself where it is a text, or is
+    refused; never an exception."""
+    try:
+        content = read_body(body, kind)
+    except Refused:
+        return
+    (payload,) = content.payloads
+    told = json.loads(for_json(payload, content.is_json), parse_int=str)  # Python reads no number of 4,301 digits
+    if not content.is_json and not kind.startswith(b"application/json"):
+        assert told == body.decode() and payload == body
+
+
+@holds(examples=150, message=SOUND | st.text().map(str.encode) | st.binary(), kind=TYPES)
+def test_any_batch(message: bytes, kind: bytes) -> None:
+    """Any body of the batch form is a list of events and refusals, or is refused; none is lost where those that are
+    alike are put together."""
+    for body in (message, b'{"events":[%b,{"channel":"a","data":1},%b]}' % (message, message)):
+        try:
+            asked = read_batch(body, kind, 1_000)
+        except Refused:
+            continue
+        events = [one for one in asked if not isinstance(one, tuple)]
+        assert all(isinstance(one[1], Refusal) for one in asked if isinstance(one, tuple))
+        assert sum(len(row.content) for row in together(events)) == len(events)
