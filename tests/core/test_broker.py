@@ -401,3 +401,16 @@ def test_a_channel_can_be_emptied() -> None:
         hall.broker.empty(hall.broker.channels[name])
     assert hall.broker.log_bytes == 0
     assert list(hall.broker.channels) == [b"a"] and hall.broker.channels[b"a"].head == 1
+
+
+def test_the_servers_own_channels_take_no_room_from_others() -> None:
+    hall = Hall(max_channels=1, max_channels_per_peer=5_000)
+    peer = hall.line_peer()
+    peer.says(*[f"SUB $sys/{number}" for number in range(999)], "SUB a", "SUB b")
+    hall.turn()
+    refused = "ERR limit this server has no room for another channel"
+    assert peer.hears()[-2:] == ["OK a offset=0 epoch=e1000", refused]
+    other = hall.line_peer()
+    other.says("SUB $sys/999", "SUB $sys/1000")
+    hall.turn()
+    assert other.hears()[-2:] == ["OK $sys/999 offset=0 epoch=e1001", refused]

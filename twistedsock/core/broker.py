@@ -16,7 +16,15 @@ from twistedsock.core.events import Batch, Content, Member, PresenceChange
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.lane import Gathered, hand_over
 from twistedsock.core.later import Later
-from twistedsock.core.limits import CHANGES_TOGETHER, CHUNK_BYTES, SHARE, TALKERS, Limits, reserved_limits
+from twistedsock.core.limits import (
+    CHANGES_TOGETHER,
+    CHUNK_BYTES,
+    RESERVED_CHANNELS,
+    SHARE,
+    TALKERS,
+    Limits,
+    reserved_limits,
+)
 from twistedsock.core.log import FRAME_COST
 from twistedsock.core.names import is_channel, is_event_name, is_reserved
 from twistedsock.core.observers import Observer, ReaderObserver
@@ -377,7 +385,11 @@ class Broker:
     def _refuse_channel(self, name: bytes) -> Refusal | None:
         if not is_channel(name):
             return BAD_CHANNEL
-        if len(self.channels) + len(self._opening) >= self.limits.max_channels:
+        if is_reserved(name):
+            full = self.own_channels >= RESERVED_CHANNELS
+        else:
+            full = len(self.channels) - self.own_channels + len(self._opening) >= self.limits.max_channels
+        if full:
             return TOO_MANY_CHANNELS
         return None
 

@@ -86,6 +86,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     ] = "skip"
 
 
+RESERVED_CHANNELS = 1_000
+"""The server's own channels at a time, beside those of ``max-channels``: each page of a table that somebody looks at is
+one, and so is each connection whose steps somebody follows."""
 RESERVED_EVENTS = 300
 """What a channel of the server's own keeps at most: five minutes of figures, one each second."""
 RESERVED_BYTES = 256 * 1024
