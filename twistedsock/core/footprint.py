@@ -4,6 +4,7 @@ there may be. It is a sum of worst cases, all at once, which no day will see; no
 from msgspec import Struct
 
 from twistedsock.core.events import CHANGE_COST
+from twistedsock.core.idempotency import REMEMBERED_BYTES
 from twistedsock.core.limits import CHUNK_BYTES, MEMBERS_HELD, TALKERS, Limits
 from twistedsock.core.rate import MOST_METERS
 
@@ -40,7 +41,7 @@ class Footprint(Struct, frozen=True):
     """Bytes, at most."""
 
     process: int
-    """Before the first connection; and the rates of strangers that have asked by HTTP."""
+    """Before the first connection; and what is remembered of who asks by HTTP: rates, and answers by their keys."""
     logs: int
     """What is kept for history, recovery and slow readers."""
     channels: int
@@ -71,7 +72,7 @@ def footprint(limits: Limits, tls: bool = False) -> Footprint:
     logs = limits.log_bytes * 5 // 4 + 2 * CHUNK_BYTES
     most_each = min(limits.max_channels_per_peer, limits.max_channels)
     return Footprint(
-        process=PROCESS + MOST_METERS * METER,
+        process=PROCESS + MOST_METERS * METER + REMEMBERED_BYTES,
         logs=logs,
         channels=limits.max_channels * CHANNEL + REMEMBERED,
         connections=limits.max_connections * (CONNECTION + tls * TLS) + 8 * MEMBERS_HELD,
