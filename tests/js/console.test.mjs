@@ -60,8 +60,8 @@ test('numbers are short', () => {
 });
 
 test('times are in the unit that fits', () => {
-  const seconds = [0, 0.000_08, 0.0012, 0.25, 4.2, 12, 59.7, 200, 7500, 100_000, 86_400 * 40];
-  assert.deepEqual(seconds.map(duration).map(plain), ['0', '80 µs', '1.2 ms', '250 ms', '4.2 s', '12 s', '1 min', '3 min 20 s', '2 h 5 min', '1 d 3 h', '40 d']);
+  const seconds = [0, 0.000_023, 0.000_08, 0.0012, 0.25, 4.2, 12, 59.7, 200, 7500, 100_000, 86_400 * 40];
+  assert.deepEqual(seconds.map(duration).map(plain), ['0', '23 µs', '80 µs', '1.2 ms', '250 ms', '4.2 s', '12 s', '1 min', '3 min 20 s', '2 h 5 min', '1 d 3 h', '40 d']);
   assert.deepEqual([0, 0.4, 60, 3600, -5].map(age).map(plain), ['0 s', '0 s', '1 min', '1 h', '0 s']);
   assert.match(exactTime(1_700_000_000.25), /^2023-11-1\d \d\d:\d\d:\d\d\.250$/);
 });

@@ -39,7 +39,7 @@ export function percent(value) {
 
 /** How long something took, from seconds: 80 µs, 1.2 ms, 4.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h */
 export function duration(seconds) {
-  if (seconds < 0.000_05) return '0';
+  if (seconds < 0.000_000_5) return '0';
   if (seconds < 0.001) return `${Math.round(seconds * 1e6)}${THIN}µs`;
   if (seconds < 0.0995) return `${(seconds * 1000).toFixed(1)}${THIN}ms`;
   if (seconds < 0.9995) return `${Math.round(seconds * 1000)}${THIN}ms`;
