@@ -31,7 +31,15 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
 
 
 def _complete(case: Any, query: dict[str, Any], headers: Any) -> None:
-    """What belongs together is given together, or not at all."""
+    """What belongs together is given together, or not at all; names have their bytes; and no nick is a peer's id."""
+    if "nick" in query:
+        query["nick"] = _short(query["nick"], 27) + "-nick"
+    if "name" in query:
+        query["name"] = _short(query["name"], 64)
+    if "channel" in (case.path_parameters or {}):
+        case.path_parameters["channel"] = _short(case.path_parameters["channel"], 200)
+    if "channel" in query:
+        query["channel"] = [_short(channel, 200) for channel in query["channel"]]
     for name in ("nick", "presence"):
         if "Accept" in headers:
             query.pop(name, None)
@@ -45,6 +53,11 @@ def _complete(case: Any, query: dict[str, Any], headers: Any) -> None:
         headers["Idempotency-Key"] = f"{headers['Idempotency-Key'][:100]}-{next(numbers)}"
     if case.operation.definition.raw.get("operationId") == "getPeer":
         case.path_parameters["id"] = os.environ["PEER"]
+
+
+def _short(name: str, most: int) -> str:
+    """The schema of a name counts characters, as it must; the server counts bytes."""
+    return name.encode()[:most].decode(errors="ignore")
 
 
 def _is_seconds(value: Any) -> bool:
