@@ -126,6 +126,13 @@ test('each way names the channel, the host and the port', () => {
   for (const kind of ['browser', 'python', 'node']) assert.match(texts[kind][0], /kitchen/);
 });
 
+test('what a shell would obey is in no lines that are to be typed', () => {
+  for (const channel of ['a;reboot', 'a|b', '`a`', '$(a)', 'a&b', "a'b", 'a"b', '{a,b}', '~a', '!a', '[a]', '\\a', 'a<b', '^a^b']) {
+    assert.equal(textsOf({ channel }).telnet, undefined, channel);
+  }
+  for (const channel of ['küche/1', 'a.b-c_d:e=f,g@h%i']) assert.match(textsOf({ channel }).telnet[0], /^telnet/);
+});
+
 test('odd names are quoted for each tool', () => {
   const texts = textsOf({ channel: 'it\'s/"a"$x`y`</script>&%' });
   assert.ok(texts.nc[1].startsWith("echo 'PUB it'\\''s/\"a\"$x`y`</script>&% 21.5' |"));

@@ -2,6 +2,9 @@
 
 const shell = (text) => (/^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
+/** What a shell obeys. Lines that are copied to be typed into telnet end in a shell where telnet does not run, or any longer. */
+const OBEYED = /[!"$&'()<>;[\\\]^`{|}~]/;
+
 /** A literal of JavaScript and of Python, which may also stand in a page's script. */
 const literal = (text) => JSON.stringify(text).replaceAll('<', '\\u003c');
 
@@ -32,7 +35,7 @@ function calls({ kind, host, port, path }) {
  */
 export function snippetsFor({ lines, origin, channel, token }) {
   const door = doorOf(lines, new URL(origin).hostname);
-  const written = door ? [typed(door, channel, token), piped(door, channel, token)] : [];
+  const written = door ? [...(OBEYED.test(channel) ? [] : [typed(door, channel, token)]), piped(door, channel, token)] : [];
   return [
     ...written,
     curl(origin, channel, token),
