@@ -85,6 +85,35 @@ def test_a_form_of_another_site_publishes_nothing(place, kind, logged):
     logged.clear()
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize(("mode", "dest"), [("no-cors", "image"), ("no-cors", "script"), ("navigate", "iframe")])
+def test_what_a_page_of_another_site_embeds_joins_no_channel(place, site, mode, dest):
+    """A picture is asked for without an origin, and its address could be a stream with a nick."""
+    page = place.hall.json_peer()
+    page.says({"type": "subscribe", "channel": "kitchen", "presence": True})
+    page.hears()
+    fetched = {"Sec_Fetch_Site": site, "Sec_Fetch_Mode": mode, "Sec_Fetch_Dest": dest}
+    for path in ("/events?channel=kitchen&nick=evil", "/stream", "/channels/kitchen/events?wait=9", "/who", "/none"):
+        answer = place().asks(path, **fetched)
+        assert (answer.status, answer.code) == (403, "forbidden")
+    place.hall.turn()
+    assert page.hears() == [] and place.seen.requests == []
+    assert place().asks("/sockbridge.js", **fetched).status == 200
+
+
+@pytest.mark.parametrize(
+    "fetched",
+    [
+        {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"},
+        {"Sec_Fetch_Site": "same-origin", "Sec_Fetch_Mode": "cors", "Sec_Fetch_Dest": "empty"},
+        {"Sec_Fetch_Site": "none", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"},
+        {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "cors", "Sec_Fetch_Dest": "empty", "Origin": FRIEND},
+    ],
+)
+def test_links_and_those_who_say_where_they_come_from_are_served(build, fetched):
+    assert build(origins=Origins((FRIEND,)))().asks("/who", **fetched).status == 200
+
+
 def test_a_foreign_origin_is_logged_once(place, logged):
     for _ in range(3):
         place().asks("/who", Origin="https://evil.example")

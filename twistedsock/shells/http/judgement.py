@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 NOTHING_HERE = Refusal(Code.UNKNOWN_COMMAND, "there is nothing here")
 NOT_LIKE_THIS = Refusal(Code.UNKNOWN_COMMAND, "that cannot be done here; the header Allow tells what can")
 ONE_HOST = Refusal(Code.BAD_ARGUMENT, "a request names one host, and one origin at most")
+EMBEDDED = Refusal(
+    Code.FORBIDDEN, "pages of other sites may not embed this; they may fetch it, where they are allowed to"
+)
 NO_CLIENT = Refusal(Code.BAD_ARGUMENT, "X-Forwarded-For does not end with the address of a client")
 NO_BODY_HERE = Refusal(Code.BAD_ARGUMENT, "only a POST has a body")
 EXPIRED = Refusal(Code.UNAUTHORIZED, "your token has run out")
@@ -79,10 +82,21 @@ def _judge_origin(request: "BridgeRequest", host: str, origin: bytes | None) -> 
     gate, door = request.connection.site.gate, here_of(request.transport).door
     if request.file is not None or origin is None:
         refused = gate.judge_host(host, door)
+        if refused is None and request.file is None and _is_embedded(request):
+            return Rejection(EMBEDDED, 403)
     else:
         refused = gate.judge(host, origin.decode("latin-1"), door, "request")
         request.origin = origin if refused is None else b""
     return None if refused is None else Rejection(Refusal(Code.FORBIDDEN, refused[1]), refused[0])
+
+
+def _is_embedded(request: "BridgeRequest") -> bool:
+    """Whether a page of another site wants it as a picture, a script or a frame: then no origin is sent, but most
+    browsers say so (Fetch Metadata, section 2). It could join a channel, under any nick, or see from the time that it
+    takes when something happens there. Links may lead here."""
+    if request.header(b"sec-fetch-site") not in (b"cross-site", b"same-site"):
+        return False
+    return request.header(b"sec-fetch-mode") != b"navigate" or request.header(b"sec-fetch-dest") != b"document"
 
 
 def _judge_server(request: "BridgeRequest") -> Rejection | None:
