@@ -78,6 +78,12 @@ def test_who_is_there_is_shown_and_names_are_told(bridge, call, watch, channel):
     expect(members).to_have_count(1)
 
 
+def test_no_lines_are_offered_whose_channel_a_shell_would_obey(bridge, watch):
+    page = watch().opens(f"{bridge.page}#kitchen;reboot")
+    expect(page.locator("#lesson-note")).to_contain_text("A shell could take this name for a command")
+    expect(page.locator("#copy-lines")).to_be_hidden()
+
+
 def test_channels_are_added_and_left(bridge, call, watch, channel):
     page = watch().opens(f"{bridge.page}#{channel}")
     page.fill("#channel-add", f"{channel}-b")

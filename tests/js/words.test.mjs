@@ -93,6 +93,8 @@ test('the terminal is told the host and port the bridge tells, or the usual ones
   assert.equal(lines({ lines: [{ kind: 'unix', path: '/run/bridge' }, { kind: 'ssl', host: '0.0.0.0', port: 1 }] })[0], 'openssl s_client -quiet -connect bridge.test:1');
   assert.equal(lines({ lines: [{ kind: 'ssl', host: '::1', port: 1 }] })[0], 'openssl s_client -quiet -connect [::1]:1');
   assert.deepEqual(terminalLines(undefined, 'bridge.test', 'kitchen', true)[1], 'AUTH your-token');
+  // Who pastes them may meet a shell: a link that names such a channel must not become a command.
+  for (const name of ['$(reboot)', 'a;b', '`a`', 'a|b', 'a&b', "a'b"]) assert.equal(terminalLines(undefined, 'bridge.test', name), undefined);
   assert.equal(lines(undefined)[0], 'telnet bridge.test 8081');
   assert.equal(lines({ lines: [] }), undefined);
   assert.equal(lines({}), undefined);

@@ -11,7 +11,7 @@ import { connect } from './sockbridge.js';
 import { buildWho, heldToken } from './who.js';
 import { buildWire } from './wire.js';
 import {
-  CHANNEL_BYTES, CHANNELS_LIMIT, describeFault, describeRefusal, isRefusal, nameFault, plural, readHash, terminalLines, UNVOUCHED,
+  CHANNEL_BYTES, CHANNELS_LIMIT, describeFault, describeRefusal, isRefusal, nameFault, OBEYED, plural, readHash, terminalLines, UNVOUCHED,
   UNVOUCHED_MEANS, writeHash,
 } from './words.js';
 
@@ -352,7 +352,8 @@ function showTerminal(channel) {
   byId('ghost').dataset.hue = channels.get(channel)?.hue ?? 0;
   byId('lesson').toggleAttribute('data-wordless', !lines);
   byId('lesson-guess').hidden = Boolean(bridge);
-  const noLines = channel ? 'This bridge has no line port open. Write something below.' : 'Add one. Any name will do, and it exists once somebody listens.';
+  const why = OBEYED.test(channel) ? 'A shell could take this name for a command, so there is nothing to copy.' : 'This bridge has no line port open.';
+  const noLines = channel ? `${why} Write something below.` : 'Add one. Any name will do, and it exists once somebody listens.';
   byId('lesson-note').textContent = lines ? 'What you send from below comes out in the terminal. QUIT leaves it.' : noLines;
   byId('lesson-token').hidden = !refusal;
   if (refusal) {

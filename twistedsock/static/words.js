@@ -79,8 +79,15 @@ export function readPayload(text) {
   }
 }
 
-/** What to type to say something on `channel`, after a token where one is needed; undefined where the bridge has no line port. */
+/** What a shell obeys. Lines that are copied to be typed into telnet end in a shell where telnet does not run, or any longer. */
+export const OBEYED = /[!"$&'()<>;[\\\]^`{|}~]/;
+
+/**
+ * What to type to say something on `channel`, after a token where one is needed; undefined where the bridge has no line port,
+ * or a shell would obey the name.
+ */
 export function terminalLines(bridge, pageHost, channel, withToken = false) {
+  if (OBEYED.test(channel)) return undefined;
   const lines = bridge ? bridge.lines ?? [] : [{ kind: 'tcp', host: pageHost, port: 8081 }];
   const door = ['tcp', 'ssl', 'unix'].map((wanted) => lines.find(({ kind }) => kind === wanted)).find(Boolean);
   if (!door) return undefined;

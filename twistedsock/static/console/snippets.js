@@ -1,9 +1,8 @@
 /** Ready-made ways to connect to a channel, from the tools that people have at hand. No document is touched here. */
 
-const shell = (text) => (/^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+import { OBEYED } from '../words.js';
 
-/** What a shell obeys. Lines that are copied to be typed into telnet end in a shell where telnet does not run, or any longer. */
-const OBEYED = /[!"$&'()<>;[\\\]^`{|}~]/;
+const shell = (text) => (/^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 /** A literal of JavaScript and of Python, which may also stand in a page's script. */
 const literal = (text) => JSON.stringify(text).replaceAll('<', '\\u003c');
