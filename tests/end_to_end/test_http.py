@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.end_to_end.conftest import wait_until
 from twistedsock.bench.usage import Usage
 
 pytestmark = pytest.mark.end_to_end
@@ -158,6 +159,12 @@ def test_who_is_being_answered_when_the_server_stops_hears_the_end(start, plain)
         idle.sendall(f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         assert statuses(idle.recv(65536)) == [200]
         waiting.sendall(f"GET /channels/kitchen/events?wait=60 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+
+        def has_asked():
+            idle.sendall(f"GET /channels HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            return b"kitchen" in idle.recv(65536)
+
+        wait_until(has_asked, "the channel to be waited on")
         began = time.monotonic()
         bridge.stop()
         assert time.monotonic() - began < 15
