@@ -16,6 +16,7 @@ from twistedsock.monitoring.topics import Topic, parse_topic
         (b"$sys/peers/sent/1", Topic("peers", "sent", 1)),
         (b"$sys/peers/id/1", Topic("peers", "id", 1)),
         (b"$sys/channels/find/Kitchen/0", Topic("channels", text=b"kitchen/0")),
+        (b"$sys/peers/find/8081", Topic("peers", text=b"8081")),
         (b"$sys/peers/find/127.0.0.1:5", Topic("peers", text=b"127.0.0.1:5")),
         (b"$sys/peer/k3x9p", Topic("peer", text=b"k3x9p")),
     ],

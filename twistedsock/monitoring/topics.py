@@ -35,11 +35,11 @@ def parse_topic(channel: bytes) -> Topic | None:
     if not channel.startswith(RESERVED):
         return None
     name = channel[len(RESERVED) :]
+    if found := _FIND.fullmatch(name):
+        return Topic(found[1].decode(), text=found[2].lower())
     if found := _PAGE.fullmatch(name):
         kind, order = found[1].decode(), found[2].decode()
         return Topic(kind, order, int(found[3])) if order in _ORDERS[kind] else None
-    if found := _FIND.fullmatch(name):
-        return Topic(found[1].decode(), text=found[2].lower())
     if found := _PEER.fullmatch(name):
         return Topic("peer", text=found[1])
     return None
