@@ -45,6 +45,23 @@ def test_a_loopback_listener_answers_only_to_names_it_knows(host: str, door: Doo
 
 
 @pytest.mark.parametrize(
+    "host, door, verdict",
+    [
+        ("evil.example:8082", OPEN, FOREIGN_HOST),
+        ("evil.example:8082", LOOPBACK, FOREIGN_HOST),
+        ("10.0.0.1:8082", OPEN, WELCOME),
+        ("10.0.0.1:8082", LOOPBACK, FOREIGN_HOST),
+        ("[2001:db8::1]:8082", OPEN, WELCOME),
+        ("LocalHost:8082", OPEN, WELCOME),
+        ("bridge.example.org", OPEN, WELCOME),
+        ("", OPEN, WELCOME),
+    ],
+)
+def test_who_shows_nothing_asks_for_a_name_that_is_known(host: str, door: Door, verdict: Verdict) -> None:
+    assert ORIGINS.judge_nobody(host, door) is verdict
+
+
+@pytest.mark.parametrize(
     "host, origin, door, verdict",
     [
         # No browser.

@@ -85,6 +85,21 @@ def test_a_form_of_another_site_publishes_nothing(place, kind, logged):
     logged.clear()
 
 
+def test_a_page_whose_name_was_made_to_point_here_learns_nothing(build, logged):
+    """It sends no origin, as it takes us for its own server (DNS rebinding); the listener is not on loopback."""
+    place = build(policy=POLICY)
+    visit = place(here="10.0.0.1")
+    for path in ("/who", "/channels/lobby/events", "/channels", "/stream", "/events?channel=lobby&wait=9"):
+        answer = visit.asks(path, Host="evil.example:8082")
+        assert (answer.status, answer.code) == (421, "forbidden"), path
+    assert place.seen.requests == []
+    for host, token in (("10.0.0.1:8082", ""), ("evil.example:8082", "Bearer good")):
+        shown = {"Authorization": token} if token else {}
+        assert visit.asks("/who", Host=host, **shown).status == 200
+    assert visit.asks("/open", Host="evil.example:8082").status == 200
+    logged.clear()
+
+
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 @pytest.mark.parametrize(("mode", "dest"), [("no-cors", "image"), ("no-cors", "script"), ("navigate", "iframe")])
 def test_what_a_page_of_another_site_embeds_joins_no_channel(place, site, mode, dest):

@@ -42,6 +42,15 @@ class Origins(msgspec.Struct, frozen=True):
             return Verdict.FOREIGN_HOST
         return Verdict.WELCOME
 
+    def judge_nobody(self, host: str, door: Door) -> Verdict:
+        """Whether somebody who shows nothing may ask ``host`` for what is on the channels. A page whose own name was
+        made to point here sends no origin then, as it takes us for its own server; but the name is none of ours. What
+        is no browser may name no host at all."""
+        name = _split(host.lower())[0]
+        if name and not (name == "localhost" or _is_literal(name) or name in self.hosts):
+            return Verdict.FOREIGN_HOST
+        return self.judge_host(host, door)
+
     def judge(self, host: str, origin: str | None, door: Door) -> Verdict:
         """Whether a WebSocket may be opened; ``origin`` is None where no browser asks."""
         verdict = self.judge_host(host, door)

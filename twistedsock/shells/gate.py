@@ -22,6 +22,10 @@ class Gate:
         """The status and words of a refusal, None for welcome."""
         return self._say(self.origins.judge_host(host, door), host, None)
 
+    def judge_nobody(self, host: str, door: Door) -> tuple[int, str] | None:
+        """As ``judge_host``, for somebody who shows nothing and asks for what is on the channels."""
+        return self._say(self.origins.judge_nobody(host, door), host, None)
+
     def judge(self, host: str, origin: str | None, door: Door, what: str = "WebSocket") -> tuple[int, str] | None:
         """As ``judge_host``, for a WebSocket, or what else a page may ask for."""
         return self._say(self.origins.judge(host, origin, door), host, origin, what)

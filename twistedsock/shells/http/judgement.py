@@ -90,6 +90,13 @@ def _judge_origin(request: "BridgeRequest", host: str, origin: bytes | None) -> 
     return None if refused is None else Rejection(Refusal(Code.FORBIDDEN, refused[1]), refused[0])
 
 
+def _judge_nobody(request: "BridgeRequest") -> Rejection | None:
+    """Who shows a token is none whom a page has sent here under a name of its own: that page knows none."""
+    host, door = request.header(b"host").decode("latin-1"), here_of(request.transport).door
+    refused = request.connection.site.gate.judge_nobody(host, door)
+    return None if refused is None else Rejection(Refusal(Code.FORBIDDEN, refused[1]), refused[0])
+
+
 def _is_embedded(request: "BridgeRequest") -> bool:
     """Whether a page of another site wants it as a picture, a script or a frame: then no origin is sent, but most
     browsers say so (Fetch Metadata, section 2). It could join a channel, under any nick, or see from the time that it
@@ -129,6 +136,8 @@ def _judge_path(request: "BridgeRequest", length: int | None) -> Rejection | Non
         if isinstance(outcome, Refusal):
             return Rejection(outcome, STATUS[outcome.code], BAD_TOKEN)
         request.identity, request.judged_by = outcome, request.bridge.policy
+        if outcome is None and (rejection := _judge_nobody(request)):
+            return rejection
     if length is not None and length > request.most_body:
         request.connection.persistent = False
         return Rejection(request.too_long, 413)
