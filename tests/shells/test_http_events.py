@@ -241,3 +241,11 @@ def test_a_batch_of_a_stranger_is_as_many_commands_as_it_has_events(reactor, wir
     assert ask("POST", "/events", body).status == 200
     answer = ask("POST", "/events", body)
     assert answer.code == (429, "rate") and "retry-after" in answer.headers
+
+
+def test_what_was_done_under_a_key_is_told_to_nobody_who_may_not_do_it_any_longer(reactor, wire):
+    ask = Asking(Hall(policy=POLICY), reactor, wire)
+    shown = {"Authorization": "Bearer A", "Idempotency_Key": "1"}
+    assert ask("POST", KITCHEN, b"x", **shown).status == 201
+    ask.hall.bridge.change_policy(FakePolicy({}, {"A": ("ann", {}, None)}))
+    assert ask("POST", KITCHEN, b"x", **shown).code == (403, "forbidden")

@@ -229,13 +229,13 @@ class Broker:
         """Call ``ring`` once, when the next events are in the log: it must not change anything before the next turn.
         The channel stays until then, or until ``stop_awaiting``."""
         if channel.bells is None:
-            channel.bells = []
-        channel.bells.append(ring)
+            channel.bells = {}
+        channel.bells[ring] = None
 
     def stop_awaiting(self, channel: Channel, ring: Callable[[], None]) -> None:
         """Who has given ``ring`` does not wait any longer; nothing happens if it has been called already."""
         if channel.bells is not None and ring in channel.bells:
-            channel.bells.remove(ring)
+            del channel.bells[ring]
             channel.bells = channel.bells or None
         self.forget_unused(channel)
 

@@ -28,7 +28,7 @@ class Channel:
         self.readers: dict[bytes, Subscription] = {}
         self.watchers: dict[Subscription, None] = {}
         # Who wants to be called when something has come; mostly nobody.
-        self.bells: list[Callable[[], None]] | None = None
+        self.bells: dict[Callable[[], None], None] | None = None
         self.tally = tally
 
     @property

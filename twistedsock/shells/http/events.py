@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from hashlib import sha256
 
+from twistedsock.core.access import Right
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.commands import MOST
 from twistedsock.core.errors import Code, Refusal
@@ -39,6 +40,9 @@ class Events:
         arguments.only(("name", "nick"))
         name, nick = _name(arguments, "name") or DEFAULT_EVENT_NAME, _name(arguments, "nick")
         channel, body, kind = request.channel_name, request.body, request.header(b"content-type")
+        refusal = request.visitor.forbids(channel, Right.WRITE)
+        if refusal is not None:  # what was done under a key is none of theirs either
+            raise Refused(refusal)
         content = read_body(body, kind)
 
         def act() -> Told | Refusal | Later[Told]:
