@@ -6,9 +6,9 @@ import msgspec
 
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.errors import UNAVAILABLE, Code, Refusal
+from twistedsock.shells.http.judgement import GOING_AWAY
 from twistedsock.shells.http.requests import BridgeRequest
 
-GOING = Refusal(Code.UNAVAILABLE, "the server is going away")
 WEBSOCKET_IS_HERE = Refusal(Code.BAD_ARGUMENT, "this is where the WebSocket is")
 
 
@@ -26,7 +26,7 @@ class About:
     def readiness(self, request: BridgeRequest) -> None:
         """Whether it is worth sending somebody here."""
         if self._bridge.draining:
-            request.refuse(GOING)
+            request.refuse(GOING_AWAY)
         elif not self._bridge.broker.is_ready:
             request.refuse(UNAVAILABLE)
         else:

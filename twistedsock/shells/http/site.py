@@ -74,6 +74,7 @@ class BridgeSite:
             deadlines.rest()
 
     def has_gone(self, connection: HttpConnection) -> None:
+        """It has ended, or is another protocol's."""
         self.connections.pop(connection, None)
 
     # What the server tells.
