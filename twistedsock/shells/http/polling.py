@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from twistedsock.core import errors
 from twistedsock.core.access import Right
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.channel import Channel
@@ -33,11 +32,7 @@ class Polling:
     def of_one(self, request: BridgeRequest) -> None:
         """``GET /channels/{channel}/events`` with ``wait``."""
         request.arguments.only(ARGUMENTS)
-        try:
-            channel = request.channel_name.decode()
-        except UnicodeDecodeError:
-            raise Refused(errors.BAD_CHANNEL) from None
-        self._ask(request, [channel.encode()], lambda several: of_one(several[0]))
+        self._ask(request, [request.channel_name], lambda several: of_one(several[0]))
 
     def of_several(self, request: BridgeRequest) -> None:
         """``GET /events?channel=…``, where no stream is asked for."""

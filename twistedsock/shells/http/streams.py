@@ -115,11 +115,7 @@ class Streams:
     def of_one(self, request: BridgeRequest) -> None:
         """``GET /channels/{channel}/events``, where a stream is asked for."""
         request.arguments.only(ARGUMENTS)
-        try:
-            channel = request.channel_name.decode()
-        except UnicodeDecodeError:
-            raise Refused(errors.BAD_CHANNEL) from None
-        self._open(request, [channel.encode()])
+        self._open(request, [request.channel_name])
 
     def of_several(self, request: BridgeRequest) -> None:
         """``GET /events?channel=…``, likewise."""
