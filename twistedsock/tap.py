@@ -87,8 +87,7 @@ class Options(usage.Options):
         self._lists.setdefault("trusted-proxy", []).append(address)
 
     def opt_proxy_protocol(self, endpoint: str) -> None:
-        """At this ENDPOINT, written as for tcp or web, connections of trusted proxies begin with a PROXY header; can be
-        given several times"""
+        """An ENDPOINT where connections of trusted proxies begin with a PROXY header; can be given several times"""
         self._lists.setdefault("proxy-protocol", []).append(endpoint)
 
     def opt_open(self) -> None:
