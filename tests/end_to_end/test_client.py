@@ -235,10 +235,11 @@ def test_a_restart_is_told_on_the_stream(start: Any, node: Any, call: Any) -> No
     bridge = start()
     waiting = "client.addEventListener('waiting', ({ detail }) => console.log('waiting', detail.code));"
     lost = """client.subscribe('garden', ({ data }) => console.log('garden', data), {
-        last: 1, onLost: ({ reason }) => console.log('lost', reason),
+        last: 1, onLost: ({ reason }) => console.log('lost', reason), onSubscribed: () => console.log('subscribed'),
     });"""
     program = node(talk(bridge.page, "kitchen", "{ transport: 'stream', longestDelay: 1000 }", more=waiting + lost))
     has_talked(program, "stream")
+    program.prints("subscribed")
     port = bridge.page.rstrip("/").rpartition(":")[2]
     bridge.stop()
     program.prints("waiting 1001")
