@@ -15,8 +15,8 @@ from twisted.internet.task import Clock
 from twistedsock.core.errors import Code
 from twistedsock.core.limits import Limits
 from twistedsock.core.names import CHANNEL_BYTES, EVENT_NAME_BYTES, NICK_BYTES
-from twistedsock.shells.http.channels import MOST_ON_PAGE, PAGE
 from twistedsock.shells.http.operations import operations
+from twistedsock.shells.http.paging import MOST_ON_PAGE, PAGE
 from twistedsock.shells.http.peers import MOST_REASON
 from twistedsock.testing import Hall
 from twistedsock.wire.http_bodies import MOST_TOGETHER

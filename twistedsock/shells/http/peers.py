@@ -1,7 +1,6 @@
 """Who is connected, and sending somebody away: for administrators."""
 
 import re
-from heapq import nsmallest
 
 import msgspec
 
@@ -10,7 +9,7 @@ from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import FOR_ADMINS, FOR_ADMINS_WITH_TOKEN, Code, Refusal
 from twistedsock.core.peer_record import PeerRecord, peer_record
 from twistedsock.core.session import Session
-from twistedsock.shells.http.channels import limit
+from twistedsock.shells.http.paging import PAGING, read_paging
 from twistedsock.shells.http.requests import BridgeRequest
 from twistedsock.wire.arguments import wrong
 from twistedsock.wire.problems import Refused
@@ -42,13 +41,12 @@ class Peers:
     def all(self, request: BridgeRequest) -> None:
         """``GET /peers``."""
         see_admin(request)
-        arguments = request.arguments
-        arguments.only(("after", "limit"))
-        after, most = (arguments.text("after") or "").encode(), limit(arguments)
+        request.arguments.only(PAGING)
+        paging = read_paging(request.arguments)
         sessions = [guest for guest in self._bridge.roster if isinstance(guest, Session)]
-        found = nsmallest(most + 1, [one for one in sessions if one.peer.id > after], key=lambda one: one.peer.id)
-        following = found[most - 1].peer.id.decode() if len(found) > most else None
-        page = PeersPage([self._record(session) for session in found[:most]], len(sessions), following)
+        found, following = paging.page(sessions, lambda session: session.peer.id)
+        told = None if following is None else following.decode()
+        page = PeersPage([self._record(session) for session in found], len(sessions), told)
         request.answer_json(200, msgspec.json.encode(page) + b"\n")
 
     def one(self, request: BridgeRequest) -> None:
