@@ -16,6 +16,7 @@ _PLACE = re.compile(r"([0-9A-Za-z_-]{1,64}):([0-9]{1,16})")
 
 
 def write_place(place: Place | None) -> bytes:
+    """One of the places of an id."""
     return b"" if place is None else b"%b:%d" % (place.epoch, place.offset)
 
 

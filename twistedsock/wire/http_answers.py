@@ -3,11 +3,11 @@ may be shown in a terminal; those that may be long come in pieces of about a chu
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from twistedsock.core.dialect import Position
 from twistedsock.core.directory import Page
 from twistedsock.core.errors import Refusal
 from twistedsock.core.events import Member
 from twistedsock.core.visitor import Kept, Place, Publishing
+from twistedsock.wire.event_ids import write_place
 from twistedsock.wire.json_dialect import event_message, list_in_pieces, member_object
 from twistedsock.wire.payloads import quote, quote_name
 
@@ -58,18 +58,21 @@ def _placed(channel: bytes, offset: int, epoch: bytes) -> bytes:
 def history(kept: Kept) -> Iterator[bytes]:
     """What a log holds, in pieces; the events are looked for when the next piece is asked for."""
     quoted, position = quote_name(kept.channel), kept.position
-    head = b'{"channel":%b,"epoch":%b,"offset":%d' % (quoted, quote(position.epoch), position.head)
+    following = write_place(Place(position.head, position.epoch))
+    head, tail = b'{%b,"events":[' % head_of(kept), b'],"next":%b}\n' % quote(following)
+    return list_in_pieces((event_message(quoted, event) for event in kept.events), head, tail)
+
+
+def head_of(kept: Kept) -> bytes:
+    """What stands before the events, without the brace: the channel, where it stands, and what became of a place to go
+    on from."""
+    position = kept.position
+    head = b'"channel":%b,"epoch":%b,"offset":%d' % (quote_name(kept.channel), quote(position.epoch), position.head)
     if kept.recovered is not None:
         head += b',"recovered":true' if kept.recovered else b',"recovered":false'
     if kept.lost is not None:
         head += b',"lost":{"first":%d,"last":%d}' % kept.lost
-    tail = b'],"next":%b}\n' % quote(written(position))
-    return list_in_pieces((event_message(quoted, event) for event in kept.events), head + b',"events":[', tail)
-
-
-def written(position: Position) -> bytes:
-    """A place in a channel, to go on from."""
-    return b"%b:%d" % (position.epoch, position.head)
+    return head
 
 
 def tag(kept: Kept) -> bytes:

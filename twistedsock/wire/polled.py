@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from twistedsock.core.visitor import Kept, Place
 from twistedsock.wire.event_ids import write_id
+from twistedsock.wire.http_answers import head_of
 from twistedsock.wire.json_dialect import event_message
 from twistedsock.wire.payloads import quote, quote_name
 
@@ -29,12 +30,7 @@ def of_several(several: Sequence[Kept]) -> bytes:
 
 
 def _object(kept: Kept, room: int) -> tuple[bytes, Place]:
-    quoted, position = quote_name(kept.channel), kept.position
-    head = b'"channel":%b,"epoch":%b,"offset":%d' % (quoted, quote(position.epoch), position.head)
-    if kept.recovered is not None:
-        head += b',"recovered":true' if kept.recovered else b',"recovered":false'
-    if kept.lost is not None:
-        head += b',"lost":{"first":%d,"last":%d}' % kept.lost
+    quoted = quote_name(kept.channel)
     messages, last, size = list[bytes](), kept.start - 1, 0
     for event in kept.events:
         if size > room:
@@ -42,4 +38,4 @@ def _object(kept: Kept, room: int) -> tuple[bytes, Place]:
         messages.append(event_message(quoted, event))
         size += len(messages[-1])
         last = event.offset
-    return b'%b,"events":[%b]' % (head, b",".join(messages)), Place(last, position.epoch)
+    return b'%b,"events":[%b]' % (head_of(kept), b",".join(messages)), Place(last, kept.position.epoch)
