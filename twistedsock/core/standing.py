@@ -22,8 +22,9 @@ NO_KEYS = Refusal(Code.UNAUTHORIZED, "this server has no keys to check a token w
 _WAYS = {Right.READ: "read", Right.WRITE: "publish on"}
 
 
-def forbids(identity: Identity, channel: bytes, right: Right) -> Refusal | None:
-    """Why somebody may not do something on a channel; None where that is allowed."""
+def forbids(identity: Identity, channel: bytes, right: Right, remedy: str = "AUTH comes first") -> Refusal | None:
+    """Why somebody may not do something on a channel; None where that is allowed. ``remedy`` tells who has shown no
+    token how to."""
     if is_reserved(channel):
         if right & Right.WRITE:
             return RESERVED_CHANNEL
@@ -33,7 +34,7 @@ def forbids(identity: Identity, channel: bytes, right: Right) -> Refusal | None:
         return None
     if identity.subject:
         return Refusal(Code.FORBIDDEN, f"you may not {_WAYS[right]} that channel")
-    return Refusal(Code.UNAUTHORIZED, f"to {_WAYS[right]} that channel takes a token: AUTH comes first")
+    return Refusal(Code.UNAUTHORIZED, f"to {_WAYS[right]} that channel takes a token: {remedy}")
 
 
 def forbids_without_policy(channel: bytes, right: Right, is_admin: bool) -> Refusal | None:

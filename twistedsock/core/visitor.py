@@ -18,6 +18,8 @@ from twistedsock.core.reader import Peer
 from twistedsock.core.recovery import place_to_start
 from twistedsock.core.standing import forbids, forbids_without_policy, shown_nick, vouched_nick
 
+IN_A_HEADER = "it comes in a header, Authorization: Bearer"
+
 
 class Place(msgspec.Struct, frozen=True, gc=False):
     """Where an event stands: of several published together, the first."""
@@ -75,7 +77,7 @@ class Visitor:
         """Why something may not be done on a channel; None where it may."""
         if self._identity is None:
             return forbids_without_policy(channel, right, self._is_admin)
-        return forbids(self._identity, channel, right)
+        return forbids(self._identity, channel, right, IN_A_HEADER)
 
     def publish(
         self, channel: bytes, content: Content, name: bytes = DEFAULT_EVENT_NAME, nick: bytes = b""

@@ -30,7 +30,7 @@ class About:
         elif not self._bridge.broker.is_ready:
             request.refuse(UNAVAILABLE)
         else:
-            request.answer_json(200, b'{"ready":true}')
+            request.answer_json(200, b'{"ready":true}\n')
 
     def bridge(self, request: BridgeRequest) -> None:
         """For the page."""

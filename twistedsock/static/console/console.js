@@ -19,7 +19,7 @@ const POLICY = 1008;
 
 const client = connect('/ws', { token: heldToken });
 const wire = buildWire({ client, changed: showTitle });
-const who = buildWho({ client, renamed() {}, accepted: tryAgain });
+const who = buildWho({ client, renamed() {}, accepted });
 const live = buildLive({ client, document, refused, accepted() { isClosed(false); } });
 const snippets = buildWays({ who, told: showTitle });
 const views = {
@@ -111,6 +111,11 @@ client.addEventListener('error', ({ detail }) => {
 });
 
 // ---- who one is ----
+
+function accepted() {
+  byId('who').close(); // what was asked for lies behind it
+  tryAgain();
+}
 
 function openWho() {
   if (!byId('who').open) byId('who').showModal();
