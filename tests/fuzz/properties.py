@@ -19,7 +19,7 @@ SETTINGS = settings(
     database=None,
     deadline=None,
     print_blob=True,
-    max_examples=100,
+    max_examples=settings().max_examples,
     suppress_health_check=list(HealthCheck),
 )
 
