@@ -19,6 +19,7 @@ import pytest
 
 from tests.end_to_end.browser import Watched, chromium_running, watching
 from tests.end_to_end.bystander import bystanding
+from tests.issuer import Issuer
 
 PATIENCE = 20.0
 """Seconds until a test gives up: not what is normal, but what a machine needs that is busy with other things."""
@@ -395,6 +396,12 @@ def bystander(call: Callable[..., LineClient], browse: Callable[..., WebClient])
     """``with bystander(bridge, *sentences):`` sees that others are served while the block runs, that it leaves no
     connection behind, and that it makes the bridge log these sentences and nothing else."""
     return lambda bridge, *sentences, **how: bystanding(bridge, call, browse, *sentences, **how)
+
+
+@pytest.fixture(scope="module")
+def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
+    """Makes keys, and tokens that they have signed."""
+    return Issuer(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.end_to_end.conftest import Starter
-from tests.issuer import AUDIENCE, Issuer
+from tests.issuer import AUDIENCE
 
 pytestmark = pytest.mark.end_to_end
 
@@ -246,11 +246,6 @@ def proxy(bridge):
     proxy = Proxy((host, int(port)))
     yield proxy
     proxy.close()
-
-
-@pytest.fixture(scope="module")
-def issuer(tmp_path_factory):
-    return Issuer(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.end_to_end.conftest import Starter
-from tests.issuer import AUDIENCE, Issuer
+from tests.issuer import AUDIENCE
 
 pytestmark = pytest.mark.end_to_end
 
@@ -124,11 +124,6 @@ def test_what_a_second_try_would_not_change_is_told(bridge, kind):
         [*REPORTERS[kind], "no*good", bridge.page.rstrip("/")], capture_output=True, text=True, timeout=90
     )
     assert ran.returncode != 0 and "bad-channel" in ran.stdout + ran.stderr
-
-
-@pytest.fixture(scope="module")
-def issuer(tmp_path_factory):
-    return Issuer(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")

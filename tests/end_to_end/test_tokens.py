@@ -14,7 +14,7 @@ import pytest
 
 from tests.authority import Authority
 from tests.end_to_end.conftest import TCP, LineClient, Starter
-from tests.issuer import AUDIENCE, PRIVATE, Issuer
+from tests.issuer import AUDIENCE, PRIVATE
 
 pytestmark = pytest.mark.end_to_end
 
@@ -25,11 +25,6 @@ FORBIDDEN = "ERR forbidden you may not %s that channel"
 def encoded(data):
     raw = data if isinstance(data, bytes) else json.dumps(data).encode()
     return urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-@pytest.fixture(scope="module")
-def issuer(tmp_path_factory):
-    return Issuer(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
