@@ -16,7 +16,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests.end_to_end.conftest import PATIENCE, Starter
-from tests.issuer import AUDIENCE, Issuer
+from tests.issuer import AUDIENCE
 
 pytestmark = pytest.mark.end_to_end
 
@@ -504,11 +504,6 @@ def test_what_peers_call_themselves_is_text_and_never_markup(visit, busy, call):
 
 
 # ---- who may ----
-
-
-@pytest.fixture(scope="module")
-def issuer(tmp_path_factory):
-    return Issuer(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
