@@ -5,13 +5,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 # Derandomized: what fails for one fails for all, and a build does not turn red by itself. Dig deeper now and then with
 # HYPOTHESIS_PROFILE=deep.
 settings.register_profile("usual", derandomize=True, database=None, deadline=None, max_examples=100)
-settings.register_profile("short", derandomize=True, database=None, deadline=None, max_examples=20)
+settings.register_profile(
+    "short",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=20,
+    suppress_health_check=list(HealthCheck),
+)
 settings.register_profile("deep", deadline=None, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
 
