@@ -19,6 +19,7 @@ from twistedsock.core.recovery import place_to_start
 from twistedsock.core.standing import forbids, forbids_without_policy, shown_nick, vouched_nick
 
 IN_A_HEADER = "it comes in a header, Authorization: Bearer"
+"""How who asks one thing and goes shows a token: there is no conversation in which it could say ``AUTH`` (RFC 6750)."""
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
