@@ -7,8 +7,8 @@ import pytest
 from twistedsock.core.journal import Step
 from twistedsock.core.traffic import Traffic
 from twistedsock.monitoring import monitor as module
-from twistedsock.monitoring.monitor import BIT, CLOSED_EACH_TICK, PERIOD, TICK, Monitor
-from twistedsock.testing import Hall, JsonPeer
+from twistedsock.monitoring.monitor import BIT, CLOSED_EACH_TICK, PART_OF_TIME, PERIOD, TICK, Monitor
+from twistedsock.testing import FakePolicy, Hall, JsonPeer
 
 
 class Watched(Hall):
@@ -232,11 +232,11 @@ def test_long_work_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_who_has_much_to_look_at_looks_more_seldom(hall: Watched) -> None:
-    """So that it never takes more than a hundredth of the time."""
+    """So that it never takes more than a small part of the time."""
     admin = hall.admin("$sys/channels/name/0")
     hall.turn()
     events(admin)
-    hall.monitor._spent = 0.1
+    hall.monitor._spent = 10 * PART_OF_TIME
     hall.seconds(20)
     assert len(events(admin)) == 1 + 5  # at once, then after ten seconds as before
     assert PERIOD == 2.0
@@ -277,3 +277,18 @@ def test_a_step_has_the_same_time_whenever_it_is_told(hall: Watched) -> None:
     hall.wall += 3600
     hall.seconds(2)
     assert events(admin)[-1]["data"]["steps"][0]["at"] == first[0]["at"] + 3600.01
+
+
+def test_long_names_make_short_pages() -> None:
+    """As those who come, and those who prove to be somebody, show."""
+    subject = "s" * 200
+    hall = Watched(policy=FakePolicy(tokens={"t": (subject, {}, None), "root": ("root", {}, None)}, admins=["root"]))
+    peers = [hall.line_peer() for _ in range(80)]
+    admin = hall.json_peer()
+    admin.says({"type": "auth", "token": "root"}, {"type": "subscribe", "channel": "$sys/peers/id/0"})
+    hall.turn()
+    assert events(admin)[0]["data"]["pages"] == 1
+    peers[0].says("AUTH t")
+    hall.seconds(2)
+    page = events(admin)[-1]["data"]
+    assert (page["pages"], page["total"]) == (2, 81)

@@ -8,7 +8,7 @@ import pytest
 from twistedsock.core.session import Session
 from twistedsock.core.traffic import Traffic
 from twistedsock.monitoring import pages, peers
-from twistedsock.monitoring.peers import PeerCensus
+from twistedsock.monitoring.peers import PeerCensus, longest_names
 from twistedsock.monitoring.topics import Topic
 from twistedsock.testing import FakePolicy, Hall, LinePeer
 
@@ -22,8 +22,9 @@ def run(work: Any) -> Any:
 
 
 def take(hall: Hall, before: PeerCensus | None = None) -> PeerCensus:
-    census = PeerCensus(hall.now)
-    run(census.take([guest for guest in hall.bridge.roster if isinstance(guest, Session)], before))
+    sessions = [guest for guest in hall.bridge.roster if isinstance(guest, Session)]
+    census = PeerCensus(hall.now, max(map(longest_names, sessions)))
+    census.take(sessions, before)
     return census
 
 
@@ -79,7 +80,7 @@ def test_who_has_gone_is_remembered_no_longer() -> None:
     ids(first, Topic("peers", "sent"))
     gone.leaves()
     second = take(hall, first)
-    assert ids(second, Topic("peers", "sent")) == ["p2"] and list(second.sent) == [b"p2"]
+    assert ids(second, Topic("peers", "sent")) == ["p2"] and [session.peer.id for session in second.sent] == [b"p2"]
 
 
 def test_pages(monkeypatch: pytest.MonkeyPatch) -> None:

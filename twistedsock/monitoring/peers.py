@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from twistedsock.core.names import NICK_BYTES
 from twistedsock.core.peer_record import lag_of, peer_record
 from twistedsock.core.session import Session
 from twistedsock.monitoring.pages import pages_for, peers_page, rows_for
@@ -21,26 +22,22 @@ SOCKETS_PART = 250
 class PeerCensus:
     """What is told until the next look. An order is made when somebody asks for it first."""
 
-    def __init__(self, at: float) -> None:
+    def __init__(self, at: float, longest: int) -> None:
+        """``longest`` is how many bytes all the names of one peer have at most."""
         self.at = at
         self.sessions: list[Session] = []
-        self.sent: dict[bytes, int] = {}
+        self.sent: dict[Session, int] = {}
         self.asked_to = 0
-        self._longest = 0
+        self._longest = longest
         self._orders: dict[str, list[int]] = {}
         self._texts: list[bytes] = []
         self._before: PeerCensus | None = None
 
-    def take(self, sessions: Iterable[Session], before: "PeerCensus | None") -> Work[None]:
+    def take(self, sessions: Iterable[Session], before: "PeerCensus | None") -> None:
         """Look at all. What their sockets had sent is known from ``before``."""
-        waiting = list(sessions)
+        self.sessions = list(sessions)
         if before is not None:
             self.sent, self.asked_to = before.sent, before.asked_to
-        for start in range(0, len(waiting), PART):
-            part = waiting[start : start + PART]
-            self.sessions += part
-            self._longest = max([self._longest, *[_length(session) for session in part]])
-            yield
 
     def order(self, name: str) -> Work[list[int]]:
         """The places of the sessions."""
@@ -60,11 +57,14 @@ class PeerCensus:
             for start in range(0, count, PART):
                 part = [self.sessions[place] for place in newest[start : start + PART]]
                 if name == "sent":
-                    keys += [-self.sent.get(session.peer.id, 0) for session in part]
+                    keys += [-self.sent[session] for session in part]
                 else:
-                    keys += [-lag_of(session) for session in part]
+                    keys += [-lag_of(session) if session.behind else 0 for session in part]
                 yield
-            order = [newest[place] for place in (yield from rank(keys))]
+            if any(keys):
+                order = [newest[place] for place in (yield from rank(keys))]
+            else:  # most of the time nobody is behind
+                order = newest
         self._orders[name] = order
         return order
 
@@ -74,15 +74,15 @@ class PeerCensus:
         known = self.sent
         self.sent = {}
         for first in range(0, count, PART):
-            part = [session.peer.id for session in sessions[first : first + PART]]
-            self.sent.update([(identifier, known.get(identifier, 0)) for identifier in part])
+            part = sessions[first : first + PART]
+            self.sent.update([(session, known.get(session, 0)) for session in part])
             yield
         asked = (sessions[start:] + sessions[:start])[:SOCKETS]
         for first in range(0, len(asked), SOCKETS_PART):
             for session in asked[first : first + SOCKETS_PART]:
                 traffic = session.traffic()
                 if traffic is not None:
-                    self.sent[session.peer.id] = traffic.sent
+                    self.sent[session] = traffic.sent
             yield
         self.asked_to = (start + SOCKETS) % count if count > SOCKETS else 0
 
@@ -113,10 +113,10 @@ def _subject(session: Session) -> bytes:
     return b"" if identity is None else identity.subject
 
 
-def _length(session: Session) -> int:
-    """Bytes of all its names."""
+def longest_names(session: Session) -> int:
+    """Bytes of all its names at most, as it may change its nick."""
     peer, ends = session.peer, session.ends
-    return len(peer.id) + len(peer.nick) + len(ends.client) + len(ends.server) + len(_subject(session))
+    return len(peer.id) + NICK_BYTES + len(ends.client) + len(ends.server) + len(_subject(session))
 
 
 def _text(session: Session) -> bytes:
