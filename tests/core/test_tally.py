@@ -207,4 +207,6 @@ def test_what_the_server_tells_of_itself_is_none_of_its_work() -> None:
     for name in (b"$sys/figures", b"a"):
         hall.broker.publish(Peer(b"$sys"), name, b"figures", Content([b"1"], 1))
     hall.turn()
+    hall.line_peer().says("SUB $sys/figures last=1")
+    hall.turn()
     assert (hall.bridge.tally.published, hall.bridge.tally.delivered) == (1, 1)

@@ -128,7 +128,7 @@ def hand_over(reader: Reader, due: Sequence[Due]) -> None:
         if not offer(b"".join([data for _, _, data in due[start:stop]])):
             for subscription, offset, _ in due[start:]:
                 if subscription not in reader.lagging:
-                    tally.delivered -= subscription.channel.log.end - offset
+                    subscription.channel.tally.delivered -= subscription.channel.log.end - offset
                     subscription.fall_behind(offset)
             return
         tally.sent += size

@@ -44,6 +44,7 @@ class Source(Protocol):
     name: bytes
     epoch: bytes
     log: Log
+    tally: Tally
 
     def join_lane(self, subscription: "Subscription") -> None:
         """The reader has caught up."""
@@ -209,7 +210,7 @@ class Reader:
             if not self.owner.may_skip(channel.name, subscription.cursor, log.first - 1):
                 return False
             data = self.encoding.lost(channel.name, subscription.cursor, log.first - 1)
-            self.tally.lost += log.first - subscription.cursor
+            channel.tally.lost += log.first - subscription.cursor
             subscription.cursor = log.first
         data += self._read(subscription, shared)
         if subscription.cursor == log.end:
@@ -232,14 +233,14 @@ class Reader:
         key = (channel, self.encoding, cursor)
         if subscription.echo and key in shared:
             data, subscription.cursor = shared[key]
-            self.tally.delivered += subscription.cursor - cursor
+            channel.tally.delivered += subscription.cursor - cursor
             return data
         batches = channel.log.read(cursor, CHUNK_BYTES)
         if batches:
             subscription.cursor = batches[-1].end
         wanted = [batch for batch in batches if subscription.wants(batch)]
         data = b"".join([self.encoding.batch(channel.name, batch, channel.epoch) for batch in wanted])
-        self.tally.delivered += sum(map(len, wanted))
+        channel.tally.delivered += sum(map(len, wanted))
         if subscription.echo:
             shared[key] = (data, subscription.cursor)
         return data

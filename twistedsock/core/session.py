@@ -348,7 +348,7 @@ class Session(Speaker):
             first = channel.log.first
             if start < first:
                 self._say(self._dialect.lost(channel.name, start, first - 1))
-                self._bridge.tally.lost += first - start
+                channel.tally.lost += first - start
                 start = first
             subscription.read_from(start)
             self._broker.wake(self._reader)
