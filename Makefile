@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test style format types floors coverage tests wstest conformance dist pythons fuzz bench soak pictures clean commands
+.PHONY: help run test style format types floors coverage tests rest wstest conformance dist pythons fuzz bench soak pictures clean commands
 
 bin := .venv/bin
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
@@ -15,12 +15,17 @@ help: ## say what can be made
 run: .venv/for-run ## start the bridge in the foreground; make run ARGS="--help" lists its options
 	@$(bin)/twistd -n --pidfile= sockbridge $(ARGS)
 
-# The tests wait for sockets more than they compute, so the other Pythons have what is left of the processors meanwhile.
+# Most tests wait for sockets more than they compute: what computes runs beside them, and the other Pythons have what is
+# left of the processors.
 test: style types floors ## everything below that checks something
 	@mkdir -p .venvs
 	@nice -n 19 $(bin)/python tools/pythons.py >.venvs/pythons.txt 2>&1 & pythons=$$!; \
-	trap 'kill $$pythons' INT TERM; \
-	$(MAKE) tests wstest dist; status=$$?; \
+	$(MAKE) coverage wstest >.venvs/beside.txt 2>&1 & beside=$$!; \
+	trap 'kill $$pythons $$beside' INT TERM; \
+	$(MAKE) rest; status=$$?; \
+	wait $$beside || status=$$?; \
+	cat .venvs/beside.txt; \
+	$(MAKE) dist || status=$$?; \
 	wait $$pythons || status=$$?; \
 	cat .venvs/pythons.txt; \
 	exit $$status
@@ -42,7 +47,9 @@ floors: .venv/for-test ## check that modules import only from lower floors
 coverage: .venv/for-test ## test core and wire, which must be covered wholly
 	$(bin)/pytest -q --cov --cov-report=term tests/core tests/wire
 
-tests: .venv/for-test commands node_modules/.package-lock.json coverage ## test all: core and wire first, then the rest, in Python and in JavaScript
+tests: coverage rest ## test all: core and wire first, then the rest, in Python and in JavaScript
+
+rest: .venv/for-test commands node_modules/.package-lock.json
 	$(bin)/pytest -q --ignore=tests/core --ignore=tests/wire --ignore=tests/test_packaging.py
 	timeout 300 node --test --test-reporter=spec tests/js/*.test.mjs
 
