@@ -54,6 +54,20 @@ def test_what_comes_is_told_when_it_comes(hall, ask):
     assert hall.broker.channels[b"k"].bells is None
 
 
+def test_who_asks_while_something_is_on_its_way_hears_what_comes_behind_it(hall, ask):
+    """The look at what is there flushes the channel, which rings for those who wait: too early for this one."""
+    publisher = hall.line_peer()
+    publisher.says("PUB k 1", "PUB k 2")
+    publisher.says("PUB k 3")
+    assert hall.broker.channels[b"k"].pending
+    client = ask(hall, "/channels/k/events?wait=25")
+    assert told(client) is None
+    hall.turn()
+    assert told(client) is None
+    publish(hall, "k", "4")
+    assert [event["data"] for event in told(client)["events"]] == ["4"]
+
+
 def test_who_knows_nothing_waits_for_what_comes_next(hall, ask):
     client = ask(hall, "/channels/new/events?wait=5")
     publish(hall, "new", "x")

@@ -111,6 +111,8 @@ class Poll:
             for kept in several:
                 if self._places[kept.channel] is None:
                     self._places[kept.channel] = Place(kept.stop - 1, kept.position.epoch)
+            for channel in self._channels.values():  # once more, as the look may have rung for what it has found
+                self._bridge.broker.await_event(channel, self._ring)
             request.on_gone, request.on_drain = self._let_go, self._end
             self._timer = self._reactor.callLater(self._seconds, self._end)
 
