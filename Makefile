@@ -4,9 +4,11 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test style format types floors coverage tests rest wstest conformance dist pythons fuzz bench soak pictures clean commands
+.PHONY: help run test style format types floors coverage tests rest web wstest conformance dist pythons fuzz bench soak pictures clean commands
 
 bin := .venv/bin
+# What takes longest of the tests with real processes: browsers, and all that is asked over HTTP.
+web_tests := $(addprefix tests/end_to_end/test_,$(addsuffix .py,client console http openapi page publishing streams))
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
 
 help: ## say what can be made
@@ -17,10 +19,10 @@ run: .venv/for-run ## start the bridge in the foreground; make run ARGS="--help"
 
 # Most tests wait for sockets more than they compute: what computes runs beside them, and the other Pythons have what is
 # left of the processors.
-test: style types floors ## everything below that checks something
+test: style types floors commands node_modules/.package-lock.json ## everything below that checks something
 	@mkdir -p .venvs
 	@nice -n 19 $(bin)/python tools/pythons.py >.venvs/pythons.txt 2>&1 & pythons=$$!; \
-	$(MAKE) coverage wstest >.venvs/beside.txt 2>&1 & beside=$$!; \
+	$(MAKE) coverage wstest web >.venvs/beside.txt 2>&1 & beside=$$!; \
 	trap 'kill $$pythons $$beside' INT TERM; \
 	$(MAKE) rest; status=$$?; \
 	wait $$beside || status=$$?; \
@@ -47,11 +49,14 @@ floors: .venv/for-test ## check that modules import only from lower floors
 coverage: .venv/for-test ## test core and wire, which must be covered wholly
 	$(bin)/pytest -q --cov --cov-report=term tests/core tests/wire
 
-tests: coverage rest ## test all: core and wire first, then the rest, in Python and in JavaScript
+tests: commands node_modules/.package-lock.json coverage rest web ## test all: core and wire first, then the rest, in Python and in JavaScript
 
-rest: .venv/for-test commands node_modules/.package-lock.json
-	$(bin)/pytest -q --ignore=tests/core --ignore=tests/wire --ignore=tests/test_packaging.py
+rest: .venv/for-test
+	$(bin)/pytest -q --ignore=tests/core --ignore=tests/wire --ignore=tests/test_packaging.py $(addprefix --ignore=,$(web_tests))
 	timeout 300 node --test --test-reporter=spec tests/js/*.test.mjs
+
+web: .venv/for-test
+	$(bin)/pytest -q $(web_tests)
 
 wstest: .venv/for-run ## run the quick set of the Autobahn WebSocket TestSuite; needs Python 2.7, says so where there is none
 	@$(bin)/python -m tests.conformance --quick
