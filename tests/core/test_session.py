@@ -11,7 +11,8 @@ from twistedsock.core.errors import INTERNAL, Refusal
 from twistedsock.core.events import Content
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.reader import Peer
-from twistedsock.core.session import Session, State
+from twistedsock.core.session import Session
+from twistedsock.core.speaker import State
 from twistedsock.testing import FakePolicy, Hall, LinePeer
 from twistedsock.wire.dialects import JSON_IN_MESSAGES
 

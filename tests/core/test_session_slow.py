@@ -6,7 +6,7 @@ from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import TOO_MUCH_HELD
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.reader import HELD, WRITING
-from twistedsock.core.session import State
+from twistedsock.core.speaker import State
 from twistedsock.testing import FakePeer, Hall, LinePeer
 
 KILOBYTE = "x" * 1_000

@@ -4,7 +4,7 @@ import pytest
 
 from twistedsock.core.dialect import Ending
 from twistedsock.core.limits import CHUNK_BYTES
-from twistedsock.core.session import REFUSED_TOGETHER
+from twistedsock.core.speaker import REFUSED_TOGETHER
 from twistedsock.testing import FakePeer, Hall, LinePeer
 
 MANY = ["PING " + "x" * 50] * 100

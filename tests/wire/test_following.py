@@ -4,7 +4,7 @@ import pytest
 
 from tests.event_streams import Stream
 from twistedsock.core.dialect import Ending
-from twistedsock.core.session import State
+from twistedsock.core.speaker import State
 from twistedsock.testing import Hall
 from twistedsock.wire.following import NOT_ALL
 

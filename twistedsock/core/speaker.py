@@ -1,11 +1,36 @@
 """What one peer is told: replies that gather, and long ones that are said no faster than it reads."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
 from itertools import chain
+from typing import TypeVar
 
 from twistedsock.core.broker import Broker
+from twistedsock.core.channel import Channel
+from twistedsock.core.commands import Tag
+from twistedsock.core.dialect import Dialect
+from twistedsock.core.errors import TOO_MUCH_HELD, Refusal
+from twistedsock.core.holdings import Holdings
+from twistedsock.core.later import Later
 from twistedsock.core.limits import CHUNK_BYTES, SHARE
 from twistedsock.core.reader import HELD, WRITING, Outlet, Reader
+
+T = TypeVar("T")
+
+REFUSED_TOGETHER = 100
+"""Refusals that are written at once."""
+
+
+TAG_COST = 64
+"""Bytes of memory that a tag takes, about."""
+
+
+class State(Enum):
+    """OPEN runs commands; CLOSING has said its last word; CLOSED has no socket any more."""
+
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
 
 
 def nothing() -> bool:
@@ -19,12 +44,26 @@ class Speaker:
     thousand idle sessions would each have one more. ``on_ready`` is called when commands, held up because ``stalled``
     was set, can go on."""
 
-    __slots__ = ("_broker", "_busy", "_out", "_out_size", "_outlet", "_pieces", "_reader", "on_ready", "stalled")
+    __slots__ = (
+        "_broker",
+        "_busy",
+        "_dialect",
+        "_out",
+        "_out_size",
+        "_outlet",
+        "_pieces",
+        "_reader",
+        "on_ready",
+        "stalled",
+        "state",
+    )
 
-    def __init__(self, broker: Broker, outlet: Outlet, reader: Reader) -> None:
+    def __init__(self, broker: Broker, dialect: Dialect, outlet: Outlet, reader: Reader) -> None:
+        self.state = State.OPEN
         self.stalled = False
         self.on_ready: Callable[[], object] = nothing
         self._broker = broker
+        self._dialect = dialect
         self._outlet = outlet
         self._reader = reader
         self._out: list[bytes] = []
@@ -32,6 +71,11 @@ class Speaker:
         # A command is under way whose end the next ones must await.
         self._busy = False
         self._pieces: Iterator[bytes] | None = None
+
+    @property
+    def holdings(self) -> Holdings:
+        """What all connections hold together."""
+        return self._broker.holdings
 
     @property
     def is_amid(self) -> bool:
@@ -52,6 +96,8 @@ class Speaker:
 
     def drained(self) -> None:
         """Nothing waits in user space any more: go on with whatever had to wait for that."""
+        if self.state is not State.OPEN:
+            return
         if self._pieces is not None:
             self._advance(self._pieces)
         self._go_on()
@@ -119,3 +165,64 @@ class Speaker:
         if self._outlet.blocked & HELD:
             self._outlet.blocked &= ~HELD
             self._broker.wake(self._reader)
+
+    def turn_away(self, refusal: Refusal) -> None:
+        """There is no room for what the peer asks for: tell it, and close, so that it comes back later."""
+
+    def _refuse(self, tag: Tag, refusal: Refusal) -> None:
+        self._broker.tally.refuse(refusal.code)
+        self._say(self._dialect.refused(tag, refusal))
+
+    def _refuse_all(self, tags: Sequence[Tag], refusal: Refusal) -> None:
+        """Each of them. A read can bring ten thousand publishes, and a refusal is ten times as long as the shortest of
+        them: so they are said no faster than the peer reads."""
+        if len(tags) <= REFUSED_TOGETHER:
+            for tag in tags:
+                self._refuse(tag, refusal)
+            return
+        self._broker.tally.refuse(refusal.code, len(tags))
+        self._stream(self._refusals(tags, refusal))
+        if self._pieces is not None and self.holdings.too_much:
+            self._pieces = None
+            self.turn_away(TOO_MUCH_HELD)
+
+    def _refusals(self, tags: Sequence[Tag], refusal: Refusal) -> Iterator[bytes]:
+        """In pieces; the tags are counted as long as they are held."""
+        held = TAG_COST * len(tags)
+        self.holdings.held += held
+        try:
+            for start in range(0, len(tags), REFUSED_TOGETHER):
+                yield b"".join([self._dialect.refused(tag, refusal) for tag in tags[start : start + REFUSED_TOGETHER]])
+        finally:
+            self.holdings.held -= held
+
+    def _with_channel(self, name: bytes, tag: Tag, action: Callable[[Channel], None]) -> None:
+        def act(channel: Channel) -> None:
+            if self._broker.channels.get(name) is channel:
+                action(channel)
+            else:  # somebody else who had waited for it found no use for it, and it is gone again
+                self._with_channel(name, tag, action)
+
+        self._await(self._broker.open(name), tag, act)
+
+    def _await(self, answer: T | Refusal | Later[T], tag: Tag, action: Callable[[T], None]) -> None:
+        """Go on with ``action`` once the answer is there; a refusal is told to the peer."""
+
+        def act(outcome: T | Refusal) -> None:
+            if isinstance(outcome, Refusal):
+                self._refuse(tag, outcome)
+            else:
+                action(outcome)
+
+        def act_late(outcome: T | Refusal) -> None:
+            if self.state is State.OPEN:
+                self._busy = False
+                act(outcome)
+                self.flush()
+                self._go_on()
+
+        if isinstance(answer, Later):
+            self._stall()
+            answer.then(act_late)
+        else:
+            act(answer)

@@ -10,7 +10,8 @@ from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import INTERNAL, TOO_FAST, TOO_MUCH_HELD, Refusal
 from twistedsock.core.limits import SHARE
 from twistedsock.core.rate import Meter, Verdict
-from twistedsock.core.session import Session, State
+from twistedsock.core.session import Session
+from twistedsock.core.speaker import State
 from twistedsock.wire.backlog import Backlog
 
 

@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from twistedsock.core.commands import Command, Subscribe
 from twistedsock.core.dialect import Ending
 from twistedsock.core.follower import Follower
-from twistedsock.core.session import State
-from twistedsock.core.speaker import nothing
+from twistedsock.core.speaker import State, nothing
 from twistedsock.wire import json_commands
 from twistedsock.wire.conversation import Conversation
 

@@ -7,7 +7,8 @@ from twisted.python.failure import Failure
 
 from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import Code, Refusal
-from twistedsock.core.session import Session, State
+from twistedsock.core.session import Session
+from twistedsock.core.speaker import State
 from twistedsock.shells.closing import how_it_ended
 from twistedsock.shells.faults import report_fault
 from twistedsock.shells.http.requests import BridgeRequest

@@ -7,7 +7,8 @@ import pytest
 from twistedsock.core.dialect import Ending, Ends
 from twistedsock.core.errors import TOO_MUCH_HELD, Code, Refusal
 from twistedsock.core.journal import MOST_STEPS, MOST_WORDS, Arrival, Step
-from twistedsock.core.session import CALM, Session
+from twistedsock.core.session import Session
+from twistedsock.core.trace import CALM
 from twistedsock.core.traffic import Traffic
 from twistedsock.testing import FakeOutlet, FakePolicy, Hall, LinePeer
 from twistedsock.wire.dialects import LINES

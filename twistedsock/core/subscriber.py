@@ -1,0 +1,172 @@
+"""What one peer reads: its subscriptions, what it asks of logs and members, and whether it may."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TypeVar
+
+from twistedsock.core import commands, errors
+from twistedsock.core.access import Identity, Right
+from twistedsock.core.bridge import Bridge
+from twistedsock.core.channel import Channel
+from twistedsock.core.commands import Tag
+from twistedsock.core.dialect import Dialect, Ends
+from twistedsock.core.errors import Refusal
+from twistedsock.core.events import Member
+from twistedsock.core.journal import Arrival
+from twistedsock.core.limits import MEMBERS_HELD
+from twistedsock.core.reader import Outlet, Reader, Subscription
+from twistedsock.core.recovery import place_to_start
+from twistedsock.core.standing import Standing, forbids_without_policy
+from twistedsock.core.trace import Traced
+
+T = TypeVar("T")
+
+
+class Subscriber(Traced):
+    """The reading half of a session: a class of its own for the same reason as the speaking one."""
+
+    __slots__ = ("_bridge", "_standing", "ends", "peer", "subscriptions")
+
+    def __init__(
+        self, bridge: Bridge, dialect: Dialect, outlet: Outlet, reader: Reader, ends: Ends, arrival: Arrival | None
+    ) -> None:
+        super().__init__(bridge.broker, dialect, outlet, reader, arrival)
+        self.peer = reader.peer
+        self.ends = ends
+        self.subscriptions: dict[bytes, Subscription] = {}
+        self._bridge = bridge
+        # Where there is no policy, none is asked for.
+        self._standing: Standing | None = None
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who the peer is, as far as the policy knows; None where there is no policy."""
+        return None if self._standing is None else self._standing.identity
+
+    @property
+    def behind(self) -> dict[Subscription, None]:
+        """The channels of which it has not read all yet."""
+        return self._reader.lagging
+
+    # The commands.
+
+    def _subscribe(self, command: commands.Subscribe) -> None:
+        if (command.since is None) is not (command.epoch is None):
+            self._refuse(command.tag, errors.SINCE_WITHOUT_EPOCH)
+        elif (
+            command.channel not in self.subscriptions
+            and len(self.subscriptions) >= self._bridge.limits.max_channels_per_peer
+        ):
+            self._refuse(command.tag, errors.TOO_MANY_SUBSCRIPTIONS)
+        elif self._may_read(command.channel, command.tag):
+            self._with_channel(command.channel, command.tag, partial(self._subscribe_to, command))
+
+    def _subscribe_to(self, command: commands.Subscribe, channel: Channel) -> None:
+        if not self._may_read(channel.name, command.tag):  # any longer: it may have had to wait
+            self._broker.forget_unused(channel)
+            return
+        self.flush()  # what is committed below may hold our own events, and their OK comes first
+        subscription = self.subscriptions.get(channel.name)
+        if subscription is None:
+            if self._broker.subscriptions >= self._bridge.limits.max_subscriptions:
+                self._refuse(command.tag, errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL)
+                self._broker.forget_unused(channel)
+                return
+            subscription = Subscription(self._reader, channel, command.echo, command.presence)
+            self.subscriptions[channel.name] = subscription
+            self._broker.subscribe(channel, subscription)
+        else:
+            self._broker.resubscribe(subscription, command.echo, command.presence)
+        start, recovered = place_to_start(command, channel)
+        self._say(self._dialect.subscribed(command.tag, channel.name, channel.position, recovered, start))
+        if start <= channel.head:
+            if subscription in self._reader.lagging:
+                start = min(start, subscription.cursor)
+            first = channel.log.first
+            if start < first:
+                self._say(self._dialect.lost(channel.name, start, first - 1))
+                channel.tally.lost += first - start
+                start = first
+            subscription.read_from(start)
+            self._broker.wake(self._reader)
+
+    def _unsubscribe(self, command: commands.Unsubscribe) -> None:
+        if command.channel not in self.subscriptions:
+            self._refuse(command.tag, errors.NOT_SUBSCRIBED)
+            return
+        self._leave(command.channel)
+        self._say(self._dialect.unsubscribed(command.tag, command.channel))
+
+    def _leave(self, channel: bytes) -> None:
+        self.flush()
+        self._broker.commit(self._broker.channels[channel])
+        self._broker.unsubscribe(self.subscriptions.pop(channel))
+
+    def _history(self, command: commands.History) -> None:
+        if self._may_read(command.channel, command.tag):
+            self._with_channel(command.channel, command.tag, partial(self._history_of, command))
+
+    def _history_of(self, command: commands.History, channel: Channel) -> None:
+        if not self._may_read(channel.name, command.tag):  # any longer: it may have had to wait
+            self._broker.forget_unused(channel)
+            return
+        self.flush()
+        self._broker.commit(channel)
+        stop = channel.log.end
+        start = (command.since or 0) + 1
+        if command.last is not None:
+            start = max(start, stop - command.last)
+        events = self._while_readable(channel.name, channel.log.events(start, stop))
+        self._stream(self._dialect.history(command.tag, channel.name, events, channel.position))
+        self._broker.forget_unused(channel)
+
+    def _who(self, command: commands.Who) -> None:
+        def tell(members: list[Member]) -> None:
+            if not self._may_read(command.channel, command.tag):  # any longer: it may have had to wait
+                return
+            if self._broker.members_held + len(members) > MEMBERS_HELD:
+                self._refuse(command.tag, errors.TOO_MANY_ASK_WHO)
+            else:
+                held = self._while_readable(command.channel, self._broker.hold(members))
+                self._stream(self._dialect.members(command.tag, command.channel, held))
+
+        if self._may_read(command.channel, command.tag):
+            self._await(self._broker.members(command.channel), command.tag, tell)
+
+    def _leave_all(self) -> None:
+        for subscription in self.subscriptions.values():
+            self._broker.unsubscribe(subscription)
+        self.subscriptions.clear()
+        self._broker.sleep(self._reader)
+
+    # Whether it may.
+
+    def _may_read(self, channel: bytes, tag: Tag) -> bool:
+        """Whether the peer may; where not, it has been told."""
+        refusal = self._forbids_reading(channel)
+        if refusal is not None:
+            self._refuse(tag, refusal)
+        return refusal is None
+
+    def _forbids_reading(self, channel: bytes) -> Refusal | None:
+        if self._standing is not None:
+            return self._standing.forbids(channel, Right.READ)
+        return forbids_without_policy(channel, Right.READ, self._bridge.is_admin(None, self.ends.client))
+
+    def _while_readable(self, channel: bytes, told: Iterator[T]) -> Iterator[T]:
+        """What is told bit by bit ends where the peer loses the right to it."""
+        known: Identity | None = None
+        for one in told:
+            standing = self._standing
+            if standing is not None and standing.identity is not known:
+                if standing.forbids(channel, Right.READ):
+                    return
+                known = standing.identity
+            yield one
+
+    def _drop_forbidden(self, standing: Standing) -> None:
+        for channel in list(self.subscriptions):
+            if standing.forbids(channel, Right.READ):
+                self._leave(channel)
+                words = b"you may not read %b any longer, and are not subscribed to it" % channel
+                self._say_between(self._dialect.notice(words, b"forbidden", channel))
