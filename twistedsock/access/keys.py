@@ -3,9 +3,7 @@
 Each key is for one algorithm only, and says so itself: a token has no say in how it is checked (RFC 8725 section 3.1).
 """
 
-import os
 import re
-import stat
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
+
+from twistedsock.secret_files import read_by_others, read_file, without_line_end
 
 Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
@@ -78,7 +78,7 @@ def read_key(id: str, algorithm: Algorithm, path: Path) -> Key:
     """The key in a file: a secret for HS256, a public key as PEM for the others. Raises AccessError."""
     content, mode = _read(path)
     if algorithm == "HS256":
-        return Key(id, algorithm, secret := _secret(content, path), _of_secret(secret), _read_by_others(path, mode))
+        return Key(id, algorithm, secret := _secret(content, path), _of_secret(secret), read_by_others(path, mode))
     public = _public_key(content, path)
     _check_kind(public, algorithm, path)
     return Key(id, algorithm, public, _of_public(algorithm, public), _written_by_others(path, mode))
@@ -87,7 +87,7 @@ def read_key(id: str, algorithm: Algorithm, path: Path) -> Key:
 def read_signing_key(algorithm: Algorithm | None, path: Path) -> SigningKey:
     """The secret or private key in a file. Without an ``algorithm`` it is the one that fits. Raises AccessError."""
     content, mode = _read(path)
-    warning = _read_by_others(path, mode)
+    warning = read_by_others(path, mode)
     if algorithm == "HS256" or (algorithm is None and not _PEM.search(content)):
         return SigningKey("HS256", secret := _secret(content, path), _of_secret(secret), warning)
     private = _private_key(content, path)
@@ -103,16 +103,8 @@ def checking(signing: SigningKey, id: str) -> Key:
 
 
 def _read(path: Path) -> tuple[bytes, int]:
-    """The content, and the mode: 0 where file rights say nothing, as with a pipe."""
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            content = file.read(MOST_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
-        raise AccessError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-    if len(content) > MOST_FILE_BYTES:
-        raise AccessError(f"{path} is larger than any key: more than {MOST_FILE_BYTES:,} bytes")
-    return content, stat.S_IMODE(status.st_mode) if stat.S_ISREG(status.st_mode) else 0
+    too_large = f"{path} is larger than any key: more than {MOST_FILE_BYTES:,} bytes"
+    return read_file(path, MOST_FILE_BYTES, too_large, AccessError)
 
 
 def _secret(content: bytes, path: Path) -> bytes:
@@ -122,7 +114,7 @@ def _secret(content: bytes, path: Path) -> bytes:
             f"{path} holds a {label[1].decode().lower()}, and HS256 takes a secret: whoever has a public key could "
             "sign tokens with it"
         )
-    secret = content.removesuffix(b"\n").removesuffix(b"\r")
+    secret = without_line_end(content)
     if len(secret) < SECRET_BYTES:
         raise AccessError(f"{path} holds {len(secret)} bytes, and a secret for HS256 has {SECRET_BYTES} or more")
     try:
@@ -202,11 +194,6 @@ def _of_secret(secret: bytes) -> str:
 def _of_public(algorithm: Algorithm, public: PublicKey) -> str:
     written = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return sha256(algorithm.encode() + b"\0" + written).hexdigest()
-
-
-def _read_by_others(path: Path, mode: int) -> str:
-    """Not refused, as containers are given their secrets with mode 0444."""
-    return f"others than its owner can read the secret in {path} (mode {mode:04o}): chmod 600" if mode & 0o077 else ""
 
 
 def _written_by_others(path: Path, mode: int) -> str:

@@ -1,12 +1,11 @@
 """A webhook with what its files hold: the secret, and the authorities that vouch for the receiver."""
 
-import os
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
+from twistedsock.secret_files import read_by_others, read_file, without_line_end
 from twistedsock.webhooks.table import SECRET_BYTES, WebhookTable
 
 MOST_FILE_BYTES = 1024 * 1024
@@ -53,14 +52,10 @@ def _secret(table: WebhookTable) -> tuple[bytes, str]:
         return table.secret.encode(), ""
     path = Path(table.secret_file)
     content, mode = _read(path)
-    secret = content.removesuffix(b"\n").removesuffix(b"\r")
+    secret = without_line_end(content)
     if len(secret) < SECRET_BYTES:
         raise WebhookError(f"{path} holds {len(secret)} bytes, and a secret has {SECRET_BYTES} or more")
-    # Not refused, as containers are given their secrets with mode 0444.
-    warning = (
-        f"others than its owner can read the secret in {path} (mode {mode:04o}): chmod 600" if mode & 0o077 else ""
-    )
-    return secret, warning
+    return secret, read_by_others(path, mode)
 
 
 def _authorities(path: Path) -> bytes:
@@ -75,13 +70,5 @@ def _authorities(path: Path) -> bytes:
 
 
 def _read(path: Path) -> tuple[bytes, int]:
-    """The content, and the mode: 0 where file rights say nothing, as with a pipe."""
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            content = file.read(MOST_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
-        raise WebhookError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-    if len(content) > MOST_FILE_BYTES:
-        raise WebhookError(f"{path} is larger than {MOST_FILE_BYTES:,} bytes, so it is something else")
-    return content, stat.S_IMODE(status.st_mode) if stat.S_ISREG(status.st_mode) else 0
+    too_large = f"{path} is larger than {MOST_FILE_BYTES:,} bytes, so it is something else"
+    return read_file(path, MOST_FILE_BYTES, too_large, WebhookError)

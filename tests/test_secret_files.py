@@ -1,0 +1,65 @@
+"""What is read of a file that holds a secret, and what is said of it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from twistedsock.secret_files import read_by_others, read_file, without_line_end
+
+
+class Fault(Exception):
+    """In place of those of the tables that name such files."""
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(Fault) as caught:
+        read_file(path, 5, "too large", Fault)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o400])
+def test_content_and_mode(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"12345")
+    file.chmod(mode)
+    assert read_file(file, 5, "too large", Fault) == (b"12345", mode)
+
+
+def test_no_more_is_read_than_there_may_be(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"123456")
+    assert refusal(file) == refusal(Path("/dev/zero")) == "too large"
+
+
+def test_rights_say_nothing_of_what_is_no_file() -> None:
+    """As with a secret that a shell gives as ``<(…)``."""
+    reading, writing = os.pipe()
+    os.write(writing, b"1234")
+    os.close(writing)
+    try:
+        assert read_file(Path(f"/dev/fd/{reading}"), 5, "too large", Fault) == (b"1234", 0)
+    finally:
+        os.close(reading)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("/nowhere/key", "No such file or directory"), ("/tmp", "Is a directory"), ("/a\0b", "embedded null byte")],
+)
+def test_a_file_that_cannot_be_read_is_named(path: str, reason: str) -> None:
+    assert refusal(Path(path)) == f"cannot read {path}: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("content", "secret"), [(b"a", b"a"), (b"a\n", b"a"), (b"a\r\n", b"a"), (b"a\n\n", b"a\n"), (b" a ", b" a ")]
+)
+def test_one_line_end_is_no_part_of_a_secret(content: bytes, secret: bytes) -> None:
+    assert without_line_end(content) == secret
+
+
+def test_who_else_can_read_it_is_told() -> None:
+    assert read_by_others(Path("/key"), 0o600) == read_by_others(Path("/key"), 0) == ""
+    words = "others than its owner can read the secret in /key (mode 0644): chmod 600"
+    assert read_by_others(Path("/key"), 0o644) == words
+    assert all(read_by_others(Path("/key"), mode) for mode in (0o640, 0o604, 0o620, 0o601))
