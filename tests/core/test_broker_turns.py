@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from twistedsock.core import broker
-from twistedsock.core.broker import SWEPT_TOGETHER
 from twistedsock.core.limits import CHUNK_BYTES, SHARE
+from twistedsock.core.log_budget import SWEPT_TOGETHER
 from twistedsock.testing import Hall, LinePeer
 
 

@@ -26,6 +26,7 @@ from twistedsock.core.limits import (
     reserved_limits,
 )
 from twistedsock.core.log import FRAME_COST
+from twistedsock.core.log_budget import LogBudget
 from twistedsock.core.names import is_channel, is_event_name, is_reserved
 from twistedsock.core.observers import Observer, ReaderObserver
 from twistedsock.core.reader import Peer, Reader, Shared, Subscription
@@ -34,9 +35,6 @@ from twistedsock.core.tally import Tally
 AT_REST = 0.0005
 """Seconds since the last flush after which the next does not wait for the end of the turn: who publishes now is alone,
 most likely. If not, a reader gets two sends in that turn instead of one, and that seldom."""
-
-SWEPT_TOGETHER = 256
-"""Silent channels between two looks at the clock."""
 
 
 class Talker(Protocol):
@@ -62,7 +60,6 @@ class Broker:
         self.channels: dict[bytes, Channel] = {}
         # How many of them are the server's own.
         self.own_channels = 0
-        self.log_bytes = 0
         self.members_held = 0
         self.subscriptions = 0
         self.holdings = Holdings(limits.max_held)
@@ -84,13 +81,16 @@ class Broker:
         self._opening: dict[bytes, Later[Channel]] = {}
         self._dirty: list[Channel] = []
         self._waiting = 0
-        # Channels with a log, the least recently written first.
-        self._written: OrderedDict[Channel, None] = OrderedDict()
+        self._logs = LogBudget(limits.log_bytes, lambda: self.clock(), self.forget_unused)
         self._awake: OrderedDict[Reader, None] = OrderedDict()
         # Who has had a share of time, in the order in which they go on.
         self._postponed: OrderedDict[Callable[[], None], None] = OrderedDict()
-        self._unswept: list[Channel] = []
         self._talkers: dict[Talker, None] = {}
+
+    @property
+    def log_bytes(self) -> int:
+        """What all logs keep together."""
+        return self._logs.size
 
     @property
     def is_ready(self) -> bool:
@@ -208,9 +208,7 @@ class Broker:
             self._flush_talkers()
             self._flush(channel)
         else:
-            size = channel.log.size
-            channel.log.expire(self.clock())
-            self._account(channel, size)
+            self._logs.expire(channel, self.clock())
 
     def wake(self, reader: Reader) -> None:
         """A reader's socket has drained, or it asked for a replay: let it catch up in the next turn."""
@@ -348,30 +346,16 @@ class Broker:
     def sweep(self) -> None:
         """Let go what is too old. To be called every few seconds, as nothing else looks at a silent channel. Where
         there are many, it goes on in the next turns."""
-        if self._sweep_some not in self._postponed:
-            self._unswept = list(self.channels.values())
-            self._sweep_some()
+        if self._sweep_on not in self._postponed and not self._logs.sweep(self.channels.values()):
+            self.postpone(self._sweep_on)
 
-    def _sweep_some(self) -> None:
-        now = self.clock()
-        enough = now + SHARE
-        while self._unswept:
-            for channel in self._unswept[-SWEPT_TOGETHER:]:
-                size = channel.log.size
-                channel.log.expire(now)
-                self._account(channel, size)
-                self.forget_unused(channel)
-            del self._unswept[-SWEPT_TOGETHER:]
-            if self._unswept and self.clock() >= enough:
-                self.postpone(self._sweep_some)
-                return
+    def _sweep_on(self) -> None:
+        if not self._logs.sweep_on():
+            self.postpone(self._sweep_on)
 
     def empty(self, channel: Channel) -> None:
         """Let go of all that its log keeps."""
-        size = channel.log.size
-        channel.log.shrink(0)
-        self._account(channel, size)
-        self.forget_unused(channel)
+        self._logs.empty(channel)
 
     def forget_unused(self, channel: Channel) -> None:
         """Remove a channel that nobody reads and whose log is empty."""
@@ -426,21 +410,6 @@ class Broker:
     def _flush(self, channel: Channel, gathered: Gathered | None = None) -> None:
         size = channel.log.size
         if channel.pending:
-            self._written[channel] = None
-            self._written.move_to_end(channel)
+            self._logs.note_written(channel)
         channel.flush(self.clock(), self.limits.max_members_told, gathered)
-        self._account(channel, size)
-
-    def _account(self, channel: Channel, size_before: int) -> None:
-        """Keep the sum of all logs, and its bound."""
-        self.log_bytes += channel.log.size - size_before
-        if not channel.log:
-            self._written.pop(channel, None)
-        while self.log_bytes > self.limits.log_bytes:
-            victim = next(iter(self._written))
-            size = victim.log.size
-            victim.log.shrink(max(0, size - (self.log_bytes - self.limits.log_bytes)))
-            self.log_bytes += victim.log.size - size
-            if not victim.log:
-                del self._written[victim]
-                self.forget_unused(victim)
+        self._logs.account(channel, size)
