@@ -93,14 +93,6 @@ def test_the_units_of_systemd_are_described(unit: str) -> None:
     assert f"]({unit})" in text_of(CHECKOUT / "docs/operations.md")
 
 
-def test_the_readme_maps_every_module() -> None:
-    """So that people who read the code to learn find all of it."""
-    readme = text_of(CHECKOUT / "README.md")
-    modules = [path for path in (CHECKOUT / "twistedsock").rglob("*.py") if path.name != "__init__.py"]
-    missing = [path.relative_to(CHECKOUT) for path in modules if f"]({path.relative_to(CHECKOUT)})" not in readme]
-    assert not missing
-
-
 def test_the_example_of_bounds_stays_below_what_is_said() -> None:
     """As `sockbridge` adds it up."""
     example = next(text for text in fenced(CHECKOUT / "docs/operations.md", "toml") if "max-subscriptions" in text)
