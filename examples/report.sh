@@ -18,7 +18,7 @@ answer=$(curl --silent --show-error --retry 5 --retry-all-errors --max-time 30 \
     ${TOKEN:+--header "Authorization: Bearer $TOKEN"} \
     --data "{\"host\": \"$(uname -n)\", \"full\": $full}" \
     "$address/channels/$channel/events?name=report") || exit
-echo "$answer"
+printf '%s\n' "$answer"
 case $answer in
     *'"offset":'*) ;;
     *) exit 1 ;; # a problem, that a second try would not mend

@@ -23,12 +23,12 @@ celsius() {
 say() {
     echo "NICK thermometer"
     echo "QUIET on" # no OK for each measurement; an ERR still comes, and is shown
-    while echo "PUB $channel {\"celsius\": $(celsius)}"; do
+    while printf 'PUB %s {"celsius": %s}\n' "$channel" "$(celsius)"; do
         sleep 1
     done
 }
 
-# nc ends when the bridge closes; the next echo then finds nobody, and so does the while.
+# nc ends when the bridge closes; the next printf then fails, and so does the while.
 while true; do
     say 2>/dev/null | nc "$host" "$port"
     echo "no bridge at $host:$port, next try in 2 seconds" >&2

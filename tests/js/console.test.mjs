@@ -1,6 +1,7 @@
 // What the console computes and says, without a browser: addresses, figures, rates, snippets, steps, and what it reads when.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 
 import './fakes.mjs'; // for what old versions of Node lack
@@ -121,7 +122,10 @@ test('each way names the channel, the host and the port', () => {
   const texts = textsOf({});
   assert.deepEqual(Object.keys(texts), ['telnet', 'nc', 'curl', 'browser', 'python', 'node']);
   assert.equal(texts.telnet[0], 'telnet 127.0.0.1 8081\nSUB kitchen\nPUB kitchen 21.5');
-  assert.deepEqual(texts.nc, ["{ echo 'SUB kitchen'; cat; } | nc 127.0.0.1 8081", "echo 'PUB kitchen 21.5' | nc -N 127.0.0.1 8081"]);
+  assert.deepEqual(texts.nc, [
+    "{ printf '%s\\n' 'SUB kitchen'; cat; } | nc 127.0.0.1 8081",
+    "printf '%s\\n' 'PUB kitchen 21.5' | nc -N 127.0.0.1 8081",
+  ]);
   assert.equal(texts.curl[0], 'curl -d 21.5 http://127.0.0.1:8082/channels/kitchen/events');
   for (const kind of ['browser', 'python', 'node']) assert.match(texts[kind][0], /kitchen/);
 });
@@ -135,16 +139,29 @@ test('what a shell would obey is in no lines that are to be typed', () => {
 
 test('odd names are quoted for each tool', () => {
   const texts = textsOf({ channel: 'it\'s/"a"$x`y`</script>&%' });
-  assert.ok(texts.nc[1].startsWith("echo 'PUB it'\\''s/\"a\"$x`y`</script>&% 21.5' |"));
+  assert.ok(texts.nc[1].startsWith("printf '%s\\n' 'PUB it'\\''s/\"a\"$x`y`</script>&% 21.5' |"));
   assert.ok(texts.curl[0].includes("'http://127.0.0.1:8082/channels/it'\\''s/%22a%22%24x%60y%60%3C/script%3E%26%25/events'"));
   assert.equal(texts.browser[0].match(/<\/script>/g).length, 1);
   assert.ok(texts.node[0].includes('\\"a\\"'));
 });
 
+test('a shell sends the name of the channel exactly as it is', () => {
+  const env = { ...process.env, TOKEN: 'a\\nb%s' };
+  for (const channel of ['a\\nPUB\\tb', 'a\\c', '%s%d%n', '-n', "it's", '$HOME', '`id`', '\\', 'a\\0101']) {
+    for (const token of [false, true]) {
+      const [read, publish] = textsOf({ channel, token }).nc;
+      const sent = (text) => execFileSync('sh', ['-c', text.slice(0, text.lastIndexOf(' | nc '))], { env, input: '', encoding: 'utf8' });
+      const proof = token ? 'AUTH a\\nb%s\n' : '';
+      assert.equal(sent(read), `${proof}SUB ${channel}\n`);
+      assert.equal(sent(publish), `${proof}PUB ${channel} 21.5\n`);
+    }
+  }
+});
+
 test('a token comes from the environment, and is nowhere written down', () => {
   const texts = textsOf({ token: true });
   assert.match(texts.telnet[0], /AUTH your-token\n/);
-  assert.ok(texts.nc.every((text) => text.includes('echo "AUTH $TOKEN"')));
+  assert.ok(texts.nc.every((text) => text.includes(`printf '%s\\n' "AUTH $TOKEN" '`)));
   assert.ok(texts.curl.every((text) => text.includes('"Authorization: Bearer $TOKEN"')));
   assert.match(texts.python[0], /os\.environ\["TOKEN"\]/);
   assert.match(texts.node[0], /process\.env\.TOKEN/);

@@ -56,14 +56,14 @@ function typed(door, channel, token) {
 
 function piped(door, channel, token) {
   const { pipe, last } = calls(door);
-  const begin = token ? 'echo "AUTH $TOKEN"; ' : '';
-  const publish = `echo ${shell(`PUB ${channel} 21.5`)}`;
+  // Not `echo`: that of dash and zsh obeys backslashes, and a channel's name may have some.
+  const say = (line) => `printf '%s\\n' ${token ? '"AUTH $TOKEN" ' : ''}${shell(line)}`;
   return {
     kind: 'nc',
     title: door.kind === 'ssl' ? 'openssl' : 'nc',
     parts: [
-      { words: 'Read it. What you type goes to the bridge.', text: `{ ${begin}echo ${shell(`SUB ${channel}`)}; cat; } | ${pipe}` },
-      { words: 'Publish one event', text: `${token ? `{ ${begin}${publish}; }` : publish} | ${last}` },
+      { words: 'Read it. What you type goes to the bridge.', text: `{ ${say(`SUB ${channel}`)}; cat; } | ${pipe}` },
+      { words: 'Publish one event', text: `${say(`PUB ${channel} 21.5`)} | ${last}` },
     ],
   };
 }
