@@ -21,10 +21,10 @@ from twisted.python.failure import Failure
 from twistedsock.access.keys import AccessError
 from twistedsock.access.policy import TablePolicy, build_policy
 from twistedsock.backplane.memory import MemoryBackplane
-from twistedsock.core.admission import is_loopback
 from twistedsock.core.bridge import Bridge, build
 from twistedsock.core.dialect import Ending
 from twistedsock.core.origins import Origins
+from twistedsock.core.principal import is_loopback
 from twistedsock.listeners import Listener, parse_endpoint
 from twistedsock.monitoring.monitor import TICK, Monitor
 from twistedsock.monitoring.process import cpu_seconds, memory_bytes

@@ -148,7 +148,7 @@ class LateBackplane:
 
     def publish(self, channel: bytes, publisher: Peer, name: bytes, content: Content) -> Later[int]:
         # The nick is the one of now, not of later.
-        now = Peer(publisher.id)
+        now = Peer(publisher.id, publisher.principal)
         now.nick = publisher.nick
         return self._ask(lambda: self._inner.publish(channel, now, name, content))
 

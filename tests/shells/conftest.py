@@ -4,7 +4,7 @@ from errno import EAGAIN, EOPNOTSUPP
 from typing import Any
 
 import pytest
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -162,7 +162,7 @@ def wire():
     """Make a transport: ``wire(here="127.0.0.1", port=8081, there="127.0.0.1")``."""
 
     def make(here="127.0.0.1", port=8081, there="127.0.0.1"):
-        kind = "TCP"
-        return Wire(IPv4Address(kind, here, port), IPv4Address(kind, there, 50000))
+        far: Any = IPv6Address if ":" in there else IPv4Address
+        return Wire(IPv4Address("TCP", here, port), far("TCP", there, 50000))
 
     return make

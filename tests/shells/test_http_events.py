@@ -165,6 +165,14 @@ class TestWithAKey:
         assert "idempotency-replayed" not in ask("POST", KITCHEN, b"x", Idempotency_Key="1").headers
         assert payloads(ask) == ["x", "x"]
 
+    def test_the_hosts_of_one_ipv6_network_share_theirs(self, ask):
+        ask.connect("2001:db8::1")
+        ask("POST", KITCHEN, b"x", Idempotency_Key="1")
+        ask.connect("2001:db8::ffff:1")
+        assert "idempotency-replayed" in ask("POST", KITCHEN, b"x", Idempotency_Key="1").headers
+        ask.connect("2001:db8:0:1::1")
+        assert "idempotency-replayed" not in ask("POST", KITCHEN, b"x", Idempotency_Key="1").headers
+
     def test_a_batch_has_one_too(self, ask):
         body = batch({"channel": "kitchen", "data": "x"}, {"channel": "no good", "data": 1})
         first = ask("POST", "/events", body, Idempotency_Key="1")

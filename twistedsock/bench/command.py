@@ -18,8 +18,8 @@ from twistedsock.bench.streams import Wrong
 from twistedsock.bench.trial import OVERHEAD, Row, measured, rows, table
 from twistedsock.bench.usage import Usage
 from twistedsock.bench.wires import Json, Lines
-from twistedsock.core.admission import is_loopback
 from twistedsock.core.errors import TOO_MANY_CHANNELS, TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS
+from twistedsock.core.principal import is_loopback
 
 NONE = "none"
 

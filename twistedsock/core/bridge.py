@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from twistedsock.core.access import Identity, Policy
-from twistedsock.core.admission import Admission, is_stranger
+from twistedsock.core.admission import Admission
 from twistedsock.core.backplane import Backplane
 from twistedsock.core.broker import Broker
 from twistedsock.core.dialect import Ends
@@ -13,6 +13,7 @@ from twistedsock.core.expiry import Expiries, tell_all
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.journal import Journal
 from twistedsock.core.limits import Limits
+from twistedsock.core.principal import is_stranger
 from twistedsock.core.rate import Meter, Meters, meter_of
 from twistedsock.core.roster import Roster
 from twistedsock.core.tally import Tally

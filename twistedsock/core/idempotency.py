@@ -8,6 +8,7 @@ import msgspec
 
 from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.later import Later, when_known
+from twistedsock.core.principal import Principal
 
 KEYS = 10_000
 """Keys in all: some megabytes. Who publishes by the thousand a second has better ways."""
@@ -45,7 +46,7 @@ class Answered(msgspec.Struct, frozen=True):
     again: bool
 
 
-Name = tuple[bytes, bytes, bytes]
+Name = tuple[Principal, bytes, bytes]
 """Who asks, where, and the key."""
 
 
@@ -68,7 +69,7 @@ class Idempotency:
         self._clock = clock
         # The oldest first, and each client's own too.
         self._entries: OrderedDict[Name, _Entry] = OrderedDict()
-        self._clients: dict[bytes, _Client] = {}
+        self._clients: dict[Principal, _Client] = {}
         self._size = 0
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 
 import msgspec
 
-from twistedsock.core.admission import is_loopback
+from twistedsock.core.principal import is_loopback
 
 
 class Verdict(Enum):

@@ -11,8 +11,8 @@ from enum import Enum
 from itertools import islice
 from math import ceil, inf
 
-from twistedsock.core.admission import counted_as
 from twistedsock.core.limits import Limits
+from twistedsock.core.principal import LOCAL, Principal, address_principal
 
 
 class Verdict(Enum):
@@ -130,18 +130,18 @@ class Meters:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._meters: OrderedDict[str, Meter] = OrderedDict()
+        self._meters: OrderedDict[Principal, Meter] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._meters)
 
     def of(self, address: str, now: float) -> Meter | None:
         """The meter of a literal address; None for who may go as fast as it can."""
-        source = counted_as(address)
+        source = address_principal(address)
         meter = self._meters.get(source)
         if meter is not None:
             self._meters.move_to_end(source)
-        elif source and (meter := meter_of(self._limits, now)) is not None:
+        elif source != LOCAL and (meter := meter_of(self._limits, now)) is not None:
             if len(self._meters) >= MOST_METERS:
                 self._make_room(now)
             self._meters[source] = meter

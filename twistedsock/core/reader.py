@@ -12,6 +12,7 @@ from twistedsock.core.events import CHANGE_COST, Batch, Member, PresenceChange
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.log import Log
+from twistedsock.core.principal import LOCAL, Principal
 from twistedsock.core.tally import Tally
 from twistedsock.core.traffic import Traffic
 
@@ -54,13 +55,15 @@ class Source(Protocol):
 
 
 class Peer:
-    """Who is connected. The nick may change, so lanes and logs hold what it was."""
+    """Who is connected. The nick may change, so lanes and logs hold what it was. The principal changes when the client
+    proves another identity."""
 
-    __slots__ = ("_member", "id", "nick")
+    __slots__ = ("_member", "id", "nick", "principal")
 
-    def __init__(self, id: bytes) -> None:
+    def __init__(self, id: bytes, principal: Principal = LOCAL) -> None:
         self.id = id
         self.nick = id
+        self.principal = principal
         self._member: Member | None = None
 
     def member(self) -> Member:

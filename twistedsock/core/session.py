@@ -23,6 +23,7 @@ from twistedsock.core.journal import Arrival, Step
 from twistedsock.core.later import Later, when_known
 from twistedsock.core.limits import PUBLISHES_IN_FLIGHT
 from twistedsock.core.names import is_nick, is_reserved
+from twistedsock.core.principal import client_principal
 from twistedsock.core.reader import HELD, NOBODY, Outlet, Peer, Reader
 from twistedsock.core.speaker import State, nothing
 from twistedsock.core.standing import MOST_FAILED, NO_KEYS, TOO_MANY_TOKENS, Standing
@@ -45,7 +46,8 @@ class Session(Subscriber):
         listener: str = "",
         arrival: Arrival | None = None,
     ) -> None:
-        reader = Reader(Peer(bridge.roster.new_id()), dialect, outlet, self, bridge.holdings, bridge.tally)
+        peer = Peer(bridge.roster.new_id(), client_principal(ends.client))
+        reader = Reader(peer, dialect, outlet, self, bridge.holdings, bridge.tally)
         super().__init__(bridge, dialect, outlet, reader, ends, arrival)
         # Why it was dismissed, for who can tell it on closing too.
         self.parting = b""

@@ -4,9 +4,11 @@ from typing import Protocol
 
 from twistedsock.core.access import Identity, Policy, Right
 from twistedsock.core.bridge import Bridge
+from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import FOR_ADMINS, NICK_IS_AN_ID, RESERVED_CHANNEL, Code, Refusal
 from twistedsock.core.expiry import Bearer
 from twistedsock.core.names import is_nick, is_reserved
+from twistedsock.core.principal import client_principal
 from twistedsock.core.reader import Peer
 
 UNVOUCHED = b"~"
@@ -62,6 +64,7 @@ class Named(Bearer, Protocol):
     """Whose standing it is: a session."""
 
     peer: Peer
+    ends: Ends
 
     def rename(self, nick: bytes) -> None:
         """Be called otherwise."""
@@ -110,6 +113,7 @@ class Standing:
             if refusal is not None:
                 return refusal
             bridge.admission.forget(before)
+            peer.principal = client_principal(self._bearer.ends.client, outcome.subject)
         self.identity = outcome
         bridge.expiries.watch(self._bearer, outcome.expires)
         nick = peer.nick if peer.nick == peer.id else self.shown_nick(peer.nick)
@@ -122,6 +126,7 @@ class Standing:
     def forget(self) -> None:
         """The peer is gone, or the policy."""
         self._bridge.admission.forget(self.identity.subject)
+        self._bearer.peer.principal = client_principal(self._bearer.ends.client)
         self._bridge.expiries.watch(self._bearer, None)
 
     def vouched_nick(self) -> bytes:

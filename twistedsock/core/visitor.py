@@ -14,6 +14,7 @@ from twistedsock.core.errors import BAD_NICK, NICK_IS_AN_ID, UNAVAILABLE, Refusa
 from twistedsock.core.events import Content, Event, Member
 from twistedsock.core.later import Later, and_then, when_known
 from twistedsock.core.names import DEFAULT_EVENT_NAME, is_nick
+from twistedsock.core.principal import Principal, client_principal
 from twistedsock.core.reader import Peer
 from twistedsock.core.recovery import place_to_start
 from twistedsock.core.standing import forbids, forbids_without_policy, shown_nick, vouched_nick
@@ -55,10 +56,11 @@ class Visitor:
     """``identity`` is what the policy has found of who asks: None for who has shown nothing, or where there is no
     policy. ``client`` is the far end of the connection, as people write it."""
 
-    __slots__ = ("_bridge", "_identity", "_is_admin")
+    __slots__ = ("_bridge", "_client", "_identity", "_is_admin")
 
     def __init__(self, bridge: Bridge, listener: str, client: bytes, identity: Identity | None = None) -> None:
         self._bridge = bridge
+        self._client = client
         if identity is None and bridge.policy is not None:
             identity = bridge.policy.anonymous(listener)
         self._identity = identity
@@ -73,6 +75,11 @@ class Visitor:
     def subject(self) -> bytes:
         """Who it is, where that is proved; else empty."""
         return b"" if self._identity is None else self._identity.subject
+
+    @property
+    def principal(self) -> Principal:
+        """What it counts as for rates, limits and shared tables."""
+        return client_principal(self._client, self.subject)
 
     def forbids(self, channel: bytes, right: Right) -> Refusal | None:
         """Why something may not be done on a channel; None where it may."""
@@ -131,7 +138,7 @@ class Visitor:
 
     def _publisher(self, nick: bytes) -> Peer:
         """Whose id is to be given back."""
-        publisher = Peer(self._bridge.roster.new_id())
+        publisher = Peer(self._bridge.roster.new_id(), self.principal)
         publisher.nick = self._shown(nick) or publisher.id
         return publisher
 

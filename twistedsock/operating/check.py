@@ -11,8 +11,8 @@ from twistedsock.access.keys import AccessError
 from twistedsock.access.policy import TablePolicy, build_policy
 from twistedsock.access.table import AccessTable
 from twistedsock.core.access import Right, grants
-from twistedsock.core.admission import is_loopback
 from twistedsock.core.footprint import footprint
+from twistedsock.core.principal import is_loopback
 from twistedsock.settings import Settings, SettingsError, listeners, read_settings
 from twistedsock.webhooks.target import WebhookError, read_targets
 

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-from twistedsock.core.admission import is_loopback
 from twistedsock.core.dialect import Ends
 from twistedsock.core.journal import Arrival, Step
 from twistedsock.core.origins import Door
+from twistedsock.core.principal import is_loopback
 from twistedsock.core.traffic import Traffic
 
 _INHERITS = sys.platform == "linux"

@@ -77,7 +77,7 @@ class Events:
         if key is None:
             answered = Answered(act(), False)
         else:
-            answered = self._known.once((_who(request), place, key), sha256(told).digest(), act)
+            answered = self._known.once((request.visitor.principal, place, key), sha256(told).digest(), act)
 
         def tell(outcome: Told | Refusal) -> None:
             if isinstance(outcome, Refusal):
@@ -133,9 +133,3 @@ def _key(request: BridgeRequest) -> bytes | None:
     if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
         raise Refused(BAD_KEY)
     return keys[0]
-
-
-def _who(request: BridgeRequest) -> bytes:
-    """Whose keys they are: whom a token names, or who is at an address."""
-    subject = request.visitor.subject
-    return b"=" + subject if subject else b"@" + request.ends.client.rpartition(b":")[0]
