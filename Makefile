@@ -17,20 +17,9 @@ help: ## say what can be made
 run: .venv/for-run ## start the bridge in the foreground; make run ARGS="--help" lists its options
 	@$(bin)/twistd -n --pidfile= sockbridge $(ARGS)
 
-# Most tests wait for sockets more than they compute: what computes runs beside them, and the other Pythons have what is
-# left of the processors.
+# The parts run in a program of its own: `make -n` runs each recipe line that names $(MAKE).
 test: style types floors commands node_modules/.package-lock.json ## everything below that checks something
-	@mkdir -p .venvs
-	@nice -n 19 $(bin)/python tools/pythons.py >.venvs/pythons.txt 2>&1 & pythons=$$!; \
-	$(MAKE) coverage wstest web >.venvs/beside.txt 2>&1 & beside=$$!; \
-	trap 'kill $$pythons $$beside' INT TERM; \
-	$(MAKE) rest; status=$$?; \
-	wait $$beside || status=$$?; \
-	cat .venvs/beside.txt; \
-	$(MAKE) dist || status=$$?; \
-	wait $$pythons || status=$$?; \
-	cat .venvs/pythons.txt; \
-	exit $$status
+	@$(bin)/python tools/run_tests.py $(MAKE_COMMAND)
 
 style: .venv/for-test ## check layout and lint
 	$(bin)/ruff check .

@@ -1,6 +1,7 @@
 """The service listens where it was told, says so, and lets everybody go in peace; without a port, without time."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import txaio
@@ -19,7 +20,9 @@ from twistedsock.monitoring.topics import FIGURES
 from twistedsock.service import EXPIRY_SECONDS, SWEEP_SECONDS, BridgeService, StartFailed, draw_epoch, draw_id
 from twistedsock.settings import Settings, SettingsError
 from twistedsock.shells.outlets import TCPSendAtOnce
+from twistedsock.webhooks.hook import Figures
 
+STOP_NOW = "Ctrl-C or SIGTERM again stops now"
 LOOPBACK = "tcp:8081:interface=127.0.0.1"
 
 
@@ -453,6 +456,43 @@ def test_who_is_impatient_ends_the_wait(start, reactor, logged):
     reactor.turn()
     assert ended == [None]
     service.hurry()
+
+
+@pytest.mark.parametrize(("clients", "words"), [(1, "1 client"), (2, "2 clients")])
+def test_shutdown_logs_at_once_how_long_it_waits_and_for_how_many_clients(start, reactor, logged, clients, words):
+    service = start(drain=2.0)
+    for _ in range(clients):
+        connect(reactor)
+    service.stopService()
+    assert f"stopping: waiting up to 2 s for {words} to disconnect; {STOP_NOW}" in map(formatEvent, logged)
+
+
+def test_shutdown_counts_http_requests_that_are_not_answered_yet(start, reactor, logged, monkeypatch):
+    service = start(web=("tcp:0:interface=127.0.0.1",))
+    monkeypatch.setattr(type(service.web[0].factory.site), "running", property(lambda site: 3))
+    service.stopService()
+    assert f"stopping: waiting up to 5 s for 3 clients to disconnect; {STOP_NOW}" in map(formatEvent, logged)
+
+
+def test_shutdown_logs_the_webhook_events_that_it_waits_for(start, reactor, logged):
+    service = start(drain=2.0)
+    protocol, _ = connect(reactor)
+    queued = Figures(2, 300, 0, 0, 0, 0)
+    service.webhooks = SimpleNamespace(figures={"one": queued}, hasten=lambda seconds: None, end=lambda: succeed(None))
+    service.stopService()
+    reactor.advance(0.5)
+    assert len([event for event in map(formatEvent, logged) if event.startswith("stopping")]) == 1
+    protocol.connectionLost(Failure(ConnectionDone()))
+    assert f"stopping: waiting up to 1.5 s for 2 webhook events to be delivered; {STOP_NOW}" in map(formatEvent, logged)
+
+
+@pytest.mark.parametrize(("drain", "clients"), [(0.0, 1), (5.0, 0)])
+def test_shutdown_that_waits_for_nothing_logs_no_wait(start, reactor, logged, drain, clients):
+    service = start(drain=drain)
+    for _ in range(clients):
+        connect(reactor)
+    service.stopService()
+    assert not [event for event in map(formatEvent, logged) if event.startswith("stopping")]
 
 
 def test_with_nobody_there_the_end_comes_at_once(start, reactor):

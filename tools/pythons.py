@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 SUPPORTED = [(3, 11), (3, 12), (3, 13), (3, 14)]
@@ -70,7 +71,8 @@ def prepare(python: Path, environment: Path, constraints: str) -> None:
 
 
 def main() -> int:
-    """Prepares one after the other (editable builds share a folder in the checkout), then tests all at once."""
+    """Prepare the environments one after the other (editable builds share a folder in the checkout), then run all
+    tests at once. Each result is printed when its run ends."""
     constraints = oldest_dependencies((CHECKOUT / "setup.cfg").read_text())
     pythons = find_pythons()
     runs = []
@@ -91,12 +93,15 @@ def main() -> int:
             processes.append(subprocess.Popen(command, cwd=CHECKOUT, env=environ, stdout=file, stderr=file))
 
     failed = 0
-    for (title, _, output), process in zip(runs, processes, strict=True):
-        if process.wait() == 0:
-            print(f"{title}: {output.read_text().splitlines()[-1]}")
-        else:
-            failed += 1
-            print(f"{title}: FAILED\n{output.read_text()}")
+    with ThreadPoolExecutor(len(runs)) as pool:
+        waits = {pool.submit(process.wait): run for run, process in zip(runs, processes, strict=True)}
+        for wait in as_completed(waits):
+            title, _, output = waits[wait]
+            if wait.result() == 0:
+                print(f"{title}: {output.read_text().splitlines()[-1]}", flush=True)
+            else:
+                failed += 1
+                print(f"{title}: FAILED\n{output.read_text()}", flush=True)
     missing = [written(version) for version in SUPPORTED if version not in pythons]
     if missing:
         print(f"Not on this machine, so not tested: Python {', '.join(missing)}")

@@ -153,6 +153,7 @@ class BridgeService(Service):
         self._expiries = LoopingCall(self._look_at_expiries)
         self._expiries.clock = reactor
         self._patience: Any = None
+        self._stop_by = 0.0
         self._gate = Gate(Origins(settings.allow_origin, settings.allow_host))
         # Operations that come from other packages than shells are added to this list.
         self._routes = Routes(
@@ -200,6 +201,8 @@ class BridgeService(Service):
         """Accept no more, tell everybody, and wait until all have gone, or for ``drain`` seconds."""
         super().stopService()
         self.bridge.draining = True
+        self._stop_by = self._reactor.seconds() + self._settings.drain
+        self._log_wait(self._connected(), "client", "to disconnect")
         self.webhooks.hasten(self._settings.drain)
         for repeated in (self._sweep, self._expiries, self._figures):
             if repeated.running:
@@ -207,7 +210,7 @@ class BridgeService(Service):
         ports = [listener.port for listener in [*self.lines, *self.web] if listener.port is not None]
         closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
         gone = closed.addCallback(lambda result: self._dismiss_all())
-        return gone.addCallback(lambda nothing: self.webhooks.end())
+        return gone.addCallback(lambda nothing: self._end_webhooks())
 
     def reload(self) -> None:
         """Read the options, the access policy and the certificates again, and drop nobody. Where the options cannot be
@@ -321,6 +324,27 @@ class BridgeService(Service):
         if self._patience is not None and self._patience.active():
             self._patience.reset(0)
 
+    def _end_webhooks(self) -> Deferred[Any]:
+        queued = sum(figures.queued for figures in self.webhooks.figures.values())
+        self._log_wait(queued, "webhook event", "to be delivered")
+        return self.webhooks.end()
+
+    def _connected(self) -> int:
+        """How many clients have a session or an HTTP request that is not answered yet."""
+        return len(self.bridge.roster) + sum(listener.factory.site.running for listener in self.web)
+
+    def _log_wait(self, count: int, noun: str, event: str) -> None:
+        """Log what a shutdown waits for, and how to end the wait: it would look like a hang otherwise."""
+        seconds = self._stop_by - self._reactor.seconds()
+        if count and seconds > 0:
+            self._log.info(
+                "stopping: waiting up to {seconds:.3g} s for {count} {noun} {event}; Ctrl-C or SIGTERM again stops now",
+                seconds=seconds,
+                count=count,
+                noun=noun if count == 1 else f"{noun}s",
+                event=event,
+            )
+
     def _dismiss_all(self) -> Deferred[None]:
         for session in self.bridge.roster:
             try:
@@ -412,8 +436,7 @@ class BridgeService(Service):
         return None
 
     def _give_up(self, gone: Deferred[None]) -> None:
-        running = sum(listener.factory.site.running for listener in self.web)
-        self._log.info("{count} peers did not leave in time", count=len(self.bridge.roster) + running)
+        self._log.info("{count} peers did not leave in time", count=self._connected())
         gone.callback(None)
 
 
