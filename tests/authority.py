@@ -1,6 +1,7 @@
 """An authority that issues certificates, for tests."""
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -48,7 +49,11 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
         if host:
-            made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+            try:
+                name: x509.GeneralName = x509.IPAddress(ip_address(host))
+            except ValueError:
+                name = x509.DNSName(host)
+            made = made.add_extension(x509.SubjectAlternativeName([name]), critical=False)
         signed = made.sign(self._key, hashes.SHA256())
         file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
         return serial

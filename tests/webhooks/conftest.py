@@ -32,6 +32,7 @@ class Bench:
     def __init__(self, **said: Any) -> None:
         self.clock = Clock()
         self.posts: list[tuple[dict[str, Any], dict[str, str], Deferred[Answer]]] = []
+        self.cancelled: list[Deferred[Any]] = []
         self.chance = 1.0
         self._ids = iter(range(1, 1_000))
         self.delivery = Delivery(self.clock, self.wall_clock, lambda: self.chance)
@@ -44,7 +45,7 @@ class Bench:
         return WALL + self.clock.seconds()
 
     def post(self, body: bytes, headers: dict[str, str]) -> "Deferred[Answer]":
-        answered: Deferred[Answer] = Deferred()
+        answered: Deferred[Answer] = Deferred(self.cancelled.append)
         self.posts.append((json.loads(body), headers, answered))
         return answered
 

@@ -136,16 +136,66 @@ def test_the_receiver_can_say_when(begin, said):
 )
 def test_no_answer_is_a_failure(begin, said, error, words):
     bench = begin(delay=0)
+    publish(bench, "before")
+    bench.clock.advance(0)
+    bench.answer(200)
     publish(bench, "a")
     bench.clock.advance(0)
+    assert bench.delivery.figures.last_status == 200
     bench.fail(error)
     (told,) = said()
     assert told.startswith(f"webhook example.org: {words}")
     assert told.endswith("; it is tried again")
     assert len(told) < 300
     bench.clock.advance(1)
-    assert len(bench.posts) == 2
-    assert bench.delivery.figures.last_status == 0
+    assert (len(bench.posts), bench.told) == (3, ["a"])
+    assert (bench.delivery.figures.last_status, bench.delivery.figures.failed) == (0, 1)
+
+
+def test_an_exception_while_sending_is_a_failed_attempt(begin, said):
+    bench = begin(delay=0, retry_for=10)
+    works = bench.delivery.post
+
+    def post(body, headers):
+        raise ValueError("cannot be sent")
+
+    bench.delivery.post = post
+    publish(bench, "a")
+    bench.clock.advance(0)
+    publish(bench, "b")
+    assert said() == ["webhook example.org: ValueError: cannot be sent; it is tried again"]
+    assert (bench.delivery.figures.failed, bench.delivery.figures.queued) == (1, 2)
+    bench.delivery.post = works
+    bench.clock.advance(1)
+    assert bench.told == ["a"]
+    bench.answer()
+    bench.clock.advance(0)
+    assert bench.told == ["b"]
+
+
+def test_what_cannot_be_sent_for_too_long_is_dropped_and_counted(begin, said):
+    bench = begin(delay=0, retry_for=10)
+
+    def post(body, headers):
+        raise ValueError("cannot be sent")
+
+    bench.delivery.post = post
+    publish(bench, "a", "b")
+    bench.clock.pump([0, 1, 2, 4, 8])
+    figures = bench.delivery.figures
+    assert (figures.failed, figures.dropped, figures.queued) == (5, 2, 0)
+    said()
+
+
+def test_an_exception_while_the_body_is_written_is_a_failed_attempt(begin, said, monkeypatch):
+    bench = begin(delay=0)
+    monkeypatch.setattr(bench.hook, "write", lambda batch: 1 / 0)
+    publish(bench, "a")
+    bench.clock.advance(0)
+    assert said() == ["webhook example.org: ZeroDivisionError: division by zero; it is tried again"]
+    monkeypatch.undo()
+    bench.clock.advance(1)
+    assert bench.told == ["a"]
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 401, 404, 410])
@@ -176,8 +226,10 @@ def test_the_log_is_told_once_a_minute(begin, said):
     ]
 
 
-def test_what_is_tried_in_vain_for_too_long_is_dropped(begin, said):
+@pytest.mark.parametrize("age", [0, 10_000])
+def test_what_is_tried_in_vain_for_too_long_is_dropped(begin, said, age):
     bench = begin(delay=0, retry_for=10)
+    bench.clock.advance(age)
     publish(bench, "a")
     bench.clock.advance(0)
     for wait in (1, 2, 4, 8):
@@ -312,10 +364,9 @@ class TestTheEnd:
         publish(bench, "a")
         bench.delivery.hasten()
         bench.clock.advance(0)
-        cancelled = []
-        bench.posts[-1][2].addErrback(lambda failure: cancelled.append(failure) or failure)
         ended = bench.delivery.end()
         bench.delivery.give_up()
+        assert bench.cancelled == [bench.posts[-1][2]]
         assert ended.called
         assert said()[-1] == "webhook example.org: 1 events were not delivered"
         publish(bench, "b")
@@ -358,10 +409,18 @@ def test_another_way_is_taken_at_once(begin, said):
     said()
 
 
-def test_a_fault_of_ours_is_logged(begin, logged):
+def test_a_fault_in_handling_an_answer_is_logged_and_the_batch_sent_again(begin, logged):
     bench = begin(delay=0)
     publish(bench, "a")
     bench.clock.advance(0)
     bench.posts[-1][2].callback(None)
     (event,) = [event for event in logged if event["log_level"] is LogLevel.critical]
-    logged.remove(event)
+    assert event["log_failure"].check(AttributeError)
+    logged.clear()
+    publish(bench, "b")
+    assert (bench.delivery.figures.failed, bench.delivery.figures.queued) == (1, 2)
+    bench.clock.advance(1)
+    assert bench.told == ["a"]
+    bench.answer()
+    bench.clock.advance(0)
+    assert bench.told == ["b"]

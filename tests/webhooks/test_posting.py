@@ -1,6 +1,7 @@
 """Requests through treq: what is sent, and how little of an answer is taken."""
 
 import gzip
+import ssl
 from io import BytesIO
 
 import pytest
@@ -59,6 +60,11 @@ def test_what_is_sent(poster_to):
     assert told[b"user-agent"] == [b"sockbridge/1.2"]
     assert told[b"content-length"] == [b"7"]
     assert b"accept-encoding" not in told
+
+
+def test_a_retry_after_that_is_not_utf8_is_no_failure(poster_to):
+    poster = poster_to(lambda *said: (200, {b"Retry-After": b"\xff"}, b""))
+    assert result_of(poster.post(b"{}", HEADERS)) == Answer(200, "\xff")
 
 
 def test_what_is_heard(poster_to):
@@ -175,6 +181,51 @@ class TestOneConnection:
         protocol.dataReceived(b"HTTP/1.1 204 No Content\r\n\r\n")
         assert result_of(answered) == Answer(204)
 
+    @pytest.mark.parametrize(
+        ("url", "line", "host"),
+        [
+            ("http://[::1]:9000/h", b"POST /h HTTP/1.1", b"Host: [::1]:9000"),
+            ("http://[2001:db8::1]/h", b"POST /h HTTP/1.1", b"Host: [2001:db8::1]"),
+            ("http://my_service:9000/h", b"POST /h HTTP/1.1", b"Host: my_service:9000"),
+            ("http://xn--a/h", b"POST /h HTTP/1.1", b"Host: xn--a"),
+            ("http://localhost?key=%ff", b"POST /?key=%ff HTTP/1.1", b"Host: localhost"),
+            ("http://localhost/%ff//b", b"POST /%ff//b HTTP/1.1", b"Host: localhost"),
+        ],
+    )
+    def test_delivers_to_each_url_that_is_accepted(self, aim, reactor, connect, url, line, host):
+        answered, transport, protocol, _ = connect(Poster(aim(url=url), reactor, "1.2"))
+        lines = transport.value().split(b"\r\n")
+        assert lines[0] == line
+        assert host in lines
+        protocol.dataReceived(b"HTTP/1.1 204 No Content\r\n\r\n")
+        assert result_of(answered) == Answer(204)
+
+    @pytest.mark.parametrize("url", ["http://my_service:9000/", "http://[::1]:9000/", "http://example.org./"])
+    def test_resolves_the_host_of_the_url(self, aim, connect, url):
+        names = []
+
+        class Reactor(MemoryReactorClock):
+            def __init__(self):
+                super().__init__()
+                resolver = self.nameResolver
+                resolve = resolver.resolveHostName
+                resolver.resolveHostName = lambda receiver, name, *more, **how: (
+                    names.append(name) or resolve(receiver, name, *more, **how)
+                )
+
+        target = aim(url=url)
+        Poster(target, Reactor(), "1.2").post(b"{}", HEADERS).addErrback(lambda failure: None)
+        assert names == [target.table.host]
+
+    def test_several_answers_together_may_be_longer_than_one(self, poster, connect):
+        answered, transport, protocol, _ = connect(poster)
+        body = b"x" * (ANSWER_BYTES // 2)
+        for _ in range(4):
+            protocol.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            assert result_of(answered) == Answer(200)
+            assert not transport.disconnecting
+            answered = poster.post(b"{}", HEADERS)
+
     def test_it_is_kept_for_the_next_and_not_for_long(self, poster, connect, reactor):
         answered, transport, protocol, _ = connect(poster)
         protocol.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -235,19 +286,78 @@ class TestOneConnection:
         assert isinstance(result_of(answered), Failure)
 
 
-@pytest.mark.parametrize("with_authorities", [True, False])
-def test_certificates_are_checked_by_the_system_or_by_authorities_that_were_named(
-    describe, reactor, tmp_path, with_authorities
-):
-    Authority(tmp_path)
-    more = {"ca_file": str(tmp_path / "authority.pem")} if with_authorities else {}
-    (target,) = read_targets([describe(url="https://127.0.0.1/", **more)])
-    Poster(target, reactor, "1.2").post(b"{}", HEADERS).addErrback(lambda failure: None)
-    host, port, factory, _, _ = reactor.tcpClients[-1]
-    assert (host, port) == ("127.0.0.1", 443)
-    protocol, transport = factory.buildProtocol(None), Transport()
-    protocol.makeConnection(transport)
-    assert transport.value().startswith(b"\x16\x03")  # a ClientHello
+class TestCertificates:
+    """A real TLS handshake, in memory, with a receiver whose certificate an authority of ours has signed."""
+
+    @pytest.fixture
+    def deliver(self, describe, reactor, tmp_path, monkeypatch):
+        """The request as the receiver reads it, and the server name that it was asked for; empty if the handshake
+        fails: ``deliver(url, host of the certificate, …)``."""
+
+        monkeypatch.setattr("twisted.protocols.tls._get_default_clock", lambda: reactor)
+
+        def deliver(url, host, **more):
+            Authority(tmp_path).issue("receiver", "receiver", host=host)
+            names = []
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tmp_path / "receiver.pem", tmp_path / "receiver.key")
+            context.sni_callback = lambda connection, name, context: names.append(name)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = context.wrap_bio(incoming, outgoing, server_side=True)
+            (target,) = read_targets([describe(url=url, **more)])
+            Poster(target, reactor, "1.2").post(b"{}", HEADERS).addErrback(lambda failure: None)
+            protocol, transport = reactor.tcpClients[-1][2].buildProtocol(None), Transport()
+            protocol.makeConnection(transport)
+            for step in (tls.do_handshake, tls.do_handshake, tls.do_handshake, lambda: tls.read(1_000)):
+                reactor.advance(0)  # Twisted gathers small writes of a turn
+                incoming.write(transport.value())
+                transport.clear()
+                try:
+                    result = step()
+                except ssl.SSLWantReadError:
+                    result = b""
+                except ssl.SSLError:
+                    return b"", names
+                if outgoing.pending:
+                    protocol.dataReceived(outgoing.read())
+                if transport.disconnecting:
+                    return b"", names
+            return result, names
+
+        return deliver
+
+    @pytest.mark.parametrize(
+        ("url", "host", "names"),
+        [
+            ("https://127.0.0.1/hook", "127.0.0.1", [None]),
+            ("https://[::1]/hook", "::1", [None]),
+            ("https://example.org/hook", "example.org", ["example.org"]),
+            ("https://example.org./hook", "example.org", ["example.org"]),
+            ("https://my_service/hook", "my_service", ["my_service"]),
+        ],
+    )
+    def test_accepts_a_certificate_of_the_named_authority(self, deliver, tmp_path, url, host, names):
+        request, asked = deliver(url, host, ca_file=str(tmp_path / "authority.pem"))
+        assert request.startswith(b"POST /hook HTTP/1.1\r\n")
+        assert asked == names
+
+    def test_accepts_a_certificate_of_an_authority_of_the_system(self, deliver, tmp_path, monkeypatch):
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        request, _ = deliver("https://example.org/hook", "example.org")
+        assert request.startswith(b"POST /hook HTTP/1.1\r\n")
+
+    def test_refuses_a_certificate_of_an_unknown_authority(self, deliver):
+        assert deliver("https://example.org/hook", "example.org")[0] == b""
+
+    def test_refuses_an_authority_of_the_system_if_another_is_named(self, deliver, tmp_path, monkeypatch):
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        Authority(tmp_path, "other")
+        request, _ = deliver("https://example.org/hook", "example.org", ca_file=str(tmp_path / "other.pem"))
+        assert request == b""
+
+    @pytest.mark.parametrize("url", ["https://127.0.0.1/", "https://[::1]/", "https://example.org/", "https://my_a/"])
+    def test_refuses_a_certificate_for_another_host(self, deliver, tmp_path, url):
+        assert deliver(url, "example.com", ca_file=str(tmp_path / "authority.pem"))[0] == b""
 
 
 def test_the_body_is_written_whole(aim, reactor):

@@ -76,6 +76,11 @@ def test_what_cannot_be_meant_is_one_sentence(read, text, words):
         *("https://example.org:port/", "https://example.org:99999/", "https://example.org:0/", "https://[::1/"),
         *("https://ann:secret@example.org/", "https://example.org/#there", "https://bücher.example/"),
         "https://example.org/" + "x" * 2_000,
+        *("http://example..org/", "http://.example.org/", "http://-example.org/", "http://example-.org/"),
+        *("http://a,b/", "http://%41/", "http://h%/", "http://" + "a" * 64 + "/", "http://" + "a." * 127 + "a/"),
+        *("http://300.1.1.1/", "http://1.2.3/", "http://0x7f.1/", "http://1.2.3.4./", "http://2130706433/"),
+        *("http://[v1.x]/", "http://[fe80::1%25eth0]/", "http://[::1]x/", "http://[1.2.3.4]/", "http://::1/"),
+        *("http://example.org:/", "http://example.org:+80/", "http://example.org:000080/"),
     ],
 )
 def test_what_is_no_url_is_refused(describe, url):
@@ -90,11 +95,32 @@ def test_what_is_no_url_is_refused(describe, url):
         ("HTTPS://Example.org:8443/a?b=c", "example.org", True),
         ("http://127.0.0.1:9000/", "127.0.0.1", False),
         ("http://[::1]:9000/", "::1", False),
+        ("http://my_service:9000/", "my_service", False),
+        ("https://_hook.a_b.example/", "_hook.a_b.example", True),
+        ("http://example.org./", "example.org.", False),
+        ("http://xn--a/", "xn--a", False),
+        ("http://3com.example/", "3com.example", False),
+        ("http://" + "a" * 63 + "/", "a" * 63, False),
     ],
 )
 def test_urls(describe, url, host, is_secure):
     table = describe(url=url)
     assert (table.host, table.is_secure) == (host, is_secure)
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("HTTPS://Example.org", b"https://example.org/"),
+        ("https://example.org?a=b", b"https://example.org/?a=b"),
+        ("https://example.org/?", b"https://example.org/?"),
+        ("https://example.org/?key=%ff%e4&a=[1]", b"https://example.org/?key=%ff%e4&a=[1]"),
+        ("https://example.org/a%2Fb/%zz;c", b"https://example.org/a%2Fb/%zz;c"),
+        ('https://example.org/{a}"b"?c|d\\e', b"https://example.org/%7Ba%7D%22b%22?c%7Cd%5Ce"),
+    ],
+)
+def test_requests_use_the_url_of_the_operator(describe, url, sent):
+    assert describe(url=url).request_url == sent
 
 
 def test_authorities_are_for_tls(describe):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as AnswerTimeoutError
 from twisted.internet.error import TimeoutError as ConnectingTimeoutError
 from twisted.logger import Logger
@@ -153,10 +153,16 @@ class Delivery:
         self._send(self._batch)
 
     def _send(self, batch: Batch) -> None:
-        body, headers = self.hook.write(batch)
-        self._under_way = sending = self.post(body, headers)
+        # maybeDeferred: an exception while the request is made is a failed attempt like any other.
+        self._under_way = sending = maybeDeferred(lambda: self.post(*self.hook.write(batch)))
         sending.addCallbacks(self._judge, self._lost)
-        sending.addErrback(lambda failure: _log.failure("webhook {name} failed", failure, name=self._name))
+        sending.addErrback(self._broken, batch)
+
+    def _broken(self, failure: Failure, batch: Batch) -> None:
+        """A fault of ours in what handles the answer. The batch is not forgotten: this counts as a failed attempt."""
+        _log.failure("webhook {name} failed", failure, name=self._name)
+        if self._batch is batch and not self._waits and not self._over:
+            self._again("the answer could not be handled", 0.0)
 
     def _judge(self, answer: Answer) -> None:
         self._under_way = None

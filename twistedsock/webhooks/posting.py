@@ -26,6 +26,10 @@ ANSWER_BYTES = 64 * 1024
 """What is read of an answer, its head included, before the connection is cut. Nothing of it is used but the status and
 ``Retry-After``."""
 
+_ANY_URL = "http://receiver.invalid/"
+"""What treq is given in the place of the receiver's URL: it refuses IPv6 literals and names with an underscore, and
+writes URLs anew. The requests go to ``WebhookTable.request_url``."""
+
 KEPT_SECONDS = 4
 """How long a connection is kept that nothing is sent on: Node's servers close theirs after five, and a request that
 meets a close is lost."""
@@ -36,7 +40,6 @@ class Poster:
     answers not decompressed. ``agent`` is for tests."""
 
     def __init__(self, target: Target, reactor: Any, version: str, agent: IAgent | None = None) -> None:
-        self._url = target.table.url
         self._timeout = target.table.timeout
         self._reactor = reactor
         self._agent_name = f"sockbridge/{version}"
@@ -44,7 +47,9 @@ class Poster:
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = 1
         self._pool.cachedConnectionTimeout = KEPT_SECONDS
-        self._agent = _Plain(agent or Agent.usingEndpointFactory(reactor, self._endpoints, self._pool))
+        self._agent = _Plain(
+            agent or Agent.usingEndpointFactory(reactor, self._endpoints, self._pool), target.table.request_url
+        )
 
     def post(self, body: bytes, headers: dict[str, str]) -> "Deferred[Answer]":
         """The answer. Fails with whatever went wrong on the way to it; it is cancelled where that takes too long."""
@@ -53,7 +58,7 @@ class Poster:
         client = HTTPClient(self._agent, data_to_body_producer=_Whole)
         sent = {"Content-Type": "application/json", "User-Agent": self._agent_name, **headers}
         answered: Deferred[Any] = client.post(
-            self._url,
+            _ANY_URL,
             data=body,
             headers=Headers({name: [value] for name, value in sent.items()}),
             allow_redirects=False,
@@ -70,7 +75,9 @@ class Poster:
 
     def _read(self, response: Any) -> "Deferred[Answer]":
         """Once there is a status, it holds, whatever becomes of the rest."""
-        answer = Answer(response.code, (response.headers.getRawHeaders("Retry-After") or [None])[0])
+        # As bytes, because a header that is not UTF-8 must not make a failure of a delivery.
+        values = response.headers.getRawHeaders(b"Retry-After")
+        answer = Answer(response.code, values[0].decode("latin-1") if values else None)
         whole: Deferred[Any] = treq.collect(response, lambda data: None)
         whole.addErrback(lambda failure: self._endpoints.abort())
         return whole.addCallback(lambda nothing: answer)
@@ -100,17 +107,19 @@ class _Whole:
 
 @implementer(IAgent)
 class _Plain:
-    """Asks for no compression and takes none: a small answer could become a large one. Cookies are not taken either."""
+    """Sends requests to one URL. Asks for no compression and takes none: a small answer could become a large one.
+    Cookies are not taken either."""
 
-    def __init__(self, agent: IAgent) -> None:
+    def __init__(self, agent: IAgent, url: bytes) -> None:
         self._agent = agent
+        self._url = url
 
     def request(
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
     ) -> "Deferred[IResponse]":
         assert headers is not None, "treq gives some"
         headers.removeHeader("Accept-Encoding")
-        return self._agent.request(method, uri, headers, bodyProducer).addCallback(self._without)
+        return self._agent.request(method, self._url, headers, bodyProducer).addCallback(self._without)
 
     def _without(self, response: Any) -> Any:
         for name in ("Content-Encoding", "Set-Cookie"):
@@ -165,7 +174,7 @@ class _Endpoints:
             self._trust = trustRootFromCertificates([Certificate(X509.from_cryptography(one)) for one in authorities])
 
     def endpointForURI(self, uri: URI) -> "_Endpoint":
-        endpoint: Any = HostnameEndpoint(self._reactor, uri.host.decode(), uri.port, timeout=self._timeout)
+        endpoint: Any = _HostnameEndpoint(self._reactor, uri.host.decode(), uri.port, timeout=self._timeout)
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(Verifying(uri.host.decode(), self._trust), endpoint)
         return _Endpoint(endpoint, self)
@@ -177,6 +186,16 @@ class _Endpoints:
     def forget(self, connection: Any) -> None:
         if self.connection is connection:
             self.connection = None
+
+
+class _HostnameEndpoint(HostnameEndpoint):
+    """Connects to any host that ``WebhookTable`` accepts: Twisted 26.10 refuses a name with an underscore, and one that
+    begins with ``xn--`` and is not IDNA."""
+
+    @staticmethod
+    def _hostAsBytesAndText(host: bytes | str) -> tuple[bool, bytes, str]:
+        assert isinstance(host, str), "see endpointForURI"
+        return False, host.encode("ascii"), host
 
 
 @implementer(IStreamClientEndpoint)

@@ -1,9 +1,10 @@
 """The tables ``[[webhook]]`` of a file of options, as an operator writes them."""
 
 import re
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Literal, get_args
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -23,11 +24,27 @@ MOST_PATTERNS = 100
 MOST_URL = 2_000
 """Characters: more than servers take."""
 
+MOST_HOST = 253
+"""Characters of a host name in the DNS (RFC 1035 section 3.1)."""
+
 SECRET_BYTES = 16
 """The least: 128 bits, as whoever sees one delivery can try secrets at leisure."""
 
 _VISIBLE = re.compile(r"[!-~]+")
 _NAME = re.compile(r"[!-~]{1,64}")
+_NETLOC = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z_.-]+))(?::([0-9]{1,5}))?")
+"""An IPv6 address in brackets, or a name or an IPv4 address; then the port."""
+
+_LABEL = re.compile(r"[0-9A-Za-z_](?:[0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?")
+"""One part of a host name. Underscores are not allowed in host names (RFC 1123 section 2.1), but Docker and other
+resolvers use them."""
+
+_NUMERIC = re.compile(r"[0-9]+|0[Xx][0-9A-Fa-f]*")
+"""A host whose last label is a number is an IPv4 address (WHATWG URL, "ends in a number checker")."""
+
+_TARGET_SAFE = "%/:?#[]@!$&'()*+,;="
+"""Characters of a path and query that are sent as they are, beside letters, digits and ``-._~`` (RFC 3986
+section 2)."""
 
 
 class WebhookTable(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
@@ -77,6 +94,13 @@ class WebhookTable(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", fo
     @property
     def host(self) -> str:
         return urlsplit(self.url).hostname or ""
+
+    @property
+    def request_url(self) -> bytes:
+        """The URL of the requests: that of the operator, with characters that no URL can hold percent-encoded."""
+        parts = urlsplit(self.url)
+        target = (parts.path or "/") + ("?" + parts.query if "?" in self.url else "")
+        return f"{parts.scheme}://{parts.netloc.lower()}{quote(target, safe=_TARGET_SAFE)}".encode("ascii")
 
     @property
     def shown_url(self) -> str:
@@ -138,5 +162,27 @@ def _check_url(url: str) -> None:
         raise ValueError("the url begins with https:// or http://, then comes a host")
     if "@" in parts.netloc:
         raise ValueError("the url can hold no user and no password; the receiver knows us by the signature")
+    if not _is_reachable(parts.netloc):
+        raise ValueError(
+            "the url has an invalid host or port: write a host name, an IPv4 address or an IPv6 address in brackets, "
+            "then :PORT if it is not the usual one"
+        )
     if "#" in url:
         raise ValueError("the url cannot have a #, as what is behind it is never sent")
+
+
+def _is_reachable(netloc: str) -> bool:
+    """Whether requests can be sent to this host and port: what is refused here would fail in each delivery."""
+    matched = _NETLOC.fullmatch(netloc)
+    if matched is None:
+        return False
+    address, name, _ = matched.groups()
+    try:
+        if address is not None:
+            return bool(IPv6Address(address))
+        labels = name.removesuffix(".").split(".")
+        if _NUMERIC.fullmatch(labels[-1]):
+            return bool(IPv4Address(name))
+    except ValueError:
+        return False
+    return len(name) <= MOST_HOST and all(_LABEL.fullmatch(label) for label in labels)

@@ -16,6 +16,9 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import optionsForClientTLS
 from zope.interface import implementer
 
+_ANY_NAME = "receiver.invalid"
+"""Twisted accepts no host name with an underscore. The name that is sent, and checked, is set afterwards."""
+
 
 @implementer(IOpenSSLClientConnectionCreator)
 class Verifying:
@@ -23,11 +26,16 @@ class Verifying:
     None."""
 
     def __init__(self, host: str, trust: Any = None) -> None:
-        self._options = optionsForClientTLS(host, trustRoot=trust)
-        self._is_for_host = _judge(host)
+        host = host.removesuffix(".")  # neither in the extension (RFC 6066 section 3) nor in a certificate
+        is_address = isIPAddress(host) or isIPv6Address(host)
+        self._options = optionsForClientTLS(host if is_address else _ANY_NAME, trustRoot=trust)
+        self._server_name = None if is_address else host.encode("ascii")
+        self._is_for_host = _judge(host, verify_certificate_ip_address if is_address else verify_certificate_hostname)
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> Connection:
         connection = self._options.clientConnectionForTLS(tlsProtocol)
+        if self._server_name is not None:
+            connection.set_tlsext_host_name(self._server_name)
         connection.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT, self._verify)
         return connection
 
@@ -38,12 +46,7 @@ class Verifying:
         return self._is_for_host(certificate.to_cryptography())
 
 
-def _judge(host: str) -> Callable[[PlainCertificate], bool]:
-    is_address = isIPAddress(host) or isIPv6Address(host)
-    verify: Callable[[PlainCertificate, str], None] = (
-        verify_certificate_ip_address if is_address else verify_certificate_hostname
-    )
-
+def _judge(host: str, verify: Callable[[PlainCertificate, str], None]) -> Callable[[PlainCertificate], bool]:
     def is_for_host(certificate: PlainCertificate) -> bool:
         try:
             verify(certificate, host)
