@@ -115,31 +115,42 @@ def test_a_key_is_forgotten_when_it_is_old(known: Idempotency, clock: Clock) -> 
     assert known.once(name(b"2"), b"f", Deed()) == Answered(DONE, True)
 
 
-def test_there_are_not_too_many_keys(known: Idempotency, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idempotency, "KEYS", 3)
-    for key in b"abcd":
-        known.once(name(b"%d" % key, b"%d" % key), b"f", Deed())
+def test_keys_of_several_clients_are_bounded_together(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "REMEMBERED_BYTES", 3 * KEY_COST)
+    known = Idempotency(clock)
+    for key in (b"a", b"b", b"c", b"d"):
+        known.once(name(key, key), b"f", Deed(Told(b"")))
     assert len(known) == 3
-    assert known.once(name(b"%d" % b"a"[0], b"%d" % b"a"[0]), b"f", Deed()).again is False
 
 
-def test_who_has_many_keys_forgets_its_own(known: Idempotency, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idempotency, "KEYS_OF_ONE", 2)
-    known.once(name(b"0", b"bob"), b"f", Deed())
-    for key in (b"1", b"2", b"3"):
-        known.once(name(key), b"f", Deed())
-    assert known.once(name(b"0", b"bob"), b"f", Deed()).again
-    assert known.once(name(b"3"), b"f", Deed()).again
-    assert not known.once(name(b"1"), b"f", Deed()).again
-
-
-@pytest.mark.parametrize("bound", ["BYTES_OF_ONE", "REMEMBERED_BYTES"])
-def test_answers_are_bounded_in_bytes(known: Idempotency, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
-    monkeypatch.setattr(idempotency, bound, 3 * KEY_COST)
+def test_answers_are_bounded_in_bytes(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "REMEMBERED_BYTES", 3 * KEY_COST)
+    known = Idempotency(clock)
     for key in (b"1", b"2", b"3"):
         known.once(name(key), b"f", Deed(Told(b"x" * (KEY_COST // 4))))
     assert len(known) == 2
     assert not known.once(name(b"1"), b"f", Deed()).again
+
+
+def test_a_client_with_many_keys_forgets_its_own_first(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "REMEMBERED_BYTES", 8 * KEY_COST)
+    known = Idempotency(clock)
+    for key in (b"1", b"2"):
+        known.once(name(key, b"bob"), b"f", Deed(Told(b"")))
+    for number in range(100):
+        known.once(name(b"%d" % number), b"f", Deed(Told(b"")))
+    assert len(known) == 8
+    assert known.once(name(b"1", b"bob"), b"f", Deed()).again and known.once(name(b"2", b"bob"), b"f", Deed()).again
+    assert known.once(name(b"99"), b"f", Deed()).again and known.once(name(b"94"), b"f", Deed()).again
+    assert not known.once(name(b"93"), b"f", Deed()).again
+
+
+def test_a_client_alone_can_use_all_keys(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "REMEMBERED_BYTES", 8 * KEY_COST)
+    known = Idempotency(clock)
+    for number in range(8):
+        known.once(name(b"%d" % number), b"f", Deed(Told(b"")))
+    assert all(known.once(name(b"%d" % number), b"f", Deed(Told(b""))).again for number in range(8))
 
 
 def test_what_was_forgotten_under_way_is_not_remembered(known: Idempotency, clock: Clock) -> None:

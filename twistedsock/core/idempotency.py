@@ -9,18 +9,10 @@ import msgspec
 from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.later import Later, when_known
 from twistedsock.core.principal import Principal
-
-KEYS = 10_000
-"""Keys in all: some megabytes. Who publishes by the thousand a second has better ways."""
-
-KEYS_OF_ONE = 1_000
-"""Keys of one client, so that it forgets its own before others' are forgotten."""
+from twistedsock.core.shares import Shares
 
 REMEMBERED_BYTES = 16 * 1024 * 1024
-"""What was answered under all keys, with what each key costs: the batch form's answers are long."""
-
-BYTES_OF_ONE = 2 * 1024 * 1024
-"""Of these, those of one client: some twenty of the longest answers."""
+"""What was answered under all keys, with what each key costs: some 10,000 keys. The batch form's answers are long."""
 
 AGE = 600.0
 """Seconds that a key is remembered: longer than programs ask again for, also those that wait longer each time."""
@@ -57,20 +49,16 @@ class _Entry(msgspec.Struct):
     size: int
 
 
-class _Client(msgspec.Struct):
-    names: OrderedDict[Name, None]
-    size: int = 0
-
-
 class Idempotency:
-    """``clock`` gives seconds that never go back."""
+    """``clock`` gives seconds that never go back. When there are too many keys, the oldest of the principal that holds
+    most is forgotten."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        # The oldest first, and each client's own too.
+        # The oldest first, and each principal's own too.
         self._entries: OrderedDict[Name, _Entry] = OrderedDict()
-        self._clients: dict[Principal, _Client] = {}
-        self._size = 0
+        self._names: dict[Principal, OrderedDict[Name, None]] = {}
+        self._shares = Shares(REMEMBERED_BYTES)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -87,8 +75,9 @@ class Idempotency:
                 return Answered(OTHER_REQUEST, False)
             return Answered(known.outcome, True)
         pending = Later[Told]()
-        entry = self._entries[name] = _Entry(fingerprint, now, pending, 0)
-        self._clients.setdefault(name[0], _Client(OrderedDict())).names[name] = None
+        entry = self._entries[name] = _Entry(fingerprint, now, pending, KEY_COST)
+        self._names.setdefault(name[0], OrderedDict())[name] = None
+        self._shares.add(name[0], KEY_COST)
         try:
             answer = act()
         except BaseException:
@@ -103,22 +92,17 @@ class Idempotency:
             self._drop(name, entry)
         elif self._entries.get(name) is entry:
             entry.outcome, entry.size = outcome, len(outcome.body) + KEY_COST
-            client = self._clients[name[0]]
-            client.size += entry.size
-            self._size += entry.size
-            while len(client.names) > KEYS_OF_ONE or client.size > BYTES_OF_ONE:
-                self._forget(next(iter(client.names)))
-            while len(self._entries) > KEYS or self._size > REMEMBERED_BYTES:
-                self._forget(next(iter(self._entries)))
+            self._shares.add(name[0], len(outcome.body))
+            while self._shares.total > self._shares.limit:
+                self._forget(next(iter(self._names[self._shares.largest()])))
 
     def _drop(self, name: Name, entry: _Entry) -> None:
         if self._entries.get(name) is entry:
             self._forget(name)
 
     def _forget(self, name: Name) -> None:
-        entry, client = self._entries.pop(name), self._clients[name[0]]
-        self._size -= entry.size
-        client.size -= entry.size
-        del client.names[name]
-        if not client.names:
-            del self._clients[name[0]]
+        names = self._names[name[0]]
+        self._shares.add(name[0], -self._entries.pop(name).size)
+        del names[name]
+        if not names:
+            del self._names[name[0]]

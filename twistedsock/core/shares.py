@@ -1,0 +1,149 @@
+"""Fair shares of a table that all clients use: how much each principal holds, who is refused and who gives way first.
+
+While a table has room, every client takes what it needs, so that a single client can use all of it. When the table is
+full, two rules hold (max-min fairness: Bertsekas and Gallager, Data Networks, section 6.5.2):
+
+- What can be taken back, such as history, is taken from the principal that holds most.
+- What cannot be taken back is refused to those that hold most. Beyond the limit there is a reserve for the others: half
+  of it for principals that hold less than the average, half of it for those that hold less than the guaranteed share.
+"""
+
+from collections.abc import Iterator
+from heapq import heappop, heappush
+
+from twistedsock.core.principal import Principal
+
+RESERVE_PARTS = 8
+"""The reserve is one part in so many of the limit: with the default limits two subscriptions for each connection that
+there may be."""
+
+GUARANTEED_PARTS = 1_000
+"""The guaranteed share is one part in so many of the limit. More than sixty principals can use it at the same time,
+which is twice as many as it takes to open all connections of a server from addresses of one's own."""
+
+GUARANTEED_LEAST = 8
+"""The least guaranteed share, where the limit is small."""
+
+
+class _Holder:
+    """``place`` is its index in the heap."""
+
+    __slots__ = ("place", "principal", "size")
+
+    def __init__(self, principal: Principal, place: int) -> None:
+        self.principal = principal
+        self.size = 0
+        self.place = place
+
+
+class Shares:
+    """One table. ``limit`` and ``total`` are in the table's own unit, for example channels or bytes."""
+
+    __slots__ = ("_heap", "_holders", "limit", "total")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.total = 0
+        self._holders: dict[Principal, _Holder] = {}
+        # Those that hold something, as a binary heap with the largest on top.
+        self._heap: list[_Holder] = []
+
+    def __len__(self) -> int:
+        """How many principals hold something."""
+        return len(self._heap)
+
+    def of(self, principal: Principal) -> int:
+        """What a principal holds."""
+        holder = self._holders.get(principal)
+        return 0 if holder is None else holder.size
+
+    def add(self, principal: Principal, amount: int) -> None:
+        """A principal holds ``amount`` more; less if that is negative."""
+        if not amount:
+            return
+        self.total += amount
+        holder = self._holders.get(principal)
+        if holder is None:
+            holder = self._holders[principal] = _Holder(principal, len(self._heap))
+            self._heap.append(holder)
+        holder.size += amount
+        if amount > 0:
+            self._rise(holder)
+        elif holder.size:
+            self._sink(holder)
+        else:
+            self._remove(holder)
+
+    @property
+    def fair_share(self) -> int:
+        """The limit, divided among the principals that hold something. Nobody who holds less gives way."""
+        return self.limit // max(1, len(self._heap))
+
+    def admits(self, principal: Principal, amount: int = 1) -> bool:
+        """Whether a principal can have ``amount`` more without anything being taken from others."""
+        over = self.total + amount - self.limit
+        if over <= 0:
+            return True
+        holder = self._holders.get(principal)
+        held, holders = (0, len(self._heap) + 1) if holder is None else (holder.size, len(self._heap))
+        reserve = self.limit // RESERVE_PARTS
+        if held + amount <= guaranteed_share(self.limit):
+            return over <= reserve
+        return held < self.limit // holders and over <= reserve // 2
+
+    def largest(self) -> Principal:
+        """The principal that holds most; there must be one."""
+        return self._heap[0].principal
+
+    def largest_first(self) -> Iterator[Principal]:
+        """The principals, the one that holds most first. Nothing must be added meanwhile."""
+        heap = self._heap
+        found = [(-heap[0].size, 0)] if heap else []
+        while found:
+            _, place = heappop(found)
+            yield heap[place].principal
+            for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
+                heappush(found, (-heap[child].size, child))
+
+    def _rise(self, holder: _Holder) -> None:
+        heap, place, size = self._heap, holder.place, holder.size
+        while place:
+            above = (place - 1) >> 1
+            if heap[above].size >= size:
+                break
+            heap[place] = heap[above]
+            heap[place].place = place
+            place = above
+        heap[place] = holder
+        holder.place = place
+
+    def _sink(self, holder: _Holder) -> None:
+        heap, place, size = self._heap, holder.place, holder.size
+        while (child := 2 * place + 1) < len(heap):
+            if child + 1 < len(heap) and heap[child + 1].size > heap[child].size:
+                child += 1
+            if heap[child].size <= size:
+                break
+            heap[place] = heap[child]
+            heap[place].place = place
+            place = child
+        heap[place] = holder
+        holder.place = place
+
+    def _remove(self, holder: _Holder) -> None:
+        del self._holders[holder.principal]
+        last = self._heap.pop()
+        if last is not holder:
+            last.place = holder.place
+            self._rise(last)
+            self._sink(last)
+
+
+def guaranteed_share(limit: int) -> int:
+    """What each principal can have of a table with this limit although others have filled it."""
+    return max(GUARANTEED_LEAST, limit // GUARANTEED_PARTS)
+
+
+def with_reserve(limit: int) -> int:
+    """The most that a table with this limit can hold."""
+    return limit + limit // RESERVE_PARTS
