@@ -79,6 +79,10 @@ KEY = '[[key]]\nid = "a"\nalgorithm = "HS256"\nfile = "key"\n'
     [
         ("colour = 1", "unknown field `colour`"),
         ("anonymous = []", "Expected `object`, got `array` - at `$.anonymous`"),
+        (
+            'anonymous = { "a\u200b" = "r" }',
+            r"anonymous: 'a\u200b' is no pattern: it contains the invisible character U+200B",
+        ),
         ('anonymous = { "a b" = "r" }', "anonymous: 'a b' is no pattern"),
         ('anonymous = { "a" = "x" }', "anonymous: 'x' is no right"),
         ('anonymous = { "a" = ["r"] }', "Expected `str`, got `array` - at `$.anonymous[...]`"),
@@ -106,6 +110,7 @@ KEY = '[[key]]\nid = "a"\nalgorithm = "HS256"\nfile = "key"\n'
         ('[[listener]]\nendpoint = "tcp:1"\n' * 2, "two listener tables are for the endpoint 'tcp:1'"),
         ('[[subject]]\nname = "a"', "missing required field `allow`"),
         ('[[subject]]\nname = ""\nallow = {}', "the name is 1 to 200 bytes"),
+        ('[[subject]]\nname = "a\u200b*"\nallow = {}', "the name is 1 to 200 bytes"),
         ('[[subject]]\nname = "~a"\nallow = {}', "the name is 1 to 200 bytes"),
         ('[[subject]]\nname = "a"\nallow = { "#" = "r" }', "allow: '#' is no pattern"),
         ('[[subject]]\nname = "a"\nallow = {}\n' * 2, "two subject tables are for the name 'a'"),

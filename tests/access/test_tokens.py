@@ -167,7 +167,7 @@ def test_a_subject_is_a_name(check_claims, sub):
 @pytest.mark.parametrize(
     "sub",
     [None, 7, True, [], {}, "", "x" * 201, "é" * 101, "~ann", "a\nb", "a\0", "\x1b[2J", "a\x7f", "a\x85", "a\u2028b"]
-    + ["\ud800", "a\udfff"],
+    + ["\ud800", "a\udfff", "ann\u200b", "\xadann", "a\u200dn", "a\u202enn", "ann\ufeff", "ann\u3164", "a\U000e0041"],
     ids=ascii,
 )
 def test_what_is_no_name_is_refused(check_claims, sub):

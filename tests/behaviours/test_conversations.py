@@ -192,3 +192,22 @@ def test_answers_come_in_the_order_of_the_commands_and_own_copies_after_their_ok
     own = [message for message in heard if message["type"] == "event"]
     assert heard.index(answers[0]) < heard.index(own[0])
     assert heard.index(answers[5]) < heard.index(own[1])
+
+
+@pytest.mark.parametrize("sign", ["\u200b", "\u200d", "\xad", "\u202e", "\u3164", "\U000e0041"], ids=ascii)
+@pytest.mark.parametrize(
+    "verb, fields, code",
+    [
+        ("subscribe", {"channel": "a{}"}, "bad-channel"),
+        ("publish", {"channel": "a{}", "data": "x"}, "bad-channel"),
+        ("publish", {"channel": "a", "name": "{}b", "data": "x"}, "bad-name"),
+        ("history", {"channel": "{}a"}, "bad-channel"),
+        ("who", {"channel": "a{}b"}, "bad-channel"),
+        ("nick", {"nick": "ann{}"}, "bad-name"),
+    ],
+)
+def test_rejects_names_with_an_invisible_character(
+    publisher: Voice, verb: str, fields: dict[str, str], code: str, sign: str
+) -> None:
+    answer = publisher.asks(verb, **{name: value.replace("{}", sign) for name, value in fields.items()})
+    assert answer == {"type": "error", "code": code}

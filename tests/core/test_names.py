@@ -1,14 +1,19 @@
 """Names (protocol.md): lengths in bytes of UTF-8, and what must not stand in them."""
 
+import unicodedata
 from collections.abc import Callable
 
 import pytest
 
+from twistedsock.core.errors import BAD_CHANNEL, BAD_EVENT_NAME, BAD_NICK, Code, Refusal
 from twistedsock.core.names import (
     CHANNEL_BYTES,
     DEFAULT_EVENT_NAME,
     EVENT_NAME_BYTES,
     NICK_BYTES,
+    check_channel,
+    check_event_name,
+    check_nick,
     is_channel,
     is_event_name,
     is_nick,
@@ -22,6 +27,15 @@ KINDS = [
 ]
 WHITE_SPACE = [chr(number) for number in range(0x3001) if chr(number).isspace()]
 CONTROLS = [chr(number) for number in [*range(32), 127, *range(128, 160)]]
+FORMAT = [chr(number) for number in range(0x110000) if unicodedata.category(chr(number)) == "Cf"]
+FILLERS = [
+    *"\u034f\u115f\u1160\u17b4\u17b5\u180b\u180f\u2065\u2800\u3164\ufe00\ufe0f\uffa0\ufff0\U000e0100\U000e01ef\U000e0fff"
+]
+CHECKS = [
+    pytest.param(check_channel, "invalid channel name", BAD_CHANNEL, CHANNEL_BYTES, id="channel"),
+    pytest.param(check_event_name, "invalid event name", BAD_EVENT_NAME, EVENT_NAME_BYTES, id="event name"),
+    pytest.param(check_nick, "invalid nick", BAD_NICK, NICK_BYTES, id="nick"),
+]
 
 
 def test_the_bounds_are_those_of_the_protocol() -> None:
@@ -49,6 +63,28 @@ def test_white_space_control_characters_and_wildcards_stand_in_no_name(
 ) -> None:
     for text in (letter, "a" + letter, letter + "a", "a" + letter + "a"):
         assert not is_name(text.encode())
+
+
+@pytest.mark.parametrize("is_name, most", KINDS)
+def test_rejects_every_character_that_cannot_be_seen(is_name: Callable[[bytes], bool], most: int) -> None:
+    """Format characters (category Cf, which has the joiners too), and fillers that have no ink either."""
+    assert {"\xad", "\u200b", "\u200c", "\u200d", "\u202e", "\u2066", "\ufeff", "\U000e0041"} <= set(FORMAT)
+    for letter in FORMAT + FILLERS:
+        for text in (letter, "a" + letter, letter + "a", "a" + letter + "a"):
+            assert not is_name(text.encode()), ascii(text)
+
+
+@pytest.mark.parametrize("check, words, general, most", CHECKS)
+def test_the_error_names_the_invisible_character(
+    check: Callable[[bytes], Refusal | None], words: str, general: Refusal, most: int
+) -> None:
+    for name, number in [("alerts\u200b", "U+200B"), ("\xadx", "U+00AD"), ("a\U000e0041", "U+E0041")]:
+        expected = Refusal(general.code, f"{words}: contains the invisible character {number}")
+        assert check(name.encode()) == expected
+        assert check(name.encode() + b"x" * most) == expected
+    assert check(b"a b") == check(b"") == check(b"\xff") == check(b"x" * (most + 1)) == general
+    assert check(b"alerts") is check("küche".encode()) is None
+    assert general.code in (Code.BAD_CHANNEL, Code.BAD_NAME)
 
 
 @pytest.mark.parametrize("is_name, most", KINDS)

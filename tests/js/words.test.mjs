@@ -68,6 +68,10 @@ test('a name is refused in words for what the protocol refuses', () => {
   for (const name of ['kitchen', 'a,b', 'küche', '温室', 'a.b/c:d', 'x'.repeat(200)]) assert.equal(nameFault(name, CHANNEL_BYTES), '', name);
   assert.match(nameFault('', CHANNEL_BYTES), /first/);
   for (const name of ['a b', 'a\tb', 'a\nb', 'a\u00a0b', 'a\u2003b', 'a\u0000b', 'a\u007fb', 'a\u0085b']) assert.match(nameFault(name, CHANNEL_BYTES), /spaces/);
+  for (const [sign, number] of [
+    ['\u00ad', '00AD'], ['\u200b', '200B'], ['\u200d', '200D'], ['\u202e', '202E'], ['\u3164', '3164'], ['\u2800', '2800'], ['\ufe0f', 'FE0F'],
+    ['\u{e0041}', 'E0041'],
+  ]) assert.equal(nameFault(`alerts${sign}`, CHANNEL_BYTES), `There is an invisible character in it: U+${number}.`);
   for (const name of ['a*', '>', '#a', 'a+b', 'a?']) assert.match(nameFault(name, CHANNEL_BYTES), /patterns/);
   assert.match(nameFault('x'.repeat(201), CHANNEL_BYTES), /200 bytes/);
   assert.match(nameFault('é'.repeat(101), CHANNEL_BYTES), /200 bytes/, 'bytes count, not letters');

@@ -322,6 +322,8 @@ class Shown:
         (["ann\x00"], None),
         (["ann\u202e"], None),
         (["ann\u2028"], None),
+        (["ann\u200b"], None),
+        (["ann\xad"], None),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Attribute's length must be:UserWarning")

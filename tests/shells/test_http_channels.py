@@ -78,6 +78,7 @@ def test_members_come_by_id_a_page_at_a_time(reactor, wire, late):
     assert [member["nick"] for member in rest["members"]] == ["cleo"] and rest["next"] is None
     assert ask("GET", "/channels/nothing/members").json["members"] == []
     assert ask("GET", "/channels/a%20b/members").code == (400, "bad-channel")
+    assert ask("GET", "/channels/a%E2%80%8B/members").code == (400, "bad-channel")
     assert ask("GET", "/channels/$sys/figures/members").status == 200
     ask.connect("192.0.2.7")
     assert ask("GET", "/channels/$sys/figures/members").code == (403, "forbidden")

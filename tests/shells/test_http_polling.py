@@ -189,6 +189,7 @@ def test_nobody_waits_for_a_server_that_goes_away(hall, ask):
         "/channels/k/events?wait=1&last-event-id=1",
         "/channels/%ff/events?wait=1",
         "/channels/a%20b/events?wait=1",
+        "/channels/a%E2%80%8B/events?wait=1",
         "/events?wait=1",
         "/events?wait=1&channel=a&nick=x",
     ],

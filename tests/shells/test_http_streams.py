@@ -119,6 +119,9 @@ def test_a_kept_alive_connection_becomes_a_stream_and_nothing_of_http_is_held(ha
     [
         ("/channels/a%20b/events", {}, 400, "bad-channel"),
         ("/channels/%ff/events", {}, 400, "bad-channel"),
+        ("/channels/a%E2%80%8B/events", {}, 400, "bad-channel"),
+        ("/events?channel=a&channel=a%C2%AD", {}, 400, "bad-channel"),
+        ("/channels/k/events?nick=a%E2%80%8B", {}, 400, "bad-name"),
         ("/events", {}, 400, "bad-argument"),
         ("/events?" + "&".join(f"channel=c{n}" for n in range(33)), {}, 400, "bad-argument"),
         ("/channels/k/events", {"Last_Event_ID": "17"}, 400, "bad-argument"),

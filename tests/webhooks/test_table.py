@@ -47,6 +47,7 @@ def test_files_are_beside_the_file_of_options(read, tmp_path):
         (SECRET + 'url = "https://example.org"\nevents = []', "webhook[0].events: expected array of length >= 1"),
         (SECRET + 'url = "https://a"\nevents = ["all"]', "webhook[0].events[0]: invalid enum value 'all'"),
         (LEAST + SECRET + "colour = 1", "webhook[0]: object contains unknown field colour"),
+        (LEAST + SECRET + 'channels = ["a\u200b.*"]', r"webhook[0]: 'a\u200b.*' is no pattern"),
         (LEAST + SECRET + 'channels = ["a b"]', "webhook[0]: 'a b' is no pattern"),
         (LEAST + SECRET + "channels = []", "webhook[0].channels: expected array of length >= 1"),
         (LEAST + SECRET + 'name = "a b"', "webhook[0]: the name is 1 to 64 visible ASCII characters"),

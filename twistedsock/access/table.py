@@ -66,7 +66,9 @@ class SubjectTable(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_f
 
     def __post_init__(self) -> None:
         if not is_subject(self.name):
-            raise ValueError("the name is 1 to 200 bytes of text without control characters and without ~ in front")
+            raise ValueError(
+                "the name is 1 to 200 bytes of text without control or invisible characters and without ~ in front"
+            )
         _grants("allow", self.allow)
 
 

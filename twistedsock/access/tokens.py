@@ -16,6 +16,7 @@ import msgspec
 from twistedsock.access.keys import ALGORITHMS, Key, SigningKey
 from twistedsock.core.access import EVERYTHING, RIGHTS, Grants
 from twistedsock.core.errors import Code, Refusal
+from twistedsock.core.names import INVISIBLE
 from twistedsock.core.patterns import pattern
 
 MOST_TOKEN_BYTES = 8 * 1024
@@ -34,7 +35,7 @@ MOST_SECONDS = 253_402_300_799
 """The last second of the year 9999. A later time is one in milliseconds, and such a token would never run out."""
 
 _FORM = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_FORBIDDEN = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029{INVISIBLE}]")
 _SIGNATURES = {algorithm: jwt.PyJWS(algorithms=[algorithm]) for algorithm in ALGORITHMS}
 
 
@@ -58,8 +59,8 @@ NO_EXPIRY = _refusal("the token never expires, and this server takes only those 
 NO_AUDIENCE = _refusal("the token does not say for whom it is, and this server wants to be named: aud is missing")
 WRONG_AUDIENCE = _refusal("the token is for somebody else (aud)")
 BAD_SUBJECT = _refusal(
-    f"the token's claim sub is missing, or not 1 to {SUBJECT_BYTES} bytes of text without control characters and "
-    "without ~ in front"
+    f"the token's claim sub is missing, or not 1 to {SUBJECT_BYTES} bytes of text without control or invisible "
+    "characters and without ~ in front"
 )
 BAD_CHANNELS = _refusal(f"the token's claim channels is no object of at most {MOST_PATTERNS} patterns")
 BAD_ADMIN = _refusal("the token's claim admin is neither true nor false")
@@ -90,7 +91,7 @@ def is_subject(text: str) -> bool:
         length = len(text.encode())
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
-    return 0 < length <= SUBJECT_BYTES and not text.startswith("~") and _CONTROL.search(text) is None
+    return 0 < length <= SUBJECT_BYTES and not text.startswith("~") and _FORBIDDEN.search(text) is None
 
 
 def verify(token: bytes, keys: Mapping[str, Key], now: float, terms: Terms) -> tuple[Key, Claims] | Refusal:

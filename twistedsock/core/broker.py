@@ -11,7 +11,7 @@ from typing import Protocol
 from twistedsock.core.backplane import Backplane
 from twistedsock.core.channel import Channel
 from twistedsock.core.dialect import Position
-from twistedsock.core.errors import BAD_CHANNEL, BAD_EVENT_NAME, TOO_MANY_CHANNELS, Refusal
+from twistedsock.core.errors import TOO_MANY_CHANNELS, Refusal
 from twistedsock.core.events import Batch, Content, Member, PresenceChange
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.lane import Gathered, hand_over
@@ -27,7 +27,7 @@ from twistedsock.core.limits import (
 )
 from twistedsock.core.log import FRAME_COST
 from twistedsock.core.log_budget import LogBudget
-from twistedsock.core.names import is_channel, is_event_name, is_reserved
+from twistedsock.core.names import check_channel, check_event_name, is_reserved
 from twistedsock.core.observers import Observer, ReaderObserver
 from twistedsock.core.reader import Peer, Reader, Shared, Subscription
 from twistedsock.core.tally import Tally
@@ -125,8 +125,9 @@ class Broker:
             refusal = self._refuse_channel(channel)
             if refusal is not None:
                 return refusal
-        if not is_event_name(name):
-            return BAD_EVENT_NAME
+        refusal = check_event_name(name)
+        if refusal is not None:
+            return refusal
         return self._backplane.publish(channel, publisher, name, content)
 
     def open(self, name: bytes) -> Channel | Refusal | Later[Channel]:
@@ -193,8 +194,9 @@ class Broker:
 
     def members(self, channel: bytes) -> list[Member] | Refusal | Later[list[Member]]:
         """Who reads a channel, on all nodes."""
-        if not is_channel(channel):
-            return BAD_CHANNEL
+        refusal = check_channel(channel)
+        if refusal is not None:
+            return refusal
         return self._backplane.members(channel)
 
     def members_here(self, name: bytes) -> list[Member]:
@@ -367,8 +369,9 @@ class Broker:
             self._backplane.close(channel.name)
 
     def _refuse_channel(self, name: bytes) -> Refusal | None:
-        if not is_channel(name):
-            return BAD_CHANNEL
+        refusal = check_channel(name)
+        if refusal is not None:
+            return refusal
         if is_reserved(name):
             full = self.own_channels >= RESERVED_CHANNELS
         else:

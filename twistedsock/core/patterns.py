@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from twistedsock.core.names import is_channel
+from twistedsock.core.names import describe_invisible, is_channel
 
 _RUN = rb"[^./:]*"
 
@@ -22,7 +22,12 @@ class Pattern:
         # A channel's name, but for the signs that are kept for this.
         sample = name.replace("*", "x") or text.replace(">", "x")
         if not is_channel(sample.encode(errors="replace")):
-            raise ValueError(f"{text[:64]!r} is no pattern: a channel's name, with * for a run and > for the rest")
+            fault = describe_invisible(text)
+            raise ValueError(
+                f"{ascii(text[:64])} is no pattern: it {fault}"
+                if fault
+                else f"{text[:64]!r} is no pattern: a channel's name, with * for a run and > for the rest"
+            )
         fixed = name.encode()
         self._is_match: Callable[[bytes], object]
         if "*" in name:

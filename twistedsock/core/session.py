@@ -22,7 +22,7 @@ from twistedsock.core.flight import Flight, Slot
 from twistedsock.core.journal import Arrival, Step
 from twistedsock.core.later import Later, when_known
 from twistedsock.core.limits import PUBLISHES_IN_FLIGHT
-from twistedsock.core.names import is_nick, is_reserved
+from twistedsock.core.names import check_nick, is_reserved
 from twistedsock.core.principal import client_principal
 from twistedsock.core.reader import HELD, NOBODY, Outlet, Peer, Reader
 from twistedsock.core.speaker import State, nothing
@@ -217,8 +217,9 @@ class Session(Subscriber):
             self._go_on()
 
     def _nick(self, command: commands.Nick) -> None:
-        if not is_nick(command.nick):
-            self._refuse(command.tag, errors.BAD_NICK)
+        refusal = check_nick(command.nick)
+        if refusal is not None:
+            self._refuse(command.tag, refusal)
         elif command.nick != self.peer.id and command.nick in self._bridge.roster:
             self._refuse(command.tag, errors.NICK_IS_AN_ID)
         else:

@@ -10,10 +10,10 @@ from twistedsock.core.bridge import Bridge
 from twistedsock.core.channel import Channel
 from twistedsock.core.commands import Subscribe
 from twistedsock.core.dialect import Position
-from twistedsock.core.errors import BAD_NICK, NICK_IS_AN_ID, UNAVAILABLE, Refusal
+from twistedsock.core.errors import NICK_IS_AN_ID, UNAVAILABLE, Refusal
 from twistedsock.core.events import Content, Event, Member
 from twistedsock.core.later import Later, and_then, when_known
-from twistedsock.core.names import DEFAULT_EVENT_NAME, is_nick
+from twistedsock.core.names import DEFAULT_EVENT_NAME, check_nick
 from twistedsock.core.principal import Principal, client_principal
 from twistedsock.core.reader import Peer
 from twistedsock.core.recovery import place_to_start
@@ -132,8 +132,9 @@ class Visitor:
 
     def _forbids_nick(self, nick: bytes) -> Refusal | None:
         roster = self._bridge.roster
-        if nick and not is_nick(nick):
-            return BAD_NICK
+        refusal = check_nick(nick) if nick else None
+        if refusal is not None:
+            return refusal
         return NICK_IS_AN_ID if nick in roster or self.subject in roster else None
 
     def _publisher(self, nick: bytes) -> Peer:

@@ -47,10 +47,15 @@ export function writeHash(names) {
   return `#${names.map(encodeURIComponent).join(',')}`;
 }
 
+/** As the bridge has it (core/names.py): with these, two different names look the same. */
+const INVISIBLE = /[\p{Cf}\p{Default_Ignorable_Code_Point}\u2800]/u;
+
 /** What is wrong with a name, in words for the person who typed it; an empty string if nothing is. */
 export function nameFault(name, bytes) {
   if (!name) return 'Type a name first.';
   if (/[\s\p{Cc}]/u.test(name)) return 'No spaces, please.';
+  const invisible = name.match(INVISIBLE);
+  if (invisible) return `There is an invisible character in it: U+${invisible[0].codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}.`;
   const reserved = name.match(/[*>#+?]/);
   if (reserved) return `No “${reserved[0]}”, please: * > # + ? are kept for patterns.`;
   if (new TextEncoder().encode(name).length > bytes) return `That is longer than ${bytes} bytes.`;

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import msgspec
 
 from twistedsock.core.commands import MOST, Subscribe
-from twistedsock.core.errors import BAD_CHANNEL, SINCE_WITHOUT_EPOCH, Code, Refusal
-from twistedsock.core.names import is_channel
+from twistedsock.core.errors import SINCE_WITHOUT_EPOCH, Code, Refusal
+from twistedsock.core.names import check_channel
 from twistedsock.core.visitor import Place
 from twistedsock.wire.arguments import Arguments, wrong
 from twistedsock.wire.event_ids import read_id
@@ -57,8 +57,10 @@ def read_asked(arguments: Arguments, channels: Sequence[bytes], last_event_id: s
         raise Refused(NO_CHANNEL)
     if len(channels) > MOST_TOGETHER:
         raise Refused(TOO_MANY)
-    if not all(map(is_channel, channels)):
-        raise Refused(BAD_CHANNEL)
+    for channel in channels:
+        refusal = check_channel(channel)
+        if refusal is not None:
+            raise Refused(refusal)
     since, epoch = arguments.whole("since", MOST), arguments.text("epoch")
     if (since is None) is not (epoch is None):
         raise Refused(SINCE_WITHOUT_EPOCH)

@@ -15,7 +15,7 @@ from twistedsock.core.commands import Command, Nick
 from twistedsock.core.dialect import Dialect, Ending
 from twistedsock.core.errors import Refusal
 from twistedsock.core.follower import Follower
-from twistedsock.core.names import is_nick
+from twistedsock.core.names import check_nick
 from twistedsock.core.session import Session
 from twistedsock.shells.closing import close_kindly, how_it_ended
 from twistedsock.shells.faults import report_fault
@@ -153,9 +153,12 @@ class Streams:
         return next((refusal for refusal in refusals if refusal is not None), None)
 
     def _judge_nick(self, nick: str | None) -> Refusal | None:
-        if nick is not None and not is_nick(nick.encode()):
-            return errors.BAD_NICK
-        return errors.NICK_IS_AN_ID if nick is not None and nick.encode() in self.bridge.roster else None
+        if nick is None:
+            return None
+        refusal = check_nick(nick.encode())
+        if refusal is not None:
+            return refusal
+        return errors.NICK_IS_AN_ID if nick.encode() in self.bridge.roster else None
 
     def _has_no_room(self, request: BridgeRequest, asked: Asked) -> Refusal | None:
         """What would be refused to the session, as far as it can be known now."""
