@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twistedsock.core.proxies import NOBODY, Source, TrustedProxies, parse_trusted, source_of
 
 OURS = parse_trusted(["10.0.0.0/8", "2001:db8:1::/48", "192.0.2.1"])
+PROXY = "10.0.0.1"
 
 
 @pytest.mark.parametrize("host", ["10.1.2.3", "192.0.2.1", "2001:db8:1::7", "2001:DB8:1:0::7", "::ffff:10.0.0.1"])
@@ -63,7 +64,7 @@ def test_what_is_no_proxy_is_named(word: str, words: str) -> None:
     ],
 )
 def test_the_client_is_the_last_that_is_no_proxy_of_ours(forwarded: str, source: Source) -> None:
-    assert OURS.find_client(forwarded) == source
+    assert OURS.find_client(forwarded, PROXY) == source
 
 
 @pytest.mark.parametrize(
@@ -92,25 +93,70 @@ def test_the_client_is_the_last_that_is_no_proxy_of_ours(forwarded: str, source:
     ],
 )
 def test_garbage_is_no_client(garbage: str) -> None:
-    assert OURS.find_client(garbage) is None
-    assert OURS.find_client(f"203.0.113.7, {garbage}, 10.1.1.1") is None
+    assert OURS.find_client(garbage, PROXY) is None
+    assert OURS.find_client(f"203.0.113.7, {garbage}, 10.1.1.1", PROXY) is None
+
+
+HERE = parse_trusted(["127.0.0.1", "::1", "unix", "10.0.0.0/8"])
+LOOPBACK = ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"]
+
+
+@pytest.mark.parametrize("trusted", [OURS, HERE])
+@pytest.mark.parametrize("loopback", LOOPBACK)
+def test_a_loopback_address_that_a_remote_proxy_reports_is_that_proxy(trusted: TrustedProxies, loopback: str) -> None:
+    assert trusted.find_client(loopback, "10.0.0.1") == Source("10.0.0.1")
+    assert trusted.find_client(f"[{loopback}]:4711" if ":" in loopback else f"{loopback}:4711", "10.0.0.1") == Source(
+        "10.0.0.1", 4711
+    )
+    assert trusted.find_client(f"{loopback}, 10.0.0.9", "10.0.0.1") == Source("10.0.0.9")
+    assert Source(loopback, 5).seen_from("2001:db8::1") == Source("2001:db8::1", 5)
+
+
+@pytest.mark.parametrize("proxy", [*LOOPBACK, ""])
+@pytest.mark.parametrize("loopback", ["127.0.0.1", "::1"])
+def test_a_loopback_address_that_a_proxy_on_this_machine_reports_is_this_machine(loopback: str, proxy: str) -> None:
+    assert HERE.find_client(loopback, proxy) == Source(loopback)
+    assert HERE.find_client(f"{loopback}, 127.0.0.1", proxy) == Source(loopback)
+    assert Source("", 0).seen_from(proxy) == Source("", 0)
+
+
+def test_each_address_is_understood_at_the_proxy_that_saw_it() -> None:
+    # A proxy on this machine has seen 10.0.0.9, which has seen its own loopback.
+    assert HERE.find_client("127.0.0.1, 10.0.0.9, 127.0.0.1", "127.0.0.1") == Source("10.0.0.9")
+    assert HERE.find_client("127.0.0.1, 127.0.0.1, 10.0.0.9", "") == Source("10.0.0.9")
+    assert HERE.find_client("203.0.113.7, 127.0.0.1", "10.0.0.9") == Source("203.0.113.7")
+
+
+def test_loopback_speaks_for_others_only_if_it_is_trusted() -> None:
+    assert OURS.find_client("203.0.113.7, 127.0.0.1", "10.0.0.9") == Source("10.0.0.9")
+
+
+def test_a_unix_socket_that_a_remote_proxy_reports_is_that_proxy() -> None:
+    assert Source("").seen_from("10.0.0.1") == Source("10.0.0.1")
+
+
+def test_other_addresses_are_the_same_everywhere() -> None:
+    for proxy in ("10.0.0.1", "127.0.0.1", ""):
+        assert Source("203.0.113.7", 1).seen_from(proxy) == Source("203.0.113.7", 1)
 
 
 def test_nothing_told_is_no_client() -> None:
-    assert OURS.find_client("") is OURS.find_client(" , ") is None
+    assert OURS.find_client("", PROXY) is OURS.find_client(" , ", PROXY) is None
 
 
 @given(st.text())
 def test_any_text_gives_an_address_or_nothing(text: str) -> None:
-    source = OURS.find_client(text)
+    source = OURS.find_client(text, PROXY)
     assert source is None or source_of(source.host, source.port) == source
 
 
 @given(st.text(), st.ip_addresses())
 def test_what_a_stranger_writes_changes_nothing(written: str, address: object) -> None:
-    honest = OURS.find_client(f"{address}")
+    honest = OURS.find_client(f"{address}", PROXY)
     assert honest is not None
     if not OURS.trusts(honest.host):
         assert (
-            OURS.find_client(f"{written}, {address}") == OURS.find_client(f"{written}, {address}, 10.1.1.1") == honest
+            OURS.find_client(f"{written}, {address}", PROXY)
+            == OURS.find_client(f"{written}, {address}, 10.1.1.1", PROXY)
+            == honest
         )

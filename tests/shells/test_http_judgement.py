@@ -376,6 +376,18 @@ def test_behind_a_proxy_each_request_tells_whom_it_speaks_for(build):
     assert [client for _, client, _ in place.seen.requests] == [b"10.0.0.1:50000", b"203.0.113.7:0"]
 
 
+@pytest.mark.parametrize("loopback", ["127.0.0.1", "::1", "127.0.0.1, 127.0.0.1"])
+def test_behind_a_remote_proxy_a_request_from_loopback_is_not_local(build, loopback):
+    place = build(listening=BEHIND, commands_per_second=1, commands_burst=1)
+    visit = place(there=PROXY, is_proxied=True)
+    visit.asks("/who")
+    assert visit.asks("/who", X_Forwarded_For=loopback).status == 429
+    another = place(there=PROXY, is_proxied=True)
+    assert another.asks("/peers", X_Forwarded_For=loopback).status == 429
+    assert another.protocol.meter is not None
+    assert [client for _, client, _ in place.seen.requests] == [b"10.0.0.1:50000"]
+
+
 def test_behind_a_proxy_the_address_that_is_told_is_metered(build):
     place = build(listening=BEHIND, commands_per_second=1, commands_burst=1)
     statuses = []

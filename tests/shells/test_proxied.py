@@ -92,7 +92,7 @@ def test_a_line_peer_has_the_address_that_its_proxy_tells_whatever_the_cut(lines
     ("header", "shown"),
     [
         (b"PROXY TCP6 2001:DB8::7 2001:db8::1 4711 443\r\n", b"[2001:db8::7]:4711"),
-        (UNIX_CLIENT, b"unix:-"),
+        (UNIX_CLIENT, b"10.0.0.1:0"),
         (UNKNOWN, b"10.0.0.1:50000"),
         (bytes.fromhex("0d0a0d0a000d0a515549540a 20000000"), b"10.0.0.1:50000"),
     ],
@@ -101,6 +101,43 @@ def test_other_addresses_and_none(lines, header, shown):
     peer = lines()
     peer.sends(header)
     assert peer.hears().split()[3] == b"from=" + shown
+
+
+LOCAL_CLIENTS = [
+    b"PROXY TCP4 127.0.0.1 192.0.2.1 4711 443\r\n",
+    b"PROXY TCP4 127.9.9.9 127.0.0.1 4711 443\r\n",
+    b"PROXY TCP6 ::1 ::1 4711 443\r\n",
+    b"PROXY TCP6 ::ffff:127.0.0.1 ::1 4711 443\r\n",
+    BLOCK.replace(bytes([203, 0, 113, 7]), bytes([127, 0, 0, 1])),
+    UNIX_CLIENT,
+]
+
+
+@pytest.mark.parametrize("header", LOCAL_CLIENTS)
+def test_a_remote_proxy_cannot_make_its_client_a_local_one(lines, hall, header):
+    peer = lines()
+    peer.sends(header + b"SUB $sys/peers\n")
+    welcome, answer = peer.hears().splitlines()
+    assert welcome.split()[3].startswith(b"from=10.0.0.1:")
+    assert answer.startswith(b"ERR forbidden ")
+    (session,) = hall.bridge.roster
+    assert session.peer.principal == b"@10.0.0.1"
+
+
+@pytest.mark.parametrize("header", LOCAL_CLIENTS)
+def test_a_local_proxy_has_local_clients(hall, reactor, wire, header):
+    listening = Listening("tcp:8081", True, parse_trusted(["127.0.0.1"]))
+    factory = ProxiedFactory(LineFactory(hall.bridge, reactor, 0, listening=listening), reactor, listening)
+    peer = Visit(factory, wire(there="127.0.0.1"))
+    peer.sends(header + b"SUB $sys/figures\n")
+    assert b"\nOK " in peer.hears()
+
+
+@pytest.mark.parametrize("header", LOCAL_CLIENTS)
+def test_what_a_local_client_of_a_remote_proxy_writes_is_not_believed(web, header):
+    peer = web()
+    peer.sends(header + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
+    assert peer.hears_welcome().startswith("192.0.2.66:" if header == UNIX_CLIENT else "10.0.0.1:")
 
 
 def test_nothing_of_the_header_is_left_once_it_is_read(lines):

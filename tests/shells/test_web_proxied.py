@@ -94,6 +94,16 @@ def test_a_trusted_proxy_tells_whom_it_speaks_for(visit, headers, shown):
     assert visit().shows(*headers) == shown
 
 
+@pytest.mark.parametrize("loopback", [b"127.0.0.1", b"::1", b"[::1]:80", b"::ffff:127.0.0.1", b"127.0.0.1, 10.0.0.1"])
+def test_a_remote_proxy_cannot_make_its_client_a_local_one(visit, loopback):
+    peer = visit()
+    assert peer.shows(b"X-Forwarded-For: " + loopback).startswith("10.0.0.1:")
+    (session,) = visit.hall.bridge.roster
+    assert session.peer.principal == b"@10.0.0.1"
+    answer = visit().sends(page(b"X-Forwarded-For: " + loopback).replace(b"GET / ", b"GET /peers "))
+    assert answer.startswith(b"HTTP/1.1 403 ")
+
+
 @pytest.mark.parametrize("header", [b"X-Forwarded-For: 203.0.113.7", b"X-Forwarded-For: unknown"])
 def test_a_stranger_tells_nothing(visit, header):
     assert visit(STRANGER).shows(header) == "198.51.100.9:50000"

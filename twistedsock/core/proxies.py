@@ -6,6 +6,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 import msgspec
 
+from twistedsock.core.principal import is_loopback
+
 UNIX = "unix"
 """In place of a network: whoever comes by a Unix socket."""
 
@@ -16,6 +18,12 @@ class Source(msgspec.Struct, frozen=True, gc=False):
 
     host: str
     port: int = 0
+
+    def seen_from(self, proxy: str) -> "Source":
+        """The source as it is to be understood here, if a proxy at the address ``proxy`` reports it. A loopback address
+        or a Unix socket means the machine that saw it: if the proxy is on another machine, that is the proxy's address.
+        """
+        return Source(proxy, self.port) if _is_local(self.host) and not _is_local(proxy) else self
 
 
 def source_of(host: str, port: int) -> Source | None:
@@ -40,18 +48,23 @@ class TrustedProxies(msgspec.Struct, frozen=True):
         address = _literal(host)
         return address is not None and any(address in network for network in self.networks)
 
-    def find_client(self, forwarded: str) -> Source | None:
-        """Whom a trusted proxy speaks for, by the value of its X-Forwarded-For; None if that holds no address where one
-        should be. Each proxy adds the address that it sees at the right, so what stands further left than the first
-        address that is not a proxy of ours was written by that stranger, and is not even looked at."""
+    def find_client(self, forwarded: str, proxy: str) -> Source | None:
+        """Whom a trusted proxy at the address ``proxy`` speaks for, by the value of its X-Forwarded-For; None if that
+        holds no address where one should be. Each proxy adds the address that it sees at the right, so what stands
+        further left than the first address that is not a proxy of ours was written by that stranger, and is not even
+        looked at. Each address is understood at the proxy that saw it."""
         source = None
         for element in reversed(forwarded.split(",")):
             element = element.strip(" \t")
             if not element:
                 continue
-            source = _read_element(element)
-            if source is None or not self.trusts(source.host):
+            told = _read_element(element)
+            if told is None:
+                return None
+            source = told.seen_from(proxy)
+            if not self.trusts(told.host):
                 return source
+            proxy = source.host
         return source
 
 
@@ -80,6 +93,10 @@ def _parse_network(word: str) -> IPv4Network | IPv6Network:
                 f"{word!r} has bits set behind its mask; is {ip_network(word, strict=False)} meant?"
             ) from None
         raise ValueError(f"{word!r} is no address, no network such as 10.0.0.0/8, and not the word unix") from None
+
+
+def _is_local(host: str) -> bool:
+    return not host or is_loopback(host)
 
 
 def _literal(host: str) -> IPv4Address | IPv6Address | None:

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twistedsock.core.proxies import Source
 from twistedsock.shells.deadlines import Deadlines
 from twistedsock.shells.listening import Listening
-from twistedsock.shells.sockets import host_of
+from twistedsock.shells.sockets import host_of, lowest
 from twistedsock.shells.websocket import OPEN_TIMEOUT
 from twistedsock.wire.proxy_header import Header, HeaderReader
 
@@ -21,6 +21,12 @@ def address_of(source: Source) -> Any:
         return UNIXAddress(b"")
     kind = IPv6Address if ":" in source.host else IPv4Address
     return kind("TCP", source.host, source.port)
+
+
+def speaks_for_proxy(transport: Any) -> bool:
+    """Whether the client that a PROXY header reported on this connection is a trusted proxy itself. Loopback is trusted
+    as it was reported, although the client is known by another address: see ``Source.seen_from``."""
+    return getattr(lowest(transport), "speaks_for_proxy", False)
 
 
 def expect_headers(port: Any, reactor: Any, listening: Listening, seconds: float = OPEN_TIMEOUT) -> None:
@@ -61,8 +67,11 @@ class HeaderProtocol(Protocol):
         self.transport.abortConnection()
 
     def _give_way(self, header: Header) -> None:
-        transport = self.transport
-        owner: Any = self.factory.wrapped.buildProtocol(header.source and address_of(header.source))
+        transport, told = self.transport, None
+        if header.source is not None:
+            told = address_of(header.source.seen_from(host_of(transport.getPeer())))
+            transport.speaks_for_proxy = self.factory.listening.trusted.trusts(header.source.host)
+        owner: Any = self.factory.wrapped.buildProtocol(told)
         transport.protocol = owner
         owner.makeConnection(transport)
         if header.rest:
@@ -81,10 +90,10 @@ class ProxiedFactory(ServerFactory):
     def __init__(self, wrapped: Any, reactor: Any, listening: Listening, seconds: float = OPEN_TIMEOUT) -> None:
         self.wrapped = wrapped
         self.deadlines: Deadlines[HeaderProtocol] = Deadlines(reactor, seconds, HeaderProtocol.refuse)
-        self._listening = listening
+        self.listening = listening
 
     def buildProtocol(self, address: Any) -> Any:
-        if self._listening.trusted.trusts(host_of(address)):
+        if self.listening.trusted.trusts(host_of(address)):
             return super().buildProtocol(address)
         return self.wrapped.buildProtocol(address)
 
@@ -99,5 +108,5 @@ class ProxiedFactory(ServerFactory):
                 "the proxy at {proxy} does not begin with a PROXY header at {endpoint}, so its connections are closed; "
                 "let it send one, or take this endpoint out of proxy-protocol",
                 proxy=proxy,
-                endpoint=self._listening.endpoint,
+                endpoint=self.listening.endpoint,
             )

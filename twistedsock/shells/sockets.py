@@ -51,12 +51,12 @@ def tune(transport: Any, send_buffer: int, unreachable_after: int = 0) -> None:
     kernel's memory here (0 leaves that to it too, and it gives megabytes)."""
     if getattr(_port(transport), "connections_are_tuned", False):
         return
-    handle = getattr(_lowest(transport), "socket", None)
+    handle = getattr(lowest(transport), "socket", None)
     if isinstance(handle, socket.socket):
         _set_options(handle, send_buffer, unreachable_after)
 
 
-def _lowest(transport: Any) -> Any:
+def lowest(transport: Any) -> Any:
     """The transport that has the socket: it may be below TLS."""
     while hasattr(transport, "transport"):
         transport = transport.transport
@@ -67,7 +67,7 @@ def arrival_of(transport: Any, now: float, handshake: str = "", accepted_at: flo
     """How a connection came in whose session begins ``now``, ``handshake`` being the last of what came before; its port
     took it at ``accepted_at``, or now. Who was told of it by a proxy first, had noted the time on the lowest
     transport."""
-    proxied = getattr(_lowest(transport), "accepted_at", None)
+    proxied = getattr(lowest(transport), "accepted_at", None)
     began = now if accepted_at is None else accepted_at
     if proxied is None:
         return Arrival(began, handshake)

@@ -25,7 +25,7 @@ from twistedsock.shells.http.operations import operations
 from twistedsock.shells.http.routes import Routes
 from twistedsock.shells.http.site import BridgeSite
 from twistedsock.shells.listening import NOWHERE, Listening, ListeningFactory
-from twistedsock.shells.proxied import address_of
+from twistedsock.shells.proxied import address_of, speaks_for_proxy
 from twistedsock.shells.sockets import Here, arrival_of, here_of, host_of, show, tune
 from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL, WebSocketFactory, choose
 from twistedsock.wire.credentials import find_credentials
@@ -65,8 +65,9 @@ class Doorman(Protocol):
         tune(self.transport, factory.send_buffer, factory.bridge.limits.unreachable_after)
         self._head = bytearray()
         self._peer = self.told or self.transport.getPeer()
+        self._is_proxied = self._comes_from_proxy()
         # A proxy's own address is the address of many; it is counted when it has told whose this is.
-        if self._enter("" if self._is_proxied() else host_of(self._peer)):
+        if self._enter("" if self._is_proxied else host_of(self._peer)):
             factory.deadlines.start(self)
 
     def handshakeCompleted(self) -> None:
@@ -108,10 +109,10 @@ class Doorman(Protocol):
         if head is None:
             self._refuse(400, "that is no HTTP request")
             return
-        if head.forwarded_for and self._is_proxied() and not self._believe(head.forwarded_for):
+        if head.forwarded_for and self._is_proxied and not self._believe(head.forwarded_for):
             return
         if not head.upgrade:
-            connection = self.factory.site.buildProtocol(self._peer, self._is_proxied())
+            connection = self.factory.site.buildProtocol(self._peer, self._is_proxied)
             connection.give_way = self._give_way
             self._hand_over(connection, data)
             return
@@ -150,19 +151,21 @@ class Doorman(Protocol):
             return 400, f"this server speaks {JSON_PROTOCOL} and {LINE_PROTOCOL}"
         return None
 
-    def _is_proxied(self) -> bool:
+    def _comes_from_proxy(self) -> bool:
         """Whether the peer may tell whom it speaks for. A proxy that begins with a PROXY header, and cannot tell there
         who its client is, passes on what that client writes."""
         listening = self.factory.listening
-        return listening.trusted.trusts(host_of(self._peer)) and (self.told is not None or not listening.proxied)
+        if self.told is not None:
+            return speaks_for_proxy(self.transport)
+        return not listening.proxied and listening.trusted.trusts(host_of(self._peer))
 
     def _believe(self, forwarded_for: str) -> bool:
         """Take the client's address for the peer's; False if the connection has been refused."""
-        source = self.factory.listening.trusted.find_client(forwarded_for)
+        source = self.factory.listening.trusted.find_client(forwarded_for, host_of(self._peer))
         if source is None:
             self._refuse(400, "X-Forwarded-For does not end with the address of a client")
             return False
-        self._peer = address_of(source)
+        self._peer, self._is_proxied = address_of(source), False
         self._leave()
         return self._enter(source.host)
 

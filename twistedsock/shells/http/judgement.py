@@ -8,7 +8,7 @@ from twistedsock.core.access import Identity
 from twistedsock.core.errors import TOO_FAST, Code, Refusal
 from twistedsock.shells.certificates import subject_of
 from twistedsock.shells.proxied import address_of
-from twistedsock.shells.sockets import here_of
+from twistedsock.shells.sockets import here_of, host_of
 from twistedsock.wire.credentials import find_credentials
 from twistedsock.wire.http_head import RequestHead
 from twistedsock.wire.problems import STATUS
@@ -71,7 +71,8 @@ def _believe(request: "BridgeRequest") -> bool:
     connection = request.connection
     told = request.requestHeaders.getRawHeaders(b"x-forwarded-for", ()) if connection.is_proxied else ()
     if told:
-        source = request.listening.trusted.find_client(b",".join(told).decode("latin-1"))
+        proxy = host_of(connection.peer)
+        source = request.listening.trusted.find_client(b",".join(told).decode("latin-1"), proxy)
         if source is None:
             return False
         connection.know(address_of(source))
