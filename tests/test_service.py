@@ -20,6 +20,7 @@ from twistedsock.monitoring.topics import FIGURES
 from twistedsock.service import EXPIRY_SECONDS, SWEEP_SECONDS, BridgeService, StartFailed, draw_epoch, draw_id
 from twistedsock.settings import Settings, SettingsError
 from twistedsock.shells.outlets import TCPSendAtOnce
+from twistedsock.shells.reachability import Reachability
 from twistedsock.webhooks.hook import Figures
 
 STOP_NOW = "Ctrl-C or SIGTERM again stops now"
@@ -405,6 +406,29 @@ def test_a_fault_about_a_token_is_logged_and_stops_nothing(start, reactor, logge
         (event, *_) = [event for event in logged if "log_failure" in event]
         logged.remove(event)
         assert formatEvent(event) == "not every peer could be told that its token runs out"
+
+
+def test_connections_are_checked_for_answers_four_times_within_the_timeout(start, reactor, monkeypatch):
+    checks = []
+    monkeypatch.setattr(Reachability, "check", lambda reachability: checks.append(reactor.seconds()))
+    start(unreachable_after=20)
+    reactor.pump([1] * 20)
+    assert checks == [5, 10, 15, 20]
+
+
+def test_no_connection_is_checked_for_answers_without_a_timeout(start, reactor, monkeypatch):
+    monkeypatch.setattr(Reachability, "check", lambda reachability: pytest.fail("checked"))
+    start(unreachable_after=0)
+    reactor.pump([1] * 200)
+
+
+def test_checks_for_answers_go_on_after_a_fault(start, reactor, logged, monkeypatch):
+    monkeypatch.setattr(Reachability, "check", lambda reachability: 1 / 0)
+    start(unreachable_after=20)
+    reactor.pump([1] * 10)
+    told = [event for event in logged if "log_failure" in event]
+    assert [formatEvent(event) for event in told] == ["not every connection could be checked for an answer"] * 2
+    logged[:] = [event for event in logged if event not in told]
 
 
 def test_at_the_end_nobody_new_gets_in_before_everybody_is_told(start, reactor):

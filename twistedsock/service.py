@@ -36,6 +36,7 @@ from twistedsock.shells.http.routes import Routes
 from twistedsock.shells.listening import Listening
 from twistedsock.shells.outlets import send_at_once
 from twistedsock.shells.proxied import expect_headers
+from twistedsock.shells.reachability import Reachability
 from twistedsock.shells.shortage import bear_shortage
 from twistedsock.shells.sockets import host_of, prepare
 from twistedsock.shells.tcp import LineFactory
@@ -146,6 +147,9 @@ class BridgeService(Service):
         self.webhooks.use(read_webhooks(settings))
         self._sweep = LoopingCall(self.bridge.broker.sweep)
         self._sweep.clock = reactor
+        self._reachability = Reachability(settings.unreachable_after, self.bridge.broker.postpone)
+        self._checks = LoopingCall(self._check_reachability)
+        self._checks.clock = reactor
         self._monitor = Monitor(self.bridge, memory_bytes, cpu_seconds)
         self._monitor.attach()
         self._figures = LoopingCall(self._tell_figures)
@@ -191,6 +195,8 @@ class BridgeService(Service):
         )
         self._expiries.start(EXPIRY_SECONDS, now=False)
         self._figures.start(TICK, now=False)
+        if self._reachability.interval:
+            self._checks.start(self._reachability.interval, now=False)
         for words in self.hints():
             self._log.info("{words}", words=words)
         self._warn_of_certificates()
@@ -204,7 +210,7 @@ class BridgeService(Service):
         self._stop_by = self._reactor.seconds() + self._settings.drain
         self._log_wait(self._connected(), "client", "to disconnect")
         self.webhooks.hasten(self._settings.drain)
-        for repeated in (self._sweep, self._expiries, self._figures):
+        for repeated in (self._sweep, self._expiries, self._figures, self._checks):
             if repeated.running:
                 repeated.stop()
         ports = [listener.port for listener in [*self.lines, *self.web] if listener.port is not None]
@@ -269,6 +275,12 @@ class BridgeService(Service):
             self._monitor.tick()
         except Exception:  # an end of the loop would be the end of the figures
             self._log.failure("the figures could not be told")
+
+    def _check_reachability(self) -> None:
+        try:
+            self._reachability.check()
+        except Exception:  # an end of the loop would keep all connections whose machines are gone
+            self._log.failure("not every connection could be checked for an answer")
 
     def _look_at_expiries(self) -> None:
         try:
@@ -406,7 +418,7 @@ class BridgeService(Service):
         )
 
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
-        send_at_once(port, self.bridge.holdings)
+        send_at_once(port, self.bridge.holdings, self._reachability)
         free_at_the_end(port)
         prepare(port, self._settings.send_buffer, self._settings.unreachable_after)
         expect_headers(port, self._reactor, listener.factory.listening, self._settings.handshake_timeout)

@@ -1,10 +1,11 @@
 """A machine that is gone says no farewell: the bridge must find out by itself."""
 
+import contextlib
 import ctypes
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -31,6 +32,62 @@ def vanish(peer: socket.socket) -> None:
     machine was gone. The filter is one instruction: of each packet, keep 0 bytes."""
     instruction = ctypes.create_string_buffer(b"\x06\0\0\0\0\0\0\0", 8)
     peer.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, bytes(Program(1, ctypes.addressof(instruction))))
+
+
+EVENTS = 200
+"""Of a kilobyte each: more than the buffers below and those of the bridge hold."""
+
+
+@pytest.fixture
+def full(start: Callable[..., Any], call: Callable[..., Any]) -> Iterator[Callable[[], socket.socket]]:
+    """Make a client that subscribed and has not read until its kernel, and the bridge's, have no room for it."""
+    bridge = start("--unreachable-after", str(UNREACHABLE_AFTER), "--send-buffer", "8192", web=("none",))
+    host, port = bridge.lines[0].rsplit(":", 1)
+    publisher = call(bridge.lines[0])
+
+    def members() -> list[str]:
+        publisher.say("WHO a")
+        return list(publisher.hear_until("OK")[:-1])
+
+    with contextlib.ExitStack() as stack:
+
+        def client() -> socket.socket:
+            reader = stack.enter_context(socket.socket())
+            reader.settimeout(20)
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.connect((host, int(port)))
+            reader.sendall(b"SUB a\n")
+            while not members():
+                pass
+            publisher.say("QUIET on", *(f"PUB a {number} {'x' * 1000}" for number in range(EVENTS)), "QUIET off")
+            publisher.hear_until("OK")
+            return reader
+
+        client.members = members  # type: ignore[attr-defined]
+        yield client
+
+
+def test_a_client_that_reads_slowly_or_pauses_stays_connected_and_loses_nothing(full: Any) -> None:
+    """Its machine answers. The kernel would reset it by TCP_USER_TIMEOUT."""
+    reader = full()
+    time.sleep(2 * UNREACHABLE_AFTER)
+    heard = b""
+    slow_until = time.monotonic() + 2 * UNREACHABLE_AFTER
+    while not heard.endswith(b"\n") or heard.count(b"MSG a ") < EVENTS:
+        is_slow = time.monotonic() < slow_until
+        data = reader.recv(1000 if is_slow else 65536)
+        assert data, "the bridge has closed the connection"
+        heard += data
+        if is_slow:
+            time.sleep(0.2)
+    assert [int(line.split()[2]) for line in heard.splitlines() if line.startswith(b"MSG")] == list(
+        range(1, EVENTS + 1)
+    )
+
+
+def test_a_machine_that_is_gone_while_it_has_no_room_is_gone_in_time(full: Any, eventually: Callable[..., Any]) -> None:
+    vanish(full())
+    eventually(lambda: not full.members(), "the dead to be gone", 6 * UNREACHABLE_AFTER)
 
 
 def test_a_peer_whose_machine_is_gone_is_gone_in_time(

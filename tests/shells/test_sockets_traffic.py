@@ -8,13 +8,15 @@ from types import SimpleNamespace
 import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Protocol
+from twisted.internet.tcp import Server
 from twisted.python.failure import Failure
 
 from tests.shells.conftest import FakeSocket
 from twistedsock.core.traffic import Traffic
 from twistedsock.shells import sockets
-from twistedsock.shells.outlets import BufferedOutlet, TCPSendAtOnce
-from twistedsock.shells.sockets import traffic_of
+from twistedsock.shells.outlets import BufferedOutlet, TCPSendAtOnce, send_at_once
+from twistedsock.shells.reachability import CONNECTIONS_PER_TURN, Reachability
+from twistedsock.shells.sockets import seconds_unanswered, traffic_of
 
 
 def tcp_info(rtt: int, acked: int, received: int, notsent: int) -> bytes:
@@ -75,3 +77,110 @@ def test_what_went_through_is_known_after_the_end(transport):
     transport.protocol.makeConnection(transport)
     transport.connectionLost(Failure(ConnectionDone()))
     assert transport.traffic() == Traffic(1000, 200, 30, 0.0015)
+
+
+def unanswered_info(retransmits: int, probes: int, milliseconds: int) -> bytes:
+    """As <linux/tcp.h> lays it out: state, ca_state, retransmits and probes are the first bytes, last_ack_recv is the
+    13th word."""
+    return struct.pack("=8B24I", 1, 1, retransmits, probes, 1, 1, 1, 1, *[1] * 12, milliseconds, *[1] * 11) + bytes(100)
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        (unanswered_info(0, 0, 9000), 0),
+        (unanswered_info(1, 0, 9000), 0),
+        (unanswered_info(0, 1, 9000), 0),
+        (unanswered_info(2, 0, 9000), 9),
+        (unanswered_info(0, 2, 1500), 1.5),
+        (unanswered_info(2, 2, 9000)[:56], 0),
+    ],
+)
+def test_a_connection_is_unanswered_since_its_last_acknowledgement_if_it_was_asked_twice_since(
+    transport, told, seconds
+):
+    transport.socket.told = told
+    assert seconds_unanswered(transport) == seconds
+
+
+def test_a_platform_without_tcp_info_never_finds_a_connection_unanswered(transport, monkeypatch):
+    monkeypatch.setattr(sockets, "_TCP_INFO", None)
+    assert seconds_unanswered(transport) == 0
+
+
+def test_a_closed_connection_is_not_unanswered(transport):
+    del transport.socket
+    assert seconds_unanswered(transport) == 0
+
+
+@pytest.fixture
+def turns():
+    """What was postponed to later turns."""
+    return []
+
+
+@pytest.fixture
+def reachability(turns):
+    return Reachability(120, turns.append)
+
+
+def connect(reactor, reachability, told):
+    """A connection of a listening port, of which the kernel tells this."""
+    port = SimpleNamespace(transport=Server)
+    send_at_once(port, None, reachability)
+    connection = port.transport(TalkativeSocket(), Protocol(), ("127.0.0.1", 50000), None, 1, reactor)
+    connection.socket.told = told
+    connection.protocol.makeConnection(connection)
+    return connection
+
+
+def test_only_connections_that_are_unanswered_for_the_timeout_are_aborted(reactor, reachability):
+    gone = connect(reactor, reachability, unanswered_info(5, 0, 120_000))
+    gone_while_full = connect(reactor, reachability, unanswered_info(0, 2, 500_000))
+    connect(reactor, reachability, unanswered_info(5, 0, 119_000))
+    connect(reactor, reachability, unanswered_info(0, 0, 500_000))
+    aborted = []
+    for connection in reachability._connections:
+        connection.abortConnection = lambda connection=connection: aborted.append(connection)
+    reachability.check()
+    assert set(aborted) == {gone, gone_while_full}
+
+
+def test_a_closed_connection_is_not_checked_any_more(reactor, reachability, turns):
+    connections = [
+        connect(reactor, reachability, unanswered_info(5, 0, 120_000)) for _ in range(CONNECTIONS_PER_TURN + 1)
+    ]
+    closed, *others = connections
+    aborted = []
+    for connection in connections:
+        connection.abortConnection = lambda connection=connection: aborted.append(connection)
+    reachability.check()
+    closed.connectionLost(Failure(ConnectionDone()))
+    turns.pop()()
+    assert set(aborted) == set(others)
+    assert turns == []
+    aborted.clear()
+    reachability.check()
+    assert closed not in aborted
+
+
+def test_many_connections_are_checked_in_several_turns(reactor, reachability, turns):
+    for _ in range(2 * CONNECTIONS_PER_TURN + 1):
+        connect(reactor, reachability, unanswered_info(0, 0, 0))
+    asked = []
+    for connection in reachability._connections:
+        connection.socket.getsockopt = lambda *option: asked.append(1) or unanswered_info(0, 0, 0)[:60]
+    reachability.check()
+    assert len(asked) == CONNECTIONS_PER_TURN
+    reachability.check()  # the one before has not ended
+    assert len(asked) == CONNECTIONS_PER_TURN
+    while turns:
+        turns.pop()()
+    assert len(asked) == 2 * CONNECTIONS_PER_TURN + 1
+
+
+def test_without_a_timeout_no_connection_is_checked(reactor, turns):
+    reachability = Reachability(0, turns.append)
+    connect(reactor, reachability, unanswered_info(5, 0, 500_000)).abortConnection = pytest.fail
+    reachability.check()
+    assert reachability.interval == 0

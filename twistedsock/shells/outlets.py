@@ -18,6 +18,7 @@ from zope.interface import implementer
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.reader import WRITING
 from twistedsock.core.traffic import Traffic
+from twistedsock.shells.reachability import Reachability
 from twistedsock.shells.sockets import traffic_of
 
 LOST = 4
@@ -31,6 +32,7 @@ class SendAtOnce:
     nothing can be told to it."""
 
     holdings: Holdings | None = None
+    reachability: Reachability | None = None
     last_traffic: Traffic | None = None
     """What had gone through the connection when it ended."""
     blocked = 0
@@ -139,12 +141,19 @@ class SendAtOnce:
             self.stopWriting()
             return
         self.on_drained = None
+        if self.reachability is not None:
+            self.reachability.remove(self)
         self.last_traffic = traffic_of(self)
         super().connectionLost(reason)  # type: ignore[misc]
 
 
 class TCPSendAtOnce(SendAtOnce, tcp.Server):
     """The server's end of a TCP connection."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        if self.reachability is not None:
+            self.reachability.add(self)
 
 
 class UNIXSendAtOnce(SendAtOnce, unix.Server):
@@ -154,12 +163,13 @@ class UNIXSendAtOnce(SendAtOnce, unix.Server):
 _AT_ONCE = {tcp.Server: TCPSendAtOnce, unix.Server: UNIXSendAtOnce}
 
 
-def send_at_once(port: Any, holdings: Holdings) -> None:
-    """Let a listening port make such transports, if it makes Twisted's usual ones. Before the first connection."""
+def send_at_once(port: Any, holdings: Holdings, reachability: Reachability | None = None) -> None:
+    """Let a listening port make such transports, if it makes Twisted's usual ones. Before the first connection. TCP
+    connections are added to ``reachability``."""
     usual: Any = getattr(port, "transport", None)
     transport = _AT_ONCE.get(usual)
     if transport is not None:
-        port.transport = type(transport.__name__, (transport,), {"holdings": holdings})
+        port.transport = type(transport.__name__, (transport,), {"holdings": holdings, "reachability": reachability})
 
 
 @implementer(IPushProducer)

@@ -23,6 +23,10 @@ _OF_TCP_INFO = struct.Struct("=68xI48xQQ8xI")
 """Of ``struct tcp_info`` in Linux's <linux/tcp.h>, which only ever grows at its end: tcpi_rtt at 68 (microseconds),
 tcpi_bytes_acked at 120, tcpi_bytes_received at 128, tcpi_notsent_bytes at 144. The last came with Linux 4.6."""
 
+_UNANSWERED = struct.Struct("=2xBB52xI")
+"""Of the same: tcpi_retransmits at 2 and tcpi_probes at 3, which begin at 0 again with each answer;
+tcpi_last_ack_recv at 56 (milliseconds since then)."""
+
 
 class Here(msgspec.Struct, frozen=True):
     """Our end of a connection: as people write it, and as the rules for origins ask for it."""
@@ -99,6 +103,20 @@ def traffic_of(transport: Any) -> Traffic | None:
     return Traffic(acknowledged, received, waiting + unsent, microseconds / 1e6)
 
 
+def seconds_unanswered(transport: Any) -> float:
+    """Seconds since the other machine has acknowledged anything, if it has been asked twice in vain since: by what was
+    sent again, or by probes whether it has room (once may be a lost packet). 0 if it owes no answer, and where that is
+    not known."""
+    handle = getattr(transport, "socket", None)
+    if handle is None or _TCP_INFO is None:
+        return 0.0
+    told = handle.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _UNANSWERED.size)
+    if len(told) < _UNANSWERED.size:  # an older kernel
+        return 0.0
+    retransmits, probes, milliseconds = _UNANSWERED.unpack(told)
+    return milliseconds / 1000 if retransmits + probes > 1 else 0.0
+
+
 def _port(transport: Any) -> Any:
     """The listening port that a connection came in by, None if its transport has no such thing."""
     return getattr(transport, "server", None)
@@ -108,7 +126,7 @@ def _set_options(handle: socket.socket, send_buffer: int, unreachable_after: int
     if handle.family != socket.AF_UNIX:
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _signs_of_life(unreachable_after):
+        for option, value in _keepalive(unreachable_after):
             handle.setsockopt(socket.IPPROTO_TCP, option, value)
         # Telnet sends its Ctrl-C as urgent data; it is to be read where it stands.
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
@@ -116,19 +134,13 @@ def _set_options(handle: socket.socket, send_buffer: int, unreachable_after: int
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
 
 
-def _signs_of_life(seconds: int) -> list[tuple[int, int]]:
-    """Options of TCP (tcp(7)) with which a peer that does not answer is gone in that time: after half of it in silence
-    it is probed three times, an eighth apart; and what is sent to it must be taken within the whole. The latter closes
-    a living peer too that takes nothing for so long: it could not be told from a dead one otherwise, and each holds a
-    connection and its buffers. A platform may lack some of them."""
+def _keepalive(seconds: int) -> list[tuple[int, int]]:
+    """Options of TCP (tcp(7)) with which a connection at rest is closed after ``seconds`` if the other machine does not
+    answer: after half of it in silence it is probed three times, an eighth apart. Linux sends no such probes while
+    something waits to be acknowledged or sent: that is what ``reachability`` is for. A platform may lack some."""
     if not seconds:
         return []
-    wanted = {
-        "TCP_KEEPIDLE": max(1, seconds // 2),
-        "TCP_KEEPINTVL": max(1, seconds // 8),
-        "TCP_KEEPCNT": 3,
-        "TCP_USER_TIMEOUT": 1000 * seconds,
-    }
+    wanted = {"TCP_KEEPIDLE": max(1, seconds // 2), "TCP_KEEPINTVL": max(1, seconds // 8), "TCP_KEEPCNT": 3}
     return [(getattr(socket, name), value) for name, value in wanted.items() if hasattr(socket, name)]
 
 
