@@ -46,7 +46,7 @@ def _complete(case: Any, query: dict[str, Any], headers: Any) -> None:
     if not {"since", "epoch"} <= query.keys() or len(query.get("channel", ())) > 1:
         query.pop("since", None)
         query.pop("epoch", None)
-    for ids, name in ((headers, "Last-Event-ID"), (query, "last-event-id")):
+    for ids, name in ((headers, "Last-Event-ID"), (query, "last-event-id"), (query, "lastEventId")):
         if name in ids:
             ids[name] = ",".join(["5f2c1a7b:17"] * len(set(query.get("channel", "."))))
     if "Idempotency-Key" in headers:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import EXTRA, HEADS, METHODS, TARGETS, UPGRADE, head_of
 from tests.fuzz.properties import holds
-from twistedsock.wire.http_head import begins_request, is_request_line, read_head
+from twistedsock.wire.http_head import begins_request, is_request_line, origin_form, read_head
 
 
 @holds(examples=150, data=HEADS | st.binary().map(lambda data: data + b"\r\n\r\n"))
@@ -17,7 +17,8 @@ def test_any_head(data: bytes) -> None:
     if head is None:
         return
     text = data.decode("latin-1")
-    assert text.startswith(f"{head.method} {head.path}")
+    target = text.split(" ")[1]
+    assert text.startswith(f"{head.method} ") and (head.path in target or head.path == "/")
     assert all(part in text for part in (head.host, head.origin or "", head.key))
     assert not any(sign in part for part in (head.host, head.origin or "", *head.subprotocols) for sign in ("\r\n",))
     if head.key:
@@ -34,11 +35,14 @@ def test_sound_heads(method: str, target: str, extra: list[tuple[str, str]]) -> 
     told: dict[str, list[Any]] = {}
     for name, value in fields:
         told.setdefault(name.lower(), []).append(value)
-    if len(told["host"]) > 1 or len(told.get("origin", [])) > 1:
+    form = origin_form(method, target)
+    is_valid = all(name.isascii() and " " not in name and "\0" not in value for name, value in fields)
+    if form is None or not is_valid or len(told["host"]) > 1 or len(told.get("origin", [])) > 1:
         assert head is None
         return
     assert head is not None
-    assert (head.method, head.path, head.host) == (method, target.partition("?")[0], told["host"][0])
+    host = told["host"][0] if form[1] is None else form[1]
+    assert (head.method, head.path, head.host) == (method, form[0].partition("?")[0], host)
     assert head.origin == (told["origin"][0] if "origin" in told else None) and head.upgrade
     offered = ",".join(told.get("sec-websocket-protocol", [])).split(",")
     assert head.subprotocols == tuple(word.strip() for word in offered if word.strip())

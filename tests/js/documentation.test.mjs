@@ -58,3 +58,41 @@ test('every member and event of the client is mentioned', () => {
   for (const name of members) assert.ok(page.includes(`client.${name}`), name);
   for (const type of ['connecting', 'open', 'waiting', 'closed', 'notice', 'error']) assert.ok(page.includes(`\n| \`${type}\` |`), type);
 });
+
+test('the remedy in docs/streams.md opens an EventSource again, where it was, when the browser has given it up', () => {
+  const streams = readFileSync(new URL('../../docs/streams.md', import.meta.url), 'utf8');
+  const [, program] = streams.match(/^```js\n(\/\*\* Follows.*?)^```$/ms);
+  const opened = [];
+  const timers = [];
+  const printed = [];
+  class FakeEventSource extends EventTarget {
+    static CLOSED = 2;
+
+    constructor(url) {
+      super();
+      this.url = String(url);
+      this.readyState = 1;
+      opened.push(this);
+    }
+  }
+  new Function('EventSource', 'location', 'setTimeout', 'console', program)(
+    FakeEventSource,
+    { href: 'http://bridge.example/' },
+    (call, delay) => timers.push({ call, delay }),
+    { log: (...words) => printed.push(words) },
+  );
+  const [first] = opened;
+  assert.equal(first.url, 'http://bridge.example/events?channel=kitchen');
+  first.onmessage({ data: '{"offset":7,"data":"hot"}', lastEventId: 'e1:7' });
+  assert.deepEqual(printed, [[7, 'hot']]);
+
+  first.readyState = 0;
+  first.onerror();
+  assert.equal(timers.length, 0, 'the browser opens it again by itself');
+
+  first.readyState = FakeEventSource.CLOSED;
+  first.onerror();
+  assert.ok(timers[0].delay >= 5000 && timers[0].delay < 10000);
+  timers[0].call();
+  assert.equal(opened[1].url, 'http://bridge.example/events?channel=kitchen&lastEventId=e1%3A7');
+});

@@ -107,6 +107,10 @@ class Wire(StringTransport):
     def resumeProducing(self):
         self.producerState = "producing"
 
+    def unregisterProducer(self):
+        """As Twisted's transports, without an error if there is no producer."""
+        self.producer = None
+
     def getTcpNoDelay(self):
         return True
 

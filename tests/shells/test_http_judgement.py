@@ -101,13 +101,16 @@ def test_a_page_whose_name_was_made_to_point_here_learns_nothing(build, logged):
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-@pytest.mark.parametrize(("mode", "dest"), [("no-cors", "image"), ("no-cors", "script"), ("navigate", "iframe")])
-def test_what_a_page_of_another_site_embeds_joins_no_channel(place, site, mode, dest):
-    """A picture is asked for without an origin, and its address could be a stream with a nick."""
+@pytest.mark.parametrize(
+    ("mode", "dest"),
+    [("no-cors", "image"), ("no-cors", "script"), ("navigate", "iframe"), ("navigate", "document"), ("", "")],
+)
+def test_what_a_page_of_another_site_embeds_or_opens_gets_files_only(place, site, mode, dest):
+    """It is asked for without an origin but with the cookie of the user, and could be a stream with a nick."""
     page = place.hall.json_peer()
     page.says({"type": "subscribe", "channel": "kitchen", "presence": True})
     page.hears()
-    fetched = {"Sec_Fetch_Site": site, "Sec_Fetch_Mode": mode, "Sec_Fetch_Dest": dest}
+    fetched = {"Sec_Fetch_Site": site, "Sec_Fetch_Mode": mode, "Sec_Fetch_Dest": dest, "Accept": "text/event-stream"}
     for path in ("/events?channel=kitchen&nick=evil", "/stream", "/channels/kitchen/events?wait=9", "/who", "/none"):
         answer = place().asks(path, **fetched)
         assert (answer.status, answer.code) == (403, "forbidden")
@@ -119,14 +122,39 @@ def test_what_a_page_of_another_site_embeds_joins_no_channel(place, site, mode, 
 @pytest.mark.parametrize(
     "fetched",
     [
-        {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"},
+        {"Sec_Fetch_Site": "same-origin", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"},
         {"Sec_Fetch_Site": "same-origin", "Sec_Fetch_Mode": "cors", "Sec_Fetch_Dest": "empty"},
         {"Sec_Fetch_Site": "none", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"},
         {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "cors", "Sec_Fetch_Dest": "empty", "Origin": FRIEND},
     ],
 )
-def test_links_and_those_who_say_where_they_come_from_are_served(build, fetched):
+def test_what_the_user_or_an_allowed_page_asks_for_is_served(build, fetched):
     assert build(origins=Origins((FRIEND,)))().asks("/who", **fetched).status == 200
+
+
+HTML = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    "navigation",
+    [
+        # A link in a mail, or an address that was typed.
+        {"Sec_Fetch_Site": "none", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document", "Accept": HTML},
+        {"Sec_Fetch_Site": "same-origin", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "iframe", "Accept": HTML},
+        # Over plain HTTP from another machine, browsers tell nothing of where they come from.
+        {"Accept": HTML},
+    ],
+)
+@pytest.mark.parametrize("path", ["/events?channel=kitchen&nick=fool", "/stream"])
+def test_a_page_that_is_navigated_to_joins_no_channel(place, navigation, path):
+    member = place.hall.json_peer()
+    member.says({"type": "subscribe", "channel": "kitchen", "presence": True})
+    member.hears()
+    answer = place().asks(path, **navigation)
+    assert (answer.status, answer.code) == (403, "forbidden")
+    place.hall.turn()
+    assert member.hears() == []
+    assert len(place.hall.bridge.roster) == 1
 
 
 def test_a_foreign_origin_is_logged_once(place, logged):
@@ -143,8 +171,40 @@ def test_a_page_that_may_ask_may_read_the_answer(build, origin):
     for path in ("/who", "/none"):
         answer = place().asks(path, Origin=origin)
         assert answer.headers["access-control-allow-origin"] == origin
+        exposed = "Allow, ETag, Idempotency-Replayed, Retry-After, WWW-Authenticate"
+        assert answer.headers["access-control-expose-headers"] == exposed
         assert answer.headers["vary"] == "Origin"
         assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize("origin", [OWN, FRIEND])
+@pytest.mark.parametrize("path", ["/openapi.json", "/", "/page.js"])
+def test_a_page_that_may_ask_may_read_files(build, path, origin):
+    answer = build(origins=Origins((FRIEND,)))().asks(path, Origin=origin)
+    assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, origin)
+    assert "ETag" in answer.headers["access-control-expose-headers"] and "Origin" in answer.headers["vary"]
+
+
+def test_a_file_is_not_read_by_other_pages_and_nothing_is_logged(place, logged):
+    answer = place().asks("/openapi.json", Origin="https://evil.example")
+    assert answer.status == 200 and "access-control-allow-origin" not in answer.headers
+    assert logged == []
+
+
+def test_the_client_is_read_by_all_pages_and_allows_no_origin_twice(place):
+    answer = place().asks("/sockbridge.js", Origin=OWN)
+    assert [line for line in answer.lines if line.startswith("Access-Control-Allow-Origin")] == [
+        "Access-Control-Allow-Origin: *"
+    ]
+
+
+def test_a_page_that_may_ask_reads_that_it_is_too_fast_and_for_how_long(build):
+    place = build(origins=Origins((FRIEND,)), commands_per_second=1, commands_burst=1)
+    visit = place(there=STRANGER)
+    answers = [visit.asks("/who", Origin=FRIEND) for _ in range(3)]
+    assert answers[-1].status == 429 and int(answers[-1].headers["retry-after"]) > 0
+    assert answers[-1].headers["access-control-allow-origin"] == FRIEND
+    assert "Retry-After" in answers[-1].headers["access-control-expose-headers"]
 
 
 def test_who_is_no_page_is_told_that_others_hear_something_else(place):
@@ -162,7 +222,9 @@ def test_a_browser_that_asks_before_is_told_what_may_be_asked(build):
     assert (answer.status, answer.body) == (204, b"")
     assert answer.headers["access-control-allow-origin"] == FRIEND
     assert answer.headers["access-control-allow-methods"] == "GET, HEAD, POST"
-    allowed = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Sockbridge-Stream"
+    allowed = (
+        "Authorization, Cache-Control, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Sockbridge-Stream"
+    )
     assert answer.headers["access-control-allow-headers"] == allowed
     assert answer.headers["access-control-max-age"] == "600"
     assert answer.headers["vary"] == "Origin"
@@ -180,9 +242,16 @@ def test_what_is_not_there_cannot_be_asked_for(build):
     assert preflight(build(origins=Origins((FRIEND,))), "/none").status == 404
 
 
-def test_nobody_else_asks_for_options(place):
+def test_options_that_are_no_preflight_list_the_methods(place):
     answer = place().asks("/who", "OPTIONS", Origin=OWN)
-    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert (answer.status, answer.headers["allow"]) == (204, "GET, HEAD, POST")
+    assert "access-control-allow-methods" not in answer.headers
+
+
+def test_a_page_may_ask_whether_a_file_has_changed(build):
+    answer = preflight(build(origins=Origins((FRIEND,))), "/openapi.json", method="GET")
+    assert (answer.status, answer.headers["access-control-allow-methods"]) == (204, "GET, HEAD")
+    assert "If-None-Match" in answer.headers["access-control-allow-headers"]
 
 
 def test_files_are_for_everybody(place):

@@ -33,8 +33,18 @@ def test_it_comes_whole_and_the_connection_goes_on(ask):
     assert ask("GET", KITCHEN + "?last=1").headers["content-length"]
 
 
-def test_without_keep_alive_its_end_is_that_of_the_connection(ask):
+def test_it_is_chunked_also_when_the_connection_closes_behind_it(ask):
+    """Otherwise a connection that breaks could not be told from the end of the answer."""
     answer = ask("GET", KITCHEN, Connection="close")
+    assert answer.headers["transfer-encoding"] == "chunked" and answer.headers["connection"] == "close"
+    assert answer.is_whole and len(answer.json["events"]) == EVENTS
+    assert ask.transport.disconnecting
+
+
+def test_in_http_1_0_its_end_is_that_of_the_connection(ask):
+    ask.protocol.dataReceived(f"GET {KITCHEN} HTTP/1.0\r\n\r\n".encode())
+    ask.settle()
+    answer = ask.heard()
     assert "transfer-encoding" not in answer.headers and len(answer.json["events"]) == EVENTS
     assert ask.transport.disconnecting
 

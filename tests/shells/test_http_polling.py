@@ -34,7 +34,11 @@ def publish(hall, channel, *payloads):
 
 def test_what_is_there_is_told_at_once(hall, ask):
     publish(hall, "k", "1", "2", "3")
-    for target in ("/channels/k/events?wait=25&since=1&epoch=e1", "/channels/k/events?wait=25&last-event-id=e1:1"):
+    for target in (
+        "/channels/k/events?wait=25&since=1&epoch=e1",
+        "/channels/k/events?wait=25&last-event-id=e1:1",
+        "/channels/k/events?lastEventId=e1:1",
+    ):
         answer = told(ask(hall, target))
         assert [event["data"] for event in answer["events"]] == ["2", "3"]
         assert (answer["channel"], answer["epoch"], answer["offset"], answer["recovered"]) == ("k", "e1", 3, True)

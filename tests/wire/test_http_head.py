@@ -12,6 +12,7 @@ from twistedsock.wire.http_head import (
     begins_request,
     has_too_many_headers,
     is_request_line,
+    origin_form,
     read_head,
     refusal,
     wrong_door,
@@ -117,6 +118,50 @@ def test_a_plain_request() -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "target", "expected"),
+    [
+        ("GET", "/", ("/", None)),
+        ("GET", "//a?b=c", ("//a?b=c", None)),
+        ("GET", "http://a:1/b?c=d", ("/b?c=d", "a:1")),
+        ("GET", "HTTPS://A", ("/", "A")),
+        ("GET", "http://a?b", ("/?b", "a")),
+        ("OPTIONS", "*", ("*", None)),
+        ("GET", "*", None),
+        ("GET", "", None),
+        ("GET", "a", None),
+        ("GET", "http:///a", None),
+        ("GET", "http://a/b#c", None),
+        ("GET", "ftp://a/b", None),
+        ("GET", "/a\tb", None),
+        ("CONNECT", "a:443", None),
+    ],
+)
+def test_a_target_is_reduced_to_origin_form(method: str, target: str, expected: object) -> None:
+    assert origin_form(method, target) == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "host", "is_valid"),
+    [
+        (["GET / HTTP/1.1", "Host: a"], "a", True),
+        (["GET / HTTP/1.1"], "", False),
+        (["GET / HTTP/1.0"], "", True),
+        (["GET / HTTP/1.1", "Host:"], "", True),
+        (["GET / HTTP/1.1", "Host: a b"], "a b", False),
+        (["GET / HTTP/1.0", "Host: a b"], "a b", False),
+        (["GET http://c/ HTTP/1.1", "Host: a"], "c", True),
+        (["GET http://c/ HTTP/1.1"], "c", False),
+        (["GET http://c/ HTTP/1.1", "Host: a b"], "c", False),
+        (["GET http://c@d/ HTTP/1.1", "Host: a"], "c@d", False),
+    ],
+)
+def test_the_host_of_a_request(lines: list[str], host: str, is_valid: bool) -> None:
+    read = read_head(head(*lines))
+    assert read is not None
+    assert (read.host, read.has_valid_host) == (host, is_valid)
+
+
+@pytest.mark.parametrize(
     ("lines", "field", "expected"),
     [
         (["hOsT:a"], "host", "a"),
@@ -125,7 +170,6 @@ def test_a_plain_request() -> None:
         (["Host: [::1]:8082"], "host", "[::1]:8082"),
         (["Host: b\xfccher"], "host", "b\xfccher"),
         (["X-Host: a"], "host", ""),
-        (["Host a"], "host", ""),
         (["ORIGIN: null"], "origin", "null"),
         (["Origin:"], "origin", ""),
         (["UPGRADE: WebSocket"], "upgrade", True),
@@ -152,6 +196,13 @@ NONE = {
     "two spaces": head("GET  / HTTP/1.1"),
     "another protocol": head("GET / SPDY/3"),
     "a line peer": head("SUB kitchen last=5"),
+    "no target": head("GET a HTTP/1.1"),
+    "a line that is no header": head("GET / HTTP/1.1", "Host a"),
+    "a name with a space": head("GET / HTTP/1.1", "Host : a"),
+    "a folded header": head("GET / HTTP/1.1", "Host: a", " b: c"),
+    "a bare line feed": head("GET / HTTP/1.1", "Host: a", "X: \nHost: b"),
+    "a bare carriage return": head("GET / HTTP/1.1", "Host: a", "X: \rb"),
+    "a NUL": head("GET / HTTP/1.1", "Host: a", "X: \0"),
     "two hosts": head("GET / HTTP/1.1", "Host: a", "Host: a"),
     "two origins": head("GET / HTTP/1.1", "Host: a", "Origin: null", "origin: http://a"),
 }

@@ -27,6 +27,7 @@ def test_its_end_is_told_as_a_close_frame_would() -> None:
 def test_a_message_in_each_line(kind: bytes) -> None:
     assert read_messages(b'{"a":1}\r\n\n{"b":"\xc3\xa9"}', kind, 100) == [b'{"a":1}', b'{"b":"\xc3\xa9"}']
     assert read_messages(b"", kind, 100) == []
+    assert read_messages(b'\xef\xbb\xbf{"a":1}\n{"b":2}', kind, 100) == [b'{"a":1}', b'{"b":2}']
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,10 @@ class Origins(msgspec.Struct, frozen=True):
     hosts: Collection[str] = ()
 
     def judge_host(self, host: str, door: Door) -> Verdict:
-        """Whether a request for ``host`` may be answered; every request is to be asked about."""
+        """Whether a request for ``host`` may be answered; every request is to be asked about. Browsers always name a
+        host; what names none is a health check, or another program."""
         name = _split(host.lower())[0]
-        if door.loopback and not (name == "localhost" or is_loopback(name) or name in self.hosts):
+        if host and door.loopback and not (name == "localhost" or is_loopback(name) or name in self.hosts):
             return Verdict.FOREIGN_HOST
         return Verdict.WELCOME
 
@@ -74,12 +75,13 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 def _split(authority: str, default: str = "") -> tuple[str, str]:
-    """Host and port of ``example.org:8082`` or ``[::1]:8082``."""
+    """Host and port of ``example.org:8082``, ``example.org.`` or ``[::1]:8082``. A dot at the end only says that the
+    name is complete (RFC 1034 section 3.1)."""
     if authority.startswith("["):
         host, _, port = authority[1:].partition("]")
         return host, port.removeprefix(":") or default
     host, _, port = authority.partition(":")
-    return host, port or default
+    return host.removesuffix("."), port or default
 
 
 def _is_literal(host: str) -> bool:

@@ -26,6 +26,10 @@ class Gate:
         """As ``judge_host``, for somebody who shows nothing and asks for what is on the channels."""
         return self._say(self.origins.judge_nobody(host, door), host, None)
 
+    def allows(self, host: str, origin: str, door: Door) -> bool:
+        """Whether a page of this origin can read what it asks for. Logs nothing."""
+        return self.origins.judge(host, origin, door) is Verdict.WELCOME
+
     def judge(self, host: str, origin: str | None, door: Door, what: str = "WebSocket") -> tuple[int, str] | None:
         """As ``judge_host``, for a WebSocket, or what else a page may ask for."""
         return self._say(self.origins.judge(host, origin, door), host, origin, what)

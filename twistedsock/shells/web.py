@@ -21,6 +21,7 @@ from twistedsock.shells.certificates import subject_of
 from twistedsock.shells.closing import close_kindly
 from twistedsock.shells.deadlines import Deadlines
 from twistedsock.shells.gate import Gate
+from twistedsock.shells.http.judgement import INVALID_HOST
 from twistedsock.shells.http.operations import operations
 from twistedsock.shells.http.routes import Routes
 from twistedsock.shells.http.site import BridgeSite
@@ -58,6 +59,7 @@ class Doorman(Protocol):
     _closing: Any = None
     _secured_at: float | None = None
     _counted = 0
+    _empty_line_skipped = False
 
     def connectionMade(self) -> None:
         factory = self.factory
@@ -80,6 +82,10 @@ class Doorman(Protocol):
         # The end may lie across the cut.
         looked = max(0, len(self._head) - 3)
         self._head += data
+        # An empty line before the request is ignored (RFC 9112 section 2.2).
+        if not self._empty_line_skipped and self._head.startswith(b"\r\n"):
+            self._empty_line_skipped = True
+            del self._head[:2]
         end = self._head.find(b"\r\n\r\n", looked, MOST_HEAD)
         if end >= 0:
             self._decide(bytes(self._head), end + 4)
@@ -111,7 +117,7 @@ class Doorman(Protocol):
             return
         if head.forwarded_for and self._is_proxied and not self._believe(head.forwarded_for):
             return
-        if not head.upgrade:
+        if not head.upgrade:  # BridgeRequest validates the host of this request, and of those behind it
             connection = self.factory.site.buildProtocol(self._peer, self._is_proxied)
             connection.give_way = self._give_way
             self._hand_over(connection, data)
@@ -140,6 +146,8 @@ class Doorman(Protocol):
             self._hand_over(owner, data)
 
     def _judge(self, head: RequestHead, door: Door) -> tuple[int, str] | None:
+        if not head.has_valid_host:
+            return 400, INVALID_HOST.words
         refused = self.factory.gate.judge(head.host, head.origin, door)
         if refused is not None:
             return refused

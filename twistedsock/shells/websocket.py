@@ -33,7 +33,7 @@ from twistedsock.wire import json_commands, line_commands
 from twistedsock.wire.conversation import Codec, Conversation
 from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES_IN_MESSAGES
 from twistedsock.wire.frames import PlainFrames
-from twistedsock.wire.handshake import switching_protocols
+from twistedsock.wire.handshake import are_extensions, switching_protocols, take_extensions
 from twistedsock.wire.http_head import RequestHead
 
 JSON_PROTOCOL = "sockbridge.v1.json"
@@ -102,6 +102,18 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
         if chosen is None:
             raise ConnectionDeny(400, f"this server speaks {JSON_PROTOCOL} and {LINE_PROTOCOL}")
         return chosen
+
+    def processHandshake(self) -> None:
+        """No extension is accepted here, so Autobahn does not see the offers: it would fail the handshake for offers
+        that are only to be declined."""
+        end = self.data.find(b"\r\n\r\n") + 4
+        if end >= 4:
+            head, offers = take_extensions(self.data[:end])
+            if not are_extensions(offers):
+                self.failHandshake("malformed Sec-WebSocket-Extensions: send extensions as in RFC 6455 section 9.1")
+                return
+            self.data = head + self.data[end:]
+        super().processHandshake()
 
     def succeedHandshake(self, res: Any) -> None:
         """Autobahn would leave a fault of ours in a Deferred that nobody looks at, and the peer waiting for ever."""

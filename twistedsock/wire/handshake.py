@@ -68,6 +68,28 @@ def _is_usual(origin: str) -> bool:
     return found is not None and int(found[1] or 0) < 65536
 
 
+_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_EXTENSION = re.compile(rf'{_TOKEN}(?:[ \t]*;[ \t]*{_TOKEN}(?:[ \t]*=[ \t]*(?:{_TOKEN}|"{_TOKEN}"))?)*')
+"""RFC 6455 section 9.1."""
+
+
+def take_extensions(head: bytes) -> tuple[bytes, str]:
+    """A whole head without its ``Sec-WebSocket-Extensions`` lines, of which there may be several (RFC 6455 section
+    11.3.2), and the list in them."""
+    lines = head.split(b"\r\n")
+    offers = [line for line in lines if line.partition(b":")[0].lower() == b"sec-websocket-extensions"]
+    if not offers:
+        return head, ""
+    told = b",".join([line.partition(b":")[2] for line in offers])
+    return b"\r\n".join([line for line in lines if line not in offers]), told.decode("latin-1")
+
+
+def are_extensions(offers: str) -> bool:
+    """Whether this list of extensions follows the grammar. If not, the handshake must fail (RFC 6455 section 9.1); an
+    extension that is unknown, or has unknown or invalid parameters, is only declined (RFC 7692 section 7.1)."""
+    return all(map(_EXTENSION.fullmatch, listed(offers)))
+
+
 def switching_protocols(key: str, subprotocol: str | None, server: str) -> bytes:
     """The answer that opens the connection, to the byte as Autobahn writes it."""
     accept = b64encode(sha1(key.encode() + _MAGIC, usedforsecurity=False).digest()).decode()

@@ -23,6 +23,8 @@ BATCH_BYTES = 1024 * 1024
 SPACE = b" \t\r\n"
 """What may stand around a JSON value (RFC 8259 section 2)."""
 
+BOM = "\ufeff".encode()
+
 FORM = b"application/x-www-form-urlencoded"
 """What curl says of whatever it is given; nobody sends a form here."""
 
@@ -54,17 +56,22 @@ _read_batch = msgspec.json.Decoder(_Batch).decode
 _read_text = msgspec.json.Decoder(str).decode
 
 
+def without_bom(body: bytes) -> bytes:
+    """JSON without the byte order mark that some programs write before it (RFC 8259 section 8.1)."""
+    return body.removeprefix(BOM)
+
+
 def read_body(body: bytes, kind: bytes) -> Content:
     """What a body publishes; ``kind`` is its Content-Type, "" where it has none. Raises ``Refused``."""
     essence = _essence(kind)
     _see_utf8(body)
     if _says_json(essence):
         try:
-            return _content(bytes(_check(body)))
+            return _content(bytes(_check(without_bom(body))))
         except (msgspec.DecodeError, RecursionError):
             raise Refused(_BAD_JSON) from None
     if essence in (b"", FORM):
-        bare = body.strip(SPACE)
+        bare = without_bom(body).strip(SPACE)
         return content_of((bare,), True) if is_json(bare) else content_of((body,), False)
     if essence.startswith(b"text/"):
         return content_of((body,), False)
@@ -79,7 +86,7 @@ def read_batch(body: bytes, kind: bytes, most: int) -> list[Publishing | tuple[b
         raise Refused(_BATCH_TYPE)
     _see_utf8(body)
     try:
-        items = _read_batch(body).events
+        items = _read_batch(without_bom(body)).events
     except msgspec.ValidationError as error:
         raise Refused(Refusal(Code.BAD_ARGUMENT, str(error))) from None
     except (msgspec.DecodeError, RecursionError):

@@ -47,11 +47,45 @@ def has_too_many_headers(head: bytes) -> bool:
     return head.count(b"\r\n") > MOST_HEADERS + 2  # the request line, and the empty line at the end
 
 
+_ABSOLUTE = re.compile(r"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
+_TARGET = re.compile(r"[^\x00-\x20\x7f]+")
+
+# RFC 3986 section 3.2.2: an address in brackets, or a registered name, which may be empty; then perhaps a port.
+_HOST = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?",
+)
+
+_FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+"""A token (RFC 9110 section 5.6.2)."""
+
+
+def origin_form(method: str, target: str) -> tuple[str, str | None] | None:
+    """Reduce a request target to origin form (RFC 9112 section 3.2).
+
+    Returns the path with its query, and the authority if the target is in absolute form; the authority then replaces
+    the ``Host`` header (section 3.2.2). Returns None for a target in no form that an origin server accepts."""
+    if not _TARGET.fullmatch(target):
+        return None
+    if target.startswith("/") or (target == "*" and method == "OPTIONS"):
+        return target, None
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None or not absolute[1]:
+        return None
+    path = absolute[2]
+    return (path if path.startswith("/") else "/" + path), absolute[1]
+
+
+def is_valid_host(host: str | None, version: str) -> bool:
+    """Whether a request may have this ``Host`` header, None for a request without one. A request of HTTP/1.1 must have
+    one, and its value must be valid in every version (RFC 9112 section 3.2)."""
+    return version != "HTTP/1.1" if host is None else _HOST.fullmatch(host) is not None
+
+
 class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """The first request on a web connection. Header values are as they came, "" where there is none. ``key`` is that of
     a plain WebSocket handshake, "" where it is any other request. ``forwarded_for`` is X-Forwarded-For, for those who
     believe it. ``content`` is whether something is to follow that belongs to it. ``query``, ``authorization`` and
-    ``cookies`` may hold a secret, so they are not shown."""
+    ``cookies`` may hold a secret, so they are not shown. ``has_valid_host`` is False where the answer must be 400."""
 
     method: str
     path: str
@@ -65,34 +99,45 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     query: str = ""
     authorization: str = ""
     cookies: str = ""
+    has_valid_host: bool = True
 
     def __repr__(self) -> str:
         return f"RequestHead({self.method!r}, {self.path!r})"
 
 
 def read_head(data: bytes) -> RequestHead | None:
-    """Read a whole head, its empty line included; None where it is none, or where it names two hosts or origins."""
+    """Read a whole head, its empty line included; None where it is none, or where it names two hosts or origins.
+
+    A header line without a valid name, or with a bare CR, a bare LF or a NUL, makes the head invalid: other servers
+    read such a line in other ways (RFC 9112 sections 2.2 and 5.1)."""
     lines = data.decode("latin-1").split("\r\n")
     words = lines[0].split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/"):
         return None
-    path, _, query = words[1].partition("?")
+    method, version = words[0], words[2]
+    form = origin_form(method, words[1])
+    if form is None:
+        return None
+    path, _, query = form[0].partition("?")
     headers: Headers = {}
-    for line in lines[1:]:
+    for line in lines[1:-2]:
         name, colon, value = line.partition(":")
-        if colon:
-            name = name.lower()
-            value = value.strip(" \t")
-            if name in headers:
-                if name in ("host", "origin"):
-                    return None
-                value = f"{headers[name]},{value}"
-            headers[name] = value
-    upgrade = "websocket" in listed(headers.get("upgrade", "").lower())
+        if not colon or not _FIELD_NAME.fullmatch(name) or "\n" in value or "\r" in value or "\0" in value:
+            return None
+        name = name.lower()
+        value = value.strip(" \t")
+        if name in headers:
+            if name in ("host", "origin"):
+                return None
+            value = f"{headers[name]},{value}"
+        headers[name] = value
+    # In HTTP/1.0 the header Upgrade means nothing (RFC 9110 section 7.8).
+    upgrade = version == "HTTP/1.1" and "websocket" in listed(headers.get("upgrade", "").lower())
+    host = headers.get("host") if form[1] is None else form[1]
     return RequestHead(
-        method=words[0],
+        method=method,
         path=path,
-        host=headers.get("host", ""),
+        host=host or "",
         origin=headers.get("origin"),
         upgrade=upgrade,
         subprotocols=tuple(listed(headers.get("sec-websocket-protocol", ""))),
@@ -102,6 +147,8 @@ def read_head(data: bytes) -> RequestHead | None:
         query=query,
         authorization=headers.get("authorization", ""),
         cookies=headers.get("cookie", ""),
+        has_valid_host=is_valid_host(headers.get("host"), version)
+        and (form[1] is None or is_valid_host(form[1], version)),
     )
 
 

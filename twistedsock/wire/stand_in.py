@@ -4,6 +4,7 @@ as server-sent events, what the client says goes by POST, a message in each line
 from twistedsock.core.dialect import Ending, Ends
 from twistedsock.core.errors import Code, Refusal
 from twistedsock.wire.event_stream import EventStream
+from twistedsock.wire.http_bodies import without_bom
 from twistedsock.wire.json_dialect import JsonDialect
 from twistedsock.wire.payloads import is_utf8, quote
 from twistedsock.wire.problems import Refused
@@ -43,7 +44,8 @@ def read_messages(body: bytes, kind: bytes, most: int) -> list[bytes]:
         raise Refused(BAD_KIND)
     if not is_utf8(body):
         raise Refused(NOT_UTF8)
-    messages = [line for line in (line.removesuffix(b"\r") for line in body.split(b"\n")) if line]
+    lines = without_bom(body).split(b"\n")
+    messages = [line for line in (line.removesuffix(b"\r") for line in lines) if line]
     if any(len(message) > most for message in messages):
         raise Refused(Refusal(Code.TOO_LONG, f"a message is at most {most} bytes; none of these was taken"))
     return messages

@@ -15,6 +15,10 @@ from twistedsock.wire.problems import Refused
 MOST_TOGETHER = 32
 """Channels of one stream: each event carries the place in all of them."""
 
+LAST_EVENT_ID = ("lastEventId", "last-event-id")
+"""Query parameters with the id of the last event. Polyfills of EventSource, which cannot set headers everywhere, append
+the first to a URL that may have the second already, so the first is the newer one."""
+
 NO_CHANNEL = Refusal(Code.BAD_ARGUMENT, "channel: at least one must be named")
 TOO_MANY = Refusal(Code.BAD_ARGUMENT, f"channel: at most {MOST_TOGETHER} can be read together")
 BAD_ID = Refusal(
@@ -52,7 +56,7 @@ def read_channels(arguments: Arguments) -> list[bytes]:
 
 def read_asked(arguments: Arguments, channels: Sequence[bytes], last_event_id: str) -> Asked:
     """What is asked of these channels. ``last_event_id`` is the header of that name: a browser that comes back shows
-    it, and asks for the rest as before. Raises ``Refused``."""
+    it, and asks for the rest as before; it goes before the query. Raises ``Refused``."""
     if not channels:
         raise Refused(NO_CHANNEL)
     if len(channels) > MOST_TOGETHER:
@@ -66,7 +70,7 @@ def read_asked(arguments: Arguments, channels: Sequence[bytes], last_event_id: s
         raise Refused(SINCE_WITHOUT_EPOCH)
     last = arguments.whole("last", MOST)
     presence = arguments.choice("presence", ("on", "off")) == "on"
-    id = last_event_id or arguments.text("last-event-id") or ""
+    id = last_event_id or next(filter(None, map(arguments.text, LAST_EVENT_ID)), "")
     places: Sequence[Place | None] = [None] * len(channels)
     if id:
         known = read_id(id, len(channels))

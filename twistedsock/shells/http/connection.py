@@ -147,8 +147,13 @@ class HttpConnection(HTTPChannel):
         has_length = self._chunks is not None or self._transferDecoder is not None
         # Two lengths, or a length and chunks, are how requests are smuggled (RFC 9112 section 11.2).
         if field == b"transfer-encoding":
-            if has_length or value.lower() != b"chunked" or self._version != b"HTTP/1.1":
+            codings = [coding.strip(b" \t") for coding in value.lower().split(b",")]
+            # Chunks are the last coding, and no other one (RFC 9112 section 6.3).
+            if has_length or (b"chunked" in codings[:-1]) or codings[-1] != b"chunked" or self._version != b"HTTP/1.1":
                 self._respondToBadRequestAndDisconnect()
+                return False
+            if len(codings) > 1:  # a coding that is not understood (RFC 9112 section 6.1)
+                self._respond_and_disconnect(501, "unsupported transfer coding: send chunked alone")
                 return False
             self._chunks, self.length = Chunks(self.requests[-1].handleContentChunk), None
             return True
@@ -160,7 +165,7 @@ class HttpConnection(HTTPChannel):
         request = self.requests[-1]
         self._served += 1
         self.persistent = self.checkPersistence(request, self._version) and self._served < MOST_REQUESTS
-        request.begin(self._command, self._path, self.length)
+        request.begin(self._command, self._path, self._version, self.length)
         if self.length == 0:
             return
         expects = self._version == b"HTTP/1.1" and request.header(b"expect").lower() == b"100-continue"
@@ -346,7 +351,10 @@ class HttpConnection(HTTPChannel):
         answer()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        self.transport.write(refusal(400, "that is no HTTP request"))
+        self._respond_and_disconnect(400, "that is no HTTP request")
+
+    def _respond_and_disconnect(self, status: int, words: str) -> None:
+        self.transport.write(refusal(status, words))
         self.loseConnection()
 
     def _fall_deaf(self) -> None:

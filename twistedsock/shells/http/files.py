@@ -47,10 +47,13 @@ class StaticFile:
             self._packed = b""
         self._tag = sha256(body).hexdigest()[:16].encode()
         self._headers = {b"Cache-Control": b"no-cache", **PAGE}
-        if self._packed:
-            self._headers[b"Vary"] = b"Accept-Encoding"
-        if name in FOR_EVERYBODY:
+        self.is_for_everybody = name in FOR_EVERYBODY
+        varies = ([b"Accept-Encoding"] if self._packed else []) + ([] if self.is_for_everybody else [b"Origin"])
+        if varies:
+            self._headers[b"Vary"] = b", ".join(varies)
+        if self.is_for_everybody:
             self._headers[b"Access-Control-Allow-Origin"] = b"*"
+            self._headers[b"Access-Control-Expose-Headers"] = b"ETag"
 
     def answer(self, request: BridgeRequest) -> None:
         """To GET and HEAD."""

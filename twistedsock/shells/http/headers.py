@@ -19,8 +19,14 @@ DATA = {
 }
 """Sent with every other answer: nobody is to show it as a page, or to keep it."""
 
-ALLOWED_HEADERS = b"Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Sockbridge-Stream"
-"""What pages of allowed origins may send."""
+ALLOWED_HEADERS = (
+    b"Authorization, Cache-Control, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Sockbridge-Stream"
+)
+"""Headers that pages of allowed origins can send. Implementations of EventSource send Cache-Control."""
+
+EXPOSED_HEADERS = b"Allow, ETag, Idempotency-Replayed, Retry-After, WWW-Authenticate"
+"""Headers that pages of allowed origins can read, besides those that every page can read (Fetch, "CORS-safelisted
+response-header name")."""
 
 PREFLIGHT_AGE = 600
 """Seconds that a browser may remember what it was allowed."""

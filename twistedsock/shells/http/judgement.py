@@ -1,5 +1,6 @@
 """What becomes of a request, as far as its head tells: the same questions for each, in the order of what they cost."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,7 +11,7 @@ from twistedsock.shells.certificates import subject_of
 from twistedsock.shells.proxied import address_of
 from twistedsock.shells.sockets import here_of, host_of
 from twistedsock.wire.credentials import find_credentials
-from twistedsock.wire.http_head import RequestHead
+from twistedsock.wire.http_head import RequestHead, is_valid_host, origin_form
 from twistedsock.wire.problems import STATUS
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 NOTHING_HERE = Refusal(Code.UNKNOWN_COMMAND, "there is nothing here")
 NOT_LIKE_THIS = Refusal(Code.UNKNOWN_COMMAND, "that cannot be done here; the header Allow tells what can")
 ONE_HOST = Refusal(Code.BAD_ARGUMENT, "a request names one host, and one origin at most")
-EMBEDDED = Refusal(
-    Code.FORBIDDEN, "pages of other sites may not embed this; they may fetch it, where they are allowed to"
+INVALID_HOST = Refusal(Code.BAD_ARGUMENT, "missing or invalid Host header: send host:port of this server")
+INVALID_TARGET = Refusal(Code.BAD_ARGUMENT, "invalid request target: send a path that begins with /")
+FROM_ANOTHER_SITE = Refusal(
+    Code.FORBIDDEN, "pages of other sites cannot embed or open this address: fetch it from an allowed origin"
 )
 NO_CLIENT = Refusal(Code.BAD_ARGUMENT, "X-Forwarded-For does not end with the address of a client")
 NO_BODY_HERE = Refusal(Code.BAD_ARGUMENT, "only a POST has a body")
@@ -31,8 +34,6 @@ BAD_TOKEN = {b"WWW-Authenticate": b'Bearer error="invalid_token"'}
 
 PROXIED = (b"forwarded", b"via", b"x-forwarded-for")
 """Headers that proxies add (RFC 7239, RFC 9110 section 7.6.3)."""
-
-FOR_FILES = b"GET, HEAD"
 
 
 class Rejection(msgspec.Struct, frozen=True):
@@ -51,19 +52,44 @@ def judge(request: "BridgeRequest", length: int | None) -> Rejection | None:
     if len(hosts) > 1 or len(origins) > 1:
         connection.persistent = False
         return Rejection(ONE_HOST, 400)
+    if refusal := _validate_target(request, hosts):
+        connection.persistent = False
+        return Rejection(refusal, 400)
     if any(map(headers.hasHeader, PROXIED)):
         # A proxy would send the next request of any client of its own this way, a WebSocket's among them.
         connection.persistent = False
         if not _believe(request):
             return Rejection(NO_CLIENT, 400)
+    request.file = connection.site.files.get(request.path)
+    # On a connection that is kept alive, each request can name another host.
+    host, origin = request.header(b"host").decode("latin-1"), b"".join(origins) if origins else None
+    rejection = _judge_origin(request, host, origin)
+    # The origin comes first, so that a page that is allowed to ask can read how long it has to wait.
     if connection.is_too_fast(1):
         return Rejection(TOO_FAST, 429)
     if length != 0 and request.method != b"POST":
         connection.persistent = False
-    # On a connection that is kept alive, each request can name another host.
-    host, origin = b"".join(hosts).decode("latin-1"), b"".join(origins) if origins else None
-    request.file = connection.site.files.get(request.path)
-    return _judge_origin(request, host, origin) or _judge_server(request) or _judge_path(request, length)
+    return rejection or _judge_server(request) or _judge_path(request, length)
+
+
+def _validate_target(request: "BridgeRequest", hosts: Sequence[bytes]) -> Refusal | None:
+    """Check the target and the ``Host`` header, and set the header to the host of a target in absolute form. Returns
+    the error, if any."""
+    host, version = hosts[0].decode("latin-1") if hosts else None, request.clientproto.decode("latin-1")
+    if not is_valid_host(host, version):
+        return INVALID_HOST
+    if request.uri.startswith(b"/"):
+        return None
+    form = origin_form(request.method.decode("latin-1"), request.uri.decode("latin-1"))
+    if form is None:
+        return INVALID_TARGET
+    target, authority = form
+    if authority is not None:
+        if not is_valid_host(authority, version):
+            return INVALID_TARGET
+        request.requestHeaders.setRawHeaders(b"host", [authority.encode("latin-1")])
+    request.set_target(target.encode("latin-1"))
+    return None
 
 
 def _believe(request: "BridgeRequest") -> bool:
@@ -83,8 +109,10 @@ def _judge_origin(request: "BridgeRequest", host: str, origin: bytes | None) -> 
     gate, door = request.connection.site.gate, here_of(request.transport).door
     if request.file is not None or origin is None:
         refused = gate.judge_host(host, door)
-        if refused is None and request.file is None and _is_embedded(request):
-            return Rejection(EMBEDDED, 403)
+        if refused is None and request.file is None and _is_from_another_site(request):
+            return Rejection(FROM_ANOTHER_SITE, 403)
+        if refused is None and origin is not None and gate.allows(host, origin.decode("latin-1"), door):
+            request.origin = origin
     else:
         refused = gate.judge(host, origin.decode("latin-1"), door, "request")
         request.origin = origin if refused is None else b""
@@ -98,13 +126,11 @@ def _judge_nobody(request: "BridgeRequest") -> Rejection | None:
     return None if refused is None else Rejection(Refusal(Code.FORBIDDEN, refused[1]), refused[0])
 
 
-def _is_embedded(request: "BridgeRequest") -> bool:
-    """Whether a page of another site wants it as a picture, a script or a frame: then no origin is sent, but most
-    browsers say so (Fetch Metadata, section 2). It could join a channel, under any nick, or see from the time that it
-    takes when something happens there. Links may lead here."""
-    if request.header(b"sec-fetch-site") not in (b"cross-site", b"same-site"):
-        return False
-    return request.header(b"sec-fetch-mode") != b"navigate" or request.header(b"sec-fetch-dest") != b"document"
+def _is_from_another_site(request: "BridgeRequest") -> bool:
+    """Whether a page of another site embeds this address, or leads the browser to it. Such a request has no Origin but
+    it has the cookie of the user, and most browsers tell where it comes from (Fetch Metadata, section 2). It could join
+    a channel, under any nick, or measure when something happens there. Links from other sites can lead to files."""
+    return request.header(b"sec-fetch-site") in (b"cross-site", b"same-site")
 
 
 def _judge_server(request: "BridgeRequest") -> Rejection | None:
@@ -119,17 +145,17 @@ def _judge_server(request: "BridgeRequest") -> Rejection | None:
 
 def _judge_path(request: "BridgeRequest", length: int | None) -> Rejection | None:
     bad_body = Rejection(NO_BODY_HERE, 400) if length != 0 and request.method != b"POST" else None
+    if request.method == b"OPTIONS" and request.allow:
+        return bad_body
     if request.file is not None:
         allowed = request.method in (b"GET", b"HEAD")
-        return bad_body if allowed else Rejection(NOT_LIKE_THIS, 405, {b"Allow": FOR_FILES})
+        return bad_body if allowed else Rejection(NOT_LIKE_THIS, 405, {b"Allow": request.allow})
     found = request.found
     if found is None:
         return Rejection(NOTHING_HERE, 404)
-    if request.is_preflight:
-        return bad_body
     route = request.route = found.methods.get(request.method)
     if route is None:
-        return Rejection(NOT_LIKE_THIS, 405, {b"Allow": found.allow})
+        return Rejection(NOT_LIKE_THIS, 405, {b"Allow": request.allow})
     if bad_body is not None:
         return bad_body
     if route.asks_who:

@@ -14,12 +14,12 @@ from twistedsock.shells.http.judgement import judge_again
 from twistedsock.shells.http.requests import BridgeRequest
 from twistedsock.wire.polled import of_one, of_several
 from twistedsock.wire.problems import Refused
-from twistedsock.wire.stream_arguments import Asked, read_asked, read_channels
+from twistedsock.wire.stream_arguments import LAST_EVENT_ID, Asked, read_asked, read_channels
 
 MOST_SECONDS = 60.0
 """That a request may wait: proxies wait as long, as a rule."""
 
-ARGUMENTS = ("since", "epoch", "last", "wait", "last-event-id")
+ARGUMENTS = ("since", "epoch", "last", "wait", *LAST_EVENT_ID)
 
 
 class Polling:

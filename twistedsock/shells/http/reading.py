@@ -5,6 +5,7 @@ from collections.abc import Callable
 from twistedsock.shells.http.polling import Polling
 from twistedsock.shells.http.requests import BridgeRequest
 from twistedsock.shells.http.streams import Streams, wants_stream
+from twistedsock.wire.stream_arguments import LAST_EVENT_ID
 
 Operation = Callable[[BridgeRequest], object]
 
@@ -21,7 +22,7 @@ class Reading:
         """``GET /channels/{channel}/events``."""
         if wants_stream(request):
             self._streams.of_one(request)
-        elif "wait" in request.arguments or "last-event-id" in request.arguments or request.header(b"last-event-id"):
+        elif request.header(b"last-event-id") or any(name in request.arguments for name in ("wait", *LAST_EVENT_ID)):
             self._polling.of_one(request)
         else:
             self._history(request)

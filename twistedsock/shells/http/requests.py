@@ -14,7 +14,7 @@ from twistedsock.core.errors import INTERNAL, TOO_FAST, Code, Refusal
 from twistedsock.core.rate import Meter
 from twistedsock.core.visitor import Visitor
 from twistedsock.shells.faults import report_fault
-from twistedsock.shells.http.headers import ALLOWED_HEADERS, DATA, PREFLIGHT_AGE, block
+from twistedsock.shells.http.headers import ALLOWED_HEADERS, DATA, EXPOSED_HEADERS, PREFLIGHT_AGE, block
 from twistedsock.shells.http.judgement import BAD_TOKEN, Rejection, judge, judge_again
 from twistedsock.shells.http.pieces import Pieces
 from twistedsock.shells.http.routes import Found, Route
@@ -33,6 +33,7 @@ BODILESS = (204, 304)
 JSON = b"application/json"
 
 _DATA = block(DATA)
+_EXPOSED = b"Access-Control-Expose-Headers: %s\r\n" % EXPOSED_HEADERS
 
 
 class BridgeRequest(Request):
@@ -173,8 +174,8 @@ class BridgeRequest(Request):
             return
         self._answered = True
         self.bridge.tally.answer(self.method, 200)
-        # Without chunks the end of the connection is the end of the answer.
-        self.chunked = int(self.connection.persistent)
+        # HTTP/1.0 has no chunks: the end of the connection is the end of the answer, and a reset is no end.
+        self.chunked = int(self.clientproto == b"HTTP/1.1")
         framing = {b"Transfer-Encoding": b"chunked"} if self.chunked else {}
         self.channel.write(self._head(200, JSON, None, block({**DATA, **headers, **framing})))
         self.code, self.startedWriting = 200, 1
@@ -221,8 +222,9 @@ class BridgeRequest(Request):
         if length is not None and status not in BODILESS:
             lines.append(b"Content-Length: %d\r\n" % length)
         lines.append(headers)
-        if self.origin:
+        if self.origin and not (self.file is not None and self.file.is_for_everybody):
             lines.append(b"Access-Control-Allow-Origin: %s\r\n" % self.origin)
+            lines.append(_EXPOSED)
         if self.file is None:
             lines.append(b"Vary: Origin\r\n")
         if not self.connection.persistent:
@@ -232,17 +234,37 @@ class BridgeRequest(Request):
 
     # What the connection tells.
 
-    def begin(self, method: bytes, uri: bytes, length: int | None) -> None:
+    def begin(self, method: bytes, uri: bytes, version: bytes, length: int | None) -> None:
         """The head is there. ``length`` is that of the body, None where it is told later."""
         self.has_begun = True
-        self.method, self.uri = method, uri
-        self.path, _, self.query = uri.partition(b"?")
+        self.method, self.uri, self.clientproto = method, uri, version
+        self.set_target(uri)
         self._rejection = judge(self, length)
+
+    def set_target(self, target: bytes) -> None:
+        """Set the path and the query from a target in origin form."""
+        self.path, _, self.query = target.partition(b"?")
+
+    @property
+    def is_document(self) -> bool:
+        """Whether a browser wants to show the answer as a page, in a tab or in a frame (Fetch Metadata, section 2).
+        Browsers omit that header over plain HTTP, but then they accept HTML."""
+        mode, accept = self.header(b"sec-fetch-mode"), self.header(b"accept").lower()
+        return mode == b"navigate" or (not mode and b"text/html" in accept and b"text/event-stream" not in accept)
 
     @property
     def is_preflight(self) -> bool:
         """Whether a browser asks what a page may ask (the Fetch standard, "CORS-preflight request")."""
         return bool(self.method == b"OPTIONS" and self.origin and self.header(b"access-control-request-method"))
+
+    @property
+    def allow(self) -> bytes:
+        """The methods of its path, as the header Allow lists them; empty if there is nothing at the path."""
+        if self.file is not None:
+            return b"GET, HEAD"
+        if self.path == b"*":  # the server as a whole (RFC 9110 section 9.3.7)
+            return b"GET, HEAD, POST, DELETE"
+        return b"" if self.found is None else self.found.allow
 
     @property
     def is_refused(self) -> bool:
@@ -284,14 +306,14 @@ class BridgeRequest(Request):
         """Answer it, or begin to."""
         if self._rejection is not None:
             self.refuse(self._rejection.refusal, self._rejection.status, self._rejection.headers)
+        elif self.method == b"OPTIONS":
+            self._answer_options()
         elif self.file is not None:
             self.file.answer(self)
         elif (refusal := judge_again(self)) is not None:
             self.refuse(refusal, headers=BAD_TOKEN)
         elif self.route is not None:
             self._run(self.route)
-        elif self.found is not None:
-            self._answer_preflight(self.found)
 
     def _run(self, route: Route) -> None:
         self.connection.site.has_asked(self)
@@ -303,12 +325,15 @@ class BridgeRequest(Request):
             report_fault()
             self.refuse(INTERNAL)
 
-    def _answer_preflight(self, found: Found) -> None:
-        headers = {
-            b"Access-Control-Allow-Methods": found.allow,
-            b"Access-Control-Allow-Headers": ALLOWED_HEADERS,
-            b"Access-Control-Max-Age": b"%d" % PREFLIGHT_AGE,
-        }
+    def _answer_options(self) -> None:
+        """Answer a preflight request, or any other OPTIONS, which is the default health check of HAProxy."""
+        headers = {b"Allow": self.allow, **DATA}
+        if self.is_preflight:
+            headers = {
+                b"Access-Control-Allow-Methods": self.allow,
+                b"Access-Control-Allow-Headers": ALLOWED_HEADERS,
+                b"Access-Control-Max-Age": b"%d" % PREFLIGHT_AGE,
+            }
         self.answer(204, b"", b"", headers)
 
     def connectionLost(self, reason: Any) -> None:

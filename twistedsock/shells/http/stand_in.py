@@ -12,7 +12,7 @@ from twistedsock.core.speaker import State
 from twistedsock.shells.closing import how_it_ended
 from twistedsock.shells.faults import report_fault
 from twistedsock.shells.http.requests import BridgeRequest
-from twistedsock.shells.http.streams import HEADERS, Stream, Streams, no_room_for, proven
+from twistedsock.shells.http.streams import HEADERS, Stream, Streams, no_room_for, proven, refuse_document
 from twistedsock.shells.patience import Patience
 from twistedsock.wire import json_commands
 from twistedsock.wire.conversation import Conversation
@@ -123,6 +123,7 @@ class StandIns:
 
     def open(self, request: BridgeRequest) -> None:
         """``GET /stream``."""
+        refuse_document(request)
         request.arguments.only(())
         refusal = no_room_for(self.bridge, request.identity)
         if refusal is not None:

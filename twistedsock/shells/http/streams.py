@@ -13,7 +13,7 @@ from twistedsock.core.bridge import Bridge
 from twistedsock.core.channel import Channel
 from twistedsock.core.commands import Command, Nick
 from twistedsock.core.dialect import Dialect, Ending
-from twistedsock.core.errors import Refusal
+from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.follower import Follower
 from twistedsock.core.names import check_nick
 from twistedsock.core.session import Session
@@ -29,7 +29,7 @@ from twistedsock.wire.event_stream import KEEP_ALIVE, RETRY
 from twistedsock.wire.events_dialect import SeveralEvents
 from twistedsock.wire.following import follow
 from twistedsock.wire.problems import Refused
-from twistedsock.wire.stream_arguments import Asked, read_asked, read_channels
+from twistedsock.wire.stream_arguments import LAST_EVENT_ID, Asked, read_asked, read_channels
 
 MEDIA_TYPE = b"text/event-stream"
 
@@ -43,9 +43,13 @@ HEADERS = {
 
 MOST_IGNORED = 64 * 1024
 """Bytes that a client may send behind its request, which nobody looks at; it is closed if it goes on."""
+NOT_FOR_DOCUMENTS = Refusal(
+    Code.FORBIDDEN, "a browser cannot open a stream as a page: read it with EventSource or fetch"
+)
+
 NOBODY_LISTENS = b"nobody listens to what you send here"
 
-ARGUMENTS = ("last", "since", "epoch", "presence", "nick", "last-event-id")
+ARGUMENTS = ("last", "since", "epoch", "presence", "nick", *LAST_EVENT_ID)
 
 
 def wants_stream(request: BridgeRequest) -> bool:
@@ -123,6 +127,7 @@ class Streams:
         self._open(request, read_channels(request.arguments))
 
     def _open(self, request: BridgeRequest, channels: list[bytes]) -> None:
+        refuse_document(request)
         asked = read_asked(request.arguments, channels, request.header(b"last-event-id").decode("latin-1"))
         nick = request.arguments.text("nick")
         refusal = self._forbids(request, asked) or self._judge_nick(nick) or self._has_no_room(request, asked)
@@ -180,6 +185,13 @@ class Streams:
             for channel in opened:
                 broker.forget_unused(channel)
         return refusal
+
+
+def refuse_document(request: BridgeRequest) -> None:
+    """Raise ``Refused`` if a browser shows the answer as a page. A link in a mail or a page leads there, with the
+    user's cookie, and would join channels in the user's name."""
+    if request.is_document:
+        raise Refused(NOT_FOR_DOCUMENTS)
 
 
 def proven(identity: Identity | None) -> Identity | None:
