@@ -87,6 +87,7 @@ class LineVoice(Voice):
     def __init__(self, hall: Hall, peer: FakePeer) -> None:
         self._asked: deque[str] = deque()
         self._gathered: list[Message] = []
+        self._gaps: list[Message] = []
         super().__init__(hall, peer)
 
     def says(self, verb: str, **fields: Any) -> None:
@@ -160,6 +161,9 @@ class LineVoice(Voice):
             gathered, self._gathered = self._gathered, []
             assert rest == str(len(gathered))
             answer["events" if verb == "history" else "members"] = gathered
+            gaps, self._gaps = self._gaps, []
+            if gaps:
+                answer["lost"] = gaps
         elif verb == "subscribe":
             answer |= {"channel": rest.split(" ")[0], "offset": int(told["offset"]), "epoch": told["epoch"]}
             if "recovered" in told:
@@ -192,9 +196,13 @@ class LineVoice(Voice):
     def _read_leave(self, rest: str) -> Message:
         return self._read_join(rest, "leave")
 
-    def _read_lost(self, rest: str) -> Message:
+    def _read_lost(self, rest: str) -> Message | None:
         channel, first, last = rest.split(" ")
-        return {"type": "lost", "channel": channel, "first": int(first), "last": int(last)}
+        gap = {"first": int(first), "last": int(last)}
+        if self._asked and self._asked[0] == "history":  # then it belongs to the OK that follows
+            self._gaps.append(gap)
+            return None
+        return {"type": "lost", "channel": channel, **gap}
 
     def _read_bye(self, rest: str) -> None:
         """The connection closes, which other dialects tell otherwise."""
@@ -234,6 +242,9 @@ class JsonVoice(Voice):
                 assert message.pop("message")
             if "events" in message:
                 assert message.pop("epoch") and isinstance(message.pop("offset"), int)
+                gaps = [*([message.pop("lost")] if "lost" in message else []), *message.pop("gaps", [])]
+                if gaps:  # as the other protocol reports them, in one list
+                    message["lost"] = gaps
             if message["type"] == "welcome":
                 message = {"type": "welcome"}
             self.heard.append(message)

@@ -168,7 +168,7 @@ def test_a_long_reply_ends_with_its_peer(hall: Hall) -> None:
 
 
 def test_a_slow_peer_gets_what_is_there_when_it_reads(hall: Hall) -> None:
-    """It holds nothing of a log that goes on, and is told the number that it got."""
+    """It holds nothing of a log that goes on, and is told what is missing and the number of events that it got."""
     hall = Hall(history_events=100)
     fill(hall, 100, size=5000)
     peer = hall.line_peer()
@@ -180,7 +180,9 @@ def test_a_slow_peer_gets_what_is_there_when_it_reads(hall: Hall) -> None:
         peer.outlet.drain(100_000)
     peer.outlet.drain()
     told = peer.hears()
-    offsets = [int(line.split(" ")[2]) for line in told[:-1]]
+    (lost,) = [line for line in told if line.startswith("LOST")]
+    offsets = [int(line.split(" ")[2]) for line in told[:-1] if line != lost]
+    assert lost == f"LOST a {told.index(lost) + 1} {offsets[told.index(lost)] - 1}"
     assert offsets[0] == 1 and offsets[-1] == 100 and 50 < len(offsets) < 100 and offsets == sorted(offsets)
     assert told[-1] == f"OK {len(offsets)}"
 

@@ -2,12 +2,13 @@
 
 import gc
 import tracemalloc
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.core.events import BATCH_COST, EVENT_COST, Batch, Content, Event, cost
+from twistedsock.core.events import BATCH_COST, EVENT_COST, Batch, Content, Event, Lost, cost
 from twistedsock.core.limits import CHUNK_BYTES, Limits
 from twistedsock.core.log import AGE_STEPS, FRAME_COST, MOST_WASTE, Log
 
@@ -33,8 +34,12 @@ def offsets(read: list[Batch]) -> list[int]:
     return [event.offset for batch in read for event in batch.events()]
 
 
-def whole(log: Log) -> list[int]:
-    return [event.offset for event in log.events(0, log.end)]
+def in_order(events: Iterable[Event | Lost]) -> list[int | Lost]:
+    return [one if isinstance(one, Lost) else one.offset for one in events]
+
+
+def whole(log: Log) -> list[int | Lost]:
+    return in_order(log.events(log.first, log.end))
 
 
 def test_an_empty_log_begins_where_it_is_told() -> None:
@@ -176,37 +181,53 @@ def test_marks_do_not_pile_up() -> None:
 @pytest.mark.parametrize(
     "start, stop, left",
     [
-        (0, 6, [3, 4, 5]),
+        (1, 6, [Lost(1, 2), 3, 4, 5]),
+        (2, 6, [Lost(2, 2), 3, 4, 5]),
         (3, 99, [3, 4, 5]),
         (4, 6, [4, 5]),
         (4, 5, [4]),
         (5, 5, []),
         (6, 6, []),
         (99, 6, []),
-        (1, 3, []),
+        (1, 3, [Lost(1, 2)]),
+        (1, 2, [Lost(1, 1)]),
     ],
 )
-def test_events_between_two_offsets(start: int, stop: int, left: list[int]) -> None:
-    """Alone or together: those that are still there."""
+def test_events_between_two_offsets(start: int, stop: int, left: list[int | Lost]) -> None:
+    """Alone or together: those that are still there, and in their place which are not."""
     log, together = Log(Limits(history_events=3)), Log(Limits(history_events=3))
     extend(log, 1, 1, 1, 1, 1)
     extend_together(together, 1, 1, 1, 1, 1)
     for events in (log.events(start, stop), together.events(start, stop)):
-        assert [event.offset for event in events] == left
+        assert in_order(events) == left
 
 
 def test_events_are_looked_for_when_they_are_asked_for() -> None:
-    """Who is slow to ask holds nothing of what the log lets go, and is told what is there then, and nothing newer."""
+    """A slow client holds nothing of what the log lets go; it gets what is there then, and which offsets are not, and
+    nothing newer."""
     log = Log(Limits(history_events=4))
     extend(log, CHUNK_BYTES, CHUNK_BYTES, CHUNK_BYTES, CHUNK_BYTES)
     events = log.events(1, log.end)
-    assert next(events).offset == 1
+    assert in_order([next(events)]) == [1]
     extend(log, 1, 1)
-    assert [event.offset for event in events] == [3, 4]
+    assert in_order(events) == [Lost(2, 2), 3, 4]
     events = log.events(3, log.end)
-    assert next(events).offset == 3
+    assert in_order([next(events)]) == [3]
     log.shrink(0)
-    assert list(events) == []
+    assert list(events) == [Lost(4, 6)]
+    extend(log, 1)
+    assert list(log.events(1, 7)) == [Lost(1, 6)]
+
+
+def test_a_log_that_moves_on_again_and_again_leaves_several_gaps() -> None:
+    log = Log(Limits(history_events=4))
+    extend(log, *[CHUNK_BYTES] * 4)
+    events = log.events(1, log.end)
+    told = [next(events)]
+    extend(log, CHUNK_BYTES, CHUNK_BYTES)
+    told += [next(events), next(events)]
+    extend(log, CHUNK_BYTES, CHUNK_BYTES)
+    assert in_order([*told, *events]) == [1, Lost(2, 2), 3, Lost(4, 4)]
 
 
 def test_to_ask_for_the_last_events_costs_no_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +236,7 @@ def test_to_ask_for_the_last_events_costs_no_look_at_the_others(monkeypatch: pyt
     monkeypatch.setattr(Batch, "events", lambda batch: looked.append(len(batch)) or events(batch))
     log = Log(Limits())
     extend(log, *[1] * 5_000)
-    assert [event.offset for event in log.events(4_999, 5_001)] == [4_999, 5_000]
+    assert in_order(log.events(4_999, 5_001)) == [4_999, 5_000]
     assert list(log.events(5_001, 5_001)) == [] and looked == [1, 1]
 
 
@@ -318,7 +339,7 @@ def test_whatever_is_written_the_bounds_hold_and_nothing_else_is_lost(
         if shrunk is not None:
             log.shrink(shrunk)
         kept = written[len(written) - len(log) :]
-        assert list(log.events(0, log.end)) == [event for event, _, _ in kept]
+        assert list(log.events(log.first, log.end)) == [event for event, _, _ in kept]
         assert log.first == log.end - len(log) and log.end == len(written) + 1
         assert log.size == cost_of(kept) <= room and len(kept) <= count
         assert shrunk is None or log.size <= shrunk

@@ -8,7 +8,7 @@ from twistedsock.core import commands
 from twistedsock.core.commands import Command
 from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import INTERNAL, Refusal
-from twistedsock.core.events import Content
+from twistedsock.core.events import Content, Lost
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.reader import Peer
 from twistedsock.core.session import Session
@@ -255,7 +255,10 @@ def test_echo_can_be_turned_on_again() -> None:
         ("last=2", [4, 5]),
         ("last=0", []),
         ("last=99", [3, 4, 5]),
-        ("since=0", [3, 4, 5]),
+        ("since=0", [Lost(1, 2), 3, 4, 5]),
+        ("since=1", [Lost(2, 2), 3, 4, 5]),
+        ("since=1 last=4", [Lost(2, 2), 3, 4, 5]),
+        ("since=2", [3, 4, 5]),
         ("since=3", [4, 5]),
         ("since=5", []),
         ("since=99", []),
@@ -264,13 +267,18 @@ def test_echo_can_be_turned_on_again() -> None:
         ("since=4 last=0", []),
     ],
 )
-def test_history(options: str, offsets: list[int]) -> None:
-    """Without options the whole log, with both the newest so many of those since."""
+def test_history(options: str, offsets: list[int | Lost]) -> None:
+    """Without options the whole log, with both the newest so many of those since. What came after ``since`` and is gone
+    is told, and is not counted."""
     hall = Hall(history_events=3)
     peer = meets(hall)
     peer.says(*["PUB a x"] * 5), peer.hears()
     peer.says(f"HIST a {options}".rstrip())
-    assert peer.hears() == [*(f"MSG a {offset} p1 x" for offset in offsets), f"OK {len(offsets)}"]
+    *lines, counted = peer.hears()
+    assert lines == [
+        f"LOST a {one.first} {one.last}" if isinstance(one, Lost) else f"MSG a {one} p1 x" for one in offsets
+    ]
+    assert counted == f"OK {sum(isinstance(one, int) for one in offsets)}"
 
 
 def test_the_uptime_is_the_servers() -> None:

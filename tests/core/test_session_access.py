@@ -304,11 +304,12 @@ def test_a_long_reply_ends_where_the_right_to_read_is_lost(policy: FakePolicy | 
     for peer in (lines, messages):
         peer.outlet.drain()
     hall.turn()
-    *events, counted, pong = lines.hears()
+    *events, lost, counted, pong = lines.hears()
     assert 0 < len(events) < 200
-    assert (counted, pong) == (f"OK {len(events)}", "PONG")
+    assert (lost, counted, pong) == (f"LOST lobby {len(events) + 1} 300", f"OK {len(events)}", "PONG")
     reply, pong = messages.hears()
     assert 0 < len(reply["events"]) < 200
+    assert reply["gaps"] == [{"first": len(reply["events"]) + 1, "last": 300}]
     assert pong["type"] == "pong"
 
 

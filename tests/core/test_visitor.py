@@ -7,7 +7,7 @@ import pytest
 from twistedsock.core.access import Right
 from twistedsock.core.dialect import Position
 from twistedsock.core.errors import Code, Refusal
-from twistedsock.core.events import Content
+from twistedsock.core.events import Content, Lost
 from twistedsock.core.later import Later
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.visitor import Kept, Place, Publishing, Visitor
@@ -152,10 +152,12 @@ def publish_nine(hall: Hall) -> None:
         ({"last": 2}, [8, 9], None, None),
         ({"since": 7}, [8, 9], None, None),
         ({"since": 5, "last": 1}, [9], None, None),
-        ({"since": 1}, [5, 6, 7, 8, 9], None, None),
+        ({"since": 1}, [5, 6, 7, 8, 9], None, Lost(2, 4)),
+        ({"since": 1, "last": 7}, [5, 6, 7, 8, 9], None, Lost(3, 4)),
+        ({"last": 7}, [5, 6, 7, 8, 9], None, None),
         ({"since": 7, "epoch": b"e1"}, [8, 9], True, None),
         ({"since": 9, "epoch": b"e1"}, [], True, None),
-        ({"since": 1, "epoch": b"e1"}, [5, 6, 7, 8, 9], False, (2, 4)),
+        ({"since": 1, "epoch": b"e1"}, [5, 6, 7, 8, 9], False, Lost(2, 4)),
         ({"since": 7, "epoch": b"e9"}, [], False, None),
         ({"since": 7, "epoch": b"e9", "last": 1}, [9], False, None),
         ({"since": 99, "epoch": b"e1"}, [], False, None),

@@ -44,8 +44,12 @@ test('who, history, info, nick and ping give what the server says', async () => 
   socket.answer('history', { events, offset: 3, epoch: 'e1' });
   assert.deepEqual(await history, { events, offset: 3, epoch: 'e1' });
 
+  const gappy = client.history('kitchen', { since: 0 });
+  socket.answer('history', { events, offset: 3, epoch: 'e1', lost: { first: 1, last: 1 }, gaps: [{ first: 2, last: 2 }] });
+  assert.deepEqual(await gappy, { events, offset: 3, epoch: 'e1', lost: [{ first: 1, last: 1 }, { first: 2, last: 2 }] });
+
   client.history('kitchen').catch(() => {});
-  assert.deepEqual(socket.last('history'), { type: 'history', id: 3, channel: 'kitchen' });
+  assert.deepEqual(socket.last('history'), { type: 'history', id: 4, channel: 'kitchen' });
 
   const info = client.info();
   socket.answer('info', { peer: members[0], channels: 2, version: '0.1.0' });

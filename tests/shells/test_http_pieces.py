@@ -82,7 +82,32 @@ def test_what_the_log_lets_go_meanwhile_is_not_held(ask):
     ask.protocol.resumeProducing()
     ask.hall.turn()
     answer = ask.heard()
-    assert answer.is_whole and 0 < len(answer.json["events"]) < EVENTS / 2
+    sent = len(answer.json["events"])
+    assert answer.is_whole and 0 < sent < EVENTS / 2 and "lost" not in answer.json
+    assert answer.json["gaps"] == [{"first": sent + 1, "last": EVENTS}] and answer.json["next"] == f"e1:{EVENTS}"
+
+
+def test_an_answer_tells_of_each_gap_and_reads_on_behind_it(reactor, wire):
+    ask = Asking(Hall(history_events=300), reactor, wire)
+    publisher = Peer(b"p")
+
+    def publish(count):
+        ask.hall.broker.publish(publisher, b"kitchen", b"message", Content((b"x" * 1000,) * count, 1000 * count))
+
+    publish(300)
+    ask.send("GET", KITCHEN + "?since=0")
+    for count in (140, 100):
+        ask.protocol.pauseProducing()
+        ask.hall.turn()
+        publish(count)
+        ask.protocol.resumeProducing()
+        ask.hall.turns.step(), ask.hall.turns.step()
+    ask.hall.turn()
+    answer = ask.heard().json
+    offsets = [event["offset"] for event in answer["events"]]
+    missing = [offset for gap in answer["gaps"] for offset in range(gap["first"], gap["last"] + 1)]
+    assert len(answer["gaps"]) == 2 and sorted(offsets + missing) == [*range(1, 301)]
+    assert answer["next"] == "e1:300"
 
 
 def test_who_reads_nothing_for_too_long_is_cut_off(ask, reactor):

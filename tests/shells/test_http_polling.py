@@ -121,6 +121,39 @@ def test_what_is_lost_is_told_at_once(ask):
     assert answer["recovered"] is False and answer["events"] == [] and answer["next"] == "e1:4"
 
 
+@pytest.mark.parametrize("channels", ["a,b", "b,a"])
+def test_what_one_channel_pushes_out_of_another_is_told_as_lost(ask, channels):
+    """What waits to be flushed to b makes the log of a give way, while the answer about a is being made."""
+    hall = Hall(log_bytes=10_000)
+    publish(hall, "a", *["x" * 1000] * 4)
+    hall.line_peer().says("SUB b"), hall.turn()
+    publisher = hall.line_peer()
+    publisher.says("PUB b start")  # at rest it would leave at once, the next waits for the end of the turn
+    publisher.says("PUB b " + "y" * 7000)
+    assert hall.broker.channels[b"b"].pending
+    names = channels.split(",")
+    id = ",".join({"a": "e1:0", "b": "e2:0"}[name] for name in names)
+    client = ask(hall, f"/events?wait=25&last-event-id={id}&" + "&".join(f"channel={name}" for name in names))
+    answer = {one["channel"]: one for one in told(client)["channels"]}
+    first = answer["a"]["events"][0]["offset"]
+    assert 1 < first <= 4 and [event["offset"] for event in answer["a"]["events"]] == [*range(first, 5)]
+    assert answer["a"]["recovered"] is False and answer["a"]["lost"] == {"first": 1, "last": first - 1}
+    assert answer["b"]["recovered"] is True and len(answer["b"]["events"]) == 2
+
+
+def test_a_channel_that_vanishes_while_another_one_is_looked_at_is_waited_for(ask):
+    """Its log gives way altogether, but the poll has to hear of its next event all the same."""
+    hall = Hall(log_bytes=10_000)
+    publisher = hall.line_peer()
+    publisher.says("PUB a x")
+    publisher.says("PUB b " + "y" * 9600)
+    client = ask(hall, "/events?wait=25&channel=a&channel=b")
+    assert told(client) is None and not hall.broker.channels[b"a"].log
+    publish(hall, "a", "next")
+    answer = told(client)["channels"][0]
+    assert [(event["offset"], event["data"]) for event in answer["events"]] == [(2, "next")]
+
+
 def test_a_long_answer_says_where_to_go_on(hall, ask):
     publish(hall, "k", *["x" * 60_000] * 7)
     first = told(ask(hall, "/channels/k/events?wait=25&last-event-id=e1:0"))

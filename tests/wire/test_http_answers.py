@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twistedsock.core.dialect import Position
 from twistedsock.core.directory import Listed, Page
 from twistedsock.core.errors import BAD_CHANNEL
-from twistedsock.core.events import Event, Member
+from twistedsock.core.events import Event, Lost, Member
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.visitor import Kept, Place, Publishing
 from twistedsock.wire import http_answers
@@ -24,7 +24,7 @@ def read(answer: bytes) -> Any:
     return json.loads(answer)
 
 
-def kept(*payloads: tuple[bytes, bool], recovered: bool | None = None, lost: tuple[int, int] | None = None) -> Kept:
+def kept(*payloads: tuple[bytes, bool], recovered: bool | None = None, lost: Lost | None = None) -> Kept:
     def events() -> Iterator[Event]:
         for offset, (payload, is_json) in enumerate(payloads, 3):
             yield Event(offset, b"p1", b"ann", b"message", payload, is_json)
@@ -82,11 +82,19 @@ def test_history_is_the_events_of_the_json_dialect_and_where_to_go_on() -> None:
     }
 
 
-@pytest.mark.parametrize("recovered, lost", [(True, None), (False, (1, 2))])
-def test_history_tells_whether_one_could_go_on(recovered: bool, lost: tuple[int, int] | None) -> None:
+@pytest.mark.parametrize("recovered, lost", [(True, None), (False, Lost(1, 2))])
+def test_history_tells_whether_one_could_go_on(recovered: bool, lost: Lost | None) -> None:
     told = read(b"".join(http_answers.history(kept(recovered=recovered, lost=lost))))
     assert told["recovered"] is recovered and told["events"] == []
     assert told.get("lost") == ({"first": 1, "last": 2} if lost else None)
+
+
+def test_history_tells_behind_the_events_what_went_while_it_was_sent() -> None:
+    event = Event(5, b"p1", b"ann", b"message", b"x", False)
+    told = Kept(b"k", Position(b"e1", 9), 3, 10, True, None, iter([Lost(3, 4), event, Lost(6, 9)]))
+    answer = read(b"".join(http_answers.history(told)))
+    assert [event["offset"] for event in answer["events"]] == [5] and "lost" not in answer
+    assert answer["gaps"] == [{"first": 3, "last": 4}, {"first": 6, "last": 9}] and answer["next"] == "e1:9"
 
 
 def test_a_long_history_comes_in_pieces() -> None:

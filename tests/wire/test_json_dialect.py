@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twistedsock.core.commands import Tag
 from twistedsock.core.dialect import Ends, Facts, Position
 from twistedsock.core.errors import Code, Refusal
-from twistedsock.core.events import Batch, Event, Member, PresenceChange
+from twistedsock.core.events import Batch, Event, Lost, Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.testing import read_frames
 from twistedsock.wire.dialects import JSON_IN_MESSAGES as JSON
@@ -80,6 +80,12 @@ REPLIES = {
         '{"type":"event","channel":"kitchen","offset":18,"from":"ann","name":"alarm","data":"smoke"},'
         '{"type":"event","channel":"kitchen","offset":19,"from":"ann","name":"message","data":{"celsius": 21.5}}'
         '],"offset":17,"epoch":"5f2c1a"}',
+    ),
+    "history of what is partly gone": (
+        b"".join(JSON.history(b"4", b"kitchen", [Lost(9, 17), ALARM, Lost(19, 20)], AT, Lost(2, 8))),
+        '{"type":"ok","id":4,"lost":{"first":2,"last":8},"events":['
+        '{"type":"event","channel":"kitchen","offset":18,"from":"ann","name":"alarm","data":"smoke"}'
+        '],"gaps":[{"first":9,"last":17},{"first":19,"last":20}],"offset":17,"epoch":"5f2c1a"}',
     ),
     "history of nothing": (
         b"".join(JSON.history(None, b"kitchen", [], AT)),

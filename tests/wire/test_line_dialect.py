@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twistedsock.core.commands import Tag
 from twistedsock.core.dialect import Ends, Facts, Position
 from twistedsock.core.errors import Code, Refusal
-from twistedsock.core.events import Batch, Event, Member, PresenceChange
+from twistedsock.core.events import Batch, Event, Lost, Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.testing import read_frames
 from twistedsock.wire.dialects import LINES, LINES_IN_MESSAGES
@@ -78,6 +78,10 @@ REPLIES = {
     "HIST": (
         b"".join(LINES.history(None, b"kitchen", [event(1), event(2, b"smoke", b"alarm")], AT)),
         b"MSG kitchen 1 ann 21.5\nEVENT kitchen 2 ann alarm smoke\nOK 2\n",
+    ),
+    "HIST of what is partly gone": (
+        b"".join(LINES.history(None, b"kitchen", [event(5), Lost(6, 8), event(9)], AT, Lost(2, 4))),
+        b"LOST kitchen 2 4\nMSG kitchen 5 ann 21.5\nLOST kitchen 6 8\nMSG kitchen 9 ann 21.5\nOK 2\n",
     ),
     "HIST of nothing": (b"".join(LINES.history(None, b"kitchen", [], AT)), b"OK 0\n"),
 }

@@ -3,7 +3,7 @@
 import json
 
 from twistedsock.core.dialect import Position
-from twistedsock.core.events import Event
+from twistedsock.core.events import Event, Lost
 from twistedsock.core.visitor import Kept
 from twistedsock.wire.polled import MOST_POLLED, of_one, of_several
 
@@ -13,7 +13,7 @@ def kept(
     channel: bytes = b"k",
     start: int = 1,
     recovered: bool | None = None,
-    lost: tuple[int, int] | None = None,
+    lost: Lost | None = None,
 ) -> Kept:
     events = [
         Event(offset, b"p1", b"ann", b"message", payload, False) for offset, payload in enumerate(payloads, start)
@@ -27,7 +27,7 @@ def test_nothing_has_come() -> None:
 
 
 def test_what_has_come_is_told_as_in_the_dialects() -> None:
-    told = json.loads(of_one(kept(b"x", b'"', start=3, recovered=False, lost=(1, 2))))
+    told = json.loads(of_one(kept(b"x", b'"', start=3, recovered=False, lost=Lost(1, 2))))
     assert told["recovered"] is False and told["lost"] == {"first": 1, "last": 2} and told["next"] == "e1:4"
     assert told["events"][1] == {
         "type": "event",
@@ -44,6 +44,14 @@ def test_of_several_each_has_its_place() -> None:
     told = json.loads(of_several([kept(b"x", channel=b"a"), kept(channel=b"b", start=8)]))
     assert [one["channel"] for one in told["channels"]] == ["a", "b"]
     assert told["next"] == "e1:1,e1:7" and "next" not in told["channels"][0]
+
+
+def test_an_answer_ends_before_a_gap_so_that_the_next_one_tells_of_it() -> None:
+    events = [Event(offset, b"p1", b"ann", b"message", b"x", False) for offset in (3, 6)]
+    told = Kept(b"k", Position(b"e1", 6), 3, 7, True, None, iter([events[0], Lost(4, 5), events[1]]))
+    answer = json.loads(of_one(told))
+    assert [event["offset"] for event in answer["events"]] == [3]
+    assert answer["next"] == "e1:3" and answer["recovered"] is True
 
 
 def test_a_long_answer_breaks_off_between_two_events() -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from twistedsock.core.commands import Tag
 from twistedsock.core.errors import Refusal
-from twistedsock.core.events import Batch, Event, Member, PresenceChange
+from twistedsock.core.events import Batch, Event, Lost, Member, PresenceChange
 
 
 class Ending(IntEnum):
@@ -80,9 +80,16 @@ class Dialect(Protocol):
     def help(self, verb: bytes) -> bytes | None:
         """What HELP says, its ``OK`` included; None for a verb that does not exist."""
 
-    def history(self, tag: Tag, channel: bytes, events: Iterable[Event], position: Position) -> Iterator[bytes]:
+    def history(
+        self,
+        tag: Tag,
+        channel: bytes,
+        events: Iterable[Event | Lost],
+        position: Position,
+        lost: Lost | None = None,
+    ) -> Iterator[bytes]:
         """A reply that may be long, in pieces of about a chunk, so that a peer that does not read costs one of them.
-        ``events`` is asked for more when the next piece is."""
+        ``events`` is asked for more when the next piece is. ``lost`` is what was gone before, of what was asked for."""
 
     def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:
         """As ``history``."""

@@ -70,6 +70,13 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
             yield Event(offset, self.publisher, self.sender, self.name, payload, content.is_json)
 
 
+class Lost(msgspec.Struct, frozen=True, gc=False):
+    """A range of offsets, both included, whose events cannot be sent any more."""
+
+    first: int
+    last: int
+
+
 class Member(msgspec.Struct, frozen=True, gc=False):
     """A subscriber as others see it; the nick is the id while there is none."""
 

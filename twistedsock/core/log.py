@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
 
-from twistedsock.core.events import BATCH_COST, EVENT_COST, Batch, Event, cost
+from twistedsock.core.events import BATCH_COST, EVENT_COST, Batch, Event, Lost, cost
 from twistedsock.core.limits import CHUNK_BYTES, Limits
 
 AGE_STEPS = 64
@@ -84,14 +84,18 @@ class Log:
                     break
             self._drop_before(self.first + dropped)
 
-    def events(self, start: int, stop: int) -> Iterator[Event]:
-        """The events from offset ``start`` on and before ``stop``. They are looked for when they are asked for, a chunk
-        at a time, so that who reads them slowly holds nothing of the log: what has gone by then is not among them."""
+    def events(self, start: int, stop: int) -> Iterator[Event | Lost]:
+        """The events from offset ``start`` on and before ``stop``. They are read when they are asked for, a chunk at a
+        time, so that a slow client holds nothing of the log. Events that the log has dropped by then are reported as
+        ``Lost``, in their place: every offset is in an event or in a ``Lost``, in order."""
         stop = min(stop, self.end)
         while start < stop:
+            if start < self.first:
+                lost = Lost(start, min(stop, self.first) - 1)
+                start = lost.last + 1
+                yield lost
+                continue
             batches = self.read(start, CHUNK_BYTES)
-            if not batches or batches[0].first >= stop:
-                return
             start = batches[-1].end
             for batch in batches:
                 if batch.first < stop:

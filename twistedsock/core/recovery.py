@@ -2,6 +2,8 @@
 
 from twistedsock.core.channel import Channel
 from twistedsock.core.commands import Subscribe
+from twistedsock.core.events import Lost
+from twistedsock.core.log import Log
 
 
 def place_to_start(command: Subscribe, channel: Channel) -> tuple[int, bool | None]:
@@ -17,3 +19,15 @@ def place_to_start(command: Subscribe, channel: Channel) -> tuple[int, bool | No
     if command.last:
         return max(log.first, head + 1 - command.last), recovered
     return head + 1, recovered
+
+
+def history_start(log: Log, last: int | None, since: int | None) -> int:
+    """The first offset that a question for the history asks for: the newest ``last`` events, those after ``since``, or
+    of those the newest. The log may no longer reach back to that offset if ``since`` is given."""
+    start = log.first if since is None else since + 1
+    return start if last is None else max(start, log.end - last)
+
+
+def lost_before(log: Log, start: int) -> Lost | None:
+    """What is gone of the events from ``start`` on; None if the log still has that event, or never had it."""
+    return Lost(start, log.first - 1) if start < log.first else None

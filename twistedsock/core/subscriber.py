@@ -11,11 +11,12 @@ from twistedsock.core.channel import Channel
 from twistedsock.core.commands import Tag
 from twistedsock.core.dialect import Dialect, Ends
 from twistedsock.core.errors import Refusal
-from twistedsock.core.events import Member
+from twistedsock.core.events import Event, Lost, Member
 from twistedsock.core.journal import Arrival
 from twistedsock.core.limits import MEMBERS_HELD
+from twistedsock.core.log import Log
 from twistedsock.core.reader import Outlet, Reader, Subscription
-from twistedsock.core.recovery import place_to_start
+from twistedsock.core.recovery import history_start, lost_before, place_to_start
 from twistedsock.core.standing import Standing, forbids_without_policy
 from twistedsock.core.trace import Traced
 
@@ -112,12 +113,11 @@ class Subscriber(Traced):
             return
         self.flush()
         self._broker.commit(channel)
-        stop = channel.log.end
-        start = (command.since or 0) + 1
-        if command.last is not None:
-            start = max(start, stop - command.last)
-        events = self._while_readable(channel.name, channel.log.events(start, stop))
-        self._stream(self._dialect.history(command.tag, channel.name, events, channel.position))
+        log = channel.log
+        start = history_start(log, command.last, command.since)
+        lost = lost_before(log, start)
+        events = self._events_while_readable(channel.name, log, max(start, log.first))
+        self._stream(self._dialect.history(command.tag, channel.name, events, channel.position, lost))
         self._broker.forget_unused(channel)
 
     def _who(self, command: commands.Who) -> None:
@@ -163,6 +163,15 @@ class Subscriber(Traced):
                     return
                 known = standing.identity
             yield one
+
+    def _events_while_readable(self, channel: bytes, log: Log, start: int) -> Iterator[Event | Lost]:
+        """The rest of a log, as long as the peer may read it; then all that is left counts as lost."""
+        stop = log.end
+        for one in self._while_readable(channel, log.events(start, stop)):
+            start = (one.last if isinstance(one, Lost) else one.offset) + 1
+            yield one
+        if start < stop:
+            yield Lost(start, stop - 1)
 
     def _drop_forbidden(self, standing: Standing) -> None:
         for channel in list(self.subscriptions):

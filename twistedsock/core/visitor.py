@@ -11,12 +11,12 @@ from twistedsock.core.channel import Channel
 from twistedsock.core.commands import Subscribe
 from twistedsock.core.dialect import Position
 from twistedsock.core.errors import NICK_IS_AN_ID, UNAVAILABLE, Refusal
-from twistedsock.core.events import Content, Event, Member
+from twistedsock.core.events import Content, Event, Lost, Member
 from twistedsock.core.later import Later, and_then, when_known
 from twistedsock.core.names import DEFAULT_EVENT_NAME, check_nick
 from twistedsock.core.principal import Principal, client_principal
 from twistedsock.core.reader import Peer
-from twistedsock.core.recovery import place_to_start
+from twistedsock.core.recovery import history_start, lost_before, place_to_start
 from twistedsock.core.standing import forbids, forbids_without_policy, shown_nick, vouched_nick
 
 IN_A_HEADER = "it comes in a header, Authorization: Bearer"
@@ -40,16 +40,16 @@ class Publishing(msgspec.Struct, frozen=True, gc=False):
 
 class Kept(msgspec.Struct, frozen=True):
     """What a log holds of what was asked for. ``start`` is the first offset that was asked for and is there, ``stop``
-    the one after the last. ``recovered`` is None where no position was given to go on from. ``lost`` are the first and
-    the last offset of what is gone. ``events`` looks for them when it is asked for them."""
+    the one after the last. ``recovered`` is None where no position was given to go on from. ``lost`` is what was gone
+    when this was made; ``events`` reads the log when it is asked for more, and reports as ``Lost`` what went since."""
 
     channel: bytes
     position: Position
     start: int
     stop: int
     recovered: bool | None
-    lost: tuple[int, int] | None
-    events: Iterator[Event]
+    lost: Lost | None
+    events: Iterator[Event | Lost]
 
 
 class Visitor:
@@ -171,6 +171,8 @@ class Visitor:
 
         def look(opened: Channel) -> Kept | Refusal:
             refusal = self.forbids(channel, Right.READ)  # any longer: it may have had to wait
+            if refusal is None:
+                self._bridge.broker.commit(opened)
             kept = refusal or self.look_into(opened, last, since, epoch)
             self._bridge.broker.forget_unused(opened)
             return kept
@@ -181,16 +183,14 @@ class Visitor:
     def look_into(
         self, channel: Channel, last: int | None = None, since: int | None = None, epoch: bytes | None = None
     ) -> Kept:
-        """As ``history``, of a channel that may be read and is open."""
-        self._bridge.broker.commit(channel)
+        """As ``history``, of a channel that may be read, is open and has been committed: to commit another one now can
+        drop events of this one, so several channels are committed before the first is looked into."""
         log, recovered = channel.log, None
         if since is not None and epoch is not None:
             start, recovered = place_to_start(Subscribe(channel.name, last, since, epoch), channel)
         else:
-            start = log.first if since is None else since + 1
-            if last is not None:
-                start = max(start, log.end - last)
-        lost = (start, log.first - 1) if start < log.first and recovered is not None else None
+            start = history_start(log, last, since)
+        lost = lost_before(log, start)
         start = max(start, log.first)
         events = log.events(start, log.end)
         return Kept(channel.name, channel.position, start, log.end, recovered, lost, events)

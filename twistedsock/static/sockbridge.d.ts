@@ -179,6 +179,8 @@ export interface History<Data = unknown> {
   events: ChannelEvent<Data>[];
   offset: number;
   epoch: string;
+  /** Offsets that were asked for and whose events are no longer in the log; missing if there are none. */
+  lost?: Gap[] | undefined;
 }
 
 /** What the bridge tells of itself and of this client. */

@@ -452,7 +452,10 @@ export class Client extends EventTarget {
 
   /** What the log holds. */
   history(channel, { last, since } = {}) {
-    return this.#request({ type: 'history', channel, last, since }, ({ events, offset, epoch }) => ({ events, offset, epoch }));
+    return this.#request({ type: 'history', channel, last, since }, ({ events, offset, epoch, lost, gaps = [] }) => {
+      const missing = lost ? [lost, ...gaps] : gaps;
+      return missing.length ? { events, offset, epoch, lost: missing } : { events, offset, epoch };
+    });
   }
 
   /** The name others see. It is given again after every reconnection. */

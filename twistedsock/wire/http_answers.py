@@ -8,7 +8,7 @@ from twistedsock.core.errors import Refusal
 from twistedsock.core.events import Member
 from twistedsock.core.visitor import Kept, Place, Publishing
 from twistedsock.wire.event_ids import write_place
-from twistedsock.wire.json_dialect import event_message, list_in_pieces, member_object
+from twistedsock.wire.json_dialect import events_in_pieces, lost_field, member_object
 from twistedsock.wire.payloads import quote, quote_name
 
 
@@ -56,11 +56,11 @@ def _placed(channel: bytes, offset: int, epoch: bytes) -> bytes:
 
 
 def history(kept: Kept) -> Iterator[bytes]:
-    """What a log holds, in pieces; the events are looked for when the next piece is asked for."""
-    quoted, position = quote_name(kept.channel), kept.position
-    following = write_place(Place(position.head, position.epoch))
-    head, tail = b'{%b,"events":[' % head_of(kept), b'],"next":%b}\n' % quote(following)
-    return list_in_pieces((event_message(quoted, event) for event in kept.events), head, tail)
+    """What a log holds, in pieces; the log is read when the next piece is asked for. Every offset before ``next`` is
+    that of an event, or in ``lost`` or ``gaps``."""
+    following = write_place(Place(kept.position.head, kept.position.epoch))
+    tail = b',"next":%b}\n' % quote(following)
+    return events_in_pieces(kept.channel, kept.events, b"{" + head_of(kept), tail)
 
 
 def head_of(kept: Kept) -> bytes:
@@ -70,9 +70,7 @@ def head_of(kept: Kept) -> bytes:
     head = b'"channel":%b,"epoch":%b,"offset":%d' % (quote_name(kept.channel), quote(position.epoch), position.head)
     if kept.recovered is not None:
         head += b',"recovered":true' if kept.recovered else b',"recovered":false'
-    if kept.lost is not None:
-        head += b',"lost":{"first":%d,"last":%d}' % kept.lost
-    return head
+    return head + lost_field(kept.lost)
 
 
 def tag(kept: Kept) -> bytes:

@@ -1,11 +1,11 @@
 """Replies and events as JSON messages (docs/protocol-json.md), spliced from bytes that are JSON already."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from twistedsock.core.commands import Tag
 from twistedsock.core.dialect import Ends, Facts, Position
 from twistedsock.core.errors import Refusal
-from twistedsock.core.events import Batch, Event, Member, PresenceChange
+from twistedsock.core.events import Batch, Event, Lost, Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.wire.framing import Framing
 from twistedsock.wire.payloads import for_json, quote, quote_name
@@ -27,8 +27,36 @@ def member_object(member: Member) -> bytes:
     return b'{"id":%b,"nick":%b}' % (quote_name(member.id), quote_name(member.nick))
 
 
-def list_in_pieces(items: Iterable[bytes], before: bytes, after: bytes) -> Iterator[bytes]:
-    """One long list, in pieces of about a chunk; ``before`` and ``after`` are what stands around it."""
+def range_object(lost: Lost) -> bytes:
+    """Offsets whose events are gone."""
+    return b'{"first":%d,"last":%d}' % (lost.first, lost.last)
+
+
+def lost_field(lost: Lost | None) -> bytes:
+    """The field before a list of events, with its comma, that tells what was gone when the list began."""
+    return b"" if lost is None else b',"lost":' + range_object(lost)
+
+
+def events_in_pieces(channel: bytes, events: Iterable[Event | Lost], before: bytes, after: bytes) -> Iterator[bytes]:
+    """A list of events, as ``list_in_pieces``. What the log has let go of while they were being sent is told behind it,
+    as the field ``gaps``: that is known only when the last event has been read."""
+    quoted, gaps = quote_name(channel), list[Lost]()
+
+    def messages() -> Iterator[bytes]:
+        for one in events:
+            if isinstance(one, Lost):
+                gaps.append(one)
+            else:
+                yield event_message(quoted, one)
+
+    def end() -> bytes:
+        return b"]%b%b" % (b',"gaps":[%b]' % b",".join(map(range_object, gaps)) if gaps else b"", after)
+
+    return list_in_pieces(messages(), before + b',"events":[', end)
+
+
+def list_in_pieces(items: Iterable[bytes], before: bytes, after: Callable[[], bytes]) -> Iterator[bytes]:
+    """One long list, in pieces of about a chunk; ``before`` stands before it, and what ``after`` gives behind it."""
     gathered, size = [before], 0
     comma = b""
     for item in items:
@@ -38,7 +66,7 @@ def list_in_pieces(items: Iterable[bytes], before: bytes, after: bytes) -> Itera
         if size >= CHUNK_BYTES:
             yield b"".join(gathered)
             gathered, size = [], 0
-    yield b"".join([*gathered, after])
+    yield b"".join([*gathered, after()])
 
 
 class JsonDialect:
@@ -118,19 +146,21 @@ class JsonDialect:
             % (_id(tag), refusal.code.value, quote(refusal.words.encode()))
         )
 
-    def history(self, tag: Tag, channel: bytes, events: Iterable[Event], position: Position) -> Iterator[bytes]:
-        quoted = quote_name(channel)
-        return self._fragments(
-            list_in_pieces(
-                (event_message(quoted, event) for event in events),
-                b'{"type":"ok"%b,"events":[' % _id(tag),
-                b'],"offset":%d,"epoch":%b}' % (position.head, quote(position.epoch)),
-            )
-        )
+    def history(
+        self,
+        tag: Tag,
+        channel: bytes,
+        events: Iterable[Event | Lost],
+        position: Position,
+        lost: Lost | None = None,
+    ) -> Iterator[bytes]:
+        before = b'{"type":"ok"%b%b' % (_id(tag), lost_field(lost))
+        after = b',"offset":%d,"epoch":%b}' % (position.head, quote(position.epoch))
+        return self._fragments(events_in_pieces(channel, events, before, after))
 
     def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:
         opening = b'{"type":"ok"%b,"members":[' % _id(tag)
-        return self._fragments(list_in_pieces((member_object(member) for member in members), opening, b"]}"))
+        return self._fragments(list_in_pieces((member_object(member) for member in members), opening, lambda: b"]}"))
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
         content, quoted = batch.content, quote_name(channel)

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count
+from itertools import chain, count
 
 from twistedsock.core.commands import Tag
 from twistedsock.core.dialect import Ends, Facts, Position
 from twistedsock.core.errors import Refusal
-from twistedsock.core.events import Batch, Event, Member, PresenceChange
+from twistedsock.core.events import Batch, Event, Lost, Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.names import DEFAULT_EVENT_NAME
 from twistedsock.wire.framing import Framing
@@ -27,6 +27,10 @@ def _event(channel: bytes, event: Event) -> bytes:
     if event.name == DEFAULT_EVENT_NAME:
         return b"MSG %b %d %b %b" % (channel, event.offset, event.sender, payload)
     return b"EVENT %b %d %b %b %b" % (channel, event.offset, event.sender, event.name, payload)
+
+
+def _lost(channel: bytes, first: int, last: int) -> bytes:
+    return b"LOST %b %d %d" % (channel, first, last)
 
 
 class LineDialect:
@@ -95,10 +99,27 @@ class LineDialect:
             return None
         return b"".join(self._frames([b"INFO " + line for line in lines] + [b"OK"]))
 
-    def history(self, tag: Tag, channel: bytes, events: Iterable[Event], position: Position) -> Iterator[bytes]:
-        counter = count()
-        yield from self._chunks(_event(channel, event) for event, _ in zip(events, counter, strict=False))
-        yield self._frame(b"OK %d" % next(counter))
+    def history(
+        self,
+        tag: Tag,
+        channel: bytes,
+        events: Iterable[Event | Lost],
+        position: Position,
+        lost: Lost | None = None,
+    ) -> Iterator[bytes]:
+        sent = 0
+
+        def lines() -> Iterator[bytes]:
+            nonlocal sent
+            for one in events if lost is None else chain((lost,), events):
+                if isinstance(one, Lost):
+                    yield _lost(channel, one.first, one.last)
+                else:
+                    sent += 1
+                    yield _event(channel, one)
+
+        yield from self._chunks(lines())
+        yield self._frame(b"OK %d" % sent)
 
     def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:
         counter = count()
@@ -133,7 +154,7 @@ class LineDialect:
         )
 
     def lost(self, channel: bytes, first: int, last: int) -> bytes:
-        return self._frame(b"LOST %b %d %d" % (channel, first, last))
+        return self._frame(_lost(channel, first, last))
 
     def notice(self, text: bytes, code: bytes = b"", channel: bytes = b"") -> bytes:
         return self._frame(b"NOTICE " + _printable(text))

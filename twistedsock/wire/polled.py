@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from twistedsock.core.events import Lost
 from twistedsock.core.visitor import Kept, Place
 from twistedsock.wire.event_ids import write_id
 from twistedsock.wire.http_answers import head_of
@@ -33,7 +34,8 @@ def _object(kept: Kept, room: int) -> tuple[bytes, Place]:
     quoted = quote_name(kept.channel)
     messages, last, size = list[bytes](), kept.start - 1, 0
     for event in kept.events:
-        if size > room:
+        # A gap is told by the next answer, which begins there.
+        if size > room or isinstance(event, Lost):
             break
         messages.append(event_message(quoted, event))
         size += len(messages[-1])

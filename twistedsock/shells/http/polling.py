@@ -111,18 +111,20 @@ class Poll:
             for kept in several:
                 if self._places[kept.channel] is None:
                     self._places[kept.channel] = Place(kept.stop - 1, kept.position.epoch)
-            for channel in self._channels.values():  # once more, as the look may have rung for what it has found
-                self._bridge.broker.await_event(channel, self._ring)
             request.on_gone, request.on_drain = self._let_go, self._end
             self._timer = self._reactor.callLater(self._seconds, self._end)
 
     def _kept(self) -> list[Kept]:
         """What there is to tell; each channel is looked at once more, as the last look may have been a while ago."""
-        visitor, kept = self._request.visitor, []
+        visitor, broker, kept = self._request.visitor, self._bridge.broker, list[Kept]()
+        # First all of them: what one commits can make another one's log give way. From then on nothing changes until
+        # the answer is written, so what it says of the events is true of the events that it has.
+        for channel in self._channels.values():
+            broker.commit(channel)
+            broker.await_event(channel, self._ring)  # once more, as that may have rung
         for name, channel in self._channels.items():
             place = self._places[name]
             if place is None and self._asked.last is None:
-                self._bridge.broker.commit(channel)
                 place = Place(channel.head, channel.epoch)
             since, epoch = (None, None) if place is None else (place.offset, place.epoch)
             one = visitor.look_into(channel, self._asked.last, since, epoch)
