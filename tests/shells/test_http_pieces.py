@@ -136,6 +136,47 @@ def test_it_breaks_off_where_it_may_not_be_read_any_longer(ask, reason):
     assert ask.transport.aborted and not ask.heard().is_whole
 
 
+@pytest.mark.parametrize("token", ["", "?token=A"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        FakePolicy({"kitchen": "rw"}, {"A": ("ann", {"kitchen": "r"}, 1_800_000_100.0)}),
+        FakePolicy({">": "r"}, {"A": ("ann", {"*": "r"}, 1_800_000_200.0)}),
+        None,
+    ],
+    ids=["the same", "another one that allows it", "none any more"],
+)
+def test_it_goes_on_under_another_policy_that_allows_it(ask, token, policy):
+    """As after a SIGHUP, which drops nobody who may go on."""
+    ask.send("GET", KITCHEN + token)
+    ask.protocol.pauseProducing()
+    ask.hall.turn()
+    ask.hall.bridge.change_policy(policy)
+    ask.protocol.resumeProducing()
+    ask.hall.turn()
+    answer = ask.heard()
+    assert answer.is_whole and len(answer.json["events"]) == EVENTS
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        FakePolicy({"kitchen": "rw"}),
+        FakePolicy({}, {"A": ("ann", {"kitchen": "w"}, 1_800_000_100.0)}),
+        FakePolicy({"kitchen": "rw"}, {"A": ("ann", {"kitchen": "r"}, 1_799_999_999.0)}),
+    ],
+    ids=["token unknown", "right to read gone", "token over"],
+)
+def test_it_breaks_off_under_another_policy_that_does_not_allow_it(ask, policy):
+    ask.send("GET", KITCHEN + "?token=A")
+    ask.protocol.pauseProducing()
+    ask.hall.turn()
+    ask.hall.bridge.change_policy(policy)
+    ask.protocol.resumeProducing()
+    ask.hall.turn()
+    assert ask.transport.aborted and not ask.heard().is_whole
+
+
 def test_who_goes_away_leaves_nothing_behind(ask, reactor):
     ask.send("GET", KITCHEN)
     ask.protocol.pauseProducing()

@@ -13,6 +13,7 @@ from twistedsock.core.later import Later, and_then, when_known
 from twistedsock.core.names import DEFAULT_EVENT_NAME
 from twistedsock.core.visitor import Kept, Place, Publishing
 from twistedsock.shells.http.files import names
+from twistedsock.shells.http.judgement import judge_again
 from twistedsock.shells.http.requests import BridgeRequest
 from twistedsock.wire import http_answers
 from twistedsock.wire.arguments import Arguments, wrong
@@ -108,12 +109,9 @@ def tell_history(request: BridgeRequest, kept: Kept | Refusal) -> None:
     if names(request.header(b"if-none-match"), tag):
         request.answer(304, b"", b"", headers)
         return
-    bridge, identity = request.bridge, request.identity
-    policy = bridge.policy
 
     def is_allowed() -> bool:
-        expires = None if identity is None else identity.expires
-        return bridge.policy is policy and (expires is None or bridge.expiries.wall_clock() < expires)
+        return judge_again(request) is None and request.visitor.forbids(kept.channel, Right.READ) is None
 
     request.answer_in_pieces(http_answers.history(kept), headers, is_allowed)
 
