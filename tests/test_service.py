@@ -1,6 +1,7 @@
 """The service listens where it was told, says so, and lets everybody go in peace; without a port, without time."""
 
 import re
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from twisted.application.service import IService, MultiService
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import succeed
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import formatEvent
@@ -205,8 +207,26 @@ def test_ports_make_transports_that_send_at_once_below_tls_too(start, reactor, c
 @pytest.mark.parametrize(
     ("endpoint", "words"),
     [
-        ("carrier-pigeon:8081", "cannot use the endpoint 'carrier-pigeon:8081': "),
-        ("tcp:http-alt-or-so", "cannot use the endpoint 'tcp:http-alt-or-so': "),
+        (
+            "carrier-pigeon:x",
+            "cannot use the endpoint 'carrier-pigeon:x': write an endpoint such as tcp:8081:interface=",
+        ),
+        ("tcp:http-alt-or-so", "cannot use the endpoint 'tcp:http-alt-or-so': invalid literal for int()"),
+        ("tcp:65536", "cannot use the endpoint 'tcp:65536': 65536 is no port, they end at 65535"),
+        ("ssl:port=99999:privateKey=a:certKey=b", "': 99999 is no port, they end at 65535"),
+        ("8081", "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every interface"),
+        (":8081", "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every interface"),
+        ("8081/tcp", "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every interface"),
+        ("LocalHost:8081", "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every"),
+        (
+            "http://localhost:8081/",
+            "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every",
+        ),
+        ("tcp:localhost:8081", "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every"),
+        ("10.0.0.1:8081", "cannot use the endpoint '10.0.0.1:8081': write tcp:8081:interface=10.0.0.1"),
+        ("0.0.0.0:8081", "cannot use the endpoint '0.0.0.0:8081': write tcp:8081"),
+        ("[::1]:8081", r"cannot use the endpoint '[::1]:8081': write tcp6:8081:interface=\:\:1"),
+        ("/run/lines", "cannot use the endpoint '/run/lines': write unix:/run/lines"),
         ("tcp:8081:colour=blue", "cannot use the endpoint 'tcp:8081:colour=blue': "),
         ("", "cannot use the endpoint '': "),
         ("ssl:8443:privateKey=none.pem:certKey=none.pem", "none.pem"),
@@ -218,6 +238,38 @@ def test_an_endpoint_that_is_none_is_refused_before_anything_listens(make, react
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert reactor.ports == []
+
+
+@pytest.mark.parametrize(
+    ("family", "told", "words"),
+    [
+        (socket.AF_INET6, socket.AF_INET, "the socket is of the family INET6: write domain=INET6"),
+        (socket.AF_INET, socket.AF_INET6, "the socket is of the family INET: write domain=INET"),
+        (socket.AF_INET, socket.AF_UNIX, "the socket is of the family INET: write domain=INET"),
+        (socket.AF_UNIX, socket.AF_INET, "the socket is of the family UNIX: write domain=UNIX"),
+        (socket.AF_UNIX, socket.AF_UNIX, "the socket does not listen for streams: write ListenStream= and Accept=no"),
+    ],
+)
+def test_a_socket_that_is_not_what_its_endpoint_says_is_refused(make, monkeypatch, family, told, words):
+    endpoint = "systemd:domain=…:index=0"
+    with socket.socket(family) as handle:
+        adopted = AdoptedStreamServerEndpoint(None, handle.fileno(), told)
+        monkeypatch.setattr("twistedsock.listeners.serverFromString", lambda reactor, words: adopted)
+        with pytest.raises(SettingsError) as caught:
+            make(tcp=[endpoint])
+        assert str(caught.value).startswith(f"cannot use the endpoint {endpoint!r}: {words}")
+        assert handle.fileno() >= 0
+
+
+def test_a_socket_that_is_what_its_endpoint_says_is_taken(make, monkeypatch, tmp_path):
+    with socket.socket(socket.AF_UNIX) as handle:
+        handle.bind(str(tmp_path / "lines"))
+        handle.listen()
+        adopted = AdoptedStreamServerEndpoint(None, handle.fileno(), socket.AF_UNIX)
+        monkeypatch.setattr("twistedsock.listeners.serverFromString", lambda reactor, words: adopted)
+        (listener,) = make(tcp=["systemd:domain=UNIX:index=0"]).lines
+        assert listener.endpoint is adopted
+        assert handle.getsockname() == str(tmp_path / "lines"), "it must not be closed"
 
 
 def test_a_port_in_use_is_one_sentence(make, reactor):

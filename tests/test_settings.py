@@ -174,6 +174,35 @@ def test_proxies_that_cannot_be_meant_are_one_sentence(given, words):
     assert refused(None, given).startswith(words)
 
 
+def test_allowed_origins_and_hosts_are_normalized(write):
+    told = {"allow-origin": ["HTTPS://A.Example:443/"], "allow-host": ["https://H.Example:8082", "[::1]:8082"]}
+    for settings in (read_settings(None, told), read_settings(write("\n".join(f"{n} = {told[n]}" for n in told)), {})):
+        assert settings.allow_origin == ("https://a.example",)
+        assert settings.allow_host == ("h.example", "::1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("allow-origin", "*", "there are no wildcards, write each in full"),
+        ("allow-origin", "b.example:443", "write it with its scheme, such as https://b.example"),
+        ("allow-host", "h.example/page", "write a host name or an address, and nothing behind it but a port"),
+    ],
+)
+def test_an_allowed_origin_or_host_that_matches_nothing_is_refused(write, name, value, words):
+    sentence = f"{name}: invalid {name.removeprefix('allow-')} {value!r}: {words}"
+    assert refused(None, {name: [value]}) == sentence
+    file = write(f'{name} = ["{value}"]')
+    assert refused(file, {}) == f"{file}: {sentence}"
+
+
+@pytest.mark.parametrize("given", [{"tcp": ["none"], "web": ["none"]}, {"tcp": [], "web": ["none", "none"]}])
+def test_a_server_without_a_listener_is_refused(write, given):
+    assert refused(None, given) == "nothing to listen on: give tcp or web an endpoint"
+    assert refused(write("\n".join(f"{n} = {given[n]}" for n in given)), {}).startswith("nothing to listen on")
+    read_settings(None, {**given, "tcp": ["none", "tcp:1"]})
+
+
 def test_none_is_no_endpoint():
     assert listeners(("none",)) == []
     assert listeners(("tcp:1", "none", "tcp:2")) == ["tcp:1", "tcp:2"]

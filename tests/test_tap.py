@@ -78,7 +78,13 @@ def test_two_parses_do_not_share_their_lists():
 @pytest.mark.parametrize("name", NAMES)
 def test_each_setting_is_an_option(name):
     default = msgspec.to_builtins(Settings())[name]
-    values = {"open": [], "lag": ["close"], "log-format": ["json"], "trusted-proxy": ["::1"]}.get(name)
+    values = {
+        "open": [],
+        "lag": ["close"],
+        "log-format": ["json"],
+        "trusted-proxy": ["::1"],
+        "allow-origin": ["http://a"],
+    }.get(name)
     if name == "proxy-protocol":
         values = [Settings().tcp[0], "--trusted-proxy=::1"]
     if values is None:
@@ -186,7 +192,7 @@ def test_an_endpoint_that_is_none_is_one_sentence(machine):
 )
 def test_the_process_may_open_as_many_files_as_there_may_be_connections(machine, logged, before, after, told):
     machine.files = before
-    make("--tcp=none", "--web=none", "--max-connections=1000")
+    make("--web=none", "--max-connections=1000")
     assert machine.files == after
     said = [formatEvent(event) for event in logged]
     words = f"max-connections is 1000, but this process may open {after[0]} files (ulimit -n)"
@@ -194,7 +200,7 @@ def test_the_process_may_open_as_many_files_as_there_may_be_connections(machine,
 
 
 def test_timers_go_by_the_steady_clock_from_the_start(machine):
-    service = make("--tcp=none", "--web=none")
+    service = make("--web=none")
     assert machine.seconds is time.monotonic
     assert service.bridge.broker.clock is time.monotonic
 
@@ -202,7 +208,7 @@ def test_timers_go_by_the_steady_clock_from_the_start(machine):
 def test_who_could_say_that_the_log_is_broken_is_there(machine, monkeypatch):
     observers = []
     monkeypatch.setattr(globalLogPublisher, "addObserver", observers.append)
-    make("--tcp=none", "--web=none")
+    make("--web=none")
     assert [type(observer) for observer in observers] == [UnwrittenLog]
 
 
@@ -211,7 +217,7 @@ def test_the_collector_is_spared_once_the_reactor_runs(machine, monkeypatch):
     monkeypatch.setattr(gc, "collect", lambda: done.append("collect"))
     monkeypatch.setattr(gc, "freeze", lambda: done.append("freeze"))
     monkeypatch.setattr(gc, "set_threshold", lambda *numbers: done.append("threshold"))
-    make("--tcp=none", "--web=none")
+    make("--web=none")
     assert done == []
     machine.run()
     assert done == ["collect", "freeze", "threshold"]
@@ -222,7 +228,7 @@ def test_a_second_signal_at_the_end_asks_to_hurry(machine, monkeypatch):
     handlers, hurried = {}, []
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     monkeypatch.setattr(BridgeService, "hurry", lambda service: hurried.append(service))
-    service = make("--tcp=none", "--web=none")
+    service = make("--web=none")
     machine.run()
     assert set(handlers) == {signal.SIGHUP}
     (end,) = machine.triggers["before"]["shutdown"]
@@ -242,7 +248,7 @@ class Twistd:
     def make(self, *arguments):
         options = tap.Options()
         options.parent = self.given
-        options.parseOptions([*arguments, "--tcp=none", "--web=none"])
+        options.parseOptions([*arguments, "--web=none"])
         return tap.makeService(options)
 
 

@@ -1,9 +1,12 @@
 """Where the bridge listens: endpoints, the ports that they become, and what people can do there."""
 
+import os
+import re
+import socket
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 
 from twistedsock.settings import SettingsError
@@ -19,15 +22,61 @@ def parse_endpoint(description: str, reactor: Any, authorities: Path | None = No
     """An endpoint from its string, with our backlog where it names none; SettingsError where it is none. With TLS, its
     clients need a certificate of one of ``authorities``, a file, unless that is None."""
     kind = description.partition(":")[0]
+    port = _PORT.match(description)
+    if port is not None and int(port[1]) > 65535:
+        raise SettingsError(f"cannot use the endpoint {description!r}: {port[1]} is no port, they end at 65535")
     more = kind in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in description
     whole = f"{description}:backlog={BACKLOG}" if more else description
     try:
         if kind == "ssl":
             return TLSEndpoint(reactor, Certificates(whole, Path.cwd(), authorities))
-        return serverFromString(reactor, whole)
+        endpoint = serverFromString(reactor, whole)
+        if isinstance(endpoint, AdoptedStreamServerEndpoint):
+            _check_handed_over(endpoint.fileno, endpoint.addressFamily)
+        return endpoint
     except Exception as error:  # each kind of endpoint has its own errors, OpenSSL's among them
-        words = str(error) or type(error).__name__
+        words = _suggest(description) or str(error) or type(error).__name__
         raise SettingsError(f"cannot use the endpoint {description!r}: {words}") from None
+
+
+def _check_handed_over(number: int, told: int) -> None:
+    """OSError if a socket that another program hands over is not what its endpoint says. Twisted takes it as the family
+    that the endpoint names: if that is wrong, the addresses of all clients are garbage."""
+    with socket.socket(fileno=os.dup(number)) as handle:
+        if hasattr(socket, "SO_DOMAIN"):
+            family = socket.AddressFamily(handle.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN))
+            if family != told:
+                name = family.name.removeprefix("AF_")
+                raise OSError(f"the socket is of the family {name}: write domain={name}")
+        if not handle.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise OSError("the socket does not listen for streams: write ListenStream= and Accept=no in its unit")
+
+
+_PORT = re.compile(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)(?::|$)")
+_ADDRESS = re.compile(
+    r"(?:(?:tcp6?|https?|wss?):(?://)?)?(?:(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_.*-]*):)?([0-9]{1,5})(?:/tcp|/)?",
+    re.IGNORECASE,
+)
+"""How other programs write where to listen: a port, perhaps with a host."""
+
+
+def _suggest(description: str) -> str:
+    """What to write in place of an endpoint that cannot be used; empty if that is not clear."""
+    if description.startswith(("/", "./")):
+        return f"write unix:{description}"
+    found = _ADDRESS.fullmatch(description)
+    if found is None:
+        known = description.partition(":")[0] in ("tcp", "tcp6", "ssl", "unix", "systemd")
+        return "" if known else "write an endpoint such as tcp:8081:interface=127.0.0.1"
+    host, port = found[1] or "", int(found[2])
+    if host in ("0.0.0.0", "*"):
+        return f"write tcp:{port}"
+    if host.startswith("["):
+        address = host.strip("[]").replace(":", "\\:")
+        return f"write tcp6:{port}:interface={address}"
+    if host and host.lower() != "localhost":
+        return f"write tcp:{port}:interface={host}"
+    return f"write tcp:{port}:interface=127.0.0.1 for this machine only, or tcp:{port} for every interface"
 
 
 class Listener:

@@ -2,6 +2,7 @@
 whom it tells, in such a file only."""
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ from msgspec import Meta
 
 from twistedsock.access.table import AccessTable
 from twistedsock.core.limits import Limits
+from twistedsock.core.origins import normalize_host, normalize_origin
 from twistedsock.core.proxies import TrustedProxies, parse_trusted
 from twistedsock.webhooks.table import WebhookTable, check_names
 
@@ -71,6 +73,8 @@ def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
         _convert(told, f"{file}: ", strict=True)
     settings = _convert({**told, **given}, "", strict=False)
     trusted_proxies(settings)
+    if not listeners(settings.tcp + settings.web):
+        raise SettingsError("nothing to listen on: give tcp or web an endpoint")
     if file is None:
         return settings
     folder = Path(file).absolute().parent
@@ -93,15 +97,25 @@ def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:
     for name in values:
         if name not in known:
             raise SettingsError(f"{where}there is no option {name!r}")
-    for kind in ("allow-host", "allow-origin"):  # as browsers write them
-        if isinstance(values.get(kind), list):
-            values[kind] = [value.lower() if isinstance(value, str) else value for value in values[kind]]
     try:
-        return msgspec.convert(values, Settings, strict=strict)
+        settings = msgspec.convert(values, Settings, strict=strict)
     except msgspec.ValidationError as error:
         words, _, place = str(error).partition(" - at `$.")
         name = place.rstrip("`")
         raise SettingsError(f"{where}{name}: {words[:1].lower()}{words[1:].replace('`', '')}") from None
+    return msgspec.structs.replace(
+        settings,
+        allow_origin=_normalize("allow-origin", normalize_origin, settings.allow_origin, where),
+        allow_host=_normalize("allow-host", normalize_host, settings.allow_host, where),
+    )
+
+
+def _normalize(name: str, normalize: Callable[[str], str], values: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """Values as they are compared with what browsers send; SettingsError if one could match nothing."""
+    try:
+        return tuple(map(normalize, values))
+    except ValueError as error:
+        raise SettingsError(f"{where}{name}: {error}") from None
 
 
 def _check_listeners(access: AccessTable, endpoints: list[str], file: str) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from twistedsock.core.origins import Door, Origins, Verdict
+from twistedsock.core.origins import Door, Origins, Verdict, host_name, normalize_host, normalize_origin
 
 WELCOME, FOREIGN_HOST, FOREIGN_ORIGIN = Verdict.WELCOME, Verdict.FOREIGN_HOST, Verdict.FOREIGN_ORIGIN
 LOOPBACK = Door(loopback=True, port=8082)
@@ -120,3 +120,85 @@ def test_a_page_is_let_in_from_here_and_from_where_it_is_allowed(
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8082", "10.0.0.1:8082"])
 def test_what_was_never_allowed_is_refused_by_default(host: str) -> None:
     assert Origins().judge(host, f"http://{host}", LOOPBACK) is FOREIGN_HOST
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("https://a.example", "https://a.example"),
+        ("https://a.example/", "https://a.example"),
+        ("HTTPS://A.Example:443", "https://a.example"),
+        ("http://a.example:080/", "http://a.example"),
+        ("http://a.example:443", "http://a.example:443"),
+        ("https://a.example:8443", "https://a.example:8443"),
+        ("https://a.example.", "https://a.example."),
+        ("http://my_host:8000", "http://my_host:8000"),
+        ("http://[0:0::1]:8000", "http://[::1]:8000"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("chrome-extension://ABCdef", "chrome-extension://abcdef"),
+        ("null", "null"),
+        ("file://", "file://"),
+    ],
+)
+def test_normalizes_an_allowed_origin_to_what_browsers_send(text: str, origin: str) -> None:
+    assert normalize_origin(text) == origin
+    assert normalize_origin(origin) == origin
+    assert Origins(origins=(normalize_origin(text),)).judge("localhost", origin, LOOPBACK) is Verdict.WELCOME
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("*", "there are no wildcards, write each in full"),
+        ("https://*.a.example", "there are no wildcards, write each in full"),
+        ("b.example:443", "write it with its scheme, such as https://b.example"),
+        ("b.example/path", "write it with its scheme, such as https://b.example"),
+        ("//b.example", "write it with its scheme, such as https://example.org"),
+        ("", "write it with its scheme, such as https://example.org"),
+        ("wss://a.example", "write the scheme of the page, such as https://a.example"),
+        ("://a.example", "write the scheme of the page, such as https://a.example"),
+        ("https://", "write a host name or an address, and nothing behind it but a port"),
+        ("https://a.example/page", "write a host name or an address, and nothing behind it but a port"),
+        ("https://a.example?b", "write a host name or an address, and nothing behind it but a port"),
+        ("https://ann@a.example", "write a host name or an address, and nothing behind it but a port"),
+        ("https://a.example:", "write a host name or an address, and nothing behind it but a port"),
+        ("https://a.example:65536", "write a host name or an address, and nothing behind it but a port"),
+        ("https://[::1", "write a host name or an address, and nothing behind it but a port"),
+        ("https://[::1:]", "what is in brackets is no IPv6 address"),
+        ("https://a..example", "'a..example' is no host name"),
+        ("https://-a.example", "'-a.example' is no host name"),
+        ("https://b\u00fccher.example", "write the name as browsers send it, beginning with xn--"),
+    ],
+)
+def test_refuses_an_origin_that_no_browser_sends(text: str, words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        normalize_origin(text)
+    assert str(caught.value) == f"invalid origin {text!r}: {words}"
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "asked"),
+    [
+        ("H.Example", "h.example", "h.example"),
+        ("h.example:8082", "h.example", "h.example:8082"),
+        ("https://h.example/", "h.example", "H.example"),
+        ("http://h.example:8082", "h.example", "h.example:1"),
+        ("h.example.", "h.example", "h.example"),
+        ("my_host", "my_host", "my_host:8082"),
+        ("[2001:DB8:0::1]:8082", "2001:db8::1", "[2001:db8::1]:8082"),
+        ("2001:db8::1", "2001:db8::1", "[2001:db8::1]"),
+    ],
+)
+def test_normalizes_an_allowed_host_to_what_browsers_ask_for(text: str, host: str, asked: str) -> None:
+    assert normalize_host(text) == host
+    assert normalize_host(host) == host
+    assert Origins(hosts=(host,)).judge_host(asked, LOOPBACK) is Verdict.WELCOME
+    assert host_name(asked.lower()) == host
+
+
+@pytest.mark.parametrize(
+    "text", ["", "*", "*.h.example", "h example", "h.example/page", "h..example", "h:65536", "\u00fc"]
+)
+def test_refuses_a_host_that_no_browser_asks_for(text: str) -> None:
+    with pytest.raises(ValueError, match="^invalid host "):
+        normalize_host(text)

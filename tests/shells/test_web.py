@@ -8,7 +8,7 @@ from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 
 from twistedsock.core.errors import Code
-from twistedsock.core.origins import Door, Origins
+from twistedsock.core.origins import Door, Origins, host_name
 from twistedsock.shells.closing import LINGER
 from twistedsock.shells.gate import MOST_TOLD, Gate
 from twistedsock.shells.web import WebFactory
@@ -291,6 +291,7 @@ KNOWING = Origins(origins=("https://example.org",), hosts=("bridge.example",))
         # A name that was made to point here: its origin equals its host.
         (LOOPBACK, "evil.example:8082", "http://evil.example:8082", 421),
         (LOOPBACK, "evil.example", None, 421),
+        (LOOPBACK, "[2001:db8::1]:8082", None, 421),
         (LOOPBACK, "localhost.evil.example:8082", None, 421),
         (ANYWHERE, "evil.example:8082", "http://evil.example:8082", 403),
     ],
@@ -304,7 +305,7 @@ def test_origins_and_hosts(build, logged, here, host, origin, status):
     refused = {
         101: [],
         403: [f"refused a WebSocket of origin {origin!r}; --allow-origin would allow it"],
-        421: [f"refused a request for host {host.partition(':')[0]!r}; --allow-host would allow it"],
+        421: [f"refused a request for host {host_name(host)!r}; --allow-host would allow it"],
     }
     assert said == refused[status], "once, however often it comes"
 

@@ -5,9 +5,10 @@ to. The first keeps foreign pages out; the second keeps out a page whose own nam
 rebinding): its origin equals its host, but the host is a name that we do not know.
 """
 
+import re
 from collections.abc import Collection
 from enum import Enum
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 import msgspec
 
@@ -90,3 +91,63 @@ def _is_literal(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+_AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_.-]+))(?::([0-9]{1,5}))?")
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+
+
+def host_name(authority: str) -> str:
+    """The host of a header ``Host``, without its port and without brackets."""
+    return _split(authority)[0]
+
+
+def normalize_origin(text: str) -> str:
+    """An origin that an operator allows, written as browsers send it (HTML, "serialization of an origin"): lower case,
+    without a default port and without a slash at the end. ValueError, with what to write instead, if no browser could
+    send it."""
+    if text in ("null", "file://"):  # pages in a sandbox, and files
+        return text
+    problem = f"invalid origin {text!r}"
+    scheme, separator, authority = text.lower().partition("://")
+    authority = authority.removesuffix("/")
+    if not separator and "*" not in text:
+        name = host_name(scheme.partition("/")[0]) or "example.org"
+        raise ValueError(f"{problem}: write it with its scheme, such as https://{name}")
+    host, port = _parse_authority(authority if separator else text, problem)
+    if not _SCHEME.fullmatch(scheme) or scheme in ("ws", "wss"):
+        raise ValueError(f"{problem}: write the scheme of the page, such as https://{host}")
+    if port and port != _DEFAULT_PORTS.get(scheme):
+        host += f":{port}"
+    return f"{scheme}://{host}"
+
+
+def normalize_host(text: str) -> str:
+    """A name of this server that an operator allows, as ``Origins`` compares it: lower case, without a scheme, a port,
+    brackets and a dot at the end. ValueError, with what to write instead, if no browser could ask for it."""
+    name = text.lower().removeprefix("https://").removeprefix("http://").removesuffix("/")
+    if name.count(":") > 1 and not name.startswith("["):
+        name = f"[{name}]"
+    host, _ = _parse_authority(name, f"invalid host {text!r}")
+    return host.strip("[]").removesuffix(".")
+
+
+def _parse_authority(authority: str, problem: str) -> tuple[str, str]:
+    """Host, an IPv6 address in brackets, and port; ValueError, beginning with ``problem``, if it is something else."""
+    if "*" in authority:
+        raise ValueError(f"{problem}: there are no wildcards, write each in full")
+    if not authority.isascii():
+        raise ValueError(f"{problem}: write the name as browsers send it, beginning with xn--")
+    found = _AUTHORITY.fullmatch(authority)
+    if found is None or int(found[3] or 0) > 65535:
+        raise ValueError(f"{problem}: write a host name or an address, and nothing behind it but a port")
+    address, name, port = found.groups()
+    if address is not None:
+        try:
+            name = f"[{IPv6Address(address)}]"
+        except ValueError:
+            raise ValueError(f"{problem}: what is in brackets is no IPv6 address") from None
+    elif not all(map(_LABEL.fullmatch, name.removesuffix(".").split("."))):
+        raise ValueError(f"{problem}: {name!r} is no host name")
+    return name, port and str(int(port))

@@ -2,7 +2,7 @@
 
 from twisted.logger import Logger
 
-from twistedsock.core.origins import Door, Origins, Verdict
+from twistedsock.core.origins import Door, Origins, Verdict, host_name
 
 MOST_TOLD = 100
 """Different refused origins and hosts that are logged; whoever tries more of them is no misconfigured page."""
@@ -38,7 +38,7 @@ class Gate:
         if verdict is Verdict.WELCOME:
             return None
         if verdict is Verdict.FOREIGN_HOST:
-            self._tell("refused a request for host {shown}; --allow-host would allow it", host.partition(":")[0])
+            self._tell("refused a request for host {shown}; --allow-host would allow it", host_name(host))
             return verdict.value, "this server is not known by that name; --allow-host would allow it"
         self._tell(f"refused a {what} of origin {{shown}}; --allow-origin would allow it", origin or "")
         return verdict.value, "pages of that origin may not connect; --allow-origin would allow it"
