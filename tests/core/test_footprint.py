@@ -10,6 +10,7 @@ import pytest
 from twistedsock.core.footprint import CHANNEL, CONNECTION, METER, READ, SUBSCRIPTION, TLS, footprint
 from twistedsock.core.limits import CHUNK_BYTES, MEMBERS_HELD, Limits
 from twistedsock.core.rate import MOST_METERS, Meters
+from twistedsock.core.shares import with_reserve
 from twistedsock.testing import Hall, LinePeer
 
 KIB, MIB = 1024, 1024 * 1024
@@ -19,7 +20,7 @@ def test_the_sum_is_that_of_its_parts() -> None:
     whole = footprint(Limits(max_connections=100, max_channels_per_peer=10))
     parts = (whole.process, whole.logs, whole.channels, whole.connections, whole.held, whole.subscriptions)
     assert whole.total == sum(parts) and all(parts)
-    assert whole.connections == 100 * CONNECTION + 8 * MEMBERS_HELD
+    assert whole.connections == 100 * CONNECTION + 8 * with_reserve(MEMBERS_HELD)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,19 @@ def test_nothing_costs_more_than_the_sum_says() -> None:
     peers: list[LinePeer] = []
     connections = taken(lambda: peers.extend(hall.line_peer() for _ in range(100)))
     assert connections / 100 < CONNECTION / 2
+
+
+def test_channels_of_many_principals_cost_no_more_than_the_sum_says() -> None:
+    hall = Hall()
+    publisher = hall.line_peer()
+    says(hall, publisher, "PING")
+
+    def publish() -> None:
+        for number, name in enumerate(names(500)):
+            publisher.session.peer.principal = b"@2001:db8:%d:%d::/64" % (number, number)
+            says(hall, publisher, f"PUB {name} x")
+
+    assert (taken(publish) - hall.broker.log_bytes) / 500 < CHANNEL
 
 
 def test_a_meter_costs_no_more_than_the_sum_says() -> None:

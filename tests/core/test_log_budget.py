@@ -1,10 +1,16 @@
-"""The sum of all logs is kept, and bounded: who was written longest ago gives way, and what is too old goes."""
+"""The sum of all logs is limited: the owner whose logs are largest gives way, and old events expire."""
 
-from tests.core.readers import channel, publish
+import random
+
+import pytest
+
+from tests.core.readers import await_flush, channel, publish, reader, subscribe
 from twistedsock.core.channel import Channel
+from twistedsock.core.dialect import Position
 from twistedsock.core.events import BATCH_COST, EVENT_COST
-from twistedsock.core.limits import SHARE
-from twistedsock.core.log_budget import SWEPT_TOGETHER, LogBudget
+from twistedsock.core.limits import SHARE, Limits
+from twistedsock.core.log_budget import SEARCHED_TOGETHER, SWEPT_TOGETHER, LogBudget
+from twistedsock.core.tally import Tally
 
 ALONE = BATCH_COST + EVENT_COST + 1
 """What an event of one byte costs that was published by itself."""
@@ -78,3 +84,122 @@ def test_a_sweep_of_many_takes_no_longer_than_a_share_at_a_time() -> None:
     assert budget.logs.sweep_on()
     assert len(budget.unused) == 3 * SWEPT_TOGETHER and budget.logs.size == 0
     assert budget.logs.sweep([])
+
+
+A, B, C = b"@192.0.2.1", b"@192.0.2.2", b"=carol"
+
+
+def owned(owner: bytes) -> Channel:
+    made = channel()
+    made.owner = owner
+    return made
+
+
+def test_the_owner_whose_logs_are_largest_gives_way() -> None:
+    budget = Budget(10 * ALONE)
+    quiet, flooded = owned(B), [owned(A) for _ in range(4)]
+    budget.writes(quiet, *[b"x"] * 3)
+    for _ in range(5):
+        for each in flooded:
+            budget.writes(each, b"x")
+    assert len(quiet.log) == 3, "it was written longest ago, but its owner has less than its share"
+    assert sum(len(each.log) for each in flooded) == 7 and budget.logs.size == 10 * ALONE
+
+
+def test_owners_that_both_want_all_get_half_each() -> None:
+    budget = Budget(100 * ALONE)
+    first, second = owned(A), owned(B)
+    for _ in range(100):
+        budget.writes(first, b"x")
+    for _ in range(100):
+        budget.writes(second, b"x")
+    assert (len(first.log), len(second.log)) == (50, 50)
+
+
+def test_a_large_batch_takes_from_an_owner_no_more_than_what_it_has_beyond_its_share() -> None:
+    budget = Budget(100 * ALONE)
+    first, second = owned(A), owned(B)
+    budget.writes(first, *[b"x"] * 60)
+    budget.writes(second, *[b"x"] * 40)
+    budget.writes(second, *[b"x"] * 100)
+    assert (len(first.log), len(second.log)) == (50, 50)
+
+
+def test_an_owner_alone_can_use_the_whole_limit() -> None:
+    budget = Budget(100 * ALONE)
+    alone = [owned(A) for _ in range(4)]
+    for number in range(1_000):
+        budget.writes(alone[number % 4], b"x")
+    assert budget.logs.size == 100 * ALONE
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_owner_below_its_share_loses_an_event_to_others(seed: int) -> None:
+    """Each modest owner keeps ten events; what greedy owners write costs a hundred times as much."""
+    chance, budget = random.Random(seed), Budget(1_000 * ALONE)
+    modest = [owned(b"@%d" % number) for number in range(20)]
+    greedy = [owned(b"=%d" % number) for number in range(chance.randrange(1, 30)) for _ in range(5)]
+    expected = dict.fromkeys(modest, 0)
+    for _ in range(5_000):
+        if chance.random() < 0.05:
+            written = chance.choice(modest)
+            if expected[written] < 10:
+                budget.writes(written, b"x")
+                expected[written] += 1
+            elif chance.random() < 0.5:
+                budget.logs.empty(written)
+                expected[written] = 0
+        else:
+            budget.writes(chance.choice(greedy), b"x" * chance.randrange(300))
+        assert {each: len(each.log) for each in modest} == expected
+    assert budget.logs.size > 990 * ALONE, "the limit was reached"
+    assert budget.logs.size == sum(each.log.size for each in (*modest, *greedy)) <= 1_000 * ALONE
+
+
+def test_a_channel_that_changes_its_owner_takes_its_log_along() -> None:
+    budget = Budget(10 * ALONE)
+    moved, kept, others = owned(A), owned(A), owned(B)
+    for written in (moved, kept):
+        budget.writes(written, *[b"x"] * 3)
+    budget.logs.change_owner(moved, B)
+    assert moved.owner == B and budget.logs.size == 6 * ALONE
+    budget.writes(others, *[b"x"] * 6)
+    assert (len(moved.log), len(others.log), len(kept.log)) == (1, 6, 3)
+
+
+def test_an_empty_channel_can_change_its_owner() -> None:
+    budget, empty = Budget(10 * ALONE), owned(A)
+    budget.logs.change_owner(empty, B)
+    budget.writes(empty, b"x")
+    assert empty.owner == B and budget.logs.size == ALONE and budget.logs.find_unread(B) is empty
+
+
+def test_finds_the_least_recently_written_channel_that_nobody_reads() -> None:
+    budget, waited_for, read, unread, newest = Budget(10 * ALONE), owned(A), owned(A), owned(A), owned(A)
+    for each in (waited_for, read, unread, newest, unread):
+        budget.writes(each, b"x")
+    waited_for.bells = {lambda: None: None}
+    subscribe(read, reader(b"p1"))
+    assert budget.logs.find_unread(A) is newest
+    budget.writes(newest, b"x")
+    assert budget.logs.find_unread(A) is unread
+    await_flush(unread, b"y")
+    assert budget.logs.find_unread(A) is newest
+    assert budget.logs.find_unread(B) is None
+
+
+def test_a_search_goes_on_behind_channels_that_are_read() -> None:
+    budget, read = Budget(1_000 * ALONE), [owned(A) for _ in range(SEARCHED_TOGETHER)]
+    unread = owned(A)
+    for number, each in enumerate(read):
+        budget.writes(each, b"x")
+        subscribe(each, reader(b"p%d" % number))
+    budget.writes(unread, b"x")
+    assert budget.logs.find_unread(A) is None
+    assert budget.logs.find_unread(A) is unread
+
+
+def test_the_channels_of_the_server_are_no_unread_channels() -> None:
+    budget, own = Budget(10 * ALONE), Channel(b"$sys/figures", Position(b"e1", 0), Limits(), Tally(), A)
+    budget.writes(own, b"x")
+    assert budget.logs.find_unread(A) is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from twistedsock.core import subscriber
+from twistedsock.core import broker
 from twistedsock.core.limits import CHANGES_TOGETHER
 from twistedsock.testing import Hall, LinePeer
 
@@ -212,7 +212,7 @@ def test_many_who_go_in_one_turn_are_told_a_chunk_at_a_time() -> None:
 
 def test_answers_that_nobody_reads_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """The members in them are counted as long as they are held."""
-    monkeypatch.setattr(subscriber, "MEMBERS_HELD", 600)
+    monkeypatch.setattr(broker, "MEMBERS_HELD", 600)
     hall, channel = Hall(), "a" * 200
     for _ in range(400):
         hall.line_peer().says(f"SUB {channel}")

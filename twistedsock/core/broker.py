@@ -6,19 +6,21 @@ itself: one event at rest, hundreds in one send under fire.
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Protocol
 
 from twistedsock.core.backplane import Backplane
 from twistedsock.core.channel import Channel
 from twistedsock.core.dialect import Position
 from twistedsock.core.errors import TOO_MANY_CHANNELS, Refusal
-from twistedsock.core.events import Batch, Content, Member, PresenceChange
+from twistedsock.core.events import BATCH_COST, EVENT_COST, Batch, Content, Member, PresenceChange
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.lane import Gathered, hand_over
-from twistedsock.core.later import Later
+from twistedsock.core.later import Later, when_known
 from twistedsock.core.limits import (
     CHANGES_TOGETHER,
     CHUNK_BYTES,
+    MEMBERS_HELD,
     RESERVED_CHANNELS,
     SHARE,
     TALKERS,
@@ -29,12 +31,18 @@ from twistedsock.core.log import FRAME_COST
 from twistedsock.core.log_budget import LogBudget
 from twistedsock.core.names import check_channel, check_event_name, is_reserved
 from twistedsock.core.observers import Observer, ReaderObserver
+from twistedsock.core.principal import ELSEWHERE, LOCAL, Principal
 from twistedsock.core.reader import Peer, Reader, Shared, Subscription
+from twistedsock.core.shares import Shares
 from twistedsock.core.tally import Tally
 
 AT_REST = 0.0005
 """Seconds since the last flush after which the next does not wait for the end of the turn: who publishes now is alone,
 most likely. If not, a reader gets two sends in that turn instead of one, and that seldom."""
+
+LARGEST_SEARCHED = 8
+"""Principals whose channels are looked at for one that can give way, those with most channels first. Only principals
+that read nearly all their channels are passed over."""
 
 
 class Talker(Protocol):
@@ -60,8 +68,12 @@ class Broker:
         self.channels: dict[bytes, Channel] = {}
         # How many of them are the server's own.
         self.own_channels = 0
-        self.members_held = 0
-        self.subscriptions = 0
+        self.member_shares = Shares(MEMBERS_HELD)
+        self.subscription_shares = Shares(limits.max_subscriptions)
+        self._shares = Shares(limits.max_channels)
+        self._reserved_shares = Shares(RESERVED_CHANNELS)
+        # Channels that are not here yet, and the principals that they are counted for already.
+        self._claims: dict[bytes, Principal] = {}
         self.holdings = Holdings(limits.max_held)
         self.tally = Tally()
         # What the server tells of itself is none of its work.
@@ -81,7 +93,7 @@ class Broker:
         self._opening: dict[bytes, Later[Channel]] = {}
         self._dirty: list[Channel] = []
         self._waiting = 0
-        self._logs = LogBudget(limits.log_bytes, lambda: self.clock(), self.forget_unused)
+        self._logs = LogBudget(limits.log_bytes, lambda: self.clock(), self._review)
         self._awake: OrderedDict[Reader, None] = OrderedDict()
         # Who has had a share of time, in the order in which they go on.
         self._postponed: OrderedDict[Callable[[], None], None] = OrderedDict()
@@ -91,6 +103,16 @@ class Broker:
     def log_bytes(self) -> int:
         """What all logs keep together."""
         return self._logs.size
+
+    @property
+    def subscriptions(self) -> int:
+        """All of them together."""
+        return self.subscription_shares.total
+
+    @property
+    def members_held(self) -> int:
+        """Members in all answers that are being said bit by bit."""
+        return self.member_shares.total
 
     @property
     def is_ready(self) -> bool:
@@ -121,36 +143,48 @@ class Broker:
 
     def publish(self, publisher: Peer, channel: bytes, name: bytes, content: Content) -> int | Refusal | Later[int]:
         """Publish events of one kind in a row; answers the offset of the first."""
-        if channel not in self.channels:
-            refusal = self._refuse_channel(channel)
+        known = self.channels.get(channel)
+        if known is None:
+            refusal = self._refuse_channel(channel, publisher.principal)
             if refusal is not None:
                 return refusal
         refusal = check_event_name(name)
         if refusal is not None:
             return refusal
+        if known is None:
+            return self._publish_first(publisher, channel, name, content)
+        if known.owner != publisher.principal:
+            self._contest(known, publisher.principal, content)
         return self._backplane.publish(channel, publisher, name, content)
 
-    def open(self, name: bytes) -> Channel | Refusal | Later[Channel]:
-        """The channel of that name, made if need be. Who gets it and does not subscribe must ``forget_unused`` it."""
+    def open(self, name: bytes, principal: Principal = LOCAL) -> Channel | Refusal | Later[Channel]:
+        """The channel of that name. If there is none, it is made, and counted for ``principal``. Callers that do not
+        subscribe must ``forget_unused`` it."""
         channel = self.channels.get(name)
         if channel is not None:
             return channel
         if name in self._opening:
             return self._opening[name]
-        refusal = self._refuse_channel(name)
+        refusal = self._refuse_channel(name, principal)
         if refusal is not None:
             return refusal
         answer = self._backplane.open(name)
         if not isinstance(answer, Later):
-            return self._opened(name, answer)
+            return self._opened(name, answer, principal)
+        release = self._claim(name, principal)
         self._opening[name] = opening = Later[Channel]()
-        answer.then(lambda outcome: self._opening.pop(name).settle(self._opened(name, outcome)))
+
+        def opened(outcome: Position | Refusal) -> None:
+            release(outcome)
+            self._opening.pop(name).settle(self._opened(name, outcome, principal))
+
+        answer.then(opened)
         return opening
 
     def subscribe(self, channel: Channel, subscription: Subscription) -> None:
         """Add a reader, live from here on; it has seen nothing of what was published before."""
         peer = subscription.reader.peer
-        self.subscriptions += 1
+        self.subscription_shares.add(subscription.principal, 1)
         channel.readers[peer.id] = subscription  # first, so that the channel does not vanish with its log
         self.commit(channel)
         if subscription.presence:
@@ -178,7 +212,9 @@ class Broker:
         """Take a reader out; the channel vanishes if nothing is left of it."""
         channel, peer = self.channels[subscription.channel.name], subscription.reader.peer
         del channel.readers[peer.id]
-        self.subscriptions -= 1
+        self.subscription_shares.add(subscription.principal, -1)
+        if subscription.principal == channel.owner:
+            self._own_by_reader(channel)
         channel.watchers.pop(subscription, None)
         channel.forget_lane(subscription)
         subscription.reader.forget_lag(subscription)
@@ -275,13 +311,13 @@ class Broker:
                 self._flush_talkers()
                 self._flush(channel)
 
-    def hold(self, members: Sequence[Member]) -> Iterator[Member]:
+    def hold(self, members: Sequence[Member], principal: Principal) -> Iterator[Member]:
         """The members of an answer that is going to be said bit by bit, counted as long as they are held."""
-        self.members_held += len(members)
+        self.member_shares.add(principal, len(members))
         try:
             yield from members
         finally:
-            self.members_held -= len(members)
+            self.member_shares.add(principal, -len(members))
 
     # What time tells.
 
@@ -366,33 +402,104 @@ class Broker:
         if self.channels.get(channel.name) is channel:
             del self.channels[channel.name]
             self.own_channels -= is_reserved(channel.name)
+            self._shares_of(channel.name).add(channel.owner, -1)
             self._backplane.close(channel.name)
 
-    def _refuse_channel(self, name: bytes) -> Refusal | None:
+    def _shares_of(self, name: bytes) -> Shares:
+        return self._reserved_shares if is_reserved(name) else self._shares
+
+    def _refuse_channel(self, name: bytes, principal: Principal) -> Refusal | None:
         refusal = check_channel(name)
         if refusal is not None:
             return refusal
-        if is_reserved(name):
-            full = self.own_channels >= RESERVED_CHANNELS
-        else:
-            full = len(self.channels) - self.own_channels + len(self._opening) >= self.limits.max_channels
-        if full:
-            return TOO_MANY_CHANNELS
-        return None
+        shares = self._shares_of(name)
+        if shares.total < shares.limit or name in self._claims:
+            return None
+        if (not is_reserved(name) and self._make_room(principal)) or shares.admits(principal):
+            return None
+        return TOO_MANY_CHANNELS
 
-    def _make(self, name: bytes, position: Position) -> Channel:
+    def _make_room(self, principal: Principal) -> bool:
+        """Empty a channel that nobody reads, of a principal that has more channels than this one and than its share;
+        whether there was one."""
+        shares = self._shares
+        enough = max(shares.of(principal) + 1, shares.fair_share_with(principal))
+        for owner in islice(shares.largest_first(), LARGEST_SEARCHED):
+            if shares.of(owner) <= enough:
+                return False
+            unread = self._logs.find_unread(owner)
+            if unread is not None:
+                self.empty(unread)
+                return True
+        return False
+
+    def _claim(self, name: bytes, principal: Principal) -> Callable[[object], None]:
+        """Count a channel that will be here soon. Gives what is to be called when it is here, or will not come."""
+        if name in self._claims:
+            return lambda outcome: None
+        self._claims[name] = principal
+        self._shares_of(name).add(principal, 1)
+
+        def release(outcome: object) -> None:
+            del self._claims[name]
+            self._shares_of(name).add(principal, -1)
+
+        return release
+
+    def _publish_first(
+        self, publisher: Peer, channel: bytes, name: bytes, content: Content
+    ) -> int | Refusal | Later[int]:
+        """On a channel that is not here yet."""
+        release = self._claim(channel, publisher.principal)
+        try:
+            answer = self._backplane.publish(channel, publisher, name, content)
+        except BaseException:
+            release(None)
+            raise
+        when_known(answer, release)
+        return answer
+
+    def _contest(self, channel: Channel, principal: Principal, content: Content) -> None:
+        """Another principal than the owner writes to a channel. When others have written half as much as the log keeps,
+        it counts for them: so one event is not enough to be charged with the history of others, or to take it over."""
+        channel.contested += BATCH_COST + EVENT_COST * len(content) + content.size
+        if 2 * channel.contested > channel.log.size and not is_reserved(channel.name):
+            self._own(channel, principal)
+
+    def _own(self, channel: Channel, principal: Principal) -> None:
+        shares = self._shares_of(channel.name)
+        shares.add(channel.owner, -1)
+        shares.add(principal, 1)
+        self._logs.change_owner(channel, principal)
+
+    def _own_by_reader(self, channel: Channel) -> None:
+        """A channel that has readers, but no history, counts for the newest of them."""
+        if channel.readers and not channel.log and not channel.pending:
+            newest = next(reversed(channel.readers.values()))
+            if newest.principal != channel.owner:
+                self._own(channel, newest.principal)
+
+    def _review(self, channel: Channel) -> None:
+        """The log of a channel may have become empty."""
+        self._own_by_reader(channel)
+        self.forget_unused(channel)
+
+    def _make(self, name: bytes, position: Position, owner: Principal | None = None) -> Channel:
         limits, tally = self.limits, self.tally
         if is_reserved(name):
             limits, tally = self._reserved_limits, self._reserved_tally
             self.own_channels += 1
-        channel = self.channels[name] = Channel(name, position, limits, tally)
+        # What comes from other nodes, and is open here for nobody, is their clients'.
+        owner = owner or self._claims.get(name, ELSEWHERE)
+        self._shares_of(name).add(owner, 1)
+        channel = self.channels[name] = Channel(name, position, limits, tally, owner)
         return channel
 
-    def _opened(self, name: bytes, outcome: Position | Refusal) -> Channel | Refusal:
+    def _opened(self, name: bytes, outcome: Position | Refusal, principal: Principal) -> Channel | Refusal:
         if isinstance(outcome, Refusal):
             return outcome
         # An event may have been delivered while the answer was under way.
-        return self.channels.get(name) or self._make(name, outcome)
+        return self.channels.get(name) or self._make(name, outcome, principal)
 
     def _mark(self, channel: Channel) -> None:
         self._dirty.append(channel)

@@ -7,6 +7,7 @@ from twistedsock.core.events import Batch, Member, PresenceChange
 from twistedsock.core.lane import Gathered, Lane
 from twistedsock.core.limits import Limits
 from twistedsock.core.log import Log
+from twistedsock.core.principal import ELSEWHERE, Principal
 from twistedsock.core.reader import Subscription
 from twistedsock.core.tally import Tally
 
@@ -14,10 +15,30 @@ from twistedsock.core.tally import Tally
 class Channel:
     """It exists while somebody reads it or its log is not empty; the broker sees to that."""
 
-    __slots__ = ("bells", "changes", "epoch", "head", "lanes", "log", "name", "pending", "readers", "tally", "watchers")
+    __slots__ = (
+        "bells",
+        "changes",
+        "contested",
+        "epoch",
+        "head",
+        "lanes",
+        "log",
+        "name",
+        "owner",
+        "pending",
+        "readers",
+        "tally",
+        "watchers",
+    )
 
-    def __init__(self, name: bytes, position: Position, limits: Limits, tally: Tally) -> None:
+    def __init__(
+        self, name: bytes, position: Position, limits: Limits, tally: Tally, owner: Principal = ELSEWHERE
+    ) -> None:
         self.name = name
+        self.owner = owner
+        """The principal that the channel and its log are counted for. It changes by ``Broker.own`` only."""
+        self.contested = 0
+        """Bytes that other principals have written since then."""
         self.epoch = position.epoch
         self.head = position.head
         self.log = Log(limits, position.head + 1)
@@ -30,6 +51,11 @@ class Channel:
         # Who wants to be called when something has come; mostly nobody.
         self.bells: dict[Callable[[], None], None] | None = None
         self.tally = tally
+
+    @property
+    def is_history_only(self) -> bool:
+        """Whether nothing would be lost with it but the events in its log."""
+        return not (self.readers or self.bells or self.pending or self.changes)
 
     @property
     def position(self) -> Position:

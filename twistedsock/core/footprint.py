@@ -7,6 +7,7 @@ from twistedsock.core.events import CHANGE_COST
 from twistedsock.core.idempotency import REMEMBERED_BYTES
 from twistedsock.core.limits import CHUNK_BYTES, MEMBERS_HELD, TALKERS, Limits
 from twistedsock.core.rate import MOST_METERS
+from twistedsock.core.shares import with_reserve
 
 PROCESS = 80 * 1024 * 1024
 """Python, Twisted, Autobahn and ourselves before the first connection: 60 MiB were measured, and 20 for what comes and
@@ -22,8 +23,9 @@ CONNECTION = 16 * 1024
 TLS = 128 * 1024
 """What OpenSSL and Twisted's TLS keep of a connection beside that, with their buffers."""
 
-CHANNEL = 3 * 1024
-"""A channel without its log, and with the longest name: 2,500 bytes were measured."""
+CHANNEL = 3328
+"""A channel without its log, and with the longest name: 2,500 bytes were measured, and 3,200 where each counts for
+another principal."""
 
 SUBSCRIPTION = 1280
 """One peer's subscription to one channel. The first on a channel in a dialect costs 1,080 bytes, as it brings tables
@@ -70,12 +72,14 @@ def footprint(limits: Limits, tls: bool = False) -> Footprint:
     held += min(limits.max_connections, TALKERS) * CHUNK_BYTES
     # Of a batch whose oldest events have gone, a fourth more may be held; and a chunk more before the end of a turn.
     logs = limits.log_bytes * 5 // 4 + 2 * CHUNK_BYTES
-    most_each = min(limits.max_channels_per_peer, limits.max_channels)
+    most_channels = with_reserve(limits.max_channels)
+    most_each = min(limits.max_channels_per_peer, most_channels)
+    most_subscriptions = with_reserve(limits.max_subscriptions)
     return Footprint(
         process=PROCESS + MOST_METERS * METER + REMEMBERED_BYTES,
         logs=logs,
-        channels=limits.max_channels * CHANNEL + REMEMBERED,
-        connections=limits.max_connections * (CONNECTION + tls * TLS) + 8 * MEMBERS_HELD,
+        channels=most_channels * CHANNEL + REMEMBERED,
+        connections=limits.max_connections * (CONNECTION + tls * TLS) + 8 * with_reserve(MEMBERS_HELD),
         held=held,
-        subscriptions=min(limits.max_subscriptions, limits.max_connections * most_each) * SUBSCRIPTION,
+        subscriptions=min(most_subscriptions, limits.max_connections * most_each) * SUBSCRIPTION,
     )

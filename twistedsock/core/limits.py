@@ -24,7 +24,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     history_age: Annotated[float, Meta(ge=0, description="seconds that a channel's log keeps an event")] = 300.0
     log_bytes: Annotated[
         int,
-        Meta(ge=0, description="bytes that all logs keep together; the least recently written gives way first"),
+        Meta(ge=0, description="bytes that all logs keep together; the client whose logs are largest gives way first"),
     ] = 256 * 1024 * 1024
     max_line: Annotated[int, Meta(ge=512, le=16 * 1024 * 1024, description="bytes in a line, without its end")] = 65_536
     max_message: Annotated[int, Meta(ge=512, le=16 * 1024 * 1024, description="bytes in a WebSocket message")] = 65_536

@@ -1,48 +1,94 @@
-"""The logs of all channels together: their sum, its bound, and what is too old in them."""
+"""The logs of all channels together: their sum, its limit, whose they are, and what is too old in them."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from twistedsock.core.channel import Channel
 from twistedsock.core.limits import SHARE
+from twistedsock.core.names import is_reserved
+from twistedsock.core.principal import Principal
+from twistedsock.core.shares import Shares
 
 SWEPT_TOGETHER = 256
 """Silent channels between two looks at the clock."""
 
+SEARCHED_TOGETHER = 64
+"""Channels that are looked at for one that is not read: some microseconds."""
+
 
 class LogBudget:
-    """``size`` is what all logs cost, in bytes, and ``most`` its bound. ``forget_unused`` is told of channels whose
-    logs may have become empty."""
+    """``most`` is the limit of what all logs cost, in bytes. Each log counts for the owner of its channel; when all of
+    them are too large, the owner whose logs are largest gives way, with its least recently written channel first. So
+    owners whose logs cost less than an equal part of the limit lose nothing to others. ``forget_unused`` is called with
+    channels whose logs may have become empty."""
 
-    __slots__ = ("_clock", "_forget_unused", "_most", "_unswept", "_written", "size")
+    __slots__ = ("_clock", "_forget_unused", "_shares", "_unswept", "_written")
 
     def __init__(self, most: int, clock: Callable[[], float], forget_unused: Callable[[Channel], None]) -> None:
-        self.size = 0
-        self._most = most
+        self._shares = Shares(most)
         self._clock = clock
         self._forget_unused = forget_unused
-        # Channels with a log, the least recently written first.
-        self._written: OrderedDict[Channel, None] = OrderedDict()
+        # The channels of each owner that have a log, the least recently written first.
+        self._written: dict[Principal, OrderedDict[Channel, None]] = {}
         self._unswept: list[Channel] = []
+
+    @property
+    def size(self) -> int:
+        """What all logs cost, in bytes."""
+        return self._shares.total
 
     def note_written(self, channel: Channel) -> None:
         """A channel is being written."""
-        self._written[channel] = None
-        self._written.move_to_end(channel)
+        written = self._written.get(channel.owner)
+        if written is None:
+            written = self._written[channel.owner] = OrderedDict()
+        written[channel] = None
+        written.move_to_end(channel)
 
     def account(self, channel: Channel, size_before: int) -> None:
-        """A channel's log has changed; where all together are too much, the least recently written gives way."""
-        self.size += channel.log.size - size_before
+        """A channel's log has changed; when all together are too large, others give way."""
+        shares = self._shares
+        shares.add(channel.owner, channel.log.size - size_before)
         if not channel.log:
-            self._written.pop(channel, None)
-        while self.size > self._most:
-            victim = next(iter(self._written))
+            self._forget_written(channel)
+        while shares.total > shares.limit:
+            owner = shares.largest()
+            victim = next(iter(self._written[owner]))
+            # Not more than what it has beyond its share; then it is another's turn.
+            excess = min(shares.total - shares.limit, shares.of(owner) - shares.fair_share)
             size = victim.log.size
-            victim.log.shrink(max(0, size - (self.size - self._most)))
-            self.size += victim.log.size - size
+            victim.log.shrink(max(0, size - excess))
+            shares.add(owner, victim.log.size - size)
             if not victim.log:
-                del self._written[victim]
+                self._forget_written(victim)
                 self._forget_unused(victim)
+
+    def change_owner(self, channel: Channel, owner: Principal) -> None:
+        """A channel and its log count for another principal from now on."""
+        self._shares.add(channel.owner, -channel.log.size)
+        self._forget_written(channel)
+        channel.owner, channel.contested = owner, 0
+        self._shares.add(owner, channel.log.size)
+        if channel.log:
+            self.note_written(channel)
+
+    def find_unread(self, owner: Principal) -> Channel | None:
+        """The least recently written channel of an owner that has nothing but history. Only a few are looked at; those
+        among them that are read count as just written, so that the next search goes on behind them."""
+        oldest: list[Channel] = list(islice(self._written.get(owner, ()), SEARCHED_TOGETHER))
+        for channel in oldest:
+            if channel.is_history_only and not is_reserved(channel.name):
+                return channel
+            self.note_written(channel)
+        return None
+
+    def _forget_written(self, channel: Channel) -> None:
+        written = self._written.get(channel.owner)
+        if written is not None and channel in written:
+            del written[channel]
+            if not written:
+                del self._written[channel.owner]
 
     def expire(self, channel: Channel, now: float) -> None:
         """Let go what is too old in one log."""

@@ -13,6 +13,9 @@ Principal = bytes
 LOCAL: Principal = b"local"
 """All clients on this machine that have proved no identity."""
 
+ELSEWHERE: Principal = b"elsewhere"
+"""All clients of other nodes: only the node that a client is connected to knows its principal."""
+
 NETWORK_BITS = 64
 """Bits of an IPv6 address that identify a client. A network has at least one /64 to itself (RFC 4291 section 2.5.1),
 and each host can use as many of its 2^64 addresses as it likes (RFC 8981)."""

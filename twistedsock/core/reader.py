@@ -76,13 +76,15 @@ class Peer:
 class Subscription:
     """One reader on one channel. ``cursor`` is the next offset it needs; it counts only while the reader is behind."""
 
-    __slots__ = ("channel", "cursor", "echo", "missed", "presence", "reader")
+    __slots__ = ("channel", "cursor", "echo", "missed", "presence", "principal", "reader")
 
     def __init__(self, reader: "Reader", channel: Source, echo: bool, presence: bool) -> None:
         self.reader = reader
         self.channel = channel
         self.echo = echo
         self.presence = presence
+        self.principal = reader.peer.principal
+        """The one that the subscription is counted for, although its client may prove another identity later."""
         self.cursor = 0
         self.missed: list[PresenceChange] | None = None
 

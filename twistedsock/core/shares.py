@@ -76,20 +76,22 @@ class Shares:
 
     @property
     def fair_share(self) -> int:
-        """The limit, divided among the principals that hold something. Nobody who holds less gives way."""
+        """The limit, divided among the principals that hold something. Principals that hold less do not give way."""
         return self.limit // max(1, len(self._heap))
+
+    def fair_share_with(self, principal: Principal) -> int:
+        """The same, as if a principal held something too."""
+        return self.limit // (len(self._heap) + (principal not in self._holders))
 
     def admits(self, principal: Principal, amount: int = 1) -> bool:
         """Whether a principal can have ``amount`` more without anything being taken from others."""
         over = self.total + amount - self.limit
         if over <= 0:
             return True
-        holder = self._holders.get(principal)
-        held, holders = (0, len(self._heap) + 1) if holder is None else (holder.size, len(self._heap))
-        reserve = self.limit // RESERVE_PARTS
+        held, reserve = self.of(principal), self.limit // RESERVE_PARTS
         if held + amount <= guaranteed_share(self.limit):
             return over <= reserve
-        return held < self.limit // holders and over <= reserve // 2
+        return held < self.fair_share_with(principal) and over <= reserve // 2
 
     def largest(self) -> Principal:
         """The principal that holds most; there must be one."""

@@ -203,7 +203,7 @@ class Speaker:
             else:  # somebody else who had waited for it found no use for it, and it is gone again
                 self._with_channel(name, tag, action)
 
-        self._await(self._broker.open(name), tag, act)
+        self._await(self._broker.open(name, self._reader.peer.principal), tag, act)
 
     def _await(self, answer: T | Refusal | Later[T], tag: Tag, action: Callable[[T], None]) -> None:
         """Go on with ``action`` once the answer is there; a refusal is told to the peer."""

@@ -13,7 +13,6 @@ from twistedsock.core.dialect import Dialect, Ends
 from twistedsock.core.errors import Refusal
 from twistedsock.core.events import Event, Lost, Member
 from twistedsock.core.journal import Arrival
-from twistedsock.core.limits import MEMBERS_HELD
 from twistedsock.core.log import Log
 from twistedsock.core.reader import Outlet, Reader, Subscription
 from twistedsock.core.recovery import history_start, lost_before, place_to_start
@@ -69,7 +68,7 @@ class Subscriber(Traced):
         self.flush()  # what is committed below may hold our own events, and their OK comes first
         subscription = self.subscriptions.get(channel.name)
         if subscription is None:
-            if self._broker.subscriptions >= self._bridge.limits.max_subscriptions:
+            if not self._broker.subscription_shares.admits(self.peer.principal):
                 self._refuse(command.tag, errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL)
                 self._broker.forget_unused(channel)
                 return
@@ -124,10 +123,10 @@ class Subscriber(Traced):
         def tell(members: list[Member]) -> None:
             if not self._may_read(command.channel, command.tag):  # any longer: it may have had to wait
                 return
-            if self._broker.members_held + len(members) > MEMBERS_HELD:
+            if not self._broker.member_shares.admits(self.peer.principal, len(members)):
                 self._refuse(command.tag, errors.TOO_MANY_ASK_WHO)
             else:
-                held = self._while_readable(command.channel, self._broker.hold(members))
+                held = self._while_readable(command.channel, self._broker.hold(members, self.peer.principal))
                 self._stream(self._dialect.members(command.tag, command.channel, held))
 
         if self._may_read(command.channel, command.tag):

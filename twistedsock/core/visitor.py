@@ -144,7 +144,7 @@ class Visitor:
         return publisher
 
     def _publish(self, publisher: Peer, asked: Publishing) -> Place | Refusal | Later[Place]:
-        opened = self._bridge.broker.open(asked.channel)
+        opened = self._bridge.broker.open(asked.channel, publisher.principal)
         return and_then(opened, lambda channel: self._publish_on(channel, publisher, asked.name, asked.content))
 
     def _shown(self, nick: bytes) -> bytes:
@@ -178,7 +178,7 @@ class Visitor:
             return kept
 
         refusal = self.forbids(channel, Right.READ)
-        return refusal if refusal is not None else and_then(self._bridge.broker.open(channel), look)
+        return refusal if refusal is not None else and_then(self._bridge.broker.open(channel, self.principal), look)
 
     def look_into(
         self, channel: Channel, last: int | None = None, since: int | None = None, epoch: bytes | None = None

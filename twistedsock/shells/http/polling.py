@@ -74,7 +74,7 @@ class Poll:
 
     def _open(self, names: Iterator[bytes]) -> None:
         for name in names:
-            answer = self._bridge.broker.open(name)
+            answer = self._bridge.broker.open(name, self._request.visitor.principal)
             if isinstance(answer, Later):
                 when_known(answer, partial(self._opened, name, names))
                 return

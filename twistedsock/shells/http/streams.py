@@ -171,11 +171,11 @@ class Streams:
         refusal = no_room_for(self.bridge, request.identity)
         if refusal is None and len(asked.known) > limits.max_channels_per_peer:
             refusal = errors.TOO_MANY_SUBSCRIPTIONS
-        if refusal is None and broker.subscriptions + len(asked.known) > limits.max_subscriptions:
+        if refusal is None and not broker.subscription_shares.admits(request.visitor.principal, len(asked.known)):
             refusal = errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL
         opened: list[Channel] = []
         for name in asked.known if refusal is None else ():
-            answer = broker.open(name)
+            answer = broker.open(name, request.visitor.principal)
             if isinstance(answer, Refusal):
                 refusal = answer
                 break
