@@ -19,7 +19,9 @@ function speakLines() {
   socket.on('close', () => setTimeout(speakLines, 1000 + 1000 * Math.random()));
   socket.write(`NICK node\nSUB ${channel}\nPUB ${channel} hello over TCP\n`);
   // readline joins what packets have cut, and Node decodes UTF-8 across the cuts.
-  createInterface({ input: socket.setEncoding('utf8'), crlfDelay: Infinity }).on('line', (line) => console.log(`lines: ${line}`));
+  const lines = createInterface({ input: socket.setEncoding('utf8'), crlfDelay: Infinity });
+  lines.on('line', (line) => console.log(`lines: ${line}`));
+  lines.on('error', () => {}); // it repeats the error of its input, and Node ends if there is no listener
 }
 
 async function speakAsPagesDo() {
@@ -30,8 +32,12 @@ async function speakAsPagesDo() {
   });
   client.addEventListener('waiting', ({ detail }) => console.error(`page: next try in ${detail.delay} ms`));
   client.subscribe(channel, ({ offset, from, data }) => console.log(`page: ${offset} ${from}`, data));
-  const offset = await client.publish(channel, { hello: 'as pages say it' });
-  console.log(`page: published as ${offset}`);
+  try {
+    const offset = await client.publish(channel, { hello: 'as pages say it' });
+    console.log(`page: published as ${offset}`);
+  } catch (error) { // such as "disconnected": the event may or may not have been published
+    console.error(`page: ${error.message}`);
+  }
 }
 
 speakLines();

@@ -45,7 +45,10 @@ address = sys.argv[2] if len(sys.argv) > 2 else "http://127.0.0.1:8082"
 events = f"{address}/channels/{channel}/events"
 
 usage = shutil.disk_usage("/")
-placed = ask(f"{events}?name=report", {"host": socket.gethostname(), "full": round(100 * usage.used / usage.total)})
+# As df counts: of what ordinary users can have (a part is reserved for root), rounded up.
+full = -(-100 * usage.used // (usage.used + usage.free))
+placed = ask(f"{events}?name=report", {"host": socket.gethostname(), "full": full})
 print(f"published on {placed['channel']} at offset {placed['offset']}")
 for event in ask(f"{events}?last=5")["events"]:
-    print(f"{event['data']['host']}: {event['data']['full']} % full")
+    if event.get("name") == "report":
+        print(f"{event['data']['host']}: {event['data']['full']} % full")

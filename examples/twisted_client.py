@@ -9,7 +9,7 @@ The endpoint is a Twisted client endpoint string: tls:example.org:8443 and unix:
 
 import sys
 
-from twisted.application.internet import ClientService
+from twisted.application.internet import ClientService, backoffPolicy
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.protocol import Factory
@@ -65,10 +65,17 @@ class AnsweringFactory(Factory):
 
 
 def main(reactor, channel="kitchen", endpoint="tcp:127.0.0.1:8081"):
-    service = ClientService(clientFromString(reactor, endpoint), AnsweringFactory(channel))
+    delay_after = backoffPolicy(maxDelay=30)
+
+    def retry(failures):
+        delay = delay_after(failures)
+        print(f"{endpoint}: no connection, next try in {delay:.1f} s", file=sys.stderr, flush=True)
+        return delay
+
+    service = ClientService(clientFromString(reactor, endpoint), AnsweringFactory(channel), retryPolicy=retry)
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    return service.whenConnected(failAfterFailures=3).addCallback(lambda protocol: Deferred())
+    return Deferred()  # runs until it is stopped
 
 
 if __name__ == "__main__":

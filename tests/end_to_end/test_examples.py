@@ -164,6 +164,70 @@ def test_the_node_client_speaks_as_pages_do(bridge: Any, call: Any, run: Run, ch
     program.says(f" by {'websocket' if 'true' in probe.stdout else 'stream'}, from 127.0.0.1:")
 
 
+Restart = Callable[[Any], Any]
+
+
+@pytest.fixture
+def start_again(start: Any) -> Restart:
+    """Start a bridge on the ports of one that was stopped."""
+
+    def starting(bridge: Any) -> Any:
+        tcp, web = (f"tcp:{port_of(address)}:interface=127.0.0.1" for address in (bridge.lines[0], bridge.page))
+        return start(tcp=(tcp,), web=(web,))
+
+    return starting
+
+
+def wait_for_the_example(name: str, bridge: Any, call: Any, program: Program, eventually: Any, words: str) -> None:
+    """Wait until the example does what it is for, with an event whose payload is ``words``."""
+    client = call(bridge.lines[0])
+    client.ask("SUB kitchen")
+
+    def works() -> bool:
+        client.say(f"PUB kitchen {words}")
+        heard = client.hear_until("MSG ")
+        if name == "thermometer.sh":
+            return '"celsius"' in heard[-1]
+        if name == "twisted_client.py":
+            client.say("PUB kitchen ping")
+            return " pong pong, " in client.hear_until("MSG ")[-1]
+        seen = [line for line in program.output().splitlines() if words in line]
+        beginnings = ("lines: ", "page: ") if name == "node_client.mjs" else ("",)
+        return all(any(line.startswith(beginning) for line in seen) for beginning in beginnings)
+
+    eventually(works, f"{name} to work; it said {program.output()}")
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("thermometer.sh", "sh thermometer.sh kitchen 127.0.0.1 {line}"),
+        ("python_socket.py", "{python} python_socket.py kitchen 127.0.0.1 {line}"),
+        ("twisted_client.py", "{python} twisted_client.py kitchen tcp:127.0.0.1:{line}"),
+        ("node_client.mjs", "node node_client.mjs kitchen 127.0.0.1 {line} {web}"),
+    ],
+)
+def test_a_program_waits_for_a_bridge_that_is_away_and_survives_its_restart(
+    start: Any, start_again: Restart, call: Any, run: Run, eventually: Any, name: str, command: str
+) -> None:
+    bridge = start()
+    bridge.stop()
+    ports = {"line": port_of(bridge.lines[0]), "web": port_of(bridge.page)}
+    words = command.format(python=sys.executable, **ports).split()
+    program = run(*[str(EXAMPLES / word) if word == name else word for word in words])
+    eventually(program.output, "a word about the bridge that is away")
+    bridge = start_again(bridge)
+    wait_for_the_example(name, bridge, call, program, eventually, "one")
+    bridge.stop()
+    bridge = start_again(bridge)
+    wait_for_the_example(name, bridge, call, program, eventually, "two")
+    assert program.process.poll() is None
+    # Killed, it says no farewell, and its kernel answers with a reset.
+    bridge.kill()
+    bridge = start_again(bridge)
+    wait_for_the_example(name, bridge, call, program, eventually, "three")
+
+
 @pytest.fixture
 def wait_for_a_reader(eventually: Callable[..., Any], channel: str) -> Callable[[Any], None]:
     """Wait until somebody reads the test's channel; the client given asks who."""
@@ -204,6 +268,33 @@ def test_the_chat_is_served_from_elsewhere_and_talks_with_a_terminal(start: Any,
         terminal.say("PUB chat hello yourself")
         page.get_by_text("hello yourself").wait_for()
         assert page.get_by_text("<b>hello</b>").is_visible()
+        browser.close()
+
+
+def test_the_chat_waits_for_a_bridge_that_is_away_and_survives_its_restart(
+    start: Any, call: Any, elsewhere: str
+) -> None:
+    bridge = start("--allow-origin", elsewhere)
+    bridge.stop()
+    again = {
+        "tcp": (f"tcp:{port_of(bridge.lines[0])}:interface=127.0.0.1",),
+        "web": (f"tcp:{port_of(bridge.page)}:interface=127.0.0.1",),
+    }
+    with sync_playwright() as program:
+        browser = program.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(f"{elsewhere}/chat.html?bridge={bridge.page.rstrip('/')}")
+        page.get_by_text("no bridge, trying again").wait_for()
+        for _ in range(2):
+            bridge = start("--allow-origin", elsewhere, **again)
+            page.get_by_text("open · nobody else is here").wait_for()
+            terminal = call(bridge.lines[0])
+            terminal.ask("SUB chat")
+            page.get_by_label("say something").fill("hello again")
+            page.get_by_role("button").click()
+            assert terminal.hear().endswith(" hello again")
+            bridge.stop()
+            page.get_by_text("waiting ·").wait_for()
         browser.close()
 
 

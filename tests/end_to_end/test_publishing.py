@@ -7,6 +7,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -116,6 +117,32 @@ def test_what_was_published_is_not_published_again_where_the_answer_got_lost(bri
     [event] = json.loads(curl(f"{bridge.page}channels/{channel}/events"))["events"]
     assert event["name"] == "report" and 0 <= event["data"]["full"] <= 100
     assert '"offset":1' in ran.stdout or "at offset 1\n" in ran.stdout
+
+
+def test_both_reports_give_the_same_for_the_same_disk(bridge, curl, channel, eventually):
+    channel = channel.replace("[", "-").replace("]", "-")
+
+    def agree():
+        for command in REPORTERS.values():
+            subprocess.run([*command, channel, bridge.page.rstrip("/")], capture_output=True, check=True, timeout=60)
+        events = json.loads(curl(f"{bridge.page}channels/{channel}/events?last=2"))["events"]
+        return events[0]["data"] == events[1]["data"]
+
+    eventually(agree, "the same report twice, unless the disk changes just then")
+
+
+@pytest.mark.parametrize("kind", REPORTERS)
+def test_a_report_waits_for_a_bridge_that_is_away(start, curl, kind):
+    bridge = start()
+    bridge.stop()
+    page = bridge.page.rstrip("/")
+    with subprocess.Popen([*REPORTERS[kind], "disks", page], stdout=subprocess.PIPE, text=True) as reporter:
+        time.sleep(1)
+        assert reporter.poll() is None
+        start(web=(f"tcp:{page.rpartition(':')[2]}:interface=127.0.0.1",))
+        output, _ = reporter.communicate(timeout=60)
+    assert reporter.returncode == 0, output
+    assert len(json.loads(curl(f"{page}/channels/disks/events"))["events"]) == 1
 
 
 @pytest.mark.parametrize("kind", REPORTERS)
