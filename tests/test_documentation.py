@@ -52,6 +52,23 @@ def test_the_readme_leads_to_every_page() -> None:
             assert f"](docs/{page.name})" in readme
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_no_command_writes_a_secret_into_a_file_that_others_can_read(page: Path) -> None:
+    lines = [line for kind in ("sh", "console") for block in fenced(page, kind) for line in block.splitlines()]
+    for line in lines:
+        if re.search(r"(sockbridge token|openssl rand)\b.*>", line):
+            assert line.startswith("(umask 077; "), line
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/operations.md", "docs/sockets.md"])
+def test_a_page_that_starts_with_make_run_puts_its_commands_on_the_path(name: str) -> None:
+    """`make run` installs them into `.venv/bin`."""
+    text = text_of(CHECKOUT / name)
+    command = re.search(r"^(\$ )?(twistd -n|sockbridge (keygen|token|check)) ", text, re.MULTILINE)
+    assert command and text.index("make run") < command.start()
+    assert text.index(". .venv/bin/activate") < command.start()
+
+
 def option_table() -> dict[str, str]:
     rows = re.findall(
         r"^\| `--([a-z-]+)`(?:, `-c`)? \| (.*?) \|", text_of(CHECKOUT / "docs/operations.md"), re.MULTILINE

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -97,7 +98,7 @@ def test_a_key_that_is_gone_ends_those_who_came_with_it(prepared: Any, shell: An
     assert token.rpartition(".")[2] not in prepared.log()
 
 
-def test_the_lines_of_the_readme_do_what_they_say(shell: Any, start: Any) -> None:
+def test_the_lines_of_the_readme_do_what_they_say(shell: Any, start: Any, tmp_path: Path) -> None:
     text = README.read_text(encoding="utf-8").partition("\n## Where strangers reach it\n")[2].partition("\n## ")[0]
     first, second = re.findall(r"^```sh\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
     *commands, twistd = first.strip().splitlines()
@@ -110,6 +111,8 @@ def test_the_lines_of_the_readme_do_what_they_say(shell: Any, start: Any) -> Non
     assert "for _ in 1 2" in twice
     done = shell(twice.replace("| nc", "| nc -N"))
     assert re.sub(r"\d{7}", "…", done.stdout.partition("\n")[2]) == "OK thermometer expires=…\nOK 1\nOK 2\nBYE\n"
+    for secret in ("key", "token"):
+        assert stat.S_IMODE((tmp_path / secret).stat().st_mode) == 0o600
 
 
 def test_check_and_the_bridge_agree_on_what_cannot_start(shell: Any, tmp_path: Path) -> None:

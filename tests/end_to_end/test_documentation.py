@@ -29,7 +29,9 @@ RUNNABLE = ("printf ", "curl ")
 
 
 def fenced(page: Path, kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    # All blocks, one after the other: the end of one looks like the beginning of one without a kind.
+    blocks = re.findall(r"^```(.*?)\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return [text for its_kind, text in blocks if its_kind == kind]
 
 
 def sessions(page: Path) -> list[list[tuple[str, str]]]:
@@ -82,6 +84,32 @@ def test_commands_print_what_the_page_shows(page: str, start: Any, environment: 
         )
         printed = without_chance(ran.stdout.decode().replace("\r\n", "\n"))
         assert printed.strip() == without_chance(moved(output, bridge)).strip(), command
+
+
+def calls(trace: str) -> list[str]:
+    """System calls as strace prints them, without what differs from one run to the next."""
+    lines = [re.sub(r"^\d+ +", "", line) for line in trace.splitlines() if "EAGAIN" not in line]
+    lines = [line for line in lines if re.match(r"bind|listen|setsockopt|accept4|sendto|recvfrom", line)]
+    lines = [re.sub(r" += \d+$", "", without_chance(line)) for line in lines]
+    chance = r"(?<=\()\d+(?=, )|htons\(\d+\)|epoch=\w+|(?<=MSG kitchen 1 )\w+|\d+(?=, 0, NULL)"
+    return [re.sub(chance, "…", line) for line in lines]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="strace is Linux's")
+def test_the_system_calls_of_the_page_are_those_that_are_made(start: Any, call: Any, tmp_path: Path) -> None:
+    """All calls of the server's start, and those of one client that subscribes and another one that publishes."""
+    published, started = [block for block in fenced(SOCKETS, "console") if "strace " in block]
+    strace = ["strace", "-D", "-f", "-s", "100", "-o", str(tmp_path / "trace")]
+    kinds = "trace=bind,listen,setsockopt,accept4,sendto,recvfrom"
+    bridge = start(web=("none",), launcher=[*strace, "-e", kinds])
+    reader, writer = call(bridge.lines[0]), call(bridge.lines[0])
+    reader.ask("SUB kitchen\r")
+    writer.ask("PUB kitchen 21.5\r")
+    reader.hear()
+    trace = calls((tmp_path / "trace").read_text())
+    shown = calls(published)
+    welcome = shown[:2]
+    assert trace == calls(started) + welcome + welcome + shown[2:]
 
 
 def programs() -> dict[str, str]:
