@@ -17,6 +17,8 @@ from twistedsock.core.errors import UNAVAILABLE, Code, Refusal
 from twistedsock.core.events import Batch, Content, Member, PresenceChange
 from twistedsock.core.later import Later
 from twistedsock.core.limits import Limits
+from twistedsock.core.principal import address_principal
+from twistedsock.core.rate import Meters
 from twistedsock.core.reader import WRITING, Peer
 from twistedsock.core.session import Session
 from twistedsock.core.traffic import Traffic
@@ -245,9 +247,13 @@ class FakePeer:
         return self.session.peer.id.decode()
 
     def read(self, size: int) -> None:
-        """So many bytes were read; a peer is metered when its conversation has got a meter."""
-        if self.conversation.meter is not None:
+        """So many bytes were read."""
+        if self.conversation.is_metered:
             self.conversation.came(size)
+
+    def limit(self, **limits: float) -> None:
+        """As ``limit_session``."""
+        limit_session(self.session, self.hall, **limits)
 
     def receives(self, *messages: bytes) -> None:
         """Messages of the dialect come in from the socket, in one read."""
@@ -277,6 +283,15 @@ class FakePeer:
 
     def _report(self) -> None:
         self.faults += 1
+
+
+def limit_session(session: Session, hall: "Hall", **limits: float) -> None:
+    """From now on it is the session of a remote client at 192.0.2.1, and these are the limits of all remote clients;
+    limits of rates that are not given do not apply."""
+    told: dict[str, Any] = {"commands_per_second": 0, "bytes_per_second": 0, **limits}
+    hall.bridge.meters = Meters(Limits(**told))
+    session.is_metered = True
+    session.peer.principal = address_principal("192.0.2.1")
 
 
 class LinePeer(FakePeer):

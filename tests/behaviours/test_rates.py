@@ -2,15 +2,12 @@
 
 from tests.behaviours.voices import Voice
 from twistedsock.core.dialect import Ending
-from twistedsock.core.limits import Limits
-from twistedsock.core.rate import Meter
 from twistedsock.testing import Hall
 
 
 def as_a_stranger(voice: Voice, burst: int) -> None:
     """From now on one command a second, after so many at once."""
-    limits = Limits(commands_per_second=1, commands_burst=burst, bytes_per_second=0)
-    voice.peer.conversation.meter = Meter(limits, voice.hall.now)
+    voice.peer.limit(commands_per_second=1, commands_burst=burst)
 
 
 def test_the_excess_is_refused_and_nothing_else(hall: Hall, publisher: Voice, reader: Voice) -> None:

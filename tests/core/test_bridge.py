@@ -7,10 +7,10 @@ import pytest
 from twistedsock.backplane.memory import MemoryBackplane
 from twistedsock.core.access import EVERYTHING, Identity
 from twistedsock.core.bridge import build
-from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import Refusal
 from twistedsock.core.events import Content
 from twistedsock.core.limits import Limits
+from twistedsock.core.principal import LOCAL
 from twistedsock.core.reader import Peer
 from twistedsock.testing import FakePolicy, Hall
 
@@ -60,12 +60,13 @@ def test_who_shows_something_on_the_way_in_is_recognized_where_there_is_a_policy
     assert bridge.recognize("", b"good", b"meter") is None
 
 
-def test_strangers_are_metered() -> None:
-    """Others may go as fast as they can; so may all, where nothing is bounded."""
-    stranger, neighbour = Ends(b"192.0.2.1:5000", b"192.0.2.2:8081"), Ends(b"127.0.0.1:5000", b"127.0.0.1:8081")
-    bridge = Hall().bridge
-    assert bridge.meter(stranger) is not None and bridge.meter(neighbour) is None
-    assert Hall(commands_per_second=0, bytes_per_second=0).bridge.meter(stranger) is None
+def test_work_is_charged_to_a_remote_client_and_to_no_local_one() -> None:
+    hall = Hall(commands_per_second=1, commands_burst=3, bytes_per_second=1, bytes_burst=10)
+    bridge, ann = hall.bridge, b"@192.0.2.1"
+    assert [bridge.charge(ann, 2) for _ in range(3)] == [True, True, False]
+    hall.now += 10
+    assert [bridge.charge(ann, 1, 10) for _ in range(2)] == [True, False]
+    assert all(bridge.charge(LOCAL, 100, 100) for _ in range(9))
 
 
 def test_a_fault_of_one_peer_keeps_no_other_from_being_reviewed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from twistedsock.core.footprint import CHANNEL, CONNECTION, METER, READ, SUBSCRIPTION, TLS, footprint
 from twistedsock.core.limits import CHUNK_BYTES, MEMBERS_HELD, Limits
-from twistedsock.core.rate import MOST_METERS, Meters
+from twistedsock.core.principal import address_principal
+from twistedsock.core.rate import Meters, max_meters
 from twistedsock.core.shares import with_reserve
 from twistedsock.testing import Hall, LinePeer
 
@@ -113,15 +114,16 @@ def test_channels_of_many_principals_cost_no_more_than_the_sum_says() -> None:
 
 
 def test_a_meter_costs_no_more_than_the_sum_says() -> None:
-    meters = Meters(Limits())
+    limits = Limits()
+    meters = Meters(limits)
     gc.collect()
     tracemalloc.start()
     try:
-        for number in range(MOST_METERS):
-            meter = meters.of(f"2001:db8:{number:04x}:ffff:ffff:ffff:ffff:ffff", 0.5 + number)
+        for number in range(max_meters(limits)):
+            meter = meters.of(address_principal(f"2001:db8:{number:04x}:ffff:ffff:ffff:ffff:ffff"), 0.5 + number)
             assert meter is not None
             meter.read(3, 1.5 + number)
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert taken <= MOST_METERS * METER
+    assert taken <= max_meters(limits) * METER

@@ -2,12 +2,12 @@
 
 from math import inf
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.core.limits import Limits
-from twistedsock.core.rate import MOST_METERS, Bucket, Meter, Meters, Verdict, meter_of
+from twistedsock.core.principal import LOCAL, Principal
+from twistedsock.core.rate import EXAMINED_METERS, Bucket, Meter, Meters, Verdict, max_meters
 
 RUN, REFUSE, CLOSE = Verdict.RUN, Verdict.REFUSE, Verdict.CLOSE
 
@@ -61,7 +61,7 @@ def test_the_excess_is_refused_and_who_goes_on_is_closed() -> None:
     """Commands: as many are refused as were run, then it is enough."""
     peer = meter(commands=10, commands_burst=3)
     peer.read(1, 0.0)
-    assert [peer.judge(1) for _ in range(8)] == [RUN] * 3 + [REFUSE] * 3 + [CLOSE] * 2
+    assert [peer.judge(1, RUN) for _ in range(8)] == [RUN] * 3 + [REFUSE] * 3 + [CLOSE] * 2
 
 
 def test_what_came_with_too_many_bytes_is_refused() -> None:
@@ -69,23 +69,15 @@ def test_what_came_with_too_many_bytes_is_refused() -> None:
     peer = meter(bytes=10, bytes_burst=100)
     verdicts = []
     for _ in range(5):
-        peer.read(60, 0.0)
-        verdicts.append(peer.judge(1))
+        verdicts.append(peer.judge(1, peer.read(60, 0.0)))
     assert verdicts == [RUN, RUN, REFUSE, REFUSE, CLOSE]
-    peer.read(1, 2.5)
-    assert peer.judge(1) is RUN
+    assert peer.judge(1, peer.read(1, 2.5)) is RUN
 
 
 def test_bytes_that_are_too_many_by_far_close_whatever_they_say() -> None:
     """Though no command is among them."""
     peer = meter(bytes=10, bytes_burst=100)
     assert [peer.read(100, 0.0) for _ in range(3)] == [RUN, REFUSE, CLOSE]
-
-
-@pytest.mark.parametrize("commands, size, metered", [(0, 0, False), (1, 0, True), (0, 1, True), (1, 1, True)])
-def test_where_nothing_is_bounded_there_is_no_meter(commands: int, size: int, metered: bool) -> None:
-    limits = Limits(commands_per_second=commands, bytes_per_second=size)
-    assert (meter_of(limits, 0.0) is not None) is metered
 
 
 PACES = st.tuples(st.integers(1, 50), st.integers(1, 100))
@@ -108,10 +100,11 @@ def test_however_a_peer_sends_never_more_is_run_than_the_burst_and_the_rate(
     refused: list[tuple[float, int]] = []
     for pause, size, costs in reads:
         now += pause
-        if peer.read(size, now) is RUN:
+        read = peer.read(size, now)
+        if read is RUN:
             taken.append((now, size))
         for cost in costs:
-            verdict = peer.judge(cost)
+            verdict = peer.judge(cost, read)
             if verdict is not CLOSE:
                 (run if verdict is RUN else refused).append((now, cost))
     for (rate, burst), passed, debt in ((commands, run, 20), (sizes, taken, 60), (commands, refused, 20)):
@@ -136,68 +129,101 @@ def test_a_peer_that_keeps_to_the_rate_is_never_refused(
         now += wait
         tokens, space = min(burst, tokens + rate * wait) - sum(costs), min(room, space + speed * wait) - size
         assert peer.read(size, now) is RUN
-        assert all(peer.judge(cost) is RUN for cost in costs)
+        assert all(peer.judge(cost, RUN) is RUN for cost in costs)
 
 
-def strangers(limits: Limits) -> Meters:
-    """As many as there is room for, the first of them the oldest."""
-    meters = Meters(limits)
-    for number in range(MOST_METERS):
-        meters.of(address(number), 0.0)
-    assert len(meters) == MOST_METERS
+def test_what_a_command_turned_out_to_cost_is_charged_afterwards() -> None:
+    """Also where nothing is left; and what was charged to the wrong client is given back, up to the burst."""
+    peer = meter(commands=1, commands_burst=10)
+    peer.charge(15)
+    assert peer.judge(1, RUN) is REFUSE and peer.wait == 5
+    peer.charge(10)
+    assert peer.wait == 15
+    peer.charge(-100)
+    assert [peer.judge(10, RUN), peer.judge(1, RUN)] == [RUN, REFUSE]
+
+
+LIMITS = Limits(max_connections=1)
+
+
+def address(number: int) -> Principal:
+    return b"@198.%d.%d.%d" % (number >> 16, number >> 8 & 255, number & 255)
+
+
+def full_of(price: float) -> Meters:
+    """All meters that there is room for, the first of them the oldest, each charged that much."""
+    meters = Meters(LIMITS)
+    for number in range(max_meters(LIMITS)):
+        charge(meters, number, price)
+    assert len(meters) == max_meters(LIMITS)
     return meters
 
 
-def address(number: int) -> str:
-    return f"198.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+def charge(meters: Meters, number: int, price: float) -> None:
+    meter = meters.of(address(number), 0.0)
+    assert meter is not None
+    meter.charge(price)
 
 
-def test_all_who_come_from_one_address_have_one_meter() -> None:
-    meters = Meters(Limits())
-    meter = meters.of("198.51.100.7", 0.0)
-    assert meter is not None and meters.of("198.51.100.7", 9.0) is meter
-    assert meters.of("198.51.100.8", 0.0) is not meter
-    assert meters.of("2001:db8::1", 0.0) is meters.of("2001:db8::ffff", 0.0)
-    assert len(meters) == 3
+def is_new(meters: Meters, number: int, now: float) -> bool:
+    """Whether a principal has a full burst."""
+    meter = meters.of(address(number), now)
+    return meter is not None and meter.recovery(now) == 0
 
 
-@pytest.mark.parametrize("address", ["", "127.0.0.1", "::1", "::ffff:127.0.0.1"])
-def test_who_is_no_stranger_has_no_meter(address: str) -> None:
-    assert Meters(Limits()).of(address, 0.0) is None
+def test_a_principal_has_one_meter() -> None:
+    meters = Meters(LIMITS)
+    meter = meters.of(b"=ann", 0.0)
+    assert meter is not None and meters.of(b"=ann", 9.0) is meter
+    assert meters.of(b"@192.0.2.1", 0.0) is not meter
+    assert len(meters) == 2
 
 
-def test_where_nothing_is_bounded_nobody_has_a_meter() -> None:
+def test_clients_on_this_machine_have_no_meter() -> None:
+    assert Meters(LIMITS).of(LOCAL, 0.0) is None
+
+
+def test_no_principal_has_a_meter_when_no_rate_is_limited() -> None:
     meters = Meters(Limits(commands_per_second=0, bytes_per_second=0))
-    assert meters.of("198.51.100.7", 0.0) is None
+    assert meters.of(b"@192.0.2.1", 0.0) is None
     assert len(meters) == 0
 
 
-def test_one_that_has_recovered_makes_room() -> None:
-    meters = strangers(Limits())
-    busy = [meters.of(address(number), 0.0) for number in range(MOST_METERS)]
-    for meter in busy:
-        assert meter is not None and meter.read(1, 0.0) is Verdict.RUN
-    third = busy[3]
-    assert third is not None
-    meters.of(address(3), 0.0)
-    for number in (*range(3), *range(4, MOST_METERS)):
-        meters.of(address(number), 0.0)
-    assert third.has_recovered(0.1)
-    meters.of("203.0.113.1", 0.0)
-    assert len(meters) == MOST_METERS
-    assert meters.of(address(0), 0.0) is busy[0]
-    assert meters.of(address(3), 0.0) is not third
+def test_there_is_room_for_a_meter_for_each_connection() -> None:
+    assert max_meters(Limits(max_connections=50_000)) == 50_000
+    assert max_meters(LIMITS) == 10_000
 
 
-def test_if_none_has_recovered_the_oldest_makes_room() -> None:
-    meters = strangers(Limits())
-    busy = [meters.of(address(number), 0.0) for number in range(MOST_METERS)]
-    for meter in busy:
-        assert meter is not None
-        meter.read(1, 0.0)
-    meters.of("203.0.113.1", 0.0)
-    assert meters.of(address(1), 0.0) is busy[1]
-    assert meters.of(address(0), 0.0) is not busy[0]
+def test_a_meter_that_has_recovered_is_forgotten_before_one_in_debt() -> None:
+    meters = full_of(20_000)
+    charge(meters, 3, -20_000)
+    for number in (*range(3), *range(4, EXAMINED_METERS)):
+        charge(meters, number, 0)  # the fourth is among the oldest
+    meters.of(b"@203.0.113.1", 0.0)
+    assert len(meters) == max_meters(LIMITS)
+    assert not any(is_new(meters, number, 0.0) for number in range(EXAMINED_METERS) if number != 3)
+
+
+def test_if_all_examined_meters_are_in_debt_the_one_that_recovers_first_is_forgotten() -> None:
+    meters = full_of(20_000)
+    charge(meters, 5, -1_000)
+    for number in range(max_meters(LIMITS)):  # as old as before
+        charge(meters, number, 0)
+    meters.of(b"@203.0.113.1", 0.0)
+    assert [is_new(meters, number, 0.0) for number in range(8)] == [number == 5 for number in range(8)]
+
+
+def test_meters_in_debt_do_not_keep_those_behind_them_from_being_forgotten() -> None:
+    """They get another round of the table, so a client in debt keeps its debt whatever number of others come."""
+    meters = full_of(1)
+    debtors = range(EXAMINED_METERS - 1)
+    for number in debtors:
+        charge(meters, number, 100_000)
+    for number in range(len(debtors), max_meters(LIMITS)):
+        charge(meters, number, 0)
+    for number in range(3_000):
+        meters.of(b"@203.0.113.%d" % number, 10.0)
+    assert not any(is_new(meters, number, 10.0) for number in debtors)
 
 
 def test_the_verdict_on_the_bytes_is_that_of_the_read_they_came_with() -> None:
@@ -206,7 +232,7 @@ def test_the_verdict_on_the_bytes_is_that_of_the_read_they_came_with() -> None:
     first, second = meter.read(11, 0.0), meter.read(1, 0.0)
     assert (first, second) == (Verdict.RUN, Verdict.REFUSE)
     assert meter.judge(1, first) is Verdict.RUN
-    assert meter.judge(1, second) is meter.judge(1) is Verdict.REFUSE
+    assert meter.judge(1, second) is Verdict.REFUSE
 
 
 def test_it_tells_how_long_to_wait() -> None:
@@ -216,6 +242,5 @@ def test_it_tells_how_long_to_wait() -> None:
     assert meter.wait == 5
     assert meter.read(1, 4.4) is not Verdict.RUN
     meter = Meter(Limits(bytes_per_second=0, commands_per_second=2, commands_burst=1), 0.0)
-    meter.read(1, 0.0)
-    meter.judge(6)
+    meter.judge(6, meter.read(1, 0.0))
     assert meter.wait == 3

@@ -8,6 +8,7 @@ from tests.authority import Authority
 from tests.shells.http_visits import HOST, Place, ask
 from twistedsock.core.errors import TOO_FAST
 from twistedsock.core.origins import Origins
+from twistedsock.core.principal import LOCAL
 from twistedsock.core.proxies import parse_trusted
 from twistedsock.shells.http.routes import Route
 from twistedsock.shells.listening import Listening
@@ -453,7 +454,7 @@ def test_behind_a_remote_proxy_a_request_from_loopback_is_not_local(build, loopb
     assert visit.asks("/who", X_Forwarded_For=loopback).status == 429
     another = place(there=PROXY, is_proxied=True)
     assert another.asks("/peers", X_Forwarded_For=loopback).status == 429
-    assert another.protocol.meter is not None
+    assert another.protocol.principal != LOCAL
     assert [client for _, client, _ in place.seen.requests] == [b"10.0.0.1:50000"]
 
 

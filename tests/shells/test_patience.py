@@ -10,11 +10,10 @@ from twisted.python.failure import Failure
 from tests.core.test_broker_turns import Ticking
 from tests.shells.websocket_client import CLOSE, PING, PONG, TEXT, Client, Port
 from tests.shells.websocket_streams import frame
-from twistedsock.core.limits import SHARE, Limits
-from twistedsock.core.rate import Meter
+from twistedsock.core.limits import SHARE
 from twistedsock.shells.tcp import LineFactory
 from twistedsock.shells.websocket import LINE_PROTOCOL, PORTION
-from twistedsock.testing import Hall
+from twistedsock.testing import Hall, limit_session
 
 LIMITS = {"first_command_timeout": 100.0, "line_timeout": 10.0, "idle_timeout": 200.0}
 POLICY = (1008).to_bytes(2, "big")
@@ -142,9 +141,9 @@ def test_with_bounds_of_nothing_everybody_is_awaited_for_ever(reactor: Any, wire
 
 def test_a_stranger_on_the_line_port_is_metered(factory: LineFactory, hall: Hall, wire: Any) -> None:
     """Nobody else is: not this machine, and not a Unix socket."""
-    assert Call(factory, wire()).protocol._conversation.meter is None
+    assert not Call(factory, wire()).protocol._conversation.is_metered
     stranger = Call(factory, wire(there="192.0.2.1"))
-    assert stranger.protocol._conversation.meter is not None
+    assert stranger.protocol._conversation.is_metered
     stranger.sends(b"PING 1\n")
     assert stranger.hears() == ["PONG 1"]
     for _ in range(20):
@@ -275,8 +274,7 @@ def test_messages_in_fragments_are_run_in_their_order(client: Client, hall: Hall
 
 
 def metered(client: Client, hall: Hall, **limits: Any) -> None:
-    told = {"commands_per_second": 0, "bytes_per_second": 0, **limits}
-    client.server._conversation.meter = Meter(Limits(**told), hall.now)
+    limit_session(client.server._conversation.session, hall, **limits)
 
 
 def test_bytes_without_end_close_a_stranger(client: Client, hall: Hall) -> None:
@@ -299,9 +297,9 @@ def test_pings_of_a_stranger_count_as_commands(client: Client, hall: Hall) -> No
 
 
 def test_a_stranger_on_a_websocket_is_metered(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert port.open().server._conversation.meter is None
+    assert not port.open().server._conversation.is_metered
     client = port.connect()
     address = client.transport.getPeer()
     monkeypatch.setattr(client.transport, "getPeer", lambda: type(address)("TCP", "192.0.2.1", 5000))
     client.asks()
-    assert client.server._conversation.meter is not None
+    assert client.server._conversation.is_metered

@@ -4,9 +4,8 @@ import pytest
 
 from tests.core.test_broker_turns import Ticking
 from twistedsock.core.dialect import Ending
-from twistedsock.core.limits import SHARE, Limits
-from twistedsock.core.rate import Meter
-from twistedsock.testing import FakePeer, Hall, LinePeer
+from twistedsock.core.limits import SHARE
+from twistedsock.testing import Hall, LinePeer
 from twistedsock.wire.conversation import STRIDE
 
 
@@ -20,12 +19,6 @@ def peer(hall: Hall) -> LinePeer:
     peer = hall.line_peer()
     peer.hears()
     return peer
-
-
-def meter(peer: FakePeer, **limits: int) -> None:
-    """From now on the peer is a stranger."""
-    told = Limits(**{"commands_per_second": 0, "bytes_per_second": 0, **limits})
-    peer.conversation.meter = Meter(told, peer.hall.now)
 
 
 def test_who_says_much_goes_on_in_the_next_turn(hall: Hall, peer: LinePeer) -> None:
@@ -121,7 +114,7 @@ def test_who_leaves_while_it_waits_says_nothing_more(hall: Hall, peer: LinePeer)
 
 def test_who_goes_too_fast_is_refused_the_excess(hall: Hall, peer: LinePeer) -> None:
     """Each command in its place, and the rest goes on with the time."""
-    meter(peer, commands_per_second=2, commands_burst=2)
+    peer.limit(commands_per_second=2, commands_burst=2)
     peer.says("PING 1", "PING 2", "PING 3", "")
     *ran, refused = peer.hears()
     assert ran == ["PONG 1", "PONG 2"] and refused.startswith("ERR rate ")
@@ -132,7 +125,7 @@ def test_who_goes_too_fast_is_refused_the_excess(hall: Hall, peer: LinePeer) -> 
 
 def test_every_publish_of_a_batch_is_answered(hall: Hall, peer: LinePeer) -> None:
     """A batch passes whole, and is paid for; what follows is refused, each of its tags."""
-    meter(peer, commands_per_second=1, commands_burst=3)
+    peer.limit(commands_per_second=1, commands_burst=3)
     peer.says(*["PUB a x"] * 5)
     assert peer.hears() == [f"OK {number}" for number in range(1, 6)]
     hall.now += 1
@@ -147,7 +140,7 @@ def test_refusals_keep_their_place_behind_what_the_backplane_has_not_answered() 
     hall = Hall(late=True)
     peer = hall.json_peer()
     peer.hears()
-    meter(peer, commands_per_second=1, commands_burst=1)
+    peer.limit(commands_per_second=1, commands_burst=1)
     publishes = [{"type": "publish", "id": id, "channel": channel, "data": 1} for id, channel in enumerate("abbb")]
     peer.says(*publishes)
     assert peer.hears() == []
@@ -159,7 +152,7 @@ def test_refusals_keep_their_place_behind_what_the_backplane_has_not_answered() 
 
 def test_who_goes_on_is_told_and_closed(hall: Hall, peer: LinePeer) -> None:
     """Nothing more of it is run."""
-    meter(peer, commands_per_second=1, commands_burst=2)
+    peer.limit(commands_per_second=1, commands_burst=2)
     peer.says(*["PING"] * 4, "PUB a 5", "PING 6")
     assert [line.split(" ")[0] for line in peer.hears()] == ["PONG", "PONG", "ERR", "ERR", "NOTICE", "BYE"]
     assert peer.ending == 1008 and b"a" not in hall.broker.channels
@@ -167,7 +160,7 @@ def test_who_goes_on_is_told_and_closed(hall: Hall, peer: LinePeer) -> None:
 
 def test_lines_that_say_nothing_count(hall: Hall, peer: LinePeer) -> None:
     """They get no answer, but they are not free; nor is an interrupt."""
-    meter(peer, commands_per_second=1, commands_burst=10)
+    peer.limit(commands_per_second=1, commands_burst=10)
     peer.sends(b"\n" * 15)
     assert peer.hears() == [] and peer.ending is None
     peer.sends(b"\n" * 9)
@@ -175,21 +168,21 @@ def test_lines_that_say_nothing_count(hall: Hall, peer: LinePeer) -> None:
 
 
 def test_who_wants_to_leave_may(peer: LinePeer) -> None:
-    meter(peer, commands_per_second=1, commands_burst=1)
+    peer.limit(commands_per_second=1, commands_burst=1)
     peer.says("PING", "PING", "QUIT")
     assert peer.hears()[-1] == "BYE" and peer.ending == 1000
 
 
 def test_bytes_without_end_close_too(peer: LinePeer) -> None:
     """Though no command is among them."""
-    meter(peer, bytes_per_second=1, bytes_burst=1000)
+    peer.limit(bytes_per_second=1, bytes_burst=1000)
     for _ in range(3):
         peer.sends(b"x" * 1000)
     assert [line.split(" ")[0] for line in peer.hears()] == ["NOTICE", "BYE"] and peer.ending == 1008
 
 
 def test_commands_that_came_with_too_many_bytes_are_refused(hall: Hall, peer: LinePeer) -> None:
-    meter(peer, bytes_per_second=10, bytes_burst=10)
+    peer.limit(bytes_per_second=10, bytes_burst=10)
     peer.says("PING 3456789")
     peer.says("PING 2")
     first, second = peer.hears()
@@ -202,7 +195,7 @@ def test_commands_that_came_with_too_many_bytes_are_refused(hall: Hall, peer: Li
 def test_what_is_no_command_can_be_metered_too(peer: LinePeer) -> None:
     """Such as a WebSocket's pings, which the shell answers itself."""
     assert peer.conversation.may_be_answered()
-    meter(peer, commands_per_second=1, commands_burst=2)
+    peer.limit(commands_per_second=1, commands_burst=2)
     assert [peer.conversation.may_be_answered() for _ in range(4)] == [True, True, False, False]
     assert peer.ending is None
     assert not peer.conversation.may_be_answered() and peer.ending == 1008

@@ -7,14 +7,13 @@ from twistedsock.core.access import Identity, Policy
 from twistedsock.core.admission import Admission
 from twistedsock.core.backplane import Backplane
 from twistedsock.core.broker import Broker
-from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import Refusal
 from twistedsock.core.expiry import Expiries, tell_all
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.journal import Journal
 from twistedsock.core.limits import Limits
-from twistedsock.core.principal import is_stranger
-from twistedsock.core.rate import Meter, Meters, meter_of
+from twistedsock.core.principal import Principal, is_stranger
+from twistedsock.core.rate import Meters, Verdict
 from twistedsock.core.roster import Roster
 from twistedsock.core.tally import Tally
 
@@ -30,7 +29,7 @@ class Bridge:
     """The broker's clock at the start, for the uptime."""
     expiries: Expiries
     meters: Meters
-    """Of strangers that ask over HTTP."""
+    """The rates of remote clients."""
     policy: Policy | None = None
     """None: everybody may do everything. To be changed by ``change_policy``, but before the first connection."""
     draining: bool = False
@@ -71,9 +70,11 @@ class Bridge:
             return self.policy.by_certificate(subject, listener)
         return None
 
-    def meter(self, ends: Ends) -> Meter | None:
-        """What measures a new peer; None for who may go as fast as it can."""
-        return meter_of(self.limits, self.broker.clock()) if is_stranger(ends.client) else None
+    def charge(self, principal: Principal, price: float, size: int = 0) -> bool:
+        """Charge work to a client, and ``size`` bytes that were read; whether that is within its rate."""
+        now = self.broker.clock()
+        meter = self.meters.of(principal, now)
+        return meter is None or meter.judge(price, meter.read(size, now)) is Verdict.RUN
 
     def change_policy(self, policy: Policy | None) -> None:
         """From now on another policy holds, for those who are connected too: for each of them, though a fault meets

@@ -6,7 +6,7 @@ from msgspec import Struct
 from twistedsock.core.events import CHANGE_COST
 from twistedsock.core.idempotency import REMEMBERED_BYTES
 from twistedsock.core.limits import CHUNK_BYTES, MEMBERS_HELD, TALKERS, Limits
-from twistedsock.core.rate import MOST_METERS
+from twistedsock.core.rate import max_meters
 from twistedsock.core.shares import with_reserve
 
 PROCESS = 80 * 1024 * 1024
@@ -36,14 +36,15 @@ REMEMBERED = 10_000 * 512
 
 
 METER = 1024
-"""What is remembered of the rate of one address, as long as its network may be written: 510 bytes were measured."""
+"""What is remembered of the rate of one principal, with the longest name of a network: 510 bytes were measured. The
+subject of an identity may be 150 bytes longer."""
 
 
 class Footprint(Struct, frozen=True):
     """Bytes, at most."""
 
     process: int
-    """Before the first connection; and what is remembered of who asks by HTTP: rates, and answers by their keys."""
+    """Before the first connection; and what is remembered of clients: rates, and answers by their keys."""
     logs: int
     """What is kept for history, recovery and slow readers."""
     channels: int
@@ -76,7 +77,7 @@ def footprint(limits: Limits, tls: bool = False) -> Footprint:
     most_each = min(limits.max_channels_per_peer, most_channels)
     most_subscriptions = with_reserve(limits.max_subscriptions)
     return Footprint(
-        process=PROCESS + MOST_METERS * METER + REMEMBERED_BYTES,
+        process=PROCESS + max_meters(limits) * METER + REMEMBERED_BYTES,
         logs=logs,
         channels=most_channels * CHANNEL + REMEMBERED,
         connections=limits.max_connections * (CONNECTION + tls * TLS) + 8 * with_reserve(MEMBERS_HELD),

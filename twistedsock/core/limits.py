@@ -54,16 +54,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     ] = 1_000
     commands_per_second: Annotated[
         float,
-        Meta(ge=0, description="commands a second of one stranger, each payload of a publish counted; 0: no bound"),
+        Meta(
+            ge=0, description="commands a second of one remote client, each payload of a publish counted; 0: no limit"
+        ),
     ] = 1_000
     commands_burst: Annotated[
-        int, Meta(ge=1, description="commands that a stranger may send at once, after having been silent")
+        int, Meta(ge=1, description="commands that a remote client may send at once, after having been silent")
     ] = 10_000
     bytes_per_second: Annotated[
-        float, Meta(ge=0, description="bytes a second of one stranger, whatever they say; 0: no bound")
+        float, Meta(ge=0, description="bytes a second that one remote client may send, whatever they say; 0: no limit")
     ] = 1024 * 1024
     bytes_burst: Annotated[
-        int, Meta(ge=1, description="bytes that a stranger may send at once, after having been silent")
+        int, Meta(ge=1, description="bytes that a remote client may send at once, after having been silent")
     ] = 8 * 1024 * 1024
     handshake_timeout: Annotated[
         int, Meta(ge=3, description="seconds for a handshake of TLS, and for the first request of a web connection")

@@ -44,11 +44,16 @@ def address_principal(address: str) -> Principal:
     return b"@" + address.encode()
 
 
+def subject_principal(subject: bytes) -> Principal:
+    """The principal of all clients that have proved the identity with this subject."""
+    return b"=" + subject
+
+
 def client_principal(client: bytes, subject: bytes = b"") -> Principal:
     """The principal of the client at the far end of a connection, written as in ``Ends.client``. ``subject`` is the
     subject of the identity that the client has proved, empty if there is none."""
     if subject:
-        return b"=" + subject
+        return subject_principal(subject)
     if client.startswith((b"127.0.0.1:", b"unix:")):
         return LOCAL
     return address_principal(client.rpartition(b":")[0].strip(b"[]").decode())

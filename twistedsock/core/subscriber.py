@@ -14,6 +14,8 @@ from twistedsock.core.errors import Refusal
 from twistedsock.core.events import Event, Lost, Member
 from twistedsock.core.journal import Arrival
 from twistedsock.core.log import Log
+from twistedsock.core.principal import LOCAL
+from twistedsock.core.rate import Meter
 from twistedsock.core.reader import Outlet, Reader, Subscription
 from twistedsock.core.recovery import history_start, lost_before, place_to_start
 from twistedsock.core.standing import Standing, forbids_without_policy
@@ -25,7 +27,7 @@ T = TypeVar("T")
 class Subscriber(Traced):
     """The reading half of a session: a class of its own for the same reason as the speaking one."""
 
-    __slots__ = ("_bridge", "_standing", "ends", "peer", "subscriptions")
+    __slots__ = ("_bridge", "_standing", "ends", "is_metered", "peer", "subscriptions")
 
     def __init__(
         self, bridge: Bridge, dialect: Dialect, outlet: Outlet, reader: Reader, ends: Ends, arrival: Arrival | None
@@ -33,6 +35,8 @@ class Subscriber(Traced):
         super().__init__(bridge.broker, dialect, outlet, reader, arrival)
         self.peer = reader.peer
         self.ends = ends
+        self.is_metered = bridge.meters.is_limited and self.peer.principal != LOCAL
+        """Whether its rate is limited: it is not for clients on this machine, whatever identity they prove."""
         self.subscriptions: dict[bytes, Subscription] = {}
         self._bridge = bridge
         # Where there is no policy, none is asked for.
@@ -42,6 +46,12 @@ class Subscriber(Traced):
     def identity(self) -> Identity | None:
         """Who the peer is, as far as the policy knows; None where there is no policy."""
         return None if self._standing is None else self._standing.identity
+
+    @property
+    def meter(self) -> Meter | None:
+        """The meter of its principal, None if its rate is not limited. It becomes another one when the client proves
+        another identity."""
+        return self._bridge.meters.of(self.peer.principal, self._broker.clock()) if self.is_metered else None
 
     @property
     def behind(self) -> dict[Subscription, None]:

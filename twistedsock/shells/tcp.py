@@ -10,8 +10,10 @@ from zope.interface import implementer
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.commands import Interrupt
 from twistedsock.core.dialect import Ending
-from twistedsock.core.errors import TOO_MUCH_HELD
+from twistedsock.core.errors import TOO_FAST, TOO_MUCH_HELD
 from twistedsock.core.holdings import LITTLE
+from twistedsock.core.principal import address_principal
+from twistedsock.core.rate import ENTRY_PRICE, TLS_HANDSHAKE_PRICE
 from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
 from twistedsock.shells.certificates import subject_of
@@ -52,14 +54,20 @@ class LineProtocol(Protocol):
         factory, transport = self.factory, self.transport
         tune(transport, factory.send_buffer, factory.bridge.limits.unreachable_after)
         self._address = host_of(self.told or transport.getPeer())
-        refusal = factory.bridge.admission.enter(self._address)
+        secure = factory.listening.secure
+        price = ENTRY_PRICE + secure * TLS_HANDSHAKE_PRICE
+        is_in_time = factory.bridge.charge(address_principal(self._address), price)
+        refusal = factory.bridge.admission.enter(self._address) if is_in_time else TOO_FAST
         if refusal is not None:
             factory.bridge.tally.refuse(refusal.code)
+            if secure and not is_in_time:  # to say why would take the handshake, which is what costs most
+                transport.abortConnection()
+                return
             transport.write(LINES.refused(None, refusal))
             self._closing = close_kindly(transport, factory.reactor.callLater)
             return
         self._admitted = True
-        if factory.listening.secure:
+        if secure:
             self._accepted_at = factory.bridge.broker.clock()
             factory.handshakes.start(self)
         else:
@@ -82,9 +90,7 @@ class LineProtocol(Protocol):
             arrival = arrival_of(transport, factory.bridge.broker.clock(), handshake, self._accepted_at)
         session = Session(factory.bridge, LINES, self._outlet, ends, self._hang_up, endpoint, arrival)
         self._outlet.on_drained = session.drained
-        self._conversation = Conversation(
-            session, line_commands, transport.pauseProducing, self._resume, report_fault, factory.bridge.meter(ends)
-        )
+        self._conversation = Conversation(session, line_commands, transport.pauseProducing, self._resume, report_fault)
         factory.patience.begin(self._conversation, spoken=False)
         subject = subject_of(transport) if factory.listening.secure else None
         session.welcome(b"", factory.bridge.recognize(endpoint, None, subject))
@@ -94,7 +100,7 @@ class LineProtocol(Protocol):
         if conversation is None or self._closing is not None:
             return
         self.factory.bridge.tally.received += len(data)
-        if conversation.meter is not None:
+        if conversation.is_metered:
             conversation.came(len(data))
             if self._closing is not None:
                 return

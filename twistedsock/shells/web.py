@@ -12,10 +12,12 @@ from zope.interface import implementer
 from twistedsock.core.access import Identity
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Ends
-from twistedsock.core.errors import TOO_MUCH_HELD, Code, Refusal
+from twistedsock.core.errors import TOO_FAST, TOO_MUCH_HELD, Code, Refusal
 from twistedsock.core.holdings import LITTLE
 from twistedsock.core.journal import Arrival, Step
 from twistedsock.core.origins import Door
+from twistedsock.core.principal import Principal, address_principal, subject_principal
+from twistedsock.core.rate import ENTRY_PRICE, TLS_HANDSHAKE_PRICE, token_price
 from twistedsock.core.tally import OTHER_METHOD
 from twistedsock.shells.certificates import subject_of
 from twistedsock.shells.closing import close_kindly
@@ -37,6 +39,7 @@ CODES = {
     403: Code.FORBIDDEN,
     404: Code.UNKNOWN_COMMAND,
     421: Code.FORBIDDEN,
+    429: Code.RATE,
     431: Code.TOO_LONG,
     503: Code.LIMIT,
 }
@@ -69,7 +72,11 @@ class Doorman(Protocol):
         self._peer = self.told or self.transport.getPeer()
         self._is_proxied = self._comes_from_proxy()
         # A proxy's own address is the address of many; it is counted when it has told whose this is.
-        if self._enter("" if self._is_proxied else host_of(self._peer)):
+        address = "" if self._is_proxied else host_of(self._peer)
+        if factory.listening.secure and not factory.bridge.charge(address_principal(address), TLS_HANDSHAKE_PRICE):
+            factory.bridge.tally.refuse(TOO_FAST.code)
+            self.transport.abortConnection()
+        elif self._enter(address):
             factory.deadlines.start(self)
 
     def handshakeCompleted(self) -> None:
@@ -131,7 +138,12 @@ class Doorman(Protocol):
         shown = None if policy is None else find_credentials(head, policy.cookie)
         token = None if shown is None else shown.token
         subject = subject_of(self.transport) if listening.secure else None
+        price = ENTRY_PRICE + (0 if token is None else token_price(len(token)))
+        if not self._charge(self._principal(), price, end):
+            return
         outcome = self.factory.bridge.recognize(listening.endpoint, token, subject)
+        if isinstance(outcome, Identity) and outcome.subject and not self._recharge(outcome.subject, price):
+            return
         if isinstance(outcome, Refusal) and shown is not None and shown.in_header:
             self._refuse(401, outcome.words, (("WWW-Authenticate", 'Bearer error="invalid_token"'),))
         elif head.key:
@@ -144,6 +156,28 @@ class Doorman(Protocol):
             if self._peer != self.transport.getPeer():
                 owner.told = self._peer
             self._hand_over(owner, data)
+
+    def _principal(self) -> Principal:
+        return address_principal(host_of(self._peer))
+
+    def _charge(self, principal: Principal, price: float, size: int = 0) -> bool:
+        """Charge the handshake of a WebSocket; False if it has been refused, because that exceeds the rate."""
+        bridge = self.factory.bridge
+        if bridge.charge(principal, price, size):
+            return True
+        meter = bridge.meters.of(principal, bridge.broker.clock())
+        wait = 1 if meter is None else meter.wait
+        self._refuse(429, TOO_FAST.words, (("Retry-After", str(wait)),))
+        return False
+
+    def _recharge(self, subject: bytes, price: float) -> bool:
+        """Charge the handshake to the identity that it has proved instead of its address; False as for ``_charge``."""
+        bridge = self.factory.bridge
+        meter = bridge.meters.of(self._principal(), bridge.broker.clock())
+        if meter is None:
+            return True
+        meter.charge(-price)
+        return self._charge(subject_principal(subject), price)
 
     def _judge(self, head: RequestHead, door: Door) -> tuple[int, str] | None:
         if not head.has_valid_host:

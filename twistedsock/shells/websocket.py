@@ -166,16 +166,14 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
         endpoint = factory.listening.endpoint
         session = Session(factory.bridge, dialect, self._outlet, ends, self._hang_up, endpoint, arrival)
         self._outlet.on_drained = session.drained
-        self._conversation = Conversation(
-            session, codec, transport.pauseProducing, self._resume, report_fault, factory.bridge.meter(ends)
-        )
+        self._conversation = Conversation(session, codec, transport.pauseProducing, self._resume, report_fault)
         factory.patience.begin(self._conversation, spoken=True)
         session.welcome(before, outcome)
 
     def dataReceived(self, data: bytes) -> None:
         frames, conversation = self._frames, self._conversation
         self.factory.bridge.tally.received += len(data)
-        if conversation is not None and conversation.meter is not None:
+        if conversation is not None and conversation.is_metered:
             conversation.came(len(data))
         if self._unparsed:
             self._unparsed += data

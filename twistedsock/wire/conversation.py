@@ -9,7 +9,7 @@ from twistedsock.core.commands import Command, Mistake, Publish, Tag
 from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import INTERNAL, TOO_FAST, TOO_MUCH_HELD, Refusal
 from twistedsock.core.limits import SHARE
-from twistedsock.core.rate import Meter, Verdict
+from twistedsock.core.rate import Verdict, token_price
 from twistedsock.core.session import Session
 from twistedsock.core.speaker import State
 from twistedsock.wire.backlog import Backlog
@@ -34,6 +34,15 @@ FLOODED = b"you went on sending faster than you may"
 """The last words to who did."""
 
 
+def _price(command: Command | None) -> float:
+    """What a command costs before it has been run. The session charges what depends on its answer. A publish costs the
+    same however many readers its channel has: those of one turn are delivered together, so readers cost time for each
+    turn and not for each publish; and a rate that falls when the audience grows would stop honest publishers."""
+    if isinstance(command, Publish):
+        return len(command.tags)
+    return 1 + token_price(len(command.token)) if isinstance(command, commands.Auth) else 1
+
+
 def _mistake(refusal: Refusal, command: Command | None) -> Mistake:
     """The answer in place of a command's own; a publish of many payloads has many."""
     tags: Sequence[Tag] = command.tags if isinstance(command, Publish) else (getattr(command, "tag", None),)
@@ -43,9 +52,9 @@ def _mistake(refusal: Refusal, command: Command | None) -> Mistake:
 class Conversation:
     """``pause`` and ``resume`` stop and start the reading from the socket. What has been read already waits here:
     at most what the shell reads at once. ``report`` is called where a fault of ours is being handled, to log it.
-    ``meter`` is None for who may go as fast as it can."""
+    The rate of a session that ``is_metered`` is limited."""
 
-    __slots__ = ("_backlog", "_behind", "_counted", "_pause", "_report", "_resume", "codec", "meter", "session")
+    __slots__ = ("_backlog", "_behind", "_counted", "_pause", "_read_as", "_report", "_resume", "codec", "session")
 
     def __init__(
         self,
@@ -54,11 +63,9 @@ class Conversation:
         pause: Callable[[], object],
         resume: Callable[[], object],
         report: Callable[[], object],
-        meter: Meter | None = None,
     ) -> None:
         self.session = session
         self.codec = codec
-        self.meter = meter
         self._backlog: Backlog | None = None
         # What waits behind the messages that are being run just now.
         self._behind: Backlog | None = None
@@ -67,20 +74,27 @@ class Conversation:
         self._pause = pause
         self._resume = resume
         self._report = report
+        # What becomes of the commands in what was read last.
+        self._read_as = Verdict.RUN
         session.on_ready = self._go_on
 
+    @property
+    def is_metered(self) -> bool:
+        """Whether ``came`` must be called."""
+        return self.session.is_metered
+
     def came(self, size: int) -> None:
-        """The shell has read so many bytes of a peer that has a meter. To be called before what they say is received;
+        """The shell has read so many bytes of a client that is metered. To be called before what they say is received;
         it may close the connection."""
-        assert self.meter is not None
-        if self.meter.read(size, self.session.now()) is Verdict.CLOSE:
-            self._close()
+        meter = self.session.meter
+        if meter is not None:
+            self._read_as = meter.read(size, self.session.now())
+            if self._read_as is Verdict.CLOSE:
+                self._close()
 
     def may_be_answered(self) -> bool:
         """Whether something that is no command, but costs as much, is not too fast; it may close the connection."""
-        if self.meter is None:
-            return True
-        verdict = self.meter.judge(1)
+        verdict = self._judge(1)
         if verdict is Verdict.CLOSE:
             self._close()
         return verdict is Verdict.RUN
@@ -103,7 +117,8 @@ class Conversation:
             self.session.finish(self)
 
     def _run(self, messages: Sequence[bytes | Command]) -> None:
-        session, decode, meter = self.session, self.codec.decode, self.meter
+        session, decode = self.session, self.codec.decode
+        is_metered = session.is_metered
         position, end = 0, len(messages)
         look, enough = STRIDE, 0.0
         while position < end:
@@ -114,7 +129,7 @@ class Conversation:
                 command = decode(message) if isinstance(message, bytes) else message
                 if isinstance(command, Publish) and position < end:
                     command, position = self.codec.follow(command, messages, position)
-                if meter is not None and not self._is_in_time(meter, command):
+                if is_metered and not self._is_in_time(command):
                     pass
                 elif command is not None:
                     session.run(command)
@@ -134,11 +149,15 @@ class Conversation:
                     session.postpone(self._go_on)
                     return
 
-    def _is_in_time(self, meter: Meter, command: Command | None) -> bool:
+    def _judge(self, price: float) -> Verdict:
+        meter = self.session.meter
+        return Verdict.RUN if meter is None else meter.judge(price, self._read_as)
+
+    def _is_in_time(self, command: Command | None) -> bool:
         """Whether a command may be run; where not, its refusal has taken its place, or the peer is closed."""
         if isinstance(command, commands.Quit):
             return True
-        verdict = meter.judge(len(command.tags) if isinstance(command, Publish) else 1)
+        verdict = self._judge(_price(command))
         if verdict is Verdict.REFUSE and command is not None and not isinstance(command, commands.Interrupt):
             self.session.run(_mistake(TOO_FAST, command))
         elif verdict is Verdict.CLOSE:
@@ -199,6 +218,8 @@ class Conversation:
         backlog, self._backlog = self._backlog, None
         if backlog is None:
             return
+        if (meter := self.session.meter) is not None:
+            meter.fill(self.session.now())
         self._behind = backlog
         self.receive(backlog.take())
         self._behind = None

@@ -10,6 +10,7 @@ from twisted.web.http import HTTPChannel
 
 from twistedsock.core.errors import TOO_FAST, TOO_MUCH_HELD, Code, Refusal
 from twistedsock.core.limits import SHARE
+from twistedsock.core.principal import LOCAL, Principal, address_principal
 from twistedsock.core.rate import Meter, Verdict
 from twistedsock.shells.closing import close_kindly
 from twistedsock.shells.http.requests import BridgeRequest
@@ -67,8 +68,8 @@ class HttpConnection(HTTPChannel):
         "_served",
         "give_way",
         "is_proxied",
-        "meter",
         "peer",
+        "principal",
         "site",
     )
 
@@ -81,7 +82,8 @@ class HttpConnection(HTTPChannel):
         """The far end, as a trusted proxy tells it."""
         self.is_proxied = is_proxied
         """Whether the far end is a trusted proxy, that may tell with each request whom it speaks for."""
-        self.meter: Meter | None = None
+        self.principal: Principal = LOCAL
+        """That of the far end, whatever identity a request proves."""
         self.give_way: Callable[[Any], None] | None = None
         """Lets another protocol have what comes in, and the end of the connection."""
         self._read_as = Verdict.RUN
@@ -102,8 +104,7 @@ class HttpConnection(HTTPChannel):
     def know(self, peer: Any) -> None:
         """That is the far end."""
         self.peer = peer
-        bridge = self.site.bridge
-        self.meter = bridge.meters.of(host_of(peer), bridge.broker.clock())
+        self.principal = address_principal(host_of(peer))
 
     # What comes in.
 
@@ -113,8 +114,8 @@ class HttpConnection(HTTPChannel):
             return
         bridge = self.site.bridge
         bridge.tally.received += len(data)
-        if self.meter is not None:
-            self._read_as = self.meter.read(len(data), bridge.broker.clock())
+        if (meter := self.meter_of(self.principal)) is not None:
+            self._read_as = meter.read(len(data), bridge.broker.clock())
             if self._read_as is Verdict.CLOSE:
                 self._give_up(TOO_FAST)
                 return
@@ -256,11 +257,18 @@ class HttpConnection(HTTPChannel):
 
     # What it may.
 
-    def is_too_fast(self, commands: int) -> bool:
-        """Whether so many commands more are too fast; who does not care is closed after the answer."""
-        if self.meter is None:
+    def meter_of(self, principal: Principal) -> Meter | None:
+        """The meter that a request of this principal is charged to; None if the rate is not limited, as for clients on
+        this machine."""
+        bridge = self.site.bridge
+        return None if self.principal == LOCAL else bridge.meters.of(principal, bridge.broker.clock())
+
+    def is_too_fast(self, principal: Principal, price: float) -> bool:
+        """Whether a request of that price exceeds the rate; a client that goes on is closed after the answer."""
+        meter = self.meter_of(principal)
+        if meter is None:
             return False
-        verdict = self.meter.judge(commands, self._read_as)
+        verdict = meter.judge(price, self._read_as)
         if verdict is Verdict.CLOSE:
             self.persistent = False
         return verdict is not Verdict.RUN
@@ -304,8 +312,8 @@ class HttpConnection(HTTPChannel):
         if self._lost or self._deaf or self._waitingForTransport or self._answered is None:
             return
         request, self._answered = self._answered, None
-        if self.meter is not None:
-            self.meter.fill(self.site.bridge.broker.clock())
+        if (meter := self.meter_of(self.principal)) is not None:
+            meter.fill(self.site.bridge.broker.clock())
         super().requestDone(request)
         self._watch()
 

@@ -78,7 +78,7 @@ class Events:
         if key is None:
             answered = Answered(act(), False)
         else:
-            answered = self._known.once((request.visitor.principal, place, key), sha256(told).digest(), act)
+            answered = self._known.once((request.principal, place, key), sha256(told).digest(), act)
 
         def tell(outcome: Told | Refusal) -> None:
             if isinstance(outcome, Refusal):

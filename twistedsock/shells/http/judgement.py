@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from twistedsock.core.access import Identity
 from twistedsock.core.errors import TOO_FAST, Code, Refusal
+from twistedsock.core.rate import ENTRY_PRICE, token_price
 from twistedsock.shells.certificates import subject_of
 from twistedsock.shells.proxied import address_of
 from twistedsock.shells.sockets import here_of, host_of
@@ -64,8 +64,9 @@ def judge(request: "BridgeRequest", length: int | None) -> Rejection | None:
     # On a connection that is kept alive, each request can name another host.
     host, origin = request.header(b"host").decode("latin-1"), b"".join(origins) if origins else None
     rejection = _judge_origin(request, host, origin)
-    # The origin comes first, so that a page that is allowed to ask can read how long it has to wait.
-    if connection.is_too_fast(1):
+    # The origin comes first, so that a page that is allowed to ask can read how long it has to wait. A request is
+    # charged to the address, and to an identity once that is proved.
+    if connection.is_too_fast(connection.principal, ENTRY_PRICE):
         return Rejection(TOO_FAST, 429)
     if length != 0 and request.method != b"POST":
         connection.persistent = False
@@ -159,16 +160,27 @@ def _judge_path(request: "BridgeRequest", length: int | None) -> Rejection | Non
     if bad_body is not None:
         return bad_body
     if route.asks_who:
-        outcome = _recognize(request)
-        if isinstance(outcome, Refusal):
-            return Rejection(outcome, STATUS[outcome.code], BAD_TOKEN)
-        request.identity, request.judged_by = outcome, request.bridge.policy
-        if outcome is None and (rejection := _judge_nobody(request)):
+        rejection = _find_identity(request)
+        if rejection is not None:
+            return rejection
+        if request.identity is None and (rejection := _judge_nobody(request)):
             return rejection
     if length is not None and length > request.most_body:
         request.connection.persistent = False
         return Rejection(request.too_long, 413)
     return None
+
+
+def _recharge(request: "BridgeRequest", price: float) -> bool:
+    """Charge a request to the identity that it has proved instead of its address; False if that exceeds the rate of
+    the identity."""
+    connection, principal = request.connection, request.principal
+    if principal == connection.principal:
+        return True
+    meter = connection.meter_of(connection.principal)
+    if meter is not None:
+        meter.charge(-price)
+    return not connection.is_too_fast(principal, price)
 
 
 def judge_again(request: "BridgeRequest") -> Refusal | None:
@@ -187,8 +199,9 @@ def judge_again(request: "BridgeRequest") -> Refusal | None:
     return EXPIRED if has_ended else None
 
 
-def _recognize(request: "BridgeRequest") -> Identity | Refusal | None:
-    bridge, listening = request.bridge, request.listening
+def _find_identity(request: "BridgeRequest") -> Rejection | None:
+    bridge, listening, connection = request.bridge, request.listening, request.connection
+    request.judged_by = bridge.policy
     if bridge.policy is None:
         return None
     head = RequestHead(
@@ -204,7 +217,15 @@ def _recognize(request: "BridgeRequest") -> Identity | Refusal | None:
     )
     shown = find_credentials(head, bridge.policy.cookie)
     subject = subject_of(request.transport) if listening.secure else None
-    return bridge.recognize(listening.endpoint, None if shown is None else shown.token, subject)
+    token = None if shown is None else shown.token
+    price = 0.0 if token is None else token_price(len(token))
+    if price and connection.is_too_fast(connection.principal, price):
+        return Rejection(TOO_FAST, 429)
+    outcome = bridge.recognize(listening.endpoint, token, subject)
+    if isinstance(outcome, Refusal):
+        return Rejection(outcome, STATUS[outcome.code], BAD_TOKEN)
+    request.identity = outcome
+    return None if _recharge(request, ENTRY_PRICE + price) else Rejection(TOO_FAST, 429)
 
 
 def _joined(request: "BridgeRequest", name: bytes, separator: bytes) -> str:

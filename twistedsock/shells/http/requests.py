@@ -11,6 +11,7 @@ from twistedsock.core.access import Identity, Policy
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import INTERNAL, TOO_FAST, Code, Refusal
+from twistedsock.core.principal import Principal, subject_principal
 from twistedsock.core.rate import Meter
 from twistedsock.core.visitor import Visitor
 from twistedsock.shells.faults import report_fault
@@ -90,7 +91,14 @@ class BridgeRequest(Request):
 
     @property
     def meter(self) -> Meter | None:
-        return self.connection.meter
+        """What it is charged to; None if the rate is not limited."""
+        return self.connection.meter_of(self.principal)
+
+    @property
+    def principal(self) -> Principal:
+        """Whose request it is, for rates, limits and shared tables: an identity that it proves, else its address."""
+        subject = b"" if self.identity is None else self.identity.subject
+        return subject_principal(subject) if subject else self.connection.principal
 
     @property
     def is_admin(self) -> bool:
@@ -132,9 +140,10 @@ class BridgeRequest(Request):
         """A header, in lower case, of which only one is expected; "" where there is none."""
         return cast(bytes, self.getHeader(name)) or b""
 
-    def charge(self, commands: int) -> None:
-        """It is so many commands more than the one that each request is; raises ``Refused`` where that is too fast."""
-        if self.connection.is_too_fast(commands):
+    def charge(self, price: float) -> None:
+        """It costs that much more than the one command that each request costs; raises ``Refused`` if that exceeds the
+        rate."""
+        if self.connection.is_too_fast(self.principal, price):
             raise Refused(TOO_FAST)
 
     # How it is answered.

@@ -40,8 +40,7 @@ class StandIn(Stream):
 
     def converse(self, session: Session) -> None:
         """From here on it takes commands."""
-        meter = self._stand_ins.bridge.meter(session.ends)
-        self._conversation = Conversation(session, json_commands, _nothing, self._resume, report_fault, meter)
+        self._conversation = Conversation(session, json_commands, _nothing, self._resume, report_fault)
         self._stand_ins.patience.begin(self._conversation, spoken=True)
 
     def take(self, request: BridgeRequest, messages: list[bytes]) -> None:
@@ -60,8 +59,6 @@ class StandIn(Stream):
     def _run(self, conversation: Conversation, request: BridgeRequest, messages: list[bytes]) -> None:
         if self._stand_ins.patience.minds_idling:
             self._stand_ins.patience.speaks(conversation)
-        if conversation.meter is not None:
-            conversation.came(sum(map(len, messages)))
         conversation.receive(messages)
         if conversation.waits:
             self._running = request

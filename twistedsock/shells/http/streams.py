@@ -88,6 +88,8 @@ class Stream:
     def dataReceived(self, data: bytes) -> None:
         if self._closing is None and self.session is not None:
             self._ignored += len(data)
+            if (meter := self.session.meter) is not None:
+                meter.read(len(data), self.session.now())
             if self._ignored > MOST_IGNORED:
                 self.session.dismiss(Ending.POLICY, NOBODY_LISTENS)
 
