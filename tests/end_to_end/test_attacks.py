@@ -4,6 +4,7 @@ behind, and that the log says no more than it should. What needs no socket is te
 import json
 import re
 import socket
+import ssl
 import time
 from contextlib import suppress
 
@@ -80,6 +81,29 @@ def test_what_a_page_posts_to_the_line_port_is_not_run(bridge, tell, call, bysta
         answer = tell(bridge.lines[0], request_.replace("{}", channel).encode())
         assert re.match(rb"WELCOME [^\n]*\nHTTP/1\.1 400 Bad Request\r\n", answer)
         assert b"OK" not in answer
+    assert call(bridge.lines[0]).ask(f"HIST {channel}") == "OK 0"
+
+
+def client_hello(session_id):
+    """A TLS client's first message with a session id of 32 bytes that somebody has chosen."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    hello = outgoing.read()
+    assert hello[43] == 32
+    return hello[:44] + session_id.ljust(32, b"\n") + hello[76:]
+
+
+def test_commands_in_a_tls_handshake_are_not_run(bridge, tell, call, bystander):
+    channel = "hello"
+    with bystander(bridge):
+        answer = tell(bridge.lines[0], client_hello(f"\nPUB {channel} 1".encode()))
+        assert answer.endswith(b"\nNOTICE this port does not speak TLS: it expects lines of text\nBYE\n")
+        assert b"OK" not in answer
+        begun = time.monotonic()
+        assert statuses(tell(authority(bridge), client_hello(b""))) == [b"400"]
+        assert time.monotonic() - begun < 5
     assert call(bridge.lines[0]).ask(f"HIST {channel}") == "OK 0"
 
 
@@ -571,6 +595,7 @@ def test_nothing_that_a_terminal_obeys_reaches_a_line_reader(bridge, call, brows
 
 def test_what_is_no_utf8_or_begins_with_a_byte_order_mark(bridge, stage, bystander):
     with bystander(bridge):
+        assert stage.typist.ask("PING") == "PONG"  # the first line must be UTF-8
         for wrong in (b"\xfe", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82"):
             assert stage.types(wrong).startswith("ERR not-utf8 ")
         assert stage.typist.ask("\ufeffPING").startswith("ERR unknown-command ")

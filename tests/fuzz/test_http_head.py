@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import EXTRA, HEADS, METHODS, TARGETS, UPGRADE, head_of
 from tests.fuzz.properties import holds
-from twistedsock.wire.http_head import begins_request, is_request_line, origin_form, read_head
+from twistedsock.wire.http_head import origin_form, read_head
 
 
 @holds(examples=150, data=HEADS | st.binary().map(lambda data: data + b"\r\n\r\n"))
@@ -51,14 +51,3 @@ def test_sound_heads(method: str, target: str, extra: list[tuple[str, str]]) -> 
         assert all(len(values) == 1 for values in told.values()) and method == "GET"
     elif plain and method == "GET" and target in ("/ws", "/") and fields == UPGRADE:
         raise AssertionError("a plain handshake was not seen as one")
-
-
-@holds(examples=80, line=HEADS.map(lambda head: head.partition(b"\r\n")[0]) | st.binary())
-def test_request_lines(line: bytes) -> None:
-    """A line is taken for the first of a request where its last word is HTTP/ and a number, and never else."""
-    last = line.rpartition(b" ")[2]
-    assert is_request_line(line) is (last.startswith(b"HTTP/") and last[5:6].isdigit())
-    assert begins_request(line) is (line.partition(b" ")[0] in METHODS_OF_PAGES and b" " in line)
-
-
-METHODS_OF_PAGES = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH")

@@ -185,6 +185,110 @@ def test_an_http_request_for_an_endless_path_runs_nothing_either(call, cut):
     assert call.hall.broker.channels == {}
 
 
+def test_an_http_request_with_an_endless_method_runs_nothing_either(call):
+    call.sends(b"x" * 70_000)
+    assert call.hears()[0].startswith("ERR too-long ")
+    call.sends(b" /kitchen HTTP/1.1\r\nPUB kitchen one\n")
+    assert call.transport.heard().startswith(b"HTTP/1.1 400 ")
+    assert call.hall.broker.channels == {}
+
+
+def test_a_first_line_for_which_there_is_no_memory_runs_nothing_behind_it(reactor, wire):
+    hall = Hall(max_held=10_000)
+    call = Call(hall, reactor, wire())
+    call.hears()
+    call.sends(b"QUARREL /" + b"x" * 20_000)
+    call.sends(b" HTTP/1.1\r\nPUB kitchen one\n")
+    assert call.transport.heard().startswith(b"HTTP/1.1 400 ")
+    assert hall.broker.channels == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"r" * 32 + b"\x20\nPUB kitchen one\n", "speak TLS"),
+        (b"\r\n\x16\x03\x01\nPUB kitchen one\n", "speak TLS"),
+        (b"\x80\x2e\x01\x00\x02\nPUB kitchen one\n", "UTF-8"),
+        (b"\x00\x03\x00\x5c\x21\x12\xa4\x42\nPUB kitchen one\n", "UTF-8"),
+        (b"PUB kitchen a\0b\nPUB kitchen one\n", "UTF-8"),
+        (b"PUB kitchen caf\xe9\nPUB kitchen one\n", "UTF-8"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\nPUB kitchen one\n", "UTF-8"),
+    ],
+    ids=["TLS", "TLS behind an empty line", "SSL 2", "STUN", "NUL", "Latin-1", "PROXY header of version 2"],
+)
+def test_another_protocol_is_closed_and_nothing_of_it_is_run(hall, reactor, wire, data, words):
+    for cut in range(len(data)):
+        call = Call(hall, reactor, wire())
+        call.hears()
+        call.sends(data[:cut])
+        call.sends(data[cut:])
+        call.says("PUB kitchen two")
+        notice, bye = call.hears()
+        assert notice.startswith("NOTICE this port ") and words in notice and bye == "BYE"
+        assert call.transport.half_closed
+        call.is_lost()
+    assert hall.broker.channels == {}
+
+
+def test_tls_is_told_so_at_its_first_byte(call):
+    call.sends(b"\x16")
+    assert call.hears() == ["NOTICE this port does not speak TLS: it expects lines of text", "BYE"]
+
+
+def test_behind_the_first_line_a_nul_is_payload_and_latin_1_is_an_error(call):
+    call.sends(b"SUB kitchen\nPUB kitchen a\0b\nPUB kitchen caf\xe9\n\x16\x03\x01\nPING\n")
+    subscribed, ok, latin, tls, pong, event = call.hears()
+    assert subscribed.startswith("OK kitchen") and ok == "OK 1" and pong == "PONG"
+    assert latin.startswith("ERR not-utf8 ") and tls.startswith("ERR unknown-command ")
+    assert event == 'MSG kitchen 1 p1 "a\\u0000b"'
+
+
+@pytest.mark.parametrize(
+    "payload", ["we now speak HTTP/3", "HTTP/3", "HTTP/1.1", "GET / HTTP/1.1", "a HTTP/1.1 b", "HTTP/1.1\nPUB news x"]
+)
+def test_a_first_line_that_publishes_words_like_those_of_http_is_run(hall, reactor, wire, payload):
+    data = f"PUB news {payload}\n".encode()
+    for cut in range(len(data)):
+        call = Call(hall, reactor, wire())
+        call.hears()
+        call.sends(data[:cut])
+        call.sends(data[cut:])
+        assert all(line.startswith("OK ") for line in call.hears())
+        call.is_lost()
+
+
+def test_a_page_that_chooses_a_verb_as_its_method_runs_nothing(call):
+    """Its host name may have been rebound to this address, and then it may choose any method."""
+    call.sends(b"PUB /kitchen HTTP/1.1\r\nHost: a.example\r\n\r\nPUB kitchen one\n")
+    assert call.transport.heard().startswith(b"HTTP/1.1 400 ")
+    assert call.hall.broker.channels == {}
+
+
+def test_a_leading_byte_order_mark_is_no_part_of_the_first_line(hall, reactor, wire):
+    data = b"\xef\xbb\xbfPING 1\n\xef\xbb\xbfPING 2\n"
+    for cut in range(len(data)):
+        call = Call(hall, reactor, wire())
+        call.hears()
+        call.sends(data[:cut])
+        call.sends(data[cut:])
+        pong, error = call.hears()
+        assert pong == "PONG 1" and error.startswith("ERR unknown-command ")
+        call.is_lost()
+
+
+def test_cr_nul_ends_a_line_at_every_cut(hall, reactor, wire):
+    data = b"PING 1\r\0PUB kitchen a\0b\r\0" + b"PING 2" + DO_TIMING_MARK + b"\r\0PING 3\n"
+    for cut in range(len(data)):
+        call = Call(hall, reactor, wire())
+        call.hears()
+        call.sends(data[:cut])
+        call.sends(data[cut:])
+        heard = call.transport.heard().replace(b"\xff\xfc\x06", b"").decode().split()
+        assert [word for word in heard if word != "OK"][:2] == ["PONG", "1"]
+        assert heard[-4:] == ["PONG", "2", "PONG", "3"]
+        call.is_lost()
+
+
 def test_what_looks_like_http_later_is_just_a_line(call):
     call.says("PING", "GET / HTTP/1.1")
     pong, error = call.hears()
@@ -221,13 +325,13 @@ def test_an_interrupt_of_telnet_gets_its_timing_mark_before_the_notice(call):
 
 
 def test_telnet_commands_may_be_cut_anywhere(hall, reactor, wire):
-    data = b"PING a" + DO_TIMING_MARK + b"b\xff\xff\n"
+    data = b"PING a" + DO_TIMING_MARK + b"b\nPING \xff\xff\n"
     for cut in range(len(data)):
         call = Call(hall, reactor, wire())
         call.hears()
         call.sends(data[:cut])
         call.sends(data[cut:])
-        assert call.transport.heard().startswith(b"\xff\xfc\x06ERR not-utf8 ")
+        assert call.transport.heard().startswith(b"\xff\xfc\x06PONG ab\nERR not-utf8 ")
         call.is_lost()
 
 

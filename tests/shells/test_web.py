@@ -228,6 +228,17 @@ def test_who_does_not_ask_in_time_is_refused_and_then_dropped(visit, reactor):
     assert peer.transport.aborted
 
 
+@pytest.mark.parametrize(
+    "data", [b"\x16", b"\x16\x03\x01\x02\x00\x01", b"\x80\x2e", b"\0", b"\xff\xfb\x18", b'{"type":', b" GET / "]
+)
+def test_a_protocol_that_cannot_be_http_is_answered_at_its_first_byte(visit, data):
+    peer = visit()
+    assert peer.asks(data)[0] == 400
+    assert peer.transport.half_closed
+    peer.sends(b"GET / HTTP/1.1\r\n\r\n")
+    assert peer.transport.heard() == b""
+
+
 @pytest.mark.parametrize("data", [b"", b"GET", request("/"), upgrade("/chat")])
 def test_an_end_leaves_nothing_behind(visit, reactor, data):
     peer = visit()

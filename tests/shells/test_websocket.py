@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
 from tests.shells.websocket_client import (
@@ -134,6 +135,37 @@ def test_the_first_message_decides_for_good(port: Port) -> None:
     client.says('{"type":"ping"}')
     client.says("PING")
     assert [message["type"] for message in client.hears()] == ["pong", "error"]
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n", "\r\n\t ", "\ufeff"])
+def test_a_blank_first_message_decides_nothing(blank: str, port: Port) -> None:
+    client = port.open()
+    client.says(blank)
+    client.says(blank, '  \n{"type":"ping"}', blank)
+    assert [message["type"] for message in client.hears()] == ["pong", "error"]
+    client = port.open()
+    client.says(blank, blank, "PING 1", blank)
+    assert client.hears()[0] == "PONG 1"
+
+
+def test_blank_first_messages_count_against_the_rate_limit(port: Port) -> None:
+    client = port.connect()
+    client.transport.getPeer = lambda: IPv4Address("TCP", "192.0.2.1", 50000)  # type: ignore[method-assign]
+    client.asks()
+    client.hears()
+    for _ in range(50):
+        client.says(*[""] * 1_000)
+        if client.transport.written:
+            break
+    client.is_closed_with(1008)
+
+
+@pytest.mark.parametrize("protocols", [(), (LINE_PROTOCOL,)])
+def test_a_leading_byte_order_mark_is_no_part_of_the_first_message(protocols: tuple[str, ...], port: Port) -> None:
+    client = port.open(*protocols)
+    client.says("\ufeffPING 1", "\ufeffPING 2")
+    pong, error = client.hears()
+    assert pong == "PONG 1" and error.startswith("ERR unknown-command ")
 
 
 def test_with_the_json_subprotocol_nothing_is_decided(port: Port) -> None:

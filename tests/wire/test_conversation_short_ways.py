@@ -181,7 +181,6 @@ BLOCKS: dict[str, tuple[bytes, list[bytes] | None]] = {
     "no UTF-8": (b"PUB a 1\nPUB a \xff\n", None),
     "UTF-8 only together": (b"PUB a \xc3\nPUB a \xa9\n", None),
     "a channel that is no UTF-8": (b"PUB \xff 1\nPUB \xff 2\n", None),
-    "a page that lost its way": (b"PUB /x HTTP/1.1\nPUB /x HTTP/1.1\n", None),
 }
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.wire.telnet import TelnetFilter
+from twistedsock.wire.telnet import TelnetFilter, replace_returns
 
 IAC, SE, DM, BRK, IP, AYT, SB = b"\xff", b"\xf0", b"\xf2", b"\xf3", b"\xf4", b"\xf6", b"\xfa"
 WILL, WONT, DO, DONT = b"\xfb", b"\xfc", b"\xfd", b"\xfe"
@@ -84,3 +84,25 @@ def test_any_bytes_give_text_and_answers(pieces: list[bytes]) -> None:
     assert len(answer) % 3 == 0
     for start in range(0, len(answer), 3):
         assert answer[start : start + 2] in (IAC + WONT, IAC + DONT)
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"PING\r\0", b"PING\r\n"),
+        (b"PING 1\r\0PING 2\r\nPING 3\n\r\0", b"PING 1\r\nPING 2\r\nPING 3\n\r\n"),
+        (b"a\r\r\0b", b"a\r\r\nb"),
+        (b"a\r\0\0b", b"a\r\n\0b"),
+        (b"a\0b\rc", b"a\0b\rc"),
+        (b"\0", b"\0"),
+        (b"", b""),
+    ],
+)
+def test_cr_nul_is_a_line_end_at_every_cut(data: bytes, lines: bytes, cuts) -> None:
+    """RFC 1123 section 3.3.1."""
+    for pieces in cuts(data):
+        returned, read = False, b""
+        for piece in pieces:
+            read += replace_returns(piece, returned)
+            returned = piece.endswith(b"\r")
+        assert read == lines, pieces

@@ -8,7 +8,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twistedsock.core.bridge import Bridge
-from twistedsock.core.commands import Interrupt
+from twistedsock.core.commands import Interrupt, Mistake
 from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import TOO_FAST, TOO_MUCH_HELD
 from twistedsock.core.holdings import LITTLE
@@ -27,9 +27,17 @@ from twistedsock.shells.sockets import arrival_of, ends_of, host_of, tune
 from twistedsock.wire import line_commands
 from twistedsock.wire.conversation import Conversation
 from twistedsock.wire.dialects import LINES
-from twistedsock.wire.http_head import MOST_METHOD, begins_request, is_request_line, wrong_door
-from twistedsock.wire.lines import Item, LineSplitter
-from twistedsock.wire.telnet import IAC, TelnetFilter
+from twistedsock.wire.http_head import wrong_door
+from twistedsock.wire.lines import LineSplitter
+from twistedsock.wire.opening import Opening, WireProtocol
+from twistedsock.wire.payloads import BOM
+from twistedsock.wire.telnet import IAC, TelnetFilter, replace_returns
+
+_FOREIGN = {
+    WireProtocol.TLS: b"this port does not speak TLS: it expects lines of text",
+    WireProtocol.OTHER: b"this port expects lines of UTF-8 text: the first one is none",
+}
+"""The last words to a connection that speaks another protocol."""
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener)
@@ -47,7 +55,8 @@ class LineProtocol(Protocol):
     _spoken = False
     _begun = False
     _accepted_at: float | None = None
-    _first = b""
+    _opening: Opening | None = None
+    _returned = False
     _counted = 0
 
     def connectionMade(self) -> None:
@@ -81,6 +90,7 @@ class LineProtocol(Protocol):
     def _begin(self) -> None:
         factory, transport = self.factory, self.transport
         peer = self.told or transport.getPeer()
+        self._opening = Opening()
         self._splitter = LineSplitter(factory.bridge.limits.max_line, line_commands.publishes)
         self._outlet = outlet_of(transport, factory.reactor)
         endpoint, ends = factory.listening.endpoint, ends_of(transport, peer)
@@ -110,21 +120,29 @@ class LineProtocol(Protocol):
             data, answer, interrupts = self._telnet.feed(data)
             if answer:
                 self._outlet.write(answer)
+        if b"\0" in data:
+            data = replace_returns(data, self._returned)
+        if data:
+            self._returned = data.endswith(b"\r")
+        if self._opening is not None and self._is_foreign(conversation, self._opening.feed(data)):
+            return
         items: list[Any] = list(self._splitter.feed(data))
         if self._begun or self._splitter.unfinished:
             begun = self._splitter.begun
             if self._counted or (begun is not None and len(begun) > LITTLE):
                 self._count(items)
             self._watch(conversation, bool(items))
+        if self._opening is not None and any(isinstance(item, Mistake) for item in items):
+            # The first line is too long.
+            if self._opening.begins_request() and self._is_foreign(conversation, WireProtocol.HTTP):
+                return
         if items and self.factory.patience.minds_idling:
             self.factory.patience.speaks(conversation)
-        if not self._spoken:
-            self._first = (self._first + data)[:MOST_METHOD]
-            if items:
-                self._spoken = True
-                self.factory.patience.has_spoken(conversation)
-                if self._is_wrong_door(items[0]):
-                    return
+        if items and not self._spoken:
+            self._spoken = True
+            self.factory.patience.has_spoken(conversation)
+            if isinstance(items[0], bytes):
+                items[0] = items[0].removeprefix(BOM)
         items += [Interrupt()] * min(interrupts, 1)
         conversation.receive(items)
         # Who does not read what refuses its options is not read either.
@@ -171,14 +189,19 @@ class LineProtocol(Protocol):
             self._begun = True
             self.factory.patience.has_begun(conversation)
 
-    def _is_wrong_door(self, first: Item) -> bool:
-        # A page may ask for a path that is longer than a line of ours; the line is gone then, but for its beginning.
-        if not (is_request_line(first) if isinstance(first, bytes) else begins_request(self._first)):
+    def _is_foreign(self, conversation: Conversation, spoken: WireProtocol | None) -> bool:
+        """Whether the connection speaks another protocol. It is closed then, and none of its lines is run."""
+        if spoken is None:
             return False
-        self._outlet.write(wrong_door(self.factory.web_address))
-        if self._conversation is not None:
-            self._conversation.session.cease("an HTTP request is for the web port")
-        self._hang_up(Ending.POLICY)
+        self._opening = None
+        if spoken is WireProtocol.LINES:
+            return False
+        if spoken is WireProtocol.HTTP:
+            self._outlet.write(wrong_door(self.factory.web_address))
+            conversation.session.cease("an HTTP request is for the web port")
+            self._hang_up(Ending.POLICY)
+        else:
+            conversation.session.dismiss(Ending.POLICY, _FOREIGN[spoken])
         return True
 
     def _hang_up(self, ending: Ending) -> None:

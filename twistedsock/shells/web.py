@@ -32,7 +32,7 @@ from twistedsock.shells.proxied import address_of, speaks_for_proxy
 from twistedsock.shells.sockets import Here, arrival_of, here_of, host_of, show, tune
 from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL, WebSocketFactory, choose
 from twistedsock.wire.credentials import find_credentials
-from twistedsock.wire.http_head import MOST_HEAD, RequestHead, has_too_many_headers, read_head, refusal
+from twistedsock.wire.http_head import MOST_HEAD, RequestHead, begins_head, has_too_many_headers, read_head, refusal
 
 CODES = {
     401: Code.UNAUTHORIZED,
@@ -85,6 +85,9 @@ class Doorman(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing is not None:
+            return
+        if data and not self._head and not begins_head(data):
+            self._refuse(400, "this port expects HTTP, and that is none")
             return
         # The end may lie across the cut.
         looked = max(0, len(self._head) - 3)

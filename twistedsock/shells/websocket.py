@@ -35,6 +35,7 @@ from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES_IN_MESSAGES
 from twistedsock.wire.frames import PlainFrames
 from twistedsock.wire.handshake import are_extensions, switching_protocols, take_extensions
 from twistedsock.wire.http_head import RequestHead
+from twistedsock.wire.payloads import BOM, SPACE
 
 JSON_PROTOCOL = "sockbridge.v1.json"
 LINE_PROTOCOL = "sockbridge.v1.line"
@@ -159,8 +160,7 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
         factory, transport = self.factory, self.transport
         self._frames = PlainFrames(factory.bridge.limits.max_message)
         self._outlet = outlet_of(transport, factory.reactor)
-        # The first message decides where no subprotocol did.
-        self._undecided = self.websocket_protocol_in_use is None
+        self._starting = self.websocket_protocol_in_use != JSON_PROTOCOL
         self._lines = self.websocket_protocol_in_use == LINE_PROTOCOL
         dialect, codec = self.spoken[self.websocket_protocol_in_use or JSON_PROTOCOL]
         endpoint = factory.listening.endpoint
@@ -321,15 +321,30 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
             patience.has_ended(conversation)
         if patience.minds_idling:
             patience.speaks(conversation)
-        if self._undecided:
-            self._undecided = False
-            if not messages[0].startswith(b"{"):
-                self._lines = True
-                conversation.codec = line_commands
-                conversation.session.speak(LINES_IN_MESSAGES)
+        if self._starting:
+            messages = self._start(conversation, messages)
+            if not messages:
+                return
         if self._lines:
             messages = [line.removesuffix(b"\r") for message in messages for line in message.split(b"\n")]
         conversation.receive(messages)
+
+    def _start(self, conversation: Conversation, messages: list[bytes]) -> list[bytes]:
+        """The first message that is not blank decides what is spoken, if no subprotocol did. Returns it and all behind
+        it."""
+        for place, message in enumerate(messages):
+            text = message.removeprefix(BOM)
+            start = text.lstrip(SPACE)[:1]
+            if not start:
+                conversation.may_be_answered()  # it costs as much as a command
+                continue
+            self._starting = False
+            if start != b"{" and not self._lines:
+                self._lines = True
+                conversation.codec = line_commands
+                conversation.session.speak(LINES_IN_MESSAGES)
+            return [text, *messages[place + 1 :]]
+        return []
 
     def _hang_up(self, ending: Ending) -> None:
         # Autobahn's sendClose would refuse every code of a server's but 1000.

@@ -10,7 +10,7 @@ from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.events import Content
 from twistedsock.core.names import DEFAULT_EVENT_NAME
 from twistedsock.core.visitor import Publishing
-from twistedsock.wire.payloads import MOST_DEPTH, content_of, is_deep, is_json, is_utf8
+from twistedsock.wire.payloads import BOM, MOST_DEPTH, SPACE, content_of, is_deep, is_json, is_utf8
 from twistedsock.wire.problems import Refused
 
 MOST_TOGETHER = 1_000
@@ -19,11 +19,6 @@ they take about a share of time."""
 
 BATCH_BYTES = 1024 * 1024
 """In such a request: an event of a kibibyte each."""
-
-SPACE = b" \t\r\n"
-"""What may stand around a JSON value (RFC 8259 section 2)."""
-
-BOM = "\ufeff".encode()
 
 FORM = b"application/x-www-form-urlencoded"
 """What curl says of whatever it is given; nobody sends a form here."""

@@ -7,24 +7,6 @@ import msgspec
 
 from twistedsock.wire.handshake import Headers, listed, plain_key
 
-_REQUEST_LINE = re.compile(rb"(?:^|.* )HTTP/[0-9][^ ]*$", re.DOTALL)
-
-
-def is_request_line(line: bytes) -> bool:
-    """Whether a line is the first of an HTTP request: its last word is ``HTTP/`` and a number. On the line port this
-    is a browser that lost its way, or a page that attacks."""
-    return _REQUEST_LINE.match(line) is not None
-
-
-MOST_METHOD = 8
-"""Bytes of a line that ``begins_request`` wants to see."""
-
-
-def begins_request(start: bytes) -> bool:
-    """Whether a line of which only the start is known is the first of an HTTP request. These are the methods that a
-    browser sends for a page (and none of them is a verb of ours)."""
-    return start.startswith((b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH "))
-
 
 def wrong_door(web_address: str) -> bytes:
     """The answer of the line port to an HTTP request. ``web_address`` may be empty."""
@@ -40,6 +22,16 @@ own, so an endless handshake must end before it gets there."""
 MOST_HEADERS = 100
 """Header lines in a request head: what Apache and Go's proxies allow; browsers send twenty. Many short ones cost more
 to read than their bytes tell."""
+
+
+# A character of a method (RFC 9110 section 5.6.2), or an empty line before it (RFC 9112 section 2.2).
+_BEGINNING = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z\r\n-]")
+
+
+def begins_head(start: bytes) -> bool:
+    """Whether these first bytes of a connection can become a request. Those of TLS cannot, nor those of other binary
+    protocols, so the answer need not wait for more."""
+    return _BEGINNING.match(start) is not None
 
 
 def has_too_many_headers(head: bytes) -> bool:

@@ -25,6 +25,12 @@ def decode(line: bytes) -> Command | None:
     return _parse(verb.upper(), rest)
 
 
+def is_verb(word: bytes) -> bool:
+    """Whether a line that begins with this word is a command, right or wrong."""
+    verb = word.upper()
+    return verb in _VERBS or verb in _ALIASES
+
+
 def publishes(block: bytes, most: int) -> Publish | None:
     """The one command that some whole lines are together: publishes in a row to one channel, which is what a busy
     publisher sends. None where they are anything else, or may be longer than ``most``, or need a closer look."""
@@ -32,8 +38,6 @@ def publishes(block: bytes, most: int) -> Publish | None:
     second = block.find(b"\n") + 1
     if not 5 < start < second or not block.startswith(block[:start], second) or not block.startswith(b"PUB "):
         return None
-    if b" HTTP/" in block[:second]:
-        return None  # the shell wants to see the first line of a connection that is none of ours
     payloads = block[start:-1].split(b"\n" + block[:start])
     is_text = not payloads[0].startswith(JSON_START)
     if is_text:

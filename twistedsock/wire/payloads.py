@@ -13,6 +13,12 @@ import msgspec
 
 from twistedsock.core.events import Content
 
+BOM = b"\xef\xbb\xbf"
+"""U+FEFF at the beginning, as some editors on Windows write it. It is no part of the text (RFC 8259 section 8.1)."""
+
+SPACE = b" \t\r\n"
+"""What may stand around a JSON value (RFC 8259 section 2)."""
+
 JSON_START = (b"{", b"[", b'"')
 # C0 except tab, and DEL. C1 is two bytes in UTF-8: C2 80 to C2 9F.
 _C0_DEL = bytes({*range(32), 127} - {9})

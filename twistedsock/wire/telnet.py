@@ -10,6 +10,14 @@ IAC = b"\xff"
 _SE, _AYT, _IP, _SB, _WILL, _WONT, _DO, _DONT = 240, 246, 244, 250, 251, 252, 253, 254
 
 
+def replace_returns(data: bytes, returned: bool) -> bytes:
+    """The data with CR LF for each CR NUL, which means the same (RFC 1123 section 3.3.1). ``returned`` is whether the
+    data before it ended with CR."""
+    if returned and data.startswith(b"\0"):
+        data = b"\n" + data[1:]
+    return data.replace(b"\r\0", b"\r\n")
+
+
 class _State(Enum):
     DATA = auto()
     COMMAND = auto()  # after IAC
