@@ -7,9 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from twistedsock.core.errors import Code
 from twistedsock.core.footprint import footprint
 from twistedsock.core.limits import Limits
 from twistedsock.settings import Settings, read_settings
+from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL
 
 OPTIONS = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name not in ("access", "webhook")]
 CHECKOUT = Path(__file__).parent.parent
@@ -32,6 +34,39 @@ def anchors(page: Path) -> set[str]:
 
 def fenced(page: Path, kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```$", text_of(page), flags=re.DOTALL | re.MULTILINE)
+
+
+def contract_files() -> list[Path]:
+    """All files that show names of the contract to people and programs."""
+    folders = [CHECKOUT / name for name in ("docs", "clients", "examples", "twistedsock")]
+    kinds = (".md", ".py", ".js", ".mjs", ".ts", ".json", ".html", ".sh", ".toml")
+    found = [file for folder in folders for file in folder.rglob("*") if file.suffix in kinds]
+    return [file for file in [CHECKOUT / "README.md", *found] if "node_modules" not in file.parts]
+
+
+def test_every_file_names_the_subprotocols_that_the_server_speaks() -> None:
+    named = {file: set(re.findall(r"sockbridge\.v\d+\.\w+", text_of(file))) for file in contract_files()}
+    assert [file for file, names in named.items() if names - {JSON_PROTOCOL, LINE_PROTOCOL}] == []
+    for place in ("docs/protocol-json.md", "twistedsock/static/openapi.json"):
+        assert named[CHECKOUT / place] == {JSON_PROTOCOL, LINE_PROTOCOL}
+    assert named[CHECKOUT / "twistedsock/static/sockbridge.js"] == {JSON_PROTOCOL}
+
+
+def codes_in_table(page: str) -> set[str]:
+    """The error codes of the table that begins with ``| code | meaning |``."""
+    table = text_of(CHECKOUT / page).partition("| code | ")[2].partition("\n\n")[0]
+    return set(re.findall(r"^\| `([a-z0-9-]+)` \|", table, re.MULTILINE))
+
+
+def test_every_table_of_error_codes_has_the_codes_of_the_server() -> None:
+    codes = {code.value.decode() for code in Code}
+    lines, json = codes_in_table("docs/protocol-lines.md"), codes_in_table("docs/protocol-json.md")
+    assert lines == codes - {"bad-json", "bad-type"}
+    assert json == codes - {"unknown-command", "too-long", "not-utf8"}
+    openapi = msgspec.json.decode(text_of(CHECKOUT / "twistedsock/static/openapi.json"))
+    assert set(openapi["components"]["schemas"]["Code"]["enum"]) == codes
+    declared = text_of(CHECKOUT / "twistedsock/static/sockbridge.d.ts").partition("type ServerCode =")[2]
+    assert set(re.findall(r"'([a-z-]+)'", declared.partition(";")[0])) == json
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
