@@ -7,6 +7,7 @@ import pytest
 from twistedsock.core.access import Identity, grants
 from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import Code, Refusal
+from twistedsock.core.events import Member
 from twistedsock.core.standing import MOST_FAILED
 from twistedsock.testing import FakePolicy, Hall, LinePeer
 
@@ -311,6 +312,46 @@ def test_a_long_reply_ends_where_the_right_to_read_is_lost(policy: FakePolicy | 
     assert 0 < len(reply["events"]) < 200
     assert reply["gaps"] == [{"first": len(reply["events"]) + 1, "last": 300}]
     assert pong["type"] == "pong"
+
+
+def test_a_long_list_of_members_ends_where_the_right_to_read_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = Hall(policy=POLICY)
+    many = [Member(b"id%d" % number, b"~%032d" % number) for number in range(5_000)]
+    monkeypatch.setattr(hall.backplane, "members", lambda channel: many)
+    lines, messages = hall.line_peer(), hall.json_peer()
+    for peer in (lines, messages):
+        peer.raw()
+        peer.outlet.room = 0
+    lines.says("WHO lobby", "PING")
+    messages.says({"type": "who", "channel": "lobby"}, {"type": "ping"})
+    hall.bridge.change_policy(FakePolicy({"lobby": "w"}))
+    for peer in (lines, messages):
+        peer.outlet.drain()
+    hall.turn()
+    *members, counted, pong = lines.hears()
+    assert 0 < len(members) < 3_000
+    assert (counted, pong) == (f"OK {len(members)}", "PONG")
+    reply, pong = messages.hears()
+    assert 0 < len(reply["members"]) < 3_000 and pong["type"] == "pong"
+    assert hall.broker.members_held == 0
+
+
+@pytest.mark.parametrize("said", ["HIST kitchen", "WHO kitchen", "SUB kitchen", "PUB kitchen x"])
+def test_what_is_forbidden_is_not_asked_of_the_backplane(said: str) -> None:
+    hall = Hall(late=True, policy=POLICY)
+    peer = meets(hall)
+    peer.says(said)
+    assert len(hall.backplane) == 0
+    assert peer.hears()[0].startswith("ERR unauthorized ")
+
+
+def test_a_new_policy_judges_the_tokens_that_are_shown_from_then_on(hall: Hall) -> None:
+    peer = meets(hall)
+    hall.bridge.change_policy(FakePolicy({"lobby": "rw"}, {"NEW": ("zoe", {"kitchen": "r"}, None)}))
+    hall.turn()
+    assert asks(peer, "AUTH A") == ["ERR unauthorized that token is not known"]
+    assert asks(peer, "AUTH NEW", "SUB kitchen")[0].startswith("OK zoe")
+    assert peer.session.identity is not None and peer.session.identity.subject == b"zoe"
 
 
 def test_a_long_reply_goes_on_where_the_right_to_read_is_kept() -> None:

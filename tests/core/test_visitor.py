@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from twistedsock.core.access import Right
+from twistedsock.core.access import Identity, Right, grants
 from twistedsock.core.dialect import Position
-from twistedsock.core.errors import Code, Refusal
+from twistedsock.core.errors import RESERVED_CHANNEL, Code, Refusal
 from twistedsock.core.events import Content, Lost
 from twistedsock.core.later import Later
 from twistedsock.core.limits import CHUNK_BYTES
@@ -127,6 +127,11 @@ def test_rights_are_those_of_a_session() -> None:
     assert ann.members(b"news") == [] and (ann.subject, nobody.subject) == (b"ann", b"")
     assert (nobody.is_admin, ann.is_admin, root.is_admin) == (False, False, True)
     assert root.forbids(b"$sys/figures", Right.READ) is None
+    granted = Visitor(hall.bridge, "tcp:8082", HERE, Identity(grants({"$sys/>": "rw", ">": "rw"}), b"eve"))
+    for someone in (root, granted, visits(Hall())):
+        for channel in (b"$sys/figures", b"$sys/new"):
+            assert someone.publish(channel, text(b"x")) == RESERVED_CHANNEL
+            assert someone.publish_all([Publishing(channel, text(b"x"))]) == [RESERVED_CHANNEL]
     assert visits(Hall()).is_admin and not visits(Hall(), client=AWAY).is_admin
     assert visits(Hall()).subject == b""
 
@@ -138,6 +143,16 @@ def test_the_right_to_read_is_looked_at_again_when_the_answer_comes() -> None:
     visitor._identity = hall.bridge.policy.anonymous("") if hall.bridge.policy else None
     assert code(settled(hall, answer)) is Code.UNAUTHORIZED
     assert not hall.broker.channels
+
+
+def test_who_may_not_read_a_channel_does_not_have_it_opened() -> None:
+    hall = Hall(late=True, policy=POLICY)
+    nobody = visits(hall)
+    assert code(nobody.history(b"kitchen")) is code(nobody.members(b"kitchen")) is Code.UNAUTHORIZED
+    assert code(nobody.publish(b"kitchen", text(b"x"))) is Code.UNAUTHORIZED
+    outcomes = nobody.publish_all([Publishing(b"kitchen", text(b"x"))])
+    assert isinstance(outcomes, list) and code(outcomes[0]) is Code.UNAUTHORIZED
+    assert len(hall.backplane) == 0
 
 
 def publish_nine(hall: Hall) -> None:

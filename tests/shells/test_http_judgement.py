@@ -75,8 +75,8 @@ def test_a_page_of_another_site_gets_nothing_done(place, origin, path, method, l
 def test_a_form_of_another_site_publishes_nothing(place, kind, logged):
     """These are sent without asking first ("simple requests")."""
     page = place.hall.json_peer()
-    page.says({"type": "sub", "channel": "kitchen"})
-    page.hears()
+    page.says({"type": "subscribe", "id": 1, "channel": "kitchen"})
+    assert page.hears()[-1]["type"] == "ok"
     answer = place().asks(
         "/channels/kitchen/events", "POST", b"hello", Origin="https://evil.example", Content_Type=kind
     )

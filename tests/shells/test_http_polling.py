@@ -180,6 +180,30 @@ def test_rights_are_looked_at_again(ask):
     assert status == 401 and b"secret" not in body
 
 
+@pytest.mark.parametrize(
+    "target", ["/events?channel=k&channel=new&last=1&wait=25", "/events?channel=new&channel=k&last=1&wait=25"]
+)
+@pytest.mark.parametrize("loss", ["policy", "token"])
+def test_a_right_that_is_lost_while_a_channel_opens_gets_no_events(ask, target, loss):
+    tokens = {"t": ("ann", {"k": "r", "new": "r"}, 1_800_000_010.0)}
+    hall = Hall(late=True, policy=FakePolicy({"k": "w"}, tokens))
+    hall.line_peer().says("PUB k secret")
+    for _ in range(4):
+        hall.backplane.release()
+        hall.turn()
+    client = ask(hall, target, Authorization="Bearer t")
+    assert len(hall.backplane) == 1, "the other channel is being opened"
+    if loss == "policy":
+        hall.bridge.change_policy(FakePolicy({"k": "w"}))
+    else:
+        hall.wall += 11
+    hall.backplane.release()
+    hall.turn()
+    status, _, body = client.answer()
+    assert status == 401 and b"secret" not in body
+    assert hall.broker.channels[b"k"].bells is None and b"new" not in hall.broker.channels
+
+
 def test_a_token_that_runs_out_meanwhile(ask):
     hall = Hall(policy=FakePolicy({"k": "w"}, {"t": ("ann", {"k": "r"}, 1_800_000_010.0)}))
     client, other = (ask(hall, "/channels/k/events?wait=25&token=t") for _ in range(2))
