@@ -17,6 +17,7 @@ from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 
 from twistedsock.access.table import AccessTable
+from twistedsock.core.events import Batch, Content
 from twistedsock.listeners import BACKLOG
 from twistedsock.monitoring.topics import FIGURES
 from twistedsock.service import EXPIRY_SECONDS, SWEEP_SECONDS, BridgeService, StartFailed, draw_epoch, draw_id
@@ -426,6 +427,19 @@ def test_a_fault_of_the_sweep_is_logged(start, reactor, logged):
     (event,) = [event for event in logged if "log_failure" in event]
     logged.remove(event)
     assert formatEvent(event) == "sweeping the channels failed"
+
+
+def test_a_break_in_what_the_backplane_delivers_is_logged_once(start, reactor, logged):
+    broker = start().bridge.broker
+
+    def deliver(first, epoch):
+        broker.deliver(b"kitchen", epoch, Batch(first, first + 1, b"p", b"p", b"message", Content((b"x",), 1)))
+
+    deliver(1, b"e1"), deliver(4, b"e1"), deliver(5, b"e1"), deliver(1, b"e2")
+    assert [line for line in map(formatEvent, logged) if line is not None and "backplane" in line] == [
+        "the backplane has skipped events 2 to 3 of kitchen: its readers are told LOST",
+        "the backplane numbers the events of kitchen anew: its readers must reconnect",
+    ]
 
 
 def test_the_figures_are_told_each_second(start, reactor):

@@ -23,6 +23,7 @@ from twistedsock.access.policy import TablePolicy, build_policy
 from twistedsock.backplane.memory import MemoryBackplane
 from twistedsock.core.bridge import Bridge, build
 from twistedsock.core.dialect import Ending
+from twistedsock.core.events import Lost
 from twistedsock.core.origins import Origins
 from twistedsock.core.principal import is_loopback
 from twistedsock.listeners import Listener, parse_endpoint
@@ -141,6 +142,7 @@ class BridgeService(Service):
         )
         self.bridge.policy = read_policy(settings)
         backplane.attach(self.bridge.broker)
+        self.bridge.broker.report_break = self._log_break
         self.webhooks = Webhooks(
             self.bridge.broker.observers, reactor, version, time.time, lambda: secrets.token_hex(16), random.random
         )
@@ -281,6 +283,21 @@ class BridgeService(Service):
             self._reachability.check()
         except Exception:  # an end of the loop would keep all connections whose machines are gone
             self._log.failure("not every connection could be checked for an answer")
+
+    def _log_break(self, channel: bytes, lost: Lost | None) -> None:
+        """Called once for each break in what the backplane delivers, however many subscribers are told."""
+        name = channel.decode()
+        if lost is None:
+            self._log.warn(
+                "the backplane numbers the events of {channel} anew: its readers must reconnect", channel=name
+            )
+        else:
+            self._log.warn(
+                "the backplane has skipped events {first} to {last} of {channel}: its readers are told LOST",
+                first=lost.first,
+                last=lost.last,
+                channel=name,
+            )
 
     def _look_at_expiries(self) -> None:
         try:

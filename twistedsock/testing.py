@@ -108,7 +108,8 @@ class Turns:
 
 class LateBackplane:
     """The memory backplane, but nothing happens before ``release``. ``failing`` makes what is released next fail;
-    ``is_ready`` can be told to be False."""
+    ``is_ready`` can be told to be False. ``skipping`` is how many of the next batches are not delivered, and
+    ``repeating`` how many are delivered twice: no backplane may do that, so both are for tests of what happens then."""
 
     is_ready = True
 
@@ -117,7 +118,7 @@ class LateBackplane:
         self._node: Any = None
         self._delivered: list[Callable[[], None]] = []
         self._asked: deque[tuple[Later[Any], Callable[[], Any]]] = deque()
-        self.failing = 0
+        self.failing = self.skipping = self.repeating = 0
 
     def __len__(self) -> int:
         """How many questions wait for their answer."""
@@ -140,6 +141,11 @@ class LateBackplane:
             answer = act()
             self._deliver_now()
             later.settle(answer)
+
+    def restart(self, inner: MemoryBackplane) -> None:
+        """Forget everything, as if what stands behind it had been replaced: the channels get other epochs."""
+        self._inner = inner
+        inner.attach(self)
 
     def _ask(self, act: Callable[[], T]) -> Later[T]:
         later = Later[T]()
@@ -177,7 +183,12 @@ class LateBackplane:
     # What the inner backplane tells.
 
     def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
-        self._delivered.append(lambda: self._node.deliver(name, epoch, batch))
+        if self.skipping:
+            self.skipping -= 1
+            return
+        times = 2 if self.repeating else 1
+        self.repeating -= times - 1
+        self._delivered += [lambda: self._node.deliver(name, epoch, batch)] * times
 
     def change_presence(self, name: bytes, change: PresenceChange) -> None:
         self._delivered.append(lambda: self._node.change_presence(name, change))
@@ -395,6 +406,10 @@ class Hall:
     def turn(self) -> None:
         """Turn until everything has come to rest."""
         self.turns.run()
+
+    def restart_backplane(self) -> None:
+        """A late backplane forgets all numbers."""
+        self.backplane.restart(MemoryBackplane(self._draw_epoch))
 
     def _draw_id(self) -> bytes:
         self._ids += 1

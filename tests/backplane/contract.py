@@ -4,6 +4,7 @@ A backplane is run through it by a test class that inherits ``BackplaneContract`
 fail) and has a fixture ``stage``. A ``Stage`` is a backplane, the node it tells, and how to let time pass for it.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +22,9 @@ class Stage:
     def __init__(self, backplane: Any) -> None:
         self.backplane = backplane
         self.story: list[tuple[Any, ...]] = []
+        self.breaks: list[str] = []
+        """Where a delivery did not follow the one before it, or had another epoch."""
+        self._positions: dict[bytes, Position] = {}
         self._here: dict[bytes, dict[bytes, Member]] = {}
         backplane.attach(self)
 
@@ -51,9 +55,12 @@ class Stage:
         when_known(self.backplane.open(channel), answers.append)
         self.settle()
         assert len(answers) == 1
+        if isinstance(answers[0], Position):
+            self._positions[channel] = answers[0]
         return answers[0]
 
     def close(self, channel: bytes) -> None:
+        self._positions.pop(channel, None)  # it may be delivered or not
         self.backplane.close(channel)
         self.settle()
 
@@ -83,6 +90,10 @@ class Stage:
 
     def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
         assert len(batch) == len(batch.content) > 0
+        before = self._positions.get(name)
+        if before is not None and (epoch, batch.first) != (before.epoch, before.head + 1):
+            self.breaks.append(f"{name!r}: {epoch!r} {batch.first} after {before}")
+        self._positions[name] = Position(epoch, batch.end - 1)
         self.story += [("delivered", name, epoch, event) for event in batch.events()]
 
     def change_presence(self, name: bytes, change: PresenceChange) -> None:
@@ -113,6 +124,12 @@ ANN, BOB = Member(b"p1", b"ann"), Member(b"p2", b"bob")
 
 
 class BackplaneContract:
+    @pytest.fixture(autouse=True)
+    def _deliveries_follow_each_other(self, stage: Stage) -> Iterator[None]:
+        """Whatever else a test looks at: each delivery follows the one before it, in the same epoch, and comes once."""
+        yield
+        assert stage.breaks == []
+
     def test_a_new_channel_stands_at_zero(self, stage: Stage) -> None:
         position = stage.open(b"a")
         assert isinstance(position, Position) and position.head == 0 and position.epoch

@@ -1,20 +1,28 @@
 """The test double that is late, bursty and unreliable keeps the contract all the same, or it would prove nothing."""
 
+from collections.abc import Callable
+from itertools import count
+
 import pytest
 
 from tests.backplane.contract import ANN, BackplaneContract, FailingContract, Stage
 from twistedsock.backplane.memory import MemoryBackplane
+from twistedsock.core.dialect import Position
 from twistedsock.core.errors import UNAVAILABLE
 from twistedsock.core.later import Later
 from twistedsock.testing import LateBackplane
+
+
+def numbers() -> Callable[[], bytes]:
+    epochs = count(1)
+    return lambda: b"e%d" % next(epochs)
 
 
 class LateStage(Stage):
     """Lets the backplane answer when it is told to settle."""
 
     def __init__(self) -> None:
-        numbers = iter(range(1, 1_000))
-        super().__init__(LateBackplane(MemoryBackplane(lambda: b"e%d" % next(numbers))))
+        super().__init__(LateBackplane(MemoryBackplane(numbers())))
 
     def step(self) -> bool:
         self.backplane.release(1)
@@ -75,3 +83,54 @@ def test_as_many_fail_as_it_is_told(stage: LateStage) -> None:
 def test_comings_and_goings_are_told_at_once(stage: LateStage) -> None:
     stage.backplane.enter(b"a", ANN)
     assert len(stage.changes(b"a")) == 1
+
+
+def fails(stage: LateStage, name: str) -> bool:
+    """Whether a test of the contract finds a fault in a backplane."""
+    try:
+        getattr(BackplaneContract(), name)(stage)
+    except AssertionError:
+        return True
+    return bool(stage.breaks)
+
+
+MAY_SKIP = (
+    "test_a_channel_that_is_not_open_can_be_published_to",
+    "test_a_channel_that_was_closed_goes_on_by_an_event_too",
+)
+"""Tests in which a channel is not open: nothing needs to be delivered then."""
+
+TESTS = [
+    name
+    for name, test in vars(BackplaneContract).items()
+    if name.startswith("test_") and "publish" in test.__code__.co_names and test.__code__.co_argcount == 2
+]
+
+
+@pytest.mark.parametrize(
+    "name, fault",
+    [(name, "skipping") for name in TESTS if name not in MAY_SKIP] + [(name, "repeating") for name in TESTS],
+)
+def test_the_contract_finds_a_backplane_that_skips_or_repeats_a_batch(name: str, fault: str) -> None:
+    stage = LateStage()
+    assert not fails(stage, name)
+    stage = LateStage()
+    setattr(stage.backplane, fault, 1)
+    assert fails(stage, name)
+
+
+def test_the_contract_finds_a_backplane_that_changes_the_epoch(stage: LateStage) -> None:
+    stage.open(b"a")
+    stage.publish(b"a", b"x")
+    draw = numbers()
+    draw()
+    stage.backplane.restart(MemoryBackplane(draw))
+    stage.publish(b"a", b"y")
+    assert stage.offsets(b"a") == [1, 1] and stage.epochs(b"a") == {b"e1", b"e2"} and len(stage.breaks) == 1
+
+
+def test_what_was_open_before_a_restart_can_be_closed(stage: LateStage) -> None:
+    stage.open(b"a")
+    stage.backplane.restart(MemoryBackplane(numbers()))
+    stage.close(b"a")
+    assert stage.open(b"a") == Position(b"e1", 0)

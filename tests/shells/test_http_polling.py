@@ -266,6 +266,38 @@ def test_where_there_is_no_room(ask):
     assert not hall.broker.channels
 
 
+def test_a_poll_hears_of_another_epoch(ask):
+    """With a place, it learns that this is of another epoch; without one, it gets what comes next, as always."""
+    hall = Hall(late=True)
+    publisher = hall.line_peer()
+
+    def say(payload):
+        publisher.says(f"PUB k {payload}")
+        hall.backplane.release(), hall.turn()
+
+    say("old")
+    placed, new = ask(hall, "/channels/k/events?wait=25&last-event-id=e1:1"), ask(hall, "/channels/k/events?wait=25")
+    hall.restart_backplane()
+    say("x")
+    answer = told(placed)
+    assert answer["recovered"] is False and answer["events"] == [] and answer["next"] == "e2:1"
+    answer = told(new)
+    assert [event["data"] for event in answer["events"]] == ["x"] and answer["next"] == "e2:1"
+    assert "recovered" not in answer
+
+
+def test_a_poll_hears_of_what_the_backplane_has_skipped(ask):
+    hall = Hall(late=True)
+    publisher = hall.line_peer()
+    publisher.says("PUB k 1"), hall.backplane.release(), hall.turn()
+    client = ask(hall, "/channels/k/events?wait=25&last-event-id=e1:1")
+    hall.backplane.skipping = 1
+    for payload in (2, 3):
+        publisher.says(f"PUB k {payload}"), hall.backplane.release(), hall.turn()
+    answer = told(client)
+    assert answer["lost"] == {"first": 2, "last": 2} and [event["data"] for event in answer["events"]] == ["3"]
+
+
 def test_a_distant_backplane(ask, reactor):
     hall = Hall(late=True)
     client = ask(hall, "/events?wait=5&channel=a&channel=b")

@@ -61,8 +61,11 @@ class MemoryBackplane:
         return Position(run.epoch, run.head)
 
     def close(self, channel: bytes) -> None:
-        self._closed[channel] = self._runs.pop(channel)
-        if not self._closed[channel].head:
+        run = self._runs.pop(channel, None)
+        if run is None:  # of a time before this backplane
+            return
+        self._closed[channel] = run
+        if not run.head:
             # Nothing was ever published there: who asks for many names must not push out what others remember.
             self._closed.move_to_end(channel, last=False)
         if len(self._closed) > REMEMBERED:

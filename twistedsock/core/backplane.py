@@ -12,8 +12,9 @@ from twistedsock.core.reader import Peer
 class Backplane(Protocol):
     """How events get their order and reach the other processes. It tells its node, the broker, what happens by
     ``deliver`` and ``change_presence``. For each channel that is open here, ``deliver`` is called once for each event,
-    in the order of the offsets, without a gap. A publish is delivered here first and answered in the same step: so its
-    ``OK`` is written before the turn ends and flushes it, and who asks next for the history finds it there."""
+    in the order of the offsets, without a gap. The broker ignores a batch that it has got already, and reports a gap or
+    another epoch to subscribers. A publish is delivered here first and answered in the same step: so its ``OK`` is
+    written before the turn ends and flushes it, and who asks next for the history finds it there."""
 
     @property
     def is_ready(self) -> bool:

@@ -13,7 +13,7 @@ from twistedsock.core.backplane import Backplane
 from twistedsock.core.channel import Channel
 from twistedsock.core.dialect import Position
 from twistedsock.core.errors import TOO_MANY_CHANNELS, Refusal
-from twistedsock.core.events import BATCH_COST, EVENT_COST, Batch, Content, Member, PresenceChange
+from twistedsock.core.events import BATCH_COST, EVENT_COST, Batch, Content, Lost, Member, PresenceChange
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.lane import Gathered, hand_over
 from twistedsock.core.later import Later, when_known
@@ -43,6 +43,10 @@ most likely. If not, a reader gets two sends in that turn instead of one, and th
 LARGEST_SEARCHED = 8
 """Principals whose channels are looked at for one that can give way, those with most channels first. Only principals
 that read nearly all their channels are passed over."""
+
+
+def _report_nothing(channel: bytes, lost: Lost | None) -> None:
+    """For tests, and whoever has no log."""
 
 
 class Talker(Protocol):
@@ -98,6 +102,11 @@ class Broker:
         # Who has had a share of time, in the order in which they go on.
         self._postponed: OrderedDict[Callable[[], None], None] = OrderedDict()
         self._talkers: dict[Talker, None] = {}
+        # Readers whose place in a channel means nothing any more, as its epoch is another one.
+        self._outdated: dict[Reader, None] = {}
+        # Called once for each break in what the backplane delivers, with the events that it has skipped; with None if
+        # the channel has another epoch.
+        self.report_break: Callable[[bytes, Lost | None], object] = _report_nothing
 
     @property
     def log_bytes(self) -> int:
@@ -282,20 +291,59 @@ class Broker:
     # What the backplane tells.
 
     def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
-        """The one door up: events have got their places, one after the other."""
-        channel = self.channels.get(name)
+        """The one door up: events have got their places, one after the other. What was delivered before is ignored;
+        events that the backplane has skipped, and an epoch that has changed, are reported to subscribers."""
+        channel, first, end = self.channels.get(name), batch.first, batch.end
         if channel is None:
-            channel = self._make(name, Position(epoch, batch.first - 1))
-        channel.head = batch.end - 1
-        channel.tally.published += batch.end - batch.first
+            channel = self._make(name, Position(epoch, first - 1))
+        elif first != channel.head + 1 or epoch != channel.epoch:
+            if epoch == channel.epoch and first <= channel.head:
+                if end - 1 <= channel.head:
+                    return
+                first = channel.head + 1
+                batch = batch.part(first, end)
+            else:
+                channel = self._break(channel, Position(epoch, first - 1))
+        channel.head = end - 1
+        count = end - first
+        channel.tally.published += count
         for observer in self.observers:
             observer.published(name, epoch, batch)
         if not channel.pending:
             self._mark(channel)
         channel.pending.append(batch)
-        self._waiting += batch.content.size + FRAME_COST * (batch.end - batch.first)
+        self._waiting += batch.content.size + FRAME_COST * count
         if self._waiting >= CHUNK_BYTES:
             self.urgent = True
+
+    def _break(self, channel: Channel, position: Position) -> Channel:
+        """The next event does not follow the newest one of the channel. Its log holds no gap, so it begins anew; later
+        that is to be repaired by asking the backplane for what is missing."""
+        self._flush_talkers()
+        self._flush(channel)
+        size = channel.log.size
+        if position.epoch == channel.epoch:
+            lost = Lost(channel.head + 1, position.head)
+            channel.skip(lost)
+            self.report_break(channel.name, lost)
+        else:
+            self._outdated |= dict.fromkeys(channel.restart(position, self.limits))
+            if self._outdated:
+                self.postpone(self._dismiss_outdated)
+            self.report_break(channel.name, None)
+        self._logs.account(channel, size)
+        return self.channels.get(channel.name) or self._make(channel.name, position)  # a flush can end its need
+
+    def _dismiss_outdated(self) -> None:
+        """Readers of channels that have another epoch now; as many as fit into a share of time."""
+        enough = self.clock() + SHARE
+        while self._outdated:
+            reader, _ = self._outdated.popitem()
+            reader.owner.lost_its_place()
+            if self.clock() >= enough:
+                break
+        if self._outdated:
+            self.postpone(self._dismiss_outdated)
 
     def change_presence(self, name: bytes, change: PresenceChange) -> None:
         """Somebody came to a channel or left it, on this node or another."""

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from twistedsock.core.dialect import Dialect, Position
-from twistedsock.core.events import Batch, Member, PresenceChange
+from twistedsock.core.events import Batch, Lost, Member, PresenceChange
 from twistedsock.core.lane import Gathered, Lane
 from twistedsock.core.limits import Limits
 from twistedsock.core.log import Log
 from twistedsock.core.principal import ELSEWHERE, Principal
-from twistedsock.core.reader import Subscription
+from twistedsock.core.reader import Reader, Subscription
 from twistedsock.core.tally import Tally
 
 
@@ -82,6 +82,25 @@ class Channel:
 
     def members(self) -> list[Member]:
         return [subscription.reader.peer.member() for subscription in self.readers.values()]
+
+    def skip(self, lost: Lost) -> None:
+        """Events that follow the newest one will never come. Nothing may be pending. What the log holds before them is
+        let go of, as it is contiguous. Readers that have caught up are told at once, the others when they get there."""
+        self.log.skip_to(lost.last + 1)
+        for lane in self.lanes.values():
+            lane.skip(self.name, lost)
+
+    def restart(self, position: Position, limits: Limits) -> list[Reader]:
+        """The epoch is another one. Nothing may be pending. Gives the readers: they get nothing more, as they would
+        take the new numbers for old ones."""
+        self.log.shrink(0)  # for those who read it still
+        self.epoch, self.head = position.epoch, position.head
+        self.log = Log(limits, position.head + 1)
+        self.lanes.clear()
+        self.watchers.clear()
+        for subscription in self.readers.values():
+            subscription.reader.forget_lag(subscription)
+        return [subscription.reader for subscription in self.readers.values()]
 
     def flush(self, now: float, most_missed: int, gathered: Gathered | None = None) -> None:
         """Tell who came and went; then put what was published since into the log, and offer it to the lanes, or let

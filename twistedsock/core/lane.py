@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from twistedsock.core.dialect import Dialect
-from twistedsock.core.events import Batch
+from twistedsock.core.events import Batch, Lost
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.reader import Reader, Subscription
 from twistedsock.core.tally import Tally
@@ -114,6 +114,17 @@ class Lane:
                     gathered[subscription.reader] += due
                 else:
                     hand_over(subscription.reader, due)
+
+    def skip(self, channel: bytes, lost: Lost) -> None:
+        """Tell every reader that events will never come; one that does not take that falls behind, and is told then."""
+        data = self.encoding.lost(channel, lost.first, lost.last)
+        tally = self._tally
+        for subscription in [*self.live, *self.selective]:
+            if subscription.reader.outlet.offer(data):
+                tally.sent += len(data)
+                tally.lost += lost.last + 1 - lost.first
+            else:
+                subscription.fall_behind(lost.first)
 
 
 def hand_over(reader: Reader, due: Sequence[Due]) -> None:

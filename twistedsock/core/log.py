@@ -84,6 +84,12 @@ class Log:
                     break
             self._drop_before(self.first + dropped)
 
+    def skip_to(self, offset: int) -> None:
+        """Let go of all events; the next one has this offset, which is beyond ``end``."""
+        self.shrink(0)
+        self._marks.clear()
+        self.first = self.end = offset
+
     def events(self, start: int, stop: int) -> Iterator[Event | Lost]:
         """The events from offset ``start`` on and before ``stop``. They are read when they are asked for, a chunk at a
         time, so that a slow client holds nothing of the log. Events that the log has dropped by then are reported as

@@ -148,6 +148,9 @@ class Owner(Protocol):
     def caught_up(self, channel: bytes) -> None:
         """It is behind nowhere any more."""
 
+    def lost_its_place(self) -> None:
+        """A channel that it reads has another epoch, so nobody knows what it has missed."""
+
 
 class Nobody:
     """The owner of what was the reading end of a session that is over, which must not be held by it: only a full
@@ -160,6 +163,9 @@ class Nobody:
         """Nobody minds."""
 
     def caught_up(self, channel: bytes) -> None:
+        """Nobody minds."""
+
+    def lost_its_place(self) -> None:
         """Nobody minds."""
 
 

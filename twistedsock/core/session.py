@@ -29,6 +29,8 @@ from twistedsock.core.speaker import State, nothing
 from twistedsock.core.standing import MOST_FAILED, NO_KEYS, TOO_MANY_TOKENS, Standing
 from twistedsock.core.subscriber import Subscriber
 
+NUMBERED_ANEW = b"the events of a channel that you read are numbered anew: connect and subscribe again"
+
 
 class Session(Subscriber):
     """``hang_up`` closes the connection once what was written has left. ``listener`` is the endpoint that the peer came
@@ -339,6 +341,10 @@ class Session(Subscriber):
             return True
         self.dismiss(Ending.TRY_AGAIN, b"you read too slowly; what you have missed may still be in the history")
         return False
+
+    def lost_its_place(self) -> None:
+        """It comes back, and is told by ``recovered`` that its place is of another epoch."""
+        self.dismiss(Ending.TRY_AGAIN, NUMBERED_ANEW)
 
     def _stepped(self, step: Step) -> None:
         self._bridge.journal.stepped(self, step)

@@ -126,6 +126,9 @@ class Poll:
             place = self._places[name]
             if place is None and self._asked.last is None:
                 place = Place(channel.head, channel.epoch)
+            if place is not None and self._asked.known[name] is None and place.epoch != channel.epoch:
+                # All of the new epoch has come since the client began to wait.
+                place = Place(channel.log.first - 1, channel.epoch)
             since, epoch = (None, None) if place is None else (place.offset, place.epoch)
             one = visitor.look_into(channel, self._asked.last, since, epoch)
             if self._asked.known[name] is None:

@@ -1,0 +1,55 @@
+"""A backplane that breaks its promise: subscribers are told the truth in every protocol, and get what there is."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.behaviours.voices import Voice
+from twistedsock.core.dialect import Ending
+from twistedsock.testing import Hall
+
+
+@pytest.fixture
+def hall() -> Hall:
+    return Hall(late=True)
+
+
+def publish(publisher: Voice, *payloads: str) -> None:
+    for payload in payloads:
+        publisher.asks("publish", channel="kitchen", data=payload)
+
+
+def test_a_batch_that_is_skipped_is_reported_as_lost(hall: Hall, publisher: Voice, reader: Voice) -> None:
+    reader.asks("subscribe", channel="kitchen")
+    publish(publisher, "one")
+    hall.backplane.skipping = 2
+    publish(publisher, "two", "three", "four")
+    heard = [(message["type"], message.get("offset")) for message in reader.hears()]
+    assert heard == [("event", 1), ("lost", None), ("event", 4)]
+    answer = reader.asks("history", channel="kitchen", since=1)
+    assert answer["lost"] == [{"first": 2, "last": 3}]
+    assert [event["data"] for event in answer["events"]] == ["four"]
+
+
+def test_a_batch_that_is_repeated_is_heard_once(hall: Hall, publisher: Voice, reader: Voice) -> None:
+    reader.asks("subscribe", channel="kitchen")
+    hall.backplane.repeating = 2
+    publish(publisher, "one", "two", "three")
+    assert [message["offset"] for message in reader.hears()] == [1, 2, 3]
+
+
+def test_after_another_epoch_clients_come_back_and_learn_it(
+    hall: Hall, publisher: Voice, reader: Voice, reader_meets: Callable[[Hall], Voice]
+) -> None:
+    place = reader.asks("subscribe", channel="kitchen")
+    publish(publisher, "one", "two")
+    assert [message["offset"] for message in reader.hears()] == [1, 2]
+    hall.restart_backplane()
+    publish(publisher, "three")
+    assert [message["type"] for message in reader.hears()] == ["notice"]
+    assert reader.peer.ending is Ending.TRY_AGAIN and publisher.peer.ending is None
+    again = reader_meets(hall)
+    answer = again.asks("subscribe", channel="kitchen", since=2, epoch=place["epoch"])
+    assert answer["recovered"] is False and answer["epoch"] != place["epoch"] and answer["offset"] == 1
+    publish(publisher, "four")
+    assert [(message["offset"], message["data"]) for message in again.hears()] == [(2, "four")]
