@@ -466,7 +466,10 @@ class BridgeService(Service):
 
     def _give_up(self, gone: Deferred[None]) -> None:
         self._log.info("{count} peers did not leave in time", count=self._connected())
-        gone.callback(None)
+        for listener in self.web:
+            listener.factory.site.abort_unfinished()
+        # The resets are sent in the next turn, before this.
+        self._reactor.callLater(0, gone.callback, None)
 
 
 def _authorities(settings: Settings, description: str) -> Path | None:

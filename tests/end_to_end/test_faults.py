@@ -124,7 +124,7 @@ def test_a_peer_that_goes_during_a_long_reply(bridge, call, browse, bystander, c
 
 
 def test_a_peer_that_has_finished_talking_reads_to_the_end(bridge, call, browse, plain, bystander, channel):
-    """FIN from them: what came before is run and answered, on lines and in HTTP."""
+    """FIN from them: what came before is run and answered, on lines, in HTTP and over a WebSocket."""
     with bystander(bridge):
         typist = call(bridge.lines[0])
         typist.say(*[f"PUB {channel} x"] * 500, f"HIST {channel} last=1")
@@ -142,7 +142,9 @@ def test_a_peer_that_has_finished_talking_reads_to_the_end(bridge, call, browse,
             assert asking.recv(65536) == b""
         page = browse(bridge.page)
         page.socket.shutdown(socket.SHUT_WR)
-        with pytest.raises(EOFError):  # a WebSocket has a goodbye of its own, so its half is the whole
+        # It cannot answer a close frame any more, and nobody waits for that.
+        assert page.hear_frame() == (8, b"\x03\xe8")
+        with pytest.raises(EOFError):
             page.hear_frame()
         page.close()
 

@@ -284,3 +284,40 @@ def test_a_proxy_that_sends_no_header_is_told_of(place: Place, plain: Callable[.
             while connection.recv(200):
                 pass
     assert "the proxy at 127.0.0.1 does not begin with a PROXY header" in place.bridge.log()
+
+
+@pytest.mark.parametrize(
+    "check", ["option httpchk", "option httpchk GET /healthz", "option httpchk GET /readyz HTTP/1.1\\r\\nHost:\\ a"]
+)
+def test_haproxy_finds_the_server_healthy(
+    start: Callable[..., Any], tmp_path: Path, eventually: Callable[..., Any], check: str
+) -> None:
+    """By default it sends ``OPTIONS / HTTP/1.0`` without a host; with a path, ``GET`` likewise."""
+    bridge = start(tcp=("none",))
+    address, host = bridge.page.removeprefix("http://").rstrip("/"), tmp_path / "haproxy.socket"
+    check = check.replace(r"Host:\ a", rf"Host:\ {address}")
+    (tmp_path / "haproxy.cfg").write_text(
+        f"global\n stats socket {host}\ndefaults\n mode http\n timeout connect 5s\n timeout client 5s\n"
+        f" timeout server 5s\nlisten bridge\n bind 127.0.0.1:{free_ports(1)[0]}\n {check}\n"
+        f" server one {address} check inter 50ms\n"
+    )
+    with (tmp_path / "haproxy.log").open("wb") as log:
+        process = subprocess.Popen(
+            [program("haproxy"), "-db", "-f", "haproxy.cfg"], cwd=tmp_path, stdout=log, stderr=log
+        )
+
+    def status() -> str:
+        assert process.poll() is None, (tmp_path / "haproxy.log").read_text()
+        with socket.socket(socket.AF_UNIX) as admin:
+            if admin.connect_ex(str(host)):
+                return ""
+            admin.sendall(b"show stat\n")
+            names, *rows = b"".join(iter(lambda: admin.recv(65536), b"")).decode().splitlines()
+        [row] = [row.split(",") for row in rows if row.startswith("bridge,one,")]
+        return dict(zip(names.split(","), row, strict=True))["check_status"].removeprefix("* ")
+
+    try:
+        assert eventually(lambda: status() if status() not in ("", "INI") else "", "a check") == "L7OK"
+    finally:
+        process.terminate()
+        process.wait(20)

@@ -8,6 +8,7 @@ from tests.shells.http_client import Asking
 from twistedsock.core.events import Content
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.reader import Peer
+from twistedsock.shells.http import pieces
 from twistedsock.shells.http.pieces import PATIENCE
 from twistedsock.testing import FakePolicy, Hall
 
@@ -110,16 +111,33 @@ def test_an_answer_tells_of_each_gap_and_reads_on_behind_it(reactor, wire):
     assert answer["next"] == "e1:300"
 
 
-def test_who_reads_nothing_for_too_long_is_cut_off(ask, reactor):
+def test_who_reads_nothing_for_too_long_is_reset(ask, reactor):
+    """A FIN would be taken for the end of the answer (RFC 9112 section 6.3), in HTTP/1.0 above all."""
     ask.send("GET", KITCHEN)
     ask.protocol.pauseProducing()
     ask.hall.turn()
     reactor.advance(PATIENCE - 1)
-    assert not ask.transport.disconnecting
+    assert not ask.transport.aborted
     reactor.advance(1)
-    assert ask.transport.disconnecting or ask.transport.disconnected
-    reactor.advance(PATIENCE)
-    assert ask.transport.disconnected
+    assert ask.transport.aborted and not ask.transport.disconnecting
+
+
+def test_a_fault_of_ours_amid_an_answer_resets_it(ask, logged, monkeypatch):
+    ask.send("GET", KITCHEN)
+    monkeypatch.setattr(pieces, "next", lambda *arguments: 1 / 0, raising=False)
+    ask.hall.turn()
+    assert ask.transport.aborted
+    assert [event["log_failure"].type for event in logged] == [ZeroDivisionError]
+    logged.clear()
+
+
+def test_a_server_that_ends_resets_the_answers_that_have_begun_and_no_others(ask):
+    ask.send("GET", KITCHEN)
+    begun = ask.transport
+    ask.connect()
+    ask.send("GET", KITCHEN.replace("kitchen", "quiet") + "?wait=9")
+    ask.site.abort_unfinished()
+    assert begun.aborted and not ask.transport.aborted
 
 
 @pytest.mark.parametrize("reason", ["policy", "token"])

@@ -18,6 +18,7 @@ from twistedsock.shells.outlets import (
     TCPSendAtOnce,
     UNIXSendAtOnce,
     let_go,
+    only_write,
     outlet_of,
     send_at_once,
 )
@@ -177,6 +178,41 @@ def test_what_came_before_a_break_is_read_though_reading_was_paused(transport, f
     assert fake_socket.closed
     reactor.turn()
     assert transport.drained == 1
+
+
+@pytest.mark.parametrize("gone", [EPIPE, ECONNRESET])
+def test_a_client_that_is_only_written_to_is_gone_when_a_write_fails(transport, fake_socket, reactor, gone):
+    """It has ended its stream, so no read would find out."""
+    only_write(transport)
+    transport.pauseProducing()
+    fake_socket.error = gone
+    assert transport.offer(b"a comment")
+    why = transport.doWrite()
+    assert isinstance(why, ConnectionLost)
+    transport.connectionLost(Failure(why))  # as the reactor does it
+    assert transport.listening.lost is ConnectionLost and fake_socket.closed
+
+
+def test_a_client_that_is_only_written_to_reads_on(transport, fake_socket):
+    only_write(transport)
+    fake_socket.room = 1
+    transport.write(b"abc")
+    fake_socket.room = None
+    transport.doWrite()
+    assert fake_socket.sent == b"abc" and transport.listening.lost is None
+
+
+def test_a_client_that_ends_its_stream_when_a_write_has_failed_is_gone(transport, fake_socket, reactor):
+    """The kernel tells of a reset once, to the write; to the read, the stream has ended."""
+    fake_socket.error = EPIPE
+    transport.write(b"abc")
+    only_write(transport)
+    reactor.turn()
+    assert transport.listening.lost is ConnectionAborted
+
+
+def test_another_transport_is_not_told_that_it_is_only_written_to():
+    only_write(StringTransport())
 
 
 @pytest.mark.parametrize("why", [ConnectionAborted, ConnectionDone])

@@ -47,9 +47,10 @@ def factory(hall, reactor, tmp_path):
 class Client:
     """The other end of a TLS connection whose server's end is ``transport``."""
 
-    def __init__(self, socket, transport, reactor):
+    def __init__(self, socket, transport, reactor, version=ssl.TLSVersion.TLSv1_3):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.minimum_version = context.maximum_version = version
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing)
         self._socket, self._transport, self._reactor = socket, transport, reactor
@@ -63,13 +64,32 @@ class Client:
             except ssl.SSLWantReadError:
                 self._carry()
 
-    def say(self, data):
+    def say(self, data, carry=True):
         self._tls.write(data)
-        self._carry()
+        if carry:
+            self._carry()
+
+    def heard(self):
+        """The text that has come so far."""
+        self._incoming.write(bytes(self._socket.sent))
+        self._socket.sent.clear()
+        text = b""
+        try:
+            while more := self._tls.read(65536):
+                text += more
+        except ssl.SSLError:  # nothing more, or the other's goodbye
+            pass
+        return text
 
     def close(self):
         """As TLS wants it: with a word."""
         with pytest.raises(ssl.SSLError):  # there is something to read yet, the other's goodbye at least
+            self._tls.unwrap()
+        self._carry()
+
+    def half_close(self):
+        """Send close_notify, behind what has been said, and go on reading."""
+        with pytest.raises(ssl.SSLWantReadError):
             self._tls.unwrap()
         self._carry()
 
@@ -132,6 +152,72 @@ def test_nothing_is_left_of_a_connection(act, reason, factory, hall, reactor, fa
     reactor.writers.clear()
     del protocol, transport, client
     assert not left()
+
+
+@pytest.fixture
+def connect(factory, reactor, fake_socket):
+    """A client that has shaken hands: ``connect(version)``; its ``heard()`` is the text that has come."""
+    fake_socket.getsockname = lambda: ("127.0.0.1", 8443)
+
+    def make(version=ssl.TLSVersion.TLSv1_3):
+        protocol = factory.buildProtocol(None)
+        transport = TCPSendAtOnce(fake_socket, protocol, ("127.0.0.1", 50000), None, 1, reactor)
+        protocol.makeConnection(transport)
+        client = Client(fake_socket, transport, reactor, version)
+        client.shake_hands()
+        client.transport = transport
+        return client
+
+    return make
+
+
+SENT = b"PUB k a\nPING\n"
+
+
+@pytest.mark.parametrize("fin", [False, True], ids=["close_notify", "close_notify and FIN"])
+@pytest.mark.parametrize("together", [True, False])
+def test_after_close_notify_a_client_of_tls_1_3_still_gets_its_replies(connect, hall, reactor, fin, together):
+    """RFC 8446 section 6.1: it closes one direction."""
+    client = connect()
+    client.say(SENT, carry=not together)
+    before = client.heard()
+    client.half_close()
+    if fin:
+        client.transport.readConnectionLost(Failure(ConnectionDone()))
+    hall.turn()
+    reactor.turn()
+    assert (before + client.heard()).splitlines()[1:] == [b"OK 1", b"PONG", b"BYE"]
+    assert client.transport.disconnecting or client.transport.disconnected
+
+
+def test_in_tls_1_2_close_notify_ends_both_directions(connect, hall, reactor):
+    """RFC 5246 section 7.2.1: what waits to be written is discarded."""
+    client = connect(ssl.TLSVersion.TLSv1_2)
+    client.say(SENT, carry=False)
+    client.heard()
+    client.half_close()
+    hall.turn()
+    assert b"BYE" not in client.heard()
+    assert client.transport.disconnecting or client.transport.disconnected
+    assert hall.broker.channels[b"k"].head == 1
+
+
+def test_an_end_without_close_notify_is_the_end(connect, hall):
+    """It may be the work of somebody on the way (RFC 8446 section 6.1)."""
+    client = connect()
+    client.say(b"SUB k\n")
+    assert len(hall.bridge.roster) == 1
+    client.transport.readConnectionLost(Failure(ConnectionDone()))
+    assert client.transport.disconnected and len(hall.bridge.roster) == 0
+
+
+def test_nothing_is_read_after_close_notify(connect, hall, fake_socket):
+    client = connect()
+    client.heard()
+    client.half_close()
+    fake_socket.incoming.append(b"\x17\x03\x03\x00\x05abcde")
+    client.transport.doRead()
+    assert client.heard().splitlines()[-1] == b"BYE"
 
 
 def test_other_ports_are_left_alone():

@@ -19,7 +19,7 @@ from twistedsock.core.holdings import Holdings
 from twistedsock.core.reader import WRITING
 from twistedsock.core.traffic import Traffic
 from twistedsock.shells.reachability import Reachability
-from twistedsock.shells.sockets import traffic_of
+from twistedsock.shells.sockets import lowest, traffic_of
 
 LOST = 4
 """A bit of ``blocked``: the peer reads no longer. What is written is thrown away, but what it sent before is still
@@ -37,6 +37,8 @@ class SendAtOnce:
     """What had gone through the connection when it ended."""
     blocked = 0
     on_drained: Callable[[], None] | None = None
+    is_only_written = False
+    """Whether the peer has ended its stream and nothing of it waits to be run: then a write that fails is the end."""
     _paused = False
     _counted = 0
 
@@ -75,10 +77,10 @@ class SendAtOnce:
         try:
             sent = self.socket.send(data)
         except OSError as error:
-            if error.errno not in (EAGAIN, ENOBUFS):
+            if error.errno not in (EAGAIN, ENOBUFS) and not self.is_only_written:
                 self.blocked |= LOST
                 return
-            sent = 0
+            sent = 0  # if the peer is gone, the next attempt, in the next turn, ends the connection
         if sent != len(data):
             super().write(data[sent:])  # type: ignore[misc]
             self._count()
@@ -100,7 +102,7 @@ class SendAtOnce:
 
     def writeSomeData(self, data: bytes) -> Any:
         result = super().writeSomeData(data)  # type: ignore[misc]
-        if isinstance(result, BaseException) and not self.disconnecting:
+        if isinstance(result, BaseException) and not self.disconnecting and not self.is_only_written:
             self.blocked |= LOST
             return len(data)
         return result
@@ -133,7 +135,8 @@ class SendAtOnce:
 
     def connectionLost(self, reason: Any) -> None:
         self.blocked |= LOST
-        if self._paused and self.on_drained is not None and reason.type is ConnectionLost:
+        is_read = self._paused and not self.is_only_written
+        if is_read and self.on_drained is not None and reason.type is ConnectionLost:
             # Broken while we had stopped reading: what came before is still to be read. Now that nothing waits to be
             # written any more, whoever paused us goes on, reads to the break, and we come here once more.
             self._paused = False
@@ -209,6 +212,16 @@ class BufferedOutlet:
     def _drained(self) -> None:
         if self.on_drained is not None and not self.blocked & WRITING:
             self.on_drained()
+
+
+def only_write(transport: Any) -> None:
+    """To be called when the peer has ended its stream, and waits for what is written to it. If a write has failed
+    already, the connection is aborted."""
+    server = lowest(transport)
+    if isinstance(server, SendAtOnce):
+        server.is_only_written = True
+        if server.blocked & LOST:
+            server.abortConnection()
 
 
 def outlet_of(transport: Any, reactor: Any) -> Any:

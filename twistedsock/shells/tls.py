@@ -1,15 +1,66 @@
-"""TLS connections that are freed when they end, with OpenSSL's buffers: not by a full garbage collection, which hardly
-ever comes here."""
+"""TLS connections that a client may half-close, and that are freed when they end, with OpenSSL's buffers: not by a full
+garbage collection, which hardly ever comes here."""
 
 from typing import Any
 
+from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 
+@implementer(IHalfCloseableProtocol)
 class FreedAtTheEnd(BufferingTLSTransport):
-    """Twisted's, without what would hold it."""
+    """Twisted's, without what would hold it, and with the half-close of TLS 1.3: a client that has sent close_notify
+    still reads (RFC 8446 section 6.1). In TLS 1.2 close_notify ends both directions (RFC 5246 section 7.2.1)."""
+
+    _input_ended = False
+
+    # What Twisted's class has.
+    _lostTLSConnection: bool
+    _aborted: bool
+    _tlsConnection: Any
+    wrappedProtocol: Any
+
+    def _flushReceiveBIO(self) -> None:
+        """Twisted's, with a branch for the half-close. After close_notify nothing is read any more."""
+        while not self._lostTLSConnection and not self._input_ended:
+            try:
+                data = self._tlsConnection.recv(2**15)
+            except WantReadError:
+                break
+            except ZeroReturnError:
+                if self._is_half_close():
+                    self._input_ended = True
+                    self.wrappedProtocol.readConnectionLost()
+                else:
+                    self._shutdownTLS()
+                    self._tlsShutdownFinished(None)
+            except Error:
+                self._tlsShutdownFinished(Failure())
+            else:
+                if not self._aborted:
+                    self.wrappedProtocol.dataReceived(data)
+        self._flushSendBIO()
+
+    def _is_half_close(self) -> bool:
+        """Whether close_notify, which has just come, leaves the other direction open."""
+        return (
+            not self.disconnecting
+            and self._tlsConnection.get_protocol_version_name() == "TLSv1.3"
+            and IHalfCloseableProtocol.providedBy(self.wrappedProtocol)
+        )
+
+    def readConnectionLost(self) -> None:
+        """The peer has ended its TCP stream. Before its close_notify, that is a truncation."""
+        if not self._input_ended:
+            transport: Any = self.transport
+            transport.connectionLost(connectionDone)
+
+    def writeConnectionLost(self) -> None:
+        """Our own end of the TCP stream."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The producer of what was written here holds us; it has been told that it is over."""

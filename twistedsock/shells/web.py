@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from msgspec import structs
-from twisted.internet.interfaces import IHandshakeListener, IProtocolNegotiationFactory
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IProtocolNegotiationFactory
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -49,7 +49,7 @@ WEBSOCKET_PATHS = ("/ws", "/")
 """``/`` is for those who forget the other."""
 
 
-@implementer(IHandshakeListener)
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
 class Doorman(Protocol):
     """The protocol of a web connection until its first request head is there. ``told`` is the address of its peer
     where a PROXY header tells it."""
@@ -106,6 +106,16 @@ class Doorman(Protocol):
             self._counted = holdings.recount(self._counted, len(self._head))
             if holdings.too_much:
                 self._refuse(503, TOO_MUCH_HELD.words, (("Retry-After", "5"),))
+
+    def readConnectionLost(self) -> None:
+        """The client has ended its stream. It may still wait for an answer (RFC 9112 section 9.6)."""
+        if self._owner is not None:
+            self._owner.readConnectionLost()
+        else:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Our own end of the stream, which we asked for."""
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         self.factory.deadlines.stop(self)

@@ -95,6 +95,7 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
     _counted = 0
     _deaf = False
     _ended = ""
+    _input_ended = False
 
     def onConnect(self, request: ConnectionRequest) -> str | None:
         if not request.protocols:
@@ -228,6 +229,23 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
             self._parse(data)
             if self._conversation is None or not self._conversation.waits:
                 self._resume()
+            if self._input_ended:
+                self._finish()
+
+    def readConnectionLost(self) -> None:
+        """The peer sends nothing more, not even a close frame: what it has asked for is run and answered, then the
+        connection ends."""
+        if not self._input_ended:
+            self._input_ended = True
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._unparsed:
+            return  # there is more to run; then we come here again
+        if self._conversation is not None and self.state == self.STATE_OPEN:
+            self._conversation.finish()
+        else:
+            self.dropConnection()
 
     def _watch(self) -> None:
         """What has begun must end in time."""
@@ -301,6 +319,8 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
             # A peer whose input was paused must be read again, or its answer would never be seen.
             self.transport.resumeProducing()
         super().sendCloseFrame(code, reasonUtf8, isReply)
+        if self._input_ended and not isReply:  # nobody will answer it
+            self.dropConnection()
 
     def dropConnection(self, abort: bool = False) -> None:
         """Autobahn closes the transport: nothing of ours must hold it open, and a peer that does not read our last

@@ -14,6 +14,7 @@ from twistedsock.core.principal import LOCAL, Principal, address_principal
 from twistedsock.core.rate import Meter, Verdict
 from twistedsock.shells.closing import close_kindly
 from twistedsock.shells.http.requests import BridgeRequest
+from twistedsock.shells.outlets import only_write
 from twistedsock.shells.sockets import host_of
 from twistedsock.wire.chunks import BadChunks, Chunks
 from twistedsock.wire.http_head import MOST_HEADERS, refusal
@@ -62,6 +63,7 @@ class HttpConnection(HTTPChannel):
         "_counted",
         "_deaf",
         "_enough",
+        "_input_ended",
         "_kindly",
         "_lost",
         "_read_as",
@@ -93,7 +95,7 @@ class HttpConnection(HTTPChannel):
         self._counted = 0
         self._chunks: Chunks | None = None
         self._answered: Any = None
-        self._deaf = self._lost = self._kindly = False
+        self._deaf = self._lost = self._kindly = self._input_ended = False
         self._closing: Any = None
 
     def connectionMade(self) -> None:
@@ -220,6 +222,17 @@ class HttpConnection(HTTPChannel):
             self.site.idle.stop(self)
             super().allContentReceived()
 
+    def readConnectionLost(self) -> None:
+        """The client sends nothing more. The requests that are there are answered (RFC 9112 section 9.6)."""
+        self._input_ended = True
+        if self._deaf:
+            if self._closing is not None:
+                self.transport.loseConnection()
+        elif self._handlingRequest:
+            only_write(self.transport)
+        else:
+            self.loseConnection()
+
     # How long it is waited for, and how much is held.
 
     def _watch(self) -> None:
@@ -231,6 +244,8 @@ class HttpConnection(HTTPChannel):
         before, self._counted = self._counted, holdings.recount(self._counted, held)
         if self._counted > before and holdings.too_much:
             self._give_up(TOO_MUCH_HELD)
+        elif self._input_ended and not self._handlingRequest:
+            self.loseConnection()
         elif not self._handlingRequest:
             if not self.requests and not self._buffer:
                 self._begun = False
@@ -252,8 +267,15 @@ class HttpConnection(HTTPChannel):
         self.loseConnection()
 
     def timeoutConnection(self) -> None:
-        """Who is being answered takes nothing."""
-        self.be_idle()
+        """The client has not read for too long. The rest of the answer cannot be sent, so it ends in a reset: a FIN
+        would be taken for its end."""
+        self.abort()
+
+    def abort(self) -> None:
+        """End an answer that cannot be completed."""
+        self._fall_deaf()
+        self.setTimeout(None)
+        self.transport.abortConnection()
 
     # What it may.
 
@@ -331,6 +353,8 @@ class HttpConnection(HTTPChannel):
         give_way, self.give_way = self.give_way, None
         assert give_way is not None
         give_way(owner)
+        if self._input_ended:  # the owner begins in this turn
+            self.callLater(0, owner.readConnectionLost)
 
     def drain(self) -> None:
         """The server is going away: whoever asks for nothing just now is closed."""

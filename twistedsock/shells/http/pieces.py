@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from twistedsock.shells.faults import report_fault
+
 if TYPE_CHECKING:
     from twistedsock.shells.http.requests import BridgeRequest
 
@@ -51,9 +53,14 @@ class Pieces:
             return
         request = self._request
         if not self._is_allowed():
-            request.connection.transport.abortConnection()
+            request.connection.abort()
             return
-        piece = next(self._pieces, None)
+        try:
+            piece = next(self._pieces, None)
+        except Exception:
+            report_fault()
+            request.connection.abort()
+            return
         if piece is None:
             self._over, request.on_gone = True, None
             request.connection.setTimeout(None)

@@ -77,6 +77,12 @@ class BridgeSite:
         """It has ended, or is another protocol's."""
         self.connections.pop(connection, None)
 
+    def abort_unfinished(self) -> None:
+        """Reset the connections of answers that have begun and will not be completed."""
+        for request in list(self._running):
+            if request.startedWriting:
+                request.connection.abort()
+
     # What the server tells.
 
     def drain(self, when_idle: Callable[[], None]) -> None:

@@ -22,7 +22,7 @@ from twistedsock.shells.faults import report_fault
 from twistedsock.shells.http.headers import DATA
 from twistedsock.shells.http.keep_alive import KeepAlive
 from twistedsock.shells.http.requests import BridgeRequest
-from twistedsock.shells.outlets import let_go, outlet_of
+from twistedsock.shells.outlets import let_go, only_write, outlet_of
 from twistedsock.shells.sockets import arrival_of
 from twistedsock.wire.dialects import EVENTS
 from twistedsock.wire.event_stream import KEEP_ALIVE, RETRY
@@ -40,6 +40,12 @@ HEADERS = {
     b"Cache-Control": b"no-cache, no-transform",
     b"X-Accel-Buffering": b"no",
 }
+
+PROBE_AFTER = 1.0
+"""Seconds: longer than a reset takes from anywhere on earth."""
+
+PROBE_EVERY = 30.0
+"""Seconds between two comments to a client that has ended its own stream."""
 
 MOST_IGNORED = 64 * 1024
 """Bytes that a client may send behind its request, which nobody looks at; it is closed if it goes on."""
@@ -92,6 +98,21 @@ class Stream:
                 meter.read(len(data), self.session.now())
             if self._ignored > MOST_IGNORED:
                 self.session.dismiss(Ending.POLICY, NOBODY_LISTENS)
+
+    def readConnectionLost(self) -> None:
+        """The client sends nothing more. If it still reads, the stream goes on (RFC 9112 section 9.6); if it is gone,
+        its machine answers a comment with a reset, and the next comment finds the connection broken. Comments are sent
+        also without a ping interval, because nothing else tells of the end of a client any more."""
+        if self._closing is not None:
+            self._transport.loseConnection()
+        elif self.session is not None:
+            only_write(self._transport)
+            self._probe(PROBE_AFTER)
+
+    def _probe(self, seconds: float) -> None:
+        if self._outlet is not None and self._closing is None:
+            self.keep_alive()
+            self._streams.reactor.callLater(seconds, self._probe, PROBE_EVERY)
 
     def hang_up(self, ending: Ending) -> None:
         self._streams.keep_alive.remove(self)
