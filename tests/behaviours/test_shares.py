@@ -1,0 +1,76 @@
+"""What all clients share is shared fairly, whatever they speak."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.behaviours.test_http import history
+from tests.behaviours.voices import Voice, settle
+from twistedsock.core.access import Identity, grants
+from twistedsock.core.later import when_known
+from twistedsock.core.visitor import Place, Visitor
+from twistedsock.testing import Hall
+from twistedsock.wire.http_bodies import read_body
+
+GREEDY, MODEST = b"@198.51.100.7", b"@192.0.2.1"
+
+Meets = Callable[[Hall], Voice]
+
+
+@pytest.fixture
+def hall(late: bool) -> Hall:
+    return Hall(late, max_channels=16, max_subscriptions=16, log_bytes=50_000)
+
+
+def comes(meets: Meets, hall: Hall, principal: bytes) -> Voice:
+    voice = meets(hall)
+    voice.peer.session.peer.principal = principal
+    return voice
+
+
+def test_one_client_cannot_use_up_the_channels(hall: Hall, publisher_meets: Meets, reader_meets: Meets) -> None:
+    greedy, modest = comes(publisher_meets, hall, GREEDY), comes(reader_meets, hall, MODEST)
+    kinds = [greedy.asks("publish", channel=f"c{number}", data="x")["type"] for number in range(17)]
+    assert kinds == ["ok"] * 16 + ["error"]
+    assert modest.asks("publish", channel="kitchen", data="x")["type"] == "ok"
+    assert modest.asks("subscribe", channel="yard")["type"] == "ok"
+    assert greedy.asks("publish", channel="more", data="x") == {"type": "error", "code": "limit"}
+    assert modest.asks("history", channel="kitchen")["events"][0]["data"] == "x"
+
+
+def test_one_client_cannot_use_up_the_subscriptions(hall: Hall, publisher_meets: Meets, reader_meets: Meets) -> None:
+    greedy, modest = comes(publisher_meets, hall, GREEDY), comes(reader_meets, hall, MODEST)
+    kinds = [greedy.asks("subscribe", channel=f"c{number}")["type"] for number in range(17)]
+    assert kinds == ["ok"] * 16 + ["error"]
+    assert modest.asks("subscribe", channel="c0")["type"] == "ok"
+    assert greedy.asks("publish", channel="c0", data="x")["type"] == "ok"
+    assert [message["data"] for message in modest.hears()] == ["x"]
+
+
+def test_one_client_cannot_push_out_the_history_of_another(
+    hall: Hall, publisher_meets: Meets, reader_meets: Meets
+) -> None:
+    greedy, modest = comes(publisher_meets, hall, GREEDY), comes(reader_meets, hall, MODEST)
+    for number in range(20):
+        modest.asks("publish", channel="kitchen", data=str(number))
+    for number in range(60):
+        greedy.asks("publish", channel=f"c{number % 8}", data="x" * 3_000)
+    told = greedy.asks("history", channel="kitchen")
+    assert [event["data"] for event in told["events"]] == [str(number) for number in range(20)]
+
+
+def test_requests_of_one_client_cannot_use_up_what_voices_need(hall: Hall, reader: Voice) -> None:
+    outcomes: list[object] = []
+
+    def posts(channel: str, client: bytes, identity: Identity | None = None) -> None:
+        visitor = Visitor(hall.bridge, "", client, identity)
+        when_known(visitor.publish(channel.encode(), read_body(b"x" * 1_000, b"text/plain")), outcomes.append)
+        settle(hall)
+
+    for number in range(17):
+        posts(f"c{number}", b"198.51.100.7:4000")
+    assert [isinstance(outcome, Place) for outcome in outcomes] == [True] * 16 + [False]
+    assert reader.asks("publish", channel="kitchen", data="mine")["type"] == "ok"
+    posts("yard", b"198.51.100.7:4000", Identity(grants({">": "rw"}), b"ann"))
+    assert isinstance(outcomes[-1], Place), "who proves an identity is another client than its address"
+    assert [event["data"] for event in history(hall)] == ["mine"]
