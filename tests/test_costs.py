@@ -85,6 +85,53 @@ def test_a_turn_costs_one_send_however_many_channels_it_comes_from() -> None:
     assert readers[0].raw().count(b"\nMSG ") == EVENTS
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["PUB k x", "HIST k last=1"],
+        ["PUB k x", "SUB k", "UNSUB k"],
+        ["PUB k x", "SUB k presence=on echo=off", "SUB k", "UNSUB k"],
+        ["SUB k presence=on", "UNSUB k"],
+        ["SUB k", "PUB k x", "WHO k"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("presence", ["", " presence=on"])
+def test_no_command_makes_a_turn_send_twice_to_everybody(lines: list[str], presence: str) -> None:
+    """Whatever needs the history or changes who is there, in turn with events."""
+    hall = Hall()
+    readers = [hall.line_peer() for _ in range(READERS)]
+    for reader in readers:
+        reader.says("SUB k" + presence)
+    hall.turn()
+    before = [reader.outlet.sends for reader in readers]
+    hall.line_peer().says(*lines * 20)
+    hall.turn()
+    sends = {reader.outlet.sends - sends for reader, sends in zip(readers, before, strict=True)}
+    assert max(sends) == 1 or not any("PUB" in line for line in lines) and not presence
+
+
+def sends_of(count: int, command: str, leave: bool) -> int:
+    """How many sends it takes when so many watchers come, or go, in one turn, beyond their replies."""
+    hall = Hall()
+    watchers = [hall.line_peer() for _ in range(count)]
+    staying = [hall.line_peer() for _ in range(count)]
+    for watcher in [*watchers, *staying] if leave else staying:
+        watcher.says("SUB k presence=on")
+    hall.turn()
+    before = sum(watcher.outlet.sends for watcher in watchers + staying)
+    for watcher in watchers:
+        watcher.says(command)
+    hall.turn()
+    return sum(watcher.outlet.sends for watcher in watchers + staying) - before
+
+
+@pytest.mark.parametrize(("command", "leave"), [("SUB k presence=on", False), ("UNSUB k", True), ("QUIT", True)])
+def test_twice_as_many_who_come_or_go_cost_twice_as_many_sends(command: str, leave: bool) -> None:
+    """Each watcher is told once of all of them."""
+    assert sends_of(2 * READERS, command, leave) <= 2 * sends_of(READERS, command, leave) + 2
+
+
 def test_the_replies_to_a_chunk_of_commands_are_one_send() -> None:
     """A publisher that pipelines is answered as it asked: many at once."""
     hall = Hall()

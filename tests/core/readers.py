@@ -52,18 +52,17 @@ def subscribe(
 ) -> Subscription:
     subscription = Subscription(reader, channel, echo, presence)
     channel.readers[reader.peer.id] = subscription
-    if presence:
-        channel.watchers[subscription] = None
     if live:
-        channel.join_lane(subscription)
+        channel.add_reader(subscription)
     return subscription
 
 
 def publish(channel: Channel, *payloads: bytes, publisher: bytes = b"p0", now: float = 0.0) -> None:
-    """Events get their place and are flushed."""
+    """Events get their place and are flushed, then watchers are told of what waits."""
     for payload in payloads:
         await_flush(channel, payload, publisher)
-    channel.flush(now, MOST_MISSED)
+    channel.deliver(channel.write_and_send_ahead(now, MOST_MISSED))
+    channel.tell_watchers(MOST_MISSED, lambda: False)
 
 
 def await_flush(channel: Channel, payload: bytes, publisher: bytes = b"p0") -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tests.core.readers import MOST_MISSED, await_flush, channel, heard, outlet_of, publish, reader, subscribe
+from tests.core.readers import await_flush, channel, heard, outlet_of, publish, reader, subscribe
 from twistedsock.core.dialect import Position
 from twistedsock.core.events import Member, PresenceChange
 from twistedsock.core.reader import HELD
@@ -40,17 +40,19 @@ def test_what_waits_is_flushed_once() -> None:
 def test_comings_and_goings_are_told_before_what_was_published_since() -> None:
     here, watcher = channel(), reader(b"p1")
     subscribe(here, watcher, presence=True)
-    here.changes += [comes(b"p2"), goes(b"p3")]
+    here.note_change(comes(b"p2"))
+    here.note_change(goes(b"p3"))
     publish(here, b"a")
     assert heard(watcher) == ["JOIN c p2 p2", "LEAVE c p3 p3", "MSG c 1 p0 a"]
-    assert here.changes == []
+    publish(here)
+    assert heard(watcher) == []
 
 
 def test_nobody_is_told_of_itself() -> None:
     here, watcher, other, page = channel(), reader(b"p1"), reader(b"p2"), reader(b"p3", JSON_IN_MESSAGES)
     for somebody in (watcher, other, page):
         subscribe(here, somebody, presence=True)
-    here.changes += [comes(b"p1")]
+    here.note_change(comes(b"p1"))
     publish(here)
     assert heard(watcher) == [] and outlet_of(watcher).sends == 0
     assert heard(other) == ["JOIN c p1 p1"]
@@ -68,7 +70,7 @@ def test_changes_are_encoded_once_an_encoding() -> None:
     dialect, here = Counted(), channel()
     for id in (b"p1", b"p2", b"p3"):
         subscribe(here, reader(id, dialect), presence=True)  # type: ignore[arg-type]
-    here.changes.append(comes(b"p9"))
+    here.note_change(comes(b"p9"))
     publish(here)
     assert len(encoded) == 1
 
@@ -87,8 +89,9 @@ def test_those_who_come_are_told_of_the_others_alone() -> None:
     watchers = [reader(b"p%d" % number, dialect) for number in range(3)]
     for watcher in watchers:
         subscribe(here, watcher, presence=True)
-        here.changes.append(comes(watcher.peer.id))
-    here.flush(0.0, MOST_MISSED)
+    for watcher in watchers:
+        here.note_change(comes(watcher.peer.id))
+    publish(here)
     assert sum(encoded) == 3
     assert [heard(watcher) for watcher in watchers] == [
         [f"JOIN c p{other} p{other}" for other in range(3) if other != number] for number in range(3)
@@ -100,8 +103,8 @@ def test_a_slow_watcher_is_told_later_and_only_so_many() -> None:
     subscription = subscribe(here, watcher, presence=True)
     outlet_of(watcher).blocked = HELD
     for number in range(5):
-        here.changes.append(comes(b"q%d" % number))
-        here.flush(0.0, 3)
+        here.note_change(comes(b"q%d" % number))
+        assert here.tell_watchers(3, lambda: False)
         assert len(subscription.missed or ()) == watcher.missed <= 3
     assert subscription.missed == []
     assert subscription in watcher.lagging and subscription.cursor == 1
@@ -111,7 +114,7 @@ def test_a_watcher_behind_on_events_hears_of_changes_after_them() -> None:
     here, watcher = channel(), reader(b"p1")
     subscription = subscribe(here, watcher, presence=True)
     subscription.fall_behind(1)
-    here.changes.append(comes(b"p2"))
+    here.note_change(comes(b"p2"))
     publish(here, b"a")
     assert heard(watcher) == []
     assert not watcher.catch_up({})
@@ -136,11 +139,11 @@ def test_a_lane_goes_with_its_last_reader() -> None:
     here = channel()
     first, second, page = reader(b"p1"), reader(b"p2"), reader(b"p3", JSON_IN_MESSAGES)
     one, two, three = (subscribe(here, somebody) for somebody in (first, second, page))
-    here.forget_lane(one)
+    here.forget_reader(one)
     assert set(here.lanes) == {LINES, JSON_IN_MESSAGES}
     two.fall_behind(1)
     assert set(here.lanes) == {LINES, JSON_IN_MESSAGES}
-    here.forget_lane(three)
-    here.forget_lane(two)
-    here.forget_lane(two)
+    here.forget_reader(three)
+    here.forget_reader(two)
+    here.forget_reader(two)
     assert not here.lanes

@@ -212,7 +212,7 @@ def gather(*channels: Channel) -> Gathered:
     """What the channels have for each reader."""
     gathered: Gathered = defaultdict(list)
     for here in channels:
-        here.flush(0.0, MOST_MISSED, gathered)
+        here.deliver(here.write_and_send_ahead(0.0, MOST_MISSED), gathered)
     return gathered
 
 

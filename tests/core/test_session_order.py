@@ -300,6 +300,7 @@ def test_a_flush_before_the_turn_ends_does_not_overtake_replies(other: str) -> N
     both.raw()
     both.says("PUB k x")
     newcomer.says(other)
+    hall.turn()
     assert bytes(both.outlet.sent).endswith(b"OK 1\nMSG k 1 p1 x\n")
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from twistedsock.core import broker
-from twistedsock.core.limits import CHANGES_TOGETHER
+from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.testing import Hall, LinePeer
 
 
@@ -191,23 +191,25 @@ def test_a_slow_watcher_loses_no_event_to_a_coming_of_the_same_turn() -> None:
     assert sorted(told(hall, watcher)) == ["JOIN a p2 p2", "MSG a 1 p2 1", "MSG a 2 p2 2"]
 
 
-def test_many_who_go_in_one_turn_are_told_a_chunk_at_a_time() -> None:
-    """So what waits for a watcher stays bounded, however many they are."""
-    hall = Hall()
-    watcher = subscribed(hall, "presence=on")
-    crowd = [subscribed(hall) for _ in range(3 * CHANGES_TOGETHER)]
+def test_a_watcher_that_does_not_read_holds_at_most_a_chunk_of_presence_changes() -> None:
+    hall = Hall(max_members_told=CHUNK_BYTES)
+    watcher, name = hall.line_peer(), "n" * 32
+    watcher.says("SUB a presence=on")
+    crowd = []
+    for _ in range(CHUNK_BYTES // 32):
+        peer = subscribed(hall)
+        peer.says(f"NICK {name}")
+        crowd.append(peer)
     hall.turn()
     watcher.hears()
-    for peer in crowd[: CHANGES_TOGETHER + 1]:
-        peer.leaves()
-    assert len(watcher.hears()) == CHANGES_TOGETHER
     watcher.outlet.room = 0
-    for peer in crowd[CHANGES_TOGETHER + 1 :]:
+    for peer in crowd:
         peer.leaves()
-    assert watcher.outlet.waiting.count(b"\n") == CHANGES_TOGETHER
+    hall.turn()
+    assert CHUNK_BYTES - 100 < len(watcher.outlet.waiting) <= CHUNK_BYTES
     watcher.outlet.drain()
     hall.turn()
-    assert len(watcher.hears()) == 2 * CHANGES_TOGETHER
+    assert watcher.hears() == [f"LEAVE a {peer.id} {name}" for peer in crowd]
 
 
 def test_answers_that_nobody_reads_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:

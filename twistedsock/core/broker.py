@@ -18,7 +18,6 @@ from twistedsock.core.holdings import Holdings
 from twistedsock.core.lane import Gathered, hand_over
 from twistedsock.core.later import Later, when_known
 from twistedsock.core.limits import (
-    CHANGES_TOGETHER,
     CHUNK_BYTES,
     MEMBERS_HELD,
     RESERVED_CHANNELS,
@@ -107,6 +106,8 @@ class Broker:
         # Called once for each break in what the backplane delivers, with the events that it has skipped; with None if
         # the channel has another epoch.
         self.report_break: Callable[[bytes, Lost | None], object] = _report_nothing
+        # Channels whose watchers have not been told yet who came and who went.
+        self._untold: dict[Channel, None] = {}
 
     @property
     def log_bytes(self) -> int:
@@ -195,11 +196,9 @@ class Broker:
         peer = subscription.reader.peer
         self.subscription_shares.add(subscription.principal, 1)
         channel.readers[peer.id] = subscription  # first, so that the channel does not vanish with its log
-        self.commit(channel)
-        if subscription.presence:
-            channel.watchers[subscription] = None
-        channel.join_lane(subscription)
         self._backplane.enter(channel.name, peer.member())
+        self.commit(channel)
+        channel.add_reader(subscription)
         for observer in (*self.observers, *self.reader_observers):
             observer.entered(channel.name, peer.member(), len(channel.readers))
 
@@ -207,15 +206,8 @@ class Broker:
         """Change a reader's options; it stays where it is in the channel, and nobody hears of it."""
         channel = self.channels[subscription.channel.name]
         self.commit(channel)
-        channel.leave_lane(subscription)
-        subscription.echo, subscription.presence = echo, presence
-        if subscription not in subscription.reader.lagging:
-            channel.join_lane(subscription)
-        if presence:
-            channel.watchers[subscription] = None
-        else:
-            channel.watchers.pop(subscription, None)
-            subscription.forget_missed()
+        channel.send_waiting(subscription, self.limits.max_members_told)
+        channel.change_reader(subscription, echo, presence)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Take a reader out; the channel vanishes if nothing is left of it."""
@@ -224,8 +216,7 @@ class Broker:
         self.subscription_shares.add(subscription.principal, -1)
         if subscription.principal == channel.owner:
             self._own_by_reader(channel)
-        channel.watchers.pop(subscription, None)
-        channel.forget_lane(subscription)
+        channel.forget_reader(subscription)
         subscription.reader.forget_lag(subscription)
         subscription.forget_missed()
         self._backplane.leave(channel.name, peer.member())
@@ -250,12 +241,22 @@ class Broker:
         return channel.members() if channel is not None else []
 
     def commit(self, channel: Channel) -> None:
-        """Flush one channel now, so that its log says all that its head does, and nothing that is too old."""
-        if channel.pending or channel.changes:
-            self._flush_talkers()
-            self._flush(channel)
+        """Bring the log of one channel up to date: it says all that its head does, and nothing that is too old. What
+        is new is delivered when the turn ends."""
+        if channel.pending:
+            size = channel.log.size
+            self._logs.note_written(channel)
+            channel.write_only(self.clock())
+            self._logs.account(channel, size)
         else:
             self._logs.expire(channel, self.clock())
+
+    def send_waiting(self, subscription: Subscription) -> None:
+        """Send one reader what waits for it, so that it gets that before what it is told next."""
+        channel = self.channels[subscription.channel.name]
+        if channel.pending:
+            self.commit(channel)
+        channel.send_waiting(subscription, self.limits.max_members_told)
 
     def wake(self, reader: Reader) -> None:
         """A reader's socket has drained, or it asked for a replay: let it catch up in the next turn."""
@@ -309,7 +310,7 @@ class Broker:
         channel.tally.published += count
         for observer in self.observers:
             observer.published(name, epoch, batch)
-        if not channel.pending:
+        if not channel.pending and not channel.has_undelivered_events:
             self._mark(channel)
         channel.pending.append(batch)
         self._waiting += batch.content.size + FRAME_COST * count
@@ -320,7 +321,8 @@ class Broker:
         """The next event does not follow the newest one of the channel. Its log holds no gap, so it begins anew; later
         that is to be repaired by asking the backplane for what is missing."""
         self._flush_talkers()
-        self._flush(channel)
+        channel.deliver(self._write(channel))
+        channel.tell_watchers(self.limits.max_members_told, lambda: False)  # so that all are in their lanes
         size = channel.log.size
         if position.epoch == channel.epoch:
             lost = Lost(channel.head + 1, position.head)
@@ -346,18 +348,14 @@ class Broker:
             self.postpone(self._dismiss_outdated)
 
     def change_presence(self, name: bytes, change: PresenceChange) -> None:
-        """Somebody came to a channel or left it, on this node or another."""
+        """Somebody came to a channel or left it, on this node or another. Watchers are told after this turn."""
         channel = self.channels.get(name)
         if channel is not None and channel.watchers:
             if channel.pending:
-                self._flush_talkers()
-                self._flush(channel)  # what was published before is to be heard before
-            if not channel.changes:
-                self._mark(channel)
-            channel.changes.append(change)
-            if len(channel.changes) >= CHANGES_TOGETHER:
-                self._flush_talkers()
-                self._flush(channel)
+                self.commit(channel)  # what was published before is to be heard before
+            channel.note_change(change)
+            self._untold[channel] = None
+            self.postpone(self._tell_watchers)
 
     def hold(self, members: Sequence[Member], principal: Principal) -> Iterator[Member]:
         """The members of an answer that is going to be said bit by bit, counted as long as they are held."""
@@ -393,6 +391,22 @@ class Broker:
             if self.clock() >= enough:
                 break
 
+    def _tell_watchers(self) -> None:
+        """As many as fit into a share of time; each channel in its turn."""
+        self._flush_talkers()
+        enough = self.clock() + SHARE
+        while self._untold:
+            channel = next(iter(self._untold))
+            del self._untold[channel]
+            if channel.pending or channel.has_undelivered_events:
+                self.flush()  # what was published before is to be heard before
+            if not channel.tell_watchers(self.limits.max_members_told, lambda: self.clock() >= enough):
+                self._untold[channel] = None
+            if self.clock() >= enough:
+                break
+        if self._untold:
+            self.postpone(self._tell_watchers)
+
     def _catch_up(self) -> None:
         enough = self.clock() + SHARE
         awake, self._awake = self._awake, OrderedDict()
@@ -415,12 +429,14 @@ class Broker:
         began = self.clock() if self._dirty else 0.0
         dirty, self._dirty, self._waiting = self._dirty, [], 0
         if len(dirty) == 1:
-            self._flush(dirty[0])
+            dirty[0].deliver(self._write(dirty[0]))
         elif dirty:
-            # Who reads several of the channels gets it all in one send, which costs far more than gathering it.
+            # Who reads several of the channels gets it all in one send, which costs far more than gathering it. Nothing
+            # may be sent while it is gathered: some encodings say with each event what was sent before.
             gathered: Gathered = defaultdict(list)
-            for channel in dirty:
-                self._flush(channel, gathered)
+            written = [(channel, self._write(channel)) for channel in dirty]
+            for channel, batches in written:
+                channel.deliver(batches, gathered)
             for reader, due in gathered.items():
                 hand_over(reader, due)
         for channel in dirty:
@@ -565,9 +581,10 @@ class Broker:
             for talker in talkers:
                 talker.flush()
 
-    def _flush(self, channel: Channel, gathered: Gathered | None = None) -> None:
+    def _write(self, channel: Channel) -> list[Batch]:
         size = channel.log.size
         if channel.pending:
             self._logs.note_written(channel)
-        channel.flush(self.clock(), self.limits.max_members_told, gathered)
+        batches = channel.write_and_send_ahead(self.clock(), self.limits.max_members_told)
         self._logs.account(channel, size)
+        return batches

@@ -10,14 +10,15 @@ from twistedsock.core.log import Log
 from twistedsock.core.principal import ELSEWHERE, Principal
 from twistedsock.core.reader import Reader, Subscription
 from twistedsock.core.tally import Tally
+from twistedsock.core.undelivered import Undelivered
 
 
 class Channel:
     """It exists while somebody reads it or its log is not empty; the broker sees to that."""
 
     __slots__ = (
+        "_undelivered",
         "bells",
-        "changes",
         "contested",
         "epoch",
         "head",
@@ -44,24 +45,56 @@ class Channel:
         self.log = Log(limits, position.head + 1)
         # Published, but not yet flushed: neither in the log nor with the readers.
         self.pending: list[Batch] = []
-        self.changes: list[PresenceChange] = []
         self.lanes: dict[Dialect, Lane] = {}
         self.readers: dict[bytes, Subscription] = {}
         self.watchers: dict[Subscription, None] = {}
         # Who wants to be called when something has come; mostly nobody.
         self.bells: dict[Callable[[], None], None] | None = None
         self.tally = tally
+        # What the readers have still to get, where that is not the same for all of them.
+        self._undelivered: Undelivered | None = None
 
     @property
     def is_history_only(self) -> bool:
         """Whether nothing would be lost with it but the events in its log."""
-        return not (self.readers or self.bells or self.pending or self.changes)
+        return not (self.readers or self.bells or self.pending or self._undelivered)
 
     @property
     def position(self) -> Position:
         return Position(self.epoch, self.head)
 
+    @property
+    def has_undelivered_events(self) -> bool:
+        """Whether the log holds events that the lanes have not been sent yet."""
+        return self._undelivered is not None and self._undelivered.events > 0
+
+    def add_reader(self, subscription: Subscription) -> None:
+        """A subscription that needs nothing of what has been published so far. All of that must be in the log."""
+        if subscription.presence:
+            self.watchers[subscription] = None
+        if self._undelivered is not None:
+            self._undelivered.skip(subscription)
+        else:
+            self.join_lane(subscription)
+
+    def change_reader(self, subscription: Subscription, echo: bool, presence: bool) -> None:
+        """Other options for a subscription that has been sent what waits for it. All of that must be in the log."""
+        self.leave_lane(subscription)
+        subscription.echo, subscription.presence = echo, presence
+        if presence:
+            self.watchers[subscription] = None
+        else:
+            self.watchers.pop(subscription, None)
+            subscription.forget_missed()
+        if self._undelivered is not None:
+            self._undelivered.skip(subscription)
+        elif subscription not in subscription.reader.lagging:
+            self.join_lane(subscription)
+
     def join_lane(self, subscription: Subscription) -> None:
+        """A subscription has caught up with its lane, or with what the lane has still to be sent."""
+        if self._undelivered is not None and self._undelivered.holds(subscription):
+            return
         encoding = subscription.reader.encoding
         lane = self.lanes.get(encoding)
         if lane is None:
@@ -73,8 +106,11 @@ class Channel:
         if lane is not None:
             lane.leave(subscription)
 
-    def forget_lane(self, subscription: Subscription) -> None:
+    def forget_reader(self, subscription: Subscription) -> None:
         """The reader has gone, and its lane with it where nobody else is on it: some have an encoding of their own."""
+        self.watchers.pop(subscription, None)
+        if self._undelivered is not None:
+            self._undelivered.forget(subscription)
         self.leave_lane(subscription)
         encoding = subscription.reader.encoding
         if encoding in self.lanes and not self.lanes[encoding]:
@@ -102,37 +138,62 @@ class Channel:
             subscription.reader.forget_lag(subscription)
         return [subscription.reader for subscription in self.readers.values()]
 
-    def flush(self, now: float, most_missed: int, gathered: Gathered | None = None) -> None:
-        """Tell who came and went; then put what was published since into the log, and offer it to the lanes, or let
-        them note it in ``gathered``."""
-        if self.changes:
-            changes, self.changes = self.changes, []
-            self._tell(changes, most_missed)
+    def write(self, now: float) -> list[Batch]:
+        """Put what was published into the log, and leave it to ``flush`` to send it. Returns the new events."""
+        batches, self.pending = self.pending, []
+        self.log.extend(batches, now)
+        if self.bells is not None:
+            bells, self.bells = self.bells, None
+            for ring in bells:
+                ring()
+        return batches
+
+    def write_only(self, now: float) -> None:
+        """Put what was published into the log now, and send it at the end of the turn."""
+        waiting = self._undelivered = self._undelivered or Undelivered()
+        for batch in self.write(now):
+            waiting.add(batch)
+
+    def note_change(self, change: PresenceChange) -> None:
+        """Somebody came or went; what was published before must be in the log."""
+        self._undelivered = self._undelivered or Undelivered()
+        self._undelivered.add(change)
+
+    def send_waiting(self, subscription: Subscription, max_missed: int) -> None:
+        """Send one subscription now what waits for it, so that it gets that before what is said to it next."""
+        if self._undelivered is not None:
+            self._undelivered.send(subscription, max_missed)
+
+    def write_and_send_ahead(self, now: float, max_missed: int) -> list[Batch]:
+        """Put what was published into the log, and send it, with the presence changes that wait, to the subscriptions
+        that are in no lane. Returns what is to be sent to the others: ``deliver`` must follow."""
+        waiting = self._undelivered
+        if waiting is None:
+            return self.write(now) if self.pending else []
         if self.pending:
-            batches, self.pending = self.pending, []
-            self.log.extend(batches, now)
+            self.write_only(now)
+        if not waiting.events:
+            return []
+        waiting.send_all(self.watchers, max_missed)
+        return [item for item in waiting.items if isinstance(item, Batch)]
+
+    def deliver(self, batches: list[Batch], gathered: Gathered | None = None) -> None:
+        """Offer events to the lanes, or let them note them in ``gathered``."""
+        if batches:
             # A lane whose last reader falls behind stays, empty, while that reads on: it will be back.
             for lane in self.lanes.values():
                 lane.deliver(self.name, batches, gathered)
-            if self.bells is not None:
-                bells, self.bells = self.bells, None
-                for ring in bells:
-                    ring()
+            waiting, self._undelivered = self._undelivered, None
+            if waiting is not None:
+                waiting.end_all()
 
-    def _tell(self, changes: list[PresenceChange], most_missed: int) -> None:
-        """Tell the watchers about others. Each change is encoded once an encoding, for those among them too."""
-        ids = {change.member.id for change in changes}
-        encoded: dict[Dialect, tuple[bytes, list[bytes]]] = {}
-        for subscription in list(self.watchers):
-            reader, told = subscription.reader, changes
-            known = encoded.get(reader.encoding)
-            if known is None:
-                each = [reader.encoding.presence(self.name, [change]) for change in changes]
-                known = encoded[reader.encoding] = b"".join(each), each
-            data, each = known
-            if reader.peer.id in ids:
-                others = [place for place, change in enumerate(changes) if change.member.id != reader.peer.id]
-                told = [changes[place] for place in others]
-                data = b"".join([each[place] for place in others])
-            if told and (subscription in reader.lagging or not reader.outlet.offer(data)):
-                subscription.miss(told, most_missed)
+    def tell_watchers(self, max_missed: int, is_enough: Callable[[], bool]) -> bool:
+        """Tell watchers who came and who went, until ``is_enough``; whether all are told. No events may wait."""
+        waiting = self._undelivered
+        if waiting is None:
+            return True
+        if not waiting.tell(self.watchers, max_missed, is_enough):
+            return False
+        self._undelivered = None
+        waiting.end_all()
+        return True

@@ -113,9 +113,6 @@ times a channel that everybody reads."""
 TALKERS = 1_000
 """Peers whose replies wait for the end of a turn, to leave in one burst with the events: up to a chunk each."""
 
-CHANGES_TOGETHER = 200
-"""Joins and leaves of one channel that are told together at most: about a chunk, where names are long."""
-
 PUBLISHES_IN_FLIGHT = 1_000
 """Publishes of one peer that wait for a distant backplane; enough to fill a millisecond of round trip, few enough
 that ten thousand peers cannot fill the memory with them."""

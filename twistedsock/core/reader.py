@@ -47,6 +47,10 @@ class Source(Protocol):
     log: Log
     tally: Tally
 
+    @property
+    def has_undelivered_events(self) -> bool:
+        """Whether the log holds events that its lanes have not been sent yet."""
+
     def join_lane(self, subscription: "Subscription") -> None:
         """The reader has caught up."""
 
@@ -224,7 +228,7 @@ class Reader:
             channel.tally.lost += log.first - subscription.cursor
             subscription.cursor = log.first
         data += self._read(subscription, shared)
-        if subscription.cursor == log.end:
+        if subscription.cursor == log.end and not channel.has_undelivered_events:
             data += self._presence(subscription)
             channel.join_lane(subscription)
             self.forget_lag(subscription)

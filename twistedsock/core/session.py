@@ -118,7 +118,7 @@ class Session(Subscriber):
         """Tell the peer why, and close. ``code`` says it to programs."""
         if self.state is State.OPEN:
             self.parting = words
-            self._broker.flush()
+            self._send_waiting()
             if self._pieces is None:  # else it would stand in the midst of a message
                 self._say(self._dialect.notice(words, code))
                 self._say(self._dialect.bye(b""))
@@ -127,7 +127,7 @@ class Session(Subscriber):
     def turn_away(self, refusal: Refusal) -> None:
         """There is no room for what the peer asks for: tell it, and close, so that it comes back later."""
         if self.state is State.OPEN:
-            self._broker.flush()
+            self._send_waiting()
             if self._pieces is None:  # else it would stand in the midst of a message
                 self._refuse(None, refusal)
             self._close(Ending.TRY_AGAIN, refusal.words)
@@ -269,8 +269,7 @@ class Session(Subscriber):
         self._say(self._dialect.quieted())
 
     def _quit(self, command: commands.Quit) -> None:
-        self.flush()
-        self._broker.flush()
+        self._send_waiting()
         self._say(self._dialect.bye(b""))
         self._close(Ending.NORMAL, command.words, "peer")
 

@@ -75,7 +75,7 @@ class Subscriber(Traced):
         if not self._may_read(channel.name, command.tag):  # any longer: it may have had to wait
             self._broker.forget_unused(channel)
             return
-        self.flush()  # what is committed below may hold our own events, and their OK comes first
+        self.flush()  # what is sent below may hold our own events, and their OK comes first
         subscription = self.subscriptions.get(channel.name)
         if subscription is None:
             if not self._broker.subscription_shares.admits(self.peer.principal):
@@ -109,7 +109,7 @@ class Subscriber(Traced):
 
     def _leave(self, channel: bytes) -> None:
         self.flush()
-        self._broker.commit(self._broker.channels[channel])
+        self._broker.send_waiting(self.subscriptions[channel])
         self._broker.unsubscribe(self.subscriptions.pop(channel))
 
     def _history(self, command: commands.History) -> None:
@@ -122,6 +122,8 @@ class Subscriber(Traced):
             return
         self.flush()
         self._broker.commit(channel)
+        if channel.name in self.subscriptions:  # it gets an event of its subscription before it finds it in the history
+            self._broker.send_waiting(self.subscriptions[channel.name])
         log = channel.log
         start = history_start(log, command.last, command.since)
         lost = lost_before(log, start)
@@ -141,6 +143,12 @@ class Subscriber(Traced):
 
         if self._may_read(command.channel, command.tag):
             self._await(self._broker.members(command.channel), command.tag, tell)
+
+    def _send_waiting(self) -> None:
+        """Send all events that wait for this session, so that it gets them before its last words."""
+        self.flush()
+        for subscription in self.subscriptions.values():
+            self._broker.send_waiting(subscription)
 
     def _leave_all(self) -> None:
         for subscription in self.subscriptions.values():

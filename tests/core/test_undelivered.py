@@ -1,0 +1,242 @@
+"""Events and presence changes that wait: each subscription gets what it needs of them, in order, once."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.core.readers import MOST_MISSED, await_flush, channel, heard, outlet_of, publish, reader, subscribe
+from twistedsock.core.channel import Channel
+from twistedsock.core.events import Member, PresenceChange
+from twistedsock.core.limits import CHUNK_BYTES
+from twistedsock.core.reader import HELD
+from twistedsock.testing import Hall
+
+
+def joins(here: Channel, *ids: bytes) -> None:
+    for id in ids:
+        here.note_change(PresenceChange(Member(id, id), joined=True))
+
+
+def waits(here: Channel, payload: bytes, publisher: bytes = b"p0") -> None:
+    """An event is in the log, and has not been sent."""
+    await_flush(here, payload, publisher)
+    here.write_only(0.0)
+
+
+def after(count: int) -> Callable[[], bool]:
+    """Time enough for so many."""
+    calls = [0]
+
+    def is_enough() -> bool:
+        calls[0] += 1
+        return calls[0] % count == 0
+
+    return is_enough
+
+
+def test_the_log_can_be_brought_up_to_date_without_sending_anything() -> None:
+    here, somebody = channel(), reader(b"p1")
+    subscribe(here, somebody)
+    waits(here, b"a")
+    waits(here, b"b")
+    assert len(here.log) == 2 and here.has_undelivered_events and heard(somebody) == []
+    publish(here, b"c")
+    assert heard(somebody) == ["MSG c 1 p0 a", "MSG c 2 p0 b", "MSG c 3 p0 c"] and not here.has_undelivered_events
+    assert outlet_of(somebody).sends == 1
+
+
+def test_a_subscription_gets_nothing_that_was_published_before_it() -> None:
+    here, first, second, third = channel(), reader(b"p1"), reader(b"p2"), reader(b"p3")
+    subscribe(here, first)
+    waits(here, b"a")
+    subscribe(here, second)
+    waits(here, b"b", b"p3")
+    subscribe(here, third, echo=False)
+    waits(here, b"c", b"p3")
+    publish(here)
+    publish(here, b"d")
+    assert [len(heard(somebody)) for somebody in (first, second, third)] == [4, 3, 1]
+
+
+def test_a_watcher_gets_events_and_presence_changes_in_their_order_in_one_send() -> None:
+    here, watcher, plain = channel(), reader(b"p1"), reader(b"p2")
+    subscribe(here, watcher, presence=True)
+    subscribe(here, plain)
+    waits(here, b"a")
+    joins(here, b"p5")
+    waits(here, b"b")
+    joins(here, b"p6")
+    publish(here, b"c")
+    assert heard(watcher) == ["MSG c 1 p0 a", "JOIN c p5 p5", "MSG c 2 p0 b", "JOIN c p6 p6", "MSG c 3 p0 c"]
+    assert heard(plain) == ["MSG c 1 p0 a", "MSG c 2 p0 b", "MSG c 3 p0 c"]
+    assert outlet_of(watcher).sends == outlet_of(plain).sends == 1
+    assert here.tally.delivered == 6
+
+
+def test_a_watcher_without_echo_gets_neither_its_own_events_nor_its_own_join() -> None:
+    here, watcher = channel(), reader(b"p1")
+    subscribe(here, watcher, echo=False, presence=True)
+    joins(here, b"p1", b"p2")
+    waits(here, b"a", b"p1")
+    publish(here, b"b")
+    assert heard(watcher) == ["JOIN c p2 p2", "MSG c 2 p0 b"]
+
+
+def test_one_subscription_can_be_sent_what_waits_before_the_others() -> None:
+    here, early, late = channel(), reader(b"p1"), reader(b"p2")
+    subscription = subscribe(here, early, presence=True)
+    subscribe(here, late, presence=True)
+    here.send_waiting(subscription, MOST_MISSED)
+    joins(here, b"p5")
+    waits(here, b"a")
+    for _ in range(2):
+        here.send_waiting(subscription, MOST_MISSED)
+    assert heard(early) == ["JOIN c p5 p5", "MSG c 1 p0 a"] and heard(late) == []
+    joins(here, b"p6")
+    publish(here, b"b")
+    assert heard(early) == ["JOIN c p6 p6", "MSG c 2 p0 b"]
+    assert heard(late) == ["JOIN c p5 p5", "MSG c 1 p0 a", "JOIN c p6 p6", "MSG c 2 p0 b"]
+
+
+def test_a_subscription_that_ends_gets_nothing_more() -> None:
+    here, somebody = channel(), reader(b"p1")
+    subscription = subscribe(here, somebody)
+    waits(here, b"a")
+    here.send_waiting(subscription, MOST_MISSED)
+    waits(here, b"b")
+    here.forget_reader(subscription)
+    publish(here, b"c")
+    assert heard(somebody) == ["MSG c 1 p0 a"]
+
+
+@pytest.mark.parametrize("room, cursor, missed", [(0, 2, 1), (70_000, 3, 0)])
+def test_a_socket_that_is_full_falls_behind_where_it_stopped(room: int, cursor: int, missed: int) -> None:
+    here, watcher = channel(), reader(b"p1")
+    subscription = subscribe(here, watcher, presence=True)
+    long = b"x" * (CHUNK_BYTES - 20)
+    waits(here, long)
+    joins(here, b"p5")
+    waits(here, long)
+    waits(here, long)
+    outlet_of(watcher).room = room
+    here.send_waiting(subscription, MOST_MISSED)
+    assert (subscription.cursor, len(subscription.missed or ())) == (cursor, missed)
+    assert here.tally.delivered == cursor - 1
+    outlet_of(watcher).drain()
+    publish(here)
+    while watcher.catch_up({}):
+        pass
+    told = [line.split(" ")[:3] for line in heard(watcher)]
+    assert sorted(told) == [["JOIN", "c", "p5"], *[["MSG", "c", str(offset)] for offset in (1, 2, 3)]]
+
+
+def test_a_subscription_that_is_behind_reads_events_from_the_log_and_misses_no_join() -> None:
+    here, watcher = channel(), reader(b"p1")
+    subscription = subscribe(here, watcher, presence=True)
+    subscription.read_from(1)
+    waits(here, b"a")
+    joins(here, b"p5")
+    here.send_waiting(subscription, MOST_MISSED)
+    # The lanes have not got the event yet, so this one must not go back to its lane, where it would get it again.
+    assert watcher.catch_up({}) and subscription in watcher.lagging
+    assert heard(watcher) == ["MSG c 1 p0 a"]
+    publish(here, b"b")
+    assert not watcher.catch_up({})
+    assert heard(watcher) == ["MSG c 2 p0 b", "JOIN c p5 p5"]
+    publish(here, b"c")
+    assert heard(watcher) == ["MSG c 3 p0 c"]
+
+
+def test_a_round_goes_on_where_it_stopped_and_tells_each_watcher_once() -> None:
+    here, watchers = channel(), [reader(b"p%d" % number) for number in range(5)]
+    for watcher in watchers:
+        subscribe(here, watcher, presence=True)
+    joins(here, b"q1")
+    enough = after(2)
+    assert not here.tell_watchers(MOST_MISSED, enough)
+    assert sum(outlet_of(watcher).sends for watcher in watchers) == 2
+    joins(here, b"q2")
+    while not here.tell_watchers(MOST_MISSED, enough):
+        pass
+    assert [heard(watcher) for watcher in watchers] == [["JOIN c q1 q1", "JOIN c q2 q2"]] * 5
+    assert sum(outlet_of(watcher).sends for watcher in watchers) == 5 + 2
+    publish(here, b"a")
+    assert [heard(watcher) for watcher in watchers] == [["MSG c 1 p0 a"]] * 5
+
+
+def test_an_event_in_the_middle_of_a_round_comes_after_the_joins_before_it() -> None:
+    here, watchers, plain = channel(), [reader(b"p%d" % number) for number in range(4)], reader(b"plain")
+    subscribe(here, plain)
+    for watcher in watchers:
+        subscribe(here, watcher, presence=True)
+    joins(here, b"q1")
+    assert not here.tell_watchers(MOST_MISSED, after(2))
+    publish(here, b"a", publisher=b"q1")
+    assert [heard(watcher) for watcher in watchers] == [["JOIN c q1 q1", "MSG c 1 q1 a"]] * 4
+    assert heard(plain) == ["MSG c 1 q1 a"]
+
+
+def test_who_stops_watching_in_the_middle_of_a_round_is_not_told() -> None:
+    here, first, second = channel(), reader(b"p1"), reader(b"p2")
+    one, two = (subscribe(here, somebody, presence=True) for somebody in (first, second))
+    joins(here, b"q1")
+    assert not here.tell_watchers(MOST_MISSED, after(1))
+    here.change_reader(one, echo=True, presence=False)
+    assert here.tell_watchers(MOST_MISSED, lambda: False)
+    assert heard(first) == [] and heard(second) == ["JOIN c q1 q1"]
+    here.forget_reader(two)
+    joins(here, b"q2")
+    assert here.tell_watchers(MOST_MISSED, lambda: False)
+    publish(here, b"a")
+    assert heard(first) == ["MSG c 1 p0 a"] and heard(second) == []
+
+
+def test_a_slow_watcher_does_not_hold_up_a_round() -> None:
+    here, slow, fast = channel(), reader(b"p1"), reader(b"p2")
+    subscribe(here, slow, presence=True), subscribe(here, fast, presence=True)
+    outlet_of(slow).blocked = HELD
+    joins(here, b"q1")
+    enough = after(1)
+    assert not here.tell_watchers(MOST_MISSED, enough)
+    joins(here, b"q2")
+    while not here.tell_watchers(MOST_MISSED, enough):
+        pass
+    assert heard(fast) == ["JOIN c q1 q1", "JOIN c q2 q2"]
+    outlet_of(slow).blocked = 0
+    assert not slow.catch_up({})
+    assert heard(slow) == ["JOIN c q1 q1", "JOIN c q2 q2"]
+
+
+def test_watchers_of_several_channels_are_told_in_turns_of_their_own() -> None:
+    """And what was published before is sent before."""
+    hall = Hall()
+    watchers = [hall.line_peer() for _ in range(3)]
+    for watcher in watchers:
+        watcher.says("SUB a presence=on", "SUB b presence=on")
+    hall.turn()
+    for watcher in watchers:
+        watcher.hears()
+    ticks = iter(range(1_000_000))
+    hall.broker.clock = lambda: 2000.0 + next(ticks)
+    other = hall.line_peer()
+    other.says("PUB a 1", "SUB a", "SUB b", "PUB b 2")
+    hall.turn()
+    told = ["MSG a 1 p4 1", "JOIN a p4 p4", "JOIN b p4 p4", "MSG b 1 p4 2"]
+    for watcher in watchers:
+        heard = watcher.hears()
+        assert sorted(heard) == sorted(told)
+        assert [line for line in heard if " a " in line] == told[:2]
+        assert [line for line in heard if " b " in line] == told[2:]
+
+
+def test_an_event_published_while_watchers_are_told_is_not_overtaken() -> None:
+    """Commands of a long read go on in the same turn as the presence changes."""
+    hall = Hall()
+    watcher, other = hall.line_peer(), hall.line_peer()
+    watcher.says("SUB a presence=on")
+    watcher.hears()
+    hall.broker.postpone(lambda: other.says("PUB a 1"))
+    other.says("SUB a")
+    hall.broker.postpone(lambda: other.says("UNSUB a"))
+    hall.turn()
+    assert watcher.hears() == ["JOIN a p2 p2", "MSG a 1 p2 1", "LEAVE a p2 p2"]
