@@ -1,5 +1,6 @@
 """SIGHUP: what is read again at once, what takes a restart, and that a mistake changes nothing."""
 
+import itertools
 import os
 import signal
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ from twisted import internet
 from twisted.logger import LogLevel, formatEvent
 
 from tests.authority import Authority
-from tests.test_service import LOOPBACK, Reactor
+from tests.test_service import LOOPBACK, Reactor, connect
 from twistedsock import tap
 from twistedsock.core.access import RIGHTS, Right
 from twistedsock.core.bridge import Bridge
@@ -332,8 +333,52 @@ def hang_up(monkeypatch, start, reactor, configure):
 def test_sighup_reads_again(hang_up, reactor, terminal):
     send = hang_up(terminal)
     send()
+    reactor.advance(0)
     send()
     assert (hang_up.done, reactor.stopped) == (["reload"] * 2, 0)
+
+
+def test_signals_in_quick_succession_are_one_more_reload(hang_up, reactor):
+    send = hang_up(False)
+    for _ in range(5):
+        send()
+    assert hang_up.done == ["reload"]
+    for _ in range(3):
+        reactor.advance(0)
+        assert hang_up.done == ["reload"] * 2
+    send()
+    assert hang_up.done == ["reload"] * 3
+
+
+def test_a_reload_waits_until_the_last_one_has_reached_all_sessions(configure, start, said, reactor):
+    configure('web = "none"', f'tcp = "{LOOPBACK}"', "[access]", 'anonymous = { "a" = "r" }')
+    service = start()
+    broker, clock = service.bridge.broker, itertools.count(1000.0)
+    protocols = [connect(reactor)[0] for _ in range(3)]
+    for protocol in protocols:
+        protocol.dataReceived(b"SUB a\n")
+    broker.clock = lambda: next(clock)  # each look at the clock is the end of a time slice
+    configure('web = "none"', f'tcp = "{LOOPBACK}"', "[access]", 'anonymous = { "b" = "r" }')
+    said()
+    for _ in range(5):
+        service.ask_to_reload()
+    assert said() == ["read again: the options"]
+    while any(protocol._conversation.session.subscriptions for protocol in protocols):
+        assert said() == []
+        reactor.advance(0)
+    for _ in range(10):
+        reactor.advance(0)
+    assert said() == ["read again: the options"]
+
+
+def test_a_reload_that_fails_is_followed_by_those_that_are_asked_for(start, configure, reactor, monkeypatch):
+    configure('web = "none"')
+    service = start()
+    monkeypatch.setattr(service, "reload", lambda: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            service.ask_to_reload()
+        reactor.advance(0)
 
 
 def test_who_closes_the_terminal_ends_what_was_started_in_it(hang_up, reactor, monkeypatch):

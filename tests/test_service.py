@@ -601,7 +601,7 @@ def test_who_cannot_be_told_does_not_keep_the_others_from_it(start, reactor, log
     assert transport.value().endswith(b"BYE\n")
     (event,) = [event for event in logged if "log_failure" in event]
     logged.remove(event)
-    assert formatEvent(event) == "a peer could not be told that the server is going away"
+    assert formatEvent(event) == "not every peer could be told that the server is going away"
 
 
 def test_a_start_that_failed_half_way_can_be_stopped(make, reactor):

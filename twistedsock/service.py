@@ -159,6 +159,8 @@ class BridgeService(Service):
         self._expiries = LoopingCall(self._look_at_expiries)
         self._expiries.clock = reactor
         self._patience: Any = None
+        # A reload is under way; another has been asked for; sessions are being reviewed by a new policy.
+        self._reloading = self._reload_asked = self._reviewing = False
         self._stop_by = 0.0
         self._gate = Gate(Origins(settings.allow_origin, settings.allow_host))
         # Operations that come from other packages than shells are added to this list.
@@ -251,6 +253,28 @@ class BridgeService(Service):
             self._log.warn("needs a restart: {names}", names=", ".join(changed))
         self._warn_of_certificates()
 
+    def ask_to_reload(self) -> None:
+        """Reload once the last reload has been applied to all sessions, and at most once in a turn of the reactor: so
+        requests in quick succession become one."""
+        self._reload_asked = True
+        if not self._reloading:
+            self._reload_if_asked()
+
+    def _reload_if_asked(self) -> None:
+        self._reloading = self._reload_asked
+        if self._reloading:
+            self._reload_asked = False
+            try:
+                self.reload()
+            finally:
+                if not self._reviewing:
+                    self._reactor.callLater(0, self._reload_if_asked)
+
+    def _reviewed(self) -> None:
+        self._reviewing = False
+        if self._reloading:
+            self._reactor.callLater(0, self._reload_if_asked)
+
     def _with_unlisted(self, settings: Settings) -> Settings:
         """Other settings, and what was said of endpoints that are not listed there: they listen on until the restart,
         and must not be opened to more than before by what everybody may elsewhere."""
@@ -267,7 +291,8 @@ class BridgeService(Service):
         """Let the policy of other settings hold; SettingsError if there is something wrong with it."""
         policy = read_policy(settings)
         try:
-            self.bridge.change_policy(policy)
+            self._reviewing = True
+            self.bridge.change_policy(policy, self._reviewed)
         except Exception:  # of single peers; the policy holds all the same
             self._log.failure("not every peer could be reviewed")
         self._warn_of_keys()
@@ -375,11 +400,10 @@ class BridgeService(Service):
             )
 
     def _dismiss_all(self) -> Deferred[None]:
-        for session in self.bridge.roster:
-            try:
-                session.dismiss(Ending.GOING_AWAY, b"the server is going away")
-            except Exception:  # whoever runs us would not tell, and the others are still to be told
-                self._log.failure("a peer could not be told that the server is going away")
+        try:
+            self.bridge.dismiss_all(Ending.GOING_AWAY, b"the server is going away")
+        except Exception:  # whoever runs us would not tell
+            self._log.failure("not every peer could be told that the server is going away")
         gone: Deferred[None] = Deferred()
         self._patience = patience = self._reactor.callLater(self._settings.drain, self._give_up, gone)
 

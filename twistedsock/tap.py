@@ -148,7 +148,7 @@ def makeService(options: Options) -> IService:
         reactor.addSystemEventTrigger("after", "shutdown", connections.tell_left_out)
     _allow_files(options.settings.max_connections)
     reactor.callWhenRunning(_spare_the_collector)
-    _listen_for_hangup(service.reload, reactor)
+    _listen_for_hangup(service.ask_to_reload, reactor)
     reactor.addSystemEventTrigger("before", "shutdown", _listen_for_impatience, service.hurry, reactor)
     return service
 

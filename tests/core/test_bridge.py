@@ -1,18 +1,20 @@
 """The parts of one server, put together."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from twistedsock.backplane.memory import MemoryBackplane
-from twistedsock.core.access import EVERYTHING, Identity
+from twistedsock.core.access import EVERYTHING, Grants, Identity
 from twistedsock.core.bridge import build
+from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import Refusal
 from twistedsock.core.events import Content
-from twistedsock.core.limits import Limits
+from twistedsock.core.limits import SHARE, Limits
 from twistedsock.core.principal import LOCAL
 from twistedsock.core.reader import Peer
-from twistedsock.testing import FakePolicy, Hall
+from twistedsock.testing import FakePolicy, Hall, LinePeer
 
 
 def test_the_parts_share_limits_clock_and_ids() -> None:
@@ -121,3 +123,231 @@ def test_it_is_as_ready_as_its_backplane() -> None:
     hall.backplane.is_ready = False
     assert not hall.broker.is_ready
     assert Hall().broker.is_ready
+
+
+class Ticking:
+    """A clock that ends a time slice with each look at it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        self.now += SHARE
+        return self.now
+
+
+def members(hall: Hall, count: int, token: str = "", presence: str = " presence=on") -> list[LinePeer]:
+    peers = [hall.line_peer() for _ in range(count)]
+    for peer in peers:
+        if token:
+            peer.says(f"AUTH {token}")
+        peer.says("SUB k" + presence)
+    hall.turn()
+    for peer in peers:
+        peer.hears()
+    return peers
+
+
+def leave(hall: Hall, how: str) -> None:
+    """Everybody with the token loses the channel."""
+    if how == "dismissed":
+        hall.bridge.dismiss_all(Ending.GOING_AWAY, b"the server is going away")
+    elif how == "expired":
+        hall.wall += 7200
+        hall.bridge.expiries.check()
+    else:
+        hall.bridge.change_policy(FakePolicy({"k": "r"}, {} if how == "token" else {"t": ("ann", {}, None)}))
+
+
+POLICY: dict[str, Any] = {"anonymous": {"k": "rw"}, "tokens": {"t": ("ann", {"k": "rw"}, Hall().wall + 3600)}}
+WAYS = ["dismissed", "expired", "token", "right"]
+
+
+def departure(count: int, how: str) -> tuple[int, int]:
+    """Sends, and turns, when as many lose a channel as stay on it, one at a time."""
+    hall = Hall(policy=FakePolicy(**POLICY))
+    leaving, staying = members(hall, count, "t"), members(hall, count)
+    hall.broker.clock = Ticking()
+    before = sum(peer.outlet.sends for peer in leaving + staying)
+    leave(hall, how)
+    turns = 0
+    while hall.turns:
+        hall.turns.step()
+        turns += 1
+    if how == "right":
+        assert all("forbidden" not in "".join(peer.hears()) for peer in staying)
+    assert all(not peer.session.subscriptions for peer in leaving)
+    return sum(peer.outlet.sends for peer in leaving + staying) - before, turns
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_twice_as_many_who_go_together_cost_twice_as_many_sends_in_twice_as_many_turns(how: str) -> None:
+    """Each of those who stay is told once, of all of them; and no turn is longer for more of them."""
+    (few, few_turns), (many, many_turns) = departure(20, how), departure(40, how)
+    assert many <= 2 * few + 2 and few_turns >= 20
+    assert many_turns <= 2 * few_turns + 2
+
+
+def test_those_who_stay_are_told_of_all_who_went() -> None:
+    hall = Hall(policy=FakePolicy(**POLICY))
+    leaving, staying = members(hall, 5, "t"), members(hall, 2)
+    hall.broker.clock = Ticking()
+    leave(hall, "expired")
+    hall.turn()
+    for peer in staying:
+        assert sorted(peer.hears()) == [f"LEAVE k {one.id} ann" for one in leaving]
+
+
+@pytest.mark.parametrize("echo", ["", " echo=off"])
+def test_no_event_reaches_a_session_that_has_still_to_be_reviewed(echo: str) -> None:
+    """It is sent to those that may read it, once they have been."""
+    hall = Hall(policy=FakePolicy({"k": "rw"}))
+    peers = members(hall, 3, presence=echo)
+    publisher = hall.line_peer()
+    publisher.says("PUB k before")
+    hall.broker.clock = Ticking()
+    hall.bridge.change_policy(FakePolicy({"k": "w"}))
+    publisher.says("PUB k after")
+    hall.turn()
+    for peer in peers:
+        heard = peer.hears()
+        assert heard == ["MSG k 1 p4 before", "NOTICE you may not read k any longer, and are not subscribed to it"]
+    assert publisher.hears()[1:] == ["OK 1", "OK 2"]
+
+
+def test_a_session_that_keeps_its_right_misses_nothing_while_it_is_reviewed() -> None:
+    hall = Hall(policy=FakePolicy({"k": "rw", "l": "r"}))
+    peers = members(hall, 3)
+    for peer in peers:
+        peer.says("SUB l"), peer.hears()
+    hall.turn()
+    hall.broker.clock = Ticking()
+    hall.bridge.change_policy(FakePolicy({"k": "rw"}))
+    hall.line_peer().says("PUB k 1", "PUB k 2")
+    hall.turns.step()
+    hall.line_peer().says("PUB k 3")
+    hall.turn()
+    for peer in peers:
+        heard = [line for line in peer.hears() if line.startswith("MSG")]
+        assert [line.split(" ")[2] for line in heard] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("line", ["SUB k", "PUB k x", "HIST k", "WHO k"])
+def test_commands_are_judged_by_the_new_policy_at_once(line: str) -> None:
+    hall = Hall(policy=FakePolicy({"k": "rw"}))
+    members(hall, 3)
+    peer = hall.line_peer()
+    hall.broker.clock = Ticking()
+    hall.bridge.change_policy(FakePolicy({"l": "rw"}))
+    peer.says(line, line.replace(" k", " l"))
+    hall.turn()
+    assert peer.hears()[1].startswith("ERR unauthorized ")
+    assert peer.session.identity is not None and not peer.session.identity.grants.on(b"k")
+
+
+def test_a_token_that_is_no_longer_accepted_allows_nothing_at_once() -> None:
+    """Until the session is closed for that; unless it shows another one before."""
+    hall = Hall(policy=FakePolicy(tokens={"t": ("ann", {"k": "rw"}, None)}))
+    gone, renewed = members(hall, 2, "t")
+    hall.broker.clock = Ticking()
+    hall.bridge.change_policy(FakePolicy(tokens={"u": ("ann", {"k": "rw"}, None)}))
+    renewed.says("HIST k", "AUTH u", "HIST k")
+    hall.turn()
+    heard = [line.split(" ")[0] for line in renewed.hears()]
+    assert [word for word in heard if word != "LEAVE"] == ["ERR", "OK", "OK"]
+    assert renewed.ending is None and gone.ending is Ending.POLICY
+
+
+def test_another_policy_during_a_review_is_the_one_that_holds() -> None:
+    hall = Hall(policy=FakePolicy({"k": "rw", "l": "r"}))
+    peers = members(hall, 3)
+    for peer in peers:
+        peer.says("SUB l"), peer.hears()
+    hall.turn()
+    hall.broker.clock = Ticking()
+    hall.bridge.change_policy(FakePolicy({"k": "rw"}))
+    for _ in range(2):
+        hall.turns.step()
+    hall.bridge.change_policy(FakePolicy({"l": "rw"}))
+    hall.line_peer().says("PUB l x")
+    hall.turn()
+    for peer in peers:
+        assert "k" not in "".join(line for line in peer.hears() if line.startswith("MSG"))
+        assert b"k" not in peer.session.subscriptions
+        assert not peer.outlet.blocked
+
+
+def test_a_review_that_finds_the_same_rights_does_not_look_at_the_subscriptions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hall = Hall(policy=FakePolicy({"k": "rw", "a.*": "r"}))
+    peers = members(hall, 3)
+    looked: list[bytes] = []
+    on = Grants.on
+    monkeypatch.setattr(Grants, "on", lambda grants, channel: looked.append(channel) or on(grants, channel))
+    hall.bridge.change_policy(FakePolicy({"k": "rw", "a.*": "r"}))
+    hall.turn()
+    assert looked == []
+    hall.bridge.change_policy(FakePolicy({"k": "r"}))
+    hall.turn()
+    assert looked == [b"k"] * 3
+    assert [set(peer.session.subscriptions) for peer in peers] == [{b"k"}] * 3
+
+
+def test_a_token_for_many_subscriptions_is_looked_into_in_time_slices() -> None:
+    """What comes behind it in the same read waits for that."""
+    hall = Hall(policy=FakePolicy({"a.>": "rw"}, {"t": ("ann", {"b": "r"}, None)}))
+    hall.bridge.policy = FakePolicy({"a.>": "rw"}, {"t": ("ann", {"b": "r"}, None)})
+    peer, other = hall.line_peer(), hall.line_peer()
+    peer.says(*[f"SUB a.{number}" for number in range(10)])
+    peer.hears()
+    hall.turn()
+    hall.broker.clock = Ticking()
+    peer.says("AUTH t", "PING after")
+    assert len(peer.session.subscriptions) == 9 and peer.hears()[0] == "OK ann"
+    other.says("PUB a.9 x")
+    hall.turn()
+    heard = peer.hears()
+    assert len(heard) == 10 and heard[-1] == "PONG after" and all(line.startswith("NOTICE") for line in heard[:-1])
+    assert not peer.session.subscriptions and not peer.paused
+
+
+def test_who_goes_while_its_subscriptions_are_looked_into_is_gone() -> None:
+    hall = Hall(policy=FakePolicy({"a.>": "rw"}, {"t": ("ann", {"b": "r"}, None)}))
+    peer = hall.line_peer()
+    peer.says(*[f"SUB a.{number}" for number in range(10)])
+    hall.broker.clock = Ticking()
+    peer.says("AUTH t", "PING after")
+    peer.leaves()
+    hall.turn()
+    assert len(hall.bridge.roster) == 0 and not hall.broker.channels
+
+
+def test_a_fault_while_subscriptions_are_looked_into_lets_no_event_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = Hall(policy=FakePolicy({"a": "rw"}, {"t": ("ann", {"b": "r"}, None)}))
+    peer = hall.line_peer()
+    peer.says("SUB a")
+    peer.hears()
+    monkeypatch.setattr(hall.broker, "unsubscribe", lambda subscription: 1 / 0)
+    peer.says("AUTH t", "PING")
+    hall.line_peer().says("PUB a x")
+    hall.turn()
+    assert peer.hears()[0].startswith("OK ") and not any(line.startswith("MSG") for line in peer.hears())
+
+
+def test_nothing_is_reviewed_where_there_is_no_policy_before_and_after() -> None:
+    hall = Hall()
+    peer = hall.line_peer()
+    peer.says("SUB k")
+    called: list[int] = []
+    hall.bridge.change_policy(None, lambda: called.append(1))
+    assert called == [1] and not peer.outlet.blocked
+
+
+def test_events_pass_again_when_a_policy_is_taken_away() -> None:
+    hall = Hall(policy=FakePolicy({"k": "rw"}))
+    (peer,) = members(hall, 1, presence="")
+    hall.bridge.change_policy(None)
+    hall.line_peer().says("PUB k x")
+    hall.turn()
+    assert peer.hears() == ["MSG k 1 p2 x"]

@@ -88,6 +88,10 @@ class Identity(msgspec.Struct, frozen=True, eq=False):
     own: Grants = Grants()
     """What the proof itself grants, without what everybody has who comes by the same listener."""
 
+    def allows_the_same_as(self, other: "Identity") -> bool:
+        """Whether the rights are the same, as far as that can be seen at a glance."""
+        return self.is_admin == other.is_admin and self.grants.pairs == other.grants.pairs
+
 
 class Policy(Protocol):
     """``listener`` is the endpoint that a peer came in by, as it was configured."""

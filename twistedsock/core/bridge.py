@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from twistedsock.core.access import Identity, Policy
 from twistedsock.core.admission import Admission
 from twistedsock.core.backplane import Backplane
-from twistedsock.core.broker import Broker
+from twistedsock.core.broker import Broker, nothing
+from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import Refusal
-from twistedsock.core.expiry import Expiries, tell_all
+from twistedsock.core.expiry import Expiries
 from twistedsock.core.holdings import Holdings
 from twistedsock.core.journal import Journal
 from twistedsock.core.limits import Limits
@@ -76,11 +78,25 @@ class Bridge:
         meter = self.meters.of(principal, now)
         return meter is None or meter.judge(price, meter.read(size, now)) is Verdict.RUN
 
-    def change_policy(self, policy: Policy | None) -> None:
-        """From now on another policy holds, for those who are connected too: for each of them, though a fault meets
-        another. Faults are raised together in the end, as an ExceptionGroup."""
+    def change_policy(self, policy: Policy | None, done: Callable[[], object] = nothing) -> None:
+        """Replace the policy. It holds at once for all commands, and for all events that are published from now on: a
+        session gets none before its subscriptions have been checked. That takes time slices; ``done`` is called in the
+        end. An exception in one session does not stop the others: all are raised in the end as an ExceptionGroup."""
+        if policy is None and self.policy is None:
+            done()
+            return
+        self.broker.flush()  # what was published before is for those who could read it then
         self.policy = policy
-        tell_all([guest.review for guest in self.roster], "peers could not be reviewed")
+        sessions = list(self.roster)
+        for session in sessions:
+            session.hold_events()
+        self.broker.make_calls([session.review for session in sessions], "peers could not be reviewed", done)
+
+    def dismiss_all(self, ending: Ending, words: bytes) -> None:
+        """Close all sessions, in time slices, and say why."""
+        self.draining = True
+        calls = [partial(session.dismiss, ending, words) for session in self.roster]
+        self.broker.make_calls(calls, "peers could not be told that they are sent away")
 
 
 def build(
@@ -95,7 +111,7 @@ def build(
     """Put the parts together. ``schedule`` calls what it is given at the end of the reactor's turn; ``clock`` never
     goes back, ``wall_clock`` gives the seconds since 1970."""
     broker = Broker(backplane, limits, clock, lambda: schedule(broker.turn))
-    expiries = Expiries(wall_clock)
+    expiries = Expiries(wall_clock, broker.make_calls)
     return Bridge(
         broker, Roster(draw_id), Admission(limits), limits, version.encode(), clock(), expiries, Meters(limits)
     )

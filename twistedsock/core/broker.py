@@ -5,7 +5,8 @@ itself: one event at rest, hundreds in one send under fire.
 """
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Protocol
 
@@ -46,6 +47,21 @@ that read nearly all their channels are passed over."""
 
 def _report_nothing(channel: bytes, lost: Lost | None) -> None:
     """For tests, and whoever has no log."""
+
+
+def nothing() -> None:
+    """What is called in the end where nobody waits for it."""
+
+
+def _steps(calls: Iterable[Callable[[], Iterator[object] | None]], faults: list[Exception]) -> Iterator[object]:
+    for call in calls:
+        try:
+            more = call()
+            if more is not None:
+                yield from more
+        except Exception as fault:
+            faults.append(fault)
+        yield None
 
 
 class Talker(Protocol):
@@ -108,6 +124,8 @@ class Broker:
         self.report_break: Callable[[bytes, Lost | None], object] = _report_nothing
         # Channels whose watchers have not been told yet who came and who went.
         self._untold: dict[Channel, None] = {}
+        # Loops over many sessions that are under way.
+        self._loops = 0
 
     @property
     def log_bytes(self) -> int:
@@ -271,6 +289,41 @@ class Broker:
             self._asked = True
             self._schedule()
 
+    def make_steps(self, steps: Iterator[object], done: Callable[[], object]) -> None:
+        """Go through ``steps``, as many in a turn as fit into a share of time, beginning now; then call ``done``."""
+        enough = self.clock() + SHARE
+        try:
+            for _ in steps:
+                if self.clock() >= enough:
+                    self.postpone(partial(self.make_steps, steps, done))
+                    return
+        except BaseException:
+            done()
+            raise
+        done()
+
+    def make_calls(
+        self,
+        calls: Iterable[Callable[[], Iterator[object] | None]],
+        words: str,
+        done: Callable[[], object] = nothing,
+    ) -> None:
+        """Make a call for each of many sessions, in time slices as ``make_steps``. A call may return its own steps. An
+        exception of one does not keep the others from being made: all are raised in the end as an ExceptionGroup with
+        these words. Watchers are told who has gone when all have been made."""
+        faults: list[Exception] = []
+
+        def finish() -> None:
+            self._loops -= 1
+            if self._untold:
+                self.postpone(self._tell_watchers)
+            done()
+            if faults:
+                raise ExceptionGroup(words, faults)
+
+        self._loops += 1
+        self.make_steps(_steps(calls, faults), finish)
+
     def await_event(self, channel: Channel, ring: Callable[[], None]) -> None:
         """Call ``ring`` once, when the next events are in the log: it must not change anything before the next turn.
         The channel stays until then, or until ``stop_awaiting``."""
@@ -393,6 +446,8 @@ class Broker:
 
     def _tell_watchers(self) -> None:
         """As many as fit into a share of time; each channel in its turn."""
+        if self._loops:
+            return
         self._flush_talkers()
         enough = self.clock() + SHARE
         while self._untold:

@@ -1,6 +1,7 @@
 """Proofs run out while their peers are connected: they are warned before, and told when it has happened."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -19,10 +20,14 @@ class Bearer(Protocol):
 
 
 class Expiries:
-    """``wall_clock`` gives seconds since 1970, as tokens do; it may jump. ``check`` is to be called each second."""
+    """``wall_clock`` gives seconds since 1970, as tokens do; it may jump. ``check`` is to be called each second.
+    ``make_calls`` makes many calls, maybe some of them later; the words are for the exceptions that it raises."""
 
-    def __init__(self, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self, wall_clock: Callable[[], float], make_calls: Callable[[Iterable[Callable[[], None]], str], None]
+    ) -> None:
         self.wall_clock = wall_clock
+        self._make_calls = make_calls
         # When to look again, and when the proof runs out. As many entries as there are connections at most.
         self._bearers: dict[Bearer, tuple[float, float]] = {}
         self._next = inf
@@ -43,28 +48,23 @@ class Expiries:
         now = self.wall_clock()
         if now < self._next:
             return
-        due = [(bearer, times) for bearer, times in self._bearers.items() if times[0] <= now]
-        for bearer, (_, expires) in due:
-            if expires <= now:
-                del self._bearers[bearer]
-            else:
-                self._bearers[bearer] = (expires, expires)
+        due = {bearer: times for bearer, times in self._bearers.items() if times[0] <= now}
+        for bearer, (_, expires) in due.items():
+            # Who is told of the end is not looked for any more, and forgotten when it has been told.
+            self._bearers[bearer] = (inf if expires <= now else expires, expires)
         self._next = min((look for look, _ in self._bearers.values()), default=inf)
-        told = [bearer.expire if expires <= now else bearer.warn_of_expiry for bearer, (_, expires) in due]
-        tell_all(told, "peers could not be told that their tokens run out")
+        calls = [partial(self._tell, bearer, self._bearers[bearer]) for bearer in due]
+        self._make_calls(calls, "peers could not be told that their tokens run out")
+
+    def _tell(self, bearer: Bearer, times: tuple[float, float]) -> None:
+        if self._bearers.get(bearer) is not times:
+            return  # it has shown another token meanwhile, or gone
+        if times[0] == inf:
+            del self._bearers[bearer]
+            bearer.expire()
+        else:
+            bearer.warn_of_expiry()
 
     def _note(self, bearer: Bearer, look: float, expires: float) -> None:
         self._bearers[bearer] = (look, expires)
         self._next = min(self._next, look)
-
-
-def tell_all(calls: Sequence[Callable[[], object]], words: str) -> None:
-    """Make all calls, whatever becomes of each. Their exceptions are raised in the end, as an ExceptionGroup."""
-    faults = []
-    for call in calls:
-        try:
-            call()
-        except Exception as fault:
-            faults.append(fault)
-    if faults:
-        raise ExceptionGroup(words, faults)

@@ -1,8 +1,9 @@
 """The session of a peer that says nothing: it reads the channels that it was opened for, and ends without one."""
 
+from collections.abc import Iterator
+
 from twistedsock.core.dialect import Ending
 from twistedsock.core.session import Session
-from twistedsock.core.standing import Standing
 
 
 class Follower(Session):
@@ -11,8 +12,8 @@ class Follower(Session):
 
     __slots__ = ()
 
-    def _drop_forbidden(self, standing: Standing) -> None:
+    def _check_subscriptions(self) -> Iterator[None]:
         before = len(self.subscriptions)
-        super()._drop_forbidden(standing)
+        yield from super()._check_subscriptions()
         if len(self.subscriptions) < before:
             self._close(Ending.POLICY, "it may not read all its channels any longer")

@@ -18,6 +18,8 @@ from twistedsock.core.traffic import Traffic
 
 WRITING = 1
 """A bit of ``Outlet.blocked``: bytes wait in user space for the socket."""
+UNREVIEWED = 8
+"""A bit of ``Outlet.blocked``: what the client may read has changed, and its subscriptions are still to be checked."""
 HELD = 2
 """A bit of ``Outlet.blocked``: the session keeps events back, as something else must be said first."""
 

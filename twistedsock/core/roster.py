@@ -15,8 +15,11 @@ class Guest(Protocol):
     def dismiss(self, ending: Ending, words: bytes) -> None:
         """Tell the peer why, and close."""
 
-    def review(self) -> None:
-        """The policy is another."""
+    def hold_events(self) -> None:
+        """Send no events until the next review has ended."""
+
+    def review(self) -> Iterator[object]:
+        """The policy is another; step by step."""
 
 
 class Roster:

@@ -6,7 +6,7 @@ command waits until those before it are answered, and those after it wait for it
 effect in the order in which it gave them, however slow the backplane is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -24,7 +24,7 @@ from twistedsock.core.later import Later, when_known
 from twistedsock.core.limits import PUBLISHES_IN_FLIGHT
 from twistedsock.core.names import check_nick, is_reserved
 from twistedsock.core.principal import client_principal
-from twistedsock.core.reader import HELD, NOBODY, Outlet, Peer, Reader
+from twistedsock.core.reader import HELD, NOBODY, UNREVIEWED, Outlet, Peer, Reader
 from twistedsock.core.speaker import State, nothing
 from twistedsock.core.standing import MOST_FAILED, NO_KEYS, TOO_MANY_TOKENS, Standing
 from twistedsock.core.subscriber import Subscriber
@@ -36,7 +36,7 @@ class Session(Subscriber):
     """``hang_up`` closes the connection once what was written has left. ``listener`` is the endpoint that the peer came
     in by, as configured; ``arrival`` is how, where that took a while."""
 
-    __slots__ = ("_flight", "_hang_up", "_listener", "_postponed", "_quiet", "parting")
+    __slots__ = ("_flight", "_hang_up", "_postponed", "_quiet", "parting")
 
     def __init__(
         self,
@@ -50,11 +50,10 @@ class Session(Subscriber):
     ) -> None:
         peer = Peer(bridge.roster.new_id(), client_principal(ends.client))
         reader = Reader(peer, dialect, outlet, self, bridge.holdings, bridge.tally)
-        super().__init__(bridge, dialect, outlet, reader, ends, arrival)
+        super().__init__(bridge, dialect, outlet, reader, ends, listener, arrival)
         # Why it was dismissed, for who can tell it on closing too.
         self.parting = b""
         self._hang_up = hang_up
-        self._listener = listener
         self._quiet = False
         # Made when the first publish has to wait, as an empty one is a third of an idle session.
         self._flight: Flight | None = None
@@ -165,7 +164,7 @@ class Session(Subscriber):
     def _publish(self, command: Publish) -> None:
         tags = command.tags
         answer: int | Refusal | Later[int]
-        if self._standing is not None and (refusal := self._standing.forbids(command.channel, Right.WRITE)):
+        if self._bridge.policy is not None and (refusal := self._judged().forbids(command.channel, Right.WRITE)):
             answer = refusal
         elif is_reserved(command.channel):
             answer = errors.RESERVED_CHANNEL
@@ -225,7 +224,7 @@ class Session(Subscriber):
         elif command.nick != self.peer.id and command.nick in self._bridge.roster:
             self._refuse(command.tag, errors.NICK_IS_AN_ID)
         else:
-            self.rename(command.nick if self._standing is None else self._standing.shown_nick(command.nick))
+            self.rename(command.nick if self._bridge.policy is None else self._judged().shown_nick(command.nick))
             self._say(self._dialect.nicked(command.tag, self.peer.nick))
 
     def rename(self, nick: bytes) -> None:
@@ -235,10 +234,11 @@ class Session(Subscriber):
             self._broker.renamed(subscription)
 
     def _authenticate(self, command: commands.Auth) -> None:
-        standing = self._standing
-        if standing is None:
+        if self._bridge.policy is None:
             self._refuse(command.tag, NO_KEYS)
             return
+        self._send_waiting()  # it was published for who it was until now
+        standing = self._judged()
         refusal = standing.authenticate(command.token)
         if refusal is not None:
             self._refuse(command.tag, refusal)
@@ -247,7 +247,16 @@ class Session(Subscriber):
         else:
             self.note("authenticated", standing.identity.subject.decode())
             self._say(self._dialect.authenticated(command.tag, self.peer.nick, standing.seconds_left()))
-            self._drop_forbidden(standing)
+            self.hold_events()
+            self._busy = True  # until the subscriptions have been checked, which may take several turns
+            self._broker.make_steps(self._check_subscriptions(), self._checked_all)
+            if self._busy:
+                self._stall()
+
+    def _checked_all(self) -> None:
+        if self.stalled and self.state is State.OPEN:
+            self._unstall()
+        self._busy = False
 
     def _ping(self, command: commands.Ping) -> None:
         self._say(self._dialect.pong(command.tag, command.text))
@@ -298,22 +307,20 @@ class Session(Subscriber):
 
     # Who the peer is, and what it may do.
 
-    def review(self) -> None:
-        """The policy is another: see whether the peer is still who it was, and what it may do now."""
-        policy = self._bridge.policy
+    def review(self) -> Iterator[None]:
+        """The policy is another: see whether the peer is still who it was, and what it may do now; step by step."""
         if self.state is not State.OPEN:
             return
-        if policy is None:
+        if self._bridge.policy is None:
             self._drop_standing()
+            self._outlet.blocked &= ~UNREVIEWED
+            self._broker.wake(self._reader)
             return
-        if self._standing is None:
-            self._standing = Standing(self._bridge, policy, self._listener, self)
-        refusal = self._standing.review(policy)
+        refusal = self._judged().refusal
         if refusal is not None:
             self.dismiss(Ending.POLICY, refusal.words.encode())
             return
-        self._drop_forbidden(self._standing)
-        self.flush()
+        yield from self._check_subscriptions()
 
     def warn_of_expiry(self) -> None:
         """The peer's token is about to run out."""

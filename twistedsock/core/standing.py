@@ -73,32 +73,38 @@ class Named(Bearer, Protocol):
 class Standing:
     """Made where there is a policy; it begins as nobody. ``forget`` is to be called in the end."""
 
-    __slots__ = ("_bearer", "_bridge", "_listener", "_policy", "failed", "identity")
+    __slots__ = ("_bearer", "_bridge", "_listener", "failed", "identity", "policy", "refusal")
 
     def __init__(self, bridge: Bridge, policy: Policy, listener: str, bearer: Named) -> None:
         self.identity = policy.anonymous(listener)
         self.failed = 0
         """Tokens that were not valid."""
         self._bridge = bridge
-        self._policy = policy
+        self.policy = policy
+        """By which the identity was found."""
+        self.refusal: Refusal | None = None
+        """Why it may do nothing any longer: the policy does not accept what was shown to one before."""
         self._listener = listener
         self._bearer = bearer
 
     def forbids(self, channel: bytes, right: Right) -> Refusal | None:
         """Why something may not be done on a channel; None where it may."""
-        return forbids(self.identity, channel, right)
+        return self.refusal or forbids(self.identity, channel, right)
 
     def authenticate(self, token: bytes) -> Refusal | None:
         """Be whom a token names, unless there is a reason against it; then nothing changes."""
-        refusal = self.become(self._policy.by_token(token, self._listener))
+        refusal = self.become(self.policy.by_token(token, self._listener))
         if refusal is not None:
             self.failed += 1
+        else:
+            self.refusal = None
         return refusal
 
     def review(self, policy: Policy) -> Refusal | None:
         """Another policy holds: be who one is by that, unless there is a reason against it."""
-        self._policy = policy
-        return self.become(policy.review(self.identity, self._listener))
+        self.policy = policy
+        self.refusal = self.become(policy.review(self.identity, self._listener))
+        return self.refusal
 
     def become(self, outcome: Identity | Refusal) -> Refusal | None:
         """Be what a policy has found, unless there is a reason against it. Who is somebody else now goes by the nick

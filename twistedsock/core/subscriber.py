@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from twistedsock.core import commands, errors
 from twistedsock.core.access import Identity, Right
@@ -16,9 +16,10 @@ from twistedsock.core.journal import Arrival
 from twistedsock.core.log import Log
 from twistedsock.core.principal import LOCAL
 from twistedsock.core.rate import Meter
-from twistedsock.core.reader import Outlet, Reader, Subscription
+from twistedsock.core.reader import UNREVIEWED, Outlet, Reader, Subscription
 from twistedsock.core.recovery import history_start, lost_before, place_to_start
-from twistedsock.core.standing import Standing, forbids_without_policy
+from twistedsock.core.speaker import State
+from twistedsock.core.standing import Named, Standing, forbids_without_policy
 from twistedsock.core.trace import Traced
 
 T = TypeVar("T")
@@ -27,10 +28,17 @@ T = TypeVar("T")
 class Subscriber(Traced):
     """The reading half of a session: a class of its own for the same reason as the speaking one."""
 
-    __slots__ = ("_bridge", "_standing", "ends", "is_metered", "peer", "subscriptions")
+    __slots__ = ("_bridge", "_checked", "_listener", "_standing", "ends", "is_metered", "peer", "subscriptions")
 
     def __init__(
-        self, bridge: Bridge, dialect: Dialect, outlet: Outlet, reader: Reader, ends: Ends, arrival: Arrival | None
+        self,
+        bridge: Bridge,
+        dialect: Dialect,
+        outlet: Outlet,
+        reader: Reader,
+        ends: Ends,
+        listener: str,
+        arrival: Arrival | None,
     ) -> None:
         super().__init__(bridge.broker, dialect, outlet, reader, arrival)
         self.peer = reader.peer
@@ -39,6 +47,9 @@ class Subscriber(Traced):
         """Whether its rate is limited: it is not for clients on this machine, whatever identity they prove."""
         self.subscriptions: dict[bytes, Subscription] = {}
         self._bridge = bridge
+        self._listener = listener
+        # By which identity all subscriptions have been checked.
+        self._checked: Identity | None = None
         # Where there is no policy, none is asked for.
         self._standing: Standing | None = None
 
@@ -83,6 +94,8 @@ class Subscriber(Traced):
                 self._broker.forget_unused(channel)
                 return
             subscription = Subscription(self._reader, channel, command.echo, command.presence)
+            if not self.subscriptions:
+                self._checked = self.identity
             self.subscriptions[channel.name] = subscription
             self._broker.subscribe(channel, subscription)
         else:
@@ -165,18 +178,29 @@ class Subscriber(Traced):
             self._refuse(tag, refusal)
         return refusal is None
 
+    def _judged(self) -> Standing:
+        """The standing by the policy that holds now. There must be one."""
+        policy, standing = self._bridge.policy, self._standing
+        assert policy is not None
+        if standing is None:
+            standing = self._standing = Standing(self._bridge, policy, self._listener, cast("Named", self))
+            standing.review(policy)
+        elif standing.policy is not policy:
+            standing.review(policy)
+        return standing
+
     def _forbids_reading(self, channel: bytes) -> Refusal | None:
-        if self._standing is not None:
-            return self._standing.forbids(channel, Right.READ)
+        if self._bridge.policy is not None:
+            return self._judged().forbids(channel, Right.READ)
         return forbids_without_policy(channel, Right.READ, self._bridge.is_admin(None, self.ends.client))
 
     def _while_readable(self, channel: bytes, told: Iterator[T]) -> Iterator[T]:
         """What is told bit by bit ends where the peer loses the right to it."""
         known: Identity | None = None
         for one in told:
-            standing = self._standing
-            if standing is not None and standing.identity is not known:
-                if standing.forbids(channel, Right.READ):
+            if self._bridge.policy is not None:
+                standing = self._judged()
+                if (standing.identity is not known or standing.refusal) and standing.forbids(channel, Right.READ):
                     return
                 known = standing.identity
             yield one
@@ -190,9 +214,30 @@ class Subscriber(Traced):
         if start < stop:
             yield Lost(start, stop - 1)
 
-    def _drop_forbidden(self, standing: Standing) -> None:
-        for channel in list(self.subscriptions):
-            if standing.forbids(channel, Right.READ):
-                self._leave(channel)
-                words = b"you may not read %b any longer, and are not subscribed to it" % channel
-                self._say_between(self._dialect.notice(words, b"forbidden", channel))
+    def hold_events(self) -> None:
+        """Send no events until the subscriptions have been checked; they are read from the log then."""
+        if self.subscriptions:
+            self._outlet.blocked |= UNREVIEWED
+
+    def _check_subscriptions(self) -> Iterator[None]:
+        """End the subscriptions that the identity does not allow any more, one by one, then let events pass again. If
+        the identity changes meanwhile, whatever has changed it checks once more."""
+        standing = self._judged()
+        identity, checked = standing.identity, self._checked
+        if checked is None or not checked.allows_the_same_as(identity):
+            for channel in list(self.subscriptions):
+                if channel in self.subscriptions and standing.forbids(channel, Right.READ):
+                    self._end_forbidden(channel)
+                yield
+                if self.state is not State.OPEN or self._judged().identity is not identity:
+                    return
+        self._checked = identity
+        self.flush()
+        if self._outlet.blocked & UNREVIEWED:
+            self._outlet.blocked &= ~UNREVIEWED
+            self._broker.wake(self._reader)
+
+    def _end_forbidden(self, channel: bytes) -> None:
+        self._leave(channel)
+        words = b"you may not read %b any longer, and are not subscribed to it" % channel
+        self._say_between(self._dialect.notice(words, b"forbidden", channel))

@@ -1,6 +1,6 @@
 """What the plain requests of one listener have in common: what there is to ask for, and who asks just now."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from twisted.web.http import datetimeToString
@@ -88,15 +88,23 @@ class BridgeSite:
     def drain(self, when_idle: Callable[[], None]) -> None:
         """The server is going away. Connections that ask for nothing are closed; operations that have begun may end;
         ``when_idle`` is called when they have."""
-        for request in list(self._running):
-            try:
-                if request.on_drain is not None:
-                    request.on_drain()
-            except Exception:  # the others are still to be told
-                report_fault()
-        for connection in list(self.connections):
-            connection.drain()
-        if self._running:
-            self._when_idle = when_idle
-        else:
-            when_idle()
+
+        def told() -> None:
+            if self._running:
+                self._when_idle = when_idle
+            else:
+                when_idle()
+
+        def tell() -> Iterator[None]:
+            for request in list(self._running):
+                try:
+                    if request.on_drain is not None:
+                        request.on_drain()
+                except Exception:  # the others are still to be told
+                    report_fault()
+                yield
+            for connection in list(self.connections):
+                connection.drain()
+                yield
+
+        self.bridge.broker.make_steps(tell(), told)
