@@ -144,7 +144,13 @@ class BridgeService(Service):
         backplane.attach(self.bridge.broker)
         self.bridge.broker.report_break = self._log_break
         self.webhooks = Webhooks(
-            self.bridge.broker.observers, reactor, version, time.time, lambda: secrets.token_hex(16), random.random
+            self.bridge.broker.observers,
+            reactor,
+            version,
+            time.time,
+            lambda: secrets.token_hex(16),
+            random.random,
+            self.bridge.broker.owner_of,
         )
         self.webhooks.use(read_webhooks(settings))
         self._sweep = LoopingCall(self.bridge.broker.sweep)

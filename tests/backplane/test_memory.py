@@ -5,7 +5,8 @@ import pytest
 from tests.backplane.contract import BackplaneContract, Stage
 from twistedsock.backplane.memory import REMEMBERED, MemoryBackplane
 from twistedsock.core.dialect import Position
-from twistedsock.core.events import Event
+from twistedsock.core.events import Content, Event
+from twistedsock.core.reader import Peer
 
 
 class Epochs:
@@ -62,6 +63,21 @@ def test_the_longest_closed_is_forgotten_and_begins_anew(stage: Stage) -> None:
     assert stage.open(b"c0") == Position(b"e1", 1)
     assert stage.open(b"c2") == Position(b"e3", 1)
     assert stage.open(b"c1") == Position(b"e%d" % (REMEMBERED + 2), 0)
+
+
+def test_the_client_with_most_closed_channels_has_its_own_forgotten(stage: Stage) -> None:
+    backplane = stage.backplane
+
+    def publish(channel: bytes, principal: bytes) -> None:
+        backplane.publish(channel, Peer(b"p1", principal), b"message", Content((b"x",), 1))
+        backplane.close(channel)
+
+    for number in range(100):
+        publish(b"modest%d" % number, b"@192.0.2.1")
+    for number in range(REMEMBERED + 100):
+        publish(b"greedy%d" % number, b"@198.51.100.7")
+    assert [stage.open(b"modest%d" % number).head for number in range(100)] == [1] * 100
+    assert stage.open(b"greedy199").head == 0 and stage.open(b"greedy200").head == 1
 
 
 def test_what_is_remembered_of_closed_channels_is_bounded(stage: Stage) -> None:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from twistedsock.core.shares import GUARANTEED_LEAST, Shares, guaranteed_share, with_reserve
+from twistedsock.core.shares import GUARANTEED_LEAST, Aging, Shares, guaranteed_share, with_reserve
 
 A, B, C = b"@192.0.2.1", b"@192.0.2.2", b"=carol"
 
@@ -107,3 +107,18 @@ def test_no_principal_below_its_share_is_refused_because_of_others(seed: int) ->
             shares.add(principal, -share)
     assert shares.total >= 8_000, "the table was full"
     assert shares.total <= with_reserve(8_000)
+
+
+def test_the_oldest_entry_of_the_largest_principal_goes_first() -> None:
+    entries = Aging[str](10)
+    for principal, entry, size in ((A, "a1", 2), (B, "b1", 4), (A, "a2", 3), (B, "b2", 1)):
+        entries.add(principal, entry, size)
+    assert not entries.is_full and entries.first_to_go() == "a1" and entries.oldest_of(B) == "b1"
+    entries.shares.add(B, 1)
+    assert entries.is_full and entries.first_to_go() == "b1"
+    entries.remove(B, "b1", 4)
+    entries.remove(A, "a2", 3)
+    assert entries.first_to_go() == "b2" or entries.shares.of(A) == entries.shares.of(B) == 2
+    entries.remove(B, "b2", 2)
+    entries.remove(A, "a1", 2)
+    assert entries.shares.total == 0 and len(entries.shares) == 0

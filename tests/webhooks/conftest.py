@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent
 
+from twistedsock.core.principal import ELSEWHERE
 from twistedsock.webhooks.delivery import Answer, Delivery
 from twistedsock.webhooks.hook import Hook
 from twistedsock.webhooks.table import KINDS, WebhookTable
@@ -37,7 +38,12 @@ class Bench:
         self._ids = iter(range(1, 1_000))
         self.delivery = Delivery(self.clock, self.wall_clock, lambda: self.chance)
         self.hook = self.delivery.hook = Hook(
-            target(**said), self.clock.seconds, self.wall_clock, lambda: f"id{next(self._ids)}", self.delivery.wake
+            target(**said),
+            self.clock.seconds,
+            self.wall_clock,
+            lambda: f"id{next(self._ids)}",
+            self.delivery.wake,
+            lambda channel: ELSEWHERE,
         )
         self.delivery.use(self.post)
 

@@ -18,7 +18,11 @@ class Watched:
     def __init__(self, target):
         self.now = 0.0
         self.woken = 0
-        self.hook = Hook(target, lambda: self.now, lambda: 1_000 + self.now, lambda: "id", self._wake)
+        self.hook = Hook(target, lambda: self.now, lambda: 1_000 + self.now, lambda: "id", self._wake, self.owner_of)
+
+    def owner_of(self, channel):
+        """Channels belong to the client whose name they begin with."""
+        return channel.partition(b"/")[0]
 
     def _wake(self):
         self.woken += 1
@@ -187,3 +191,15 @@ def test_at_the_end_nothing_waits(watch, aim):
     watched.hook.use(aim(delay=5, debounce=5))
     watched.hook.entered(b"kitchen", ANN, 1)
     assert watched.told() == ["channel-occupied", "member-joined"]
+
+
+def test_a_client_that_fills_the_queue_loses_its_own_events(watch):
+    watched = watch(queue_events=20, batch_events=100)
+    watched.publish("a", "b", channel=b"modest/kitchen")
+    watched.hook.entered(b"modest/kitchen", ANN, 1)
+    for number in range(100):
+        watched.publish("x", channel=b"greedy/%d" % number)
+    watched.now = 60.0
+    batch = watched.hook.take()
+    channels = [json.loads(event)["channel"] for event in batch.events]
+    assert channels.count("modest/kitchen") == 4 and len(channels) == 20 and watched.hook.queue.dropped == 84

@@ -74,3 +74,31 @@ def test_the_bounds_can_change():
     queue.most_events = 2
     queue.shrink()
     assert queue.take("", 10).events == [b"4", b"5"]
+
+
+def test_the_client_with_most_events_loses_its_oldest():
+    queue = Queue(10, 10**9)
+    for number in range(4):
+        queue.add(b"modest%d" % number, 0.0, b"modest")
+    for number in range(100):
+        queue.add(b"greedy%d" % number, 1.0, b"greedy")
+    events = queue.take("", 100).events
+    assert events == [b"modest%d" % n for n in range(4)] + [b"greedy%d" % n for n in range(94, 100)]
+    assert queue.dropped == 94 and (len(queue), queue.bytes) == (0, 0)
+
+
+def test_the_client_with_most_bytes_loses_its_oldest():
+    queue = Queue(1_000, 10 * (ENTRY_COST + 1_000))
+    queue.add(b"modest", 0.0, b"modest")
+    for number in range(100):
+        queue.add(b"%d" % (number % 10) * 1_000, 1.0, b"greedy")
+    events = queue.take("", 100).events
+    assert events[0] == b"modest" and len(events) == 10 and queue.dropped == 91
+
+
+def test_the_events_that_are_left_keep_their_order():
+    queue = Queue(4, 10**9)
+    for number in range(4):
+        queue.add(b"a%d" % number, 0.0, b"a")
+        queue.add(b"b%d" % number, 0.0, b"b")
+    assert queue.take("", 100).events == [b"a2", b"b2", b"a3", b"b3"]

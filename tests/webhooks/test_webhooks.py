@@ -7,6 +7,7 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 from twistedsock.core.events import Batch, Content, Member
+from twistedsock.core.principal import ELSEWHERE
 from twistedsock.webhooks.webhooks import Webhooks
 
 ANN = Member(b"id1", b"ann")
@@ -16,7 +17,9 @@ class Bench:
     def __init__(self):
         self.reactor = MemoryReactorClock()
         self.observers = []
-        self.webhooks = Webhooks(self.observers, self.reactor, "1.2", lambda: 1_000.0, lambda: "id", lambda: 1.0)
+        self.webhooks = Webhooks(
+            self.observers, self.reactor, "1.2", lambda: 1_000.0, lambda: "id", lambda: 1.0, lambda channel: ELSEWHERE
+        )
 
     def publish(self, *payloads):
         batch = Batch(1, 1 + len(payloads), b"id1", b"ann", b"message", Content(payloads, 1))

@@ -253,6 +253,11 @@ class Broker:
             return refusal
         return self._backplane.members(channel)
 
+    def owner_of(self, name: bytes) -> Principal:
+        """The principal that a channel counts for."""
+        channel = self.channels.get(name)
+        return ELSEWHERE if channel is None else channel.owner
+
     def members_here(self, name: bytes) -> list[Member]:
         """Who reads a channel on this node."""
         channel = self.channels.get(name)
@@ -387,7 +392,9 @@ class Broker:
                 self.postpone(self._dismiss_outdated)
             self.report_break(channel.name, None)
         self._logs.account(channel, size)
-        return self.channels.get(channel.name) or self._make(channel.name, position)  # a flush can end its need
+        return self.channels.get(channel.name) or self._make(
+            channel.name, position, channel.owner
+        )  # a flush can end its need
 
     def _dismiss_outdated(self) -> None:
         """Readers of channels that have another epoch now; as many as fit into a share of time."""

@@ -31,7 +31,7 @@ SUBSCRIPTION = 1280
 """One peer's subscription to one channel. The first on a channel in a dialect costs 1,080 bytes, as it brings tables
 that the others share; those are 600 each, measured with tables that have just grown. The name is the channel's own."""
 
-REMEMBERED = 10_000 * 512
+REMEMBERED = 10_000 * 960
 """The epochs and heads of channels that are gone, as many as the backplane remembers."""
 
 

@@ -9,7 +9,7 @@ import msgspec
 from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.later import Later, when_known
 from twistedsock.core.principal import Principal
-from twistedsock.core.shares import Shares
+from twistedsock.core.shares import Aging
 
 REMEMBERED_BYTES = 16 * 1024 * 1024
 """What was answered under all keys, with what each key costs: some 10,000 keys. The batch form's answers are long."""
@@ -55,10 +55,9 @@ class Idempotency:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        # The oldest first, and each principal's own too.
+        # The oldest first.
         self._entries: OrderedDict[Name, _Entry] = OrderedDict()
-        self._names: dict[Principal, OrderedDict[Name, None]] = {}
-        self._shares = Shares(REMEMBERED_BYTES)
+        self._names = Aging[Name](REMEMBERED_BYTES)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -76,8 +75,7 @@ class Idempotency:
             return Answered(known.outcome, True)
         pending = Later[Told]()
         entry = self._entries[name] = _Entry(fingerprint, now, pending, KEY_COST)
-        self._names.setdefault(name[0], OrderedDict())[name] = None
-        self._shares.add(name[0], KEY_COST)
+        self._names.add(name[0], name, KEY_COST)
         try:
             answer = act()
         except BaseException:
@@ -92,17 +90,13 @@ class Idempotency:
             self._drop(name, entry)
         elif self._entries.get(name) is entry:
             entry.outcome, entry.size = outcome, len(outcome.body) + KEY_COST
-            self._shares.add(name[0], len(outcome.body))
-            while self._shares.total > self._shares.limit:
-                self._forget(next(iter(self._names[self._shares.largest()])))
+            self._names.shares.add(name[0], len(outcome.body))
+            while self._names.is_full:
+                self._forget(self._names.first_to_go())
 
     def _drop(self, name: Name, entry: _Entry) -> None:
         if self._entries.get(name) is entry:
             self._forget(name)
 
     def _forget(self, name: Name) -> None:
-        names = self._names[name[0]]
-        self._shares.add(name[0], -self._entries.pop(name).size)
-        del names[name]
-        if not names:
-            del self._names[name[0]]
+        self._names.remove(name[0], name, self._entries.pop(name).size)

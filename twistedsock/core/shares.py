@@ -8,10 +8,14 @@ full, two rules hold (max-min fairness: Bertsekas and Gallager, Data Networks, s
   of it for principals that hold less than the average, half of it for those that hold less than the guaranteed share.
 """
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
 from heapq import heappop, heappush
+from typing import Generic, TypeVar
 
 from twistedsock.core.principal import Principal
+
+K = TypeVar("K", bound=Hashable)
 
 RESERVE_PARTS = 8
 """The reserve is one part in so many of the limit: with the default limits two subscriptions for each connection that
@@ -139,6 +143,44 @@ class Shares:
             last.place = holder.place
             self._rise(last)
             self._sink(last)
+
+
+class Aging(Generic[K]):
+    """Entries that can be taken back, of a table that all clients use: the oldest of the principal that holds most goes
+    first. ``shares`` counts their sizes."""
+
+    __slots__ = ("_entries", "shares")
+
+    def __init__(self, limit: int) -> None:
+        self.shares = Shares(limit)
+        # Those of each principal, the oldest first.
+        self._entries: dict[Principal, OrderedDict[K, None]] = {}
+
+    def add(self, principal: Principal, entry: K, size: int = 1) -> None:
+        """There is a new entry, the newest."""
+        self._entries.setdefault(principal, OrderedDict())[entry] = None
+        self.shares.add(principal, size)
+
+    def remove(self, principal: Principal, entry: K, size: int = 1) -> None:
+        """An entry is gone; ``size`` is what it counts for by now."""
+        entries = self._entries[principal]
+        del entries[entry]
+        if not entries:
+            del self._entries[principal]
+        self.shares.add(principal, -size)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is more than the limit."""
+        return self.shares.total > self.shares.limit
+
+    def first_to_go(self) -> K:
+        """The oldest entry of the principal that holds most; there must be one."""
+        return self.oldest_of(self.shares.largest())
+
+    def oldest_of(self, principal: Principal) -> K:
+        """The oldest entry of a principal, which must have one."""
+        return next(iter(self._entries[principal]))
 
 
 def guaranteed_share(limit: int) -> int:

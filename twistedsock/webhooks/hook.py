@@ -6,6 +6,7 @@ import msgspec
 
 from twistedsock.core.events import Batch as Published
 from twistedsock.core.events import Member
+from twistedsock.core.principal import Principal
 from twistedsock.webhooks.presence import Change, Presence
 from twistedsock.webhooks.queue import BATCH_BYTES, ENTRY_COST, Batch, Queue
 from twistedsock.webhooks.signing import SIGNATURE, sign
@@ -29,7 +30,8 @@ class Figures(msgspec.Struct):
 
 class Hook:
     """An Observer of the broker. ``clock`` never goes back, ``wall_clock`` gives seconds since 1970. ``wake`` is called
-    whenever something was queued, or is going to be when time has passed."""
+    whenever something was queued, or is going to be when time has passed. ``owner_of`` gives the principal that a
+    channel counts for: a queue that is full loses events of the one that has most in it."""
 
     def __init__(
         self,
@@ -38,12 +40,14 @@ class Hook:
         wall_clock: Callable[[], float],
         draw_id: Callable[[], str],
         wake: Callable[[], None],
+        owner_of: Callable[[bytes], Principal],
     ) -> None:
         self.figures = Figures()
         self._clock = clock
         self._wall_clock = wall_clock
         self._draw_id = draw_id
         self._wake = wake
+        self._owner_of = owner_of
         self._since = 0.0
         self._hastens = False
         table = target.table
@@ -70,9 +74,9 @@ class Hook:
 
     def published(self, channel: bytes, epoch: bytes, batch: Published) -> None:
         if self._wants_events and self._matches(channel):
-            time = self._wall_clock()
+            time, owner = self._wall_clock(), self._owner_of(channel)
             for event in write_published(channel, epoch, batch, time):
-                self._queue(event, time)
+                self._queue(event, time, owner)
             self._wake()
 
     def entered(self, channel: bytes, member: Member, readers: int) -> None:
@@ -138,9 +142,9 @@ class Hook:
 
     def _changed(self, change: Change) -> None:
         if change.kind in self._wanted and self._matches(change.channel):
-            self._queue(write_change(change), change.time)
+            self._queue(write_change(change), change.time, self._owner_of(change.channel))
 
-    def _queue(self, event: bytes, time: float) -> None:
+    def _queue(self, event: bytes, time: float, owner: Principal) -> None:
         if not self.queue:
             self._since = self._clock()
-        self.queue.add(event, time)
+        self.queue.add(event, time, owner)

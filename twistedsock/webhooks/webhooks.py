@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, DeferredList, succeed
 
 from twistedsock.core.observers import Observer
+from twistedsock.core.principal import Principal
 from twistedsock.webhooks.target import Target
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Webhooks:
         wall_clock: Callable[[], float],
         draw_id: Callable[[], str],
         chance: Callable[[], float],
+        owner_of: Callable[[bytes], Principal],
     ) -> None:
         self._observers = observers
         self._reactor = reactor
@@ -34,6 +36,7 @@ class Webhooks:
         self._wall_clock = wall_clock
         self._draw_id = draw_id
         self._chance = chance
+        self._owner_of = owner_of
         self._deliveries: dict[str, Delivery] = {}
         self._posters: dict[Delivery, Poster] = {}
         self._leaving: list[Delivery] = []
@@ -89,7 +92,9 @@ class Webhooks:
         from twistedsock.webhooks.hook import Hook
 
         delivery = Delivery(self._reactor, self._wall_clock, self._chance)
-        delivery.hook = Hook(target, self._reactor.seconds, self._wall_clock, self._draw_id, delivery.wake)
+        delivery.hook = Hook(
+            target, self._reactor.seconds, self._wall_clock, self._draw_id, delivery.wake, self._owner_of
+        )
         self._go_by(delivery, target)
         self._observers.append(delivery.hook)
         return delivery
