@@ -143,7 +143,7 @@ def test_a_peer_that_has_finished_talking_reads_to_the_end(bridge, call, browse,
         page = browse(bridge.page)
         page.socket.shutdown(socket.SHUT_WR)
         # It cannot answer a close frame any more, and nobody waits for that.
-        assert page.hear_frame() == (8, b"\x03\xe8")
+        assert page.hear_frame() == (0x88, b"\x03\xe8")
         with pytest.raises(EOFError):
             page.hear_frame()
         page.close()

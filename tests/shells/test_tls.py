@@ -211,6 +211,16 @@ def test_an_end_without_close_notify_is_the_end(connect, hall):
     assert client.transport.disconnected and len(hall.bridge.roster) == 0
 
 
+def test_an_aborted_connection_ends_without_close_notify(connect, hall, fake_socket, reactor):
+    """With it, an answer that breaks off would look complete (RFC 8446 section 6.1)."""
+    client = connect()
+    client.heard()
+    client.transport.protocol.abortConnection()
+    reactor.turn()
+    assert fake_socket.sent == b"" and client.transport.disconnected
+    assert len(hall.bridge.roster) == 0
+
+
 def test_nothing_is_read_after_close_notify(connect, hall, fake_socket):
     client = connect()
     client.heard()

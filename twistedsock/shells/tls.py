@@ -14,7 +14,8 @@ from zope.interface import implementer
 @implementer(IHalfCloseableProtocol)
 class FreedAtTheEnd(BufferingTLSTransport):
     """Twisted's, without what would hold it, and with the half-close of TLS 1.3: a client that has sent close_notify
-    still reads (RFC 8446 section 6.1). In TLS 1.2 close_notify ends both directions (RFC 5246 section 7.2.1)."""
+    still reads (RFC 8446 section 6.1). In TLS 1.2 close_notify ends both directions (RFC 5246 section 7.2.1). Aborted
+    connections end without close_notify."""
 
     _input_ended = False
 
@@ -45,6 +46,11 @@ class FreedAtTheEnd(BufferingTLSTransport):
                     self.wrappedProtocol.dataReceived(data)
         self._flushSendBIO()
 
+    def _shutdownTLS(self) -> None:
+        """Twisted's, but a producer can also be unregistered when the connection is gone."""
+        if self._tlsConnection is not None:
+            super()._shutdownTLS()
+
     def _is_half_close(self) -> bool:
         """Whether close_notify, which has just come, leaves the other direction open."""
         return (
@@ -52,6 +58,12 @@ class FreedAtTheEnd(BufferingTLSTransport):
             and self._tlsConnection.get_protocol_version_name() == "TLSv1.3"
             and IHalfCloseableProtocol.providedBy(self.wrappedProtocol)
         )
+
+    def abortConnection(self) -> None:
+        """Twisted's, without close_notify: a client takes that for the end of what it reads, and not for a reset."""
+        transport: Any = self.transport
+        self._aborted = self.disconnecting = True
+        transport.abortConnection()
 
     def readConnectionLost(self) -> None:
         """The peer has ended its TCP stream. Before its close_notify, that is a truncation."""
