@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.wire.handshake import listed, switching_protocols
+from twistedsock.wire.handshake import are_extensions, listed, switching_protocols, take_extensions
 from twistedsock.wire.http_head import read_head
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -142,3 +142,38 @@ def test_the_answer(subprotocol: str | None, line: bytes) -> None:
         + line
         + b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("lines", "left", "offers"),
+    [
+        ([b"Host: a"], [b"Host: a"], ""),
+        ([b"Sec-WebSocket-Extensions: a; b=c", b"Host: a"], [b"Host: a"], " a; b=c"),
+        ([b"sec-websocket-extensions:a", b"Host: a", b"SEC-WEBSOCKET-EXTENSIONS:b"], [b"Host: a"], "a,b"),
+        ([b"X: Sec-WebSocket-Extensions: a"], [b"X: Sec-WebSocket-Extensions: a"], ""),
+    ],
+)
+def test_extensions_are_taken_out_of_a_head(lines: list[bytes], left: list[bytes], offers: str) -> None:
+    def head(lines: list[bytes]) -> bytes:
+        return b"\r\n".join([b"GET /ws HTTP/1.1", *lines, b"", b""])
+
+    assert take_extensions(head(lines)) == (head(left), offers)
+
+
+@pytest.mark.parametrize(
+    ("offers", "are_well_formed"),
+    [
+        ("", True),
+        (",, a ,", True),
+        ("permessage-deflate; client_max_window_bits=16; unheard_of, x", True),
+        ('a ; b = "c"', True),
+        ("a;", False),
+        ("a; b=", False),
+        ('a; b="c d"', False),
+        ("a b", False),
+        ("\xfc", False),
+    ],
+)
+def test_which_offers_follow_the_grammar(offers: str, are_well_formed: bool) -> None:
+    """RFC 6455 section 9.1. Unknown extensions and parameters do."""
+    assert are_extensions(offers) is are_well_formed
