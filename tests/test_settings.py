@@ -140,6 +140,11 @@ def test_what_cannot_be_meant_on_the_command_line_is_one_sentence_that_names_it(
     assert refused(None, given) == words
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(write):
+    """As some editors on Windows write it."""
+    assert read_settings(write("\ufeffmax-line = 1024".encode()), {}).max_line == 1024
+
+
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
     missing = tmp_path / "missing.toml"
     assert refused(str(missing), {}) == f"cannot read {missing}: No such file or directory"

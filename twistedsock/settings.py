@@ -65,7 +65,7 @@ def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
     told: dict[str, Any] = {}
     if file is not None:
         try:
-            told = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+            told = tomllib.loads(Path(file).read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise SettingsError(f"cannot read {file}: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -8,6 +8,9 @@ import pytest
 from tests.behaviours.voices import KINDS, LineVoice, Voice, settle
 from tests.event_streams import StandInPeer, Stream
 from twistedsock.testing import Hall
+from twistedsock.wire.http_bodies import read_batch, read_body
+from twistedsock.wire.payloads import UNPAIRED
+from twistedsock.wire.problems import Refused
 
 TEXTS = [
     "21.5",
@@ -159,3 +162,23 @@ def test_who_only_streams_hears_it_too(hall: Hall, publisher: Voice) -> None:
             event(publisher, 2, {"celsius": 21.5}),
         ]
         assert [heard.id.rpartition(":")[2] for heard in events] == ["1", "2"]
+
+
+@pytest.mark.parametrize("data", ["\ud83d", {"a": "\ude00"}, ["\ud83d x \ude00"], {"\ud83d": 1}], ids=ascii)
+def test_half_a_surrogate_pair_is_bad_json_however_it_is_published(publisher: Voice, reader: Voice, data: Any) -> None:
+    """On a line, in a message and over HTTP, with and without a content type."""
+    reader.asks("subscribe", channel="kitchen")
+    payload = json.dumps(data)
+    answer = publisher.asks("publish", channel="kitchen", raw=payload)
+    assert answer == {"type": "error", "code": "bad-json"}
+    batch = b'{"events":[{"channel":"kitchen","data":%b}]}' % payload.encode()
+    for read in (
+        lambda: read_body(payload.encode(), b"application/json"),
+        lambda: read_body(payload.encode(), b""),
+        lambda: read_batch(batch, b"application/json", 65_536),
+    ):
+        with pytest.raises(Refused) as refused:
+            read()
+        assert refused.value.refusal == UNPAIRED
+    assert reader.hears() == []
+    assert read_body(payload.encode(), b"text/plain").payloads == (payload.encode(),)

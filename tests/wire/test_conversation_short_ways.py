@@ -64,7 +64,24 @@ class Spoken:
 
 
 TEXTS = st.sampled_from(
-    [b"", b"x", b"21.5", b" x ", b"{x", b"[", b'"', b"x{", b"%", b"%b%d", b"a\tb", b"\r", b"a\rb", b"\x00", b"\x1b[2J"]
+    [
+        b"",
+        b"x",
+        b"21.5",
+        b" x ",
+        b'"\\ud83d"',
+        b"{x",
+        b"[",
+        b'"',
+        b"x{",
+        b"%",
+        b"%b%d",
+        b"a\tb",
+        b"\r",
+        b"a\rb",
+        b"\x00",
+        b"\x1b[2J",
+    ]
     + [
         b"\x7f",
         "\x85".encode(),
@@ -136,6 +153,7 @@ STREAM = st.lists(LINE | RUN | RUN, min_size=1, max_size=6).map(b"".join)
 @example(b"PUB a [1,\nPUB a 2]\n", [], False, None)
 @example(b"PUB a x\r\nPUB a y\r\n", [], False, None)
 @example(b"PUB a x\nPUB a " + b"y" * MOST + b"\n", [], False, None)
+@example(b'PUB a x\nPUB a "\\ud83d"\nPUB a y\nPUB a {}\nPUB a ["\\ud83d"]\nPUB a {}\n', [], False, None)
 @example(b'PUB a {"a":\n1}\nPUB a {}\n', [], False, None)
 @example(b"PING\nPUB a x\nPUB a y\nPING\nPUB a z\nPUB a z\nQUIT\n", [5, 21, 26], False, 0)
 @example(b"PING\nPUB a 1\nPUB a 2\nPUB a 3\nPUB a 4\nPING\n", [5, 21], False, 0)

@@ -68,6 +68,8 @@ def test_a_body_is_what_its_content_type_says(body: bytes, kind: bytes, payload:
         (b"NaN", JSON, Code.BAD_JSON),
         (b'"\\ud800"', JSON, Code.BAD_JSON),
         (b'{"a":"\\udc00"}', JSON, Code.BAD_JSON),
+        (b'"\\ud800"', b"", Code.BAD_JSON),
+        (b' {"a":"\\udc00"}\n', FORM, Code.BAD_JSON),
         (b'"\xff"', JSON, Code.NOT_UTF8),
         (b"\xc0\x80", TEXT, Code.NOT_UTF8),
         (b"\xed\xa0\x80", FORM, Code.NOT_UTF8),

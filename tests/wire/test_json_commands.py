@@ -1,6 +1,7 @@
 """Every type of the JSON dialect, used rightly and wrongly (protocol.md, "JSON dialect")."""
 
 import json
+from time import process_time
 from typing import Any, NoReturn
 
 import pytest
@@ -22,7 +23,7 @@ from twistedsock.core.commands import (
 )
 from twistedsock.core.errors import Code, Refusal
 from twistedsock.wire.json_commands import decode, follow
-from twistedsock.wire.payloads import content_of
+from twistedsock.wire.payloads import UNPAIRED, content_of
 
 MOST = 9007199254740991
 
@@ -112,7 +113,7 @@ BAD_JSON = {
     "half an object": b'{"type":"ping"',
     "two objects": b'{"type":"ping"}{"type":"ping"}',
     "something behind": b'{"type":"ping"} x',
-    "a byte order mark": b'\xef\xbb\xbf{"type":"ping"}',
+    "two byte order marks": b'\xef\xbb\xbf\xef\xbb\xbf{"type":"ping"}',
     "a comma too much": b'{"type":"ping",}',
     "single quotes": b"{'type':'ping'}",
     "a raw line break in a string": b'{"type":"ping","id":"a\nb"}',
@@ -140,6 +141,100 @@ def test_what_is_not_one_json_object(message: bytes) -> None:
     """It is bad JSON, and there is no id to send back."""
     wrong = mistake(message)
     assert (wrong.refusal.code, wrong.tag) == (Code.BAD_JSON, None)
+
+
+DEEP = "[" * 3_000 + "]" * 3_000
+UNREADABLE = {
+    "half a surrogate pair as data": '{"type":"publish",ID,"channel":"a","data":"\\ud83d"}',
+    "half a pair in data": '{"type":"publish",ID,"channel":"a","data":{"x":["\\ude00"]}}',
+    "half a pair in a channel": '{"type":"history",ID,"channel":"\\ud83d"}',
+    "half a pair in a list of members": '{"type":"who",ID,"channel":"\\ud83d"}',
+    "half a pair in a nick": '{"type":"nick","nick":"\\ud83d",ID}',
+    "half a pair in a token": '{"type":"auth","token":"\\ud83d",ID}',
+    "half a pair in a position": '{"type":"subscribe","channel":"a","since":1,"epoch":"\\ud83d",ID}',
+    "half a pair in what is ignored": '{"type":"ping","x":"\\ud83d",ID}',
+    "half a pair in a type": '{"type":"\\ud83d",ID}',
+    "half a pair in a key": '{"\\ud83d":1,"type":"ping",ID}',
+    "half a pair behind a mistake": '{"type":"who","channel":1,"x":"\\ud83d",ID}',
+    "deep data": '{"type":"publish","channel":"a","data":' + DEEP + ",ID}",
+    "deep data behind the id": '{"type":"publish","channel":"a",ID,"data":' + DEEP + "}",
+    "deep and ignored": '{"type":"ping","x":' + DEEP + ",ID}",
+    "half an object": '{"type":"publish",ID,',
+    "something behind": '{"type":"ping",ID} x',
+    "a comma too much": '{"type":"ping",ID,}',
+    "a raw control character": '{"type":"publish","channel":"a","data":"\x01",ID}',
+    "an escape that is none": '{"type":"publish","channel":"a","data":"\\x",ID}',
+    "a number that is none": '{"type":"publish","channel":"a","data":01,ID}',
+    "NaN": '{"type":"publish","channel":"a","data":NaN,ID}',
+    "a string without an end": '{"type":"publish",ID,"channel":"a","data":"x}',
+    "ids in the data": '{"type":"publish","channel":"a","data":[{"id":7,"x":"\\ud83d"},{"id":8}],ID}',
+    "ids in the data behind": '{"type":"publish","channel":"a",ID,"data":[{"id":7,"x":"\\ud83d"},{"id":8}]}',
+    "an id as a text": '{"type":"publish","channel":"a","data":"\\"id\\":7,\\ud83d",ID}',
+    "an id as a value": '{"type":"publish","channel":"id","data":"\\ud83d",ID}',
+    "brackets in a string": '{"type":"publish","channel":"a","name":"]}","data":"\\ud83d",ID}',
+    "white space": '\n{ "type" : "publish", "channel":"a","data":"\\ud83d" , ID }',
+    "a byte order mark": '\ufeff{"type":"publish","channel":"a","data":"\\ud83d",ID}',
+    "another id before": '{"id":7,"type":"publish","channel":"a","data":"\\ud83d",ID}',
+}
+
+
+@pytest.mark.parametrize("tag", [b"3", b"-12", b"0", b'"x"', b'"a\\"b\\\\"', '"é😀"'.encode(), b"9" * 40, b'""'])
+@pytest.mark.parametrize("message", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_the_error_carries_the_id_although_the_message_cannot_be_read(message: str, tag: bytes) -> None:
+    for space in ("", " "):
+        wrong = mistake(message.replace("ID", f'"id":{space}{tag.decode()}'))
+        assert (wrong.refusal.code, wrong.tag) == (Code.BAD_JSON, tag)
+
+
+@pytest.mark.parametrize(
+    "tag", ["5.5", "1e2", "01", "-", "true", "null", "[]", "{}", '"\\ud83d"', '"a\tb"', '"\\x"', '"a', "7"]
+)
+def test_an_id_that_cannot_be_sent_back_is_not_sent_back(tag: str) -> None:
+    """Nor one that may go on."""
+    assert mistake('{"type":"ping","id":' + tag).tag is None
+    if tag != "7":
+        assert mistake('{"type":"ping","x":"\\ud83d","id":' + tag + "}").tag is None
+
+
+def test_half_a_surrogate_pair_has_words_of_its_own() -> None:
+    assert mistake('{"type":"nick","id":1,"nick":"\\ud83d"}').refusal == UNPAIRED
+    assert mistake('{"type":"nick","id":1,"nick":"\\ud83d"').refusal.words == "a message is one JSON object"
+    assert "levels" in mistake('{"type":"ping","id":1,"x":' + DEEP + "}").refusal.words
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        b'"",',
+        b'"id":1,',
+        b"[{",
+        b'"",[',
+        b'["",',
+        b"[0],",
+        b'"\\',
+        b'"',
+        b'"id"',
+        b'"id":',
+        b'"id" ',
+        b'"id":"\\',
+        b"\\u",
+    ]
+    + [b"\\ud83d", b"\\ud8zz", b'"id":"a', b"1", b" "],
+)
+@pytest.mark.parametrize("start", [b"{", b'{"', b'{"a":', b'{"id":'])
+def test_looking_for_the_id_takes_time_in_proportion_to_the_message(start: bytes, unit: bytes) -> None:
+    def cost(size: int) -> float:
+        message = start + unit * (size // len(unit))
+        begun = process_time()
+        decode(message)
+        return process_time() - begun
+
+    assert min(cost(64_000) for _ in range(2)) < 0.5
+
+
+def test_a_message_may_begin_with_a_byte_order_mark() -> None:
+    """RFC 8259 section 8.1."""
+    assert decode('\ufeff{"type":"ping","id":1}'.encode()) == Ping(tag=b"1")
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,19 @@ def test_a_line_that_is_not_utf8(line: bytes) -> None:
     assert code_of(line) is Code.NOT_UTF8
 
 
+@pytest.mark.parametrize("start", [b"PUB a ", b"pub a ", b"EMIT a b "])
+@pytest.mark.parametrize("payload", [b'"\\ud83d"', b'{"x":["\\uDE00"]}', b'["\\ud83d\\ud83d\\ude00"]'])
+def test_a_payload_with_half_a_surrogate_pair_is_an_error(start: bytes, payload: bytes) -> None:
+    assert code_of(start + payload) is Code.BAD_JSON
+
+
+@pytest.mark.parametrize("payload", [b"\\ud83d", b'"\\ud83d', b'x"\\ud83d"', b'"\\ud83d" x', b'["\\ud83d"'])
+def test_what_would_be_no_json_without_it_is_a_text(payload: bytes) -> None:
+    command = decode(b"PUB a " + payload)
+    assert isinstance(command, Publish)
+    assert (command.content.payloads, command.content.is_json) == ((payload,), False)
+
+
 @pytest.mark.parametrize("line", [b"", b" ", b"     "])
 def test_an_empty_line_is_ignored(line: bytes) -> None:
     """An empty line is no command."""
@@ -192,6 +205,7 @@ FOLLOWS = {
     "text after JSON": (b"PUB a [1]", [b"PUB a [2]", b"PUB a {}", b"PUB a 1"], 2),
     "no JSON after text": (b"PUB a 1", [b"PUB a [1", b"PUB a {"], 2),
     "no JSON after JSON": (b"PUB a [1]", [b"PUB a [1"], 0),
+    "half a surrogate pair after text": (b"PUB a 1", [b"PUB a 2", b'PUB a "\\ud83d"', b"PUB a 3"], 1),
     "a command among lines": (b"PUB a 1", [b"PUB a 1", Ping(), b"PUB a 1"], 1),
     "not UTF-8": (b"PUB a 1", [b"PUB a \xff"], 0),
 }

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.wire.payloads import for_json, for_line, is_json, is_utf8, quote, quote_name
+from twistedsock.wire.payloads import (
+    for_json,
+    for_line,
+    is_json,
+    is_unpaired,
+    is_utf8,
+    quote,
+    quote_name,
+    replace_halves,
+)
 
 
 def forbidden(line: bytes) -> list[str]:
@@ -67,6 +76,41 @@ TYPED = {
 def test_what_is_typed_is_json_or_text(payload: bytes, expected: bool) -> None:
     """JSON is what begins with a brace, a bracket or a quote and parses; all else is text."""
     assert is_json(payload) is expected
+
+
+@pytest.mark.parametrize(
+    ("payload", "whole"),
+    [
+        (b'"\\ud83d"', b'"\\ufffd"'),
+        (b'"\\uDE00x\\uD83D"', b'"\\ufffdx\\ufffd"'),
+        (b'{"\\ud83d":["\\ude00\\ud83d"]}', b'{"\\ufffd":["\\ufffd\\ufffd"]}'),
+        (b'"\\ud83d\\ud83d\\ude00"', b'"\\ufffd\\ud83d\\ude00"'),
+        (b'"\\\\\\ud83d"', b'"\\\\\\ufffd"'),
+    ],
+)
+def test_halves_of_surrogate_pairs_are_known_from_whole_ones(payload: bytes, whole: bytes) -> None:
+    assert replace_halves(payload) == whole
+    assert is_unpaired(payload) and not is_json(payload)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'"\\ud83d\\ude00"',
+        b'"\\\\ud83d"',
+        b'"\\u00e9"',
+        b'"\\ud8"',
+        b'"\\ud8zz"',
+        b'{"\\ud83d',
+        b"\\ud83d",
+        b"x",
+        b"",
+        b'"\\',
+    ]
+    + [b'"\\ud83d" x', b"[" * 101 + b'"\\ud83d"' + b"]" * 101],
+)
+def test_what_is_no_json_for_another_reason_is_not_unpaired(payload: bytes) -> None:
+    assert not is_unpaired(payload)
 
 
 LINES = {

@@ -10,7 +10,17 @@ from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.events import Content
 from twistedsock.core.names import DEFAULT_EVENT_NAME
 from twistedsock.core.visitor import Publishing
-from twistedsock.wire.payloads import BOM, MOST_DEPTH, SPACE, content_of, is_deep, is_json, is_utf8
+from twistedsock.wire.payloads import (
+    BOM,
+    MOST_DEPTH,
+    SPACE,
+    UNPAIRED,
+    content_of,
+    is_deep,
+    is_json,
+    is_unpaired,
+    is_utf8,
+)
 from twistedsock.wire.problems import Refused
 
 MOST_TOGETHER = 1_000
@@ -61,12 +71,15 @@ def read_body(body: bytes, kind: bytes) -> Content:
     essence = _essence(kind)
     _see_utf8(body)
     if _says_json(essence):
+        body = without_bom(body)
         try:
-            return _content(bytes(_check(without_bom(body))))
+            return _content(bytes(_check(body)))
         except (msgspec.DecodeError, RecursionError):
-            raise Refused(_BAD_JSON) from None
+            raise Refused(UNPAIRED if is_unpaired(body.strip(SPACE)) else _BAD_JSON) from None
     if essence in (b"", FORM):
         bare = without_bom(body).strip(SPACE)
+        if is_unpaired(bare):
+            raise Refused(UNPAIRED)
         return content_of((bare,), True) if is_json(bare) else content_of((body,), False)
     if essence.startswith(b"text/"):
         return content_of((body,), False)
@@ -85,7 +98,7 @@ def read_batch(body: bytes, kind: bytes, most: int) -> list[Publishing | tuple[b
     except msgspec.ValidationError as error:
         raise Refused(Refusal(Code.BAD_ARGUMENT, str(error))) from None
     except (msgspec.DecodeError, RecursionError):
-        raise Refused(_NO_BATCH) from None
+        raise Refused(UNPAIRED if is_unpaired(without_bom(body).strip(SPACE)) else _NO_BATCH) from None
     return [_publishing(item, most) for item in items]
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Annotated, cast
 
 import msgspec
@@ -11,7 +12,7 @@ from twistedsock.core import commands
 from twistedsock.core.commands import MOST, Command, Mistake, Publish, Tag
 from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.names import DEFAULT_EVENT_NAME
-from twistedsock.wire.payloads import CONTROL, MOST_DEPTH, content_of, is_deep
+from twistedsock.wire.payloads import BOM, CONTROL, MOST_DEPTH, UNPAIRED, content_of, is_deep, replace_halves
 
 _Count = Annotated[int, Meta(ge=0, le=MOST)]
 
@@ -47,7 +48,7 @@ _INTEGER = re.compile(rb"-?[0-9]+")
 _DATA = re.compile(rb'"data": ?"')
 """A text begins; as JavaScript writes it, or as Python does."""
 
-_BAD_JSON = Mistake(Refusal(Code.BAD_JSON, "a message is one JSON object"))
+_BAD_JSON = Refusal(Code.BAD_JSON, "a message is one JSON object")
 _BAD_TYPE = Refusal(
     Code.BAD_TYPE, "type is one of subscribe, unsubscribe, publish, history, who, nick, auth, ping and info"
 )
@@ -65,8 +66,8 @@ def decode(message: bytes) -> Command:
         request = _read(message)
     except msgspec.ValidationError as error:
         return _diagnose(message, str(error))
-    except (msgspec.DecodeError, RecursionError):
-        return _BAD_JSON
+    except (msgspec.DecodeError, RecursionError) as error:
+        return _explain(message, error)
     tag: Tag = None
     if request.id is not UNSET:
         tag = bytes(request.id)
@@ -165,12 +166,14 @@ def _is_tag(raw: bytes) -> bool:
     return raw.startswith(b'"') or _INTEGER.fullmatch(raw) is not None
 
 
-def _diagnose(message: bytes, words: str) -> Mistake:
+def _diagnose(message: bytes, words: str) -> Command:
     """A message whose fields are of the wrong kind, or that is no object at all."""
     try:
         envelope = _read_envelope(message)
-    except (msgspec.DecodeError, RecursionError):
-        return _BAD_JSON
+    except msgspec.ValidationError:
+        return Mistake(_BAD_JSON)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return _explain(message, error)
     tag: Tag = None
     if envelope.id is not UNSET:
         tag = bytes(envelope.id)
@@ -179,6 +182,61 @@ def _diagnose(message: bytes, words: str) -> Mistake:
     if envelope.type is UNSET or not bytes(envelope.type).startswith(b'"'):
         return Mistake(_BAD_TYPE, tag)
     return Mistake(Refusal(Code.BAD_ARGUMENT, words), tag)
+
+
+def _explain(message: bytes, error: Exception) -> Command:
+    """A message that the parser refuses. The error carries the id if that can be read, because a client may wait for
+    it."""
+    if message.startswith(BOM) and not message.startswith(BOM * 2):
+        return decode(message.removeprefix(BOM))
+    whole = replace_halves(message)
+    refusal = _BAD_JSON
+    if isinstance(error, RecursionError):
+        refusal = _TOO_DEEP
+    elif whole is not message and _is_object(whole):
+        refusal = UNPAIRED
+    return Mistake(refusal, find_tag(message))
+
+
+def _is_object(message: bytes) -> bool:
+    try:
+        _read_envelope(message)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+MAX_TOKENS = 5_000
+"""Of a message that the parser refuses, in which an id is looked for: two milliseconds of work."""
+
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+# An id, or strings that are none, or what stands between strings, or a string without an end.
+_TOKEN = re.compile(
+    rb'"id"\s*:\s*(-?(?:0|[1-9][0-9]*+)(?=[\s,}])|%b)?|(?:(?!"id"\s*:)%b[^"\[\]{}]*+)++|[^"]+|".*' % (_STRING, _STRING),
+    re.DOTALL,
+)
+
+
+def find_tag(message: bytes) -> Tag:
+    """The id in a message that may be no JSON: the last one that is in one object and no more."""
+    depth, tag = 0, None
+    for token in islice(_TOKEN.finditer(message), MAX_TOKENS):
+        text = token[0]
+        if not text.startswith(b'"'):
+            depth += text.count(b"{") + text.count(b"[") - text.count(b"}") - text.count(b"]")
+        elif depth == 1 and token[1] is not None:
+            tag = token[1]
+    return tag if tag is not None and _is_readable(tag) else None
+
+
+def _is_readable(tag: bytes) -> bool:
+    """Whether an id is an integer, or a string without fault."""
+    if tag.startswith(b'"'):
+        try:
+            _read_text(tag)
+        except msgspec.DecodeError:
+            return False
+    return True
 
 
 def _given(value: str | UnsetType, field: str) -> bytes:

@@ -6,9 +6,10 @@ from twistedsock.core import commands
 from twistedsock.core.commands import MOST, Command, Mistake, Publish
 from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.names import DEFAULT_EVENT_NAME
-from twistedsock.wire.payloads import JSON_START, content_of, is_json, is_utf8
+from twistedsock.wire.payloads import JSON_START, UNPAIRED, content_of, is_json, is_unpaired, is_utf8
 
 _NOT_UTF8 = Mistake(Refusal(Code.NOT_UTF8, "a line is UTF-8; this one was skipped"))
+_UNPAIRED = Mistake(UNPAIRED)
 _UNKNOWN = Mistake(Refusal(Code.UNKNOWN_COMMAND, "I do not know that; HELP tells what I know, QUIT leaves"))
 
 
@@ -19,10 +20,17 @@ def decode(line: bytes) -> Command | None:
         return _NOT_UTF8
     if verb == b"PUB":  # nearly all of the traffic, so it is looked at first
         channel, space, payload = rest.lstrip(b" ").partition(b" ")
-        return Publish(channel, content_of((payload,), is_json(payload))) if space and channel else _usage(verb)
+        return _publish(channel, payload) if space and channel else _usage(verb)
     if not verb:
         return None
     return _parse(verb.upper(), rest)
+
+
+def _publish(channel: bytes, payload: bytes, name: bytes = DEFAULT_EVENT_NAME) -> Command:
+    is_value = is_json(payload)
+    if b"\\u" in payload and not is_value and is_unpaired(payload):
+        return _UNPAIRED
+    return Publish(channel, content_of((payload,), is_value), name=name)
 
 
 def is_verb(word: bytes) -> bool:
@@ -76,7 +84,7 @@ def follow(first: Publish, items: Sequence[object], position: int) -> tuple[Publ
             break
         payload = line[size:]
         if payload.startswith(JSON_START):
-            if is_json(payload) is not are_json:
+            if is_json(payload) is not are_json or (not are_json and is_unpaired(payload)):
                 break
         elif are_json:
             break
@@ -153,7 +161,7 @@ def _read_publish(rest: bytes) -> Command:
     channel, space, payload = rest.lstrip(b" ").partition(b" ")
     if not space or not channel:
         raise _Misused
-    return Publish(channel, content_of((payload,), is_json(payload)))
+    return _publish(channel, payload)
 
 
 def _read_emit(rest: bytes) -> Command:
@@ -161,7 +169,7 @@ def _read_emit(rest: bytes) -> Command:
     name, space, payload = rest.lstrip(b" ").partition(b" ")
     if not space or not name:
         raise _Misused
-    return Publish(channel, content_of((payload,), is_json(payload)), name=name)
+    return _publish(channel, payload, name)
 
 
 def _read_help(rest: bytes) -> Command:

@@ -11,6 +11,7 @@ from itertools import accumulate
 
 import msgspec
 
+from twistedsock.core.errors import Code, Refusal
 from twistedsock.core.events import Content
 
 BOM = b"\xef\xbb\xbf"
@@ -68,6 +69,36 @@ def is_deep(payload: bytes) -> bool:
     # One up and one down, as signed bytes.
     steps = memoryview(_STRING.sub(b"", payload).translate(_STEPS, _NO_BRACKETS)).cast("b")
     return max(accumulate(steps)) > MOST_DEPTH
+
+
+UNPAIRED = Refusal(
+    Code.BAD_JSON, "JSON with half of a surrogate pair in a string: send the whole character, or U+FFFD in its place"
+)
+"""``"\\ud83d"`` is allowed by the grammar of JSON (RFC 8259 section 8.2), but it is no text: it cannot be written in
+UTF-8, and many parsers refuse it."""
+
+_HALF = rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+_PAIR = rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+# All before the next half of a pair, then that. Nothing is looked at twice.
+_NEXT_HALF = re.compile(rb"((?:[^\\]++|%b|(?!%b)\\.)*+)%b" % (_PAIR, _HALF, _HALF), re.DOTALL)
+
+
+def replace_halves(text: bytes) -> bytes:
+    """JSON text with U+FFFD for each half of a surrogate pair; the same object if there is none."""
+    if b"\\u" not in text:
+        return text
+    pieces: list[bytes] = []
+    place = 0
+    while (found := _NEXT_HALF.match(text, place)) is not None:
+        pieces += (found[1], b"\\ufffd")
+        place = found.end()
+    return b"".join((*pieces, text[place:])) if pieces else text
+
+
+def is_unpaired(payload: bytes) -> bool:
+    """Whether a payload would be JSON but for halves of surrogate pairs."""
+    whole = replace_halves(payload)
+    return whole is not payload and is_json(whole)
 
 
 def quote(text: bytes) -> bytes:
