@@ -218,6 +218,30 @@ def test_in_node_over_a_websocket(bridge: Any, node: Any, channel: str) -> None:
     assert program.printed()[-1] == "closed 1000 closed by this client"
 
 
+def test_in_node_refusals_texts_and_history(bridge: Any, node: Any, channel: str) -> None:
+    """The first `connecting` is heard, a refusal is dispatched, a text that was cut in two arrives, and events have no
+    more than the types say."""
+    program = node(f"""
+import {{ connect }} from 'sockbridge';
+const client = connect('{bridge.page}ws');
+for (const type of ['connecting', 'open', 'error']) {{
+  client.addEventListener(type, ({{ detail }}) => console.log(type, detail?.code, detail?.channel));
+}}
+client.subscribe('a b', () => {{}});
+const heard = new Promise((resolve) => {{ client.subscribe('{channel}', resolve); }});
+console.log('published', await client.publish('{channel}', 'cut \\ud83d here'));
+console.log(Object.keys(await heard).sort().join(), (await heard).data);
+const {{ events }} = await client.history('{channel}');
+console.log(Object.keys(events[0]).sort().join(), events.length);
+client.close();
+""")
+    program.prints("channel,data,from,name,offset 1")
+    assert program.process.wait(20) == 0
+    printed = program.printed()
+    assert printed[:2] == ["connecting undefined undefined", "open undefined undefined"]
+    assert {"error bad-channel a b", "published 1", "channel,data,from,name,offset cut \ufffd here"} <= set(printed)
+
+
 def test_in_node_over_the_stream(bridge: Any, node: Any, channel: str) -> None:
     program = node(talk(bridge.page, channel, "{ transport: 'stream' }"))
     assert program.process.wait(20) == 0, program.printed()

@@ -33,7 +33,8 @@ test('who, history, info, nick and ping give what the server says', async () => 
   const world = buildOpen();
   const { client, socket, clock } = world;
   const members = [{ id: 'k3x9', nick: 'ann' }];
-  const events = [{ type: 'event', channel: 'kitchen', offset: 3, from: 'ann', name: 'message', data: 'x' }];
+  const events = [{ channel: 'kitchen', offset: 3, from: 'ann', name: 'message', data: 'x' }];
+  const wireEvents = events.map((event) => ({ type: 'event', ...event, later: 'a field of a later protocol' }));
 
   const who = client.who('kitchen');
   socket.answer('who', { members });
@@ -41,11 +42,11 @@ test('who, history, info, nick and ping give what the server says', async () => 
 
   const history = client.history('kitchen', { last: 1, since: 2 });
   assert.deepEqual(socket.last('history'), { type: 'history', id: 2, channel: 'kitchen', last: 1, since: 2 });
-  socket.answer('history', { events, offset: 3, epoch: 'e1' });
+  socket.answer('history', { events: wireEvents, offset: 3, epoch: 'e1' });
   assert.deepEqual(await history, { events, offset: 3, epoch: 'e1' });
 
   const gappy = client.history('kitchen', { since: 0 });
-  socket.answer('history', { events, offset: 3, epoch: 'e1', lost: { first: 1, last: 1 }, gaps: [{ first: 2, last: 2 }] });
+  socket.answer('history', { events: wireEvents, offset: 3, epoch: 'e1', lost: { first: 1, last: 1 }, gaps: [{ first: 2, last: 2 }] });
   assert.deepEqual(await gappy, { events, offset: 3, epoch: 'e1', lost: [{ first: 1, last: 1 }, { first: 2, last: 2 }] });
 
   client.history('kitchen').catch(() => {});
@@ -237,4 +238,130 @@ test('a name the server no longer accepts after a reconnection is reported', asy
   await settle();
   const [type, error] = world.states.at(-1);
   assert.deepEqual([type, error.code], ['error', 'bad-name']);
+});
+
+test('half of a surrogate pair is sent as U+FFFD, wherever it is', async () => {
+  const world = buildOpen();
+  const { client, socket } = world;
+  const sent = [];
+  socket.send = (text) => sent.push(text);
+  for (const data of ['\ud83d', 'a\ude00b', '\ud83d\ud83d\ude00', { '\ud83d': ['\ude00'] }, '\\ud83d', '\\\ud83d', '"\\ud83d"', '😀', '\n\u0000']) {
+    client.publish('kitchen', data).catch(() => {});
+    const whole = JSON.parse(JSON.stringify(data).replace(/(?<!\\)((?:\\\\)*)\\ud[89a-f]../g, '$1\ufffd'));
+    assert.deepEqual(JSON.parse(sent.at(-1)).data, whole);
+    assert.ok(!/(?<!\\)(?:\\\\)*\\ud/.test(sent.at(-1)), sent.at(-1));
+  }
+  for (const ask of [
+    () => client.publish('\ud83d', 1, { name: '\ud83d' }), () => client.who('\ud83d'), () => client.history('\ud83d'), () => client.nick('\ud83d'),
+    () => client.authenticate('\ud83d'), () => client.subscribe('\ud83d', () => {}).ready,
+  ]) {
+    ask().catch(() => {});
+    assert.ok(sent.at(-1).includes('\ufffd') && !sent.at(-1).includes('\\ud'), sent.at(-1));
+  }
+  client.close();
+});
+
+test('events of a channel whose name was mended reach its reader', () => {
+  const world = buildOpen();
+  const heard = [];
+  const subscription = world.client.subscribe('a\ud83d', ({ data }) => heard.push(data));
+  assert.equal(subscription.channel, 'a\ufffd');
+  world.socket.answer('subscribe', { channel: 'a\ufffd', offset: 0, epoch: 'e1' });
+  world.socket.say({ type: 'event', channel: 'a\ufffd', offset: 1, from: 'ann', name: 'message', data: 1 });
+  assert.deepEqual(heard, [1]);
+});
+
+const CALLS = {
+  publish: (client) => client.publish('kitchen', 1),
+  who: (client) => client.who('kitchen'),
+  history: (client) => client.history('kitchen'),
+  nick: (client) => client.nick('ann'),
+  authenticate: (client) => client.authenticate('secret'),
+  ping: (client) => client.ping(),
+  info: (client) => client.info(),
+  subscribe: (client) => client.subscribe('kitchen', () => {}).ready,
+};
+
+test('every call is settled in time although no answer comes', async () => {
+  for (const [name, call] of Object.entries(CALLS)) {
+    const world = buildOpen({ commandTimeout: 5_000 });
+    const asked = call(world.client);
+    world.clock.advance(4_999);
+    assert.equal(await Promise.race([asked.catch(() => 'settled'), settle()]), undefined, name);
+    world.clock.advance(1);
+    await assert.rejects(asked, { code: 'timeout', message: /may or may not/ }, name);
+    world.client.close();
+    assert.equal(world.clock.timers.size, 0);
+  }
+});
+
+test('every call is settled in time although there is no connection', async () => {
+  for (const [name, call] of Object.entries(CALLS)) {
+    if (name === 'subscribe') continue;
+    const world = build({ commandTimeout: 5_000 });
+    const asked = call(world.client);
+    world.clock.advance(5_000);
+    await assert.rejects(asked, { code: 'timeout', message: /has not been sent/ }, name);
+    world.socket.welcome();
+    if (name !== 'nick') assert.deepEqual(world.socket.sent, [], name);
+    world.client.close();
+  }
+});
+
+test('ready waits as long as there is no connection', async () => {
+  const world = build({ commandTimeout: 5_000 });
+  const { ready } = world.client.subscribe('kitchen', () => {});
+  world.clock.advance(9_000);
+  world.socket.welcome();
+  world.socket.answer('subscribe', { channel: 'kitchen', offset: 3, epoch: 'e1' });
+  assert.equal((await ready).offset, 3);
+});
+
+test('a reader whose question is not answered asks again', () => {
+  const world = buildOpen({ commandTimeout: 5_000, quietAfter: 7_000 });
+  world.client.subscribe('kitchen', () => {}, { since: 3, epoch: 'e1' });
+  world.clock.advance(7_000);
+  assert.equal(world.socket.all('subscribe').length, 2);
+});
+
+test('calls that were never answered do not fill the client', async () => {
+  const world = buildOpen();
+  const lost = Array.from({ length: UNANSWERED_LIMIT }, () => world.client.publish('kitchen', 1).catch(({ code }) => code));
+  await assert.rejects(world.client.publish('kitchen', 2), { code: 'queue-full' });
+  world.socket.say({ type: 'error', code: 'bad-json', message: 'without an id' });
+  for (let waited = 0; waited < 60; waited += 1) {
+    world.clock.advance(1_000);
+    world.socket.say({ type: 'event', channel: 'other', offset: waited, from: 'ann', name: 'message', data: 0 });
+  }
+  assert.deepEqual(new Set(await Promise.all(lost)), new Set(['timeout']));
+  const next = world.client.publish('kitchen', 3);
+  world.socket.answer('publish', { offset: 9 });
+  assert.equal(await next, 9);
+});
+
+test('an answer that comes too late, or cannot be read, does no harm', async () => {
+  const world = buildOpen({ commandTimeout: 5_000 });
+  const late = world.client.publish('kitchen', 1);
+  world.clock.advance(5_000);
+  await assert.rejects(late, { code: 'timeout' });
+  world.socket.answer('publish', { offset: 1 });
+  const history = world.client.history('kitchen');
+  world.socket.answer('history', {});
+  await assert.rejects(history, { code: 'bad-answer' });
+  assert.equal(world.client.state, 'open');
+});
+
+test('a call that is answered leaves no timer behind, and each has its own time', async () => {
+  const world = buildOpen({ commandTimeout: 5_000 });
+  const first = world.client.who('a');
+  world.clock.advance(3_000);
+  const second = world.client.who('b');
+  const [{ id }] = world.socket.all('who');
+  world.socket.say({ type: 'ok', id, members: [] });
+  assert.deepEqual(await first, []);
+  world.clock.advance(4_999);
+  assert.equal(await Promise.race([second.catch(() => 'settled'), settle()]), undefined);
+  world.clock.advance(1);
+  await assert.rejects(second, { code: 'timeout' });
+  assert.equal(world.clock.timers.size, 1, 'that of the look for silence');
 });

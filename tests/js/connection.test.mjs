@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { connect, DEFAULT_TIMES } from '../../twistedsock/static/sockbridge.js';
-import { build, buildOpen, event, FakeWindow, reconnect, recorder } from './fakes.mjs';
+import { build, buildOpen, event, FakeWindow, reconnect, recorder, settle } from './fakes.mjs';
 
 const delays = (world) => world.states.filter(([type]) => type === 'waiting').map(([, detail]) => detail.delay);
 
@@ -31,6 +31,20 @@ test('an address no WebSocket takes is told to the caller, and leaves no listene
   class WebSocket { constructor() { throw new SyntaxError('bad address'); } }
   window.addEventListener = () => assert.fail('still listening');
   assert.throws(() => connect('ws://bridge.test/', { WebSocket, window }), /bad address/);
+});
+
+test('a program that listens right after connect hears the first connecting', async () => {
+  const { client, socket, states } = build();
+  assert.equal(client.state, 'connecting');
+  assert.deepEqual(states, []);
+  await settle();
+  assert.deepEqual(states, [['connecting', null]]);
+  socket.welcome('k3x9');
+  assert.deepEqual(states.map(([type]) => type), ['connecting', 'open']);
+  const closed = build();
+  closed.client.close();
+  await settle();
+  assert.deepEqual(closed.states.map(([type]) => type), ['closed'], 'what is over is not told');
 });
 
 test('it is open with the welcome, not before, and knows both ends of the socket', () => {

@@ -131,7 +131,7 @@ export class FakeWindow extends EventTarget {
 }
 
 /** A client in a fake world: `world.socket` is the newest WebSocket, `world.request` the newest request, `world.states` what was dispatched. */
-export function build(options = {}) {
+export function build({ listen = true, ...options } = {}) {
   const clock = new FakeClock();
   const net = { sockets: [], ...fakeFetch() };
   const window = new FakeWindow();
@@ -141,7 +141,7 @@ export function build(options = {}) {
   const settings = { WebSocket, fetch: net.fetch, window, random: () => 0.5, now: clock.now, setTimeout: clock.setTimeout, clearTimeout: clock.clearTimeout };
   const client = connect('ws://bridge.test/ws', { ...settings, ...options });
   const states = [];
-  for (const type of ['connecting', 'open', 'waiting', 'closed', 'notice', 'error']) {
+  for (const type of listen ? ['connecting', 'open', 'waiting', 'closed', 'notice', 'error'] : []) {
     client.addEventListener(type, ({ detail }) => states.push([type, detail]));
   }
   const world = { client, clock, net, window, states };

@@ -74,6 +74,71 @@ test('nobody has to look at ready: its rejection is not an unhandled one', async
   assert.equal(unhandled.mock.callCount(), 0);
 });
 
+test('a refusal that the program does not look at is dispatched as an error', async () => {
+  const refusals = [
+    ['before the first answer', ({ client }) => client.subscribe('kitchen', () => {}), true],
+    ['onRefused', ({ client }) => client.subscribe('kitchen', () => {}, { onRefused() {} }), false],
+    ['ready', ({ client }) => { client.subscribe('kitchen', () => {}).ready.catch(() => {}); }, false],
+  ];
+  for (const [way, subscribe, dispatched] of refusals) {
+    const world = buildOpen();
+    subscribe(world);
+    world.socket.refuse('subscribe', 'forbidden', 'not for you');
+    await settle();
+    const errors = world.states.filter(([type]) => type === 'error').map(([, { code, message, channel }]) => [code, message, channel]);
+    assert.deepEqual(errors, dispatched ? [['forbidden', 'not for you', 'kitchen']] : [], way);
+  }
+});
+
+test('a subscription that is refused later is an error too, although ready was looked at', async () => {
+  for (const end of [
+    (world) => world.socket.say({ type: 'notice', text: 'no longer', code: 'forbidden', channel: 'kitchen' }),
+    (world) => { reconnect(world); world.socket.refuse('subscribe', 'forbidden'); },
+  ]) {
+    const world = buildOpen();
+    const { ready } = world.client.subscribe('kitchen', () => {});
+    world.socket.answer('subscribe', { channel: 'kitchen', offset: 0, epoch: 'e1' });
+    await ready;
+    end(world);
+    await settle();
+    assert.deepEqual(world.states.filter(([type]) => type === 'error').map(([, { code, channel }]) => [code, channel]), [['forbidden', 'kitchen']]);
+  }
+});
+
+test('ending a subscription, or the client, is no error', async () => {
+  const world = buildOpen();
+  world.client.subscribe('kitchen', () => {}).unsubscribe();
+  world.client.subscribe('garden', () => {});
+  world.client.close();
+  await settle();
+  assert.deepEqual(world.states.filter(([type]) => type === 'error'), []);
+});
+
+test('an error that nobody listens to is written to the console', async (t) => {
+  const written = t.mock.method(console, 'error', () => {});
+  const world = buildOpen({ listen: false });
+  world.client.subscribe('a b', () => {});
+  world.socket.refuse('subscribe', 'bad-channel', 'no white space');
+  await settle();
+  assert.equal(written.mock.callCount(), 1);
+  assert.equal(written.mock.calls[0].arguments[0].code, 'bad-channel');
+  world.client.addEventListener('error', () => {});
+  world.client.subscribe('a b', () => {});
+  world.socket.refuse('subscribe', 'bad-channel', 'no white space');
+  await settle();
+  assert.equal(written.mock.callCount(), 1);
+});
+
+test('a reader is given events as the types describe them, and nothing of the protocol', () => {
+  const { world, reader } = buildReading(0);
+  const events = [];
+  world.client.subscribe('garden', (event) => events.push(event));
+  world.socket.answer('subscribe', { channel: 'garden', offset: 0, epoch: 'e1' });
+  world.socket.say({ ...event('garden', 1), later: 'a field of a later protocol' });
+  assert.deepEqual(events, [{ channel: 'garden', offset: 1, from: 'ann', name: 'message', data: 'garden 1' }]);
+  assert.deepEqual(reader.offsets(), []);
+});
+
 test('since without epoch, or epoch without since, is refused at once', async () => {
   const world = buildOpen();
   for (const options of [{ since: 3 }, { epoch: 'e1' }]) {

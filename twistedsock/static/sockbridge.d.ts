@@ -42,6 +42,8 @@ export interface Times {
   quietAfter: number;
   /** Without any message in this time after the ping, the connection is given up. Default 10,000. */
   answerTimeout: number;
+  /** A call that is not settled in this time is rejected with `timeout`, connected or not. Default 60,000. */
+  commandTimeout: number;
   /** A client on the stream tries the WebSocket again when it reconnects after this time. Default 600,000. */
   websocketAgainAfter: number;
 }
@@ -159,7 +161,10 @@ export type SubscribeOptions = {
   onLost?: (gap: Gap) => void;
   /** The bridge has answered: now, and again after each reconnection. */
   onSubscribed?: (state: Subscribed) => void;
-  /** The bridge refused; the subscription has ended. */
+  /**
+   * The bridge refused; the subscription has ended. Without it, and if you do not look at `ready`, the client dispatches
+   * `error`.
+   */
   onRefused?: (error: SockbridgeError) => void;
 } & (
   | { since?: undefined; epoch?: undefined }
@@ -197,6 +202,7 @@ export interface Info {
 
 /** What the client dispatches, and what stands in `detail`. */
 export interface ClientEvents {
+  /** The first time at the end of the turn in which `connect` was called, so that you can listen. */
   connecting: CustomEvent<null>;
   open: CustomEvent<OwnPeer & { transport: Transport }>;
   /** Milliseconds until the next try, how many have failed, and why the last connection ended. */
@@ -205,7 +211,10 @@ export interface ClientEvents {
   closed: CustomEvent<{ code: number; reason: string }>;
   /** What the operator or the bridge wants people to know; `code` and `channel` where it is about a token. */
   notice: CustomEvent<{ text: string; code?: string; channel?: string }>;
-  /** An error that answers no call of yours. */
+  /**
+   * An error that answers no call of yours, such as that of a subscription that was refused: then it has a `channel`.
+   * If you do not listen, it is written to the console.
+   */
   error: CustomEvent<SockbridgeError>;
 }
 
@@ -230,7 +239,7 @@ export class Client extends EventTarget {
 
   /**
    * Gives the event's offset. Rejected with `disconnected`, the event may or may not have been published; the client never
-   * publishes it a second time.
+   * publishes it a second time. In texts, half of a surrogate pair is sent as U+FFFD.
    */
   publish(channel: string, data: Publishable, options?: { name?: string | undefined }): Promise<number>;
 
@@ -299,6 +308,8 @@ export class Subscription {
 export type ClientCode =
   | 'disconnected' // the connection broke before the answer: it may or may not have been carried out
   | 'closed'
+  | 'timeout' // nothing has settled the call in `commandTimeout`: the message tells whether it was sent
+  | 'bad-answer' // the bridge's answer could not be read
   | 'queue-full'
   | 'too-long'
   | 'bad-argument'
@@ -322,8 +333,10 @@ export type ServerCode =
 
 /** What every rejected promise carries: `code` is for programs, `message` for people. */
 export class SockbridgeError extends Error {
-  constructor(code: string, message: string);
+  constructor(code: string, message: string, channel?: string);
   readonly name: 'SockbridgeError';
   /** A later bridge may know more of them. */
   readonly code: ClientCode | ServerCode | (string & {});
+  /** That of a subscription that was refused. */
+  readonly channel?: string;
 }

@@ -44,6 +44,7 @@ export const DEFAULT_TIMES = Object.freeze({
   openTimeout: 10_000, // a browser alone would wait minutes for a host that swallows packets
   quietAfter: 25_000, // proxies cut connections that are silent for 30 or 60 s; pings keep them, and find the dead ones
   answerTimeout: 10_000, // a phone that wakes up its radio needs a few seconds
+  commandTimeout: 60_000, // a call is settled by then: most people would have given up, and a history of 4 MiB has come over a slow line
   websocketAgainAfter: 600_000, // a laptop that was carried from the office home should not stay on the stream all day
 });
 
@@ -59,14 +60,49 @@ const TRY_AGAIN_LATER = 1013;
 const OVERLOAD_ATTEMPT = 3;
 
 /** Errors that say "not now": what was subscribed before the connection broke is asked for again, when we next look for silence. */
-const PASSING_ERRORS = new Set(['rate', 'unavailable', 'internal', 'queue-full']);
+const PASSING_ERRORS = new Set(['rate', 'unavailable', 'internal', 'queue-full', 'timeout']);
+
+/** Errors that do not tell whether the server has refused. */
+const UNKNOWN_OUTCOMES = new Set(['disconnected', 'closed', 'timeout']);
+
+/** Half of a surrogate pair as JSON.stringify writes it (whole pairs are written as they are), or any other escape. */
+const HALF_OR_ESCAPE = /\\u(d[89a-f][0-9a-f]{2})|\\./g;
+
+/** A message as JSON text that every parser reads: U+FFFD for half of a surrogate pair, as the WebSocket does with text. */
+function write(message) {
+  const text = JSON.stringify(message);
+  return text.includes('\\ud') ? text.replace(HALF_OR_ESCAPE, (escape, half) => (half ? '\ufffd' : escape)) : text;
+}
+
+/** A name as `write` sends it, so that the answers and events about it are known. */
+const wellFormed = (name) => (/[\ud800-\udfff]/.test(name) ? JSON.parse(write(name)) : name);
+
+/** An event as the types describe it, without what belongs to the protocol. */
+const eventOf = ({ channel, offset, from, name, data }) => ({ channel, offset, from, name, data });
 
 /** What every rejected promise carries: `code` is the server's, or one of this side's (docs/javascript.md lists both). */
 export class SockbridgeError extends Error {
-  constructor(code, message) {
+  constructor(code, message, channel) {
     super(message);
     this.name = 'SockbridgeError';
     this.code = code;
+    if (channel !== undefined) this.channel = channel; // that of a subscription that was refused
+  }
+}
+
+/** Clients of which somebody listens to `error`. */
+const listened = new WeakSet();
+
+/** An error that nobody has asked for and nobody listens to is written to the console, so that it is not lost. */
+class ErrorReporter extends EventTarget {
+  addEventListener(type, ...rest) {
+    if (type === 'error') listened.add(this);
+    super.addEventListener(type, ...rest);
+  }
+
+  dispatchEvent(event) {
+    if (event.type === 'error' && !listened.has(this)) console.error(event.detail);
+    return super.dispatchEvent(event);
   }
 }
 
@@ -88,7 +124,10 @@ export class Subscription {
   get current() { return this.#reader.current; }
 
   /** The promise of the first answer; rejects where the server refuses. */
-  get ready() { return this.#reader.ready; }
+  get ready() {
+    this.#reader.awaited = true;
+    return this.#reader.ready;
+  }
 
   unsubscribe() { this.#reader.unsubscribe(); }
 }
@@ -98,18 +137,23 @@ class Reader {
   /** False until the server has answered on this connection; until then events pass by, because the answer replays them. */
   current = false;
   startedOver = false;
+  /** Whether the program has looked at `ready`. */
+  awaited = false;
+  #answered = false;
   /** Until the first event, gaps up to this offset are no news: `last` asked for what there still is. */
   lostBefore = 0;
   #leave;
+  #report;
 
-  constructor(channel, callback, options, leave) {
+  constructor(channel, callback, options, leave, report) {
     this.channel = channel;
     this.options = { ...options, onEvent: callback };
     this.position = options.since;
     this.epoch = options.epoch;
     this.ready = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
-    this.ready.catch(() => {}); // who does not look at `ready` learns it from onRefused: not an unhandled rejection
+    this.ready.catch(() => {}); // a refusal is reported by `refuse`: not an unhandled rejection
     this.#leave = leave;
+    this.#report = report;
   }
 
   unsubscribe() {
@@ -128,14 +172,18 @@ class Reader {
 
   settle(state) {
     this.current = true;
+    this.#answered = true;
     this.resolve(state);
     this.tell('onSubscribed', state);
   }
 
-  refuse(error) {
+  refuse({ code, message }) {
+    const error = new SockbridgeError(code, message, this.channel);
     this.reject(error);
     this.#leave(this);
-    this.tell('onRefused', error);
+    if (this.options.onRefused) this.tell('onRefused', error);
+    // Later in this turn the program may still look at `ready`.
+    else Promise.resolve().then(() => { if (this.#answered || !this.awaited) this.#report(error); });
   }
 
   lose(gap) {
@@ -242,7 +290,7 @@ class Channel {
       if (!reader.current || event.offset <= reader.position) continue;
       reader.position = event.offset;
       reader.lostBefore = 0;
-      if (!(own && reader.options.echo === false)) reader.tell('onEvent', event);
+      if (!(own && reader.options.echo === false)) reader.tell('onEvent', eventOf(event));
     }
     if (this.#own.size) this.#passOwn();
   }
@@ -369,11 +417,11 @@ class Route {
 }
 
 /**
- * The connection. Dispatches `connecting`, `open` (detail: the peer and the transport), `waiting` (detail: delay, attempt, code, reason),
+ * The connection. Dispatches `connecting` (the first time at the end of the turn in which it was made), `open` (detail: the peer and the transport), `waiting` (detail: delay, attempt, code, reason),
  * `closed` (detail: code, reason), `notice` (detail: text, and code and channel where it has them) and `error` (detail: an
  * error that answers no command of ours).
  */
-export class Client extends EventTarget {
+export class Client extends ErrorReporter {
   #url;
   #settings;
   #route;
@@ -390,6 +438,9 @@ export class Client extends EventTarget {
   #tokenShown = false; // on this connection
   #sentAway = false; // by an administrator: another token would not help
   #queue = []; // commands that wait for a connection
+  #limited = new Set(); // all commands that are not settled, in the order of their deadlines
+  #limitTimer;
+  #made = false; // the constructor has come to its end
   #unanswered = new Map();
   /** @type {Map<string, Channel>} */
   #channels = new Map();
@@ -402,6 +453,7 @@ export class Client extends EventTarget {
     this.#dial();
     settings.window?.addEventListener?.('online', this.#networkBack);
     settings.window?.document?.addEventListener('visibilitychange', this.#networkBack);
+    this.#made = true;
   }
 
   /** 'connecting', 'open', 'waiting' or 'closed'. */
@@ -417,7 +469,8 @@ export class Client extends EventTarget {
   get transport() { return this.#route.transport; }
 
   subscribe(channel, callback, options = {}) {
-    const reader = new Reader(channel, callback, options, (leaver) => this.#leave(leaver));
+    channel = wellFormed(channel);
+    const reader = new Reader(channel, callback, options, (leaver) => this.#leave(leaver), (error) => this.#dispatch('error', error));
     const subscription = new Subscription(reader);
     let refusal;
     if (this.#state === 'closed') refusal = new SockbridgeError('closed', 'this client is closed');
@@ -442,7 +495,7 @@ export class Client extends EventTarget {
       return Promise.reject(new SockbridgeError('bad-argument', `${typeof data} is not a JSON value`));
     }
     return this.#request({ type: 'publish', channel, data, name }, ({ offset }) => {
-      this.#channels.get(channel)?.published(offset);
+      this.#channels.get(wellFormed(channel))?.published(offset);
       return offset;
     });
   }
@@ -454,7 +507,8 @@ export class Client extends EventTarget {
   history(channel, { last, since } = {}) {
     return this.#request({ type: 'history', channel, last, since }, ({ events, offset, epoch, lost, gaps = [] }) => {
       const missing = lost ? [lost, ...gaps] : gaps;
-      return missing.length ? { events, offset, epoch, lost: missing } : { events, offset, epoch };
+      const history = { events: events.map(eventOf), offset, epoch };
+      return missing.length ? { ...history, lost: missing } : history;
     });
   }
 
@@ -463,8 +517,7 @@ export class Client extends EventTarget {
     const before = this.#nick;
     this.#nick = name;
     return this.#request({ type: 'nick', nick: name }, (answer) => answer.nick).catch((error) => {
-      const refused = error.code !== 'disconnected' && error.code !== 'closed';
-      if (refused && this.#nick === name) this.#nick = before;
+      if (!UNKNOWN_OUTCOMES.has(error.code) && this.#nick === name) this.#nick = before;
       throw error;
     });
   }
@@ -586,7 +639,7 @@ export class Client extends EventTarget {
       this.#tokenShown = true;
       const id = this.#lastId + 1;
       this.#lastId = id;
-      this.#send({ id, text: JSON.stringify({ type: 'auth', id, token }), type: 'auth', resolve, reject });
+      this.#send(this.#limit({ id, text: write({ type: 'auth', id, token }), type: 'auth', resolve, reject }));
     };
     if (!this.#renews) return show(this.#settings.token);
     const failed = (error) => reject(new SockbridgeError('no-token', `no token could be had: ${error?.message ?? error}`));
@@ -679,6 +732,8 @@ export class Client extends EventTarget {
     for (const command of this.#queue.splice(0)) command.reject(closed);
     for (const channel of this.#channels.values()) for (const reader of channel.readers) reader.reject(closed);
     this.#channels.clear();
+    this.#limited.clear();
+    this.#settings.clearTimeout(this.#limitTimer);
     this.#settings.window?.removeEventListener?.('online', this.#networkBack);
     this.#settings.window?.document?.removeEventListener('visibilitychange', this.#networkBack);
     this.#enter('closed', { code, reason });
@@ -702,7 +757,9 @@ export class Client extends EventTarget {
 
   #enter(state, detail) {
     this.#state = state;
-    this.#dispatch(state, detail);
+    if (this.#made) this.#dispatch(state, detail);
+    // Nobody can listen before `connect` has returned.
+    else Promise.resolve().then(() => { if (this.#state === state) this.#dispatch(state, detail); });
   }
 
   #dispatch(type, detail) { this.dispatchEvent(new CustomEvent(type, { detail })); }
@@ -710,7 +767,15 @@ export class Client extends EventTarget {
   // ---- commands ----
 
   #request(message, read = (answer) => answer) {
-    return new Promise((resolve, reject) => this.#command(message, (answer) => resolve(read(answer)), reject));
+    return new Promise((resolve, reject) => {
+      this.#command(message, (answer) => {
+        try {
+          resolve(read(answer));
+        } catch (error) {
+          reject(new SockbridgeError('bad-answer', `the answer to ${message.type} cannot be read: ${error.message}`));
+        }
+      }, reject);
+    });
   }
 
   /** `resolve` is called in the very turn the answer arrives, before the events behind it are looked at. */
@@ -719,7 +784,7 @@ export class Client extends EventTarget {
     const id = this.#lastId + 1;
     let text;
     try {
-      text = JSON.stringify({ ...message, id });
+      text = write({ ...message, id });
     } catch (error) {
       return reject(new SockbridgeError('bad-argument', `not a JSON value: ${error.message}`));
     }
@@ -732,9 +797,44 @@ export class Client extends EventTarget {
       return reject(new SockbridgeError('queue-full', words));
     }
     this.#lastId = id;
-    const command = { id, text, type: message.type, resolve, reject };
+    const command = this.#limit({ id, text, type: message.type, resolve, reject });
     if (open) this.#send(command);
     else this.#queue.push(command);
+  }
+
+  /** A command that is rejected if nothing has settled it in time. */
+  #limit({ resolve, reject, ...command }) {
+    const settle = (then) => (value) => {
+      this.#limited.delete(limited);
+      if (!this.#limited.size) this.#settings.clearTimeout(this.#limitTimer);
+      then(value);
+    };
+    const due = this.#settings.now() + this.#settings.commandTimeout;
+    const limited = { ...command, due, resolve: settle(resolve), reject: settle(reject) };
+    this.#limited.add(limited);
+    if (this.#limited.size === 1) this.#awaitLimit();
+    return limited;
+  }
+
+  /** One timer for all: that of the command that must be settled first. */
+  #awaitLimit() {
+    this.#settings.clearTimeout(this.#limitTimer);
+    const [first] = this.#limited;
+    if (!first) return;
+    this.#limitTimer = this.#settings.setTimeout(() => {
+      const now = this.#settings.now();
+      for (const command of [...this.#limited]) if (command.due <= now) this.#expire(command);
+      this.#awaitLimit();
+    }, Math.max(0, first.due - this.#settings.now()));
+  }
+
+  #expire(command) {
+    const place = this.#queue.indexOf(command);
+    if (place >= 0) this.#queue.splice(place, 1);
+    this.#unanswered.delete(command.id);
+    const words = place >= 0 ? 'there was no connection in time: the command has not been sent'
+      : 'no answer came in time: the command may or may not have been carried out';
+    command.reject(new SockbridgeError('timeout', words));
   }
 
   #send(command) {

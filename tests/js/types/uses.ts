@@ -83,7 +83,10 @@ const subscription = client.subscribe<Reading>('kitchen', (event) => {
     same<typeof recovered, boolean | undefined>(true);
     return offset + missed + epoch.length;
   },
-  onRefused: (error) => same<typeof error, SockbridgeError>(true),
+  onRefused: (error) => {
+    same<typeof error, SockbridgeError>(true);
+    same<typeof error.channel, string | undefined>(true);
+  },
 });
 client.subscribe('kitchen', ({ data }: ChannelEvent<Reading>) => data.celsius);
 client.subscribe('kitchen', ({ data }) => {
