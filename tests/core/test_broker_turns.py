@@ -155,6 +155,20 @@ def test_a_long_reply_waits_for_its_peer_and_for_its_turn(hall: Hall, room: int)
     assert len(history["events"]) == 300 and pong == {"type": "pong", "id": 2} and not peer.paused
 
 
+def test_a_long_reply_writes_nothing_to_a_full_socket(hall: Hall) -> None:
+    fill(hall, 300)
+    peer = hall.json_peer()
+    peer.hears()
+    hall.broker.clock = Ticking(SHARE)
+    peer.outlet.room = 0
+    peer.says({"type": "history", "id": 1, "channel": "a"})
+    peer.conversation.flush()
+    waiting = len(peer.outlet.waiting)
+    assert 0 < waiting < 2 * CHUNK_BYTES
+    hall.turn()
+    assert len(peer.outlet.waiting) == waiting
+
+
 def test_a_long_reply_ends_with_its_peer(hall: Hall) -> None:
     """What was postponed for it finds nobody."""
     fill(hall, 300)

@@ -226,6 +226,18 @@ def test_meters_in_debt_do_not_keep_those_behind_them_from_being_forgotten() -> 
     assert not any(is_new(meters, number, 10.0) for number in debtors)
 
 
+def test_a_client_that_stays_active_keeps_its_meter() -> None:
+    meters = strangers(Limits())
+    busy = [meters.of(address(number), 0.0) for number in range(MOST_METERS)]
+    for meter in busy:
+        assert meter is not None
+        meter.read(1, 0.0)
+    assert meters.of(address(0), 0.0) is busy[0]
+    meters.of("203.0.113.1", 0.0)
+    assert meters.of(address(0), 0.0) is busy[0]
+    assert meters.of(address(1), 0.0) is not busy[1]
+
+
 def test_the_verdict_on_the_bytes_is_that_of_the_read_they_came_with() -> None:
     """A meter that two connections share has read something else meanwhile."""
     meter = Meter(Limits(bytes_per_second=10, bytes_burst=10), 0.0)

@@ -98,6 +98,7 @@ class Wire(StringTransport):
         self.half_closed = self.aborted = False
 
     def loseWriteConnection(self):
+        assert self.producer is None, "Twisted does not end the stream while a producer is paused"
         self.half_closed = True
 
     def abortConnection(self):

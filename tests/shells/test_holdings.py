@@ -112,6 +112,21 @@ def test_who_does_not_read_is_cut_off_where_there_is_no_room(lines, holdings):
     assert len(lines.hall.bridge.roster) == 2
 
 
+def test_who_has_little_waiting_is_not_cut_off_for_what_others_hold(lines, holdings):
+    greedy, little = lines.connect(), lines.connect()
+    for _, socket in (greedy, little):
+        socket.room = 0
+    greedy[0].write(b"x" * 10 * KB)
+    holdings.most = 5 * KB
+    assert holdings.too_much
+    little[0].write(b"x" * KB)
+    lines.turn()
+    assert (greedy[1].closed, little[1].closed) == (False, False)
+    little[1].room = None
+    little[0].doWrite()
+    assert little[1].sent.endswith(b"x" * KB)
+
+
 def test_a_transport_that_counts_nowhere_counts_nothing():
     transport = TCPSendAtOnce(FakeSocket(), None, ("127.0.0.1", 50000), None, 1, FakeReactor())
     transport.socket.room = 0

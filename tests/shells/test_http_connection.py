@@ -335,6 +335,12 @@ def test_who_wants_to_close_is_closed(visit, said):
     assert visit.is_closing
 
 
+def test_a_close_in_any_line_of_the_header_closes(visit):
+    head = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n"
+    (answer,) = visit.sends(head)
+    assert answer.headers["connection"] == "close" and visit.is_closing
+
+
 def test_a_connection_is_kept_for_long(visit):
     for number in range(1, MOST_REQUESTS + 1):
         answer = visit.asks("/healthz")
@@ -400,6 +406,24 @@ def test_who_does_not_read_is_not_answered_further(place, reactor):
         visit.protocol.resumeProducing()
     place.hall.turn()
     assert visit.hears() == [] and visit.transport.reads
+    reactor.advance(IDLE - 1)
+    assert not visit.is_closing
+    reactor.advance(1)
+    assert visit.is_closing
+
+
+def test_half_a_request_behind_an_answer_that_was_not_read_has_its_deadline(build, reactor):
+    place = build(line_timeout=10.0)
+    visit = place()
+    visit.protocol.pauseProducing()
+    visit.protocol.dataReceived(ask("/healthz") + b"GET /healthz HTTP/1.1\r\n")
+    assert [answer.status for answer in visit.hears()] == [200]
+    visit.protocol.resumeProducing()
+    place.hall.turn()
+    reactor.advance(9)
+    assert visit.hears() == []
+    reactor.advance(1)
+    assert [answer.status for answer in visit.hears()] == [408]
 
 
 def test_who_never_reads_its_answers_is_closed(place, reactor):

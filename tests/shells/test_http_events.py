@@ -7,6 +7,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from tests.shells.http_client import Asking
+from twistedsock.core.later import Later
 from twistedsock.testing import FakePolicy, Hall
 
 KITCHEN = "/channels/kitchen/events"
@@ -162,6 +163,15 @@ class TestWithAKey:
     def test_it_is_printable_and_short(self, ask, key):
         assert ask("POST", KITCHEN, b"x", Idempotency_Key=key).code == (400, "bad-argument")
 
+    def test_there_is_only_one(self, ask):
+        ask.protocol.dataReceived(
+            f"POST {KITCHEN} HTTP/1.1\r\nHost: 127.0.0.1:8082\r\nContent-Length: 1\r\n"
+            "Idempotency-Key: 1\r\nIdempotency-Key: 2\r\n\r\nx".encode()
+        )
+        ask.settle()
+        assert ask.heard().code == (400, "bad-argument")
+        assert payloads(ask) == []
+
     def test_each_client_has_its_own(self, ask):
         ask("POST", KITCHEN, b"x", Idempotency_Key="1")
         ask.connect("192.0.2.7")
@@ -203,6 +213,20 @@ def test_who_asks_again_while_it_is_under_way_gets_the_same_outcome(reactor, wir
     answer = ask.heard()
     assert (answer.status, answer.json["offset"]) == (201, 1)
     assert payloads(ask) == ["x"]
+
+
+def test_a_long_history_for_a_client_that_has_gone_is_not_answered(reactor, wire, logged, monkeypatch):
+    ask = Asking(Hall(), reactor, wire)
+    for _ in range(3):
+        ask("POST", KITCHEN, b"x" * 60_000)
+    tally, opened = ask.hall.bridge.tally, Later()
+    before = tally.requests.copy()
+    monkeypatch.setattr(ask.hall.broker, "open", lambda name: opened)
+    ask.send("GET", KITCHEN)
+    ask.protocol.connectionLost(Failure(ConnectionDone()))
+    opened.settle(ask.hall.broker.channels[b"kitchen"])
+    ask.settle()
+    assert ask.transport.heard() == b"" and tally.requests == before and logged == []
 
 
 def test_what_the_backplane_refused_may_be_asked_again(reactor, wire):
@@ -252,6 +276,15 @@ def test_a_batch_of_a_stranger_is_as_many_commands_as_it_has_events(reactor, wir
     assert ask("POST", "/events", body).status == 200
     answer = ask("POST", "/events", body)
     assert answer.code == (429, "rate") and "retry-after" in answer.headers
+
+
+def test_a_batch_counts_each_of_its_events_once(reactor, wire):
+    ask = Asking(Hall(commands_burst=10, commands_per_second=1), reactor, wire)
+    ask.connect("192.0.2.7")
+    assert ask("POST", "/events", batch(*[{"channel": "kitchen", "data": 1}] * 10)).status == 200
+    ask.hall.now += 1
+    assert ask("POST", KITCHEN, b"x").status == 201
+    assert ask("POST", KITCHEN, b"x").code == (429, "rate")
 
 
 def test_what_was_done_under_a_key_is_told_to_nobody_who_may_not_do_it_any_longer(reactor, wire):

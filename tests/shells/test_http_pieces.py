@@ -50,6 +50,18 @@ def test_in_http_1_0_its_end_is_that_of_the_connection(ask):
     assert ask.transport.disconnecting
 
 
+@pytest.mark.parametrize("elapsed", [0.0, 99.0])
+def test_it_comes_whole_as_long_as_the_token_is_valid(ask, elapsed):
+    ask.send("GET", KITCHEN + "?token=A")
+    ask.protocol.pauseProducing()
+    ask.hall.turn()
+    ask.hall.wall += elapsed
+    ask.protocol.resumeProducing()
+    ask.hall.turn()
+    answer = ask.heard()
+    assert answer.is_whole and len(answer.json["events"]) == EVENTS
+
+
 def test_who_does_not_read_is_not_written_to(ask):
     ask.send("GET", KITCHEN)
     ask.protocol.pauseProducing()

@@ -2,6 +2,7 @@
 
 import gc
 import json
+from types import FrameType
 
 import pytest
 
@@ -44,7 +45,7 @@ def test_a_stream_of_one_channel(hall, connect):
     assert client._text.startswith("retry: 2000\n\nevent: welcome\n")
     publish(hall, "kitchen", "21.5")
     welcome, ok, event = client.hears()
-    assert welcome.message["from"] == "127.0.0.1:53122" or welcome.message["from"]
+    assert (welcome.message["from"], welcome.message["to"]) == ("127.0.0.1:50000", "127.0.0.1:8082")
     assert ok.kind == "ok" and ok.id == "e1:0"
     assert event.kind == "message" and event.message["data"] == "21.5" and event.id == "e1:1"
 
@@ -107,7 +108,9 @@ def test_a_kept_alive_connection_becomes_a_stream_and_nothing_of_http_is_held(ha
     gc.disable()
     try:
         assert connection.requests == [] and connection.give_way is None
-        assert not [held for held in gc.get_referrers(connection) if not isinstance(held, type(client))][1:]
+        # The frame of this test may be among them, depending on the version of Python.
+        holders = [held for held in gc.get_referrers(connection) if not isinstance(held, FrameType)]
+        assert holders == []
     finally:
         gc.enable()
     client.transport.protocol = None
@@ -128,6 +131,9 @@ def test_a_kept_alive_connection_becomes_a_stream_and_nothing_of_http_is_held(ha
         ("/events?channel=a&channel=b", {"Last_Event_ID": "e1:17"}, 400, "bad-argument"),
         ("/events?channel=a&channel=b&since=1&epoch=e1", {}, 400, "bad-argument"),
         ("/channels/k/events?since=1", {}, 400, "bad-argument"),
+        ("/channels/k/events?presense=on", {}, 400, "bad-argument"),
+        ("/events?channel=k&presense=on", {}, 400, "bad-argument"),
+        ("/events?channel=k&presence=on&presence=on", {}, 400, "bad-argument"),
         ("/channels/k/events?nick=a%20b", {}, 400, "bad-name"),
         ("/channels/k/events?nick=p1", {}, 400, "bad-name"),
         ("/channels/k/events?presence=yes", {}, 400, "bad-argument"),
@@ -192,6 +198,18 @@ def test_old_clients_get_it_too(hall, connect):
     client.protocol.dataReceived(b"GET /events?channel=k HTTP/1.0\r\nHost: 127.0.0.1:8082\r\n\r\n")
     status, headers, body = client.answer()
     assert status == 200 and headers["connection"] == "close" and b"event: ok" in body
+
+
+def test_who_does_not_read_hears_the_rest_when_it_does(hall, connect, reactor):
+    client = connect().streams("/channels/k/events")
+    client.hears()
+    client.transport.producer.pauseProducing()
+    publish(hall, "k", *range(5))
+    assert client.hears() == []
+    client.transport.producer.resumeProducing()
+    reactor.turn()
+    hall.turn()
+    assert [event.message["data"] for event in client.hears()] == ["0", "1", "2", "3", "4"]
 
 
 def test_what_the_client_still_says_is_dropped_and_bounded(hall, connect):

@@ -96,6 +96,20 @@ def test_each_line_has_its_own_time(call: Call, reactor: Any) -> None:
     assert call.hears() == [] and not call.transport.half_closed
 
 
+def test_each_unfinished_line_has_a_deadline(call: Call, reactor: Any) -> None:
+    """Not only the first of a connection."""
+    for _ in range(2):
+        call.sends(b"PI")
+        call.sends(b"NG\n")
+        assert call.hears() == ["PONG"]
+        reactor.advance(50)
+    call.sends(b"PI")
+    reactor.advance(9)
+    assert call.hears() == []
+    reactor.advance(1)
+    assert call.was_closed("what you began to say did not end within 10 seconds")
+
+
 def test_a_line_that_is_skipped_must_end_too(call: Call, reactor: Any) -> None:
     call.sends(b"x" * 70_000)
     assert call.hears()[0].startswith("ERR too-long ")
