@@ -37,6 +37,11 @@ def rights(identity, *channels):
     return [Right(identity.grants.on(channel.encode())) for channel in channels]
 
 
+@pytest.mark.parametrize(("told", "cookie"), [({}, ""), ({"cookie": "session"}, "session")])
+def test_the_cookie_is_that_of_the_table(build, told, cookie):
+    assert build(**told).cookie == cookie
+
+
 def test_who_shows_nothing_has_what_all_have(build):
     policy = build()
     identity = policy.anonymous(PUBLIC)

@@ -6,7 +6,7 @@ import pytest
 
 from twistedsock.access import tokens
 from twistedsock.access.keys import ALGORITHMS
-from twistedsock.access.tokens import MOST_BRACKETS, Claims, Terms, is_subject, mint, verify
+from twistedsock.access.tokens import MOST_BRACKETS, MOST_SECONDS, Claims, Terms, is_subject, mint, verify
 from twistedsock.core.access import EVERYTHING, Right
 from twistedsock.core.errors import Code, Refusal
 
@@ -104,6 +104,18 @@ def test_nbf_is_the_beginning(keyring, check_claims, later, leeway, refusal):
 
 def test_times_may_be_fractions(keyring, check_claims):
     assert check_claims(exp=keyring.now + 0.5, nbf=keyring.now - 0.5).expires == keyring.now + 30.5
+
+
+@pytest.mark.parametrize(("exp", "is_time"), [(MOST_SECONDS, True), (MOST_SECONDS + 1, False)])
+def test_a_time_is_at_most_the_last_second_of_the_year_9999(check_claims, exp, is_time):
+    found = check_claims(exp=exp)
+    assert isinstance(found, Claims) is is_time
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_token_with_a_number_that_is_not_json_is_not_minted(keyring, value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        mint({"sub": "ann", "x": value}, keyring.signing("HS256"), None)
 
 
 @pytest.mark.parametrize("name", ["exp", "nbf"])

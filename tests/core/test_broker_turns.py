@@ -156,12 +156,12 @@ def test_a_long_reply_waits_for_its_peer_and_for_its_turn(hall: Hall, room: int)
 
 
 def test_a_long_reply_writes_nothing_to_a_full_socket(hall: Hall) -> None:
-    fill(hall, 300)
-    peer = hall.json_peer()
+    """Its first piece fills the socket after the rest has been postponed."""
+    peer = hall.line_peer()
     peer.hears()
     hall.broker.clock = Ticking(SHARE)
     peer.outlet.room = 0
-    peer.says({"type": "history", "id": 1, "channel": "a"})
+    peer.says(*["PUB $sys/a x"] * 5_000)
     peer.conversation.flush()
     waiting = len(peer.outlet.waiting)
     assert 0 < waiting < 2 * CHUNK_BYTES

@@ -227,15 +227,11 @@ def test_meters_in_debt_do_not_keep_those_behind_them_from_being_forgotten() -> 
 
 
 def test_a_client_that_stays_active_keeps_its_meter() -> None:
-    meters = strangers(Limits())
-    busy = [meters.of(address(number), 0.0) for number in range(MOST_METERS)]
-    for meter in busy:
-        assert meter is not None
-        meter.read(1, 0.0)
-    assert meters.of(address(0), 0.0) is busy[0]
-    meters.of("203.0.113.1", 0.0)
-    assert meters.of(address(0), 0.0) is busy[0]
-    assert meters.of(address(1), 0.0) is not busy[1]
+    """Although it would be the first to recover."""
+    meters = full_of(20_000)
+    charge(meters, 0, -1_000)
+    meters.of(b"@203.0.113.1", 0.0)
+    assert not is_new(meters, 0, 0.0)
 
 
 def test_the_verdict_on_the_bytes_is_that_of_the_read_they_came_with() -> None:

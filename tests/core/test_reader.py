@@ -179,6 +179,7 @@ def test_readers_that_resume_together_share_what_they_read() -> None:
     assert [heard(somebody) for somebody in everybody] == [["MSG c 1 p3 a"]] * 2
     assert heard(selective) == []
     assert len(shared) == 1
+    assert here.tally.delivered == 2
 
 
 @pytest.mark.parametrize(

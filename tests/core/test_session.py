@@ -8,7 +8,7 @@ from twistedsock.core import commands
 from twistedsock.core.commands import Command
 from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import INTERNAL, Refusal
-from twistedsock.core.events import Content, Lost
+from twistedsock.core.events import Content, Lost, Member
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.reader import Peer
 from twistedsock.core.session import Session
@@ -154,6 +154,17 @@ def test_a_new_nick_stands_in_later_events_and_in_who() -> None:
     peer.says("SUB a", "PUB a x", "NICK ann", "PUB a y", "WHO a")
     hall.turn()
     assert peer.hears()[3:] == ["OK 2", "MEMBER a p1 ann", "OK 1", "MSG a 1 p1 x", "MSG a 2 ann y"]
+
+
+def test_a_new_nick_reaches_the_backplane_on_each_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = Hall()
+    peer = meets(hall)
+    peer.says("SUB a", "SUB b")
+    renamed: list[tuple[bytes, Member]] = []
+    monkeypatch.setattr(hall.backplane, "rename", lambda channel, member: renamed.append((channel, member)))
+    peer.says("NICK ann", "UNSUB a", "NICK bob")
+    ann, bob = Member(b"p1", b"ann"), Member(b"p1", b"bob")
+    assert renamed == [(b"a", ann), (b"b", ann), (b"b", bob)]
 
 
 def test_while_quiet_publishes_are_answered_only_when_they_fail() -> None:

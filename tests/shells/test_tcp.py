@@ -486,6 +486,13 @@ class TestWithTLS:
         assert not transport.aborted
         assert hall.bridge.admission.connections == 0
 
+    def test_a_half_close_before_the_end_of_its_handshake_ends_it(self, connect, hall):
+        protocol, transport = connect()
+        protocol.readConnectionLost()
+        assert transport.disconnecting
+        protocol.connectionLost(Failure(ConnectionDone()))
+        assert hall.bridge.admission.connections == 0
+
     def test_who_may_not_stay_is_told(self, reactor, wire):
         hall = Hall(max_connections=0)
         protocol = LineFactory(hall.bridge, reactor, 0, listening=Listening("ssl:8081")).buildProtocol(None)

@@ -147,8 +147,11 @@ def test_the_peer_closes(code: int, answer: int, port: Port, hall: Hall, clock: 
     client = port.open(LINE_PROTOCOL)
     client.says("SUB a")
     client.sends(frame(TEXT, b"PING") + frame(CLOSE, code.to_bytes(2, "big")))
+    session = session_of(hall)
     client.is_closed_with(answer)
     assert client.transport.ending == "closed"
+    closing = [step for step in session.steps if step.name == "closing"]
+    assert [(step.by, step.words) for step in closing] == [("peer", f"a close frame with code {code}")]
     hall.turn()
     assert hall.broker.channels == {}
     client.goes()
@@ -170,7 +173,9 @@ def test_the_server_closes(ending: Ending, protocol: str, port: Port, hall: Hall
         [b"NOTICE because", b"BYE"] if protocol == LINE_PROTOCOL else [b'{"type":"notice","text":"because"}']
     )
     assert client.transport.ending is None
+    session = session_of(hall)
     client.answers_close(ending)
+    assert [step.by for step in session.steps if step.name == "closing"] == ["server"]
     assert client.transport.ending == "aborted" and client.server.wasClean
     client.goes()
     assert len(hall.bridge.roster) == 0

@@ -77,6 +77,12 @@ def test_a_line_of_a_size_is_short() -> None:
             read(sent)
 
 
+def test_half_the_line_of_a_size_may_stand_behind_many_chunks() -> None:
+    pieces = [b"x"] * MOST_SIZE_LINE
+    sent = chunked(*pieces)[: -len(b"0\r\n\r\n")]
+    assert read(sent + b"1;a", b"\r\ny\r\n0\r\n\r\n") == (b"".join(pieces) + b"y", b"")
+
+
 def test_there_are_only_so_many_chunks() -> None:
     assert read(chunked(*[b"a"] * (MOST_CHUNKS - 1)))[1] == b""
     with pytest.raises(BadChunks, match="more than"):

@@ -238,6 +238,17 @@ def test_frames_that_are_alike_may_end_in_half_a_frame(missing: int) -> None:
     assert messages + plain.feed(stream[-missing:])[0] == payloads
 
 
+@pytest.mark.parametrize("place", [1, 15, 31])
+@pytest.mark.parametrize("first", [0x01, 0x80, 0x82, 0x85, 0x88, 0xC1])
+def test_a_frame_of_another_kind_is_not_alike(place: int, first: int) -> None:
+    """Its second byte, the length, is that of the others, and may be its first as well."""
+    frames = [frame(b"12345", MASK) for _ in range(32)]
+    frames[place] = bytes([first]) + frames[place][1:]
+    messages, rest = PlainFrames(MOST).feed(b"".join(frames))
+    assert messages == [b"12345"] * place
+    assert rest == b"".join(frames[place:])
+
+
 def test_frames_that_are_alike_are_unmasked_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """One XOR for all of them, which is most of what a message costs."""
     single: list[bytes] = []

@@ -149,6 +149,21 @@ def test_a_line_with_wrong_arguments(line: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "line, words",
+    [
+        ("HIST a last=x", "'x' is no number from 0 to 9007199254740991"),
+        ("SUB a frob", "'frob' is no option, or it is there twice"),
+        ("SUB a frob=1", "'frob' is no option here"),
+        ("HIST a last=" + "9" * 40, f"'{'9' * 32}' is no number from 0 to 9007199254740991"),
+    ],
+)
+def test_a_refusal_names_the_word_that_is_wrong(line: str, words: str) -> None:
+    command = decode(line.encode())
+    assert isinstance(command, Mistake)
+    assert command.refusal.words.startswith(words)
+
+
+@pytest.mark.parametrize(
     "line",
     [b"frob", b"SUBSCRIBE a", b"PUB\ta b", b"\tPUB a b", b"\x04", b"??", b'{"type":"ping"}', "ＰＵＢ a b".encode()]
     + [b"GET / HTTP/1.1", b"P" * 65_536, b"\x00", "ſub a".encode()],

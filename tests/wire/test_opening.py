@@ -40,6 +40,7 @@ TABLE = {
     "a channel like a path, and no exact version": (b"PUB /news HTTP/3\n", LINES),
     # HTTP
     "GET": (b"GET / HTTP/1.1\r\n", HTTP),
+    "HEAD": (b"HEAD / HTTP/1.1\r\n", HTTP),
     "a bare line feed": (b"GET / HTTP/1.1\n", HTTP),
     "POST": (b"POST /a?b=c HTTP/1.0\r\n", HTTP),
     "an absolute target": (b"GET http://a.example/ HTTP/1.1\r\n", HTTP),
