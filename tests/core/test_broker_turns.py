@@ -201,8 +201,7 @@ def test_a_slow_peer_gets_what_is_there_when_it_reads(hall: Hall) -> None:
     assert told[-1] == f"OK {len(offsets)}"
 
 
-def test_the_last_events_are_found_without_the_others(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``last`` and ``since`` together: the newest of those since."""
+def test_last_and_since_together_ask_for_the_newest_of_those_since(hall: Hall) -> None:
     fill(hall, 20)
     peer = hall.line_peer()
     peer.hears()

@@ -11,6 +11,7 @@ from twistedsock.core.errors import Code
 from twistedsock.core.origins import Door, Origins, host_name
 from twistedsock.shells.closing import LINGER
 from twistedsock.shells.gate import MOST_TOLD, Gate
+from twistedsock.shells.listening import NOWHERE, Listening
 from twistedsock.shells.web import WebFactory
 from twistedsock.shells.websocket import OPEN_TIMEOUT
 from twistedsock.testing import Hall, read_frames
@@ -67,10 +68,10 @@ def build(reactor, wire, monkeypatch):
     txaio.use_twisted()
     monkeypatch.setattr(txaio.config, "loop", reactor)
 
-    def make(hall=None, origins=None):
+    def make(hall=None, origins=None, listening=NOWHERE):
         hall = hall or Hall()
         lines = [{"kind": "tcp", "host": "127.0.0.1", "port": 8081}]
-        factory = WebFactory(hall.bridge, reactor, Gate(origins or Origins()), 0, 0, 3, lambda: lines)
+        factory = WebFactory(hall.bridge, reactor, Gate(origins or Origins()), 0, 0, 3, lambda: lines, listening)
 
         def visit(here="127.0.0.1", there="127.0.0.1"):
             return Visit(factory, wire(here, 8082, there))
@@ -84,6 +85,25 @@ def build(reactor, wire, monkeypatch):
 @pytest.fixture
 def visit(build):
     return build()
+
+
+@pytest.mark.parametrize("extra", [{}, {"Sec-WebSocket-Extensions": "x"}], ids=["at once", "by Autobahn"])
+@pytest.mark.parametrize("secure", [True, False])
+def test_the_steps_of_a_websocket_begin_with_its_handshakes(build, extra, secure):
+    visit = build(listening=Listening("ssl:8082" if secure else "tcp:8082"))
+    peer = visit()
+    if secure:
+        visit.hall.now += 1
+        peer.protocol.handshakeCompleted()
+    visit.hall.now += 1
+    assert peer.asks(upgrade(**extra))[0] == 101
+    (session,) = visit.hall.bridge.roster
+    steps = [(step.name, step.words, step.at - 1000) for step in session.steps]
+    if secure:
+        handshakes = [("handshake", "TLS", 1.0), ("handshake", "WebSocket", 2.0), ("open", "", 2.0)]
+    else:
+        handshakes = [("handshake", "WebSocket", 1.0), ("open", "", 1.0)]
+    assert steps == [("accepted", "", 0.0), *handshakes]
 
 
 @pytest.mark.parametrize("path", ["/ws", "/"])
@@ -261,13 +281,15 @@ def test_the_end_of_a_websocket_ends_its_session(visit):
     assert len(visit.hall.bridge.roster) == visit.hall.bridge.admission.connections == 0
 
 
-def test_who_finds_no_room_is_told_when_to_come_back(build):
+def test_who_finds_no_room_is_told_when_to_come_back(build, reactor):
     visit = build(Hall(max_connections=1))
     visit()
     refused = visit()
     status, headers, body = refused.hears()
     assert (status, headers["retry-after"]) == (503, "5")
     assert b"no room" in body
+    reactor.advance(2 * OPEN_TIMEOUT)
+    assert refused.transport.heard() == b"", "there is nothing that it has to send in time"
     refused.is_lost()
     assert visit.hall.bridge.admission.connections == 1
 

@@ -157,7 +157,7 @@ def test_blank_first_messages_count_against_the_rate_limit(port: Port) -> None:
         client.says(*[""] * 1_000)
         if client.transport.written:
             break
-    client.is_closed_with(1008)
+    client.is_closed_with(1008, '{"type":"notice","text":"you went on sending faster than you may"}')
 
 
 @pytest.mark.parametrize("protocols", [(), (LINE_PROTOCOL,)])
@@ -213,15 +213,15 @@ def test_binary_is_1003(port: Port) -> None:
     client = port.open()
     client.says({"type": "ping"})
     client.sends(frame(BINARY, b"\x00"))
-    client.is_closed_with(1003)
+    client.is_closed_with(1003, '{"type":"pong"}')
 
 
 @pytest.mark.parametrize("sent", [frame(TEXT, b"PING \xff"), frame(0x01, b"PING \xe2\x82") + frame(0x80, b"x")])
 def test_what_is_not_utf8_is_1007(sent: bytes, port: Port) -> None:
     """In one frame or in fragments, and it is not run."""
     client = port.open(LINE_PROTOCOL)
-    client.sends(sent)
-    client.is_closed_with(1007)
+    client.sends(frame(TEXT, b"PING 1") + sent)
+    client.is_closed_with(1007, "PONG 1")
 
 
 @pytest.mark.parametrize(
@@ -264,4 +264,4 @@ def test_a_violation_is_1002(sent: bytes, port: Port) -> None:
     """What the protocol forbids ends the connection; what came before is answered."""
     client = port.open(LINE_PROTOCOL)
     client.sends(frame(TEXT, b"PING") + sent)
-    client.is_closed_with(1002)
+    client.is_closed_with(1002, "PONG")

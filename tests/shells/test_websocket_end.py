@@ -148,7 +148,7 @@ def test_the_peer_closes(code: int, answer: int, port: Port, hall: Hall, clock: 
     client.says("SUB a")
     client.sends(frame(TEXT, b"PING") + frame(CLOSE, code.to_bytes(2, "big")))
     session = session_of(hall)
-    client.is_closed_with(answer)
+    client.is_closed_with(answer, "OK a offset=0 epoch=e1", "PONG")
     assert client.transport.ending == "closed"
     closing = [step for step in session.steps if step.name == "closing"]
     assert [(step.by, step.words) for step in closing] == [("peer", f"a close frame with code {code}")]
@@ -247,7 +247,7 @@ def test_no_data_follows_a_close_frame(port: Port, hall: Hall) -> None:
     hall.turn()
     client.drains()
     hall.turn()
-    client.is_closed_with(1001)
+    client.is_closed_with(1001, "OK a offset=0 epoch=e1", "OK 1", "MSG a 1 p1 1", "MSG a 1 p1 1", "OK 1")
 
 
 def test_late_answers_do_not_follow_a_close_frame(clock: Clock) -> None:

@@ -121,11 +121,11 @@ class Client:
         texts = [payload.decode() for _, payload in frames]
         return [json.loads(text) if text.startswith("{") else text for text in texts]
 
-    def is_closed_with(self, code: int) -> None:
-        """The last frame is a close frame, the only one, with that code."""
-        *before, (first, payload) = self.frames()
+    def is_closed_with(self, code: int, *before: str) -> None:
+        """What was heard are these messages and then a close frame with that code, and nothing else."""
+        *others, (first, payload) = self.frames()
         assert first == CLOSE and int.from_bytes(payload[:2], "big") == code, payload
-        assert all(kind != CLOSE for kind, _ in before)
+        assert others == [(TEXT, text.encode()) for text in before]
 
     def answers_close(self, code: int) -> None:
         self.sends(frame(CLOSE, code.to_bytes(2, "big")))
