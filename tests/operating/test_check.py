@@ -262,3 +262,23 @@ def test_a_webhook_without_its_files_keeps_a_bridge_from_starting(told, tmp_path
     status, words = told(LOCAL, HOOK, 'secret-file = "gone"')
     assert status == 1
     assert f"A bridge would not start\n  webhook[0].secret-file: cannot read {tmp_path}/gone: No such file" in words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            '[[webhook]]\nurl = "http://a..b/"\nevents = ["event-published"]\nsecret = "0123456789abcdef"',
+            "webhook[0]: the",
+        ),
+        ('allow-origin = ["*"]', "allow-origin: invalid origin '*'"),
+        ('allow-host = ["h.example/page"]', "allow-host: invalid host 'h.example/page'"),
+        ('tcp = "none"\nweb = "none"', "nothing to listen on"),
+        ('tcp = "8081"', "cannot use the endpoint '8081': write tcp:8081:interface=127.0.0.1"),
+        ('tcp = "tcp:65536"', "cannot use the endpoint 'tcp:65536': 65536 is no port"),
+    ],
+)
+def test_what_no_server_would_start_with_is_a_fault(say, configure, text, words):
+    outcome = say("check", configure(text))
+    assert outcome.status == 1
+    assert words in outcome.out + outcome.errors
