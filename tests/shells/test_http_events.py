@@ -221,7 +221,7 @@ def test_a_long_history_for_a_client_that_has_gone_is_not_answered(reactor, wire
         ask("POST", KITCHEN, b"x" * 60_000)
     tally, opened = ask.hall.bridge.tally, Later()
     before = tally.requests.copy()
-    monkeypatch.setattr(ask.hall.broker, "open", lambda name: opened)
+    monkeypatch.setattr(ask.hall.broker, "open", lambda *asked: opened)
     ask.send("GET", KITCHEN)
     ask.protocol.connectionLost(Failure(ConnectionDone()))
     opened.settle(ask.hall.broker.channels[b"kitchen"])
