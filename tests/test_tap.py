@@ -270,13 +270,14 @@ def test_twistd_is_given_who_writes_json(machine, capsys):
     assert json.loads(capsys.readouterr().out)["message"] == "bread"
 
 
-def test_in_the_end_it_is_told_how_many_peers_had_no_line(machine, logged):
-    service = Twistd(nodaemon=1).make("--log-format=json")
+@pytest.mark.parametrize("kind", ["json", "text"])
+def test_in_the_end_it_is_told_how_many_peers_had_no_line(machine, logged, kind):
+    service = Twistd(nodaemon=1).make(f"--log-format={kind}")
     (watcher,) = [one for one in service.bridge.journal.watchers if isinstance(one, ConnectionLog)]
     watcher._left_out = 3
     (end,) = machine.triggers["after"]["shutdown"]
     end[0](*end[1], **end[2])
-    assert formatEvent(logged[-1]) == "peers that have gone without a line of their own: 3"
+    assert formatEvent(logged[-1]) == "clients that disconnected without a line of their own: 3"
 
 
 def test_somebody_s_own_logger_is_left_alone(machine):

@@ -3,8 +3,12 @@
 import json
 
 import msgspec
+import pytest
 
-from twistedsock.core.peer_record import lag_of, peer_record
+from twistedsock.core.dialect import Ending
+from twistedsock.core.journal import Step
+from twistedsock.core.peer_record import EndRecord, end_record, peer_record
+from twistedsock.core.session import Session
 from twistedsock.core.traffic import Traffic
 from twistedsock.testing import FakePolicy, Hall
 
@@ -37,10 +41,87 @@ def test_a_record_tells_who_it_is_and_how_it_fares() -> None:
         "received": 56,
         "rtt_ms": 1.23,
     }
-    assert lag_of(peer.session) == 3
+    assert peer.session.lag == 3
 
 
 def test_what_is_not_known_is_null() -> None:
     record = peer_record(Hall().json_peer().session, 1000.0)
     assert (record.subject, record.dialect, record.lag) == ("", "json", 0)
     assert record.unsent is record.sent is record.received is record.rtt_ms is None
+
+
+def test_a_closing_session_still_tells_what_it_had_read() -> None:
+    """Its subscriptions have ended, and an administrator wants to know what they were."""
+    hall = Hall()
+    peer, publisher = hall.line_peer(), hall.line_peer()
+    peer.says("SUB k", "SUB m")
+    peer.outlet.room = 0
+    for _ in range(4):
+        publisher.says("PUB k x")
+        hall.turn()
+    before = peer_record(peer.session, hall.now)
+    assert (before.channels, before.behind, before.lag) == (2, 1, 3)
+    peer.session.dismiss(Ending.POLICY, b"away with it")
+    assert peer_record(peer.session, hall.now) == msgspec.structs.replace(before, state="closing")
+    peer.session.lost("cleanly")
+    assert peer_record(peer.session, hall.now) == msgspec.structs.replace(before, state="closed")
+
+
+class Ends:
+    """A watcher of the journal that makes a record of each end."""
+
+    def __init__(self, hall: Hall, epoch: float = 0.0) -> None:
+        self.records: list[EndRecord] = []
+        self._hall, self._epoch = hall, epoch
+        hall.bridge.journal.watchers.append(self)
+
+    def opened(self, session: Session) -> None: ...
+
+    def stepped(self, session: Session, step: Step) -> None: ...
+
+    def closed(self, session: Session) -> None:
+        self.records.append(end_record(session, self._hall.now, self._epoch))
+
+
+def test_an_end_tells_who_it_was_how_long_how_much_and_why() -> None:
+    hall = Hall(policy=FakePolicy({}, {"t": ("ann", {}, None)}))
+    ends = Ends(hall, 100.0)
+    peer = hall.json_peer()
+    peer.says({"type": "auth", "token": "t"})
+    peer.outlet.told = Traffic(10, 20, 0, 0.1)
+    hall.now += 2.5
+    peer.conversation.finish()
+    peer.conversation.lost("cleanly")
+    assert json.loads(msgspec.json.encode(ends.records[0])) == {
+        "at": 1102.5,
+        "id": "p1",
+        "nick": "ann",
+        "subject": "ann",
+        "dialect": "json",
+        "from": "127.0.0.1:50000",
+        "to": "127.0.0.1:8081",
+        "seconds": 2.5,
+        "sent": 10,
+        "received": 20,
+        "by": "peer",
+        "why": "it has ended its stream, with a FIN",
+        "how": "cleanly",
+    }
+
+
+@pytest.mark.parametrize(("how", "by"), [("", "peer"), ("cleanly", "peer"), ("broken", "peer"), ("aborted", "server")])
+def test_an_end_without_a_reason_tells_how_the_connection_ended(how: str, by: str) -> None:
+    hall = Hall()
+    peer = hall.line_peer()
+    peer.conversation.lost(how)
+    end = end_record(peer.session, hall.now, 0.0)
+    assert (end.by, end.why, end.how, end.subject, end.sent) == (by, how, how, "", None)
+
+
+def test_an_end_by_the_server_tells_its_reason() -> None:
+    hall = Hall()
+    peer = hall.line_peer()
+    peer.session.dismiss(Ending.GOING_AWAY, b"the server is going away")
+    peer.conversation.lost("broken")
+    end = end_record(peer.session, hall.now, 0.0)
+    assert (end.by, end.why, end.how) == ("server", "the server is going away", "broken")

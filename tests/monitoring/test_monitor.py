@@ -1,13 +1,17 @@
 """What the bridge tells about itself: when, to whom, and at what cost."""
 
+import json
 from typing import Any
 
 import pytest
 
+from twistedsock.core.dialect import Ends
 from twistedsock.core.journal import Step
 from twistedsock.core.traffic import Traffic
 from twistedsock.monitoring import monitor as module
 from twistedsock.monitoring.monitor import BIT, CLOSED_EACH_TICK, PART_OF_TIME, PERIOD, TICK, Monitor
+from twistedsock.monitoring.pages import MOST_PAGE
+from twistedsock.monitoring.topics import ENDS, ENDS_ROWS
 from twistedsock.testing import FakePolicy, Hall, JsonPeer
 
 
@@ -127,10 +131,83 @@ def test_a_page_that_is_read_again_is_not_emptied(hall: Watched) -> None:
 
 
 def test_names_that_are_no_page_stay_silent(hall: Watched) -> None:
-    admin = hall.admin("$sys/peers/foo", "$sys/", "$sys/peer/nobody", "$sys/channels/name/x")
+    admin = hall.admin("$sys/peers/foo", "$sys/", "$sys/closed/x", "$sys/channels/name/x")
     hall.seconds(5)
     assert events(admin) == []
-    assert hall.broker.channels.keys() >= {b"$sys/peers/foo", b"$sys/peer/nobody"}
+    assert hall.broker.channels.keys() >= {b"$sys/peers/foo", b"$sys/closed/x"}
+
+
+def test_an_id_that_no_session_has_is_told_once(hall: Watched) -> None:
+    admin = hall.admin("$sys/peer/nobody")
+    hall.seconds(5)
+    assert [event["data"] for event in events(admin)] == [{"peer": None, "steps": []}]
+
+
+def test_the_timeline_of_a_session_that_ended_is_kept_though_nobody_read_it(hall: Watched) -> None:
+    peer = hall.line_peer()
+    peer.says("SUB k", "QUIT")
+    peer.conversation.lost("cleanly")
+    hall.seconds(10)
+    for _ in range(2):
+        admin = hall.admin("$sys/peer/p1")
+        hall.seconds(5)
+        (event,) = events(admin)
+        assert (event["data"]["peer"]["state"], event["data"]["peer"]["channels"]) == ("closed", 1)
+        assert [step["step"] for step in event["data"]["steps"]] == ["accepted", "open", "closing", "closed"]
+        admin.leaves()
+
+
+def test_a_timeline_that_is_opened_again_does_not_stay_at_an_old_step(hall: Watched) -> None:
+    """It was left while its session was closing."""
+    peer = hall.line_peer()
+    admin = hall.admin("$sys/peer/p1")
+    hall.turn()
+    hall.now += 1
+    peer.says("QUIT")
+    hall.turn()
+    assert events(admin)[-1]["data"]["peer"]["state"] == "closing"
+    admin.says({"type": "unsubscribe", "channel": "$sys/peer/p1"})
+    peer.conversation.lost("cleanly")
+    hall.seconds(1)
+    admin.says({"type": "subscribe", "channel": "$sys/peer/p1", "last": 1})
+    hall.turn()
+    assert [event["data"]["peer"]["state"] for event in events(admin)] == ["closing", "closed"]
+
+
+def test_the_last_ends_are_kept_and_told_in_pages_when_there_are_new_ones(hall: Watched) -> None:
+    for _ in range(3):
+        hall.line_peer().leaves()
+    admin = hall.admin("$sys/closed/0", "$sys/closed/1")
+    hall.turn()
+    first, second = events(admin)
+    assert (first["name"], first["data"]["page"], first["data"]["pages"], first["data"]["total"]) == ("closed", 0, 1, 3)
+    assert [end["id"] for end in first["data"]["closed"]] == ["p3", "p2", "p1"]
+    assert first["data"]["closed"][0]["at"] == hall.wall
+    assert second["data"]["closed"] == []
+    hall.seconds(1)
+    events(admin)
+    hall.seconds(10)
+    assert events(admin) == []
+    for _ in range(ENDS):
+        hall.line_peer().leaves()
+    hall.seconds(3)
+    first, second = events(admin)
+    assert (first["data"]["pages"], first["data"]["total"]) == (ENDS // ENDS_ROWS, ENDS)
+    ids = [end["id"] for page in (first, second) for end in page["data"]["closed"]]
+    assert ids == [f"p{number}" for number in range(4 + ENDS, 4 + ENDS - 2 * ENDS_ROWS, -1)]
+
+
+def test_a_page_of_ends_with_the_longest_names_fits_into_a_page(hall: Watched) -> None:
+    for _ in range(ENDS_ROWS):
+        peer = hall.line_peer()
+        peer.session.peer.nick = b"\xc3\xa9" * 16
+        peer.session.ends = Ends(b"[2001:db8:1111:2222:3333:4444:5555:6666%interface0]:50000", b"unix:" + b"/run" * 27)
+        peer.session.cease("\x1f" * 100, "peer")
+        peer.leaves()
+    admin = hall.admin("$sys/closed/0")
+    hall.turn()
+    (event,) = events(admin)
+    assert len(json.dumps(event["data"], ensure_ascii=False).encode()) < MOST_PAGE
 
 
 def test_a_peers_page_tells_its_steps_as_they_come(hall: Watched) -> None:

@@ -1,11 +1,10 @@
-"""A peer's page, and the line at its end."""
+"""A peer's page."""
 
 import json
 
 from twistedsock.core.journal import Step
 from twistedsock.core.peer_record import peer_record
-from twistedsock.core.traffic import Traffic
-from twistedsock.monitoring.timelines import closed, timeline, told
+from twistedsock.monitoring.timelines import UNKNOWN, timeline, told
 from twistedsock.testing import Hall
 
 
@@ -24,28 +23,5 @@ def test_a_timeline_has_the_peer_and_its_steps() -> None:
     assert "detail" not in page["steps"][0] and "by" not in page["steps"][0]
 
 
-def test_an_end_tells_how_long_how_much_and_why() -> None:
-    hall = Hall()
-    peer = hall.json_peer()
-    peer.outlet.told = Traffic(10, 20, 0, 0.1)
-    hall.now += 2.5
-    peer.conversation.finish()
-    peer.conversation.lost("cleanly")
-    assert json.loads(closed(peer.session, hall.now)) == {
-        "id": "p1",
-        "dialect": "json",
-        "from": "127.0.0.1:50000",
-        "seconds": 2.5,
-        "sent": 10,
-        "received": 20,
-        "by": "peer",
-        "why": "it has ended its stream, with a FIN",
-    }
-
-
-def test_who_goes_without_a_word_has_gone_by_itself() -> None:
-    hall = Hall()
-    peer = hall.line_peer()
-    peer.conversation.lost("broken")
-    end = json.loads(closed(peer.session, hall.now))
-    assert (end["by"], end["why"], end["sent"]) == ("peer", "broken", None)
+def test_the_page_of_an_unknown_id_has_no_peer_and_no_steps() -> None:
+    assert json.loads(UNKNOWN) == {"peer": None, "steps": []}

@@ -38,7 +38,8 @@ def test_a_line_says_who_it_was_and_how_it_ended(watched, logged):
     assert {name: told[name] for name in ("level", "namespace", "message")} == {
         "level": "info",
         "namespace": "twistedsock.shells.connection_log.ConnectionLog",
-        "message": f"line peer {told['id']} of 127.0.0.1:50000 has gone after 2.5 s: it closed the connection",
+        "message": f"line client {told['id']} 'ann' of 127.0.0.1:50000 disconnected after 2.5 s, "
+        "200 bytes sent, 100 received, by the client: 'it closed the connection'",
     }
     assert {name: value for name, value in told.items() if name not in ("time", "level", "namespace", "message")} == {
         "id": peer.session.peer.id.decode(),
@@ -70,6 +71,29 @@ def test_whose_connection_ends_without_a_word_has_a_line_too(watched, logged, ho
     assert (told["by"], told["why"], told["how"]) == (by, why, how)
 
 
+def test_a_line_names_the_subject_and_leaves_out_what_is_not_known(watched, logged):
+    watched.bridge.policy = FakePolicy({}, {"t": ("ann", {}, None)})
+    anonymous, known, renamed = (watched.line_peer() for _ in range(3))
+    known.says("AUTH t")
+    renamed.says("AUTH t")
+    renamed.session.peer.nick = b"balcony"
+    for peer in (anonymous, known, renamed):
+        peer.session.lost("broken")
+    end = "of 127.0.0.1:50000 disconnected after 0.0 s, by the client: 'its connection broke'"
+    assert [formatEvent(event) for event in logged] == [
+        f"line client p1 {end}",
+        f"line client p2 'ann' {end}",
+        f"line client p3 'balcony' with a token of 'ann' {end}",
+    ]
+
+
+def test_no_reason_that_a_client_gives_breaks_a_line_or_moves_a_cursor(watched, logged):
+    peer = watched.json_peer()
+    peer.session.cease("code 1000 \x1b[2J\nline client x \u202e", "peer")
+    peer.session.lost("cleanly")
+    assert formatEvent(logged[0]).endswith(r"by the client: 'code 1000 \x1b[2J\nline client x \u202e'")
+
+
 def test_whom_the_server_sends_away_it_has_told_why(watched, logged):
     peer = watched.line_peer()
     peer.session.dismiss(Ending.GOING_AWAY, b"the server is going away")
@@ -96,11 +120,11 @@ def test_a_flood_is_counted(watched, time, logged):
     flood(MOST_A_SECOND + 5)
     assert len(logged) == MOST_A_SECOND
     time.advance(1)
-    assert formatEvent(logged[-1]) == "peers that have gone without a line of their own: 5"
+    assert formatEvent(logged[-1]) == "clients that disconnected without a line of their own: 5"
     flood(2)
     time.advance(1)
     assert len(logged) == MOST_A_SECOND + 3
     flood(MOST_A_SECOND + 1)
     time.advance(1)
-    assert formatEvent(logged[-1]) == "peers that have gone without a line of their own: 1"
+    assert formatEvent(logged[-1]) == "clients that disconnected without a line of their own: 1"
     assert time.getDelayedCalls() == []

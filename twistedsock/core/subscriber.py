@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TypeVar, cast
 
+import msgspec
+
 from twistedsock.core import commands, errors
 from twistedsock.core.access import Identity, Right
 from twistedsock.core.bridge import Bridge
@@ -25,10 +27,28 @@ from twistedsock.core.trace import Traced
 T = TypeVar("T")
 
 
+class Reading(msgspec.Struct, frozen=True, gc=False):
+    """How many channels a session reads, of how many it has not read all yet, and how many events that are."""
+
+    channels: int
+    behind: int
+    lag: int
+
+
 class Subscriber(Traced):
     """The reading half of a session: a class of its own for the same reason as the speaking one."""
 
-    __slots__ = ("_bridge", "_checked", "_listener", "_standing", "ends", "is_metered", "peer", "subscriptions")
+    __slots__ = (
+        "_bridge",
+        "_checked",
+        "_final_reading",
+        "_listener",
+        "_standing",
+        "ends",
+        "is_metered",
+        "peer",
+        "subscriptions",
+    )
 
     def __init__(
         self,
@@ -50,6 +70,7 @@ class Subscriber(Traced):
         self._listener = listener
         # By which identity all subscriptions have been checked.
         self._checked: Identity | None = None
+        self._final_reading: Reading | None = None
         # Where there is no policy, none is asked for.
         self._standing: Standing | None = None
 
@@ -68,6 +89,16 @@ class Subscriber(Traced):
     def behind(self) -> dict[Subscription, None]:
         """The channels of which it has not read all yet."""
         return self._reader.lagging
+
+    @property
+    def lag(self) -> int:
+        """Events that are in the logs, and that it has not been sent yet."""
+        return sum([subscription.channel.log.end - subscription.cursor for subscription in self.behind])
+
+    @property
+    def reading(self) -> Reading:
+        """What it reads, and how far it is behind; once it is closing, what that was in the end."""
+        return self._final_reading or Reading(len(self.subscriptions), len(self.behind), self.lag)
 
     # The commands.
 
@@ -164,6 +195,7 @@ class Subscriber(Traced):
             self._broker.send_waiting(subscription)
 
     def _leave_all(self) -> None:
+        self._final_reading = self.reading
         for subscription in self.subscriptions.values():
             self._broker.unsubscribe(subscription)
         self.subscriptions.clear()

@@ -1,5 +1,6 @@
 """Publishes what the bridge tells about itself: the figures always, all else only while somebody reads it."""
 
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -7,15 +8,16 @@ import msgspec
 from twistedsock.core.bridge import Bridge
 from twistedsock.core.events import Member
 from twistedsock.core.journal import Step
-from twistedsock.core.peer_record import peer_record
+from twistedsock.core.peer_record import EndRecord, PeerRecord, end_record, peer_record
 from twistedsock.core.reader import Peer
 from twistedsock.core.session import Session
 from twistedsock.monitoring.channels import ChannelCensus
 from twistedsock.monitoring.figures import take_figures
+from twistedsock.monitoring.pages import ends_page, pages_for
 from twistedsock.monitoring.peers import PeerCensus, longest_names
 from twistedsock.monitoring.ranking import Work
-from twistedsock.monitoring.timelines import closed, timeline
-from twistedsock.monitoring.topics import CLOSED, FIGURES, PEER, Topic, parse_topic
+from twistedsock.monitoring.timelines import UNKNOWN, timeline
+from twistedsock.monitoring.topics import CLOSED, ENDS, ENDS_ROWS, FIGURES, PEER, Topic, parse_topic
 from twistedsock.wire.payloads import content_of
 
 TICK = 1.0
@@ -45,6 +47,14 @@ NAME = b"$sys"
 _encode = msgspec.json.Encoder().encode
 
 
+class Ended(msgspec.Struct, frozen=True):
+    """What is kept of a session that has ended."""
+
+    record: EndRecord
+    peer: PeerRecord
+    steps: list[Step]
+
+
 class Monitor:
     """To be told of readers by the broker, and of connections by the journal. ``tick`` is to be called each second.
     ``memory_bytes`` and ``cpu_seconds`` tell what the process takes."""
@@ -66,6 +76,11 @@ class Monitor:
         self._last: dict[bytes, bytes] = {}
         self._closed: list[bytes] = []
         self._closed_left = CLOSED_EACH_TICK
+        # The sessions that ended last, the newest at the end, and whether there are new ones since the tick before.
+        self._ended: deque[Ended] = deque(maxlen=ENDS)
+        self._has_new_ends = False
+        # Timelines that are read and do not change any more: their sessions have ended.
+        self._final: set[bytes] = set()
         # Pages that the last reader has left: their logs are of no use.
         self._unread: list[bytes] = []
         self._channels: ChannelCensus | None = None
@@ -98,10 +113,13 @@ class Monitor:
             self._looked_at = now
             self._next_look = now + max(PERIOD, self._spent / PART_OF_TIME)
             self._spent = 0.0
-            self._due.update(dict.fromkeys(self._topics))
+            self._due.update(dict.fromkeys([name for name, topic in self._topics.items() if topic.kind != "closed"]))
         else:
             self._due.update(dict.fromkeys([channel for channel in self._changed if channel in self._topics]))
         self._changed.clear()
+        if self._has_new_ends:
+            self._has_new_ends = False
+            self._due.update(dict.fromkeys([name for name, topic in self._topics.items() if topic.kind == "closed"]))
         if self._due:
             self._ask_for_turn()
 
@@ -118,6 +136,7 @@ class Monitor:
         if topic is not None:
             self._topics[channel] = topic
             self._due[channel] = None
+            self._final.discard(channel)
             self._ask_for_turn()
 
     def left(self, channel: bytes, member: Member, readers: int) -> None:
@@ -127,6 +146,7 @@ class Monitor:
                 self._unread.append(channel)
                 self._ask_for_turn()
             self._told.pop(channel, None)
+            self._final.discard(channel)
 
     # What the journal tells.
 
@@ -150,13 +170,18 @@ class Monitor:
     def closed(self, session: Session) -> None:
         """There is nobody to look at any more, so the last words are made now."""
         now, channel = self._broker.clock(), PEER + session.peer.id
+        epoch = self._epoch(now)
+        ended = Ended(end_record(session, now, epoch), peer_record(session, now), session.steps)
+        self._ended.append(ended)
+        self._has_new_ends = True
         if channel in self._topics:
-            self._last[channel] = timeline(peer_record(session, now), session.steps, self._epoch(now))
+            self._last[channel] = timeline(ended.peer, ended.steps, epoch)
+            self._final.add(channel)
             self._ask_for_turn()
         readers = self._broker.channels.get(CLOSED)
         if readers is not None and readers.readers and self._closed_left:
             self._closed_left -= 1
-            self._closed.append(closed(session, now))
+            self._closed.append(_encode(ended.record))
             self._ask_for_turn()
 
     # What is done in turns of its own.
@@ -203,13 +228,30 @@ class Monitor:
             page = yield from (yield from self._look_at_channels(now)).answer(topic)
         elif topic.kind == "peers":
             page = yield from (yield from self._look_at_peers(now)).answer(topic, now)
+        elif topic.kind == "closed":
+            page = self._page_of_ends(topic.page)
+        elif channel in self._final:
+            return
         else:
-            session = self._bridge.roster.get(topic.text)
-            if not isinstance(session, Session):
-                return
             self._told[channel] = now
-            page = timeline(peer_record(session, now), session.steps, self._epoch(now))
+            page = self._timeline(channel, topic.text, now)
         self._publish(channel, b"steps" if topic.kind == "peer" else topic.kind.encode(), [page])
+
+    def _page_of_ends(self, page: int) -> bytes:
+        newest = [ended.record for ended in reversed(self._ended)]
+        start = page * ENDS_ROWS
+        return ends_page(page, pages_for(len(newest), ENDS_ROWS), len(newest), newest[start : start + ENDS_ROWS])
+
+    def _timeline(self, channel: bytes, id: bytes, now: float) -> bytes:
+        """That of a session, of one that ended not long ago, or of none."""
+        session = self._bridge.roster.get(id)
+        if isinstance(session, Session):
+            return timeline(peer_record(session, now), session.steps, self._epoch(now))
+        self._final.add(channel)
+        for ended in reversed(self._ended):
+            if ended.peer.id == id.decode():
+                return timeline(ended.peer, ended.steps, self._epoch(now))
+        return UNKNOWN
 
     def _look_at_channels(self, now: float) -> Work[ChannelCensus]:
         known = self._channels

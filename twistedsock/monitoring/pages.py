@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from twistedsock.core.peer_record import PeerRecord
+from twistedsock.core.peer_record import EndRecord, PeerRecord
 
 ROWS = 100
 """What people look through on one page."""
@@ -44,6 +44,13 @@ class PeersPage(msgspec.Struct, frozen=True):
     peers: list[PeerRecord]
 
 
+class EndsPage(msgspec.Struct, frozen=True):
+    page: int
+    pages: int
+    total: int
+    closed: list[EndRecord]
+
+
 def rows_for(longest: int) -> int:
     """How many rows make a page where the names of one have so many bytes together at most; JSON may double them."""
     return max(1, min(ROWS, MOST_PAGE // (2 * longest + ROW_COST)))
@@ -60,3 +67,7 @@ def channels_page(page: int, pages: int, total: int, rows: Sequence[ChannelRow])
 
 def peers_page(page: int, pages: int, total: int, rows: Sequence[PeerRecord]) -> bytes:
     return _encode(PeersPage(page, pages, total, list(rows)))
+
+
+def ends_page(page: int, pages: int, total: int, rows: Sequence[EndRecord]) -> bytes:
+    return _encode(EndsPage(page, pages, total, list(rows)))

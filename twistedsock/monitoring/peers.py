@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from twistedsock.core.names import NICK_BYTES
-from twistedsock.core.peer_record import lag_of, peer_record
+from twistedsock.core.peer_record import peer_record
 from twistedsock.core.session import Session
 from twistedsock.monitoring.pages import pages_for, peers_page, rows_for
 from twistedsock.monitoring.ranking import Work, rank
@@ -59,7 +59,7 @@ class PeerCensus:
                 if name == "sent":
                     keys += [-self.sent[session] for session in part]
                 else:
-                    keys += [-lag_of(session) if session.behind else 0 for session in part]
+                    keys += [-session.lag if session.behind else 0 for session in part]
                 yield
             if any(keys):
                 order = [newest[place] for place in (yield from rank(keys))]

@@ -1,27 +1,25 @@
-"""One line of the log for each peer that has gone: who it was, how long it stayed, what passed, and who ended it."""
+"""Logs a line for each session that has ended: whose it was, how long it lasted, what passed, and who ended it."""
 
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from twisted.logger import Logger
 
 from twistedsock.core.journal import Step
+from twistedsock.core.peer_record import EndRecord, end_record
 from twistedsock.core.session import Session
 
 MOST_A_SECOND = 10
 """Lines: 4 KB a second, which is 300 MB in a day of being flooded. Those that are left out are counted."""
 
-UNSAID = {
-    "cleanly": ("peer", "it closed the connection"),
-    "broken": ("peer", "its connection broke"),
-    "aborted": ("server", "it was cut off"),
-}
-"""By whom, and why, where nobody has said a word before the connection ended so."""
+UNSAID = {"cleanly": "it closed the connection", "broken": "its connection broke", "aborted": "it was cut off"}
+"""Why, if the connection ended so and no reason was given."""
 
 
 class ConnectionLog:
-    """A ``Watcher`` of the journal. It tells nothing of what was published, and nothing that proves who somebody is.
-    ``clock`` is the broker's; ``call_later`` calls back after some seconds."""
+    """A ``Watcher`` of the journal. Nothing of what was published is logged, and no proof of an identity. ``clock`` is
+    the broker's; ``call_later`` calls back after some seconds."""
 
     _log = Logger()
 
@@ -45,9 +43,8 @@ class ConnectionLog:
             self._left_out += 1
             return
         self._said += 1
-        self._log.info(
-            "{dialect} peer {id} of {client} has gone after {seconds} s: {why}", **_about(session, self._clock)
-        )
+        record = end_record(session, self._clock(), 0.0)
+        self._log.info(_format_of(record), **_fields_of(record))
 
     def _begin_anew(self) -> None:
         self._said = 0
@@ -56,26 +53,22 @@ class ConnectionLog:
     def tell_left_out(self) -> None:
         """How many had no line since this was told last."""
         if self._left_out:
-            self._log.info("peers that have gone without a line of their own: {left_out}", left_out=self._left_out)
+            self._log.info("clients that disconnected without a line of their own: {left_out}", left_out=self._left_out)
             self._left_out = 0
 
 
-def _about(session: Session, clock: Callable[[], float]) -> dict[str, str | float | None]:
-    identity, traffic = session.identity, session.traffic()
-    steps = {step.name: step for step in session.steps}
-    closing, how = steps.get("closing"), steps["closed"].words
-    by, why = UNSAID.get(how, UNSAID["cleanly"]) if closing is None else (closing.by, closing.words)
-    return {
-        "id": session.peer.id.decode(),
-        "nick": session.peer.nick.decode(),
-        "subject": identity.subject.decode() if identity is not None and identity.subject else None,
-        "dialect": session.dialect_title,
-        "client": session.ends.client.decode(errors="replace"),
-        "server": session.ends.server.decode(errors="replace"),
-        "seconds": round(clock() - session.accepted_at, 3),
-        "received": None if traffic is None else traffic.received,
-        "sent": None if traffic is None else traffic.sent,
-        "by": by,
-        "why": why,
-        "how": how,
-    }
+def _format_of(record: EndRecord) -> str:
+    """With ``repr`` for what clients choose: it escapes whatever a terminal would not print."""
+    names = "" if record.nick == record.id else " {nick!r}"
+    if record.subject and record.subject != record.nick:
+        names += " with a token of {subject!r}"
+    traffic = "" if record.sent is None else ", {sent} bytes sent, {received} received"
+    ended = f"disconnected after {{seconds}} s{traffic}, by the {record.by.replace('peer', 'client')}"
+    return f"{{dialect}} client {{id}}{names} of {{client}} {ended}: {{why!r}}"
+
+
+def _fields_of(record: EndRecord) -> dict[str, str | float | None]:
+    fields = msgspec.structs.asdict(record)
+    del fields["at"]  # each line has its time
+    why = UNSAID.get(record.why or "cleanly", record.why) if record.why == record.how else record.why
+    return fields | {"subject": record.subject or None, "why": why}
