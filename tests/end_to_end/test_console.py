@@ -100,8 +100,25 @@ def test_whoever_leaves_is_told_with_the_reason(visit, busy, call):
     peer.hears_the_end()
     peer.close()
     left = page.locator("#ended-list li").filter(has_text=peer.id)
-    expect(left).to_contain_text("line, 127.0.0.1:")
+    expect(left).to_contain_text("lines, 127.0.0.1:")
     expect(left).to_contain_text("it left (QUIT)")
+
+
+def test_whoever_left_before_the_console_was_opened_is_listed_by_name_and_leads_to_a_timeline(visit, busy, call):
+    peer = call(busy.lines[0])
+    peer.ask("NICK early")
+    peer.ask("SUB kitchen")
+    peer.say("QUIT")
+    peer.hears_the_end()
+    peer.close()
+    page = visit()
+    left = page.locator("#ended-list li").filter(has_text=peer.id)
+    left.get_by_role("link", name="early").click()
+    expect(heading(page)).to_have_text("early")
+    expect(page.locator("#peer-state")).to_have_text("gone")
+    expect(page.locator("#steps .step-title")).to_have_text(["Accepted", "Open", "Closing, by the peer", "Closed"])
+    expect(fact(page, "Channels")).to_have_text("1")
+    expect(page.locator("#disconnect")).to_be_hidden()
 
 
 def test_where_nobody_is_the_console_says_what_to_type(start, watch, call):
@@ -165,6 +182,34 @@ def test_ten_thousand_channels_are_ordered_found_and_paged(start, watch, call):
     expect(page.locator("#channels-empty-title")).to_have_text("Nothing found for “not-there”")
     page.fill("#channels-find", "")
     expect(rows(page)).to_have_count(PAGE)
+
+
+WIDTHS = [390, 421, 500, 560, 561, 700, 760, 761, 850, 930, 1000, 1100, 1180, 1181, 1280, 1700]
+
+CLIPPED = """(selector) => [...document.querySelectorAll(selector)]
+  .filter((cell) => cell.scrollWidth > cell.clientWidth)
+  .map((cell) => `${cell.className}: ${cell.textContent}`)"""
+
+
+def test_no_figure_is_cut_at_any_width_and_names_get_the_room_that_is_left(visit, busy, call, channel):
+    """Columns that shared the width equally showed `…` for a rate, and cut names beside empty room."""
+    name = f"{channel}/" + "first-floor/kitchen/fridge/celsius/minimum"[: 70 - len(channel)]
+    publisher, reader = call(busy.lines[0]), call(busy.lines[0])
+    reader.ask(f"SUB {name}")
+    publisher.say("QUIET on", *[f"PUB {name} {number}" for number in range(12_000)], "PING")
+    publisher.hear_until("PONG")
+    page = visit(f"#/channels?find={channel.split('[')[0]}")
+    expect(row(page, name)).to_be_visible()
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 700})
+        assert page.evaluate(CLIPPED, "#channels-box :is(th, td:not(.name))") == [], width
+        if width >= 1280:
+            assert page.evaluate(CLIPPED, "#channels-box td.name a") == [], width
+    page.goto(f"{busy.page}console#/peers")
+    expect(row(page, reader.id)).to_be_visible()
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 700})
+        assert page.evaluate(CLIPPED, "#peers-box :is(th, td):is(.number, .state-cell, .dialect)") == [], width
 
 
 def test_what_has_the_focus_keeps_it_while_the_list_is_drawn_anew(visit, busy, call, channel):
@@ -440,6 +485,26 @@ def test_a_peer_is_disconnected_with_the_keyboard_alone(visit, busy, call):
     expect(page.locator("#steps .step").last).to_contain_text("Closed")
     expect(page.locator("#steps")).to_contain_text("Closing, by the bridge")
     expect(page.locator("#disconnect")).to_be_hidden()
+
+
+def test_a_peer_that_is_disconnected_keeps_its_facts_and_is_gone_when_it_is_opened_again(visit, busy, call, channel):
+    """It keeps its connection for a while; meanwhile the view is left."""
+    peer = call(busy.lines[0])
+    peer.ask(f"SUB {channel}")
+    page = visit(f"#/peers/{peer.id}")
+    expect(fact(page, "Channels")).to_have_text("1")
+    page.click("#disconnect")
+    page.click("#disconnect-confirm")
+    expect(page.locator("#peer-state")).to_have_text("closing")
+    expect(page.locator("#disconnect")).to_be_hidden()
+    expect(fact(page, "Channels")).to_have_text("1")
+    page.click('a[data-place="overview"]')
+    peer.close()
+    expect(page.locator("#ended-list")).to_contain_text(peer.id)
+    page.go_back()
+    expect(page.locator("#peer-state")).to_have_text("gone")
+    expect(page.locator("#steps .step-title").last).to_have_text("Closed")
+    expect(fact(page, "Channels")).to_have_text("1")
 
 
 def test_the_timeline_of_a_peer_that_stalls(visit, busy, call, channel):

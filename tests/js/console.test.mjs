@@ -8,6 +8,7 @@ import './fakes.mjs'; // for what old versions of Node lack
 import { age, bytes, count, duration, exactTime, percent, rate } from '../../twistedsock/static/console/formats.js';
 import { buildLive, HIDDEN_AFTER, thinned } from '../../twistedsock/static/console/live.js';
 import { describeEnd } from '../../twistedsock/static/console/overview.js';
+import { identityWords } from '../../twistedsock/static/console/peers.js';
 import { pointBetween, Series, SPAN } from '../../twistedsock/static/console/rates.js';
 import { CHANNEL_ORDERS, channelOf, findFault, PEER_ORDERS, readRoute, writeRoute } from '../../twistedsock/static/console/routes.js';
 import { doorOf, snippetsFor } from '../../twistedsock/static/console/snippets.js';
@@ -202,6 +203,13 @@ test('an end has somebody who made it, and a reason', () => {
   assert.equal(describeEnd('peer', 'cleanly'), 'it left');
   assert.equal(describeEnd('server', 'it did not read'), 'the bridge ended it (it did not read)');
   assert.equal(describeEnd('peer', 'broken'), 'the connection broke');
+  assert.equal(describeEnd('server', 'aborted'), 'the bridge cut it off');
+});
+
+test('beside the name of a peer stand its id and its subject, unless they are the name', () => {
+  assert.equal(identityWords({ id: 'k3x9p', nick: 'k3x9p', subject: '' }), '');
+  assert.equal(identityWords({ id: 'k3x9p', nick: 'ann', subject: 'ann' }), 'k3x9p');
+  assert.equal(identityWords({ id: 'k3x9p', nick: 'balcony', subject: 'ann' }), 'k3x9p, ann');
 });
 
 // ---- what is read when ----

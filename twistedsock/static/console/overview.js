@@ -4,12 +4,11 @@ import { copyFrom } from '../copying.js';
 import { byId, make } from '../elements.js';
 import { clockTime, plural } from '../words.js';
 import { buildCharts } from './charts.js';
-import { age, bytes, count, duration, percent, rate } from './formats.js';
+import { age, bytes, count, duration, exactTime, percent, rate } from './formats.js';
+import { dialectOf, identityWords } from './peers.js';
 import { Series, SPAN } from './rates.js';
+import { writeRoute } from './routes.js';
 import { write } from './table.js';
-
-/** Departures listed; who wants all of them has the log. */
-const ENDED_SHOWN = 8;
 
 /** @type {import('./charts.js').Chart[]} */
 const CHARTS = [
@@ -45,8 +44,25 @@ function traffic(sent, received) {
 /** Who ended a connection, and why. */
 export function describeEnd(by, why) {
   if (why === 'broken') return 'the connection broke';
+  if (why === 'aborted') return 'the bridge cut it off';
   const reason = why && why !== 'cleanly' ? ` (${why})` : '';
   return `${by === 'server' ? 'the bridge ended it' : 'it left'}${reason}`;
+}
+
+function buildEnd(end, key) {
+  const { id, nick, from, seconds, sent, received, by, why, at } = end;
+  const row = make('li');
+  row.dataset.key = key;
+  const date = new Date(at * 1000);
+  const time = make('time', 'time', clockTime(date));
+  time.dateTime = date.toISOString();
+  time.title = exactTime(at);
+  const link = make('a', 'id', nick || id);
+  link.href = writeRoute({ view: 'peer', id });
+  const whence = make('span', 'whence', [identityWords(end), dialectOf(end), from].filter(Boolean).join(', '));
+  whence.title = whence.textContent;
+  row.append(time, link, whence, make('span', 'why', `after ${duration(seconds)}, ${traffic(sent, received)}: ${describeEnd(by, why)}`));
+  return row;
 }
 
 export function buildOverview({ live, snippets }) {
@@ -87,24 +103,25 @@ export function buildOverview({ live, snippets }) {
 
   byId('nobody-copy').addEventListener('click', () => copyFrom(byId('nobody-copy'), snippets.terminal().join('\n'), byId('nobody-lines')));
 
-  function ended({ id, dialect, from, seconds, sent, received, by, why }) {
-    const row = make('li');
-    const now = new Date();
-    const time = make('time', 'time', clockTime(now));
-    time.dateTime = now.toISOString();
-    const words = `after ${duration(seconds)}, ${traffic(sent, received)}: ${describeEnd(by, why)}`;
-    const whence = make('span', 'whence', `${dialect}, ${from}`);
-    row.append(time, make('span', 'id', id), whence, make('span', 'why', words));
-    byId('ended-list').prepend(row);
-    while (byId('ended-list').childElementCount > ENDED_SHOWN) byId('ended-list').lastChild.remove();
-    byId('ended-none').hidden = true;
+  /** The newest page of the sessions that have ended. A row that is listed already keeps its element, and so the focus. */
+  function showEnds(data) {
+    if (!data?.closed) return;
+    const keyOf = ({ id, at }) => `${id} ${at}`;
+    const listed = new Map([...byId('ended-list').children].map((row) => [row.dataset.key, row]));
+    const rows = data.closed.map((end) => listed.get(keyOf(end)) ?? buildEnd(end, keyOf(end)));
+    for (const row of listed.values()) if (!rows.includes(row)) row.remove();
+    for (const [index, row] of rows.entries()) {
+      if (byId('ended-list').children[index] !== row) byId('ended-list').insertBefore(row, byId('ended-list').children[index] ?? null);
+    }
+    byId('ended-list').hidden = !rows.length;
+    byId('ended-none').hidden = Boolean(rows.length);
   }
 
   let stops = [];
   return {
     title: () => 'Overview',
     enter() {
-      stops = [live.follow('$sys/figures', figures, SPAN), live.follow('$sys/closed', ended, 0, true)];
+      stops = [live.follow('$sys/figures', figures, SPAN), live.follow('$sys/closed/0', showEnds, 1, true)];
       charts.draw();
     },
     leave() {

@@ -45,9 +45,10 @@ export function buildPeer({ live, client }) {
     if (!newest) return;
     const { peer, steps } = newest;
     const over = steps.some(({ step }) => step === 'closed');
+    const open = !over && !steps.some(({ step }) => step === 'closing');
     byId('peer-loading').hidden = byId('peer-gone').hidden = true;
     byId('peer-desk').hidden = false;
-    byId('disconnect').hidden = over;
+    byId('disconnect').hidden = !open;
     if (peer) {
       write(byId('peer-title'), nameOf(peer));
       write(byId('peer-state'), over ? 'gone' : `${stateOf(peer)}${peer.id === client.peer?.id ? ', this console' : ''}`);
@@ -61,8 +62,8 @@ export function buildPeer({ live, client }) {
 
   function told(data) {
     if (!data?.steps) return;
-    if (!data.peer && !data.steps.length) {
-      if (!newest) gone();
+    if (!data.peer && !data.steps.length) { // nobody has this id, and it is not among those that left last
+      gone();
       return;
     }
     clearTimeout(waiting);
@@ -72,8 +73,10 @@ export function buildPeer({ live, client }) {
 
   function gone() {
     clearTimeout(waiting);
-    byId('peer-loading').hidden = true;
+    newest = undefined;
+    byId('peer-loading').hidden = byId('peer-desk').hidden = byId('disconnect').hidden = true;
     byId('peer-gone').hidden = false;
+    write(byId('peer-state'), '');
   }
 
   byId('disconnect').addEventListener('click', () => disconnect.ask(id, newest?.peer ? nameOf(newest.peer) : id));

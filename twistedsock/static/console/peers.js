@@ -12,6 +12,12 @@ const DIALECTS = { line: 'lines', json: 'JSON', events: 'SSE' };
 /** How a peer is called here: the name that others see, or its id. */
 export const nameOf = ({ id, nick }) => nick || id;
 
+/** Its id and the subject of its token, as far as they are not its name. */
+export function identityWords(peer) {
+  const name = nameOf(peer);
+  return [...new Set([peer.id, peer.subject])].filter((word) => word && word !== name).join(', ');
+}
+
 export const dialectOf = ({ dialect }) => DIALECTS[dialect] ?? dialect;
 
 const exactly = (size) => `${size.toLocaleString('en')} bytes`;
@@ -64,12 +70,7 @@ function drawName(cell, peer, mine) {
     more = make('span', 'aside');
     cell.append(more);
   }
-  const words = [
-    nameOf(peer) === peer.id ? '' : peer.id,
-    peer.subject && peer.subject !== nameOf(peer) ? peer.subject : '',
-    peer.id === mine ? 'this console' : '',
-  ].filter(Boolean).join(', ');
-  write(more, words);
+  write(more, [identityWords(peer), peer.id === mine ? 'this console' : ''].filter(Boolean).join(', '));
 }
 
 function drawState(cell, peer) {
