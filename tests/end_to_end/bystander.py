@@ -15,6 +15,7 @@ SOON = 3.0
 more that a peer who waits for a deadline of the bridge's would cost."""
 
 _LINE = re.compile(r"^\S+ \[[^\]]*\] (.*)$", re.MULTILINE)
+_DISCONNECTED = re.compile(r"^\S+ \[twistedsock\.shells\.connection_log\.ConnectionLog#info\] ")
 _number = itertools.count(1)
 
 
@@ -71,8 +72,10 @@ class Bystander:
 
 
 def sentences(log: str) -> list[str]:
-    """What a log says, without when and where; a line of another form is a sentence too."""
-    return [found[1] if (found := _LINE.match(line)) else line for line in log.splitlines()]
+    """What a log says, without when and where, and without the line for each client that has disconnected; a line of
+    another form is a sentence too."""
+    lines = [line for line in log.splitlines() if not _DISCONNECTED.match(line)]
+    return [found[1] if (found := _LINE.match(line)) else line for line in lines]
 
 
 def files(pid: int) -> set[str]:

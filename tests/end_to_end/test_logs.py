@@ -114,7 +114,7 @@ def test_each_peer_is_a_line_at_its_end(start_json, call, browse):
     peer.say("QUIT")
     peer.hears_the_end()
     peer.close()
-    told = bridge.line(peer.id, "has gone")
+    told = bridge.line(peer.id, "disconnected")
     assert (told["id"], told["nick"], told["subject"], told["dialect"]) == (peer.id, "ann", None, "line")
     assert (told["client"], told["server"]) == (peer.welcome.split("from=")[1].split()[0], bridge.address)
     assert 0 <= told["seconds"] < PATIENCE
@@ -123,8 +123,8 @@ def test_each_peer_is_a_line_at_its_end(start_json, call, browse):
     assert told["sent"] - len(f"{peer.welcome}\nOK ann\nBYE\n") in (0, 1)
     assert (told["by"], told["how"]) == ("peer", "cleanly")
     page.close()
-    told = bridge.line("json peer", "has gone")
-    assert (told["dialect"], told["by"], told["why"]) == ("json", "peer", "it closed the connection")
+    told = bridge.line("json client", "disconnected")
+    assert (told["dialect"], told["by"], told["why"]) == ("json", "peer", "it has ended its stream, with a FIN")
     assert told["received"] > 0 and told["sent"] > 0
     bridge.stop()
     assert bridge.process.wait(PATIENCE) == -signal.SIGTERM
@@ -162,7 +162,7 @@ def test_a_daemon_logs_to_its_file_which_can_be_begun_anew(twistd, environment, 
         eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the daemon")
         told = read(log)
         assert told[-1]["message"] == "Server Shut Down."
-        assert [line["by"] for line in told if line["message"].startswith("line peer")] == ["server"]
+        assert [line["by"] for line in told if line["message"].startswith("line client")] == ["server"]
         assert any("lines on" in line["message"] for line in read(tmp_path / "bridge.log.1"))
         assert not (tmp_path / "twistd.log").exists()
     finally:
