@@ -275,11 +275,12 @@ class Broker:
             self._logs.expire(channel, self.clock())
 
     def send_waiting(self, subscription: Subscription) -> None:
-        """Send one reader what waits for it, so that it gets that before what it is told next."""
+        """Send one reader the events that wait for it, so that it gets them before what it is told next."""
         channel = self.channels[subscription.channel.name]
         if channel.pending:
             self.commit(channel)
-        channel.send_waiting(subscription, self.limits.max_members_told)
+        if channel.has_undelivered_events:  # readers that leave together need not be told of each other
+            channel.send_waiting(subscription, self.limits.max_members_told)
 
     def wake(self, reader: Reader) -> None:
         """A reader's socket has drained, or it asked for a replay: let it catch up in the next turn."""
@@ -368,7 +369,7 @@ class Broker:
         channel.tally.published += count
         for observer in self.observers:
             observer.published(name, epoch, batch)
-        if not channel.pending and not channel.has_undelivered_events:
+        if not channel.pending and (channel.undelivered is None or not channel.undelivered.events):
             self._mark(channel)
         channel.pending.append(batch)
         self._waiting += batch.content.size + FRAME_COST * count

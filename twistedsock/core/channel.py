@@ -17,7 +17,6 @@ class Channel:
     """It exists while somebody reads it or its log is not empty; the broker sees to that."""
 
     __slots__ = (
-        "_undelivered",
         "bells",
         "contested",
         "epoch",
@@ -29,6 +28,7 @@ class Channel:
         "pending",
         "readers",
         "tally",
+        "undelivered",
         "watchers",
     )
 
@@ -52,12 +52,12 @@ class Channel:
         self.bells: dict[Callable[[], None], None] | None = None
         self.tally = tally
         # What the readers have still to get, where that is not the same for all of them.
-        self._undelivered: Undelivered | None = None
+        self.undelivered: Undelivered | None = None
 
     @property
     def is_history_only(self) -> bool:
         """Whether nothing would be lost with it but the events in its log."""
-        return not (self.readers or self.bells or self.pending or self._undelivered)
+        return not (self.readers or self.bells or self.pending or self.undelivered)
 
     @property
     def position(self) -> Position:
@@ -66,14 +66,14 @@ class Channel:
     @property
     def has_undelivered_events(self) -> bool:
         """Whether the log holds events that the lanes have not been sent yet."""
-        return self._undelivered is not None and self._undelivered.events > 0
+        return self.undelivered is not None and self.undelivered.events > 0
 
     def add_reader(self, subscription: Subscription) -> None:
         """A subscription that needs nothing of what has been published so far. All of that must be in the log."""
         if subscription.presence:
             self.watchers[subscription] = None
-        if self._undelivered is not None:
-            self._undelivered.skip(subscription)
+        if self.undelivered is not None:
+            self.undelivered.skip(subscription)
         else:
             self.join_lane(subscription)
 
@@ -86,14 +86,14 @@ class Channel:
         else:
             self.watchers.pop(subscription, None)
             subscription.forget_missed()
-        if self._undelivered is not None:
-            self._undelivered.skip(subscription)
+        if self.undelivered is not None:
+            self.undelivered.skip(subscription)
         elif subscription not in subscription.reader.lagging:
             self.join_lane(subscription)
 
     def join_lane(self, subscription: Subscription) -> None:
         """A subscription has caught up with its lane, or with what the lane has still to be sent."""
-        if self._undelivered is not None and self._undelivered.holds(subscription):
+        if self.undelivered is not None and self.undelivered.holds(subscription):
             return
         encoding = subscription.reader.encoding
         lane = self.lanes.get(encoding)
@@ -109,8 +109,8 @@ class Channel:
     def forget_reader(self, subscription: Subscription) -> None:
         """The reader has gone, and its lane with it where nobody else is on it: some have an encoding of their own."""
         self.watchers.pop(subscription, None)
-        if self._undelivered is not None:
-            self._undelivered.forget(subscription)
+        if self.undelivered is not None:
+            self.undelivered.forget(subscription)
         self.leave_lane(subscription)
         encoding = subscription.reader.encoding
         if encoding in self.lanes and not self.lanes[encoding]:
@@ -141,37 +141,37 @@ class Channel:
     def write(self, now: float) -> list[Batch]:
         """Put what was published into the log, and leave it to ``flush`` to send it. Returns the new events."""
         batches, self.pending = self.pending, []
-        self.log.extend(batches, now)
-        if self.bells is not None:
-            bells, self.bells = self.bells, None
-            for ring in bells:
-                ring()
+        if batches:
+            self.log.extend(batches, now)
+            if self.bells is not None:
+                bells, self.bells = self.bells, None
+                for ring in bells:
+                    ring()
         return batches
 
     def write_only(self, now: float) -> None:
         """Put what was published into the log now, and send it at the end of the turn."""
-        waiting = self._undelivered = self._undelivered or Undelivered()
+        waiting = self.undelivered = self.undelivered or Undelivered()
         for batch in self.write(now):
             waiting.add(batch)
 
     def note_change(self, change: PresenceChange) -> None:
         """Somebody came or went; what was published before must be in the log."""
-        self._undelivered = self._undelivered or Undelivered()
-        self._undelivered.add(change)
+        self.undelivered = self.undelivered or Undelivered()
+        self.undelivered.add(change)
 
     def send_waiting(self, subscription: Subscription, max_missed: int) -> None:
         """Send one subscription now what waits for it, so that it gets that before what is said to it next."""
-        if self._undelivered is not None:
-            self._undelivered.send(subscription, max_missed)
+        if self.undelivered is not None:
+            self.undelivered.send(subscription, max_missed)
 
     def write_and_send_ahead(self, now: float, max_missed: int) -> list[Batch]:
         """Put what was published into the log, and send it, with the presence changes that wait, to the subscriptions
         that are in no lane. Returns what is to be sent to the others: ``deliver`` must follow."""
-        waiting = self._undelivered
+        waiting = self.undelivered
         if waiting is None:
-            return self.write(now) if self.pending else []
-        if self.pending:
-            self.write_only(now)
+            return self.write(now)
+        self.write_only(now)
         if not waiting.events:
             return []
         waiting.send_all(self.watchers, max_missed)
@@ -183,17 +183,17 @@ class Channel:
             # A lane whose last reader falls behind stays, empty, while that reads on: it will be back.
             for lane in self.lanes.values():
                 lane.deliver(self.name, batches, gathered)
-            waiting, self._undelivered = self._undelivered, None
+            waiting, self.undelivered = self.undelivered, None
             if waiting is not None:
                 waiting.end_all()
 
     def tell_watchers(self, max_missed: int, is_enough: Callable[[], bool]) -> bool:
         """Tell watchers who came and who went, until ``is_enough``; whether all are told. No events may wait."""
-        waiting = self._undelivered
+        waiting = self.undelivered
         if waiting is None:
             return True
         if not waiting.tell(self.watchers, max_missed, is_enough):
             return False
-        self._undelivered = None
+        self.undelivered = None
         waiting.end_all()
         return True
