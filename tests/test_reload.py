@@ -12,6 +12,7 @@ from twisted.logger import LogLevel, formatEvent
 
 from tests.authority import Authority
 from tests.test_service import LOOPBACK, Reactor, connect
+from twistedsock import service as service_module
 from twistedsock import tap
 from twistedsock.core.access import RIGHTS, Right
 from twistedsock.core.bridge import Bridge
@@ -35,6 +36,7 @@ def authority(tmp_path):
 def reactor(monkeypatch):
     reactor = Reactor()
     reactor.callFromThread = lambda call: call()
+    monkeypatch.setattr(service_module, "RELOAD_PAUSE_SECONDS", 0)  # the clock is the real one
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     reactor.stopped = 0
     monkeypatch.setattr(reactor, "stop", lambda: setattr(reactor, "stopped", reactor.stopped + 1))
@@ -338,11 +340,17 @@ def test_sighup_reads_again(hang_up, reactor, terminal):
     assert (hang_up.done, reactor.stopped) == (["reload"] * 2, 0)
 
 
-def test_signals_in_quick_succession_are_one_more_reload(hang_up, reactor):
+def test_signals_in_quick_succession_are_one_more_reload(hang_up, reactor, monkeypatch):
     send = hang_up(False)
+    monkeypatch.setattr(service_module, "RELOAD_PAUSE_SECONDS", 3600)
+    send()
+    reactor.advance(0)
     for _ in range(5):
         send()
     assert hang_up.done == ["reload"]
+    (pause,) = [call for call in reactor.getDelayedCalls() if getattr(call.func, "__name__", "") == "_reload_if_asked"]
+    pause.reset(0)
+    monkeypatch.setattr(service_module, "RELOAD_PAUSE_SECONDS", 0)
     for _ in range(3):
         reactor.advance(0)
         assert hang_up.done == ["reload"] * 2

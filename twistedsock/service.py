@@ -63,6 +63,9 @@ NOBODY_ASKED = (
 )
 """The two ways out."""
 
+RELOAD_PAUSE_SECONDS = 0.5
+"""Between two reloads: each reads files and looks at every session, and signals can come by the hundred."""
+
 EXPIRY_SECONDS = 1.0
 """How often tokens that have run out are looked for: they count in seconds."""
 
@@ -260,7 +263,7 @@ class BridgeService(Service):
         self._warn_of_certificates()
 
     def ask_to_reload(self) -> None:
-        """Reload once the last reload has been applied to all sessions, and at most once in a turn of the reactor: so
+        """Reload now, or, if the last reload was a moment ago or is still being applied to sessions, after that: so
         requests in quick succession become one."""
         self._reload_asked = True
         if not self._reloading:
@@ -274,12 +277,12 @@ class BridgeService(Service):
                 self.reload()
             finally:
                 if not self._reviewing:
-                    self._reactor.callLater(0, self._reload_if_asked)
+                    self._reactor.callLater(RELOAD_PAUSE_SECONDS, self._reload_if_asked)
 
     def _reviewed(self) -> None:
         self._reviewing = False
         if self._reloading:
-            self._reactor.callLater(0, self._reload_if_asked)
+            self._reactor.callLater(RELOAD_PAUSE_SECONDS, self._reload_if_asked)
 
     def _with_unlisted(self, settings: Settings) -> Settings:
         """Other settings, and what was said of endpoints that are not listed there: they listen on until the restart,
