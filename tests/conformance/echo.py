@@ -51,6 +51,9 @@ class EchoCodec:
     def decode(self, message: bytes) -> Ping:
         return Ping(message)
 
+    def find_tag(self, message: bytes) -> Tag:
+        return None
+
     def follow(self, first: Publish, items: Sequence[object], position: int) -> tuple[Publish, int]:
         raise AssertionError("nothing here is a publish")
 

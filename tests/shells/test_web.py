@@ -249,7 +249,9 @@ def test_who_does_not_ask_in_time_is_refused_and_then_dropped(visit, reactor):
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x16", b"\x16\x03\x01\x02\x00\x01", b"\x80\x2e", b"\0", b"\xff\xfb\x18", b'{"type":', b" GET / "]
+    "data",
+    [b"\x16", b"\x16\x03\x01\x02\x00\x01", b"\x80\x2e", b"\0", b"\xff\xfb\x18", b'{"type":', b" GET / "]
+    + [b"SUB kitchen\n", b"GET /\r\nHost: x\r\n"],
 )
 def test_a_protocol_that_cannot_be_http_is_answered_at_its_first_byte(visit, data):
     peer = visit()

@@ -10,7 +10,7 @@ import pytest
 from twistedsock.core.commands import Command, Ping, Quit
 from twistedsock.core.errors import Code
 from twistedsock.testing import Hall, LinePeer
-from twistedsock.wire import line_commands
+from twistedsock.wire import json_commands, line_commands
 from twistedsock.wire.backlog import PART
 
 
@@ -209,7 +209,9 @@ def break_decoding(peer: LinePeer, monkeypatch: pytest.MonkeyPatch) -> None:
             raise ZeroDivisionError
         return line_commands.decode(line)
 
-    peer.conversation.codec = SimpleNamespace(decode=decode, follow=line_commands.follow)
+    peer.conversation.codec = SimpleNamespace(
+        decode=decode, follow=line_commands.follow, find_tag=line_commands.find_tag
+    )
 
 
 def break_running(peer: LinePeer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,6 +234,16 @@ def test_a_fault_is_reported_once_and_the_rest_goes_on(
     assert peer.faults == 1
     peer.says("PING 3")
     assert peer.hears() == ["PONG 3"]
+
+
+def test_a_fault_in_reading_a_message_is_answered_with_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = Hall().json_peer()
+    peer.hears()
+    monkeypatch.setattr(json_commands, "decode", lambda message: 1 / 0)
+    peer.says({"type": "ping", "id": 7})
+    (fault,) = peer.hears()
+    assert (fault["id"], fault["code"]) == (7, Code.INTERNAL.value.decode())
+    assert peer.faults == 1
 
 
 def test_a_fault_in_what_had_waited(peer: LinePeer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ class OneByOne:
 
     def __init__(self, codec: Codec) -> None:
         self.decode = codec.decode
+        self.find_tag = codec.find_tag
 
     def follow(self, first: Publish, items: object, position: int) -> tuple[Publish, int]:
         return first, position

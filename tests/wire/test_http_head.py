@@ -190,12 +190,15 @@ def test_the_bound_has_room_for_any_honest_head() -> None:
     assert 8192 * 2 <= MOST_HEAD < 65_536
 
 
-@pytest.mark.parametrize("start", [b"G", b"GET / HTTP/1.1\r\n", b"\r", b"\n", b"x", b"1", b"!", b"~", b"-"])
+@pytest.mark.parametrize("start", [b"G", b"GET / HTTP/1.1\r\n", b"\r", b"\n", b"\r\n", b"x", b"1", b"~", b"-", b""])
 def test_a_request_can_begin_with_a_method_or_an_empty_line(start: bytes) -> None:
     assert begins_head(start)
 
 
-@pytest.mark.parametrize("start", [b"\x16\x03\x01", b"\x80", b"\0", b"\xff", b" GET", b"{", b'"', b"/", b"\t", b""])
+@pytest.mark.parametrize(
+    "start",
+    [b"\x16\x03\x01", b"\x80", b"\0", b"\xff", b" GET", b"{", b'"', b"/", b"\t"] + [b"SUB kitchen\n", b"GET /\r\n"],
+)
 def test_a_request_cannot_begin_with_anything_else(start: bytes) -> None:
     assert not begins_head(start)
 

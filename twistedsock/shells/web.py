@@ -86,9 +86,6 @@ class Doorman(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._closing is not None:
             return
-        if data and not self._head and not begins_head(data):
-            self._refuse(400, "this port expects HTTP, and that is none")
-            return
         # The end may lie across the cut.
         looked = max(0, len(self._head) - 3)
         self._head += data
@@ -99,6 +96,8 @@ class Doorman(Protocol):
         end = self._head.find(b"\r\n\r\n", looked, MOST_HEAD)
         if end >= 0:
             self._decide(bytes(self._head), end + 4)
+        elif not begins_head(self._head):
+            self._refuse(400, "this port expects HTTP, and that is none")
         elif len(self._head) >= MOST_HEAD:
             self._refuse(431, "the head of the request is too long")
         elif len(self._head) > LITTLE:

@@ -21,6 +21,9 @@ class Codec(Protocol):
     def decode(self, message: bytes) -> Command | None:
         """The command that a message asks for; None for nothing."""
 
+    def find_tag(self, message: bytes) -> Tag:
+        """The tag in a message of which ``decode`` has made nothing; None if there is none."""
+
     def follow(self, first: Publish, items: Sequence[object], position: int) -> tuple[Publish, int]:
         """Add to a publish those from ``position`` on that belong together with it; gives the position after them.
         There must be an item at ``position``."""
@@ -135,7 +138,9 @@ class Conversation:
                     session.run(command)
             except Exception:
                 self._report()
-                # With the tags, if it got so far: who waits for that answer must hear it.
+                # With the tags: a client that waits for that answer must get it.
+                if command is None and isinstance(message, bytes):
+                    command = Mistake(INTERNAL, self.codec.find_tag(message))
                 session.run(_mistake(INTERNAL, command))
             if session.stalled:
                 self._wait(messages[position:])

@@ -28,10 +28,13 @@ to read than their bytes tell."""
 _BEGINNING = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z\r\n-]")
 
 
-def begins_head(start: bytes) -> bool:
-    """Whether these first bytes of a connection can become a request. Those of TLS cannot, nor those of other binary
-    protocols, so the answer need not wait for more."""
-    return _BEGINNING.match(start) is not None
+def begins_head(start: bytes | bytearray) -> bool:
+    """Whether these first bytes of a connection can become a request. Those of TLS and other binary protocols cannot,
+    nor can a first line without a version of HTTP, so that the answer need not wait for more."""
+    if start and _BEGINNING.match(start) is None:
+        return False
+    end = start.find(b"\n", 2)
+    return end < 0 or start.find(b" HTTP/", 0, end) >= 0
 
 
 def has_too_many_headers(head: bytes) -> bool:

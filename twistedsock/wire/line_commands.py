@@ -67,6 +67,10 @@ def _are_lines(payloads: Sequence[bytes], block: bytes) -> bool:
     return not (b"\n" in joined or b"\r" in joined) and is_utf8(block)
 
 
+def find_tag(line: bytes) -> None:
+    """Lines have no tags: they are answered in their order."""
+
+
 def follow(first: Publish, items: Sequence[object], position: int) -> tuple[Publish, int]:
     """Add to ``first`` the lines from ``position`` on that differ from it in the payload alone, up to the first that
     is anything else or needs a closer look; gives the position of that too."""
