@@ -163,6 +163,7 @@ NONE = {
     "no target": head("GET a HTTP/1.1"),
     "a line that is no header": head("GET / HTTP/1.1", "Host a"),
     "a name with a space": head("GET / HTTP/1.1", "Host : a"),
+    "no name": head("GET / HTTP/1.1", "Host: a", ": b"),
     "a folded header": head("GET / HTTP/1.1", "Host: a", " b: c"),
     "a bare line feed": head("GET / HTTP/1.1", "Host: a", "X: \nHost: b"),
     "a bare carriage return": head("GET / HTTP/1.1", "Host: a", "X: \rb"),

@@ -50,8 +50,8 @@ _HOST = re.compile(
     r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?",
 )
 
-_FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-"""A token (RFC 9110 section 5.6.2)."""
+_TOKENS = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]*")
+"""RFC 9110 section 5.6.2."""
 
 
 def origin_form(method: str, target: str) -> tuple[str, str | None] | None:
@@ -105,9 +105,12 @@ def read_head(data: bytes) -> RequestHead | None:
 
     A header line without a valid name, or with a bare CR, a bare LF or a NUL, makes the head invalid: other servers
     read such a line in other ways (RFC 9112 sections 2.2 and 5.1)."""
-    lines = data.decode("latin-1").split("\r\n")
+    text = data.decode("latin-1")
+    lines = text.split("\r\n")
     words = lines[0].split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/"):
+        return None
+    if not text.count("\r") == text.count("\n") == len(lines) - 1 or "\0" in text:
         return None
     method, version = words[0], words[2]
     form = origin_form(method, words[1])
@@ -117,7 +120,7 @@ def read_head(data: bytes) -> RequestHead | None:
     headers: Headers = {}
     for line in lines[1:-2]:
         name, colon, value = line.partition(":")
-        if not colon or not _FIELD_NAME.fullmatch(name) or "\n" in value or "\r" in value or "\0" in value:
+        if not colon:
             return None
         name = name.lower()
         value = value.strip(" \t")
@@ -126,6 +129,8 @@ def read_head(data: bytes) -> RequestHead | None:
                 return None
             value = f"{headers[name]},{value}"
         headers[name] = value
+    if "" in headers or not _TOKENS.fullmatch("".join(headers)):
+        return None
     # In HTTP/1.0 the header Upgrade means nothing (RFC 9110 section 7.8).
     upgrade = version == "HTTP/1.1" and "websocket" in listed(headers.get("upgrade", "").lower())
     host = headers.get("host") if form[1] is None else form[1]
