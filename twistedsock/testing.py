@@ -17,7 +17,7 @@ from twistedsock.core.errors import UNAVAILABLE, Code, Refusal
 from twistedsock.core.events import Batch, Content, Member, PresenceChange
 from twistedsock.core.later import Later
 from twistedsock.core.limits import Limits
-from twistedsock.core.principal import address_principal
+from twistedsock.core.principal import LOCAL, Principal, address_principal
 from twistedsock.core.rate import Meters
 from twistedsock.core.reader import WRITING, Peer
 from twistedsock.core.session import Session
@@ -38,6 +38,7 @@ class FakeOutlet:
 
     def __init__(self) -> None:
         self.blocked = 0
+        self.principal: Principal = LOCAL
         self.room: int | None = None
         self.sent = bytearray()
         self.waiting = bytearray()

@@ -5,28 +5,40 @@ from hypothesis import strategies as st
 
 from twistedsock.core.holdings import LITTLE, Holdings
 
+A, B = b"@192.0.2.1", b"@192.0.2.2"
+
 
 def test_what_is_little_is_not_counted() -> None:
     holdings = Holdings(10)
-    assert holdings.recount(0, LITTLE) == 0
-    assert holdings.held == 0 and not holdings.too_much
+    assert holdings.recount(0, LITTLE, A) == 0
+    assert holdings.held == 0 and not holdings.is_too_much_for(A)
 
 
 def test_what_is_more_is_counted_whole() -> None:
     holdings = Holdings(2 * LITTLE)
-    counted = holdings.recount(0, 2 * LITTLE)
-    assert counted == holdings.held == 2 * LITTLE and not holdings.too_much
-    counted = holdings.recount(counted, 2 * LITTLE + 1)
-    assert holdings.too_much
-    assert holdings.recount(counted, LITTLE) == holdings.held == 0
+    counted = holdings.recount(0, 2 * LITTLE, A)
+    assert counted == holdings.held == 2 * LITTLE and not holdings.is_too_much_for(A)
+    counted = holdings.recount(counted, 2 * LITTLE + 1, A)
+    assert holdings.is_too_much_for(A)
+    assert holdings.recount(counted, LITTLE, A) == holdings.held == 0
+
+
+def test_a_principal_that_holds_little_is_served_when_another_holds_all_that_may_be_held() -> None:
+    holdings = Holdings(1024 * LITTLE)
+    holdings.add(1024 * LITTLE, A)
+    assert not holdings.is_too_much_for(A) and holdings.is_too_much_for(A, 1)
+    assert holdings.recount(0, 8 * LITTLE, B) == 8 * LITTLE
+    assert not holdings.is_too_much_for(B), "there is a reserve"
+    holdings.recount(0, 2 * LITTLE, A)
+    assert holdings.is_too_much_for(A) and not holdings.is_too_much_for(B)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3 * LITTLE))))
 def test_the_sum_is_that_of_all_places(steps: list[tuple[int, int]]) -> None:
     holdings, counted = Holdings(LITTLE), dict.fromkeys(range(5), 0)
     for place, size in steps:
-        counted[place] = holdings.recount(counted[place], size)
+        counted[place] = holdings.recount(counted[place], size, b"@%d" % place)
         assert holdings.held == sum(counted.values())
     for place in counted:
-        assert holdings.recount(counted[place], 0) == 0
+        assert holdings.recount(counted[place], 0, b"@%d" % place) == 0
     assert holdings.held == 0

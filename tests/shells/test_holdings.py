@@ -15,8 +15,9 @@ from tests.shells.test_web import Visit, upgrade
 from tests.shells.websocket_client import CLOSE, TEXT
 from tests.shells.websocket_streams import frame
 from twistedsock.core.origins import Origins
+from twistedsock.core.principal import LOCAL
 from twistedsock.shells.gate import Gate
-from twistedsock.shells.outlets import LOST, TCPSendAtOnce, send_at_once
+from twistedsock.shells.outlets import LOST, BufferedOutlet, TCPSendAtOnce, count_for, send_at_once
 from twistedsock.shells.tcp import LineFactory
 from twistedsock.shells.web import WebFactory
 from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL
@@ -44,9 +45,11 @@ class Lines:
         send_at_once(port, hall.bridge.holdings)
         self._make = port.transport
 
-    def connect(self):
+    def connect(self, address="127.0.0.1", told=None):
         socket, protocol = Socket(), self._factory.buildProtocol(None)
-        transport = self._make(socket, protocol, ("127.0.0.1", 50000), self._server, 1, self.reactor)
+        if told is not None:
+            protocol.told = IPv4Address("TCP", told, 50000)
+        transport = self._make(socket, protocol, (address, 50000), self._server, 1, self.reactor)
         protocol.makeConnection(transport)
         return transport, socket
 
@@ -118,13 +121,41 @@ def test_who_has_little_waiting_is_not_cut_off_for_what_others_hold(lines, holdi
         socket.room = 0
     greedy[0].write(b"x" * 10 * KB)
     holdings.most = 5 * KB
-    assert holdings.too_much
+    assert holdings.is_too_much_for(LOCAL)
     little[0].write(b"x" * KB)
     lines.turn()
     assert (greedy[1].closed, little[1].closed) == (False, False)
     little[1].room = None
     little[0].doWrite()
     assert little[1].sent.endswith(b"x" * KB)
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+def test_a_client_that_holds_less_than_its_share_is_not_cut_off_because_another_holds_all(lines, holdings, proxied):
+    def connect(address):
+        connected = lines.connect("127.0.0.1", address) if proxied else lines.connect(address)
+        connected[1].room = 0
+        return connected
+
+    greedy, again, modest = connect("198.51.100.7"), connect("198.51.100.7"), connect("192.0.2.1")
+    holdings.most = 100 * KB
+    greedy[0].write(b"x" * 100 * KB)
+    modest[0].write(b"x" * 5 * KB)
+    assert holdings.held == 105 * KB and not modest[0].blocked & LOST
+    again[0].write(b"x" * 3 * KB)
+    assert again[0].blocked & LOST and holdings.held == 105 * KB
+    for transport, _ in (greedy, modest):
+        transport.connectionLost(GONE)
+    assert holdings.held == 0
+
+
+def test_what_waits_behind_tls_is_counted_for_the_client_that_a_proxy_reports(lines, holdings):
+    transport, socket = lines.connect()
+    tls = SimpleNamespace(transport=transport, registerProducer=lambda producer, streaming: None)
+    outlet = BufferedOutlet(tls, lines.reactor)
+    outlet.principal = b"@192.0.2.1"
+    assert transport.principal == outlet.principal == b"@192.0.2.1"
+    count_for(SimpleNamespace(), b"@192.0.2.2")
 
 
 def test_a_transport_that_counts_nowhere_counts_nothing():

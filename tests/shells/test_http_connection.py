@@ -7,6 +7,7 @@ from twisted.python.failure import Failure
 from tests.shells.http_visits import HOST, Place, ask
 from twistedsock.core.errors import BAD_NICK
 from twistedsock.core.limits import SHARE
+from twistedsock.core.principal import LOCAL
 from twistedsock.shells.closing import LINGER
 from twistedsock.shells.http.connection import IDLE, MOST_EARLY, MOST_REQUESTS
 from twistedsock.shells.http.routes import Route
@@ -190,7 +191,7 @@ def test_a_body_is_not_counted_any_longer_when_its_connection_is_lost(place):
 
 def test_who_asks_for_more_than_all_may_hold_gives_way(build):
     place = build(max_held=1024 * 1024)
-    place.hall.bridge.holdings.recount(0, 1024 * 1024)
+    place.hall.bridge.holdings.recount(0, 1024 * 1024, LOCAL)
     for sent in (ask("/echo", "POST", b"x" * 60_000)[:-1], b"GET /" + b"x" * 10_000):
         visit = place()
         assert visit.transport.heard() == b""

@@ -69,7 +69,7 @@ def footprint(limits: Limits, tls: bool = False) -> Footprint:
     kept = limits.max_members_told * CHANGE_COST
     each = begun + waiting + unsent + kept
     # Bytes are counted; what is allocated for them is up to an eighth more. And replies wait for the end of a turn.
-    held = min(limits.max_connections * each, limits.max_held * 9 // 8)
+    held = min(limits.max_connections * each, with_reserve(limits.max_held) * 9 // 8)
     held += min(limits.max_connections, TALKERS) * CHUNK_BYTES
     # Of a batch whose oldest events have gone, a fourth more may be held; and a chunk more before the end of a turn.
     logs = limits.log_bytes * 5 // 4 + 2 * CHUNK_BYTES

@@ -30,6 +30,9 @@ class Outlet(Protocol):
     blocked: int
     """WRITING and HELD, or 0: what is offered now goes straight to the socket."""
 
+    principal: Principal
+    """What bytes that wait are counted for."""
+
     def offer(self, data: bytes) -> bool:
         """Take all of ``data``, or nothing and say False because something is blocked. What the socket does not take
         at once waits in the transport, so that one chunk at most waits there."""
@@ -64,12 +67,14 @@ class Peer:
     """Who is connected. The nick may change, so lanes and logs hold what it was. The principal changes when the client
     proves another identity."""
 
-    __slots__ = ("_member", "id", "nick", "principal")
+    __slots__ = ("_member", "id", "nick", "principal", "source")
 
     def __init__(self, id: bytes, principal: Principal = LOCAL) -> None:
         self.id = id
         self.nick = id
         self.principal = principal
+        self.source = principal
+        """The principal of its address, which does not change: what its connection holds is counted for that."""
         self._member: Member | None = None
 
     def member(self) -> Member:
@@ -116,7 +121,7 @@ class Subscription:
         mark of that."""
         if self.missed != []:
             reader, cost = self.reader, CHANGE_COST * len(changes)
-            if reader.missed + len(changes) > most or reader.holdings.held + cost > reader.holdings.most:
+            if reader.missed + len(changes) > most or reader.holdings.is_too_much_for(reader.peer.source, cost):
                 self.forget_missed()
                 self.missed = []
             else:
@@ -124,7 +129,7 @@ class Subscription:
                     self.missed = []
                 self.missed += changes
                 reader.missed += len(changes)
-                reader.holdings.held += cost
+                reader.holdings.add(cost, reader.peer.source)
         if self not in self.reader.lagging:
             self.fall_behind(self.channel.log.end)
 
@@ -133,7 +138,7 @@ class Subscription:
         missed, self.missed = self.missed, None
         if missed:
             self.reader.missed -= len(missed)
-            self.reader.holdings.held -= CHANGE_COST * len(missed)
+            self.reader.holdings.add(-CHANGE_COST * len(missed), self.reader.peer.source)
         return missed
 
 

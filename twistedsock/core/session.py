@@ -49,6 +49,7 @@ class Session(Subscriber):
         arrival: Arrival | None = None,
     ) -> None:
         peer = Peer(bridge.roster.new_id(), client_principal(ends.client))
+        outlet.principal = peer.source
         reader = Reader(peer, dialect, outlet, self, bridge.holdings, bridge.tally)
         super().__init__(bridge, dialect, outlet, reader, ends, listener, arrival)
         # Why it was dismissed, for who can tell it on closing too.

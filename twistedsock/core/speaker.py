@@ -182,19 +182,19 @@ class Speaker:
             return
         self._broker.tally.refuse(refusal.code, len(tags))
         self._stream(self._refusals(tags, refusal))
-        if self._pieces is not None and self.holdings.too_much:
+        if self._pieces is not None and self.holdings.is_too_much_for(self._reader.peer.source):
             self._pieces = None
             self.turn_away(TOO_MUCH_HELD)
 
     def _refusals(self, tags: Sequence[Tag], refusal: Refusal) -> Iterator[bytes]:
         """In pieces; the tags are counted as long as they are held."""
         held = TAG_COST * len(tags)
-        self.holdings.held += held
+        self.holdings.add(held, self._reader.peer.source)
         try:
             for start in range(0, len(tags), REFUSED_TOGETHER):
                 yield b"".join([self._dialect.refused(tag, refusal) for tag in tags[start : start + REFUSED_TOGETHER]])
         finally:
-            self.holdings.held -= held
+            self.holdings.add(-held, self._reader.peer.source)
 
     def _with_channel(self, name: bytes, tag: Tag, action: Callable[[Channel], None]) -> None:
         def act(channel: Channel) -> None:

@@ -16,10 +16,11 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from twistedsock.core.holdings import Holdings
+from twistedsock.core.principal import Principal, address_principal
 from twistedsock.core.reader import WRITING
 from twistedsock.core.traffic import Traffic
 from twistedsock.shells.reachability import Reachability
-from twistedsock.shells.sockets import lowest, traffic_of
+from twistedsock.shells.sockets import host_of, lowest, traffic_of
 
 LOST = 4
 """A bit of ``blocked``: the peer reads no longer. What is written is thrown away, but what it sent before is still
@@ -40,7 +41,10 @@ class SendAtOnce:
     is_only_written = False
     """Whether the peer has ended its stream and nothing of it waits to be run: then a write that fails is the end."""
     _paused = False
+    principal: Principal = b""
+    """What waits is counted for it. Empty: for that of the address that the connection comes from."""
     _counted = 0
+    _source: Principal = b""
 
     # What the transports have.
     connected: int
@@ -51,6 +55,7 @@ class SendAtOnce:
     _tempDataBuffer: list[bytes]
     _tempDataLen: int
     abortConnection: Callable[[], None]
+    getPeer: Callable[[], Any]
 
     def offer(self, data: bytes) -> bool:
         if self.blocked:
@@ -89,8 +94,10 @@ class SendAtOnce:
         """More waits than before."""
         if self.holdings is None:
             return
-        self._counted = self.holdings.recount(self._counted, len(self.dataBuffer) + self._tempDataLen)
-        if self._counted and self.holdings.too_much:
+        if not self._counted:
+            self._source = self.principal or address_principal(host_of(self.getPeer()))
+        self._counted = self.holdings.recount(self._counted, len(self.dataBuffer) + self._tempDataLen, self._source)
+        if self._counted and self.holdings.is_too_much_for(self._source):
             self.blocked |= LOST
             self.on_drained = None
             self._forget()
@@ -114,7 +121,7 @@ class SendAtOnce:
     def stopWriting(self) -> None:
         super().stopWriting()  # type: ignore[misc]
         if self._counted and self.holdings is not None:
-            self._counted = self.holdings.recount(self._counted, 0)
+            self._counted = self.holdings.recount(self._counted, 0, self._source)
         if self.blocked & WRITING:
             self.blocked &= ~WRITING
             if self.on_drained is not None and self.connected and not self.disconnecting:
@@ -184,7 +191,18 @@ class BufferedOutlet:
         self.on_drained: Callable[[], None] | None = None
         self._transport = transport
         self._reactor = reactor
+        self._principal: Principal = b""
         transport.registerProducer(self, True)
+
+    @property
+    def principal(self) -> Principal:
+        """What waits is counted for it."""
+        return self._principal
+
+    @principal.setter
+    def principal(self, principal: Principal) -> None:
+        self._principal = principal
+        count_for(self._transport, principal)
 
     def offer(self, data: bytes) -> bool:
         if self.blocked:
@@ -222,6 +240,15 @@ def only_write(transport: Any) -> None:
         server.is_only_written = True
         if server.blocked & LOST:
             server.abortConnection()
+
+
+def count_for(transport: Any, principal: Principal) -> None:
+    """What waits to be sent by a transport, or by the one below it that sends, is counted for a principal: a proxy has
+    told whom it speaks for."""
+    while transport is not None and not isinstance(transport, SendAtOnce):
+        transport = getattr(transport, "transport", None)
+    if transport is not None:
+        transport.principal = principal
 
 
 def outlet_of(transport: Any, reactor: Any) -> Any:

@@ -12,7 +12,7 @@ from twistedsock.core.commands import Interrupt, Mistake
 from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import TOO_FAST, TOO_MUCH_HELD
 from twistedsock.core.holdings import LITTLE
-from twistedsock.core.principal import address_principal
+from twistedsock.core.principal import Principal, address_principal
 from twistedsock.core.rate import ENTRY_PRICE, TLS_HANDSHAKE_PRICE
 from twistedsock.core.reader import WRITING
 from twistedsock.core.session import Session
@@ -130,7 +130,7 @@ class LineProtocol(Protocol):
         if self._begun or self._splitter.unfinished:
             begun = self._splitter.begun
             if self._counted or (begun is not None and len(begun) > LITTLE):
-                self._count(items)
+                self._count(items, conversation.session.peer.source)
             self._watch(conversation, bool(items))
         if self._opening is not None and any(isinstance(item, Mistake) for item in items):
             # The first line is too long.
@@ -166,19 +166,21 @@ class LineProtocol(Protocol):
         if self._conversation is not None:
             self.factory.patience.end(self._conversation)
             self._conversation.lost(how_it_ended(reason))
+            if self._counted:
+                source = self._conversation.session.peer.source
+                self._counted = self.factory.bridge.holdings.recount(self._counted, 0, source)
             self._conversation = None
-            self._counted = self.factory.bridge.holdings.recount(self._counted, 0)
         if self._admitted:
             self._admitted = False
             self.factory.bridge.admission.leave(self._address)
 
-    def _count(self, items: list[Any]) -> None:
+    def _count(self, items: list[Any], source: Principal) -> None:
         """How much of a line is held has changed; where it is too much, the line is skipped."""
         begun, holdings = self._splitter.begun, self.factory.bridge.holdings
-        self._counted = holdings.recount(self._counted, 0 if begun is None else len(begun))
-        if self._counted and holdings.too_much:
+        self._counted = holdings.recount(self._counted, 0 if begun is None else len(begun), source)
+        if self._counted and holdings.is_too_much_for(source):
             items.append(self._splitter.skip(TOO_MUCH_HELD))
-            self._counted = holdings.recount(self._counted, 0)
+            self._counted = holdings.recount(self._counted, 0, source)
 
     def _watch(self, conversation: Conversation, ended: bool) -> None:
         """A line that has begun must end in time."""

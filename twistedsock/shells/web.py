@@ -16,7 +16,7 @@ from twistedsock.core.errors import TOO_FAST, TOO_MUCH_HELD, Code, Refusal
 from twistedsock.core.holdings import LITTLE
 from twistedsock.core.journal import Arrival, Step
 from twistedsock.core.origins import Door
-from twistedsock.core.principal import Principal, address_principal, subject_principal
+from twistedsock.core.principal import LOCAL, Principal, address_principal, subject_principal
 from twistedsock.core.rate import ENTRY_PRICE, TLS_HANDSHAKE_PRICE, token_price
 from twistedsock.core.tally import OTHER_METHOD
 from twistedsock.shells.certificates import subject_of
@@ -62,6 +62,7 @@ class Doorman(Protocol):
     _closing: Any = None
     _secured_at: float | None = None
     _counted = 0
+    _source: Principal = LOCAL
     _empty_line_skipped = False
 
     def connectionMade(self) -> None:
@@ -102,8 +103,10 @@ class Doorman(Protocol):
             self._refuse(431, "the head of the request is too long")
         elif len(self._head) > LITTLE:
             holdings = self.factory.bridge.holdings
-            self._counted = holdings.recount(self._counted, len(self._head))
-            if holdings.too_much:
+            if not self._counted:
+                self._source = self._principal()
+            self._counted = holdings.recount(self._counted, len(self._head), self._source)
+            if holdings.is_too_much_for(self._source):
                 self._refuse(503, TOO_MUCH_HELD.words, (("Retry-After", "5"),))
 
     def readConnectionLost(self) -> None:
@@ -278,7 +281,7 @@ class Doorman(Protocol):
     def _forget_head(self) -> None:
         self._head = bytearray()
         if self._counted:
-            self._counted = self.factory.bridge.holdings.recount(self._counted, 0)
+            self._counted = self.factory.bridge.holdings.recount(self._counted, 0, self._source)
 
     def _refuse(self, status: int, words: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         self.factory.deadlines.stop(self)

@@ -19,7 +19,7 @@ from twistedsock.core.errors import TOO_MUCH_HELD, Refusal
 from twistedsock.core.holdings import LITTLE
 from twistedsock.core.journal import Arrival
 from twistedsock.core.limits import SHARE, Limits
-from twistedsock.core.reader import WRITING
+from twistedsock.core.reader import WRITING, Peer
 from twistedsock.core.session import Session
 from twistedsock.shells.closing import LINGER, how_it_ended
 from twistedsock.shells.faults import report_fault
@@ -93,6 +93,7 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
     _unparsed = b""
     _messages: Sequence[bytes] = ()
     _counted = 0
+    _holder: Peer | None = None
     _deaf = False
     _ended = ""
     _input_ended = False
@@ -253,7 +254,7 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
             return
         plain = self._frames.begun if self._frames is not None else None
         held = len(self._unparsed) + len(self.data) + len(self._joined) + (0 if plain is None else len(plain))
-        if (self._counted or held > LITTLE) and self._is_too_much(held):
+        if (self._counted or held > LITTLE) and self._is_too_much(held, self._conversation):
             return
         begun = plain is not None or bool(self.data) or self.current_frame is not None or self.inside_message
         if begun is not self._begun:
@@ -261,23 +262,24 @@ class WebSocketShell(Light, Fragments, WebSocketServerProtocol):  # type: ignore
             patience = self.factory.patience
             (patience.has_begun if begun else patience.has_ended)(self._conversation)
 
-    def _is_too_much(self, held: int) -> bool:
+    def _is_too_much(self, held: int, conversation: Conversation) -> bool:
         """How much is held of what has not ended has changed; where it is too much, the peer goes, and what still comes
         of it is not looked at."""
-        holdings, conversation = self.factory.bridge.holdings, self._conversation
-        before, self._counted = self._counted, holdings.recount(self._counted, held)
-        if self._counted <= before or not holdings.too_much:
+        holdings, source = self.factory.bridge.holdings, conversation.session.peer.source
+        before, self._counted = self._counted, holdings.recount(self._counted, held, source)
+        self._holder = conversation.session.peer
+        if self._counted <= before or not holdings.is_too_much_for(source):
             return False
         self._deaf = True
         self._frames, self._joined, self._unparsed, self.data = None, b"", b"", b""
-        self._counted = holdings.recount(self._counted, 0)
-        if conversation is not None:
-            conversation.session.turn_away(TOO_MUCH_HELD)
+        self._counted = holdings.recount(self._counted, 0, source)
+        conversation.session.turn_away(TOO_MUCH_HELD)
         return True
 
     def connectionLost(self, reason: Any = None) -> None:
         """What Autobahn's does, but for the words that it makes for its log, which are most of its cost."""
-        self._counted = self.factory.bridge.holdings.recount(self._counted, 0)
+        if self._holder is not None:
+            self._counted = self.factory.bridge.holdings.recount(self._counted, 0, self._holder.source)
         self._ended = how_it_ended(reason)
         WebSocketProtocol._connectionLost(self, reason)
         self.factory.countConnections -= 1

@@ -207,15 +207,15 @@ class Conversation:
 
     def _count(self, backlog: Backlog) -> None:
         """What waits has become more; where it is too much, the peer goes, and it with it."""
-        holdings = self.session.holdings
-        self._counted = holdings.recount(self._counted, backlog.size)
-        if self._counted and holdings.too_much:
+        holdings, source = self.session.holdings, self.session.peer.source
+        self._counted = holdings.recount(self._counted, backlog.size, source)
+        if self._counted and holdings.is_too_much_for(source):
             self._let_go()
             self.session.turn_away(TOO_MUCH_HELD)
 
     def _let_go(self) -> None:
         self._backlog = self._behind = None
-        self._counted = self.session.holdings.recount(self._counted, 0)
+        self._counted = self.session.holdings.recount(self._counted, 0, self.session.peer.source)
 
     def _go_on(self) -> None:
         if self.session.stalled:

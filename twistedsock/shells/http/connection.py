@@ -14,7 +14,7 @@ from twistedsock.core.principal import LOCAL, Principal, address_principal
 from twistedsock.core.rate import Meter, Verdict
 from twistedsock.shells.closing import close_kindly
 from twistedsock.shells.http.requests import BridgeRequest
-from twistedsock.shells.outlets import only_write
+from twistedsock.shells.outlets import count_for, only_write
 from twistedsock.shells.sockets import host_of
 from twistedsock.wire.chunks import BadChunks, Chunks
 from twistedsock.wire.http_head import MOST_HEADERS, refusal
@@ -68,6 +68,7 @@ class HttpConnection(HTTPChannel):
         "_lost",
         "_read_as",
         "_served",
+        "_source",
         "give_way",
         "is_proxied",
         "peer",
@@ -93,6 +94,7 @@ class HttpConnection(HTTPChannel):
         self._served = 0
         self._begun = False
         self._counted = 0
+        self._source: Principal = LOCAL
         self._chunks: Chunks | None = None
         self._answered: Any = None
         self._deaf = self._lost = self._kindly = self._input_ended = False
@@ -107,6 +109,7 @@ class HttpConnection(HTTPChannel):
         """That is the far end."""
         self.peer = peer
         self.principal = address_principal(host_of(peer))
+        count_for(self.transport, self.principal)
 
     # What comes in.
 
@@ -241,8 +244,10 @@ class HttpConnection(HTTPChannel):
             return
         held = len(self._buffer) + sum(map(len, self._dataBuffer)) + (self.requests[0].held if self.requests else 0)
         holdings = self.site.bridge.holdings
-        before, self._counted = self._counted, holdings.recount(self._counted, held)
-        if self._counted > before and holdings.too_much:
+        if not self._counted:
+            self._source = self.principal
+        before, self._counted = self._counted, holdings.recount(self._counted, held, self._source)
+        if self._counted > before and holdings.is_too_much_for(self._source):
             self._give_up(TOO_MUCH_HELD)
         elif self._input_ended and not self._handlingRequest:
             self.loseConnection()
@@ -393,7 +398,7 @@ class HttpConnection(HTTPChannel):
         self._deaf = True
         self._buffer, self._dataBuffer = b"", []
         self.site.forget(self)
-        self._counted = self.site.bridge.holdings.recount(self._counted, 0)
+        self._counted = self.site.bridge.holdings.recount(self._counted, 0, self._source)
 
     def loseConnection(self) -> None:
         """Who does not answer the goodbye of TLS, or does not read, is waited for no longer than who says nothing. Who
