@@ -5,13 +5,14 @@ import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 
 import './fakes.mjs'; // for what old versions of Node lack
+import { lineEndpointOf } from '../../twistedsock/static/line-endpoints.js';
 import { age, bytes, count, duration, exactTime, percent, rate } from '../../twistedsock/static/console/formats.js';
 import { buildLive, HIDDEN_AFTER, thinned } from '../../twistedsock/static/console/live.js';
 import { describeEnd } from '../../twistedsock/static/console/overview.js';
 import { identityWords } from '../../twistedsock/static/console/peers.js';
 import { pointBetween, Series, SPAN } from '../../twistedsock/static/console/rates.js';
 import { CHANNEL_ORDERS, channelOf, findFault, PEER_ORDERS, readRoute, writeRoute } from '../../twistedsock/static/console/routes.js';
-import { doorOf, snippetsFor } from '../../twistedsock/static/console/snippets.js';
+import { snippetsFor } from '../../twistedsock/static/console/snippets.js';
 import { spanBetween, titleOf } from '../../twistedsock/static/console/timeline.js';
 
 const plain = (text) => text.replaceAll('\u202f', ' ');
@@ -180,9 +181,9 @@ test('where lines are spoken over TLS, on a Unix socket, everywhere or nowhere, 
   const without = textsOf({ lines: [] });
   assert.deepEqual(Object.keys(without), ['curl', 'browser', 'python', 'node']);
   assert.match(without.python[0], /text\/event-stream/);
-  assert.equal(doorOf([], 'x'), undefined);
-  assert.equal(doorOf([{ ...DOOR, host: '' }], 'bridge.test').host, 'bridge.test');
-  assert.equal(doorOf([{ ...DOOR, host: '0.0.0.0' }], '[::1]').host, '::1');
+  assert.equal(lineEndpointOf([], 'x'), undefined);
+  assert.equal(lineEndpointOf([{ ...DOOR, host: '' }], 'bridge.test').host, 'bridge.test');
+  assert.equal(lineEndpointOf([{ ...DOOR, host: '0.0.0.0' }], '[::1]').host, '::1');
 });
 
 // ---- steps ----

@@ -5,9 +5,10 @@ import { test } from 'node:test';
 
 import {
   CHANNEL_BYTES, CHANNELS_LIMIT, clockTime, describeFault, describeGap, describeIdentity, describePresence, describeRefusal,
-  describeTimeLeft, isRefusal, jsonFault, jsonTokens, nameFault, plural, readHash, readPayload, readToken, terminalLines, tokenFault,
+  describeTimeLeft, isRefusal, jsonFault, jsonTokens, nameFault, plural, readHash, readPayload, readToken, tokenFault,
   tokenInHash, withoutToken, writeHash,
 } from '../../twistedsock/static/words.js';
+import { describeNoEndpoint, lineEndpointOf, terminalLines } from '../../twistedsock/static/line-endpoints.js';
 
 const drawn = (value, pretty = false, budget = Infinity) => jsonTokens(value, pretty, budget).tokens.map(([, text]) => text).join('');
 
@@ -89,19 +90,34 @@ test('a payload is JSON where a line would make it JSON', () => {
 
 test('the terminal is told the host and port the bridge tells, or the usual ones', () => {
   const lines = (bridge, host = 'bridge.test') => terminalLines(bridge, host, 'kitchen');
-  assert.deepEqual(lines({ lines: [{ kind: 'tcp', host: '127.0.0.1', port: 9000 }] }), ['telnet 127.0.0.1 9000', 'SUB kitchen', 'PUB kitchen 21.5']);
+  assert.deepEqual(lines({ lines: [{ kind: 'tcp', host: '127.0.0.1', port: 9000 }] }, '127.0.0.1'), ['telnet 127.0.0.1 9000', 'SUB kitchen', 'PUB kitchen 21.5']);
   assert.equal(lines({ lines: [{ kind: 'tcp', host: '0.0.0.0', port: 9000 }] })[0], 'telnet bridge.test 9000');
   assert.equal(lines({ lines: [{ kind: 'tcp', host: '::', port: 9000 }] }, '[fe80::1]')[0], 'telnet fe80::1 9000');
-  assert.equal(lines({ lines: [{ kind: 'unix', path: '/run/bridge' }] })[0], 'nc -U /run/bridge');
-  assert.equal(lines({ lines: [{ kind: 'unix', path: '/run/bridge' }, { kind: 'tcp', host: '::1', port: 1 }] })[0], 'telnet ::1 1');
+  assert.equal(lines({ lines: [{ kind: 'unix', path: '/run/bridge' }] }, 'localhost')[0], 'nc -U /run/bridge');
+  assert.equal(lines({ lines: [{ kind: 'unix', path: '/run/bridge' }, { kind: 'tcp', host: '::1', port: 1 }] }, '[::1]')[0], 'telnet ::1 1');
   assert.equal(lines({ lines: [{ kind: 'unix', path: '/run/bridge' }, { kind: 'ssl', host: '0.0.0.0', port: 1 }] })[0], 'openssl s_client -quiet -connect bridge.test:1');
-  assert.equal(lines({ lines: [{ kind: 'ssl', host: '::1', port: 1 }] })[0], 'openssl s_client -quiet -connect [::1]:1');
+  assert.equal(lines({ lines: [{ kind: 'ssl', host: '::1', port: 1 }] }, 'localhost')[0], 'openssl s_client -quiet -connect [::1]:1');
   assert.deepEqual(terminalLines(undefined, 'bridge.test', 'kitchen', true)[1], 'AUTH your-token');
   // Who pastes them may meet a shell: a link that names such a channel must not become a command.
   for (const name of ['$(reboot)', 'a;b', '`a`', 'a|b', 'a&b', "a'b"]) assert.equal(terminalLines(undefined, 'bridge.test', name), undefined);
   assert.equal(lines(undefined)[0], 'telnet bridge.test 8081');
   assert.equal(lines({ lines: [] }), undefined);
   assert.equal(lines({}), undefined);
+  assert.equal(lines({ lines: [{ kind: 'unix', path: '/run/my bridge' }] }, 'localhost')[0], "nc -U '/run/my bridge'");
+});
+
+test('a browser on another machine is shown no line port that it cannot reach', () => {
+  const loopback = [{ kind: 'tcp', host: '127.0.0.1', port: 1 }, { kind: 'tcp', host: '[::1]', port: 2 }, { kind: 'unix', path: '/run/bridge' }];
+  const open = { kind: 'ssl', host: '', port: 3 };
+  for (const host of ['bridge.test', '192.0.2.1', '[2001:db8::1]']) {
+    assert.equal(lineEndpointOf(loopback, host), undefined, host);
+    assert.equal(lineEndpointOf([...loopback, open], host).port, 3, host);
+  }
+  for (const host of ['localhost', 'a.localhost', '127.0.0.1', '127.1.2.3', '[::1]', '[::ffff:127.0.0.1]']) {
+    assert.equal(lineEndpointOf(loopback, host).port, 1, host);
+  }
+  assert.match(describeNoEndpoint(loopback), /its own machine only/);
+  assert.match(describeNoEndpoint([]), /no line port open/);
 });
 
 test('JSON is drawn whole, compact or pretty, and reads back as itself', () => {

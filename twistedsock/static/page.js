@@ -6,12 +6,13 @@
 import { buildComposer } from './composer.js';
 import { copyFrom } from './copying.js';
 import { byId, make, makeButton, memory, showFault } from './elements.js';
+import { describeNoEndpoint, OBEYED, terminalLines } from './line-endpoints.js';
 import { buildSheet, ROWS_SHOWN } from './sheet.js';
 import { connect } from './sockbridge.js';
 import { buildWho, heldToken } from './who.js';
 import { buildWire } from './wire.js';
 import {
-  CHANNEL_BYTES, CHANNELS_LIMIT, describeFault, describeRefusal, isRefusal, nameFault, OBEYED, plural, readHash, terminalLines, UNVOUCHED,
+  CHANNEL_BYTES, CHANNELS_LIMIT, describeFault, describeRefusal, isRefusal, nameFault, plural, readHash, UNVOUCHED,
   UNVOUCHED_MEANS, writeHash,
 } from './words.js';
 
@@ -352,7 +353,7 @@ function showTerminal(channel) {
   byId('ghost').dataset.hue = channels.get(channel)?.hue ?? 0;
   byId('lesson').toggleAttribute('data-wordless', !lines);
   byId('lesson-guess').hidden = Boolean(bridge);
-  const why = OBEYED.test(channel) ? 'A shell could take this name for a command, so there is nothing to copy.' : 'This bridge has no line port open.';
+  const why = OBEYED.test(channel) ? 'A shell could take this name for a command, so there is nothing to copy.' : describeNoEndpoint(bridge?.lines ?? []);
   const noLines = channel ? `${why} Write something below.` : 'Add one. Any name will do, and it exists once somebody listens.';
   byId('lesson-note').textContent = lines ? 'What you send from below comes out in the terminal. QUIT leaves it.' : noLines;
   byId('lesson-token').hidden = !refusal;

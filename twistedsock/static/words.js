@@ -84,29 +84,6 @@ export function readPayload(text) {
   }
 }
 
-/** What a shell obeys. Lines that are copied to be typed into telnet end in a shell where telnet does not run, or any longer. */
-export const OBEYED = /[!"$&'()<>;[\\\]^`{|}~]/;
-
-/**
- * What to type to say something on `channel`, after a token where one is needed; undefined where the bridge has no line port,
- * or a shell would obey the name.
- */
-export function terminalLines(bridge, pageHost, channel, withToken = false) {
-  if (OBEYED.test(channel)) return undefined;
-  const lines = bridge ? bridge.lines ?? [] : [{ kind: 'tcp', host: pageHost, port: 8081 }];
-  const door = ['tcp', 'ssl', 'unix'].map((wanted) => lines.find(({ kind }) => kind === wanted)).find(Boolean);
-  if (!door) return undefined;
-  return [callTo(door, pageHost), ...(withToken ? ['AUTH your-token'] : []), `SUB ${channel}`, `PUB ${channel} 21.5`];
-}
-
-function callTo({ kind, host, port, path }, pageHost) {
-  if (kind === 'unix') return `nc -U ${path}`;
-  const anywhere = ['', '0.0.0.0', '::', undefined].includes(host);
-  const name = (anywhere ? pageHost : host).replace(/[[\]]/g, '');
-  if (kind === 'tcp') return `telnet ${name} ${port}`;
-  return `openssl s_client -quiet -connect ${name.includes(':') ? `[${name}]` : name}:${port}`;
-}
-
 /**
  * JSON as [kind, text] pairs for colouring, at most `budget` characters.
  * @returns {{tokens: [string, string][], cut: boolean}}

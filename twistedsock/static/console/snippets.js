@@ -1,27 +1,17 @@
 /** Ready-made ways to connect to a channel, from the tools that people have at hand. No document is touched here. */
 
-import { OBEYED } from '../words.js';
-
-const shell = (text) => (/^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+import { hostAndPort, lineEndpointOf, OBEYED, shell, terminalCommand } from '../line-endpoints.js';
 
 /** A literal of JavaScript and of Python, which may also stand in a page's script. */
 const literal = (text) => JSON.stringify(text).replaceAll('<', '\\u003c');
 
-/** The line port that is the easiest to reach; undefined where there is none. */
-export function doorOf(lines, pageHost) {
-  const door = ['tcp', 'ssl', 'unix'].map((wanted) => lines.find(({ kind }) => kind === wanted)).find(Boolean);
-  if (!door || door.kind === 'unix') return door;
-  const anywhere = ['', '0.0.0.0', '::', undefined].includes(door.host);
-  return { ...door, host: (anywhere ? pageHost : door.host).replace(/[[\]]/g, '') };
-}
-
-/** How the door is opened from a shell, for programs and for people. */
-function calls({ kind, host, port, path }) {
-  if (kind === 'unix') return { pipe: `nc -U ${shell(path)}`, last: `nc -NU ${shell(path)}`, typed: `nc -U ${shell(path)}` };
-  const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-  const secure = `openssl s_client -quiet -connect ${address}`;
-  if (kind === 'ssl') return { pipe: secure, last: secure, typed: secure };
-  return { pipe: `nc ${host} ${port}`, last: `nc -N ${host} ${port}`, typed: `telnet ${host} ${port}` };
+/** How a shell pipes lines through an endpoint: until the other end closes, or until the last line has been sent. */
+function pipesThrough(endpoint) {
+  const { kind, host, port, path } = endpoint;
+  if (kind === 'unix') return { pipe: `nc -U ${shell(path)}`, last: `nc -NU ${shell(path)}` };
+  if (kind === 'tcp') return { pipe: `nc ${host} ${port}`, last: `nc -N ${host} ${port}` };
+  const secure = `openssl s_client -quiet -connect ${hostAndPort(endpoint)}`;
+  return { pipe: secure, last: secure };
 }
 
 /**
@@ -33,20 +23,20 @@ function calls({ kind, host, port, path }) {
  * @returns {{kind: string, title: string, parts: {words: string, text: string, typed?: boolean}[]}[]}
  */
 export function snippetsFor({ lines, origin, channel, token }) {
-  const door = doorOf(lines, new URL(origin).hostname);
-  const written = door ? [...(OBEYED.test(channel) ? [] : [typed(door, channel, token)]), piped(door, channel, token)] : [];
+  const endpoint = lineEndpointOf(lines, new URL(origin).hostname);
+  const written = endpoint ? [...(OBEYED.test(channel) ? [] : [typed(endpoint, channel, token)]), piped(endpoint, channel, token)] : [];
   return [
     ...written,
     curl(origin, channel, token),
     browser(origin, channel, token),
-    door ? python(door, channel, token) : pythonWithout(origin, channel, token),
-    door ? node(door, channel, token) : nodeWithout(origin, channel, token),
+    endpoint ? python(endpoint, channel, token) : pythonWithout(origin, channel, token),
+    endpoint ? node(endpoint, channel, token) : nodeWithout(origin, channel, token),
   ];
 }
 
-function typed(door, channel, token) {
-  const telnet = door.kind === 'tcp';
-  const said = [calls(door).typed, ...(token ? ['AUTH your-token'] : []), `SUB ${channel}`, `PUB ${channel} 21.5`];
+function typed(endpoint, channel, token) {
+  const telnet = endpoint.kind === 'tcp';
+  const said = [terminalCommand(endpoint), ...(token ? ['AUTH your-token'] : []), `SUB ${channel}`, `PUB ${channel} 21.5`];
   return {
     kind: 'telnet',
     title: telnet ? 'telnet' : 'terminal',
@@ -54,13 +44,13 @@ function typed(door, channel, token) {
   };
 }
 
-function piped(door, channel, token) {
-  const { pipe, last } = calls(door);
+function piped(endpoint, channel, token) {
+  const { pipe, last } = pipesThrough(endpoint);
   // Not `echo`: that of dash and zsh obeys backslashes, and a channel's name may have some.
   const say = (line) => `printf '%s\\n' ${token ? '"AUTH $TOKEN" ' : ''}${shell(line)}`;
   return {
     kind: 'nc',
-    title: door.kind === 'ssl' ? 'openssl' : 'nc',
+    title: endpoint.kind === 'ssl' ? 'openssl' : 'nc',
     parts: [
       { words: 'Read it. What you type goes to the bridge.', text: `{ ${say(`SUB ${channel}`)}; cat; } | ${pipe}` },
       { words: 'Publish one event', text: `${say(`PUB ${channel} 21.5`)} | ${last}` },
@@ -111,8 +101,8 @@ function browser(origin, channel, token) {
   };
 }
 
-function python(door, channel, token) {
-  const { kind, host, port, path } = door;
+function python(endpoint, channel, token) {
+  const { kind, host, port, path } = endpoint;
   const modules = [...(token ? ['import os'] : []), 'import socket', ...(kind === 'ssl' ? ['import ssl'] : [])];
   const open = kind === 'unix'
     ? `connection = socket.socket(socket.AF_UNIX)\nconnection.connect(${literal(path)})`
@@ -142,7 +132,7 @@ function pythonWithout(origin, channel, token) {
     kind: 'python',
     title: 'Python',
     parts: [{
-      words: 'Server-sent events, as this bridge has no line port; nothing to install',
+      words: 'Server-sent events, as no line port can be reached; nothing to install',
       text: `${token ? 'import os\n' : ''}from urllib.request import Request, urlopen
 
 address = ${literal(addressOf(origin, channel))}
@@ -152,8 +142,8 @@ for line in urlopen(Request(address, headers={"Accept": "text/event-stream"${pro
   };
 }
 
-function node(door, channel, token) {
-  const { kind, host, port, path } = door;
+function node(endpoint, channel, token) {
+  const { kind, host, port, path } = endpoint;
   const where = kind === 'unix' ? literal(path) : `{ host: ${literal(host)}, port: ${port}${kind === 'ssl' ? `, servername: ${literal(host)}` : ''} }`;
   const proof = token ? '\nbridge.write(`AUTH ${process.env.TOKEN}\\n`);' : '';
   return {
@@ -177,7 +167,7 @@ function nodeWithout(origin, channel, token) {
     kind: 'node',
     title: 'Node',
     parts: [{
-      words: 'Server-sent events, as this bridge has no line port. Save it as events.mjs.',
+      words: 'Server-sent events, as no line port can be reached. Save it as events.mjs.',
       text: `const answer = await fetch(${literal(addressOf(origin, channel))}, { headers: { Accept: 'text/event-stream'${proof} } });
 for await (const piece of answer.body) process.stdout.write(piece);`,
     }],

@@ -2,7 +2,7 @@
 
 import { copyFrom } from '../copying.js';
 import { byId, make, makeButton, memory } from '../elements.js';
-import { terminalLines } from '../words.js';
+import { terminalLines } from '../line-endpoints.js';
 import { snippetsFor } from './snippets.js';
 
 export function buildWays({ who, told }) {
