@@ -31,6 +31,25 @@ def test_what_is_no_right_is_refused(table: dict[str, str]) -> None:
         grants(table)
 
 
+def test_channels_used_in_a_circle_are_not_looked_up_anew_each_time() -> None:
+    """With more channels than are remembered, most of those that are remembered stay."""
+    some = grants({"a*": "r"})
+    circle = [b"a%d" % number for number in range(MOST_KNOWN * 5 // 4)]
+    for channel in circle:
+        some.on(channel)
+    found = 0
+    for channel in circle:
+        found += channel in some._known
+        some.on(channel)
+    assert found > MOST_KNOWN // 2
+
+
+def test_many_channels_are_selected_by_the_right_to_read() -> None:
+    some = grants({"a": "r", "b": "w", "c.*": "rw", "d.>": "r"}).readable()
+    assert some.compile_some()
+    assert some.select([b"a", b"b", b"c.1", b"c.1.2", b"d.1.2", b"e"]) == [b"a", b"c.1", b"d.1.2"]
+
+
 def test_what_is_remembered_is_bounded() -> None:
     some = grants({"a*": "r"})
     for number in range(3 * MOST_KNOWN):

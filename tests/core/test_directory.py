@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.core.directory import SEEN_TOGETHER, Directory, Page, Search
-from twistedsock.core.errors import FOR_ADMINS, Refusal
+from twistedsock.core.access import grants
+from twistedsock.core.directory import MAX_STARTED, SEEN_TOGETHER, Directory, Page, Search, Selection
 from twistedsock.core.events import Content
 from twistedsock.core.limits import SHARE
+from twistedsock.core.principal import LOCAL, Principal
 from twistedsock.core.reader import Peer
 from twistedsock.testing import Hall
 
@@ -20,18 +21,15 @@ def publish(hall: Hall, *names: bytes) -> None:
     hall.turn()
 
 
-def nothing_forbidden(channel: bytes) -> Refusal | None:
-    return None
-
-
 def search(
     prefix: bytes = b"",
     after: bytes = b"",
     most: int = 100,
-    forbids: Callable[[bytes], Refusal | None] = nothing_forbidden,
+    readable: Selection | None = None,
     is_wanted: Callable[[], bool] = lambda: True,
+    principal: Principal = LOCAL,
 ) -> Search:
-    return Search(prefix, after, most, forbids, is_wanted)
+    return Search(prefix, after, most, principal, readable, is_wanted)
 
 
 def pages_of(*searches: Search) -> list[Page]:
@@ -69,26 +67,45 @@ def _looked(directory: Directory, one: Search) -> Search:
 def test_what_may_not_be_read_is_not_there() -> None:
     hall = Hall()
     publish(hall, b"a", b"b", b"c")
-    looked = _looked(Directory(hall.broker), search(forbids=lambda name: FOR_ADMINS if name == b"b" else None))
+    looked = _looked(Directory(hall.broker), search(readable=grants({"a": "r", "b": "w", "c*": "r"}).readable()))
     [page] = pages_of(looked)
     assert names(page) == [b"a", b"c"] and page.total == 2
 
 
-def slow(hall: Hall) -> Callable[[bytes], Refusal | None]:
-    """So that those that are seen together take a share of time."""
+class Slow:
+    """All channels; it takes ``shares`` time slices to look at those that are seen together, and as long to compile
+    each of ``parts``. It counts its steps."""
 
-    def forbids(channel: bytes) -> Refusal | None:
-        hall.now += 1.01 * SHARE / SEEN_TOGETHER
-        return None
+    def __init__(self, hall: Hall, shares: float = 1.01, parts: int = 0) -> None:
+        self._hall = hall
+        self._shares = shares
+        self._parts = parts
+        self.steps = 0
 
-    return forbids
+    def compile_some(self) -> bool:
+        if self._parts:
+            self._parts -= 1
+            self._step()
+        return not self._parts
+
+    def select(self, channels: list[bytes]) -> list[bytes]:
+        self._step()
+        return channels
+
+    def _step(self) -> None:
+        self.steps += 1
+        self._hall.now += self._shares * SHARE
 
 
-def test_a_long_list_is_looked_through_in_several_turns_one_after_the_other() -> None:
+def slow(hall: Hall) -> Slow:
+    return Slow(hall)
+
+
+def test_a_long_list_is_looked_through_in_several_turns_and_the_next_of_its_client_waits() -> None:
     hall = Hall()
     publish(hall, *(b"c%05d" % number for number in range(4 * SEEN_TOGETHER)))
     directory = Directory(hall.broker)
-    first, second = search(most=3, forbids=slow(hall)), search(prefix=b"c0000", forbids=slow(hall))
+    first, second = search(most=3, readable=slow(hall)), search(prefix=b"c0000", readable=slow(hall))
     directory.look(first)
     directory.look(second)
     assert pages_of(first, second) == []
@@ -101,7 +118,7 @@ def test_a_long_list_is_looked_through_in_several_turns_one_after_the_other() ->
 def test_each_turn_sees_about_a_share() -> None:
     hall = Hall()
     publish(hall, *(b"c%05d" % number for number in range(4 * SEEN_TOGETHER)))
-    looked = _looked(Directory(hall.broker), search(forbids=slow(hall)))
+    looked = _looked(Directory(hall.broker), search(readable=slow(hall)))
     turns = 0
     while not pages_of(looked):
         began = hall.now
@@ -116,8 +133,8 @@ def test_what_nobody_waits_for_is_not_looked_for() -> None:
     publish(hall, *(b"c%05d" % number for number in range(2 * SEEN_TOGETHER)))
     directory = Directory(hall.broker)
     waits = True
-    first = _looked(directory, search(forbids=slow(hall)))
-    second = _looked(directory, search(forbids=slow(hall), is_wanted=lambda: waits))
+    first = _looked(directory, search(readable=slow(hall)))
+    second = _looked(directory, search(readable=slow(hall), is_wanted=lambda: waits))
     waits = False
     hall.turn()
     assert len(pages_of(first)) == 1 and pages_of(second) == []
@@ -126,11 +143,108 @@ def test_what_nobody_waits_for_is_not_looked_for() -> None:
 def test_a_channel_that_has_gone_meanwhile_is_not_shown() -> None:
     hall = Hall(history_age=1.0)
     publish(hall, *(b"c%05d" % number for number in range(2 * SEEN_TOGETHER)))
-    looked = _looked(Directory(hall.broker), search(most=5, forbids=slow(hall)))
+    looked = _looked(Directory(hall.broker), search(most=5, readable=slow(hall)))
     del hall.broker.channels[b"c00002"]
     hall.turn()
     [page] = pages_of(looked)
     assert names(page) == [b"c00000", b"c00001", b"c00003", b"c00004"] and page.following == b"c00004"
+
+
+def test_patterns_are_compiled_in_time_slices_too() -> None:
+    hall = Hall()
+    publish(hall, b"a")
+    looked = _looked(Directory(hall.broker), search(readable=Slow(hall, parts=3)))
+    turns = 0
+    while not pages_of(looked):
+        hall.turns.step()
+        turns += 1
+    assert turns == 3
+
+
+def many(hall: Hall) -> None:
+    """Channels for a search of 20 steps."""
+    publish(hall, *(b"c%05d" % number for number in range(20 * SEEN_TOGETHER)))
+
+
+def test_a_cheap_search_does_not_wait_for_the_end_of_expensive_ones() -> None:
+    """Six others take 20 time slices each; this one takes two, and gets each when the others have had one."""
+    hall = Hall()
+    many(hall)
+    directory = Directory(hall.broker)
+    expensive = [Slow(hall) for _ in range(6)]
+    for number, readable in enumerate(expensive):
+        directory.look(search(readable=readable, principal=b"=%d" % number))
+    for _ in range(12):
+        hall.turns.step()
+    cheap = Slow(hall, 0.1)
+    before = sum(one.steps for one in expensive)
+    looked = _looked(directory, search(readable=cheap, principal=b"=cheap"))
+    while not pages_of(looked):
+        hall.turns.step()
+    assert cheap.steps == 20
+    # One more is in the rest of the slice in which it ended.
+    assert sum(one.steps for one in expensive) - before <= 2 * len(expensive) + 1
+    hall.turn()
+    assert [one.steps for one in expensive] == [20] * 6
+
+
+def test_a_client_has_one_search_at_a_time() -> None:
+    """Its six share the turns of one, so that one of another client has every second slice."""
+    hall = Hall()
+    many(hall)
+    directory = Directory(hall.broker)
+    mine = [Slow(hall) for _ in range(6)]
+    for readable in mine:
+        directory.look(search(readable=readable, principal=b"=ann"))
+    other = Slow(hall)
+    looked = _looked(directory, search(readable=other, principal=b"=bob"))
+    while not pages_of(looked):
+        hall.turns.step()
+    assert other.steps == 20
+    assert sum(one.steps for one in mine) in (20, 21) and not any(one.steps for one in mine[2:])
+    hall.turn()
+    assert [one.steps for one in mine] == [20] * 6
+
+
+def test_only_so_many_searches_hold_a_list_of_all_channels() -> None:
+    """The others wait, and have their turns later."""
+    hall = Hall()
+    many(hall)
+    directory = Directory(hall.broker)
+    several = [Slow(hall) for _ in range(MAX_STARTED + 5)]
+    searches = [search(readable=one, principal=b"=%d" % number) for number, one in enumerate(several)]
+    for one in searches:
+        directory.look(one)
+    for _ in range(3 * MAX_STARTED):
+        hall.turns.step()
+    assert [one.steps > 0 for one in several] == [True] * MAX_STARTED + [False] * 5
+    hall.turn()
+    assert len(pages_of(*searches)) == len(searches)
+
+
+def test_a_search_that_is_asked_for_by_an_answer_to_another_is_run_in_its_turn() -> None:
+    hall = Hall()
+    publish(hall, b"a", b"b")
+    directory, found = Directory(hall.broker), []
+    first, second = search(most=1), search(after=b"a")
+    first.page.then(lambda page: directory.look(second).then(found.append))
+    directory.look(first)
+    [page] = found
+    assert isinstance(page, Page) and names(page) == [b"b"]
+
+
+def test_a_fault_in_one_answer_keeps_no_other_search_from_its_end() -> None:
+    hall = Hall()
+    many(hall)
+    directory = Directory(hall.broker)
+    faulty, other = search(readable=Slow(hall)), search(readable=Slow(hall), principal=b"=ann")
+    faulty.page.then(lambda page: 1 // 0)
+    for one in (faulty, other):
+        directory.look(one)
+    with pytest.raises(ZeroDivisionError):
+        hall.turn()
+    hall.turn()
+    assert len(pages_of(other)) == 1
 
 
 @pytest.mark.parametrize("most", [1, 7])

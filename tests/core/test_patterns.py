@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.core.patterns import Pattern, pattern
+from twistedsock.core.patterns import GROUP_BYTES, MAX_CACHED_PATTERNS, AnyOf, Pattern, pattern
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,56 @@ def test_the_error_shows_an_invisible_character_in_a_pattern(text: str) -> None:
 
 def test_a_pattern_that_many_name_is_made_once() -> None:
     assert pattern("alerts.*") is pattern("alerts.*")
+
+
+def test_patterns_that_more_tokens_name_than_are_kept_are_not_all_made_again_each_time() -> None:
+    texts = [f"tenant{number}.*" for number in range(MAX_CACHED_PATTERNS * 5 // 4)]
+    before = [pattern(text) for text in texts]
+    for _ in range(3):
+        after = [pattern(text) for text in texts]
+    again = sum(one is other for one, other in zip(before, after, strict=True))
+    assert again > MAX_CACHED_PATTERNS // 3
+
+
+TEXTS = st.lists(st.text("ab*.", min_size=1, max_size=8), min_size=1, max_size=12)
+
+
+@given(TEXTS, st.booleans(), st.lists(st.text("ab./", min_size=1, max_size=10), max_size=20))
+def test_any_of_several_patterns_means_what_they_mean_one_by_one(
+    texts: list[str], rest: bool, channels: list[str]
+) -> None:
+    patterns = [Pattern(text + ">" * rest) for text in texts]
+    several = AnyOf(patterns)
+    while not several.compile_some():
+        pass
+    asked = [channel.encode() for channel in channels]
+    wanted = [channel for channel in asked if any(one.matches(channel) for one in patterns)]
+    assert several.select(asked) == wanted
+    assert several.stars == sum("*" in text for text in texts)
+
+
+def test_many_patterns_are_compiled_a_few_at_a_time() -> None:
+    several = AnyOf(Pattern(f"*{number:03}*") for number in range(100))
+    steps = 1
+    while not several.compile_some():
+        steps += 1
+    assert steps == 100 * 5 // GROUP_BYTES + 1
+    assert several.select([b"x042y", b"x142y", b"x42y"]) == [b"x042y"]
+
+
+def test_a_thousand_channels_and_a_hundred_patterns_take_less_than_trying_each() -> None:
+    """By far; the bound is wide, because other programs take time as well."""
+    patterns = [Pattern(f"*m*{number}x*.*.b*") for number in range(100)]
+    channels = [b"room%d.sensor.%d" % (number % 50, number) for number in range(1_000)]
+    several = AnyOf(patterns)
+    while not several.compile_some():
+        pass
+    started = time.process_time()
+    several.select(channels)
+    together = time.process_time() - started
+    started = time.process_time()
+    assert not any(one.matches(channel) for one in patterns for channel in channels)
+    assert together < time.process_time() - started
 
 
 def plainly(text: str, channel: str) -> bool:

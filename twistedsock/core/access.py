@@ -6,9 +6,10 @@ from typing import Protocol
 
 import msgspec
 
+from twistedsock.core.cache import Cache
 from twistedsock.core.errors import Refusal
 from twistedsock.core.names import CHANNEL_BYTES, RESERVED, is_reserved
-from twistedsock.core.patterns import Pattern, pattern
+from twistedsock.core.patterns import AnyOf, Pattern, pattern
 
 
 class Right(IntFlag):
@@ -34,7 +35,7 @@ class Grants:
 
     def __init__(self, pairs: Iterable[tuple[Pattern, Right]] = ()) -> None:
         self.pairs = tuple(pairs)
-        self._known: dict[bytes, int] = {}
+        self._known = Cache[bytes, int](MOST_KNOWN)
 
     def on(self, channel: bytes) -> int:
         """The rights on one channel."""
@@ -47,10 +48,12 @@ class Grants:
                 if wanted.matches(channel) and (not reserved or wanted.text.startswith(_RESERVED)):
                     rights |= right
             if len(channel) <= CHANNEL_BYTES:
-                if len(self._known) >= MOST_KNOWN:
-                    self._known.clear()
-                self._known[channel] = rights
+                self._known.keep(channel, rights)
         return rights
+
+    def readable(self) -> AnyOf:
+        """Which of many channels may be read that are not the server's own."""
+        return AnyOf(wanted for wanted, right in self.pairs if right & Right.READ)
 
     def __add__(self, others: "Grants") -> "Grants":
         return Grants(self.pairs + others.pairs) if others.pairs else self

@@ -1,21 +1,31 @@
-"""All channels by name, a page at a time. To look through a hundred thousand takes longer than one may keep others
-waiting, so it is spread over turns; and as who looks holds a list of them all, one looks after the other."""
+"""All channels by name, a page at a time.
+
+Looking through a hundred thousand channels takes longer than others may be kept waiting, so it is done in time slices.
+Each turn of the reactor has one slice, and the searches of several clients take turns in using it, so that a search
+with a few steps waits for one slice of each of the others, and not for their end. A client has one search at a time;
+its next ones wait for it.
+"""
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
 from twistedsock.core.broker import Broker
 from twistedsock.core.channel import Channel
 from twistedsock.core.dialect import Position
-from twistedsock.core.errors import Refusal
 from twistedsock.core.later import Later
 from twistedsock.core.limits import SHARE
 from twistedsock.core.names import is_reserved
+from twistedsock.core.principal import LOCAL, Principal
 
 SEEN_TOGETHER = 100
-"""Names between two looks at the clock: with a token that has several patterns, half a millisecond."""
+"""Names between two looks at the clock: a tenth of a millisecond, or two with a token that has many patterns."""
+
+MAX_STARTED = 32
+"""Searches that have begun at a time, because each holds a list of all channels: 26 MB with the most channels that
+there are by default."""
 
 
 class Listed(msgspec.Struct, frozen=True, gc=False):
@@ -37,24 +47,50 @@ class Page(msgspec.Struct, frozen=True):
     following: bytes | None
 
 
+class Selection(Protocol):
+    """Which channels a client may read."""
+
+    def compile_some(self) -> bool:
+        """Prepare for ``select``, for a part of a time slice; whether that is done."""
+
+    def select(self, channels: list[bytes]) -> list[bytes]:
+        """Those of some channels that may be read."""
+
+
 class Search:
     """``prefix`` is how the names begin, ``after`` the name behind which the page begins, ``most`` how many are on it.
-    ``forbids`` says why a channel may not be read; ``is_wanted`` is whether somebody still waits."""
+    ``readable`` selects the channels that the client may read, None for all; ``is_wanted`` is whether it still waits.
+    """
 
-    __slots__ = ("_after", "_forbids", "_found", "_most", "_names", "_prefix", "_total", "is_wanted", "page")
+    __slots__ = (
+        "_after",
+        "_found",
+        "_is_compiled",
+        "_most",
+        "_names",
+        "_prefix",
+        "_readable",
+        "_total",
+        "is_wanted",
+        "page",
+        "principal",
+    )
 
     def __init__(
         self,
         prefix: bytes,
         after: bytes,
         most: int,
-        forbids: Callable[[bytes], Refusal | None],
-        is_wanted: Callable[[], bool],
+        principal: Principal = LOCAL,
+        readable: Selection | None = None,
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         self._prefix = prefix
         self._after = after
         self._most = most
-        self._forbids = forbids
+        self._readable = readable
+        self._is_compiled = readable is None
+        self.principal = principal
         self.is_wanted = is_wanted
         self.page = Later[Page]()
         self._names: list[bytes] | None = None
@@ -67,6 +103,10 @@ class Search:
         if self._names is None:
             self._names = list(broker.channels)
         names = self._names
+        while self._readable is not None and not self._is_compiled:
+            self._is_compiled = self._readable.compile_some()
+            if broker.clock() >= enough:
+                return False
         while names:
             self._see(names[-SEEN_TOGETHER:])
             del names[-SEEN_TOGETHER:]
@@ -77,7 +117,9 @@ class Search:
     def _see(self, names: list[bytes]) -> None:
         if self._prefix:
             names = [name for name in names if name.startswith(self._prefix)]
-        names = [name for name in names if not is_reserved(name) and self._forbids(name) is None]
+        names = [name for name in names if not is_reserved(name)]
+        if self._readable is not None:
+            names = self._readable.select(names)
         self._total += len(names)
         names = [name for name in names if name > self._after]
         if len(self._found) > self._most:
@@ -95,33 +137,67 @@ class Search:
 
 
 class Directory:
-    """To be asked, one for a server."""
+    """Runs the searches of all clients; there is one for a server."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._searches: deque[Search] = deque()
+        # Of each client that searches, the search that is run, or will be next, and those that wait for it.
+        self._searches: dict[Principal, deque[Search]] = {}
+        # Clients whose search has begun, in the order of their turns, and those that wait until it may.
+        self._started: deque[Principal] = deque()
+        self._waiting: deque[Principal] = deque()
+        self._is_running = False
 
     def look(self, search: Search) -> Later[Page]:
         """What a search finds, of the channels that are not the server's own."""
-        self._searches.append(search)
-        if len(self._searches) == 1:
+        if search.principal in self._searches:
+            self._searches[search.principal].append(search)
+        else:
+            self._searches[search.principal] = deque([search])
+            self._waiting.append(search.principal)
+        if not self._started and not self._is_running:
             self._go_on()
         return search.page
 
     def _go_on(self) -> None:
+        self._is_running = True
+        try:
+            self._use_slice(self._broker.clock() + SHARE)
+        finally:
+            self._is_running = False
+            if self._started:
+                self._broker.postpone(self._go_on)
+
+    def _use_slice(self, enough: float) -> None:
+        """Run the first search in turn, and the next ones if it ends early."""
         broker = self._broker
-        enough = broker.clock() + SHARE
-        while self._searches:
-            search = self._searches[0]
-            if search.is_wanted():
-                if not search.go_on(broker, enough):
-                    broker.postpone(self._go_on)
-                    return
+        while self._start():
+            principal = self._started.popleft()
+            search = self._searches[principal][0]
+            if not search.is_wanted():
+                self._end(principal)
+            elif search.go_on(broker, enough):
+                self._end(principal)
                 search.settle(broker.channels)
-            self._searches.popleft()
-            if self._searches and broker.clock() >= enough:
-                broker.postpone(self._go_on)
+            else:
+                self._started.append(principal)
+            if broker.clock() >= enough:
+                self._start()
                 return
+
+    def _start(self) -> bool:
+        """Begin the searches that may; whether there is any."""
+        while self._waiting and len(self._started) < MAX_STARTED:
+            self._started.append(self._waiting.popleft())
+        return bool(self._started)
+
+    def _end(self, principal: Principal) -> None:
+        searches = self._searches[principal]
+        searches.popleft()
+        if searches:
+            self._waiting.append(principal)
+        else:
+            del self._searches[principal]
 
 
 def listed(channel: Channel) -> Listed:

@@ -14,6 +14,7 @@ from twistedsock.core.errors import NICK_IS_AN_ID, UNAVAILABLE, Refusal
 from twistedsock.core.events import Content, Event, Lost, Member
 from twistedsock.core.later import Later, and_then, when_known
 from twistedsock.core.names import DEFAULT_EVENT_NAME, check_nick
+from twistedsock.core.patterns import AnyOf
 from twistedsock.core.principal import Principal, client_principal
 from twistedsock.core.reader import Peer
 from twistedsock.core.recovery import history_start, lost_before, place_to_start
@@ -86,6 +87,10 @@ class Visitor:
         if self._identity is None:
             return forbids_without_policy(channel, right, self._is_admin)
         return forbids(self._identity, channel, right, IN_A_HEADER)
+
+    def readable(self) -> AnyOf | None:
+        """Which of many channels it may read that are not the server's own; None for all."""
+        return None if self._identity is None else self._identity.grants.readable()
 
     def publish(
         self, channel: bytes, content: Content, name: bytes = DEFAULT_EVENT_NAME, nick: bytes = b""
