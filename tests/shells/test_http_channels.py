@@ -3,6 +3,7 @@
 import pytest
 
 from tests.shells.http_client import Asking
+from twistedsock.core.limits import SHARE
 from twistedsock.testing import FakePolicy, Hall
 
 
@@ -59,6 +60,55 @@ def test_a_stranger_pays_for_what_must_be_looked_through(reactor, wire):
     ask.hall.turn()
     ask.connect("192.0.2.7")
     assert [ask("GET", "/channels?limit=1").status for _ in range(3)] == [200, 200, 429]
+
+
+def test_patterns_with_stars_are_paid_for_as_well(reactor, wire):
+    """Two commands for each that is compiled, and a fifth for each hundred channels."""
+    policy = FakePolicy({"c*": "rw"}, {"A": ("ann", {f"x{number}*": "r" for number in range(50)}, None)})
+    ask = Asking(Hall(policy=policy, commands_burst=300, commands_per_second=1), reactor, wire)
+    for number in range(1_000):
+        ask.hall.line_peer().says(f"PUB c{number} x")
+    ask.hall.turn()
+    ask.connect("192.0.2.7")
+    assert [ask("GET", "/channels?limit=1").status for _ in range(3)] == [200, 200, 200]
+    assert [ask("GET", "/channels?limit=1&token=A").status for _ in range(3)] == [200, 200, 429]
+    assert ask("GET", "/channels?limit=1").status == 200
+
+
+def test_searches_of_one_client_wait_for_each_other_and_not_for_those_of_others(reactor, wire):
+    policy = FakePolicy({"c*": "rw"}, {"A": ("ann", {"c*": "r"}, None)})
+    ask = Asking(Hall(policy=policy), reactor, wire)
+    for number in range(300):
+        ask.hall.line_peer().says(f"PUB c{number} x")
+    ask.hall.turn()
+    asked = []
+
+    def tick():
+        """Each look at the clock takes a time slice."""
+        ask.hall.now += SHARE
+        return ask.hall.now
+
+    ask.hall.broker.clock = tick
+    for name, query in (("first", "?token=A"), ("second", "?token=A"), ("other", "")):
+        ask.connect()
+        ask.send("GET", "/channels" + query)
+        asked.append((name, ask.transport))
+    order = []
+    while asked:
+        ask.hall.turns.step()
+        order += [name for name, transport in asked if transport.value()]
+        asked = [(name, transport) for name, transport in asked if not transport.value()]
+    assert order == ["first", "other", "second"]
+
+
+def test_a_page_of_many_members_costs_by_all_of_them(reactor, wire):
+    ask = Asking(Hall(commands_burst=20, commands_per_second=1), reactor, wire)
+    for _ in range(1_000):
+        ask.hall.line_peer().says("SUB a")
+    ask.hall.turn()
+    ask.connect("192.0.2.7")
+    statuses = [ask("GET", "/channels/a/members?limit=1").status for _ in range(3)]
+    assert statuses == [200, 200, 429]
 
 
 @pytest.mark.parametrize("late", [False, True])

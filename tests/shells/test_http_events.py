@@ -287,6 +287,35 @@ def test_a_batch_counts_each_of_its_events_once(reactor, wire):
     assert ask("POST", KITCHEN, b"x").code == (429, "rate")
 
 
+@pytest.mark.parametrize("query", ["", "?wait=1&since=0&epoch=e1"])
+@pytest.mark.parametrize("size, most", [(10, 10), (60_000, 3)])
+def test_a_long_answer_costs_a_remote_client_more(reactor, wire, query, size, most):
+    """One command for each four KiB, in pieces or whole."""
+    ask = Asking(Hall(commands_burst=45, commands_per_second=1), reactor, wire)
+    ask.hall.line_peer().says("PUB kitchen " + "x" * size)
+    ask.hall.turn()
+    ask.connect("192.0.2.7")
+    statuses = [ask("GET", KITCHEN + query).status for _ in range(10)]
+    assert statuses == [200] * most + [429] * (10 - most)
+
+
+def test_a_history_in_pieces_costs_a_remote_client_by_all_of_them(reactor, wire):
+    ask = Asking(Hall(commands_burst=100, commands_per_second=1), reactor, wire)
+    ask.hall.line_peer().says(*["PUB kitchen " + "x" * 60_000] * 7)
+    ask.hall.turn()
+    ask.connect("192.0.2.7")
+    assert [ask("GET", KITCHEN).status for _ in range(2)] == [200, 429]
+
+
+def test_each_channel_of_a_poll_costs_a_remote_client_a_command(reactor, wire):
+    ask = Asking(Hall(commands_burst=45, commands_per_second=1), reactor, wire)
+    ask.hall.line_peer().says("PUB c0 x")
+    ask.hall.turn()
+    ask.connect("192.0.2.7")
+    several = "&".join(f"channel=c{number}" for number in range(20))
+    assert [ask("GET", "/events?wait=1&last=1&" + several).status for _ in range(4)] == [200, 200, 200, 429]
+
+
 def test_what_was_done_under_a_key_is_told_to_nobody_who_may_not_do_it_any_longer(reactor, wire):
     ask = Asking(Hall(policy=POLICY), reactor, wire)
     shown = {"Authorization": "Bearer A", "Idempotency_Key": "1"}

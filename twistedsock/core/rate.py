@@ -30,6 +30,26 @@ def token_price(size: int) -> float:
     return 2 + size / 1024
 
 
+def answer_price(size: int) -> float:
+    """Bytes of history, of members or of other lists: 2 to 30 us for each KiB."""
+    return size / 4096
+
+
+def member_price(members: int) -> float:
+    """Members that are sorted for one page of them."""
+    return members / 100
+
+
+def rename_price(subscriptions: int) -> float:
+    """A new nick, which is noted on each channel: 2 us."""
+    return subscriptions / 50
+
+
+def rights_price(subscriptions: int, patterns: int) -> float:
+    """Other rights, which are looked up for each channel: 2 us, and 0.5 for each pattern."""
+    return subscriptions * (4 + patterns) / 200
+
+
 def search_price(channels: int, stars: int) -> float:
     """Looking through all channels with so many patterns that have stars: 1 us for each channel, and up to 0.2 for each
     channel and pattern; 0.2 ms to compile a pattern. Looking through the first hundred is part of the request."""

@@ -24,6 +24,7 @@ from twistedsock.core.later import Later, when_known
 from twistedsock.core.limits import PUBLISHES_IN_FLIGHT
 from twistedsock.core.names import check_nick, is_reserved
 from twistedsock.core.principal import client_principal
+from twistedsock.core.rate import rename_price, rights_price
 from twistedsock.core.reader import HELD, NOBODY, UNREVIEWED, Outlet, Peer, Reader
 from twistedsock.core.speaker import State, nothing
 from twistedsock.core.standing import MOST_FAILED, NO_KEYS, TOO_MANY_TOKENS, Standing
@@ -225,6 +226,7 @@ class Session(Subscriber):
         elif command.nick != self.peer.id and command.nick in self._bridge.roster:
             self._refuse(command.tag, errors.NICK_IS_AN_ID)
         else:
+            self.charge(rename_price(len(self.subscriptions)))
             self.rename(command.nick if self._bridge.policy is None else self._judged().shown_nick(command.nick))
             self._say(self._dialect.nicked(command.tag, self.peer.nick))
 
@@ -246,6 +248,7 @@ class Session(Subscriber):
             if standing.failed >= MOST_FAILED:
                 self.dismiss(Ending.POLICY, TOO_MANY_TOKENS)
         else:
+            self.charge(rights_price(len(self.subscriptions), len(standing.identity.grants.pairs)))
             self.note("authenticated", standing.identity.subject.decode())
             self._say(self._dialect.authenticated(command.tag, self.peer.nick, standing.seconds_left()))
             self.hold_events()

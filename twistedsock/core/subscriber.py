@@ -17,7 +17,7 @@ from twistedsock.core.events import Event, Lost, Member
 from twistedsock.core.journal import Arrival
 from twistedsock.core.log import Log
 from twistedsock.core.principal import LOCAL
-from twistedsock.core.rate import Meter
+from twistedsock.core.rate import Meter, answer_price
 from twistedsock.core.reader import UNREVIEWED, Outlet, Reader, Subscription
 from twistedsock.core.recovery import history_start, lost_before, place_to_start
 from twistedsock.core.speaker import State
@@ -85,6 +85,11 @@ class Subscriber(Traced):
         another identity."""
         return self._bridge.meters.of(self.peer.principal, self._broker.clock()) if self.is_metered else None
 
+    def charge(self, price: float) -> None:
+        """Count what a command turned out to cost beside the price that it was judged by."""
+        if (meter := self.meter) is not None:
+            meter.charge(price)
+
     @property
     def behind(self) -> dict[Subscription, None]:
         """The channels of which it has not read all yet."""
@@ -141,6 +146,9 @@ class Subscriber(Traced):
                 self._say(self._dialect.lost(channel.name, start, first - 1))
                 channel.tally.lost += first - start
                 start = first
+            if self.is_metered:
+                log = channel.log
+                self.charge(answer_price(log.size * (log.end - start) // (len(log) or 1)))
             subscription.read_from(start)
             self._broker.wake(self._reader)
 
@@ -172,7 +180,7 @@ class Subscriber(Traced):
         start = history_start(log, command.last, command.since)
         lost = lost_before(log, start)
         events = self._events_while_readable(channel.name, log, max(start, log.first))
-        self._stream(self._dialect.history(command.tag, channel.name, events, channel.position, lost))
+        self._stream(self._charged(self._dialect.history(command.tag, channel.name, events, channel.position, lost)))
         self._broker.forget_unused(channel)
 
     def _who(self, command: commands.Who) -> None:
@@ -183,7 +191,7 @@ class Subscriber(Traced):
                 self._refuse(command.tag, errors.TOO_MANY_ASK_WHO)
             else:
                 held = self._while_readable(command.channel, self._broker.hold(members, self.peer.principal))
-                self._stream(self._dialect.members(command.tag, command.channel, held))
+                self._stream(self._charged(self._dialect.members(command.tag, command.channel, held)))
 
         if self._may_read(command.channel, command.tag):
             self._await(self._broker.members(command.channel), command.tag, tell)
@@ -193,6 +201,17 @@ class Subscriber(Traced):
         self.flush()
         for subscription in self.subscriptions.values():
             self._broker.send_waiting(subscription)
+
+    def _charged(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """A reply that may be long costs more, as it is written."""
+        if not self.is_metered:
+            return pieces
+        return self._charging(pieces)
+
+    def _charging(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self.charge(answer_price(len(piece)))
+            yield piece
 
     def _leave_all(self) -> None:
         self._final_reading = self.reading

@@ -90,10 +90,10 @@ class Conversation:
         """The shell has read so many bytes of a client that is metered. To be called before what they say is received;
         it may close the connection."""
         meter = self.session.meter
-        if meter is not None:
-            self._read_as = meter.read(size, self.session.now())
-            if self._read_as is Verdict.CLOSE:
-                self._close()
+        assert meter is not None  # of a session that is metered
+        self._read_as = meter.read(size, self.session.now())
+        if self._read_as is Verdict.CLOSE:
+            self._close()
 
     def may_be_answered(self) -> bool:
         """Whether something that is no command, but costs as much, is not too fast; it may close the connection."""

@@ -5,7 +5,7 @@ from twistedsock.core.directory import Directory, Page, Search
 from twistedsock.core.errors import Refusal
 from twistedsock.core.events import Member
 from twistedsock.core.later import when_known
-from twistedsock.core.rate import search_price
+from twistedsock.core.rate import member_price, search_price
 from twistedsock.shells.http.paging import PAGING, read_paging
 from twistedsock.shells.http.requests import BridgeRequest
 from twistedsock.wire import http_answers
@@ -25,8 +25,7 @@ class Channels:
         prefix, paging = (arguments.text("prefix") or "").encode(), read_paging(arguments)
         readable = request.visitor.readable()
         price = search_price(len(self._bridge.broker.channels), 0 if readable is None else readable.stars)
-        if price:
-            request.charge(price)
+        request.charge(price)
 
         def tell(page: Page | Refusal) -> None:
             assert isinstance(page, Page)
@@ -45,6 +44,7 @@ class Channels:
             if isinstance(members, Refusal):
                 request.refuse(members)
                 return
+            request.charge_afterwards(member_price(len(members)))
             page, following = paging.page(members, lambda member: member.id)
             request.answer_json(200, http_answers.members(channel, page, len(members), following))
 

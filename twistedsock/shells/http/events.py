@@ -58,8 +58,7 @@ class Events:
         arguments.only(("nick",))
         nick, body, kind = _name(arguments, "nick"), request.body, request.header(b"content-type")
         asked = read_batch(body, kind, self._bridge.limits.max_message)
-        if len(asked) > 1:
-            request.charge(len(asked) - 1)
+        request.charge(max(0, len(asked) - 1))
         rows = list(together(one for one in asked if isinstance(one, Publishing)))
 
         def tell(outcomes: list[Place | Refusal]) -> Told:

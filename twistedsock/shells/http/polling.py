@@ -43,6 +43,7 @@ class Polling:
         header = request.header(b"last-event-id").decode("latin-1")
         asked = read_asked(request.arguments, channels, header)
         seconds = request.arguments.seconds("wait", MOST_SECONDS) or 0.0
+        request.charge(len(asked.known) - 1)
         poll = Poll(self._bridge, self._reactor, request, asked, write)
         poll.begin(seconds)
 

@@ -12,7 +12,7 @@ from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import INTERNAL, TOO_FAST, Code, Refusal
 from twistedsock.core.principal import Principal, subject_principal
-from twistedsock.core.rate import Meter
+from twistedsock.core.rate import Meter, answer_price
 from twistedsock.core.visitor import Visitor
 from twistedsock.shells.faults import report_fault
 from twistedsock.shells.http.headers import ALLOWED_HEADERS, DATA, EXPOSED_HEADERS, PREFLIGHT_AGE, block
@@ -143,8 +143,13 @@ class BridgeRequest(Request):
     def charge(self, price: float) -> None:
         """It costs that much more than the one command that each request costs; raises ``Refused`` if that exceeds the
         rate."""
-        if self.connection.is_too_fast(self.principal, price):
+        if price and self.connection.is_too_fast(self.principal, price):
             raise Refused(TOO_FAST)
+
+    def charge_afterwards(self, price: float) -> None:
+        """It turned out to cost that much more; it is not refused any more."""
+        if (meter := self.meter) is not None:
+            meter.charge(price)
 
     # How it is answered.
 
@@ -164,6 +169,7 @@ class BridgeRequest(Request):
 
     def answer_json(self, status: int, body: bytes, headers: Mapping[bytes, bytes] | None = None) -> None:
         """JSON, and ``headers`` besides those that all data has."""
+        self.charge_afterwards(int(answer_price(len(body))))
         self.answer(status, JSON, body, {**DATA, **headers} if headers else None)
 
     def answer_in_pieces(
@@ -188,7 +194,12 @@ class BridgeRequest(Request):
         framing = {b"Transfer-Encoding": b"chunked"} if self.chunked else {}
         self.channel.write(self._head(200, JSON, None, block({**DATA, **headers, **framing})))
         self.code, self.startedWriting = 200, 1
-        Pieces(self, chain((first, second), pieces), is_allowed).begin()
+        Pieces(self, self._charged(chain((first, second), pieces)), is_allowed).begin()
+
+    def _charged(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self.charge_afterwards(answer_price(len(piece)))
+            yield piece
 
     def refuse(self, refusal: Refusal, status: int | None = None, headers: Mapping[bytes, bytes] | None = None) -> None:
         """Tell why not. The status is that of the code, where no other is given."""

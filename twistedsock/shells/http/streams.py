@@ -153,6 +153,7 @@ class Streams:
         refuse_document(request)
         asked = read_asked(request.arguments, channels, request.header(b"last-event-id").decode("latin-1"))
         nick = request.arguments.text("nick")
+        request.charge(len(asked.known) - 1)
         refusal = self._forbids(request, asked) or self._judge_nick(nick) or self._has_no_room(request, asked)
         if refusal is not None:
             raise Refused(refusal)
