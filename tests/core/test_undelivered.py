@@ -240,3 +240,18 @@ def test_an_event_published_while_watchers_are_told_is_not_overtaken() -> None:
     hall.broker.postpone(lambda: other.says("UNSUB a"))
     hall.turn()
     assert watcher.hears() == ["JOIN a p2 p2", "MSG a 1 p2 1", "LEAVE a p2 p2"]
+
+
+def test_a_watcher_that_catches_up_in_the_middle_of_a_round_gets_everything_once() -> None:
+    here, other, slow = channel(), reader(b"p1"), reader(b"p2")
+    subscribe(here, other, presence=True), subscribe(here, slow, presence=True)
+    outlet_of(slow).blocked = HELD
+    joins(here, b"q1")
+    assert not here.tell_watchers(MOST_MISSED, after(1))
+    assert slow.lagging and heard(other) == []
+    outlet_of(slow).blocked = 0
+    assert not slow.catch_up({}) and heard(slow) == ["JOIN c q1 q1"]
+    publish(here, b"a")
+    publish(here, b"b")
+    assert heard(slow) == ["MSG c 1 p0 a", "MSG c 2 p0 b"]
+    assert heard(other) == ["JOIN c q1 q1", "MSG c 1 p0 a", "MSG c 2 p0 b"]

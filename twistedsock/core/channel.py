@@ -183,8 +183,8 @@ class Channel:
             # A lane whose last reader falls behind stays, empty, while that reads on: it will be back.
             for lane in self.lanes.values():
                 lane.deliver(self.name, batches, gathered)
-            waiting, self.undelivered = self.undelivered, None
-            if waiting is not None:
+            if self.undelivered is not None:
+                waiting, self.undelivered = self.undelivered, None
                 waiting.end_all()
 
     def tell_watchers(self, max_missed: int, is_enough: Callable[[], bool]) -> bool:
