@@ -1,5 +1,6 @@
 """What the broker does with deliveries that do not follow each other: a backplane may fail in any way."""
 
+from tests.event_streams import Stream
 from twistedsock.core.dialect import Ending
 from twistedsock.core.events import Batch, Content, Lost
 from twistedsock.core.speaker import State
@@ -75,6 +76,28 @@ def test_a_gap_is_reported_once_and_to_each_subscriber_in_its_place() -> None:
     hall.turn()
     assert told(slow) == expected
     assert hall.bridge.tally.lost == 6
+
+
+def test_the_id_of_a_stream_does_not_run_ahead_of_a_gap_that_it_has_not_come_to() -> None:
+    hall = Hall()
+    stream, publisher = Stream(hall, ["a", "b"]), hall.line_peer()
+    deliver(hall, 1, 2)
+    hall.turn()
+    stream.hears()
+    stream.outlet.room = 0
+    for act in (lambda: publisher.says("PUB b x"), lambda: publisher.says("PUB b y"), lambda: deliver(hall, 3)):
+        act()
+        hall.turn()
+    deliver(hall, 6)
+    hall.turn()
+    stream.outlet.drain()
+    hall.turn()
+    assert [(event.kind, event.message["channel"], event.id) for event in stream.hears()] == [
+        ("message", "b", "e1:2,e2:1"),
+        ("message", "b", "e1:2,e2:2"),
+        ("lost", "a", "e1:2,e2:2"),
+        ("message", "a", "e1:6,e2:2"),
+    ]
 
 
 def test_a_slow_reader_that_has_not_come_to_a_gap_loses_what_the_log_gave_up_for_it() -> None:

@@ -117,6 +117,8 @@ class Lane:
 
     def skip(self, channel: bytes, lost: Lost) -> None:
         """Tell every reader that events will never come; one that does not take that falls behind, and is told then."""
+        if not self:
+            return  # a dialect that remembers what it has written must not hear of what its reader has not come to
         data = self.encoding.lost(channel, lost.first, lost.last)
         tally = self._tally
         for subscription in [*self.live, *self.selective]:
