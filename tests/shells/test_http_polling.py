@@ -266,6 +266,26 @@ def test_where_there_is_no_room(ask):
     assert not hall.broker.channels
 
 
+def test_a_channel_that_vanishes_while_others_are_opened_is_opened_again(ask):
+    hall = Hall(late=True, history_age=10)
+    publisher = hall.line_peer()
+
+    def say(payload):
+        publisher.says(f"PUB a {payload}"), hall.backplane.release(1, backwards=True), hall.turn()
+
+    client = ask(hall, "/events?wait=25&channel=a&channel=b")
+    hall.backplane.release(1)
+    say("old")
+    hall.now += 20
+    hall.broker.sweep()
+    assert b"a" not in hall.broker.channels
+    hall.backplane.release(), hall.backplane.release()
+    assert told(client) is None
+    say("new")
+    answer = told(client)["channels"][0]
+    assert [(event["offset"], event["data"]) for event in answer["events"]] == [(2, "new")]
+
+
 def test_a_poll_hears_of_another_epoch(ask):
     """With a place, it learns that this is of another epoch; without one, it gets what comes next, as always."""
     hall = Hall(late=True)

@@ -98,7 +98,11 @@ class Poll:
         return True
 
     def _look(self) -> None:
-        request = self._request
+        request, channels = self._request, self._bridge.broker.channels
+        vanished = [name for name, channel in self._channels.items() if channels.get(name) is not channel]
+        if vanished:  # while others were being opened
+            self._open(iter(vanished))
+            return
         several = self._kept()
         refusal = self._forbids()
         if refusal is not None:
@@ -120,6 +124,8 @@ class Poll:
         visitor, broker, kept = self._request.visitor, self._bridge.broker, list[Kept]()
         # First all of them: what one commits can make another one's log give way. From then on nothing changes until
         # the answer is written, so what it says of the events is true of the events that it has.
+        for channel in self._channels.values():
+            broker.await_event(channel, self._ring)  # so that it does not vanish when another one is committed
         for channel in self._channels.values():
             broker.commit(channel)
             broker.await_event(channel, self._ring)  # once more, as that may have rung
