@@ -1,5 +1,7 @@
 """What the broker does with deliveries that do not follow each other: a backplane may fail in any way."""
 
+import pytest
+
 from tests.event_streams import Stream
 from twistedsock.core.dialect import Ending
 from twistedsock.core.events import Batch, Content, Lost
@@ -195,6 +197,29 @@ def test_many_readers_of_a_channel_with_another_epoch_are_dismissed_in_time_slic
     assert ended[-1] == 50 and 1 in ended and 25 in ended
 
 
+@pytest.mark.parametrize("line, reply", [("SUB a", "OK a offset=2 epoch=e2"), ("HIST a last=0", "OK 0")])
+def test_a_client_of_a_former_epoch_gets_nothing_of_the_new_one_before_it_knows_it(line: str, reply: str) -> None:
+    hall = Hall()
+    peer = subscribed(hall)
+    deliver(hall, 1)
+    deliver(hall, 1, 2, b"e2")
+    peer.says(line)
+    hall.turn()
+    assert told(peer)[:2] == [*msg(1), reply]
+
+
+def test_a_client_that_has_subscribed_to_the_new_epoch_stays() -> None:
+    hall = Hall()
+    peer = subscribed(hall)
+    deliver(hall, 1)
+    deliver(hall, 1, 2, b"e2")
+    peer.says("SUB a since=1 epoch=e1")
+    hall.turn()
+    deliver(hall, 3, 1, b"e2")
+    hall.turn()
+    assert told(peer) == [*msg(1), "OK a offset=2 epoch=e2", *msg(3)] and peer.ending is None
+
+
 def test_a_reader_that_has_gone_before_its_turn_is_no_trouble() -> None:
     hall = Hall()
     left, unsubscribed = subscribed(hall), subscribed(hall, "presence=on")
@@ -203,5 +228,5 @@ def test_a_reader_that_has_gone_before_its_turn_is_no_trouble() -> None:
     left.leaves()
     unsubscribed.says("UNSUB a")
     hall.turn()
-    assert left.ending is None and unsubscribed.ending is Ending.TRY_AGAIN
+    assert left.ending is None and unsubscribed.ending is None
     assert not hall.broker.channels[b"a"].readers

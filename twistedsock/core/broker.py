@@ -117,8 +117,8 @@ class Broker:
         # Who has had a share of time, in the order in which they go on.
         self._postponed: OrderedDict[Callable[[], None], None] = OrderedDict()
         self._talkers: dict[Talker, None] = {}
-        # Readers whose place in a channel means nothing any more, as its epoch is another one.
-        self._outdated: dict[Reader, None] = {}
+        # Subscriptions whose place means nothing any more, as their channel has another epoch. They get nothing.
+        self._outdated: dict[Subscription, None] = {}
         # Called once for each break in what the backplane delivers, with the events that it has skipped; with None if
         # the channel has another epoch.
         self.report_break: Callable[[bytes, Lost | None], object] = _report_nothing
@@ -224,13 +224,17 @@ class Broker:
         """Change a reader's options; it stays where it is in the channel, and nobody hears of it."""
         channel = self.channels[subscription.channel.name]
         self.commit(channel)
-        channel.send_waiting(subscription, self.limits.max_members_told)
+        if subscription in self._outdated:
+            del self._outdated[subscription]  # it is told the epoch now
+        else:
+            channel.send_waiting(subscription, self.limits.max_members_told)
         channel.change_reader(subscription, echo, presence)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Take a reader out; the channel vanishes if nothing is left of it."""
         channel, peer = self.channels[subscription.channel.name], subscription.reader.peer
         del channel.readers[peer.id]
+        self._outdated.pop(subscription, None)
         self.subscription_shares.add(subscription.principal, -1)
         if subscription.principal == channel.owner:
             self._own_by_reader(channel)
@@ -279,7 +283,8 @@ class Broker:
         channel = self.channels[subscription.channel.name]
         if channel.pending:
             self.commit(channel)
-        if channel.has_undelivered_events:  # readers that leave together need not be told of each other
+        # Readers that leave together need not be told of each other.
+        if channel.has_undelivered_events and subscription not in self._outdated:
             channel.send_waiting(subscription, self.limits.max_members_told)
 
     def wake(self, reader: Reader) -> None:
@@ -382,6 +387,7 @@ class Broker:
         self._flush_talkers()
         channel.deliver(self._write(channel))
         channel.tell_watchers(self.limits.max_members_told, lambda: False)  # so that all are in their lanes
+        self._dirty = [other for other in self._dirty if other is not channel]  # the next event marks it again
         size = channel.log.size
         if position.epoch == channel.epoch:
             lost = Lost(channel.head + 1, position.head)
@@ -398,11 +404,11 @@ class Broker:
         )  # a flush can end its need
 
     def _dismiss_outdated(self) -> None:
-        """Readers of channels that have another epoch now; as many as fit into a share of time."""
+        """The sessions whose subscriptions are of a former epoch; as many as fit into a share of time."""
         enough = self.clock() + SHARE
         while self._outdated:
-            reader, _ = self._outdated.popitem()
-            reader.owner.lost_its_place()
+            subscription, _ = self._outdated.popitem()
+            subscription.reader.owner.lost_its_place()
             if self.clock() >= enough:
                 break
         if self._outdated:

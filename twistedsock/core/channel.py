@@ -8,7 +8,7 @@ from twistedsock.core.lane import Gathered, Lane
 from twistedsock.core.limits import Limits
 from twistedsock.core.log import Log
 from twistedsock.core.principal import ELSEWHERE, Principal
-from twistedsock.core.reader import Reader, Subscription
+from twistedsock.core.reader import Subscription
 from twistedsock.core.tally import Tally
 from twistedsock.core.undelivered import Undelivered
 
@@ -126,17 +126,18 @@ class Channel:
         for lane in self.lanes.values():
             lane.skip(self.name, lost)
 
-    def restart(self, position: Position, limits: Limits) -> list[Reader]:
-        """The epoch is another one. Nothing may be pending. Gives the readers: they get nothing more, as they would
-        take the new numbers for old ones."""
+    def restart(self, position: Position, limits: Limits) -> list[Subscription]:
+        """The epoch is another one. Nothing may be pending. Gives the subscriptions: they must get nothing more, as
+        clients would take the new numbers for old ones."""
         self.log.shrink(0)  # for those who read it still
         self.epoch, self.head = position.epoch, position.head
         self.log = Log(limits, position.head + 1)
         self.lanes.clear()
         self.watchers.clear()
-        for subscription in self.readers.values():
+        subscriptions = list(self.readers.values())
+        for subscription in subscriptions:
             subscription.reader.forget_lag(subscription)
-        return [subscription.reader for subscription in self.readers.values()]
+        return subscriptions
 
     def write(self, now: float) -> list[Batch]:
         """Put what was published into the log, and leave it to ``flush`` to send it. Returns the new events."""
