@@ -240,6 +240,12 @@ def test_what_comes_from_other_nodes_belongs_to_the_clients_that_it_is_open_for(
     assert owners(hall) == {"a": A, "b": ELSEWHERE}
 
 
+def test_webhooks_can_ask_whose_a_channel_is() -> None:
+    hall = Hall()
+    asks(comes(hall, A), "PUB a x")
+    assert hall.broker.owner_of(b"a") == A and hall.broker.owner_of(b"b") == ELSEWHERE
+
+
 def test_what_is_opened_for_no_client_counts_as_local() -> None:
     hall = Hall()
     hall.broker.open(b"a")

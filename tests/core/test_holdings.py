@@ -33,6 +33,13 @@ def test_a_principal_that_holds_little_is_served_when_another_holds_all_that_may
     assert holdings.is_too_much_for(A) and not holdings.is_too_much_for(B)
 
 
+def test_the_limit_can_be_read_and_changed() -> None:
+    holdings = Holdings(1024 * LITTLE)
+    holdings.add(LITTLE, A)
+    holdings.most = 10
+    assert holdings.most == 10 and holdings.is_too_much_for(A)
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3 * LITTLE))))
 def test_the_sum_is_that_of_all_places(steps: list[tuple[int, int]]) -> None:
     holdings, counted = Holdings(LITTLE), dict.fromkeys(range(5), 0)
