@@ -20,17 +20,21 @@ def decode(line: bytes) -> Command | None:
         return _NOT_UTF8
     if verb == b"PUB":  # nearly all of the traffic, so it is looked at first
         channel, space, payload = rest.lstrip(b" ").partition(b" ")
-        return _publish(channel, payload) if space and channel else _usage(verb)
+        if not space or not channel:
+            return _usage(verb)
+        is_value = False
+        if payload.startswith(JSON_START):
+            is_value = is_json(payload)
+            if not is_value and is_unpaired(payload):
+                return _UNPAIRED
+        return Publish(channel, content_of((payload,), is_value))
     if not verb:
         return None
     return _parse(verb.upper(), rest)
 
 
 def _publish(channel: bytes, payload: bytes, name: bytes = DEFAULT_EVENT_NAME) -> Command:
-    is_value = is_json(payload)
-    if b"\\u" in payload and not is_value and is_unpaired(payload):
-        return _UNPAIRED
-    return Publish(channel, content_of((payload,), is_value), name=name)
+    return _UNPAIRED if is_unpaired(payload) else Publish(channel, content_of((payload,), is_json(payload)), name=name)
 
 
 def is_verb(word: bytes) -> bool:
