@@ -377,8 +377,9 @@ def test_frames_that_break_the_rules_are_closed_with_the_reason(bridge, browse, 
     [
         ("permessage-deflate", b"101"),
         ("permessage-deflate; client_max_window_bits=15; server_max_window_bits=15, x-webkit-deflate-frame", b"101"),
-        ("permessage-deflate; server_max_window_bits=99", b"400"),
-        ("a;" * 1_000, b"101"),
+        ("permessage-deflate; server_max_window_bits=99", b"101"),
+        ("a;b" * 1_000, b"101"),
+        ("a;" * 1_000, b"400"),
     ],
 )
 def test_compression_is_not_agreed_to(bridge, plain, bystander, offer, status):
@@ -387,7 +388,7 @@ def test_compression_is_not_agreed_to(bridge, plain, bystander, offer, status):
         connection.sendall(upgrade(bridge, f"Sec-WebSocket-Extensions: {offer}"))
         answer = connection.recv(65536)
         assert statuses(answer) == [status]
-        assert b"sec-websocket-extensions" not in answer.lower()
+        assert b"sec-websocket-extensions:" not in answer.lower().partition(b"\r\n")[2]
 
 
 # Commands.
@@ -623,14 +624,14 @@ def test_nothing_that_a_stranger_sends_makes_a_line_of_the_log(start, tell, byst
     forged = "2026-01-01T00:00:00+0000 [-] all is well"
     with bystander(
         bridge,
-        "refused a request for host 'evil\\x1b[2J'; --allow-host would allow it",
         "refused a WebSocket of origin '\\x85\\x9b\\xad'; --allow-origin would allow it",
         f"refused a WebSocket of origin {('http://' + 'x' * 93)!r}; --allow-origin would allow it",
-        "refused a request for host '%s {log_source}'; --allow-host would allow it",
+        "refused a request for host '%25s.example'; --allow-host would allow it",
     ):
         tell(host, b"GET / HTTP/1.1\r\nHost: evil\x1b[2J\r\nConnection: close\r\n\r\n")
         tell(host, upgrade(bridge, "Origin: \x85\x9b\xad").decode().encode("latin-1"))
         tell(host, upgrade(bridge, "Origin: http://" + "x" * 10_000))
+        tell(host, b"GET / HTTP/1.1\r\nHost: %25s.example\r\nConnection: close\r\n\r\n")
         tell(host, b"GET / HTTP/1.1\r\nHost: %s {log_source}\r\nConnection: close\r\n\r\n")
         for data in (
             f"GET / HTTP/1.1\r\nHost: x\n{forged}\r\n\r\n",
