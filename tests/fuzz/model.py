@@ -62,19 +62,17 @@ class Model:
         self._published += 1
         return f"n{self._published}".ljust(self.random.choice(SIZES), ".")
 
-    def has_let_go(self, channel: str, epoch: str | None, offset: int) -> bool:
+    def has_let_go(self, channel: str, epoch: str, offset: int) -> bool:
         """Whether nobody can get an event any more."""
         known = self.hall.broker.channels.get(channel.encode())
-        if known is None or (epoch is not None and known.epoch.decode() != epoch):
-            return True
-        return known.log.first > offset or (epoch is None and known.head < offset)
+        return known is None or known.epoch.decode() != epoch or known.log.first > offset
 
-    def check(self, channel: str, epoch: str | None, offset: int, data: str) -> None:
+    def check(self, channel: str, epoch: str, offset: int, data: str) -> None:
         """An event that somebody has read."""
         where = self.found[data]
-        assert where == (channel, epoch or where[1], offset), f"{data[:9]} is {where}, and was read as {offset}"
+        assert where == (channel, epoch, offset), f"{data[:9]} is {where}, and was read as {offset}"
 
-    def check_lost(self, channel: str, epoch: str | None, gap: tuple[int, int]) -> None:
+    def check_lost(self, channel: str, epoch: str, gap: tuple[int, int]) -> None:
         """Events that somebody was told were lost."""
         assert 1 <= gap[0] <= gap[1]
         assert self.has_let_go(channel, epoch, gap[1]), f"{gap} of {channel} is said to be lost, and is there"
@@ -193,9 +191,9 @@ def check_history(
     ends, if it says so."""
     epochs = {model.found[data][1] for _, data in events} if position is None else {position[1]}
     assert len(epochs) <= 1
-    if not epochs and (not gaps or model.late):
-        return  # a line does not say where the channel stands, nor of which epoch it is
-    epoch = epochs.pop() if epochs else None
+    if not epochs:
+        return  # a line does not say where the channel stands, nor of which epoch its gaps are
+    epoch = epochs.pop()
     for offset, data in events:
         model.check(channel, epoch, offset, data)
     for gap in gaps:
