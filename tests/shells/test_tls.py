@@ -7,16 +7,18 @@ from types import SimpleNamespace
 
 import pytest
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.protocol import Factory
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from tests.authority import Authority
 from twistedsock.shells.certificates import Certificates
 from twistedsock.shells.listening import Listening
 from twistedsock.shells.outlets import BufferedOutlet, TCPSendAtOnce
 from twistedsock.shells.tcp import LineFactory, LineProtocol
-from twistedsock.shells.tls import FreedAtTheEnd, free_at_the_end
+from twistedsock.shells.tls import MAX_IGNORED_BYTES, FreedAtTheEnd, free_at_the_end
 
 ENDPOINT = "ssl:8443:privateKey=server.key:certKey=server.pem"
 
@@ -228,6 +230,32 @@ def test_nothing_is_read_after_close_notify(connect, hall, fake_socket):
     fake_socket.incoming.append(b"\x17\x03\x03\x00\x05abcde")
     client.transport.doRead()
     assert client.heard().splitlines()[-1] == b"BYE"
+
+
+@implementer(IHalfCloseableProtocol)
+class Stream(Protocol):
+    """Goes on writing when its client has half-closed."""
+
+    def readConnectionLost(self):
+        self.transport.write(b"more")
+
+    def writeConnectionLost(self):
+        pass
+
+
+def test_what_comes_after_close_notify_is_ignored_but_not_without_end(connect, factory, fake_socket, reactor):
+    factory.wrappedFactory = Factory.forProtocol(Stream)
+    client = connect()
+    client.half_close()
+    for _ in range(MAX_IGNORED_BYTES // 16384):
+        fake_socket.incoming.append(b"x" * 16384)
+        client.transport.doRead()
+    reactor.turn()
+    assert client.heard() == b"more" and not client.transport.disconnected
+    fake_socket.incoming.append(b"x")
+    client.transport.doRead()
+    reactor.turn()
+    assert client.transport.disconnected
 
 
 def test_other_ports_are_left_alone():

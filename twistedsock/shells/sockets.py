@@ -4,6 +4,7 @@ import socket
 import struct
 import sys
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -150,14 +151,20 @@ def host_of(address: Any) -> str:
 
 
 def show(address: Any) -> str:
-    """One end as people write it: ``127.0.0.1:8081``, ``[::1]:8081``, ``unix:/run/bridge`` or ``unix:-``."""
+    """One end as people write it: ``127.0.0.1:8081``, ``[::1]:8081``, ``unix:/run/bridge`` or ``unix:-``. A client
+    chooses the path of its own Unix socket, and that is written in lines, logs and terminals, so spaces and characters
+    that cannot be printed are percent-encoded."""
     if isinstance(address, IPv6Address):
         return f"[{address.host}]:{address.port}"
     if isinstance(address, IPv4Address):
         return f"{address.host}:{address.port}"
     if isinstance(address, UNIXAddress) and address.name:
-        return "unix:" + address.name.decode(errors="replace").replace(" ", "%20")
+        return "unix:" + "".join(map(_escape, address.name.decode(errors="replace")))
     return "unix:-"
+
+
+def _escape(character: str) -> str:
+    return character if character.isprintable() and character != " " else quote(character)
 
 
 def _here(address: Any) -> Here:

@@ -10,6 +10,10 @@ from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+MAX_IGNORED_BYTES = 64 * 1024
+"""After close_notify. A client that goes on sending is reset, because it breaks the protocol and is not charged for
+what it sends."""
+
 
 @implementer(IHalfCloseableProtocol)
 class FreedAtTheEnd(BufferingTLSTransport):
@@ -18,12 +22,22 @@ class FreedAtTheEnd(BufferingTLSTransport):
     connections end without close_notify."""
 
     _input_ended = False
+    _ignored = 0
 
     # What Twisted's class has.
     _lostTLSConnection: bool
     _aborted: bool
     _tlsConnection: Any
     wrappedProtocol: Any
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted's, but what comes after close_notify is ignored (RFC 8446 section 6.1). OpenSSL would keep it."""
+        if not self._input_ended:
+            super().dataReceived(data)
+            return
+        self._ignored += len(data)
+        if self._ignored > MAX_IGNORED_BYTES:
+            self.abortConnection()
 
     def _flushReceiveBIO(self) -> None:
         """Twisted's, with a branch for the half-close. After close_notify nothing is read any more."""
