@@ -166,6 +166,12 @@ def test_normalizes_an_allowed_origin_to_what_browsers_send(text: str, origin: s
         ("https://[::1", "write a host name or an address, and nothing behind it but a port"),
         ("https://[::1:]", "what is in brackets is no IPv6 address"),
         ("https://a..example", "'a..example' is no host name"),
+        ("http://127.1:8000", "write the IPv4 address as four decimal numbers"),
+        ("http://2130706433", "write the IPv4 address as four decimal numbers"),
+        ("http://127.0.0.010", "write the IPv4 address as four decimal numbers"),
+        ("http://127.0.0.0x1", "write the IPv4 address as four decimal numbers"),
+        ("http://127.0.0.1.", "write the IPv4 address as four decimal numbers"),
+        ("http://a.256", "write the IPv4 address as four decimal numbers"),
         ("https://-a.example", "'-a.example' is no host name"),
         ("https://b\u00fccher.example", "write the name as browsers send it, beginning with xn--"),
     ],
@@ -197,7 +203,7 @@ def test_normalizes_an_allowed_host_to_what_browsers_ask_for(text: str, host: st
 
 
 @pytest.mark.parametrize(
-    "text", ["", "*", "*.h.example", "h example", "h.example/page", "h..example", "h:65536", "\u00fc"]
+    "text", ["", "*", "*.h.example", "h example", "h.example/page", "h..example", "h:65536", "127.1", "\u00fc"]
 )
 def test_refuses_a_host_that_no_browser_asks_for(text: str) -> None:
     with pytest.raises(ValueError, match="^invalid host "):

@@ -146,6 +146,20 @@ def test_a_stream_finds_out_soon_whether_the_client_is_still_there(connect, hall
     assert not reactor.getDelayedCalls() and len(hall.bridge.roster) == 0
 
 
+def test_a_stream_that_begins_after_the_half_close_is_probed_once_at_a_time(connect, reactor):
+    """The socket tells of the end again when it is read on."""
+    client = connect()
+    client.sends(get(b"/events?channel=k&wait=1") + get(b"/channels/k/events", b"Accept: text/event-stream"))
+    client.half_closes()
+    reactor.advance(1)
+    reactor.turn()
+    client.half_closes()
+    reactor.turn()
+    assert client.transport.heard().endswith(b"}\n\n" + KEEP_ALIVE)
+    reactor.advance(PROBE_AFTER)
+    assert client.transport.heard() == KEEP_ALIVE
+
+
 def test_a_stream_that_has_ended_closes(connect, hall):
     client = connect()
     client.sends(get(b"/channels/k/events", b"Accept: text/event-stream"))

@@ -8,7 +8,7 @@ rebinding): its origin equals its host, but the host is a name that we do not kn
 import re
 from collections.abc import Collection
 from enum import Enum
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import msgspec
 
@@ -95,6 +95,7 @@ def _is_literal(host: str) -> bool:
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_.-]+))(?::([0-9]{1,5}))?")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
@@ -148,6 +149,12 @@ def _parse_authority(authority: str, problem: str) -> tuple[str, str]:
             name = f"[{IPv6Address(address)}]"
         except ValueError:
             raise ValueError(f"{problem}: what is in brackets is no IPv6 address") from None
+    elif _NUMBER.fullmatch(name.removesuffix(".").rpartition(".")[2]):
+        # Browsers take that for an IPv4 address, and write it in one way (the URL standard, "host parsing").
+        try:
+            name = str(IPv4Address(name))
+        except ValueError:
+            raise ValueError(f"{problem}: write the IPv4 address as four decimal numbers") from None
     elif not all(map(_LABEL.fullmatch, name.removesuffix(".").split("."))):
         raise ValueError(f"{problem}: {name!r} is no host name")
     return name, port and str(int(port))

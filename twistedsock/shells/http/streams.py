@@ -66,13 +66,14 @@ def wants_stream(request: BridgeRequest) -> bool:
 class Stream:
     """What a connection belongs to once it is a stream; ``transport`` is that of the connection."""
 
-    __slots__ = ("_closing", "_ignored", "_outlet", "_streams", "_transport", "session")
+    __slots__ = ("_closing", "_ignored", "_input_ended", "_outlet", "_streams", "_transport", "session")
 
     def __init__(self, streams: "Streams", transport: Any) -> None:
         self._streams = streams
         self._transport = transport
         self._closing: Any = None
         self._ignored = 0
+        self._input_ended = False
         self._outlet: Any = None
         self.session: Session | None = None
 
@@ -102,10 +103,12 @@ class Stream:
     def readConnectionLost(self) -> None:
         """The client sends nothing more. If it still reads, the stream goes on (RFC 9112 section 9.6); if it is gone,
         its machine answers a comment with a reset, and the next comment finds the connection broken. Comments are sent
-        also without a ping interval, because nothing else tells of the end of a client any more."""
+        also without a ping interval, because nothing else tells of the end of a client any more. It is called twice
+        if the connection was half-closed before the stream began."""
         if self._closing is not None:
             self._transport.loseConnection()
-        elif self.session is not None:
+        elif self.session is not None and not self._input_ended:
+            self._input_ended = True
             only_write(self._transport)
             self._probe(PROBE_AFTER)
 
