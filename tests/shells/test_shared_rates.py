@@ -155,6 +155,16 @@ def test_tokens_that_are_not_valid_are_charged_to_the_address(server: Server, as
 
 
 @each_kind
+def test_proofs_of_an_identity_that_is_too_fast_are_charged_to_the_address(server: Server, ask: Ask) -> None:
+    """Else tokens could be verified without limit."""
+    for _ in range(2 * BURST):
+        ask(server, AWAY, 8, "A")
+    for _ in range(BURST):
+        assert ask(server, HERE, 1, "A") == 0
+    assert ask(server, NEIGHBOUR, 30) == 0
+
+
+@each_kind
 def test_clients_on_this_machine_have_no_limit(server: Server, ask: Ask) -> None:
     """With a token or without."""
     assert [ask(server, "127.0.0.1", 3 * BURST, token) for token in ("", "A")] == [3 * BURST, 3 * BURST]

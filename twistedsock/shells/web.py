@@ -186,13 +186,16 @@ class Doorman(Protocol):
         return False
 
     def _recharge(self, subject: bytes, price: float) -> bool:
-        """Charge the handshake to the identity that it has proved instead of its address; False as for ``_charge``."""
+        """Charge the handshake to the identity that it has proved instead of its address; False as for ``_charge``.
+        Then the address is charged for the proof."""
         bridge = self.factory.bridge
         meter = bridge.meters.of(self._principal(), bridge.broker.clock())
         if meter is None:
             return True
+        if not self._charge(subject_principal(subject), price):
+            return False
         meter.charge(-price)
-        return self._charge(subject_principal(subject), price)
+        return True
 
     def _judge(self, head: RequestHead, door: Door) -> tuple[int, str] | None:
         if not head.has_valid_host:

@@ -173,14 +173,16 @@ def _judge_path(request: "BridgeRequest", length: int | None) -> Rejection | Non
 
 def _recharge(request: "BridgeRequest", price: float) -> bool:
     """Charge a request to the identity that it has proved instead of its address; False if that exceeds the rate of
-    the identity."""
+    the identity. Then the address is charged for the proof."""
     connection, principal = request.connection, request.principal
     if principal == connection.principal:
         return True
+    if connection.is_too_fast(principal, price):
+        return False
     meter = connection.meter_of(connection.principal)
     if meter is not None:
         meter.charge(-price)
-    return not connection.is_too_fast(principal, price)
+    return True
 
 
 def judge_again(request: "BridgeRequest") -> Refusal | None:
