@@ -358,6 +358,21 @@ def test_signals_in_quick_succession_are_one_more_reload(hang_up, reactor, monke
     assert hang_up.done == ["reload"] * 3
 
 
+@pytest.mark.parametrize("access", [(), ("[access]", 'anonymous = { "a" = "r" }')], ids=["no policy", "policy"])
+def test_constant_signals_are_one_reload_in_each_pause(configure, start, said, reactor, access, monkeypatch):
+    configure('web = "none"', f'tcp = "{LOOPBACK}"', *access)
+    service = start()
+    monkeypatch.setattr(service_module, "RELOAD_PAUSE_SECONDS", 3600)
+    said()
+    for _ in range(3):
+        for _ in range(5):
+            service.ask_to_reload()
+        assert said() == ["read again: the options"]
+        (pause,) = [one for one in reactor.getDelayedCalls() if getattr(one.func, "__name__", "") == "_reload_if_asked"]
+        pause.reset(0)
+        reactor.advance(0)
+
+
 def test_a_reload_waits_until_the_last_one_has_reached_all_sessions(configure, start, said, reactor):
     configure('web = "none"', f'tcp = "{LOOPBACK}"', "[access]", 'anonymous = { "a" = "r" }')
     service = start()

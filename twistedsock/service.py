@@ -170,6 +170,7 @@ class BridgeService(Service):
         self._patience: Any = None
         # A reload is under way; another has been asked for; sessions are being reviewed by a new policy.
         self._reloading = self._reload_asked = self._reviewing = False
+        self._next_reload: Any = None
         self._stop_by = 0.0
         self._gate = Gate(Origins(settings.allow_origin, settings.allow_host))
         # Operations that come from other packages than shells are added to this list.
@@ -277,12 +278,17 @@ class BridgeService(Service):
                 self.reload()
             finally:
                 if not self._reviewing:
-                    self._reactor.callLater(RELOAD_PAUSE_SECONDS, self._reload_if_asked)
+                    self._pause_reloads()
 
     def _reviewed(self) -> None:
         self._reviewing = False
         if self._reloading:
-            self._reactor.callLater(RELOAD_PAUSE_SECONDS, self._reload_if_asked)
+            self._pause_reloads()
+
+    def _pause_reloads(self) -> None:
+        """A reload has been applied. Sessions may have been reviewed within it, and then this is called twice."""
+        if self._next_reload is None or not self._next_reload.active():
+            self._next_reload = self._reactor.callLater(RELOAD_PAUSE_SECONDS, self._reload_if_asked)
 
     def _with_unlisted(self, settings: Settings) -> Settings:
         """Other settings, and what was said of endpoints that are not listed there: they listen on until the restart,
