@@ -179,6 +179,25 @@ def test_many_connections_are_checked_in_several_turns(reactor, reachability, tu
     assert len(asked) == 2 * CONNECTIONS_PER_TURN + 1
 
 
+def test_checks_go_on_after_an_exception(reactor, reachability, turns):
+    asked = []
+    for _ in range(CONNECTIONS_PER_TURN + 1):
+        connect(reactor, reachability, unanswered_info(0, 0, 0))
+
+    def fail(*option):
+        asked.append(1)
+        raise OSError("as the test wants it")
+
+    for connection in reachability._connections:
+        connection.socket.getsockopt = fail
+    for _ in range(2):
+        with pytest.raises(OSError):
+            reachability.check()
+        with pytest.raises(OSError):
+            turns.pop()()
+    assert len(asked) == 4
+
+
 def test_without_a_timeout_no_connection_is_checked(reactor, turns):
     reachability = Reachability(0, turns.append)
     connect(reactor, reachability, unanswered_info(5, 0, 500_000)).abortConnection = pytest.fail

@@ -45,9 +45,10 @@ class Reachability:
             self._check_next()
 
     def _check_next(self) -> None:
-        for connection in self._unchecked[-CONNECTIONS_PER_TURN:]:
+        connections = self._unchecked[-CONNECTIONS_PER_TURN:]
+        del self._unchecked[-CONNECTIONS_PER_TURN:]
+        if self._unchecked:  # first, so that an exception does not end all checks
+            self._postpone(self._check_next)
+        for connection in connections:
             if connection in self._connections and seconds_unanswered(connection) >= self._timeout:
                 connection.abortConnection()
-        del self._unchecked[-CONNECTIONS_PER_TURN:]
-        if self._unchecked:
-            self._postpone(self._check_next)
