@@ -14,6 +14,7 @@ from twistedsock.core.events import Content
 from twistedsock.core.limits import SHARE, Limits
 from twistedsock.core.principal import LOCAL
 from twistedsock.core.reader import Peer
+from twistedsock.core.session import NOT_REVIEWED
 from twistedsock.testing import FakePolicy, Hall, LinePeer
 
 
@@ -79,7 +80,7 @@ def test_a_fault_of_one_peer_keeps_no_other_from_being_reviewed(monkeypatch: pyt
     monkeypatch.setattr(FakePolicy, "review", FaultyOnce(FakePolicy.review))
     with pytest.raises(ExceptionGroup, match="could not be reviewed"):
         hall.bridge.change_policy(FakePolicy())
-    assert faulty.hears()[1:] == []
+    assert faulty.hears()[1:] == [f"NOTICE {NOT_REVIEWED.decode()}", "BYE"] and faulty.ending is Ending.TRY_AGAIN
     assert other.hears() == ["NOTICE you may not read news any longer, and are not subscribed to it"]
 
 
@@ -323,7 +324,8 @@ def test_who_goes_while_its_subscriptions_are_looked_into_is_gone() -> None:
     assert len(hall.bridge.roster) == 0 and not hall.broker.channels
 
 
-def test_a_fault_while_subscriptions_are_looked_into_lets_no_event_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_while_subscriptions_are_looked_into_closes_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be sent no events any more otherwise, and no notice of that."""
     hall = Hall(policy=FakePolicy({"a": "rw"}, {"t": ("ann", {"b": "r"}, None)}))
     peer = hall.line_peer()
     peer.says("SUB a")
@@ -332,7 +334,64 @@ def test_a_fault_while_subscriptions_are_looked_into_lets_no_event_pass(monkeypa
     peer.says("AUTH t", "PING")
     hall.line_peer().says("PUB a x")
     hall.turn()
-    assert peer.hears()[0].startswith("OK ") and not any(line.startswith("MSG") for line in peer.hears())
+    heard = peer.hears()
+    assert heard[0].startswith("OK ") and heard[1:] == [f"NOTICE {NOT_REVIEWED.decode()}", "BYE"]
+    assert peer.ending is Ending.TRY_AGAIN and peer.faults == 1
+
+
+def test_a_reply_that_waits_after_a_token_is_not_overtaken() -> None:
+    """Commands after AUTH go on when the subscriptions have been checked; one of them may have to wait again."""
+    policy = FakePolicy({"a.>": "rw"}, {"t": ("ann", {"a.>": "rw", "b": "r"}, None)})
+    hall = Hall(late=True, policy=policy)
+    peer = hall.line_peer()
+    for number in range(3):
+        peer.says(f"SUB a.{number}")
+        hall.backplane.release()
+        hall.turn()
+    peer.hears()
+    hall.broker.clock = Ticking()
+    peer.says("AUTH t", "SUB b", "PING after")
+    hall.turn()
+    peer.session.drained()
+    hall.turn()
+    assert peer.hears() == ["OK ann"]
+    hall.backplane.release()
+    hall.turn()
+    assert peer.hears() == ["OK b offset=0 epoch=e4", "PONG after"]
+
+
+def test_a_subscription_that_was_made_before_a_review_is_checked_for_the_next_identity() -> None:
+    """The rights of the next identity are those that the other subscriptions have been checked by."""
+    own: dict[str, Any] = {"old": ("ann", {"k": "r"}, None)}
+    hall = Hall(policy=FakePolicy(tokens={**own, "t": ("ann", {"k": "r"}, None)}))
+    *_, peer = members(hall, 3, "t")
+    hall.broker.clock = Ticking()
+    hall.bridge.change_policy(FakePolicy(tokens={**own, "t": ("ann", {"k": "r", "l": "r"}, None)}))
+    peer.says("SUB l", "AUTH old")
+    hall.turn()
+    assert "NOTICE you may not read l any longer, and are not subscribed to it" in peer.hears()
+    assert list(peer.session.subscriptions) == [b"k"] and not peer.outlet.blocked
+
+
+@pytest.mark.parametrize("turns", range(10))
+@pytest.mark.parametrize("policy", [None, FakePolicy()], ids=["no policy", "token refused"])
+def test_a_review_ends_when_the_next_one_must_find_something_else(policy: FakePolicy | None, turns: int) -> None:
+    """It sends nothing meanwhile to a client whose token is not accepted any more, and does not fail."""
+    hall = Hall(policy=FakePolicy(tokens={"t": ("ann", {"k": "r", "l": "r"}, None)}))
+    peers = members(hall, 3, "t", presence="")
+    for peer in peers:
+        peer.says("SUB l"), peer.hears()
+    hall.turn()
+    hall.broker.clock = Ticking()
+    hall.bridge.change_policy(FakePolicy(tokens={"t": ("ann", {"k": "r"}, None)}))
+    for _ in range(turns):
+        hall.turns.step()
+    hall.bridge.change_policy(policy)
+    hall.broker.publish(Peer(b"x"), b"k", b"message", Content((b"1",), 1))
+    hall.turn()
+    for peer in peers:
+        assert ("MSG k 1 x 1" in peer.hears()) is (policy is None)
+        assert peer.ending is (None if policy is None else Ending.POLICY)
 
 
 def test_nothing_is_reviewed_where_there_is_no_policy_before_and_after() -> None:

@@ -1,5 +1,7 @@
 """Who only reads what it was opened for."""
 
+import itertools
+
 from tests.event_streams import Stream
 from twistedsock.core.dialect import Ending
 from twistedsock.testing import FakePolicy, Hall
@@ -15,6 +17,17 @@ def test_it_ends_where_it_may_not_read_on() -> None:
     assert heard[-1].message["code"] == "forbidden" and heard[-1].message["channel"] == "a"
     assert stream.endings == [Ending.POLICY]
     assert not other.endings and list(hall.broker.channels) == [b"b"]
+
+
+def test_it_is_not_closed_once_more_if_its_client_goes_during_a_review() -> None:
+    hall = Hall(policy=FakePolicy({"*": "r"}))
+    stream = Stream(hall, ["a", "b"])
+    clock = itertools.count(1000)
+    hall.broker.clock = lambda: next(clock)  # each look at the clock is the end of a time slice
+    hall.bridge.change_policy(FakePolicy({"a": "r", "b": "r"}))
+    stream.session.lost()
+    hall.turn()
+    assert not stream.endings
 
 
 def test_it_goes_on_where_nothing_is_taken_from_it() -> None:

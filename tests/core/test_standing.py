@@ -50,3 +50,12 @@ def test_a_subject_that_is_no_nick_vouches_for_none(subject: bytes) -> None:
 @pytest.mark.parametrize("expires, left", [(None, None), (160.0, 60), (100.9, 0), (50.0, 0)])
 def test_the_seconds_that_are_left_are_whole(expires: float | None, left: int | None) -> None:
     assert standing(b"ann", expires).seconds_left() == left
+
+
+def test_a_review_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An identity of an older policy must not count as one of the new policy."""
+    someone, policy = standing(), FakePolicy()
+    monkeypatch.setattr(policy, "review", lambda identity, listener: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        someone.review(policy)
+    assert someone.policy is not policy

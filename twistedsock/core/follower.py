@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from twistedsock.core.dialect import Ending
 from twistedsock.core.session import Session
+from twistedsock.core.speaker import State
 
 
 class Follower(Session):
@@ -15,5 +16,5 @@ class Follower(Session):
     def _check_subscriptions(self) -> Iterator[None]:
         before = len(self.subscriptions)
         yield from super()._check_subscriptions()
-        if len(self.subscriptions) < before:
+        if self.state is State.OPEN and len(self.subscriptions) < before:
             self._close(Ending.POLICY, "it may not read all its channels any longer")

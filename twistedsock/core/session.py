@@ -32,6 +32,8 @@ from twistedsock.core.subscriber import Subscriber
 
 NUMBERED_ANEW = b"the events of a channel that you read are numbered anew: connect and subscribe again"
 
+NOT_REVIEWED = b"internal error while your rights were checked: connect and subscribe again"
+
 
 class Session(Subscriber):
     """``hang_up`` closes the connection once what was written has left. ``listener`` is the endpoint that the peer came
@@ -253,14 +255,13 @@ class Session(Subscriber):
             self._say(self._dialect.authenticated(command.tag, self.peer.nick, standing.seconds_left()))
             self.hold_events()
             self._busy = True  # until the subscriptions have been checked, which may take several turns
-            self._broker.make_steps(self._check_subscriptions(), self._checked_all)
+            self._broker.make_steps(self.review(), self._checked_all)
             if self._busy:
                 self._stall()
 
     def _checked_all(self) -> None:
-        if self.stalled and self.state is State.OPEN:
+        if self.state is State.OPEN:
             self._unstall()
-        self._busy = False
 
     def _ping(self, command: commands.Ping) -> None:
         self._say(self._dialect.pong(command.tag, command.text))
@@ -312,7 +313,15 @@ class Session(Subscriber):
     # Who the peer is, and what it may do.
 
     def review(self) -> Iterator[None]:
-        """The policy is another: see whether the peer is still who it was, and what it may do now; step by step."""
+        """The policy or the identity is another: see whether the peer is still who it was, and what it may do now; step
+        by step. An exception closes the session: it would be sent no events any more, and no notice of that."""
+        try:
+            yield from self._review()
+        except Exception:
+            self.dismiss(Ending.TRY_AGAIN, NOT_REVIEWED)
+            raise
+
+    def _review(self) -> Iterator[None]:
         if self.state is not State.OPEN:
             return
         if self._bridge.policy is None:
@@ -361,5 +370,7 @@ class Session(Subscriber):
 
     def _close(self, ending: Ending, words: str = "", by: str = "server") -> None:
         self.flush()
-        self.cease(words, by)
-        self._hang_up(ending)
+        try:
+            self.cease(words, by)
+        finally:
+            self._hang_up(ending)

@@ -102,8 +102,9 @@ class Standing:
 
     def review(self, policy: Policy) -> Refusal | None:
         """Another policy holds: be who one is by that, unless there is a reason against it."""
-        self.policy = policy
-        self.refusal = self.become(policy.review(self.identity, self._listener))
+        found = policy.review(self.identity, self._listener)
+        self.policy = policy  # not before: an exception must not leave an older identity that counts as reviewed
+        self.refusal = self.become(found)
         return self.refusal
 
     def become(self, outcome: Identity | Refusal) -> Refusal | None:

@@ -132,6 +132,8 @@ class Subscriber(Traced):
             subscription = Subscription(self._reader, channel, command.echo, command.presence)
             if not self.subscriptions:
                 self._checked = self.identity
+            elif self._checked is not self.identity:
+                self._checked = None  # this one is allowed by an identity that the others have not been checked by
             self.subscriptions[channel.name] = subscription
             self._broker.subscribe(channel, subscription)
         else:
@@ -280,7 +282,10 @@ class Subscriber(Traced):
                 if channel in self.subscriptions and standing.forbids(channel, Right.READ):
                     self._end_forbidden(channel)
                 yield
-                if self.state is not State.OPEN or self._judged().identity is not identity:
+                if self.state is not State.OPEN or self._bridge.policy is None:
+                    return
+                standing = self._judged()
+                if standing.identity is not identity or standing.refusal:
                     return
         self._checked = identity
         self.flush()
