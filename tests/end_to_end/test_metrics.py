@@ -93,7 +93,7 @@ def test_with_keys_they_are_for_administrators(start, tmp_path):
 def test_the_commands_of_the_page_show_them(start, environment, tmp_path):
     commands = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     # There is no user of that name here.
-    commands = [command.replace("chown prometheus:", f"chown {os.getuid()}:") for command in commands]
+    commands = [command.replace("chown prometheus:", f"chown {os.getuid()}:{os.getgid()}") for command in commands]
     look, look_with_token = (command.replace("/etc/prometheus", str(tmp_path)) for command in commands)
     program = f"#!{sys.executable}\nimport sys\nfrom twistedsock.command import main\nsys.exit(main())\n"
     (tmp_path / "sockbridge").write_text(program)
