@@ -89,6 +89,11 @@ class Client:
             self._tls.unwrap()
         self._carry()
 
+    def sends_garbage(self):
+        """A record that cannot be decrypted."""
+        self._socket.incoming.append(b"\x17\x03\x03\x00\x20" + bytes(32))
+        self._transport.doRead()
+
     def half_close(self):
         """Send close_notify, behind what has been said, and go on reading."""
         with pytest.raises(ssl.SSLWantReadError):
@@ -202,6 +207,25 @@ def test_in_tls_1_2_close_notify_ends_both_directions(connect, hall, reactor):
     assert b"BYE" not in client.heard()
     assert client.transport.disconnecting or client.transport.disconnected
     assert hall.broker.channels[b"k"].head == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "ends"),
+    [
+        (ssl.TLSVersion.TLSv1_2, Client.close),
+        (ssl.TLSVersion.TLSv1_2, Client.sends_garbage),
+        (ssl.TLSVersion.TLSv1_3, Client.sends_garbage),
+    ],
+)
+def test_the_end_of_tls_is_the_end_of_a_connection_that_is_not_read(connect, hall, fake_socket, reactor, ends, version):
+    """It would wait for ever for a producer that has nothing more to write."""
+    client = connect(version)
+    fake_socket.room = 1000
+    client.say(b"HELP\n" * 200)
+    assert client.transport.blocked
+    ends(client)
+    reactor.turn()
+    assert client.transport.disconnected and len(hall.bridge.roster) == 0
 
 
 def test_an_end_without_close_notify_is_the_end(connect, hall):

@@ -10,6 +10,8 @@ from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twistedsock.core.reader import WRITING
+
 MAX_IGNORED_BYTES = 64 * 1024
 """After close_notify. A client that goes on sending is reset, because it breaks the protocol and is not charged for
 what it sends."""
@@ -95,8 +97,16 @@ class FreedAtTheEnd(BufferingTLSTransport):
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         """Where a peer goes without a word, or breaks the rules, Twisted keeps the error in a variable on the stack in
-        which it came up, and the error has that stack. Who is told of the error asks for its kind alone."""
+        which it came up, and the error has that stack. Who is told of the error asks for its kind alone.
+
+        What still waits to be sent is discarded (RFC 5246 section 7.2.1). Twisted waits until it has been sent and the
+        producer has no more, but a producer that is resumed after the end of TLS writes nothing: the connection would
+        stay for ever, neither read nor written."""
+        transport: Any = self.transport
+        waits = getattr(transport, "blocked", 0) & WRITING
         super()._tlsShutdownFinished(reason)
+        if waits:
+            transport.abortConnection()
         if reason is not None:
             _forget_stack(reason)
 
