@@ -19,6 +19,17 @@ def test_it_ends_where_it_may_not_read_on() -> None:
     assert not other.endings and list(hall.broker.channels) == [b"b"]
 
 
+def test_it_ends_where_it_loses_one_channel_while_it_still_opens_others() -> None:
+    """It must not go on with the others, as if it had been opened for those."""
+    hall = Hall(policy=FakePolicy({"*": "r"}))
+    clock = itertools.count(1000)
+    hall.broker.clock = lambda: next(clock)  # each look at the clock is the end of a time slice
+    stream = Stream(hall, ["a", "b", "c", "d"])
+    hall.bridge.change_policy(FakePolicy({"b": "r", "c": "r", "d": "r"}))
+    hall.turn()
+    assert stream.endings == [Ending.POLICY] and not hall.broker.channels
+
+
 def test_it_is_not_closed_once_more_if_its_client_goes_during_a_review() -> None:
     hall = Hall(policy=FakePolicy({"*": "r"}))
     stream = Stream(hall, ["a", "b"])

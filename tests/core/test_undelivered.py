@@ -9,7 +9,7 @@ from twistedsock.core.channel import Channel
 from twistedsock.core.events import Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.reader import HELD
-from twistedsock.testing import Hall
+from twistedsock.testing import FakePolicy, Hall
 
 
 def joins(here: Channel, *ids: bytes) -> None:
@@ -255,3 +255,48 @@ def test_a_watcher_that_catches_up_in_the_middle_of_a_round_gets_everything_once
     publish(here, b"b")
     assert heard(slow) == ["MSG c 1 p0 a", "MSG c 2 p0 b"]
     assert heard(other) == ["JOIN c q1 q1", "MSG c 1 p0 a", "MSG c 2 p0 b"]
+
+
+def test_an_event_after_many_joins_is_sent_in_time_slices() -> None:
+    """Telling everybody of everybody takes long, and an event must not make that one turn."""
+    hall = Hall()
+    watchers, plain = [hall.line_peer() for _ in range(10)], hall.line_peer()
+    plain.says("SUB k")
+    for watcher in watchers:
+        watcher.says("SUB k presence=on")
+    hall.turn()
+    everybody = [*watchers, plain]
+    for peer in everybody:
+        peer.hears()
+    ticks = iter(range(1_000_000))
+    hall.broker.clock = lambda: 2000.0 + next(ticks)
+    joining = [hall.line_peer() for _ in range(5)]
+    for peer in joining:
+        peer.says("SUB k presence=on")
+    joining[0].says("PUB k x")
+    before = sum(peer.outlet.sends for peer in everybody)
+    sends: list[int] = []
+    while hall.turns:
+        hall.turns.step()
+        total = sum(peer.outlet.sends for peer in everybody)
+        sends.append(total - before)
+        before = total
+        if len(sends) == 3:
+            joining[0].says("PUB k y")
+    joins = [f"JOIN k {peer.id} {peer.id}" for peer in joining]
+    message = [f"MSG k {offset} {joining[0].id} {data}" for offset, data in enumerate("xy", 1)]
+    assert [peer.hears() for peer in watchers] == [joins + message] * len(watchers) and plain.hears() == message
+    assert len(sends) > 10 and max(sends[:-1]) <= 2 and sum(sends) <= 2 * len(everybody)
+
+
+def test_everything_is_sent_before_another_policy_holds() -> None:
+    hall = Hall(policy=FakePolicy({"k": "rw"}))
+    watchers = [hall.line_peer() for _ in range(5)]
+    for watcher in watchers:
+        watcher.says("SUB k presence=on")
+    hall.turn()
+    ticks = iter(range(1_000_000))
+    hall.broker.clock = lambda: 2000.0 + next(ticks)
+    hall.line_peer().says("SUB k", "PUB k x")
+    hall.bridge.change_policy(FakePolicy())
+    assert all("MSG k 1 p6 x" in watcher.hears() for watcher in watchers)

@@ -85,7 +85,7 @@ class Bridge:
         if policy is None and self.policy is None:
             done()
             return
-        self.broker.flush()  # what was published before is for those who could read it then
+        self.broker.flush(is_whole=True)  # what was published before is for those who could read it then
         self.policy = policy
         sessions = list(self.roster)
         for session in sessions:

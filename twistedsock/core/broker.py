@@ -374,7 +374,7 @@ class Broker:
         channel.tally.published += count
         for observer in self.observers:
             observer.published(name, epoch, batch)
-        if not channel.pending and (channel.undelivered is None or not channel.undelivered.events):
+        if not channel.pending and (channel.undelivered is None or not channel.undelivered.batches):
             self._mark(channel)
         channel.pending.append(batch)
         self._waiting += batch.content.size + FRAME_COST * count
@@ -468,8 +468,8 @@ class Broker:
             channel = next(iter(self._untold))
             del self._untold[channel]
             if channel.pending or channel.has_undelivered_events:
-                self.flush()  # what was published before is to be heard before
-            if not channel.tell_watchers(self.limits.max_members_told, lambda: self.clock() >= enough):
+                self.flush()  # this tells watchers too, or goes on with that in the next turn
+            elif not channel.tell_watchers(self.limits.max_members_told, lambda: self.clock() >= enough):
                 self._untold[channel] = None
             if self.clock() >= enough:
                 break
@@ -491,12 +491,15 @@ class Broker:
             if awake:  # who had no turn comes first in the next
                 self._awake = awake | self._awake
 
-    def flush(self) -> None:
-        """Flush every dirty channel now."""
+    def flush(self, is_whole: bool = False) -> None:
+        """Flush every dirty channel now. Unless it ``is_whole``, channels with so many presence changes for so many
+        watchers that telling them takes more than a share of time stay dirty, and go on in the next turn."""
         self._flush_talkers()
         self.urgent = False
         began = self.clock() if self._dirty else 0.0
         dirty, self._dirty, self._waiting = self._dirty, [], 0
+        if not is_whole and any([channel.has_changes_to_tell for channel in dirty]):
+            dirty = self._told_first(dirty, began + SHARE)
         if len(dirty) == 1:
             dirty[0].deliver(self._write(dirty[0]))
         elif dirty:
@@ -513,6 +516,19 @@ class Broker:
         if dirty:
             self._flushed = self.clock()
             self.tally.flushes.note(self._flushed - began)
+
+    def _told_first(self, dirty: list[Channel], enough: float) -> list[Channel]:
+        """Those of some dirty channels whose watchers have been told what happened before the events that wait."""
+        told: list[Channel] = []
+        for channel in dirty:
+            if channel.has_changes_to_tell:
+                self.commit(channel)
+            if channel.tell_watchers_first(self.limits.max_members_told, lambda: self.clock() >= enough):
+                told.append(channel)
+            else:
+                self._dirty.append(channel)
+                self._ask_for_turn()
+        return told
 
     def sweep(self) -> None:
         """Let go what is too old. To be called every few seconds, as nothing else looks at a silent channel. Where

@@ -66,7 +66,7 @@ class Channel:
     @property
     def has_undelivered_events(self) -> bool:
         """Whether the log holds events that the lanes have not been sent yet."""
-        return self.undelivered is not None and self.undelivered.events > 0
+        return self.undelivered is not None and bool(self.undelivered.batches)
 
     def add_reader(self, subscription: Subscription) -> None:
         """A subscription that needs nothing of what has been published so far. All of that must be in the log."""
@@ -173,10 +173,10 @@ class Channel:
         if waiting is None:
             return self.write(now)
         self.write_only(now)
-        if not waiting.events:
+        if not waiting.batches:
             return []
         waiting.send_all(self.watchers, max_missed)
-        return [item for item in waiting.items if isinstance(item, Batch)]
+        return [batch for _, batch in waiting.batches]
 
     def deliver(self, batches: list[Batch], gathered: Gathered | None = None) -> None:
         """Offer events to the lanes, or let them note them in ``gathered``."""
@@ -187,6 +187,17 @@ class Channel:
             if self.undelivered is not None:
                 waiting, self.undelivered = self.undelivered, None
                 waiting.end_all()
+
+    @property
+    def has_changes_to_tell(self) -> bool:
+        """Whether watchers have still to be told of presence changes."""
+        return self.undelivered is not None and self.undelivered.has_changes
+
+    def tell_watchers_first(self, max_missed: int, is_enough: Callable[[], bool]) -> bool:
+        """Send watchers the presence changes and events that wait, which must be in the log, until ``is_enough``;
+        whether so many have been reached that the rest can be delivered at once."""
+        waiting = self.undelivered
+        return waiting is None or not waiting.has_changes or waiting.tell_round(self.watchers, max_missed, is_enough)
 
     def tell_watchers(self, max_missed: int, is_enough: Callable[[], bool]) -> bool:
         """Tell watchers who came and who went, until ``is_enough``; whether all are told. No events may wait."""

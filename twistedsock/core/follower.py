@@ -1,10 +1,7 @@
 """The session of a peer that says nothing: it reads the channels that it was opened for, and ends without one."""
 
-from collections.abc import Iterator
-
 from twistedsock.core.dialect import Ending
 from twistedsock.core.session import Session
-from twistedsock.core.speaker import State
 
 
 class Follower(Session):
@@ -13,8 +10,6 @@ class Follower(Session):
 
     __slots__ = ()
 
-    def _check_subscriptions(self) -> Iterator[None]:
-        before = len(self.subscriptions)
-        yield from super()._check_subscriptions()
-        if self.state is State.OPEN and len(self.subscriptions) < before:
-            self._close(Ending.POLICY, "it may not read all its channels any longer")
+    def _end_forbidden(self, channel: bytes) -> None:
+        super()._end_forbidden(channel)
+        self._close(Ending.POLICY, "it may not read all its channels any longer")

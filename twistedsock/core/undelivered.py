@@ -25,15 +25,15 @@ _number = itemgetter(0)
 
 
 class Undelivered:
-    """``items`` is the queue; they are numbered, and numbers go on when its front is dropped. ``events`` is how many of
-    them are batches. ``max_missed`` limits the presence changes that are kept for a subscription whose socket is full.
-    """
+    """``items`` is the queue; they are numbered, and numbers go on when its front is dropped. ``batches`` are the
+    events among them, with their numbers. ``max_missed`` limits the presence changes that are kept for a subscription
+    whose socket is full."""
 
-    __slots__ = ("_encoded", "_first", "_last", "_reached", "_round", "_round_end", "_shared", "events", "items")
+    __slots__ = ("_encoded", "_first", "_last", "_reached", "_round", "_round_end", "_shared", "batches", "items")
 
     def __init__(self) -> None:
         self.items: list[Item] = []
-        self.events = 0
+        self.batches: list[tuple[int, Batch]] = []
         # The number of items[0].
         self._first = 0
         # For each subscription that is in no lane because of this queue: the number of the next item that it needs.
@@ -55,11 +55,16 @@ class Undelivered:
     def add(self, item: Item) -> None:
         """Append an item."""
         if isinstance(item, Batch):
-            self.events += 1
+            self.batches.append((self.end, item))
             self._last[item.publisher] = self.end
         else:
             self._last[item.member.id] = self.end
         self.items.append(item)
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether there are presence changes in the queue."""
+        return len(self.batches) < len(self.items)
 
     def holds(self, subscription: Subscription) -> bool:
         """Whether a subscription is in no lane because of this queue."""
@@ -78,7 +83,7 @@ class Undelivered:
         """Send a subscription what it still needs of the queue. If its socket does not take all of it, the subscription
         falls behind, as it does in a lane."""
         start, end = self._reached.get(subscription, self._first), self.end
-        if start == end or not (self.events or subscription.presence):
+        if start == end or not (self.batches or subscription.presence):
             return
         self.skip(subscription)
         reader, channel = subscription.reader, subscription.channel
@@ -92,9 +97,9 @@ class Undelivered:
                     subscription.fall_behind(cursor)
                     break
                 channel.tally.sent += len(data)
-        if self.events:
-            batches = [item for item in self._from(start) if isinstance(item, Batch) and subscription.wants(item)]
-            channel.tally.delivered += sum([max(0, min(batch.end, cursor) - batch.first) for batch in batches])
+        for _, batch in self._batches_from(start):
+            if subscription.wants(batch):
+                channel.tally.delivered += max(0, min(batch.end, cursor) - batch.first)
         missed = [
             item for item in self._from(untold) if isinstance(item, PresenceChange) and _wants(subscription, item)
         ]
@@ -103,7 +108,7 @@ class Undelivered:
 
     def send_all(self, watchers: Collection[Subscription], max_missed: int) -> None:
         """Send all subscriptions that are not just as far as their lanes what they still need."""
-        if self.events < len(self.items):
+        if self.has_changes:
             for subscription in list(watchers):
                 self.send(subscription, max_missed)
         for subscription in list(self._reached):
@@ -114,15 +119,22 @@ class Undelivered:
         A round reaches each watcher once; what comes meanwhile is for those that follow and for the next round. So
         changes that come in quick succession cost a few sends for each watcher, however many they are."""
         while self.items and watchers:
-            if not self._round:
-                self._round, self._round_end = list(watchers), self.end
-            while self._round:
-                subscription = self._round.pop()
-                if subscription in watchers:
-                    self.send(subscription, max_missed)
-                if is_enough() and self._round:
-                    return False
+            if not self.tell_round(watchers, max_missed, is_enough):
+                return False
             self._drop_before(self._round_end)
+        return True
+
+    def tell_round(self, watchers: Collection[Subscription], max_missed: int, is_enough: Callable[[], bool]) -> bool:
+        """Send watchers what they still need of the queue, events too, until ``is_enough``; whether each of them has
+        been reached once since the round began."""
+        if not self._round:
+            self._round, self._round_end = list(watchers), self.end
+        while self._round:
+            subscription = self._round.pop()
+            if subscription in watchers:
+                self.send(subscription, max_missed)
+            if is_enough() and self._round:
+                return False
         return True
 
     def end_all(self) -> None:
@@ -134,6 +146,9 @@ class Undelivered:
 
     def _from(self, number: int) -> list[Item]:
         return self.items[number - self._first :]
+
+    def _batches_from(self, number: int) -> list[tuple[int, Batch]]:
+        return self.batches[bisect_left(self.batches, number, key=_number) :]
 
     def _drop_before(self, number: int) -> None:
         """All watchers have got the items before ``number``."""
@@ -149,7 +164,7 @@ class Undelivered:
 
     def _next_offset(self, number: int, end: int) -> int:
         """The offset of the first event from an item on; ``end`` if there is none."""
-        return next((item.first for item in self._from(number) if isinstance(item, Batch)), end)
+        return next((batch.first for _, batch in self._batches_from(number)), end)
 
     def _chunks(self, subscription: Subscription, start: int) -> Sequence[Chunk]:
         encoding, id = subscription.reader.encoding, subscription.reader.peer.id
