@@ -208,6 +208,27 @@ def test_a_client_of_a_former_epoch_gets_nothing_of_the_new_one_before_it_knows_
     assert told(peer)[:2] == [*msg(1), reply]
 
 
+def test_a_client_of_a_former_epoch_gets_no_event_that_waits_when_it_is_dismissed() -> None:
+    hall = Hall()
+    peer = subscribed(hall)
+    deliver(hall, 1)
+    hall.broker.postpone(lambda: deliver(hall, 2, 1, b"e2"))  # in the turn in which it is dismissed
+    deliver(hall, 1, 1, b"e2")
+    hall.turn()
+    assert not any(line.startswith("MSG a 2") for line in peer.hears()) and peer.ending is Ending.TRY_AGAIN
+
+
+def test_an_error_in_one_session_keeps_no_other_of_a_former_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = Hall()
+    peers = [subscribed(hall) for _ in range(3)]
+    deliver(hall, 1)
+    deliver(hall, 1, 1, b"e2")
+    monkeypatch.setattr(peers[2].outlet, "write", lambda data: 1 / 0)
+    with pytest.raises(ExceptionGroup, match="former epoch"):
+        hall.turn()
+    assert [peer.ending for peer in peers[:2]] == [Ending.TRY_AGAIN] * 2
+
+
 def test_a_client_that_has_subscribed_to_the_new_epoch_stays() -> None:
     hall = Hall()
     peer = subscribed(hall)

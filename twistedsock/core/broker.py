@@ -404,15 +404,14 @@ class Broker:
         )  # a flush can end its need
 
     def _dismiss_outdated(self) -> None:
-        """The sessions whose subscriptions are of a former epoch; as many as fit into a share of time."""
-        enough = self.clock() + SHARE
-        while self._outdated:
-            subscription, _ = self._outdated.popitem()
+        """Close the sessions whose subscriptions are of a former epoch."""
+        calls = [partial(self._dismiss_if_outdated, subscription) for subscription in self._outdated]
+        self.make_calls(calls, "sessions of a former epoch could not be closed")
+
+    def _dismiss_if_outdated(self, subscription: Subscription) -> None:
+        # It counts as outdated until it has ended, so that it is sent nothing on the way.
+        if subscription in self._outdated:
             subscription.reader.owner.lost_its_place()
-            if self.clock() >= enough:
-                break
-        if self._outdated:
-            self.postpone(self._dismiss_outdated)
 
     def change_presence(self, name: bytes, change: PresenceChange) -> None:
         """Somebody came to a channel or left it, on this node or another. Watchers are told after this turn."""
