@@ -261,3 +261,20 @@ def test_page_by_page_one_sees_each_channel_once(most: int, some: set[bytes]) ->
             break
         after = page.following
     assert seen == sorted(some)
+
+
+def test_a_search_that_fails_does_not_keep_the_next_one_of_its_client() -> None:
+    class Failing:
+        def compile_some(self) -> bool:
+            raise ZeroDivisionError
+
+        def select(self, channels: list[bytes]) -> list[bytes]:
+            return channels
+
+    hall = Hall()
+    publish(hall, b"a")
+    directory = Directory(hall.broker)
+    with pytest.raises(ZeroDivisionError):
+        directory.look(search(readable=Failing()))
+    [page] = pages_of(_looked(directory, search()))
+    assert names(page) == [b"a"]

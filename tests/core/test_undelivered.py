@@ -9,6 +9,7 @@ from twistedsock.core.channel import Channel
 from twistedsock.core.events import Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
 from twistedsock.core.reader import HELD
+from twistedsock.core.undelivered import Undelivered
 from twistedsock.testing import FakePolicy, Hall
 
 
@@ -300,3 +301,18 @@ def test_everything_is_sent_before_another_policy_holds() -> None:
     hall.line_peer().says("SUB k", "PUB k x")
     hall.bridge.change_policy(FakePolicy())
     assert all("MSG k 1 p6 x" in watcher.hears() for watcher in watchers)
+
+
+def test_an_error_in_one_flush_does_not_keep_later_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = Hall()
+    reader, publisher = hall.line_peer(), hall.line_peer()
+    reader.says("SUB a")
+    reader.hears()
+    publisher.says("PUB a 1", "HIST a last=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Undelivered, "send_all", lambda waiting, watchers, max_missed: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            hall.turn()
+    publisher.says("PUB a 2")
+    hall.turn()
+    assert reader.hears() == ["MSG a 1 p2 1", "MSG a 2 p2 2"]

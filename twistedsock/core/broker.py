@@ -110,7 +110,8 @@ class Broker:
         self._asked = self._reading = False
         self._flushed = clock()
         self._opening: dict[bytes, Later[Channel]] = {}
-        self._dirty: list[Channel] = []
+        # Channels with events that have not been delivered.
+        self._dirty: dict[Channel, None] = {}
         self._waiting = 0
         self._logs = LogBudget(limits.log_bytes, lambda: self.clock(), self._review)
         self._awake: OrderedDict[Reader, None] = OrderedDict()
@@ -374,8 +375,9 @@ class Broker:
         channel.tally.published += count
         for observer in self.observers:
             observer.published(name, epoch, batch)
-        if not channel.pending and (channel.undelivered is None or not channel.undelivered.batches):
-            self._mark(channel)
+        if channel not in self._dirty:
+            self._dirty[channel] = None
+            self._ask_for_turn()
         channel.pending.append(batch)
         self._waiting += batch.content.size + FRAME_COST * count
         if self._waiting >= CHUNK_BYTES:
@@ -387,7 +389,7 @@ class Broker:
         self._flush_talkers()
         channel.deliver(self._write(channel))
         channel.tell_watchers(self.limits.max_members_told, lambda: False)  # so that all are in their lanes
-        self._dirty = [other for other in self._dirty if other is not channel]  # the next event marks it again
+        self._dirty.pop(channel, None)  # the next event adds it again
         size = channel.log.size
         if position.epoch == channel.epoch:
             lost = Lost(channel.head + 1, position.head)
@@ -496,7 +498,7 @@ class Broker:
         self._flush_talkers()
         self.urgent = False
         began = self.clock() if self._dirty else 0.0
-        dirty, self._dirty, self._waiting = self._dirty, [], 0
+        dirty, self._dirty, self._waiting = list(self._dirty), {}, 0
         if not is_whole and any([channel.has_changes_to_tell for channel in dirty]):
             dirty = self._told_first(dirty, began + SHARE)
         if len(dirty) == 1:
@@ -525,7 +527,7 @@ class Broker:
             if channel.tell_watchers_first(self.limits.max_members_told, lambda: self.clock() >= enough):
                 told.append(channel)
             else:
-                self._dirty.append(channel)
+                self._dirty[channel] = None
                 self._ask_for_turn()
         return told
 
@@ -648,10 +650,6 @@ class Broker:
             return outcome
         # An event may have been delivered while the answer was under way.
         return self.channels.get(name) or self._make(name, outcome, principal)
-
-    def _mark(self, channel: Channel) -> None:
-        self._dirty.append(channel)
-        self._ask_for_turn()
 
     def _ask_for_turn(self) -> None:
         if not self._asked and not self._reading:

@@ -174,13 +174,16 @@ class Directory:
         while self._start():
             principal = self._started.popleft()
             search = self._searches[principal][0]
-            if not search.is_wanted():
-                self._end(principal)
-            elif search.go_on(broker, enough):
-                self._end(principal)
+            is_wanted, is_over = search.is_wanted(), True
+            try:
+                is_over = not is_wanted or search.go_on(broker, enough)
+            finally:
+                if is_over:  # or it has failed: the next searches of its client must not wait for it
+                    self._end(principal)
+                else:
+                    self._started.append(principal)
+            if is_over and is_wanted:
                 search.settle(broker.channels)
-            else:
-                self._started.append(principal)
             if broker.clock() >= enough:
                 self._start()
                 return
