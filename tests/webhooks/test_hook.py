@@ -5,6 +5,7 @@ import json
 import pytest
 
 from twistedsock.core.events import Batch, Content, Member
+from twistedsock.core.principal import ELSEWHERE
 from twistedsock.webhooks.hook import Hook
 from twistedsock.webhooks.queue import BATCH_BYTES
 from twistedsock.webhooks.signing import sign
@@ -18,11 +19,12 @@ class Watched:
     def __init__(self, target):
         self.now = 0.0
         self.woken = 0
+        self.gone = set()
         self.hook = Hook(target, lambda: self.now, lambda: 1_000 + self.now, lambda: "id", self._wake, self.owner_of)
 
     def owner_of(self, channel):
         """Channels belong to the client whose name they begin with."""
-        return channel.partition(b"/")[0]
+        return ELSEWHERE if channel in self.gone else channel.partition(b"/")[0]
 
     def _wake(self):
         self.woken += 1
@@ -203,3 +205,19 @@ def test_a_client_that_fills_the_queue_loses_its_own_events(watch):
     batch = watched.hook.take()
     channels = [json.loads(event)["channel"] for event in batch.events]
     assert channels.count("modest/kitchen") == 4 and len(channels) == 20 and watched.hook.queue.dropped == 84
+
+
+def test_a_change_counts_for_the_client_whose_channel_it_was(watch):
+    """Although the channel may be gone when it is told: clients that come and go must not push out what others do."""
+    watched = watch(queue_events=100, events=["channel-vacated"], debounce=1)
+    channels = [b"bob/1", *[b"ann/%d" % number for number in range(120)]]
+    for now, some in ((0.0, channels[:60]), (2.0, channels[60:])):
+        watched.now = now
+        for channel in some:
+            watched.hook.left(channel, ANN, 0)
+            watched.gone.add(channel)
+    watched.hook.hasten()
+    told = []
+    while (batch := watched.hook.take()) is not None:
+        told += [json.loads(event)["channel"] for event in batch.events]
+    assert len(told) == 100 and told[0] == "bob/1"

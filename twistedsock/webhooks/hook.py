@@ -82,23 +82,23 @@ class Hook:
     def entered(self, channel: bytes, member: Member, readers: int) -> None:
         if not self._matches(channel):
             return
-        now, time = self._clock(), self._wall_clock()
+        now, time, owner = self._clock(), self._wall_clock(), self._owner_of(channel)
         self._presence.ripen(now)
         if self._wants_occupancy and readers == 1:
-            self._presence.occupied(channel, now, time)
+            self._presence.occupied(channel, now, time, owner)
         if self._wants_members:
-            self._presence.joined(channel, member, now, time)
+            self._presence.joined(channel, member, now, time, owner)
         self._wake()
 
     def left(self, channel: bytes, member: Member, readers: int) -> None:
         if not self._matches(channel):
             return
-        now, time = self._clock(), self._wall_clock()
+        now, time, owner = self._clock(), self._wall_clock(), self._owner_of(channel)
         self._presence.ripen(now)
         if self._wants_members:
-            self._presence.left(channel, member, now, time)
+            self._presence.left(channel, member, now, time, owner)
         if self._wants_occupancy and readers == 0:
-            self._presence.vacated(channel, now, time)
+            self._presence.vacated(channel, now, time, owner)
         self._wake()
 
     # What the delivery asks.
@@ -142,7 +142,7 @@ class Hook:
 
     def _changed(self, change: Change) -> None:
         if change.kind in self._wanted and self._matches(change.channel):
-            self._queue(write_change(change), change.time, self._owner_of(change.channel))
+            self._queue(write_change(change), change.time, change.owner)
 
     def _queue(self, event: bytes, time: float, owner: Principal) -> None:
         if not self.queue:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from twistedsock.core.events import Member
+from twistedsock.core.principal import ELSEWHERE, Principal
 from twistedsock.webhooks.table import Kind
 
 
@@ -22,6 +23,8 @@ class Change(msgspec.Struct, frozen=True):
     member: Member | None
     due: float
     time: float
+    owner: Principal = ELSEWHERE
+    """The principal that the channel counted for then: the channel may be gone when it is told."""
 
 
 class Presence:
@@ -41,25 +44,27 @@ class Presence:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def occupied(self, channel: bytes, now: float, time: float) -> None:
+    def occupied(self, channel: bytes, now: float, time: float, owner: Principal = ELSEWHERE) -> None:
         """The first reader came."""
         if self._pending.pop(("vacated", channel), None) is None:
-            self._wait(("occupied", channel), Change("channel-occupied", channel, None, now + self.debounce, time))
+            change = Change("channel-occupied", channel, None, now + self.debounce, time, owner)
+            self._wait(("occupied", channel), change)
 
-    def vacated(self, channel: bytes, now: float, time: float) -> None:
+    def vacated(self, channel: bytes, now: float, time: float, owner: Principal = ELSEWHERE) -> None:
         """The last reader went."""
         if self._pending.pop(("occupied", channel), None) is None:
-            self._wait(("vacated", channel), Change("channel-vacated", channel, None, now + self.debounce, time))
+            change = Change("channel-vacated", channel, None, now + self.debounce, time, owner)
+            self._wait(("vacated", channel), change)
 
-    def joined(self, channel: bytes, member: Member, now: float, time: float) -> None:
+    def joined(self, channel: bytes, member: Member, now: float, time: float, owner: Principal = ELSEWHERE) -> None:
         gone = self._pending.pop(("left", channel, member.nick), None)
         if gone is None:
-            change = Change("member-joined", channel, member, now + self.debounce, time)
+            change = Change("member-joined", channel, member, now + self.debounce, time, owner)
             self._wait(("joined", channel, member.id), change)
         elif gone.member is not None and gone.member.id != member.id:
             self._told_ids[channel, member.id] = gone.member.id
 
-    def left(self, channel: bytes, member: Member, now: float, time: float) -> None:
+    def left(self, channel: bytes, member: Member, now: float, time: float, owner: Principal = ELSEWHERE) -> None:
         told_id = self._told_ids.pop((channel, member.id), member.id)
         if self._pending.pop(("joined", channel, member.id), None) is not None:
             return
@@ -67,7 +72,8 @@ class Presence:
         if key in self._pending:  # a namesake has just left, too: only one of the two can be found again
             self._serial += 1
             key = (*key, self._serial)
-        self._wait(key, Change("member-left", channel, Member(told_id, member.nick), now + self.debounce, time))
+        told = Member(told_id, member.nick)
+        self._wait(key, Change("member-left", channel, told, now + self.debounce, time, owner))
 
     def due(self) -> float | None:
         """When there is something to tell; None while nothing waits."""
