@@ -231,6 +231,8 @@ def test_ports_make_transports_that_send_at_once_below_tls_too(start, reactor, c
         ("tcp:8081:colour=blue", "cannot use the endpoint 'tcp:8081:colour=blue': "),
         ("", "cannot use the endpoint '': "),
         ("ssl:8443:privateKey=none.pem:certKey=none.pem", "none.pem"),
+        ("systemd:domain=INET:index=0", "': no such socket was handed over: start the server by a unit with sockets"),
+        ("systemd:domain=INET:name=x", "': no such socket was handed over: start the server by a unit with sockets"),
     ],
 )
 def test_an_endpoint_that_is_none_is_refused_before_anything_listens(make, reactor, endpoint, words):

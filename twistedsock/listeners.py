@@ -36,6 +36,8 @@ def parse_endpoint(description: str, reactor: Any, authorities: Path | None = No
         return endpoint
     except Exception as error:  # each kind of endpoint has its own errors, OpenSSL's among them
         words = _suggest(description) or str(error) or type(error).__name__
+        if kind == "systemd" and isinstance(error, IndexError | KeyError):
+            words = "no such socket was handed over: start the server by a unit with sockets"
         raise SettingsError(f"cannot use the endpoint {description!r}: {words}") from None
 
 
