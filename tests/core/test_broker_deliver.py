@@ -251,3 +251,17 @@ def test_a_reader_that_has_gone_before_its_turn_is_no_trouble() -> None:
     hall.turn()
     assert left.ending is None and unsubscribed.ending is None
     assert not hall.broker.channels[b"a"].readers
+
+
+def test_a_reader_that_subscribes_again_while_others_are_dismissed_stays() -> None:
+    hall = Hall()
+    peers = [subscribed(hall) for _ in range(5)]
+    deliver(hall, 1)
+    deliver(hall, 1, 1, b"e2")
+    clock = iter(range(10_000))
+    hall.broker.clock = lambda: float(next(clock))  # each look at the clock is a second later
+    while peers[0].ending is None:
+        hall.turns.step()
+    peers[4].says("SUB a")
+    hall.turn()
+    assert [peer.ending for peer in peers] == [Ending.TRY_AGAIN] * 4 + [None]

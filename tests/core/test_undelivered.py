@@ -290,6 +290,24 @@ def test_an_event_after_many_joins_is_sent_in_time_slices() -> None:
     assert len(sends) > 10 and max(sends[:-1]) <= 2 and sum(sends) <= 2 * len(everybody)
 
 
+def test_more_than_a_chunk_of_events_does_not_wait_for_joins_to_be_told() -> None:
+    """Events that wait are held in memory beyond the limits of the log."""
+    hall = Hall()
+    watchers = [hall.line_peer() for _ in range(10)]
+    for watcher in watchers:
+        watcher.says("SUB k presence=on")
+    hall.turn()
+    ticks = iter(range(1_000_000))
+    hall.broker.clock = lambda: 2000.0 + next(ticks)
+    publisher = hall.line_peer()
+    publisher.says("SUB k", "PUB k " + "x" * (CHUNK_BYTES // 2))
+    hall.turns.step()
+    assert sum(len(watcher.outlet.sent) > CHUNK_BYTES // 2 for watcher in watchers) < 5
+    publisher.says("PUB k " + "x" * (CHUNK_BYTES // 2))
+    hall.turns.step()
+    assert all(len(watcher.outlet.sent) > CHUNK_BYTES - 100 for watcher in watchers)
+
+
 def test_everything_is_sent_before_another_policy_holds() -> None:
     hall = Hall(policy=FakePolicy({"k": "rw"}))
     watchers = [hall.line_peer() for _ in range(5)]

@@ -493,14 +493,17 @@ class Broker:
                 self._awake = awake | self._awake
 
     def flush(self, is_whole: bool = False) -> None:
-        """Flush every dirty channel now. Unless it ``is_whole``, channels with so many presence changes for so many
-        watchers that telling them takes more than a share of time stay dirty, and go on in the next turn."""
+        """Flush every dirty channel now. Unless it ``is_whole``, or more than a chunk waits, channels with so many
+        presence changes for so many watchers that telling them takes more than a share of time stay dirty, and go on in
+        the next turn."""
         self._flush_talkers()
-        self.urgent = False
+        is_whole, self.urgent = is_whole or self.urgent, False
         began = self.clock() if self._dirty else 0.0
-        dirty, self._dirty, self._waiting = list(self._dirty), {}, 0
+        dirty, self._dirty = list(self._dirty), {}
         if not is_whole and any([channel.has_changes_to_tell for channel in dirty]):
             dirty = self._told_first(dirty, began + SHARE)
+        if not self._dirty:
+            self._waiting = 0
         if len(dirty) == 1:
             dirty[0].deliver(self._write(dirty[0]))
         elif dirty:
