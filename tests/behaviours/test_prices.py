@@ -59,6 +59,24 @@ def test_a_nick_costs_by_the_channels_on_which_it_is_noted(hall: Hall, publisher
     assert left(publisher, 20) == 20 - 11
 
 
+@pytest.mark.parametrize("payload", [rb"\ud83d" * 1000, rb"\u" * 3000], ids=["halves of pairs", "no JSON"])
+def test_a_message_that_cannot_be_read_costs_by_its_size(hall: Hall, payload: bytes) -> None:
+    """Its id and halves of surrogate pairs are looked for."""
+    peer = hall.json_peer()
+    peer.limit(commands_per_second=1, commands_burst=20)
+    peer.receives(b'{"type":"publish","channel":"a","id":1,"data":"' + payload + b'"}')
+    assert [error["code"] for error in peer.hears()[1:]] == ["bad-json"]
+    peer.says(*[{"type": "ping"}] * 20)
+    assert [reply["type"] for reply in peer.hears()].count("pong") == 20 - 12
+
+
+def test_a_line_that_cannot_be_read_costs_by_its_size(hall: Hall) -> None:
+    peer = hall.line_peer()
+    peer.limit(commands_per_second=1, commands_burst=20)
+    peer.says("PING", 'PUB a {"a":"' + r"\ud83d" * 1000 + '"}', *["PING"] * 20)
+    assert peer.hears().count("PONG") == 1 + 20 - 13
+
+
 def test_a_publish_costs_the_same_whoever_reads_it(hall: Hall, publisher: Voice) -> None:
     for _ in range(500):
         hall.line_peer().says("SUB a")

@@ -170,6 +170,14 @@ def test_clients_on_this_machine_have_no_limit(server: Server, ask: Ask) -> None
     assert [ask(server, "127.0.0.1", 3 * BURST, token) for token in ("", "A")] == [3 * BURST, 3 * BURST]
 
 
+def test_a_body_that_cannot_be_read_costs_by_its_size(server: Server) -> None:
+    """Halves of surrogate pairs are looked for."""
+    body = b'"' + rb"\ud83d" * 3000 + b'"'
+    client = server._web(HERE).asks("/channels/a/events?token=A", "POST", body, Content_Type="application/json")
+    assert client.answer()[0] == 400
+    assert server.http(HERE, 8, "A") == 4
+
+
 def test_a_handshake_that_exceeds_the_rate_is_told_when_to_come_back(server: Server) -> None:
     for _ in range(9):
         server.lines(HERE, 30)

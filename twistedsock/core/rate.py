@@ -30,6 +30,12 @@ def token_price(size: int) -> float:
     return 2 + size / 1024
 
 
+def unreadable_price(size: int) -> float:
+    """A message or body of that many bytes that cannot be read: up to 0.2 us for each byte, because its id and halves
+    of surrogate pairs are looked for."""
+    return size / 512
+
+
 def answer_price(size: int) -> float:
     """Bytes of history, of members or of other lists: 2 to 30 us for each KiB."""
     return size / 4096

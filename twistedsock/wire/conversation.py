@@ -9,7 +9,7 @@ from twistedsock.core.commands import Command, Mistake, Publish, Tag
 from twistedsock.core.dialect import Ending
 from twistedsock.core.errors import INTERNAL, TOO_FAST, TOO_MUCH_HELD, Refusal
 from twistedsock.core.limits import SHARE
-from twistedsock.core.rate import Verdict, token_price
+from twistedsock.core.rate import Verdict, token_price, unreadable_price
 from twistedsock.core.session import Session
 from twistedsock.core.speaker import State
 from twistedsock.wire.backlog import Backlog
@@ -37,12 +37,15 @@ FLOODED = b"you went on sending faster than you may"
 """The last words to who did."""
 
 
-def _price(command: Command | None) -> float:
-    """What a command costs before it has been run. The session charges what depends on its answer. A publish costs the
-    same however many readers its channel has: those of one turn are delivered together, so readers cost time for each
-    turn and not for each publish; and a rate that falls when the audience grows would stop honest publishers."""
+def _price(command: Command | None, message: bytes | Command) -> float:
+    """What the command in a message costs before it has been run. The session charges what depends on its answer. A
+    publish costs the same however many readers its channel has: those of one turn are delivered together, so readers
+    cost time for each turn and not for each publish; and a rate that falls when the audience grows would stop honest
+    publishers."""
     if isinstance(command, Publish):
         return len(command.tags)
+    if isinstance(command, Mistake) and isinstance(message, bytes):
+        return 1 + unreadable_price(len(message))
     return 1 + token_price(len(command.token)) if isinstance(command, commands.Auth) else 1
 
 
@@ -132,7 +135,7 @@ class Conversation:
                 command = decode(message) if isinstance(message, bytes) else message
                 if isinstance(command, Publish) and position < end:
                     command, position = self.codec.follow(command, messages, position)
-                if is_metered and not self._is_in_time(command):
+                if is_metered and not self._is_in_time(command, message):
                     pass
                 elif command is not None:
                     session.run(command)
@@ -158,11 +161,11 @@ class Conversation:
         meter = self.session.meter
         return Verdict.RUN if meter is None else meter.judge(price, self._read_as)
 
-    def _is_in_time(self, command: Command | None) -> bool:
+    def _is_in_time(self, command: Command | None, message: bytes | Command) -> bool:
         """Whether a command may be run; where not, its refusal has taken its place, or the peer is closed."""
         if isinstance(command, commands.Quit):
             return True
-        verdict = self._judge(_price(command))
+        verdict = self._judge(_price(command, message))
         if verdict is Verdict.REFUSE and command is not None and not isinstance(command, commands.Interrupt):
             self.session.run(_mistake(TOO_FAST, command))
         elif verdict is Verdict.CLOSE:

@@ -12,7 +12,7 @@ from twistedsock.core.bridge import Bridge
 from twistedsock.core.dialect import Ends
 from twistedsock.core.errors import INTERNAL, TOO_FAST, Code, Refusal
 from twistedsock.core.principal import Principal, subject_principal
-from twistedsock.core.rate import Meter, answer_price
+from twistedsock.core.rate import Meter, answer_price, unreadable_price
 from twistedsock.core.visitor import Visitor
 from twistedsock.shells.faults import report_fault
 from twistedsock.shells.http.headers import ALLOWED_HEADERS, DATA, EXPOSED_HEADERS, PREFLIGHT_AGE, block
@@ -340,6 +340,8 @@ class BridgeRequest(Request):
         try:
             route.operation(self)
         except Refused as refused:
+            if refused.refusal.code is Code.BAD_JSON:
+                self.charge_afterwards(unreadable_price(len(self._body)))
             self.refuse(refused.refusal, refused.status)
         except Exception:
             report_fault()
