@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.core.readers import MOST_MISSED, await_flush, channel, heard, outlet_of, publish, reader, subscribe
+from twistedsock.core import undelivered
 from twistedsock.core.channel import Channel
 from twistedsock.core.events import Member, PresenceChange
 from twistedsock.core.limits import CHUNK_BYTES
@@ -258,7 +259,13 @@ def test_a_watcher_that_catches_up_in_the_middle_of_a_round_gets_everything_once
     assert heard(other) == ["JOIN c q1 q1", "MSG c 1 p0 a", "MSG c 2 p0 b"]
 
 
-def test_an_event_after_many_joins_is_sent_in_time_slices() -> None:
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single presence change is too much to be sent to all at once."""
+    monkeypatch.setattr(undelivered, "FEW_ITEMS", 0)
+
+
+def test_an_event_after_many_joins_is_sent_in_time_slices(few: None) -> None:
     """Telling everybody of everybody takes long, and an event must not make that one turn."""
     hall = Hall()
     watchers, plain = [hall.line_peer() for _ in range(10)], hall.line_peer()
@@ -290,7 +297,7 @@ def test_an_event_after_many_joins_is_sent_in_time_slices() -> None:
     assert len(sends) > 10 and max(sends[:-1]) <= 2 and sum(sends) <= 2 * len(everybody)
 
 
-def test_more_than_a_chunk_of_events_does_not_wait_for_joins_to_be_told() -> None:
+def test_more_than_a_chunk_of_events_does_not_wait_for_joins_to_be_told(few: None) -> None:
     """Events that wait are held in memory beyond the limits of the log."""
     hall = Hall()
     watchers = [hall.line_peer() for _ in range(10)]
@@ -308,7 +315,28 @@ def test_more_than_a_chunk_of_events_does_not_wait_for_joins_to_be_told() -> Non
     assert all(len(watcher.outlet.sent) > CHUNK_BYTES - 100 for watcher in watchers)
 
 
-def test_everything_is_sent_before_another_policy_holds() -> None:
+def test_events_do_not_wait_for_ever_behind_members_that_come(few: None) -> None:
+    """The reader is no watcher: it gets events when they are delivered to all."""
+    hall = Hall()
+    watchers, plain = [hall.line_peer() for _ in range(5)], hall.line_peer()
+    plain.says("SUB k")
+    for watcher in watchers:
+        watcher.says("SUB k presence=on")
+    hall.turn(), plain.hears()
+    ticks = iter(range(1_000_000))
+    hall.broker.clock = lambda: 2000.0 + next(ticks)
+    hall.line_peer().says("SUB k", "PUB k x")
+    heard: list[str] = []
+    turns = 0
+    while "MSG k 1 p7 x" not in heard:
+        hall.line_peer().says("SUB k")
+        hall.turns.step()
+        heard = plain.hears()
+        turns += 1
+    assert 1 < turns < 50
+
+
+def test_everything_is_sent_before_another_policy_holds(few: None) -> None:
     hall = Hall(policy=FakePolicy({"k": "rw"}))
     watchers = [hall.line_peer() for _ in range(5)]
     for watcher in watchers:

@@ -197,7 +197,7 @@ class Channel:
         """Send watchers the presence changes and events that wait, which must be in the log, until ``is_enough``;
         whether so many have been reached that the rest can be delivered at once."""
         waiting = self.undelivered
-        return waiting is None or not waiting.has_changes or waiting.tell_round(self.watchers, max_missed, is_enough)
+        return waiting is None or waiting.tell_first(self.watchers, max_missed, is_enough)
 
     def tell_watchers(self, max_missed: int, is_enough: Callable[[], bool]) -> bool:
         """Tell watchers who came and who went, until ``is_enough``; whether all are told. No events may wait."""

@@ -24,12 +24,30 @@ Chunk = tuple[int, int, bytes]
 _number = itemgetter(0)
 
 
+FEW_ITEMS = 64
+"""What can be sent to all watchers at once: it takes little longer than one event."""
+
+MAX_ROUNDS = 4
+"""Rounds before events are delivered at once: subscriptions that are no watchers wait for them."""
+
+
 class Undelivered:
     """``items`` is the queue; they are numbered, and numbers go on when its front is dropped. ``batches`` are the
     events among them, with their numbers. ``max_missed`` limits the presence changes that are kept for a subscription
     whose socket is full."""
 
-    __slots__ = ("_encoded", "_first", "_last", "_reached", "_round", "_round_end", "_shared", "batches", "items")
+    __slots__ = (
+        "_encoded",
+        "_first",
+        "_last",
+        "_reached",
+        "_round",
+        "_round_end",
+        "_rounds",
+        "_shared",
+        "batches",
+        "items",
+    )
 
     def __init__(self) -> None:
         self.items: list[Item] = []
@@ -46,6 +64,8 @@ class Undelivered:
         # The watchers that this round has still to reach, and the number of the first item that is not part of it.
         self._round: list[Subscription] = []
         self._round_end = 0
+        # How many rounds there were since events are in the queue.
+        self._rounds = 0
 
     @property
     def end(self) -> int:
@@ -119,14 +139,24 @@ class Undelivered:
         A round reaches each watcher once; what comes meanwhile is for those that follow and for the next round. So
         changes that come in quick succession cost a few sends for each watcher, however many they are."""
         while self.items and watchers:
-            if not self.tell_round(watchers, max_missed, is_enough):
+            if not self._tell_round(watchers, max_missed, is_enough):
                 return False
             self._drop_before(self._round_end)
         return True
 
-    def tell_round(self, watchers: Collection[Subscription], max_missed: int, is_enough: Callable[[], bool]) -> bool:
-        """Send watchers what they still need of the queue, events too, until ``is_enough``; whether each of them has
-        been reached once since the round began."""
+    def tell_first(self, watchers: Collection[Subscription], max_missed: int, is_enough: Callable[[], bool]) -> bool:
+        """Send watchers what they still need of the queue, until ``is_enough``; whether all of them have got so much of
+        it that events can be delivered. What has come since then is sent with the events."""
+        while self.has_changes and self._rounds < MAX_ROUNDS:
+            if not self._round and self.end - self._round_end <= FEW_ITEMS:
+                break
+            if not self._tell_round(watchers, max_missed, is_enough):
+                return False
+            self._rounds += 1
+        return True
+
+    def _tell_round(self, watchers: Collection[Subscription], max_missed: int, is_enough: Callable[[], bool]) -> bool:
+        """Reach watchers, until ``is_enough``; whether each has been reached once since the round began."""
         if not self._round:
             self._round, self._round_end = list(watchers), self.end
         while self._round:
