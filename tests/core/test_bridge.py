@@ -246,6 +246,20 @@ def test_commands_are_judged_by_the_new_policy_at_once(line: str) -> None:
     assert peer.session.identity is not None and not peer.session.identity.grants.on(b"k")
 
 
+def test_a_new_policy_holds_although_events_of_before_cannot_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = Hall(policy=FakePolicy({"k": "rw"}))
+    (member,) = members(hall, 1)
+    done: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(hall.broker, "flush", lambda is_whole: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            hall.bridge.change_policy(FakePolicy({"l": "rw"}), lambda: done.append("reviewed"))
+    hall.turn()
+    assert done == ["reviewed"] and not member.session.subscriptions
+    member.says("PUB k x")
+    assert member.hears()[-1].startswith("ERR unauthorized ")
+
+
 def test_a_token_that_is_no_longer_accepted_allows_nothing_at_once() -> None:
     """Until the session is closed for that; unless it shows another one before."""
     hall = Hall(policy=FakePolicy(tokens={"t": ("ann", {"k": "rw"}, None)}))

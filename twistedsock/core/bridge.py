@@ -85,12 +85,14 @@ class Bridge:
         if policy is None and self.policy is None:
             done()
             return
-        self.broker.flush(is_whole=True)  # what was published before is for those who could read it then
-        self.policy = policy
-        sessions = list(self.roster)
-        for session in sessions:
-            session.hold_events()
-        self.broker.make_calls([session.review for session in sessions], "peers could not be reviewed", done)
+        try:
+            self.broker.flush(is_whole=True)  # what was published before is for those who could read it then
+        finally:  # an error while sending must not keep the former policy in force
+            self.policy = policy
+            sessions = list(self.roster)
+            for session in sessions:
+                session.hold_events()
+            self.broker.make_calls([session.review for session in sessions], "peers could not be reviewed", done)
 
     def dismiss_all(self, ending: Ending, words: bytes) -> None:
         """Close all sessions, in time slices, and say why."""
