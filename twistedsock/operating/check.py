@@ -247,6 +247,7 @@ def _memory(settings: Settings, doors: list[Door]) -> list[str]:
         "logs": most.logs,
         f"{settings.max_channels:,} channels": most.channels,
         "subscriptions": most.subscriptions,
+        "the process itself": most.process,
     }
     shown = ", ".join(f"{size / 2**20:,.0f} for {name}" for name, size in parts.items())
     return ["Memory", f"  at most {most.total / 2**20:,.0f} MiB, with every limit reached at once: {shown}"]
