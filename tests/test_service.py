@@ -532,7 +532,7 @@ def test_the_end_waits_no_longer_than_was_said(start, reactor, logged):
     assert ended == []
     reactor.advance(0.1)
     assert ended == [None]
-    assert "1 peers did not leave in time" in [formatEvent(event) for event in logged]
+    assert "clients that did not leave in time: 1" in [formatEvent(event) for event in logged]
     protocol.connectionLost(Failure(ConnectionDone()))
     assert ended == [None]
 

@@ -504,7 +504,7 @@ class BridgeService(Service):
         return None
 
     def _give_up(self, gone: Deferred[None]) -> None:
-        self._log.info("{count} peers did not leave in time", count=self._connected())
+        self._log.info("clients that did not leave in time: {count}", count=self._connected())
         for listener in self.web:
             listener.factory.site.abort_unfinished()
         # The resets are sent in the next turn, before this.

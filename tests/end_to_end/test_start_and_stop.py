@@ -40,7 +40,7 @@ def test_a_peer_that_does_not_leave_is_waited_for_no_longer_than_was_said(start,
     bridge = start("--drain", "0.3")
     stubborn = call(bridge.lines[0])
     bridge.stop()
-    assert "1 peers did not leave in time" in bridge.log()
+    assert "clients that did not leave in time: 1" in bridge.log()
     assert stubborn.hears_the_end() == ["NOTICE the server is going away", "BYE"]
 
 
