@@ -594,7 +594,7 @@ def test_a_token_is_asked_for_and_must_be_an_admins(guarded, watch, issuer, call
     watched = watch()
     page = watched.opens(f"{guarded.page}console")
     expect(page.locator("#refused-title")).to_have_text("This takes a token")
-    expect(page.locator("#refused")).to_contain_text("sockbridge token --config sockbridge.toml --sub you --admin")
+    expect(page.locator("#refused")).to_contain_text("sockbridge token --config sockbridge.toml --sub ann --admin")
     expect(page.locator("#charts")).to_be_hidden()
     page.click("#refused-token")
     expect(page.locator("#token")).to_be_focused()
