@@ -166,6 +166,9 @@ def test_the_node_client_speaks_as_pages_do(bridge: Any, call: Any, run: Run, ch
 
 Restart = Callable[[Any], Any]
 
+# A client that a server sent away several times waits up to 30 seconds before it tries again.
+LONGEST_DELAY = 30.0
+
 
 @pytest.fixture
 def start_again(start: Any) -> Restart:
@@ -195,7 +198,7 @@ def wait_for_the_example(name: str, bridge: Any, call: Any, program: Program, ev
         beginnings = ("lines: ", "page: ") if name == "node_client.mjs" else ("",)
         return all(any(line.startswith(beginning) for line in seen) for beginning in beginnings)
 
-    eventually(works, f"{name} to work; it said {program.output()}")
+    eventually(works, f"{name} to work; it said {program.output()}", patience=LONGEST_DELAY + 15)
 
 
 @pytest.mark.parametrize(
