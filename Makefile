@@ -9,6 +9,8 @@
 bin := .venv/bin
 # What takes longest of the tests with real processes: browsers, and all that is asked over HTTP.
 web_tests := $(addprefix tests/end_to_end/test_,$(addsuffix .py,client console http openapi page publishing streams))
+# The tests of the pure packages, which they cover completely.
+pure_tests := $(addprefix tests/,auth codecs limits pubsub session test_errors.py test_tally.py test_traffic.py)
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
 
 help: ## say what can be made
@@ -35,13 +37,13 @@ types: .venv/for-test ## check types
 floors: .venv/for-test ## check that modules import only from lower floors
 	$(bin)/lint-imports --no-logo
 
-coverage: .venv/for-test ## test core and wire, which must be covered wholly
-	$(bin)/pytest -q --cov --cov-report=term tests/core tests/wire
+coverage: .venv/for-test ## test the pure packages, which their tests must cover completely
+	$(bin)/pytest -q --cov --cov-report=term $(pure_tests)
 
-tests: commands node_modules/.package-lock.json coverage rest web ## test all: core and wire first, then the rest, in Python and in JavaScript
+tests: commands node_modules/.package-lock.json coverage rest web ## test all: the pure packages first, then the rest, in Python and in JavaScript
 
 rest: .venv/for-test
-	$(bin)/pytest -q --ignore=tests/core --ignore=tests/wire --ignore=tests/test_packaging.py $(addprefix --ignore=,$(web_tests))
+	$(bin)/pytest -q $(addprefix --ignore=,$(pure_tests)) --ignore=tests/test_packaging.py $(addprefix --ignore=,$(web_tests))
 	timeout 300 node --test --test-reporter=spec tests/js/*.test.mjs
 
 web: .venv/for-test

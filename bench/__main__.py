@@ -14,7 +14,7 @@ from pathlib import Path
 from bench import report
 from bench.contestant import Contestant
 from bench.machine import describe
-from bench.measuring import MOST_SECONDS
+from bench.measuring import MAX_SECONDS
 from bench.peers.process import allow_files
 from bench.results import Results, read
 from bench.run import Turn, capacity, measure, turns, with_rates
@@ -134,7 +134,7 @@ def _run(
 
 
 def _estimate(plan: Sequence[Turn], seconds: float, minutes: float) -> float:
-    return min(minutes * 60 + MOST_SECONDS, sum(turn.seconds(seconds) for turn in plan))
+    return min(minutes * 60 + MAX_SECONDS, sum(turn.seconds(seconds) for turn in plan))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.contestant import TCP
 from bench.peers.process import HOST, NotStarted, Plan, Server, free_ports, output_of
-from twistedsock.bench.driver import Noise, Step, Target
+from twistedsock.bench.clients import Noise, Step, Target
 from twistedsock.bench.wires import Lines
 
 SOURCE = Path(__file__).with_name("send_loop.c")

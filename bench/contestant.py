@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from twistedsock.bench.driver import Target
+from twistedsock.bench.clients import Target
 
 TCP, WEBSOCKET = "tcp", "websocket"
 """The wires that are compared."""

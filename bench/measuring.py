@@ -7,14 +7,10 @@ from pathlib import Path
 
 from bench.contestant import Contestant
 from bench.workloads import Kind, Workload
-from twistedsock.bench.connections import connect, perform
-from twistedsock.bench.driver import Target
+from twistedsock.bench.clients import Target, Wrong, connect, perform
 from twistedsock.bench.generator import Told
-from twistedsock.bench.loads import Shape
-from twistedsock.bench.measurement import MOST_BYTES, MOST_EVENTS, Crowd, Figures, enough, measure
-from twistedsock.bench.spread import Spread
-from twistedsock.bench.streams import Wrong
-from twistedsock.bench.usage import Usage
+from twistedsock.bench.loads import Shape, Spread
+from twistedsock.bench.measurement import MAX_BYTES, MAX_EVENTS, Crowd, Figures, Usage, enough, measure
 
 WARM = 100
 """Connections that are opened before those whose memory is looked at: the first bring along what all share."""
@@ -25,10 +21,10 @@ SETTLED = 0.3
 PACED = 2
 """Times as long as others lasts a load that keeps a pace: its latencies are looked at one by one."""
 
-MOST_GROWTH = 2 * 1024**3
+MAX_GROWTH = 2 * 1024**3
 """Bytes that a server may grow while readers are stalled, before it is stopped."""
 
-MOST_SECONDS = 25.0
+MAX_SECONDS = 25.0
 """Seconds of the load with stalled readers, before it is stopped."""
 
 LOOKED = 0.05
@@ -102,7 +98,7 @@ class Measuring:
 
     def _enough(self, workload: Workload, crowd: Crowd) -> int:
         publishers = workload.publishers * (1 if workload.kind is Kind.SPREAD else workload.channels)
-        most = min(MOST_EVENTS, MOST_BYTES // workload.size) // publishers
+        most = min(MAX_EVENTS, MAX_BYTES // workload.size) // publishers
         few = workload.channels if workload.kind is Kind.SPREAD else 20_000 // workload.readers // publishers
         return enough(crowd, self._name, self.seconds, min(1_000, max(10, few)), most)
 
@@ -146,10 +142,10 @@ class Watch:
         self._looked = now
         self._told(part)
         self.grown = max(self.grown, self._usage.memory() - self.before)
-        if self.grown > MOST_GROWTH:
+        if self.grown > MAX_GROWTH:
             raise Stopped(f"stopped by us at +{self.grown / MiB:,.0f} MiB, after {part:.0%} of the events")
-        if now > self._start + MOST_SECONDS:
-            raise Stopped(f"stopped by us after {MOST_SECONDS:.0f} s, with {part:.0%} of the events")
+        if now > self._start + MAX_SECONDS:
+            raise Stopped(f"stopped by us after {MAX_SECONDS:.0f} s, with {part:.0%} of the events")
 
 
 def connections(workload: Workload, target: Target, usage: Usage, told: Told) -> Found:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TextIO
 
 from bench.contestant import WEBSOCKET, Contestant
-from bench.measuring import MOST_SECONDS, PACED, Measuring
+from bench.measuring import MAX_SECONDS, PACED, Measuring
 from bench.results import Record, Results
 from bench.workloads import Kind, Workload
+from twistedsock.bench.clients import Wrong
 from twistedsock.bench.progress import Progress, duration
-from twistedsock.bench.streams import Wrong
 
 FAILURES = 2
 """Times that a server may fail at a workload before it is left out of it: some failures take half a minute."""
@@ -40,7 +40,7 @@ class Turn:
         if workload.kind is Kind.CONNECTIONS:
             return start + 1 + connections / 2_000
         if workload.kind is Kind.STALLED:
-            return start + (MOST_SECONDS / 2 if workload.reading == WEBSOCKET else 5)
+            return start + (MAX_SECONDS / 2 if workload.reading == WEBSOCKET else 5)
         return start + (1.2 * PACED if workload.rate else 2.0) * measurement + connections / 2_500
 
 

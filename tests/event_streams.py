@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twistedsock.core.commands import Command, Subscribe
-from twistedsock.core.dialect import Dialect, Ending
-from twistedsock.core.follower import Follower
-from twistedsock.testing import ENDS, FakeOutlet, FakePeer, Hall
-from twistedsock.wire import json_commands
-from twistedsock.wire.dialects import EVENTS, JSON_IN_EVENTS
-from twistedsock.wire.event_ids import read_id
-from twistedsock.wire.events_dialect import SeveralEvents
-from twistedsock.wire.following import follow
+from twistedsock.codecs import json_decoder
+from twistedsock.codecs.encoders import EVENTS, JSON_IN_EVENTS
+from twistedsock.codecs.sse import MultiChannelSSEEncoder, read_id
+from twistedsock.errors import CloseReason
+from twistedsock.pubsub.encoder import Encoder
+from twistedsock.server.http.sse import subscribe_stream
+from twistedsock.session.commands import Command, Subscribe
+from twistedsock.session.session import StreamSession
+from twistedsock.testing import ENDS, FakeClient, FakeOutlet, FakeServer
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ def read_events(stream: str, id: str = "") -> tuple[list[ServerSent], str]:
     return events, id
 
 
-class StandInPeer(FakePeer):
+class StandInPeer(FakeClient):
     """Speaks JSON where a WebSocket cannot be opened."""
 
-    def __init__(self, hall: Hall) -> None:
-        super().__init__(hall, JSON_IN_EVENTS, json_commands)
+    def __init__(self, hall: FakeServer) -> None:
+        super().__init__(hall, JSON_IN_EVENTS, json_decoder)
 
     def says(self, *messages: dict[str, Any]) -> None:
         self.receives(*(json.dumps(message).encode() for message in messages))
@@ -73,23 +73,25 @@ class StandInPeer(FakePeer):
 class Stream:
     """A stream of some channels. Its end of the socket can stall as any other."""
 
-    def __init__(self, hall: Hall, channels: Sequence[str], id: str = "", last: int | None = None, **more: Any) -> None:
+    def __init__(
+        self, hall: FakeServer, channels: Sequence[str], id: str = "", last: int | None = None, **more: Any
+    ) -> None:
         names = [channel.encode() for channel in channels]
         places = read_id(id, len(names)) if id else [None] * len(names)
         assert places is not None, id
         known = dict(zip(names, places, strict=True))
-        dialect: Dialect = EVENTS if len(names) == 1 else SeveralEvents(known)
+        dialect: Encoder = EVENTS if len(names) == 1 else MultiChannelSSEEncoder(known)
         self.outlet = FakeOutlet()
-        self.endings: list[Ending] = []
+        self.endings: list[CloseReason] = []
         self.faults: list[None] = []
-        self.session = Follower(hall.bridge, dialect, self.outlet, ENDS, self.endings.append)
+        self.session = StreamSession(hall.bridge, dialect, self.outlet, ENDS, self.endings.append)
         self.outlet.on_drained = self.session.drained
         self.session.welcome()
         asked: list[Command] = [
             Subscribe(name, last, place and place.offset, place and place.epoch, **more)
             for name, place in known.items()
         ]
-        follow(self.session, asked, lambda: self.faults.append(None))
+        subscribe_stream(self.session, asked, lambda: self.faults.append(None))
         self._looked = 0
         self._id = id
 

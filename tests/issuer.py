@@ -6,8 +6,8 @@ import time
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from twistedsock.access.keys import read_signing_key
-from twistedsock.access.tokens import mint
+from twistedsock.auth.keys import read_signing_key
+from twistedsock.auth.tokens import mint
 
 PRIVATE = {
     "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from tests.event_streams import Stream
-from twistedsock.core.events import Batch, Content
-from twistedsock.core.limits import CHUNK_BYTES
-from twistedsock.testing import FakePeer, Hall
-from twistedsock.wire import json_commands
-from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
-from twistedsock.wire.events_dialect import EventsDialect
+from twistedsock.codecs import json_decoder
+from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
+from twistedsock.codecs.sse import SSEEncoder
+from twistedsock.limits.settings import CHUNK_BYTES
+from twistedsock.pubsub.values import Batch, Payloads
+from twistedsock.testing import FakeClient, FakeServer
 
 READERS = 20
 EVENTS = 100
@@ -36,9 +36,9 @@ class Counting:
         return count
 
 
-def crowd(hall: Hall) -> list[FakePeer]:
+def crowd(hall: FakeServer) -> list[FakeClient]:
     """Readers of all three encodings on one channel, at rest."""
-    peers: list[FakePeer] = []
+    peers: list[FakeClient] = []
     for _ in range(READERS):
         line, message, json = hall.line_peer(), hall.message_peer(), hall.json_peer()
         line.says("SUB k")
@@ -52,7 +52,7 @@ def crowd(hall: Hall) -> list[FakePeer]:
 def test_an_event_is_encoded_once_for_each_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many readers share it."""
     counting = Counting(monkeypatch)
-    hall = Hall()
+    hall = FakeServer()
     crowd(hall)
     publisher = hall.line_peer()
     publisher.says(*[f"PUB k {number}" for number in range(EVENTS)])
@@ -62,7 +62,7 @@ def test_an_event_is_encoded_once_for_each_encoding(monkeypatch: pytest.MonkeyPa
 
 def test_a_turn_costs_one_send_for_each_reader() -> None:
     """However many events it gathered, and from however many publishers."""
-    hall = Hall()
+    hall = FakeServer()
     peers = crowd(hall)
     before = [peer.outlet.sends for peer in peers]
     for _ in range(3):
@@ -73,8 +73,8 @@ def test_a_turn_costs_one_send_for_each_reader() -> None:
 
 def test_a_turn_costs_one_send_however_many_channels_it_comes_from() -> None:
     """For a reader of them all."""
-    hall = Hall()
-    readers: list[FakePeer] = [hall.line_peer(), hall.message_peer()]
+    hall = FakeServer()
+    readers: list[FakeClient] = [hall.line_peer(), hall.message_peer()]
     for reader in readers:
         reader.receives(*[b"SUB k%d" % number for number in range(7)])
     hall.turn()
@@ -99,7 +99,7 @@ def test_a_turn_costs_one_send_however_many_channels_it_comes_from() -> None:
 @pytest.mark.parametrize("presence", ["", " presence=on"])
 def test_no_command_makes_a_turn_send_twice_to_everybody(lines: list[str], presence: str) -> None:
     """Whatever needs the history or changes who is there, in turn with events."""
-    hall = Hall()
+    hall = FakeServer()
     readers = [hall.line_peer() for _ in range(READERS)]
     for reader in readers:
         reader.says("SUB k" + presence)
@@ -113,7 +113,7 @@ def test_no_command_makes_a_turn_send_twice_to_everybody(lines: list[str], prese
 
 def sends_of(count: int, command: str, leave: bool) -> int:
     """How many sends it takes when so many watchers come, or go, in one turn, beyond their replies."""
-    hall = Hall()
+    hall = FakeServer()
     watchers = [hall.line_peer() for _ in range(count)]
     staying = [hall.line_peer() for _ in range(count)]
     for watcher in [*watchers, *staying] if leave else staying:
@@ -134,7 +134,7 @@ def test_twice_as_many_who_come_or_go_cost_twice_as_many_sends(command: str, lea
 
 def test_the_replies_to_a_chunk_of_commands_are_one_send() -> None:
     """A publisher that pipelines is answered as it asked: many at once."""
-    hall = Hall()
+    hall = FakeServer()
     publisher = hall.line_peer()
     before = publisher.outlet.sends
     publisher.says(*[f"PUB k{number % 7} x" for number in range(EVENTS)])
@@ -144,7 +144,7 @@ def test_the_replies_to_a_chunk_of_commands_are_one_send() -> None:
 
 def test_replies_and_events_of_a_turn_leave_in_one_burst() -> None:
     """Between two bursts a peer may fall asleep; waking it costs more than all else."""
-    hall = Hall()
+    hall = FakeServer()
     reader, publisher = hall.line_peer(), hall.line_peer()
     reader.says("SUB k")
     hall.turn()
@@ -160,7 +160,7 @@ def test_replies_and_events_of_a_turn_leave_in_one_burst() -> None:
 
 def test_readers_of_one_encoding_are_offered_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The very same object, so that a thousand readers cost no thousand copies."""
-    hall = Hall()
+    hall = FakeServer()
     offered: list[bytes] = []
     for _ in range(READERS):
         peer = hall.line_peer()
@@ -174,7 +174,7 @@ def test_readers_of_one_encoding_are_offered_the_same_bytes(monkeypatch: pytest.
 
 def test_those_who_stalled_together_share_what_they_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catching up is encoded once a turn, not once a reader."""
-    hall = Hall()
+    hall = FakeServer()
     readers = [hall.line_peer() for _ in range(READERS)]
     for reader in readers:
         reader.says("SUB k")
@@ -193,7 +193,7 @@ def test_those_who_stalled_together_share_what_they_read_later(monkeypatch: pyte
 
 def test_a_stalled_reader_keeps_no_more_than_a_chunk() -> None:
     """Whatever passes it by."""
-    hall = Hall()
+    hall = FakeServer()
     peers = crowd(hall)
     for peer in peers:
         peer.outlet.room = 0
@@ -206,11 +206,11 @@ def test_a_stalled_reader_keeps_no_more_than_a_chunk() -> None:
 
 def test_publishes_in_a_row_reach_the_backplane_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk of them is one question, in both dialects."""
-    hall = Hall()
+    hall = FakeServer()
     asked: list[int] = []
     publish = hall.backplane.publish
 
-    def counted(channel: bytes, publisher: Any, name: bytes, content: Content) -> Any:
+    def counted(channel: bytes, publisher: Any, name: bytes, content: Payloads) -> Any:
         asked.append(len(content))
         return publish(channel, publisher, name, content)
 
@@ -226,12 +226,12 @@ def test_messages_that_differ_in_their_text_alone_are_not_parsed_each(
 ) -> None:
     """A program writes all its messages alike: the first one tells how to read the others."""
     parsed: list[bytes] = []
-    read = json_commands._read
-    monkeypatch.setattr(json_commands, "_read", lambda message: parsed.append(message) or read(message))
-    hall = Hall()
+    read = json_decoder._read
+    monkeypatch.setattr(json_decoder, "_read", lambda message: parsed.append(message) or read(message))
+    hall = FakeServer()
     messages = [
         json.dumps({"type": "publish", "channel": "k", "data": f"{number}"}, separators=separators).encode()
-        for number in range(1 + 3 * json_commands._STEP)
+        for number in range(1 + 3 * json_decoder._STEP)
     ]
     hall.json_peer().receives(*messages)
     assert len(parsed) == 1
@@ -242,14 +242,14 @@ def test_messages_that_differ_in_their_text_alone_are_not_parsed_each(
 def test_an_event_is_encoded_once_for_all_streams_of_a_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     """But for each stream of several channels, whose ids are its own."""
     encoded: list[object] = []
-    encode = EventsDialect.batch
+    encode = SSEEncoder.batch
 
-    def count(dialect: EventsDialect, channel: bytes, batch: Batch, epoch: bytes) -> bytes:
+    def count(dialect: SSEEncoder, channel: bytes, batch: Batch, epoch: bytes) -> bytes:
         encoded.append(dialect)
         return encode(dialect, channel, batch, epoch)
 
-    monkeypatch.setattr(EventsDialect, "batch", count)
-    hall = Hall()
+    monkeypatch.setattr(SSEEncoder, "batch", count)
+    hall = FakeServer()
     streams = [Stream(hall, ["k"]) for _ in range(READERS)]
     several = [Stream(hall, ["k", "l"]) for _ in range(3)]
     hall.line_peer().says("PUB k 1")

@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from twistedsock.core.errors import Code
-from twistedsock.core.footprint import footprint
-from twistedsock.core.limits import Limits
-from twistedsock.settings import Settings, read_settings
-from twistedsock.shells.websocket import JSON_PROTOCOL, LINE_PROTOCOL
+from twistedsock.cli.memory_estimate import estimate_memory
+from twistedsock.config import Settings, read_settings
+from twistedsock.errors import ErrorCode
+from twistedsock.limits.settings import Limits
+from twistedsock.server.websocket import JSON_PROTOCOL, LINE_PROTOCOL
 
 OPTIONS = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name not in ("access", "webhook")]
 CHECKOUT = Path(__file__).parent.parent
@@ -59,7 +59,7 @@ def codes_in_table(page: str) -> set[str]:
 
 
 def test_every_table_of_error_codes_has_the_codes_of_the_server() -> None:
-    codes = {code.value.decode() for code in Code}
+    codes = {code.value.decode() for code in ErrorCode}
     lines, json = codes_in_table("docs/protocol-lines.md"), codes_in_table("docs/protocol-json.md")
     assert lines == codes - {"bad-type"}
     assert json == codes - {"unknown-command", "too-long", "not-utf8"}
@@ -149,12 +149,12 @@ def test_the_example_of_bounds_stays_below_what_is_said() -> None:
     """As `sockbridge` adds it up."""
     example = next(text for text in fenced(CHECKOUT / "docs/operations.md", "toml") if "max-subscriptions" in text)
     limits = msgspec.convert(tomllib.loads(example), Limits)
-    assert footprint(limits).total < 450 * 1024**2
-    assert 2 * 1024**3 < footprint(Limits()).total < 2.7 * 1024**3
+    assert estimate_memory(limits).total < 450 * 1024**2
+    assert 2 * 1024**3 < estimate_memory(Limits()).total < 2.7 * 1024**3
 
 
 def test_the_tests_that_hold_the_promises_are_there() -> None:
-    """``core/test_rate.py::test_…`` in the page about security is below tests/."""
+    """``limits/test_rate.py::test_…`` in the page about security is below tests/."""
     named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", text_of(CHECKOUT / "docs/security.md"))
     assert len(named) > 100
     for file, name in named:

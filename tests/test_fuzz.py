@@ -10,7 +10,7 @@ from hypothesis.errors import DidNotReproduce
 
 from tests.fuzz.properties import SETTINGS, cut, holds, kept, room
 from tools.fuzz import Subject, a_property, find_subjects, run
-from twistedsock.wire.lines import LineSplitter
+from twistedsock.codecs.line_decoder import LineSplitter
 
 HOW = settings(SETTINGS, derandomize=False, report_multiple_bugs=False, phases=[Phase.generate, Phase.shrink])
 
@@ -60,7 +60,7 @@ def test_where_nothing_breaks_it_ends_by_itself(capsys: pytest.CaptureFixture[st
     sound = property_of(1_000)
     assert run([sound], HOW, 0.02, Unmeasured()) == 0
     assert sound.examples > 0
-    assert "50.0 % of core and wire reached\n0 of 1 are broken" in capsys.readouterr().out
+    assert "50.0 % of the pure packages reached\n0 of 1 are broken" in capsys.readouterr().out
 
 
 def test_every_property_says_what_holds() -> None:

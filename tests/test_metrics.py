@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from prometheus_client import parser
 
-from twistedsock.shells.metrics import Metrics
-from twistedsock.testing import Hall
-from twistedsock.webhooks.hook import Figures
+from twistedsock.metrics.prometheus import Metrics
+from twistedsock.testing import FakeServer
+from twistedsock.webhooks.collector import Figures
 
 CHECKOUT = Path(__file__).parent.parent
 PAGE = (CHECKOUT / "docs/metrics.md").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ FUNCTIONS = {"sum", "max", "min", "by", "rate", "increase", "time", "histogram_q
 
 @pytest.fixture(scope="module")
 def families() -> dict[str, Any]:
-    metrics = Metrics(Hall().bridge, lambda: {"example.org": Figures()})
+    metrics = Metrics(FakeServer().bridge, lambda: {"example.org": Figures()})
     _, body = metrics.render("")
     found = parser.text_string_to_metric_families(body.decode())
     return {family.name + "_total" * (family.type == "counter"): family for family in found}

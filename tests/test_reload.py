@@ -14,15 +14,15 @@ from tests.authority import Authority
 from tests.test_service import LOOPBACK, Reactor, connect
 from twistedsock import service as service_module
 from twistedsock import tap
-from twistedsock.core.access import RIGHTS, Right
-from twistedsock.core.bridge import Bridge
-from twistedsock.core.origins import Door
+from twistedsock.auth.identity import RIGHTS, Right
+from twistedsock.auth.origins import ListenerScope
+from twistedsock.config import SettingsError
 from twistedsock.service import BridgeService
-from twistedsock.settings import SettingsError
-from twistedsock.webhooks.hook import Hook
+from twistedsock.session.registry import ServerContext
+from twistedsock.webhooks.collector import EventCollector
 
 TLS = "ssl:8443:interface=127.0.0.1:privateKey=server.key:certKey=server.pem"
-DOOR = Door(True, 8082)
+DOOR = ListenerScope(True, 8082)
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_a_fault_about_one_peer_is_logged_and_the_rest_is_read_again(configure, 
     def change_policy(bridge, policy):
         raise ExceptionGroup("some peers", [RuntimeError("a fault")])
 
-    monkeypatch.setattr(Bridge, "change_policy", change_policy)
+    monkeypatch.setattr(ServerContext, "change_policy", change_policy)
     configure('web = "none"', 'allow-host = ["new.example"]', "[access]")
     said()
     service.reload()
@@ -447,7 +447,7 @@ HOOK = '[[webhook]]\nurl = "http://127.0.0.1:9000/"\nevents = ["event-published"
 
 
 def hooks_of(service):
-    return [observer for observer in service.bridge.broker.observers if isinstance(observer, Hook)]
+    return [observer for observer in service.bridge.broker.observers if isinstance(observer, EventCollector)]
 
 
 def test_webhooks_come_go_and_stay_as_they_were_after_a_mistake(configure, start, said, tmp_path):

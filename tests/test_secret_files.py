@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from twistedsock.secret_files import read_by_others, read_file, without_line_end
+from twistedsock.auth.secret_files import read_by_others, read_file, without_line_end
 
 
 class Fault(Exception):
     """In place of those of the tables that name such files."""
 
 
-def refusal(path: Path) -> str:
+def error(path: Path) -> str:
     with pytest.raises(Fault) as caught:
         read_file(path, 5, "too large", Fault)
     return str(caught.value)
@@ -29,7 +29,7 @@ def test_content_and_mode(tmp_path: Path, mode: int) -> None:
 def test_no_more_is_read_than_there_may_be(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"123456")
-    assert refusal(file) == refusal(Path("/dev/zero")) == "too large"
+    assert error(file) == error(Path("/dev/zero")) == "too large"
 
 
 def test_rights_say_nothing_of_what_is_no_file() -> None:
@@ -48,7 +48,7 @@ def test_rights_say_nothing_of_what_is_no_file() -> None:
     [("/nowhere/key", "No such file or directory"), ("/tmp", "Is a directory"), ("/a\0b", "embedded null byte")],
 )
 def test_a_file_that_cannot_be_read_is_named(path: str, reason: str) -> None:
-    assert refusal(Path(path)) == f"cannot read {path}: {reason}"
+    assert error(Path(path)) == f"cannot read {path}: {reason}"
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,14 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 
-from twistedsock.access.table import AccessTable
-from twistedsock.core.events import Batch, Content
+from twistedsock.auth.config import AccessTable
+from twistedsock.config import Settings, SettingsError
 from twistedsock.listeners import BACKLOG
-from twistedsock.monitoring.topics import FIGURES
+from twistedsock.metrics.tables import FIGURES
+from twistedsock.pubsub.values import Batch, Payloads
+from twistedsock.server.transport import DirectTCPTransport, Reachability
 from twistedsock.service import EXPIRY_SECONDS, SWEEP_SECONDS, BridgeService, StartFailed, draw_epoch, draw_id
-from twistedsock.settings import Settings, SettingsError
-from twistedsock.shells.outlets import TCPSendAtOnce
-from twistedsock.shells.reachability import Reachability
-from twistedsock.webhooks.hook import Figures
+from twistedsock.webhooks.collector import Figures
 
 STOP_NOW = "Ctrl-C or SIGTERM again stops now"
 LOOPBACK = "tcp:8081:interface=127.0.0.1"
@@ -162,7 +161,7 @@ def test_each_listener_has_a_factory_that_knows_its_endpoint(start, reactor, cer
     factories = [getattr(factory, "wrappedFactory", factory) for factory in reactor.factories]
     assert [factory.listening.endpoint for factory in factories] == lines + web
     assert [factory.websockets.listening.endpoint for factory in factories[3:]] == web
-    assert factories[3].gate is factories[4].gate, "each refusal is to be told once"
+    assert factories[3].gate is factories[4].gate, "each error is to be told once"
 
 
 def test_none_is_not_listened_on(start, reactor):
@@ -202,7 +201,7 @@ def test_the_backlog_is_4096_where_none_is_named(start, reactor, endpoint, backl
 
 def test_ports_make_transports_that_send_at_once_below_tls_too(start, reactor, certificate):
     start(tcp=[LOOPBACK, f"ssl:8443:interface=127.0.0.1:{certificate}"], web=[LOOPBACK])
-    assert all(issubclass(port.transport, TCPSendAtOnce) for port in reactor.ports) and len(reactor.ports) == 3
+    assert all(issubclass(port.transport, DirectTCPTransport) for port in reactor.ports) and len(reactor.ports) == 3
 
 
 @pytest.mark.parametrize(
@@ -435,7 +434,7 @@ def test_a_break_in_what_the_backplane_delivers_is_logged_once(start, reactor, l
     broker = start().bridge.broker
 
     def deliver(first, epoch):
-        broker.deliver(b"kitchen", epoch, Batch(first, first + 1, b"p", b"p", b"message", Content((b"x",), 1)))
+        broker.deliver(b"kitchen", epoch, Batch(first, first + 1, b"p", b"p", b"message", Payloads((b"x",), 1)))
 
     deliver(1, b"e1"), deliver(4, b"e1"), deliver(5, b"e1"), deliver(1, b"e2")
     assert [line for line in map(formatEvent, logged) if line is not None and "backplane" in line] == [

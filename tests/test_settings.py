@@ -5,8 +5,8 @@ import json
 import msgspec
 import pytest
 
-from twistedsock.core.proxies import parse_trusted
-from twistedsock.settings import (
+from twistedsock.auth.trusted_proxies import parse_trusted
+from twistedsock.config import (
     DEFAULT_TCP,
     DEFAULT_WEB,
     Settings,

@@ -14,10 +14,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, Logger, LogPublisher, formatEvent, globalLogPublisher
 
 from twistedsock import tap
+from twistedsock.config import Settings
+from twistedsock.server.logging import ConnectionLog, UnwrittenLog
 from twistedsock.service import BridgeService
-from twistedsock.settings import Settings
-from twistedsock.shells.connection_log import ConnectionLog
-from twistedsock.shells.logs import UnwrittenLog
 
 NAMES = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name not in ("access", "webhook")]
 
@@ -29,8 +28,8 @@ def parse(*arguments):
 
 
 @pytest.fixture
-def refusal():
-    """What is said to ``refusal(*arguments)``: one sentence."""
+def error():
+    """What is said to ``error(*arguments)``: one sentence."""
 
     def refused(*arguments):
         with pytest.raises(SystemExit) as caught:
@@ -112,8 +111,8 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         (["--config", "/nowhere/bridge.toml"], "/nowhere/bridge.toml"),
     ],
 )
-def test_what_cannot_be_meant_is_one_sentence_that_points_to_the_help(refusal, arguments, word):
-    words = refusal(*arguments)
+def test_what_cannot_be_meant_is_one_sentence_that_points_to_the_help(error, arguments, word):
+    words = error(*arguments)
     assert word in words
     assert "--help" in words
 

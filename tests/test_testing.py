@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 
-from twistedsock.core.dialect import Ending
-from twistedsock.core.reader import WRITING
-from twistedsock.shells.outlets import TCPSendAtOnce
-from twistedsock.testing import FakeOutlet, Hall, Turns, read_frames
+from twistedsock.errors import CloseReason
+from twistedsock.pubsub.subscription import SOCKET_FULL
+from twistedsock.server.transport import DirectTCPTransport
+from twistedsock.testing import FakeOutlet, FakeServer, Turns, read_frames
 
 
 class Socket:
@@ -52,7 +52,7 @@ steps = st.one_of(
 def test_the_fake_outlet_is_like_the_real_one(room, steps):
     """Whatever is offered and written, and however a peer reads: the same bytes leave, and the same is blocked."""
     socket, reactor, fake = Socket(), Reactor(), FakeOutlet()
-    real = TCPSendAtOnce(socket, Protocol(), ("127.0.0.1", 1), None, 1, reactor)
+    real = DirectTCPTransport(socket, Protocol(), ("127.0.0.1", 1), None, 1, reactor)
     drained = {"real": 0, "fake": 0}
     real.on_drained = lambda: drained.update(real=drained["real"] + 1)
     fake.on_drained = lambda: drained.update(fake=drained["fake"] + 1)
@@ -65,7 +65,7 @@ def test_the_fake_outlet_is_like_the_real_one(room, steps):
             fake.write(what)
         else:
             socket.room = what
-            if real.blocked & WRITING:
+            if real.blocked & SOCKET_FULL:
                 real.doWrite()
             fake.drain(what)
             reactor.advance(0)
@@ -110,11 +110,11 @@ def test_a_hall_is_a_whole_bridge(hall):
 
 @pytest.fixture
 def hall():
-    return Hall()
+    return FakeServer()
 
 
 def test_time_passes_when_the_test_wants_it():
-    hall = Hall(history_age=60.0)
+    hall = FakeServer(history_age=60.0)
     hall.line_peer().says("PUB kitchen 21.5")
     hall.turn()
     hall.now += 59
@@ -160,7 +160,7 @@ def test_how_a_peer_was_sent_away_is_kept(hall):
     peer = hall.line_peer()
     assert peer.ending is None
     peer.says("QUIT")
-    assert peer.ending is Ending.NORMAL
+    assert peer.ending is CloseReason.NORMAL
 
 
 def test_faults_are_counted(hall, monkeypatch):
@@ -189,7 +189,7 @@ def test_fragments_are_put_together_and_half_a_message_is_an_error_of_the_test()
 @pytest.fixture
 def late():
     """A hall whose backplane is late, and a peer that has published three times."""
-    hall = Hall(late=True)
+    hall = FakeServer(late=True)
     peer = hall.line_peer()
     peer.hears()
     peer.says("PUB a 1", "PUB b 2", "PUB c 3")
@@ -229,7 +229,7 @@ def test_a_late_backplane_fails_as_often_as_it_is_told(late):
 
 
 def test_a_late_publish_keeps_the_name_under_which_it_was_said():
-    hall = Hall(late=True)
+    hall = FakeServer(late=True)
     listener, peer = hall.line_peer(), hall.line_peer()
     listener.says("SUB kitchen")
     hall.backplane.release()

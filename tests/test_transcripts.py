@@ -14,17 +14,18 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from twistedsock.core.dialect import Ending
-from twistedsock.core.errors import Code
-from twistedsock.testing import FakePeer, FakePolicy, Hall, JsonPeer, LinePeer, read_frames
+from twistedsock.errors import CloseReason, ErrorCode
+from twistedsock.testing import FakeClient, FakePolicy, FakeServer, JsonClient, LineClient, read_frames
 
 DOCS = Path(__file__).parent.parent / "docs"
-NOT_YET_SAID = {Code.RATE}
+NOT_YET_SAID = {ErrorCode.RATE}
 """Codes that are in the catalogue for what is to come, and that nothing says yet."""
 
 CODES = {
-    "protocol-lines.md": [code for code in Code if code not in (Code.BAD_JSON, Code.BAD_TYPE)],
-    "protocol-json.md": [code for code in Code if code not in (Code.UNKNOWN_COMMAND, Code.TOO_LONG, Code.NOT_UTF8)],
+    "protocol-lines.md": [code for code in ErrorCode if code not in (ErrorCode.BAD_JSON, ErrorCode.BAD_TYPE)],
+    "protocol-json.md": [
+        code for code in ErrorCode if code not in (ErrorCode.UNKNOWN_COMMAND, ErrorCode.TOO_LONG, ErrorCode.NOT_UTF8)
+    ],
 }
 """What each dialect can say."""
 
@@ -72,11 +73,11 @@ class Stage:
         late = told.pop("backplane", None) == "late"
         policy = None
         if told.pop("policy", None) == "on":
-            tokens = {"token-of-ann": ("ann", {"kitchen": "rw", "lobby": "r"}, Hall().wall + 3600)}
+            tokens = {"token-of-ann": ("ann", {"kitchen": "rw", "lobby": "r"}, FakeServer().wall + 3600)}
             policy = FakePolicy({"lobby": "rw"}, tokens)
-        self.hall = Hall(late=late, policy=policy, **told)
+        self.hall = FakeServer(late=late, policy=policy, **told)
         self.late = late
-        self.peers: dict[str, FakePeer] = {}
+        self.peers: dict[str, FakeClient] = {}
         self.heard: dict[str, list[str]] = {}
 
     def play(self, lines: list[str]) -> None:
@@ -114,7 +115,7 @@ class Stage:
             return
         self.expect_silence()
         peer = self.peers[speech[0]]
-        if isinstance(peer, LinePeer):
+        if isinstance(peer, LineClient):
             peer.sends(b"".join(line + b"\n" for line in speech[1]))
         else:
             peer.receives(*speech[1])
@@ -128,7 +129,7 @@ class Stage:
 
     def listen(self) -> None:
         for name, peer in self.peers.items():
-            if isinstance(peer, JsonPeer):
+            if isinstance(peer, JsonClient):
                 # The bridge in the hall has one address; a page has come in by the other one.
                 web = [words.replace("127.0.0.1:8081", "127.0.0.1:8082") for words in read_frames(peer.raw())]
                 self.heard[name] += web
@@ -173,11 +174,11 @@ class Stage:
         self.peers[name].conversation.finish()
 
     def is_closed(self, name: str, code: str) -> None:
-        assert self.peers[name].ending == Ending(int(code))
+        assert self.peers[name].ending == CloseReason(int(code))
 
     def server_stops(self) -> None:
         for session in self.hall.bridge.roster:
-            session.dismiss(Ending.GOING_AWAY, b"the server is going away")
+            session.dismiss(CloseReason.GOING_AWAY, b"the server is going away")
 
     def backplane_fails(self) -> None:
         self.hall.backplane.failing = 1
@@ -211,12 +212,12 @@ def test_a_transcript_is_what_the_bridge_says(transcript: Transcript) -> None:
 
 
 @pytest.mark.parametrize(("page", "code"), CASES)
-def test_every_error_code_is_explained(page: str, code: Code) -> None:
+def test_every_error_code_is_explained(page: str, code: ErrorCode) -> None:
     assert f"| `{code.decode()}` |" in (DOCS / page).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("page", "code"), [case for case in CASES if case[1] not in NOT_YET_SAID])
-def test_every_error_code_is_shown_in_a_transcript(page: str, code: Code) -> None:
+def test_every_error_code_is_shown_in_a_transcript(page: str, code: ErrorCode) -> None:
     heard = [line for transcript in transcripts() if transcript.place.startswith(page) for line in transcript.lines]
     word = code.decode()
     assert any(re.search(rf'< ERR {word} |< .*"code":"{word}"', line) for line in heard)

@@ -1,7 +1,7 @@
 """Holds the properties of tests/fuzz against new inputs, for as long as it is told: what `make fuzz` runs.
 
-All take turns. What they reach of core and wire is counted; what breaks one is made as small as it can be, shown, and
-told with a command that repeats it. Ends with 1 if anything broke.
+All take turns. What they reach of the pure packages is counted; what breaks one is made as small as it can be, shown,
+and told with a command that repeats it. Ends with 1 if anything broke.
 """
 
 import argparse
@@ -30,7 +30,7 @@ TURN = 2.0
 REPORT = 30.0
 """Seconds between two reports."""
 MACHINES = ("Bridge", "LateBridge")
-"""In tests/core: machines of rules, which are properties as well, of channels, logs and readers that stall."""
+"""In tests/session: machines of rules, which are properties as well, of channels, logs and readers that stall."""
 SIZES = (30, 100, 300, 1_000, 3_000)
 """Bytes from which an example is drawn."""
 STEPS = 60
@@ -39,6 +39,8 @@ _BLOB = re.compile(r"reproduce_failure\('[^']*', b'([^']*)'\)")
 
 Mark = Callable[[Any], Any]
 """A decorator of Hypothesis."""
+
+PURE_PACKAGES = ("codecs", "limits", "pubsub", "session")
 
 
 @dataclass
@@ -101,7 +103,7 @@ def a_property(name: str, told: Any) -> Subject:
 
 
 def a_machine(name: str) -> Subject:
-    module = importlib.import_module("tests.core.test_recovery_properties")
+    module = importlib.import_module("tests.session.test_recovery_properties")
 
     def test(how: settings, mark: Mark) -> Callable[[], None]:
         kind = mark(type(name, (getattr(module, name),), {}))
@@ -119,13 +121,13 @@ def find_subjects() -> Iterator[Subject]:
 
 
 def reached(coverage: Coverage) -> str:
-    """Per cent of core and wire, branches included, and what is missing."""
+    """Per cent of the pure packages, branches included, and what is missing."""
     coverage.stop()
     out = StringIO()
     per_cent = coverage.report(file=out, show_missing=True, skip_covered=True)
     missing = [line for line in out.getvalue().splitlines() if ".py " in line]
     coverage.start()
-    return "\n".join([f"{per_cent:.1f} % of core and wire reached", *missing])
+    return "\n".join([f"{per_cent:.1f} % of the pure packages reached", *missing])
 
 
 def progress(subjects: list[Subject], left: float) -> str:
@@ -166,7 +168,11 @@ def main() -> int:
     parser.add_argument("--repeat", nargs=2, metavar=("NAME", "BLOB"), help="one input once more")
     told = parser.parse_args()
     sys.path.insert(0, str(CHECKOUT))
-    coverage = Coverage(data_file=None, branch=True, source_pkgs=["twistedsock.core", "twistedsock.wire"])
+    coverage = Coverage(
+        data_file=None,
+        branch=True,
+        source_pkgs=[f"twistedsock.{name}" for name in PURE_PACKAGES],
+    )
     coverage.start()
     subjects = list(find_subjects())
     from tests.fuzz.properties import SETTINGS

@@ -9,9 +9,9 @@ from typing import Any
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 
-from twistedsock.settings import SettingsError
-from twistedsock.shells.certificates import Certificates, TLSEndpoint
-from twistedsock.shells.sockets import show
+from twistedsock.config import SettingsError
+from twistedsock.server.sockets import format_address
+from twistedsock.server.tls import Certificates, TLSEndpoint
 
 BACKLOG = 4096
 """Connections that wait to be accepted: what Linux allows at most (net.core.somaxconn), so that a thousand browsers
@@ -55,6 +55,7 @@ def _check_handed_over(number: int, told: int) -> None:
 
 
 _PORT = re.compile(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)(?::|$)")
+
 _ADDRESS = re.compile(
     r"(?:(?:tcp6?|https?|wss?):(?://)?)?(?:(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_.*-]*):)?([0-9]{1,5})(?:/tcp|/)?",
     re.IGNORECASE,
@@ -120,20 +121,20 @@ class Listener:
 
     def page(self) -> str:
         """The address of the page."""
-        return f"http{'s' if self.secure else ''}://{self.shown()}/" if self.has_port else show(self.address)
+        return f"http{'s' if self.secure else ''}://{self.shown()}/" if self.has_port else format_address(self.address)
 
     def for_page(self) -> dict[str, object]:
         """Where lines are spoken, as the page wants to know it. The host is empty where it listens on all addresses:
         then the one by which the page is reached is right, from whatever machine."""
         if not self.has_port:
-            return {"kind": "unix", "path": show(self.address).removeprefix("unix:")}
+            return {"kind": "unix", "path": format_address(self.address).removeprefix("unix:")}
         host, port = self.address.host, self.address.port
         host = "" if host in ("0.0.0.0", "::") else host
         return {"kind": "ssl" if self.secure else "tcp", "host": host, "port": port}
 
     def try_lines(self) -> str:
         """What to type to speak lines here."""
-        where = show(self.address)
+        where = format_address(self.address)
         if not self.has_port:
             return f"lines on {where}: nc -U {where.removeprefix('unix:')}"
         if self.secure:
@@ -143,7 +144,7 @@ class Listener:
 
     def try_web(self) -> str:
         """What to open to see the page."""
-        where = show(self.address)
+        where = format_address(self.address)
         if self.has_port:
             return f"web on {where}: open {self.page()}"
         return f"web on {where}: curl --unix-socket {where.removeprefix('unix:')} http://localhost/bridge.json"

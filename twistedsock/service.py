@@ -18,33 +18,29 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
-from twistedsock.access.keys import AccessError
-from twistedsock.access.policy import TablePolicy, build_policy
-from twistedsock.backplane.memory import MemoryBackplane
-from twistedsock.core.bridge import Bridge, build
-from twistedsock.core.dialect import Ending
-from twistedsock.core.events import Lost
-from twistedsock.core.origins import Origins
-from twistedsock.core.principal import is_loopback
+from twistedsock.auth.keys import AccessError
+from twistedsock.auth.origins import AllowedOrigins
+from twistedsock.auth.policy import TablePolicy, build_policy
+from twistedsock.backplanes.memory import MemoryBackplane
+from twistedsock.config import Settings, SettingsError, listeners, trusted_proxies
+from twistedsock.errors import CloseReason
+from twistedsock.limits.principal import is_loopback
 from twistedsock.listeners import Listener, parse_endpoint
-from twistedsock.monitoring.monitor import TICK, Monitor
-from twistedsock.monitoring.process import cpu_seconds, memory_bytes
-from twistedsock.settings import Settings, SettingsError, listeners, trusted_proxies
-from twistedsock.shells.certificates import CertificateError, Certificates, Reading
-from twistedsock.shells.gate import Gate
-from twistedsock.shells.http.operations import operations
-from twistedsock.shells.http.routes import Routes
-from twistedsock.shells.listening import Listening
-from twistedsock.shells.outlets import send_at_once
-from twistedsock.shells.proxied import expect_headers
-from twistedsock.shells.reachability import Reachability
-from twistedsock.shells.shortage import bear_shortage
-from twistedsock.shells.sockets import host_of, prepare
-from twistedsock.shells.tcp import LineFactory
-from twistedsock.shells.tls import free_at_the_end
-from twistedsock.shells.web import WebFactory
-from twistedsock.webhooks.target import Target, WebhookError, read_targets
-from twistedsock.webhooks.webhooks import Webhooks
+from twistedsock.metrics.sys_channels import TICK, Monitor, cpu_seconds, memory_bytes
+from twistedsock.pubsub.values import Lost
+from twistedsock.server.accept_errors import install_accept_backoff
+from twistedsock.server.http.checks import OriginPolicy
+from twistedsock.server.http.endpoints import operations
+from twistedsock.server.http.routes import Routes
+from twistedsock.server.proxy_protocol import expect_proxy_headers
+from twistedsock.server.sockets import ListenerConfig, host_of, prepare_listening_socket
+from twistedsock.server.tcp import LineFactory
+from twistedsock.server.tls import CertificateError, Certificates, Reading, free_at_the_end
+from twistedsock.server.transport import Reachability, install_direct_writes
+from twistedsock.server.web import WebFactory
+from twistedsock.session.registry import ServerContext, build_context
+from twistedsock.webhooks.config import WebhookError, WebhookTarget, read_targets
+from twistedsock.webhooks.manager import WebhookManager
 
 SWEEP_SECONDS = 5.0
 """How often silent channels are looked at, for what has become too old."""
@@ -70,6 +66,7 @@ EXPIRY_SECONDS = 1.0
 """How often tokens that have run out are looked for: they count in seconds."""
 
 _ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
+
 _ID_LENGTH = 5
 """31 letters that cannot be mistaken for each other: 28 million ids, so that two draws hardly ever meet."""
 
@@ -116,7 +113,7 @@ def read_policy(settings: Settings) -> TablePolicy | None:
         raise SettingsError(str(error)) from None
 
 
-def read_webhooks(settings: Settings) -> list[Target]:
+def read_webhooks(settings: Settings) -> list[WebhookTarget]:
     """Whom the bridge tells what happens, by the settings. SettingsError if one of their files cannot be used."""
     try:
         return read_targets(settings.webhook)
@@ -140,13 +137,13 @@ class BridgeService(Service):
         self._read_again = read_again or (lambda: settings)
         self._reactor = reactor
         backplane = MemoryBackplane(draw_epoch)
-        self.bridge: Bridge = build(
+        self.bridge: ServerContext = build_context(
             backplane, settings, version, reactor.seconds, self._schedule, self._draw_id, time.time
         )
         self.bridge.policy = read_policy(settings)
         backplane.attach(self.bridge.broker)
         self.bridge.broker.report_break = self._log_break
-        self.webhooks = Webhooks(
+        self.webhooks = WebhookManager(
             self.bridge.broker.observers,
             reactor,
             version,
@@ -172,7 +169,7 @@ class BridgeService(Service):
         self._reloading = self._reload_asked = self._reviewing = False
         self._next_reload: Any = None
         self._stop_by = 0.0
-        self._gate = Gate(Origins(settings.allow_origin, settings.allow_host))
+        self._gate = OriginPolicy(AllowedOrigins(settings.allow_origin, settings.allow_host))
         # Operations that come from other packages than shells are added to this list.
         self._routes = Routes(
             [*operations(self.bridge, reactor, self.line_ports, lambda: self.webhooks.figures, settings.ping_interval)]
@@ -250,7 +247,7 @@ class BridgeService(Service):
             return
         before = self._settings
         self._settings = msgspec.structs.replace(before, **{name: getattr(settings, name) for name in READ_AGAIN})
-        self._gate.origins = Origins(settings.allow_origin, settings.allow_host)
+        self._gate.origins = AllowedOrigins(settings.allow_origin, settings.allow_host)
         for certificates, reading in fresh:
             certificates.use(reading)
         self.webhooks.use(targets)
@@ -416,7 +413,7 @@ class BridgeService(Service):
 
     def _dismiss_all(self) -> Deferred[None]:
         try:
-            self.bridge.dismiss_all(Ending.GOING_AWAY, b"the server is going away")
+            self.bridge.dismiss_all(CloseReason.GOING_AWAY, b"the server is going away")
         except Exception:  # whoever runs us would not tell
             self._log.failure("not every peer could be told that the server is going away")
         gone: Deferred[None] = Deferred()
@@ -446,20 +443,22 @@ class BridgeService(Service):
         """One line for each thing to try, with the real addresses."""
         return [listener.try_lines() for listener in self.lines] + [listener.try_web() for listener in self.web]
 
-    def _listeners(self, descriptions: tuple[str, ...], build_factory: Callable[[Listening], Any]) -> list[Listener]:
+    def _listeners(
+        self, descriptions: tuple[str, ...], build_factory: Callable[[ListenerConfig], Any]
+    ) -> list[Listener]:
         built = []
         for description in listeners(descriptions):
             endpoint = parse_endpoint(description, self._reactor, _authorities(self._settings, description))
             built.append(Listener(description, endpoint, build_factory(self._listening(description))))
         return built
 
-    def _listening(self, description: str) -> Listening:
-        return Listening(description, description in self._settings.proxy_protocol, self._trusted)
+    def _listening(self, description: str) -> ListenerConfig:
+        return ListenerConfig(description, description in self._settings.proxy_protocol, self._trusted)
 
-    def _line_factory(self, listening: Listening) -> LineFactory:
+    def _line_factory(self, listening: ListenerConfig) -> LineFactory:
         return LineFactory(self.bridge, self._reactor, self._settings.send_buffer, listening=listening)
 
-    def _web_factory(self, listening: Listening) -> WebFactory:
+    def _web_factory(self, listening: ListenerConfig) -> WebFactory:
         settings = self._settings
         return WebFactory(
             self.bridge,
@@ -474,11 +473,11 @@ class BridgeService(Service):
         )
 
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
-        send_at_once(port, self.bridge.holdings, self._reachability)
+        install_direct_writes(port, self.bridge.holdings, self._reachability)
         free_at_the_end(port)
-        prepare(port, self._settings.send_buffer, self._settings.unreachable_after)
-        expect_headers(port, self._reactor, listener.factory.listening, self._settings.handshake_timeout)
-        bear_shortage(port, self._reactor)
+        prepare_listening_socket(port, self._settings.send_buffer, self._settings.unreachable_after)
+        expect_proxy_headers(port, self._reactor, listener.factory.listening, self._settings.handshake_timeout)
+        install_accept_backoff(port, self._reactor)
         listener.port = port
 
     def _fail(self, listener: Listener, failure: Failure) -> None:

@@ -13,14 +13,14 @@ from twisted.application.service import IService
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python import usage
 
-from twistedsock.settings import Settings, SettingsError, read_settings
-from twistedsock.shells.clock import go_by_steady_clock
-from twistedsock.shells.connection_log import ConnectionLog
-from twistedsock.shells.json_log import json_observer
-from twistedsock.shells.logs import UnwrittenLog
+from twistedsock.config import Settings, SettingsError, read_settings
+from twistedsock.server.logging import ConnectionLog, UnwrittenLog, json_observer
+from twistedsock.server.reactor import go_by_steady_clock
 
 _LISTS = ("tcp", "web", "allow-origin", "allow-host", "trusted-proxy", "proxy-protocol")
+
 _FLAGS = ("open",)
+
 _FILE_ONLY = ("access", "webhook")
 """What takes more than a value to say."""
 

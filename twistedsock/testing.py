@@ -9,27 +9,27 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-from twistedsock.backplane.memory import MemoryBackplane
-from twistedsock.core.access import Identity, Policy, grants
-from twistedsock.core.bridge import Bridge, build
-from twistedsock.core.dialect import Dialect, Ending, Ends, Position
-from twistedsock.core.errors import UNAVAILABLE, Code, Refusal
-from twistedsock.core.events import Batch, Content, Member, PresenceChange
-from twistedsock.core.later import Later
-from twistedsock.core.limits import Limits
-from twistedsock.core.principal import LOCAL, Principal, address_principal
-from twistedsock.core.rate import Meters
-from twistedsock.core.reader import WRITING, Peer
-from twistedsock.core.session import Session
-from twistedsock.core.traffic import Traffic
-from twistedsock.wire import json_commands, line_commands
-from twistedsock.wire.conversation import Codec, Conversation
-from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
-from twistedsock.wire.lines import LineSplitter
+from twistedsock.auth.identity import Identity, Policy, grants
+from twistedsock.backplanes.memory import MemoryBackplane
+from twistedsock.codecs import json_decoder, line_decoder
+from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
+from twistedsock.codecs.line_decoder import LineSplitter
+from twistedsock.errors import UNAVAILABLE, CloseReason, Error, ErrorCode
+from twistedsock.limits.principal import LOCAL, Principal, address_principal
+from twistedsock.limits.rate import RateLimiterPool
+from twistedsock.limits.settings import Limits
+from twistedsock.pubsub.encoder import Encoder, Endpoints
+from twistedsock.pubsub.future import Future
+from twistedsock.pubsub.subscription import SOCKET_FULL, Client
+from twistedsock.pubsub.values import Batch, Member, Payloads, Position, PresenceChange
+from twistedsock.session.input_pipeline import Decoder, InputPipeline
+from twistedsock.session.registry import ServerContext, build_context
+from twistedsock.session.session import Session
+from twistedsock.stats import TcpStats
 
 T = TypeVar("T")
 
-ENDS = Ends(b"127.0.0.1:50000", b"127.0.0.1:8081")
+ENDS = Endpoints(b"127.0.0.1:50000", b"127.0.0.1:8081")
 
 
 class FakeOutlet:
@@ -44,9 +44,9 @@ class FakeOutlet:
         self.waiting = bytearray()
         self.sends = 0
         self.on_drained: Callable[[], None] | None = None
-        self.told: Traffic | None = None
+        self.told: TcpStats | None = None
 
-    def traffic(self) -> Traffic | None:
+    def traffic(self) -> TcpStats | None:
         return self.told
 
     def offer(self, data: bytes) -> bool:
@@ -57,7 +57,7 @@ class FakeOutlet:
 
     def write(self, data: bytes) -> None:
         self.sends += 1
-        if self.blocked & WRITING:
+        if self.blocked & SOCKET_FULL:
             self.waiting += data
             return
         taken = len(data) if self.room is None else min(self.room, len(data))
@@ -66,17 +66,17 @@ class FakeOutlet:
             self.room -= taken
         if taken < len(data):
             self.waiting += data[taken:]
-            self.blocked |= WRITING
+            self.blocked |= SOCKET_FULL
 
     def drain(self, room: int | None = None) -> None:
         """The peer reads: ``room`` more bytes (None: all from now on) find place."""
         self.room = room
         waiting, self.waiting = bytes(self.waiting), bytearray()
-        self.blocked &= ~WRITING
+        self.blocked &= ~SOCKET_FULL
         if waiting:
             self.sends -= 1
             self.write(waiting)
-            if not self.blocked & WRITING and self.on_drained is not None:
+            if not self.blocked & SOCKET_FULL and self.on_drained is not None:
                 self.on_drained()
 
 
@@ -118,7 +118,7 @@ class LateBackplane:
         self._inner = inner
         self._node: Any = None
         self._delivered: list[Callable[[], None]] = []
-        self._asked: deque[tuple[Later[Any], Callable[[], Any]]] = deque()
+        self._asked: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self.failing = self.skipping = self.repeating = 0
 
     def __len__(self) -> int:
@@ -148,20 +148,20 @@ class LateBackplane:
         self._inner = inner
         inner.attach(self)
 
-    def _ask(self, act: Callable[[], T]) -> Later[T]:
-        later = Later[T]()
+    def _ask(self, act: Callable[[], T]) -> Future[T]:
+        later = Future[T]()
         self._asked.append((later, act))
         return later
 
     # What the broker asks.
 
-    def publish(self, channel: bytes, publisher: Peer, name: bytes, content: Content) -> Later[int]:
+    def publish(self, channel: bytes, publisher: Client, name: bytes, content: Payloads) -> Future[int]:
         # The nick is the one of now, not of later.
-        now = Peer(publisher.id, publisher.principal)
+        now = Client(publisher.id, publisher.principal)
         now.nick = publisher.nick
         return self._ask(lambda: self._inner.publish(channel, now, name, content))
 
-    def open(self, channel: bytes) -> Later[Position]:
+    def open(self, channel: bytes) -> Future[Position]:
         return self._ask(lambda: self._inner.open(channel))
 
     def close(self, channel: bytes) -> None:
@@ -178,7 +178,7 @@ class LateBackplane:
         self._inner.leave(channel, member)
         self._deliver_now()
 
-    def members(self, channel: bytes) -> Later[list[Member]]:
+    def members(self, channel: bytes) -> Future[list[Member]]:
         return self._ask(lambda: self._inner.members(channel))
 
     # What the inner backplane tells.
@@ -223,34 +223,36 @@ class FakePolicy:
     def anonymous(self, listener: str) -> Identity:
         return self._anonymous
 
-    def by_token(self, token: bytes, listener: str) -> Identity | Refusal:
+    def by_token(self, token: bytes, listener: str) -> Identity | Error:
         if token.decode() not in self._tokens:
-            return Refusal(Code.UNAUTHORIZED, "that token is not known")
+            return Error(ErrorCode.UNAUTHORIZED, "that token is not known")
         subject, granted, expires = self._tokens[token.decode()]
         is_admin = subject in self._admins
         return Identity(grants(granted), subject.encode(), expires, is_admin, proof=token.decode())
 
-    def by_certificate(self, subject: bytes, listener: str) -> Identity | Refusal:
+    def by_certificate(self, subject: bytes, listener: str) -> Identity | Error:
         return Identity(self._anonymous.grants, subject)
 
-    def review(self, identity: Identity, listener: str) -> Identity | Refusal:
+    def review(self, identity: Identity, listener: str) -> Identity | Error:
         if identity.proof:
             return self.by_token(identity.proof.encode(), listener)
         return self.by_certificate(identity.subject, listener) if identity.subject else self._anonymous
 
 
-class FakePeer:
+class FakeClient:
     """A connected peer, as a test sees it: ``says`` what it types, ``hears`` what has come since the last look."""
 
-    def __init__(self, hall: "Hall", dialect: Dialect, codec: Codec, outcome: Identity | Refusal | None = None) -> None:
+    def __init__(
+        self, hall: "FakeServer", dialect: Encoder, codec: Decoder, outcome: Identity | Error | None = None
+    ) -> None:
         self.hall = hall
         self.outlet = FakeOutlet()
-        self.ending: Ending | None = None
+        self.ending: CloseReason | None = None
         self.paused = False
         self.faults = 0
         self.session = Session(hall.bridge, dialect, self.outlet, ENDS, self._hang_up)
         self.outlet.on_drained = self.session.drained
-        self.conversation = Conversation(self.session, codec, self._pause, self._resume, self._report)
+        self.conversation = InputPipeline(self.session, codec, self._pause, self._resume, self._report)
         self._looked = 0
         self.session.welcome(b"", outcome)
 
@@ -283,7 +285,7 @@ class FakePeer:
         """The connection is lost."""
         self.conversation.lost()
 
-    def _hang_up(self, ending: Ending) -> None:
+    def _hang_up(self, ending: CloseReason) -> None:
         self.ending = ending
         self.paused = False  # as the shells do, who read the stream to its end
 
@@ -297,21 +299,21 @@ class FakePeer:
         self.faults += 1
 
 
-def limit_session(session: Session, hall: "Hall", **limits: float) -> None:
+def limit_session(session: Session, hall: "FakeServer", **limits: float) -> None:
     """From now on it is the session of a remote client at 192.0.2.1, and these are the limits of all remote clients;
     limits of rates that are not given do not apply."""
     told: dict[str, Any] = {"commands_per_second": 0, "bytes_per_second": 0, **limits}
-    hall.bridge.meters = Meters(Limits(**told))
+    hall.bridge.meters = RateLimiterPool(Limits(**told))
     session.is_metered = True
     session.peer.principal = address_principal("192.0.2.1")
 
 
-class LinePeer(FakePeer):
+class LineClient(FakeClient):
     """Speaks lines over a bare socket."""
 
-    def __init__(self, hall: "Hall", outcome: Identity | Refusal | None = None) -> None:
-        self._splitter = LineSplitter(hall.bridge.limits.max_line, line_commands.publishes)
-        super().__init__(hall, LINES, line_commands, outcome)
+    def __init__(self, hall: "FakeServer", outcome: Identity | Error | None = None) -> None:
+        self._splitter = LineSplitter(hall.bridge.limits.max_line, line_decoder.publishes)
+        super().__init__(hall, LINES, line_decoder, outcome)
 
     def sends(self, data: bytes) -> None:
         """Bytes come in from the socket."""
@@ -346,11 +348,11 @@ def read_frames(data: bytes) -> list[str]:
     return messages
 
 
-class MessagePeer(FakePeer):
+class MessageClient(FakeClient):
     """Speaks lines in WebSocket messages."""
 
-    def __init__(self, hall: "Hall") -> None:
-        super().__init__(hall, LINES_IN_MESSAGES, line_commands)
+    def __init__(self, hall: "FakeServer") -> None:
+        super().__init__(hall, LINES_IN_MESSAGES, line_decoder)
 
     def says(self, *lines: str) -> None:
         self.receives(*(line.encode() for line in lines))
@@ -359,11 +361,11 @@ class MessagePeer(FakePeer):
         return read_frames(self.raw())
 
 
-class JsonPeer(FakePeer):
+class JsonClient(FakeClient):
     """Speaks JSON in WebSocket messages."""
 
-    def __init__(self, hall: "Hall") -> None:
-        super().__init__(hall, JSON_IN_MESSAGES, json_commands)
+    def __init__(self, hall: "FakeServer") -> None:
+        super().__init__(hall, JSON_IN_MESSAGES, json_decoder)
 
     def says(self, *messages: dict[str, Any]) -> None:
         self.receives(*(json.dumps(message).encode() for message in messages))
@@ -372,7 +374,7 @@ class JsonPeer(FakePeer):
         return [json.loads(message) for message in read_frames(self.raw())]
 
 
-class Hall:
+class FakeServer:
     """A whole bridge without a reactor. ``now`` is the clock; ids are p1, p2 …, epochs e1, e2 …"""
 
     def __init__(self, late: bool = False, policy: Policy | None = None, **limits: Any) -> None:
@@ -382,7 +384,7 @@ class Hall:
         self._ids = self._epochs = 0
         memory = MemoryBackplane(self._draw_epoch)
         self.backplane: Any = LateBackplane(memory) if late else memory
-        self.bridge: Bridge = build(
+        self.bridge: ServerContext = build_context(
             self.backplane,
             Limits(**limits),
             "0.0",
@@ -395,14 +397,14 @@ class Hall:
         self.broker = self.bridge.broker
         self.backplane.attach(self.broker)
 
-    def line_peer(self) -> LinePeer:
-        return LinePeer(self)
+    def line_peer(self) -> LineClient:
+        return LineClient(self)
 
-    def message_peer(self) -> MessagePeer:
-        return MessagePeer(self)
+    def message_peer(self) -> MessageClient:
+        return MessageClient(self)
 
-    def json_peer(self) -> JsonPeer:
-        return JsonPeer(self)
+    def json_peer(self) -> JsonClient:
+        return JsonClient(self)
 
     def turn(self) -> None:
         """Turn until everything has come to rest."""

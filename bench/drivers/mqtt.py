@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bench.drivers.frames import binary_client_frame, binary_server_frame
-from twistedsock.bench.driver import Noise, Step
+from twistedsock.bench.clients import Noise, Step
 from twistedsock.bench.wires import upgrade
 
 

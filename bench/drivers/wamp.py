@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from twistedsock.bench.driver import Noise, Step
+from twistedsock.bench.clients import Noise, Step
 from twistedsock.bench.wires import client_frame, upgrade
 
 REALM = b"realm1"

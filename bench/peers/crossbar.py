@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.contestant import WEBSOCKET
 from bench.drivers.wamp import REALM, Wamp
 from bench.peers.process import HOST, INSTALLED, Plan, Server, free_ports, output_of
-from twistedsock.bench.driver import Target
+from twistedsock.bench.clients import Target
 
 CROSSBAR = INSTALLED / "crossbar" / "bin" / "crossbar"
 

@@ -6,7 +6,7 @@ from bench.contestant import TCP, WEBSOCKET
 from bench.drivers.mqtt import Mqtt, MqttWebSocket
 from bench.peers.debian import DebianServer
 from bench.peers.process import HOST, Plan, free_ports
-from twistedsock.bench.driver import Target
+from twistedsock.bench.clients import Target
 
 CONFIGURATION = """
 listener {tcp} {host}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.contestant import WEBSOCKET
 from bench.peers.process import HOST, INSTALLED, Plan, Server, free_ports, output_of
-from twistedsock.bench.driver import Driver, Target
+from twistedsock.bench.clients import Driver, Target
 
 MODULES = INSTALLED / "node"
 RELAYS = INSTALLED.parent / "relays"

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from twistedsock.bench.driver import Target
-from twistedsock.bench.usage import family
+from twistedsock.bench.clients import Target
+from twistedsock.bench.measurement import family
 
 HOST = "127.0.0.1"
 

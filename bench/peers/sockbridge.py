@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.contestant import TCP, WEBSOCKET
 from bench.peers.process import HOST, Plan, Server, free_ports
-from twistedsock.bench.driver import Target
+from twistedsock.bench.clients import Target
 from twistedsock.bench.wires import Json, Lines
 
 TWISTD = "from twisted.scripts.twistd import run; run()"

@@ -5,7 +5,7 @@ from pathlib import Path
 from bench.contestant import WEBSOCKET
 from bench.drivers.relay import Relay
 from bench.peers.process import HOST, INSTALLED, Plan, Server, free_ports, output_of
-from twistedsock.bench.driver import Target
+from twistedsock.bench.clients import Target
 
 PYTHON = INSTALLED / "websockets" / "bin" / "python"
 RELAY = INSTALLED.parent / "relays" / "websockets_relay.py"

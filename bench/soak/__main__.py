@@ -28,7 +28,7 @@ from twistedsock.bench.progress import Progress
 RESULTS = Path(__file__).parents[1] / "results"
 PUBLISHED = Path(__file__).parents[2] / "docs" / "images" / "soak.svg"
 
-MOST_MINUTES = 24 * 60.0
+MAX_MINUTES = 24 * 60.0
 
 
 def main() -> int:
@@ -64,8 +64,8 @@ def _options() -> argparse.ArgumentParser:
 
 def _minutes(words: str) -> float:
     minutes = float(words)
-    if not 0 < minutes <= MOST_MINUTES:
-        raise argparse.ArgumentTypeError(f"between 0 and {MOST_MINUTES:g}")
+    if not 0 < minutes <= MAX_MINUTES:
+        raise argparse.ArgumentTypeError(f"between 0 and {MAX_MINUTES:g}")
     return minutes
 
 

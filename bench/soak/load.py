@@ -14,7 +14,7 @@ from bench.soak.world import World
 VISITS = 240.0
 """Visits a second."""
 
-MOST_AT_ONCE = 180
+MAX_AT_ONCE = 180
 """Visitors that are there at the same time at most: where the bridge is slow, fewer come."""
 
 PATIENCE = 30.0
@@ -87,7 +87,7 @@ class Load:
         while True:
             due = max(due + world.chance.expovariate(VISITS), world.now() - 1.0)
             await asyncio.sleep(max(0.0, due - world.now()))
-            if len(visiting) < MOST_AT_ONCE:
+            if len(visiting) < MAX_AT_ONCE:
                 visit = world.chance.choices(list(KINDS), list(KINDS.values()))[0]
                 task = asyncio.create_task(self._judge(_name_of(visit), partial(self._visit, visit)))
                 visiting.add(task)

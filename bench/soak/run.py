@@ -13,7 +13,7 @@ from bench.soak.load import Load
 from bench.soak.samples import Sample, memory, open_files
 from bench.soak.verdict import Verdict, judge
 from bench.soak.world import World
-from twistedsock.bench.usage import Usage
+from twistedsock.bench.measurement import Usage
 
 TROUBLE = re.compile(r"^.*(?:Traceback|Unhandled|#(?:error|critical)\]).*$", re.MULTILINE)
 

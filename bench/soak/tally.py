@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-MOST_WRONGS = 20
+MAX_WRONGS = 20
 """Faults whose words are kept: one fault has many."""
 
 
@@ -27,7 +27,7 @@ class Tally:
 
     def blame(self, words: str) -> None:
         self.wrong += 1
-        if len(self.wrongs) < MOST_WRONGS:
+        if len(self.wrongs) < MAX_WRONGS:
             self.wrongs.append(words)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-MOST_GROWTH = 0.01
+MAX_GROWTH = 0.01
 """What counts as flat: less than one part in a hundred."""
 
 FEWEST = 300
@@ -41,14 +41,14 @@ class Verdict:
 
     @property
     def flat(self) -> bool:
-        return min(self.rise, self.beyond) < MOST_GROWTH and self.growth < MOST_GROWTH
+        return min(self.rise, self.beyond) < MAX_GROWTH and self.growth < MAX_GROWTH
 
     def words(self) -> str:
         """One line."""
         return (
             f"memory is {'flat' if self.flat else 'NOT flat'} at its end: {self.rise:+.2%} along the fit of the last "
             f"third, whose end is {self.beyond:+.2%} beside the middle; {self.growth:+.2%} from the middle to the last "
-            f"tenth; {MOST_GROWTH:.0%} allowed"
+            f"tenth; {MAX_GROWTH:.0%} allowed"
         )
 
 

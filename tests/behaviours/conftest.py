@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.behaviours.voices import KINDS, Voice
-from twistedsock.testing import Hall
+from twistedsock.testing import FakeServer
 
 
 @pytest.fixture(params=[False, True], ids=["memory", "late"])
@@ -15,27 +15,27 @@ def late(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def hall(late: bool) -> Hall:
-    return Hall(late, history_events=5)
+def hall(late: bool) -> FakeServer:
+    return FakeServer(late, history_events=5)
 
 
 @pytest.fixture(params=KINDS)
-def publisher_meets(request: pytest.FixtureRequest) -> Callable[[Hall], Voice]:
-    meets: Callable[[Hall], Voice] = KINDS[request.param]
+def publisher_meets(request: pytest.FixtureRequest) -> Callable[[FakeServer], Voice]:
+    meets: Callable[[FakeServer], Voice] = KINDS[request.param]
     return meets
 
 
 @pytest.fixture(params=KINDS)
-def reader_meets(request: pytest.FixtureRequest) -> Callable[[Hall], Voice]:
-    meets: Callable[[Hall], Voice] = KINDS[request.param]
+def reader_meets(request: pytest.FixtureRequest) -> Callable[[FakeServer], Voice]:
+    meets: Callable[[FakeServer], Voice] = KINDS[request.param]
     return meets
 
 
 @pytest.fixture
-def publisher(hall: Hall, publisher_meets: Callable[[Hall], Voice]) -> Voice:
+def publisher(hall: FakeServer, publisher_meets: Callable[[FakeServer], Voice]) -> Voice:
     return publisher_meets(hall)
 
 
 @pytest.fixture
-def reader(hall: Hall, reader_meets: Callable[[Hall], Voice]) -> Voice:
+def reader(hall: FakeServer, reader_meets: Callable[[FakeServer], Voice]) -> Voice:
     return reader_meets(hall)

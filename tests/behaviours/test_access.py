@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from tests.behaviours.voices import Voice
-from twistedsock.core.dialect import Ending
-from twistedsock.testing import FakePolicy, Hall
+from twistedsock.errors import CloseReason
+from twistedsock.testing import FakePolicy, FakeServer
 
-WALL = Hall().wall
+WALL = FakeServer().wall
 TOKENS: dict[str, Any] = {
     "ann": ("ann", {"kitchen": "rw", "alerts.*": "r"}, WALL + 3600),
     "bob": ("bob", {"kitchen": "rw", "alerts.*": "w"}, None),
@@ -17,8 +17,8 @@ TOKENS: dict[str, Any] = {
 
 
 @pytest.fixture
-def hall(late: bool) -> Hall:
-    return Hall(late, policy=FakePolicy({"lobby": "rw", "news": "r"}, TOKENS))
+def hall(late: bool) -> FakeServer:
+    return FakeServer(late, policy=FakePolicy({"lobby": "rw", "news": "r"}, TOKENS))
 
 
 def code(answer: dict[str, Any]) -> Any:
@@ -70,7 +70,9 @@ def test_a_token_gives_a_nick_that_others_see_and_nobody_else_can_take(publisher
     assert (first["from"], second["from"]) == ("ann", "~bob")
 
 
-def test_who_loses_a_right_loses_the_subscription_and_hears_why(hall: Hall, publisher: Voice, reader: Voice) -> None:
+def test_who_loses_a_right_loses_the_subscription_and_hears_why(
+    hall: FakeServer, publisher: Voice, reader: Voice
+) -> None:
     reader.asks("auth", token="ann")
     reader.asks("subscribe", channel="alerts.fire")
     reader.asks("subscribe", channel="kitchen")
@@ -93,7 +95,7 @@ def test_commands_that_come_together_with_the_token_are_judged_by_it(publisher: 
     assert [code(answer) for answer in publisher.hears()] == ["unauthorized", "ok", "ok"]
 
 
-def test_a_token_that_runs_out_is_told_before_and_ends_the_conversation(hall: Hall, reader: Voice) -> None:
+def test_a_token_that_runs_out_is_told_before_and_ends_the_conversation(hall: FakeServer, reader: Voice) -> None:
     reader.asks("auth", token="ann")
     hall.wall += 3590
     hall.bridge.expiries.check()
@@ -102,4 +104,4 @@ def test_a_token_that_runs_out_is_told_before_and_ends_the_conversation(hall: Ha
     hall.wall += 10
     hall.bridge.expiries.check()
     assert "run out" in reader.hears()[0]["text"]
-    assert reader.peer.ending is Ending.POLICY
+    assert reader.peer.ending is CloseReason.POLICY

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import pytest
 
 from tests.behaviours.voices import Voice
-from twistedsock.core.dialect import Ending
-from twistedsock.testing import Hall
+from twistedsock.errors import CloseReason
+from twistedsock.testing import FakeServer
 
 
 @pytest.fixture
-def hall() -> Hall:
-    return Hall(late=True)
+def hall() -> FakeServer:
+    return FakeServer(late=True)
 
 
 def publish(publisher: Voice, *payloads: str) -> None:
@@ -19,7 +19,7 @@ def publish(publisher: Voice, *payloads: str) -> None:
         publisher.asks("publish", channel="kitchen", data=payload)
 
 
-def test_a_batch_that_is_skipped_is_reported_as_lost(hall: Hall, publisher: Voice, reader: Voice) -> None:
+def test_a_batch_that_is_skipped_is_reported_as_lost(hall: FakeServer, publisher: Voice, reader: Voice) -> None:
     reader.asks("subscribe", channel="kitchen")
     publish(publisher, "one")
     hall.backplane.skipping = 2
@@ -31,7 +31,7 @@ def test_a_batch_that_is_skipped_is_reported_as_lost(hall: Hall, publisher: Voic
     assert [event["data"] for event in answer["events"]] == ["four"]
 
 
-def test_a_batch_that_is_repeated_is_heard_once(hall: Hall, publisher: Voice, reader: Voice) -> None:
+def test_a_batch_that_is_repeated_is_heard_once(hall: FakeServer, publisher: Voice, reader: Voice) -> None:
     reader.asks("subscribe", channel="kitchen")
     hall.backplane.repeating = 2
     publish(publisher, "one", "two", "three")
@@ -39,7 +39,7 @@ def test_a_batch_that_is_repeated_is_heard_once(hall: Hall, publisher: Voice, re
 
 
 def test_after_another_epoch_clients_come_back_and_learn_it(
-    hall: Hall, publisher: Voice, reader: Voice, reader_meets: Callable[[Hall], Voice]
+    hall: FakeServer, publisher: Voice, reader: Voice, reader_meets: Callable[[FakeServer], Voice]
 ) -> None:
     place = reader.asks("subscribe", channel="kitchen")
     publish(publisher, "one", "two")
@@ -47,7 +47,7 @@ def test_after_another_epoch_clients_come_back_and_learn_it(
     hall.restart_backplane()
     publish(publisher, "three")
     assert [message["type"] for message in reader.hears()] == ["notice"]
-    assert reader.peer.ending is Ending.TRY_AGAIN and publisher.peer.ending is None
+    assert reader.peer.ending is CloseReason.TRY_AGAIN and publisher.peer.ending is None
     again = reader_meets(hall)
     answer = again.asks("subscribe", channel="kitchen", since=2, epoch=place["epoch"])
     assert answer["recovered"] is False and answer["epoch"] != place["epoch"] and answer["offset"] == 1

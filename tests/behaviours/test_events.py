@@ -7,10 +7,10 @@ import pytest
 
 from tests.behaviours.voices import KINDS, LineVoice, Voice, settle
 from tests.event_streams import StandInPeer, Stream
-from twistedsock.testing import Hall
-from twistedsock.wire.http_bodies import read_batch, read_body
-from twistedsock.wire.payloads import UNPAIRED
-from twistedsock.wire.problems import Refused
+from twistedsock.codecs.http_api import read_batch, read_body
+from twistedsock.codecs.payload import UNPAIRED
+from twistedsock.codecs.query import ApiError
+from twistedsock.testing import FakeServer
 
 TEXTS = [
     "21.5",
@@ -87,7 +87,7 @@ def test_json_reaches_a_line_as_it_came(publisher: Voice, reader: Voice, raw: st
     assert reader.peer.outlet.sent.count(shown.encode() if isinstance(reader, LineVoice) else raw.encode()) == 1
 
 
-def test_line_breaks_between_tokens_become_spaces_on_a_line(hall: Hall, reader: Voice) -> None:
+def test_line_breaks_between_tokens_become_spaces_on_a_line(hall: FakeServer, reader: Voice) -> None:
     publisher = KINDS["json"](hall)
     reader.asks("subscribe", channel="kitchen")
     publisher.asks("publish", channel="kitchen", raw='{\r\n"a":\n[1,\n2]}')
@@ -148,7 +148,7 @@ def test_one_hears_ones_own_events_unless_one_will_not(publisher: Voice, reader:
     assert [told["data"] for told in publisher.asks("history", channel="kitchen")["events"]] == ["mine", "theirs"] * 2
 
 
-def test_who_only_streams_hears_it_too(hall: Hall, publisher: Voice) -> None:
+def test_who_only_streams_hears_it_too(hall: FakeServer, publisher: Voice) -> None:
     """With ids, by which it comes back."""
     streams = [Stream(hall, ["kitchen"]), Stream(hall, ["attic", "kitchen"])]
     settle(hall)
@@ -177,8 +177,8 @@ def test_half_a_surrogate_pair_is_bad_json_however_it_is_published(publisher: Vo
         lambda: read_body(payload.encode(), b""),
         lambda: read_batch(batch, b"application/json", 65_536),
     ):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(ApiError) as refused:
             read()
-        assert refused.value.refusal == UNPAIRED
+        assert refused.value.error == UNPAIRED
     assert reader.hears() == []
     assert read_body(payload.encode(), b"text/plain").payloads == (payload.encode(),)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.behaviours.voices import Voice, settle
-from twistedsock.testing import Hall
+from twistedsock.testing import FakeServer
 
 PAYLOAD = "x" * 20_000
 
@@ -17,7 +17,7 @@ def missing(answer: dict[str, Any]) -> list[int]:
     return [offset for gap in answer.get("lost", []) for offset in range(gap["first"], gap["last"] + 1)]
 
 
-def publish(hall: Hall, channel: str, count: int, payload: str = PAYLOAD) -> None:
+def publish(hall: FakeServer, channel: str, count: int, payload: str = PAYLOAD) -> None:
     writer = hall.line_peer()
     for _ in range(count):
         writer.says(f"PUB {channel} {payload}")
@@ -26,9 +26,9 @@ def publish(hall: Hall, channel: str, count: int, payload: str = PAYLOAD) -> Non
 
 
 def test_what_the_log_drops_while_a_history_is_sent_is_reported(
-    late: bool, reader_meets: Callable[[Hall], Voice]
+    late: bool, reader_meets: Callable[[FakeServer], Voice]
 ) -> None:
-    hall = Hall(late, history_events=20)
+    hall = FakeServer(late, history_events=20)
     publish(hall, "kitchen", 20)
     reader = reader_meets(hall)
     reader.peer.outlet.room = 0
@@ -45,9 +45,9 @@ def test_what_the_log_drops_while_a_history_is_sent_is_reported(
 
 
 def test_what_was_gone_already_is_reported_if_it_was_asked_for(
-    late: bool, reader_meets: Callable[[Hall], Voice]
+    late: bool, reader_meets: Callable[[FakeServer], Voice]
 ) -> None:
-    hall = Hall(late, history_events=5)
+    hall = FakeServer(late, history_events=5)
     publish(hall, "kitchen", 9, "x")
     reader = reader_meets(hall)
     answer = reader.asks("history", channel="kitchen", since=2)
@@ -58,9 +58,9 @@ def test_what_was_gone_already_is_reported_if_it_was_asked_for(
 
 
 def test_a_channel_that_vanishes_while_its_history_is_sent_leaves_no_silent_hole(
-    late: bool, reader_meets: Callable[[Hall], Voice]
+    late: bool, reader_meets: Callable[[FakeServer], Voice]
 ) -> None:
-    hall = Hall(late, history_age=300.0)
+    hall = FakeServer(late, history_age=300.0)
     publish(hall, "kitchen", 20)
     reader = reader_meets(hall)
     reader.peer.outlet.room = 0

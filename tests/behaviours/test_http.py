@@ -8,11 +8,11 @@ import pytest
 
 from tests.behaviours.test_events import TEXTS, VALUES
 from tests.behaviours.voices import Voice, settle
-from twistedsock.core.later import Later
-from twistedsock.core.visitor import Kept, Visitor
-from twistedsock.testing import Hall
-from twistedsock.wire import http_answers
-from twistedsock.wire.http_bodies import read_batch, read_body
+from twistedsock.codecs import http_api
+from twistedsock.codecs.http_api import read_batch, read_body
+from twistedsock.pubsub.future import Future
+from twistedsock.session.request import HistoryPage, RequestClient
+from twistedsock.testing import FakeServer
 
 HERE = b"127.0.0.1:50001"
 
@@ -27,33 +27,33 @@ def bodies(data: Any) -> Iterator[tuple[bytes, bytes]]:
         yield json.dumps(data).encode() + b"\n", b""
 
 
-def history(hall: Hall) -> list[dict[str, Any]]:
+def history(hall: FakeServer) -> list[dict[str, Any]]:
     """What HTTP tells of the channel."""
     told: list[Any] = []
-    answer = Visitor(hall.bridge, "", HERE).history(b"kitchen")
-    if isinstance(answer, Later):
+    answer = RequestClient(hall.bridge, "", HERE).history(b"kitchen")
+    if isinstance(answer, Future):
         answer.then(told.append)
         settle(hall)
         answer = told[0]
-    assert isinstance(answer, Kept)
-    events: list[dict[str, Any]] = json.loads(b"".join(http_answers.history(answer)))["events"]
+    assert isinstance(answer, HistoryPage)
+    events: list[dict[str, Any]] = json.loads(b"".join(http_api.history(answer)))["events"]
     return events
 
 
 @pytest.mark.parametrize("data", [*TEXTS, *VALUES], ids=lambda data: ascii(data)[:30])
-def test_what_is_posted_comes_out(hall: Hall, reader: Voice, data: Any) -> None:
+def test_what_is_posted_comes_out(hall: FakeServer, reader: Voice, data: Any) -> None:
     reader.asks("subscribe", channel="kitchen")
     for body, kind in bodies(data):
-        Visitor(hall.bridge, "", HERE).publish(b"kitchen", read_body(body, kind))
+        RequestClient(hall.bridge, "", HERE).publish(b"kitchen", read_body(body, kind))
         batch = b'{"events":[{"channel":"kitchen","data":%b}]}' % json.dumps(data).encode()
-        visitor = Visitor(hall.bridge, "", HERE)
+        visitor = RequestClient(hall.bridge, "", HERE)
         visitor.publish_all([one for one in read_batch(batch, b"", 65_536) if not isinstance(one, tuple)])
         assert [event["data"] for event in reader.hears()] == [data, data]
     assert all(event["data"] == data for event in history(hall))
 
 
 @pytest.mark.parametrize("data", [*TEXTS, *VALUES], ids=lambda data: ascii(data)[:30])
-def test_what_is_said_is_told_over_http(hall: Hall, publisher: Voice, data: Any) -> None:
+def test_what_is_said_is_told_over_http(hall: FakeServer, publisher: Voice, data: Any) -> None:
     publisher.asks("publish", channel="kitchen", data=data)
     (event,) = history(hall)
     assert event == {

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tests.behaviours.voices import Voice, settle
-from twistedsock.core.dialect import Ends
-from twistedsock.monitoring.monitor import TICK, Monitor
-from twistedsock.testing import FakePolicy, Hall
+from twistedsock.metrics.sys_channels import TICK, Monitor
+from twistedsock.pubsub.encoder import Endpoints
+from twistedsock.testing import FakePolicy, FakeServer
 
 PAGES = ["$sys/figures", "$sys/channels/rate/0", "$sys/peers/newest/0", "$sys/peer/p1", "$sys/closed"]
 TOKENS: dict[str, Any] = {
@@ -19,13 +19,13 @@ TOKENS: dict[str, Any] = {
 POLICY = FakePolicy({">": "rw"}, TOKENS, admins=["root"])
 
 
-def watched(hall: Hall) -> Monitor:
+def watched(hall: FakeServer) -> Monitor:
     monitor = Monitor(hall.bridge, lambda: 1, lambda: 1.0)
     monitor.attach()
     return monitor
 
 
-def seconds(hall: Hall, monitor: Monitor, count: int) -> None:
+def seconds(hall: FakeServer, monitor: Monitor, count: int) -> None:
     for _ in range(count):
         hall.now += TICK
         monitor.tick()
@@ -36,7 +36,7 @@ def code(answer: dict[str, Any]) -> Any:
     return answer["code"] if answer["type"] == "error" else answer["type"]
 
 
-def test_on_this_machine_everybody_may_read_it(hall: Hall, reader: Voice) -> None:
+def test_on_this_machine_everybody_may_read_it(hall: FakeServer, reader: Voice) -> None:
     monitor = watched(hall)
     for page in PAGES:
         assert reader.asks("subscribe", channel=page)["type"] == "ok"
@@ -50,8 +50,8 @@ def test_on_this_machine_everybody_may_read_it(hall: Hall, reader: Voice) -> Non
 
 
 @pytest.mark.parametrize("verb", ["subscribe", "history", "who"])
-def test_without_a_policy_strangers_may_not(hall: Hall, reader: Voice, verb: str) -> None:
-    reader.peer.session.ends = Ends(b"192.0.2.1:5000", b"192.0.2.2:8081")
+def test_without_a_policy_strangers_may_not(hall: FakeServer, reader: Voice, verb: str) -> None:
+    reader.peer.session.ends = Endpoints(b"192.0.2.1:5000", b"192.0.2.2:8081")
     for page in PAGES:
         assert code(reader.asks(verb, channel=page)) == "forbidden"
 
@@ -59,10 +59,10 @@ def test_without_a_policy_strangers_may_not(hall: Hall, reader: Voice, verb: str
 @pytest.mark.parametrize("verb", ["subscribe", "history", "who"])
 @pytest.mark.parametrize("token, allowed", [("", []), ("all", []), ("figures", PAGES[:1]), ("root", PAGES)])
 def test_with_a_policy_it_takes_an_administrator_or_a_right_to_just_that(
-    late: bool, reader_meets: Callable[[Hall], Voice], verb: str, token: str, allowed: list[str]
+    late: bool, reader_meets: Callable[[FakeServer], Voice], verb: str, token: str, allowed: list[str]
 ) -> None:
     """A right to every channel is none to these: addresses of peers are for administrators."""
-    hall = Hall(late, policy=POLICY)
+    hall = FakeServer(late, policy=POLICY)
     reader = reader_meets(hall)
     if token:
         reader.asks("auth", token=token)
@@ -72,8 +72,10 @@ def test_with_a_policy_it_takes_an_administrator_or_a_right_to_just_that(
     ]
 
 
-def test_who_is_no_administrator_any_longer_hears_no_more(late: bool, reader_meets: Callable[[Hall], Voice]) -> None:
-    hall = Hall(late, policy=POLICY)
+def test_who_is_no_administrator_any_longer_hears_no_more(
+    late: bool, reader_meets: Callable[[FakeServer], Voice]
+) -> None:
+    hall = FakeServer(late, policy=POLICY)
     monitor, reader = watched(hall), reader_meets(hall)
     reader.asks("auth", token="root")
     reader.asks("subscribe", channel="$sys/figures")

@@ -1,8 +1,8 @@
 """Who goes too fast is refused the excess; who goes on is told why, and closed."""
 
 from tests.behaviours.voices import Voice
-from twistedsock.core.dialect import Ending
-from twistedsock.testing import Hall
+from twistedsock.errors import CloseReason
+from twistedsock.testing import FakeServer
 
 
 def as_a_stranger(voice: Voice, burst: int) -> None:
@@ -10,7 +10,7 @@ def as_a_stranger(voice: Voice, burst: int) -> None:
     voice.peer.limit(commands_per_second=1, commands_burst=burst)
 
 
-def test_the_excess_is_refused_and_nothing_else(hall: Hall, publisher: Voice, reader: Voice) -> None:
+def test_the_excess_is_refused_and_nothing_else(hall: FakeServer, publisher: Voice, reader: Voice) -> None:
     """Each command is answered in its place, and when time has passed all is well again."""
     reader.asks("subscribe", channel="a")
     as_a_stranger(publisher, 2)
@@ -28,11 +28,11 @@ def test_the_excess_is_refused_and_nothing_else(hall: Hall, publisher: Voice, re
     assert [message["data"] for message in reader.hears()] == ["one", "three"]
 
 
-def test_who_goes_on_is_told_and_closed(hall: Hall, publisher: Voice, reader: Voice) -> None:
+def test_who_goes_on_is_told_and_closed(hall: FakeServer, publisher: Voice, reader: Voice) -> None:
     """As a matter of policy; the others hear nothing of it."""
     reader.asks("subscribe", channel="a")
     as_a_stranger(publisher, 2)
     publisher.says_together(*[("ping", {})] * 7)
     assert [message["type"] for message in publisher.hears()] == ["pong", "pong", "error", "error", "notice"]
-    assert publisher.peer.ending is Ending.POLICY
+    assert publisher.peer.ending is CloseReason.POLICY
     assert reader.hears() == [] and reader.asks("ping")["type"] == "pong"

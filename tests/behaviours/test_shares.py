@@ -6,29 +6,29 @@ import pytest
 
 from tests.behaviours.test_http import history
 from tests.behaviours.voices import Voice, settle
-from twistedsock.core.access import Identity, grants
-from twistedsock.core.later import when_known
-from twistedsock.core.visitor import Place, Visitor
-from twistedsock.testing import Hall
-from twistedsock.wire.http_bodies import read_body
+from twistedsock.auth.identity import Identity, grants
+from twistedsock.codecs.http_api import read_body
+from twistedsock.pubsub.future import on_result
+from twistedsock.session.request import Place, RequestClient
+from twistedsock.testing import FakeServer
 
 GREEDY, MODEST = b"@198.51.100.7", b"@192.0.2.1"
 
-Meets = Callable[[Hall], Voice]
+Meets = Callable[[FakeServer], Voice]
 
 
 @pytest.fixture
-def hall(late: bool) -> Hall:
-    return Hall(late, max_channels=16, max_subscriptions=16, log_bytes=50_000)
+def hall(late: bool) -> FakeServer:
+    return FakeServer(late, max_channels=16, max_subscriptions=16, log_bytes=50_000)
 
 
-def comes(meets: Meets, hall: Hall, principal: bytes) -> Voice:
+def comes(meets: Meets, hall: FakeServer, principal: bytes) -> Voice:
     voice = meets(hall)
     voice.peer.session.peer.principal = principal
     return voice
 
 
-def test_one_client_cannot_use_up_the_channels(hall: Hall, publisher_meets: Meets, reader_meets: Meets) -> None:
+def test_one_client_cannot_use_up_the_channels(hall: FakeServer, publisher_meets: Meets, reader_meets: Meets) -> None:
     greedy, modest = comes(publisher_meets, hall, GREEDY), comes(reader_meets, hall, MODEST)
     kinds = [greedy.asks("publish", channel=f"c{number}", data="x")["type"] for number in range(17)]
     assert kinds == ["ok"] * 16 + ["error"]
@@ -38,7 +38,9 @@ def test_one_client_cannot_use_up_the_channels(hall: Hall, publisher_meets: Meet
     assert modest.asks("history", channel="kitchen")["events"][0]["data"] == "x"
 
 
-def test_one_client_cannot_use_up_the_subscriptions(hall: Hall, publisher_meets: Meets, reader_meets: Meets) -> None:
+def test_one_client_cannot_use_up_the_subscriptions(
+    hall: FakeServer, publisher_meets: Meets, reader_meets: Meets
+) -> None:
     greedy, modest = comes(publisher_meets, hall, GREEDY), comes(reader_meets, hall, MODEST)
     kinds = [greedy.asks("subscribe", channel=f"c{number}")["type"] for number in range(17)]
     assert kinds == ["ok"] * 16 + ["error"]
@@ -48,7 +50,7 @@ def test_one_client_cannot_use_up_the_subscriptions(hall: Hall, publisher_meets:
 
 
 def test_one_client_cannot_push_out_the_history_of_another(
-    hall: Hall, publisher_meets: Meets, reader_meets: Meets
+    hall: FakeServer, publisher_meets: Meets, reader_meets: Meets
 ) -> None:
     greedy, modest = comes(publisher_meets, hall, GREEDY), comes(reader_meets, hall, MODEST)
     for number in range(20):
@@ -59,12 +61,12 @@ def test_one_client_cannot_push_out_the_history_of_another(
     assert [event["data"] for event in told["events"]] == [str(number) for number in range(20)]
 
 
-def test_requests_of_one_client_cannot_use_up_what_voices_need(hall: Hall, reader: Voice) -> None:
+def test_requests_of_one_client_cannot_use_up_what_voices_need(hall: FakeServer, reader: Voice) -> None:
     outcomes: list[object] = []
 
     def posts(channel: str, client: bytes, identity: Identity | None = None) -> None:
-        visitor = Visitor(hall.bridge, "", client, identity)
-        when_known(visitor.publish(channel.encode(), read_body(b"x" * 1_000, b"text/plain")), outcomes.append)
+        visitor = RequestClient(hall.bridge, "", client, identity)
+        on_result(visitor.publish(channel.encode(), read_body(b"x" * 1_000, b"text/plain")), outcomes.append)
         settle(hall)
 
     for number in range(17):

@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any
 
 from tests.event_streams import StandInPeer
-from twistedsock.testing import FakePeer, Hall
+from twistedsock.testing import FakeClient, FakeServer
 
 Message = dict[str, Any]
 
@@ -20,7 +20,7 @@ LOUD = tuple('{["')
 """With these a line's payload begins that may be JSON."""
 
 
-def settle(hall: Hall) -> None:
+def settle(hall: FakeServer) -> None:
     """Let everything come to rest, however late the backplane is."""
     for _ in range(6):
         if hasattr(hall.backplane, "release"):
@@ -29,7 +29,7 @@ def settle(hall: Hall) -> None:
 
 
 class Voice:
-    def __init__(self, hall: Hall, peer: Any) -> None:
+    def __init__(self, hall: FakeServer, peer: Any) -> None:
         self.hall = hall
         self.peer = peer
         self.heard: list[Message] = []
@@ -84,7 +84,7 @@ class LineVoice(Voice):
         "info": "INFO",
     }
 
-    def __init__(self, hall: Hall, peer: FakePeer) -> None:
+    def __init__(self, hall: FakeServer, peer: FakeClient) -> None:
         self._asked: deque[str] = deque()
         self._gathered: list[Message] = []
         self._gaps: list[Message] = []
@@ -214,7 +214,7 @@ class LineVoice(Voice):
 class JsonVoice(Voice):
     """Speaks JSON; it gives its commands ids, integers and strings in turn, and finds them again in the answers."""
 
-    def __init__(self, hall: Hall, peer: FakePeer) -> None:
+    def __init__(self, hall: FakeServer, peer: FakeClient) -> None:
         self._count = 0
         self._asked: deque[int | str] = deque()
         super().__init__(hall, peer)

@@ -5,15 +5,13 @@ from io import StringIO
 
 import pytest
 
-from twistedsock import command
 from twistedsock.bench import command as bench
-from twistedsock.bench.connections import Refused
-from twistedsock.bench.driver import Target
+from twistedsock.bench.clients import Expected, Refused, Stream, Target
 from twistedsock.bench.measurement import Figures
-from twistedsock.bench.streams import Expected, Stream
 from twistedsock.bench.trial import fresh_names, rows, table
 from twistedsock.bench.wires import Json, Lines
-from twistedsock.core.errors import TOO_MANY_CHANNELS, TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS
+from twistedsock.cli import main
+from twistedsock.errors import TOO_MANY_CHANNELS, TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS
 
 TARGETS: dict[str, Target] = {
     "lines": Target(Lines(), ("127.0.0.1", 8081)),
@@ -75,9 +73,9 @@ def test_every_number_has_bounds(words: tuple[str, str], capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("answer", "option"),
     [
-        (f"ERR limit {TOO_MANY_FROM_ADDRESS.words}\n", "--max-connections-per-address,"),
-        (f"HTTP/1.1 503 Service Unavailable\r\n\r\n{TOO_MANY_CONNECTIONS.words}", "--max-connections,"),
-        (f"ERR limit {TOO_MANY_CHANNELS.words}\n", "--max-channels,"),
+        (f"ERR limit {TOO_MANY_FROM_ADDRESS.message}\n", "--max-connections-per-address,"),
+        (f"HTTP/1.1 503 Service Unavailable\r\n\r\n{TOO_MANY_CONNECTIONS.message}", "--max-connections,"),
+        (f"ERR limit {TOO_MANY_CHANNELS.message}\n", "--max-channels,"),
     ],
 )
 def test_a_limit_that_is_hit_is_named(answer: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +136,7 @@ def test_channels_are_new_each_time() -> None:
 
 
 def test_the_command_alone_says_how_a_bridge_is_started(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([]) == 0
+    assert main.main([]) == 0
     words = capsys.readouterr().out
     assert "twistd -n sockbridge" in words
     assert "bench" in words

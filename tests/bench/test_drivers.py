@@ -9,7 +9,7 @@ from bench.drivers.redis import Redis, array
 from bench.drivers.relay import Relay
 from bench.drivers.socketio import SocketIo
 from bench.drivers.wamp import Wamp
-from twistedsock.bench.driver import MARK, Driver, payloads
+from twistedsock.bench.clients import MARK, Driver, payloads
 
 DRIVERS: list[Driver] = [
     *(Nats(), NatsWebSocket(), Redis(), Mqtt(), MqttWebSocket(), SocketIo(), Relay("relay"), Wamp()),

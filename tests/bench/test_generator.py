@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from twistedsock.bench.clients import Expected, Stream
 from twistedsock.bench.generator import WINDOW, Publisher, Room, window
-from twistedsock.bench.streams import Expected, Stream
 
 FRAMES = [b"PUB a %03d\n" % number for number in range(100)]
 

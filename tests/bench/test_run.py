@@ -11,8 +11,7 @@ from bench.contestant import TCP
 from bench.measuring import Measuring, Stopped, Watch
 from bench.results import Record, Results, read
 from bench.workloads import WORKLOADS, Kind, Workload
-from twistedsock.bench.driver import Target
-from twistedsock.bench.streams import Wrong
+from twistedsock.bench.clients import Target, Wrong
 
 PAIRS = Workload("pairs", "pairs", "pairs")
 STALLED = Workload("stalled", "stalled", "stalled", Kind.STALLED)

@@ -17,9 +17,9 @@ from bench.soak.picture import draw
 from bench.soak.report import report
 from bench.soak.run import Outcome
 from bench.soak.samples import MIB, Sample
-from bench.soak.tally import MOST_WRONGS, Names, Tally, Wrong
+from bench.soak.tally import MAX_WRONGS, Names, Tally, Wrong
 from bench.soak.verdict import FEWEST, judge, slope
-from twistedsock.settings import read_settings
+from twistedsock.config import read_settings
 
 SECONDS = 600
 
@@ -253,6 +253,6 @@ def test_channels_are_counted_while_they_can_have_a_log() -> None:
 
 def test_wrongs_are_counted_and_the_first_are_kept() -> None:
     tally = Tally()
-    for number in range(MOST_WRONGS + 5):
+    for number in range(MAX_WRONGS + 5):
         tally.blame(f"wrong {number}")
-    assert (tally.wrong, len(tally.wrongs)) == (MOST_WRONGS + 5, MOST_WRONGS)
+    assert (tally.wrong, len(tally.wrongs)) == (MAX_WRONGS + 5, MAX_WRONGS)

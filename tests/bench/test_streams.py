@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.bench.driver import Noise, payloads
-from twistedsock.bench.streams import CountedStream, Expected, Stream, Wrong
+from twistedsock.bench.clients import CountedStream, Expected, Noise, Stream, Wrong, payloads
 
 PIECES = [b"MSG a %d x\n" % number for number in range(1, 30)]
 MARKED = [b"<%b>" % payload for payload in payloads(30, 20)]

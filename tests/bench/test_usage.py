@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from twistedsock.bench.listeners import listening
-from twistedsock.bench.usage import Usage, family
+from twistedsock.bench.command import listening
+from twistedsock.bench.measurement import Usage, family
 
 TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode

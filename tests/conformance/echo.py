@@ -17,12 +17,13 @@ from typing import Any
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from twistedsock import tap
-from twistedsock.core.commands import Ping, Publish, Tag
-from twistedsock.core.dialect import Ends
-from twistedsock.shells.websocket import JSON_PROTOCOL, WebSocketFactory
-from twistedsock.wire.frames import text_frame
-from twistedsock.wire.framing import TextMessage
-from twistedsock.wire.json_dialect import JsonDialect
+from twistedsock.codecs.framing import TextMessage
+from twistedsock.codecs.json_encoder import JsonEncoder
+from twistedsock.codecs.websocket import text_frame
+from twistedsock.pubsub.encoder import Endpoints
+from twistedsock.pubsub.values import Tag
+from twistedsock.server.websocket import JSON_PROTOCOL, WebSocketFactory
+from twistedsock.session.commands import Ping, Publish
 
 BINARY = b"binary"
 """The tag of what is to be sent back in a binary message."""
@@ -34,10 +35,10 @@ COUNTED = "counted: "
 """Begins the line that is written at the end."""
 
 
-class EchoDialect(JsonDialect):
+class EchoDialect(JsonEncoder):
     """Its answer to PING is the text and nothing else."""
 
-    def welcome(self, id: bytes, ends: Ends) -> bytes:
+    def welcome(self, id: bytes, ends: Endpoints) -> bytes:
         return b""
 
     def pong(self, tag: Tag, text: bytes) -> bytes:

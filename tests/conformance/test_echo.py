@@ -3,17 +3,17 @@
 import pytest
 
 from tests.conformance.echo import OTHER_HANDSHAKES, OTHER_MESSAGES, SHORT_HANDSHAKES, SHORT_MESSAGES, let_echo
-from tests.shells.websocket_client import BINARY, CLOSE, TEXT, Client, Port, autobahn_clock
-from tests.shells.websocket_streams import frame
-from twistedsock.shells.websocket import JSON_PROTOCOL, WebSocketShell
-from twistedsock.testing import Hall
+from tests.server.websocket_client import BINARY, CLOSE, TEXT, Client, Port, autobahn_clock
+from tests.server.websocket_streams import frame
+from twistedsock.server.websocket import JSON_PROTOCOL, WebSocketShell
+from twistedsock.testing import FakeServer
 
 FIRST_FRAGMENT, LAST_FRAGMENT = 0x01, 0x80
 
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Port:
-    return Port(Hall(), autobahn_clock(monkeypatch))
+    return Port(FakeServer(), autobahn_clock(monkeypatch))
 
 
 @pytest.fixture

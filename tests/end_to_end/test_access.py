@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).parents[2]
 OPERATIONS = CHECKOUT / "docs" / "operations.md"
 README = CHECKOUT / "README.md"
 CHROMIUM = "/usr/bin/chromium"
-PROGRAM = "import sys; from twistedsock.command import main; sys.exit(main())"
+PROGRAM = "import sys; from twistedsock.cli.main import main; sys.exit(main())"
 
 
 def section() -> str:

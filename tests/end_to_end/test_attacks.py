@@ -11,8 +11,8 @@ from contextlib import suppress
 import pytest
 
 from tests.end_to_end.bystander import SOON
-from tests.shells.websocket_streams import frame
-from twistedsock.bench.usage import Usage
+from tests.server.websocket_streams import frame
+from twistedsock.bench.measurement import Usage
 
 pytestmark = pytest.mark.end_to_end
 
@@ -138,7 +138,7 @@ def test_endless_headers_are_refused(bridge, plain, bystander, later):
 
 
 def test_many_who_never_end_their_heads_hinder_nobody(bridge, plain, bystander):
-    """How long each may take is told by tests/shells/test_web.py, without waiting for it."""
+    """How long each may take is told by tests/server/test_web.py, without waiting for it."""
     with bystander(bridge) as other:
         slow = [plain(authority(bridge)) for _ in range(200)]
         for byte in upgrade(bridge)[:-4][:60]:

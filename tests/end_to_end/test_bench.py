@@ -17,7 +17,7 @@ import pytest
 from twistedsock.bench import command as bench
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PROGRAM = "import sys; from twistedsock.command import main; sys.exit(main())"
+PROGRAM = "import sys; from twistedsock.cli.main import main; sys.exit(main())"
 
 pytestmark = pytest.mark.end_to_end
 

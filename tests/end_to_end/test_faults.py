@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.bystander import files
-from tests.shells.websocket_streams import HANDSHAKE, frame
-from twistedsock.bench.usage import Usage
+from tests.server.websocket_streams import HANDSHAKE, frame
+from twistedsock.bench.measurement import Usage
 
 pytestmark = pytest.mark.end_to_end
 

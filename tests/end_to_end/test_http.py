@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.end_to_end.conftest import wait_until
-from twistedsock.bench.usage import Usage
+from twistedsock.bench.measurement import Usage
 
 pytestmark = pytest.mark.end_to_end
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.conftest import Bridge, LineClient, WebClient
-from twistedsock.core.footprint import PROCESS, footprint
-from twistedsock.core.limits import Limits
+from twistedsock.cli.memory_estimate import PROCESS, estimate_memory
+from twistedsock.limits.settings import Limits
 
 pytestmark = pytest.mark.end_to_end
 
@@ -136,7 +136,7 @@ def test_with_every_limit_reached_the_memory_is_bounded_and_a_bystander_is_serve
     assert plain(address).recv(100).startswith(b"WELCOME ")
     if held > HELD_BY_ALL:  # else some have been cut off
         assert plain(address).recv(100).startswith(b"ERR limit this server has no room for another connection")
-    highest, bound = peak(bridge), footprint(limits)
+    highest, bound = peak(bridge), estimate_memory(limits)
     told = sum(flood.is_told(FULL) for flood in floods)
     for flood in floods:
         flood.socket.close()

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.end_to_end
 PROGRAM = [sys.executable, "-c"]
 WITH_A_FAULT = """
 from twisted.scripts.twistd import run
-from twistedsock.core.commands import Info
-from twistedsock.core.session import Session
+from twistedsock.session.commands import Info
+from twistedsock.session.session import Session
 
 def broken(session, command):
     raise ValueError("a fault\\nof two lines")

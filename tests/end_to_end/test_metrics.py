@@ -28,7 +28,7 @@ AS_PROMETHEUS = {
 """What Prometheus 2.53 sends."""
 
 
-TOOL = [sys.executable, "-c", "import sys; from twistedsock.command import main; sys.exit(main())"]
+TOOL = [sys.executable, "-c", "import sys; from twistedsock.cli.main import main; sys.exit(main())"]
 
 
 def scrape(bridge, **headers):
@@ -95,7 +95,7 @@ def test_the_commands_of_the_page_show_them(start, environment, tmp_path):
     # There is no user of that name here.
     commands = [command.replace("chown prometheus:", f"chown {os.getuid()}:{os.getgid()}") for command in commands]
     look, look_with_token = (command.replace("/etc/prometheus", str(tmp_path)) for command in commands)
-    program = f"#!{sys.executable}\nimport sys\nfrom twistedsock.command import main\nsys.exit(main())\n"
+    program = f"#!{sys.executable}\nimport sys\nfrom twistedsock.cli.main import main\nsys.exit(main())\n"
     (tmp_path / "sockbridge").write_text(program)
     (tmp_path / "sockbridge").chmod(0o755)
     path = f"{tmp_path}:{environment['PATH']}"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from twistedsock.shells.sockets import traffic_of
+from twistedsock.server.sockets import traffic_of
 
 pytestmark = pytest.mark.end_to_end
 

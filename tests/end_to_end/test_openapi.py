@@ -12,15 +12,15 @@ import pytest
 import schemathesis
 from twisted.internet.task import Clock
 
-from twistedsock.core.errors import Code
-from twistedsock.core.limits import Limits
-from twistedsock.core.names import CHANNEL_BYTES, EVENT_NAME_BYTES, NICK_BYTES
-from twistedsock.shells.http.operations import operations
-from twistedsock.shells.http.paging import MOST_ON_PAGE, PAGE
-from twistedsock.shells.http.peers import MOST_REASON
-from twistedsock.testing import Hall
-from twistedsock.wire.http_bodies import MOST_TOGETHER
-from twistedsock.wire.problems import STATUS
+from twistedsock.codecs.http_api import MAX_TOGETHER
+from twistedsock.codecs.query import STATUS
+from twistedsock.errors import ErrorCode
+from twistedsock.limits.settings import Limits
+from twistedsock.pubsub.names import CHANNEL_BYTES, EVENT_NAME_BYTES, NICK_BYTES
+from twistedsock.server.http.admin import MAX_REASON
+from twistedsock.server.http.endpoints import operations
+from twistedsock.server.http.request import DEFAULT_PAGE_SIZE, MAX_ON_PAGE
+from twistedsock.testing import FakeServer
 
 pytestmark = pytest.mark.end_to_end
 
@@ -57,14 +57,15 @@ def test_it_is_written_as_it_would_be_written_anew() -> None:
 
 
 def test_it_has_each_address_that_there_is_and_no_other() -> None:
-    routes = operations(Hall().bridge, Clock(), lambda: [])
+    routes = operations(FakeServer().bridge, Clock(), lambda: [])
     there = {(route.path, route.method.lower()) for route in routes}
     assert {(path, method) for path, method, _ in OPERATIONS} == there | {("/openapi.json", "get")}
 
 
 def test_whoever_is_asked_for_a_token_is_told_so() -> None:
     asked = {
-        (route.path, route.method.lower()): route.asks_who for route in operations(Hall().bridge, Clock(), lambda: [])
+        (route.path, route.method.lower()): route.asks_who
+        for route in operations(FakeServer().bridge, Clock(), lambda: [])
     }
     for path, method, operation in OPERATIONS:
         if path not in ("/ws", "/openapi.json"):
@@ -103,14 +104,17 @@ def test_every_component_is_used() -> None:
 
 def test_numbers_and_codes_are_those_of_the_server() -> None:
     schemas, parameters = COMPONENTS["schemas"], {name: resolved(one) for name, one in COMPONENTS["parameters"].items()}
-    assert schemas["Code"]["enum"] == [code.value.decode() for code in Code]
+    assert schemas["Code"]["enum"] == [code.value.decode() for code in ErrorCode]
     assert schemas["Channel"]["maxLength"] == CHANNEL_BYTES
     assert parameters["name"]["schema"]["maxLength"] == EVENT_NAME_BYTES
     assert parameters["nick"]["schema"]["maxLength"] == NICK_BYTES
-    assert (parameters["limit"]["schema"]["maximum"], parameters["limit"]["schema"]["default"]) == (MOST_ON_PAGE, PAGE)
-    assert schemas["Batch"]["properties"]["events"]["maxItems"] == MOST_TOGETHER
+    assert (parameters["limit"]["schema"]["maximum"], parameters["limit"]["schema"]["default"]) == (
+        MAX_ON_PAGE,
+        DEFAULT_PAGE_SIZE,
+    )
+    assert schemas["Batch"]["properties"]["events"]["maxItems"] == MAX_TOGETHER
     [reason] = DOCUMENT["paths"]["/peers/{id}"]["delete"]["parameters"]
-    assert reason["schema"]["maxLength"] == MOST_REASON
+    assert reason["schema"]["maxLength"] == MAX_REASON
     assert f"{Limits().max_message:,} bytes" in DOCUMENT["paths"]["/channels/{channel}/events"]["post"]["description"]
     statuses = {
         resolved(one)["content"]["application/problem+json"]["example"]["status"]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from twisted.internet.address import IPv4Address
 
-from twistedsock.shells.sockets import prepare
+from twistedsock.server.sockets import prepare_listening_socket
 
 OPTIONS = {
     (socket.IPPROTO_TCP, socket.TCP_NODELAY): 1,
@@ -21,7 +21,9 @@ OPTIONS = {
 def test_a_connection_inherits_what_its_listening_port_was_told() -> None:
     """Else a stalled reader could hold megabytes of the kernel's memory."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        prepare(SimpleNamespace(socket=listener, getHost=lambda: IPv4Address("TCP", *listener.getsockname())), 65_536)
+        prepare_listening_socket(
+            SimpleNamespace(socket=listener, getHost=lambda: IPv4Address("TCP", *listener.getsockname())), 65_536
+        )
         with socket.create_connection(listener.getsockname()) as client:
             connection, _ = listener.accept()
             with connection:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.event_streams import StandInPeer, Stream, read_events
 from tests.fuzz.model import CHANNELS, Cursor, Model, Position, check_history
-from twistedsock.wire.event_ids import read_id
+from twistedsock.codecs.sse import read_id
 
 ROOMS = (0, 1, 50, 700, 3_000)
 """Bytes that a socket takes before it is full."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from twistedsock.wire.frames import unmask
+from twistedsock.codecs.websocket import unmask
 
 CUTS = st.one_of(
     st.lists(st.integers(0, 2_000), max_size=4),

@@ -7,8 +7,8 @@ from urllib.parse import quote
 from tests.fuzz.clients import Client
 from tests.fuzz.connections import Connection, Transport
 from tests.fuzz.model import Model, check_history
-from twistedsock.core.visitor import Place
-from twistedsock.wire.event_ids import read_id
+from twistedsock.codecs.sse import read_id
+from twistedsock.session.request import Place
 
 
 class SlowTransport(Transport):

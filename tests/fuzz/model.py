@@ -10,14 +10,14 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from twistedsock.core.events import Batch
-from twistedsock.core.origins import Origins
-from twistedsock.shells.gate import Gate
-from twistedsock.shells.http.operations import operations
-from twistedsock.shells.http.routes import Routes
-from twistedsock.shells.http.site import BridgeSite
-from twistedsock.shells.listening import NOWHERE
-from twistedsock.testing import Hall
+from twistedsock.auth.origins import AllowedOrigins
+from twistedsock.pubsub.values import Batch
+from twistedsock.server.http.checks import OriginPolicy
+from twistedsock.server.http.endpoints import operations
+from twistedsock.server.http.routes import Routes
+from twistedsock.server.http.site import HTTPSite
+from twistedsock.server.sockets import DEFAULT_LISTENER
+from twistedsock.testing import FakeServer
 
 CHANNELS = ("a", "b", "c", "d")
 """The last one has no subscribers, so that it vanishes with its history."""
@@ -34,7 +34,7 @@ class Model:
     def __init__(self, random: Random, clock: Clock, late: bool, **limits: Any) -> None:
         self.random = random
         self.clock = clock
-        self.hall = Hall(late, **limits)
+        self.hall = FakeServer(late, **limits)
         self.late = late
         self.heads: dict[tuple[str, str], int] = {}
         """The newest offset of each channel and epoch."""
@@ -45,7 +45,7 @@ class Model:
         self.skipped = False
         self._published = 0
         routes = Routes(operations(self.hall.bridge, clock, list))
-        self.site = BridgeSite(clock, self.hall.bridge, Gate(Origins()), routes, NOWHERE)
+        self.site = HTTPSite(clock, self.hall.bridge, OriginPolicy(AllowedOrigins()), routes, DEFAULT_LISTENER)
         self._deliver, self.hall.broker.deliver = self.hall.broker.deliver, self._witness  # type: ignore[method-assign]
 
     def _witness(self, name: bytes, epoch: bytes, batch: Batch) -> None:

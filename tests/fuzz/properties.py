@@ -12,7 +12,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 
-from twistedsock.core.commands import Publish
+from twistedsock.session.commands import Publish
 
 SETTINGS = settings(
     derandomize=True,
@@ -62,7 +62,7 @@ def kept(thing: Any) -> int:
         return sum(map(kept, thing)) + (sys.getsizeof(thing) if thing else 0)
     if isinstance(thing, dict):
         return sum(map(kept, thing.values()))
-    if isinstance(thing, Enum) or not type(thing).__module__.startswith("twistedsock.wire."):
+    if isinstance(thing, Enum) or not type(thing).__module__.startswith("twistedsock.codecs."):
         return 0
     names = [*getattr(type(thing), "__slots__", ()), *getattr(thing, "__dict__", ())]
     return sum(kept(getattr(thing, name, None)) for name in names)

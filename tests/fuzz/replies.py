@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.fuzz.test_json_commands import KINDS
-from twistedsock.core import commands
-from twistedsock.core.commands import Mistake, Publish
+from twistedsock.session import commands
+from twistedsock.session.commands import InvalidCommand, Publish
 
 Match = Callable[[Any], bool]
 Expected = tuple[Match, bool]
@@ -55,8 +55,8 @@ class Due:
         self.left = isinstance(asked, commands.Quit)
 
     def _of_line(self, asked: Any) -> Expected:
-        if isinstance(asked, Mistake):
-            code = asked.refusal.code.value.decode()
+        if isinstance(asked, InvalidCommand):
+            code = asked.error.code.value.decode()
             return lambda reply: reply.startswith(f"ERR {code} "), False
         if isinstance(asked, Publish) and self._quiet:
             return lambda reply: re.match(REFUSED, reply) is not None, True
@@ -65,8 +65,8 @@ class Due:
     @staticmethod
     def _of_json(asked: Any, tag: bytes | None) -> Expected:
         id = None if tag is None else json.loads(tag, parse_int=str)
-        if isinstance(asked, Mistake):
-            code = asked.refusal.code.value.decode()
+        if isinstance(asked, InvalidCommand):
+            code = asked.error.code.value.decode()
             return lambda reply: (reply["type"], reply.get("id"), reply.get("code")) == ("error", id, code), False
         kind = KINDS.get(type(asked), "")
         best = "pong" if kind == "ping" else "ok"

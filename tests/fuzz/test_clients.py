@@ -13,18 +13,19 @@ from tests.fuzz.connections import quiet_reactor
 from tests.fuzz.http_clients import HistoryClient, PollClient, PublishClient
 from tests.fuzz.model import Model
 from tests.fuzz.properties import holds
-from twistedsock.backplane import memory
-from twistedsock.core import broker, lane, log, reader, speaker
-from twistedsock.wire import json_dialect, line_dialect, polled
+from twistedsock.backplanes import memory
+from twistedsock.codecs import http_api, json_encoder, line_encoder
+from twistedsock.pubsub import broker, encoding_group, history, subscription
+from twistedsock.session import replies
 
 
 @contextmanager
 def small() -> Iterator[None]:
     """Chunks, answers and what is remembered of closed channels: so that little is enough to be in pieces, or gone."""
     with ExitStack() as stack:
-        for module in (broker, lane, log, reader, speaker, json_dialect, line_dialect):
+        for module in (broker, encoding_group, history, subscription, replies, json_encoder, line_encoder):
             stack.enter_context(patch.object(module, "CHUNK_BYTES", 2_000))
-        stack.enter_context(patch.object(polled, "MOST_POLLED", 4_000))
+        stack.enter_context(patch.object(http_api, "MAX_POLLED", 4_000))
         stack.enter_context(patch.object(memory, "REMEMBERED", 1))
         yield
 

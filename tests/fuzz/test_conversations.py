@@ -10,20 +10,21 @@ from tests.fuzz.grammars import CUTS, LINES, MESSAGES
 from tests.fuzz.properties import cut, holds, kept, room
 from tests.fuzz.replies import Due, replies_of
 from tests.fuzz.test_dialects import said
-from twistedsock.core.dialect import Dialect, Ending
-from twistedsock.core.limits import CHUNK_BYTES
-from twistedsock.testing import FakePolicy, Hall, LateBackplane
-from twistedsock.wire import json_commands, line_commands
-from twistedsock.wire.backlog import PART
-from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES_IN_MESSAGES
-from twistedsock.wire.dialects import LINES as LINES_ENCODING
-from twistedsock.wire.lines import LineSplitter
+from twistedsock.codecs import json_decoder, line_decoder
+from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES_IN_MESSAGES
+from twistedsock.codecs.encoders import LINES as LINES_ENCODING
+from twistedsock.codecs.line_decoder import LineSplitter
+from twistedsock.errors import CloseReason
+from twistedsock.limits.settings import CHUNK_BYTES
+from twistedsock.pubsub.encoder import Encoder
+from twistedsock.session.input_pipeline import PART
+from twistedsock.testing import FakePolicy, FakeServer, LateBackplane
 
-MOST_LINE = 512
-MOST_MESSAGE = 70_000
+MAX_LINE = 512
+MAX_MESSAGE = 70_000
 """Bytes that what is drawn here makes of one event at most, in any dialect."""
 LIMITS = {
-    "max_line": MOST_LINE,
+    "max_line": MAX_LINE,
     "history_events": 60,
     "log_bytes": 6_000,
     "max_channels": 6,
@@ -45,7 +46,7 @@ ROOM = st.sampled_from([0, 1, 30, 300, 5_000])
 class Guest:
     """One peer of ``kind``: what it has to say yet, and what it has heard."""
 
-    hall: Hall
+    hall: FakeServer
     kind: str
     peer: Any = field(init=False)
     due: Due = field(default_factory=Due)
@@ -57,14 +58,14 @@ class Guest:
         self.connect()
 
     @property
-    def dialect(self) -> Dialect:
+    def dialect(self) -> Encoder:
         return {"line": LINES_ENCODING, "message": LINES_IN_MESSAGES, "json": JSON_IN_MESSAGES}[self.kind]
 
     def connect(self) -> None:
         self.peer = getattr(self.hall, f"{self.kind}_peer")()
         self.due, self.unsaid, self.heard, self.read = Due(), [], b"", 0
         # Reads what it is sent once more and by itself, to know what is due.
-        self.splitter = LineSplitter(MOST_LINE)
+        self.splitter = LineSplitter(MAX_LINE)
 
     def brings(self, reads: list[Any]) -> None:
         self.unsaid += reads
@@ -78,10 +79,10 @@ class Guest:
             self.read = len(piece) if self.kind == "line" else sum(map(len, piece))
             if self.kind == "line":
                 for item in self.splitter.feed(piece):
-                    self.due.ask(line_commands.decode(item) if isinstance(item, bytes) else item, False)
+                    self.due.ask(line_decoder.decode(item) if isinstance(item, bytes) else item, False)
                 self.peer.sends(piece)
             else:
-                codec: Any = json_commands if self.kind == "json" else line_commands
+                codec: Any = json_decoder if self.kind == "json" else line_decoder
                 for message in piece:
                     self.due.ask(codec.decode(message), self.kind == "json")
                 self.peer.receives(*piece)
@@ -90,11 +91,11 @@ class Guest:
         assert self.peer.faults == 0
         backlog = kept(self.peer.conversation._backlog)
         assert backlog <= 2 * self.read + 64 * PART, "more waits than one read has brought"
-        assert len(self.peer.outlet.waiting) <= 2 * CHUNK_BYTES + MOST_MESSAGE
+        assert len(self.peer.outlet.waiting) <= 2 * CHUNK_BYTES + MAX_MESSAGE
         assert self.peer.session._out_size <= CHUNK_BYTES
         assert len(self.peer.session.subscriptions) <= LIMITS["max_channels_per_peer"]
         if self.kind == "line":
-            assert kept(self.peer._splitter) <= room(MOST_LINE + 1)
+            assert kept(self.peer._splitter) <= room(MAX_LINE + 1)
 
     def goes(self) -> None:
         self.is_answered(complete=False)
@@ -108,7 +109,7 @@ class Guest:
             if self.kind == "json":
                 told = [json.loads(message, parse_int=str) for message in told]
             replies = replies_of(told)
-            if self.peer.ending not in (None, Ending.NORMAL) and replies and replies[-1] == "BYE":
+            if self.peer.ending not in (None, CloseReason.NORMAL) and replies and replies[-1] == "BYE":
                 del replies[-1]  # the last word to who is turned out
             assert self.due.fits(replies, closed=self.peer.ending is not None), told
 
@@ -137,7 +138,7 @@ def test_any_conversation(kinds: list[str], late: bool, lag: str, policy: Any, s
     """Whatever peers send, at any cuts, however they stall and come and go, and however late the backplane is: each
     command has exactly one reply, in order, no fault of ours is met, everything that waits stays within its bounds, and
     another peer is served."""
-    hall = Hall(late, policy, lag=lag, **LIMITS)
+    hall = FakeServer(late, policy, lag=lag, **LIMITS)
     bystander = hall.line_peer()
     guests = [Guest(hall, kind) for kind in kinds]
     for kind, which, what in steps:
@@ -180,13 +181,13 @@ def test_any_conversation(kinds: list[str], late: bool, lag: str, policy: Any, s
     assert len(hall.bridge.roster) == 0 and not any(channel.readers for channel in hall.broker.channels.values())
 
 
-def is_bounded(hall: Hall) -> None:
+def is_bounded(hall: FakeServer) -> None:
     broker = hall.broker
     assert broker.log_bytes == sum(channel.log.size for channel in broker.channels.values()) <= LIMITS["log_bytes"]
     assert len(broker.channels) <= LIMITS["max_channels"]
 
 
-def come_to_rest(hall: Hall, guests: list[Guest]) -> None:
+def come_to_rest(hall: FakeServer, guests: list[Guest]) -> None:
     for _ in range(400):
         if isinstance(hall.backplane, LateBackplane):
             hall.backplane.release()

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from tests.fuzz.grammars import JSON_TEXTS, NAMES, TEXTS
 from tests.fuzz.properties import holds
 from tests.fuzz.test_json_commands import no_constant
-from twistedsock.core.dialect import Dialect, Ends, Facts, Position
-from twistedsock.core.errors import Code, Refusal
-from twistedsock.core.events import Batch, Member, PresenceChange
+from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
+from twistedsock.codecs.payload import content_of
+from twistedsock.errors import Error, ErrorCode
+from twistedsock.pubsub.encoder import Encoder, Endpoints, SessionInfo
+from twistedsock.pubsub.values import Batch, Member, Position, PresenceChange
 from twistedsock.testing import read_frames
-from twistedsock.wire.dialects import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
-from twistedsock.wire.payloads import content_of
 
 FIRST = st.sampled_from([1, 9, 99, 999, 1_000, 2**53 - 20])
 TAGS = st.sampled_from([None, b"1", b'"x"', b"-7", '"é"'.encode(), b"9" * 5_000])
@@ -21,7 +21,7 @@ PAYLOADS = st.lists(TEXTS.map(str.encode), min_size=1, max_size=5) | st.sampled_
 VALUES = st.lists(JSON_TEXTS, min_size=1, max_size=4)
 
 
-def said(dialect: Dialect, data: bytes) -> list[str]:
+def said(dialect: Encoder, data: bytes) -> list[str]:
     """The messages: lines of printable UTF-8, whole text frames, and JSON where it must be."""
     if dialect is LINES:
         assert not data or data.endswith(b"\n")
@@ -83,10 +83,10 @@ def test_answers(
 ) -> None:
     """Whatever is answered or told, with whatever words and names in it, is one message of the dialect for each thing
     that is said."""
-    ends, words = Ends(b"127.0.0.1:1", b"[::1]:2"), text.encode()
+    ends, words = Endpoints(b"127.0.0.1:1", b"[::1]:2"), text.encode()
     is_json = dialect is JSON_IN_MESSAGES
     silent = is_json and tag is None
-    facts = Facts(Member(b"p1", name), ends, 3, 61, b"0.1")
+    facts = SessionInfo(Member(b"p1", name), ends, 3, 61, b"0.1")
     for answer in (
         dialect.subscribed(tag, name, Position(b"e1", first), recovered),
         dialect.unsubscribed(tag, name),
@@ -96,7 +96,7 @@ def test_answers(
     for answer in (
         dialect.pong(tag, words.replace(b"\n", b"")),
         dialect.facts(tag, facts),
-        dialect.refused(tag, Refusal(Code.BAD_ARGUMENT, text)),
+        dialect.refused(tag, Error(ErrorCode.BAD_ARGUMENT, text)),
         dialect.lost(name, first, first + 3),
         dialect.notice(words),
         dialect.welcome(name, ends),

@@ -4,10 +4,10 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import CUTS, FRAMES, MASKS, PLAIN, SAME, frame
 from tests.fuzz.properties import cut, holds, kept, room
-from twistedsock.wire.frames import PlainFrames, text_frame, unmask
-from twistedsock.wire.payloads import is_utf8
+from twistedsock.codecs.payload import is_utf8
+from twistedsock.codecs.websocket import PlainFrames, text_frame, unmask
 
-MOST_HEAD = 14
+MAX_HEAD = 14
 """RFC 6455 section 5.2: two bytes, a length of eight and a mask of four."""
 
 
@@ -54,7 +54,7 @@ def test_plain_frames(data: bytes, cuts: list[int], most: int) -> None:
     for index, piece in enumerate(pieces):
         more, rest = frames.feed(piece)
         messages += more
-        assert kept(frames) <= room(most + MOST_HEAD)
+        assert kept(frames) <= room(most + MAX_HEAD)
         if rest:
             rest += b"".join(pieces[index + 1 :])
             break

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import SOUND
 from tests.fuzz.properties import holds
-from twistedsock.core.errors import Refusal
-from twistedsock.wire.http_bodies import read_batch, read_body, together
-from twistedsock.wire.payloads import for_json
-from twistedsock.wire.problems import Refused
+from twistedsock.codecs.http_api import read_batch, read_body, together
+from twistedsock.codecs.payload import for_json
+from twistedsock.codecs.query import ApiError
+from twistedsock.errors import Error
 
 TYPES = st.sampled_from(
     [b"", b"application/json", b"text/plain", b"application/x-www-form-urlencoded", b'text/x; charset="utf-8"']
@@ -22,7 +22,7 @@ def test_any_body(body: bytes, kind: bytes) -> None:
     refused; never an exception."""
     try:
         content = read_body(body, kind)
-    except Refused:
+    except ApiError:
         return
     (payload,) = content.payloads
     told = json.loads(for_json(payload, content.is_json), parse_int=str)  # Python reads no number of 4,301 digits
@@ -37,8 +37,8 @@ def test_any_batch(message: bytes, kind: bytes) -> None:
     for body in (message, b'{"events":[%b,{"channel":"a","data":1},%b]}' % (message, message)):
         try:
             asked = read_batch(body, kind, 1_000)
-        except Refused:
+        except ApiError:
             continue
         events = [one for one in asked if not isinstance(one, tuple)]
-        assert all(isinstance(one[1], Refusal) for one in asked if isinstance(one, tuple))
+        assert all(isinstance(one[1], Error) for one in asked if isinstance(one, tuple))
         assert sum(len(row.content) for row in together(events)) == len(events)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import EXTRA, HEADS, METHODS, TARGETS, UPGRADE, head_of
 from tests.fuzz.properties import holds
-from twistedsock.wire.http_head import origin_form, read_head
+from twistedsock.codecs.http import origin_form, read_head
 
 
 @holds(examples=150, data=HEADS | st.binary().map(lambda data: data + b"\r\n\r\n"))

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import MESSAGES, SOUND
 from tests.fuzz.properties import holds, one_by_one
-from twistedsock.core import commands
-from twistedsock.core.commands import MOST, Command, Mistake, Publish
-from twistedsock.core.errors import Code
-from twistedsock.wire.json_commands import decode, follow
+from twistedsock.codecs.json_decoder import decode, follow
+from twistedsock.errors import ErrorCode
+from twistedsock.session import commands
+from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish
 
 KINDS: dict[type, str] = {
     Publish: "publish",
@@ -47,7 +47,7 @@ def counted(asked: dict[str, Any], field: str) -> int | None:
     value = asked.get(field)
     if value is None:
         return None
-    assert isinstance(value, Number) and 0 <= int(value) <= MOST
+    assert isinstance(value, Number) and 0 <= int(value) <= MAX_OFFSET
     return int(value)
 
 
@@ -57,15 +57,15 @@ def test_any_message(message: bytes) -> None:
     of the catalogue and the id, never an exception."""
     command = decode(message)
     assert isinstance(command, Command)
-    if isinstance(command, Mistake):
-        assert command.refusal.code in (Code.BAD_JSON, Code.BAD_TYPE, Code.BAD_ARGUMENT)
-        if command.refusal.code is Code.BAD_JSON:
+    if isinstance(command, InvalidCommand):
+        assert command.error.code in (ErrorCode.BAD_JSON, ErrorCode.BAD_TYPE, ErrorCode.BAD_ARGUMENT)
+        if command.error.code is ErrorCode.BAD_JSON:
             return
     asked = read(message)
     tag = command.tags[0] if isinstance(command, Publish) else command.tag  # type: ignore[union-attr]
     if tag is not None:
         assert read(tag) == asked["id"] and isinstance(asked["id"], str) and not isinstance(asked["id"], Real)
-    if isinstance(command, Mistake):
+    if isinstance(command, InvalidCommand):
         return
     assert ("id" in asked) is (tag is not None)
     assert KINDS[type(command)] == asked["type"]

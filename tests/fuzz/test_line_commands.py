@@ -6,14 +6,16 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import EPOCHS, LINE, LINES, NAMES, PAYLOAD, damaged
 from tests.fuzz.properties import holds, one_by_one
-from twistedsock.core import commands
-from twistedsock.core.commands import MOST, Command, Mistake, Publish
-from twistedsock.core.errors import Code
-from twistedsock.core.names import DEFAULT_EVENT_NAME
-from twistedsock.wire.line_commands import USAGE, decode, follow, publishes
-from twistedsock.wire.payloads import is_json, is_utf8
+from twistedsock.codecs.line_decoder import USAGE, decode, follow, publishes
+from twistedsock.codecs.payload import is_json, is_utf8
+from twistedsock.errors import ErrorCode
+from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
+from twistedsock.session import commands
+from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish
 
-NUMBERS = st.none() | st.integers(0, 20) | st.sampled_from([MOST, MOST - 1, 10**15]) | st.integers(0, MOST)
+NUMBERS = (
+    st.none() | st.integers(0, 20) | st.sampled_from([MAX_OFFSET, MAX_OFFSET - 1, 10**15]) | st.integers(0, MAX_OFFSET)
+)
 GAP = st.sampled_from([b" ", b" ", b"  "])
 
 
@@ -24,10 +26,10 @@ def test_any_line(line: bytes) -> None:
     line = line.replace(b"\n", b" ")
     command = decode(line)
     assert (command is None) is (not line.strip(b" "))
-    if isinstance(command, Mistake):
-        assert command.refusal.code in (Code.NOT_UTF8, Code.UNKNOWN_COMMAND, Code.BAD_ARGUMENT)
-        assert (command.refusal.code is Code.NOT_UTF8) is (not is_utf8(line))
-        assert "\n" not in command.refusal.words and len(command.refusal.words) < 250
+    if isinstance(command, InvalidCommand):
+        assert command.error.code in (ErrorCode.NOT_UTF8, ErrorCode.UNKNOWN_COMMAND, ErrorCode.BAD_ARGUMENT)
+        assert (command.error.code is ErrorCode.NOT_UTF8) is (not is_utf8(line))
+        assert "\n" not in command.error.message and len(command.error.message) < 250
     elif command is not None:
         assert isinstance(command, Command) and is_utf8(line)
 
@@ -60,7 +62,7 @@ def test_options(
         assert decode(line) == commands.Subscribe(channel, last, since, epoch, presence, echo)
     elif epoch is not None or presence or not echo:
         refused = decode(line)
-        assert isinstance(refused, Mistake) and refused.refusal.words.endswith(USAGE[b"HIST"])
+        assert isinstance(refused, InvalidCommand) and refused.error.message.endswith(USAGE[b"HIST"])
     else:
         assert decode(line) == commands.History(channel, last, since)
 

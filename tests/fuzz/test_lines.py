@@ -4,9 +4,9 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import CUTS, LINES, damaged
 from tests.fuzz.properties import cut, holds, kept, room
-from twistedsock.core.commands import Mistake, Quit
-from twistedsock.core.errors import Code, Refusal
-from twistedsock.wire.lines import CTRL_D, Item, LineSplitter
+from twistedsock.codecs.line_decoder import CTRL_D, Item, LineSplitter
+from twistedsock.errors import Error, ErrorCode
+from twistedsock.session.commands import InvalidCommand, Quit
 
 LENGTHS = st.sampled_from([0, 1, 2, 10, 11, 12, 13, 100])
 SHORT = st.lists(
@@ -19,7 +19,7 @@ def told(items: list[Item]) -> list[object]:
     """Up to a Ctrl-D, behind which nothing counts: a refusal by its code alone."""
     words: list[object] = []
     for item in items:
-        words.append(item.refusal.code if isinstance(item, Mistake) else item)
+        words.append(item.error.code if isinstance(item, InvalidCommand) else item)
         if isinstance(item, Quit):
             break
     return words
@@ -39,7 +39,7 @@ def expected(data: bytes, most: int) -> list[Item]:
     return items
 
 
-TOO_LONG = Mistake(Refusal(Code.TOO_LONG, ""))
+TOO_LONG = InvalidCommand(Error(ErrorCode.TOO_LONG, ""))
 
 
 @holds(examples=200, data=damaged(SHORT) | LINES | st.binary(), cuts=CUTS, most=st.sampled_from([1, 11, 12, 512]))

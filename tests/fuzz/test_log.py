@@ -5,9 +5,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.fuzz.properties import holds
-from twistedsock.core.events import BATCH_COST, EVENT_COST, Batch, Content, cost
-from twistedsock.core.limits import Limits
-from twistedsock.core.log import AGE_STEPS, FRAME_COST, Log
+from twistedsock.limits.settings import Limits
+from twistedsock.pubsub.history import AGE_STEPS, FRAME_COST, History
+from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Payloads, cost
 
 AGE = 64.0
 """So that one of the steps in which ages are kept is a second."""
@@ -34,7 +34,7 @@ def test_any_history(steps: list[Any], events: int, size: int, start: int) -> No
     """Whatever is published, ages and is read, the log is the newest of what was published, without a gap, within its
     bounds of count, bytes and age, and it lets nothing go that they hold."""
     limits = Limits(history_events=events, history_bytes=size, history_age=AGE)
-    log, now = Log(limits, start), 0.0
+    log, now = History(limits, start), 0.0
     published: list[tuple[bytes, float]] = []
     gone_by_shrinking = False
     for kind, what in steps:
@@ -43,7 +43,7 @@ def test_any_history(steps: list[Any], events: int, size: int, start: int) -> No
             for sizes in what:
                 payloads = [b"%d" % (start + len(published) + index) + b"x" * each for index, each in enumerate(sizes)]
                 first = start + len(published)
-                content = Content(tuple(payloads), sum(map(len, payloads)))
+                content = Payloads(tuple(payloads), sum(map(len, payloads)))
                 batches.append(Batch(first, first + len(payloads), b"p1", b"p1", b"message", content))
                 published += [(payload, now) for payload in payloads]
             log.extend(batches, now)
@@ -70,12 +70,12 @@ def test_any_history(steps: list[Any], events: int, size: int, start: int) -> No
         check(log, limits, published, start, now, gone_by_shrinking)
 
 
-def size_from(log: Log, offset: int) -> int:
+def size_from(log: History, offset: int) -> int:
     """What the log costs once all before ``offset`` is gone."""
     return sum(cost(batch.part(offset, batch.end)) for batch in log.read(offset, 10**9)) if offset < log.end else 0
 
 
-def check(log: Log, limits: Limits, published: list[Any], start: int, now: float, shrunk: bool) -> None:
+def check(log: History, limits: Limits, published: list[Any], start: int, now: float, shrunk: bool) -> None:
     held = [event for batch in log.read(log.first, 10**9) for event in batch.events()]
     assert log.end == start + len(published) and log.first == log.end - len(held) and len(log) == len(held)
     assert [event.offset for event in held] == list(range(log.first, log.end))

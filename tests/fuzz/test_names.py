@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import BAD_NAMES, NAMES, damaged
 from tests.fuzz.properties import holds
-from twistedsock.core.names import INVISIBLE, is_channel, is_event_name, is_nick
+from twistedsock.pubsub.names import INVISIBLE, is_channel, is_event_name, is_nick
 
 SIGNS = st.text(
     st.characters(max_codepoint=0x20)

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import LAYOUTS, TEXTS, VALUES, written
 from tests.fuzz.properties import holds
-from twistedsock.core.names import DEFAULT_EVENT_NAME
-from twistedsock.testing import Hall
-from twistedsock.wire.payloads import content_of, for_json, for_line, is_json
+from twistedsock.codecs.payload import content_of, for_json, for_line, is_json
+from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
+from twistedsock.testing import FakeServer
 
 KINDS = st.sampled_from(["line", "message", "json"])
 ANY_TEXT = st.text(max_size=30) | TEXTS
@@ -26,7 +26,7 @@ class Room:
     """Somebody of each kind reads; somebody of any kind publishes."""
 
     def __init__(self) -> None:
-        self.hall = Hall()
+        self.hall = FakeServer()
         self.line, self.message, self.json = self.hall.line_peer(), self.hall.message_peer(), self.hall.json_peer()
         self.line.says("SUB a")
         self.message.says("SUB a")

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import ADDRESSES, CUTS, HEADERS, LINES, PORTS, damaged, header_of
 from tests.fuzz.properties import cut, holds, kept, room
-from twistedsock.core.proxies import Source
-from twistedsock.wire.proxy_header import MOST_BLOCK, Header, HeaderReader, Malformed
+from twistedsock.auth.trusted_proxies import Source
+from twistedsock.codecs.proxy_protocol import MAX_BLOCK, Header, HeaderReader, Malformed
 
 ENDLESS = st.sampled_from([b"PROXY TCP4 " + b"1" * 5_000, b"PROXY UNKNOWN " + b"x" * 5_000]) | st.builds(
     lambda size, data: b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + size.to_bytes(2, "big") + data,
@@ -27,7 +27,7 @@ def test_any_header(data: bytes, cuts: list[int]) -> None:
     for piece in cut(data, cuts):
         if found is None:
             found = reader.feed(piece)
-            assert kept(reader) < room(MOST_BLOCK)
+            assert kept(reader) < room(MAX_BLOCK)
         else:
             rest += piece
     if isinstance(whole, Header):
@@ -35,7 +35,7 @@ def test_any_header(data: bytes, cuts: list[int]) -> None:
         assert data.endswith(whole.rest)
     elif data:
         assert found == whole
-    assert whole is not None or len(data) < MOST_BLOCK
+    assert whole is not None or len(data) < MAX_BLOCK
     if data[:1] not in (b"P", b"\r", b""):
         assert whole == Malformed()
 

@@ -12,20 +12,20 @@ from twisted.internet.task import Clock
 from tests.fuzz.connections import Connection, quiet_reactor
 from tests.fuzz.grammars import ASKED, CUTS, FRAMES, HANDSHAKE, HEADS, LINES, TELNET, UPGRADE, head_of
 from tests.fuzz.properties import cut, holds, kept, room
-from twistedsock.core import holdings
-from twistedsock.core.origins import Origins
-from twistedsock.shells import tcp, web, websocket
-from twistedsock.shells.gate import Gate
-from twistedsock.shells.tcp import LineFactory
-from twistedsock.shells.web import WebFactory
-from twistedsock.testing import Hall
-from twistedsock.wire.frames import PlainFrames
-from twistedsock.wire.http_head import MOST_HEAD
-from twistedsock.wire.lines import LineSplitter
-from twistedsock.wire.telnet import TelnetFilter
+from twistedsock.auth.origins import AllowedOrigins
+from twistedsock.codecs.http import MAX_HEAD
+from twistedsock.codecs.line_decoder import LineSplitter
+from twistedsock.codecs.telnet import TelnetFilter
+from twistedsock.codecs.websocket import PlainFrames
+from twistedsock.limits import memory
+from twistedsock.server import tcp, web, websocket
+from twistedsock.server.http.checks import OriginPolicy
+from twistedsock.server.tcp import LineFactory
+from twistedsock.server.web import WebFactory
+from twistedsock.testing import FakeServer
 
 LIMITS = {"max_line": 512, "max_message": 512, "history_events": 20, "history_age": 0.0}
-MOST_FRAMES = 512 + 14
+MAX_FRAMES = 512 + 14
 """Bytes of a message that is not complete, with its head."""
 
 ROOM = st.sampled_from([50, 300, 1_000_000])
@@ -55,12 +55,12 @@ BROWSED = st.one_of(
 def counted() -> Iterator[None]:
     """However little it is."""
     with ExitStack() as stack:
-        for module in (holdings, tcp, web, websocket):
-            stack.enter_context(patch.object(module, "LITTLE", 2))
+        for module in (memory, tcp, web, websocket):
+            stack.enter_context(patch.object(module, "UNCOUNTED_BYTES", 2))
         yield
 
 
-def live(connection: Connection, clock: Clock, hall: Hall, pieces: list[bytes], acts: list[Any]) -> list[int]:
+def live(connection: Connection, clock: Clock, hall: FakeServer, pieces: list[bytes], acts: list[Any]) -> list[int]:
     """The peer sends its pieces, and does something else between them; gives what was kept after each."""
     sizes = []
     waiting = list(pieces)
@@ -97,7 +97,7 @@ def kept_by(protocol: Any) -> int:
     return sum(kept(value) for value in values if isinstance(value, own))
 
 
-def ends(connection: Connection, clock: Clock, hall: Hall) -> None:
+def ends(connection: Connection, clock: Clock, hall: FakeServer) -> None:
     """Whatever it was, in the end nothing is left of it."""
     bystander = hall.json_peer()
     bystander.says({"type": "ping", "id": 1})
@@ -114,7 +114,7 @@ def ends(connection: Connection, clock: Clock, hall: Hall) -> None:
 def test_the_line_port(data: bytes, cuts: list[int], acts: list[Any], most: int) -> None:
     """Any bytes to the line port, at any cuts, whatever the peer does between them: never an exception, never a logged
     error, nothing said but printable lines, no more kept than a line, and nothing left at the end."""
-    hall = Hall(**LIMITS)
+    hall = FakeServer(**LIMITS)
     hall.bridge.holdings.most = most
     with counted(), quiet_reactor() as clock:
         connection = Connection(LineFactory(hall.bridge, clock, 0, "http://127.0.0.1:8082/"), 8081)
@@ -132,15 +132,15 @@ def test_the_web_port(data: bytes, cuts: list[int], acts: list[Any], most: int) 
     """Any bytes to the web port, at any cuts, whatever the peer does between them: never an exception, never a logged
     error, nothing said but HTTP and, behind a 101, whole frames of which a close is the last; no more kept than a head
     or a message, and nothing left at the end."""
-    hall = Hall(**LIMITS)
+    hall = FakeServer(**LIMITS)
     hall.bridge.holdings.most = most
     with counted(), quiet_reactor() as clock:
-        factory = WebFactory(hall.bridge, clock, Gate(Origins()), 0, 10, 5, lambda: [])
+        factory = WebFactory(hall.bridge, clock, OriginPolicy(AllowedOrigins()), 0, 10, 5, lambda: [])
         connection = Connection(factory, 8082)
         pieces = cut(data, cuts)
         longest = max(map(len, pieces), default=0)
         for size in live(connection, clock, hall, pieces, acts):
-            assert size <= room(MOST_HEAD + MOST_FRAMES + longest)
+            assert size <= room(MAX_HEAD + MAX_FRAMES + longest)
         written = bytes(connection.transport.written)
         assert not written or written.startswith(b"HTTP/1.")
         if written.startswith(b"HTTP/1.1 101 "):
@@ -173,9 +173,11 @@ def are_whole_frames(data: bytes) -> None:
 
 def test_a_handshake_is_one() -> None:
     """What all of this stands on."""
-    hall = Hall()
+    hall = FakeServer()
     with quiet_reactor() as clock:
-        connection = Connection(WebFactory(hall.bridge, clock, Gate(Origins()), 0, 10, 5, lambda: []), 8082)
+        connection = Connection(
+            WebFactory(hall.bridge, clock, OriginPolicy(AllowedOrigins()), 0, 10, 5, lambda: []), 8082
+        )
         connection.sends(HANDSHAKE)
         assert connection.transport.written.startswith(b"HTTP/1.1 101 ") and len(hall.bridge.roster) == 1
         connection.goes()

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import CUTS, TELNET, damaged
 from tests.fuzz.properties import cut, holds, kept
-from twistedsock.wire.telnet import IAC, TelnetFilter
+from twistedsock.codecs.telnet import IAC, TelnetFilter
 
 
 def expected(data: bytes) -> tuple[bytes, bytes, int]:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import CHANNELS, JSON_TEXTS, TEXTS, damaged
 from tests.fuzz.properties import holds
-from twistedsock.access.keys import Key
-from twistedsock.access.tokens import MOST_SECONDS, Claims, Terms, is_subject, verify
-from twistedsock.core.errors import Code, Refusal
+from twistedsock.auth.keys import Key
+from twistedsock.auth.tokens import MAX_SECONDS, Claims, Terms, is_subject, verify
+from twistedsock.errors import Error, ErrorCode
 
 NOW = 1_800_000_000.0
 SECRET = b"0123456789abcdef0123456789ABCDEF"
@@ -50,22 +50,22 @@ def test_signed_tokens(header: bytes, payload: bytes, audience: str | None) -> N
     """Whatever a token says whose signature is valid, it is claims that are in time and within their bounds, or a
     refusal with a name, never an exception."""
     told = verify(signed(header, payload), KEYS, NOW, Terms(audience))
-    if isinstance(told, Refusal):
-        assert told.code is Code.UNAUTHORIZED and told.words.isprintable()
+    if isinstance(told, Error):
+        assert told.code is ErrorCode.UNAUTHORIZED and told.message.isprintable()
         return
     key, claims = told
     assert key is KEYS["k"] and isinstance(claims, Claims) and claims.expires is not None and claims.expires > NOW
     said = json.loads(payload)
     assert claims.subject.decode() == said["sub"] and is_subject(said["sub"])
     assert claims.is_admin is said.get("admin", False)
-    assert said["exp"] <= MOST_SECONDS and said.get("nbf", 0) <= NOW + Terms().leeway
+    assert said["exp"] <= MAX_SECONDS and said.get("nbf", 0) <= NOW + Terms().leeway
 
 
 @holds(examples=120, token=damaged(st.builds(signed, HEADERS, PAYLOADS), 2) | st.binary())
 def test_damaged_tokens(token: bytes) -> None:
     """A token of which anything was changed is refused, never taken and never an exception."""
     told: Any = verify(token, KEYS, NOW, Terms())
-    if not isinstance(told, Refusal):
+    if not isinstance(told, Error):
         said, _, signature = token.rpartition(b".")
         assert signature == base64url(hmac.digest(SECRET, said, "sha256"))
-    assert isinstance(verify(token, {}, NOW, Terms()), Refusal)
+    assert isinstance(verify(token, {}, NOW, Terms()), Error)

@@ -8,11 +8,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent
 
-from twistedsock.core.principal import ELSEWHERE
-from twistedsock.webhooks.delivery import Answer, Delivery
-from twistedsock.webhooks.hook import Hook
-from twistedsock.webhooks.table import KINDS, WebhookTable
-from twistedsock.webhooks.target import Target
+from twistedsock.limits.principal import ELSEWHERE
+from twistedsock.webhooks.collector import EventCollector
+from twistedsock.webhooks.config import KINDS, WebhookTable, WebhookTarget
+from twistedsock.webhooks.delivery import Answer, DeliveryWorker
 
 SECRET = "0123456789abcdef"
 WALL = 1_795_383_000.0
@@ -23,8 +22,8 @@ def table(**said: Any) -> WebhookTable:
     return WebhookTable(**({"url": "https://example.org/hook", "events": KINDS, "secret": SECRET} | said))
 
 
-def target(**said: Any) -> Target:
-    return Target(table(**said), SECRET.encode())
+def target(**said: Any) -> WebhookTarget:
+    return WebhookTarget(table(**said), SECRET.encode())
 
 
 class Bench:
@@ -36,8 +35,8 @@ class Bench:
         self.cancelled: list[Deferred[Any]] = []
         self.chance = 1.0
         self._ids = iter(range(1, 1_000))
-        self.delivery = Delivery(self.clock, self.wall_clock, lambda: self.chance)
-        self.hook = self.delivery.hook = Hook(
+        self.delivery = DeliveryWorker(self.clock, self.wall_clock, lambda: self.chance)
+        self.hook = self.delivery.hook = EventCollector(
             target(**said),
             self.clock.seconds,
             self.wall_clock,

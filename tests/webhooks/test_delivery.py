@@ -8,13 +8,13 @@ from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 
-from twistedsock.core.events import Batch, Content, Member
+from twistedsock.pubsub.values import Batch, Member, Payloads
 
 ANN = Member(b"id1", b"ann")
 
 
 def publish(bench, *payloads):
-    content = Content([payload.encode() for payload in payloads], sum(map(len, payloads)))
+    content = Payloads([payload.encode() for payload in payloads], sum(map(len, payloads)))
     bench.hook.published(b"kitchen", b"5f2c1a", Batch(1, 1 + len(payloads), b"id1", b"ann", b"message", content))
 
 

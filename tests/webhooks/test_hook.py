@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from twistedsock.core.events import Batch, Content, Member
-from twistedsock.core.principal import ELSEWHERE
-from twistedsock.webhooks.hook import Hook
+from twistedsock.limits.principal import ELSEWHERE
+from twistedsock.pubsub.values import Batch, Member, Payloads
+from twistedsock.webhooks.collector import EventCollector
+from twistedsock.webhooks.payload import sign
 from twistedsock.webhooks.queue import BATCH_BYTES
-from twistedsock.webhooks.signing import sign
 
 ANN = Member(b"id1", b"ann")
 
@@ -20,7 +20,9 @@ class Watched:
         self.now = 0.0
         self.woken = 0
         self.gone = set()
-        self.hook = Hook(target, lambda: self.now, lambda: 1_000 + self.now, lambda: "id", self._wake, self.owner_of)
+        self.hook = EventCollector(
+            target, lambda: self.now, lambda: 1_000 + self.now, lambda: "id", self._wake, self.owner_of
+        )
 
     def owner_of(self, channel):
         """Channels belong to the client whose name they begin with."""
@@ -30,7 +32,7 @@ class Watched:
         self.woken += 1
 
     def publish(self, *payloads, channel=b"kitchen"):
-        content = Content([payload.encode() for payload in payloads], sum(map(len, payloads)))
+        content = Payloads([payload.encode() for payload in payloads], sum(map(len, payloads)))
         self.hook.published(channel, b"5f2c1a", Batch(1, 1 + len(payloads), b"id1", b"ann", b"message", content))
 
     def told(self):

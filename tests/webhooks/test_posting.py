@@ -14,9 +14,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from tests.authority import Authority
+from twistedsock.webhooks.config import read_targets
 from twistedsock.webhooks.delivery import Answer
-from twistedsock.webhooks.posting import ANSWER_BYTES, Poster
-from twistedsock.webhooks.target import read_targets
+from twistedsock.webhooks.http_client import ANSWER_BYTES, HTTPSender
 
 HEADERS = {"Sockbridge-Delivery": "id1"}
 
@@ -31,7 +31,7 @@ def poster_to(aim, reactor):
     """A poster whose receiver is ``answer(method, url, parameters, headers, body)``."""
 
     def poster_to(answer, **said):
-        return Poster(aim(**said), reactor, "1.2", RequestTraversalAgent(StringStubbingResource(answer)))
+        return HTTPSender(aim(**said), reactor, "1.2", RequestTraversalAgent(StringStubbingResource(answer)))
 
     return poster_to
 
@@ -124,7 +124,7 @@ class Silent(Resource):
 
 
 def test_who_does_not_answer_in_time_has_failed(aim, reactor):
-    poster = Poster(aim(timeout=5), reactor, "1.2", RequestTraversalAgent(Silent()))
+    poster = HTTPSender(aim(timeout=5), reactor, "1.2", RequestTraversalAgent(Silent()))
     results = []
     poster.post(b"{}", HEADERS).addBoth(results.append)
     reactor.advance(4.9)
@@ -135,7 +135,7 @@ def test_who_does_not_answer_in_time_has_failed(aim, reactor):
 
 
 def test_a_status_holds_though_the_rest_does_not_come(aim, reactor):
-    poster = Poster(aim(timeout=5), reactor, "1.2", RequestTraversalAgent(Silent(begins=True)))
+    poster = HTTPSender(aim(timeout=5), reactor, "1.2", RequestTraversalAgent(Silent(begins=True)))
     answered = poster.post(b"{}", HEADERS)
     reactor.advance(5)
     assert result_of(answered).status == 200
@@ -171,7 +171,7 @@ class TestOneConnection:
 
     @pytest.fixture
     def poster(self, aim, reactor):
-        return Poster(aim(url="http://127.0.0.1:9000/hook"), reactor, "1.2")
+        return HTTPSender(aim(url="http://127.0.0.1:9000/hook"), reactor, "1.2")
 
     def test_it_goes_where_it_was_told(self, poster, connect):
         answered, transport, protocol, where = connect(poster)
@@ -193,7 +193,7 @@ class TestOneConnection:
         ],
     )
     def test_delivers_to_each_url_that_is_accepted(self, aim, reactor, connect, url, line, host):
-        answered, transport, protocol, _ = connect(Poster(aim(url=url), reactor, "1.2"))
+        answered, transport, protocol, _ = connect(HTTPSender(aim(url=url), reactor, "1.2"))
         lines = transport.value().split(b"\r\n")
         assert lines[0] == line
         assert host in lines
@@ -214,7 +214,7 @@ class TestOneConnection:
                 )
 
         target = aim(url=url)
-        Poster(target, Reactor(), "1.2").post(b"{}", HEADERS).addErrback(lambda failure: None)
+        HTTPSender(target, Reactor(), "1.2").post(b"{}", HEADERS).addErrback(lambda failure: None)
         assert names == [target.table.host]
 
     def test_several_answers_together_may_be_longer_than_one(self, poster, connect):
@@ -305,7 +305,7 @@ class TestCertificates:
             incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
             tls = context.wrap_bio(incoming, outgoing, server_side=True)
             (target,) = read_targets([describe(url=url, **more)])
-            Poster(target, reactor, "1.2").post(b"{}", HEADERS).addErrback(lambda failure: None)
+            HTTPSender(target, reactor, "1.2").post(b"{}", HEADERS).addErrback(lambda failure: None)
             protocol, transport = reactor.tcpClients[-1][2].buildProtocol(None), Transport()
             protocol.makeConnection(transport)
             for step in (tls.do_handshake, tls.do_handshake, tls.do_handshake, lambda: tls.read(1_000)):
@@ -361,7 +361,7 @@ class TestCertificates:
 
 
 def test_the_body_is_written_whole(aim, reactor):
-    from twistedsock.webhooks.posting import _Whole
+    from twistedsock.webhooks.http_client import _Whole
 
     body, written = _Whole(b"{}"), BytesIO()
     assert isinstance(body.startProducing(written), Deferred)

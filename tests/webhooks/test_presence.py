@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.core.events import Member
+from twistedsock.pubsub.values import Member
 from twistedsock.webhooks.presence import Presence
 
 ANN = Member(b"id1", b"ann")

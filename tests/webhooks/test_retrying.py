@@ -2,25 +2,32 @@
 
 import pytest
 
-from twistedsock.webhooks.retrying import MOST_RETRY_AFTER, MOST_WAIT, Verdict, judge, retry_after, wait_before
+from twistedsock.webhooks.delivery import (
+    MAX_RETRY_AFTER,
+    MAX_WAIT,
+    RetryDecision,
+    retry_after,
+    retry_decision,
+    wait_before,
+)
 
 
 @pytest.mark.parametrize(
     ("status", "verdict"),
     [
-        *((status, Verdict.DELIVERED) for status in (200, 201, 202, 204, 299)),
-        *((status, Verdict.AGAIN) for status in (408, 429, 500, 502, 503, 504, 599)),
-        *((status, Verdict.REFUSED) for status in (300, 301, 302, 307, 308, 400, 401, 403, 404, 410, 413, 422)),
+        *((status, RetryDecision.DELIVERED) for status in (200, 201, 202, 204, 299)),
+        *((status, RetryDecision.AGAIN) for status in (408, 429, 500, 502, 503, 504, 599)),
+        *((status, RetryDecision.REFUSED) for status in (300, 301, 302, 307, 308, 400, 401, 403, 404, 410, 413, 422)),
     ],
 )
 def test_statuses(status, verdict):
-    assert judge(status) is verdict
+    assert retry_decision(status) is verdict
 
 
 def test_each_wait_is_twice_as_long_up_to_a_minute():
     waits = [wait_before(attempt, lambda: 1.0) for attempt in range(1, 10)]
-    assert waits == [1, 2, 4, 8, 16, 32, MOST_WAIT, MOST_WAIT, MOST_WAIT]
-    assert wait_before(10**9, lambda: 1.0) == MOST_WAIT
+    assert waits == [1, 2, 4, 8, 16, 32, MAX_WAIT, MAX_WAIT, MAX_WAIT]
+    assert wait_before(10**9, lambda: 1.0) == MAX_WAIT
 
 
 def test_full_jitter():
@@ -34,11 +41,11 @@ def test_full_jitter():
         (None, 0),
         ("7", 7),
         (" 7 ", 7),
-        ("9" * 5_000, MOST_RETRY_AFTER),
-        ("601", MOST_RETRY_AFTER),
+        ("9" * 5_000, MAX_RETRY_AFTER),
+        ("601", MAX_RETRY_AFTER),
         ("Fri, 31 Dec 1999 23:59:59 GMT", 29),
         ("Fri, 31 Dec 1999 23:00:00 GMT", 0),
-        ("Fri, 31 Dec 2999 23:00:00 GMT", MOST_RETRY_AFTER),
+        ("Fri, 31 Dec 2999 23:00:00 GMT", MAX_RETRY_AFTER),
         ("", 0),
         ("-1", 0),
         ("soon", 0),

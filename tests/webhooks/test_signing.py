@@ -1,6 +1,6 @@
 """Signatures are those of GitHub's webhooks."""
 
-from twistedsock.webhooks.signing import sign
+from twistedsock.webhooks.payload import sign
 
 
 def test_the_example_of_github():

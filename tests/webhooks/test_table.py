@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from twistedsock.settings import Settings, SettingsError, read_settings
-from twistedsock.webhooks.table import MOST_WEBHOOKS, Matching, check_names
+from twistedsock.config import Settings, SettingsError, read_settings
+from twistedsock.webhooks.config import MAX_WEBHOOKS, Matching, check_names
 
 LEAST = 'url = "https://example.org/hook"\nevents = ["event-published"]\n'
 SECRET = 'secret = "0123456789abcdef"\n'
@@ -144,7 +144,7 @@ def test_two_with_one_name_are_refused(read, describe):
         read(LEAST + SECRET, LEAST + SECRET)
     assert len(read(LEAST + SECRET, LEAST + SECRET + 'name = "other"')) == 2
     with pytest.raises(ValueError, match="there are 33 webhooks, and 32 at most can be"):
-        check_names(tuple(describe(name=str(place)) for place in range(MOST_WEBHOOKS + 1)))
+        check_names(tuple(describe(name=str(place)) for place in range(MAX_WEBHOOKS + 1)))
 
 
 class TestMatching:
@@ -165,7 +165,7 @@ class TestMatching:
         ]
 
     def test_what_is_remembered_is_bounded(self, describe, monkeypatch):
-        monkeypatch.setattr(Matching, "MOST_KNOWN", 2)
+        monkeypatch.setattr(Matching, "MAX_KNOWN", 2)
         matches = Matching(describe(channels=("a*",)))
         for _ in range(2):
             assert [matches(name) for name in (b"a", b"b", b"ab", b"c")] == [True, False, True, False]

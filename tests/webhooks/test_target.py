@@ -3,7 +3,7 @@
 import pytest
 
 from tests.authority import Authority
-from twistedsock.webhooks.target import MOST_FILE_BYTES, WebhookError, read_targets
+from twistedsock.webhooks.config import MAX_FILE_BYTES, WebhookError, read_targets
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_secret_that_others_can_read_is_warned_of(read, mode):
     ("content", "words"),
     [
         (b"short\n", "holds 5 bytes, and a secret has 16 or more"),
-        (b"x" * (MOST_FILE_BYTES + 1), "is larger than 1,048,576 bytes"),
+        (b"x" * (MAX_FILE_BYTES + 1), "is larger than 1,048,576 bytes"),
     ],
 )
 def test_what_is_no_secret_is_refused(read, content, words):

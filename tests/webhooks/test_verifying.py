@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL.crypto import X509
 
 from tests.authority import named
-from twistedsock.webhooks.verifying import Verifying
+from twistedsock.webhooks.http_client import HostnameVerifier
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def judge():
         if names:
             made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = X509.from_cryptography(made.sign(key, hashes.SHA256()))
-        return Verifying(host)._verify(None, certificate, 0, depth, trusted)
+        return HostnameVerifier(host)._verify(None, certificate, 0, depth, trusted)
 
     return judge
 

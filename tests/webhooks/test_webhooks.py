@@ -6,9 +6,9 @@ import sys
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
-from twistedsock.core.events import Batch, Content, Member
-from twistedsock.core.principal import ELSEWHERE
-from twistedsock.webhooks.webhooks import Webhooks
+from twistedsock.limits.principal import ELSEWHERE
+from twistedsock.pubsub.values import Batch, Member, Payloads
+from twistedsock.webhooks.manager import WebhookManager
 
 ANN = Member(b"id1", b"ann")
 
@@ -17,12 +17,12 @@ class Bench:
     def __init__(self):
         self.reactor = MemoryReactorClock()
         self.observers = []
-        self.webhooks = Webhooks(
+        self.webhooks = WebhookManager(
             self.observers, self.reactor, "1.2", lambda: 1_000.0, lambda: "id", lambda: 1.0, lambda channel: ELSEWHERE
         )
 
     def publish(self, *payloads):
-        batch = Batch(1, 1 + len(payloads), b"id1", b"ann", b"message", Content(payloads, 1))
+        batch = Batch(1, 1 + len(payloads), b"id1", b"ann", b"message", Payloads(payloads, 1))
         for observer in self.observers:
             observer.published(b"kitchen", b"5f2c1a", batch)
 
@@ -57,7 +57,7 @@ def test_without_any_treq_is_not_loaded(tmp_path):
         "print([name for name in sys.modules if name.startswith('treq') or name.startswith('twistedsock.webhooks')])"
     )
     finished = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
-    loaded = {f"twistedsock.webhooks{name}" for name in ("", ".table", ".target", ".webhooks")}
+    loaded = {f"twistedsock.webhooks{name}" for name in ("", ".config", ".manager")}
     assert set(finished.stdout.strip("[]\n").replace("'", "").split(", ")) == loaded
 
 

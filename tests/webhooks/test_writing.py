@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from twistedsock.core.events import Batch, Content, Member
+from twistedsock.pubsub.values import Batch, Member, Payloads
+from twistedsock.webhooks.payload import write_body, write_change, write_dropped, write_published
 from twistedsock.webhooks.presence import Change
-from twistedsock.webhooks.writing import write_body, write_change, write_dropped, write_published
 
 
 def published(*payloads, is_json=False, is_verbatim=False, channel=b"kitchen"):
-    content = Content(payloads, sum(map(len, payloads)), is_json, is_verbatim)
+    content = Payloads(payloads, sum(map(len, payloads)), is_json, is_verbatim)
     batch = Batch(18, 18 + len(payloads), b"id1", b"ann", b"message", content)
     return [json.loads(event) for event in write_published(channel, b"5f2c1a", batch, 1.5)]
 

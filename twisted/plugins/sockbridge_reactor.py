@@ -5,6 +5,6 @@ from twisted.application.reactors import Reactor
 
 sockbridge = Reactor(
     "sockbridge",
-    "twistedsock.shells.reactor",
+    "twistedsock.server.reactor",
     "epoll(7), faster with many small events: without the name of the connection in Twisted's old log.",
 )

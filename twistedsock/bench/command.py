@@ -1,25 +1,71 @@
 """`sockbridge bench`: loads a bridge that runs already, and says what it bears and what that costs."""
 
 import argparse
+import os
+import re
 import resource
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TextIO
 
-from twistedsock.bench.connections import Refused, connect
-from twistedsock.bench.driver import SMALLEST_PAYLOAD, Driver, Target
-from twistedsock.bench.listeners import listening
-from twistedsock.bench.measurement import Figures
+from twistedsock.bench.clients import SMALLEST_PAYLOAD, Driver, Refused, Target, Wrong, connect
+from twistedsock.bench.measurement import Figures, Usage
 from twistedsock.bench.progress import Progress, duration
-from twistedsock.bench.streams import Wrong
 from twistedsock.bench.trial import OVERHEAD, Row, measured, rows, table
-from twistedsock.bench.usage import Usage
 from twistedsock.bench.wires import Json, Lines
-from twistedsock.core.errors import TOO_MANY_CHANNELS, TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS
-from twistedsock.core.principal import is_loopback
+from twistedsock.errors import TOO_MANY_CHANNELS, TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS
+from twistedsock.limits.principal import is_loopback
+
+LISTEN = "0A"
+"""The state of a listening socket in /proc/net/tcp: TCP_LISTEN."""
+
+PROC = Path("/proc")
+
+
+def listening(address: tuple[str, int], proc: Path = PROC) -> tuple[int, ...]:
+    """The processes that listen on this literal address, or on all addresses, at this port; as far as we may know."""
+    sockets = {f"socket:[{inode}]" for inode in _inodes(address, proc)}
+    found = []
+    for folder in proc.glob("[0-9]*"):
+        # The first process may hold sockets for others, which it starts when somebody connects.
+        if folder.name != "1" and sockets and _holds(folder / "fd", sockets):
+            found.append(int(folder.name))
+    return tuple(sorted(found))
+
+
+def _inodes(address: tuple[str, int], proc: Path) -> set[str]:
+    host, port = address
+    inodes = set()
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = (proc / "net" / name).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            local, _, number = fields[1].partition(":")
+            if fields[3] == LISTEN and int(number, 16) == port and _decoded(local) in (host, "0.0.0.0", "::"):
+                inodes.add(fields[9])
+    return inodes
+
+
+def _decoded(words: str) -> str:
+    """An address as /proc/net/tcp writes it: words of 32 bits in the byte order of this machine."""
+    data = b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in re.findall(".{8}", words))
+    return socket.inet_ntop(socket.AF_INET if len(data) == 4 else socket.AF_INET6, data)
+
+
+def _holds(descriptors: Path, sockets: set[str]) -> bool:
+    try:
+        return any(os.readlink(each) in sockets for each in descriptors.iterdir())
+    except OSError:
+        return False  # it has ended, or is somebody else's
+
 
 NONE = "none"
 
@@ -33,9 +79,9 @@ PING = b"\x89"
 """How a WebSocket ping begins. A bridge sends the first after 30 seconds, unless it is told otherwise."""
 
 CURES = {
-    TOO_MANY_FROM_ADDRESS.words: "--max-connections-per-address",
-    TOO_MANY_CONNECTIONS.words: "--max-connections",
-    TOO_MANY_CHANNELS.words: "--max-channels",
+    TOO_MANY_FROM_ADDRESS.message: "--max-connections-per-address",
+    TOO_MANY_CONNECTIONS.message: "--max-connections",
+    TOO_MANY_CHANNELS.message: "--max-channels",
 }
 """Which option of the bridge makes room, for what it says when there is none."""
 
@@ -212,3 +258,6 @@ def _allow_files(needed: int) -> None:
     if hard < needed:
         raise Unusable(f"this takes {needed:,} open files, and the system allows {hard:,} (ulimit -Hn)")
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+# TODO-MERGED-DOC: Which processes of this machine listen at an address, as Linux tells it.

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from twistedsock.bench.streams import Stream, Wrong
+from twistedsock.bench.clients import Stream, Wrong
 
 WINDOW = 8_000
 """Events that the publishers of a channel are ahead of its slowest reader at most, together: a log of ours keeps
@@ -38,7 +38,6 @@ SENT_AT_ONCE = 65_536
 
 PATIENCE = 30.0
 """Seconds without anything new after which a load is given up."""
-
 
 Told = Callable[[float], object]
 """Hears, very often, what part of a load has been delivered."""

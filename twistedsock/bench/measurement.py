@@ -1,13 +1,59 @@
 """One measurement: a load, what it cost the server, and whether the generator held it back."""
 
-from collections.abc import Callable, Sequence
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import ceil
+from pathlib import Path
 from typing import Protocol
 
 from twistedsock.bench.generator import Load, Outcome, Told
-from twistedsock.bench.usage import Usage
+
+_PROCESS_CLOCK = 2
+"""CPUCLOCK_SCHED of Linux: the clock that counts the nanoseconds that all threads of a process ran."""
+
+
+def _clock(pid: int) -> int:
+    """The id of another process's CPU clock, as clock_getcpuclockid(3) gives it on Linux."""
+    return (~pid << 3) | _PROCESS_CLOCK
+
+
+class Usage:
+    """Some processes that are one server."""
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self.pids = tuple(pids)
+
+    def cpu(self) -> float:
+        """Seconds of CPU so far, the kernel's part included."""
+        return sum(time.clock_gettime_ns(_clock(pid)) for pid in self.pids) / 1e9
+
+    def memory(self) -> int:
+        """Resident bytes."""
+        return sum(_resident(pid) for pid in self.pids)
+
+
+def _resident(pid: int) -> int:
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) * 1024 if found else 0
+
+
+def family(pid: int) -> tuple[int, ...]:
+    """A process and all that descend from it."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended meanwhile
+        parents[int(stat.parent.name)] = int(fields[1])
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return tuple(found)
+
 
 BUSY = 0.9
 """Part of the time from which the generator's own CPU is taken for what was measured."""
@@ -17,10 +63,10 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 TRIAL = 0.15
 """Seconds of a trial, from which is foretold how long another load takes: beyond what a start costs once."""
 
-MOST_BYTES = 128 * 1024 * 1024
+MAX_BYTES = 128 * 1024 * 1024
 """Bytes of payload that are made for a load at most, as they are made beforehand and held several times."""
 
-MOST_EVENTS = 1_000_000
+MAX_EVENTS = 1_000_000
 """Events of a load at most, in all: making them takes a second or two."""
 
 
@@ -94,3 +140,6 @@ def enough(
         if taken >= min(TRIAL, seconds) or events == most:
             return max(1, min(most, int(events * seconds / taken)))
         events = min(most, max(2 * events, min(20 * events, int(events * 2 * TRIAL / taken))))
+
+
+# TODO-MERGED-DOC: What a process costs: its CPU time and its memory, as Linux accounts for them.

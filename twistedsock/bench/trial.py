@@ -4,16 +4,15 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from twistedsock.bench.driver import Target
+from twistedsock.bench.clients import Target
 from twistedsock.bench.loads import Shape
-from twistedsock.bench.measurement import BUSY, MOST_BYTES, MOST_EVENTS, PERCENTILES, Figures, enough, measure
+from twistedsock.bench.measurement import BUSY, MAX_BYTES, MAX_EVENTS, PERCENTILES, Figures, Usage, enough, measure
 from twistedsock.bench.progress import Progress
-from twistedsock.bench.usage import Usage
 
 FEW = 200
 """Events of the first trial."""
 
-MOST_LATENCIES = 1_000_000
+MAX_LATENCIES = 1_000_000
 """Deliveries at a pace: a bridge makes some 100,000 of them a second, and each latency is held."""
 
 OVERHEAD = 2.0
@@ -47,9 +46,9 @@ def run(
     with row.shape.opened() as crowd:
         if row.rate is not None:
             crowd.load(names(), FEW).run()  # so that what is done once is done
-            events = min(int(row.rate * seconds), MOST_LATENCIES // row.shape.readers)
+            events = min(int(row.rate * seconds), MAX_LATENCIES // row.shape.readers)
             return measure(crowd.load(names(), max(1, events), told), usage, row.rate)
-        most = min(MOST_EVENTS, MOST_BYTES // row.shape.size) // row.shape.channels
+        most = min(MAX_EVENTS, MAX_BYTES // row.shape.size) // row.shape.channels
         events = enough(crowd, names, seconds, max(1, FEW // row.shape.channels), max(1, most))
         return measure(crowd.load(names(), events, told), usage)
 

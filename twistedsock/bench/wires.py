@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Sequence
 
-from twistedsock.bench.driver import Noise, Step
+from twistedsock.bench.clients import Noise, Step
 
 NICK = b"bench"
 """Every publisher's nick, so that what readers get can be foretold."""

@@ -1,6 +1,8 @@
 """When a webhook's batches leave: one request at a time, in order, again after a failure, and once more at the end."""
 
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -10,14 +12,59 @@ from twisted.internet.error import TimeoutError as ConnectingTimeoutError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twistedsock.webhooks.hook import Figures, Hook
+from twistedsock.webhooks.collector import EventCollector, Figures
 from twistedsock.webhooks.queue import Batch
-from twistedsock.webhooks.retrying import Verdict, judge, retry_after, wait_before
+
+FIRST_WAIT = 1.0
+"""Seconds that the first wait takes at most; each further one twice as long."""
+
+MAX_WAIT = 60.0
+"""Seconds: a receiver that is back is told within a minute."""
+
+MAX_RETRY_AFTER = 600.0
+"""Seconds for which a receiver can tell us to wait; who asks for more is asked again earlier."""
+
+_AGAIN = {408, 429}
+
+
+class RetryDecision(Enum):
+    DELIVERED = "delivered"
+    AGAIN = "again"
+    REFUSED = "refused"
+
+
+def retry_decision(status: int) -> RetryDecision:
+    """Of the status of an answer (RFC 9110 section 15). Redirects are not followed, and mean no."""
+    if 200 <= status < 300:
+        return RetryDecision.DELIVERED
+    return RetryDecision.AGAIN if status >= 500 or status in _AGAIN else RetryDecision.REFUSED
+
+
+def wait_before(attempt: int, chance: Callable[[], float]) -> float:
+    """Seconds before the next attempt, when ``attempt`` have failed. ``chance`` gives numbers from 0 to 1: of many who
+    wait for the same receiver, each comes at another time."""
+    return chance() * min(MAX_WAIT, FIRST_WAIT * 2.0 ** min(attempt - 1, 30))
+
+
+def retry_after(value: str | None, now: float) -> float:
+    """Seconds that a header Retry-After (RFC 9110 section 10.2.3) asks for; 0 where it says nothing of use. ``now`` by
+    the clock on the wall."""
+    if value is None:
+        return 0.0
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value[:9]), MAX_RETRY_AFTER)
+    try:
+        wanted = parsedate_to_datetime(value).timestamp() - now
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(wanted, 0.0), MAX_RETRY_AFTER)
+
 
 TOLD_EVERY = 60.0
 """Seconds between two words in the log about one webhook that fails, or drops what it cannot deliver."""
 
-MOST_WORDS = 200
+MAX_WORDS = 200
 """Characters of what another program says of a failure."""
 
 _log = Logger()
@@ -32,11 +79,11 @@ Post = Callable[[bytes, dict[str, str]], "Deferred[Answer]"]
 """Send a body with headers; it fails if there is no answer, or none in time."""
 
 
-class Delivery:
+class DeliveryWorker:
     """Takes what a hook has queued, and brings it to its receiver. ``chance`` gives numbers from 0 to 1. ``hook`` and
     ``post`` are to be set before anything happens."""
 
-    hook: Hook
+    hook: EventCollector
     post: Post
 
     def __init__(self, reactor: Any, wall_clock: Callable[[], float], chance: Callable[[], float]) -> None:
@@ -167,15 +214,15 @@ class Delivery:
     def _judge(self, answer: Answer) -> None:
         self._under_way = None
         self._last_status = answer.status
-        verdict = judge(answer.status)
-        if verdict is Verdict.DELIVERED:
+        verdict = retry_decision(answer.status)
+        if verdict is RetryDecision.DELIVERED:
             assert self._batch is not None
             self._delivered += len(self._batch.events)
             if self._in_trouble:
                 self._in_trouble = False
                 _log.info("webhook {name}: deliveries are taken again", name=self._name)
             self._next()
-        elif verdict is Verdict.AGAIN:
+        elif verdict is RetryDecision.AGAIN:
             asked = retry_after(answer.retry_after, self._wall_clock())
             self._again(f"the receiver answered {answer.status}", asked)
         else:
@@ -252,6 +299,9 @@ def _words(failure: Failure, timeout: float) -> str:
     words: Any = error
     if error.args and isinstance(error.args[0], list):  # the queue of errors of OpenSSL, each with its library
         words = ", ".join(str(one[-1]) for one in error.args[0])
-    told = f"{type(error).__name__}: {words}"[:MOST_WORDS]
+    told = f"{type(error).__name__}: {words}"[:MAX_WORDS]
     # Some of it may be what the receiver has sent: it must not look like a line of ours.
     return "".join(sign if sign.isprintable() else "?" for sign in told)
+
+
+# TODO-MERGED-DOC: What an answer means, and when to try again: exponential backoff with full jitter.

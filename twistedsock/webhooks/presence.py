@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from twistedsock.core.events import Member
-from twistedsock.core.principal import ELSEWHERE, Principal
-from twistedsock.webhooks.table import Kind
+from twistedsock.limits.principal import ELSEWHERE, Principal
+from twistedsock.pubsub.values import Member
+from twistedsock.webhooks.config import Kind
 
 
 class Change(msgspec.Struct, frozen=True):

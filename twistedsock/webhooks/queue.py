@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from twistedsock.core.principal import ELSEWHERE, Principal
-from twistedsock.core.shares import Aging, Shares
+from twistedsock.limits.memory import Aging, Shares
+from twistedsock.limits.principal import ELSEWHERE, Principal
 
 ENTRY_COST = 448
 """Bytes of bookkeeping of one that waits: 360 on CPython 3.11, and 1,050 in the worst case, where each counts for

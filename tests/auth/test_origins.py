@@ -1,0 +1,227 @@
+"""Which pages may open a WebSocket, row by row (protocol.md, "Origins")."""
+
+import pytest
+
+from twistedsock.auth.origins import (
+    AllowedOrigins,
+    ListenerScope,
+    OriginDecision,
+    host_name,
+    normalize_host,
+    normalize_origin,
+)
+
+WELCOME, FOREIGN_HOST, FOREIGN_ORIGIN = (
+    OriginDecision.WELCOME,
+    OriginDecision.FOREIGN_HOST,
+    OriginDecision.FOREIGN_ORIGIN,
+)
+LOOPBACK = ListenerScope(loopback=True, port=8082)
+OPEN = ListenerScope(loopback=False, port=8082)
+UNIX = ListenerScope(loopback=True, port=0)
+ORIGINS = AllowedOrigins(["https://app.example.org", "null.example"], ["bridge.example.org"])
+
+
+def test_verdicts_are_http_statuses() -> None:
+    assert (FOREIGN_HOST.value, FOREIGN_ORIGIN.value) == (421, 403)
+
+
+@pytest.mark.parametrize(
+    "host, door, verdict",
+    [
+        ("localhost", LOOPBACK, WELCOME),
+        ("localhost:8082", LOOPBACK, WELCOME),
+        ("LocalHost:8082", LOOPBACK, WELCOME),
+        ("127.0.0.1:8082", LOOPBACK, WELCOME),
+        ("127.0.0.1:9999", LOOPBACK, WELCOME),
+        ("[::1]:8082", LOOPBACK, WELCOME),
+        ("[::1]", LOOPBACK, WELCOME),
+        ("bridge.example.org", LOOPBACK, WELCOME),
+        ("Bridge.Example.Org:443", LOOPBACK, WELCOME),
+        ("evil.example:8082", LOOPBACK, FOREIGN_HOST),
+        ("localhost.evil.example:8082", LOOPBACK, FOREIGN_HOST),
+        ("127.0.0.1.evil.example", LOOPBACK, FOREIGN_HOST),
+        ("10.0.0.1:8082", LOOPBACK, FOREIGN_HOST),
+        # A health check of HTTP/1.0 names none, and browsers always do.
+        ("", LOOPBACK, WELCOME),
+        ("bridge.example.org.", LOOPBACK, WELCOME),
+        ("bridge.example.org.:8082", LOOPBACK, WELCOME),
+        ("localhost.", LOOPBACK, WELCOME),
+        ("bridge.example.org..", LOOPBACK, FOREIGN_HOST),
+        (":8082", LOOPBACK, FOREIGN_HOST),
+        ("localhost", UNIX, WELCOME),
+        ("evil.example", UNIX, FOREIGN_HOST),
+        ("evil.example:8082", OPEN, WELCOME),
+        ("10.0.0.1:8082", OPEN, WELCOME),
+    ],
+)
+def test_a_loopback_listener_answers_only_to_names_it_knows(
+    host: str, door: ListenerScope, verdict: OriginDecision
+) -> None:
+    """The second half of DNS rebinding: the page's own name points here, so its origin equals the host."""
+    assert ORIGINS.judge_host(host, door) is verdict
+    assert ORIGINS.judge(host, None, door) is verdict
+
+
+@pytest.mark.parametrize(
+    "host, door, verdict",
+    [
+        ("evil.example:8082", OPEN, FOREIGN_HOST),
+        ("evil.example:8082", LOOPBACK, FOREIGN_HOST),
+        ("10.0.0.1:8082", OPEN, WELCOME),
+        ("10.0.0.1:8082", LOOPBACK, FOREIGN_HOST),
+        ("[2001:db8::1]:8082", OPEN, WELCOME),
+        ("LocalHost:8082", OPEN, WELCOME),
+        ("bridge.example.org", OPEN, WELCOME),
+        ("", OPEN, WELCOME),
+    ],
+)
+def test_who_shows_nothing_asks_for_a_name_that_is_known(
+    host: str, door: ListenerScope, verdict: OriginDecision
+) -> None:
+    assert ORIGINS.judge_nobody(host, door) is verdict
+
+
+@pytest.mark.parametrize(
+    "host, origin, door, verdict",
+    [
+        # No browser.
+        ("127.0.0.1:8082", None, LOOPBACK, WELCOME),
+        # Own origins.
+        ("localhost:8082", "http://localhost:8082", LOOPBACK, WELCOME),
+        ("127.0.0.1:8082", "http://127.0.0.1:8082", LOOPBACK, WELCOME),
+        ("[::1]:8082", "http://[::1]:8082", LOOPBACK, WELCOME),
+        ("LOCALHOST:8082", "HTTP://LocalHost:8082", LOOPBACK, WELCOME),
+        ("10.0.0.1:8082", "http://10.0.0.1:8082", OPEN, WELCOME),
+        ("bridge.example.org", "https://bridge.example.org", OPEN, WELCOME),
+        ("bridge.example.org:443", "https://bridge.example.org", OPEN, WELCOME),
+        ("bridge.example.org", "https://bridge.example.org:443", LOOPBACK, WELCOME),
+        ("bridge.example.org", "http://bridge.example.org:80", LOOPBACK, WELCOME),
+        # The names of loopback, with the listener's port, count as one.
+        ("localhost:8082", "http://127.0.0.1:8082", LOOPBACK, WELCOME),
+        ("127.0.0.1:8082", "http://[::1]:8082", LOOPBACK, WELCOME),
+        ("[::1]:8082", "http://localhost:8082", LOOPBACK, WELCOME),
+        ("localhost:9999", "http://127.0.0.1:9999", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "http://127.0.0.1:9999", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:9999", "http://127.0.0.1:8082", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "http://127.0.0.2:8082", LOOPBACK, FOREIGN_ORIGIN),
+        # Allowed ones.
+        ("localhost:8082", "https://app.example.org", LOOPBACK, WELCOME),
+        ("10.0.0.1:8082", "https://app.example.org", OPEN, WELCOME),
+        ("evil.example", "https://app.example.org", LOOPBACK, FOREIGN_HOST),
+        # All others.
+        ("localhost:8082", "http://localhost:3000", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "http://localhost", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "http://app.example.org", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "https://app.example.org:444", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "https://evil.example", LOOPBACK, FOREIGN_ORIGIN),
+        ("bridge.example.org", "http://bridge.example.org:8082", LOOPBACK, FOREIGN_ORIGIN),
+        ("evil.example:8082", "http://evil.example:8082", LOOPBACK, FOREIGN_HOST),
+        ("evil.example:8082", "http://evil.example:8082", OPEN, FOREIGN_ORIGIN),
+        ("localhost:8082", "null", LOOPBACK, FOREIGN_ORIGIN),
+        ("10.0.0.1:8082", "null", OPEN, FOREIGN_ORIGIN),
+        ("localhost:8082", "", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "file://", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "ftp://localhost:8082", LOOPBACK, FOREIGN_ORIGIN),
+        ("localhost:8082", "chrome-extension://localhost:8082", LOOPBACK, FOREIGN_ORIGIN),
+    ],
+)
+def test_a_page_is_let_in_from_here_and_from_where_it_is_allowed(
+    host: str, origin: str | None, door: ListenerScope, verdict: OriginDecision
+) -> None:
+    assert ORIGINS.judge(host, origin, door) is verdict
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8082", "10.0.0.1:8082"])
+def test_what_was_never_allowed_is_refused_by_default(host: str) -> None:
+    assert AllowedOrigins().judge(host, f"http://{host}", LOOPBACK) is FOREIGN_HOST
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("https://a.example", "https://a.example"),
+        ("https://a.example/", "https://a.example"),
+        ("HTTPS://A.Example:443", "https://a.example"),
+        ("http://a.example:080/", "http://a.example"),
+        ("http://a.example:443", "http://a.example:443"),
+        ("https://a.example:8443", "https://a.example:8443"),
+        ("https://a.example.", "https://a.example."),
+        ("http://my_host:8000", "http://my_host:8000"),
+        ("http://[0:0::1]:8000", "http://[::1]:8000"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("chrome-extension://ABCdef", "chrome-extension://abcdef"),
+        ("null", "null"),
+        ("file://", "file://"),
+    ],
+)
+def test_normalizes_an_allowed_origin_to_what_browsers_send(text: str, origin: str) -> None:
+    assert normalize_origin(text) == origin
+    assert normalize_origin(origin) == origin
+    assert (
+        AllowedOrigins(origins=(normalize_origin(text),)).judge("localhost", origin, LOOPBACK) is OriginDecision.WELCOME
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("*", "there are no wildcards, write each in full"),
+        ("https://*.a.example", "there are no wildcards, write each in full"),
+        ("b.example:443", "write it with its scheme, such as https://b.example"),
+        ("b.example/path", "write it with its scheme, such as https://b.example"),
+        ("//b.example", "write it with its scheme, such as https://example.org"),
+        ("", "write it with its scheme, such as https://example.org"),
+        ("wss://a.example", "write the scheme of the page, such as https://a.example"),
+        ("://a.example", "write the scheme of the page, such as https://a.example"),
+        ("https://", "write a host name or an address, and nothing behind it but a port"),
+        ("https://a.example/page", "write a host name or an address, and nothing behind it but a port"),
+        ("https://a.example?b", "write a host name or an address, and nothing behind it but a port"),
+        ("https://ann@a.example", "write a host name or an address, and nothing behind it but a port"),
+        ("https://a.example:", "write a host name or an address, and nothing behind it but a port"),
+        ("https://a.example:65536", "write a host name or an address, and nothing behind it but a port"),
+        ("https://[::1", "write a host name or an address, and nothing behind it but a port"),
+        ("https://[::1:]", "what is in brackets is no IPv6 address"),
+        ("https://a..example", "'a..example' is no host name"),
+        ("http://127.1:8000", "write the IPv4 address as four decimal numbers"),
+        ("http://2130706433", "write the IPv4 address as four decimal numbers"),
+        ("http://127.0.0.010", "write the IPv4 address as four decimal numbers"),
+        ("http://127.0.0.0x1", "write the IPv4 address as four decimal numbers"),
+        ("http://127.0.0.1.", "write the IPv4 address as four decimal numbers"),
+        ("http://a.256", "write the IPv4 address as four decimal numbers"),
+        ("https://-a.example", "'-a.example' is no host name"),
+        ("https://b\u00fccher.example", "write the name as browsers send it, beginning with xn--"),
+    ],
+)
+def test_refuses_an_origin_that_no_browser_sends(text: str, words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        normalize_origin(text)
+    assert str(caught.value) == f"invalid origin {text!r}: {words}"
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "asked"),
+    [
+        ("H.Example", "h.example", "h.example"),
+        ("h.example:8082", "h.example", "h.example:8082"),
+        ("https://h.example/", "h.example", "H.example"),
+        ("http://h.example:8082", "h.example", "h.example:1"),
+        ("h.example.", "h.example", "h.example"),
+        ("my_host", "my_host", "my_host:8082"),
+        ("[2001:DB8:0::1]:8082", "2001:db8::1", "[2001:db8::1]:8082"),
+        ("2001:db8::1", "2001:db8::1", "[2001:db8::1]"),
+    ],
+)
+def test_normalizes_an_allowed_host_to_what_browsers_ask_for(text: str, host: str, asked: str) -> None:
+    assert normalize_host(text) == host
+    assert normalize_host(host) == host
+    assert AllowedOrigins(hosts=(host,)).judge_host(asked, LOOPBACK) is OriginDecision.WELCOME
+    assert host_name(asked.lower()) == host
+
+
+@pytest.mark.parametrize(
+    "text", ["", "*", "*.h.example", "h example", "h.example/page", "h..example", "h:65536", "127.1", "\u00fc"]
+)
+def test_refuses_a_host_that_no_browser_asks_for(text: str) -> None:
+    with pytest.raises(ValueError, match="^invalid host "):
+        normalize_host(text)

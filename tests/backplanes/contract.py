@@ -1,0 +1,282 @@
+"""What every backplane must do, whatever stands behind it.
+
+A backplane is run through it by a test class that inherits ``BackplaneContract`` (and ``FailingContract`` where it can
+fail) and has a fixture ``stage``. A ``Stage`` is a backplane, the node it tells, and how to let time pass for it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from twistedsock.errors import Error, ErrorCode
+from twistedsock.pubsub.future import on_result
+from twistedsock.pubsub.subscription import Client
+from twistedsock.pubsub.values import Batch, Event, Member, Payloads, Position, PresenceChange
+
+
+class Stage:
+    """Also the node. ``story`` is all that it was told, answers included, in its order."""
+
+    def __init__(self, backplane: Any) -> None:
+        self.backplane = backplane
+        self.story: list[tuple[Any, ...]] = []
+        self.breaks: list[str] = []
+        """Where a delivery did not follow the one before it, or had another epoch."""
+        self._positions: dict[bytes, Position] = {}
+        self._here: dict[bytes, dict[bytes, Member]] = {}
+        backplane.attach(self)
+
+    def step(self) -> bool:
+        """Let the backplane do a bit of what it was asked; whether there is more."""
+        return False
+
+    def settle(self) -> None:
+        """Let it do all."""
+        while self.step():
+            pass
+
+    def fail_next(self) -> None:
+        """Let the next question fail."""
+        raise NotImplementedError
+
+    # What the node does.
+
+    def publish(self, channel: bytes, *payloads: bytes, by: bytes = b"p1", settle: bool = True) -> None:
+        content = Payloads(payloads, sum(map(len, payloads)))
+        answer = self.backplane.publish(channel, Client(by), b"message", content)
+        on_result(answer, lambda outcome: self.story.append(("answered", channel, outcome)))
+        if settle:
+            self.settle()
+
+    def open(self, channel: bytes) -> Position | Error:
+        answers: list[Position | Error] = []
+        on_result(self.backplane.open(channel), answers.append)
+        self.settle()
+        assert len(answers) == 1
+        if isinstance(answers[0], Position):
+            self._positions[channel] = answers[0]
+        return answers[0]
+
+    def close(self, channel: bytes) -> None:
+        self._positions.pop(channel, None)  # it may be delivered or not
+        self.backplane.close(channel)
+        self.settle()
+
+    def members(self, channel: bytes) -> list[Member]:
+        answers: list[list[Member]] = []
+        on_result(self.backplane.members(channel), answers.append)
+        self.settle()
+        assert len(answers) == 1
+        return sorted(answers[0], key=lambda member: member.id)
+
+    def enter(self, channel: bytes, member: Member) -> None:
+        self._here.setdefault(channel, {})[member.id] = member
+        self.backplane.enter(channel, member)
+        self.settle()
+
+    def rename(self, channel: bytes, member: Member) -> None:
+        self._here[channel][member.id] = member
+        self.backplane.rename(channel, member)
+        self.settle()
+
+    def leave(self, channel: bytes, member: Member) -> None:
+        del self._here[channel][member.id]
+        self.backplane.leave(channel, member)
+        self.settle()
+
+    # What the node is told.
+
+    def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
+        assert len(batch) == len(batch.content) > 0
+        before = self._positions.get(name)
+        if before is not None and (epoch, batch.first) != (before.epoch, before.head + 1):
+            self.breaks.append(f"{name!r}: {epoch!r} {batch.first} after {before}")
+        self._positions[name] = Position(epoch, batch.end - 1)
+        self.story += [("delivered", name, epoch, event) for event in batch.events()]
+
+    def change_presence(self, name: bytes, change: PresenceChange) -> None:
+        self.story.append(("changed", name, change))
+
+    def members_here(self, name: bytes) -> list[Member]:
+        return list(self._here.get(name, {}).values())
+
+    # What came of it.
+
+    def events(self, channel: bytes) -> list[Event]:
+        return [told[3] for told in self.story if told[:2] == ("delivered", channel)]
+
+    def offsets(self, channel: bytes) -> list[int]:
+        return [event.offset for event in self.events(channel)]
+
+    def epochs(self, channel: bytes) -> set[bytes]:
+        return {told[2] for told in self.story if told[:2] == ("delivered", channel)}
+
+    def answers(self, channel: bytes) -> list[int | Error]:
+        return [told[2] for told in self.story if told[:2] == ("answered", channel)]
+
+    def changes(self, channel: bytes) -> list[PresenceChange]:
+        return [told[2] for told in self.story if told[:2] == ("changed", channel)]
+
+
+ANN, BOB = Member(b"p1", b"ann"), Member(b"p2", b"bob")
+
+
+class BackplaneContract:
+    @pytest.fixture(autouse=True)
+    def _deliveries_follow_each_other(self, stage: Stage) -> Iterator[None]:
+        """Whatever else a test looks at: each delivery follows the one before it, in the same epoch, and comes once."""
+        yield
+        assert stage.breaks == []
+
+    def test_a_new_channel_stands_at_zero(self, stage: Stage) -> None:
+        position = stage.open(b"a")
+        assert isinstance(position, Position) and position.head == 0 and position.epoch
+
+    def test_offsets_are_one_two_three(self, stage: Stage) -> None:
+        stage.open(b"a")
+        for payload in (b"x", b"y", b"z"):
+            stage.publish(b"a", payload)
+        assert stage.answers(b"a") == [1, 2, 3]
+        assert [(event.offset, event.payload) for event in stage.events(b"a")] == [(1, b"x"), (2, b"y"), (3, b"z")]
+
+    def test_a_run_of_events_gets_offsets_that_follow_each_other(self, stage: Stage) -> None:
+        stage.open(b"a")
+        stage.publish(b"a", b"v")
+        stage.publish(b"a", b"w", b"x", b"y")
+        stage.publish(b"a", b"z")
+        assert stage.answers(b"a") == [1, 2, 5]
+        assert [event.payload for event in stage.events(b"a")] == [b"v", b"w", b"x", b"y", b"z"]
+        assert stage.offsets(b"a") == [1, 2, 3, 4, 5]
+
+    def test_channels_are_counted_apart(self, stage: Stage) -> None:
+        stage.open(b"a"), stage.open(b"b")
+        for channel in (b"a", b"b", b"a"):
+            stage.publish(channel, b"x")
+        assert (stage.offsets(b"a"), stage.offsets(b"b")) == ([1, 2], [1])
+
+    def test_an_event_comes_as_it_was_published(self, stage: Stage) -> None:
+        stage.open(b"a")
+        peer = Client(b"p7")
+        peer.nick = "änn".encode()
+        stage.backplane.publish(b"a", peer, b"alarm", Payloads((b'{"a": [1, 2.50]}',), 16, True))
+        peer.nick = b"bob"
+        stage.settle()
+        assert stage.events(b"a") == [Event(1, b"p7", "änn".encode(), b"alarm", b'{"a": [1, 2.50]}', True)]
+
+    @pytest.mark.parametrize("payload", [b"", b" x ", b"\x00\r\n\xc2\x85", "🌡".encode(), b'"', b"x" * 100_000])
+    def test_a_payload_comes_byte_by_byte(self, stage: Stage, payload: bytes) -> None:
+        stage.open(b"a")
+        stage.publish(b"a", payload)
+        assert stage.events(b"a")[0].payload == payload
+
+    def test_a_run_of_numbers_has_one_epoch_which_open_tells(self, stage: Stage) -> None:
+        position = stage.open(b"a")
+        assert isinstance(position, Position)
+        for _ in range(3):
+            stage.publish(b"a", b"x")
+        assert stage.epochs(b"a") == {position.epoch}
+        assert stage.open(b"a") == Position(position.epoch, 3)
+
+    def test_publishes_under_way_together_come_once_in_their_order(self, stage: Stage) -> None:
+        stage.open(b"a")
+        for number in range(20):
+            stage.publish(b"a", b"%d" % number, by=b"p%d" % (number % 3), settle=False)
+        stage.settle()
+        assert stage.answers(b"a") == stage.offsets(b"a") == [*range(1, 21)]
+        assert [event.payload for event in stage.events(b"a")] == [b"%d" % number for number in range(20)]
+
+    def test_the_answer_comes_with_the_delivery_or_before_it(self, stage: Stage) -> None:
+        """A session writes its replies before the events of a turn, so its OK comes before its own copy."""
+        stage.open(b"a")
+        for number in range(5):
+            stage.publish(b"a", b"x", by=b"p%d" % number, settle=False)
+        more = True
+        while more:
+            more = stage.step()
+            assert {*stage.offsets(b"a")} <= {*stage.answers(b"a")}
+        assert len(stage.answers(b"a")) == 5
+
+    def test_a_channel_that_is_not_open_can_be_published_to(self, stage: Stage) -> None:
+        stage.publish(b"a", b"x")
+        stage.publish(b"a", b"y")
+        assert stage.answers(b"a") == [1, 2]
+        position = stage.open(b"a")
+        assert isinstance(position, Position) and position.head == 2
+        assert stage.epochs(b"a") <= {position.epoch}
+        stage.publish(b"a", b"z")
+        assert stage.offsets(b"a")[-1:] == [3]
+
+    def test_a_channel_that_was_closed_goes_on_where_it_stood(self, stage: Stage) -> None:
+        before = stage.open(b"a")
+        stage.publish(b"a", b"x")
+        stage.close(b"a")
+        after = stage.open(b"a")
+        assert isinstance(before, Position) and after == Position(before.epoch, 1)
+        stage.publish(b"a", b"y")
+        assert stage.answers(b"a") == [1, 2] and stage.offsets(b"a") == [1, 2]
+
+    def test_a_channel_that_was_closed_goes_on_by_an_event_too(self, stage: Stage) -> None:
+        before = stage.open(b"a")
+        stage.close(b"a")
+        stage.publish(b"a", b"x")
+        assert isinstance(before, Position) and stage.open(b"a") == Position(before.epoch, 1)
+
+    def test_comings_and_goings_are_told_in_their_order(self, stage: Stage) -> None:
+        stage.open(b"a"), stage.open(b"b")
+        stage.enter(b"a", ANN)
+        stage.enter(b"a", BOB)
+        stage.enter(b"b", BOB)
+        stage.leave(b"a", ANN)
+        assert stage.changes(b"a") == [
+            PresenceChange(ANN, True),
+            PresenceChange(BOB, True),
+            PresenceChange(ANN, False),
+        ]
+        assert stage.changes(b"b") == [PresenceChange(BOB, True)]
+
+    def test_members_are_those_who_came_and_have_not_gone(self, stage: Stage) -> None:
+        stage.open(b"a")
+        assert stage.members(b"a") == []
+        stage.enter(b"a", ANN)
+        stage.enter(b"a", BOB)
+        assert stage.members(b"a") == [ANN, BOB]
+        stage.leave(b"a", ANN)
+        assert stage.members(b"a") == [BOB]
+        assert stage.members(b"b") == []
+
+    def test_a_new_nick_is_seen_and_is_no_coming(self, stage: Stage) -> None:
+        stage.open(b"a")
+        stage.enter(b"a", ANN)
+        stage.rename(b"a", Member(b"p1", b"anna"))
+        assert stage.members(b"a") == [Member(b"p1", b"anna")]
+        assert stage.changes(b"a") == [PresenceChange(ANN, True)]
+
+
+class FailingContract:
+    def test_a_publish_that_fails_is_refused_and_no_event(self, stage: Stage) -> None:
+        stage.open(b"a")
+        stage.fail_next()
+        stage.publish(b"a", b"x")
+        (answer,) = stage.answers(b"a")
+        assert isinstance(answer, Error) and answer.code is ErrorCode.UNAVAILABLE
+        assert stage.events(b"a") == []
+
+    def test_a_failure_loses_no_later_publish(self, stage: Stage) -> None:
+        stage.open(b"a")
+        stage.publish(b"a", b"w", settle=False)
+        stage.settle()
+        stage.fail_next()
+        stage.publish(b"a", b"x", settle=False)
+        stage.publish(b"a", b"y", settle=False)
+        stage.publish(b"a", b"z", settle=False)
+        stage.settle()
+        assert [event.payload for event in stage.events(b"a")] == [b"w", b"y", b"z"]
+        assert stage.offsets(b"a") == [1, 2, 3]
+        assert [answer for answer in stage.answers(b"a") if not isinstance(answer, Error)] == [1, 2, 3]
+
+    def test_opening_that_fails_can_be_tried_again(self, stage: Stage) -> None:
+        stage.fail_next()
+        answer = stage.open(b"a")
+        assert isinstance(answer, Error) and answer.code is ErrorCode.UNAVAILABLE
+        assert isinstance(stage.open(b"a"), Position)

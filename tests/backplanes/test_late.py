@@ -1,0 +1,136 @@
+"""The test double that is late, bursty and unreliable keeps the contract all the same, or it would prove nothing."""
+
+from collections.abc import Callable
+from itertools import count
+
+import pytest
+
+from tests.backplanes.contract import ANN, BackplaneContract, FailingContract, Stage
+from twistedsock.backplanes.memory import MemoryBackplane
+from twistedsock.errors import UNAVAILABLE
+from twistedsock.pubsub.future import Future
+from twistedsock.pubsub.values import Position
+from twistedsock.testing import LateBackplane
+
+
+def numbers() -> Callable[[], bytes]:
+    epochs = count(1)
+    return lambda: b"e%d" % next(epochs)
+
+
+class LateStage(Stage):
+    """Lets the backplane answer when it is told to settle."""
+
+    def __init__(self) -> None:
+        super().__init__(LateBackplane(MemoryBackplane(numbers())))
+
+    def step(self) -> bool:
+        self.backplane.release(1)
+        return len(self.backplane) > 0
+
+    def fail_next(self) -> None:
+        self.backplane.failing = 1
+
+
+@pytest.fixture
+def stage() -> LateStage:
+    return LateStage()
+
+
+class TestContract(BackplaneContract, FailingContract):
+    """What every backplane must do, those that can fail included."""
+
+
+def test_nothing_is_answered_before_its_time(stage: LateStage) -> None:
+    answers = [stage.backplane.open(b"a"), stage.backplane.members(b"a")]
+    assert all(isinstance(answer, Future) for answer in answers)
+    stage.publish(b"a", b"x", settle=False)
+    assert stage.story == [] and len(stage.backplane) == 3
+
+
+def test_as_many_are_answered_as_it_is_told(stage: LateStage) -> None:
+    for payload in (b"x", b"y", b"z"):
+        stage.publish(b"a", payload, settle=False)
+    stage.backplane.release(2)
+    assert stage.answers(b"a") == [1, 2] and len(stage.backplane) == 1
+    stage.backplane.release(9)
+    assert stage.answers(b"a") == [1, 2, 3]
+
+
+def test_backwards_the_newest_is_answered_first(stage: LateStage) -> None:
+    for payload in (b"x", b"y", b"z"):
+        stage.publish(b"a", payload, settle=False)
+    stage.backplane.release(backwards=True)
+    assert [event.payload for event in stage.events(b"a")] == [b"z", b"y", b"x"]
+    assert stage.offsets(b"a") == [1, 2, 3]
+
+
+def test_what_is_published_is_delivered_before_it_is_answered(stage: LateStage) -> None:
+    """Who is answered may ask at once for the history."""
+    stage.publish(b"a", b"x")
+    assert [told[0] for told in stage.story] == ["delivered", "answered"]
+
+
+def test_as_many_fail_as_it_is_told(stage: LateStage) -> None:
+    for payload in (b"x", b"y", b"z"):
+        stage.publish(b"a", payload, settle=False)
+    stage.backplane.failing = 2
+    stage.settle()
+    assert stage.answers(b"a") == [UNAVAILABLE, UNAVAILABLE, 1]
+    assert [event.payload for event in stage.events(b"a")] == [b"z"]
+
+
+def test_comings_and_goings_are_told_at_once(stage: LateStage) -> None:
+    stage.backplane.enter(b"a", ANN)
+    assert len(stage.changes(b"a")) == 1
+
+
+def fails(stage: LateStage, name: str) -> bool:
+    """Whether a test of the contract finds a fault in a backplane."""
+    try:
+        getattr(BackplaneContract(), name)(stage)
+    except AssertionError:
+        return True
+    return bool(stage.breaks)
+
+
+MAY_SKIP = (
+    "test_a_channel_that_is_not_open_can_be_published_to",
+    "test_a_channel_that_was_closed_goes_on_by_an_event_too",
+)
+"""Tests in which a channel is not open: nothing needs to be delivered then."""
+
+TESTS = [
+    name
+    for name, test in vars(BackplaneContract).items()
+    if name.startswith("test_") and "publish" in test.__code__.co_names and test.__code__.co_argcount == 2
+]
+
+
+@pytest.mark.parametrize(
+    "name, fault",
+    [(name, "skipping") for name in TESTS if name not in MAY_SKIP] + [(name, "repeating") for name in TESTS],
+)
+def test_the_contract_finds_a_backplane_that_skips_or_repeats_a_batch(name: str, fault: str) -> None:
+    stage = LateStage()
+    assert not fails(stage, name)
+    stage = LateStage()
+    setattr(stage.backplane, fault, 1)
+    assert fails(stage, name)
+
+
+def test_the_contract_finds_a_backplane_that_changes_the_epoch(stage: LateStage) -> None:
+    stage.open(b"a")
+    stage.publish(b"a", b"x")
+    draw = numbers()
+    draw()
+    stage.backplane.restart(MemoryBackplane(draw))
+    stage.publish(b"a", b"y")
+    assert stage.offsets(b"a") == [1, 1] and stage.epochs(b"a") == {b"e1", b"e2"} and len(stage.breaks) == 1
+
+
+def test_what_was_open_before_a_restart_can_be_closed(stage: LateStage) -> None:
+    stage.open(b"a")
+    stage.backplane.restart(MemoryBackplane(numbers()))
+    stage.close(b"a")
+    assert stage.open(b"a") == Position(b"e1", 0)

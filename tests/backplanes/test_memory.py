@@ -1,0 +1,95 @@
+"""The memory backplane: the contract, and what is its own."""
+
+import pytest
+
+from tests.backplanes.contract import BackplaneContract, Stage
+from twistedsock.backplanes.memory import REMEMBERED, MemoryBackplane
+from twistedsock.pubsub.subscription import Client
+from twistedsock.pubsub.values import Event, Payloads, Position
+
+
+class Epochs:
+    """Draws e1, e2 …"""
+
+    def __init__(self) -> None:
+        self.drawn = 0
+
+    def __call__(self) -> bytes:
+        self.drawn += 1
+        return b"e%d" % self.drawn
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage(MemoryBackplane(Epochs()))
+
+
+class TestContract(BackplaneContract):
+    """What every backplane must do."""
+
+
+def test_everything_is_answered_at_once(stage: Stage) -> None:
+    """So that sessions need no patience where there is nobody to wait for."""
+    assert stage.backplane.open(b"a") == Position(b"e1", 0)
+    stage.publish(b"a", b"x")
+    assert stage.story == [
+        ("delivered", b"a", b"e1", Event(1, b"p1", b"p1", b"message", b"x", False)),
+        ("answered", b"a", 1),
+    ]
+    assert stage.backplane.members(b"a") == []
+
+
+def test_channels_that_are_not_open_are_delivered_too(stage: Stage) -> None:
+    """There is no other node that would keep their events."""
+    stage.publish(b"a", b"x")
+    assert stage.offsets(b"a") == [1]
+
+
+def test_each_run_of_numbers_has_an_epoch_of_its_own(stage: Stage) -> None:
+    stage.publish(b"a", b"x"), stage.publish(b"b", b"x")
+    assert (stage.epochs(b"a"), stage.epochs(b"b")) == ({b"e1"}, {b"e2"})
+
+
+def test_the_longest_closed_is_forgotten_and_begins_anew(stage: Stage) -> None:
+    for number in range(REMEMBERED + 1):
+        stage.publish(b"c%d" % number, b"x")
+    for number in range(REMEMBERED):
+        stage.close(b"c%d" % number)
+    assert stage.open(b"c0") == Position(b"e1", 1)
+    stage.close(b"c0")
+    stage.close(b"c%d" % REMEMBERED)
+    # c1 had been closed for longest, as c0 was open in between.
+    assert stage.open(b"c0") == Position(b"e1", 1)
+    assert stage.open(b"c2") == Position(b"e3", 1)
+    assert stage.open(b"c1") == Position(b"e%d" % (REMEMBERED + 2), 0)
+
+
+def test_the_client_with_most_closed_channels_has_its_own_forgotten(stage: Stage) -> None:
+    backplane = stage.backplane
+
+    def publish(channel: bytes, principal: bytes) -> None:
+        backplane.publish(channel, Client(b"p1", principal), b"message", Payloads((b"x",), 1))
+        backplane.close(channel)
+
+    for number in range(100):
+        publish(b"modest%d" % number, b"@192.0.2.1")
+    for number in range(REMEMBERED + 100):
+        publish(b"greedy%d" % number, b"@198.51.100.7")
+    assert [stage.open(b"modest%d" % number).head for number in range(100)] == [1] * 100
+    assert stage.open(b"greedy199").head == 0 and stage.open(b"greedy200").head == 1
+
+
+def test_what_is_remembered_of_closed_channels_is_bounded(stage: Stage) -> None:
+    for number in range(REMEMBERED + 100):
+        stage.open(b"c%d" % number)
+        stage.close(b"c%d" % number)
+    assert len(stage.backplane._closed) == REMEMBERED and stage.backplane._runs == {}
+
+
+def test_what_is_open_is_never_forgotten(stage: Stage) -> None:
+    stage.publish(b"a", b"x")
+    for number in range(REMEMBERED + 1):
+        stage.open(b"c%d" % number)
+        stage.close(b"c%d" % number)
+    stage.publish(b"a", b"y")
+    assert stage.offsets(b"a") == [1, 2] and stage.epochs(b"a") == {b"e1"}

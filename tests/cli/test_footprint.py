@@ -1,0 +1,131 @@
+"""What the bounds come to, and that nothing costs more than the sum says."""
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from twistedsock.cli.memory_estimate import CHANNEL, CONNECTION, METER, READ, SUBSCRIPTION, TLS, estimate_memory
+from twistedsock.limits.memory import with_reserve
+from twistedsock.limits.principal import address_principal
+from twistedsock.limits.rate import RateLimiterPool, max_rate_limiters
+from twistedsock.limits.settings import CHUNK_BYTES, MAX_MEMBERS_HELD, Limits
+from twistedsock.testing import FakeServer, LineClient
+
+KIB, MIB = 1024, 1024 * 1024
+
+
+def test_the_sum_is_that_of_its_parts() -> None:
+    whole = estimate_memory(Limits(max_connections=100, max_channels_per_peer=10))
+    parts = (whole.process, whole.logs, whole.channels, whole.connections, whole.held, whole.subscriptions)
+    assert whole.total == sum(parts) and all(parts)
+    assert whole.connections == 100 * CONNECTION + 8 * with_reserve(MAX_MEMBERS_HELD)
+
+
+@pytest.mark.parametrize(
+    ("bound", "part"),
+    [
+        ("log_bytes", "logs"),
+        ("max_channels", "channels"),
+        ("max_connections", "connections"),
+        ("max_held", "held"),
+        ("max_subscriptions", "subscriptions"),
+    ],
+)
+def test_a_larger_bound_is_a_larger_sum(bound: str, part: str) -> None:
+    before = getattr(Limits(), bound)
+    more = estimate_memory(Limits(**{bound: 2 * before}))
+    assert (
+        getattr(more, part) > getattr(estimate_memory(Limits()), part) and more.total > estimate_memory(Limits()).total
+    )
+
+
+@pytest.mark.parametrize("bound", ["max_connections", "max_line", "max_message", "max_members_told"])
+def test_few_connections_hold_no_more_than_each_may(bound: str) -> None:
+    few = Limits(max_connections=10)
+    more = msgspec.structs.replace(few, **{bound: 2 * getattr(few, bound)})
+    assert estimate_memory(few).held < estimate_memory(more).held < estimate_memory(Limits()).held
+    assert estimate_memory(few).held > 10 * (CHUNK_BYTES + READ)
+
+
+def test_tls_costs_more() -> None:
+    limits = Limits(max_connections=10)
+    assert estimate_memory(limits, tls=True).total - estimate_memory(limits).total == 10 * TLS
+
+
+def test_a_small_bridge_is_small() -> None:
+    """A hundred peers fit into a quarter of a gigabyte, whatever they do."""
+    few = {"max_connections": 100, "max_channels": 1_000, "max_channels_per_peer": 10}
+    limits = Limits(log_bytes=16 * MIB, max_held=32 * MIB, **few)
+    assert estimate_memory(limits).total < 256 * MIB
+
+
+def taken(act: Callable[[], object]) -> int:
+    """Bytes that are held after it, and were not before."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        act()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+
+def names(count: int) -> list[str]:
+    return [f"{'c' * 194}{number:06d}" for number in range(count)]
+
+
+def says(hall: FakeServer, peer: LineClient, *lines: str) -> None:
+    for line in lines:
+        peer.says(line)
+        hall.turn()
+    peer.hears()
+    peer.outlet.sent.clear()
+    peer._looked = 0
+
+
+def test_nothing_costs_more_than_the_sum_says() -> None:
+    """With the longest names; what is measured here is that which no bound in bytes counts."""
+    hall = FakeServer()
+    publisher, reader = hall.line_peer(), hall.line_peer()
+    says(hall, reader, "PING")
+    channels = taken(lambda: says(hall, publisher, *(f"PUB {name} x" for name in names(500))))
+    assert CHANNEL / 2 < (channels - hall.broker.log_bytes) / 500 < CHANNEL
+    subscriptions = taken(lambda: says(hall, reader, *(f"SUB {name} presence=on" for name in names(500))))
+    assert SUBSCRIPTION / 2 < subscriptions / 500 < SUBSCRIPTION
+    peers: list[LineClient] = []
+    connections = taken(lambda: peers.extend(hall.line_peer() for _ in range(100)))
+    assert connections / 100 < CONNECTION / 2
+
+
+def test_channels_of_many_principals_cost_no_more_than_the_sum_says() -> None:
+    hall = FakeServer()
+    publisher = hall.line_peer()
+    says(hall, publisher, "PING")
+
+    def publish() -> None:
+        for number, name in enumerate(names(500)):
+            publisher.session.peer.principal = b"@2001:db8:%d:%d::/64" % (number, number)
+            says(hall, publisher, f"PUB {name} x")
+
+    assert (taken(publish) - hall.broker.log_bytes) / 500 < CHANNEL
+
+
+def test_a_meter_costs_no_more_than_the_sum_says() -> None:
+    limits = Limits()
+    meters = RateLimiterPool(limits)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(max_rate_limiters(limits)):
+            meter = meters.of(address_principal(f"2001:db8:{number:04x}:ffff:ffff:ffff:ffff:ffff"), 0.5 + number)
+            assert meter is not None
+            meter.read(3, 1.5 + number)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken <= max_rate_limiters(limits) * METER

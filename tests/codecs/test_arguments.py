@@ -1,0 +1,110 @@
+"""A query is read with suspicion, and what is wrong with it is told by name."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twistedsock.codecs.query import MAX_ARGUMENTS, ApiError, QueryParameters
+from twistedsock.errors import ErrorCode
+
+
+def error(what) -> str:
+    """The words of the refusal that something ends with."""
+    with pytest.raises(ApiError) as refused:
+        what()
+    assert refused.value.error.code is ErrorCode.BAD_ARGUMENT
+    return refused.value.error.message
+
+
+def test_what_is_given_is_decoded() -> None:
+    arguments = QueryParameters(b"name=a%20b+c&nick=%C3%A9&empty=&bare&&x=1=2")
+    assert arguments.text("name") == "a b c"
+    assert arguments.text("nick") == "é"
+    assert (arguments.text("empty"), arguments.text("bare"), arguments.text("x")) == ("", "", "1=2")
+    assert arguments.text("other") is None
+    assert "name" in arguments and "other" not in arguments
+
+
+def test_there_may_be_none() -> None:
+    QueryParameters(b"").only(())
+
+
+def test_one_may_be_repeated_where_that_is_said() -> None:
+    arguments = QueryParameters(b"channel=a&channel=b&wait=1")
+    arguments.only(("wait",), repeated=("channel",))
+    assert arguments.texts("channel") == ["a", "b"]
+    assert arguments.texts("other") == []
+
+
+def test_what_is_unknown_is_refused() -> None:
+    assert error(lambda: QueryParameters(b"since=1&colour=red").only(("since",))) == (
+        "colour: there is no such parameter here"
+    )
+
+
+def test_what_is_repeated_is_refused() -> None:
+    assert error(lambda: QueryParameters(b"since=1&since=1").only(("since",))) == "since: it may be given once"
+
+
+def test_a_token_is_no_concern_of_ours() -> None:
+    QueryParameters(b"token=secret").only(())
+
+
+@pytest.mark.parametrize("query", [b"name=%FF", b"name=\xff"])
+def test_what_is_no_utf_8_is_refused(query) -> None:
+    assert error(lambda: QueryParameters(query)) == "name: it must be UTF-8, percent-encoded"
+
+
+def test_a_name_that_is_no_utf_8_is_refused() -> None:
+    assert error(lambda: QueryParameters(b"%FF=1")).startswith("the query: ")
+
+
+def test_there_are_only_so_many() -> None:
+    QueryParameters(b"&".join([b"a=1"] * MAX_ARGUMENTS))
+    assert "at most" in error(lambda: QueryParameters(b"&".join([b"a=1"] * (MAX_ARGUMENTS + 1))))
+
+
+@pytest.mark.parametrize(("text", "value"), [(b"0", 0), (b"7", 7), (b"1000", 1000), (b"0007", 7)])
+def test_whole_numbers(text, value) -> None:
+    assert QueryParameters(b"last=" + text).whole("last", 1000) == value
+    assert QueryParameters(b"").whole("last", 1000) is None
+
+
+@pytest.mark.parametrize("text", [b"", b"-1", b"1.5", b"1001", b"x", b"%D9%A1", b"9" * 5000, b"1_0"])
+def test_what_is_no_whole_number(text) -> None:
+    assert error(lambda: QueryParameters(b"last=" + text).whole("last", 1000)) == (
+        "last: it must be a whole number from 0 to 1000"
+    )
+
+
+def test_a_whole_number_has_a_least() -> None:
+    assert "from 1 to 9" in error(lambda: QueryParameters(b"limit=0").whole("limit", 9, least=1))
+
+
+@pytest.mark.parametrize(("text", "value"), [(b"0", 0.0), (b"25", 25.0), (b"2.5", 2.5), (b"60", 60.0)])
+def test_seconds(text, value) -> None:
+    assert QueryParameters(b"wait=" + text).seconds("wait", 60) == value
+    assert QueryParameters(b"").seconds("wait", 60) is None
+
+
+@pytest.mark.parametrize("text", [b"", b"-1", b"61", b"nan", b"inf", b"1x", b"1" * 50])
+def test_what_is_no_time(text) -> None:
+    assert error(lambda: QueryParameters(b"wait=" + text).seconds("wait", 60)) == (
+        "wait: it must be a number of seconds from 0 to 60"
+    )
+
+
+def test_choices() -> None:
+    assert QueryParameters(b"presence=on").choice("presence", ("on", "off")) == "on"
+    assert QueryParameters(b"").choice("presence", ("on", "off")) is None
+    assert error(lambda: QueryParameters(b"presence=1").choice("presence", ("on", "off"))) == (
+        "presence: it must be on or off"
+    )
+
+
+@given(st.binary(max_size=200))
+def test_whatever_comes_is_read_or_refused(query) -> None:
+    try:
+        QueryParameters(query).only((), repeated=())
+    except ApiError as refused:
+        assert refused.error.code is ErrorCode.BAD_ARGUMENT

@@ -1,0 +1,193 @@
+"""Wherever a stream of server-sent events is cut, however slow its reader and however short the logs: who comes back
+with the last id that arrived hears every event once and in order, or is told exactly what is lost."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tests.event_streams import ServerSent, Stream
+from twistedsock.codecs.sse import read_id
+from twistedsock.testing import FakeServer
+
+
+class Client:
+    """As a browser: all that it keeps of a stream that breaks is the last id. ``places`` is what it has heard."""
+
+    def __init__(self, hall: FakeServer, channels: Sequence[str], presence: bool) -> None:
+        self.hall = hall
+        self.channels = channels
+        self.presence = presence
+        self.id = ""
+        self.places: dict[str, int] = {}
+        self.connect()
+
+    def connect(self) -> None:
+        # What it has heard that no id told of is told again.
+        known = read_id(self.id, len(self.channels)) if self.id else None
+        self.places = {}
+        if known is not None:
+            self.places = {
+                name: place.offset for name, place in zip(self.channels, known, strict=True) if place is not None
+            }
+        self.begun: set[str] = set()
+        self.stream = Stream(self.hall, self.channels, self.id, presence=self.presence)
+
+    def cut(self, share: float) -> None:
+        """The connection breaks: of what was sent, only a part has arrived."""
+        sent, looked = self.stream.outlet.sent, self.stream._looked
+        del sent[looked + int(share * (len(sent) - looked)) :]
+        self.look()
+        self.stream.session.lost()
+        self.connect()
+
+    def look(self) -> None:
+        for event in self.stream.hears():
+            getattr(self, f"_hear_{event.kind}")(event.message)
+            if event.id != self.id:
+                self.id = event.id
+                self._check_id(event)
+
+    def _check_id(self, event: ServerSent) -> None:
+        known = read_id(event.id, len(self.channels))
+        assert known is not None
+        told = {name: place.offset for name, place in zip(self.channels, known, strict=True) if place is not None}
+        assert told == self.places, "the id says something else than the stream has"
+
+    def _hear_welcome(self, message: Any) -> None:
+        assert not self.begun
+
+    def _hear_ok(self, message: Any) -> None:
+        channel = message["channel"]
+        assert ("recovered" in message) is (channel in self.places)
+        if channel not in self.places:
+            self.places[channel] = message["offset"]
+        self.begun.add(channel)
+
+    def _hear_message(self, message: Any) -> None:
+        channel = message["channel"]
+        assert channel in self.begun
+        assert message["offset"] == self.places[channel] + 1, "a gap, or a double"
+        assert message["data"].rstrip("x") == f"{channel} {message['offset']}"
+        self.places[channel] += 1
+
+    def _hear_lost(self, message: Any) -> None:
+        channel = message["channel"]
+        assert message["first"] == self.places[channel] + 1 <= message["last"]
+        assert message["last"] < self.hall.broker.channels[channel.encode()].log.first
+        self.places[channel] = message["last"]
+
+    def _hear_join(self, message: Any) -> None:
+        assert self.presence
+
+    _hear_leave = _hear_notice = _hear_join
+
+
+clients = st.integers(0, 3)
+CHANNELS = (["a"], ["a", "b"], ["c", "b", "a"], ["b"])
+
+
+class Streams(RuleBasedStateMachine):
+    """Streams of one channel and of several, whose logs are tiny."""
+
+    late = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hall = FakeServer(self.late, history_events=6, history_age=10.0, log_bytes=300_000)
+        self.publisher = self.hall.line_peer()
+        self.heads: dict[str, int] = {}
+        self.clients = [Client(self.hall, channels, presence=index == 2) for index, channels in enumerate(CHANNELS)]
+
+    @rule(channel=st.sampled_from("aabc"), count=st.sampled_from([1, 1, 2, 9]), size=st.sampled_from([0, 0, 0, 30_000]))
+    def publish(self, channel: str, count: int, size: int) -> None:
+        head = self.heads.get(channel, 0)
+        self.heads[channel] = head + count
+        self.publisher.says(
+            *(f"PUB {channel} {channel} {offset}".ljust(size, "x") for offset in range(head + 1, head + count + 1))
+        )
+
+    @rule(client=clients, room=st.sampled_from([0, 1, 100, 300, 1_000, 50_000]))
+    def stall(self, client: int, room: int) -> None:
+        self.clients[client].stream.outlet.room = room
+
+    @rule(client=clients, room=st.sampled_from([1, 100, 300, 50_000]))
+    def read_a_bit(self, client: int, room: int) -> None:
+        self.clients[client].stream.outlet.drain(room)
+
+    @rule(client=clients)
+    def resume(self, client: int) -> None:
+        self.clients[client].stream.outlet.drain()
+
+    @rule()
+    def turn(self) -> None:
+        self.hall.turn()
+
+    @rule(client=clients, share=st.floats(0, 1))
+    def cut(self, client: int, share: float) -> None:
+        self.clients[client].cut(share)
+
+    @rule(seconds=st.sampled_from([1.0, 11.0]))
+    def age(self, seconds: float) -> None:
+        self.hall.now += seconds
+        self.hall.broker.sweep()
+
+    @rule(client=clients)
+    def sleep_until_the_log_is_empty(self, client: int) -> None:
+        """Then nothing comes after the LOST, and the next id is that of another channel."""
+        first, *_, last = [*CHANNELS[client], CHANNELS[client][-1]]
+        self.stall(client, 0)
+        for _ in range(2):
+            self.publish(first, 1, 0)
+            self.turn()
+        self.age(11.0)
+        self.resume(client)
+        self.turn()
+        self.publish(last, 1, 0)
+        self.turn()
+
+    @precondition(lambda self: self.late)
+    @rule(most=st.sampled_from([1, 1, 3]))
+    def answer(self, most: int) -> None:
+        self.hall.backplane.release(most)
+
+    @rule(client=clients)
+    def look(self, client: int) -> None:
+        self.clients[client].look()
+
+    @invariant()
+    def nobody_has_a_lane_who_is_gone(self) -> None:
+        for channel in self.hall.broker.channels.values():
+            readers = {subscription.reader.encoding for subscription in channel.readers.values()}
+            assert set(channel.lanes) <= readers
+
+    def teardown(self) -> None:
+        """Everything comes to rest: then everybody stands where the channel does."""
+        for _ in range(60):
+            if self.late:
+                self.hall.backplane.release()
+            for client in self.clients:
+                client.stream.outlet.drain()
+            self.hall.turn()
+        for client in self.clients:
+            client.look()
+            assert not client.stream.endings and not client.stream.faults
+            assert client.places == {channel: self.heads.get(channel, 0) for channel in client.channels}
+
+
+class LateStreams(Streams):
+    """The same over a backplane that answers late."""
+
+    late = True
+
+
+def case(machine: type[Streams]) -> Any:
+    test = machine.TestCase
+    test.settings = settings(max_examples=80, stateful_step_count=50, deadline=None, derandomize=True, database=None)
+    return test
+
+
+TestStreams = case(Streams)
+TestLateStreams = case(LateStreams)

@@ -1,0 +1,283 @@
+"""Frames as RFC 6455 has them: heads outwards, and inwards the one frame that is taken by a short way."""
+
+import tracemalloc
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twistedsock.codecs.payload import is_utf8
+from twistedsock.codecs.websocket import TOGETHER, PlainFrames, plain_frame, text_fragment, text_frame, unmask
+
+ASCII = bytes(byte & 0x7F for byte in range(256))
+MASK = b"\x37\xfa\x21\x3d"
+MAX_OFFSET = 70_000
+
+HEADS = {
+    0: b"\x81\x00",
+    1: b"\x81\x01",
+    125: b"\x81\x7d",
+    126: b"\x81\x7e\x00\x7e",
+    127: b"\x81\x7e\x00\x7f",
+    65535: b"\x81\x7e\xff\xff",
+    65536: b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00",
+    70000: b"\x81\x7f\x00\x00\x00\x00\x00\x01\x11\x70",
+}
+
+
+@pytest.mark.parametrize(("size", "head"), HEADS.items())
+def test_the_head_of_a_text_frame(size: int, head: bytes) -> None:
+    """A length stands in its shortest form."""
+    assert text_frame(b"x" * size) == head + b"x" * size
+
+
+@pytest.mark.parametrize(("size", "head"), HEADS.items())
+@pytest.mark.parametrize(
+    ("first", "last", "byte"), [(True, True, 0x81), (True, False, 0x01), (False, False, 0x00), (False, True, 0x80)]
+)
+def test_the_head_of_a_fragment(size: int, head: bytes, first: bool, last: bool, byte: int) -> None:
+    """Only the first byte of the head tells a fragment from a whole message."""
+    assert text_fragment(b"x" * size, first, last) == bytes([byte]) + head[1:] + b"x" * size
+
+
+@pytest.mark.parametrize("size", [*range(10), 125, 1000, 70_000])
+def test_unmask(size: int) -> None:
+    """Byte i is XORed with byte i modulo 4 of the mask."""
+    data = bytes(index * 7 % 256 for index in range(size))
+    assert unmask(data, MASK) == bytes(byte ^ MASK[index % 4] for index, byte in enumerate(data))
+
+
+def masked(payload: bytes, first: int = 0x81) -> bytes:
+    """A client's frame, its length in the shortest form."""
+    size = len(payload)
+    if size < 126:
+        head = bytes([first, 0x80 | size])
+    elif size < 65536:
+        head = bytes([first, 0xFE]) + size.to_bytes(2, "big")
+    else:
+        head = bytes([first, 0xFF]) + size.to_bytes(8, "big")
+    return head + MASK + unmask(payload, MASK)
+
+
+def read(pieces: list[bytes], most: int = MAX_OFFSET) -> tuple[list[bytes], bytes]:
+    """The messages taken by the short way, and all that Autobahn gets: from where it gets anything, everything."""
+    frames = PlainFrames(most)
+    messages: list[bytes] = []
+    rest = b""
+    for piece in pieces:
+        if rest:
+            rest += piece
+            continue
+        more, rest = frames.feed(piece)
+        messages += more
+    return messages, rest + frames.rest()
+
+
+HELLO = masked(b"hello")
+
+PLAIN = {
+    "nothing": (b"", []),
+    "one": (HELLO, [b"hello"]),
+    "the example of RFC 6455 section 5.7": (b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58", [b"Hello"]),
+    "three": (HELLO + masked(b"") + masked("é€😀".encode()), [b"hello", b"", "é€😀".encode()]),
+    "of 125 bytes": (masked(b"x" * 125), [b"x" * 125]),
+    "of 126 bytes": (masked(b"x" * 126), [b"x" * 126]),
+    "of 300 bytes, and one behind": (masked(b"x" * 300) + HELLO, [b"x" * 300, b"hello"]),
+}
+
+
+@pytest.mark.parametrize(("data", "messages"), PLAIN.values(), ids=PLAIN.keys())
+def test_plain_frames_at_every_cut(data: bytes, messages: list[bytes], cuts) -> None:
+    """Plain text frames are taken, however they are cut, and nothing is left for Autobahn."""
+    for pieces in cuts(data):
+        assert read(pieces) == (messages, b""), pieces
+
+
+OTHER = {
+    "a fragment": masked(b"hel", 0x01),
+    "a continuation": masked(b"lo", 0x80),
+    "binary": masked(b"hello", 0x82),
+    "a ping": masked(b"", 0x89),
+    "a pong": masked(b"", 0x8A),
+    "a close frame": masked(b"\x03\xe8", 0x88),
+    "a reserved bit": masked(b"hello", 0xC1),
+    "a reserved opcode": masked(b"hello", 0x83),
+    "unmasked": b"\x81\x05hello",
+    "unmasked and longer": b"\x81\x7e\x00\x7e" + b"x" * 126,
+    "not the shortest length": b"\x81\xfe\x00\x7d" + MASK + b"x" * 125,
+    "64 bits of length": b"\x81\xff" + (126).to_bytes(8, "big") + MASK + b"x" * 126,
+    "the largest length": b"\x81\xff" + b"\xff" * 8 + MASK,
+    "not UTF-8": masked(b"hell\xff"),
+    "a character cut in two": masked("€".encode()[:2]),
+    "larger than allowed": masked(b"x" * 201),
+}
+
+
+@pytest.mark.parametrize("other", OTHER.values(), ids=OTHER.keys())
+@pytest.mark.parametrize("behind", [b"", HELLO, b"\xff"])
+def test_everything_else_is_autobahns(other: bytes, behind: bytes, cuts) -> None:
+    """What is no plain text frame goes to Autobahn byte for byte, with all that stands behind it."""
+    for pieces in cuts(HELLO + HELLO + other + behind):
+        assert read(pieces, most=200) == ([b"hello", b"hello"], other + behind), pieces
+
+
+UNFINISHED = {
+    "half a head": HELLO[:1],
+    "a head": HELLO[:2],
+    "half a mask": HELLO[:4],
+    "half a payload": HELLO[:8],
+    "half a length": masked(b"x" * 300)[:3],
+    "a length": masked(b"x" * 300)[:4],
+    "half a long payload": masked(b"x" * 300)[:100],
+}
+
+
+@pytest.mark.parametrize("unfinished", UNFINISHED.values(), ids=UNFINISHED.keys())
+def test_half_a_frame_is_held_back(unfinished: bytes, cuts) -> None:
+    """The beginning of a frame waits for the rest, or for whoever goes on in its place."""
+    for pieces in cuts(HELLO + unfinished):
+        assert read(pieces) == ([b"hello"], unfinished), pieces
+
+
+def test_what_is_held_back_is_given_once() -> None:
+    """``rest`` gives up what it gives."""
+    frames = PlainFrames(MAX_OFFSET)
+    assert frames.rest() == b""
+    assert frames.feed(HELLO[:5]) == ([], b"")
+    assert frames.rest() == HELLO[:5]
+    assert frames.rest() == b""
+    assert frames.feed(HELLO) == ([b"hello"], b"")
+
+
+def test_a_message_as_large_as_allowed() -> None:
+    """The bound itself is allowed; one byte more is for Autobahn to refuse, before its payload has come."""
+    assert read([masked(b"x" * 200)], most=200) == ([b"x" * 200], b"")
+    head = masked(b"x" * 201)[:4]
+    assert PlainFrames(200).feed(head) == ([], head)
+
+
+def test_a_frame_in_many_pieces_is_joined_once() -> None:
+    """A byte at a time, nothing is looked at before the head, and then the frame, is complete."""
+    frames = PlainFrames(MAX_OFFSET)
+    data = masked(b"x" * 60_000)
+    for index in range(len(data) - 1):
+        assert frames.feed(data[index : index + 1]) == ([], b"")
+    assert frames.begun is not None and len(frames.begun) > 59_000
+    assert frames.feed(data[-1:]) == ([b"x" * 60_000], b"")
+
+
+def test_where_a_plain_frame_ends() -> None:
+    """The end lies behind the data while it is not known, and is 0 for what is no plain frame."""
+    assert plain_frame(HELLO, 0, MAX_OFFSET) == (len(HELLO), 6)
+    assert plain_frame(b"???" + HELLO, 3, MAX_OFFSET) == (3 + len(HELLO), 9)
+    assert plain_frame(HELLO[:1], 0, MAX_OFFSET)[0] > 1
+    assert plain_frame(OTHER["a ping"], 0, MAX_OFFSET) == (0, 0)
+
+
+PIECES = st.one_of(
+    st.text().map(str.encode).map(masked),
+    st.sampled_from([*OTHER.values(), *UNFINISHED.values(), masked(b"x" * 126)]),
+    st.binary(max_size=20),
+)
+
+
+@given(st.lists(PIECES, max_size=6).map(b"".join), st.lists(st.integers(0, 400), max_size=8))
+def test_any_bytes_give_messages_and_a_rest(data: bytes, places: list[int]) -> None:
+    """Any bytes, cut anywhere, give the messages and the rest of the whole; nothing gets lost, nothing is raised."""
+    places = sorted({0, *(min(place, len(data)) for place in places), len(data)})
+    pieces = [data[start:end] for start, end in zip(places, places[1:], strict=False)]
+    messages, rest = read(pieces, most=200)
+    assert (messages, rest) == read([data], most=200)
+    taken = len(data) - len(rest)
+    assert taken == sum(len(masked(message)) for message in messages)
+    assert data.endswith(rest)
+    for message in messages:
+        message.decode()
+
+
+def frame(payload: bytes, mask: bytes) -> bytes:
+    """A text frame with a mask of its own."""
+    size = len(payload)
+    head = bytes((0x81, 0x80 | size)) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
+    return head + mask + unmask(payload, mask)
+
+
+MANY = st.tuples(
+    st.integers(0, TOGETHER + 60),  # of one length
+    st.sampled_from([0, 1, 3, 4, 5, 20, 81, 125, 126, 200, TOGETHER, TOGETHER + 1]),
+    st.sampled_from([b"", b"x", "ü".encode(), b"\xff", b"\xc3"]),  # in the place of the last
+    st.integers(0, 10_000),
+)
+
+
+@given(st.lists(MANY, max_size=4), st.randoms(use_true_random=False))
+def test_frames_that_are_alike_are_read_as_one_by_one(runs: list[tuple[int, int, bytes, int]], chance: Random) -> None:
+    """However many there are, and wherever one of them is not UTF-8 or has another length."""
+    payloads: list[bytes] = []
+    for count, size, other, place in runs:
+        alike = [chance.randbytes(size).translate(ASCII) for _ in range(count)]
+        if alike and other:
+            alike[place % count] = (alike[place % count] + other)[-max(size, len(other)) :]
+        payloads += alike
+    frames = [frame(payload, chance.randbytes(4)) for payload in payloads]
+    bad = next((number for number, payload in enumerate(payloads) if not is_utf8(payload)), len(payloads))
+    messages, rest = PlainFrames(MAX_OFFSET).feed(b"".join(frames))
+    assert messages == payloads[:bad]
+    assert rest == b"".join(frames[bad:])
+
+
+@pytest.mark.parametrize("missing", [1, 5, 90])
+def test_frames_that_are_alike_may_end_in_half_a_frame(missing: int) -> None:
+    """The last of them waits for the rest of it."""
+    payloads = [b"%081d" % number for number in range(100)]
+    stream = b"".join(frame(payload, MASK) for payload in payloads)
+    plain = PlainFrames(MAX_OFFSET)
+    messages, rest = plain.feed(stream[:-missing])
+    assert (messages, rest) == (payloads[: len(messages)], b"")
+    assert messages + plain.feed(stream[-missing:])[0] == payloads
+
+
+@pytest.mark.parametrize("place", [1, 15, 31])
+@pytest.mark.parametrize("first", [0x01, 0x80, 0x82, 0x85, 0x88, 0xC1])
+def test_a_frame_of_another_kind_is_not_alike(place: int, first: int) -> None:
+    """Its second byte, the length, is that of the others, and may be its first as well."""
+    frames = [frame(b"12345", MASK) for _ in range(32)]
+    frames[place] = bytes([first]) + frames[place][1:]
+    messages, rest = PlainFrames(MAX_OFFSET).feed(b"".join(frames))
+    assert messages == [b"12345"] * place
+    assert rest == b"".join(frames[place:])
+
+
+def test_frames_that_are_alike_are_unmasked_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One XOR for all of them, which is most of what a message costs."""
+    single: list[bytes] = []
+    monkeypatch.setattr(
+        "twistedsock.codecs.websocket.unmask", lambda data, mask: single.append(data) or unmask(data, mask)
+    )
+    stream = b"".join(frame(b"%081d" % number, MASK) for number in range(TOGETHER))
+    assert len(PlainFrames(MAX_OFFSET).feed(stream)[0]) == TOGETHER
+    assert not single
+
+
+def test_a_frame_in_tiny_pieces_takes_no_more_memory_than_its_length() -> None:
+    """Kept as they come, pieces of two bytes would take 28 times as much."""
+    frames = PlainFrames(MAX_OFFSET)
+    tracemalloc.start()
+    try:
+        frames.feed(b"\x81\xfe" + (50_000).to_bytes(2) + MASK)
+        for _ in range(20_000):
+            frames.feed(b"x%d" % 1)
+        assert tracemalloc.get_traced_memory()[0] < 60_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_frame_has_begun_until_it_has_ended() -> None:
+    frames = PlainFrames(100)
+    whole = b"\x81\x82\0\0\0\0hi"
+    told = []
+    for data in (whole, whole[:3], whole[3:5], whole[5:], whole + whole[:1], whole[1:]):
+        frames.feed(data)
+        told.append(frames.begun is not None)
+    assert told == [False, True, True, False, True, False]

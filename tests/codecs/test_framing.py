@@ -1,0 +1,70 @@
+"""One message is told from the next, whatever is in it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twistedsock.codecs.framing import Framing, Newline, TextMessage
+from twistedsock.testing import read_frames
+
+
+def test_a_line_ends_in_a_line_feed() -> None:
+    """Lines end in LF from the server."""
+    assert Newline().frame(b"OK 1") == b"OK 1\n"
+    assert Newline().frames([b"a", b"", b"b"]) == [b"a\n", b"\n", b"b\n"]
+    assert b"".join(Newline().fragments(iter([b"a", b"b"]))) == b"ab\n"
+    assert b"".join(Newline().fragments([])) == b"\n"
+
+
+def test_a_message_is_a_text_frame() -> None:
+    """A WebSocket message of the server is one unmasked text frame."""
+    assert TextMessage().frame(b"OK 1") == b"\x81\x04OK 1"
+    assert TextMessage().frames([b"a", b"", b"b"]) == [b"\x81\x01a", b"\x81\x00", b"\x81\x01b"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "frames"),
+    [
+        ([b"a"], [b"\x81\x01a"]),
+        ([], [b"\x81\x00"]),
+        ([b""], [b"\x81\x00"]),
+        ([b"a", b"b"], [b"\x01\x01a", b"\x80\x01b"]),
+        ([b"a", b"bc", b"d"], [b"\x01\x01a", b"\x00\x02bc", b"\x80\x01d"]),
+    ],
+)
+def test_a_message_in_pieces(pieces: list[bytes], frames: list[bytes]) -> None:
+    """The first fragment is text, those after it continue, and the last is final (RFC 6455 section 5.4)."""
+    assert list(TextMessage().fragments(iter(pieces))) == frames
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 70000])
+def test_fragments_of_all_sizes_are_one_message(size: int) -> None:
+    """Whatever the size of the pieces, they are read as one message."""
+    pieces = [b"a" * size, b"b" * size, b"c"]
+    assert read_frames(b"".join(TextMessage().fragments(pieces))) == [b"".join(pieces).decode()]
+
+
+FRAMINGS = [Newline(), TextMessage()]
+FIRSTS = [0, 1, 9, 10, 99, 100, 998, 999, 1000, 10**6 - 1, 2**53 - 5]
+PAYLOADS = st.lists(
+    st.sampled_from([b"", b"x", b"%b", b"%", b"%%d", b"\xc3\xa9", b"x" * 90, b"x" * 120, b"x" * 70_000]), min_size=1
+)
+AROUND = st.sampled_from([b"", b"MSG a%b%% ", b"%", b' ann "', b"\xc3\xa9", b"y" * 60, b"{}"])
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@given(before=AROUND, first=st.sampled_from(FIRSTS), after=AROUND, payloads=PAYLOADS, end=AROUND)
+def test_messages_in_a_row_are_what_each_would_be_alone(
+    framing: Framing, before: bytes, first: int, after: bytes, payloads: list[bytes], end: bytes
+) -> None:
+    """Whatever is in them, a percent sign too."""
+    alone = [b"".join([before, b"%d" % n, after, payload, end]) for n, payload in enumerate(payloads, first)]
+    assert framing.numbered(before, first, after, payloads, end) == b"".join(framing.frames(alone))
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@given(before=AROUND, first=st.sampled_from(FIRSTS), count=st.integers(1, 2_500))
+def test_numbers_alone_in_a_row(framing: Framing, before: bytes, first: int, count: int) -> None:
+    """As the answers to many publishes."""
+    alone = [b"%b%d" % (before, number) for number in range(first, first + count)]
+    assert framing.counted(before, first, count) == b"".join(framing.frames(alone))

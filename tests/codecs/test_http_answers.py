@@ -1,0 +1,127 @@
+"""What HTTP answers: JSON that says what it should, ends with a line end, and comes in pieces where it is long."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twistedsock.codecs import http_api
+from twistedsock.codecs.http_api import together
+from twistedsock.codecs.payload import content_of
+from twistedsock.errors import BAD_CHANNEL
+from twistedsock.limits.settings import CHUNK_BYTES
+from twistedsock.pubsub.channel_index import ChannelInfo, Page
+from twistedsock.pubsub.values import Event, Lost, Member, Position
+from twistedsock.session.request import HistoryPage, Place, PublishRequest
+
+
+def read(answer: bytes) -> Any:
+    assert answer.endswith(b"}\n") and answer.count(b"\n") == 1
+    return json.loads(answer)
+
+
+def kept(*payloads: tuple[bytes, bool], recovered: bool | None = None, lost: Lost | None = None) -> HistoryPage:
+    def events() -> Iterator[Event]:
+        for offset, (payload, is_json) in enumerate(payloads, 3):
+            yield Event(offset, b"p1", b"ann", b"message", payload, is_json)
+
+    return HistoryPage(
+        "küche".encode(), Position(b"5f2c1a", 2 + len(payloads)), 3, 3 + len(payloads), recovered, lost, events()
+    )
+
+
+def test_a_place_is_told() -> None:
+    answer = http_api.published("küche".encode(), Place(18, b"5f2c1a"))
+    assert read(answer) == {"channel": "küche", "offset": 18, "epoch": "5f2c1a"}
+
+
+def test_the_outcomes_of_a_batch_are_told_in_order() -> None:
+    answer = http_api.published_together([(b"a", Place(1, b"e")), (b'"\n', BAD_CHANNEL)])
+    assert read(answer) == {
+        "results": [
+            {"channel": "a", "offset": 1, "epoch": "e"},
+            {"channel": '"\n', "code": "bad-channel", "detail": BAD_CHANNEL.message},
+        ]
+    }
+    assert read(http_api.published_together([])) == {"results": []}
+
+
+def test_each_event_of_a_batch_has_its_outcome() -> None:
+    def row(channel: bytes, *payloads: bytes) -> PublishRequest:
+        return PublishRequest(channel, content_of(payloads, False))
+
+    refused = (b"b", BAD_CHANNEL)
+    asked = [row(b"a", b"1"), refused, row(b"a", b"2"), row(b"c", b"3"), row(b"d", b"4"), row(b"d", b"5")]
+    rows, outcomes = (
+        list(together(one for one in asked if isinstance(one, PublishRequest))),
+        [Place(7, b"e"), BAD_CHANNEL, Place(1, b"f")],
+    )
+    assert list(http_api.results(asked, rows, outcomes)) == [
+        (b"a", Place(7, b"e")),
+        refused,
+        (b"a", Place(8, b"e")),
+        (b"c", BAD_CHANNEL),
+        (b"d", Place(1, b"f")),
+        (b"d", Place(2, b"f")),
+    ]
+
+
+def test_history_is_the_events_of_the_json_dialect_and_where_to_go_on() -> None:
+    told = read(b"".join(http_api.history(kept((b"21.5", True), (b"hello", False)))))
+    event = {"type": "event", "channel": "küche", "offset": 3, "from": "ann", "name": "message", "data": 21.5}
+    assert told == {
+        "channel": "küche",
+        "epoch": "5f2c1a",
+        "offset": 4,
+        "events": [event, {**event, "offset": 4, "data": "hello"}],
+        "next": "5f2c1a:4",
+    }
+
+
+@pytest.mark.parametrize("recovered, lost", [(True, None), (False, Lost(1, 2))])
+def test_history_tells_whether_one_could_go_on(recovered: bool, lost: Lost | None) -> None:
+    told = read(b"".join(http_api.history(kept(recovered=recovered, lost=lost))))
+    assert told["recovered"] is recovered and told["events"] == []
+    assert told.get("lost") == ({"first": 1, "last": 2} if lost else None)
+
+
+def test_history_tells_behind_the_events_what_went_while_it_was_sent() -> None:
+    event = Event(5, b"p1", b"ann", b"message", b"x", False)
+    told = HistoryPage(b"k", Position(b"e1", 9), 3, 10, True, None, iter([Lost(3, 4), event, Lost(6, 9)]))
+    answer = read(b"".join(http_api.history(told)))
+    assert [event["offset"] for event in answer["events"]] == [5] and "lost" not in answer
+    assert answer["gaps"] == [{"first": 3, "last": 4}, {"first": 6, "last": 9}] and answer["next"] == "e1:9"
+
+
+def test_a_long_history_comes_in_pieces() -> None:
+    pieces = list(http_api.history(kept(*[(b"x" * 1000, False)] * 200)))
+    assert len(pieces) == 4 and max(map(len, pieces)) < 1.1 * CHUNK_BYTES
+    assert len(read(b"".join(pieces))["events"]) == 200
+
+
+@given(st.lists(st.text()))
+def test_texts_are_told_as_they_are(texts: list[str]) -> None:
+    told = read(b"".join(http_api.history(kept(*[(text.encode(), False) for text in texts]))))
+    assert [event["data"] for event in told["events"]] == texts
+
+
+def test_a_tag_tells_answers_apart() -> None:
+    assert http_api.tag(kept((b"x", False))) == b'"5f2c1a:3-3"'
+    assert http_api.tag(kept()) == b'"5f2c1a:3-2"'
+
+
+@pytest.mark.parametrize("following", [None, "küche"])
+def test_a_page_of_channels(following: str | None) -> None:
+    listed = ChannelInfo("küche".encode(), 2, Position(b"e", 9), 5, 700)
+    answer = http_api.channels(Page([listed], 7, following and following.encode()))
+    channel = {"channel": "küche", "readers": 2, "offset": 9, "epoch": "e", "events": 5, "bytes": 700}
+    assert read(answer) == {"channels": [channel], "total": 7, "next": following}
+
+
+def test_a_page_of_members() -> None:
+    answer = http_api.members(b"a", [Member(b"p1", b"ann"), Member(b"p2", b"p2")], 3, b"p2")
+    members = [{"id": "p1", "nick": "ann"}, {"id": "p2", "nick": "p2"}]
+    assert read(answer) == {"channel": "a", "members": members, "readers": 3, "next": "p2"}

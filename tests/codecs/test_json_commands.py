@@ -1,0 +1,381 @@
+"""Every type of the JSON dialect, used rightly and wrongly (protocol.md, "JSON dialect")."""
+
+import json
+from time import process_time
+from typing import Any, NoReturn
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twistedsock.codecs.json_decoder import decode, follow
+from twistedsock.codecs.payload import UNPAIRED, content_of
+from twistedsock.errors import Error, ErrorCode
+from twistedsock.session.commands import (
+    Auth,
+    Command,
+    History,
+    Info,
+    InvalidCommand,
+    Nick,
+    Ping,
+    Publish,
+    Subscribe,
+    Unsubscribe,
+    Who,
+)
+
+MAX_OFFSET = 9007199254740991
+
+
+def published(
+    channel: bytes, payload: bytes, is_json: bool, name: bytes = b"message", tag: bytes | None = None
+) -> Publish:
+    """One publish."""
+    return Publish(channel, content_of((payload,), is_json), (tag,), name)
+
+
+RIGHT: dict[str, Command] = {
+    '{"type":"subscribe","id":1,"channel":"kitchen","last":5}': Subscribe(b"kitchen", last=5, tag=b"1"),
+    '{"type":"subscribe","channel":"a","since":12,"epoch":"5f"}': Subscribe(b"a", since=12, epoch=b"5f"),
+    '{"type":"subscribe","channel":"a","presence":true,"echo":false}': Subscribe(b"a", presence=True, echo=False),
+    '{"type":"subscribe","channel":"a","presence":false,"echo":true}': Subscribe(b"a"),
+    '{"type":"subscribe","channel":"a","last":9007199254740991}': Subscribe(b"a", last=MAX_OFFSET),
+    '{"type":"subscribe","channel":"k\\u00fcche"}': Subscribe("küche".encode()),
+    '{"type":"subscribe","channel":""}': Subscribe(b""),
+    '{"type":"unsubscribe","id":2,"channel":"a"}': Unsubscribe(b"a", b"2"),
+    '{"type":"publish","id":3,"channel":"a","data":21.5}': published(b"a", b"21.5", True, tag=b"3"),
+    '{"type":"publish","channel":"a","data":"x"}': published(b"a", b"x", False),
+    '{"type":"publish","channel":"a","data":""}': published(b"a", b"", False),
+    '{"type":"publish","channel":"a","data": "x" }': published(b"a", b"x", False),
+    '{"type":"publish","channel":"a","data":"a\\nb\\u0041\\"\\\\\\ud83d\\ude00"}': published(
+        b"a", 'a\nbA"\\😀'.encode(), False
+    ),
+    '{"type":"publish","channel":"a","data":"😀"}': published(b"a", "😀".encode(), False),
+    '{"type":"publish","channel":"a","data":null}': published(b"a", b"null", True),
+    '{"type":"publish","channel":"a","data":{ "b" :[1,  2.0e1] }}': published(b"a", b'{ "b" :[1,  2.0e1] }', True),
+    '{"type":"publish","channel":"a","data":1e999999}': published(b"a", b"1e999999", True),
+    '{"type":"publish","channel":"a","data":{"a":1,"a":2}}': published(b"a", b'{"a":1,"a":2}', True),
+    '{"type":"publish","channel":"a","data":1,"name":"alarm"}': published(b"a", b"1", True, b"alarm"),
+    '{"type":"publish","channel":"a","data":1,"name":"message"}': published(b"a", b"1", True),
+    '{"type":"history","id":4,"channel":"a"}': History(b"a", tag=b"4"),
+    '{"type":"history","channel":"a","last":10,"since":0}': History(b"a", last=10, since=0),
+    '{"type":"who","id":5,"channel":"a"}': Who(b"a", b"5"),
+    '{"type":"nick","id":6,"nick":"ann"}': Nick(b"ann", b"6"),
+    '{"type":"auth","id":9,"token":"a.b.c"}': Auth(b"a.b.c", b"9"),
+    '{"type":"ping","id":7}': Ping(b"", b"7"),
+    '{"type":"info","id":8}': Info(b"8"),
+    '{"type":"ping"}': Ping(),
+    ' \r\n\t{ "type" : "ping" } \n': Ping(),
+    '{"type":"p\\u0069ng"}': Ping(),
+    '{"id":1,"type":"ping","id":2}': Ping(b"", b"2"),
+    '{"type":"info","type":"ping"}': Ping(),
+}
+
+
+@pytest.mark.parametrize(("message", "command"), RIGHT.items(), ids=repr)
+def test_a_message_that_is_right(message: str, command: Command) -> None:
+    """What is sent rightly is the command it means."""
+    assert decode(message.encode()) == command
+
+
+@pytest.mark.parametrize(
+    "id", ["0", "1", "-1", "-0", '""', '"x"', '"a\\n\\u0041"', '"é😀"', "9" * 1000, "-12345678901234567890"]
+)
+def test_an_id_comes_back_as_it_was_written(id: str) -> None:
+    """An id is any integer or string, and is not touched."""
+    assert decode(f'{{"type":"ping","id": {id} }}'.encode()) == Ping(b"", id.encode())
+
+
+def mistake(message: str | bytes) -> InvalidCommand:
+    command = decode(message if isinstance(message, bytes) else message.encode())
+    assert isinstance(command, InvalidCommand), command
+    return command
+
+
+@pytest.mark.parametrize("id", ["null", "true", "1.0", "1.5", "1e3", "[]", "{}", '{"a":1}', '["1"]'])
+@pytest.mark.parametrize("fields", ['"type":"ping"', '"type":"frob"', '"type":"who","channel":1', '"type":5'])
+def test_an_id_of_another_kind(id: str, fields: str) -> None:
+    """It is a bad argument, and cannot be sent back."""
+    wrong = mistake(f'{{{fields},"id":{id}}}')
+    assert (wrong.error.code, wrong.tag) == (ErrorCode.BAD_ARGUMENT, None)
+
+
+BAD_JSON = {
+    "nothing": b"",
+    "spaces": b"  ",
+    "a word": b"hello",
+    "a line": b"SUB kitchen",
+    "a list": b'[{"type":"ping"}]',
+    "a string": b'"ping"',
+    "a number": b"1",
+    "null": b"null",
+    "half an object": b'{"type":"ping"',
+    "two objects": b'{"type":"ping"}{"type":"ping"}',
+    "something behind": b'{"type":"ping"} x',
+    "two byte order marks": b'\xef\xbb\xbf\xef\xbb\xbf{"type":"ping"}',
+    "a comma too much": b'{"type":"ping",}',
+    "single quotes": b"{'type':'ping'}",
+    "a raw line break in a string": b'{"type":"ping","id":"a\nb"}',
+    "a raw escape in what is ignored": b'{"type":"ping","x":"\x1b"}',
+    "a raw escape in data": b'{"type":"publish","channel":"a","data":["\x1b"]}',
+    "an unknown escape": b'{"type":"ping","id":"\\x"}',
+    "NaN": b'{"type":"publish","channel":"a","data":NaN}',
+    "Infinity within": b'{"type":"publish","channel":"a","data":[-Infinity]}',
+    "zeros before a number": b'{"type":"ping","id":01}',
+    "half a surrogate pair as data": b'{"type":"publish","channel":"a","data":"\\ud800"}',
+    "half a pair in data": b'{"type":"publish","channel":"a","data":["\\udc00"]}',
+    "half a pair in a channel": b'{"type":"who","channel":"\\ud800"}',
+    "half a pair in an id": b'{"type":"ping","id":"\\ud800x"}',
+    "half a pair in a type": b'{"type":"\\ud800"}',
+    "endlessly deep data": b'{"type":"publish","channel":"a","data":' + b"[" * 100_000,
+    "very deep data": b'{"type":"publish","channel":"a","data":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "very deep and ignored": b'{"type":"ping","x":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}",
+    "very deep behind a mistake": b'{"type":1,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "a mistake in half an object": b'{"type":"who","channel":1,',
+}
+
+
+@pytest.mark.parametrize("message", BAD_JSON.values(), ids=BAD_JSON.keys())
+def test_what_is_not_one_json_object(message: bytes) -> None:
+    """It is bad JSON, and there is no id to send back."""
+    wrong = mistake(message)
+    assert (wrong.error.code, wrong.tag) == (ErrorCode.BAD_JSON, None)
+
+
+DEEP = "[" * 3_000 + "]" * 3_000
+TOO_DEEP = "[" * 100_000 + "]" * 100_000
+"""More levels than any Python reads, also where their value is ignored: Python 3.13 reads those of ``DEEP``."""
+UNREADABLE = {
+    "half a surrogate pair as data": '{"type":"publish",ID,"channel":"a","data":"\\ud83d"}',
+    "half a pair in data": '{"type":"publish",ID,"channel":"a","data":{"x":["\\ude00"]}}',
+    "half a pair in a channel": '{"type":"history",ID,"channel":"\\ud83d"}',
+    "half a pair in a list of members": '{"type":"who",ID,"channel":"\\ud83d"}',
+    "half a pair in a nick": '{"type":"nick","nick":"\\ud83d",ID}',
+    "half a pair in a token": '{"type":"auth","token":"\\ud83d",ID}',
+    "half a pair in a position": '{"type":"subscribe","channel":"a","since":1,"epoch":"\\ud83d",ID}',
+    "half a pair in what is ignored": '{"type":"ping","x":"\\ud83d",ID}',
+    "half a pair in a type": '{"type":"\\ud83d",ID}',
+    "half a pair in a key": '{"\\ud83d":1,"type":"ping",ID}',
+    "half a pair behind a mistake": '{"type":"who","channel":1,"x":"\\ud83d",ID}',
+    "deep data": '{"type":"publish","channel":"a","data":' + DEEP + ",ID}",
+    "deep data behind the id": '{"type":"publish","channel":"a",ID,"data":' + DEEP + "}",
+    "too deep and ignored": '{"type":"ping",ID,"x":' + TOO_DEEP + "}",
+    "half an object": '{"type":"publish",ID,',
+    "something behind": '{"type":"ping",ID} x',
+    "a comma too much": '{"type":"ping",ID,}',
+    "a raw control character": '{"type":"publish","channel":"a","data":"\x01",ID}',
+    "an escape that is none": '{"type":"publish","channel":"a","data":"\\x",ID}',
+    "a number that is none": '{"type":"publish","channel":"a","data":01,ID}',
+    "NaN": '{"type":"publish","channel":"a","data":NaN,ID}',
+    "a string without an end": '{"type":"publish",ID,"channel":"a","data":"x}',
+    "ids in the data": '{"type":"publish","channel":"a","data":[{"id":7,"x":"\\ud83d"},{"id":8}],ID}',
+    "ids in the data behind": '{"type":"publish","channel":"a",ID,"data":[{"id":7,"x":"\\ud83d"},{"id":8}]}',
+    "an id as a text": '{"type":"publish","channel":"a","data":"\\"id\\":7,\\ud83d",ID}',
+    "an id as a value": '{"type":"publish","channel":"id","data":"\\ud83d",ID}',
+    "brackets in a string": '{"type":"publish","channel":"a","name":"]}","data":"\\ud83d",ID}',
+    "white space": '\n{ "type" : "publish", "channel":"a","data":"\\ud83d" , ID }',
+    "a byte order mark": '\ufeff{"type":"publish","channel":"a","data":"\\ud83d",ID}',
+    "another id before": '{"id":7,"type":"publish","channel":"a","data":"\\ud83d",ID}',
+}
+
+
+@pytest.mark.parametrize("tag", [b"3", b"-12", b"0", b'"x"', b'"a\\"b\\\\"', '"é😀"'.encode(), b"9" * 40, b'""'])
+@pytest.mark.parametrize("message", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_the_error_carries_the_id_although_the_message_cannot_be_read(message: str, tag: bytes) -> None:
+    for space in ("", " "):
+        wrong = mistake(message.replace("ID", f'"id":{space}{tag.decode()}'))
+        assert (wrong.error.code, wrong.tag) == (ErrorCode.BAD_JSON, tag)
+
+
+@pytest.mark.parametrize(
+    "tag", ["5.5", "1e2", "01", "-", "true", "null", "[]", "{}", '"\\ud83d"', '"a\tb"', '"\\x"', '"a', "7"]
+)
+def test_an_id_that_cannot_be_sent_back_is_not_sent_back(tag: str) -> None:
+    """Nor one that may go on."""
+    assert mistake('{"type":"ping","id":' + tag).tag is None
+    if tag != "7":
+        assert mistake('{"type":"ping","x":"\\ud83d","id":' + tag + "}").tag is None
+
+
+def test_half_a_surrogate_pair_has_words_of_its_own() -> None:
+    assert mistake('{"type":"nick","id":1,"nick":"\\ud83d"}').error == UNPAIRED
+    assert mistake('{"type":"nick","id":1,"nick":"\\ud83d"').error.message == "a message is one JSON object"
+    assert "levels" in mistake('{"type":"ping","id":1,"x":' + TOO_DEEP + "}").error.message
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        b'"",',
+        b'"id":1,',
+        b"[{",
+        b'"",[',
+        b'["",',
+        b"[0],",
+        b'"\\',
+        b'"',
+        b'"id"',
+        b'"id":',
+        b'"id" ',
+        b'"id":"\\',
+        b"\\u",
+    ]
+    + [b"\\ud83d", b"\\ud8zz", b'"id":"a', b"1", b" "],
+)
+@pytest.mark.parametrize("start", [b"{", b'{"', b'{"a":', b'{"id":'])
+def test_looking_for_the_id_takes_time_in_proportion_to_the_message(start: bytes, unit: bytes) -> None:
+    def cost(size: int) -> float:
+        message = start + unit * (size // len(unit))
+        begun = process_time()
+        decode(message)
+        return process_time() - begun
+
+    assert min(cost(64_000) for _ in range(2)) < 0.5
+
+
+def test_a_message_may_begin_with_a_byte_order_mark() -> None:
+    """RFC 8259 section 8.1."""
+    assert decode('\ufeff{"type":"ping","id":1}'.encode()) == Ping(tag=b"1")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    ["", '"typ":"ping"', '"type":"frob"', '"type":"PING"', '"type":""', '"type":1', '"type":null', '"type":[]'],
+)
+@pytest.mark.parametrize("tag", [None, b"3", b'"x"'])
+def test_a_type_that_nobody_knows(fields: str, tag: bytes | None) -> None:
+    """A type that is unknown, missing or no string is a bad type."""
+    id = [f'"id":{tag.decode()}'] if tag is not None else []
+    wrong = mistake("{" + ",".join([*filter(None, [fields]), *id]) + "}")
+    assert (wrong.error.code, wrong.tag) == (ErrorCode.BAD_TYPE, tag)
+
+
+MISUSED = {
+    "subscribe": ["", '"channel":1', '"channel":null', '"channel":"a","last":-1', '"channel":"a","last":"5"']
+    + ['"channel":"a","last":1.5', '"channel":"a","last":true', '"channel":"a","last":null']
+    + [f'"channel":"a","last":{MAX_OFFSET + 1}', f'"channel":"a","last":{"9" * 5000}', '"channel":"a","last":1e400']
+    + ['"channel":"a","since":-1', '"channel":"a","since":[]', '"channel":"a","epoch":5', '"channel":"a","epoch":null']
+    + ['"channel":"a","presence":"on"', '"channel":"a","presence":1', '"channel":"a","echo":null', '"chanel":"a"'],
+    "unsubscribe": ["", '"channel":["a"]'],
+    "publish": ["", '"channel":"a"', '"data":1', '"channel":"a","data":1,"name":1', '"channel":{},"data":1'],
+    "history": ["", '"channel":"a","last":"1"', '"channel":"a","since":-1'],
+    "who": ["", '"channel":false'],
+    "nick": ["", '"nick":1', '"nick":null', '"channel":"a"'],
+    "auth": ["", '"token":1', '"token":null', '"nick":"a"'],
+}
+
+
+@pytest.mark.parametrize("tag", [None, b"3", b'"x"'])
+@pytest.mark.parametrize(("type", "fields"), [(type, fields) for type in MISUSED for fields in MISUSED[type]])
+def test_a_field_that_is_missing_or_of_another_kind(type: str, fields: str, tag: bytes | None) -> None:
+    """It is a bad argument, the words say which, and the id comes back."""
+    id = [f'"id":{tag.decode()}'] if tag is not None else []
+    wrong = mistake("{" + ",".join([f'"type":"{type}"', *filter(None, [fields]), *id]) + "}")
+    assert (wrong.error.code, wrong.tag) == (ErrorCode.BAD_ARGUMENT, tag)
+    assert len(wrong.error.message) < 200
+
+
+@pytest.mark.parametrize(("levels", "name"), [(100, ""), (101, ""), (101, ',"name":"alarm"')])
+def test_data_has_at_most_a_hundred_levels(levels: int, name: str) -> None:
+    """What a message holds besides does not count."""
+    data = "[" * levels + "]" * levels
+    command = decode(f'{{"type":"publish","id":7,"channel":"a","data":{data},"x":[[]]{name}}}'.encode())
+    if levels == 100:
+        assert isinstance(command, Publish)
+    else:
+        assert command == InvalidCommand(Error(ErrorCode.BAD_JSON, "data has at most 100 levels"), b"7")
+
+
+def test_the_words_name_the_missing_field() -> None:
+    """Who forgot a field reads its name."""
+    assert mistake('{"type":"publish","channel":"a"}').error.message == "publish needs data"
+    assert mistake('{"type":"nick"}').error.message == "nick needs nick"
+    assert "last" in mistake('{"type":"history","channel":"a","last":-1}').error.message
+
+
+def test_unknown_fields_are_ignored() -> None:
+    """Whatever else an object holds, of any kind and size, is nobody's business."""
+    other = {"x": 1, "Channel": [], "verb": None, "ttl": {"a": [1e10, "é", {}]}, "": ""}
+    message = json.dumps({"type": "who", **other, "channel": "a"})
+    assert decode(message.encode()) == Who(b"a")
+
+
+def test_names_are_left_to_the_broker() -> None:
+    """The codec does not judge names, not even ones with line breaks: the broker does, for every dialect alike."""
+    assert decode(b'{"type":"subscribe","channel":"a\\nb *"}') == Subscribe(b"a\nb *")
+    assert decode(b'{"type":"nick","nick":""}') == Nick(b"")
+
+
+def publish(data: Any, channel: str = "a", **fields: Any) -> bytes:
+    return json.dumps({"type": "publish", "channel": channel, "data": data, **fields}).encode()
+
+
+FOLLOWS = {
+    "the same channel": (publish("1"), [publish("2"), publish("3", id=3)], [None, b"3"]),
+    "another channel": (publish("1"), [publish("2", "b"), publish("1")], []),
+    "another type": (publish("1"), [publish("1", id="x"), b'{"type":"ping"}', publish("1")], [b'"x"']),
+    "an event name": (publish("1"), [publish("1", name="b")], []),
+    "the same event name": (publish(1, name="b"), [publish(2, name="b"), publish(2)], [None]),
+    "JSON after text": (publish("1"), [publish(1)], []),
+    "text after JSON": (publish(1), [publish([]), publish("1")], [None]),
+    "a mistake": (publish("1"), [b"{", publish("1")], []),
+    "a command among messages": (publish("1"), [Ping(), publish("1")], []),
+}
+
+
+@pytest.mark.parametrize(("first", "items", "tags"), FOLLOWS.values(), ids=FOLLOWS.keys())
+def test_a_run_of_publishes(first: bytes, items: list[bytes | Command], tags: list[bytes | None]) -> None:
+    """A run ends at the first item that differs in more than data and id."""
+    command = decode(first)
+    assert isinstance(command, Publish)
+    run, position = follow(command, [publish("0"), first, *items], 2)
+    assert [*run.tags] == [None, *tags] and position == 2 + len(tags)
+    for item, payload, tag in zip([first, *items], run.content.payloads, run.tags, strict=False):
+        assert isinstance(item, bytes)
+        assert decode(item) == published(run.channel, payload, run.content.is_json, run.name, tag)
+
+
+class ByIndex(list[bytes]):
+    """Walking to where a run begins, each time from the start, would cost the square of what came."""
+
+    def __iter__(self) -> NoReturn:
+        raise AssertionError
+
+
+def test_a_run_is_looked_for_where_it_begins() -> None:
+    """What stands before it is not looked at again."""
+    items = ByIndex([publish("1", "b"), publish("1"), publish("2")])
+    run, position = follow(published(b"a", b"1", False), items, 2)
+    assert ([*run.content.payloads], [*run.tags], position) == ([b"1", b"2"], [None, None], 3)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+TYPES = st.sampled_from(
+    ["subscribe", "unsubscribe", "publish", "history", "who", "nick", "auth", "ping", "info", "frob"]
+)
+FIELDS = st.sampled_from(
+    ["id", "channel", "data", "name", "nick", "token", "last", "since", "epoch", "presence", "echo", "x"]
+)
+
+
+@given(st.dictionaries(FIELDS, VALUES), TYPES | VALUES, st.booleans())
+def test_any_object_gives_a_command_or_a_named_error(fields: dict[str, Any], type: Any, ascii_only: bool) -> None:
+    """Any object gives a command, or a mistake with a code of the catalogue, never an exception."""
+    message = json.dumps({"type": type, **fields}, ensure_ascii=ascii_only).encode()
+    command = decode(message)
+    assert isinstance(command, Command)
+    if isinstance(command, InvalidCommand):
+        assert command.error.code in (ErrorCode.BAD_JSON, ErrorCode.BAD_TYPE, ErrorCode.BAD_ARGUMENT)
+        assert command.tag is None or json.loads(command.tag) == fields["id"]
+
+
+@given(st.text().map(str.encode) | st.binary())
+def test_any_bytes_give_a_command_or_a_named_error(message: bytes) -> None:
+    """Any bytes give a command or a named error, never an exception."""
+    assert isinstance(decode(message), Command)
+    assert isinstance(decode(b'{"type":"ping","id":' + message), Command)

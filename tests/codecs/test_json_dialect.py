@@ -1,0 +1,197 @@
+"""Replies and events as the literal messages of protocol.md."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twistedsock.codecs.encoders import JSON_IN_MESSAGES as JSON
+from twistedsock.codecs.payload import content_of
+from twistedsock.errors import Error, ErrorCode
+from twistedsock.limits.settings import CHUNK_BYTES
+from twistedsock.pubsub.encoder import Endpoints, SessionInfo
+from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Tag
+from twistedsock.testing import read_frames
+
+ENDS = Endpoints(b"127.0.0.1:53124", b"127.0.0.1:8082")
+AT = Position(b"5f2c1a", 17)
+ANN = Member(b"k3x9", b"ann")
+FACTS = SessionInfo(ANN, ENDS, 2, 61, b"0.1.0")
+ALARM = Event(18, b"k3x9", b"ann", b"alarm", b"smoke", False)
+VALUE = Event(19, b"k3x9", b"ann", b"message", b'{"celsius": 21.5}', True)
+
+
+def alone(event: Event) -> Batch:
+    """An event that was published by itself."""
+    content = content_of((event.payload,), event.is_json)
+    return Batch(event.offset, event.offset + 1, event.publisher, event.sender, event.name, content)
+
+
+def message(data: bytes) -> str:
+    (text,) = read_frames(data)
+    return text
+
+
+REPLIES = {
+    "welcome": (
+        JSON.welcome(b"k3x9", ENDS),
+        '{"type":"welcome","protocol":1,"id":"k3x9","from":"127.0.0.1:53124","to":"127.0.0.1:8082"}',
+    ),
+    "publish": (JSON.published((b"3",), 18), '{"type":"ok","id":3,"offset":18}'),
+    "publish with a string as id": (JSON.published((b'"x"',), 18), '{"type":"ok","id":"x","offset":18}'),
+    "subscribe": (
+        JSON.subscribed(b"1", b"kitchen", AT, None),
+        '{"type":"ok","id":1,"channel":"kitchen","offset":17,"epoch":"5f2c1a"}',
+    ),
+    "subscribe recovered": (
+        JSON.subscribed(b"1", b"kitchen", AT, True),
+        '{"type":"ok","id":1,"channel":"kitchen","offset":17,"epoch":"5f2c1a","recovered":true}',
+    ),
+    "subscribe not recovered": (
+        JSON.subscribed(b"1", b"kitchen", AT, False),
+        '{"type":"ok","id":1,"channel":"kitchen","offset":17,"epoch":"5f2c1a","recovered":false}',
+    ),
+    "unsubscribe": (JSON.unsubscribed(b"2", b"kitchen"), '{"type":"ok","id":2,"channel":"kitchen"}'),
+    "auth": (JSON.authenticated(b"9", b'a"nn', 60), '{"type":"ok","id":9,"nick":"a\\"nn","expires":60}'),
+    "auth for ever": (JSON.authenticated(b"9", b"ann", None), '{"type":"ok","id":9,"nick":"ann"}'),
+    "nick": (JSON.nicked(b"6", b'a"nn'), '{"type":"ok","id":6,"nick":"a\\"nn"}'),
+    "ping": (JSON.pong(b"7", b""), '{"type":"pong","id":7}'),
+    "ping without an id": (JSON.pong(None, b""), '{"type":"pong"}'),
+    "info": (
+        JSON.facts(b"8", FACTS),
+        '{"type":"ok","id":8,"peer":{"id":"k3x9","nick":"ann"},"from":"127.0.0.1:53124","to":"127.0.0.1:8082",'
+        '"channels":2,"uptime":61,"version":"0.1.0"}',
+    ),
+    "info without an id": (
+        JSON.facts(None, FACTS),
+        '{"type":"ok","peer":{"id":"k3x9","nick":"ann"},"from":"127.0.0.1:53124","to":"127.0.0.1:8082",'
+        '"channels":2,"uptime":61,"version":"0.1.0"}',
+    ),
+    "who": (
+        b"".join(JSON.members(b"5", b"kitchen", [ANN, Member(b"p2", b"p2")])),
+        '{"type":"ok","id":5,"members":[{"id":"k3x9","nick":"ann"},{"id":"p2","nick":"p2"}]}',
+    ),
+    "who without an id": (b"".join(JSON.members(None, b"kitchen", [])), '{"type":"ok","members":[]}'),
+    "history": (
+        b"".join(JSON.history(b"4", b"kitchen", [ALARM, VALUE], AT)),
+        '{"type":"ok","id":4,"events":['
+        '{"type":"event","channel":"kitchen","offset":18,"from":"ann","name":"alarm","data":"smoke"},'
+        '{"type":"event","channel":"kitchen","offset":19,"from":"ann","name":"message","data":{"celsius": 21.5}}'
+        '],"offset":17,"epoch":"5f2c1a"}',
+    ),
+    "history of what is partly gone": (
+        b"".join(JSON.history(b"4", b"kitchen", [Lost(9, 17), ALARM, Lost(19, 20)], AT, Lost(2, 8))),
+        '{"type":"ok","id":4,"lost":{"first":2,"last":8},"events":['
+        '{"type":"event","channel":"kitchen","offset":18,"from":"ann","name":"alarm","data":"smoke"}'
+        '],"gaps":[{"first":9,"last":17},{"first":19,"last":20}],"offset":17,"epoch":"5f2c1a"}',
+    ),
+    "history of nothing": (
+        b"".join(JSON.history(None, b"kitchen", [], AT)),
+        '{"type":"ok","events":[],"offset":17,"epoch":"5f2c1a"}',
+    ),
+    "an error": (
+        JSON.refused(b"3", Error(ErrorCode.BAD_CHANNEL, 'no "name"')),
+        '{"type":"error","id":3,"code":"bad-channel","message":"no \\"name\\""}',
+    ),
+    "an error without an id": (
+        JSON.refused(None, Error(ErrorCode.BAD_JSON, "x")),
+        '{"type":"error","code":"bad-json","message":"x"}',
+    ),
+    "event": (
+        JSON.batch(b'k"', alone(ALARM)),
+        '{"type":"event","channel":"k\\"","offset":18,"from":"ann","name":"alarm","data":"smoke"}',
+    ),
+    "join": (
+        JSON.presence(b"kitchen", [PresenceChange(ANN, True)]),
+        '{"type":"join","channel":"kitchen","peer":{"id":"k3x9","nick":"ann"}}',
+    ),
+    "leave": (
+        JSON.presence(b"kitchen", [PresenceChange(ANN, False)]),
+        '{"type":"leave","channel":"kitchen","peer":{"id":"k3x9","nick":"ann"}}',
+    ),
+    "lost": (JSON.lost(b"kitchen", 3, 9), '{"type":"lost","channel":"kitchen","first":3,"last":9}'),
+    "notice to a program": (
+        JSON.notice(b"gone", b"forbidden", b"a.b"),
+        '{"type":"notice","text":"gone","code":"forbidden","channel":"a.b"}',
+    ),
+    "notice": (JSON.notice(b"going\ndown"), '{"type":"notice","text":"going\\ndown"}'),
+}
+
+
+@pytest.mark.parametrize(("written", "expected"), REPLIES.values(), ids=REPLIES.keys())
+def test_a_reply(written: bytes, expected: str) -> None:
+    """What the server says, byte for byte, and it is JSON."""
+    assert message(written) == expected
+    json.loads(expected)
+
+
+def test_a_message_is_a_text_frame() -> None:
+    """The frame is in the bytes already."""
+    assert JSON.pong(b"7", b"") == b'\x81\x16{"type":"pong","id":7}'
+
+
+def test_without_an_id_success_is_silent() -> None:
+    """Who gives no id hears only of failures, of what it asked to be told, and of what happens."""
+    silent: Tag = None
+    assert JSON.published((silent,), 1) == b""
+    assert JSON.subscribed(silent, b"a", AT, True) == b""
+    assert JSON.unsubscribed(silent, b"a") == b""
+    assert JSON.nicked(silent, b"a") == b""
+    assert JSON.authenticated(silent, b"a", 60) == b""
+
+
+def test_answers_to_a_run_of_publishes() -> None:
+    """Each that has an id is answered, in a message of its own, with its own offset."""
+    told = read_frames(JSON.published([b"1", None, b'"x"'], 18))
+    assert told == ['{"type":"ok","id":1,"offset":18}', '{"type":"ok","id":"x","offset":20}']
+    assert JSON.published([None, None], 1) == b""
+
+
+def test_what_this_dialect_does_not_say() -> None:
+    """There is no QUIET and no HELP, and the close frame is the goodbye."""
+    assert JSON.quieted() == b""
+    assert JSON.help(b"SUB") is None
+    assert JSON.bye(b"see you") == b""
+
+
+def test_events_are_one_message_each() -> None:
+    """Who falls behind within a batch must know where."""
+    batch = Batch(18, 20, b"k3x9", b"ann", b"alarm", content_of((b"smoke", b'"fire"'), False))
+    assert [json.loads(text) for text in read_frames(JSON.batch(b"a", batch))] == [
+        {"type": "event", "channel": "a", "offset": 18, "from": "ann", "name": "alarm", "data": "smoke"},
+        {"type": "event", "channel": "a", "offset": 19, "from": "ann", "name": "alarm", "data": '"fire"'},
+    ]
+    told = JSON.presence(b"a", [PresenceChange(ANN, True), PresenceChange(ANN, False)])
+    assert [json.loads(text)["type"] for text in read_frames(told)] == ["join", "leave"]
+
+
+def test_a_long_reply_is_one_message_in_pieces_of_about_a_chunk() -> None:
+    """A peer that does not read costs one of them, and reads one message."""
+    events = [Event(offset, b"p", b"p", b"message", b"x" * 1000, False) for offset in range(1, 301)]
+    pieces = list(JSON.history(b"4", b"a", events, AT))
+    assert len(pieces) > 4
+    assert all(len(piece) < CHUNK_BYTES + 40_000 for piece in pieces)
+    assert [event["offset"] for event in json.loads(message(b"".join(pieces)))["events"]] == list(range(1, 301))
+    members = [Member(b"p%d" % number, b"x" * 30) for number in range(5000)]
+    pieces = list(JSON.members(b"5", b"a", members))
+    assert len(pieces) > 3
+    assert len(json.loads(message(b"".join(pieces)))["members"]) == 5000
+
+
+def test_a_long_reply_may_end_with_a_chunk() -> None:
+    """Where the last event fills a chunk, the end of the message stands alone behind it."""
+    big = Event(1, b"p", b"p", b"message", b"x" * CHUNK_BYTES, False)
+    pieces = list(JSON.history(b"4", b"a", [big], AT))
+    assert len(pieces) == 2
+    assert json.loads(message(b"".join(pieces)))["events"][0]["data"] == "x" * CHUNK_BYTES
+
+
+@given(st.text(), st.text(), st.text(max_size=70_000))
+def test_texts_and_names_come_out_as_they_went_in(channel: str, name: str, payload: str) -> None:
+    """Whatever is in a text or a name, the message is JSON and says just that."""
+    event = Event(1, b"p", name.encode(), name.encode(), payload.encode(), False)
+    told = json.loads(message(JSON.batch(channel.encode(), alone(event))))
+    assert told == {"type": "event", "channel": channel, "offset": 1, "from": name, "name": name, "data": payload}
+    assert json.loads(message(JSON.notice(payload.encode())))["text"] == payload
+    assert json.loads(message(JSON.refused(None, Error(ErrorCode.LIMIT, payload))))["message"] == payload

@@ -1,0 +1,226 @@
+"""A text comes out at any other end as the text that went in, and a line stays a line (protocol.md, "Payloads")."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twistedsock.codecs.payload import (
+    for_json,
+    for_line,
+    is_json,
+    is_unpaired,
+    is_utf8,
+    quote,
+    quote_name,
+    replace_halves,
+)
+
+
+def forbidden(line: bytes) -> list[str]:
+    """What of a line a terminal would obey: C0 except tab, DEL and C1."""
+    return [sign for sign in line.decode() if (sign < " " and sign != "\t") or "\x7f" <= sign <= "\x9f"]
+
+
+def meant(payload: bytes) -> Any:
+    """What a payload on a line means, by the rule that protocol.md states for both directions."""
+    return json.loads(payload) if is_json(payload) else payload.decode()
+
+
+TYPED = {
+    "a word": (b"21.5", False),
+    "nothing": (b"", False),
+    "spaces": (b"  x  ", False),
+    "a number is text": (b"1", False),
+    "so are true and null": (b"true", False),
+    "an object": (b'{"celsius": 21.5}', True),
+    "a list": (b"[1, 2]", True),
+    "a string": (b'"hello"', True),
+    "an empty object": (b"{}", True),
+    "an escape": (b'"\\u0041\\n\\""', True),
+    "an astral character in two escapes": (b'"\\ud83d\\ude00"', True),
+    "white space behind": (b"[1] ", True),
+    "white space before": (b" [1]", False),
+    "an object that is none": (b"{celsius: 21.5}", False),
+    "half an object": (b'{"a":', False),
+    "half a string": (b'"hello', False),
+    "words behind": (b"[1] 2", False),
+    "two": (b"{}{}", False),
+    "a comma too much": (b"[1,]", False),
+    "NaN": (b"[NaN]", False),
+    "Infinity": (b"[-Infinity]", False),
+    "a giant number": (b"[" + b"9" * 5000 + b"]", True),
+    "a giant exponent": (b"[1e999999]", True),
+    "a number with zeros before": (b"[01]", False),
+    "a lone surrogate": (b'"\\ud800"', False),
+    "an unknown escape": (b'"\\x41"', False),
+    "a raw line break in a string": (b'"a\nb"', False),
+    "a raw escape in a string": (b'["\x1b[31m"]', False),
+    "duplicate keys": (b'{"a":1,"a":2}', True),
+    "deep": (b"[" * 100 + b"]" * 100, True),
+    "one level deeper than we take": (b'[{"a":' * 50 + b"[]" + b"}]" * 50, False),
+    "deep at its end": (b"[" + b"[]," * 50 + b"[" * 100 + b"]" * 101, False),
+    "wide": (b"[" + b"[[],{}]," * 1_000 + b"[]]", True),
+    "brackets in its strings": (b'["' + b"[{" * 200 + b'","\\\\","\\"' + b"[" * 200 + b'"]', True),
+    "so deep that nobody reads it": (b"[" * 100_000 + b"]" * 100_000, False),
+    "endlessly deep": (b'{"a":' * 100_000, False),
+    "a byte order mark": (b"\xef\xbb\xbf{}", False),
+    "a no-break space behind": (b"{}\xc2\xa0", False),
+    "a form feed behind": (b"{}\x0c", False),
+}
+
+
+@pytest.mark.parametrize(("payload", "expected"), TYPED.values(), ids=TYPED.keys())
+def test_what_is_typed_is_json_or_text(payload: bytes, expected: bool) -> None:
+    """JSON is what begins with a brace, a bracket or a quote and parses; all else is text."""
+    assert is_json(payload) is expected
+
+
+@pytest.mark.parametrize(
+    ("payload", "whole"),
+    [
+        (b'"\\ud83d"', b'"\\ufffd"'),
+        (b'"\\uDE00x\\uD83D"', b'"\\ufffdx\\ufffd"'),
+        (b'{"\\ud83d":["\\ude00\\ud83d"]}', b'{"\\ufffd":["\\ufffd\\ufffd"]}'),
+        (b'"\\ud83d\\ud83d\\ude00"', b'"\\ufffd\\ud83d\\ude00"'),
+        (b'"\\\\\\ud83d"', b'"\\\\\\ufffd"'),
+    ],
+)
+def test_halves_of_surrogate_pairs_are_known_from_whole_ones(payload: bytes, whole: bytes) -> None:
+    assert replace_halves(payload) == whole
+    assert is_unpaired(payload) and not is_json(payload)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'"\\ud83d\\ude00"',
+        b'"\\\\ud83d"',
+        b'"\\u00e9"',
+        b'"\\ud8"',
+        b'"\\ud8zz"',
+        b'{"\\ud83d',
+        b"\\ud83d",
+        b"x",
+        b"",
+        b'"\\',
+    ]
+    + [b'"\\ud83d" x', b"[" * 101 + b'"\\ud83d"' + b"]" * 101],
+)
+def test_what_is_no_json_for_another_reason_is_not_unpaired(payload: bytes) -> None:
+    assert not is_unpaired(payload)
+
+
+LINES = {
+    "a text is written as it is": (b"21.5", False, b"21.5"),
+    "an empty text": (b"", False, b""),
+    "a tab is no control character here": (b"a\tb", False, b"a\tb"),
+    "letters of all kinds": ("grüße 你好 😀".encode(), False, "grüße 你好 😀".encode()),
+    "a brace later on": (b"a {b}", False, b"a {b}"),
+    "a text that begins with a brace": (b"{a}", False, b'"{a}"'),
+    "with a bracket": (b"[1]", False, b'"[1]"'),
+    "with a quote": (b'"hello', False, b'"\\"hello"'),
+    "a line break": (b"a\nQUIT", False, b'"a\\nQUIT"'),
+    "a carriage return": (b"a\rb", False, b'"a\\rb"'),
+    "a terminal escape": (b"\x1b[31mred", False, b'"\\u001b[31mred"'),
+    "NUL": (b"a\x00b", False, b'"a\\u0000b"'),
+    "DEL": (b"a\x7fb", False, b'"a\\u007fb"'),
+    "C1": ("a\x9b31mb".encode(), False, b'"a\\u009b31mb"'),
+    "the first behind C1": ("a\xa0b".encode(), False, "a\xa0b".encode()),
+    "the last byte of C1 within another letter": ("\u0440".encode(), False, "\u0440".encode()),
+    "tab and DEL": (b"a\t\x7f", False, b'"a\\t\\u007f"'),
+    "JSON as it came": (b'{ "a" :1.0e1,"b":[ ] }', True, b'{ "a" :1.0e1,"b":[ ] }'),
+    "JSON with line breaks": (b'{\n\t"a":\r\n1}', True, b'{ \t"a":  1}'),
+    "escapes in JSON stay": (b'"a\\nb\\u001b"', True, b'"a\\nb\\u001b"'),
+    "DEL in JSON": (b'["\x7f"]', True, b'["\\u007f"]'),
+    "C1 in JSON": ('{"\x85":"\x9b"}'.encode(), True, b'{"\\u0085":"\\u009b"}'),
+    "a backslash before DEL in JSON": (b'"\\\\\x7f"', True, b'"\\\\\\u007f"'),
+}
+
+
+@pytest.mark.parametrize(("payload", "json_text", "line"), LINES.values(), ids=LINES.keys())
+def test_a_payload_on_a_line(payload: bytes, json_text: bool, line: bytes) -> None:
+    """Each payload has exactly one way to stand on a line."""
+    assert for_line(payload, json_text) == line
+
+
+def test_a_payload_in_json() -> None:
+    """JSON is spliced as it came; a text is a string."""
+    assert for_json(b'{ "a":1.0 }', True) == b'{ "a":1.0 }'
+    assert for_json(b"21.5", False) == b'"21.5"'
+    assert for_json(b'"\\\n\x1b\x7f', False) == b'"\\"\\\\\\n\\u001b\x7f"'
+
+
+def test_quoting_names() -> None:
+    """A name is quoted like a text, however often it comes."""
+    for name in (b"kitchen", b'a"b', "küche".encode(), b"a\\b"):
+        assert quote_name(name) == quote_name(name) == quote(name)
+        assert json.loads(quote(name)) == name.decode()
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", True),
+        ("aé€😀\U0010ffff".encode(), True),
+        (b"\xff", False),
+        (b"\xc0\x80", False),
+        (b"\xe2\x82", False),
+        (b"\xed\xa0\x80", False),
+        (b"\xf4\x90\x80\x80", False),
+    ],
+)
+def test_what_utf8_is(data: bytes, expected: bool) -> None:
+    """Overlong forms, surrogates and what is beyond U+10FFFF are none (RFC 3629)."""
+    assert is_utf8(data) is expected
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
+    st.sampled_from('{["\\ \t\n\r\x00\x1b\x7f\x85a1:,]}')
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner),
+    max_leaves=10,
+)
+
+
+@given(TEXTS)
+def test_a_text_stays_that_text(text: str) -> None:
+    """A text that a JSON publisher sends is that text for JSON readers and for line readers."""
+    payload = text.encode()
+    assert json.loads(for_json(payload, False)) == text
+    line = for_line(payload, False)
+    assert meant(line) == text
+    assert not forbidden(line)
+
+
+@given(TEXTS)
+def test_what_is_typed_stays_what_it_means(typed: str) -> None:
+    """What a line publisher types means the same to JSON readers and to line readers."""
+    payload = typed.replace("\n", "").encode()
+    kind = is_json(payload)
+    line = for_line(payload, kind)
+    assert json.loads(for_json(payload, kind)) == meant(line) == meant(payload)
+    assert not forbidden(line)
+
+
+@given(VALUES, st.sampled_from([None, 1, "\r\n", "\t"]), st.booleans())
+def test_a_json_value_stays_that_value(value: Any, indent: int | str | None, ascii_only: bool) -> None:
+    """A JSON value is the same value after its way over a line, however it was laid out."""
+    raw = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
+    line = for_line(raw, True)
+    assert json.loads(line) == value
+    assert not forbidden(line)
+    if isinstance(value, list | dict | str):
+        assert is_json(raw)
+        assert for_json(line, is_json(line)) == line
+
+
+@given(st.binary())
+def test_any_bytes_are_text_or_json(payload: bytes) -> None:
+    """Any UTF-8 is JSON or text, never an exception."""
+    if is_utf8(payload):
+        assert not forbidden(for_line(payload, is_json(payload)))

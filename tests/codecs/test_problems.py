@@ -1,0 +1,30 @@
+"""Every refusal has a status, and is told as RFC 9457 wants it."""
+
+import json
+
+import pytest
+
+from twistedsock.codecs.query import STATUS, ApiError, problem_details
+from twistedsock.errors import BAD_CHANNEL, TOO_FAST, Error, ErrorCode
+
+
+def test_every_code_has_a_status() -> None:
+    assert STATUS.keys() == set(ErrorCode)
+    assert all(400 <= status < 600 for status in STATUS.values())
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_a_problem_says_what_a_dialect_says(code: ErrorCode) -> None:
+    told = json.loads(problem_details(Error(code, 'no "such" thing'), STATUS[code]))
+    assert told["code"] == code.decode() and told["status"] == STATUS[code]
+    assert (told["type"], told["detail"]) == ("about:blank", 'no "such" thing')
+
+
+def test_the_title_is_that_of_the_status() -> None:
+    assert json.loads(problem_details(TOO_FAST, 429))["title"] == "Too Many Requests"
+
+
+def test_an_operation_can_end_with_a_refusal() -> None:
+    refused = ApiError(BAD_CHANNEL)
+    assert (refused.error, refused.status, str(refused)) == (BAD_CHANNEL, None, BAD_CHANNEL.message)
+    assert ApiError(BAD_CHANNEL, 404).status == 404

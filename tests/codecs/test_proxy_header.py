@@ -1,0 +1,153 @@
+"""The PROXY protocol: a header, not yet one, or none at all, wherever the bytes are cut."""
+
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, ip_address
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from twistedsock.auth.trusted_proxies import Source
+from twistedsock.codecs.proxy_protocol import MAX_BLOCK, MAX_LINE, Header, HeaderReader, Malformed
+
+SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
+IPV4 = bytes([203, 0, 113, 7, 192, 0, 2, 1]) + (4711).to_bytes(2) + (443).to_bytes(2)
+IPV6 = ip_address("2001:db8::7").packed + ip_address("2001:db8::1").packed + (4711).to_bytes(2) + (443).to_bytes(2)
+TLV = bytes([4, 0, 3]) + b"nop"
+
+
+def block(command: int = 0x21, family: int = 0x11, body: bytes = IPV4) -> bytes:
+    return SIGNATURE + bytes([command, family]) + len(body).to_bytes(2) + body
+
+
+WHOLE = [
+    (b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n", Source("203.0.113.7", 4711)),
+    (b"PROXY TCP4 0.0.0.0 255.255.255.255 0 65535\r\n", Source("0.0.0.0", 0)),
+    (b"PROXY TCP6 2001:DB8:0::7 2001:db8::1 4711 443\r\n", Source("2001:db8::7", 4711)),
+    (b"PROXY TCP6 ::ffff:203.0.113.7 ::1 4711 443\r\n", Source("203.0.113.7", 4711)),
+    (
+        b"PROXY TCP6 " + b" ".join([b"ffff:" * 7 + b"ffff"] * 2) + b" 65535 65535\r\n",
+        Source("ffff:" * 7 + "ffff", 65535),
+    ),
+    (b"PROXY UNKNOWN\r\n", None),
+    (b"PROXY UNKNOWN \xff\0 anything \r or \n at all\r\n", None),
+    (b"PROXY UNKNOWN " + b"x" * (MAX_LINE - 16) + b"\r\n", None),
+    (block(), Source("203.0.113.7", 4711)),
+    (block(family=0x12), Source("203.0.113.7", 4711)),
+    (block(body=IPV4 + TLV), Source("203.0.113.7", 4711)),
+    (block(family=0x21, body=IPV6), Source("2001:db8::7", 4711)),
+    (block(family=0x22, body=IPV6 + TLV), Source("2001:db8::7", 4711)),
+    (block(family=0x31, body=bytes(216)), Source("")),
+    (block(family=0x32, body=b"/run/client".ljust(216, b"\0") + TLV), Source("")),
+    (block(family=0x00, body=b""), None),
+    (block(family=0x00, body=TLV), None),
+    (block(family=0x10), None),
+    (block(family=0x01), None),
+    (block(command=0x20, body=b""), None),
+    (block(command=0x20), None),
+    (block(command=0x20, family=0x00, body=TLV), None),
+]
+
+
+@pytest.mark.parametrize(("header", "source"), WHOLE)
+@pytest.mark.parametrize("rest", [b"", b"PUB kitchen 21.5\n", b"PROXY UNKNOWN\r\n"])
+def test_a_header_tells_the_source_whatever_the_cut(
+    header: bytes, source: Source | None, rest: bytes, cuts: Callable[[bytes], Iterator[list[bytes]]]
+) -> None:
+    for pieces in cuts(header):
+        reader = HeaderReader()
+        assert [reader.feed(piece) for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+        assert reader.feed(pieces[-1] + rest) == Header(source, rest)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n",
+        b"PUB kitchen 21.5\n",
+        b"\n",
+        b"proxy TCP4 203.0.113.7 192.0.2.1 4711 443\r\n",
+        b"PROXY\r\n",
+        b"PROXY \r\n",
+        b"PROXY TCP4\r\n",
+        b"PROXY UDP4 203.0.113.7 192.0.2.1 4711 443\r\n",
+        b"PROXY UNKNOWNS\r\n",
+        b"PROXY  TCP4 203.0.113.7 192.0.2.1 4711 443\r\n",
+        b"PROXY TCP4 203.0.113.7  192.0.2.1 4711 443\r\n",
+        b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443 \r\n",
+        b"PROXY TCP4 203.0.113.7 192.0.2.1 4711\r\n",
+        b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\n\r\n",
+        b"PROXY TCP4 203.0.113.256 192.0.2.1 4711 443\r\n",
+        b"PROXY TCP4 203.0.113.7 192.0.2.999 4711 443\r\n",
+        b"PROXY TCP4 203.0.113.07 192.0.2.1 4711 443\r\n",
+        b"PROXY TCP4 2001:db8::7 2001:db8::1 4711 443\r\n",
+        b"PROXY TCP6 2001:db8:::7 2001:db8::1 4711 443\r\n",
+        b"PROXY TCP6 fe80::7%eth0 2001:db8::1 4711 443\r\n",
+        b"PROXY TCP4 203.0.113.7 192.0.2.1 04711 443\r\n",
+        b"PROXY TCP4 203.0.113.7 192.0.2.1 +4711 443\r\n",
+        b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 4_3\r\n",
+        b"PROXY TCP4 203.0.113.7 192.0.2.1 65536 443\r\n",
+        b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 65536\r\n",
+        b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443".ljust(MAX_LINE),
+        b"PROXY UNKNOWN " + b"x" * (MAX_LINE - 15) + b"\r\n",
+        b"\r\n\r\n\0\r\nQUIT\r",
+        block(command=0x11),
+        block(command=0x22),
+        block(command=0x30),
+        block(family=0x41),
+        block(family=0x13),
+        block(command=0x20, family=0xF1),
+        block(body=IPV4[:-1]),
+        block(family=0x21, body=IPV6[:-1]),
+        block(family=0x31, body=bytes(215)),
+        block(body=IPV4.ljust(MAX_BLOCK - 15)),
+    ],
+)
+def test_what_is_no_header_is_known_as_such(data: bytes) -> None:
+    assert HeaderReader().feed(data) == Malformed()
+
+
+@pytest.mark.parametrize("data", [b"G", b"\0", b"PROXX", b"\r\n\r\nQ", block(command=0x22)[:16], block(body=b"")])
+def test_it_is_known_as_soon_as_it_can_be(data: bytes) -> None:
+    reader = HeaderReader()
+    assert [reader.feed(data[index : index + 1]) for index in range(len(data) - 1)] == [None] * (len(data) - 1)
+    assert reader.feed(data[-1:]) == Malformed()
+
+
+def test_the_longest_block() -> None:
+    header = block(body=IPV4.ljust(MAX_BLOCK - 16))
+    assert len(header) == MAX_BLOCK
+    assert HeaderReader().feed(header) == Header(Source("203.0.113.7", 4711), b"")
+
+
+STARTS = st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 1.2.3.4 ", b"PROXY UNKNOWN", SIGNATURE, SIGNATURE + b"\x21\x11"])
+
+
+@given(STARTS, st.binary(max_size=300), st.lists(st.integers(1, 40)))
+@example(b"", bytes(MAX_LINE), [])
+def test_any_bytes_give_a_header_or_an_error_or_more_is_needed(start: bytes, more: bytes, sizes: list[int]) -> None:
+    data = start + more
+    whole = HeaderReader().feed(data)
+    reader, fed, found = HeaderReader(), 0, None
+    for size in [*sizes, len(data)]:
+        found = reader.feed(data[fed : fed + size])
+        fed += size
+        if found is not None:
+            break
+        assert len(reader._kept) < MAX_BLOCK
+    if isinstance(whole, Header):
+        assert isinstance(found, Header)
+        assert (found.source, found.rest + data[fed:]) == (whole.source, whole.rest)
+    else:
+        assert found == whole
+
+
+@given(st.ip_addresses(), st.integers(0, 65535), st.binary())
+def test_both_versions_tell_the_same(address: IPv4Address, port: int, rest: bytes) -> None:
+    kind = address.version
+    line = f"PROXY TCP{4 if kind == 4 else 6} {address} {address} {port} {port}\r\n".encode()
+    body = address.packed * 2 + port.to_bytes(2) * 2
+    told = HeaderReader().feed(line + rest)
+    assert isinstance(told, Header)
+    assert told == HeaderReader().feed(block(family=0x11 if kind == 4 else 0x21, body=body) + rest)
+    assert told.source is not None and told.source.port == port

@@ -1,0 +1,44 @@
+"""What only the stream that stands in for a WebSocket says and hears."""
+
+import pytest
+
+from tests.event_streams import read_events
+from twistedsock.codecs.encoders import JSON_IN_EVENTS
+from twistedsock.codecs.fallback import FallbackOpening, closing, read_messages
+from twistedsock.codecs.query import ApiError
+from twistedsock.errors import CloseReason, ErrorCode
+from twistedsock.pubsub.encoder import Endpoints
+
+ENDS = Endpoints(b"127.0.0.1:53124", b"127.0.0.1:8082")
+
+
+def test_its_welcome_tells_the_key() -> None:
+    (plain,), _ = read_events(JSON_IN_EVENTS.welcome(b"k3x9p", ENDS).decode())
+    (welcome,), _ = read_events(FallbackOpening(b'se"cret').welcome(b"k3x9p", ENDS).decode())
+    assert welcome.kind == "welcome" and welcome.message == {**plain.message, "key": 'se"cret'}
+
+
+def test_its_end_is_told_as_a_close_frame_would() -> None:
+    (close,), _ = read_events(closing(CloseReason.GOING_AWAY, b'"bye"').decode())
+    assert close.kind == "close" and close.message == {"type": "close", "code": 1001, "reason": '"bye"'}
+
+
+@pytest.mark.parametrize("kind", [b"", b"application/x-ndjson", b"Text/Plain; charset=utf-8", b"application/json"])
+def test_a_message_in_each_line(kind: bytes) -> None:
+    assert read_messages(b'{"a":1}\r\n\n{"b":"\xc3\xa9"}', kind, 100) == [b'{"a":1}', b'{"b":"\xc3\xa9"}']
+    assert read_messages(b"", kind, 100) == []
+    assert read_messages(b'\xef\xbb\xbf{"a":1}\n{"b":2}', kind, 100) == [b'{"a":1}', b'{"b":2}']
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "code"),
+    [
+        (b"{}", b"image/png", ErrorCode.BAD_TYPE),
+        (b"{}\n\xff", b"", ErrorCode.NOT_UTF8),
+        (b"{}\n" + b"x" * 101, b"", ErrorCode.TOO_LONG),
+    ],
+)
+def test_what_is_refused_as_a_whole(body: bytes, kind: bytes, code: ErrorCode) -> None:
+    with pytest.raises(ApiError) as refused:
+        read_messages(body, kind, 100)
+    assert refused.value.error.code is code

@@ -1,0 +1,108 @@
+"""What a telnet client says as a telnet client never reaches a payload, wherever it is cut."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twistedsock.codecs.telnet import TelnetFilter, replace_returns
+
+IAC, SE, DM, BRK, IP, AYT, SB = b"\xff", b"\xf0", b"\xf2", b"\xf3", b"\xf4", b"\xf6", b"\xfa"
+WILL, WONT, DO, DONT = b"\xfb", b"\xfc", b"\xfd", b"\xfe"
+ECHO, TIMING_MARK, TYPE, SIZE = b"\x01", b"\x06", b"\x18", b"\x1f"
+
+TABLE = {
+    "plain text": (b"SUB a\r\n", b"SUB a\r\n", b"", 0),
+    "nothing": (b"", b"", b"", 0),
+    "text in UTF-8": ("é€😀\n".encode(), "é€😀\n".encode(), b"", 0),
+    "WILL is refused by DONT": (IAC + WILL + TYPE, b"", IAC + DONT + TYPE, 0),
+    "DO is refused by WONT": (IAC + DO + ECHO, b"", IAC + WONT + ECHO, 0),
+    "WONT and DONT need no answer": (IAC + WONT + ECHO + IAC + DONT + SIZE, b"", b"", 0),
+    "an option numbered 255": (IAC + DO + IAC + b"x", b"x", IAC + WONT + IAC, 0),
+    "IAC IAC is the byte 255": (b"a" + IAC + IAC + b"b", b"a\xffb", b"", 0),
+    "negotiation amidst a line": (b"PU" + IAC + DO + ECHO + b"B a b\n", b"PUB a b\n", IAC + WONT + ECHO, 0),
+    "several at once": (
+        IAC + WILL + TYPE + IAC + DO + ECHO + b"x" + IAC + WILL + SIZE,
+        b"x",
+        IAC + DONT + TYPE + IAC + WONT + ECHO + IAC + DONT + SIZE,
+        0,
+    ),
+    "a subnegotiation is skipped": (b"a" + IAC + SB + TYPE + b"\x00xterm\n" + IAC + SE + b"b", b"ab", b"", 0),
+    "IAC IAC within one does not end it": (IAC + SB + TYPE + IAC + IAC + SE + b"x" + IAC + SE + b"b", b"b", b"", 0),
+    "nor does another command": (IAC + SB + TYPE + IAC + DO + ECHO + IAC + SE + b"b", b"b", b"", 0),
+    "an endless one": (b"a" + IAC + SB + b"QUIT\n" * 20, b"a", b"", 0),
+    "Ctrl-C": (IAC + IP, b"", b"", 1),
+    "Ctrl-C as telnet sends it": (IAC + IP + IAC + DO + TIMING_MARK, b"", IAC + WONT + TIMING_MARK, 1),
+    "are you there": (IAC + AYT, b"", b"", 1),
+    "both, twice": ((IAC + AYT + IAC + IP) * 2, b"", b"", 4),
+    "other commands mean nothing here": (b"a" + IAC + BRK + b"b" + IAC + DM + b"c" + IAC + SE + b"d", b"abcd", b"", 0),
+    "unknown commands too": (b"a" + IAC + b"\x00b" + IAC + b"Qc", b"abc", b"", 0),
+    "cut off after IAC": (b"a" + IAC, b"a", b"", 0),
+    "cut off after DO": (b"a" + IAC + DO, b"a", b"", 0),
+}
+
+
+def read(pieces: list[bytes]) -> tuple[bytes, bytes, int]:
+    """All that was typed, all that is answered, and the number of interrupts."""
+    telnet = TelnetFilter()
+    typed, answer, interrupts = b"", b"", 0
+    for piece in pieces:
+        more_typed, more_answer, more_interrupts = telnet.feed(piece)
+        typed, answer, interrupts = typed + more_typed, answer + more_answer, interrupts + more_interrupts
+    return typed, answer, interrupts
+
+
+@pytest.mark.parametrize(("data", "typed", "answer", "interrupts"), TABLE.values(), ids=TABLE.keys())
+def test_telnet_at_every_cut(data: bytes, typed: bytes, answer: bytes, interrupts: int, cuts) -> None:
+    """The same text, answers and interrupts come out however the bytes are cut."""
+    for pieces in cuts(data):
+        assert read(pieces) == (typed, answer, interrupts), pieces
+
+
+def test_text_goes_on_behind_each() -> None:
+    """Whatever stands in the table, a line behind it arrives, unless something was left open."""
+    for name, (data, typed, answer, interrupts) in TABLE.items():
+        if "endless" not in name and "cut off" not in name:
+            assert read([data, b"PING\n"]) == (typed + b"PING\n", answer, interrupts), name
+
+
+def test_text_without_telnet_is_passed_on_as_it_is() -> None:
+    """Who never negotiates costs no copy."""
+    data = b"PUB a b\n" * 100
+    assert TelnetFilter().feed(data)[0] is data
+
+
+def test_nothing_is_kept_of_a_subnegotiation() -> None:
+    """An endless subnegotiation costs no memory: the filter holds a state and nothing else."""
+    assert TelnetFilter.__slots__ == ("_state",)
+
+
+@given(st.lists(st.binary(max_size=20) | st.sampled_from([IAC, IAC + SB, IAC + SE, IAC + DO, IAC + WILL, IAC + IP])))
+def test_any_bytes_give_text_and_answers(pieces: list[bytes]) -> None:
+    """Any bytes, cut anywhere, give the text and answers of the whole; answers are refusals and nothing else."""
+    typed, answer, interrupts = read(pieces)
+    assert (typed, answer, interrupts) == read([b"".join(pieces)])
+    assert len(answer) % 3 == 0
+    for start in range(0, len(answer), 3):
+        assert answer[start : start + 2] in (IAC + WONT, IAC + DONT)
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"PING\r\0", b"PING\r\n"),
+        (b"PING 1\r\0PING 2\r\nPING 3\n\r\0", b"PING 1\r\nPING 2\r\nPING 3\n\r\n"),
+        (b"a\r\r\0b", b"a\r\r\nb"),
+        (b"a\r\0\0b", b"a\r\n\0b"),
+        (b"a\0b\rc", b"a\0b\rc"),
+        (b"\0", b"\0"),
+        (b"", b""),
+    ],
+)
+def test_cr_nul_is_a_line_end_at_every_cut(data: bytes, lines: bytes, cuts) -> None:
+    """RFC 1123 section 3.3.1."""
+    for pieces in cuts(data):
+        returned, read = False, b""
+        for piece in pieces:
+            read += replace_returns(piece, returned)
+            returned = piece.endswith(b"\r")
+        assert read == lines, pieces

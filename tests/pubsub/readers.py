@@ -1,0 +1,84 @@
+"""Readers on fake sockets, and channels to read from, for the tests of what lies below the broker."""
+
+from collections.abc import Callable
+
+from twistedsock.codecs.encoders import LINES
+from twistedsock.limits.memory import MemoryBudget
+from twistedsock.limits.settings import Limits
+from twistedsock.pubsub.channel import Channel
+from twistedsock.pubsub.encoder import Encoder
+from twistedsock.pubsub.subscription import Client, Subscriber, Subscription
+from twistedsock.pubsub.values import Batch, Payloads, Position
+from twistedsock.stats import Stats
+from twistedsock.testing import FakeOutlet
+
+MAX_MISSED = 1_000
+
+
+def channel(head: int = 0, **limits: object) -> Channel:
+    return Channel(b"c", Position(b"e1", head), Limits(**limits), Stats())  # type: ignore[arg-type]
+
+
+class Owner:
+    """Notes what it is told; it may skip where ``on_lag`` says so."""
+
+    def __init__(self, on_lag: Callable[[], bool]) -> None:
+        self.told: list[str] = []
+        self._on_lag = on_lag
+
+    def may_skip(self, channel: bytes, first: int, last: int) -> bool:
+        self.told.append(f"lost {channel.decode()} {first} to {last}")
+        return self._on_lag()
+
+    def fell_behind(self, channel: bytes, cursor: int) -> None:
+        self.told.append(f"behind {channel.decode()} {cursor}")
+
+    def caught_up(self, channel: bytes) -> None:
+        self.told.append(f"caught up {channel.decode()}")
+
+
+def told(reader: Subscriber) -> list[str]:
+    """What its owner was told."""
+    assert isinstance(reader.owner, Owner)
+    return reader.owner.told
+
+
+def reader(id: bytes, dialect: Encoder = LINES, on_lag: Callable[[], bool] = lambda: True) -> Subscriber:
+    return Subscriber(Client(id), dialect, FakeOutlet(), Owner(on_lag), MemoryBudget(Limits().max_held), Stats())
+
+
+def subscribe(
+    channel: Channel, reader: Subscriber, echo: bool = True, presence: bool = False, live: bool = True
+) -> Subscription:
+    subscription = Subscription(reader, channel, echo, presence)
+    channel.readers[reader.peer.id] = subscription
+    if live:
+        channel.add_reader(subscription)
+    return subscription
+
+
+def publish(channel: Channel, *payloads: bytes, publisher: bytes = b"p0", now: float = 0.0) -> None:
+    """Events get their place and are flushed, then watchers are told of what waits."""
+    for payload in payloads:
+        await_flush(channel, payload, publisher)
+    channel.deliver(channel.write_and_send_ahead(now, MAX_MISSED))
+    channel.tell_watchers(MAX_MISSED, lambda: False)
+
+
+def await_flush(channel: Channel, payload: bytes, publisher: bytes = b"p0") -> None:
+    """An event gets its place."""
+    channel.head += 1
+    content = Payloads((payload,), len(payload))
+    channel.pending.append(Batch(channel.head, channel.head + 1, publisher, publisher, b"message", content))
+
+
+def outlet_of(reader: Subscriber) -> FakeOutlet:
+    assert isinstance(reader.outlet, FakeOutlet)
+    return reader.outlet
+
+
+def heard(reader: Subscriber) -> list[str]:
+    """Whole lines that have come since the last look."""
+    outlet = outlet_of(reader)
+    data, outlet.sent = bytes(outlet.sent), bytearray()
+    return data.decode().splitlines()

@@ -1,0 +1,66 @@
+"""Events, batches of them, and members: frozen, cheap for the garbage collector, and what they cost."""
+
+import gc
+
+import pytest
+
+from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Event, Member, Payloads, PresenceChange, cost
+
+EVENT = Event(7, b"p1", b"ann", b"message", b"21.5", False)
+MEMBER = Member(b"p1", b"ann")
+CONTENT = Payloads((b"21.5", b"", b"[1]"), 7, is_json=False, is_verbatim=False)
+BATCH = Batch(7, 10, b"p1", b"ann", b"message", CONTENT)
+
+
+@pytest.mark.parametrize(
+    "value, field",
+    [
+        (EVENT, "offset"),
+        (MEMBER, "nick"),
+        (PresenceChange(MEMBER, True), "joined"),
+        (CONTENT, "payloads"),
+        (BATCH, "first"),
+    ],
+)
+def test_what_travels_is_frozen(value: object, field: str) -> None:
+    with pytest.raises(AttributeError):
+        setattr(value, field, None)
+
+
+@pytest.mark.parametrize("value", [EVENT, BATCH, CONTENT])
+def test_events_are_no_work_for_the_garbage_collector(value: object) -> None:
+    """A log of many would be walked again and again otherwise."""
+    assert not gc.is_tracked(value)
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_536])
+def test_an_event_costs_its_payload_and_its_bookkeeping(size: int) -> None:
+    alone = Batch(1, 2, b"p1", b"ann", b"message", Payloads((b"x" * size,), size))
+    assert cost(alone) == BATCH_COST + EVENT_COST + size
+
+
+def test_events_together_share_the_bookkeeping_of_their_batch() -> None:
+    assert cost(BATCH) == BATCH_COST + 3 * EVENT_COST + 7
+
+
+def test_a_batch_one_by_one() -> None:
+    assert len(BATCH) == len(CONTENT) == 3
+    assert [*BATCH.events()] == [
+        EVENT,
+        Event(8, b"p1", b"ann", b"message", b"", False),
+        Event(9, b"p1", b"ann", b"message", b"[1]", False),
+    ]
+
+
+@pytest.mark.parametrize("is_json, is_verbatim", [(True, False), (False, True)])
+@pytest.mark.parametrize("start, stop", [(0, 9), (7, 10), (7, 8), (8, 10), (8, 9), (9, 99)])
+def test_a_part_is_the_events_between(start: int, stop: int, is_json: bool, is_verbatim: bool) -> None:
+    whole = Batch(7, 10, b"p1", b"ann", b"alarm", Payloads([b"21.5", b"", b"[1]"], 7, is_json, is_verbatim))
+    part = whole.part(start, stop)
+    assert [*part.events()] == [event for event in whole.events() if start <= event.offset < stop]
+    assert len(part) == len(part.content) and part.content.size == sum(map(len, part.content.payloads))
+    assert (part.content.is_json, part.content.is_verbatim) == (is_json, is_verbatim)
+
+
+def test_the_whole_of_a_batch_is_itself() -> None:
+    assert BATCH.part(0, 99) is BATCH

@@ -1,0 +1,273 @@
+"""A lane: one event becomes one piece of bytes for all its readers."""
+
+from collections import defaultdict
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.pubsub.readers import MAX_MISSED, await_flush, channel, heard, outlet_of, publish, reader, subscribe
+from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
+from twistedsock.codecs.payload import content_of, is_utf8
+from twistedsock.limits.settings import CHUNK_BYTES
+from twistedsock.pubsub.channel import Channel
+from twistedsock.pubsub.encoder import Encoder
+from twistedsock.pubsub.encoding_group import EncodingGroup, GatheredChunks, encode, join, send_gathered
+from twistedsock.pubsub.subscription import REPLY_PENDING
+from twistedsock.pubsub.values import Batch
+from twistedsock.stats import Stats
+
+HALF = b"x" * (CHUNK_BYTES // 2)
+
+
+@pytest.mark.parametrize(
+    "sizes, starts",
+    [
+        ([1], [0]),
+        ([1, 2, 3], [0]),
+        ([CHUNK_BYTES], [0]),
+        ([CHUNK_BYTES - 1, 1], [0]),
+        ([CHUNK_BYTES - 1, 2], [0, 1]),
+        ([CHUNK_BYTES, 1], [0, 1]),
+        ([1, CHUNK_BYTES], [0, 1]),
+        ([CHUNK_BYTES + 1], [0]),
+        ([CHUNK_BYTES + 1, CHUNK_BYTES + 1], [0, 1]),
+        ([1, CHUNK_BYTES + 1, 1], [0, 1, 2]),
+        ([CHUNK_BYTES // 2] * 5, [0, 2, 4]),
+    ],
+)
+def test_messages_are_joined_into_chunks_and_never_cut(sizes: list[int], starts: list[int]) -> None:
+    pieces = [(index + 7, bytes([index]) * size) for index, size in enumerate(sizes)]
+    joined = join(pieces)
+    assert [offset for offset, _ in joined] == [start + 7 for start in starts]
+    ends = [*starts[1:], len(pieces)]
+    expected = [b"".join(data for _, data in pieces[a:b]) for a, b in zip(starts, ends, strict=True)]
+    assert [data for _, data in joined] == expected
+
+
+def batch(first: int, *payloads: bytes, name: bytes = b"message") -> Batch:
+    return Batch(first, first + len(payloads), b"p0", b"ann", name, content_of(payloads, is_json=False))
+
+
+@pytest.mark.parametrize(
+    "payloads, starts",
+    [
+        ([b"x"], [1]),
+        ([b"x" * CHUNK_BYTES], [1]),
+        ([b"x"] * 2_000, [1]),
+        ([b"x"] * 5_000, [1, 1668, 3335]),
+        ([HALF] * 3, [1, 2, 3]),
+        ([b"x" * CHUNK_BYTES] * 3, [1, 2, 3]),
+        ([b"x" * CHUNK_BYTES, *[b"x"] * 7], [1, 2, 3, 5]),
+    ],
+)
+def test_a_batch_is_encoded_in_pieces_of_a_chunk_at_most(payloads: list[bytes], starts: list[int]) -> None:
+    """Or of one message. What is parted too much is joined again."""
+    assert [offset for offset, _ in encode(LINES, b"c", batch(1, *payloads))] == starts
+
+
+def test_a_batch_whose_size_was_misjudged_is_parted_too() -> None:
+    """Control characters take six bytes each on a line, which nobody knows before."""
+    told = batch(1, *[b"\x01" * 500] * 100)
+    pieces = encode(LINES, b"c", told)
+    assert len(pieces) > 1 and all(len(data) <= CHUNK_BYTES for _, data in pieces)
+    assert b"".join(data for _, data in pieces) == LINES.batch(b"c", told)
+
+
+PAYLOADS = st.one_of(
+    st.builds(
+        lambda sign, size: sign * size, st.sampled_from([b"x", b"\n", b'"', b"\xc3\xa9"]), st.integers(0, 90_000)
+    ),
+    st.binary(max_size=3).filter(is_utf8),
+)
+NAMES = st.sampled_from([b"message", b"alarm", b"n" * 64])
+
+
+@settings(deadline=None)
+@given(
+    kinds=st.lists(
+        st.tuples(st.lists(st.tuples(PAYLOADS, st.sampled_from([1, 1, 2, 700])), min_size=1, max_size=6), NAMES),
+        min_size=1,
+        max_size=4,
+    ),
+    dialect=st.sampled_from([LINES, LINES_IN_MESSAGES, JSON_IN_MESSAGES]),
+)
+def test_whatever_is_encoded_and_joined_nothing_is_lost_and_the_offsets_are_right(
+    kinds: list[tuple[list[tuple[bytes, int]], bytes]], dialect: Encoder
+) -> None:
+    batches: list[Batch] = []
+    for kind, name in kinds:
+        payloads = [payload for payload, times in kind for _ in range(times if len(payload) < 100 else 1)]
+        batches.append(batch(batches[-1].end if batches else 998, *payloads, name=name))
+    frames = {
+        offset: dialect.batch(b"c", told.part(offset, offset + 1))
+        for told in batches
+        for offset in range(told.first, told.end)
+    }
+    encoded = [piece for told in batches for piece in encode(dialect, b"c", told)]
+    for pieces in (encoded, join(encoded)):
+        position = 998
+        for offset, data in pieces:
+            assert offset == position
+            one_message = data == frames[offset]
+            assert one_message or len(data) <= CHUNK_BYTES
+            size = 0
+            while size < len(data):
+                frame = frames[position]
+                assert data.startswith(frame, size)
+                size, position = size + len(frame), position + 1
+            assert size == len(data)
+        assert position == batches[-1].end
+    # No two that follow each other would have fitted into one.
+    assert all(len(a) + len(b) > CHUNK_BYTES for (_, a), (_, b) in pairwise(join(encoded)))
+
+
+def test_all_readers_of_a_lane_get_the_very_same_bytes() -> None:
+    offered: list[bytes] = []
+    here = channel()
+    for id in (b"p1", b"p2"):
+        somebody = reader(id)
+        outlet_of(somebody).offer = lambda data: offered.append(data) or True  # type: ignore[method-assign, func-returns-value]
+        subscribe(here, somebody)
+    publish(here, b"a", b"b")
+    assert offered[0] is offered[1]
+    assert offered == [b"MSG c 1 p0 a\nMSG c 2 p0 b\n"] * 2
+
+
+def test_each_encoding_has_its_own_lane() -> None:
+    here = channel()
+    line, page = reader(b"p1"), reader(b"p2", JSON_IN_MESSAGES)
+    subscribe(here, line), subscribe(here, page)
+    publish(here, b"a")
+    assert heard(line) == ["MSG c 1 p0 a"]
+    assert b'"data":"a"' in outlet_of(page).sent
+    assert {encoding: len(lane) for encoding, lane in here.lanes.items()} == {LINES: 1, JSON_IN_MESSAGES: 1}
+
+
+def test_nothing_is_encoded_for_nobody() -> None:
+    class Proud:
+        def batch(self, channel: bytes, batch: object) -> bytes:
+            raise AssertionError("encoded for nobody")
+
+    lane = EncodingGroup(Proud(), Stats())  # type: ignore[arg-type]
+    lane.deliver(b"c", [])
+
+
+@pytest.mark.parametrize("echo", [True, False])
+def test_a_reader_that_leaves_the_lane_hears_nothing_more(echo: bool) -> None:
+    here, somebody = channel(), reader(b"p1")
+    subscription = subscribe(here, somebody, echo=echo)
+    here.leave_lane(subscription)
+    publish(here, b"a")
+    assert heard(somebody) == []
+    here.leave_lane(subscription)
+    assert len(here.lanes[LINES]) == 0
+
+
+@pytest.mark.parametrize("echo", [True, False])
+def test_who_does_not_take_all_falls_behind_at_the_piece_it_did_not_take(echo: bool) -> None:
+    here, quick, slow, held = channel(), reader(b"p1"), reader(b"p2"), reader(b"p3")
+    outlet_of(slow).room = 10
+    outlet_of(held).blocked = REPLY_PENDING
+    quick_one, slow_one, held_one = (subscribe(here, somebody, echo=echo) for somebody in (quick, slow, held))
+    for _ in range(3):
+        await_flush(here, HALF)
+    publish(here, b"last")
+    assert len(heard(quick)) == 4 and quick_one not in quick.lagging
+    assert slow_one.cursor == 2 and slow_one in slow.lagging  # the first piece waits in its transport
+    assert held_one.cursor == 1 and held_one in held.lagging
+    assert len(here.lanes[LINES]) == 1
+    assert here.tally.delivered == 5  # all four to the quick one
+
+
+def test_who_wants_no_echo_gets_all_but_its_own() -> None:
+    here, both, other = channel(), reader(b"p1"), reader(b"p2")
+    subscribe(here, both, echo=False), subscribe(here, other, echo=False)
+    await_flush(here, b"a", b"p1")
+    await_flush(here, b"b", b"p2")
+    await_flush(here, b"c", b"p3")
+    publish(here)
+    assert heard(both) == ["MSG c 2 p2 b", "MSG c 3 p3 c"]
+    assert heard(other) == ["MSG c 1 p1 a", "MSG c 3 p3 c"]
+
+
+def test_who_published_all_of_it_is_sent_nothing() -> None:
+    here, somebody = channel(), reader(b"p1")
+    subscription = subscribe(here, somebody, echo=False)
+    publish(here, b"a", b"b", publisher=b"p1")
+    assert outlet_of(somebody).sends == 0 and subscription not in somebody.lagging
+
+
+def test_a_selective_reader_falls_behind_at_what_it_wants_next() -> None:
+    here, somebody = channel(), reader(b"p1")
+    subscription = subscribe(here, somebody, echo=False)
+    outlet_of(somebody).room = 10
+    for publisher in (b"p2", b"p1", b"p2", b"p1", b"p2"):
+        await_flush(here, HALF, publisher)
+    publish(here)
+    assert subscription.cursor == 3 and subscription in somebody.lagging
+
+
+def gather(*channels: Channel) -> GatheredChunks:
+    """What the channels have for each reader."""
+    gathered: GatheredChunks = defaultdict(list)
+    for here in channels:
+        here.deliver(here.write_and_send_ahead(0.0, MAX_MISSED), gathered)
+    return gathered
+
+
+def test_what_several_channels_have_for_a_reader_leaves_together() -> None:
+    """One send costs far more than gathering what goes into it."""
+    busy, quiet, live, selective = channel(), channel(), reader(b"p1"), reader(b"p2")
+    for here in (busy, quiet):
+        subscribe(here, live), subscribe(here, selective, echo=False)
+    await_flush(busy, b"a", b"p2"), await_flush(busy, b"b"), await_flush(quiet, b"c"), await_flush(quiet, b"d", b"p2")
+    for somebody, due in gather(busy, quiet).items():
+        assert outlet_of(somebody).sends == 0
+        send_gathered(somebody, due)
+        assert outlet_of(somebody).sends == 1
+    assert heard(live) == ["MSG c 1 p2 a", "MSG c 2 p0 b", "MSG c 1 p0 c", "MSG c 2 p2 d"]
+    assert heard(selective) == ["MSG c 2 p0 b", "MSG c 1 p0 c"]
+
+
+def test_what_is_gathered_leaves_in_pieces_of_a_chunk_at_most() -> None:
+    """And what is longer, by itself."""
+    channels, somebody = [channel() for _ in range(5)], reader(b"p1")
+    long = b"x" * (2 * CHUNK_BYTES)
+    offered: list[int] = []
+    outlet_of(somebody).offer = lambda data: offered.append(len(data)) or True  # type: ignore[method-assign, func-returns-value]
+    for here, payload in zip(channels, [b"a", HALF, HALF, long, b"b"], strict=True):
+        subscribe(here, somebody)
+        await_flush(here, payload)
+    send_gathered(somebody, gather(*channels)[somebody])
+    around = len(b"MSG c 1 p0 \n")
+    assert offered == [1 + len(HALF) + 2 * around, len(HALF) + around, len(long) + around, 1 + around]
+
+
+@pytest.mark.parametrize("echo", [True, False])
+def test_who_does_not_take_what_was_gathered_falls_behind_on_each_channel(echo: bool) -> None:
+    """Where the first that it did not take begins; what it has taken it does not get again."""
+    first, second, third, somebody = channel(), channel(head=7), channel(head=70), reader(b"p1")
+    outlet_of(somebody).room = 10
+    one, two, three = (subscribe(here, somebody, echo=echo) for here in (first, second, third))
+    for here in (first, second, second, second, third):
+        await_flush(here, HALF, b"p2")
+    due = gather(first, second, third)[somebody]
+    assert somebody.lagging == {}
+    send_gathered(somebody, due)
+    assert somebody.tally.sent == len(outlet_of(somebody).sent) + len(outlet_of(somebody).waiting)
+    assert one not in somebody.lagging
+    assert {subscription: subscription.cursor for subscription in somebody.lagging} == {two: 8, three: 71}
+    outlet_of(somebody).drain()
+    while somebody.catch_up({}):
+        pass
+    assert [line.split()[2] for line in heard(somebody)] == ["1", "8", "9", "71", "10"]
+
+
+def test_nothing_is_handed_over_to_who_published_all_of_it() -> None:
+    here, somebody = channel(), reader(b"p1")
+    subscribe(here, somebody, echo=False)
+    await_flush(here, b"a", b"p1")
+    send_gathered(somebody, gather(here)[somebody])
+    assert outlet_of(somebody).sends == 0

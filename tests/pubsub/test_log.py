@@ -1,0 +1,387 @@
+"""The log: bounded in count, bytes and age, contiguous at all times."""
+
+import gc
+import tracemalloc
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twistedsock.limits.settings import CHUNK_BYTES, Limits
+from twistedsock.pubsub.history import AGE_STEPS, FRAME_COST, MAX_WASTE, History
+from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Event, Lost, Payloads, cost
+
+ALONE = BATCH_COST + EVENT_COST
+"""What an event costs that was published by itself, beyond its payload."""
+
+
+def batch(first: int, *sizes: int) -> Batch:
+    content = Payloads([b"x" * size for size in sizes], sum(sizes))
+    return Batch(first, first + len(sizes), b"p1", b"ann", b"message", content)
+
+
+def extend(log: History, *sizes: int, now: float = 0.0) -> None:
+    """Events that were published one by one."""
+    log.extend([batch(log.end + index, size) for index, size in enumerate(sizes)], now)
+
+
+def extend_together(log: History, *sizes: int, now: float = 0.0) -> None:
+    log.extend([batch(log.end, *sizes)], now)
+
+
+def offsets(read: list[Batch]) -> list[int]:
+    return [event.offset for batch in read for event in batch.events()]
+
+
+def in_order(events: Iterable[Event | Lost]) -> list[int | Lost]:
+    return [one if isinstance(one, Lost) else one.offset for one in events]
+
+
+def whole(log: History) -> list[int | Lost]:
+    return in_order(log.events(log.first, log.end))
+
+
+def test_an_empty_log_begins_where_it_is_told() -> None:
+    log = History(Limits(), 8)
+    assert (log.first, log.end, len(log), log.size) == (8, 8, 0, 0)
+    assert whole(log) == [] and log.read(8, 100) == []
+
+
+def test_a_log_grows_at_its_end() -> None:
+    log = History(Limits(), 8)
+    extend(log, 1, 2)
+    extend(log, 3)
+    assert whole(log) == [8, 9, 10]
+    assert (log.first, log.end, len(log), log.size) == (8, 11, 3, 6 + 3 * ALONE)
+
+
+def test_events_published_together_share_a_cost() -> None:
+    log = History(Limits(), 8)
+    extend_together(log, 1, 2, 3)
+    assert whole(log) == [8, 9, 10] and log.size == BATCH_COST + 3 * EVENT_COST + 6
+
+
+def test_the_oldest_beyond_the_count_give_way() -> None:
+    log = History(Limits(history_events=3))
+    extend(log, 1, 1)
+    extend(log, 1, 1)
+    assert whole(log) == [2, 3, 4]
+    assert log.size == 3 * (1 + ALONE)
+
+
+def test_of_a_batch_the_oldest_give_way_one_by_one() -> None:
+    """Its bookkeeping counts while any of it is left."""
+    log = History(Limits(history_events=3))
+    extend_together(log, 5, 6, 7, 8)
+    assert whole(log) == [2, 3, 4] and log.size == BATCH_COST + 3 * EVENT_COST + 21
+    extend(log, 1, 1)
+    assert whole(log) == [4, 5, 6] and log.size == BATCH_COST + EVENT_COST + 8 + 2 * (ALONE + 1)
+    extend(log, 1)
+    assert whole(log) == [5, 6, 7] and log.size == 3 * (ALONE + 1)
+
+
+def test_what_has_gone_of_a_batch_is_not_held_for_long() -> None:
+    """A large payload that has gone must not stay in the memory because small ones of its batch are left."""
+    log = History(Limits())
+    extend_together(log, 60_000, *[1] * 999)
+    log.shrink(log.size - 1)
+    assert whole(log)[0] == 2
+    assert sum(len(batch.content.payloads[0]) for batch in log._batches) == 1
+    for _ in range(900):
+        log.shrink(log.size - 1)
+        held = sum(map(cost, log._batches))
+        assert log.size <= held <= log.size + EVENT_COST * len(log) / MAX_WASTE
+
+
+def test_a_batch_of_which_little_has_gone_may_go_as_a_whole() -> None:
+    log = History(Limits())
+    extend_together(log, *[1] * 99)
+    extend_together(log, 2, 3)
+    log.shrink(log.size - 1)
+    assert whole(log)[0] == 2 and len(log._batches[0]) == 99
+    log.shrink(BATCH_COST + 2 * EVENT_COST + 5)
+    assert whole(log) == [100, 101] and log.size == BATCH_COST + 2 * EVENT_COST + 5
+    log.shrink(0)
+    assert whole(log) == [] and log.size == 0
+
+
+def test_letting_go_one_by_one_copies_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copying what is left of a batch each time would cost the square of its length."""
+    copied: list[int] = []
+    part = Batch.part
+
+    def counted(self: Batch, start: int, stop: int) -> Batch:
+        copied.append(stop - start)
+        return part(self, start, stop)
+
+    monkeypatch.setattr(Batch, "part", counted)
+    log = History(Limits())
+    extend_together(log, *[1] * 4_000)
+    while log:
+        log.shrink(log.size - 1)
+    assert sum(copied) < 5 * 4_000
+
+
+def test_the_oldest_beyond_the_bytes_give_way() -> None:
+    log = History(Limits(history_bytes=2 * ALONE + 100))
+    extend(log, 50, 50)
+    assert whole(log) == [1, 2]
+    extend(log, 50)
+    assert whole(log) == [2, 3]
+    extend(log, 51)
+    assert whole(log) == [4]
+    extend(log, 2 * ALONE + 101)
+    assert whole(log) == [] and log.size == 0 and log.end == 6
+
+
+def test_what_is_too_old_gives_way_a_step_late_at_most() -> None:
+    log = History(Limits(history_age=64.0))
+    step = 64.0 / AGE_STEPS
+    extend(log, 1, now=100.0)
+    extend(log, 1, now=100.0 + step / 2)
+    extend(log, 1, now=100.0 + step)
+    log.expire(164.0)
+    assert whole(log) == [1, 2, 3]
+    log.expire(164.0 + step)
+    assert whole(log) == [3]
+    log.expire(164.0 + 2 * step)
+    assert whole(log) == [] and (log.first, log.size) == (4, 0)
+
+
+def test_writing_lets_go_what_is_too_old() -> None:
+    log = History(Limits(history_age=10.0))
+    extend(log, 1, now=0.0)
+    extend(log, 1, now=60.0)
+    assert whole(log) == [2]
+
+
+def test_an_age_of_nothing_keeps_nothing() -> None:
+    log = History(Limits(history_age=0.0))
+    extend(log, 1, 1)
+    assert whole(log) == [] and log.end == 3
+
+
+def test_a_mark_whose_events_have_gone_already_takes_no_others() -> None:
+    log = History(Limits(history_age=10.0, history_events=1))
+    extend(log, 1, 1, now=0.0)
+    log.shrink(0)
+    log.expire(60.0)
+    extend(log, 1, now=60.0)
+    assert whole(log) == [3]
+
+
+def test_marks_do_not_pile_up() -> None:
+    log = History(Limits(history_age=64.0, history_events=10))
+    for tick in range(10_000):
+        extend(log, 1, now=tick / 10)
+    assert len(log._marks) <= AGE_STEPS + 2
+
+
+@pytest.mark.parametrize(
+    "start, stop, left",
+    [
+        (1, 6, [Lost(1, 2), 3, 4, 5]),
+        (2, 6, [Lost(2, 2), 3, 4, 5]),
+        (3, 99, [3, 4, 5]),
+        (4, 6, [4, 5]),
+        (4, 5, [4]),
+        (5, 5, []),
+        (6, 6, []),
+        (99, 6, []),
+        (1, 3, [Lost(1, 2)]),
+        (1, 2, [Lost(1, 1)]),
+    ],
+)
+def test_events_between_two_offsets(start: int, stop: int, left: list[int | Lost]) -> None:
+    """Alone or together: those that are still there, and in their place which are not."""
+    log, together = History(Limits(history_events=3)), History(Limits(history_events=3))
+    extend(log, 1, 1, 1, 1, 1)
+    extend_together(together, 1, 1, 1, 1, 1)
+    for events in (log.events(start, stop), together.events(start, stop)):
+        assert in_order(events) == left
+
+
+def test_events_are_looked_for_when_they_are_asked_for() -> None:
+    """A slow client holds nothing of what the log lets go; it gets what is there then, and which offsets are not, and
+    nothing newer."""
+    log = History(Limits(history_events=4))
+    extend(log, CHUNK_BYTES, CHUNK_BYTES, CHUNK_BYTES, CHUNK_BYTES)
+    events = log.events(1, log.end)
+    assert in_order([next(events)]) == [1]
+    extend(log, 1, 1)
+    assert in_order(events) == [Lost(2, 2), 3, 4]
+    events = log.events(3, log.end)
+    assert in_order([next(events)]) == [3]
+    log.shrink(0)
+    assert list(events) == [Lost(4, 6)]
+    extend(log, 1)
+    assert list(log.events(1, 7)) == [Lost(1, 6)]
+
+
+def test_a_log_that_moves_on_again_and_again_leaves_several_gaps() -> None:
+    log = History(Limits(history_events=4))
+    extend(log, *[CHUNK_BYTES] * 4)
+    events = log.events(1, log.end)
+    told = [next(events)]
+    extend(log, CHUNK_BYTES, CHUNK_BYTES)
+    told += [next(events), next(events)]
+    extend(log, CHUNK_BYTES, CHUNK_BYTES)
+    assert in_order([*told, *events]) == [1, Lost(2, 2), 3, Lost(4, 4)]
+
+
+def test_to_ask_for_the_last_events_costs_no_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    events = Batch.events
+    monkeypatch.setattr(Batch, "events", lambda batch: looked.append(len(batch)) or events(batch))
+    log = History(Limits())
+    extend(log, *[1] * 5_000)
+    assert in_order(log.events(4_999, 5_001)) == [4_999, 5_000]
+    assert list(log.events(5_001, 5_001)) == [] and looked == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "offset, size, read",
+    [
+        (0, 1, [3]),
+        (3, 1, [3]),
+        (3, FRAME_COST + 1, [3]),
+        (3, FRAME_COST + 2, [3, 4]),
+        (4, 10_000, [4, 5]),
+        (5, 0, [5]),
+        (6, 10_000, []),
+    ],
+)
+def test_reading_a_piece(offset: int, size: int, read: list[int]) -> None:
+    """As much as makes so many bytes to send."""
+    log = History(Limits(history_events=3))
+    extend(log, 1, 1, 1, 1, 1)
+    assert offsets(log.read(offset, size)) == read
+
+
+@pytest.mark.parametrize(
+    "offset, size, read",
+    [
+        (1, 0, [1]),
+        (1, 2 * (FRAME_COST + 1), [1, 2]),
+        (2, 2 * (FRAME_COST + 1), [2, 3]),
+        (3, 10_000, [3, 4, 5, 6]),
+        (3, 3 * (FRAME_COST + 1), [3, 4, 5]),
+        (3, 2 * (FRAME_COST + 1) + 1, [3, 4, 5]),
+        (6, 0, [6]),
+    ],
+)
+def test_reading_a_piece_of_batches(offset: int, size: int, read: list[int]) -> None:
+    """They are parted where enough is read: a reader that is behind sends a chunk at a time."""
+    log = History(Limits())
+    extend_together(log, 1, 1, 1, 1)
+    extend_together(log, 1, 1)
+    assert offsets(log.read(offset, size)) == read
+
+
+def test_what_was_read_is_not_changed_by_what_comes() -> None:
+    log = History(Limits(history_events=2))
+    extend_together(log, 1, 1)
+    read = log.read(1, 1000)
+    extend(log, 1, 1)
+    assert offsets(read) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "size, left",
+    [(10_000, [1, 2, 3, 4, 5]), (3 * ALONE, [2, 3, 4, 5]), (2 * ALONE + EVENT_COST, [3, 4, 5])]
+    + [(BATCH_COST + 2 * EVENT_COST + 2, [4, 5]), (BATCH_COST + 2 * EVENT_COST + 1, [5]), (ALONE, []), (0, [])],
+)
+def test_shrinking(size: int, left: list[int]) -> None:
+    """The fewest go that must."""
+    log = History(Limits())
+    extend(log, 1, 1)
+    extend_together(log, 1, 1, 1)
+    log.shrink(size)
+    assert whole(log) == left
+
+
+SIZES = st.lists(st.just(0) | st.integers(0, 100), min_size=1, max_size=12)
+
+
+@given(
+    count=st.integers(0, 20),
+    room=st.integers(0, 6 * ALONE),
+    steps=st.lists(
+        st.tuples(st.lists(SIZES, max_size=4), st.integers(0, 30), st.none() | st.integers(0, 6 * ALONE)), max_size=12
+    ),
+    size=st.integers(0, 1000),
+)
+def test_whatever_is_written_the_bounds_hold_and_nothing_else_is_lost(
+    count: int, room: int, steps: list[tuple[list[list[int]], int, int | None]], size: int
+) -> None:
+    """Against a plain list of events, each with its batch and when it came."""
+    age = 64.0
+    log = History(Limits(history_events=count, history_bytes=room, history_age=age))
+    written: list[tuple[Event, int, float]] = []
+    now, batches, gone = 0.0, 0, 0
+
+    def cost_of(tail: list[tuple[Event, int, float]]) -> int:
+        """Each event counts, and each batch of which any is left."""
+        events = sum(EVENT_COST + len(event.payload) for event, _, _ in tail)
+        return events + BATCH_COST * len({number for _, number, _ in tail})
+
+    for sizes, pause, shrunk in steps:
+        now += pause
+        if sizes:
+            added: list[Batch] = []
+            for some in sizes:
+                added.append(batch(added[-1].end if added else log.end, *some))
+                batches += 1
+                written += [(event, batches, now) for event in added[-1].events()]
+            log.extend(added, now)
+        log.expire(now)
+        if shrunk is not None:
+            log.shrink(shrunk)
+        kept = written[len(written) - len(log) :]
+        assert list(log.events(log.first, log.end)) == [event for event, _, _ in kept]
+        assert log.first == log.end - len(log) and log.end == len(written) + 1
+        assert log.size == cost_of(kept) <= room and len(kept) <= count
+        assert shrunk is None or log.size <= shrunk
+        assert all(now - at < age * (1 + 1 / AGE_STEPS) for _, _, at in kept)
+        assert len(log._batches) == len({number for _, number, _ in kept})
+        held = sum(map(cost, log._batches))
+        assert held == log.size + log._waste and log._waste * MAX_WASTE <= EVENT_COST * len(log)
+        # What has gone had to: the next older one would break a bound, now or when it went.
+        tail = [told for told in written[gone:] if now - told[2] < age]
+        tail = tail[max(0, len(tail) - count) :]
+        while cost_of(tail) > min(room, room if shrunk is None else shrunk):
+            del tail[0]
+        assert kept[len(kept) - len(tail) :] == tail
+        gone = len(written) - len(kept)
+        for offset in range(log.first, log.end + 1):
+            events = [event for event, _, _ in kept if event.offset >= offset]
+            assert list(log.events(offset, log.end)) == events
+            read = [event for part in log.read(offset, size) for event in part.events()]
+            assert read == events[: len(read)] and (read or not events)
+            # Not much more than asked for, though each batch is parted as if its events were alike.
+            sent = [FRAME_COST + len(event.payload) for event in read]
+            assert sum(sent) <= size + 12 * (FRAME_COST + 100)
+            if len(read) < len(events):
+                assert sum(sent) >= size - 12 * (FRAME_COST + 100)
+
+
+def test_a_log_takes_no_more_memory_than_it_says() -> None:
+    """So a bound in bytes is one on memory, even for events of one byte, alone or together."""
+    for together, times in ((1, 20_000), (10, 2_000), (1_000, 100)):
+        log = History(Limits(history_events=10**9, history_bytes=10**9))
+        publisher, sender, name = b"p" * 12, b"a" * 10, b"message"
+        gc.collect()
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(times):
+                payloads = (b"%d " % (10**9 + log.end) * together).split()
+                content = Payloads(payloads if together > 1 else (payloads[0],), 10 * together)
+                del payloads
+                log.extend([Batch(log.end, log.end + together, publisher, sender, name, content)], 0.0)
+                del content
+            taken = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+        assert 0.6 * log.size < taken <= log.size, (together, taken / len(log), log.size / len(log))

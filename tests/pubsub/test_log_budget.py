@@ -1,0 +1,204 @@
+"""The sum of all logs is limited: the owner whose logs are largest gives way, and old events expire."""
+
+import random
+
+import pytest
+
+from tests.pubsub.readers import await_flush, channel, publish, reader, subscribe
+from twistedsock.limits.settings import TIME_SLICE_SECONDS, Limits
+from twistedsock.pubsub.channel import Channel
+from twistedsock.pubsub.history_budget import SEARCHED_TOGETHER, SWEPT_TOGETHER, HistoryBudget
+from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Position
+from twistedsock.stats import Stats
+
+ALONE = BATCH_COST + EVENT_COST + 1
+"""What an event of one byte costs that was published by itself."""
+
+
+class Budget:
+    """One under test, a clock, and which channels it has told to be unused."""
+
+    def __init__(self, most: int) -> None:
+        self.now = 0.0
+        self.tick = 0.0
+        self.unused: list[Channel] = []
+        self.logs = HistoryBudget(most, self.clock, self.unused.append)
+
+    def clock(self) -> float:
+        self.now += self.tick
+        return self.now
+
+    def writes(self, written: Channel, *payloads: bytes) -> None:
+        size = written.log.size
+        self.logs.note_written(written)
+        publish(written, *payloads, now=self.now)
+        self.logs.account(written, size)
+
+
+def test_the_sum_follows_what_is_written_and_let_go() -> None:
+    budget, one, other = Budget(100 * ALONE), channel(), channel()
+    budget.writes(one, b"a", b"b")
+    budget.writes(other, b"c")
+    assert budget.logs.size == 3 * ALONE == one.log.size + other.log.size
+    budget.logs.empty(one)
+    assert budget.logs.size == ALONE and len(one.log) == 0 and budget.unused == [one]
+
+
+def test_the_log_that_was_written_longest_ago_gives_way() -> None:
+    budget, first, second, third = Budget(3 * ALONE), channel(), channel(), channel()
+    for written in (first, second, first):
+        budget.writes(written, b"x")
+    budget.writes(third, b"x")
+    assert (len(first.log), len(second.log), len(third.log)) == (2, 0, 1)
+    assert budget.unused == [second] and budget.logs.size == 3 * ALONE
+    budget.writes(third, b"x")
+    assert (len(first.log), len(third.log)) == (1, 2) and budget.unused == [second]
+
+
+def test_a_log_that_is_empty_is_not_asked_to_give_way() -> None:
+    budget, empty, full = Budget(2 * ALONE), channel(), channel()
+    budget.writes(empty, b"x")
+    budget.logs.empty(empty)
+    budget.writes(full, b"x", b"y", b"z")
+    assert len(full.log) == 2 and budget.unused == [empty]
+
+
+def test_what_is_too_old_goes_when_it_is_looked_at() -> None:
+    budget, old = Budget(100 * ALONE), channel(history_age=10.0)
+    budget.writes(old, b"x")
+    budget.logs.expire(old, 5.0)
+    assert budget.logs.size == ALONE
+    budget.logs.expire(old, 20.0)
+    assert budget.logs.size == 0 and len(old.log) == 0
+
+
+def test_a_sweep_of_many_takes_no_longer_than_a_share_at_a_time() -> None:
+    budget, channels = Budget(10_000 * ALONE), [channel() for _ in range(3 * SWEPT_TOGETHER)]
+    for each in channels:
+        budget.writes(each, b"x")
+    budget.now, budget.tick = 1_000.0, TIME_SLICE_SECONDS
+    assert not budget.logs.sweep(channels)
+    assert len(budget.unused) == SWEPT_TOGETHER
+    assert not budget.logs.sweep_on()
+    assert budget.logs.sweep_on()
+    assert len(budget.unused) == 3 * SWEPT_TOGETHER and budget.logs.size == 0
+    assert budget.logs.sweep([])
+
+
+A, B, C = b"@192.0.2.1", b"@192.0.2.2", b"=carol"
+
+
+def owned(owner: bytes) -> Channel:
+    made = channel()
+    made.owner = owner
+    return made
+
+
+def test_the_owner_whose_logs_are_largest_gives_way() -> None:
+    budget = Budget(10 * ALONE)
+    quiet, flooded = owned(B), [owned(A) for _ in range(4)]
+    budget.writes(quiet, *[b"x"] * 3)
+    for _ in range(5):
+        for each in flooded:
+            budget.writes(each, b"x")
+    assert len(quiet.log) == 3, "it was written longest ago, but its owner has less than its share"
+    assert sum(len(each.log) for each in flooded) == 7 and budget.logs.size == 10 * ALONE
+
+
+def test_owners_that_both_want_all_get_half_each() -> None:
+    budget = Budget(100 * ALONE)
+    first, second = owned(A), owned(B)
+    for _ in range(100):
+        budget.writes(first, b"x")
+    for _ in range(100):
+        budget.writes(second, b"x")
+    assert (len(first.log), len(second.log)) == (50, 50)
+
+
+def test_a_large_batch_takes_from_an_owner_no_more_than_what_it_has_beyond_its_share() -> None:
+    budget = Budget(100 * ALONE)
+    first, second = owned(A), owned(B)
+    budget.writes(first, *[b"x"] * 60)
+    budget.writes(second, *[b"x"] * 40)
+    budget.writes(second, *[b"x"] * 100)
+    assert (len(first.log), len(second.log)) == (50, 50)
+
+
+def test_an_owner_alone_can_use_the_whole_limit() -> None:
+    budget = Budget(100 * ALONE)
+    alone = [owned(A) for _ in range(4)]
+    for number in range(1_000):
+        budget.writes(alone[number % 4], b"x")
+    assert budget.logs.size == 100 * ALONE
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_owner_below_its_share_loses_an_event_to_others(seed: int) -> None:
+    """Each modest owner keeps ten events; what greedy owners write costs a hundred times as much."""
+    chance, budget = random.Random(seed), Budget(1_000 * ALONE)
+    modest = [owned(b"@%d" % number) for number in range(20)]
+    greedy = [owned(b"=%d" % number) for number in range(chance.randrange(1, 30)) for _ in range(5)]
+    expected = dict.fromkeys(modest, 0)
+    for _ in range(5_000):
+        if chance.random() < 0.05:
+            written = chance.choice(modest)
+            if expected[written] < 10:
+                budget.writes(written, b"x")
+                expected[written] += 1
+            elif chance.random() < 0.5:
+                budget.logs.empty(written)
+                expected[written] = 0
+        else:
+            budget.writes(chance.choice(greedy), b"x" * chance.randrange(300))
+        assert {each: len(each.log) for each in modest} == expected
+    assert budget.logs.size > 990 * ALONE, "the limit was reached"
+    assert budget.logs.size == sum(each.log.size for each in (*modest, *greedy)) <= 1_000 * ALONE
+
+
+def test_a_channel_that_changes_its_owner_takes_its_log_along() -> None:
+    budget = Budget(10 * ALONE)
+    moved, kept, others = owned(A), owned(A), owned(B)
+    for written in (moved, kept):
+        budget.writes(written, *[b"x"] * 3)
+    budget.logs.change_owner(moved, B)
+    assert moved.owner == B and budget.logs.size == 6 * ALONE
+    budget.writes(others, *[b"x"] * 6)
+    assert (len(moved.log), len(others.log), len(kept.log)) == (1, 6, 3)
+
+
+def test_an_empty_channel_can_change_its_owner() -> None:
+    budget, empty = Budget(10 * ALONE), owned(A)
+    budget.logs.change_owner(empty, B)
+    budget.writes(empty, b"x")
+    assert empty.owner == B and budget.logs.size == ALONE and budget.logs.find_unread(B) is empty
+
+
+def test_finds_the_least_recently_written_channel_that_nobody_reads() -> None:
+    budget, waited_for, read, unread, newest = Budget(10 * ALONE), owned(A), owned(A), owned(A), owned(A)
+    for each in (waited_for, read, unread, newest, unread):
+        budget.writes(each, b"x")
+    waited_for.bells = {lambda: None: None}
+    subscribe(read, reader(b"p1"))
+    assert budget.logs.find_unread(A) is newest
+    budget.writes(newest, b"x")
+    assert budget.logs.find_unread(A) is unread
+    await_flush(unread, b"y")
+    assert budget.logs.find_unread(A) is newest
+    assert budget.logs.find_unread(B) is None
+
+
+def test_a_search_goes_on_behind_channels_that_are_read() -> None:
+    budget, read = Budget(1_000 * ALONE), [owned(A) for _ in range(SEARCHED_TOGETHER)]
+    unread = owned(A)
+    for number, each in enumerate(read):
+        budget.writes(each, b"x")
+        subscribe(each, reader(b"p%d" % number))
+    budget.writes(unread, b"x")
+    assert budget.logs.find_unread(A) is None
+    assert budget.logs.find_unread(A) is unread
+
+
+def test_the_channels_of_the_server_are_no_unread_channels() -> None:
+    budget, own = Budget(10 * ALONE), Channel(b"$sys/figures", Position(b"e1", 0), Limits(), Stats(), A)
+    budget.writes(own, b"x")
+    assert budget.logs.find_unread(A) is None

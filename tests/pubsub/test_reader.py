@@ -1,0 +1,260 @@
+"""A reading end that is behind: it holds a cursor only, and reads on a chunk at a time."""
+
+import pytest
+
+from tests.pubsub.readers import channel, heard, outlet_of, publish, reader, subscribe, told
+from twistedsock.codecs.encoders import LINES
+from twistedsock.limits.settings import CHUNK_BYTES
+from twistedsock.pubsub.history import FRAME_COST
+from twistedsock.pubsub.subscription import (
+    NULL_EVENTS,
+    REPLY_PENDING,
+    SOCKET_FULL,
+    CatchUpCache,
+    Client,
+    Subscriber,
+    Subscription,
+)
+from twistedsock.pubsub.values import CHANGE_COST, Member, PresenceChange
+
+BIG = b"x" * (CHUNK_BYTES - FRAME_COST)
+
+
+def catch_up(reader: Subscriber, shared: CatchUpCache | None = None) -> bool:
+    return reader.catch_up({} if shared is None else shared)
+
+
+def is_live(subscription: Subscription) -> bool:
+    lane = subscription.channel.lanes.get(LINES)
+    return lane is not None and (subscription in lane.live or subscription in lane.selective)
+
+
+def test_a_peer_without_a_nick_is_called_by_its_id() -> None:
+    peer = Client(b"p1")
+    assert peer.member() == Member(b"p1", b"p1")
+    peer.nick = b"ann"
+    assert peer.member() == Member(b"p1", b"ann")
+
+
+@pytest.mark.parametrize("blocked", [SOCKET_FULL, REPLY_PENDING, SOCKET_FULL | REPLY_PENDING])
+def test_a_blocked_reader_waits(blocked: int) -> None:
+    here, somebody = channel(), reader(b"p1")
+    publish(here, b"a")
+    subscribe(here, somebody, live=False).fall_behind(1)
+    outlet_of(somebody).blocked = blocked
+    assert not catch_up(somebody)
+    assert heard(somebody) == [] and somebody.lagging
+
+
+def test_who_is_not_behind_has_nothing_to_catch_up_with() -> None:
+    assert not catch_up(reader(b"p1"))
+
+
+def test_who_has_caught_up_is_live_again() -> None:
+    here, somebody = channel(), reader(b"p1")
+    publish(here, b"a", b"b", b"c")
+    subscription = subscribe(here, somebody, live=False)
+    subscription.fall_behind(2)
+    assert not catch_up(somebody)
+    assert heard(somebody) == ["MSG c 2 p0 b", "MSG c 3 p0 c"]
+    assert not somebody.lagging and is_live(subscription)
+    publish(here, b"d")
+    assert heard(somebody) == ["MSG c 4 p0 d"]
+
+
+def test_it_reads_a_chunk_at_a_time() -> None:
+    here, somebody = channel(), reader(b"p1")
+    publish(here, BIG, BIG, BIG)
+    subscription = subscribe(here, somebody, live=False)
+    subscription.fall_behind(1)
+    assert catch_up(somebody) and subscription.cursor == 2
+    assert len(heard(somebody)) == 1 and not is_live(subscription)
+    assert catch_up(somebody) and subscription.cursor == 3
+    assert not catch_up(somebody) and is_live(subscription)
+    assert len(heard(somebody)) == 2
+
+
+def test_a_chunk_that_does_not_leave_ends_the_catching_up() -> None:
+    here, somebody = channel(), reader(b"p1")
+    publish(here, BIG, BIG)
+    subscription = subscribe(here, somebody, live=False)
+    subscription.fall_behind(1)
+    outlet_of(somebody).room = 100
+    assert not catch_up(somebody)
+    assert subscription.cursor == 2 and len(outlet_of(somebody).waiting) <= CHUNK_BYTES
+
+
+def test_its_channels_take_turns() -> None:
+    """One busy channel does not starve the others."""
+    busy, quiet, somebody = channel(), channel(), reader(b"p1")
+    publish(busy, BIG, BIG)
+    publish(quiet, b"a")
+    for here in (busy, quiet):
+        subscribe(here, somebody, live=False).fall_behind(1)
+    assert catch_up(somebody)
+    heard(somebody)
+    assert catch_up(somebody)
+    assert heard(somebody) == ["MSG c 1 p0 a"]
+
+
+@pytest.mark.parametrize(
+    "cursor, lost",
+    [(1, ["LOST c 1 3"]), (3, ["LOST c 3 3"]), (4, [])],
+)
+def test_what_the_log_has_let_go_is_named(cursor: int, lost: list[str]) -> None:
+    here, somebody = channel(history_events=2), reader(b"p1")
+    publish(here, b"a", b"b", b"c", b"d", b"e")
+    subscription = subscribe(here, somebody, live=False)
+    subscription.fall_behind(cursor)
+    catch_up(somebody)
+    assert heard(somebody) == [*lost, "MSG c 4 p0 d", "MSG c 5 p0 e"]
+    assert is_live(subscription)
+
+
+def test_where_nothing_is_left_that_is_said_too() -> None:
+    here, somebody = channel(history_events=0), reader(b"p1")
+    publish(here, b"a", b"b")
+    subscription = subscribe(here, somebody, live=False)
+    subscription.fall_behind(1)
+    catch_up(somebody)
+    assert heard(somebody) == ["LOST c 1 2"] and is_live(subscription)
+
+
+def test_who_is_closed_for_its_lag_is_told_nothing_more() -> None:
+    asked: list[bool] = []
+    here, somebody = channel(history_events=0), reader(b"p1", on_lag=lambda: bool(asked.append(True)))
+    publish(here, b"a")
+    subscribe(here, somebody, live=False).fall_behind(1)
+    assert not catch_up(somebody)
+    assert asked == [True] and heard(somebody) == []
+
+
+def test_its_owner_is_told_when_it_falls_behind_and_when_it_has_caught_up() -> None:
+    """On whatever channel first, and on whatever last; what was lost between is told before it is said."""
+    here, there, somebody = channel(history_events=1), channel(), reader(b"p1")
+    publish(here, b"a", b"b")
+    publish(there, b"a")
+    subscribe(here, somebody, live=False).fall_behind(1)
+    subscribe(there, somebody, live=False).fall_behind(1)
+    assert told(somebody) == ["behind c 1"]
+    catch_up(somebody)
+    assert told(somebody) == ["behind c 1", "lost c 1 to 1"]
+    catch_up(somebody)
+    assert told(somebody) == ["behind c 1", "lost c 1 to 1", "caught up c"]
+
+
+def test_nobody_minds_what_becomes_of_a_reader_whose_session_is_over() -> None:
+    here, somebody = channel(history_events=1), reader(b"p1")
+    somebody.owner = NULL_EVENTS
+    publish(here, b"a", b"b")
+    subscription = subscribe(here, somebody, live=False)
+    subscription.fall_behind(1)
+    assert not catch_up(somebody) and heard(somebody) == []
+    subscription.cursor = 2
+    catch_up(somebody)
+    assert heard(somebody) == ["MSG c 2 p0 b"]
+
+
+def test_own_events_are_left_out_of_what_is_read_later() -> None:
+    here, somebody = channel(), reader(b"p1")
+    publish(here, b"a", publisher=b"p1")
+    publish(here, b"b", publisher=b"p2")
+    subscription = subscribe(here, somebody, echo=False, live=False)
+    subscription.fall_behind(1)
+    catch_up(somebody)
+    assert heard(somebody) == ["MSG c 2 p2 b"] and is_live(subscription)
+
+
+def test_where_all_is_its_own_nothing_is_sent() -> None:
+    here, somebody = channel(), reader(b"p1")
+    publish(here, b"a", publisher=b"p1")
+    subscription = subscribe(here, somebody, echo=False, live=False)
+    subscription.fall_behind(1)
+    assert not catch_up(somebody)
+    assert outlet_of(somebody).sends == 0 and is_live(subscription)
+
+
+def test_readers_that_resume_together_share_what_they_read() -> None:
+    here, shared = channel(), CatchUpCache()
+    everybody = [reader(id) for id in (b"p1", b"p2")]
+    selective = reader(b"p3")
+    publish(here, b"a", publisher=b"p3")
+    for somebody in everybody:
+        subscribe(here, somebody, live=False).fall_behind(1)
+    subscribe(here, selective, echo=False, live=False).fall_behind(1)
+    for somebody in [everybody[0], selective, everybody[1]]:
+        catch_up(somebody, shared)
+    assert [heard(somebody) for somebody in everybody] == [["MSG c 1 p3 a"]] * 2
+    assert heard(selective) == []
+    assert len(shared) == 1
+    assert here.tally.delivered == 2
+
+
+@pytest.mark.parametrize(
+    "most, told",
+    [
+        (2, ["JOIN c p2 p2", "LEAVE c p2 p2"]),
+        (1, ["NOTICE joins and leaves of c were more than could be kept for you; ask WHO c"]),
+        (0, ["NOTICE joins and leaves of c were more than could be kept for you; ask WHO c"]),
+    ],
+)
+def test_who_came_and_went_is_told_after_the_events_or_where_to_ask(most: int, told: list[str]) -> None:
+    here, somebody = channel(), reader(b"p1")
+    publish(here, b"a")
+    subscription = subscribe(here, somebody, presence=True, live=False)
+    subscription.fall_behind(1)
+    member = Member(b"p2", b"p2")
+    subscription.miss([PresenceChange(member, True)], most)
+    subscription.miss([PresenceChange(member, False)], most)
+    assert not somebody.catch_up({})
+    assert heard(somebody) == ["MSG c 1 p0 a", *told]
+    assert subscription.missed is None
+
+
+def test_who_missed_only_a_change_misses_no_event_for_it() -> None:
+    here, somebody = channel(head=4), reader(b"p1")
+    subscription = subscribe(here, somebody, presence=True)
+    subscription.miss([PresenceChange(Member(b"p2", b"p2"), True)], 10)
+    publish(here, b"a")
+    catch_up(somebody)
+    assert heard(somebody) == ["MSG c 5 p0 a", "JOIN c p2 p2"]
+
+
+def test_what_is_kept_for_a_reader_is_bounded_on_all_its_channels_together() -> None:
+    """Or one that reads many could make us keep as often as much."""
+    one, other, watcher = channel(), channel(), reader(b"p1")
+    first, second = (subscribe(here, watcher, presence=True) for here in (one, other))
+    changes = [PresenceChange(Member(b"p%d" % number, b"x"), True) for number in range(3)]
+    first.miss(changes, 4)
+    second.miss(changes, 4)
+    assert (first.missed, second.missed, watcher.missed) == (changes, [], 3)
+    second.miss(changes[:1], 4)
+    assert second.missed == [] and watcher.missed == 3
+    first.forget_missed()
+    second.forget_missed()
+    assert (first.missed, second.missed, watcher.missed) == (None, None, 0)
+    second.miss(changes, 4)
+    assert second.missed == changes and watcher.missed == 3
+
+
+def test_a_member_is_one_object_until_the_nick_changes() -> None:
+    peer = Client(b"p1")
+    before = peer.member()
+    assert peer.member() is before
+    peer.nick = b"ann"
+    assert peer.member() == Member(b"p1", b"ann") and before.nick == b"p1"
+
+
+def test_joins_and_leaves_are_counted_among_what_all_hold() -> None:
+    here, somebody = channel(), reader(b"p1")
+    subscription = subscribe(here, somebody, presence=True)
+    change = PresenceChange(Member(b"p2", b"ann"), joined=True)
+    subscription.miss([change] * 3, 10)
+    assert somebody.holdings.held == 3 * CHANGE_COST
+    somebody.holdings.most = 5 * CHANGE_COST
+    subscription.miss([change] * 2, 10)
+    assert somebody.holdings.held == 5 * CHANGE_COST
+    subscription.miss([change], 10)
+    assert (subscription.missed, somebody.missed, somebody.holdings.held) == ([], 0, 0)
+    catch_up(somebody)
+    assert heard(somebody) == ["NOTICE joins and leaves of c were more than could be kept for you; ask WHO c"]

@@ -1,0 +1,364 @@
+"""Events and presence changes that wait: each subscription gets what it needs of them, in order, once."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.pubsub.readers import MAX_MISSED, await_flush, channel, heard, outlet_of, publish, reader, subscribe
+from twistedsock.limits.settings import CHUNK_BYTES
+from twistedsock.pubsub import undelivered
+from twistedsock.pubsub.channel import Channel
+from twistedsock.pubsub.subscription import REPLY_PENDING
+from twistedsock.pubsub.undelivered import Undelivered
+from twistedsock.pubsub.values import Member, PresenceChange
+from twistedsock.testing import FakePolicy, FakeServer
+
+
+def joins(here: Channel, *ids: bytes) -> None:
+    for id in ids:
+        here.note_change(PresenceChange(Member(id, id), joined=True))
+
+
+def waits(here: Channel, payload: bytes, publisher: bytes = b"p0") -> None:
+    """An event is in the log, and has not been sent."""
+    await_flush(here, payload, publisher)
+    here.write_only(0.0)
+
+
+def after(count: int) -> Callable[[], bool]:
+    """Time enough for so many."""
+    calls = [0]
+
+    def is_enough() -> bool:
+        calls[0] += 1
+        return calls[0] % count == 0
+
+    return is_enough
+
+
+def test_the_log_can_be_brought_up_to_date_without_sending_anything() -> None:
+    here, somebody = channel(), reader(b"p1")
+    subscribe(here, somebody)
+    waits(here, b"a")
+    waits(here, b"b")
+    assert len(here.log) == 2 and here.has_undelivered_events and heard(somebody) == []
+    publish(here, b"c")
+    assert heard(somebody) == ["MSG c 1 p0 a", "MSG c 2 p0 b", "MSG c 3 p0 c"] and not here.has_undelivered_events
+    assert outlet_of(somebody).sends == 1
+
+
+def test_a_subscription_gets_nothing_that_was_published_before_it() -> None:
+    here, first, second, third = channel(), reader(b"p1"), reader(b"p2"), reader(b"p3")
+    subscribe(here, first)
+    waits(here, b"a")
+    subscribe(here, second)
+    waits(here, b"b", b"p3")
+    subscribe(here, third, echo=False)
+    waits(here, b"c", b"p3")
+    publish(here)
+    publish(here, b"d")
+    assert [len(heard(somebody)) for somebody in (first, second, third)] == [4, 3, 1]
+
+
+def test_a_watcher_gets_events_and_presence_changes_in_their_order_in_one_send() -> None:
+    here, watcher, plain = channel(), reader(b"p1"), reader(b"p2")
+    subscribe(here, watcher, presence=True)
+    subscribe(here, plain)
+    waits(here, b"a")
+    joins(here, b"p5")
+    waits(here, b"b")
+    joins(here, b"p6")
+    publish(here, b"c")
+    assert heard(watcher) == ["MSG c 1 p0 a", "JOIN c p5 p5", "MSG c 2 p0 b", "JOIN c p6 p6", "MSG c 3 p0 c"]
+    assert heard(plain) == ["MSG c 1 p0 a", "MSG c 2 p0 b", "MSG c 3 p0 c"]
+    assert outlet_of(watcher).sends == outlet_of(plain).sends == 1
+    assert here.tally.delivered == 6
+
+
+def test_a_watcher_without_echo_gets_neither_its_own_events_nor_its_own_join() -> None:
+    here, watcher = channel(), reader(b"p1")
+    subscribe(here, watcher, echo=False, presence=True)
+    joins(here, b"p1", b"p2")
+    waits(here, b"a", b"p1")
+    publish(here, b"b")
+    assert heard(watcher) == ["JOIN c p2 p2", "MSG c 2 p0 b"]
+
+
+def test_one_subscription_can_be_sent_what_waits_before_the_others() -> None:
+    here, early, late = channel(), reader(b"p1"), reader(b"p2")
+    subscription = subscribe(here, early, presence=True)
+    subscribe(here, late, presence=True)
+    here.send_waiting(subscription, MAX_MISSED)
+    joins(here, b"p5")
+    waits(here, b"a")
+    for _ in range(2):
+        here.send_waiting(subscription, MAX_MISSED)
+    assert heard(early) == ["JOIN c p5 p5", "MSG c 1 p0 a"] and heard(late) == []
+    joins(here, b"p6")
+    publish(here, b"b")
+    assert heard(early) == ["JOIN c p6 p6", "MSG c 2 p0 b"]
+    assert heard(late) == ["JOIN c p5 p5", "MSG c 1 p0 a", "JOIN c p6 p6", "MSG c 2 p0 b"]
+
+
+def test_a_subscription_that_ends_gets_nothing_more() -> None:
+    here, somebody = channel(), reader(b"p1")
+    subscription = subscribe(here, somebody)
+    waits(here, b"a")
+    here.send_waiting(subscription, MAX_MISSED)
+    waits(here, b"b")
+    here.forget_reader(subscription)
+    publish(here, b"c")
+    assert heard(somebody) == ["MSG c 1 p0 a"]
+
+
+@pytest.mark.parametrize("room, cursor, missed", [(0, 2, 1), (70_000, 3, 0)])
+def test_a_socket_that_is_full_falls_behind_where_it_stopped(room: int, cursor: int, missed: int) -> None:
+    here, watcher = channel(), reader(b"p1")
+    subscription = subscribe(here, watcher, presence=True)
+    long = b"x" * (CHUNK_BYTES - 20)
+    waits(here, long)
+    joins(here, b"p5")
+    waits(here, long)
+    waits(here, long)
+    outlet_of(watcher).room = room
+    here.send_waiting(subscription, MAX_MISSED)
+    assert (subscription.cursor, len(subscription.missed or ())) == (cursor, missed)
+    assert here.tally.delivered == cursor - 1
+    outlet_of(watcher).drain()
+    publish(here)
+    while watcher.catch_up({}):
+        pass
+    told = [line.split(" ")[:3] for line in heard(watcher)]
+    assert sorted(told) == [["JOIN", "c", "p5"], *[["MSG", "c", str(offset)] for offset in (1, 2, 3)]]
+
+
+def test_a_subscription_that_is_behind_reads_events_from_the_log_and_misses_no_join() -> None:
+    here, watcher = channel(), reader(b"p1")
+    subscription = subscribe(here, watcher, presence=True)
+    subscription.read_from(1)
+    waits(here, b"a")
+    joins(here, b"p5")
+    here.send_waiting(subscription, MAX_MISSED)
+    # The lanes have not got the event yet, so this one must not go back to its lane, where it would get it again.
+    assert watcher.catch_up({}) and subscription in watcher.lagging
+    assert heard(watcher) == ["MSG c 1 p0 a"]
+    publish(here, b"b")
+    assert not watcher.catch_up({})
+    assert heard(watcher) == ["MSG c 2 p0 b", "JOIN c p5 p5"]
+    publish(here, b"c")
+    assert heard(watcher) == ["MSG c 3 p0 c"]
+
+
+def test_a_round_goes_on_where_it_stopped_and_tells_each_watcher_once() -> None:
+    here, watchers = channel(), [reader(b"p%d" % number) for number in range(5)]
+    for watcher in watchers:
+        subscribe(here, watcher, presence=True)
+    joins(here, b"q1")
+    enough = after(2)
+    assert not here.tell_watchers(MAX_MISSED, enough)
+    assert sum(outlet_of(watcher).sends for watcher in watchers) == 2
+    joins(here, b"q2")
+    while not here.tell_watchers(MAX_MISSED, enough):
+        pass
+    assert [heard(watcher) for watcher in watchers] == [["JOIN c q1 q1", "JOIN c q2 q2"]] * 5
+    assert sum(outlet_of(watcher).sends for watcher in watchers) == 5 + 2
+    publish(here, b"a")
+    assert [heard(watcher) for watcher in watchers] == [["MSG c 1 p0 a"]] * 5
+
+
+def test_an_event_in_the_middle_of_a_round_comes_after_the_joins_before_it() -> None:
+    here, watchers, plain = channel(), [reader(b"p%d" % number) for number in range(4)], reader(b"plain")
+    subscribe(here, plain)
+    for watcher in watchers:
+        subscribe(here, watcher, presence=True)
+    joins(here, b"q1")
+    assert not here.tell_watchers(MAX_MISSED, after(2))
+    publish(here, b"a", publisher=b"q1")
+    assert [heard(watcher) for watcher in watchers] == [["JOIN c q1 q1", "MSG c 1 q1 a"]] * 4
+    assert heard(plain) == ["MSG c 1 q1 a"]
+
+
+def test_who_stops_watching_in_the_middle_of_a_round_is_not_told() -> None:
+    here, first, second = channel(), reader(b"p1"), reader(b"p2")
+    one, two = (subscribe(here, somebody, presence=True) for somebody in (first, second))
+    joins(here, b"q1")
+    assert not here.tell_watchers(MAX_MISSED, after(1))
+    here.change_reader(one, echo=True, presence=False)
+    assert here.tell_watchers(MAX_MISSED, lambda: False)
+    assert heard(first) == [] and heard(second) == ["JOIN c q1 q1"]
+    here.forget_reader(two)
+    joins(here, b"q2")
+    assert here.tell_watchers(MAX_MISSED, lambda: False)
+    publish(here, b"a")
+    assert heard(first) == ["MSG c 1 p0 a"] and heard(second) == []
+
+
+def test_a_slow_watcher_does_not_hold_up_a_round() -> None:
+    here, slow, fast = channel(), reader(b"p1"), reader(b"p2")
+    subscribe(here, slow, presence=True), subscribe(here, fast, presence=True)
+    outlet_of(slow).blocked = REPLY_PENDING
+    joins(here, b"q1")
+    enough = after(1)
+    assert not here.tell_watchers(MAX_MISSED, enough)
+    joins(here, b"q2")
+    while not here.tell_watchers(MAX_MISSED, enough):
+        pass
+    assert heard(fast) == ["JOIN c q1 q1", "JOIN c q2 q2"]
+    outlet_of(slow).blocked = 0
+    assert not slow.catch_up({})
+    assert heard(slow) == ["JOIN c q1 q1", "JOIN c q2 q2"]
+
+
+def test_watchers_of_several_channels_are_told_in_turns_of_their_own() -> None:
+    """And what was published before is sent before."""
+    hall = FakeServer()
+    watchers = [hall.line_peer() for _ in range(3)]
+    for watcher in watchers:
+        watcher.says("SUB a presence=on", "SUB b presence=on")
+    hall.turn()
+    for watcher in watchers:
+        watcher.hears()
+    ticks = iter(range(1_000_000))
+    hall.broker.clock = lambda: 2000.0 + next(ticks)
+    other = hall.line_peer()
+    other.says("PUB a 1", "SUB a", "SUB b", "PUB b 2")
+    hall.turn()
+    told = ["MSG a 1 p4 1", "JOIN a p4 p4", "JOIN b p4 p4", "MSG b 1 p4 2"]
+    for watcher in watchers:
+        heard = watcher.hears()
+        assert sorted(heard) == sorted(told)
+        assert [line for line in heard if " a " in line] == told[:2]
+        assert [line for line in heard if " b " in line] == told[2:]
+
+
+def test_an_event_published_while_watchers_are_told_is_not_overtaken() -> None:
+    """Commands of a long read go on in the same turn as the presence changes."""
+    hall = FakeServer()
+    watcher, other = hall.line_peer(), hall.line_peer()
+    watcher.says("SUB a presence=on")
+    watcher.hears()
+    hall.broker.postpone(lambda: other.says("PUB a 1"))
+    other.says("SUB a")
+    hall.broker.postpone(lambda: other.says("UNSUB a"))
+    hall.turn()
+    assert watcher.hears() == ["JOIN a p2 p2", "MSG a 1 p2 1", "LEAVE a p2 p2"]
+
+
+def test_a_watcher_that_catches_up_in_the_middle_of_a_round_gets_everything_once() -> None:
+    here, other, slow = channel(), reader(b"p1"), reader(b"p2")
+    subscribe(here, other, presence=True), subscribe(here, slow, presence=True)
+    outlet_of(slow).blocked = REPLY_PENDING
+    joins(here, b"q1")
+    assert not here.tell_watchers(MAX_MISSED, after(1))
+    assert slow.lagging and heard(other) == []
+    outlet_of(slow).blocked = 0
+    assert not slow.catch_up({}) and heard(slow) == ["JOIN c q1 q1"]
+    publish(here, b"a")
+    publish(here, b"b")
+    assert heard(slow) == ["MSG c 1 p0 a", "MSG c 2 p0 b"]
+    assert heard(other) == ["JOIN c q1 q1", "MSG c 1 p0 a", "MSG c 2 p0 b"]
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single presence change is too much to be sent to all at once."""
+    monkeypatch.setattr(undelivered, "FEW_ITEMS", 0)
+
+
+def test_an_event_after_many_joins_is_sent_in_time_slices(few: None) -> None:
+    """Telling everybody of everybody takes long, and an event must not make that one turn."""
+    hall = FakeServer()
+    watchers, plain = [hall.line_peer() for _ in range(10)], hall.line_peer()
+    plain.says("SUB k")
+    for watcher in watchers:
+        watcher.says("SUB k presence=on")
+    hall.turn()
+    everybody = [*watchers, plain]
+    for peer in everybody:
+        peer.hears()
+    ticks = iter(range(1_000_000))
+    hall.broker.clock = lambda: 2000.0 + next(ticks)
+    joining = [hall.line_peer() for _ in range(5)]
+    for peer in joining:
+        peer.says("SUB k presence=on")
+    joining[0].says("PUB k x")
+    before = sum(peer.outlet.sends for peer in everybody)
+    sends: list[int] = []
+    while hall.turns:
+        hall.turns.step()
+        total = sum(peer.outlet.sends for peer in everybody)
+        sends.append(total - before)
+        before = total
+        if len(sends) == 3:
+            joining[0].says("PUB k y")
+    joins = [f"JOIN k {peer.id} {peer.id}" for peer in joining]
+    message = [f"MSG k {offset} {joining[0].id} {data}" for offset, data in enumerate("xy", 1)]
+    assert [peer.hears() for peer in watchers] == [joins + message] * len(watchers) and plain.hears() == message
+    assert len(sends) > 10 and max(sends[:-1]) <= 2 and sum(sends) <= 2 * len(everybody)
+
+
+def test_more_than_a_chunk_of_events_does_not_wait_for_joins_to_be_told(few: None) -> None:
+    """Events that wait are held in memory beyond the limits of the log."""
+    hall = FakeServer()
+    watchers = [hall.line_peer() for _ in range(10)]
+    for watcher in watchers:
+        watcher.says("SUB k presence=on")
+    hall.turn()
+    ticks = iter(range(1_000_000))
+    hall.broker.clock = lambda: 2000.0 + next(ticks)
+    publisher = hall.line_peer()
+    publisher.says("SUB k", "PUB k " + "x" * (CHUNK_BYTES // 2))
+    hall.turns.step()
+    assert sum(len(watcher.outlet.sent) > CHUNK_BYTES // 2 for watcher in watchers) < 5
+    publisher.says("PUB k " + "x" * (CHUNK_BYTES // 2))
+    hall.turns.step()
+    assert all(len(watcher.outlet.sent) > CHUNK_BYTES - 100 for watcher in watchers)
+
+
+def test_events_do_not_wait_for_ever_behind_members_that_come(few: None) -> None:
+    """The reader is no watcher: it gets events when they are delivered to all."""
+    hall = FakeServer()
+    watchers, plain = [hall.line_peer() for _ in range(5)], hall.line_peer()
+    plain.says("SUB k")
+    for watcher in watchers:
+        watcher.says("SUB k presence=on")
+    hall.turn(), plain.hears()
+    ticks = iter(range(1_000_000))
+    hall.broker.clock = lambda: 2000.0 + next(ticks)
+    hall.line_peer().says("SUB k", "PUB k x")
+    heard: list[str] = []
+    turns = 0
+    while "MSG k 1 p7 x" not in heard:
+        hall.line_peer().says("SUB k")
+        hall.turns.step()
+        heard = plain.hears()
+        turns += 1
+    assert 1 < turns < 50
+
+
+def test_everything_is_sent_before_another_policy_holds(few: None) -> None:
+    hall = FakeServer(policy=FakePolicy({"k": "rw"}))
+    watchers = [hall.line_peer() for _ in range(5)]
+    for watcher in watchers:
+        watcher.says("SUB k presence=on")
+    hall.turn()
+    ticks = iter(range(1_000_000))
+    hall.broker.clock = lambda: 2000.0 + next(ticks)
+    hall.line_peer().says("SUB k", "PUB k x")
+    hall.bridge.change_policy(FakePolicy())
+    assert all("MSG k 1 p6 x" in watcher.hears() for watcher in watchers)
+
+
+def test_an_error_in_one_flush_does_not_keep_later_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = FakeServer()
+    reader, publisher = hall.line_peer(), hall.line_peer()
+    reader.says("SUB a")
+    reader.hears()
+    publisher.says("PUB a 1", "HIST a last=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Undelivered, "send_all", lambda waiting, watchers, max_missed: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            hall.turn()
+    publisher.says("PUB a 2")
+    hall.turn()
+    assert reader.hears() == ["MSG a 1 p2 1", "MSG a 2 p2 2"]

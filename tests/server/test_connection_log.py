@@ -1,0 +1,129 @@
+"""Each peer that has gone is one line, and a flood of them is not."""
+
+import json
+
+import pytest
+from twisted.internet.task import Clock
+from twisted.logger import formatEvent
+
+from twistedsock.errors import CloseReason
+from twistedsock.server.logging import MAX_A_SECOND, ConnectionLog, write_json
+from twistedsock.stats import TcpStats
+from twistedsock.testing import FakePolicy
+
+
+@pytest.fixture
+def time():
+    return Clock()
+
+
+@pytest.fixture
+def watched(hall, time):
+    hall.bridge.journal.watchers.append(ConnectionLog(hall.broker.clock, time.callLater))
+    return hall
+
+
+def lines(logged):
+    return [json.loads(write_json(event)) for event in logged]
+
+
+def test_a_line_says_who_it_was_and_how_it_ended(watched, logged):
+    peer = watched.line_peer()
+    peer.outlet.told = TcpStats(sent=200, received=100, unsent=0, rtt=0.001)
+    peer.says("NICK ann", "SUB kitchen", "PUB kitchen secret")
+    watched.now += 2.5
+    peer.session.lost("cleanly")
+    (told,) = lines(logged)
+    assert {name: told[name] for name in ("level", "namespace", "message")} == {
+        "level": "info",
+        "namespace": "twistedsock.server.logging.ConnectionLog",
+        "message": f"line client {told['id']} 'ann' of 127.0.0.1:50000 disconnected after 2.5 s, "
+        "200 bytes sent, 100 received, by the client: 'it closed the connection'",
+    }
+    assert {name: value for name, value in told.items() if name not in ("time", "level", "namespace", "message")} == {
+        "id": peer.session.peer.id.decode(),
+        "nick": "ann",
+        "subject": None,
+        "dialect": "line",
+        "client": "127.0.0.1:50000",
+        "server": "127.0.0.1:8081",
+        "seconds": 2.5,
+        "received": 100,
+        "sent": 200,
+        "by": "peer",
+        "why": "it closed the connection",
+        "how": "cleanly",
+    }
+
+
+@pytest.mark.parametrize(
+    ("how", "by", "why"),
+    [
+        ("broken", "peer", "its connection broke"),
+        ("aborted", "server", "it was cut off"),
+        ("", "peer", "it closed the connection"),
+    ],
+)
+def test_whose_connection_ends_without_a_word_has_a_line_too(watched, logged, how, by, why):
+    watched.line_peer().session.lost(how)
+    (told,) = lines(logged)
+    assert (told["by"], told["why"], told["how"]) == (by, why, how)
+
+
+def test_a_line_names_the_subject_and_leaves_out_what_is_not_known(watched, logged):
+    watched.bridge.policy = FakePolicy({}, {"t": ("ann", {}, None)})
+    anonymous, known, renamed = (watched.line_peer() for _ in range(3))
+    known.says("AUTH t")
+    renamed.says("AUTH t")
+    renamed.session.peer.nick = b"balcony"
+    for peer in (anonymous, known, renamed):
+        peer.session.lost("broken")
+    end = "of 127.0.0.1:50000 disconnected after 0.0 s, by the client: 'its connection broke'"
+    assert [formatEvent(event) for event in logged] == [
+        f"line client p1 {end}",
+        f"line client p2 'ann' {end}",
+        f"line client p3 'balcony' with a token of 'ann' {end}",
+    ]
+
+
+def test_no_reason_that_a_client_gives_breaks_a_line_or_moves_a_cursor(watched, logged):
+    peer = watched.json_peer()
+    peer.session.cease("code 1000 \x1b[2J\nline client x \u202e", "peer")
+    peer.session.lost("cleanly")
+    assert formatEvent(logged[0]).endswith(r"by the client: 'code 1000 \x1b[2J\nline client x \u202e'")
+
+
+def test_whom_the_server_sends_away_it_has_told_why(watched, logged):
+    peer = watched.line_peer()
+    peer.session.dismiss(CloseReason.GOING_AWAY, b"the server is going away")
+    peer.session.lost()
+    (told,) = lines(logged)
+    assert (told["by"], told["why"]) == ("server", "the server is going away")
+    assert told["sent"] is told["received"] is None, "of a Unix socket nothing is known"
+
+
+def test_who_it_was_is_told_but_not_how_that_was_proved(watched, logged):
+    watched.bridge.policy = FakePolicy({}, {"t0ken": ("ann", {}, None)})
+    peer = watched.line_peer()
+    peer.says("AUTH t0ken", "AUTH wr0ng")
+    peer.session.lost()
+    assert lines(logged)[0]["subject"] == "ann"
+    assert "t0ken" not in write_json(logged[0]) and "wr0ng" not in write_json(logged[0])
+
+
+def test_a_flood_is_counted(watched, time, logged):
+    def flood(count):
+        for _ in range(count):
+            watched.line_peer().session.lost()
+
+    flood(MAX_A_SECOND + 5)
+    assert len(logged) == MAX_A_SECOND
+    time.advance(1)
+    assert formatEvent(logged[-1]) == "clients that disconnected without a line of their own: 5"
+    flood(2)
+    time.advance(1)
+    assert len(logged) == MAX_A_SECOND + 3
+    flood(MAX_A_SECOND + 1)
+    time.advance(1)
+    assert formatEvent(logged[-1]) == "clients that disconnected without a line of their own: 1"
+    assert time.getDelayedCalls() == []

@@ -1,0 +1,298 @@
+"""The short way in for WebSocket frames is held equal to Autobahn's own.
+
+Two servers with the same options, ours and one that is Autobahn alone, are fed the same bytes, cut at the same places,
+and live through the same time. They must deliver the same messages, write the same bytes, in the same order, and close
+in the same way. Only one thing may come later here: a plain frame that is not UTF-8 is refused when it is complete,
+by Autobahn at its first wrong byte. ``FUZZ_STREAMS=20000 pytest …`` digs deeper than the usual run.
+"""
+
+import os
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import txaio
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket import protocol as autobahn_protocol
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from tests.server.websocket_streams import HANDSHAKE, Streams, frame
+from twistedsock.server.websocket import NOT_BINARY, WebSocketFactory, WebSocketShell
+from twistedsock.testing import FakeServer
+
+STREAMS = int(os.environ.get("FUZZ_STREAMS", "500"))
+BATCHES = 10
+PING_INTERVAL, PING_TIMEOUT = 10, 5
+
+
+class Transport:
+    """Keeps all that a protocol does, in its order."""
+
+    def __init__(self) -> None:
+        self.trace: list[tuple[str, Any]] = []
+        self.deaf = False
+        self.ended = self.gone = False
+
+    def write(self, data: bytes) -> None:
+        if not self.deaf:
+            self.trace.append(("writes", bytes(data)))
+
+    def loseConnection(self) -> None:
+        self.ended = True
+        self.trace.append(("closes", None))
+
+    def abortConnection(self) -> None:
+        self.ended = True
+        self.trace.append(("aborts", None))
+
+    def getPeer(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 50000)
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 8082)
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        pass
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        pass
+
+    def unregisterProducer(self) -> None:
+        pass
+
+    def pauseProducing(self) -> None:
+        raise AssertionError("nothing blocks here")
+
+    def resumeProducing(self) -> None:
+        pass
+
+
+class Recording:
+    """What both servers do with what comes out of them."""
+
+    transport: Any
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        self.transport.trace.append(("closed", (wasClean, code, reason)))
+        super().onClose(wasClean, code, reason)  # type: ignore[misc]
+
+
+class RecordingShell(Recording, WebSocketShell):
+    """Our server, but for the session: messages are kept, not run."""
+
+    def onOpen(self) -> None:
+        self.transport.deaf = True  # the welcome is none of Autobahn's
+        super().onOpen()
+        self.transport.deaf = False
+
+    def _receive(self, messages: list[bytes]) -> None:
+        self.transport.trace += [("receives", message) for message in messages]
+
+
+class Stock(Recording, WebSocketServerProtocol):
+    """Autobahn alone, with our answer to binary messages."""
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self.state != self.STATE_OPEN:
+            return
+        if isBinary:
+            self.sendCloseFrame(NOT_BINARY, b"binary messages are not spoken here")
+        else:
+            self.transport.trace.append(("receives", bytes(payload)))
+
+
+class Pair:
+    """Both servers side by side, in one time."""
+
+    def __init__(self, clock: Clock, max_message: int = 65_536) -> None:
+        self.clock = clock
+        ours = WebSocketFactory(FakeServer(max_message=max_message).bridge, clock, 0, PING_INTERVAL, PING_TIMEOUT)
+        stock = WebSocketServerFactory(reactor=clock)
+        for name in WebSocketServerProtocol.CONFIG_ATTRS:
+            setattr(stock, name, getattr(ours, name))
+        ours.protocol = type("ConfiguredRecordingShell", (RecordingShell, ours.protocol), {})
+        stock.protocol = Stock
+        self.servers = [self._connect(ours), self._connect(stock)]
+
+    def _connect(self, factory: Any) -> Any:
+        server = factory.buildProtocol(None)
+        server.makeConnection(Transport())
+        return server
+
+    def feed(self, data: bytes) -> None:
+        for server in self.servers:
+            if not server.transport.gone:
+                server.dataReceived(data)
+        self.end()
+        self.compare()
+
+    def advance(self, seconds: int) -> None:
+        if not self.is_late():
+            self.clock.advance(seconds)
+            self.end()
+            self.compare()
+
+    def is_late(self) -> bool:
+        """Whether ours still holds a frame back in which Autobahn has found a wrong byte already."""
+        ours, stock = self.servers
+        holds = ours._frames is not None and ours._frames.begun is not None
+        return holds and ours.state == ours.STATE_OPEN and stock.localCloseCode == 1007
+
+    def answer_ping(self) -> None:
+        """The peer answers the last ping of the servers, as it should."""
+        pings = [data for kind, data in self.servers[1].transport.trace if kind == "writes" and data[0] == 0x89]
+        if pings and not self.is_late():
+            self.feed(frame(0x8A, pings[-1][2:]))
+
+    def hang_up(self) -> None:
+        """The servers begin to close."""
+        if not self.is_late() and self.servers[0].state == WebSocketShell.STATE_OPEN:
+            for server in self.servers:
+                server.sendCloseFrame(1001)
+            self.compare()
+
+    def finish(self) -> None:
+        """The connection ends."""
+        if not self.is_late():
+            for server in self.servers:
+                server.transport.ended = True
+            self.end()
+            self.compare()
+
+    def end(self) -> None:
+        """Connections that were closed are gone at once."""
+        for server in self.servers:
+            if server.transport.ended and not server.transport.gone:
+                server.transport.gone = True
+                server.connectionLost(Failure(ConnectionDone()))
+
+    def compare(self) -> None:
+        ours, stock = self.servers
+        if self.is_late():
+            assert ours.transport.trace == stock.transport.trace[:-1]
+            return
+        assert ours.transport.trace == stock.transport.trace
+        for name in ("state", "localCloseCode", "localCloseReason", "remoteCloseCode", "remoteCloseReason"):
+            assert getattr(ours, name) == getattr(stock, name), name
+        for name in ("wasClean", "wasNotCleanReason", "closedByMe", "failedByMe", "droppedByMe", "autoPingPending"):
+            assert getattr(ours, name) == getattr(stock, name), name
+
+    def received(self) -> list[bytes]:
+        return [message for kind, message in self.servers[0].transport.trace if kind == "receives"]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time of Autobahn's timers, which it takes from txaio, and of what it writes into its pings."""
+    clock = Clock()
+    txaio.use_twisted()
+    monkeypatch.setattr(txaio.config, "loop", clock)
+    time = SimpleNamespace(time_ns=lambda: int(clock.seconds() * 10**9))
+    monkeypatch.setattr(autobahn_protocol, "time", time)
+    return clock
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_random_streams(batch: int, clock: Clock) -> None:
+    """Whatever a peer sends, however it is cut and whenever it comes, both servers do the same."""
+    for number in range(batch, STREAMS, BATCHES):
+        random = Random(number)
+        streams = Streams(random)
+        pair = Pair(clock, random.choice([1000, 65_536]))
+        frames = streams.stream()
+        if random.random() < 0.2:
+            frames.insert(0, HANDSHAKE)
+        else:
+            pair.feed(HANDSHAKE)
+        try:
+            for piece in streams.cut(frames):
+                pair.feed(piece)
+                if random.random() < 0.1:
+                    pair.advance(random.randint(1, 12))
+                if random.random() < 0.1:
+                    pair.answer_ping()
+                if random.random() < 0.02:
+                    pair.hang_up()
+            if random.random() < 0.5:
+                pair.advance(random.randint(1, 40))
+            pair.finish()
+        except AssertionError as difference:
+            difference.add_note(f"stream {number}")
+            raise
+
+
+HELLO = frame(0x81, b"hello")
+TAIL = frame(0x89, b"?") + frame(0x81, b"after")
+
+CASES = {
+    "plain": HELLO * 2,
+    "of 126 bytes": frame(0x81, b"x" * 126),
+    "fragments": frame(0x01, b"hel") + frame(0x80, b"lo"),
+    "a message within another": frame(0x01, b"hel") + HELLO + frame(0x80, b"lo"),
+    "a ping within fragments": frame(0x01, b"hel") + frame(0x89, b"x") + frame(0x80, b"lo"),
+    "a character in two fragments": frame(0x01, b"\xe2\x82") + frame(0x80, b"\xac"),
+    "not UTF-8": frame(0x81, b"a\xffb"),
+    "half a character": frame(0x81, b"a\xe2\x82"),
+    "binary": frame(0x82, b"hello"),
+    "unmasked": frame(0x81, b"hello", None),
+    "a reserved bit": frame(0xC1, b"hello"),
+    "a reserved opcode": frame(0x83, b"hello"),
+    "a length that is not the shortest": frame(0x81, b"x" * 125, width=2),
+    "a length of eight bytes": frame(0x81, b"x" * 125, width=8),
+    "too long": b"\x81\xff" + (65_537).to_bytes(8, "big") + b"mask" + b"x" * 20,
+    "much too long": b"\x81\xff" + b"\x7f" + b"\xff" * 7 + b"mask" + b"x" * 20,
+    "a continuation of nothing": frame(0x80, b"lo"),
+    "a close frame": frame(0x88, b"\x03\xe8bye"),
+    "an empty close frame": frame(0x88, b""),
+    "a close frame of one byte": frame(0x88, b"\x03"),
+    "a pong to nobody": frame(0x8A, b"x"),
+    "nothing of a payload": frame(0x81, b""),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_at_every_cut(case: bytes, clock: Clock) -> None:
+    """Each kind of frame between two plain ones and before a ping, whole, byte by byte and split at each place."""
+    data = HELLO + case + TAIL
+    cuts = [[data], [data[index : index + 1] for index in range(len(data))]]
+    cuts += [[data[:index], data[index:]] for index in range(1, len(data))]
+    for pieces in cuts:
+        pair = Pair(clock)
+        pair.feed(HANDSHAKE)
+        for piece in pieces:
+            pair.feed(piece)
+        assert pair.received()[0] == b"hello"
+        pair.finish()
+
+
+def test_a_server_that_closes_amidst_a_frame(clock: Clock) -> None:
+    """Where a frame of the peer's was cut by our close frame, its rest is no frame of its own."""
+    for index in range(1, len(HELLO)):
+        pair = Pair(clock)
+        pair.feed(HANDSHAKE)
+        pair.feed(HELLO[:index])
+        pair.hang_up()
+        pair.feed(HELLO[index:])
+        pair.feed(frame(0x88, b"\x03\xe9"))
+        assert pair.servers[0].transport.ended and pair.servers[0].wasClean
+        pair.finish()
+
+
+@pytest.mark.parametrize("sent", [HELLO, frame(0x01, b"hel"), frame(0x89, b""), HELLO[:4]], ids=repr)
+@pytest.mark.parametrize("later", [11, 14, 30])
+def test_signs_of_life(sent: bytes, later: int, clock: Clock) -> None:
+    """After a ping the same frames count as life for both, and the same silence drops both."""
+    pair = Pair(clock)
+    pair.feed(HANDSHAKE)
+    pair.advance(PING_INTERVAL + 1)
+    pair.feed(sent)
+    for _ in range(later):
+        pair.advance(1)
+    pair.answer_ping()
+    for _ in range(later):
+        pair.advance(1)
+    pair.finish()

@@ -1,0 +1,246 @@
+"""The short way through the opening handshake is held equal to Autobahn's own.
+
+Heads are drawn at random, good and bad. Whatever counts as plain must be accepted by Autobahn alone, with the very
+bytes that we answer, and must leave the connection as it is after Autobahn's own handshake. What does not count as
+plain is Autobahn's anyway. ``FUZZ_HEADS=100000 pytest …`` digs deeper than the usual run.
+"""
+
+import os
+from random import Random
+from typing import Any
+
+import pytest
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from tests.server.websocket_client import PING_INTERVAL, PING_TIMEOUT, Client, Transport
+from tests.server.websocket_streams import HANDSHAKE, frame
+from twistedsock.codecs.http import read_head
+from twistedsock.pubsub.encoder import Endpoints
+from twistedsock.server.autobahn_internals import _HANDSHAKE, _SHARED
+from twistedsock.server.websocket import JSON_PROTOCOL, LINE_PROTOCOL, WebSocketFactory, choose
+from twistedsock.testing import FakeServer
+
+HEADS = int(os.environ.get("FUZZ_HEADS", "4000"))
+BATCHES = 8
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+ENDS = Endpoints(b"127.0.0.1:50000", b"127.0.0.1:8082")
+
+HEADERS: dict[str, list[str | None]] = {
+    "Host": ["127.0.0.1:8082", "localhost", "[::1]:8082", "[::1]", "a:0", "a:99999", "a:x", "a:", ":1", "", None],
+    "Upgrade": ["websocket", "WebSocket", "h2c, websocket", "websocket,", "h2c", None],
+    "Connection": ["Upgrade", "keep-alive, Upgrade", "upgrade", ",upgrade,", "keep-alive", None],
+    "Sec-WebSocket-Version": ["13", " 13 ", "8", "0", "013", "x", "", None],
+    "Sec-WebSocket-Key": [
+        KEY,
+        "0" * 22 + "==",
+        "+/" * 11 + "==",
+        KEY[1:],
+        "é" + KEY[1:],
+        KEY + "=",
+        "=" * 24,
+        "",
+        None,
+    ],
+    "Sec-WebSocket-Protocol": [
+        None,
+        JSON_PROTOCOL,
+        LINE_PROTOCOL,
+        f"chat, {LINE_PROTOCOL},{JSON_PROTOCOL}",
+        f"{JSON_PROTOCOL}, {JSON_PROTOCOL}",
+        f"{JSON_PROTOCOL},",
+    ],
+    "Sec-WebSocket-Extensions": [
+        None,
+        "permessage-deflate",
+        "permessage-deflate; client_max_window_bits",
+        "permessage-deflate; client_max_window_bits=15",
+        "permessage-deflate; client_max_window_bits=99",
+        "permessage-deflate; unheard_of",
+        "permessage-deflate, permessage-deflate",
+        "x-webkit-deflate-frame",
+        "",
+    ],
+    "Origin": [
+        None,
+        "http://127.0.0.1:8082",
+        "https://example.org",
+        "http://a:65535",
+        "http://a:65536",
+        "http://a:99999",
+        "http://",
+        "http://a:",
+        "http://.",
+        "http://-",
+        "http://[::1]",
+        "http://[::",
+        "null",
+        "file://",
+        "",
+    ],
+    "X-Forwarded-For": [None, "192.0.2.1"],
+    "Cookie": [None, "a=b; c=d", "a\tb", "caf\xe9", "\x85", "a\x1fb", "a\rb: c", "a\nUpgrade: h2c"],
+    "Content-Length": [None, "5"],
+}
+REQUEST_LINES = [
+    "GET /ws HTTP/1.1",
+    "GET / HTTP/1.1",
+    "GET /ws?a=b HTTP/1.1",
+    "GET /ws#a HTTP/1.1",
+    "GET //ws HTTP/1.1",
+    "GET /[ HTTP/1.1",
+    "GET http://127.0.0.1/ws HTTP/1.1",
+    "get /ws HTTP/1.1",
+    "GET /ws HTTP/1.0",
+    "POST /ws HTTP/1.1",
+]
+STRANGE_LINES = [
+    "X",
+    ":",
+    " folded: a",
+    "\tUpgrade: h2c",
+    "upgrade: h2c",
+    "HOST: b",
+    "X: \x0b",
+    "\xa0: a",
+    # What Autobahn takes for a second host, as it finds the ends of lines and names elsewhere.
+    " Host: b",
+    "Host : b",
+    "X: \x0bHost: b",
+    "X: \x85Host: b",
+    "X: \nHost: b",
+    "\xa0Host: b",
+]
+
+
+def draw_head(random: Random) -> bytes:
+    """A head; about every fifth is plain."""
+
+    def choose_one(values: list[Any]) -> Any:
+        return values[0] if random.random() < 0.9 else random.choice(values)
+
+    lines = []
+    for name, values in HEADERS.items():
+        value = choose_one(values)
+        if value is not None:
+            name = random.choice([name, name, name.lower(), name.upper()])
+            lines.append(name + random.choice([": ", ": ", ":", ":  ", ": \t"]) + value + random.choice(["", "", " "]))
+    random.shuffle(lines)
+    if random.random() < 0.1:
+        lines.insert(random.randint(0, len(lines)), random.choice(STRANGE_LINES))
+    head = "\r\n".join([choose_one(REQUEST_LINES), *lines, "", ""]).encode("latin-1")
+    if random.random() < 0.05:
+        place = random.randrange(len(head) - 4)
+        head = head[:place] + bytes([random.randrange(256)]) + head[place + random.randint(0, 1) :]
+    return head
+
+
+class Stock(WebSocketServerProtocol):
+    """Autobahn alone, with our choice of the subprotocol."""
+
+    def onConnect(self, request: Any) -> str | None:
+        return choose(request.protocols)
+
+
+class Three:
+    """The same handshake by three ways: ours, Autobahn's in our shell, and Autobahn's alone."""
+
+    def __init__(self, clock: Clock, head: bytes, rest: bytes = b"") -> None:
+        self.clock = clock
+        read = read_head(head)
+        assert read is not None and read.key
+        factory = WebSocketFactory(FakeServer().bridge, clock, 0, PING_INTERVAL, PING_TIMEOUT)
+        self.short = factory.protocol()
+        assert self.short.answer(factory, Transport(), read, ENDS)
+        if rest:
+            self.short.dataReceived(rest)
+        factory = WebSocketFactory(FakeServer().bridge, clock, 0, PING_INTERVAL, PING_TIMEOUT)
+        self.long = Client(factory).server
+        self.long.dataReceived(head + rest)
+        stock = WebSocketServerFactory(reactor=clock)
+        for name in WebSocketServerProtocol.CONFIG_ATTRS:
+            setattr(stock, name, getattr(factory, name))
+        stock.protocol = Stock
+        self.stock = stock.buildProtocol(None)
+        self.stock.makeConnection(Transport())
+        self.stock.dataReceived(head + rest)
+
+    def written(self) -> list[bytes]:
+        found = []
+        for server in (self.short, self.long, self.stock):
+            found.append(bytes(server.transport.written))
+            server.transport.written.clear()
+        return found
+
+
+MADE_FOR_EACH = {"factory", "transport", "_conversation", "_frames", "_outlet", "autoPingPendingCall"}
+ELSEWHERE = MADE_FOR_EACH | _HANDSHAKE | _SHARED.keys() | set(WebSocketServerProtocol.CONFIG_ATTRS)
+
+
+def compare(three: Three) -> None:
+    short, long, stock = three.written()
+    assert short == long
+    assert stock.endswith(b"\r\n\r\n")
+    assert short.startswith(stock)
+    mine, theirs = vars(three.short), vars(three.long)
+    assert mine.keys() == theirs.keys()
+    for name in mine.keys() - MADE_FOR_EACH:
+        assert mine[name] == theirs[name], name
+    for name in MADE_FOR_EACH & mine.keys():
+        assert type(mine[name]) is type(theirs[name])
+    # What Autobahn's later code may read of a connection that Autobahn alone has opened.
+    for name, value in vars(three.stock).items():
+        if name not in ELSEWHERE:
+            assert getattr(three.short, name) == (() if name == "send_queue" else value), name
+    assert three.short.factory.countConnections == three.stock.factory.countConnections == 1
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_random_handshakes(batch: int, clock: Clock) -> None:
+    """A plain handshake is answered as Autobahn answers it, and leaves what Autobahn leaves."""
+    plain = 0
+    for number in range(batch, HEADS, BATCHES):
+        head = draw_head(Random(number))
+        read = read_head(head)
+        # Who offers no subprotocol of ours is refused before anybody answers.
+        if read is not None and read.key and (not read.subprotocols or choose(read.subprotocols)):
+            plain += 1
+            try:
+                compare(Three(clock, head))
+            except AssertionError as difference:
+                difference.add_note(f"head {number}: {head!r}")
+                raise
+    assert HEADS / BATCHES / 20 < plain < HEADS / BATCHES
+
+
+def test_what_came_behind_the_head(clock: Clock) -> None:
+    """Frames in the same read are taken by both, whole or cut."""
+    sent = frame(0x81, b'{"type":"ping","id":1}') + frame(0x89, b"?") + frame(0x81, b'{"type":"ping","id":2}')
+    for cut in range(len(sent) + 1):
+        three = Three(clock, HANDSHAKE, sent[:cut])
+        for server in (three.short, three.long):
+            server.dataReceived(sent[cut:])
+        short, long, _ = three.written()
+        assert short == long
+        assert short.count(b'"pong"') == 2
+
+
+def test_life_and_end(clock: Clock) -> None:
+    """Afterwards both ping at the same time, answer a close frame with the same, and leave nothing behind."""
+    three = Three(clock, HANDSHAKE)
+    compare(three)
+    for _ in range(PING_INTERVAL + 1):
+        clock.advance(1)
+    short, long, stock = three.written()
+    assert short[:2] == long[:2] == stock[:2] == b"\x89\x0c"
+    for server in (three.short, three.long, three.stock):
+        server.dataReceived(frame(0x88, b"\x03\xe8"))
+        assert server.transport.ending == "closed"
+        server.transport.producer = None
+        server.connectionLost(Failure(ConnectionDone()))
+        assert server.factory.countConnections == 0
+    assert len(set(three.written())) == 1
+    assert not clock.getDelayedCalls()

@@ -1,0 +1,346 @@
+"""What connections hold is counted while they hold it, bounded in all, and given back at the end."""
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from tests.server.conftest import FakeReactor, FakeSocket
+from tests.server.test_tcp import Call
+from tests.server.test_web import Visit, upgrade
+from tests.server.websocket_client import CLOSE, TEXT
+from tests.server.websocket_streams import frame
+from twistedsock.auth.origins import AllowedOrigins
+from twistedsock.limits.principal import LOCAL
+from twistedsock.server.http.checks import OriginPolicy
+from twistedsock.server.tcp import LineFactory
+from twistedsock.server.transport import LOST, BufferedOutlet, DirectTCPTransport, count_for, install_direct_writes
+from twistedsock.server.web import WebFactory
+from twistedsock.server.websocket import JSON_PROTOCOL, LINE_PROTOCOL
+from twistedsock.testing import FakeServer
+
+KB = 1_000
+WORDS = "this server holds as much unfinished input and unread output as it may, try again later"
+GONE = Failure(ConnectionDone())
+
+
+class Socket(FakeSocket):
+    def getsockname(self):
+        return ("127.0.0.1", 8081)
+
+
+class Lines:
+    """A line port on sockets that are none."""
+
+    def __init__(self, hall):
+        self.hall, self.reactor = hall, FakeReactor()
+        here = IPv4Address("TCP", "127.0.0.1", 8081)
+        self._server = SimpleNamespace(_realPortNumber=8081, getHost=lambda: here)
+        self._factory = LineFactory(hall.bridge, self.reactor, 0)
+        port = SimpleNamespace(transport=DirectTCPTransport.__mro__[2])
+        install_direct_writes(port, hall.bridge.holdings)
+        self._make = port.transport
+
+    def connect(self, address="127.0.0.1", told=None):
+        socket, protocol = Socket(), self._factory.buildProtocol(None)
+        if told is not None:
+            protocol.told = IPv4Address("TCP", told, 50000)
+        transport = self._make(socket, protocol, (address, 50000), self._server, 1, self.reactor)
+        protocol.makeConnection(transport)
+        return transport, socket
+
+    def turn(self):
+        self.hall.turn()
+        self.reactor.turn()
+        self.hall.turn()
+
+
+@pytest.fixture
+def lines(hall):
+    return Lines(hall)
+
+
+@pytest.fixture
+def holdings(hall):
+    return hall.bridge.holdings
+
+
+# What is sent and not read.
+
+
+def test_what_waits_for_a_socket_is_counted_until_it_has_left(lines, holdings):
+    transport, socket = lines.connect()
+    socket.room = 10
+    transport.write(b"x" * 10 * KB)
+    assert holdings.held == 10 * KB - 10
+    transport.write(b"y" * KB)
+    assert holdings.held == 11 * KB - 10
+    socket.room = None
+    transport.doWrite()
+    assert holdings.held == 0
+    assert socket.sent.endswith(b"x" * 10 * KB + b"y" * KB) or len(socket.sent) > 11 * KB
+
+
+def test_what_waits_for_who_goes_is_given_back(lines, holdings):
+    transport, socket = lines.connect()
+    socket.room = 0
+    transport.write(b"x" * 10 * KB)
+    transport.connectionLost(GONE)
+    assert holdings.held == 0
+    transport.write(b"x" * 10 * KB)
+    assert holdings.held == 0
+
+
+def test_who_does_not_read_is_cut_off_where_there_is_no_room(lines, holdings):
+    first, second, little = (lines.connect() for _ in range(3))
+    for _, socket in (first, second, little):
+        socket.room = 0
+    first[0].write(b"x" * 10 * KB)
+    holdings.most = 10 * KB
+    little[0].write(b"x" * KB)
+    assert second[0].offer(b"x" * 10 * KB)
+    assert holdings.held == 10 * KB
+    assert not second[0].offer(b"more") and second[0].blocked & LOST
+    second[0].write(b"x" * 10 * KB)
+    assert holdings.held == 10 * KB and second[0].dataBuffer == b"" and second[0]._tempDataBuffer == []
+    lines.turn()
+    assert (first[1].closed, second[1].closed, little[1].closed) == (False, True, False)
+    little[1].room = None
+    little[0].doWrite()
+    assert little[1].sent.endswith(b"x" * KB)
+    assert len(lines.hall.bridge.roster) == 2
+
+
+def test_who_has_little_waiting_is_not_cut_off_for_what_others_hold(lines, holdings):
+    greedy, little = lines.connect(), lines.connect()
+    for _, socket in (greedy, little):
+        socket.room = 0
+    greedy[0].write(b"x" * 10 * KB)
+    holdings.most = 5 * KB
+    assert holdings.is_too_much_for(LOCAL)
+    little[0].write(b"x" * KB)
+    lines.turn()
+    assert (greedy[1].closed, little[1].closed) == (False, False)
+    little[1].room = None
+    little[0].doWrite()
+    assert little[1].sent.endswith(b"x" * KB)
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+def test_a_client_that_holds_less_than_its_share_is_not_cut_off_because_another_holds_all(lines, holdings, proxied):
+    def connect(address):
+        connected = lines.connect("127.0.0.1", address) if proxied else lines.connect(address)
+        connected[1].room = 0
+        return connected
+
+    greedy, again, modest = connect("198.51.100.7"), connect("198.51.100.7"), connect("192.0.2.1")
+    holdings.most = 100 * KB
+    greedy[0].write(b"x" * 100 * KB)
+    modest[0].write(b"x" * 5 * KB)
+    assert holdings.held == 105 * KB and not modest[0].blocked & LOST
+    again[0].write(b"x" * 3 * KB)
+    assert again[0].blocked & LOST and holdings.held == 105 * KB
+    for transport, _ in (greedy, modest):
+        transport.connectionLost(GONE)
+    assert holdings.held == 0
+
+
+def test_what_waits_behind_tls_is_counted_for_the_client_that_a_proxy_reports(lines, holdings):
+    transport, socket = lines.connect()
+    tls = SimpleNamespace(transport=transport, registerProducer=lambda producer, streaming: None)
+    outlet = BufferedOutlet(tls, lines.reactor)
+    outlet.principal = b"@192.0.2.1"
+    assert transport.principal == outlet.principal == b"@192.0.2.1"
+    count_for(SimpleNamespace(), b"@192.0.2.2")
+
+
+def test_a_transport_that_counts_nowhere_counts_nothing():
+    transport = DirectTCPTransport(FakeSocket(), None, ("127.0.0.1", 50000), None, 1, FakeReactor())
+    transport.socket.room = 0
+    transport.write(b"x" * 10 * KB)
+    assert transport._counted == 0
+
+
+# What is said and has not ended.
+
+
+def test_a_line_that_has_begun_is_counted_until_it_has_ended(hall, reactor, wire, holdings):
+    call = Call(hall, reactor, wire())
+    call.hears()
+    call.sends(b"PING " + b"x" * KB)
+    assert holdings.held == 0
+    call.sends(b"x" * 4 * KB)
+    assert holdings.held == 5 * KB + 5
+    call.sends(b"\n")
+    assert holdings.held == 0
+    assert call.hears() == ["PONG " + "x" * 5 * KB]
+    call.sends(b"x" * 5 * KB)
+    assert holdings.held == 5 * KB
+    call.is_lost()
+    assert holdings.held == 0
+
+
+def test_a_line_for_which_there_is_no_room_is_skipped(hall, reactor, wire, holdings):
+    holdings.most = 10
+    call = Call(hall, reactor, wire())
+    call.hears()
+    call.sends(b"PING 1\nPING " + b"x" * 4 * KB)
+    assert call.hears() == ["PONG 1", f"ERR limit {WORDS}"]
+    call.sends(b"x" * 100 * KB)
+    assert call.hears() == [] and holdings.held == 0
+    call.sends(b"still it\nPING 2\n")
+    assert call.hears() == ["PONG 2"]
+
+
+PIECES = {
+    "a plain frame": [frame(TEXT, b"x" * 9 * KB)[: 5 * KB], b"x" * KB],
+    "a frame for Autobahn": [frame(0x01, b"x" * 9 * KB)[: 5 * KB], b"x" * KB],
+    "fragments": [frame(0x01, b"x" * 5 * KB), frame(0x00, b"x" * KB)],
+}
+
+
+@pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
+def test_a_message_that_has_begun_is_counted(port, holdings, pieces):
+    client = port.open(LINE_PROTOCOL)
+    client.sends(pieces[0])
+    counted = holdings.held
+    assert 4 * KB < counted < 6 * KB
+    client.sends(pieces[1])
+    assert KB - 20 < holdings.held - counted < KB + 20
+    client.goes()
+    assert holdings.held == 0
+
+
+@pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
+def test_who_begins_a_message_for_which_there_is_no_room_is_turned_away(port, holdings, pieces):
+    client, other = port.open(JSON_PROTOCOL), port.open(LINE_PROTOCOL)
+    holdings.most = 10
+    client.sends(pieces[0])
+    assert holdings.held == 0
+    (kind, told), close = client.frames()
+    assert kind == TEXT and b'"code":"limit"' in told and WORDS.encode() in told
+    assert close[0] == CLOSE and int.from_bytes(close[1], "big") == 1013
+    for _ in range(50):
+        client.sends(pieces[1])
+    assert client.frames() == [] and holdings.held == 0
+    assert not any(isinstance(value, bytes | bytearray) and value for value in vars(client.server).values())
+    other.says("PING still")
+    assert other.hears() == ["PONG still"]
+    client.goes()
+
+
+def test_a_message_that_came_in_pieces_is_not_counted_when_it_is_whole(port, holdings):
+    client = port.open(LINE_PROTOCOL)
+    whole = frame(TEXT, b"PING " + b"x" * 5 * KB)
+    for data in (whole, frame(0x01, b"PING ") + frame(0x80, b"x" * 5 * KB)):
+        client.sends(data[: 4 * KB])
+        assert holdings.held > 3 * KB
+        client.sends(data[4 * KB :])
+        assert holdings.held == 0
+        assert client.hears() == ["PONG " + "x" * 5 * KB]
+
+
+def test_frames_that_wait_for_their_turn_are_counted(port, hall, holdings):
+    """Autobahn's part of them is looked at no longer than is fair."""
+    client = port.open(LINE_PROTOCOL)
+    now = hall.broker.clock
+
+    def clock():
+        hall.now += 0.01
+        return now()
+
+    hall.broker.clock = clock
+    client.sends(frame(0x8A, b"") * KB)
+    waits = holdings.held
+    assert waits > 5 * KB
+    client.server.dataReceived(frame(0x8A, b"") * KB)  # was on its way already
+    assert holdings.held == waits + 6 * KB
+    hall.turn()
+    assert holdings.held == 0
+
+
+@pytest.fixture
+def visit(hall, reactor, wire, clock):
+    def visit():
+        return Visit(
+            WebFactory(hall.bridge, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: []), wire(port=8082)
+        )
+
+    return visit
+
+
+def test_the_head_of_a_request_is_counted_until_it_is_whole(visit, holdings):
+    head = upgrade(X_Long="x" * 5 * KB)
+    guest, other = visit(), visit()
+    guest.sends(head[: 4 * KB])
+    other.sends(head[: 3 * KB])
+    assert holdings.held == 7 * KB
+    other.is_lost()
+    assert holdings.held == 4 * KB
+    guest.sends(head[4 * KB :])
+    assert holdings.held == 0
+    assert guest.hears()[0] == 101
+    guest.is_lost()
+
+
+def test_a_head_for_which_there_is_no_room_is_refused(visit, holdings):
+    holdings.most = 10
+    guest = visit()
+    guest.sends(upgrade(X_Long="x" * 5 * KB)[: 4 * KB])
+    status, headers, body = guest.hears()
+    assert (status, headers["retry-after"]) == (503, "5") and WORDS in body.decode()
+    assert holdings.held == 0 and not guest.protocol._head
+    guest.is_lost()
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("sends"), st.integers(0, 3), st.sampled_from([100, 3 * KB, 30 * KB])),
+    st.tuples(st.just("ends"), st.integers(0, 3), st.just(0)),
+    st.tuples(st.sampled_from(["pings", "asks", "watches"]), st.integers(0, 3), st.integers(1, 30)),
+    st.tuples(st.just("reads"), st.integers(0, 3), st.sampled_from([0, 0, KB, 100 * KB, None])),
+    st.tuples(st.sampled_from(["goes", "turn"]), st.integers(0, 3), st.just(0)),
+)
+
+
+@given(st.lists(STEPS, max_size=40), st.sampled_from([5 * KB, 50 * KB, 10_000 * KB]))
+def test_whatever_happens_the_sum_is_bounded_and_comes_to_nothing(steps, most):
+    """No more is held than may be, but by what is told to the last who asked; and at the end all is given back."""
+    hall = FakeServer()
+    lines, holdings = Lines(hall), hall.bridge.holdings
+    holdings.most = most
+    publisher = hall.line_peer()
+    publisher.says(*["PUB big " + "x" * KB] * 20)
+    hall.turn()
+    peers = [lines.connect() for _ in range(4)]
+    for step, which, much in steps:
+        transport, socket = peers[which]
+        if transport.disconnected:
+            continue
+        if step == "goes":
+            transport.connectionLost(GONE)
+        elif step == "reads":
+            socket.room = much
+            if transport in lines.reactor.writers and transport.doWrite():
+                transport.connectionLost(GONE)
+        elif step == "turn":
+            lines.turn()
+        elif transport in lines.reactor.readers:
+            data = {
+                "sends": b"x" * much,
+                "ends": b"\n",
+                "pings": b"\n" + b"PING xyz\n" * 10 * much,
+                "asks": b"\n" + b"HIST big\n" * much,
+                "watches": b"\n" + b"SUB big presence=on\nUNSUB big\n" * much,
+            }[step]
+            transport.protocol.dataReceived(data)
+        assert 0 <= holdings.held <= most
+    for transport, socket in peers:
+        socket.room = None
+        if not transport.disconnected:
+            transport.connectionLost(GONE)
+    lines.turn()
+    assert holdings.held == 0 and len(hall.bridge.roster) == 1

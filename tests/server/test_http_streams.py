@@ -1,0 +1,293 @@
+"""Server-sent events at the web port: how a stream begins, what it costs whom, and how it ends."""
+
+import gc
+import json
+from types import FrameType
+
+import pytest
+
+from tests.server.stream_client import web_port
+from twistedsock.errors import CloseReason
+from twistedsock.server.http.connection import HTTPConnection
+from twistedsock.server.http.request import HTTPRequest
+from twistedsock.server.http.sse import MAX_IGNORED, EventStream
+from twistedsock.session.session import Session
+from twistedsock.testing import FakePolicy, FakeServer
+
+
+@pytest.fixture
+def make(reactor, wire):
+    """A web port: ``make(hall)``, then ``connect()``."""
+    return lambda hall, interval=0: web_port(reactor, wire, hall, interval)
+
+
+@pytest.fixture
+def connect(hall, make):
+    return make(hall)
+
+
+def publish(hall, channel, *payloads):
+    hall.line_peer().says(*[f"PUB {channel} {payload}" for payload in payloads])
+    hall.turn()
+
+
+def kinds(events):
+    return [event.kind for event in events]
+
+
+def test_a_stream_of_one_channel(hall, connect):
+    client = connect().streams("/channels/kitchen/events")
+    assert client.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert client.headers["cache-control"] == "no-cache, no-transform"
+    assert client.headers["x-accel-buffering"] == "no" and client.headers["connection"] == "close"
+    assert client.headers["x-content-type-options"] == "nosniff"
+    assert "content-length" not in client.headers and "transfer-encoding" not in client.headers
+    assert client._text.startswith("retry: 2000\n\nevent: welcome\n")
+    publish(hall, "kitchen", "21.5")
+    welcome, ok, event = client.hears()
+    assert (welcome.message["from"], welcome.message["to"]) == ("127.0.0.1:50000", "127.0.0.1:8082")
+    assert ok.kind == "ok" and ok.id == "e1:0"
+    assert event.kind == "message" and event.message["data"] == "21.5" and event.id == "e1:1"
+
+
+def test_it_is_a_session_as_any_other(hall, connect):
+    client = connect().streams("/channels/kitchen/events?nick=ann&presence=on")
+    watcher = hall.line_peer()
+    watcher.says("WHO kitchen", "SUB kitchen presence=on")
+    hall.turn()
+    assert any(line.endswith(" ann") and line.startswith("MEMBER") for line in watcher.hears())
+    assert kinds(client.hears()) == ["welcome", "ok", "join"]
+    assert [session.dialect_title for session in hall.bridge.roster] == ["events", "line"]
+    client.goes()
+    hall.turn()
+    assert any(line.startswith("LEAVE kitchen") for line in watcher.hears())
+    assert hall.bridge.admission.connections == 0 and len(hall.bridge.roster) == 1
+
+
+def test_several_channels(hall, connect):
+    client = connect().streams("/events?channel=a&channel=k%C3%BCche&channel=a")
+    publish(hall, "küche", "x")
+    publish(hall, "a", "y")
+    *_, first, second = client.hears()
+    assert (first.message["channel"], first.id) == ("küche", "e1:0,e2:1")
+    assert (second.message["channel"], second.id) == ("a", "e1:1,e2:1")
+
+
+def test_who_comes_back_hears_what_it_has_missed(hall, connect):
+    client = connect().streams("/channels/k/events")
+    publish(hall, "k", "1", "2")
+    id = client.hears()[-2].id
+    client.goes()
+    publish(hall, "k", "3")
+    for again in (
+        connect().streams("/channels/k/events", Last_Event_ID=id),
+        connect().streams(f"/channels/k/events?last-event-id={id}"),
+        connect().streams("/channels/k/events?since=1&epoch=e1"),
+        connect().streams("/channels/k/events?since=9&epoch=zz", Last_Event_ID=id),
+    ):
+        hall.turn()
+        _, ok, *events = again.hears()
+        assert ok.message["recovered"] is True
+        assert [event.message["data"] for event in events] == ["2", "3"]
+    last = connect().streams("/channels/k/events?last=1")
+    hall.turn()
+    assert [event.message.get("data") for event in last.hears()][2:] == ["3"]
+    other = connect().streams("/channels/k/events", Last_Event_ID="e9:1")
+    assert other.hears()[1].message["recovered"] is False
+
+
+def test_a_kept_alive_connection_becomes_a_stream_and_nothing_of_http_is_held(hall, connect):
+    """As browsers open an EventSource."""
+    client = connect()
+    client.asks("/healthz")
+    assert client.answer()[0] == 200
+    connection = client.protocol._owner
+    client.streams("/channels/k/events")
+    stream = client.protocol._owner
+    assert isinstance(stream, EventStream)
+    gc.disable()
+    try:
+        assert connection.requests == [] and connection.give_way is None
+        # The frame of this test may be among them, depending on the version of Python.
+        holders = [held for held in gc.get_referrers(connection) if not isinstance(held, FrameType)]
+        assert holders == []
+    finally:
+        gc.enable()
+    client.transport.protocol = None
+    assert kinds(client.hears()) == ["welcome", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "status", "code"),
+    [
+        ("/channels/a%20b/events", {}, 400, "bad-channel"),
+        ("/channels/%ff/events", {}, 400, "bad-channel"),
+        ("/channels/a%E2%80%8B/events", {}, 400, "bad-channel"),
+        ("/events?channel=a&channel=a%C2%AD", {}, 400, "bad-channel"),
+        ("/channels/k/events?nick=a%E2%80%8B", {}, 400, "bad-name"),
+        ("/events", {}, 400, "bad-argument"),
+        ("/events?" + "&".join(f"channel=c{n}" for n in range(33)), {}, 400, "bad-argument"),
+        ("/channels/k/events", {"Last_Event_ID": "17"}, 400, "bad-argument"),
+        ("/events?channel=a&channel=b", {"Last_Event_ID": "e1:17"}, 400, "bad-argument"),
+        ("/events?channel=a&channel=b&since=1&epoch=e1", {}, 400, "bad-argument"),
+        ("/channels/k/events?since=1", {}, 400, "bad-argument"),
+        ("/channels/k/events?presense=on", {}, 400, "bad-argument"),
+        ("/events?channel=k&presense=on", {}, 400, "bad-argument"),
+        ("/events?channel=k&presence=on&presence=on", {}, 400, "bad-argument"),
+        ("/channels/k/events?nick=a%20b", {}, 400, "bad-name"),
+        ("/channels/k/events?nick=p1", {}, 400, "bad-name"),
+        ("/channels/k/events?presence=yes", {}, 400, "bad-argument"),
+        ("/channels/k/events?wait=3", {}, 400, "bad-argument"),
+    ],
+)
+def test_what_is_refused_before_the_stream_begins(hall, connect, target, headers, status, code):
+    hall.line_peer()
+    client = connect().asks(target, Accept="text/event-stream", **headers)
+    told, _, body = client.answer()
+    assert told == status
+    if code:
+        assert json.loads(body)["code"] == code
+        assert not hall.broker.channels and len(hall.bridge.roster) == 1
+
+
+def test_rights_are_looked_at_first_and_later(make, hall):
+    hall = FakeServer(policy=FakePolicy({"open": "r"}, {"t": ("ann", {"*": "r"}, None)}))
+    connect = make(hall)
+    assert connect().asks("/channels/k/events", Accept="text/event-stream").answer()[0] == 401
+    wrong = {"Authorization": "Bearer wrong"}
+    assert connect().asks("/channels/k/events", Accept="text/event-stream", **wrong).answer()[0] == 401
+    client = connect().streams("/channels/k/events?token=t")
+    assert [session.peer.nick for session in hall.bridge.roster] == [b"ann"]
+    hall.bridge.change_policy(FakePolicy({}, {"t": ("ann", {"open": "r"}, None)}))
+    assert kinds(client.hears()) == ["welcome", "ok", "notice"]
+    assert client.transport.half_closed
+    forbidden = connect().asks("/channels/k/events?token=t", Accept="text/event-stream").answer()
+    assert forbidden[0] == 403 and json.loads(forbidden[2])["code"] == "forbidden"
+
+
+@pytest.mark.parametrize(
+    "limits", [{"max_channels_per_peer": 1}, {"max_subscriptions": 1}, {"max_channels": 1}], ids=lambda each: str(each)
+)
+def test_where_there_is_no_room(make, limits):
+    hall = FakeServer(**limits)
+    client = make(hall)().asks("/events?channel=a&channel=b", Accept="text/event-stream")
+    status, headers, body = client.answer()
+    assert (status, headers["retry-after"], json.loads(body)["code"]) == (503, "5", "limit")
+    assert not hall.broker.channels
+
+
+def test_no_more_than_an_identity_may_have(make):
+    hall = FakeServer(policy=FakePolicy({}, {"t": ("ann", {"*": "r"}, None)}), max_connections_per_identity=1)
+    connect = make(hall)
+    first = connect().streams("/channels/k/events?token=t")
+    assert connect().asks("/channels/k/events?token=t", Accept="text/event-stream").answer()[0] == 503
+    first.goes()
+    connect().streams("/channels/k/events?token=t")
+
+
+def test_head_is_the_head_alone(hall, connect):
+    client = connect().asks("/channels/k/events", method="HEAD", Accept="text/event-stream")
+    status, headers, body = client.answer()
+    assert (status, headers["content-type"], body) == (200, "text/event-stream; charset=utf-8", b"")
+    assert "content-length" not in headers and not hall.broker.channels and not len(hall.bridge.roster)
+    assert client.asks("/healthz").answer()[0] == 200
+
+
+def test_old_clients_get_it_too(hall, connect):
+    client = connect()
+    client.protocol.dataReceived(b"GET /events?channel=k HTTP/1.0\r\nHost: 127.0.0.1:8082\r\n\r\n")
+    status, headers, body = client.answer()
+    assert status == 200 and headers["connection"] == "close" and b"event: ok" in body
+
+
+def test_who_does_not_read_hears_the_rest_when_it_does(hall, connect, reactor):
+    client = connect().streams("/channels/k/events")
+    client.hears()
+    client.transport.producer.pauseProducing()
+    publish(hall, "k", *range(5))
+    assert client.hears() == []
+    client.transport.producer.resumeProducing()
+    reactor.turn()
+    hall.turn()
+    assert [event.message["data"] for event in client.hears()] == ["0", "1", "2", "3", "4"]
+
+
+def test_what_the_client_still_says_is_dropped_and_bounded(hall, connect):
+    client = connect().streams("/channels/k/events")
+    client.hears()
+    client.protocol.dataReceived(b"GET /healthz HTTP/1.1\r\n\r\n")
+    client.protocol.dataReceived(b"x" * (MAX_IGNORED - 100))
+    assert not client.hears() and not client.transport.half_closed
+    client.protocol.dataReceived(b"x" * 100)
+    assert kinds(client.hears()) == ["notice"] and client.transport.half_closed
+    client.protocol.dataReceived(b"x" * MAX_IGNORED)
+    client.goes()
+    assert not len(hall.bridge.roster)
+
+
+def test_what_came_right_behind_the_request_is_dropped(hall, connect):
+    client = connect()
+    client.asks("/channels/k/events", Accept="text/event-stream", body=b"")
+    other = connect()
+    other.protocol.dataReceived(
+        b"GET /events?channel=k HTTP/1.1\r\nHost: 127.0.0.1:8082\r\n\r\n" + b"GET /healthz HTTP/1.1\r\n" * 2_000
+    )
+    assert other.answer()[2].count(b"HTTP/1.1") == 0
+    assert other.transport.reads
+
+
+def test_silence_is_broken_now_and_then(make, hall, reactor):
+    connect = make(hall, interval=30)
+    clients = [connect().streams("/channels/k/events") for _ in range(4)]
+    for client in clients:
+        client.hears()
+    spoken = []
+    for _ in range(30):
+        reactor.advance(1)
+        spoken.append([client.transport.heard() for client in clients])
+    for index in range(4):
+        assert b"".join(heard[index] for heard in spoken) == b":\n\n"
+    assert max(len([heard for heard in second if heard]) for second in spoken) == 1
+    for client in clients:
+        client.goes()
+    assert not reactor.getDelayedCalls() or all(call.time - reactor.seconds() > 1 for call in reactor.getDelayedCalls())
+
+
+def test_a_server_that_goes_away_says_so(hall, connect):
+    client = connect().streams("/channels/k/events")
+    for session in hall.bridge.roster:
+        session.dismiss(CloseReason.GOING_AWAY, b"this server is going away")
+    assert kinds(client.hears())[-1] == "notice" and client.transport.half_closed
+
+
+def test_a_fault_of_ours_ends_the_connection(hall, connect, monkeypatch, logged):
+    def fail(*arguments):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("twistedsock.server.http.sse.subscribe_stream", fail)
+    client = connect().asks("/channels/k/events", Accept="text/event-stream")
+    assert client.transport.aborted
+    assert logged.pop()["log_failure"].type is RuntimeError
+
+
+@pytest.mark.parametrize("target", ["/channels/k/events", "/events?channel=a&channel=b", "/stream"])
+def test_who_has_gone_leaves_nothing_behind(hall, connect, target):
+    """Without a full collection, which hardly ever comes."""
+    kinds_of = (EventStream, Session, HTTPConnection, HTTPRequest)
+    gc.collect()
+    before = len([each for each in gc.get_objects() if isinstance(each, kinds_of)])
+    gc.disable()
+    try:
+        client = connect()
+        client.asks("/healthz")
+        client.answer()
+        client.streams(target)
+        open_ones = [type(each) for each in gc.get_objects() if isinstance(each, kinds_of)]
+        assert len(open_ones) == before + 2, open_ones
+        client.transport.protocol = None
+        client.goes()
+        del client
+        left = [each for each in gc.get_objects() if isinstance(each, kinds_of)]
+        assert len(left) == before, left
+    finally:
+        gc.enable()

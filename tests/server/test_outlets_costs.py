@@ -1,0 +1,154 @@
+"""What a delivery and an idle connection cost on Twisted's own transports, counted without a clock."""
+
+import gc
+import tracemalloc
+from types import SimpleNamespace
+
+import pytest
+import txaio
+from twisted.internet.address import IPv4Address
+
+from tests.server.conftest import FakeReactor, FakeSocket
+from tests.server.test_web import upgrade
+from tests.server.websocket_streams import frame
+from twistedsock.auth.origins import AllowedOrigins
+from twistedsock.limits.memory import MemoryBudget
+from twistedsock.server.http.checks import OriginPolicy
+from twistedsock.server.tcp import LineFactory
+from twistedsock.server.transport import DirectTCPTransport
+from twistedsock.server.web import WebFactory
+from twistedsock.testing import FakeServer
+
+READERS = 50
+CONNECTIONS = 300
+
+
+class CountingReactor(FakeReactor):
+    """``asked`` are the calls that would each be a system call, epoll_ctl, on a real one."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = 0
+
+    def addReader(self, selectable):
+        self.asked += 1
+        super().addReader(selectable)
+
+    def removeReader(self, selectable):
+        self.asked += 1
+        super().removeReader(selectable)
+
+    def addWriter(self, selectable):
+        self.asked += 1
+        super().addWriter(selectable)
+
+    def removeWriter(self, selectable):
+        self.asked += 1
+        super().removeWriter(selectable)
+
+
+class Socket(FakeSocket):
+    """A socket that knows where it is."""
+
+    def getsockname(self):
+        return ("127.0.0.1", 8081)
+
+
+class Transport(DirectTCPTransport):
+    """A class of our own: other tests give theirs attributes, and then no instance shares its keys any more."""
+
+
+class Place:
+    """A bridge on a counting reactor, with its two kinds of ports."""
+
+    def __init__(self, monkeypatch):
+        txaio.use_twisted()
+        self.reactor = CountingReactor()
+        monkeypatch.setattr(txaio.config, "loop", self.reactor)
+        self.hall = FakeServer()
+        self.server = SimpleNamespace(_realPortNumber=8081, getHost=lambda: IPv4Address("TCP", "127.0.0.1", 8081))
+        self.lines = LineFactory(self.hall.bridge, self.reactor, 0)
+        self.web = WebFactory(self.hall.bridge, self.reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [])
+
+    def connect(self, factory, socket, data=b""):
+        """A connection to a port, which has sent ``data``."""
+        protocol = factory.buildProtocol(None)
+        transport = Transport(socket, protocol, ("127.0.0.1", 50000), self.server, 1, self.reactor)
+        protocol.makeConnection(transport)
+        if data:
+            transport.protocol.dataReceived(data)
+        return transport
+
+    def reads(self, transport, data):
+        """Bytes come in from the socket."""
+        transport.socket.incoming.append(data)
+        transport.doRead()
+
+
+@pytest.fixture
+def place(monkeypatch):
+    return Place(monkeypatch)
+
+
+def test_a_delivery_is_one_system_call(place):
+    """``send``, and nothing about it: a thousand events of a turn cost each reader one call."""
+    sockets = [Socket() for _ in range(READERS)]
+    for socket in sockets:
+        place.connect(place.lines, socket, b"SUB k\n")
+    publisher = place.connect(place.lines, Socket())
+    place.hall.turn()
+    before, asked = [socket.sends for socket in sockets], place.reactor.asked
+    place.reads(publisher, b"PUB k x\n" * 1000)
+    place.hall.turn()
+    assert [socket.sends for socket in sockets] == [sends + 1 for sends in before]
+    assert all(socket.sent.endswith(b" x\n") and b" 1000 " in socket.sent for socket in sockets)
+    assert place.reactor.asked == asked
+
+
+def test_a_full_socket_is_not_asked_again_before_it_has_drained(place):
+    """However much passes the reader by."""
+    full = Socket()
+    place.connect(place.lines, full, b"SUB k\n")
+    publisher = place.connect(place.lines, Socket())
+    place.hall.turn()
+    full.room, before, asked = 0, full.sends, place.reactor.asked
+    for _ in range(20):
+        place.reads(publisher, b"PUB k x\n" * 100)
+        place.hall.turn()
+    assert full.sends == before + 1
+    assert place.reactor.asked == asked + 1
+
+
+@pytest.mark.parametrize("kind", ["lines", "web"])
+def test_where_nothing_is_held_nothing_is_counted(place, kind, monkeypatch):
+    """Whole lines and messages, a short end of one that has not ended, and sends that are taken."""
+    hello = upgrade() if kind == "web" else b""
+    monkeypatch.setattr(MemoryBudget, "recount", lambda *arguments: pytest.fail("something was counted"))
+    socket = Socket()
+    peer = place.connect(getattr(place, kind), socket, hello)
+    one = b"PING x\n" if kind == "lines" else frame(0x81, b'{"type":"ping","id":1}')
+    for data in (one, one * 1000, one * 1000 + one[:5], one[5:]):
+        place.reads(peer, data)
+        place.hall.turn()
+    assert socket.sent.lower().count(b"pong") == 2002
+
+
+@pytest.mark.parametrize(("kind", "most"), [("lines", 2.5 * 1024), ("web", 5 * 1024)])
+def test_an_idle_connection_is_light(place, kind, most):
+    """With Twisted's own part, and Autobahn's: ten thousand of them need 50 MB at most."""
+    factory = getattr(place, kind)
+    hello = upgrade() if kind == "web" else b""
+    sockets = [Socket() for _ in range(2 * CONNECTIONS)]
+    kept = [place.connect(factory, socket, hello) for socket in sockets[:CONNECTIONS]]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        kept += [place.connect(factory, socket, hello) for socket in sockets[CONNECTIONS:]]
+        gc.collect()
+        each = (tracemalloc.get_traced_memory()[0] - before) / CONNECTIONS
+    finally:
+        tracemalloc.stop()
+    said = bytes(sockets[-1].sent)
+    assert b"welcome" in said.lower()
+    assert each < most

@@ -1,0 +1,319 @@
+"""Nobody is awaited for ever: a first command, the end of a line or of a message, a sign of life."""
+
+from typing import Any
+
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from tests.pubsub.test_broker_turns import Ticking
+from tests.server.websocket_client import CLOSE, PING, PONG, TEXT, Client, Port
+from tests.server.websocket_streams import frame
+from twistedsock.limits.settings import TIME_SLICE_SECONDS
+from twistedsock.server.tcp import LineFactory
+from twistedsock.server.websocket import LINE_PROTOCOL, PORTION
+from twistedsock.testing import FakeServer, limit_session
+
+LIMITS = {"first_command_timeout": 100.0, "line_timeout": 10.0, "idle_timeout": 200.0}
+POLICY = (1008).to_bytes(2, "big")
+
+
+@pytest.fixture
+def hall() -> FakeServer:
+    return FakeServer(**LIMITS)
+
+
+class Call:
+    """A line connection, of a factory that others may share."""
+
+    def __init__(self, factory: LineFactory, transport: Any) -> None:
+        self.transport = transport
+        self.protocol: Any = factory.buildProtocol(None)
+        self.protocol.makeConnection(transport)
+        transport.heard()
+
+    def sends(self, data: bytes) -> None:
+        self.protocol.dataReceived(data)
+
+    def hears(self) -> list[str]:
+        lines: list[str] = self.transport.heard().decode().splitlines()
+        return lines
+
+    def was_closed(self, words: str) -> bool:
+        heard = self.hears()
+        return bool(heard) and heard[-2:] == [f"NOTICE {words}", "BYE"] and self.transport.half_closed
+
+    def is_lost(self) -> None:
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+@pytest.fixture
+def factory(hall: FakeServer, reactor: Any) -> LineFactory:
+    return LineFactory(hall.bridge, reactor, 0)
+
+
+@pytest.fixture
+def call(factory: LineFactory, wire: Any) -> Call:
+    return Call(factory, wire())
+
+
+def test_who_never_says_a_line_is_told_and_closed(call: Call, reactor: Any) -> None:
+    reactor.advance(99)
+    assert call.hears() == []
+    reactor.advance(1)
+    assert call.was_closed("you have said nothing for 100 seconds")
+
+
+def test_one_line_is_enough(call: Call, reactor: Any) -> None:
+    """Readers are silent for days."""
+    call.sends(b"SUB a\n")
+    call.hears()
+    reactor.advance(150)
+    assert call.hears() == [] and not call.transport.half_closed
+
+
+def test_a_line_that_has_begun_must_end(call: Call, reactor: Any) -> None:
+    """However much of it still comes."""
+    call.sends(b"PING 1\nPI")
+    call.hears()
+    for _ in range(9):
+        reactor.advance(1)
+        call.sends(b"x")
+    assert call.hears() == []
+    reactor.advance(1)
+    assert call.was_closed("what you began to say did not end within 10 seconds")
+
+
+def test_each_line_has_its_own_time(call: Call, reactor: Any) -> None:
+    """Also where one read ends a line and begins the next, or ends it alone."""
+    for _ in range(5):
+        call.sends(b"NG\nPI")
+        reactor.advance(9)
+    call.sends(b"NG\n")
+    call.hears()
+    reactor.advance(50)
+    assert call.hears() == [] and not call.transport.half_closed
+
+
+def test_each_unfinished_line_has_a_deadline(call: Call, reactor: Any) -> None:
+    """Not only the first of a connection."""
+    for _ in range(2):
+        call.sends(b"PI")
+        call.sends(b"NG\n")
+        assert call.hears() == ["PONG"]
+        reactor.advance(50)
+    call.sends(b"PI")
+    reactor.advance(9)
+    assert call.hears() == []
+    reactor.advance(1)
+    assert call.was_closed("what you began to say did not end within 10 seconds")
+
+
+def test_a_line_that_is_skipped_must_end_too(call: Call, reactor: Any) -> None:
+    call.sends(b"x" * 70_000)
+    assert call.hears()[0].startswith("ERR too-long ")
+    reactor.advance(10)
+    assert call.was_closed("what you began to say did not end within 10 seconds")
+
+
+def test_who_is_not_read_has_more_time(call: Call, hall: FakeServer, reactor: Any) -> None:
+    """The end of its line may have come, and waits in the kernel for us."""
+    hall.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    call.sends(b"PING\n" * 3 + b"PI")
+    assert not call.transport.reads
+    reactor.advance(10)
+    hall.turn()
+    call.hears()
+    assert not call.transport.half_closed
+    reactor.advance(10)
+    assert call.was_closed("what you began to say did not end within 10 seconds")
+
+
+def test_who_idles_is_closed_where_that_is_minded(call: Call, reactor: Any) -> None:
+    """A ping is enough to stay."""
+    for _ in range(3):
+        call.sends(b"PING\n")
+        reactor.advance(199)
+    assert call.hears() == ["PONG"] * 3
+    reactor.advance(1)
+    assert call.was_closed("you have said nothing for 200 seconds; a ping now and then is enough to stay")
+
+
+def test_who_is_gone_is_not_waited_for(call: Call, reactor: Any) -> None:
+    call.sends(b"PI")
+    call.is_lost()
+    assert not reactor.getDelayedCalls()
+
+
+def test_with_bounds_of_nothing_everybody_is_awaited_for_ever(reactor: Any, wire: Any) -> None:
+    hall = FakeServer(first_command_timeout=0, line_timeout=0, idle_timeout=0)
+    call = Call(LineFactory(hall.bridge, reactor, 0), wire())
+    call.sends(b"PI")
+    assert not reactor.getDelayedCalls()
+
+
+def test_a_stranger_on_the_line_port_is_metered(factory: LineFactory, hall: FakeServer, wire: Any) -> None:
+    """Nobody else is: not this machine, and not a Unix socket."""
+    assert not Call(factory, wire()).protocol._conversation.is_metered
+    stranger = Call(factory, wire(there="192.0.2.1"))
+    assert stranger.protocol._conversation.is_metered
+    stranger.sends(b"PING 1\n")
+    assert stranger.hears() == ["PONG 1"]
+    for _ in range(20):
+        stranger.sends(b"\n" * 65_536)
+    assert stranger.was_closed("you went on sending faster than you may")
+
+
+# WebSocket.
+
+
+@pytest.fixture
+def client(port: Port) -> Client:
+    return port.open(LINE_PROTOCOL)
+
+
+def was_closed(client: Client, words: str) -> bool:
+    told = words.encode()
+    return client.frames()[-3:] == [(TEXT, b"NOTICE " + told), (TEXT, b"BYE"), (CLOSE, POLICY + told)]
+
+
+FIRST_FRAGMENT = bytes([0x01]) + frame(TEXT, b"PING ")[1:]
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [frame(TEXT, b"PING 1")[:5], frame(TEXT, b"x" * 70)[:40], frame(PING, b"12")[:3], FIRST_FRAGMENT, b"\x01"],
+    ids=["frame", "long frame", "ping", "message", "head"],
+)
+def test_what_has_begun_on_a_websocket_must_end(client: Client, clock: Clock, begun: bytes) -> None:
+    client.sends(begun)
+    clock.advance(9)
+    assert client.frames() == []
+    clock.advance(1)
+    assert was_closed(client, "what you began to say did not end within 10 seconds")
+
+
+def test_what_has_ended_on_a_websocket_is_well(client: Client, clock: Clock) -> None:
+    """Frames in pieces, fragments with a ping between them, and a ping in pieces."""
+    for whole in (
+        frame(TEXT, b"PING 1"),
+        FIRST_FRAGMENT + frame(PING, b"") + bytes([0x80]) + frame(TEXT, b"1")[1:],
+        frame(PING, b"12"),
+    ):
+        for cut in (1, 5):
+            client.sends(whole[:cut])
+            clock.advance(1)
+            client.sends(whole[cut:])
+    clock.advance(11)
+    assert all(kind in (TEXT, PONG) and b"PING" not in payload for kind, payload in client.frames())
+
+
+def test_fragments_without_end_are_an_end(client: Client, clock: Clock) -> None:
+    """Though each of them is whole, and pings are sent between them."""
+    client.sends(FIRST_FRAGMENT)
+    for _ in range(9):
+        clock.advance(1)
+        client.sends(bytes([0x00]) + frame(TEXT, b"x")[1:] + frame(PING, b""))
+    client.frames()
+    clock.advance(1)
+    assert was_closed(client, "what you began to say did not end within 10 seconds")
+
+
+def test_who_idles_on_a_websocket_is_closed_where_that_is_minded(client: Client, clock: Clock) -> None:
+    """A browser answers our pings by itself, so that is not what counts; a command is."""
+    for _ in range(21):
+        clock.advance(9)
+        pings = [payload for kind, payload in client.frames() if kind == PING]
+        for payload in pings:
+            client.sends(frame(PONG, payload))
+    client.says("PING")
+    assert client.frames() == [(TEXT, b"PONG")]
+    for _ in range(22):
+        clock.advance(9)
+        pings = [payload for kind, payload in client.frames() if kind == PING]
+        for payload in pings:
+            client.sends(frame(PONG, payload))
+    clock.advance(2)
+    assert was_closed(client, "you have said nothing for 200 seconds; a ping now and then is enough to stay")
+
+
+def test_a_gone_websocket_is_not_waited_for(client: Client, clock: Clock) -> None:
+    client.sends(FIRST_FRAGMENT)
+    client.goes()
+    assert not clock.getDelayedCalls()
+
+
+def test_pings_without_end_leave_time_for_others(client: Client, hall: FakeServer) -> None:
+    """A portion of them is answered, then others have their turn; what else comes waits, in its order."""
+    hall.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    count = 4 * PORTION // 6
+    pings = frame(PING, b"") * count
+    client.sends(pings[:-3])
+    assert not client.transport.reading
+    answered = len(client.frames())
+    assert 0 < answered < count / 2
+    client.server.dataReceived(pings[-3:] + frame(TEXT, b"PING 1"))
+    hall.turn()
+    assert client.transport.reading
+    assert client.frames() == [(PONG, b"")] * (count - answered) + [(TEXT, b"PONG 1")]
+
+
+def test_who_is_postponed_and_does_not_read_waits_for_both(client: Client, hall: FakeServer) -> None:
+    """Reading begins again when all has been parsed and its answers have been read."""
+    hall.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    client.sends(frame(PING, b"") * PORTION)
+    client.stalls()
+    hall.turn()
+    assert not client.transport.reading
+    client.drains()
+    hall.turn()
+    assert client.transport.reading and len(client.frames()) == PORTION
+
+
+def test_who_goes_while_it_is_postponed_is_not_parsed(client: Client, hall: FakeServer) -> None:
+    hall.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    client.sends(frame(PING, b"") * PORTION + frame(TEXT, b"PUB a 1"))
+    client.goes()
+    hall.turn()
+    assert b"a" not in hall.broker.channels
+
+
+def test_messages_in_fragments_are_run_in_their_order(client: Client, hall: FakeServer) -> None:
+    """Between pings, and before what closes."""
+    whole = [bytes([0x01]) + frame(TEXT, b"PI")[1:] + bytes([0x80]) + frame(TEXT, b"NG %d" % n)[1:] for n in range(3)]
+    client.sends(whole[0] + frame(PING, b"") + whole[1] + whole[2] + frame(CLOSE, b"\x03\xe8") + whole[0])
+    kinds = [payload for _, payload in client.frames()]
+    assert kinds == [b"PONG 0", b"", b"PONG 1", b"PONG 2", b"\x03\xe8"]
+
+
+def metered(client: Client, hall: FakeServer, **limits: Any) -> None:
+    limit_session(client.server._conversation.session, hall, **limits)
+
+
+def test_bytes_without_end_close_a_stranger(client: Client, hall: FakeServer) -> None:
+    """Whatever they are; and its answer to our close frame is still understood."""
+    metered(client, hall, bytes_per_second=1, bytes_burst=1000)
+    for _ in range(3):
+        client.sends(frame(PONG, b"x" * 120) * 8)
+    assert was_closed(client, "you went on sending faster than you may")
+    client.answers_close(1008)
+    assert client.transport.ending is not None and client.server.wasClean
+
+
+def test_pings_of_a_stranger_count_as_commands(client: Client, hall: FakeServer) -> None:
+    """The excess gets no pong, and who goes on is closed."""
+    metered(client, hall, commands_per_second=1, commands_burst=5)
+    client.sends(frame(PING, b"") * 9)
+    assert client.frames() == [(PONG, b"")] * 5
+    client.sends(frame(PING, b"") * 9)
+    assert was_closed(client, "you went on sending faster than you may")
+
+
+def test_a_stranger_on_a_websocket_is_metered(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not port.open().server._conversation.is_metered
+    client = port.connect()
+    address = client.transport.getPeer()
+    monkeypatch.setattr(client.transport, "getPeer", lambda: type(address)("TCP", "192.0.2.1", 5000))
+    client.asks()
+    assert client.server._conversation.is_metered

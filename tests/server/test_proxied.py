@@ -1,0 +1,275 @@
+"""What a trusted proxy tells is believed, before anything else is read; what a stranger tells is not."""
+
+from types import SimpleNamespace
+
+import pytest
+import txaio
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import LogLevel, formatEvent
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
+
+from twistedsock.auth.origins import AllowedOrigins
+from twistedsock.auth.trusted_proxies import parse_trusted
+from twistedsock.server.http.checks import OriginPolicy
+from twistedsock.server.proxy_protocol import ProxyProtocolFactory, expect_proxy_headers
+from twistedsock.server.sockets import ListenerConfig
+from twistedsock.server.tcp import LineFactory, LineProtocol
+from twistedsock.server.web import WebFactory
+from twistedsock.server.websocket import OPEN_TIMEOUT
+from twistedsock.testing import FakeServer, read_frames
+
+PROXY, STRANGER = "10.0.0.1", "198.51.100.9"
+LISTENING = ListenerConfig("tcp:8081", True, parse_trusted(["10.0.0.0/8", "unix"]))
+LINE = b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n"
+BLOCK = bytes.fromhex("0d0a0d0a000d0a515549540a 2111000c cb007107 c0000201 1267 01bb")
+UNKNOWN = b"PROXY UNKNOWN\r\n"
+UNIX_CLIENT = bytes.fromhex("0d0a0d0a000d0a515549540a 213100d8") + bytes(216)
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+class Visit:
+    """A connection as a port makes it: bytes go to whatever protocol its transport has by then."""
+
+    def __init__(self, factory, transport):
+        self.transport = transport
+        transport.protocol = factory.buildProtocol(transport.getPeer())
+        transport.protocol.makeConnection(transport)
+
+    def sends(self, data):
+        self.transport.protocol.dataReceived(data)
+
+    def hears(self):
+        return self.transport.heard()
+
+    def hears_welcome(self):
+        """The ``from`` of a WebSocket's first message."""
+        head, _, frames = self.hears().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        return read_frames(frames)[0].partition('"from":"')[2].partition('"')[0]
+
+    def is_lost(self):
+        self.transport.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+@pytest.fixture
+def lines(hall, reactor, wire):
+    """Call a proxied line port: ``lines(there=…)``."""
+    factory = ProxyProtocolFactory(LineFactory(hall.bridge, reactor, 0, listening=LISTENING), reactor, LISTENING)
+    return lambda there=PROXY: Visit(factory, wire(there=there))
+
+
+@pytest.fixture
+def web(hall, reactor, wire, monkeypatch):
+    """Call a proxied web port."""
+    txaio.use_twisted()
+    monkeypatch.setattr(txaio.config, "loop", reactor)
+    wrapped = WebFactory(hall.bridge, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [], LISTENING)
+    factory = ProxyProtocolFactory(wrapped, reactor, LISTENING)
+    return lambda there=PROXY: Visit(factory, wire(port=8082, there=there))
+
+
+@pytest.mark.parametrize("header", [LINE, BLOCK])
+def test_a_line_peer_has_the_address_that_its_proxy_tells_whatever_the_cut(lines, header):
+    for cut in range(len(header) + 1):
+        peer = lines()
+        peer.sends(header[:cut])
+        heard = peer.hears()
+        assert heard == b"" or cut == len(header)
+        peer.sends(header[cut:] + b"INFO\n")
+        welcome, info = (heard + peer.hears()).splitlines()
+        assert welcome.split()[3] == b"from=203.0.113.7:4711"
+        assert b" from=203.0.113.7:4711 to=127.0.0.1:8081 " in info
+        peer.is_lost()
+
+
+@pytest.mark.parametrize(
+    ("header", "shown"),
+    [
+        (b"PROXY TCP6 2001:DB8::7 2001:db8::1 4711 443\r\n", b"[2001:db8::7]:4711"),
+        (UNIX_CLIENT, b"10.0.0.1:0"),
+        (UNKNOWN, b"10.0.0.1:50000"),
+        (bytes.fromhex("0d0a0d0a000d0a515549540a 20000000"), b"10.0.0.1:50000"),
+    ],
+)
+def test_other_addresses_and_none(lines, header, shown):
+    peer = lines()
+    peer.sends(header)
+    assert peer.hears().split()[3] == b"from=" + shown
+
+
+LOCAL_CLIENTS = [
+    b"PROXY TCP4 127.0.0.1 192.0.2.1 4711 443\r\n",
+    b"PROXY TCP4 127.9.9.9 127.0.0.1 4711 443\r\n",
+    b"PROXY TCP6 ::1 ::1 4711 443\r\n",
+    b"PROXY TCP6 ::ffff:127.0.0.1 ::1 4711 443\r\n",
+    BLOCK.replace(bytes([203, 0, 113, 7]), bytes([127, 0, 0, 1])),
+    UNIX_CLIENT,
+]
+
+
+@pytest.mark.parametrize("header", LOCAL_CLIENTS)
+def test_a_remote_proxy_cannot_make_its_client_a_local_one(lines, hall, header):
+    peer = lines()
+    peer.sends(header + b"SUB $sys/peers\n")
+    welcome, answer = peer.hears().splitlines()
+    assert welcome.split()[3].startswith(b"from=10.0.0.1:")
+    assert answer.startswith(b"ERR forbidden ")
+    (session,) = hall.bridge.roster
+    assert session.peer.principal == b"@10.0.0.1"
+
+
+@pytest.mark.parametrize("header", LOCAL_CLIENTS)
+def test_a_local_proxy_has_local_clients(hall, reactor, wire, header):
+    listening = ListenerConfig("tcp:8081", True, parse_trusted(["127.0.0.1"]))
+    factory = ProxyProtocolFactory(LineFactory(hall.bridge, reactor, 0, listening=listening), reactor, listening)
+    peer = Visit(factory, wire(there="127.0.0.1"))
+    peer.sends(header + b"SUB $sys/figures\n")
+    assert b"\nOK " in peer.hears()
+
+
+@pytest.mark.parametrize("header", LOCAL_CLIENTS)
+def test_what_a_local_client_of_a_remote_proxy_writes_is_not_believed(web, header):
+    peer = web()
+    peer.sends(header + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
+    assert peer.hears_welcome().startswith("192.0.2.66:" if header == UNIX_CLIENT else "10.0.0.1:")
+
+
+def test_nothing_of_the_header_is_left_once_it_is_read(lines):
+    peer = lines()
+    assert not isinstance(peer.transport.protocol, LineProtocol)
+    peer.sends(LINE)
+    assert isinstance(peer.transport.protocol, LineProtocol)
+
+
+def test_the_address_that_is_told_is_the_one_that_is_counted(reactor, wire):
+    hall = FakeServer(max_connections_per_address=1)
+    factory = ProxyProtocolFactory(LineFactory(hall.bridge, reactor, 0, listening=LISTENING), reactor, LISTENING)
+    first, again, other = (Visit(factory, wire(there=PROXY)) for _ in range(3))
+    first.sends(LINE)
+    again.sends(BLOCK)
+    other.sends(LINE.replace(b"113.7", b"113.8"))
+    assert [peer.hears().split()[0] for peer in (first, again, other)] == [b"WELCOME", b"ERR", b"WELCOME"]
+    for peer in (first, again, other):
+        peer.is_lost()
+    assert hall.bridge.admission.connections == 0
+    last = Visit(factory, wire(there=PROXY))
+    last.sends(LINE)
+    assert last.hears().startswith(b"WELCOME ")
+
+
+def test_a_stranger_cannot_forge_a_header_for_lines(lines):
+    peer = lines(STRANGER)
+    assert peer.hears().split()[3] == b"from=198.51.100.9:50000"
+    peer.sends(LINE)
+    assert peer.hears().startswith(b"ERR unknown-command ")
+
+
+def test_a_stranger_cannot_forge_a_header_for_a_websocket(web):
+    peer = web(STRANGER)
+    peer.sends(LINE + UPGRADE + b"\r\n")
+    assert peer.hears().startswith(b"HTTP/1.1 400 ")
+    honest = web(STRANGER)
+    honest.sends(UPGRADE + b"\r\n")
+    assert honest.hears_welcome() == "198.51.100.9:50000"
+
+
+@pytest.mark.parametrize("extra", [b"", b"Upgrade: also-by-autobahn\r\n", b"X-Forwarded-For: 192.0.2.66\r\n"])
+def test_a_websocket_has_the_address_that_its_proxy_tells(web, extra):
+    peer = web()
+    peer.sends(BLOCK)
+    peer.sends(UPGRADE + extra + b"\r\n")
+    assert peer.hears_welcome() == "203.0.113.7:4711"
+
+
+def test_a_proxy_behind_the_proxy_is_believed_as_well(web):
+    peer = web()
+    peer.sends(LINE.replace(b"203.0.113.7", b"10.9.9.9") + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
+    assert peer.hears_welcome() == "192.0.2.66:0"
+
+
+def test_what_a_client_writes_is_not_believed_where_its_proxy_cannot_tell_who_it_is(web):
+    peer = web()
+    peer.sends(UNKNOWN + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
+    assert peer.hears_welcome() == "10.0.0.1:50000"
+
+
+def test_a_connection_without_its_header_is_closed_and_that_is_told_once(lines, hall, logged):
+    for data in (b"SUB kitchen\n", b"GET / HTTP/1.1\r\n"):
+        peer = lines()
+        peer.sends(data)
+        assert peer.transport.aborted
+        assert peer.hears() == b""
+        peer.is_lost()
+    (event,) = logged
+    assert event["log_level"] is LogLevel.warn
+    assert formatEvent(event) == (
+        "the proxy at 10.0.0.1 does not begin with a PROXY header at tcp:8081, so its connections are closed; let it "
+        "send one, or take this endpoint out of proxy-protocol"
+    )
+    assert len(hall.bridge.roster) == hall.bridge.admission.connections == 0
+
+
+def test_a_header_that_does_not_come_in_time_is_none(lines, reactor, logged):
+    peer, swift = lines(), lines()
+    peer.sends(LINE[:-1])
+    swift.sends(LINE)
+    reactor.advance(OPEN_TIMEOUT)
+    assert peer.transport.aborted
+    assert not swift.transport.aborted
+    assert len(logged) == 1
+
+
+def test_a_proxy_that_only_looks_whether_we_are_there_is_not_worth_a_word(lines, reactor, logged):
+    peer = lines()
+    peer.is_lost()
+    reactor.advance(OPEN_TIMEOUT)
+    assert not peer.transport.aborted
+    assert logged == []
+
+
+def test_a_proxy_on_a_unix_socket(hall, reactor, wire, logged):
+    factory = ProxyProtocolFactory(LineFactory(hall.bridge, reactor, 0, listening=LISTENING), reactor, LISTENING)
+    for data in (LINE, b"nonsense"):
+        transport = wire()
+        transport.peerAddr = UNIXAddress(b"")
+        peer = Visit(factory, transport)
+        peer.sends(data)
+    assert "the proxy at a Unix socket " in formatEvent(logged[0])
+
+
+def test_the_header_comes_before_all_that_wraps_the_protocol(hall, reactor, wire):
+    """As TLS does."""
+    lines = LineFactory(hall.bridge, reactor, 0, listening=LISTENING)
+    port = SimpleNamespace(factory=WrappingFactory(lines))
+    expect_proxy_headers(port, reactor, LISTENING)
+    peer = Visit(port.factory, wire(there=PROXY))
+    peer.sends(LINE)
+    assert isinstance(peer.transport.protocol, ProtocolWrapper)
+    assert peer.hears().split()[3] == b"from=203.0.113.7:4711"
+
+
+def test_a_port_that_is_not_proxied_is_left_alone(reactor):
+    port = SimpleNamespace(factory=object())
+    before = port.factory
+    expect_proxy_headers(port, reactor, ListenerConfig("tcp:8081", False, LISTENING.trusted))
+    assert port.factory is before
+
+
+def test_the_port_ends_what_it_began(reactor):
+    """Twisted's ports tell their factory when they start and stop."""
+    wrapped, ended = Factory.forProtocol(Protocol), []
+    wrapped.stopFactory = lambda: ended.append(True)
+    wrapped.doStart()
+    ProxyProtocolFactory(wrapped, reactor, LISTENING).doStop()
+    assert ended == [True]
+
+
+def test_who_is_not_behind_a_proxy_has_no_attribute_more(hall, reactor, wire):
+    protocol = LineFactory(hall.bridge, reactor, 0).buildProtocol(IPv4Address("TCP", STRANGER, 1))
+    assert "told" not in vars(protocol)

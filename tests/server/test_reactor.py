@@ -1,0 +1,196 @@
+"""Our reactor reads, writes, disconnects and logs as the one it is made of; here the kernel is a list of events."""
+
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+
+import pytest
+from twisted.internet import epollreactor, main
+from twisted.internet.error import ConnectionDone, ConnectionFdescWentAway, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableDescriptor
+from twisted.python import log
+from zope.interface import alsoProvides
+
+from twistedsock.server import reactor as module
+from twistedsock.server.reactor import UnprefixedEPollReactor
+
+
+class FakePoller:
+    """Gives the ``events`` that a test has put there; keeps what was ``asked``."""
+
+    def __init__(self):
+        self.events = []
+        self.asked = []
+        self.registered = {}
+
+    def register(self, descriptor, flags):
+        self.registered[descriptor] = flags
+
+    modify = register
+
+    def unregister(self, descriptor):
+        del self.registered[descriptor]
+
+    def poll(self, timeout, most):
+        self.asked.append((timeout, most))
+        events, self.events = self.events, []
+        return events
+
+
+class Selectable:
+    """What a reactor reads and writes; ``said`` is what happened to it, ``outcome`` what it makes of an event."""
+
+    def __init__(self, descriptor):
+        self.descriptor = descriptor
+        self.said = []
+        self.outcome = lambda: None
+
+    def fileno(self):
+        return self.descriptor
+
+    def logPrefix(self):
+        return "what Twisted's own asks for"
+
+    def doRead(self):
+        self.said.append("read")
+        return self.outcome()
+
+    def doWrite(self):
+        self.said.append("written")
+        return self.outcome()
+
+    def connectionLost(self, reason):
+        self.said.append(reason.type)
+
+    def readConnectionLost(self, reason):
+        self.said.append(("half", reason.type))
+
+
+@pytest.fixture
+def poller(monkeypatch):
+    poller = FakePoller()
+    monkeypatch.setattr(epollreactor, "epoll", lambda hint: poller)
+    return poller
+
+
+@pytest.fixture(params=[UnprefixedEPollReactor, epollreactor.EPollReactor], ids=["ours", "Twisted's"])
+def reactor(request, poller):
+    """Twisted's too: what these tests say of ours is what it does."""
+    reactor = request.param()
+    yield reactor
+    reactor.removeReader(reactor.waker)
+    reactor.waker.connectionLost(None)
+
+
+@pytest.fixture
+def reading(reactor):
+    """What reads, as descriptor 1001."""
+    selectable = Selectable(1001)
+    reactor.addReader(selectable)
+    return selectable
+
+
+@pytest.fixture
+def logged():
+    """What the old log says; a fault is one message."""
+    messages = []
+    log.addObserver(messages.append)
+    yield messages
+    log.removeObserver(messages.append)
+
+
+def turn(reactor, poller, *events):
+    poller.events = list(events)
+    reactor.doIteration(0)
+
+
+def test_what_is_ready_is_read_and_written(reactor, poller, reading, logged):
+    writing = Selectable(1002)
+    reactor.addWriter(writing)
+    turn(reactor, poller, (1002, EPOLLOUT), (1001, EPOLLIN))
+    reactor.addWriter(reading)
+    turn(reactor, poller, (1001, EPOLLIN | EPOLLOUT))
+    assert reading.said == ["read", "read", "written"]
+    assert writing.said == ["written"]
+    assert not logged
+
+
+@pytest.mark.parametrize("timeout", [0, 1.5, None])
+def test_it_waits_as_long_as_it_is_told(reactor, poller, timeout):
+    reactor.doIteration(timeout)
+    ((waited, most),) = poller.asked
+    assert waited == timeout or (timeout is None and waited == -1)
+    assert most == 1, "the pipe that wakes it up"
+
+
+def test_what_reading_gives_ends_the_connection(reactor, poller, reading, logged):
+    reading.outcome = lambda: main.CONNECTION_DONE
+    turn(reactor, poller, (1001, EPOLLIN))
+    assert reading.said == ["read", ConnectionDone]
+    assert 1001 not in poller.registered
+    assert not logged
+
+
+def test_an_end_of_input_leaves_the_other_direction_open(reactor, poller, reading):
+    alsoProvides(reading, IHalfCloseableDescriptor)
+    reading.outcome = lambda: main.CONNECTION_DONE
+    turn(reactor, poller, (1001, EPOLLIN | EPOLLHUP))
+    assert reading.said == ["read", ("half", ConnectionDone)]
+
+
+@pytest.mark.parametrize("event", [EPOLLIN, EPOLLOUT])
+def test_an_error_disconnects_and_is_logged_once(reactor, poller, reading, logged, event):
+    other = Selectable(1002)
+    reactor.addReader(other)
+    reactor.addWriter(reading)
+    reading.outcome = lambda: 1 / 0
+    turn(reactor, poller, (1001, event), (1002, EPOLLIN))
+    assert reading.said[1:] == [ZeroDivisionError]
+    assert 1001 not in poller.registered
+    assert [message["failure"].type for message in logged if message["isError"]] == [ZeroDivisionError]
+    assert other.said == ["read"], "nobody else has noticed"
+
+
+def test_an_error_in_the_farewell_is_logged_and_goes_no_further(reactor, poller, reading, logged):
+    other = Selectable(1002)
+    reactor.addReader(other)
+    reading.connectionLost = lambda reason: 1 / 0
+    turn(reactor, poller, (1001, EPOLLHUP), (1002, EPOLLIN))
+    assert [message["failure"].type for message in logged if message["isError"]] == [ZeroDivisionError]
+    assert other.said == ["read"]
+
+
+@pytest.mark.parametrize("event", [EPOLLHUP, EPOLLERR, EPOLLHUP | EPOLLERR | EPOLLOUT])
+def test_a_hang_up_without_input_ends_the_connection(reactor, poller, reading, event):
+    writing = Selectable(1002)
+    reactor.addWriter(writing)
+    turn(reactor, poller, (1001, event), (1002, event))
+    assert reading.said == [ConnectionDone]
+    assert writing.said == [ConnectionLost]
+
+
+def test_input_is_read_before_a_hang_up_counts(reactor, poller, reading):
+    turn(reactor, poller, (1001, EPOLLIN | EPOLLHUP))
+    assert reading.said == ["read"]
+
+
+def test_what_an_earlier_event_has_ended_is_passed_over(reactor, poller, reading, logged):
+    later = Selectable(1002)
+    reactor.addReader(later)
+    reading.outcome = lambda: reactor.removeReader(later)
+    turn(reactor, poller, (1001, EPOLLIN), (1002, EPOLLIN))
+    assert (reading.said, later.said) == (["read"], [])
+    assert not logged
+
+
+def test_a_descriptor_that_is_closed_unsaid_is_disconnected(reactor, poller, reading):
+    reading.descriptor = -1
+    turn(reactor, poller, (1001, EPOLLIN))
+    assert reading.said == [ConnectionFdescWentAway]
+
+
+def test_it_becomes_the_reactor_of_the_process(poller, monkeypatch):
+    installed = []
+    monkeypatch.setattr(module, "installReactor", installed.append)
+    module.install()
+    (reactor,) = installed
+    assert type(reactor) is UnprefixedEPollReactor
+    reactor.waker.connectionLost(None)

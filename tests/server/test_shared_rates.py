@@ -1,0 +1,211 @@
+"""All connections and requests of one client share one rate, over every transport, and it outlives them."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import txaio
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from tests.server.stream_client import Client, web_port
+from tests.server.websocket_streams import frame
+from twistedsock.auth.origins import AllowedOrigins
+from twistedsock.errors import ErrorCode
+from twistedsock.server.http.checks import OriginPolicy
+from twistedsock.server.sockets import ListenerConfig
+from twistedsock.server.tcp import LineFactory
+from twistedsock.server.web import WebFactory
+from twistedsock.testing import FakePolicy, FakeServer
+
+BURST = 50
+POLICY = FakePolicy({"a": "r"}, {"A": ("ann", {"a": "rw"}, None), "B": ("bob", {"a": "rw"}, None)})
+HERE, NEIGHBOUR, AWAY = "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"
+TEXT = 0x81
+UPGRADE = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec_WebSocket_Version": "13",
+}
+
+
+class Server:
+    """Each method opens a connection, says so many commands, closes it, and returns how many were carried out."""
+
+    def __init__(self, reactor: Any, wire: Any) -> None:
+        self.hall = FakeServer(policy=POLICY, commands_per_second=1, commands_burst=BURST)
+        self._reactor = reactor
+        self._wire = wire
+        self._lines = LineFactory(self.hall.bridge, reactor, 0)
+        self._there = HERE
+        self._connect = web_port(reactor, lambda **ends: wire(there=self._there, **ends), self.hall)
+
+    def lines(self, address: str, commands: int, token: str = "") -> int:
+        transport, protocol = self._wire(there=address), self._lines.buildProtocol(None)
+        protocol.makeConnection(transport)
+        authenticate = b"AUTH %b\n" % token.encode() if token else b""
+        protocol.dataReceived(authenticate + b"PING\n" * commands)
+        protocol.connectionLost(Failure(ConnectionDone()))
+        ran: int = transport.heard().count(b"PONG\n")
+        return ran
+
+    def websocket(self, address: str, commands: int, token: str = "") -> int:
+        client = self._web(address)
+        client.asks("/ws?token=" + token if token else "/ws", **UPGRADE)
+        client.protocol.dataReceived(frame(TEXT, b'{"type":"ping"}') * commands)
+        client.goes()
+        ran: int = client.transport.heard().count(b'"pong"')
+        return ran
+
+    def stream(self, address: str, commands: int, token: str = "") -> int:
+        client = self._web(address)
+        client.asks("/stream" + ("?token=" + token if token else ""), Accept="text/event-stream")
+        status, _, body = client.answer()
+        if status != 200:
+            return 0
+        key = json.loads(body.partition(b"data: ")[2].partition(b"\n")[0])["key"]
+        messages = b'{"type":"ping"}\n' * commands
+        self._web(address).asks("/stream", "POST", messages, Sockbridge_Stream=key)
+        client.goes()
+        ran: int = client.transport.heard().count(b'"pong"')
+        return ran
+
+    def http(self, address: str, commands: int, token: str = "") -> int:
+        client = self._web(address)
+        for _ in range(commands):
+            client.asks("/channels/a/members" + ("?token=" + token if token else ""))
+            if client.transport.disconnecting:
+                break
+        client.goes()
+        ran: int = client.transport.heard().count(b"HTTP/1.1 200 ")
+        return ran
+
+    def _web(self, address: str) -> Client:
+        self._there = address
+        client: Client = self._connect()
+        return client
+
+
+@pytest.fixture
+def server(reactor: Any, wire: Any, monkeypatch: pytest.MonkeyPatch) -> Server:
+    txaio.use_twisted()
+    monkeypatch.setattr(txaio.config, "loop", reactor)
+    return Server(reactor, wire)
+
+
+Ask = Callable[..., int]
+KINDS: list[Ask] = [Server.lines, Server.websocket, Server.stream, Server.http]
+each_kind = pytest.mark.parametrize("ask", KINDS)
+
+
+@each_kind
+@pytest.mark.parametrize("before", KINDS)
+def test_a_new_connection_brings_no_new_burst(server: Server, before: Ask, ask: Ask) -> None:
+    """Not over another transport, and not from another address of the same IPv6 network."""
+    ran = before(server, HERE, 30)
+    assert ran == 30
+    for _ in range(5):
+        ran += ask(server, NEIGHBOUR, 30)
+    assert 40 <= ran <= BURST
+    assert ask(server, AWAY, 30) == 30
+
+
+@each_kind
+def test_a_client_gets_its_rate_again_when_time_has_passed(server: Server, ask: Ask) -> None:
+    for _ in range(9):
+        ask(server, HERE, 30)
+    server.hall.now += 100
+    assert ask(server, HERE, 30) == 30
+
+
+@each_kind
+def test_connections_alone_use_up_the_rate(server: Server, ask: Ask) -> None:
+    """Though no command is said on them."""
+    for _ in range(BURST + 1):
+        ask(server, HERE, 0)
+    if ask is not Server.http:
+        assert ask(server, HERE, 30) == 0
+
+
+@each_kind
+def test_a_client_with_a_token_is_not_charged_for_others_at_its_address(server: Server, ask: Ask) -> None:
+    """As many clients behind one address (NAT) are. Each identity has a rate of its own, wherever it connects from."""
+    assert [ask(server, HERE, 8, token) for token in ("A", "B")] == [8, 8]
+    for _ in range(9):
+        ask(server, AWAY, 8, "A")
+    assert ask(server, HERE, 8, "A") == 0
+    assert ask(server, HERE, 8, "B") == 8
+
+
+@each_kind
+def test_proving_an_identity_does_not_pay_the_debt_of_the_address(server: Server, ask: Ask) -> None:
+    for _ in range(9):
+        ask(server, HERE, 30)
+    assert ask(server, HERE, 30, "A") == 0
+    assert ask(server, AWAY, 8, "A") == 8
+
+
+@each_kind
+def test_tokens_that_are_not_valid_are_charged_to_the_address(server: Server, ask: Ask) -> None:
+    for _ in range(BURST):
+        ask(server, HERE, 1, "wrong")
+    assert ask(server, NEIGHBOUR, 30) == 0
+
+
+@each_kind
+def test_proofs_of_an_identity_that_is_too_fast_are_charged_to_the_address(server: Server, ask: Ask) -> None:
+    """Else tokens could be verified without limit."""
+    for _ in range(2 * BURST):
+        ask(server, AWAY, 8, "A")
+    for _ in range(BURST):
+        assert ask(server, HERE, 1, "A") == 0
+    assert ask(server, NEIGHBOUR, 30) == 0
+
+
+@each_kind
+def test_clients_on_this_machine_have_no_limit(server: Server, ask: Ask) -> None:
+    """With a token or without."""
+    assert [ask(server, "127.0.0.1", 3 * BURST, token) for token in ("", "A")] == [3 * BURST, 3 * BURST]
+
+
+def test_a_body_that_cannot_be_read_costs_by_its_size(server: Server) -> None:
+    """Halves of surrogate pairs are looked for."""
+    body = b'"' + rb"\ud83d" * 3000 + b'"'
+    client = server._web(HERE).asks("/channels/a/events?token=A", "POST", body, Content_Type="application/json")
+    assert client.answer()[0] == 400
+    assert server.http(HERE, 8, "A") == 4
+
+
+def test_a_handshake_that_exceeds_the_rate_is_told_when_to_come_back(server: Server) -> None:
+    for _ in range(9):
+        server.lines(HERE, 30)
+    client = server._web(HERE)
+    status, headers, _ = client.asks("/ws", **UPGRADE).answer()
+    assert (status, headers["retry-after"]) == (429, "1") and client.transport.half_closed
+    assert server.hall.bridge.tally.refused[ErrorCode.RATE]
+
+
+def test_lines_that_exceed_the_rate_are_refused_at_once(server: Server) -> None:
+    for _ in range(9):
+        server.lines(HERE, 30)
+    transport, protocol = server._wire(there=HERE), server._lines.buildProtocol(None)
+    protocol.makeConnection(transport)
+    assert transport.heard().startswith(b"ERR rate ") and transport.half_closed
+    assert server.hall.bridge.admission.connections == 0
+
+
+def test_handshakes_of_tls_that_exceed_the_rate_are_not_begun(server: Server) -> None:
+    """To say so would take the handshake."""
+    bridge, secure = server.hall.bridge, ListenerConfig("ssl:1")
+    lines = LineFactory(bridge, server._reactor, 0, listening=secure)
+    web = WebFactory(bridge, server._reactor, OriginPolicy(AllowedOrigins()), 0, 0, 0, list, secure)
+    aborted = []
+    for factory in (web, lines) * 5:
+        transport, protocol = server._wire(there=HERE), factory.buildProtocol(None)
+        protocol.makeConnection(transport)
+        aborted.append(transport.aborted)
+        protocol.connectionLost(Failure(ConnectionDone()))
+    assert aborted == [False] * 5 + [True] * 5
+    assert bridge.admission.connections == 0

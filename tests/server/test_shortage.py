@@ -1,0 +1,125 @@
+"""What a port does that the system has no file for another connection."""
+
+import socket
+from errno import ECONNABORTED, EMFILE, ENFILE
+
+import pytest
+from twisted.internet import tcp, unix
+from twisted.internet.protocol import Factory
+from twisted.logger import LogLevel, formatEvent
+
+from twistedsock.server.accept_errors import REST, SILENCE, install_accept_backoff
+
+TOLD = (
+    "no file is left for new connections (ulimit -n): they are closed at once, {} since this was last said; those that "
+    "are there go on"
+)
+
+
+class Listening:
+    """A listening socket: each item of ``waiting`` is a connection, or an error."""
+
+    def __init__(self):
+        self.waiting, self.closed = [], 0
+
+    def accept(self):
+        if not self.waiting:
+            raise BlockingIOError(11, "nobody there")
+        error = self.waiting[0]
+        if error is None:
+            self.waiting.pop(0)
+            return self, ("127.0.0.1", 50_000)
+        if error != EMFILE:  # that one goes on until the reserve is given up
+            self.waiting.pop(0)
+        raise OSError(error, "as the test wants it")
+
+    def close(self):
+        self.closed += 1
+
+
+class Reserve:
+    """Twisted's file in reserve; there is one file too few as long as it is held."""
+
+    def __init__(self, listening):
+        self.listening, self.there = listening, True
+
+    def available(self):
+        return self.there
+
+    def __enter__(self):
+        self.listening.waiting = [None if error == EMFILE else error for error in self.listening.waiting]
+
+    def __exit__(self, *error):
+        pass
+
+
+@pytest.fixture
+def port(reactor, monkeypatch):
+    port = tcp.Port(0, Factory(), reactor=reactor)
+    port.socket, port.connected, port.numberAccepts = Listening(), True, 100
+    port.reserve = Reserve(port.socket)
+    monkeypatch.setattr(tcp, "_reservedFD", port.reserve)
+    install_accept_backoff(port, reactor)
+    port.startReading()
+    return port
+
+
+def knock(port, *errors):
+    port.socket.waiting += errors
+    port.numberAccepts = 100
+    port.doRead()
+
+
+def test_however_many_are_closed_it_is_said_once_a_minute(port, reactor, logged):
+    knock(port, *[EMFILE] * 5)
+    knock(port, *[EMFILE] * 50)
+    assert port.socket.closed == 55
+    reactor.advance(SILENCE)
+    knock(port, EMFILE)
+    assert [formatEvent(event) for event in logged] == [TOLD.format(1), TOLD.format(55)]
+    assert {event["log_level"] for event in logged} == {LogLevel.warn}
+
+
+def test_it_goes_on_reading_where_it_can_close_them(port, reactor):
+    knock(port, EMFILE)
+    assert port in reactor.readers
+
+
+@pytest.mark.parametrize("error", [EMFILE, ENFILE])
+def test_it_rests_where_it_cannot(port, reactor, logged, error):
+    """Those who wait would keep it busy."""
+    port.reserve.there = False
+    knock(port, error)
+    assert port not in reactor.readers
+    reactor.advance(REST)
+    assert port in reactor.readers
+    knock(port, error)
+    assert port not in reactor.readers
+    assert [formatEvent(event) for event in logged] == [TOLD.format(0)]
+
+
+def test_a_port_that_was_closed_while_it_rested_is_not_read_again(port, reactor):
+    port.reserve.there = False
+    knock(port, EMFILE)
+    port.disconnecting = True
+    reactor.advance(REST)
+    assert port not in reactor.readers
+
+
+def test_a_peer_that_left_before_it_was_accepted_is_no_shortage(port, reactor, logged):
+    knock(port, ECONNABORTED)
+    assert port in reactor.readers
+    assert logged == []
+
+
+@pytest.mark.parametrize("kind", [tcp.Port, unix.Port])
+def test_twisted_says_it_where_we_stand(kind):
+    """If this fails, Twisted has changed, and the log could be filled again."""
+    assert kind(0 if kind is tcp.Port else "/nowhere", Factory())._logger.namespace.endswith(".Port")
+    assert kind.doRead is tcp.Port.doRead
+
+
+def test_what_is_no_port_of_twisteds_is_left_alone(reactor):
+    other = socket
+    install_accept_backoff(other, reactor)
+    assert not hasattr(other, "_logger")

@@ -1,0 +1,293 @@
+"""A TLS connection that is over leaves nothing behind that only the garbage collector would find. The handshakes are
+real, the connections are not."""
+
+import gc
+import ssl
+from types import SimpleNamespace
+
+import pytest
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tests.authority import Authority
+from twistedsock.server.sockets import ListenerConfig
+from twistedsock.server.tcp import LineFactory, LineProtocol
+from twistedsock.server.tls import MAX_IGNORED_BYTES, Certificates, FreedAtTheEnd, free_at_the_end
+from twistedsock.server.transport import BufferedOutlet, DirectTCPTransport
+
+ENDPOINT = "ssl:8443:privateKey=server.key:certKey=server.pem"
+
+OURS = (FreedAtTheEnd, DirectTCPTransport, BufferedOutlet, LineProtocol)
+
+
+def left():
+    """Our objects that have come and not gone, by kind."""
+    return [type(found).__name__ for found in gc.get_objects() if isinstance(found, OURS)]
+
+
+@pytest.fixture
+def factory(hall, reactor, tmp_path):
+    """As a TLS port has it."""
+    Authority(tmp_path).issue("server", "localhost")
+    certificates = Certificates(ENDPOINT, tmp_path)
+    lines = LineFactory(hall.bridge, reactor, 0, listening=ListenerConfig(ENDPOINT))
+    factory = TLSMemoryBIOFactory(certificates, False, lines, reactor)
+    free_at_the_end(SimpleNamespace(factory=factory))
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    yield factory
+    gc.unfreeze()
+    gc.enable()
+
+
+class Client:
+    """The other end of a TLS connection whose server's end is ``transport``."""
+
+    def __init__(self, socket, transport, reactor, version=ssl.TLSVersion.TLSv1_3):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.minimum_version = context.maximum_version = version
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing)
+        self._socket, self._transport, self._reactor = socket, transport, reactor
+
+    def shake_hands(self):
+        while True:
+            try:
+                self._tls.do_handshake()
+                self._carry()
+                return
+            except ssl.SSLWantReadError:
+                self._carry()
+
+    def say(self, data, carry=True):
+        self._tls.write(data)
+        if carry:
+            self._carry()
+
+    def heard(self):
+        """The text that has come so far."""
+        self._incoming.write(bytes(self._socket.sent))
+        self._socket.sent.clear()
+        text = b""
+        try:
+            while more := self._tls.read(65536):
+                text += more
+        except ssl.SSLError:  # nothing more, or the other's goodbye
+            pass
+        return text
+
+    def close(self):
+        """As TLS wants it: with a word."""
+        with pytest.raises(ssl.SSLError):  # there is something to read yet, the other's goodbye at least
+            self._tls.unwrap()
+        self._carry()
+
+    def sends_garbage(self):
+        """A record that cannot be decrypted."""
+        self._socket.incoming.append(b"\x17\x03\x03\x00\x20" + bytes(32))
+        self._transport.doRead()
+
+    def half_close(self):
+        """Send close_notify, behind what has been said, and go on reading."""
+        with pytest.raises(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        self._carry()
+
+    def _carry(self):
+        self._socket.incoming.append(self._outgoing.read())
+        self._transport.doRead()
+        self._reactor.turn()
+        self._incoming.write(bytes(self._socket.sent))
+        self._socket.sent.clear()
+
+
+def never_speaks(client, socket, transport):
+    pass
+
+
+def is_no_tls(client, socket, transport):
+    socket.incoming.append(b"SUB a\n")
+    transport.doRead()
+
+
+def goes_without_a_word(client, socket, transport):
+    client.shake_hands()
+    client.say(b"SUB a\nPUB a " + b"x" * 10_000)
+
+
+def says_goodbye(client, socket, transport):
+    client.shake_hands()
+    client.say(b"SUB a\n")
+    client.close()
+
+
+def quits(client, socket, transport):
+    client.shake_hands()
+    client.say(b"QUIT\n")
+
+
+def does_not_read(client, socket, transport):
+    client.shake_hands()
+    socket.room = 1_000
+    client.say(b"HELP\n" * 200)
+    assert transport.blocked
+
+
+@pytest.mark.parametrize("reason", [ConnectionDone, ConnectionLost])
+@pytest.mark.parametrize("act", [never_speaks, is_no_tls, goes_without_a_word, says_goodbye, quits, does_not_read])
+def test_nothing_is_left_of_a_connection(act, reason, factory, hall, reactor, fake_socket):
+    fake_socket.getsockname = lambda: ("127.0.0.1", 8443)
+    protocol = factory.buildProtocol(None)
+    transport = DirectTCPTransport(fake_socket, protocol, ("127.0.0.1", 50000), None, 1, reactor)
+    protocol.makeConnection(transport)
+    assert "FreedAtTheEnd" in left()
+    client = Client(fake_socket, transport, reactor)
+    act(client, fake_socket, transport)
+    hall.turn()
+    if transport.connected:
+        transport.connectionLost(Failure(reason()))
+    reactor.advance(60)
+    hall.turn()
+    reactor.readers.clear()
+    reactor.writers.clear()
+    del protocol, transport, client
+    assert not left()
+
+
+@pytest.fixture
+def connect(factory, reactor, fake_socket):
+    """A client that has shaken hands: ``connect(version)``; its ``heard()`` is the text that has come."""
+    fake_socket.getsockname = lambda: ("127.0.0.1", 8443)
+
+    def make(version=ssl.TLSVersion.TLSv1_3):
+        protocol = factory.buildProtocol(None)
+        transport = DirectTCPTransport(fake_socket, protocol, ("127.0.0.1", 50000), None, 1, reactor)
+        protocol.makeConnection(transport)
+        client = Client(fake_socket, transport, reactor, version)
+        client.shake_hands()
+        client.transport = transport
+        return client
+
+    return make
+
+
+SENT = b"PUB k a\nPING\n"
+
+
+@pytest.mark.parametrize("fin", [False, True], ids=["close_notify", "close_notify and FIN"])
+@pytest.mark.parametrize("together", [True, False])
+def test_after_close_notify_a_client_of_tls_1_3_still_gets_its_replies(connect, hall, reactor, fin, together):
+    """RFC 8446 section 6.1: it closes one direction."""
+    client = connect()
+    client.say(SENT, carry=not together)
+    before = client.heard()
+    client.half_close()
+    if fin:
+        client.transport.readConnectionLost(Failure(ConnectionDone()))
+    hall.turn()
+    reactor.turn()
+    assert (before + client.heard()).splitlines()[1:] == [b"OK 1", b"PONG", b"BYE"]
+    assert client.transport.disconnecting or client.transport.disconnected
+
+
+def test_in_tls_1_2_close_notify_ends_both_directions(connect, hall, reactor):
+    """RFC 5246 section 7.2.1: what waits to be written is discarded."""
+    client = connect(ssl.TLSVersion.TLSv1_2)
+    client.say(SENT, carry=False)
+    client.heard()
+    client.half_close()
+    hall.turn()
+    assert b"BYE" not in client.heard()
+    assert client.transport.disconnecting or client.transport.disconnected
+    assert hall.broker.channels[b"k"].head == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "ends"),
+    [
+        (ssl.TLSVersion.TLSv1_2, Client.close),
+        (ssl.TLSVersion.TLSv1_2, Client.sends_garbage),
+        (ssl.TLSVersion.TLSv1_3, Client.sends_garbage),
+    ],
+)
+def test_the_end_of_tls_is_the_end_of_a_connection_that_is_not_read(connect, hall, fake_socket, reactor, ends, version):
+    """It would wait for ever for a producer that has nothing more to write."""
+    client = connect(version)
+    fake_socket.room = 1000
+    client.say(b"HELP\n" * 200)
+    assert client.transport.blocked
+    ends(client)
+    reactor.turn()
+    assert client.transport.disconnected and len(hall.bridge.roster) == 0
+
+
+def test_an_end_without_close_notify_is_the_end(connect, hall):
+    """It may be the work of somebody on the way (RFC 8446 section 6.1)."""
+    client = connect()
+    client.say(b"SUB k\n")
+    assert len(hall.bridge.roster) == 1
+    client.transport.readConnectionLost(Failure(ConnectionDone()))
+    assert client.transport.disconnected and len(hall.bridge.roster) == 0
+
+
+def test_an_aborted_connection_ends_without_close_notify(connect, hall, fake_socket, reactor):
+    """With it, an answer that breaks off would look complete (RFC 8446 section 6.1)."""
+    client = connect()
+    client.heard()
+    client.transport.protocol.abortConnection()
+    reactor.turn()
+    assert fake_socket.sent == b"" and client.transport.disconnected
+    assert len(hall.bridge.roster) == 0
+
+
+def test_nothing_is_read_after_close_notify(connect, hall, fake_socket):
+    client = connect()
+    client.heard()
+    client.half_close()
+    fake_socket.incoming.append(b"\x17\x03\x03\x00\x05abcde")
+    client.transport.doRead()
+    assert client.heard().splitlines()[-1] == b"BYE"
+
+
+@implementer(IHalfCloseableProtocol)
+class Stream(Protocol):
+    """Goes on writing when its client has half-closed."""
+
+    def readConnectionLost(self):
+        self.transport.write(b"more")
+
+    def writeConnectionLost(self):
+        pass
+
+
+def test_what_comes_after_close_notify_is_ignored_but_not_without_end(connect, factory, fake_socket, reactor):
+    factory.wrappedFactory = Factory.forProtocol(Stream)
+    client = connect()
+    client.half_close()
+    for _ in range(MAX_IGNORED_BYTES // 16384):
+        fake_socket.incoming.append(b"x" * 16384)
+        client.transport.doRead()
+    reactor.turn()
+    assert client.heard() == b"more" and not client.transport.disconnected
+    fake_socket.incoming.append(b"x")
+    client.transport.doRead()
+    reactor.turn()
+    assert client.transport.disconnected
+
+
+def test_other_ports_are_left_alone():
+    plain = Factory()
+    free_at_the_end(SimpleNamespace(factory=plain))
+    free_at_the_end(object())
+    assert plain.protocol is None
+
+
+def test_the_usual_transport_is_left_as_it_is(factory):
+    assert factory.protocol is FreedAtTheEnd
+    assert TLSMemoryBIOFactory.protocol is BufferingTLSTransport

@@ -1,0 +1,413 @@
+"""The first request head decides who gets a web connection, and strangers get nowhere."""
+
+import pytest
+import txaio
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IProtocolNegotiationFactory
+from twisted.logger import LogLevel, formatEvent
+from twisted.python.failure import Failure
+
+from twistedsock.auth.origins import AllowedOrigins, ListenerScope, host_name
+from twistedsock.codecs.http import MAX_HEAD
+from twistedsock.errors import ErrorCode
+from twistedsock.server.connection import LINGER
+from twistedsock.server.http.checks import MAX_TOLD, OriginPolicy
+from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig
+from twistedsock.server.web import WebFactory
+from twistedsock.server.websocket import OPEN_TIMEOUT
+from twistedsock.testing import FakeServer, read_frames
+
+HOST = "127.0.0.1:8082"
+UPGRADE = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+def request(path="/", method="GET", host=HOST, **headers):
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def upgrade(path="/ws", host=HOST, **headers):
+    return request(path, host=host, **UPGRADE, **headers)
+
+
+class Visit:
+    """A web connection under test."""
+
+    def __init__(self, factory, transport):
+        self.transport = transport
+        self.protocol = factory.buildProtocol(None)
+        self.protocol.makeConnection(transport)
+
+    def sends(self, data):
+        self.protocol.dataReceived(data)
+
+    def hears(self):
+        """Status, headers in lower case, and body of one answer."""
+        head, _, body = self.transport.heard().partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        return int(status.split(" ")[1]), headers, body
+
+    def asks(self, data):
+        self.sends(data)
+        return self.hears()
+
+    def is_lost(self):
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+@pytest.fixture
+def build(reactor, wire, monkeypatch):
+    """Make a factory and visit it: ``build(hall=…, origins=…)(here=…, there=…)``."""
+    txaio.use_twisted()
+    monkeypatch.setattr(txaio.config, "loop", reactor)
+
+    def make(hall=None, origins=None, listening=DEFAULT_LISTENER):
+        hall = hall or FakeServer()
+        lines = [{"kind": "tcp", "host": "127.0.0.1", "port": 8081}]
+        factory = WebFactory(
+            hall.bridge, reactor, OriginPolicy(origins or AllowedOrigins()), 0, 0, 3, lambda: lines, listening
+        )
+
+        def visit(here="127.0.0.1", there="127.0.0.1"):
+            return Visit(factory, wire(here, 8082, there))
+
+        visit.hall = hall
+        return visit
+
+    return make
+
+
+@pytest.fixture
+def visit(build):
+    return build()
+
+
+@pytest.mark.parametrize("extra", [{}, {"Sec-WebSocket-Extensions": "x"}], ids=["at once", "by Autobahn"])
+@pytest.mark.parametrize("secure", [True, False])
+def test_the_steps_of_a_websocket_begin_with_its_handshakes(build, extra, secure):
+    visit = build(listening=ListenerConfig("ssl:8082" if secure else "tcp:8082"))
+    peer = visit()
+    if secure:
+        visit.hall.now += 1
+        peer.protocol.handshakeCompleted()
+    visit.hall.now += 1
+    assert peer.asks(upgrade(**extra))[0] == 101
+    (session,) = visit.hall.bridge.roster
+    steps = [(step.name, step.words, step.at - 1000) for step in session.steps]
+    if secure:
+        handshakes = [("handshake", "TLS", 1.0), ("handshake", "WebSocket", 2.0), ("open", "", 2.0)]
+    else:
+        handshakes = [("handshake", "WebSocket", 1.0), ("open", "", 1.0)]
+    assert steps == [("accepted", "", 0.0), *handshakes]
+
+
+@pytest.mark.parametrize("path", ["/ws", "/"])
+def test_an_upgrade_gets_a_websocket_whatever_the_cut(visit, path):
+    handshake = upgrade(path)
+    for cut in range(len(handshake) + 1):
+        peer = visit()
+        peer.sends(handshake[:cut])
+        status, headers, frames = peer.asks(handshake[cut:])
+        assert (status, headers["sec-websocket-accept"]) == (101, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        assert read_frames(frames)[0].startswith('{"type":"welcome","protocol":1,"id":"p')
+        peer.is_lost()
+
+
+def test_a_plain_request_gets_the_page_whatever_the_cut(visit):
+    question = request("/")
+    for cut in range(len(question) + 1):
+        peer = visit()
+        peer.sends(question[:cut])
+        status, headers, _ = peer.asks(question[cut:])
+        assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+        peer.is_lost()
+
+
+def test_over_tls_it_tells_what_it_speaks(reactor):
+    """Who offers protocols and gets none of them ends the handshake."""
+    factory = WebFactory(FakeServer().bridge, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [])
+    assert IProtocolNegotiationFactory(factory).acceptableProtocols() == [b"http/1.1"]
+
+
+def test_what_comes_right_behind_the_head_is_not_lost(visit):
+    peer = visit()
+    masked = bytes([0x81, 0x80 | 15]) + bytes(4) + b'{"type":"ping"}'
+    status, _, frames = peer.asks(upgrade() + masked)
+    assert status == 101
+    assert read_frames(frames)[1] == '{"type":"pong"}'
+
+
+def counted(transport):
+    """Keep how many times something was written to a transport."""
+    writes = []
+
+    def write(data, write=transport.write):
+        writes.append(data)
+        write(data)
+
+    transport.write = write
+    return writes
+
+
+@pytest.mark.parametrize("more", [{}, {"Sec_WebSocket_Protocol": "sockbridge.v1.line"}, {"Origin": "http://" + HOST}])
+def test_a_plain_handshake_is_answered_together_with_the_welcome(visit, more):
+    peer, other = visit(), visit()
+    writes = counted(peer.transport)
+    assert peer.asks(upgrade(**more))[0] == 101
+    assert len(writes) == 1
+    # The same request in a form that is Autobahn's.
+    writes = counted(other.transport)
+    assert other.asks(upgrade("/ws?", **more))[0] == 101
+    assert len(writes) == 2
+    answer, welcome = writes
+    assert b"welcome" in welcome.lower()
+
+
+def test_a_fault_of_ours_in_a_plain_handshake_ends_the_connection(visit, monkeypatch, logged):
+    peer = visit()
+    monkeypatch.setattr(visit.hall.bridge.roster, "add", lambda session: 1 / 0)
+    peer.sends(upgrade() + bytes([0x81, 0x80]) + bytes(4))
+    assert peer.transport.aborted
+    assert peer.transport.heard() == b""
+    assert [event["log_failure"].type for event in logged if "log_failure" in event] == [ZeroDivisionError]
+    logged.clear()
+    peer.is_lost()
+    assert visit.hall.bridge.admission.connections == 0
+
+
+def test_a_websocket_elsewhere_is_told_where_it_is(visit):
+    status, _, body = visit().asks(upgrade("/chat"))
+    assert (status, body) == (404, b"the WebSocket is at /ws\n")
+
+
+def test_a_client_of_unknown_protocols_only_is_told_ours(visit):
+    status, _, body = visit().asks(upgrade(Sec_WebSocket_Protocol="mqtt, stomp"))
+    assert (status, body) == (400, b"this server speaks sockbridge.v1.json and sockbridge.v1.line\n")
+    status, headers, _ = visit().asks(upgrade(Sec_WebSocket_Protocol="mqtt, sockbridge.v1.line"))
+    assert (status, headers["sec-websocket-protocol"]) == (101, "sockbridge.v1.line")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content_Length": "0"}, 101),
+        ({"Content_Length": "5"}, 400),
+        ({"Content_Length": "00"}, 400),
+        ({"Transfer_Encoding": "chunked"}, 400),
+        ({"Content_Length": "0", "Transfer_Encoding": "identity"}, 400),
+    ],
+)
+def test_a_handshake_with_content_is_refused(visit, headers, status):
+    """Between us and a proxy there must be no two opinions on where a request ends."""
+    assert visit().asks(upgrade(**headers))[0] == status
+
+
+def test_a_plain_request_for_the_websocket_is_told_to_upgrade(visit):
+    status, headers, _ = visit().asks(request("/ws"))
+    assert (status, headers["upgrade"]) == (426, "websocket")
+
+
+@pytest.mark.parametrize(
+    "data", [b"SUB kitchen\r\n\r\n", request() [:-2] + b"Host: other\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n"]
+)  # fmt: skip
+def test_what_is_no_request_is_refused(visit, data):
+    peer = visit()
+    status, _, _ = peer.asks(data)
+    assert (status, peer.transport.half_closed) == (400, True)
+    peer.sends(request())
+    assert peer.transport.heard() == b""
+
+
+def test_an_endless_head_is_refused(visit):
+    peer = visit()
+    peer.sends(b"GET / HTTP/1.1\r\nX: ")
+    for _ in range(MAX_HEAD // 1024 - 1):
+        peer.sends(b"x" * 1024)
+        assert peer.transport.heard() == b""
+    status, _, _ = peer.asks(b"x" * 1024)
+    assert (status, peer.transport.half_closed) == (431, True)
+
+
+def test_a_head_that_ends_behind_the_bound_is_refused_though_it_came_at_once(visit):
+    status, _, _ = visit().asks(request(X="x" * MAX_HEAD))
+    assert status == 431
+
+
+def test_who_does_not_ask_in_time_is_refused_and_then_dropped(visit, reactor):
+    peer = visit()
+    peer.sends(b"GET / HT")
+    reactor.advance(OPEN_TIMEOUT)
+    assert peer.hears()[0] == 408
+    assert peer.transport.half_closed
+    reactor.advance(LINGER)
+    assert peer.transport.aborted
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\x16", b"\x16\x03\x01\x02\x00\x01", b"\x80\x2e", b"\0", b"\xff\xfb\x18", b'{"type":', b" GET / "]
+    + [b"SUB kitchen\n", b"GET /\r\nHost: x\r\n"],
+)
+def test_a_protocol_that_cannot_be_http_is_answered_at_its_first_byte(visit, data):
+    peer = visit()
+    assert peer.asks(data)[0] == 400
+    assert peer.transport.half_closed
+    peer.sends(b"GET / HTTP/1.1\r\n\r\n")
+    assert peer.transport.heard() == b""
+
+
+@pytest.mark.parametrize("data", [b"", b"GET", request("/"), upgrade("/chat")])
+def test_an_end_leaves_nothing_behind(visit, reactor, data):
+    peer = visit()
+    peer.sends(data)
+    peer.is_lost()
+    said = peer.transport.value()
+    assert visit.hall.bridge.admission.connections == 0
+    reactor.advance(OPEN_TIMEOUT)
+    assert peer.transport.heard() == said
+    assert not reactor.getDelayedCalls()
+    peer.is_lost()
+    assert visit.hall.bridge.admission.connections == 0
+
+
+def test_the_end_of_a_websocket_ends_its_session(visit):
+    peer = visit()
+    peer.sends(upgrade())
+    assert len(visit.hall.bridge.roster) == visit.hall.bridge.admission.connections == 1
+    peer.is_lost()
+    assert len(visit.hall.bridge.roster) == visit.hall.bridge.admission.connections == 0
+
+
+def test_who_finds_no_room_is_told_when_to_come_back(build, reactor):
+    visit = build(FakeServer(max_connections=1))
+    visit()
+    refused = visit()
+    status, headers, body = refused.hears()
+    assert (status, headers["retry-after"]) == (503, "5")
+    assert b"no room" in body
+    reactor.advance(2 * OPEN_TIMEOUT)
+    assert refused.transport.heard() == b"", "there is nothing that it has to send in time"
+    refused.is_lost()
+    assert visit.hall.bridge.admission.connections == 1
+
+
+LOOPBACK, ANYWHERE = "127.0.0.1", "192.0.2.1"
+KNOWING = AllowedOrigins(origins=("https://example.org",), hosts=("bridge.example",))
+
+
+@pytest.mark.parametrize(
+    ("here", "host", "origin", "status"),
+    [
+        # No browser asks.
+        (LOOPBACK, HOST, None, 101),
+        (LOOPBACK, "localhost:8082", None, 101),
+        (LOOPBACK, "[::1]:8082", None, 101),
+        # Our own page, under each name that is ours.
+        (LOOPBACK, HOST, "http://127.0.0.1:8082", 101),
+        (LOOPBACK, HOST, "http://localhost:8082", 101),
+        (LOOPBACK, "localhost:8082", "http://[::1]:8082", 101),
+        (LOOPBACK, "bridge.example", "https://bridge.example", 101),
+        (ANYWHERE, "192.0.2.1:8082", "http://192.0.2.1:8082", 101),
+        (ANYWHERE, "bridge.example:8082", "http://bridge.example:8082", 101),
+        # Pages that are allowed.
+        (LOOPBACK, HOST, "https://example.org", 101),
+        # Pages of others.
+        (LOOPBACK, HOST, "http://evil.example", 403),
+        (LOOPBACK, HOST, "null", 403),
+        (LOOPBACK, HOST, "http://127.0.0.1:9999", 403),
+        (LOOPBACK, HOST, "http://localhost", 403),
+        (LOOPBACK, HOST, "http://example.org", 403),
+        (ANYWHERE, "192.0.2.1:8082", "http://192.0.2.2:8082", 403),
+        # A name that was made to point here: its origin equals its host.
+        (LOOPBACK, "evil.example:8082", "http://evil.example:8082", 421),
+        (LOOPBACK, "evil.example", None, 421),
+        (LOOPBACK, "[2001:db8::1]:8082", None, 421),
+        (LOOPBACK, "localhost.evil.example:8082", None, 421),
+        (ANYWHERE, "evil.example:8082", "http://evil.example:8082", 403),
+    ],
+)
+def test_origins_and_hosts(build, logged, here, host, origin, status):
+    visit = build(origins=KNOWING)
+    headers = {"Origin": origin} if origin is not None else {}
+    assert visit(here).asks(upgrade(host=host, **headers))[0] == status
+    visit(here).sends(upgrade(host=host, **headers))
+    said = [formatEvent(event) for event in logged if event["log_level"] is LogLevel.warn]
+    refused = {
+        101: [],
+        403: [f"refused a WebSocket of origin {origin!r}; --allow-origin would allow it"],
+        421: [f"refused a request for host {host_name(host)!r}; --allow-host would allow it"],
+    }
+    assert said == refused[status], "once, however often it comes"
+
+
+def test_what_the_log_says_would_allow_it_does(build):
+    origin, host = "http://evil.example", "evil.example"
+    visit = build(origins=AllowedOrigins(origins=(origin,), hosts=(host,)))
+    assert visit().asks(upgrade(Origin=origin))[0] == 101
+    assert visit().asks(upgrade(host=f"{host}:8082", Origin=f"http://{host}:8082"))[0] == 101
+
+
+def test_on_a_connection_that_is_kept_alive_each_request_is_judged(visit):
+    peer = visit()
+    assert peer.asks(request("/"))[0] == 200
+    status, headers, _ = peer.asks(request("/", host="evil.example:8082"))
+    assert (status, headers.get("connection")) == (421, None)
+    assert peer.asks(request("/bridge.json"))[0] == 200
+    assert peer.asks(upgrade("/ws", host="evil.example"))[0] == 421
+    assert peer.asks(upgrade("/ws"))[0] == 426, "it is too late for a WebSocket here"
+
+
+def test_nobody_can_write_lines_into_the_log_or_fill_it(logged):
+    gate, door = OriginPolicy(AllowedOrigins()), ListenerScope(True, 8082)
+    gate.judge(HOST, "http://a\n2026 [sockbridge] all is well" + "x" * 1000, door)
+    (said,) = [formatEvent(event) for event in logged]
+    assert "\n" not in said
+    assert len(said) < 250
+    for number in range(2 * MAX_TOLD):
+        gate.judge(HOST, f"http://{number}.example", door)
+    assert len(logged) == MAX_TOLD
+
+
+def test_a_slow_reader_of_the_page_holds_nobody_up(visit, reactor):
+    """twisted.web is the producer then; the connection must end when it has been idle."""
+    peer = visit()
+    peer.asks(request("/"))
+    assert not peer.transport.disconnecting
+    reactor.advance(61)
+    assert peer.transport.disconnecting or peer.transport.aborted
+
+
+def test_a_head_of_too_many_headers_is_refused(visit):
+    status, _, _ = visit().asks(request(**{f"X-{number}": "" for number in range(101)}))
+    assert status == 431
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (upgrade(host="evil.example"), 421, ErrorCode.FORBIDDEN),
+        (upgrade(Origin="https://evil.example"), 403, ErrorCode.FORBIDDEN),
+        (upgrade("/elsewhere"), 404, ErrorCode.UNKNOWN_COMMAND),
+        (b"nonsense\r\n\r\n", 400, ErrorCode.BAD_ARGUMENT),
+        (b"x" * MAX_HEAD, 431, ErrorCode.TOO_LONG),
+    ],
+)
+def test_what_is_refused_at_the_door_is_counted(build, data, status, code):
+    visit = build()
+    assert visit().asks(data)[0] == status
+    assert visit.hall.bridge.tally.requests == {(b"other", status): 1}
+    assert visit.hall.bridge.tally.refused == {code: 1}
+
+
+def test_who_finds_no_room_is_counted(build):
+    visit = build(FakeServer(max_connections=1))
+    visit()
+    assert visit().hears()[0] == 503
+    assert visit.hall.bridge.tally.refused == {ErrorCode.LIMIT: 1}

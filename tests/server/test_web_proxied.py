@@ -1,0 +1,183 @@
+"""X-Forwarded-For is believed of trusted proxies alone, and only as far as they wrote it."""
+
+import pytest
+import txaio
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from twistedsock.auth.origins import AllowedOrigins
+from twistedsock.auth.trusted_proxies import parse_trusted
+from twistedsock.server.http.checks import OriginPolicy
+from twistedsock.server.sockets import ListenerConfig
+from twistedsock.server.web import WebFactory
+from twistedsock.server.websocket import OPEN_TIMEOUT
+from twistedsock.testing import FakeServer, read_frames
+
+PROXY, STRANGER = "10.0.0.1", "198.51.100.9"
+LISTENING = ListenerConfig("tcp:8082", False, parse_trusted(["10.0.0.0/8"]))
+WEBSOCKET = (
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+def page(*headers):
+    """A request for the page."""
+    return b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8082\r\n" + b"".join(line + b"\r\n" for line in headers) + b"\r\n"
+
+
+def websocket(*headers):
+    """A handshake."""
+    return page(*headers)[:-2] + WEBSOCKET + b"\r\n"
+
+
+class Visit:
+    def __init__(self, factory, transport):
+        self.transport = transport
+        self.protocol = factory.buildProtocol(transport.getPeer())
+        self.protocol.makeConnection(transport)
+
+    def sends(self, data):
+        self.protocol.dataReceived(data)
+        return self.transport.heard()
+
+    def shows(self, *headers):
+        """The ``from`` that a WebSocket hears."""
+        head, _, frames = self.sends(websocket(*headers)).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        return read_frames(frames)[0].partition('"from":"')[2].partition('"')[0]
+
+    def is_lost(self):
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+@pytest.fixture
+def build(reactor, wire, monkeypatch):
+    """Make a factory and visit it: ``build(**limits)(there)``."""
+    txaio.use_twisted()
+    monkeypatch.setattr(txaio.config, "loop", reactor)
+
+    def make(**limits):
+        hall = FakeServer(**limits)
+        factory = WebFactory(hall.bridge, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [], LISTENING)
+
+        def visit(there=PROXY):
+            return Visit(factory, wire(port=8082, there=there))
+
+        visit.hall, visit.factory = hall, factory
+        return visit
+
+    return make
+
+
+@pytest.fixture
+def visit(build):
+    return build()
+
+
+@pytest.mark.parametrize(
+    ("headers", "shown"),
+    [
+        ([b"X-Forwarded-For: 203.0.113.7"], "203.0.113.7:0"),
+        ([b"x-forwarded-for:203.0.113.7:4711"], "203.0.113.7:4711"),
+        ([b"X-Forwarded-For: 2001:DB8::7"], "[2001:db8::7]:0"),
+        ([b"X-Forwarded-For: 192.0.2.66, 203.0.113.7, 10.2.2.2"], "203.0.113.7:0"),
+        ([b"X-Forwarded-For: 192.0.2.66", b"X-Forwarded-For: 203.0.113.7"], "203.0.113.7:0"),
+        ([b"X-Forwarded-For: 203.0.113.7", b"Upgrade: also-by-autobahn"], "203.0.113.7:0"),
+        ([b"X-Forwarded-For: <script>, 203.0.113.7"], "203.0.113.7:0"),
+        ([b"X-Forwarded-For: "], "10.0.0.1:50000"),
+        ([b"Forwarded: for=203.0.113.7"], "10.0.0.1:50000"),
+        ([], "10.0.0.1:50000"),
+    ],
+)
+def test_a_trusted_proxy_tells_whom_it_speaks_for(visit, headers, shown):
+    assert visit().shows(*headers) == shown
+
+
+@pytest.mark.parametrize("loopback", [b"127.0.0.1", b"::1", b"[::1]:80", b"::ffff:127.0.0.1", b"127.0.0.1, 10.0.0.1"])
+def test_a_remote_proxy_cannot_make_its_client_a_local_one(visit, loopback):
+    peer = visit()
+    assert peer.shows(b"X-Forwarded-For: " + loopback).startswith("10.0.0.1:")
+    (session,) = visit.hall.bridge.roster
+    assert session.peer.principal == b"@10.0.0.1"
+    answer = visit().sends(page(b"X-Forwarded-For: " + loopback).replace(b"GET / ", b"GET /peers "))
+    assert answer.startswith(b"HTTP/1.1 403 ")
+
+
+@pytest.mark.parametrize("header", [b"X-Forwarded-For: 203.0.113.7", b"X-Forwarded-For: unknown"])
+def test_a_stranger_tells_nothing(visit, header):
+    assert visit(STRANGER).shows(header) == "198.51.100.9:50000"
+
+
+@pytest.mark.parametrize("make", [page, websocket])
+@pytest.mark.parametrize(
+    "garbage", [b"unknown", b"203.0.113.7, client.example", b"203.0.113.7 10.0.0.1", b"\xff", b","]
+)
+def test_garbage_is_refused_and_not_believed(visit, make, garbage):
+    peer = visit()
+    answer = peer.sends(make(b"X-Forwarded-For: " + garbage))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"\r\n\r\nX-Forwarded-For does not end with the address of a client\n")
+    assert len(visit.hall.bridge.roster) == 0
+    peer.is_lost()
+    assert visit.hall.bridge.admission.connections == 0
+
+
+def test_the_address_that_is_told_is_the_one_that_is_counted(build):
+    visit = build(max_connections_per_address=1)
+    admission = visit.hall.bridge.admission
+    first, again, other, silent = visit(), visit(), visit(), visit()
+    assert admission.connections == 4
+    assert first.shows(b"X-Forwarded-For: 203.0.113.7") == "203.0.113.7:0"
+    refused = again.sends(websocket(b"X-Forwarded-For: 192.0.2.1, 203.0.113.7:99"))
+    assert refused.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nRetry-After: 5\r\n" in refused
+    assert other.shows(b"X-Forwarded-For: 203.0.113.8") == "203.0.113.8:0"
+    assert admission.connections == 3
+    assert admission.enter("203.0.113.8") is not None
+    for peer in (first, again, other, silent):
+        peer.is_lost()
+    assert admission.connections == 0
+    assert visit().shows(b"X-Forwarded-For: 203.0.113.7") == "203.0.113.7:0"
+
+
+def test_an_address_that_a_stranger_tells_is_not_counted(build):
+    visit = build(max_connections_per_address=1)
+    visit(STRANGER).shows(b"X-Forwarded-For: 203.0.113.7")
+    assert visit(STRANGER).transport.heard().startswith(b"HTTP/1.1 503 ")
+    assert visit().shows(b"X-Forwarded-For: 203.0.113.7") == "203.0.113.7:0"
+
+
+def test_all_connections_count_in_all_before_they_have_told_anything(build):
+    visit = build(max_connections=1)
+    visit()
+    assert visit().transport.heard().startswith(b"HTTP/1.1 503 ")
+
+
+def test_who_tells_nothing_in_time_is_counted_out(visit, reactor):
+    peer = visit()
+    reactor.advance(OPEN_TIMEOUT)
+    assert peer.transport.heard().startswith(b"HTTP/1.1 408 ")
+    peer.is_lost()
+    assert visit.hall.bridge.admission.connections == 0
+
+
+@pytest.mark.parametrize("header", [b"X-Forwarded-For: 203.0.113.7", b"Via: 1.1 proxy", b"Forwarded: for=203.0.113.7"])
+@pytest.mark.parametrize("there", [PROXY, STRANGER])
+def test_a_proxy_has_a_connection_for_one_request_only(visit, header, there):
+    """It would send a handshake after it, of whichever of its clients is the next."""
+    peer = visit(there)
+    answer = peer.sends(page(header))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.count(b"\r\nConnection: close\r\n") == 1
+    assert peer.transport.disconnecting
+    assert peer.sends(page(header)) == b""
+
+
+def test_a_browser_keeps_its_connection(visit):
+    peer = visit(STRANGER)
+    for _ in range(2):
+        answer = peer.sends(page())
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"Connection: close" not in answer
+    assert not peer.transport.disconnecting

@@ -1,0 +1,70 @@
+"""What waits to be run keeps its order, and takes little more memory than it has bytes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twistedsock.pubsub.values import Payloads
+from twistedsock.session.commands import Publish, Quit
+from twistedsock.session.input_pipeline import EACH, PART, InputQueue, Message
+
+
+def rest(backlog: InputQueue) -> list[Message]:
+    taken: list[Message] = []
+    while backlog:
+        some = backlog.take()
+        assert 0 < len(some) <= PART
+        taken += some
+    assert backlog.take() == []
+    return taken
+
+
+@pytest.mark.parametrize("count", [0, 1, PART, PART + 1, 3 * PART])
+def test_what_waits_comes_out_as_it_went_in(count: int) -> None:
+    messages: list[Message] = [b"%d" % number * (number % 3) for number in range(count)]
+    backlog = InputQueue()
+    backlog.extend(messages)
+    assert bool(backlog) is (count > 0)
+    assert rest(backlog) == messages
+
+
+def test_commands_wait_among_bytes() -> None:
+    messages: list[Message] = [b"a"] * PART + [Quit()] + [b"b"] * PART
+    backlog = InputQueue()
+    backlog.extend(messages)
+    assert rest(backlog) == messages
+
+
+def test_few_that_come_one_by_one_are_taken_together() -> None:
+    backlog = InputQueue()
+    for number in range(PART + 1):
+        backlog.extend([b"%d" % number])
+    assert [len(backlog.take()) for _ in range(3)] == [PART, 1, 0]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["extend", "put_back", "take"]), st.integers(0, 2_500)), max_size=6))
+def test_it_is_a_plain_list(steps: list[tuple[str, int]]) -> None:
+    backlog, plain = InputQueue(), [b""][:0]
+    for number, (step, count) in enumerate(steps):
+        messages = [b"%d.%d" % (number, index) for index in range(count)]
+        if step == "extend":
+            backlog.extend(messages)
+            plain = plain + messages
+        elif step == "put_back":
+            backlog.put_back(messages)
+            plain = messages + plain
+        else:
+            taken = backlog.take()
+            assert taken == plain[: len(taken)] and bool(taken) is bool(plain)
+            plain = plain[len(taken) :]
+    assert rest(backlog) == plain
+
+
+def test_its_size_is_told() -> None:
+    backlog = InputQueue()
+    assert backlog.size == 0
+    backlog.extend([b"abc", Quit(), Publish(b"k", Payloads((b"de", b"f"), 3))])
+    assert backlog.size == 3 * EACH + 3 + 3 + 2 * EACH
+    backlog.take()
+    backlog.extend([b"a"] * 3 * PART)
+    assert backlog.size == 3 * (PART + PART * 4)

@@ -1,0 +1,403 @@
+"""Much that comes or goes together is read and written together. That must never show: whatever is sent, and however
+it is cut, the same is said as if each command had come, and each event had gone, alone."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from twistedsock.codecs import json_decoder, line_decoder
+from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
+from twistedsock.codecs.line_decoder import Item, LineSplitter
+from twistedsock.codecs.payload import content_of, is_utf8
+from twistedsock.pubsub.encoder import Encoder
+from twistedsock.pubsub.values import Batch, Payloads
+from twistedsock.session.commands import Command, Ping, Publish
+from twistedsock.session.input_pipeline import Decoder
+from twistedsock.testing import FakeServer
+
+MAX_OFFSET = 512
+"""The least that a line may be bounded to."""
+
+
+class OneByOne:
+    """A codec that gathers nothing."""
+
+    def __init__(self, codec: Decoder) -> None:
+        self.decode = codec.decode
+        self.find_tag = codec.find_tag
+
+    def follow(self, first: Publish, items: object, position: int) -> tuple[Publish, int]:
+        return first, position
+
+
+class Spoken:
+    """All that is said, byte for byte, to one who publishes and to readers of every kind."""
+
+    def __init__(self, json_publisher: bool, codec: Decoder, late: bool, room: int | None) -> None:
+        self.hall = FakeServer(late, max_line=MAX_OFFSET)
+        self.readers = [self.hall.line_peer(), self.hall.message_peer(), self.hall.json_peer()]
+        subscribe: list[Any] = ["SUB a", "SUB a", {"type": "subscribe", "channel": "a"}]
+        for reader, command in zip(self.readers, subscribe, strict=True):
+            reader.says(command)
+        self.rest()
+        self.publisher = self.hall.json_peer() if json_publisher else self.hall.line_peer()
+        self.publisher.conversation.codec = codec
+        if room is not None:
+            self.publisher.outlet.room = room
+
+    def rest(self) -> None:
+        if hasattr(self.hall.backplane, "release"):
+            self.hall.backplane.release()
+        self.hall.turn()
+
+    def receive(self, items: list[Item]) -> None:
+        self.publisher.conversation.receive(items)
+
+    def said(self) -> list[bytes]:
+        for _ in range(200):
+            self.publisher.outlet.drain()
+            self.rest()
+        assert self.publisher.faults == 0 and not self.publisher.paused
+        return [self.publisher.raw(), *(reader.raw() for reader in self.readers)]
+
+
+TEXTS = st.sampled_from(
+    [
+        b"",
+        b"x",
+        b"21.5",
+        b" x ",
+        b'"\\ud83d"',
+        b"{x",
+        b"[",
+        b'"',
+        b"x{",
+        b"%",
+        b"%b%d",
+        b"a\tb",
+        b"\r",
+        b"a\rb",
+        b"\x00",
+        b"\x1b[2J",
+    ]
+    + [
+        b"\x7f",
+        "\x85".encode(),
+        "é🌡".encode(),
+        b"\xc3",
+        b"\xa9",
+        b"\xff",
+        b"\x04",
+        b"PUB a x",
+        b"x HTTP/1.1",
+        b"\\",
+        b"'",
+    ]
+    + [b"x" * 100, b"x" * 200, b"x" * (MAX_OFFSET - 6), b"x" * (MAX_OFFSET - 5)]
+)
+VALUES = st.sampled_from(
+    [
+        b"{}",
+        b"[1]",
+        b'{"a": 1}',
+        b'"x"',
+        b'"\\u0041"',
+        b'"\x7f"',
+        '"é"'.encode(),
+        b"[1] ",
+        b"[1,",
+        b'{"a":\t1}',
+        b'"\xff"',
+    ]
+)
+FIRST_WORDS = st.sampled_from(
+    [b"PUB a "] * 12
+    + [
+        b"PUB b ",
+        b"PUB  a ",
+        b" PUB a ",
+        b"pub a ",
+        b"PUB a",
+        b"PUB ",
+        b"PUB",
+        b"EMIT a alarm ",
+        b"EMIT a message ",
+        b"",
+    ]
+    + ["PUB é ".encode(), b"PUB \xff ", b"PUB a\r ", b"PUB * ", b"PUB a\t ", b"PING ", b"\x04", b"QUIET on", b"SUB b"]
+)
+ENDS = st.sampled_from([b"\n"] * 8 + [b"\r\n", b"\n\n", b"\r\r\n", b"\n\x04\n", b"\nPUB a "])
+LINE = st.builds(lambda word, payload, end: word + payload + end, FIRST_WORDS, TEXTS | VALUES, ENDS)
+RUN = st.builds(
+    lambda word, payloads: b"".join([word + payload + b"\n" for payload in payloads]),
+    st.sampled_from([b"PUB a ", b"PUB a ", b"PUB b ", "PUB é ".encode(), b"PUB \xff "]),
+    st.lists(TEXTS, min_size=2, max_size=5)
+    | st.lists(VALUES, min_size=2, max_size=5)
+    | st.lists(st.sampled_from([b"x", b"yz"]), min_size=2, max_size=40),
+)
+STREAM = st.lists(LINE | RUN | RUN, min_size=1, max_size=6).map(b"".join)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    stream=STREAM,
+    cuts=st.lists(st.integers(0, 1_500), max_size=3),
+    late=st.booleans(),
+    room=st.sampled_from([None, None, 0, 30]),
+)
+@example(b"PUB \xff x\nPUB \xff y\n", [], False, None)
+@example(b"PUB a \nPUB a \nPUB a \n\x04\n", [7], False, 0)
+@example(b"PUB a \xc3\nPUB a \xa9\n", [], False, None)
+@example(b"PUB a [1,\nPUB a 2]\n", [], False, None)
+@example(b"PUB a x\r\nPUB a y\r\n", [], False, None)
+@example(b"PUB a x\nPUB a " + b"y" * MAX_OFFSET + b"\n", [], False, None)
+@example(b'PUB a x\nPUB a "\\ud83d"\nPUB a y\nPUB a {}\nPUB a ["\\ud83d"]\nPUB a {}\n', [], False, None)
+@example(b'PUB a {"a":\n1}\nPUB a {}\n', [], False, None)
+@example(b"PING\nPUB a x\nPUB a y\nPING\nPUB a z\nPUB a z\nQUIT\n", [5, 21, 26], False, 0)
+@example(b"PING\nPUB a 1\nPUB a 2\nPUB a 3\nPUB a 4\nPING\n", [5, 21], False, 0)
+def test_lines_together_are_lines_one_by_one(stream: bytes, cuts: list[int], late: bool, room: int | None) -> None:
+    places = sorted({min(cut, len(stream)) for cut in cuts})
+    pieces = [stream[start:stop] for start, stop in zip([0, *places], [*places, len(stream)], strict=True)]
+    told: list[list[bytes]] = []
+    for splitter, codec in (
+        (LineSplitter(MAX_OFFSET, line_decoder.publishes), line_decoder),
+        (LineSplitter(MAX_OFFSET), line_decoder),
+        (LineSplitter(MAX_OFFSET), OneByOne(line_decoder)),
+    ):
+        spoken = Spoken(False, codec, late, room)
+        for piece in pieces:
+            spoken.receive(splitter.feed(piece))
+        told.append(spoken.said())
+    assert told[0] == told[2]
+    assert told[1] == told[2]
+
+
+BLOCKS: dict[str, tuple[bytes, list[bytes] | None]] = {
+    "two texts": (b"PUB a 1\nPUB a 2\n", [b"1", b"2"]),
+    "empty texts": (b"PUB a \nPUB a \n", [b"", b""]),
+    "texts with spaces": (b"PUB a  1 \nPUB a 2 \n", [b" 1 ", b"2 "]),
+    "JSON": (b'PUB a {}\nPUB a "x"\n', [b"{}", b'"x"']),
+    "signs of JSON within": (b"PUB a x{\nPUB a y[\n", [b"x{", b"y["]),
+    "UTF-8": ("PUB é 1\nPUB é ü\n".encode(), [b"1", "ü".encode()]),
+    "control characters": (b"PUB a \x1b\nPUB a a\tb\n", [b"\x1b", b"a\tb"]),
+    "one line": (b"PUB a 1\n", None),
+    "nothing": (b"", None),
+    "an empty line": (b"\n", None),
+    "an empty line between": (b"PUB a 1\n\nPUB a 2\n", None),
+    "another verb": (b"PUT a 1\nPUT a 2\n", None),
+    "no channel": (b"PUB  1\nPUB  1\n", None),
+    "no payload": (b"PUB a\nPUB a 1\n", None),
+    "two channels": (b"PUB a 1\nPUB b 2\n", None),
+    "another channel behind": (b"PUB a 1\nPUB a 2\nPUB b 3\n", None),
+    "JSON after text": (b"PUB a 1\nPUB a []\n", None),
+    "what only looks like JSON after text": (b"PUB a 1\nPUB a [x\n", None),
+    "text after JSON": (b"PUB a []\nPUB a 1\n", None),
+    "carriage returns": (b"PUB a 1\r\nPUB a 2\r\n", None),
+    "Ctrl-D": (b"PUB a 1\nPUB a 2\n\x04\n", None),
+    "no UTF-8": (b"PUB a 1\nPUB a \xff\n", None),
+    "UTF-8 only together": (b"PUB a \xc3\nPUB a \xa9\n", None),
+    "a channel that is no UTF-8": (b"PUB \xff 1\nPUB \xff 2\n", None),
+}
+
+
+@pytest.mark.parametrize(("block", "payloads"), BLOCKS.values(), ids=BLOCKS.keys())
+def test_a_block_of_lines_that_is_one_command(block: bytes, payloads: list[bytes] | None) -> None:
+    command = line_decoder.publishes(block, 100)
+    if payloads is None:
+        assert command is None
+    else:
+        assert command is not None and command.channel == block.split(b" ")[1]
+        assert [*command.content.payloads] == payloads and command.tags == (None,) * len(payloads)
+
+
+@pytest.mark.parametrize(("most", "taken"), [(17, False), (18, True)])
+def test_a_block_that_may_hold_too_long_a_line_is_looked_at_closely(most: int, taken: bool) -> None:
+    """It is not known which of its lines is the longest."""
+    assert (line_decoder.publishes(b"PUB a 123456\nPUB a 123456\n", most) is not None) is taken
+
+
+QUOTED = st.sampled_from(
+    ["", "x", "21.5", "{", "[1]", '"', "\\", "\\n", "é", "\x7f", "\u2028", "%d", "data", '","channel":"b', "x" * 200]
+)
+PLAIN_TEXTS = st.sampled_from(["", "x", "21.5", "{", "[1]", "data", "%d"])
+SPACES = st.sampled_from([(",", ":")] * 4 + [(", ", ": "), (",\n", ":"), (" ,", " :")])
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> list[bytes]:
+    """Runs of messages that differ in their text, and what may stand between them."""
+    told: list[bytes] = []
+    for _ in range(draw(st.integers(1, 4))):
+        fields = draw(
+            st.lists(
+                st.tuples(
+                    st.sampled_from(["id", "name", "x", "nick", "channel", "data", "data ", "type"]),
+                    st.sampled_from(["data", "b", "data:", 1, None, {"data": "x"}, [{"data": "x", "channel": "b"}]]),
+                ),
+                max_size=2,
+            )
+        )
+        order = draw(st.permutations(["type", "channel", "data"]))
+        values = {"type": "publish", "channel": draw(st.sampled_from(["a", "a", "a", "b", "é", "data"]))}
+        comma, colon = draw(SPACES)
+        ascii_only = draw(st.booleans())
+        before = draw(st.booleans())
+        texts = draw(st.sampled_from([QUOTED, PLAIN_TEXTS, PLAIN_TEXTS]))
+        for text in draw(st.lists(texts, min_size=1, max_size=5)) * draw(st.sampled_from([1, 1, 20])):
+            pairs: list[tuple[str, Any]] = [(key, values.get(key, text)) for key in order]
+            pairs = [*fields, *pairs] if before else [*pairs, *fields]
+            written = [
+                json.dumps(key) + colon + json.dumps(value, ensure_ascii=ascii_only, separators=(comma, colon))
+                for key, value in pairs
+            ]
+            told.append(("{" + comma.join(written) + "}").encode())
+        told += draw(st.lists(st.sampled_from(ODD), max_size=1))
+    return told
+
+
+PLAIN = b'{"type":"publish","channel":"a","data":"%b"}'
+ODD = [
+    b'{"type":"ping"}',
+    b"{",
+    b"",
+    PLAIN % b"\x01",
+    PLAIN % b"\\q",
+    PLAIN % b"\\u0041",
+    PLAIN % b'x","data":"y',
+    PLAIN % b'x","channel":"b',
+    PLAIN % b'x"}{"',
+    PLAIN % b"x" + b" ",
+    (PLAIN % b"")[:-2] + b"}",
+    PLAIN % b"x" + b"\n" + PLAIN % b"y",
+    b'{"type":"publish","channel":"a","data":[1]}',
+    b'{"type":"publish","channel":"a","data":"x"\n}',
+    b'{"type":"publish","channel":"a","data":"x"\n}\n{"type":"publish","channel":"a","data":"y"',
+    b"}",
+]
+
+
+@settings(deadline=None, max_examples=300)
+@given(messages() | st.lists(st.sampled_from(ODD) | st.sampled_from([b"1", b"22"]).map(lambda text: PLAIN % text)))
+@example([ODD[-3], *ODD[-2:]])
+@example([PLAIN % b"x", (PLAIN % b"")[:-2] + b"}"])
+@example([PLAIN % b"x", PLAIN % b'y","channel":"b'])
+@example([PLAIN % b'x\\"y', PLAIN % b'z"y'])
+@example([PLAIN.replace(b"}", b',"id":1}') % b"x"] * 3)
+@example([PLAIN % b"%d" % number for number in range(100)])
+@example([PLAIN % b"1", *[PLAIN % b"2"] * 31, PLAIN % b"3"])
+@example([PLAIN % b"1", *[PLAIN % b"2"] * 32])
+def test_messages_together_are_messages_one_by_one(messages: list[bytes]) -> None:
+    """A run is read at its first message; where all are alike but for their text, most are not parsed at all."""
+    told: list[list[bytes]] = []
+    for codec in (json_decoder, OneByOne(json_decoder)):
+        spoken = Spoken(True, codec, False, None)
+        spoken.receive([*messages])
+        told.append(spoken.said())
+    assert told[0] == told[1]
+    for position, message in enumerate(messages[:-1], 1):
+        first = json_decoder.decode(message)
+        if isinstance(first, Publish):
+            run, end = json_decoder.follow(first, messages, position)
+            alone = [json_decoder.decode(message) for message in messages[position - 1 : end]]
+            assert len(run.content) == len(run.tags) == len(alone)
+            for command, payload, tag in zip(alone, run.content.payloads, run.tags, strict=True):
+                assert command == Publish(run.channel, content_of((payload,), run.content.is_json), (tag,), run.name)
+
+
+class Counting:
+    """Looks at how often messages are decoded."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.decoded = 0
+        decode = json_decoder.decode
+
+        def counted(message: bytes) -> Command:
+            self.decoded += 1
+            return decode(message)
+
+        monkeypatch.setattr(json_decoder, "decode", counted)
+
+
+def test_messages_that_are_alike_are_not_parsed_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This is most of what a busy publisher costs."""
+    messages: list[object] = [PLAIN % b"%d" % number for number in range(1_000)]
+    first = json_decoder.decode(PLAIN % b"0")
+    assert isinstance(first, Publish)
+    counting = Counting(monkeypatch)
+    run, position = json_decoder.follow(first, messages, 1)
+    assert position == len(run.content) == 1_000
+    assert counting.decoded < 40
+
+
+@pytest.mark.parametrize("following", [None, Publish(b"a", Payloads((b"x",), 1))])
+def test_what_no_message_began_is_not_gone_on_with(following: object) -> None:
+    """A command that a shell has made itself says nothing about the messages behind it."""
+    first = Publish(b"a", content_of((b"x",), False))
+    run, position = json_decoder.follow(first, [first, following or PLAIN % b"y"], 1)
+    assert (len(run.content), position) == ((1, 1) if following else (2, 2))
+
+
+def test_a_command_among_messages_that_are_alike() -> None:
+    """It ends the run."""
+    first = json_decoder.decode(PLAIN % b"x")
+    assert isinstance(first, Publish)
+    run, position = json_decoder.follow(first, [PLAIN % b"x", PLAIN % b"y", Ping(), PLAIN % b"z"], 1)
+    assert (len(run.content), position) == (2, 2)
+
+
+PAYLOADS = {
+    False: ["", "x", "21.5", "%", "%b", "%d%%", "x{", "a[b", "'", "~", " x ", "x" * 130, "x" * 1_100, "x" * 66_000],
+    True: ["{}", '{"a": "%"}', "[1, 2.50]", '"x"', '"\\u0041\\n"', "null", '"' + "x" * 2_000 + '"'],
+}
+ODD_PAYLOADS = {False: ["{", '"', "\\", "a\tb", "\x7f", "é", "\n"], True: ['"\x7f"', '"é"', "[1,\n2]"]}
+NAMES = st.sampled_from(["a", "ann", "%b", "100%", "é", 'a"b', "a\\b", "'", "n" * 64, "message"])
+
+
+@settings(deadline=None)
+@pytest.mark.parametrize("dialect", [LINES, LINES_IN_MESSAGES, JSON_IN_MESSAGES], ids=["lines", "messages", "json"])
+@given(
+    is_json=st.booleans(),
+    first=st.sampled_from([1, 8, 9, 10, 98, 99, 100, 998, 999, 1000, 10**6 - 1, 10**6, 2**53 - 12]),
+    channel=NAMES,
+    sender=NAMES,
+    name=NAMES,
+    data=st.data(),
+)
+def test_a_batch_is_written_as_its_events_one_by_one(
+    dialect: Encoder, is_json: bool, first: int, channel: str, sender: str, name: str, data: st.DataObject
+) -> None:
+    """Whether it is verbatim or not, and whether anybody has looked."""
+    odd = data.draw(st.sampled_from([False, False, True]))
+    known = PAYLOADS[is_json] + (ODD_PAYLOADS[is_json] if odd else [])
+    payloads = [text.encode() for text in data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=12))]
+    content = content_of(payloads, is_json)
+    if not odd:
+        assert content.is_verbatim
+    unseen = Payloads(content.payloads, content.size, is_json)
+    written: list[bytes] = []
+    for some in (content, unseen):
+        batch = Batch(first, first + len(some), b"p1", sender.encode(), name.encode(), some)
+        alone = [batch.part(offset, offset + 1) for offset in range(batch.first, batch.end)]
+        written += [dialect.batch(channel.encode(), batch)]
+        written += [b"".join([dialect.batch(channel.encode(), part) for part in alone])]
+    assert len(set(written)) == 1
+
+
+@given(
+    payloads=st.lists(st.text(max_size=3).map(str.encode) | st.sampled_from([b"{", b"[1]", b'"x"', b"x{"]), min_size=1),
+    is_json=st.booleans(),
+)
+def test_what_is_verbatim_needs_no_care(payloads: list[bytes], is_json: bool) -> None:
+    """ASCII without control characters; and a text without anything that JSON escapes or a line takes for JSON."""
+    content = content_of(payloads, is_json)
+    assert content.size == sum(map(len, payloads)) and [*content.payloads] == payloads
+    assert content.is_json is is_json and all(map(is_utf8, payloads))
+    signs = b"".join(payloads).decode()
+    plain = signs.isascii() and all(" " <= sign <= "~" for sign in signs)
+    if not is_json:
+        plain = plain and '"' not in signs and "\\" not in signs
+        plain = plain and not any(payload.startswith((b"{", b"[")) for payload in payloads)
+    assert content.is_verbatim is plain

@@ -1,0 +1,126 @@
+"""What administrators are told of a peer."""
+
+import json
+
+import msgspec
+import pytest
+
+from twistedsock.errors import CloseReason
+from twistedsock.session.session import Session
+from twistedsock.session.timeline import ClosedConnectionInfo, Step, closed_connection_info, connection_info
+from twistedsock.stats import TcpStats
+from twistedsock.testing import FakePolicy, FakeServer
+
+
+def test_a_record_tells_who_it_is_and_how_it_fares() -> None:
+    hall = FakeServer(policy=FakePolicy({">": "rw"}, {"t": ("ann", {">": "rw"}, None)}))
+    peer = hall.line_peer()
+    peer.says("AUTH t", "SUB k", "SUB m")
+    peer.outlet.told = TcpStats(1234, 56, 7, 0.00123)
+    peer.outlet.room = 0
+    publisher = hall.line_peer()
+    for _ in range(4):
+        publisher.says("PUB k x")
+        hall.turn()
+    record = connection_info(peer.session, hall.now + 12.34)
+    assert json.loads(msgspec.json.encode(record)) == {
+        "id": "p1",
+        "nick": "ann",
+        "subject": "ann",
+        "dialect": "line",
+        "from": "127.0.0.1:50000",
+        "to": "127.0.0.1:8081",
+        "age": 12.3,
+        "state": "open",
+        "channels": 2,
+        "behind": 1,
+        "lag": 3,
+        "unsent": 7,
+        "sent": 1234,
+        "received": 56,
+        "rtt_ms": 1.23,
+    }
+    assert peer.session.lag == 3
+
+
+def test_what_is_not_known_is_null() -> None:
+    record = connection_info(FakeServer().json_peer().session, 1000.0)
+    assert (record.subject, record.dialect, record.lag) == ("", "json", 0)
+    assert record.unsent is record.sent is record.received is record.rtt_ms is None
+
+
+def test_a_closing_session_still_tells_what_it_had_read() -> None:
+    """Its subscriptions have ended, and an administrator wants to know what they were."""
+    hall = FakeServer()
+    peer, publisher = hall.line_peer(), hall.line_peer()
+    peer.says("SUB k", "SUB m")
+    peer.outlet.room = 0
+    for _ in range(4):
+        publisher.says("PUB k x")
+        hall.turn()
+    before = connection_info(peer.session, hall.now)
+    assert (before.channels, before.behind, before.lag) == (2, 1, 3)
+    peer.session.dismiss(CloseReason.POLICY, b"away with it")
+    assert connection_info(peer.session, hall.now) == msgspec.structs.replace(before, state="closing")
+    peer.session.lost("cleanly")
+    assert connection_info(peer.session, hall.now) == msgspec.structs.replace(before, state="closed")
+
+
+class Ends:
+    """A watcher of the journal that makes a record of each end."""
+
+    def __init__(self, hall: FakeServer, epoch: float = 0.0) -> None:
+        self.records: list[ClosedConnectionInfo] = []
+        self._hall, self._epoch = hall, epoch
+        hall.bridge.journal.watchers.append(self)
+
+    def opened(self, session: Session) -> None: ...
+
+    def stepped(self, session: Session, step: Step) -> None: ...
+
+    def closed(self, session: Session) -> None:
+        self.records.append(closed_connection_info(session, self._hall.now, self._epoch))
+
+
+def test_an_end_tells_who_it_was_how_long_how_much_and_why() -> None:
+    hall = FakeServer(policy=FakePolicy({}, {"t": ("ann", {}, None)}))
+    ends = Ends(hall, 100.0)
+    peer = hall.json_peer()
+    peer.says({"type": "auth", "token": "t"})
+    peer.outlet.told = TcpStats(10, 20, 0, 0.1)
+    hall.now += 2.5
+    peer.conversation.finish()
+    peer.conversation.lost("cleanly")
+    assert json.loads(msgspec.json.encode(ends.records[0])) == {
+        "at": 1102.5,
+        "id": "p1",
+        "nick": "ann",
+        "subject": "ann",
+        "dialect": "json",
+        "from": "127.0.0.1:50000",
+        "to": "127.0.0.1:8081",
+        "seconds": 2.5,
+        "sent": 10,
+        "received": 20,
+        "by": "peer",
+        "why": "it has ended its stream, with a FIN",
+        "how": "cleanly",
+    }
+
+
+@pytest.mark.parametrize(("how", "by"), [("", "peer"), ("cleanly", "peer"), ("broken", "peer"), ("aborted", "server")])
+def test_an_end_without_a_reason_tells_how_the_connection_ended(how: str, by: str) -> None:
+    hall = FakeServer()
+    peer = hall.line_peer()
+    peer.conversation.lost(how)
+    end = closed_connection_info(peer.session, hall.now, 0.0)
+    assert (end.by, end.why, end.how, end.subject, end.sent) == (by, how, how, "", None)
+
+
+def test_an_end_by_the_server_tells_its_reason() -> None:
+    hall = FakeServer()
+    peer = hall.line_peer()
+    peer.session.dismiss(CloseReason.GOING_AWAY, b"the server is going away")
+    peer.conversation.lost("broken")
+    end = closed_connection_info(peer.session, hall.now, 0.0)
+    assert (end.by, end.why, end.how) == ("server", "the server is going away", "broken")

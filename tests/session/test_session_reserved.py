@@ -1,0 +1,78 @@
+"""The server's own channels: who may read them, and that nobody publishes there."""
+
+import pytest
+
+from twistedsock.auth.identity import Right
+from twistedsock.pubsub.encoder import Endpoints
+from twistedsock.session.authorizer import check_access_without_policy
+from twistedsock.testing import FakePolicy, FakeServer, LineClient
+
+TOKENS = {
+    "ROOT": ("root", {}, None),
+    "ALL": ("ann", {">": "rw"}, None),
+    "SOME": ("bob", {"$sys/figures": "rw"}, None),
+}
+
+
+def answers(peer: LineClient, *said: str) -> list[str]:
+    peer.hears()
+    peer.says(*said)
+    peer.hall.turn()
+    return [" ".join(line.split(" ")[:2]) for line in peer.hears()]
+
+
+def test_without_a_policy_whoever_is_on_this_machine_may_read_them() -> None:
+    peer = FakeServer().line_peer()
+    assert answers(peer, "SUB $sys/figures", "WHO $sys/figures", "HIST $sys/figures") == [
+        "OK $sys/figures",
+        "MEMBER $sys/figures",
+        "OK 1",
+        "OK 0",
+    ]
+
+
+def test_without_a_policy_a_stranger_may_not() -> None:
+    peer = FakeServer().line_peer()
+    peer.session.ends = Endpoints(b"192.0.2.7:5000", b"192.0.2.1:8081")
+    assert answers(peer, "SUB $sys/figures", "HIST $sys/figures", "WHO $sys/figures", "SUB a") == [
+        "ERR forbidden",
+        "ERR forbidden",
+        "ERR forbidden",
+        "OK a",
+    ]
+
+
+@pytest.mark.parametrize(
+    "token, figures, peers",
+    [("", "ERR unauthorized", "ERR unauthorized"), ("AUTH ROOT", "OK", "OK")]
+    + [("AUTH ALL", "ERR forbidden", "ERR forbidden"), ("AUTH SOME", "OK", "ERR forbidden")],
+)
+def test_with_a_policy_it_takes_an_administrator_or_a_right_that_says_so(token: str, figures: str, peers: str) -> None:
+    peer = FakeServer(policy=FakePolicy({">": "rw"}, TOKENS, admins=["root"])).line_peer()
+    answers(peer, *[token] if token else [])
+    assert answers(peer, "SUB $sys/figures")[0].startswith(figures)
+    assert answers(peer, "SUB $sys/peers/newest/0")[0].startswith(peers)
+
+
+@pytest.mark.parametrize("policy", [None, FakePolicy({">": "rw"}, TOKENS, admins=["root"])])
+@pytest.mark.parametrize("token", ["AUTH ROOT", "AUTH ALL", "AUTH SOME"])
+def test_nobody_publishes_there(policy: FakePolicy | None, token: str) -> None:
+    peer = FakeServer(policy=policy).line_peer()
+    answers(peer, token)
+    assert answers(peer, "PUB $sys/figures 1", "EMIT $sys/x y 1") == ["ERR forbidden"] * 2
+    assert not peer.hall.broker.channels
+
+
+def test_what_nobody_asks_a_policy_about() -> None:
+    assert check_access_without_policy(b"a", Right.BOTH, False) is None
+    assert check_access_without_policy(b"$sys/a", Right.WRITE, True) is not None
+    assert check_access_without_policy(b"$sys/a", Right.READ, True) is None
+
+
+def test_they_are_counted_apart() -> None:
+    hall = FakeServer()
+    peer = hall.line_peer()
+    peer.says("SUB $sys/figures", "SUB $sys/closed", "SUB kitchen")
+    assert (len(hall.broker.channels), hall.broker.own_channels) == (3, 2)
+    peer.says("UNSUB $sys/figures", "UNSUB kitchen")
+    assert (len(hall.broker.channels), hall.broker.own_channels) == (1, 1)

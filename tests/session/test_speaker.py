@@ -1,0 +1,41 @@
+"""The speaking half of a session; that replies are in order and bounded is tested with the whole of it."""
+
+import gc
+import weakref
+
+from twistedsock.session.replies import nothing
+from twistedsock.testing import FakeServer
+
+
+class Witness:
+    """Held by what a session calls back."""
+
+    def ready(self) -> None: ...
+
+
+def test_who_is_over_calls_nobody_back_and_holds_nobody() -> None:
+    peer, witness = FakeServer().line_peer(), Witness()
+    peer.session.on_ready = witness.ready
+    gone = weakref.ref(witness)
+    peer.leaves()
+    gc.disable()
+    try:
+        del witness
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert peer.session.on_ready() is False
+    assert nothing() is False
+
+
+def test_a_long_reply_has_a_midst() -> None:
+    hall = FakeServer()
+    hall.line_peer().says(*["PUB k " + "x" * 30_000] * 9)
+    hall.turn()
+    reader = hall.line_peer()
+    reader.outlet.room = 1_000
+    reader.says("HIST k")
+    assert reader.session.is_amid
+    reader.outlet.drain()
+    hall.turn()
+    assert not reader.session.is_amid

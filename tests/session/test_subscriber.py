@@ -1,0 +1,207 @@
+"""Recovery, a row for every sentence of the protocol, and what a second subscription does."""
+
+import pytest
+
+from twistedsock.testing import FakeServer, LineClient
+
+
+def published(count: int, late: bool = False, **limits: object) -> tuple[FakeServer, LineClient]:
+    """A bridge with so many events on channel a, of epoch e1, and a peer that has published them."""
+    hall = FakeServer(late, **limits)
+    peer = hall.line_peer()
+    peer.says(*[f"PUB a {number}" for number in range(1, count + 1)])
+    settle(hall)
+    peer.hears()
+    return hall, peer
+
+
+def settle(hall: FakeServer) -> None:
+    for _ in range(3):
+        if hasattr(hall.backplane, "release"):
+            hall.backplane.release()
+        hall.turn()
+
+
+def replayed(*offsets: int) -> list[str]:
+    return [f"MSG a {offset} p1 {offset}" for offset in offsets]
+
+
+YES, NO = " recovered=yes", " recovered=no"
+
+
+# Ten events, of which the log still has 6 to 10.
+@pytest.mark.parametrize("late", [False, True], ids=["memory", "late"])
+@pytest.mark.parametrize(
+    "options, told, replies",
+    [
+        pytest.param("", "", [], id="live only"),
+        pytest.param("last=0", "", [], id="last none"),
+        pytest.param("last=2", "", replayed(9, 10), id="last"),
+        pytest.param("last=5", "", replayed(6, 7, 8, 9, 10), id="last all"),
+        pytest.param("last=99", "", replayed(6, 7, 8, 9, 10), id="last more than there are"),
+        pytest.param("since=7 epoch=e1", YES, replayed(8, 9, 10), id="since is exclusive"),
+        pytest.param("since=5 epoch=e1", YES, replayed(6, 7, 8, 9, 10), id="the log reaches back just so far"),
+        pytest.param("since=9 epoch=e1", YES, replayed(10), id="one missed"),
+        pytest.param("since=10 epoch=e1", YES, [], id="nothing missed"),
+        pytest.param("since=4 epoch=e1", NO, ["LOST a 5 5", *replayed(6, 7, 8, 9, 10)], id="a gap of one"),
+        pytest.param("since=0 epoch=e1", NO, ["LOST a 1 5", *replayed(6, 7, 8, 9, 10)], id="a gap from the start"),
+        pytest.param("since=7 epoch=e9", NO, [], id="another epoch"),
+        pytest.param("since=10 epoch=e9", NO, [], id="another epoch, the same head"),
+        pytest.param("since=11 epoch=e1", NO, [], id="beyond the head"),
+        pytest.param("since=7 epoch=e1 last=1", YES, replayed(8, 9, 10), id="recovered: last does not count"),
+        pytest.param("since=10 epoch=e1 last=2", YES, [], id="nothing missed: last does not count"),
+        pytest.param("since=7 epoch=e9 last=1", NO, replayed(10), id="another epoch, but last asks"),
+        pytest.param("since=99 epoch=e1 last=2", NO, replayed(9, 10), id="beyond the head, but last asks"),
+        pytest.param(
+            "since=4 epoch=e1 last=1",
+            NO,
+            ["LOST a 5 5", *replayed(6, 7, 8, 9, 10)],
+            id="some was recovered: last does not count",
+        ),
+    ],
+)
+def test_recovery(late: bool, options: str, told: str, replies: list[str]) -> None:
+    hall, _ = published(10, late, history_events=5)
+    reader = hall.line_peer()
+    reader.hears()
+    reader.says(f"SUB a {options}".rstrip())
+    settle(hall)
+    assert reader.hears() == [f"OK a offset=10 epoch=e1{told}", *replies]
+
+
+# The log has run out, but somebody still reads the channel.
+@pytest.mark.parametrize(
+    "options, told, replies",
+    [
+        ("since=10 epoch=e1", YES, []),
+        ("since=9 epoch=e1", NO, ["LOST a 10 10"]),
+        ("since=0 epoch=e1", NO, ["LOST a 1 10"]),
+        ("since=0 epoch=e1 last=5", NO, ["LOST a 1 10"]),
+        ("since=3 epoch=e9 last=5", NO, []),
+        ("last=5", "", []),
+    ],
+)
+def test_recovery_where_nothing_is_left(options: str, told: str, replies: list[str]) -> None:
+    hall, peer = published(10)
+    peer.says("SUB a")
+    hall.now += 1_000
+    reader = hall.line_peer()
+    reader.hears()
+    reader.says(f"SUB a {options}", "PUB a live")
+    hall.turn()
+    assert reader.hears() == [f"OK a offset=10 epoch=e1{told}", *replies, "OK 11", "MSG a 11 p2 live"]
+
+
+@pytest.mark.parametrize("epoch, told", [("e1", YES), ("e9", NO)])
+def test_a_quiet_channel_that_had_vanished_is_recovered_truly(epoch: str, told: str) -> None:
+    """Its place in the numbers is remembered, so who missed nothing is told so."""
+    hall, _ = published(10)
+    hall.now += 1_000
+    hall.broker.sweep()
+    assert hall.broker.channels == {}
+    reader = hall.line_peer()
+    reader.hears()
+    reader.says(f"SUB a since=10 epoch={epoch}")
+    hall.turn()
+    assert reader.hears() == [f"OK a offset=10 epoch=e1{told}"]
+
+
+@pytest.mark.parametrize("options, told", [("since=0 epoch=e1", YES), ("since=1 epoch=e1", NO)])
+def test_a_channel_without_events_is_recovered_from_its_beginning(options: str, told: str) -> None:
+    hall = FakeServer()
+    first, second = hall.line_peer(), hall.line_peer()
+    second.hears()
+    first.says("SUB a"), second.says(f"SUB a {options}")
+    hall.turn()
+    assert second.hears() == [f"OK a offset=0 epoch=e1{told}"]
+
+
+def test_what_is_published_in_between_comes_live_and_once() -> None:
+    hall, peer = published(3)
+    reader = hall.line_peer()
+    reader.hears()
+    reader.says("SUB a since=1 epoch=e1")
+    peer.says("PUB a 4")
+    hall.turn()
+    peer.says("PUB a 5")
+    hall.turn()
+    assert reader.hears()[1:] == replayed(2, 3, 4, 5)
+
+
+def test_a_replay_that_the_log_overtakes_says_what_was_lost() -> None:
+    hall, peer = published(5, history_events=5)
+    reader = hall.line_peer()
+    reader.hears()
+    reader.says("SUB a since=2 epoch=e1")
+    peer.says("PUB a 6", "PUB a 7", "PUB a 8")
+    hall.turn()
+    assert reader.hears() == ["OK a offset=5 epoch=e1 recovered=yes", "LOST a 3 3", *replayed(4, 5, 6, 7, 8)]
+
+
+def test_a_second_subscription_replays_what_it_asks_for() -> None:
+    hall, peer = published(3)
+    peer.says("SUB a last=1", "PUB a 4")
+    hall.turn()
+    assert peer.hears() == ["OK a offset=3 epoch=e1", "OK 4", *replayed(3, 4)]
+    peer.says("SUB a since=2 epoch=e1", "PUB a 5")
+    hall.turn()
+    assert peer.hears() == ["OK a offset=4 epoch=e1 recovered=yes", "OK 5", *replayed(3, 4, 5)]
+
+
+def test_a_second_subscription_without_options_replays_nothing() -> None:
+    hall, peer = published(3)
+    peer.says("SUB a"), peer.hears()
+    peer.says("PUB a 4", "SUB a", "PUB a 5")
+    hall.turn()
+    assert peer.hears() == ["OK 4", *replayed(4), "OK a offset=4 epoch=e1", "OK 5", *replayed(5)]
+
+
+@pytest.mark.parametrize(
+    "options, replies",
+    [
+        pytest.param("", replayed(6, 7, 8), id="goes on where it was"),
+        pytest.param("last=1", replayed(6, 7, 8), id="what it has not had yet is not left out"),
+        pytest.param("since=4 epoch=e1", replayed(5, 6, 7, 8), id="what it asks for again it gets again"),
+        pytest.param("since=7 epoch=e1", replayed(6, 7, 8), id="no gap"),
+    ],
+)
+def test_a_second_subscription_of_a_reader_that_is_behind(options: str, replies: list[str]) -> None:
+    hall, writer = published(4)
+    reader = hall.line_peer()
+    reader.says("SUB a last=1")
+    hall.turn()
+    reader.outlet.room = 3
+    writer.says("PUB a 5")
+    hall.turn()  # three bytes of it leave, the rest waits in the transport
+    writer.says("PUB a 6", "PUB a 7", "PUB a 8")
+    hall.turn()
+    reader.says(f"SUB a {options}".rstrip())
+    reader.outlet.drain()
+    hall.turn()
+    lines = reader.hears()[3:]
+    assert lines[0] == replayed(5)[0] and lines[1].startswith("OK a offset=8 epoch=e1")
+    assert lines[2:] == replies
+
+
+@pytest.mark.parametrize(
+    "options, replies",
+    [
+        pytest.param("", ["LOST a 6 8", *replayed(9, 10)], id="goes on where it was"),
+        pytest.param("since=5 epoch=e1", ["LOST a 6 8", *replayed(9, 10)], id="asks for the same"),
+        pytest.param("since=3 epoch=e1", ["LOST a 4 8", *replayed(9, 10)], id="asks for more"),
+        pytest.param("since=7 epoch=e1", ["LOST a 6 8", *replayed(9, 10)], id="asks for less"),
+    ],
+)
+def test_what_a_reader_that_is_behind_has_lost_is_named_once(options: str, replies: list[str]) -> None:
+    hall, writer = published(4, history_events=2)
+    reader = hall.line_peer()
+    reader.says("SUB a last=1")
+    hall.turn()
+    reader.outlet.room = 3
+    for number in range(5, 11):
+        writer.says(f"PUB a {number}")
+        hall.turn()
+    reader.says(f"SUB a {options}".rstrip())
+    reader.outlet.drain()
+    hall.turn()
+    assert reader.hears()[5:] == replies

@@ -1,0 +1,238 @@
+"""Who asks one thing and goes: with the same rights, names and answers as a session, and nothing left behind."""
+
+from typing import Any
+
+import pytest
+
+from twistedsock.auth.identity import Identity, Right, grants
+from twistedsock.errors import RESERVED_CHANNEL, Error, ErrorCode
+from twistedsock.limits.settings import CHUNK_BYTES
+from twistedsock.pubsub.future import Future
+from twistedsock.pubsub.values import Lost, Payloads, Position
+from twistedsock.session.request import HistoryPage, Place, PublishRequest, RequestClient
+from twistedsock.testing import FakePolicy, FakeServer
+
+HERE = b"127.0.0.1:50000"
+AWAY = b"192.0.2.7:50000"
+POLICY = FakePolicy(
+    {"lobby": "rw"}, {"A": ("ann", {"kitchen": "rw", "news": "r"}, None), "ROOT": ("root", {}, None)}, admins=["root"]
+)
+
+
+def text(*payloads: bytes) -> Payloads:
+    return Payloads(payloads, sum(map(len, payloads)))
+
+
+def visits(hall: FakeServer, token: bytes = b"", client: bytes = HERE) -> RequestClient:
+    identity = hall.bridge.recognize("tcp:8082", token or None)
+    assert not isinstance(identity, Error)
+    return RequestClient(hall.bridge, "tcp:8082", client, identity)
+
+
+def settled(hall: FakeServer, answer: Any) -> Any:
+    """An answer, when it is there."""
+    told: list[Any] = []
+    if not isinstance(answer, Future):
+        hall.turn()
+        return answer
+    answer.then(told.append)
+    for _ in range(4):
+        hall.backplane.release()
+        hall.turn()
+    assert len(told) == 1
+    return told[0]
+
+
+def code(outcome: object) -> ErrorCode | None:
+    return outcome.code if isinstance(outcome, Error) else None
+
+
+@pytest.fixture(params=[False, True], ids=["memory", "late"])
+def hall(request: pytest.FixtureRequest) -> FakeServer:
+    return FakeServer(late=request.param, history_events=5)
+
+
+def test_what_a_visitor_publishes_is_heard_and_it_leaves_nothing_behind(hall: FakeServer) -> None:
+    reader = hall.line_peer()
+    reader.says("SUB kitchen")
+    settled(hall, visits(hall).members(b"kitchen"))
+    reader.hears()
+    assert settled(hall, visits(hall).publish(b"kitchen", text(b"hello", b"again"))) == Place(1, b"e1")
+    assert settled(hall, visits(hall).publish(b"kitchen", text(b"x"), b"alarm", b"bob")) == Place(3, b"e1")
+    assert reader.hears() == ["MSG kitchen 1 p2 hello", "MSG kitchen 2 p2 again", "EVENT kitchen 3 bob alarm x"]
+    assert len(hall.bridge.roster) == 1
+
+
+def test_what_waits_too_long_is_flushed_at_once() -> None:
+    hall = FakeServer()
+    reader = hall.line_peer()
+    reader.says("SUB kitchen")
+    hall.turn()
+    visits(hall).publish(b"kitchen", text(b"x" * CHUNK_BYTES))
+    assert b"MSG kitchen 1 " in reader.outlet.sent
+
+
+@pytest.mark.parametrize(
+    "channel, name, nick, refused",
+    [
+        (b"a*b", b"x", b"", ErrorCode.BAD_CHANNEL),
+        (b"a", b"x y", b"", ErrorCode.BAD_NAME),
+        (b"a", b"x", b"x y", ErrorCode.BAD_NAME),
+        (b"a", b"x", b"p1", ErrorCode.BAD_NAME),
+        (b"$sys/a", b"x", b"", ErrorCode.FORBIDDEN),
+    ],
+)
+def test_what_cannot_be_published_leaves_nothing_behind(
+    hall: FakeServer, channel: bytes, name: bytes, nick: bytes, refused: ErrorCode
+) -> None:
+    hall.line_peer()
+    assert code(settled(hall, visits(hall).publish(channel, text(b"x"), name, nick))) is refused
+    assert len(hall.bridge.roster) == 1 and not hall.broker.channels
+
+
+def test_a_backplane_that_does_not_answer_is_told() -> None:
+    hall = FakeServer(late=True)
+    hall.backplane.failing = 1
+    assert code(settled(hall, visits(hall).publish(b"a", text(b"x")))) is ErrorCode.UNAVAILABLE
+    assert len(hall.bridge.roster) == 0
+
+
+@pytest.mark.parametrize(
+    "token, nick, shown", [(b"", b"", b"p1"), (b"", b"bob", b"~bob"), (b"A", b"", b"ann"), (b"A", b"bob", b"~bob")]
+)
+def test_with_a_policy_only_what_is_proved_stands_without_a_mark(token: bytes, nick: bytes, shown: bytes) -> None:
+    hall = FakeServer(policy=POLICY)
+    channel = b"kitchen" if token else b"lobby"
+    assert visits(hall, token).publish(channel, text(b"x"), nick=nick) == Place(1, b"e1")
+    hall.turn()
+    kept = visits(hall, token).history(channel)
+    assert isinstance(kept, HistoryPage)
+    assert [event.sender for event in kept.events] == [shown]
+
+
+def test_nobody_is_called_as_another_peer_is() -> None:
+    hall = FakeServer(policy=FakePolicy({}, {"P": ("p1", {"a": "rw"}, None)}))
+    hall.line_peer()
+    assert code(visits(hall, b"P").publish(b"a", text(b"x"))) is ErrorCode.BAD_NAME
+
+
+def test_rights_are_those_of_a_session() -> None:
+    hall = FakeServer(policy=POLICY)
+    nobody, ann, root = visits(hall), visits(hall, b"A"), visits(hall, b"ROOT")
+    assert code(nobody.publish(b"kitchen", text(b"x"))) is ErrorCode.UNAUTHORIZED
+    assert code(ann.publish(b"news", text(b"x"))) is ErrorCode.FORBIDDEN
+    assert code(nobody.history(b"kitchen")) is ErrorCode.UNAUTHORIZED
+    assert code(nobody.members(b"kitchen")) is ErrorCode.UNAUTHORIZED
+    assert ann.members(b"news") == [] and (ann.subject, nobody.subject) == (b"ann", b"")
+    assert (nobody.is_admin, ann.is_admin, root.is_admin) == (False, False, True)
+    assert root.check_access(b"$sys/figures", Right.READ) is None
+    granted = RequestClient(hall.bridge, "tcp:8082", HERE, Identity(grants({"$sys/>": "rw", ">": "rw"}), b"eve"))
+    for someone in (root, granted, visits(FakeServer())):
+        for channel in (b"$sys/figures", b"$sys/new"):
+            assert someone.publish(channel, text(b"x")) == RESERVED_CHANNEL
+            assert someone.publish_all([PublishRequest(channel, text(b"x"))]) == [RESERVED_CHANNEL]
+    assert visits(FakeServer()).is_admin and not visits(FakeServer(), client=AWAY).is_admin
+    assert visits(FakeServer()).subject == b""
+
+
+def test_the_right_to_read_is_looked_at_again_when_the_answer_comes() -> None:
+    hall = FakeServer(late=True, policy=POLICY)
+    visitor = visits(hall, b"A")
+    answer = visitor.history(b"kitchen")
+    visitor._identity = hall.bridge.policy.anonymous("") if hall.bridge.policy else None
+    assert code(settled(hall, answer)) is ErrorCode.UNAUTHORIZED
+    assert not hall.broker.channels
+
+
+def test_who_may_not_read_a_channel_does_not_have_it_opened() -> None:
+    hall = FakeServer(late=True, policy=POLICY)
+    nobody = visits(hall)
+    assert code(nobody.history(b"kitchen")) is code(nobody.members(b"kitchen")) is ErrorCode.UNAUTHORIZED
+    assert code(nobody.publish(b"kitchen", text(b"x"))) is ErrorCode.UNAUTHORIZED
+    outcomes = nobody.publish_all([PublishRequest(b"kitchen", text(b"x"))])
+    assert isinstance(outcomes, list) and code(outcomes[0]) is ErrorCode.UNAUTHORIZED
+    assert len(hall.backplane) == 0
+
+
+def publish_nine(hall: FakeServer) -> None:
+    for number in range(1, 10):
+        settled(hall, visits(hall).publish(b"k", text(b"%d" % number)))
+
+
+@pytest.mark.parametrize(
+    "asked, offsets, recovered, lost",
+    [
+        ({}, [5, 6, 7, 8, 9], None, None),
+        ({"last": 2}, [8, 9], None, None),
+        ({"since": 7}, [8, 9], None, None),
+        ({"since": 5, "last": 1}, [9], None, None),
+        ({"since": 1}, [5, 6, 7, 8, 9], None, Lost(2, 4)),
+        ({"since": 1, "last": 7}, [5, 6, 7, 8, 9], None, Lost(3, 4)),
+        ({"last": 7}, [5, 6, 7, 8, 9], None, None),
+        ({"since": 7, "epoch": b"e1"}, [8, 9], True, None),
+        ({"since": 9, "epoch": b"e1"}, [], True, None),
+        ({"since": 1, "epoch": b"e1"}, [5, 6, 7, 8, 9], False, Lost(2, 4)),
+        ({"since": 7, "epoch": b"e9"}, [], False, None),
+        ({"since": 7, "epoch": b"e9", "last": 1}, [9], False, None),
+        ({"since": 99, "epoch": b"e1"}, [], False, None),
+    ],
+)
+def test_history_and_recovery(asked: Any, offsets: list[int], recovered: bool | None, lost: Any) -> None:
+    hall = FakeServer(history_events=5)
+    hall.line_peer().says("SUB k")
+    publish_nine(hall)
+    kept = settled(hall, visits(hall).history(b"k", **asked))
+    assert isinstance(kept, HistoryPage)
+    assert [event.offset for event in kept.events] == offsets
+    assert (kept.recovered, kept.lost, kept.position) == (recovered, lost, Position(b"e1", 9))
+    assert (kept.start, kept.stop) == (offsets[0] if offsets else 10, 10)
+
+
+def test_history_of_a_channel_that_nobody_knows_leaves_none_behind(hall: FakeServer) -> None:
+    kept = settled(hall, visits(hall).history(b"k"))
+    assert isinstance(kept, HistoryPage) and list(kept.events) == [] and kept.position.head == 0
+    assert not hall.broker.channels
+
+
+def publishing(channel: bytes, *payloads: bytes, name: bytes = b"message") -> PublishRequest:
+    return PublishRequest(channel, text(*payloads), name)
+
+
+def test_what_is_published_together_has_one_sender_and_each_its_own_outcome(hall: FakeServer) -> None:
+    reader = hall.line_peer()
+    reader.says("SUB kitchen", "SUB yard")
+    settled(hall, visits(hall).members(b"kitchen"))
+    settled(hall, visits(hall).members(b"yard"))
+    reader.hears()
+    asked = [
+        publishing(b"kitchen", b"a", b"b"),
+        publishing(b"no good", b"x"),
+        publishing(b"$sys/x", b"x"),
+        publishing(b"yard", b"c"),
+        publishing(b"kitchen", b"x", name=b"no good"),
+        publishing(b"kitchen", b"d", name=b"alarm"),
+    ]
+    told = settled(hall, visits(hall).publish_all(asked))
+    assert [code(one) or one.offset for one in told] == [
+        1,
+        ErrorCode.BAD_CHANNEL,
+        ErrorCode.FORBIDDEN,
+        1,
+        ErrorCode.BAD_NAME,
+        3,
+    ]
+    assert sorted(reader.hears()) == [
+        "EVENT kitchen 3 p2 alarm d",
+        "MSG kitchen 1 p2 a",
+        "MSG kitchen 2 p2 b",
+        "MSG yard 1 p2 c",
+    ]
+    assert len(hall.bridge.roster) == 1
+
+
+def test_nothing_is_published_together_under_a_nick_that_is_none(hall: FakeServer) -> None:
+    hall.line_peer()
+    assert code(settled(hall, visits(hall).publish_all([publishing(b"a", b"x")], b"no good"))) is ErrorCode.BAD_NAME
+    assert code(settled(hall, visits(hall).publish_all([publishing(b"a", b"x")], b"p1"))) is ErrorCode.BAD_NAME
+    assert settled(hall, visits(hall).publish_all([])) == []
+    assert len(hall.bridge.roster) == 1 and not hall.broker.channels

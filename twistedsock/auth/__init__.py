@@ -1,0 +1,1 @@
+"""Identities, tokens, policies: who a client is and what it is allowed to do."""

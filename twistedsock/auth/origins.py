@@ -1,0 +1,163 @@
+"""Which pages may open a WebSocket here, and under which names this server is asked for (docs/protocol-json.md).
+
+Browsers send the ``Origin`` of the page (RFC 6454, RFC 6455 section 10.2) and the ``Host`` that they think they talk
+to. The first keeps foreign pages out; the second keeps out a page whose own name was made to point here (DNS
+rebinding): its origin equals its host, but the host is a name that we do not know.
+"""
+
+import re
+from collections.abc import Collection
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import msgspec
+
+from twistedsock.limits.principal import is_loopback
+
+
+class OriginDecision(Enum):
+    WELCOME = 0
+    FOREIGN_HOST = 421
+    """Misdirected Request (RFC 9110 section 15.5.20)."""
+    FOREIGN_ORIGIN = 403
+
+
+class ListenerScope(msgspec.Struct, frozen=True):
+    """What is known of the listener that a request came in by. ``loopback`` is whether only this machine reaches it;
+    ``port`` is 0 for a Unix socket."""
+
+    loopback: bool
+    port: int
+
+
+class AllowedOrigins(msgspec.Struct, frozen=True):
+    """``origins`` are allowed ones, as ``https://example.org``; ``hosts`` are names of this server, without a port."""
+
+    origins: Collection[str] = ()
+    hosts: Collection[str] = ()
+
+    def judge_host(self, host: str, door: ListenerScope) -> OriginDecision:
+        """Whether a request for ``host`` may be answered; every request is to be asked about. Browsers always name a
+        host; what names none is a health check, or another program."""
+        name = _split(host.lower())[0]
+        if host and door.loopback and not (name == "localhost" or is_loopback(name) or name in self.hosts):
+            return OriginDecision.FOREIGN_HOST
+        return OriginDecision.WELCOME
+
+    def judge_nobody(self, host: str, door: ListenerScope) -> OriginDecision:
+        """Whether somebody who shows nothing may ask ``host`` for what is on the channels. A page whose own name was
+        made to point here sends no origin then, as it takes us for its own server; but the name is none of ours. What
+        is no browser may name no host at all."""
+        name = _split(host.lower())[0]
+        if name and not (name == "localhost" or _is_literal(name) or name in self.hosts):
+            return OriginDecision.FOREIGN_HOST
+        return self.judge_host(host, door)
+
+    def judge(self, host: str, origin: str | None, door: ListenerScope) -> OriginDecision:
+        """Whether a WebSocket may be opened; ``origin`` is None where no browser asks."""
+        verdict = self.judge_host(host, door)
+        if verdict is not OriginDecision.WELCOME or origin is None or origin in self.origins:
+            return verdict
+        return OriginDecision.WELCOME if self._is_own(host, origin, door) else OriginDecision.FOREIGN_ORIGIN
+
+    def _is_own(self, host: str, origin: str, door: ListenerScope) -> bool:
+        scheme, separator, authority = origin.lower().partition("://")
+        if not separator or scheme not in _DEFAULT_PORTS:
+            return False
+        default = _DEFAULT_PORTS[scheme]
+        asked, page = _split(host.lower(), default), _split(authority, default)
+        if not (asked[0] == "localhost" or _is_literal(asked[0]) or asked[0] in self.hosts):
+            return False
+        here = ("localhost", "127.0.0.1", "::1")
+        return asked == page or (asked[0] in here and page[0] in here and asked[1] == page[1] == str(door.port))
+
+
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+def _split(authority: str, default: str = "") -> tuple[str, str]:
+    """Host and port of ``example.org:8082``, ``example.org.`` or ``[::1]:8082``. A dot at the end only says that the
+    name is complete (RFC 1034 section 3.1)."""
+    if authority.startswith("["):
+        host, _, port = authority[1:].partition("]")
+        return host, port.removeprefix(":") or default
+    host, _, port = authority.partition(":")
+    return host.removesuffix("."), port or default
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+
+_AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_.-]+))(?::([0-9]{1,5}))?")
+
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+
+
+def host_name(authority: str) -> str:
+    """The host of a header ``Host``, without its port and without brackets."""
+    return _split(authority)[0]
+
+
+def normalize_origin(text: str) -> str:
+    """An origin that an operator allows, written as browsers send it (HTML, "serialization of an origin"): lower case,
+    without a default port and without a slash at the end. ValueError, with what to write instead, if no browser could
+    send it."""
+    if text in ("null", "file://"):  # pages in a sandbox, and files
+        return text
+    problem = f"invalid origin {text!r}"
+    scheme, separator, authority = text.lower().partition("://")
+    authority = authority.removesuffix("/")
+    if not separator and "*" not in text:
+        name = host_name(scheme.partition("/")[0]) or "example.org"
+        raise ValueError(f"{problem}: write it with its scheme, such as https://{name}")
+    host, port = _parse_authority(authority if separator else text, problem)
+    if not _SCHEME.fullmatch(scheme) or scheme in ("ws", "wss"):
+        raise ValueError(f"{problem}: write the scheme of the page, such as https://{host}")
+    if port and port != _DEFAULT_PORTS.get(scheme):
+        host += f":{port}"
+    return f"{scheme}://{host}"
+
+
+def normalize_host(text: str) -> str:
+    """A name of this server that an operator allows, as ``AllowedOrigins`` compares it: lower case, without a scheme, a
+    port, brackets and a dot at the end. ValueError, with what to write instead, if no browser could ask for it."""
+    name = text.lower().removeprefix("https://").removeprefix("http://").removesuffix("/")
+    if name.count(":") > 1 and not name.startswith("["):
+        name = f"[{name}]"
+    host, _ = _parse_authority(name, f"invalid host {text!r}")
+    return host.strip("[]").removesuffix(".")
+
+
+def _parse_authority(authority: str, problem: str) -> tuple[str, str]:
+    """Host, an IPv6 address in brackets, and port; ValueError, beginning with ``problem``, if it is something else."""
+    if "*" in authority:
+        raise ValueError(f"{problem}: there are no wildcards, write each in full")
+    if not authority.isascii():
+        raise ValueError(f"{problem}: write the name as browsers send it, beginning with xn--")
+    found = _AUTHORITY.fullmatch(authority)
+    if found is None or int(found[3] or 0) > 65535:
+        raise ValueError(f"{problem}: write a host name or an address, and nothing behind it but a port")
+    address, name, port = found.groups()
+    if address is not None:
+        try:
+            name = f"[{IPv6Address(address)}]"
+        except ValueError:
+            raise ValueError(f"{problem}: what is in brackets is no IPv6 address") from None
+    elif _NUMBER.fullmatch(name.removesuffix(".").rpartition(".")[2]):
+        # Browsers take that for an IPv4 address, and write it in one way (the URL standard, "host parsing").
+        try:
+            name = str(IPv4Address(name))
+        except ValueError:
+            raise ValueError(f"{problem}: write the IPv4 address as four decimal numbers") from None
+    elif not all(map(_LABEL.fullmatch, name.removesuffix(".").split("."))):
+        raise ValueError(f"{problem}: {name!r} is no host name")
+    return name, port and str(int(port))

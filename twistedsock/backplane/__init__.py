@@ -1,1 +1,0 @@
-"""Floor 2: how events get their order and reach the other processes."""

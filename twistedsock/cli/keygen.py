@@ -1,0 +1,72 @@
+"""`sockbridge keygen`: makes a key to sign tokens with."""
+
+import argparse
+import json
+import os
+import secrets
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import TextIO
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from twistedsock.auth.keys import ALGORITHMS, RSA_BITS, SECRET_BYTES, PrivateKey
+
+DESCRIPTION = """Makes a key, in a file that only you can read and that is never overwritten, and prints the lines
+that tell a bridge of it. With HS256 the bridge and whoever makes tokens share one secret. With the others FILE is for
+those who make tokens, and the bridge needs FILE.pub only.
+
+  sockbridge keygen >> sockbridge.toml
+  sockbridge keygen /secure/key --algorithm EdDSA --id from-the-shop
+"""
+
+MADE: dict[str, Callable[[], PrivateKey]] = {
+    "RS256": lambda: rsa.generate_private_key(65537, RSA_BITS),
+    "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate,
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", nargs="?", default="key", metavar="FILE", help="where the key goes [key]")
+    parser.add_argument("--algorithm", choices=ALGORITHMS, default="HS256", help="what it is for [HS256]")
+    parser.add_argument("--id", metavar="KID", help="how tokens name it [the year and the month]")
+
+
+def run(given: argparse.Namespace, out: TextIO, errors: TextIO, today: date) -> int:
+    """The exit status: 0, or 1 with a sentence on why not."""
+    try:
+        for_bridge = _make(Path(given.file), given.algorithm)
+    except OSError as error:
+        print(f"sockbridge keygen: cannot write {error.filename}: {error.strerror}; no key was made", file=errors)
+        return 1
+    table = {"id": given.id or f"{today:%Y-%m}", "algorithm": given.algorithm, "file": str(for_bridge)}
+    print("\n[[access.key]]", file=out)
+    for name, value in table.items():
+        print(f"{name} = {json.dumps(value, ensure_ascii=False)}", file=out)
+    return 0
+
+
+def _make(path: Path, algorithm: str) -> Path:
+    """Write the key; gives the file that the bridge needs."""
+    if algorithm == "HS256":
+        # Letters and digits, so that it can be copied into whatever else makes tokens.
+        _write(path, secrets.token_urlsafe(SECRET_BYTES).encode() + b"\n", 0o600)
+        return path
+    key = MADE[algorithm]()
+    public = path.with_name(path.name + ".pub")
+    _write(public, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), 0o644)
+    try:
+        _write(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+    except OSError:
+        public.unlink()
+        raise
+    return public
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    """A new file, which from its beginning nobody else can open."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)

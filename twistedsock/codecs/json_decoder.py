@@ -1,0 +1,326 @@
+"""JSON messages to commands."""
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Annotated, cast
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from twistedsock.codecs.payload import BOM, CONTROL, MAX_DEPTH, UNPAIRED, content_of, is_deep, replace_halves
+from twistedsock.errors import Error, ErrorCode
+from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
+from twistedsock.pubsub.values import Tag
+from twistedsock.session import commands
+from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish
+
+_Count = Annotated[int, Meta(ge=0, le=MAX_OFFSET)]
+
+
+class _Request(msgspec.Struct, gc=False):
+    """Every field that any message has. Unknown ones are ignored."""
+
+    type: str
+    id: Raw | UnsetType = UNSET
+    channel: str | UnsetType = UNSET
+    data: Raw | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    nick: str | UnsetType = UNSET
+    token: str | UnsetType = UNSET
+    last: _Count | UnsetType = UNSET
+    since: _Count | UnsetType = UNSET
+    epoch: str | UnsetType = UNSET
+    presence: bool = False
+    echo: bool = True
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    """What the answer to a message needs that is not in order."""
+
+    type: Raw | UnsetType = UNSET
+    id: Raw | UnsetType = UNSET
+
+
+_read = msgspec.json.Decoder(_Request).decode
+
+_read_envelope = msgspec.json.Decoder(_Envelope).decode
+
+_read_text = msgspec.json.Decoder(str).decode
+
+_INTEGER = re.compile(rb"-?[0-9]+")
+
+_DATA = re.compile(rb'"data": ?"')
+"""A text begins; as JavaScript writes it, or as Python does."""
+
+_BAD_JSON = Error(ErrorCode.BAD_JSON, "a message is one JSON object")
+
+_BAD_TYPE = Error(
+    ErrorCode.BAD_TYPE, "type is one of subscribe, unsubscribe, publish, history, who, nick, auth, ping and info"
+)
+
+_TOO_DEEP = Error(ErrorCode.BAD_JSON, f"data has at most {MAX_DEPTH} levels")
+
+_BAD_ID = InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, "id is an integer or a string"))
+
+
+class _Misused(Exception):
+    """A field is missing."""
+
+
+def decode(message: bytes) -> Command:
+    """The command that a message, valid UTF-8, asks for."""
+    try:
+        request = _read(message)
+    except msgspec.ValidationError as error:
+        return _diagnose(message, str(error))
+    except (msgspec.DecodeError, RecursionError) as error:
+        return _explain(message, error)
+    tag: Tag = None
+    if request.id is not UNSET:
+        tag = bytes(request.id)
+        if not _is_tag(tag):
+            return _BAD_ID
+    build = _TYPES.get(request.type)
+    if build is None:
+        return InvalidCommand(_BAD_TYPE, tag)
+    try:
+        return build(request, tag)
+    except _Misused as missing:
+        words = f"{request.type} needs {missing}"
+        return InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, words), tag)
+
+
+def follow(first: Publish, items: Sequence[object], position: int) -> tuple[Publish, int]:
+    """Add to ``first`` what the messages from ``position`` on publish that differ from it in payload and id alone, up
+    to the first that is anything else; gives the position of that too."""
+    kind = (first.channel, first.name, first.content.is_json)
+    payloads, tags = list(first.content.payloads), list(first.tags)
+    if first.tags == (None,) and not first.content.is_json:
+        payloads += _alike(items, position)
+        tags += [None] * (len(payloads) - 1)
+        position += len(payloads) - 1
+    for index in range(position, len(items)):
+        message = items[index]
+        command = decode(message) if isinstance(message, bytes) else None
+        if not isinstance(command, Publish) or (command.channel, command.name, command.content.is_json) != kind:
+            break
+        payloads += command.content.payloads
+        tags += command.tags
+        position += 1
+    if len(payloads) == 1:
+        return first, position
+    return Publish(first.channel, content_of(payloads, first.content.is_json), tags, first.name), position
+
+
+def _alike(items: Sequence[object], position: int) -> list[bytes]:
+    """The texts of the messages from ``position`` on that differ from the one before in nothing but their text: a
+    program writes all its messages alike, and then one needs not parse each to know what it says."""
+    first = items[position - 1]
+    if not isinstance(first, bytes) or first.count(b'"data"') != 1:
+        return []
+    # A quote within a string is escaped, so this is a key or a whole string, and with the colon a key. With
+    # another key of that name, or the name in another spelling, the messages could not all be read alike.
+    opening = _DATA.search(first)
+    start = opening.end() if opening else 0
+    stop = first.find(b'"', start)
+    prefix, suffix = first[:start], first[stop:]
+    following = items[position] if position < len(items) else None
+    if (
+        opening is None
+        or b"\\" in first
+        or b"\n" in first
+        or not (isinstance(following, bytes) and following.startswith(prefix))
+    ):
+        return []
+    texts: list[bytes] = []
+    for index in range(position, len(items), _STEP):
+        some = _texts(items[index : index + _STEP], prefix, suffix)
+        texts += some
+        if len(some) < _STEP:
+            break
+    return texts
+
+
+_STEP = 32
+"""Messages that are looked at together. What turns out not to be plain is looked at in vain, so with all that came at
+once a peer could make us look at each message as often as there are messages."""
+
+
+def _texts(messages: Sequence[object], prefix: bytes, suffix: bytes) -> list[bytes]:
+    """What stands between prefix and suffix, if all messages have both; else nothing, as where not all of it is plain:
+    only then it is the text, and does not end before."""
+    if set(map(type, messages)) != {bytes}:
+        return []
+    joined = b"\n".join(cast(Sequence[bytes], messages))
+    if len(joined) < len(prefix) + len(suffix) or not (joined.startswith(prefix) and joined.endswith(suffix)):
+        return []
+    texts = joined[len(prefix) : -len(suffix)].split(suffix + b"\n" + prefix)
+    # What is between two texts begins and ends with a quote. So when there is one for each step from message to
+    # message, and no other quote, none stands anywhere else.
+    joined = b"".join(texts)
+    if (
+        len(texts) != len(messages)
+        or not joined.isascii()
+        or b'"' in joined
+        or b"\\" in joined
+        or len(joined.translate(None, CONTROL)) != len(joined)
+    ):
+        return []
+    return texts
+
+
+def _is_tag(raw: bytes) -> bool:
+    return raw.startswith(b'"') or _INTEGER.fullmatch(raw) is not None
+
+
+def _diagnose(message: bytes, words: str) -> Command:
+    """A message whose fields are of the wrong kind, or that is no object at all."""
+    try:
+        envelope = _read_envelope(message)
+    except msgspec.ValidationError:
+        return InvalidCommand(_BAD_JSON)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return _explain(message, error)
+    tag: Tag = None
+    if envelope.id is not UNSET:
+        tag = bytes(envelope.id)
+        if not _is_tag(tag):
+            return _BAD_ID
+    if envelope.type is UNSET or not bytes(envelope.type).startswith(b'"'):
+        return InvalidCommand(_BAD_TYPE, tag)
+    return InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, words), tag)
+
+
+def _explain(message: bytes, cause: Exception) -> Command:
+    """A message that the parser refuses. The error carries the id if that can be read, because a client may wait for
+    it."""
+    if message.startswith(BOM) and not message.startswith(BOM * 2):
+        return decode(message.removeprefix(BOM))
+    whole = replace_halves(message)
+    error = _BAD_JSON
+    if isinstance(cause, RecursionError):
+        error = _TOO_DEEP
+    elif whole is not message and _is_object(whole):
+        error = UNPAIRED
+    return InvalidCommand(error, find_tag(message))
+
+
+def _is_object(message: bytes) -> bool:
+    try:
+        _read_envelope(message)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+MAX_TOKENS = 5_000
+"""Of a message that the parser refuses, in which an id is looked for: two milliseconds of work."""
+
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+
+# An id, or strings that are none, or what stands between strings, or a string without an end.
+_TOKEN = re.compile(
+    rb'"id"\s*:\s*(-?(?:0|[1-9][0-9]*+)(?=[\s,}])|%b)?|(?:(?!"id"\s*:)%b[^"\[\]{}]*+)++|[^"]+|".*' % (_STRING, _STRING),
+    re.DOTALL,
+)
+
+
+def find_tag(message: bytes) -> Tag:
+    """The id in a message that may be no JSON: the last one that is in one object and no more."""
+    depth, tag = 0, None
+    for token in islice(_TOKEN.finditer(message), MAX_TOKENS):
+        text = token[0]
+        if not text.startswith(b'"'):
+            depth += text.count(b"{") + text.count(b"[") - text.count(b"}") - text.count(b"]")
+        elif depth == 1 and token[1] is not None:
+            tag = token[1]
+    return tag if tag is not None and _is_readable(tag) else None
+
+
+def _is_readable(tag: bytes) -> bool:
+    """Whether an id is an integer, or a string without fault."""
+    if tag.startswith(b'"'):
+        try:
+            _read_text(tag)
+        except msgspec.DecodeError:
+            return False
+    return True
+
+
+def _given(value: str | UnsetType, field: str) -> bytes:
+    if value is UNSET:
+        raise _Misused(field)
+    return value.encode()
+
+
+def _known(value: int | UnsetType) -> int | None:
+    return None if value is UNSET else value
+
+
+def _publish(request: _Request, tag: Tag) -> Command:
+    channel = _given(request.channel, "channel")
+    if request.data is UNSET:
+        raise _Misused("data")
+    raw = bytes(request.data)
+    name = DEFAULT_EVENT_NAME if request.name is UNSET else request.name.encode()
+    if not raw.startswith(b'"'):
+        if is_deep(raw):
+            return InvalidCommand(_TOO_DEEP, tag)
+        return Publish(channel, content_of((raw,), True), (tag,), name)
+    text = _read_text(raw).encode() if b"\\" in raw else raw[1:-1]
+    return Publish(channel, content_of((text,), False), (tag,), name)
+
+
+def _subscribe(request: _Request, tag: Tag) -> Command:
+    return commands.Subscribe(
+        _given(request.channel, "channel"),
+        last=_known(request.last),
+        since=_known(request.since),
+        epoch=None if request.epoch is UNSET else request.epoch.encode(),
+        presence=request.presence,
+        echo=request.echo,
+        tag=tag,
+    )
+
+
+def _unsubscribe(request: _Request, tag: Tag) -> Command:
+    return commands.Unsubscribe(_given(request.channel, "channel"), tag)
+
+
+def _history(request: _Request, tag: Tag) -> Command:
+    channel = _given(request.channel, "channel")
+    return commands.History(channel, _known(request.last), _known(request.since), tag)
+
+
+def _who(request: _Request, tag: Tag) -> Command:
+    return commands.Who(_given(request.channel, "channel"), tag)
+
+
+def _nick(request: _Request, tag: Tag) -> Command:
+    return commands.Nick(_given(request.nick, "nick"), tag)
+
+
+def _auth(request: _Request, tag: Tag) -> Command:
+    return commands.Auth(_given(request.token, "token"), tag)
+
+
+def _ping(request: _Request, tag: Tag) -> Command:
+    return commands.Ping(b"", tag)
+
+
+def _info(request: _Request, tag: Tag) -> Command:
+    return commands.Info(tag)
+
+
+_TYPES: dict[str, Callable[[_Request, Tag], Command]] = {
+    "publish": _publish,
+    "subscribe": _subscribe,
+    "unsubscribe": _unsubscribe,
+    "history": _history,
+    "who": _who,
+    "nick": _nick,
+    "auth": _auth,
+    "ping": _ping,
+    "info": _info,
+}

@@ -1,0 +1,211 @@
+"""Replies and events as JSON messages (docs/protocol-json.md), spliced from bytes that are JSON already."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from twistedsock.codecs.framing import Framing
+from twistedsock.codecs.payload import for_json, quote, quote_name
+from twistedsock.errors import Error
+from twistedsock.limits.settings import CHUNK_BYTES
+from twistedsock.pubsub.encoder import Endpoints, SessionInfo
+from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Tag
+
+
+def event_message(channel: bytes, event: Event) -> bytes:
+    """One event; ``channel`` is quoted already, as it is the same for many."""
+    return b'{"type":"event","channel":%b,"offset":%d,"from":%b,"name":%b,"data":%b}' % (
+        channel,
+        event.offset,
+        quote_name(event.sender),
+        quote_name(event.name),
+        for_json(event.payload, event.is_json),
+    )
+
+
+def member_object(member: Member) -> bytes:
+    """Who reads a channel, as others see it."""
+    return b'{"id":%b,"nick":%b}' % (quote_name(member.id), quote_name(member.nick))
+
+
+def range_object(lost: Lost) -> bytes:
+    """Offsets whose events are gone."""
+    return b'{"first":%d,"last":%d}' % (lost.first, lost.last)
+
+
+def lost_field(lost: Lost | None) -> bytes:
+    """The field before a list of events, with its comma, that tells what was gone when the list began."""
+    return b"" if lost is None else b',"lost":' + range_object(lost)
+
+
+def events_in_pieces(channel: bytes, events: Iterable[Event | Lost], before: bytes, after: bytes) -> Iterator[bytes]:
+    """A list of events, as ``list_in_pieces``. What the log has let go of while they were being sent is told behind it,
+    as the field ``gaps``: that is known only when the last event has been read."""
+    quoted, gaps = quote_name(channel), list[Lost]()
+
+    def messages() -> Iterator[bytes]:
+        for one in events:
+            if isinstance(one, Lost):
+                gaps.append(one)
+            else:
+                yield event_message(quoted, one)
+
+    def end() -> bytes:
+        return b"]%b%b" % (b',"gaps":[%b]' % b",".join(map(range_object, gaps)) if gaps else b"", after)
+
+    return list_in_pieces(messages(), before + b',"events":[', end)
+
+
+def list_in_pieces(items: Iterable[bytes], before: bytes, after: Callable[[], bytes]) -> Iterator[bytes]:
+    """One long list, in pieces of about a chunk; ``before`` stands before it, and what ``after`` gives behind it."""
+    gathered, size = [before], 0
+    comma = b""
+    for item in items:
+        gathered.append(comma + item)
+        comma = b","
+        size += len(item)
+        if size >= CHUNK_BYTES:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    yield b"".join([*gathered, after()])
+
+
+class JsonEncoder:
+    """Answers carry the ``id`` of their command; without one, what only says that all went well is not said."""
+
+    overhead = 84
+
+    def __init__(self, framing: Framing, title: str = "json") -> None:
+        self.title = title
+        self._frame = framing.frame
+        self._frames = framing.frames
+        self._fragments = framing.fragments
+        self._numbered = framing.numbered
+
+    def welcome(self, id: bytes, ends: Endpoints) -> bytes:
+        return self._frame(
+            b'{"type":"welcome","protocol":1,"id":%b,"from":%b,"to":%b}'
+            % (quote(id), quote(ends.client), quote(ends.server))
+        )
+
+    def published(self, tags: Sequence[Tag], first: int) -> bytes:
+        messages = [
+            b'{"type":"ok","id":%b,"offset":%d}' % (tag, offset)
+            for offset, tag in enumerate(tags, first)
+            if tag is not None
+        ]
+        return b"".join(self._frames(messages))
+
+    def subscribed(
+        self, tag: Tag, channel: bytes, position: Position, recovered: bool | None, start: int | None = None
+    ) -> bytes:
+        told = b"" if recovered is None else b',"recovered":' + (b"true" if recovered else b"false")
+        return self._ok(
+            tag,
+            b',"channel":%b,"offset":%d,"epoch":%b%b'
+            % (quote_name(channel), position.head, quote(position.epoch), told),
+        )
+
+    def unsubscribed(self, tag: Tag, channel: bytes) -> bytes:
+        return self._ok(tag, b',"channel":' + quote_name(channel))
+
+    def nicked(self, tag: Tag, nick: bytes) -> bytes:
+        return self._ok(tag, b',"nick":' + quote_name(nick))
+
+    def authenticated(self, tag: Tag, nick: bytes, expires: int | None) -> bytes:
+        told = b"" if expires is None else b',"expires":%d' % expires
+        return self._ok(tag, b',"nick":' + quote_name(nick) + told)
+
+    def pong(self, tag: Tag, text: bytes) -> bytes:
+        return self._frame(b'{"type":"pong"%b}' % _id(tag))
+
+    def facts(self, tag: Tag, facts: SessionInfo) -> bytes:
+        return self._frame(
+            b'{"type":"ok"%b,"peer":%b,"from":%b,"to":%b,"channels":%d,"uptime":%d,"version":%b}'
+            % (
+                _id(tag),
+                member_object(facts.peer),
+                quote(facts.ends.client),
+                quote(facts.ends.server),
+                facts.channels,
+                facts.uptime,
+                quote(facts.version),
+            )
+        )
+
+    def quieted(self) -> bytes:
+        """There is no such command here: who wants no answers gives no ids."""
+        return b""
+
+    def help(self, verb: bytes) -> bytes | None:
+        """Nor this one."""
+        return None
+
+    def refused(self, tag: Tag, error: Error) -> bytes:
+        return self._frame(
+            b'{"type":"error"%b,"code":"%b","message":%b}' % (_id(tag), error.code.value, quote(error.message.encode()))
+        )
+
+    def history(
+        self,
+        tag: Tag,
+        channel: bytes,
+        events: Iterable[Event | Lost],
+        position: Position,
+        lost: Lost | None = None,
+    ) -> Iterator[bytes]:
+        before = b'{"type":"ok"%b%b' % (_id(tag), lost_field(lost))
+        after = b',"offset":%d,"epoch":%b}' % (position.head, quote(position.epoch))
+        return self._fragments(events_in_pieces(channel, events, before, after))
+
+    def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:
+        opening = b'{"type":"ok"%b,"members":[' % _id(tag)
+        return self._fragments(list_in_pieces((member_object(member) for member in members), opening, lambda: b"]}"))
+
+    def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
+        content, quoted = batch.content, quote_name(channel)
+        if len(content) == 1:
+            return self._frame(event_message(quoted, next(batch.events())))
+        if not content.is_verbatim:
+            return b"".join(self._frames([event_message(quoted, event) for event in batch.events()]))
+        quotes = b"" if content.is_json else b'"'
+        return self._numbered(
+            b'{"type":"event","channel":%b,"offset":' % quoted,
+            batch.first,
+            b',"from":%b,"name":%b,"data":%b' % (quote_name(batch.sender), quote_name(batch.name), quotes),
+            content.payloads,
+            quotes + b"}",
+        )
+
+    def fell_behind(self, channel: bytes, cursor: int) -> None:
+        """It is nothing to a dialect that many share."""
+
+    def presence(self, channel: bytes, changes: Sequence[PresenceChange]) -> bytes:
+        quoted = quote_name(channel)
+        return b"".join(
+            self._frames(
+                [
+                    b'{"type":"%b","channel":%b,"peer":%b}'
+                    % (b"join" if change.joined else b"leave", quoted, member_object(change.member))
+                    for change in changes
+                ]
+            )
+        )
+
+    def lost(self, channel: bytes, first: int, last: int) -> bytes:
+        return self._frame(b'{"type":"lost","channel":%b,"first":%d,"last":%d}' % (quote_name(channel), first, last))
+
+    def notice(self, text: bytes, code: bytes = b"", channel: bytes = b"") -> bytes:
+        more = b',"code":' + quote(code) if code else b""
+        if channel:
+            more += b',"channel":' + quote_name(channel)
+        return self._frame(b'{"type":"notice","text":%b%b}' % (quote(text), more))
+
+    def bye(self, text: bytes) -> bytes:
+        """The close frame says it."""
+        return b""
+
+    def _ok(self, tag: Tag, rest: bytes) -> bytes:
+        return self._frame(b'{"type":"ok","id":%b%b}' % (tag, rest)) if tag is not None else b""
+
+
+def _id(tag: Tag) -> bytes:
+    return b"" if tag is None else b',"id":' + tag

@@ -1,0 +1,457 @@
+"""Lines to commands: what a person, or a script, types."""
+
+import re
+from codecs import getincrementaldecoder
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+
+from twistedsock.codecs.payload import BOM, JSON_START, UNPAIRED, content_of, is_json, is_unpaired, is_utf8
+from twistedsock.errors import Error, ErrorCode
+from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
+from twistedsock.session import commands
+from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish, Quit
+
+_NOT_UTF8 = InvalidCommand(Error(ErrorCode.NOT_UTF8, "a line is UTF-8; this one was skipped"))
+
+_UNPAIRED = InvalidCommand(UNPAIRED)
+
+_UNKNOWN = InvalidCommand(Error(ErrorCode.UNKNOWN_COMMAND, "I do not know that; HELP tells what I know, QUIT leaves"))
+
+
+def decode(line: bytes) -> Command | None:
+    """The command that a line asks for; None for an empty one."""
+    verb, space, rest = line.lstrip(b" ").partition(b" ")
+    if not line.isascii() and not is_utf8(line):
+        return _NOT_UTF8
+    if verb == b"PUB":  # nearly all of the traffic, so it is looked at first
+        channel, space, payload = rest.lstrip(b" ").partition(b" ")
+        if not space or not channel:
+            return _usage(verb)
+        is_value = False
+        if payload.startswith(JSON_START):
+            is_value = is_json(payload)
+            if not is_value and is_unpaired(payload):
+                return _UNPAIRED
+        return Publish(channel, content_of((payload,), is_value))
+    if not verb:
+        return None
+    return _parse(verb.upper(), rest)
+
+
+def _publish(channel: bytes, payload: bytes, name: bytes = DEFAULT_EVENT_NAME) -> Command:
+    return _UNPAIRED if is_unpaired(payload) else Publish(channel, content_of((payload,), is_json(payload)), name=name)
+
+
+def is_verb(word: bytes) -> bool:
+    """Whether a line that begins with this word is a command, right or wrong."""
+    verb = word.upper()
+    return verb in _VERBS or verb in _ALIASES
+
+
+def publishes(block: bytes, most: int) -> Publish | None:
+    """The one command that some whole lines are together: publishes in a row to one channel, which is what a busy
+    publisher sends. None where they are anything else, or may be longer than ``most``, or need a closer look."""
+    start = block.find(b" ", 4) + 1
+    second = block.find(b"\n") + 1
+    if not 5 < start < second or not block.startswith(block[:start], second) or not block.startswith(b"PUB "):
+        return None
+    payloads = block[start:-1].split(b"\n" + block[:start])
+    is_text = not payloads[0].startswith(JSON_START)
+    if is_text:
+        if any([sign in block for sign in JSON_START]) and any(
+            [payload.startswith(JSON_START) for payload in payloads]
+        ):
+            return None
+    elif not all(map(is_json, payloads)):
+        return None
+    content = content_of(payloads, not is_text)
+    if content.size + start > most or not (content.is_verbatim and block.isascii() or _are_lines(payloads, block)):
+        return None
+    return Publish(block[4 : start - 1], content, (None,) * len(payloads))
+
+
+def _are_lines(payloads: Sequence[bytes], block: bytes) -> bool:
+    """Whether payloads are parts of lines that need no closer look: another command may stand between them."""
+    joined = b"".join(payloads)
+    return not (b"\n" in joined or b"\r" in joined) and is_utf8(block)
+
+
+def find_tag(line: bytes) -> None:
+    """Lines have no tags: they are answered in their order."""
+
+
+def follow(first: Publish, items: Sequence[object], position: int) -> tuple[Publish, int]:
+    """Add to ``first`` the lines from ``position`` on that differ from it in the payload alone, up to the first that
+    is anything else or needs a closer look; gives the position of that too."""
+    if first.name != DEFAULT_EVENT_NAME:
+        return first, position
+    prefix, are_json = b"PUB %b " % first.channel, first.content.is_json
+    following = items[position] if position < len(items) else None
+    if not (type(following) is bytes and following.startswith(prefix)):
+        return first, position
+    size = len(prefix)
+    payloads: list[bytes] = []
+    for index in range(position, len(items)):
+        line = items[index]
+        if type(line) is not bytes or not line.startswith(prefix) or not line.isascii():
+            break
+        payload = line[size:]
+        if payload.startswith(JSON_START):
+            if is_json(payload) is not are_json or (not are_json and is_unpaired(payload)):
+                break
+        elif are_json:
+            break
+        payloads.append(payload)
+    if not payloads:
+        return first, position
+    position += len(payloads)
+    payloads[:0] = first.content.payloads
+    return Publish(first.channel, content_of(payloads, are_json), (None,) * len(payloads)), position
+
+
+def _parse(verb: bytes, rest: bytes) -> Command:
+    verb = _ALIASES.get(verb, verb)
+    reading = _VERBS.get(verb)
+    if reading is None:
+        return _UNKNOWN
+    try:
+        return reading(rest)
+    except _Misused as misused:
+        return _usage(verb, str(misused))
+
+
+class _Misused(Exception):
+    """The arguments do not fit the verb."""
+
+
+def _usage(verb: bytes, why: str = "") -> InvalidCommand:
+    words = f"{why}; {USAGE[verb]}" if why else USAGE[verb]
+    return InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, words))
+
+
+USAGE = {
+    b"HELP": "HELP [verb]",
+    b"NICK": "NICK <nick>",
+    b"SUB": "SUB <channel> [last=<n>] [since=<offset> epoch=<epoch>] [presence=on] [echo=off]",
+    b"UNSUB": "UNSUB <channel>",
+    b"PUB": "PUB <channel> <payload>",
+    b"EMIT": "EMIT <channel> <name> <payload>",
+    b"HIST": "HIST <channel> [last=<n>] [since=<offset>]",
+    b"WHO": "WHO <channel>",
+    b"QUIET": "QUIET on, or QUIET off",
+    b"AUTH": "AUTH <token>",
+    b"PING": "PING [text]",
+    b"INFO": "INFO",
+    b"QUIT": "QUIT",
+}
+"""How each verb is used; the words of ``bad-argument`` and of HELP."""
+
+
+def _words(rest: bytes) -> list[bytes]:
+    return [word for word in rest.split(b" ") if word]
+
+
+def _one(build: Callable[[bytes], Command]) -> Callable[[bytes], Command]:
+    def read(rest: bytes) -> Command:
+        words = _words(rest)
+        if len(words) != 1:
+            raise _Misused
+        return build(words[0])
+
+    return read
+
+
+def _none(command: Command) -> Callable[[bytes], Command]:
+    def read(rest: bytes) -> Command:
+        if _words(rest):
+            raise _Misused
+        return command
+
+    return read
+
+
+def _read_publish(rest: bytes) -> Command:
+    channel, space, payload = rest.lstrip(b" ").partition(b" ")
+    if not space or not channel:
+        raise _Misused
+    return _publish(channel, payload)
+
+
+def _read_emit(rest: bytes) -> Command:
+    channel, _, rest = rest.lstrip(b" ").partition(b" ")
+    name, space, payload = rest.lstrip(b" ").partition(b" ")
+    if not space or not name:
+        raise _Misused
+    return _publish(channel, payload, name)
+
+
+def _read_help(rest: bytes) -> Command:
+    words = _words(rest)
+    if len(words) > 1:
+        raise _Misused
+    verb = words[0].upper() if words else b""
+    return commands.Help(_ALIASES.get(verb, verb))
+
+
+def _read_quiet(rest: bytes) -> Command:
+    words = _words(rest)
+    if words not in ([b"on"], [b"off"]):
+        raise _Misused
+    return commands.Quiet(words == [b"on"])
+
+
+def _read_ping(rest: bytes) -> Command:
+    return commands.Ping(rest)
+
+
+def _read_subscribe(rest: bytes) -> Command:
+    channel, options = _channel_and_options(rest)
+    since, epoch = options.pop(b"since", None), options.pop(b"epoch", None)
+    command = commands.Subscribe(
+        channel,
+        last=_number(options.pop(b"last", None)),
+        since=_number(since),
+        epoch=epoch,
+        presence=_switch(options.pop(b"presence", None), b"on"),
+        echo=not _switch(options.pop(b"echo", None), b"off"),
+    )
+    _refuse_others(options)
+    return command
+
+
+def _read_history(rest: bytes) -> Command:
+    channel, options = _channel_and_options(rest)
+    command = commands.History(
+        channel,
+        last=_number(options.pop(b"last", None)),
+        since=_number(options.pop(b"since", None)),
+    )
+    _refuse_others(options)
+    return command
+
+
+def _channel_and_options(rest: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    words = _words(rest)
+    if not words:
+        raise _Misused
+    options: dict[bytes, bytes] = {}
+    for word in words[1:]:
+        name, equals, value = word.partition(b"=")
+        if not equals or name in options:
+            raise _Misused(f"{_shown(word)} is no option, or it is there twice")
+        options[name] = value
+    return words[0], options
+
+
+def _refuse_others(options: dict[bytes, bytes]) -> None:
+    for name in options:
+        raise _Misused(f"{_shown(name)} is no option here")
+
+
+def _number(value: bytes | None) -> int | None:
+    if value is None:
+        return None
+    # 2^53-1 has 16 digits: a longer one is refused before it is read, as reading it could take long.
+    if not (value.isdigit() and len(value) <= 16) or int(value) > MAX_OFFSET:
+        raise _Misused(f"{_shown(value)} is no number from 0 to {MAX_OFFSET}")
+    return int(value)
+
+
+def _shown(word: bytes) -> str:
+    """A word of the peer's in a message to it: not longer than people read."""
+    return repr(word[:32].decode(errors="replace"))
+
+
+def _switch(value: bytes | None, word: bytes) -> bool:
+    if value is not None and value != word:
+        raise _Misused(f"only {word.decode()} can be said there")
+    return value is not None
+
+
+_ALIASES = {b"?": b"HELP", b"EXIT": b"QUIT", b"BYE": b"QUIT"}
+
+_VERBS: dict[bytes, Callable[[bytes], Command]] = {
+    b"HELP": _read_help,
+    b"NICK": _one(commands.Nick),
+    b"SUB": _read_subscribe,
+    b"UNSUB": _one(commands.Unsubscribe),
+    b"PUB": _read_publish,
+    b"EMIT": _read_emit,
+    b"HIST": _read_history,
+    b"WHO": _one(commands.Who),
+    b"QUIET": _read_quiet,
+    b"AUTH": _one(commands.Auth),
+    b"PING": _read_ping,
+    b"INFO": _none(commands.Info()),
+    b"QUIT": _none(commands.Quit()),
+}
+
+CTRL_D = b"\x04"
+"""As the first byte of a line it is QUIT at once, as a terminal would have it; it needs no line end."""
+
+Item = bytes | Command
+
+
+class LineSplitter:
+    """``feed`` gives the lines that are complete, without their ends. Of a line that is too long nothing is kept: a
+    ``InvalidCommand`` stands in its place, and the rest up to its end is skipped. ``whole`` is asked first whether all
+    lines that have come together are one command; it is told how long a line may be. ``begun`` is the line that is
+    not complete yet."""
+
+    __slots__ = ("_most", "_skipping", "_whole", "begun")
+
+    def __init__(self, most: int, whole: Callable[[bytes, int], Command | None] = lambda block, most: None) -> None:
+        self._most = most
+        self._whole = whole
+        # The line that is not complete yet: as bytes, each feed would cost its length; in pieces, a piece of two bytes
+        # would take the memory of fifty.
+        self.begun: bytearray | None = None
+        self._skipping = False
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a line has begun."""
+        return self.begun is not None or self._skipping
+
+    def feed(self, data: bytes) -> list[Item]:
+        """Items in their order; what stands behind the last line end is kept for the next feed."""
+        end = data.rfind(b"\n") + 1
+        items: list[Item] = []
+        if end:
+            block, rest = data[:end], data[end:]
+            if self._skipping:
+                self._skipping = False
+                block = block[block.find(b"\n") + 1 :]
+            elif self.begun is not None:
+                block = b"".join((self.begun, block))
+                self.begun = None
+            command = self._whole(block, self._most)
+            items = [command] if command is not None else self._lines(block)
+        else:
+            rest = data
+        if rest and not self._skipping:
+            self._keep(rest, items)
+        return items
+
+    def skip(self, error: Error) -> InvalidCommand:
+        """Forget the line that has begun, and skip its rest; gives what stands in its place."""
+        self.begun, self._skipping = None, True
+        return InvalidCommand(error)
+
+    def _lines(self, block: bytes) -> list[Item]:
+        lines = block.split(b"\n")
+        del lines[-1]
+        # A block of plain short lines, which is nearly all there is, needs no look at each.
+        if len(block) > self._most or b"\r" in block or CTRL_D in block:
+            return [self._finish(line) for line in lines]
+        return list[Item](lines)
+
+    def _finish(self, line: bytes) -> Item:
+        if line.endswith(b"\r"):
+            line = line[:-1]
+        if line.startswith(CTRL_D):
+            return Quit()
+        return line if len(line) <= self._most else InvalidCommand(self._too_long())
+
+    def _keep(self, rest: bytes, items: list[Item]) -> None:
+        if self.begun is None:
+            if rest.startswith(CTRL_D):
+                items.append(Quit())
+                return
+            self.begun = bytearray()
+        self.begun += rest
+        # One byte more than allowed may still be the CR of its end.
+        if len(self.begun) > self._most + rest.endswith(b"\r"):
+            items.append(self.skip(self._too_long()))
+
+    def _too_long(self) -> Error:
+        return Error(ErrorCode.TOO_LONG, f"a line is at most {self._most} bytes; this one was skipped")
+
+
+class WireProtocol(Enum):
+    LINES = auto()
+    HTTP = auto()
+    TLS = auto()
+    OTHER = auto()
+
+
+TLS_HANDSHAKE = 0x16
+"""The first byte of a TLS connection (RFC 8446 section 5.1). In text it is SYN, a control character."""
+
+MAX_START_BYTES = 256
+"""Of the first line: room for the longest verb, and for a second word that is longer than every channel name."""
+
+MAX_END_BYTES = 64
+"""Of the first line: room for the version of HTTP."""
+
+_DECODER = getincrementaldecoder("utf-8")
+
+_VERSION = re.compile(rb"(?:^| )HTTP/[0-9][^ ]*$")
+
+_EXACT_VERSION = re.compile(rb" HTTP/[0-9]\.[0-9]$")
+
+_TARGET = re.compile(rb"[^ ]+ /")
+
+
+class Opening:
+    """Reads a connection up to the end of its first line that is not blank. CR NUL has to be replaced before."""
+
+    __slots__ = ("_decoder", "_end", "_spaces", "_start")
+
+    def __init__(self) -> None:
+        self._decoder = _DECODER()
+        self._start = b""
+        self._end = b""
+        self._spaces = 0
+
+    def feed(self, data: bytes) -> WireProtocol | None:
+        """The protocol as soon as it is known, None before. No command must be run while it is None."""
+        if not self._start:
+            data = data.lstrip(b" \r\n")
+            if not data:
+                return None
+            if data[0] == TLS_HANDSHAKE:
+                return WireProtocol.TLS
+        line, end, _ = data.partition(b"\n")
+        if b"\0" in line:
+            return WireProtocol.OTHER
+        try:
+            self._decoder.decode(line, bool(end))
+        except UnicodeDecodeError:
+            return WireProtocol.OTHER
+        if len(self._start) < MAX_START_BYTES:
+            self._start = (self._start + line)[:MAX_START_BYTES]
+        self._end = (self._end + line)[-MAX_END_BYTES:]
+        self._spaces += line.count(b" ")
+        if not end:
+            return None
+        return WireProtocol.HTTP if self._is_request() else WireProtocol.LINES
+
+    def begins_request(self) -> bool:
+        """Whether the first line looks like an HTTP request by its start alone: it is too long, and its end may be far
+        away."""
+        word, _, rest = self._text().partition(b" ")
+        if is_verb(word) and b" " in rest:
+            return False  # its second word is a channel
+        return rest.startswith((b"/", b"http:", b"https:"))
+
+    def _text(self) -> bytes:
+        return self._start.removeprefix(BOM).lstrip(b" ")
+
+    def _is_request(self) -> bool:
+        """Whether a whole line is the first of an HTTP request: its last word is ``HTTP/`` and a number. A payload can
+        end like that too, so a line that begins with a verb is a request only if it has the exact form of one: a page
+        chooses the method as well, if its name has been rebound to this address."""
+        end = self._end.removesuffix(b"\r")
+        if not _VERSION.search(end):
+            return False
+        if not is_verb(self._text().partition(b" ")[0]):
+            return True
+        return self._spaces == 2 and bool(_TARGET.match(self._start) and _EXACT_VERSION.search(end))
+
+
+# TODO-MERGED-DOC: Bytes to lines: LF or CRLF, at any cut, bounded.
+
+# TODO-MERGED-DOC: Which protocol a connection to the line port speaks, recognized by its first line. A page can
+# make a browser connect to any port, and choose many of the bytes that are sent there: the target, the headers
+# and the body of an HTTP request, the session id of a TLS handshake. Nothing of such a connection must be run.

@@ -1,0 +1,214 @@
+"""Replies and events as lines (docs/protocol-lines.md), on a bare socket or in WebSocket messages."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count
+
+from twistedsock.codecs.framing import Framing
+from twistedsock.codecs.payload import for_line
+from twistedsock.errors import Error
+from twistedsock.limits.settings import CHUNK_BYTES
+from twistedsock.pubsub.encoder import Endpoints, SessionInfo
+from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
+from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Tag
+
+_LINES = {
+    b"SUB": [b"SUB kitchen last=5", b"read a channel, here with its last 5 events first"],
+    b"PUB": [b"PUB kitchen 21.5", b"publish a text, or JSON, to everybody who reads the channel"],
+    b"EMIT": [b"EMIT kitchen alarm smoke", b"publish an event with a name of its own"],
+    b"UNSUB": [b"UNSUB kitchen", b"read it no longer"],
+    b"HIST": [b"HIST kitchen last=10", b"show what was published"],
+    b"WHO": [b"WHO kitchen", b"show who reads the channel"],
+    b"NICK": [b"NICK ann", b"call yourself ann"],
+    b"AUTH": [b"AUTH eyJhbGciOi...", b"show a token, where the server asks for one"],
+    b"QUIET": [b"QUIET on", b"answer PUB and EMIT only when they fail; QUIET off answers again"],
+    b"PING": [b"PING hello", b"is answered PONG hello"],
+    b"INFO": [b"INFO", b"show who and where you are"],
+    b"HELP": [b"HELP SUB", b"show how one command is used"],
+    b"QUIT": [b"QUIT", b"leave"],
+}
+
+_OPTIONS = {
+    b"SUB": [
+        b"SUB kitchen since=12 epoch=5f2c1a   go on after event 12; the OK of an earlier SUB told the epoch",
+        b"SUB kitchen presence=on             tell who comes and goes, by JOIN and LEAVE",
+        b"SUB kitchen echo=off                leave out what you publish yourself",
+    ],
+    b"PUB": [
+        b'PUB kitchen {"celsius": 21.5}       what begins with { [ or " and parses is JSON, all else is text',
+    ],
+    b"HIST": [b"HIST kitchen since=12               only what came after event 12"],
+}
+
+HELP: dict[bytes, list[bytes]] = {b"": [b"%b   %b" % (example.ljust(24), text) for example, text in _LINES.values()]}
+"""Verb, or nothing, to the lines that HELP says about it."""
+
+HELP.update(
+    {
+        verb: [b"%b   %b" % (example.ljust(33), text), *_OPTIONS.get(verb, ())]
+        for verb, (example, text) in _LINES.items()
+    }
+)
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\xc2[\x80-\x9f]")
+
+
+def _printable(text: bytes) -> bytes:
+    """A sentence without anything that a terminal obeys."""
+    return _CONTROL.sub(b"?", text)
+
+
+def _event(channel: bytes, event: Event) -> bytes:
+    payload = for_line(event.payload, event.is_json)
+    if event.name == DEFAULT_EVENT_NAME:
+        return b"MSG %b %d %b %b" % (channel, event.offset, event.sender, payload)
+    return b"EVENT %b %d %b %b %b" % (channel, event.offset, event.sender, event.name, payload)
+
+
+def _lost(channel: bytes, first: int, last: int) -> bytes:
+    return b"LOST %b %d %d" % (channel, first, last)
+
+
+class LineEncoder:
+    """Answers come in the order of the commands, so tags are ignored."""
+
+    title = "line"
+    overhead = 24
+
+    def __init__(self, framing: Framing) -> None:
+        self._frame = framing.frame
+        self._frames = framing.frames
+        self._numbered = framing.numbered
+        self._counted = framing.counted
+
+    def welcome(self, id: bytes, ends: Endpoints) -> bytes:
+        return self._frame(b"WELCOME sockbridge/1 id=%b from=%b to=%b" % (id, ends.client, ends.server))
+
+    def published(self, tags: Sequence[Tag], first: int) -> bytes:
+        if len(tags) == 1:
+            return self._frame(b"OK %d" % first)
+        return self._counted(b"OK ", first, len(tags))
+
+    def subscribed(
+        self, tag: Tag, channel: bytes, position: Position, recovered: bool | None, start: int | None = None
+    ) -> bytes:
+        line = b"OK %b offset=%d epoch=%b" % (channel, position.head, position.epoch)
+        if recovered is not None:
+            line += b" recovered=yes" if recovered else b" recovered=no"
+        return self._frame(line)
+
+    def unsubscribed(self, tag: Tag, channel: bytes) -> bytes:
+        return self._frame(b"OK " + channel)
+
+    def nicked(self, tag: Tag, nick: bytes) -> bytes:
+        return self._frame(b"OK " + nick)
+
+    def authenticated(self, tag: Tag, nick: bytes, expires: int | None) -> bytes:
+        return self._frame(b"OK " + nick if expires is None else b"OK %b expires=%d" % (nick, expires))
+
+    def pong(self, tag: Tag, text: bytes) -> bytes:
+        return self._frame(b"PONG " + _printable(text) if text else b"PONG")
+
+    def facts(self, tag: Tag, facts: SessionInfo) -> bytes:
+        return self._frame(
+            b"OK id=%b nick=%b from=%b to=%b channels=%d uptime=%d version=%b"
+            % (
+                facts.peer.id,
+                facts.peer.nick,
+                facts.ends.client,
+                facts.ends.server,
+                facts.channels,
+                facts.uptime,
+                facts.version,
+            )
+        )
+
+    def quieted(self) -> bytes:
+        return self._frame(b"OK")
+
+    def refused(self, tag: Tag, error: Error) -> bytes:
+        return self._frame(b"ERR %b %b" % (error.code.value, _printable(error.message.encode())))
+
+    def help(self, verb: bytes) -> bytes | None:
+        lines = HELP.get(verb)
+        if lines is None:
+            return None
+        return b"".join(self._frames([b"INFO " + line for line in lines] + [b"OK"]))
+
+    def history(
+        self,
+        tag: Tag,
+        channel: bytes,
+        events: Iterable[Event | Lost],
+        position: Position,
+        lost: Lost | None = None,
+    ) -> Iterator[bytes]:
+        sent = 0
+
+        def lines() -> Iterator[bytes]:
+            nonlocal sent
+            for one in events if lost is None else chain((lost,), events):
+                if isinstance(one, Lost):
+                    yield _lost(channel, one.first, one.last)
+                else:
+                    sent += 1
+                    yield _event(channel, one)
+
+        yield from self._chunks(lines())
+        yield self._frame(b"OK %d" % sent)
+
+    def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:
+        counter = count()
+        yield from self._chunks(
+            b"MEMBER %b %b %b" % (channel, member.id, member.nick) for member, _ in zip(members, counter, strict=False)
+        )
+        yield self._frame(b"OK %d" % next(counter))
+
+    def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
+        content = batch.content
+        if not content.is_verbatim:
+            return b"".join(self._frames([_event(channel, event) for event in batch.events()]))
+        name = b"" if batch.name == DEFAULT_EVENT_NAME else batch.name + b" "
+        before = b"%b %b " % (b"EVENT" if name else b"MSG", channel)
+        after = b" %b %b" % (batch.sender, name)
+        if len(content) == 1:
+            return self._frame(b"%b%d%b%b" % (before, batch.first, after, content.payloads[0]))
+        return self._numbered(before, batch.first, after, content.payloads, b"")
+
+    def fell_behind(self, channel: bytes, cursor: int) -> None:
+        """It is nothing to a dialect that many share."""
+
+    def presence(self, channel: bytes, changes: Sequence[PresenceChange]) -> bytes:
+        return b"".join(
+            self._frames(
+                [
+                    b"%b %b %b %b"
+                    % (b"JOIN" if change.joined else b"LEAVE", channel, change.member.id, change.member.nick)
+                    for change in changes
+                ]
+            )
+        )
+
+    def lost(self, channel: bytes, first: int, last: int) -> bytes:
+        return self._frame(_lost(channel, first, last))
+
+    def notice(self, text: bytes, code: bytes = b"", channel: bytes = b"") -> bytes:
+        return self._frame(b"NOTICE " + _printable(text))
+
+    def bye(self, text: bytes) -> bytes:
+        return self._frame(b"BYE " + _printable(text) if text else b"BYE")
+
+    def _chunks(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        gathered: list[bytes] = []
+        size = 0
+        for line in lines:
+            gathered.append(line)
+            size += len(line)
+            if size >= CHUNK_BYTES:
+                yield b"".join(self._frames(gathered))
+                gathered, size = [], 0
+        if gathered:
+            yield b"".join(self._frames(gathered))
+
+
+# TODO-MERGED-DOC: What HELP says. Each line begins with one whole example, as people copy before they read.

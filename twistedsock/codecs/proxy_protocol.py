@@ -1,0 +1,117 @@
+"""The header with which a proxy begins a connection, to tell whom it speaks for: HAProxy's PROXY protocol, versions 1
+and 2 (https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt, "the specification" below)."""
+
+import re
+from ipaddress import IPv4Address, IPv6Address
+
+import msgspec
+
+from twistedsock.auth.trusted_proxies import Source, source_of
+
+MAX_LINE = 107
+"""Bytes of a header of version 1, its line end included (the specification, section 2.1)."""
+
+MAX_BLOCK = 4096
+"""Bytes of a header of version 2. Addresses need 232 at most; behind them stands what we skip, of which the largest is
+the certificate of a client. The specification wants all of it to fit one segment."""
+
+_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+
+_FIXED = 16
+
+_START = b"PROXY "
+
+_PORT = rb"(0|[1-9][0-9]{0,4})"
+
+_LINE = re.compile(
+    rb"PROXY (?:TCP4 ([0-9.]{7,15}) ([0-9.]{7,15})|TCP6 ([0-9A-Fa-f:.]{2,39}) ([0-9A-Fa-f:.]{2,39})) "
+    + _PORT
+    + b" "
+    + _PORT
+)
+
+_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: .*)?", re.DOTALL)
+
+_LOCAL, _PROXY = 0x20, 0x21
+
+_SIZES = {1: 12, 2: 36, 3: 216}
+"""Bytes of both addresses, by family: IPv4, IPv6, Unix sockets."""
+
+
+class Header(msgspec.Struct, frozen=True):
+    """A whole header. ``source`` is None where the proxy speaks for itself, as in its health checks, or for somebody
+    whose address it cannot tell: then the connection's own addresses hold. ``rest`` is what came behind."""
+
+    source: Source | None
+    rest: bytes
+
+
+class Malformed(msgspec.Struct, frozen=True):
+    """No header: the connection is to be dropped."""
+
+
+class HeaderReader:
+    """``feed`` takes the first bytes of one connection as they come, until it has given something else than None."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept = b""
+
+    def feed(self, data: bytes) -> Header | Malformed | None:
+        """The header once it is whole, Malformed as soon as it cannot become one, None while more is needed: then less
+        than ``MAX_BLOCK`` bytes are kept."""
+        data = self._kept + data
+        if data.startswith(_SIGNATURE[: len(data)]):
+            header = _read_block(data)
+        elif data.startswith(_START[: len(data)]):
+            header = _read_line(data)
+        else:
+            header = Malformed()
+        self._kept = data if header is None else b""
+        return header
+
+
+def _read_line(data: bytes) -> Header | Malformed | None:
+    line, end, _ = data[:MAX_LINE].partition(b"\r\n")
+    if not end:
+        return None if len(data) < MAX_LINE else Malformed()
+    rest = data[len(line) + 2 :]
+    if _UNKNOWN.fullmatch(line):
+        return Header(None, rest)
+    found = _LINE.fullmatch(line)
+    if found is None:
+        return Malformed()
+    four, four_here, six, six_here, *ports = found.groups()
+    source, here = (
+        source_of((host_four or host_six).decode(), int(port))
+        for host_four, host_six, port in ((four, six, ports[0]), (four_here, six_here, ports[1]))
+    )
+    if source is None or here is None or max(map(int, ports)) > 65535:
+        return Malformed()
+    return Header(source, rest)
+
+
+def _read_block(data: bytes) -> Header | Malformed | None:
+    if len(data) < _FIXED:
+        return None
+    command, (family, transport) = data[12], divmod(data[13], 16)
+    size = int.from_bytes(data[14:_FIXED])
+    end = _FIXED + size
+    if command not in (_LOCAL, _PROXY) or family > 3 or transport > 2 or end > MAX_BLOCK:
+        return Malformed()
+    is_told = command == _PROXY and family and transport
+    if is_told and size < _SIZES[family]:
+        return Malformed()
+    if len(data) < end:
+        return None
+    return Header(_read_source(family, data) if is_told else None, data[end:])
+
+
+def _read_source(family: int, data: bytes) -> Source | None:
+    # Transport 2, datagrams, is a client that has HTTP/3 with the proxy.
+    if family == 1:
+        return source_of(str(IPv4Address(data[16:20])), int.from_bytes(data[24:26]))
+    if family == 2:
+        return source_of(str(IPv6Address(data[16:32])), int.from_bytes(data[48:50]))
+    return Source("")

@@ -1,1 +1,0 @@
-"""What the bridge tells about itself, on channels that begin with ``$sys/``."""

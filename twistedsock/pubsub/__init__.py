@@ -1,0 +1,1 @@
+"""Channels: publish and subscribe, order, history, delivery. Imports no Twisted and reads no clock."""

@@ -1,0 +1,1 @@
+"""Sockets: listeners, connections and transports on Twisted and Autobahn."""

@@ -1,0 +1,1 @@
+"""The HTTP API, event streams and the static pages."""

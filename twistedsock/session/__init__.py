@@ -1,0 +1,1 @@
+"""One client, whatever protocol it speaks. Imports no Twisted and reads no clock."""

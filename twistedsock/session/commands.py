@@ -1,0 +1,124 @@
+"""What a peer may ask. A codec turns bytes into these once, at the edge; a session carries them out.
+
+``tag`` is what the reply must carry so that the peer can tell which command it answers: the ``id`` of a JSON
+command as it was written, None where the peer gave none. The line dialect answers in order and ignores it.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from twistedsock.errors import Error
+from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
+from twistedsock.pubsub.values import Payloads, Tag
+
+MAX_OFFSET = 2**53 - 1
+"""The largest offset or count: the largest integer that JavaScript holds exactly."""
+
+
+class Publish(msgspec.Struct, frozen=True, gc=False):
+    """One publish, or several in a row that differ in nothing but payload and tag, which is what a busy publisher
+    sends: as one command they cost a fraction of what they cost one by one. ``tags`` has one for each payload."""
+
+    channel: bytes
+    content: Payloads
+    tags: Sequence[Tag] = (None,)
+    name: bytes = DEFAULT_EVENT_NAME
+
+
+class Subscribe(msgspec.Struct, frozen=True, gc=False):
+    channel: bytes
+    last: int | None = None
+    since: int | None = None
+    epoch: bytes | None = None
+    presence: bool = False
+    echo: bool = True
+    tag: Tag = None
+
+
+class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
+    channel: bytes
+    tag: Tag = None
+
+
+class History(msgspec.Struct, frozen=True, gc=False):
+    channel: bytes
+    last: int | None = None
+    since: int | None = None
+    tag: Tag = None
+
+
+class Who(msgspec.Struct, frozen=True, gc=False):
+    channel: bytes
+    tag: Tag = None
+
+
+class Nick(msgspec.Struct, frozen=True, gc=False):
+    nick: bytes
+    tag: Tag = None
+
+
+class Auth(msgspec.Struct, frozen=True, gc=False):
+    """Here is a token. It is a secret, so it is not part of how this is shown."""
+
+    token: bytes
+    tag: Tag = None
+
+    def __repr__(self) -> str:
+        return f"Auth(tag={self.tag!r})"
+
+
+class Ping(msgspec.Struct, frozen=True, gc=False):
+    text: bytes = b""
+    tag: Tag = None
+
+
+class Info(msgspec.Struct, frozen=True, gc=False):
+    tag: Tag = None
+
+
+class Help(msgspec.Struct, frozen=True, gc=False):
+    verb: bytes = b""
+
+
+class Quiet(msgspec.Struct, frozen=True, gc=False):
+    """Answer publishes only when they fail."""
+
+    on: bool
+
+
+class Quit(msgspec.Struct, frozen=True, gc=False):
+    """``words`` tell how the peer has said so."""
+
+    words: str = "QUIT"
+
+
+class Interrupt(msgspec.Struct, frozen=True, gc=False):
+    """Ctrl-C, or "are you there", from a telnet: it is no command and gets no reply, only a word of help."""
+
+
+class InvalidCommand(msgspec.Struct, frozen=True, gc=False):
+    """What could not be read as a command, or may not be run; it is answered in its turn like any other. ``more`` are
+    the tags of others in a row with the same answer."""
+
+    error: Error
+    tag: Tag = None
+    more: Sequence[Tag] = ()
+
+
+Command = (
+    Publish
+    | Subscribe
+    | Unsubscribe
+    | History
+    | Who
+    | Nick
+    | Auth
+    | Ping
+    | Info
+    | Help
+    | Quiet
+    | Quit
+    | Interrupt
+    | InvalidCommand
+)

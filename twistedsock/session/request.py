@@ -1,0 +1,301 @@
+"""Who asks one thing and goes: what an HTTP request is to the bridge. A session without a conversation."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import msgspec
+
+from twistedsock.auth.identity import Identity, Right
+from twistedsock.errors import NICK_IS_AN_ID, UNAVAILABLE, Error, ErrorCode
+from twistedsock.limits.memory import Aging
+from twistedsock.limits.principal import Principal, client_principal
+from twistedsock.pubsub.channel import Channel
+from twistedsock.pubsub.future import Future, map_result, on_result
+from twistedsock.pubsub.names import DEFAULT_EVENT_NAME, AnyOf, check_nick
+from twistedsock.pubsub.subscription import Client
+from twistedsock.pubsub.values import Event, Lost, Member, Payloads, Position
+from twistedsock.session.authorizer import check_access, check_access_without_policy, displayed_nick, verified_nick
+from twistedsock.session.commands import Subscribe
+from twistedsock.session.recovery import history_start, lost_before, resume_offset
+from twistedsock.session.registry import ServerContext
+
+IN_A_HEADER = "it comes in a header, Authorization: Bearer"
+"""How who asks one thing and goes shows a token: there is no conversation in which it could say ``AUTH`` (RFC 6750)."""
+
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where an event stands: of several published together, the first."""
+
+    offset: int
+    epoch: bytes
+
+
+class PublishRequest(msgspec.Struct, frozen=True, gc=False):
+    """Events of one kind that are to be published in a row."""
+
+    channel: bytes
+    content: Payloads
+    name: bytes = DEFAULT_EVENT_NAME
+
+
+class HistoryPage(msgspec.Struct, frozen=True):
+    """What a log holds of what was asked for. ``start`` is the first offset that was asked for and is there, ``stop``
+    the one after the last. ``recovered`` is None where no position was given to go on from. ``lost`` is what was gone
+    when this was made; ``events`` reads the log when it is asked for more, and reports as ``Lost`` what went since."""
+
+    channel: bytes
+    position: Position
+    start: int
+    stop: int
+    recovered: bool | None
+    lost: Lost | None
+    events: Iterator[Event | Lost]
+
+
+class RequestClient:
+    """``identity`` is what the policy has found of who asks: None for who has shown nothing, or where there is no
+    policy. ``client`` is the far end of the connection, as people write it."""
+
+    __slots__ = ("_bridge", "_client", "_identity", "_is_admin")
+
+    def __init__(self, bridge: ServerContext, listener: str, client: bytes, identity: Identity | None = None) -> None:
+        self._bridge = bridge
+        self._client = client
+        if identity is None and bridge.policy is not None:
+            identity = bridge.policy.anonymous(listener)
+        self._identity = identity
+        self._is_admin = bridge.is_admin(identity, client)
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether it may look behind the scenes, and send others away."""
+        return self._is_admin
+
+    @property
+    def subject(self) -> bytes:
+        """Who it is, where that is proved; else empty."""
+        return b"" if self._identity is None else self._identity.subject
+
+    @property
+    def principal(self) -> Principal:
+        """What it counts as for rates, limits and shared tables."""
+        return client_principal(self._client, self.subject)
+
+    def check_access(self, channel: bytes, right: Right) -> Error | None:
+        """Why something may not be done on a channel; None where it may."""
+        if self._identity is None:
+            return check_access_without_policy(channel, right, self._is_admin)
+        return check_access(self._identity, channel, right, IN_A_HEADER)
+
+    def readable(self) -> AnyOf | None:
+        """Which of many channels it may read that are not the server's own; None for all."""
+        return None if self._identity is None else self._identity.grants.readable()
+
+    def publish(
+        self, channel: bytes, content: Payloads, name: bytes = DEFAULT_EVENT_NAME, nick: bytes = b""
+    ) -> Place | Error | Future[Place]:
+        """Publish events of one kind in a row. The sender is whom the identity names, or ``nick``, or an id that is
+        drawn for this once."""
+        error = self.check_access(channel, Right.WRITE) or self._forbids_nick(nick)
+        if error is not None:
+            return error
+        publisher = self._publisher(nick)
+        answer = self._publish(publisher, PublishRequest(channel, content, name))
+        on_result(answer, lambda outcome: self._bridge.roster.give_back(publisher.id))
+        return answer
+
+    def publish_all(
+        self, asked: Sequence[PublishRequest], nick: bytes = b""
+    ) -> list[Place | Error] | Error | Future[list[Place | Error]]:
+        """Publish in this order, all from one sender: what becomes of each. Where one is refused, the others are not;
+        where the ``nick`` is, nothing is published."""
+        error = self._forbids_nick(nick)
+        if error is not None:
+            return error
+        publisher = self._publisher(nick)
+        outcomes: list[Place | Error] = [UNAVAILABLE] * len(asked)
+        told = Future[list[Place | Error]]()
+        awaited = len(asked) + 1
+
+        def note(place: int, outcome: Place | Error) -> None:
+            outcomes[place] = outcome
+            settle()
+
+        def settle() -> None:
+            nonlocal awaited
+            awaited -= 1
+            if not awaited:
+                self._bridge.roster.give_back(publisher.id)
+                told.settle(outcomes)
+
+        for place, one in enumerate(asked):
+            error = self.check_access(one.channel, Right.WRITE)
+            on_result(self._publish(publisher, one) if error is None else error, partial(note, place))
+        settle()
+        return told if awaited else outcomes
+
+    def _forbids_nick(self, nick: bytes) -> Error | None:
+        roster = self._bridge.roster
+        error = check_nick(nick) if nick else None
+        if error is not None:
+            return error
+        return NICK_IS_AN_ID if nick in roster or self.subject in roster else None
+
+    def _publisher(self, nick: bytes) -> Client:
+        """Whose id is to be given back."""
+        publisher = Client(self._bridge.roster.new_id(), self.principal)
+        publisher.nick = self._shown(nick) or publisher.id
+        return publisher
+
+    def _publish(self, publisher: Client, asked: PublishRequest) -> Place | Error | Future[Place]:
+        opened = self._bridge.broker.open(asked.channel, publisher.principal)
+        return map_result(opened, lambda channel: self._publish_on(channel, publisher, asked.name, asked.content))
+
+    def _shown(self, nick: bytes) -> bytes:
+        if self._identity is None:
+            return nick
+        return displayed_nick(self.subject, nick) if nick else verified_nick(self.subject)
+
+    def _publish_on(
+        self, channel: Channel, publisher: Client, name: bytes, content: Payloads
+    ) -> Place | Error | Future[Place]:
+        broker = self._bridge.broker
+        answer = broker.publish(publisher, channel.name, name, content)
+        if broker.urgent:
+            broker.flush()
+        placed = map_result(answer, lambda offset: Place(offset, broker.channels.get(channel.name, channel).epoch))
+        on_result(placed, lambda outcome: broker.forget_unused(channel))
+        return placed
+
+    def history(
+        self, channel: bytes, last: int | None = None, since: int | None = None, epoch: bytes | None = None
+    ) -> HistoryPage | Error | Future[HistoryPage]:
+        """The events that a log holds: the newest ``last``, or those after ``since``, or of those the newest. Where
+        ``epoch`` is given too, it is a position to go on from, and is told whether that was possible."""
+
+        def look(opened: Channel) -> HistoryPage | Error:
+            error = self.check_access(channel, Right.READ)  # any longer: it may have had to wait
+            if error is None:
+                self._bridge.broker.commit(opened)
+            kept = error or self.look_into(opened, last, since, epoch)
+            self._bridge.broker.forget_unused(opened)
+            return kept
+
+        error = self.check_access(channel, Right.READ)
+        return error if error is not None else map_result(self._bridge.broker.open(channel, self.principal), look)
+
+    def look_into(
+        self, channel: Channel, last: int | None = None, since: int | None = None, epoch: bytes | None = None
+    ) -> HistoryPage:
+        """As ``history``, of a channel that may be read, is open and has been committed: to commit another one now can
+        drop events of this one, so several channels are committed before the first is looked into."""
+        log, recovered = channel.log, None
+        if since is not None and epoch is not None:
+            start, recovered = resume_offset(Subscribe(channel.name, last, since, epoch), channel)
+        else:
+            start = history_start(log, last, since)
+        lost = lost_before(log, start)
+        start = max(start, log.first)
+        events = log.events(start, log.end)
+        return HistoryPage(channel.name, channel.position, start, log.end, recovered, lost, events)
+
+    def members(self, channel: bytes) -> list[Member] | Error | Future[list[Member]]:
+        """Who reads a channel, on all nodes."""
+        error = self.check_access(channel, Right.READ)
+        return error if error is not None else self._bridge.broker.members(channel)
+
+
+REMEMBERED_BYTES = 16 * 1024 * 1024
+"""What was answered under all keys, with what each key costs: some 10,000 keys. The batch form's answers are long."""
+
+AGE = 600.0
+"""Seconds that a key is remembered: longer than programs ask again for, also those that wait longer each time."""
+
+KEY_COST = 1_400
+"""Bytes that a key takes beside its answer: 930 to 1,360 were measured, with the longest key and channel, and many or
+few clients."""
+
+OTHER_REQUEST = Error(ErrorCode.BAD_ARGUMENT, "this Idempotency-Key has been used for another request")
+
+
+class Told(msgspec.Struct, frozen=True, gc=False):
+    """An answer. Where it tells only of what was not done, it ``is_done`` is False, and it is not remembered."""
+
+    body: bytes
+    is_done: bool = True
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """``again`` is whether it answers an earlier request."""
+
+    outcome: Told | Error | Future[Told]
+    again: bool
+
+
+Name = tuple[Principal, bytes, bytes]
+"""Who asks, where, and the key."""
+
+
+class _Entry(msgspec.Struct):
+    fingerprint: bytes
+    at: float
+    outcome: Told | Future[Told]
+    size: int
+
+
+class Idempotency:
+    """``clock`` gives seconds that never go back. When there are too many keys, the oldest of the principal that holds
+    most is forgotten."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        # The oldest first.
+        self._entries: OrderedDict[Name, _Entry] = OrderedDict()
+        self._names = Aging[Name](REMEMBERED_BYTES)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def once(self, name: Name, fingerprint: bytes, act: Callable[[], Told | Error | Future[Told]]) -> Answered:
+        """Act, unless it has been done, or is being done, under that name: then this is answered. ``fingerprint`` tells
+        requests apart. What was refused is forgotten, as it may be done the next time."""
+        now = self._clock()
+        while self._entries and next(iter(self._entries.values())).at <= now - AGE:
+            self._forget(next(iter(self._entries)))
+        known = self._entries.get(name)
+        if known is not None:
+            if known.fingerprint != fingerprint:
+                return Answered(OTHER_REQUEST, False)
+            return Answered(known.outcome, True)
+        pending = Future[Told]()
+        entry = self._entries[name] = _Entry(fingerprint, now, pending, KEY_COST)
+        self._names.add(name[0], name, KEY_COST)
+        try:
+            answer = act()
+        except BaseException:
+            self._drop(name, entry)
+            raise
+        on_result(answer, lambda outcome: self._note(name, entry, outcome))
+        on_result(answer, pending.settle)
+        return Answered(answer, False)
+
+    def _note(self, name: Name, entry: _Entry, outcome: Told | Error) -> None:
+        if isinstance(outcome, Error) or not outcome.is_done:
+            self._drop(name, entry)
+        elif self._entries.get(name) is entry:
+            entry.outcome, entry.size = outcome, len(outcome.body) + KEY_COST
+            self._names.shares.add(name[0], len(outcome.body))
+            while self._names.is_full:
+                self._forget(self._names.first_to_go())
+
+    def _drop(self, name: Name, entry: _Entry) -> None:
+        if self._entries.get(name) is entry:
+            self._forget(name)
+
+    def _forget(self, name: Name) -> None:
+        self._names.remove(name[0], name, self._entries.pop(name).size)
+
+
+# TODO-MERGED-DOC: What was published under a key that the client has chosen: who asks again, because the answer
+# got lost, is told what the first time was told, and nothing is published twice.

@@ -1,0 +1,392 @@
+"""One peer's conversation: commands in, replies and events out. What it says, what its connection goes through and what
+it reads are classes of their own (``speaker``, ``trace``, ``subscriber``); here are its life, and all other commands.
+
+Every command gets its reply in the order of the commands. Publishes may wait for the backplane together; any other
+command waits until those before it are answered, and those after it wait for it, so that a peer sees its commands take
+effect in the order in which it gave them, however slow the backplane is.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+from twistedsock import errors
+from twistedsock.auth.expiry import EXPIRY_WARNING_SECONDS
+from twistedsock.auth.identity import Identity, Right
+from twistedsock.errors import CloseReason, Error, ErrorCode
+from twistedsock.limits.principal import client_principal
+from twistedsock.limits.rate import rename_price, rights_price
+from twistedsock.limits.settings import MAX_PUBLISHES_IN_FLIGHT
+from twistedsock.pubsub.broker import Flushable
+from twistedsock.pubsub.encoder import Encoder, Endpoints, SessionInfo
+from twistedsock.pubsub.future import Future, on_result
+from twistedsock.pubsub.names import check_nick, is_reserved
+from twistedsock.pubsub.subscription import NULL_EVENTS, REPLY_PENDING, RIGHTS_UNCHECKED, Client, Outlet, Subscriber
+from twistedsock.pubsub.values import Tag
+from twistedsock.session import commands
+from twistedsock.session.authorizer import MAX_FAILED_TOKENS, NO_KEYS, TOO_MANY_TOKENS, SessionAuth
+from twistedsock.session.commands import Command, Publish
+from twistedsock.session.registry import ServerContext
+from twistedsock.session.replies import PendingReplies, PendingReply, SessionState, nothing
+from twistedsock.session.subscriber import SubscribingSession
+from twistedsock.session.timeline import HandshakeInfo, Step
+
+NUMBERED_ANEW = b"the events of a channel that you read are numbered anew: connect and subscribe again"
+
+NOT_REVIEWED = b"internal error while your rights were checked: connect and subscribe again"
+
+
+class Session(SubscribingSession):
+    """``hang_up`` closes the connection once what was written has left. ``listener`` is the endpoint that the peer came
+    in by, as configured; ``arrival`` is how, where that took a while."""
+
+    __slots__ = ("_flight", "_hang_up", "_postponed", "_quiet", "parting")
+
+    def __init__(
+        self,
+        bridge: ServerContext,
+        dialect: Encoder,
+        outlet: Outlet,
+        ends: Endpoints,
+        hang_up: Callable[[CloseReason], None],
+        listener: str = "",
+        arrival: HandshakeInfo | None = None,
+    ) -> None:
+        peer = Client(bridge.roster.new_id(), client_principal(ends.client))
+        outlet.principal = peer.source
+        reader = Subscriber(peer, dialect, outlet, self, bridge.holdings, bridge.tally)
+        super().__init__(bridge, dialect, outlet, reader, ends, listener, arrival)
+        # Why it was dismissed, for who can tell it on closing too.
+        self.parting = b""
+        self._hang_up = hang_up
+        self._quiet = False
+        # Made when the first publish has to wait, as an empty one is a third of an idle session.
+        self._flight: PendingReplies | None = None
+        self._postponed: Command | None = None
+        if bridge.policy is not None:
+            self._standing = SessionAuth(bridge, bridge.policy, listener, self)
+        bridge.roster.add(self)
+        bridge.tally.opens(dialect.title)
+        bridge.journal.opened(self)
+
+    def welcome(self, before: bytes = b"", outcome: Identity | Error | None = None) -> None:
+        """Say the first words. ``before`` is what leaves with them: the answer to a handshake. ``outcome`` is what the
+        policy found of what the peer has shown on its way in; a refusal is told, and the connection closed."""
+        self._say(before + self._dialect.welcome(self.peer.id, self.ends))
+        error = self._standing.become(outcome) if self._standing is not None and outcome is not None else None
+        if error is not None:
+            self._refuse(None, error)
+            self._close(CloseReason.POLICY, error.message)
+        elif self._standing is not None and outcome is not None:
+            self.note("authenticated", self._standing.identity.subject.decode())
+        self.flush()
+
+    def speak(self, dialect: Encoder) -> None:
+        """Go on in another dialect; only before the first command."""
+        self._bridge.tally.closes(self._dialect.title)
+        self._bridge.tally.opens(dialect.title)
+        self._dialect = self._reader.encoding = dialect
+
+    def run(self, command: Command) -> None:
+        """Carry out one command. Afterwards, while ``stalled``, no other must be given."""
+        if self.state is not SessionState.OPEN:
+            return
+        if self._flight and not isinstance(command, Publish | commands.Interrupt):
+            self._postponed = command
+            self._stall()
+        else:
+            self._STEPS[type(command)](self, command)
+
+    @property
+    def dialect_title(self) -> str:
+        """What its dialect is called."""
+        return self._dialect.title
+
+    def begin(self) -> None:
+        """What one read has brought is going to be run."""
+        self._broker.begin()
+
+    def finish(self, talker: Flushable) -> None:
+        """It has been run: ``talker``, through whom this session talks, will be flushed when that is due."""
+        self._broker.finish(talker)
+
+    def now(self) -> float:
+        """The time, as whoever runs the commands must know it to share it fairly."""
+        return self._broker.clock()
+
+    def postpone(self, go_on: Callable[[], None]) -> None:
+        """Call back when others have had their turn."""
+        self._broker.postpone(go_on)
+
+    def dismiss(self, ending: CloseReason, words: bytes, code: bytes = b"") -> None:
+        """Tell the peer why, and close. ``code`` says it to programs."""
+        if self.state is SessionState.OPEN:
+            self.parting = words
+            self._send_waiting()
+            if self._pieces is None:  # else it would stand in the midst of a message
+                self._say(self._dialect.notice(words, code))
+                self._say(self._dialect.bye(b""))
+            self._close(ending, words.decode())
+
+    def turn_away(self, error: Error) -> None:
+        """There is no room for what the peer asks for: tell it, and close, so that it comes back later."""
+        if self.state is SessionState.OPEN:
+            self._send_waiting()
+            if self._pieces is None:  # else it would stand in the midst of a message
+                self._refuse(None, error)
+            self._close(CloseReason.TRY_AGAIN, error.message)
+
+    def cease(self, words: str = "", by: str = "server") -> None:
+        """The connection is being closed by other means: say nothing more than what waits to be said. ``words`` are
+        why, ``by`` is who wants it."""
+        if self.state is SessionState.OPEN:
+            self._fall_silent()
+            self.note("closing", words, by)
+
+    def _fall_silent(self) -> None:
+        self.flush()
+        self.state = SessionState.CLOSING
+        self._leave_all()
+
+    def lost(self, how: str = "") -> None:
+        """The connection is gone; ``how`` it ended."""
+        if self.state is not SessionState.CLOSED:
+            if self.state is SessionState.OPEN:
+                self._fall_silent()
+            self.state = SessionState.CLOSED
+            self.note("closed", how)
+            self._flight = None
+            self._pieces = self._postponed = None
+            self.on_ready = nothing
+            self._reader.owner = NULL_EVENTS
+            self._bridge.tally.closes(self._dialect.title)
+            self._bridge.journal.closed(self)
+            self._drop_standing()
+            self._bridge.roster.remove(self)
+
+    # The commands.
+
+    def _publish(self, command: Publish) -> None:
+        tags = command.tags
+        answer: int | Error | Future[int]
+        if self._bridge.policy is not None and (error := self._judged().check_access(command.channel, Right.WRITE)):
+            answer = error
+        elif is_reserved(command.channel):
+            answer = errors.RESERVED_CHANNEL
+        else:
+            answer = self._broker.publish(self.peer, command.channel, command.name, command.content)
+        if not self._flight and isinstance(answer, Error):
+            self._refuse_all(tags, answer)
+        elif not self._flight and not isinstance(answer, Future):
+            self._say_published(tags, answer)
+        else:
+            if self._flight is None:
+                self._flight = PendingReplies()
+            slot = self._flight.take_off(tags)
+            on_result(answer, partial(self._land, self._flight, slot))
+            if self._flight.publishes >= MAX_PUBLISHES_IN_FLIGHT:
+                self._stall()
+        if self._broker.urgent:
+            self.flush()
+            self._broker.flush()
+
+    def _say_published(self, tags: Sequence[Tag], outcome: int | Error) -> None:
+        if isinstance(outcome, Error):
+            for tag in tags:
+                self._refuse(tag, outcome)
+        elif not self._quiet:
+            said = self._dialect.published(tags, outcome)
+            if said:
+                self._say(said)
+
+    def _land(self, flight: PendingReplies, slot: PendingReply, outcome: int | Error) -> None:
+        told = flight.land(slot, outcome)
+        if self.state is not SessionState.OPEN:
+            return
+        if not told:
+            # The event may be delivered now, but its OK must be written first and cannot yet.
+            self._outlet.blocked |= REPLY_PENDING
+            return
+        for tags, settled in told:
+            self._say_published(tags, settled)
+        self.flush()
+        if not flight.has_overtaken():
+            self._release()
+        if self._postponed is None:
+            if self._busy and flight.publishes < MAX_PUBLISHES_IN_FLIGHT:
+                self._unstall()
+        elif not flight:
+            command, self._postponed = self._postponed, None
+            self._busy = False
+            self.run(command)
+            self.flush()
+            self._go_on()
+
+    def _nick(self, command: commands.Nick) -> None:
+        error = check_nick(command.nick)
+        if error is not None:
+            self._refuse(command.tag, error)
+        elif command.nick != self.peer.id and command.nick in self._bridge.roster:
+            self._refuse(command.tag, errors.NICK_IS_AN_ID)
+        else:
+            self.charge(rename_price(len(self.subscriptions)))
+            self.rename(command.nick if self._bridge.policy is None else self._judged().displayed_nick(command.nick))
+            self._say(self._dialect.nicked(command.tag, self.peer.nick))
+
+    def rename(self, nick: bytes) -> None:
+        """Be called otherwise from here on, by all who are told of it."""
+        self.peer.nick = nick
+        for subscription in self.subscriptions.values():
+            self._broker.renamed(subscription)
+
+    def _authenticate(self, command: commands.Auth) -> None:
+        if self._bridge.policy is None:
+            self._refuse(command.tag, NO_KEYS)
+            return
+        self._send_waiting()  # it was published for who it was until now
+        standing = self._judged()
+        error = standing.authenticate(command.token)
+        if error is not None:
+            self._refuse(command.tag, error)
+            if standing.failed >= MAX_FAILED_TOKENS:
+                self.dismiss(CloseReason.POLICY, TOO_MANY_TOKENS)
+        else:
+            self.charge(rights_price(len(self.subscriptions), len(standing.identity.grants.pairs)))
+            self.note("authenticated", standing.identity.subject.decode())
+            self._say(self._dialect.authenticated(command.tag, self.peer.nick, standing.seconds_left()))
+            self.hold_events()
+            self._busy = True  # until the subscriptions have been checked, which may take several turns
+            self._broker.make_steps(self.review(), self._checked_all)
+            if self._busy:
+                self._stall()
+
+    def _checked_all(self) -> None:
+        if self.state is SessionState.OPEN:
+            self._unstall()
+
+    def _ping(self, command: commands.Ping) -> None:
+        self._say(self._dialect.pong(command.tag, command.text))
+
+    def _info(self, command: commands.Info) -> None:
+        bridge = self._bridge
+        facts = SessionInfo(self.peer.member(), self.ends, len(self.subscriptions), bridge.uptime(), bridge.version)
+        self._say(self._dialect.facts(command.tag, facts))
+
+    def _help(self, command: commands.Help) -> None:
+        told = self._dialect.help(command.verb)
+        if told is None:
+            self._refuse(None, Error(ErrorCode.BAD_ARGUMENT, "there is no such command; HELP alone lists them"))
+        else:
+            self._say(told)
+
+    def _be_quiet(self, command: commands.Quiet) -> None:
+        self._quiet = command.on
+        self._say(self._dialect.quieted())
+
+    def _quit(self, command: commands.Quit) -> None:
+        self._send_waiting()
+        self._say(self._dialect.bye(b""))
+        self._close(CloseReason.NORMAL, command.words, "peer")
+
+    def _interrupt(self, command: commands.Interrupt) -> None:
+        self._say(self._dialect.notice(b"type QUIT to leave"))
+
+    def _mistake(self, command: commands.InvalidCommand) -> None:
+        self._refuse_all((command.tag, *command.more), command.error)
+
+    _STEPS: ClassVar[dict[type[Command], Callable[["Session", Any], None]]] = {
+        Publish: _publish,
+        commands.Subscribe: SubscribingSession._subscribe,
+        commands.Unsubscribe: SubscribingSession._unsubscribe,
+        commands.History: SubscribingSession._history,
+        commands.Who: SubscribingSession._who,
+        commands.Nick: _nick,
+        commands.Auth: _authenticate,
+        commands.Ping: _ping,
+        commands.Info: _info,
+        commands.Help: _help,
+        commands.Quiet: _be_quiet,
+        commands.Quit: _quit,
+        commands.Interrupt: _interrupt,
+        commands.InvalidCommand: _mistake,
+    }
+
+    # Who the peer is, and what it may do.
+
+    def review(self) -> Iterator[None]:
+        """The policy or the identity is another: see whether the peer is still who it was, and what it may do now; step
+        by step. An exception closes the session: it would be sent no events any more, and no notice of that."""
+        try:
+            yield from self._review()
+        except Exception:
+            self.dismiss(CloseReason.TRY_AGAIN, NOT_REVIEWED)
+            raise
+
+    def _review(self) -> Iterator[None]:
+        if self.state is not SessionState.OPEN:
+            return
+        if self._bridge.policy is None:
+            self._drop_standing()
+            self._outlet.blocked &= ~RIGHTS_UNCHECKED
+            self._broker.wake(self._reader)
+            return
+        error = self._judged().error
+        if error is not None:
+            self.dismiss(CloseReason.POLICY, error.message.encode())
+            return
+        yield from self._check_subscriptions()
+
+    def warn_of_expiry(self) -> None:
+        """The peer's token is about to run out."""
+        if self.state is not SessionState.OPEN:
+            return
+        words = b"your token runs out in %d seconds: AUTH with another one" % EXPIRY_WARNING_SECONDS
+        self._say_between(self._dialect.notice(words, b"token-expires"))
+        self.flush()
+
+    def expire(self) -> None:
+        """The peer's token has run out."""
+        self.dismiss(CloseReason.POLICY, b"your token has run out")
+
+    def _drop_standing(self) -> None:
+        if self._standing is not None:
+            self._standing.forget()
+            self._standing = None
+
+    def may_skip(self, channel: bytes, first: int, last: int) -> bool:
+        """The log has let go of what it has not been sent yet: whether it goes on all the same."""
+        if self._bridge.limits.lag == "skip":
+            if not self._has_just("lost"):
+                self.note("lost", f"{channel.decode()} {first} to {last}")
+            return True
+        self.dismiss(CloseReason.TRY_AGAIN, b"you read too slowly; what you have missed may still be in the history")
+        return False
+
+    def lost_its_place(self) -> None:
+        """It comes back, and is told by ``recovered`` that its place is of another epoch."""
+        self.dismiss(CloseReason.TRY_AGAIN, NUMBERED_ANEW)
+
+    def _stepped(self, step: Step) -> None:
+        self._bridge.journal.stepped(self, step)
+
+    def _close(self, ending: CloseReason, words: str = "", by: str = "server") -> None:
+        self.flush()
+        try:
+            self.cease(words, by)
+        finally:
+            self._hang_up(ending)
+
+
+class StreamSession(Session):
+    """Who may not read one of its channels any longer is told so, and closed: its client comes back, and is refused
+    then where it can understand it."""
+
+    __slots__ = ()
+
+    def _end_forbidden(self, channel: bytes) -> None:
+        super()._end_forbidden(channel)
+        self._close(CloseReason.POLICY, "it may not read all its channels any longer")
+
+
+# TODO-MERGED-DOC: The session of a peer that says nothing: it reads the channels that it was opened for, and
+# ends without one.

@@ -1,1 +1,0 @@
-"""Floor 2, the thin Twisted pieces: bytes in, codec, session, bytes out."""

@@ -1,1 +1,0 @@
-"""The HTTP side of the web port: what is asked by plain requests, through twisted.web."""

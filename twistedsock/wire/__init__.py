@@ -1,1 +1,0 @@
-"""Floor 1, sans-I/O: bytes become commands, replies and events become bytes. No reactor, no clock, no log."""
