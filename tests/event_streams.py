@@ -84,7 +84,7 @@ class Stream:
         self.outlet = FakeOutlet()
         self.endings: list[CloseReason] = []
         self.faults: list[None] = []
-        self.session = StreamSession(hall.bridge, dialect, self.outlet, ENDS, self.endings.append)
+        self.session = StreamSession(hall.context, dialect, self.outlet, ENDS, self.endings.append)
         self.outlet.on_drained = self.session.drained
         self.session.welcome()
         asked: list[Command] = [

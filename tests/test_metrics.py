@@ -27,7 +27,7 @@ FUNCTIONS = {"sum", "max", "min", "by", "rate", "increase", "time", "histogram_q
 
 @pytest.fixture(scope="module")
 def families() -> dict[str, Any]:
-    metrics = Metrics(FakeServer().bridge, lambda: {"example.org": Figures()})
+    metrics = Metrics(FakeServer().context, lambda: {"example.org": Figures()})
     _, body = metrics.render("")
     found = parser.text_string_to_metric_families(body.decode())
     return {family.name + "_total" * (family.type == "counter"): family for family in found}

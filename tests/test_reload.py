@@ -173,7 +173,7 @@ def test_a_fault_about_one_peer_is_logged_and_the_rest_is_read_again(configure, 
     configure('web = "none"', "[access]")
     service = start()
 
-    def change_policy(bridge, policy):
+    def change_policy(context, policy):
         raise ExceptionGroup("some peers", [RuntimeError("a fault")])
 
     monkeypatch.setattr(ServerContext, "change_policy", change_policy)
@@ -197,7 +197,7 @@ def test_nobody_is_let_in_from_elsewhere_by_taking_open_away(configure, start, s
 def test_a_policy_does_not_end_with_a_file_that_was_emptied(configure, start, said):
     configure("[access]", 'anonymous = { lobby = "rw" }')
     service = start()
-    policy = service.bridge.policy
+    policy = service.context.policy
     configure("")
     said()
     service.reload()
@@ -205,7 +205,7 @@ def test_a_policy_does_not_end_with_a_file_that_was_emptied(configure, start, sa
         "the file does not say any longer who may do what, under [access]; if everybody shall do everything, restart"
     )
     assert said() == [f"nothing was read again, all stays as it was: {words}"]
-    assert service.bridge.policy is policy is not None
+    assert service.context.policy is policy is not None
 
 
 def test_certificates_are_read_again_and_told_with_their_end(configure, start, said, authority, tmp_path):
@@ -302,7 +302,7 @@ def test_what_an_endpoint_allowed_holds_for_it_until_the_restart(configure, star
         said()
         service.reload()
         assert said() == ["read again: the options", "needs a restart: tcp"]
-        policy = service.bridge.policy
+        policy = service.context.policy
         assert policy.anonymous(public).grants.on(b"lobby") == Right.READ
         assert policy.anonymous(LOOPBACK).grants.on(b"lobby") == RIGHTS[rights]
 
@@ -376,7 +376,7 @@ def test_constant_signals_are_one_reload_in_each_pause(configure, start, said, r
 def test_a_reload_waits_until_the_last_one_has_reached_all_sessions(configure, start, said, reactor):
     configure('web = "none"', f'tcp = "{LOOPBACK}"', "[access]", 'anonymous = { "a" = "r" }')
     service = start()
-    broker, clock = service.bridge.broker, itertools.count(1000.0)
+    broker, clock = service.context.broker, itertools.count(1000.0)
     protocols = [connect(reactor)[0] for _ in range(3)]
     for protocol in protocols:
         protocol.dataReceived(b"SUB a\n")
@@ -447,7 +447,7 @@ HOOK = '[[webhook]]\nurl = "http://127.0.0.1:9000/"\nevents = ["event-published"
 
 
 def hooks_of(service):
-    return [observer for observer in service.bridge.broker.observers if isinstance(observer, EventCollector)]
+    return [observer for observer in service.context.broker.observers if isinstance(observer, EventCollector)]
 
 
 def test_webhooks_come_go_and_stay_as_they_were_after_a_mistake(configure, start, said, tmp_path):

@@ -151,7 +151,7 @@ def test_it_listens_for_all_that_the_settings_say(start, reactor):
         IPv6Address("TCP", "::1", 8083),
         IPv4Address("TCP", "127.0.0.1", 8082),
     ]
-    assert all(factory.bridge is service.bridge for factory in reactor.factories)
+    assert all(factory.context is service.context for factory in reactor.factories)
 
 
 def test_each_listener_has_a_factory_that_knows_its_endpoint(start, reactor, certificate):
@@ -312,8 +312,8 @@ def test_others_may_in_where_a_policy_says_who_may_do_what(make, kind):
 
 
 def test_ids_are_longer_where_nicks_are_vouched_for(make):
-    assert len(make().bridge.roster.new_id()) == 5
-    assert len(make(access=AccessTable()).bridge.roster.new_id()) == 10
+    assert len(make().context.roster.new_id()) == 5
+    assert len(make(access=AccessTable()).context.roster.new_id()) == 10
 
 
 @pytest.mark.parametrize(
@@ -416,9 +416,9 @@ def test_what_is_too_old_is_swept_away(start, reactor):
     protocol.dataReceived(b"PUB kitchen 21.5\n")
     reactor.turn()
     reactor.advance(59)
-    assert b"kitchen" in service.bridge.broker.channels
+    assert b"kitchen" in service.context.broker.channels
     reactor.advance(1 + SWEEP_SECONDS)
-    assert b"kitchen" not in service.bridge.broker.channels
+    assert b"kitchen" not in service.context.broker.channels
 
 
 def test_a_fault_of_the_sweep_is_logged(start, reactor, logged):
@@ -431,7 +431,7 @@ def test_a_fault_of_the_sweep_is_logged(start, reactor, logged):
 
 
 def test_a_break_in_what_the_backplane_delivers_is_logged_once(start, reactor, logged):
-    broker = start().bridge.broker
+    broker = start().context.broker
 
     def deliver(first, epoch):
         broker.deliver(b"kitchen", epoch, Batch(first, first + 1, b"p", b"p", b"message", Payloads((b"x",), 1)))
@@ -446,7 +446,7 @@ def test_a_break_in_what_the_backplane_delivers_is_logged_once(start, reactor, l
 def test_the_figures_are_told_each_second(start, reactor):
     service = start()
     reactor.pump([1] * 3)
-    assert service.bridge.broker.channels[FIGURES].head == 3
+    assert service.context.broker.channels[FIGURES].head == 3
 
 
 def test_a_fault_of_the_figures_is_logged_and_stops_nothing(start, reactor, logged):
@@ -466,7 +466,7 @@ def test_a_fault_about_a_token_is_logged_and_stops_nothing(start, reactor, logge
         looks.append(reactor.seconds())
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(service.bridge.expiries, "check", fail)
+    monkeypatch.setattr(service.context.expiries, "check", fail)
     reactor.pump([EXPIRY_SECONDS] * 3)
     assert len(looks) == 3
     for _ in range(3):

@@ -22,27 +22,27 @@ def test_the_bounds_rise() -> None:
 
 
 def test_the_longest_turn_is_kept_until_it_is_set_back() -> None:
-    tally = Stats()
+    stats = Stats()
     for seconds in (0.25, 1.5, 0.5):
-        tally.turned(seconds)
-    assert tally.longest == 1.5 and tally.turns.total == 2.25
+        stats.turned(seconds)
+    assert stats.longest == 1.5 and stats.turns.total == 2.25
 
 
 def test_sessions_are_counted_by_their_dialect() -> None:
     hall = FakeServer()
     line, message, other = hall.line_peer(), hall.message_peer(), hall.json_peer()
-    assert hall.bridge.tally.opened == {"line": 2, "json": 1}
+    assert hall.context.stats.opened == {"line": 2, "json": 1}
     line.session.lost()
     other.session.speak(message.session._dialect)
-    assert hall.bridge.tally.opened == {"line": 3, "json": 1}
-    assert hall.bridge.tally.closed == {"line": 1, "json": 1}
+    assert hall.context.stats.opened == {"line": 3, "json": 1}
+    assert hall.context.stats.closed == {"line": 1, "json": 1}
 
 
 def test_what_is_refused_is_counted_by_its_code() -> None:
     hall = FakeServer()
     line = hall.line_peer()
     line.says("FLY", "PUB a*b x", *["PUB c* x"] * 300)
-    assert hall.bridge.tally.refused == {ErrorCode.UNKNOWN_COMMAND: 1, ErrorCode.BAD_CHANNEL: 301}
+    assert hall.context.stats.refused == {ErrorCode.UNKNOWN_COMMAND: 1, ErrorCode.BAD_CHANNEL: 301}
 
 
 def test_an_event_is_published_once_and_delivered_to_each_reader() -> None:
@@ -53,8 +53,8 @@ def test_an_event_is_published_once_and_delivered_to_each_reader() -> None:
     publisher = hall.json_peer()
     publisher.says(*[{"type": "publish", "channel": channel, "data": 1} for channel in "aab"])
     hall.turn()
-    assert hall.bridge.tally.published == 3
-    assert hall.bridge.tally.delivered == 9
+    assert hall.context.stats.published == 3
+    assert hall.context.stats.delivered == 9
 
 
 def test_what_a_reader_does_not_want_back_is_not_delivered() -> None:
@@ -64,7 +64,7 @@ def test_what_a_reader_does_not_want_back_is_not_delivered() -> None:
     reader.says("PUB a x", "PUB a y")
     other.says("PUB a z")
     hall.turn()
-    assert hall.bridge.tally.delivered == 1
+    assert hall.context.stats.delivered == 1
 
 
 def test_a_slow_reader_gets_each_event_once() -> None:
@@ -79,7 +79,7 @@ def test_a_slow_reader_gets_each_event_once() -> None:
     slow.outlet.drain()
     hall.turn()
     assert len([line for line in slow.hears() if line.startswith("MSG")]) == 10
-    assert hall.bridge.tally.delivered == 10
+    assert hall.context.stats.delivered == 10
 
 
 def test_events_that_the_log_has_lost_are_counted_for_their_reader() -> None:
@@ -94,8 +94,8 @@ def test_events_that_the_log_has_lost_are_counted_for_their_reader() -> None:
     slow.outlet.drain()
     hall.turn()
     assert "LOST a 2 7" in slow.hears()
-    assert hall.bridge.tally.lost == 6
-    assert hall.bridge.tally.delivered == 4
+    assert hall.context.stats.lost == 6
+    assert hall.context.stats.delivered == 4
 
 
 def test_bytes_that_sessions_write_are_counted() -> None:
@@ -105,16 +105,16 @@ def test_bytes_that_sessions_write_are_counted() -> None:
     peers[1].says({"type": "subscribe", "id": 1, "channel": "a"})
     peers[2].says("PUB a 1", "PUB b 2", "HIST a")
     hall.turn()
-    assert hall.bridge.tally.sent == sum(len(peer.outlet.sent) for peer in peers)
+    assert hall.context.stats.sent == sum(len(peer.outlet.sent) for peer in peers)
 
 
 def test_turns_and_flushes_are_timed() -> None:
     hall = FakeServer()
     hall.line_peer().says("PUB a 1")
     hall.turn()
-    assert sum(hall.bridge.tally.flushes.counts) == 1
+    assert sum(hall.context.stats.flushes.counts) == 1
     hall.broker.turn()
-    assert sum(hall.bridge.tally.turns.counts) >= 1
+    assert sum(hall.context.stats.turns.counts) >= 1
 
 
 def test_what_had_gone_before_a_reader_came_back_is_lost_to_it() -> None:
@@ -126,7 +126,7 @@ def test_what_had_gone_before_a_reader_came_back_is_lost_to_it() -> None:
     reader.says(f"SUB a since=2 epoch={epoch}")
     hall.turn()
     assert "LOST a 3 7" in reader.hears()
-    assert hall.bridge.tally.lost == 5
+    assert hall.context.stats.lost == 5
 
 
 def test_a_peer_is_behind_from_its_first_channel_to_its_last() -> None:
@@ -138,10 +138,10 @@ def test_a_peer_is_behind_from_its_first_channel_to_its_last() -> None:
     for channel in "cab":
         publisher.says(f"PUB {channel} x", f"PUB {channel} y")
         hall.turn()
-    assert hall.bridge.tally.behind == 1 and len(slow.session.behind) == 2  # what was first waits in its transport
+    assert hall.context.stats.behind == 1 and len(slow.session.behind) == 2  # what was first waits in its transport
     slow.outlet.drain()
     hall.turn()
-    assert hall.bridge.tally.behind == 0 and not slow.session.behind
+    assert hall.context.stats.behind == 0 and not slow.session.behind
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -157,11 +157,11 @@ def test_who_goes_is_not_behind_any_longer(channels: int) -> None:
         hall.turn()
         publisher.says(f"PUB {channel} y")
         hall.turn()
-    assert hall.bridge.tally.behind == 2
+    assert hall.context.stats.behind == 2
     slow.session.lost()
-    assert hall.bridge.tally.behind == 1
+    assert hall.context.stats.behind == 1
     other.session.lost()
-    assert hall.bridge.tally.behind == 0
+    assert hall.context.stats.behind == 0
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -175,12 +175,12 @@ def test_who_is_closed_for_being_too_slow_is_not_behind_any_longer(channels: int
         for channel in range(channels):
             publisher.says(f"PUB {channel} x")
             hall.turn()
-    assert hall.bridge.tally.behind == 1
+    assert hall.context.stats.behind == 1
     slow.outlet.drain()
     hall.turn()
-    assert hall.bridge.tally.behind == 0
+    assert hall.context.stats.behind == 0
     slow.session.lost()
-    assert hall.bridge.tally.behind == 0
+    assert hall.context.stats.behind == 0
 
 
 def test_a_replay_is_a_way_to_be_behind() -> None:
@@ -189,16 +189,16 @@ def test_a_replay_is_a_way_to_be_behind() -> None:
     publisher.says("PUB a x", "PUB a y")
     hall.turn()
     reader.says("SUB a last=2", "SUB a last=1")
-    assert hall.bridge.tally.behind == 1
+    assert hall.context.stats.behind == 1
     hall.turn()
-    assert hall.bridge.tally.behind == 0
+    assert hall.context.stats.behind == 0
 
 
 def test_methods_that_clients_make_up_are_counted_together() -> None:
-    tally = Stats()
+    stats = Stats()
     for method in (b"GET", b"GET", b"BREW", b"MELT"):
-        tally.answer(method, 404)
-    assert tally.requests == {(b"GET", 404): 2, (b"other", 404): 2}
+        stats.answer(method, 404)
+    assert stats.requests == {(b"GET", 404): 2, (b"other", 404): 2}
 
 
 def test_what_the_server_tells_of_itself_is_none_of_its_work() -> None:
@@ -209,4 +209,4 @@ def test_what_the_server_tells_of_itself_is_none_of_its_work() -> None:
     hall.turn()
     hall.line_peer().says("SUB $sys/figures last=1")
     hall.turn()
-    assert (hall.bridge.tally.published, hall.bridge.tally.delivered) == (1, 1)
+    assert (hall.context.stats.published, hall.context.stats.delivered) == (1, 1)

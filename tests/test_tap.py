@@ -169,7 +169,7 @@ def test_the_service_is_made_from_the_settings(machine):
     assert IService.providedBy(service)
     assert isinstance(service, BridgeService)
     assert [listener.description for listener in service.lines] == ["tcp:1:interface=127.0.0.1"]
-    assert service.bridge.version.decode() == version("sockbridge")
+    assert service.context.version.decode() == version("sockbridge")
     assert machine.tcpServers == []
 
 
@@ -201,7 +201,7 @@ def test_the_process_may_open_as_many_files_as_there_may_be_connections(machine,
 def test_timers_go_by_the_steady_clock_from_the_start(machine):
     service = make("--web=none")
     assert machine.seconds is time.monotonic
-    assert service.bridge.broker.clock is time.monotonic
+    assert service.context.broker.clock is time.monotonic
 
 
 def test_who_could_say_that_the_log_is_broken_is_there(machine, monkeypatch):
@@ -272,7 +272,7 @@ def test_twistd_is_given_who_writes_json(machine, capsys):
 @pytest.mark.parametrize("kind", ["json", "text"])
 def test_in_the_end_it_is_told_how_many_peers_had_no_line(machine, logged, kind):
     service = Twistd(nodaemon=1).make(f"--log-format={kind}")
-    (watcher,) = [one for one in service.bridge.journal.watchers if isinstance(one, ConnectionLog)]
+    (watcher,) = [one for one in service.context.journal.watchers if isinstance(one, ConnectionLog)]
     watcher._left_out = 3
     (end,) = machine.triggers["after"]["shutdown"]
     end[0](*end[1], **end[2])

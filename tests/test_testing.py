@@ -136,7 +136,7 @@ def test_a_peer_can_stall_read_on_and_leave(hall):
     assert not peer.paused
     assert peer.hears() == ["PONG 1", "PONG 2"]
     peer.leaves()
-    assert len(hall.bridge.roster) == 0
+    assert len(hall.context.roster) == 0
 
 
 def test_half_a_line_is_an_error_of_the_test(hall):

@@ -177,7 +177,7 @@ class Stage:
         assert self.peers[name].ending == CloseReason(int(code))
 
     def server_stops(self) -> None:
-        for session in self.hall.bridge.roster:
+        for session in self.hall.context.roster:
             session.dismiss(CloseReason.GOING_AWAY, b"the server is going away")
 
     def backplane_fails(self) -> None:

@@ -137,28 +137,28 @@ class BridgeService(Service):
         self._read_again = read_again or (lambda: settings)
         self._reactor = reactor
         backplane = MemoryBackplane(draw_epoch)
-        self.bridge: ServerContext = build_context(
+        self.context: ServerContext = build_context(
             backplane, settings, version, reactor.seconds, self._schedule, self._draw_id, time.time
         )
-        self.bridge.policy = read_policy(settings)
-        backplane.attach(self.bridge.broker)
-        self.bridge.broker.report_break = self._log_break
+        self.context.policy = read_policy(settings)
+        backplane.attach(self.context.broker)
+        self.context.broker.report_break = self._log_break
         self.webhooks = WebhookManager(
-            self.bridge.broker.observers,
+            self.context.broker.observers,
             reactor,
             version,
             time.time,
             lambda: secrets.token_hex(16),
             random.random,
-            self.bridge.broker.owner_of,
+            self.context.broker.owner_of,
         )
         self.webhooks.use(read_webhooks(settings))
-        self._sweep = LoopingCall(self.bridge.broker.sweep)
+        self._sweep = LoopingCall(self.context.broker.sweep)
         self._sweep.clock = reactor
-        self._reachability = Reachability(settings.unreachable_after, self.bridge.broker.postpone)
+        self._reachability = Reachability(settings.unreachable_after, self.context.broker.postpone)
         self._checks = LoopingCall(self._check_reachability)
         self._checks.clock = reactor
-        self._monitor = Monitor(self.bridge, memory_bytes, cpu_seconds)
+        self._monitor = Monitor(self.context, memory_bytes, cpu_seconds)
         self._monitor.attach()
         self._figures = LoopingCall(self._tell_figures)
         self._figures.clock = reactor
@@ -172,7 +172,7 @@ class BridgeService(Service):
         self._gate = OriginPolicy(AllowedOrigins(settings.allow_origin, settings.allow_host))
         # Operations that come from other packages than shells are added to this list.
         self._routes = Routes(
-            [*operations(self.bridge, reactor, self.line_ports, lambda: self.webhooks.figures, settings.ping_interval)]
+            [*operations(self.context, reactor, self.line_ports, lambda: self.webhooks.figures, settings.ping_interval)]
         )
         self._trusted = trusted_proxies(settings)
         self.lines = self._listeners(settings.tcp, self._line_factory)
@@ -217,7 +217,7 @@ class BridgeService(Service):
     def stopService(self) -> Deferred[None]:
         """Accept no more, tell everybody, and wait until all have gone, or for ``drain`` seconds."""
         super().stopService()
-        self.bridge.draining = True
+        self.context.draining = True
         self._stop_by = self._reactor.seconds() + self._settings.drain
         self._log_wait(self._connected(), "client", "to disconnect")
         self.webhooks.hasten(self._settings.drain)
@@ -236,7 +236,7 @@ class BridgeService(Service):
             settings = self._read_again()
             if words := self._too_open(settings):
                 raise SettingsError(words)
-            if self.bridge.policy is not None and settings.access is None:
+            if self.context.policy is not None and settings.access is None:
                 raise SettingsError(NO_POLICY_ANY_LONGER)
             settings = self._with_unlisted(settings)
             fresh = self._read_certificates(settings)
@@ -304,7 +304,7 @@ class BridgeService(Service):
         policy = read_policy(settings)
         try:
             self._reviewing = True
-            self.bridge.change_policy(policy, self._reviewed)
+            self.context.change_policy(policy, self._reviewed)
         except Exception:  # of single peers; the policy holds all the same
             self._log.failure("not every peer could be reviewed")
         self._warn_of_keys()
@@ -338,12 +338,12 @@ class BridgeService(Service):
 
     def _look_at_expiries(self) -> None:
         try:
-            self.bridge.expiries.check()
+            self.context.expiries.check()
         except Exception:  # an end of the loop would let all later tokens last for ever
             self._log.failure("not every peer could be told that its token runs out")
 
     def _warn_of_keys(self) -> None:
-        policy = self.bridge.policy
+        policy = self.context.policy
         for words in policy.warnings if isinstance(policy, TablePolicy) else ():
             self._log.warn("{words}", words=words)
 
@@ -352,7 +352,7 @@ class BridgeService(Service):
             self._log.warn("{words}", words=words)
 
     def _draw_id(self) -> bytes:
-        return draw_id(_ID_LENGTH if self.bridge.policy is None else _ID_LENGTH_WITH_POLICY)
+        return draw_id(_ID_LENGTH if self.context.policy is None else _ID_LENGTH_WITH_POLICY)
 
     def _read_certificates(self, settings: Settings) -> list[tuple[Certificates, Reading]]:
         """Read them again; gives those that could be read. SettingsError where a listener is to ask its clients for
@@ -397,7 +397,7 @@ class BridgeService(Service):
 
     def _connected(self) -> int:
         """How many clients have a session or an HTTP request that is not answered yet."""
-        return len(self.bridge.roster) + sum(listener.factory.site.running for listener in self.web)
+        return len(self.context.roster) + sum(listener.factory.site.running for listener in self.web)
 
     def _log_wait(self, count: int, noun: str, event: str) -> None:
         """Log what a shutdown waits for, and how to end the wait: it would look like a hang otherwise."""
@@ -413,13 +413,13 @@ class BridgeService(Service):
 
     def _dismiss_all(self) -> Deferred[None]:
         try:
-            self.bridge.dismiss_all(CloseReason.GOING_AWAY, b"the server is going away")
+            self.context.dismiss_all(CloseReason.GOING_AWAY, b"the server is going away")
         except Exception:  # whoever runs us would not tell
             self._log.failure("not every peer could be told that the server is going away")
         gone: Deferred[None] = Deferred()
         self._patience = patience = self._reactor.callLater(self._settings.drain, self._give_up, gone)
 
-        waiting: set[object] = {self.bridge.roster, *self.web}
+        waiting: set[object] = {self.context.roster, *self.web}
 
         def is_gone(one: object) -> None:
             waiting.discard(one)
@@ -429,7 +429,7 @@ class BridgeService(Service):
 
         for listener in self.web:
             listener.factory.site.drain(lambda listener=listener: is_gone(listener))
-        self.bridge.roster.when_empty(lambda: is_gone(self.bridge.roster))
+        self.context.roster.when_empty(lambda: is_gone(self.context.roster))
         return gone
 
     def _schedule(self, turn: Callable[[], None]) -> None:
@@ -456,12 +456,12 @@ class BridgeService(Service):
         return ListenerConfig(description, description in self._settings.proxy_protocol, self._trusted)
 
     def _line_factory(self, listening: ListenerConfig) -> LineFactory:
-        return LineFactory(self.bridge, self._reactor, self._settings.send_buffer, listening=listening)
+        return LineFactory(self.context, self._reactor, self._settings.send_buffer, listening=listening)
 
     def _web_factory(self, listening: ListenerConfig) -> WebFactory:
         settings = self._settings
         return WebFactory(
-            self.bridge,
+            self.context,
             self._reactor,
             self._gate,
             settings.send_buffer,
@@ -473,7 +473,7 @@ class BridgeService(Service):
         )
 
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
-        install_direct_writes(port, self.bridge.holdings, self._reachability)
+        install_direct_writes(port, self.context.memory_budget, self._reachability)
         free_at_the_end(port)
         prepare_listening_socket(port, self._settings.send_buffer, self._settings.unreachable_after)
         expect_proxy_headers(port, self._reactor, listener.factory.listening, self._settings.handshake_timeout)

@@ -143,8 +143,8 @@ def makeService(options: Options) -> IService:
         raise SystemExit(f"sockbridge: {error}") from None
     if options.settings.log_format == "json":
         service.log_observer = _json_observer(options.parent or {}, reactor)
-    connections = ConnectionLog(service.bridge.broker.clock, reactor.callLater)
-    service.bridge.journal.watchers.append(connections)
+    connections = ConnectionLog(service.context.broker.clock, reactor.callLater)
+    service.context.journal.watchers.append(connections)
     reactor.addSystemEventTrigger("after", "shutdown", connections.tell_left_out)
     _allow_files(options.settings.max_connections)
     reactor.callWhenRunning(_spare_the_collector)

@@ -250,7 +250,7 @@ class FakeClient:
         self.ending: CloseReason | None = None
         self.paused = False
         self.faults = 0
-        self.session = Session(hall.bridge, dialect, self.outlet, ENDS, self._hang_up)
+        self.session = Session(hall.context, dialect, self.outlet, ENDS, self._hang_up)
         self.outlet.on_drained = self.session.drained
         self.conversation = InputPipeline(self.session, codec, self._pause, self._resume, self._report)
         self._looked = 0
@@ -303,7 +303,7 @@ def limit_session(session: Session, hall: "FakeServer", **limits: float) -> None
     """From now on it is the session of a remote client at 192.0.2.1, and these are the limits of all remote clients;
     limits of rates that are not given do not apply."""
     told: dict[str, Any] = {"commands_per_second": 0, "bytes_per_second": 0, **limits}
-    hall.bridge.meters = RateLimiterPool(Limits(**told))
+    hall.context.meters = RateLimiterPool(Limits(**told))
     session.is_metered = True
     session.peer.principal = address_principal("192.0.2.1")
 
@@ -312,7 +312,7 @@ class LineClient(FakeClient):
     """Speaks lines over a bare socket."""
 
     def __init__(self, hall: "FakeServer", outcome: Identity | Error | None = None) -> None:
-        self._splitter = LineSplitter(hall.bridge.limits.max_line, line_decoder.publishes)
+        self._splitter = LineSplitter(hall.context.limits.max_line, line_decoder.publishes)
         super().__init__(hall, LINES, line_decoder, outcome)
 
     def sends(self, data: bytes) -> None:
@@ -384,7 +384,7 @@ class FakeServer:
         self._ids = self._epochs = 0
         memory = MemoryBackplane(self._draw_epoch)
         self.backplane: Any = LateBackplane(memory) if late else memory
-        self.bridge: ServerContext = build_context(
+        self.context: ServerContext = build_context(
             self.backplane,
             Limits(**limits),
             "0.0",
@@ -393,8 +393,8 @@ class FakeServer:
             self._draw_id,
             lambda: self.wall,
         )
-        self.bridge.policy = policy
-        self.broker = self.bridge.broker
+        self.context.policy = policy
+        self.broker = self.context.broker
         self.backplane.attach(self.broker)
 
     def line_peer(self) -> LineClient:

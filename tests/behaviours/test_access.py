@@ -98,10 +98,10 @@ def test_commands_that_come_together_with_the_token_are_judged_by_it(publisher: 
 def test_a_token_that_runs_out_is_told_before_and_ends_the_conversation(hall: FakeServer, reader: Voice) -> None:
     reader.asks("auth", token="ann")
     hall.wall += 3590
-    hall.bridge.expiries.check()
+    hall.context.expiries.check()
     (notice,) = reader.hears()
     assert notice["type"] == "notice" and "60 seconds" in notice["text"]
     hall.wall += 10
-    hall.bridge.expiries.check()
+    hall.context.expiries.check()
     assert "run out" in reader.hears()[0]["text"]
     assert reader.peer.ending is CloseReason.POLICY

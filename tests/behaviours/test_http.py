@@ -30,7 +30,7 @@ def bodies(data: Any) -> Iterator[tuple[bytes, bytes]]:
 def history(hall: FakeServer) -> list[dict[str, Any]]:
     """What HTTP tells of the channel."""
     told: list[Any] = []
-    answer = RequestClient(hall.bridge, "", HERE).history(b"kitchen")
+    answer = RequestClient(hall.context, "", HERE).history(b"kitchen")
     if isinstance(answer, Future):
         answer.then(told.append)
         settle(hall)
@@ -44,9 +44,9 @@ def history(hall: FakeServer) -> list[dict[str, Any]]:
 def test_what_is_posted_comes_out(hall: FakeServer, reader: Voice, data: Any) -> None:
     reader.asks("subscribe", channel="kitchen")
     for body, kind in bodies(data):
-        RequestClient(hall.bridge, "", HERE).publish(b"kitchen", read_body(body, kind))
+        RequestClient(hall.context, "", HERE).publish(b"kitchen", read_body(body, kind))
         batch = b'{"events":[{"channel":"kitchen","data":%b}]}' % json.dumps(data).encode()
-        visitor = RequestClient(hall.bridge, "", HERE)
+        visitor = RequestClient(hall.context, "", HERE)
         visitor.publish_all([one for one in read_batch(batch, b"", 65_536) if not isinstance(one, tuple)])
         assert [event["data"] for event in reader.hears()] == [data, data]
     assert all(event["data"] == data for event in history(hall))

@@ -20,7 +20,7 @@ POLICY = FakePolicy({">": "rw"}, TOKENS, admins=["root"])
 
 
 def watched(hall: FakeServer) -> Monitor:
-    monitor = Monitor(hall.bridge, lambda: 1, lambda: 1.0)
+    monitor = Monitor(hall.context, lambda: 1, lambda: 1.0)
     monitor.attach()
     return monitor
 
@@ -79,6 +79,6 @@ def test_who_is_no_administrator_any_longer_hears_no_more(
     monitor, reader = watched(hall), reader_meets(hall)
     reader.asks("auth", token="root")
     reader.asks("subscribe", channel="$sys/figures")
-    hall.bridge.change_policy(FakePolicy({}, TOKENS))
+    hall.context.change_policy(FakePolicy({}, TOKENS))
     seconds(hall, monitor, 2)
     assert [message["type"] for message in reader.hears()] == ["notice"]

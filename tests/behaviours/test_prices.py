@@ -89,7 +89,7 @@ def test_a_publish_costs_the_same_whoever_reads_it(hall: FakeServer, publisher: 
 
 def test_a_token_costs_three_commands_of_the_address(hall: FakeServer, publisher: Voice) -> None:
     """And more if it is long."""
-    hall.bridge.change_policy(FakePolicy({">": "rw"}))
+    hall.context.change_policy(FakePolicy({">": "rw"}))
     publisher.peer.limit(commands_per_second=1, commands_burst=40)
     for token in ("wrong", "x" * 2048):
         assert publisher.asks("auth", token=token)["code"] == "unauthorized"
@@ -100,7 +100,7 @@ def test_rights_that_change_cost_by_the_channels_and_patterns_that_are_looked_up
     hall: FakeServer, publisher: Voice
 ) -> None:
     """That is charged to the identity that was proved."""
-    hall.bridge.change_policy(FakePolicy({">": "rw"}, {"A": ("ann", {f"c{n}*": "r" for n in range(100)}, None)}))
+    hall.context.change_policy(FakePolicy({">": "rw"}, {"A": ("ann", {f"c{n}*": "r" for n in range(100)}, None)}))
     for number in range(40):
         publisher.asks("subscribe", channel=f"c{number}")
     publisher.peer.limit(commands_per_second=1, commands_burst=40)

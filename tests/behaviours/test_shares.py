@@ -65,7 +65,7 @@ def test_requests_of_one_client_cannot_use_up_what_voices_need(hall: FakeServer,
     outcomes: list[object] = []
 
     def posts(channel: str, client: bytes, identity: Identity | None = None) -> None:
-        visitor = RequestClient(hall.bridge, "", client, identity)
+        visitor = RequestClient(hall.context, "", client, identity)
         on_result(visitor.publish(channel.encode(), read_body(b"x" * 1_000, b"text/plain")), outcomes.append)
         settle(hall)
 

@@ -44,8 +44,8 @@ class Model:
         """Payload, channel and offset of each publish that was answered."""
         self.skipped = False
         self._published = 0
-        routes = Routes(operations(self.hall.bridge, clock, list))
-        self.site = HTTPSite(clock, self.hall.bridge, OriginPolicy(AllowedOrigins()), routes, DEFAULT_LISTENER)
+        routes = Routes(operations(self.hall.context, clock, list))
+        self.site = HTTPSite(clock, self.hall.context, OriginPolicy(AllowedOrigins()), routes, DEFAULT_LISTENER)
         self._deliver, self.hall.broker.deliver = self.hall.broker.deliver, self._witness  # type: ignore[method-assign]
 
     def _witness(self, name: bytes, epoch: bytes, batch: Batch) -> None:

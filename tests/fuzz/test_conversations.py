@@ -178,7 +178,7 @@ def test_any_conversation(kinds: list[str], late: bool, lag: str, policy: Any, s
     for guest in guests:
         guest.peer.leaves()
     bystander.leaves()
-    assert len(hall.bridge.roster) == 0 and not any(channel.readers for channel in hall.broker.channels.values())
+    assert len(hall.context.roster) == 0 and not any(channel.readers for channel in hall.broker.channels.values())
 
 
 def is_bounded(hall: FakeServer) -> None:

@@ -75,7 +75,7 @@ def live(connection: Connection, clock: Clock, hall: FakeServer, pieces: list[by
         if waiting and connection.sends(waiting[0]):
             del waiting[0]
         sizes.append(kept_by(connection.protocol))
-        assert 0 <= hall.bridge.holdings.held <= hall.bridge.holdings.most
+        assert 0 <= hall.context.memory_budget.held <= hall.context.memory_budget.most
         somebody.says("PUB a heard by who reads it")
         clock.advance(0)
         hall.turn()
@@ -106,7 +106,7 @@ def ends(connection: Connection, clock: Clock, hall: FakeServer) -> None:
     connection.goes()
     for _ in range(4):
         clock.advance(100)
-    assert hall.bridge.admission.connections == len(hall.bridge.roster) == hall.bridge.holdings.held == 0
+    assert hall.context.admission.connections == len(hall.context.roster) == hall.context.memory_budget.held == 0
     assert not clock.getDelayedCalls(), clock.getDelayedCalls()
 
 
@@ -115,9 +115,9 @@ def test_the_line_port(data: bytes, cuts: list[int], acts: list[Any], most: int)
     """Any bytes to the line port, at any cuts, whatever the peer does between them: never an exception, never a logged
     error, nothing said but printable lines, no more kept than a line, and nothing left at the end."""
     hall = FakeServer(**LIMITS)
-    hall.bridge.holdings.most = most
+    hall.context.memory_budget.most = most
     with counted(), quiet_reactor() as clock:
-        connection = Connection(LineFactory(hall.bridge, clock, 0, "http://127.0.0.1:8082/"), 8081)
+        connection = Connection(LineFactory(hall.context, clock, 0, "http://127.0.0.1:8082/"), 8081)
         pieces = cut(data, cuts)
         for size in live(connection, clock, hall, pieces, acts):
             assert size <= room(LIMITS["max_line"] + 1 + 8)
@@ -133,9 +133,9 @@ def test_the_web_port(data: bytes, cuts: list[int], acts: list[Any], most: int) 
     error, nothing said but HTTP and, behind a 101, whole frames of which a close is the last; no more kept than a head
     or a message, and nothing left at the end."""
     hall = FakeServer(**LIMITS)
-    hall.bridge.holdings.most = most
+    hall.context.memory_budget.most = most
     with counted(), quiet_reactor() as clock:
-        factory = WebFactory(hall.bridge, clock, OriginPolicy(AllowedOrigins()), 0, 10, 5, lambda: [])
+        factory = WebFactory(hall.context, clock, OriginPolicy(AllowedOrigins()), 0, 10, 5, lambda: [])
         connection = Connection(factory, 8082)
         pieces = cut(data, cuts)
         longest = max(map(len, pieces), default=0)
@@ -176,8 +176,8 @@ def test_a_handshake_is_one() -> None:
     hall = FakeServer()
     with quiet_reactor() as clock:
         connection = Connection(
-            WebFactory(hall.bridge, clock, OriginPolicy(AllowedOrigins()), 0, 10, 5, lambda: []), 8082
+            WebFactory(hall.context, clock, OriginPolicy(AllowedOrigins()), 0, 10, 5, lambda: []), 8082
         )
         connection.sends(HANDSHAKE)
-        assert connection.transport.written.startswith(b"HTTP/1.1 101 ") and len(hall.bridge.roster) == 1
+        assert connection.transport.written.startswith(b"HTTP/1.1 101 ") and len(hall.context.roster) == 1
         connection.goes()

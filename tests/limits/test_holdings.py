@@ -9,43 +9,43 @@ A, B = b"@192.0.2.1", b"@192.0.2.2"
 
 
 def test_what_is_little_is_not_counted() -> None:
-    holdings = MemoryBudget(10)
-    assert holdings.recount(0, UNCOUNTED_BYTES, A) == 0
-    assert holdings.held == 0 and not holdings.is_too_much_for(A)
+    memory_budget = MemoryBudget(10)
+    assert memory_budget.recount(0, UNCOUNTED_BYTES, A) == 0
+    assert memory_budget.held == 0 and not memory_budget.is_too_much_for(A)
 
 
 def test_what_is_more_is_counted_whole() -> None:
-    holdings = MemoryBudget(2 * UNCOUNTED_BYTES)
-    counted = holdings.recount(0, 2 * UNCOUNTED_BYTES, A)
-    assert counted == holdings.held == 2 * UNCOUNTED_BYTES and not holdings.is_too_much_for(A)
-    counted = holdings.recount(counted, 2 * UNCOUNTED_BYTES + 1, A)
-    assert holdings.is_too_much_for(A)
-    assert holdings.recount(counted, UNCOUNTED_BYTES, A) == holdings.held == 0
+    memory_budget = MemoryBudget(2 * UNCOUNTED_BYTES)
+    counted = memory_budget.recount(0, 2 * UNCOUNTED_BYTES, A)
+    assert counted == memory_budget.held == 2 * UNCOUNTED_BYTES and not memory_budget.is_too_much_for(A)
+    counted = memory_budget.recount(counted, 2 * UNCOUNTED_BYTES + 1, A)
+    assert memory_budget.is_too_much_for(A)
+    assert memory_budget.recount(counted, UNCOUNTED_BYTES, A) == memory_budget.held == 0
 
 
 def test_a_principal_that_holds_little_is_served_when_another_holds_all_that_may_be_held() -> None:
-    holdings = MemoryBudget(1024 * UNCOUNTED_BYTES)
-    holdings.add(1024 * UNCOUNTED_BYTES, A)
-    assert not holdings.is_too_much_for(A) and holdings.is_too_much_for(A, 1)
-    assert holdings.recount(0, 8 * UNCOUNTED_BYTES, B) == 8 * UNCOUNTED_BYTES
-    assert not holdings.is_too_much_for(B), "there is a reserve"
-    holdings.recount(0, 2 * UNCOUNTED_BYTES, A)
-    assert holdings.is_too_much_for(A) and not holdings.is_too_much_for(B)
+    memory_budget = MemoryBudget(1024 * UNCOUNTED_BYTES)
+    memory_budget.add(1024 * UNCOUNTED_BYTES, A)
+    assert not memory_budget.is_too_much_for(A) and memory_budget.is_too_much_for(A, 1)
+    assert memory_budget.recount(0, 8 * UNCOUNTED_BYTES, B) == 8 * UNCOUNTED_BYTES
+    assert not memory_budget.is_too_much_for(B), "there is a reserve"
+    memory_budget.recount(0, 2 * UNCOUNTED_BYTES, A)
+    assert memory_budget.is_too_much_for(A) and not memory_budget.is_too_much_for(B)
 
 
 def test_the_limit_can_be_read_and_changed() -> None:
-    holdings = MemoryBudget(1024 * UNCOUNTED_BYTES)
-    holdings.add(UNCOUNTED_BYTES, A)
-    holdings.most = 10
-    assert holdings.most == 10 and holdings.is_too_much_for(A)
+    memory_budget = MemoryBudget(1024 * UNCOUNTED_BYTES)
+    memory_budget.add(UNCOUNTED_BYTES, A)
+    memory_budget.most = 10
+    assert memory_budget.most == 10 and memory_budget.is_too_much_for(A)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3 * UNCOUNTED_BYTES))))
 def test_the_sum_is_that_of_all_places(steps: list[tuple[int, int]]) -> None:
-    holdings, counted = MemoryBudget(UNCOUNTED_BYTES), dict.fromkeys(range(5), 0)
+    memory_budget, counted = MemoryBudget(UNCOUNTED_BYTES), dict.fromkeys(range(5), 0)
     for place, size in steps:
-        counted[place] = holdings.recount(counted[place], size, b"@%d" % place)
-        assert holdings.held == sum(counted.values())
+        counted[place] = memory_budget.recount(counted[place], size, b"@%d" % place)
+        assert memory_budget.held == sum(counted.values())
     for place in counted:
-        assert holdings.recount(counted[place], 0, b"@%d" % place) == 0
-    assert holdings.held == 0
+        assert memory_budget.recount(counted[place], 0, b"@%d" % place) == 0
+    assert memory_budget.held == 0

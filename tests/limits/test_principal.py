@@ -85,5 +85,5 @@ def test_a_session_has_the_principal_of_its_address_again_when_there_is_no_polic
     hall = FakeServer(policy=FakePolicy(tokens={"t1": ("ann", {">": "rw"}, None)}))
     peer = hall.line_peer()
     peer.says("AUTH t1")
-    hall.bridge.change_policy(None)
+    hall.context.change_policy(None)
     assert peer.session.peer.principal == LOCAL

@@ -6,12 +6,12 @@ from twistedsock.testing import FakeServer
 
 def test_peers_are_counted_by_dialect() -> None:
     hall = FakeServer()
-    assert count_peers(hall.bridge) == {"total": 0, "line": 0, "json": 0, "events": 0}
+    assert count_peers(hall.context) == {"total": 0, "line": 0, "json": 0, "events": 0}
     line, _ = hall.line_peer(), hall.json_peer()
     hall.json_peer()
-    assert count_peers(hall.bridge) == {"total": 3, "line": 1, "json": 2, "events": 0}
+    assert count_peers(hall.context) == {"total": 3, "line": 1, "json": 2, "events": 0}
     line.leaves()
-    assert count_peers(hall.bridge) == {"total": 2, "line": 0, "json": 2, "events": 0}
+    assert count_peers(hall.context) == {"total": 2, "line": 0, "json": 2, "events": 0}
 
 
 def test_totals_and_states() -> None:
@@ -22,13 +22,13 @@ def test_totals_and_states() -> None:
     for _ in range(3):
         publisher.says("PUB k x")
         hall.turn()
-    hall.bridge.tally.turned(0.25)
+    hall.context.stats.turned(0.25)
     hall.now += 60.123
-    figures = take_figures(hall.bridge, 5_000, 1.23456)
+    figures = take_figures(hall.context, 5_000, 1.23456)
     assert (figures.time, figures.uptime, figures.version) == (hall.wall, 60.1, "0.0")
     assert (figures.channels, figures.subscriptions, figures.behind) == (1, 2, 1)
     assert (figures.published, figures.lost, figures.refused) == (3, 0, {"unknown-command": 1})
     assert (figures.memory_bytes, figures.cpu_seconds) == (5_000, 1.235)
     assert figures.log_bytes == hall.broker.log_bytes > 0
-    assert figures.turns == sum(hall.bridge.tally.turns.counts) > 0
+    assert figures.turns == sum(hall.context.stats.turns.counts) > 0
     assert figures.turn_longest == figures.turn_seconds == 0.25

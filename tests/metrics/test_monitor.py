@@ -19,7 +19,7 @@ class Watched(FakeServer):
 
     def __init__(self, **how: Any) -> None:
         super().__init__(**how)
-        self.monitor = Monitor(self.bridge, lambda: 5_000, lambda: 0.5)
+        self.monitor = Monitor(self.context, lambda: 5_000, lambda: 0.5)
         self.monitor.attach()
 
     def seconds(self, count: int) -> None:
@@ -50,7 +50,7 @@ def test_the_figures_come_each_second(hall: Watched) -> None:
     admin = hall.admin("$sys/figures")
     hall.turn()
     assert events(admin) == []
-    hall.bridge.tally.turned(0.5)
+    hall.context.stats.turned(0.5)
     hall.seconds(2)
     first, second = events(admin)
     assert (first["name"], first["from"], first["channel"]) == ("figures", "$sys", "$sys/figures")
@@ -339,7 +339,7 @@ def test_a_look_that_takes_longer_than_a_period_is_not_begun_again(
 def test_the_monitor_needs_no_peer_to_have_a_name(hall: Watched) -> None:
     """A step of somebody whom nobody reads about is nothing to it."""
     peer = hall.line_peer()
-    hall.bridge.journal.stepped(peer.session, Step(1.0, "behind"))
+    hall.context.journal.stepped(peer.session, Step(1.0, "behind"))
     assert not hall.monitor._due
 
 

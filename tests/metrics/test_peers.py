@@ -21,7 +21,7 @@ def run(work: Any) -> Any:
 
 
 def take(hall: FakeServer, before: ConnectionTable | None = None) -> ConnectionTable:
-    sessions = [guest for guest in hall.bridge.roster if isinstance(guest, Session)]
+    sessions = [guest for guest in hall.context.roster if isinstance(guest, Session)]
     census = ConnectionTable(hall.now, max(map(longest_names, sessions)))
     census.take(sessions, before)
     return census

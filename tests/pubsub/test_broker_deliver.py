@@ -49,7 +49,7 @@ def test_a_batch_that_was_delivered_before_is_ignored() -> None:
     deliver(hall, 4)
     hall.turn()
     assert told(peer) == msg(1, 2, 3, 4) and breaks == []
-    assert hall.bridge.tally.published == 4
+    assert hall.context.stats.published == 4
 
 
 def test_of_a_batch_that_was_delivered_in_part_the_rest_is_new() -> None:
@@ -77,7 +77,7 @@ def test_a_gap_is_reported_once_and_to_each_subscriber_in_its_place() -> None:
     slow.outlet.drain()
     hall.turn()
     assert told(slow) == expected
-    assert hall.bridge.tally.lost == 6
+    assert hall.context.stats.lost == 6
 
 
 def test_the_id_of_a_stream_does_not_run_ahead_of_a_gap_that_it_has_not_come_to() -> None:

@@ -178,7 +178,7 @@ def test_who_does_not_take_all_falls_behind_at_the_piece_it_did_not_take(echo: b
     assert slow_one.cursor == 2 and slow_one in slow.lagging  # the first piece waits in its transport
     assert held_one.cursor == 1 and held_one in held.lagging
     assert len(here.lanes[LINES]) == 1
-    assert here.tally.delivered == 5  # all four to the quick one
+    assert here.stats.delivered == 5  # all four to the quick one
 
 
 def test_who_wants_no_echo_gets_all_but_its_own() -> None:
@@ -256,7 +256,7 @@ def test_who_does_not_take_what_was_gathered_falls_behind_on_each_channel(echo: 
     due = gather(first, second, third)[somebody]
     assert somebody.lagging == {}
     send_gathered(somebody, due)
-    assert somebody.tally.sent == len(outlet_of(somebody).sent) + len(outlet_of(somebody).waiting)
+    assert somebody.stats.sent == len(outlet_of(somebody).sent) + len(outlet_of(somebody).waiting)
     assert one not in somebody.lagging
     assert {subscription: subscription.cursor for subscription in somebody.lagging} == {two: 8, three: 71}
     outlet_of(somebody).drain()

@@ -187,7 +187,7 @@ def test_readers_that_resume_together_share_what_they_read() -> None:
     assert [heard(somebody) for somebody in everybody] == [["MSG c 1 p3 a"]] * 2
     assert heard(selective) == []
     assert len(shared) == 1
-    assert here.tally.delivered == 2
+    assert here.stats.delivered == 2
 
 
 @pytest.mark.parametrize(
@@ -250,11 +250,11 @@ def test_joins_and_leaves_are_counted_among_what_all_hold() -> None:
     subscription = subscribe(here, somebody, presence=True)
     change = PresenceChange(Member(b"p2", b"ann"), joined=True)
     subscription.miss([change] * 3, 10)
-    assert somebody.holdings.held == 3 * CHANGE_COST
-    somebody.holdings.most = 5 * CHANGE_COST
+    assert somebody.memory_budget.held == 3 * CHANGE_COST
+    somebody.memory_budget.most = 5 * CHANGE_COST
     subscription.miss([change] * 2, 10)
-    assert somebody.holdings.held == 5 * CHANGE_COST
+    assert somebody.memory_budget.held == 5 * CHANGE_COST
     subscription.miss([change], 10)
-    assert (subscription.missed, somebody.missed, somebody.holdings.held) == ([], 0, 0)
+    assert (subscription.missed, somebody.missed, somebody.memory_budget.held) == ([], 0, 0)
     catch_up(somebody)
     assert heard(somebody) == ["NOTICE joins and leaves of c were more than could be kept for you; ask WHO c"]

@@ -72,7 +72,7 @@ def test_a_watcher_gets_events_and_presence_changes_in_their_order_in_one_send()
     assert heard(watcher) == ["MSG c 1 p0 a", "JOIN c p5 p5", "MSG c 2 p0 b", "JOIN c p6 p6", "MSG c 3 p0 c"]
     assert heard(plain) == ["MSG c 1 p0 a", "MSG c 2 p0 b", "MSG c 3 p0 c"]
     assert outlet_of(watcher).sends == outlet_of(plain).sends == 1
-    assert here.tally.delivered == 6
+    assert here.stats.delivered == 6
 
 
 def test_a_watcher_without_echo_gets_neither_its_own_events_nor_its_own_join() -> None:
@@ -123,7 +123,7 @@ def test_a_socket_that_is_full_falls_behind_where_it_stopped(room: int, cursor: 
     outlet_of(watcher).room = room
     here.send_waiting(subscription, MAX_MISSED)
     assert (subscription.cursor, len(subscription.missed or ())) == (cursor, missed)
-    assert here.tally.delivered == cursor - 1
+    assert here.stats.delivered == cursor - 1
     outlet_of(watcher).drain()
     publish(here)
     while watcher.catch_up({}):
@@ -345,7 +345,7 @@ def test_everything_is_sent_before_another_policy_holds(few: None) -> None:
     ticks = iter(range(1_000_000))
     hall.broker.clock = lambda: 2000.0 + next(ticks)
     hall.line_peer().says("SUB k", "PUB k x")
-    hall.bridge.change_policy(FakePolicy())
+    hall.context.change_policy(FakePolicy())
     assert all("MSG k 1 p6 x" in watcher.hears() for watcher in watchers)
 
 

@@ -49,8 +49,8 @@ class Asking:
     def __init__(self, hall, reactor, wire):
         self.hall = hall
         self._wire = wire
-        routes = Routes(operations(hall.bridge, reactor, list))
-        self.site = HTTPSite(reactor, hall.bridge, OriginPolicy(AllowedOrigins()), routes, DEFAULT_LISTENER)
+        routes = Routes(operations(hall.context, reactor, list))
+        self.site = HTTPSite(reactor, hall.context, OriginPolicy(AllowedOrigins()), routes, DEFAULT_LISTENER)
         self.connect()
 
     def connect(self, there="127.0.0.1"):

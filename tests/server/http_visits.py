@@ -93,10 +93,10 @@ class Place:
 
     def __init__(self, reactor, wire, routes=(), origins=None, listening=DEFAULT_LISTENER, hall=None):
         self.reactor, self.hall = reactor, hall or FakeServer()
-        bridge = self.hall.bridge
-        table = Routes([*operations(bridge, reactor, lambda: []), *routes])
+        context = self.hall.context
+        table = Routes([*operations(context, reactor, lambda: []), *routes])
         self.gate = OriginPolicy(origins or AllowedOrigins())
-        self.site = HTTPSite(reactor, bridge, self.gate, table, listening)
+        self.site = HTTPSite(reactor, context, self.gate, table, listening)
         self._wire = wire
 
     def __call__(self, here="127.0.0.1", there="127.0.0.1", is_proxied=False):

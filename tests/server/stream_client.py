@@ -57,6 +57,6 @@ class Client:
 
 def web_port(reactor, wire, hall, interval=0):
     """Gives what connects to it."""
-    routes = Routes(operations(hall.bridge, reactor, list, ping_interval=interval))
-    factory = WebFactory(hall.bridge, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 0, list, routes=routes)
+    routes = Routes(operations(hall.context, reactor, list, ping_interval=interval))
+    factory = WebFactory(hall.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 0, list, routes=routes)
     return lambda: Client(factory, wire(port=8082))

@@ -19,7 +19,7 @@ def time():
 
 @pytest.fixture
 def watched(hall, time):
-    hall.bridge.journal.watchers.append(ConnectionLog(hall.broker.clock, time.callLater))
+    hall.context.journal.watchers.append(ConnectionLog(hall.broker.clock, time.callLater))
     return hall
 
 
@@ -71,7 +71,7 @@ def test_whose_connection_ends_without_a_word_has_a_line_too(watched, logged, ho
 
 
 def test_a_line_names_the_subject_and_leaves_out_what_is_not_known(watched, logged):
-    watched.bridge.policy = FakePolicy({}, {"t": ("ann", {}, None)})
+    watched.context.policy = FakePolicy({}, {"t": ("ann", {}, None)})
     anonymous, known, renamed = (watched.line_peer() for _ in range(3))
     known.says("AUTH t")
     renamed.says("AUTH t")
@@ -103,7 +103,7 @@ def test_whom_the_server_sends_away_it_has_told_why(watched, logged):
 
 
 def test_who_it_was_is_told_but_not_how_that_was_proved(watched, logged):
-    watched.bridge.policy = FakePolicy({}, {"t0ken": ("ann", {}, None)})
+    watched.context.policy = FakePolicy({}, {"t0ken": ("ann", {}, None)})
     peer = watched.line_peer()
     peer.says("AUTH t0ken", "AUTH wr0ng")
     peer.session.lost()

@@ -35,7 +35,7 @@ def test_a_distant_backplane_answers_later() -> None:
     hall.backplane.release()
     hall.turn()
     assert [event.kind for event in stream.hears()] == ["ok", "ok"]
-    assert not stream.endings and hall.bridge.holdings.held == 0
+    assert not stream.endings and hall.context.memory_budget.held == 0
 
 
 def test_a_backplane_that_does_not_answer() -> None:

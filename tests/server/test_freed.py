@@ -65,8 +65,8 @@ def quiet():
 def factories(hall, reactor, monkeypatch):
     txaio.use_twisted()
     monkeypatch.setattr(txaio.config, "loop", reactor)
-    web = WebFactory(hall.bridge, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [])
-    return {"lines": LineFactory(hall.bridge, reactor, 0), "web": web}
+    web = WebFactory(hall.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [])
+    return {"lines": LineFactory(hall.context, reactor, 0), "web": web}
 
 
 VISITS = {

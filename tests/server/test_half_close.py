@@ -143,7 +143,7 @@ def test_a_stream_finds_out_soon_whether_the_client_is_still_there(connect, hall
         assert client.transport.heard() == KEEP_ALIVE
     client.goes()
     reactor.advance(PROBE_EVERY)
-    assert not reactor.getDelayedCalls() and len(hall.bridge.roster) == 0
+    assert not reactor.getDelayedCalls() and len(hall.context.roster) == 0
 
 
 def test_a_stream_that_begins_after_the_half_close_is_probed_once_at_a_time(connect, reactor):
@@ -163,7 +163,7 @@ def test_a_stream_that_begins_after_the_half_close_is_probed_once_at_a_time(conn
 def test_a_stream_that_has_ended_closes(connect, hall):
     client = connect()
     client.sends(get(b"/channels/k/events", b"Accept: text/event-stream"))
-    [session] = hall.bridge.roster
+    [session] = hall.context.roster
     session.dismiss(1008, b"enough")
     assert client.transport.half_closed and not client.transport.disconnecting
     client.half_closes()
@@ -192,7 +192,7 @@ def test_a_websocket_answers_what_came_and_closes(connect, hall, target):
     assert close == (CLOSE, b"\x03\xe8")
     assert client.transport.disconnecting
     client.goes()
-    assert len(hall.bridge.roster) == 0
+    assert len(hall.context.roster) == 0
 
 
 def test_a_websocket_answers_also_what_has_not_been_parsed(connect, hall, monkeypatch):
@@ -201,7 +201,7 @@ def test_a_websocket_answers_also_what_has_not_been_parsed(connect, hall, monkey
     client.sends(HANDSHAKE)
     client.transport.heard()
     # Each look at the clock finds that this has taken long enough.
-    monkeypatch.setattr(hall.bridge.broker, "clock", iter(range(1, 10**6)).__next__)
+    monkeypatch.setattr(hall.context.broker, "clock", iter(range(1, 10**6)).__next__)
     pings = b"".join(frame(PING, b"x" * 100) for _ in range(15))  # of which Autobahn gets a few at a time
     client.sends(pings + frame(TEXT, b'{"type":"ping"}'))
     client.half_closes()
@@ -215,7 +215,7 @@ def test_a_websocket_answers_also_what_has_not_been_parsed(connect, hall, monkey
 def test_a_websocket_that_is_closing_does_not_wait_for_an_answer_to_its_close_frame(connect, hall):
     client = connect()
     client.sends(HANDSHAKE)
-    [session] = hall.bridge.roster
+    [session] = hall.context.roster
     session.dismiss(1008, b"enough")
     assert not client.transport.disconnecting
     client.half_closes()

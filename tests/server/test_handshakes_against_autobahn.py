@@ -152,12 +152,12 @@ class Three:
         self.clock = clock
         read = read_head(head)
         assert read is not None and read.key
-        factory = WebSocketFactory(FakeServer().bridge, clock, 0, PING_INTERVAL, PING_TIMEOUT)
+        factory = WebSocketFactory(FakeServer().context, clock, 0, PING_INTERVAL, PING_TIMEOUT)
         self.short = factory.protocol()
         assert self.short.answer(factory, Transport(), read, ENDS)
         if rest:
             self.short.dataReceived(rest)
-        factory = WebSocketFactory(FakeServer().bridge, clock, 0, PING_INTERVAL, PING_TIMEOUT)
+        factory = WebSocketFactory(FakeServer().context, clock, 0, PING_INTERVAL, PING_TIMEOUT)
         self.long = Client(factory).server
         self.long.dataReceived(head + rest)
         stock = WebSocketServerFactory(reactor=clock)

@@ -40,9 +40,9 @@ class Lines:
         self.hall, self.reactor = hall, FakeReactor()
         here = IPv4Address("TCP", "127.0.0.1", 8081)
         self._server = SimpleNamespace(_realPortNumber=8081, getHost=lambda: here)
-        self._factory = LineFactory(hall.bridge, self.reactor, 0)
+        self._factory = LineFactory(hall.context, self.reactor, 0)
         port = SimpleNamespace(transport=DirectTCPTransport.__mro__[2])
-        install_direct_writes(port, hall.bridge.holdings)
+        install_direct_writes(port, hall.context.memory_budget)
         self._make = port.transport
 
     def connect(self, address="127.0.0.1", told=None):
@@ -65,63 +65,63 @@ def lines(hall):
 
 
 @pytest.fixture
-def holdings(hall):
-    return hall.bridge.holdings
+def memory_budget(hall):
+    return hall.context.memory_budget
 
 
 # What is sent and not read.
 
 
-def test_what_waits_for_a_socket_is_counted_until_it_has_left(lines, holdings):
+def test_what_waits_for_a_socket_is_counted_until_it_has_left(lines, memory_budget):
     transport, socket = lines.connect()
     socket.room = 10
     transport.write(b"x" * 10 * KB)
-    assert holdings.held == 10 * KB - 10
+    assert memory_budget.held == 10 * KB - 10
     transport.write(b"y" * KB)
-    assert holdings.held == 11 * KB - 10
+    assert memory_budget.held == 11 * KB - 10
     socket.room = None
     transport.doWrite()
-    assert holdings.held == 0
+    assert memory_budget.held == 0
     assert socket.sent.endswith(b"x" * 10 * KB + b"y" * KB) or len(socket.sent) > 11 * KB
 
 
-def test_what_waits_for_who_goes_is_given_back(lines, holdings):
+def test_what_waits_for_who_goes_is_given_back(lines, memory_budget):
     transport, socket = lines.connect()
     socket.room = 0
     transport.write(b"x" * 10 * KB)
     transport.connectionLost(GONE)
-    assert holdings.held == 0
+    assert memory_budget.held == 0
     transport.write(b"x" * 10 * KB)
-    assert holdings.held == 0
+    assert memory_budget.held == 0
 
 
-def test_who_does_not_read_is_cut_off_where_there_is_no_room(lines, holdings):
+def test_who_does_not_read_is_cut_off_where_there_is_no_room(lines, memory_budget):
     first, second, little = (lines.connect() for _ in range(3))
     for _, socket in (first, second, little):
         socket.room = 0
     first[0].write(b"x" * 10 * KB)
-    holdings.most = 10 * KB
+    memory_budget.most = 10 * KB
     little[0].write(b"x" * KB)
     assert second[0].offer(b"x" * 10 * KB)
-    assert holdings.held == 10 * KB
+    assert memory_budget.held == 10 * KB
     assert not second[0].offer(b"more") and second[0].blocked & LOST
     second[0].write(b"x" * 10 * KB)
-    assert holdings.held == 10 * KB and second[0].dataBuffer == b"" and second[0]._tempDataBuffer == []
+    assert memory_budget.held == 10 * KB and second[0].dataBuffer == b"" and second[0]._tempDataBuffer == []
     lines.turn()
     assert (first[1].closed, second[1].closed, little[1].closed) == (False, True, False)
     little[1].room = None
     little[0].doWrite()
     assert little[1].sent.endswith(b"x" * KB)
-    assert len(lines.hall.bridge.roster) == 2
+    assert len(lines.hall.context.roster) == 2
 
 
-def test_who_has_little_waiting_is_not_cut_off_for_what_others_hold(lines, holdings):
+def test_who_has_little_waiting_is_not_cut_off_for_what_others_hold(lines, memory_budget):
     greedy, little = lines.connect(), lines.connect()
     for _, socket in (greedy, little):
         socket.room = 0
     greedy[0].write(b"x" * 10 * KB)
-    holdings.most = 5 * KB
-    assert holdings.is_too_much_for(LOCAL)
+    memory_budget.most = 5 * KB
+    assert memory_budget.is_too_much_for(LOCAL)
     little[0].write(b"x" * KB)
     lines.turn()
     assert (greedy[1].closed, little[1].closed) == (False, False)
@@ -131,25 +131,27 @@ def test_who_has_little_waiting_is_not_cut_off_for_what_others_hold(lines, holdi
 
 
 @pytest.mark.parametrize("proxied", [False, True])
-def test_a_client_that_holds_less_than_its_share_is_not_cut_off_because_another_holds_all(lines, holdings, proxied):
+def test_a_client_that_holds_less_than_its_share_is_not_cut_off_because_another_holds_all(
+    lines, memory_budget, proxied
+):
     def connect(address):
         connected = lines.connect("127.0.0.1", address) if proxied else lines.connect(address)
         connected[1].room = 0
         return connected
 
     greedy, again, modest = connect("198.51.100.7"), connect("198.51.100.7"), connect("192.0.2.1")
-    holdings.most = 100 * KB
+    memory_budget.most = 100 * KB
     greedy[0].write(b"x" * 100 * KB)
     modest[0].write(b"x" * 5 * KB)
-    assert holdings.held == 105 * KB and not modest[0].blocked & LOST
+    assert memory_budget.held == 105 * KB and not modest[0].blocked & LOST
     again[0].write(b"x" * 3 * KB)
-    assert again[0].blocked & LOST and holdings.held == 105 * KB
+    assert again[0].blocked & LOST and memory_budget.held == 105 * KB
     for transport, _ in (greedy, modest):
         transport.connectionLost(GONE)
-    assert holdings.held == 0
+    assert memory_budget.held == 0
 
 
-def test_what_waits_behind_tls_is_counted_for_the_client_that_a_proxy_reports(lines, holdings):
+def test_what_waits_behind_tls_is_counted_for_the_client_that_a_proxy_reports(lines, memory_budget):
     transport, socket = lines.connect()
     tls = SimpleNamespace(transport=transport, registerProducer=lambda producer, streaming: None)
     outlet = BufferedOutlet(tls, lines.reactor)
@@ -168,30 +170,30 @@ def test_a_transport_that_counts_nowhere_counts_nothing():
 # What is said and has not ended.
 
 
-def test_a_line_that_has_begun_is_counted_until_it_has_ended(hall, reactor, wire, holdings):
+def test_a_line_that_has_begun_is_counted_until_it_has_ended(hall, reactor, wire, memory_budget):
     call = Call(hall, reactor, wire())
     call.hears()
     call.sends(b"PING " + b"x" * KB)
-    assert holdings.held == 0
+    assert memory_budget.held == 0
     call.sends(b"x" * 4 * KB)
-    assert holdings.held == 5 * KB + 5
+    assert memory_budget.held == 5 * KB + 5
     call.sends(b"\n")
-    assert holdings.held == 0
+    assert memory_budget.held == 0
     assert call.hears() == ["PONG " + "x" * 5 * KB]
     call.sends(b"x" * 5 * KB)
-    assert holdings.held == 5 * KB
+    assert memory_budget.held == 5 * KB
     call.is_lost()
-    assert holdings.held == 0
+    assert memory_budget.held == 0
 
 
-def test_a_line_for_which_there_is_no_room_is_skipped(hall, reactor, wire, holdings):
-    holdings.most = 10
+def test_a_line_for_which_there_is_no_room_is_skipped(hall, reactor, wire, memory_budget):
+    memory_budget.most = 10
     call = Call(hall, reactor, wire())
     call.hears()
     call.sends(b"PING 1\nPING " + b"x" * 4 * KB)
     assert call.hears() == ["PONG 1", f"ERR limit {WORDS}"]
     call.sends(b"x" * 100 * KB)
-    assert call.hears() == [] and holdings.held == 0
+    assert call.hears() == [] and memory_budget.held == 0
     call.sends(b"still it\nPING 2\n")
     assert call.hears() == ["PONG 2"]
 
@@ -204,47 +206,47 @@ PIECES = {
 
 
 @pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
-def test_a_message_that_has_begun_is_counted(port, holdings, pieces):
+def test_a_message_that_has_begun_is_counted(port, memory_budget, pieces):
     client = port.open(LINE_PROTOCOL)
     client.sends(pieces[0])
-    counted = holdings.held
+    counted = memory_budget.held
     assert 4 * KB < counted < 6 * KB
     client.sends(pieces[1])
-    assert KB - 20 < holdings.held - counted < KB + 20
+    assert KB - 20 < memory_budget.held - counted < KB + 20
     client.goes()
-    assert holdings.held == 0
+    assert memory_budget.held == 0
 
 
 @pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
-def test_who_begins_a_message_for_which_there_is_no_room_is_turned_away(port, holdings, pieces):
+def test_who_begins_a_message_for_which_there_is_no_room_is_turned_away(port, memory_budget, pieces):
     client, other = port.open(JSON_PROTOCOL), port.open(LINE_PROTOCOL)
-    holdings.most = 10
+    memory_budget.most = 10
     client.sends(pieces[0])
-    assert holdings.held == 0
+    assert memory_budget.held == 0
     (kind, told), close = client.frames()
     assert kind == TEXT and b'"code":"limit"' in told and WORDS.encode() in told
     assert close[0] == CLOSE and int.from_bytes(close[1], "big") == 1013
     for _ in range(50):
         client.sends(pieces[1])
-    assert client.frames() == [] and holdings.held == 0
+    assert client.frames() == [] and memory_budget.held == 0
     assert not any(isinstance(value, bytes | bytearray) and value for value in vars(client.server).values())
     other.says("PING still")
     assert other.hears() == ["PONG still"]
     client.goes()
 
 
-def test_a_message_that_came_in_pieces_is_not_counted_when_it_is_whole(port, holdings):
+def test_a_message_that_came_in_pieces_is_not_counted_when_it_is_whole(port, memory_budget):
     client = port.open(LINE_PROTOCOL)
     whole = frame(TEXT, b"PING " + b"x" * 5 * KB)
     for data in (whole, frame(0x01, b"PING ") + frame(0x80, b"x" * 5 * KB)):
         client.sends(data[: 4 * KB])
-        assert holdings.held > 3 * KB
+        assert memory_budget.held > 3 * KB
         client.sends(data[4 * KB :])
-        assert holdings.held == 0
+        assert memory_budget.held == 0
         assert client.hears() == ["PONG " + "x" * 5 * KB]
 
 
-def test_frames_that_wait_for_their_turn_are_counted(port, hall, holdings):
+def test_frames_that_wait_for_their_turn_are_counted(port, hall, memory_budget):
     """Autobahn's part of them is looked at no longer than is fair."""
     client = port.open(LINE_PROTOCOL)
     now = hall.broker.clock
@@ -255,45 +257,45 @@ def test_frames_that_wait_for_their_turn_are_counted(port, hall, holdings):
 
     hall.broker.clock = clock
     client.sends(frame(0x8A, b"") * KB)
-    waits = holdings.held
+    waits = memory_budget.held
     assert waits > 5 * KB
     client.server.dataReceived(frame(0x8A, b"") * KB)  # was on its way already
-    assert holdings.held == waits + 6 * KB
+    assert memory_budget.held == waits + 6 * KB
     hall.turn()
-    assert holdings.held == 0
+    assert memory_budget.held == 0
 
 
 @pytest.fixture
 def visit(hall, reactor, wire, clock):
     def visit():
         return Visit(
-            WebFactory(hall.bridge, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: []), wire(port=8082)
+            WebFactory(hall.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: []), wire(port=8082)
         )
 
     return visit
 
 
-def test_the_head_of_a_request_is_counted_until_it_is_whole(visit, holdings):
+def test_the_head_of_a_request_is_counted_until_it_is_whole(visit, memory_budget):
     head = upgrade(X_Long="x" * 5 * KB)
     guest, other = visit(), visit()
     guest.sends(head[: 4 * KB])
     other.sends(head[: 3 * KB])
-    assert holdings.held == 7 * KB
+    assert memory_budget.held == 7 * KB
     other.is_lost()
-    assert holdings.held == 4 * KB
+    assert memory_budget.held == 4 * KB
     guest.sends(head[4 * KB :])
-    assert holdings.held == 0
+    assert memory_budget.held == 0
     assert guest.hears()[0] == 101
     guest.is_lost()
 
 
-def test_a_head_for_which_there_is_no_room_is_refused(visit, holdings):
-    holdings.most = 10
+def test_a_head_for_which_there_is_no_room_is_refused(visit, memory_budget):
+    memory_budget.most = 10
     guest = visit()
     guest.sends(upgrade(X_Long="x" * 5 * KB)[: 4 * KB])
     status, headers, body = guest.hears()
     assert (status, headers["retry-after"]) == (503, "5") and WORDS in body.decode()
-    assert holdings.held == 0 and not guest.protocol._head
+    assert memory_budget.held == 0 and not guest.protocol._head
     guest.is_lost()
 
 
@@ -310,8 +312,8 @@ STEPS = st.one_of(
 def test_whatever_happens_the_sum_is_bounded_and_comes_to_nothing(steps, most):
     """No more is held than may be, but by what is told to the last who asked; and at the end all is given back."""
     hall = FakeServer()
-    lines, holdings = Lines(hall), hall.bridge.holdings
-    holdings.most = most
+    lines, memory_budget = Lines(hall), hall.context.memory_budget
+    memory_budget.most = most
     publisher = hall.line_peer()
     publisher.says(*["PUB big " + "x" * KB] * 20)
     hall.turn()
@@ -337,10 +339,10 @@ def test_whatever_happens_the_sum_is_bounded_and_comes_to_nothing(steps, most):
                 "watches": b"\n" + b"SUB big presence=on\nUNSUB big\n" * much,
             }[step]
             transport.protocol.dataReceived(data)
-        assert 0 <= holdings.held <= most
+        assert 0 <= memory_budget.held <= most
     for transport, socket in peers:
         socket.room = None
         if not transport.disconnected:
             transport.connectionLost(GONE)
     lines.turn()
-    assert holdings.held == 0 and len(hall.bridge.roster) == 1
+    assert memory_budget.held == 0 and len(hall.context.roster) == 1

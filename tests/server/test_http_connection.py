@@ -167,31 +167,31 @@ def test_a_long_body_that_nobody_wants_is_not_waited_for(visit):
 
 
 def test_what_is_held_of_a_body_is_counted_until_it_is_answered(place):
-    holdings = place.hall.bridge.holdings
+    memory_budget = place.hall.context.memory_budget
     visit = place()
     visit.protocol.dataReceived(ask("/later", "POST", b"x" * 60_000)[:-1])
-    assert holdings.held == 59_999
+    assert memory_budget.held == 59_999
     visit.protocol.dataReceived(b"x")
     (request,) = place.waiting
     assert request.body == b"x" * 60_000
     visit.protocol.dataReceived(b"GET")
-    assert holdings.held == 60_003
+    assert memory_budget.held == 60_003
     request.answer(200, b"text/plain", b"")
-    assert holdings.held == 0
+    assert memory_budget.held == 0
 
 
 def test_a_body_is_not_counted_any_longer_when_its_connection_is_lost(place):
     for sent in (ask("/later", "POST", b"x" * 60_000), ask("/echo", "POST", b"x" * 60_000)[:-1]):
         visit = place()
         visit.protocol.dataReceived(sent)
-        assert place.hall.bridge.holdings.held >= 59_999
+        assert place.hall.context.memory_budget.held >= 59_999
         visit.is_lost()
-        assert place.hall.bridge.holdings.held == 0
+        assert place.hall.context.memory_budget.held == 0
 
 
 def test_who_asks_for_more_than_all_may_hold_gives_way(build):
     place = build(max_held=1024 * 1024)
-    place.hall.bridge.holdings.recount(0, 1024 * 1024, LOCAL)
+    place.hall.context.memory_budget.recount(0, 1024 * 1024, LOCAL)
     for sent in (ask("/echo", "POST", b"x" * 60_000)[:-1], b"GET /" + b"x" * 10_000):
         visit = place()
         assert visit.transport.heard() == b""
@@ -200,7 +200,7 @@ def test_who_asks_for_more_than_all_may_hold_gives_way(build):
         assert visit.is_closing
         visit.is_lost()
     assert place().asks("/echo", "POST", b"x" * 1000).status == 200, "a little is not counted"
-    assert place.hall.bridge.holdings.held == 1024 * 1024
+    assert place.hall.context.memory_budget.held == 1024 * 1024
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET", BODY, BODY + b"Content-Length: 9\r\n\r\nhello"])
@@ -449,7 +449,7 @@ def test_what_is_behind_an_answer_that_is_not_read_waits_for_it_too(place):
 
 
 def test_a_connection_that_is_lost_while_it_waits_for_its_turn_is_left_alone(place):
-    place.site.bridge.broker.clock = iter(float(number) for number in range(1000)).__next__
+    place.site.context.broker.clock = iter(float(number) for number in range(1000)).__next__
     visit = place()
     visit.protocol.dataReceived(ask("/healthz") * 3)
     assert len(visit.hears()) == 1
@@ -550,7 +550,7 @@ def test_nothing_is_left_of_a_connection(place, reactor, last):
 def test_while_the_server_goes_away_nobody_new_is_served(place):
     visit, other = place(), place()
     assert visit.asks().status == other.asks().status == 200
-    place.hall.bridge.draining = True
+    place.hall.context.draining = True
     answer = visit.asks("/echo", "POST", b"hello")
     assert (answer.status, answer.code) == (503, "unavailable")
     assert answer.headers["connection"] == "close" and visit.is_closing
@@ -568,7 +568,7 @@ def test_who_is_being_answered_when_the_server_goes_away_may_hear_it(place):
     first, second, third = place.waiting
     second.on_drain = lambda: second.answer(200, b"text/plain", b"so far")
     over = []
-    place.hall.bridge.draining = True
+    place.hall.context.draining = True
     place.site.drain(lambda: over.append(place.site.running))
     assert idle.is_closing and not busy.is_closing
     assert [answer.body for answer in hurried.hears()] == [b"so far"]

@@ -219,14 +219,14 @@ def test_a_long_history_for_a_client_that_has_gone_is_not_answered(reactor, wire
     ask = Asking(FakeServer(), reactor, wire)
     for _ in range(3):
         ask("POST", KITCHEN, b"x" * 60_000)
-    tally, opened = ask.hall.bridge.tally, Future()
-    before = tally.requests.copy()
+    stats, opened = ask.hall.context.stats, Future()
+    before = stats.requests.copy()
     monkeypatch.setattr(ask.hall.broker, "open", lambda *asked: opened)
     ask.send("GET", KITCHEN)
     ask.protocol.connectionLost(Failure(ConnectionDone()))
     opened.settle(ask.hall.broker.channels[b"kitchen"])
     ask.settle()
-    assert ask.transport.heard() == b"" and tally.requests == before and logged == []
+    assert ask.transport.heard() == b"" and stats.requests == before and logged == []
 
 
 def test_what_the_backplane_refused_may_be_asked_again(reactor, wire):
@@ -320,5 +320,5 @@ def test_what_was_done_under_a_key_is_told_to_nobody_who_may_not_do_it_any_longe
     ask = Asking(FakeServer(policy=POLICY), reactor, wire)
     shown = {"Authorization": "Bearer A", "Idempotency_Key": "1"}
     assert ask("POST", KITCHEN, b"x", **shown).status == 201
-    ask.hall.bridge.change_policy(FakePolicy({}, {"A": ("ann", {}, None)}))
+    ask.hall.context.change_policy(FakePolicy({}, {"A": ("ann", {}, None)}))
     assert ask("POST", KITCHEN, b"x", **shown).code == (403, "forbidden")

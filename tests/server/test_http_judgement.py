@@ -152,7 +152,7 @@ def test_a_page_that_is_navigated_to_joins_no_channel(place, navigation, path):
     assert (answer.status, answer.code) == (403, "forbidden")
     place.hall.turn()
     assert member.hears() == []
-    assert len(place.hall.bridge.roster) == 1
+    assert len(place.hall.context.roster) == 1
 
 
 def test_a_foreign_origin_is_logged_once(place, logged):
@@ -320,7 +320,7 @@ def test_a_token_must_be_good_still_when_the_body_has_come(build, change):
     visit = place()
     visit.sends(ask("/who?token=good", "POST", Content_Length="2"))
     if change != "expired":
-        place.hall.bridge.change_policy(FakePolicy({}, {} if change == "gone" else policy._tokens))
+        place.hall.context.change_policy(FakePolicy({}, {} if change == "gone" else policy._tokens))
     if change != "gone":
         place.hall.wall += 10
     (answer,) = visit.sends(b"{}")
@@ -333,7 +333,7 @@ def test_rights_are_those_of_when_the_body_has_come(build):
     place = build(POLICY)
     visit = place()
     visit.sends(ask("/who?token=good", "POST", Content_Length="2"))
-    place.hall.bridge.change_policy(FakePolicy({}, {"good": ("ann", {"hall": "rw"}, None)}))
+    place.hall.context.change_policy(FakePolicy({}, {"good": ("ann", {"hall": "rw"}, None)}))
     (answer,) = visit.sends(b"{}")
     ((identity, _, _),) = place.seen.requests
     assert answer.status == 200 and not identity.grants.on(b"kitchen") and identity.grants.on(b"hall")
@@ -511,15 +511,15 @@ def test_it_is_ready_unless_it_goes_away_or_its_backplane_is_away(reactor, wire)
     answer = place().asks("/readyz")
     assert (answer.status, answer.code) == (503, "unavailable")
     hall.backplane.is_ready = True
-    hall.bridge.draining = True
+    hall.context.draining = True
     assert place().asks("/readyz").status == 503
     assert place().asks("/healthz").status == 200
 
 
 def test_refusals_and_bytes_are_counted(place):
-    tally = place.hall.bridge.tally
+    stats = place.hall.context.stats
     visit = place()
     visit.protocol.dataReceived(ask("/none"))
-    assert tally.received == len(ask("/none"))
-    assert tally.sent == len(visit.transport.heard())
-    assert {code.decode(): times for code, times in tally.refused.items()} == {"unknown-command": 1}
+    assert stats.received == len(ask("/none"))
+    assert stats.sent == len(visit.transport.heard())
+    assert {code.decode(): times for code, times in stats.refused.items()} == {"unknown-command": 1}

@@ -160,7 +160,7 @@ def test_it_breaks_off_where_it_may_not_be_read_any_longer(ask, reason):
     ask.protocol.pauseProducing()
     ask.hall.turn()
     if reason == "policy":
-        ask.hall.bridge.change_policy(FakePolicy())
+        ask.hall.context.change_policy(FakePolicy())
     else:
         ask.hall.wall += 1_000.0
     ask.protocol.resumeProducing()
@@ -183,7 +183,7 @@ def test_it_goes_on_under_another_policy_that_allows_it(ask, token, policy):
     ask.send("GET", KITCHEN + token)
     ask.protocol.pauseProducing()
     ask.hall.turn()
-    ask.hall.bridge.change_policy(policy)
+    ask.hall.context.change_policy(policy)
     ask.protocol.resumeProducing()
     ask.hall.turn()
     answer = ask.heard()
@@ -203,7 +203,7 @@ def test_it_breaks_off_under_another_policy_that_does_not_allow_it(ask, policy):
     ask.send("GET", KITCHEN + "?token=A")
     ask.protocol.pauseProducing()
     ask.hall.turn()
-    ask.hall.bridge.change_policy(policy)
+    ask.hall.context.change_policy(policy)
     ask.protocol.resumeProducing()
     ask.hall.turn()
     assert ask.transport.aborted and not ask.heard().is_whole

@@ -174,7 +174,7 @@ def test_rights_are_looked_at_again(ask):
     hall = FakeServer(policy=FakePolicy({"k": "rw"}))
     assert ask(hall, "/channels/other/events?wait=2").answer()[0] == 401
     client = ask(hall, "/channels/k/events?wait=25")
-    hall.bridge.change_policy(FakePolicy({"k": "w"}))
+    hall.context.change_policy(FakePolicy({"k": "w"}))
     publish(hall, "k", "secret")
     status, _, body = client.answer()
     assert status == 401 and b"secret" not in body
@@ -194,7 +194,7 @@ def test_a_right_that_is_lost_while_a_channel_opens_gets_no_events(ask, target, 
     client = ask(hall, target, Authorization="Bearer t")
     assert len(hall.backplane) == 1, "the other channel is being opened"
     if loss == "policy":
-        hall.bridge.change_policy(FakePolicy({"k": "w"}))
+        hall.context.change_policy(FakePolicy({"k": "w"}))
     else:
         hall.wall += 11
     hall.backplane.release()
@@ -207,7 +207,7 @@ def test_a_right_that_is_lost_while_a_channel_opens_gets_no_events(ask, target, 
 def test_a_token_that_runs_out_meanwhile(ask):
     hall = FakeServer(policy=FakePolicy({"k": "w"}, {"t": ("ann", {"k": "r"}, 1_800_000_010.0)}))
     client, other = (ask(hall, "/channels/k/events?wait=25&token=t") for _ in range(2))
-    hall.bridge.change_policy(FakePolicy({"k": "w"}, {"t": ("ann", {"k": "r"}, 1_800_000_010.0)}))
+    hall.context.change_policy(FakePolicy({"k": "w"}, {"t": ("ann", {"k": "r"}, 1_800_000_010.0)}))
     publish(hall, "k", "1")
     assert [told(one)["events"][0]["data"] for one in (client, other)] == ["1", "1"]
     late = ask(hall, "/channels/k/events?wait=25&token=t")
@@ -217,7 +217,7 @@ def test_a_token_that_runs_out_meanwhile(ask):
     gone = ask(hall, "/channels/k/events?wait=25&token=t")
     hall.wall -= 11
     gone = ask(hall, "/channels/k/events?wait=25&token=t")
-    hall.bridge.change_policy(FakePolicy({"k": "w"}))
+    hall.context.change_policy(FakePolicy({"k": "w"}))
     publish(hall, "k", "3")
     assert gone.answer()[0] == 401
 
@@ -226,7 +226,7 @@ def test_a_token_that_runs_out_after_another_policy_came(ask):
     tokens = {"t": ("ann", {"k": "r"}, 1_800_000_010.0)}
     hall = FakeServer(policy=FakePolicy({"k": "w"}, tokens))
     client = ask(hall, "/channels/k/events?wait=25&token=t")
-    hall.bridge.change_policy(FakePolicy({"k": "w"}, tokens))
+    hall.context.change_policy(FakePolicy({"k": "w"}, tokens))
     hall.wall += 11
     publish(hall, "k", "secret")
     status, _, body = client.answer()
@@ -235,7 +235,7 @@ def test_a_token_that_runs_out_after_another_policy_came(ask):
 
 def test_nobody_waits_for_a_server_that_goes_away(hall, ask):
     client = ask(hall, "/channels/k/events?wait=25")
-    hall.bridge.draining = True
+    hall.context.draining = True
     client.protocol._owner.requests[0].on_drain()
     assert told(client)["events"] == []
     assert ask(hall, "/channels/k/events?wait=25").answer()[0] == 503

@@ -37,12 +37,12 @@ class Answer:
 @pytest.fixture
 def ask(reactor, wire):
     """Ask on one connection: ``ask(path, method="GET", host=…, body=b"", **headers)``."""
-    bridge = FakeServer().bridge
+    context = FakeServer().context
     site = HTTPSite(
         reactor,
-        bridge,
+        context,
         OriginPolicy(AllowedOrigins()),
-        Routes(operations(bridge, reactor, lambda: LINES)),
+        Routes(operations(context, reactor, lambda: LINES)),
         DEFAULT_LISTENER,
     )
     transport = wire(port=8082)

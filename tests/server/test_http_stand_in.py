@@ -47,8 +47,8 @@ def test_a_whole_conversation(hall, open_one):
     assert [event.message.get("id") for event in heard] == [1, 2, None, 7, 8]
     assert heard[2].message["data"] == "é\n" and not any(event.id for event in heard)
     assert heard[4].message["events"][0]["data"] == "é\n"
-    assert [session.dialect_title for session in hall.bridge.roster] == ["events"]
-    assert hall.bridge.tally.opened["events"] - hall.bridge.tally.closed["events"] == 1
+    assert [session.dialect_title for session in hall.context.roster] == ["events"]
+    assert hall.context.stats.opened["events"] - hall.context.stats.closed["events"] == 1
 
 
 def test_it_shares_its_bytes_with_all_its_kind(hall, open_one):
@@ -132,14 +132,14 @@ def test_a_stream_that_ends_tells_those_who_wait(open_one):
     client.goes()
     assert [poster.answer()[0] for poster in (first, second)] == [404, 404]
     assert says(connect(), key, PING)[0] == 404
-    assert not len(hall.bridge.roster) and hall.bridge.holdings.held == 0
+    assert not len(hall.context.roster) and hall.context.memory_budget.held == 0
 
 
 @pytest.mark.parametrize("ending", [CloseReason.GOING_AWAY, CloseReason.POLICY])
 def test_it_says_why_it_closes(hall, open_one, ending):
     """As a close frame would."""
     connect, client, key = open_one(hall)
-    for session in hall.bridge.roster:
+    for session in hall.context.roster:
         session.dismiss(ending, b"for a reason")
     notice, close = client.hears()
     assert notice.kind == "notice"
@@ -156,7 +156,7 @@ def test_nothing_is_said_in_the_midst_of_a_long_answer(hall, open_one):
     hall.turn()
     client.protocol._owner._outlet.pauseProducing()
     client.protocol._owner.session.run(History(b"k", tag=b"5"))
-    (session,) = [guest for guest in hall.bridge.roster if guest.dialect_title == "events"]
+    (session,) = [guest for guest in hall.context.roster if guest.dialect_title == "events"]
     session.dismiss(CloseReason.GOING_AWAY, b"for a reason")
     assert client.hears() == [] and client._text.startswith('event: ok\ndata: {"type":"ok","id":5')
     assert "close" not in client._text
@@ -202,7 +202,7 @@ def test_no_more_than_an_identity_may_have(open_one, reactor, wire):
 def test_head_is_the_head_alone(hall, reactor, wire):
     status, headers, body = web_port(reactor, wire, hall)().asks("/stream", method="HEAD").answer()
     assert (status, headers["content-type"], body) == (200, "text/event-stream; charset=utf-8", b"")
-    assert not len(hall.bridge.roster)
+    assert not len(hall.context.roster)
 
 
 def test_a_fault_of_ours_ends_the_connection(hall, reactor, wire, monkeypatch, logged):
@@ -214,7 +214,7 @@ def test_a_fault_of_ours_ends_the_connection(hall, reactor, wire, monkeypatch, l
     assert client.transport.aborted
     client.goes()
     assert logged.pop()["log_failure"].type is RuntimeError
-    assert not len(hall.bridge.roster)
+    assert not len(hall.context.roster)
 
 
 def test_the_key_is_in_no_log(hall, open_one, logged):

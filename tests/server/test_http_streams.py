@@ -57,11 +57,11 @@ def test_it_is_a_session_as_any_other(hall, connect):
     hall.turn()
     assert any(line.endswith(" ann") and line.startswith("MEMBER") for line in watcher.hears())
     assert kinds(client.hears()) == ["welcome", "ok", "join"]
-    assert [session.dialect_title for session in hall.bridge.roster] == ["events", "line"]
+    assert [session.dialect_title for session in hall.context.roster] == ["events", "line"]
     client.goes()
     hall.turn()
     assert any(line.startswith("LEAVE kitchen") for line in watcher.hears())
-    assert hall.bridge.admission.connections == 0 and len(hall.bridge.roster) == 1
+    assert hall.context.admission.connections == 0 and len(hall.context.roster) == 1
 
 
 def test_several_channels(hall, connect):
@@ -147,7 +147,7 @@ def test_what_is_refused_before_the_stream_begins(hall, connect, target, headers
     assert told == status
     if code:
         assert json.loads(body)["code"] == code
-        assert not hall.broker.channels and len(hall.bridge.roster) == 1
+        assert not hall.broker.channels and len(hall.context.roster) == 1
 
 
 def test_rights_are_looked_at_first_and_later(make, hall):
@@ -157,8 +157,8 @@ def test_rights_are_looked_at_first_and_later(make, hall):
     wrong = {"Authorization": "Bearer wrong"}
     assert connect().asks("/channels/k/events", Accept="text/event-stream", **wrong).answer()[0] == 401
     client = connect().streams("/channels/k/events?token=t")
-    assert [session.peer.nick for session in hall.bridge.roster] == [b"ann"]
-    hall.bridge.change_policy(FakePolicy({}, {"t": ("ann", {"open": "r"}, None)}))
+    assert [session.peer.nick for session in hall.context.roster] == [b"ann"]
+    hall.context.change_policy(FakePolicy({}, {"t": ("ann", {"open": "r"}, None)}))
     assert kinds(client.hears()) == ["welcome", "ok", "notice"]
     assert client.transport.half_closed
     forbidden = connect().asks("/channels/k/events?token=t", Accept="text/event-stream").answer()
@@ -189,7 +189,7 @@ def test_head_is_the_head_alone(hall, connect):
     client = connect().asks("/channels/k/events", method="HEAD", Accept="text/event-stream")
     status, headers, body = client.answer()
     assert (status, headers["content-type"], body) == (200, "text/event-stream; charset=utf-8", b"")
-    assert "content-length" not in headers and not hall.broker.channels and not len(hall.bridge.roster)
+    assert "content-length" not in headers and not hall.broker.channels and not len(hall.context.roster)
     assert client.asks("/healthz").answer()[0] == 200
 
 
@@ -222,7 +222,7 @@ def test_what_the_client_still_says_is_dropped_and_bounded(hall, connect):
     assert kinds(client.hears()) == ["notice"] and client.transport.half_closed
     client.protocol.dataReceived(b"x" * MAX_IGNORED)
     client.goes()
-    assert not len(hall.bridge.roster)
+    assert not len(hall.context.roster)
 
 
 def test_what_came_right_behind_the_request_is_dropped(hall, connect):
@@ -255,7 +255,7 @@ def test_silence_is_broken_now_and_then(make, hall, reactor):
 
 def test_a_server_that_goes_away_says_so(hall, connect):
     client = connect().streams("/channels/k/events")
-    for session in hall.bridge.roster:
+    for session in hall.context.roster:
         session.dismiss(CloseReason.GOING_AWAY, b"this server is going away")
     assert kinds(client.hears())[-1] == "notice" and client.transport.half_closed
 

@@ -36,7 +36,7 @@ def values(metrics):
 
 @pytest.fixture
 def metrics(hall):
-    return Metrics(hall.bridge)
+    return Metrics(hall.context)
 
 
 def test_each_family_says_what_it_is(metrics):
@@ -65,7 +65,7 @@ def test_names_are_those_that_promtool_expects(metrics):
 def test_no_label_has_values_that_peers_choose(metrics, hall):
     peer = hall.line_peer()
     peer.says("NICK a-nick-of-mine", "SUB secret-channel", "PUB secret-channel payload", "SECRET x")
-    hall.bridge.tally.answer(b"BREW", 405)
+    hall.context.stats.answer(b"BREW", 405)
     _, body = metrics.render("")
     assert not re.search(rb"of-mine|secret|payload|BREW|SECRET", body)
     for family in read(metrics).values():
@@ -76,7 +76,7 @@ def test_no_label_has_values_that_peers_choose(metrics, hall):
 
 def test_what_happens_is_told(hall, metrics):
     line, page = hall.line_peer(), hall.json_peer()
-    hall.bridge.admission.enter("")
+    hall.context.admission.enter("")
     line.says("SUB kitchen", "FLY")
     page.says(
         {"type": "publish", "channel": "kitchen", "data": "x"}, {"type": "publish", "channel": "cellar", "data": 1}
@@ -97,7 +97,7 @@ def test_what_happens_is_told(hall, metrics):
     assert told[("sockbridge_refusals_total", "rate")] == 0
     assert told[("sockbridge_connections_opened_total", "line")] == 1
     assert told[("sockbridge_log_bytes",)] == hall.broker.log_bytes > 0
-    assert told[("sockbridge_max_connections",)] == hall.bridge.limits.max_connections
+    assert told[("sockbridge_max_connections",)] == hall.context.limits.max_connections
     line.session.lost()
     told = values(metrics)
     assert told[("sockbridge_peers", "line")] == 0
@@ -121,9 +121,9 @@ def test_who_is_behind_and_what_it_lost(metrics, hall):
 
 
 def test_a_histogram_counts_what_is_below_each_bound(hall, metrics):
-    tally = hall.bridge.tally
+    stats = hall.context.stats
     for seconds in (0.00005, 0.0001, 0.004, 7.0):
-        tally.turned(seconds)
+        stats.turned(seconds)
     told = values(metrics)
     assert told["sockbridge_turn_seconds_bucket", "0.0001"] == 2
     assert told["sockbridge_turn_seconds_bucket", "0.0025"] == 2
@@ -135,7 +135,7 @@ def test_a_histogram_counts_what_is_below_each_bound(hall, metrics):
 
 def test_requests_of_http_are_told_by_method_and_status(hall, metrics):
     for method, status in ((b"GET", 200), (b"GET", 200), (b"BREW", 405), (b"MELT", 405)):
-        hall.bridge.tally.answer(method, status)
+        hall.context.stats.answer(method, status)
     told = values(metrics)
     assert told["sockbridge_http_requests_total", "200", "GET"] == 2
     assert told["sockbridge_http_requests_total", "405", "other"] == 2
@@ -174,7 +174,7 @@ def test_whatever_is_asked_for_there_is_an_answer(metrics, accept):
 
 def test_webhooks_are_told_by_their_names_while_there_are_any(hall):
     figures = {}
-    metrics = Metrics(hall.bridge, lambda: figures)
+    metrics = Metrics(hall.context, lambda: figures)
     assert not any("webhook" in name for name in read(metrics))
     figures["example.org"] = Figures(queued=3, queued_bytes=700, delivered=20, dropped=2, failed=5)
     told = values(metrics)
@@ -229,8 +229,8 @@ def test_a_scrape_with_many_peers_and_channels_looks_at_none_of_them():
 
         values = items = keys = __iter__
 
-    metrics = Metrics(hall.bridge)
+    metrics = Metrics(hall.context)
     hall.broker.channels = Untouchable(hall.broker.channels)
-    hall.bridge.roster._guests = Untouchable(hall.bridge.roster._guests)
+    hall.context.roster._guests = Untouchable(hall.context.roster._guests)
     told = values(metrics)
     assert told[("sockbridge_channels",)] == told[("sockbridge_peers", "line")] == 50

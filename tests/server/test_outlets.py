@@ -296,10 +296,10 @@ class FakePort:
 @pytest.mark.parametrize("usual, ours", [(tcp.Server, DirectTCPTransport), (unix.Server, DirectUNIXTransport)])
 def test_a_listening_port_makes_transports_that_send_at_once(usual, ours):
     port = FakePort(usual)
-    holdings = MemoryBudget(1)
-    install_direct_writes(port, holdings)
+    memory_budget = MemoryBudget(1)
+    install_direct_writes(port, memory_budget)
     assert issubclass(port.transport, ours)
-    assert port.transport.holdings is holdings
+    assert port.transport.memory_budget is memory_budget
 
 
 def test_a_port_of_another_kind_is_left_alone():

@@ -67,8 +67,8 @@ class Place:
         monkeypatch.setattr(txaio.config, "loop", self.reactor)
         self.hall = FakeServer()
         self.server = SimpleNamespace(_realPortNumber=8081, getHost=lambda: IPv4Address("TCP", "127.0.0.1", 8081))
-        self.lines = LineFactory(self.hall.bridge, self.reactor, 0)
-        self.web = WebFactory(self.hall.bridge, self.reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [])
+        self.lines = LineFactory(self.hall.context, self.reactor, 0)
+        self.web = WebFactory(self.hall.context, self.reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [])
 
     def connect(self, factory, socket, data=b""):
         """A connection to a port, which has sent ``data``."""

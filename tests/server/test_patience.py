@@ -50,7 +50,7 @@ class Call:
 
 @pytest.fixture
 def factory(hall: FakeServer, reactor: Any) -> LineFactory:
-    return LineFactory(hall.bridge, reactor, 0)
+    return LineFactory(hall.context, reactor, 0)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_who_is_gone_is_not_waited_for(call: Call, reactor: Any) -> None:
 
 def test_with_bounds_of_nothing_everybody_is_awaited_for_ever(reactor: Any, wire: Any) -> None:
     hall = FakeServer(first_command_timeout=0, line_timeout=0, idle_timeout=0)
-    call = Call(LineFactory(hall.bridge, reactor, 0), wire())
+    call = Call(LineFactory(hall.context, reactor, 0), wire())
     call.sends(b"PI")
     assert not reactor.getDelayedCalls()
 

@@ -60,7 +60,7 @@ class Visit:
 @pytest.fixture
 def lines(hall, reactor, wire):
     """Call a proxied line port: ``lines(there=…)``."""
-    factory = ProxyProtocolFactory(LineFactory(hall.bridge, reactor, 0, listening=LISTENING), reactor, LISTENING)
+    factory = ProxyProtocolFactory(LineFactory(hall.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
     return lambda there=PROXY: Visit(factory, wire(there=there))
 
 
@@ -69,7 +69,7 @@ def web(hall, reactor, wire, monkeypatch):
     """Call a proxied web port."""
     txaio.use_twisted()
     monkeypatch.setattr(txaio.config, "loop", reactor)
-    wrapped = WebFactory(hall.bridge, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [], LISTENING)
+    wrapped = WebFactory(hall.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [], LISTENING)
     factory = ProxyProtocolFactory(wrapped, reactor, LISTENING)
     return lambda there=PROXY: Visit(factory, wire(port=8082, there=there))
 
@@ -120,14 +120,14 @@ def test_a_remote_proxy_cannot_make_its_client_a_local_one(lines, hall, header):
     welcome, answer = peer.hears().splitlines()
     assert welcome.split()[3].startswith(b"from=10.0.0.1:")
     assert answer.startswith(b"ERR forbidden ")
-    (session,) = hall.bridge.roster
+    (session,) = hall.context.roster
     assert session.peer.principal == b"@10.0.0.1"
 
 
 @pytest.mark.parametrize("header", LOCAL_CLIENTS)
 def test_a_local_proxy_has_local_clients(hall, reactor, wire, header):
     listening = ListenerConfig("tcp:8081", True, parse_trusted(["127.0.0.1"]))
-    factory = ProxyProtocolFactory(LineFactory(hall.bridge, reactor, 0, listening=listening), reactor, listening)
+    factory = ProxyProtocolFactory(LineFactory(hall.context, reactor, 0, listening=listening), reactor, listening)
     peer = Visit(factory, wire(there="127.0.0.1"))
     peer.sends(header + b"SUB $sys/figures\n")
     assert b"\nOK " in peer.hears()
@@ -149,7 +149,7 @@ def test_nothing_of_the_header_is_left_once_it_is_read(lines):
 
 def test_the_address_that_is_told_is_the_one_that_is_counted(reactor, wire):
     hall = FakeServer(max_connections_per_address=1)
-    factory = ProxyProtocolFactory(LineFactory(hall.bridge, reactor, 0, listening=LISTENING), reactor, LISTENING)
+    factory = ProxyProtocolFactory(LineFactory(hall.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
     first, again, other = (Visit(factory, wire(there=PROXY)) for _ in range(3))
     first.sends(LINE)
     again.sends(BLOCK)
@@ -157,7 +157,7 @@ def test_the_address_that_is_told_is_the_one_that_is_counted(reactor, wire):
     assert [peer.hears().split()[0] for peer in (first, again, other)] == [b"WELCOME", b"ERR", b"WELCOME"]
     for peer in (first, again, other):
         peer.is_lost()
-    assert hall.bridge.admission.connections == 0
+    assert hall.context.admission.connections == 0
     last = Visit(factory, wire(there=PROXY))
     last.sends(LINE)
     assert last.hears().startswith(b"WELCOME ")
@@ -212,7 +212,7 @@ def test_a_connection_without_its_header_is_closed_and_that_is_told_once(lines, 
         "the proxy at 10.0.0.1 does not begin with a PROXY header at tcp:8081, so its connections are closed; let it "
         "send one, or take this endpoint out of proxy-protocol"
     )
-    assert len(hall.bridge.roster) == hall.bridge.admission.connections == 0
+    assert len(hall.context.roster) == hall.context.admission.connections == 0
 
 
 def test_a_header_that_does_not_come_in_time_is_none(lines, reactor, logged):
@@ -234,7 +234,7 @@ def test_a_proxy_that_only_looks_whether_we_are_there_is_not_worth_a_word(lines,
 
 
 def test_a_proxy_on_a_unix_socket(hall, reactor, wire, logged):
-    factory = ProxyProtocolFactory(LineFactory(hall.bridge, reactor, 0, listening=LISTENING), reactor, LISTENING)
+    factory = ProxyProtocolFactory(LineFactory(hall.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
     for data in (LINE, b"nonsense"):
         transport = wire()
         transport.peerAddr = UNIXAddress(b"")
@@ -245,7 +245,7 @@ def test_a_proxy_on_a_unix_socket(hall, reactor, wire, logged):
 
 def test_the_header_comes_before_all_that_wraps_the_protocol(hall, reactor, wire):
     """As TLS does."""
-    lines = LineFactory(hall.bridge, reactor, 0, listening=LISTENING)
+    lines = LineFactory(hall.context, reactor, 0, listening=LISTENING)
     port = SimpleNamespace(factory=WrappingFactory(lines))
     expect_proxy_headers(port, reactor, LISTENING)
     peer = Visit(port.factory, wire(there=PROXY))
@@ -271,5 +271,5 @@ def test_the_port_ends_what_it_began(reactor):
 
 
 def test_who_is_not_behind_a_proxy_has_no_attribute_more(hall, reactor, wire):
-    protocol = LineFactory(hall.bridge, reactor, 0).buildProtocol(IPv4Address("TCP", STRANGER, 1))
+    protocol = LineFactory(hall.context, reactor, 0).buildProtocol(IPv4Address("TCP", STRANGER, 1))
     assert "told" not in vars(protocol)

@@ -38,7 +38,7 @@ class Server:
         self.hall = FakeServer(policy=POLICY, commands_per_second=1, commands_burst=BURST)
         self._reactor = reactor
         self._wire = wire
-        self._lines = LineFactory(self.hall.bridge, reactor, 0)
+        self._lines = LineFactory(self.hall.context, reactor, 0)
         self._there = HERE
         self._connect = web_port(reactor, lambda **ends: wire(there=self._there, **ends), self.hall)
 
@@ -184,7 +184,7 @@ def test_a_handshake_that_exceeds_the_rate_is_told_when_to_come_back(server: Ser
     client = server._web(HERE)
     status, headers, _ = client.asks("/ws", **UPGRADE).answer()
     assert (status, headers["retry-after"]) == (429, "1") and client.transport.half_closed
-    assert server.hall.bridge.tally.refused[ErrorCode.RATE]
+    assert server.hall.context.stats.refused[ErrorCode.RATE]
 
 
 def test_lines_that_exceed_the_rate_are_refused_at_once(server: Server) -> None:
@@ -193,14 +193,14 @@ def test_lines_that_exceed_the_rate_are_refused_at_once(server: Server) -> None:
     transport, protocol = server._wire(there=HERE), server._lines.buildProtocol(None)
     protocol.makeConnection(transport)
     assert transport.heard().startswith(b"ERR rate ") and transport.half_closed
-    assert server.hall.bridge.admission.connections == 0
+    assert server.hall.context.admission.connections == 0
 
 
 def test_handshakes_of_tls_that_exceed_the_rate_are_not_begun(server: Server) -> None:
     """To say so would take the handshake."""
-    bridge, secure = server.hall.bridge, ListenerConfig("ssl:1")
-    lines = LineFactory(bridge, server._reactor, 0, listening=secure)
-    web = WebFactory(bridge, server._reactor, OriginPolicy(AllowedOrigins()), 0, 0, 0, list, secure)
+    context, secure = server.hall.context, ListenerConfig("ssl:1")
+    lines = LineFactory(context, server._reactor, 0, listening=secure)
+    web = WebFactory(context, server._reactor, OriginPolicy(AllowedOrigins()), 0, 0, 0, list, secure)
     aborted = []
     for factory in (web, lines) * 5:
         transport, protocol = server._wire(there=HERE), factory.buildProtocol(None)
@@ -208,4 +208,4 @@ def test_handshakes_of_tls_that_exceed_the_rate_are_not_begun(server: Server) ->
         aborted.append(transport.aborted)
         protocol.connectionLost(Failure(ConnectionDone()))
     assert aborted == [False] * 5 + [True] * 5
-    assert bridge.admission.connections == 0
+    assert context.admission.connections == 0

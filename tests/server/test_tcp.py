@@ -24,7 +24,7 @@ class Call:
 
     def __init__(self, hall, reactor, transport, web_address="http://127.0.0.1:8082/"):
         self.hall, self.transport = hall, transport
-        self.protocol = LineFactory(hall.bridge, reactor, 0, web_address).buildProtocol(None)
+        self.protocol = LineFactory(hall.context, reactor, 0, web_address).buildProtocol(None)
         self.protocol.makeConnection(transport)
 
     def sends(self, data):
@@ -117,7 +117,7 @@ def test_after_a_half_close_all_is_answered_before_the_end(call):
     call.half_closes()
     assert call.transport.disconnecting
     call.is_lost()
-    assert len(call.hall.bridge.roster) == 0
+    assert len(call.hall.context.roster) == 0
 
 
 def test_a_half_close_waits_for_answers_that_are_late(reactor, wire):
@@ -141,11 +141,11 @@ def test_who_does_not_leave_after_goodbye_is_dropped(call, reactor):
 def test_the_end_of_the_connection_calls_everything_off(call, reactor):
     call.says("SUB kitchen", "QUIT")
     call.is_lost()
-    assert len(call.hall.bridge.roster) == call.hall.bridge.admission.connections == 0
+    assert len(call.hall.context.roster) == call.hall.context.admission.connections == 0
     assert call.hall.broker.members_here(b"kitchen") == []
     assert not reactor.getDelayedCalls()
     call.is_lost()
-    assert call.hall.bridge.admission.connections == 0
+    assert call.hall.context.admission.connections == 0
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "QUARREL"])
@@ -348,16 +348,16 @@ def test_who_finds_no_room_is_told_and_not_counted(reactor, wire):
     assert second.transport.half_closed
     second.says("PUB kitchen 21.5")
     assert second.hears() == []
-    assert hall.bridge.tally.refused == {ErrorCode.LIMIT: 1}
-    assert hall.bridge.tally.received == 0
+    assert hall.context.stats.refused == {ErrorCode.LIMIT: 1}
+    assert hall.context.stats.received == 0
     first.says("PING")
-    assert hall.bridge.tally.received == len("PING\n")
+    assert hall.context.stats.received == len("PING\n")
     second.half_closes()
     assert second.transport.disconnecting
     second.is_lost()
-    assert hall.bridge.admission.connections == 1
+    assert hall.context.admission.connections == 1
     first.is_lost()
-    assert hall.bridge.admission.connections == 0
+    assert hall.context.admission.connections == 0
 
 
 def test_an_address_has_its_own_bound(reactor, wire):
@@ -397,7 +397,7 @@ def test_a_stalled_peer_can_be_sent_away(call):
     call.transport.producer.pauseProducing()
     call.says("PING 1")
     assert not call.transport.reads
-    (session,) = call.hall.bridge.roster
+    (session,) = call.hall.context.roster
     session.dismiss(CloseReason.GOING_AWAY, b"enough")
     assert call.hears() == ["PONG 1", "NOTICE enough", "BYE"]
     assert call.transport.producer is None
@@ -419,7 +419,7 @@ def test_a_fault_of_ours_is_logged_and_the_peer_goes_on(call, logged, monkeypatc
 
 
 def test_the_factory_says_nothing_of_itself(hall, reactor, logged):
-    factory = LineFactory(hall.bridge, reactor, 0)
+    factory = LineFactory(hall.context, reactor, 0)
     factory.doStart()
     factory.doStop()
     assert logged == []
@@ -431,7 +431,7 @@ class TestWithTLS:
 
     @pytest.fixture
     def connect(self, hall, reactor, wire):
-        factory = LineFactory(hall.bridge, reactor, 0, listening=ListenerConfig("ssl:8081"))
+        factory = LineFactory(hall.context, reactor, 0, listening=ListenerConfig("ssl:8081"))
 
         def connect(transport=None):
             protocol, transport = factory.buildProtocol(None), transport or wire()
@@ -444,17 +444,17 @@ class TestWithTLS:
         protocol, transport = connect()
         assert IHandshakeListener.providedBy(protocol)
         assert transport.heard() == b""
-        assert (len(hall.bridge.roster), hall.bridge.admission.connections) == (0, 1)
+        assert (len(hall.context.roster), hall.context.admission.connections) == (0, 1)
         protocol.handshakeCompleted()
         assert transport.heard().startswith(b"WELCOME sockbridge/1 id=p1 ")
         protocol.dataReceived(b"PING\n")
         assert transport.heard() == b"PONG\n"
         protocol.connectionLost(Failure(ConnectionDone()))
-        assert (len(hall.bridge.roster), hall.bridge.admission.connections) == (0, 0)
+        assert (len(hall.context.roster), hall.context.admission.connections) == (0, 0)
 
     @pytest.mark.parametrize("known", [True, False])
     def test_a_certificate_says_who_it_is(self, connect, hall, tmp_path, known):
-        hall.bridge.policy = FakePolicy() if known else None
+        hall.context.policy = FakePolicy() if known else None
         Authority(tmp_path).issue("meter", "meter")
         protocol, transport = connect()
         certificate = load_certificate(FILETYPE_PEM, (tmp_path / "meter.pem").read_bytes())
@@ -463,7 +463,7 @@ class TestWithTLS:
         transport.heard()
         protocol.dataReceived(b"NICK meter\nINFO\n")
         assert b" nick=meter " in transport.heard()
-        assert [guest.peer.nick for guest in hall.bridge.roster] == [b"meter"]
+        assert [guest.peer.nick for guest in hall.context.roster] == [b"meter"]
         protocol.dataReceived(b"NICK another\n")
         assert transport.heard() == (b"OK ~another\n" if known else b"OK another\n")
 
@@ -474,7 +474,7 @@ class TestWithTLS:
         reactor.advance(OPEN_TIMEOUT - 5)
         assert (late_wire.aborted, ready_wire.aborted) == (True, False)
         late.connectionLost(Failure(ConnectionDone()))
-        assert hall.bridge.admission.connections == 1
+        assert hall.context.admission.connections == 1
         reactor.advance(OPEN_TIMEOUT)
         assert not ready_wire.aborted
 
@@ -483,20 +483,20 @@ class TestWithTLS:
         protocol.connectionLost(Failure(ConnectionDone()))
         reactor.advance(OPEN_TIMEOUT)
         assert not transport.aborted
-        assert hall.bridge.admission.connections == 0
+        assert hall.context.admission.connections == 0
 
     def test_a_half_close_before_the_end_of_its_handshake_ends_it(self, connect, hall):
         protocol, transport = connect()
         protocol.readConnectionLost()
         assert transport.disconnecting
         protocol.connectionLost(Failure(ConnectionDone()))
-        assert hall.bridge.admission.connections == 0
+        assert hall.context.admission.connections == 0
 
     def test_who_may_not_stay_is_told(self, reactor, wire):
         hall = FakeServer(max_connections=0)
-        protocol = LineFactory(hall.bridge, reactor, 0, listening=ListenerConfig("ssl:8081")).buildProtocol(None)
+        protocol = LineFactory(hall.context, reactor, 0, listening=ListenerConfig("ssl:8081")).buildProtocol(None)
         transport = wire()
         protocol.makeConnection(transport)
         protocol.handshakeCompleted()
         assert transport.heard().startswith(b"ERR limit ")
-        assert len(hall.bridge.roster) == 0
+        assert len(hall.context.roster) == 0

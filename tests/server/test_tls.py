@@ -34,7 +34,7 @@ def factory(hall, reactor, tmp_path):
     """As a TLS port has it."""
     Authority(tmp_path).issue("server", "localhost")
     certificates = Certificates(ENDPOINT, tmp_path)
-    lines = LineFactory(hall.bridge, reactor, 0, listening=ListenerConfig(ENDPOINT))
+    lines = LineFactory(hall.context, reactor, 0, listening=ListenerConfig(ENDPOINT))
     factory = TLSMemoryBIOFactory(certificates, False, lines, reactor)
     free_at_the_end(SimpleNamespace(factory=factory))
     gc.collect()
@@ -224,16 +224,16 @@ def test_the_end_of_tls_is_the_end_of_a_connection_that_is_not_read(connect, hal
     assert client.transport.blocked
     ends(client)
     reactor.turn()
-    assert client.transport.disconnected and len(hall.bridge.roster) == 0
+    assert client.transport.disconnected and len(hall.context.roster) == 0
 
 
 def test_an_end_without_close_notify_is_the_end(connect, hall):
     """It may be the work of somebody on the way (RFC 8446 section 6.1)."""
     client = connect()
     client.say(b"SUB k\n")
-    assert len(hall.bridge.roster) == 1
+    assert len(hall.context.roster) == 1
     client.transport.readConnectionLost(Failure(ConnectionDone()))
-    assert client.transport.disconnected and len(hall.bridge.roster) == 0
+    assert client.transport.disconnected and len(hall.context.roster) == 0
 
 
 def test_an_aborted_connection_ends_without_close_notify(connect, hall, fake_socket, reactor):
@@ -243,7 +243,7 @@ def test_an_aborted_connection_ends_without_close_notify(connect, hall, fake_soc
     client.transport.protocol.abortConnection()
     reactor.turn()
     assert fake_socket.sent == b"" and client.transport.disconnected
-    assert len(hall.bridge.roster) == 0
+    assert len(hall.context.roster) == 0
 
 
 def test_nothing_is_read_after_close_notify(connect, hall, fake_socket):

@@ -72,7 +72,7 @@ def build(reactor, wire, monkeypatch):
         hall = hall or FakeServer()
         lines = [{"kind": "tcp", "host": "127.0.0.1", "port": 8081}]
         factory = WebFactory(
-            hall.bridge, reactor, OriginPolicy(origins or AllowedOrigins()), 0, 0, 3, lambda: lines, listening
+            hall.context, reactor, OriginPolicy(origins or AllowedOrigins()), 0, 0, 3, lambda: lines, listening
         )
 
         def visit(here="127.0.0.1", there="127.0.0.1"):
@@ -99,7 +99,7 @@ def test_the_steps_of_a_websocket_begin_with_its_handshakes(build, extra, secure
         peer.protocol.handshakeCompleted()
     visit.hall.now += 1
     assert peer.asks(upgrade(**extra))[0] == 101
-    (session,) = visit.hall.bridge.roster
+    (session,) = visit.hall.context.roster
     steps = [(step.name, step.words, step.at - 1000) for step in session.steps]
     if secure:
         handshakes = [("handshake", "TLS", 1.0), ("handshake", "WebSocket", 2.0), ("open", "", 2.0)]
@@ -132,7 +132,7 @@ def test_a_plain_request_gets_the_page_whatever_the_cut(visit):
 
 def test_over_tls_it_tells_what_it_speaks(reactor):
     """Who offers protocols and gets none of them ends the handshake."""
-    factory = WebFactory(FakeServer().bridge, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [])
+    factory = WebFactory(FakeServer().context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [])
     assert IProtocolNegotiationFactory(factory).acceptableProtocols() == [b"http/1.1"]
 
 
@@ -172,14 +172,14 @@ def test_a_plain_handshake_is_answered_together_with_the_welcome(visit, more):
 
 def test_a_fault_of_ours_in_a_plain_handshake_ends_the_connection(visit, monkeypatch, logged):
     peer = visit()
-    monkeypatch.setattr(visit.hall.bridge.roster, "add", lambda session: 1 / 0)
+    monkeypatch.setattr(visit.hall.context.roster, "add", lambda session: 1 / 0)
     peer.sends(upgrade() + bytes([0x81, 0x80]) + bytes(4))
     assert peer.transport.aborted
     assert peer.transport.heard() == b""
     assert [event["log_failure"].type for event in logged if "log_failure" in event] == [ZeroDivisionError]
     logged.clear()
     peer.is_lost()
-    assert visit.hall.bridge.admission.connections == 0
+    assert visit.hall.context.admission.connections == 0
 
 
 def test_a_websocket_elsewhere_is_told_where_it_is(visit):
@@ -269,20 +269,20 @@ def test_an_end_leaves_nothing_behind(visit, reactor, data):
     peer.sends(data)
     peer.is_lost()
     said = peer.transport.value()
-    assert visit.hall.bridge.admission.connections == 0
+    assert visit.hall.context.admission.connections == 0
     reactor.advance(OPEN_TIMEOUT)
     assert peer.transport.heard() == said
     assert not reactor.getDelayedCalls()
     peer.is_lost()
-    assert visit.hall.bridge.admission.connections == 0
+    assert visit.hall.context.admission.connections == 0
 
 
 def test_the_end_of_a_websocket_ends_its_session(visit):
     peer = visit()
     peer.sends(upgrade())
-    assert len(visit.hall.bridge.roster) == visit.hall.bridge.admission.connections == 1
+    assert len(visit.hall.context.roster) == visit.hall.context.admission.connections == 1
     peer.is_lost()
-    assert len(visit.hall.bridge.roster) == visit.hall.bridge.admission.connections == 0
+    assert len(visit.hall.context.roster) == visit.hall.context.admission.connections == 0
 
 
 def test_who_finds_no_room_is_told_when_to_come_back(build, reactor):
@@ -295,7 +295,7 @@ def test_who_finds_no_room_is_told_when_to_come_back(build, reactor):
     reactor.advance(2 * OPEN_TIMEOUT)
     assert refused.transport.heard() == b"", "there is nothing that it has to send in time"
     refused.is_lost()
-    assert visit.hall.bridge.admission.connections == 1
+    assert visit.hall.context.admission.connections == 1
 
 
 LOOPBACK, ANYWHERE = "127.0.0.1", "192.0.2.1"
@@ -402,12 +402,12 @@ def test_a_head_of_too_many_headers_is_refused(visit):
 def test_what_is_refused_at_the_door_is_counted(build, data, status, code):
     visit = build()
     assert visit().asks(data)[0] == status
-    assert visit.hall.bridge.tally.requests == {(b"other", status): 1}
-    assert visit.hall.bridge.tally.refused == {code: 1}
+    assert visit.hall.context.stats.requests == {(b"other", status): 1}
+    assert visit.hall.context.stats.refused == {code: 1}
 
 
 def test_who_finds_no_room_is_counted(build):
     visit = build(FakeServer(max_connections=1))
     visit()
     assert visit().hears()[0] == 503
-    assert visit.hall.bridge.tally.refused == {ErrorCode.LIMIT: 1}
+    assert visit.hall.context.stats.refused == {ErrorCode.LIMIT: 1}

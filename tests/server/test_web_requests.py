@@ -30,7 +30,7 @@ def connect(reactor, wire, monkeypatch, logged):
     txaio.use_twisted()
     monkeypatch.setattr(txaio.config, "loop", reactor)
     factory = WebFactory(
-        FakeServer().bridge, reactor, OriginPolicy(AllowedOrigins((), ("bridge.example.org",))), 0, 0, 3, lambda: []
+        FakeServer().context, reactor, OriginPolicy(AllowedOrigins((), ("bridge.example.org",))), 0, 0, 3, lambda: []
     )
 
     def make(here=LOOPBACK):

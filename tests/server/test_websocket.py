@@ -60,7 +60,7 @@ def test_only_unknown_subprotocols_are_refused(port: Port, hall: FakeServer) -> 
     assert JSON_PROTOCOL.encode() in head and LINE_PROTOCOL.encode() in head
     assert client.transport.ending is not None
     client.goes()
-    assert len(hall.bridge.roster) == 0
+    assert len(hall.context.roster) == 0
 
 
 def test_compression_stays_refused(port: Port) -> None:
@@ -242,7 +242,7 @@ def test_too_big_is_1009(sent: bytes, port: Port) -> None:
 
 def test_the_limit_can_be_moved(clock: Clock) -> None:
     """A smaller bound is kept by the short way too; the bound itself is allowed."""
-    client = Client(WebSocketFactory(FakeServer(max_message=600).bridge, clock, 0, 0, 0))
+    client = Client(WebSocketFactory(FakeServer(max_message=600).context, clock, 0, 0, 0))
     client.asks(LINE_PROTOCOL)
     client.hears()
     client.says("PING " + "x" * 595)

@@ -27,7 +27,7 @@ from twistedsock.testing import FakeServer
 
 
 def session_of(hall: FakeServer, id: bytes = b"p1"):
-    (session,) = (session for session in hall.bridge.roster if session.peer.id == id)
+    (session,) = (session for session in hall.context.roster if session.peer.id == id)
     return session
 
 
@@ -102,7 +102,7 @@ def test_a_peer_that_does_not_answer_a_ping_is_dropped(port: Port, clock: Clock,
     pass_time(clock, PING_TIMEOUT)
     assert client.transport.ending == "aborted"
     client.goes()
-    assert len(hall.bridge.roster) == 0
+    assert len(hall.context.roster) == 0
     assert not clock.getDelayedCalls()
 
 
@@ -155,7 +155,7 @@ def test_the_peer_closes(code: int, answer: int, port: Port, hall: FakeServer, c
     hall.turn()
     assert hall.broker.channels == {}
     client.goes()
-    assert len(hall.bridge.roster) == 0
+    assert len(hall.context.roster) == 0
     assert not clock.getDelayedCalls()
 
 
@@ -178,7 +178,7 @@ def test_the_server_closes(ending: CloseReason, protocol: str, port: Port, hall:
     assert [step.by for step in session.steps if step.name == "closing"] == ["server"]
     assert client.transport.ending == "aborted" and client.server.wasClean
     client.goes()
-    assert len(hall.bridge.roster) == 0
+    assert len(hall.context.roster) == 0
     assert not clock.getDelayedCalls()
 
 
@@ -198,7 +198,7 @@ def test_a_close_frame_that_is_not_answered_is_not_awaited_for_ever(port: Port, 
     pass_time(clock, CLOSE_TIMEOUT)
     assert client.transport.ending == "aborted"
     client.goes()
-    assert len(hall.bridge.roster) == 0
+    assert len(hall.context.roster) == 0
     assert not clock.getDelayedCalls()
 
 
@@ -263,7 +263,7 @@ def test_late_answers_do_not_follow_a_close_frame(clock: Clock) -> None:
     client.goes()
     hall.backplane.release()
     hall.turn()
-    assert len(hall.bridge.roster) == 0
+    assert len(hall.context.roster) == 0
 
 
 @pytest.mark.parametrize("stalled", [False, True])
@@ -278,7 +278,7 @@ def test_a_connection_that_breaks(stalled: bool, port: Port, hall: FakeServer, c
     client.goes()
     hall.turn()
     client.drains()
-    assert len(hall.bridge.roster) == 0
+    assert len(hall.context.roster) == 0
     assert hall.broker.channels == {}
     assert not clock.getDelayedCalls()
     server = weakref.ref(client.server)

@@ -153,7 +153,7 @@ class Port:
     """Where clients connect."""
 
     def __init__(self, hall: FakeServer, clock: Clock) -> None:
-        self.factory = WebSocketFactory(hall.bridge, clock, 0, PING_INTERVAL, PING_TIMEOUT)
+        self.factory = WebSocketFactory(hall.context, clock, 0, PING_INTERVAL, PING_TIMEOUT)
 
     def connect(self) -> Client:
         """A client before its handshake."""

@@ -20,55 +20,55 @@ from twistedsock.testing import FakePolicy, FakeServer, LineClient
 def test_the_parts_share_limits_clock_and_ids() -> None:
     limits = Limits(max_connections=1)
     scheduled: list[Callable[[], None]] = []
-    bridge = build_context(
+    context = build_context(
         MemoryBackplane(lambda: b"e1"), limits, "1.2", lambda: 5.0, scheduled.append, lambda: b"a", lambda: 0.0
     )
-    assert bridge.limits is limits is bridge.broker.limits
-    assert bridge.version == b"1.2"
-    assert bridge.roster.new_id() == b"a"
-    assert bridge.admission.enter("") is None and bridge.admission.enter("") is not None
+    assert context.limits is limits is context.broker.limits
+    assert context.version == b"1.2"
+    assert context.roster.new_id() == b"a"
+    assert context.admission.enter("") is None and context.admission.enter("") is not None
     assert scheduled == []
 
 
 def test_what_becomes_dirty_asks_for_one_turn() -> None:
     backplane = MemoryBackplane(lambda: b"e1")
     scheduled: list[Callable[[], None]] = []
-    bridge = build_context(backplane, Limits(), "1.2", lambda: 5.0, scheduled.append, lambda: b"a", lambda: 0.0)
-    backplane.attach(bridge.broker)
-    bridge.broker.publish(Client(b"p"), b"a", b"message", Payloads((b"",), 0))
-    bridge.broker.publish(Client(b"p"), b"b", b"message", Payloads((b"",), 0))
-    assert scheduled == [bridge.broker.turn]
+    context = build_context(backplane, Limits(), "1.2", lambda: 5.0, scheduled.append, lambda: b"a", lambda: 0.0)
+    backplane.attach(context.broker)
+    context.broker.publish(Client(b"p"), b"a", b"message", Payloads((b"",), 0))
+    context.broker.publish(Client(b"p"), b"b", b"message", Payloads((b"",), 0))
+    assert scheduled == [context.broker.turn]
 
 
 @pytest.mark.parametrize("now, uptime", [(5.0, 0), (5.9, 0), (6.0, 1), (66.5, 61)])
 def test_uptime_is_in_whole_seconds(now: float, uptime: int) -> None:
     clock = [5.0]
-    bridge = build_context(
+    context = build_context(
         MemoryBackplane(lambda: b"e1"), Limits(), "1.2", lambda: clock[0], lambda turn: None, lambda: b"a", lambda: 0.0
     )
     clock[0] = now
-    assert bridge.uptime() == uptime
+    assert context.uptime() == uptime
 
 
 def test_who_shows_something_on_the_way_in_is_recognized_where_there_is_a_policy() -> None:
     hall = FakeServer(policy=FakePolicy(tokens={"good": ("ann", {}, None)}))
-    bridge = hall.bridge
-    assert bridge.recognize("") is None
-    by_token, by_certificate = bridge.recognize("", b"good", b"meter"), bridge.recognize("", None, b"meter")
+    context = hall.context
+    assert context.recognize("") is None
+    by_token, by_certificate = context.recognize("", b"good", b"meter"), context.recognize("", None, b"meter")
     assert isinstance(by_token, Identity) and by_token.subject == b"ann"
     assert isinstance(by_certificate, Identity) and by_certificate.subject == b"meter"
-    assert isinstance(bridge.recognize("", b"bad"), Error)
-    bridge.policy = None
-    assert bridge.recognize("", b"good", b"meter") is None
+    assert isinstance(context.recognize("", b"bad"), Error)
+    context.policy = None
+    assert context.recognize("", b"good", b"meter") is None
 
 
 def test_work_is_charged_to_a_remote_client_and_to_no_local_one() -> None:
     hall = FakeServer(commands_per_second=1, commands_burst=3, bytes_per_second=1, bytes_burst=10)
-    bridge, ann = hall.bridge, b"@192.0.2.1"
-    assert [bridge.charge(ann, 2) for _ in range(3)] == [True, True, False]
+    context, ann = hall.context, b"@192.0.2.1"
+    assert [context.charge(ann, 2) for _ in range(3)] == [True, True, False]
     hall.now += 10
-    assert [bridge.charge(ann, 1, 10) for _ in range(2)] == [True, False]
-    assert all(bridge.charge(LOCAL, 100, 100) for _ in range(9))
+    assert [context.charge(ann, 1, 10) for _ in range(2)] == [True, False]
+    assert all(context.charge(LOCAL, 100, 100) for _ in range(9))
 
 
 def test_a_fault_of_one_peer_keeps_no_other_from_being_reviewed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_a_fault_of_one_peer_keeps_no_other_from_being_reviewed(monkeypatch: pyt
     other.hears()
     monkeypatch.setattr(FakePolicy, "review", FaultyOnce(FakePolicy.review))
     with pytest.raises(ExceptionGroup, match="could not be reviewed"):
-        hall.bridge.change_policy(FakePolicy())
+        hall.context.change_policy(FakePolicy())
     assert faulty.hears()[1:] == [f"NOTICE {NOT_REVIEWED.decode()}", "BYE"] and faulty.ending is CloseReason.TRY_AGAIN
     assert other.hears() == ["NOTICE you may not read news any longer, and are not subscribed to it"]
 
@@ -114,7 +114,7 @@ class FaultyOnce:
 def test_an_administrator_is_whom_the_policy_calls_so_or_whoever_is_on_this_machine(
     policy: FakePolicy | None, identity: Identity | None, client: bytes, is_admin: bool
 ) -> None:
-    assert FakeServer(policy=policy).bridge.is_admin(identity, client) is is_admin
+    assert FakeServer(policy=policy).context.is_admin(identity, client) is is_admin
 
 
 def test_it_is_as_ready_as_its_backplane() -> None:
@@ -151,12 +151,12 @@ def members(hall: FakeServer, count: int, token: str = "", presence: str = " pre
 def leave(hall: FakeServer, how: str) -> None:
     """Everybody with the token loses the channel."""
     if how == "dismissed":
-        hall.bridge.dismiss_all(CloseReason.GOING_AWAY, b"the server is going away")
+        hall.context.dismiss_all(CloseReason.GOING_AWAY, b"the server is going away")
     elif how == "expired":
         hall.wall += 7200
-        hall.bridge.expiries.check()
+        hall.context.expiries.check()
     else:
-        hall.bridge.change_policy(FakePolicy({"k": "r"}, {} if how == "token" else {"t": ("ann", {}, None)}))
+        hall.context.change_policy(FakePolicy({"k": "r"}, {} if how == "token" else {"t": ("ann", {}, None)}))
 
 
 POLICY: dict[str, Any] = {"anonymous": {"k": "rw"}, "tokens": {"t": ("ann", {"k": "rw"}, FakeServer().wall + 3600)}}
@@ -206,7 +206,7 @@ def test_no_event_reaches_a_session_that_has_still_to_be_reviewed(echo: str) -> 
     publisher = hall.line_peer()
     publisher.says("PUB k before")
     hall.broker.clock = Ticking()
-    hall.bridge.change_policy(FakePolicy({"k": "w"}))
+    hall.context.change_policy(FakePolicy({"k": "w"}))
     publisher.says("PUB k after")
     hall.turn()
     for peer in peers:
@@ -222,7 +222,7 @@ def test_a_session_that_keeps_its_right_misses_nothing_while_it_is_reviewed() ->
         peer.says("SUB l"), peer.hears()
     hall.turn()
     hall.broker.clock = Ticking()
-    hall.bridge.change_policy(FakePolicy({"k": "rw"}))
+    hall.context.change_policy(FakePolicy({"k": "rw"}))
     hall.line_peer().says("PUB k 1", "PUB k 2")
     hall.turns.step()
     hall.line_peer().says("PUB k 3")
@@ -238,7 +238,7 @@ def test_commands_are_judged_by_the_new_policy_at_once(line: str) -> None:
     members(hall, 3)
     peer = hall.line_peer()
     hall.broker.clock = Ticking()
-    hall.bridge.change_policy(FakePolicy({"l": "rw"}))
+    hall.context.change_policy(FakePolicy({"l": "rw"}))
     peer.says(line, line.replace(" k", " l"))
     hall.turn()
     assert peer.hears()[1].startswith("ERR unauthorized ")
@@ -252,7 +252,7 @@ def test_a_new_policy_holds_although_events_of_before_cannot_be_sent(monkeypatch
     with monkeypatch.context() as patched:
         patched.setattr(hall.broker, "flush", lambda is_whole: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            hall.bridge.change_policy(FakePolicy({"l": "rw"}), lambda: done.append("reviewed"))
+            hall.context.change_policy(FakePolicy({"l": "rw"}), lambda: done.append("reviewed"))
     hall.turn()
     assert done == ["reviewed"] and not member.session.subscriptions
     member.says("PUB k x")
@@ -264,7 +264,7 @@ def test_a_token_that_is_no_longer_accepted_allows_nothing_at_once() -> None:
     hall = FakeServer(policy=FakePolicy(tokens={"t": ("ann", {"k": "rw"}, None)}))
     gone, renewed = members(hall, 2, "t")
     hall.broker.clock = Ticking()
-    hall.bridge.change_policy(FakePolicy(tokens={"u": ("ann", {"k": "rw"}, None)}))
+    hall.context.change_policy(FakePolicy(tokens={"u": ("ann", {"k": "rw"}, None)}))
     renewed.says("HIST k", "AUTH u", "HIST k")
     hall.turn()
     heard = [line.split(" ")[0] for line in renewed.hears()]
@@ -279,10 +279,10 @@ def test_another_policy_during_a_review_is_the_one_that_holds() -> None:
         peer.says("SUB l"), peer.hears()
     hall.turn()
     hall.broker.clock = Ticking()
-    hall.bridge.change_policy(FakePolicy({"k": "rw"}))
+    hall.context.change_policy(FakePolicy({"k": "rw"}))
     for _ in range(2):
         hall.turns.step()
-    hall.bridge.change_policy(FakePolicy({"l": "rw"}))
+    hall.context.change_policy(FakePolicy({"l": "rw"}))
     hall.line_peer().says("PUB l x")
     hall.turn()
     for peer in peers:
@@ -299,10 +299,10 @@ def test_a_review_that_finds_the_same_rights_does_not_look_at_the_subscriptions(
     looked: list[bytes] = []
     on = Grants.on
     monkeypatch.setattr(Grants, "on", lambda grants, channel: looked.append(channel) or on(grants, channel))
-    hall.bridge.change_policy(FakePolicy({"k": "rw", "a.*": "r"}))
+    hall.context.change_policy(FakePolicy({"k": "rw", "a.*": "r"}))
     hall.turn()
     assert looked == []
-    hall.bridge.change_policy(FakePolicy({"k": "r"}))
+    hall.context.change_policy(FakePolicy({"k": "r"}))
     hall.turn()
     assert looked == [b"k"] * 3
     assert [set(peer.session.subscriptions) for peer in peers] == [{b"k"}] * 3
@@ -311,7 +311,7 @@ def test_a_review_that_finds_the_same_rights_does_not_look_at_the_subscriptions(
 def test_a_token_for_many_subscriptions_is_looked_into_in_time_slices() -> None:
     """What comes behind it in the same read waits for that."""
     hall = FakeServer(policy=FakePolicy({"a.>": "rw"}, {"t": ("ann", {"b": "r"}, None)}))
-    hall.bridge.policy = FakePolicy({"a.>": "rw"}, {"t": ("ann", {"b": "r"}, None)})
+    hall.context.policy = FakePolicy({"a.>": "rw"}, {"t": ("ann", {"b": "r"}, None)})
     peer, other = hall.line_peer(), hall.line_peer()
     peer.says(*[f"SUB a.{number}" for number in range(10)])
     peer.hears()
@@ -334,7 +334,7 @@ def test_who_goes_while_its_subscriptions_are_looked_into_is_gone() -> None:
     peer.says("AUTH t", "PING after")
     peer.leaves()
     hall.turn()
-    assert len(hall.bridge.roster) == 0 and not hall.broker.channels
+    assert len(hall.context.roster) == 0 and not hall.broker.channels
 
 
 def test_a_fault_while_subscriptions_are_looked_into_closes_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +379,7 @@ def test_a_subscription_that_was_made_before_a_review_is_checked_for_the_next_id
     hall = FakeServer(policy=FakePolicy(tokens={**own, "t": ("ann", {"k": "r"}, None)}))
     *_, peer = members(hall, 3, "t")
     hall.broker.clock = Ticking()
-    hall.bridge.change_policy(FakePolicy(tokens={**own, "t": ("ann", {"k": "r", "l": "r"}, None)}))
+    hall.context.change_policy(FakePolicy(tokens={**own, "t": ("ann", {"k": "r", "l": "r"}, None)}))
     peer.says("SUB l", "AUTH old")
     hall.turn()
     assert "NOTICE you may not read l any longer, and are not subscribed to it" in peer.hears()
@@ -396,10 +396,10 @@ def test_a_review_ends_when_the_next_one_must_find_something_else(policy: FakePo
         peer.says("SUB l"), peer.hears()
     hall.turn()
     hall.broker.clock = Ticking()
-    hall.bridge.change_policy(FakePolicy(tokens={"t": ("ann", {"k": "r"}, None)}))
+    hall.context.change_policy(FakePolicy(tokens={"t": ("ann", {"k": "r"}, None)}))
     for _ in range(turns):
         hall.turns.step()
-    hall.bridge.change_policy(policy)
+    hall.context.change_policy(policy)
     hall.broker.publish(Client(b"x"), b"k", b"message", Payloads((b"1",), 1))
     hall.turn()
     for peer in peers:
@@ -412,14 +412,14 @@ def test_nothing_is_reviewed_where_there_is_no_policy_before_and_after() -> None
     peer = hall.line_peer()
     peer.says("SUB k")
     called: list[int] = []
-    hall.bridge.change_policy(None, lambda: called.append(1))
+    hall.context.change_policy(None, lambda: called.append(1))
     assert called == [1] and not peer.outlet.blocked
 
 
 def test_events_pass_again_when_a_policy_is_taken_away() -> None:
     hall = FakeServer(policy=FakePolicy({"k": "rw"}))
     (peer,) = members(hall, 1, presence="")
-    hall.bridge.change_policy(None)
+    hall.context.change_policy(None)
     hall.line_peer().says("PUB k x")
     hall.turn()
     assert peer.hears() == ["MSG k 1 p2 x"]

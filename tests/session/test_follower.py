@@ -11,7 +11,7 @@ def test_it_ends_where_it_may_not_read_on() -> None:
     """It has been told which channel it is."""
     hall = FakeServer(policy=FakePolicy({"*": "r"}))
     stream, other = Stream(hall, ["a", "b"]), Stream(hall, ["b"])
-    hall.bridge.change_policy(FakePolicy({"b": "r"}))
+    hall.context.change_policy(FakePolicy({"b": "r"}))
     heard = stream.hears()
     assert [event.kind for event in heard] == ["welcome", "ok", "ok", "notice"]
     assert heard[-1].message["code"] == "forbidden" and heard[-1].message["channel"] == "a"
@@ -25,7 +25,7 @@ def test_it_ends_where_it_loses_one_channel_while_it_still_opens_others() -> Non
     clock = itertools.count(1000)
     hall.broker.clock = lambda: next(clock)  # each look at the clock is the end of a time slice
     stream = Stream(hall, ["a", "b", "c", "d"])
-    hall.bridge.change_policy(FakePolicy({"b": "r", "c": "r", "d": "r"}))
+    hall.context.change_policy(FakePolicy({"b": "r", "c": "r", "d": "r"}))
     hall.turn()
     assert stream.endings == [CloseReason.POLICY] and not hall.broker.channels
 
@@ -35,7 +35,7 @@ def test_it_is_not_closed_once_more_if_its_client_goes_during_a_review() -> None
     stream = Stream(hall, ["a", "b"])
     clock = itertools.count(1000)
     hall.broker.clock = lambda: next(clock)  # each look at the clock is the end of a time slice
-    hall.bridge.change_policy(FakePolicy({"a": "r", "b": "r"}))
+    hall.context.change_policy(FakePolicy({"a": "r", "b": "r"}))
     stream.session.lost()
     hall.turn()
     assert not stream.endings
@@ -44,5 +44,5 @@ def test_it_is_not_closed_once_more_if_its_client_goes_during_a_review() -> None
 def test_it_goes_on_where_nothing_is_taken_from_it() -> None:
     hall = FakeServer(policy=FakePolicy({"*": "r"}))
     stream = Stream(hall, ["a"])
-    hall.bridge.change_policy(FakePolicy({"a": "r"}))
+    hall.context.change_policy(FakePolicy({"a": "r"}))
     assert not stream.endings and list(stream.session.subscriptions) == [b"a"]

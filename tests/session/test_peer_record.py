@@ -72,7 +72,7 @@ class Ends:
     def __init__(self, hall: FakeServer, epoch: float = 0.0) -> None:
         self.records: list[ClosedConnectionInfo] = []
         self._hall, self._epoch = hall, epoch
-        hall.bridge.journal.watchers.append(self)
+        hall.context.journal.watchers.append(self)
 
     def opened(self, session: Session) -> None: ...
 

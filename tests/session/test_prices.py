@@ -81,7 +81,7 @@ def test_a_nick_and_other_rights_are_charged_by_subscriptions() -> None:
 def test_nothing_is_charged_to_a_client_on_this_machine() -> None:
     peer = FakeServer().line_peer()
     peer.says("PUB a x", "HIST a", "WHO a", "NICK ann")
-    assert peer.session.meter is None and not peer.hall.bridge.meters
+    assert peer.session.meter is None and not peer.hall.context.meters
 
 
 def test_a_command_that_has_waited_is_judged_by_the_time_at_which_it_is_run() -> None:
@@ -98,7 +98,7 @@ def test_a_command_that_has_waited_is_judged_by_the_time_at_which_it_is_run() ->
 
 def test_a_visitor_knows_what_it_may_read_of_many_channels() -> None:
     hall = FakeServer()
-    assert RequestClient(hall.bridge, "", b"127.0.0.1:1").readable() is None
-    hall.bridge.policy = FakePolicy({"a": "r", "b": "w"})
-    readable = RequestClient(hall.bridge, "", b"127.0.0.1:1").readable()
+    assert RequestClient(hall.context, "", b"127.0.0.1:1").readable() is None
+    hall.context.policy = FakePolicy({"a": "r", "b": "w"})
+    readable = RequestClient(hall.context, "", b"127.0.0.1:1").readable()
     assert readable is not None and readable.select([b"a", b"b", b"c"]) == [b"a"]

@@ -336,7 +336,7 @@ def test_who_ceases_hears_nothing_more_and_is_no_member() -> None:
     peer.session.cease()
     hall.turn()
     assert peer.hears() == [] and peer.ending is None
-    assert hall.broker.members_here(b"a") == [] and len(hall.bridge.roster) == 1
+    assert hall.broker.members_here(b"a") == [] and len(hall.context.roster) == 1
 
 
 def test_who_is_lost_is_forgotten() -> None:
@@ -345,7 +345,7 @@ def test_who_is_lost_is_forgotten() -> None:
     peer.says("SUB a")
     for _ in range(2):
         peer.leaves()
-        assert peer.session.state is SessionState.CLOSED and len(hall.bridge.roster) == 0
+        assert peer.session.state is SessionState.CLOSED and len(hall.context.roster) == 0
     assert hall.broker.channels == {}
     peer.session.drained()
     assert peer.hears()[1:] == []

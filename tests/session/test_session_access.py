@@ -193,11 +193,11 @@ def test_a_token_that_runs_out_warns_a_minute_before_and_then_closes() -> None:
         (2, ["NOTICE your token has run out", "BYE"]),
     ]:
         hall.wall += seconds
-        hall.bridge.expiries.check()
+        hall.context.expiries.check()
         assert peer.hears() == heard
     assert peer.ending is CloseReason.POLICY
     peer.leaves()
-    assert len(hall.bridge.expiries) == 0
+    assert len(hall.context.expiries) == 0
 
 
 def test_a_token_that_is_renewed_loses_no_subscription() -> None:
@@ -206,14 +206,14 @@ def test_a_token_that_is_renewed_loses_no_subscription() -> None:
     hall.wall += 50
     assert asks(peer, "AUTH A") == ["OK ann"]
     hall.wall += 5000
-    hall.bridge.expiries.check()
+    hall.context.expiries.check()
     assert asks(peer, "PUB kitchen hi") == ["OK 1", "MSG kitchen 1 ann hi"]
 
 
 def test_who_leaves_is_watched_no_longer() -> None:
     hall = FakeServer(policy=POLICY)
     meets(hall, "AUTH AX").leaves()
-    assert len(hall.bridge.expiries) == 0
+    assert len(hall.context.expiries) == 0
 
 
 def test_a_new_policy_takes_subscriptions_with_a_word_why(hall: FakeServer) -> None:
@@ -222,7 +222,7 @@ def test_a_new_policy_takes_subscriptions_with_a_word_why(hall: FakeServer) -> N
     gone.leaves()
     quitting.session.dismiss(CloseReason.NORMAL, b"")
     quitting.hears()
-    hall.bridge.change_policy(FakePolicy({"lobby": "r"}, {"A": ("ann", {"attic": "rw"}, None)}))
+    hall.context.change_policy(FakePolicy({"lobby": "r"}, {"A": ("ann", {"attic": "rw"}, None)}))
     assert anybody.hears() == ["NOTICE you may not read news any longer, and are not subscribed to it"]
     assert ann.hears() == ["NOTICE you may not read kitchen any longer, and are not subscribed to it"]
     assert asks(anybody, "PUB lobby x")[0].startswith("ERR unauthorized")
@@ -232,7 +232,7 @@ def test_a_new_policy_takes_subscriptions_with_a_word_why(hall: FakeServer) -> N
 
 def test_who_is_known_no_longer_is_told_and_closed(hall: FakeServer) -> None:
     ann = meets(hall, "AUTH A", "SUB kitchen")
-    hall.bridge.change_policy(FakePolicy({">": "rw"}))
+    hall.context.change_policy(FakePolicy({">": "rw"}))
     assert ann.hears() == ["NOTICE that token is not known", "BYE"]
     assert ann.ending is CloseReason.POLICY
 
@@ -240,7 +240,7 @@ def test_who_is_known_no_longer_is_told_and_closed(hall: FakeServer) -> None:
 def test_a_policy_where_there_was_none_marks_the_nicks_that_it_finds() -> None:
     hall = FakeServer()
     peer, nameless = meets(hall, "NICK ann", "SUB kitchen"), meets(hall)
-    hall.bridge.change_policy(FakePolicy({"kitchen": "rw"}))
+    hall.context.change_policy(FakePolicy({"kitchen": "rw"}))
     assert asks(peer, "WHO kitchen") == ["MEMBER kitchen p1 ~ann", "OK 1"]
     assert asks(nameless, "INFO")[0].startswith("OK id=p2 nick=p2 ")
 
@@ -248,10 +248,10 @@ def test_a_policy_where_there_was_none_marks_the_nicks_that_it_finds() -> None:
 def test_no_policy_any_more_lets_everybody_do_everything() -> None:
     hall = FakeServer(policy=POLICY)
     ann, nobody = meets(hall, "AUTH AX"), meets(hall)
-    hall.bridge.change_policy(None)
+    hall.context.change_policy(None)
     assert asks(nobody, "PUB attic x", "NICK ann") == ["OK 1", "OK ann"]
     assert asks(ann, "PUB attic x") == ["OK 2"]
-    assert len(hall.bridge.expiries) == 0
+    assert len(hall.context.expiries) == 0
     ann.leaves()
     nobody.leaves()
 
@@ -261,7 +261,7 @@ def test_a_word_between_does_not_stand_in_the_midst_of_a_long_reply() -> None:
     peer = meets(hall, "SUB news", *["PUB lobby " + "x" * 60_000] * 4)
     peer.outlet.room = 1000
     peer.says("HIST lobby")
-    hall.bridge.change_policy(FakePolicy({"lobby": "rw"}))
+    hall.context.change_policy(FakePolicy({"lobby": "rw"}))
     peer.outlet.drain(70_000)
     peer.outlet.drain()
     *events, answer, notice = peer.hears()
@@ -273,7 +273,7 @@ def test_a_right_that_is_lost_while_a_subscription_waits_is_lost() -> None:
     hall = FakeServer(late=True, policy=POLICY)
     peer = meets(hall)
     peer.says("SUB news")
-    hall.bridge.change_policy(FakePolicy())
+    hall.context.change_policy(FakePolicy())
     settle(hall)
     assert peer.hears() == ["ERR unauthorized to read that channel takes a token: AUTH comes first"]
     assert hall.broker.channels == {} and peer.session.subscriptions == {}
@@ -284,7 +284,7 @@ def test_a_right_that_is_lost_while_a_question_waits_is_lost(said: str) -> None:
     hall = FakeServer(late=True, policy=POLICY)
     peer = meets(hall)
     peer.says(said)
-    hall.bridge.change_policy(FakePolicy())
+    hall.context.change_policy(FakePolicy())
     settle(hall)
     assert peer.hears() == ["ERR unauthorized to read that channel takes a token: AUTH comes first"]
     assert hall.broker.channels == {}
@@ -300,7 +300,7 @@ def test_a_long_reply_ends_where_the_right_to_read_is_lost(policy: FakePolicy | 
         peer.outlet.room = 0
     lines.says("HIST lobby", "PING")
     messages.says({"type": "history", "channel": "lobby"}, {"type": "ping"})
-    hall.bridge.change_policy(FakePolicy({"lobby": "w"}))
+    hall.context.change_policy(FakePolicy({"lobby": "w"}))
     for peer in (lines, messages):
         peer.outlet.drain()
     hall.turn()
@@ -323,7 +323,7 @@ def test_a_long_list_of_members_ends_where_the_right_to_read_is_lost(monkeypatch
         peer.outlet.room = 0
     lines.says("WHO lobby", "PING")
     messages.says({"type": "who", "channel": "lobby"}, {"type": "ping"})
-    hall.bridge.change_policy(FakePolicy({"lobby": "w"}))
+    hall.context.change_policy(FakePolicy({"lobby": "w"}))
     for peer in (lines, messages):
         peer.outlet.drain()
     hall.turn()
@@ -346,7 +346,7 @@ def test_what_is_forbidden_is_not_asked_of_the_backplane(said: str) -> None:
 
 def test_a_new_policy_judges_the_tokens_that_are_shown_from_then_on(hall: FakeServer) -> None:
     peer = meets(hall)
-    hall.bridge.change_policy(FakePolicy({"lobby": "rw"}, {"NEW": ("zoe", {"kitchen": "r"}, None)}))
+    hall.context.change_policy(FakePolicy({"lobby": "rw"}, {"NEW": ("zoe", {"kitchen": "r"}, None)}))
     hall.turn()
     assert asks(peer, "AUTH A") == ["ERR unauthorized that token is not known"]
     assert asks(peer, "AUTH NEW", "SUB kitchen")[0].startswith("OK zoe")
@@ -359,7 +359,7 @@ def test_a_long_reply_goes_on_where_the_right_to_read_is_kept() -> None:
     peer = meets(hall)
     peer.outlet.room = 0
     peer.says("HIST lobby")
-    hall.bridge.change_policy(FakePolicy({"lobby": "r"}))
+    hall.context.change_policy(FakePolicy({"lobby": "r"}))
     peer.outlet.drain()
     hall.turn()
     assert peer.hears()[-1] == "OK 300"
@@ -369,5 +369,5 @@ def test_who_has_heard_its_last_word_is_not_warned() -> None:
     hall = FakeServer(policy=POLICY)
     peer = meets(hall, "AUTH AX", "QUIT")
     hall.wall += 50
-    hall.bridge.expiries.check()
+    hall.context.expiries.check()
     assert peer.hears() == []

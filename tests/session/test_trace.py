@@ -50,7 +50,7 @@ def test_a_handshake_comes_before_the_session() -> None:
     early = (Step(11.0, "proxied"), Step(12.0, "handshake", "TLS"))
     arrival = HandshakeInfo(10.0, "WebSocket", early)
     ends = Endpoints(b"127.0.0.1:1", b"127.0.0.1:2")
-    session = Session(hall.bridge, LINES, FakeOutlet(), ends, lambda ending: None, arrival=arrival)
+    session = Session(hall.context, LINES, FakeOutlet(), ends, lambda ending: None, arrival=arrival)
     session.note("behind", "k from 1")
     assert steps(session) == [
         "accepted", "proxied", "handshake TLS", "handshake WebSocket", "open", "behind k from 1",
@@ -138,7 +138,7 @@ def test_who_proves_who_it_is_is_called_so() -> None:
     peer = hall.line_peer()
     peer.says("AUTH wrong", "AUTH t")
     assert steps(peer.session)[2:] == ["authenticated ann"]
-    outcome = hall.bridge.recognize("", b"t")
+    outcome = hall.context.recognize("", b"t")
     assert steps(LineClient(hall, outcome).session)[2:] == ["authenticated ann"]
 
 

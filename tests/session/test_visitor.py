@@ -24,9 +24,9 @@ def text(*payloads: bytes) -> Payloads:
 
 
 def visits(hall: FakeServer, token: bytes = b"", client: bytes = HERE) -> RequestClient:
-    identity = hall.bridge.recognize("tcp:8082", token or None)
+    identity = hall.context.recognize("tcp:8082", token or None)
     assert not isinstance(identity, Error)
-    return RequestClient(hall.bridge, "tcp:8082", client, identity)
+    return RequestClient(hall.context, "tcp:8082", client, identity)
 
 
 def settled(hall: FakeServer, answer: Any) -> Any:
@@ -60,7 +60,7 @@ def test_what_a_visitor_publishes_is_heard_and_it_leaves_nothing_behind(hall: Fa
     assert settled(hall, visits(hall).publish(b"kitchen", text(b"hello", b"again"))) == Place(1, b"e1")
     assert settled(hall, visits(hall).publish(b"kitchen", text(b"x"), b"alarm", b"bob")) == Place(3, b"e1")
     assert reader.hears() == ["MSG kitchen 1 p2 hello", "MSG kitchen 2 p2 again", "EVENT kitchen 3 bob alarm x"]
-    assert len(hall.bridge.roster) == 1
+    assert len(hall.context.roster) == 1
 
 
 def test_what_waits_too_long_is_flushed_at_once() -> None:
@@ -87,14 +87,14 @@ def test_what_cannot_be_published_leaves_nothing_behind(
 ) -> None:
     hall.line_peer()
     assert code(settled(hall, visits(hall).publish(channel, text(b"x"), name, nick))) is refused
-    assert len(hall.bridge.roster) == 1 and not hall.broker.channels
+    assert len(hall.context.roster) == 1 and not hall.broker.channels
 
 
 def test_a_backplane_that_does_not_answer_is_told() -> None:
     hall = FakeServer(late=True)
     hall.backplane.failing = 1
     assert code(settled(hall, visits(hall).publish(b"a", text(b"x")))) is ErrorCode.UNAVAILABLE
-    assert len(hall.bridge.roster) == 0
+    assert len(hall.context.roster) == 0
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_rights_are_those_of_a_session() -> None:
     assert ann.members(b"news") == [] and (ann.subject, nobody.subject) == (b"ann", b"")
     assert (nobody.is_admin, ann.is_admin, root.is_admin) == (False, False, True)
     assert root.check_access(b"$sys/figures", Right.READ) is None
-    granted = RequestClient(hall.bridge, "tcp:8082", HERE, Identity(grants({"$sys/>": "rw", ">": "rw"}), b"eve"))
+    granted = RequestClient(hall.context, "tcp:8082", HERE, Identity(grants({"$sys/>": "rw", ">": "rw"}), b"eve"))
     for someone in (root, granted, visits(FakeServer())):
         for channel in (b"$sys/figures", b"$sys/new"):
             assert someone.publish(channel, text(b"x")) == RESERVED_CHANNEL
@@ -139,7 +139,7 @@ def test_the_right_to_read_is_looked_at_again_when_the_answer_comes() -> None:
     hall = FakeServer(late=True, policy=POLICY)
     visitor = visits(hall, b"A")
     answer = visitor.history(b"kitchen")
-    visitor._identity = hall.bridge.policy.anonymous("") if hall.bridge.policy else None
+    visitor._identity = hall.context.policy.anonymous("") if hall.context.policy else None
     assert code(settled(hall, answer)) is ErrorCode.UNAUTHORIZED
     assert not hall.broker.channels
 
@@ -227,7 +227,7 @@ def test_what_is_published_together_has_one_sender_and_each_its_own_outcome(hall
         "MSG kitchen 2 p2 b",
         "MSG yard 1 p2 c",
     ]
-    assert len(hall.bridge.roster) == 1
+    assert len(hall.context.roster) == 1
 
 
 def test_nothing_is_published_together_under_a_nick_that_is_none(hall: FakeServer) -> None:
@@ -235,4 +235,4 @@ def test_nothing_is_published_together_under_a_nick_that_is_none(hall: FakeServe
     assert code(settled(hall, visits(hall).publish_all([publishing(b"a", b"x")], b"no good"))) is ErrorCode.BAD_NAME
     assert code(settled(hall, visits(hall).publish_all([publishing(b"a", b"x")], b"p1"))) is ErrorCode.BAD_NAME
     assert settled(hall, visits(hall).publish_all([])) == []
-    assert len(hall.bridge.roster) == 1 and not hall.broker.channels
+    assert len(hall.context.roster) == 1 and not hall.broker.channels

@@ -42,11 +42,11 @@ TITLES = ("line", "json", "events")
 class BridgeCollector(Collector):
     """What a bridge has counted, and how it stands."""
 
-    def __init__(self, bridge: ServerContext) -> None:
-        self._bridge = bridge
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
         # The others are looked up on the disk.
         self._versions = {
-            "version": bridge.version.decode(),
+            "version": context.version.decode(),
             "python": platform.python_version(),
             "twisted": version("twisted"),
         }
@@ -61,18 +61,18 @@ class BridgeCollector(Collector):
         yield from self._times()
 
     def _states(self) -> Iterator[Metric]:
-        bridge, broker, limits = self._bridge, self._bridge.broker, self._bridge.limits
+        context, broker, limits = self._context, self._context.broker, self._context.limits
         yield InfoMetricFamily("sockbridge", "Which versions run.", value=self._versions)
-        opened, closed = bridge.tally.opened, bridge.tally.closed
+        opened, closed = context.stats.opened, context.stats.closed
         peers = {title: opened.get(title, 0) - closed.get(title, 0) for title in self._known(opened)}
         yield _labelled(GaugeMetricFamily, "peers", "Peers that are connected.", "dialect", peers)
-        yield _gauge("connections", "Connections that are open, of every kind.", bridge.admission.connections)
+        yield _gauge("connections", "Connections that are open, of every kind.", context.admission.connections)
         channels = len(broker.channels) - broker.own_channels
         yield _gauge("channels", "Channels that somebody reads, or that have a log.", channels)
         yield _gauge("subscriptions", "Subscriptions of all peers together.", broker.subscriptions)
-        yield _gauge("readers_behind", "Peers that have not read all yet on some channel.", bridge.tally.behind)
+        yield _gauge("readers_behind", "Peers that have not read all yet on some channel.", context.stats.behind)
         yield _gauge("log_bytes", "Bytes that the logs of all channels keep.", broker.log_bytes)
-        held = broker.holdings.held
+        held = broker.memory_budget.held
         yield _gauge("held_bytes", "Bytes of unfinished input and unread output that connections hold.", held)
         yield _gauge("backplane_up", "Whether the backplane answers: 1 or 0.", broker.is_ready)
         for name, words, bound in (
@@ -85,36 +85,36 @@ class BridgeCollector(Collector):
             yield _gauge(name, words, bound)
 
     def _totals(self) -> Iterator[Metric]:
-        tally = self._bridge.tally
+        stats = self._context.stats
         for name, words, count in (
-            ("events_published", "Events that got their place in a channel.", tally.published),
-            ("events_delivered", "Events given to a reader, each for each reader.", tally.delivered),
-            ("events_lost", "Events that a reader was told it had missed, each for each reader.", tally.lost),
-            ("received_bytes", "Bytes that peers have sent, without TLS.", tally.received),
-            ("sent_bytes", "Bytes that were sent to peers, without TLS.", tally.sent),
+            ("events_published", "Events that got their place in a channel.", stats.published),
+            ("events_delivered", "Events given to a reader, each for each reader.", stats.delivered),
+            ("events_lost", "Events that a reader was told it had missed, each for each reader.", stats.lost),
+            ("received_bytes", "Bytes that peers have sent, without TLS.", stats.received),
+            ("sent_bytes", "Bytes that were sent to peers, without TLS.", stats.sent),
         ):
             yield CounterMetricFamily(f"sockbridge_{name}", words, value=count)
-        refused = {code.decode(): tally.refused.get(code, 0) for code in ErrorCode}
+        refused = {code.decode(): stats.refused.get(code, 0) for code in ErrorCode}
         yield _labelled(
             CounterMetricFamily, "refusals", "What was refused, by the code of the answer.", "code", refused
         )
         requests = CounterMetricFamily(
             "sockbridge_http_requests", "Requests of HTTP that were answered.", labels=["method", "status"]
         )
-        for (method, status), count in {(b"GET", 200): 0, **tally.requests}.items():
+        for (method, status), count in {(b"GET", 200): 0, **stats.requests}.items():
             requests.add_metric([method.decode(), str(status)], count)
         yield requests
         for name, words, counts in (
-            ("connections_opened", "Peers that came, or went on in another dialect.", tally.opened),
-            ("connections_closed", "Peers that went, or went on in another dialect.", tally.closed),
+            ("connections_opened", "Peers that came, or went on in another dialect.", stats.opened),
+            ("connections_closed", "Peers that went, or went on in another dialect.", stats.closed),
         ):
-            by_title = {title: counts.get(title, 0) for title in self._known(tally.opened)}
+            by_title = {title: counts.get(title, 0) for title in self._known(stats.opened)}
             yield _labelled(CounterMetricFamily, name, words, "dialect", by_title)
 
     def _times(self) -> Iterator[Metric]:
-        tally = self._bridge.tally
-        yield _histogram("turn_seconds", "How long each turn of the broker took, flush included.", tally.turns)
-        yield _histogram("flush_seconds", "How long it took to give what was published to its readers.", tally.flushes)
+        stats = self._context.stats
+        yield _histogram("turn_seconds", "How long each turn of the broker took, flush included.", stats.turns)
+        yield _histogram("flush_seconds", "How long it took to give what was published to its readers.", stats.flushes)
 
     def _known(self, counts: Mapping[str, int]) -> Iterable[str]:
         return dict.fromkeys((*TITLES, *counts))
@@ -197,9 +197,9 @@ class WebhookCollector(Collector):
 class Metrics:
     """All of it, for whoever asks. ``webhooks`` gives their figures by name."""
 
-    def __init__(self, bridge: ServerContext, webhooks: Callable[[], Mapping[str, WebhookFigures]] = dict) -> None:
+    def __init__(self, context: ServerContext, webhooks: Callable[[], Mapping[str, WebhookFigures]] = dict) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(BridgeCollector(bridge))
+        self._registry.register(BridgeCollector(context))
         self._registry.register(WebhookCollector(webhooks))
         self._registry.register(ProcessCollector())
         GCCollector(self._registry)

@@ -70,38 +70,38 @@ class Figures(msgspec.Struct, frozen=True):
     turn_longest: float
 
 
-def count_peers(bridge: ServerContext) -> dict[str, int]:
+def count_peers(context: ServerContext) -> dict[str, int]:
     """By dialect, and in all."""
-    tally = bridge.tally
-    peers = {title: tally.opened.get(title, 0) - tally.closed.get(title, 0) for title in (*TITLES, *tally.opened)}
+    stats = context.stats
+    peers = {title: stats.opened.get(title, 0) - stats.closed.get(title, 0) for title in (*TITLES, *stats.opened)}
     return {"total": sum(peers.values()), **peers}
 
 
-def take_figures(bridge: ServerContext, memory_bytes: int, cpu_seconds: float) -> Figures:
+def take_figures(context: ServerContext, memory_bytes: int, cpu_seconds: float) -> Figures:
     """As they are now; what is the server's own does not count."""
-    broker, tally = bridge.broker, bridge.tally
+    broker, stats = context.broker, context.stats
     return Figures(
-        time=round(bridge.expiries.wall_clock(), 3),
-        uptime=round(broker.clock() - bridge.started, 1),
-        version=bridge.version.decode(),
-        peers=count_peers(bridge),
-        connections=bridge.admission.connections,
+        time=round(context.expiries.wall_clock(), 3),
+        uptime=round(broker.clock() - context.started, 1),
+        version=context.version.decode(),
+        peers=count_peers(context),
+        connections=context.admission.connections,
         channels=len(broker.channels) - broker.own_channels,
         subscriptions=broker.subscriptions,
-        behind=tally.behind,
-        published=tally.published,
-        delivered=tally.delivered,
-        lost=tally.lost,
-        received_bytes=tally.received,
-        sent_bytes=tally.sent,
-        refused={code.value.decode(): times for code, times in tally.refused.items()},
+        behind=stats.behind,
+        published=stats.published,
+        delivered=stats.delivered,
+        lost=stats.lost,
+        received_bytes=stats.received,
+        sent_bytes=stats.sent,
+        refused={code.value.decode(): times for code, times in stats.refused.items()},
         log_bytes=broker.log_bytes,
-        held_bytes=broker.holdings.held,
+        held_bytes=broker.memory_budget.held,
         memory_bytes=memory_bytes,
         cpu_seconds=round(cpu_seconds, 3),
-        turns=sum(tally.turns.counts),
-        turn_seconds=round(tally.turns.total, 6),
-        turn_longest=round(tally.longest, 6),
+        turns=sum(stats.turns.counts),
+        turn_seconds=round(stats.turns.total, 6),
+        turn_longest=round(stats.longest, 6),
     )
 
 
@@ -145,10 +145,10 @@ class Monitor:
     ``memory_bytes`` and ``cpu_seconds`` tell what the process takes."""
 
     def __init__(
-        self, bridge: ServerContext, memory_bytes: Callable[[], int], cpu_seconds: Callable[[], float]
+        self, context: ServerContext, memory_bytes: Callable[[], int], cpu_seconds: Callable[[], float]
     ) -> None:
-        self._bridge = bridge
-        self._broker = bridge.broker
+        self._context = context
+        self._broker = context.broker
         self._memory_bytes = memory_bytes
         self._cpu_seconds = cpu_seconds
         self._self = Client(NAME)
@@ -182,7 +182,7 @@ class Monitor:
     def attach(self) -> None:
         """Begin to look on. Before the first connection."""
         self._broker.reader_observers.append(self)
-        self._bridge.journal.watchers.append(self)
+        self._context.journal.watchers.append(self)
 
     # What time tells.
 
@@ -211,8 +211,8 @@ class Monitor:
             self._ask_for_turn()
 
     def _tell_figures(self) -> None:
-        figures = take_figures(self._bridge, self._memory_bytes(), self._cpu_seconds())
-        self._bridge.tally.longest = 0.0
+        figures = take_figures(self._context, self._memory_bytes(), self._cpu_seconds())
+        self._context.stats.longest = 0.0
         self._publish(FIGURES, b"figures", [_encode(figures)])
 
     # What the broker tells.
@@ -331,7 +331,7 @@ class Monitor:
 
     def _timeline(self, channel: bytes, id: bytes, now: float) -> bytes:
         """That of a session, of one that ended not long ago, or of none."""
-        session = self._bridge.roster.get(id)
+        session = self._context.roster.get(id)
         if isinstance(session, Session):
             return timeline(connection_info(session, now), session.steps, self._epoch(now))
         self._final.add(channel)
@@ -354,7 +354,7 @@ class Monitor:
         if known is not None and known.at >= self._looked_at:
             return known
         census = ConnectionTable(now, self._longest)
-        census.take([guest for guest in self._bridge.roster if isinstance(guest, Session)], known)
+        census.take([guest for guest in self._context.roster if isinstance(guest, Session)], known)
         self._peers = census
         yield
         return census
@@ -362,7 +362,7 @@ class Monitor:
     def _epoch(self, now: float) -> float:
         """When the broker's clock stood at 0, in seconds since 1970. It stays what it was, so that a step is told with
         the very same time again, unless somebody has set the clock."""
-        epoch = self._bridge.expiries.wall_clock() - now
+        epoch = self._context.expiries.wall_clock() - now
         if abs(epoch - self._known_epoch) > CLOCK_SET:
             self._known_epoch = epoch
         return self._known_epoch

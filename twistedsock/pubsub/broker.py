@@ -90,10 +90,10 @@ class Broker:
         self._reserved_shares = Shares(RESERVED_CHANNELS)
         # Channels that are not here yet, and the principals that they are counted for already.
         self._claims: dict[bytes, Principal] = {}
-        self.holdings = MemoryBudget(limits.max_held)
-        self.tally = Stats()
+        self.memory_budget = MemoryBudget(limits.max_held)
+        self.stats = Stats()
         # What the server tells of itself is none of its work.
-        self._reserved_tally = Stats()
+        self._reserved_stats = Stats()
         # To be added to before the first connection.
         self.observers: list[Observer] = []
         # Those who want to know of readers only: events pass by the million.
@@ -369,7 +369,7 @@ class Broker:
                 channel = self._break(channel, Position(epoch, first - 1))
         channel.head = end - 1
         count = end - first
-        channel.tally.published += count
+        channel.stats.published += count
         for observer in self.observers:
             observer.published(name, epoch, batch)
         if channel not in self._dirty:
@@ -444,7 +444,7 @@ class Broker:
             if self._postponed:
                 self._go_on()
         finally:
-            self.tally.turned(self.clock() - began)
+            self.stats.turned(self.clock() - began)
             if self._awake or self._postponed:
                 self._ask_for_turn()
 
@@ -516,7 +516,7 @@ class Broker:
             self.forget_unused(channel)
         if dirty:
             self._flushed = self.clock()
-            self.tally.flushes.note(self._flushed - began)
+            self.stats.flushes.note(self._flushed - began)
 
     def _told_first(self, dirty: list[Channel], enough: float) -> list[Channel]:
         """Those of some dirty channels whose watchers have been told what happened before the events that wait."""
@@ -635,14 +635,14 @@ class Broker:
         self.forget_unused(channel)
 
     def _make(self, name: bytes, position: Position, owner: Principal | None = None) -> Channel:
-        limits, tally = self.limits, self.tally
+        limits, stats = self.limits, self.stats
         if is_reserved(name):
-            limits, tally = self._reserved_limits, self._reserved_tally
+            limits, stats = self._reserved_limits, self._reserved_stats
             self.own_channels += 1
         # What comes from other nodes, and is open here for nobody, is their clients'.
         owner = owner or self._claims.get(name, ELSEWHERE)
         self._shares_of(name).add(owner, 1)
-        channel = self.channels[name] = Channel(name, position, limits, tally, owner)
+        channel = self.channels[name] = Channel(name, position, limits, stats, owner)
         return channel
 
     def _opened(self, name: bytes, outcome: Position | Error, principal: Principal) -> Channel | Error:

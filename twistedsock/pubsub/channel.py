@@ -27,13 +27,13 @@ class Channel:
         "owner",
         "pending",
         "readers",
-        "tally",
+        "stats",
         "undelivered",
         "watchers",
     )
 
     def __init__(
-        self, name: bytes, position: Position, limits: Limits, tally: Stats, owner: Principal = ELSEWHERE
+        self, name: bytes, position: Position, limits: Limits, stats: Stats, owner: Principal = ELSEWHERE
     ) -> None:
         self.name = name
         self.owner = owner
@@ -50,7 +50,7 @@ class Channel:
         self.watchers: dict[Subscription, None] = {}
         # Who wants to be called when something has come; mostly nobody.
         self.bells: dict[Callable[[], None], None] | None = None
-        self.tally = tally
+        self.stats = stats
         # What the readers have still to get, where that is not the same for all of them.
         self.undelivered: Undelivered | None = None
 
@@ -98,7 +98,7 @@ class Channel:
         encoding = subscription.reader.encoding
         lane = self.lanes.get(encoding)
         if lane is None:
-            lane = self.lanes[encoding] = EncodingGroup(encoding, self.tally, self.epoch)
+            lane = self.lanes[encoding] = EncodingGroup(encoding, self.stats, self.epoch)
         lane.join(subscription)
 
     def leave_lane(self, subscription: Subscription) -> None:

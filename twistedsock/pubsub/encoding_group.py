@@ -56,12 +56,12 @@ class EncodingGroup:
     """Caught-up readers only. ``live`` keeps each reader's bound ``offer``, so that none is looked up for a
     delivery; ``selective`` are those who do not want their own events back."""
 
-    __slots__ = ("_epoch", "_tally", "encoding", "live", "selective")
+    __slots__ = ("_epoch", "_stats", "encoding", "live", "selective")
 
-    def __init__(self, encoding: Encoder, tally: Stats, epoch: bytes = b"") -> None:
+    def __init__(self, encoding: Encoder, stats: Stats, epoch: bytes = b"") -> None:
         self.encoding = encoding
         self._epoch = epoch
-        self._tally = tally
+        self._stats = stats
         self.live: dict[Subscription, Callable[[bytes], bool]] = {}
         self.selective: dict[Subscription, None] = {}
 
@@ -85,8 +85,8 @@ class EncodingGroup:
             return
         encoded = [(batch.publisher, encode(self.encoding, channel, batch, self._epoch)) for batch in batches]
         pieces = join([piece for _, pieces in encoded for piece in pieces])
-        tally, end = self._tally, batches[-1].end
-        tally.delivered += len(self.live) * (end - batches[0].first)
+        stats, end = self._stats, batches[-1].end
+        stats.delivered += len(self.live) * (end - batches[0].first)
         if gathered is not None:
             for offset, data in pieces:
                 for subscription in self.live:
@@ -94,9 +94,9 @@ class EncodingGroup:
         else:
             for offset, data in pieces:
                 refused = [subscription for subscription, offer in self.live.items() if not offer(data)]
-                tally.sent += len(data) * (len(self.live) - len(refused))
+                stats.sent += len(data) * (len(self.live) - len(refused))
                 for subscription in refused:
-                    tally.delivered -= end - offset
+                    stats.delivered -= end - offset
                     subscription.fall_behind(offset)
         if self.selective:
             publishers = {publisher for publisher, _ in encoded}
@@ -105,9 +105,9 @@ class EncodingGroup:
                 if own in publishers:
                     # What others published is not encoded again.
                     wanted = [piece for publisher, pieces in encoded if publisher != own for piece in pieces]
-                    tally.delivered += sum([len(batch) for batch in batches if batch.publisher != own])
+                    stats.delivered += sum([len(batch) for batch in batches if batch.publisher != own])
                 else:
-                    tally.delivered += end - batches[0].first
+                    stats.delivered += end - batches[0].first
                 due = [(subscription, offset, data) for offset, data in wanted]
                 if gathered is not None:
                     gathered[subscription.reader] += due
@@ -119,18 +119,18 @@ class EncodingGroup:
         if not self:
             return  # a dialect that remembers what it has written must not hear of what its reader has not come to
         data = self.encoding.lost(channel, lost.first, lost.last)
-        tally = self._tally
+        stats = self._stats
         for subscription in [*self.live, *self.selective]:
             if subscription.reader.outlet.offer(data):
-                tally.sent += len(data)
-                tally.lost += lost.last + 1 - lost.first
+                stats.sent += len(data)
+                stats.lost += lost.last + 1 - lost.first
             else:
                 subscription.fall_behind(lost.first)
 
 
 def send_gathered(reader: Subscriber, due: Sequence[PendingChunk]) -> None:
     """Offer a reader all that is due to it, in as few pieces as it may; from what it does not take it falls behind."""
-    offer, tally = reader.outlet.offer, reader.tally
+    offer, stats = reader.outlet.offer, reader.stats
     start, count = 0, len(due)
     while start < count:
         size, stop = 0, start
@@ -140,8 +140,8 @@ def send_gathered(reader: Subscriber, due: Sequence[PendingChunk]) -> None:
         if not offer(b"".join([data for _, _, data in due[start:stop]])):
             for subscription, offset, _ in due[start:]:
                 if subscription not in reader.lagging:
-                    subscription.channel.tally.delivered -= subscription.channel.log.end - offset
+                    subscription.channel.stats.delivered -= subscription.channel.log.end - offset
                     subscription.fall_behind(offset)
             return
-        tally.sent += size
+        stats.sent += size
         start = stop

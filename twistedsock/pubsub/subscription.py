@@ -51,7 +51,7 @@ class ChannelView(Protocol):
     name: bytes
     epoch: bytes
     log: History
-    tally: Stats
+    stats: Stats
 
     @property
     def has_undelivered_events(self) -> bool:
@@ -122,7 +122,7 @@ class Subscription:
         mark of that."""
         if self.missed != []:
             reader, cost = self.reader, CHANGE_COST * len(changes)
-            if reader.missed + len(changes) > most or reader.holdings.is_too_much_for(reader.peer.source, cost):
+            if reader.missed + len(changes) > most or reader.memory_budget.is_too_much_for(reader.peer.source, cost):
                 self.forget_missed()
                 self.missed = []
             else:
@@ -130,7 +130,7 @@ class Subscription:
                     self.missed = []
                 self.missed += changes
                 reader.missed += len(changes)
-                reader.holdings.add(cost, reader.peer.source)
+                reader.memory_budget.add(cost, reader.peer.source)
         if self not in self.reader.lagging:
             self.fall_behind(self.channel.log.end)
 
@@ -139,7 +139,7 @@ class Subscription:
         missed, self.missed = self.missed, None
         if missed:
             self.reader.missed -= len(missed)
-            self.reader.holdings.add(-CHANGE_COST * len(missed), self.reader.peer.source)
+            self.reader.memory_budget.add(-CHANGE_COST * len(missed), self.reader.peer.source)
         return missed
 
 
@@ -187,7 +187,7 @@ NULL_EVENTS = NullSubscriberEvents()
 class Subscriber:
     """The reading end of one peer."""
 
-    __slots__ = ("encoding", "holdings", "lagging", "missed", "outlet", "owner", "peer", "tally")
+    __slots__ = ("encoding", "memory_budget", "lagging", "missed", "outlet", "owner", "peer", "stats")
 
     def __init__(
         self,
@@ -195,12 +195,12 @@ class Subscriber:
         encoding: Encoder,
         outlet: Outlet,
         owner: SubscriberEvents,
-        holdings: MemoryBudget,
-        tally: Stats,
+        memory_budget: MemoryBudget,
+        stats: Stats,
     ) -> None:
         self.peer = peer
-        self.holdings = holdings
-        self.tally = tally
+        self.memory_budget = memory_budget
+        self.stats = stats
         self.encoding = encoding
         self.outlet = outlet
         self.owner = owner
@@ -212,7 +212,7 @@ class Subscriber:
     def lag(self, subscription: Subscription) -> None:
         """It is behind on a channel; it comes last among those."""
         if not self.lagging:
-            self.tally.behind += 1
+            self.stats.behind += 1
         self.lagging[subscription] = None
 
     def forget_lag(self, subscription: Subscription) -> None:
@@ -220,7 +220,7 @@ class Subscriber:
         if subscription in self.lagging:
             del self.lagging[subscription]
             if not self.lagging:
-                self.tally.behind -= 1
+                self.stats.behind -= 1
 
     def catch_up(self, shared: CatchUpCache) -> bool:
         """Send one chunk of what was missed; whether to go on in the next turn (else: when the socket has drained)."""
@@ -233,7 +233,7 @@ class Subscriber:
             if not self.owner.may_skip(channel.name, subscription.cursor, log.first - 1):
                 return False
             data = self.encoding.lost(channel.name, subscription.cursor, log.first - 1)
-            channel.tally.lost += log.first - subscription.cursor
+            channel.stats.lost += log.first - subscription.cursor
             subscription.cursor = log.first
         data += self._read(subscription, shared)
         if subscription.cursor == log.end and not channel.has_undelivered_events:
@@ -246,7 +246,7 @@ class Subscriber:
             del self.lagging[subscription]
             self.lagging[subscription] = None
         if data:
-            self.tally.sent += len(data)
+            self.stats.sent += len(data)
             self.outlet.offer(data)
         return bool(self.lagging) and not self.outlet.blocked
 
@@ -256,14 +256,14 @@ class Subscriber:
         key = (channel, self.encoding, cursor)
         if subscription.echo and key in shared:
             data, subscription.cursor = shared[key]
-            channel.tally.delivered += subscription.cursor - cursor
+            channel.stats.delivered += subscription.cursor - cursor
             return data
         batches = channel.log.read(cursor, CHUNK_BYTES)
         if batches:
             subscription.cursor = batches[-1].end
         wanted = [batch for batch in batches if subscription.wants(batch)]
         data = b"".join([self.encoding.batch(channel.name, batch, channel.epoch) for batch in wanted])
-        channel.tally.delivered += sum(map(len, wanted))
+        channel.stats.delivered += sum(map(len, wanted))
         if subscription.echo:
             shared[key] = (data, subscription.cursor)
         return data

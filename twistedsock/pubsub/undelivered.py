@@ -115,10 +115,10 @@ class Undelivered:
                     cursor, untold = offset or self._next_offset(number, cursor), number
                     subscription.fall_behind(cursor)
                     break
-                channel.tally.sent += len(data)
+                channel.stats.sent += len(data)
         for _, batch in self._batches_from(start):
             if subscription.wants(batch):
-                channel.tally.delivered += max(0, min(batch.end, cursor) - batch.first)
+                channel.stats.delivered += max(0, min(batch.end, cursor) - batch.first)
         missed = [
             item for item in self._from(untold) if isinstance(item, PresenceChange) and _wants(subscription, item)
         ]

@@ -64,14 +64,14 @@ class LineProtocol(Protocol):
 
     def connectionMade(self) -> None:
         factory, transport = self.factory, self.transport
-        tune_socket(transport, factory.send_buffer, factory.bridge.limits.unreachable_after)
+        tune_socket(transport, factory.send_buffer, factory.context.limits.unreachable_after)
         self._address = host_of(self.told or transport.getPeer())
         secure = factory.listening.secure
         price = ENTRY_PRICE + secure * TLS_HANDSHAKE_PRICE
-        is_in_time = factory.bridge.charge(address_principal(self._address), price)
-        error = factory.bridge.admission.enter(self._address) if is_in_time else TOO_FAST
+        is_in_time = factory.context.charge(address_principal(self._address), price)
+        error = factory.context.admission.enter(self._address) if is_in_time else TOO_FAST
         if error is not None:
-            factory.bridge.tally.refuse(error.code)
+            factory.context.stats.refuse(error.code)
             if secure and not is_in_time:  # to say why would take the handshake, which is what costs most
                 transport.abortConnection()
                 return
@@ -80,7 +80,7 @@ class LineProtocol(Protocol):
             return
         self._admitted = True
         if secure:
-            self._accepted_at = factory.bridge.broker.clock()
+            self._accepted_at = factory.context.broker.clock()
             factory.handshakes.start(self)
         else:
             self._begin()
@@ -94,25 +94,25 @@ class LineProtocol(Protocol):
         factory, transport = self.factory, self.transport
         peer = self.told or transport.getPeer()
         self._opening = Opening()
-        self._splitter = LineSplitter(factory.bridge.limits.max_line, line_decoder.publishes)
+        self._splitter = LineSplitter(factory.context.limits.max_line, line_decoder.publishes)
         self._outlet = outlet_of(transport, factory.reactor)
         endpoint, ends = factory.listening.endpoint, endpoints_of(transport, peer)
         arrival = None
         if factory.listening.secure or factory.listening.proxied:
             handshake = "TLS" if factory.listening.secure else ""
-            arrival = handshake_info(transport, factory.bridge.broker.clock(), handshake, self._accepted_at)
-        session = Session(factory.bridge, LINES, self._outlet, ends, self._hang_up, endpoint, arrival)
+            arrival = handshake_info(transport, factory.context.broker.clock(), handshake, self._accepted_at)
+        session = Session(factory.context, LINES, self._outlet, ends, self._hang_up, endpoint, arrival)
         self._outlet.on_drained = session.drained
         self._conversation = InputPipeline(session, line_decoder, transport.pauseProducing, self._resume, log_exception)
         factory.patience.begin(self._conversation, spoken=False)
         subject = subject_of(transport) if factory.listening.secure else None
-        session.welcome(b"", factory.bridge.recognize(endpoint, None, subject))
+        session.welcome(b"", factory.context.recognize(endpoint, None, subject))
 
     def dataReceived(self, data: bytes) -> None:
         conversation = self._conversation
         if conversation is None or self._closing is not None:
             return
-        self.factory.bridge.tally.received += len(data)
+        self.factory.context.stats.received += len(data)
         if conversation.is_metered:
             conversation.came(len(data))
             if self._closing is not None:
@@ -171,19 +171,19 @@ class LineProtocol(Protocol):
             self._conversation.lost(close_description(reason))
             if self._counted:
                 source = self._conversation.session.peer.source
-                self._counted = self.factory.bridge.holdings.recount(self._counted, 0, source)
+                self._counted = self.factory.context.memory_budget.recount(self._counted, 0, source)
             self._conversation = None
         if self._admitted:
             self._admitted = False
-            self.factory.bridge.admission.leave(self._address)
+            self.factory.context.admission.leave(self._address)
 
     def _count(self, items: list[Any], source: Principal) -> None:
         """How much of a line is held has changed; where it is too much, the line is skipped."""
-        begun, holdings = self._splitter.begun, self.factory.bridge.holdings
-        self._counted = holdings.recount(self._counted, 0 if begun is None else len(begun), source)
-        if self._counted and holdings.is_too_much_for(source):
+        begun, memory_budget = self._splitter.begun, self.factory.context.memory_budget
+        self._counted = memory_budget.recount(self._counted, 0 if begun is None else len(begun), source)
+        if self._counted and memory_budget.is_too_much_for(source):
             items.append(self._splitter.skip(TOO_MUCH_HELD))
-            self._counted = holdings.recount(self._counted, 0, source)
+            self._counted = memory_budget.recount(self._counted, 0, source)
 
     def _watch(self, conversation: InputPipeline, ended: bool) -> None:
         """A line that has begun must end in time."""
@@ -225,18 +225,18 @@ class LineFactory(ListenerFactory):
 
     def __init__(
         self,
-        bridge: ServerContext,
+        context: ServerContext,
         reactor: Any,
         send_buffer: int,
         web_address: str = "",
         listening: ListenerConfig = DEFAULT_LISTENER,
     ) -> None:
-        self.bridge = bridge
+        self.context = context
         self.reactor = reactor
         self.send_buffer = send_buffer
         self.web_address = web_address
         self.listening = listening
-        self.patience = ConnectionTimeouts(bridge.limits, reactor)
+        self.patience = ConnectionTimeouts(context.limits, reactor)
         self.handshakes: TimeoutQueue[LineProtocol] = TimeoutQueue(
-            reactor, bridge.limits.handshake_timeout, lambda protocol: protocol.transport.abortConnection()
+            reactor, context.limits.handshake_timeout, lambda protocol: protocol.transport.abortConnection()
         )

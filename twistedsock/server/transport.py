@@ -72,10 +72,10 @@ read: ``printf … | nc`` may be gone before its last line is."""
 
 class DirectWriteTransport:
     """Mixed into Twisted's server transports. ``on_drained`` is called, in a turn of its own, when bytes had waited
-    and have left. What waits is counted in ``holdings``; whoever does not read while that is too much is cut off, as
-    nothing can be told to it."""
+    and have left. What waits is counted in ``memory_budget``; clients that do not read while that is too much are
+    aborted, because nothing can be sent to them."""
 
-    holdings: MemoryBudget | None = None
+    memory_budget: MemoryBudget | None = None
     reachability: Reachability | None = None
     last_traffic: TcpStats | None = None
     """What had gone through the connection when it ended."""
@@ -135,12 +135,14 @@ class DirectWriteTransport:
 
     def _count(self) -> None:
         """More waits than before."""
-        if self.holdings is None:
+        if self.memory_budget is None:
             return
         if not self._counted:
             self._source = self.principal or address_principal(host_of(self.getPeer()))
-        self._counted = self.holdings.recount(self._counted, len(self.dataBuffer) + self._tempDataLen, self._source)
-        if self._counted and self.holdings.is_too_much_for(self._source):
+        self._counted = self.memory_budget.recount(
+            self._counted, len(self.dataBuffer) + self._tempDataLen, self._source
+        )
+        if self._counted and self.memory_budget.is_too_much_for(self._source):
             self.blocked |= LOST
             self.on_drained = None
             self._forget()
@@ -163,8 +165,8 @@ class DirectWriteTransport:
 
     def stopWriting(self) -> None:
         super().stopWriting()  # type: ignore[misc]
-        if self._counted and self.holdings is not None:
-            self._counted = self.holdings.recount(self._counted, 0, self._source)
+        if self._counted and self.memory_budget is not None:
+            self._counted = self.memory_budget.recount(self._counted, 0, self._source)
         if self.blocked & SOCKET_FULL:
             self.blocked &= ~SOCKET_FULL
             if self.on_drained is not None and self.connected and not self.disconnecting:
@@ -216,13 +218,15 @@ class DirectUNIXTransport(DirectWriteTransport, unix.Server):
 _AT_ONCE = {tcp.Server: DirectTCPTransport, unix.Server: DirectUNIXTransport}
 
 
-def install_direct_writes(port: Any, holdings: MemoryBudget, reachability: Reachability | None = None) -> None:
+def install_direct_writes(port: Any, memory_budget: MemoryBudget, reachability: Reachability | None = None) -> None:
     """Let a listening port make such transports, if it makes Twisted's usual ones. Before the first connection. TCP
     connections are added to ``reachability``."""
     usual: Any = getattr(port, "transport", None)
     transport = _AT_ONCE.get(usual)
     if transport is not None:
-        port.transport = type(transport.__name__, (transport,), {"holdings": holdings, "reachability": reachability})
+        port.transport = type(
+            transport.__name__, (transport,), {"memory_budget": memory_budget, "reachability": reachability}
+        )
 
 
 @implementer(IPushProducer)

@@ -82,22 +82,22 @@ class HTTPDispatcher(Protocol):
 
     def connectionMade(self) -> None:
         factory = self.factory
-        self._accepted_at = factory.bridge.broker.clock()
-        tune_socket(self.transport, factory.send_buffer, factory.bridge.limits.unreachable_after)
+        self._accepted_at = factory.context.broker.clock()
+        tune_socket(self.transport, factory.send_buffer, factory.context.limits.unreachable_after)
         self._head = bytearray()
         self._peer = self.told or self.transport.getPeer()
         self._is_proxied = self._comes_from_proxy()
         # A proxy's own address is the address of many; it is counted when it has told whose this is.
         address = "" if self._is_proxied else host_of(self._peer)
-        if factory.listening.secure and not factory.bridge.charge(address_principal(address), TLS_HANDSHAKE_PRICE):
-            factory.bridge.tally.refuse(TOO_FAST.code)
+        if factory.listening.secure and not factory.context.charge(address_principal(address), TLS_HANDSHAKE_PRICE):
+            factory.context.stats.refuse(TOO_FAST.code)
             self.transport.abortConnection()
         elif self._enter(address):
             factory.deadlines.start(self)
 
     def handshakeCompleted(self) -> None:
         """Of TLS."""
-        self._secured_at = self.factory.bridge.broker.clock()
+        self._secured_at = self.factory.context.broker.clock()
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing is not None:
@@ -117,11 +117,11 @@ class HTTPDispatcher(Protocol):
         elif len(self._head) >= MAX_HEAD:
             self._refuse(431, "the head of the request is too long")
         elif len(self._head) > UNCOUNTED_BYTES:
-            holdings = self.factory.bridge.holdings
+            memory_budget = self.factory.context.memory_budget
             if not self._counted:
                 self._source = self._principal()
-            self._counted = holdings.recount(self._counted, len(self._head), self._source)
-            if holdings.is_too_much_for(self._source):
+            self._counted = memory_budget.recount(self._counted, len(self._head), self._source)
+            if memory_budget.is_too_much_for(self._source):
                 self._refuse(503, TOO_MUCH_HELD.message, (("Retry-After", "5"),))
 
     def readConnectionLost(self) -> None:
@@ -164,14 +164,14 @@ class HTTPDispatcher(Protocol):
         if refused is not None:
             self._refuse(*refused)
             return
-        policy, listening = self.factory.bridge.policy, self.factory.listening
+        policy, listening = self.factory.context.policy, self.factory.listening
         shown = None if policy is None else find_credentials(head, policy.cookie)
         token = None if shown is None else shown.token
         subject = subject_of(self.transport) if listening.secure else None
         price = ENTRY_PRICE + (0 if token is None else token_price(len(token)))
         if not self._charge(self._principal(), price, end):
             return
-        outcome = self.factory.bridge.recognize(listening.endpoint, token, subject)
+        outcome = self.factory.context.recognize(listening.endpoint, token, subject)
         if isinstance(outcome, Identity) and outcome.subject and not self._recharge(outcome.subject, price):
             return
         if isinstance(outcome, Error) and shown is not None and shown.in_header:
@@ -192,10 +192,10 @@ class HTTPDispatcher(Protocol):
 
     def _charge(self, principal: Principal, price: float, size: int = 0) -> bool:
         """Charge the handshake of a WebSocket; False if it has been refused, because that exceeds the rate."""
-        bridge = self.factory.bridge
-        if bridge.charge(principal, price, size):
+        context = self.factory.context
+        if context.charge(principal, price, size):
             return True
-        meter = bridge.meters.of(principal, bridge.broker.clock())
+        meter = context.meters.of(principal, context.broker.clock())
         wait = 1 if meter is None else meter.wait
         self._refuse(429, TOO_FAST.message, (("Retry-After", str(wait)),))
         return False
@@ -203,8 +203,8 @@ class HTTPDispatcher(Protocol):
     def _recharge(self, subject: bytes, price: float) -> bool:
         """Charge the handshake to the identity that it has proved instead of its address; False as for ``_charge``.
         Then the address is charged for the proof."""
-        bridge = self.factory.bridge
-        meter = bridge.meters.of(self._principal(), bridge.broker.clock())
+        context = self.factory.context
+        meter = context.meters.of(self._principal(), context.broker.clock())
         if meter is None:
             return True
         if not self._charge(subject_principal(subject), price):
@@ -246,7 +246,7 @@ class HTTPDispatcher(Protocol):
 
     def _enter(self, address: str) -> bool:
         """Be counted; False if the connection has been refused."""
-        unwelcome = self.factory.bridge.admission.enter(address)
+        unwelcome = self.factory.context.admission.enter(address)
         if unwelcome is not None:
             self._refuse(503, unwelcome.message, (("Retry-After", "5"),))
             return False
@@ -257,7 +257,7 @@ class HTTPDispatcher(Protocol):
     def _leave(self) -> None:
         if self._admitted:
             self._admitted = False
-            self.factory.bridge.admission.leave(self._address)
+            self.factory.context.admission.leave(self._address)
 
     def _hand_over(self, owner: Any, data: bytes) -> None:
         """From here on everything goes straight to the new owner."""
@@ -299,14 +299,14 @@ class HTTPDispatcher(Protocol):
     def _forget_head(self) -> None:
         self._head = bytearray()
         if self._counted:
-            self._counted = self.factory.bridge.holdings.recount(self._counted, 0, self._source)
+            self._counted = self.factory.context.memory_budget.recount(self._counted, 0, self._source)
 
     def _refuse(self, status: int, words: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         self.factory.deadlines.stop(self)
         self._forget_head()
-        tally = self.factory.bridge.tally
-        tally.answer(OTHER_METHOD, status)
-        tally.refuse(CODES.get(status, ErrorCode.BAD_ARGUMENT))
+        stats = self.factory.context.stats
+        stats.answer(OTHER_METHOD, status)
+        stats.refuse(CODES.get(status, ErrorCode.BAD_ARGUMENT))
         self.transport.write(error(status, words, headers))
         self._closing = graceful_close(self.transport, self.factory.reactor.callLater)
 
@@ -320,7 +320,7 @@ class WebFactory(ListenerFactory):
 
     def __init__(
         self,
-        bridge: ServerContext,
+        context: ServerContext,
         reactor: Any,
         gate: OriginPolicy,
         send_buffer: int,
@@ -330,19 +330,19 @@ class WebFactory(ListenerFactory):
         listening: ListenerConfig = DEFAULT_LISTENER,
         routes: Routes | None = None,
     ) -> None:
-        self.bridge = bridge
+        self.context = context
         self.reactor = reactor
         self.send_buffer = send_buffer
         self.listening = listening
         self.gate = gate
         self.deadlines: TimeoutQueue[HTTPDispatcher] = TimeoutQueue(
             reactor,
-            bridge.limits.handshake_timeout,
+            context.limits.handshake_timeout,
             lambda doorman: doorman._refuse(408, "no request came in time"),
         )
-        self.websockets = WebSocketFactory(bridge, reactor, send_buffer, ping_interval, ping_timeout, listening)
-        routes = routes or Routes(operations(bridge, reactor, lines))
-        self.site = HTTPSite(reactor, bridge, gate, routes, listening)
+        self.websockets = WebSocketFactory(context, reactor, send_buffer, ping_interval, ping_timeout, listening)
+        routes = routes or Routes(operations(context, reactor, lines))
+        self.site = HTTPSite(reactor, context, gate, routes, listening)
 
     def acceptableProtocols(self) -> list[bytes]:
         """What is spoken over TLS (RFC 7301). A client that offers protocols, as browsers and curl do, must get one of

@@ -190,7 +190,7 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
     def onOpen(self) -> None:
         self.lighten()
         outcome = self.__dict__.pop("outcome", None)
-        policy = self.factory.bridge.policy
+        policy = self.factory.context.policy
         if policy is not None and isinstance(outcome, Identity):  # another one, if the handshake took several turns
             outcome = policy.review(outcome, self.factory.listening.endpoint)
         arrival = self.__dict__.pop("arrival", None)
@@ -200,13 +200,13 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
         self, ends: Endpoints, before: bytes, outcome: Identity | Error | None, arrival: HandshakeInfo | None = None
     ) -> None:
         factory, transport = self.factory, self.transport
-        self._frames = PlainFrames(factory.bridge.limits.max_message)
+        self._frames = PlainFrames(factory.context.limits.max_message)
         self._outlet = outlet_of(transport, factory.reactor)
         self._starting = self.websocket_protocol_in_use != JSON_PROTOCOL
         self._lines = self.websocket_protocol_in_use == LINE_PROTOCOL
         dialect, codec = self.spoken[self.websocket_protocol_in_use or JSON_PROTOCOL]
         endpoint = factory.listening.endpoint
-        session = Session(factory.bridge, dialect, self._outlet, ends, self._hang_up, endpoint, arrival)
+        session = Session(factory.context, dialect, self._outlet, ends, self._hang_up, endpoint, arrival)
         self._outlet.on_drained = session.drained
         self._conversation = InputPipeline(session, codec, transport.pauseProducing, self._resume, log_exception)
         factory.patience.begin(self._conversation, spoken=True)
@@ -214,7 +214,7 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
 
     def dataReceived(self, data: bytes) -> None:
         frames, conversation = self._frames, self._conversation
-        self.factory.bridge.tally.received += len(data)
+        self.factory.context.stats.received += len(data)
         if conversation is not None and conversation.is_metered:
             conversation.came(len(data))
         if self._unparsed:
@@ -243,7 +243,7 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
         takes long, the rest waits until others have had their turn."""
         if self._deaf:
             return
-        broker = self.factory.bridge.broker
+        broker = self.factory.context.broker
         enough = broker.clock() + TIME_SLICE_SECONDS
         position, end = 0, len(data)
         while position < end:
@@ -305,21 +305,21 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
     def _is_too_much(self, held: int, conversation: InputPipeline) -> bool:
         """How much is held of what has not ended has changed; where it is too much, the peer goes, and what still comes
         of it is not looked at."""
-        holdings, source = self.factory.bridge.holdings, conversation.session.peer.source
-        before, self._counted = self._counted, holdings.recount(self._counted, held, source)
+        memory_budget, source = self.factory.context.memory_budget, conversation.session.peer.source
+        before, self._counted = self._counted, memory_budget.recount(self._counted, held, source)
         self._holder = conversation.session.peer
-        if self._counted <= before or not holdings.is_too_much_for(source):
+        if self._counted <= before or not memory_budget.is_too_much_for(source):
             return False
         self._deaf = True
         self._frames, self._joined, self._unparsed, self.data = None, b"", b"", b""
-        self._counted = holdings.recount(self._counted, 0, source)
+        self._counted = memory_budget.recount(self._counted, 0, source)
         conversation.session.turn_away(TOO_MUCH_HELD)
         return True
 
     def connectionLost(self, reason: Any = None) -> None:
         """What Autobahn's does, but for the words that it makes for its log, which are most of its cost."""
         if self._holder is not None:
-            self._counted = self.factory.bridge.holdings.recount(self._counted, 0, self._holder.source)
+            self._counted = self.factory.context.memory_budget.recount(self._counted, 0, self._holder.source)
         self._ended = close_description(reason)
         WebSocketProtocol._connectionLost(self, reason)
         self.factory.countConnections -= 1
@@ -427,7 +427,7 @@ class WebSocketFactory(WebSocketServerFactory):
 
     def __init__(
         self,
-        bridge: ServerContext,
+        context: ServerContext,
         reactor: Any,
         send_buffer: int,
         ping_interval: int,
@@ -436,12 +436,12 @@ class WebSocketFactory(WebSocketServerFactory):
     ) -> None:
         txaio.use_twisted()
         super().__init__(reactor=reactor)
-        self.bridge = bridge
+        self.context = context
         self.reactor = reactor
         self.send_buffer = send_buffer
         self.listening = listening
-        self.patience = ConnectionTimeouts(bridge.limits, reactor)
-        limits = bridge.limits
+        self.patience = ConnectionTimeouts(context.limits, reactor)
+        limits = context.limits
         self.setProtocolOptions(
             webStatus=False,
             utf8validateIncoming=True,

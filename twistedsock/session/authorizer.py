@@ -74,13 +74,13 @@ class AuthenticatedSession(TokenHolder, Protocol):
 class SessionAuth:
     """Made where there is a policy; it begins as nobody. ``forget`` is to be called in the end."""
 
-    __slots__ = ("_bearer", "_bridge", "_listener", "failed", "identity", "policy", "error")
+    __slots__ = ("_bearer", "_context", "_listener", "failed", "identity", "policy", "error")
 
-    def __init__(self, bridge: ServerContext, policy: Policy, listener: str, bearer: AuthenticatedSession) -> None:
+    def __init__(self, context: ServerContext, policy: Policy, listener: str, bearer: AuthenticatedSession) -> None:
         self.identity = policy.anonymous(listener)
         self.failed = 0
         """Tokens that were not valid."""
-        self._bridge = bridge
+        self._context = context
         self.policy = policy
         """By which the identity was found."""
         self.error: Error | None = None
@@ -113,17 +113,17 @@ class SessionAuth:
         that is vouched for; who is the same keeps the nick it has chosen."""
         if isinstance(outcome, Error):
             return outcome
-        bridge, peer, before = self._bridge, self._bearer.peer, self.identity.subject
-        if outcome.subject != peer.id and outcome.subject in bridge.roster:
+        context, peer, before = self._context, self._bearer.peer, self.identity.subject
+        if outcome.subject != peer.id and outcome.subject in context.roster:
             return NICK_IS_AN_ID
         if outcome.subject != before:
-            error = bridge.admission.identify(outcome.subject)
+            error = context.admission.identify(outcome.subject)
             if error is not None:
                 return error
-            bridge.admission.forget(before)
+            context.admission.forget(before)
             peer.principal = client_principal(self._bearer.ends.client, outcome.subject)
         self.identity = outcome
-        bridge.expiries.watch(self._bearer, outcome.expires)
+        context.expiries.watch(self._bearer, outcome.expires)
         nick = peer.nick if peer.nick == peer.id else self.displayed_nick(peer.nick)
         if outcome.subject != before:
             nick = self.verified_nick() or nick
@@ -133,9 +133,9 @@ class SessionAuth:
 
     def forget(self) -> None:
         """The peer is gone, or the policy."""
-        self._bridge.admission.forget(self.identity.subject)
+        self._context.admission.forget(self.identity.subject)
         self._bearer.peer.principal = client_principal(self._bearer.ends.client)
-        self._bridge.expiries.watch(self._bearer, None)
+        self._context.expiries.watch(self._bearer, None)
 
     def verified_nick(self) -> bytes:
         """The nick that the identity is; empty where it is none, as a nick is short."""
@@ -148,4 +148,4 @@ class SessionAuth:
     def seconds_left(self) -> int | None:
         """Until the proof runs out; None: it never does."""
         expires = self.identity.expires
-        return None if expires is None else max(0, int(expires - self._bridge.expiries.wall_clock()))
+        return None if expires is None else max(0, int(expires - self._context.expiries.wall_clock()))

@@ -291,15 +291,15 @@ class InputPipeline:
 
     def _count(self, backlog: InputQueue) -> None:
         """What waits has become more; where it is too much, the peer goes, and it with it."""
-        holdings, source = self.session.holdings, self.session.peer.source
-        self._counted = holdings.recount(self._counted, backlog.size, source)
-        if self._counted and holdings.is_too_much_for(source):
+        memory_budget, source = self.session.memory_budget, self.session.peer.source
+        self._counted = memory_budget.recount(self._counted, backlog.size, source)
+        if self._counted and memory_budget.is_too_much_for(source):
             self._let_go()
             self.session.turn_away(TOO_MUCH_HELD)
 
     def _let_go(self) -> None:
         self._backlog = self._behind = None
-        self._counted = self.session.holdings.recount(self._counted, 0, self.session.peer.source)
+        self._counted = self.session.memory_budget.recount(self._counted, 0, self.session.peer.source)
 
     def _go_on(self) -> None:
         if self.session.stalled:

@@ -102,14 +102,14 @@ class ServerContext:
     """What connections go through, and who wants to hear of it."""
 
     @property
-    def holdings(self) -> MemoryBudget:
+    def memory_budget(self) -> MemoryBudget:
         """What all connections hold together."""
-        return self.broker.holdings
+        return self.broker.memory_budget
 
     @property
-    def tally(self) -> Stats:
+    def stats(self) -> Stats:
         """What has happened since the start."""
-        return self.broker.tally
+        return self.broker.stats
 
     def is_admin(self, identity: Identity | None, client: bytes) -> bool:
         """Whether somebody may look behind the scenes, and send others away: whom the policy calls an administrator.

@@ -73,9 +73,9 @@ class ReplyWriter:
         self._pieces: Iterator[bytes] | None = None
 
     @property
-    def holdings(self) -> MemoryBudget:
+    def memory_budget(self) -> MemoryBudget:
         """What all connections hold together."""
-        return self._broker.holdings
+        return self._broker.memory_budget
 
     @property
     def is_amid(self) -> bool:
@@ -89,7 +89,7 @@ class ReplyWriter:
             self._out.clear()
             self._out_size = 0
             self._outlet.write(data)
-            self._broker.tally.sent += len(data)
+            self._broker.stats.sent += len(data)
             if self._outlet.blocked & SOCKET_FULL:
                 # Who does not read its replies is not read either.
                 self.stalled = True
@@ -131,7 +131,7 @@ class ReplyWriter:
         enough = self._broker.clock() + TIME_SLICE_SECONDS
         for piece in pieces:
             self._outlet.write(piece)
-            self._broker.tally.sent += len(piece)
+            self._broker.stats.sent += len(piece)
             if self._outlet.blocked & SOCKET_FULL or self._has_had(enough):
                 return
         self._pieces = None
@@ -170,7 +170,7 @@ class ReplyWriter:
         """There is no room for what the peer asks for: tell it, and close, so that it comes back later."""
 
     def _refuse(self, tag: Tag, error: Error) -> None:
-        self._broker.tally.refuse(error.code)
+        self._broker.stats.refuse(error.code)
         self._say(self._dialect.refused(tag, error))
 
     def _refuse_all(self, tags: Sequence[Tag], error: Error) -> None:
@@ -180,21 +180,21 @@ class ReplyWriter:
             for tag in tags:
                 self._refuse(tag, error)
             return
-        self._broker.tally.refuse(error.code, len(tags))
+        self._broker.stats.refuse(error.code, len(tags))
         self._stream(self._refusals(tags, error))
-        if self._pieces is not None and self.holdings.is_too_much_for(self._reader.peer.source):
+        if self._pieces is not None and self.memory_budget.is_too_much_for(self._reader.peer.source):
             self._pieces = None
             self.turn_away(TOO_MUCH_HELD)
 
     def _refusals(self, tags: Sequence[Tag], error: Error) -> Iterator[bytes]:
         """In pieces; the tags are counted as long as they are held."""
         held = TAG_COST * len(tags)
-        self.holdings.add(held, self._reader.peer.source)
+        self.memory_budget.add(held, self._reader.peer.source)
         try:
             for start in range(0, len(tags), REFUSED_TOGETHER):
                 yield b"".join([self._dialect.refused(tag, error) for tag in tags[start : start + REFUSED_TOGETHER]])
         finally:
-            self.holdings.add(-held, self._reader.peer.source)
+            self.memory_budget.add(-held, self._reader.peer.source)
 
     def _with_channel(self, name: bytes, tag: Tag, action: Callable[[Channel], None]) -> None:
         def act(channel: Channel) -> None:

@@ -57,15 +57,15 @@ class RequestClient:
     """``identity`` is what the policy has found of who asks: None for who has shown nothing, or where there is no
     policy. ``client`` is the far end of the connection, as people write it."""
 
-    __slots__ = ("_bridge", "_client", "_identity", "_is_admin")
+    __slots__ = ("_context", "_client", "_identity", "_is_admin")
 
-    def __init__(self, bridge: ServerContext, listener: str, client: bytes, identity: Identity | None = None) -> None:
-        self._bridge = bridge
+    def __init__(self, context: ServerContext, listener: str, client: bytes, identity: Identity | None = None) -> None:
+        self._context = context
         self._client = client
-        if identity is None and bridge.policy is not None:
-            identity = bridge.policy.anonymous(listener)
+        if identity is None and context.policy is not None:
+            identity = context.policy.anonymous(listener)
         self._identity = identity
-        self._is_admin = bridge.is_admin(identity, client)
+        self._is_admin = context.is_admin(identity, client)
 
     @property
     def is_admin(self) -> bool:
@@ -102,7 +102,7 @@ class RequestClient:
             return error
         publisher = self._publisher(nick)
         answer = self._publish(publisher, PublishRequest(channel, content, name))
-        on_result(answer, lambda outcome: self._bridge.roster.give_back(publisher.id))
+        on_result(answer, lambda outcome: self._context.roster.give_back(publisher.id))
         return answer
 
     def publish_all(
@@ -126,7 +126,7 @@ class RequestClient:
             nonlocal awaited
             awaited -= 1
             if not awaited:
-                self._bridge.roster.give_back(publisher.id)
+                self._context.roster.give_back(publisher.id)
                 told.settle(outcomes)
 
         for place, one in enumerate(asked):
@@ -136,7 +136,7 @@ class RequestClient:
         return told if awaited else outcomes
 
     def _forbids_nick(self, nick: bytes) -> Error | None:
-        roster = self._bridge.roster
+        roster = self._context.roster
         error = check_nick(nick) if nick else None
         if error is not None:
             return error
@@ -144,12 +144,12 @@ class RequestClient:
 
     def _publisher(self, nick: bytes) -> Client:
         """Whose id is to be given back."""
-        publisher = Client(self._bridge.roster.new_id(), self.principal)
+        publisher = Client(self._context.roster.new_id(), self.principal)
         publisher.nick = self._shown(nick) or publisher.id
         return publisher
 
     def _publish(self, publisher: Client, asked: PublishRequest) -> Place | Error | Future[Place]:
-        opened = self._bridge.broker.open(asked.channel, publisher.principal)
+        opened = self._context.broker.open(asked.channel, publisher.principal)
         return map_result(opened, lambda channel: self._publish_on(channel, publisher, asked.name, asked.content))
 
     def _shown(self, nick: bytes) -> bytes:
@@ -160,7 +160,7 @@ class RequestClient:
     def _publish_on(
         self, channel: Channel, publisher: Client, name: bytes, content: Payloads
     ) -> Place | Error | Future[Place]:
-        broker = self._bridge.broker
+        broker = self._context.broker
         answer = broker.publish(publisher, channel.name, name, content)
         if broker.urgent:
             broker.flush()
@@ -177,13 +177,13 @@ class RequestClient:
         def look(opened: Channel) -> HistoryPage | Error:
             error = self.check_access(channel, Right.READ)  # any longer: it may have had to wait
             if error is None:
-                self._bridge.broker.commit(opened)
+                self._context.broker.commit(opened)
             kept = error or self.look_into(opened, last, since, epoch)
-            self._bridge.broker.forget_unused(opened)
+            self._context.broker.forget_unused(opened)
             return kept
 
         error = self.check_access(channel, Right.READ)
-        return error if error is not None else map_result(self._bridge.broker.open(channel, self.principal), look)
+        return error if error is not None else map_result(self._context.broker.open(channel, self.principal), look)
 
     def look_into(
         self, channel: Channel, last: int | None = None, since: int | None = None, epoch: bytes | None = None
@@ -203,7 +203,7 @@ class RequestClient:
     def members(self, channel: bytes) -> list[Member] | Error | Future[list[Member]]:
         """Who reads a channel, on all nodes."""
         error = self.check_access(channel, Right.READ)
-        return error if error is not None else self._bridge.broker.members(channel)
+        return error if error is not None else self._context.broker.members(channel)
 
 
 REMEMBERED_BYTES = 16 * 1024 * 1024

@@ -44,7 +44,7 @@ class Session(SubscribingSession):
 
     def __init__(
         self,
-        bridge: ServerContext,
+        context: ServerContext,
         dialect: Encoder,
         outlet: Outlet,
         ends: Endpoints,
@@ -52,10 +52,10 @@ class Session(SubscribingSession):
         listener: str = "",
         arrival: HandshakeInfo | None = None,
     ) -> None:
-        peer = Client(bridge.roster.new_id(), client_principal(ends.client))
+        peer = Client(context.roster.new_id(), client_principal(ends.client))
         outlet.principal = peer.source
-        reader = Subscriber(peer, dialect, outlet, self, bridge.holdings, bridge.tally)
-        super().__init__(bridge, dialect, outlet, reader, ends, listener, arrival)
+        reader = Subscriber(peer, dialect, outlet, self, context.memory_budget, context.stats)
+        super().__init__(context, dialect, outlet, reader, ends, listener, arrival)
         # Why it was dismissed, for who can tell it on closing too.
         self.parting = b""
         self._hang_up = hang_up
@@ -63,11 +63,11 @@ class Session(SubscribingSession):
         # Made when the first publish has to wait, as an empty one is a third of an idle session.
         self._flight: PendingReplies | None = None
         self._postponed: Command | None = None
-        if bridge.policy is not None:
-            self._standing = SessionAuth(bridge, bridge.policy, listener, self)
-        bridge.roster.add(self)
-        bridge.tally.opens(dialect.title)
-        bridge.journal.opened(self)
+        if context.policy is not None:
+            self._standing = SessionAuth(context, context.policy, listener, self)
+        context.roster.add(self)
+        context.stats.opens(dialect.title)
+        context.journal.opened(self)
 
     def welcome(self, before: bytes = b"", outcome: Identity | Error | None = None) -> None:
         """Say the first words. ``before`` is what leaves with them: the answer to a handshake. ``outcome`` is what the
@@ -83,8 +83,8 @@ class Session(SubscribingSession):
 
     def speak(self, dialect: Encoder) -> None:
         """Go on in another dialect; only before the first command."""
-        self._bridge.tally.closes(self._dialect.title)
-        self._bridge.tally.opens(dialect.title)
+        self._context.stats.closes(self._dialect.title)
+        self._context.stats.opens(dialect.title)
         self._dialect = self._reader.encoding = dialect
 
     def run(self, command: Command) -> None:
@@ -159,17 +159,17 @@ class Session(SubscribingSession):
             self._pieces = self._postponed = None
             self.on_ready = nothing
             self._reader.owner = NULL_EVENTS
-            self._bridge.tally.closes(self._dialect.title)
-            self._bridge.journal.closed(self)
+            self._context.stats.closes(self._dialect.title)
+            self._context.journal.closed(self)
             self._drop_standing()
-            self._bridge.roster.remove(self)
+            self._context.roster.remove(self)
 
     # The commands.
 
     def _publish(self, command: Publish) -> None:
         tags = command.tags
         answer: int | Error | Future[int]
-        if self._bridge.policy is not None and (error := self._judged().check_access(command.channel, Right.WRITE)):
+        if self._context.policy is not None and (error := self._judged().check_access(command.channel, Right.WRITE)):
             answer = error
         elif is_reserved(command.channel):
             answer = errors.RESERVED_CHANNEL
@@ -226,11 +226,11 @@ class Session(SubscribingSession):
         error = check_nick(command.nick)
         if error is not None:
             self._refuse(command.tag, error)
-        elif command.nick != self.peer.id and command.nick in self._bridge.roster:
+        elif command.nick != self.peer.id and command.nick in self._context.roster:
             self._refuse(command.tag, errors.NICK_IS_AN_ID)
         else:
             self.charge(rename_price(len(self.subscriptions)))
-            self.rename(command.nick if self._bridge.policy is None else self._judged().displayed_nick(command.nick))
+            self.rename(command.nick if self._context.policy is None else self._judged().displayed_nick(command.nick))
             self._say(self._dialect.nicked(command.tag, self.peer.nick))
 
     def rename(self, nick: bytes) -> None:
@@ -240,7 +240,7 @@ class Session(SubscribingSession):
             self._broker.renamed(subscription)
 
     def _authenticate(self, command: commands.Auth) -> None:
-        if self._bridge.policy is None:
+        if self._context.policy is None:
             self._refuse(command.tag, NO_KEYS)
             return
         self._send_waiting()  # it was published for who it was until now
@@ -268,8 +268,8 @@ class Session(SubscribingSession):
         self._say(self._dialect.pong(command.tag, command.text))
 
     def _info(self, command: commands.Info) -> None:
-        bridge = self._bridge
-        facts = SessionInfo(self.peer.member(), self.ends, len(self.subscriptions), bridge.uptime(), bridge.version)
+        context = self._context
+        facts = SessionInfo(self.peer.member(), self.ends, len(self.subscriptions), context.uptime(), context.version)
         self._say(self._dialect.facts(command.tag, facts))
 
     def _help(self, command: commands.Help) -> None:
@@ -325,7 +325,7 @@ class Session(SubscribingSession):
     def _review(self) -> Iterator[None]:
         if self.state is not SessionState.OPEN:
             return
-        if self._bridge.policy is None:
+        if self._context.policy is None:
             self._drop_standing()
             self._outlet.blocked &= ~RIGHTS_UNCHECKED
             self._broker.wake(self._reader)
@@ -355,7 +355,7 @@ class Session(SubscribingSession):
 
     def may_skip(self, channel: bytes, first: int, last: int) -> bool:
         """The log has let go of what it has not been sent yet: whether it goes on all the same."""
-        if self._bridge.limits.lag == "skip":
+        if self._context.limits.lag == "skip":
             if not self._has_just("lost"):
                 self.note("lost", f"{channel.decode()} {first} to {last}")
             return True
@@ -367,7 +367,7 @@ class Session(SubscribingSession):
         self.dismiss(CloseReason.TRY_AGAIN, NUMBERED_ANEW)
 
     def _stepped(self, step: Step) -> None:
-        self._bridge.journal.stepped(self, step)
+        self._context.journal.stepped(self, step)
 
     def _close(self, ending: CloseReason, words: str = "", by: str = "server") -> None:
         self.flush()

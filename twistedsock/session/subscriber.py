@@ -108,7 +108,7 @@ class SubscribingSession(TracedSession):
     """The reading half of a session: a class of its own for the same reason as the speaking one."""
 
     __slots__ = (
-        "_bridge",
+        "_context",
         "_checked",
         "_final_reading",
         "_listener",
@@ -121,7 +121,7 @@ class SubscribingSession(TracedSession):
 
     def __init__(
         self,
-        bridge: ServerContext,
+        context: ServerContext,
         dialect: Encoder,
         outlet: Outlet,
         reader: Subscriber,
@@ -129,13 +129,13 @@ class SubscribingSession(TracedSession):
         listener: str,
         arrival: HandshakeInfo | None,
     ) -> None:
-        super().__init__(bridge.broker, dialect, outlet, reader, arrival)
+        super().__init__(context.broker, dialect, outlet, reader, arrival)
         self.peer = reader.peer
         self.ends = ends
-        self.is_metered = bridge.meters.is_limited and self.peer.principal != LOCAL
+        self.is_metered = context.meters.is_limited and self.peer.principal != LOCAL
         """Whether its rate is limited: it is not for clients on this machine, whatever identity they prove."""
         self.subscriptions: dict[bytes, Subscription] = {}
-        self._bridge = bridge
+        self._context = context
         self._listener = listener
         # By which identity all subscriptions have been checked.
         self._checked: Identity | None = None
@@ -152,7 +152,7 @@ class SubscribingSession(TracedSession):
     def meter(self) -> RateLimiter | None:
         """The meter of its principal, None if its rate is not limited. It becomes another one when the client proves
         another identity."""
-        return self._bridge.meters.of(self.peer.principal, self._broker.clock()) if self.is_metered else None
+        return self._context.meters.of(self.peer.principal, self._broker.clock()) if self.is_metered else None
 
     def charge(self, price: float) -> None:
         """Count what a command turned out to cost beside the price that it was judged by."""
@@ -181,7 +181,7 @@ class SubscribingSession(TracedSession):
             self._refuse(command.tag, errors.SINCE_WITHOUT_EPOCH)
         elif (
             command.channel not in self.subscriptions
-            and len(self.subscriptions) >= self._bridge.limits.max_channels_per_peer
+            and len(self.subscriptions) >= self._context.limits.max_channels_per_peer
         ):
             self._refuse(command.tag, errors.TOO_MANY_SUBSCRIPTIONS)
         elif self._may_read(command.channel, command.tag):
@@ -215,7 +215,7 @@ class SubscribingSession(TracedSession):
             first = channel.log.first
             if start < first:
                 self._say(self._dialect.lost(channel.name, start, first - 1))
-                channel.tally.lost += first - start
+                channel.stats.lost += first - start
                 start = first
             if self.is_metered:
                 log = channel.log
@@ -302,11 +302,11 @@ class SubscribingSession(TracedSession):
 
     def _judged(self) -> SessionAuth:
         """The standing by the policy that holds now. There must be one."""
-        policy, standing = self._bridge.policy, self._standing
+        policy, standing = self._context.policy, self._standing
         assert policy is not None
         if standing is None:
             standing = self._standing = SessionAuth(
-                self._bridge, policy, self._listener, cast("AuthenticatedSession", self)
+                self._context, policy, self._listener, cast("AuthenticatedSession", self)
             )
             standing.review(policy)
         elif standing.policy is not policy:
@@ -314,15 +314,15 @@ class SubscribingSession(TracedSession):
         return standing
 
     def _forbids_reading(self, channel: bytes) -> Error | None:
-        if self._bridge.policy is not None:
+        if self._context.policy is not None:
             return self._judged().check_access(channel, Right.READ)
-        return check_access_without_policy(channel, Right.READ, self._bridge.is_admin(None, self.ends.client))
+        return check_access_without_policy(channel, Right.READ, self._context.is_admin(None, self.ends.client))
 
     def _while_readable(self, channel: bytes, told: Iterator[T]) -> Iterator[T]:
         """What is told bit by bit ends where the peer loses the right to it."""
         known: Identity | None = None
         for one in told:
-            if self._bridge.policy is not None:
+            if self._context.policy is not None:
                 standing = self._judged()
                 if (standing.identity is not known or standing.error) and standing.check_access(channel, Right.READ):
                     return
@@ -353,7 +353,7 @@ class SubscribingSession(TracedSession):
                 if channel in self.subscriptions and standing.check_access(channel, Right.READ):
                     self._end_forbidden(channel)
                 yield
-                if self.state is not SessionState.OPEN or self._bridge.policy is None:
+                if self.state is not SessionState.OPEN or self._context.policy is None:
                     return
                 standing = self._judged()
                 if standing.identity is not identity or standing.error:

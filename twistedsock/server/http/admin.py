@@ -36,15 +36,15 @@ class PeersPage(msgspec.Struct):
 
 
 class ConnectionsEndpoint:
-    def __init__(self, bridge: ServerContext) -> None:
-        self._bridge = bridge
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
 
     def all(self, request: HTTPRequest) -> None:
         """``GET /peers``."""
         check_admin(request)
         request.arguments.only(PAGING)
         paging = read_pagination(request.arguments)
-        sessions = [guest for guest in self._bridge.roster if isinstance(guest, Session)]
+        sessions = [guest for guest in self._context.roster if isinstance(guest, Session)]
         found, following = paging.page(sessions, lambda session: session.peer.id)
         told = None if following is None else following.decode()
         page = PeersPage([self._record(session) for session in found], len(sessions), told)
@@ -66,11 +66,11 @@ class ConnectionsEndpoint:
         request.answer(204, b"", b"")
 
     def _record(self, session: Session) -> ConnectionInfo:
-        return connection_info(session, self._bridge.broker.clock())
+        return connection_info(session, self._context.broker.clock())
 
     def _find(self, request: HTTPRequest) -> Session:
         check_admin(request)
-        guest = self._bridge.roster.get(request.captured)
+        guest = self._context.roster.get(request.captured)
         if not isinstance(guest, Session):
             raise ApiError(NO_SUCH_PEER, 404)
         return guest
@@ -79,7 +79,7 @@ class ConnectionsEndpoint:
 def check_admin(request: HTTPRequest) -> None:
     """Raises ``ApiError`` where it is not an administrator who asks."""
     if not request.is_admin:
-        nobody = request.bridge.policy is not None and (request.identity is None or not request.identity.proof)
+        nobody = request.context.policy is not None and (request.identity is None or not request.identity.proof)
         raise ApiError(FOR_ADMINS_WITH_TOKEN if nobody else FOR_ADMINS)
 
 

@@ -13,9 +13,9 @@ from twistedsock.session.registry import ServerContext
 class ChannelsEndpoint:
     """One for a server, because the searches of all clients take turns."""
 
-    def __init__(self, bridge: ServerContext) -> None:
-        self._bridge = bridge
-        self._directory = ChannelIndex(bridge.broker)
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        self._directory = ChannelIndex(context.broker)
 
     def all(self, request: HTTPRequest) -> None:
         """``GET /channels``: those that one may read."""
@@ -23,7 +23,7 @@ class ChannelsEndpoint:
         arguments.only(("prefix", *PAGING))
         prefix, paging = (arguments.text("prefix") or "").encode(), read_pagination(arguments)
         readable = request.visitor.readable()
-        price = search_price(len(self._bridge.broker.channels), 0 if readable is None else readable.stars)
+        price = search_price(len(self._context.broker.channels), 0 if readable is None else readable.stars)
         request.charge(price)
 
         def tell(page: Page | Error) -> None:

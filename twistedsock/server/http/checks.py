@@ -146,7 +146,7 @@ def _is_from_another_site(request: "HTTPRequest") -> bool:
 
 def _judge_server(request: "HTTPRequest") -> RejectedRequest | None:
     request.found = request.connection.site.routes.find(request.path) if request.file is None else None
-    if request.bridge.draining:
+    if request.context.draining:
         request.connection.persistent = False
         route = request.found and request.found.methods.get(request.method)
         if not (route and route.drains):
@@ -198,23 +198,23 @@ def _recharge(request: "HTTPRequest", price: float) -> bool:
 def recheck_auth(request: "HTTPRequest") -> Error | None:
     """Why who asks is not taken for that any longer: since then its token may have run out, or the policy be another.
     A body can take as long as a client likes, and an answer as well."""
-    bridge, identity = request.bridge, request.identity
-    if identity is None or bridge.policy is None:
+    context, identity = request.context, request.identity
+    if identity is None or context.policy is None:
         return None
-    if bridge.policy is not request.judged_by:
-        outcome = bridge.policy.review(identity, request.listening.endpoint)
+    if context.policy is not request.judged_by:
+        outcome = context.policy.review(identity, request.listening.endpoint)
         if isinstance(outcome, Error):
             return outcome
-        request.identity, request.judged_by = outcome, bridge.policy
+        request.identity, request.judged_by = outcome, context.policy
         identity = outcome
-    has_ended = identity.expires is not None and identity.expires <= bridge.expiries.wall_clock()
+    has_ended = identity.expires is not None and identity.expires <= context.expiries.wall_clock()
     return EXPIRED if has_ended else None
 
 
 def _find_identity(request: "HTTPRequest") -> RejectedRequest | None:
-    bridge, listening, connection = request.bridge, request.listening, request.connection
-    request.judged_by = bridge.policy
-    if bridge.policy is None:
+    context, listening, connection = request.context, request.listening, request.connection
+    request.judged_by = context.policy
+    if context.policy is None:
         return None
     head = RequestHead(
         method="",
@@ -227,13 +227,13 @@ def _find_identity(request: "HTTPRequest") -> RejectedRequest | None:
         authorization=_joined(request, b"authorization", b","),
         cookies=_joined(request, b"cookie", b";"),
     )
-    shown = find_credentials(head, bridge.policy.cookie)
+    shown = find_credentials(head, context.policy.cookie)
     subject = subject_of(request.transport) if listening.secure else None
     token = None if shown is None else shown.token
     price = 0.0 if token is None else token_price(len(token))
     if price and connection.is_too_fast(connection.principal, price):
         return RejectedRequest(TOO_FAST, 429)
-    outcome = bridge.recognize(listening.endpoint, token, subject)
+    outcome = context.recognize(listening.endpoint, token, subject)
     if isinstance(outcome, Error):
         return RejectedRequest(outcome, STATUS[outcome.code], BAD_TOKEN)
     request.identity = outcome

@@ -117,17 +117,17 @@ class HTTPConnection(HTTPChannel):
         # TLS goes on to deliver what comes behind the last answer, and Twisted is not prepared for it.
         if self._deaf or self.transport.disconnecting:
             return
-        bridge = self.site.bridge
-        bridge.tally.received += len(data)
+        context = self.site.context
+        context.stats.received += len(data)
         if (meter := self.meter_of(self.principal)) is not None:
-            self._read_as = meter.read(len(data), bridge.broker.clock())
+            self._read_as = meter.read(len(data), context.broker.clock())
             if self._read_as is Decision.CLOSE:
                 self._give_up(TOO_FAST)
                 return
         self._read(data)
 
     def _read(self, data: bytes) -> None:
-        self._enough = self.site.bridge.broker.clock() + TIME_SLICE_SECONDS
+        self._enough = self.site.context.broker.clock() + TIME_SLICE_SECONDS
         # Not as Twisted does it, where who goes on sending need never read.
         LineReceiver.dataReceived(self, data)
         self._watch()
@@ -182,7 +182,7 @@ class HTTPConnection(HTTPChannel):
 
     def _is_long(self) -> bool:
         """Whether it is better to close the connection than to wait for a body that nobody wants."""
-        return self.length is None or self.length > self.site.bridge.limits.max_message
+        return self.length is None or self.length > self.site.context.limits.max_message
 
     def checkPersistence(self, request: Any, version: bytes) -> bool:
         said = b",".join(request.requestHeaders.getRawHeaders(b"connection", ())).lower()
@@ -243,11 +243,11 @@ class HTTPConnection(HTTPChannel):
         if self._deaf or self._lost:
             return
         held = len(self._buffer) + sum(map(len, self._dataBuffer)) + (self.requests[0].held if self.requests else 0)
-        holdings = self.site.bridge.holdings
+        memory_budget = self.site.context.memory_budget
         if not self._counted:
             self._source = self.principal
-        before, self._counted = self._counted, holdings.recount(self._counted, held, self._source)
-        if self._counted > before and holdings.is_too_much_for(self._source):
+        before, self._counted = self._counted, memory_budget.recount(self._counted, held, self._source)
+        if self._counted > before and memory_budget.is_too_much_for(self._source):
             self._give_up(TOO_MUCH_HELD)
         elif self._input_ended and not self._handlingRequest:
             self.loseConnection()
@@ -287,8 +287,8 @@ class HTTPConnection(HTTPChannel):
     def meter_of(self, principal: Principal) -> RateLimiter | None:
         """The meter that a request of this principal is charged to; None if the rate is not limited, as for clients on
         this machine."""
-        bridge = self.site.bridge
-        return None if self.principal == LOCAL else bridge.meters.of(principal, bridge.broker.clock())
+        context = self.site.context
+        return None if self.principal == LOCAL else context.meters.of(principal, context.broker.clock())
 
     def is_too_fast(self, principal: Principal, price: float) -> bool:
         """Whether a request of that price exceeds the rate; a client that goes on is closed after the answer."""
@@ -312,7 +312,7 @@ class HTTPConnection(HTTPChannel):
             if self._waitingForTransport:
                 self.site.idle.start(self)
             else:
-                self.site.bridge.broker.postpone(self._go_on)
+                self.site.context.broker.postpone(self._go_on)
         else:
             super().requestDone(request)
             if not self._busyReceiving:
@@ -320,14 +320,14 @@ class HTTPConnection(HTTPChannel):
 
     def _has_had_its_share(self) -> bool:
         """Whether others are to have their turn before it goes on."""
-        return bool(self._dataBuffer or self._buffer) and self.site.bridge.broker.clock() >= self._enough
+        return bool(self._dataBuffer or self._buffer) and self.site.context.broker.clock() >= self._enough
 
     def resumeProducing(self) -> None:
         """What was written has left."""
         super().resumeProducing()
         if self._answered is not None:
             self.site.idle.stop(self)
-            self.site.bridge.broker.postpone(self._go_on)
+            self.site.context.broker.postpone(self._go_on)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Of an answer whose head may have been too much for the transport, which tells that once."""
@@ -340,7 +340,7 @@ class HTTPConnection(HTTPChannel):
             return
         request, self._answered = self._answered, None
         if (meter := self.meter_of(self.principal)) is not None:
-            meter.fill(self.site.bridge.broker.clock())
+            meter.fill(self.site.context.broker.clock())
         super().requestDone(request)
         self._watch()
 
@@ -377,7 +377,7 @@ class HTTPConnection(HTTPChannel):
             self._fall_deaf()
             self.transport.abortConnection()
         else:
-            self.site.bridge.tally.refuse(refused.code)
+            self.site.context.stats.refuse(refused.code)
             told = status or STATUS[refused.code]
             self.transport.write(error(told, refused.message))
             self._close_after(self.loseConnection)
@@ -398,7 +398,7 @@ class HTTPConnection(HTTPChannel):
         self._deaf = True
         self._buffer, self._dataBuffer = b"", []
         self.site.forget(self)
-        self._counted = self.site.bridge.holdings.recount(self._counted, 0, self._source)
+        self._counted = self.site.context.memory_budget.recount(self._counted, 0, self._source)
 
     def loseConnection(self) -> None:
         """Who does not answer the goodbye of TLS, or does not read, is waited for no longer than who says nothing. Who

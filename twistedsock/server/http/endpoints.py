@@ -52,7 +52,7 @@ KEY_BYTES = 18
 
 
 def operations(
-    bridge: ServerContext,
+    context: ServerContext,
     reactor: Any,
     lines: Callable[[], list[dict[str, object]]],
     webhooks: Callable[[], Mapping[str, WebhookFigures]] = dict,
@@ -61,17 +61,17 @@ def operations(
     """One line for each. ``lines`` tells where the line ports are, for the page, ``webhooks`` their figures by name;
     ``ping_interval`` is how many seconds a stream may be silent, 0 for ever. To be called once for a server, as
     operations may remember things."""
-    about = HealthEndpoint(bridge, lines)
-    events, channels, peers = EventsEndpoint(bridge), ChannelsEndpoint(bridge), ConnectionsEndpoint(bridge)
-    streams = StreamsEndpoint(bridge, reactor, ping_interval)
-    reading = EventsReader(events.history, LongPollEndpoint(bridge, reactor), streams)
+    about = HealthEndpoint(context, lines)
+    events, channels, peers = EventsEndpoint(context), ChannelsEndpoint(context), ConnectionsEndpoint(context)
+    streams = StreamsEndpoint(context, reactor, ping_interval)
+    reading = EventsReader(events.history, LongPollEndpoint(context, reactor), streams)
     stand_ins = FallbackEndpoint(streams, lambda: token_urlsafe(KEY_BYTES).encode())
-    scrape = MetricsEndpoint(Metrics(bridge, webhooks))
+    scrape = MetricsEndpoint(Metrics(context, webhooks))
     return [
         Route("GET", "/healthz", about.health, asks_who=False, drains=True),
         Route("GET", "/readyz", about.readiness, asks_who=False, drains=True),
         Route("GET", "/metrics", scrape.metrics, drains=True),
-        Route("GET", "/bridge.json", about.bridge, asks_who=False),
+        Route("GET", "/bridge.json", about.context, asks_who=False),
         Route("POST", "/events", events.publish_all, most_body=BATCH_BYTES),
         Route("POST", "/channels/{channel}/events", events.publish),
         Route("GET", "/channels/{channel}/events", reading.one),

@@ -30,9 +30,9 @@ Act = Callable[[], Told | Error | Future[Told]]
 class EventsEndpoint:
     """Remembers what was published under which key, so there is one for a server."""
 
-    def __init__(self, bridge: ServerContext) -> None:
-        self._bridge = bridge
-        self._known = Idempotency(bridge.broker.clock)
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        self._known = Idempotency(context.broker.clock)
 
     def publish(self, request: HTTPRequest) -> None:
         """``POST /channels/{channel}/events``: the body is the event."""
@@ -56,7 +56,7 @@ class EventsEndpoint:
         arguments = request.arguments
         arguments.only(("nick",))
         nick, body, kind = _name(arguments, "nick"), request.body, request.header(b"content-type")
-        asked = read_batch(body, kind, self._bridge.limits.max_message)
+        asked = read_batch(body, kind, self._context.limits.max_message)
         request.charge(max(0, len(asked) - 1))
         rows = list(together(one for one in asked if isinstance(one, PublishRequest)))
 

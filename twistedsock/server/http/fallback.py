@@ -112,8 +112,8 @@ class FallbackEndpoint:
 
     def __init__(self, streams: StreamsEndpoint, draw_key: Callable[[], bytes]) -> None:
         self.streams = streams
-        self.bridge = streams.bridge
-        self.patience = ConnectionTimeouts(streams.bridge.limits, streams.reactor)
+        self.context = streams.context
+        self.patience = ConnectionTimeouts(streams.context.limits, streams.reactor)
         self._draw_key = draw_key
         self._by_key: dict[bytes, FallbackStream] = {}
 
@@ -121,7 +121,7 @@ class FallbackEndpoint:
         """``GET /stream``."""
         refuse_document(request)
         request.arguments.only(())
-        error = no_room_for(self.bridge, request.identity)
+        error = no_room_for(self.context, request.identity)
         if error is not None:
             raise ApiError(error)
         if request.method == b"HEAD":
@@ -147,7 +147,7 @@ class FallbackEndpoint:
         if stream is None:
             raise ApiError(NO_SUCH_STREAM, 404)
         kind = request.header(b"content-type")
-        stream.take(request, read_messages(request.body, kind, self.bridge.limits.max_message))
+        stream.take(request, read_messages(request.body, kind, self.context.limits.max_message))
 
     def forget(self, stream: FallbackStream) -> None:
         """It is over."""

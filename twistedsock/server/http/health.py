@@ -15,8 +15,8 @@ WEBSOCKET_IS_HERE = Error(ErrorCode.BAD_ARGUMENT, "this is where the WebSocket i
 class HealthEndpoint:
     """``lines`` tells where the line ports are."""
 
-    def __init__(self, bridge: ServerContext, lines: Callable[[], list[dict[str, object]]]) -> None:
-        self._bridge = bridge
+    def __init__(self, context: ServerContext, lines: Callable[[], list[dict[str, object]]]) -> None:
+        self._context = context
         self._lines = lines
 
     def health(self, request: HTTPRequest) -> None:
@@ -25,16 +25,16 @@ class HealthEndpoint:
 
     def readiness(self, request: HTTPRequest) -> None:
         """Whether it is worth sending somebody here."""
-        if self._bridge.draining:
+        if self._context.draining:
             request.refuse(GOING_AWAY)
-        elif not self._bridge.broker.is_ready:
+        elif not self._context.broker.is_ready:
             request.refuse(UNAVAILABLE)
         else:
             request.answer_json(200, b'{"ready":true}\n')
 
-    def bridge(self, request: HTTPRequest) -> None:
+    def context(self, request: HTTPRequest) -> None:
         """For the page."""
-        told = {"lines": self._lines(), "version": self._bridge.version.decode()}
+        told = {"lines": self._lines(), "version": self._context.version.decode()}
         request.answer_json(200, msgspec.json.encode(told))
 
     def websocket(self, request: HTTPRequest) -> None:

@@ -24,8 +24,8 @@ ARGUMENTS = ("since", "epoch", "last", "wait", *LAST_EVENT_ID)
 class LongPollEndpoint:
     """One for a server. Those who wait are bounded as connections are."""
 
-    def __init__(self, bridge: ServerContext, reactor: Any) -> None:
-        self._bridge = bridge
+    def __init__(self, context: ServerContext, reactor: Any) -> None:
+        self._context = context
         self._reactor = reactor
 
     def of_one(self, request: HTTPRequest) -> None:
@@ -43,7 +43,7 @@ class LongPollEndpoint:
         asked = read_asked(request.arguments, channels, header)
         seconds = request.arguments.seconds("wait", MAX_SECONDS) or 0.0
         request.charge(len(asked.known) - 1)
-        poll = LongPoll(self._bridge, self._reactor, request, asked, write)
+        poll = LongPoll(self._context, self._reactor, request, asked, write)
         poll.begin(seconds)
 
 
@@ -52,13 +52,13 @@ class LongPoll:
 
     def __init__(
         self,
-        bridge: ServerContext,
+        context: ServerContext,
         reactor: Any,
         request: HTTPRequest,
         asked: Asked,
         write: Callable[[list[HistoryPage]], bytes],
     ) -> None:
-        self._bridge = bridge
+        self._context = context
         self._reactor = reactor
         self._request = request
         self._asked = asked
@@ -79,7 +79,7 @@ class LongPoll:
 
     def _open(self, names: Iterator[bytes]) -> None:
         for name in names:
-            answer = self._bridge.broker.open(name, self._request.visitor.principal)
+            answer = self._context.broker.open(name, self._request.visitor.principal)
             if isinstance(answer, Future):
                 on_result(answer, partial(self._opened, name, names))
                 return
@@ -98,11 +98,11 @@ class LongPoll:
             self._request.refuse(outcome)
             return False
         self._channels[name] = outcome
-        self._bridge.broker.await_event(outcome, self._ring)
+        self._context.broker.await_event(outcome, self._ring)
         return True
 
     def _look(self) -> None:
-        request, channels = self._request, self._bridge.broker.channels
+        request, channels = self._request, self._context.broker.channels
         vanished = [name for name, channel in self._channels.items() if channels.get(name) is not channel]
         if vanished:  # while others were being opened
             self._open(iter(vanished))
@@ -114,7 +114,7 @@ class LongPoll:
             request.refuse(error)
         elif request.is_gone:
             self._let_go()
-        elif not self._seconds or self._bridge.draining or any(map(_tells, several)):
+        elif not self._seconds or self._context.draining or any(map(_tells, several)):
             self._answer(several)
         else:
             for kept in several:
@@ -125,7 +125,7 @@ class LongPoll:
 
     def _kept(self) -> list[HistoryPage]:
         """What there is to tell; each channel is looked at once more, as the last look may have been a while ago."""
-        visitor, broker, kept = self._request.visitor, self._bridge.broker, list[HistoryPage]()
+        visitor, broker, kept = self._request.visitor, self._context.broker, list[HistoryPage]()
         # First all of them: what one commits can make another one's log give way. From then on nothing changes until
         # the answer is written, so what it says of the events is true of the events that it has.
         for channel in self._channels.values():
@@ -151,7 +151,7 @@ class LongPoll:
         """Something has come, and nothing may be done just now."""
         if not self._rung and self._timer is not None:
             self._rung = True
-            self._bridge.broker.postpone(self._end)
+            self._context.broker.postpone(self._end)
 
     def _end(self) -> None:
         """Answer with what there is."""
@@ -185,7 +185,7 @@ class LongPoll:
                 self._timer.cancel()
             self._timer = None
         for channel in self._channels.values():
-            self._bridge.broker.stop_awaiting(channel, self._ring)
+            self._context.broker.stop_awaiting(channel, self._ring)
 
 
 def _tells(kept: HistoryPage) -> bool:

@@ -111,8 +111,8 @@ class HTTPRequest(Request):
     # Who asks for what.
 
     @property
-    def bridge(self) -> ServerContext:
-        return self.connection.site.bridge
+    def context(self) -> ServerContext:
+        return self.connection.site.context
 
     @property
     def reactor(self) -> Any:
@@ -140,12 +140,12 @@ class HTTPRequest(Request):
 
     @property
     def is_admin(self) -> bool:
-        return self.bridge.is_admin(self.identity, self.ends.client)
+        return self.context.is_admin(self.identity, self.ends.client)
 
     @property
     def visitor(self) -> RequestClient:
         """Who asks, for what is asked of the broker."""
-        return RequestClient(self.bridge, self.listening.endpoint, self.ends.client, self.identity)
+        return RequestClient(self.context, self.listening.endpoint, self.ends.client, self.identity)
 
     @property
     def captured(self) -> bytes:
@@ -197,10 +197,10 @@ class HTTPRequest(Request):
             return
         head = self._head(status, kind, len(body), _DATA if headers is None else block(headers))
         self._answered, self.on_gone, self.on_drain = True, None, None
-        self.bridge.tally.answer(self.method, status)
+        self.context.stats.answer(self.method, status)
         # In one send, the head and the body.
         whole = head if self.method == b"HEAD" or status in BODILESS else head + body
-        self.bridge.tally.sent += len(whole)
+        self.context.stats.sent += len(whole)
         self.channel.write(whole)
         self.code, self.startedWriting = status, 1
         self.finish()
@@ -226,7 +226,7 @@ class HTTPRequest(Request):
             self.answer_json(200, first, headers)
             return
         self._answered = True
-        self.bridge.tally.answer(self.method, 200)
+        self.context.stats.answer(self.method, 200)
         # HTTP/1.0 has no chunks: the end of the connection is the end of the answer, and a reset is no end.
         self.chunked = int(self.clientproto == b"HTTP/1.1")
         framing = {b"Transfer-Encoding": b"chunked"} if self.chunked else {}
@@ -241,7 +241,7 @@ class HTTPRequest(Request):
 
     def refuse(self, error: Error, status: int | None = None, headers: Mapping[bytes, bytes] | None = None) -> None:
         """Tell why not. The status is that of the code, where no other is given."""
-        self.bridge.tally.refuse(error.code)
+        self.context.stats.refuse(error.code)
         more = dict(headers or {})
         status = status or STATUS[error.code]
         if error.code is ErrorCode.UNAUTHORIZED:
@@ -257,7 +257,7 @@ class HTTPRequest(Request):
         if self.is_gone:
             return
         self._answered = True
-        self.bridge.tally.answer(self.method, 200)
+        self.context.stats.answer(self.method, 200)
         self.channel.write(self._head(200, b"", None, block(dict(headers))))
         self.code, self.startedWriting = 200, 1
         self.finish()
@@ -266,7 +266,7 @@ class HTTPRequest(Request):
         """The connection is another protocol's from here on: what comes in goes to it, and what goes out is its own.
         Gives the head of an answer without an end, which it is to write before all else."""
         self._answered = True
-        self.bridge.tally.answer(self.method, 200)
+        self.context.stats.answer(self.method, 200)
         self.connection.persistent = False
         head = self._head(200, b"", None, block(dict(headers)))
         self.connection.give_away(owner)
@@ -332,7 +332,7 @@ class HTTPRequest(Request):
     def most_body(self) -> int:
         """Bytes that it may bring."""
         given = None if self.route is None else self.route.most_body
-        return self.bridge.limits.max_message if given is None else given
+        return self.context.limits.max_message if given is None else given
 
     @property
     def too_long(self) -> Error:

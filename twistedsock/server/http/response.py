@@ -46,7 +46,7 @@ class StreamingResponse:
         self._over = True
 
     def _postpone(self) -> None:
-        self._request.bridge.broker.postpone(self._go_on)
+        self._request.context.broker.postpone(self._go_on)
 
     def _go_on(self) -> None:
         if self._over or self._paused:

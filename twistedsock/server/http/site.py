@@ -23,17 +23,17 @@ class HTTPSite:
     a URL may hold a secret."""
 
     def __init__(
-        self, reactor: Any, bridge: ServerContext, gate: OriginPolicy, routes: Routes, listening: ListenerConfig
+        self, reactor: Any, context: ServerContext, gate: OriginPolicy, routes: Routes, listening: ListenerConfig
     ) -> None:
         self.reactor = reactor
-        self.bridge = bridge
+        self.context = context
         self.gate = gate
         self.routes = routes
         self.listening = listening
         self.files = static_files()
         self.connections: dict[HTTPConnection, None] = {}
         self.begun: TimeoutQueue[HTTPConnection] = TimeoutQueue(
-            reactor, bridge.limits.line_timeout, HTTPConnection.be_late
+            reactor, context.limits.line_timeout, HTTPConnection.be_late
         )
         self.idle: TimeoutQueue[HTTPConnection] = TimeoutQueue(reactor, IDLE, HTTPConnection.be_idle)
         self._running: dict[HTTPRequest, None] = {}
@@ -48,7 +48,7 @@ class HTTPSite:
     @property
     def date(self) -> bytes:
         """The header of that name (RFC 9110 section 6.6.1)."""
-        second = int(self.bridge.expiries.wall_clock())
+        second = int(self.context.expiries.wall_clock())
         if second != self._second:
             self._second, self._date = second, datetimeToString(second)
         return self._date
@@ -111,4 +111,4 @@ class HTTPSite:
                 connection.drain()
                 yield
 
-        self.bridge.broker.make_steps(tell(), told)
+        self.context.broker.make_steps(tell(), told)

@@ -147,8 +147,8 @@ class EventStream:
         streams = self._streams
         self._outlet = outlet_of(self._transport, streams.reactor)
         endpoint = request.listening.endpoint
-        arrival = handshake_info(self._transport, streams.bridge.broker.clock(), "events")
-        session = kind(streams.bridge, dialect, self._outlet, request.ends, self.hang_up, endpoint, arrival)
+        arrival = handshake_info(self._transport, streams.context.broker.clock(), "events")
+        session = kind(streams.context, dialect, self._outlet, request.ends, self.hang_up, endpoint, arrival)
         self._outlet.on_drained = session.drained
         self.session = session
         streams.keep_alive.add(self)
@@ -202,8 +202,8 @@ class EventStream:
 class StreamsEndpoint:
     """One for a server. ``interval`` is how many seconds may pass in silence before a comment is sent; 0: for ever."""
 
-    def __init__(self, bridge: ServerContext, reactor: Any, interval: int) -> None:
-        self.bridge = bridge
+    def __init__(self, context: ServerContext, reactor: Any, interval: int) -> None:
+        self.context = context
         self.reactor = reactor
         self.keep_alive = KeepAlive(reactor, interval)
 
@@ -255,12 +255,12 @@ class StreamsEndpoint:
         error = check_nick(nick.encode())
         if error is not None:
             return error
-        return errors.NICK_IS_AN_ID if nick.encode() in self.bridge.roster else None
+        return errors.NICK_IS_AN_ID if nick.encode() in self.context.roster else None
 
     def _has_no_room(self, request: HTTPRequest, asked: Asked) -> Error | None:
         """What would be refused to the session, as far as it can be known now."""
-        broker, limits = self.bridge.broker, self.bridge.limits
-        error = no_room_for(self.bridge, request.identity)
+        broker, limits = self.context.broker, self.context.limits
+        error = no_room_for(self.context, request.identity)
         if error is None and len(asked.known) > limits.max_channels_per_peer:
             error = errors.TOO_MANY_SUBSCRIPTIONS
         if error is None and not broker.subscription_shares.admits(request.visitor.principal, len(asked.known)):
@@ -291,14 +291,14 @@ def proven(identity: Identity | None) -> Identity | None:
     return identity if identity is not None and (identity.subject or identity.proof) else None
 
 
-def no_room_for(bridge: ServerContext, identity: Identity | None) -> Error | None:
+def no_room_for(context: ServerContext, identity: Identity | None) -> Error | None:
     """Why a session of somebody could not begin; None where it can."""
     subject = b"" if identity is None else identity.subject
-    if subject in bridge.roster:
+    if subject in context.roster:
         return errors.NICK_IS_AN_ID
-    error = bridge.admission.identify(subject)
+    error = context.admission.identify(subject)
     if error is None:
-        bridge.admission.forget(subject)
+        context.admission.forget(subject)
     return error
 
 
