@@ -54,13 +54,13 @@ def read_events(stream: str, id: str = "") -> tuple[list[ServerSent], str]:
 class StandInPeer(FakeClient):
     """Speaks JSON where a WebSocket cannot be opened."""
 
-    def __init__(self, hall: FakeServer) -> None:
-        super().__init__(hall, JSON_IN_EVENTS, json_decoder)
+    def __init__(self, server: FakeServer) -> None:
+        super().__init__(server, JSON_IN_EVENTS, json_decoder)
 
-    def says(self, *messages: dict[str, Any]) -> None:
+    def send(self, *messages: dict[str, Any]) -> None:
         self.receives(*(json.dumps(message).encode() for message in messages))
 
-    def hears(self) -> list[dict[str, Any]]:
+    def received(self) -> list[dict[str, Any]]:
         data = self.raw().decode()
         assert data.endswith("\n\n") or not data, data[-100:]
         events, id = read_events(data)
@@ -74,7 +74,7 @@ class Stream:
     """A stream of some channels. Its end of the socket can stall as any other."""
 
     def __init__(
-        self, hall: FakeServer, channels: Sequence[str], id: str = "", last: int | None = None, **more: Any
+        self, server: FakeServer, channels: Sequence[str], id: str = "", last: int | None = None, **more: Any
     ) -> None:
         names = [channel.encode() for channel in channels]
         places = read_id(id, len(names)) if id else [None] * len(names)
@@ -84,7 +84,7 @@ class Stream:
         self.outlet = FakeOutlet()
         self.endings: list[CloseReason] = []
         self.faults: list[None] = []
-        self.session = StreamSession(hall.context, dialect, self.outlet, ENDS, self.endings.append)
+        self.session = StreamSession(server.context, dialect, self.outlet, ENDS, self.endings.append)
         self.outlet.on_drained = self.session.drained
         self.session.welcome()
         asked: list[Command] = [
@@ -95,7 +95,7 @@ class Stream:
         self._looked = 0
         self._id = id
 
-    def hears(self) -> list[ServerSent]:
+    def received(self) -> list[ServerSent]:
         """Whole events since the last look."""
         text = bytes(self.outlet.sent[self._looked :])
         self._looked += text.rfind(b"\n\n") + 2 if b"\n\n" in text else 0

@@ -36,51 +36,51 @@ class Counting:
         return count
 
 
-def crowd(hall: FakeServer) -> list[FakeClient]:
+def crowd(server: FakeServer) -> list[FakeClient]:
     """Readers of all three encodings on one channel, at rest."""
     peers: list[FakeClient] = []
     for _ in range(READERS):
-        line, message, json = hall.line_peer(), hall.message_peer(), hall.json_peer()
-        line.says("SUB k")
-        message.says("SUB k")
-        json.says({"type": "subscribe", "channel": "k"})
+        line, message, json = server.line_client(), server.message_client(), server.json_client()
+        line.send("SUB k")
+        message.send("SUB k")
+        json.send({"type": "subscribe", "channel": "k"})
         peers += [line, message, json]
-    hall.turn()
+    server.turn()
     return peers
 
 
 def test_an_event_is_encoded_once_for_each_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many readers share it."""
     counting = Counting(monkeypatch)
-    hall = FakeServer()
-    crowd(hall)
-    publisher = hall.line_peer()
-    publisher.says(*[f"PUB k {number}" for number in range(EVENTS)])
-    hall.turn()
+    server = FakeServer()
+    crowd(server)
+    publisher = server.line_client()
+    publisher.send(*[f"PUB k {number}" for number in range(EVENTS)])
+    server.turn()
     assert counting.encoded == dict.fromkeys(DIALECTS, EVENTS)
 
 
 def test_a_turn_costs_one_send_for_each_reader() -> None:
     """However many events it gathered, and from however many publishers."""
-    hall = FakeServer()
-    peers = crowd(hall)
+    server = FakeServer()
+    peers = crowd(server)
     before = [peer.outlet.sends for peer in peers]
     for _ in range(3):
-        hall.line_peer().says(*[f"PUB k {number}" for number in range(EVENTS)])
-    hall.turn()
+        server.line_client().send(*[f"PUB k {number}" for number in range(EVENTS)])
+    server.turn()
     assert [peer.outlet.sends - sends for peer, sends in zip(peers, before, strict=True)] == [1] * len(peers)
 
 
 def test_a_turn_costs_one_send_however_many_channels_it_comes_from() -> None:
     """For a reader of them all."""
-    hall = FakeServer()
-    readers: list[FakeClient] = [hall.line_peer(), hall.message_peer()]
+    server = FakeServer()
+    readers: list[FakeClient] = [server.line_client(), server.message_client()]
     for reader in readers:
         reader.receives(*[b"SUB k%d" % number for number in range(7)])
-    hall.turn()
+    server.turn()
     before = [reader.outlet.sends for reader in readers]
-    hall.line_peer().says(*[f"PUB k{number % 7} {number}" for number in range(EVENTS)])
-    hall.turn()
+    server.line_client().send(*[f"PUB k{number % 7} {number}" for number in range(EVENTS)])
+    server.turn()
     assert [reader.outlet.sends - sends for reader, sends in zip(readers, before, strict=True)] == [1, 1]
     assert readers[0].raw().count(b"\nMSG ") == EVENTS
 
@@ -99,30 +99,30 @@ def test_a_turn_costs_one_send_however_many_channels_it_comes_from() -> None:
 @pytest.mark.parametrize("presence", ["", " presence=on"])
 def test_no_command_makes_a_turn_send_twice_to_everybody(lines: list[str], presence: str) -> None:
     """Whatever needs the history or changes who is there, in turn with events."""
-    hall = FakeServer()
-    readers = [hall.line_peer() for _ in range(READERS)]
+    server = FakeServer()
+    readers = [server.line_client() for _ in range(READERS)]
     for reader in readers:
-        reader.says("SUB k" + presence)
-    hall.turn()
+        reader.send("SUB k" + presence)
+    server.turn()
     before = [reader.outlet.sends for reader in readers]
-    hall.line_peer().says(*lines * 20)
-    hall.turn()
+    server.line_client().send(*lines * 20)
+    server.turn()
     sends = {reader.outlet.sends - sends for reader, sends in zip(readers, before, strict=True)}
     assert max(sends) == 1 or not any("PUB" in line for line in lines) and not presence
 
 
 def sends_of(count: int, command: str, leave: bool) -> int:
     """How many sends it takes when so many watchers come, or go, in one turn, beyond their replies."""
-    hall = FakeServer()
-    watchers = [hall.line_peer() for _ in range(count)]
-    staying = [hall.line_peer() for _ in range(count)]
+    server = FakeServer()
+    watchers = [server.line_client() for _ in range(count)]
+    staying = [server.line_client() for _ in range(count)]
     for watcher in [*watchers, *staying] if leave else staying:
-        watcher.says("SUB k presence=on")
-    hall.turn()
+        watcher.send("SUB k presence=on")
+    server.turn()
     before = sum(watcher.outlet.sends for watcher in watchers + staying)
     for watcher in watchers:
-        watcher.says(command)
-    hall.turn()
+        watcher.send(command)
+    server.turn()
     return sum(watcher.outlet.sends for watcher in watchers + staying) - before
 
 
@@ -134,89 +134,89 @@ def test_twice_as_many_who_come_or_go_cost_twice_as_many_sends(command: str, lea
 
 def test_the_replies_to_a_chunk_of_commands_are_one_send() -> None:
     """A publisher that pipelines is answered as it asked: many at once."""
-    hall = FakeServer()
-    publisher = hall.line_peer()
+    server = FakeServer()
+    publisher = server.line_client()
     before = publisher.outlet.sends
-    publisher.says(*[f"PUB k{number % 7} x" for number in range(EVENTS)])
-    hall.turn()
+    publisher.send(*[f"PUB k{number % 7} x" for number in range(EVENTS)])
+    server.turn()
     assert publisher.outlet.sends - before == 1
 
 
 def test_replies_and_events_of_a_turn_leave_in_one_burst() -> None:
     """Between two bursts a peer may fall asleep; waking it costs more than all else."""
-    hall = FakeServer()
-    reader, publisher = hall.line_peer(), hall.line_peer()
-    reader.says("SUB k")
-    hall.turn()
+    server = FakeServer()
+    reader, publisher = server.line_client(), server.line_client()
+    reader.send("SUB k")
+    server.turn()
     sends: list[str] = []
     for name, peer in (("reader", reader), ("publisher", publisher)):
         take = peer.outlet.write
         peer.outlet.write = lambda data, name=name, take=take: sends.append(name) or take(data)  # type: ignore[method-assign]
-    publisher.says("PUB k x")
+    publisher.send("PUB k x")
     assert not sends
-    hall.turn()
+    server.turn()
     assert sends == ["publisher", "reader"]
 
 
 def test_readers_of_one_encoding_are_offered_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The very same object, so that a thousand readers cost no thousand copies."""
-    hall = FakeServer()
+    server = FakeServer()
     offered: list[bytes] = []
     for _ in range(READERS):
-        peer = hall.line_peer()
+        peer = server.line_client()
         monkeypatch.setattr(peer.outlet, "offer", lambda data: offered.append(data) or True)
-        peer.says("SUB k")
-    hall.line_peer().says("PUB k x")
-    hall.turn()
+        peer.send("SUB k")
+    server.line_client().send("PUB k x")
+    server.turn()
     assert len(offered) == READERS
     assert len({id(data) for data in offered}) == 1
 
 
 def test_those_who_stalled_together_share_what_they_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catching up is encoded once a turn, not once a reader."""
-    hall = FakeServer()
-    readers = [hall.line_peer() for _ in range(READERS)]
+    server = FakeServer()
+    readers = [server.line_client() for _ in range(READERS)]
     for reader in readers:
-        reader.says("SUB k")
+        reader.send("SUB k")
         reader.outlet.room = 0
-    publisher = hall.line_peer()
+    publisher = server.line_client()
     for number in range(EVENTS):
-        publisher.says(f"PUB k {number}")
-        hall.turn()
+        publisher.send(f"PUB k {number}")
+        server.turn()
     counting = Counting(monkeypatch)
     for reader in readers:
         reader.outlet.drain()
-    hall.turn()
+    server.turn()
     assert counting.encoded["lines"] == EVENTS - 1  # the first had waited in their sockets
-    assert all(reader.hears()[-1].endswith(f" {EVENTS - 1}") for reader in readers)
+    assert all(reader.received()[-1].endswith(f" {EVENTS - 1}") for reader in readers)
 
 
 def test_a_stalled_reader_keeps_no_more_than_a_chunk() -> None:
     """Whatever passes it by."""
-    hall = FakeServer()
-    peers = crowd(hall)
+    server = FakeServer()
+    peers = crowd(server)
     for peer in peers:
         peer.outlet.room = 0
-    publisher = hall.line_peer()
+    publisher = server.line_client()
     for _ in range(50):
-        publisher.says(*["PUB k " + "x" * 1000] * 50)
-        hall.turn()
+        publisher.send(*["PUB k " + "x" * 1000] * 50)
+        server.turn()
     assert max(len(peer.outlet.waiting) for peer in peers) <= CHUNK_BYTES
 
 
 def test_publishes_in_a_row_reach_the_backplane_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk of them is one question, in both dialects."""
-    hall = FakeServer()
+    server = FakeServer()
     asked: list[int] = []
-    publish = hall.backplane.publish
+    publish = server.backplane.publish
 
     def counted(channel: bytes, publisher: Any, name: bytes, content: Payloads) -> Any:
         asked.append(len(content))
         return publish(channel, publisher, name, content)
 
-    monkeypatch.setattr(hall.backplane, "publish", counted)
-    hall.line_peer().says(*["PUB k x"] * EVENTS)
-    hall.json_peer().says(*[{"type": "publish", "id": 1, "channel": "k", "data": "x"}] * EVENTS)
+    monkeypatch.setattr(server.backplane, "publish", counted)
+    server.line_client().send(*["PUB k x"] * EVENTS)
+    server.json_client().send(*[{"type": "publish", "id": 1, "channel": "k", "data": "x"}] * EVENTS)
     assert asked == [EVENTS, EVENTS]
 
 
@@ -228,15 +228,15 @@ def test_messages_that_differ_in_their_text_alone_are_not_parsed_each(
     parsed: list[bytes] = []
     read = json_decoder._read
     monkeypatch.setattr(json_decoder, "_read", lambda message: parsed.append(message) or read(message))
-    hall = FakeServer()
+    server = FakeServer()
     messages = [
         json.dumps({"type": "publish", "channel": "k", "data": f"{number}"}, separators=separators).encode()
         for number in range(1 + 3 * json_decoder._STEP)
     ]
-    hall.json_peer().receives(*messages)
+    server.json_client().receives(*messages)
     assert len(parsed) == 1
-    hall.turn()
-    assert hall.broker.channels[b"k"].head == len(messages)
+    server.turn()
+    assert server.broker.channels[b"k"].head == len(messages)
 
 
 def test_an_event_is_encoded_once_for_all_streams_of_a_channel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,14 +249,14 @@ def test_an_event_is_encoded_once_for_all_streams_of_a_channel(monkeypatch: pyte
         return encode(dialect, channel, batch, epoch)
 
     monkeypatch.setattr(SSEEncoder, "batch", count)
-    hall = FakeServer()
-    streams = [Stream(hall, ["k"]) for _ in range(READERS)]
-    several = [Stream(hall, ["k", "l"]) for _ in range(3)]
-    hall.line_peer().says("PUB k 1")
-    hall.turn()
+    server = FakeServer()
+    streams = [Stream(server, ["k"]) for _ in range(READERS)]
+    several = [Stream(server, ["k", "l"]) for _ in range(3)]
+    server.line_client().send("PUB k 1")
+    server.turn()
     assert len(encoded) == 1 + len(several)
-    assert all(stream.hears()[-1].id == "e1:1" for stream in streams)
-    assert len(hall.broker.channels[b"k"].lanes) == 1 + len(several)
+    assert all(stream.received()[-1].id == "e1:1" for stream in streams)
+    assert len(server.broker.channels[b"k"].lanes) == 1 + len(several)
     for stream in several:
         stream.session.lost()
-    assert len(hall.broker.channels[b"k"].lanes) == 1
+    assert len(server.broker.channels[b"k"].lanes) == 1

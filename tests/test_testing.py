@@ -91,82 +91,82 @@ def test_turns_that_never_end_are_an_error_of_the_test():
         turns.run(100)
 
 
-def test_a_hall_is_a_whole_bridge(hall):
-    ann, bob, cid = hall.line_peer(), hall.json_peer(), hall.message_peer()
+def test_a_hall_is_a_whole_bridge(server):
+    ann, bob, cid = server.line_client(), server.json_client(), server.message_client()
     assert [peer.id for peer in (ann, bob, cid)] == ["p1", "p2", "p3"]
-    assert ann.hears() == ["WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:8081"]
-    assert bob.hears()[0]["type"] == "welcome"
-    assert cid.hears()[0].startswith("WELCOME ")
-    ann.says("SUB kitchen")
-    bob.says({"type": "subscribe", "id": 1, "channel": "kitchen"})
-    cid.says("SUB kitchen", "PUB kitchen 21.5")
-    assert ann.hears() == ["OK kitchen offset=0 epoch=e1"]
-    hall.turn()
-    assert ann.hears() == ["MSG kitchen 1 p3 21.5"]
-    assert ann.hears() == []
-    assert [message["type"] for message in bob.hears()] == ["ok", "event"]
-    assert cid.hears() == ["OK kitchen offset=0 epoch=e1", "OK 1", "MSG kitchen 1 p3 21.5"]
+    assert ann.received() == ["WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:8081"]
+    assert bob.received()[0]["type"] == "welcome"
+    assert cid.received()[0].startswith("WELCOME ")
+    ann.send("SUB kitchen")
+    bob.send({"type": "subscribe", "id": 1, "channel": "kitchen"})
+    cid.send("SUB kitchen", "PUB kitchen 21.5")
+    assert ann.received() == ["OK kitchen offset=0 epoch=e1"]
+    server.turn()
+    assert ann.received() == ["MSG kitchen 1 p3 21.5"]
+    assert ann.received() == []
+    assert [message["type"] for message in bob.received()] == ["ok", "event"]
+    assert cid.received() == ["OK kitchen offset=0 epoch=e1", "OK 1", "MSG kitchen 1 p3 21.5"]
 
 
 @pytest.fixture
-def hall():
+def server():
     return FakeServer()
 
 
 def test_time_passes_when_the_test_wants_it():
-    hall = FakeServer(history_age=60.0)
-    hall.line_peer().says("PUB kitchen 21.5")
-    hall.turn()
-    hall.now += 59
-    hall.broker.sweep()
-    assert b"kitchen" in hall.broker.channels
-    hall.now += 2
-    hall.broker.sweep()
-    assert hall.broker.channels == {}
+    server = FakeServer(history_age=60.0)
+    server.line_client().send("PUB kitchen 21.5")
+    server.turn()
+    server.now += 59
+    server.broker.sweep()
+    assert b"kitchen" in server.broker.channels
+    server.now += 2
+    server.broker.sweep()
+    assert server.broker.channels == {}
 
 
-def test_a_peer_can_stall_read_on_and_leave(hall):
-    peer = hall.line_peer()
-    peer.hears()
+def test_a_peer_can_stall_read_on_and_leave(server):
+    peer = server.line_client()
+    peer.received()
     peer.outlet.room = 0
-    peer.says("PING 1", "PING 2")
+    peer.send("PING 1", "PING 2")
     assert peer.paused
-    assert peer.hears() == []
+    assert peer.received() == []
     peer.outlet.drain()
     assert not peer.paused
-    assert peer.hears() == ["PONG 1", "PONG 2"]
+    assert peer.received() == ["PONG 1", "PONG 2"]
     peer.leaves()
-    assert len(hall.context.roster) == 0
+    assert len(server.context.roster) == 0
 
 
-def test_half_a_line_is_an_error_of_the_test(hall):
-    peer = hall.line_peer()
-    peer.hears()
+def test_half_a_line_is_an_error_of_the_test(server):
+    peer = server.line_client()
+    peer.received()
     peer.outlet.room = 3
-    peer.says("PING")
+    peer.send("PING")
     with pytest.raises(AssertionError):
-        peer.hears()
+        peer.received()
 
 
-def test_bytes_may_come_in_at_any_cut(hall):
-    peer = hall.line_peer()
-    peer.hears()
-    peer.sends(b"PI")
-    peer.sends(b"NG\r\n")
-    assert peer.hears() == ["PONG"]
+def test_bytes_may_come_in_at_any_cut(server):
+    peer = server.line_client()
+    peer.received()
+    peer.send_bytes(b"PI")
+    peer.send_bytes(b"NG\r\n")
+    assert peer.received() == ["PONG"]
 
 
-def test_how_a_peer_was_sent_away_is_kept(hall):
-    peer = hall.line_peer()
+def test_how_a_peer_was_sent_away_is_kept(server):
+    peer = server.line_client()
     assert peer.ending is None
-    peer.says("QUIT")
+    peer.send("QUIT")
     assert peer.ending is CloseReason.NORMAL
 
 
-def test_faults_are_counted(hall, monkeypatch):
-    peer = hall.line_peer()
-    monkeypatch.setattr(hall.broker, "members", None)
-    peer.says("WHO kitchen")
+def test_faults_are_counted(server, monkeypatch):
+    peer = server.line_client()
+    monkeypatch.setattr(server.broker, "members", None)
+    peer.send("WHO kitchen")
     assert peer.faults == 1
 
 
@@ -189,53 +189,53 @@ def test_fragments_are_put_together_and_half_a_message_is_an_error_of_the_test()
 @pytest.fixture
 def late():
     """A hall whose backplane is late, and a peer that has published three times."""
-    hall = FakeServer(late=True)
-    peer = hall.line_peer()
-    peer.hears()
-    peer.says("PUB a 1", "PUB b 2", "PUB c 3")
-    assert (len(hall.backplane), peer.hears()) == (3, [])
-    return hall, peer
+    server = FakeServer(late=True)
+    peer = server.line_client()
+    peer.received()
+    peer.send("PUB a 1", "PUB b 2", "PUB c 3")
+    assert (len(server.backplane), peer.received()) == (3, [])
+    return server, peer
 
 
 def test_a_late_backplane_answers_when_it_is_released(late):
-    hall, peer = late
-    hall.backplane.release(1)
-    assert (len(hall.backplane), peer.hears()) == (2, ["OK 1"])
-    hall.backplane.release()
-    assert (len(hall.backplane), peer.hears()) == (0, ["OK 1", "OK 1"])
+    server, peer = late
+    server.backplane.release(1)
+    assert (len(server.backplane), peer.received()) == (2, ["OK 1"])
+    server.backplane.release()
+    assert (len(server.backplane), peer.received()) == (0, ["OK 1", "OK 1"])
 
 
 def test_a_late_backplane_can_answer_backwards(late):
-    hall, peer = late
-    hall.backplane.release(2, backwards=True)
-    hall.turn()
-    assert set(hall.broker.channels) == {b"b", b"c"}
-    assert peer.hears() == []
-    hall.backplane.release()
-    assert peer.hears() == ["OK 1", "OK 1", "OK 1"]
+    server, peer = late
+    server.backplane.release(2, backwards=True)
+    server.turn()
+    assert set(server.broker.channels) == {b"b", b"c"}
+    assert peer.received() == []
+    server.backplane.release()
+    assert peer.received() == ["OK 1", "OK 1", "OK 1"]
 
 
 def test_a_late_backplane_fails_as_often_as_it_is_told(late):
-    hall, peer = late
-    hall.backplane.failing = 2
-    hall.backplane.release()
-    assert [line.split(" ")[:2] for line in peer.hears()] == [
+    server, peer = late
+    server.backplane.failing = 2
+    server.backplane.release()
+    assert [line.split(" ")[:2] for line in peer.received()] == [
         ["ERR", "unavailable"],
         ["ERR", "unavailable"],
         ["OK", "1"],
     ]
-    hall.turn()
-    assert set(hall.broker.channels) == {b"c"}
+    server.turn()
+    assert set(server.broker.channels) == {b"c"}
 
 
 def test_a_late_publish_keeps_the_name_under_which_it_was_said():
-    hall = FakeServer(late=True)
-    listener, peer = hall.line_peer(), hall.line_peer()
-    listener.says("SUB kitchen")
-    hall.backplane.release()
-    listener.hears()
-    peer.says("NICK ann", "PUB kitchen 21.5")
+    server = FakeServer(late=True)
+    listener, peer = server.line_client(), server.line_client()
+    listener.send("SUB kitchen")
+    server.backplane.release()
+    listener.received()
+    peer.send("NICK ann", "PUB kitchen 21.5")
     peer.session.peer.nick = b"bob"
-    hall.backplane.release()
-    hall.turn()
-    assert listener.hears() == ["MSG kitchen 1 ann 21.5"]
+    server.backplane.release()
+    server.turn()
+    assert listener.received() == ["MSG kitchen 1 ann 21.5"]

@@ -75,7 +75,7 @@ class Stage:
         if told.pop("policy", None) == "on":
             tokens = {"token-of-ann": ("ann", {"kitchen": "rw", "lobby": "r"}, FakeServer().wall + 3600)}
             policy = FakePolicy({"lobby": "rw"}, tokens)
-        self.hall = FakeServer(late=late, policy=policy, **told)
+        self.server = FakeServer(late=late, policy=policy, **told)
         self.late = late
         self.peers: dict[str, FakeClient] = {}
         self.heard: dict[str, list[str]] = {}
@@ -104,7 +104,7 @@ class Stage:
     def enter(self, name: str, words: bytes) -> None:
         if name not in self.peers:
             self.expect_silence()
-            self.peers[name] = self.hall.json_peer() if words.startswith(b"{") else self.hall.line_peer()
+            self.peers[name] = self.server.json_client() if words.startswith(b"{") else self.server.line_client()
             self.heard[name] = []
             if b"WELCOME" not in words and b'"welcome"' not in words:
                 self.listen()
@@ -116,16 +116,16 @@ class Stage:
         self.expect_silence()
         peer = self.peers[speech[0]]
         if isinstance(peer, LineClient):
-            peer.sends(b"".join(line + b"\n" for line in speech[1]))
+            peer.send_bytes(b"".join(line + b"\n" for line in speech[1]))
         else:
             peer.receives(*speech[1])
         self.rest()
 
     def rest(self) -> None:
-        self.hall.turn()
-        while self.late and len(self.hall.backplane):
-            self.hall.backplane.release()
-            self.hall.turn()
+        self.server.turn()
+        while self.late and len(self.server.backplane):
+            self.server.backplane.release()
+            self.server.turn()
 
     def listen(self) -> None:
         for name, peer in self.peers.items():
@@ -157,8 +157,8 @@ class Stage:
     # The stage directions.
 
     def time_passes(self, seconds: str) -> None:
-        self.hall.now += float(seconds)
-        self.hall.broker.sweep()
+        self.server.now += float(seconds)
+        self.server.broker.sweep()
 
     def stops_reading(self, name: str) -> None:
         self.peers[name].outlet.room = 0
@@ -177,14 +177,14 @@ class Stage:
         assert self.peers[name].ending == CloseReason(int(code))
 
     def server_stops(self) -> None:
-        for session in self.hall.context.roster:
+        for session in self.server.context.roster:
             session.dismiss(CloseReason.GOING_AWAY, b"the server is going away")
 
     def backplane_fails(self) -> None:
-        self.hall.backplane.failing = 1
+        self.server.backplane.failing = 1
 
     def server_has_a_fault(self) -> None:
-        broker: Any = self.hall.broker
+        broker: Any = self.server.broker
 
         def fail(*arguments: object) -> None:
             del broker.publish

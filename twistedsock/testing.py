@@ -1,7 +1,7 @@
 """Fakes for our tests and our users': a bridge without sockets, without time and without a reactor.
 
-``Hall`` is the whole bridge; ``hall.line_peer()`` and ``hall.json_peer()`` connect peers whose sockets can stall;
-``hall.turn()`` is a turn of the reactor. ``LateBackplane`` is as slow, as bursty and as unreliable as it is told to be.
+``FakeServer`` is a whole server; ``line_client()`` and ``json_client()`` connect clients whose sockets can stall;
+``turn()`` is a turn of the reactor. ``LateBackplane`` answers late, in bursts, and fails on demand.
 """
 
 import json
@@ -240,17 +240,17 @@ class FakePolicy:
 
 
 class FakeClient:
-    """A connected peer, as a test sees it: ``says`` what it types, ``hears`` what has come since the last look."""
+    """A connected peer, as a test sees it: ``send`` what it types, ``received`` what has come since the last look."""
 
     def __init__(
-        self, hall: "FakeServer", dialect: Encoder, codec: Decoder, outcome: Identity | Error | None = None
+        self, server: "FakeServer", dialect: Encoder, codec: Decoder, outcome: Identity | Error | None = None
     ) -> None:
-        self.hall = hall
+        self.server = server
         self.outlet = FakeOutlet()
         self.ending: CloseReason | None = None
         self.paused = False
         self.faults = 0
-        self.session = Session(hall.context, dialect, self.outlet, ENDS, self._hang_up)
+        self.session = Session(server.context, dialect, self.outlet, ENDS, self._hang_up)
         self.outlet.on_drained = self.session.drained
         self.conversation = InputPipeline(self.session, codec, self._pause, self._resume, self._report)
         self._looked = 0
@@ -267,7 +267,7 @@ class FakeClient:
 
     def limit(self, **limits: float) -> None:
         """As ``limit_session``."""
-        limit_session(self.session, self.hall, **limits)
+        limit_session(self.session, self.server, **limits)
 
     def receives(self, *messages: bytes) -> None:
         """Messages of the dialect come in from the socket, in one read."""
@@ -299,11 +299,11 @@ class FakeClient:
         self.faults += 1
 
 
-def limit_session(session: Session, hall: "FakeServer", **limits: float) -> None:
+def limit_session(session: Session, server: "FakeServer", **limits: float) -> None:
     """From now on it is the session of a remote client at 192.0.2.1, and these are the limits of all remote clients;
     limits of rates that are not given do not apply."""
     told: dict[str, Any] = {"commands_per_second": 0, "bytes_per_second": 0, **limits}
-    hall.context.meters = RateLimiterPool(Limits(**told))
+    server.context.meters = RateLimiterPool(Limits(**told))
     session.is_metered = True
     session.peer.principal = address_principal("192.0.2.1")
 
@@ -311,19 +311,19 @@ def limit_session(session: Session, hall: "FakeServer", **limits: float) -> None
 class LineClient(FakeClient):
     """Speaks lines over a bare socket."""
 
-    def __init__(self, hall: "FakeServer", outcome: Identity | Error | None = None) -> None:
-        self._splitter = LineSplitter(hall.context.limits.max_line, line_decoder.publishes)
-        super().__init__(hall, LINES, line_decoder, outcome)
+    def __init__(self, server: "FakeServer", outcome: Identity | Error | None = None) -> None:
+        self._splitter = LineSplitter(server.context.limits.max_line, line_decoder.publishes)
+        super().__init__(server, LINES, line_decoder, outcome)
 
-    def sends(self, data: bytes) -> None:
+    def send_bytes(self, data: bytes) -> None:
         """Bytes come in from the socket."""
         self.read(len(data))
         self.conversation.receive(self._splitter.feed(data))
 
-    def says(self, *lines: str) -> None:
-        self.sends("".join(line + "\n" for line in lines).encode())
+    def send(self, *lines: str) -> None:
+        self.send_bytes("".join(line + "\n" for line in lines).encode())
 
-    def hears(self) -> list[str]:
+    def received(self) -> list[str]:
         """Lines since the last look; half a line is an error of the test."""
         data = self.raw()
         assert data.endswith(b"\n") or not data, data[-100:]
@@ -351,26 +351,26 @@ def read_frames(data: bytes) -> list[str]:
 class MessageClient(FakeClient):
     """Speaks lines in WebSocket messages."""
 
-    def __init__(self, hall: "FakeServer") -> None:
-        super().__init__(hall, LINES_IN_MESSAGES, line_decoder)
+    def __init__(self, server: "FakeServer") -> None:
+        super().__init__(server, LINES_IN_MESSAGES, line_decoder)
 
-    def says(self, *lines: str) -> None:
+    def send(self, *lines: str) -> None:
         self.receives(*(line.encode() for line in lines))
 
-    def hears(self) -> list[str]:
+    def received(self) -> list[str]:
         return read_frames(self.raw())
 
 
 class JsonClient(FakeClient):
     """Speaks JSON in WebSocket messages."""
 
-    def __init__(self, hall: "FakeServer") -> None:
-        super().__init__(hall, JSON_IN_MESSAGES, json_decoder)
+    def __init__(self, server: "FakeServer") -> None:
+        super().__init__(server, JSON_IN_MESSAGES, json_decoder)
 
-    def says(self, *messages: dict[str, Any]) -> None:
+    def send(self, *messages: dict[str, Any]) -> None:
         self.receives(*(json.dumps(message).encode() for message in messages))
 
-    def hears(self) -> list[dict[str, Any]]:
+    def received(self) -> list[dict[str, Any]]:
         return [json.loads(message) for message in read_frames(self.raw())]
 
 
@@ -397,13 +397,13 @@ class FakeServer:
         self.broker = self.context.broker
         self.backplane.attach(self.broker)
 
-    def line_peer(self) -> LineClient:
+    def line_client(self) -> LineClient:
         return LineClient(self)
 
-    def message_peer(self) -> MessageClient:
+    def message_client(self) -> MessageClient:
         return MessageClient(self)
 
-    def json_peer(self) -> JsonClient:
+    def json_client(self) -> JsonClient:
         return JsonClient(self)
 
     def turn(self) -> None:

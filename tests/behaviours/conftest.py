@@ -15,7 +15,7 @@ def late(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def hall(late: bool) -> FakeServer:
+def server(late: bool) -> FakeServer:
     return FakeServer(late, history_events=5)
 
 
@@ -32,10 +32,10 @@ def reader_meets(request: pytest.FixtureRequest) -> Callable[[FakeServer], Voice
 
 
 @pytest.fixture
-def publisher(hall: FakeServer, publisher_meets: Callable[[FakeServer], Voice]) -> Voice:
-    return publisher_meets(hall)
+def publisher(server: FakeServer, publisher_meets: Callable[[FakeServer], Voice]) -> Voice:
+    return publisher_meets(server)
 
 
 @pytest.fixture
-def reader(hall: FakeServer, reader_meets: Callable[[FakeServer], Voice]) -> Voice:
-    return reader_meets(hall)
+def reader(server: FakeServer, reader_meets: Callable[[FakeServer], Voice]) -> Voice:
+    return reader_meets(server)

@@ -17,7 +17,7 @@ TOKENS: dict[str, Any] = {
 
 
 @pytest.fixture
-def hall(late: bool) -> FakeServer:
+def server(late: bool) -> FakeServer:
     return FakeServer(late, policy=FakePolicy({"lobby": "rw", "news": "r"}, TOKENS))
 
 
@@ -65,13 +65,13 @@ def test_a_token_gives_a_nick_that_others_see_and_nobody_else_can_take(publisher
     publisher.asks("publish", channel="kitchen", data="as ann")
     assert publisher.asks("nick", nick="bob")["nick"] == "~bob"
     publisher.asks("publish", channel="kitchen", data="as bob")
-    joined, first, second = reader.hears()
+    joined, first, second = reader.received()
     assert joined["peer"]["nick"] == "ann"
     assert (first["from"], second["from"]) == ("ann", "~bob")
 
 
 def test_who_loses_a_right_loses_the_subscription_and_hears_why(
-    hall: FakeServer, publisher: Voice, reader: Voice
+    server: FakeServer, publisher: Voice, reader: Voice
 ) -> None:
     reader.asks("auth", token="ann")
     reader.asks("subscribe", channel="alerts.fire")
@@ -81,7 +81,7 @@ def test_who_loses_a_right_loses_the_subscription_and_hears_why(
     reader.asks("auth", token="less")
     publisher.asks("publish", channel="alerts.fire", data="after")
     publisher.asks("publish", channel="kitchen", data="still")
-    heard = reader.hears()
+    heard = reader.received()
     assert [message.get("data", message["type"]) for message in heard] == ["before", "notice", "still"]
     assert "alerts.fire" in heard[1]["text"]
 
@@ -92,16 +92,16 @@ def test_commands_that_come_together_with_the_token_are_judged_by_it(publisher: 
         ("auth", {"token": "ann"}),
         ("publish", {"channel": "kitchen", "data": "b"}),
     )
-    assert [code(answer) for answer in publisher.hears()] == ["unauthorized", "ok", "ok"]
+    assert [code(answer) for answer in publisher.received()] == ["unauthorized", "ok", "ok"]
 
 
-def test_a_token_that_runs_out_is_told_before_and_ends_the_conversation(hall: FakeServer, reader: Voice) -> None:
+def test_a_token_that_runs_out_is_told_before_and_ends_the_conversation(server: FakeServer, reader: Voice) -> None:
     reader.asks("auth", token="ann")
-    hall.wall += 3590
-    hall.context.expiries.check()
-    (notice,) = reader.hears()
+    server.wall += 3590
+    server.context.expiries.check()
+    (notice,) = reader.received()
     assert notice["type"] == "notice" and "60 seconds" in notice["text"]
-    hall.wall += 10
-    hall.context.expiries.check()
-    assert "run out" in reader.hears()[0]["text"]
+    server.wall += 10
+    server.context.expiries.check()
+    assert "run out" in reader.received()[0]["text"]
     assert reader.peer.ending is CloseReason.POLICY

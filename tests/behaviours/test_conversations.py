@@ -61,7 +61,7 @@ def test_who_comes_back_gets_what_it_missed_or_is_told_what_it_lost(
     told = reader.asks("subscribe", channel="kitchen", since=since, epoch=epoch or told["epoch"])
     assert told == {"type": "ok", "channel": "kitchen", "offset": 7, "epoch": "e1", "recovered": recovered}
     publish(publisher, "live")
-    heard = reader.hears()
+    heard = reader.received()
     if lost is not None:
         assert heard.pop(0) == {"type": "lost", "channel": "kitchen", "first": lost[0], "last": lost[1]}
     assert data(heard) == [*texts, "live"]
@@ -69,8 +69,8 @@ def test_who_comes_back_gets_what_it_missed_or_is_told_what_it_lost(
 
 def test_who_comes_gets_the_last_events_first(publisher: Voice, reader: Voice) -> None:
     publish(publisher, *"abc")
-    reader.says("subscribe", channel="kitchen", last=2)
-    answer, *events = reader.hears()
+    reader.send("subscribe", channel="kitchen", last=2)
+    answer, *events = reader.received()
     assert answer == {"type": "ok", "channel": "kitchen", "offset": 3, "epoch": "e1"} and data(events) == ["b", "c"]
 
 
@@ -91,24 +91,24 @@ def test_who_comes_and_goes_is_told_to_those_who_ask(publisher: Voice, reader: V
     publisher.asks("subscribe", channel="kitchen", last=1)
     publisher.asks("nick", nick="ann")
     publisher.asks("unsubscribe", channel="kitchen")
-    assert reader.hears() == [
+    assert reader.received() == [
         {"type": "join", "channel": "kitchen", "peer": {"id": publisher.id, "nick": publisher.id}},
         {"type": "leave", "channel": "kitchen", "peer": {"id": publisher.id, "nick": "ann"}},
     ]
-    assert publisher.hears() == []
+    assert publisher.received() == []
 
 
 def test_who_is_lost_has_left(publisher: Voice, reader: Voice) -> None:
     publisher.asks("subscribe", channel="kitchen")
     reader.asks("subscribe", channel="kitchen", presence=True)
     publisher.peer.leaves()
-    assert [message["type"] for message in reader.hears()] == ["leave"]
+    assert [message["type"] for message in reader.received()] == ["leave"]
 
 
 def test_one_can_ask_who_one_is(reader: Voice) -> None:
     reader.asks("nick", nick="ann")
     reader.asks("subscribe", channel="kitchen")
-    reader.hall.now += 61
+    reader.server.now += 61
     assert reader.asks("info") == {
         "type": "ok",
         "peer": {"id": reader.id, "nick": "ann"},
@@ -159,7 +159,7 @@ def test_a_refusal_has_a_code_and_the_conversation_goes_on(
 def test_what_is_no_command_is_refused_in_the_words_of_the_dialect(reader: Voice, message: bytes) -> None:
     is_line = isinstance(reader, LineVoice)
     reader.peer.receives(message)
-    (heard,) = reader.peer.hears()
+    (heard,) = reader.peer.received()
     if is_line:
         assert heard.startswith("ERR unknown-command ") and "HELP" in heard and "QUIT" in heard
     else:
@@ -177,7 +177,7 @@ def test_answers_come_in_the_order_of_the_commands_and_own_copies_after_their_ok
         ("publish", {"channel": "kitchen", "data": "d"}),
         ("who", {"channel": "kitchen"}),
     )
-    heard = reader.hears()
+    heard = reader.received()
     answers = [message for message in heard if message["type"] != "event"]
     assert [message.get("code", message["type"]) for message in answers] == [
         "ok",

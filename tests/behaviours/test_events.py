@@ -58,7 +58,7 @@ def test_what_goes_in_comes_out(publisher: Voice, reader: Voice, data: Any) -> N
     """Live, and from the history."""
     reader.asks("subscribe", channel="kitchen")
     assert publisher.asks("publish", channel="kitchen", data=data) == {"type": "ok", "offset": 1}
-    assert reader.hears() == [event(publisher, 1, data)]
+    assert reader.received() == [event(publisher, 1, data)]
     assert reader.asks("history", channel="kitchen") == {"type": "ok", "events": [event(publisher, 1, data)]}
 
 
@@ -67,7 +67,7 @@ def test_a_number_is_not_rebuilt_and_a_line_shows_it_as_it_came(publisher: Voice
     """On a line nothing but { [ and " begins JSON, so there it is text."""
     reader.asks("subscribe", channel="kitchen")
     publisher.asks("publish", channel="kitchen", raw=raw)
-    (heard,) = reader.hears()
+    (heard,) = reader.received()
     text = isinstance(publisher, LineVoice) or isinstance(reader, LineVoice)
     assert heard["data"] == (raw if text else json.loads(raw))
 
@@ -87,21 +87,21 @@ def test_json_reaches_a_line_as_it_came(publisher: Voice, reader: Voice, raw: st
     assert reader.peer.outlet.sent.count(shown.encode() if isinstance(reader, LineVoice) else raw.encode()) == 1
 
 
-def test_line_breaks_between_tokens_become_spaces_on_a_line(hall: FakeServer, reader: Voice) -> None:
-    publisher = KINDS["json"](hall)
+def test_line_breaks_between_tokens_become_spaces_on_a_line(server: FakeServer, reader: Voice) -> None:
+    publisher = KINDS["json"](server)
     reader.asks("subscribe", channel="kitchen")
     publisher.asks("publish", channel="kitchen", raw='{\r\n"a":\n[1,\n2]}')
     sent = bytes(reader.peer.outlet.sent)
     in_lines = isinstance(reader, LineVoice) or isinstance(reader.peer, StandInPeer)
     assert (b'{  "a": [1, 2]}' if in_lines else b'{\r\n"a":\n[1,\n2]}') in sent
-    assert reader.hears() == [event(publisher, 1, {"a": [1, 2]})]
+    assert reader.received() == [event(publisher, 1, {"a": [1, 2]})]
 
 
 def test_an_event_may_have_a_name(publisher: Voice, reader: Voice) -> None:
     reader.asks("subscribe", channel="kitchen")
     publisher.asks("publish", channel="kitchen", name="älarm", data="smoke")
     publisher.asks("publish", channel="kitchen", name="message", data="x")
-    assert reader.hears() == [event(publisher, 1, "smoke", name="älarm"), event(publisher, 2, "x")]
+    assert reader.received() == [event(publisher, 1, "smoke", name="älarm"), event(publisher, 2, "x")]
 
 
 def test_the_sender_is_the_nick_of_then(publisher: Voice, reader: Voice) -> None:
@@ -109,7 +109,7 @@ def test_the_sender_is_the_nick_of_then(publisher: Voice, reader: Voice) -> None
     publisher.asks("publish", channel="kitchen", data="x")
     assert publisher.asks("nick", nick="änn") == {"type": "ok", "nick": "änn"}
     publisher.asks("publish", channel="kitchen", data="y")
-    assert reader.hears() == [event(publisher, 1, "x"), event(publisher, 2, "y", nick="änn")]
+    assert reader.received() == [event(publisher, 1, "x"), event(publisher, 2, "y", nick="änn")]
     assert reader.asks("history", channel="kitchen")["events"] == [
         event(publisher, 1, "x"),
         event(publisher, 2, "y", nick="änn"),
@@ -119,14 +119,14 @@ def test_the_sender_is_the_nick_of_then(publisher: Voice, reader: Voice) -> None
 def test_events_come_in_the_order_of_their_offsets(publisher: Voice, reader: Voice) -> None:
     reader.asks("subscribe", channel="kitchen")
     publisher.says_together(*[("publish", {"channel": "kitchen", "data": f"{number}"}) for number in range(1, 51)])
-    assert publisher.hears() == [{"type": "ok", "offset": number} for number in range(1, 51)]
-    assert reader.hears() == [event(publisher, number, f"{number}") for number in range(1, 51)]
+    assert publisher.received() == [{"type": "ok", "offset": number} for number in range(1, 51)]
+    assert reader.received() == [event(publisher, number, f"{number}") for number in range(1, 51)]
 
 
 def test_only_those_who_read_the_channel_hear_it(publisher: Voice, reader: Voice) -> None:
     reader.asks("subscribe", channel="attic")
     publisher.asks("publish", channel="kitchen", data="x")
-    assert reader.hears() == []
+    assert reader.received() == []
 
 
 def test_who_unsubscribes_hears_no_more(publisher: Voice, reader: Voice) -> None:
@@ -134,7 +134,7 @@ def test_who_unsubscribes_hears_no_more(publisher: Voice, reader: Voice) -> None
     publisher.asks("publish", channel="kitchen", data="x")
     assert reader.asks("unsubscribe", channel="kitchen") == {"type": "ok", "channel": "kitchen"}
     publisher.asks("publish", channel="kitchen", data="y")
-    assert reader.hears() == [event(publisher, 1, "x")]
+    assert reader.received() == [event(publisher, 1, "x")]
 
 
 def test_one_hears_ones_own_events_unless_one_will_not(publisher: Voice, reader: Voice) -> None:
@@ -142,21 +142,21 @@ def test_one_hears_ones_own_events_unless_one_will_not(publisher: Voice, reader:
         publisher.asks("subscribe", channel="kitchen", **echo)
         publisher.asks("publish", channel="kitchen", data="mine")
         reader.asks("publish", channel="kitchen", data="theirs")
-    mine, theirs, others = publisher.hears()
+    mine, theirs, others = publisher.received()
     assert (mine["data"], theirs["data"], others["data"]) == ("mine", "theirs", "theirs")
     assert others["offset"] == 4
     assert [told["data"] for told in publisher.asks("history", channel="kitchen")["events"]] == ["mine", "theirs"] * 2
 
 
-def test_who_only_streams_hears_it_too(hall: FakeServer, publisher: Voice) -> None:
+def test_who_only_streams_hears_it_too(server: FakeServer, publisher: Voice) -> None:
     """With ids, by which it comes back."""
-    streams = [Stream(hall, ["kitchen"]), Stream(hall, ["attic", "kitchen"])]
-    settle(hall)
+    streams = [Stream(server, ["kitchen"]), Stream(server, ["attic", "kitchen"])]
+    settle(server)
     for data in ("a\nb", {"celsius": 21.5}):
         publisher.asks("publish", channel="kitchen", data=data)
-    settle(hall)
+    settle(server)
     for stream in streams:
-        events = [heard for heard in stream.hears() if heard.kind == "message"]
+        events = [heard for heard in stream.received() if heard.kind == "message"]
         assert [heard.message for heard in events] == [
             event(publisher, 1, "a\nb"),
             event(publisher, 2, {"celsius": 21.5}),
@@ -180,5 +180,5 @@ def test_half_a_surrogate_pair_is_bad_json_however_it_is_published(publisher: Vo
         with pytest.raises(ApiError) as refused:
             read()
         assert refused.value.error == UNPAIRED
-    assert reader.hears() == []
+    assert reader.received() == []
     assert read_body(payload.encode(), b"text/plain").payloads == (payload.encode(),)

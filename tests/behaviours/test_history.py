@@ -17,29 +17,29 @@ def missing(answer: dict[str, Any]) -> list[int]:
     return [offset for gap in answer.get("lost", []) for offset in range(gap["first"], gap["last"] + 1)]
 
 
-def publish(hall: FakeServer, channel: str, count: int, payload: str = PAYLOAD) -> None:
-    writer = hall.line_peer()
+def publish(server: FakeServer, channel: str, count: int, payload: str = PAYLOAD) -> None:
+    writer = server.line_client()
     for _ in range(count):
-        writer.says(f"PUB {channel} {payload}")
-    settle(hall)
+        writer.send(f"PUB {channel} {payload}")
+    settle(server)
     writer.leaves()
 
 
 def test_what_the_log_drops_while_a_history_is_sent_is_reported(
     late: bool, reader_meets: Callable[[FakeServer], Voice]
 ) -> None:
-    hall = FakeServer(late, history_events=20)
-    publish(hall, "kitchen", 20)
-    reader = reader_meets(hall)
+    server = FakeServer(late, history_events=20)
+    publish(server, "kitchen", 20)
+    reader = reader_meets(server)
     reader.peer.outlet.room = 0
-    reader.says("history", channel="kitchen", since=0)
-    settle(hall)
-    publish(hall, "kitchen", 10)
+    reader.send("history", channel="kitchen", since=0)
+    settle(server)
+    publish(server, "kitchen", 10)
     reader.peer.outlet.drain(100_000)
-    settle(hall)
-    publish(hall, "kitchen", 6)
+    settle(server)
+    publish(server, "kitchen", 6)
     reader.peer.outlet.drain()
-    (answer,) = reader.hears()
+    (answer,) = reader.received()
     assert sorted(offsets(answer) + missing(answer)) == [*range(1, 21)]
     assert len(answer["lost"]) == 2 and set(range(17, 21)) <= {*offsets(answer)}
 
@@ -47,9 +47,9 @@ def test_what_the_log_drops_while_a_history_is_sent_is_reported(
 def test_what_was_gone_already_is_reported_if_it_was_asked_for(
     late: bool, reader_meets: Callable[[FakeServer], Voice]
 ) -> None:
-    hall = FakeServer(late, history_events=5)
-    publish(hall, "kitchen", 9, "x")
-    reader = reader_meets(hall)
+    server = FakeServer(late, history_events=5)
+    publish(server, "kitchen", 9, "x")
+    reader = reader_meets(server)
     answer = reader.asks("history", channel="kitchen", since=2)
     assert (answer["lost"], offsets(answer)) == ([{"first": 3, "last": 4}], [5, 6, 7, 8, 9])
     assert "lost" not in reader.asks("history", channel="kitchen", since=4)
@@ -60,18 +60,18 @@ def test_what_was_gone_already_is_reported_if_it_was_asked_for(
 def test_a_channel_that_vanishes_while_its_history_is_sent_leaves_no_silent_hole(
     late: bool, reader_meets: Callable[[FakeServer], Voice]
 ) -> None:
-    hall = FakeServer(late, history_age=300.0)
-    publish(hall, "kitchen", 20)
-    reader = reader_meets(hall)
+    server = FakeServer(late, history_age=300.0)
+    publish(server, "kitchen", 20)
+    reader = reader_meets(server)
     reader.peer.outlet.room = 0
-    reader.says("history", channel="kitchen")
-    settle(hall)
-    hall.now += 310
-    hall.broker.sweep()
-    settle(hall)
-    assert b"kitchen" not in hall.broker.channels
-    publish(hall, "kitchen", 3)
+    reader.send("history", channel="kitchen")
+    settle(server)
+    server.now += 310
+    server.broker.sweep()
+    settle(server)
+    assert b"kitchen" not in server.broker.channels
+    publish(server, "kitchen", 3)
     reader.peer.outlet.drain()
-    (answer,) = reader.hears()
+    (answer,) = reader.received()
     sent = len(offsets(answer))
     assert 0 < sent < 20 and offsets(answer) == [*range(1, sent + 1)] and missing(answer) == [*range(sent + 1, 21)]

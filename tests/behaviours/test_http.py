@@ -27,13 +27,13 @@ def bodies(data: Any) -> Iterator[tuple[bytes, bytes]]:
         yield json.dumps(data).encode() + b"\n", b""
 
 
-def history(hall: FakeServer) -> list[dict[str, Any]]:
+def history(server: FakeServer) -> list[dict[str, Any]]:
     """What HTTP tells of the channel."""
     told: list[Any] = []
-    answer = RequestClient(hall.context, "", HERE).history(b"kitchen")
+    answer = RequestClient(server.context, "", HERE).history(b"kitchen")
     if isinstance(answer, Future):
         answer.then(told.append)
-        settle(hall)
+        settle(server)
         answer = told[0]
     assert isinstance(answer, HistoryPage)
     events: list[dict[str, Any]] = json.loads(b"".join(http_api.history(answer)))["events"]
@@ -41,21 +41,21 @@ def history(hall: FakeServer) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("data", [*TEXTS, *VALUES], ids=lambda data: ascii(data)[:30])
-def test_what_is_posted_comes_out(hall: FakeServer, reader: Voice, data: Any) -> None:
+def test_what_is_posted_comes_out(server: FakeServer, reader: Voice, data: Any) -> None:
     reader.asks("subscribe", channel="kitchen")
     for body, kind in bodies(data):
-        RequestClient(hall.context, "", HERE).publish(b"kitchen", read_body(body, kind))
+        RequestClient(server.context, "", HERE).publish(b"kitchen", read_body(body, kind))
         batch = b'{"events":[{"channel":"kitchen","data":%b}]}' % json.dumps(data).encode()
-        visitor = RequestClient(hall.context, "", HERE)
+        visitor = RequestClient(server.context, "", HERE)
         visitor.publish_all([one for one in read_batch(batch, b"", 65_536) if not isinstance(one, tuple)])
-        assert [event["data"] for event in reader.hears()] == [data, data]
-    assert all(event["data"] == data for event in history(hall))
+        assert [event["data"] for event in reader.received()] == [data, data]
+    assert all(event["data"] == data for event in history(server))
 
 
 @pytest.mark.parametrize("data", [*TEXTS, *VALUES], ids=lambda data: ascii(data)[:30])
-def test_what_is_said_is_told_over_http(hall: FakeServer, publisher: Voice, data: Any) -> None:
+def test_what_is_said_is_told_over_http(server: FakeServer, publisher: Voice, data: Any) -> None:
     publisher.asks("publish", channel="kitchen", data=data)
-    (event,) = history(hall)
+    (event,) = history(server)
     assert event == {
         "type": "event",
         "channel": "kitchen",

@@ -19,29 +19,29 @@ TOKENS: dict[str, Any] = {
 POLICY = FakePolicy({">": "rw"}, TOKENS, admins=["root"])
 
 
-def watched(hall: FakeServer) -> Monitor:
-    monitor = Monitor(hall.context, lambda: 1, lambda: 1.0)
+def watched(server: FakeServer) -> Monitor:
+    monitor = Monitor(server.context, lambda: 1, lambda: 1.0)
     monitor.attach()
     return monitor
 
 
-def seconds(hall: FakeServer, monitor: Monitor, count: int) -> None:
+def seconds(server: FakeServer, monitor: Monitor, count: int) -> None:
     for _ in range(count):
-        hall.now += TICK
+        server.now += TICK
         monitor.tick()
-        settle(hall)
+        settle(server)
 
 
 def code(answer: dict[str, Any]) -> Any:
     return answer["code"] if answer["type"] == "error" else answer["type"]
 
 
-def test_on_this_machine_everybody_may_read_it(hall: FakeServer, reader: Voice) -> None:
-    monitor = watched(hall)
+def test_on_this_machine_everybody_may_read_it(server: FakeServer, reader: Voice) -> None:
+    monitor = watched(server)
     for page in PAGES:
         assert reader.asks("subscribe", channel=page)["type"] == "ok"
-    seconds(hall, monitor, 2)
-    heard = reader.hears()
+    seconds(server, monitor, 2)
+    heard = reader.received()
     assert {message["channel"] for message in heard} == set(PAGES) - {"$sys/closed"}
     assert {message["from"] for message in heard} == {"$sys"}
     figures = [message["data"] for message in heard if message["name"] == "figures"]
@@ -50,7 +50,7 @@ def test_on_this_machine_everybody_may_read_it(hall: FakeServer, reader: Voice) 
 
 
 @pytest.mark.parametrize("verb", ["subscribe", "history", "who"])
-def test_without_a_policy_strangers_may_not(hall: FakeServer, reader: Voice, verb: str) -> None:
+def test_without_a_policy_strangers_may_not(server: FakeServer, reader: Voice, verb: str) -> None:
     reader.peer.session.ends = Endpoints(b"192.0.2.1:5000", b"192.0.2.2:8081")
     for page in PAGES:
         assert code(reader.asks(verb, channel=page)) == "forbidden"
@@ -62,8 +62,8 @@ def test_with_a_policy_it_takes_an_administrator_or_a_right_to_just_that(
     late: bool, reader_meets: Callable[[FakeServer], Voice], verb: str, token: str, allowed: list[str]
 ) -> None:
     """A right to every channel is none to these: addresses of peers are for administrators."""
-    hall = FakeServer(late, policy=POLICY)
-    reader = reader_meets(hall)
+    server = FakeServer(late, policy=POLICY)
+    reader = reader_meets(server)
     if token:
         reader.asks("auth", token=token)
     refused = "forbidden" if token else "unauthorized"
@@ -75,10 +75,10 @@ def test_with_a_policy_it_takes_an_administrator_or_a_right_to_just_that(
 def test_who_is_no_administrator_any_longer_hears_no_more(
     late: bool, reader_meets: Callable[[FakeServer], Voice]
 ) -> None:
-    hall = FakeServer(late, policy=POLICY)
-    monitor, reader = watched(hall), reader_meets(hall)
+    server = FakeServer(late, policy=POLICY)
+    monitor, reader = watched(server), reader_meets(server)
     reader.asks("auth", token="root")
     reader.asks("subscribe", channel="$sys/figures")
-    hall.context.change_policy(FakePolicy({}, TOKENS))
-    seconds(hall, monitor, 2)
-    assert [message["type"] for message in reader.hears()] == ["notice"]
+    server.context.change_policy(FakePolicy({}, TOKENS))
+    seconds(server, monitor, 2)
+    assert [message["type"] for message in reader.received()] == ["notice"]

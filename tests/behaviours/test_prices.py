@@ -7,7 +7,7 @@ from twistedsock.testing import FakePolicy, FakeServer
 
 
 @pytest.fixture
-def hall(late: bool) -> FakeServer:
+def server(late: bool) -> FakeServer:
     return FakeServer(late)
 
 
@@ -19,16 +19,18 @@ def left(voice: Voice, burst: int) -> int:
     return burst + 1
 
 
-def publish(hall: FakeServer, count: int, size: int) -> None:
-    peer = hall.line_peer()
-    peer.says(*["PUB a " + "x" * size] * count)
-    peer.hears()
+def publish(server: FakeServer, count: int, size: int) -> None:
+    peer = server.line_client()
+    peer.send(*["PUB a " + "x" * size] * count)
+    peer.received()
 
 
 @pytest.mark.parametrize("last, price", [(1, 1), (100, 25), (400, 99)])
-def test_history_costs_one_command_for_each_four_kib(hall: FakeServer, publisher: Voice, last: int, price: int) -> None:
+def test_history_costs_one_command_for_each_four_kib(
+    server: FakeServer, publisher: Voice, last: int, price: int
+) -> None:
     """Beside the one that each command costs."""
-    publish(hall, 400, 1_000)
+    publish(server, 400, 1_000)
     publisher.peer.limit(commands_per_second=1, commands_burst=200)
     publisher.asks("history", channel="a", last=last)
     assert 200 - price * 1.3 - 1 <= left(publisher, 200) <= 200 - price + 1
@@ -36,24 +38,24 @@ def test_history_costs_one_command_for_each_four_kib(hall: FakeServer, publisher
 
 @pytest.mark.parametrize("last, price", [(1, 1), (100, 26), (400, 103)])
 def test_events_from_before_a_subscription_cost_as_much(
-    hall: FakeServer, publisher: Voice, last: int, price: int
+    server: FakeServer, publisher: Voice, last: int, price: int
 ) -> None:
-    publish(hall, 400, 1_000)
+    publish(server, 400, 1_000)
     publisher.peer.limit(commands_per_second=1, commands_burst=200)
     publisher.asks("subscribe", channel="a", last=last)
-    publisher.hears()
+    publisher.received()
     assert 200 - price * 1.3 - 1 <= left(publisher, 200) <= 200 - price + 1
 
 
-def test_members_cost_as_much(hall: FakeServer, publisher: Voice) -> None:
+def test_members_cost_as_much(server: FakeServer, publisher: Voice) -> None:
     for _ in range(500):
-        hall.line_peer().says("SUB a")
+        server.line_client().send("SUB a")
     publisher.peer.limit(commands_per_second=1, commands_burst=20)
     publisher.asks("who", channel="a")
     assert left(publisher, 20) <= 20 - 3
 
 
-def test_a_nick_costs_by_the_channels_on_which_it_is_noted(hall: FakeServer, publisher: Voice) -> None:
+def test_a_nick_costs_by_the_channels_on_which_it_is_noted(server: FakeServer, publisher: Voice) -> None:
     for number in range(500):
         publisher.asks("subscribe", channel=f"c{number}")
     publisher.peer.limit(commands_per_second=1, commands_burst=20)
@@ -62,34 +64,34 @@ def test_a_nick_costs_by_the_channels_on_which_it_is_noted(hall: FakeServer, pub
 
 
 @pytest.mark.parametrize("payload", [rb"\ud83d" * 1000, rb"\u" * 3000], ids=["halves of pairs", "no JSON"])
-def test_a_message_that_cannot_be_read_costs_by_its_size(hall: FakeServer, payload: bytes) -> None:
+def test_a_message_that_cannot_be_read_costs_by_its_size(server: FakeServer, payload: bytes) -> None:
     """Its id and halves of surrogate pairs are looked for."""
-    peer = hall.json_peer()
+    peer = server.json_client()
     peer.limit(commands_per_second=1, commands_burst=20)
     peer.receives(b'{"type":"publish","channel":"a","id":1,"data":"' + payload + b'"}')
-    assert [error["code"] for error in peer.hears()[1:]] == ["bad-json"]
-    peer.says(*[{"type": "ping"}] * 20)
-    assert [reply["type"] for reply in peer.hears()].count("pong") == 20 - 12
+    assert [error["code"] for error in peer.received()[1:]] == ["bad-json"]
+    peer.send(*[{"type": "ping"}] * 20)
+    assert [reply["type"] for reply in peer.received()].count("pong") == 20 - 12
 
 
-def test_a_line_that_cannot_be_read_costs_by_its_size(hall: FakeServer) -> None:
-    peer = hall.line_peer()
+def test_a_line_that_cannot_be_read_costs_by_its_size(server: FakeServer) -> None:
+    peer = server.line_client()
     peer.limit(commands_per_second=1, commands_burst=20)
-    peer.says("PING", 'PUB a {"a":"' + r"\ud83d" * 1000 + '"}', *["PING"] * 20)
-    assert peer.hears().count("PONG") == 1 + 20 - 13
+    peer.send("PING", 'PUB a {"a":"' + r"\ud83d" * 1000 + '"}', *["PING"] * 20)
+    assert peer.received().count("PONG") == 1 + 20 - 13
 
 
-def test_a_publish_costs_the_same_whoever_reads_it(hall: FakeServer, publisher: Voice) -> None:
+def test_a_publish_costs_the_same_whoever_reads_it(server: FakeServer, publisher: Voice) -> None:
     for _ in range(500):
-        hall.line_peer().says("SUB a")
+        server.line_client().send("SUB a")
     publisher.peer.limit(commands_per_second=1, commands_burst=20)
     publisher.asks("publish", channel="a", data="x")
     assert left(publisher, 20) == 20 - 1
 
 
-def test_a_token_costs_three_commands_of_the_address(hall: FakeServer, publisher: Voice) -> None:
+def test_a_token_costs_three_commands_of_the_address(server: FakeServer, publisher: Voice) -> None:
     """And more if it is long."""
-    hall.context.change_policy(FakePolicy({">": "rw"}))
+    server.context.change_policy(FakePolicy({">": "rw"}))
     publisher.peer.limit(commands_per_second=1, commands_burst=40)
     for token in ("wrong", "x" * 2048):
         assert publisher.asks("auth", token=token)["code"] == "unauthorized"
@@ -97,14 +99,14 @@ def test_a_token_costs_three_commands_of_the_address(hall: FakeServer, publisher
 
 
 def test_rights_that_change_cost_by_the_channels_and_patterns_that_are_looked_up(
-    hall: FakeServer, publisher: Voice
+    server: FakeServer, publisher: Voice
 ) -> None:
     """That is charged to the identity that was proved."""
-    hall.context.change_policy(FakePolicy({">": "rw"}, {"A": ("ann", {f"c{n}*": "r" for n in range(100)}, None)}))
+    server.context.change_policy(FakePolicy({">": "rw"}, {"A": ("ann", {f"c{n}*": "r" for n in range(100)}, None)}))
     for number in range(40):
         publisher.asks("subscribe", channel=f"c{number}")
     publisher.peer.limit(commands_per_second=1, commands_burst=40)
     publisher.asks("auth", token="A")
-    publisher.hears()
+    publisher.received()
     assert publisher.peer.session.peer.principal == b"=ann"
     assert left(publisher, 40) == 40 - 20

@@ -18,18 +18,18 @@ Meets = Callable[[FakeServer], Voice]
 
 
 @pytest.fixture
-def hall(late: bool) -> FakeServer:
+def server(late: bool) -> FakeServer:
     return FakeServer(late, max_channels=16, max_subscriptions=16, log_bytes=50_000)
 
 
-def comes(meets: Meets, hall: FakeServer, principal: bytes) -> Voice:
-    voice = meets(hall)
+def comes(meets: Meets, server: FakeServer, principal: bytes) -> Voice:
+    voice = meets(server)
     voice.peer.session.peer.principal = principal
     return voice
 
 
-def test_one_client_cannot_use_up_the_channels(hall: FakeServer, publisher_meets: Meets, reader_meets: Meets) -> None:
-    greedy, modest = comes(publisher_meets, hall, GREEDY), comes(reader_meets, hall, MODEST)
+def test_one_client_cannot_use_up_the_channels(server: FakeServer, publisher_meets: Meets, reader_meets: Meets) -> None:
+    greedy, modest = comes(publisher_meets, server, GREEDY), comes(reader_meets, server, MODEST)
     kinds = [greedy.asks("publish", channel=f"c{number}", data="x")["type"] for number in range(17)]
     assert kinds == ["ok"] * 16 + ["error"]
     assert modest.asks("publish", channel="kitchen", data="x")["type"] == "ok"
@@ -39,20 +39,20 @@ def test_one_client_cannot_use_up_the_channels(hall: FakeServer, publisher_meets
 
 
 def test_one_client_cannot_use_up_the_subscriptions(
-    hall: FakeServer, publisher_meets: Meets, reader_meets: Meets
+    server: FakeServer, publisher_meets: Meets, reader_meets: Meets
 ) -> None:
-    greedy, modest = comes(publisher_meets, hall, GREEDY), comes(reader_meets, hall, MODEST)
+    greedy, modest = comes(publisher_meets, server, GREEDY), comes(reader_meets, server, MODEST)
     kinds = [greedy.asks("subscribe", channel=f"c{number}")["type"] for number in range(17)]
     assert kinds == ["ok"] * 16 + ["error"]
     assert modest.asks("subscribe", channel="c0")["type"] == "ok"
     assert greedy.asks("publish", channel="c0", data="x")["type"] == "ok"
-    assert [message["data"] for message in modest.hears()] == ["x"]
+    assert [message["data"] for message in modest.received()] == ["x"]
 
 
 def test_one_client_cannot_push_out_the_history_of_another(
-    hall: FakeServer, publisher_meets: Meets, reader_meets: Meets
+    server: FakeServer, publisher_meets: Meets, reader_meets: Meets
 ) -> None:
-    greedy, modest = comes(publisher_meets, hall, GREEDY), comes(reader_meets, hall, MODEST)
+    greedy, modest = comes(publisher_meets, server, GREEDY), comes(reader_meets, server, MODEST)
     for number in range(20):
         modest.asks("publish", channel="kitchen", data=str(number))
     for number in range(60):
@@ -61,13 +61,13 @@ def test_one_client_cannot_push_out_the_history_of_another(
     assert [event["data"] for event in told["events"]] == [str(number) for number in range(20)]
 
 
-def test_requests_of_one_client_cannot_use_up_what_voices_need(hall: FakeServer, reader: Voice) -> None:
+def test_requests_of_one_client_cannot_use_up_what_voices_need(server: FakeServer, reader: Voice) -> None:
     outcomes: list[object] = []
 
     def posts(channel: str, client: bytes, identity: Identity | None = None) -> None:
-        visitor = RequestClient(hall.context, "", client, identity)
+        visitor = RequestClient(server.context, "", client, identity)
         on_result(visitor.publish(channel.encode(), read_body(b"x" * 1_000, b"text/plain")), outcomes.append)
-        settle(hall)
+        settle(server)
 
     for number in range(17):
         posts(f"c{number}", b"198.51.100.7:4000")
@@ -75,4 +75,4 @@ def test_requests_of_one_client_cannot_use_up_what_voices_need(hall: FakeServer,
     assert reader.asks("publish", channel="kitchen", data="mine")["type"] == "ok"
     posts("yard", b"198.51.100.7:4000", Identity(grants({">": "rw"}), b"ann"))
     assert isinstance(outcomes[-1], Place), "who proves an identity is another client than its address"
-    assert [event["data"] for event in history(hall)] == ["mine"]
+    assert [event["data"] for event in history(server)] == ["mine"]

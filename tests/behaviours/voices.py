@@ -20,20 +20,20 @@ LOUD = tuple('{["')
 """With these a line's payload begins that may be JSON."""
 
 
-def settle(hall: FakeServer) -> None:
+def settle(server: FakeServer) -> None:
     """Let everything come to rest, however late the backplane is."""
     for _ in range(6):
-        if hasattr(hall.backplane, "release"):
-            hall.backplane.release()
-        hall.turn()
+        if hasattr(server.backplane, "release"):
+            server.backplane.release()
+        server.turn()
 
 
 class Voice:
-    def __init__(self, hall: FakeServer, peer: Any) -> None:
-        self.hall = hall
+    def __init__(self, server: FakeServer, peer: Any) -> None:
+        self.server = server
         self.peer = peer
         self.heard: list[Message] = []
-        self.hears()
+        self.received()
 
     @property
     def id(self) -> str:
@@ -42,22 +42,22 @@ class Voice:
 
     def asks(self, verb: str, **fields: Any) -> Message:
         """Ask, let everything come to rest, and give the answer; what else came is heard later."""
-        self.says(verb, **fields)
-        settle(self.hall)
+        self.send(verb, **fields)
+        settle(self.server)
         self._listen()
         answers = [message for message in self.heard if message["type"] in ("ok", "error", "pong")]
         assert len(answers) == 1, answers
         self.heard.remove(answers[0])
         return answers[0]
 
-    def hears(self) -> list[Message]:
+    def received(self) -> list[Message]:
         """All that came since the last look, when everything has come to rest."""
-        settle(self.hall)
+        settle(self.server)
         self._listen()
         heard, self.heard = self.heard, []
         return heard
 
-    def says(self, verb: str, **fields: Any) -> None:
+    def send(self, verb: str, **fields: Any) -> None:
         """Say one command."""
         raise NotImplementedError
 
@@ -84,18 +84,18 @@ class LineVoice(Voice):
         "info": "INFO",
     }
 
-    def __init__(self, hall: FakeServer, peer: FakeClient) -> None:
+    def __init__(self, server: FakeServer, peer: FakeClient) -> None:
         self._asked: deque[str] = deque()
         self._gathered: list[Message] = []
         self._gaps: list[Message] = []
-        super().__init__(hall, peer)
+        super().__init__(server, peer)
 
-    def says(self, verb: str, **fields: Any) -> None:
+    def send(self, verb: str, **fields: Any) -> None:
         self.says_together((verb, fields))
 
     def says_together(self, *commands: tuple[str, dict[str, Any]]) -> None:
         self._asked += [verb for verb, _ in commands]
-        self.peer.says(*(self._line(verb, **fields) for verb, fields in commands))
+        self.peer.send(*(self._line(verb, **fields) for verb, fields in commands))
 
     def _line(
         self,
@@ -122,7 +122,7 @@ class LineVoice(Voice):
         return data if plain else json.dumps(data)
 
     def _listen(self) -> None:
-        for line in self.peer.hears():
+        for line in self.peer.received():
             assert not CONTROL.search(line), ascii(line)
             kind, _, rest = line.partition(" ")
             message = getattr(self, f"_read_{kind.lower()}")(rest)
@@ -214,12 +214,12 @@ class LineVoice(Voice):
 class JsonVoice(Voice):
     """Speaks JSON; it gives its commands ids, integers and strings in turn, and finds them again in the answers."""
 
-    def __init__(self, hall: FakeServer, peer: FakeClient) -> None:
+    def __init__(self, server: FakeServer, peer: FakeClient) -> None:
         self._count = 0
         self._asked: deque[int | str] = deque()
-        super().__init__(hall, peer)
+        super().__init__(server, peer)
 
-    def says(self, verb: str, **fields: Any) -> None:
+    def send(self, verb: str, **fields: Any) -> None:
         self.says_together((verb, fields))
 
     def says_together(self, *commands: tuple[str, dict[str, Any]]) -> None:
@@ -235,7 +235,7 @@ class JsonVoice(Voice):
         return message.encode()
 
     def _listen(self) -> None:
-        for message in self.peer.hears():
+        for message in self.peer.received():
             if message["type"] in ("ok", "error", "pong"):
                 assert message.pop("id") == self._asked.popleft(), "an answer out of its order"
             if message["type"] == "error":
@@ -251,9 +251,9 @@ class JsonVoice(Voice):
 
 
 KINDS = {
-    "line": lambda hall: LineVoice(hall, hall.line_peer()),
-    "line-over-websocket": lambda hall: LineVoice(hall, hall.message_peer()),
-    "json": lambda hall: JsonVoice(hall, hall.json_peer()),
-    "events": lambda hall: JsonVoice(hall, StandInPeer(hall)),
+    "line": lambda server: LineVoice(server, server.line_client()),
+    "line-over-websocket": lambda server: LineVoice(server, server.message_client()),
+    "json": lambda server: JsonVoice(server, server.json_client()),
+    "events": lambda server: JsonVoice(server, StandInPeer(server)),
 }
 """How each kind of peer connects."""

@@ -79,40 +79,40 @@ def names(count: int) -> list[str]:
     return [f"{'c' * 194}{number:06d}" for number in range(count)]
 
 
-def says(hall: FakeServer, peer: LineClient, *lines: str) -> None:
+def send(server: FakeServer, peer: LineClient, *lines: str) -> None:
     for line in lines:
-        peer.says(line)
-        hall.turn()
-    peer.hears()
+        peer.send(line)
+        server.turn()
+    peer.received()
     peer.outlet.sent.clear()
     peer._looked = 0
 
 
 def test_nothing_costs_more_than_the_sum_says() -> None:
     """With the longest names; what is measured here is that which no bound in bytes counts."""
-    hall = FakeServer()
-    publisher, reader = hall.line_peer(), hall.line_peer()
-    says(hall, reader, "PING")
-    channels = taken(lambda: says(hall, publisher, *(f"PUB {name} x" for name in names(500))))
-    assert CHANNEL / 2 < (channels - hall.broker.log_bytes) / 500 < CHANNEL
-    subscriptions = taken(lambda: says(hall, reader, *(f"SUB {name} presence=on" for name in names(500))))
+    server = FakeServer()
+    publisher, reader = server.line_client(), server.line_client()
+    send(server, reader, "PING")
+    channels = taken(lambda: send(server, publisher, *(f"PUB {name} x" for name in names(500))))
+    assert CHANNEL / 2 < (channels - server.broker.log_bytes) / 500 < CHANNEL
+    subscriptions = taken(lambda: send(server, reader, *(f"SUB {name} presence=on" for name in names(500))))
     assert SUBSCRIPTION / 2 < subscriptions / 500 < SUBSCRIPTION
     peers: list[LineClient] = []
-    connections = taken(lambda: peers.extend(hall.line_peer() for _ in range(100)))
+    connections = taken(lambda: peers.extend(server.line_client() for _ in range(100)))
     assert connections / 100 < CONNECTION / 2
 
 
 def test_channels_of_many_principals_cost_no_more_than_the_sum_says() -> None:
-    hall = FakeServer()
-    publisher = hall.line_peer()
-    says(hall, publisher, "PING")
+    server = FakeServer()
+    publisher = server.line_client()
+    send(server, publisher, "PING")
 
     def publish() -> None:
         for number, name in enumerate(names(500)):
             publisher.session.peer.principal = b"@2001:db8:%d:%d::/64" % (number, number)
-            says(hall, publisher, f"PUB {name} x")
+            send(server, publisher, f"PUB {name} x")
 
-    assert (taken(publish) - hall.broker.log_bytes) / 500 < CHANNEL
+    assert (taken(publish) - server.broker.log_bytes) / 500 < CHANNEL
 
 
 def test_a_meter_costs_no_more_than_the_sum_says() -> None:

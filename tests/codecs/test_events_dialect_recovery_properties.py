@@ -16,8 +16,8 @@ from twistedsock.testing import FakeServer
 class Client:
     """As a browser: all that it keeps of a stream that breaks is the last id. ``places`` is what it has heard."""
 
-    def __init__(self, hall: FakeServer, channels: Sequence[str], presence: bool) -> None:
-        self.hall = hall
+    def __init__(self, server: FakeServer, channels: Sequence[str], presence: bool) -> None:
+        self.server = server
         self.channels = channels
         self.presence = presence
         self.id = ""
@@ -33,7 +33,7 @@ class Client:
                 name: place.offset for name, place in zip(self.channels, known, strict=True) if place is not None
             }
         self.begun: set[str] = set()
-        self.stream = Stream(self.hall, self.channels, self.id, presence=self.presence)
+        self.stream = Stream(self.server, self.channels, self.id, presence=self.presence)
 
     def cut(self, share: float) -> None:
         """The connection breaks: of what was sent, only a part has arrived."""
@@ -44,7 +44,7 @@ class Client:
         self.connect()
 
     def look(self) -> None:
-        for event in self.stream.hears():
+        for event in self.stream.received():
             getattr(self, f"_hear_{event.kind}")(event.message)
             if event.id != self.id:
                 self.id = event.id
@@ -76,7 +76,7 @@ class Client:
     def _hear_lost(self, message: Any) -> None:
         channel = message["channel"]
         assert message["first"] == self.places[channel] + 1 <= message["last"]
-        assert message["last"] < self.hall.broker.channels[channel.encode()].log.first
+        assert message["last"] < self.server.broker.channels[channel.encode()].log.first
         self.places[channel] = message["last"]
 
     def _hear_join(self, message: Any) -> None:
@@ -96,16 +96,16 @@ class Streams(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hall = FakeServer(self.late, history_events=6, history_age=10.0, log_bytes=300_000)
-        self.publisher = self.hall.line_peer()
+        self.server = FakeServer(self.late, history_events=6, history_age=10.0, log_bytes=300_000)
+        self.publisher = self.server.line_client()
         self.heads: dict[str, int] = {}
-        self.clients = [Client(self.hall, channels, presence=index == 2) for index, channels in enumerate(CHANNELS)]
+        self.clients = [Client(self.server, channels, presence=index == 2) for index, channels in enumerate(CHANNELS)]
 
     @rule(channel=st.sampled_from("aabc"), count=st.sampled_from([1, 1, 2, 9]), size=st.sampled_from([0, 0, 0, 30_000]))
     def publish(self, channel: str, count: int, size: int) -> None:
         head = self.heads.get(channel, 0)
         self.heads[channel] = head + count
-        self.publisher.says(
+        self.publisher.send(
             *(f"PUB {channel} {channel} {offset}".ljust(size, "x") for offset in range(head + 1, head + count + 1))
         )
 
@@ -123,7 +123,7 @@ class Streams(RuleBasedStateMachine):
 
     @rule()
     def turn(self) -> None:
-        self.hall.turn()
+        self.server.turn()
 
     @rule(client=clients, share=st.floats(0, 1))
     def cut(self, client: int, share: float) -> None:
@@ -131,8 +131,8 @@ class Streams(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, 11.0]))
     def age(self, seconds: float) -> None:
-        self.hall.now += seconds
-        self.hall.broker.sweep()
+        self.server.now += seconds
+        self.server.broker.sweep()
 
     @rule(client=clients)
     def sleep_until_the_log_is_empty(self, client: int) -> None:
@@ -151,7 +151,7 @@ class Streams(RuleBasedStateMachine):
     @precondition(lambda self: self.late)
     @rule(most=st.sampled_from([1, 1, 3]))
     def answer(self, most: int) -> None:
-        self.hall.backplane.release(most)
+        self.server.backplane.release(most)
 
     @rule(client=clients)
     def look(self, client: int) -> None:
@@ -159,7 +159,7 @@ class Streams(RuleBasedStateMachine):
 
     @invariant()
     def nobody_has_a_lane_who_is_gone(self) -> None:
-        for channel in self.hall.broker.channels.values():
+        for channel in self.server.broker.channels.values():
             readers = {subscription.reader.encoding for subscription in channel.readers.values()}
             assert set(channel.lanes) <= readers
 
@@ -167,10 +167,10 @@ class Streams(RuleBasedStateMachine):
         """Everything comes to rest: then everybody stands where the channel does."""
         for _ in range(60):
             if self.late:
-                self.hall.backplane.release()
+                self.server.backplane.release()
             for client in self.clients:
                 client.stream.outlet.drain()
-            self.hall.turn()
+            self.server.turn()
         for client in self.clients:
             client.look()
             assert not client.stream.endings and not client.stream.faults

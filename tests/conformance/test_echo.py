@@ -39,24 +39,24 @@ def test_it_is_the_shell_with_its_options(port: Port) -> None:
 
 
 def test_text_comes_back(client: Client, counts: dict[str, int]) -> None:
-    client.sends(frame(TEXT, b"hello\nyou") + frame(TEXT, b"") + frame(TEXT, "é".encode()))
+    client.send_bytes(frame(TEXT, b"hello\nyou") + frame(TEXT, b"") + frame(TEXT, "é".encode()))
     assert client.frames() == [(TEXT, b"hello\nyou"), (TEXT, b""), (TEXT, "é".encode())]
     assert counts == {SHORT_HANDSHAKES: 0, OTHER_HANDSHAKES: 1, SHORT_MESSAGES: 3, OTHER_MESSAGES: 0}
 
 
 def test_fragments_come_back_as_one(client: Client, counts: dict[str, int]) -> None:
-    client.sends(frame(FIRST_FRAGMENT, b"a") + frame(LAST_FRAGMENT, b"b"))
+    client.send_bytes(frame(FIRST_FRAGMENT, b"a") + frame(LAST_FRAGMENT, b"b"))
     assert client.frames() == [(TEXT, b"ab")]
     assert (counts[SHORT_MESSAGES], counts[OTHER_MESSAGES]) == (0, 1)
 
 
 def test_binary_comes_back_as_binary(client: Client) -> None:
-    client.sends(frame(BINARY, b"\x00\xff"))
+    client.send_bytes(frame(BINARY, b"\x00\xff"))
     assert client.frames() == [(BINARY, b"\x00\xff")]
 
 
 def test_nothing_comes_back_behind_a_close(client: Client) -> None:
-    client.sends(frame(CLOSE, b"\x03\xe8") + frame(BINARY, b"x") + frame(TEXT, b"x"))
+    client.send_bytes(frame(CLOSE, b"\x03\xe8") + frame(BINARY, b"x") + frame(TEXT, b"x"))
     client.is_closed_with(1000)
 
 

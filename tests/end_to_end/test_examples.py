@@ -33,7 +33,7 @@ class Program:
                 command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
 
-    def says(self, words: str) -> None:
+    def send(self, words: str) -> None:
         self._eventually(lambda: words in self.output(), f"{words!r} from the example, which said: {self.output()}")
 
     def output(self) -> str:
@@ -87,7 +87,7 @@ def test_the_python_socket_shows_what_is_published(
     writer = call(bridge.lines[0])
     wait_for_a_reader(writer)
     writer.say("NICK ann", f"PUB {channel} hello  there", f"EMIT {channel} alarm smoke")
-    reader.says("1 ann: hello  there\n2 ann (alarm): smoke\n")
+    reader.send("1 ann: hello  there\n2 ann (alarm): smoke\n")
 
 
 def test_the_twisted_client_answers(bridge: Any, call: Any, run: Run, channel: str, wait_for_a_reader: Any) -> None:
@@ -113,12 +113,12 @@ def test_a_client_that_was_cut_off_goes_on_where_it_was(script: str, arguments: 
             assert subscription(first) == "SUB kitchen"
             first.write("WELCOME …\nOK kitchen offset=6 epoch=5f2c1a\nMSG kitchen 7 ann seven\n")
             first.flush()
-            client.says("seven")
+            client.send("seven")
         with accept(server) as second:
             assert subscription(second) == "SUB kitchen since=7 epoch=5f2c1a"
             second.write("WELCOME …\nOK kitchen offset=9 epoch=5f2c1a recovered=yes\nMSG kitchen 8 ann eight\n")
             second.flush()
-            client.says("eight")
+            client.send("eight")
 
 
 def accept(server: socket.socket) -> Any:
@@ -143,7 +143,7 @@ def test_the_node_client_speaks_lines(bridge: Any, call: Any, run: Run, channel:
     ports = port_of(bridge.lines[0]), port_of(bridge.page)
     node = run("node", str(EXAMPLES / "node_client.mjs"), channel, "127.0.0.1", *ports)
     assert reader.hear() == f"MSG {channel} 1 node hello over TCP"
-    node.says(f"lines: MSG {channel} 1 node hello over TCP")
+    node.send(f"lines: MSG {channel} 1 node hello over TCP")
 
 
 @pytest.mark.parametrize("options", [[], ["--experimental-websocket"]])
@@ -160,8 +160,8 @@ def test_the_node_client_speaks_as_pages_do(bridge: Any, call: Any, run: Run, ch
     program = run(*node, str(EXAMPLES / "node_client.mjs"), channel, "127.0.0.1", *ports)
     heard = [reader.hear(), reader.hear()]
     assert any(line.endswith(' {"hello":"as pages say it"}') for line in heard), heard
-    program.says("page: published as ")
-    program.says(f" by {'websocket' if 'true' in probe.stdout else 'stream'}, from 127.0.0.1:")
+    program.send("page: published as ")
+    program.send(f" by {'websocket' if 'true' in probe.stdout else 'stream'}, from 127.0.0.1:")
 
 
 Restart = Callable[[Any], Any]

@@ -27,7 +27,7 @@ def bridge(start: Callable[..., Bridge]) -> Bridge:
     return start(*UNLIMITED, *small, *trust, tcp=(TCP,), web=(web,))
 
 
-def says(plain: Plain, bridge: Bridge, address: str, *lines: str) -> tuple[socket.socket, list[str]]:
+def send(plain: Plain, bridge: Bridge, address: str, *lines: str) -> tuple[socket.socket, list[str]]:
     """A client at an address says some lines; its connection, and the answers without the welcome."""
     connection = plain(bridge.lines[0])
     connection.sendall(f"PROXY TCP4 {address} 192.0.2.2 5000 8081\r\n".encode())
@@ -59,10 +59,10 @@ def test_eleven_connections_of_one_address_cannot_use_up_the_channel_names(
     bridge: Bridge, plain: Plain, browse: Callable[..., WebClient]
 ) -> None:
     answers = [
-        words(says(plain, bridge, ATTACKER, *(f"PUB c{number}-{n} x" for n in range(100)))[1]) for number in range(11)
+        words(send(plain, bridge, ATTACKER, *(f"PUB c{number}-{n} x" for n in range(100)))[1]) for number in range(11)
     ]
     assert answers == [["OK"] * 100] * 10 + [["ERR"] * 100]
-    assert words(says(plain, bridge, TENANT, "PUB kitchen x", "SUB kitchen", "SUB yard")[1]) == ["OK"] * 3
+    assert words(send(plain, bridge, TENANT, "PUB kitchen x", "SUB kitchen", "SUB yard")[1]) == ["OK"] * 3
     page = browse(bridge.page, headers=(f"X-Forwarded-For: {TENANT}",))
     assert page.ask(type="publish", id=1, channel="cellar", data="x")["type"] == "ok"
     assert posts(bridge, "attic", TENANT) == 201
@@ -73,24 +73,24 @@ def test_eleven_connections_of_one_address_cannot_use_up_the_channel_names(
 
 def test_channels_that_one_address_reads_do_not_leave_others_without(bridge: Bridge, plain: Plain) -> None:
     """They cannot be taken back; a reserve is there for others."""
-    readers = [says(plain, bridge, ATTACKER, *(f"SUB c{number}-{n}" for n in range(500))) for number in range(5)]
+    readers = [send(plain, bridge, ATTACKER, *(f"SUB c{number}-{n}" for n in range(500))) for number in range(5)]
     answers = [words(heard) for _, heard in readers]
     assert answers == [["OK"] * 500] * 2 + [["ERR"] * 500] * 3
-    assert words(says(plain, bridge, TENANT, *(f"SUB kitchen{n}" for n in range(8)))[1]) == ["OK"] * 8
+    assert words(send(plain, bridge, TENANT, *(f"SUB kitchen{n}" for n in range(8)))[1]) == ["OK"] * 8
     assert all(connection.send(b"PING\n") for connection, _ in readers), "nobody is disconnected"
 
 
 def test_subscriptions_of_one_address_do_not_leave_others_without(bridge: Bridge, plain: Plain) -> None:
-    readers = [says(plain, bridge, ATTACKER, *(f"SUB c{n}" for n in range(500))) for _ in range(5)]
+    readers = [send(plain, bridge, ATTACKER, *(f"SUB c{n}" for n in range(500))) for _ in range(5)]
     assert [words(heard) for _, heard in readers] == [["OK"] * 500] * 4 + [["ERR"] * 500]
-    assert words(says(plain, bridge, TENANT, *(f"SUB c{n}" for n in range(8)))[1]) == ["OK"] * 8
+    assert words(send(plain, bridge, TENANT, *(f"SUB c{n}" for n in range(8)))[1]) == ["OK"] * 8
 
 
 def test_history_of_one_tenant_is_not_lost_to_what_another_publishes(bridge: Bridge, plain: Plain) -> None:
-    says(plain, bridge, TENANT, *(f"PUB tenant {number}" for number in range(50)))
+    send(plain, bridge, TENANT, *(f"PUB tenant {number}" for number in range(50)))
     for number in range(6):
-        _, heard = says(plain, bridge, ATTACKER, *(f"PUB flood{number}-{n % 8} {'x' * 60_000}" for n in range(70)))
+        _, heard = send(plain, bridge, ATTACKER, *(f"PUB flood{number}-{n % 8} {'x' * 60_000}" for n in range(70)))
         assert words(heard) == ["OK"] * 70
-    _, heard = says(plain, bridge, "192.0.2.99", "HIST tenant")
+    _, heard = send(plain, bridge, "192.0.2.99", "HIST tenant")
     assert heard[-1] == "OK 50"
     assert [line.rpartition(" ")[2] for line in heard[:-1]] == [str(number) for number in range(50)]

@@ -41,7 +41,7 @@ class Curl:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
-    def hears(self, count: int) -> list[Any]:
+    def received(self, count: int) -> list[Any]:
         """The next so many events."""
         assert self.process.stdout is not None
         heard: list[Any] = []
@@ -74,22 +74,22 @@ STREAM = ("-H", "Accept: text/event-stream")
 
 def test_curl_shows_what_is_published(bridge: Any, curl: Any, call: Any, channel: str) -> None:
     stream = curl(f"/channels/{channel}/events", *STREAM)
-    assert [event.kind for event in stream.hears(2)] == ["welcome", "ok"]
+    assert [event.kind for event in stream.received(2)] == ["welcome", "ok"]
     call(bridge.lines[0]).ask(f"PUB {channel} 21.5")
-    (event,) = stream.hears(1)
+    (event,) = stream.received(1)
     assert event.message["data"] == "21.5"
     again = curl(f"/channels/{channel}/events", *STREAM, "-H", f"Last-Event-ID: {event.id[:-1]}0")
-    assert again.hears(3)[2] == event
+    assert again.received(3)[2] == event
 
 
 def test_curl_shows_several_channels(bridge: Any, curl: Any, call: Any, channel: str) -> None:
     stream = curl(f"/events?channel={channel}&channel={channel}/2&presence=on")
-    stream.hears(3)
+    stream.received(3)
     peer = call(bridge.lines[0])
     assert peer.ask(f"SUB {channel}/2").startswith("OK")
-    assert stream.hears(1)[0].kind == "join"
+    assert stream.received(1)[0].kind == "join"
     peer.say(f"PUB {channel} a", f"PUB {channel}/2 b")
-    heard = stream.hears(2)
+    heard = stream.received(2)
     assert {event.message["data"] for event in heard} == {"a", "b"}
     assert [place.partition(":")[2] for place in heard[-1].id.split(",")] == ["1", "1"]
 
@@ -273,9 +273,9 @@ def test_a_browser_survives_the_bridge(start: Any, call: Any, chromium: Any, cut
 def test_it_ends_with_the_server(start: Any, eventually: Any) -> None:
     bridge = start()
     stream = Curl(bridge.page.rstrip("/") + "/events?channel=k")
-    stream.hears(2)
+    stream.received(2)
     bridge.stop()
-    (notice,) = stream.hears(1)
+    (notice,) = stream.received(1)
     assert notice.kind == "notice"
     assert stream.process.wait(20) == 0
     stream.close()
@@ -287,9 +287,9 @@ def test_the_commands_of_the_documentation(start: Any, call: Any) -> None:
     stream, waiting = (
         Curl(*shlex.split(command.replace("localhost:8082", authority(bridge)))[1:]) for command in documented("sh")
     )
-    stream.hears(2)
+    stream.received(2)
     peer.ask("PUB kitchen 21.5")
-    assert stream.hears(1)[0].message["data"] == "21.5"
+    assert stream.received(1)[0].message["data"] == "21.5"
     while waiting.process.poll() is None:
         peer.ask("PUB kitchen again")
     assert waiting.process.stdout is not None

@@ -59,8 +59,8 @@ class SessionClient(Client):
         return self.kind in ("json", "stream")
 
     def connect(self) -> None:
-        hall = self.model.hall
-        self.peer: Any = StandInPeer(hall) if self.kind == "stream" else getattr(hall, f"{self.kind}_peer")()
+        server = self.model.server
+        self.peer: Any = StandInPeer(server) if self.kind == "stream" else getattr(server, f"{self.kind}_client")()
         self.asked: deque[Asked] = deque()
         self.cursors: dict[str, Cursor] = {}
         self.buffer = self.message = b""
@@ -115,7 +115,7 @@ class SessionClient(Client):
     def ask_history(self) -> None:
         channel = self.channel()
         asked = Asked(verb="history", channel=channel)
-        known = self.model.hall.broker.channels.get(channel.encode())
+        known = self.model.server.broker.channels.get(channel.encode())
         asked["known"] = 0 if known is None else known.head
         if self.random.random() < 0.5:
             asked["since"] = self.random.choice((0, max(0, asked["known"] - 3), asked["known"], 2))
@@ -136,7 +136,7 @@ class SessionClient(Client):
             words = [verbs[one["verb"]], one["channel"]]
             words += [f"{name}={one[name]}" for name in ("since", "epoch", "last") if name in one]
             lines.append(" ".join([*words, *([one["data"]] if "data" in one else [])]))
-        self.peer.says(*lines)
+        self.peer.send(*lines)
 
     # What it is sent.
 
@@ -275,7 +275,7 @@ class StreamClient(Client):
         self.connect()
 
     def connect(self) -> None:
-        self.stream = Stream(self.model.hall, self.channels, self.id, self.last)
+        self.stream = Stream(self.model.server, self.channels, self.id, self.last)
         self.cursors: dict[str, Cursor] = {}
         places = read_id(self.id, len(self.channels)) if self.id else [None] * len(self.channels)
         assert places is not None
@@ -299,7 +299,7 @@ class StreamClient(Client):
         self.connect()
 
     def read(self) -> None:
-        for event in self.stream.hears():
+        for event in self.stream.received():
             message = event.message
             if event.kind == "ok":
                 channel = message["channel"]

@@ -88,7 +88,7 @@ class Connection:
         self.protocol.makeConnection(self.transport)
         self.gone = False
 
-    def sends(self, data: bytes) -> bool:
+    def send_bytes(self, data: bytes) -> bool:
         """Bytes come in, if they are read; whether they were."""
         if self.gone or not self.transport.reading:
             return False

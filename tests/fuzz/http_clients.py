@@ -38,7 +38,7 @@ class HttpConnection(Connection):
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         if body:
             lines.append(f"Content-Length: {len(body)}")
-        assert self.sends("\r\n".join([*lines, "", ""]).encode() + body)
+        assert self.send_bytes("\r\n".join([*lines, "", ""]).encode() + body)
 
     def answer(self) -> tuple[int, Any] | None:
         """Status and JSON of the answer, once it is whole."""
@@ -111,7 +111,7 @@ class HistoryClient(HttpClient):
     def ask(self) -> None:
         self.asked: dict[str, Any] = {}
         self.name = self.channel()
-        known = self.model.hall.broker.channels.get(self.name.encode())
+        known = self.model.server.broker.channels.get(self.name.encode())
         self.known = 0 if known is None else known.head
         if self.random.random() < 0.6:
             self.asked["since"] = self.random.choice((0, max(0, self.known - 3), self.known, 2))
@@ -196,7 +196,7 @@ class PollClient(HttpClient):
     def check_nothing_is_overlooked(self) -> None:
         if self.waits and self.next:
             for name, place in zip(self.channels, read_id(self.next, len(self.channels)) or (), strict=True):
-                known = self.model.hall.broker.channels[name.encode()]
+                known = self.model.server.broker.channels[name.encode()]
                 assert place == Place(known.head, known.epoch), (
                     f"a poll waits at {place}, {name} is at {known.position}"
                 )

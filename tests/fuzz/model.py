@@ -34,7 +34,7 @@ class Model:
     def __init__(self, random: Random, clock: Clock, late: bool, **limits: Any) -> None:
         self.random = random
         self.clock = clock
-        self.hall = FakeServer(late, **limits)
+        self.server = FakeServer(late, **limits)
         self.late = late
         self.heads: dict[tuple[str, str], int] = {}
         """The newest offset of each channel and epoch."""
@@ -44,9 +44,9 @@ class Model:
         """Payload, channel and offset of each publish that was answered."""
         self.skipped = False
         self._published = 0
-        routes = Routes(operations(self.hall.context, clock, list))
-        self.site = HTTPSite(clock, self.hall.context, OriginPolicy(AllowedOrigins()), routes, DEFAULT_LISTENER)
-        self._deliver, self.hall.broker.deliver = self.hall.broker.deliver, self._witness  # type: ignore[method-assign]
+        routes = Routes(operations(self.server.context, clock, list))
+        self.site = HTTPSite(clock, self.server.context, OriginPolicy(AllowedOrigins()), routes, DEFAULT_LISTENER)
+        self._deliver, self.server.broker.deliver = self.server.broker.deliver, self._witness  # type: ignore[method-assign]
 
     def _witness(self, name: bytes, epoch: bytes, batch: Batch) -> None:
         channel = name.decode()
@@ -64,7 +64,7 @@ class Model:
 
     def has_let_go(self, channel: str, epoch: str, offset: int) -> bool:
         """Whether nobody can get an event any more."""
-        known = self.hall.broker.channels.get(channel.encode())
+        known = self.server.broker.channels.get(channel.encode())
         return known is None or known.epoch.decode() != epoch or known.log.first > offset
 
     def check(self, channel: str, epoch: str, offset: int, data: str) -> None:
@@ -87,23 +87,23 @@ class Model:
     # What happens to all.
 
     def turn(self) -> None:
-        self.hall.turn()
+        self.server.turn()
         self.clock.advance(0)
 
     def step(self) -> None:
-        self.hall.turns.step()
+        self.server.turns.step()
         self.clock.advance(0)
 
     def age(self) -> None:
         seconds = self.random.choice((0.1, 1, 4, 11))
-        self.hall.now += seconds
+        self.server.now += seconds
         self.clock.advance(seconds)
         if self.random.random() < 0.7:
-            self.hall.broker.sweep()
+            self.server.broker.sweep()
 
     def release(self) -> None:
         if self.late:
-            self.hall.backplane.release(self.random.choice((1, 1, 2, 9)), self.random.random() < 0.3)
+            self.server.backplane.release(self.random.choice((1, 1, 2, 9)), self.random.random() < 0.3)
 
     def break_down(self) -> None:
         """The backplane does what it must not do."""
@@ -111,14 +111,14 @@ class Model:
             return
         fault = self.random.choice(("failing", "failing", "skipping", "repeating", "restart"))
         if fault == "restart":
-            self.hall.restart_backplane()
+            self.server.restart_backplane()
         else:
             self.skipped |= fault == "skipping"
-            setattr(self.hall.backplane, fault, self.random.choice((1, 2)))
+            setattr(self.server.backplane, fault, self.random.choice((1, 2)))
 
     def mend(self) -> None:
         if self.late:
-            self.hall.backplane.failing = self.hall.backplane.skipping = self.hall.backplane.repeating = 0
+            self.server.backplane.failing = self.server.backplane.skipping = self.server.backplane.repeating = 0
 
 
 class Cursor:

@@ -79,7 +79,7 @@ def live(model: Model, steps: int) -> None:
     model.mend()
     for _ in range(60):
         if model.late:
-            model.hall.backplane.release()
+            model.server.backplane.release()
         for client in clients:
             client.drain()
             client.read()

@@ -46,7 +46,7 @@ ROOM = st.sampled_from([0, 1, 30, 300, 5_000])
 class Guest:
     """One peer of ``kind``: what it has to say yet, and what it has heard."""
 
-    hall: FakeServer
+    server: FakeServer
     kind: str
     peer: Any = field(init=False)
     due: Due = field(default_factory=Due)
@@ -62,7 +62,7 @@ class Guest:
         return {"line": LINES_ENCODING, "message": LINES_IN_MESSAGES, "json": JSON_IN_MESSAGES}[self.kind]
 
     def connect(self) -> None:
-        self.peer = getattr(self.hall, f"{self.kind}_peer")()
+        self.peer = getattr(self.server, f"{self.kind}_client")()
         self.due, self.unsaid, self.heard, self.read = Due(), [], b"", 0
         # Reads what it is sent once more and by itself, to know what is due.
         self.splitter = LineSplitter(MAX_LINE)
@@ -70,7 +70,7 @@ class Guest:
     def brings(self, reads: list[Any]) -> None:
         self.unsaid += reads
 
-    def says(self) -> None:
+    def send(self) -> None:
         """As much as is read: a shell reads no more of a peer that is paused."""
         if self.peer.ending is not None:
             self.unsaid.clear()  # a shell drops what still comes
@@ -80,7 +80,7 @@ class Guest:
             if self.kind == "line":
                 for item in self.splitter.feed(piece):
                     self.due.ask(line_decoder.decode(item) if isinstance(item, bytes) else item, False)
-                self.peer.sends(piece)
+                self.peer.send_bytes(piece)
             else:
                 codec: Any = json_decoder if self.kind == "json" else line_decoder
                 for message in piece:
@@ -115,8 +115,8 @@ class Guest:
 
 
 STEP = st.one_of(
-    st.tuples(st.just("says"), PEER, st.tuples(LINES, MESSAGES, CUTS)),
-    st.tuples(st.just("says"), PEER, st.tuples(LINES, MESSAGES, CUTS)),
+    st.tuples(st.just("send"), PEER, st.tuples(LINES, MESSAGES, CUTS)),
+    st.tuples(st.just("send"), PEER, st.tuples(LINES, MESSAGES, CUTS)),
     st.tuples(st.just("stalls"), PEER, ROOM),
     st.tuples(st.just("reads"), PEER, ROOM | st.none()),
     st.tuples(st.just("turns"), PEER, st.none()),
@@ -138,11 +138,11 @@ def test_any_conversation(kinds: list[str], late: bool, lag: str, policy: Any, s
     """Whatever peers send, at any cuts, however they stall and come and go, and however late the backplane is: each
     command has exactly one reply, in order, no fault of ours is met, everything that waits stays within its bounds, and
     another peer is served."""
-    hall = FakeServer(late, policy, lag=lag, **LIMITS)
-    bystander = hall.line_peer()
-    guests = [Guest(hall, kind) for kind in kinds]
+    server = FakeServer(late, policy, lag=lag, **LIMITS)
+    bystander = server.line_client()
+    guests = [Guest(server, kind) for kind in kinds]
     for kind, which, what in steps:
-        if kind == "says":
+        if kind == "send":
             lines, messages, cuts = what
             guest = guests[which]
             if guest.kind == "line":
@@ -156,48 +156,48 @@ def test_any_conversation(kinds: list[str], late: bool, lag: str, policy: Any, s
         elif kind == "reads":
             guests[which].peer.outlet.drain(what)
         elif kind == "turns":
-            hall.turn()
-        elif kind == "releases" and isinstance(hall.backplane, LateBackplane):
-            hall.backplane.release(which, what)
+            server.turn()
+        elif kind == "releases" and isinstance(server.backplane, LateBackplane):
+            server.backplane.release(which, what)
         elif kind == "returns":
             guests[which].goes()
             guests[which].connect()
         elif kind == "ages":
-            hall.now += which
-            hall.broker.sweep()
+            server.now += which
+            server.broker.sweep()
         for guest in guests:
-            guest.says()
+            guest.send()
             guest.is_bounded()
-        is_bounded(hall)
-    come_to_rest(hall, guests)
+        is_bounded(server)
+    come_to_rest(server, guests)
     for guest in guests:
         guest.is_answered(complete=True)
-    bystander.hears()
-    bystander.says("PING still there")
-    assert bystander.hears()[-1] == "PONG still there"
+    bystander.received()
+    bystander.send("PING still there")
+    assert bystander.received()[-1] == "PONG still there"
     for guest in guests:
         guest.peer.leaves()
     bystander.leaves()
-    assert len(hall.context.roster) == 0 and not any(channel.readers for channel in hall.broker.channels.values())
+    assert len(server.context.roster) == 0 and not any(channel.readers for channel in server.broker.channels.values())
 
 
-def is_bounded(hall: FakeServer) -> None:
-    broker = hall.broker
+def is_bounded(server: FakeServer) -> None:
+    broker = server.broker
     assert broker.log_bytes == sum(channel.log.size for channel in broker.channels.values()) <= LIMITS["log_bytes"]
     assert len(broker.channels) <= LIMITS["max_channels"]
 
 
-def come_to_rest(hall: FakeServer, guests: list[Guest]) -> None:
+def come_to_rest(server: FakeServer, guests: list[Guest]) -> None:
     for _ in range(400):
-        if isinstance(hall.backplane, LateBackplane):
-            hall.backplane.release()
+        if isinstance(server.backplane, LateBackplane):
+            server.backplane.release()
         for guest in guests:
             guest.peer.outlet.drain()
-            guest.says()
+            guest.send()
             guest.is_bounded()
-        hall.turn()
+        server.turn()
         waits = any((guest.unsaid and guest.peer.ending is None) or guest.peer.paused for guest in guests)
-        late = isinstance(hall.backplane, LateBackplane) and len(hall.backplane) > 0
-        if not (waits or late or hall.turns):
+        late = isinstance(server.backplane, LateBackplane) and len(server.backplane) > 0
+        if not (waits or late or server.turns):
             return
     raise AssertionError("a peer waits for ever")

@@ -26,31 +26,35 @@ class Room:
     """Somebody of each kind reads; somebody of any kind publishes."""
 
     def __init__(self) -> None:
-        self.hall = FakeServer()
-        self.line, self.message, self.json = self.hall.line_peer(), self.hall.message_peer(), self.hall.json_peer()
-        self.line.says("SUB a")
-        self.message.says("SUB a")
-        self.json.says({"type": "subscribe", "channel": "a"})
+        self.server = FakeServer()
+        self.line, self.message, self.json = (
+            self.server.line_client(),
+            self.server.message_client(),
+            self.server.json_client(),
+        )
+        self.line.send("SUB a")
+        self.message.send("SUB a")
+        self.json.send({"type": "subscribe", "channel": "a"})
         for reader in (self.line, self.message, self.json):
-            reader.hears()
+            reader.received()
 
     def publish(self, kind: str, payloads: list[Any]) -> None:
         if kind == "json":
-            self.hall.json_peer().says(*({"type": "publish", "channel": "a", "data": each} for each in payloads))
+            self.server.json_client().send(*({"type": "publish", "channel": "a", "data": each} for each in payloads))
         elif kind == "line":
-            self.hall.line_peer().says(*(f"PUB a {each}" for each in payloads))
+            self.server.line_client().send(*(f"PUB a {each}" for each in payloads))
         else:
-            self.hall.message_peer().says(*(f"PUB a {each}" for each in payloads))
-        self.hall.turn()
+            self.server.message_client().send(*(f"PUB a {each}" for each in payloads))
+        self.server.turn()
 
     def heard(self) -> list[list[Any]]:
-        lines = [self.line.hears(), self.message.hears()]
+        lines = [self.line.received(), self.message.received()]
         assert lines[0] == lines[1]
         for line in lines[0]:
             assert not any(ord(sign) < 32 and sign != "\t" or 127 <= ord(sign) < 160 for sign in line), line
         return [
             [as_read(line.split(" ", 4)[4]) for line in lines[0]],
-            [message["data"] for message in self.json.hears()],
+            [message["data"] for message in self.json.received()],
         ]
 
 

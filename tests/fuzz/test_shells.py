@@ -60,11 +60,11 @@ def counted() -> Iterator[None]:
         yield
 
 
-def live(connection: Connection, clock: Clock, hall: FakeServer, pieces: list[bytes], acts: list[Any]) -> list[int]:
+def live(connection: Connection, clock: Clock, server: FakeServer, pieces: list[bytes], acts: list[Any]) -> list[int]:
     """The peer sends its pieces, and does something else between them; gives what was kept after each."""
     sizes = []
     waiting = list(pieces)
-    somebody = hall.line_peer()
+    somebody = server.line_client()
     for act in [*acts, *("" for _ in pieces)]:
         if act in ("waits", "waits long"):
             for _ in range(3 if act == "waits" else 40):
@@ -72,19 +72,19 @@ def live(connection: Connection, clock: Clock, hall: FakeServer, pieces: list[by
                 connection.ends_if_closed()
         elif act:
             getattr(connection, act)()
-        if waiting and connection.sends(waiting[0]):
+        if waiting and connection.send_bytes(waiting[0]):
             del waiting[0]
         sizes.append(kept_by(connection.protocol))
-        assert 0 <= hall.context.memory_budget.held <= hall.context.memory_budget.most
-        somebody.says("PUB a heard by who reads it")
+        assert 0 <= server.context.memory_budget.held <= server.context.memory_budget.most
+        somebody.send("PUB a heard by who reads it")
         clock.advance(0)
-        hall.turn()
+        server.turn()
         connection.ends_if_closed()
     somebody.leaves()
     for _ in range(3):
         connection.drains()
         clock.advance(0)
-        hall.turn()
+        server.turn()
     return sizes
 
 
@@ -97,16 +97,16 @@ def kept_by(protocol: Any) -> int:
     return sum(kept(value) for value in values if isinstance(value, own))
 
 
-def ends(connection: Connection, clock: Clock, hall: FakeServer) -> None:
+def ends(connection: Connection, clock: Clock, server: FakeServer) -> None:
     """Whatever it was, in the end nothing is left of it."""
-    bystander = hall.json_peer()
-    bystander.says({"type": "ping", "id": 1})
-    assert bystander.hears()[-1] == {"type": "pong", "id": 1}
+    bystander = server.json_client()
+    bystander.send({"type": "ping", "id": 1})
+    assert bystander.received()[-1] == {"type": "pong", "id": 1}
     bystander.leaves()
     connection.goes()
     for _ in range(4):
         clock.advance(100)
-    assert hall.context.admission.connections == len(hall.context.roster) == hall.context.memory_budget.held == 0
+    assert server.context.admission.connections == len(server.context.roster) == server.context.memory_budget.held == 0
     assert not clock.getDelayedCalls(), clock.getDelayedCalls()
 
 
@@ -114,17 +114,17 @@ def ends(connection: Connection, clock: Clock, hall: FakeServer) -> None:
 def test_the_line_port(data: bytes, cuts: list[int], acts: list[Any], most: int) -> None:
     """Any bytes to the line port, at any cuts, whatever the peer does between them: never an exception, never a logged
     error, nothing said but printable lines, no more kept than a line, and nothing left at the end."""
-    hall = FakeServer(**LIMITS)
-    hall.context.memory_budget.most = most
+    server = FakeServer(**LIMITS)
+    server.context.memory_budget.most = most
     with counted(), quiet_reactor() as clock:
-        connection = Connection(LineFactory(hall.context, clock, 0, "http://127.0.0.1:8082/"), 8081)
+        connection = Connection(LineFactory(server.context, clock, 0, "http://127.0.0.1:8082/"), 8081)
         pieces = cut(data, cuts)
-        for size in live(connection, clock, hall, pieces, acts):
+        for size in live(connection, clock, server, pieces, acts):
             assert size <= room(LIMITS["max_line"] + 1 + 8)
         written = re.sub(rb"\xff[\xfc\xfe].", b"", bytes(connection.transport.written), flags=re.DOTALL)
         said, door, _ = written.partition(b"HTTP/1.1 400 Bad Request\r\n")
         assert re.fullmatch(r"(?:[^\x00-\x08\x0b-\x1f\x7f-\x9f]*\n)*", said.decode())
-        ends(connection, clock, hall)
+        ends(connection, clock, server)
 
 
 @holds(examples=80, data=BROWSED, cuts=CUTS, acts=st.lists(ACT, max_size=4), most=ROOM)
@@ -132,20 +132,20 @@ def test_the_web_port(data: bytes, cuts: list[int], acts: list[Any], most: int) 
     """Any bytes to the web port, at any cuts, whatever the peer does between them: never an exception, never a logged
     error, nothing said but HTTP and, behind a 101, whole frames of which a close is the last; no more kept than a head
     or a message, and nothing left at the end."""
-    hall = FakeServer(**LIMITS)
-    hall.context.memory_budget.most = most
+    server = FakeServer(**LIMITS)
+    server.context.memory_budget.most = most
     with counted(), quiet_reactor() as clock:
-        factory = WebFactory(hall.context, clock, OriginPolicy(AllowedOrigins()), 0, 10, 5, lambda: [])
+        factory = WebFactory(server.context, clock, OriginPolicy(AllowedOrigins()), 0, 10, 5, lambda: [])
         connection = Connection(factory, 8082)
         pieces = cut(data, cuts)
         longest = max(map(len, pieces), default=0)
-        for size in live(connection, clock, hall, pieces, acts):
+        for size in live(connection, clock, server, pieces, acts):
             assert size <= room(MAX_HEAD + MAX_FRAMES + longest)
         written = bytes(connection.transport.written)
         assert not written or written.startswith(b"HTTP/1.")
         if written.startswith(b"HTTP/1.1 101 "):
             are_whole_frames(written.partition(b"\r\n\r\n")[2])
-        ends(connection, clock, hall)
+        ends(connection, clock, server)
 
 
 def are_whole_frames(data: bytes) -> None:
@@ -173,11 +173,11 @@ def are_whole_frames(data: bytes) -> None:
 
 def test_a_handshake_is_one() -> None:
     """What all of this stands on."""
-    hall = FakeServer()
+    server = FakeServer()
     with quiet_reactor() as clock:
         connection = Connection(
-            WebFactory(hall.context, clock, OriginPolicy(AllowedOrigins()), 0, 10, 5, lambda: []), 8082
+            WebFactory(server.context, clock, OriginPolicy(AllowedOrigins()), 0, 10, 5, lambda: []), 8082
         )
-        connection.sends(HANDSHAKE)
-        assert connection.transport.written.startswith(b"HTTP/1.1 101 ") and len(hall.context.roster) == 1
+        connection.send_bytes(HANDSHAKE)
+        assert connection.transport.written.startswith(b"HTTP/1.1 101 ") and len(server.context.roster) == 1
         connection.goes()

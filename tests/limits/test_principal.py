@@ -72,18 +72,18 @@ def test_no_subject_can_be_mistaken_for_another_principal(subject: bytes) -> Non
 
 
 def test_a_session_has_the_principal_of_its_identity_once_it_has_authenticated() -> None:
-    hall = FakeServer(policy=FakePolicy(tokens={"t1": ("ann", {">": "rw"}, None)}))
-    peer = hall.line_peer()
+    server = FakeServer(policy=FakePolicy(tokens={"t1": ("ann", {">": "rw"}, None)}))
+    peer = server.line_client()
     assert ENDS.client.startswith(b"127.0.0.1:") and peer.session.peer.principal == LOCAL
-    peer.says("AUTH wrong")
+    peer.send("AUTH wrong")
     assert peer.session.peer.principal == LOCAL
-    peer.says("AUTH t1")
+    peer.send("AUTH t1")
     assert peer.session.peer.principal == b"=ann"
 
 
 def test_a_session_has_the_principal_of_its_address_again_when_there_is_no_policy_any_more() -> None:
-    hall = FakeServer(policy=FakePolicy(tokens={"t1": ("ann", {">": "rw"}, None)}))
-    peer = hall.line_peer()
-    peer.says("AUTH t1")
-    hall.context.change_policy(None)
+    server = FakeServer(policy=FakePolicy(tokens={"t1": ("ann", {">": "rw"}, None)}))
+    peer = server.line_client()
+    peer.send("AUTH t1")
+    server.context.change_policy(None)
     assert peer.session.peer.principal == LOCAL

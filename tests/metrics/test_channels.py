@@ -18,9 +18,9 @@ def run(work: Any) -> Any:
             return stop.value
 
 
-def take(hall: FakeServer, before: ChannelTable | None = None) -> ChannelTable:
-    census = ChannelTable(hall.now)
-    run(census.take(hall.broker.channels.values(), before))
+def take(server: FakeServer, before: ChannelTable | None = None) -> ChannelTable:
+    census = ChannelTable(server.now)
+    run(census.take(server.broker.channels.values(), before))
     return census
 
 
@@ -29,22 +29,22 @@ def names(census: ChannelTable, topic: Topic) -> list[str]:
 
 
 @pytest.fixture
-def hall() -> FakeServer:
+def server() -> FakeServer:
     """Channels a to e, in no order; b has two readers, c one."""
-    hall = FakeServer()
-    peer, other = hall.line_peer(), hall.line_peer()
-    peer.says(*[f"PUB {name} x" for name in "dbeac"], "SUB b", "SUB c", "SUB $sys/figures")
-    other.says("SUB b")
-    hall.turn()
-    return hall
+    server = FakeServer()
+    peer, other = server.line_client(), server.line_client()
+    peer.send(*[f"PUB {name} x" for name in "dbeac"], "SUB b", "SUB c", "SUB $sys/figures")
+    other.send("SUB b")
+    server.turn()
+    return server
 
 
-def test_orders(hall: FakeServer) -> None:
-    before = take(hall)
-    hall.line_peer().says("PUB e x", "PUB e x", "PUB a x")
-    hall.turn()
-    hall.now += 2
-    census = take(hall, before)
+def test_orders(server: FakeServer) -> None:
+    before = take(server)
+    server.line_client().send("PUB e x", "PUB e x", "PUB a x")
+    server.turn()
+    server.now += 2
+    census = take(server, before)
     assert names(census, Topic("channels", "name")) == ["a", "b", "c", "d", "e"]
     assert names(census, Topic("channels", "readers")) == ["b", "c", "a", "d", "e"]
     assert names(census, Topic("channels", "rate")) == ["e", "a", "b", "c", "d"]
@@ -55,17 +55,17 @@ def test_orders(hall: FakeServer) -> None:
     }  # fmt: skip
 
 
-def test_rates_need_two_looks(hall: FakeServer) -> None:
-    assert set(take(hall).rates) == {0.0}
-    before = take(hall)
-    hall.line_peer().says("PUB new x")
-    hall.turn()
-    assert set(take(hall, before).rates) == {0.0}
+def test_rates_need_two_looks(server: FakeServer) -> None:
+    assert set(take(server).rates) == {0.0}
+    before = take(server)
+    server.line_client().send("PUB new x")
+    server.turn()
+    assert set(take(server, before).rates) == {0.0}
 
 
-def test_pages(hall: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "ROWS", 2)
-    census = take(hall)
+    census = take(server)
     told = [json.loads(run(census.answer(Topic("channels", "name", page)))) for page in range(4)]
     assert [[row["channel"] for row in page["channels"]] for page in told] == [["a", "b"], ["c", "d"], ["e"], []]
     assert {(page["pages"], page["total"]) for page in told} == {(3, 5)}
@@ -73,26 +73,26 @@ def test_pages(hall: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_long_names_make_short_pages() -> None:
-    hall = FakeServer()
-    hall.line_peer().says(*[f"PUB {'x' * 197}{number:03d} x" for number in range(200)])
-    hall.turn()
-    page = json.loads(run(take(hall).answer(Topic("channels", "name"))))
+    server = FakeServer()
+    server.line_client().send(*[f"PUB {'x' * 197}{number:03d} x" for number in range(200)])
+    server.turn()
+    page = json.loads(run(take(server).answer(Topic("channels", "name"))))
     assert (page["pages"], page["total"], len(page["channels"])) == (3, 200, 76)
 
 
-def test_what_is_looked_for_is_found_in_any_letters(hall: FakeServer) -> None:
-    hall.line_peer().says("PUB Kitchen/1 x", "PUB kitchen/2 x")
-    hall.turn()
-    assert sorted(names(take(hall), Topic("channels", text=b"kitchen"))) == ["Kitchen/1", "kitchen/2"]
-    assert names(take(hall), Topic("channels", text=b"nothing")) == []
+def test_what_is_looked_for_is_found_in_any_letters(server: FakeServer) -> None:
+    server.line_client().send("PUB Kitchen/1 x", "PUB kitchen/2 x")
+    server.turn()
+    assert sorted(names(take(server), Topic("channels", text=b"kitchen"))) == ["Kitchen/1", "kitchen/2"]
+    assert names(take(server), Topic("channels", text=b"nothing")) == []
 
 
-def test_of_many_that_are_found_one_page_is_told(hall: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_that_are_found_one_page_is_told(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "CHANNELS_PER_STEP", 2)
     monkeypatch.setattr(tables, "ROWS", 3)
-    hall.line_peer().says(*[f"PUB f{number} x" for number in range(9)])
-    hall.turn()
-    page = json.loads(run(take(hall).answer(Topic("channels", text=b"f"))))
+    server.line_client().send(*[f"PUB f{number} x" for number in range(9)])
+    server.turn()
+    page = json.loads(run(take(server).answer(Topic("channels", text=b"f"))))
     assert (page["pages"], page["total"], len(page["channels"])) == (1, 9, 3)
 
 

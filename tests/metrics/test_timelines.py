@@ -14,9 +14,9 @@ def test_a_step_is_told_in_the_time_of_day() -> None:
 
 
 def test_a_timeline_has_the_peer_and_its_steps() -> None:
-    hall = FakeServer()
-    session = hall.line_peer().session
-    page = json.loads(timeline(connection_info(session, hall.now), session.steps, 100.0))
+    server = FakeServer()
+    session = server.line_client().session
+    page = json.loads(timeline(connection_info(session, server.now), session.steps, 100.0))
     assert page["peer"]["id"] == "p1"
     assert [(step["at"], step["step"]) for step in page["steps"]] == [(1100.0, "accepted"), (1100.0, "open")]
     assert "detail" not in page["steps"][0] and "by" not in page["steps"][0]

@@ -19,397 +19,397 @@ ALONE = BATCH_COST + EVENT_COST
 """What an event costs that was published by itself, beyond its payload."""
 
 
-def publish(hall: FakeServer, channel: str, payload: bytes = b"x", name: bytes = b"message") -> Any:
-    return hall.broker.publish(NOBODY, channel.encode(), name, Payloads((payload,), len(payload)))
+def publish(server: FakeServer, channel: str, payload: bytes = b"x", name: bytes = b"message") -> Any:
+    return server.broker.publish(NOBODY, channel.encode(), name, Payloads((payload,), len(payload)))
 
 
-def names(hall: FakeServer) -> str:
-    return " ".join(sorted(name.decode() for name in hall.broker.channels))
+def names(server: FakeServer) -> str:
+    return " ".join(sorted(name.decode() for name in server.broker.channels))
 
 
-def logged(hall: FakeServer) -> dict[str, int]:
-    return {name.decode(): len(channel.log) for name, channel in hall.broker.channels.items()}
+def logged(server: FakeServer) -> dict[str, int]:
+    return {name.decode(): len(channel.log) for name, channel in server.broker.channels.items()}
 
 
 def test_a_publish_is_answered_with_its_offset() -> None:
-    hall = FakeServer()
-    assert [publish(hall, "a"), publish(hall, "b"), publish(hall, "a")] == [1, 1, 2]
+    server = FakeServer()
+    assert [publish(server, "a"), publish(server, "b"), publish(server, "a")] == [1, 1, 2]
 
 
 @pytest.mark.parametrize("channel", ["", "a b", "a*", "x" * 201])
 def test_a_bad_channel_is_refused_wherever_it_is_named(channel: str) -> None:
-    hall = FakeServer()
-    assert publish(hall, channel) == errors.BAD_CHANNEL
-    assert hall.broker.open(channel.encode()) == errors.BAD_CHANNEL
-    assert hall.broker.members(channel.encode()) == errors.BAD_CHANNEL
-    assert hall.broker.members_here(channel.encode()) == []
+    server = FakeServer()
+    assert publish(server, channel) == errors.BAD_CHANNEL
+    assert server.broker.open(channel.encode()) == errors.BAD_CHANNEL
+    assert server.broker.members(channel.encode()) == errors.BAD_CHANNEL
+    assert server.broker.members_here(channel.encode()) == []
 
 
 def test_a_bad_event_name_is_refused() -> None:
-    hall = FakeServer()
-    assert publish(hall, "a", name=b"") == errors.BAD_EVENT_NAME
-    assert names(hall) == ""
+    server = FakeServer()
+    assert publish(server, "a", name=b"") == errors.BAD_EVENT_NAME
+    assert names(server) == ""
 
 
 def test_a_channel_is_made_by_its_first_event_and_goes_with_its_last() -> None:
-    hall = FakeServer(history_age=10)
-    publish(hall, "a")
-    hall.turn()
-    assert names(hall) == "a"
-    hall.now += 11
-    hall.broker.sweep()
-    assert names(hall) == "" and hall.broker.log_bytes == 0
+    server = FakeServer(history_age=10)
+    publish(server, "a")
+    server.turn()
+    assert names(server) == "a"
+    server.now += 11
+    server.broker.sweep()
+    assert names(server) == "" and server.broker.log_bytes == 0
 
 
 def test_a_channel_without_a_log_goes_at_the_turns_end() -> None:
-    hall = FakeServer(history_events=0)
-    publish(hall, "a")
-    assert names(hall) == "a"
-    hall.turn()
-    assert names(hall) == ""
-    assert publish(hall, "a") == 2
+    server = FakeServer(history_events=0)
+    publish(server, "a")
+    assert names(server) == "a"
+    server.turn()
+    assert names(server) == ""
+    assert publish(server, "a") == 2
 
 
 def test_a_channel_goes_with_its_last_reader() -> None:
-    hall = FakeServer()
-    first, second = hall.line_peer(), hall.line_peer()
-    first.says("SUB a"), second.says("SUB a")
+    server = FakeServer()
+    first, second = server.line_client(), server.line_client()
+    first.send("SUB a"), second.send("SUB a")
     first.leaves()
-    assert names(hall) == "a"
-    second.says("UNSUB a")
-    assert names(hall) == ""
+    assert names(server) == "a"
+    second.send("UNSUB a")
+    assert names(server) == ""
 
 
 def test_a_silent_channel_that_is_read_stays() -> None:
-    hall = FakeServer(history_age=10)
-    peer = hall.line_peer()
-    peer.says("SUB a", "PUB a x")
-    hall.turn()
-    hall.now += 11
-    hall.broker.sweep()
-    assert logged(hall) == {"a": 0}
+    server = FakeServer(history_age=10)
+    peer = server.line_client()
+    peer.send("SUB a", "PUB a x")
+    server.turn()
+    server.now += 11
+    server.broker.sweep()
+    assert logged(server) == {"a": 0}
 
 
 def test_looking_at_history_makes_no_channel() -> None:
-    hall = FakeServer()
-    peer = hall.line_peer()
-    peer.says("HIST a", "WHO b")
-    assert names(hall) == ""
+    server = FakeServer()
+    peer = server.line_client()
+    peer.send("HIST a", "WHO b")
+    assert names(server) == ""
 
 
 def test_channels_in_all_are_bounded() -> None:
-    hall = FakeServer(max_channels=2)
-    publish(hall, "a")
-    peer = hall.line_peer()
-    peer.says("SUB b", "SUB c", "PUB c x", "HIST c", "PUB a x", "SUB a")
-    assert [line.split()[:2] for line in peer.hears()[2:5]] == [["ERR", "limit"]] * 3
-    assert names(hall) == "a b"
+    server = FakeServer(max_channels=2)
+    publish(server, "a")
+    peer = server.line_client()
+    peer.send("SUB b", "SUB c", "PUB c x", "HIST c", "PUB a x", "SUB a")
+    assert [line.split()[:2] for line in peer.received()[2:5]] == [["ERR", "limit"]] * 3
+    assert names(server) == "a b"
 
 
 def test_channels_that_are_being_opened_are_counted_too() -> None:
-    hall = FakeServer(late=True, max_channels=2)
-    peers = [hall.line_peer() for _ in range(3)]
+    server = FakeServer(late=True, max_channels=2)
+    peers = [server.line_client() for _ in range(3)]
     for number, peer in enumerate(peers):
-        peer.says(f"SUB c{number}")
-    hall.backplane.release()
-    assert [peer.hears()[-1].split()[0] for peer in peers] == ["OK", "OK", "ERR"]
+        peer.send(f"SUB c{number}")
+    server.backplane.release()
+    assert [peer.received()[-1].split()[0] for peer in peers] == ["OK", "OK", "ERR"]
 
 
 def test_opening_is_asked_once_for_all_who_wait() -> None:
-    hall = FakeServer(late=True)
-    opening = hall.broker.open(b"a")
-    assert isinstance(opening, Future) and hall.broker.open(b"a") is opening
-    assert len(hall.backplane) == 1
+    server = FakeServer(late=True)
+    opening = server.broker.open(b"a")
+    assert isinstance(opening, Future) and server.broker.open(b"a") is opening
+    assert len(server.backplane) == 1
     heard: list[object] = []
     opening.then(heard.append)
-    hall.backplane.release()
-    assert heard == [hall.broker.channels[b"a"]] and hall.broker.open(b"a") is heard[0]
+    server.backplane.release()
+    assert heard == [server.broker.channels[b"a"]] and server.broker.open(b"a") is heard[0]
 
 
 def test_an_opening_that_fails_is_told_and_can_be_tried_again() -> None:
-    hall = FakeServer(late=True)
+    server = FakeServer(late=True)
     heard: list[object] = []
     for failing in (1, 0):
-        opening = hall.broker.open(b"a")
+        opening = server.broker.open(b"a")
         assert isinstance(opening, Future)
         opening.then(heard.append)
-        hall.backplane.failing = failing
-        hall.backplane.release()
+        server.backplane.failing = failing
+        server.backplane.release()
     assert heard[0] == UNAVAILABLE and isinstance(heard[1], Channel)
 
 
 def test_an_event_may_come_before_the_answer_to_opening() -> None:
-    hall = FakeServer(late=True)
-    opening = hall.broker.open(b"a")
+    server = FakeServer(late=True)
+    opening = server.broker.open(b"a")
     assert isinstance(opening, Future)
-    hall.broker.deliver(b"a", b"e1", Batch(1, 2, b"p", b"p", b"message", Payloads((b"x",), 1)))
-    made = hall.broker.channels[b"a"]
-    hall.backplane.release()
+    server.broker.deliver(b"a", b"e1", Batch(1, 2, b"p", b"p", b"message", Payloads((b"x",), 1)))
+    made = server.broker.channels[b"a"]
+    server.backplane.release()
     heard: list[object] = []
     opening.then(heard.append)
-    assert heard == [made] and hall.broker.channels[b"a"] is made
+    assert heard == [made] and server.broker.channels[b"a"] is made
 
 
 def test_a_channel_first_heard_of_by_an_event_goes_on_there() -> None:
-    hall = FakeServer()
-    hall.broker.deliver(b"a", b"e7", Batch(5, 7, b"p", b"p", b"message", Payloads((b"x", b"y"), 2)))
-    channel = hall.broker.channels[b"a"]
+    server = FakeServer()
+    server.broker.deliver(b"a", b"e7", Batch(5, 7, b"p", b"p", b"message", Payloads((b"x", b"y"), 2)))
+    channel = server.broker.channels[b"a"]
     assert channel.position == Position(b"e7", 6)
-    hall.turn()
+    server.turn()
     assert (channel.log.first, channel.log.end) == (5, 7)
 
 
 def test_one_turn_is_asked_for_however_much_happens() -> None:
-    hall = FakeServer()
+    server = FakeServer()
     for number in range(3):
-        publish(hall, f"c{number}")
-        publish(hall, f"c{number}")
-    assert len(hall.turns) == 1
-    hall.turn()
-    assert logged(hall) == {"c0": 2, "c1": 2, "c2": 2} and len(hall.turns) == 0
+        publish(server, f"c{number}")
+        publish(server, f"c{number}")
+    assert len(server.turns) == 1
+    server.turn()
+    assert logged(server) == {"c0": 2, "c1": 2, "c2": 2} and len(server.turns) == 0
 
 
 def test_a_chunk_of_events_is_urgent() -> None:
-    hall = FakeServer()
-    publish(hall, "a", b"x" * (CHUNK_BYTES // 2 - 50))
-    assert not hall.broker.urgent
-    publish(hall, "b", b"x" * (CHUNK_BYTES // 2))
-    assert hall.broker.urgent
-    hall.broker.flush()
-    assert not hall.broker.urgent and logged(hall) == {"a": 1, "b": 1}
-    publish(hall, "a")
-    assert not hall.broker.urgent
+    server = FakeServer()
+    publish(server, "a", b"x" * (CHUNK_BYTES // 2 - 50))
+    assert not server.broker.urgent
+    publish(server, "b", b"x" * (CHUNK_BYTES // 2))
+    assert server.broker.urgent
+    server.broker.flush()
+    assert not server.broker.urgent and logged(server) == {"a": 1, "b": 1}
+    publish(server, "a")
+    assert not server.broker.urgent
 
 
 def test_the_logs_together_are_bounded_and_the_least_recently_written_gives_way() -> None:
-    hall = FakeServer(log_bytes=4 * (ALONE + 1))
+    server = FakeServer(log_bytes=4 * (ALONE + 1))
     for channel in ("a", "b", "a", "c"):
-        publish(hall, channel)
-        hall.turn()
-    publish(hall, "c")
-    hall.turn()
-    assert logged(hall) == {"a": 2, "c": 2}  # b had been silent for longest
-    publish(hall, "c")
-    hall.turn()
-    assert logged(hall) == {"a": 1, "c": 3}
-    assert hall.broker.log_bytes == 4 * (ALONE + 1)
+        publish(server, channel)
+        server.turn()
+    publish(server, "c")
+    server.turn()
+    assert logged(server) == {"a": 2, "c": 2}  # b had been silent for longest
+    publish(server, "c")
+    server.turn()
+    assert logged(server) == {"a": 1, "c": 3}
+    assert server.broker.log_bytes == 4 * (ALONE + 1)
 
 
 def test_a_log_alone_above_the_bound_of_all_gives_way_itself() -> None:
-    hall = FakeServer(log_bytes=2 * (ALONE + 1))
+    server = FakeServer(log_bytes=2 * (ALONE + 1))
     for _ in range(3):
-        publish(hall, "a")
-    hall.turn()
-    assert logged(hall) == {"a": 2}
+        publish(server, "a")
+    server.turn()
+    assert logged(server) == {"a": 2}
 
 
 def test_one_event_may_push_out_many_logs() -> None:
-    hall = FakeServer(log_bytes=4 * (ALONE + 1))
+    server = FakeServer(log_bytes=4 * (ALONE + 1))
     for channel in ("a", "b", "c"):
-        publish(hall, channel)
-        hall.turn()
-    publish(hall, "d", b"x" * (2 * ALONE))
-    hall.turn()
-    assert logged(hall) == {"c": 1, "d": 1}
+        publish(server, channel)
+        server.turn()
+    publish(server, "d", b"x" * (2 * ALONE))
+    server.turn()
+    assert logged(server) == {"c": 1, "d": 1}
 
 
 def test_a_reader_comes_to_a_channel_whose_log_vanishes_at_that_moment() -> None:
     """Subscribing flushes what was published; where no log is kept, the channel must not go with it."""
-    hall = FakeServer(log_bytes=0)
-    peer = hall.line_peer()
-    peer.says("PUB a x", "SUB a", "PUB a y")
-    hall.turn()
-    assert peer.hears()[1:] == ["OK 1", "OK a offset=1 epoch=e1", "OK 2", "MSG a 2 p1 y"]
+    server = FakeServer(log_bytes=0)
+    peer = server.line_client()
+    peer.send("PUB a x", "SUB a", "PUB a y")
+    server.turn()
+    assert peer.received()[1:] == ["OK 1", "OK a offset=1 epoch=e1", "OK 2", "MSG a 2 p1 y"]
 
 
 @pytest.mark.parametrize("bound", [{"history_events": 0}, {"history_bytes": 0}, {"history_age": 0}, {"log_bytes": 0}])
 def test_a_bridge_that_keeps_nothing_still_delivers(bound: dict[str, int]) -> None:
-    hall = FakeServer(**bound)
-    reader, writer = hall.line_peer(), hall.line_peer()
-    reader.says("SUB a"), reader.hears()
-    writer.says("PUB a x", "PUB a y", "HIST a")
-    hall.turn()
-    assert reader.hears() == ["MSG a 1 p2 x", "MSG a 2 p2 y"]
-    assert writer.hears()[-1] == "OK 0"
-    assert hall.broker.log_bytes == 0
+    server = FakeServer(**bound)
+    reader, writer = server.line_client(), server.line_client()
+    reader.send("SUB a"), reader.received()
+    writer.send("PUB a x", "PUB a y", "HIST a")
+    server.turn()
+    assert reader.received() == ["MSG a 1 p2 x", "MSG a 2 p2 y"]
+    assert writer.received()[-1] == "OK 0"
+    assert server.broker.log_bytes == 0
 
 
 def test_the_sum_of_the_logs_is_kept_whatever_lets_go() -> None:
-    hall = FakeServer(history_age=10, history_events=3)
-    peer = hall.line_peer()
+    server = FakeServer(history_age=10, history_events=3)
+    peer = server.line_client()
     for _ in range(5):
-        publish(hall, "a")
-    hall.turn()
-    assert hall.broker.log_bytes == 3 * (ALONE + 1)
-    hall.now += 11
-    peer.says("HIST a")
-    assert hall.broker.log_bytes == 0 and names(hall) == ""
+        publish(server, "a")
+    server.turn()
+    assert server.broker.log_bytes == 3 * (ALONE + 1)
+    server.now += 11
+    peer.send("HIST a")
+    assert server.broker.log_bytes == 0 and names(server) == ""
 
 
 def test_a_reader_that_is_behind_reads_on_in_the_next_turns() -> None:
-    hall = FakeServer()
-    peer = hall.line_peer()
+    server = FakeServer()
+    peer = server.line_client()
     for _ in range(3):
-        publish(hall, "a", b"x" * CHUNK_BYTES)
-    hall.turn()
-    peer.says("SUB a last=3"), peer.hears()
-    hall.turns.run()
-    assert len(peer.hears()) == 3 and len(hall.turns) == 0
+        publish(server, "a", b"x" * CHUNK_BYTES)
+    server.turn()
+    peer.send("SUB a last=3"), peer.received()
+    server.turns.run()
+    assert len(peer.received()) == 3 and len(server.turns) == 0
 
 
 def test_who_has_nothing_to_catch_up_with_is_not_woken() -> None:
-    hall = FakeServer()
-    peer = hall.line_peer()
-    hall.broker.wake(peer.session._reader)
-    assert len(hall.turns) == 0
+    server = FakeServer()
+    peer = server.line_client()
+    server.broker.wake(peer.session._reader)
+    assert len(server.turns) == 0
 
 
 def test_who_goes_is_not_woken() -> None:
-    hall = FakeServer()
-    peer = hall.line_peer()
-    publish(hall, "a")
-    peer.says("SUB a last=1"), peer.hears()
+    server = FakeServer()
+    peer = server.line_client()
+    publish(server, "a")
+    peer.send("SUB a last=1"), peer.received()
     peer.leaves()
-    hall.turn()
-    assert peer.hears() == []
+    server.turn()
+    assert peer.received() == []
 
 
 def test_changes_of_a_channel_that_nobody_watches_are_not_kept() -> None:
-    hall = FakeServer()
-    peer = hall.line_peer()
-    peer.says("SUB a")
-    assert len(hall.turns) == 0
-    hall.broker.unsubscribe(peer.session.subscriptions.pop(b"a"))
-    assert hall.broker.members_here(b"a") == []
+    server = FakeServer()
+    peer = server.line_client()
+    peer.send("SUB a")
+    assert len(server.turns) == 0
+    server.broker.unsubscribe(peer.session.subscriptions.pop(b"a"))
+    assert server.broker.members_here(b"a") == []
 
 
 def test_members_are_those_of_all_nodes_or_of_this_one() -> None:
-    hall = FakeServer()
-    hall.line_peer().says("SUB a")
-    assert hall.broker.members(b"a") == hall.broker.members_here(b"a") == [Member(b"p1", b"p1")]
+    server = FakeServer()
+    server.line_client().send("SUB a")
+    assert server.broker.members(b"a") == server.broker.members_here(b"a") == [Member(b"p1", b"p1")]
 
 
 def test_at_rest_an_event_leaves_at_once() -> None:
     """Who publishes after a while is alone, most likely: no turn is awaited, nor asked for."""
-    hall = FakeServer()
-    reader, publisher = hall.line_peer(), hall.line_peer()
-    reader.says("SUB k")
-    hall.turn()
+    server = FakeServer()
+    reader, publisher = server.line_client(), server.line_client()
+    reader.send("SUB k")
+    server.turn()
     reader.raw()
-    hall.now += 2 * IDLE_FLUSH_AFTER_SECONDS
-    publisher.says("PUB k x")
-    assert bytes(reader.outlet.sent).endswith(b"MSG k 1 p2 x\n") and not len(hall.turns)
-    publisher.says("PUB k y")
-    assert bytes(reader.outlet.sent).endswith(b"MSG k 1 p2 x\n") and len(hall.turns) == 1
-    hall.turn()
-    assert reader.hears() == ["MSG k 1 p2 x", "MSG k 2 p2 y"]
+    server.now += 2 * IDLE_FLUSH_AFTER_SECONDS
+    publisher.send("PUB k x")
+    assert bytes(reader.outlet.sent).endswith(b"MSG k 1 p2 x\n") and not len(server.turns)
+    publisher.send("PUB k y")
+    assert bytes(reader.outlet.sent).endswith(b"MSG k 1 p2 x\n") and len(server.turns) == 1
+    server.turn()
+    assert reader.received() == ["MSG k 1 p2 x", "MSG k 2 p2 y"]
 
 
 def test_an_event_waits_for_its_turn_behind_readers_that_catch_up() -> None:
     """They need the turn anyway."""
-    hall = FakeServer()
-    reader, publisher = hall.line_peer(), hall.line_peer()
-    publisher.says("PUB k x")
-    hall.turn()
-    hall.now += 2 * IDLE_FLUSH_AFTER_SECONDS
-    reader.says("SUB k last=1")
-    publisher.says("PUB k y")
-    assert len(hall.turns) == 1
-    hall.turn()
-    assert reader.hears()[-2:] == ["MSG k 1 p2 x", "MSG k 2 p2 y"]
+    server = FakeServer()
+    reader, publisher = server.line_client(), server.line_client()
+    publisher.send("PUB k x")
+    server.turn()
+    server.now += 2 * IDLE_FLUSH_AFTER_SECONDS
+    reader.send("SUB k last=1")
+    publisher.send("PUB k y")
+    assert len(server.turns) == 1
+    server.turn()
+    assert reader.received()[-2:] == ["MSG k 1 p2 x", "MSG k 2 p2 y"]
 
 
 def test_a_fault_in_one_read_does_not_stop_the_turns() -> None:
     """What others publish afterwards comes out."""
-    hall = FakeServer()
-    reader, publisher, faulty = hall.line_peer(), hall.line_peer(), hall.line_peer()
-    reader.says("SUB k")
-    hall.turn()
+    server = FakeServer()
+    reader, publisher, faulty = server.line_client(), server.line_client(), server.line_client()
+    reader.send("SUB k")
+    server.turn()
     with pytest.raises(TypeError):
         faulty.conversation.receive(None)  # type: ignore[arg-type]
-    publisher.says("PUB k x")
-    hall.turn()
-    assert reader.hears()[-1] == "MSG k 1 p2 x"
+    publisher.send("PUB k x")
+    server.turn()
+    assert reader.received()[-1] == "MSG k 1 p2 x"
 
 
 def test_what_left_in_the_midst_of_a_read_asks_for_no_turn() -> None:
     """So much was published that it was flushed at once; nothing waits any more."""
-    hall = FakeServer()
-    reader, publisher = hall.line_peer(), hall.line_peer()
-    reader.says("SUB k")
-    hall.turn()
-    publisher.says(*["PUB k " + "x" * 1000] * 100)
+    server = FakeServer()
+    reader, publisher = server.line_client(), server.line_client()
+    reader.send("SUB k")
+    server.turn()
+    publisher.send(*["PUB k " + "x" * 1000] * 100)
     assert bytes(reader.outlet.sent).count(b"MSG k ") == 100
     assert bytes(publisher.outlet.sent).count(b"OK ") == 100
-    assert not len(hall.turns)
+    assert not len(server.turns)
 
 
 def test_who_awaits_an_event_is_called_once_when_it_is_in_the_log() -> None:
-    hall = FakeServer()
+    server = FakeServer()
     rung: list[int] = []
-    channel = hall.broker.open(b"k")
+    channel = server.broker.open(b"k")
     assert isinstance(channel, Channel)
-    hall.broker.await_event(channel, lambda: rung.append(channel.log.end))
-    hall.turn()
-    assert hall.broker.channels and not rung
-    publisher = hall.line_peer()
-    publisher.says("PUB k x", "PUB k y")
-    hall.turn()
-    publisher.says("PUB k z")
-    hall.turn()
+    server.broker.await_event(channel, lambda: rung.append(channel.log.end))
+    server.turn()
+    assert server.broker.channels and not rung
+    publisher = server.line_client()
+    publisher.send("PUB k x", "PUB k y")
+    server.turn()
+    publisher.send("PUB k z")
+    server.turn()
     assert rung == [3]
 
 
 def test_who_waits_no_longer_is_not_called_and_the_channel_goes() -> None:
-    hall = FakeServer()
+    server = FakeServer()
     rung: list[str] = []
-    channel = hall.broker.open(b"k")
+    channel = server.broker.open(b"k")
     assert isinstance(channel, Channel)
     rings = [lambda: rung.append("a"), lambda: rung.append("b")]
     for ring in rings:
-        hall.broker.await_event(channel, ring)
-    hall.broker.stop_awaiting(channel, rings[0])
-    assert b"k" in hall.broker.channels
-    hall.line_peer().says("PUB k x")
-    hall.turn()
+        server.broker.await_event(channel, ring)
+    server.broker.stop_awaiting(channel, rings[0])
+    assert b"k" in server.broker.channels
+    server.line_client().send("PUB k x")
+    server.turn()
     assert rung == ["b"]
-    hall.broker.stop_awaiting(channel, rings[1])
-    quiet = hall.broker.open(b"q")
+    server.broker.stop_awaiting(channel, rings[1])
+    quiet = server.broker.open(b"q")
     assert isinstance(quiet, Channel)
-    hall.broker.await_event(quiet, rings[0])
-    hall.broker.stop_awaiting(quiet, rings[0])
-    assert b"q" not in hall.broker.channels
+    server.broker.await_event(quiet, rings[0])
+    server.broker.stop_awaiting(quiet, rings[0])
+    assert b"q" not in server.broker.channels
 
 
 def test_the_servers_own_channels_keep_little() -> None:
-    hall = FakeServer()
+    server = FakeServer()
     for name in (b"$sys/figures", b"figures"):
-        hall.broker.publish(Client(b"$sys"), name, b"figures", Payloads([b"x"] * 1_000, 1_000))
-    hall.turn()
-    assert len(hall.broker.channels[b"$sys/figures"].log) == RESERVED_EVENTS
-    assert len(hall.broker.channels[b"figures"].log) == 1_000
+        server.broker.publish(Client(b"$sys"), name, b"figures", Payloads([b"x"] * 1_000, 1_000))
+    server.turn()
+    assert len(server.broker.channels[b"$sys/figures"].log) == RESERVED_EVENTS
+    assert len(server.broker.channels[b"figures"].log) == 1_000
 
 
 def test_a_channel_can_be_emptied() -> None:
     """Then it is as if nothing had been published, but for the numbers; and it is gone if nobody reads it."""
-    hall = FakeServer()
-    reader = hall.line_peer()
-    reader.says("SUB a", "PUB a x", "PUB b y")
-    hall.turn()
+    server = FakeServer()
+    reader = server.line_client()
+    reader.send("SUB a", "PUB a x", "PUB b y")
+    server.turn()
     for name in (b"a", b"b"):
-        hall.broker.empty(hall.broker.channels[name])
-    assert hall.broker.log_bytes == 0
-    assert list(hall.broker.channels) == [b"a"] and hall.broker.channels[b"a"].head == 1
+        server.broker.empty(server.broker.channels[name])
+    assert server.broker.log_bytes == 0
+    assert list(server.broker.channels) == [b"a"] and server.broker.channels[b"a"].head == 1
 
 
 def test_the_servers_own_channels_take_no_room_from_others() -> None:
-    hall = FakeServer(max_channels=1, max_channels_per_peer=5_000)
-    peer = hall.line_peer()
-    peer.says(*[f"SUB $sys/{number}" for number in range(999)], "SUB a", "SUB b")
-    hall.turn()
+    server = FakeServer(max_channels=1, max_channels_per_peer=5_000)
+    peer = server.line_client()
+    peer.send(*[f"SUB $sys/{number}" for number in range(999)], "SUB a", "SUB b")
+    server.turn()
     refused = "ERR limit this server has no room for another channel"
-    assert peer.hears()[-2:] == ["OK a offset=0 epoch=e1000", refused]
-    other = hall.line_peer()
-    other.says("SUB $sys/999", "SUB $sys/1000")
-    hall.turn()
-    assert other.hears()[-2:] == ["OK $sys/999 offset=0 epoch=e1001", refused]
+    assert peer.received()[-2:] == ["OK a offset=0 epoch=e1000", refused]
+    other = server.line_client()
+    other.send("SUB $sys/999", "SUB $sys/1000")
+    server.turn()
+    assert other.received()[-2:] == ["OK $sys/999 offset=0 epoch=e1001", refused]

@@ -14,25 +14,25 @@ from twistedsock.testing import FakeServer, LineClient
 A, B, C = b"@192.0.2.1", b"@192.0.2.2", b"=carol"
 
 
-def comes(hall: FakeServer, principal: bytes) -> LineClient:
+def comes(server: FakeServer, principal: bytes) -> LineClient:
     """A client that counts as this principal."""
-    peer = hall.line_peer()
+    peer = server.line_client()
     peer.session.peer.principal = principal
-    peer.hears()
+    peer.received()
     return peer
 
 
 def asks(peer: LineClient, command: str) -> str:
     """The first word of the answer."""
-    peer.says(command)
-    if hasattr(peer.hall.backplane, "release"):
-        peer.hall.backplane.release()
-    peer.hall.turn()
-    return peer.hears()[-1].split()[0]
+    peer.send(command)
+    if hasattr(peer.server.backplane, "release"):
+        peer.server.backplane.release()
+    peer.server.turn()
+    return peer.received()[-1].split()[0]
 
 
-def owners(hall: FakeServer) -> dict[str, bytes]:
-    return {name.decode(): channel.owner for name, channel in hall.broker.channels.items()}
+def owners(server: FakeServer) -> dict[str, bytes]:
+    return {name.decode(): channel.owner for name, channel in server.broker.channels.items()}
 
 
 @pytest.fixture(params=[False, True], ids=["memory", "late"])
@@ -42,67 +42,67 @@ def late(request: pytest.FixtureRequest) -> bool:
 
 
 def test_one_client_alone_can_use_all_channels(late: bool) -> None:
-    hall = FakeServer(late, max_channels=100)
-    alone = comes(hall, A)
+    server = FakeServer(late, max_channels=100)
+    alone = comes(server, A)
     assert [asks(alone, f"PUB c{number} x") for number in range(100)] == ["OK"] * 100
     assert asks(alone, "PUB more x") == "ERR" and asks(alone, "SUB more") == "ERR"
     assert asks(alone, "PUB c7 x") == "OK"
 
 
 def test_who_has_most_channels_loses_those_that_nobody_reads_and_is_refused_first(late: bool) -> None:
-    hall = FakeServer(late, max_channels=100)
-    greedy, modest = comes(hall, A), comes(hall, B)
+    server = FakeServer(late, max_channels=100)
+    greedy, modest = comes(server, A), comes(server, B)
     for number in range(100):
         asks(greedy, f"PUB c{number} x")
     assert [asks(modest, f"PUB m{number} x") for number in range(50)] == ["OK"] * 50
-    assert "c49" not in owners(hall) and "c50" in owners(hall)
+    assert "c49" not in owners(server) and "c50" in owners(server)
     assert asks(greedy, "PUB c0 x") == "ERR" and asks(modest, "PUB m50 x") == "ERR"
-    assert asks(comes(hall, C), "PUB third x") == "OK"
+    assert asks(comes(server, C), "PUB third x") == "OK"
 
 
 def test_a_channel_that_is_read_or_waited_for_is_never_emptied() -> None:
-    hall = FakeServer(max_channels=10)
-    greedy, modest = comes(hall, A), comes(hall, B)
+    server = FakeServer(max_channels=10)
+    greedy, modest = comes(server, A), comes(server, B)
     for number in range(10):
         asks(greedy, f"PUB c{number} x")
     for number in range(0, 9):
         asks(greedy, f"SUB c{number}")
-    hall.broker.await_event(hall.broker.channels[b"c8"], lambda: None)
+    server.broker.await_event(server.broker.channels[b"c8"], lambda: None)
     asks(greedy, "UNSUB c8")
-    assert asks(modest, "PUB m0 x") == "OK" and "c9" not in owners(hall)
+    assert asks(modest, "PUB m0 x") == "OK" and "c9" not in owners(server)
     assert asks(modest, "PUB m1 x") == "OK", "of the reserve"
     assert asks(modest, "PUB m2 x") == "ERR"
-    assert [name for name in owners(hall) if name.startswith("c")] == [f"c{number}" for number in range(9)]
+    assert [name for name in owners(server) if name.startswith("c")] == [f"c{number}" for number in range(9)]
 
 
 def test_history_of_clients_below_their_share_does_not_give_way() -> None:
     """The largest reads all its channels, so nothing can be taken from it; nothing is taken from others instead."""
-    hall = FakeServer(max_channels=90)
-    largest, modest, third = comes(hall, A), comes(hall, B), comes(hall, C)
+    server = FakeServer(max_channels=90)
+    largest, modest, third = comes(server, A), comes(server, B), comes(server, C)
     for number in range(70):
         asks(largest, f"SUB c{number}")
     for number in range(20):
         asks(modest, f"PUB m{number} x")
     assert [asks(third, f"PUB t{number} x") for number in range(12)] == ["OK"] * 8 + ["ERR"] * 4
-    assert sum(owner == B for owner in owners(hall).values()) == 20
+    assert sum(owner == B for owner in owners(server).values()) == 20
 
 
 def test_the_search_passes_over_a_few_clients_that_read_all_their_channels() -> None:
-    hall = FakeServer(max_channels=60)
-    reading, writing, third = comes(hall, A), comes(hall, B), comes(hall, C)
+    server = FakeServer(max_channels=60)
+    reading, writing, third = comes(server, A), comes(server, B), comes(server, C)
     for number in range(31):
         asks(reading, f"SUB c{number}")
     for number in range(29):
         asks(writing, f"PUB w{number} x")
-    assert asks(third, "PUB t x") == "OK" and "w0" not in owners(hall)
+    assert asks(third, "PUB t x") == "OK" and "w0" not in owners(server)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_client_below_its_share_is_refused_a_channel_or_loses_one(seed: int) -> None:
     """Greedy clients make as many channels as they can and read some; each modest one wants eight."""
-    chance, hall = random.Random(seed), FakeServer(max_channels=200)
-    greedy = [comes(hall, b"=%d" % number) for number in range(chance.randrange(1, 6))]
-    modest = [comes(hall, b"@%d" % number) for number in range(14)]
+    chance, server = random.Random(seed), FakeServer(max_channels=200)
+    greedy = [comes(server, b"=%d" % number) for number in range(chance.randrange(1, 6))]
+    modest = [comes(server, b"@%d" % number) for number in range(14)]
     kept: list[bytes] = []
     for number in range(1_500):
         asks(chance.choice(greedy), f"SUB g{number}" if chance.random() < 0.1 else f"PUB g{number} x")
@@ -110,32 +110,34 @@ def test_no_client_below_its_share_is_refused_a_channel_or_loses_one(seed: int) 
             name = f"m{number}"
             assert asks(modest[len(kept) % len(modest)], f"PUB {name} x") == "OK"
             kept.append(name.encode())
-        assert all(len(hall.broker.channels[name].log) == 1 for name in kept)
-    assert len(kept) == 8 * len(modest) and 200 <= len(hall.broker.channels) <= with_reserve(200)
+        assert all(len(server.broker.channels[name].log) == 1 for name in kept)
+    assert len(kept) == 8 * len(modest) and 200 <= len(server.broker.channels) <= with_reserve(200)
 
 
 def test_channels_that_are_not_here_yet_are_counted_for_who_asked_for_them() -> None:
-    hall = FakeServer(late=True, max_channels=3)
-    peers = [comes(hall, A) for _ in range(5)]
+    server = FakeServer(late=True, max_channels=3)
+    peers = [comes(server, A) for _ in range(5)]
     for number, peer in enumerate(peers):
-        peer.says(f"PUB c{number} x" if number % 2 else f"SUB c{number}")
-    assert [peer.hears()[:1] for peer in peers[3:]] == [["ERR limit this server has no room for another channel"]] * 2
-    hall.backplane.failing = 1
-    hall.backplane.release()
-    hall.turn()
-    assert owners(hall) == {"c1": A, "c2": A}
+        peer.send(f"PUB c{number} x" if number % 2 else f"SUB c{number}")
+    assert [peer.received()[:1] for peer in peers[3:]] == [
+        ["ERR limit this server has no room for another channel"]
+    ] * 2
+    server.backplane.failing = 1
+    server.backplane.release()
+    server.turn()
+    assert owners(server) == {"c1": A, "c2": A}
     assert asks(peers[0], "PUB c3 x") == "OK" and asks(peers[0], "PUB c4 x") == "ERR"
 
 
 def test_a_channel_that_several_ask_for_at_once_is_counted_once() -> None:
-    hall = FakeServer(late=True, max_channels=2)
-    one, other = comes(hall, A), comes(hall, B)
-    one.says("PUB a x", "PUB a y")
-    other.says("PUB a z", "SUB a")
-    hall.backplane.release()
-    hall.backplane.release()
-    hall.turn()
-    assert owners(hall) == {"a": A}
+    server = FakeServer(late=True, max_channels=2)
+    one, other = comes(server, A), comes(server, B)
+    one.send("PUB a x", "PUB a y")
+    other.send("PUB a z", "SUB a")
+    server.backplane.release()
+    server.backplane.release()
+    server.turn()
+    assert owners(server) == {"a": A}
     assert asks(other, "PUB b x") == "OK" and asks(other, "PUB c x") == "ERR"
 
 
@@ -143,21 +145,21 @@ def test_a_backplane_that_fails_leaves_nothing_counted(monkeypatch: pytest.Monke
     def fails(*arguments: object) -> int:
         raise ZeroDivisionError
 
-    hall = FakeServer(max_channels=1)
+    server = FakeServer(max_channels=1)
     with monkeypatch.context() as patch:
-        patch.setattr(hall.backplane, "publish", fails)
-        assert asks(comes(hall, A), "PUB a x") == "ERR"
-    assert asks(comes(hall, A), "PUB b x") == "OK"
+        patch.setattr(server.backplane, "publish", fails)
+        assert asks(comes(server, A), "PUB a x") == "ERR"
+    assert asks(comes(server, A), "PUB b x") == "OK"
 
 
 def test_the_channels_of_the_server_have_shares_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker, "RESERVED_CHANNELS", 8)
-    hall = FakeServer(max_channels=8)
-    one, other, third = comes(hall, A), comes(hall, B), comes(hall, C)
+    server = FakeServer(max_channels=8)
+    one, other, third = comes(server, A), comes(server, B), comes(server, C)
     assert [asks(third, f"PUB {name} x") for name in "abcdefgh"] == ["OK"] * 8
     assert [asks(one, f"SUB $sys/{number}") for number in range(9)] == ["OK"] * 8 + ["ERR"]
     assert asks(other, "SUB $sys/other") == "OK" and asks(other, "SUB $sys/another") == "ERR"
-    assert "a" in owners(hall), "a channel of clients does not give way to one of the server"
+    assert "a" in owners(server), "a channel of clients does not give way to one of the server"
     one.leaves()
     assert [asks(other, f"SUB $sys/{number}") for number in range(8)] == ["OK"] * 7 + ["ERR"]
 
@@ -166,105 +168,107 @@ def test_the_channels_of_the_server_have_shares_of_their_own(monkeypatch: pytest
 
 
 def test_a_channel_belongs_to_whoever_writes_most_of_it() -> None:
-    hall = FakeServer()
-    opener, writer = comes(hall, A), comes(hall, B)
+    server = FakeServer()
+    opener, writer = comes(server, A), comes(server, B)
     asks(opener, "SUB a")
-    assert owners(hall) == {"a": A}
+    assert owners(server) == {"a": A}
     asks(writer, "PUB a x")
-    assert owners(hall) == {"a": B}, "it had no history"
+    assert owners(server) == {"a": B}, "it had no history"
     for _ in range(9):
         asks(writer, "PUB a x")
     for _ in range(5):
         asks(opener, "PUB a x")
-    assert owners(hall) == {"a": B}
+    assert owners(server) == {"a": B}
     for _ in range(5):
         asks(opener, "PUB a x")
-    assert owners(hall) == {"a": A}
+    assert owners(server) == {"a": A}
 
 
 def test_one_event_does_not_take_the_history_of_another_client_over() -> None:
     """Else its writer, who holds most, would have it let go as its own."""
-    hall = FakeServer(log_bytes=100_000)
-    tenant, attacker = comes(hall, A), comes(hall, B)
+    server = FakeServer(log_bytes=100_000)
+    tenant, attacker = comes(server, A), comes(server, B)
     for _ in range(50):
         asks(tenant, "PUB tenant x")
     asks(attacker, "PUB tenant y")
     for _ in range(20):
         asks(attacker, f"PUB flood {'z' * 10_000}")
-    assert len(hall.broker.channels[b"tenant"].log) == 51
+    assert len(server.broker.channels[b"tenant"].log) == 51
 
 
 def test_one_client_that_opened_a_channel_first_does_not_lose_the_history_of_its_writer() -> None:
-    hall = FakeServer(log_bytes=100_000)
-    attacker, tenant = comes(hall, B), comes(hall, A)
+    server = FakeServer(log_bytes=100_000)
+    attacker, tenant = comes(server, B), comes(server, A)
     asks(attacker, "PUB tenant squatted")
     for _ in range(50):
         asks(tenant, "PUB tenant x")
     for _ in range(20):
         asks(attacker, f"PUB flood {'z' * 10_000}")
-    assert len(hall.broker.channels[b"tenant"].log) == 51
+    assert len(server.broker.channels[b"tenant"].log) == 51
 
 
 def test_a_channel_without_history_belongs_to_a_reader() -> None:
-    hall = FakeServer(history_age=10.0)
-    writer, reader = comes(hall, A), comes(hall, B)
+    server = FakeServer(history_age=10.0)
+    writer, reader = comes(server, A), comes(server, B)
     asks(writer, "PUB a x")
     asks(reader, "SUB a")
-    assert owners(hall) == {"a": A}
-    hall.now += 11
-    hall.broker.sweep()
-    assert owners(hall) == {"a": B}
+    assert owners(server) == {"a": A}
+    server.now += 11
+    server.broker.sweep()
+    assert owners(server) == {"a": B}
 
 
 def test_a_channel_whose_opener_leaves_belongs_to_another_reader() -> None:
-    hall = FakeServer()
-    opener, reader, other = comes(hall, A), comes(hall, B), comes(hall, A)
+    server = FakeServer()
+    opener, reader, other = comes(server, A), comes(server, B), comes(server, A)
     for peer in (opener, reader, other):
         asks(peer, "SUB a")
     asks(opener, "UNSUB a")
-    assert owners(hall) == {"a": A}
+    assert owners(server) == {"a": A}
     asks(other, "UNSUB a")
-    assert owners(hall) == {"a": B}
+    assert owners(server) == {"a": B}
     asks(reader, "UNSUB a")
-    assert owners(hall) == {}
+    assert owners(server) == {}
 
 
 def test_what_comes_from_other_nodes_belongs_to_the_clients_that_it_is_open_for() -> None:
-    hall = FakeServer()
-    reader = comes(hall, A)
+    server = FakeServer()
+    reader = comes(server, A)
     asks(reader, "SUB a")
     for name in (b"a", b"b"):
-        hall.broker.deliver(name, hall.broker.channels[b"a"].epoch, Batch(1, 2, b"q", b"q", b"m", Payloads((b"x",), 1)))
-    hall.turn()
-    assert owners(hall) == {"a": A, "b": ELSEWHERE}
+        server.broker.deliver(
+            name, server.broker.channels[b"a"].epoch, Batch(1, 2, b"q", b"q", b"m", Payloads((b"x",), 1))
+        )
+    server.turn()
+    assert owners(server) == {"a": A, "b": ELSEWHERE}
 
 
 def test_webhooks_can_ask_whose_a_channel_is() -> None:
-    hall = FakeServer()
-    asks(comes(hall, A), "PUB a x")
-    assert hall.broker.owner_of(b"a") == A and hall.broker.owner_of(b"b") == ELSEWHERE
+    server = FakeServer()
+    asks(comes(server, A), "PUB a x")
+    assert server.broker.owner_of(b"a") == A and server.broker.owner_of(b"b") == ELSEWHERE
 
 
 def test_what_is_opened_for_no_client_counts_as_local() -> None:
-    hall = FakeServer()
-    hall.broker.open(b"a")
-    assert owners(hall) == {"a": LOCAL} and hall.broker.channels[b"a"].position == Position(b"e1", 0)
+    server = FakeServer()
+    server.broker.open(b"a")
+    assert owners(server) == {"a": LOCAL} and server.broker.channels[b"a"].position == Position(b"e1", 0)
 
 
 def test_everything_is_given_back(late: bool) -> None:
-    hall = FakeServer(late, max_channels=20, history_age=10.0)
-    peers = [comes(hall, principal) for principal in (A, B, C)]
+    server = FakeServer(late, max_channels=20, history_age=10.0)
+    peers = [comes(server, principal) for principal in (A, B, C)]
     for number in range(60):
         for peer in peers:
             asks(peer, f"PUB c{number % 25} x")
             asks(peer, f"SUB c{(number + 3) % 25}")
     for peer in peers:
         peer.leaves()
-    hall.now += 11
-    hall.broker.sweep()
-    hall.turn()
-    assert owners(hall) == {} and hall.broker.subscriptions == 0 and hall.broker.log_bytes == 0
-    late_comer = comes(hall, A)
+    server.now += 11
+    server.broker.sweep()
+    server.turn()
+    assert owners(server) == {} and server.broker.subscriptions == 0 and server.broker.log_bytes == 0
+    late_comer = comes(server, A)
     assert [asks(late_comer, f"PUB c{number} x") for number in range(21)] == ["OK"] * 20 + ["ERR"]
 
 
@@ -272,40 +276,40 @@ def test_everything_is_given_back(late: bool) -> None:
 
 
 def test_the_guaranteed_subscriptions_are_kept_when_one_client_has_taken_all() -> None:
-    hall = FakeServer(max_subscriptions=400)
-    greedy, modest = comes(hall, A), comes(hall, B)
+    server = FakeServer(max_subscriptions=400)
+    greedy, modest = comes(server, A), comes(server, B)
     assert [asks(greedy, f"SUB c{number}") for number in range(401)] == ["OK"] * 400 + ["ERR"]
     assert [asks(modest, f"SUB c{number}") for number in range(26)] == ["OK"] * 25 + ["ERR"]
-    third, share = comes(hall, C), guaranteed_share(400)
+    third, share = comes(server, C), guaranteed_share(400)
     assert [asks(third, f"SUB c{number}") for number in range(share + 1)] == ["OK"] * share + ["ERR"]
     assert asks(greedy, "UNSUB c0") == "OK" and asks(greedy, "SUB c0") == "ERR"
 
 
 def test_a_subscription_counts_for_the_identity_that_it_was_made_with() -> None:
-    hall = FakeServer(max_subscriptions=8)
-    peer = comes(hall, A)
+    server = FakeServer(max_subscriptions=8)
+    peer = comes(server, A)
     for number in range(8):
         asks(peer, f"SUB c{number}")
     peer.session.peer.principal = C
     assert asks(peer, "SUB more") == "OK"
-    assert hall.broker.subscription_shares.of(A) == 8 and hall.broker.subscription_shares.of(C) == 1
+    assert server.broker.subscription_shares.of(A) == 8 and server.broker.subscription_shares.of(C) == 1
     peer.leaves()
-    assert hall.broker.subscriptions == 0
+    assert server.broker.subscriptions == 0
 
 
 def test_answers_to_who_are_given_to_others_when_one_client_reads_none_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(broker, "MAX_MEMBERS_HELD", 4_000)
-    hall, channel = FakeServer(), "a" * 200
+    server, channel = FakeServer(), "a" * 200
     for _ in range(400):
-        comes(hall, LOCAL).says(f"SUB {channel}")
+        comes(server, LOCAL).send(f"SUB {channel}")
     for _ in range(10):
-        slow = comes(hall, A)
+        slow = comes(server, A)
         slow.outlet.room = 0
-        slow.says(f"WHO {channel}")
-    assert hall.broker.members_held == 4_000
-    assert asks(comes(hall, A), f"WHO {channel}") == "ERR"
-    small = comes(hall, B)
+        slow.send(f"WHO {channel}")
+    assert server.broker.members_held == 4_000
+    assert asks(comes(server, A), f"WHO {channel}") == "ERR"
+    small = comes(server, B)
     asks(small, "SUB b")
     assert asks(small, "WHO b") == "OK"

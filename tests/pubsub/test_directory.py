@@ -15,10 +15,10 @@ from twistedsock.pubsub.values import Payloads
 from twistedsock.testing import FakeServer
 
 
-def publish(hall: FakeServer, *names: bytes) -> None:
+def publish(server: FakeServer, *names: bytes) -> None:
     for name in names:
-        hall.broker.publish(Client(b"p"), name, b"message", Payloads((b"xyz",), 3))
-    hall.turn()
+        server.broker.publish(Client(b"p"), name, b"message", Payloads((b"xyz",), 3))
+    server.turn()
 
 
 def search(
@@ -45,10 +45,10 @@ def names(page: Page) -> list[bytes]:
 
 
 def test_a_page_is_by_name_and_tells_where_the_next_begins() -> None:
-    hall = FakeServer()
-    publish(hall, b"b", b"a2", b"a1", b"a3", b"$sys/figures")
-    hall.line_peer().says("SUB a1")
-    directory = ChannelIndex(hall.broker)
+    server = FakeServer()
+    publish(server, b"b", b"a2", b"a1", b"a3", b"$sys/figures")
+    server.line_client().send("SUB a1")
+    directory = ChannelIndex(server.broker)
     [page] = pages_of(_looked(directory, search(most=2)))
     assert names(page) == [b"a1", b"a2"] and (page.total, page.following) == (4, b"a2")
     first = page.channels[0]
@@ -65,9 +65,9 @@ def _looked(directory: ChannelIndex, one: ChannelQuery) -> ChannelQuery:
 
 
 def test_what_may_not_be_read_is_not_there() -> None:
-    hall = FakeServer()
-    publish(hall, b"a", b"b", b"c")
-    looked = _looked(ChannelIndex(hall.broker), search(readable=grants({"a": "r", "b": "w", "c*": "r"}).readable()))
+    server = FakeServer()
+    publish(server, b"a", b"b", b"c")
+    looked = _looked(ChannelIndex(server.broker), search(readable=grants({"a": "r", "b": "w", "c*": "r"}).readable()))
     [page] = pages_of(looked)
     assert names(page) == [b"a", b"c"] and page.total == 2
 
@@ -76,8 +76,8 @@ class Slow:
     """All channels; it takes ``shares`` time slices to look at those that are seen together, and as long to compile
     each of ``parts``. It counts its steps."""
 
-    def __init__(self, hall: FakeServer, shares: float = 1.01, parts: int = 0) -> None:
-        self._hall = hall
+    def __init__(self, server: FakeServer, shares: float = 1.01, parts: int = 0) -> None:
+        self._hall = server
         self._shares = shares
         self._parts = parts
         self.steps = 0
@@ -97,135 +97,135 @@ class Slow:
         self._hall.now += self._shares * TIME_SLICE_SECONDS
 
 
-def slow(hall: FakeServer) -> Slow:
-    return Slow(hall)
+def slow(server: FakeServer) -> Slow:
+    return Slow(server)
 
 
 def test_a_long_list_is_looked_through_in_several_turns_and_the_next_of_its_client_waits() -> None:
-    hall = FakeServer()
-    publish(hall, *(b"c%05d" % number for number in range(4 * SEEN_TOGETHER)))
-    directory = ChannelIndex(hall.broker)
-    first, second = search(most=3, readable=slow(hall)), search(prefix=b"c0000", readable=slow(hall))
+    server = FakeServer()
+    publish(server, *(b"c%05d" % number for number in range(4 * SEEN_TOGETHER)))
+    directory = ChannelIndex(server.broker)
+    first, second = search(most=3, readable=slow(server)), search(prefix=b"c0000", readable=slow(server))
     directory.look(first)
     directory.look(second)
     assert pages_of(first, second) == []
-    publish(hall)  # turns until all has come to rest
+    publish(server)  # turns until all has come to rest
     one, other = pages_of(first, second)
     assert names(one) == [b"c00000", b"c00001", b"c00002"] and one.total == 4 * SEEN_TOGETHER
     assert names(other) == [b"c%05d" % number for number in range(10)]
 
 
 def test_each_turn_sees_about_a_share() -> None:
-    hall = FakeServer()
-    publish(hall, *(b"c%05d" % number for number in range(4 * SEEN_TOGETHER)))
-    looked = _looked(ChannelIndex(hall.broker), search(readable=slow(hall)))
+    server = FakeServer()
+    publish(server, *(b"c%05d" % number for number in range(4 * SEEN_TOGETHER)))
+    looked = _looked(ChannelIndex(server.broker), search(readable=slow(server)))
     turns = 0
     while not pages_of(looked):
-        began = hall.now
-        hall.turns.step()
-        assert hall.now - began <= 1.1 * TIME_SLICE_SECONDS
+        began = server.now
+        server.turns.step()
+        assert server.now - began <= 1.1 * TIME_SLICE_SECONDS
         turns += 1
     assert turns == 3
 
 
 def test_what_nobody_waits_for_is_not_looked_for() -> None:
-    hall = FakeServer()
-    publish(hall, *(b"c%05d" % number for number in range(2 * SEEN_TOGETHER)))
-    directory = ChannelIndex(hall.broker)
+    server = FakeServer()
+    publish(server, *(b"c%05d" % number for number in range(2 * SEEN_TOGETHER)))
+    directory = ChannelIndex(server.broker)
     waits = True
-    first = _looked(directory, search(readable=slow(hall)))
-    second = _looked(directory, search(readable=slow(hall), is_wanted=lambda: waits))
+    first = _looked(directory, search(readable=slow(server)))
+    second = _looked(directory, search(readable=slow(server), is_wanted=lambda: waits))
     waits = False
-    hall.turn()
+    server.turn()
     assert len(pages_of(first)) == 1 and pages_of(second) == []
 
 
 def test_a_channel_that_has_gone_meanwhile_is_not_shown() -> None:
-    hall = FakeServer(history_age=1.0)
-    publish(hall, *(b"c%05d" % number for number in range(2 * SEEN_TOGETHER)))
-    looked = _looked(ChannelIndex(hall.broker), search(most=5, readable=slow(hall)))
-    del hall.broker.channels[b"c00002"]
-    hall.turn()
+    server = FakeServer(history_age=1.0)
+    publish(server, *(b"c%05d" % number for number in range(2 * SEEN_TOGETHER)))
+    looked = _looked(ChannelIndex(server.broker), search(most=5, readable=slow(server)))
+    del server.broker.channels[b"c00002"]
+    server.turn()
     [page] = pages_of(looked)
     assert names(page) == [b"c00000", b"c00001", b"c00003", b"c00004"] and page.following == b"c00004"
 
 
 def test_patterns_are_compiled_in_time_slices_too() -> None:
-    hall = FakeServer()
-    publish(hall, b"a")
-    looked = _looked(ChannelIndex(hall.broker), search(readable=Slow(hall, parts=3)))
+    server = FakeServer()
+    publish(server, b"a")
+    looked = _looked(ChannelIndex(server.broker), search(readable=Slow(server, parts=3)))
     turns = 0
     while not pages_of(looked):
-        hall.turns.step()
+        server.turns.step()
         turns += 1
     assert turns == 3
 
 
-def many(hall: FakeServer) -> None:
+def many(server: FakeServer) -> None:
     """Channels for a search of 20 steps."""
-    publish(hall, *(b"c%05d" % number for number in range(20 * SEEN_TOGETHER)))
+    publish(server, *(b"c%05d" % number for number in range(20 * SEEN_TOGETHER)))
 
 
 def test_a_cheap_search_does_not_wait_for_the_end_of_expensive_ones() -> None:
     """Six others take 20 time slices each; this one takes two, and gets each when the others have had one."""
-    hall = FakeServer()
-    many(hall)
-    directory = ChannelIndex(hall.broker)
-    expensive = [Slow(hall) for _ in range(6)]
+    server = FakeServer()
+    many(server)
+    directory = ChannelIndex(server.broker)
+    expensive = [Slow(server) for _ in range(6)]
     for number, readable in enumerate(expensive):
         directory.look(search(readable=readable, principal=b"=%d" % number))
     for _ in range(12):
-        hall.turns.step()
-    cheap = Slow(hall, 0.1)
+        server.turns.step()
+    cheap = Slow(server, 0.1)
     before = sum(one.steps for one in expensive)
     looked = _looked(directory, search(readable=cheap, principal=b"=cheap"))
     while not pages_of(looked):
-        hall.turns.step()
+        server.turns.step()
     assert cheap.steps == 20
     # One more is in the rest of the slice in which it ended.
     assert sum(one.steps for one in expensive) - before <= 2 * len(expensive) + 1
-    hall.turn()
+    server.turn()
     assert [one.steps for one in expensive] == [20] * 6
 
 
 def test_a_client_has_one_search_at_a_time() -> None:
     """Its six share the turns of one, so that one of another client has every second slice."""
-    hall = FakeServer()
-    many(hall)
-    directory = ChannelIndex(hall.broker)
-    mine = [Slow(hall) for _ in range(6)]
+    server = FakeServer()
+    many(server)
+    directory = ChannelIndex(server.broker)
+    mine = [Slow(server) for _ in range(6)]
     for readable in mine:
         directory.look(search(readable=readable, principal=b"=ann"))
-    other = Slow(hall)
+    other = Slow(server)
     looked = _looked(directory, search(readable=other, principal=b"=bob"))
     while not pages_of(looked):
-        hall.turns.step()
+        server.turns.step()
     assert other.steps == 20
     assert sum(one.steps for one in mine) in (20, 21) and not any(one.steps for one in mine[2:])
-    hall.turn()
+    server.turn()
     assert [one.steps for one in mine] == [20] * 6
 
 
 def test_only_so_many_searches_hold_a_list_of_all_channels() -> None:
     """The others wait, and have their turns later."""
-    hall = FakeServer()
-    many(hall)
-    directory = ChannelIndex(hall.broker)
-    several = [Slow(hall) for _ in range(MAX_STARTED + 5)]
+    server = FakeServer()
+    many(server)
+    directory = ChannelIndex(server.broker)
+    several = [Slow(server) for _ in range(MAX_STARTED + 5)]
     searches = [search(readable=one, principal=b"=%d" % number) for number, one in enumerate(several)]
     for one in searches:
         directory.look(one)
     for _ in range(3 * MAX_STARTED):
-        hall.turns.step()
+        server.turns.step()
     assert [one.steps > 0 for one in several] == [True] * MAX_STARTED + [False] * 5
-    hall.turn()
+    server.turn()
     assert len(pages_of(*searches)) == len(searches)
 
 
 def test_a_search_that_is_asked_for_by_an_answer_to_another_is_run_in_its_turn() -> None:
-    hall = FakeServer()
-    publish(hall, b"a", b"b")
-    directory, found = ChannelIndex(hall.broker), []
+    server = FakeServer()
+    publish(server, b"a", b"b")
+    directory, found = ChannelIndex(server.broker), []
     first, second = search(most=1), search(after=b"a")
     first.page.then(lambda page: directory.look(second).then(found.append))
     directory.look(first)
@@ -234,25 +234,25 @@ def test_a_search_that_is_asked_for_by_an_answer_to_another_is_run_in_its_turn()
 
 
 def test_a_fault_in_one_answer_keeps_no_other_search_from_its_end() -> None:
-    hall = FakeServer()
-    many(hall)
-    directory = ChannelIndex(hall.broker)
-    faulty, other = search(readable=Slow(hall)), search(readable=Slow(hall), principal=b"=ann")
+    server = FakeServer()
+    many(server)
+    directory = ChannelIndex(server.broker)
+    faulty, other = search(readable=Slow(server)), search(readable=Slow(server), principal=b"=ann")
     faulty.page.then(lambda page: 1 // 0)
     for one in (faulty, other):
         directory.look(one)
     with pytest.raises(ZeroDivisionError):
-        hall.turn()
-    hall.turn()
+        server.turn()
+    server.turn()
     assert len(pages_of(other)) == 1
 
 
 @pytest.mark.parametrize("most", [1, 7])
 @given(some=st.sets(st.text("abc", min_size=1, max_size=4).map(str.encode), max_size=30))
 def test_page_by_page_one_sees_each_channel_once(most: int, some: set[bytes]) -> None:
-    hall = FakeServer()
-    publish(hall, *some)
-    directory, after, seen = ChannelIndex(hall.broker), b"", []
+    server = FakeServer()
+    publish(server, *some)
+    directory, after, seen = ChannelIndex(server.broker), b"", []
     while True:
         [page] = pages_of(_looked(directory, search(after=after, most=most)))
         seen += names(page)
@@ -271,9 +271,9 @@ def test_a_search_that_fails_does_not_keep_the_next_one_of_its_client() -> None:
         def select(self, channels: list[bytes]) -> list[bytes]:
             return channels
 
-    hall = FakeServer()
-    publish(hall, b"a")
-    directory = ChannelIndex(hall.broker)
+    server = FakeServer()
+    publish(server, b"a")
+    directory = ChannelIndex(server.broker)
     with pytest.raises(ZeroDivisionError):
         directory.look(search(readable=Failing()))
     [page] = pages_of(_looked(directory, search()))

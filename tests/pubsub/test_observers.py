@@ -19,21 +19,21 @@ class Onlooker:
 
 
 def test_an_onlooker_sees_what_happens_in_its_order() -> None:
-    hall, onlooker = FakeServer(), Onlooker()
-    hall.broker.observers.append(onlooker)
-    first, second = hall.line_peer(), hall.json_peer()
-    first.says("SUB a")
-    second.says({"type": "subscribe", "channel": "a"})
-    first.says("PUB a x", "PUB a y")
-    first.says("UNSUB a")
+    server, onlooker = FakeServer(), Onlooker()
+    server.broker.observers.append(onlooker)
+    first, second = server.line_client(), server.json_client()
+    first.send("SUB a")
+    second.send({"type": "subscribe", "channel": "a"})
+    first.send("PUB a x", "PUB a y")
+    first.send("UNSUB a")
     second.session.lost()
-    hall.turn()
+    server.turn()
     assert onlooker.seen == ["a +p1 1", "a +p2 2", "a e1 1-2", "a -p1 1", "a -p2 0"]
 
 
 def test_who_looks_at_readers_only_is_not_told_of_events() -> None:
-    hall, onlooker = FakeServer(), Onlooker()
-    hall.broker.reader_observers.append(onlooker)
-    peer = hall.line_peer()
-    peer.says("SUB a", "PUB a x", "UNSUB a")
+    server, onlooker = FakeServer(), Onlooker()
+    server.broker.reader_observers.append(onlooker)
+    peer = server.line_client()
+    peer.send("SUB a", "PUB a x", "UNSUB a")
     assert onlooker.seen == ["a +p1 1", "a -p1 0"]

@@ -211,21 +211,21 @@ def test_a_slow_watcher_does_not_hold_up_a_round() -> None:
 
 def test_watchers_of_several_channels_are_told_in_turns_of_their_own() -> None:
     """And what was published before is sent before."""
-    hall = FakeServer()
-    watchers = [hall.line_peer() for _ in range(3)]
+    server = FakeServer()
+    watchers = [server.line_client() for _ in range(3)]
     for watcher in watchers:
-        watcher.says("SUB a presence=on", "SUB b presence=on")
-    hall.turn()
+        watcher.send("SUB a presence=on", "SUB b presence=on")
+    server.turn()
     for watcher in watchers:
-        watcher.hears()
+        watcher.received()
     ticks = iter(range(1_000_000))
-    hall.broker.clock = lambda: 2000.0 + next(ticks)
-    other = hall.line_peer()
-    other.says("PUB a 1", "SUB a", "SUB b", "PUB b 2")
-    hall.turn()
+    server.broker.clock = lambda: 2000.0 + next(ticks)
+    other = server.line_client()
+    other.send("PUB a 1", "SUB a", "SUB b", "PUB b 2")
+    server.turn()
     told = ["MSG a 1 p4 1", "JOIN a p4 p4", "JOIN b p4 p4", "MSG b 1 p4 2"]
     for watcher in watchers:
-        heard = watcher.hears()
+        heard = watcher.received()
         assert sorted(heard) == sorted(told)
         assert [line for line in heard if " a " in line] == told[:2]
         assert [line for line in heard if " b " in line] == told[2:]
@@ -233,15 +233,15 @@ def test_watchers_of_several_channels_are_told_in_turns_of_their_own() -> None:
 
 def test_an_event_published_while_watchers_are_told_is_not_overtaken() -> None:
     """Commands of a long read go on in the same turn as the presence changes."""
-    hall = FakeServer()
-    watcher, other = hall.line_peer(), hall.line_peer()
-    watcher.says("SUB a presence=on")
-    watcher.hears()
-    hall.broker.postpone(lambda: other.says("PUB a 1"))
-    other.says("SUB a")
-    hall.broker.postpone(lambda: other.says("UNSUB a"))
-    hall.turn()
-    assert watcher.hears() == ["JOIN a p2 p2", "MSG a 1 p2 1", "LEAVE a p2 p2"]
+    server = FakeServer()
+    watcher, other = server.line_client(), server.line_client()
+    watcher.send("SUB a presence=on")
+    watcher.received()
+    server.broker.postpone(lambda: other.send("PUB a 1"))
+    other.send("SUB a")
+    server.broker.postpone(lambda: other.send("UNSUB a"))
+    server.turn()
+    assert watcher.received() == ["JOIN a p2 p2", "MSG a 1 p2 1", "LEAVE a p2 p2"]
 
 
 def test_a_watcher_that_catches_up_in_the_middle_of_a_round_gets_everything_once() -> None:
@@ -267,98 +267,98 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_event_after_many_joins_is_sent_in_time_slices(few: None) -> None:
     """Telling everybody of everybody takes long, and an event must not make that one turn."""
-    hall = FakeServer()
-    watchers, plain = [hall.line_peer() for _ in range(10)], hall.line_peer()
-    plain.says("SUB k")
+    server = FakeServer()
+    watchers, plain = [server.line_client() for _ in range(10)], server.line_client()
+    plain.send("SUB k")
     for watcher in watchers:
-        watcher.says("SUB k presence=on")
-    hall.turn()
+        watcher.send("SUB k presence=on")
+    server.turn()
     everybody = [*watchers, plain]
     for peer in everybody:
-        peer.hears()
+        peer.received()
     ticks = iter(range(1_000_000))
-    hall.broker.clock = lambda: 2000.0 + next(ticks)
-    joining = [hall.line_peer() for _ in range(5)]
+    server.broker.clock = lambda: 2000.0 + next(ticks)
+    joining = [server.line_client() for _ in range(5)]
     for peer in joining:
-        peer.says("SUB k presence=on")
-    joining[0].says("PUB k x")
+        peer.send("SUB k presence=on")
+    joining[0].send("PUB k x")
     before = sum(peer.outlet.sends for peer in everybody)
     sends: list[int] = []
-    while hall.turns:
-        hall.turns.step()
+    while server.turns:
+        server.turns.step()
         total = sum(peer.outlet.sends for peer in everybody)
         sends.append(total - before)
         before = total
         if len(sends) == 3:
-            joining[0].says("PUB k y")
+            joining[0].send("PUB k y")
     joins = [f"JOIN k {peer.id} {peer.id}" for peer in joining]
     message = [f"MSG k {offset} {joining[0].id} {data}" for offset, data in enumerate("xy", 1)]
-    assert [peer.hears() for peer in watchers] == [joins + message] * len(watchers) and plain.hears() == message
+    assert [peer.received() for peer in watchers] == [joins + message] * len(watchers) and plain.received() == message
     assert len(sends) > 10 and max(sends[:-1]) <= 2 and sum(sends) <= 2 * len(everybody)
 
 
 def test_more_than_a_chunk_of_events_does_not_wait_for_joins_to_be_told(few: None) -> None:
     """Events that wait are held in memory beyond the limits of the log."""
-    hall = FakeServer()
-    watchers = [hall.line_peer() for _ in range(10)]
+    server = FakeServer()
+    watchers = [server.line_client() for _ in range(10)]
     for watcher in watchers:
-        watcher.says("SUB k presence=on")
-    hall.turn()
+        watcher.send("SUB k presence=on")
+    server.turn()
     ticks = iter(range(1_000_000))
-    hall.broker.clock = lambda: 2000.0 + next(ticks)
-    publisher = hall.line_peer()
-    publisher.says("SUB k", "PUB k " + "x" * (CHUNK_BYTES // 2))
-    hall.turns.step()
+    server.broker.clock = lambda: 2000.0 + next(ticks)
+    publisher = server.line_client()
+    publisher.send("SUB k", "PUB k " + "x" * (CHUNK_BYTES // 2))
+    server.turns.step()
     assert sum(len(watcher.outlet.sent) > CHUNK_BYTES // 2 for watcher in watchers) < 5
-    publisher.says("PUB k " + "x" * (CHUNK_BYTES // 2))
-    hall.turns.step()
+    publisher.send("PUB k " + "x" * (CHUNK_BYTES // 2))
+    server.turns.step()
     assert all(len(watcher.outlet.sent) > CHUNK_BYTES - 100 for watcher in watchers)
 
 
 def test_events_do_not_wait_for_ever_behind_members_that_come(few: None) -> None:
     """The reader is no watcher: it gets events when they are delivered to all."""
-    hall = FakeServer()
-    watchers, plain = [hall.line_peer() for _ in range(5)], hall.line_peer()
-    plain.says("SUB k")
+    server = FakeServer()
+    watchers, plain = [server.line_client() for _ in range(5)], server.line_client()
+    plain.send("SUB k")
     for watcher in watchers:
-        watcher.says("SUB k presence=on")
-    hall.turn(), plain.hears()
+        watcher.send("SUB k presence=on")
+    server.turn(), plain.received()
     ticks = iter(range(1_000_000))
-    hall.broker.clock = lambda: 2000.0 + next(ticks)
-    hall.line_peer().says("SUB k", "PUB k x")
+    server.broker.clock = lambda: 2000.0 + next(ticks)
+    server.line_client().send("SUB k", "PUB k x")
     heard: list[str] = []
     turns = 0
     while "MSG k 1 p7 x" not in heard:
-        hall.line_peer().says("SUB k")
-        hall.turns.step()
-        heard = plain.hears()
+        server.line_client().send("SUB k")
+        server.turns.step()
+        heard = plain.received()
         turns += 1
     assert 1 < turns < 50
 
 
 def test_everything_is_sent_before_another_policy_holds(few: None) -> None:
-    hall = FakeServer(policy=FakePolicy({"k": "rw"}))
-    watchers = [hall.line_peer() for _ in range(5)]
+    server = FakeServer(policy=FakePolicy({"k": "rw"}))
+    watchers = [server.line_client() for _ in range(5)]
     for watcher in watchers:
-        watcher.says("SUB k presence=on")
-    hall.turn()
+        watcher.send("SUB k presence=on")
+    server.turn()
     ticks = iter(range(1_000_000))
-    hall.broker.clock = lambda: 2000.0 + next(ticks)
-    hall.line_peer().says("SUB k", "PUB k x")
-    hall.context.change_policy(FakePolicy())
-    assert all("MSG k 1 p6 x" in watcher.hears() for watcher in watchers)
+    server.broker.clock = lambda: 2000.0 + next(ticks)
+    server.line_client().send("SUB k", "PUB k x")
+    server.context.change_policy(FakePolicy())
+    assert all("MSG k 1 p6 x" in watcher.received() for watcher in watchers)
 
 
 def test_an_error_in_one_flush_does_not_keep_later_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    hall = FakeServer()
-    reader, publisher = hall.line_peer(), hall.line_peer()
-    reader.says("SUB a")
-    reader.hears()
-    publisher.says("PUB a 1", "HIST a last=1")
+    server = FakeServer()
+    reader, publisher = server.line_client(), server.line_client()
+    reader.send("SUB a")
+    reader.received()
+    publisher.send("PUB a 1", "HIST a last=1")
     with monkeypatch.context() as patch:
         patch.setattr(Undelivered, "send_all", lambda waiting, watchers, max_missed: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            hall.turn()
-    publisher.says("PUB a 2")
-    hall.turn()
-    assert reader.hears() == ["MSG a 1 p2 1", "MSG a 2 p2 2"]
+            server.turn()
+    publisher.send("PUB a 2")
+    server.turn()
+    assert reader.received() == ["MSG a 1 p2 1", "MSG a 2 p2 2"]

@@ -146,7 +146,7 @@ def fake_socket():
 
 
 @pytest.fixture
-def hall():
+def server():
     return FakeServer()
 
 
@@ -157,9 +157,9 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def port(hall, clock):
+def port(server, clock):
     """A WebSocket port, to open clients on."""
-    return Port(hall, clock)
+    return Port(server, clock)
 
 
 @pytest.fixture

@@ -46,11 +46,11 @@ class Answer:
 class Asking:
     """``ask("GET", path)`` asks on the connection that there is, and gives the answer when all has come to rest."""
 
-    def __init__(self, hall, reactor, wire):
-        self.hall = hall
+    def __init__(self, server, reactor, wire):
+        self.server = server
         self._wire = wire
-        routes = Routes(operations(hall.context, reactor, list))
-        self.site = HTTPSite(reactor, hall.context, OriginPolicy(AllowedOrigins()), routes, DEFAULT_LISTENER)
+        routes = Routes(operations(server.context, reactor, list))
+        self.site = HTTPSite(reactor, server.context, OriginPolicy(AllowedOrigins()), routes, DEFAULT_LISTENER)
         self.connect()
 
     def connect(self, there="127.0.0.1"):
@@ -68,7 +68,7 @@ class Asking:
 
     def settle(self):
         """Let everything come to rest, however late the backplane is."""
-        settle(self.hall)
+        settle(self.server)
 
     def heard(self):
         return Answer(self.transport.heard())

@@ -67,17 +67,17 @@ class Visit:
         self.protocol = site.buildProtocol(peer or transport.getPeer(), is_proxied)
         self.protocol.makeConnection(transport)
 
-    def sends(self, data):
+    def send_bytes(self, data):
         self.protocol.dataReceived(data)
-        return self.hears()
+        return self.received()
 
-    def hears(self, method="GET"):
+    def received(self, method="GET"):
         return read_answers(self.transport.heard(), method)
 
     def asks(self, path="/", method="GET", body=b"", **headers):
         """Its one answer."""
         self.protocol.dataReceived(ask(path, method, body, **headers))
-        (answer,) = self.hears(method)
+        (answer,) = self.received(method)
         return answer
 
     @property
@@ -91,9 +91,9 @@ class Visit:
 class Place:
     """A site, and its hall. ``routes`` are added to ours; ``place()`` is a new visit."""
 
-    def __init__(self, reactor, wire, routes=(), origins=None, listening=DEFAULT_LISTENER, hall=None):
-        self.reactor, self.hall = reactor, hall or FakeServer()
-        context = self.hall.context
+    def __init__(self, reactor, wire, routes=(), origins=None, listening=DEFAULT_LISTENER, server=None):
+        self.reactor, self.server = reactor, server or FakeServer()
+        context = self.server.context
         table = Routes([*operations(context, reactor, lambda: []), *routes])
         self.gate = OriginPolicy(origins or AllowedOrigins())
         self.site = HTTPSite(reactor, context, self.gate, table, listening)

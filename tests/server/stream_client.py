@@ -45,7 +45,7 @@ class Client:
         self._text = body.decode()
         return self
 
-    def hears(self):
+    def received(self):
         self._text += self.transport.heard().decode()
         whole, _, self._text = self._text.rpartition("\n\n")
         events, self._id = read_events(whole + "\n\n", self._id) if whole else ([], self._id)
@@ -55,8 +55,8 @@ class Client:
         self.protocol.connectionLost(Failure(ConnectionDone()))
 
 
-def web_port(reactor, wire, hall, interval=0):
+def web_port(reactor, wire, server, interval=0):
     """Gives what connects to it."""
-    routes = Routes(operations(hall.context, reactor, list, ping_interval=interval))
-    factory = WebFactory(hall.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 0, list, routes=routes)
+    routes = Routes(operations(server.context, reactor, list, ping_interval=interval))
+    factory = WebFactory(server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 0, list, routes=routes)
     return lambda: Client(factory, wire(port=8082))

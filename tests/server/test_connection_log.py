@@ -18,9 +18,9 @@ def time():
 
 
 @pytest.fixture
-def watched(hall, time):
-    hall.context.journal.watchers.append(ConnectionLog(hall.broker.clock, time.callLater))
-    return hall
+def watched(server, time):
+    server.context.journal.watchers.append(ConnectionLog(server.broker.clock, time.callLater))
+    return server
 
 
 def lines(logged):
@@ -28,9 +28,9 @@ def lines(logged):
 
 
 def test_a_line_says_who_it_was_and_how_it_ended(watched, logged):
-    peer = watched.line_peer()
+    peer = watched.line_client()
     peer.outlet.told = TcpStats(sent=200, received=100, unsent=0, rtt=0.001)
-    peer.says("NICK ann", "SUB kitchen", "PUB kitchen secret")
+    peer.send("NICK ann", "SUB kitchen", "PUB kitchen secret")
     watched.now += 2.5
     peer.session.lost("cleanly")
     (told,) = lines(logged)
@@ -65,16 +65,16 @@ def test_a_line_says_who_it_was_and_how_it_ended(watched, logged):
     ],
 )
 def test_whose_connection_ends_without_a_word_has_a_line_too(watched, logged, how, by, why):
-    watched.line_peer().session.lost(how)
+    watched.line_client().session.lost(how)
     (told,) = lines(logged)
     assert (told["by"], told["why"], told["how"]) == (by, why, how)
 
 
 def test_a_line_names_the_subject_and_leaves_out_what_is_not_known(watched, logged):
     watched.context.policy = FakePolicy({}, {"t": ("ann", {}, None)})
-    anonymous, known, renamed = (watched.line_peer() for _ in range(3))
-    known.says("AUTH t")
-    renamed.says("AUTH t")
+    anonymous, known, renamed = (watched.line_client() for _ in range(3))
+    known.send("AUTH t")
+    renamed.send("AUTH t")
     renamed.session.peer.nick = b"balcony"
     for peer in (anonymous, known, renamed):
         peer.session.lost("broken")
@@ -87,14 +87,14 @@ def test_a_line_names_the_subject_and_leaves_out_what_is_not_known(watched, logg
 
 
 def test_no_reason_that_a_client_gives_breaks_a_line_or_moves_a_cursor(watched, logged):
-    peer = watched.json_peer()
+    peer = watched.json_client()
     peer.session.cease("code 1000 \x1b[2J\nline client x \u202e", "peer")
     peer.session.lost("cleanly")
     assert formatEvent(logged[0]).endswith(r"by the client: 'code 1000 \x1b[2J\nline client x \u202e'")
 
 
 def test_whom_the_server_sends_away_it_has_told_why(watched, logged):
-    peer = watched.line_peer()
+    peer = watched.line_client()
     peer.session.dismiss(CloseReason.GOING_AWAY, b"the server is going away")
     peer.session.lost()
     (told,) = lines(logged)
@@ -104,8 +104,8 @@ def test_whom_the_server_sends_away_it_has_told_why(watched, logged):
 
 def test_who_it_was_is_told_but_not_how_that_was_proved(watched, logged):
     watched.context.policy = FakePolicy({}, {"t0ken": ("ann", {}, None)})
-    peer = watched.line_peer()
-    peer.says("AUTH t0ken", "AUTH wr0ng")
+    peer = watched.line_client()
+    peer.send("AUTH t0ken", "AUTH wr0ng")
     peer.session.lost()
     assert lines(logged)[0]["subject"] == "ann"
     assert "t0ken" not in write_json(logged[0]) and "wr0ng" not in write_json(logged[0])
@@ -114,7 +114,7 @@ def test_who_it_was_is_told_but_not_how_that_was_proved(watched, logged):
 def test_a_flood_is_counted(watched, time, logged):
     def flood(count):
         for _ in range(count):
-            watched.line_peer().session.lost()
+            watched.line_client().session.lost()
 
     flood(MAX_A_SECOND + 5)
     assert len(logged) == MAX_A_SECOND

@@ -22,36 +22,36 @@ def memory():
 
 def test_fragments_are_one_message(port):
     client = port.open()
-    client.sends(frame(BEGINNING, b'{"type":"pi') + frame(CONTINUATION, b"") + frame(CONTINUATION, b'ng",'))
-    client.sends(frame(PING, b"between") + frame(END, b'"id":1}'))
+    client.send_bytes(frame(BEGINNING, b'{"type":"pi') + frame(CONTINUATION, b"") + frame(CONTINUATION, b'ng",'))
+    client.send_bytes(frame(PING, b"between") + frame(END, b'"id":1}'))
     pong, answer = client.frames()
     assert pong[1] == b"between"
     assert answer == (TEXT, b'{"type":"pong","id":1}')
-    client.says({"type": "ping", "id": 2})
-    assert client.hears() == [{"type": "pong", "id": 2}]
+    client.send({"type": "ping", "id": 2})
+    assert client.received() == [{"type": "pong", "id": 2}]
     assert not {"_joined", "_fragments"} & client.server.__dict__.keys()
 
 
 def test_fragments_without_a_byte_take_no_memory(port, memory):
     client = port.open()
-    client.sends(frame(BEGINNING, b""))
+    client.send_bytes(frame(BEGINNING, b""))
     before = memory()
     for _ in range(60):
-        client.sends(frame(CONTINUATION, b"") * 1_000)
+        client.send_bytes(frame(CONTINUATION, b"") * 1_000)
     assert memory() - before < 5_000
-    client.sends(frame(END, b'{"type":"ping","id":1}'))
-    assert client.hears() == [{"type": "pong", "id": 1}]
+    client.send_bytes(frame(END, b'{"type":"ping","id":1}'))
+    assert client.received() == [{"type": "pong", "id": 1}]
 
 
 def test_fragments_without_end_are_too_many_at_last(port):
     client = port.open()
-    client.sends(frame(BEGINNING, b""))
+    client.send_bytes(frame(BEGINNING, b""))
     for _ in range(65):
-        client.sends(frame(CONTINUATION, b"") * 1_000)
+        client.send_bytes(frame(CONTINUATION, b"") * 1_000)
     assert client.frames() == []
-    client.sends(frame(CONTINUATION, b"") * 1_000)
+    client.send_bytes(frame(CONTINUATION, b"") * 1_000)
     client.is_closed_with(1009)
-    client.sends(frame(CONTINUATION, b"") * 1_000)
+    client.send_bytes(frame(CONTINUATION, b"") * 1_000)
     assert client.frames() == []
 
 
@@ -59,24 +59,24 @@ def test_fragments_without_end_are_too_many_at_last(port):
 def test_a_message_in_tiny_pieces_takes_no_more_memory_than_its_length(port, memory, head):
     """As fragments, or as one frame that comes in tiny segments."""
     client = port.open()
-    client.sends(head)
+    client.send_bytes(head)
     before = memory()
     for _ in range(10_000):
-        client.sends(frame(CONTINUATION, b"ab") if head[0] == BEGINNING else b"ab")
+        client.send_bytes(frame(CONTINUATION, b"ab") if head[0] == BEGINNING else b"ab")
     assert memory() - before < 30_000
 
 
 def test_a_message_of_too_many_bytes_in_fragments_is_refused(port):
     client = port.open()
-    client.sends(frame(BEGINNING, b"x" * MAX_OFFSET))
+    client.send_bytes(frame(BEGINNING, b"x" * MAX_OFFSET))
     assert client.frames() == []
-    client.sends(frame(CONTINUATION, b"x"))
+    client.send_bytes(frame(CONTINUATION, b"x"))
     client.is_closed_with(1009)
 
 
 def test_who_does_not_answer_the_refusal_is_dropped(port, clock):
     client = port.open()
-    client.sends(frame(BEGINNING, b"x" * MAX_OFFSET) + frame(CONTINUATION, b"x"))
+    client.send_bytes(frame(BEGINNING, b"x" * MAX_OFFSET) + frame(CONTINUATION, b"x"))
     client.is_closed_with(1009)
     pass_time(clock, 20)
     assert client.transport.ending is not None

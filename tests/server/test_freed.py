@@ -62,11 +62,11 @@ def quiet():
 
 
 @pytest.fixture
-def factories(hall, reactor, monkeypatch):
+def factories(server, reactor, monkeypatch):
     txaio.use_twisted()
     monkeypatch.setattr(txaio.config, "loop", reactor)
-    web = WebFactory(hall.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [])
-    return {"lines": LineFactory(hall.context, reactor, 0), "web": web}
+    web = WebFactory(server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [])
+    return {"lines": LineFactory(server.context, reactor, 0), "web": web}
 
 
 VISITS = {
@@ -102,7 +102,7 @@ VISITS = {
 
 @pytest.mark.parametrize("reason", [ConnectionDone, ConnectionLost])
 @pytest.mark.parametrize("visit", VISITS)
-def test_nothing_is_left_of_a_connection(visit, reason, quiet, factories, hall, reactor, fake_socket):
+def test_nothing_is_left_of_a_connection(visit, reason, quiet, factories, server, reactor, fake_socket):
     kind, said = VISITS[visit]
     fake_socket.getsockname = lambda: ("127.0.0.1", 8081)
     fake_socket.incoming = [said] * bool(said)
@@ -111,17 +111,17 @@ def test_nothing_is_left_of_a_connection(visit, reason, quiet, factories, hall, 
     protocol.makeConnection(transport)
     assert left()
     transport.doRead()
-    hall.turn()
+    server.turn()
     transport.connectionLost(Failure(reason()))
     reactor.advance(2 * LINGER)  # Autobahn's timers are bounded, but not all of them are cancelled
-    hall.turn()
+    server.turn()
     reactor.readers.clear()
     reactor.writers.clear()
     del protocol, transport
     assert not left()
 
 
-def test_nothing_is_left_of_a_reader_that_was_behind(quiet, factories, hall, reactor, fake_socket):
+def test_nothing_is_left_of_a_reader_that_was_behind(quiet, factories, server, reactor, fake_socket):
     """With what waited for its socket."""
     fake_socket.getsockname = lambda: ("127.0.0.1", 8081)
     fake_socket.room = 1_000
@@ -130,7 +130,7 @@ def test_nothing_is_left_of_a_reader_that_was_behind(quiet, factories, hall, rea
     transport = DirectTCPTransport(fake_socket, protocol, ("127.0.0.1", 50000), None, 1, reactor)
     protocol.makeConnection(transport)
     transport.doRead()
-    hall.turn()
+    server.turn()
     assert transport.blocked
     transport.connectionLost(Failure(ConnectionDone()))
     reactor.turn()
@@ -140,9 +140,9 @@ def test_nothing_is_left_of_a_reader_that_was_behind(quiet, factories, hall, rea
     assert not left()
 
 
-def test_nothing_is_left_of_who_did_not_read_its_history(quiet, factories, hall, reactor, fake_socket):
+def test_nothing_is_left_of_who_did_not_read_its_history(quiet, factories, server, reactor, fake_socket):
     fake_socket.getsockname = lambda: ("127.0.0.1", 8081)
-    hall.line_peer().says(*["PUB a " + "x" * 1_000] * 300)
+    server.line_client().send(*["PUB a " + "x" * 1_000] * 300)
     fake_socket.room = 1_000
     fake_socket.incoming = [HTTP % (b"GET", b"/channels/a/events") + b"\r\n"]
     protocol = factories["web"].buildProtocol(None)
@@ -150,7 +150,7 @@ def test_nothing_is_left_of_who_did_not_read_its_history(quiet, factories, hall,
     protocol.makeConnection(transport)
     before = [one for one in gc.get_objects() if isinstance(one, Session | InputPipeline)]
     transport.doRead()
-    hall.turn()
+    server.turn()
     assert transport.blocked
     transport.connectionLost(Failure(ConnectionDone()))
     reactor.turn()

@@ -16,13 +16,13 @@ HOST = b"Host: 127.0.0.1:8082\r\n"
 
 
 @pytest.fixture
-def connect(hall, reactor, wire, clock):
+def connect(server, reactor, wire, clock):
     """Open a connection to the web port."""
-    opening = web_port(reactor, wire, hall)
+    opening = web_port(reactor, wire, server)
 
     def make():
         client = opening()
-        client.sends = lambda data: client.protocol.dataReceived(data)  # another one once the head is there
+        client.send_bytes = lambda data: client.protocol.dataReceived(data)  # another one once the head is there
         client.half_closes = client.protocol.readConnectionLost
         return client
 
@@ -33,9 +33,9 @@ def get(target, *headers):
     return b"GET %b HTTP/1.1\r\n%b%b\r\n" % (target, HOST, b"".join(header + b"\r\n" for header in headers))
 
 
-def publish(hall, channel, *payloads):
-    hall.line_peer().says(*[f"PUB {channel} {payload}" for payload in payloads])
-    hall.turn()
+def publish(server, channel, *payloads):
+    server.line_client().send(*[f"PUB {channel} {payload}" for payload in payloads])
+    server.turn()
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def publish(hall, channel, *payloads):
 )
 def test_an_incomplete_request_is_forgotten(connect, sent):
     client = connect()
-    client.sends(sent)
+    client.send_bytes(sent)
     client.half_closes()
     assert client.transport.heard() == b"" and client.transport.disconnecting
 
 
 def test_an_idle_connection_is_closed(connect):
     client = connect()
-    client.sends(get(b"/healthz"))
+    client.send_bytes(get(b"/healthz"))
     assert client.answer()[0] == 200 and not client.transport.disconnecting
     client.half_closes()
     assert client.transport.disconnecting
@@ -65,74 +65,74 @@ def test_an_idle_connection_is_closed(connect):
 
 def test_a_refused_request_is_closed_without_a_wait(connect):
     client = connect()
-    client.sends(b"nonsense\r\n\r\n")
+    client.send_bytes(b"nonsense\r\n\r\n")
     assert client.transport.half_closed and not client.transport.disconnecting
     client.half_closes()
     assert client.transport.disconnecting
 
 
 @pytest.mark.parametrize("headers", [(), (b"Connection: close",)])
-def test_a_long_history_is_written_to_its_end(connect, hall, headers):
-    publish(hall, "k", *["x" * 1000] * 200)
+def test_a_long_history_is_written_to_its_end(connect, server, headers):
+    publish(server, "k", *["x" * 1000] * 200)
     client = connect()
-    client.sends(get(b"/channels/k/events", *headers))
+    client.send_bytes(get(b"/channels/k/events", *headers))
     client.half_closes()
-    hall.turn()
+    server.turn()
     heard = client.transport.heard()
     assert heard.endswith(b"\r\n0\r\n\r\n") and heard.count(b'"type":"event"') == 200
     assert client.transport.disconnecting and not client.transport.aborted
 
 
-def test_a_long_poll_is_answered(connect, hall):
+def test_a_long_poll_is_answered(connect, server):
     client = connect()
-    client.sends(get(b"/channels/k/events?wait=9"))
+    client.send_bytes(get(b"/channels/k/events?wait=9"))
     client.half_closes()
-    hall.turn()
+    server.turn()
     assert client.transport.heard() == b"" and not client.transport.disconnecting
-    publish(hall, "k", "hot")
+    publish(server, "k", "hot")
     status, _, body = client.answer()
     assert (status, json.loads(body)["events"][0]["data"]) == (200, "hot")
     assert client.transport.disconnecting
 
 
-def test_requests_that_were_sent_together_are_all_answered(connect, hall):
+def test_requests_that_were_sent_together_are_all_answered(connect, server):
     client = connect()
-    client.sends(get(b"/channels/k/events?wait=9") + get(b"/healthz") + get(b"/readyz") + b"GET /half HT")
+    client.send_bytes(get(b"/channels/k/events?wait=9") + get(b"/healthz") + get(b"/readyz") + b"GET /half HT")
     client.half_closes()
-    publish(hall, "k", "hot")
+    publish(server, "k", "hot")
     assert client.transport.heard().count(b"HTTP/1.1 200 OK") == 3
     assert client.transport.disconnecting
 
 
 @pytest.mark.parametrize("target", [b"/channels/k/events", b"/events?channel=k&channel=l", b"/stream"])
-def test_a_stream_goes_on(connect, hall, reactor, target):
+def test_a_stream_goes_on(connect, server, reactor, target):
     client = connect()
-    client.sends(get(target, b"Accept: text/event-stream"))
+    client.send_bytes(get(target, b"Accept: text/event-stream"))
     client.half_closes()
     client.half_closes()  # when reading is resumed, the transport finds the end once more
-    publish(hall, "k", "hot")
+    publish(server, "k", "hot")
     told = client.transport.heard().partition(b"\r\n\r\n")[2].decode()
     if target != b"/stream":
         assert read_events(told)[0][-1].message["data"] == "hot"
     assert not client.transport.disconnecting
 
 
-def test_a_stream_behind_other_requests_goes_on(connect, hall, reactor):
+def test_a_stream_behind_other_requests_goes_on(connect, server, reactor):
     client = connect()
-    client.sends(get(b"/channels/k/events?wait=9") + get(b"/channels/k/events", b"Accept: text/event-stream"))
+    client.send_bytes(get(b"/channels/k/events?wait=9") + get(b"/channels/k/events", b"Accept: text/event-stream"))
     client.half_closes()
-    publish(hall, "k", "hot")
+    publish(server, "k", "hot")
     assert b"event: welcome" in client.transport.heard()
     reactor.turn()
     assert client.transport.heard() == KEEP_ALIVE
-    publish(hall, "k", "hotter")
+    publish(server, "k", "hotter")
     assert b"hotter" in client.transport.heard()
 
 
-def test_a_stream_finds_out_soon_whether_the_client_is_still_there(connect, hall, reactor):
+def test_a_stream_finds_out_soon_whether_the_client_is_still_there(connect, server, reactor):
     """Its machine answers the first comment with a reset if it is gone; the next write fails then."""
     client = connect()
-    client.sends(get(b"/channels/k/events", b"Accept: text/event-stream"))
+    client.send_bytes(get(b"/channels/k/events", b"Accept: text/event-stream"))
     client.transport.heard()
     client.half_closes()
     assert client.transport.heard() == KEEP_ALIVE
@@ -143,13 +143,13 @@ def test_a_stream_finds_out_soon_whether_the_client_is_still_there(connect, hall
         assert client.transport.heard() == KEEP_ALIVE
     client.goes()
     reactor.advance(PROBE_EVERY)
-    assert not reactor.getDelayedCalls() and len(hall.context.roster) == 0
+    assert not reactor.getDelayedCalls() and len(server.context.roster) == 0
 
 
 def test_a_stream_that_begins_after_the_half_close_is_probed_once_at_a_time(connect, reactor):
     """The socket tells of the end again when it is read on."""
     client = connect()
-    client.sends(get(b"/events?channel=k&wait=1") + get(b"/channels/k/events", b"Accept: text/event-stream"))
+    client.send_bytes(get(b"/events?channel=k&wait=1") + get(b"/channels/k/events", b"Accept: text/event-stream"))
     client.half_closes()
     reactor.advance(1)
     reactor.turn()
@@ -160,10 +160,10 @@ def test_a_stream_that_begins_after_the_half_close_is_probed_once_at_a_time(conn
     assert client.transport.heard() == KEEP_ALIVE
 
 
-def test_a_stream_that_has_ended_closes(connect, hall):
+def test_a_stream_that_has_ended_closes(connect, server):
     client = connect()
-    client.sends(get(b"/channels/k/events", b"Accept: text/event-stream"))
-    [session] = hall.context.roster
+    client.send_bytes(get(b"/channels/k/events", b"Accept: text/event-stream"))
+    [session] = server.context.roster
     session.dismiss(1008, b"enough")
     assert client.transport.half_closed and not client.transport.disconnecting
     client.half_closes()
@@ -181,41 +181,41 @@ def frames(data):
 
 
 @pytest.mark.parametrize("target", [b"/ws", b"/ws?"], ids=["short handshake", "Autobahn"])
-def test_a_websocket_answers_what_came_and_closes(connect, hall, target):
+def test_a_websocket_answers_what_came_and_closes(connect, server, target):
     client = connect()
     sent = b"".join(frame(TEXT, b'{"type":"ping","id":%d}' % number) for number in range(3))
-    client.sends(HANDSHAKE.replace(b"/ws", target) + sent)
+    client.send_bytes(HANDSHAKE.replace(b"/ws", target) + sent)
     client.half_closes()
-    settle(hall)
+    settle(server)
     *messages, close = frames(client.transport.heard().partition(b"\r\n\r\n")[2])
     assert [b'"pong"' in payload for _, payload in messages] == [False, True, True, True]
     assert close == (CLOSE, b"\x03\xe8")
     assert client.transport.disconnecting
     client.goes()
-    assert len(hall.context.roster) == 0
+    assert len(server.context.roster) == 0
 
 
-def test_a_websocket_answers_also_what_has_not_been_parsed(connect, hall, monkeypatch):
+def test_a_websocket_answers_also_what_has_not_been_parsed(connect, server, monkeypatch):
     """TLS delivers the end of the stream while the input waits."""
     client = connect()
-    client.sends(HANDSHAKE)
+    client.send_bytes(HANDSHAKE)
     client.transport.heard()
     # Each look at the clock finds that this has taken long enough.
-    monkeypatch.setattr(hall.context.broker, "clock", iter(range(1, 10**6)).__next__)
+    monkeypatch.setattr(server.context.broker, "clock", iter(range(1, 10**6)).__next__)
     pings = b"".join(frame(PING, b"x" * 100) for _ in range(15))  # of which Autobahn gets a few at a time
-    client.sends(pings + frame(TEXT, b'{"type":"ping"}'))
+    client.send_bytes(pings + frame(TEXT, b'{"type":"ping"}'))
     client.half_closes()
     assert not client.transport.disconnecting
-    settle(hall)
+    settle(server)
     heard = client.transport.heard()
     assert b'{"type":"pong"}' in heard and heard.endswith(b"\x88\x02\x03\xe8")
     assert client.transport.disconnecting
 
 
-def test_a_websocket_that_is_closing_does_not_wait_for_an_answer_to_its_close_frame(connect, hall):
+def test_a_websocket_that_is_closing_does_not_wait_for_an_answer_to_its_close_frame(connect, server):
     client = connect()
-    client.sends(HANDSHAKE)
-    [session] = hall.context.roster
+    client.send_bytes(HANDSHAKE)
+    [session] = server.context.roster
     session.dismiss(1008, b"enough")
     assert not client.transport.disconnecting
     client.half_closes()
@@ -224,6 +224,6 @@ def test_a_websocket_that_is_closing_does_not_wait_for_an_answer_to_its_close_fr
 
 def test_a_handshake_that_autobahn_refused_is_closed(connect):
     client = connect()
-    client.sends(HANDSHAKE.replace(b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 99"))
+    client.send_bytes(HANDSHAKE.replace(b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 99"))
     client.half_closes()
     assert client.transport.disconnecting

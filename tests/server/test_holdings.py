@@ -36,13 +36,13 @@ class Socket(FakeSocket):
 class Lines:
     """A line port on sockets that are none."""
 
-    def __init__(self, hall):
-        self.hall, self.reactor = hall, FakeReactor()
+    def __init__(self, server):
+        self.server, self.reactor = server, FakeReactor()
         here = IPv4Address("TCP", "127.0.0.1", 8081)
         self._server = SimpleNamespace(_realPortNumber=8081, getHost=lambda: here)
-        self._factory = LineFactory(hall.context, self.reactor, 0)
+        self._factory = LineFactory(server.context, self.reactor, 0)
         port = SimpleNamespace(transport=DirectTCPTransport.__mro__[2])
-        install_direct_writes(port, hall.context.memory_budget)
+        install_direct_writes(port, server.context.memory_budget)
         self._make = port.transport
 
     def connect(self, address="127.0.0.1", told=None):
@@ -54,19 +54,19 @@ class Lines:
         return transport, socket
 
     def turn(self):
-        self.hall.turn()
+        self.server.turn()
         self.reactor.turn()
-        self.hall.turn()
+        self.server.turn()
 
 
 @pytest.fixture
-def lines(hall):
-    return Lines(hall)
+def lines(server):
+    return Lines(server)
 
 
 @pytest.fixture
-def memory_budget(hall):
-    return hall.context.memory_budget
+def memory_budget(server):
+    return server.context.memory_budget
 
 
 # What is sent and not read.
@@ -112,7 +112,7 @@ def test_who_does_not_read_is_cut_off_where_there_is_no_room(lines, memory_budge
     little[1].room = None
     little[0].doWrite()
     assert little[1].sent.endswith(b"x" * KB)
-    assert len(lines.hall.context.roster) == 2
+    assert len(lines.server.context.roster) == 2
 
 
 def test_who_has_little_waiting_is_not_cut_off_for_what_others_hold(lines, memory_budget):
@@ -170,32 +170,32 @@ def test_a_transport_that_counts_nowhere_counts_nothing():
 # What is said and has not ended.
 
 
-def test_a_line_that_has_begun_is_counted_until_it_has_ended(hall, reactor, wire, memory_budget):
-    call = Call(hall, reactor, wire())
-    call.hears()
-    call.sends(b"PING " + b"x" * KB)
+def test_a_line_that_has_begun_is_counted_until_it_has_ended(server, reactor, wire, memory_budget):
+    call = Call(server, reactor, wire())
+    call.received()
+    call.send_bytes(b"PING " + b"x" * KB)
     assert memory_budget.held == 0
-    call.sends(b"x" * 4 * KB)
+    call.send_bytes(b"x" * 4 * KB)
     assert memory_budget.held == 5 * KB + 5
-    call.sends(b"\n")
+    call.send_bytes(b"\n")
     assert memory_budget.held == 0
-    assert call.hears() == ["PONG " + "x" * 5 * KB]
-    call.sends(b"x" * 5 * KB)
+    assert call.received() == ["PONG " + "x" * 5 * KB]
+    call.send_bytes(b"x" * 5 * KB)
     assert memory_budget.held == 5 * KB
     call.is_lost()
     assert memory_budget.held == 0
 
 
-def test_a_line_for_which_there_is_no_room_is_skipped(hall, reactor, wire, memory_budget):
+def test_a_line_for_which_there_is_no_room_is_skipped(server, reactor, wire, memory_budget):
     memory_budget.most = 10
-    call = Call(hall, reactor, wire())
-    call.hears()
-    call.sends(b"PING 1\nPING " + b"x" * 4 * KB)
-    assert call.hears() == ["PONG 1", f"ERR limit {WORDS}"]
-    call.sends(b"x" * 100 * KB)
-    assert call.hears() == [] and memory_budget.held == 0
-    call.sends(b"still it\nPING 2\n")
-    assert call.hears() == ["PONG 2"]
+    call = Call(server, reactor, wire())
+    call.received()
+    call.send_bytes(b"PING 1\nPING " + b"x" * 4 * KB)
+    assert call.received() == ["PONG 1", f"ERR limit {WORDS}"]
+    call.send_bytes(b"x" * 100 * KB)
+    assert call.received() == [] and memory_budget.held == 0
+    call.send_bytes(b"still it\nPING 2\n")
+    assert call.received() == ["PONG 2"]
 
 
 PIECES = {
@@ -208,10 +208,10 @@ PIECES = {
 @pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
 def test_a_message_that_has_begun_is_counted(port, memory_budget, pieces):
     client = port.open(LINE_PROTOCOL)
-    client.sends(pieces[0])
+    client.send_bytes(pieces[0])
     counted = memory_budget.held
     assert 4 * KB < counted < 6 * KB
-    client.sends(pieces[1])
+    client.send_bytes(pieces[1])
     assert KB - 20 < memory_budget.held - counted < KB + 20
     client.goes()
     assert memory_budget.held == 0
@@ -221,17 +221,17 @@ def test_a_message_that_has_begun_is_counted(port, memory_budget, pieces):
 def test_who_begins_a_message_for_which_there_is_no_room_is_turned_away(port, memory_budget, pieces):
     client, other = port.open(JSON_PROTOCOL), port.open(LINE_PROTOCOL)
     memory_budget.most = 10
-    client.sends(pieces[0])
+    client.send_bytes(pieces[0])
     assert memory_budget.held == 0
     (kind, told), close = client.frames()
     assert kind == TEXT and b'"code":"limit"' in told and WORDS.encode() in told
     assert close[0] == CLOSE and int.from_bytes(close[1], "big") == 1013
     for _ in range(50):
-        client.sends(pieces[1])
+        client.send_bytes(pieces[1])
     assert client.frames() == [] and memory_budget.held == 0
     assert not any(isinstance(value, bytes | bytearray) and value for value in vars(client.server).values())
-    other.says("PING still")
-    assert other.hears() == ["PONG still"]
+    other.send("PING still")
+    assert other.received() == ["PONG still"]
     client.goes()
 
 
@@ -239,37 +239,37 @@ def test_a_message_that_came_in_pieces_is_not_counted_when_it_is_whole(port, mem
     client = port.open(LINE_PROTOCOL)
     whole = frame(TEXT, b"PING " + b"x" * 5 * KB)
     for data in (whole, frame(0x01, b"PING ") + frame(0x80, b"x" * 5 * KB)):
-        client.sends(data[: 4 * KB])
+        client.send_bytes(data[: 4 * KB])
         assert memory_budget.held > 3 * KB
-        client.sends(data[4 * KB :])
+        client.send_bytes(data[4 * KB :])
         assert memory_budget.held == 0
-        assert client.hears() == ["PONG " + "x" * 5 * KB]
+        assert client.received() == ["PONG " + "x" * 5 * KB]
 
 
-def test_frames_that_wait_for_their_turn_are_counted(port, hall, memory_budget):
+def test_frames_that_wait_for_their_turn_are_counted(port, server, memory_budget):
     """Autobahn's part of them is looked at no longer than is fair."""
     client = port.open(LINE_PROTOCOL)
-    now = hall.broker.clock
+    now = server.broker.clock
 
     def clock():
-        hall.now += 0.01
+        server.now += 0.01
         return now()
 
-    hall.broker.clock = clock
-    client.sends(frame(0x8A, b"") * KB)
+    server.broker.clock = clock
+    client.send_bytes(frame(0x8A, b"") * KB)
     waits = memory_budget.held
     assert waits > 5 * KB
     client.server.dataReceived(frame(0x8A, b"") * KB)  # was on its way already
     assert memory_budget.held == waits + 6 * KB
-    hall.turn()
+    server.turn()
     assert memory_budget.held == 0
 
 
 @pytest.fixture
-def visit(hall, reactor, wire, clock):
+def visit(server, reactor, wire, clock):
     def visit():
         return Visit(
-            WebFactory(hall.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: []), wire(port=8082)
+            WebFactory(server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: []), wire(port=8082)
         )
 
     return visit
@@ -278,22 +278,22 @@ def visit(hall, reactor, wire, clock):
 def test_the_head_of_a_request_is_counted_until_it_is_whole(visit, memory_budget):
     head = upgrade(X_Long="x" * 5 * KB)
     guest, other = visit(), visit()
-    guest.sends(head[: 4 * KB])
-    other.sends(head[: 3 * KB])
+    guest.send_bytes(head[: 4 * KB])
+    other.send_bytes(head[: 3 * KB])
     assert memory_budget.held == 7 * KB
     other.is_lost()
     assert memory_budget.held == 4 * KB
-    guest.sends(head[4 * KB :])
+    guest.send_bytes(head[4 * KB :])
     assert memory_budget.held == 0
-    assert guest.hears()[0] == 101
+    assert guest.received()[0] == 101
     guest.is_lost()
 
 
 def test_a_head_for_which_there_is_no_room_is_refused(visit, memory_budget):
     memory_budget.most = 10
     guest = visit()
-    guest.sends(upgrade(X_Long="x" * 5 * KB)[: 4 * KB])
-    status, headers, body = guest.hears()
+    guest.send_bytes(upgrade(X_Long="x" * 5 * KB)[: 4 * KB])
+    status, headers, body = guest.received()
     assert (status, headers["retry-after"]) == (503, "5") and WORDS in body.decode()
     assert memory_budget.held == 0 and not guest.protocol._head
     guest.is_lost()
@@ -311,12 +311,12 @@ STEPS = st.one_of(
 @given(st.lists(STEPS, max_size=40), st.sampled_from([5 * KB, 50 * KB, 10_000 * KB]))
 def test_whatever_happens_the_sum_is_bounded_and_comes_to_nothing(steps, most):
     """No more is held than may be, but by what is told to the last who asked; and at the end all is given back."""
-    hall = FakeServer()
-    lines, memory_budget = Lines(hall), hall.context.memory_budget
+    server = FakeServer()
+    lines, memory_budget = Lines(server), server.context.memory_budget
     memory_budget.most = most
-    publisher = hall.line_peer()
-    publisher.says(*["PUB big " + "x" * KB] * 20)
-    hall.turn()
+    publisher = server.line_client()
+    publisher.send(*["PUB big " + "x" * KB] * 20)
+    server.turn()
     peers = [lines.connect() for _ in range(4)]
     for step, which, much in steps:
         transport, socket = peers[which]
@@ -345,4 +345,4 @@ def test_whatever_happens_the_sum_is_bounded_and_comes_to_nothing(steps, most):
         if not transport.disconnected:
             transport.connectionLost(GONE)
     lines.turn()
-    assert memory_budget.held == 0 and len(hall.context.roster) == 1
+    assert memory_budget.held == 0 and len(server.context.roster) == 1

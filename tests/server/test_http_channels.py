@@ -19,7 +19,7 @@ def names(answer):
 def test_channels_come_by_name_a_page_at_a_time(ask):
     for name in ("b", "a1", "a2", "%C3%A9"):
         ask("POST", f"/channels/{name}/events", b"xyz")
-    ask.hall.line_peer().says("SUB a1")
+    ask.server.line_client().send("SUB a1")
     first = ask("GET", "/channels?limit=3")
     assert first.json["channels"][0] == {
         "channel": "a1",
@@ -58,8 +58,8 @@ def test_only_those_that_may_be_read_are_there(reactor, wire):
 def test_a_stranger_pays_for_what_must_be_looked_through(reactor, wire):
     ask = Asking(FakeServer(commands_burst=20, commands_per_second=1), reactor, wire)
     for number in range(1_000):
-        ask.hall.line_peer().says(f"SUB c{number}")
-    ask.hall.turn()
+        ask.server.line_client().send(f"SUB c{number}")
+    ask.server.turn()
     ask.connect("192.0.2.7")
     assert [ask("GET", "/channels?limit=1").status for _ in range(3)] == [200, 200, 429]
 
@@ -69,8 +69,8 @@ def test_patterns_with_stars_are_paid_for_as_well(reactor, wire):
     policy = FakePolicy({"c*": "rw"}, {"A": ("ann", {f"x{number}*": "r" for number in range(50)}, None)})
     ask = Asking(FakeServer(policy=policy, commands_burst=300, commands_per_second=1), reactor, wire)
     for number in range(1_000):
-        ask.hall.line_peer().says(f"PUB c{number} x")
-    ask.hall.turn()
+        ask.server.line_client().send(f"PUB c{number} x")
+    ask.server.turn()
     ask.connect("192.0.2.7")
     assert [ask("GET", "/channels?limit=1").status for _ in range(3)] == [200, 200, 200]
     assert [ask("GET", "/channels?limit=1&token=A").status for _ in range(3)] == [200, 200, 429]
@@ -81,23 +81,23 @@ def test_searches_of_one_client_wait_for_each_other_and_not_for_those_of_others(
     policy = FakePolicy({"c*": "rw"}, {"A": ("ann", {"c*": "r"}, None)})
     ask = Asking(FakeServer(policy=policy), reactor, wire)
     for number in range(300):
-        ask.hall.line_peer().says(f"PUB c{number} x")
-    ask.hall.turn()
+        ask.server.line_client().send(f"PUB c{number} x")
+    ask.server.turn()
     asked = []
 
     def tick():
         """Each look at the clock takes a time slice."""
-        ask.hall.now += TIME_SLICE_SECONDS
-        return ask.hall.now
+        ask.server.now += TIME_SLICE_SECONDS
+        return ask.server.now
 
-    ask.hall.broker.clock = tick
+    ask.server.broker.clock = tick
     for name, query in (("first", "?token=A"), ("second", "?token=A"), ("other", "")):
         ask.connect()
         ask.send("GET", "/channels" + query)
         asked.append((name, ask.transport))
     order = []
     while asked:
-        ask.hall.turns.step()
+        ask.server.turns.step()
         order += [name for name, transport in asked if transport.value()]
         asked = [(name, transport) for name, transport in asked if not transport.value()]
     assert order == ["first", "other", "second"]
@@ -106,8 +106,8 @@ def test_searches_of_one_client_wait_for_each_other_and_not_for_those_of_others(
 def test_a_page_of_many_members_costs_by_all_of_them(reactor, wire):
     ask = Asking(FakeServer(commands_burst=20, commands_per_second=1), reactor, wire)
     for _ in range(1_000):
-        ask.hall.line_peer().says("SUB a")
-    ask.hall.turn()
+        ask.server.line_client().send("SUB a")
+    ask.server.turn()
     ask.connect("192.0.2.7")
     statuses = [ask("GET", "/channels/a/members?limit=1").status for _ in range(3)]
     assert statuses == [200, 200, 429]
@@ -117,7 +117,7 @@ def test_a_page_of_many_members_costs_by_all_of_them(reactor, wire):
 def test_members_come_by_id_a_page_at_a_time(reactor, wire, late):
     ask = Asking(FakeServer(late=late), reactor, wire)
     for nick in ("ann", "bob", "cleo"):
-        ask.hall.line_peer().says(f"NICK {nick}", "SUB kitchen")
+        ask.server.line_client().send(f"NICK {nick}", "SUB kitchen")
         ask.settle()
     first = ask("GET", "/channels/kitchen/members?limit=2").json
     assert first == {

@@ -49,7 +49,7 @@ def build(reactor, wire):
             Route("GET", "/fails", fail),
             Route("GET", "/refuses", refuse),
         ]
-        place = Place(reactor, wire, routes, hall=FakeServer(**limits))
+        place = Place(reactor, wire, routes, server=FakeServer(**limits))
         place.waiting, place.order = waiting, order
         return place
 
@@ -75,7 +75,7 @@ def test_a_body_is_read_whatever_the_cut(place, headers):
     sent = ask("/echo", "POST", chunks(body[:7], body[7:]) if headers else body, **headers)
     for cut in range(1, len(sent)):
         visit = place()
-        first, second = visit.sends(sent[:cut]), visit.sends(sent[cut:])
+        first, second = visit.send_bytes(sent[:cut]), visit.send_bytes(sent[cut:])
         assert [answer.body for answer in (*first, *second)] == [body]
         assert not visit.is_closing
 
@@ -88,27 +88,27 @@ def test_a_body_may_be_empty(visit):
 
 def test_what_stands_behind_a_body_is_the_next_request(visit):
     sent = ask("/echo", "POST", b"one") + ask("/echo", "POST", chunks(b"t", b"wo"), **CHUNKED) + ask("/healthz")
-    assert [answer.body for answer in visit.sends(sent)] == [b"one", b"two", b"ok\n"]
+    assert [answer.body for answer in visit.send_bytes(sent)] == [b"one", b"two", b"ok\n"]
 
 
 @pytest.mark.parametrize(("path", "most"), [("/echo", 65_536), ("/little", 10), ("/large", 1_000_000)])
 def test_each_route_bounds_its_bodies(place, path, most):
     assert place().asks(path, "POST", b"x" * most).status == 200
     visit = place()
-    (answer,) = visit.sends(ask(path, "POST", Content_Length=str(most + 1)))
+    (answer,) = visit.send_bytes(ask(path, "POST", Content_Length=str(most + 1)))
     assert (answer.status, answer.code) == (413, "too-long")
     assert str(most) in answer.problem["detail"]
     assert visit.is_closing and answer.headers["connection"] == "close"
-    assert visit.sends(b"x" * (most + 1) + ask()) == []
+    assert visit.send_bytes(b"x" * (most + 1) + ask()) == []
 
 
 def test_a_body_in_chunks_is_refused_when_it_is_too_long(visit):
     visit.protocol.dataReceived(ask("/little", "POST", b"6\r\nabcdef\r\n", **CHUNKED))
-    assert visit.hears() == []
-    (answer,) = visit.sends(b"6\r\nabcdef\r\n0\r\n\r\n" + ask())
+    assert visit.received() == []
+    (answer,) = visit.send_bytes(b"6\r\nabcdef\r\n0\r\n\r\n" + ask())
     assert (answer.status, answer.code) == (413, "too-long")
     assert visit.is_closing
-    assert visit.sends(ask()) == []
+    assert visit.send_bytes(ask()) == []
 
 
 def test_a_body_is_in_so_many_chunks_at_most(place):
@@ -117,14 +117,14 @@ def test_a_body_is_in_so_many_chunks_at_most(place):
     visit = place()
     answer = visit.asks("/echo", "POST", chunks(*[b"a"] * 10_000), **CHUNKED)
     assert (answer.status, answer.code) == (400, "bad-argument")
-    assert visit.is_closing and visit.sends(ask()) == []
+    assert visit.is_closing and visit.send_bytes(ask()) == []
 
 
 def test_who_expects_to_be_told_is_told(place):
     visit = place()
     visit.protocol.dataReceived(ask("/echo", "POST", Content_Length="5", Expect="100-continue"))
     assert visit.transport.heard() == b"HTTP/1.1 100 Continue\r\n\r\n"
-    assert [answer.body for answer in visit.sends(b"hello")] == [b"hello"]
+    assert [answer.body for answer in visit.send_bytes(b"hello")] == [b"hello"]
     assert visit.asks().status == 200
 
 
@@ -133,25 +133,25 @@ def test_who_speaks_http_1_0_is_not_told(visit):
     said = ask("/echo", "POST", Content_Length="5", Expect="100-continue").replace(b"HTTP/1.1", b"HTTP/1.0")
     visit.protocol.dataReceived(said)
     assert visit.transport.heard() == b""
-    assert [answer.body for answer in visit.sends(b"hello")] == [b"hello"]
+    assert [answer.body for answer in visit.send_bytes(b"hello")] == [b"hello"]
 
 
 @pytest.mark.parametrize(("path", "status"), [("/little", 413), ("/nothing", 404), ("/healthz", 405)])
 def test_who_expects_to_be_told_is_told_that_it_must_not(visit, path, status):
     """Whether it sends the body all the same nobody knows, so the connection ends."""
-    (answer,) = visit.sends(ask(path, "POST", Content_Length="50", Expect="100-continue"))
+    (answer,) = visit.send_bytes(ask(path, "POST", Content_Length="50", Expect="100-continue"))
     assert answer.status == status
     assert visit.is_closing
-    assert visit.sends(b"x" * 50 + ask()) == []
+    assert visit.send_bytes(b"x" * 50 + ask()) == []
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "PUT", "OPTIONS", "QUARREL"])
 @pytest.mark.parametrize("headers", [{"Content_Length": "3"}, CHUNKED])
 def test_only_a_post_has_a_body(visit, method, headers):
     visit.protocol.dataReceived(ask("/", method, b"abc", **headers))
-    (answer,) = visit.hears(method)
+    (answer,) = visit.received(method)
     assert answer.status == (400 if method in ("GET", "HEAD", "OPTIONS") else 405) and visit.is_closing
-    assert visit.sends(ask()) == []
+    assert visit.send_bytes(ask()) == []
 
 
 def test_a_short_body_that_nobody_wants_is_dropped_and_the_connection_kept(visit):
@@ -162,12 +162,12 @@ def test_a_short_body_that_nobody_wants_is_dropped_and_the_connection_kept(visit
 
 
 def test_a_long_body_that_nobody_wants_is_not_waited_for(visit):
-    (answer,) = visit.sends(ask("/nothing", "POST", Content_Length="70000"))
+    (answer,) = visit.send_bytes(ask("/nothing", "POST", Content_Length="70000"))
     assert answer.status == 404 and visit.is_closing
 
 
 def test_what_is_held_of_a_body_is_counted_until_it_is_answered(place):
-    memory_budget = place.hall.context.memory_budget
+    memory_budget = place.server.context.memory_budget
     visit = place()
     visit.protocol.dataReceived(ask("/later", "POST", b"x" * 60_000)[:-1])
     assert memory_budget.held == 59_999
@@ -184,14 +184,14 @@ def test_a_body_is_not_counted_any_longer_when_its_connection_is_lost(place):
     for sent in (ask("/later", "POST", b"x" * 60_000), ask("/echo", "POST", b"x" * 60_000)[:-1]):
         visit = place()
         visit.protocol.dataReceived(sent)
-        assert place.hall.context.memory_budget.held >= 59_999
+        assert place.server.context.memory_budget.held >= 59_999
         visit.is_lost()
-        assert place.hall.context.memory_budget.held == 0
+        assert place.server.context.memory_budget.held == 0
 
 
 def test_who_asks_for_more_than_all_may_hold_gives_way(build):
     place = build(max_held=1024 * 1024)
-    place.hall.context.memory_budget.recount(0, 1024 * 1024, LOCAL)
+    place.server.context.memory_budget.recount(0, 1024 * 1024, LOCAL)
     for sent in (ask("/echo", "POST", b"x" * 60_000)[:-1], b"GET /" + b"x" * 10_000):
         visit = place()
         assert visit.transport.heard() == b""
@@ -200,7 +200,7 @@ def test_who_asks_for_more_than_all_may_hold_gives_way(build):
         assert visit.is_closing
         visit.is_lost()
     assert place().asks("/echo", "POST", b"x" * 1000).status == 200, "a little is not counted"
-    assert place.hall.context.memory_budget.held == 1024 * 1024
+    assert place.server.context.memory_budget.held == 1024 * 1024
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET", BODY, BODY + b"Content-Length: 9\r\n\r\nhello"])
@@ -214,11 +214,11 @@ def test_what_has_begun_must_end_in_time(build, reactor, sent):
         return
     for piece in (sent[:-2], sent[-2:-1], sent[-1:]):
         reactor.advance(6)
-        assert visit.sends(piece) == []
+        assert visit.send_bytes(piece) == []
     reactor.advance(8)
     assert visit.transport.heard().startswith(b"HTTP/1.1 408 ")
     assert visit.transport.half_closed
-    assert visit.sends(b"hello" + ask()) == []
+    assert visit.send_bytes(b"hello" + ask()) == []
     reactor.advance(LINGER)
     assert visit.transport.aborted
     visit.is_lost()
@@ -228,10 +228,10 @@ def test_what_has_begun_must_end_in_time(build, reactor, sent):
 def test_each_request_has_its_own_time(build, reactor):
     place = build(line_timeout=20.0)
     visit, sent = place(), ask("/echo", "POST", b"hello")
-    visit.sends(sent[:9])
+    visit.send_bytes(sent[:9])
     for _ in range(5):
         reactor.advance(15)
-        assert len(visit.sends(sent[9:] + sent[:9])) == 1
+        assert len(visit.send_bytes(sent[9:] + sent[:9])) == 1
 
 
 # Smuggling.
@@ -284,7 +284,7 @@ def test_nothing_is_smuggled(place, head):
 @pytest.mark.parametrize("line", [b"chunked\x20", b"\tchunked", b"Chunked"])
 def test_chunks_are_chunks_however_they_are_written(visit, line):
     visit.protocol.dataReceived(BODY + b"Transfer-Encoding:" + line + b"\r\n\r\n" + chunks(b"abc") + ask("/healthz"))
-    assert [answer.body for answer in visit.hears()] == [b"abc", b"ok\n"]
+    assert [answer.body for answer in visit.received()] == [b"abc", b"ok\n"]
 
 
 @pytest.mark.parametrize(
@@ -299,9 +299,9 @@ def test_chunks_are_chunks_however_they_are_written(visit, line):
 )
 def test_odd_chunks_end_the_connection(visit, sent):
     visit.protocol.dataReceived(BODY + b"Transfer-Encoding: chunked\r\n\r\n" + sent + ask("/healthz"))
-    (answer,) = visit.hears()
+    (answer,) = visit.received()
     assert (answer.status, answer.code) == (400, "bad-argument")
-    assert visit.is_closing and visit.sends(ask()) == []
+    assert visit.is_closing and visit.send_bytes(ask()) == []
 
 
 def test_chunks_are_not_for_http_1_0(visit):
@@ -325,7 +325,7 @@ def test_a_line_of_a_head_is_not_endless(visit, begun):
 
 
 def test_http_1_0_gets_one_answer(visit):
-    (answer,) = visit.sends(b"GET /healthz HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+    (answer,) = visit.send_bytes(b"GET /healthz HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
     assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert visit.is_closing
 
@@ -338,7 +338,7 @@ def test_who_wants_to_close_is_closed(visit, said):
 
 def test_a_close_in_any_line_of_the_header_closes(visit):
     head = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n"
-    (answer,) = visit.sends(head)
+    (answer,) = visit.send_bytes(head)
     assert answer.headers["connection"] == "close" and visit.is_closing
 
 
@@ -350,31 +350,31 @@ def test_a_connection_is_kept_for_long(visit):
 
 
 def test_an_answer_leaves_in_one_send(visit):
-    sends = []
-    visit.transport.write, visit.transport.writeSequence = sends.append, sends.append
+    writes = []
+    visit.transport.write, visit.transport.writeSequence = writes.append, writes.append
     visit.protocol.dataReceived(ask("/healthz"))
-    assert len(sends) == 1 and sends[0].endswith(b"ok\n")
+    assert len(writes) == 1 and writes[0].endswith(b"ok\n")
 
 
 def test_what_comes_together_is_run_in_shares(place):
     """A read has room for two thousand requests, and all others would wait for them."""
-    place.hall.broker.clock = lambda: place.hall.now
+    place.server.broker.clock = lambda: place.server.now
     visit = place()
     answer_one = place.site.routes.find(b"/healthz").methods[b"GET"].operation
 
     def slow(request):
-        place.hall.now += TIME_SLICE_SECONDS / 4
+        place.server.now += TIME_SLICE_SECONDS / 4
         answer_one(request)
 
     place.site.routes.find(b"/healthz").methods[b"GET"] = Route("GET", "/healthz", slow)
     visit.protocol.dataReceived(ask("/healthz") * 10 + b"GET /heal")
-    assert len(visit.hears()) == 4
+    assert len(visit.received()) == 4
     assert not visit.transport.reads
     visit.protocol.dataReceived(b"thz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     heard = []
-    while len(place.hall.turns):
-        place.hall.turns.step()
-        heard.append(len(visit.hears()))
+    while len(place.server.turns):
+        place.server.turns.step()
+        heard.append(len(visit.received()))
     assert [count for count in heard if count] == [4, 3]
     assert visit.transport.reads
     assert visit.asks("/healthz").status == 200
@@ -385,13 +385,13 @@ def test_who_does_not_read_its_answer_is_not_read_either(place):
     write = visit.transport.write
     visit.transport.write = lambda data: (write(data), visit.protocol.pauseProducing())
     visit.protocol.dataReceived(ask("/healthz"))
-    assert len(visit.hears()) == 1 and not visit.transport.reads
+    assert len(visit.received()) == 1 and not visit.transport.reads
     visit.protocol.dataReceived(ask("/healthz"))  # over TLS some may come all the same
-    place.hall.turn()
-    assert visit.hears() == []
+    place.server.turn()
+    assert visit.received() == []
     visit.protocol.resumeProducing()
-    place.hall.turn()
-    assert len(visit.hears()) == 1
+    place.server.turn()
+    assert len(visit.received()) == 1
 
 
 def test_who_does_not_read_is_not_answered_further(place, reactor):
@@ -401,12 +401,12 @@ def test_who_does_not_read_is_not_answered_further(place, reactor):
     visit.transport.write = lambda data: (write(data), visit.protocol.pauseProducing())
     visit.protocol.dataReceived(ask("/healthz") * 3)
     for _ in range(3):
-        place.hall.turn()
-        assert len(visit.hears()) == 1 and not visit.transport.reads
+        place.server.turn()
+        assert len(visit.received()) == 1 and not visit.transport.reads
         reactor.advance(IDLE - 1)
         visit.protocol.resumeProducing()
-    place.hall.turn()
-    assert visit.hears() == [] and visit.transport.reads
+    place.server.turn()
+    assert visit.received() == [] and visit.transport.reads
     reactor.advance(IDLE - 1)
     assert not visit.is_closing
     reactor.advance(1)
@@ -418,26 +418,26 @@ def test_half_a_request_behind_an_answer_that_was_not_read_has_its_deadline(buil
     visit = place()
     visit.protocol.pauseProducing()
     visit.protocol.dataReceived(ask("/healthz") + b"GET /healthz HTTP/1.1\r\n")
-    assert [answer.status for answer in visit.hears()] == [200]
+    assert [answer.status for answer in visit.received()] == [200]
     visit.protocol.resumeProducing()
-    place.hall.turn()
+    place.server.turn()
     reactor.advance(9)
-    assert visit.hears() == []
+    assert visit.received() == []
     reactor.advance(1)
-    assert [answer.status for answer in visit.hears()] == [408]
+    assert [answer.status for answer in visit.received()] == [408]
 
 
 def test_who_never_reads_its_answers_is_closed(place, reactor):
     visit = place()
     visit.protocol.pauseProducing()
     visit.protocol.dataReceived(ask("/healthz") * 3)
-    place.hall.turn()
-    assert len(visit.hears()) == 1
+    place.server.turn()
+    assert len(visit.received()) == 1
     reactor.advance(IDLE)
     assert visit.is_closing
     visit.protocol.resumeProducing()
-    place.hall.turn()
-    assert visit.hears() == []
+    place.server.turn()
+    assert visit.received() == []
 
 
 def test_what_is_behind_an_answer_that_is_not_read_waits_for_it_too(place):
@@ -452,20 +452,20 @@ def test_a_connection_that_is_lost_while_it_waits_for_its_turn_is_left_alone(pla
     place.site.context.broker.clock = iter(float(number) for number in range(1000)).__next__
     visit = place()
     visit.protocol.dataReceived(ask("/healthz") * 3)
-    assert len(visit.hears()) == 1
+    assert len(visit.received()) == 1
     visit.is_lost()
-    place.hall.turn()
-    assert visit.hears() == []
+    place.server.turn()
+    assert visit.received() == []
 
 
 def test_what_is_behind_an_answer_that_takes_long_waits(place):
     visit = place()
     visit.protocol.dataReceived(ask("/later") + ask("/healthz"))
-    assert visit.hears() == [] and visit.transport.reads
+    assert visit.received() == [] and visit.transport.reads
     visit.protocol.dataReceived(b"x" * MAX_EARLY + b"\r\n")
     assert not visit.transport.reads
     place.waiting.pop().answer(200, b"text/plain", b"at last")
-    first, second, third = visit.hears()
+    first, second, third = visit.received()
     assert (first.body, second.body, third.status) == (b"at last", b"ok\n", 400)
 
 
@@ -475,7 +475,7 @@ def test_an_answer_that_takes_long_is_waited_for(place, reactor):
     reactor.advance(10 * IDLE)
     assert not visit.is_closing
     place.waiting.pop().answer(200, b"text/plain", b"at last")
-    assert visit.hears()[0].body == b"at last"
+    assert visit.received()[0].body == b"at last"
     reactor.advance(IDLE)
     assert visit.is_closing
 
@@ -490,7 +490,7 @@ def test_who_has_gone_is_told_to_the_operation_and_answers_are_thrown_away(place
     assert gone == [True]
     request.answer_json(200, b"{}")
     request.refuse(BAD_NICK)
-    assert visit.hears() == [] and logged == []
+    assert visit.received() == [] and logged == []
     assert place.site.running == 0 and not place.site.connections
 
 
@@ -550,7 +550,7 @@ def test_nothing_is_left_of_a_connection(place, reactor, last):
 def test_while_the_server_goes_away_nobody_new_is_served(place):
     visit, other = place(), place()
     assert visit.asks().status == other.asks().status == 200
-    place.hall.context.draining = True
+    place.server.context.draining = True
     answer = visit.asks("/echo", "POST", b"hello")
     assert (answer.status, answer.code) == (503, "unavailable")
     assert answer.headers["connection"] == "close" and visit.is_closing
@@ -568,14 +568,14 @@ def test_who_is_being_answered_when_the_server_goes_away_may_hear_it(place):
     first, second, third = place.waiting
     second.on_drain = lambda: second.answer(200, b"text/plain", b"so far")
     over = []
-    place.hall.context.draining = True
+    place.server.context.draining = True
     place.site.drain(lambda: over.append(place.site.running))
     assert idle.is_closing and not busy.is_closing
-    assert [answer.body for answer in hurried.hears()] == [b"so far"]
+    assert [answer.body for answer in hurried.received()] == [b"so far"]
     assert over == []
     failing.is_lost()
     first.answer(200, b"text/plain", b"all")
-    assert [answer.body for answer in busy.hears()] == [b"all"]
+    assert [answer.body for answer in busy.received()] == [b"all"]
     assert over == [0]
 
 
@@ -587,7 +587,7 @@ def test_a_fault_of_one_that_is_hurried_does_not_keep_the_others_waiting(place, 
     first.on_drain = lambda: 1 / 0
     second.on_drain = lambda: second.answer_json(200, b"{}")
     place.site.drain(lambda: None)
-    assert other.hears()[0].status == 200
+    assert other.received()[0].status == 200
     assert [event["log_failure"].type for event in logged] == [ZeroDivisionError]
     logged.clear()
     visit.is_lost()

@@ -27,16 +27,16 @@ def payloads(ask, channel="kitchen"):
 
 
 def test_what_is_posted_is_heard_by_readers_of_all_dialects(ask):
-    line, page = ask.hall.line_peer(), ask.hall.json_peer()
-    line.says("SUB kitchen")
-    page.says({"type": "subscribe", "channel": "kitchen"})
+    line, page = ask.server.line_client(), ask.server.json_client()
+    line.send("SUB kitchen")
+    page.send({"type": "subscribe", "channel": "kitchen"})
     ask.settle()
-    line.hears(), page.hears()
+    line.received(), page.received()
     answer = ask("POST", KITCHEN, b"hello", Content_Type="application/x-www-form-urlencoded")
     assert (answer.status, answer.json) == (201, {"channel": "kitchen", "offset": 1, "epoch": "e1"})
     ask("POST", KITCHEN + "?name=alarm&nick=bob", b'{"a": 1}', Content_Type="application/json")
-    assert line.hears() == ["MSG kitchen 1 p3 hello", 'EVENT kitchen 2 bob alarm {"a": 1}']
-    assert [(event["from"], event["name"], event["data"]) for event in page.hears()] == [
+    assert line.received() == ["MSG kitchen 1 p3 hello", 'EVENT kitchen 2 bob alarm {"a": 1}']
+    assert [(event["from"], event["name"], event["data"]) for event in page.received()] == [
         ("p3", "message", "hello"),
         ("bob", "alarm", {"a": 1}),
     ]
@@ -74,7 +74,7 @@ def test_a_channel_may_have_slashes_and_whatever_is_percent_encoded(ask):
 def test_what_cannot_be_published_is_refused(ask, path, body, kind, code):
     headers = {"Content_Type": kind} if kind else {}
     assert ask("POST", path, body, **headers).code == code
-    assert not ask.hall.broker.channels
+    assert not ask.server.broker.channels
 
 
 def test_a_message_may_be_as_long_as_anywhere(ask):
@@ -117,7 +117,7 @@ def test_history_is_what_the_log_holds(ask):
         "events": [],
         "next": "e2:0",
     }
-    assert [*ask.hall.broker.channels] == [b"kitchen"]
+    assert [*ask.server.broker.channels] == [b"kitchen"]
 
 
 @pytest.mark.parametrize("query", ["last=x", "since=-1", "epoch=e1", "last=1&last=2", "sinse=1", "since=%ff"])
@@ -219,19 +219,19 @@ def test_a_long_history_for_a_client_that_has_gone_is_not_answered(reactor, wire
     ask = Asking(FakeServer(), reactor, wire)
     for _ in range(3):
         ask("POST", KITCHEN, b"x" * 60_000)
-    stats, opened = ask.hall.context.stats, Future()
+    stats, opened = ask.server.context.stats, Future()
     before = stats.requests.copy()
-    monkeypatch.setattr(ask.hall.broker, "open", lambda *asked: opened)
+    monkeypatch.setattr(ask.server.broker, "open", lambda *asked: opened)
     ask.send("GET", KITCHEN)
     ask.protocol.connectionLost(Failure(ConnectionDone()))
-    opened.settle(ask.hall.broker.channels[b"kitchen"])
+    opened.settle(ask.server.broker.channels[b"kitchen"])
     ask.settle()
     assert ask.transport.heard() == b"" and stats.requests == before and logged == []
 
 
 def test_what_the_backplane_refused_may_be_asked_again(reactor, wire):
     ask = Asking(FakeServer(late=True), reactor, wire)
-    ask.hall.backplane.failing = 1
+    ask.server.backplane.failing = 1
     answer = ask("POST", KITCHEN, b"x", Idempotency_Key="1")
     assert answer.code == (503, "unavailable")
     assert ask("POST", KITCHEN, b"x", Idempotency_Key="1").status == 201
@@ -282,7 +282,7 @@ def test_a_batch_counts_each_of_its_events_once(reactor, wire):
     ask = Asking(FakeServer(commands_burst=10, commands_per_second=1), reactor, wire)
     ask.connect("192.0.2.7")
     assert ask("POST", "/events", batch(*[{"channel": "kitchen", "data": 1}] * 10)).status == 200
-    ask.hall.now += 1
+    ask.server.now += 1
     assert ask("POST", KITCHEN, b"x").status == 201
     assert ask("POST", KITCHEN, b"x").code == (429, "rate")
 
@@ -292,8 +292,8 @@ def test_a_batch_counts_each_of_its_events_once(reactor, wire):
 def test_a_long_answer_costs_a_remote_client_more(reactor, wire, query, size, most):
     """One command for each four KiB, in pieces or whole."""
     ask = Asking(FakeServer(commands_burst=45, commands_per_second=1), reactor, wire)
-    ask.hall.line_peer().says("PUB kitchen " + "x" * size)
-    ask.hall.turn()
+    ask.server.line_client().send("PUB kitchen " + "x" * size)
+    ask.server.turn()
     ask.connect("192.0.2.7")
     statuses = [ask("GET", KITCHEN + query).status for _ in range(10)]
     assert statuses == [200] * most + [429] * (10 - most)
@@ -301,16 +301,16 @@ def test_a_long_answer_costs_a_remote_client_more(reactor, wire, query, size, mo
 
 def test_a_history_in_pieces_costs_a_remote_client_by_all_of_them(reactor, wire):
     ask = Asking(FakeServer(commands_burst=100, commands_per_second=1), reactor, wire)
-    ask.hall.line_peer().says(*["PUB kitchen " + "x" * 60_000] * 7)
-    ask.hall.turn()
+    ask.server.line_client().send(*["PUB kitchen " + "x" * 60_000] * 7)
+    ask.server.turn()
     ask.connect("192.0.2.7")
     assert [ask("GET", KITCHEN).status for _ in range(2)] == [200, 429]
 
 
 def test_each_channel_of_a_poll_costs_a_remote_client_a_command(reactor, wire):
     ask = Asking(FakeServer(commands_burst=45, commands_per_second=1), reactor, wire)
-    ask.hall.line_peer().says("PUB c0 x")
-    ask.hall.turn()
+    ask.server.line_client().send("PUB c0 x")
+    ask.server.turn()
     ask.connect("192.0.2.7")
     several = "&".join(f"channel=c{number}" for number in range(20))
     assert [ask("GET", "/events?wait=1&last=1&" + several).status for _ in range(4)] == [200, 200, 200, 429]
@@ -320,5 +320,5 @@ def test_what_was_done_under_a_key_is_told_to_nobody_who_may_not_do_it_any_longe
     ask = Asking(FakeServer(policy=POLICY), reactor, wire)
     shown = {"Authorization": "Bearer A", "Idempotency_Key": "1"}
     assert ask("POST", KITCHEN, b"x", **shown).status == 201
-    ask.hall.context.change_policy(FakePolicy({}, {"A": ("ann", {}, None)}))
+    ask.server.context.change_policy(FakePolicy({}, {"A": ("ann", {}, None)}))
     assert ask("POST", KITCHEN, b"x", **shown).code == (403, "forbidden")

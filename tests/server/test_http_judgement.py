@@ -45,8 +45,8 @@ def build(reactor, wire):
             Route("GET", "/open", seen, asks_who=False),
             Route("GET", "/dear", lambda request: (request.charge(9), seen(request))),
         ]
-        hall = FakeServer(policy=policy, **limits)
-        place = Place(reactor, wire, routes, origins, listening or ListenerConfig("tcp:8082"), hall)
+        server = FakeServer(policy=policy, **limits)
+        place = Place(reactor, wire, routes, origins, listening or ListenerConfig("tcp:8082"), server)
         place.seen = seen
         return place
 
@@ -73,15 +73,15 @@ def test_a_page_of_another_site_gets_nothing_done(place, origin, path, method):
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
 def test_a_form_of_another_site_publishes_nothing(place, kind):
     """These are sent without asking first ("simple requests")."""
-    page = place.hall.json_peer()
-    page.says({"type": "subscribe", "id": 1, "channel": "kitchen"})
-    assert page.hears()[-1]["type"] == "ok"
+    page = place.server.json_client()
+    page.send({"type": "subscribe", "id": 1, "channel": "kitchen"})
+    assert page.received()[-1]["type"] == "ok"
     answer = place().asks(
         "/channels/kitchen/events", "POST", b"hello", Origin="https://evil.example", Content_Type=kind
     )
     assert answer.status == 403
-    place.hall.turn()
-    assert page.hears() == []
+    place.server.turn()
+    assert page.received() == []
 
 
 def test_a_page_whose_name_was_made_to_point_here_learns_nothing(build):
@@ -105,15 +105,15 @@ def test_a_page_whose_name_was_made_to_point_here_learns_nothing(build):
 )
 def test_what_a_page_of_another_site_embeds_or_opens_gets_files_only(place, site, mode, dest):
     """It is asked for without an origin but with the cookie of the user, and could be a stream with a nick."""
-    page = place.hall.json_peer()
-    page.says({"type": "subscribe", "channel": "kitchen", "presence": True})
-    page.hears()
+    page = place.server.json_client()
+    page.send({"type": "subscribe", "channel": "kitchen", "presence": True})
+    page.received()
     fetched = {"Sec_Fetch_Site": site, "Sec_Fetch_Mode": mode, "Sec_Fetch_Dest": dest, "Accept": "text/event-stream"}
     for path in ("/events?channel=kitchen&nick=evil", "/stream", "/channels/kitchen/events?wait=9", "/who", "/none"):
         answer = place().asks(path, **fetched)
         assert (answer.status, answer.code) == (403, "forbidden")
-    place.hall.turn()
-    assert page.hears() == [] and place.seen.requests == []
+    place.server.turn()
+    assert page.received() == [] and place.seen.requests == []
     assert place().asks("/sockbridge.js", **fetched).status == 200
 
 
@@ -145,14 +145,14 @@ HTML = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 )
 @pytest.mark.parametrize("path", ["/events?channel=kitchen&nick=fool", "/stream"])
 def test_a_page_that_is_navigated_to_joins_no_channel(place, navigation, path):
-    member = place.hall.json_peer()
-    member.says({"type": "subscribe", "channel": "kitchen", "presence": True})
-    member.hears()
+    member = place.server.json_client()
+    member.send({"type": "subscribe", "channel": "kitchen", "presence": True})
+    member.received()
     answer = place().asks(path, **navigation)
     assert (answer.status, answer.code) == (403, "forbidden")
-    place.hall.turn()
-    assert member.hears() == []
-    assert len(place.hall.context.roster) == 1
+    place.server.turn()
+    assert member.received() == []
+    assert len(place.server.context.roster) == 1
 
 
 def test_a_foreign_origin_is_logged_once(place, logged):
@@ -318,12 +318,12 @@ def test_a_token_must_be_good_still_when_the_body_has_come(build, change):
     policy = FakePolicy({}, {"good": ("ann", {"kitchen": "rw"}, expires)})
     place = build(policy)
     visit = place()
-    visit.sends(ask("/who?token=good", "POST", Content_Length="2"))
+    visit.send_bytes(ask("/who?token=good", "POST", Content_Length="2"))
     if change != "expired":
-        place.hall.context.change_policy(FakePolicy({}, {} if change == "gone" else policy._tokens))
+        place.server.context.change_policy(FakePolicy({}, {} if change == "gone" else policy._tokens))
     if change != "gone":
-        place.hall.wall += 10
-    (answer,) = visit.sends(b"{}")
+        place.server.wall += 10
+    (answer,) = visit.send_bytes(b"{}")
     assert (answer.status, answer.code) == (401, "unauthorized")
     assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
     assert place.seen.requests == []
@@ -332,9 +332,9 @@ def test_a_token_must_be_good_still_when_the_body_has_come(build, change):
 def test_rights_are_those_of_when_the_body_has_come(build):
     place = build(POLICY)
     visit = place()
-    visit.sends(ask("/who?token=good", "POST", Content_Length="2"))
-    place.hall.context.change_policy(FakePolicy({}, {"good": ("ann", {"hall": "rw"}, None)}))
-    (answer,) = visit.sends(b"{}")
+    visit.send_bytes(ask("/who?token=good", "POST", Content_Length="2"))
+    place.server.context.change_policy(FakePolicy({}, {"good": ("ann", {"hall": "rw"}, None)}))
+    (answer,) = visit.send_bytes(b"{}")
     ((identity, _, _),) = place.seen.requests
     assert answer.status == 200 and not identity.grants.on(b"kitchen") and identity.grants.on(b"hall")
 
@@ -371,7 +371,7 @@ def test_each_request_of_a_stranger_is_a_command(build):
     assert statuses == [200, 200, 200, 429, 429]
     answer = place(there=STRANGER).asks("/open")
     assert answer.code == "rate" and answer.headers["retry-after"] == "1"
-    place.hall.now += 2
+    place.server.now += 2
     assert place(there=STRANGER).asks("/open").status == 200
     assert place(there="198.51.100.10").asks("/open").status == 200, "another one"
 
@@ -379,10 +379,10 @@ def test_each_request_of_a_stranger_is_a_command(build):
 def test_who_goes_on_is_closed(build):
     place = build(commands_per_second=1, commands_burst=3)
     visit = place(there=STRANGER)
-    answers = visit.sends(ask("/open") * 20)
+    answers = visit.send_bytes(ask("/open") * 20)
     assert [answer.status for answer in answers] == [200] * 3 + [429] * 4
     assert visit.is_closing and answers[-1].headers["connection"] == "close"
-    (answer,) = place(there=STRANGER).sends(ask("/open"))
+    (answer,) = place(there=STRANGER).send_bytes(ask("/open"))
     assert answer.headers["connection"] == "close"
 
 
@@ -415,7 +415,7 @@ def test_who_floods_in_the_midst_of_a_body_is_told_and_closed(build):
     visit.protocol.dataReceived(ask("/who", "POST", Content_Length="60000"))
     for _ in range(4):
         visit.protocol.dataReceived(b"x" * 11_000)
-    (answer,) = visit.hears()
+    (answer,) = visit.received()
     assert (answer.status, answer.code) == (429, "rate")
     assert visit.is_closing
 
@@ -503,21 +503,21 @@ def test_it_lives(place):
 
 
 def test_it_is_ready_unless_it_goes_away_or_its_backplane_is_away(reactor, wire):
-    hall = FakeServer(late=True)
-    place = Place(reactor, wire, hall=hall)
+    server = FakeServer(late=True)
+    place = Place(reactor, wire, server=server)
     answer = place().asks("/readyz")
     assert (answer.status, answer.body.strip()) == (200, b'{"ready":true}')
-    hall.backplane.is_ready = False
+    server.backplane.is_ready = False
     answer = place().asks("/readyz")
     assert (answer.status, answer.code) == (503, "unavailable")
-    hall.backplane.is_ready = True
-    hall.context.draining = True
+    server.backplane.is_ready = True
+    server.context.draining = True
     assert place().asks("/readyz").status == 503
     assert place().asks("/healthz").status == 200
 
 
 def test_refusals_and_bytes_are_counted(place):
-    stats = place.hall.context.stats
+    stats = place.server.context.stats
     visit = place()
     visit.protocol.dataReceived(ask("/none"))
     assert stats.received == len(ask("/none"))

@@ -14,7 +14,7 @@ def ask(reactor, wire):
 
 def test_peers_come_by_id_a_page_at_a_time(ask):
     for nick in ("ann", "bob", "cleo"):
-        ask.hall.line_peer().says(f"NICK {nick}")
+        ask.server.line_client().send(f"NICK {nick}")
     first = ask("GET", "/peers?limit=2").json
     assert ([peer["nick"] for peer in first["peers"]], first["total"], first["next"]) == (["ann", "bob"], 3, "p2")
     rest = ask("GET", "/peers?after=p2").json
@@ -24,8 +24,8 @@ def test_peers_come_by_id_a_page_at_a_time(ask):
 
 
 def test_one_peer_is_told_of(ask):
-    peer = ask.hall.line_peer()
-    peer.says("SUB kitchen")
+    peer = ask.server.line_client()
+    peer.send("SUB kitchen")
     told = ask("GET", "/peers/p1").json
     assert (told["id"], told["dialect"], told["from"], told["state"]) == ("p1", "line", "127.0.0.1:50000", "open")
     assert ask("GET", "/peers/p1?x=1").code == (400, "bad-argument")
@@ -34,17 +34,17 @@ def test_one_peer_is_told_of(ask):
 @pytest.mark.parametrize("id", ["p9", "", "%ff", "p1/x"])
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_who_is_not_there_is_not_found(ask, id, method):
-    ask.hall.line_peer()
+    ask.server.line_client()
     assert ask(method, f"/peers/{id}").code == (404, "bad-argument")
 
 
 @pytest.mark.parametrize("query, words", [("", ""), ("?reason=too%20loud%C3%A9", ": too loudé")])
 def test_a_peer_is_told_why_it_is_sent_away(ask, query, words):
-    peer = ask.hall.line_peer()
-    peer.hears()
+    peer = ask.server.line_client()
+    peer.received()
     answer = ask("DELETE", "/peers/p1" + query)
     assert (answer.status, answer.body) == (204, b"")
-    assert peer.hears() == [f"NOTICE disconnected by an administrator{words}", "BYE"]
+    assert peer.received() == [f"NOTICE disconnected by an administrator{words}", "BYE"]
     assert peer.ending is CloseReason.POLICY
     peer.leaves()
     assert ask("DELETE", "/peers/p1").status == 404
@@ -52,7 +52,7 @@ def test_a_peer_is_told_why_it_is_sent_away(ask, query, words):
 
 @pytest.mark.parametrize("reason", ["", "a%0Ab", "%1b[2J", "%C2%85", "x" * 81, "%E2%80%A8", "%ff"])
 def test_a_reason_is_one_short_line(ask, reason):
-    peer = ask.hall.line_peer()
+    peer = ask.server.line_client()
     assert ask("DELETE", f"/peers/p1?reason={reason}").code == (400, "bad-argument")
     assert peer.ending is None
 
@@ -60,7 +60,7 @@ def test_a_reason_is_one_short_line(ask, reason):
 @pytest.mark.parametrize("method, path", [("GET", "/peers"), ("GET", "/peers/p1"), ("DELETE", "/peers/p1")])
 class TestAdministrators:
     def test_without_a_policy_they_are_on_this_machine(self, ask, method, path):
-        ask.hall.line_peer()
+        ask.server.line_client()
         ask.connect("192.0.2.7")
         assert ask(method, path).code == (403, "forbidden")
         ask.connect()
@@ -69,7 +69,7 @@ class TestAdministrators:
     def test_with_a_policy_they_have_a_token_that_says_so(self, reactor, wire, method, path):
         tokens = {"A": ("ann", {}, None), "ROOT": ("root", {}, None)}
         ask = Asking(FakeServer(policy=FakePolicy({"lobby": "rw"}, tokens, admins=["root"])), reactor, wire)
-        ask.hall.line_peer()
+        ask.server.line_client()
         assert ask(method, path).code == (401, "unauthorized")
         assert ask(method, path + "?token=A").code == (403, "forbidden")
         assert ask(method, path + "?token=ROOT").status in (200, 204)

@@ -23,8 +23,8 @@ def ask(reactor, wire):
         reactor,
         wire,
     )
-    asking.hall.broker.publish(Client(b"p"), b"kitchen", b"message", Payloads((b"x" * 1000,) * EVENTS, 1000 * EVENTS))
-    asking.hall.turn()
+    asking.server.broker.publish(Client(b"p"), b"kitchen", b"message", Payloads((b"x" * 1000,) * EVENTS, 1000 * EVENTS))
+    asking.server.turn()
     return asking
 
 
@@ -56,10 +56,10 @@ def test_in_http_1_0_its_end_is_that_of_the_connection(ask):
 def test_it_comes_whole_as_long_as_the_token_is_valid(ask, elapsed):
     ask.send("GET", KITCHEN + "?token=A")
     ask.protocol.pauseProducing()
-    ask.hall.turn()
-    ask.hall.wall += elapsed
+    ask.server.turn()
+    ask.server.wall += elapsed
     ask.protocol.resumeProducing()
-    ask.hall.turn()
+    ask.server.turn()
     answer = ask.heard()
     assert answer.is_whole and len(answer.json["events"]) == EVENTS
 
@@ -67,23 +67,23 @@ def test_it_comes_whole_as_long_as_the_token_is_valid(ask, elapsed):
 def test_who_does_not_read_is_not_written_to(ask):
     ask.send("GET", KITCHEN)
     ask.protocol.pauseProducing()
-    ask.hall.turn()
+    ask.server.turn()
     written = len(ask.transport.value())
     assert written < 1.2 * CHUNK_BYTES
     ask.protocol.resumeProducing()
     ask.protocol.pauseProducing()
-    ask.hall.turn()
+    ask.server.turn()
     assert len(ask.transport.value()) == written
     ask.protocol.resumeProducing()
-    ask.hall.turn()
+    ask.server.turn()
     assert len(ask.heard().json["events"]) == EVENTS
 
 
 def test_each_piece_is_written_in_a_turn_of_its_own(ask):
     ask.send("GET", KITCHEN)
     sizes = [len(ask.transport.heard())]
-    while len(ask.hall.turns):
-        ask.hall.turns.step()
+    while len(ask.server.turns):
+        ask.server.turns.step()
         sizes.append(len(ask.transport.heard()))
     assert len(sizes) > 30 and max(sizes) < 1.2 * CHUNK_BYTES
 
@@ -91,11 +91,11 @@ def test_each_piece_is_written_in_a_turn_of_its_own(ask):
 def test_what_the_log_lets_go_meanwhile_is_not_held(ask):
     ask.send("GET", KITCHEN)
     ask.protocol.pauseProducing()
-    ask.hall.turn()
-    channel = ask.hall.broker.channels[b"kitchen"]
+    ask.server.turn()
+    channel = ask.server.broker.channels[b"kitchen"]
     channel.log.shrink(0)
     ask.protocol.resumeProducing()
-    ask.hall.turn()
+    ask.server.turn()
     answer = ask.heard()
     sent = len(answer.json["events"])
     assert answer.is_whole and 0 < sent < EVENTS / 2 and "lost" not in answer.json
@@ -107,17 +107,17 @@ def test_an_answer_tells_of_each_gap_and_reads_on_behind_it(reactor, wire):
     publisher = Client(b"p")
 
     def publish(count):
-        ask.hall.broker.publish(publisher, b"kitchen", b"message", Payloads((b"x" * 1000,) * count, 1000 * count))
+        ask.server.broker.publish(publisher, b"kitchen", b"message", Payloads((b"x" * 1000,) * count, 1000 * count))
 
     publish(300)
     ask.send("GET", KITCHEN + "?since=0")
     for count in (140, 100):
         ask.protocol.pauseProducing()
-        ask.hall.turn()
+        ask.server.turn()
         publish(count)
         ask.protocol.resumeProducing()
-        ask.hall.turns.step(), ask.hall.turns.step()
-    ask.hall.turn()
+        ask.server.turns.step(), ask.server.turns.step()
+    ask.server.turn()
     answer = ask.heard().json
     offsets = [event["offset"] for event in answer["events"]]
     missing = [offset for gap in answer["gaps"] for offset in range(gap["first"], gap["last"] + 1)]
@@ -129,7 +129,7 @@ def test_who_reads_nothing_for_too_long_is_reset(ask, reactor):
     """A FIN would be taken for the end of the answer (RFC 9112 section 6.3), in HTTP/1.0 above all."""
     ask.send("GET", KITCHEN)
     ask.protocol.pauseProducing()
-    ask.hall.turn()
+    ask.server.turn()
     reactor.advance(PATIENCE - 1)
     assert not ask.transport.aborted
     reactor.advance(1)
@@ -139,7 +139,7 @@ def test_who_reads_nothing_for_too_long_is_reset(ask, reactor):
 def test_a_fault_of_ours_amid_an_answer_resets_it(ask, logged, monkeypatch):
     ask.send("GET", KITCHEN)
     monkeypatch.setattr(response, "next", lambda *arguments: 1 / 0, raising=False)
-    ask.hall.turn()
+    ask.server.turn()
     assert ask.transport.aborted
     assert [event["log_failure"].type for event in logged] == [ZeroDivisionError]
     logged.clear()
@@ -158,13 +158,13 @@ def test_a_server_that_ends_resets_the_answers_that_have_begun_and_no_others(ask
 def test_it_breaks_off_where_it_may_not_be_read_any_longer(ask, reason):
     ask.send("GET", KITCHEN + "?token=A" * (reason == "token"))
     ask.protocol.pauseProducing()
-    ask.hall.turn()
+    ask.server.turn()
     if reason == "policy":
-        ask.hall.context.change_policy(FakePolicy())
+        ask.server.context.change_policy(FakePolicy())
     else:
-        ask.hall.wall += 1_000.0
+        ask.server.wall += 1_000.0
     ask.protocol.resumeProducing()
-    ask.hall.turn()
+    ask.server.turn()
     assert ask.transport.aborted and not ask.heard().is_whole
 
 
@@ -182,10 +182,10 @@ def test_it_goes_on_under_another_policy_that_allows_it(ask, token, policy):
     """As after a SIGHUP, which drops nobody who may go on."""
     ask.send("GET", KITCHEN + token)
     ask.protocol.pauseProducing()
-    ask.hall.turn()
-    ask.hall.context.change_policy(policy)
+    ask.server.turn()
+    ask.server.context.change_policy(policy)
     ask.protocol.resumeProducing()
-    ask.hall.turn()
+    ask.server.turn()
     answer = ask.heard()
     assert answer.is_whole and len(answer.json["events"]) == EVENTS
 
@@ -202,10 +202,10 @@ def test_it_goes_on_under_another_policy_that_allows_it(ask, token, policy):
 def test_it_breaks_off_under_another_policy_that_does_not_allow_it(ask, policy):
     ask.send("GET", KITCHEN + "?token=A")
     ask.protocol.pauseProducing()
-    ask.hall.turn()
-    ask.hall.context.change_policy(policy)
+    ask.server.turn()
+    ask.server.context.change_policy(policy)
     ask.protocol.resumeProducing()
-    ask.hall.turn()
+    ask.server.turn()
     assert ask.transport.aborted and not ask.heard().is_whole
 
 
@@ -213,14 +213,14 @@ def test_who_goes_away_leaves_nothing_behind(ask, reactor):
     ask.send("GET", KITCHEN)
     ask.protocol.pauseProducing()
     ask.protocol.connectionLost(Failure(ConnectionDone()))
-    ask.hall.turn()
+    ask.server.turn()
     assert reactor.getDelayedCalls() == []
 
 
 def test_who_only_sends_is_cut_off_all_the_same(ask, reactor):
     ask.send("GET", KITCHEN)
     ask.protocol.pauseProducing()
-    ask.hall.turn()
+    ask.server.turn()
     reactor.advance(PATIENCE - 1)
     ask.protocol.dataReceived(b"G")
     reactor.advance(1)
@@ -238,8 +238,8 @@ def test_who_has_not_read_what_was_before_is_not_written_to(ask):
 
     ask.transport.write = fill
     ask.send("GET", KITCHEN)
-    ask.hall.turn()
+    ask.server.turn()
     assert len(ask.transport.value()) < CHUNK_BYTES
     ask.protocol.resumeProducing()
-    ask.hall.turn()
+    ask.server.turn()
     assert len(ask.heard().json["events"]) == EVENTS

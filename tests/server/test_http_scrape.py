@@ -25,10 +25,10 @@ class Answer:
 
 
 @pytest.fixture
-def ask(hall, reactor, wire):
+def ask(server, reactor, wire):
     """Ask on a connection of one's own: ``ask(method="GET", there="127.0.0.1", **headers)``."""
-    routes = Routes(operations(hall.context, reactor, list))
-    site = HTTPSite(reactor, hall.context, OriginPolicy(AllowedOrigins()), routes, DEFAULT_LISTENER)
+    routes = Routes(operations(server.context, reactor, list))
+    site = HTTPSite(reactor, server.context, OriginPolicy(AllowedOrigins()), routes, DEFAULT_LISTENER)
 
     def asking(method="GET", there="127.0.0.1", **headers):
         transport = wire(port=8082, there=there)
@@ -59,8 +59,8 @@ def test_without_a_policy_strangers_may_not(ask):
 
 
 @pytest.fixture
-def policy(hall):
-    hall.context.policy = FakePolicy({}, {"of-ann": ("ann", {}, None), "of-bob": ("bob", {}, None)}, admins=["ann"])
+def policy(server):
+    server.context.policy = FakePolicy({}, {"of-ann": ("ann", {}, None), "of-bob": ("bob", {}, None)}, admins=["ann"])
 
 
 @pytest.mark.parametrize("there", ["127.0.0.1", "192.0.2.7"])
@@ -100,16 +100,16 @@ def test_nothing_else_can_be_done(ask):
     assert (answer.status, answer.header("allow")) == (405, "GET, HEAD")
 
 
-def test_while_the_server_goes_away_it_still_tells(ask, hall):
-    hall.context.draining = True
+def test_while_the_server_goes_away_it_still_tells(ask, server):
+    server.context.draining = True
     assert ask().status == 200
 
 
-def test_requests_are_counted_the_refused_ones_too(ask, hall):
+def test_requests_are_counted_the_refused_ones_too(ask, server):
     ask()
     ask("HEAD")
     ask("BREW")
     ask(there="192.0.2.7")
-    stats = hall.context.stats
+    stats = server.context.stats
     assert stats.requests == {(b"GET", 200): 1, (b"HEAD", 200): 1, (b"other", 405): 1, (b"GET", 403): 1}
     assert {code.decode(): count for code, count in stats.refused.items()} == {"unknown-command": 1, "forbidden": 1}

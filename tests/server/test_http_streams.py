@@ -17,25 +17,25 @@ from twistedsock.testing import FakePolicy, FakeServer
 
 @pytest.fixture
 def make(reactor, wire):
-    """A web port: ``make(hall)``, then ``connect()``."""
-    return lambda hall, interval=0: web_port(reactor, wire, hall, interval)
+    """A web port: ``make(server)``, then ``connect()``."""
+    return lambda server, interval=0: web_port(reactor, wire, server, interval)
 
 
 @pytest.fixture
-def connect(hall, make):
-    return make(hall)
+def connect(server, make):
+    return make(server)
 
 
-def publish(hall, channel, *payloads):
-    hall.line_peer().says(*[f"PUB {channel} {payload}" for payload in payloads])
-    hall.turn()
+def publish(server, channel, *payloads):
+    server.line_client().send(*[f"PUB {channel} {payload}" for payload in payloads])
+    server.turn()
 
 
 def kinds(events):
     return [event.kind for event in events]
 
 
-def test_a_stream_of_one_channel(hall, connect):
+def test_a_stream_of_one_channel(server, connect):
     client = connect().streams("/channels/kitchen/events")
     assert client.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert client.headers["cache-control"] == "no-cache, no-transform"
@@ -43,60 +43,60 @@ def test_a_stream_of_one_channel(hall, connect):
     assert client.headers["x-content-type-options"] == "nosniff"
     assert "content-length" not in client.headers and "transfer-encoding" not in client.headers
     assert client._text.startswith("retry: 2000\n\nevent: welcome\n")
-    publish(hall, "kitchen", "21.5")
-    welcome, ok, event = client.hears()
+    publish(server, "kitchen", "21.5")
+    welcome, ok, event = client.received()
     assert (welcome.message["from"], welcome.message["to"]) == ("127.0.0.1:50000", "127.0.0.1:8082")
     assert ok.kind == "ok" and ok.id == "e1:0"
     assert event.kind == "message" and event.message["data"] == "21.5" and event.id == "e1:1"
 
 
-def test_it_is_a_session_as_any_other(hall, connect):
+def test_it_is_a_session_as_any_other(server, connect):
     client = connect().streams("/channels/kitchen/events?nick=ann&presence=on")
-    watcher = hall.line_peer()
-    watcher.says("WHO kitchen", "SUB kitchen presence=on")
-    hall.turn()
-    assert any(line.endswith(" ann") and line.startswith("MEMBER") for line in watcher.hears())
-    assert kinds(client.hears()) == ["welcome", "ok", "join"]
-    assert [session.dialect_title for session in hall.context.roster] == ["events", "line"]
+    watcher = server.line_client()
+    watcher.send("WHO kitchen", "SUB kitchen presence=on")
+    server.turn()
+    assert any(line.endswith(" ann") and line.startswith("MEMBER") for line in watcher.received())
+    assert kinds(client.received()) == ["welcome", "ok", "join"]
+    assert [session.dialect_title for session in server.context.roster] == ["events", "line"]
     client.goes()
-    hall.turn()
-    assert any(line.startswith("LEAVE kitchen") for line in watcher.hears())
-    assert hall.context.admission.connections == 0 and len(hall.context.roster) == 1
+    server.turn()
+    assert any(line.startswith("LEAVE kitchen") for line in watcher.received())
+    assert server.context.admission.connections == 0 and len(server.context.roster) == 1
 
 
-def test_several_channels(hall, connect):
+def test_several_channels(server, connect):
     client = connect().streams("/events?channel=a&channel=k%C3%BCche&channel=a")
-    publish(hall, "küche", "x")
-    publish(hall, "a", "y")
-    *_, first, second = client.hears()
+    publish(server, "küche", "x")
+    publish(server, "a", "y")
+    *_, first, second = client.received()
     assert (first.message["channel"], first.id) == ("küche", "e1:0,e2:1")
     assert (second.message["channel"], second.id) == ("a", "e1:1,e2:1")
 
 
-def test_who_comes_back_hears_what_it_has_missed(hall, connect):
+def test_who_comes_back_hears_what_it_has_missed(server, connect):
     client = connect().streams("/channels/k/events")
-    publish(hall, "k", "1", "2")
-    id = client.hears()[-2].id
+    publish(server, "k", "1", "2")
+    id = client.received()[-2].id
     client.goes()
-    publish(hall, "k", "3")
+    publish(server, "k", "3")
     for again in (
         connect().streams("/channels/k/events", Last_Event_ID=id),
         connect().streams(f"/channels/k/events?last-event-id={id}"),
         connect().streams("/channels/k/events?since=1&epoch=e1"),
         connect().streams("/channels/k/events?since=9&epoch=zz", Last_Event_ID=id),
     ):
-        hall.turn()
-        _, ok, *events = again.hears()
+        server.turn()
+        _, ok, *events = again.received()
         assert ok.message["recovered"] is True
         assert [event.message["data"] for event in events] == ["2", "3"]
     last = connect().streams("/channels/k/events?last=1")
-    hall.turn()
-    assert [event.message.get("data") for event in last.hears()][2:] == ["3"]
+    server.turn()
+    assert [event.message.get("data") for event in last.received()][2:] == ["3"]
     other = connect().streams("/channels/k/events", Last_Event_ID="e9:1")
-    assert other.hears()[1].message["recovered"] is False
+    assert other.received()[1].message["recovered"] is False
 
 
-def test_a_kept_alive_connection_becomes_a_stream_and_nothing_of_http_is_held(hall, connect):
+def test_a_kept_alive_connection_becomes_a_stream_and_nothing_of_http_is_held(server, connect):
     """As browsers open an EventSource."""
     client = connect()
     client.asks("/healthz")
@@ -114,7 +114,7 @@ def test_a_kept_alive_connection_becomes_a_stream_and_nothing_of_http_is_held(ha
     finally:
         gc.enable()
     client.transport.protocol = None
-    assert kinds(client.hears()) == ["welcome", "ok"]
+    assert kinds(client.received()) == ["welcome", "ok"]
 
 
 @pytest.mark.parametrize(
@@ -140,26 +140,26 @@ def test_a_kept_alive_connection_becomes_a_stream_and_nothing_of_http_is_held(ha
         ("/channels/k/events?wait=3", {}, 400, "bad-argument"),
     ],
 )
-def test_what_is_refused_before_the_stream_begins(hall, connect, target, headers, status, code):
-    hall.line_peer()
+def test_what_is_refused_before_the_stream_begins(server, connect, target, headers, status, code):
+    server.line_client()
     client = connect().asks(target, Accept="text/event-stream", **headers)
     told, _, body = client.answer()
     assert told == status
     if code:
         assert json.loads(body)["code"] == code
-        assert not hall.broker.channels and len(hall.context.roster) == 1
+        assert not server.broker.channels and len(server.context.roster) == 1
 
 
-def test_rights_are_looked_at_first_and_later(make, hall):
-    hall = FakeServer(policy=FakePolicy({"open": "r"}, {"t": ("ann", {"*": "r"}, None)}))
-    connect = make(hall)
+def test_rights_are_looked_at_first_and_later(make, server):
+    server = FakeServer(policy=FakePolicy({"open": "r"}, {"t": ("ann", {"*": "r"}, None)}))
+    connect = make(server)
     assert connect().asks("/channels/k/events", Accept="text/event-stream").answer()[0] == 401
     wrong = {"Authorization": "Bearer wrong"}
     assert connect().asks("/channels/k/events", Accept="text/event-stream", **wrong).answer()[0] == 401
     client = connect().streams("/channels/k/events?token=t")
-    assert [session.peer.nick for session in hall.context.roster] == [b"ann"]
-    hall.context.change_policy(FakePolicy({}, {"t": ("ann", {"open": "r"}, None)}))
-    assert kinds(client.hears()) == ["welcome", "ok", "notice"]
+    assert [session.peer.nick for session in server.context.roster] == [b"ann"]
+    server.context.change_policy(FakePolicy({}, {"t": ("ann", {"open": "r"}, None)}))
+    assert kinds(client.received()) == ["welcome", "ok", "notice"]
     assert client.transport.half_closed
     forbidden = connect().asks("/channels/k/events?token=t", Accept="text/event-stream").answer()
     assert forbidden[0] == 403 and json.loads(forbidden[2])["code"] == "forbidden"
@@ -169,63 +169,63 @@ def test_rights_are_looked_at_first_and_later(make, hall):
     "limits", [{"max_channels_per_peer": 1}, {"max_subscriptions": 1}, {"max_channels": 1}], ids=lambda each: str(each)
 )
 def test_where_there_is_no_room(make, limits):
-    hall = FakeServer(**limits)
-    client = make(hall)().asks("/events?channel=a&channel=b", Accept="text/event-stream")
+    server = FakeServer(**limits)
+    client = make(server)().asks("/events?channel=a&channel=b", Accept="text/event-stream")
     status, headers, body = client.answer()
     assert (status, headers["retry-after"], json.loads(body)["code"]) == (503, "5", "limit")
-    assert not hall.broker.channels
+    assert not server.broker.channels
 
 
 def test_no_more_than_an_identity_may_have(make):
-    hall = FakeServer(policy=FakePolicy({}, {"t": ("ann", {"*": "r"}, None)}), max_connections_per_identity=1)
-    connect = make(hall)
+    server = FakeServer(policy=FakePolicy({}, {"t": ("ann", {"*": "r"}, None)}), max_connections_per_identity=1)
+    connect = make(server)
     first = connect().streams("/channels/k/events?token=t")
     assert connect().asks("/channels/k/events?token=t", Accept="text/event-stream").answer()[0] == 503
     first.goes()
     connect().streams("/channels/k/events?token=t")
 
 
-def test_head_is_the_head_alone(hall, connect):
+def test_head_is_the_head_alone(server, connect):
     client = connect().asks("/channels/k/events", method="HEAD", Accept="text/event-stream")
     status, headers, body = client.answer()
     assert (status, headers["content-type"], body) == (200, "text/event-stream; charset=utf-8", b"")
-    assert "content-length" not in headers and not hall.broker.channels and not len(hall.context.roster)
+    assert "content-length" not in headers and not server.broker.channels and not len(server.context.roster)
     assert client.asks("/healthz").answer()[0] == 200
 
 
-def test_old_clients_get_it_too(hall, connect):
+def test_old_clients_get_it_too(server, connect):
     client = connect()
     client.protocol.dataReceived(b"GET /events?channel=k HTTP/1.0\r\nHost: 127.0.0.1:8082\r\n\r\n")
     status, headers, body = client.answer()
     assert status == 200 and headers["connection"] == "close" and b"event: ok" in body
 
 
-def test_who_does_not_read_hears_the_rest_when_it_does(hall, connect, reactor):
+def test_who_does_not_read_hears_the_rest_when_it_does(server, connect, reactor):
     client = connect().streams("/channels/k/events")
-    client.hears()
+    client.received()
     client.transport.producer.pauseProducing()
-    publish(hall, "k", *range(5))
-    assert client.hears() == []
+    publish(server, "k", *range(5))
+    assert client.received() == []
     client.transport.producer.resumeProducing()
     reactor.turn()
-    hall.turn()
-    assert [event.message["data"] for event in client.hears()] == ["0", "1", "2", "3", "4"]
+    server.turn()
+    assert [event.message["data"] for event in client.received()] == ["0", "1", "2", "3", "4"]
 
 
-def test_what_the_client_still_says_is_dropped_and_bounded(hall, connect):
+def test_what_the_client_still_says_is_dropped_and_bounded(server, connect):
     client = connect().streams("/channels/k/events")
-    client.hears()
+    client.received()
     client.protocol.dataReceived(b"GET /healthz HTTP/1.1\r\n\r\n")
     client.protocol.dataReceived(b"x" * (MAX_IGNORED - 100))
-    assert not client.hears() and not client.transport.half_closed
+    assert not client.received() and not client.transport.half_closed
     client.protocol.dataReceived(b"x" * 100)
-    assert kinds(client.hears()) == ["notice"] and client.transport.half_closed
+    assert kinds(client.received()) == ["notice"] and client.transport.half_closed
     client.protocol.dataReceived(b"x" * MAX_IGNORED)
     client.goes()
-    assert not len(hall.context.roster)
+    assert not len(server.context.roster)
 
 
-def test_what_came_right_behind_the_request_is_dropped(hall, connect):
+def test_what_came_right_behind_the_request_is_dropped(server, connect):
     client = connect()
     client.asks("/channels/k/events", Accept="text/event-stream", body=b"")
     other = connect()
@@ -236,11 +236,11 @@ def test_what_came_right_behind_the_request_is_dropped(hall, connect):
     assert other.transport.reads
 
 
-def test_silence_is_broken_now_and_then(make, hall, reactor):
-    connect = make(hall, interval=30)
+def test_silence_is_broken_now_and_then(make, server, reactor):
+    connect = make(server, interval=30)
     clients = [connect().streams("/channels/k/events") for _ in range(4)]
     for client in clients:
-        client.hears()
+        client.received()
     spoken = []
     for _ in range(30):
         reactor.advance(1)
@@ -253,14 +253,14 @@ def test_silence_is_broken_now_and_then(make, hall, reactor):
     assert not reactor.getDelayedCalls() or all(call.time - reactor.seconds() > 1 for call in reactor.getDelayedCalls())
 
 
-def test_a_server_that_goes_away_says_so(hall, connect):
+def test_a_server_that_goes_away_says_so(server, connect):
     client = connect().streams("/channels/k/events")
-    for session in hall.context.roster:
+    for session in server.context.roster:
         session.dismiss(CloseReason.GOING_AWAY, b"this server is going away")
-    assert kinds(client.hears())[-1] == "notice" and client.transport.half_closed
+    assert kinds(client.received())[-1] == "notice" and client.transport.half_closed
 
 
-def test_a_fault_of_ours_ends_the_connection(hall, connect, monkeypatch, logged):
+def test_a_fault_of_ours_ends_the_connection(server, connect, monkeypatch, logged):
     def fail(*arguments):
         raise RuntimeError("a fault")
 
@@ -271,7 +271,7 @@ def test_a_fault_of_ours_ends_the_connection(hall, connect, monkeypatch, logged)
 
 
 @pytest.mark.parametrize("target", ["/channels/k/events", "/events?channel=a&channel=b", "/stream"])
-def test_who_has_gone_leaves_nothing_behind(hall, connect, target):
+def test_who_has_gone_leaves_nothing_behind(server, connect, target):
     """Without a full collection, which hardly ever comes."""
     kinds_of = (EventStream, Session, HTTPConnection, HTTPRequest)
     gc.collect()

@@ -35,8 +35,8 @@ def values(metrics):
 
 
 @pytest.fixture
-def metrics(hall):
-    return Metrics(hall.context)
+def metrics(server):
+    return Metrics(server.context)
 
 
 def test_each_family_says_what_it_is(metrics):
@@ -62,10 +62,10 @@ def test_names_are_those_that_promtool_expects(metrics):
             assert name.endswith((*UNITS, *COUNTED)), name
 
 
-def test_no_label_has_values_that_peers_choose(metrics, hall):
-    peer = hall.line_peer()
-    peer.says("NICK a-nick-of-mine", "SUB secret-channel", "PUB secret-channel payload", "SECRET x")
-    hall.context.stats.answer(b"BREW", 405)
+def test_no_label_has_values_that_peers_choose(metrics, server):
+    peer = server.line_client()
+    peer.send("NICK a-nick-of-mine", "SUB secret-channel", "PUB secret-channel payload", "SECRET x")
+    server.context.stats.answer(b"BREW", 405)
     _, body = metrics.render("")
     assert not re.search(rb"of-mine|secret|payload|BREW|SECRET", body)
     for family in read(metrics).values():
@@ -74,14 +74,14 @@ def test_no_label_has_values_that_peers_choose(metrics, hall):
     assert len([sample for family in read(metrics).values() for sample in family.samples]) < 120
 
 
-def test_what_happens_is_told(hall, metrics):
-    line, page = hall.line_peer(), hall.json_peer()
-    hall.context.admission.enter("")
-    line.says("SUB kitchen", "FLY")
-    page.says(
+def test_what_happens_is_told(server, metrics):
+    line, page = server.line_client(), server.json_client()
+    server.context.admission.enter("")
+    line.send("SUB kitchen", "FLY")
+    page.send(
         {"type": "publish", "channel": "kitchen", "data": "x"}, {"type": "publish", "channel": "cellar", "data": 1}
     )
-    hall.turn()
+    server.turn()
     told = values(metrics)
     assert told[("sockbridge_peers", "line")] == told[("sockbridge_peers", "json")] == 1
     assert told[("sockbridge_peers", "events")] == 0
@@ -96,32 +96,32 @@ def test_what_happens_is_told(hall, metrics):
     assert told[("sockbridge_refusals_total", "unknown-command")] == 1
     assert told[("sockbridge_refusals_total", "rate")] == 0
     assert told[("sockbridge_connections_opened_total", "line")] == 1
-    assert told[("sockbridge_log_bytes",)] == hall.broker.log_bytes > 0
-    assert told[("sockbridge_max_connections",)] == hall.context.limits.max_connections
+    assert told[("sockbridge_log_bytes",)] == server.broker.log_bytes > 0
+    assert told[("sockbridge_max_connections",)] == server.context.limits.max_connections
     line.session.lost()
     told = values(metrics)
     assert told[("sockbridge_peers", "line")] == 0
     assert told[("sockbridge_connections_closed_total", "line")] == 1
 
 
-def test_the_bridge_s_own_channels_are_not_counted(hall, metrics):
-    hall.line_peer().says("SUB $sys/figures", "SUB kitchen")
+def test_the_bridge_s_own_channels_are_not_counted(server, metrics):
+    server.line_client().send("SUB $sys/figures", "SUB kitchen")
     assert values(metrics)[("sockbridge_channels",)] == 1
 
 
-def test_who_is_behind_and_what_it_lost(metrics, hall):
-    slow, publisher = hall.line_peer(), hall.line_peer()
-    slow.says("SUB kitchen")
-    hall.turn()
+def test_who_is_behind_and_what_it_lost(metrics, server):
+    slow, publisher = server.line_client(), server.line_client()
+    slow.send("SUB kitchen")
+    server.turn()
     slow.outlet.room = 0
     for _ in range(3):
-        publisher.says("PUB kitchen x")
-        hall.turn()
+        publisher.send("PUB kitchen x")
+        server.turn()
     assert values(metrics)[("sockbridge_readers_behind",)] == 1
 
 
-def test_a_histogram_counts_what_is_below_each_bound(hall, metrics):
-    stats = hall.context.stats
+def test_a_histogram_counts_what_is_below_each_bound(server, metrics):
+    stats = server.context.stats
     for seconds in (0.00005, 0.0001, 0.004, 7.0):
         stats.turned(seconds)
     told = values(metrics)
@@ -133,17 +133,17 @@ def test_a_histogram_counts_what_is_below_each_bound(hall, metrics):
     assert told[("sockbridge_turn_seconds_sum",)] == pytest.approx(7.00415)
 
 
-def test_requests_of_http_are_told_by_method_and_status(hall, metrics):
+def test_requests_of_http_are_told_by_method_and_status(server, metrics):
     for method, status in ((b"GET", 200), (b"GET", 200), (b"BREW", 405), (b"MELT", 405)):
-        hall.context.stats.answer(method, status)
+        server.context.stats.answer(method, status)
     told = values(metrics)
     assert told["sockbridge_http_requests_total", "200", "GET"] == 2
     assert told["sockbridge_http_requests_total", "405", "other"] == 2
 
 
-def test_a_backplane_that_is_away_is_told(hall, metrics):
+def test_a_backplane_that_is_away_is_told(server, metrics):
     assert values(metrics)[("sockbridge_backplane_up",)] == 1
-    hall.backplane.is_ready = False
+    server.backplane.is_ready = False
     assert values(metrics)[("sockbridge_backplane_up",)] == 0
 
 
@@ -172,9 +172,9 @@ def test_whatever_is_asked_for_there_is_an_answer(metrics, accept):
     assert b"sockbridge_channels 0.0\n" in body
 
 
-def test_webhooks_are_told_by_their_names_while_there_are_any(hall):
+def test_webhooks_are_told_by_their_names_while_there_are_any(server):
     figures = {}
-    metrics = Metrics(hall.context, lambda: figures)
+    metrics = Metrics(server.context, lambda: figures)
     assert not any("webhook" in name for name in read(metrics))
     figures["example.org"] = Figures(queued=3, queued_bytes=700, delivered=20, dropped=2, failed=5)
     told = values(metrics)
@@ -217,11 +217,11 @@ def test_without_the_size_of_the_folder_its_entries_are_counted(tmp_path, monkey
 
 def test_a_scrape_with_many_peers_and_channels_looks_at_none_of_them():
     """10,000 of each were measured: 2 ms. Here nothing but the tables' sizes is asked for."""
-    hall = FakeServer()
-    peers = [hall.line_peer() for _ in range(50)]
+    server = FakeServer()
+    peers = [server.line_client() for _ in range(50)]
     for number, peer in enumerate(peers):
-        peer.says(f"SUB channel-{number}")
-    hall.turn()
+        peer.send(f"SUB channel-{number}")
+    server.turn()
 
     class Untouchable(dict):
         def __iter__(self):
@@ -229,8 +229,8 @@ def test_a_scrape_with_many_peers_and_channels_looks_at_none_of_them():
 
         values = items = keys = __iter__
 
-    metrics = Metrics(hall.context)
-    hall.broker.channels = Untouchable(hall.broker.channels)
-    hall.context.roster._guests = Untouchable(hall.context.roster._guests)
+    metrics = Metrics(server.context)
+    server.broker.channels = Untouchable(server.broker.channels)
+    server.context.roster._guests = Untouchable(server.context.roster._guests)
     told = values(metrics)
     assert told[("sockbridge_channels",)] == told[("sockbridge_peers", "line")] == 50

@@ -65,15 +65,15 @@ class Place:
         txaio.use_twisted()
         self.reactor = CountingReactor()
         monkeypatch.setattr(txaio.config, "loop", self.reactor)
-        self.hall = FakeServer()
-        self.server = SimpleNamespace(_realPortNumber=8081, getHost=lambda: IPv4Address("TCP", "127.0.0.1", 8081))
-        self.lines = LineFactory(self.hall.context, self.reactor, 0)
-        self.web = WebFactory(self.hall.context, self.reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [])
+        self.server = FakeServer()
+        self.port = SimpleNamespace(_realPortNumber=8081, getHost=lambda: IPv4Address("TCP", "127.0.0.1", 8081))
+        self.lines = LineFactory(self.server.context, self.reactor, 0)
+        self.web = WebFactory(self.server.context, self.reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [])
 
     def connect(self, factory, socket, data=b""):
         """A connection to a port, which has sent ``data``."""
         protocol = factory.buildProtocol(None)
-        transport = Transport(socket, protocol, ("127.0.0.1", 50000), self.server, 1, self.reactor)
+        transport = Transport(socket, protocol, ("127.0.0.1", 50000), self.port, 1, self.reactor)
         protocol.makeConnection(transport)
         if data:
             transport.protocol.dataReceived(data)
@@ -96,10 +96,10 @@ def test_a_delivery_is_one_system_call(place):
     for socket in sockets:
         place.connect(place.lines, socket, b"SUB k\n")
     publisher = place.connect(place.lines, Socket())
-    place.hall.turn()
+    place.server.turn()
     before, asked = [socket.sends for socket in sockets], place.reactor.asked
     place.reads(publisher, b"PUB k x\n" * 1000)
-    place.hall.turn()
+    place.server.turn()
     assert [socket.sends for socket in sockets] == [sends + 1 for sends in before]
     assert all(socket.sent.endswith(b" x\n") and b" 1000 " in socket.sent for socket in sockets)
     assert place.reactor.asked == asked
@@ -110,11 +110,11 @@ def test_a_full_socket_is_not_asked_again_before_it_has_drained(place):
     full = Socket()
     place.connect(place.lines, full, b"SUB k\n")
     publisher = place.connect(place.lines, Socket())
-    place.hall.turn()
+    place.server.turn()
     full.room, before, asked = 0, full.sends, place.reactor.asked
     for _ in range(20):
         place.reads(publisher, b"PUB k x\n" * 100)
-        place.hall.turn()
+        place.server.turn()
     assert full.sends == before + 1
     assert place.reactor.asked == asked + 1
 
@@ -129,7 +129,7 @@ def test_where_nothing_is_held_nothing_is_counted(place, kind, monkeypatch):
     one = b"PING x\n" if kind == "lines" else frame(0x81, b'{"type":"ping","id":1}')
     for data in (one, one * 1000, one * 1000 + one[:5], one[5:]):
         place.reads(peer, data)
-        place.hall.turn()
+        place.server.turn()
     assert socket.sent.lower().count(b"pong") == 2002
 
 

@@ -20,7 +20,7 @@ POLICY = (1008).to_bytes(2, "big")
 
 
 @pytest.fixture
-def hall() -> FakeServer:
+def server() -> FakeServer:
     return FakeServer(**LIMITS)
 
 
@@ -33,15 +33,15 @@ class Call:
         self.protocol.makeConnection(transport)
         transport.heard()
 
-    def sends(self, data: bytes) -> None:
+    def send_bytes(self, data: bytes) -> None:
         self.protocol.dataReceived(data)
 
-    def hears(self) -> list[str]:
+    def received(self) -> list[str]:
         lines: list[str] = self.transport.heard().decode().splitlines()
         return lines
 
     def was_closed(self, words: str) -> bool:
-        heard = self.hears()
+        heard = self.received()
         return bool(heard) and heard[-2:] == [f"NOTICE {words}", "BYE"] and self.transport.half_closed
 
     def is_lost(self) -> None:
@@ -49,8 +49,8 @@ class Call:
 
 
 @pytest.fixture
-def factory(hall: FakeServer, reactor: Any) -> LineFactory:
-    return LineFactory(hall.context, reactor, 0)
+def factory(server: FakeServer, reactor: Any) -> LineFactory:
+    return LineFactory(server.context, reactor, 0)
 
 
 @pytest.fixture
@@ -60,27 +60,27 @@ def call(factory: LineFactory, wire: Any) -> Call:
 
 def test_who_never_says_a_line_is_told_and_closed(call: Call, reactor: Any) -> None:
     reactor.advance(99)
-    assert call.hears() == []
+    assert call.received() == []
     reactor.advance(1)
     assert call.was_closed("you have said nothing for 100 seconds")
 
 
 def test_one_line_is_enough(call: Call, reactor: Any) -> None:
     """Readers are silent for days."""
-    call.sends(b"SUB a\n")
-    call.hears()
+    call.send_bytes(b"SUB a\n")
+    call.received()
     reactor.advance(150)
-    assert call.hears() == [] and not call.transport.half_closed
+    assert call.received() == [] and not call.transport.half_closed
 
 
 def test_a_line_that_has_begun_must_end(call: Call, reactor: Any) -> None:
     """However much of it still comes."""
-    call.sends(b"PING 1\nPI")
-    call.hears()
+    call.send_bytes(b"PING 1\nPI")
+    call.received()
     for _ in range(9):
         reactor.advance(1)
-        call.sends(b"x")
-    assert call.hears() == []
+        call.send_bytes(b"x")
+    assert call.received() == []
     reactor.advance(1)
     assert call.was_closed("what you began to say did not end within 10 seconds")
 
@@ -88,43 +88,43 @@ def test_a_line_that_has_begun_must_end(call: Call, reactor: Any) -> None:
 def test_each_line_has_its_own_time(call: Call, reactor: Any) -> None:
     """Also where one read ends a line and begins the next, or ends it alone."""
     for _ in range(5):
-        call.sends(b"NG\nPI")
+        call.send_bytes(b"NG\nPI")
         reactor.advance(9)
-    call.sends(b"NG\n")
-    call.hears()
+    call.send_bytes(b"NG\n")
+    call.received()
     reactor.advance(50)
-    assert call.hears() == [] and not call.transport.half_closed
+    assert call.received() == [] and not call.transport.half_closed
 
 
 def test_each_unfinished_line_has_a_deadline(call: Call, reactor: Any) -> None:
     """Not only the first of a connection."""
     for _ in range(2):
-        call.sends(b"PI")
-        call.sends(b"NG\n")
-        assert call.hears() == ["PONG"]
+        call.send_bytes(b"PI")
+        call.send_bytes(b"NG\n")
+        assert call.received() == ["PONG"]
         reactor.advance(50)
-    call.sends(b"PI")
+    call.send_bytes(b"PI")
     reactor.advance(9)
-    assert call.hears() == []
+    assert call.received() == []
     reactor.advance(1)
     assert call.was_closed("what you began to say did not end within 10 seconds")
 
 
 def test_a_line_that_is_skipped_must_end_too(call: Call, reactor: Any) -> None:
-    call.sends(b"x" * 70_000)
-    assert call.hears()[0].startswith("ERR too-long ")
+    call.send_bytes(b"x" * 70_000)
+    assert call.received()[0].startswith("ERR too-long ")
     reactor.advance(10)
     assert call.was_closed("what you began to say did not end within 10 seconds")
 
 
-def test_who_is_not_read_has_more_time(call: Call, hall: FakeServer, reactor: Any) -> None:
+def test_who_is_not_read_has_more_time(call: Call, server: FakeServer, reactor: Any) -> None:
     """The end of its line may have come, and waits in the kernel for us."""
-    hall.broker.clock = Ticking(TIME_SLICE_SECONDS)
-    call.sends(b"PING\n" * 3 + b"PI")
+    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    call.send_bytes(b"PING\n" * 3 + b"PI")
     assert not call.transport.reads
     reactor.advance(10)
-    hall.turn()
-    call.hears()
+    server.turn()
+    call.received()
     assert not call.transport.half_closed
     reactor.advance(10)
     assert call.was_closed("what you began to say did not end within 10 seconds")
@@ -133,35 +133,35 @@ def test_who_is_not_read_has_more_time(call: Call, hall: FakeServer, reactor: An
 def test_who_idles_is_closed_where_that_is_minded(call: Call, reactor: Any) -> None:
     """A ping is enough to stay."""
     for _ in range(3):
-        call.sends(b"PING\n")
+        call.send_bytes(b"PING\n")
         reactor.advance(199)
-    assert call.hears() == ["PONG"] * 3
+    assert call.received() == ["PONG"] * 3
     reactor.advance(1)
     assert call.was_closed("you have said nothing for 200 seconds; a ping now and then is enough to stay")
 
 
 def test_who_is_gone_is_not_waited_for(call: Call, reactor: Any) -> None:
-    call.sends(b"PI")
+    call.send_bytes(b"PI")
     call.is_lost()
     assert not reactor.getDelayedCalls()
 
 
 def test_with_bounds_of_nothing_everybody_is_awaited_for_ever(reactor: Any, wire: Any) -> None:
-    hall = FakeServer(first_command_timeout=0, line_timeout=0, idle_timeout=0)
-    call = Call(LineFactory(hall.context, reactor, 0), wire())
-    call.sends(b"PI")
+    server = FakeServer(first_command_timeout=0, line_timeout=0, idle_timeout=0)
+    call = Call(LineFactory(server.context, reactor, 0), wire())
+    call.send_bytes(b"PI")
     assert not reactor.getDelayedCalls()
 
 
-def test_a_stranger_on_the_line_port_is_metered(factory: LineFactory, hall: FakeServer, wire: Any) -> None:
+def test_a_stranger_on_the_line_port_is_metered(factory: LineFactory, server: FakeServer, wire: Any) -> None:
     """Nobody else is: not this machine, and not a Unix socket."""
     assert not Call(factory, wire()).protocol._conversation.is_metered
     stranger = Call(factory, wire(there="192.0.2.1"))
     assert stranger.protocol._conversation.is_metered
-    stranger.sends(b"PING 1\n")
-    assert stranger.hears() == ["PONG 1"]
+    stranger.send_bytes(b"PING 1\n")
+    assert stranger.received() == ["PONG 1"]
     for _ in range(20):
-        stranger.sends(b"\n" * 65_536)
+        stranger.send_bytes(b"\n" * 65_536)
     assert stranger.was_closed("you went on sending faster than you may")
 
 
@@ -187,7 +187,7 @@ FIRST_FRAGMENT = bytes([0x01]) + frame(TEXT, b"PING ")[1:]
     ids=["frame", "long frame", "ping", "message", "head"],
 )
 def test_what_has_begun_on_a_websocket_must_end(client: Client, clock: Clock, begun: bytes) -> None:
-    client.sends(begun)
+    client.send_bytes(begun)
     clock.advance(9)
     assert client.frames() == []
     clock.advance(1)
@@ -202,19 +202,19 @@ def test_what_has_ended_on_a_websocket_is_well(client: Client, clock: Clock) -> 
         frame(PING, b"12"),
     ):
         for cut in (1, 5):
-            client.sends(whole[:cut])
+            client.send_bytes(whole[:cut])
             clock.advance(1)
-            client.sends(whole[cut:])
+            client.send_bytes(whole[cut:])
     clock.advance(11)
     assert all(kind in (TEXT, PONG) and b"PING" not in payload for kind, payload in client.frames())
 
 
 def test_fragments_without_end_are_an_end(client: Client, clock: Clock) -> None:
     """Though each of them is whole, and pings are sent between them."""
-    client.sends(FIRST_FRAGMENT)
+    client.send_bytes(FIRST_FRAGMENT)
     for _ in range(9):
         clock.advance(1)
-        client.sends(bytes([0x00]) + frame(TEXT, b"x")[1:] + frame(PING, b""))
+        client.send_bytes(bytes([0x00]) + frame(TEXT, b"x")[1:] + frame(PING, b""))
     client.frames()
     clock.advance(1)
     assert was_closed(client, "what you began to say did not end within 10 seconds")
@@ -226,87 +226,87 @@ def test_who_idles_on_a_websocket_is_closed_where_that_is_minded(client: Client,
         clock.advance(9)
         pings = [payload for kind, payload in client.frames() if kind == PING]
         for payload in pings:
-            client.sends(frame(PONG, payload))
-    client.says("PING")
+            client.send_bytes(frame(PONG, payload))
+    client.send("PING")
     assert client.frames() == [(TEXT, b"PONG")]
     for _ in range(22):
         clock.advance(9)
         pings = [payload for kind, payload in client.frames() if kind == PING]
         for payload in pings:
-            client.sends(frame(PONG, payload))
+            client.send_bytes(frame(PONG, payload))
     clock.advance(2)
     assert was_closed(client, "you have said nothing for 200 seconds; a ping now and then is enough to stay")
 
 
 def test_a_gone_websocket_is_not_waited_for(client: Client, clock: Clock) -> None:
-    client.sends(FIRST_FRAGMENT)
+    client.send_bytes(FIRST_FRAGMENT)
     client.goes()
     assert not clock.getDelayedCalls()
 
 
-def test_pings_without_end_leave_time_for_others(client: Client, hall: FakeServer) -> None:
+def test_pings_without_end_leave_time_for_others(client: Client, server: FakeServer) -> None:
     """A portion of them is answered, then others have their turn; what else comes waits, in its order."""
-    hall.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
     count = 4 * PORTION // 6
     pings = frame(PING, b"") * count
-    client.sends(pings[:-3])
+    client.send_bytes(pings[:-3])
     assert not client.transport.reading
     answered = len(client.frames())
     assert 0 < answered < count / 2
     client.server.dataReceived(pings[-3:] + frame(TEXT, b"PING 1"))
-    hall.turn()
+    server.turn()
     assert client.transport.reading
     assert client.frames() == [(PONG, b"")] * (count - answered) + [(TEXT, b"PONG 1")]
 
 
-def test_who_is_postponed_and_does_not_read_waits_for_both(client: Client, hall: FakeServer) -> None:
+def test_who_is_postponed_and_does_not_read_waits_for_both(client: Client, server: FakeServer) -> None:
     """Reading begins again when all has been parsed and its answers have been read."""
-    hall.broker.clock = Ticking(TIME_SLICE_SECONDS)
-    client.sends(frame(PING, b"") * PORTION)
+    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    client.send_bytes(frame(PING, b"") * PORTION)
     client.stalls()
-    hall.turn()
+    server.turn()
     assert not client.transport.reading
     client.drains()
-    hall.turn()
+    server.turn()
     assert client.transport.reading and len(client.frames()) == PORTION
 
 
-def test_who_goes_while_it_is_postponed_is_not_parsed(client: Client, hall: FakeServer) -> None:
-    hall.broker.clock = Ticking(TIME_SLICE_SECONDS)
-    client.sends(frame(PING, b"") * PORTION + frame(TEXT, b"PUB a 1"))
+def test_who_goes_while_it_is_postponed_is_not_parsed(client: Client, server: FakeServer) -> None:
+    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    client.send_bytes(frame(PING, b"") * PORTION + frame(TEXT, b"PUB a 1"))
     client.goes()
-    hall.turn()
-    assert b"a" not in hall.broker.channels
+    server.turn()
+    assert b"a" not in server.broker.channels
 
 
-def test_messages_in_fragments_are_run_in_their_order(client: Client, hall: FakeServer) -> None:
+def test_messages_in_fragments_are_run_in_their_order(client: Client, server: FakeServer) -> None:
     """Between pings, and before what closes."""
     whole = [bytes([0x01]) + frame(TEXT, b"PI")[1:] + bytes([0x80]) + frame(TEXT, b"NG %d" % n)[1:] for n in range(3)]
-    client.sends(whole[0] + frame(PING, b"") + whole[1] + whole[2] + frame(CLOSE, b"\x03\xe8") + whole[0])
+    client.send_bytes(whole[0] + frame(PING, b"") + whole[1] + whole[2] + frame(CLOSE, b"\x03\xe8") + whole[0])
     kinds = [payload for _, payload in client.frames()]
     assert kinds == [b"PONG 0", b"", b"PONG 1", b"PONG 2", b"\x03\xe8"]
 
 
-def metered(client: Client, hall: FakeServer, **limits: Any) -> None:
-    limit_session(client.server._conversation.session, hall, **limits)
+def metered(client: Client, server: FakeServer, **limits: Any) -> None:
+    limit_session(client.server._conversation.session, server, **limits)
 
 
-def test_bytes_without_end_close_a_stranger(client: Client, hall: FakeServer) -> None:
+def test_bytes_without_end_close_a_stranger(client: Client, server: FakeServer) -> None:
     """Whatever they are; and its answer to our close frame is still understood."""
-    metered(client, hall, bytes_per_second=1, bytes_burst=1000)
+    metered(client, server, bytes_per_second=1, bytes_burst=1000)
     for _ in range(3):
-        client.sends(frame(PONG, b"x" * 120) * 8)
+        client.send_bytes(frame(PONG, b"x" * 120) * 8)
     assert was_closed(client, "you went on sending faster than you may")
     client.answers_close(1008)
     assert client.transport.ending is not None and client.server.wasClean
 
 
-def test_pings_of_a_stranger_count_as_commands(client: Client, hall: FakeServer) -> None:
+def test_pings_of_a_stranger_count_as_commands(client: Client, server: FakeServer) -> None:
     """The excess gets no pong, and who goes on is closed."""
-    metered(client, hall, commands_per_second=1, commands_burst=5)
-    client.sends(frame(PING, b"") * 9)
+    metered(client, server, commands_per_second=1, commands_burst=5)
+    client.send_bytes(frame(PING, b"") * 9)
     assert client.frames() == [(PONG, b"")] * 5
-    client.sends(frame(PING, b"") * 9)
+    client.send_bytes(frame(PING, b"") * 9)
     assert was_closed(client, "you went on sending faster than you may")
 
 

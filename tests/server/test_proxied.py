@@ -41,15 +41,15 @@ class Visit:
         transport.protocol = factory.buildProtocol(transport.getPeer())
         transport.protocol.makeConnection(transport)
 
-    def sends(self, data):
+    def send_bytes(self, data):
         self.transport.protocol.dataReceived(data)
 
-    def hears(self):
+    def received(self):
         return self.transport.heard()
 
     def hears_welcome(self):
         """The ``from`` of a WebSocket's first message."""
-        head, _, frames = self.hears().partition(b"\r\n\r\n")
+        head, _, frames = self.received().partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 "), head
         return read_frames(frames)[0].partition('"from":"')[2].partition('"')[0]
 
@@ -58,18 +58,18 @@ class Visit:
 
 
 @pytest.fixture
-def lines(hall, reactor, wire):
+def lines(server, reactor, wire):
     """Call a proxied line port: ``lines(there=…)``."""
-    factory = ProxyProtocolFactory(LineFactory(hall.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
+    factory = ProxyProtocolFactory(LineFactory(server.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
     return lambda there=PROXY: Visit(factory, wire(there=there))
 
 
 @pytest.fixture
-def web(hall, reactor, wire, monkeypatch):
+def web(server, reactor, wire, monkeypatch):
     """Call a proxied web port."""
     txaio.use_twisted()
     monkeypatch.setattr(txaio.config, "loop", reactor)
-    wrapped = WebFactory(hall.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [], LISTENING)
+    wrapped = WebFactory(server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [], LISTENING)
     factory = ProxyProtocolFactory(wrapped, reactor, LISTENING)
     return lambda there=PROXY: Visit(factory, wire(port=8082, there=there))
 
@@ -78,11 +78,11 @@ def web(hall, reactor, wire, monkeypatch):
 def test_a_line_peer_has_the_address_that_its_proxy_tells_whatever_the_cut(lines, header):
     for cut in range(len(header) + 1):
         peer = lines()
-        peer.sends(header[:cut])
-        heard = peer.hears()
+        peer.send_bytes(header[:cut])
+        heard = peer.received()
         assert heard == b"" or cut == len(header)
-        peer.sends(header[cut:] + b"INFO\n")
-        welcome, info = (heard + peer.hears()).splitlines()
+        peer.send_bytes(header[cut:] + b"INFO\n")
+        welcome, info = (heard + peer.received()).splitlines()
         assert welcome.split()[3] == b"from=203.0.113.7:4711"
         assert b" from=203.0.113.7:4711 to=127.0.0.1:8081 " in info
         peer.is_lost()
@@ -99,8 +99,8 @@ def test_a_line_peer_has_the_address_that_its_proxy_tells_whatever_the_cut(lines
 )
 def test_other_addresses_and_none(lines, header, shown):
     peer = lines()
-    peer.sends(header)
-    assert peer.hears().split()[3] == b"from=" + shown
+    peer.send_bytes(header)
+    assert peer.received().split()[3] == b"from=" + shown
 
 
 LOCAL_CLIENTS = [
@@ -114,97 +114,97 @@ LOCAL_CLIENTS = [
 
 
 @pytest.mark.parametrize("header", LOCAL_CLIENTS)
-def test_a_remote_proxy_cannot_make_its_client_a_local_one(lines, hall, header):
+def test_a_remote_proxy_cannot_make_its_client_a_local_one(lines, server, header):
     peer = lines()
-    peer.sends(header + b"SUB $sys/peers\n")
-    welcome, answer = peer.hears().splitlines()
+    peer.send_bytes(header + b"SUB $sys/peers\n")
+    welcome, answer = peer.received().splitlines()
     assert welcome.split()[3].startswith(b"from=10.0.0.1:")
     assert answer.startswith(b"ERR forbidden ")
-    (session,) = hall.context.roster
+    (session,) = server.context.roster
     assert session.peer.principal == b"@10.0.0.1"
 
 
 @pytest.mark.parametrize("header", LOCAL_CLIENTS)
-def test_a_local_proxy_has_local_clients(hall, reactor, wire, header):
+def test_a_local_proxy_has_local_clients(server, reactor, wire, header):
     listening = ListenerConfig("tcp:8081", True, parse_trusted(["127.0.0.1"]))
-    factory = ProxyProtocolFactory(LineFactory(hall.context, reactor, 0, listening=listening), reactor, listening)
+    factory = ProxyProtocolFactory(LineFactory(server.context, reactor, 0, listening=listening), reactor, listening)
     peer = Visit(factory, wire(there="127.0.0.1"))
-    peer.sends(header + b"SUB $sys/figures\n")
-    assert b"\nOK " in peer.hears()
+    peer.send_bytes(header + b"SUB $sys/figures\n")
+    assert b"\nOK " in peer.received()
 
 
 @pytest.mark.parametrize("header", LOCAL_CLIENTS)
 def test_what_a_local_client_of_a_remote_proxy_writes_is_not_believed(web, header):
     peer = web()
-    peer.sends(header + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
+    peer.send_bytes(header + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
     assert peer.hears_welcome().startswith("192.0.2.66:" if header == UNIX_CLIENT else "10.0.0.1:")
 
 
 def test_nothing_of_the_header_is_left_once_it_is_read(lines):
     peer = lines()
     assert not isinstance(peer.transport.protocol, LineProtocol)
-    peer.sends(LINE)
+    peer.send_bytes(LINE)
     assert isinstance(peer.transport.protocol, LineProtocol)
 
 
 def test_the_address_that_is_told_is_the_one_that_is_counted(reactor, wire):
-    hall = FakeServer(max_connections_per_address=1)
-    factory = ProxyProtocolFactory(LineFactory(hall.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
+    server = FakeServer(max_connections_per_address=1)
+    factory = ProxyProtocolFactory(LineFactory(server.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
     first, again, other = (Visit(factory, wire(there=PROXY)) for _ in range(3))
-    first.sends(LINE)
-    again.sends(BLOCK)
-    other.sends(LINE.replace(b"113.7", b"113.8"))
-    assert [peer.hears().split()[0] for peer in (first, again, other)] == [b"WELCOME", b"ERR", b"WELCOME"]
+    first.send_bytes(LINE)
+    again.send_bytes(BLOCK)
+    other.send_bytes(LINE.replace(b"113.7", b"113.8"))
+    assert [peer.received().split()[0] for peer in (first, again, other)] == [b"WELCOME", b"ERR", b"WELCOME"]
     for peer in (first, again, other):
         peer.is_lost()
-    assert hall.context.admission.connections == 0
+    assert server.context.admission.connections == 0
     last = Visit(factory, wire(there=PROXY))
-    last.sends(LINE)
-    assert last.hears().startswith(b"WELCOME ")
+    last.send_bytes(LINE)
+    assert last.received().startswith(b"WELCOME ")
 
 
 def test_a_stranger_cannot_forge_a_header_for_lines(lines):
     peer = lines(STRANGER)
-    assert peer.hears().split()[3] == b"from=198.51.100.9:50000"
-    peer.sends(LINE)
-    assert peer.hears().startswith(b"ERR unknown-command ")
+    assert peer.received().split()[3] == b"from=198.51.100.9:50000"
+    peer.send_bytes(LINE)
+    assert peer.received().startswith(b"ERR unknown-command ")
 
 
 def test_a_stranger_cannot_forge_a_header_for_a_websocket(web):
     peer = web(STRANGER)
-    peer.sends(LINE + UPGRADE + b"\r\n")
-    assert peer.hears().startswith(b"HTTP/1.1 400 ")
+    peer.send_bytes(LINE + UPGRADE + b"\r\n")
+    assert peer.received().startswith(b"HTTP/1.1 400 ")
     honest = web(STRANGER)
-    honest.sends(UPGRADE + b"\r\n")
+    honest.send_bytes(UPGRADE + b"\r\n")
     assert honest.hears_welcome() == "198.51.100.9:50000"
 
 
 @pytest.mark.parametrize("extra", [b"", b"Upgrade: also-by-autobahn\r\n", b"X-Forwarded-For: 192.0.2.66\r\n"])
 def test_a_websocket_has_the_address_that_its_proxy_tells(web, extra):
     peer = web()
-    peer.sends(BLOCK)
-    peer.sends(UPGRADE + extra + b"\r\n")
+    peer.send_bytes(BLOCK)
+    peer.send_bytes(UPGRADE + extra + b"\r\n")
     assert peer.hears_welcome() == "203.0.113.7:4711"
 
 
 def test_a_proxy_behind_the_proxy_is_believed_as_well(web):
     peer = web()
-    peer.sends(LINE.replace(b"203.0.113.7", b"10.9.9.9") + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
+    peer.send_bytes(LINE.replace(b"203.0.113.7", b"10.9.9.9") + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
     assert peer.hears_welcome() == "192.0.2.66:0"
 
 
 def test_what_a_client_writes_is_not_believed_where_its_proxy_cannot_tell_who_it_is(web):
     peer = web()
-    peer.sends(UNKNOWN + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
+    peer.send_bytes(UNKNOWN + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
     assert peer.hears_welcome() == "10.0.0.1:50000"
 
 
-def test_a_connection_without_its_header_is_closed_and_that_is_told_once(lines, hall, logged):
+def test_a_connection_without_its_header_is_closed_and_that_is_told_once(lines, server, logged):
     for data in (b"SUB kitchen\n", b"GET / HTTP/1.1\r\n"):
         peer = lines()
-        peer.sends(data)
+        peer.send_bytes(data)
         assert peer.transport.aborted
-        assert peer.hears() == b""
+        assert peer.received() == b""
         peer.is_lost()
     (event,) = logged
     assert event["log_level"] is LogLevel.warn
@@ -212,13 +212,13 @@ def test_a_connection_without_its_header_is_closed_and_that_is_told_once(lines, 
         "the proxy at 10.0.0.1 does not begin with a PROXY header at tcp:8081, so its connections are closed; let it "
         "send one, or take this endpoint out of proxy-protocol"
     )
-    assert len(hall.context.roster) == hall.context.admission.connections == 0
+    assert len(server.context.roster) == server.context.admission.connections == 0
 
 
 def test_a_header_that_does_not_come_in_time_is_none(lines, reactor, logged):
     peer, swift = lines(), lines()
-    peer.sends(LINE[:-1])
-    swift.sends(LINE)
+    peer.send_bytes(LINE[:-1])
+    swift.send_bytes(LINE)
     reactor.advance(OPEN_TIMEOUT)
     assert peer.transport.aborted
     assert not swift.transport.aborted
@@ -233,25 +233,25 @@ def test_a_proxy_that_only_looks_whether_we_are_there_is_not_worth_a_word(lines,
     assert logged == []
 
 
-def test_a_proxy_on_a_unix_socket(hall, reactor, wire, logged):
-    factory = ProxyProtocolFactory(LineFactory(hall.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
+def test_a_proxy_on_a_unix_socket(server, reactor, wire, logged):
+    factory = ProxyProtocolFactory(LineFactory(server.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
     for data in (LINE, b"nonsense"):
         transport = wire()
         transport.peerAddr = UNIXAddress(b"")
         peer = Visit(factory, transport)
-        peer.sends(data)
+        peer.send_bytes(data)
     assert "the proxy at a Unix socket " in formatEvent(logged[0])
 
 
-def test_the_header_comes_before_all_that_wraps_the_protocol(hall, reactor, wire):
+def test_the_header_comes_before_all_that_wraps_the_protocol(server, reactor, wire):
     """As TLS does."""
-    lines = LineFactory(hall.context, reactor, 0, listening=LISTENING)
+    lines = LineFactory(server.context, reactor, 0, listening=LISTENING)
     port = SimpleNamespace(factory=WrappingFactory(lines))
     expect_proxy_headers(port, reactor, LISTENING)
     peer = Visit(port.factory, wire(there=PROXY))
-    peer.sends(LINE)
+    peer.send_bytes(LINE)
     assert isinstance(peer.transport.protocol, ProtocolWrapper)
-    assert peer.hears().split()[3] == b"from=203.0.113.7:4711"
+    assert peer.received().split()[3] == b"from=203.0.113.7:4711"
 
 
 def test_a_port_that_is_not_proxied_is_left_alone(reactor):
@@ -270,6 +270,6 @@ def test_the_port_ends_what_it_began(reactor):
     assert ended == [True]
 
 
-def test_who_is_not_behind_a_proxy_has_no_attribute_more(hall, reactor, wire):
-    protocol = LineFactory(hall.context, reactor, 0).buildProtocol(IPv4Address("TCP", STRANGER, 1))
+def test_who_is_not_behind_a_proxy_has_no_attribute_more(server, reactor, wire):
+    protocol = LineFactory(server.context, reactor, 0).buildProtocol(IPv4Address("TCP", STRANGER, 1))
     assert "told" not in vars(protocol)

@@ -35,12 +35,12 @@ class Server:
     """Each method opens a connection, says so many commands, closes it, and returns how many were carried out."""
 
     def __init__(self, reactor: Any, wire: Any) -> None:
-        self.hall = FakeServer(policy=POLICY, commands_per_second=1, commands_burst=BURST)
+        self.server = FakeServer(policy=POLICY, commands_per_second=1, commands_burst=BURST)
         self._reactor = reactor
         self._wire = wire
-        self._lines = LineFactory(self.hall.context, reactor, 0)
+        self._lines = LineFactory(self.server.context, reactor, 0)
         self._there = HERE
-        self._connect = web_port(reactor, lambda **ends: wire(there=self._there, **ends), self.hall)
+        self._connect = web_port(reactor, lambda **ends: wire(there=self._there, **ends), self.server)
 
     def lines(self, address: str, commands: int, token: str = "") -> int:
         transport, protocol = self._wire(there=address), self._lines.buildProtocol(None)
@@ -116,7 +116,7 @@ def test_a_new_connection_brings_no_new_burst(server: Server, before: Ask, ask: 
 def test_a_client_gets_its_rate_again_when_time_has_passed(server: Server, ask: Ask) -> None:
     for _ in range(9):
         ask(server, HERE, 30)
-    server.hall.now += 100
+    server.server.now += 100
     assert ask(server, HERE, 30) == 30
 
 
@@ -184,7 +184,7 @@ def test_a_handshake_that_exceeds_the_rate_is_told_when_to_come_back(server: Ser
     client = server._web(HERE)
     status, headers, _ = client.asks("/ws", **UPGRADE).answer()
     assert (status, headers["retry-after"]) == (429, "1") and client.transport.half_closed
-    assert server.hall.context.stats.refused[ErrorCode.RATE]
+    assert server.server.context.stats.refused[ErrorCode.RATE]
 
 
 def test_lines_that_exceed_the_rate_are_refused_at_once(server: Server) -> None:
@@ -193,12 +193,12 @@ def test_lines_that_exceed_the_rate_are_refused_at_once(server: Server) -> None:
     transport, protocol = server._wire(there=HERE), server._lines.buildProtocol(None)
     protocol.makeConnection(transport)
     assert transport.heard().startswith(b"ERR rate ") and transport.half_closed
-    assert server.hall.context.admission.connections == 0
+    assert server.server.context.admission.connections == 0
 
 
 def test_handshakes_of_tls_that_exceed_the_rate_are_not_begun(server: Server) -> None:
     """To say so would take the handshake."""
-    context, secure = server.hall.context, ListenerConfig("ssl:1")
+    context, secure = server.server.context, ListenerConfig("ssl:1")
     lines = LineFactory(context, server._reactor, 0, listening=secure)
     web = WebFactory(context, server._reactor, OriginPolicy(AllowedOrigins()), 0, 0, 0, list, secure)
     aborted = []

@@ -22,184 +22,186 @@ IAC_IP, IAC_AYT, DO_TIMING_MARK = b"\xff\xf4", b"\xff\xf6", b"\xff\xfd\x06"
 class Call:
     """A line connection under test."""
 
-    def __init__(self, hall, reactor, transport, web_address="http://127.0.0.1:8082/"):
-        self.hall, self.transport = hall, transport
-        self.protocol = LineFactory(hall.context, reactor, 0, web_address).buildProtocol(None)
+    def __init__(self, server, reactor, transport, web_address="http://127.0.0.1:8082/"):
+        self.server, self.transport = server, transport
+        self.protocol = LineFactory(server.context, reactor, 0, web_address).buildProtocol(None)
         self.protocol.makeConnection(transport)
 
-    def sends(self, data):
+    def send_bytes(self, data):
         self.protocol.dataReceived(data)
-        self.hall.turn()
+        self.server.turn()
 
-    def says(self, *lines):
-        self.sends("".join(line + "\n" for line in lines).encode())
+    def send(self, *lines):
+        self.send_bytes("".join(line + "\n" for line in lines).encode())
 
-    def hears(self):
+    def received(self):
         data = self.transport.heard()
         assert data.endswith(b"\n") or not data
         return data.decode().split("\n")[:-1]
 
     def half_closes(self):
         self.protocol.readConnectionLost()
-        self.hall.turn()
+        self.server.turn()
 
     def is_lost(self):
         self.protocol.connectionLost(Failure(ConnectionDone()))
 
 
 @pytest.fixture
-def call(hall, reactor, wire):
+def call(server, reactor, wire):
     """A connection that has heard its welcome."""
-    call = Call(hall, reactor, wire())
-    assert call.hears() == ["WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:8081"]
+    call = Call(server, reactor, wire())
+    assert call.received() == ["WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:8081"]
     return call
 
 
 def test_commands_are_answered_in_their_order(call):
-    call.says("NICK ann", "SUB kitchen", "PUB kitchen 21.5", "nonsense", "PING x")
-    heard = call.hears()
+    call.send("NICK ann", "SUB kitchen", "PUB kitchen 21.5", "nonsense", "PING x")
+    heard = call.received()
     assert heard[:3] == ["OK ann", "OK kitchen offset=0 epoch=e1", "OK 1"]
     assert heard[3].startswith("ERR unknown-command ")
     assert heard[4:] == ["PONG x", "MSG kitchen 1 ann 21.5"]
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_lines_may_come_in_at_any_cut(hall, reactor, wire, end):
+def test_lines_may_come_in_at_any_cut(server, reactor, wire, end):
     conversation = end.join([b"SUB kitchen", b"PUB kitchen caf\xc3\xa9", b"PING", b""])
     answers = []
     for cut in range(len(conversation) + 1):
-        call = Call(hall, reactor, wire())
-        call.hears()
-        call.sends(conversation[:cut])
-        call.sends(conversation[cut:])
-        answers.append([line.split(" ")[0] for line in call.hears()])
+        call = Call(server, reactor, wire())
+        call.received()
+        call.send_bytes(conversation[:cut])
+        call.send_bytes(conversation[cut:])
+        answers.append([line.split(" ")[0] for line in call.received()])
         assert sorted(answers[-1]) == ["MSG", "OK", "OK", "PONG"]
         call.is_lost()
 
 
 def test_half_a_line_waits_for_its_other_half(call):
-    call.sends(b"PI")
-    call.sends(b"NG a")
-    assert call.hears() == []
-    call.sends(b"ll\n")
-    assert call.hears() == ["PONG all"]
+    call.send_bytes(b"PI")
+    call.send_bytes(b"NG a")
+    assert call.received() == []
+    call.send_bytes(b"ll\n")
+    assert call.received() == ["PONG all"]
 
 
 def test_a_line_that_is_too_long_is_skipped_and_the_next_is_answered(call):
-    call.sends(b"PUB kitchen " + b"x" * 70_000)
-    call.sends(b"xxx\nPING\n")
-    error, pong = call.hears()
+    call.send_bytes(b"PUB kitchen " + b"x" * 70_000)
+    call.send_bytes(b"xxx\nPING\n")
+    error, pong = call.received()
     assert error.startswith("ERR too-long ")
     assert pong == "PONG"
 
 
 def test_quit_says_goodbye_and_ends_our_stream(call):
-    call.says("QUIT", "PING")
-    assert call.hears() == ["BYE"]
+    call.send("QUIT", "PING")
+    assert call.received() == ["BYE"]
     assert call.transport.half_closed
-    call.says("PING")
-    assert call.hears() == []
+    call.send("PING")
+    assert call.received() == []
     call.half_closes()
     assert call.transport.disconnecting
 
 
 def test_control_d_is_quit_without_a_line_end(call):
-    call.sends(b"\x04")
-    assert call.hears() == ["BYE"]
+    call.send_bytes(b"\x04")
+    assert call.received() == ["BYE"]
 
 
 def test_after_a_half_close_all_is_answered_before_the_end(call):
     assert IHalfCloseableProtocol.providedBy(call.protocol)
-    call.sends(b"PUB kitchen 21.5\nPING\nPUB kitchen not run")
+    call.send_bytes(b"PUB kitchen 21.5\nPING\nPUB kitchen not run")
     call.half_closes()
-    assert call.hears() == ["OK 1", "PONG", "BYE"]
+    assert call.received() == ["OK 1", "PONG", "BYE"]
     assert call.transport.half_closed
     call.half_closes()
     assert call.transport.disconnecting
     call.is_lost()
-    assert len(call.hall.context.roster) == 0
+    assert len(call.server.context.roster) == 0
 
 
 def test_a_half_close_waits_for_answers_that_are_late(reactor, wire):
-    hall = FakeServer(late=True)
-    call = Call(hall, reactor, wire())
-    call.hears()
-    call.says("PUB kitchen 21.5")
+    server = FakeServer(late=True)
+    call = Call(server, reactor, wire())
+    call.received()
+    call.send("PUB kitchen 21.5")
     call.half_closes()
-    assert call.hears() == []
-    hall.backplane.release()
-    hall.turn()
-    assert call.hears() == ["OK 1", "BYE"]
+    assert call.received() == []
+    server.backplane.release()
+    server.turn()
+    assert call.received() == ["OK 1", "BYE"]
 
 
 def test_who_does_not_leave_after_goodbye_is_dropped(call, reactor):
-    call.says("QUIT")
+    call.send("QUIT")
     reactor.advance(LINGER)
     assert call.transport.aborted
 
 
 def test_the_end_of_the_connection_calls_everything_off(call, reactor):
-    call.says("SUB kitchen", "QUIT")
+    call.send("SUB kitchen", "QUIT")
     call.is_lost()
-    assert len(call.hall.context.roster) == call.hall.context.admission.connections == 0
-    assert call.hall.broker.members_here(b"kitchen") == []
+    assert len(call.server.context.roster) == call.server.context.admission.connections == 0
+    assert call.server.broker.members_here(b"kitchen") == []
     assert not reactor.getDelayedCalls()
     call.is_lost()
-    assert call.hall.context.admission.connections == 0
+    assert call.server.context.admission.connections == 0
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "QUARREL"])
 def test_an_http_request_is_sent_to_the_web_port_and_nothing_of_it_is_run(call, method):
-    listener = call.hall.line_peer()
-    listener.says("SUB kitchen")
-    listener.hears()
-    call.sends(f"{method} /PUB HTTP/1.1\r\nHost: 127.0.0.1:8081\r\nPUB kitchen one\r\n\r\nPUB kitchen two\r\n".encode())
-    call.sends(b"PUB kitchen three\n")
+    listener = call.server.line_client()
+    listener.send("SUB kitchen")
+    listener.received()
+    call.send_bytes(
+        f"{method} /PUB HTTP/1.1\r\nHost: 127.0.0.1:8081\r\nPUB kitchen one\r\n\r\nPUB kitchen two\r\n".encode()
+    )
+    call.send_bytes(b"PUB kitchen three\n")
     head, _, body = call.transport.heard().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"http://127.0.0.1:8082/" in body
     assert call.transport.half_closed
-    assert listener.hears() == []
+    assert listener.received() == []
 
 
-def test_an_http_request_is_known_at_every_cut(hall, reactor, wire):
+def test_an_http_request_is_known_at_every_cut(server, reactor, wire):
     request = b"GET / HTTP/1.1\r\nPUB kitchen one\r\n\r\nPUB kitchen two\r\n"
     for cut in range(len(request)):
-        call = Call(hall, reactor, wire())
-        call.hears()
-        call.sends(request[:cut])
-        call.sends(request[cut:])
+        call = Call(server, reactor, wire())
+        call.received()
+        call.send_bytes(request[:cut])
+        call.send_bytes(request[cut:])
         assert call.transport.heard().startswith(b"HTTP/1.1 400 ")
         call.is_lost()
-    assert hall.broker.channels == {}
+    assert server.broker.channels == {}
 
 
 @pytest.mark.parametrize("cut", [3, 100, 70_000])
 def test_an_http_request_for_an_endless_path_runs_nothing_either(call, cut):
     """A page may ask for a path that is longer than a line of ours, and put commands into the body."""
     request = b"POST /" + b"x" * 80_000 + b" HTTP/1.1\r\n\r\nPUB kitchen one\n"
-    call.sends(request[:cut])
-    call.sends(request[cut:])
+    call.send_bytes(request[:cut])
+    call.send_bytes(request[cut:])
     assert call.transport.heard().startswith(b"HTTP/1.1 400 ")
-    assert call.hall.broker.channels == {}
+    assert call.server.broker.channels == {}
 
 
 def test_an_http_request_with_an_endless_method_runs_nothing_either(call):
-    call.sends(b"x" * 70_000)
-    assert call.hears()[0].startswith("ERR too-long ")
-    call.sends(b" /kitchen HTTP/1.1\r\nPUB kitchen one\n")
+    call.send_bytes(b"x" * 70_000)
+    assert call.received()[0].startswith("ERR too-long ")
+    call.send_bytes(b" /kitchen HTTP/1.1\r\nPUB kitchen one\n")
     assert call.transport.heard().startswith(b"HTTP/1.1 400 ")
-    assert call.hall.broker.channels == {}
+    assert call.server.broker.channels == {}
 
 
 def test_a_first_line_for_which_there_is_no_memory_runs_nothing_behind_it(reactor, wire):
-    hall = FakeServer(max_held=10_000)
-    call = Call(hall, reactor, wire())
-    call.hears()
-    call.sends(b"QUARREL /" + b"x" * 20_000)
-    call.sends(b" HTTP/1.1\r\nPUB kitchen one\n")
+    server = FakeServer(max_held=10_000)
+    call = Call(server, reactor, wire())
+    call.received()
+    call.send_bytes(b"QUARREL /" + b"x" * 20_000)
+    call.send_bytes(b" HTTP/1.1\r\nPUB kitchen one\n")
     assert call.transport.heard().startswith(b"HTTP/1.1 400 ")
-    assert hall.broker.channels == {}
+    assert server.broker.channels == {}
 
 
 @pytest.mark.parametrize(
@@ -215,28 +217,28 @@ def test_a_first_line_for_which_there_is_no_memory_runs_nothing_behind_it(reacto
     ],
     ids=["TLS", "TLS behind an empty line", "SSL 2", "STUN", "NUL", "Latin-1", "PROXY header of version 2"],
 )
-def test_another_protocol_is_closed_and_nothing_of_it_is_run(hall, reactor, wire, data, words):
+def test_another_protocol_is_closed_and_nothing_of_it_is_run(server, reactor, wire, data, words):
     for cut in range(len(data)):
-        call = Call(hall, reactor, wire())
-        call.hears()
-        call.sends(data[:cut])
-        call.sends(data[cut:])
-        call.says("PUB kitchen two")
-        notice, bye = call.hears()
+        call = Call(server, reactor, wire())
+        call.received()
+        call.send_bytes(data[:cut])
+        call.send_bytes(data[cut:])
+        call.send("PUB kitchen two")
+        notice, bye = call.received()
         assert notice.startswith("NOTICE this port ") and words in notice and bye == "BYE"
         assert call.transport.half_closed
         call.is_lost()
-    assert hall.broker.channels == {}
+    assert server.broker.channels == {}
 
 
 def test_tls_is_told_so_at_its_first_byte(call):
-    call.sends(b"\x16")
-    assert call.hears() == ["NOTICE this port does not speak TLS: it expects lines of text", "BYE"]
+    call.send_bytes(b"\x16")
+    assert call.received() == ["NOTICE this port does not speak TLS: it expects lines of text", "BYE"]
 
 
 def test_behind_the_first_line_a_nul_is_payload_and_latin_1_is_an_error(call):
-    call.sends(b"SUB kitchen\nPUB kitchen a\0b\nPUB kitchen caf\xe9\n\x16\x03\x01\nPING\n")
-    subscribed, ok, latin, tls, pong, event = call.hears()
+    call.send_bytes(b"SUB kitchen\nPUB kitchen a\0b\nPUB kitchen caf\xe9\n\x16\x03\x01\nPING\n")
+    subscribed, ok, latin, tls, pong, event = call.received()
     assert subscribed.startswith("OK kitchen") and ok == "OK 1" and pong == "PONG"
     assert latin.startswith("ERR not-utf8 ") and tls.startswith("ERR unknown-command ")
     assert event == 'MSG kitchen 1 p1 "a\\u0000b"'
@@ -245,43 +247,43 @@ def test_behind_the_first_line_a_nul_is_payload_and_latin_1_is_an_error(call):
 @pytest.mark.parametrize(
     "payload", ["we now speak HTTP/3", "HTTP/3", "HTTP/1.1", "GET / HTTP/1.1", "a HTTP/1.1 b", "HTTP/1.1\nPUB news x"]
 )
-def test_a_first_line_that_publishes_words_like_those_of_http_is_run(hall, reactor, wire, payload):
+def test_a_first_line_that_publishes_words_like_those_of_http_is_run(server, reactor, wire, payload):
     data = f"PUB news {payload}\n".encode()
     for cut in range(len(data)):
-        call = Call(hall, reactor, wire())
-        call.hears()
-        call.sends(data[:cut])
-        call.sends(data[cut:])
-        assert all(line.startswith("OK ") for line in call.hears())
+        call = Call(server, reactor, wire())
+        call.received()
+        call.send_bytes(data[:cut])
+        call.send_bytes(data[cut:])
+        assert all(line.startswith("OK ") for line in call.received())
         call.is_lost()
 
 
 def test_a_page_that_chooses_a_verb_as_its_method_runs_nothing(call):
     """Its host name may have been rebound to this address, and then it may choose any method."""
-    call.sends(b"PUB /kitchen HTTP/1.1\r\nHost: a.example\r\n\r\nPUB kitchen one\n")
+    call.send_bytes(b"PUB /kitchen HTTP/1.1\r\nHost: a.example\r\n\r\nPUB kitchen one\n")
     assert call.transport.heard().startswith(b"HTTP/1.1 400 ")
-    assert call.hall.broker.channels == {}
+    assert call.server.broker.channels == {}
 
 
-def test_a_leading_byte_order_mark_is_no_part_of_the_first_line(hall, reactor, wire):
+def test_a_leading_byte_order_mark_is_no_part_of_the_first_line(server, reactor, wire):
     data = b"\xef\xbb\xbfPING 1\n\xef\xbb\xbfPING 2\n"
     for cut in range(len(data)):
-        call = Call(hall, reactor, wire())
-        call.hears()
-        call.sends(data[:cut])
-        call.sends(data[cut:])
-        pong, error = call.hears()
+        call = Call(server, reactor, wire())
+        call.received()
+        call.send_bytes(data[:cut])
+        call.send_bytes(data[cut:])
+        pong, error = call.received()
         assert pong == "PONG 1" and error.startswith("ERR unknown-command ")
         call.is_lost()
 
 
-def test_cr_nul_ends_a_line_at_every_cut(hall, reactor, wire):
+def test_cr_nul_ends_a_line_at_every_cut(server, reactor, wire):
     data = b"PING 1\r\0PUB kitchen a\0b\r\0" + b"PING 2" + DO_TIMING_MARK + b"\r\0PING 3\n"
     for cut in range(len(data)):
-        call = Call(hall, reactor, wire())
-        call.hears()
-        call.sends(data[:cut])
-        call.sends(data[cut:])
+        call = Call(server, reactor, wire())
+        call.received()
+        call.send_bytes(data[:cut])
+        call.send_bytes(data[cut:])
         heard = call.transport.heard().replace(b"\xff\xfc\x06", b"").decode().split()
         assert [word for word in heard if word != "OK"][:2] == ["PONG", "1"]
         assert heard[-4:] == ["PONG", "2", "PONG", "3"]
@@ -289,47 +291,47 @@ def test_cr_nul_ends_a_line_at_every_cut(hall, reactor, wire):
 
 
 def test_what_looks_like_http_later_is_just_a_line(call):
-    call.says("PING", "GET / HTTP/1.1")
-    pong, error = call.hears()
+    call.send("PING", "GET / HTTP/1.1")
+    pong, error = call.received()
     assert pong == "PONG"
     assert error.startswith("ERR unknown-command ")
 
 
-def test_without_a_web_port_the_lost_browser_is_told_that(hall, reactor, wire):
-    call = Call(hall, reactor, wire(), web_address="")
-    call.hears()
-    call.sends(b"GET / HTTP/1.1\r\n")
+def test_without_a_web_port_the_lost_browser_is_told_that(server, reactor, wire):
+    call = Call(server, reactor, wire(), web_address="")
+    call.received()
+    call.send_bytes(b"GET / HTTP/1.1\r\n")
     assert b"no web port" in call.transport.heard()
 
 
 def test_telnet_options_are_refused_and_reach_no_payload(call):
-    call.sends(b"PUB kit\xff\xfb\x18chen a\xff\xfd\x01b\n")
+    call.send_bytes(b"PUB kit\xff\xfb\x18chen a\xff\xfd\x01b\n")
     assert call.transport.heard() == b"\xff\xfe\x18\xff\xfc\x01OK 1\n"
-    call.says("HIST kitchen")
-    assert call.hears()[0] == "MSG kitchen 1 p1 ab"
+    call.send("HIST kitchen")
+    assert call.received()[0] == "MSG kitchen 1 p1 ab"
 
 
 @pytest.mark.parametrize("keys", [IAC_IP, IAC_AYT, IAC_IP * 3])
 def test_interrupt_tells_once_how_to_leave(call, keys):
-    call.sends(keys)
-    assert call.hears() == ["NOTICE type QUIT to leave"]
-    call.says("PING")
-    assert call.hears() == ["PONG"]
+    call.send_bytes(keys)
+    assert call.received() == ["NOTICE type QUIT to leave"]
+    call.send("PING")
+    assert call.received() == ["PONG"]
 
 
 def test_an_interrupt_of_telnet_gets_its_timing_mark_before_the_notice(call):
     """telnet throws away what comes before the mark."""
-    call.sends(IAC_IP + DO_TIMING_MARK)
+    call.send_bytes(IAC_IP + DO_TIMING_MARK)
     assert call.transport.heard() == b"\xff\xfc\x06NOTICE type QUIT to leave\n"
 
 
-def test_telnet_commands_may_be_cut_anywhere(hall, reactor, wire):
+def test_telnet_commands_may_be_cut_anywhere(server, reactor, wire):
     data = b"PING a" + DO_TIMING_MARK + b"b\nPING \xff\xff\n"
     for cut in range(len(data)):
-        call = Call(hall, reactor, wire())
-        call.hears()
-        call.sends(data[:cut])
-        call.sends(data[cut:])
+        call = Call(server, reactor, wire())
+        call.received()
+        call.send_bytes(data[:cut])
+        call.send_bytes(data[cut:])
         assert call.transport.heard().startswith(b"\xff\xfc\x06PONG ab\nERR not-utf8 ")
         call.is_lost()
 
@@ -337,69 +339,69 @@ def test_telnet_commands_may_be_cut_anywhere(hall, reactor, wire):
 def test_negotiation_behind_a_quit_pauses_nothing(call):
     """The rest of the stream of a peer that leaves must be read to its end."""
     call.transport.producer.pauseProducing()
-    call.sends(b"QUIT\n\xff\xfd\x01")
+    call.send_bytes(b"QUIT\n\xff\xfd\x01")
     assert call.transport.reads
 
 
 def test_who_finds_no_room_is_told_and_not_counted(reactor, wire):
-    hall = FakeServer(max_connections=1)
-    first, second = Call(hall, reactor, wire()), Call(hall, reactor, wire())
-    assert second.hears() == ["ERR limit this server has no room for another connection, try again later"]
+    server = FakeServer(max_connections=1)
+    first, second = Call(server, reactor, wire()), Call(server, reactor, wire())
+    assert second.received() == ["ERR limit this server has no room for another connection, try again later"]
     assert second.transport.half_closed
-    second.says("PUB kitchen 21.5")
-    assert second.hears() == []
-    assert hall.context.stats.refused == {ErrorCode.LIMIT: 1}
-    assert hall.context.stats.received == 0
-    first.says("PING")
-    assert hall.context.stats.received == len("PING\n")
+    second.send("PUB kitchen 21.5")
+    assert second.received() == []
+    assert server.context.stats.refused == {ErrorCode.LIMIT: 1}
+    assert server.context.stats.received == 0
+    first.send("PING")
+    assert server.context.stats.received == len("PING\n")
     second.half_closes()
     assert second.transport.disconnecting
     second.is_lost()
-    assert hall.context.admission.connections == 1
+    assert server.context.admission.connections == 1
     first.is_lost()
-    assert hall.context.admission.connections == 0
+    assert server.context.admission.connections == 0
 
 
 def test_an_address_has_its_own_bound(reactor, wire):
-    hall = FakeServer(max_connections_per_address=1)
-    Call(hall, reactor, wire(there="192.0.2.1"))
-    refused = Call(hall, reactor, wire(there="192.0.2.1"))
-    assert refused.hears() == ["ERR limit too many connections from your address, try again later"]
-    assert Call(hall, reactor, wire(there="192.0.2.2")).hears()[0].startswith("WELCOME ")
+    server = FakeServer(max_connections_per_address=1)
+    Call(server, reactor, wire(there="192.0.2.1"))
+    refused = Call(server, reactor, wire(there="192.0.2.1"))
+    assert refused.received() == ["ERR limit too many connections from your address, try again later"]
+    assert Call(server, reactor, wire(there="192.0.2.2")).received()[0].startswith("WELCOME ")
 
 
 def test_who_does_not_read_is_not_read_until_it_does(call):
     call.transport.producer.pauseProducing()  # as a full transport does
-    call.says("PING 1", "PING 2")
+    call.send("PING 1", "PING 2")
     assert not call.transport.reads
-    assert call.hears() == ["PONG 1", "PONG 2"]
-    call.says("PING 3")
-    assert call.hears() == []
+    assert call.received() == ["PONG 1", "PONG 2"]
+    call.send("PING 3")
+    assert call.received() == []
     call.transport.producer.resumeProducing()
     call.protocol.factory.reactor.turn()
-    assert call.hears() == ["PONG 3"]
+    assert call.received() == ["PONG 3"]
     assert call.transport.reads
 
 
 def test_who_does_not_read_the_answers_to_its_options_is_not_read(call):
     call.transport.producer.pauseProducing()
-    call.sends(DO_TIMING_MARK)
+    call.send_bytes(DO_TIMING_MARK)
     assert not call.transport.reads
     call.transport.producer.resumeProducing()
     call.protocol.factory.reactor.turn()
     assert call.transport.reads
     call.transport.heard()
-    call.says("PING")
-    assert call.hears() == ["PONG"]
+    call.send("PING")
+    assert call.received() == ["PONG"]
 
 
 def test_a_stalled_peer_can_be_sent_away(call):
     call.transport.producer.pauseProducing()
-    call.says("PING 1")
+    call.send("PING 1")
     assert not call.transport.reads
-    (session,) = call.hall.context.roster
+    (session,) = call.server.context.roster
     session.dismiss(CloseReason.GOING_AWAY, b"enough")
-    assert call.hears() == ["PONG 1", "NOTICE enough", "BYE"]
+    assert call.received() == ["PONG 1", "NOTICE enough", "BYE"]
     assert call.transport.producer is None
     assert (call.transport.half_closed, call.transport.reads) == (True, True)
 
@@ -408,9 +410,9 @@ def test_a_fault_of_ours_is_logged_and_the_peer_goes_on(call, logged, monkeypatc
     def explode(*arguments):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(call.hall.broker, "members", explode)
-    call.says("WHO kitchen", "PING")
-    error, pong = call.hears()
+    monkeypatch.setattr(call.server.broker, "members", explode)
+    call.send("WHO kitchen", "PING")
+    error, pong = call.received()
     assert error.startswith("ERR internal ")
     assert pong == "PONG"
     (event,) = [event for event in logged if "log_failure" in event]
@@ -418,8 +420,8 @@ def test_a_fault_of_ours_is_logged_and_the_peer_goes_on(call, logged, monkeypatc
     assert formatEvent(event) == "a command met a fault of this server"
 
 
-def test_the_factory_says_nothing_of_itself(hall, reactor, logged):
-    factory = LineFactory(hall.context, reactor, 0)
+def test_the_factory_says_nothing_of_itself(server, reactor, logged):
+    factory = LineFactory(server.context, reactor, 0)
     factory.doStart()
     factory.doStop()
     assert logged == []
@@ -430,8 +432,8 @@ class TestWithTLS:
     """What begins with a handshake; here it is only told that it is over."""
 
     @pytest.fixture
-    def connect(self, hall, reactor, wire):
-        factory = LineFactory(hall.context, reactor, 0, listening=ListenerConfig("ssl:8081"))
+    def connect(self, server, reactor, wire):
+        factory = LineFactory(server.context, reactor, 0, listening=ListenerConfig("ssl:8081"))
 
         def connect(transport=None):
             protocol, transport = factory.buildProtocol(None), transport or wire()
@@ -440,21 +442,21 @@ class TestWithTLS:
 
         return connect
 
-    def test_the_welcome_waits_for_the_end_of_the_handshake(self, connect, hall):
+    def test_the_welcome_waits_for_the_end_of_the_handshake(self, connect, server):
         protocol, transport = connect()
         assert IHandshakeListener.providedBy(protocol)
         assert transport.heard() == b""
-        assert (len(hall.context.roster), hall.context.admission.connections) == (0, 1)
+        assert (len(server.context.roster), server.context.admission.connections) == (0, 1)
         protocol.handshakeCompleted()
         assert transport.heard().startswith(b"WELCOME sockbridge/1 id=p1 ")
         protocol.dataReceived(b"PING\n")
         assert transport.heard() == b"PONG\n"
         protocol.connectionLost(Failure(ConnectionDone()))
-        assert (len(hall.context.roster), hall.context.admission.connections) == (0, 0)
+        assert (len(server.context.roster), server.context.admission.connections) == (0, 0)
 
     @pytest.mark.parametrize("known", [True, False])
-    def test_a_certificate_says_who_it_is(self, connect, hall, tmp_path, known):
-        hall.context.policy = FakePolicy() if known else None
+    def test_a_certificate_says_who_it_is(self, connect, server, tmp_path, known):
+        server.context.policy = FakePolicy() if known else None
         Authority(tmp_path).issue("meter", "meter")
         protocol, transport = connect()
         certificate = load_certificate(FILETYPE_PEM, (tmp_path / "meter.pem").read_bytes())
@@ -463,40 +465,40 @@ class TestWithTLS:
         transport.heard()
         protocol.dataReceived(b"NICK meter\nINFO\n")
         assert b" nick=meter " in transport.heard()
-        assert [guest.peer.nick for guest in hall.context.roster] == [b"meter"]
+        assert [guest.peer.nick for guest in server.context.roster] == [b"meter"]
         protocol.dataReceived(b"NICK another\n")
         assert transport.heard() == (b"OK ~another\n" if known else b"OK another\n")
 
-    def test_a_handshake_has_ten_seconds(self, connect, reactor, hall):
+    def test_a_handshake_has_ten_seconds(self, connect, reactor, server):
         (late, late_wire), (ready, ready_wire) = connect(), connect()
         reactor.advance(5)
         ready.handshakeCompleted()
         reactor.advance(OPEN_TIMEOUT - 5)
         assert (late_wire.aborted, ready_wire.aborted) == (True, False)
         late.connectionLost(Failure(ConnectionDone()))
-        assert hall.context.admission.connections == 1
+        assert server.context.admission.connections == 1
         reactor.advance(OPEN_TIMEOUT)
         assert not ready_wire.aborted
 
-    def test_who_goes_before_the_end_of_its_handshake_is_forgotten(self, connect, reactor, hall):
+    def test_who_goes_before_the_end_of_its_handshake_is_forgotten(self, connect, reactor, server):
         protocol, transport = connect()
         protocol.connectionLost(Failure(ConnectionDone()))
         reactor.advance(OPEN_TIMEOUT)
         assert not transport.aborted
-        assert hall.context.admission.connections == 0
+        assert server.context.admission.connections == 0
 
-    def test_a_half_close_before_the_end_of_its_handshake_ends_it(self, connect, hall):
+    def test_a_half_close_before_the_end_of_its_handshake_ends_it(self, connect, server):
         protocol, transport = connect()
         protocol.readConnectionLost()
         assert transport.disconnecting
         protocol.connectionLost(Failure(ConnectionDone()))
-        assert hall.context.admission.connections == 0
+        assert server.context.admission.connections == 0
 
     def test_who_may_not_stay_is_told(self, reactor, wire):
-        hall = FakeServer(max_connections=0)
-        protocol = LineFactory(hall.context, reactor, 0, listening=ListenerConfig("ssl:8081")).buildProtocol(None)
+        server = FakeServer(max_connections=0)
+        protocol = LineFactory(server.context, reactor, 0, listening=ListenerConfig("ssl:8081")).buildProtocol(None)
         transport = wire()
         protocol.makeConnection(transport)
         protocol.handshakeCompleted()
         assert transport.heard().startswith(b"ERR limit ")
-        assert len(hall.context.roster) == 0
+        assert len(server.context.roster) == 0

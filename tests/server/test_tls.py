@@ -30,11 +30,11 @@ def left():
 
 
 @pytest.fixture
-def factory(hall, reactor, tmp_path):
+def factory(server, reactor, tmp_path):
     """As a TLS port has it."""
     Authority(tmp_path).issue("server", "localhost")
     certificates = Certificates(ENDPOINT, tmp_path)
-    lines = LineFactory(hall.context, reactor, 0, listening=ListenerConfig(ENDPOINT))
+    lines = LineFactory(server.context, reactor, 0, listening=ListenerConfig(ENDPOINT))
     factory = TLSMemoryBIOFactory(certificates, False, lines, reactor)
     free_at_the_end(SimpleNamespace(factory=factory))
     gc.collect()
@@ -141,7 +141,7 @@ def does_not_read(client, socket, transport):
 
 @pytest.mark.parametrize("reason", [ConnectionDone, ConnectionLost])
 @pytest.mark.parametrize("act", [never_speaks, is_no_tls, goes_without_a_word, says_goodbye, quits, does_not_read])
-def test_nothing_is_left_of_a_connection(act, reason, factory, hall, reactor, fake_socket):
+def test_nothing_is_left_of_a_connection(act, reason, factory, server, reactor, fake_socket):
     fake_socket.getsockname = lambda: ("127.0.0.1", 8443)
     protocol = factory.buildProtocol(None)
     transport = DirectTCPTransport(fake_socket, protocol, ("127.0.0.1", 50000), None, 1, reactor)
@@ -149,11 +149,11 @@ def test_nothing_is_left_of_a_connection(act, reason, factory, hall, reactor, fa
     assert "FreedAtTheEnd" in left()
     client = Client(fake_socket, transport, reactor)
     act(client, fake_socket, transport)
-    hall.turn()
+    server.turn()
     if transport.connected:
         transport.connectionLost(Failure(reason()))
     reactor.advance(60)
-    hall.turn()
+    server.turn()
     reactor.readers.clear()
     reactor.writers.clear()
     del protocol, transport, client
@@ -182,7 +182,7 @@ SENT = b"PUB k a\nPING\n"
 
 @pytest.mark.parametrize("fin", [False, True], ids=["close_notify", "close_notify and FIN"])
 @pytest.mark.parametrize("together", [True, False])
-def test_after_close_notify_a_client_of_tls_1_3_still_gets_its_replies(connect, hall, reactor, fin, together):
+def test_after_close_notify_a_client_of_tls_1_3_still_gets_its_replies(connect, server, reactor, fin, together):
     """RFC 8446 section 6.1: it closes one direction."""
     client = connect()
     client.say(SENT, carry=not together)
@@ -190,22 +190,22 @@ def test_after_close_notify_a_client_of_tls_1_3_still_gets_its_replies(connect, 
     client.half_close()
     if fin:
         client.transport.readConnectionLost(Failure(ConnectionDone()))
-    hall.turn()
+    server.turn()
     reactor.turn()
     assert (before + client.heard()).splitlines()[1:] == [b"OK 1", b"PONG", b"BYE"]
     assert client.transport.disconnecting or client.transport.disconnected
 
 
-def test_in_tls_1_2_close_notify_ends_both_directions(connect, hall, reactor):
+def test_in_tls_1_2_close_notify_ends_both_directions(connect, server, reactor):
     """RFC 5246 section 7.2.1: what waits to be written is discarded."""
     client = connect(ssl.TLSVersion.TLSv1_2)
     client.say(SENT, carry=False)
     client.heard()
     client.half_close()
-    hall.turn()
+    server.turn()
     assert b"BYE" not in client.heard()
     assert client.transport.disconnecting or client.transport.disconnected
-    assert hall.broker.channels[b"k"].head == 1
+    assert server.broker.channels[b"k"].head == 1
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,9 @@ def test_in_tls_1_2_close_notify_ends_both_directions(connect, hall, reactor):
         (ssl.TLSVersion.TLSv1_3, Client.sends_garbage),
     ],
 )
-def test_the_end_of_tls_is_the_end_of_a_connection_that_is_not_read(connect, hall, fake_socket, reactor, ends, version):
+def test_the_end_of_tls_is_the_end_of_a_connection_that_is_not_read(
+    connect, server, fake_socket, reactor, ends, version
+):
     """It would wait for ever for a producer that has nothing more to write."""
     client = connect(version)
     fake_socket.room = 1000
@@ -224,29 +226,29 @@ def test_the_end_of_tls_is_the_end_of_a_connection_that_is_not_read(connect, hal
     assert client.transport.blocked
     ends(client)
     reactor.turn()
-    assert client.transport.disconnected and len(hall.context.roster) == 0
+    assert client.transport.disconnected and len(server.context.roster) == 0
 
 
-def test_an_end_without_close_notify_is_the_end(connect, hall):
+def test_an_end_without_close_notify_is_the_end(connect, server):
     """It may be the work of somebody on the way (RFC 8446 section 6.1)."""
     client = connect()
     client.say(b"SUB k\n")
-    assert len(hall.context.roster) == 1
+    assert len(server.context.roster) == 1
     client.transport.readConnectionLost(Failure(ConnectionDone()))
-    assert client.transport.disconnected and len(hall.context.roster) == 0
+    assert client.transport.disconnected and len(server.context.roster) == 0
 
 
-def test_an_aborted_connection_ends_without_close_notify(connect, hall, fake_socket, reactor):
+def test_an_aborted_connection_ends_without_close_notify(connect, server, fake_socket, reactor):
     """With it, an answer that breaks off would look complete (RFC 8446 section 6.1)."""
     client = connect()
     client.heard()
     client.transport.protocol.abortConnection()
     reactor.turn()
     assert fake_socket.sent == b"" and client.transport.disconnected
-    assert len(hall.context.roster) == 0
+    assert len(server.context.roster) == 0
 
 
-def test_nothing_is_read_after_close_notify(connect, hall, fake_socket):
+def test_nothing_is_read_after_close_notify(connect, server, fake_socket):
     client = connect()
     client.heard()
     client.half_close()

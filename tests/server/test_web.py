@@ -44,10 +44,10 @@ class Visit:
         self.protocol = factory.buildProtocol(None)
         self.protocol.makeConnection(transport)
 
-    def sends(self, data):
+    def send_bytes(self, data):
         self.protocol.dataReceived(data)
 
-    def hears(self):
+    def received(self):
         """Status, headers in lower case, and body of one answer."""
         head, _, body = self.transport.heard().partition(b"\r\n\r\n")
         status, *lines = head.decode().split("\r\n")
@@ -55,8 +55,8 @@ class Visit:
         return int(status.split(" ")[1]), headers, body
 
     def asks(self, data):
-        self.sends(data)
-        return self.hears()
+        self.send_bytes(data)
+        return self.received()
 
     def is_lost(self):
         self.protocol.connectionLost(Failure(ConnectionDone()))
@@ -64,21 +64,21 @@ class Visit:
 
 @pytest.fixture
 def build(reactor, wire, monkeypatch):
-    """Make a factory and visit it: ``build(hall=…, origins=…)(here=…, there=…)``."""
+    """Make a factory and visit it: ``build(server=…, origins=…)(here=…, there=…)``."""
     txaio.use_twisted()
     monkeypatch.setattr(txaio.config, "loop", reactor)
 
-    def make(hall=None, origins=None, listening=DEFAULT_LISTENER):
-        hall = hall or FakeServer()
+    def make(server=None, origins=None, listening=DEFAULT_LISTENER):
+        server = server or FakeServer()
         lines = [{"kind": "tcp", "host": "127.0.0.1", "port": 8081}]
         factory = WebFactory(
-            hall.context, reactor, OriginPolicy(origins or AllowedOrigins()), 0, 0, 3, lambda: lines, listening
+            server.context, reactor, OriginPolicy(origins or AllowedOrigins()), 0, 0, 3, lambda: lines, listening
         )
 
         def visit(here="127.0.0.1", there="127.0.0.1"):
             return Visit(factory, wire(here, 8082, there))
 
-        visit.hall = hall
+        visit.server = server
         return visit
 
     return make
@@ -95,11 +95,11 @@ def test_the_steps_of_a_websocket_begin_with_its_handshakes(build, extra, secure
     visit = build(listening=ListenerConfig("ssl:8082" if secure else "tcp:8082"))
     peer = visit()
     if secure:
-        visit.hall.now += 1
+        visit.server.now += 1
         peer.protocol.handshakeCompleted()
-    visit.hall.now += 1
+    visit.server.now += 1
     assert peer.asks(upgrade(**extra))[0] == 101
-    (session,) = visit.hall.context.roster
+    (session,) = visit.server.context.roster
     steps = [(step.name, step.words, step.at - 1000) for step in session.steps]
     if secure:
         handshakes = [("handshake", "TLS", 1.0), ("handshake", "WebSocket", 2.0), ("open", "", 2.0)]
@@ -113,7 +113,7 @@ def test_an_upgrade_gets_a_websocket_whatever_the_cut(visit, path):
     handshake = upgrade(path)
     for cut in range(len(handshake) + 1):
         peer = visit()
-        peer.sends(handshake[:cut])
+        peer.send_bytes(handshake[:cut])
         status, headers, frames = peer.asks(handshake[cut:])
         assert (status, headers["sec-websocket-accept"]) == (101, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
         assert read_frames(frames)[0].startswith('{"type":"welcome","protocol":1,"id":"p')
@@ -124,7 +124,7 @@ def test_a_plain_request_gets_the_page_whatever_the_cut(visit):
     question = request("/")
     for cut in range(len(question) + 1):
         peer = visit()
-        peer.sends(question[:cut])
+        peer.send_bytes(question[:cut])
         status, headers, _ = peer.asks(question[cut:])
         assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
         peer.is_lost()
@@ -172,14 +172,14 @@ def test_a_plain_handshake_is_answered_together_with_the_welcome(visit, more):
 
 def test_a_fault_of_ours_in_a_plain_handshake_ends_the_connection(visit, monkeypatch, logged):
     peer = visit()
-    monkeypatch.setattr(visit.hall.context.roster, "add", lambda session: 1 / 0)
-    peer.sends(upgrade() + bytes([0x81, 0x80]) + bytes(4))
+    monkeypatch.setattr(visit.server.context.roster, "add", lambda session: 1 / 0)
+    peer.send_bytes(upgrade() + bytes([0x81, 0x80]) + bytes(4))
     assert peer.transport.aborted
     assert peer.transport.heard() == b""
     assert [event["log_failure"].type for event in logged if "log_failure" in event] == [ZeroDivisionError]
     logged.clear()
     peer.is_lost()
-    assert visit.hall.context.admission.connections == 0
+    assert visit.server.context.admission.connections == 0
 
 
 def test_a_websocket_elsewhere_is_told_where_it_is(visit):
@@ -221,15 +221,15 @@ def test_what_is_no_request_is_refused(visit, data):
     peer = visit()
     status, _, _ = peer.asks(data)
     assert (status, peer.transport.half_closed) == (400, True)
-    peer.sends(request())
+    peer.send_bytes(request())
     assert peer.transport.heard() == b""
 
 
 def test_an_endless_head_is_refused(visit):
     peer = visit()
-    peer.sends(b"GET / HTTP/1.1\r\nX: ")
+    peer.send_bytes(b"GET / HTTP/1.1\r\nX: ")
     for _ in range(MAX_HEAD // 1024 - 1):
-        peer.sends(b"x" * 1024)
+        peer.send_bytes(b"x" * 1024)
         assert peer.transport.heard() == b""
     status, _, _ = peer.asks(b"x" * 1024)
     assert (status, peer.transport.half_closed) == (431, True)
@@ -242,9 +242,9 @@ def test_a_head_that_ends_behind_the_bound_is_refused_though_it_came_at_once(vis
 
 def test_who_does_not_ask_in_time_is_refused_and_then_dropped(visit, reactor):
     peer = visit()
-    peer.sends(b"GET / HT")
+    peer.send_bytes(b"GET / HT")
     reactor.advance(OPEN_TIMEOUT)
-    assert peer.hears()[0] == 408
+    assert peer.received()[0] == 408
     assert peer.transport.half_closed
     reactor.advance(LINGER)
     assert peer.transport.aborted
@@ -259,43 +259,43 @@ def test_a_protocol_that_cannot_be_http_is_answered_at_its_first_byte(visit, dat
     peer = visit()
     assert peer.asks(data)[0] == 400
     assert peer.transport.half_closed
-    peer.sends(b"GET / HTTP/1.1\r\n\r\n")
+    peer.send_bytes(b"GET / HTTP/1.1\r\n\r\n")
     assert peer.transport.heard() == b""
 
 
 @pytest.mark.parametrize("data", [b"", b"GET", request("/"), upgrade("/chat")])
 def test_an_end_leaves_nothing_behind(visit, reactor, data):
     peer = visit()
-    peer.sends(data)
+    peer.send_bytes(data)
     peer.is_lost()
     said = peer.transport.value()
-    assert visit.hall.context.admission.connections == 0
+    assert visit.server.context.admission.connections == 0
     reactor.advance(OPEN_TIMEOUT)
     assert peer.transport.heard() == said
     assert not reactor.getDelayedCalls()
     peer.is_lost()
-    assert visit.hall.context.admission.connections == 0
+    assert visit.server.context.admission.connections == 0
 
 
 def test_the_end_of_a_websocket_ends_its_session(visit):
     peer = visit()
-    peer.sends(upgrade())
-    assert len(visit.hall.context.roster) == visit.hall.context.admission.connections == 1
+    peer.send_bytes(upgrade())
+    assert len(visit.server.context.roster) == visit.server.context.admission.connections == 1
     peer.is_lost()
-    assert len(visit.hall.context.roster) == visit.hall.context.admission.connections == 0
+    assert len(visit.server.context.roster) == visit.server.context.admission.connections == 0
 
 
 def test_who_finds_no_room_is_told_when_to_come_back(build, reactor):
     visit = build(FakeServer(max_connections=1))
     visit()
     refused = visit()
-    status, headers, body = refused.hears()
+    status, headers, body = refused.received()
     assert (status, headers["retry-after"]) == (503, "5")
     assert b"no room" in body
     reactor.advance(2 * OPEN_TIMEOUT)
     assert refused.transport.heard() == b"", "there is nothing that it has to send in time"
     refused.is_lost()
-    assert visit.hall.context.admission.connections == 1
+    assert visit.server.context.admission.connections == 1
 
 
 LOOPBACK, ANYWHERE = "127.0.0.1", "192.0.2.1"
@@ -337,7 +337,7 @@ def test_origins_and_hosts(build, logged, here, host, origin, status):
     visit = build(origins=KNOWING)
     headers = {"Origin": origin} if origin is not None else {}
     assert visit(here).asks(upgrade(host=host, **headers))[0] == status
-    visit(here).sends(upgrade(host=host, **headers))
+    visit(here).send_bytes(upgrade(host=host, **headers))
     said = [formatEvent(event) for event in logged if event["log_level"] is LogLevel.warn]
     refused = {
         101: [],
@@ -402,12 +402,12 @@ def test_a_head_of_too_many_headers_is_refused(visit):
 def test_what_is_refused_at_the_door_is_counted(build, data, status, code):
     visit = build()
     assert visit().asks(data)[0] == status
-    assert visit.hall.context.stats.requests == {(b"other", status): 1}
-    assert visit.hall.context.stats.refused == {code: 1}
+    assert visit.server.context.stats.requests == {(b"other", status): 1}
+    assert visit.server.context.stats.refused == {code: 1}
 
 
 def test_who_finds_no_room_is_counted(build):
     visit = build(FakeServer(max_connections=1))
     visit()
-    assert visit().hears()[0] == 503
-    assert visit.hall.context.stats.refused == {ErrorCode.LIMIT: 1}
+    assert visit().received()[0] == 503
+    assert visit.server.context.stats.refused == {ErrorCode.LIMIT: 1}

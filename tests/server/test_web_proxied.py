@@ -37,13 +37,13 @@ class Visit:
         self.protocol = factory.buildProtocol(transport.getPeer())
         self.protocol.makeConnection(transport)
 
-    def sends(self, data):
+    def send_bytes(self, data):
         self.protocol.dataReceived(data)
         return self.transport.heard()
 
     def shows(self, *headers):
         """The ``from`` that a WebSocket hears."""
-        head, _, frames = self.sends(websocket(*headers)).partition(b"\r\n\r\n")
+        head, _, frames = self.send_bytes(websocket(*headers)).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 "), head
         return read_frames(frames)[0].partition('"from":"')[2].partition('"')[0]
 
@@ -58,13 +58,13 @@ def build(reactor, wire, monkeypatch):
     monkeypatch.setattr(txaio.config, "loop", reactor)
 
     def make(**limits):
-        hall = FakeServer(**limits)
-        factory = WebFactory(hall.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [], LISTENING)
+        server = FakeServer(**limits)
+        factory = WebFactory(server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [], LISTENING)
 
         def visit(there=PROXY):
             return Visit(factory, wire(port=8082, there=there))
 
-        visit.hall, visit.factory = hall, factory
+        visit.server, visit.factory = server, factory
         return visit
 
     return make
@@ -98,9 +98,9 @@ def test_a_trusted_proxy_tells_whom_it_speaks_for(visit, headers, shown):
 def test_a_remote_proxy_cannot_make_its_client_a_local_one(visit, loopback):
     peer = visit()
     assert peer.shows(b"X-Forwarded-For: " + loopback).startswith("10.0.0.1:")
-    (session,) = visit.hall.context.roster
+    (session,) = visit.server.context.roster
     assert session.peer.principal == b"@10.0.0.1"
-    answer = visit().sends(page(b"X-Forwarded-For: " + loopback).replace(b"GET / ", b"GET /peers "))
+    answer = visit().send_bytes(page(b"X-Forwarded-For: " + loopback).replace(b"GET / ", b"GET /peers "))
     assert answer.startswith(b"HTTP/1.1 403 ")
 
 
@@ -115,21 +115,21 @@ def test_a_stranger_tells_nothing(visit, header):
 )
 def test_garbage_is_refused_and_not_believed(visit, make, garbage):
     peer = visit()
-    answer = peer.sends(make(b"X-Forwarded-For: " + garbage))
+    answer = peer.send_bytes(make(b"X-Forwarded-For: " + garbage))
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.endswith(b"\r\n\r\nX-Forwarded-For does not end with the address of a client\n")
-    assert len(visit.hall.context.roster) == 0
+    assert len(visit.server.context.roster) == 0
     peer.is_lost()
-    assert visit.hall.context.admission.connections == 0
+    assert visit.server.context.admission.connections == 0
 
 
 def test_the_address_that_is_told_is_the_one_that_is_counted(build):
     visit = build(max_connections_per_address=1)
-    admission = visit.hall.context.admission
+    admission = visit.server.context.admission
     first, again, other, silent = visit(), visit(), visit(), visit()
     assert admission.connections == 4
     assert first.shows(b"X-Forwarded-For: 203.0.113.7") == "203.0.113.7:0"
-    refused = again.sends(websocket(b"X-Forwarded-For: 192.0.2.1, 203.0.113.7:99"))
+    refused = again.send_bytes(websocket(b"X-Forwarded-For: 192.0.2.1, 203.0.113.7:99"))
     assert refused.startswith(b"HTTP/1.1 503 ")
     assert b"\r\nRetry-After: 5\r\n" in refused
     assert other.shows(b"X-Forwarded-For: 203.0.113.8") == "203.0.113.8:0"
@@ -159,7 +159,7 @@ def test_who_tells_nothing_in_time_is_counted_out(visit, reactor):
     reactor.advance(OPEN_TIMEOUT)
     assert peer.transport.heard().startswith(b"HTTP/1.1 408 ")
     peer.is_lost()
-    assert visit.hall.context.admission.connections == 0
+    assert visit.server.context.admission.connections == 0
 
 
 @pytest.mark.parametrize("header", [b"X-Forwarded-For: 203.0.113.7", b"Via: 1.1 proxy", b"Forwarded: for=203.0.113.7"])
@@ -167,17 +167,17 @@ def test_who_tells_nothing_in_time_is_counted_out(visit, reactor):
 def test_a_proxy_has_a_connection_for_one_request_only(visit, header, there):
     """It would send a handshake after it, of whichever of its clients is the next."""
     peer = visit(there)
-    answer = peer.sends(page(header))
+    answer = peer.send_bytes(page(header))
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert answer.count(b"\r\nConnection: close\r\n") == 1
     assert peer.transport.disconnecting
-    assert peer.sends(page(header)) == b""
+    assert peer.send_bytes(page(header)) == b""
 
 
 def test_a_browser_keeps_its_connection(visit):
     peer = visit(STRANGER)
     for _ in range(2):
-        answer = peer.sends(page())
+        answer = peer.send_bytes(page())
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert b"Connection: close" not in answer
     assert not peer.transport.disconnecting

@@ -27,9 +27,9 @@ def visit(reactor, wire, monkeypatch):
     monkeypatch.setattr(txaio.config, "loop", reactor)
 
     def open_websocket(target="/ws", headers="", policy=POLICY, endpoint="tcp:8082", certificate=None):
-        hall = FakeServer(policy=policy)
+        server = FakeServer(policy=policy)
         gate = OriginPolicy(AllowedOrigins())
-        factory = WebFactory(hall.context, reactor, gate, 0, 0, 3, list, ListenerConfig(endpoint))
+        factory = WebFactory(server.context, reactor, gate, 0, 0, 3, list, ListenerConfig(endpoint))
         protocol, transport = factory.buildProtocol(None), wire("127.0.0.1", 8082, "127.0.0.1")
         transport.getPeerCertificate = lambda: certificate
         protocol.makeConnection(transport)
@@ -44,7 +44,7 @@ def visit(reactor, wire, monkeypatch):
         if b"\x88" in frames:  # the close frame stands last
             frames, closing = frames[: frames.rindex(b"\x88")], frames[frames.rindex(b"\x88") :]
         messages = [json.loads(text) for text in read_frames(frames)] if b" 101 " in head else []
-        nicks = [guest.peer.nick for guest in hall.context.roster]
+        nicks = [guest.peer.nick for guest in server.context.roster]
         protocol.connectionLost(Failure(ConnectionDone()))
         return head.decode("latin-1"), messages, int.from_bytes(closing[2:4], "big"), nicks
 
@@ -119,11 +119,11 @@ def test_a_certificate_says_who_it_is_and_a_token_says_it_better(visit, tmp_path
 def test_a_policy_that_changes_in_the_midst_of_a_handshake_holds(reactor, wire, monkeypatch):
     txaio.use_twisted()
     monkeypatch.setattr(txaio.config, "loop", reactor)
-    hall = FakeServer(policy=POLICY)
+    server = FakeServer(policy=POLICY)
     ticks = iter(range(1_000_000))
-    hall.broker.clock = lambda: float(next(ticks))  # each portion takes so long that the rest waits for its turn
+    server.broker.clock = lambda: float(next(ticks))  # each portion takes so long that the rest waits for its turn
     factory = WebFactory(
-        hall.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, list, ListenerConfig("tcp:8082")
+        server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, list, ListenerConfig("tcp:8082")
     )
     protocol, transport = factory.buildProtocol(None), wire("127.0.0.1", 8082, "127.0.0.1")
     protocol.makeConnection(transport)
@@ -135,10 +135,10 @@ def test_a_policy_that_changes_in_the_midst_of_a_handshake_holds(reactor, wire, 
         ).encode("latin-1")
     )
     assert transport.heard() == b""
-    hall.context.change_policy(FakePolicy({"lobby": "r"}))
-    hall.turn()
+    server.context.change_policy(FakePolicy({"lobby": "r"}))
+    server.turn()
     head, _, frames = transport.heard().partition(b"\r\n\r\n")
     assert b" 101 " in head
     assert b"that token is not known" in frames
-    assert [guest.peer.nick for guest in hall.context.roster] == [b"p1"]
+    assert [guest.peer.nick for guest in server.context.roster] == [b"p1"]
     protocol.connectionLost(Failure(ConnectionDone()))

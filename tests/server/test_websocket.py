@@ -49,10 +49,10 @@ def test_the_first_subprotocol_that_is_ours_is_spoken(
         line.partition(": ")[2] for line in head.decode().split("\r\n") if line.startswith("Sec-WebSocket-Protocol:")
     ]
     assert told == ([chosen] if chosen else [])
-    assert client.hears() == [welcome]
+    assert client.received() == [welcome]
 
 
-def test_only_unknown_subprotocols_are_refused(port: Port, hall: FakeServer) -> None:
+def test_only_unknown_subprotocols_are_refused(port: Port, server: FakeServer) -> None:
     """Who offers nothing that is spoken here gets a 400 that names what is."""
     client = port.connect()
     head = client.asks("chat", "sockbridge.v2.json")
@@ -60,7 +60,7 @@ def test_only_unknown_subprotocols_are_refused(port: Port, hall: FakeServer) -> 
     assert JSON_PROTOCOL.encode() in head and LINE_PROTOCOL.encode() in head
     assert client.transport.ending is not None
     client.goes()
-    assert len(hall.context.roster) == 0
+    assert len(server.context.roster) == 0
 
 
 def test_compression_stays_refused(port: Port) -> None:
@@ -69,22 +69,22 @@ def test_compression_stays_refused(port: Port) -> None:
     head = client.asks(extra=("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",))
     assert head.startswith(b"HTTP/1.1 101 ")
     assert b"Sec-WebSocket-Extensions" not in head
-    assert client.hears() == [JSON_WELCOME]
+    assert client.received() == [JSON_WELCOME]
 
 
 def test_a_message_right_behind_the_handshake(port: Port) -> None:
     """What came in the same read as the handshake is answered after the welcome."""
     client = port.connect()
     client.asks(behind=frame(TEXT, b'{"type":"ping","id":1}') + frame(TEXT, b'{"type":"ping","id":2}')[:9])
-    assert client.hears() == [JSON_WELCOME, {"type": "pong", "id": 1}]
-    client.sends(frame(TEXT, b'{"type":"ping","id":2}')[9:])
-    assert client.hears() == [{"type": "pong", "id": 2}]
+    assert client.received() == [JSON_WELCOME, {"type": "pong", "id": 1}]
+    client.send_bytes(frame(TEXT, b'{"type":"ping","id":2}')[9:])
+    assert client.received() == [{"type": "pong", "id": 2}]
 
 
 def test_a_handshake_that_does_not_come_is_not_awaited_for_ever(port: Port, clock: Clock) -> None:
     """Who says nothing, or half of it, is dropped."""
     client = port.connect()
-    client.sends(b"GET /ws HTTP/1.1\r\n")
+    client.send_bytes(b"GET /ws HTTP/1.1\r\n")
     pass_time(clock, OPEN_TIMEOUT + 1)
     assert client.transport.ending == "aborted"
     client.goes()
@@ -101,14 +101,14 @@ def test_the_handshake_leaves_nothing_behind(port: Port) -> None:
 # Dialects.
 
 
-def test_json(port: Port, hall: FakeServer) -> None:
+def test_json(port: Port, server: FakeServer) -> None:
     """A subscriber hears its own event, after the answer."""
     client = port.open(JSON_PROTOCOL)
-    client.says(
+    client.send(
         {"type": "subscribe", "id": 1, "channel": "a"}, {"type": "publish", "id": 2, "channel": "a", "data": [1]}
     )
-    hall.turn()
-    assert client.hears() == [
+    server.turn()
+    assert client.received() == [
         {"type": "ok", "id": 1, "channel": "a", "offset": 0, "epoch": "e1"},
         {"type": "ok", "id": 2, "offset": 1},
         {"type": "event", "channel": "a", "offset": 1, "from": "p1", "name": "message", "data": [1]},
@@ -117,44 +117,44 @@ def test_json(port: Port, hall: FakeServer) -> None:
 
 @pytest.mark.parametrize("protocols", [(), (LINE_PROTOCOL,)])
 @pytest.mark.parametrize("first", ["PING 1", "ping 1\n", "  PING 1\r\n", "\nPING 1\n\n"])
-def test_lines(protocols: tuple[str, ...], first: str, port: Port, hall: FakeServer) -> None:
+def test_lines(protocols: tuple[str, ...], first: str, port: Port, server: FakeServer) -> None:
     """With the subprotocol, or by a first message that is no object: lines, and no second welcome."""
     client = port.open(*protocols)
-    client.says(first)
-    assert client.hears() == ["PONG 1"]
-    client.says("SUB a", 'PUB a {"x":1}')
-    hall.turn()
-    assert client.hears() == ["OK a offset=0 epoch=e1", "OK 1", 'MSG a 1 p1 {"x":1}']
-    client.says('{"type":"ping"}')
-    assert client.hears()[0].startswith("ERR unknown-command ")
+    client.send(first)
+    assert client.received() == ["PONG 1"]
+    client.send("SUB a", 'PUB a {"x":1}')
+    server.turn()
+    assert client.received() == ["OK a offset=0 epoch=e1", "OK 1", 'MSG a 1 p1 {"x":1}']
+    client.send('{"type":"ping"}')
+    assert client.received()[0].startswith("ERR unknown-command ")
 
 
 def test_the_first_message_decides_for_good(port: Port) -> None:
     """Once it was an object, a line is bad JSON."""
     client = port.open()
-    client.says('{"type":"ping"}')
-    client.says("PING")
-    assert [message["type"] for message in client.hears()] == ["pong", "error"]
+    client.send('{"type":"ping"}')
+    client.send("PING")
+    assert [message["type"] for message in client.received()] == ["pong", "error"]
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n", "\r\n\t ", "\ufeff"])
 def test_a_blank_first_message_decides_nothing(blank: str, port: Port) -> None:
     client = port.open()
-    client.says(blank)
-    client.says(blank, '  \n{"type":"ping"}', blank)
-    assert [message["type"] for message in client.hears()] == ["pong", "error"]
+    client.send(blank)
+    client.send(blank, '  \n{"type":"ping"}', blank)
+    assert [message["type"] for message in client.received()] == ["pong", "error"]
     client = port.open()
-    client.says(blank, blank, "PING 1", blank)
-    assert client.hears()[0] == "PONG 1"
+    client.send(blank, blank, "PING 1", blank)
+    assert client.received()[0] == "PONG 1"
 
 
 def test_blank_first_messages_count_against_the_rate_limit(port: Port) -> None:
     client = port.connect()
     client.transport.getPeer = lambda: IPv4Address("TCP", "192.0.2.1", 50000)  # type: ignore[method-assign]
     client.asks()
-    client.hears()
+    client.received()
     for _ in range(50):
-        client.says(*[""] * 1_000)
+        client.send(*[""] * 1_000)
         if client.transport.written:
             break
     client.is_closed_with(1008, '{"type":"notice","text":"you went on sending faster than you may"}')
@@ -163,43 +163,43 @@ def test_blank_first_messages_count_against_the_rate_limit(port: Port) -> None:
 @pytest.mark.parametrize("protocols", [(), (LINE_PROTOCOL,)])
 def test_a_leading_byte_order_mark_is_no_part_of_the_first_message(protocols: tuple[str, ...], port: Port) -> None:
     client = port.open(*protocols)
-    client.says("\ufeffPING 1", "\ufeffPING 2")
-    pong, error = client.hears()
+    client.send("\ufeffPING 1", "\ufeffPING 2")
+    pong, error = client.received()
     assert pong == "PONG 1" and error.startswith("ERR unknown-command ")
 
 
 def test_with_the_json_subprotocol_nothing_is_decided(port: Port) -> None:
     """Who asked for JSON gets JSON, whatever it says first."""
     client = port.open(JSON_PROTOCOL)
-    client.says("PING")
-    (error,) = client.hears()
+    client.send("PING")
+    (error,) = client.received()
     assert (error["type"], error["code"]) == ("error", "bad-json")
 
 
 def test_a_first_message_by_the_long_way_decides_too(port: Port) -> None:
     """In fragments, it is a first message like any other."""
     client = port.open()
-    client.sends(frame(0x01, b"PI") + frame(0x80, b"NG"))
-    assert client.hears() == ["PONG"]
+    client.send_bytes(frame(0x01, b"PI") + frame(0x80, b"NG"))
+    assert client.received() == ["PONG"]
 
 
 def test_several_lines_in_one_message(port: Port) -> None:
     """They are several commands, and each server line is a message."""
     client = port.open(LINE_PROTOCOL)
-    client.says("PING 1\nPING 2\r\n\nPING 3\n")
-    assert client.hears() == ["PONG 1", "PONG 2", "PONG 3"]
-    client.says("HELP SUB")
-    assert len(client.hears()) > 2
+    client.send("PING 1\nPING 2\r\n\nPING 3\n")
+    assert client.received() == ["PONG 1", "PONG 2", "PONG 3"]
+    client.send("HELP SUB")
+    assert len(client.received()) > 2
 
 
 def test_a_fault_is_answered_and_the_rest_goes_on(
-    port: Port, hall: FakeServer, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, Any]]
+    port: Port, server: FakeServer, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, Any]]
 ) -> None:
     """A fault of ours is logged once, the peer hears ``internal``, and nothing else is lost."""
     client = port.open(LINE_PROTOCOL)
-    monkeypatch.setattr(hall.broker, "members", lambda name: 1 / 0)
-    client.says("WHO a", "PING")
-    fault, pong = client.hears()
+    monkeypatch.setattr(server.broker, "members", lambda name: 1 / 0)
+    client.send("WHO a", "PING")
+    fault, pong = client.received()
     assert fault.startswith("ERR internal ") and pong == "PONG"
     assert [event["log_failure"].type for event in logged if "log_failure" in event] == [ZeroDivisionError]
     logged.clear()
@@ -211,8 +211,8 @@ def test_a_fault_is_answered_and_the_rest_goes_on(
 def test_binary_is_1003(port: Port) -> None:
     """Until there are binary payloads."""
     client = port.open()
-    client.says({"type": "ping"})
-    client.sends(frame(BINARY, b"\x00"))
+    client.send({"type": "ping"})
+    client.send_bytes(frame(BINARY, b"\x00"))
     client.is_closed_with(1003, '{"type":"pong"}')
 
 
@@ -220,7 +220,7 @@ def test_binary_is_1003(port: Port) -> None:
 def test_what_is_not_utf8_is_1007(sent: bytes, port: Port) -> None:
     """In one frame or in fragments, and it is not run."""
     client = port.open(LINE_PROTOCOL)
-    client.sends(frame(TEXT, b"PING 1") + sent)
+    client.send_bytes(frame(TEXT, b"PING 1") + sent)
     client.is_closed_with(1007, "PONG 1")
 
 
@@ -236,7 +236,7 @@ def test_what_is_not_utf8_is_1007(sent: bytes, port: Port) -> None:
 def test_too_big_is_1009(sent: bytes, port: Port) -> None:
     """The announced size is refused at once, before anything of it has come."""
     client = port.open(LINE_PROTOCOL)
-    client.sends(sent)
+    client.send_bytes(sent)
     client.is_closed_with(1009)
 
 
@@ -244,24 +244,24 @@ def test_the_limit_can_be_moved(clock: Clock) -> None:
     """A smaller bound is kept by the short way too; the bound itself is allowed."""
     client = Client(WebSocketFactory(FakeServer(max_message=600).context, clock, 0, 0, 0))
     client.asks(LINE_PROTOCOL)
-    client.hears()
-    client.says("PING " + "x" * 595)
-    assert client.hears() == ["PONG " + "x" * 595]
-    client.sends(frame(TEXT, b"PING " + b"x" * 596)[:8])
+    client.received()
+    client.send("PING " + "x" * 595)
+    assert client.received() == ["PONG " + "x" * 595]
+    client.send_bytes(frame(TEXT, b"PING " + b"x" * 596)[:8])
     client.is_closed_with(1009)
 
 
-def test_as_large_as_allowed(port: Port, hall: FakeServer) -> None:
+def test_as_large_as_allowed(port: Port, server: FakeServer) -> None:
     """A message of exactly the limit is run."""
     client = port.open(LINE_PROTOCOL)
     message = b"PUB a " + b"x" * (65_536 - 6)
-    client.sends(b"\x81\xff" + (65_536).to_bytes(8, "big") + MASK + unmask(message, MASK))
-    assert client.hears() == ["OK 1"]
+    client.send_bytes(b"\x81\xff" + (65_536).to_bytes(8, "big") + MASK + unmask(message, MASK))
+    assert client.received() == ["OK 1"]
 
 
 @pytest.mark.parametrize("sent", [b"\x81\x01x", frame(0xC1, b"x"), frame(0x83, b"x"), frame(0x80, b"x")])
 def test_a_violation_is_1002(sent: bytes, port: Port) -> None:
     """What the protocol forbids ends the connection; what came before is answered."""
     client = port.open(LINE_PROTOCOL)
-    client.sends(frame(TEXT, b"PING") + sent)
+    client.send_bytes(frame(TEXT, b"PING") + sent)
     client.is_closed_with(1002, "PONG")

@@ -26,52 +26,52 @@ from twistedsock.server.websocket import CLOSE_TIMEOUT, JSON_PROTOCOL, LINE_PROT
 from twistedsock.testing import FakeServer
 
 
-def session_of(hall: FakeServer, id: bytes = b"p1"):
-    (session,) = (session for session in hall.context.roster if session.peer.id == id)
+def session_of(server: FakeServer, id: bytes = b"p1"):
+    (session,) = (session for session in server.context.roster if session.peer.id == id)
     return session
 
 
 # Who does not read.
 
 
-def test_a_stalled_peer_is_not_read_until_it_reads(port: Port, hall: FakeServer) -> None:
+def test_a_stalled_peer_is_not_read_until_it_reads(port: Port, server: FakeServer) -> None:
     """While replies wait, the input is paused; what was read already waits too; then all goes on in order."""
     client = port.open(LINE_PROTOCOL)
     client.stalls()
-    client.says("PING 1")
+    client.send("PING 1")
     assert not client.transport.reading
     client.server.dataReceived(frame(TEXT, b"PING 2") + frame(TEXT, b"PING 3"))  # was on its way already
-    assert client.hears() == ["PONG 1"]
+    assert client.received() == ["PONG 1"]
     client.drains()
     assert client.transport.reading
-    assert client.hears() == ["PONG 2", "PONG 3"]
+    assert client.received() == ["PONG 2", "PONG 3"]
 
 
-def test_events_wait_for_a_stalled_peer(port: Port, hall: FakeServer) -> None:
+def test_events_wait_for_a_stalled_peer(port: Port, server: FakeServer) -> None:
     """Who does not read events keeps a cursor, and reads on from the log."""
     client, other = port.open(LINE_PROTOCOL), port.open(LINE_PROTOCOL)
-    client.says("SUB a")
-    client.hears()
+    client.send("SUB a")
+    client.received()
     client.stalls()
-    other.says("PUB a 1", "PUB a 2")
-    hall.turn()
-    assert client.hears() == []
+    other.send("PUB a 1", "PUB a 2")
+    server.turn()
+    assert client.received() == []
     client.drains()
-    hall.turn()
-    assert client.hears() == ["MSG a 1 p2 1", "MSG a 2 p2 2"]
+    server.turn()
+    assert client.received() == ["MSG a 1 p2 1", "MSG a 2 p2 2"]
 
 
 def test_pongs_that_are_not_read_pause_the_input(port: Port) -> None:
     """A flood of pings does not fill the memory with pongs."""
     client = port.open(LINE_PROTOCOL)
     client.stalls()
-    client.sends(frame(PING, b"x"))
+    client.send_bytes(frame(PING, b"x"))
     assert not client.transport.reading
     client.drains()
     assert client.transport.reading
     assert client.frames() == [(PONG, b"x")]
-    client.says("PING")
-    assert client.hears() == ["PONG"]
+    client.send("PING")
+    assert client.received() == ["PONG"]
 
 
 # Signs of life.
@@ -89,12 +89,12 @@ def test_a_peer_that_answers_pings_stays(port: Port, clock: Clock) -> None:
     client = port.open()
     for _ in range(3):
         pass_time(clock, PING_INTERVAL)
-        client.sends(frame(PONG, last_ping(client)))
+        client.send_bytes(frame(PONG, last_ping(client)))
     pass_time(clock, PING_INTERVAL - 1)
     assert client.transport.ending is None
 
 
-def test_a_peer_that_does_not_answer_a_ping_is_dropped(port: Port, clock: Clock, hall: FakeServer) -> None:
+def test_a_peer_that_does_not_answer_a_ping_is_dropped(port: Port, clock: Clock, server: FakeServer) -> None:
     """Its connection may be gone without a word."""
     client = port.open()
     pass_time(clock, PING_INTERVAL)
@@ -102,7 +102,7 @@ def test_a_peer_that_does_not_answer_a_ping_is_dropped(port: Port, clock: Clock,
     pass_time(clock, PING_TIMEOUT)
     assert client.transport.ending == "aborted"
     client.goes()
-    assert len(hall.context.roster) == 0
+    assert len(server.context.roster) == 0
     assert not clock.getDelayedCalls()
 
 
@@ -111,7 +111,7 @@ def test_a_pong_that_nobody_asked_for_is_no_answer(port: Port, clock: Clock) -> 
     client = port.open()
     pass_time(clock, PING_INTERVAL)
     last_ping(client)
-    client.sends(frame(PONG, b"x" * 12))
+    client.send_bytes(frame(PONG, b"x" * 12))
     pass_time(clock, PING_TIMEOUT)
     assert client.transport.ending == "aborted"
 
@@ -122,7 +122,7 @@ def test_any_message_counts_as_life(sent: bytes, port: Port, clock: Clock) -> No
     client = port.open(LINE_PROTOCOL)
     pass_time(clock, PING_INTERVAL)
     last_ping(client)
-    client.sends(sent)
+    client.send_bytes(sent)
     pass_time(clock, PING_TIMEOUT)
     assert client.transport.ending is None
     pass_time(clock, PING_INTERVAL - PING_TIMEOUT)
@@ -134,7 +134,7 @@ def test_any_message_counts_as_life(sent: bytes, port: Port, clock: Clock) -> No
 def test_a_ping_is_answered_amidst_messages(port: Port) -> None:
     """Replies and pongs stand in the order of what they answer."""
     client = port.open(LINE_PROTOCOL)
-    client.sends(frame(TEXT, b"PING 1") + frame(PING, b"x") + frame(TEXT, b"PING 2"))
+    client.send_bytes(frame(TEXT, b"PING 1") + frame(PING, b"x") + frame(TEXT, b"PING 2"))
     assert client.frames() == [(TEXT, b"PONG 1"), (PONG, b"x"), (TEXT, b"PONG 2")]
 
 
@@ -142,29 +142,29 @@ def test_a_ping_is_answered_amidst_messages(port: Port) -> None:
 
 
 @pytest.mark.parametrize(("code", "answer"), [(1000, 1000), (1001, 1000), (3000, 1000)])
-def test_the_peer_closes(code: int, answer: int, port: Port, hall: FakeServer, clock: Clock) -> None:
+def test_the_peer_closes(code: int, answer: int, port: Port, server: FakeServer, clock: Clock) -> None:
     """Its close frame is answered by ours, then the server closes, and the session is forgotten."""
     client = port.open(LINE_PROTOCOL)
-    client.says("SUB a")
-    client.sends(frame(TEXT, b"PING") + frame(CLOSE, code.to_bytes(2, "big")))
-    session = session_of(hall)
+    client.send("SUB a")
+    client.send_bytes(frame(TEXT, b"PING") + frame(CLOSE, code.to_bytes(2, "big")))
+    session = session_of(server)
     client.is_closed_with(answer, "OK a offset=0 epoch=e1", "PONG")
     assert client.transport.ending == "closed"
     closing = [step for step in session.steps if step.name == "closing"]
     assert [(step.by, step.words) for step in closing] == [("peer", f"a close frame with code {code}")]
-    hall.turn()
-    assert hall.broker.channels == {}
+    server.turn()
+    assert server.broker.channels == {}
     client.goes()
-    assert len(hall.context.roster) == 0
+    assert len(server.context.roster) == 0
     assert not clock.getDelayedCalls()
 
 
 @pytest.mark.parametrize("ending", CloseReason)
 @pytest.mark.parametrize("protocol", [JSON_PROTOCOL, LINE_PROTOCOL])
-def test_the_server_closes(ending: CloseReason, protocol: str, port: Port, hall: FakeServer, clock: Clock) -> None:
+def test_the_server_closes(ending: CloseReason, protocol: str, port: Port, server: FakeServer, clock: Clock) -> None:
     """The peer hears why, then a close frame with each of our codes; when it has answered, the connection ends."""
     client = port.open(protocol)
-    session_of(hall).dismiss(ending, b"because")
+    session_of(server).dismiss(ending, b"because")
     *words, close = client.frames()
     # A matter of policy is told in the frame too, as browsers show it to programs.
     assert close == (CLOSE, ending.to_bytes(2, "big") + (b"because" if ending is CloseReason.POLICY else b""))
@@ -173,43 +173,45 @@ def test_the_server_closes(ending: CloseReason, protocol: str, port: Port, hall:
         [b"NOTICE because", b"BYE"] if protocol == LINE_PROTOCOL else [b'{"type":"notice","text":"because"}']
     )
     assert client.transport.ending is None
-    session = session_of(hall)
+    session = session_of(server)
     client.answers_close(ending)
     assert [step.by for step in session.steps if step.name == "closing"] == ["server"]
     assert client.transport.ending == "aborted" and client.server.wasClean
     client.goes()
-    assert len(hall.context.roster) == 0
+    assert len(server.context.roster) == 0
     assert not clock.getDelayedCalls()
 
 
 def test_quit_closes(port: Port) -> None:
     """BYE, then 1000; what stands behind QUIT is not run."""
     client = port.open(LINE_PROTOCOL)
-    client.says("PING 1\nQUIT\nPING 2", "PING 3")
+    client.send("PING 1\nQUIT\nPING 2", "PING 3")
     assert client.frames() == [(TEXT, b"PONG 1"), (TEXT, b"BYE"), (CLOSE, b"\x03\xe8")]
-    client.says("PING 4")
+    client.send("PING 4")
     assert client.frames() == []
 
 
-def test_a_close_frame_that_is_not_answered_is_not_awaited_for_ever(port: Port, clock: Clock, hall: FakeServer) -> None:
+def test_a_close_frame_that_is_not_answered_is_not_awaited_for_ever(
+    port: Port, clock: Clock, server: FakeServer
+) -> None:
     """The peer had time enough."""
     client = port.open(LINE_PROTOCOL)
-    client.says("QUIT")
+    client.send("QUIT")
     pass_time(clock, CLOSE_TIMEOUT)
     assert client.transport.ending == "aborted"
     client.goes()
-    assert len(hall.context.roster) == 0
+    assert len(server.context.roster) == 0
     assert not clock.getDelayedCalls()
 
 
-def test_a_stalled_peer_can_still_answer_a_close_frame(port: Port, hall: FakeServer) -> None:
+def test_a_stalled_peer_can_still_answer_a_close_frame(port: Port, server: FakeServer) -> None:
     """Its input was paused; it must be read again, or its answer would never be seen."""
     client = port.open(LINE_PROTOCOL)
     client.stalls()
-    client.says("PING 1")
+    client.send("PING 1")
     client.server.dataReceived(frame(TEXT, b"PING 2"))  # was on its way already
     assert not client.transport.reading
-    session_of(hall).dismiss(CloseReason.GOING_AWAY, b"good night")
+    session_of(server).dismiss(CloseReason.GOING_AWAY, b"good night")
     client.answers_close(1001)
     assert client.server.wasClean and client.transport.ending == "aborted"
     assert b"PONG 2" not in client.transport.written
@@ -219,16 +221,16 @@ def test_a_stalled_peer_that_quits_can_still_answer_the_close_frame(port: Port) 
     """Its BYE waits for the socket, but what it says is read on."""
     client = port.open(LINE_PROTOCOL)
     client.stalls()
-    client.says("QUIT")
+    client.send("QUIT")
     client.answers_close(1000)
     assert client.server.wasClean and client.transport.ending == "aborted"
 
 
-def test_a_peer_that_closes_and_does_not_read_is_dropped(port: Port, clock: Clock, hall: FakeServer) -> None:
+def test_a_peer_that_closes_and_does_not_read_is_dropped(port: Port, clock: Clock, server: FakeServer) -> None:
     """Our answer waits for a socket that stays full: not for ever."""
     client = port.open(LINE_PROTOCOL)
     client.stalls()
-    client.sends(frame(CLOSE, b"\x03\xe8"))
+    client.send_bytes(frame(CLOSE, b"\x03\xe8"))
     assert client.transport.ending == "closed"
     pass_time(clock, int(LINGER) + 1)
     assert client.transport.ending == "aborted"
@@ -236,50 +238,50 @@ def test_a_peer_that_closes_and_does_not_read_is_dropped(port: Port, clock: Cloc
     assert not clock.getDelayedCalls()
 
 
-def test_no_data_follows_a_close_frame(port: Port, hall: FakeServer) -> None:
+def test_no_data_follows_a_close_frame(port: Port, server: FakeServer) -> None:
     """Neither events, nor what was behind, nor late words (RFC 6455 section 5.5.1)."""
     client, other = port.open(LINE_PROTOCOL), port.open(LINE_PROTOCOL)
-    client.says("SUB a presence=on", "PUB a 1", "HIST a")
-    session = session_of(hall)
+    client.send("SUB a presence=on", "PUB a 1", "HIST a")
+    session = session_of(server)
     client.server.sendCloseFrame(1001)
-    other.says("SUB a", "PUB a 2", "NICK bob")
+    other.send("SUB a", "PUB a 2", "NICK bob")
     session.dismiss(CloseReason.GOING_AWAY, b"again")
-    hall.turn()
+    server.turn()
     client.drains()
-    hall.turn()
+    server.turn()
     client.is_closed_with(1001, "OK a offset=0 epoch=e1", "OK 1", "MSG a 1 p1 1", "MSG a 1 p1 1", "OK 1")
 
 
 def test_late_answers_do_not_follow_a_close_frame(clock: Clock) -> None:
     """What the backplane answers to a peer that is leaving is told to nobody."""
-    hall = FakeServer(late=True)
-    client = Port(hall, clock).open(LINE_PROTOCOL)
-    client.says("PUB a 1", "SUB a", "PING")
+    server = FakeServer(late=True)
+    client = Port(server, clock).open(LINE_PROTOCOL)
+    client.send("PUB a 1", "SUB a", "PING")
     client.server.sendCloseFrame(1001)
-    hall.backplane.release()
-    hall.turn()
+    server.backplane.release()
+    server.turn()
     client.is_closed_with(1001)
     client.answers_close(1001)
     client.goes()
-    hall.backplane.release()
-    hall.turn()
-    assert len(hall.context.roster) == 0
+    server.backplane.release()
+    server.turn()
+    assert len(server.context.roster) == 0
 
 
 @pytest.mark.parametrize("stalled", [False, True])
-def test_a_connection_that_breaks(stalled: bool, port: Port, hall: FakeServer, clock: Clock) -> None:
+def test_a_connection_that_breaks(stalled: bool, port: Port, server: FakeServer, clock: Clock) -> None:
     """Without any goodbye the session is forgotten all the same, and nothing keeps the connection in memory."""
     client = port.open(LINE_PROTOCOL)
-    client.says("SUB a")
+    client.send("SUB a")
     if stalled:
         client.stalls()
-        client.says("PING 1")
+        client.send("PING 1")
     client.server.dataReceived(frame(TEXT, b"PING 2")[:5])
     client.goes()
-    hall.turn()
+    server.turn()
     client.drains()
-    assert len(hall.context.roster) == 0
-    assert hall.broker.channels == {}
+    assert len(server.context.roster) == 0
+    assert server.broker.channels == {}
     assert not clock.getDelayedCalls()
     server = weakref.ref(client.server)
     del client.server

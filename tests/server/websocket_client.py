@@ -73,14 +73,14 @@ class Transport:
 
 
 class Client:
-    """The other end of a WebSocket: ``says`` messages and ``hears`` what has come since the last look."""
+    """The other end of a WebSocket: ``send`` messages and ``received`` what has come since the last look."""
 
     def __init__(self, factory: WebSocketFactory) -> None:
         self.transport = Transport()
         self.server: Any = factory.buildProtocol(None)
         self.server.makeConnection(self.transport)
 
-    def sends(self, data: bytes) -> None:
+    def send_bytes(self, data: bytes) -> None:
         """Bytes come in at the server, if it reads."""
         assert self.transport.reading
         self.server.dataReceived(data)
@@ -91,7 +91,7 @@ class Client:
         lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13", *extra]
         if protocols:
             lines.append("Sec-WebSocket-Protocol: " + ", ".join(protocols))
-        self.sends("\r\n".join([*lines, "", ""]).encode() + behind)
+        self.send_bytes("\r\n".join([*lines, "", ""]).encode() + behind)
         head, _, rest = bytes(self.transport.written).partition(b"\r\n\r\n")
         self.transport.written[:] = rest
         return head
@@ -110,11 +110,11 @@ class Client:
             data = data[start + size :]
         return frames
 
-    def says(self, *messages: str | dict[str, Any]) -> None:
+    def send(self, *messages: str | dict[str, Any]) -> None:
         texts = [message if isinstance(message, str) else json.dumps(message) for message in messages]
-        self.sends(b"".join(frame(TEXT, text.encode()) for text in texts))
+        self.send_bytes(b"".join(frame(TEXT, text.encode()) for text in texts))
 
-    def hears(self) -> list[Any]:
+    def received(self) -> list[Any]:
         """Messages, JSON where they are; all that was heard must be messages."""
         frames = self.frames()
         assert all(first == TEXT for first, _ in frames), frames
@@ -128,7 +128,7 @@ class Client:
         assert others == [(TEXT, text.encode()) for text in before]
 
     def answers_close(self, code: int) -> None:
-        self.sends(frame(CLOSE, code.to_bytes(2, "big")))
+        self.send_bytes(frame(CLOSE, code.to_bytes(2, "big")))
 
     def stalls(self) -> None:
         """The socket is full."""
@@ -152,8 +152,8 @@ class Client:
 class Port:
     """Where clients connect."""
 
-    def __init__(self, hall: FakeServer, clock: Clock) -> None:
-        self.factory = WebSocketFactory(hall.context, clock, 0, PING_INTERVAL, PING_TIMEOUT)
+    def __init__(self, server: FakeServer, clock: Clock) -> None:
+        self.factory = WebSocketFactory(server.context, clock, 0, PING_INTERVAL, PING_TIMEOUT)
 
     def connect(self) -> Client:
         """A client before its handshake."""
@@ -163,5 +163,5 @@ class Port:
         """A client that has shaken hands and heard its welcome."""
         client = self.connect()
         assert client.asks(*protocols).startswith(b"HTTP/1.1 101 ")
-        assert len(client.hears()) == 1
+        assert len(client.received()) == 1
         return client

@@ -42,7 +42,7 @@ class Reading:
 class Client:
     """``positions`` outlive the connection: by channel, the last offset heard of and the epoch."""
 
-    hall: FakeServer
+    server: FakeServer
     truth: Truth
     peer: LineClient = field(init=False)
     positions: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -57,17 +57,17 @@ class Client:
         self.connect()
 
     def connect(self) -> None:
-        self.peer = self.hall.line_peer()
+        self.peer = self.server.line_client()
         self.buffer = b""
         self.readings.clear()
         self.requests.clear()
-        assert self.peer.hears()[0].startswith("WELCOME")
+        assert self.peer.received()[0].startswith("WELCOME")
 
     # What it says.
 
     def publish(self, channel: str, payloads: list[str]) -> None:
         self.requests += [Request("PUB", channel, payload) for payload in payloads]
-        self.peer.says(*(f"PUB {channel} {payload}" for payload in payloads))
+        self.peer.send(*(f"PUB {channel} {payload}" for payload in payloads))
 
     def subscribe(
         self, channel: str, since: int | None = None, epoch: str = "", last: int | None = None, echo: bool = True
@@ -75,7 +75,7 @@ class Client:
         self.requests.append(Request("SUB", channel, since=since, epoch=epoch, last=last, echo=echo))
         options = "" if since is None else f" since={since} epoch={epoch}"
         options += "" if last is None else f" last={last}"
-        self.peer.says(f"SUB {channel}{options}{'' if echo else ' echo=off'}")
+        self.peer.send(f"SUB {channel}{options}{'' if echo else ' echo=off'}")
 
     def recover(self, channel: str, echo: bool) -> None:
         """Subscribe from where it stands."""
@@ -84,7 +84,7 @@ class Client:
 
     def unsubscribe(self, channel: str) -> None:
         self.requests.append(Request("UNSUB", channel))
-        self.peer.says(f"UNSUB {channel}")
+        self.peer.send(f"UNSUB {channel}")
 
     # What it hears.
 
@@ -190,5 +190,5 @@ class Client:
 
     def _is_gone(self, channel: str, offset: int) -> bool:
         """Whether the log holds it no longer."""
-        known = self.hall.broker.channels.get(channel.encode())
+        known = self.server.broker.channels.get(channel.encode())
         return known is None or known.log.first > offset

@@ -15,48 +15,48 @@ from twistedsock.testing import FakeServer, LineClient
 
 
 @pytest.fixture
-def hall() -> FakeServer:
+def server() -> FakeServer:
     return FakeServer()
 
 
 @pytest.fixture
-def peer(hall: FakeServer) -> LineClient:
-    peer = hall.line_peer()
-    peer.hears()
+def peer(server: FakeServer) -> LineClient:
+    peer = server.line_client()
+    peer.received()
     return peer
 
 
 def answers(peer: LineClient) -> list[str]:
     """The first words of what the peer has heard."""
-    return [line.split()[0] for line in peer.hears()]
+    return [line.split()[0] for line in peer.received()]
 
 
 def test_messages_are_run_in_their_order(peer: LineClient) -> None:
     """Each gets its reply, and all replies leave in one write."""
     before = peer.outlet.sends
-    peer.says("PING 1", "PING 2", "", "PING 3")
-    assert peer.hears() == ["PONG 1", "PONG 2", "PONG 3"]
+    peer.send("PING 1", "PING 2", "", "PING 3")
+    assert peer.received() == ["PONG 1", "PONG 2", "PONG 3"]
     assert peer.outlet.sends == before + 1
 
 
 def test_commands_may_stand_between_messages(peer: LineClient) -> None:
     """What the shell found itself is run in its place."""
     peer.conversation.receive([b"PING 1", Ping(b"2"), b"PING 3"])
-    assert peer.hears() == ["PONG 1", "PONG 2", "PONG 3"]
+    assert peer.received() == ["PONG 1", "PONG 2", "PONG 3"]
 
 
 def test_publishes_in_a_row_are_one_command(peer: LineClient) -> None:
     """Each is answered in its place all the same."""
-    peer.says("PUB a 1", "PUB a 2", "PING", "PUB a 3", "PUB b 4", "PUB b [5]", "PUB b 6")
-    assert peer.hears() == ["OK 1", "OK 2", "PONG", "OK 3", "OK 1", "OK 2", "OK 3"]
-    peer.says("HIST b")
-    assert peer.hears() == ["MSG b 1 p1 4", "MSG b 2 p1 [5]", "MSG b 3 p1 6", "OK 3"]
+    peer.send("PUB a 1", "PUB a 2", "PING", "PUB a 3", "PUB b 4", "PUB b [5]", "PUB b 6")
+    assert peer.received() == ["OK 1", "OK 2", "PONG", "OK 3", "OK 1", "OK 2", "OK 3"]
+    peer.send("HIST b")
+    assert peer.received() == ["MSG b 1 p1 4", "MSG b 2 p1 [5]", "MSG b 3 p1 6", "OK 3"]
 
 
 def test_a_fault_in_a_run_is_answered_to_each(peer: LineClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits in vain for an answer."""
-    monkeypatch.setattr(peer.hall.broker, "publish", lambda *arguments: 1 / 0)
-    peer.says("PUB a 1", "PUB a 2", "PING")
+    monkeypatch.setattr(peer.server.broker, "publish", lambda *arguments: 1 / 0)
+    peer.send("PUB a 1", "PUB a 2", "PING")
     assert answers(peer) == ["ERR", "ERR", "PONG"]
     assert peer.faults == 1
 
@@ -71,23 +71,23 @@ def test_nothing_is_nothing(peer: LineClient) -> None:
 def test_who_does_not_read_is_not_read(peer: LineClient) -> None:
     """While replies wait for the socket the input is paused; then it goes on."""
     peer.outlet.room = 3
-    peer.says("PING 1")
+    peer.send("PING 1")
     assert peer.paused
     peer.outlet.drain()
     assert not peer.paused
-    assert peer.hears() == ["PONG 1"]
-    peer.says("PING 2")
-    assert peer.hears() == ["PONG 2"]
+    assert peer.received() == ["PONG 1"]
+    peer.send("PING 2")
+    assert peer.received() == ["PONG 2"]
 
 
 def test_what_was_read_already_waits(peer: LineClient) -> None:
     """Messages that come in spite of the pause wait in their order."""
     peer.outlet.room = 3
-    peer.says("PING 1")
-    peer.says("PING 2", "PING 3")
+    peer.send("PING 1")
+    peer.send("PING 2", "PING 3")
     peer.conversation.receive([Ping(b"4")])
     peer.outlet.drain()
-    assert peer.hears() == ["PONG 1", "PONG 2", "PONG 3", "PONG 4"]
+    assert peer.received() == ["PONG 1", "PONG 2", "PONG 3", "PONG 4"]
     assert not peer.paused
 
 
@@ -95,56 +95,56 @@ def test_a_stall_within_a_batch_keeps_the_rest(peer: LineClient) -> None:
     """When a chunk of replies fills the socket, the commands behind it wait."""
     peer.outlet.room = 0
     text = "x" * 20_000
-    peer.says(*(f"PING {number} {text}" for number in range(10)))
+    peer.send(*(f"PING {number} {text}" for number in range(10)))
     assert peer.paused
     assert len(peer.outlet.waiting) < 100_000
     for _ in range(20):
         peer.outlet.drain(room=30_000)
     peer.outlet.drain()
-    assert [line.split()[1] for line in peer.hears()] == [str(number) for number in range(10)]
+    assert [line.split()[1] for line in peer.received()] == [str(number) for number in range(10)]
     assert not peer.paused
 
 
 def test_a_second_stall_pauses_again(peer: LineClient) -> None:
     """The input is not resumed while what waited fills the socket anew."""
     peer.outlet.room = 3
-    peer.says("PING 1")
-    peer.says("PING 2")
+    peer.send("PING 1")
+    peer.send("PING 2")
     peer.outlet.drain(room=5)
     assert peer.paused
     peer.outlet.drain()
     assert not peer.paused
-    assert peer.hears() == ["PONG 1", "PONG 2"]
+    assert peer.received() == ["PONG 1", "PONG 2"]
 
 
 def test_a_slow_backplane_holds_up_what_comes_after() -> None:
     """A command that waits for its answer stalls those behind it, and they go on when it comes."""
-    hall = FakeServer(late=True)
-    peer = hall.line_peer()
-    peer.hears()
-    peer.says("PING 1", "SUB a", "PING 2", "SUB b", "PING 3")
-    assert peer.hears() == ["PONG 1"]
+    server = FakeServer(late=True)
+    peer = server.line_client()
+    peer.received()
+    peer.send("PING 1", "SUB a", "PING 2", "SUB b", "PING 3")
+    assert peer.received() == ["PONG 1"]
     assert peer.paused
-    hall.backplane.release(1)
+    server.backplane.release(1)
     assert answers(peer) == ["OK", "PONG"]
     assert peer.paused
-    hall.backplane.release()
+    server.backplane.release()
     assert answers(peer) == ["OK", "PONG"]
     assert not peer.paused
 
 
 def test_late_answers_that_stall_hold_up_nothing_by_themselves() -> None:
     """Answers that come late fill the socket while no command waits; when it drains there is nothing to catch up."""
-    hall = FakeServer(late=True)
-    peer = hall.line_peer()
-    peer.hears()
-    peer.says("PUB a 1")
+    server = FakeServer(late=True)
+    peer = server.line_client()
+    peer.received()
+    peer.send("PUB a 1")
     peer.outlet.room = 0
-    hall.backplane.release()
+    server.backplane.release()
     assert peer.session.stalled and not peer.paused
     peer.outlet.drain()
     assert not peer.session.stalled and not peer.paused
-    assert peer.hears() == ["OK 1"]
+    assert peer.received() == ["OK 1"]
 
 
 def test_a_shell_that_has_answered_itself_can_hold_up_the_rest(peer: LineClient) -> None:
@@ -154,30 +154,30 @@ def test_a_shell_that_has_answered_itself_can_hold_up_the_rest(peer: LineClient)
     peer.conversation.hold()
     peer.conversation.hold()
     assert peer.paused
-    peer.says("PING 1")
+    peer.send("PING 1")
     peer.outlet.drain()
-    assert peer.hears() == ["pong", "PONG 1"]
+    assert peer.received() == ["pong", "PONG 1"]
     assert not peer.paused
 
 
 def test_finish_runs_what_came_and_leaves(peer: LineClient) -> None:
     """After a half-close everything that came before is answered, then BYE."""
-    peer.says("PING 1")
+    peer.send("PING 1")
     peer.conversation.finish()
-    assert peer.hears() == ["PONG 1", "BYE"]
+    assert peer.received() == ["PONG 1", "BYE"]
     assert peer.ending == 1000
 
 
 def test_finish_waits_behind_what_waits() -> None:
     """Nor does a half-close overtake what the backplane has not answered."""
-    hall = FakeServer(late=True)
-    peer = hall.line_peer()
-    peer.hears()
-    peer.says("SUB a", "PUB a 1", "PING")
+    server = FakeServer(late=True)
+    peer = server.line_client()
+    peer.received()
+    peer.send("SUB a", "PUB a 1", "PING")
     peer.conversation.finish()
     assert peer.ending is None
-    hall.backplane.release()
-    hall.backplane.release()
+    server.backplane.release()
+    server.backplane.release()
     assert answers(peer)[-3:] == ["PONG", "MSG", "BYE"]
     assert peer.ending == 1000
 
@@ -185,19 +185,19 @@ def test_finish_waits_behind_what_waits() -> None:
 def test_who_leaves_is_not_paused(peer: LineClient) -> None:
     """Though its last words wait for the socket: its stream must be read to the end."""
     peer.outlet.room = 0
-    peer.says("QUIT", "PING 1")
+    peer.send("QUIT", "PING 1")
     assert peer.ending == 1000 and not peer.paused
-    peer.says("PING 2")
+    peer.send("PING 2")
     peer.outlet.drain()
-    assert peer.hears() == ["BYE"]
+    assert peer.received() == ["BYE"]
 
 
 def test_nothing_is_run_after_quit(peer: LineClient) -> None:
     """Commands behind a QUIT are not carried out."""
-    peer.says("PING 1", "QUIT", "PING 2")
-    peer.says("PING 3")
+    peer.send("PING 1", "QUIT", "PING 2")
+    peer.send("PING 3")
     peer.conversation.finish()
-    assert peer.hears() == ["PONG 1", "BYE"]
+    assert peer.received() == ["PONG 1", "BYE"]
 
 
 Break = Callable[[LineClient, pytest.MonkeyPatch], None]
@@ -216,7 +216,7 @@ def break_running(peer: LineClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def members(*arguments: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(peer.hall.broker, "members", members)
+    monkeypatch.setattr(peer.server.broker, "members", members)
 
 
 @pytest.mark.parametrize("break_it", [break_decoding, break_running])
@@ -225,21 +225,21 @@ def test_a_fault_is_reported_once_and_the_rest_goes_on(
 ) -> None:
     """A fault of ours is answered in its place, and costs no other command."""
     break_it(peer, monkeypatch)
-    peer.says("PING 1", "WHO a", "PING 2")
-    first, fault, second = peer.hears()
+    peer.send("PING 1", "WHO a", "PING 2")
+    first, fault, second = peer.received()
     assert (first, second) == ("PONG 1", "PONG 2")
     assert fault.startswith(f"ERR {ErrorCode.INTERNAL.value.decode()} ")
     assert peer.faults == 1
-    peer.says("PING 3")
-    assert peer.hears() == ["PONG 3"]
+    peer.send("PING 3")
+    assert peer.received() == ["PONG 3"]
 
 
 def test_a_fault_in_reading_a_message_is_answered_with_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    peer = FakeServer().json_peer()
-    peer.hears()
+    peer = FakeServer().json_client()
+    peer.received()
     monkeypatch.setattr(json_decoder, "decode", lambda message: 1 / 0)
-    peer.says({"type": "ping", "id": 7})
-    (fault,) = peer.hears()
+    peer.send({"type": "ping", "id": 7})
+    (fault,) = peer.received()
     assert (fault["id"], fault["code"]) == (7, ErrorCode.INTERNAL.value.decode())
     assert peer.faults == 1
 
@@ -248,8 +248,8 @@ def test_a_fault_in_what_had_waited(peer: LineClient, monkeypatch: pytest.Monkey
     """It is reported and answered like any other."""
     break_decoding(peer, monkeypatch)
     peer.outlet.room = 3
-    peer.says("PING 1")
-    peer.says("WHO a", "PING 2")
+    peer.send("PING 1")
+    peer.send("WHO a", "PING 2")
     peer.outlet.drain()
     assert answers(peer) == ["PONG", "ERR", "PONG"]
     assert peer.faults == 1 and not peer.paused
@@ -258,35 +258,35 @@ def test_a_fault_in_what_had_waited(peer: LineClient, monkeypatch: pytest.Monkey
 def test_a_lost_peer_resumes_nothing(peer: LineClient) -> None:
     """What waited for a peer that is gone is not run."""
     peer.outlet.room = 0
-    peer.says("PING 1")
-    peer.says("PUB a 1")
+    peer.send("PING 1")
+    peer.send("PUB a 1")
     peer.leaves()
     peer.outlet.drain()
     peer.conversation.receive([Quit()])
-    assert peer.hall.broker.channels == {}
+    assert peer.server.broker.channels == {}
 
 
 def test_replies_that_leave_at_the_end_of_the_turn_pause_the_input_too() -> None:
     """Who does not read them is not read either, and goes on where it was when it has read them."""
-    hall = FakeServer()
-    peer = hall.line_peer()
+    server = FakeServer()
+    peer = server.line_client()
     peer.outlet.room = 3
-    peer.says("PUB k x")
+    peer.send("PUB k x")
     assert not peer.paused
-    hall.turn()
+    server.turn()
     assert peer.paused
-    peer.says("PUB k y")
+    peer.send("PUB k y")
     peer.outlet.drain()
     assert not peer.paused
-    hall.turn()
-    assert peer.hears()[-2:] == ["OK 1", "OK 2"]
+    server.turn()
+    assert peer.received()[-2:] == ["OK 1", "OK 2"]
 
 
-def test_many_that_wait_take_little_more_memory_than_they_have_bytes(hall: FakeServer, peer: LineClient) -> None:
+def test_many_that_wait_take_little_more_memory_than_they_have_bytes(server: FakeServer, peer: LineClient) -> None:
     """One read can bring so many short lines that as objects of their own they would take twenty times their bytes."""
     lines = [f"{number % 90 + 10}" for number in range(20_000)]
     peer.outlet.room = 0
-    peer.says(*lines)
+    peer.send(*lines)
     assert peer.paused
     parts = peer.conversation._backlog._parts
     size = sum(sys.getsizeof(one) for part in parts if isinstance(part, tuple) for one in part)
@@ -294,30 +294,30 @@ def test_many_that_wait_take_little_more_memory_than_they_have_bytes(hall: FakeS
     assert sum(len(part) for part in parts if isinstance(part, list)) < PART
     for _ in range(100):
         peer.outlet.drain()
-        hall.turn()
+        server.turn()
     assert not peer.paused and answers(peer) == ["ERR"] * len(lines)
 
 
-def test_what_waits_behind_a_quit_is_forgotten(hall: FakeServer, peer: LineClient) -> None:
+def test_what_waits_behind_a_quit_is_forgotten(server: FakeServer, peer: LineClient) -> None:
     """Though it waits in parts."""
     peer.outlet.room = 0
-    peer.says("PING 1", *["QUIT"], *["PING 2"] * 5_000)
+    peer.send("PING 1", *["QUIT"], *["PING 2"] * 5_000)
     for _ in range(10):
         peer.outlet.drain()
-        hall.turn()
-    assert peer.hears() == ["PONG 1", "BYE"] and not peer.paused
+        server.turn()
+    assert peer.received() == ["PONG 1", "BYE"] and not peer.paused
 
 
-def test_what_waits_in_parts_keeps_its_order(hall: FakeServer, peer: LineClient) -> None:
+def test_what_waits_in_parts_keeps_its_order(server: FakeServer, peer: LineClient) -> None:
     """However often it has to wait again, and whatever comes behind it."""
     peer.outlet.room = 0
-    peer.says(*(f"PING {number}" for number in range(3_000)), "x" * 66_000, "PING last")
-    peer.says("PING more")
+    peer.send(*(f"PING {number}" for number in range(3_000)), "x" * 66_000, "PING last")
+    peer.send("PING more")
     for _ in range(200):
         peer.outlet.drain(room=700)
-        hall.turn()
+        server.turn()
     peer.outlet.drain()
-    hall.turn()
-    heard = peer.hears()
+    server.turn()
+    heard = peer.received()
     assert heard[:3_000] == [f"PONG {number}" for number in range(3_000)]
     assert heard[3_000].startswith("ERR too-long ") and heard[3_001:] == ["PONG last", "PONG more"]

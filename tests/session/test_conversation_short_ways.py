@@ -37,21 +37,21 @@ class Spoken:
     """All that is said, byte for byte, to one who publishes and to readers of every kind."""
 
     def __init__(self, json_publisher: bool, codec: Decoder, late: bool, room: int | None) -> None:
-        self.hall = FakeServer(late, max_line=MAX_OFFSET)
-        self.readers = [self.hall.line_peer(), self.hall.message_peer(), self.hall.json_peer()]
+        self.server = FakeServer(late, max_line=MAX_OFFSET)
+        self.readers = [self.server.line_client(), self.server.message_client(), self.server.json_client()]
         subscribe: list[Any] = ["SUB a", "SUB a", {"type": "subscribe", "channel": "a"}]
         for reader, command in zip(self.readers, subscribe, strict=True):
-            reader.says(command)
+            reader.send(command)
         self.rest()
-        self.publisher = self.hall.json_peer() if json_publisher else self.hall.line_peer()
+        self.publisher = self.server.json_client() if json_publisher else self.server.line_client()
         self.publisher.conversation.codec = codec
         if room is not None:
             self.publisher.outlet.room = room
 
     def rest(self) -> None:
-        if hasattr(self.hall.backplane, "release"):
-            self.hall.backplane.release()
-        self.hall.turn()
+        if hasattr(self.server.backplane, "release"):
+            self.server.backplane.release()
+        self.server.turn()
 
     def receive(self, items: list[Item]) -> None:
         self.publisher.conversation.receive(items)

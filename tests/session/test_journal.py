@@ -21,10 +21,10 @@ class Notes:
 
 
 def test_watchers_are_told_of_each_session_once() -> None:
-    hall = FakeServer()
-    notes = Notes(hall.context.journal)
-    peer = hall.line_peer()
-    hall.context.journal.stepped(peer.session, Step(1.0, "behind"))
+    server = FakeServer()
+    notes = Notes(server.context.journal)
+    peer = server.line_client()
+    server.context.journal.stepped(peer.session, Step(1.0, "behind"))
     peer.session.lost()
     peer.session.lost()
     assert notes.told == ["has opened p1", "behind p1", "closed p1", "has closed p1"]

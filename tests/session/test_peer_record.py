@@ -13,16 +13,16 @@ from twistedsock.testing import FakePolicy, FakeServer
 
 
 def test_a_record_tells_who_it_is_and_how_it_fares() -> None:
-    hall = FakeServer(policy=FakePolicy({">": "rw"}, {"t": ("ann", {">": "rw"}, None)}))
-    peer = hall.line_peer()
-    peer.says("AUTH t", "SUB k", "SUB m")
+    server = FakeServer(policy=FakePolicy({">": "rw"}, {"t": ("ann", {">": "rw"}, None)}))
+    peer = server.line_client()
+    peer.send("AUTH t", "SUB k", "SUB m")
     peer.outlet.told = TcpStats(1234, 56, 7, 0.00123)
     peer.outlet.room = 0
-    publisher = hall.line_peer()
+    publisher = server.line_client()
     for _ in range(4):
-        publisher.says("PUB k x")
-        hall.turn()
-    record = connection_info(peer.session, hall.now + 12.34)
+        publisher.send("PUB k x")
+        server.turn()
+    record = connection_info(peer.session, server.now + 12.34)
     assert json.loads(msgspec.json.encode(record)) == {
         "id": "p1",
         "nick": "ann",
@@ -44,35 +44,35 @@ def test_a_record_tells_who_it_is_and_how_it_fares() -> None:
 
 
 def test_what_is_not_known_is_null() -> None:
-    record = connection_info(FakeServer().json_peer().session, 1000.0)
+    record = connection_info(FakeServer().json_client().session, 1000.0)
     assert (record.subject, record.dialect, record.lag) == ("", "json", 0)
     assert record.unsent is record.sent is record.received is record.rtt_ms is None
 
 
 def test_a_closing_session_still_tells_what_it_had_read() -> None:
     """Its subscriptions have ended, and an administrator wants to know what they were."""
-    hall = FakeServer()
-    peer, publisher = hall.line_peer(), hall.line_peer()
-    peer.says("SUB k", "SUB m")
+    server = FakeServer()
+    peer, publisher = server.line_client(), server.line_client()
+    peer.send("SUB k", "SUB m")
     peer.outlet.room = 0
     for _ in range(4):
-        publisher.says("PUB k x")
-        hall.turn()
-    before = connection_info(peer.session, hall.now)
+        publisher.send("PUB k x")
+        server.turn()
+    before = connection_info(peer.session, server.now)
     assert (before.channels, before.behind, before.lag) == (2, 1, 3)
     peer.session.dismiss(CloseReason.POLICY, b"away with it")
-    assert connection_info(peer.session, hall.now) == msgspec.structs.replace(before, state="closing")
+    assert connection_info(peer.session, server.now) == msgspec.structs.replace(before, state="closing")
     peer.session.lost("cleanly")
-    assert connection_info(peer.session, hall.now) == msgspec.structs.replace(before, state="closed")
+    assert connection_info(peer.session, server.now) == msgspec.structs.replace(before, state="closed")
 
 
 class Ends:
     """A watcher of the journal that makes a record of each end."""
 
-    def __init__(self, hall: FakeServer, epoch: float = 0.0) -> None:
+    def __init__(self, server: FakeServer, epoch: float = 0.0) -> None:
         self.records: list[ClosedConnectionInfo] = []
-        self._hall, self._epoch = hall, epoch
-        hall.context.journal.watchers.append(self)
+        self._hall, self._epoch = server, epoch
+        server.context.journal.watchers.append(self)
 
     def opened(self, session: Session) -> None: ...
 
@@ -83,12 +83,12 @@ class Ends:
 
 
 def test_an_end_tells_who_it_was_how_long_how_much_and_why() -> None:
-    hall = FakeServer(policy=FakePolicy({}, {"t": ("ann", {}, None)}))
-    ends = Ends(hall, 100.0)
-    peer = hall.json_peer()
-    peer.says({"type": "auth", "token": "t"})
+    server = FakeServer(policy=FakePolicy({}, {"t": ("ann", {}, None)}))
+    ends = Ends(server, 100.0)
+    peer = server.json_client()
+    peer.send({"type": "auth", "token": "t"})
     peer.outlet.told = TcpStats(10, 20, 0, 0.1)
-    hall.now += 2.5
+    server.now += 2.5
     peer.conversation.finish()
     peer.conversation.lost("cleanly")
     assert json.loads(msgspec.json.encode(ends.records[0])) == {
@@ -110,17 +110,17 @@ def test_an_end_tells_who_it_was_how_long_how_much_and_why() -> None:
 
 @pytest.mark.parametrize(("how", "by"), [("", "peer"), ("cleanly", "peer"), ("broken", "peer"), ("aborted", "server")])
 def test_an_end_without_a_reason_tells_how_the_connection_ended(how: str, by: str) -> None:
-    hall = FakeServer()
-    peer = hall.line_peer()
+    server = FakeServer()
+    peer = server.line_client()
     peer.conversation.lost(how)
-    end = closed_connection_info(peer.session, hall.now, 0.0)
+    end = closed_connection_info(peer.session, server.now, 0.0)
     assert (end.by, end.why, end.how, end.subject, end.sent) == (by, how, how, "", None)
 
 
 def test_an_end_by_the_server_tells_its_reason() -> None:
-    hall = FakeServer()
-    peer = hall.line_peer()
+    server = FakeServer()
+    peer = server.line_client()
     peer.session.dismiss(CloseReason.GOING_AWAY, b"the server is going away")
     peer.conversation.lost("broken")
-    end = closed_connection_info(peer.session, hall.now, 0.0)
+    end = closed_connection_info(peer.session, server.now, 0.0)
     assert (end.by, end.why, end.how) == ("server", "the server is going away", "broken")

@@ -17,9 +17,9 @@ from twistedsock.testing import FakePolicy, FakeServer, LineClient
 BURST = 100
 
 
-def limited(hall: FakeServer) -> LineClient:
+def limited(server: FakeServer) -> LineClient:
     """A remote client, with its whole burst."""
-    peer = hall.line_peer()
+    peer = server.line_client()
     peer.limit(commands_per_second=1, commands_burst=BURST)
     return peer
 
@@ -28,7 +28,7 @@ def owes(peer: LineClient) -> float:
     """What has been charged to it."""
     meter = peer.session.meter
     assert isinstance(meter, RateLimiter)
-    return meter.recovery(peer.hall.now)
+    return meter.recovery(peer.server.now)
 
 
 def test_prices() -> None:
@@ -42,63 +42,63 @@ def test_prices() -> None:
 
 @pytest.mark.parametrize("command", ["HIST a", "SUB a last=100", "SUB a last=1000"])
 def test_events_of_the_past_are_charged_by_their_size(command: str) -> None:
-    hall = FakeServer()
-    hall.line_peer().says(*["PUB a " + "x" * 1_000] * 100)
-    hall.turn()
-    peer = limited(hall)
-    peer.says(command)
-    hall.turn()
+    server = FakeServer()
+    server.line_client().send(*["PUB a " + "x" * 1_000] * 100)
+    server.turn()
+    peer = limited(server)
+    peer.send(command)
+    server.turn()
     assert 25 <= owes(peer) <= 28
 
 
 def test_nothing_is_charged_for_events_that_are_not_there() -> None:
     peer = limited(FakeServer())
-    peer.says("SUB a last=5", "HIST b")
+    peer.send("SUB a last=5", "HIST b")
     assert owes(peer) == pytest.approx(2, abs=0.1)
 
 
 def test_members_are_charged_by_their_size() -> None:
-    hall = FakeServer()
+    server = FakeServer()
     for _ in range(500):
-        hall.line_peer().says("SUB a")
-    peer = limited(hall)
-    peer.says("WHO a")
+        server.line_client().send("SUB a")
+    peer = limited(server)
+    peer.send("WHO a")
     assert 2 < owes(peer) < 4
 
 
 def test_a_nick_and_other_rights_are_charged_by_subscriptions() -> None:
     policy = FakePolicy({">": "rw"}, {"A": ("ann", {f"x{number}": "r" for number in range(99)}, None)})
-    hall = FakeServer(policy=policy)
-    peer = hall.line_peer()
-    peer.says(*(f"SUB c{number}" for number in range(50)))
+    server = FakeServer(policy=policy)
+    peer = server.line_client()
+    peer.send(*(f"SUB c{number}" for number in range(50)))
     peer.limit(commands_per_second=1, commands_burst=BURST)
-    peer.says("NICK cleo")
+    peer.send("NICK cleo")
     assert owes(peer) == 2
-    peer.says("AUTH A")
+    peer.send("AUTH A")
     assert peer.session.peer.principal == b"=ann" and owes(peer) == pytest.approx(50 * 103 / 200)
 
 
 def test_nothing_is_charged_to_a_client_on_this_machine() -> None:
-    peer = FakeServer().line_peer()
-    peer.says("PUB a x", "HIST a", "WHO a", "NICK ann")
-    assert peer.session.meter is None and not peer.hall.context.meters
+    peer = FakeServer().line_client()
+    peer.send("PUB a x", "HIST a", "WHO a", "NICK ann")
+    assert peer.session.meter is None and not peer.server.context.meters
 
 
 def test_a_command_that_has_waited_is_judged_by_the_time_at_which_it_is_run() -> None:
     """Its client is not read meanwhile, so nothing else would fill its meter."""
-    hall = FakeServer(late=True)
-    peer = hall.line_peer()
+    server = FakeServer(late=True)
+    peer = server.line_client()
     peer.limit(commands_per_second=1, commands_burst=2)
-    peer.says("SUB a", "PING", "PING")
-    hall.now += 10
-    hall.backplane.release()
-    hall.turn()
-    assert peer.hears()[-2:] == ["PONG", "PONG"]
+    peer.send("SUB a", "PING", "PING")
+    server.now += 10
+    server.backplane.release()
+    server.turn()
+    assert peer.received()[-2:] == ["PONG", "PONG"]
 
 
 def test_a_visitor_knows_what_it_may_read_of_many_channels() -> None:
-    hall = FakeServer()
-    assert RequestClient(hall.context, "", b"127.0.0.1:1").readable() is None
-    hall.context.policy = FakePolicy({"a": "r", "b": "w"})
-    readable = RequestClient(hall.context, "", b"127.0.0.1:1").readable()
+    server = FakeServer()
+    assert RequestClient(server.context, "", b"127.0.0.1:1").readable() is None
+    server.context.policy = FakePolicy({"a": "r", "b": "w"})
+    readable = RequestClient(server.context, "", b"127.0.0.1:1").readable()
     assert readable is not None and readable.select([b"a", b"b", b"c"]) == [b"a"]

@@ -24,12 +24,12 @@ class Bridge(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hall = FakeServer(self.late, history_events=4, history_age=10.0, log_bytes=150_000)
+        self.server = FakeServer(self.late, history_events=4, history_age=10.0, log_bytes=150_000)
         self.truth: Truth = {}
         self.epochs: dict[str, bytes] = {}
-        self.deliver, self.hall.broker.deliver = self.hall.broker.deliver, self.witness  # type: ignore[method-assign]
+        self.deliver, self.server.broker.deliver = self.server.broker.deliver, self.witness  # type: ignore[method-assign]
         self.published = 0
-        self.clients = [Client(self.hall, self.truth) for _ in range(3)]
+        self.clients = [Client(self.server, self.truth) for _ in range(3)]
 
     def witness(self, name: bytes, epoch: bytes, batch: Batch) -> None:
         channel = name.decode()
@@ -99,7 +99,7 @@ class Bridge(RuleBasedStateMachine):
 
     @rule()
     def turn(self) -> None:
-        self.hall.turn()
+        self.server.turn()
 
     @rule(client=clients, echo=echoes)
     def reconnect(self, client: int, echo: bool) -> None:
@@ -112,8 +112,8 @@ class Bridge(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, 5.0, 11.0]))
     def age(self, seconds: float) -> None:
-        self.hall.now += seconds
-        self.hall.broker.sweep()
+        self.server.now += seconds
+        self.server.broker.sweep()
 
     @precondition(lambda self: self.late)
     @rule(
@@ -123,11 +123,11 @@ class Bridge(RuleBasedStateMachine):
         turn=st.booleans(),
     )
     def answer(self, most: int, backwards: bool, failing: int, turn: bool) -> None:
-        self.hall.backplane.failing = failing
-        self.hall.backplane.release(most, backwards)
-        self.hall.backplane.failing = 0
+        self.server.backplane.failing = failing
+        self.server.backplane.release(most, backwards)
+        self.server.backplane.failing = 0
         if turn:
-            self.hall.turn()
+            self.server.turn()
 
     @invariant()
     def nobody_hears_anything_wrong(self) -> None:
@@ -138,17 +138,17 @@ class Bridge(RuleBasedStateMachine):
         """Everything comes to rest: then everybody has heard everything."""
         for _ in range(60):
             if self.late:
-                self.hall.backplane.release()
+                self.server.backplane.release()
             for client in self.clients:
                 client.peer.outlet.drain()
                 client.look()
-            self.hall.turn()
+            self.server.turn()
         payloads = {event.payload.decode() for events in self.truth.values() for event in events.values()}
         for client in self.clients:
             client.look()
             client.check_complete()
             assert not client.refused & payloads
-        broker = self.hall.broker
+        broker = self.server.broker
         assert broker.log_bytes == sum(channel.log.size for channel in broker.channels.values()) <= 150_000
 
 

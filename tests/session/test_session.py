@@ -18,15 +18,17 @@ from twistedsock.testing import FakePolicy, FakeServer, LineClient
 LONG = "x" * CHUNK_BYTES
 
 
-def meets(hall: FakeServer) -> LineClient:
+def meets(server: FakeServer) -> LineClient:
     """A peer that has read its welcome."""
-    peer = hall.line_peer()
-    peer.hears()
+    peer = server.line_client()
+    peer.received()
     return peer
 
 
 def test_the_welcome_names_the_peer_and_both_ends() -> None:
-    assert FakeServer().line_peer().hears() == ["WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:8081"]
+    assert FakeServer().line_client().received() == [
+        "WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:8081"
+    ]
 
 
 REPLIES: list[tuple[Command, list[str]]] = [
@@ -76,15 +78,15 @@ def test_a_command_is_answered_while_the_conversation_is_open_and_ignored_after(
     before: Callable[[Session], None], state: SessionState, command: Command, replies: list[str]
 ) -> None:
     peer = meets(FakeServer())
-    peer.says("SUB attic")
+    peer.send("SUB attic")
     before(peer.session)
-    peer.hears()
+    peer.received()
     peer.session.run(command)
     peer.session.flush()
     if state is SessionState.OPEN:
-        assert peer.hears() == replies
+        assert peer.received() == replies
     else:
-        assert peer.hears() == []
+        assert peer.received() == []
         assert peer.session.state is state
     if isinstance(command, commands.Quit):
         assert peer.session.state is not SessionState.OPEN
@@ -96,8 +98,8 @@ def test_every_command_has_a_row() -> None:
 
 def test_help_is_told_as_the_dialect_has_it() -> None:
     peer = meets(FakeServer())
-    peer.says("HELP PUB")
-    *lines, last = peer.hears()
+    peer.send("HELP PUB")
+    *lines, last = peer.received()
     assert last == "OK" and lines and all(line.startswith("INFO ") for line in lines)
 
 
@@ -119,64 +121,64 @@ def test_help_is_told_as_the_dialect_has_it() -> None:
     ],
 )
 def test_a_refusal_is_one_reply_and_the_conversation_goes_on(line: str, code: str) -> None:
-    hall = FakeServer()
-    peer, _ = meets(hall), meets(hall)
-    peer.says(line, "PING")
-    error, pong = peer.hears()
+    server = FakeServer()
+    peer, _ = meets(server), meets(server)
+    peer.send(line, "PING")
+    error, pong = peer.received()
     assert error.startswith(f"ERR {code} ") and pong == "PONG"
 
 
 def test_ones_own_id_is_no_foreign_name() -> None:
     peer = meets(FakeServer())
-    peer.says("NICK ann", "NICK p1")
-    assert peer.hears() == ["OK ann", "OK p1"]
+    peer.send("NICK ann", "NICK p1")
+    assert peer.received() == ["OK ann", "OK p1"]
 
 
 def test_a_nick_need_not_be_unique() -> None:
-    hall = FakeServer()
-    first, second = meets(hall), meets(hall)
-    first.says("NICK ann"), second.says("NICK ann")
-    assert second.hears() == ["OK ann"]
+    server = FakeServer()
+    first, second = meets(server), meets(server)
+    first.send("NICK ann"), second.send("NICK ann")
+    assert second.received() == ["OK ann"]
 
 
 def test_the_id_of_a_peer_that_has_gone_is_free_as_a_nick() -> None:
-    hall = FakeServer()
-    first, second = meets(hall), meets(hall)
+    server = FakeServer()
+    first, second = meets(server), meets(server)
     first.leaves()
-    second.says("NICK p1")
-    assert second.hears() == ["OK p1"]
+    second.send("NICK p1")
+    assert second.received() == ["OK p1"]
 
 
 def test_a_new_nick_stands_in_later_events_and_in_who() -> None:
-    hall = FakeServer()
-    peer = meets(hall)
-    peer.says("SUB a", "PUB a x", "NICK ann", "PUB a y", "WHO a")
-    hall.turn()
-    assert peer.hears()[3:] == ["OK 2", "MEMBER a p1 ann", "OK 1", "MSG a 1 p1 x", "MSG a 2 ann y"]
+    server = FakeServer()
+    peer = meets(server)
+    peer.send("SUB a", "PUB a x", "NICK ann", "PUB a y", "WHO a")
+    server.turn()
+    assert peer.received()[3:] == ["OK 2", "MEMBER a p1 ann", "OK 1", "MSG a 1 p1 x", "MSG a 2 ann y"]
 
 
 def test_a_new_nick_reaches_the_backplane_on_each_channel(monkeypatch: pytest.MonkeyPatch) -> None:
-    hall = FakeServer()
-    peer = meets(hall)
-    peer.says("SUB a", "SUB b")
+    server = FakeServer()
+    peer = meets(server)
+    peer.send("SUB a", "SUB b")
     renamed: list[tuple[bytes, Member]] = []
-    monkeypatch.setattr(hall.backplane, "rename", lambda channel, member: renamed.append((channel, member)))
-    peer.says("NICK ann", "UNSUB a", "NICK bob")
+    monkeypatch.setattr(server.backplane, "rename", lambda channel, member: renamed.append((channel, member)))
+    peer.send("NICK ann", "UNSUB a", "NICK bob")
     ann, bob = Member(b"p1", b"ann"), Member(b"p1", b"bob")
     assert renamed == [(b"a", ann), (b"b", ann), (b"b", bob)]
 
 
 def test_while_quiet_publishes_are_answered_only_when_they_fail() -> None:
     peer = meets(FakeServer())
-    peer.says("QUIET on", "PUB a x", "EMIT a b x", "PUB a* x", "PING", "QUIET off", "PUB a x")
-    assert [reply.split()[0] for reply in peer.hears()] == ["OK", "ERR", "PONG", "OK", "OK"]
+    peer.send("QUIET on", "PUB a x", "EMIT a b x", "PUB a* x", "PING", "QUIET off", "PUB a x")
+    assert [reply.split()[0] for reply in peer.received()] == ["OK", "ERR", "PONG", "OK", "OK"]
 
 
 def test_so_many_channels_may_one_peer_subscribe_to() -> None:
-    hall = FakeServer(max_channels_per_peer=2)
-    peer = meets(hall)
-    peer.says("SUB a", "SUB b", "SUB c", "SUB a", "UNSUB b", "SUB c")
-    assert [reply.split()[:2] for reply in peer.hears()] == [
+    server = FakeServer(max_channels_per_peer=2)
+    peer = meets(server)
+    peer.send("SUB a", "SUB b", "SUB c", "SUB a", "UNSUB b", "SUB c")
+    assert [reply.split()[:2] for reply in peer.received()] == [
         ["OK", "a"],
         ["OK", "b"],
         ["ERR", "limit"],
@@ -187,75 +189,75 @@ def test_so_many_channels_may_one_peer_subscribe_to() -> None:
 
 
 def test_an_event_is_heard_by_those_who_read_the_channel() -> None:
-    hall = FakeServer()
-    writer, reader, other = meets(hall), meets(hall), meets(hall)
-    reader.says("SUB a"), other.says("SUB b")
-    writer.says("PUB a x", "EMIT a alarm y")
-    hall.turn()
-    assert reader.hears() == ["OK a offset=0 epoch=e1", "MSG a 1 p1 x", "EVENT a 2 p1 alarm y"]
-    assert other.hears() == ["OK b offset=0 epoch=e2"]
-    assert writer.hears() == ["OK 1", "OK 2"]
+    server = FakeServer()
+    writer, reader, other = meets(server), meets(server), meets(server)
+    reader.send("SUB a"), other.send("SUB b")
+    writer.send("PUB a x", "EMIT a alarm y")
+    server.turn()
+    assert reader.received() == ["OK a offset=0 epoch=e1", "MSG a 1 p1 x", "EVENT a 2 p1 alarm y"]
+    assert other.received() == ["OK b offset=0 epoch=e2"]
+    assert writer.received() == ["OK 1", "OK 2"]
 
 
 def test_the_ok_of_a_publish_comes_before_ones_own_copy_even_under_fire() -> None:
     """What waits for the turn's end leaves early when it is a chunk."""
-    hall = FakeServer()
-    peer = meets(hall)
-    peer.says("SUB a", "SUB b", *[f"PUB a {LONG[:40_000]}", f"PUB b {LONG[:40_000]}"] * 2)
-    replies = [line[:7].rstrip() for line in peer.hears()[2:]]
+    server = FakeServer()
+    peer = meets(server)
+    peer.send("SUB a", "SUB b", *[f"PUB a {LONG[:40_000]}", f"PUB b {LONG[:40_000]}"] * 2)
+    replies = [line[:7].rstrip() for line in peer.received()[2:]]
     assert replies == ["OK 1", "OK 1", "MSG a 1", "MSG b 1", "OK 2", "OK 2", "MSG a 2", "MSG b 2"]
 
 
 def test_publishes_in_a_row_are_answered_one_by_one() -> None:
-    hall = FakeServer()
-    peer = meets(hall)
-    peer.says("SUB a", "PUB a x", "PUB a y", "PUB b z", "PUB a {}")
-    hall.turn()
-    assert peer.hears()[1:] == ["OK 1", "OK 2", "OK 1", "OK 3", "MSG a 1 p1 x", "MSG a 2 p1 y", "MSG a 3 p1 {}"]
+    server = FakeServer()
+    peer = meets(server)
+    peer.send("SUB a", "PUB a x", "PUB a y", "PUB b z", "PUB a {}")
+    server.turn()
+    assert peer.received()[1:] == ["OK 1", "OK 2", "OK 1", "OK 3", "MSG a 1 p1 x", "MSG a 2 p1 y", "MSG a 3 p1 {}"]
 
 
 @pytest.mark.parametrize("quiet", [False, True])
 def test_publishes_in_a_row_are_refused_one_by_one(quiet: bool) -> None:
     peer = meets(FakeServer())
-    peer.says("QUIET on" if quiet else "PING", "PUB a* x", "PUB a* y")
-    assert [reply.split()[0] for reply in peer.hears()[1:]] == ["ERR", "ERR"]
+    peer.send("QUIET on" if quiet else "PING", "PUB a* x", "PUB a* y")
+    assert [reply.split()[0] for reply in peer.received()[1:]] == ["ERR", "ERR"]
 
 
 def test_what_was_published_before_is_heard_before_the_answer_to_unsubscribe() -> None:
-    hall = FakeServer()
-    peer = meets(hall)
-    peer.says("SUB a", "PUB a x", "UNSUB a", "PUB a y")
-    hall.turn()
-    assert peer.hears()[1:] == ["OK 1", "MSG a 1 p1 x", "OK a", "OK 2"]
+    server = FakeServer()
+    peer = meets(server)
+    peer.send("SUB a", "PUB a x", "UNSUB a", "PUB a y")
+    server.turn()
+    assert peer.received()[1:] == ["OK 1", "MSG a 1 p1 x", "OK a", "OK 2"]
 
 
 @pytest.mark.parametrize("line", ["QUIT", "UNSUB a", "SUB a", "HIST a last=0"])
 def test_no_copy_of_ones_own_comes_before_its_ok(line: str) -> None:
-    hall = FakeServer()
-    peer = meets(hall)
-    peer.says("SUB a"), peer.hears()
-    peer.says("PUB a x", line)
-    hall.turn()
-    assert peer.hears()[:2] == ["OK 1", "MSG a 1 p1 x"]
+    server = FakeServer()
+    peer = meets(server)
+    peer.send("SUB a"), peer.received()
+    peer.send("PUB a x", line)
+    server.turn()
+    assert peer.received()[:2] == ["OK 1", "MSG a 1 p1 x"]
 
 
 def test_echo_off_leaves_out_ones_own_but_not_from_history() -> None:
-    hall = FakeServer()
-    peer, other = meets(hall), meets(hall)
-    peer.says("PUB a w", "SUB a last=9 echo=off", "PUB a x")
-    other.says("PUB a y")
-    hall.turn()
-    assert peer.hears() == ["OK 1", "OK a offset=1 epoch=e1", "OK 2", "MSG a 3 p2 y"]
-    peer.says("HIST a")
-    assert peer.hears() == ["MSG a 1 p1 w", "MSG a 2 p1 x", "MSG a 3 p2 y", "OK 3"]
+    server = FakeServer()
+    peer, other = meets(server), meets(server)
+    peer.send("PUB a w", "SUB a last=9 echo=off", "PUB a x")
+    other.send("PUB a y")
+    server.turn()
+    assert peer.received() == ["OK 1", "OK a offset=1 epoch=e1", "OK 2", "MSG a 3 p2 y"]
+    peer.send("HIST a")
+    assert peer.received() == ["MSG a 1 p1 w", "MSG a 2 p1 x", "MSG a 3 p2 y", "OK 3"]
 
 
 def test_echo_can_be_turned_on_again() -> None:
-    hall = FakeServer()
-    peer = meets(hall)
-    peer.says("SUB a echo=off", "PUB a x", "SUB a", "PUB a y")
-    hall.turn()
-    assert [line for line in peer.hears() if line.startswith("MSG")] == ["MSG a 2 p1 y"]
+    server = FakeServer()
+    peer = meets(server)
+    peer.send("SUB a echo=off", "PUB a x", "SUB a", "PUB a y")
+    server.turn()
+    assert [line for line in peer.received() if line.startswith("MSG")] == ["MSG a 2 p1 y"]
 
 
 @pytest.mark.parametrize(
@@ -280,11 +282,11 @@ def test_echo_can_be_turned_on_again() -> None:
 def test_history(options: str, offsets: list[int | Lost]) -> None:
     """Without options the whole log, with both the newest so many of those since. What came after ``since`` and is gone
     is told, and is not counted."""
-    hall = FakeServer(history_events=3)
-    peer = meets(hall)
-    peer.says(*["PUB a x"] * 5), peer.hears()
-    peer.says(f"HIST a {options}".rstrip())
-    *lines, counted = peer.hears()
+    server = FakeServer(history_events=3)
+    peer = meets(server)
+    peer.send(*["PUB a x"] * 5), peer.received()
+    peer.send(f"HIST a {options}".rstrip())
+    *lines, counted = peer.received()
     assert lines == [
         f"LOST a {one.first} {one.last}" if isinstance(one, Lost) else f"MSG a {one} p1 x" for one in offsets
     ]
@@ -292,119 +294,119 @@ def test_history(options: str, offsets: list[int | Lost]) -> None:
 
 
 def test_the_uptime_is_the_servers() -> None:
-    hall = FakeServer()
-    hall.now += 61.5
-    peer = meets(hall)
-    peer.says("INFO")
-    assert "uptime=61 " in peer.hears()[0]
+    server = FakeServer()
+    server.now += 61.5
+    peer = meets(server)
+    peer.send("INFO")
+    assert "uptime=61 " in peer.received()[0]
 
 
 def test_another_dialect_can_be_spoken_before_the_first_command() -> None:
-    hall = FakeServer()
-    peer = hall.message_peer()
-    peer.hears()
+    server = FakeServer()
+    peer = server.message_client()
+    peer.received()
     peer.session.speak(JSON_IN_MESSAGES)
-    peer.says("SUB a", "PUB a x", "PING")
-    hall.turn()
-    assert [message.partition(",")[0] for message in peer.hears()] == ['{"type":"pong"}', '{"type":"event"']
+    peer.send("SUB a", "PUB a x", "PING")
+    server.turn()
+    assert [message.partition(",")[0] for message in peer.received()] == ['{"type":"pong"}', '{"type":"event"']
 
 
 def test_quitting_hears_what_was_published_and_closes() -> None:
-    hall = FakeServer()
-    peer = meets(hall)
-    peer.says("SUB a", "PUB a x", "QUIT", "PING")
-    assert peer.hears()[1:] == ["OK 1", "MSG a 1 p1 x", "BYE"]
+    server = FakeServer()
+    peer = meets(server)
+    peer.send("SUB a", "PUB a x", "QUIT", "PING")
+    assert peer.received()[1:] == ["OK 1", "MSG a 1 p1 x", "BYE"]
     assert peer.ending is CloseReason.NORMAL and peer.session.state is SessionState.CLOSING
-    assert hall.broker.members_here(b"a") == []
+    assert server.broker.members_here(b"a") == []
 
 
 def test_who_is_dismissed_is_told_why_after_all_that_was_published() -> None:
-    hall = FakeServer()
-    peer = meets(hall)
-    peer.says("SUB a", "PUB a x")
+    server = FakeServer()
+    peer = meets(server)
+    peer.send("SUB a", "PUB a x")
     peer.session.dismiss(CloseReason.GOING_AWAY, b"the server is going away")
-    assert peer.hears()[2:] == ["MSG a 1 p1 x", "NOTICE the server is going away", "BYE"]
+    assert peer.received()[2:] == ["MSG a 1 p1 x", "NOTICE the server is going away", "BYE"]
     assert peer.ending is CloseReason.GOING_AWAY
     peer.session.dismiss(CloseReason.NORMAL, b"again")
-    assert peer.hears() == [] and peer.ending is CloseReason.GOING_AWAY
+    assert peer.received() == [] and peer.ending is CloseReason.GOING_AWAY
 
 
 def test_who_ceases_hears_nothing_more_and_is_no_member() -> None:
-    hall = FakeServer()
-    peer = meets(hall)
-    peer.says("SUB a", "PUB a x"), peer.hears()
+    server = FakeServer()
+    peer = meets(server)
+    peer.send("SUB a", "PUB a x"), peer.received()
     peer.session.cease()
-    hall.turn()
-    assert peer.hears() == [] and peer.ending is None
-    assert hall.broker.members_here(b"a") == [] and len(hall.context.roster) == 1
+    server.turn()
+    assert peer.received() == [] and peer.ending is None
+    assert server.broker.members_here(b"a") == [] and len(server.context.roster) == 1
 
 
 def test_who_is_lost_is_forgotten() -> None:
-    hall = FakeServer()
-    peer = meets(hall)
-    peer.says("SUB a")
+    server = FakeServer()
+    peer = meets(server)
+    peer.send("SUB a")
     for _ in range(2):
         peer.leaves()
-        assert peer.session.state is SessionState.CLOSED and len(hall.context.roster) == 0
-    assert hall.broker.channels == {}
+        assert peer.session.state is SessionState.CLOSED and len(server.context.roster) == 0
+    assert server.broker.channels == {}
     peer.session.drained()
-    assert peer.hears()[1:] == []
+    assert peer.received()[1:] == []
 
 
 def test_a_fault_of_ours_is_said_and_the_conversation_goes_on() -> None:
     def broken(*arguments: object) -> Error:
         raise ZeroDivisionError
 
-    hall = FakeServer()
-    peer = meets(hall)
-    hall.broker.members = broken  # type: ignore[assignment, method-assign]
-    peer.says("WHO a", "PING")
-    assert [reply.split()[:2] for reply in peer.hears()] == [["ERR", "internal"], ["PONG"]]
+    server = FakeServer()
+    peer = meets(server)
+    server.broker.members = broken  # type: ignore[assignment, method-assign]
+    peer.send("WHO a", "PING")
+    assert [reply.split()[:2] for reply in peer.received()] == [["ERR", "internal"], ["PONG"]]
     assert peer.faults == 1
 
 
 def test_subscriptions_are_bounded_in_all() -> None:
     """A peer that leaves makes room; who changes its options needs none."""
-    hall = FakeServer(max_subscriptions=2)
-    one, other = hall.line_peer(), hall.line_peer()
-    other.hears()
-    one.says("SUB a", "SUB b")
-    other.says("SUB c")
-    assert other.hears()[0].startswith("ERR limit ") and b"c" not in hall.broker.channels
-    one.says("SUB a echo=off")
-    assert one.hears()[-1].startswith("OK a ")
+    server = FakeServer(max_subscriptions=2)
+    one, other = server.line_client(), server.line_client()
+    other.received()
+    one.send("SUB a", "SUB b")
+    other.send("SUB c")
+    assert other.received()[0].startswith("ERR limit ") and b"c" not in server.broker.channels
+    one.send("SUB a echo=off")
+    assert one.received()[-1].startswith("OK a ")
     one.leaves()
-    other.says("SUB c", "UNSUB c", "SUB a", "SUB b")
-    assert [line[:3] for line in other.hears()] == ["OK "] * 4 and hall.broker.subscriptions == 2
+    other.send("SUB c", "UNSUB c", "SUB a", "SUB b")
+    assert [line[:3] for line in other.received()] == ["OK "] * 4 and server.broker.subscriptions == 2
 
 
 def test_refusals_of_many_are_said_no_faster_than_they_are_read() -> None:
     """A read full of publishes that are refused is ten times as much to say."""
-    hall = FakeServer(max_channels=1)
-    peer = hall.line_peer()
-    peer.says("PUB a x")
-    peer.hears()
+    server = FakeServer(max_channels=1)
+    peer = server.line_client()
+    peer.send("PUB a x")
+    peer.received()
     peer.outlet.room = 0
-    peer.says(*["PUB b x"] * 5_000)
+    peer.send(*["PUB b x"] * 5_000)
     assert len(peer.outlet.waiting) <= 2 * CHUNK_BYTES and peer.paused
     while peer.paused:
         peer.outlet.drain(room=50_000)
     peer.outlet.drain()
-    heard = peer.hears()
+    heard = peer.received()
     assert len(heard) == 5_000 and all(line.startswith("ERR limit ") for line in heard)
 
 
 def test_a_session_can_be_looked_at() -> None:
-    hall = FakeServer(policy=FakePolicy(tokens={"A": ("ann", {"a": "r"}, None)}))
-    peer = hall.line_peer()
-    peer.says("AUTH A", "SUB a")
-    hall.turn()
+    server = FakeServer(policy=FakePolicy(tokens={"A": ("ann", {"a": "r"}, None)}))
+    peer = server.line_client()
+    peer.send("AUTH A", "SUB a")
+    server.turn()
     session = peer.session
     assert session.identity is not None and session.identity.subject == b"ann"
-    assert session.dialect_title == "line" and session.opened_at == hall.now
+    assert session.dialect_title == "line" and session.opened_at == server.now
     peer.outlet.room = 0
     for text in ("x", "y"):
-        hall.broker.publish(Client(b"p0"), b"a", b"message", Payloads((text.encode(),), 1))
-        hall.turn()
+        server.broker.publish(Client(b"p0"), b"a", b"message", Payloads((text.encode(),), 1))
+        server.turn()
     assert [subscription.channel.name for subscription in session.behind] == [b"a"]
-    assert FakeServer().line_peer().session.identity is None
+    assert FakeServer().line_client().session.identity is None

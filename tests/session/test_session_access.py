@@ -22,29 +22,29 @@ TOKENS: dict[str, Any] = {
 POLICY = FakePolicy({"lobby": "rw", "news": "r"}, TOKENS)
 
 
-def meets(hall: FakeServer, *said: str) -> LineClient:
-    peer = hall.line_peer()
-    peer.says(*said)
-    settle(hall)
-    peer.hears()
+def meets(server: FakeServer, *said: str) -> LineClient:
+    peer = server.line_client()
+    peer.send(*said)
+    settle(server)
+    peer.received()
     return peer
 
 
-def settle(hall: FakeServer) -> None:
+def settle(server: FakeServer) -> None:
     for _ in range(4):
-        if hasattr(hall.backplane, "release"):
-            hall.backplane.release()
-        hall.turn()
+        if hasattr(server.backplane, "release"):
+            server.backplane.release()
+        server.turn()
 
 
 def asks(peer: LineClient, *said: str) -> list[str]:
-    peer.says(*said)
-    settle(peer.hall)
-    return peer.hears()
+    peer.send(*said)
+    settle(peer.server)
+    return peer.received()
 
 
 @pytest.fixture(params=[False, True], ids=["memory", "late"])
-def hall(request: pytest.FixtureRequest) -> FakeServer:
+def server(request: pytest.FixtureRequest) -> FakeServer:
     return FakeServer(late=request.param, policy=POLICY, max_connections_per_identity=2)
 
 
@@ -63,8 +63,8 @@ def hall(request: pytest.FixtureRequest) -> FakeServer:
         ("AUTH nonsense", "ERR unauthorized that token is not known"),
     ],
 )
-def test_who_shows_nothing_may_do_what_everybody_may(hall: FakeServer, said: str, heard: str) -> None:
-    assert asks(meets(hall), said) == [heard]
+def test_who_shows_nothing_may_do_what_everybody_may(server: FakeServer, said: str, heard: str) -> None:
+    assert asks(meets(server), said) == [heard]
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_who_shows_nothing_may_do_what_everybody_may(hall: FakeServer, said: str
         ("SUB attic", "ERR forbidden you may not read that channel"),
     ],
 )
-def test_a_token_grants_what_it_says_and_no_more(hall: FakeServer, said: str, heard: str) -> None:
-    assert asks(meets(hall, "AUTH A"), said) == [heard]
+def test_a_token_grants_what_it_says_and_no_more(server: FakeServer, said: str, heard: str) -> None:
+    assert asks(meets(server, "AUTH A"), said) == [heard]
 
 
-def test_what_is_refused_leaves_nothing_behind_and_keeps_its_place_in_the_order(hall: FakeServer) -> None:
-    peer = meets(hall)
+def test_what_is_refused_leaves_nothing_behind_and_keeps_its_place_in_the_order(server: FakeServer) -> None:
+    peer = meets(server)
     heard = asks(peer, "PUB lobby a", "PUB kitchen b", "SUB kitchen", "PUB lobby c")
     assert [line.split()[0:2] for line in heard] == [
         ["OK", "1"],
@@ -89,29 +89,29 @@ def test_what_is_refused_leaves_nothing_behind_and_keeps_its_place_in_the_order(
         ["ERR", "unauthorized"],
         ["OK", "2"],
     ]
-    assert set(hall.broker.channels) == {b"lobby"} and peer.session.subscriptions == {}
+    assert set(server.broker.channels) == {b"lobby"} and peer.session.subscriptions == {}
 
 
-def test_a_token_tells_the_nick_and_how_long_it_lasts(hall: FakeServer) -> None:
-    assert asks(meets(hall), "AUTH A") == ["OK ann"]
-    hall.wall += 0.5
-    assert asks(meets(hall), "AUTH AX") == ["OK ann expires=99"]
+def test_a_token_tells_the_nick_and_how_long_it_lasts(server: FakeServer) -> None:
+    assert asks(meets(server), "AUTH A") == ["OK ann"]
+    server.wall += 0.5
+    assert asks(meets(server), "AUTH AX") == ["OK ann expires=99"]
 
 
-def test_only_vouched_nicks_stand_without_a_mark(hall: FakeServer) -> None:
-    reader, ann, mallory = meets(hall, "AUTH A", "SUB kitchen"), meets(hall, "AUTH A2"), meets(hall, "AUTH B")
+def test_only_vouched_nicks_stand_without_a_mark(server: FakeServer) -> None:
+    reader, ann, mallory = meets(server, "AUTH A", "SUB kitchen"), meets(server, "AUTH A2"), meets(server, "AUTH B")
     assert asks(mallory, "NICK ann", "PUB kitchen hi") == ["OK ~ann", "OK 1"]
     assert asks(ann, "NICK bob", "NICK ann") == ["OK ~bob", "OK ann"]
     assert asks(mallory, "NICK ~ann", "NICK bob") == ["OK ~ann", "OK bob"]
-    assert asks(meets(hall), "NICK x y", f"NICK {reader.id}", "NICK bob")[1:] == [
+    assert asks(meets(server), "NICK x y", f"NICK {reader.id}", "NICK bob")[1:] == [
         "ERR bad-name that is the id of another peer",
         "OK ~bob",
     ]
-    assert reader.hears() == ["MSG kitchen 1 ~ann hi"]
+    assert reader.received() == ["MSG kitchen 1 ~ann hi"]
 
 
-def test_a_nick_that_was_taken_before_the_token_gives_way_to_the_tokens(hall: FakeServer) -> None:
-    peer = meets(hall, "NICK anything")
+def test_a_nick_that_was_taken_before_the_token_gives_way_to_the_tokens(server: FakeServer) -> None:
+    peer = meets(server, "NICK anything")
     assert asks(peer, "AUTH A") == ["OK ann"]
     assert asks(peer, "NICK other", "AUTH A2", "AUTH B", "NICK ann", "AUTH LONG") == [
         "OK ~other",
@@ -122,30 +122,30 @@ def test_a_nick_that_was_taken_before_the_token_gives_way_to_the_tokens(hall: Fa
     ]
 
 
-def test_a_subject_that_is_no_nick_leaves_the_peer_its_id(hall: FakeServer) -> None:
-    peer = meets(hall)
+def test_a_subject_that_is_no_nick_leaves_the_peer_its_id(server: FakeServer) -> None:
+    peer = meets(server)
     assert asks(peer, "AUTH LONG") == [f"OK {peer.id}"]
 
 
-def test_nobody_can_be_another_peers_id(hall: FakeServer) -> None:
-    meets(hall)
-    assert asks(meets(hall), "AUTH ID") == ["ERR bad-name that is the id of another peer"]
+def test_nobody_can_be_another_peers_id(server: FakeServer) -> None:
+    meets(server)
+    assert asks(meets(server), "AUTH ID") == ["ERR bad-name that is the id of another peer"]
 
 
-def test_another_token_keeps_the_subscriptions_that_it_allows(hall: FakeServer) -> None:
-    peer = meets(hall, "AUTH A", "SUB kitchen", "SUB alerts.fire")
+def test_another_token_keeps_the_subscriptions_that_it_allows(server: FakeServer) -> None:
+    peer = meets(server, "AUTH A", "SUB kitchen", "SUB alerts.fire")
     assert asks(peer, "AUTH A2") == [
         "OK ann",
         "NOTICE you may not read alerts.fire any longer, and are not subscribed to it",
     ]
     assert set(peer.session.subscriptions) == {b"kitchen"}
-    writer = meets(hall, "AUTH B", "PUB kitchen hi")
+    writer = meets(server, "AUTH B", "PUB kitchen hi")
     assert writer.session.subscriptions == {}
-    assert peer.hears() == ["MSG kitchen 1 bob hi"]
+    assert peer.received() == ["MSG kitchen 1 bob hi"]
 
 
-def test_a_token_in_vain_changes_nothing_and_many_end_the_connection(hall: FakeServer) -> None:
-    peer = meets(hall, "AUTH A", "SUB kitchen")
+def test_a_token_in_vain_changes_nothing_and_many_end_the_connection(server: FakeServer) -> None:
+    peer = meets(server, "AUTH A", "SUB kitchen")
     for _ in range(MAX_FAILED_TOKENS - 1):
         assert asks(peer, "AUTH x") == ["ERR unauthorized that token is not known"]
     assert asks(peer, "PUB kitchen hi") == ["OK 1", "MSG kitchen 1 ann hi"]
@@ -157,217 +157,217 @@ def test_a_token_in_vain_changes_nothing_and_many_end_the_connection(hall: FakeS
     assert peer.ending is CloseReason.POLICY
 
 
-def test_connections_of_one_identity_are_bounded(hall: FakeServer) -> None:
-    first, second, third = meets(hall, "AUTH A"), meets(hall, "AUTH A"), meets(hall)
+def test_connections_of_one_identity_are_bounded(server: FakeServer) -> None:
+    first, second, third = meets(server, "AUTH A"), meets(server, "AUTH A"), meets(server)
     refused = ["ERR limit too many connections with your token's identity, try again later"]
     assert asks(third, "AUTH A2") == refused
     assert asks(third, "AUTH B") == ["OK bob"]
     assert asks(second, "AUTH B") == ["OK bob"]
     assert asks(third, "AUTH A") == ["OK ann"]
-    assert asks(meets(hall), "AUTH A") == refused
+    assert asks(meets(server), "AUTH A") == refused
     first.leaves()
-    assert asks(meets(hall), "AUTH A") == ["OK ann"]
+    assert asks(meets(server), "AUTH A") == ["OK ann"]
 
 
 def test_who_is_known_on_arrival_is_so_from_the_first_word_on() -> None:
-    hall = FakeServer(policy=POLICY)
-    peer = LineClient(hall, Identity(grants({"kitchen": "rw"}), b"ann"))
-    assert peer.hears()[0].startswith("WELCOME ")
+    server = FakeServer(policy=POLICY)
+    peer = LineClient(server, Identity(grants({"kitchen": "rw"}), b"ann"))
+    assert peer.received()[0].startswith("WELCOME ")
     assert asks(peer, "PUB kitchen hi", "NICK ann") == ["OK 1", "OK ann"]
 
 
 def test_who_is_refused_on_arrival_is_told_and_closed() -> None:
-    hall = FakeServer(policy=POLICY)
-    peer = LineClient(hall, Error(ErrorCode.UNAUTHORIZED, "that token is too old"))
-    assert peer.hears()[1:] == ["ERR unauthorized that token is too old"]
+    server = FakeServer(policy=POLICY)
+    peer = LineClient(server, Error(ErrorCode.UNAUTHORIZED, "that token is too old"))
+    assert peer.received()[1:] == ["ERR unauthorized that token is too old"]
     assert peer.ending is CloseReason.POLICY
 
 
 def test_a_token_that_runs_out_warns_a_minute_before_and_then_closes() -> None:
-    hall = FakeServer(policy=POLICY)
-    peer = meets(hall, "AUTH AX", "SUB kitchen")
+    server = FakeServer(policy=POLICY)
+    peer = meets(server, "AUTH AX", "SUB kitchen")
     for seconds, heard in [
         (39, []),
         (2, ["NOTICE your token runs out in 60 seconds: AUTH with another one"]),
         (58, []),
         (2, ["NOTICE your token has run out", "BYE"]),
     ]:
-        hall.wall += seconds
-        hall.context.expiries.check()
-        assert peer.hears() == heard
+        server.wall += seconds
+        server.context.expiries.check()
+        assert peer.received() == heard
     assert peer.ending is CloseReason.POLICY
     peer.leaves()
-    assert len(hall.context.expiries) == 0
+    assert len(server.context.expiries) == 0
 
 
 def test_a_token_that_is_renewed_loses_no_subscription() -> None:
-    hall = FakeServer(policy=POLICY)
-    peer = meets(hall, "AUTH AX", "SUB kitchen")
-    hall.wall += 50
+    server = FakeServer(policy=POLICY)
+    peer = meets(server, "AUTH AX", "SUB kitchen")
+    server.wall += 50
     assert asks(peer, "AUTH A") == ["OK ann"]
-    hall.wall += 5000
-    hall.context.expiries.check()
+    server.wall += 5000
+    server.context.expiries.check()
     assert asks(peer, "PUB kitchen hi") == ["OK 1", "MSG kitchen 1 ann hi"]
 
 
 def test_who_leaves_is_watched_no_longer() -> None:
-    hall = FakeServer(policy=POLICY)
-    meets(hall, "AUTH AX").leaves()
-    assert len(hall.context.expiries) == 0
+    server = FakeServer(policy=POLICY)
+    meets(server, "AUTH AX").leaves()
+    assert len(server.context.expiries) == 0
 
 
-def test_a_new_policy_takes_subscriptions_with_a_word_why(hall: FakeServer) -> None:
-    anybody, ann = meets(hall, "SUB news", "SUB lobby"), meets(hall, "AUTH A", "SUB kitchen")
-    gone, quitting = meets(hall), meets(hall)
+def test_a_new_policy_takes_subscriptions_with_a_word_why(server: FakeServer) -> None:
+    anybody, ann = meets(server, "SUB news", "SUB lobby"), meets(server, "AUTH A", "SUB kitchen")
+    gone, quitting = meets(server), meets(server)
     gone.leaves()
     quitting.session.dismiss(CloseReason.NORMAL, b"")
-    quitting.hears()
-    hall.context.change_policy(FakePolicy({"lobby": "r"}, {"A": ("ann", {"attic": "rw"}, None)}))
-    assert anybody.hears() == ["NOTICE you may not read news any longer, and are not subscribed to it"]
-    assert ann.hears() == ["NOTICE you may not read kitchen any longer, and are not subscribed to it"]
+    quitting.received()
+    server.context.change_policy(FakePolicy({"lobby": "r"}, {"A": ("ann", {"attic": "rw"}, None)}))
+    assert anybody.received() == ["NOTICE you may not read news any longer, and are not subscribed to it"]
+    assert ann.received() == ["NOTICE you may not read kitchen any longer, and are not subscribed to it"]
     assert asks(anybody, "PUB lobby x")[0].startswith("ERR unauthorized")
     assert asks(ann, "PUB attic x") == ["OK 1"]
-    assert quitting.hears() == []
+    assert quitting.received() == []
 
 
-def test_who_is_known_no_longer_is_told_and_closed(hall: FakeServer) -> None:
-    ann = meets(hall, "AUTH A", "SUB kitchen")
-    hall.context.change_policy(FakePolicy({">": "rw"}))
-    assert ann.hears() == ["NOTICE that token is not known", "BYE"]
+def test_who_is_known_no_longer_is_told_and_closed(server: FakeServer) -> None:
+    ann = meets(server, "AUTH A", "SUB kitchen")
+    server.context.change_policy(FakePolicy({">": "rw"}))
+    assert ann.received() == ["NOTICE that token is not known", "BYE"]
     assert ann.ending is CloseReason.POLICY
 
 
 def test_a_policy_where_there_was_none_marks_the_nicks_that_it_finds() -> None:
-    hall = FakeServer()
-    peer, nameless = meets(hall, "NICK ann", "SUB kitchen"), meets(hall)
-    hall.context.change_policy(FakePolicy({"kitchen": "rw"}))
+    server = FakeServer()
+    peer, nameless = meets(server, "NICK ann", "SUB kitchen"), meets(server)
+    server.context.change_policy(FakePolicy({"kitchen": "rw"}))
     assert asks(peer, "WHO kitchen") == ["MEMBER kitchen p1 ~ann", "OK 1"]
     assert asks(nameless, "INFO")[0].startswith("OK id=p2 nick=p2 ")
 
 
 def test_no_policy_any_more_lets_everybody_do_everything() -> None:
-    hall = FakeServer(policy=POLICY)
-    ann, nobody = meets(hall, "AUTH AX"), meets(hall)
-    hall.context.change_policy(None)
+    server = FakeServer(policy=POLICY)
+    ann, nobody = meets(server, "AUTH AX"), meets(server)
+    server.context.change_policy(None)
     assert asks(nobody, "PUB attic x", "NICK ann") == ["OK 1", "OK ann"]
     assert asks(ann, "PUB attic x") == ["OK 2"]
-    assert len(hall.context.expiries) == 0
+    assert len(server.context.expiries) == 0
     ann.leaves()
     nobody.leaves()
 
 
 def test_a_word_between_does_not_stand_in_the_midst_of_a_long_reply() -> None:
-    hall = FakeServer(policy=FakePolicy({"lobby": "rw", "news": "r"}))
-    peer = meets(hall, "SUB news", *["PUB lobby " + "x" * 60_000] * 4)
+    server = FakeServer(policy=FakePolicy({"lobby": "rw", "news": "r"}))
+    peer = meets(server, "SUB news", *["PUB lobby " + "x" * 60_000] * 4)
     peer.outlet.room = 1000
-    peer.says("HIST lobby")
-    hall.context.change_policy(FakePolicy({"lobby": "rw"}))
+    peer.send("HIST lobby")
+    server.context.change_policy(FakePolicy({"lobby": "rw"}))
     peer.outlet.drain(70_000)
     peer.outlet.drain()
-    *events, answer, notice = peer.hears()
+    *events, answer, notice = peer.received()
     assert len(events) == 4 and answer == "OK 4"
     assert notice == "NOTICE you may not read news any longer, and are not subscribed to it"
 
 
 def test_a_right_that_is_lost_while_a_subscription_waits_is_lost() -> None:
-    hall = FakeServer(late=True, policy=POLICY)
-    peer = meets(hall)
-    peer.says("SUB news")
-    hall.context.change_policy(FakePolicy())
-    settle(hall)
-    assert peer.hears() == ["ERR unauthorized to read that channel takes a token: AUTH comes first"]
-    assert hall.broker.channels == {} and peer.session.subscriptions == {}
+    server = FakeServer(late=True, policy=POLICY)
+    peer = meets(server)
+    peer.send("SUB news")
+    server.context.change_policy(FakePolicy())
+    settle(server)
+    assert peer.received() == ["ERR unauthorized to read that channel takes a token: AUTH comes first"]
+    assert server.broker.channels == {} and peer.session.subscriptions == {}
 
 
 @pytest.mark.parametrize("said", ["HIST news", "WHO news"])
 def test_a_right_that_is_lost_while_a_question_waits_is_lost(said: str) -> None:
-    hall = FakeServer(late=True, policy=POLICY)
-    peer = meets(hall)
-    peer.says(said)
-    hall.context.change_policy(FakePolicy())
-    settle(hall)
-    assert peer.hears() == ["ERR unauthorized to read that channel takes a token: AUTH comes first"]
-    assert hall.broker.channels == {}
+    server = FakeServer(late=True, policy=POLICY)
+    peer = meets(server)
+    peer.send(said)
+    server.context.change_policy(FakePolicy())
+    settle(server)
+    assert peer.received() == ["ERR unauthorized to read that channel takes a token: AUTH comes first"]
+    assert server.broker.channels == {}
 
 
 @pytest.mark.parametrize("policy", [POLICY, None])
 def test_a_long_reply_ends_where_the_right_to_read_is_lost(policy: FakePolicy | None) -> None:
-    hall = FakeServer(policy=policy)
-    meets(hall, *["PUB lobby " + "x" * 1000] * 300)
-    lines, messages = hall.line_peer(), hall.json_peer()
+    server = FakeServer(policy=policy)
+    meets(server, *["PUB lobby " + "x" * 1000] * 300)
+    lines, messages = server.line_client(), server.json_client()
     for peer in (lines, messages):
         peer.raw()
         peer.outlet.room = 0
-    lines.says("HIST lobby", "PING")
-    messages.says({"type": "history", "channel": "lobby"}, {"type": "ping"})
-    hall.context.change_policy(FakePolicy({"lobby": "w"}))
+    lines.send("HIST lobby", "PING")
+    messages.send({"type": "history", "channel": "lobby"}, {"type": "ping"})
+    server.context.change_policy(FakePolicy({"lobby": "w"}))
     for peer in (lines, messages):
         peer.outlet.drain()
-    hall.turn()
-    *events, lost, counted, pong = lines.hears()
+    server.turn()
+    *events, lost, counted, pong = lines.received()
     assert 0 < len(events) < 200
     assert (lost, counted, pong) == (f"LOST lobby {len(events) + 1} 300", f"OK {len(events)}", "PONG")
-    reply, pong = messages.hears()
+    reply, pong = messages.received()
     assert 0 < len(reply["events"]) < 200
     assert reply["gaps"] == [{"first": len(reply["events"]) + 1, "last": 300}]
     assert pong["type"] == "pong"
 
 
 def test_a_long_list_of_members_ends_where_the_right_to_read_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    hall = FakeServer(policy=POLICY)
+    server = FakeServer(policy=POLICY)
     many = [Member(b"id%d" % number, b"~%032d" % number) for number in range(5_000)]
-    monkeypatch.setattr(hall.backplane, "members", lambda channel: many)
-    lines, messages = hall.line_peer(), hall.json_peer()
+    monkeypatch.setattr(server.backplane, "members", lambda channel: many)
+    lines, messages = server.line_client(), server.json_client()
     for peer in (lines, messages):
         peer.raw()
         peer.outlet.room = 0
-    lines.says("WHO lobby", "PING")
-    messages.says({"type": "who", "channel": "lobby"}, {"type": "ping"})
-    hall.context.change_policy(FakePolicy({"lobby": "w"}))
+    lines.send("WHO lobby", "PING")
+    messages.send({"type": "who", "channel": "lobby"}, {"type": "ping"})
+    server.context.change_policy(FakePolicy({"lobby": "w"}))
     for peer in (lines, messages):
         peer.outlet.drain()
-    hall.turn()
-    *members, counted, pong = lines.hears()
+    server.turn()
+    *members, counted, pong = lines.received()
     assert 0 < len(members) < 3_000
     assert (counted, pong) == (f"OK {len(members)}", "PONG")
-    reply, pong = messages.hears()
+    reply, pong = messages.received()
     assert 0 < len(reply["members"]) < 3_000 and pong["type"] == "pong"
-    assert hall.broker.members_held == 0
+    assert server.broker.members_held == 0
 
 
 @pytest.mark.parametrize("said", ["HIST kitchen", "WHO kitchen", "SUB kitchen", "PUB kitchen x"])
 def test_what_is_forbidden_is_not_asked_of_the_backplane(said: str) -> None:
-    hall = FakeServer(late=True, policy=POLICY)
-    peer = meets(hall)
-    peer.says(said)
-    assert len(hall.backplane) == 0
-    assert peer.hears()[0].startswith("ERR unauthorized ")
+    server = FakeServer(late=True, policy=POLICY)
+    peer = meets(server)
+    peer.send(said)
+    assert len(server.backplane) == 0
+    assert peer.received()[0].startswith("ERR unauthorized ")
 
 
-def test_a_new_policy_judges_the_tokens_that_are_shown_from_then_on(hall: FakeServer) -> None:
-    peer = meets(hall)
-    hall.context.change_policy(FakePolicy({"lobby": "rw"}, {"NEW": ("zoe", {"kitchen": "r"}, None)}))
-    hall.turn()
+def test_a_new_policy_judges_the_tokens_that_are_shown_from_then_on(server: FakeServer) -> None:
+    peer = meets(server)
+    server.context.change_policy(FakePolicy({"lobby": "rw"}, {"NEW": ("zoe", {"kitchen": "r"}, None)}))
+    server.turn()
     assert asks(peer, "AUTH A") == ["ERR unauthorized that token is not known"]
     assert asks(peer, "AUTH NEW", "SUB kitchen")[0].startswith("OK zoe")
     assert peer.session.identity is not None and peer.session.identity.subject == b"zoe"
 
 
 def test_a_long_reply_goes_on_where_the_right_to_read_is_kept() -> None:
-    hall = FakeServer(policy=POLICY)
-    meets(hall, *["PUB lobby " + "x" * 1000] * 300)
-    peer = meets(hall)
+    server = FakeServer(policy=POLICY)
+    meets(server, *["PUB lobby " + "x" * 1000] * 300)
+    peer = meets(server)
     peer.outlet.room = 0
-    peer.says("HIST lobby")
-    hall.context.change_policy(FakePolicy({"lobby": "r"}))
+    peer.send("HIST lobby")
+    server.context.change_policy(FakePolicy({"lobby": "r"}))
     peer.outlet.drain()
-    hall.turn()
-    assert peer.hears()[-1] == "OK 300"
+    server.turn()
+    assert peer.received()[-1] == "OK 300"
 
 
 def test_who_has_heard_its_last_word_is_not_warned() -> None:
-    hall = FakeServer(policy=POLICY)
-    peer = meets(hall, "AUTH AX", "QUIT")
-    hall.wall += 50
-    hall.context.expiries.check()
-    assert peer.hears() == []
+    server = FakeServer(policy=POLICY)
+    peer = meets(server, "AUTH AX", "QUIT")
+    server.wall += 50
+    server.context.expiries.check()
+    assert peer.received() == []

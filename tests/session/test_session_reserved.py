@@ -15,14 +15,14 @@ TOKENS = {
 
 
 def answers(peer: LineClient, *said: str) -> list[str]:
-    peer.hears()
-    peer.says(*said)
-    peer.hall.turn()
-    return [" ".join(line.split(" ")[:2]) for line in peer.hears()]
+    peer.received()
+    peer.send(*said)
+    peer.server.turn()
+    return [" ".join(line.split(" ")[:2]) for line in peer.received()]
 
 
 def test_without_a_policy_whoever_is_on_this_machine_may_read_them() -> None:
-    peer = FakeServer().line_peer()
+    peer = FakeServer().line_client()
     assert answers(peer, "SUB $sys/figures", "WHO $sys/figures", "HIST $sys/figures") == [
         "OK $sys/figures",
         "MEMBER $sys/figures",
@@ -32,7 +32,7 @@ def test_without_a_policy_whoever_is_on_this_machine_may_read_them() -> None:
 
 
 def test_without_a_policy_a_stranger_may_not() -> None:
-    peer = FakeServer().line_peer()
+    peer = FakeServer().line_client()
     peer.session.ends = Endpoints(b"192.0.2.7:5000", b"192.0.2.1:8081")
     assert answers(peer, "SUB $sys/figures", "HIST $sys/figures", "WHO $sys/figures", "SUB a") == [
         "ERR forbidden",
@@ -48,7 +48,7 @@ def test_without_a_policy_a_stranger_may_not() -> None:
     + [("AUTH ALL", "ERR forbidden", "ERR forbidden"), ("AUTH SOME", "OK", "ERR forbidden")],
 )
 def test_with_a_policy_it_takes_an_administrator_or_a_right_that_says_so(token: str, figures: str, peers: str) -> None:
-    peer = FakeServer(policy=FakePolicy({">": "rw"}, TOKENS, admins=["root"])).line_peer()
+    peer = FakeServer(policy=FakePolicy({">": "rw"}, TOKENS, admins=["root"])).line_client()
     answers(peer, *[token] if token else [])
     assert answers(peer, "SUB $sys/figures")[0].startswith(figures)
     assert answers(peer, "SUB $sys/peers/newest/0")[0].startswith(peers)
@@ -57,10 +57,10 @@ def test_with_a_policy_it_takes_an_administrator_or_a_right_that_says_so(token: 
 @pytest.mark.parametrize("policy", [None, FakePolicy({">": "rw"}, TOKENS, admins=["root"])])
 @pytest.mark.parametrize("token", ["AUTH ROOT", "AUTH ALL", "AUTH SOME"])
 def test_nobody_publishes_there(policy: FakePolicy | None, token: str) -> None:
-    peer = FakeServer(policy=policy).line_peer()
+    peer = FakeServer(policy=policy).line_client()
     answers(peer, token)
     assert answers(peer, "PUB $sys/figures 1", "EMIT $sys/x y 1") == ["ERR forbidden"] * 2
-    assert not peer.hall.broker.channels
+    assert not peer.server.broker.channels
 
 
 def test_what_nobody_asks_a_policy_about() -> None:
@@ -70,9 +70,9 @@ def test_what_nobody_asks_a_policy_about() -> None:
 
 
 def test_they_are_counted_apart() -> None:
-    hall = FakeServer()
-    peer = hall.line_peer()
-    peer.says("SUB $sys/figures", "SUB $sys/closed", "SUB kitchen")
-    assert (len(hall.broker.channels), hall.broker.own_channels) == (3, 2)
-    peer.says("UNSUB $sys/figures", "UNSUB kitchen")
-    assert (len(hall.broker.channels), hall.broker.own_channels) == (1, 1)
+    server = FakeServer()
+    peer = server.line_client()
+    peer.send("SUB $sys/figures", "SUB $sys/closed", "SUB kitchen")
+    assert (len(server.broker.channels), server.broker.own_channels) == (3, 2)
+    peer.send("UNSUB $sys/figures", "UNSUB kitchen")
+    assert (len(server.broker.channels), server.broker.own_channels) == (1, 1)

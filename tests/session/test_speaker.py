@@ -14,7 +14,7 @@ class Witness:
 
 
 def test_who_is_over_calls_nobody_back_and_holds_nobody() -> None:
-    peer, witness = FakeServer().line_peer(), Witness()
+    peer, witness = FakeServer().line_client(), Witness()
     peer.session.on_ready = witness.ready
     gone = weakref.ref(witness)
     peer.leaves()
@@ -29,13 +29,13 @@ def test_who_is_over_calls_nobody_back_and_holds_nobody() -> None:
 
 
 def test_a_long_reply_has_a_midst() -> None:
-    hall = FakeServer()
-    hall.line_peer().says(*["PUB k " + "x" * 30_000] * 9)
-    hall.turn()
-    reader = hall.line_peer()
+    server = FakeServer()
+    server.line_client().send(*["PUB k " + "x" * 30_000] * 9)
+    server.turn()
+    reader = server.line_client()
     reader.outlet.room = 1_000
-    reader.says("HIST k")
+    reader.send("HIST k")
     assert reader.session.is_amid
     reader.outlet.drain()
-    hall.turn()
+    server.turn()
     assert not reader.session.is_amid

@@ -9,9 +9,9 @@ from twistedsock.testing import FakePolicy, FakeServer
 
 
 def standing(subject: bytes = b"", expires: float | None = None) -> SessionAuth:
-    hall = FakeServer(policy=FakePolicy())
-    hall.wall = 100.0
-    found = SessionAuth(hall.context, FakePolicy(), "tcp:8081", hall.line_peer().session)
+    server = FakeServer(policy=FakePolicy())
+    server.wall = 100.0
+    found = SessionAuth(server.context, FakePolicy(), "tcp:8081", server.line_client().session)
     found.identity = Identity(grants({"news": "r", "inbox": "w"}), subject, expires)
     return found
 

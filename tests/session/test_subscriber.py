@@ -7,19 +7,19 @@ from twistedsock.testing import FakeServer, LineClient
 
 def published(count: int, late: bool = False, **limits: object) -> tuple[FakeServer, LineClient]:
     """A bridge with so many events on channel a, of epoch e1, and a peer that has published them."""
-    hall = FakeServer(late, **limits)
-    peer = hall.line_peer()
-    peer.says(*[f"PUB a {number}" for number in range(1, count + 1)])
-    settle(hall)
-    peer.hears()
-    return hall, peer
+    server = FakeServer(late, **limits)
+    peer = server.line_client()
+    peer.send(*[f"PUB a {number}" for number in range(1, count + 1)])
+    settle(server)
+    peer.received()
+    return server, peer
 
 
-def settle(hall: FakeServer) -> None:
+def settle(server: FakeServer) -> None:
     for _ in range(3):
-        if hasattr(hall.backplane, "release"):
-            hall.backplane.release()
-        hall.turn()
+        if hasattr(server.backplane, "release"):
+            server.backplane.release()
+        server.turn()
 
 
 def replayed(*offsets: int) -> list[str]:
@@ -61,12 +61,12 @@ YES, NO = " recovered=yes", " recovered=no"
     ],
 )
 def test_recovery(late: bool, options: str, told: str, replies: list[str]) -> None:
-    hall, _ = published(10, late, history_events=5)
-    reader = hall.line_peer()
-    reader.hears()
-    reader.says(f"SUB a {options}".rstrip())
-    settle(hall)
-    assert reader.hears() == [f"OK a offset=10 epoch=e1{told}", *replies]
+    server, _ = published(10, late, history_events=5)
+    reader = server.line_client()
+    reader.received()
+    reader.send(f"SUB a {options}".rstrip())
+    settle(server)
+    assert reader.received() == [f"OK a offset=10 epoch=e1{told}", *replies]
 
 
 # The log has run out, but somebody still reads the channel.
@@ -82,78 +82,78 @@ def test_recovery(late: bool, options: str, told: str, replies: list[str]) -> No
     ],
 )
 def test_recovery_where_nothing_is_left(options: str, told: str, replies: list[str]) -> None:
-    hall, peer = published(10)
-    peer.says("SUB a")
-    hall.now += 1_000
-    reader = hall.line_peer()
-    reader.hears()
-    reader.says(f"SUB a {options}", "PUB a live")
-    hall.turn()
-    assert reader.hears() == [f"OK a offset=10 epoch=e1{told}", *replies, "OK 11", "MSG a 11 p2 live"]
+    server, peer = published(10)
+    peer.send("SUB a")
+    server.now += 1_000
+    reader = server.line_client()
+    reader.received()
+    reader.send(f"SUB a {options}", "PUB a live")
+    server.turn()
+    assert reader.received() == [f"OK a offset=10 epoch=e1{told}", *replies, "OK 11", "MSG a 11 p2 live"]
 
 
 @pytest.mark.parametrize("epoch, told", [("e1", YES), ("e9", NO)])
 def test_a_quiet_channel_that_had_vanished_is_recovered_truly(epoch: str, told: str) -> None:
     """Its place in the numbers is remembered, so who missed nothing is told so."""
-    hall, _ = published(10)
-    hall.now += 1_000
-    hall.broker.sweep()
-    assert hall.broker.channels == {}
-    reader = hall.line_peer()
-    reader.hears()
-    reader.says(f"SUB a since=10 epoch={epoch}")
-    hall.turn()
-    assert reader.hears() == [f"OK a offset=10 epoch=e1{told}"]
+    server, _ = published(10)
+    server.now += 1_000
+    server.broker.sweep()
+    assert server.broker.channels == {}
+    reader = server.line_client()
+    reader.received()
+    reader.send(f"SUB a since=10 epoch={epoch}")
+    server.turn()
+    assert reader.received() == [f"OK a offset=10 epoch=e1{told}"]
 
 
 @pytest.mark.parametrize("options, told", [("since=0 epoch=e1", YES), ("since=1 epoch=e1", NO)])
 def test_a_channel_without_events_is_recovered_from_its_beginning(options: str, told: str) -> None:
-    hall = FakeServer()
-    first, second = hall.line_peer(), hall.line_peer()
-    second.hears()
-    first.says("SUB a"), second.says(f"SUB a {options}")
-    hall.turn()
-    assert second.hears() == [f"OK a offset=0 epoch=e1{told}"]
+    server = FakeServer()
+    first, second = server.line_client(), server.line_client()
+    second.received()
+    first.send("SUB a"), second.send(f"SUB a {options}")
+    server.turn()
+    assert second.received() == [f"OK a offset=0 epoch=e1{told}"]
 
 
 def test_what_is_published_in_between_comes_live_and_once() -> None:
-    hall, peer = published(3)
-    reader = hall.line_peer()
-    reader.hears()
-    reader.says("SUB a since=1 epoch=e1")
-    peer.says("PUB a 4")
-    hall.turn()
-    peer.says("PUB a 5")
-    hall.turn()
-    assert reader.hears()[1:] == replayed(2, 3, 4, 5)
+    server, peer = published(3)
+    reader = server.line_client()
+    reader.received()
+    reader.send("SUB a since=1 epoch=e1")
+    peer.send("PUB a 4")
+    server.turn()
+    peer.send("PUB a 5")
+    server.turn()
+    assert reader.received()[1:] == replayed(2, 3, 4, 5)
 
 
 def test_a_replay_that_the_log_overtakes_says_what_was_lost() -> None:
-    hall, peer = published(5, history_events=5)
-    reader = hall.line_peer()
-    reader.hears()
-    reader.says("SUB a since=2 epoch=e1")
-    peer.says("PUB a 6", "PUB a 7", "PUB a 8")
-    hall.turn()
-    assert reader.hears() == ["OK a offset=5 epoch=e1 recovered=yes", "LOST a 3 3", *replayed(4, 5, 6, 7, 8)]
+    server, peer = published(5, history_events=5)
+    reader = server.line_client()
+    reader.received()
+    reader.send("SUB a since=2 epoch=e1")
+    peer.send("PUB a 6", "PUB a 7", "PUB a 8")
+    server.turn()
+    assert reader.received() == ["OK a offset=5 epoch=e1 recovered=yes", "LOST a 3 3", *replayed(4, 5, 6, 7, 8)]
 
 
 def test_a_second_subscription_replays_what_it_asks_for() -> None:
-    hall, peer = published(3)
-    peer.says("SUB a last=1", "PUB a 4")
-    hall.turn()
-    assert peer.hears() == ["OK a offset=3 epoch=e1", "OK 4", *replayed(3, 4)]
-    peer.says("SUB a since=2 epoch=e1", "PUB a 5")
-    hall.turn()
-    assert peer.hears() == ["OK a offset=4 epoch=e1 recovered=yes", "OK 5", *replayed(3, 4, 5)]
+    server, peer = published(3)
+    peer.send("SUB a last=1", "PUB a 4")
+    server.turn()
+    assert peer.received() == ["OK a offset=3 epoch=e1", "OK 4", *replayed(3, 4)]
+    peer.send("SUB a since=2 epoch=e1", "PUB a 5")
+    server.turn()
+    assert peer.received() == ["OK a offset=4 epoch=e1 recovered=yes", "OK 5", *replayed(3, 4, 5)]
 
 
 def test_a_second_subscription_without_options_replays_nothing() -> None:
-    hall, peer = published(3)
-    peer.says("SUB a"), peer.hears()
-    peer.says("PUB a 4", "SUB a", "PUB a 5")
-    hall.turn()
-    assert peer.hears() == ["OK 4", *replayed(4), "OK a offset=4 epoch=e1", "OK 5", *replayed(5)]
+    server, peer = published(3)
+    peer.send("SUB a"), peer.received()
+    peer.send("PUB a 4", "SUB a", "PUB a 5")
+    server.turn()
+    assert peer.received() == ["OK 4", *replayed(4), "OK a offset=4 epoch=e1", "OK 5", *replayed(5)]
 
 
 @pytest.mark.parametrize(
@@ -166,19 +166,19 @@ def test_a_second_subscription_without_options_replays_nothing() -> None:
     ],
 )
 def test_a_second_subscription_of_a_reader_that_is_behind(options: str, replies: list[str]) -> None:
-    hall, writer = published(4)
-    reader = hall.line_peer()
-    reader.says("SUB a last=1")
-    hall.turn()
+    server, writer = published(4)
+    reader = server.line_client()
+    reader.send("SUB a last=1")
+    server.turn()
     reader.outlet.room = 3
-    writer.says("PUB a 5")
-    hall.turn()  # three bytes of it leave, the rest waits in the transport
-    writer.says("PUB a 6", "PUB a 7", "PUB a 8")
-    hall.turn()
-    reader.says(f"SUB a {options}".rstrip())
+    writer.send("PUB a 5")
+    server.turn()  # three bytes of it leave, the rest waits in the transport
+    writer.send("PUB a 6", "PUB a 7", "PUB a 8")
+    server.turn()
+    reader.send(f"SUB a {options}".rstrip())
     reader.outlet.drain()
-    hall.turn()
-    lines = reader.hears()[3:]
+    server.turn()
+    lines = reader.received()[3:]
     assert lines[0] == replayed(5)[0] and lines[1].startswith("OK a offset=8 epoch=e1")
     assert lines[2:] == replies
 
@@ -193,15 +193,15 @@ def test_a_second_subscription_of_a_reader_that_is_behind(options: str, replies:
     ],
 )
 def test_what_a_reader_that_is_behind_has_lost_is_named_once(options: str, replies: list[str]) -> None:
-    hall, writer = published(4, history_events=2)
-    reader = hall.line_peer()
-    reader.says("SUB a last=1")
-    hall.turn()
+    server, writer = published(4, history_events=2)
+    reader = server.line_client()
+    reader.send("SUB a last=1")
+    server.turn()
     reader.outlet.room = 3
     for number in range(5, 11):
-        writer.says(f"PUB a {number}")
-        hall.turn()
-    reader.says(f"SUB a {options}".rstrip())
+        writer.send(f"PUB a {number}")
+        server.turn()
+    reader.send(f"SUB a {options}".rstrip())
     reader.outlet.drain()
-    hall.turn()
-    assert reader.hears()[5:] == replies
+    server.turn()
+    assert reader.received()[5:] == replies

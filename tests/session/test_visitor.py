@@ -23,22 +23,22 @@ def text(*payloads: bytes) -> Payloads:
     return Payloads(payloads, sum(map(len, payloads)))
 
 
-def visits(hall: FakeServer, token: bytes = b"", client: bytes = HERE) -> RequestClient:
-    identity = hall.context.recognize("tcp:8082", token or None)
+def visits(server: FakeServer, token: bytes = b"", client: bytes = HERE) -> RequestClient:
+    identity = server.context.recognize("tcp:8082", token or None)
     assert not isinstance(identity, Error)
-    return RequestClient(hall.context, "tcp:8082", client, identity)
+    return RequestClient(server.context, "tcp:8082", client, identity)
 
 
-def settled(hall: FakeServer, answer: Any) -> Any:
+def settled(server: FakeServer, answer: Any) -> Any:
     """An answer, when it is there."""
     told: list[Any] = []
     if not isinstance(answer, Future):
-        hall.turn()
+        server.turn()
         return answer
     answer.then(told.append)
     for _ in range(4):
-        hall.backplane.release()
-        hall.turn()
+        server.backplane.release()
+        server.turn()
     assert len(told) == 1
     return told[0]
 
@@ -48,27 +48,27 @@ def code(outcome: object) -> ErrorCode | None:
 
 
 @pytest.fixture(params=[False, True], ids=["memory", "late"])
-def hall(request: pytest.FixtureRequest) -> FakeServer:
+def server(request: pytest.FixtureRequest) -> FakeServer:
     return FakeServer(late=request.param, history_events=5)
 
 
-def test_what_a_visitor_publishes_is_heard_and_it_leaves_nothing_behind(hall: FakeServer) -> None:
-    reader = hall.line_peer()
-    reader.says("SUB kitchen")
-    settled(hall, visits(hall).members(b"kitchen"))
-    reader.hears()
-    assert settled(hall, visits(hall).publish(b"kitchen", text(b"hello", b"again"))) == Place(1, b"e1")
-    assert settled(hall, visits(hall).publish(b"kitchen", text(b"x"), b"alarm", b"bob")) == Place(3, b"e1")
-    assert reader.hears() == ["MSG kitchen 1 p2 hello", "MSG kitchen 2 p2 again", "EVENT kitchen 3 bob alarm x"]
-    assert len(hall.context.roster) == 1
+def test_what_a_visitor_publishes_is_heard_and_it_leaves_nothing_behind(server: FakeServer) -> None:
+    reader = server.line_client()
+    reader.send("SUB kitchen")
+    settled(server, visits(server).members(b"kitchen"))
+    reader.received()
+    assert settled(server, visits(server).publish(b"kitchen", text(b"hello", b"again"))) == Place(1, b"e1")
+    assert settled(server, visits(server).publish(b"kitchen", text(b"x"), b"alarm", b"bob")) == Place(3, b"e1")
+    assert reader.received() == ["MSG kitchen 1 p2 hello", "MSG kitchen 2 p2 again", "EVENT kitchen 3 bob alarm x"]
+    assert len(server.context.roster) == 1
 
 
 def test_what_waits_too_long_is_flushed_at_once() -> None:
-    hall = FakeServer()
-    reader = hall.line_peer()
-    reader.says("SUB kitchen")
-    hall.turn()
-    visits(hall).publish(b"kitchen", text(b"x" * CHUNK_BYTES))
+    server = FakeServer()
+    reader = server.line_client()
+    reader.send("SUB kitchen")
+    server.turn()
+    visits(server).publish(b"kitchen", text(b"x" * CHUNK_BYTES))
     assert b"MSG kitchen 1 " in reader.outlet.sent
 
 
@@ -83,42 +83,42 @@ def test_what_waits_too_long_is_flushed_at_once() -> None:
     ],
 )
 def test_what_cannot_be_published_leaves_nothing_behind(
-    hall: FakeServer, channel: bytes, name: bytes, nick: bytes, refused: ErrorCode
+    server: FakeServer, channel: bytes, name: bytes, nick: bytes, refused: ErrorCode
 ) -> None:
-    hall.line_peer()
-    assert code(settled(hall, visits(hall).publish(channel, text(b"x"), name, nick))) is refused
-    assert len(hall.context.roster) == 1 and not hall.broker.channels
+    server.line_client()
+    assert code(settled(server, visits(server).publish(channel, text(b"x"), name, nick))) is refused
+    assert len(server.context.roster) == 1 and not server.broker.channels
 
 
 def test_a_backplane_that_does_not_answer_is_told() -> None:
-    hall = FakeServer(late=True)
-    hall.backplane.failing = 1
-    assert code(settled(hall, visits(hall).publish(b"a", text(b"x")))) is ErrorCode.UNAVAILABLE
-    assert len(hall.context.roster) == 0
+    server = FakeServer(late=True)
+    server.backplane.failing = 1
+    assert code(settled(server, visits(server).publish(b"a", text(b"x")))) is ErrorCode.UNAVAILABLE
+    assert len(server.context.roster) == 0
 
 
 @pytest.mark.parametrize(
     "token, nick, shown", [(b"", b"", b"p1"), (b"", b"bob", b"~bob"), (b"A", b"", b"ann"), (b"A", b"bob", b"~bob")]
 )
 def test_with_a_policy_only_what_is_proved_stands_without_a_mark(token: bytes, nick: bytes, shown: bytes) -> None:
-    hall = FakeServer(policy=POLICY)
+    server = FakeServer(policy=POLICY)
     channel = b"kitchen" if token else b"lobby"
-    assert visits(hall, token).publish(channel, text(b"x"), nick=nick) == Place(1, b"e1")
-    hall.turn()
-    kept = visits(hall, token).history(channel)
+    assert visits(server, token).publish(channel, text(b"x"), nick=nick) == Place(1, b"e1")
+    server.turn()
+    kept = visits(server, token).history(channel)
     assert isinstance(kept, HistoryPage)
     assert [event.sender for event in kept.events] == [shown]
 
 
 def test_nobody_is_called_as_another_peer_is() -> None:
-    hall = FakeServer(policy=FakePolicy({}, {"P": ("p1", {"a": "rw"}, None)}))
-    hall.line_peer()
-    assert code(visits(hall, b"P").publish(b"a", text(b"x"))) is ErrorCode.BAD_NAME
+    server = FakeServer(policy=FakePolicy({}, {"P": ("p1", {"a": "rw"}, None)}))
+    server.line_client()
+    assert code(visits(server, b"P").publish(b"a", text(b"x"))) is ErrorCode.BAD_NAME
 
 
 def test_rights_are_those_of_a_session() -> None:
-    hall = FakeServer(policy=POLICY)
-    nobody, ann, root = visits(hall), visits(hall, b"A"), visits(hall, b"ROOT")
+    server = FakeServer(policy=POLICY)
+    nobody, ann, root = visits(server), visits(server, b"A"), visits(server, b"ROOT")
     assert code(nobody.publish(b"kitchen", text(b"x"))) is ErrorCode.UNAUTHORIZED
     assert code(ann.publish(b"news", text(b"x"))) is ErrorCode.FORBIDDEN
     assert code(nobody.history(b"kitchen")) is ErrorCode.UNAUTHORIZED
@@ -126,7 +126,7 @@ def test_rights_are_those_of_a_session() -> None:
     assert ann.members(b"news") == [] and (ann.subject, nobody.subject) == (b"ann", b"")
     assert (nobody.is_admin, ann.is_admin, root.is_admin) == (False, False, True)
     assert root.check_access(b"$sys/figures", Right.READ) is None
-    granted = RequestClient(hall.context, "tcp:8082", HERE, Identity(grants({"$sys/>": "rw", ">": "rw"}), b"eve"))
+    granted = RequestClient(server.context, "tcp:8082", HERE, Identity(grants({"$sys/>": "rw", ">": "rw"}), b"eve"))
     for someone in (root, granted, visits(FakeServer())):
         for channel in (b"$sys/figures", b"$sys/new"):
             assert someone.publish(channel, text(b"x")) == RESERVED_CHANNEL
@@ -136,27 +136,27 @@ def test_rights_are_those_of_a_session() -> None:
 
 
 def test_the_right_to_read_is_looked_at_again_when_the_answer_comes() -> None:
-    hall = FakeServer(late=True, policy=POLICY)
-    visitor = visits(hall, b"A")
+    server = FakeServer(late=True, policy=POLICY)
+    visitor = visits(server, b"A")
     answer = visitor.history(b"kitchen")
-    visitor._identity = hall.context.policy.anonymous("") if hall.context.policy else None
-    assert code(settled(hall, answer)) is ErrorCode.UNAUTHORIZED
-    assert not hall.broker.channels
+    visitor._identity = server.context.policy.anonymous("") if server.context.policy else None
+    assert code(settled(server, answer)) is ErrorCode.UNAUTHORIZED
+    assert not server.broker.channels
 
 
 def test_who_may_not_read_a_channel_does_not_have_it_opened() -> None:
-    hall = FakeServer(late=True, policy=POLICY)
-    nobody = visits(hall)
+    server = FakeServer(late=True, policy=POLICY)
+    nobody = visits(server)
     assert code(nobody.history(b"kitchen")) is code(nobody.members(b"kitchen")) is ErrorCode.UNAUTHORIZED
     assert code(nobody.publish(b"kitchen", text(b"x"))) is ErrorCode.UNAUTHORIZED
     outcomes = nobody.publish_all([PublishRequest(b"kitchen", text(b"x"))])
     assert isinstance(outcomes, list) and code(outcomes[0]) is ErrorCode.UNAUTHORIZED
-    assert len(hall.backplane) == 0
+    assert len(server.backplane) == 0
 
 
-def publish_nine(hall: FakeServer) -> None:
+def publish_nine(server: FakeServer) -> None:
     for number in range(1, 10):
-        settled(hall, visits(hall).publish(b"k", text(b"%d" % number)))
+        settled(server, visits(server).publish(b"k", text(b"%d" % number)))
 
 
 @pytest.mark.parametrize(
@@ -178,32 +178,32 @@ def publish_nine(hall: FakeServer) -> None:
     ],
 )
 def test_history_and_recovery(asked: Any, offsets: list[int], recovered: bool | None, lost: Any) -> None:
-    hall = FakeServer(history_events=5)
-    hall.line_peer().says("SUB k")
-    publish_nine(hall)
-    kept = settled(hall, visits(hall).history(b"k", **asked))
+    server = FakeServer(history_events=5)
+    server.line_client().send("SUB k")
+    publish_nine(server)
+    kept = settled(server, visits(server).history(b"k", **asked))
     assert isinstance(kept, HistoryPage)
     assert [event.offset for event in kept.events] == offsets
     assert (kept.recovered, kept.lost, kept.position) == (recovered, lost, Position(b"e1", 9))
     assert (kept.start, kept.stop) == (offsets[0] if offsets else 10, 10)
 
 
-def test_history_of_a_channel_that_nobody_knows_leaves_none_behind(hall: FakeServer) -> None:
-    kept = settled(hall, visits(hall).history(b"k"))
+def test_history_of_a_channel_that_nobody_knows_leaves_none_behind(server: FakeServer) -> None:
+    kept = settled(server, visits(server).history(b"k"))
     assert isinstance(kept, HistoryPage) and list(kept.events) == [] and kept.position.head == 0
-    assert not hall.broker.channels
+    assert not server.broker.channels
 
 
 def publishing(channel: bytes, *payloads: bytes, name: bytes = b"message") -> PublishRequest:
     return PublishRequest(channel, text(*payloads), name)
 
 
-def test_what_is_published_together_has_one_sender_and_each_its_own_outcome(hall: FakeServer) -> None:
-    reader = hall.line_peer()
-    reader.says("SUB kitchen", "SUB yard")
-    settled(hall, visits(hall).members(b"kitchen"))
-    settled(hall, visits(hall).members(b"yard"))
-    reader.hears()
+def test_what_is_published_together_has_one_sender_and_each_its_own_outcome(server: FakeServer) -> None:
+    reader = server.line_client()
+    reader.send("SUB kitchen", "SUB yard")
+    settled(server, visits(server).members(b"kitchen"))
+    settled(server, visits(server).members(b"yard"))
+    reader.received()
     asked = [
         publishing(b"kitchen", b"a", b"b"),
         publishing(b"no good", b"x"),
@@ -212,7 +212,7 @@ def test_what_is_published_together_has_one_sender_and_each_its_own_outcome(hall
         publishing(b"kitchen", b"x", name=b"no good"),
         publishing(b"kitchen", b"d", name=b"alarm"),
     ]
-    told = settled(hall, visits(hall).publish_all(asked))
+    told = settled(server, visits(server).publish_all(asked))
     assert [code(one) or one.offset for one in told] == [
         1,
         ErrorCode.BAD_CHANNEL,
@@ -221,18 +221,18 @@ def test_what_is_published_together_has_one_sender_and_each_its_own_outcome(hall
         ErrorCode.BAD_NAME,
         3,
     ]
-    assert sorted(reader.hears()) == [
+    assert sorted(reader.received()) == [
         "EVENT kitchen 3 p2 alarm d",
         "MSG kitchen 1 p2 a",
         "MSG kitchen 2 p2 b",
         "MSG yard 1 p2 c",
     ]
-    assert len(hall.context.roster) == 1
+    assert len(server.context.roster) == 1
 
 
-def test_nothing_is_published_together_under_a_nick_that_is_none(hall: FakeServer) -> None:
-    hall.line_peer()
-    assert code(settled(hall, visits(hall).publish_all([publishing(b"a", b"x")], b"no good"))) is ErrorCode.BAD_NAME
-    assert code(settled(hall, visits(hall).publish_all([publishing(b"a", b"x")], b"p1"))) is ErrorCode.BAD_NAME
-    assert settled(hall, visits(hall).publish_all([])) == []
-    assert len(hall.context.roster) == 1 and not hall.broker.channels
+def test_nothing_is_published_together_under_a_nick_that_is_none(server: FakeServer) -> None:
+    server.line_client()
+    assert code(settled(server, visits(server).publish_all([publishing(b"a", b"x")], b"no good"))) is ErrorCode.BAD_NAME
+    assert code(settled(server, visits(server).publish_all([publishing(b"a", b"x")], b"p1"))) is ErrorCode.BAD_NAME
+    assert settled(server, visits(server).publish_all([])) == []
+    assert len(server.context.roster) == 1 and not server.broker.channels
