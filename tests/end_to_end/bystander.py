@@ -15,7 +15,7 @@ SOON = 3.0
 more that a peer who waits for a deadline of the bridge's would cost."""
 
 _LINE = re.compile(r"^\S+ \[[^\]]*\] (.*)$", re.MULTILINE)
-_DISCONNECTED = re.compile(r"^\S+ \[twistedsock\.shells\.connection_log\.ConnectionLog#info\] ")
+_DISCONNECTED = re.compile(r"^\S+ \[twistedsock\.server\.logging\.ConnectionLog#info\] ")
 _number = itertools.count(1)
 
 

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.end_to_end
 
 def test_lines_and_pages_meet_under_our_reactor(start, call, browse):
     bridge = start(twistd=("--reactor=sockbridge",))
-    assert re.search(r"reactor class: twistedsock\.shells\.reactor\.\w+\.$", bridge.log(), re.MULTILINE)
+    assert re.search(r"reactor class: twistedsock\.server\.reactor\.\w+\.$", bridge.log(), re.MULTILINE)
     typist, browser = call(bridge.lines[0]), browse(bridge.page)
     assert browser.ask(type="subscribe", id=1, channel="kitchen")["type"] == "ok"
     assert typist.ask("PUB kitchen the bread is ready") == "OK 1"
