@@ -74,7 +74,7 @@ def _opening(results: Results) -> str:
     about = results.about
     versions = about.get("versions") or {}
     lines = [
-        "Written by `make bench`, which measures all of it again; [performance](../docs/performance.md) explains it.",
+        "Written by `make bench`. See [performance](../docs/explanation/performance.md) for the explanation.",
     ]
     if about.get("quick"):
         lines = ["**A quick look whether all works. The figures mean nothing.**"]

@@ -15,7 +15,7 @@ from twistedsock.server.websocket import JSON_PROTOCOL, LINE_PROTOCOL
 
 OPTIONS = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name not in ("access", "webhook")]
 CHECKOUT = Path(__file__).parent.parent
-PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "examples" / "README.md", *(CHECKOUT / "docs").glob("*.md")])
+PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "examples" / "README.md", *(CHECKOUT / "docs").rglob("*.md")])
 
 
 def text_of(page: Path) -> str:
@@ -47,7 +47,7 @@ def contract_files() -> list[Path]:
 def test_every_file_names_the_subprotocols_that_the_server_speaks() -> None:
     named = {file: set(re.findall(r"sockbridge\.v\d+\.\w+", text_of(file))) for file in contract_files()}
     assert [file for file, names in named.items() if names - {JSON_PROTOCOL, LINE_PROTOCOL}] == []
-    for place in ("docs/protocol-json.md", "twistedsock/static/openapi.json"):
+    for place in ("docs/reference/json-protocol.md", "twistedsock/static/openapi.json"):
         assert named[CHECKOUT / place] == {JSON_PROTOCOL, LINE_PROTOCOL}
     assert named[CHECKOUT / "twistedsock/static/sockbridge.js"] == {JSON_PROTOCOL}
 
@@ -60,7 +60,7 @@ def codes_in_table(page: str) -> set[str]:
 
 def test_every_table_of_error_codes_has_the_codes_of_the_server() -> None:
     codes = {code.value.decode() for code in ErrorCode}
-    lines, json = codes_in_table("docs/protocol-lines.md"), codes_in_table("docs/protocol-json.md")
+    lines, json = codes_in_table("docs/reference/line-protocol.md"), codes_in_table("docs/reference/json-protocol.md")
     assert lines == codes - {"bad-type"}
     assert json == codes - {"unknown-command", "too-long", "not-utf8"}
     openapi = msgspec.json.decode(text_of(CHECKOUT / "twistedsock/static/openapi.json"))
@@ -80,11 +80,11 @@ def test_every_link_within_the_checkout_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-def test_the_readme_leads_to_every_page() -> None:
-    readme = text_of(CHECKOUT / "README.md")
-    for page in PAGES:
-        if page.name != "README.md":
-            assert f"](docs/{page.name})" in readme
+def test_index_links_every_page() -> None:
+    docs = CHECKOUT / "docs"
+    index = text_of(docs / "index.md")
+    pages = [str(page.relative_to(docs)) for page in docs.rglob("*.md") if page.name != "index.md"]
+    assert [page for page in pages if f"]({page})" not in index] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
@@ -95,7 +95,7 @@ def test_no_command_writes_a_secret_into_a_file_that_others_can_read(page: Path)
             assert line.startswith("(umask 077; "), line
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/operations.md", "docs/sockets.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/how-to/operations.md", "docs/tutorial/sockets.md"])
 def test_a_page_that_starts_with_make_run_puts_its_commands_on_the_path(name: str) -> None:
     """`make run` installs them into `.venv/bin`."""
     text = text_of(CHECKOUT / name)
@@ -106,7 +106,7 @@ def test_a_page_that_starts_with_make_run_puts_its_commands_on_the_path(name: st
 
 def option_table() -> dict[str, str]:
     rows = re.findall(
-        r"^\| `--([a-z-]+)`(?:, `-c`)? \| (.*?) \|", text_of(CHECKOUT / "docs/operations.md"), re.MULTILINE
+        r"^\| `--([a-z-]+)`(?:, `-c`)? \| (.*?) \|", text_of(CHECKOUT / "docs/how-to/operations.md"), re.MULTILINE
     )
     return {name: default.strip("`") for name, default in rows}
 
@@ -132,7 +132,7 @@ def test_the_table_of_options_has_the_true_defaults(name: str) -> None:
 
 
 def test_the_files_of_options_can_be_read(tmp_path: Path) -> None:
-    files = fenced(CHECKOUT / "docs/operations.md", "toml")
+    files = fenced(CHECKOUT / "docs/how-to/operations.md", "toml")
     assert files
     for text in files:
         file = tmp_path / "sockbridge.toml"
@@ -142,12 +142,14 @@ def test_the_files_of_options_can_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("unit", ["sockbridge.service", "sockbridge.socket"])
 def test_the_units_of_systemd_are_described(unit: str) -> None:
-    assert f"]({unit})" in text_of(CHECKOUT / "docs/operations.md")
+    assert f"](../../examples/systemd/{unit})" in text_of(CHECKOUT / "docs/how-to/operations.md")
 
 
 def test_the_example_of_bounds_stays_below_what_is_said() -> None:
     """As `sockbridge` adds it up."""
-    example = next(text for text in fenced(CHECKOUT / "docs/operations.md", "toml") if "max-subscriptions" in text)
+    example = next(
+        text for text in fenced(CHECKOUT / "docs/how-to/operations.md", "toml") if "max-subscriptions" in text
+    )
     limits = msgspec.convert(tomllib.loads(example), Limits)
     assert estimate_memory(limits).total < 450 * 1024**2
     assert 2 * 1024**3 < estimate_memory(Limits()).total < 2.7 * 1024**3
@@ -155,7 +157,7 @@ def test_the_example_of_bounds_stays_below_what_is_said() -> None:
 
 def test_the_tests_that_hold_the_promises_are_there() -> None:
     """``limits/test_rate.py::test_…`` in the page about security is below tests/."""
-    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", text_of(CHECKOUT / "docs/security.md"))
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", text_of(CHECKOUT / "docs/explanation/security.md"))
     assert len(named) > 100
     for file, name in named:
         path = CHECKOUT / "tests" / file

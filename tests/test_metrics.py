@@ -13,7 +13,7 @@ from twistedsock.testing import FakeServer
 from twistedsock.webhooks.collector import Figures
 
 CHECKOUT = Path(__file__).parent.parent
-PAGE = (CHECKOUT / "docs/metrics.md").read_text(encoding="utf-8")
+PAGE = (CHECKOUT / "docs/reference/metrics.md").read_text(encoding="utf-8")
 DASHBOARD = json.loads((CHECKOUT / "examples/grafana/sockbridge.json").read_text(encoding="utf-8"))
 ROWS = [
     *("Who is here", "Events", "Slow readers", "Refusals", "Turn times", "Memory and CPU"),

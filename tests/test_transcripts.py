@@ -17,13 +17,13 @@ import pytest
 from twistedsock.errors import CloseReason, ErrorCode
 from twistedsock.testing import FakeClient, FakePolicy, FakeServer, JsonClient, LineClient, read_frames
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parent.parent / "docs" / "reference"
 NOT_YET_SAID = {ErrorCode.RATE}
 """Codes that are in the catalogue for what is to come, and that nothing says yet."""
 
 CODES = {
-    "protocol-lines.md": [code for code in ErrorCode if code not in (ErrorCode.BAD_JSON, ErrorCode.BAD_TYPE)],
-    "protocol-json.md": [
+    "line-protocol.md": [code for code in ErrorCode if code not in (ErrorCode.BAD_JSON, ErrorCode.BAD_TYPE)],
+    "json-protocol.md": [
         code for code in ErrorCode if code not in (ErrorCode.UNKNOWN_COMMAND, ErrorCode.TOO_LONG, ErrorCode.NOT_UTF8)
     ],
 }

@@ -1,4 +1,4 @@
-"""The way from a key to a peer with rights, as docs/operations.md tells it: keygen, check, token, bridge, nc, page."""
+"""From a key to a client with rights, as docs/how-to/operations.md describes: keygen, check, token, nc, page."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from playwright.sync_api import sync_playwright
 pytestmark = pytest.mark.end_to_end
 
 CHECKOUT = Path(__file__).parents[2]
-OPERATIONS = CHECKOUT / "docs" / "operations.md"
+OPERATIONS = CHECKOUT / "docs" / "how-to" / "operations.md"
 README = CHECKOUT / "README.md"
 CHROMIUM = "/usr/bin/chromium"
 PROGRAM = "import sys; from twistedsock.cli.main import main; sys.exit(main())"

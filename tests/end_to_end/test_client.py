@@ -190,7 +190,7 @@ def has_talked(program: Program, transport: str) -> None:
             [r"\d+ \w+ message \{ celsius: 21.5 \}", r"here are \[ \{ id: .* \} \] over (websocket|stream)"],
         ),
         (
-            "docs/javascript.md",
+            "docs/reference/javascript-client.md",
             [
                 r"1 counter message \{ hello: 'from Node' \}",
                 "published as 1",

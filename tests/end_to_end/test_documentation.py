@@ -20,7 +20,7 @@ from playwright.sync_api import sync_playwright
 pytestmark = pytest.mark.end_to_end
 
 CHECKOUT = Path(__file__).parent.parent.parent
-SOCKETS = CHECKOUT / "docs" / "sockets.md"
+SOCKETS = CHECKOUT / "docs" / "tutorial" / "sockets.md"
 README = CHECKOUT / "README.md"
 CHROMIUM = "/usr/bin/chromium"
 
@@ -66,7 +66,15 @@ def without_chance(text: str) -> str:
     return re.sub(r"(127\.0\.0\.1[: ])\d+", r"\1…", text)
 
 
-@pytest.mark.parametrize("page", ["protocol-lines.md", "protocol-json.md", "sockets.md", "http.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "reference/line-protocol.md",
+        "reference/json-protocol.md",
+        "tutorial/sockets.md",
+        "reference/http-api.md",
+    ],
+)
 def test_commands_print_what_the_page_shows(page: str, start: Any, environment: dict[str, str], tmp_path: Path) -> None:
     found = sessions(CHECKOUT / "docs" / page)
     assert found, "no block of this page can be run any more"

@@ -18,7 +18,7 @@ from tests.end_to_end.conftest import PATIENCE, TCP
 
 pytestmark = pytest.mark.end_to_end
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "reference" / "metrics.md"
 GRAFANA = Path(__file__).parent.parent.parent / "examples" / "grafana"
 AS_PROMETHEUS = {
     "Accept": "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"

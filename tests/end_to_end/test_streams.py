@@ -23,7 +23,7 @@ def authority(bridge: Any) -> str:
 
 def documented(kind: str) -> list[str]:
     """The examples of that kind in the page about streams."""
-    page = Path(__file__).parent.parent.parent / "docs" / "streams.md"
+    page = Path(__file__).parent.parent.parent / "docs" / "reference" / "streams.md"
     return re.findall(rf"^```{kind}\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 

@@ -248,7 +248,7 @@ def test_a_mistake_keeps_the_bridge_from_starting(configure: Any, tmp_path: Path
     assert words.removeprefix("sockbridge: ") in ran.stdout
 
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "webhooks.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "how-to" / "webhooks.md"
 
 
 def fenced(kind: str) -> list[str]:

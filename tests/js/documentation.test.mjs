@@ -1,4 +1,4 @@
-// docs/javascript.md tells the truth: its program runs and prints what it shows, its tables hold the true values.
+// docs/reference/javascript-client.md tells the truth: its program runs and prints what it shows, its tables hold the true values.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -6,7 +6,7 @@ import { test } from 'node:test';
 
 import * as client from '../../twistedsock/static/sockbridge.js';
 
-const page = readFileSync(new URL('../../docs/javascript.md', import.meta.url), 'utf8');
+const page = readFileSync(new URL('../../docs/reference/javascript-client.md', import.meta.url), 'utf8');
 const module = new URL('../../twistedsock/static/sockbridge.js', import.meta.url).href;
 const blocks = [...page.matchAll(/^```(\w*)\n(.*?)^```$/gms)].map(([, kind, text]) => ({ kind, text }));
 
@@ -59,8 +59,8 @@ test('every member and event of the client is mentioned', () => {
   for (const type of ['connecting', 'open', 'waiting', 'closed', 'notice', 'error']) assert.ok(page.includes(`\n| \`${type}\` |`), type);
 });
 
-test('the remedy in docs/streams.md opens an EventSource again, where it was, when the browser has given it up', () => {
-  const streams = readFileSync(new URL('../../docs/streams.md', import.meta.url), 'utf8');
+test('the remedy in docs/reference/streams.md opens an EventSource again, where it was, when the browser has given it up', () => {
+  const streams = readFileSync(new URL('../../docs/reference/streams.md', import.meta.url), 'utf8');
   const [, program] = streams.match(/^```js\n(\/\*\* Follows.*?)^```$/ms);
   const opened = [];
   const timers = [];

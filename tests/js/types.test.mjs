@@ -75,7 +75,7 @@ test('the declarations know every code, and every event, with no others', () => 
   const codesOf = (name) => [...declared.match(new RegExp(`type ${name} =([^;]*);`))[1].matchAll(/'([a-z-]+)'/g)].map(([, code]) => code).sort();
   const own = [...source.matchAll(/SockbridgeError\('([a-z-]+)'/g), ...source.matchAll(/#letGo\('([a-z-]+)'/g)];
   assert.deepEqual(codesOf('ClientCode'), [...new Set(own.map(([, code]) => code))].sort());
-  const protocol = readFileSync(new URL('../../docs/protocol-json.md', import.meta.url), 'utf8');
+  const protocol = readFileSync(new URL('../../docs/reference/json-protocol.md', import.meta.url), 'utf8');
   const table = protocol.slice(protocol.indexOf('\n## Errors'), protocol.indexOf('\n## The end'));
   assert.deepEqual(codesOf('ServerCode'), [...table.matchAll(/^\| `([a-z-]+)` \|/gm)].map(([, code]) => code).sort());
   const dispatched = [...source.matchAll(/#(?:enter|dispatch)\('(\w+)'/g)].map(([, type]) => type);
@@ -84,7 +84,7 @@ test('the declarations know every code, and every event, with no others', () => 
 });
 
 test('the programs of the documentation compile', async (t) => {
-  const page = readFileSync(new URL('../../docs/javascript.md', import.meta.url), 'utf8');
+  const page = readFileSync(new URL('../../docs/reference/javascript-client.md', import.meta.url), 'utf8');
   const programs = [...page.matchAll(/^```ts\n(.*?)^```$/gms)].map(([, text]) => text);
   assert.equal(programs.length, 2);
   const write = folderWithPackage(t);

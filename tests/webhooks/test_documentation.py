@@ -13,7 +13,7 @@ from twistedsock.webhooks.config import KINDS, WebhookTable
 from twistedsock.webhooks.payload import write_body, write_change, write_dropped, write_published
 from twistedsock.webhooks.presence import Change
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "webhooks.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "how-to" / "webhooks.md").read_text(encoding="utf-8")
 
 
 def fenced(kind):
