@@ -9,9 +9,9 @@ from twistedsock.codecs import json_decoder
 from twistedsock.codecs.encoders import EVENTS, JSON_IN_EVENTS
 from twistedsock.codecs.sse import MultiChannelSSEEncoder, read_id
 from twistedsock.errors import CloseReason
-from twistedsock.pubsub.encoder import Encoder
 from twistedsock.server.http.sse import subscribe_stream
 from twistedsock.session.commands import Command, Subscribe
+from twistedsock.session.encoder import Encoder
 from twistedsock.session.session import StreamSession
 from twistedsock.testing import ENDS, FakeClient, FakeOutlet, FakeServer
 

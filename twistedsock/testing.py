@@ -18,10 +18,10 @@ from twistedsock.errors import UNAVAILABLE, CloseReason, Error, ErrorCode
 from twistedsock.limits.principal import LOCAL, Principal, address_principal
 from twistedsock.limits.rate import RateLimiterPool
 from twistedsock.limits.settings import Limits
-from twistedsock.pubsub.encoder import Encoder, Endpoints
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import SOCKET_FULL, Client
 from twistedsock.pubsub.values import Batch, Member, Payloads, Position, PresenceChange
+from twistedsock.session.encoder import Encoder, Endpoints
 from twistedsock.session.input_pipeline import Decoder, InputPipeline
 from twistedsock.session.registry import ServerContext, build_context
 from twistedsock.session.session import Session

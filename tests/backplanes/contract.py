@@ -90,7 +90,7 @@ class Stage:
     def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
         assert len(batch) == len(batch.content) > 0
         before = self._positions.get(name)
-        if before is not None and (epoch, batch.first) != (before.epoch, before.head + 1):
+        if before is not None and (epoch, batch.first) != (before.epoch, before.offset + 1):
             self.breaks.append(f"{name!r}: {epoch!r} {batch.first} after {before}")
         self._positions[name] = Position(epoch, batch.end - 1)
         self.story += [("delivered", name, epoch, event) for event in batch.events()]
@@ -131,7 +131,7 @@ class BackplaneContract:
 
     def test_a_new_channel_stands_at_zero(self, stage: Stage) -> None:
         position = stage.open(b"a")
-        assert isinstance(position, Position) and position.head == 0 and position.epoch
+        assert isinstance(position, Position) and position.offset == 0 and position.epoch
 
     def test_offsets_are_one_two_three(self, stage: Stage) -> None:
         stage.open(b"a")
@@ -202,7 +202,7 @@ class BackplaneContract:
         stage.publish(b"a", b"y")
         assert stage.answers(b"a") == [1, 2]
         position = stage.open(b"a")
-        assert isinstance(position, Position) and position.head == 2
+        assert isinstance(position, Position) and position.offset == 2
         assert stage.epochs(b"a") <= {position.epoch}
         stage.publish(b"a", b"z")
         assert stage.offsets(b"a")[-1:] == [3]

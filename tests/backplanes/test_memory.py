@@ -75,8 +75,8 @@ def test_the_client_with_most_closed_channels_has_its_own_forgotten(stage: Stage
         publish(b"modest%d" % number, b"@192.0.2.1")
     for number in range(REMEMBERED + 100):
         publish(b"greedy%d" % number, b"@198.51.100.7")
-    assert [stage.open(b"modest%d" % number).head for number in range(100)] == [1] * 100
-    assert stage.open(b"greedy199").head == 0 and stage.open(b"greedy200").head == 1
+    assert [stage.open(b"modest%d" % number).offset for number in range(100)] == [1] * 100
+    assert stage.open(b"greedy199").offset == 0 and stage.open(b"greedy200").offset == 1
 
 
 def test_what_is_remembered_of_closed_channels_is_bounded(stage: Stage) -> None:

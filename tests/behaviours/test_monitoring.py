@@ -7,7 +7,7 @@ import pytest
 
 from tests.behaviours.voices import Voice, settle
 from twistedsock.metrics.sys_channels import TICK, Monitor
-from twistedsock.pubsub.encoder import Endpoints
+from twistedsock.session.encoder import Endpoints
 from twistedsock.testing import FakePolicy, FakeServer
 
 PAGES = ["$sys/figures", "$sys/channels/rate/0", "$sys/peers/newest/0", "$sys/peer/p1", "$sys/closed"]

@@ -9,7 +9,8 @@ from tests.behaviours.voices import Voice, settle
 from twistedsock.auth.identity import Identity, grants
 from twistedsock.codecs.http_api import read_body
 from twistedsock.pubsub.future import on_result
-from twistedsock.session.request import Place, RequestClient
+from twistedsock.pubsub.values import Position
+from twistedsock.session.request import RequestClient
 from twistedsock.testing import FakeServer
 
 GREEDY, MODEST = b"@198.51.100.7", b"@192.0.2.1"
@@ -71,8 +72,8 @@ def test_requests_of_one_client_cannot_use_up_what_voices_need(server: FakeServe
 
     for number in range(17):
         posts(f"c{number}", b"198.51.100.7:4000")
-    assert [isinstance(outcome, Place) for outcome in outcomes] == [True] * 16 + [False]
+    assert [isinstance(outcome, Position) for outcome in outcomes] == [True] * 16 + [False]
     assert reader.asks("publish", channel="kitchen", data="mine")["type"] == "ok"
     posts("yard", b"198.51.100.7:4000", Identity(grants({">": "rw"}), b"ann"))
-    assert isinstance(outcomes[-1], Place), "who proves an identity is another client than its address"
+    assert isinstance(outcomes[-1], Position), "who proves an identity is another client than its address"
     assert [event["data"] for event in history(server)] == ["mine"]

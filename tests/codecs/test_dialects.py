@@ -3,7 +3,7 @@
 import pytest
 
 from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
-from twistedsock.pubsub.encoder import Encoder
+from twistedsock.session.encoder import Encoder
 
 
 @pytest.mark.parametrize(

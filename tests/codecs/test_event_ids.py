@@ -5,24 +5,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.codecs.sse import read_id, write_id
+from twistedsock.pubsub.values import Position
 from twistedsock.session.commands import MAX_OFFSET
-from twistedsock.session.request import Place
 
 PLACES = st.none() | st.builds(
-    Place, st.integers(0, MAX_OFFSET), st.from_regex(r"[0-9A-Za-z_-]{1,64}", fullmatch=True).map(str.encode)
+    Position, st.from_regex(r"[0-9A-Za-z_-]{1,64}", fullmatch=True).map(str.encode), st.integers(0, MAX_OFFSET)
 )
 
 
 def test_of_one_channel_and_of_several() -> None:
     """As the documents show them."""
-    assert read_id("5f2c1a:18", 1) == [Place(18, b"5f2c1a")]
-    assert read_id("5f2c1a:18,9ab3:40", 2) == [Place(18, b"5f2c1a"), Place(40, b"9ab3")]
-    assert read_id("5f2c1a:18,", 2) == [Place(18, b"5f2c1a"), None]
-    assert write_id([None, Place(0, b"e1"), None]) == b",e1:0,"
+    assert read_id("5f2c1a:18", 1) == [Position(b"5f2c1a", 18)]
+    assert read_id("5f2c1a:18,9ab3:40", 2) == [Position(b"5f2c1a", 18), Position(b"9ab3", 40)]
+    assert read_id("5f2c1a:18,", 2) == [Position(b"5f2c1a", 18), None]
+    assert write_id([None, Position(b"e1", 0), None]) == b",e1:0,"
 
 
 @given(places=st.lists(PLACES, min_size=1, max_size=40))
-def test_what_is_written_is_read(places: list[Place | None]) -> None:
+def test_what_is_written_is_read(places: list[Position | None]) -> None:
     assert read_id(write_id(places).decode(), len(places)) == places
 
 

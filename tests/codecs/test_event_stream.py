@@ -10,8 +10,8 @@ from tests.event_streams import read_events
 from twistedsock.codecs.encoders import JSON_IN_EVENTS
 from twistedsock.codecs.payload import content_of
 from twistedsock.codecs.sse import KEEP_ALIVE, RETRY, SSEFraming, fields, one_line
-from twistedsock.pubsub.encoder import Endpoints
 from twistedsock.pubsub.values import Batch
+from twistedsock.session.encoder import Endpoints
 
 STREAM = SSEFraming()
 EVENT = b'{"type":"event","offset":'

@@ -11,7 +11,6 @@ from twistedsock.codecs.encoders import EVENTS, JSON_IN_EVENTS
 from twistedsock.codecs.payload import content_of
 from twistedsock.codecs.sse import MultiChannelSSEEncoder
 from twistedsock.pubsub.values import Batch, Position
-from twistedsock.session.request import Place
 
 AT = Position(b"5f2c1a", 17)
 
@@ -81,7 +80,7 @@ def test_of_several_channels_the_id_has_the_place_in_each() -> None:
 
 
 def test_a_place_that_a_client_names_stands_until_the_channel_is_read() -> None:
-    several = MultiChannelSSEEncoder({b"a": Place(5, b"e1"), b"b": None})
+    several = MultiChannelSSEEncoder({b"a": Position(b"e1", 5), b"b": None})
     assert ids(several.subscribed(None, b"b", Position(b"e2", 7), None)) == ["e1:5,e2:7"]
 
 
@@ -99,7 +98,7 @@ def test_what_was_not_taken_is_not_claimed() -> None:
 
 def test_it_knows_about_how_long_its_ids_are() -> None:
     """As a batch must fit into a chunk."""
-    places: dict[bytes, Place | None] = {b"c%d" % number: Place(10**15, b"5f2c1a7b") for number in range(32)}
+    places: dict[bytes, Position | None] = {b"c%d" % number: Position(b"5f2c1a7b", 10**15) for number in range(32)}
     several = MultiChannelSSEEncoder(places)
     data = several.batch(b"c7", batch(10**15, b""), b"5f2c1a7b")
     assert len(data) <= several.overhead + len(b"c7ann") + 30

@@ -15,7 +15,7 @@ from twistedsock.errors import BAD_CHANNEL
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.channel_index import ChannelInfo, Page
 from twistedsock.pubsub.values import Event, Lost, Member, Position
-from twistedsock.session.request import HistoryPage, Place, PublishRequest
+from twistedsock.session.request import HistoryPage, PublishRequest
 
 
 def read(answer: bytes) -> Any:
@@ -34,12 +34,12 @@ def kept(*payloads: tuple[bytes, bool], recovered: bool | None = None, lost: Los
 
 
 def test_a_place_is_told() -> None:
-    answer = http_api.published("küche".encode(), Place(18, b"5f2c1a"))
+    answer = http_api.published("küche".encode(), Position(b"5f2c1a", 18))
     assert read(answer) == {"channel": "küche", "offset": 18, "epoch": "5f2c1a"}
 
 
 def test_the_outcomes_of_a_batch_are_told_in_order() -> None:
-    answer = http_api.published_together([(b"a", Place(1, b"e")), (b'"\n', BAD_CHANNEL)])
+    answer = http_api.published_together([(b"a", Position(b"e", 1)), (b'"\n', BAD_CHANNEL)])
     assert read(answer) == {
         "results": [
             {"channel": "a", "offset": 1, "epoch": "e"},
@@ -57,15 +57,15 @@ def test_each_event_of_a_batch_has_its_outcome() -> None:
     asked = [row(b"a", b"1"), refused, row(b"a", b"2"), row(b"c", b"3"), row(b"d", b"4"), row(b"d", b"5")]
     rows, outcomes = (
         list(together(one for one in asked if isinstance(one, PublishRequest))),
-        [Place(7, b"e"), BAD_CHANNEL, Place(1, b"f")],
+        [Position(b"e", 7), BAD_CHANNEL, Position(b"f", 1)],
     )
     assert list(http_api.results(asked, rows, outcomes)) == [
-        (b"a", Place(7, b"e")),
+        (b"a", Position(b"e", 7)),
         refused,
-        (b"a", Place(8, b"e")),
+        (b"a", Position(b"e", 8)),
         (b"c", BAD_CHANNEL),
-        (b"d", Place(1, b"f")),
-        (b"d", Place(2, b"f")),
+        (b"d", Position(b"f", 1)),
+        (b"d", Position(b"f", 2)),
     ]
 
 

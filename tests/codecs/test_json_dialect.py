@@ -10,8 +10,8 @@ from twistedsock.codecs.encoders import JSON_IN_MESSAGES as JSON
 from twistedsock.codecs.payload import content_of
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.encoder import Endpoints, SessionInfo
 from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Tag
+from twistedsock.session.encoder import Endpoints, SessionInfo
 from twistedsock.testing import read_frames
 
 ENDS = Endpoints(b"127.0.0.1:53124", b"127.0.0.1:8082")

@@ -8,8 +8,8 @@ from twistedsock.codecs.encoders import LINES, LINES_IN_MESSAGES
 from twistedsock.codecs.payload import content_of
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.encoder import Endpoints, SessionInfo
 from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Tag
+from twistedsock.session.encoder import Endpoints, SessionInfo
 from twistedsock.testing import read_frames
 
 ENDS = Endpoints(b"127.0.0.1:53122", b"127.0.0.1:8081")

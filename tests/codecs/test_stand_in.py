@@ -7,7 +7,7 @@ from twistedsock.codecs.encoders import JSON_IN_EVENTS
 from twistedsock.codecs.fallback import FallbackOpening, closing, read_messages
 from twistedsock.codecs.query import ApiError
 from twistedsock.errors import CloseReason, ErrorCode
-from twistedsock.pubsub.encoder import Endpoints
+from twistedsock.session.encoder import Endpoints
 
 ENDS = Endpoints(b"127.0.0.1:53124", b"127.0.0.1:8082")
 

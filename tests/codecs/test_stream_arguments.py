@@ -5,8 +5,8 @@ import pytest
 from twistedsock.codecs.http_api import MAX_CHANNELS_TOGETHER, read_asked, read_channels
 from twistedsock.codecs.query import ApiError, QueryParameters
 from twistedsock.errors import ErrorCode
+from twistedsock.pubsub.values import Position
 from twistedsock.session.commands import Subscribe
-from twistedsock.session.request import Place
 
 
 def test_channels_are_named_once_each_in_their_order() -> None:
@@ -30,19 +30,19 @@ def test_what_a_session_is_asked() -> None:
     ("query", "header", "place"),
     [
         (b"", "", None),
-        (b"since=4&epoch=e1", "", Place(4, b"e1")),
-        (b"last-event-id=e1:5", "", Place(5, b"e1")),
+        (b"since=4&epoch=e1", "", Position(b"e1", 4)),
+        (b"last-event-id=e1:5", "", Position(b"e1", 5)),
         (b"last-event-id=", "", None),
-        (b"lastEventId=e1:5", "", Place(5, b"e1")),
-        (b"last-event-id=e1:5&lastEventId=e1:6", "", Place(6, b"e1")),
-        (b"last-event-id=e1:5&lastEventId=", "", Place(5, b"e1")),
-        (b"lastEventId=e1:5", "e2:6", Place(6, b"e2")),
-        (b"since=4&epoch=e1&last-event-id=e1:5", "", Place(5, b"e1")),
-        (b"since=4&epoch=e1&last-event-id=e1:5", "e2:6", Place(6, b"e2")),
+        (b"lastEventId=e1:5", "", Position(b"e1", 5)),
+        (b"last-event-id=e1:5&lastEventId=e1:6", "", Position(b"e1", 6)),
+        (b"last-event-id=e1:5&lastEventId=", "", Position(b"e1", 5)),
+        (b"lastEventId=e1:5", "e2:6", Position(b"e2", 6)),
+        (b"since=4&epoch=e1&last-event-id=e1:5", "", Position(b"e1", 5)),
+        (b"since=4&epoch=e1&last-event-id=e1:5", "e2:6", Position(b"e2", 6)),
     ],
 )
 def test_a_browser_that_comes_back_asks_as_before_and_shows_the_last_id(
-    query: bytes, header: str, place: Place | None
+    query: bytes, header: str, place: Position | None
 ) -> None:
     """So the header counts most."""
     asked = read_asked(QueryParameters(query), [b"a"], header)

@@ -20,10 +20,10 @@ from twistedsock import tap
 from twistedsock.codecs.framing import TextMessage
 from twistedsock.codecs.json_encoder import JsonEncoder
 from twistedsock.codecs.websocket import text_frame
-from twistedsock.pubsub.encoder import Endpoints
 from twistedsock.pubsub.values import Tag
 from twistedsock.server.websocket import JSON_PROTOCOL, WebSocketFactory
 from twistedsock.session.commands import Ping, Publish
+from twistedsock.session.encoder import Endpoints
 
 BINARY = b"binary"
 """The tag of what is to be sent back in a binary message."""

@@ -8,7 +8,7 @@ from tests.fuzz.clients import Client
 from tests.fuzz.connections import Connection, Transport
 from tests.fuzz.model import Model, check_history
 from twistedsock.codecs.sse import read_id
-from twistedsock.session.request import Place
+from twistedsock.pubsub.values import Position
 
 
 class SlowTransport(Transport):
@@ -197,7 +197,7 @@ class PollClient(HttpClient):
         if self.waits and self.next:
             for name, place in zip(self.channels, read_id(self.next, len(self.channels)) or (), strict=True):
                 known = self.model.server.broker.channels[name.encode()]
-                assert place == Place(known.head, known.epoch), (
+                assert place == Position(known.epoch, known.head), (
                     f"a poll waits at {place}, {name} is at {known.position}"
                 )
 

@@ -16,7 +16,7 @@ from twistedsock.codecs.encoders import LINES as LINES_ENCODING
 from twistedsock.codecs.line_decoder import LineSplitter
 from twistedsock.errors import CloseReason
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.encoder import Encoder
+from twistedsock.session.encoder import Encoder
 from twistedsock.session.input_pipeline import PART
 from twistedsock.testing import FakePolicy, FakeServer, LateBackplane
 

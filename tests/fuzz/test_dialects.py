@@ -11,8 +11,8 @@ from tests.fuzz.test_json_commands import no_constant
 from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
 from twistedsock.codecs.payload import content_of
 from twistedsock.errors import Error, ErrorCode
-from twistedsock.pubsub.encoder import Encoder, Endpoints, SessionInfo
 from twistedsock.pubsub.values import Batch, Member, Position, PresenceChange
+from twistedsock.session.encoder import Encoder, Endpoints, SessionInfo
 from twistedsock.testing import read_frames
 
 FIRST = st.sampled_from([1, 9, 99, 999, 1_000, 2**53 - 20])

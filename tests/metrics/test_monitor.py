@@ -8,7 +8,7 @@ import pytest
 from twistedsock.metrics import sys_channels as module
 from twistedsock.metrics.sys_channels import BIT, CLOSED_EACH_TICK, PART_OF_TIME, PERIOD, TICK, Monitor
 from twistedsock.metrics.tables import ENDS, ENDS_ROWS, MAX_PAGE
-from twistedsock.pubsub.encoder import Endpoints
+from twistedsock.session.encoder import Endpoints
 from twistedsock.session.timeline import Step
 from twistedsock.stats import TcpStats
 from twistedsock.testing import FakePolicy, FakeServer, JsonClient

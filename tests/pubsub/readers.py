@@ -6,9 +6,9 @@ from twistedsock.codecs.encoders import LINES
 from twistedsock.limits.memory import MemoryBudget
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.channel import Channel
-from twistedsock.pubsub.encoder import Encoder
 from twistedsock.pubsub.subscription import Client, Subscriber, Subscription
 from twistedsock.pubsub.values import Batch, Payloads, Position
+from twistedsock.session.encoder import Encoder
 from twistedsock.stats import Stats
 from twistedsock.testing import FakeOutlet
 

@@ -6,8 +6,8 @@ import pytest
 
 from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
 from twistedsock.errors import CloseReason
-from twistedsock.pubsub.encoder import Encoder
 from twistedsock.pubsub.values import Position
+from twistedsock.session.encoder import Encoder
 
 ASKED = [name for name, value in vars(Encoder).items() if inspect.isfunction(value) and not name.startswith("_")]
 

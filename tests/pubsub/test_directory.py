@@ -52,7 +52,7 @@ def test_a_page_is_by_name_and_tells_where_the_next_begins() -> None:
     [page] = pages_of(_looked(directory, search(most=2)))
     assert names(page) == [b"a1", b"a2"] and (page.total, page.following) == (4, b"a2")
     first = page.channels[0]
-    assert (first.readers, first.position.head, first.events, first.size) == (1, 1, 1, 3 + 240 + 48)
+    assert (first.readers, first.position.offset, first.events, first.size) == (1, 1, 1, 3 + 240 + 48)
     [page] = pages_of(_looked(directory, search(after=b"a2", most=2)))
     assert names(page) == [b"a3", b"b"] and page.following is None
     [page] = pages_of(_looked(directory, search(prefix=b"a", after=b"a3")))

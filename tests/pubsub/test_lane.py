@@ -12,10 +12,10 @@ from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAG
 from twistedsock.codecs.payload import content_of, is_utf8
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.channel import Channel
-from twistedsock.pubsub.encoder import Encoder
 from twistedsock.pubsub.encoding_group import EncodingGroup, GatheredChunks, encode, join, send_gathered
 from twistedsock.pubsub.subscription import REPLY_PENDING
 from twistedsock.pubsub.values import Batch
+from twistedsock.session.encoder import Encoder
 from twistedsock.stats import Stats
 
 HALF = b"x" * (CHUNK_BYTES // 2)

@@ -194,8 +194,8 @@ def test_readers_that_resume_together_share_what_they_read() -> None:
     "most, told",
     [
         (2, ["JOIN c p2 p2", "LEAVE c p2 p2"]),
-        (1, ["NOTICE joins and leaves of c were more than could be kept for you; ask WHO c"]),
-        (0, ["NOTICE joins and leaves of c were more than could be kept for you; ask WHO c"]),
+        (1, ["NOTICE joins and leaves on c were dropped because you read too slowly: send WHO c"]),
+        (0, ["NOTICE joins and leaves on c were dropped because you read too slowly: send WHO c"]),
     ],
 )
 def test_who_came_and_went_is_told_after_the_events_or_where_to_ask(most: int, told: list[str]) -> None:
@@ -257,4 +257,4 @@ def test_joins_and_leaves_are_counted_among_what_all_hold() -> None:
     subscription.miss([change], 10)
     assert (subscription.missed, somebody.missed, somebody.memory_budget.held) == ([], 0, 0)
     catch_up(somebody)
-    assert heard(somebody) == ["NOTICE joins and leaves of c were more than could be kept for you; ask WHO c"]
+    assert heard(somebody) == ["NOTICE joins and leaves on c were dropped because you read too slowly: send WHO c"]

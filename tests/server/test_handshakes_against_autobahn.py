@@ -18,9 +18,9 @@ from twisted.python.failure import Failure
 from tests.server.websocket_client import PING_INTERVAL, PING_TIMEOUT, Client, Transport
 from tests.server.websocket_streams import HANDSHAKE, frame
 from twistedsock.codecs.http import read_head
-from twistedsock.pubsub.encoder import Endpoints
 from twistedsock.server.autobahn_internals import _HANDSHAKE, _SHARED
 from twistedsock.server.websocket import JSON_PROTOCOL, LINE_PROTOCOL, WebSocketFactory, choose
+from twistedsock.session.encoder import Endpoints
 from twistedsock.testing import FakeServer
 
 HEADS = int(os.environ.get("FUZZ_HEADS", "4000"))

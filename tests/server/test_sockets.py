@@ -7,7 +7,6 @@ import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from twistedsock.auth.origins import ListenerScope
-from twistedsock.pubsub.encoder import Endpoints
 from twistedsock.server import sockets
 from twistedsock.server.sockets import (
     LocalAddress,
@@ -18,6 +17,7 @@ from twistedsock.server.sockets import (
     prepare_listening_socket,
     tune_socket,
 )
+from twistedsock.session.encoder import Endpoints
 
 FOUR = IPv4Address("TCP", "127.0.0.1", 8081)
 SIX = IPv6Address("TCP", "::1", 8081)

@@ -12,9 +12,9 @@ from twistedsock.codecs import json_decoder, line_decoder
 from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
 from twistedsock.codecs.line_decoder import Item, LineSplitter
 from twistedsock.codecs.payload import content_of, is_utf8
-from twistedsock.pubsub.encoder import Encoder
 from twistedsock.pubsub.values import Batch, Payloads
 from twistedsock.session.commands import Command, Ping, Publish
+from twistedsock.session.encoder import Encoder
 from twistedsock.session.input_pipeline import Decoder
 from twistedsock.testing import FakeServer
 

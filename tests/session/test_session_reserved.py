@@ -3,8 +3,8 @@
 import pytest
 
 from twistedsock.auth.identity import Right
-from twistedsock.pubsub.encoder import Endpoints
 from twistedsock.session.authorizer import check_access_without_policy
+from twistedsock.session.encoder import Endpoints
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
 
 TOKENS = {

@@ -112,8 +112,8 @@ def test_the_nick_of_now_is_told(server: FakeServer) -> None:
     "count, told",
     [
         (3, ["JOIN a p2 p2", "JOIN a p3 p3", "JOIN a p4 p4"]),
-        (4, ["NOTICE joins and leaves of a were more than could be kept for you; ask WHO a"]),
-        (50, ["NOTICE joins and leaves of a were more than could be kept for you; ask WHO a"]),
+        (4, ["NOTICE joins and leaves on a were dropped because you read too slowly: send WHO a"]),
+        (50, ["NOTICE joins and leaves on a were dropped because you read too slowly: send WHO a"]),
     ],
 )
 def test_a_slow_watcher_is_told_later_or_told_to_ask(count: int, told: list[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from twistedsock.codecs.encoders import LINES
 from twistedsock.errors import TOO_MUCH_HELD, CloseReason, Error, ErrorCode
-from twistedsock.pubsub.encoder import Endpoints
+from twistedsock.session.encoder import Endpoints
 from twistedsock.session.session import Session
 from twistedsock.session.subscriber import BEHIND_DEBOUNCE_SECONDS
 from twistedsock.session.timeline import MAX_STEPS, MAX_WORDS, HandshakeInfo, Step

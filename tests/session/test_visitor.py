@@ -9,7 +9,7 @@ from twistedsock.errors import RESERVED_CHANNEL, Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.values import Lost, Payloads, Position
-from twistedsock.session.request import HistoryPage, Place, PublishRequest, RequestClient
+from twistedsock.session.request import HistoryPage, PublishRequest, RequestClient
 from twistedsock.testing import FakePolicy, FakeServer
 
 HERE = b"127.0.0.1:50000"
@@ -57,8 +57,8 @@ def test_what_a_visitor_publishes_is_heard_and_it_leaves_nothing_behind(server: 
     reader.send("SUB kitchen")
     settled(server, visits(server).members(b"kitchen"))
     reader.received()
-    assert settled(server, visits(server).publish(b"kitchen", text(b"hello", b"again"))) == Place(1, b"e1")
-    assert settled(server, visits(server).publish(b"kitchen", text(b"x"), b"alarm", b"bob")) == Place(3, b"e1")
+    assert settled(server, visits(server).publish(b"kitchen", text(b"hello", b"again"))) == Position(b"e1", 1)
+    assert settled(server, visits(server).publish(b"kitchen", text(b"x"), b"alarm", b"bob")) == Position(b"e1", 3)
     assert reader.received() == ["MSG kitchen 1 p2 hello", "MSG kitchen 2 p2 again", "EVENT kitchen 3 bob alarm x"]
     assert len(server.context.roster) == 1
 
@@ -103,7 +103,7 @@ def test_a_backplane_that_does_not_answer_is_told() -> None:
 def test_with_a_policy_only_what_is_proved_stands_without_a_mark(token: bytes, nick: bytes, shown: bytes) -> None:
     server = FakeServer(policy=POLICY)
     channel = b"kitchen" if token else b"lobby"
-    assert visits(server, token).publish(channel, text(b"x"), nick=nick) == Place(1, b"e1")
+    assert visits(server, token).publish(channel, text(b"x"), nick=nick) == Position(b"e1", 1)
     server.turn()
     kept = visits(server, token).history(channel)
     assert isinstance(kept, HistoryPage)
@@ -190,7 +190,7 @@ def test_history_and_recovery(asked: Any, offsets: list[int], recovered: bool | 
 
 def test_history_of_a_channel_that_nobody_knows_leaves_none_behind(server: FakeServer) -> None:
     kept = settled(server, visits(server).history(b"k"))
-    assert isinstance(kept, HistoryPage) and list(kept.events) == [] and kept.position.head == 0
+    assert isinstance(kept, HistoryPage) and list(kept.events) == [] and kept.position.offset == 0
     assert not server.broker.channels
 
 

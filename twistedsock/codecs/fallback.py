@@ -7,7 +7,7 @@ from twistedsock.codecs.payload import is_utf8, quote
 from twistedsock.codecs.query import ApiError
 from twistedsock.codecs.sse import SSEFraming
 from twistedsock.errors import CloseReason, Error, ErrorCode
-from twistedsock.pubsub.encoder import Endpoints
+from twistedsock.session.encoder import Endpoints
 
 MAX_BODY = 256 * 1024
 """Bytes that one POST may bring: four of the longest messages."""

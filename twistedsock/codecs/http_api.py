@@ -25,9 +25,9 @@ from twistedsock.codecs.sse import read_id, write_id, write_place
 from twistedsock.errors import SINCE_WITHOUT_EPOCH, Error, ErrorCode
 from twistedsock.pubsub.channel_index import Page
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME, check_channel
-from twistedsock.pubsub.values import Lost, Member, Payloads
+from twistedsock.pubsub.values import Lost, Member, Payloads, Position
 from twistedsock.session.commands import MAX_OFFSET, Subscribe
-from twistedsock.session.request import HistoryPage, Place, PublishRequest
+from twistedsock.session.request import HistoryPage, PublishRequest
 
 MAX_TOGETHER = 1_000
 """Events in one request of the batch form: enough that the request itself costs nothing beside them, few enough that
@@ -178,7 +178,7 @@ def _see_utf8(body: bytes) -> None:
         raise ApiError(_NOT_UTF8)
 
 
-def published(channel: bytes, place: Place) -> bytes:
+def published(channel: bytes, place: Position) -> bytes:
     """An event has got its place."""
     return b"%b\n" % _placed(channel, place.offset, place.epoch)
 
@@ -186,8 +186,8 @@ def published(channel: bytes, place: Place) -> bytes:
 def results(
     asked: Iterable[PublishRequest | tuple[bytes, Error]],
     rows: Iterable[PublishRequest],
-    outcomes: Iterable[Place | Error],
-) -> Iterator[tuple[bytes, Place | Error]]:
+    outcomes: Iterable[Position | Error],
+) -> Iterator[tuple[bytes, Position | Error]]:
     """What became of each that was asked for, in its order. ``rows`` are those that were published, with those in a row
     that are alike as one, and ``outcomes`` what became of them."""
     each = iter(list(_one_by_one(rows, outcomes)))
@@ -196,23 +196,23 @@ def results(
 
 
 def _one_by_one(
-    rows: Iterable[PublishRequest], outcomes: Iterable[Place | Error]
-) -> Iterator[tuple[bytes, Place | Error]]:
+    rows: Iterable[PublishRequest], outcomes: Iterable[Position | Error]
+) -> Iterator[tuple[bytes, Position | Error]]:
     for row, outcome in zip(rows, outcomes, strict=True):
         for number in range(len(row.content)):
-            if isinstance(outcome, Place):
-                yield row.channel, Place(outcome.offset + number, outcome.epoch)
+            if isinstance(outcome, Position):
+                yield row.channel, Position(outcome.epoch, outcome.offset + number)
             else:
                 yield row.channel, outcome
 
 
-def published_together(results: Iterable[tuple[bytes, Place | Error]]) -> bytes:
+def published_together(results: Iterable[tuple[bytes, Position | Error]]) -> bytes:
     """What became of the events of the batch form, each with its channel."""
     told = [_result(channel, outcome) for channel, outcome in results]
     return b'{"results":[%b]}\n' % b",".join(told)
 
 
-def _result(channel: bytes, outcome: Place | Error) -> bytes:
+def _result(channel: bytes, outcome: Position | Error) -> bytes:
     if isinstance(outcome, Error):
         words = quote(outcome.message.encode())
         return b'{"channel":%b,"code":"%b","detail":%b}' % (quote(channel), outcome.code.value, words)
@@ -226,7 +226,7 @@ def _placed(channel: bytes, offset: int, epoch: bytes) -> bytes:
 def history(kept: HistoryPage) -> Iterator[bytes]:
     """What a log holds, in pieces; the log is read when the next piece is asked for. Every offset before ``next`` is
     that of an event, or in ``lost`` or ``gaps``."""
-    following = write_place(Place(kept.position.head, kept.position.epoch))
+    following = write_place(Position(kept.position.epoch, kept.position.offset))
     tail = b',"next":%b}\n' % quote(following)
     return events_in_pieces(kept.channel, kept.events, b"{" + head_of(kept), tail)
 
@@ -235,7 +235,7 @@ def head_of(kept: HistoryPage) -> bytes:
     """What stands before the events, without the brace: the channel, where it stands, and what became of a place to go
     on from."""
     position = kept.position
-    head = b'"channel":%b,"epoch":%b,"offset":%d' % (quote_name(kept.channel), quote(position.epoch), position.head)
+    head = b'"channel":%b,"epoch":%b,"offset":%d' % (quote_name(kept.channel), quote(position.epoch), position.offset)
     if kept.recovered is not None:
         head += b',"recovered":true' if kept.recovered else b',"recovered":false'
     return head + lost_field(kept.lost)
@@ -251,7 +251,7 @@ def channels(page: Page) -> bytes:
     """A page of channels."""
     told = [
         b'{"channel":%b,"readers":%d,"offset":%d,"epoch":%b,"events":%d,"bytes":%d}'
-        % (quote(one.channel), one.readers, one.position.head, quote(one.position.epoch), one.events, one.size)
+        % (quote(one.channel), one.readers, one.position.offset, quote(one.position.epoch), one.events, one.size)
         for one in page.channels
     ]
     return b'{"channels":[%b],"total":%d,"next":%b}\n' % (b",".join(told), page.total, _or_null(page.following))
@@ -284,7 +284,7 @@ def of_one(kept: HistoryPage) -> bytes:
 
 def of_several(several: Sequence[HistoryPage]) -> bytes:
     """What has come on several, in the order in which they were asked for."""
-    objects, places, room = list[bytes](), list[Place](), MAX_POLLED
+    objects, places, room = list[bytes](), list[Position](), MAX_POLLED
     for kept in several:
         told, place = _object(kept, room)
         room -= len(told)
@@ -293,7 +293,7 @@ def of_several(several: Sequence[HistoryPage]) -> bytes:
     return b'{"channels":[%b],"next":%b}\n' % (b",".join(objects), quote(write_id(places)))
 
 
-def _object(kept: HistoryPage, room: int) -> tuple[bytes, Place]:
+def _object(kept: HistoryPage, room: int) -> tuple[bytes, Position]:
     quoted = quote_name(kept.channel)
     messages, last, size = list[bytes](), kept.start - 1, 0
     for event in kept.events:
@@ -303,7 +303,7 @@ def _object(kept: HistoryPage, room: int) -> tuple[bytes, Place]:
         messages.append(event_message(quoted, event))
         size += len(messages[-1])
         last = event.offset
-    return b'%b,"events":[%b]' % (head_of(kept), b",".join(messages)), Place(last, kept.position.epoch)
+    return b'%b,"events":[%b]' % (head_of(kept), b",".join(messages)), Position(kept.position.epoch, last)
 
 
 MAX_CHANNELS_TOGETHER = 32
@@ -327,7 +327,7 @@ BAD_ID = Error(
 class Asked(msgspec.Struct, frozen=True):
     """``known`` are the channels, in the order of an id, with the place from which to go on in each."""
 
-    known: dict[bytes, Place | None]
+    known: dict[bytes, Position | None]
     last: int | None
     presence: bool = False
 
@@ -367,7 +367,7 @@ def read_asked(arguments: QueryParameters, channels: Sequence[bytes], last_event
     last = arguments.whole("last", MAX_OFFSET)
     presence = arguments.choice("presence", ("on", "off")) == "on"
     id = last_event_id or next(filter(None, map(arguments.text, LAST_EVENT_ID)), "")
-    places: Sequence[Place | None] = [None] * len(channels)
+    places: Sequence[Position | None] = [None] * len(channels)
     if id:
         known = read_id(id, len(channels))
         if known is None:
@@ -376,7 +376,7 @@ def read_asked(arguments: QueryParameters, channels: Sequence[bytes], last_event
     elif since is not None and epoch is not None:
         if len(channels) > 1:
             raise bad_parameter("since", "it is of one channel; of several, last-event-id tells the place in each")
-        places = [Place(since, epoch.encode())]
+        places = [Position(epoch.encode(), since)]
     return Asked(dict(zip(channels, places, strict=True)), last, presence)
 
 

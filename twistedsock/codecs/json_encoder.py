@@ -6,8 +6,8 @@ from twistedsock.codecs.framing import Framing
 from twistedsock.codecs.payload import for_json, quote, quote_name
 from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.encoder import Endpoints, SessionInfo
 from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Tag
+from twistedsock.session.encoder import Endpoints, SessionInfo
 
 
 def event_message(channel: bytes, event: Event) -> bytes:
@@ -101,7 +101,7 @@ class JsonEncoder:
         return self._ok(
             tag,
             b',"channel":%b,"offset":%d,"epoch":%b%b'
-            % (quote_name(channel), position.head, quote(position.epoch), told),
+            % (quote_name(channel), position.offset, quote(position.epoch), told),
         )
 
     def unsubscribed(self, tag: Tag, channel: bytes) -> bytes:
@@ -153,7 +153,7 @@ class JsonEncoder:
         lost: Lost | None = None,
     ) -> Iterator[bytes]:
         before = b'{"type":"ok"%b%b' % (_id(tag), lost_field(lost))
-        after = b',"offset":%d,"epoch":%b}' % (position.head, quote(position.epoch))
+        after = b',"offset":%d,"epoch":%b}' % (position.offset, quote(position.epoch))
         return self._fragments(events_in_pieces(channel, events, before, after))
 
     def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:
@@ -192,6 +192,11 @@ class JsonEncoder:
 
     def lost(self, channel: bytes, first: int, last: int) -> bytes:
         return self._frame(b'{"type":"lost","channel":%b,"first":%d,"last":%d}' % (quote_name(channel), first, last))
+
+    def presence_lost(self, channel: bytes) -> bytes:
+        return self.notice(
+            b"joins and leaves on %b were dropped because you read too slowly: ask for the members again" % channel
+        )
 
     def notice(self, text: bytes, code: bytes = b"", channel: bytes = b"") -> bytes:
         more = b',"code":' + quote(code) if code else b""

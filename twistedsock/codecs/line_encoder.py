@@ -8,9 +8,9 @@ from twistedsock.codecs.framing import Framing
 from twistedsock.codecs.payload import for_line
 from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.encoder import Endpoints, SessionInfo
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
 from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Tag
+from twistedsock.session.encoder import Endpoints, SessionInfo
 
 _LINES = {
     b"SUB": [b"SUB kitchen last=5", b"read a channel, here with its last 5 events first"],
@@ -92,7 +92,7 @@ class LineEncoder:
     def subscribed(
         self, tag: Tag, channel: bytes, position: Position, recovered: bool | None, start: int | None = None
     ) -> bytes:
-        line = b"OK %b offset=%d epoch=%b" % (channel, position.head, position.epoch)
+        line = b"OK %b offset=%d epoch=%b" % (channel, position.offset, position.epoch)
         if recovered is not None:
             line += b" recovered=yes" if recovered else b" recovered=no"
         return self._frame(line)
@@ -191,6 +191,11 @@ class LineEncoder:
 
     def lost(self, channel: bytes, first: int, last: int) -> bytes:
         return self._frame(_lost(channel, first, last))
+
+    def presence_lost(self, channel: bytes) -> bytes:
+        return self.notice(
+            b"joins and leaves on %b were dropped because you read too slowly: send WHO %b" % (channel, channel)
+        )
 
     def notice(self, text: bytes, code: bytes = b"", channel: bytes = b"") -> bytes:
         return self._frame(b"NOTICE " + _printable(text))

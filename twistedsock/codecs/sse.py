@@ -13,7 +13,6 @@ from twistedsock.codecs.json_encoder import JsonEncoder, event_message
 from twistedsock.codecs.payload import quote, quote_name
 from twistedsock.pubsub.values import Batch, Position, Tag
 from twistedsock.session.commands import MAX_OFFSET
-from twistedsock.session.request import Place
 
 RETRY = b"retry: 2000\n\n"
 """Milliseconds after which a browser comes back: soon, but not so soon that all come at once when a server starts."""
@@ -66,27 +65,27 @@ class SSEFraming:
 _PLACE = re.compile(r"([0-9A-Za-z_-]{1,64}):([0-9]{1,16})")
 
 
-def write_place(place: Place | None) -> bytes:
+def write_place(place: Position | None) -> bytes:
     """One of the places of an id."""
     return b"" if place is None else b"%b:%d" % (place.epoch, place.offset)
 
 
-def write_id(places: Sequence[Place | None]) -> bytes:
+def write_id(places: Sequence[Position | None]) -> bytes:
     """The id of a stream that stands there."""
     return b",".join(map(write_place, places))
 
 
-def read_id(text: str, channels: int) -> list[Place | None] | None:
+def read_id(text: str, channels: int) -> list[Position | None] | None:
     """The places in an id of so many channels; None where it is no such id."""
     parts = text.split(",", channels)
     if len(parts) != channels:
         return None
-    places: list[Place | None] = []
+    places: list[Position | None] = []
     for part in parts:
         found = _PLACE.fullmatch(part)
         if part and (found is None or int(found[2]) > MAX_OFFSET):
             return None
-        places.append(None if found is None else Place(int(found[2]), found[1].encode()))
+        places.append(None if found is None else Position(found[1].encode(), int(found[2])))
     return places
 
 
@@ -104,11 +103,11 @@ class SSEEncoder(JsonEncoder):
         """It has no command to answer, and is said nonetheless. Its id is the place before ``start``: who is cut off
         before the first event comes back to there."""
         told = b"" if recovered is None else b',"recovered":' + (b"true" if recovered else b"false")
-        place = Place(position.head if start is None else start - 1, position.epoch)
+        place = Position(position.epoch, position.offset if start is None else start - 1)
         return b'event: ok\nid: %b\ndata: {"type":"ok","channel":%b,"offset":%d,"epoch":%b%b}\n\n' % (
             self._id_at(channel, place),
             quote_name(channel),
-            position.head,
+            position.offset,
             quote(position.epoch),
             told,
         )
@@ -133,7 +132,7 @@ class SSEEncoder(JsonEncoder):
             quotes + b"}\n\n",
         )
 
-    def _id_at(self, channel: bytes, place: Place) -> bytes:
+    def _id_at(self, channel: bytes, place: Position) -> bytes:
         return write_place(place)
 
     def _around(self, channel: bytes, epoch: bytes, last: int) -> tuple[bytes, bytes]:
@@ -146,7 +145,7 @@ class MultiChannelSSEEncoder(SSEEncoder):
     """Of several channels, for one stream alone. ``known`` is where its client stands in each of them, None where it
     says nothing of that."""
 
-    def __init__(self, known: dict[bytes, Place | None]) -> None:
+    def __init__(self, known: dict[bytes, Position | None]) -> None:
         super().__init__()
         # In the order in which the channels stand in an id.
         self._places = {channel: write_place(place) for channel, place in known.items()}
@@ -164,7 +163,7 @@ class MultiChannelSSEEncoder(SSEEncoder):
         epoch = self._places[channel].partition(b":")[0]
         self._places[channel] = b"%b:%d" % (epoch, offset)
 
-    def _id_at(self, channel: bytes, place: Place) -> bytes:
+    def _id_at(self, channel: bytes, place: Position) -> bytes:
         self._places[channel] = write_place(place)
         return b",".join(self._places.values())
 

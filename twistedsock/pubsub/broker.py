@@ -389,7 +389,7 @@ class Broker:
         self._dirty.pop(channel, None)  # the next event adds it again
         size = channel.log.size
         if position.epoch == channel.epoch:
-            lost = Lost(channel.head + 1, position.head)
+            lost = Lost(channel.head + 1, position.offset)
             channel.skip(lost)
             self.report_break(channel.name, lost)
         else:

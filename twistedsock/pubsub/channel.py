@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from twistedsock.limits.principal import ELSEWHERE, Principal
 from twistedsock.limits.settings import Limits
-from twistedsock.pubsub.encoder import Encoder
+from twistedsock.pubsub.encoder import EventEncoder
 from twistedsock.pubsub.encoding_group import EncodingGroup, GatheredChunks
 from twistedsock.pubsub.history import History
 from twistedsock.pubsub.subscription import Subscription
@@ -41,11 +41,11 @@ class Channel:
         self.contested = 0
         """Bytes that other principals have written since then."""
         self.epoch = position.epoch
-        self.head = position.head
-        self.log = History(limits, position.head + 1)
+        self.head = position.offset
+        self.log = History(limits, position.offset + 1)
         # Published, but not yet flushed: neither in the log nor with the readers.
         self.pending: list[Batch] = []
-        self.lanes: dict[Encoder, EncodingGroup] = {}
+        self.lanes: dict[EventEncoder, EncodingGroup] = {}
         self.readers: dict[bytes, Subscription] = {}
         self.watchers: dict[Subscription, None] = {}
         # Who wants to be called when something has come; mostly nobody.
@@ -130,8 +130,8 @@ class Channel:
         """The epoch is another one. Nothing may be pending. Gives the subscriptions: they must get nothing more, as
         clients would take the new numbers for old ones."""
         self.log.shrink(0)  # for those who read it still
-        self.epoch, self.head = position.epoch, position.head
-        self.log = History(limits, position.head + 1)
+        self.epoch, self.head = position.epoch, position.offset
+        self.log = History(limits, position.offset + 1)
         self.lanes.clear()
         self.watchers.clear()
         subscriptions = list(self.readers.values())

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.encoder import Encoder
+from twistedsock.pubsub.encoder import EventEncoder
 from twistedsock.pubsub.subscription import Subscriber, Subscription
 from twistedsock.pubsub.values import Batch, Lost
 from twistedsock.stats import Stats
@@ -19,7 +19,7 @@ GatheredChunks = defaultdict[Subscriber, list[PendingChunk]]
 """What several channels have for each reader, to leave in one send."""
 
 
-def encode(encoding: Encoder, channel: bytes, batch: Batch, epoch: bytes = b"") -> list[Chunk]:
+def encode(encoding: EventEncoder, channel: bytes, batch: Batch, epoch: bytes = b"") -> list[Chunk]:
     """A batch in pieces of at most CHUNK_BYTES, or of one message if that is longer."""
     count = batch.end - batch.first
     size = batch.content.size + (encoding.overhead + len(channel) + len(batch.sender)) * count
@@ -58,7 +58,7 @@ class EncodingGroup:
 
     __slots__ = ("_epoch", "_stats", "encoding", "live", "selective")
 
-    def __init__(self, encoding: Encoder, stats: Stats, epoch: bytes = b"") -> None:
+    def __init__(self, encoding: EventEncoder, stats: Stats, epoch: bytes = b"") -> None:
         self.encoding = encoding
         self._epoch = epoch
         self._stats = stats

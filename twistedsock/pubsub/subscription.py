@@ -10,7 +10,7 @@ from typing import Protocol
 from twistedsock.limits.memory import MemoryBudget
 from twistedsock.limits.principal import LOCAL, Principal
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.encoder import Encoder
+from twistedsock.pubsub.encoder import EventEncoder
 from twistedsock.pubsub.history import History
 from twistedsock.pubsub.values import CHANGE_COST, Batch, Member, PresenceChange
 from twistedsock.stats import Stats, TcpStats
@@ -143,7 +143,7 @@ class Subscription:
         return missed
 
 
-CatchUpCache = dict[tuple[ChannelView, Encoder, int], tuple[bytes, int]]
+CatchUpCache = dict[tuple[ChannelView, EventEncoder, int], tuple[bytes, int]]
 """What one turn has read from the logs already: (channel, encoding, cursor) to (bytes, next cursor). Many readers that
 stalled together resume together, and share what they read."""
 
@@ -192,7 +192,7 @@ class Subscriber:
     def __init__(
         self,
         peer: Client,
-        encoding: Encoder,
+        encoding: EventEncoder,
         outlet: Outlet,
         owner: SubscriberEvents,
         memory_budget: MemoryBudget,
@@ -274,7 +274,5 @@ class Subscriber:
             return b""
         channel = subscription.channel.name
         if not missed:
-            return self.encoding.notice(
-                b"joins and leaves of " + channel + b" were more than could be kept for you; ask WHO " + channel
-            )
+            return self.encoding.presence_lost(channel)
         return self.encoding.presence(channel, missed)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from operator import itemgetter
 
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.encoder import Encoder
+from twistedsock.pubsub.encoder import EventEncoder
 from twistedsock.pubsub.encoding_group import encode
 from twistedsock.pubsub.subscription import Subscription
 from twistedsock.pubsub.values import Batch, PresenceChange
@@ -58,8 +58,8 @@ class Undelivered:
         # The number of the last item by or about a peer: some subscriptions do not get their own.
         self._last: dict[bytes, int] = {}
         # What all subscriptions with the same encoding share; and what those share that start at the same item.
-        self._encoded: dict[Encoder, list[Chunk]] = {}
-        self._shared: dict[Encoder, tuple[tuple[int, int, bool], Sequence[Chunk]]] = {}
+        self._encoded: dict[EventEncoder, list[Chunk]] = {}
+        self._shared: dict[EventEncoder, tuple[tuple[int, int, bool], Sequence[Chunk]]] = {}
         # The watchers that this round has still to reach, and the number of the first item that is not part of it.
         self._round: list[Subscription] = []
         self._round_end = 0

@@ -8,10 +8,11 @@ Tag = bytes | None
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
-    """Where a channel stands: the run of numbers and the last one given out (0 before the first)."""
+    """A point in the events of a channel: after the event with this offset, 0 before the first. Offsets of different
+    epochs cannot be compared."""
 
     epoch: bytes
-    head: int
+    offset: int
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

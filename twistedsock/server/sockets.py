@@ -13,7 +13,7 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twistedsock.auth.origins import ListenerScope
 from twistedsock.auth.trusted_proxies import NOBODY, TrustedProxies
 from twistedsock.limits.principal import is_loopback
-from twistedsock.pubsub.encoder import Endpoints
+from twistedsock.session.encoder import Endpoints
 from twistedsock.session.timeline import HandshakeInfo, Step
 from twistedsock.stats import TcpStats
 

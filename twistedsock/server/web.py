@@ -24,7 +24,6 @@ from twistedsock.errors import TOO_FAST, TOO_MUCH_HELD, Error, ErrorCode
 from twistedsock.limits.memory import UNCOUNTED_BYTES
 from twistedsock.limits.principal import LOCAL, Principal, address_principal, subject_principal
 from twistedsock.limits.rate import ENTRY_PRICE, TLS_HANDSHAKE_PRICE, token_price
-from twistedsock.pubsub.encoder import Endpoints
 from twistedsock.server.connection import graceful_close
 from twistedsock.server.http.checks import INVALID_HOST, OriginPolicy
 from twistedsock.server.http.endpoints import operations
@@ -45,6 +44,7 @@ from twistedsock.server.sockets import (
 from twistedsock.server.timeouts import TimeoutQueue
 from twistedsock.server.tls import subject_of
 from twistedsock.server.websocket import JSON_PROTOCOL, LINE_PROTOCOL, WebSocketFactory, choose
+from twistedsock.session.encoder import Endpoints
 from twistedsock.session.registry import ServerContext
 from twistedsock.session.timeline import HandshakeInfo, Step
 from twistedsock.stats import OTHER_METHOD

@@ -21,13 +21,13 @@ from twistedsock.codecs.websocket import PlainFrames, are_extensions, switching_
 from twistedsock.errors import TOO_MUCH_HELD, CloseReason, Error
 from twistedsock.limits.memory import UNCOUNTED_BYTES
 from twistedsock.limits.settings import TIME_SLICE_SECONDS, Limits
-from twistedsock.pubsub.encoder import Encoder, Endpoints
 from twistedsock.pubsub.subscription import SOCKET_FULL, Client
 from twistedsock.server.autobahn_internals import SlimConnection
 from twistedsock.server.connection import LINGER, close_description, log_exception
 from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig, endpoints_of
 from twistedsock.server.timeouts import ConnectionTimeouts
 from twistedsock.server.transport import detach_outlet, outlet_of
+from twistedsock.session.encoder import Encoder, Endpoints
 from twistedsock.session.input_pipeline import Decoder, InputPipeline
 from twistedsock.session.registry import ServerContext
 from twistedsock.session.session import Session

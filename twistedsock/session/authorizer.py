@@ -6,9 +6,9 @@ from twistedsock.auth.expiry import TokenHolder
 from twistedsock.auth.identity import Identity, Policy, Right
 from twistedsock.errors import FOR_ADMINS, NICK_IS_AN_ID, RESERVED_CHANNEL, Error, ErrorCode
 from twistedsock.limits.principal import client_principal
-from twistedsock.pubsub.encoder import Endpoints
 from twistedsock.pubsub.names import is_nick, is_reserved
 from twistedsock.pubsub.subscription import Client
+from twistedsock.session.encoder import Endpoints
 from twistedsock.session.registry import ServerContext
 
 UNVERIFIED_PREFIX = b"~"

@@ -11,10 +11,10 @@ from twistedsock.limits.memory import MemoryBudget
 from twistedsock.limits.settings import CHUNK_BYTES, TIME_SLICE_SECONDS
 from twistedsock.pubsub.broker import Broker
 from twistedsock.pubsub.channel import Channel
-from twistedsock.pubsub.encoder import Encoder
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import REPLY_PENDING, SOCKET_FULL, Outlet, Subscriber
 from twistedsock.pubsub.values import Tag
+from twistedsock.session.encoder import Encoder
 
 T = TypeVar("T")
 

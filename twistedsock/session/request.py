@@ -24,13 +24,6 @@ IN_A_HEADER = "it comes in a header, Authorization: Bearer"
 """How who asks one thing and goes shows a token: there is no conversation in which it could say ``AUTH`` (RFC 6750)."""
 
 
-class Place(msgspec.Struct, frozen=True, gc=False):
-    """Where an event stands: of several published together, the first."""
-
-    offset: int
-    epoch: bytes
-
-
 class PublishRequest(msgspec.Struct, frozen=True, gc=False):
     """Events of one kind that are to be published in a row."""
 
@@ -94,7 +87,7 @@ class RequestClient:
 
     def publish(
         self, channel: bytes, content: Payloads, name: bytes = DEFAULT_EVENT_NAME, nick: bytes = b""
-    ) -> Place | Error | Future[Place]:
+    ) -> Position | Error | Future[Position]:
         """Publish events of one kind in a row. The sender is whom the identity names, or ``nick``, or an id that is
         drawn for this once."""
         error = self.check_access(channel, Right.WRITE) or self._forbids_nick(nick)
@@ -107,18 +100,18 @@ class RequestClient:
 
     def publish_all(
         self, asked: Sequence[PublishRequest], nick: bytes = b""
-    ) -> list[Place | Error] | Error | Future[list[Place | Error]]:
+    ) -> list[Position | Error] | Error | Future[list[Position | Error]]:
         """Publish in this order, all from one sender: what becomes of each. Where one is refused, the others are not;
         where the ``nick`` is, nothing is published."""
         error = self._forbids_nick(nick)
         if error is not None:
             return error
         publisher = self._publisher(nick)
-        outcomes: list[Place | Error] = [UNAVAILABLE] * len(asked)
-        told = Future[list[Place | Error]]()
+        outcomes: list[Position | Error] = [UNAVAILABLE] * len(asked)
+        told = Future[list[Position | Error]]()
         awaited = len(asked) + 1
 
-        def note(place: int, outcome: Place | Error) -> None:
+        def note(place: int, outcome: Position | Error) -> None:
             outcomes[place] = outcome
             settle()
 
@@ -148,7 +141,7 @@ class RequestClient:
         publisher.nick = self._shown(nick) or publisher.id
         return publisher
 
-    def _publish(self, publisher: Client, asked: PublishRequest) -> Place | Error | Future[Place]:
+    def _publish(self, publisher: Client, asked: PublishRequest) -> Position | Error | Future[Position]:
         opened = self._context.broker.open(asked.channel, publisher.principal)
         return map_result(opened, lambda channel: self._publish_on(channel, publisher, asked.name, asked.content))
 
@@ -159,12 +152,12 @@ class RequestClient:
 
     def _publish_on(
         self, channel: Channel, publisher: Client, name: bytes, content: Payloads
-    ) -> Place | Error | Future[Place]:
+    ) -> Position | Error | Future[Position]:
         broker = self._context.broker
         answer = broker.publish(publisher, channel.name, name, content)
         if broker.urgent:
             broker.flush()
-        placed = map_result(answer, lambda offset: Place(offset, broker.channels.get(channel.name, channel).epoch))
+        placed = map_result(answer, lambda offset: Position(broker.channels.get(channel.name, channel).epoch, offset))
         on_result(placed, lambda outcome: broker.forget_unused(channel))
         return placed
 

@@ -18,7 +18,6 @@ from twistedsock.limits.principal import client_principal
 from twistedsock.limits.rate import rename_price, rights_price
 from twistedsock.limits.settings import MAX_PUBLISHES_IN_FLIGHT
 from twistedsock.pubsub.broker import Flushable
-from twistedsock.pubsub.encoder import Encoder, Endpoints, SessionInfo
 from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.names import check_nick, is_reserved
 from twistedsock.pubsub.subscription import NULL_EVENTS, REPLY_PENDING, RIGHTS_UNCHECKED, Client, Outlet, Subscriber
@@ -26,6 +25,7 @@ from twistedsock.pubsub.values import Tag
 from twistedsock.session import commands
 from twistedsock.session.authorizer import MAX_FAILED_TOKENS, NO_KEYS, TOO_MANY_TOKENS, SessionAuth
 from twistedsock.session.commands import Command, Publish
+from twistedsock.session.encoder import Encoder, Endpoints, SessionInfo
 from twistedsock.session.registry import ServerContext
 from twistedsock.session.replies import PendingReplies, PendingReply, SessionState, nothing
 from twistedsock.session.subscriber import SubscribingSession

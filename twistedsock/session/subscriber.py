@@ -13,12 +13,12 @@ from twistedsock.limits.principal import LOCAL
 from twistedsock.limits.rate import RateLimiter, answer_price
 from twistedsock.pubsub.broker import Broker
 from twistedsock.pubsub.channel import Channel
-from twistedsock.pubsub.encoder import Encoder, Endpoints
 from twistedsock.pubsub.history import History
 from twistedsock.pubsub.subscription import RIGHTS_UNCHECKED, Outlet, Subscriber, Subscription
 from twistedsock.pubsub.values import Event, Lost, Member, Tag
 from twistedsock.session import commands
 from twistedsock.session.authorizer import AuthenticatedSession, SessionAuth, check_access_without_policy
+from twistedsock.session.encoder import Encoder, Endpoints
 from twistedsock.session.recovery import history_start, lost_before, resume_offset
 from twistedsock.session.registry import ServerContext
 from twistedsock.session.replies import ReplyWriter, SessionState

@@ -11,12 +11,13 @@ from twistedsock.codecs.query import ApiError, QueryParameters, bad_parameter
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.future import Future, map_result, on_result
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
+from twistedsock.pubsub.values import Position
 from twistedsock.server.http.checks import recheck_auth
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.server.http.static import names
 from twistedsock.session.commands import MAX_OFFSET
 from twistedsock.session.registry import ServerContext
-from twistedsock.session.request import OTHER_REQUEST, Answered, HistoryPage, Idempotency, Place, PublishRequest, Told
+from twistedsock.session.request import OTHER_REQUEST, Answered, HistoryPage, Idempotency, PublishRequest, Told
 
 _KEY = re.compile(rb"[ -~]{1,200}")
 
@@ -60,9 +61,9 @@ class EventsEndpoint:
         request.charge(max(0, len(asked) - 1))
         rows = list(together(one for one in asked if isinstance(one, PublishRequest)))
 
-        def tell(outcomes: list[Place | Error]) -> Told:
+        def tell(outcomes: list[Position | Error]) -> Told:
             results = http_api.results(asked, rows, outcomes)
-            is_done = any(isinstance(outcome, Place) for outcome in outcomes)
+            is_done = any(isinstance(outcome, Position) for outcome in outcomes)
             return Told(http_api.published_together(results), is_done)
 
         def act() -> Told | Error | Future[Told]:

@@ -10,10 +10,11 @@ from twistedsock.codecs.query import ApiError
 from twistedsock.errors import Error
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.future import Future, on_result
+from twistedsock.pubsub.values import Position
 from twistedsock.server.http.checks import recheck_auth
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.session.registry import ServerContext
-from twistedsock.session.request import HistoryPage, Place
+from twistedsock.session.request import HistoryPage
 
 MAX_SECONDS = 60.0
 """That a request may wait: proxies wait as long, as a rule."""
@@ -63,7 +64,7 @@ class LongPoll:
         self._request = request
         self._asked = asked
         self._write = write
-        self._places: dict[bytes, Place | None] = dict(asked.known)
+        self._places: dict[bytes, Position | None] = dict(asked.known)
         self._channels: dict[bytes, Channel] = {}
         self._timer: Any = None
         self._seconds = 0.0
@@ -119,7 +120,7 @@ class LongPoll:
         else:
             for kept in several:
                 if self._places[kept.channel] is None:
-                    self._places[kept.channel] = Place(kept.stop - 1, kept.position.epoch)
+                    self._places[kept.channel] = Position(kept.position.epoch, kept.stop - 1)
             request.on_gone, request.on_drain = self._let_go, self._end
             self._timer = self._reactor.callLater(self._seconds, self._end)
 
@@ -136,10 +137,10 @@ class LongPoll:
         for name, channel in self._channels.items():
             place = self._places[name]
             if place is None and self._asked.last is None:
-                place = Place(channel.head, channel.epoch)
+                place = Position(channel.epoch, channel.head)
             if place is not None and self._asked.known[name] is None and place.epoch != channel.epoch:
                 # All of the new epoch has come since the client began to wait.
-                place = Place(channel.log.first - 1, channel.epoch)
+                place = Position(channel.epoch, channel.log.first - 1)
             since, epoch = (None, None) if place is None else (place.offset, place.epoch)
             one = visitor.look_into(channel, self._asked.last, since, epoch)
             if self._asked.known[name] is None:

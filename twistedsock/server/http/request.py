@@ -14,12 +14,12 @@ from twistedsock.codecs.query import LIMIT_OVER, MEDIA_TYPE, STATUS, ApiError, Q
 from twistedsock.errors import INTERNAL, TOO_FAST, Error, ErrorCode
 from twistedsock.limits.principal import Principal, subject_principal
 from twistedsock.limits.rate import RateLimiter, answer_price, unreadable_price
-from twistedsock.pubsub.encoder import Endpoints
 from twistedsock.server.connection import log_exception
 from twistedsock.server.http.checks import BAD_TOKEN, RejectedRequest, check_request, recheck_auth
 from twistedsock.server.http.response import StreamingResponse
 from twistedsock.server.http.routes import Found, Route
 from twistedsock.server.sockets import ListenerConfig, endpoints_of
+from twistedsock.session.encoder import Endpoints
 from twistedsock.session.registry import ServerContext
 from twistedsock.session.request import RequestClient
 

@@ -17,13 +17,13 @@ from twistedsock.codecs.query import ApiError
 from twistedsock.codecs.sse import KEEP_ALIVE, RETRY, MultiChannelSSEEncoder
 from twistedsock.errors import CloseReason, Error, ErrorCode
 from twistedsock.pubsub.channel import Channel
-from twistedsock.pubsub.encoder import Encoder
 from twistedsock.pubsub.names import check_nick
 from twistedsock.server.connection import close_description, graceful_close, log_exception
 from twistedsock.server.http.request import DATA, HTTPRequest
 from twistedsock.server.sockets import handshake_info
 from twistedsock.server.transport import detach_outlet, only_write, outlet_of
 from twistedsock.session.commands import Command, Nick, Subscribe
+from twistedsock.session.encoder import Encoder
 from twistedsock.session.input_pipeline import InputPipeline
 from twistedsock.session.registry import ServerContext
 from twistedsock.session.replies import SessionState, nothing

@@ -1,0 +1,86 @@
+"""How replies become bytes: what sessions need of an encoder."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from twistedsock.errors import Error
+from twistedsock.pubsub.encoder import EventEncoder
+from twistedsock.pubsub.values import Event, Lost, Member, Position, Tag
+
+
+class Endpoints(msgspec.Struct, frozen=True, gc=False):
+    """Both addresses of a client's connection as the server sees them: ``127.0.0.1:53122``, ``[::1]:8081``,
+    ``unix:-``."""
+
+    client: bytes
+    server: bytes
+
+
+class SessionInfo(msgspec.Struct, frozen=True, gc=False):
+    """The reply to ``INFO``. ``uptime`` is the server's, in whole seconds."""
+
+    peer: Member
+    ends: Endpoints
+    channels: int
+    uptime: int
+    version: bytes
+
+
+class ReplyEncoder(Protocol):
+    """Pure, and shared by all sessions of one protocol. Each method returns the very bytes that go on the socket, frame
+    heads included, or ``b""`` if the protocol has no such message."""
+
+    title: str
+    """The name under which sessions are counted: one word."""
+
+    def welcome(self, id: bytes, ends: Endpoints) -> bytes: ...
+
+    def published(self, tags: Sequence[Tag], first: int) -> bytes:
+        """Replies to publishes whose offsets follow each other."""
+
+    def subscribed(
+        self, tag: Tag, channel: bytes, position: Position, recovered: bool | None, start: int | None = None
+    ) -> bytes:
+        """``start`` is the offset of the first event that will be sent or reported as lost; None: the one after
+        ``position``."""
+
+    def unsubscribed(self, tag: Tag, channel: bytes) -> bytes: ...
+    def nicked(self, tag: Tag, nick: bytes) -> bytes: ...
+
+    def authenticated(self, tag: Tag, nick: bytes, expires: int | None) -> bytes:
+        """A token was accepted. ``nick`` is the client's nick from now on, ``expires`` the seconds until the token
+        expires, if it does."""
+
+    def pong(self, tag: Tag, text: bytes) -> bytes: ...
+    def facts(self, tag: Tag, facts: SessionInfo) -> bytes: ...
+    def quieted(self) -> bytes: ...
+    def refused(self, tag: Tag, error: Error) -> bytes: ...
+
+    def help(self, verb: bytes) -> bytes | None:
+        """The reply to ``HELP``; None for an unknown verb."""
+
+    def history(
+        self,
+        tag: Tag,
+        channel: bytes,
+        events: Iterable[Event | Lost],
+        position: Position,
+        lost: Lost | None = None,
+    ) -> Iterator[bytes]:
+        """A reply that may be long, in pieces of about a chunk, so that a client that does not read costs one of them.
+        ``events`` is read as far as the pieces that were asked for need. ``lost`` is the part of the requested events
+        that had been dropped before."""
+
+    def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:
+        """Like ``history``."""
+
+    def notice(self, text: bytes, code: bytes = b"", channel: bytes = b"") -> bytes:
+        """A message for people. ``code`` and ``channel`` are for programs, if they should react to it."""
+
+    def bye(self, text: bytes) -> bytes: ...
+
+
+class Encoder(EventEncoder, ReplyEncoder, Protocol):
+    """All that is sent to the clients of one protocol."""
