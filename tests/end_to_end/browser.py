@@ -60,7 +60,7 @@ class Watched:
 
 
 def watching(browser: Any) -> Iterator[Callable[..., Watched]]:
-    """Open pages: ``watch(**options of the context)``. One that complains fails the test."""
+    """Open pages: ``open_page(**options of the context)``. One that complains fails the test."""
     contexts: list[Any] = []
     pages: list[Watched] = []
 

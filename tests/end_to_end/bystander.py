@@ -23,12 +23,12 @@ class Bystander:
     """A line peer and a WebSocket peer, subscribed to a channel of their own, and a third that publishes there, all
     the time. ``rounds`` is how often both have heard it, ``slowest`` how long that took at most."""
 
-    def __init__(self, bridge: Any, call: Callable[..., Any], browse: Callable[..., Any]) -> None:
+    def __init__(self, server: Any, line_client: Callable[..., Any], web_client: Callable[..., Any]) -> None:
         self._channel = f"bystander-{next(_number)}"
-        self._line, self._publisher = call(bridge.lines[0]), call(bridge.lines[0])
-        self._page = browse(bridge.pages[0])
-        self._line.ask(f"SUB {self._channel}")
-        self._page.ask(type="subscribe", id=1, channel=self._channel)
+        self._line, self._publisher = line_client(server.lines[0]), line_client(server.lines[0])
+        self._page = web_client(server.pages[0])
+        self._line.request(f"SUB {self._channel}")
+        self._page.request(type="subscribe", id=1, channel=self._channel)
         self._over = threading.Event()
         self._fault: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -63,9 +63,9 @@ class Bystander:
 
     def _publish(self) -> None:
         start, offset = time.monotonic(), self.rounds + 1
-        assert self._publisher.ask(f"PUB {self._channel} round {offset}") == f"OK {offset}"
-        assert self._line.hear() == f"MSG {self._channel} {offset} {self._publisher.id} round {offset}"
-        event = self._page.hear()
+        assert self._publisher.request(f"PUB {self._channel} round {offset}") == f"OK {offset}"
+        assert self._line.receive() == f"MSG {self._channel} {offset} {self._publisher.id} round {offset}"
+        event = self._page.receive()
         assert (event["offset"], event["data"]) == (offset, f"round {offset}")
         self.slowest = max(self.slowest, time.monotonic() - start)
         self.rounds += 1
@@ -89,21 +89,21 @@ def files(pid: int) -> set[str]:
 
 @contextmanager
 def bystanding(
-    bridge: Any, call: Callable[..., Any], browse: Callable[..., Any], *logged: str, gone: bool = True
+    server: Any, line_client: Callable[..., Any], web_client: Callable[..., Any], *logged: str, gone: bool = True
 ) -> Iterator[Bystander]:
     """While the block runs, a bystander is served. Afterwards the log has these sentences more, and no other, and where
     all who came are to be ``gone``, no connection is there that was not there before."""
-    said = len(bridge.log())
-    bystander = Bystander(bridge, call, browse)
+    said = len(server.log())
+    bystander = Bystander(server, line_client, web_client)
     bystander.sees()  # so it has quite started, too
-    open_before = files(bridge.process.pid)
+    open_before = files(server.process.pid)
     try:
         yield bystander
     finally:
         bystander.ends()
-    told = sentences(bridge.log()[said:])
+    told = sentences(server.log()[said:])
     assert told == list(logged), told
     deadline = time.monotonic() + (SOON if gone else 0)
-    while (left := files(bridge.process.pid) - open_before) and time.monotonic() < deadline:
+    while (left := files(server.process.pid) - open_before) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not (left and gone), "connections were left behind"

@@ -21,7 +21,7 @@ from tests.end_to_end.browser import Watched, chromium_running, watching
 from tests.end_to_end.bystander import bystanding
 from tests.issuer import Issuer
 
-PATIENCE = 20.0
+TIMEOUT_SECONDS = 20.0
 """Seconds until a test gives up: not what is normal, but what a machine needs that is busy with other things."""
 
 TWISTD = Path(sys.executable).parent / "twistd"
@@ -29,7 +29,7 @@ TCP = "tcp:0:interface=127.0.0.1"
 TROUBLE = re.compile(r"Traceback|Unhandled|#(?:error|critical)\]")
 
 
-def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, patience: float = TIMEOUT_SECONDS) -> Any:
     """What ``condition`` gives once it is true."""
     deadline = time.monotonic() + patience
     while not (result := condition()):
@@ -51,7 +51,7 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | more
 
 
-class Bridge:
+class ServerProcess:
     """A server process. ``lines`` and ``pages`` are the addresses that it says it listens on."""
 
     def __init__(self, folder: Path, endpoints: int, command: list[str], **how: Any) -> None:
@@ -85,7 +85,7 @@ class Bridge:
 
     def is_over(self, signal_number: int = signal.SIGTERM) -> None:
         """After an orderly end twistd dies of the signal that asked for it, as Unix would have it."""
-        assert self.process.wait(PATIENCE) == -signal_number, self.log()
+        assert self.process.wait(TIMEOUT_SECONDS) == -signal_number, self.log()
         assert not TROUBLE.search(self.log()), self.log()
 
     def kill(self) -> None:
@@ -93,7 +93,7 @@ class Bridge:
         self.process.wait()
 
 
-Start = Callable[..., Bridge]
+Start = Callable[..., ServerProcess]
 
 
 class Starter:
@@ -101,7 +101,7 @@ class Starter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._bridges: list[Bridge] = []
+        self._bridges: list[ServerProcess] = []
 
     def __call__(
         self,
@@ -111,48 +111,48 @@ class Starter:
         twistd: tuple[str, ...] = (),
         launcher: Iterable[str] = (),
         **how: Any,
-    ) -> Bridge:
+    ) -> ServerProcess:
         endpoints = [word for kind, ends in (("--tcp", tcp), ("--web", web)) for end in ends for word in (kind, end)]
         count = sum(end != "none" for end in (*tcp, *web))
         command = [*launcher, str(TWISTD), "-n", "--pidfile=", *twistd, "sockbridge", *endpoints, *options]
-        bridge = Bridge(self._folder, count, command, **how)
-        self._bridges.append(bridge)
-        return bridge
+        server = ServerProcess(self._folder, count, command, **how)
+        self._bridges.append(server)
+        return server
 
     def stop_all(self) -> None:
-        running = [bridge for bridge in self._bridges if bridge.process.poll() is None]
-        for bridge in running:
-            bridge.process.send_signal(signal.SIGTERM)
+        running = [server for server in self._bridges if server.process.poll() is None]
+        for server in running:
+            server.process.send_signal(signal.SIGTERM)
         try:
-            for bridge in running:
-                bridge.is_over()
+            for server in running:
+                server.is_over()
         finally:
-            for bridge in running:
-                bridge.kill()
+            for server in running:
+                server.kill()
 
 
 class LineClient:
-    """A peer on the line port. ``hear`` gives the next line."""
+    """A peer on the line port. ``receive`` gives the next line."""
 
     def __init__(self, address: str, tls: bool | ssl.SSLContext = False, source: str = "") -> None:
         self.socket = connect(address, tls, source=source)
         self._buffer = b""
-        self.welcome = self.hear()
+        self.welcome = self.receive()
         assert self.welcome.startswith("WELCOME sockbridge/1 id="), self.welcome
         self.id = self.welcome.split()[2].removeprefix("id=")
 
-    def send(self, data: bytes) -> None:
+    def send_bytes(self, data: bytes) -> None:
         self.socket.sendall(data)
 
-    def say(self, *lines: str) -> None:
-        self.send("".join(line + "\n" for line in lines).encode())
+    def send(self, *lines: str) -> None:
+        self.send_bytes("".join(line + "\n" for line in lines).encode())
 
-    def ask(self, line: str) -> str:
+    def request(self, line: str) -> str:
         """Say one command and hear its one reply."""
-        self.say(line)
-        return self.hear()
+        self.send(line)
+        return self.receive()
 
-    def hear(self) -> str:
+    def receive(self) -> str:
         while b"\n" not in self._buffer:
             data = self.socket.recv(65536)
             if not data:
@@ -161,19 +161,19 @@ class LineClient:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line.decode()
 
-    def hear_until(self, beginning: str) -> list[str]:
+    def receive_until(self, beginning: str) -> list[str]:
         """All lines up to the first with that beginning."""
-        lines = [self.hear()]
+        lines = [self.receive()]
         while not lines[-1].startswith(beginning):
-            lines.append(self.hear())
+            lines.append(self.receive())
         return lines
 
-    def hears_the_end(self) -> list[str]:
+    def receive_rest(self) -> list[str]:
         """All lines that are left, up to the end of the stream."""
         lines = []
         while True:
             try:
-                lines.append(self.hear())
+                lines.append(self.receive())
             except EOFError:
                 return lines
 
@@ -182,7 +182,7 @@ class LineClient:
 
 
 def connect(
-    address: str, tls: bool | ssl.SSLContext = False, patience: float = PATIENCE, source: str = ""
+    address: str, tls: bool | ssl.SSLContext = False, patience: float = TIMEOUT_SECONDS, source: str = ""
 ) -> socket.socket:
     """A connected socket: ``127.0.0.1:8081``, ``[::1]:8081`` or ``unix:/run/bridge``; from the address ``source``.
     ``tls`` may be a context; True looks at no certificate."""
@@ -232,23 +232,23 @@ class WebClient:
     def send_text(self, text: str) -> None:
         self.socket.sendall(_frame(0x81, text.encode()))
 
-    def say(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         self.send_text(json.dumps(message))
 
-    def hear_text(self) -> str:
-        kind, payload = self.hear_frame()
+    def receive_text(self) -> str:
+        kind, payload = self.receive_frame()
         assert kind == 0x81, (kind, payload)
         return payload.decode()
 
-    def hear(self) -> dict[str, Any]:
-        return json.loads(self.hear_text())
+    def receive(self) -> dict[str, Any]:
+        return json.loads(self.receive_text())
 
-    def ask(self, **message: Any) -> dict[str, Any]:
+    def request(self, **message: Any) -> dict[str, Any]:
         """Say one command and hear its one reply."""
-        self.say(**message)
-        return self.hear()
+        self.send(**message)
+        return self.receive()
 
-    def hear_frame(self) -> tuple[int, bytes]:
+    def receive_frame(self) -> tuple[int, bytes]:
         """The first byte and the payload of the next frame; pings are answered and passed over."""
         while True:
             self._need(2)
@@ -264,10 +264,10 @@ class WebClient:
                 return kind, payload
             self.socket.sendall(_frame(0x8A, payload))
 
-    def hears_the_end(self) -> tuple[list[dict[str, Any]], int]:
+    def receive_rest(self) -> tuple[list[dict[str, Any]], int]:
         """What is left, and the code with which the bridge closes; the close is answered."""
         messages = []
-        while (frame := self.hear_frame())[0] == 0x81:
+        while (frame := self.receive_frame())[0] == 0x81:
             messages.append(json.loads(frame[1]))
         assert frame[0] == 0x88, frame
         self.socket.sendall(_frame(0x88, frame[1]))
@@ -309,7 +309,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture(scope="session")
-def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One bridge for all tests that do nothing to it but talk; each takes a channel of its own."""
     starter = Starter(tmp_path_factory.mktemp("bridge"))
     yield starter()
@@ -339,18 +339,18 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def call() -> Iterator[Callable[..., LineClient]]:
-    """Connect line clients: ``call(address, tls=False)``."""
+def line_client() -> Iterator[Callable[..., LineClient]]:
+    """Connect line clients: ``line_client(address, tls=False)``."""
     yield from _connecting(LineClient)
 
 
 @pytest.fixture
-def browse() -> Iterator[Callable[..., WebClient]]:
-    """Connect WebSocket clients: ``browse(page, path="/ws", subprotocol="", origin="")``; they have heard it."""
+def web_client() -> Iterator[Callable[..., WebClient]]:
+    """Connect WebSocket clients: ``web_client(page, path="/ws", subprotocol="", origin="")``; they have heard it."""
 
     def welcomed(*arguments: Any, **options: Any) -> WebClient:
         client = WebClient(*arguments, **options)
-        client.welcome = client.hear_text()  # type: ignore[attr-defined]
+        client.welcome = client.receive_text()  # type: ignore[attr-defined]
         return client
 
     yield from _connecting(welcomed)
@@ -369,8 +369,8 @@ def _connecting(make: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def plain() -> Iterator[Callable[..., socket.socket]]:
-    """Connect bare sockets: ``plain(address, tls=False)``."""
+def open_socket() -> Iterator[Callable[..., socket.socket]]:
+    """Connect bare sockets: ``open_socket(address, tls=False)``."""
     yield from _connecting(connect)
 
 
@@ -392,10 +392,10 @@ def twistd() -> str:
 
 
 @pytest.fixture
-def bystander(call: Callable[..., LineClient], browse: Callable[..., WebClient]) -> Callable[..., Any]:
-    """``with bystander(bridge, *sentences):`` sees that others are served while the block runs, that it leaves no
+def bystander(line_client: Callable[..., LineClient], web_client: Callable[..., WebClient]) -> Callable[..., Any]:
+    """``with bystander(server, *sentences):`` sees that others are served while the block runs, that it leaves no
     connection behind, and that it makes the bridge log these sentences and nothing else."""
-    return lambda bridge, *sentences, **how: bystanding(bridge, call, browse, *sentences, **how)
+    return lambda server, *sentences, **how: bystanding(server, line_client, web_client, *sentences, **how)
 
 
 @pytest.fixture(scope="module")
@@ -412,6 +412,6 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture
-def watch(chromium: Any) -> Iterator[Callable[..., Watched]]:
-    """Open pages: ``watch(**options of the context)``. One that complains fails the test."""
+def open_page(chromium: Any) -> Iterator[Callable[..., Watched]]:
+    """Open pages: ``open_page(**options of the context)``. One that complains fails the test."""
     yield from watching(chromium)

@@ -82,19 +82,21 @@ def test_the_page_of_the_bridge_shows_a_token(prepared: Any, shell: Any) -> None
     assert token.partition(".")[2] not in prepared.log()
 
 
-def test_a_key_that_is_gone_ends_those_who_came_with_it(prepared: Any, shell: Any, call: Any, tmp_path: Path) -> None:
+def test_a_key_that_is_gone_ends_those_who_came_with_it(
+    prepared: Any, shell: Any, line_client: Any, tmp_path: Path
+) -> None:
     """The key is changed in place, and the bridge is told."""
     token = shell("sockbridge token --config sockbridge.toml --sub ann --allow 'kitchen=rw'").stdout.strip()
-    peer, bystander = call(prepared.lines[0]), call(prepared.lines[0])
-    assert peer.ask(f"AUTH {token}").startswith("OK ann expires=")
-    assert peer.ask("SUB kitchen").startswith("OK kitchen")
+    peer, bystander = line_client(prepared.lines[0]), line_client(prepared.lines[0])
+    assert peer.request(f"AUTH {token}").startswith("OK ann expires=")
+    assert peer.request("SUB kitchen").startswith("OK kitchen")
     shell("rm key; sockbridge keygen")
     prepared.process.send_signal(signal.SIGHUP)
-    assert "is no longer valid" in peer.hears_the_end()[0]
-    assert bystander.ask("SUB lobby.a").startswith("OK lobby.a")
-    assert "the signature of the token is not valid" in bystander.ask(f"AUTH {token}")
+    assert "is no longer valid" in peer.receive_rest()[0]
+    assert bystander.request("SUB lobby.a").startswith("OK lobby.a")
+    assert "the signature of the token is not valid" in bystander.request(f"AUTH {token}")
     fresh = shell("sockbridge token --config sockbridge.toml --sub ann").stdout.strip()
-    assert bystander.ask(f"AUTH {fresh}").startswith("OK ann")
+    assert bystander.request(f"AUTH {fresh}").startswith("OK ann")
     assert token.rpartition(".")[2] not in prepared.log()
 
 
@@ -106,8 +108,8 @@ def test_the_lines_of_the_readme_do_what_they_say(shell: Any, start: Any, tmp_pa
     done = shell("\n".join(commands))
     assert (done.returncode, done.stderr) == (0, "")
     assert "other machines can reach it" in done.stdout and "without a token: read kitchen" in done.stdout
-    bridge = start("--config", "sockbridge.toml")
-    twice = second.replace("8081", bridge.lines[0].rpartition(":")[2]).replace("while sleep 1", "for _ in 1 2")
+    server = start("--config", "sockbridge.toml")
+    twice = second.replace("8081", server.lines[0].rpartition(":")[2]).replace("while sleep 1", "for _ in 1 2")
     assert "for _ in 1 2" in twice
     done = shell(twice.replace("| nc", "| nc -N"))
     assert re.sub(r"\d{7}", "…", done.stdout.partition("\n")[2]) == "OK thermometer expires=…\nOK 1\nOK 2\nBYE\n"

@@ -22,21 +22,21 @@ MEGABYTE = 1024 * 1024
 INNER = "GET /bridge.json HTTP/1.1\r\nHost: {host}\r\n\r\n"
 
 
-def authority(bridge):
-    return bridge.page.partition("://")[2].rstrip("/")
+def authority(server):
+    return server.page.partition("://")[2].rstrip("/")
 
 
-def upgrade(bridge, *headers):
-    lines = [f"Host: {authority(bridge)}", "Upgrade: websocket", "Connection: Upgrade", *headers]
+def upgrade(server, *headers):
+    lines = [f"Host: {authority(server)}", "Upgrade: websocket", "Connection: Upgrade", *headers]
     return ("GET /ws HTTP/1.1\r\n" + "\r\n".join(lines) + f"\r\n{KEY}\r\n").encode()
 
 
 @pytest.fixture
-def tell(plain):
+def tell(open_socket):
     """``tell(address, data)``: all that is answered, up to the end, which must come."""
 
     def telling(address, data):
-        with plain(address) as connection:
+        with open_socket(address) as connection:
             try:
                 connection.sendall(data)
             except (BrokenPipeError, ConnectionResetError):
@@ -57,11 +57,11 @@ def statuses(answers):
     "origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", "http://a b\x1b[2J"]
 )
 def test_a_page_of_another_site_may_not_open_a_websocket(start, tell, bystander, origin):
-    bridge = start()
+    server = start()
     sentence = f"refused a WebSocket of origin {origin!r}; --allow-origin would allow it"
-    with bystander(bridge, sentence):
+    with bystander(server, sentence):
         for _ in range(3):
-            answer = tell(authority(bridge), upgrade(bridge, f"Origin: {origin}"))
+            answer = tell(authority(server), upgrade(server, f"Origin: {origin}"))
             assert statuses(answer) == [b"403"]
             assert origin.encode() not in answer
 
@@ -76,12 +76,12 @@ def test_a_page_of_another_site_may_not_open_a_websocket(start, tell, bystander,
     ],
     ids=["form", "header", "old", "long"],
 )
-def test_what_a_page_posts_to_the_line_port_is_not_run(bridge, tell, call, bystander, channel, request_):
-    with bystander(bridge):
-        answer = tell(bridge.lines[0], request_.replace("{}", channel).encode())
+def test_what_a_page_posts_to_the_line_port_is_not_run(server, tell, line_client, bystander, channel, request_):
+    with bystander(server):
+        answer = tell(server.lines[0], request_.replace("{}", channel).encode())
         assert re.match(rb"WELCOME [^\n]*\nHTTP/1\.1 400 Bad Request\r\n", answer)
         assert b"OK" not in answer
-    assert call(bridge.lines[0]).ask(f"HIST {channel}") == "OK 0"
+    assert line_client(server.lines[0]).request(f"HIST {channel}") == "OK 0"
 
 
 def client_hello(session_id):
@@ -95,27 +95,27 @@ def client_hello(session_id):
     return hello[:44] + session_id.ljust(32, b"\n") + hello[76:]
 
 
-def test_commands_in_a_tls_handshake_are_not_run(bridge, tell, call, bystander):
+def test_commands_in_a_tls_handshake_are_not_run(server, tell, line_client, bystander):
     channel = "hello"
-    with bystander(bridge):
-        answer = tell(bridge.lines[0], client_hello(f"\nPUB {channel} 1".encode()))
+    with bystander(server):
+        answer = tell(server.lines[0], client_hello(f"\nPUB {channel} 1".encode()))
         assert answer.endswith(b"\nNOTICE this port does not speak TLS: it expects lines of text\nBYE\n")
         assert b"OK" not in answer
         begun = time.monotonic()
-        assert statuses(tell(authority(bridge), client_hello(b""))) == [b"400"]
+        assert statuses(tell(authority(server), client_hello(b""))) == [b"400"]
         assert time.monotonic() - begun < 5
-    assert call(bridge.lines[0]).ask(f"HIST {channel}") == "OK 0"
+    assert line_client(server.lines[0]).request(f"HIST {channel}") == "OK 0"
 
 
 # Heads and bodies of requests.
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["first", "kept-alive"])
-def test_endless_headers_are_refused(bridge, plain, bystander, later):
+def test_endless_headers_are_refused(server, open_socket, bystander, later):
     """431 from us, 400 from twisted.web, which reads what follows on a connection."""
-    host = authority(bridge)
-    usage = Usage([bridge.process.pid])
-    with bystander(bridge), plain(host) as endless:
+    host = authority(server)
+    usage = Usage([server.process.pid])
+    with bystander(server), open_socket(host) as endless:
         before = usage.memory()
         if later:
             endless.sendall(INNER.format(host=host).encode())
@@ -137,11 +137,11 @@ def test_endless_headers_are_refused(bridge, plain, bystander, later):
         assert usage.memory() - before < 4 * MEGABYTE
 
 
-def test_many_who_never_end_their_heads_hinder_nobody(bridge, plain, bystander):
+def test_many_who_never_end_their_heads_hinder_nobody(server, open_socket, bystander):
     """How long each may take is told by tests/server/test_web.py, without waiting for it."""
-    with bystander(bridge) as other:
-        slow = [plain(authority(bridge)) for _ in range(200)]
-        for byte in upgrade(bridge)[:-4][:60]:
+    with bystander(server) as other:
+        slow = [open_socket(authority(server)) for _ in range(200)]
+        for byte in upgrade(server)[:-4][:60]:
             for connection in slow:
                 connection.sendall(bytes((byte,)))
         other.sees()
@@ -149,11 +149,11 @@ def test_many_who_never_end_their_heads_hinder_nobody(bridge, plain, bystander):
             connection.close()
 
 
-def test_a_handshake_that_comes_byte_by_byte_ends_in_time(start, plain, bystander):
+def test_a_handshake_that_comes_byte_by_byte_ends_in_time(start, open_socket, bystander):
     """Each byte gets it no further leave."""
-    bridge = start("--handshake-timeout=3")
-    with bystander(bridge), plain(authority(bridge)) as slow, plain(authority(bridge)) as silent:
-        head = iter(upgrade(bridge))
+    server = start("--handshake-timeout=3")
+    with bystander(server), open_socket(authority(server)) as slow, open_socket(authority(server)) as silent:
+        head = iter(upgrade(server))
         answer, began = b"", time.monotonic()
         slow.settimeout(0.1)
         while not answer:
@@ -167,10 +167,10 @@ def test_a_handshake_that_comes_byte_by_byte_ends_in_time(start, plain, bystande
 
 
 @pytest.mark.parametrize("header", ["Content-Length: 100", "Transfer-Encoding: chunked"])
-def test_a_handshake_with_content_opens_no_way_past_a_proxy(bridge, tell, bystander, header):
-    with bystander(bridge):
-        request = upgrade(bridge, header) + frame(0x81, b'{"type":"ping","id":1}')
-        assert statuses(tell(authority(bridge), request)) == [b"400"]
+def test_a_handshake_with_content_opens_no_way_past_a_proxy(server, tell, bystander, header):
+    with bystander(server):
+        request = upgrade(server, header) + frame(0x81, b'{"type":"ping","id":1}')
+        assert statuses(tell(authority(server), request)) == [b"400"]
 
 
 SMUGGLED = {
@@ -199,29 +199,29 @@ SMUGGLED = {
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["first", "kept-alive"])
-def test_nothing_is_smuggled_in_behind_a_request(bridge, tell, bystander, call, later):
+def test_nothing_is_smuggled_in_behind_a_request(server, tell, bystander, line_client, later):
     """Whatever two readers could read in two ways is 400, and the end: what stands behind it is not answered. As the
     first request of a connection, and behind one that was right."""
-    host = authority(bridge)
+    host = authority(server)
     inner = INNER.format(host=host)
-    reader = call(bridge.lines[0])
-    reader.ask("SUB smuggled")
-    with bystander(bridge):
+    reader = line_client(server.lines[0])
+    reader.request("SUB smuggled")
+    with bystander(server):
         for name, (headers, body) in SMUGGLED.items():
             outer = f"POST /channels/smuggled/events HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n\r\n{body}"
             answer = tell(host, ((inner if later else "") + outer + inner).encode())
             assert statuses(answer) == ([b"200"] if later else []) + [b"400"], name
-    assert reader.ask("PING") == "PONG", "nothing was published"
+    assert reader.request("PING") == "PONG", "nothing was published"
 
 
-def test_another_host_or_a_websocket_does_not_come_in_behind_a_request(start, plain, bystander):
+def test_another_host_or_a_websocket_does_not_come_in_behind_a_request(start, open_socket, bystander):
     """The page's own host was asked for first; the connection is judged anew each time."""
-    bridge = start()
-    host = authority(bridge)
+    server = start()
+    host = authority(server)
     inner = INNER.format(host=host).encode()
     sentence = "refused a request for host 'evil.example'; --allow-host would allow it"
-    with bystander(bridge, sentence), plain(host) as connection:
-        connection.sendall(inner + INNER.format(host="evil.example").encode() + upgrade(bridge))
+    with bystander(server, sentence), open_socket(host) as connection:
+        connection.sendall(inner + INNER.format(host="evil.example").encode() + upgrade(server))
         answers = b""
         while len(statuses(answers)) < 3:
             answers += connection.recv(65536)
@@ -233,7 +233,7 @@ def test_another_host_or_a_websocket_does_not_come_in_behind_a_request(start, pl
 
 def closes_with(client):
     """The code of the close frame that comes next; the close is answered, if the bridge has not gone by then."""
-    first, payload = client.hear_frame()
+    first, payload = client.receive_frame()
     assert first == CLOSE, (first, payload)
     with suppress(BrokenPipeError, ConnectionResetError):
         client.socket.sendall(frame(CLOSE, payload[:2]))
@@ -252,9 +252,9 @@ def flood(connection, data, most):
     return sent
 
 
-def test_fragments_without_end_reach_the_bound_on_messages(bridge, browse, bystander):
-    with bystander(bridge):
-        greedy = browse(bridge.page)
+def test_fragments_without_end_reach_the_bound_on_messages(server, web_client, bystander):
+    with bystander(server):
+        greedy = web_client(server.page)
         greedy.socket.sendall(frame(TEXT, b"x" * 30_000))
         greedy.socket.sendall(frame(CONTINUATION, b"x" * 30_000))
         greedy.socket.sendall(frame(CONTINUATION, b"x" * 30_000))
@@ -262,11 +262,11 @@ def test_fragments_without_end_reach_the_bound_on_messages(bridge, browse, bysta
         greedy.close()
 
 
-def test_fragments_without_a_byte_are_too_many_at_last(bridge, browse, bystander):
-    usage = Usage([bridge.process.pid])
-    with bystander(bridge):
+def test_fragments_without_a_byte_are_too_many_at_last(server, web_client, bystander):
+    usage = Usage([server.process.pid])
+    with bystander(server):
         before = usage.memory()
-        endless = browse(bridge.page)
+        endless = web_client(server.page)
         endless.socket.sendall(frame(TEXT, b""))
         for _ in range(66):
             endless.socket.sendall(frame(CONTINUATION, b"") * 1_000)
@@ -275,28 +275,28 @@ def test_fragments_without_a_byte_are_too_many_at_last(bridge, browse, bystander
         assert usage.memory() - before < 4 * MEGABYTE
 
 
-def test_a_message_in_the_smallest_fragments_costs_little(bridge, browse, bystander, channel):
-    usage = Usage([bridge.process.pid])
+def test_a_message_in_the_smallest_fragments_costs_little(server, web_client, bystander, channel):
+    usage = Usage([server.process.pid])
     message = json.dumps({"type": "publish", "id": 1, "channel": channel, "data": "x" * 20_000}).encode()
     parts = [frame(TEXT, b"")] + [frame(CONTINUATION, message[index : index + 1]) for index in range(len(message))]
-    with bystander(bridge):
+    with bystander(server):
         before = usage.memory()
-        patient = browse(bridge.page)
+        patient = web_client(server.page)
         patient.socket.sendall(b"".join(parts[:10_000]))
         patient.socket.sendall(frame(PING, b"between"))
-        assert patient.hear_frame() == (PONG, b"between")
+        assert patient.receive_frame() == (PONG, b"between")
         patient.socket.sendall(b"".join(parts[10_000:]) + frame(FINAL, b""))
-        assert patient.hear() == {"type": "ok", "id": 1, "offset": 1}
+        assert patient.receive() == {"type": "ok", "id": 1, "offset": 1}
         patient.close()
         assert usage.memory() - before < 4 * MEGABYTE
 
 
-def test_who_floods_with_pings_and_does_not_read_is_not_read(bridge, browse, bystander):
+def test_who_floods_with_pings_and_does_not_read_is_not_read(server, web_client, bystander):
     """No more pongs wait than the sockets hold."""
-    usage = Usage([bridge.process.pid])
-    with bystander(bridge):
+    usage = Usage([server.process.pid])
+    with bystander(server):
         before = usage.memory()
-        rude = browse(bridge.page)
+        rude = web_client(server.page)
         rude.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
         pings = frame(PING, b"x" * 125)
         sent = flood(rude.socket, pings * 100, 16 * MEGABYTE)
@@ -315,14 +315,14 @@ SMALLEST = {
 
 
 @pytest.mark.parametrize("kind", SMALLEST)
-def test_floods_of_the_smallest_frames_hinder_nobody(start, browse, bystander, kind):
+def test_floods_of_the_smallest_frames_hinder_nobody(start, web_client, bystander, kind):
     """Five at once, each as fast as it can. They answer nothing and read nothing."""
-    bridge = start()
-    usage = Usage([bridge.process.pid])
+    server = start()
+    usage = Usage([server.process.pid])
     before, data = SMALLEST[kind]
-    with bystander(bridge, gone=False) as other:
+    with bystander(server, gone=False) as other:
         memory = usage.memory()
-        flooders = [browse(bridge.page) for _ in range(5)]
+        flooders = [web_client(server.page) for _ in range(5)]
         for flooder in flooders:
             flooder.socket.setblocking(False)
             flooder.socket.send(before)
@@ -337,7 +337,7 @@ def test_floods_of_the_smallest_frames_hinder_nobody(start, browse, bystander, k
         other.sees()
         assert usage.memory() - memory < 16 * MEGABYTE
         assert other.slowest < SOON / 3
-    bridge.kill()  # what they have sent already would keep it busy for a while
+    server.kill()  # what they have sent already would keep it busy for a while
 
 
 WRONG_FRAMES = {
@@ -363,10 +363,10 @@ WRONG_FRAMES = {
 }
 
 
-def test_frames_that_break_the_rules_are_closed_with_the_reason(bridge, browse, bystander):
-    with bystander(bridge):
+def test_frames_that_break_the_rules_are_closed_with_the_reason(server, web_client, bystander):
+    with bystander(server):
         for name, (data, code) in WRONG_FRAMES.items():
-            client = browse(bridge.page)
+            client = web_client(server.page)
             client.socket.sendall(data)
             assert closes_with(client) == code, name
             client.close()
@@ -382,10 +382,10 @@ def test_frames_that_break_the_rules_are_closed_with_the_reason(bridge, browse, 
         ("a;" * 1_000, b"400"),
     ],
 )
-def test_compression_is_not_agreed_to(bridge, plain, bystander, offer, status):
+def test_compression_is_not_agreed_to(server, open_socket, bystander, offer, status):
     """What is not unpacked cannot burst."""
-    with bystander(bridge), plain(authority(bridge)) as connection:
-        connection.sendall(upgrade(bridge, f"Sec-WebSocket-Extensions: {offer}"))
+    with bystander(server), open_socket(authority(server)) as connection:
+        connection.sendall(upgrade(server, f"Sec-WebSocket-Extensions: {offer}"))
         answer = connection.recv(65536)
         assert statuses(answer) == [status]
         assert b"sec-websocket-extensions:" not in answer.lower().partition(b"\r\n")[2]
@@ -394,14 +394,14 @@ def test_compression_is_not_agreed_to(bridge, plain, bystander, offer, status):
 # Commands.
 
 
-def test_ten_thousand_subscriptions_are_a_thousand(bridge, call, browse, bystander, channel):
+def test_ten_thousand_subscriptions_are_a_thousand(server, line_client, web_client, bystander, channel):
     """Each is answered; the memory is that of a thousand."""
-    usage = Usage([bridge.process.pid])
-    with bystander(bridge):
+    usage = Usage([server.process.pid])
+    with bystander(server):
         before = usage.memory()
-        collector, page = call(bridge.lines[0]), browse(bridge.page)
-        collector.say(*(f"SUB {channel}-{number}" for number in range(10_000)))
-        answers = [collector.hear() for _ in range(10_000)]
+        collector, page = line_client(server.lines[0]), web_client(server.page)
+        collector.send(*(f"SUB {channel}-{number}" for number in range(10_000)))
+        answers = [collector.receive() for _ in range(10_000)]
         assert [answer.split(" ")[1] for answer in answers] == [
             *(f"{channel}-{number}" for number in range(1_000)),
             *["limit"] * 9_000,
@@ -409,8 +409,8 @@ def test_ten_thousand_subscriptions_are_a_thousand(bridge, call, browse, bystand
         assert set(answers[1_000:]) == {"ERR limit you are subscribed to as many channels as one peer may be"}
         for number in range(0, 10_000, 500):
             for other in range(number, number + 500):
-                page.say(type="subscribe", id=other, channel=f"{channel}-{other}")
-            replies = [page.hear() for _ in range(500)]
+                page.send(type="subscribe", id=other, channel=f"{channel}-{other}")
+            replies = [page.receive() for _ in range(500)]
             assert [reply["id"] for reply in replies] == list(range(number, number + 500))
             assert {reply.get("code") for reply in replies} == ({None} if number < 1_000 else {"limit"})
         assert usage.memory() - before < 8 * MEGABYTE
@@ -419,16 +419,16 @@ def test_ten_thousand_subscriptions_are_a_thousand(bridge, call, browse, bystand
 
 
 @pytest.mark.parametrize("reads", [True, False])
-def test_very_many_errors_in_a_row(bridge, call, bystander, reads):
+def test_very_many_errors_in_a_row(server, line_client, bystander, reads):
     """Each mistake has its answer, as long as they are read."""
-    usage = Usage([bridge.process.pid])
-    with bystander(bridge):
+    usage = Usage([server.process.pid])
+    with bystander(server):
         before = usage.memory()
-        clumsy = call(bridge.lines[0])
+        clumsy = line_client(server.lines[0])
         if reads:
             for _ in range(20):
-                clumsy.say(*["nonsense"] * 1_000)
-                assert {clumsy.hear() for _ in range(1_000)} == {
+                clumsy.send(*["nonsense"] * 1_000)
+                assert {clumsy.receive() for _ in range(1_000)} == {
                     "ERR unknown-command I do not know that; HELP tells what I know, QUIT leaves"
                 }
         else:
@@ -439,16 +439,16 @@ def test_very_many_errors_in_a_row(bridge, call, bystander, reads):
         assert usage.memory() - before < 8 * MEGABYTE
 
 
-def test_a_line_without_end_is_told_once_and_kept_nowhere(bridge, call, bystander):
-    usage = Usage([bridge.process.pid])
-    with bystander(bridge):
+def test_a_line_without_end_is_told_once_and_kept_nowhere(server, line_client, bystander):
+    usage = Usage([server.process.pid])
+    with bystander(server):
         before = usage.memory()
-        endless = call(bridge.lines[0])
+        endless = line_client(server.lines[0])
         for _ in range(160):
-            endless.send(b"x" * 100_000)
-        endless.send(b"\nPING\n")
-        assert endless.hear() == "ERR too-long a line is at most 65536 bytes; this one was skipped"
-        assert endless.hear() == "PONG"
+            endless.send_bytes(b"x" * 100_000)
+        endless.send_bytes(b"\nPING\n")
+        assert endless.receive() == "ERR too-long a line is at most 65536 bytes; this one was skipped"
+        assert endless.receive() == "PONG"
         endless.close()
         assert usage.memory() - before < 4 * MEGABYTE
 
@@ -457,94 +457,94 @@ def test_a_line_without_end_is_told_once_and_kept_nowhere(bridge, call, bystande
 
 
 @pytest.fixture
-def stage(bridge, call, browse, channel):
+def stage(server, line_client, web_client, channel):
     """Who publishes and who reads, on lines and in JSON."""
 
     class Stage:
-        typist, reader = call(bridge.lines[0]), call(bridge.lines[0])
-        page, viewer = browse(bridge.page), browse(bridge.page)
+        typist, reader = line_client(server.lines[0]), line_client(server.lines[0])
+        page, viewer = web_client(server.page), web_client(server.page)
 
         def shown(self):
             """The next event, as the line reader has it and as the JSON reader has it."""
-            return self.reader.hear().split(" ", 4)[4], json.loads(self.viewer.hear_text(), parse_int=str)["data"]
+            return self.reader.receive().split(" ", 4)[4], json.loads(self.viewer.receive_text(), parse_int=str)["data"]
 
         def posts(self, data):
             """Publish JSON text as it stands; gives the error code, None where all went well."""
             self.page.send_text(f'{{"type":"publish","id":1,"channel":"{channel}","data":{data}}}')
-            return self.page.hear().get("code")
+            return self.page.receive().get("code")
 
         def types(self, payload):
             """Publish a payload on a line."""
-            self.typist.send(b"PUB %b %b\n" % (channel.encode(), payload))
-            return self.typist.hear()
+            self.typist.send_bytes(b"PUB %b %b\n" % (channel.encode(), payload))
+            return self.typist.receive()
 
         def close(self):
             for client in (self.typist, self.reader, self.page, self.viewer):
                 client.close()
 
     stage = Stage()
-    stage.reader.ask(f"SUB {channel}")
-    stage.viewer.ask(type="subscribe", id=1, channel=channel)
+    stage.reader.request(f"SUB {channel}")
+    stage.viewer.request(type="subscribe", id=1, channel=channel)
     yield stage
     stage.close()
 
 
 @pytest.mark.parametrize("depth", [101, 900, 1_100, 32_000])
-def test_json_that_is_too_deep_reaches_no_reader_as_json(bridge, stage, bystander, depth):
+def test_json_that_is_too_deep_reaches_no_reader_as_json(server, stage, bystander, depth):
     deep = "[" * depth + "]" * depth
-    with bystander(bridge):
+    with bystander(server):
         assert stage.posts(deep) == "bad-json"
         assert stage.types(deep.encode()).startswith("OK ")
         assert stage.shown() == (f'"{deep}"', deep)
 
 
-def test_json_of_a_depth_of_100000_is_too_long(bridge, stage, bystander):
+def test_json_of_a_depth_of_100000_is_too_long(server, stage, bystander):
     deep = "[" * 100_000 + "]" * 100_000
-    with bystander(bridge):
+    with bystander(server):
         stage.page.send_text(f'{{"type":"publish","id":1,"channel":"a","data":{deep}}}')
         assert closes_with(stage.page) == 1009
         assert stage.types(deep.encode()).startswith("ERR too-long ")
 
 
 @pytest.mark.parametrize("number", ["9" * 400, "1e999999", "-0.0", "1E-400", "0." + "1" * 5_000])
-def test_giant_numbers_pass_as_they_are(bridge, stage, bystander, number):
+def test_giant_numbers_pass_as_they_are(server, stage, bystander, number):
     """Nobody on the way reads them."""
-    with bystander(bridge):
+    with bystander(server):
         assert stage.posts(f"[{number}]") is None
-        assert stage.reader.hear().endswith(f" [{number}]")
-        assert f'"data":[{number}]}}' in stage.viewer.hear_text()
+        assert stage.reader.receive().endswith(f" [{number}]")
+        assert f'"data":[{number}]}}' in stage.viewer.receive_text()
         assert stage.types(f"[{number}]".encode()).startswith("OK ")
-        assert stage.reader.hear().endswith(f" [{number}]")
-        assert f'"data":[{number}]}}' in stage.viewer.hear_text()
+        assert stage.reader.receive().endswith(f" [{number}]")
+        assert f'"data":[{number}]}}' in stage.viewer.receive_text()
 
 
-def test_giant_numbers_as_arguments_are_bad_arguments(bridge, stage, bystander):
-    with bystander(bridge):
+def test_giant_numbers_as_arguments_are_bad_arguments(server, stage, bystander):
+    with bystander(server):
         for number in ("9" * 60_000, "9007199254740992", "-1", "1e999999", "NaN", "٣"):  # the last is a digit in Arabic
-            assert stage.typist.ask(f"SUB a last={number}").startswith("ERR bad-argument "), number
+            assert stage.typist.request(f"SUB a last={number}").startswith("ERR bad-argument "), number
             stage.page.send_text(f'{{"type":"subscribe","id":1,"channel":"a","last":{number}}}')
-            assert stage.page.hear()["code"] in ("bad-argument", "bad-json"), number
+            assert stage.page.receive()["code"] in ("bad-argument", "bad-json"), number
         # An id comes back as it is, and an answer is about as long as its question.
         stage.page.send_text(f'{{"type":"ping","id":{"9" * 60_000}}}')
-        assert stage.page.hear_text() == f'{{"type":"pong","id":{"9" * 60_000}}}'
+        assert stage.page.receive_text() == f'{{"type":"pong","id":{"9" * 60_000}}}'
 
 
-def test_lone_surrogates_are_no_json(bridge, stage, tell, bystander, channel):
+def test_lone_surrogates_are_no_json(server, stage, tell, bystander, channel):
     """Half a character: no UTF-8 can hold it."""
-    with bystander(bridge):
+    with bystander(server):
         for data in (r'"\ud800"', r'{"\udc00":1}', r'["\ud800\ud800"]'):
             assert stage.posts(data) == "bad-json"
             assert stage.types(data.encode()).startswith("ERR bad-json ")
             for kind in ("application/json", "application/x-www-form-urlencoded"):
                 answer = tell(
-                    authority(bridge),
-                    f"POST /channels/{channel}/events HTTP/1.1\r\nHost: {authority(bridge)}\r\nContent-Type: {kind}\r\n"
+                    authority(server),
+                    f"POST /channels/{channel}/events HTTP/1.1\r\nHost: {authority(server)}\r\nContent-Type: {kind}\r\n"
                     f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n{data}".encode(),
                 )
                 assert statuses(answer) == [b"400"] and b'"code":"bad-json"' in answer
         for fields in (r'"type":"subscribe","channel":"\ud800"', r'"type":"nick","nick":"\udfff"'):
             stage.page.send_text(f'{{"id":1,{fields}}}')
-            answer = stage.page.hear()
+            answer = stage.page.receive()
             assert (answer["id"], answer["code"]) == (1, "bad-json")
         assert stage.posts(r'"\ud83d\ude00"') is None
         assert stage.shown() == ("😀", "😀")
@@ -553,25 +553,25 @@ def test_lone_surrogates_are_no_json(bridge, stage, tell, bystander, channel):
 ESCAPES = ["\x1b[2J", "\x9b31m", "\r", "\x08", "\x07", "\x00", "\x7f", "\x85", "\x1b]0;title\x07"]
 
 
-def test_nothing_that_a_terminal_obeys_reaches_a_line_reader(bridge, call, browse, bystander, channel):
+def test_nothing_that_a_terminal_obeys_reaches_a_line_reader(server, line_client, web_client, bystander, channel):
     """Neither by an event, nor by a name, nor by an answer to oneself."""
-    reader, page, typist = call(bridge.lines[0]), browse(bridge.page), call(bridge.lines[0])
-    reader.ask(f"SUB {channel} presence=on")
-    with bystander(bridge):
+    reader, page, typist = line_client(server.lines[0]), web_client(server.page), line_client(server.lines[0])
+    reader.request(f"SUB {channel} presence=on")
+    with bystander(server):
         for escape in ESCAPES:
             words = f"a{escape}b"
             for data in (words, [words], {words: 1}):
                 for ascii_only in (True, False):
                     message = {"type": "publish", "id": 1, "channel": channel, "data": data}
                     page.send_text(json.dumps(message, ensure_ascii=ascii_only))
-                    page.hear()
-            page.say(type="publish", channel=channel, name=words, data=1)
-            page.say(type="publish", channel=words, data=1)
-            page.say(type="nick", nick=words)
-            page.say(type="subscribe", channel=channel)
-            page.say(type="unsubscribe", channel=channel)
-            page.say(type="ping", id=2)
-            while page.hear().get("id") != 2:
+                    page.receive()
+            page.send(type="publish", channel=channel, name=words, data=1)
+            page.send(type="publish", channel=words, data=1)
+            page.send(type="nick", nick=words)
+            page.send(type="subscribe", channel=channel)
+            page.send(type="unsubscribe", channel=channel)
+            page.send(type="ping", id=2)
+            while page.receive().get("id") != 2:
                 pass
             for line in (
                 f"PUB {channel} {words}",
@@ -588,30 +588,30 @@ def test_nothing_that_a_terminal_obeys_reaches_a_line_reader(bridge, call, brows
                 f"PING {words}",
                 words,
             ):
-                typist.say(line)
-            typist.say("PING the end")
-            heard = typist.hear_until("PONG the end")
-            typist.say("PUB " + channel + " done")
-            while not (line := reader.hear()).endswith(" done"):
+                typist.send(line)
+            typist.send("PING the end")
+            heard = typist.receive_until("PONG the end")
+            typist.send("PUB " + channel + " done")
+            while not (line := reader.receive()).endswith(" done"):
                 heard.append(line)
-            typist.hear()
+            typist.receive()
             assert not [line for line in heard if re.search(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]", line)]
     for client in (reader, page, typist):
         client.close()
 
 
-def test_what_is_no_utf8_or_begins_with_a_byte_order_mark(bridge, stage, bystander):
-    with bystander(bridge):
-        assert stage.typist.ask("PING") == "PONG"  # the first line must be UTF-8
+def test_what_is_no_utf8_or_begins_with_a_byte_order_mark(server, stage, bystander):
+    with bystander(server):
+        assert stage.typist.request("PING") == "PONG"  # the first line must be UTF-8
         for wrong in (b"\xfe", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82"):
             assert stage.types(wrong).startswith("ERR not-utf8 ")
-        assert stage.typist.ask("\ufeffPING").startswith("ERR unknown-command ")
-        stage.page.say(type="ping", id=0)  # where the first message is no object, lines are spoken
-        stage.page.hear()
+        assert stage.typist.request("\ufeffPING").startswith("ERR unknown-command ")
+        stage.page.send(type="ping", id=0)  # where the first message is no object, lines are spoken
+        stage.page.receive()
         stage.page.send_text('\ufeff{"type":"ping","id":1}')
-        assert stage.page.hear() == {"type": "pong", "id": 1}
-        assert stage.typist.ask("PING") == "PONG"
-        assert stage.page.ask(type="ping", id=1) == {"type": "pong", "id": 1}
+        assert stage.page.receive() == {"type": "pong", "id": 1}
+        assert stage.typist.request("PING") == "PONG"
+        assert stage.page.request(type="ping", id=1) == {"type": "pong", "id": 1}
 
 
 # The log.
@@ -619,18 +619,18 @@ def test_what_is_no_utf8_or_begins_with_a_byte_order_mark(bridge, stage, bystand
 
 def test_nothing_that_a_stranger_sends_makes_a_line_of_the_log(start, tell, bystander):
     """Not in a header, and not by a fault that it makes."""
-    bridge = start()
-    host = authority(bridge)
+    server = start()
+    host = authority(server)
     forged = "2026-01-01T00:00:00+0000 [-] all is well"
     with bystander(
-        bridge,
+        server,
         "refused a WebSocket of origin '\\x85\\x9b\\xad'; --allow-origin would allow it",
         f"refused a WebSocket of origin {('http://' + 'x' * 93)!r}; --allow-origin would allow it",
         "refused a request for host '%25s.example'; --allow-host would allow it",
     ):
         tell(host, b"GET / HTTP/1.1\r\nHost: evil\x1b[2J\r\nConnection: close\r\n\r\n")
-        tell(host, upgrade(bridge, "Origin: \x85\x9b\xad").decode().encode("latin-1"))
-        tell(host, upgrade(bridge, "Origin: http://" + "x" * 10_000))
+        tell(host, upgrade(server, "Origin: \x85\x9b\xad").decode().encode("latin-1"))
+        tell(host, upgrade(server, "Origin: http://" + "x" * 10_000))
         tell(host, b"GET / HTTP/1.1\r\nHost: %25s.example\r\nConnection: close\r\n\r\n")
         tell(host, b"GET / HTTP/1.1\r\nHost: %s {log_source}\r\nConnection: close\r\n\r\n")
         for data in (

@@ -29,10 +29,10 @@ def command() -> Callable[..., list[str]]:
 
 
 @pytest.fixture
-def places(bridge: Any) -> list[str]:
+def places(server: Any) -> list[str]:
     """Where the bridge of all tests listens."""
-    web = bridge.page.removeprefix("http://").rstrip("/")
-    return ["--lines", bridge.lines[0], "--web", web]
+    web = server.page.removeprefix("http://").rstrip("/")
+    return ["--lines", server.lines[0], "--web", web]
 
 
 def outcome(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
@@ -40,12 +40,12 @@ def outcome(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_bridge_that_runs_is_measured(
-    bridge: Any, places: list[str], command: Callable[..., list[str]], tmp_path: Path
+    server: Any, places: list[str], command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     small = ["--readers", "3", "--pairs", "2", "--seconds", "0.05", "--rate", "200"]
     done = outcome(command("bench", *places, *small), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"process {bridge.process.pid};" in done.stderr
+    assert f"process {server.process.pid};" in done.stderr
     assert "6 of 6" in done.stderr
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", done.stderr), "control characters"
     rows = [line.split("  ")[0] for line in done.stdout.splitlines()]
@@ -79,9 +79,9 @@ def said(*words: str) -> str:
 def test_the_limit_that_is_hit_is_named(
     kind: str, start: Callable[..., Any], command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    bridge = start("--max-connections", "5")
-    web = bridge.page.removeprefix("http://").rstrip("/")
-    words = {"--lines": bridge.lines[0], "--web": web} | {"--web" if kind == "--lines" else "--lines": "none"}
+    server = start("--max-connections", "5")
+    web = server.page.removeprefix("http://").rstrip("/")
+    words = {"--lines": server.lines[0], "--web": web} | {"--web" if kind == "--lines" else "--lines": "none"}
     done = outcome(command("bench", *(word for pair in words.items() for word in pair)), cwd=tmp_path)
     assert done.returncode == 1
     assert "Start it with a larger --max-connections," in done.stderr

@@ -161,8 +161,8 @@ class Narrow:
 
 
 @pytest.fixture
-def narrow(bridge: Any, tmp_path: Path, eventually: Callable[..., Any]) -> Iterator[Narrow]:
-    proxy = Narrow(tmp_path, bridge.page, eventually)
+def narrow(server: Any, tmp_path: Path, eventually: Callable[..., Any]) -> Iterator[Narrow]:
+    proxy = Narrow(tmp_path, server.page, eventually)
     yield proxy
     proxy.stop()
 
@@ -200,30 +200,30 @@ def has_talked(program: Program, transport: str) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_programs_of_the_documentation(bridge: Any, node: Any, channel: str, page: str, printed: list[str]) -> None:
+def test_the_programs_of_the_documentation(server: Any, node: Any, channel: str, page: str, printed: list[str]) -> None:
     """As they stand, in whichever Node there is."""
     programs = re.findall(r"^```js\n(.*?)^```$", (CHECKOUT / page).read_text(), re.DOTALL | re.MULTILINE)
     (text,) = [program for program in programs if "from 'sockbridge'" in program]
-    text = text.replace("ws://127.0.0.1:8082/", bridge.page.replace("http", "ws")).replace("kitchen", channel)
+    text = text.replace("ws://127.0.0.1:8082/", server.page.replace("http", "ws")).replace("kitchen", channel)
     program = node(text)
     assert program.process.wait(20) == 0, program.printed()
     for pattern in printed:
         assert re.search(f"^{pattern}$", "\n".join(program.printed()), re.MULTILINE), program.printed()
 
 
-def test_in_node_over_a_websocket(bridge: Any, node: Any, channel: str) -> None:
-    program = node(talk(bridge.page, channel, "{ WebSocket }", f"import {{ WebSocket }} from '{WS}';"))
+def test_in_node_over_a_websocket(server: Any, node: Any, channel: str) -> None:
+    program = node(talk(server.page, channel, "{ WebSocket }", f"import {{ WebSocket }} from '{WS}';"))
     assert program.process.wait(20) == 0, program.printed()
     has_talked(program, "websocket")
     assert program.printed()[-1] == "closed 1000 closed by this client"
 
 
-def test_in_node_refusals_texts_and_history(bridge: Any, node: Any, channel: str) -> None:
+def test_in_node_refusals_texts_and_history(server: Any, node: Any, channel: str) -> None:
     """The first `connecting` is heard, a refusal is dispatched, a text that was cut in two arrives, and events have no
     more than the types say."""
     program = node(f"""
 import {{ connect }} from 'sockbridge';
-const client = connect('{bridge.page}ws');
+const client = connect('{server.page}ws');
 for (const type of ['connecting', 'open', 'error']) {{
   client.addEventListener(type, ({{ detail }}) => console.log(type, detail?.code, detail?.channel));
 }}
@@ -242,8 +242,8 @@ client.close();
     assert {"error bad-channel a b", "published 1", "channel,data,from,name,offset cut \ufffd here"} <= set(printed)
 
 
-def test_in_node_over_the_stream(bridge: Any, node: Any, channel: str) -> None:
-    program = node(talk(bridge.page, channel, "{ transport: 'stream' }"))
+def test_in_node_over_the_stream(server: Any, node: Any, channel: str) -> None:
+    program = node(talk(server.page, channel, "{ transport: 'stream' }"))
     assert program.process.wait(20) == 0, program.printed()
     has_talked(program, "stream")
     assert program.printed()[-1] == "closed 1000 closed by this client"
@@ -255,21 +255,21 @@ def test_in_node_where_the_websocket_is_blocked(narrow: Narrow, node: Any, chann
     has_talked(program, "stream")
 
 
-def test_a_restart_is_told_on_the_stream(start: Any, node: Any, call: Any) -> None:
-    bridge = start()
+def test_a_restart_is_told_on_the_stream(start: Any, node: Any, line_client: Any) -> None:
+    server = start()
     waiting = "client.addEventListener('waiting', ({ detail }) => console.log('waiting', detail.code));"
     lost = """client.subscribe('garden', ({ data }) => console.log('garden', data), {
         last: 1, onLost: ({ reason }) => console.log('lost', reason), onSubscribed: () => console.log('subscribed'),
     });"""
-    program = node(talk(bridge.page, "kitchen", "{ transport: 'stream', longestDelay: 1000 }", more=waiting + lost))
+    program = node(talk(server.page, "kitchen", "{ transport: 'stream', longestDelay: 1000 }", more=waiting + lost))
     has_talked(program, "stream")
     program.prints("subscribed")
-    port = bridge.page.rstrip("/").rpartition(":")[2]
-    bridge.stop()
+    port = server.page.rstrip("/").rpartition(":")[2]
+    server.stop()
     program.prints("waiting 1001")
     second = start(web=(f"tcp:{port}:interface=127.0.0.1",))
     program.prints("lost epoch")
-    call(second.lines[0]).ask("PUB garden after")
+    line_client(second.lines[0]).request("PUB garden after")
     program.prints("garden after")
 
 
@@ -281,12 +281,12 @@ def test_a_restart_is_told_on_the_stream(start: Any, node: Any, call: Any) -> No
     ],
 )
 def test_who_is_disconnected_stays_away(
-    bridge: Any, node: Any, channel: str, transport: str, options: str, imports: str
+    server: Any, node: Any, channel: str, transport: str, options: str, imports: str
 ) -> None:
     """And knows why."""
-    asking = f"""const gone = new URL(`/peers/${{client.peer.id}}?reason=too%20loud`, '{bridge.page}');
+    asking = f"""const gone = new URL(`/peers/${{client.peer.id}}?reason=too%20loud`, '{server.page}');
         fetch(gone, {{ method: 'DELETE' }}).then(({{ status }}) => console.log('answered', status));"""
-    program = node(talk(bridge.page, channel, options, imports, asking))
+    program = node(talk(server.page, channel, options, imports, asking))
     program.prints("closed 1008 disconnected by an administrator: too loud")
     assert program.process.wait(20) == 0, "a client that is closed for good holds nothing open"
     has_talked(program, transport)
@@ -325,20 +325,20 @@ def folder_served(installation: Path) -> Iterator[str]:
         def log_message(self, *arguments: Any) -> None:
             """Nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=installation)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=installation)) as web_server:
+        threading.Thread(target=web_server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{web_server.server_port}"
+        web_server.shutdown()
 
 
 @pytest.mark.parametrize("transport", ["websocket", "stream"])
 def test_in_chromium_by_an_import_map(
-    transport: str, start: Any, call: Any, installation: Path, folder_served: str, new_page: Any
+    transport: str, start: Any, line_client: Any, installation: Path, folder_served: str, new_page: Any
 ) -> None:
     """From another origin, which the bridge allows."""
-    bridge = start("--allow-origin", folder_served)
-    typist = call(bridge.lines[0])
-    typist.ask("SUB kitchen")
+    server = start("--allow-origin", folder_served)
+    typist = line_client(server.lines[0])
+    typist.request("SUB kitchen")
     (installation / "page.html").write_text(f"""<!doctype html>
         <link rel="icon" href="data:,">
         <script type="importmap">{{ "imports": {{ "sockbridge": "/node_modules/sockbridge/sockbridge.js" }} }}</script>
@@ -346,21 +346,21 @@ def test_in_chromium_by_an_import_map(
         <script type="module">
             import {{ connect }} from 'sockbridge';
             const show = (id, text) => {{ document.getElementById(id).textContent = text; }};
-            const client = connect('{bridge.page}ws', {{ transport: '{transport}' }});
+            const client = connect('{server.page}ws', {{ transport: '{transport}' }});
             client.addEventListener('open', ({{ detail }}) => show('way', detail.transport));
             client.subscribe('kitchen', ({{ data }}) => show('heard', data), {{ echo: false }});
             client.publish('kitchen', 'from the page');
         </script>""")
     page = new_page()
     page.goto(f"{folder_served}/page.html")
-    assert re.fullmatch(r"MSG kitchen 1 \w+ from the page", typist.hear())
+    assert re.fullmatch(r"MSG kitchen 1 \w+ from the page", typist.receive())
     expect(page.locator("#way")).to_have_text(transport)
-    typist.ask("PUB kitchen from the line")
+    typist.request("PUB kitchen from the line")
     expect(page.locator("#heard")).to_have_text("from the line")
 
 
 def test_our_page_where_the_websocket_is_blocked(
-    bridge: Any, narrow: Narrow, call: Any, new_page: Any, channel: str
+    server: Any, narrow: Narrow, line_client: Any, new_page: Any, channel: str
 ) -> None:
     """It connects, hears, speaks, and misses nothing while the proxy is gone."""
     page = new_page()
@@ -369,36 +369,36 @@ def test_our_page_where_the_websocket_is_blocked(
     page.goto(f"{narrow.page}#{channel}")
     expect(page.locator("#state")).to_have_attribute("data-state", "open", timeout=60_000)
     assert {"healthz", "stream.js", "stream"} <= set(asked)
-    typist = call(bridge.lines[0])
-    typist.ask(f"SUB {channel}")
+    typist = line_client(server.lines[0])
+    typist.request(f"SUB {channel}")
     page.fill("#message", "lights on")
     page.click("#send")
-    assert re.fullmatch(rf"MSG {channel} 1 \w+ lights on", typist.hear())
-    typist.ask(f"PUB {channel} 2")
+    assert re.fullmatch(rf"MSG {channel} 1 \w+ lights on", typist.receive())
+    typist.request(f"PUB {channel} 2")
     payloads = page.locator("#events .event .payload")
     expect(payloads).to_have_text(["lights on", "2"])
 
     narrow.stop()
     expect(page.locator("#state")).not_to_have_attribute("data-state", "open")
     for number in (3, 4):
-        typist.ask(f"PUB {channel} {number}")
+        typist.request(f"PUB {channel} {number}")
     narrow.start()
     expect(page.locator("#state")).to_have_attribute("data-state", "open", timeout=60_000)
     expect(payloads).to_have_text(["lights on", "2", "3", "4"])
 
 
 def test_a_page_of_a_refused_origin_asks_no_more_often(
-    bridge: Any, folder_served: str, installation: Path, new_page: Any
+    server: Any, folder_served: str, installation: Path, new_page: Any
 ) -> None:
     """It takes its tries by the growing waits: that the bridge refuses it is not taken for a blocked WebSocket."""
     (installation / "refused.html").write_text("<!doctype html><link rel='icon' href='data:,'>")
     page = new_page()
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url.removeprefix(bridge.page)))
+    page.on("request", lambda request: asked.append(request.url.removeprefix(server.page)))
     page.on("websocket", lambda one: asked.append("ws"))
     page.goto(f"{folder_served}/refused.html")
-    outcome = page.evaluate(f"""import('{bridge.page}sockbridge.js').then(({{ connect }}) => new Promise((resolve) => {{
-        const client = connect('{bridge.page}ws', {{ firstDelay: 50, random: () => 1 }});
+    outcome = page.evaluate(f"""import('{server.page}sockbridge.js').then(({{ connect }}) => new Promise((resolve) => {{
+        const client = connect('{server.page}ws', {{ firstDelay: 50, random: () => 1 }});
         const waits = [];
         client.addEventListener('waiting', ({{ detail }}) => {{
             waits.push(detail.delay);

@@ -15,7 +15,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.end_to_end.conftest import PATIENCE, Starter
+from tests.end_to_end.conftest import TIMEOUT_SECONDS, Starter
 from tests.issuer import AUDIENCE
 
 pytestmark = pytest.mark.end_to_end
@@ -33,11 +33,11 @@ def busy(tmp_path_factory):
 
 
 @pytest.fixture
-def visit(busy, watch):
+def visit(busy, open_page):
     """Open a view of the console: ``visit("#/peers", **options of the context)``."""
 
     def visiting(hash="", **options):
-        return watch(**options).opens(f"{busy.page}console{hash}")
+        return open_page(**options).opens(f"{busy.page}console{hash}")
 
     return visiting
 
@@ -66,16 +66,16 @@ def heading(page):
 # ---- the overview ----
 
 
-def test_figures_and_charts_move(visit, busy, call, channel):
+def test_figures_and_charts_move(visit, busy, line_client, channel):
     page = visit()
-    publisher, reader = call(busy.lines[0]), call(busy.lines[0])
-    reader.ask(f"SUB {channel}")
+    publisher, reader = line_client(busy.lines[0]), line_client(busy.lines[0])
+    reader.request(f"SUB {channel}")
     charts = page.locator("figure.chart")
     expect(charts).to_have_count(8)
     expect(charts.locator("canvas")).to_have_count(8)
     before = number(fact(page, "Published").inner_text())
     for count in range(50):
-        publisher.ask(f"PUB {channel} {count}")
+        publisher.request(f"PUB {channel} {count}")
     expect(fact(page, "Published")).not_to_have_text(str(int(before)))
     peers = charts.filter(has_text="Peers")
     expect(peers.locator(".range")).to_contain_text("5 min: lines")
@@ -92,24 +92,24 @@ def test_figures_and_charts_move(visit, busy, call, channel):
     expect(charts.nth(3).locator(".range")).to_have_text(re.compile(r"\d\d:\d\d:\d\d"))
 
 
-def test_whoever_leaves_is_told_with_the_reason(visit, busy, call):
+def test_whoever_leaves_is_told_with_the_reason(visit, busy, line_client):
     page = visit()
     expect(page.locator("#charts")).to_be_visible()
-    peer = call(busy.lines[0])
-    peer.say("QUIT")
-    peer.hears_the_end()
+    peer = line_client(busy.lines[0])
+    peer.send("QUIT")
+    peer.receive_rest()
     peer.close()
     left = page.locator("#ended-list li").filter(has_text=peer.id)
     expect(left).to_contain_text("lines, 127.0.0.1:")
     expect(left).to_contain_text("it left (QUIT)")
 
 
-def test_whoever_left_before_the_console_was_opened_is_listed_by_name_and_leads_to_a_timeline(visit, busy, call):
-    peer = call(busy.lines[0])
-    peer.ask("NICK early")
-    peer.ask("SUB kitchen")
-    peer.say("QUIT")
-    peer.hears_the_end()
+def test_whoever_left_before_the_console_was_opened_is_listed_by_name_and_leads_to_a_timeline(visit, busy, line_client):
+    peer = line_client(busy.lines[0])
+    peer.request("NICK early")
+    peer.request("SUB kitchen")
+    peer.send("QUIT")
+    peer.receive_rest()
     peer.close()
     page = visit()
     left = page.locator("#ended-list li").filter(has_text=peer.id)
@@ -121,15 +121,15 @@ def test_whoever_left_before_the_console_was_opened_is_listed_by_name_and_leads_
     expect(page.locator("#disconnect")).to_be_hidden()
 
 
-def test_where_nobody_is_the_console_says_what_to_type(start, watch, call):
-    bridge = start()
-    page = watch().opens(f"{bridge.page}console")
-    host, port = bridge.lines[0].split(":")
+def test_where_nobody_is_the_console_says_what_to_type(start, open_page, line_client):
+    server = start()
+    page = open_page().opens(f"{server.page}console")
+    host, port = server.lines[0].split(":")
     expect(page.locator("#nobody-lines")).to_contain_text(f"telnet {host} {port}")
     page.click('a[data-place="channels"]')
     expect(page.locator("#channels-empty-title")).to_have_text("No channels yet")
     expect(page.locator("#channels-lines")).to_contain_text("SUB kitchen")
-    call(bridge.lines[0]).ask("SUB kitchen")
+    line_client(server.lines[0]).request("SUB kitchen")
     expect(row(page, "kitchen")).to_be_visible()
     page.click('a[data-place="overview"]')
     expect(page.locator("#nobody")).to_be_hidden()
@@ -138,17 +138,17 @@ def test_where_nobody_is_the_console_says_what_to_type(start, watch, call):
 # ---- channels ----
 
 
-def test_ten_thousand_channels_are_ordered_found_and_paged(start, watch, call):
-    bridge = start()
-    publisher = call(bridge.lines[0])
+def test_ten_thousand_channels_are_ordered_found_and_paged(start, open_page, line_client):
+    server = start()
+    publisher = line_client(server.lines[0])
     for first in range(0, 10_000, 500):
-        publisher.say(*(f"PUB many/{count:05d} x" for count in range(first, first + 500)))
+        publisher.send(*(f"PUB many/{count:05d} x" for count in range(first, first + 500)))
         for _ in range(500):
-            assert publisher.hear() == "OK 1"
-    reader = call(bridge.lines[0])
-    reader.ask("SUB many/04321")
+            assert publisher.receive() == "OK 1"
+    reader = line_client(server.lines[0])
+    reader.request("SUB many/04321")
 
-    page = watch().opens(f"{bridge.page}console#/channels?order=name")
+    page = open_page().opens(f"{server.page}console#/channels?order=name")
     expect(page.locator("#channels-total")).to_have_text("1 to 100 of 10,000 channels")
     expect(rows(page)).to_have_count(PAGE)
     names = page.locator(".view:visible tbody a").all_inner_texts()
@@ -191,13 +191,13 @@ CLIPPED = """(selector) => [...document.querySelectorAll(selector)]
   .map((cell) => `${cell.className}: ${cell.textContent}`)"""
 
 
-def test_no_figure_is_cut_at_any_width_and_names_get_the_room_that_is_left(visit, busy, call, channel):
+def test_no_figure_is_cut_at_any_width_and_names_get_the_room_that_is_left(visit, busy, line_client, channel):
     """Columns that shared the width equally showed `…` for a rate, and cut names beside empty room."""
     name = f"{channel}/" + "first-floor/kitchen/fridge/celsius/minimum"[: 70 - len(channel)]
-    publisher, reader = call(busy.lines[0]), call(busy.lines[0])
-    reader.ask(f"SUB {name}")
-    publisher.say("QUIET on", *[f"PUB {name} {number}" for number in range(12_000)], "PING")
-    publisher.hear_until("PONG")
+    publisher, reader = line_client(busy.lines[0]), line_client(busy.lines[0])
+    reader.request(f"SUB {name}")
+    publisher.send("QUIET on", *[f"PUB {name} {number}" for number in range(12_000)], "PING")
+    publisher.receive_until("PONG")
     page = visit(f"#/channels?find={channel.split('[')[0]}")
     expect(row(page, name)).to_be_visible()
     for width in WIDTHS:
@@ -212,17 +212,17 @@ def test_no_figure_is_cut_at_any_width_and_names_get_the_room_that_is_left(visit
         assert page.evaluate(CLIPPED, "#peers-box :is(th, td):is(.number, .state-cell, .dialect)") == [], width
 
 
-def test_what_has_the_focus_keeps_it_while_the_list_is_drawn_anew(visit, busy, call, channel):
-    publisher = call(busy.lines[0])
+def test_what_has_the_focus_keeps_it_while_the_list_is_drawn_anew(visit, busy, line_client, channel):
+    publisher = line_client(busy.lines[0])
     names = [f"{channel}/{letter}" for letter in "abc"]
     for name in names:
-        publisher.ask(f"PUB {name} 0")
+        publisher.request(f"PUB {name} 0")
     page = visit(f"#/channels?find={channel}/")
     link = row(page, names[1]).locator("a")
     link.focus()
     for turn in range(3):
         busiest = names[turn]
-        publisher.say(*(f"PUB {busiest} {count}" for count in range(200 * (turn + 1))))
+        publisher.send(*(f"PUB {busiest} {count}" for count in range(200 * (turn + 1))))
         expect(rows(page).first.locator("a")).to_have_text(busiest)
         expect(link).to_be_focused()
     page.keyboard.press("Enter")
@@ -233,30 +233,30 @@ def test_what_has_the_focus_keeps_it_while_the_list_is_drawn_anew(visit, busy, c
 # ---- a channel ----
 
 
-def test_a_channel_tells_what_is_said_and_takes_what_one_says(visit, busy, call, channel):
-    typist = call(busy.lines[0])
-    typist.ask("NICK ann")
-    typist.ask(f"SUB {channel}")
-    typist.ask(f"PUB {channel} before")
-    typist.hear()
+def test_a_channel_tells_what_is_said_and_takes_what_one_says(visit, busy, line_client, channel):
+    typist = line_client(busy.lines[0])
+    typist.request("NICK ann")
+    typist.request(f"SUB {channel}")
+    typist.request(f"PUB {channel} before")
+    typist.receive()
     page = visit(f"#/channels?find={channel}")
     row(page, channel).locator("a").click()
     events = page.locator("#events .event")
     expect(events).to_have_count(1)
     expect(events.first).to_contain_text("before")
-    typist.ask(f'PUB {channel} {{"celsius": 21.5}}')
-    typist.hear()
+    typist.request(f'PUB {channel} {{"celsius": 21.5}}')
+    typist.receive()
     expect(events.nth(1)).to_contain_text("ann")
     expect(events.nth(1).locator(".payload")).to_have_text('{"celsius": 21.5}')
 
     assert page.locator("#message").bounding_box()["height"] > 30
     page.fill("#message", "lights on")
     page.click("#send")
-    assert re.fullmatch(rf"MSG {channel} 3 \w+ lights on", typist.hear())
+    assert re.fullmatch(rf"MSG {channel} 3 \w+ lights on", typist.receive())
     page.fill("#event-name", "alarm")
     page.fill("#message", "too hot")
     page.keyboard.press("Enter")
-    assert re.fullmatch(rf"EVENT {channel} 4 \w+ alarm too hot", typist.hear())
+    assert re.fullmatch(rf"EVENT {channel} 4 \w+ alarm too hot", typist.receive())
 
     expect(fact(page, "Readers")).to_have_text("2")
     expect(fact(page, "Newest event")).to_have_text("4")
@@ -278,24 +278,24 @@ def test_a_channel_tells_what_is_said_and_takes_what_one_says(visit, busy, call,
     page.evaluate(f"location.hash = '#/channels/{channel}-b'")
     expect(events).to_have_count(0)
     expect(page.locator("#lesson-title")).to_have_text(f"All quiet on {channel}-b")
-    typist.ask(f"PUB {channel} unheard")
-    typist.hear()
-    typist.ask(f"PUB {channel}-b heard")
+    typist.request(f"PUB {channel} unheard")
+    typist.receive()
+    typist.request(f"PUB {channel}-b heard")
     expect(events).to_have_count(1)
     expect(events).to_contain_text("heard")
     page.locator("#members").get_by_role("link").first.click()
     expect(page.locator("#peer-state")).to_contain_text("this console")
 
 
-def test_a_flood_is_thinned_and_counted(visit, busy, call, channel):
+def test_a_flood_is_thinned_and_counted(visit, busy, line_client, channel):
     page = visit(f"#/channels/{channel}")
     expect(page.locator("#members-count")).to_have_text("1")
-    publisher = call(busy.lines[0])
+    publisher = line_client(busy.lines[0])
     for _ in range(10):
-        publisher.say(*(f"PUB {channel} {count}" for count in range(2000)))
+        publisher.send(*(f"PUB {channel} {count}" for count in range(2000)))
         for _ in range(2000):
-            publisher.hear()
-    publisher.ask(f"PUB {channel} the last one")
+            publisher.receive()
+    publisher.request(f"PUB {channel} the last one")
     expect(page.locator("#events .event").last).to_contain_text("the last one", timeout=40_000)
     expect(page.locator("#seen")).to_contain_text("not drawn")
     assert page.locator("#events > li").count() <= 500
@@ -324,7 +324,7 @@ class Running:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         # A session of its own: a shell's children end with it.
         self.process = subprocess.Popen(command, text=True, start_new_session=True, **pipes, **how)
-        self.deadline = threading.Timer(PATIENCE, self.end)
+        self.deadline = threading.Timer(TIMEOUT_SECONDS, self.end)
         self.deadline.start()
 
     def prints(self, pattern):
@@ -349,10 +349,10 @@ class Running:
 
 
 @pytest.fixture
-def copied(visit, busy, call, channel):
+def copied(visit, busy, line_client, channel):
     """``copied(kind)``: the pieces that were copied, and a line peer that hears what they publish."""
-    reader = call(busy.lines[0])
-    reader.ask(f"SUB {channel}")
+    reader = line_client(busy.lines[0])
+    reader.request(f"SUB {channel}")
 
     def copying(kind):
         page = visit(f"#/channels/{channel}", permissions=["clipboard-read", "clipboard-write"])
@@ -369,7 +369,7 @@ def test_what_is_typed_into_telnet_reads_and_publishes(copied, channel):
         telnet.process.stdin.write("".join(f"{line}\n" for line in typed))
         telnet.process.stdin.flush()
         telnet.prints(rf"MSG {channel} 1 \w+ 21.5")
-    assert re.fullmatch(rf"MSG {channel} 1 \w+ 21.5", copied.reader.hear())
+    assert re.fullmatch(rf"MSG {channel} 1 \w+ 21.5", copied.reader.receive())
 
 
 def test_the_lines_for_nc_read_and_publish(copied, channel):
@@ -387,7 +387,7 @@ def test_the_lines_for_curl_publish_and_read(copied, channel):
         done = subprocess.run(["sh", "-c", publish], check=True, timeout=20, capture_output=True, text=True)
         assert json.loads(done.stdout)["offset"] == 1
         reading.prints(r'"data": ?"?21.5')
-    assert re.fullmatch(rf"MSG {channel} 1 \S+ 21.5", copied.reader.hear())
+    assert re.fullmatch(rf"MSG {channel} 1 \S+ 21.5", copied.reader.receive())
 
 
 @pytest.mark.parametrize("kind, command", [("python", [sys.executable, "-c"]), ("node", ["node", "-e"])])
@@ -397,10 +397,10 @@ def test_the_programs_read_and_publish(copied, channel, kind, command, tmp_path)
     file.write_text(text)
     with Running([command[0], str(file)]) as program:
         program.prints(rf"MSG {channel} 1 \w+ 21.5")
-    assert re.fullmatch(rf"MSG {channel} 1 \w+ 21.5", copied.reader.hear())
+    assert re.fullmatch(rf"MSG {channel} 1 \w+ 21.5", copied.reader.receive())
 
 
-def test_the_page_of_ones_own_reads_and_publishes(start, watch, call, channel):
+def test_the_page_of_ones_own_reads_and_publishes(start, open_page, line_client, channel):
     pages = []
 
     class Serving(BaseHTTPRequestHandler):
@@ -414,24 +414,24 @@ def test_the_page_of_ones_own_reads_and_publishes(start, watch, call, channel):
         def log_message(self, *arguments):
             """Nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Serving) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        mine = f"http://127.0.0.1:{server.server_port}"
-        bridge = start("--allow-origin", mine)
-        watched = watch(permissions=["clipboard-read", "clipboard-write"])
-        pages.extend(snippets(watched.opens(f"{bridge.page}console#/channels/{channel}"), "browser"))
-        page = watch().page
+    with ThreadingHTTPServer(("127.0.0.1", 0), Serving) as web_server:
+        threading.Thread(target=web_server.serve_forever, daemon=True).start()
+        mine = f"http://127.0.0.1:{web_server.server_port}"
+        server = start("--allow-origin", mine)
+        watched = open_page(permissions=["clipboard-read", "clipboard-write"])
+        pages.extend(snippets(watched.opens(f"{server.page}console#/channels/{channel}"), "browser"))
+        page = open_page().page
         page.goto(mine)
         expect(page.locator("#events li")).to_have_text(re.compile(r"^\w+: 21.5$"))
-        server.shutdown()
+        web_server.shutdown()
 
 
 # ---- peers ----
 
 
-def test_peers_are_ordered_and_found(visit, busy, call):
-    ann, bob = call(busy.lines[0]), call(busy.lines[0])
-    ann.ask("NICK ann-of-the-list")
+def test_peers_are_ordered_and_found(visit, busy, line_client):
+    ann, bob = line_client(busy.lines[0]), line_client(busy.lines[0])
+    ann.request("NICK ann-of-the-list")
     page = visit("#/peers")
     expect(row(page, "ann-of-the-list")).to_contain_text(ann.id)
     expect(row(page, bob.id)).to_contain_text("lines")
@@ -451,9 +451,9 @@ def test_peers_are_ordered_and_found(visit, busy, call):
     expect(page.locator("#peers-empty-title")).to_have_text("Nobody found for “nobody-at-all”")
 
 
-def test_a_peer_is_disconnected_with_the_keyboard_alone(visit, busy, call):
-    peer = call(busy.lines[0])
-    peer.ask("NICK leaver")
+def test_a_peer_is_disconnected_with_the_keyboard_alone(visit, busy, line_client):
+    peer = line_client(busy.lines[0])
+    peer.request("NICK leaver")
     page = visit("#/peers")
     expect(row(page, "leaver")).to_be_visible()
     press = page.keyboard.press
@@ -478,7 +478,7 @@ def test_a_peer_is_disconnected_with_the_keyboard_alone(visit, busy, call):
     expect(page.locator("#disconnect-reason")).to_be_focused()
     page.keyboard.type("go away")
     press("Enter")
-    assert any("go away" in line for line in peer.hears_the_end())
+    assert any("go away" in line for line in peer.receive_rest())
     peer.close()
     expect(page.locator("#disconnect-dialog")).to_be_hidden()
     expect(page.locator("#peer-state")).to_have_text("gone")
@@ -487,10 +487,12 @@ def test_a_peer_is_disconnected_with_the_keyboard_alone(visit, busy, call):
     expect(page.locator("#disconnect")).to_be_hidden()
 
 
-def test_a_peer_that_is_disconnected_keeps_its_facts_and_is_gone_when_it_is_opened_again(visit, busy, call, channel):
+def test_a_peer_that_is_disconnected_keeps_its_facts_and_is_gone_when_it_is_opened_again(
+    visit, busy, line_client, channel
+):
     """It keeps its connection for a while; meanwhile the view is left."""
-    peer = call(busy.lines[0])
-    peer.ask(f"SUB {channel}")
+    peer = line_client(busy.lines[0])
+    peer.request(f"SUB {channel}")
     page = visit(f"#/peers/{peer.id}")
     expect(fact(page, "Channels")).to_have_text("1")
     page.click("#disconnect")
@@ -507,9 +509,9 @@ def test_a_peer_that_is_disconnected_keeps_its_facts_and_is_gone_when_it_is_open
     expect(fact(page, "Channels")).to_have_text("1")
 
 
-def test_the_timeline_of_a_peer_that_stalls(visit, busy, call, channel):
-    slow, publisher = call(busy.lines[0]), call(busy.lines[0])
-    slow.ask(f"SUB {channel}")
+def test_the_timeline_of_a_peer_that_stalls(visit, busy, line_client, channel):
+    slow, publisher = line_client(busy.lines[0]), line_client(busy.lines[0])
+    slow.request(f"SUB {channel}")
     page = visit(f"#/peers/{slow.id}")
     steps = page.locator("#steps .step")
     titles = page.locator("#steps .step-title")
@@ -522,14 +524,14 @@ def test_the_timeline_of_a_peer_that_stalls(visit, busy, call, channel):
     said = 0
     while titles.count() < 3 and said < 200:
         said += 1
-        publisher.say(*(f"PUB {channel} {'x' * 1000}" for _ in range(500)))
+        publisher.send(*(f"PUB {channel} {'x' * 1000}" for _ in range(500)))
         for _ in range(500):
-            publisher.hear()
+            publisher.receive()
     expect(titles.nth(2)).to_have_text("Behind")
     expect(fact(page, "Behind by")).to_contain_text("on 1 channel")
     expect(page.locator("#peer-state")).to_have_text("behind")
-    publisher.ask(f"PUB {channel} over")
-    while not slow.hear().endswith(" over"):
+    publisher.request(f"PUB {channel} over")
+    while not slow.receive().endswith(" over"):
         pass
     expect(page.locator("#steps")).to_contain_text("Caught up")
     expect(page.locator("#peer-state")).to_have_text("caught up")
@@ -543,12 +545,12 @@ def test_who_is_not_there_is_said_not_to_be(visit):
     expect(page.locator("#peer-gone")).to_be_visible()
 
 
-def test_what_peers_call_themselves_is_text_and_never_markup(visit, busy, call):
+def test_what_peers_call_themselves_is_text_and_never_markup(visit, busy, line_client):
     name = "<img/src=x/onerror=alert(1)//"
-    peer = call(busy.lines[0])
-    assert peer.ask(f"NICK {name}").startswith("OK")
-    assert peer.ask(f"SUB {name}").startswith("OK")
-    peer.ask(f"PUB {name} {name}>")
+    peer = line_client(busy.lines[0])
+    assert peer.request(f"NICK {name}").startswith("OK")
+    assert peer.request(f"SUB {name}").startswith("OK")
+    peer.request(f"PUB {name} {name}>")
     page = visit("#/peers")
     row(page, name).locator("a").click()
     expect(heading(page)).to_have_text(name)
@@ -579,10 +581,10 @@ def guarded(tmp_path_factory, issuer):
         f'[access]\nanonymous = {{ "lobby" = "rw" }}\naudience = "{AUDIENCE}"\n' + issuer.make_key("hs")
     )
     starter = Starter(folder)
-    bridge = starter("--config", "bridge.toml")
-    yield bridge
+    server = starter("--config", "bridge.toml")
+    yield server
     starter.stop_all()
-    issuer.is_untold_in(bridge.log())
+    issuer.is_untold_in(server.log())
 
 
 def enter(page, token):
@@ -590,8 +592,8 @@ def enter(page, token):
     page.click("#token-use")
 
 
-def test_a_token_is_asked_for_and_must_be_an_admins(guarded, watch, issuer, call):
-    watched = watch()
+def test_a_token_is_asked_for_and_must_be_an_admins(guarded, open_page, issuer, line_client):
+    watched = open_page()
     page = watched.opens(f"{guarded.page}console")
     expect(page.locator("#refused-title")).to_have_text("This takes a token")
     expect(page.locator("#refused")).to_contain_text("sockbridge token --config sockbridge.toml --sub ann --admin")
@@ -613,7 +615,7 @@ def test_a_token_is_asked_for_and_must_be_an_admins(guarded, watch, issuer, call
     page.click("#refused-token")
     enter(page, issuer.token("root", admin=True))
     expect(row(page, "root")).to_contain_text("this console")
-    line = call(guarded.lines[0])
+    line = line_client(guarded.lines[0])
     expect(row(page, line.id)).to_be_visible()
     # The tab keeps it, also for the page at /.
     page.reload()
@@ -622,7 +624,7 @@ def test_a_token_is_asked_for_and_must_be_an_admins(guarded, watch, issuer, call
     row(page, line.id).locator("a").click()
     page.click("#disconnect")
     page.click("#disconnect-confirm")
-    line.hears_the_end()
+    line.receive_rest()
     page.click("text=Page")
     watched.is_connected()
     expect(page.locator("#identity")).to_have_text("You are root, and others can rely on it.")
@@ -631,9 +633,9 @@ def test_a_token_is_asked_for_and_must_be_an_admins(guarded, watch, issuer, call
 # ---- wherever one is ----
 
 
-def test_when_the_connection_is_lost_it_is_said_and_all_comes_back(start, watch, call):
+def test_when_the_connection_is_lost_it_is_said_and_all_comes_back(start, open_page, line_client):
     first = start()
-    watched = watch()
+    watched = open_page()
     page = watched.opens(f"{first.page}console#/peers")
     expect(rows(page)).to_have_count(1)
     port = first.page.rstrip("/").split(":")[2]
@@ -642,18 +644,18 @@ def test_when_the_connection_is_lost_it_is_said_and_all_comes_back(start, watch,
     expect(page.locator("#retry")).to_have_text("Try now")
     expect(page).to_have_title(re.compile(r"^\(offline\) Peers"))
     second = start(web=(f"tcp:{port}:interface=127.0.0.1",))
-    peer = call(second.lines[0])
+    peer = line_client(second.lines[0])
     watched.is_connected()
     expect(page.locator("#outage")).to_be_hidden()
     expect(row(page, peer.id)).to_be_visible()
     watched.complaints.clear()
 
 
-def views(bridge, call, channel):
+def views(server, line_client, channel):
     """The address of each view, with something in it."""
-    peer = call(bridge.lines[0])
-    peer.ask(f"SUB {channel}")
-    peer.ask(f'PUB {channel} {{"celsius": 21.5, "wide": "{"x" * 300}"}}')
+    peer = line_client(server.lines[0])
+    peer.request(f"SUB {channel}")
+    peer.request(f'PUB {channel} {{"celsius": 21.5, "wide": "{"x" * 300}"}}')
     return {
         "overview": "#/",
         "channels": "#/channels",
@@ -674,10 +676,10 @@ SEEN = {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone_nothing_scrolls_sideways(visit, busy, call, channel, scheme):
+def test_on_a_phone_nothing_scrolls_sideways(visit, busy, line_client, channel, scheme):
     phone = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True, "color_scheme": scheme}
     page = visit("", **phone)
-    for view, address in views(busy, call, channel).items():
+    for view, address in views(busy, line_client, channel).items():
         page.evaluate(f"location.hash = '{address}'")
         expect(page.locator(SEEN[view]).first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, view
@@ -688,7 +690,7 @@ def test_on_a_phone_nothing_scrolls_sideways(visit, busy, call, channel, scheme)
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
-def test_axe_finds_nothing_wrong(visit, busy, call, channel, scheme, width):
+def test_axe_finds_nothing_wrong(visit, busy, line_client, channel, scheme, width):
     page = visit("", color_scheme=scheme, viewport={"width": width, "height": 800}, reduced_motion="reduce")
     axe = Axe()
 
@@ -696,7 +698,7 @@ def test_axe_finds_nothing_wrong(visit, busy, call, channel, scheme, width):
         found = axe.run(page).response["violations"]
         assert [(where, one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
 
-    for view, address in views(busy, call, channel).items():
+    for view, address in views(busy, line_client, channel).items():
         page.evaluate(f"location.hash = '{address}'")
         expect(page.locator(SEEN[view]).first).to_be_visible()
         is_fine(view)

@@ -39,15 +39,15 @@ EVENTS = 200
 
 
 @pytest.fixture
-def full(start: Callable[..., Any], call: Callable[..., Any]) -> Iterator[Callable[[], socket.socket]]:
+def full(start: Callable[..., Any], line_client: Callable[..., Any]) -> Iterator[Callable[[], socket.socket]]:
     """Make a client that subscribed and has not read until its kernel, and the bridge's, have no room for it."""
-    bridge = start("--unreachable-after", str(UNREACHABLE_AFTER), "--send-buffer", "8192", web=("none",))
-    host, port = bridge.lines[0].rsplit(":", 1)
-    publisher = call(bridge.lines[0])
+    server = start("--unreachable-after", str(UNREACHABLE_AFTER), "--send-buffer", "8192", web=("none",))
+    host, port = server.lines[0].rsplit(":", 1)
+    publisher = line_client(server.lines[0])
 
     def members() -> list[str]:
-        publisher.say("WHO a")
-        return list(publisher.hear_until("OK")[:-1])
+        publisher.send("WHO a")
+        return list(publisher.receive_until("OK")[:-1])
 
     with contextlib.ExitStack() as stack:
 
@@ -59,8 +59,8 @@ def full(start: Callable[..., Any], call: Callable[..., Any]) -> Iterator[Callab
             reader.sendall(b"SUB a\n")
             while not members():
                 pass
-            publisher.say("QUIET on", *(f"PUB a {number} {'x' * 1000}" for number in range(EVENTS)), "QUIET off")
-            publisher.hear_until("OK")
+            publisher.send("QUIET on", *(f"PUB a {number} {'x' * 1000}" for number in range(EVENTS)), "QUIET off")
+            publisher.receive_until("OK")
             return reader
 
         client.members = members  # type: ignore[attr-defined]
@@ -91,22 +91,22 @@ def test_a_machine_that_is_gone_while_it_has_no_room_is_gone_in_time(full: Any, 
 
 
 def test_a_peer_whose_machine_is_gone_is_gone_in_time(
-    start: Callable[..., Any], call: Callable[..., Any], eventually: Callable[..., Any]
+    start: Callable[..., Any], line_client: Callable[..., Any], eventually: Callable[..., Any]
 ) -> None:
     """One at rest, one that was sent something; who is there stays, however long it says nothing."""
-    bridge = start("--unreachable-after", str(UNREACHABLE_AFTER), web=("none",))
-    silent, busy, there, watcher = (call(bridge.lines[0]) for _ in range(4))
+    server = start("--unreachable-after", str(UNREACHABLE_AFTER), web=("none",))
+    silent, busy, there, watcher = (line_client(server.lines[0]) for _ in range(4))
     for channel, peer in (("b", silent), ("a", busy), ("a", there), ("b", there)):
-        peer.ask(f"SUB {channel}")
+        peer.request(f"SUB {channel}")
     vanish(silent.socket)
     vanish(busy.socket)
     began = time.monotonic()
-    watcher.ask("PUB a sent in vain to one of them")
+    watcher.request("PUB a sent in vain to one of them")
 
     def members() -> list[str]:
-        watcher.say("WHO a", "WHO b")
-        return [line.split()[2] for _ in "ab" for line in watcher.hear_until("OK")[:-1]]
+        watcher.send("WHO a", "WHO b")
+        return [line.split()[2] for _ in "ab" for line in watcher.receive_until("OK")[:-1]]
 
     eventually(lambda: members() == [there.id] * 2, "the dead to be gone", 3 * UNREACHABLE_AFTER)
     assert time.monotonic() - began > UNREACHABLE_AFTER / 2
-    assert there.hear().startswith("MSG a 1 ") and there.ask("PING") == "PONG"
+    assert there.receive().startswith("MSG a 1 ") and there.request("PING") == "PONG"

@@ -46,9 +46,9 @@ def sessions(page: Path) -> list[list[tuple[str, str]]]:
     return found
 
 
-def moved(text: str, bridge: Any) -> str:
+def moved(text: str, server: Any) -> str:
     """The documentation's ports replaced by those of the bridge."""
-    return text.replace("8081", port_of(bridge.lines[0])).replace("8082", port_of(bridge.page))
+    return text.replace("8081", port_of(server.lines[0])).replace("8082", port_of(server.page))
 
 
 def port_of(address: str) -> str:
@@ -80,10 +80,10 @@ def test_commands_print_what_the_page_shows(page: str, start: Any, environment: 
     assert found, "no block of this page can be run any more"
     # In a pipe, curl would show how it gets on.
     (tmp_path / ".curlrc").write_text("silent\nshow-error\n")
-    bridge = start()
+    server = start()
     for command, output in [pair for commands in found for pair in commands]:
         ran = subprocess.run(
-            ["bash", "-c", moved(command, bridge)],
+            ["bash", "-c", moved(command, server)],
             env=environment | {"CURL_HOME": str(tmp_path)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -91,7 +91,7 @@ def test_commands_print_what_the_page_shows(page: str, start: Any, environment: 
             timeout=20,
         )
         printed = without_chance(ran.stdout.decode().replace("\r\n", "\n"))
-        assert printed.strip() == without_chance(moved(output, bridge)).strip(), command
+        assert printed.strip() == without_chance(moved(output, server)).strip(), command
 
 
 def calls(trace: str) -> list[str]:
@@ -105,17 +105,17 @@ def calls(trace: str) -> list[str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="strace is Linux's")
 def test_the_system_calls_of_the_page_are_those_that_are_made(
-    start: Any, call: Any, eventually: Any, tmp_path: Path
+    start: Any, line_client: Any, eventually: Any, tmp_path: Path
 ) -> None:
     """All calls of the server's start, and those of one client that subscribes and another one that publishes."""
     published, started = [block for block in fenced(SOCKETS, "console") if "strace " in block]
     strace = ["strace", "-D", "-f", "-s", "100", "-o", str(tmp_path / "trace")]
     kinds = "trace=bind,listen,setsockopt,accept4,sendto,recvfrom"
-    bridge = start(web=("none",), launcher=[*strace, "-e", kinds])
-    reader, writer = call(bridge.lines[0]), call(bridge.lines[0])
-    reader.ask("SUB kitchen\r")
-    writer.ask("PUB kitchen 21.5\r")
-    reader.hear()
+    server = start(web=("none",), launcher=[*strace, "-e", kinds])
+    reader, writer = line_client(server.lines[0]), line_client(server.lines[0])
+    reader.request("SUB kitchen\r")
+    writer.request("PUB kitchen 21.5\r")
+    reader.receive()
     shown = calls(published)
     welcome = shown[:2]
     # strace writes the end of a line when the call is over, which may be after the reader has got the event.
@@ -198,12 +198,12 @@ def test_every_program_of_the_page_is_run() -> None:
     assert set(programs()) == {"blocking.py", "iterative.py", "event_driven.py", "frame.py"}
 
 
-def test_the_websocket_by_hand_answers_with_the_bytes_shown(bridge: Any) -> None:
+def test_the_websocket_by_hand_answers_with_the_bytes_shown(server: Any) -> None:
     """The second dump is compared as it stands; in the first, addresses and versions differ."""
     handshake, frames = fenced(SOCKETS, "sh")
     dumps = [block for block in fenced(SOCKETS, "") if block.startswith("00000000: ")]
     printed = [
-        subprocess.run(["bash", "-c", moved(script, bridge)], capture_output=True, text=True, check=True).stdout
+        subprocess.run(["bash", "-c", moved(script, server)], capture_output=True, text=True, check=True).stdout
         for script in (handshake, frames)
     ]
     assert printed[1] == dumps[1]
@@ -226,11 +226,11 @@ def folder_of_pages(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     folder = tmp_path / "pages"
     folder.mkdir()
     quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *arguments: None})
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever)
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(folder))) as web_server:
+        thread = threading.Thread(target=web_server.serve_forever)
         thread.start()
-        yield folder, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+        yield folder, f"http://127.0.0.1:{web_server.server_port}"
+        web_server.shutdown()
         thread.join()
 
 
@@ -238,12 +238,12 @@ def test_the_thermometer_and_the_page_of_the_readme(
     start: Any, folder_of_pages: tuple[Path, str], tmp_path: Path
 ) -> None:
     folder, origin = folder_of_pages
-    bridge = start("--allow-origin", origin)
+    server = start("--allow-origin", origin)
     (page,) = fenced(README, "html")
-    (folder / "kitchen.html").write_text(moved(page, bridge))
+    (folder / "kitchen.html").write_text(moved(page, server))
     (thermometer,) = (script for script in fenced(README, "sh") if "celsius" in script)
     device = subprocess.Popen(
-        ["sh", "-c", moved(thermometer, bridge)], stdout=subprocess.DEVNULL, start_new_session=True
+        ["sh", "-c", moved(thermometer, server)], stdout=subprocess.DEVNULL, start_new_session=True
     )
     try:
         with sync_playwright() as program:

@@ -65,12 +65,12 @@ def port_of(address: str) -> str:
     return address.rstrip("/").rpartition(":")[2]
 
 
-def test_the_thermometer_publishes_what_it_measures(bridge: Any, call: Any, run: Run, channel: str) -> None:
-    reader = call(bridge.lines[0])
-    reader.ask(f"SUB {channel}")
-    run("sh", str(EXAMPLES / "thermometer.sh"), channel, "127.0.0.1", port_of(bridge.lines[0]))
+def test_the_thermometer_publishes_what_it_measures(server: Any, line_client: Any, run: Run, channel: str) -> None:
+    reader = line_client(server.lines[0])
+    reader.request(f"SUB {channel}")
+    run("sh", str(EXAMPLES / "thermometer.sh"), channel, "127.0.0.1", port_of(server.lines[0]))
     for offset in (1, 2):
-        heard = reader.hear()
+        heard = reader.receive()
         assert heard.startswith(f'MSG {channel} {offset} thermometer {{"celsius": '), heard
 
 
@@ -81,22 +81,24 @@ def test_the_thermometer_keeps_to_what_every_shell_knows() -> None:
 
 
 def test_the_python_socket_shows_what_is_published(
-    bridge: Any, call: Any, run: Run, channel: str, wait_for_a_reader: Any
+    server: Any, line_client: Any, run: Run, channel: str, wait_for_a_reader: Any
 ) -> None:
-    reader = run(sys.executable, str(EXAMPLES / "python_socket.py"), channel, "127.0.0.1", port_of(bridge.lines[0]))
-    writer = call(bridge.lines[0])
+    reader = run(sys.executable, str(EXAMPLES / "python_socket.py"), channel, "127.0.0.1", port_of(server.lines[0]))
+    writer = line_client(server.lines[0])
     wait_for_a_reader(writer)
-    writer.say("NICK ann", f"PUB {channel} hello  there", f"EMIT {channel} alarm smoke")
+    writer.send("NICK ann", f"PUB {channel} hello  there", f"EMIT {channel} alarm smoke")
     reader.send("1 ann: hello  there\n2 ann (alarm): smoke\n")
 
 
-def test_the_twisted_client_answers(bridge: Any, call: Any, run: Run, channel: str, wait_for_a_reader: Any) -> None:
-    run(sys.executable, str(EXAMPLES / "twisted_client.py"), channel, f"tcp:127.0.0.1:{port_of(bridge.lines[0])}")
-    writer = call(bridge.lines[0])
+def test_the_twisted_client_answers(
+    server: Any, line_client: Any, run: Run, channel: str, wait_for_a_reader: Any
+) -> None:
+    run(sys.executable, str(EXAMPLES / "twisted_client.py"), channel, f"tcp:127.0.0.1:{port_of(server.lines[0])}")
+    writer = line_client(server.lines[0])
     wait_for_a_reader(writer)
-    writer.say("NICK ann", f"SUB {channel}", f"PUB {channel} ping")
-    assert writer.hear_until("MSG ")[-1] == f"MSG {channel} 1 ann ping"
-    assert writer.hear() == f"MSG {channel} 2 pong pong, ann"
+    writer.send("NICK ann", f"SUB {channel}", f"PUB {channel} ping")
+    assert writer.receive_until("MSG ")[-1] == f"MSG {channel} 1 ann ping"
+    assert writer.receive() == f"MSG {channel} 2 pong pong, ann"
 
 
 @pytest.mark.parametrize(
@@ -105,25 +107,25 @@ def test_the_twisted_client_answers(bridge: Any, call: Any, run: Run, channel: s
 )
 def test_a_client_that_was_cut_off_goes_on_where_it_was(script: str, arguments: str, run: Run) -> None:
     """The bridge is played by the test here, as a real one does not cut anybody off."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(20)
-        port = server.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        port = listener.getsockname()[1]
         client = run(sys.executable, str(EXAMPLES / script), *arguments.format(port=port).split())
-        with accept(server) as first:
+        with accept(listener) as first:
             assert subscription(first) == "SUB kitchen"
             first.write("WELCOME …\nOK kitchen offset=6 epoch=5f2c1a\nMSG kitchen 7 ann seven\n")
             first.flush()
             client.send("seven")
-        with accept(server) as second:
+        with accept(listener) as second:
             assert subscription(second) == "SUB kitchen since=7 epoch=5f2c1a"
             second.write("WELCOME …\nOK kitchen offset=9 epoch=5f2c1a recovered=yes\nMSG kitchen 8 ann eight\n")
             second.flush()
             client.send("eight")
 
 
-def accept(server: socket.socket) -> Any:
+def accept(listener: socket.socket) -> Any:
     """The next connection, as a text file."""
-    connection, _ = server.accept()
+    connection, _ = listener.accept()
     connection.settimeout(20)
     with connection:  # the file keeps it open
         return connection.makefile("rw", encoding="utf-8", newline="\n")
@@ -137,28 +139,30 @@ def subscription(client: Any) -> str:
     raise AssertionError("the client has gone without a SUB")
 
 
-def test_the_node_client_speaks_lines(bridge: Any, call: Any, run: Run, channel: str) -> None:
-    reader = call(bridge.lines[0])
-    reader.ask(f"SUB {channel}")
-    ports = port_of(bridge.lines[0]), port_of(bridge.page)
+def test_the_node_client_speaks_lines(server: Any, line_client: Any, run: Run, channel: str) -> None:
+    reader = line_client(server.lines[0])
+    reader.request(f"SUB {channel}")
+    ports = port_of(server.lines[0]), port_of(server.page)
     node = run("node", str(EXAMPLES / "node_client.mjs"), channel, "127.0.0.1", *ports)
-    assert reader.hear() == f"MSG {channel} 1 node hello over TCP"
+    assert reader.receive() == f"MSG {channel} 1 node hello over TCP"
     node.send(f"lines: MSG {channel} 1 node hello over TCP")
 
 
 @pytest.mark.parametrize("options", [[], ["--experimental-websocket"]])
-def test_the_node_client_speaks_as_pages_do(bridge: Any, call: Any, run: Run, channel: str, options: list[str]) -> None:
+def test_the_node_client_speaks_as_pages_do(
+    server: Any, line_client: Any, run: Run, channel: str, options: list[str]
+) -> None:
     """Over a WebSocket or its stand-in, as this Node can. Node 20 and 21 hide their WebSocket behind an option, which
     older ones, as Debian 12 has, do not know."""
     node = ["node", *options]
     probe = subprocess.run([*node, "-e", "console.log(!!globalThis.WebSocket)"], capture_output=True, text=True)
     if "bad option" in probe.stderr:
         return
-    reader = call(bridge.lines[0])
-    reader.ask(f"SUB {channel}")
-    ports = port_of(bridge.lines[0]), port_of(bridge.page)
+    reader = line_client(server.lines[0])
+    reader.request(f"SUB {channel}")
+    ports = port_of(server.lines[0]), port_of(server.page)
     program = run(*node, str(EXAMPLES / "node_client.mjs"), channel, "127.0.0.1", *ports)
-    heard = [reader.hear(), reader.hear()]
+    heard = [reader.receive(), reader.receive()]
     assert any(line.endswith(' {"hello":"as pages say it"}') for line in heard), heard
     program.send("page: published as ")
     program.send(f" by {'websocket' if 'true' in probe.stdout else 'stream'}, from 127.0.0.1:")
@@ -174,26 +178,28 @@ LONGEST_DELAY = 30.0
 def start_again(start: Any) -> Restart:
     """Start a bridge on the ports of one that was stopped."""
 
-    def starting(bridge: Any) -> Any:
-        tcp, web = (f"tcp:{port_of(address)}:interface=127.0.0.1" for address in (bridge.lines[0], bridge.page))
+    def starting(server: Any) -> Any:
+        tcp, web = (f"tcp:{port_of(address)}:interface=127.0.0.1" for address in (server.lines[0], server.page))
         return start(tcp=(tcp,), web=(web,))
 
     return starting
 
 
-def wait_for_the_example(name: str, bridge: Any, call: Any, program: Program, eventually: Any, words: str) -> None:
+def wait_for_the_example(
+    name: str, server: Any, line_client: Any, program: Program, eventually: Any, words: str
+) -> None:
     """Wait until the example does what it is for, with an event whose payload is ``words``."""
-    client = call(bridge.lines[0])
-    client.ask("SUB kitchen")
+    client = line_client(server.lines[0])
+    client.request("SUB kitchen")
 
     def works() -> bool:
-        client.say(f"PUB kitchen {words}")
-        heard = client.hear_until("MSG ")
+        client.send(f"PUB kitchen {words}")
+        heard = client.receive_until("MSG ")
         if name == "thermometer.sh":
             return '"celsius"' in heard[-1]
         if name == "twisted_client.py":
-            client.say("PUB kitchen ping")
-            return " pong pong, " in client.hear_until("MSG ")[-1]
+            client.send("PUB kitchen ping")
+            return " pong pong, " in client.receive_until("MSG ")[-1]
         seen = [line for line in program.output().splitlines() if words in line]
         beginnings = ("lines: ", "page: ") if name == "node_client.mjs" else ("",)
         return all(any(line.startswith(beginning) for line in seen) for beginning in beginnings)
@@ -211,24 +217,24 @@ def wait_for_the_example(name: str, bridge: Any, call: Any, program: Program, ev
     ],
 )
 def test_a_program_waits_for_a_bridge_that_is_away_and_survives_its_restart(
-    start: Any, start_again: Restart, call: Any, run: Run, eventually: Any, name: str, command: str
+    start: Any, start_again: Restart, line_client: Any, run: Run, eventually: Any, name: str, command: str
 ) -> None:
-    bridge = start()
-    bridge.stop()
-    ports = {"line": port_of(bridge.lines[0]), "web": port_of(bridge.page)}
+    server = start()
+    server.stop()
+    ports = {"line": port_of(server.lines[0]), "web": port_of(server.page)}
     words = command.format(python=sys.executable, **ports).split()
     program = run(*[str(EXAMPLES / word) if word == name else word for word in words])
     eventually(program.output, "a word about the bridge that is away")
-    bridge = start_again(bridge)
-    wait_for_the_example(name, bridge, call, program, eventually, "one")
-    bridge.stop()
-    bridge = start_again(bridge)
-    wait_for_the_example(name, bridge, call, program, eventually, "two")
+    server = start_again(server)
+    wait_for_the_example(name, server, line_client, program, eventually, "one")
+    server.stop()
+    server = start_again(server)
+    wait_for_the_example(name, server, line_client, program, eventually, "two")
     assert program.process.poll() is None
     # Killed, it says no farewell, and its kernel answers with a reset.
-    bridge.kill()
-    bridge = start_again(bridge)
-    wait_for_the_example(name, bridge, call, program, eventually, "three")
+    server.kill()
+    server = start_again(server)
+    wait_for_the_example(name, server, line_client, program, eventually, "three")
 
 
 @pytest.fixture
@@ -236,8 +242,8 @@ def wait_for_a_reader(eventually: Callable[..., Any], channel: str) -> Callable[
     """Wait until somebody reads the test's channel; the client given asks who."""
 
     def somebody(client: Any) -> bool:
-        client.say(f"WHO {channel}")
-        return client.hear_until("OK ")[-1] != "OK 0"
+        client.send(f"WHO {channel}")
+        return client.receive_until("OK ")[-1] != "OK 0"
 
     return lambda client: eventually(lambda: somebody(client), f"a reader of {channel}")
 
@@ -246,57 +252,59 @@ def wait_for_a_reader(eventually: Callable[..., Any], channel: str) -> Callable[
 def elsewhere() -> Iterator[str]:
     """Another server that has the examples: its origin."""
     quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *arguments: None})
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(EXAMPLES))) as server:
-        thread = threading.Thread(target=server.serve_forever)
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(EXAMPLES))) as web_server:
+        thread = threading.Thread(target=web_server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+        yield f"http://127.0.0.1:{web_server.server_port}"
+        web_server.shutdown()
         thread.join()
 
 
-def test_the_chat_is_served_from_elsewhere_and_talks_with_a_terminal(start: Any, call: Any, elsewhere: str) -> None:
-    bridge = start("--allow-origin", elsewhere)
-    terminal = call(bridge.lines[0])
-    terminal.ask("NICK bob")
-    terminal.ask("SUB chat")
+def test_the_chat_is_served_from_elsewhere_and_talks_with_a_terminal(
+    start: Any, line_client: Any, elsewhere: str
+) -> None:
+    server = start("--allow-origin", elsewhere)
+    terminal = line_client(server.lines[0])
+    terminal.request("NICK bob")
+    terminal.request("SUB chat")
     with sync_playwright() as program:
         browser = program.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
-        page.goto(f"{elsewhere}/chat.html?bridge={bridge.page.rstrip('/')}")
+        page.goto(f"{elsewhere}/chat.html?bridge={server.page.rstrip('/')}")
         page.get_by_text("open · 2 are here").wait_for()
         page.get_by_label("your name").fill("ann")
         page.get_by_label("say something").fill("<b>hello</b>")
         page.get_by_role("button").click()
-        assert terminal.hear() == "MSG chat 1 ann <b>hello</b>"
-        terminal.say("PUB chat hello yourself")
+        assert terminal.receive() == "MSG chat 1 ann <b>hello</b>"
+        terminal.send("PUB chat hello yourself")
         page.get_by_text("hello yourself").wait_for()
         assert page.get_by_text("<b>hello</b>").is_visible()
         browser.close()
 
 
 def test_the_chat_waits_for_a_bridge_that_is_away_and_survives_its_restart(
-    start: Any, call: Any, elsewhere: str
+    start: Any, line_client: Any, elsewhere: str
 ) -> None:
-    bridge = start("--allow-origin", elsewhere)
-    bridge.stop()
+    server = start("--allow-origin", elsewhere)
+    server.stop()
     again = {
-        "tcp": (f"tcp:{port_of(bridge.lines[0])}:interface=127.0.0.1",),
-        "web": (f"tcp:{port_of(bridge.page)}:interface=127.0.0.1",),
+        "tcp": (f"tcp:{port_of(server.lines[0])}:interface=127.0.0.1",),
+        "web": (f"tcp:{port_of(server.page)}:interface=127.0.0.1",),
     }
     with sync_playwright() as program:
         browser = program.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
-        page.goto(f"{elsewhere}/chat.html?bridge={bridge.page.rstrip('/')}")
+        page.goto(f"{elsewhere}/chat.html?bridge={server.page.rstrip('/')}")
         page.get_by_text("no bridge, trying again").wait_for()
         for _ in range(2):
-            bridge = start("--allow-origin", elsewhere, **again)
+            server = start("--allow-origin", elsewhere, **again)
             page.get_by_text("open · nobody else is here").wait_for()
-            terminal = call(bridge.lines[0])
-            terminal.ask("SUB chat")
+            terminal = line_client(server.lines[0])
+            terminal.request("SUB chat")
             page.get_by_label("say something").fill("hello again")
             page.get_by_role("button").click()
-            assert terminal.hear().endswith(" hello again")
-            bridge.stop()
+            assert terminal.receive().endswith(" hello again")
+            server.stop()
             page.get_by_text("waiting ·").wait_for()
         browser.close()
 

@@ -30,8 +30,8 @@ def break_off(connection):
     connection.close()
 
 
-def authority(bridge):
-    return bridge.page.partition("://")[2].rstrip("/")
+def authority(server):
+    return server.page.partition("://")[2].rstrip("/")
 
 
 # Peers that die.
@@ -55,25 +55,27 @@ MIDST = {
 
 @pytest.mark.parametrize("midst", MIDST)
 @pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
-def test_a_peer_that_goes_in_the_midst_of_something(bridge, call, plain, eventually, bystander, midst, reset):
+def test_a_peer_that_goes_in_the_midst_of_something(
+    server, line_client, open_socket, eventually, bystander, midst, reset
+):
     web, data = MIDST[midst]
-    watcher = call(bridge.lines[0])
-    with bystander(bridge):
+    watcher = line_client(server.lines[0])
+    with bystander(server):
         for _ in range(20):
-            connection = plain(authority(bridge) if web else bridge.lines[0])
+            connection = open_socket(authority(server) if web else server.lines[0])
             connection.sendall(data)
             (break_off if reset else socket.socket.close)(connection)
 
         def nobody():
-            watcher.say("WHO midst")
-            return watcher.hear_until("OK ") == ["OK 0"]
+            watcher.send("WHO midst")
+            return watcher.receive_until("OK ") == ["OK 0"]
 
         eventually(nobody, "the end of their sessions")
         watcher.close()
-    assert call(bridge.lines[0]).ask("HIST midst") == "OK 0"
+    assert line_client(server.lines[0]).request("HIST midst") == "OK 0"
 
 
-def test_processes_that_are_killed_in_the_midst_of_a_frame_and_of_a_line(bridge, call, eventually, bystander):
+def test_processes_that_are_killed_in_the_midst_of_a_frame_and_of_a_line(server, line_client, eventually, bystander):
     """SIGKILL, so that nobody says goodbye for them; both publish one event, and half of another."""
     peer = (
         "import socket, sys, time\n"
@@ -83,36 +85,36 @@ def test_processes_that_are_killed_in_the_midst_of_a_frame_and_of_a_line(bridge,
         "time.sleep(60)\n"
     )
     whole = frame(0x81, b'{"type":"publish","channel":"killed","data":"whole"}')
-    watcher = call(bridge.lines[0])
-    watcher.ask("SUB killed presence=on")
-    with bystander(bridge):
+    watcher = line_client(server.lines[0])
+    watcher.request("SUB killed presence=on")
+    with bystander(server):
         for address, data in [
-            (authority(bridge), HANDSHAKE + whole + whole[:-3]),
-            (bridge.lines[0], b"PUB killed whole\nPUB killed ha"),
+            (authority(server), HANDSHAKE + whole + whole[:-3]),
+            (server.lines[0], b"PUB killed whole\nPUB killed ha"),
         ]:
             process = subprocess.Popen([sys.executable, "-c", peer, address, data.hex()])
-            assert watcher.hear().endswith(" whole")
+            assert watcher.receive().endswith(" whole")
             process.kill()
             process.wait()
-        assert watcher.ask("HIST killed last=0") == "OK 0"
-    assert watcher.ask("PING") == "PONG"
+        assert watcher.request("HIST killed last=0") == "OK 0"
+    assert watcher.request("PING") == "PONG"
     watcher.close()
 
 
 @pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
-def test_a_peer_that_goes_during_a_long_reply(bridge, call, browse, bystander, channel, reset):
+def test_a_peer_that_goes_during_a_long_reply(server, line_client, web_client, bystander, channel, reset):
     """A megabyte of history, of which it reads a little."""
-    publisher = call(bridge.lines[0])
-    publisher.say("QUIET on", *[f"PUB {channel} {'x' * 60_000}"] * 50)
-    publisher.hear()
-    assert publisher.ask("PING") == "PONG"
+    publisher = line_client(server.lines[0])
+    publisher.send("QUIET on", *[f"PUB {channel} {'x' * 60_000}"] * 50)
+    publisher.receive()
+    assert publisher.request("PING") == "PONG"
     publisher.close()
-    with bystander(bridge) as other:
+    with bystander(server) as other:
         for _ in range(5):
-            reader, page = call(bridge.lines[0]), browse(bridge.page)
-            reader.say(f"HIST {channel}", f"SUB {channel} last=50")
-            page.say(type="history", id=1, channel=channel)
-            page.say(type="subscribe", id=2, channel=channel, last=50)
+            reader, page = line_client(server.lines[0]), web_client(server.page)
+            reader.send(f"HIST {channel}", f"SUB {channel} last=50")
+            page.send(type="history", id=1, channel=channel)
+            page.send(type="subscribe", id=2, channel=channel, last=50)
             assert reader.socket.recv(1_000)
             assert page.socket.recv(1_000)
             for client in (reader, page):
@@ -123,55 +125,57 @@ def test_a_peer_that_goes_during_a_long_reply(bridge, call, browse, bystander, c
 # Half-open connections.
 
 
-def test_a_peer_that_has_finished_talking_reads_to_the_end(bridge, call, browse, plain, bystander, channel):
+def test_a_peer_that_has_finished_talking_reads_to_the_end(
+    server, line_client, web_client, open_socket, bystander, channel
+):
     """FIN from them: what came before is run and answered, on lines, in HTTP and over a WebSocket."""
-    with bystander(bridge):
-        typist = call(bridge.lines[0])
-        typist.say(*[f"PUB {channel} x"] * 500, f"HIST {channel} last=1")
+    with bystander(server):
+        typist = line_client(server.lines[0])
+        typist.send(*[f"PUB {channel} x"] * 500, f"HIST {channel} last=1")
         typist.socket.shutdown(socket.SHUT_WR)
-        heard = typist.hears_the_end()
+        heard = typist.receive_rest()
         assert heard[:500] == [f"OK {offset}" for offset in range(1, 501)]
         assert heard[500:] == [f"MSG {channel} 500 {typist.id} x", "OK 1", "BYE"]
         typist.close()
-        with plain(authority(bridge)) as asking:
-            asking.sendall(f"GET /bridge.json HTTP/1.1\r\nHost: {authority(bridge)}\r\n\r\n".encode())
+        with open_socket(authority(server)) as asking:
+            asking.sendall(f"GET /bridge.json HTTP/1.1\r\nHost: {authority(server)}\r\n\r\n".encode())
             answer = b""
             while not answer.endswith(b"}"):
                 answer += asking.recv(65536)
             asking.shutdown(socket.SHUT_WR)
             assert asking.recv(65536) == b""
-        page = browse(bridge.page)
+        page = web_client(server.page)
         page.socket.shutdown(socket.SHUT_WR)
         # It cannot answer a close frame any more, and nobody waits for that.
-        assert page.hear_frame() == (0x88, b"\x03\xe8")
+        assert page.receive_frame() == (0x88, b"\x03\xe8")
         with pytest.raises(EOFError):
-            page.hear_frame()
+            page.receive_frame()
         page.close()
 
 
-def test_a_peer_that_never_closes_its_end_is_let_go_in_the_end(bridge, call, browse, plain, bystander):
+def test_a_peer_that_never_closes_its_end_is_let_go_in_the_end(server, line_client, web_client, open_socket, bystander):
     """After our FIN. Ten seconds at most, and meanwhile nothing of what it says is run."""
-    watcher = call(bridge.lines[0])
-    watcher.ask("SUB stubborn")
-    with bystander(bridge):
-        before = files(bridge.process.pid)
-        typist = call(bridge.lines[0])
-        page = browse(bridge.page)
-        lost = plain(authority(bridge))
-        typist.say("QUIT", "PUB stubborn after")
+    watcher = line_client(server.lines[0])
+    watcher.request("SUB stubborn")
+    with bystander(server):
+        before = files(server.process.pid)
+        typist = line_client(server.lines[0])
+        page = web_client(server.page)
+        lost = open_socket(authority(server))
+        typist.send("QUIT", "PUB stubborn after")
         page.socket.sendall(b"\x83\x80\0\0\0\0" + frame(0x81, b'{"type":"publish","channel":"stubborn","data":1}'))
         lost.sendall(b"nonsense\r\n\r\n")
-        assert typist.hears_the_end() == ["BYE"]
-        assert page.hear_frame()[0] == 0x88
+        assert typist.receive_rest() == ["BYE"]
+        assert page.receive_frame()[0] == 0x88
         assert lost.recv(100).startswith(b"HTTP/1.1 400 ")
         deadline = time.monotonic() + 14
-        while files(bridge.process.pid) - before and time.monotonic() < deadline:
-            typist.send(b"PUB stubborn after\n") if _is_open(typist.socket) else None
+        while files(server.process.pid) - before and time.monotonic() < deadline:
+            typist.send_bytes(b"PUB stubborn after\n") if _is_open(typist.socket) else None
             time.sleep(0.1)
-        assert not files(bridge.process.pid) - before
+        assert not files(server.process.pid) - before
         for connection in (typist, page, lost):
             connection.close()
-    assert watcher.ask("HIST stubborn") == "OK 0"
+    assert watcher.request("HIST stubborn") == "OK 0"
     watcher.close()
 
 
@@ -230,28 +234,28 @@ def start_without_log(twistd, tmp_path, environment, eventually):
         return bridges[-1]
 
     yield starting
-    for bridge in bridges:
-        bridge.process.terminate()
-        assert bridge.process.wait(20) == -signal.SIGTERM
+    for server in bridges:
+        server.process.terminate()
+        assert server.process.wait(20) == -signal.SIGTERM
 
 
-def ask_for_foreign_hosts(bridge, plain, count):
+def ask_for_foreign_hosts(server, open_socket, count):
     """Each of the first hundred would be a line of the log."""
     for number in range(count):
-        with plain(authority(bridge)) as connection:
+        with open_socket(authority(server)) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: evil%d\r\nConnection: close\r\n\r\n" % number)
             assert connection.recv(100).startswith(b"HTTP/1.1 421 ")
 
 
-def test_a_full_disk_for_the_log_stops_nobody(start_without_log, plain, bystander):
+def test_a_full_disk_for_the_log_stops_nobody(start_without_log, open_socket, bystander):
     """What cannot be written is lost, which is told once on stderr."""
-    bridge = start_without_log("--logfile=/dev/full")
-    usage = Usage([bridge.process.pid])
-    with bystander(bridge):
+    server = start_without_log("--logfile=/dev/full")
+    usage = Usage([server.process.pid])
+    with bystander(server):
         before = usage.memory()
-        ask_for_foreign_hosts(bridge, plain, 300)
+        ask_for_foreign_hosts(server, open_socket, 300)
         assert usage.memory() - before < 4 * MEGABYTE
-    assert bridge.log() == "sockbridge: the log cannot be written: [Errno 28] No space left on device\n"
+    assert server.log() == "sockbridge: the log cannot be written: [Errno 28] No space left on device\n"
 
 
 def limited(name, limit):
@@ -263,13 +267,13 @@ def limited(name, limit):
     return [sys.executable, "-c", program]
 
 
-def test_a_disk_that_fills_up_while_it_runs_stops_nobody(start, plain, bystander):
+def test_a_disk_that_fills_up_while_it_runs_stops_nobody(start, open_socket, bystander):
     """Here a limit on the size of files does, at the first lines or after some."""
-    bridge = start(launcher=limited("FSIZE", 2_000))
-    ask_for_foreign_hosts(bridge, plain, 300)
-    with bystander(bridge):
+    server = start(launcher=limited("FSIZE", 2_000))
+    ask_for_foreign_hosts(server, open_socket, 300)
+    with bystander(server):
         pass
-    assert 1_000 < len(bridge.log()) <= 2_000
+    assert 1_000 < len(server.log()) <= 2_000
 
 
 # No files are left.
@@ -282,16 +286,16 @@ SHORTAGE = (
 
 @pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
 def test_a_bridge_without_files_serves_those_it_has_and_recovers(
-    start, call, plain, bystander, certificate, tmp_path, kind
+    start, line_client, open_socket, bystander, certificate, tmp_path, kind
 ):
     """Whoever is too much is closed at once, the log says it once, and the processor is left alone."""
     at_most = 150
     endpoint = {"tcp": TCP, "unix": f"unix:{tmp_path}/lines", "tls": f"ssl:0:interface=127.0.0.1:{certificate}"}[kind]
-    bridge = start(tcp=(TCP, endpoint), launcher=limited("NOFILE", at_most))
-    address = bridge.lines[1]
-    usage = Usage([bridge.process.pid])
-    with bystander(bridge, SHORTAGE) as other:
-        crowd = [plain(address) for _ in range(3 * at_most)]
+    server = start(tcp=(TCP, endpoint), launcher=limited("NOFILE", at_most))
+    address = server.lines[1]
+    usage = Usage([server.process.pid])
+    with bystander(server, SHORTAGE) as other:
+        crowd = [open_socket(address) for _ in range(3 * at_most)]
         other.sees()
         for connection in crowd[2 * at_most :]:
             assert connection.recv(100) == b""
@@ -301,8 +305,8 @@ def test_a_bridge_without_files_serves_those_it_has_and_recovers(
         assert spent < 0.8 * passed, "it is busy with those whom it cannot take"
         for connection in crowd:
             connection.close()
-        typist = call(address, kind == "tls")
-        assert typist.ask("PING") == "PONG"
+        typist = line_client(address, kind == "tls")
+        assert typist.request("PING") == "PONG"
         typist.close()
 
 
@@ -333,11 +337,11 @@ def wall(tmp_path):
     return wall
 
 
-def test_a_clock_that_steps_by_an_hour_changes_nothing(start, call, browse, plain, bystander, wall):
+def test_a_clock_that_steps_by_an_hour_changes_nothing(start, line_client, web_client, open_socket, bystander, wall):
     """Back, no ping would come for an hour; forward, all who have a second to answer would be dropped."""
-    bridge = start("--ping-interval=1", "--ping-timeout=3", "--history-age=60", launcher=wall.launcher)
-    typist, page = call(bridge.lines[0]), browse(bridge.page)
-    typist.ask("PUB kitchen 21.5")
+    server = start("--ping-interval=1", "--ping-timeout=3", "--history-age=60", launcher=wall.launcher)
+    typist, page = line_client(server.lines[0]), web_client(server.page)
+    typist.request("PUB kitchen 21.5")
 
     def hears_pings(count):
         """They come each second, or two: Autobahn counts in whole ones."""
@@ -346,22 +350,22 @@ def test_a_clock_that_steps_by_an_hour_changes_nothing(start, call, browse, plai
             head = page.socket.recv(2)
             assert head[0] == 0x89
             page.socket.sendall(frame(0x8A, page.socket.recv(head[1])))
-        page.ask(type="ping", id=1)  # it has seen the pong, and goes by the time at which the next ping is due
+        page.request(type="ping", id=1)  # it has seen the pong, and goes by the time at which the next ping is due
         assert time.monotonic() - began < 3 * count
 
     sentence = "refused a request for host 'evil0'; --allow-host would allow it"
-    with bystander(bridge, sentence):
+    with bystander(server, sentence):
         hears_pings(1)
         for seconds in (-3600, 3600):
             wall.step(seconds)
             hears_pings(2)
-        ask_for_foreign_hosts(bridge, plain, 1)
-        assert typist.ask("HIST kitchen").startswith("MSG kitchen 1 ")
-        assert typist.hear() == "OK 1"
-        facts = typist.ask("INFO")
+        ask_for_foreign_hosts(server, open_socket, 1)
+        assert typist.request("HIST kitchen").startswith("MSG kitchen 1 ")
+        assert typist.receive() == "OK 1"
+        facts = typist.request("INFO")
         assert int(re.search(r"uptime=(\d+)", facts)[1]) < 60
     # The log tells the time of day.
-    logged = next(line for line in bridge.log().splitlines() if line.endswith(sentence)).split(" ")[0]
+    logged = next(line for line in server.log().splitlines() if line.endswith(sentence)).split(" ")[0]
     assert datetime.fromisoformat(logged).timestamp() - time.time() == pytest.approx(3600, abs=60)
     for client in (typist, page):
         client.close()

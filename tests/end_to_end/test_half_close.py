@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.end_to_end.conftest import PATIENCE
+from tests.end_to_end.conftest import TIMEOUT_SECONDS
 from tests.end_to_end.test_http import authority
 
 pytestmark = pytest.mark.end_to_end
@@ -16,18 +16,20 @@ EVENTS = 2000
 TLS = "ssl:0:interface=127.0.0.1:"
 
 
-def nc(bridge, data):
+def nc(server, data):
     """What comes until the server ends the connection."""
-    host, _, port = authority(bridge).rpartition(":")
-    done = subprocess.run(["nc", "-N", host, port], input=data, capture_output=True, timeout=PATIENCE, check=True)
+    host, _, port = authority(server).rpartition(":")
+    done = subprocess.run(
+        ["nc", "-N", host, port], input=data, capture_output=True, timeout=TIMEOUT_SECONDS, check=True
+    )
     return done.stdout
 
 
-def publish(call, bridge, channel, payload, count=1):
-    client = call(bridge.lines[0])
+def publish(line_client, server, channel, payload, count=1):
+    client = line_client(server.lines[0])
     client.socket.sendall(f"PUB {channel} {payload}\n".encode() * count)
     for _ in range(count):
-        assert client.hear().startswith("OK ")
+        assert client.receive().startswith("OK ")
 
 
 def get(target, *headers, version="HTTP/1.1"):
@@ -36,45 +38,45 @@ def get(target, *headers, version="HTTP/1.1"):
 
 @pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
 @pytest.mark.parametrize("headers", [(), ("Connection: close",)])
-def test_a_long_history_is_whole(bridge, call, channel, version, headers):
-    publish(call, bridge, channel, "x" * 1000, EVENTS)
-    told = nc(bridge, get(f"/channels/{channel}/events", *headers, version=version))
+def test_a_long_history_is_whole(server, line_client, channel, version, headers):
+    publish(line_client, server, channel, "x" * 1000, EVENTS)
+    told = nc(server, get(f"/channels/{channel}/events", *headers, version=version))
     assert told.count(b'"type":"event"') == EVENTS
     assert told.endswith(b"\r\n0\r\n\r\n" if version == "HTTP/1.1" else b"}\n")
 
 
-def test_a_long_poll_is_answered(bridge, call, channel):
-    soon = threading.Timer(0.3, publish, (call, bridge, channel, "hot"))
+def test_a_long_poll_is_answered(server, line_client, channel):
+    soon = threading.Timer(0.3, publish, (line_client, server, channel, "hot"))
     soon.start()
-    told = nc(bridge, get(f"/channels/{channel}/events?wait=10"))
+    told = nc(server, get(f"/channels/{channel}/events?wait=10"))
     soon.join()
     assert b'"data":"hot"' in told
 
 
-def test_a_stream_goes_on(bridge, call, plain, channel):
-    client = plain(authority(bridge))
+def test_a_stream_goes_on(server, line_client, open_socket, channel):
+    client = open_socket(authority(server))
     client.sendall(get(f"/channels/{channel}/events", "Accept: text/event-stream"))
     client.shutdown(socket.SHUT_WR)
     told = b""
     while b"event: ok" not in told:
         told += client.recv(65536)
-    publish(call, bridge, channel, "hot")
+    publish(line_client, server, channel, "hot")
     while b'"data":"hot"' not in told:
         more = client.recv(65536)
         assert more, told
         told += more
 
 
-def test_a_stream_whose_client_has_gone_ends_soon(bridge, call, plain, channel):
-    client, watcher = plain(authority(bridge)), call(bridge.lines[0])
-    watcher.ask(f"SUB {channel} presence=on")
+def test_a_stream_whose_client_has_gone_ends_soon(server, line_client, open_socket, channel):
+    client, watcher = open_socket(authority(server)), line_client(server.lines[0])
+    watcher.request(f"SUB {channel} presence=on")
     client.sendall(get(f"/channels/{channel}/events?nick=reader", "Accept: text/event-stream"))
-    assert watcher.hear().startswith(f"JOIN {channel} ")
+    assert watcher.receive().startswith(f"JOIN {channel} ")
     client.shutdown(socket.SHUT_WR)
     while client.recv(65536).find(b":\n\n") < 0:
         pass
     client.close()
-    assert watcher.hear().startswith(f"LEAVE {channel} ")
+    assert watcher.receive().startswith(f"LEAVE {channel} ")
 
 
 class HalfClosingTLS:
@@ -87,7 +89,7 @@ class HalfClosingTLS:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = context.wrap_bio(incoming, outgoing)
         host, _, port = address.rpartition(":")
-        with socket.create_connection((host, int(port)), PATIENCE) as connection:
+        with socket.create_connection((host, int(port)), TIMEOUT_SECONDS) as connection:
             while True:
                 try:
                     tls.do_handshake()
@@ -109,12 +111,12 @@ class HalfClosingTLS:
                     return
 
 
-def test_over_tls_1_3_commands_that_come_with_close_notify_get_their_replies(start, call, certificate):
-    bridge = start(tcp=(TLS + certificate,), web=(TLS + certificate,))
-    lines = HalfClosingTLS(bridge.lines[0], b"PUB k x\nPING\n", ssl.TLSVersion.TLSv1_3).heard.splitlines()
+def test_over_tls_1_3_commands_that_come_with_close_notify_get_their_replies(start, line_client, certificate):
+    server = start(tcp=(TLS + certificate,), web=(TLS + certificate,))
+    lines = HalfClosingTLS(server.lines[0], b"PUB k x\nPING\n", ssl.TLSVersion.TLSv1_3).heard.splitlines()
     assert lines[1:] == [b"OK 1", b"PONG", b"BYE"]
-    publisher = call(bridge.lines[0], True)
+    publisher = line_client(server.lines[0], True)
     publisher.socket.sendall(b"PUB k " + b"x" * 1000 + b"\n")
-    assert publisher.hear() == "OK 2"
-    told = HalfClosingTLS(authority(bridge), get("/channels/k/events"), ssl.TLSVersion.TLSv1_3).heard
+    assert publisher.receive() == "OK 2"
+    told = HalfClosingTLS(authority(server), get("/channels/k/events"), ssl.TLSVersion.TLSv1_3).heard
     assert told.startswith(b"HTTP/1.1 200 OK") and told.count(b'"type":"event"') == 2

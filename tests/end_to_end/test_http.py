@@ -19,16 +19,16 @@ pytestmark = pytest.mark.end_to_end
 PUBLISH = "POST /channels/{channel}/events HTTP/1.1\r\nHost: {host}\r\n"
 
 
-def authority(bridge):
-    return bridge.page.partition("://")[2].rstrip("/")
+def authority(server):
+    return server.page.partition("://")[2].rstrip("/")
 
 
 @pytest.fixture
-def curl(bridge):
+def curl(server):
     """``curl(path, *options)``: what it prints, its errors too."""
 
     def asking(path, *options, data=None):
-        command = ["curl", "--silent", "--show-error", "--max-time", "20", *options, bridge.page.rstrip("/") + path]
+        command = ["curl", "--silent", "--show-error", "--max-time", "20", *options, server.page.rstrip("/") + path]
         return subprocess.run(command, input=data, capture_output=True, check=True).stdout
 
     return asking
@@ -38,22 +38,22 @@ def statuses(answers):
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)]
 
 
-def test_curl_publishes(bridge, curl, call, channel):
-    reader = call(bridge.lines[0])
-    reader.ask(f"SUB {channel}")
+def test_curl_publishes(server, curl, line_client, channel):
+    reader = line_client(server.lines[0])
+    reader.request(f"SUB {channel}")
     answer = json.loads(curl(f"/channels/{channel}/events", "-d", "hello"))
     assert answer["offset"] == 1
-    assert reader.hear().endswith(" hello")
+    assert reader.receive().endswith(" hello")
 
 
-def test_a_long_body_of_curl_is_expected_and_one_in_chunks_is_read(bridge, curl, call, channel):
-    reader = call(bridge.lines[0])
-    reader.ask(f"SUB {channel}")
+def test_a_long_body_of_curl_is_expected_and_one_in_chunks_is_read(server, curl, line_client, channel):
+    reader = line_client(server.lines[0])
+    reader.request(f"SUB {channel}")
     for number, options in enumerate((("-H", "Expect: 100-continue"), ("-H", "Transfer-Encoding: chunked"))):
         data = str(number).encode() * 60_000
         told = curl(f"/channels/{channel}/events", "-X", "POST", "--data-binary", "@-", "-v", "-i", *options, data=data)
         assert statuses(told) == [100, 201] if number == 0 else [201]
-        assert reader.hear().endswith(" " + data.decode())
+        assert reader.receive().endswith(" " + data.decode())
 
 
 def test_a_body_that_is_too_long_is_refused_before_it_is_sent(curl, channel):
@@ -64,9 +64,9 @@ def test_a_body_that_is_too_long_is_refused_before_it_is_sent(curl, channel):
     assert json.loads(told.partition(b"\r\n\r\n")[2])["code"] == "too-long"
 
 
-def test_curl_keeps_its_connection(bridge):
+def test_curl_keeps_its_connection(server):
     """Two hundred requests: the old bound was thirty."""
-    page = bridge.page.rstrip("/")
+    page = server.page.rstrip("/")
     command = [
         "curl",
         "--silent",
@@ -83,19 +83,19 @@ def test_curl_keeps_its_connection(bridge):
 def test_head_and_gzip_and_what_one_has_already(curl):
     packed = curl("/page.js", "-i", "-H", "Accept-Encoding: gzip")
     head, _, body = packed.partition(b"\r\n\r\n")
-    plain = curl("/page.js")
-    assert gzip.decompress(body) == plain == curl("/page.js", "--compressed")
+    open_socket = curl("/page.js")
+    assert gzip.decompress(body) == open_socket == curl("/page.js", "--compressed")
     told = curl("/page.js", "--head", "-H", "Accept-Encoding: gzip")
     assert b"Content-Length: %d\r\n" % len(body) in told
     tag = re.search(rb"ETag: (\S+)", head)[1].decode()
     assert statuses(curl("/page.js", "-i", "-H", "Accept-Encoding: gzip", "-H", f"If-None-Match: {tag}")) == [304]
 
 
-def test_all_that_was_asked_at_once_is_answered_in_order(bridge, plain, bystander, channel):
+def test_all_that_was_asked_at_once_is_answered_in_order(server, open_socket, bystander, channel):
     """Nine thousand requests in one go, on one connection; the bystander is served meanwhile."""
-    host, count = authority(bridge), 9_000
+    host, count = authority(server), 9_000
     one = PUBLISH.format(channel=channel, host=host) + "Content-Length: 5\r\n\r\nhello"
-    with bystander(bridge) as other, plain(host) as connection:
+    with bystander(server) as other, open_socket(host) as connection:
         sender = threading.Thread(target=connection.sendall, args=(one.encode() * count,))
         sender.start()
         answers = b""
@@ -109,23 +109,23 @@ def test_all_that_was_asked_at_once_is_answered_in_order(bridge, plain, bystande
     assert offsets == list(range(1, count + 1))
 
 
-def test_who_sends_a_chunk_of_a_byte_each_hinders_nobody(bridge, plain, bystander, channel):
-    host = authority(bridge)
+def test_who_sends_a_chunk_of_a_byte_each_hinders_nobody(server, open_socket, bystander, channel):
+    host = authority(server)
     head = PUBLISH.format(channel=channel, host=host) + "Transfer-Encoding: chunked\r\n\r\n"
-    with bystander(bridge) as other:
+    with bystander(server) as other:
         for _ in range(20):
-            with plain(host) as connection:
+            with open_socket(host) as connection:
                 connection.sendall(head.encode() + b"1\r\na\r\n" * 900)
                 connection.sendall(b"1\r\na\r\n" * 50_000)
                 assert statuses(connection.recv(65536)) == [400]
         other.sees()
 
 
-def test_who_does_not_read_what_it_asks_for_costs_no_memory(bridge, plain, bystander):
+def test_who_does_not_read_what_it_asks_for_costs_no_memory(server, open_socket, bystander):
     """A thousand files of tens of KiB in one go, which nobody takes."""
-    usage = Usage([bridge.process.pid])
-    one = f"GET /page.js HTTP/1.1\r\nHost: {authority(bridge)}\r\n\r\n".encode()
-    with bystander(bridge) as other, plain(authority(bridge)) as greedy:
+    usage = Usage([server.process.pid])
+    one = f"GET /page.js HTTP/1.1\r\nHost: {authority(server)}\r\n\r\n".encode()
+    with bystander(server) as other, open_socket(authority(server)) as greedy:
         before = usage.memory()
         greedy.settimeout(1)
         with pytest.raises(TimeoutError):
@@ -135,10 +135,10 @@ def test_who_does_not_read_what_it_asks_for_costs_no_memory(bridge, plain, bysta
         assert statuses(greedy.recv(65536))[0] == 200
 
 
-def test_what_a_body_holds_is_no_request(bridge, plain, bystander, channel):
-    host = authority(bridge)
+def test_what_a_body_holds_is_no_request(server, open_socket, bystander, channel):
+    host = authority(server)
     inner = f"POST /channels/{channel}/events HTTP/1.1\r\nHost: {host}\r\nContent-Length: 3\r\n\r\nboo"
-    with bystander(bridge), plain(host) as connection:
+    with bystander(server), open_socket(host) as connection:
         for path in (f"/channels/{channel}/events", "/nothing"):
             connection.sendall(
                 f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(inner)}\r\n\r\n{inner}".encode()
@@ -151,11 +151,11 @@ def test_what_a_body_holds_is_no_request(bridge, plain, bystander, channel):
     assert [event["data"] for event in json.loads(answers.rpartition(b"\r\n\r\n")[2])["events"]] == [inner]
 
 
-def test_who_is_being_answered_when_the_server_stops_hears_the_end(start, plain):
+def test_who_is_being_answered_when_the_server_stops_hears_the_end(start, open_socket):
     """A long poll is answered before its time is over; whoever asks for nothing is let go."""
-    bridge = start("--drain=20")
-    host = authority(bridge)
-    with plain(host) as waiting, plain(host) as idle:
+    server = start("--drain=20")
+    host = authority(server)
+    with open_socket(host) as waiting, open_socket(host) as idle:
         idle.sendall(f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         assert statuses(idle.recv(65536)) == [200]
         waiting.sendall(f"GET /channels/kitchen/events?wait=60 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
@@ -166,7 +166,7 @@ def test_who_is_being_answered_when_the_server_stops_hears_the_end(start, plain)
 
         wait_until(has_asked, "the channel to be waited on")
         began = time.monotonic()
-        bridge.stop()
+        server.stop()
         assert time.monotonic() - began < 15
         assert idle.recv(65536) == b""
         assert statuses(waiting.recv(65536)) == [200]
@@ -235,7 +235,7 @@ TRY = """async ([page, channel]) => {
 @pytest.fixture
 def elsewhere():
     """``elsewhere(html)``: the address of a page of another site that says so."""
-    servers = []
+    web_servers = []
 
     def serve(html):
         class Page(BaseHTTPRequestHandler):
@@ -248,37 +248,37 @@ def elsewhere():
             def log_message(self, *words):
                 """Nothing."""
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
-        servers.append(server)
-        threading.Thread(target=partial(server.serve_forever, 0.05), daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}/"
+        web_server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+        web_servers.append(web_server)
+        threading.Thread(target=partial(web_server.serve_forever, 0.05), daemon=True).start()
+        return f"http://127.0.0.1:{web_server.server_port}/"
 
     yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    for web_server in web_servers:
+        web_server.shutdown()
+        web_server.server_close()
 
 
-def test_a_page_of_another_site_publishes_and_reads_nothing(start, call, chromium, elsewhere, channel):
-    bridge = start()
-    reader = call(bridge.lines[0])
-    reader.ask(f"SUB {channel}")
+def test_a_page_of_another_site_publishes_and_reads_nothing(start, line_client, chromium, elsewhere, channel):
+    server = start()
+    reader = line_client(server.lines[0])
+    reader.request(f"SUB {channel}")
     page = chromium.new_page()
     try:
-        page.goto(elsewhere(ATTACKS.format(page=bridge.page, channel=channel)))
+        page.goto(elsewhere(ATTACKS.format(page=server.page, channel=channel)))
         with page.expect_response(lambda response: response.request.is_navigation_request()) as submitted:
-            outcomes = page.evaluate(TRY, [bridge.page, channel])
+            outcomes = page.evaluate(TRY, [server.page, channel])
         assert submitted.value.status == 403
     finally:
         page.close()
     assert outcomes == ["failed", "opaque", "opaque", "failed", "failed", "beacon", "failed", "failed"]
-    assert reader.ask("PING") == "PONG", "nothing was published"
-    assert bridge.log().count("--allow-origin would allow it") == 1
+    assert reader.request("PING") == "PONG", "nothing was published"
+    assert server.log().count("--allow-origin would allow it") == 1
 
 
-def test_a_page_of_an_allowed_site_publishes_and_reads(start, call, chromium, elsewhere, channel):
+def test_a_page_of_an_allowed_site_publishes_and_reads(start, line_client, chromium, elsewhere, channel):
     address = elsewhere("<!doctype html><title>elsewhere</title>")
-    bridge = start("--allow-origin", address.rstrip("/"))
+    server = start("--allow-origin", address.rstrip("/"))
     page = chromium.new_page()
     try:
         page.goto(address)
@@ -289,7 +289,7 @@ def test_a_page_of_an_allowed_site_publishes_and_reads(start, call, chromium, el
                 const posted = await fetch(address, {method: "POST", body: '{"a":1}', headers});
                 return [posted.status, (await (await fetch(address)).json()).events[0].data];
             }""",
-            [bridge.page, channel],
+            [server.page, channel],
         )
     finally:
         page.close()

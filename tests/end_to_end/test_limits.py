@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import Bridge, LineClient, WebClient
+from tests.end_to_end.conftest import LineClient, ServerProcess, WebClient
 from twistedsock.cli.memory_estimate import PROCESS, estimate_memory
 from twistedsock.limits.settings import Limits
 
@@ -33,9 +33,9 @@ HELD_BY_ALL = 36 * MIB
 FULL = b"ERR limit this server holds as much unfinished input and unread output as it may"
 
 
-def peak(bridge: Bridge) -> int:
+def peak(server: ServerProcess) -> int:
     """The most memory that the process has had."""
-    status = Path(f"/proc/{bridge.process.pid}/status").read_text()
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
     found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
     assert found is not None
     return int(found[1]) * KIB
@@ -104,25 +104,25 @@ def attacks(lines: str, web: str, web_head: bytes) -> Iterator[Flood]:
 @pytest.mark.parametrize("held", [64 * MIB, 2 * MIB])
 def test_with_every_limit_reached_the_memory_is_bounded_and_a_bystander_is_served(
     held: int,
-    start: Callable[..., Bridge],
-    call: Callable[..., LineClient],
-    browse: Callable[..., WebClient],
-    plain: Callable[..., socket.socket],
+    start: Callable[..., ServerProcess],
+    line_client: Callable[..., LineClient],
+    web_client: Callable[..., WebClient],
+    open_socket: Callable[..., socket.socket],
 ) -> None:
     """Whether each connection may hold all that it can, or all of them together less than that."""
     options = {**SMALL, "max-held": held}
     limits = Limits(**{name.replace("-", "_"): value for name, value in options.items()})  # type: ignore[arg-type]
-    bridge = start(*(f"--{name}={value}" for name, value in options.items()))
-    address, authority = bridge.lines[0], bridge.page.split("//")[1].rstrip("/")
+    server = start(*(f"--{name}={value}" for name, value in options.items()))
+    address, authority = server.lines[0], server.page.split("//")[1].rstrip("/")
     head = (
         f"GET /ws HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     ).encode()
-    at_rest = peak(bridge)
-    bystander, page = call(address), browse(bridge.page)
+    at_rest = peak(server)
+    bystander, page = line_client(address), web_client(server.page)
     for number in range(20):
-        bystander.say(*[f"PUB big {number} " + "z" * 1_000] * 500)
-        bystander.hear_until(f"OK {500 * number + 500}")
+        bystander.send(*[f"PUB big {number} " + "z" * 1_000] * 500)
+        bystander.receive_until(f"OK {500 * number + 500}")
     floods = list(islice(attacks(address, authority, head), 57))
     waited = []
     deadline = time.monotonic() + 6
@@ -130,13 +130,13 @@ def test_with_every_limit_reached_the_memory_is_bounded_and_a_bystander_is_serve
         for flood in floods:
             flood.press()
         began = time.monotonic()
-        assert bystander.ask("PING") == "PONG"
-        assert page.ask(type="ping", id=1) == {"type": "pong", "id": 1}
+        assert bystander.request("PING") == "PONG"
+        assert page.request(type="ping", id=1) == {"type": "pong", "id": 1}
         waited.append(time.monotonic() - began)
-    assert plain(address).recv(100).startswith(b"WELCOME ")
+    assert open_socket(address).recv(100).startswith(b"WELCOME ")
     if held > HELD_BY_ALL:  # else some have been cut off
-        assert plain(address).recv(100).startswith(b"ERR limit this server has no room for another connection")
-    highest, bound = peak(bridge), estimate_memory(limits)
+        assert open_socket(address).recv(100).startswith(b"ERR limit this server has no room for another connection")
+    highest, bound = peak(server), estimate_memory(limits)
     told = sum(flood.is_told(FULL) for flood in floods)
     for flood in floods:
         flood.socket.close()
@@ -148,4 +148,4 @@ def test_with_every_limit_reached_the_memory_is_bounded_and_a_bystander_is_serve
     print(f"{highest / MIB:.0f} MiB of at most {bound.total / MIB:.0f}, answers in {waited[len(waited) // 2]:.3f} s")
     assert highest < bound.total, (highest / MIB, bound)
     assert highest - at_rest < bound.total - PROCESS  # whatever Python itself took
-    assert bystander.ask("PING") == "PONG"
+    assert bystander.request("PING") == "PONG"

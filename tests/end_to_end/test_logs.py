@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.end_to_end.conftest import PATIENCE, TCP
+from tests.end_to_end.conftest import TCP, TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.end_to_end
 
@@ -79,9 +79,9 @@ def start_json(twistd, environment, tmp_path, eventually):
         with log.open("wb") as output:
             process = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output, env=environment)
         running.append(process)
-        bridge = Logging(log, eventually, process.pid)
-        bridge.process = process
-        return bridge
+        server = Logging(log, eventually, process.pid)
+        server.process = process
+        return server
 
     yield starting
     for process in running:
@@ -89,76 +89,76 @@ def start_json(twistd, environment, tmp_path, eventually):
         process.wait()
 
 
-def test_every_line_is_one_object_from_the_start_to_the_end(start_json, call, browse):
-    bridge = start_json(web=TCP)
-    assert bridge.line("twistd", "starting up")["level"] == "info"
-    peer, page = call(bridge.address), browse(bridge.page)
-    peer.ask("PUB kitchen secret-payload")
-    page.ask(type="subscribe", id=1, channel="kitchen")
-    os.kill(bridge.pid, signal.SIGHUP)
-    assert bridge.line("read again")["read"] == "the options"
-    bridge.stop()
-    assert page.hears_the_end()[1] == 1001
-    assert bridge.process.wait(PATIENCE) == -signal.SIGTERM
-    told = read(bridge.path)
+def test_every_line_is_one_object_from_the_start_to_the_end(start_json, line_client, web_client):
+    server = start_json(web=TCP)
+    assert server.line("twistd", "starting up")["level"] == "info"
+    peer, page = line_client(server.address), web_client(server.page)
+    peer.request("PUB kitchen secret-payload")
+    page.request(type="subscribe", id=1, channel="kitchen")
+    os.kill(server.pid, signal.SIGHUP)
+    assert server.line("read again")["read"] == "the options"
+    server.stop()
+    assert page.receive_rest()[1] == 1001
+    assert server.process.wait(TIMEOUT_SECONDS) == -signal.SIGTERM
+    told = read(server.path)
     assert told[-1]["message"] == "Server Shut Down."
-    assert "secret-payload" not in bridge.path.read_text()
+    assert "secret-payload" not in server.path.read_text()
     assert {line["level"] for line in told} == {"info"}
-    assert not (bridge.path.parent / "twistd.log").exists()
+    assert not (server.path.parent / "twistd.log").exists()
 
 
-def test_each_peer_is_a_line_at_its_end(start_json, call, browse):
-    bridge = start_json(web=TCP)
-    peer, page = call(bridge.address), browse(bridge.page)
-    peer.ask("NICK ann")
-    peer.say("QUIT")
-    peer.hears_the_end()
+def test_each_peer_is_a_line_at_its_end(start_json, line_client, web_client):
+    server = start_json(web=TCP)
+    peer, page = line_client(server.address), web_client(server.page)
+    peer.request("NICK ann")
+    peer.send("QUIT")
+    peer.receive_rest()
     peer.close()
-    told = bridge.line(peer.id, "disconnected")
+    told = server.line(peer.id, "disconnected")
     assert (told["id"], told["nick"], told["subject"], told["dialect"]) == (peer.id, "ann", None, "line")
-    assert (told["client"], told["server"]) == (peer.welcome.split("from=")[1].split()[0], bridge.address)
-    assert 0 <= told["seconds"] < PATIENCE
+    assert (told["client"], told["server"]) == (peer.welcome.split("from=")[1].split()[0], server.address)
+    assert 0 <= told["seconds"] < TIMEOUT_SECONDS
     # TCP counts its FIN as a byte.
     assert told["received"] - len("NICK ann\nQUIT\n") in (0, 1)
     assert told["sent"] - len(f"{peer.welcome}\nOK ann\nBYE\n") in (0, 1)
     assert (told["by"], told["how"]) == ("peer", "cleanly")
     page.close()
-    told = bridge.line("json client", "disconnected")
+    told = server.line("json client", "disconnected")
     assert (told["dialect"], told["by"], told["why"]) == ("json", "peer", "it has ended its stream, with a FIN")
     assert told["received"] > 0 and told["sent"] > 0
-    bridge.stop()
-    assert bridge.process.wait(PATIENCE) == -signal.SIGTERM
-    read(bridge.path)
+    server.stop()
+    assert server.process.wait(TIMEOUT_SECONDS) == -signal.SIGTERM
+    read(server.path)
 
 
-def test_a_fault_is_one_line_with_its_traceback(start_json, call):
-    bridge = start_json(program=[*PROGRAM, WITH_A_FAULT])
-    peer = call(bridge.address)
-    assert peer.ask("INFO").startswith("ERR internal ")
-    assert peer.ask("PING") == "PONG"
-    told = bridge.line("a command met a fault of this server")
+def test_a_fault_is_one_line_with_its_traceback(start_json, line_client):
+    server = start_json(program=[*PROGRAM, WITH_A_FAULT])
+    peer = line_client(server.address)
+    assert peer.request("INFO").startswith("ERR internal ")
+    assert peer.request("PING") == "PONG"
+    told = server.line("a command met a fault of this server")
     assert told["level"] == "critical"
     assert told["traceback"].startswith("Traceback (most recent call last)")
     assert "ValueError: a fault\nof two lines" in told["traceback"]
-    bridge.stop()
-    bridge.process.wait(PATIENCE)
-    assert [line["level"] for line in read(bridge.path)].count("critical") == 1
+    server.stop()
+    server.process.wait(TIMEOUT_SECONDS)
+    assert [line["level"] for line in read(server.path)].count("critical") == 1
 
 
-def test_a_daemon_logs_to_its_file_which_can_be_begun_anew(twistd, environment, tmp_path, eventually, call):
+def test_a_daemon_logs_to_its_file_which_can_be_begun_anew(twistd, environment, tmp_path, eventually, line_client):
     command = [twistd, "--pidfile=bridge.pid", "--logfile=bridge.log", "sockbridge", "--log-format=json"]
     subprocess.run([*command, "--tcp", TCP, "--web=none"], cwd=tmp_path, env=environment, check=True, timeout=30)
     log, pid = tmp_path / "bridge.log", int((tmp_path / "bridge.pid").read_text())
-    bridge = Logging(log, eventually, pid)
+    server = Logging(log, eventually, pid)
     try:
-        address = bridge.address
+        address = server.address
         os.kill(pid, signal.SIGUSR1)
         eventually((tmp_path / "bridge.log.1").exists, "the old log")
-        peer = call(address)
+        peer = line_client(address)
         os.kill(pid, signal.SIGHUP)
-        bridge.line("read again")
-        bridge.stop()
-        peer.hears_the_end()
+        server.line("read again")
+        server.stop()
+        peer.receive_rest()
         eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the daemon")
         told = read(log)
         assert told[-1]["message"] == "Server Shut Down."

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.end_to_end.conftest import PATIENCE, TCP
+from tests.end_to_end.conftest import TCP, TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.end_to_end
 
@@ -31,26 +31,26 @@ AS_PROMETHEUS = {
 TOOL = [sys.executable, "-c", "import sys; from twistedsock.cli.main import main; sys.exit(main())"]
 
 
-def scrape(bridge, **headers):
-    return urlopen(Request(f"{bridge.page}metrics", headers=headers), timeout=PATIENCE)
+def scrape(server, **headers):
+    return urlopen(Request(f"{server.page}metrics", headers=headers), timeout=TIMEOUT_SECONDS)
 
 
-def samples(bridge):
+def samples(server):
     """By name and labels."""
-    families = text_string_to_metric_families(scrape(bridge).read().decode())
+    families = text_string_to_metric_families(scrape(server).read().decode())
     return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
 
 
-def test_what_peers_do_is_counted(start, call, browse):
-    bridge = start()
-    before = samples(bridge)
-    reader, page = call(bridge.lines[0]), browse(bridge.page)
-    reader.ask("SUB kitchen")
+def test_what_peers_do_is_counted(start, line_client, web_client):
+    server = start()
+    before = samples(server)
+    reader, page = line_client(server.lines[0]), web_client(server.page)
+    reader.request("SUB kitchen")
     for _ in range(3):
-        page.ask(type="publish", id=1, channel="kitchen", data="x")
-        reader.hear()
-    reader.ask("FLY")
-    after = samples(bridge)
+        page.request(type="publish", id=1, channel="kitchen", data="x")
+        reader.receive()
+    reader.request("FLY")
+    after = samples(server)
     grown = {name: value - before.get(name, 0) for name, value in after.items()}
     assert grown["sockbridge_events_published_total",] == grown["sockbridge_events_delivered_total",] == 3
     assert grown["sockbridge_refusals_total", "unknown-command"] == 1
@@ -63,8 +63,8 @@ def test_what_peers_do_is_counted(start, call, browse):
     assert after["sockbridge_backplane_up",] == 1
 
 
-def test_prometheus_gets_what_it_asks_for(bridge):
-    with scrape(bridge, **AS_PROMETHEUS) as answer:
+def test_prometheus_gets_what_it_asks_for(server):
+    with scrape(server, **AS_PROMETHEUS) as answer:
         assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
         text = gzip.decompress(answer.read()).decode()
     assert len(list(openmetrics.text_string_to_metric_families(text))) > 30
@@ -75,7 +75,7 @@ def test_with_keys_they_are_for_administrators(start, tmp_path):
     file.write_text('[access]\nanonymous = { ">" = "rw" }\n')
     key = subprocess.run([*TOOL, "keygen"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     file.write_text(file.read_text() + key)
-    bridge = start("--config", str(file))
+    server = start("--config", str(file))
 
     def token(*options):
         command = [*TOOL, "token", "--config", str(file), "--sub", "prometheus", *options]
@@ -84,10 +84,10 @@ def test_with_keys_they_are_for_administrators(start, tmp_path):
 
     for headers, status in [({}, 401), (token("--allow", ">=rw"), 403), ({"Authorization": "Bearer x"}, 401)]:
         with pytest.raises(HTTPError) as caught:
-            scrape(bridge, **headers)
+            scrape(server, **headers)
         assert caught.value.code == status
         assert json.loads(caught.value.read())["status"] == status
-    assert b"\nsockbridge_channels 0.0\n" in scrape(bridge, **token("--admin")).read()
+    assert b"\nsockbridge_channels 0.0\n" in scrape(server, **token("--admin")).read()
 
 
 def test_the_commands_of_the_page_show_them(start, environment, tmp_path):
@@ -100,8 +100,8 @@ def test_the_commands_of_the_page_show_them(start, environment, tmp_path):
     (tmp_path / "sockbridge").chmod(0o755)
     path = f"{tmp_path}:{environment['PATH']}"
 
-    def shown(command, bridge):
-        command = command.replace("127.0.0.1:8082", bridge.page.partition("://")[2].rstrip("/"))
+    def shown(command, server):
+        command = command.replace("127.0.0.1:8082", server.page.partition("://")[2].rstrip("/"))
         run = subprocess.run(
             ["bash", "-ec", command], cwd=tmp_path, env=environment | {"PATH": path}, check=True, capture_output=True
         )
@@ -121,8 +121,8 @@ def test_the_dashboard_of_grafana_asks_for_what_there_is(start, tmp_path):
     file.write_text(
         f'[[webhook]]\nname = "till"\nurl = "http://127.0.0.1:9/"\nsecret = "{secret}"\nevents = ["member-joined"]\n'
     )
-    bridge = start("--config", str(file), tcp=(TCP,))
-    names = {name for name, *_ in samples(bridge)}
+    server = start("--config", str(file), tcp=(TCP,))
+    names = {name for name, *_ in samples(server)}
     asked = set(re.findall(r"(?:sockbridge|process)_\w+", (GRAFANA / "sockbridge.json").read_text()))
     assert len(asked) > 25
     assert asked <= names

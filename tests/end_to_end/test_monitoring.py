@@ -26,15 +26,15 @@ def steps(told):
 
 
 @pytest.fixture
-def timeline(call, bridge):
+def timeline(line_client, server):
     """Reads the page of a peer: ``timeline(id, bridge)`` gives what waits until a condition on it holds."""
 
-    def read(identifier, of=bridge):
-        reader = call(of.lines[0])
-        assert reader.ask(f"SUB $sys/peer/{identifier}").startswith("OK ")
+    def read(identifier, of=server):
+        reader = line_client(of.lines[0])
+        assert reader.request(f"SUB $sys/peer/{identifier}").startswith("OK ")
 
         def until(condition):
-            while not condition(told := page(reader.hear())):
+            while not condition(told := page(reader.receive())):
                 pass
             return told
 
@@ -43,9 +43,9 @@ def timeline(call, bridge):
     return read
 
 
-def test_a_terminal_shows_the_figures_each_second(bridge):
+def test_a_terminal_shows_the_figures_each_second(server):
     """As somebody at a keyboard would look at them, who goes again."""
-    host, _, port = bridge.lines[0].rpartition(":")
+    host, _, port = server.lines[0].rpartition(":")
     with subprocess.Popen(
         ["nc", "-N", host, port], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     ) as terminal:
@@ -60,25 +60,25 @@ def test_a_terminal_shows_the_figures_each_second(bridge):
     assert second["memory_bytes"] > 10_000_000 and second["cpu_seconds"] > 0
 
 
-def test_what_a_slow_reader_goes_through(bridge, call, timeline, channel):
+def test_what_a_slow_reader_goes_through(server, line_client, timeline, channel):
     """It stalls, reads on, and says goodbye; and its socket tells what went through it."""
-    slow, publisher = call(bridge.lines[0]), call(bridge.lines[0])
+    slow, publisher = line_client(server.lines[0]), line_client(server.lines[0])
     slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-    slow.ask(f"SUB {channel}")
+    slow.request(f"SUB {channel}")
     until = timeline(slow.id)
     until(lambda told: steps(told) == ["accepted", "open"])
     for _ in range(60):  # less than its log keeps
-        publisher.ask(f"PUB {channel} {BLOCK}")
+        publisher.request(f"PUB {channel} {BLOCK}")
     behind = until(lambda told: steps(told)[-1] == "behind")
     assert behind["peer"]["behind"] == 1 and behind["peer"]["lag"] > 0 and behind["peer"]["unsent"] > 0
     assert behind["steps"][-1]["detail"].startswith(f"{channel} from ")
     for number in range(60):
-        assert slow.hear().startswith(f"MSG {channel} {number + 1} ")
+        assert slow.receive().startswith(f"MSG {channel} {number + 1} ")
     caught_up = until(lambda told: steps(told)[-1] == "caught-up" and told["peer"]["unsent"] == 0)
     assert caught_up["peer"]["lag"] == 0 and caught_up["peer"]["sent"] > 60 * len(BLOCK)
     assert caught_up["peer"]["rtt_ms"] > 0
-    slow.say("QUIT")
-    slow.hears_the_end()
+    slow.send("QUIT")
+    slow.receive_rest()
     slow.close()
     last = until(lambda told: steps(told)[-1] == "closed")
     assert steps(last) == ["accepted", "open", "behind", "caught-up", "closing", "closed"]
@@ -88,8 +88,8 @@ def test_what_a_slow_reader_goes_through(bridge, call, timeline, channel):
     assert all(step["words"].endswith(".") for step in last["steps"])
 
 
-def test_a_websocket_shakes_hands_and_says_goodbye_with_a_frame(bridge, browse, timeline):
-    browser = browse(bridge.page)
+def test_a_websocket_shakes_hands_and_says_goodbye_with_a_frame(server, web_client, timeline):
+    browser = web_client(server.page)
     until = timeline(json.loads(browser.welcome)["id"])
     first = until(lambda told: True)
     assert steps(first) == ["accepted", "handshake", "open"] and first["peer"]["dialect"] == "json"
@@ -100,29 +100,29 @@ def test_a_websocket_shakes_hands_and_says_goodbye_with_a_frame(bridge, browse, 
     assert (last["steps"][-2]["by"], last["steps"][-2]["detail"]) == ("peer", "a close frame with code 1001")
 
 
-def test_over_tls_the_handshake_is_a_step(start, call, browse, certificate, timeline):
+def test_over_tls_the_handshake_is_a_step(start, line_client, web_client, certificate, timeline):
     tls = f"ssl:0:interface=127.0.0.1:{certificate}"
-    bridge = start(tcp=("tcp:0:interface=127.0.0.1", tls), web=(tls,))
-    line, browser = call(bridge.lines[1], True), browse(bridge.page)
-    of_line = timeline(line.id, bridge)(lambda told: True)
+    server = start(tcp=("tcp:0:interface=127.0.0.1", tls), web=(tls,))
+    line, browser = line_client(server.lines[1], True), web_client(server.page)
+    of_line = timeline(line.id, server)(lambda told: True)
     assert [(step["step"], step.get("detail", "")) for step in of_line["steps"]] == [
         ("accepted", ""),
         ("handshake", "TLS"),
         ("open", ""),
     ]
     assert of_line["steps"][0]["at"] < of_line["steps"][1]["at"]
-    of_browser = timeline(json.loads(browser.welcome)["id"], bridge)(lambda told: True)
+    of_browser = timeline(json.loads(browser.welcome)["id"], server)(lambda told: True)
     assert [step.get("detail", "") for step in of_browser["steps"]] == ["", "TLS", "WebSocket", ""]
     assert of_browser["peer"]["sent"] > 500  # the certificate at least
 
 
-def test_who_is_gone_without_a_word_is_told_of(bridge, call, plain):
+def test_who_is_gone_without_a_word_is_told_of(server, line_client, open_socket):
     """With a reset, as a process that is killed with unread input leaves it."""
-    reader, rude = call(bridge.lines[0]), call(bridge.lines[0])
-    assert reader.ask("SUB $sys/closed").startswith("OK ")
+    reader, rude = line_client(server.lines[0]), line_client(server.lines[0])
+    assert reader.request("SUB $sys/closed").startswith("OK ")
     rude.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, (1).to_bytes(4, "little") + bytes(4))
     rude.close()
-    while (end := page(reader.hear()))["id"] != rude.id:
+    while (end := page(reader.receive()))["id"] != rude.id:
         pass
     assert (end["by"], end["why"], end["dialect"]) == ("peer", "broken", "line")
 
@@ -141,9 +141,9 @@ def test_the_kernels_figures_are_read_where_it_puts_them():
     assert 0 < traffic.rtt < 1
 
 
-def test_a_stream_of_the_figures_is_a_peer_with_a_timeline_too(bridge, timeline):
+def test_a_stream_of_the_figures_is_a_peer_with_a_timeline_too(server, timeline):
     """As ``curl -N`` reads it."""
-    address = bridge.page.rstrip("/") + "/channels/$sys/figures/events"
+    address = server.page.rstrip("/") + "/channels/$sys/figures/events"
     command = ["curl", "-sN", "-H", "Accept: text/event-stream", address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as curl:
         told = []
@@ -161,27 +161,27 @@ def test_a_stream_of_the_figures_is_a_peer_with_a_timeline_too(bridge, timeline)
         assert last["peer"]["dialect"] == "events" and last["peer"]["sent"] > 500
 
 
-def test_what_a_proxy_tells_is_a_step(start, plain, timeline):
+def test_what_a_proxy_tells_is_a_step(start, open_socket, timeline):
     endpoint = "tcp:0:interface=127.0.0.2"
-    bridge = start(
+    server = start(
         *("--proxy-protocol", endpoint, "--trusted-proxy", "127.0.0.1", "--open"),
         tcp=("tcp:0:interface=127.0.0.1", endpoint),
         web=("none",),
     )
-    proxied = plain(bridge.lines[1])
+    proxied = open_socket(server.lines[1])
     proxied.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 5000 8081\r\n")
     welcome = proxied.recv(1000).decode().split()
-    told = timeline(welcome[2].removeprefix("id="), bridge)(lambda told: True)
+    told = timeline(welcome[2].removeprefix("id="), server)(lambda told: True)
     assert steps(told) == ["accepted", "proxied", "open"]
     assert told["steps"][0]["at"] < told["steps"][1]["at"] and told["peer"]["from"] == "192.0.2.7:5000"
 
 
-def test_who_is_sent_away_by_an_administrator_is_told_so(bridge, call, timeline):
-    peer = call(bridge.lines[0])
+def test_who_is_sent_away_by_an_administrator_is_told_so(server, line_client, timeline):
+    peer = line_client(server.lines[0])
     until = timeline(peer.id)
-    address = f"{bridge.page.rstrip('/')}/peers/{peer.id}?reason=enough"
+    address = f"{server.page.rstrip('/')}/peers/{peer.id}?reason=enough"
     subprocess.run(["curl", "-sSf", "-X", "DELETE", address], check=True)
-    assert "enough" in peer.hears_the_end()[0]
+    assert "enough" in peer.receive_rest()[0]
     peer.close()
     last = until(lambda told: steps(told)[-1] == "closed")
     assert last["steps"][-2]["by"] == "server" and "enough" in last["steps"][-2]["detail"]

@@ -57,7 +57,7 @@ def test_it_is_written_as_it_would_be_written_anew() -> None:
 
 
 def test_it_has_each_address_that_there_is_and_no_other() -> None:
-    routes = operations(FakeServer().bridge, Clock(), lambda: [])
+    routes = operations(FakeServer().server, Clock(), lambda: [])
     there = {(route.path, route.method.lower()) for route in routes}
     assert {(path, method) for path, method, _ in OPERATIONS} == there | {("/openapi.json", "get")}
 
@@ -65,7 +65,7 @@ def test_it_has_each_address_that_there_is_and_no_other() -> None:
 def test_whoever_is_asked_for_a_token_is_told_so() -> None:
     asked = {
         (route.path, route.method.lower()): route.asks_who
-        for route in operations(FakeServer().bridge, Clock(), lambda: [])
+        for route in operations(FakeServer().server, Clock(), lambda: [])
     }
     for path, method, operation in OPERATIONS:
         if path not in ("/ws", "/openapi.json"):
@@ -123,12 +123,14 @@ def test_numbers_and_codes_are_those_of_the_server() -> None:
     assert set(STATUS.values()) - {500} <= statuses
 
 
-def test_the_server_is_as_its_file_says(bridge: Any, call: Any, tmp_path: Path, environment: dict[str, str]) -> None:
-    peer = call(bridge.lines[0])
-    peer.ask("SUB kitchen")
+def test_the_server_is_as_its_file_says(
+    server: Any, line_client: Any, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    peer = line_client(server.lines[0])
+    peer.request("SUB kitchen")
     checked = subprocess.run(
         [
-            *(str(Path(sys.executable).parent / "schemathesis"), "run", bridge.page + "openapi.json"),
+            *(str(Path(sys.executable).parent / "schemathesis"), "run", server.page + "openapi.json"),
             *(
                 "--checks",
                 "all",

@@ -24,40 +24,40 @@ def publish(page, text):
     page.click("#send")
 
 
-def test_what_is_said_at_either_end_appears_at_the_other(bridge, call, watch, channel):
-    typist = call(bridge.lines[0])
-    typist.ask(f"SUB {channel}")
-    typist.ask("NICK ann")
-    page = watch().opens(f"{bridge.page}#{channel}")
-    expect(page.locator("#address-to")).to_have_text(bridge.page.removeprefix("http://").rstrip("/"))
+def test_what_is_said_at_either_end_appears_at_the_other(server, line_client, open_page, channel):
+    typist = line_client(server.lines[0])
+    typist.request(f"SUB {channel}")
+    typist.request("NICK ann")
+    page = open_page().opens(f"{server.page}#{channel}")
+    expect(page.locator("#address-to")).to_have_text(server.page.removeprefix("http://").rstrip("/"))
     expect(page.locator("#address-from")).to_have_text(re.compile(r"127\.0\.0\.1:\d+"))
 
-    typist.ask(f"PUB {channel} 21.5")
-    typist.hear()
+    typist.request(f"PUB {channel} 21.5")
+    typist.receive()
     expect(row(page, 1)).to_contain_text("ann")
     expect(row(page, 1).locator(".payload")).to_have_text("21.5")
-    typist.ask(f'PUB {channel} <img src=x onerror="alert(1)"> & {{}}')
-    typist.hear()
+    typist.request(f'PUB {channel} <img src=x onerror="alert(1)"> & {{}}')
+    typist.receive()
     expect(row(page, 2).locator(".payload")).to_have_text('<img src=x onerror="alert(1)"> & {}')
 
     publish(page, "lights on")
-    assert re.fullmatch(rf"MSG {channel} 3 \w+ lights on", typist.hear())
+    assert re.fullmatch(rf"MSG {channel} 3 \w+ lights on", typist.receive())
     page.check("#format-json", force=True)
     publish(page, '{"celsius": 21.5}')
-    assert re.fullmatch(rf'MSG {channel} 4 \w+ {{"celsius": ?21.5}}', typist.hear())
+    assert re.fullmatch(rf'MSG {channel} 4 \w+ {{"celsius": ?21.5}}', typist.receive())
     page.fill("#event-name", "alarm")
     publish(page, "too hot")
-    assert re.fullmatch(rf"EVENT {channel} 5 \w+ alarm too hot", typist.hear())
+    assert re.fullmatch(rf"EVENT {channel} 5 \w+ alarm too hot", typist.receive())
     expect(row(page, 5)).to_contain_text("alarm")
 
 
-def test_who_is_there_is_shown_and_names_are_told(bridge, call, watch, channel):
-    page = watch().opens(f"{bridge.page}#{channel}")
+def test_who_is_there_is_shown_and_names_are_told(server, line_client, open_page, channel):
+    page = open_page().opens(f"{server.page}#{channel}")
     members = page.locator(f'[data-members="{channel}"] li')
     expect(members).to_have_count(1)
-    typist = call(bridge.lines[0])
-    typist.ask("NICK ann")
-    typist.ask(f"SUB {channel} presence=on")
+    typist = line_client(server.lines[0])
+    typist.request("NICK ann")
+    typist.request(f"SUB {channel} presence=on")
     expect(members).to_have_count(2)
     expect(members.filter(has_text="ann")).to_have_count(1)
 
@@ -65,49 +65,49 @@ def test_who_is_there_is_shown_and_names_are_told(bridge, call, watch, channel):
     page.click("#nick-set")
     expect(members.filter(has_text="bob")).to_have_count(1)
     publish(page, "hello")
-    assert typist.hear() == f"MSG {channel} 1 bob hello"
+    assert typist.receive() == f"MSG {channel} 1 bob hello"
     # Nobody asks who they are, and nothing is said about it.
     expect(page.locator("#token-block")).to_be_hidden()
     expect(page.locator("#identity")).to_be_empty()
 
     typist.close()
     expect(members).to_have_count(1)
-    other = watch().opens(f"{bridge.page}#{channel}")
+    other = open_page().opens(f"{server.page}#{channel}")
     expect(members).to_have_count(2)
     other.context.close()
     expect(members).to_have_count(1)
 
 
-def test_no_lines_are_offered_whose_channel_a_shell_would_obey(bridge, watch):
-    page = watch().opens(f"{bridge.page}#kitchen;reboot")
+def test_no_lines_are_offered_whose_channel_a_shell_would_obey(server, open_page):
+    page = open_page().opens(f"{server.page}#kitchen;reboot")
     expect(page.locator("#lesson-note")).to_contain_text("A shell could take this name for a command")
     expect(page.locator("#copy-lines")).to_be_hidden()
 
 
-def test_channels_are_added_and_left(bridge, call, watch, channel):
-    page = watch().opens(f"{bridge.page}#{channel}")
+def test_channels_are_added_and_left(server, line_client, open_page, channel):
+    page = open_page().opens(f"{server.page}#{channel}")
     page.fill("#channel-add", f"{channel}-b")
     page.click("#channel-add-button")
     expect(page.locator("#channels > li")).to_have_count(2)
-    typist = call(bridge.lines[0])
-    typist.ask(f"PUB {channel}-b heard")
+    typist = line_client(server.lines[0])
+    typist.request(f"PUB {channel}-b heard")
     expect(row(page, 1)).to_contain_text("heard")
     page.fill("#channel-add", "two words")
     page.click("#channel-add-button")
     expect(page.locator("#channel-add-fault")).not_to_be_empty()
     page.click(f'[data-channel="{channel}-b"] .remove')
     expect(page.locator("#channels > li")).to_have_count(1)
-    typist.ask(f"PUB {channel}-b not heard")
-    typist.ask(f"PUB {channel} heard again")
+    typist.request(f"PUB {channel}-b not heard")
+    typist.request(f"PUB {channel} heard again")
     expect(page.locator("#events .event").last).to_contain_text("heard again")
     expect(page.locator("#events")).not_to_contain_text("not heard")
 
 
-def test_after_a_restart_of_the_server_the_page_is_back_and_says_what_it_cannot_know(start, call, watch):
+def test_after_a_restart_of_the_server_the_page_is_back_and_says_what_it_cannot_know(start, line_client, open_page):
     first = start()
-    watched = watch()
+    watched = open_page()
     page = watched.opens(f"{first.page}#kitchen")
-    call(first.lines[0]).ask("PUB kitchen before")
+    line_client(first.lines[0]).request("PUB kitchen before")
     expect(row(page, 1)).to_contain_text("before")
     first.stop()
     expect(page.locator("#state")).not_to_have_attribute("data-state", "open")
@@ -116,36 +116,36 @@ def test_after_a_restart_of_the_server_the_page_is_back_and_says_what_it_cannot_
     second = start(web=(f"tcp:{port}:interface=127.0.0.1",))
     watched.is_connected()
     expect(page.locator("#events")).to_contain_text("begun anew")
-    call(second.lines[0]).ask("PUB kitchen after")
+    line_client(second.lines[0]).request("PUB kitchen after")
     expect(page.locator("#events .event").last).to_contain_text("after")
     # The browser itself writes down each attempt that failed.
     watched.complaints[:] = [words for words in watched.complaints if "ERR_CONNECTION_REFUSED" not in words]
 
 
-def test_after_an_outage_the_page_shows_what_it_missed(bridge, call, watch, channel, proxy):
-    watched = watch()
+def test_after_an_outage_the_page_shows_what_it_missed(server, line_client, open_page, channel, proxy):
+    watched = open_page()
     page = watched.opens(f"http://127.0.0.1:{proxy.port}/#{channel}")
-    typist = call(bridge.lines[0])
-    typist.ask(f"PUB {channel} 1")
+    typist = line_client(server.lines[0])
+    typist.request(f"PUB {channel} 1")
     expect(row(page, 1)).to_be_visible()
     proxy.is_broken(True)
     expect(page.locator("#state")).not_to_have_attribute("data-state", "open")
     for number in range(2, 5):
-        typist.ask(f"PUB {channel} {number}")
+        typist.request(f"PUB {channel} {number}")
     proxy.is_broken(False)
     watched.is_connected()
-    typist.ask(f"PUB {channel} 5")
+    typist.request(f"PUB {channel} 5")
     expect(page.locator("#events .event .payload")).to_have_text(["1", "2", "3", "4", "5"])
     watched.complaints.clear()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone_nothing_scrolls_sideways(bridge, call, watch, channel, scheme):
-    watched = watch(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, color_scheme=scheme)
-    page = watched.opens(f"{bridge.page}#{channel}")
-    typist = call(bridge.lines[0])
-    typist.ask(f"PUB {channel} {'wide' * 200}")
-    typist.ask(f'PUB {channel} {{"deep": {{"wide": "{"x" * 500}"}}}}')
+def test_on_a_phone_nothing_scrolls_sideways(server, line_client, open_page, channel, scheme):
+    watched = open_page(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, color_scheme=scheme)
+    page = watched.opens(f"{server.page}#{channel}")
+    typist = line_client(server.lines[0])
+    typist.request(f"PUB {channel} {'wide' * 200}")
+    typist.request(f'PUB {channel} {{"deep": {{"wide": "{"x" * 500}"}}}}')
     expect(row(page, 2)).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.click("#panel-toggle")
@@ -153,20 +153,20 @@ def test_on_a_phone_nothing_scrolls_sideways(bridge, call, watch, channel, schem
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_a_page_of_another_origin_may_import_the_client_but_not_connect(bridge, watch, stranger):
-    watched = watch()
+def test_a_page_of_another_origin_may_import_the_client_but_not_connect(server, open_page, stranger):
+    watched = open_page()
     watched.page.goto(stranger)
-    client = f"import('{bridge.page}sockbridge.js')"
+    client = f"import('{server.page}sockbridge.js')"
     assert watched.page.evaluate(f"{client}.then((module) => typeof module.connect)") == "function"
     outcome = watched.page.evaluate(
         f"""new Promise((resolve) => {{
-            const socket = new WebSocket('{bridge.page.replace("http", "ws")}ws');
+            const socket = new WebSocket('{server.page.replace("http", "ws")}ws');
             socket.onopen = () => resolve('open');
             socket.onclose = () => resolve('refused');
         }})"""
     )
     assert outcome == "refused"
-    assert f"refused a WebSocket of origin '{stranger}'; --allow-origin would allow it" in bridge.log()
+    assert f"refused a WebSocket of origin '{stranger}'; --allow-origin would allow it" in server.log()
     assert len(watched.complaints) == 1
     assert "403" in watched.complaints.pop()
 
@@ -185,10 +185,10 @@ def stranger():
         def log_message(self, *arguments):
             """Nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://localhost:{server.server_port}"
-        server.shutdown()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as web_server:
+        threading.Thread(target=web_server.serve_forever, daemon=True).start()
+        yield f"http://localhost:{web_server.server_port}"
+        web_server.shutdown()
 
 
 class Proxy:
@@ -241,8 +241,8 @@ class Proxy:
 
 
 @pytest.fixture
-def proxy(bridge):
-    host, port = bridge.page.removeprefix("http://").rstrip("/").split(":")
+def proxy(server):
+    host, port = server.page.removeprefix("http://").rstrip("/").split(":")
     proxy = Proxy((host, int(port)))
     yield proxy
     proxy.close()
@@ -258,19 +258,19 @@ def guarded(tmp_path_factory, issuer):
         + issuer.make_key("hs")
     )
     starter = Starter(folder)
-    bridge = starter("--config", "bridge.toml")
-    yield bridge
+    server = starter("--config", "bridge.toml")
+    yield server
     starter.stop_all()
-    issuer.is_untold_in(bridge.log())
+    issuer.is_untold_in(server.log())
 
 
 @pytest.fixture
-def show(call, guarded, issuer):
+def show(line_client, guarded, issuer):
     """A line peer that has shown a token for a channel."""
 
     def showing(name, channel):
-        peer = call(guarded.lines[0])
-        assert peer.ask(f"AUTH {issuer.token(name, {channel: 'rw'})}").startswith(f"OK {name} ")
+        peer = line_client(guarded.lines[0])
+        assert peer.request(f"AUTH {issuer.token(name, {channel: 'rw'})}").startswith(f"OK {name} ")
         return peer
 
     return showing
@@ -292,8 +292,8 @@ def is_open(page, channel):
     expect(page.locator(f'[data-members="{channel}"] li').first).to_be_visible()
 
 
-def test_a_token_opens_what_takes_one_and_stays_in_its_tab(guarded, watch, issuer, show, channel):
-    watched = watch()
+def test_a_token_opens_what_takes_one_and_stays_in_its_tab(guarded, open_page, issuer, show, channel):
+    watched = open_page()
     page = watched.opens(f"{guarded.page}#{channel}")
     is_closed(page, channel, "It takes a token to read it.")
     expect(page.locator("#lesson-title")).to_have_text(f"It takes a token to read {channel}")
@@ -321,9 +321,9 @@ def test_a_token_opens_what_takes_one_and_stays_in_its_tab(guarded, watch, issue
     expect(page.locator("#message-fault")).to_be_empty()
     expect(page.locator("#lesson [data-terminal]")).to_contain_text("AUTH your-token")
     peer = show("bob", channel)
-    peer.ask(f"SUB {channel}")
+    peer.request(f"SUB {channel}")
     publish(page, "hello")
-    assert peer.hear() == f"MSG {channel} 1 ann hello"
+    assert peer.receive() == f"MSG {channel} 1 ann hello"
 
     # By itself after a reload; nowhere in what is kept for longer, or can be seen.
     page.reload()
@@ -342,8 +342,8 @@ def test_a_token_opens_what_takes_one_and_stays_in_its_tab(guarded, watch, issue
     assert token not in page.evaluate("JSON.stringify({...sessionStorage})")
 
 
-def test_what_one_may_not_do_is_said_where_one_tries_it(guarded, watch, issuer, call, channel):
-    page = watch().opens(f"{guarded.page}#lobby.{channel}")
+def test_what_one_may_not_do_is_said_where_one_tries_it(guarded, open_page, issuer, line_client, channel):
+    page = open_page().opens(f"{guarded.page}#lobby.{channel}")
     is_open(page, f"lobby.{channel}")
     expect(page.locator("#token-block")).to_be_hidden()
     page.fill("#nick", "bob")
@@ -374,13 +374,13 @@ def test_what_one_may_not_do_is_said_where_one_tries_it(guarded, watch, issuer, 
     expect(page.locator("#lesson-title")).to_have_text("As ann, you may not read inbox")
     publish(page, "for you")
     expect(page.locator("#message-fault")).to_be_empty()
-    reader = call(guarded.lines[0])
-    reader.ask(f"AUTH {issuer.token('reader', {'inbox': 'r'})}")
-    assert reader.ask("HIST inbox") == "MSG inbox 1 ~carl for you"
+    reader = line_client(guarded.lines[0])
+    reader.request(f"AUTH {issuer.token('reader', {'inbox': 'r'})}")
+    assert reader.request("HIST inbox") == "MSG inbox 1 ~carl for you"
 
 
-def test_who_comes_with_a_cookie_is_not_asked_for_a_token(guarded, watch, issuer, channel):
-    watched = watch()
+def test_who_comes_with_a_cookie_is_not_asked_for_a_token(guarded, open_page, issuer, channel):
+    watched = open_page()
     token = issuer.token("ann", {channel: "r"})
     watched.page.context.add_cookies([{"name": "session", "value": token, "url": guarded.page, "httpOnly": True}])
     page = watched.opens(f"{guarded.page}#{channel}")
@@ -391,9 +391,9 @@ def test_who_comes_with_a_cookie_is_not_asked_for_a_token(guarded, watch, issuer
     expect(page.locator("#message-fault")).to_have_text(f"As ann, you may not publish on {channel}.")
 
 
-def test_a_token_in_the_address_is_taken_out_of_it_and_waits_to_be_used(guarded, watch, issuer, channel):
+def test_a_token_in_the_address_is_taken_out_of_it_and_waits_to_be_used(guarded, open_page, issuer, channel):
     token = issuer.token("ann", {channel: "rw"})
-    page = watch().opens(f"{guarded.page}#{channel},token={token}")
+    page = open_page().opens(f"{guarded.page}#{channel},token={token}")
     assert page.url == f"{guarded.page}#{channel}"
     expect(page.locator("#token-state")).to_contain_text("Use it if you know who made the link")
     is_closed(page, channel, "It takes a token to read it.")
@@ -407,29 +407,29 @@ def test_a_token_in_the_address_is_taken_out_of_it_and_waits_to_be_used(guarded,
 
 
 def test_when_a_token_runs_out_the_page_goes_on_without_and_with_the_next_one_catches_up(
-    guarded, watch, issuer, show, channel
+    guarded, open_page, issuer, show, channel
 ):
-    page = watch().opens(f"{guarded.page}#{channel},lobby.{channel}")
+    page = open_page().opens(f"{guarded.page}#{channel},lobby.{channel}")
     is_open(page, f"lobby.{channel}")
     enter(page, issuer.token("ann", {channel: "rw"}, seconds=3))
     is_open(page, channel)
     peer = show("bob", channel)
-    assert peer.ask(f"PUB {channel} 1") == "OK 1"
+    assert peer.request(f"PUB {channel} 1") == "OK 1"
     expect(row(page, 1)).to_be_visible()
     expect(page.locator("#token-fault")).to_have_text("Your token has run out. Enter another one.", timeout=20_000)
     is_closed(page, channel, "It takes a token to read it.")
     is_open(page, f"lobby.{channel}")
     expect(page.locator("#outage")).to_be_hidden()
     assert "token" not in page.evaluate("JSON.stringify({...sessionStorage})")
-    assert peer.ask(f"PUB {channel} 2") == "OK 2"
+    assert peer.request(f"PUB {channel} 2") == "OK 2"
     enter(page, issuer.token("ann", {channel: "rw"}))
     is_open(page, channel)
     expect(page.locator("#events .event .payload")).to_have_text(["1", "2"])
     expect(page.locator("#events")).to_contain_text(f"Caught up: 1 missed event on {channel}.")
 
 
-def test_a_token_that_runs_out_soon_is_asked_for_before(guarded, watch, issuer, channel):
-    page = watch().opens(f"{guarded.page}#{channel}")
+def test_a_token_that_runs_out_soon_is_asked_for_before(guarded, open_page, issuer, channel):
+    page = open_page().opens(f"{guarded.page}#{channel}")
     enter(page, issuer.token("ann", {channel: "rw"}, seconds=62))
     is_open(page, channel)
     expect(page.locator("#token-form")).to_be_hidden()
@@ -440,11 +440,11 @@ def test_a_token_that_runs_out_soon_is_asked_for_before(guarded, watch, issuer, 
     expect(page.locator("#events .note")).to_have_count(1)
 
 
-def test_a_token_that_a_restarted_bridge_does_not_take_is_dropped(start, watch, issuer, tmp_path, channel):
+def test_a_token_that_a_restarted_bridge_does_not_take_is_dropped(start, open_page, issuer, tmp_path, channel):
     told = f'[access]\nanonymous = {{ "lobby" = "rw" }}\naudience = "{AUDIENCE}"\n'
     (tmp_path / "bridge.toml").write_text(told + issuer.make_key("restarted"))
     first = start("--config", "bridge.toml", tcp=("none",))
-    watched = watch()
+    watched = open_page()
     page = watched.opens(f"{first.page}#lobby,{channel}")
     enter(page, issuer.token("ann", {channel: "r"}, key="restarted"))
     is_open(page, channel)
@@ -460,8 +460,8 @@ def test_a_token_that_a_restarted_bridge_does_not_take_is_dropped(start, watch, 
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone_a_token_can_be_entered_without_scrolling_sideways(guarded, watch, issuer, channel, scheme):
-    watched = watch(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, color_scheme=scheme)
+def test_on_a_phone_a_token_can_be_entered_without_scrolling_sideways(guarded, open_page, issuer, channel, scheme):
+    watched = open_page(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, color_scheme=scheme)
     page = watched.opens(f"{guarded.page}#{channel}")
     expect(page.locator("#panel-summary")).to_have_text("1 channel, 1 closed")
     page.click("#lesson-token-button")

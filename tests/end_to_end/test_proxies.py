@@ -58,7 +58,7 @@ class Place:
         changes = {"8081": str(open_port), "8082": str(self.web_port), "8083": str(self.lines_port)}
         (folder / "sockbridge.toml").write_text(replaced((FILES / "sockbridge.toml").read_text(), changes))
         # The tests say their endpoints on the command line, which wins.
-        self.bridge = start(
+        self.server = start(
             "--config",
             str(folder / "sockbridge.toml"),
             tcp=tuple(f"tcp:{port}:interface=127.0.0.1" for port in (open_port, self.lines_port)),
@@ -173,32 +173,34 @@ for_lines = pytest.mark.parametrize("proxy", ["nginx", "haproxy"], indirect=True
 
 
 @everywhere
-def test_a_websocket_through_a_proxy(proxy: Proxy, browse: Callable[..., Any], call: Callable[..., Any]) -> None:
+def test_a_websocket_through_a_proxy(
+    proxy: Proxy, web_client: Callable[..., Any], line_client: Callable[..., Any]
+) -> None:
     """The origin is only the page's own if the proxy passes on the host that was asked for."""
-    page = browse(proxy.page, origin=proxy.page, source=CLIENT)
+    page = web_client(proxy.page, origin=proxy.page, source=CLIENT)
     assert f'"from":"{CLIENT}:0"' in page.welcome
-    assert page.ask(type="subscribe", channel="kitchen", id=1)["type"] == "ok"
-    call(proxy.place.lines).ask("PUB kitchen 21.5")
-    assert page.hear()["data"] == "21.5"
-    assert page.ask(type="info", id=2)["from"] == f"{CLIENT}:0"
+    assert page.request(type="subscribe", channel="kitchen", id=1)["type"] == "ok"
+    line_client(proxy.place.lines).request("PUB kitchen 21.5")
+    assert page.receive()["data"] == "21.5"
+    assert page.request(type="info", id=2)["from"] == f"{CLIENT}:0"
 
 
 @everywhere
-def test_what_a_client_says_of_its_own_address_is_not_believed(proxy: Proxy, browse: Callable[..., Any]) -> None:
+def test_what_a_client_says_of_its_own_address_is_not_believed(proxy: Proxy, web_client: Callable[..., Any]) -> None:
     for headers in (
         ["X-Forwarded-For: 203.0.113.66"],
         ["X-Forwarded-For: 203.0.113.66", "X-Forwarded-For: 127.0.0.1"],
         ["X-Forwarded-For: nonsense"],
         ["Forwarded: for=203.0.113.66"],
     ):
-        assert f'"from":"{CLIENT}:0"' in browse(proxy.page, headers=headers, source=CLIENT).welcome
+        assert f'"from":"{CLIENT}:0"' in web_client(proxy.page, headers=headers, source=CLIENT).welcome
 
 
 @everywhere
-def test_pages_and_then_a_websocket(proxy: Proxy, plain: Callable[..., Any]) -> None:
+def test_pages_and_then_a_websocket(proxy: Proxy, open_socket: Callable[..., Any]) -> None:
     """A proxy that keeps its connections to the bridge must not send a handshake on one that is for pages."""
     authority = proxy.page.removeprefix("https://")
-    client = plain(authority, True)
+    client = open_socket(authority, True)
     for path, last in (("/", b"</html>"), ("/bridge.json", b"}"), ("/none", b'"unknown-command"}')):
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
         answer = b""
@@ -211,21 +213,23 @@ def test_pages_and_then_a_websocket(proxy: Proxy, plain: Callable[..., Any]) -> 
 
 
 @everywhere
-def test_events_go_on_at_once(proxy: Proxy, browse: Callable[..., Any]) -> None:
-    page = browse(proxy.page)
+def test_events_go_on_at_once(proxy: Proxy, web_client: Callable[..., Any]) -> None:
+    page = web_client(proxy.page)
     for number in range(20):
-        assert page.ask(type="ping", data=number)["type"] == "pong"
+        assert page.request(type="ping", data=number)["type"] == "pong"
     large = "x" * 60_000
-    page.ask(type="subscribe", channel="kitchen", id=1)
-    page.ask(type="publish", channel="kitchen", data=large, id=2)
-    assert page.hear()["data"] == large
+    page.request(type="subscribe", channel="kitchen", id=1)
+    page.request(type="publish", channel="kitchen", data=large, id=2)
+    assert page.receive()["data"] == large
 
 
 @everywhere
-def test_a_stream_passes_as_it_comes(proxy: Proxy, call: Callable[..., Any], plain: Callable[..., Any]) -> None:
+def test_a_stream_passes_as_it_comes(
+    proxy: Proxy, line_client: Callable[..., Any], open_socket: Callable[..., Any]
+) -> None:
     """Nothing of it is gathered, and all of it is there."""
     authority = proxy.page.removeprefix("https://")
-    client, peer = plain(authority, True), call(proxy.place.lines)
+    client, peer = open_socket(authority, True), line_client(proxy.place.lines)
     client.sendall(f"GET /events?channel=kitchen HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
     heard = b""
     for wanted in (b"event: ok", b'"data":"1"', b'"data":"2"'):
@@ -233,43 +237,45 @@ def test_a_stream_passes_as_it_comes(proxy: Proxy, call: Callable[..., Any], pla
             data = client.recv(65536)
             assert data, heard
             heard += data
-        peer.ask(f"PUB kitchen {heard.count(b'data: {') - 1}")
+        peer.request(f"PUB kitchen {heard.count(b'data: {') - 1}")
     assert b"text/event-stream" in heard
     client.close()  # Caddy would wait for the end of the stream
 
 
 @for_lines
-def test_lines_through_a_proxy(proxy: Proxy, call: Callable[..., Any]) -> None:
-    peer = call(proxy.lines, True, CLIENT)
+def test_lines_through_a_proxy(proxy: Proxy, line_client: Callable[..., Any]) -> None:
+    peer = line_client(proxy.lines, True, CLIENT)
     here = "{}:{}".format(*peer.socket.getsockname())
     assert f" from={here} " in peer.welcome
-    assert f" from={here} " in peer.ask("INFO")
-    peer.say("SUB kitchen")
-    assert peer.hear().startswith("OK kitchen ")
-    assert call(proxy.place.lines).ask("PUB kitchen 21.5") == "OK 1"
-    assert peer.hear().startswith("MSG kitchen 1 ")
+    assert f" from={here} " in peer.request("INFO")
+    peer.send("SUB kitchen")
+    assert peer.receive().startswith("OK kitchen ")
+    assert line_client(proxy.place.lines).request("PUB kitchen 21.5") == "OK 1"
+    assert peer.receive().startswith("MSG kitchen 1 ")
 
 
-def test_a_header_of_a_stranger_is_no_header(place: Place, call: Callable[..., Any]) -> None:
-    peer = call(f"127.0.0.1:{place.lines_port}", source=STRANGER)
+def test_a_header_of_a_stranger_is_no_header(place: Place, line_client: Callable[..., Any]) -> None:
+    peer = line_client(f"127.0.0.1:{place.lines_port}", source=STRANGER)
     assert f" from={STRANGER}:" in peer.welcome
-    assert peer.ask("PROXY TCP4 203.0.113.66 127.0.0.1 1 2\r").startswith("ERR unknown-command ")
+    assert peer.request("PROXY TCP4 203.0.113.66 127.0.0.1 1 2\r").startswith("ERR unknown-command ")
 
 
-def test_an_address_that_a_stranger_forwards_is_not_believed(place: Place, browse: Callable[..., Any]) -> None:
+def test_an_address_that_a_stranger_forwards_is_not_believed(place: Place, web_client: Callable[..., Any]) -> None:
     page = f"http://127.0.0.1:{place.web_port}"
-    stranger = browse(page, headers=["X-Forwarded-For: 203.0.113.66"], source=STRANGER)
+    stranger = web_client(page, headers=["X-Forwarded-For: 203.0.113.66"], source=STRANGER)
     assert f'"from":"{STRANGER}:' in stranger.welcome
-    assert '"from":"203.0.113.66:0"' in browse(page, headers=["X-Forwarded-For: 203.0.113.66"]).welcome
+    assert '"from":"203.0.113.66:0"' in web_client(page, headers=["X-Forwarded-For: 203.0.113.66"]).welcome
 
 
-def test_a_header_stands_before_tls(start: Callable[..., Any], plain: Callable[..., Any], certificate: str) -> None:
+def test_a_header_stands_before_tls(
+    start: Callable[..., Any], open_socket: Callable[..., Any], certificate: str
+) -> None:
     """As HAProxy sends it to a server with both ``ssl`` and ``send-proxy``."""
     endpoint = f"ssl:0:interface=127.0.0.1:{certificate}"
-    bridge = start(
+    server = start(
         "--proxy-protocol", endpoint, "--trusted-proxy", "127.0.0.1", "--open", tcp=(endpoint,), web=("none",)
     )
-    connection = plain(bridge.lines[0])
+    connection = open_socket(server.lines[0])
     connection.sendall(b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -277,13 +283,13 @@ def test_a_header_stands_before_tls(start: Callable[..., Any], plain: Callable[.
         assert b" from=203.0.113.7:4711 " in secure.recv(200)
 
 
-def test_a_proxy_that_sends_no_header_is_told_of(place: Place, plain: Callable[..., Any]) -> None:
-    with plain(f"127.0.0.1:{place.lines_port}") as connection:
+def test_a_proxy_that_sends_no_header_is_told_of(place: Place, open_socket: Callable[..., Any]) -> None:
+    with open_socket(f"127.0.0.1:{place.lines_port}") as connection:
         connection.sendall(b"SUB kitchen\n")
         with pytest.raises(ConnectionResetError):
             while connection.recv(200):
                 pass
-    assert "the proxy at 127.0.0.1 does not begin with a PROXY header" in place.bridge.log()
+    assert "the proxy at 127.0.0.1 does not begin with a PROXY header" in place.server.log()
 
 
 @pytest.mark.parametrize(
@@ -293,8 +299,8 @@ def test_haproxy_finds_the_server_healthy(
     start: Callable[..., Any], tmp_path: Path, eventually: Callable[..., Any], check: str
 ) -> None:
     """By default it sends ``OPTIONS / HTTP/1.0`` without a host; with a path, ``GET`` likewise."""
-    bridge = start(tcp=("none",))
-    address, host = bridge.page.removeprefix("http://").rstrip("/"), tmp_path / "haproxy.socket"
+    server = start(tcp=("none",))
+    address, host = server.page.removeprefix("http://").rstrip("/"), tmp_path / "haproxy.socket"
     check = check.replace(r"Host:\ a", rf"Host:\ {address}")
     (tmp_path / "haproxy.cfg").write_text(
         f"global\n stats socket {host}\ndefaults\n mode http\n timeout connect 5s\n timeout client 5s\n"

@@ -39,45 +39,45 @@ def status(printed):
     return int(head.split()[1]), json.loads(body).get("code") if body else None
 
 
-def test_what_one_dialect_says_all_others_hear(bridge, call, browse, curl, channel):
-    line, page = call(bridge.lines[0]), browse(bridge.page)
-    line.ask(f"SUB {channel}")
-    page.ask(type="subscribe", id=1, channel=channel)
-    events = f"{bridge.page}channels/{channel}/events"
+def test_what_one_dialect_says_all_others_hear(server, line_client, web_client, curl, channel):
+    line, page = line_client(server.lines[0]), web_client(server.page)
+    line.request(f"SUB {channel}")
+    page.request(type="subscribe", id=1, channel=channel)
+    events = f"{server.page}channels/{channel}/events"
     texts = ["hello", 'a "quoted" é \\ tab\t', "two\nlines", "{not json", ""]
     for number, text in enumerate(texts, 1):
         placed = curl(events, "--header", "Content-Type: text/plain", "--data-raw", text)
         assert placed.endswith("}\n") and json.loads(placed)["offset"] == number
-        payload = line.hear().split(" ", 4)[4]
+        payload = line.receive().split(" ", 4)[4]
         assert payload == text or json.loads(payload) == text
-        assert page.hear()["data"] == text
+        assert page.receive()["data"] == text
     curl(f"{events}?name=weather&nick=bob", "--data", '{"celsius":  21.50}')
-    assert line.hear() == f'EVENT {channel} 6 bob weather {{"celsius":  21.50}}'
-    assert '"data":{"celsius":  21.50}' in page.hear_text()
-    line.say(f"PUB {channel} from a line", f'PUB {channel} {{"a": 1}}')
-    page.say(type="publish", channel=channel, data="from\na page")
-    page.hear(), page.hear(), page.hear()
+    assert line.receive() == f'EVENT {channel} 6 bob weather {{"celsius":  21.50}}'
+    assert '"data":{"celsius":  21.50}' in page.receive_text()
+    line.send(f"PUB {channel} from a line", f'PUB {channel} {{"a": 1}}')
+    page.send(type="publish", channel=channel, data="from\na page")
+    page.receive(), page.receive(), page.receive()
     told = json.loads(curl(events))
     assert [event["data"] for event in told["events"]][6:] == ["from a line", {"a": 1}, "from\na page"]
     assert [event["data"] for event in told["events"]][:5] == texts
-    assert told["events"] == page.ask(type="history", id=2, channel=channel)["events"]
+    assert told["events"] == page.request(type="history", id=2, channel=channel)["events"]
 
 
-def test_a_long_history_comes_whole_to_a_slow_reader(bridge, curl, channel, bystander, tmp_path):
-    events = f"{bridge.page}channels/{channel}/events"
+def test_a_long_history_comes_whole_to_a_slow_reader(server, curl, channel, bystander, tmp_path):
+    events = f"{server.page}channels/{channel}/events"
     (tmp_path / "body").write_text(json.dumps({"events": [{"channel": channel, "data": "x" * 900}] * 1000}))
     for _ in range(2):
-        told = json.loads(curl(f"{bridge.page}events", "--data", f"@{tmp_path}/body"))
+        told = json.loads(curl(f"{server.page}events", "--data", f"@{tmp_path}/body"))
         assert [result["channel"] for result in told["results"]] == [channel] * 1000
-    with bystander(bridge):
+    with bystander(server):
         told = json.loads(curl(events, "--limit-rate", "1M"))
     assert [event["offset"] for event in told["events"]] == list(range(1, 2001))
 
 
 @pytest.fixture
-def lossy(bridge):
+def lossy(server):
     """The address of the bridge behind a proxy that loses the first answer: the request has arrived."""
-    address = urlsplit(bridge.page)
+    address = urlsplit(server.page)
     lost = []
 
     class Relay(socketserver.StreamRequestHandler):
@@ -101,31 +101,31 @@ def lossy(bridge):
             else:
                 lost.append(answer)
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay) as web_server:
+        web_server.daemon_threads = True
+        threading.Thread(target=web_server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+        web_server.shutdown()
     assert lost and b" 201 Created\r\n" in lost[0]
 
 
 @pytest.mark.parametrize("kind", REPORTERS)
-def test_what_was_published_is_not_published_again_where_the_answer_got_lost(bridge, curl, lossy, channel, kind):
+def test_what_was_published_is_not_published_again_where_the_answer_got_lost(server, curl, lossy, channel, kind):
     channel = channel.replace("[", "-").replace("]", "-")
     ran = subprocess.run([*REPORTERS[kind], channel, lossy], capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
-    [event] = json.loads(curl(f"{bridge.page}channels/{channel}/events"))["events"]
+    [event] = json.loads(curl(f"{server.page}channels/{channel}/events"))["events"]
     assert event["name"] == "report" and 0 <= event["data"]["full"] <= 100
     assert '"offset":1' in ran.stdout or "at offset 1\n" in ran.stdout
 
 
-def test_both_reports_give_the_same_for_the_same_disk(bridge, curl, channel, eventually):
+def test_both_reports_give_the_same_for_the_same_disk(server, curl, channel, eventually):
     channel = channel.replace("[", "-").replace("]", "-")
 
     def agree():
         for command in REPORTERS.values():
-            subprocess.run([*command, channel, bridge.page.rstrip("/")], capture_output=True, check=True, timeout=60)
-        events = json.loads(curl(f"{bridge.page}channels/{channel}/events?last=2"))["events"]
+            subprocess.run([*command, channel, server.page.rstrip("/")], capture_output=True, check=True, timeout=60)
+        events = json.loads(curl(f"{server.page}channels/{channel}/events?last=2"))["events"]
         return events[0]["data"] == events[1]["data"]
 
     eventually(agree, "the same report twice, unless the disk changes just then")
@@ -133,9 +133,9 @@ def test_both_reports_give_the_same_for_the_same_disk(bridge, curl, channel, eve
 
 @pytest.mark.parametrize("kind", REPORTERS)
 def test_a_report_waits_for_a_bridge_that_is_away(start, curl, kind):
-    bridge = start()
-    bridge.stop()
-    page = bridge.page.rstrip("/")
+    server = start()
+    server.stop()
+    page = server.page.rstrip("/")
     with subprocess.Popen([*REPORTERS[kind], "disks", page], stdout=subprocess.PIPE, text=True) as reporter:
         time.sleep(1)
         assert reporter.poll() is None
@@ -146,9 +146,9 @@ def test_a_report_waits_for_a_bridge_that_is_away(start, curl, kind):
 
 
 @pytest.mark.parametrize("kind", REPORTERS)
-def test_what_a_second_try_would_not_change_is_told(bridge, kind):
+def test_what_a_second_try_would_not_change_is_told(server, kind):
     ran = subprocess.run(
-        [*REPORTERS[kind], "no*good", bridge.page.rstrip("/")], capture_output=True, text=True, timeout=90
+        [*REPORTERS[kind], "no*good", server.page.rstrip("/")], capture_output=True, text=True, timeout=90
     )
     assert ran.returncode != 0 and "bad-channel" in ran.stdout + ran.stderr
 
@@ -162,10 +162,10 @@ def guarded(tmp_path_factory, issuer):
         + issuer.make_key("hs")
     )
     starter = Starter(folder)
-    bridge = starter("--config", "bridge.toml")
-    yield bridge
+    server = starter("--config", "bridge.toml")
+    yield server
     starter.stop_all()
-    issuer.is_untold_in(bridge.log())
+    issuer.is_untold_in(server.log())
 
 
 @pytest.mark.parametrize("way", ["header", "query", "cookie"])
@@ -195,9 +195,9 @@ def test_who_shows_nothing_or_what_is_not_valid_is_asked_for_a_token(guarded, is
     assert '"from":"~bob"' in curl(f"{guarded.page}channels/lobby/events")
 
 
-def test_an_administrator_sends_a_peer_away(guarded, issuer, call, browse, curl):
+def test_an_administrator_sends_a_peer_away(guarded, issuer, line_client, web_client, curl):
     header = ("--header", f"Authorization: Bearer {issuer.token(sub='root', admin=True)}")
-    line, page = call(guarded.lines[0]), browse(guarded.page)
+    line, page = line_client(guarded.lines[0]), web_client(guarded.page)
     id = json.loads(page.welcome)["id"]
     peers = json.loads(curl(f"{guarded.page}peers", *header))["peers"]
     assert {line.id, id} <= {peer["id"] for peer in peers}
@@ -205,7 +205,7 @@ def test_an_administrator_sends_a_peer_away(guarded, issuer, call, browse, curl)
     for peer in (line.id, id):
         told = curl(f"{guarded.page}peers/{peer}?reason=too%20loud", "--request", "DELETE", "--include", *header)
         assert status(told) == (204, None)
-    assert line.hears_the_end() == ["NOTICE disconnected by an administrator: too loud", "BYE"]
-    messages, code = page.hears_the_end()
+    assert line.receive_rest() == ["NOTICE disconnected by an administrator: too loud", "BYE"]
+    messages, code = page.receive_rest()
     told = {"type": "notice", "text": "disconnected by an administrator: too loud", "code": "disconnected"}
     assert (messages, code) == ([told], 1008)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.end_to_end.conftest import TCP, Bridge, LineClient, WebClient
+from tests.end_to_end.conftest import TCP, LineClient, ServerProcess, WebClient
 
 pytestmark = pytest.mark.end_to_end
 
@@ -14,7 +14,7 @@ FLOODED = "you went on sending faster than you may"
 
 
 @pytest.fixture
-def bridge(start: Callable[..., Bridge]) -> Bridge:
+def server(start: Callable[..., ServerProcess]) -> ServerProcess:
     """Both ports believe the proxy, the line port's PROXY header and what it adds on the web port; who does not come by
     it is no stranger."""
     more = ("--trusted-proxy", "127.0.0.1", "--proxy-protocol", TCP, "--open")
@@ -23,27 +23,29 @@ def bridge(start: Callable[..., Bridge]) -> Bridge:
 
 
 def test_who_floods_lines_is_refused_then_told_and_closed(
-    bridge: Bridge, plain: Callable[..., socket.socket], call: Callable[..., LineClient]
+    server: ServerProcess, open_socket: Callable[..., socket.socket], line_client: Callable[..., LineClient]
 ) -> None:
     """As many are run as the burst allows, as many again are refused, each in its place; nobody else notices."""
-    bystander = call(bridge.lines[1])
-    flood = plain(bridge.lines[0])
+    bystander = line_client(server.lines[1])
+    flood = open_socket(server.lines[0])
     flood.sendall(f"PROXY TCP4 {STRANGER} 192.0.2.2 5000 8081\r\n".encode())
     flood.sendall(b"PING\n" * 1_000)
     words = [line.partition(" ")[0] for line in flood.makefile().read().splitlines()]
     ran, refused = words.count("PONG"), words.count("ERR")
     assert words == ["WELCOME"] + ["PONG"] * ran + ["ERR"] * refused + ["NOTICE", "BYE"]
     assert 50 <= ran <= 52 and 50 <= refused <= 52
-    bystander.say(*["PING"] * 1_000)
-    assert [bystander.hear() for _ in range(1_000)] == ["PONG"] * 1_000
+    bystander.send(*["PING"] * 1_000)
+    assert [bystander.receive() for _ in range(1_000)] == ["PONG"] * 1_000
 
 
-def test_who_floods_a_websocket_is_closed_with_the_reason(bridge: Bridge, browse: Callable[..., WebClient]) -> None:
-    page = browse(bridge.page, headers=(f"X-Forwarded-For: {STRANGER}",))
+def test_who_floods_a_websocket_is_closed_with_the_reason(
+    server: ServerProcess, web_client: Callable[..., WebClient]
+) -> None:
+    page = web_client(server.page, headers=(f"X-Forwarded-For: {STRANGER}",))
     for number in range(150):
-        page.say(type="ping", id=number)
+        page.send(type="ping", id=number)
     answers = []
-    while (frame := page.hear_frame())[0] == 0x81:
+    while (frame := page.receive_frame())[0] == 0x81:
         answers.append(frame[1])
     assert frame == (0x88, (1008).to_bytes(2) + FLOODED.encode())
     assert FLOODED.encode() in answers.pop()

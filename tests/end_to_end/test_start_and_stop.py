@@ -14,119 +14,121 @@ pytestmark = pytest.mark.end_to_end
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_everybody_is_told_before_the_end_and_the_ports_are_free_at_once(
-    start, call, browse, plain, eventually, number
+    start, line_client, web_client, open_socket, eventually, number
 ):
-    bridge = start()
-    typist, browser = call(bridge.lines[0]), browse(bridge.page)
-    typist.ask("SUB kitchen")
-    typist.ask("PUB kitchen last")
-    bridge.process.send_signal(number)
-    messages, code = browser.hears_the_end()
+    server = start()
+    typist, browser = line_client(server.lines[0]), web_client(server.page)
+    typist.request("SUB kitchen")
+    typist.request("PUB kitchen last")
+    server.process.send_signal(number)
+    messages, code = browser.receive_rest()
     assert [message["type"] for message in messages] == ["notice"]
     assert code == 1001
-    event, notice, bye = typist.hears_the_end()
+    event, notice, bye = typist.receive_rest()
     assert event.endswith(" last")
     assert (notice, bye) == ("NOTICE the server is going away", "BYE")
 
     # While one peer keeps its connection, nobody new gets in; but others may listen there already.
     with pytest.raises(ConnectionRefusedError):
-        plain(bridge.lines[0])
-    with socket.create_server(("127.0.0.1", int(bridge.lines[0].split(":")[1]))):
+        open_socket(server.lines[0])
+    with socket.create_server(("127.0.0.1", int(server.lines[0].split(":")[1]))):
         typist.close()
-    bridge.is_over(number)
+    server.is_over(number)
 
 
-def test_a_peer_that_does_not_leave_is_waited_for_no_longer_than_was_said(start, call):
-    bridge = start("--drain", "0.3")
-    stubborn = call(bridge.lines[0])
-    bridge.stop()
-    assert "clients that did not leave in time: 1" in bridge.log()
-    assert stubborn.hears_the_end() == ["NOTICE the server is going away", "BYE"]
+def test_a_peer_that_does_not_leave_is_waited_for_no_longer_than_was_said(start, line_client):
+    server = start("--drain", "0.3")
+    stubborn = line_client(server.lines[0])
+    server.stop()
+    assert "clients that did not leave in time: 1" in server.log()
+    assert stubborn.receive_rest() == ["NOTICE the server is going away", "BYE"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_who_asks_twice_for_the_end_does_not_have_to_wait(start, call, number):
+def test_who_asks_twice_for_the_end_does_not_have_to_wait(start, line_client, number):
     """Somebody presses Ctrl-C again because it takes so long."""
-    bridge = start("--drain", "3600")
-    stubborn = call(bridge.lines[0])
-    bridge.process.send_signal(number)
-    assert stubborn.hears_the_end() == ["NOTICE the server is going away", "BYE"]
-    bridge.stop(number)
+    server = start("--drain", "3600")
+    stubborn = line_client(server.lines[0])
+    server.process.send_signal(number)
+    assert stubborn.receive_rest() == ["NOTICE the server is going away", "BYE"]
+    server.stop(number)
 
 
-def test_a_unix_socket_is_free_after_a_kill(start, call, tmp_path):
+def test_a_unix_socket_is_free_after_a_kill(start, line_client, tmp_path):
     unix = f"unix:{tmp_path}/lines"
     start(tcp=(unix,)).kill()
-    peer = call(start(tcp=(unix,)).lines[0])
-    assert peer.ask("PING") == "PONG"
+    peer = line_client(start(tcp=(unix,)).lines[0])
+    assert peer.request("PING") == "PONG"
     peer.close()
 
 
-def test_what_is_queued_leaves_before_the_end(start, call):
-    bridge = start("--send-buffer", "8192")
-    slow, publisher = call(bridge.lines[0]), call(bridge.lines[0])
-    slow.ask("SUB kitchen")
-    slow.say("HIST kitchen")
-    slow.hear_until("OK ")
-    publisher.ask(f"PUB kitchen {'x' * 60_000}")
-    bridge.process.send_signal(signal.SIGTERM)
-    publisher.hears_the_end()
+def test_what_is_queued_leaves_before_the_end(start, line_client):
+    server = start("--send-buffer", "8192")
+    slow, publisher = line_client(server.lines[0]), line_client(server.lines[0])
+    slow.request("SUB kitchen")
+    slow.send("HIST kitchen")
+    slow.receive_until("OK ")
+    publisher.request(f"PUB kitchen {'x' * 60_000}")
+    server.process.send_signal(signal.SIGTERM)
+    publisher.receive_rest()
     publisher.close()
-    event, *rest = slow.hears_the_end()
+    event, *rest = slow.receive_rest()
     assert event.endswith("x" * 60_000)
     assert rest == ["NOTICE the server is going away", "BYE"]
     slow.close()
-    bridge.is_over()
+    server.is_over()
 
 
-def test_after_a_kill_it_starts_at_once_on_the_same_ports_and_says_that_nothing_was_recovered(start, call, browse):
+def test_after_a_kill_it_starts_at_once_on_the_same_ports_and_says_that_nothing_was_recovered(
+    start, line_client, web_client
+):
     first = start()
-    typist, browser = call(first.lines[0]), browse(first.page)
-    epoch = typist.ask("SUB kitchen").split("epoch=")[1]
-    browser.ask(type="subscribe", id=1, channel="kitchen")
+    typist, browser = line_client(first.lines[0]), web_client(first.page)
+    epoch = typist.request("SUB kitchen").split("epoch=")[1]
+    browser.request(type="subscribe", id=1, channel="kitchen")
     for number in range(1, 4):
-        typist.ask(f"PUB kitchen {number}")
-        typist.hear()
-        assert browser.hear()["offset"] == number
+        typist.request(f"PUB kitchen {number}")
+        typist.receive()
+        assert browser.receive()["offset"] == number
     first.kill()
     for client in (typist, browser):
         with pytest.raises((EOFError, ConnectionResetError)):
-            client.hear()
+            client.receive()
 
     tcp = "tcp:{}:interface=127.0.0.1".format(first.lines[0].split(":")[1])
     web = "tcp:{}:interface=127.0.0.1".format(first.page.rstrip("/").split(":")[2])
     second = start(tcp=(tcp,), web=(web,))
     assert (second.lines, second.pages) == (first.lines, first.pages)
-    typist, browser = call(second.lines[0]), browse(second.page)
-    answer = typist.ask(f"SUB kitchen since=3 epoch={epoch}")
+    typist, browser = line_client(second.lines[0]), web_client(second.page)
+    answer = typist.request(f"SUB kitchen since=3 epoch={epoch}")
     found = re.fullmatch(r"OK kitchen offset=0 epoch=(\w+) recovered=no", answer)
     assert found
     assert found[1] != epoch
-    answer = browser.ask(type="subscribe", id=1, channel="kitchen", since=3, epoch=epoch)
+    answer = browser.request(type="subscribe", id=1, channel="kitchen", since=3, epoch=epoch)
     assert (answer["offset"], answer["recovered"]) == (0, False)
-    assert typist.ask("PUB kitchen 4") == "OK 1"
-    assert typist.hear().startswith("MSG kitchen 1 ")
-    assert browser.hear()["offset"] == 1
-    assert typist.ask("PING") == "PONG"
-    assert browser.ask(type="ping", id=2) == {"type": "pong", "id": 2}
+    assert typist.request("PUB kitchen 4") == "OK 1"
+    assert typist.receive().startswith("MSG kitchen 1 ")
+    assert browser.receive()["offset"] == 1
+    assert typist.request("PING") == "PONG"
+    assert browser.request(type="ping", id=2) == {"type": "pong", "id": 2}
 
 
-def test_who_comes_back_gets_what_he_missed(bridge, call, browse, channel):
-    publisher, browser = call(bridge.lines[0]), browse(bridge.page)
-    epoch = browser.ask(type="subscribe", id=1, channel=channel)["epoch"]
-    publisher.ask(f"PUB {channel} 1")
-    assert browser.hear()["offset"] == 1
+def test_who_comes_back_gets_what_he_missed(server, line_client, web_client, channel):
+    publisher, browser = line_client(server.lines[0]), web_client(server.page)
+    epoch = browser.request(type="subscribe", id=1, channel=channel)["epoch"]
+    publisher.request(f"PUB {channel} 1")
+    assert browser.receive()["offset"] == 1
     browser.close()
-    publisher.ask(f"PUB {channel} 2")
-    publisher.ask(f"PUB {channel} 3")
-    again = browse(bridge.page)
-    answer = again.ask(type="subscribe", id=1, channel=channel, since=1, epoch=epoch)
+    publisher.request(f"PUB {channel} 2")
+    publisher.request(f"PUB {channel} 3")
+    again = web_client(server.page)
+    answer = again.request(type="subscribe", id=1, channel=channel, since=1, epoch=epoch)
     assert (answer["offset"], answer["recovered"]) == (3, True)
-    publisher.ask(f"PUB {channel} 4")
-    assert [again.hear()["offset"] for _ in range(3)] == [2, 3, 4]
+    publisher.request(f"PUB {channel} 4")
+    assert [again.receive()["offset"] for _ in range(3)] == [2, 3, 4]
 
 
-def test_as_a_daemon(twistd, environment, tmp_path, eventually, call):
+def test_as_a_daemon(twistd, environment, tmp_path, eventually, line_client):
     command = [twistd, "--pidfile=bridge.pid", "--logfile=bridge.log", "sockbridge"]
     endpoints = ["--tcp", "tcp:0:interface=127.0.0.1", "--web", "none"]
     started = subprocess.run(
@@ -138,10 +140,10 @@ def test_as_a_daemon(twistd, environment, tmp_path, eventually, call):
     try:
         log = tmp_path / "bridge.log"
         address = eventually(lambda: re.search(r"lines on (\S+): telnet", log.read_text()), "the address")[1]
-        peer = call(address)
-        assert peer.ask("PUB kitchen 21.5") == "OK 1"
+        peer = line_client(address)
+        assert peer.request("PUB kitchen 21.5") == "OK 1"
         os.kill(pid, signal.SIGTERM)
-        assert peer.hears_the_end() == ["NOTICE the server is going away", "BYE"]
+        assert peer.receive_rest() == ["NOTICE the server is going away", "BYE"]
         peer.close()
         eventually(lambda: not (tmp_path / "bridge.pid").exists(), "the end of the pid file")
         eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the daemon")
@@ -225,7 +227,7 @@ def test_a_daemon_that_cannot_start_says_so_before_its_parent_leaves(twistd, env
     assert "Traceback" not in log.read_text()
 
 
-def test_systemd_can_hand_over_the_sockets(tmp_path, twistd, environment, start, call, browse):
+def test_systemd_can_hand_over_the_sockets(tmp_path, twistd, environment, start, line_client, web_client):
     """As systemd does it (sd_listen_fds): the sockets are 3 and 4, and the process is named in the environment."""
     launcher = (
         "import os, sys\n"
@@ -236,17 +238,17 @@ def test_systemd_can_hand_over_the_sockets(tmp_path, twistd, environment, start,
     )
     with socket.create_server(("127.0.0.1", 0)) as lines, socket.create_server(("127.0.0.1", 0)) as web:
         numbers = (lines.fileno(), web.fileno())
-        bridge = start(
+        server = start(
             tcp=("systemd:domain=INET:index=0",),
             web=("systemd:domain=INET:name=web",),
             launcher=[sys.executable, "-c", launcher, *map(str, numbers)],
             pass_fds=numbers,
         )
-        assert bridge.lines == [f"127.0.0.1:{lines.getsockname()[1]}"]
-        typist, browser = call(bridge.lines[0]), browse(bridge.page)
-        browser.ask(type="subscribe", id=1, channel="kitchen")
-        assert typist.ask("PUB kitchen 21.5") == "OK 1"
-        assert browser.hear()["data"] == "21.5"
+        assert server.lines == [f"127.0.0.1:{lines.getsockname()[1]}"]
+        typist, browser = line_client(server.lines[0]), web_client(server.page)
+        browser.request(type="subscribe", id=1, channel="kitchen")
+        assert typist.request("PUB kitchen 21.5") == "OK 1"
+        assert browser.receive()["data"] == "21.5"
     for client in (typist, browser):
         client.close()
-    bridge.stop()
+    server.stop()

@@ -17,8 +17,8 @@ from tests.event_streams import read_events
 pytestmark = pytest.mark.end_to_end
 
 
-def authority(bridge: Any) -> str:
-    return str(bridge.page).partition("://")[2].rstrip("/")
+def authority(server: Any) -> str:
+    return str(server.page).partition("://")[2].rstrip("/")
 
 
 def documented(kind: str) -> list[str]:
@@ -57,11 +57,11 @@ class Curl:
 
 
 @pytest.fixture
-def curl(bridge: Any) -> Iterator[Callable[..., Curl]]:
+def curl(server: Any) -> Iterator[Callable[..., Curl]]:
     curls: list[Curl] = []
 
     def starting(path: str, *options: str) -> Curl:
-        curls.append(Curl(*options, bridge.page.rstrip("/") + path))
+        curls.append(Curl(*options, server.page.rstrip("/") + path))
         return curls[-1]
 
     yield starting
@@ -72,60 +72,62 @@ def curl(bridge: Any) -> Iterator[Callable[..., Curl]]:
 STREAM = ("-H", "Accept: text/event-stream")
 
 
-def test_curl_shows_what_is_published(bridge: Any, curl: Any, call: Any, channel: str) -> None:
+def test_curl_shows_what_is_published(server: Any, curl: Any, line_client: Any, channel: str) -> None:
     stream = curl(f"/channels/{channel}/events", *STREAM)
     assert [event.kind for event in stream.received(2)] == ["welcome", "ok"]
-    call(bridge.lines[0]).ask(f"PUB {channel} 21.5")
+    line_client(server.lines[0]).request(f"PUB {channel} 21.5")
     (event,) = stream.received(1)
     assert event.message["data"] == "21.5"
     again = curl(f"/channels/{channel}/events", *STREAM, "-H", f"Last-Event-ID: {event.id[:-1]}0")
     assert again.received(3)[2] == event
 
 
-def test_curl_shows_several_channels(bridge: Any, curl: Any, call: Any, channel: str) -> None:
+def test_curl_shows_several_channels(server: Any, curl: Any, line_client: Any, channel: str) -> None:
     stream = curl(f"/events?channel={channel}&channel={channel}/2&presence=on")
     stream.received(3)
-    peer = call(bridge.lines[0])
-    assert peer.ask(f"SUB {channel}/2").startswith("OK")
+    peer = line_client(server.lines[0])
+    assert peer.request(f"SUB {channel}/2").startswith("OK")
     assert stream.received(1)[0].kind == "join"
-    peer.say(f"PUB {channel} a", f"PUB {channel}/2 b")
+    peer.send(f"PUB {channel} a", f"PUB {channel}/2 b")
     heard = stream.received(2)
     assert {event.message["data"] for event in heard} == {"a", "b"}
     assert [place.partition(":")[2] for place in heard[-1].id.split(",")] == ["1", "1"]
 
 
-def test_curl_waits_for_what_comes(bridge: Any, curl: Any, call: Any, channel: str, eventually: Any) -> None:
+def test_curl_waits_for_what_comes(server: Any, curl: Any, line_client: Any, channel: str, eventually: Any) -> None:
     """Long polling."""
     first = curl(f"/channels/{channel}/events?wait=50")
-    peer = call(bridge.lines[0])
+    peer = line_client(server.lines[0])
     # The channel is there when somebody waits for it.
-    eventually(lambda: channel in listed(bridge), "somebody who waits")
-    peer.ask(f"PUB {channel} 1")
+    eventually(lambda: channel in listed(server), "somebody who waits")
+    peer.request(f"PUB {channel} 1")
     told = json.loads(first.process.communicate()[0])
     assert [event["data"] for event in told["events"]] == ["1"]
     second = curl(f"/events?channel={channel}&wait=50&last-event-id={told['next']}")
-    peer.ask(f"PUB {channel} 2")
+    peer.request(f"PUB {channel} 2")
     several = json.loads(second.process.communicate()[0])
     assert [event["data"] for event in several["channels"][0]["events"]] == ["2"]
 
 
-def listed(bridge: Any) -> str:
-    command = ["curl", "--silent", bridge.page.rstrip("/") + "/channels?limit=1000"]
+def listed(server: Any) -> str:
+    command = ["curl", "--silent", server.page.rstrip("/") + "/channels?limit=1000"]
     return subprocess.run(command, capture_output=True, check=True).stdout.decode()
 
 
-def test_who_does_not_read_disturbs_nobody_and_is_told_what_is_lost(start: Any, call: Any, plain: Any) -> None:
-    bridge = start("--history-events", "200", "--history-bytes", "400000", "--send-buffer", "16384")
-    slow = plain(authority(bridge))
-    slow.sendall(f"GET /events?channel=k HTTP/1.1\r\nHost: {authority(bridge)}\r\n\r\n".encode())
+def test_who_does_not_read_disturbs_nobody_and_is_told_what_is_lost(
+    start: Any, line_client: Any, open_socket: Any
+) -> None:
+    server = start("--history-events", "200", "--history-bytes", "400000", "--send-buffer", "16384")
+    slow = open_socket(authority(server))
+    slow.sendall(f"GET /events?channel=k HTTP/1.1\r\nHost: {authority(server)}\r\n\r\n".encode())
     data = b""
     while b"event: ok" not in data:
         data += slow.recv(1000)
-    peer = call(bridge.lines[0])
+    peer = line_client(server.lines[0])
     for number in range(1, 3_001):
-        peer.say(f"PUB k {number} {'x' * 3_000}")
+        peer.send(f"PUB k {number} {'x' * 3_000}")
         if not number % 50:
-            peer.hear_until(f"OK {number}")
+            peer.receive_until(f"OK {number}")
     while b'"3000 x' not in data[-200_000:]:
         more = slow.recv(65536)
         assert more
@@ -217,26 +219,26 @@ LISTEN = """url => {
 }"""
 
 
-def port_of(bridge: Any) -> int:
-    return int(authority(bridge).rpartition(":")[2])
+def port_of(server: Any) -> int:
+    return int(authority(server).rpartition(":")[2])
 
 
 @pytest.mark.parametrize("channels", [("kitchen",), ("kitchen", "cellar")])
 def test_a_browser_whose_connection_is_cut_misses_nothing(
-    start: Any, call: Any, chromium: Any, cutting: Any, eventually: Any, channels: tuple[str, ...]
+    start: Any, line_client: Any, chromium: Any, cutting: Any, eventually: Any, channels: tuple[str, ...]
 ) -> None:
     """And hears nothing twice."""
-    bridge = start()
-    between = cutting(port_of(bridge))
+    server = start()
+    between = cutting(port_of(server))
     context = chromium.new_context(bypass_csp=True)
     page = context.new_page()
     page.goto(between.address + "/bridge.json")
     page.evaluate(LISTEN, "/events?" + "&".join(f"channel={name}" for name in channels))
     page.wait_for_function(f"oks.length === {len(channels)}")
-    peer = call(bridge.lines[0])
+    peer = line_client(server.lines[0])
     for number in range(1, 61):
         for name in channels:
-            assert peer.ask(f"PUB {name} {number}") == f"OK {number}"
+            assert peer.request(f"PUB {name} {number}") == f"OK {number}"
         if number in (20, 40):
             between.cut()
             page.wait_for_function(f"oks.length === {len(channels) * (1 + number // 20)}", timeout=20_000)
@@ -248,7 +250,9 @@ def test_a_browser_whose_connection_is_cut_misses_nothing(
     context.close()
 
 
-def test_a_browser_survives_the_bridge(start: Any, call: Any, chromium: Any, cutting: Any, eventually: Any) -> None:
+def test_a_browser_survives_the_bridge(
+    start: Any, line_client: Any, chromium: Any, cutting: Any, eventually: Any
+) -> None:
     """It is killed, and comes back: the browser comes back by itself, and is told that it may have missed something."""
     first = start()
     between = cutting(port_of(first))
@@ -257,60 +261,60 @@ def test_a_browser_survives_the_bridge(start: Any, call: Any, chromium: Any, cut
     page.goto(between.address + "/bridge.json")
     page.evaluate(LISTEN, "/channels/kitchen/events")
     page.wait_for_function("oks.length === 1")
-    call(first.lines[0]).ask("PUB kitchen before")
+    line_client(first.lines[0]).request("PUB kitchen before")
     page.wait_for_function("heard.length === 1")
     first.kill()
     second = start()
     between.port = port_of(second)
     page.wait_for_function("oks.length === 2", timeout=20_000)
     assert page.evaluate("oks[1].recovered") is False
-    call(second.lines[0]).ask("PUB kitchen after")
+    line_client(second.lines[0]).request("PUB kitchen after")
     page.wait_for_function("heard.length === 2")
     assert [event["data"] for event, _ in page.evaluate("heard")] == ["before", "after"]
     context.close()
 
 
 def test_it_ends_with_the_server(start: Any, eventually: Any) -> None:
-    bridge = start()
-    stream = Curl(bridge.page.rstrip("/") + "/events?channel=k")
+    server = start()
+    stream = Curl(server.page.rstrip("/") + "/events?channel=k")
     stream.received(2)
-    bridge.stop()
+    server.stop()
     (notice,) = stream.received(1)
     assert notice.kind == "notice"
     assert stream.process.wait(20) == 0
     stream.close()
 
 
-def test_the_commands_of_the_documentation(start: Any, call: Any) -> None:
-    bridge = start()
-    peer = call(bridge.lines[0])
+def test_the_commands_of_the_documentation(start: Any, line_client: Any) -> None:
+    server = start()
+    peer = line_client(server.lines[0])
     stream, waiting = (
-        Curl(*shlex.split(command.replace("localhost:8082", authority(bridge)))[1:]) for command in documented("sh")
+        Curl(*shlex.split(command.replace("localhost:8082", authority(server)))[1:]) for command in documented("sh")
     )
     stream.received(2)
-    peer.ask("PUB kitchen 21.5")
+    peer.request("PUB kitchen 21.5")
     assert stream.received(1)[0].message["data"] == "21.5"
     while waiting.process.poll() is None:
-        peer.ask("PUB kitchen again")
+        peer.request("PUB kitchen again")
     assert waiting.process.stdout is not None
     assert json.loads(waiting.process.stdout.read())["channel"] == "kitchen"
     stream.close()
     waiting.close()
 
 
-def test_the_page_of_the_documentation(start: Any, call: Any, chromium: Any) -> None:
-    bridge = start()
+def test_the_page_of_the_documentation(start: Any, line_client: Any, chromium: Any) -> None:
+    server = start()
     context = chromium.new_context(bypass_csp=True)
     page = context.new_page()
-    page.goto(bridge.page + "bridge.json")
+    page.goto(server.page + "bridge.json")
     example = documented("js")[0]  # tests/js/documentation.test.mjs runs the other one
     told: list[str] = []
     # The browser itself tells there of an icon that /bridge.json does not have.
     page.on("console", lambda message: told.append(message.text) if message.type == "log" else None)
     page.evaluate(f"() => {{ {example}\nwindow.source = source; }}")
     page.wait_for_function("source.readyState === 1")
-    peer = call(bridge.lines[0])
+    peer = line_client(server.lines[0])
     with page.expect_console_message(lambda message: message.type == "log"):
-        peer.say("NICK ann", "PUB cellar 12")
+        peer.send("NICK ann", "PUB cellar 12")
     assert told == ["cellar 1 ann 12"]
     context.close()

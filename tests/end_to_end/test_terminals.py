@@ -50,10 +50,10 @@ class Terminal:
 
 
 @pytest.fixture
-def telnet(bridge):
-    host, port = bridge.lines[0].split(":")
+def telnet(server):
+    host, port = server.lines[0].split(":")
     terminal = Terminal("telnet", host, port)
-    terminal.sees(r"WELCOME sockbridge/1 id=\w+ from=127\.0\.0\.1:\d+ to=" + re.escape(bridge.lines[0]) + "\n")
+    terminal.sees(r"WELCOME sockbridge/1 id=\w+ from=127\.0\.0\.1:\d+ to=" + re.escape(server.lines[0]) + "\n")
     yield terminal
     terminal.close()
 
@@ -82,54 +82,54 @@ def test_telnet_interrupt_says_how_to_leave_and_the_conversation_goes_on(telnet,
     telnet.sees(r"OK 1\n")
 
 
-def test_telnet_sends_utf8_and_sees_no_terminal_escapes(telnet, call, bridge, channel):
-    other = call(bridge.lines[0])
-    other.ask(f"SUB {channel}")
+def test_telnet_sends_utf8_and_sees_no_terminal_escapes(telnet, line_client, server, channel):
+    other = line_client(server.lines[0])
+    other.request(f"SUB {channel}")
     telnet.type(f"SUB {channel}\n")
     telnet.sees(r"OK .*\n")
     telnet.type(f"PUB {channel} 21,5 °C ☀\n")
-    assert other.hear().endswith(" 21,5 °C ☀")
+    assert other.receive().endswith(" 21,5 °C ☀")
     telnet.sees("☀\n")
-    other.say(f"PUB {channel} \x1b[2J\x1b]0;gone\x07")
+    other.send(f"PUB {channel} \x1b[2J\x1b]0;gone\x07")
     telnet.sees(rf"MSG {channel} 2 \w+ \"\\u001b\[2J\\u001b\]0;gone\\u0007\"\n")
 
 
 @pytest.fixture
-def listener(call, bridge, channel):
+def listener(line_client, server, channel):
     """A line peer that has subscribed to the channel of the test."""
-    client = call(bridge.lines[0])
-    assert client.ask(f"SUB {channel}").startswith("OK ")
+    client = line_client(server.lines[0])
+    assert client.request(f"SUB {channel}").startswith("OK ")
     return client
 
 
-def nc(bridge, *options, **how):
+def nc(server, *options, **how):
     return subprocess.Popen(
-        ["nc", *options, *bridge.lines[0].split(":")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **how
+        ["nc", *options, *server.lines[0].split(":")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **how
     )
 
 
 @pytest.mark.parametrize("option", ["-N", "-q1"])
-def test_nc_publishes_shows_its_answer_and_ends(bridge, listener, channel, option):
-    process = nc(bridge, option)
+def test_nc_publishes_shows_its_answer_and_ends(server, listener, channel, option):
+    process = nc(server, option)
     out, _ = process.communicate(f"PUB {channel} 21.5\n".encode(), 20)
     welcome, answer, *rest = out.decode().splitlines()
     assert welcome.startswith("WELCOME ")
     assert answer == "OK 1"
     assert rest == ["BYE"]
-    assert listener.hear().endswith(" 21.5")
+    assert listener.receive().endswith(" 21.5")
 
 
-def test_nc_ends_with_a_last_quit_whatever_its_kind(bridge, listener, channel):
-    process = nc(bridge)
+def test_nc_ends_with_a_last_quit_whatever_its_kind(server, listener, channel):
+    process = nc(server)
     out, _ = process.communicate(f"PUB {channel} 21.5\nQUIT\n".encode(), 20)
     assert out.decode().splitlines()[1:] == ["OK 1", "BYE"]
-    assert listener.hear().endswith(" 21.5")
+    assert listener.receive().endswith(" 21.5")
 
 
-def test_an_event_arrives_though_nc_is_killed_behind_it(bridge, listener, channel):
+def test_an_event_arrives_though_nc_is_killed_behind_it(server, listener, channel):
     """Over and over, as what is tested is a race: whether the lines are read before the connection is found broken."""
     for number in range(1, 11):
-        process = nc(bridge)
+        process = nc(server)
         process.stdout.readline()  # the welcome: nc is there, and sends in one piece what it is given now
         process.stdin.write(f"PING {number}\nPUB {channel} {number}\n".encode())
         process.stdin.flush()
@@ -138,16 +138,16 @@ def test_an_event_arrives_though_nc_is_killed_behind_it(bridge, listener, channe
         process.stdin.close()
         process.stdout.close()
         process.wait()
-    heard = [listener.hear().split()[-1] for _ in range(10)]
+    heard = [listener.receive().split()[-1] for _ in range(10)]
     assert sorted(heard, key=int) == [str(number) for number in range(1, 11)]
 
 
-def test_an_event_arrives_from_the_shell_line_of_the_readme(bridge, listener, channel):
-    address = bridge.lines[0].replace(":", " ")
+def test_an_event_arrives_from_the_shell_line_of_the_readme(server, listener, channel):
+    address = server.lines[0].replace(":", " ")
     subprocess.run(
         f"for n in 1 2 3 4 5; do printf 'PUB {channel} %d\\n' $n | nc -N {address} >/dev/null; done",
         shell=True,
         check=True,
         timeout=20,
     )
-    assert [listener.hear().split()[-1] for _ in range(5)] == ["1", "2", "3", "4", "5"]
+    assert [listener.receive().split()[-1] for _ in range(5)] == ["1", "2", "3", "4", "5"]

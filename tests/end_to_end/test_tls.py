@@ -31,11 +31,11 @@ def authority(tmp_path):
 def reload(eventually):
     """Send SIGHUP, and give what is logged up to those words."""
 
-    def reload(bridge, *words):
-        before = len(bridge.log())
-        bridge.process.send_signal(signal.SIGHUP)
-        eventually(lambda: all(word in bridge.log()[before:] for word in words), f"{words} in the log")
-        return bridge.log()[before:]
+    def reload(server, *words):
+        before = len(server.log())
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: all(word in server.log()[before:] for word in words), f"{words} in the log")
+        return server.log()[before:]
 
     return reload
 
@@ -45,39 +45,39 @@ def serial_of(client):
 
 
 def test_a_new_certificate_is_for_those_who_come_and_nobody_is_dropped(
-    start, call, browse, authority, tmp_path, reload
+    start, line_client, web_client, authority, tmp_path, reload
 ):
     """The server works in another folder than the one it was started in."""
     old = authority.issue("server", "localhost")
     (tmp_path / "bridge.toml").write_text("history-age = 60\n")
-    bridge = start("--config", "bridge.toml", tcp=(TLS,), web=(TLS,), twistd=("--rundir=/",))
-    typist, browser = call(bridge.lines[0], True), browse(bridge.page)
+    server = start("--config", "bridge.toml", tcp=(TLS,), web=(TLS,), twistd=("--rundir=/",))
+    typist, browser = line_client(server.lines[0], True), web_client(server.page)
     assert serial_of(typist) == serial_of(browser) == old
-    typist.ask("SUB kitchen")
-    browser.ask(type="subscribe", id=1, channel="kitchen")
+    typist.request("SUB kitchen")
+    browser.request(type="subscribe", id=1, channel="kitchen")
 
     def is_heard_by_all(publisher, number):
-        assert publisher.ask(f"PUB kitchen {number}") == f"OK {number}"
-        assert typist.hear().startswith(f"MSG kitchen {number} ")
-        assert browser.hear()["offset"] == number
+        assert publisher.request(f"PUB kitchen {number}") == f"OK {number}"
+        assert typist.receive().startswith(f"MSG kitchen {number} ")
+        assert browser.receive()["offset"] == number
 
     new = authority.issue("server", "localhost")
-    reload(bridge, f"read again: the options, the certificate {tmp_path}/server.pem (until ")
-    for newcomer in (call(bridge.lines[0], True), browse(bridge.page)):
+    reload(server, f"read again: the options, the certificate {tmp_path}/server.pem (until ")
+    for newcomer in (line_client(server.lines[0], True), web_client(server.page)):
         assert serial_of(newcomer) == new != old
-    is_heard_by_all(call(bridge.lines[0], True), 1)
+    is_heard_by_all(line_client(server.lines[0], True), 1)
 
     (tmp_path / "server.pem").write_text("not yet")
     words = f"the certificate of {TLS} stays as it was: there is no certificate in {tmp_path}/server.pem"
-    assert reload(bridge, "read again: the options").count(words) == 2
-    publisher = call(bridge.lines[0], True)
+    assert reload(server, "read again: the options").count(words) == 2
+    publisher = line_client(server.lines[0], True)
     assert serial_of(publisher) == new
     is_heard_by_all(publisher, 2)
 
     (tmp_path / "bridge.toml").write_text("tcp = [")
-    reload(bridge, f"nothing was read again, all stays as it was: {tmp_path}/bridge.toml is no TOML")
+    reload(server, f"nothing was read again, all stays as it was: {tmp_path}/bridge.toml is no TOML")
     (tmp_path / "bridge.toml").write_text("max-line = 1000\nhistory-age = 61\n")
-    reload(bridge, "needs a restart: history-age, max-line")
+    reload(server, "needs a restart: history-age, max-line")
     is_heard_by_all(publisher, 3)
 
 
@@ -86,29 +86,31 @@ def test_a_new_certificate_is_for_those_who_come_and_nobody_is_dropped(
     ("version", "welcome"),
     [(ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_3, True)],
 )
-def test_old_protocols_are_refused(start, plain, authority, version, welcome):
-    bridge = start(tcp=(TLS,), web=(TLS,))
-    for address in (bridge.lines[0], bridge.page.removeprefix("https://").rstrip("/")):
+def test_old_protocols_are_refused(start, open_socket, authority, version, welcome):
+    server = start(tcp=(TLS,), web=(TLS,))
+    for address in (server.lines[0], server.page.removeprefix("https://").rstrip("/")):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         # OpenSSL's clients do not offer the old ones themselves, but for those who ask it to lower its guard.
         context.set_ciphers("DEFAULT@SECLEVEL=0")
         context.minimum_version = context.maximum_version = version
         if welcome:
-            assert plain(address, context).version() == version.name.replace("_", ".")
+            assert open_socket(address, context).version() == version.name.replace("_", ".")
         else:
             with pytest.raises(ssl.SSLError, match="(?i)protocol.version"):
-                plain(address, context)
+                open_socket(address, context)
 
 
-def test_only_clients_with_a_certificate_of_ours_come_in(start, call, browse, plain, authority, tmp_path):
+def test_only_clients_with_a_certificate_of_ours_come_in(
+    start, line_client, web_client, open_socket, authority, tmp_path
+):
     Authority(tmp_path, "stranger").issue("foreign", "ann")
     authority.issue("ann", "ann")
     (tmp_path / "bridge.toml").write_text(
         '[access]\nanonymous = { ">" = "rw" }\n'
         f'[[access.listener]]\nendpoint = "{TLS}"\nclient-ca = "authority.pem"\n'
     )
-    bridge = start("--config", "bridge.toml", tcp=(TLS,), web=("tcp:0:interface=127.0.0.1",))
+    server = start("--config", "bridge.toml", tcp=(TLS,), web=("tcp:0:interface=127.0.0.1",))
 
     def showing(name):
         context = ssl.create_default_context(cafile=tmp_path / "authority.pem")
@@ -120,24 +122,24 @@ def test_only_clients_with_a_certificate_of_ours_come_in(start, call, browse, pl
     for name in ("", "foreign"):
         # With TLS 1.3 a client hears of it after its own end of the handshake.
         with pytest.raises((ssl.SSLError, ConnectionResetError)):
-            plain(bridge.lines[0], showing(name)).recv(100)
-    ann = call(bridge.lines[0], showing("ann"))
-    assert ann.ask("PUB kitchen 21.5") == "OK 1"
-    bystander = browse(bridge.page)
-    assert bystander.ask(type="history", id=1, channel="kitchen")["events"][0]["data"] == "21.5"
+            open_socket(server.lines[0], showing(name)).recv(100)
+    ann = line_client(server.lines[0], showing("ann"))
+    assert ann.request("PUB kitchen 21.5") == "OK 1"
+    bystander = web_client(server.page)
+    assert bystander.request(type="history", id=1, channel="kitchen")["events"][0]["data"] == "21.5"
 
 
-def test_who_does_not_speak_tls_to_a_port_with_tls_is_nobody(start, call, plain, authority):
-    bridge = start(tcp=(TLS,), web=("none",))
-    silent, babbler = plain(bridge.lines[0]), plain(bridge.lines[0])
+def test_who_does_not_speak_tls_to_a_port_with_tls_is_nobody(start, line_client, open_socket, authority):
+    server = start(tcp=(TLS,), web=("none",))
+    silent, babbler = open_socket(server.lines[0]), open_socket(server.lines[0])
     babbler.sendall(b"SUB kitchen\n")
     assert babbler.recv(100)[:1] in (b"", b"\x15")  # an alert
-    assert call(bridge.lines[0], True).ask("PING") == "PONG"
+    assert line_client(server.lines[0], True).request("PING") == "PONG"
     silent.close()
 
 
 def test_a_daemon_reads_again_as_soon_as_its_parent_has_left(
-    twistd, environment, tmp_path, eventually, authority, call
+    twistd, environment, tmp_path, eventually, authority, line_client
 ):
     """And where it was started, though it works elsewhere."""
     (tmp_path / "bridge.toml").write_text("max-line = 1000\n")
@@ -149,8 +151,8 @@ def test_a_daemon_reads_again_as_soon_as_its_parent_has_left(
         os.kill(pid, signal.SIGHUP)
         log = tmp_path / "bridge.log"
         eventually(lambda: f"read again: the options, the certificate {tmp_path}/server.pem" in log.read_text(), "it")
-        peer = call(re.search(r"lines over TLS on (\S+):", log.read_text())[1], True)
-        assert peer.ask("PING") == "PONG"
+        peer = line_client(re.search(r"lines over TLS on (\S+):", log.read_text())[1], True)
+        assert peer.request("PING") == "PONG"
         peer.close()
         os.kill(pid, signal.SIGTERM)
         eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the daemon")
@@ -161,7 +163,7 @@ def test_a_daemon_reads_again_as_soon_as_its_parent_has_left(
 
 @pytest.mark.parametrize(("launcher", "survives"), [([], False), (["nohup"], True)])
 def test_who_closes_the_terminal_ends_the_server_in_it(
-    twistd, environment, tmp_path, eventually, call, launcher, survives
+    twistd, environment, tmp_path, eventually, line_client, launcher, survives
 ):
     """SIGHUP comes then, too."""
     log = tmp_path / "bridge.log"
@@ -179,13 +181,13 @@ def test_who_closes_the_terminal_ends_the_server_in_it(
     try:
         eventually(lambda: log.exists() and "telnet" in log.read_text(), "the start")
         address = log.read_text().split("lines on ")[1].split(":")
-        peer = call(":".join(address[:2]))
+        peer = line_client(":".join(address[:2]))
         os.close(ours)
         if survives:
             eventually(lambda: "read again: the options" in log.read_text(), "the signal")
-            assert peer.ask("PING") == "PONG"
+            assert peer.request("PING") == "PONG"
             process.terminate()
-        assert peer.hears_the_end() == ["NOTICE the server is going away", "BYE"]
+        assert peer.receive_rest() == ["NOTICE the server is going away", "BYE"]
         peer.close()
         process.wait(20)
     finally:
@@ -207,10 +209,10 @@ def test_the_commands_of_the_documentation_work(start, tmp_path, environment):
         '[access]\nanonymous = { ">" = "rw" }\n'
         f'[[access.listener]]\nendpoint = "{of_clients}"\nclient-ca = "ca.pem"\n'
     )
-    bridge = start("--config", "bridge.toml", tcp=(own, of_clients), web=("none",))
+    server = start("--config", "bridge.toml", tcp=(own, of_clients), web=("none",))
     commands = re.findall(r"`(openssl s_client -quiet -[^`]*127.0.0.1:8443[^`]*)`", page)
     assert len(commands) == 2
-    for command, address in zip(commands, bridge.lines, strict=True):
+    for command, address in zip(commands, server.lines, strict=True):
         shown = subprocess.run(
             ["sh", "-ec", "(echo PING; echo QUIT; cat) | " + command.replace("127.0.0.1:8443", address)],
             cwd=tmp_path,

@@ -48,10 +48,10 @@ def guarded(tmp_path_factory, issuer):
         + "".join(issuer.make_key(algorithm.lower(), algorithm) for algorithm in PRIVATE)
     )
     starter = Starter(folder)
-    bridge = starter("--config", "bridge.toml", tcp=(TCP, trusted))
-    yield bridge
+    server = starter("--config", "bridge.toml", tcp=(TCP, trusted))
+    yield server
     starter.stop_all()
-    issuer.is_untold_in(bridge.log())
+    issuer.is_untold_in(server.log())
 
 
 class Neighbour:
@@ -60,13 +60,13 @@ class Neighbour:
     def __init__(self, client, channel):
         self._client, self._channel = client, channel
         self.heard = []
-        client.ask(f"SUB {channel} presence=on")
+        client.request(f"SUB {channel} presence=on")
 
     def is_served(self):
-        self._client.say(f"PUB {self._channel} all is well")
-        self.heard += self._client.hear_until("MSG ")
+        self._client.send(f"PUB {self._channel} all is well")
+        self.heard += self._client.receive_until("MSG ")
         while "all is well" not in self.heard[-1]:
-            self.heard += self._client.hear_until("MSG ")
+            self.heard += self._client.receive_until("MSG ")
         return self.heard
 
 
@@ -77,8 +77,8 @@ def lobby(channel):
 
 
 @pytest.fixture
-def neighbour(guarded, call, issuer, lobby):
-    neighbour = Neighbour(call(guarded.lines[0]), lobby)
+def neighbour(guarded, line_client, issuer, lobby):
+    neighbour = Neighbour(line_client(guarded.lines[0]), lobby)
     yield neighbour
     issuer.is_untold_in("\n".join(neighbour.is_served()))
 
@@ -87,62 +87,66 @@ def neighbour(guarded, call, issuer, lobby):
 def reload(eventually):
     """Send SIGHUP, and give what is logged up to those words."""
 
-    def reload(bridge, words="read again: the options"):
-        before = len(bridge.log())
-        bridge.process.send_signal(signal.SIGHUP)
-        eventually(lambda: words in bridge.log()[before:], f"{words!r} in the log")
-        return bridge.log()[before:]
+    def reload(server, words="read again: the options"):
+        before = len(server.log())
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: words in server.log()[before:], f"{words!r} in the log")
+        return server.log()[before:]
 
     return reload
 
 
-def test_without_a_token_one_may_do_what_all_may(guarded, call, browse, lobby):
-    for peer in (call(guarded.lines[0]), browse(guarded.page, subprotocol="sockbridge.v1.line")):
-        ask = getattr(peer, "ask", None) if isinstance(peer, LineClient) else lambda line, peer=peer: _ask(peer, line)
-        assert ask(f"SUB {lobby}").startswith(f"OK {lobby} ")
-        assert ask("SUB news").startswith("OK news ")
-        assert ask("PUB news extra") == TAKES_A_TOKEN % "publish on"
+def test_without_a_token_one_may_do_what_all_may(guarded, line_client, web_client, lobby):
+    for peer in (line_client(guarded.lines[0]), web_client(guarded.page, subprotocol="sockbridge.v1.line")):
+        request = (
+            getattr(peer, "ask", None) if isinstance(peer, LineClient) else lambda line, peer=peer: _ask(peer, line)
+        )
+        assert request(f"SUB {lobby}").startswith(f"OK {lobby} ")
+        assert request("SUB news").startswith("OK news ")
+        assert request("PUB news extra") == TAKES_A_TOKEN % "publish on"
         for verb in ("SUB", "HIST", "WHO"):
             for closed in ("kitchen", "lobby", f"{lobby}.deeper", "news.old"):
-                assert ask(f"{verb} {closed}") == TAKES_A_TOKEN % "read"
-    page = browse(guarded.page)
-    answer = page.ask(type="publish", id=1, channel="news", data="extra")
+                assert request(f"{verb} {closed}") == TAKES_A_TOKEN % "read"
+    page = web_client(guarded.page)
+    answer = page.request(type="publish", id=1, channel="news", data="extra")
     assert (answer["id"], answer["code"]) == (1, "unauthorized")
 
 
 def _ask(peer, line):
     peer.send_text(line)
-    return peer.hear_text().rstrip("\n")
+    return peer.receive_text().rstrip("\n")
 
 
-def test_a_token_on_a_line_lets_one_do_what_it_says_and_no_more(guarded, call, issuer, neighbour, lobby):
-    peer = call(guarded.lines[0])
-    answer = peer.ask(f"AUTH {issuer.token(channels={'kitchen': 'rw', 'alerts.>': 'r', 'orders': 'w'})}")
+def test_a_token_on_a_line_lets_one_do_what_it_says_and_no_more(guarded, line_client, issuer, neighbour, lobby):
+    peer = line_client(guarded.lines[0])
+    answer = peer.request(f"AUTH {issuer.token(channels={'kitchen': 'rw', 'alerts.>': 'r', 'orders': 'w'})}")
     assert re.fullmatch(r"OK ann expires=3[56][0-9][0-9]", answer)
-    assert peer.ask("SUB kitchen").startswith("OK kitchen")
-    assert peer.ask("SUB alerts.fire/attic").startswith("OK alerts.fire/attic")
-    assert peer.ask("PUB alerts.fire/attic no") == FORBIDDEN % "publish on"
-    assert peer.ask("PUB orders tea") == "OK 1"
-    assert peer.ask("HIST orders") == FORBIDDEN % "read"
+    assert peer.request("SUB kitchen").startswith("OK kitchen")
+    assert peer.request("SUB alerts.fire/attic").startswith("OK alerts.fire/attic")
+    assert peer.request("PUB alerts.fire/attic no") == FORBIDDEN % "publish on"
+    assert peer.request("PUB orders tea") == "OK 1"
+    assert peer.request("HIST orders") == FORBIDDEN % "read"
     # What all may, one keeps.
-    peer.say(f"PUB {lobby} here I am")
-    peer.hear()
+    peer.send(f"PUB {lobby} here I am")
+    peer.receive()
     assert f"MSG {lobby} 1 ann here I am" in neighbour.is_served()
 
 
 @pytest.mark.parametrize("algorithm", PRIVATE)
-def test_each_algorithm_is_checked_by_its_public_key(guarded, call, issuer, algorithm):
-    peer = call(guarded.lines[0])
-    assert peer.ask(f"AUTH {issuer.token(sub=algorithm, key=algorithm.lower())}").startswith(f"OK {algorithm} expires=")
+def test_each_algorithm_is_checked_by_its_public_key(guarded, line_client, issuer, algorithm):
+    peer = line_client(guarded.lines[0])
+    assert peer.request(f"AUTH {issuer.token(sub=algorithm, key=algorithm.lower())}").startswith(
+        f"OK {algorithm} expires="
+    )
 
 
 @pytest.mark.parametrize("way", ["header", "query", "cookie", "message"])
 @pytest.mark.parametrize("subprotocol", ["", "sockbridge.v1.line"])
-def test_a_page_or_a_program_shows_a_token_as_it_connects(guarded, browse, issuer, way, subprotocol):
+def test_a_page_or_a_program_shows_a_token_as_it_connects(guarded, web_client, issuer, way, subprotocol):
     token = issuer.token(sub=way, channels={"kitchen": "r"})
     path = f"/ws?a=b&token={token}" if way == "query" else "/ws"
     headers = {"header": [f"Authorization: Bearer {token}"], "cookie": [f"Cookie: a=b; session={token}"]}.get(way, [])
-    peer = browse(guarded.page, path=path, headers=headers, subprotocol=subprotocol)
+    peer = web_client(guarded.page, path=path, headers=headers, subprotocol=subprotocol)
     if subprotocol:
         if way == "message":
             assert _ask(peer, f"AUTH {token}").startswith("OK message ")
@@ -150,18 +154,18 @@ def test_a_page_or_a_program_shows_a_token_as_it_connects(guarded, browse, issue
         assert f"nick={way}" in _ask(peer, "INFO")
     else:
         if way == "message":
-            assert peer.ask(type="auth", id=1, token=token)["nick"] == "message"
-        assert peer.ask(type="subscribe", id=2, channel="kitchen")["type"] == "ok"
-        assert peer.ask(type="info", id=3)["peer"]["nick"] == way
+            assert peer.request(type="auth", id=1, token=token)["nick"] == "message"
+        assert peer.request(type="subscribe", id=2, channel="kitchen")["type"] == "ok"
+        assert peer.request(type="info", id=3)["peer"]["nick"] == way
     peer.close()
 
 
 def test_a_wrong_token_in_the_header_is_answered_with_401_and_elsewhere_in_the_connection(
-    guarded, plain, browse, issuer, neighbour
+    guarded, open_socket, web_client, issuer, neighbour
 ):
     token = issuer.token(seconds=-5)
     address = guarded.page.removeprefix("http://").rstrip("/")
-    program = plain(address)
+    program = open_socket(address)
     program.sendall(
         f"GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\n"
@@ -176,94 +180,98 @@ def test_a_wrong_token_in_the_header_is_answered_with_401_and_elsewhere_in_the_c
     assert "the token has expired" in body
     issuer.is_untold_in(answer.decode())
     for page in (
-        browse(guarded.page, path=f"/ws?token={token}"),
-        browse(guarded.page, headers=[f"Cookie: session={token}"]),
+        web_client(guarded.page, path=f"/ws?token={token}"),
+        web_client(guarded.page, headers=[f"Cookie: session={token}"]),
     ):
-        messages, code = page.hears_the_end()
+        messages, code = page.receive_rest()
         assert [(message["type"], message["code"]) for message in messages] == [("error", "unauthorized")]
         assert "the token has expired" in messages[0]["message"]
         assert code == 1008
     neighbour.is_served()
 
 
-def test_nobody_passes_for_somebody_else(guarded, call, browse, issuer, neighbour, lobby):
-    ann, stranger, page = call(guarded.lines[0]), call(guarded.lines[0]), browse(guarded.page)
-    ann.ask(f"AUTH {issuer.token(sub='anna')}")
-    assert stranger.ask("NICK anna") == "OK ~anna"
-    assert page.ask(type="nick", id=1, nick="~anna")["nick"] == "~anna"
-    assert ann.ask("NICK somebody") == "OK ~somebody"
-    assert ann.ask("NICK anna") == "OK anna"
+def test_nobody_passes_for_somebody_else(guarded, line_client, web_client, issuer, neighbour, lobby):
+    ann, stranger, page = line_client(guarded.lines[0]), line_client(guarded.lines[0]), web_client(guarded.page)
+    ann.request(f"AUTH {issuer.token(sub='anna')}")
+    assert stranger.request("NICK anna") == "OK ~anna"
+    assert page.request(type="nick", id=1, nick="~anna")["nick"] == "~anna"
+    assert ann.request("NICK somebody") == "OK ~somebody"
+    assert ann.request("NICK anna") == "OK anna"
     for number, peer in enumerate((ann, stranger), 1):
-        assert peer.ask(f"PUB {lobby} it is me") == f"OK {number}"
-    page.ask(type="publish", id=2, channel=lobby, data="it is me")
+        assert peer.request(f"PUB {lobby} it is me") == f"OK {number}"
+    page.request(type="publish", id=2, channel=lobby, data="it is me")
     heard = neighbour.is_served()
     assert [line.split()[3] for line in heard if "it is me" in line] == ["anna", "~anna", "~anna"]
     # Nor by a token whose subject is another peer's id.
-    assert ann.ask(f"AUTH {issuer.token(sub=stranger.id)}") == "ERR bad-name that is the id of another peer"
-    assert ann.ask("PING") == "PONG"
+    assert ann.request(f"AUTH {issuer.token(sub=stranger.id)}") == "ERR bad-name that is the id of another peer"
+    assert ann.request("PING") == "PONG"
 
 
 def test_renewed_in_time_a_token_changes_nothing_and_else_its_peer_is_told_and_closed(
-    guarded, call, browse, issuer, neighbour
+    guarded, line_client, web_client, issuer, neighbour
 ):
     rights = {"hall": "r"}
-    renewing, forgetful = call(guarded.lines[0]), call(guarded.lines[0])
-    page = browse(guarded.page, path=f"/ws?token={issuer.token(sub='brief', channels=rights, seconds=3)}")
-    warned = call(guarded.lines[0])
-    warned.ask(f"AUTH {issuer.token(sub='warned', channels=rights, seconds=63)}")
+    renewing, forgetful = line_client(guarded.lines[0]), line_client(guarded.lines[0])
+    page = web_client(guarded.page, path=f"/ws?token={issuer.token(sub='brief', channels=rights, seconds=3)}")
+    warned = line_client(guarded.lines[0])
+    warned.request(f"AUTH {issuer.token(sub='warned', channels=rights, seconds=63)}")
     for peer in (renewing, forgetful):
-        assert re.fullmatch(r"OK brief expires=[12]", peer.ask(f"AUTH {issuer.token('brief', rights, seconds=3)}"))
+        assert re.fullmatch(r"OK brief expires=[12]", peer.request(f"AUTH {issuer.token('brief', rights, seconds=3)}"))
     for peer in (renewing, forgetful, warned):
-        assert peer.ask("SUB hall").startswith("OK hall offset=0 ")
-    assert page.ask(type="subscribe", id=1, channel="hall")["type"] == "ok"
-    assert renewing.ask(f"AUTH {issuer.token('brief', rights)}").startswith("OK brief expires=3")
-    assert forgetful.hears_the_end() == ["NOTICE your token has run out", "BYE"]
-    messages, code = page.hears_the_end()
+        assert peer.request("SUB hall").startswith("OK hall offset=0 ")
+    assert page.request(type="subscribe", id=1, channel="hall")["type"] == "ok"
+    assert renewing.request(f"AUTH {issuer.token('brief', rights)}").startswith("OK brief expires=3")
+    assert forgetful.receive_rest() == ["NOTICE your token has run out", "BYE"]
+    messages, code = page.receive_rest()
     assert [message["text"] for message in messages if message["type"] == "notice"] == ["your token has run out"]
     assert code == 1008
-    assert warned.hear() == "NOTICE your token runs out in 60 seconds: AUTH with another one"
-    speaker = call(guarded.lines[0])
-    speaker.ask(f"AUTH {issuer.token('speaker', {'hall': 'w'})}")
-    assert speaker.ask("PUB hall still here?") == "OK 1"
+    assert warned.receive() == "NOTICE your token runs out in 60 seconds: AUTH with another one"
+    speaker = line_client(guarded.lines[0])
+    speaker.request(f"AUTH {issuer.token('speaker', {'hall': 'w'})}")
+    assert speaker.request("PUB hall still here?") == "OK 1"
     for peer in (renewing, warned):
-        assert peer.hear() == "MSG hall 1 speaker still here?"
+        assert peer.receive() == "MSG hall 1 speaker still here?"
 
 
-def test_another_token_that_allows_less_takes_the_subscription(guarded, call, issuer):
-    peer = call(guarded.lines[0])
-    peer.ask(f"AUTH {issuer.token('changing', {'a': 'r', 'b': 'r'})}")
+def test_another_token_that_allows_less_takes_the_subscription(guarded, line_client, issuer):
+    peer = line_client(guarded.lines[0])
+    peer.request(f"AUTH {issuer.token('changing', {'a': 'r', 'b': 'r'})}")
     for name in "ab":
-        assert peer.ask(f"SUB {name}").startswith(f"OK {name}")
-    peer.say(f"AUTH {issuer.token('changing', {'b': 'r'})}")
-    assert peer.hear().startswith("OK changing expires=")
-    assert peer.hear() == "NOTICE you may not read a any longer, and are not subscribed to it"
-    assert peer.ask("SUB b").startswith("OK b")
-    assert peer.ask("SUB a") == FORBIDDEN % "read"
+        assert peer.request(f"SUB {name}").startswith(f"OK {name}")
+    peer.send(f"AUTH {issuer.token('changing', {'b': 'r'})}")
+    assert peer.receive().startswith("OK changing expires=")
+    assert peer.receive() == "NOTICE you may not read a any longer, and are not subscribed to it"
+    assert peer.request("SUB b").startswith("OK b")
+    assert peer.request("SUB a") == FORBIDDEN % "read"
 
 
-def test_a_unix_socket_may_be_trusted_where_the_port_is_not(guarded, call, issuer):
-    near, far = call(guarded.lines[1]), call(guarded.lines[0])
-    assert near.ask("PUB cellar 12") == "OK 1"
-    assert near.ask("NICK keeper") == "OK ~keeper"
-    assert far.ask("PUB cellar 13") == TAKES_A_TOKEN % "publish on"
+def test_a_unix_socket_may_be_trusted_where_the_port_is_not(guarded, line_client, issuer):
+    near, far = line_client(guarded.lines[1]), line_client(guarded.lines[0])
+    assert near.request("PUB cellar 12") == "OK 1"
+    assert near.request("NICK keeper") == "OK ~keeper"
+    assert far.request("PUB cellar 13") == TAKES_A_TOKEN % "publish on"
     # A token adds to it.
-    near.ask(f"AUTH {issuer.token('keeper', {'nothing': 'r'})}")
-    assert near.ask("PUB cellar 14") == "OK 2"
-    assert near.ask("NICK keeper") == "OK keeper"
+    near.request(f"AUTH {issuer.token('keeper', {'nothing': 'r'})}")
+    assert near.request("PUB cellar 14") == "OK 2"
+    assert near.request("NICK keeper") == "OK keeper"
 
 
-def test_one_identity_has_so_many_connections_and_another_is_served(guarded, call, browse, issuer, eventually):
+def test_one_identity_has_so_many_connections_and_another_is_served(
+    guarded, line_client, web_client, issuer, eventually
+):
     token = issuer.token(sub="many")
-    peers = [call(guarded.lines[0]) for _ in range(4)]
-    answers = [peer.ask(f"AUTH {token}").split()[:2] for peer in peers]
+    peers = [line_client(guarded.lines[0]) for _ in range(4)]
+    answers = [peer.request(f"AUTH {token}").split()[:2] for peer in peers]
     assert answers == [["OK", "many"]] * 3 + [["ERR", "limit"]]
-    page = browse(guarded.page, path=f"/ws?token={token}")
-    messages, code = page.hears_the_end()
+    page = web_client(guarded.page, path=f"/ws?token={token}")
+    messages, code = page.receive_rest()
     assert ([message["code"] for message in messages], code) == (["limit"], 1008)
-    assert call(guarded.lines[0]).ask(f"AUTH {issuer.token(sub='few')}").startswith("OK few ")
+    assert line_client(guarded.lines[0]).request(f"AUTH {issuer.token(sub='few')}").startswith("OK few ")
     peers[0].close()
     # It is counted until the bridge has seen that it is gone.
-    eventually(lambda: call(guarded.lines[0]).ask(f"AUTH {token}").startswith("OK many "), "room for another one")
+    eventually(
+        lambda: line_client(guarded.lines[0]).request(f"AUTH {token}").startswith("OK many "), "room for another one"
+    )
 
 
 def signed(header, claims, secret):
@@ -311,51 +319,53 @@ def forged(issuer):
 
 
 def test_what_is_no_valid_token_is_answered_and_gives_nothing(
-    guarded, call, browse, issuer, neighbour, bystander, forged
+    guarded, line_client, web_client, issuer, neighbour, bystander, forged
 ):
     with bystander(guarded):
-        is_answered_and_gives_nothing(guarded, call, browse, issuer, neighbour, forged)
+        is_answered_and_gives_nothing(guarded, line_client, web_client, issuer, neighbour, forged)
 
 
-def is_answered_and_gives_nothing(guarded, call, browse, issuer, neighbour, forged):
+def is_answered_and_gives_nothing(guarded, line_client, web_client, issuer, neighbour, forged):
     for what, token in forged.items():
-        peer = call(guarded.lines[0])
-        answer = peer.ask(f"AUTH {token}")
+        peer = line_client(guarded.lines[0])
+        answer = peer.request(f"AUTH {token}")
         assert answer.startswith("ERR unauthorized "), (what, answer)
         issuer.is_untold_in(answer)
-        assert peer.ask("SUB kitchen") == TAKES_A_TOKEN % "read", what
+        assert peer.request("SUB kitchen") == TAKES_A_TOKEN % "read", what
         peer.close()
-        page = browse(guarded.page)
-        answer = page.ask(type="auth", id=1, token=token)
+        page = web_client(guarded.page)
+        answer = page.request(type="auth", id=1, token=token)
         assert (answer["type"], answer["id"], answer["code"]) == ("error", 1, "unauthorized"), what
-        assert page.ask(type="subscribe", id=2, channel="kitchen")["code"] == "unauthorized"
+        assert page.request(type="subscribe", id=2, channel="kitchen")["code"] == "unauthorized"
         page.close()
         neighbour.is_served()
 
 
-def test_who_tries_many_tokens_is_closed(guarded, call, neighbour):
-    guesser = call(guarded.lines[0])
-    guesser.say(*["AUTH a.b.c"] * 20)
-    *refused, notice, bye = guesser.hears_the_end()
+def test_who_tries_many_tokens_is_closed(guarded, line_client, neighbour):
+    guesser = line_client(guarded.lines[0])
+    guesser.send(*["AUTH a.b.c"] * 20)
+    *refused, notice, bye = guesser.receive_rest()
     assert len(refused) == 10
     assert all(line.startswith("ERR unauthorized ") for line in refused)
     assert [notice, bye] == ["NOTICE too many tokens that are not valid", "BYE"]
     neighbour.is_served()
 
 
-def test_no_answer_repeats_a_token_however_it_was_mistyped(guarded, call, browse, plain, issuer, neighbour, lobby):
+def test_no_answer_repeats_a_token_however_it_was_mistyped(
+    guarded, line_client, web_client, open_socket, issuer, neighbour, lobby
+):
     token = issuer.token(channels={"kitchen": "rw"})
-    peer = call(guarded.lines[0])
+    peer = line_client(guarded.lines[0])
     for line in (
         *(f"AUHT {token}", f"AUTH {token} extra", f"AUTH{token}", f"AUTH: {token}", f"AUTH {token[:-1]}", token),
         *(f"NICK {token}", f"HELP {token}", f"WHO {token}", f"QUIET {token}", f"INFO {token}", f"AUTH \t{token}"),
         *(f"SUB {token}", f"SUB {lobby} {token}", f"SUB {lobby} last={token}", f"SUB {lobby} {token}=1"),
         *(f"GET /?token={token}", f"EMIT {lobby} {token} text", f"AUTH {token}\u00a0", f"AUTH token={token}"),
     ):
-        answer = peer.ask(line)
+        answer = peer.request(line)
         assert answer.startswith("ERR "), (line, answer)
         issuer.is_untold_in(answer)
-    page = browse(guarded.page)
+    page = web_client(guarded.page)
     for text in (
         json.dumps({"type": "auht", "id": 1, "token": token}),
         json.dumps({"type": "auth", "id": 1, "tokn": token}),
@@ -368,11 +378,11 @@ def test_no_answer_repeats_a_token_however_it_was_mistyped(guarded, call, browse
         token,
     ):
         page.send_text(text)
-        answer = page.hear()
+        answer = page.receive()
         assert answer["type"] == "error", (text, answer)
         issuer.is_untold_in(json.dumps(answer))
     # A program that takes the one port for the other.
-    lost = plain(guarded.lines[0])
+    lost = open_socket(guarded.lines[0])
     lost.sendall(f"GET /ws?token={token} HTTP/1.1\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
     answer = b""
     while data := lost.recv(4096):
@@ -380,14 +390,14 @@ def test_no_answer_repeats_a_token_however_it_was_mistyped(guarded, call, browse
     issuer.is_untold_in(answer.decode())
     address = guarded.page.removeprefix("http://").rstrip("/")
     for path in (f"/?token={token}", f"/nowhere?token={token}", f"/{token}", f"//[{token}"):
-        visitor = plain(address)
+        visitor = open_socket(address)
         visitor.sendall(f"GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
         while visitor.recv(65536):
             pass
     neighbour.is_served()
 
 
-def test_keys_and_rights_change_while_peers_stay(start, call, browse, issuer, tmp_path, reload):
+def test_keys_and_rights_change_while_peers_stay(start, line_client, web_client, issuer, tmp_path, reload):
     old, lasting, new = (issuer.make_key(name) for name in ("old", "lasting", "new"))
 
     def table(anonymous, *keys):
@@ -395,25 +405,25 @@ def test_keys_and_rights_change_while_peers_stay(start, call, browse, issuer, tm
         (tmp_path / "bridge.toml").write_text(text)
 
     table('lobby = "rw", attic = "rw"', old, lasting)
-    bridge = start("--config", "bridge.toml")
+    server = start("--config", "bridge.toml")
     rights = {"kitchen": "rw"}
-    leaving, staying, nobody = (call(bridge.lines[0]) for _ in range(3))
-    assert leaving.ask(f"AUTH {issuer.token('leaving', rights, key='old')}").startswith("OK leaving ")
-    assert staying.ask(f"AUTH {issuer.token('staying', rights, key='lasting')}").startswith("OK staying ")
-    page = browse(bridge.page, path=f"/ws?token={issuer.token('page', rights, key='old')}")
-    assert page.ask(type="subscribe", id=1, channel="kitchen")["type"] == "ok"
+    leaving, staying, nobody = (line_client(server.lines[0]) for _ in range(3))
+    assert leaving.request(f"AUTH {issuer.token('leaving', rights, key='old')}").startswith("OK leaving ")
+    assert staying.request(f"AUTH {issuer.token('staying', rights, key='lasting')}").startswith("OK staying ")
+    page = web_client(server.page, path=f"/ws?token={issuer.token('page', rights, key='old')}")
+    assert page.request(type="subscribe", id=1, channel="kitchen")["type"] == "ok"
     for peer in (leaving, staying):
-        assert peer.ask("SUB kitchen").startswith("OK kitchen ")
+        assert peer.request("SUB kitchen").startswith("OK kitchen ")
     for peer, name in ((nobody, "lobby"), (nobody, "attic"), (staying, "attic")):
-        assert peer.ask(f"SUB {name}").startswith(f"OK {name} ")
-    assert nobody.ask(f"AUTH {issuer.token('new', rights, key='new')}").startswith("ERR unauthorized ")
+        assert peer.request(f"SUB {name}").startswith(f"OK {name} ")
+    assert nobody.request(f"AUTH {issuer.token('new', rights, key='new')}").startswith("ERR unauthorized ")
 
     def all_is_as_it_was(offset):
         for peer, name in ((nobody, "lobby"), (staying, "kitchen")):
-            assert peer.ask(f"PUB {name} {offset}") == f"OK {offset}"
-            assert peer.hear().startswith(f"MSG {name} {offset} ")
-        assert leaving.hear() == f"MSG kitchen {offset} staying {offset}"
-        assert page.hear()["data"] == str(offset)
+            assert peer.request(f"PUB {name} {offset}") == f"OK {offset}"
+            assert peer.receive().startswith(f"MSG {name} {offset} ")
+        assert leaving.receive() == f"MSG kitchen {offset} staying {offset}"
+        assert page.receive()["data"] == str(offset)
 
     whole = (tmp_path / "bridge.toml").read_text()
     for number, broken in enumerate(
@@ -429,35 +439,41 @@ def test_keys_and_rights_change_while_peers_stay(start, call, browse, issuer, tm
         1,
     ):
         (tmp_path / "bridge.toml").write_text(broken)
-        reload(bridge, "nothing was read again, all stays as it was: ")
+        reload(server, "nothing was read again, all stays as it was: ")
         all_is_as_it_was(number)
     (tmp_path / "bridge.toml").unlink()
-    reload(bridge, "nothing was read again, all stays as it was: cannot read ")
+    reload(server, "nothing was read again, all stays as it was: cannot read ")
     head = number + 1
     all_is_as_it_was(head)
 
     table('lobby = "rw"', lasting, new)
-    reload(bridge)
+    reload(server)
     gone = "the key that your token was signed with is no longer valid; bring another token"
-    assert leaving.hears_the_end() == [f"NOTICE {gone}", "BYE"]
-    messages, code = page.hears_the_end()
+    assert leaving.receive_rest() == [f"NOTICE {gone}", "BYE"]
+    messages, code = page.receive_rest()
     assert ([message["text"] for message in messages if message["type"] == "notice"], code) == ([gone], 1008)
     lost = "NOTICE you may not read attic any longer, and are not subscribed to it"
-    assert nobody.hear() == staying.hear() == lost
-    assert nobody.ask("SUB attic") == TAKES_A_TOKEN % "read"
-    assert staying.ask("SUB attic") == FORBIDDEN % "read"
+    assert nobody.receive() == staying.receive() == lost
+    assert nobody.request("SUB attic") == TAKES_A_TOKEN % "read"
+    assert staying.request("SUB attic") == FORBIDDEN % "read"
     head += 1
-    assert staying.ask(f"PUB kitchen {head}") == f"OK {head}"
-    assert staying.hear() == f"MSG kitchen {head} staying {head}"
-    assert nobody.ask(f"PUB lobby {head}") == f"OK {head}"
-    assert nobody.hear().startswith(f"MSG lobby {head} ")
-    assert nobody.ask(f"AUTH {issuer.token('new', rights, key='new')}").startswith("OK new ")
-    assert nobody.ask("SUB kitchen").startswith("OK kitchen ")
-    assert call(bridge.lines[0]).ask(f"AUTH {issuer.token('leaving', key='old')}").startswith("ERR unauthorized ")
-    issuer.is_untold_in(bridge.log())
+    assert staying.request(f"PUB kitchen {head}") == f"OK {head}"
+    assert staying.receive() == f"MSG kitchen {head} staying {head}"
+    assert nobody.request(f"PUB lobby {head}") == f"OK {head}"
+    assert nobody.receive().startswith(f"MSG lobby {head} ")
+    assert nobody.request(f"AUTH {issuer.token('new', rights, key='new')}").startswith("OK new ")
+    assert nobody.request("SUB kitchen").startswith("OK kitchen ")
+    assert (
+        line_client(server.lines[0])
+        .request(f"AUTH {issuer.token('leaving', key='old')}")
+        .startswith("ERR unauthorized ")
+    )
+    issuer.is_untold_in(server.log())
 
 
-def test_a_certificate_says_who_one_is_and_the_file_what_one_may(start, call, browse, issuer, tmp_path, reload):
+def test_a_certificate_says_who_one_is_and_the_file_what_one_may(
+    start, line_client, web_client, issuer, tmp_path, reload
+):
     authority = Authority(tmp_path)
     for name, common_name in (("server", "localhost"), ("ann", "ann"), ("bob", "bob"), ("mallory", "~ann")):
         authority.issue(name, common_name)
@@ -482,25 +498,27 @@ def test_a_certificate_says_who_one_is_and_the_file_what_one_may(start, call, br
 
     key = issuer.make_key("beside")
     allow(ann='kitchen = "rw", attic = "r"', bob='attic = "r"')
-    bridge = start("--config", "bridge.toml", tcp=(line,), web=(page,))
-    ann, bob = call(bridge.lines[0], showing("ann")), call(bridge.lines[0], showing("bob"))
+    server = start("--config", "bridge.toml", tcp=(line,), web=(page,))
+    ann, bob = line_client(server.lines[0], showing("ann")), line_client(server.lines[0], showing("bob"))
     for name in ("kitchen", "attic", "lobby"):
-        assert ann.ask(f"SUB {name}").startswith(f"OK {name} ")
-    assert bob.ask("SUB kitchen") == FORBIDDEN % "read"
-    assert bob.ask("NICK ann") == "OK ~ann"
-    assert bob.ask("SUB attic").startswith("OK attic ")
-    browser = browse(bridge.page, tls=showing("ann"))
-    assert browser.ask(type="publish", id=1, channel="kitchen", data="from a page")["offset"] == 1
-    assert ann.hear() == "MSG kitchen 1 ann from a page"
-    nobody = call(bridge.lines[0], showing("mallory"))
+        assert ann.request(f"SUB {name}").startswith(f"OK {name} ")
+    assert bob.request("SUB kitchen") == FORBIDDEN % "read"
+    assert bob.request("NICK ann") == "OK ~ann"
+    assert bob.request("SUB attic").startswith("OK attic ")
+    browser = web_client(server.page, tls=showing("ann"))
+    assert browser.request(type="publish", id=1, channel="kitchen", data="from a page")["offset"] == 1
+    assert ann.receive() == "MSG kitchen 1 ann from a page"
+    nobody = line_client(server.lines[0], showing("mallory"))
     unfit = "the common name of the certificate is not fit to be shown to others"
-    assert nobody.hears_the_end() == [f"ERR unauthorized {unfit}"]
+    assert nobody.receive_rest() == [f"ERR unauthorized {unfit}"]
     # A token says who one is in place of the certificate.
-    assert bob.ask(f"AUTH {issuer.token('carl', {'kitchen': 'r', 'attic': 'r'}, key='beside')}").startswith("OK carl ")
-    assert bob.ask("SUB kitchen").startswith("OK kitchen ")
+    assert bob.request(f"AUTH {issuer.token('carl', {'kitchen': 'r', 'attic': 'r'}, key='beside')}").startswith(
+        "OK carl "
+    )
+    assert bob.request("SUB kitchen").startswith("OK kitchen ")
 
     allow(ann='kitchen = "rw"')
-    reload(bridge)
-    assert ann.hear() == "NOTICE you may not read attic any longer, and are not subscribed to it"
-    assert ann.ask("PUB kitchen still here") == "OK 2"
-    assert [peer.hear() for peer in (ann, bob)] == ["MSG kitchen 2 ann still here"] * 2
+    reload(server)
+    assert ann.receive() == "NOTICE you may not read attic any longer, and are not subscribed to it"
+    assert ann.request("PUB kitchen still here") == "OK 2"
+    assert [peer.receive() for peer in (ann, bob)] == ["MSG kitchen 2 ann still here"] * 2

@@ -52,30 +52,30 @@ def configure(tmp_path: Path) -> Callable[..., None]:
 
 
 @pytest.fixture
-def bridge_with(configure: Any, start: Any) -> Callable[..., Any]:
-    """A bridge with one webhook: ``bridge_with(url, *lines)``."""
+def server_with(configure: Any, start: Any) -> Callable[..., Any]:
+    """A bridge with one webhook: ``server_with(url, *lines)``."""
 
-    def bridge_with(url: str, *lines: str, events: str = ALL, options: tuple[str, ...] = ()) -> Any:
+    def server_with(url: str, *lines: str, events: str = ALL, options: tuple[str, ...] = ()) -> Any:
         configure(url, *lines, events=events)
         return start("--config", "bridge.toml", *options, web=("none",))
 
-    return bridge_with
+    return server_with
 
 
 def test_what_happens_is_told_signed_and_in_order(
-    receive: Any, bridge_with: Any, call: Any, eventually: Callable[..., Any]
+    receive: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
 ) -> None:
     receiver = receive()
-    bridge = bridge_with(receiver.url, "debounce = 0", 'channels = ["kitchen.*"]')
-    ann, bob = call(bridge.lines[0]), call(bridge.lines[0])
-    ann.ask("NICK ann")
-    ann.ask("SUB cellar")
-    subscribed = ann.ask("SUB kitchen.oven")
+    server = server_with(receiver.url, "debounce = 0", 'channels = ["kitchen.*"]')
+    ann, bob = line_client(server.lines[0]), line_client(server.lines[0])
+    ann.request("NICK ann")
+    ann.request("SUB cellar")
+    subscribed = ann.request("SUB kitchen.oven")
     for number in range(200):
-        bob.ask(f"PUB kitchen.oven {number}")
-    bob.ask('PUB kitchen.oven {"celsius": [200.5]}')
-    bob.ask("PUB cellar nobody is told")
-    ann.send(b"QUIT\n")
+        bob.request(f"PUB kitchen.oven {number}")
+    bob.request('PUB kitchen.oven {"celsius": [200.5]}')
+    bob.request("PUB cellar nobody is told")
+    ann.send_bytes(b"QUIT\n")
     # What is published is told at once, what is not published too, so all of it comes in order.
     eventually(lambda: receiver.told[-1:] == ["channel-vacated"], "all of it")
     assert receiver.told == [
@@ -92,53 +92,55 @@ def test_what_happens_is_told_signed_and_in_order(
 
 
 def test_a_quick_reconnect_says_nothing(
-    receive: Any, bridge_with: Any, call: Any, eventually: Callable[..., Any]
+    receive: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
 ) -> None:
     receiver = receive()
-    bridge = bridge_with(receiver.url, "debounce = 2", "delay = 0")
+    server = server_with(receiver.url, "debounce = 2", "delay = 0")
     for number in range(5):
-        ann = call(bridge.lines[0])
-        ann.ask("NICK ann")
-        ann.ask("SUB kitchen")
-        ann.ask(f"PUB kitchen {number}")
+        ann = line_client(server.lines[0])
+        ann.request("NICK ann")
+        ann.request("SUB kitchen")
+        ann.request(f"PUB kitchen {number}")
         ann.close()
-    ann = call(bridge.lines[0])
-    ann.ask("NICK ann")
-    ann.ask("SUB kitchen")
+    ann = line_client(server.lines[0])
+    ann.request("NICK ann")
+    ann.request("SUB kitchen")
     eventually(lambda: "member-joined ann" in receiver.told, "that ann has come")
     assert receiver.told.count("channel-occupied") == receiver.told.count("member-joined ann") == 1
     assert {"member-left ann", "channel-vacated"}.isdisjoint(receiver.told)
 
 
-def test_what_fails_is_tried_again(receive: Any, bridge_with: Any, call: Any, eventually: Callable[..., Any]) -> None:
+def test_what_fails_is_tried_again(
+    receive: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
+) -> None:
     receiver = receive()
     receiver.statuses = [503, 500]
-    bridge = bridge_with(receiver.url, events='["event-published"]')
-    peer = call(bridge.lines[0])
-    peer.ask("PUB kitchen first")
+    server = server_with(receiver.url, events='["event-published"]')
+    peer = line_client(server.lines[0])
+    peer.request("PUB kitchen first")
     eventually(lambda: receiver.deliveries, "the first attempt")
-    peer.ask("PUB kitchen second")
+    peer.request("PUB kitchen second")
     eventually(lambda: receiver.told == ["first", "second"], "both")
     first, second, third, *_ = receiver.deliveries
     assert first["delivery"] == second["delivery"] == third["delivery"]
     assert first["sent"] < second["sent"] < third["sent"]
-    assert bridge.log().count("the receiver answered 503; it is tried again") == 1
-    eventually(lambda: "deliveries are taken again" in bridge.log(), "the word in the log")
+    assert server.log().count("the receiver answered 503; it is tried again") == 1
+    eventually(lambda: "deliveries are taken again" in server.log(), "the word in the log")
 
 
 def test_a_receiver_that_was_away_hears_how_much_it_has_missed(
-    receive: Any, bridge_with: Any, call: Any, eventually: Callable[..., Any]
+    receive: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
 ) -> None:
     receiver = receive()
-    bridge = bridge_with(receiver.url, "queue-events = 10", events='["event-published"]')
-    peer = call(bridge.lines[0])
-    peer.ask("PUB kitchen before")
+    server = server_with(receiver.url, "queue-events = 10", events='["event-published"]')
+    peer = line_client(server.lines[0])
+    peer.request("PUB kitchen before")
     eventually(lambda: receiver.told == ["before"], "the first")
     receiver.close()
-    peer.ask("PUB kitchen under way")
-    eventually(lambda: "it is tried again" in bridge.log(), "the failure")
+    peer.request("PUB kitchen under way")
+    eventually(lambda: "it is tried again" in server.log(), "the failure")
     for number in range(100):
-        peer.ask(f"PUB kitchen {number}")
+        peer.request(f"PUB kitchen {number}")
     receiver = receive(port=receiver.port)
     eventually(lambda: receiver.told[-1:] == ["99"], "the last")
     assert receiver.told == ["under way", "dropped", *map(str, range(90, 100))]
@@ -146,49 +148,49 @@ def test_a_receiver_that_was_away_hears_how_much_it_has_missed(
     assert dropped["count"] == 90
 
 
-def test_at_the_end_what_is_queued_is_delivered(receive: Any, bridge_with: Any, call: Any) -> None:
+def test_at_the_end_what_is_queued_is_delivered(receive: Any, server_with: Any, line_client: Any) -> None:
     receiver = receive()
-    bridge = bridge_with(receiver.url, "delay = 60", "debounce = 60", "batch-events = 3", options=("--drain", "1"))
-    peer = call(bridge.lines[0])
-    peer.ask("NICK ann")
-    peer.ask("SUB kitchen")
-    peer.ask("PUB kitchen 1")
-    bridge.stop()
+    server = server_with(receiver.url, "delay = 60", "debounce = 60", "batch-events = 3", options=("--drain", "1"))
+    peer = line_client(server.lines[0])
+    peer.request("NICK ann")
+    peer.request("SUB kitchen")
+    peer.request("PUB kitchen 1")
+    server.stop()
     assert sorted(map(str, receiver.told)) == [
         *("1", "channel-occupied", "channel-vacated", "member-joined ann", "member-left ann")
     ]
-    assert "not delivered" not in bridge.log()
+    assert "not delivered" not in server.log()
 
 
-def test_at_the_end_what_was_not_delivered_is_counted(receive: Any, bridge_with: Any, call: Any) -> None:
+def test_at_the_end_what_was_not_delivered_is_counted(receive: Any, server_with: Any, line_client: Any) -> None:
     receiver = receive()
     receiver.close()
-    bridge = bridge_with(receiver.url, "delay = 60", "debounce = 60", events='["event-published"]')
-    peer = call(bridge.lines[0])
+    server = server_with(receiver.url, "delay = 60", "debounce = 60", events='["event-published"]')
+    peer = line_client(server.lines[0])
     for number in range(7):
-        peer.ask(f"PUB kitchen {number}")
+        peer.request(f"PUB kitchen {number}")
     peer.close()
-    bridge.stop()
-    assert f"webhook 127.0.0.1:{receiver.port}: 7 events were not delivered" in bridge.log()
+    server.stop()
+    assert f"webhook 127.0.0.1:{receiver.port}: 7 events were not delivered" in server.log()
 
 
 def test_other_words_hold_after_sighup(
-    receive: Any, configure: Any, bridge_with: Any, call: Any, eventually: Callable[..., Any]
+    receive: Any, configure: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
 ) -> None:
     receiver, other = receive(), receive()
-    bridge = bridge_with(receiver.url, 'name = "office"', events='["event-published"]')
-    peer = call(bridge.lines[0])
-    peer.ask("PUB kitchen 1")
+    server = server_with(receiver.url, 'name = "office"', events='["event-published"]')
+    peer = line_client(server.lines[0])
+    peer.request("PUB kitchen 1")
     eventually(lambda: receiver.told == ["1"], "the first")
     configure(other.url, 'name = "office"', events='["event-published"]')
-    bridge.process.send_signal(signal.SIGHUP)
-    eventually(lambda: "read again: the options" in bridge.log(), "the word in the log")
-    peer.ask("PUB kitchen 2")
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "read again: the options" in server.log(), "the word in the log")
+    peer.request("PUB kitchen 2")
     eventually(lambda: other.told == ["2"], "the second")
     configure("ftp://example.org")
-    bridge.process.send_signal(signal.SIGHUP)
-    eventually(lambda: "nothing was read again, all stays as it was" in bridge.log(), "the word in the log")
-    peer.ask("PUB kitchen 3")
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "nothing was read again, all stays as it was" in server.log(), "the word in the log")
+    peer.request("PUB kitchen 3")
     eventually(lambda: other.told == ["2", "3"], "the third")
 
 
@@ -208,11 +210,11 @@ def encrypted(tmp_path: Path, receive: Any) -> Callable[..., Receiver]:
 
 
 def test_a_certificate_of_ones_own_authority(
-    encrypted: Any, bridge_with: Any, call: Any, eventually: Callable[..., Any]
+    encrypted: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
 ) -> None:
     receiver = encrypted("localhost")
-    bridge = bridge_with(receiver.url, 'ca-file = "authority.pem"', events='["event-published"]')
-    call(bridge.lines[0]).ask("PUB kitchen 1")
+    server = server_with(receiver.url, 'ca-file = "authority.pem"', events='["event-published"]')
+    line_client(server.lines[0]).request("PUB kitchen 1")
     eventually(lambda: receiver.told == ["1"], "it")
 
 
@@ -222,17 +224,22 @@ def test_a_certificate_of_ones_own_authority(
     ids=["of an unknown authority", "for another host", "for no host"],
 )
 def test_a_certificate_that_does_not_vouch_for_the_host_gets_nothing(
-    encrypted: Any, bridge_with: Any, call: Any, eventually: Callable[..., Any], host: str, lines: tuple[str, ...]
+    encrypted: Any,
+    server_with: Any,
+    line_client: Any,
+    eventually: Callable[..., Any],
+    host: str,
+    lines: tuple[str, ...],
 ) -> None:
     receiver = encrypted(host)
-    bridge = bridge_with(receiver.url, *lines, events='["event-published"]')
-    peer = call(bridge.lines[0])
-    peer.ask("PUB kitchen 1")
-    eventually(lambda: "certificate verify failed; it is tried again" in bridge.log(), "the failure")
+    server = server_with(receiver.url, *lines, events='["event-published"]')
+    peer = line_client(server.lines[0])
+    peer.request("PUB kitchen 1")
+    eventually(lambda: "certificate verify failed; it is tried again" in server.log(), "the failure")
     peer.close()
-    bridge.stop()
+    server.stop()
     assert receiver.deliveries == []
-    assert SECRET not in bridge.log()
+    assert SECRET not in server.log()
 
 
 def test_a_mistake_keeps_the_bridge_from_starting(configure: Any, tmp_path: Path, twistd: str) -> None:
@@ -282,14 +289,14 @@ def test_the_receivers_of_the_page(
         eventually(lambda: _answers(port), "the receiver")
         assert _post(port, b'{"events": []}', {"Sockbridge-Signature-256": f"sha256={'0' * 64}"}) == 401
         assert _post(port, b'{"events": []}', {}) == 401
-        bridge = start("--config", "sockbridge.toml", web=("none",))
-        command = publish.replace("8081", bridge.lines[0].rpartition(":")[2])
+        server = start("--config", "sockbridge.toml", web=("none",))
+        command = publish.replace("8081", server.lines[0].rpartition(":")[2])
         subprocess.run(["sh", "-c", command], env=environment, check=True, capture_output=True, timeout=20)
         said = "event-published kitchen hello"
         assert f"prints `{said}`" in PAGE.read_text(encoding="utf-8")
         eventually(lambda: said in (tmp_path / "printed").read_text(), "what was published")
-        bridge.stop()
-        assert "tried again" not in bridge.log()
+        server.stop()
+        assert "tried again" not in server.log()
     finally:
         process.kill()
         process.wait()
