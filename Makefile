@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test style format types floors coverage tests rest web wstest conformance dist pythons fuzz bench soak pictures clean commands
+.PHONY: help run test style format types floors coverage tests rest web wstest conformance dist docs pythons fuzz bench soak pictures clean commands
 
 bin := .venv/bin
 # What takes longest of the tests with real processes: browsers, and all that is asked over HTTP.
@@ -65,6 +65,9 @@ pythons: .venv/for-test ## run the unit tests under every supported Python on th
 
 fuzz: .venv/for-test ## try new inputs for MINUTES=10; make fuzz ONLY="frames lines" MINUTES=1 takes a part
 	@$(bin)/python tools/fuzz.py --minutes $(or $(MINUTES),10) $(addprefix --only ,$(ONLY)) $(if $(REPEAT),--repeat $(REPEAT))
+
+docs: .venv/for-test ## build the documentation site in build/docs; broken links and anchors fail
+	$(bin)/sphinx-build -q -E -W --keep-going -n -d build/.doctrees docs build/docs
 
 bench: .venv/for-run ## compare with other servers; make bench BENCH="fan-out pairs" ROUNDS=1 SERVERS="sockbridge nats" does a part
 	@$(if $(filter-out sockbridge bare,$(or $(SERVERS),all)),bench/install $(filter crossbar,$(or $(SERVERS),crossbar)))
