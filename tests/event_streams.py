@@ -9,9 +9,11 @@ from twistedsock.codecs import json_decoder
 from twistedsock.codecs.encoders import EVENTS, JSON_IN_EVENTS
 from twistedsock.codecs.sse import MultiChannelSSEEncoder, read_id
 from twistedsock.errors import CloseReason
-from twistedsock.server.http.sse import subscribe_stream
+from twistedsock.server.connection import open_session
+from twistedsock.server.http.sse import close_unless_subscribed, subscribe_stream
 from twistedsock.session.commands import Command, Subscribe
 from twistedsock.session.encoder import Encoder
+from twistedsock.session.replies import nothing
 from twistedsock.session.session import StreamSession
 from twistedsock.testing import ENDS, FakeClient, FakeOutlet, FakeServer
 
@@ -84,16 +86,31 @@ class Stream:
         self.outlet = FakeOutlet()
         self.endings: list[CloseReason] = []
         self.faults: list[None] = []
-        self.session = StreamSession(server.context, dialect, self.outlet, ENDS, self.endings.append)
-        self.outlet.on_drained = self.session.drained
+        pipeline = open_session(
+            server.context,
+            dialect,
+            json_decoder,
+            self.outlet,
+            ENDS,
+            close=self.endings.append,
+            pause=nothing,
+            resume=self._subscribed,
+            session_class=StreamSession,
+            on_exception=lambda: self.faults.append(None),
+        )
+        self.session = pipeline.session
         self.session.welcome()
         asked: list[Command] = [
             Subscribe(name, last, place and place.offset, place and place.epoch, **more)
             for name, place in known.items()
         ]
-        subscribe_stream(self.session, asked, lambda: self.faults.append(None))
+        self._wanted = len(asked)
+        subscribe_stream(pipeline, asked, self._subscribed)
         self._looked = 0
         self._id = id
+
+    def _subscribed(self) -> None:
+        close_unless_subscribed(self.session, self._wanted)
 
     def received(self) -> list[ServerSent]:
         """Whole events since the last look."""

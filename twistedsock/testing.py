@@ -21,8 +21,9 @@ from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import SOCKET_FULL, Client
 from twistedsock.pubsub.values import Batch, Member, Payloads, Position, PresenceChange
+from twistedsock.server.connection import open_session
 from twistedsock.session.encoder import Encoder, Endpoints
-from twistedsock.session.input_pipeline import Decoder, InputPipeline
+from twistedsock.session.input_pipeline import Decoder
 from twistedsock.session.registry import ServerContext, build_context
 from twistedsock.session.session import Session
 from twistedsock.stats import TcpStats
@@ -250,9 +251,18 @@ class FakeClient:
         self.ending: CloseReason | None = None
         self.paused = False
         self.faults = 0
-        self.session = Session(server.context, dialect, self.outlet, ENDS, self._hang_up)
-        self.outlet.on_drained = self.session.drained
-        self.conversation = InputPipeline(self.session, codec, self._pause, self._resume, self._report)
+        self.conversation = open_session(
+            server.context,
+            dialect,
+            codec,
+            self.outlet,
+            ENDS,
+            close=self._hang_up,
+            pause=self._pause,
+            resume=self._resume,
+            on_exception=self._report,
+        )
+        self.session = self.conversation.session
         self._looked = 0
         self.session.welcome(b"", outcome)
 

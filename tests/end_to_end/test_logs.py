@@ -136,7 +136,7 @@ def test_a_fault_is_one_line_with_its_traceback(start_json, line_client):
     peer = line_client(server.address)
     assert peer.request("INFO").startswith("ERR internal ")
     assert peer.request("PING") == "PONG"
-    told = server.line("a command met a fault of this server")
+    told = server.line("internal error while a command was processed")
     assert told["level"] == "critical"
     assert told["traceback"].startswith("Traceback (most recent call last)")
     assert "ValueError: a fault\nof two lines" in told["traceback"]

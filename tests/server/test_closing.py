@@ -4,7 +4,7 @@ import pytest
 from twisted.internet.interfaces import ISSLTransport
 from zope.interface import alsoProvides
 
-from twistedsock.server.connection import LINGER, graceful_close
+from twistedsock.server.connection import LINGER_SECONDS, graceful_close
 
 
 def test_our_stream_ends_first_and_what_still_comes_is_read(wire, reactor):
@@ -17,7 +17,7 @@ def test_our_stream_ends_first_and_what_still_comes_is_read(wire, reactor):
 def test_who_does_not_leave_in_time_is_dropped(wire, reactor):
     transport = wire()
     graceful_close(transport, reactor.callLater)
-    reactor.advance(LINGER - 0.1)
+    reactor.advance(LINGER_SECONDS - 0.1)
     assert not transport.aborted
     reactor.advance(0.1)
     assert transport.aborted
@@ -26,7 +26,7 @@ def test_who_does_not_leave_in_time_is_dropped(wire, reactor):
 def test_the_end_in_time_can_call_that_off(wire, reactor):
     transport = wire()
     graceful_close(transport, reactor.callLater).cancel()
-    reactor.advance(2 * LINGER)
+    reactor.advance(2 * LINGER_SECONDS)
     assert not transport.aborted
 
 
@@ -39,5 +39,5 @@ def test_where_no_stream_can_end_alone_the_transport_says_goodbye_itself(wire, r
         transport.loseWriteConnection = None
     graceful_close(transport, reactor.callLater)
     assert (transport.half_closed, transport.disconnecting) == (False, True)
-    reactor.advance(LINGER)
+    reactor.advance(LINGER_SECONDS)
     assert transport.aborted

@@ -13,6 +13,6 @@ def test_a_fault_is_logged_with_its_traceback(logged):
     (event,) = logged
     logged.clear()
     assert event["log_level"] is LogLevel.critical
-    assert formatEvent(event) == "a command met a fault of this server"
+    assert formatEvent(event) == "internal error while a command was processed"
     assert event["log_failure"].check(ZeroDivisionError)
     assert "test_faults" in event["log_failure"].getTraceback()

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from tests.server.websocket_streams import frame
 from twistedsock.auth.origins import AllowedOrigins
-from twistedsock.server.connection import LINGER
+from twistedsock.server.connection import LINGER_SECONDS
 from twistedsock.server.http.checks import OriginPolicy
 from twistedsock.server.http.connection import HTTPConnection
 from twistedsock.server.http.request import HTTPRequest
@@ -113,7 +113,7 @@ def test_nothing_is_left_of_a_connection(visit, reason, quiet, factories, server
     transport.doRead()
     server.turn()
     transport.connectionLost(Failure(reason()))
-    reactor.advance(2 * LINGER)  # Autobahn's timers are bounded, but not all of them are cancelled
+    reactor.advance(2 * LINGER_SECONDS)  # Autobahn's timers are bounded, but not all of them are cancelled
     server.turn()
     reactor.readers.clear()
     reactor.writers.clear()

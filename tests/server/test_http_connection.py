@@ -10,7 +10,7 @@ from twistedsock.codecs.query import ApiError
 from twistedsock.errors import BAD_NICK
 from twistedsock.limits.principal import LOCAL
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
-from twistedsock.server.connection import LINGER
+from twistedsock.server.connection import LINGER_SECONDS
 from twistedsock.server.http.connection import IDLE, MAX_EARLY, MAX_REQUESTS
 from twistedsock.server.http.routes import Route
 from twistedsock.testing import FakeServer
@@ -219,7 +219,7 @@ def test_what_has_begun_must_end_in_time(build, reactor, sent):
     assert visit.transport.heard().startswith(b"HTTP/1.1 408 ")
     assert visit.transport.half_closed
     assert visit.send_bytes(b"hello" + ask()) == []
-    reactor.advance(LINGER)
+    reactor.advance(LINGER_SECONDS)
     assert visit.transport.aborted
     visit.is_lost()
     assert reactor.getDelayedCalls() == []
@@ -527,7 +527,7 @@ def test_who_is_still_sending_has_its_words_taken(place, reactor):
     visit.protocol.dataReceived(ask("/echo", "POST", Content_Length="100000"))
     assert visit.transport.half_closed and not visit.transport.disconnecting
     assert visit.transport.reads
-    reactor.advance(LINGER)
+    reactor.advance(LINGER_SECONDS)
     assert visit.transport.aborted
     visit.is_lost()
     assert reactor.getDelayedCalls() == []

@@ -62,7 +62,7 @@ def test_who_never_says_a_line_is_told_and_closed(call: Call, reactor: Any) -> N
     reactor.advance(99)
     assert call.received() == []
     reactor.advance(1)
-    assert call.was_closed("you have said nothing for 100 seconds")
+    assert call.was_closed("no command received within 100 seconds")
 
 
 def test_one_line_is_enough(call: Call, reactor: Any) -> None:
@@ -82,7 +82,7 @@ def test_a_line_that_has_begun_must_end(call: Call, reactor: Any) -> None:
         call.send_bytes(b"x")
     assert call.received() == []
     reactor.advance(1)
-    assert call.was_closed("what you began to say did not end within 10 seconds")
+    assert call.was_closed("a line or message was not completed within 10 seconds")
 
 
 def test_each_line_has_its_own_time(call: Call, reactor: Any) -> None:
@@ -107,14 +107,14 @@ def test_each_unfinished_line_has_a_deadline(call: Call, reactor: Any) -> None:
     reactor.advance(9)
     assert call.received() == []
     reactor.advance(1)
-    assert call.was_closed("what you began to say did not end within 10 seconds")
+    assert call.was_closed("a line or message was not completed within 10 seconds")
 
 
 def test_a_line_that_is_skipped_must_end_too(call: Call, reactor: Any) -> None:
     call.send_bytes(b"x" * 70_000)
     assert call.received()[0].startswith("ERR too-long ")
     reactor.advance(10)
-    assert call.was_closed("what you began to say did not end within 10 seconds")
+    assert call.was_closed("a line or message was not completed within 10 seconds")
 
 
 def test_who_is_not_read_has_more_time(call: Call, server: FakeServer, reactor: Any) -> None:
@@ -127,7 +127,7 @@ def test_who_is_not_read_has_more_time(call: Call, server: FakeServer, reactor: 
     call.received()
     assert not call.transport.half_closed
     reactor.advance(10)
-    assert call.was_closed("what you began to say did not end within 10 seconds")
+    assert call.was_closed("a line or message was not completed within 10 seconds")
 
 
 def test_who_idles_is_closed_where_that_is_minded(call: Call, reactor: Any) -> None:
@@ -137,7 +137,7 @@ def test_who_idles_is_closed_where_that_is_minded(call: Call, reactor: Any) -> N
         reactor.advance(199)
     assert call.received() == ["PONG"] * 3
     reactor.advance(1)
-    assert call.was_closed("you have said nothing for 200 seconds; a ping now and then is enough to stay")
+    assert call.was_closed("no command received for 200 seconds: send PING to stay connected")
 
 
 def test_who_is_gone_is_not_waited_for(call: Call, reactor: Any) -> None:
@@ -191,7 +191,7 @@ def test_what_has_begun_on_a_websocket_must_end(client: Client, clock: Clock, be
     clock.advance(9)
     assert client.frames() == []
     clock.advance(1)
-    assert was_closed(client, "what you began to say did not end within 10 seconds")
+    assert was_closed(client, "a line or message was not completed within 10 seconds")
 
 
 def test_what_has_ended_on_a_websocket_is_well(client: Client, clock: Clock) -> None:
@@ -217,7 +217,7 @@ def test_fragments_without_end_are_an_end(client: Client, clock: Clock) -> None:
         client.send_bytes(bytes([0x00]) + frame(TEXT, b"x")[1:] + frame(PING, b""))
     client.frames()
     clock.advance(1)
-    assert was_closed(client, "what you began to say did not end within 10 seconds")
+    assert was_closed(client, "a line or message was not completed within 10 seconds")
 
 
 def test_who_idles_on_a_websocket_is_closed_where_that_is_minded(client: Client, clock: Clock) -> None:
@@ -235,7 +235,7 @@ def test_who_idles_on_a_websocket_is_closed_where_that_is_minded(client: Client,
         for payload in pings:
             client.send_bytes(frame(PONG, payload))
     clock.advance(2)
-    assert was_closed(client, "you have said nothing for 200 seconds; a ping now and then is enough to stay")
+    assert was_closed(client, "no command received for 200 seconds: send PING to stay connected")
 
 
 def test_a_gone_websocket_is_not_waited_for(client: Client, clock: Clock) -> None:

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from tests.authority import Authority
 from twistedsock.errors import CloseReason, ErrorCode
-from twistedsock.server.connection import LINGER
+from twistedsock.server.connection import LINGER_SECONDS
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.server.tcp import LineFactory
 from twistedsock.server.websocket import OPEN_TIMEOUT
@@ -134,7 +134,7 @@ def test_a_half_close_waits_for_answers_that_are_late(reactor, wire):
 
 def test_who_does_not_leave_after_goodbye_is_dropped(call, reactor):
     call.send("QUIT")
-    reactor.advance(LINGER)
+    reactor.advance(LINGER_SECONDS)
     assert call.transport.aborted
 
 
@@ -417,7 +417,7 @@ def test_a_fault_of_ours_is_logged_and_the_peer_goes_on(call, logged, monkeypatc
     assert pong == "PONG"
     (event,) = [event for event in logged if "log_failure" in event]
     logged.remove(event)
-    assert formatEvent(event) == "a command met a fault of this server"
+    assert formatEvent(event) == "internal error while a command was processed"
 
 
 def test_the_factory_says_nothing_of_itself(server, reactor, logged):

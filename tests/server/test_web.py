@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twistedsock.auth.origins import AllowedOrigins, ListenerScope, host_name
 from twistedsock.codecs.http import MAX_HEAD
 from twistedsock.errors import ErrorCode
-from twistedsock.server.connection import LINGER
+from twistedsock.server.connection import LINGER_SECONDS
 from twistedsock.server.http.checks import MAX_TOLD, OriginPolicy
 from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig
 from twistedsock.server.web import WebFactory
@@ -246,7 +246,7 @@ def test_who_does_not_ask_in_time_is_refused_and_then_dropped(visit, reactor):
     reactor.advance(OPEN_TIMEOUT)
     assert peer.received()[0] == 408
     assert peer.transport.half_closed
-    reactor.advance(LINGER)
+    reactor.advance(LINGER_SECONDS)
     assert peer.transport.aborted
 
 

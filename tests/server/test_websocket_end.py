@@ -21,7 +21,7 @@ from tests.server.websocket_client import (
 )
 from tests.server.websocket_streams import frame
 from twistedsock.errors import CloseReason
-from twistedsock.server.connection import LINGER
+from twistedsock.server.connection import LINGER_SECONDS
 from twistedsock.server.websocket import CLOSE_TIMEOUT, JSON_PROTOCOL, LINE_PROTOCOL
 from twistedsock.testing import FakeServer
 
@@ -232,7 +232,7 @@ def test_a_peer_that_closes_and_does_not_read_is_dropped(port: Port, clock: Cloc
     client.stalls()
     client.send_bytes(frame(CLOSE, b"\x03\xe8"))
     assert client.transport.ending == "closed"
-    pass_time(clock, int(LINGER) + 1)
+    pass_time(clock, int(LINGER_SECONDS) + 1)
     assert client.transport.ending == "aborted"
     client.goes()
     assert not clock.getDelayedCalls()

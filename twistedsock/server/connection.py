@@ -1,8 +1,8 @@
-"""How a connection is closed on our side: our last words, then the end of our stream, then theirs.
+"""The life of a connection that carries a session: opening the session, closing the socket, logging exceptions.
 
-Closing a socket with unread input makes the kernel answer with RST, and that can destroy the last words on their way.
-So we say that we have finished (FIN), read and forget what still comes, and close when the peer does, or when it has
-had time enough.
+Connections are closed with a lingering close. A socket that is closed with unread input makes the kernel answer with
+RST, and that can destroy the last bytes on their way to the client. Therefore the server ends its own stream (FIN),
+discards what still arrives, and closes when the client does or after ``LINGER_SECONDS``.
 """
 
 from collections.abc import Callable
@@ -13,38 +13,72 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-LINGER = 10.0
-"""Seconds that a peer has to take our last bytes and to end its own stream."""
+from twistedsock.errors import CloseReason
+from twistedsock.server.timeouts import ConnectionTimeouts
+from twistedsock.session.encoder import Encoder, Endpoints
+from twistedsock.session.input_pipeline import Decoder, InputPipeline
+from twistedsock.session.registry import ServerContext
+from twistedsock.session.session import Session
+from twistedsock.session.timeline import HandshakeInfo
 
-
-def graceful_close(transport: Any, call_later: Callable[..., Any]) -> Any:
-    """End our stream, and the connection after ``LINGER`` at the latest; gives the delayed call, to be cancelled when
-    the connection is gone before. The protocol must drop what still comes in."""
-    end_stream = getattr(transport, "loseWriteConnection", None)
-    if end_stream is None or ISSLTransport.providedBy(transport):  # TLS has a goodbye of its own
-        transport.loseConnection()
-    else:
-        end_stream()
-        transport.resumeProducing()
-    return call_later(LINGER, transport.abortConnection)
-
-
-def close_description(reason: Failure | None) -> str:
-    """For the last step of a connection: that its two ends have both said goodbye, that we have cut it off, or that it
-    broke, as the other end did."""
-    kind = None if reason is None else reason.type
-    if kind is ConnectionDone:
-        return "cleanly"
-    return "aborted" if kind is ConnectionAborted else "broken"
-
+LINGER_SECONDS = 10.0
+"""Time for the client to read the last bytes and to end its own stream."""
 
 _log = Logger()
 
 
 def log_exception() -> None:
-    """Log the exception that is being handled."""
-    _log.failure("a command met a fault of this server")
+    """Log the exception that is being handled, with its traceback. The client receives the error ``internal``."""
+    _log.failure("internal error while a command was processed")
 
 
-# TODO-MERGED-DOC: What becomes of a fault of ours: it is logged once, with its traceback, and the peer hears
-# ``internal``.
+def open_session(
+    context: ServerContext,
+    encoder: Encoder,
+    decoder: Decoder,
+    outlet: Any,
+    endpoints: Endpoints,
+    *,
+    close: Callable[[CloseReason], None],
+    pause: Callable[[], object],
+    resume: Callable[[], object],
+    listener: str = "",
+    handshake: HandshakeInfo | None = None,
+    timeouts: ConnectionTimeouts | None = None,
+    awaits_first_command: bool = False,
+    session_class: type[Session] = Session,
+    on_exception: Callable[[], object] = log_exception,
+) -> InputPipeline:
+    """Open a session on a connection, and return the pipeline of its input.
+
+    Nothing has been sent yet: the caller keeps the pipeline and then calls ``welcome`` of its ``session``. ``close``
+    closes the connection after the bytes that were written; ``pause`` and ``resume`` control reading. With ``timeouts``
+    the idle timeout starts now and, if the connection ``awaits_first_command``, so does the one for that command;
+    the caller reports each command to them."""
+    session = session_class(context, encoder, outlet, endpoints, close, listener, handshake)
+    outlet.on_drained = session.drained
+    pipeline = InputPipeline(session, decoder, pause, resume, on_exception)
+    if timeouts is not None:
+        timeouts.start(pipeline, awaits_first_command)
+    return pipeline
+
+
+def graceful_close(transport: Any, call_later: Callable[..., Any]) -> Any:
+    """End our stream now, and the connection after ``LINGER_SECONDS`` at the latest. The protocol must discard what
+    still arrives. Returns the delayed call that aborts the connection, to be cancelled when it is lost before."""
+    end_stream = getattr(transport, "loseWriteConnection", None)
+    if end_stream is None or ISSLTransport.providedBy(transport):  # TLS ends with close_notify in each direction
+        transport.loseConnection()
+    else:
+        end_stream()
+        transport.resumeProducing()
+    return call_later(LINGER_SECONDS, transport.abortConnection)
+
+
+def close_description(reason: Failure | None) -> str:
+    """How a connection ended, for its timeline: ``cleanly`` if both sides closed it, ``aborted`` if the server did
+    without waiting, otherwise ``broken``."""
+    kind = None if reason is None else reason.type
+    if kind is ConnectionDone:
+        return "cleanly"
+    return "aborted" if kind is ConnectionAborted else "broken"

@@ -18,7 +18,7 @@ from twistedsock.limits.memory import UNCOUNTED_BYTES
 from twistedsock.limits.principal import Principal, address_principal
 from twistedsock.limits.rate import ENTRY_PRICE, TLS_HANDSHAKE_PRICE
 from twistedsock.pubsub.subscription import SOCKET_FULL
-from twistedsock.server.connection import close_description, graceful_close, log_exception
+from twistedsock.server.connection import close_description, graceful_close, open_session
 from twistedsock.server.sockets import (
     DEFAULT_LISTENER,
     ListenerConfig,
@@ -34,7 +34,6 @@ from twistedsock.server.transport import detach_outlet, outlet_of
 from twistedsock.session.commands import Interrupt, InvalidCommand
 from twistedsock.session.input_pipeline import InputPipeline
 from twistedsock.session.registry import ServerContext
-from twistedsock.session.session import Session
 
 _FOREIGN = {
     WireProtocol.TLS: b"this port does not speak TLS: it expects lines of text",
@@ -101,12 +100,22 @@ class LineProtocol(Protocol):
         if factory.listening.secure or factory.listening.proxied:
             handshake = "TLS" if factory.listening.secure else ""
             arrival = handshake_info(transport, factory.context.broker.clock(), handshake, self._accepted_at)
-        session = Session(factory.context, LINES, self._outlet, ends, self._hang_up, endpoint, arrival)
-        self._outlet.on_drained = session.drained
-        self._conversation = InputPipeline(session, line_decoder, transport.pauseProducing, self._resume, log_exception)
-        factory.patience.begin(self._conversation, spoken=False)
+        self._conversation = open_session(
+            factory.context,
+            LINES,
+            line_decoder,
+            self._outlet,
+            ends,
+            close=self._hang_up,
+            pause=transport.pauseProducing,
+            resume=self._resume,
+            listener=endpoint,
+            handshake=arrival,
+            timeouts=factory.timeouts,
+            awaits_first_command=True,
+        )
         subject = subject_of(transport) if factory.listening.secure else None
-        session.welcome(b"", factory.context.recognize(endpoint, None, subject))
+        self._conversation.session.welcome(b"", factory.context.recognize(endpoint, None, subject))
 
     def dataReceived(self, data: bytes) -> None:
         conversation = self._conversation
@@ -139,11 +148,11 @@ class LineProtocol(Protocol):
             # The first line is too long.
             if self._opening.begins_request() and self._is_foreign(conversation, WireProtocol.HTTP):
                 return
-        if items and self.factory.patience.minds_idling:
-            self.factory.patience.speaks(conversation)
+        if items and self.factory.timeouts.has_idle_timeout:
+            self.factory.timeouts.command_received(conversation)
         if items and not self._spoken:
             self._spoken = True
-            self.factory.patience.has_spoken(conversation)
+            self.factory.timeouts.first_command_received(conversation)
             if isinstance(items[0], bytes):
                 items[0] = items[0].removeprefix(BOM)
         items += [Interrupt()] * min(interrupts, 1)
@@ -167,7 +176,7 @@ class LineProtocol(Protocol):
             self._closing.cancel()
         self.factory.handshakes.stop(self)
         if self._conversation is not None:
-            self.factory.patience.end(self._conversation)
+            self.factory.timeouts.stop(self._conversation)
             self._conversation.lost(close_description(reason))
             if self._counted:
                 source = self._conversation.session.peer.source
@@ -189,10 +198,10 @@ class LineProtocol(Protocol):
         """A line that has begun must end in time."""
         if self._begun and (ended or not self._splitter.unfinished):
             self._begun = False
-            self.factory.patience.has_ended(conversation)
+            self.factory.timeouts.input_ended(conversation)
         if not self._begun and self._splitter.unfinished:
             self._begun = True
-            self.factory.patience.has_begun(conversation)
+            self.factory.timeouts.input_begun(conversation)
 
     def _is_foreign(self, conversation: InputPipeline, spoken: WireProtocol | None) -> bool:
         """Whether the connection speaks another protocol. It is closed then, and none of its lines is run."""
@@ -236,7 +245,7 @@ class LineFactory(ListenerFactory):
         self.send_buffer = send_buffer
         self.web_address = web_address
         self.listening = listening
-        self.patience = ConnectionTimeouts(context.limits, reactor)
+        self.timeouts = ConnectionTimeouts(context.limits, reactor)
         self.handshakes: TimeoutQueue[LineProtocol] = TimeoutQueue(
             reactor, context.limits.handshake_timeout, lambda protocol: protocol.transport.abortConnection()
         )

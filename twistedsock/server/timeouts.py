@@ -1,4 +1,7 @@
-"""A bound on the time that each of many may take."""
+"""Timeouts of connections: the first command, the end of a line or message that has begun, and the next command.
+
+Equal timeouts share one reactor timer, because a timer for each connection would be created and cancelled with it.
+"""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -11,109 +14,105 @@ T = TypeVar("T")
 
 
 class TimeoutQueue(Generic[T]):
-    """``expired`` is called with each that is ``seconds`` old and was not stopped. As all have the same time, they grow
-    old in the order in which they came, and one timer does for all: one for each would be made and cancelled with each
-    connection. 0 seconds are for ever."""
+    """Items that all time out ``seconds`` after they were started, unless they are stopped; 0 disables the timeout.
+    ``expired`` is called with each item that timed out. Items expire in the order in which they were started, so the
+    queue needs one timer only."""
 
     def __init__(self, reactor: Any, seconds: float, expired: Callable[[T], object]) -> None:
         self._reactor = reactor
         self._seconds = seconds
         self._expired = expired
-        self._waiting: dict[T, float] = {}
+        self._deadlines: dict[T, float] = {}
         self._timer: Any = None
 
-    def start(self, who: T) -> None:
-        """Also for those who are waited for: from now on."""
+    def start(self, item: T) -> None:
+        """Start the timeout of an item, or start it again."""
         if not self._seconds:
             return
-        self._waiting.pop(who, None)
-        self._waiting[who] = self._reactor.seconds() + self._seconds
+        self._deadlines.pop(item, None)
+        self._deadlines[item] = self._reactor.seconds() + self._seconds
         if self._timer is None:
-            self._timer = self._reactor.callLater(self._seconds, self._look)
+            self._timer = self._reactor.callLater(self._seconds, self._check)
 
-    def stop(self, who: T) -> None:
-        """Also for those who are not waited for."""
-        self._waiting.pop(who, None)
+    def stop(self, item: T) -> None:
+        """Stop the timeout of an item. Items without a timeout are ignored."""
+        self._deadlines.pop(item, None)
 
     def now(self) -> float:
-        """The time by which they go."""
+        """The reactor's time in seconds, by which items expire."""
         now: float = self._reactor.seconds()
         return now
 
-    def rest(self) -> None:
-        """Needs no timer while nobody is waited for."""
-        if self._timer is not None and not self._waiting:
+    def cancel_if_empty(self) -> None:
+        """Cancel the timer if no item needs it."""
+        if self._timer is not None and not self._deadlines:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._reactor.seconds()
-        late = []
-        for who, deadline in self._waiting.items():
+        expired = []
+        for item, deadline in self._deadlines.items():
             if deadline > now:
                 break
-            late.append(who)
-        for who in late:
-            del self._waiting[who]
-        first = next(iter(self._waiting.values()), None)
-        self._timer = None if first is None else self._reactor.callLater(first - now, self._look)
-        for who in late:
-            self._expired(who)
+            expired.append(item)
+        for item in expired:
+            del self._deadlines[item]
+        first = next(iter(self._deadlines.values()), None)
+        self._timer = None if first is None else self._reactor.callLater(first - now, self._check)
+        for item in expired:
+            self._expired(item)
 
 
 class ConnectionTimeouts:
-    """The deadlines of all conversations of one listener. Who is late is told why, and closed. ``minds_idling`` is
-    False where anybody may be silent for ever."""
+    """The timeouts of all sessions of one listener. A session that exceeds one is closed with a notice."""
 
     def __init__(self, limits: Limits, reactor: Any) -> None:
-        self.minds_idling = bool(limits.idle_timeout)
-        self._first = _bound(reactor, limits.first_command_timeout, "you have said nothing for {} seconds")
-        self._begun = _bound(reactor, limits.line_timeout, "what you began to say did not end within {} seconds")
-        self._idle = _bound(
-            reactor, limits.idle_timeout, "you have said nothing for {} seconds; a ping now and then is enough to stay"
+        self.has_idle_timeout = bool(limits.idle_timeout)
+        """Whether ``command_received`` must be called."""
+        self._first_command = _queue(reactor, limits.first_command_timeout, "no command received within {} seconds")
+        self._unfinished = _queue(reactor, limits.line_timeout, "a line or message was not completed within {} seconds")
+        self._idle = _queue(
+            reactor, limits.idle_timeout, "no command received for {} seconds: send PING to stay connected"
         )
 
-    def begin(self, conversation: InputPipeline, spoken: bool) -> None:
-        """Somebody came. ``spoken`` if it has said something already, such as a handshake."""
-        if not spoken:
-            self._first.start(conversation)
-        self._idle.start(conversation)
+    def start(self, pipeline: InputPipeline, awaits_first_command: bool) -> None:
+        """A session has opened. After a handshake, such as the one of WebSocket, no first command is required."""
+        if awaits_first_command:
+            self._first_command.start(pipeline)
+        self._idle.start(pipeline)
 
-    def has_spoken(self, conversation: InputPipeline) -> None:
-        """For the first time."""
-        self._first.stop(conversation)
+    def first_command_received(self, pipeline: InputPipeline) -> None:
+        """Stop the timeout of the first command."""
+        self._first_command.stop(pipeline)
 
-    def speaks(self, conversation: InputPipeline) -> None:
-        """A command came. Needs not be called unless idling is minded."""
-        self._idle.start(conversation)
+    def command_received(self, pipeline: InputPipeline) -> None:
+        """Start the idle timeout again."""
+        self._idle.start(pipeline)
 
-    def has_begun(self, conversation: InputPipeline) -> None:
-        """A line, a frame or a message has begun and must end."""
-        self._begun.start(conversation)
+    def input_begun(self, pipeline: InputPipeline) -> None:
+        """A line, frame or message has begun, and must end in time."""
+        self._unfinished.start(pipeline)
 
-    def has_ended(self, conversation: InputPipeline) -> None:
-        """It has."""
-        self._begun.stop(conversation)
+    def input_ended(self, pipeline: InputPipeline) -> None:
+        """Nothing unfinished remains."""
+        self._unfinished.stop(pipeline)
 
-    def end(self, conversation: InputPipeline) -> None:
-        """The connection is gone."""
-        for deadlines in (self._first, self._begun, self._idle):
-            deadlines.stop(conversation)
-            deadlines.rest()
+    def stop(self, pipeline: InputPipeline) -> None:
+        """The connection is lost: stop all its timeouts."""
+        for queue in (self._first_command, self._unfinished, self._idle):
+            queue.stop(pipeline)
+            queue.cancel_if_empty()
 
 
-def _bound(reactor: Any, seconds: float, words: str) -> TimeoutQueue[InputPipeline]:
-    told = words.format(f"{seconds:g}").encode()
+def _queue(reactor: Any, seconds: float, notice: str) -> TimeoutQueue[InputPipeline]:
+    text = notice.format(f"{seconds:g}").encode()
 
-    def expired(conversation: InputPipeline) -> None:
-        if conversation.waits:  # what it has said may still be in its socket, as it is us who do not read
-            deadlines.start(conversation)
+    def expired(pipeline: InputPipeline) -> None:
+        if pipeline.waits:  # the rest of its input may be in its socket, because the server does not read it
+            queue.start(pipeline)
         else:
-            conversation.session.dismiss(CloseReason.POLICY, told)
+            pipeline.session.dismiss(CloseReason.POLICY, text)
 
-    deadlines: TimeoutQueue[InputPipeline] = TimeoutQueue(reactor, seconds, expired)
-    return deadlines
-
-
-# TODO-MERGED-DOC: How long we wait for a peer: to say its first command, to end what it has begun, to say
-# anything at all.
+    queue: TimeoutQueue[InputPipeline] = TimeoutQueue(reactor, seconds, expired)
+    return queue

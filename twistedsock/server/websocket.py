@@ -23,14 +23,13 @@ from twistedsock.limits.memory import UNCOUNTED_BYTES
 from twistedsock.limits.settings import TIME_SLICE_SECONDS, Limits
 from twistedsock.pubsub.subscription import SOCKET_FULL, Client
 from twistedsock.server.autobahn_internals import SlimConnection
-from twistedsock.server.connection import LINGER, close_description, log_exception
+from twistedsock.server.connection import LINGER_SECONDS, close_description, log_exception, open_session
 from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig, endpoints_of
 from twistedsock.server.timeouts import ConnectionTimeouts
 from twistedsock.server.transport import detach_outlet, outlet_of
 from twistedsock.session.encoder import Encoder, Endpoints
 from twistedsock.session.input_pipeline import Decoder, InputPipeline
 from twistedsock.session.registry import ServerContext
-from twistedsock.session.session import Session
 from twistedsock.session.timeline import HandshakeInfo
 
 
@@ -206,11 +205,20 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
         self._lines = self.websocket_protocol_in_use == LINE_PROTOCOL
         dialect, codec = self.spoken[self.websocket_protocol_in_use or JSON_PROTOCOL]
         endpoint = factory.listening.endpoint
-        session = Session(factory.context, dialect, self._outlet, ends, self._hang_up, endpoint, arrival)
-        self._outlet.on_drained = session.drained
-        self._conversation = InputPipeline(session, codec, transport.pauseProducing, self._resume, log_exception)
-        factory.patience.begin(self._conversation, spoken=True)
-        session.welcome(before, outcome)
+        self._conversation = open_session(
+            factory.context,
+            dialect,
+            codec,
+            self._outlet,
+            ends,
+            close=self._hang_up,
+            pause=transport.pauseProducing,
+            resume=self._resume,
+            listener=endpoint,
+            handshake=arrival,
+            timeouts=factory.timeouts,
+        )
+        self._conversation.session.welcome(before, outcome)
 
     def dataReceived(self, data: bytes) -> None:
         frames, conversation = self._frames, self._conversation
@@ -299,8 +307,8 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
         begun = plain is not None or bool(self.data) or self.current_frame is not None or self.inside_message
         if begun is not self._begun:
             self._begun = begun
-            patience = self.factory.patience
-            (patience.has_begun if begun else patience.has_ended)(self._conversation)
+            timeouts = self.factory.timeouts
+            (timeouts.input_begun if begun else timeouts.input_ended)(self._conversation)
 
     def _is_too_much(self, held: int, conversation: InputPipeline) -> bool:
         """How much is held of what has not ended has changed; where it is too much, the peer goes, and what still comes
@@ -345,7 +353,7 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         if self._conversation is not None:
-            self.factory.patience.end(self._conversation)
+            self.factory.timeouts.stop(self._conversation)
             self._conversation.lost(self._ended)
             self._conversation = None
 
@@ -366,23 +374,23 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
 
     def dropConnection(self, abort: bool = False) -> None:
         """Autobahn closes the transport: nothing of ours must hold it open, and a peer that does not read our last
-        words has ``LINGER`` to do so."""
+        words has ``LINGER_SECONDS`` to do so."""
         if self._conversation is not None:
             if abort:
                 self._conversation.session.cease(self.wasNotCleanReason or "")
             detach_outlet(self._outlet, self.transport)
         super().dropConnection(abort)
         if not abort and self._linger is None:
-            self._linger = self.factory.reactor.callLater(LINGER, self.transport.abortConnection)
+            self._linger = self.factory.reactor.callLater(LINGER_SECONDS, self.transport.abortConnection)
 
     def _receive(self, messages: list[bytes]) -> None:
-        conversation, patience = self._conversation, self.factory.patience
+        conversation, timeouts = self._conversation, self.factory.timeouts
         assert conversation is not None
         if self._begun:
             self._begun = False
-            patience.has_ended(conversation)
-        if patience.minds_idling:
-            patience.speaks(conversation)
+            timeouts.input_ended(conversation)
+        if timeouts.has_idle_timeout:
+            timeouts.command_received(conversation)
         if self._starting:
             messages = self._start(conversation, messages)
             if not messages:
@@ -440,7 +448,7 @@ class WebSocketFactory(WebSocketServerFactory):
         self.reactor = reactor
         self.send_buffer = send_buffer
         self.listening = listening
-        self.patience = ConnectionTimeouts(context.limits, reactor)
+        self.timeouts = ConnectionTimeouts(context.limits, reactor)
         limits = context.limits
         self.setProtocolOptions(
             webStatus=False,

@@ -5,7 +5,6 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from twistedsock.codecs import json_decoder
 from twistedsock.codecs.encoders import JSON_IN_EVENTS
 from twistedsock.codecs.fallback import FallbackOpening, closing, read_messages
 from twistedsock.codecs.query import ApiError
@@ -37,10 +36,12 @@ class FallbackStream(EventStream):
         self._running: HTTPRequest | None = None
         self._next: tuple[HTTPRequest, list[bytes]] | None = None
 
-    def converse(self, session: Session) -> None:
-        """From here on it takes commands."""
-        self._conversation = InputPipeline(session, json_decoder, _nothing, self._resume, log_exception)
-        self._stand_ins.patience.begin(self._conversation, spoken=True)
+    def begin(self, request: HTTPRequest) -> Session:
+        """Open the session of a stream that receives commands."""
+        self._conversation = self.open_session(
+            request, FallbackOpening(self.key), Session, self._resume, self._stand_ins.timeouts
+        )
+        return self._conversation.session
 
     def take(self, request: HTTPRequest, messages: list[bytes]) -> None:
         """Run commands, and answer the request that brought them when that has been done."""
@@ -56,8 +57,8 @@ class FallbackStream(EventStream):
             request.on_gone = self._forget_next
 
     def _run(self, conversation: InputPipeline, request: HTTPRequest, messages: list[bytes]) -> None:
-        if self._stand_ins.patience.minds_idling:
-            self._stand_ins.patience.speaks(conversation)
+        if self._stand_ins.timeouts.has_idle_timeout:
+            self._stand_ins.timeouts.command_received(conversation)
         conversation.receive(messages)
         if conversation.waits:
             self._running = request
@@ -88,7 +89,7 @@ class FallbackStream(EventStream):
     def connectionLost(self, reason: Failure | None = None) -> None:
         self._end()
         if self._conversation is not None:
-            self._stand_ins.patience.end(self._conversation)
+            self._stand_ins.timeouts.stop(self._conversation)
             self._conversation.lost(close_description(reason))
             self._conversation = None
         super().connectionLost(reason)
@@ -103,17 +104,13 @@ class FallbackStream(EventStream):
                 request.refuse(NO_SUCH_STREAM, 404)
 
 
-def _nothing() -> None:
-    """Who sends more than is taken waits for the answer to what it has sent."""
-
-
 class FallbackEndpoint:
     """One for a server. ``draw_key`` gives a secret that nobody can guess."""
 
     def __init__(self, streams: StreamsEndpoint, draw_key: Callable[[], bytes]) -> None:
         self.streams = streams
         self.context = streams.context
-        self.patience = ConnectionTimeouts(streams.context.limits, streams.reactor)
+        self.timeouts = ConnectionTimeouts(streams.context.limits, streams.reactor)
         self._draw_key = draw_key
         self._by_key: dict[bytes, FallbackStream] = {}
 
@@ -132,8 +129,7 @@ class FallbackEndpoint:
         head = request.give_away(stream, HEADERS)
         try:
             self._by_key[stream.key] = stream
-            session = stream.begin(request, FallbackOpening(stream.key), Session)
-            stream.converse(session)
+            session = stream.begin(request)
             session.welcome(head + RETRY, proven(request.identity))
             session.speak(JSON_IN_EVENTS)
         except Exception:

@@ -75,7 +75,7 @@ class HTTPSite:
         """Nothing of it is waited for any longer."""
         for deadlines in (self.begun, self.idle):
             deadlines.stop(connection)
-            deadlines.rest()
+            deadlines.cancel_if_empty()
 
     def has_gone(self, connection: HTTPConnection) -> None:
         """It has ended, or is another protocol's."""

@@ -18,9 +18,10 @@ from twistedsock.codecs.sse import KEEP_ALIVE, RETRY, MultiChannelSSEEncoder
 from twistedsock.errors import CloseReason, Error, ErrorCode
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.names import check_nick
-from twistedsock.server.connection import close_description, graceful_close, log_exception
+from twistedsock.server.connection import close_description, graceful_close, log_exception, open_session
 from twistedsock.server.http.request import DATA, HTTPRequest
 from twistedsock.server.sockets import handshake_info
+from twistedsock.server.timeouts import ConnectionTimeouts
 from twistedsock.server.transport import detach_outlet, only_write, outlet_of
 from twistedsock.session.commands import Command, Nick, Subscribe
 from twistedsock.session.encoder import Encoder
@@ -79,20 +80,19 @@ NOT_ALL = b"not all channels could be opened for you; come again later"
 """The last words to who did not get what it asked for, and has been told why."""
 
 
-def subscribe_stream(session: StreamSession, asked: Sequence[Command], report: Callable[[], object]) -> None:
-    """Run what a stream was opened for; some of it later, where the backplane is distant. ``report`` is called where a
-    fault of ours is being handled."""
-    wanted = sum(isinstance(command, Subscribe) for command in asked)
+def subscribe_stream(pipeline: InputPipeline, asked: Sequence[Command], subscribed: Callable[[], object]) -> None:
+    """Run the commands a stream was opened for. ``subscribed`` is called at the end if that is now; if the backplane
+    answers later, the pipeline resumes then."""
+    pipeline.receive(asked)
+    if not pipeline.waits:
+        subscribed()
 
-    def settle() -> None:
-        session.on_ready = nothing
-        if session.state is SessionState.OPEN and len(session.subscriptions) < wanted:
-            session.dismiss(CloseReason.TRY_AGAIN, NOT_ALL)
 
-    conversation = InputPipeline(session, json_decoder, nothing, settle, report)
-    conversation.receive(asked)
-    if not conversation.waits:
-        settle()
+def close_unless_subscribed(session: Session, wanted: int) -> None:
+    """All commands of a stream have been run: close it if it has fewer subscriptions than were asked for."""
+    session.on_ready = nothing
+    if session.state is SessionState.OPEN and len(session.subscriptions) < wanted:
+        session.dismiss(CloseReason.TRY_AGAIN, NOT_ALL)
 
 
 MEDIA_TYPE = b"text/event-stream"
@@ -131,7 +131,7 @@ def wants_stream(request: HTTPRequest) -> bool:
 class EventStream:
     """What a connection belongs to once it is a stream; ``transport`` is that of the connection."""
 
-    __slots__ = ("_closing", "_ignored", "_input_ended", "_outlet", "_streams", "_transport", "session")
+    __slots__ = ("_closing", "_ignored", "_input_ended", "_outlet", "_streams", "_transport", "_wanted", "session")
 
     def __init__(self, streams: "StreamsEndpoint", transport: Any) -> None:
         self._streams = streams
@@ -140,19 +140,47 @@ class EventStream:
         self._ignored = 0
         self._input_ended = False
         self._outlet: Any = None
+        self._wanted = 0
         self.session: Session | None = None
 
-    def begin(self, request: HTTPRequest, dialect: Encoder, kind: type[Session]) -> Session:
-        """Its session, to which nothing has been said. To be called when the connection has been taken over."""
+    def open_session(
+        self,
+        request: HTTPRequest,
+        dialect: Encoder,
+        session_class: type[Session],
+        resume: Callable[[], None],
+        timeouts: ConnectionTimeouts | None = None,
+    ) -> InputPipeline:
+        """Open its session, to be called when the stream owns the connection. Nothing is sent yet."""
         streams = self._streams
         self._outlet = outlet_of(self._transport, streams.reactor)
-        endpoint = request.listening.endpoint
-        arrival = handshake_info(self._transport, streams.context.broker.clock(), "events")
-        session = kind(streams.context, dialect, self._outlet, request.ends, self.hang_up, endpoint, arrival)
-        self._outlet.on_drained = session.drained
-        self.session = session
+        pipeline = open_session(
+            streams.context,
+            dialect,
+            json_decoder,
+            self._outlet,
+            request.ends,
+            close=self.hang_up,
+            pause=nothing,
+            resume=resume,
+            listener=request.listening.endpoint,
+            handshake=handshake_info(self._transport, streams.context.broker.clock(), "events"),
+            timeouts=timeouts,
+            session_class=session_class,
+        )
+        self.session = pipeline.session
         streams.keep_alive.add(self)
-        return session
+        return pipeline
+
+    def subscribe(self, pipeline: InputPipeline, commands: Sequence[Command]) -> None:
+        """Run the commands that the stream was opened for."""
+        self._wanted = sum(isinstance(command, Subscribe) for command in commands)
+        subscribe_stream(pipeline, commands, self.subscribed)
+
+    def subscribed(self) -> None:
+        """All of them have been run."""
+        if self.session is not None:
+            close_unless_subscribed(self.session, self._wanted)
 
     def keep_alive(self) -> None:
         self._outlet.offer(KEEP_ALIVE)
@@ -236,10 +264,9 @@ class StreamsEndpoint:
         stream = EventStream(self, transport)
         head = request.give_away(stream, HEADERS)
         try:
-            session = stream.begin(request, dialect, StreamSession)
-            assert isinstance(session, StreamSession)
-            session.welcome(head + RETRY, proven(request.identity))
-            subscribe_stream(session, commands, log_exception)
+            pipeline = stream.open_session(request, dialect, StreamSession, stream.subscribed)
+            pipeline.session.welcome(head + RETRY, proven(request.identity))
+            stream.subscribe(pipeline, commands)
         except Exception:
             log_exception()
             transport.abortConnection()
