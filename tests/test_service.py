@@ -294,14 +294,16 @@ def test_others_are_let_in_only_if_that_is_meant(make, kind, endpoint):
     with pytest.raises(StartFailed) as caught:
         make(**ends).privilegedStartService()
     assert endpoint in str(caught.value)
-    assert "--open" in str(caught.value)
-    make(**ends, open=True).privilegedStartService()
+    assert "--allow-insecure" in str(caught.value)
+    make(**ends, allow_insecure=True).privilegedStartService()
 
 
 def test_a_proxy_lets_others_in_only_if_that_is_meant(make):
-    with pytest.raises(StartFailed, match=r"trusted-proxy would let other machines in .* \[access\] .* --open"):
+    with pytest.raises(
+        StartFailed, match=r"trusted-proxy would let other machines in .* \[access\] .* --allow-insecure"
+    ):
         make(trusted_proxy=["127.0.0.1"]).privilegedStartService()
-    make(trusted_proxy=["127.0.0.1"], open=True).privilegedStartService()
+    make(trusted_proxy=["127.0.0.1"], allow_insecure=True).privilegedStartService()
     make(trusted_proxy=["127.0.0.1"], access=AccessTable()).privilegedStartService()
 
 
@@ -351,7 +353,7 @@ def test_it_says_for_each_port_what_to_try(start, logged, certificate):
             f"ssl:8443:interface=127.0.0.1:{certificate}",
         ],
         web=["tcp:8082:interface=127.0.0.1", "tcp6:8085:interface=\\:\\:1", f"ssl:8444:{certificate}", "unix:/run/web"],
-        open=True,
+        allow_insecure=True,
     )
     hints = [
         "lines on 127.0.0.1:50000: telnet 127.0.0.1 50000",
@@ -379,7 +381,7 @@ def test_the_page_is_told_where_the_line_ports_are(start, certificate):
 
 
 def test_where_lines_are_spoken_on_all_addresses_the_page_takes_the_host_that_it_knows(start):
-    service = start(tcp=["tcp:8081", "tcp6:8084:interface=\\:\\:"], open=True)
+    service = start(tcp=["tcp:8081", "tcp6:8084:interface=\\:\\:"], allow_insecure=True)
     assert service.line_ports() == [
         {"kind": "tcp", "host": "", "port": 8081},
         {"kind": "tcp", "host": "", "port": 8084},
@@ -478,20 +480,20 @@ def test_a_fault_about_a_token_is_logged_and_stops_nothing(start, reactor, logge
 def test_connections_are_checked_for_answers_four_times_within_the_timeout(start, reactor, monkeypatch):
     checks = []
     monkeypatch.setattr(Reachability, "check", lambda reachability: checks.append(reactor.seconds()))
-    start(unreachable_after=20)
+    start(unreachable_timeout=20)
     reactor.pump([1] * 20)
     assert checks == [5, 10, 15, 20]
 
 
 def test_no_connection_is_checked_for_answers_without_a_timeout(start, reactor, monkeypatch):
     monkeypatch.setattr(Reachability, "check", lambda reachability: pytest.fail("checked"))
-    start(unreachable_after=0)
+    start(unreachable_timeout=0)
     reactor.pump([1] * 200)
 
 
 def test_checks_for_answers_go_on_after_a_fault(start, reactor, logged, monkeypatch):
     monkeypatch.setattr(Reachability, "check", lambda reachability: 1 / 0)
-    start(unreachable_after=20)
+    start(unreachable_timeout=20)
     reactor.pump([1] * 10)
     told = [event for event in logged if "log_failure" in event]
     assert [formatEvent(event) for event in told] == ["not every connection could be checked for an answer"] * 2
@@ -523,7 +525,7 @@ def test_the_end_waits_until_all_have_gone(start, reactor):
 
 
 def test_the_end_waits_no_longer_than_was_said(start, reactor, logged):
-    service = start(drain=2.0)
+    service = start(shutdown_timeout=2.0)
     protocol, _ = connect(reactor)
     ended = []
     service.stopService().addCallback(ended.append)
@@ -537,7 +539,7 @@ def test_the_end_waits_no_longer_than_was_said(start, reactor, logged):
 
 
 def test_who_is_impatient_ends_the_wait(start, reactor, logged):
-    service = start(drain=3600.0)
+    service = start(shutdown_timeout=3600.0)
     service.hurry()
     connect(reactor)
     ended = []
@@ -551,7 +553,7 @@ def test_who_is_impatient_ends_the_wait(start, reactor, logged):
 
 @pytest.mark.parametrize(("clients", "words"), [(1, "1 client"), (2, "2 clients")])
 def test_shutdown_logs_at_once_how_long_it_waits_and_for_how_many_clients(start, reactor, logged, clients, words):
-    service = start(drain=2.0)
+    service = start(shutdown_timeout=2.0)
     for _ in range(clients):
         connect(reactor)
     service.stopService()
@@ -566,7 +568,7 @@ def test_shutdown_counts_http_requests_that_are_not_answered_yet(start, reactor,
 
 
 def test_shutdown_logs_the_webhook_events_that_it_waits_for(start, reactor, logged):
-    service = start(drain=2.0)
+    service = start(shutdown_timeout=2.0)
     protocol, _ = connect(reactor)
     queued = Figures(2, 300, 0, 0, 0, 0)
     service.webhooks = SimpleNamespace(figures={"one": queued}, hasten=lambda seconds: None, end=lambda: succeed(None))
@@ -577,9 +579,9 @@ def test_shutdown_logs_the_webhook_events_that_it_waits_for(start, reactor, logg
     assert f"stopping: waiting up to 1.5 s for 2 webhook events to be delivered; {STOP_NOW}" in map(formatEvent, logged)
 
 
-@pytest.mark.parametrize(("drain", "clients"), [(0.0, 1), (5.0, 0)])
-def test_shutdown_that_waits_for_nothing_logs_no_wait(start, reactor, logged, drain, clients):
-    service = start(drain=drain)
+@pytest.mark.parametrize(("shutdown_timeout", "clients"), [(0.0, 1), (5.0, 0)])
+def test_shutdown_that_waits_for_nothing_logs_no_wait(start, reactor, logged, shutdown_timeout, clients):
+    service = start(shutdown_timeout=shutdown_timeout)
     for _ in range(clients):
         connect(reactor)
     service.stopService()

@@ -9,6 +9,7 @@ from twistedsock.auth.trusted_proxies import parse_trusted
 from twistedsock.config import (
     DEFAULT_TCP,
     DEFAULT_WEB,
+    RENAMED_OPTIONS,
     Settings,
     SettingsError,
     listeners,
@@ -35,19 +36,19 @@ def test_without_a_word_the_defaults_hold():
     assert read_settings(None, {}) == Settings()
     assert Settings().tcp == DEFAULT_TCP == ("tcp:8081:interface=127.0.0.1",)
     assert Settings().web == DEFAULT_WEB == ("tcp:8082:interface=127.0.0.1",)
-    assert Settings().open is False
+    assert Settings().allow_insecure is False
 
 
 FILE = """
 tcp = ["tcp:1111", "unix:/run/bridge"]
 web = "none"
-open = true
+allow-insecure = true
 allow-origin = ["https://example.org"]
 allow-host = ["bridge.example"]
 history-age = 60
-max-line = 1024
-lag = "close"
-drain = 0.5
+max-line-bytes = 1024
+slow-consumer = "close"
+shutdown-timeout = 0.5
 """
 
 
@@ -56,26 +57,26 @@ def test_a_file_can_say_all_that_the_command_line_can(write):
     assert settings == Settings(
         tcp=("tcp:1111", "unix:/run/bridge"),
         web=("none",),
-        open=True,
+        allow_insecure=True,
         allow_origin=("https://example.org",),
         allow_host=("bridge.example",),
         history_age=60.0,
-        max_line=1024,
-        lag="close",
-        drain=0.5,
+        max_line_bytes=1024,
+        slow_consumer="close",
+        shutdown_timeout=0.5,
     )
 
 
 def test_the_command_line_wins(write):
-    given = {"tcp": ["tcp:2222"], "max-line": "2048", "lag": "skip"}
+    given = {"tcp": ["tcp:2222"], "max-line-bytes": "2048", "slow-consumer": "skip"}
     settings = read_settings(write(FILE), given)
-    assert (settings.tcp, settings.max_line, settings.lag) == (("tcp:2222",), 2048, "skip")
-    assert (settings.web, settings.drain) == (("none",), 0.5)
+    assert (settings.tcp, settings.max_line_bytes, settings.slow_consumer) == (("tcp:2222",), 2048, "skip")
+    assert (settings.web, settings.shutdown_timeout) == (("none",), 0.5)
 
 
 def test_numbers_of_the_command_line_come_as_words():
-    settings = read_settings(None, {"history-age": "1.5", "max-connections": "7", "drain": "0"})
-    assert (settings.history_age, settings.max_connections, settings.drain) == (1.5, 7, 0.0)
+    settings = read_settings(None, {"history-age": "1.5", "max-connections": "7", "shutdown-timeout": "0"})
+    assert (settings.history_age, settings.max_connections, settings.shutdown_timeout) == (1.5, 7, 0.0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,19 +100,20 @@ def refused(file, given):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('colour = "blue"', "there is no option 'colour'"),
-        ("max_line = 1024", "there is no option 'max_line'"),
-        ("[limits]\nmax-line = 1024", "there is no option 'limits'"),
-        ('max-line = "1024"', "max-line: expected int, got str"),
-        ("max-line = 1", "max-line: expected int >= 512"),
-        ("max-line = 1.5", "max-line: expected int"),
+        ('colour = "blue"', "unknown option 'colour'"),
+        ("drain = 5", "option 'drain' was renamed: use 'shutdown-timeout'"),
+        ("max_line_bytes = 1024", "unknown option 'max_line_bytes'"),
+        ("[limits]\nmax-line-bytes = 1024", "unknown option 'limits'"),
+        ('max-line-bytes = "1024"', "max-line-bytes: expected int, got str"),
+        ("max-line-bytes = 1", "max-line-bytes: expected int >= 512"),
+        ("max-line-bytes = 1.5", "max-line-bytes: expected int"),
         ("tcp = 8081", "tcp: expected array, got int"),
         ("tcp = [8081]", "tcp"),
-        ('lag = "panic"', "lag: invalid enum value 'panic'"),
-        ("drain = -1", "drain: expected float >= 0.0"),
-        ("drain = nan", "drain: expected float >= 0.0"),
+        ('slow-consumer = "panic"', "slow-consumer: invalid enum value 'panic'"),
+        ("shutdown-timeout = -1", "shutdown-timeout: expected float >= 0.0"),
+        ("shutdown-timeout = nan", "shutdown-timeout: expected float >= 0.0"),
         ("ping-timeout = 1", "ping-timeout: expected int >= 3"),
-        ('open = "yes"', "open: expected bool, got str"),
+        ('allow-insecure = "yes"', "allow-insecure: expected bool, got str"),
         ("tcp = [", "is no TOML: "),
         (b"\xff\xfe", "is no TOML: "),
     ],
@@ -123,17 +125,22 @@ def test_what_cannot_be_meant_in_a_file_is_one_sentence_that_names_it(write, tex
 
 
 def test_a_bad_value_in_a_file_is_told_though_the_command_line_has_another(write):
-    assert "max-line" in refused(write("max-line = 1"), {"max-line": "1024"})
+    assert "max-line-bytes" in refused(write("max-line-bytes = 1"), {"max-line-bytes": "1024"})
+
+
+def test_renamed_options_lead_to_options_that_exist():
+    assert not RENAMED_OPTIONS.keys() & set(NAMES)
+    assert set(RENAMED_OPTIONS.values()) <= set(NAMES)
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"max-line": "long"}, "max-line: expected int, got str"),
-        ({"max-line": "1"}, "max-line: expected int >= 512"),
-        ({"max-line": ""}, "max-line: expected int, got str"),
+        ({"max-line-bytes": "long"}, "max-line-bytes: expected int, got str"),
+        ({"max-line-bytes": "1"}, "max-line-bytes: expected int >= 512"),
+        ({"max-line-bytes": ""}, "max-line-bytes: expected int, got str"),
         ({"history-age": "old"}, "history-age: expected float, got str"),
-        ({"lag": "panic"}, "lag: invalid enum value 'panic'"),
+        ({"slow-consumer": "panic"}, "slow-consumer: invalid enum value 'panic'"),
     ],
 )
 def test_what_cannot_be_meant_on_the_command_line_is_one_sentence_that_names_it(given, words):
@@ -142,7 +149,7 @@ def test_what_cannot_be_meant_on_the_command_line_is_one_sentence_that_names_it(
 
 def test_a_file_may_begin_with_a_byte_order_mark(write):
     """As some editors on Windows write it."""
-    assert read_settings(write("\ufeffmax-line = 1024".encode()), {}).max_line == 1024
+    assert read_settings(write("\ufeffmax-line-bytes = 1024".encode()), {}).max_line_bytes == 1024
 
 
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):

@@ -166,7 +166,7 @@ def test_who_goes_is_not_behind_any_longer(channels: int) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_who_is_closed_for_being_too_slow_is_not_behind_any_longer(channels: int) -> None:
-    server = FakeServer(history_events=2, lag="close")
+    server = FakeServer(history_events=2, slow_consumer="close")
     slow, publisher = server.line_client(), server.line_client()
     slow.send(*[f"SUB {channel}" for channel in range(channels)])
     server.turn()

@@ -78,8 +78,8 @@ def test_two_parses_do_not_share_their_lists():
 def test_each_setting_is_an_option(name):
     default = msgspec.to_builtins(Settings())[name]
     values = {
-        "open": [],
-        "lag": ["close"],
+        "allow-insecure": [],
+        "slow-consumer": ["close"],
         "log-format": ["json"],
         "trusted-proxy": ["::1"],
         "allow-origin": ["http://a"],
@@ -95,19 +95,21 @@ def test_each_setting_is_an_option(name):
 
 def test_the_command_line_wins_over_the_file(tmp_path):
     file = tmp_path / "bridge.toml"
-    file.write_text('tcp = "tcp:1"\nweb = "tcp:2"\nmax-line = 1024\nopen = true\n')
-    settings = parse("--config", str(file), "--tcp", "tcp:3", "--max-line", "2048")
+    file.write_text('tcp = "tcp:1"\nweb = "tcp:2"\nmax-line-bytes = 1024\nallow-insecure = true\n')
+    settings = parse("--config", str(file), "--tcp", "tcp:3", "--max-line-bytes", "2048")
     assert (settings.tcp, settings.web) == (("tcp:3",), ("tcp:2",))
-    assert (settings.max_line, settings.open) == (2048, True)
+    assert (settings.max_line_bytes, settings.allow_insecure) == (2048, True)
 
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
         (["--colour", "blue"], "colour"),
+        (["--drain", "5"], "option --drain was renamed: use --shutdown-timeout; "),
+        (["--max-line=1000"], "option --max-line was renamed: use --max-line-bytes; "),
         (["--tcp"], "tcp"),
         (["8081"], "8081"),
-        (["--max-line", "long"], "max-line"),
+        (["--max-line-bytes", "long"], "max-line-bytes"),
         (["--config", "/nowhere/bridge.toml"], "/nowhere/bridge.toml"),
     ],
 )
@@ -126,7 +128,7 @@ def test_help_names_each_option_with_its_default(capsys):
         default = msgspec.to_builtins(Settings())[name]
         assert f"--{name}" in told
         shown = default[0] if default and isinstance(default, list | tuple) else default
-        if name not in ("open", "allow-origin", "allow-host", "trusted-proxy", "proxy-protocol"):
+        if name not in ("allow-insecure", "allow-origin", "allow-host", "trusted-proxy", "proxy-protocol"):
             about = told[told.index(f"--{name}") :].partition(" --")[0]
             # The help breaks its lines within long words, too.
             assert f"[{shown}]" in about, about

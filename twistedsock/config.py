@@ -23,6 +23,23 @@ NO_LISTENER = "none"
 """In place of an endpoint: do not listen for this kind."""
 
 
+RENAMED_OPTIONS = {
+    "drain": "shutdown-timeout",
+    "lag": "slow-consumer",
+    "line-timeout": "read-timeout",
+    "log-bytes": "history-total-bytes",
+    "max-channels-per-peer": "max-subscriptions-per-client",
+    "max-held": "max-buffered-bytes",
+    "max-line": "max-line-bytes",
+    "max-members-told": "max-pending-presence",
+    "max-message": "max-message-bytes",
+    "open": "allow-insecure",
+    "send-buffer": "send-buffer-bytes",
+    "unreachable-after": "unreachable-timeout",
+}
+"""Names of options before the first release. They are errors that name the new option, not aliases."""
+
+
 class SettingsError(Exception):
     """What was said cannot be meant; its text is one sentence for the operator."""
 
@@ -32,14 +49,14 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
 
     tcp: tuple[str, ...] = DEFAULT_TCP
     web: tuple[str, ...] = DEFAULT_WEB
-    open: Annotated[
+    allow_insecure: Annotated[
         bool, Meta(description="listen where other machines reach it, though nobody is asked who they are")
     ] = False
     allow_origin: tuple[str, ...] = ()
     allow_host: tuple[str, ...] = ()
     trusted_proxy: tuple[str, ...] = ()
     proxy_protocol: tuple[str, ...] = ()
-    send_buffer: Annotated[
+    send_buffer_bytes: Annotated[
         int,
         Meta(
             ge=0, le=16 * 1024 * 1024, description="bytes of the kernel's send buffer a connection; 0: its own default"
@@ -51,7 +68,7 @@ class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown
     ping_timeout: Annotated[
         int, Meta(ge=3, description="seconds that a WebSocket peer has for its pong, 3 at least")
     ] = 30
-    drain: Annotated[float, Meta(ge=0, description="seconds at the end for what is queued to leave")] = 5.0
+    shutdown_timeout: Annotated[float, Meta(ge=0, description="seconds at the end for what is queued to leave")] = 5.0
     log_format: Annotated[
         Literal["text", "json"], Meta(description="how the log is written: text, or json with one object a line")
     ] = "text"
@@ -96,8 +113,10 @@ def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:
             values[kind] = [values[kind]]
     known = {field.encode_name for field in msgspec.structs.fields(Settings)}
     for name in values:
+        if name in RENAMED_OPTIONS:
+            raise SettingsError(f"{where}option {name!r} was renamed: use {RENAMED_OPTIONS[name]!r}")
         if name not in known:
-            raise SettingsError(f"{where}there is no option {name!r}")
+            raise SettingsError(f"{where}unknown option {name!r}")
     try:
         settings = msgspec.convert(values, Settings, strict=strict)
     except msgspec.ValidationError as error:

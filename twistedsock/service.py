@@ -54,8 +54,8 @@ READ_AGAIN = ("allow_origin", "allow_host", "access", "webhook")
 """The settings that ``reload`` changes; the others take a restart."""
 
 NOBODY_ASKED = (
-    "and nobody is asked who they are; say who may do what under [access] in a file, or --open if everybody may do "
-    "everything"
+    "and nobody is asked who they are; say who may do what under [access] in a file, or --allow-insecure if "
+    "everybody may do everything"
 )
 """The two ways out."""
 
@@ -155,7 +155,7 @@ class BridgeService(Service):
         self.webhooks.use(read_webhooks(settings))
         self._sweep = LoopingCall(self.context.broker.sweep)
         self._sweep.clock = reactor
-        self._reachability = Reachability(settings.unreachable_after, self.context.broker.postpone)
+        self._reachability = Reachability(settings.unreachable_timeout, self.context.broker.postpone)
         self._checks = LoopingCall(self._check_reachability)
         self._checks.clock = reactor
         self._monitor = Monitor(self.context, memory_bytes, cpu_seconds)
@@ -215,12 +215,12 @@ class BridgeService(Service):
         self._warn_of_webhooks()
 
     def stopService(self) -> Deferred[None]:
-        """Accept no more, tell everybody, and wait until all have gone, or for ``drain`` seconds."""
+        """Accept no more, tell everybody, and wait until all have gone, or for ``shutdown_timeout`` seconds."""
         super().stopService()
         self.context.draining = True
-        self._stop_by = self._reactor.seconds() + self._settings.drain
+        self._stop_by = self._reactor.seconds() + self._settings.shutdown_timeout
         self._log_wait(self._connected(), "client", "to disconnect")
-        self.webhooks.hasten(self._settings.drain)
+        self.webhooks.hasten(self._settings.shutdown_timeout)
         for repeated in (self._sweep, self._expiries, self._figures, self._checks):
             if repeated.running:
                 repeated.stop()
@@ -417,7 +417,7 @@ class BridgeService(Service):
         except Exception:  # whoever runs us would not tell
             self._log.failure("not every peer could be told that the server is going away")
         gone: Deferred[None] = Deferred()
-        self._patience = patience = self._reactor.callLater(self._settings.drain, self._give_up, gone)
+        self._patience = patience = self._reactor.callLater(self._settings.shutdown_timeout, self._give_up, gone)
 
         waiting: set[object] = {self.context.roster, *self.web}
 
@@ -456,7 +456,7 @@ class BridgeService(Service):
         return ListenerConfig(description, description in self._settings.proxy_protocol, self._trusted)
 
     def _line_factory(self, listening: ListenerConfig) -> LineFactory:
-        return LineFactory(self.context, self._reactor, self._settings.send_buffer, listening=listening)
+        return LineFactory(self.context, self._reactor, self._settings.send_buffer_bytes, listening=listening)
 
     def _web_factory(self, listening: ListenerConfig) -> WebFactory:
         settings = self._settings
@@ -464,7 +464,7 @@ class BridgeService(Service):
             self.context,
             self._reactor,
             self._gate,
-            settings.send_buffer,
+            settings.send_buffer_bytes,
             settings.ping_interval,
             settings.ping_timeout,
             self.line_ports,
@@ -475,7 +475,7 @@ class BridgeService(Service):
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
         install_direct_writes(port, self.context.memory_budget, self._reachability)
         free_at_the_end(port)
-        prepare_listening_socket(port, self._settings.send_buffer, self._settings.unreachable_after)
+        prepare_listening_socket(port, self._settings.send_buffer_bytes, self._settings.unreachable_timeout)
         expect_proxy_headers(port, self._reactor, listener.factory.listening, self._settings.handshake_timeout)
         install_accept_backoff(port, self._reactor)
         listener.port = port
@@ -492,7 +492,7 @@ class BridgeService(Service):
 
     def _too_open(self, settings: Settings) -> str | None:
         """Without a policy that says who may do what, only this machine may reach us, unless that is asked for."""
-        if settings.open or settings.access is not None:
+        if settings.allow_insecure or settings.access is not None:
             return None
         if settings.trusted_proxy:
             return f"trusted-proxy would let other machines in {NOBODY_ASKED}"

@@ -13,13 +13,13 @@ from twisted.application.service import IService
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python import usage
 
-from twistedsock.config import Settings, SettingsError, read_settings
+from twistedsock.config import RENAMED_OPTIONS, Settings, SettingsError, read_settings
 from twistedsock.server.logging import ConnectionLog, UnwrittenLog, json_observer
 from twistedsock.server.reactor import go_by_steady_clock
 
 _LISTS = ("tcp", "web", "allow-origin", "allow-host", "trusted-proxy", "proxy-protocol")
 
-_FLAGS = ("open",)
+_FLAGS = ("allow-insecure",)
 
 _FILE_ONLY = ("access", "webhook")
 """What takes more than a value to say."""
@@ -90,7 +90,7 @@ class Options(usage.Options):
         """An ENDPOINT where connections of trusted proxies begin with a PROXY header; can be given several times"""
         self._lists.setdefault("proxy-protocol", []).append(endpoint)
 
-    def opt_open(self) -> None:
+    def opt_allow_insecure(self) -> None:
         """Listen where other machines reach it, though nobody is asked who they are"""
         self._open = True
 
@@ -103,6 +103,11 @@ class Options(usage.Options):
     def parseOptions(self, options: Any = None) -> None:
         """One sentence and exit status 1, where twistd would print all its help and leave with 0."""
         try:
+            # getopt would take the old name for an abbreviation of the new one, or for a typo.
+            for argument in sys.argv[1:] if options is None else options:
+                old = argument.partition("=")[0].removeprefix("--")
+                if argument.startswith("--") and old in RENAMED_OPTIONS:
+                    raise usage.UsageError(f"option --{old} was renamed: use --{RENAMED_OPTIONS[old]}")
             super().parseOptions(options)
         except usage.UsageError as error:
             raise SystemExit(f"sockbridge: {error}; twistd sockbridge --help tells what can be said") from None
@@ -115,7 +120,7 @@ class Options(usage.Options):
         given: dict[str, Any] = {name: value for name, value in self.items() if value is not None and name != "config"}
         given.update(self._lists)
         if self._open:
-            given["open"] = True
+            given["allow-insecure"] = True
         self._given = given
         try:
             self.settings = self.read()

@@ -322,7 +322,7 @@ class LineClient(FakeClient):
     """Speaks lines over a bare socket."""
 
     def __init__(self, server: "FakeServer", outcome: Identity | Error | None = None) -> None:
-        self._splitter = LineSplitter(server.context.limits.max_line, line_decoder.publishes)
+        self._splitter = LineSplitter(server.context.limits.max_line_bytes, line_decoder.publishes)
         super().__init__(server, LINES, line_decoder, outcome)
 
     def send_bytes(self, data: bytes) -> None:

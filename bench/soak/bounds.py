@@ -12,11 +12,11 @@ class Bounds:
     seconds: float
     history_events: int = 2_000
     history_bytes: int = MIB
-    log_bytes: int = 32 * MIB
+    history_total_bytes: int = 32 * MIB
     max_channels: int = 2_000
-    max_channels_per_peer: int = 100
+    max_subscriptions_per_client: int = 100
     max_connections: int = 400
-    max_members_told: int = 50
+    max_pending_presence: int = 50
 
     @property
     def history_age(self) -> float:
@@ -39,11 +39,11 @@ class Bounds:
             f"--history-events={self.history_events}",
             f"--history-bytes={self.history_bytes}",
             f"--history-age={self.history_age}",
-            f"--log-bytes={self.log_bytes}",
+            f"--history-total-bytes={self.history_total_bytes}",
             f"--max-channels={self.max_channels}",
-            f"--max-channels-per-peer={self.max_channels_per_peer}",
+            f"--max-subscriptions-per-client={self.max_subscriptions_per_client}",
             f"--max-connections={self.max_connections}",
-            f"--max-members-told={self.max_members_told}",
+            f"--max-pending-presence={self.max_pending_presence}",
             "--ping-interval=5",
             "--ping-timeout=20",
         ]

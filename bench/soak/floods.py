@@ -39,7 +39,7 @@ async def subscriptions(world: World) -> None:
     """One peer subscribes to as many channels as it may, and goes."""
     talk = await world.surely()
     try:
-        count = world.bounds.max_channels_per_peer
+        count = world.bounds.max_subscriptions_per_client
         await talk.say(*[talk.dialect.subscribe(id, world.names.new()) for id in range(count + 1)])
         outcomes = [await talk.hear() for _ in range(count + 1)]
         if outcomes[-1].code != "limit":

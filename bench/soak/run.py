@@ -27,7 +27,7 @@ REACHED = (
     "floods of channels",
     "floods of connections",
     "floods of subscriptions",
-    "logs gave way to log-bytes",
+    "logs gave way to history-total-bytes",
     "slow readers told LOST",
     "stalled readers told LOST",
     "watchers told to ask WHO",

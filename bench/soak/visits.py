@@ -104,7 +104,7 @@ async def _look_back(world: World, talk: Talk) -> None:
         world.fat.popleft()
     await talk.say(talk.dialect.command(1, "history", world.fat[0][1]))
     if await _answer(world.tally, talk, 1) < FAT:
-        world.tally.seen["logs gave way to log-bytes"] += 1
+        world.tally.seen["logs gave way to history-total-bytes"] += 1
 
 
 async def page(world: World) -> None:

@@ -20,7 +20,7 @@ Meets = Callable[[FakeServer], Voice]
 
 @pytest.fixture
 def server(late: bool) -> FakeServer:
-    return FakeServer(late, max_channels=16, max_subscriptions=16, log_bytes=50_000)
+    return FakeServer(late, max_channels=16, max_subscriptions=16, history_total_bytes=50_000)
 
 
 def comes(meets: Meets, server: FakeServer, principal: bytes) -> Voice:

@@ -18,7 +18,7 @@ KIB, MIB = 1024, 1024 * 1024
 
 
 def test_the_sum_is_that_of_its_parts() -> None:
-    whole = estimate_memory(Limits(max_connections=100, max_channels_per_peer=10))
+    whole = estimate_memory(Limits(max_connections=100, max_subscriptions_per_client=10))
     parts = (whole.process, whole.logs, whole.channels, whole.connections, whole.held, whole.subscriptions)
     assert whole.total == sum(parts) and all(parts)
     assert whole.connections == 100 * CONNECTION + 8 * with_reserve(MAX_MEMBERS_HELD)
@@ -27,10 +27,10 @@ def test_the_sum_is_that_of_its_parts() -> None:
 @pytest.mark.parametrize(
     ("bound", "part"),
     [
-        ("log_bytes", "logs"),
+        ("history_total_bytes", "logs"),
         ("max_channels", "channels"),
         ("max_connections", "connections"),
-        ("max_held", "held"),
+        ("max_buffered_bytes", "held"),
         ("max_subscriptions", "subscriptions"),
     ],
 )
@@ -42,7 +42,7 @@ def test_a_larger_bound_is_a_larger_sum(bound: str, part: str) -> None:
     )
 
 
-@pytest.mark.parametrize("bound", ["max_connections", "max_line", "max_message", "max_members_told"])
+@pytest.mark.parametrize("bound", ["max_connections", "max_line_bytes", "max_message_bytes", "max_pending_presence"])
 def test_few_connections_hold_no_more_than_each_may(bound: str) -> None:
     few = Limits(max_connections=10)
     more = msgspec.structs.replace(few, **{bound: 2 * getattr(few, bound)})
@@ -57,8 +57,8 @@ def test_tls_costs_more() -> None:
 
 def test_a_small_bridge_is_small() -> None:
     """A hundred peers fit into a quarter of a gigabyte, whatever they do."""
-    few = {"max_connections": 100, "max_channels": 1_000, "max_channels_per_peer": 10}
-    limits = Limits(log_bytes=16 * MIB, max_held=32 * MIB, **few)
+    few = {"max_connections": 100, "max_channels": 1_000, "max_subscriptions_per_client": 10}
+    limits = Limits(history_total_bytes=16 * MIB, max_buffered_bytes=32 * MIB, **few)
     assert estimate_memory(limits).total < 256 * MIB
 
 

@@ -96,7 +96,7 @@ class Streams(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.server = FakeServer(self.late, history_events=6, history_age=10.0, log_bytes=300_000)
+        self.server = FakeServer(self.late, history_events=6, history_age=10.0, history_total_bytes=300_000)
         self.publisher = self.server.line_client()
         self.heads: dict[str, int] = {}
         self.clients = [Client(self.server, channels, presence=index == 2) for index, channels in enumerate(CHANNELS)]

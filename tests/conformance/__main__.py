@@ -56,7 +56,7 @@ QUICK = (
     Run("Autobahn's handshake", "/ws?long=1", OTHER_HANDSHAKES, ("*",), LONG, 3),
 )
 # 16 MiB is what the cases of group 9 send at most; 7.1.6 sends 256 KiB, which the bridge refuses by default.
-LARGE = ("--max-message", str(16 * 1024 * 1024))
+LARGE = ("--max-message-bytes", str(16 * 1024 * 1024))
 FULL = (
     *QUICK,
     Run("over TLS", "/ws", SHORT_HANDSHAKES, ("*",), LONG, 3, secure=True),

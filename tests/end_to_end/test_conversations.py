@@ -106,7 +106,7 @@ def test_a_reader_that_the_log_has_passed_is_told_what_it_lost(start, line_clien
 
 
 def test_readers_that_are_too_slow_can_be_sent_away_instead(start, line_client, web_client):
-    server = start("--history-events", "100", "--lag", "close")
+    server = start("--history-events", "100", "--slow-consumer", "close")
     typist, browser, publisher = line_client(server.lines[0]), web_client(server.page), line_client(server.lines[0])
     typist.request("SUB kitchen")
     browser.request(type="subscribe", id=1, channel="kitchen")
@@ -173,7 +173,7 @@ def test_what_was_received_before_a_reset_is_published_though_the_bridge_had_sto
     start, line_client, open_socket
 ):
     """As many small events as it takes until the answers, which nobody reads, fill the sockets."""
-    server = start("--send-buffer", "8192", "--history-events", "1000000", "--history-bytes", "1000000000")
+    server = start("--send-buffer-bytes", "8192", "--history-events", "1000000", "--history-bytes", "1000000000")
     rude = open_socket(server.lines[0])
     rude.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
     sent = publish_and_reset(rude, "kitchen", 200_000, "")

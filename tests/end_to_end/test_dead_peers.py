@@ -41,7 +41,7 @@ EVENTS = 200
 @pytest.fixture
 def full(start: Callable[..., Any], line_client: Callable[..., Any]) -> Iterator[Callable[[], socket.socket]]:
     """Make a client that subscribed and has not read until its kernel, and the bridge's, have no room for it."""
-    server = start("--unreachable-after", str(UNREACHABLE_AFTER), "--send-buffer", "8192", web=("none",))
+    server = start("--unreachable-timeout", str(UNREACHABLE_AFTER), "--send-buffer-bytes", "8192", web=("none",))
     host, port = server.lines[0].rsplit(":", 1)
     publisher = line_client(server.lines[0])
 
@@ -94,7 +94,7 @@ def test_a_peer_whose_machine_is_gone_is_gone_in_time(
     start: Callable[..., Any], line_client: Callable[..., Any], eventually: Callable[..., Any]
 ) -> None:
     """One at rest, one that was sent something; who is there stays, however long it says nothing."""
-    server = start("--unreachable-after", str(UNREACHABLE_AFTER), web=("none",))
+    server = start("--unreachable-timeout", str(UNREACHABLE_AFTER), web=("none",))
     silent, busy, there, watcher = (line_client(server.lines[0]) for _ in range(4))
     for channel, peer in (("b", silent), ("a", busy), ("a", there), ("b", there)):
         peer.request(f"SUB {channel}")

@@ -153,7 +153,7 @@ def test_what_a_body_holds_is_no_request(server, open_socket, bystander, channel
 
 def test_who_is_being_answered_when_the_server_stops_hears_the_end(start, open_socket):
     """A long poll is answered before its time is over; whoever asks for nothing is let go."""
-    server = start("--drain=20")
+    server = start("--shutdown-timeout=20")
     host = authority(server)
     with open_socket(host) as waiting, open_socket(host) as idle:
         idle.sendall(f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())

@@ -19,13 +19,13 @@ pytestmark = pytest.mark.end_to_end
 KIB, MIB = 1024, 1024 * 1024
 SMALL = {
     "history-bytes": 2 * MIB,
-    "log-bytes": 8 * MIB,
+    "history-total-bytes": 8 * MIB,
     "max-channels": 300,
-    "max-channels-per-peer": 50,
+    "max-subscriptions-per-client": 50,
     "max-subscriptions": 400,
     "max-connections": 60,
-    "max-members-told": 100,
-    "line-timeout": 30,
+    "max-pending-presence": 100,
+    "read-timeout": 30,
 }
 READ = 64 * KIB
 HELD_BY_ALL = 36 * MIB
@@ -110,7 +110,7 @@ def test_with_every_limit_reached_the_memory_is_bounded_and_a_bystander_is_serve
     open_socket: Callable[..., socket.socket],
 ) -> None:
     """Whether each connection may hold all that it can, or all of them together less than that."""
-    options = {**SMALL, "max-held": held}
+    options = {**SMALL, "max-buffered-bytes": held}
     limits = Limits(**{name.replace("-", "_"): value for name, value in options.items()})  # type: ignore[arg-type]
     server = start(*(f"--{name}={value}" for name, value in options.items()))
     address, authority = server.lines[0], server.page.split("//")[1].rstrip("/")

@@ -164,7 +164,7 @@ def test_a_stream_of_the_figures_is_a_peer_with_a_timeline_too(server, timeline)
 def test_what_a_proxy_tells_is_a_step(start, open_socket, timeline):
     endpoint = "tcp:0:interface=127.0.0.2"
     server = start(
-        *("--proxy-protocol", endpoint, "--trusted-proxy", "127.0.0.1", "--open"),
+        *("--proxy-protocol", endpoint, "--trusted-proxy", "127.0.0.1", "--allow-insecure"),
         tcp=("tcp:0:interface=127.0.0.1", endpoint),
         web=("none",),
     )

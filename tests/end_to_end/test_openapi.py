@@ -115,7 +115,10 @@ def test_numbers_and_codes_are_those_of_the_server() -> None:
     assert schemas["Batch"]["properties"]["events"]["maxItems"] == MAX_TOGETHER
     [reason] = DOCUMENT["paths"]["/peers/{id}"]["delete"]["parameters"]
     assert reason["schema"]["maxLength"] == MAX_REASON
-    assert f"{Limits().max_message:,} bytes" in DOCUMENT["paths"]["/channels/{channel}/events"]["post"]["description"]
+    assert (
+        f"{Limits().max_message_bytes:,} bytes"
+        in DOCUMENT["paths"]["/channels/{channel}/events"]["post"]["description"]
+    )
     statuses = {
         resolved(one)["content"]["application/problem+json"]["example"]["status"]
         for one in COMPONENTS["responses"].values()

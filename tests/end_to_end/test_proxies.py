@@ -273,7 +273,7 @@ def test_a_header_stands_before_tls(
     """As HAProxy sends it to a server with both ``ssl`` and ``send-proxy``."""
     endpoint = f"ssl:0:interface=127.0.0.1:{certificate}"
     server = start(
-        "--proxy-protocol", endpoint, "--trusted-proxy", "127.0.0.1", "--open", tcp=(endpoint,), web=("none",)
+        "--proxy-protocol", endpoint, "--trusted-proxy", "127.0.0.1", "--allow-insecure", tcp=(endpoint,), web=("none",)
     )
     connection = open_socket(server.lines[0])
     connection.sendall(b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n")

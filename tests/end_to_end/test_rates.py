@@ -17,7 +17,7 @@ FLOODED = "you went on sending faster than you may"
 def server(start: Callable[..., ServerProcess]) -> ServerProcess:
     """Both ports believe the proxy, the line port's PROXY header and what it adds on the web port; who does not come by
     it is no stranger."""
-    more = ("--trusted-proxy", "127.0.0.1", "--proxy-protocol", TCP, "--open")
+    more = ("--trusted-proxy", "127.0.0.1", "--proxy-protocol", TCP, "--allow-insecure")
     local, web = "tcp:0:interface=127.0.0.2", f"{TCP}:backlog=100"
     return start("--commands-per-second", "1", "--commands-burst", "50", *more, tcp=(TCP, local), web=(web,))
 

@@ -22,8 +22,8 @@ Plain = Callable[..., socket.socket]
 def server(start: Callable[..., ServerProcess]) -> ServerProcess:
     """Both ports believe the proxy. Rates are not limited: they would only make the attacks slower."""
     web = f"{TCP}:backlog=100"
-    trust = ("--trusted-proxy", "127.0.0.1", "--proxy-protocol", TCP, "--open")
-    small = ("--max-channels", "1000", "--max-subscriptions", "2000", "--log-bytes", str(4 * 1024 * 1024))
+    trust = ("--trusted-proxy", "127.0.0.1", "--proxy-protocol", TCP, "--allow-insecure")
+    small = ("--max-channels", "1000", "--max-subscriptions", "2000", "--history-total-bytes", str(4 * 1024 * 1024))
     return start(*UNLIMITED, *small, *trust, tcp=(TCP,), web=(web,))
 
 

@@ -37,7 +37,7 @@ def test_everybody_is_told_before_the_end_and_the_ports_are_free_at_once(
 
 
 def test_a_peer_that_does_not_leave_is_waited_for_no_longer_than_was_said(start, line_client):
-    server = start("--drain", "0.3")
+    server = start("--shutdown-timeout", "0.3")
     stubborn = line_client(server.lines[0])
     server.stop()
     assert "clients that did not leave in time: 1" in server.log()
@@ -47,7 +47,7 @@ def test_a_peer_that_does_not_leave_is_waited_for_no_longer_than_was_said(start,
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_who_asks_twice_for_the_end_does_not_have_to_wait(start, line_client, number):
     """Somebody presses Ctrl-C again because it takes so long."""
-    server = start("--drain", "3600")
+    server = start("--shutdown-timeout", "3600")
     stubborn = line_client(server.lines[0])
     server.process.send_signal(number)
     assert stubborn.receive_rest() == ["NOTICE the server is going away", "BYE"]
@@ -63,7 +63,7 @@ def test_a_unix_socket_is_free_after_a_kill(start, line_client, tmp_path):
 
 
 def test_what_is_queued_leaves_before_the_end(start, line_client):
-    server = start("--send-buffer", "8192")
+    server = start("--send-buffer-bytes", "8192")
     slow, publisher = line_client(server.lines[0]), line_client(server.lines[0])
     slow.request("SUB kitchen")
     slow.send("HIST kitchen")
@@ -159,14 +159,14 @@ FAULTS = {
     "bad endpoint": (["--tcp", "carrier-pigeon:8081"], "carrier-pigeon"),
     "bad port": (["--tcp", "tcp:http-alt-or-so"], "http-alt-or-so"),
     "missing certificate": (["--tcp", "ssl:0:privateKey=key.pem:certKey=cert.pem"], "key.pem"),
-    "no number": (["--max-line", "long"], "max-line"),
-    "out of bounds": (["--max-line", "1"], "max-line"),
-    "no such policy": (["--lag", "panic"], "lag"),
-    "reachable": (["--tcp", "tcp:0"], "--open"),
+    "no number": (["--max-line-bytes", "long"], "max-line-bytes"),
+    "out of bounds": (["--max-line-bytes", "1"], "max-line-bytes"),
+    "no such policy": (["--slow-consumer", "panic"], "slow-consumer"),
+    "reachable": (["--tcp", "tcp:0"], "--allow-insecure"),
     "no file": (["--config", "none.toml"], "none.toml"),
     "no TOML": (["--config", "bad.toml"], "bad.toml"),
     "unknown key": (["--config", "unknown.toml"], "colour"),
-    "bad value": (["--config", "value.toml"], "max-line"),
+    "bad value": (["--config", "value.toml"], "max-line-bytes"),
 }
 
 
@@ -175,7 +175,7 @@ def refuses_to_start(twistd, environment, tmp_path):
     """What is said when the server does not start: one sentence, and the exit status 1."""
     (tmp_path / "bad.toml").write_text("tcp = [")
     (tmp_path / "unknown.toml").write_text('colour = "blue"')
-    (tmp_path / "value.toml").write_text('max-line = "long"')
+    (tmp_path / "value.toml").write_text('max-line-bytes = "long"')
 
     def check(*options, how=("-n",)):
         command = [twistd, *how, "--pidfile=bridge.pid", "sockbridge", *options]

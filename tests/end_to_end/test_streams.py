@@ -117,7 +117,7 @@ def listed(server: Any) -> str:
 def test_who_does_not_read_disturbs_nobody_and_is_told_what_is_lost(
     start: Any, line_client: Any, open_socket: Any
 ) -> None:
-    server = start("--history-events", "200", "--history-bytes", "400000", "--send-buffer", "16384")
+    server = start("--history-events", "200", "--history-bytes", "400000", "--send-buffer-bytes", "16384")
     slow = open_socket(authority(server))
     slow.sendall(f"GET /events?channel=k HTTP/1.1\r\nHost: {authority(server)}\r\n\r\n".encode())
     data = b""

@@ -76,8 +76,8 @@ def test_a_new_certificate_is_for_those_who_come_and_nobody_is_dropped(
 
     (tmp_path / "bridge.toml").write_text("tcp = [")
     reload(server, f"nothing was read again, all stays as it was: {tmp_path}/bridge.toml is no TOML")
-    (tmp_path / "bridge.toml").write_text("max-line = 1000\nhistory-age = 61\n")
-    reload(server, "needs a restart: history-age, max-line")
+    (tmp_path / "bridge.toml").write_text("max-line-bytes = 1000\nhistory-age = 61\n")
+    reload(server, "needs a restart: history-age, max-line-bytes")
     is_heard_by_all(publisher, 3)
 
 
@@ -142,7 +142,7 @@ def test_a_daemon_reads_again_as_soon_as_its_parent_has_left(
     twistd, environment, tmp_path, eventually, authority, line_client
 ):
     """And where it was started, though it works elsewhere."""
-    (tmp_path / "bridge.toml").write_text("max-line = 1000\n")
+    (tmp_path / "bridge.toml").write_text("max-line-bytes = 1000\n")
     command = [twistd, f"--pidfile={tmp_path}/bridge.pid", f"--logfile={tmp_path}/bridge.log", "--rundir=/"]
     command += ["sockbridge", "--config", "bridge.toml", "--tcp", TLS, "--web", "none"]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=30)

@@ -150,7 +150,9 @@ def test_a_receiver_that_was_away_hears_how_much_it_has_missed(
 
 def test_at_the_end_what_is_queued_is_delivered(receive: Any, server_with: Any, line_client: Any) -> None:
     receiver = receive()
-    server = server_with(receiver.url, "delay = 60", "debounce = 60", "batch-events = 3", options=("--drain", "1"))
+    server = server_with(
+        receiver.url, "delay = 60", "debounce = 60", "batch-events = 3", options=("--shutdown-timeout", "1")
+    )
     peer = line_client(server.lines[0])
     peer.request("NICK ann")
     peer.request("SUB kitchen")

@@ -111,10 +111,10 @@ def test_all_kinds_of_clients(seed: int, steps: int, late: bool, lag: str, event
             Random(seed),
             clock,
             late,
-            lag=lag,
+            slow_consumer=lag,
             history_events=events,
-            log_bytes=size,
+            history_total_bytes=size,
             history_age=10.0,
-            max_message=65_536,
+            max_message_bytes=65_536,
         )
         live(model, steps)

@@ -24,12 +24,12 @@ MAX_LINE = 512
 MAX_MESSAGE = 70_000
 """Bytes that what is drawn here makes of one event at most, in any dialect."""
 LIMITS = {
-    "max_line": MAX_LINE,
+    "max_line_bytes": MAX_LINE,
     "history_events": 60,
-    "log_bytes": 6_000,
+    "history_total_bytes": 6_000,
     "max_channels": 6,
-    "max_channels_per_peer": 3,
-    "max_members_told": 2,
+    "max_subscriptions_per_client": 3,
+    "max_pending_presence": 2,
     "history_age": 30.0,
 }
 
@@ -93,7 +93,7 @@ class Guest:
         assert backlog <= 2 * self.read + 64 * PART, "more waits than one read has brought"
         assert len(self.peer.outlet.waiting) <= 2 * CHUNK_BYTES + MAX_MESSAGE
         assert self.peer.session._out_size <= CHUNK_BYTES
-        assert len(self.peer.session.subscriptions) <= LIMITS["max_channels_per_peer"]
+        assert len(self.peer.session.subscriptions) <= LIMITS["max_subscriptions_per_client"]
         if self.kind == "line":
             assert kept(self.peer._splitter) <= room(MAX_LINE + 1)
 
@@ -138,7 +138,7 @@ def test_any_conversation(kinds: list[str], late: bool, lag: str, policy: Any, s
     """Whatever peers send, at any cuts, however they stall and come and go, and however late the backplane is: each
     command has exactly one reply, in order, no fault of ours is met, everything that waits stays within its bounds, and
     another peer is served."""
-    server = FakeServer(late, policy, lag=lag, **LIMITS)
+    server = FakeServer(late, policy, slow_consumer=lag, **LIMITS)
     bystander = server.line_client()
     guests = [Guest(server, kind) for kind in kinds]
     for kind, which, what in steps:
@@ -183,7 +183,11 @@ def test_any_conversation(kinds: list[str], late: bool, lag: str, policy: Any, s
 
 def is_bounded(server: FakeServer) -> None:
     broker = server.broker
-    assert broker.log_bytes == sum(channel.log.size for channel in broker.channels.values()) <= LIMITS["log_bytes"]
+    assert (
+        broker.log_bytes
+        == sum(channel.log.size for channel in broker.channels.values())
+        <= LIMITS["history_total_bytes"]
+    )
     assert len(broker.channels) <= LIMITS["max_channels"]
 
 

@@ -24,7 +24,7 @@ from twistedsock.server.tcp import LineFactory
 from twistedsock.server.web import WebFactory
 from twistedsock.testing import FakeServer
 
-LIMITS = {"max_line": 512, "max_message": 512, "history_events": 20, "history_age": 0.0}
+LIMITS = {"max_line_bytes": 512, "max_message_bytes": 512, "history_events": 20, "history_age": 0.0}
 MAX_FRAMES = 512 + 14
 """Bytes of a message that is not complete, with its head."""
 
@@ -120,7 +120,7 @@ def test_the_line_port(data: bytes, cuts: list[int], acts: list[Any], most: int)
         connection = Connection(LineFactory(server.context, clock, 0, "http://127.0.0.1:8082/"), 8081)
         pieces = cut(data, cuts)
         for size in live(connection, clock, server, pieces, acts):
-            assert size <= room(LIMITS["max_line"] + 1 + 8)
+            assert size <= room(LIMITS["max_line_bytes"] + 1 + 8)
         written = re.sub(rb"\xff[\xfc\xfe].", b"", bytes(connection.transport.written), flags=re.DOTALL)
         said, door, _ = written.partition(b"HTTP/1.1 400 Bad Request\r\n")
         assert re.fullmatch(r"(?:[^\x00-\x08\x0b-\x1f\x7f-\x9f]*\n)*", said.decode())

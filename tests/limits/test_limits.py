@@ -14,7 +14,7 @@ def test_a_log_keeps_what_the_protocol_says() -> None:
 
 
 def test_a_line_and_a_message_are_as_long_as_the_protocol_says() -> None:
-    assert Limits().max_line == Limits().max_message == 65_536
+    assert Limits().max_line_bytes == Limits().max_message_bytes == 65_536
 
 
 def test_one_chunk_fits_a_message_of_a_peer() -> None:
@@ -23,7 +23,7 @@ def test_one_chunk_fits_a_message_of_a_peer() -> None:
 
 
 def test_lag_skips_unless_told_otherwise() -> None:
-    assert Limits().lag == "skip"
+    assert Limits().slow_consumer == "skip"
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
@@ -39,26 +39,26 @@ def test_each_bound_is_explained_to_the_operator(field: msgspec.structs.FieldInf
         {"history-events": -1},
         {"history-bytes": -1},
         {"history-age": -0.1},
-        {"log-bytes": -1},
-        {"max-line": 511},
-        {"max-message": 16 * 1024 * 1024 + 1},
+        {"history-total-bytes": -1},
+        {"max-line-bytes": 511},
+        {"max-message-bytes": 16 * 1024 * 1024 + 1},
         {"max-channels": 0},
-        {"max-channels-per-peer": 0},
+        {"max-subscriptions-per-client": 0},
         {"max-subscriptions": 0},
         {"max-connections": 0},
         {"max-connections-per-address": 0},
-        {"max-held": 1024 * 1024 - 1},
-        {"max-members-told": -1},
+        {"max-buffered-bytes": 1024 * 1024 - 1},
+        {"max-pending-presence": -1},
         {"commands-per-second": -1},
         {"commands-burst": 0},
         {"bytes-per-second": -0.5},
         {"bytes-burst": 0},
         {"handshake-timeout": 2},
         {"first-command-timeout": -1},
-        {"line-timeout": -1},
+        {"read-timeout": -1},
         {"idle-timeout": -1},
-        {"unreachable-after": -1},
-        {"lag": "wait"},
+        {"unreachable-timeout": -1},
+        {"slow-consumer": "wait"},
     ],
     ids=repr,
 )
@@ -69,7 +69,13 @@ def test_what_cannot_be_meant_is_refused(told: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     "told",
-    [{"history-events": 0}, {"history-age": 0}, {"log-bytes": 0}, {"lag": "close"}, {"commands-per-second": 0.5}],
+    [
+        {"history-events": 0},
+        {"history-age": 0},
+        {"history-total-bytes": 0},
+        {"slow-consumer": "close"},
+        {"commands-per-second": 0.5},
+    ],
     ids=repr,
 )
 def test_what_can_be_meant_is_taken(told: dict[str, object]) -> None:

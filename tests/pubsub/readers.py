@@ -44,7 +44,9 @@ def told(reader: Subscriber) -> list[str]:
 
 
 def reader(id: bytes, dialect: Encoder = LINES, on_lag: Callable[[], bool] = lambda: True) -> Subscriber:
-    return Subscriber(Client(id), dialect, FakeOutlet(), Owner(on_lag), MemoryBudget(Limits().max_held), Stats())
+    return Subscriber(
+        Client(id), dialect, FakeOutlet(), Owner(on_lag), MemoryBudget(Limits().max_buffered_bytes), Stats()
+    )
 
 
 def subscribe(

@@ -182,7 +182,7 @@ def test_a_chunk_of_events_is_urgent() -> None:
 
 
 def test_the_logs_together_are_bounded_and_the_least_recently_written_gives_way() -> None:
-    server = FakeServer(log_bytes=4 * (ALONE + 1))
+    server = FakeServer(history_total_bytes=4 * (ALONE + 1))
     for channel in ("a", "b", "a", "c"):
         publish(server, channel)
         server.turn()
@@ -196,7 +196,7 @@ def test_the_logs_together_are_bounded_and_the_least_recently_written_gives_way(
 
 
 def test_a_log_alone_above_the_bound_of_all_gives_way_itself() -> None:
-    server = FakeServer(log_bytes=2 * (ALONE + 1))
+    server = FakeServer(history_total_bytes=2 * (ALONE + 1))
     for _ in range(3):
         publish(server, "a")
     server.turn()
@@ -204,7 +204,7 @@ def test_a_log_alone_above_the_bound_of_all_gives_way_itself() -> None:
 
 
 def test_one_event_may_push_out_many_logs() -> None:
-    server = FakeServer(log_bytes=4 * (ALONE + 1))
+    server = FakeServer(history_total_bytes=4 * (ALONE + 1))
     for channel in ("a", "b", "c"):
         publish(server, channel)
         server.turn()
@@ -215,14 +215,16 @@ def test_one_event_may_push_out_many_logs() -> None:
 
 def test_a_reader_comes_to_a_channel_whose_log_vanishes_at_that_moment() -> None:
     """Subscribing flushes what was published; where no log is kept, the channel must not go with it."""
-    server = FakeServer(log_bytes=0)
+    server = FakeServer(history_total_bytes=0)
     peer = server.line_client()
     peer.send("PUB a x", "SUB a", "PUB a y")
     server.turn()
     assert peer.received()[1:] == ["OK 1", "OK a offset=1 epoch=e1", "OK 2", "MSG a 2 p1 y"]
 
 
-@pytest.mark.parametrize("bound", [{"history_events": 0}, {"history_bytes": 0}, {"history_age": 0}, {"log_bytes": 0}])
+@pytest.mark.parametrize(
+    "bound", [{"history_events": 0}, {"history_bytes": 0}, {"history_age": 0}, {"history_total_bytes": 0}]
+)
 def test_a_bridge_that_keeps_nothing_still_delivers(bound: dict[str, int]) -> None:
     server = FakeServer(**bound)
     reader, writer = server.line_client(), server.line_client()
@@ -403,7 +405,7 @@ def test_a_channel_can_be_emptied() -> None:
 
 
 def test_the_servers_own_channels_take_no_room_from_others() -> None:
-    server = FakeServer(max_channels=1, max_channels_per_peer=5_000)
+    server = FakeServer(max_channels=1, max_subscriptions_per_client=5_000)
     peer = server.line_client()
     peer.send(*[f"SUB $sys/{number}" for number in range(999)], "SUB a", "SUB b")
     server.turn()

@@ -186,7 +186,7 @@ def test_a_channel_belongs_to_whoever_writes_most_of_it() -> None:
 
 def test_one_event_does_not_take_the_history_of_another_client_over() -> None:
     """Else its writer, who holds most, would have it let go as its own."""
-    server = FakeServer(log_bytes=100_000)
+    server = FakeServer(history_total_bytes=100_000)
     tenant, attacker = comes(server, A), comes(server, B)
     for _ in range(50):
         asks(tenant, "PUB tenant x")
@@ -197,7 +197,7 @@ def test_one_event_does_not_take_the_history_of_another_client_over() -> None:
 
 
 def test_one_client_that_opened_a_channel_first_does_not_lose_the_history_of_its_writer() -> None:
-    server = FakeServer(log_bytes=100_000)
+    server = FakeServer(history_total_bytes=100_000)
     attacker, tenant = comes(server, B), comes(server, A)
     asks(attacker, "PUB tenant squatted")
     for _ in range(50):

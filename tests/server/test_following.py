@@ -18,7 +18,7 @@ def test_all_its_channels() -> None:
 
 @pytest.mark.parametrize("channels", [["a", "b"], ["b", "a"]])
 def test_who_gets_not_all_is_told_why_and_ends(channels: list[str]) -> None:
-    server = FakeServer(max_channels_per_peer=1)
+    server = FakeServer(max_subscriptions_per_client=1)
     stream = Stream(server, channels)
     heard = stream.received()
     assert [event.kind for event in heard] == ["welcome", "ok", "error", "notice"]

@@ -108,9 +108,11 @@ class Stock(Recording, WebSocketServerProtocol):
 class Pair:
     """Both servers side by side, in one time."""
 
-    def __init__(self, clock: Clock, max_message: int = 65_536) -> None:
+    def __init__(self, clock: Clock, max_message_bytes: int = 65_536) -> None:
         self.clock = clock
-        ours = WebSocketFactory(FakeServer(max_message=max_message).context, clock, 0, PING_INTERVAL, PING_TIMEOUT)
+        ours = WebSocketFactory(
+            FakeServer(max_message_bytes=max_message_bytes).context, clock, 0, PING_INTERVAL, PING_TIMEOUT
+        )
         stock = WebSocketServerFactory(reactor=clock)
         for name in WebSocketServerProtocol.CONFIG_ATTRS:
             setattr(stock, name, getattr(ours, name))

@@ -190,7 +190,7 @@ def test_a_body_is_not_counted_any_longer_when_its_connection_is_lost(place):
 
 
 def test_who_asks_for_more_than_all_may_hold_gives_way(build):
-    place = build(max_held=1024 * 1024)
+    place = build(max_buffered_bytes=1024 * 1024)
     place.server.context.memory_budget.recount(0, 1024 * 1024, LOCAL)
     for sent in (ask("/echo", "POST", b"x" * 60_000)[:-1], b"GET /" + b"x" * 10_000):
         visit = place()
@@ -205,7 +205,7 @@ def test_who_asks_for_more_than_all_may_hold_gives_way(build):
 
 @pytest.mark.parametrize("sent", [b"", b"GET", BODY, BODY + b"Content-Length: 9\r\n\r\nhello"])
 def test_what_has_begun_must_end_in_time(build, reactor, sent):
-    place = build(line_timeout=20.0)
+    place = build(read_timeout=20.0)
     visit = place()
     assert visit.asks().status == 200
     if not sent:
@@ -226,7 +226,7 @@ def test_what_has_begun_must_end_in_time(build, reactor, sent):
 
 
 def test_each_request_has_its_own_time(build, reactor):
-    place = build(line_timeout=20.0)
+    place = build(read_timeout=20.0)
     visit, sent = place(), ask("/echo", "POST", b"hello")
     visit.send_bytes(sent[:9])
     for _ in range(5):
@@ -414,7 +414,7 @@ def test_who_does_not_read_is_not_answered_further(place, reactor):
 
 
 def test_half_a_request_behind_an_answer_that_was_not_read_has_its_deadline(build, reactor):
-    place = build(line_timeout=10.0)
+    place = build(read_timeout=10.0)
     visit = place()
     visit.protocol.pauseProducing()
     visit.protocol.dataReceived(ask("/healthz") + b"GET /healthz HTTP/1.1\r\n")

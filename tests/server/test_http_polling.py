@@ -127,7 +127,7 @@ def test_what_is_lost_is_told_at_once(ask):
 @pytest.mark.parametrize("channels", ["a,b", "b,a"])
 def test_what_one_channel_pushes_out_of_another_is_told_as_lost(ask, channels):
     """What waits to be flushed to b makes the log of a give way, while the answer about a is being made."""
-    server = FakeServer(log_bytes=10_000)
+    server = FakeServer(history_total_bytes=10_000)
     publish(server, "a", *["x" * 1000] * 4)
     server.line_client().send("SUB b"), server.turn()
     publisher = server.line_client()
@@ -146,7 +146,7 @@ def test_what_one_channel_pushes_out_of_another_is_told_as_lost(ask, channels):
 
 def test_a_channel_that_vanishes_while_another_one_is_looked_at_is_waited_for(ask):
     """Its log gives way altogether, but the poll has to hear of its next event all the same."""
-    server = FakeServer(log_bytes=10_000)
+    server = FakeServer(history_total_bytes=10_000)
     publisher = server.line_client()
     publisher.send("PUB a x")
     publisher.send("PUB b " + "y" * 9600)

@@ -166,7 +166,9 @@ def test_rights_are_looked_at_first_and_later(make, server):
 
 
 @pytest.mark.parametrize(
-    "limits", [{"max_channels_per_peer": 1}, {"max_subscriptions": 1}, {"max_channels": 1}], ids=lambda each: str(each)
+    "limits",
+    [{"max_subscriptions_per_client": 1}, {"max_subscriptions": 1}, {"max_channels": 1}],
+    ids=lambda each: str(each),
 )
 def test_where_there_is_no_room(make, limits):
     server = FakeServer(**limits)

@@ -15,7 +15,7 @@ from twistedsock.server.tcp import LineFactory
 from twistedsock.server.websocket import LINE_PROTOCOL, PORTION
 from twistedsock.testing import FakeServer, limit_session
 
-LIMITS = {"first_command_timeout": 100.0, "line_timeout": 10.0, "idle_timeout": 200.0}
+LIMITS = {"first_command_timeout": 100.0, "read_timeout": 10.0, "idle_timeout": 200.0}
 POLICY = (1008).to_bytes(2, "big")
 
 
@@ -147,7 +147,7 @@ def test_who_is_gone_is_not_waited_for(call: Call, reactor: Any) -> None:
 
 
 def test_with_bounds_of_nothing_everybody_is_awaited_for_ever(reactor: Any, wire: Any) -> None:
-    server = FakeServer(first_command_timeout=0, line_timeout=0, idle_timeout=0)
+    server = FakeServer(first_command_timeout=0, read_timeout=0, idle_timeout=0)
     call = Call(LineFactory(server.context, reactor, 0), wire())
     call.send_bytes(b"PI")
     assert not reactor.getDelayedCalls()

@@ -195,7 +195,7 @@ def test_an_http_request_with_an_endless_method_runs_nothing_either(call):
 
 
 def test_a_first_line_for_which_there_is_no_memory_runs_nothing_behind_it(reactor, wire):
-    server = FakeServer(max_held=10_000)
+    server = FakeServer(max_buffered_bytes=10_000)
     call = Call(server, reactor, wire())
     call.received()
     call.send_bytes(b"QUARREL /" + b"x" * 20_000)

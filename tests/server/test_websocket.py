@@ -242,7 +242,7 @@ def test_too_big_is_1009(sent: bytes, port: Port) -> None:
 
 def test_the_limit_can_be_moved(clock: Clock) -> None:
     """A smaller bound is kept by the short way too; the bound itself is allowed."""
-    client = Client(WebSocketFactory(FakeServer(max_message=600).context, clock, 0, 0, 0))
+    client = Client(WebSocketFactory(FakeServer(max_message_bytes=600).context, clock, 0, 0, 0))
     client.asks(LINE_PROTOCOL)
     client.received()
     client.send("PING " + "x" * 595)

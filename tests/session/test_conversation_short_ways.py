@@ -37,7 +37,7 @@ class Spoken:
     """All that is said, byte for byte, to one who publishes and to readers of every kind."""
 
     def __init__(self, json_publisher: bool, codec: Decoder, late: bool, room: int | None) -> None:
-        self.server = FakeServer(late, max_line=MAX_OFFSET)
+        self.server = FakeServer(late, max_line_bytes=MAX_OFFSET)
         self.readers = [self.server.line_client(), self.server.message_client(), self.server.json_client()]
         subscribe: list[Any] = ["SUB a", "SUB a", {"type": "subscribe", "channel": "a"}]
         for reader, command in zip(self.readers, subscribe, strict=True):

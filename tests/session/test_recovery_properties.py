@@ -24,7 +24,7 @@ class Bridge(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.server = FakeServer(self.late, history_events=4, history_age=10.0, log_bytes=150_000)
+        self.server = FakeServer(self.late, history_events=4, history_age=10.0, history_total_bytes=150_000)
         self.truth: Truth = {}
         self.epochs: dict[str, bytes] = {}
         self.deliver, self.server.broker.deliver = self.server.broker.deliver, self.witness  # type: ignore[method-assign]

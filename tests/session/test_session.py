@@ -175,7 +175,7 @@ def test_while_quiet_publishes_are_answered_only_when_they_fail() -> None:
 
 
 def test_so_many_channels_may_one_peer_subscribe_to() -> None:
-    server = FakeServer(max_channels_per_peer=2)
+    server = FakeServer(max_subscriptions_per_client=2)
     peer = meets(server)
     peer.send("SUB a", "SUB b", "SUB c", "SUB a", "UNSUB b", "SUB c")
     assert [reply.split()[:2] for reply in peer.received()] == [

@@ -64,7 +64,7 @@ def test_a_reader_that_the_log_has_passed_is_told_what_it_lost() -> None:
 
 
 def test_a_reader_that_may_not_lag_is_closed_instead() -> None:
-    server = FakeServer(history_events=3, lag="close")
+    server = FakeServer(history_events=3, slow_consumer="close")
     reader, watcher = subscribed(server), subscribed(server, "presence=on")
     reader.outlet.room = 10
     fill(server, 10, "y")
@@ -78,7 +78,7 @@ def test_a_reader_that_may_not_lag_is_closed_instead() -> None:
 
 
 def test_who_does_not_lag_that_far_is_not_closed() -> None:
-    server = FakeServer(history_events=3, lag="close")
+    server = FakeServer(history_events=3, slow_consumer="close")
     reader = subscribed(server)
     reader.outlet.room = 10
     fill(server, 3, "y")

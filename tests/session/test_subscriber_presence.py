@@ -117,7 +117,7 @@ def test_the_nick_of_now_is_told(server: FakeServer) -> None:
     ],
 )
 def test_a_slow_watcher_is_told_later_or_told_to_ask(count: int, told: list[str]) -> None:
-    server = FakeServer(max_members_told=3)
+    server = FakeServer(max_pending_presence=3)
     watcher = subscribed(server, "presence=on")
     watcher.outlet.room = 1
     watcher.send("PING")
@@ -192,7 +192,7 @@ def test_a_slow_watcher_loses_no_event_to_a_coming_of_the_same_turn() -> None:
 
 
 def test_a_watcher_that_does_not_read_holds_at_most_a_chunk_of_presence_changes() -> None:
-    server = FakeServer(max_members_told=CHUNK_BYTES)
+    server = FakeServer(max_pending_presence=CHUNK_BYTES)
     watcher, name = server.line_client(), "n" * 32
     watcher.send("SUB a presence=on")
     crowd = []

@@ -162,22 +162,22 @@ def _door(door: Door) -> str:
 def _without_policy(settings: Settings, doors: list[Door], report: Report) -> None:
     report.lines += ["Who may do what", "  everybody: everything, as there is no [access]"]
     if settings.trusted_proxy:
-        if settings.open:
-            report.dangers.append("whoever comes through a trusted-proxy may do everything, as open = true")
+        if settings.allow_insecure:
+            report.dangers.append("whoever comes through a trusted-proxy may do everything, as allow-insecure = true")
         else:
             report.faults.append(
                 "trusted-proxy would let other machines in, and nobody is asked who they are: say who may do what "
-                "under [access], or open = true if that is meant"
+                "under [access], or allow-insecure = true if that is meant"
             )
     for door in doors:
         if not door.is_public:
             continue
-        if settings.open:
-            report.dangers.append(f"whoever reaches {door.endpoint} may do everything, as open = true")
+        if settings.allow_insecure:
+            report.dangers.append(f"whoever reaches {door.endpoint} may do everything, as allow-insecure = true")
         else:
             report.faults.append(
                 f"{door.endpoint} would let other machines in, and nobody is asked who they are: say who may do what "
-                "under [access], or open = true if that is meant"
+                "under [access], or allow-insecure = true if that is meant"
             )
 
 
@@ -270,8 +270,10 @@ def _dangers(settings: Settings, access: AccessTable, doors: list[Door], report:
         report.dangers.append("nobody can prove to be one of the subjects: there is no key, and no client-ca")
     if not (access.key or access.anonymous or any(at_listener.values()) or (may_prove and access.subject)):
         report.dangers.append("nobody may do anything: there is no key, and nothing is said of those without a token")
-    if settings.open:
-        report.dangers.append("open = true is not needed with [access], and would let all in if that went away")
+    if settings.allow_insecure:
+        report.dangers.append(
+            "allow-insecure = true is not needed with [access], and would let all in if that went away"
+        )
 
 
 def _allowed(allow: Mapping[str, str]) -> str:

@@ -61,19 +61,19 @@ class MemoryEstimate(Struct, frozen=True):
 
 def estimate_memory(limits: Limits, tls: bool = False) -> MemoryEstimate:
     """What a bridge with these bounds may take. ``tls``: whether there are connections with TLS."""
-    begun = max(limits.max_line, limits.max_message) * 9 // 8  # it grows in steps of an eighth
+    begun = max(limits.max_line_bytes, limits.max_message_bytes) * 9 // 8  # it grows in steps of an eighth
     waiting = READ * 5  # the bytes of a read, and 4 more for the end of each line
     # A chunk that was not taken, and the replies of one command of many publishes, which are said together.
     unsent = 4 * CHUNK_BYTES
-    kept = limits.max_members_told * CHANGE_COST
+    kept = limits.max_pending_presence * CHANGE_COST
     each = begun + waiting + unsent + kept
     # Bytes are counted; what is allocated for them is up to an eighth more. And replies wait for the end of a turn.
-    held = min(limits.max_connections * each, with_reserve(limits.max_held) * 9 // 8)
+    held = min(limits.max_connections * each, with_reserve(limits.max_buffered_bytes) * 9 // 8)
     held += min(limits.max_connections, MAX_PENDING_REPLY_WRITERS) * CHUNK_BYTES
     # Of a batch whose oldest events have gone, a fourth more may be held; and a chunk more before the end of a turn.
-    logs = limits.log_bytes * 5 // 4 + 2 * CHUNK_BYTES
+    logs = limits.history_total_bytes * 5 // 4 + 2 * CHUNK_BYTES
     most_channels = with_reserve(limits.max_channels)
-    most_each = min(limits.max_channels_per_peer, most_channels)
+    most_each = min(limits.max_subscriptions_per_client, most_channels)
     most_subscriptions = with_reserve(limits.max_subscriptions)
     return MemoryEstimate(
         process=PROCESS + max_rate_limiters(limits) * METER + REMEMBERED_BYTES,

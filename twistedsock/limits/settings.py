@@ -22,14 +22,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         int, Meta(ge=0, description="bytes that a channel's log keeps, up to 288 of bookkeeping an event included")
     ] = 4 * 1024 * 1024
     history_age: Annotated[float, Meta(ge=0, description="seconds that a channel's log keeps an event")] = 300.0
-    log_bytes: Annotated[
+    history_total_bytes: Annotated[
         int,
         Meta(ge=0, description="bytes that all logs keep together; the client whose logs are largest gives way first"),
     ] = 256 * 1024 * 1024
-    max_line: Annotated[int, Meta(ge=512, le=16 * 1024 * 1024, description="bytes in a line, without its end")] = 65_536
-    max_message: Annotated[int, Meta(ge=512, le=16 * 1024 * 1024, description="bytes in a WebSocket message")] = 65_536
+    max_line_bytes: Annotated[
+        int, Meta(ge=512, le=16 * 1024 * 1024, description="bytes in a line, without its end")
+    ] = 65_536
+    max_message_bytes: Annotated[int, Meta(ge=512, le=16 * 1024 * 1024, description="bytes in a WebSocket message")] = (
+        65_536
+    )
     max_channels: Annotated[int, Meta(ge=1, description="channels in all")] = 100_000
-    max_channels_per_peer: Annotated[int, Meta(ge=1, description="channels that one peer subscribes to")] = 1_000
+    max_subscriptions_per_client: Annotated[int, Meta(ge=1, description="channels that one peer subscribes to")] = 1_000
     max_subscriptions: Annotated[int, Meta(ge=1, description="subscriptions of all peers together")] = 250_000
     max_connections: Annotated[int, Meta(ge=1, description="connections in all, of every kind")] = 16_000
     max_connections_per_address: Annotated[
@@ -42,14 +46,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     max_connections_per_identity: Annotated[
         int, Meta(ge=1, description="connections of one identity, which is what tokens or certificates prove")
     ] = 500
-    max_held: Annotated[
+    max_buffered_bytes: Annotated[
         int,
         Meta(
             ge=1024 * 1024,
             description="bytes of unfinished input and unread output that all connections hold together",
         ),
     ] = 1024 * 1024 * 1024
-    max_members_told: Annotated[
+    max_pending_presence: Annotated[
         int, Meta(ge=0, description="joins and leaves kept for a reader that is behind, before it is told to ask WHO")
     ] = 1_000
     commands_per_second: Annotated[
@@ -73,16 +77,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     first_command_timeout: Annotated[
         float, Meta(ge=0, description="seconds that a line peer has to say its first line; 0: no bound")
     ] = 300.0
-    line_timeout: Annotated[
+    read_timeout: Annotated[
         float, Meta(ge=0, description="seconds within which a line, or a WebSocket message, must end; 0: no bound")
     ] = 60.0
     idle_timeout: Annotated[
         float, Meta(ge=0, description="seconds that a peer may say no command, a ping included; 0: no bound")
     ] = 0.0
-    unreachable_after: Annotated[
+    unreachable_timeout: Annotated[
         int, Meta(ge=0, description="seconds after which a peer whose machine does not answer is gone; 0: the kernel's")
     ] = 120
-    lag: Annotated[
+    slow_consumer: Annotated[
         Literal["skip", "close"],
         Meta(description="a reader so slow that the log has passed it: skip and tell it LOST, or close it"),
     ] = "skip"

@@ -79,8 +79,8 @@ class BridgeCollector(Collector):
             ("max_connections", "Connections that there may be.", limits.max_connections),
             ("max_channels", "Channels that there may be.", limits.max_channels),
             ("max_subscriptions", "Subscriptions that there may be.", limits.max_subscriptions),
-            ("max_log_bytes", "Bytes that the logs of all channels may keep.", limits.log_bytes),
-            ("max_held_bytes", "Bytes that connections may hold.", limits.max_held),
+            ("max_log_bytes", "Bytes that the logs of all channels may keep.", limits.history_total_bytes),
+            ("max_held_bytes", "Bytes that connections may hold.", limits.max_buffered_bytes),
         ):
             yield _gauge(name, words, bound)
 

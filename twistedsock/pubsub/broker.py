@@ -90,7 +90,7 @@ class Broker:
         self._reserved_shares = Shares(RESERVED_CHANNELS)
         # Channels that are not here yet, and the principals that they are counted for already.
         self._claims: dict[bytes, Principal] = {}
-        self.memory_budget = MemoryBudget(limits.max_held)
+        self.memory_budget = MemoryBudget(limits.max_buffered_bytes)
         self.stats = Stats()
         # What the server tells of itself is none of its work.
         self._reserved_stats = Stats()
@@ -110,7 +110,7 @@ class Broker:
         # Channels with events that have not been delivered.
         self._dirty: dict[Channel, None] = {}
         self._waiting = 0
-        self._logs = HistoryBudget(limits.log_bytes, lambda: self.clock(), self._review)
+        self._logs = HistoryBudget(limits.history_total_bytes, lambda: self.clock(), self._review)
         self._awake: OrderedDict[Subscriber, None] = OrderedDict()
         # Who has had a share of time, in the order in which they go on.
         self._postponed: OrderedDict[Callable[[], None], None] = OrderedDict()
@@ -225,7 +225,7 @@ class Broker:
         if subscription in self._outdated:
             del self._outdated[subscription]  # it is told the epoch now
         else:
-            channel.send_waiting(subscription, self.limits.max_members_told)
+            channel.send_waiting(subscription, self.limits.max_pending_presence)
         channel.change_reader(subscription, echo, presence)
 
     def unsubscribe(self, subscription: Subscription) -> None:
@@ -283,7 +283,7 @@ class Broker:
             self.commit(channel)
         # Readers that leave together need not be told of each other.
         if channel.has_undelivered_events and subscription not in self._outdated:
-            channel.send_waiting(subscription, self.limits.max_members_told)
+            channel.send_waiting(subscription, self.limits.max_pending_presence)
 
     def wake(self, reader: Subscriber) -> None:
         """A reader's socket has drained, or it asked for a replay: let it catch up in the next turn."""
@@ -385,7 +385,7 @@ class Broker:
         that is to be repaired by asking the backplane for what is missing."""
         self._flush_talkers()
         channel.deliver(self._write(channel))
-        channel.tell_watchers(self.limits.max_members_told, lambda: False)  # so that all are in their lanes
+        channel.tell_watchers(self.limits.max_pending_presence, lambda: False)  # so that all are in their lanes
         self._dirty.pop(channel, None)  # the next event adds it again
         size = channel.log.size
         if position.epoch == channel.epoch:
@@ -467,7 +467,7 @@ class Broker:
             del self._untold[channel]
             if channel.pending or channel.has_undelivered_events:
                 self.flush()  # this tells watchers too, or goes on with that in the next turn
-            elif not channel.tell_watchers(self.limits.max_members_told, lambda: self.clock() >= enough):
+            elif not channel.tell_watchers(self.limits.max_pending_presence, lambda: self.clock() >= enough):
                 self._untold[channel] = None
             if self.clock() >= enough:
                 break
@@ -524,7 +524,7 @@ class Broker:
         for channel in dirty:
             if channel.has_changes_to_tell:
                 self.commit(channel)
-            if channel.tell_watchers_first(self.limits.max_members_told, lambda: self.clock() >= enough):
+            if channel.tell_watchers_first(self.limits.max_pending_presence, lambda: self.clock() >= enough):
                 told.append(channel)
             else:
                 self._dirty[channel] = None
@@ -667,6 +667,6 @@ class Broker:
         size = channel.log.size
         if channel.pending:
             self._logs.note_written(channel)
-        batches = channel.write_and_send_ahead(self.clock(), self.limits.max_members_told)
+        batches = channel.write_and_send_ahead(self.clock(), self.limits.max_pending_presence)
         self._logs.account(channel, size)
         return batches

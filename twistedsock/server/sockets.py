@@ -38,13 +38,13 @@ class LocalAddress(msgspec.Struct, frozen=True):
     door: ListenerScope
 
 
-def prepare_listening_socket(port: Any, send_buffer: int, unreachable_after: int = 0) -> None:
+def prepare_listening_socket(port: Any, send_buffer_bytes: int, unreachable_timeout: int = 0) -> None:
     """Do once for a listening port what each of its connections would need: ``tune_socket`` its socket where that is
     inherited, and find out where its connections come in, if that is one address. To be called before the first one.
     The two facts are kept on the port, as that is what a connection knows of where it came from."""
     handle = getattr(port, "socket", None)
     if _INHERITS and isinstance(handle, socket.socket) and handle.family != socket.AF_UNIX:
-        _set_options(handle, send_buffer, unreachable_after)
+        _set_options(handle, send_buffer_bytes, unreachable_timeout)
         port.connections_are_tuned = True
     address = port.getHost()
     # A scope's name is known of a connection only.
@@ -52,15 +52,15 @@ def prepare_listening_socket(port: Any, send_buffer: int, unreachable_after: int
         port.connections_come_in = _here(address)
 
 
-def tune_socket(transport: Any, send_buffer: int, unreachable_after: int = 0) -> None:
-    """Small messages leave at once; a peer that has not answered for ``unreachable_after`` seconds is gone (0 leaves
-    that to the kernel, which takes hours); and a peer that stalls holds at most twice ``send_buffer`` bytes of the
+def tune_socket(transport: Any, send_buffer_bytes: int, unreachable_timeout: int = 0) -> None:
+    """Small messages leave at once; a peer that has not answered for ``unreachable_timeout`` seconds is gone (0 leaves
+    that to the kernel, which takes hours); and a peer that stalls holds at most twice ``send_buffer_bytes`` of the
     kernel's memory here (0 leaves that to it too, and it gives megabytes)."""
     if getattr(_port(transport), "connections_are_tuned", False):
         return
     handle = getattr(innermost_transport(transport), "socket", None)
     if isinstance(handle, socket.socket):
-        _set_options(handle, send_buffer, unreachable_after)
+        _set_options(handle, send_buffer_bytes, unreachable_timeout)
 
 
 def innermost_transport(transport: Any) -> Any:
@@ -125,16 +125,16 @@ def _port(transport: Any) -> Any:
     return getattr(transport, "server", None)
 
 
-def _set_options(handle: socket.socket, send_buffer: int, unreachable_after: int) -> None:
+def _set_options(handle: socket.socket, send_buffer_bytes: int, unreachable_timeout: int) -> None:
     if handle.family != socket.AF_UNIX:
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _keepalive(unreachable_after):
+        for option, value in _keepalive(unreachable_timeout):
             handle.setsockopt(socket.IPPROTO_TCP, option, value)
         # Telnet sends its Ctrl-C as urgent data; it is to be read where it stands.
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-    if send_buffer:
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+    if send_buffer_bytes:
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
 
 
 def _keepalive(seconds: int) -> list[tuple[int, int]]:

@@ -63,7 +63,7 @@ class LineProtocol(Protocol):
 
     def connectionMade(self) -> None:
         factory, transport = self.factory, self.transport
-        tune_socket(transport, factory.send_buffer, factory.context.limits.unreachable_after)
+        tune_socket(transport, factory.send_buffer_bytes, factory.context.limits.unreachable_timeout)
         self._address = host_of(self.told or transport.getPeer())
         secure = factory.listening.secure
         price = ENTRY_PRICE + secure * TLS_HANDSHAKE_PRICE
@@ -93,7 +93,7 @@ class LineProtocol(Protocol):
         factory, transport = self.factory, self.transport
         peer = self.told or transport.getPeer()
         self._opening = Opening()
-        self._splitter = LineSplitter(factory.context.limits.max_line, line_decoder.publishes)
+        self._splitter = LineSplitter(factory.context.limits.max_line_bytes, line_decoder.publishes)
         self._outlet = outlet_of(transport, factory.reactor)
         endpoint, ends = factory.listening.endpoint, endpoints_of(transport, peer)
         arrival = None
@@ -236,13 +236,13 @@ class LineFactory(ListenerFactory):
         self,
         context: ServerContext,
         reactor: Any,
-        send_buffer: int,
+        send_buffer_bytes: int,
         web_address: str = "",
         listening: ListenerConfig = DEFAULT_LISTENER,
     ) -> None:
         self.context = context
         self.reactor = reactor
-        self.send_buffer = send_buffer
+        self.send_buffer_bytes = send_buffer_bytes
         self.web_address = web_address
         self.listening = listening
         self.timeouts = ConnectionTimeouts(context.limits, reactor)

@@ -71,7 +71,7 @@ class ConnectionTimeouts:
         self.has_idle_timeout = bool(limits.idle_timeout)
         """Whether ``command_received`` must be called."""
         self._first_command = _queue(reactor, limits.first_command_timeout, "no command received within {} seconds")
-        self._unfinished = _queue(reactor, limits.line_timeout, "a line or message was not completed within {} seconds")
+        self._unfinished = _queue(reactor, limits.read_timeout, "a line or message was not completed within {} seconds")
         self._idle = _queue(
             reactor, limits.idle_timeout, "no command received for {} seconds: send PING to stay connected"
         )

@@ -83,7 +83,7 @@ class HTTPDispatcher(Protocol):
     def connectionMade(self) -> None:
         factory = self.factory
         self._accepted_at = factory.context.broker.clock()
-        tune_socket(self.transport, factory.send_buffer, factory.context.limits.unreachable_after)
+        tune_socket(self.transport, factory.send_buffer_bytes, factory.context.limits.unreachable_timeout)
         self._head = bytearray()
         self._peer = self.told or self.transport.getPeer()
         self._is_proxied = self._comes_from_proxy()
@@ -323,7 +323,7 @@ class WebFactory(ListenerFactory):
         context: ServerContext,
         reactor: Any,
         gate: OriginPolicy,
-        send_buffer: int,
+        send_buffer_bytes: int,
         ping_interval: int,
         ping_timeout: int,
         lines: Callable[[], list[dict[str, object]]],
@@ -332,7 +332,7 @@ class WebFactory(ListenerFactory):
     ) -> None:
         self.context = context
         self.reactor = reactor
-        self.send_buffer = send_buffer
+        self.send_buffer_bytes = send_buffer_bytes
         self.listening = listening
         self.gate = gate
         self.deadlines: TimeoutQueue[HTTPDispatcher] = TimeoutQueue(
@@ -340,7 +340,7 @@ class WebFactory(ListenerFactory):
             context.limits.handshake_timeout,
             lambda doorman: doorman._refuse(408, "no request came in time"),
         )
-        self.websockets = WebSocketFactory(context, reactor, send_buffer, ping_interval, ping_timeout, listening)
+        self.websockets = WebSocketFactory(context, reactor, send_buffer_bytes, ping_interval, ping_timeout, listening)
         routes = routes or Routes(operations(context, reactor, lines))
         self.site = HTTPSite(reactor, context, gate, routes, listening)
 

@@ -199,7 +199,7 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
         self, ends: Endpoints, before: bytes, outcome: Identity | Error | None, arrival: HandshakeInfo | None = None
     ) -> None:
         factory, transport = self.factory, self.transport
-        self._frames = PlainFrames(factory.context.limits.max_message)
+        self._frames = PlainFrames(factory.context.limits.max_message_bytes)
         self._outlet = outlet_of(transport, factory.reactor)
         self._starting = self.websocket_protocol_in_use != JSON_PROTOCOL
         self._lines = self.websocket_protocol_in_use == LINE_PROTOCOL
@@ -437,7 +437,7 @@ class WebSocketFactory(WebSocketServerFactory):
         self,
         context: ServerContext,
         reactor: Any,
-        send_buffer: int,
+        send_buffer_bytes: int,
         ping_interval: int,
         ping_timeout: int,
         listening: ListenerConfig = DEFAULT_LISTENER,
@@ -446,15 +446,15 @@ class WebSocketFactory(WebSocketServerFactory):
         super().__init__(reactor=reactor)
         self.context = context
         self.reactor = reactor
-        self.send_buffer = send_buffer
+        self.send_buffer_bytes = send_buffer_bytes
         self.listening = listening
         self.timeouts = ConnectionTimeouts(context.limits, reactor)
         limits = context.limits
         self.setProtocolOptions(
             webStatus=False,
             utf8validateIncoming=True,
-            maxFramePayloadSize=limits.max_message,
-            maxMessagePayloadSize=limits.max_message,
+            maxFramePayloadSize=limits.max_message_bytes,
+            maxMessagePayloadSize=limits.max_message_bytes,
             openHandshakeTimeout=limits.handshake_timeout,
             closeHandshakeTimeout=CLOSE_TIMEOUT,
             autoPingInterval=ping_interval,

@@ -355,7 +355,7 @@ class Session(SubscribingSession):
 
     def may_skip(self, channel: bytes, first: int, last: int) -> bool:
         """The log has let go of what it has not been sent yet: whether it goes on all the same."""
-        if self._context.limits.lag == "skip":
+        if self._context.limits.slow_consumer == "skip":
             if not self._has_just("lost"):
                 self.note("lost", f"{channel.decode()} {first} to {last}")
             return True

@@ -181,7 +181,7 @@ class SubscribingSession(TracedSession):
             self._refuse(command.tag, errors.SINCE_WITHOUT_EPOCH)
         elif (
             command.channel not in self.subscriptions
-            and len(self.subscriptions) >= self._context.limits.max_channels_per_peer
+            and len(self.subscriptions) >= self._context.limits.max_subscriptions_per_client
         ):
             self._refuse(command.tag, errors.TOO_MANY_SUBSCRIPTIONS)
         elif self._may_read(command.channel, command.tag):

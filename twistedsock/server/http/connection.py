@@ -182,7 +182,7 @@ class HTTPConnection(HTTPChannel):
 
     def _is_long(self) -> bool:
         """Whether it is better to close the connection than to wait for a body that nobody wants."""
-        return self.length is None or self.length > self.site.context.limits.max_message
+        return self.length is None or self.length > self.site.context.limits.max_message_bytes
 
     def checkPersistence(self, request: Any, version: bytes) -> bool:
         said = b",".join(request.requestHeaders.getRawHeaders(b"connection", ())).lower()

@@ -57,7 +57,7 @@ class EventsEndpoint:
         arguments = request.arguments
         arguments.only(("nick",))
         nick, body, kind = _name(arguments, "nick"), request.body, request.header(b"content-type")
-        asked = read_batch(body, kind, self._context.limits.max_message)
+        asked = read_batch(body, kind, self._context.limits.max_message_bytes)
         request.charge(max(0, len(asked) - 1))
         rows = list(together(one for one in asked if isinstance(one, PublishRequest)))
 

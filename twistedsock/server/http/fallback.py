@@ -143,7 +143,7 @@ class FallbackEndpoint:
         if stream is None:
             raise ApiError(NO_SUCH_STREAM, 404)
         kind = request.header(b"content-type")
-        stream.take(request, read_messages(request.body, kind, self.context.limits.max_message))
+        stream.take(request, read_messages(request.body, kind, self.context.limits.max_message_bytes))
 
     def forget(self, stream: FallbackStream) -> None:
         """It is over."""

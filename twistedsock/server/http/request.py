@@ -332,7 +332,7 @@ class HTTPRequest(Request):
     def most_body(self) -> int:
         """Bytes that it may bring."""
         given = None if self.route is None else self.route.most_body
-        return self.context.limits.max_message if given is None else given
+        return self.context.limits.max_message_bytes if given is None else given
 
     @property
     def too_long(self) -> Error:

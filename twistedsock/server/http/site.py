@@ -33,7 +33,7 @@ class HTTPSite:
         self.files = static_files()
         self.connections: dict[HTTPConnection, None] = {}
         self.begun: TimeoutQueue[HTTPConnection] = TimeoutQueue(
-            reactor, context.limits.line_timeout, HTTPConnection.be_late
+            reactor, context.limits.read_timeout, HTTPConnection.be_late
         )
         self.idle: TimeoutQueue[HTTPConnection] = TimeoutQueue(reactor, IDLE, HTTPConnection.be_idle)
         self._running: dict[HTTPRequest, None] = {}

@@ -288,7 +288,7 @@ class StreamsEndpoint:
         """What would be refused to the session, as far as it can be known now."""
         broker, limits = self.context.broker, self.context.limits
         error = no_room_for(self.context, request.identity)
-        if error is None and len(asked.known) > limits.max_channels_per_peer:
+        if error is None and len(asked.known) > limits.max_subscriptions_per_client:
             error = errors.TOO_MANY_SUBSCRIPTIONS
         if error is None and not broker.subscription_shares.admits(request.visitor.principal, len(asked.known)):
             error = errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL
