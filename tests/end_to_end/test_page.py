@@ -80,7 +80,7 @@ def test_who_is_there_is_shown_and_names_are_told(server, line_client, open_page
 
 def test_no_lines_are_offered_whose_channel_a_shell_would_obey(server, open_page):
     page = open_page().opens(f"{server.page}#kitchen;reboot")
-    expect(page.locator("#lesson-note")).to_contain_text("A shell could take this name for a command")
+    expect(page.locator("#empty-note")).to_contain_text("A shell could take this name for a command")
     expect(page.locator("#copy-lines")).to_be_hidden()
 
 
@@ -94,7 +94,7 @@ def test_channels_are_added_and_left(server, line_client, open_page, channel):
     expect(row(page, 1)).to_contain_text("heard")
     page.fill("#channel-add", "two words")
     page.click("#channel-add-button")
-    expect(page.locator("#channel-add-fault")).not_to_be_empty()
+    expect(page.locator("#channel-add-error")).not_to_be_empty()
     page.click(f'[data-channel="{channel}-b"] .remove')
     expect(page.locator("#channels > li")).to_have_count(1)
     typist.request(f"PUB {channel}-b not heard")
@@ -278,17 +278,17 @@ def show(line_client, guarded, issuer):
 
 def enter(page, token):
     page.fill("#token", token)
-    page.click("#token-use")
+    page.click("#token-submit")
 
 
 def is_closed(page, channel, words):
     item = page.locator(f'#channels [data-channel="{channel}"]')
-    expect(item).to_have_attribute("data-refused", "")
-    expect(item.locator(".refusal")).to_have_text(words)
+    expect(item).to_have_attribute("data-no-access", "")
+    expect(item.locator(".access-error")).to_have_text(words)
 
 
 def is_open(page, channel):
-    expect(page.locator(f'#channels [data-channel="{channel}"]')).not_to_have_attribute("data-refused", "")
+    expect(page.locator(f'#channels [data-channel="{channel}"]')).not_to_have_attribute("data-no-access", "")
     expect(page.locator(f'[data-members="{channel}"] li').first).to_be_visible()
 
 
@@ -296,17 +296,17 @@ def test_a_token_opens_what_takes_one_and_stays_in_its_tab(guarded, open_page, i
     watched = open_page()
     page = watched.opens(f"{guarded.page}#{channel}")
     is_closed(page, channel, "It takes a token to read it.")
-    expect(page.locator("#lesson-title")).to_have_text(f"It takes a token to read {channel}")
-    expect(page.locator("#token-lesson")).to_contain_text("sockbridge token")
+    expect(page.locator("#empty-title")).to_have_text(f"It takes a token to read {channel}")
+    expect(page.locator("#token-help")).to_contain_text("sockbridge token")
     publish(page, "hello")
-    expect(page.locator("#message-fault")).to_have_text(f"It takes a token to publish on {channel}.")
-    page.click("#lesson-token-button")
+    expect(page.locator("#message-error")).to_have_text(f"It takes a token to publish on {channel}.")
+    page.click("#empty-token-button")
     field = page.locator("#token")
     expect(field).to_be_focused()
     assert field.get_attribute("autocomplete") == "off"
     assert field.evaluate("field => getComputedStyle(field).webkitTextSecurity") == "disc"
 
-    fault = page.locator("#token-fault")
+    fault = page.locator("#token-error")
     enter(page, "what is that?")
     expect(fault).to_contain_text("That is no token")
     enter(page, issuer.token(channels={channel: "rw"}, seconds=-1))
@@ -318,8 +318,8 @@ def test_a_token_opens_what_takes_one_and_stays_in_its_tab(guarded, open_page, i
     expect(page.locator("#token-form")).to_be_hidden()
     expect(page.locator("#token-state")).to_have_text("The bridge has taken it. It runs out in 59 minutes.")
     expect(page.locator("#identity")).to_have_text("You are ann, and others can rely on it.")
-    expect(page.locator("#message-fault")).to_be_empty()
-    expect(page.locator("#lesson [data-terminal]")).to_contain_text("AUTH your-token")
+    expect(page.locator("#message-error")).to_be_empty()
+    expect(page.locator("#empty-state [data-terminal]")).to_contain_text("AUTH your-token")
     peer = show("bob", channel)
     peer.request(f"SUB {channel}")
     publish(page, "hello")
@@ -336,7 +336,7 @@ def test_a_token_opens_what_takes_one_and_stays_in_its_tab(guarded, open_page, i
         issuer.is_untold_in(seen)
     expect(field).to_have_value("")
 
-    page.click("#token-forget")
+    page.click("#token-sign-out")
     is_closed(page, channel, "It takes a token to read it.")
     expect(page.locator("#events .event")).to_have_count(0)
     assert token not in page.evaluate("JSON.stringify({...sessionStorage})")
@@ -365,15 +365,15 @@ def test_what_one_may_not_do_is_said_where_one_tries_it(guarded, open_page, issu
     for name in ("inbox", "news"):
         page.fill("#channel-add", name)
         page.click("#channel-add-button")
-    expect(page.locator("#channel-add-fault")).to_be_empty()
+    expect(page.locator("#channel-add-error")).to_be_empty()
     is_closed(page, "inbox", "You may not read it.")
     is_open(page, "news")
     publish(page, "extra")
-    expect(page.locator("#message-fault")).to_have_text("As ann, you may not publish on news.")
+    expect(page.locator("#message-error")).to_have_text("As ann, you may not publish on news.")
     page.select_option("#channel-select", "inbox")
-    expect(page.locator("#lesson-title")).to_have_text("As ann, you may not read inbox")
+    expect(page.locator("#empty-title")).to_have_text("As ann, you may not read inbox")
     publish(page, "for you")
-    expect(page.locator("#message-fault")).to_be_empty()
+    expect(page.locator("#message-error")).to_be_empty()
     reader = line_client(guarded.lines[0])
     reader.request(f"AUTH {issuer.token('reader', {'inbox': 'r'})}")
     assert reader.request("HIST inbox") == "MSG inbox 1 ~carl for you"
@@ -388,7 +388,7 @@ def test_who_comes_with_a_cookie_is_not_asked_for_a_token(guarded, open_page, is
     expect(page.locator("#identity")).to_have_text("You are ann, and others can rely on it.")
     expect(page.locator("#token-block")).to_be_hidden()
     publish(page, "hello")
-    expect(page.locator("#message-fault")).to_have_text(f"As ann, you may not publish on {channel}.")
+    expect(page.locator("#message-error")).to_have_text(f"As ann, you may not publish on {channel}.")
 
 
 def test_a_token_in_the_address_is_taken_out_of_it_and_waits_to_be_used(guarded, open_page, issuer, channel):
@@ -400,7 +400,7 @@ def test_a_token_in_the_address_is_taken_out_of_it_and_waits_to_be_used(guarded,
     expect(page.locator("#token")).to_have_value(token)
     page.evaluate(f"location.hash = '#{channel},token={token}'")
     expect(page).to_have_url(f"{guarded.page}#{channel}")
-    page.click("#token-use")
+    page.click("#token-submit")
     is_open(page, channel)
     expect(page.locator("#token")).to_have_value("")
     issuer.is_untold_in(page.evaluate("JSON.stringify({...localStorage})"))
@@ -416,7 +416,7 @@ def test_when_a_token_runs_out_the_page_goes_on_without_and_with_the_next_one_ca
     peer = show("bob", channel)
     assert peer.request(f"PUB {channel} 1") == "OK 1"
     expect(row(page, 1)).to_be_visible()
-    expect(page.locator("#token-fault")).to_have_text("Your token has run out. Enter another one.", timeout=20_000)
+    expect(page.locator("#token-error")).to_have_text("Your token has run out. Enter another one.", timeout=20_000)
     is_closed(page, channel, "It takes a token to read it.")
     is_open(page, f"lobby.{channel}")
     expect(page.locator("#outage")).to_be_hidden()
@@ -452,7 +452,7 @@ def test_a_token_that_a_restarted_bridge_does_not_take_is_dropped(start, open_pa
     (tmp_path / "bridge.toml").write_text(told + issuer.make_key("restarted"))
     port = first.page.rstrip("/").split(":")[2]
     start("--config", "bridge.toml", tcp=("none",), web=(f"tcp:{port}:interface=127.0.0.1",))
-    expect(page.locator("#token-fault")).to_contain_text("The bridge did not take it: the signature", timeout=60_000)
+    expect(page.locator("#token-error")).to_contain_text("The bridge did not take it: the signature", timeout=60_000)
     watched.is_connected()
     is_open(page, "lobby")
     is_closed(page, channel, "It takes a token to read it.")
@@ -464,10 +464,10 @@ def test_on_a_phone_a_token_can_be_entered_without_scrolling_sideways(guarded, o
     watched = open_page(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, color_scheme=scheme)
     page = watched.opens(f"{guarded.page}#{channel}")
     expect(page.locator("#panel-summary")).to_have_text("1 channel, 1 closed")
-    page.click("#lesson-token-button")
+    page.click("#empty-token-button")
     expect(page.locator("#token")).to_be_focused()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     enter(page, issuer.token("a" * 200, {channel: "rw"}))
     is_open(page, channel)
-    expect(page.locator("#token-held")).to_be_visible()
+    expect(page.locator("#token-actions")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -6,12 +6,12 @@ import { test } from 'node:test';
 
 import './fakes.mjs'; // for what old versions of Node lack
 import { lineEndpointOf } from '../../twistedsock/static/line-endpoints.js';
-import { age, bytes, count, duration, exactTime, percent, rate } from '../../twistedsock/static/console/formats.js';
-import { buildLive, HIDDEN_AFTER, thinned } from '../../twistedsock/static/console/live.js';
+import { age, bytes, count, duration, exactTime, percent, rate } from '../../twistedsock/static/console/units.js';
+import { buildSysChannels, UNSUBSCRIBE_AFTER_MS, oncePerFrame } from '../../twistedsock/static/console/sys-channels.js';
 import { describeEnd } from '../../twistedsock/static/console/overview.js';
 import { identityWords } from '../../twistedsock/static/console/peers.js';
-import { pointBetween, Series, SPAN } from '../../twistedsock/static/console/rates.js';
-import { CHANNEL_ORDERS, channelOf, findFault, PEER_ORDERS, readRoute, writeRoute } from '../../twistedsock/static/console/routes.js';
+import { pointBetween, Series, SPAN } from '../../twistedsock/static/console/series.js';
+import { CHANNEL_ORDERS, channelOf, searchError, PEER_ORDERS, readRoute, writeRoute } from '../../twistedsock/static/console/routes.js';
 import { snippetsFor } from '../../twistedsock/static/console/snippets.js';
 import { spanBetween, titleOf } from '../../twistedsock/static/console/timeline.js';
 
@@ -46,10 +46,10 @@ test('an address that is odd leads somewhere all the same', () => {
 test('a list is a channel of the bridge', () => {
   assert.equal(channelOf({ view: 'channels', order: 'rate', page: 2, find: '' }), '$sys/channels/rate/2');
   assert.equal(channelOf({ view: 'peers', order: 'lag', page: 0, find: 'ann' }), '$sys/peers/find/ann');
-  for (const text of ['kitchen', 'a/b', 'küche', '127.0.0.1:8081']) assert.equal(findFault(text), '');
-  assert.match(findFault('a*'), /“\*”/);
-  assert.match(findFault('a b'), /space/);
-  assert.match(findFault('ü'.repeat(51)), /longer/);
+  for (const text of ['kitchen', 'a/b', 'küche', '127.0.0.1:8081']) assert.equal(searchError(text), '');
+  assert.match(searchError('a*'), /“\*”/);
+  assert.match(searchError('a b'), /space/);
+  assert.match(searchError('ü'.repeat(51)), /longer/);
 });
 
 // ---- figures ----
@@ -227,7 +227,7 @@ function buildWorld() {
       return subscription;
     },
   };
-  const live = buildLive({
+  const sysChannels = buildSysChannels({
     client,
     document,
     refused: (error) => told.push(error.code),
@@ -239,24 +239,24 @@ function buildWorld() {
     document.visibilityState = state;
     document.dispatchEvent(new Event('visibilitychange'));
   };
-  return { live, read, told, timers, turn };
+  return { sysChannels, read, told, timers, turn };
 }
 
 test('a tab that stays hidden reads nothing, and reads again when it is seen', () => {
-  const { live, read, timers, turn } = buildWorld();
+  const { sysChannels, read, timers, turn } = buildWorld();
   const heard = [];
-  const stop = live.follow('$sys/figures', (data) => heard.push(data), 300);
+  const stop = sysChannels.follow('$sys/figures', (data) => heard.push(data), 300);
   assert.equal(read.get('$sys/figures').options.last, 300);
   read.get('$sys/figures').callback({ data: 1 });
   turn('hidden');
   turn('visible');
   assert.deepEqual([timers.length, read.size], [0, 1]);
   turn('hidden');
-  assert.equal(timers[0].delay, HIDDEN_AFTER);
+  assert.equal(timers[0].delay, UNSUBSCRIBE_AFTER_MS);
   timers[0].then();
   assert.equal(read.size, 0);
-  live.resume();
-  live.follow('$sys/closed', () => {});
+  sysChannels.resume();
+  sysChannels.follow('$sys/closed', () => {});
   assert.equal(read.size, 0);
   turn('visible');
   assert.deepEqual([...read.keys()], ['$sys/figures', '$sys/closed']);
@@ -266,19 +266,19 @@ test('a tab that stays hidden reads nothing, and reads again when it is seen', (
 });
 
 test('what was refused is asked for again when more may be allowed', () => {
-  const { live, read, told } = buildWorld();
-  live.follow('$sys/figures', () => {});
+  const { sysChannels, read, told } = buildWorld();
+  sysChannels.follow('$sys/figures', () => {});
   const first = read.get('$sys/figures');
   first.options.onRefused({ code: 'unauthorized' });
-  live.resume();
+  sysChannels.resume();
   assert.notEqual(read.get('$sys/figures'), first);
   read.get('$sys/figures').options.onSubscribed();
   assert.deepEqual(told, ['unauthorized', 'accepted']);
-  live.follow('$sys/closed', () => {}, 0, true);
+  sysChannels.follow('$sys/closed', () => {}, 0, true);
   read.get('$sys/closed').options.onRefused({ code: 'forbidden' });
   assert.equal(told.length, 2);
   const second = read.get('$sys/figures');
-  live.resume();
+  sysChannels.resume();
   assert.equal(read.get('$sys/figures'), second);
 });
 
@@ -287,7 +287,7 @@ test('however much comes in between, a frame is drawn once', (t) => {
   globalThis.requestAnimationFrame = (draw) => frames.push(draw);
   t.after(() => { delete globalThis.requestAnimationFrame; });
   let drawn = 0;
-  const draw = thinned(() => { drawn += 1; });
+  const draw = oncePerFrame(() => { drawn += 1; });
   for (let index = 0; index < 1000; index += 1) draw();
   assert.equal(frames.length, 1);
   frames.shift()();

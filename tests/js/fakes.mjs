@@ -187,14 +187,14 @@ export const event = (channel, offset, data = `${channel} ${offset}`, from = 'an
 export const settle = () => new Promise((resolve) => { setImmediate(resolve); });
 
 /**
- * One channel of a server, by the rules of the protocol. What it says waits in `wire` until `deliver` lets some of it through,
+ * One channel of a server, by the rules of the protocol. What it says waits in `outbox` until `deliver` lets some of it through,
  * so that a connection can break with any part of a conversation still under way.
  */
 export class ModelServer {
   epoch = 1;
   head = 0;
   log = [];
-  wire = [];
+  outbox = [];
   subscribed = undefined;
 
   constructor(net) {
@@ -239,13 +239,13 @@ export class ModelServer {
   }
 
   cut() {
-    this.wire = [];
+    this.outbox = [];
     this.subscribed = undefined;
   }
 
-  say(message) { this.wire.push(message); }
+  say(message) { this.outbox.push(message); }
 
   deliver(count = Infinity) {
-    for (; count > 0 && this.wire.length; count -= 1) this.socket.say(this.wire.shift());
+    for (; count > 0 && this.outbox.length; count -= 1) this.socket.say(this.outbox.shift());
   }
 }

@@ -1,7 +1,7 @@
 /** The line at the bottom: what is typed becomes a text or JSON, as on a line connection, and is published. */
 
-import { byId, showFault } from './elements.js';
-import { jsonFault, NAME_BYTES, nameFault, plural, readPayload } from './words.js';
+import { byId, showFieldError } from './dom.js';
+import { jsonError, NAME_BYTES, nameError, plural, readPayload } from './format.js';
 
 /**
  * @param {object} page
@@ -22,11 +22,11 @@ export function buildComposer({ client, sending, sent, explain }) {
     if (!chosenFormat) byId(read.json ? 'format-json' : 'format-text').checked = true;
     let hint = '';
     if (unanswered && client.state !== 'open') hint = `No connection: ${plural(unanswered, 'message')} kept, sent when it is back.`;
-    else if (format() === 'json') hint = jsonFault(message.value) ? 'Not JSON yet.' : 'Sent as JSON.';
+    else if (format() === 'json') hint = jsonError(message.value) ? 'Not JSON yet.' : 'Sent as JSON.';
     else if (read.beginsLikeJson) hint = 'Begins like JSON but does not parse, so it is sent as text.';
     else if (read.json) hint = 'Sent as text, letter for letter.';
     byId('message-hint').textContent = hint || 'Enter sends, Shift + Enter makes a new line.';
-    byId('message-hint').toggleAttribute('data-usual', !hint);
+    byId('message-hint').toggleAttribute('data-default', !hint);
     grow();
   }
 
@@ -36,12 +36,12 @@ export function buildComposer({ client, sending, sent, explain }) {
   }
 
   /** What keeps this from being sent, and the field it is about. */
-  function findFault() {
+  function findProblem() {
     const name = byId('event-name').value.trim();
     if (!byId('channel-select').value) return ['message', 'Add a channel first.'];
     if (!message.value) return ['message', 'There is nothing to send yet.'];
-    if (format() === 'json' && jsonFault(message.value)) return ['message', jsonFault(message.value)];
-    if (name && nameFault(name, NAME_BYTES)) return ['event-name', `The event's name: ${nameFault(name, NAME_BYTES)}`];
+    if (format() === 'json' && jsonError(message.value)) return ['message', jsonError(message.value)];
+    if (name && nameError(name, NAME_BYTES)) return ['event-name', `The event's name: ${nameError(name, NAME_BYTES)}`];
     return [];
   }
 
@@ -50,7 +50,7 @@ export function buildComposer({ client, sending, sent, explain }) {
     try {
       sent(channel, await client.publish(channel, json ? JSON.parse(text) : text, { name }));
     } catch (error) {
-      showFault('message', explain(channel, error));
+      showFieldError('message', explain(channel, error));
       if (!message.value) message.value = text; // to be sent again by whoever wrote it, or not
     }
     unanswered -= 1;
@@ -58,7 +58,7 @@ export function buildComposer({ client, sending, sent, explain }) {
   }
 
   message.addEventListener('input', () => {
-    showFault('message', '');
+    showFieldError('message', '');
     if (!message.value) chosenFormat = undefined;
     showHint();
   });
@@ -72,20 +72,20 @@ export function buildComposer({ client, sending, sent, explain }) {
   for (const radio of document.querySelectorAll('input[name="format"]')) {
     radio.addEventListener('change', () => {
       chosenFormat = radio.value;
-      showFault('message', '');
+      showFieldError('message', '');
       showHint();
     });
   }
 
-  byId('event-name').addEventListener('input', () => showFault('event-name', ''));
+  byId('event-name').addEventListener('input', () => showFieldError('event-name', ''));
 
   byId('composer').addEventListener('submit', (event) => {
     event.preventDefault();
-    showFault('event-name', '');
-    showFault('message', '');
-    const [field, words] = findFault();
+    showFieldError('event-name', '');
+    showFieldError('message', '');
+    const [field, words] = findProblem();
     if (field) {
-      showFault(field, words);
+      showFieldError(field, words);
       byId(field).focus();
       return;
     }

@@ -1,10 +1,10 @@
 /** Where a terminal or a program reaches the bridge's line ports, as /bridge.json lists them. No document is touched here. */
 
 /** What a shell obeys. Lines that are copied to be typed into telnet end in a shell if telnet does not run, or any longer. */
-export const OBEYED = /[!"$&'()<>;[\\\]^`{|}~]/;
+export const SHELL_SPECIAL = /[!"$&'()<>;[\\\]^`{|}~]/;
 
 /** A word as a shell takes it for itself. */
-export const shell = (text) => (/^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+export const shellQuote = (text) => (/^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 const withoutBrackets = (host) => host.replace(/[[\]]/g, '');
 
@@ -35,7 +35,7 @@ export const hostAndPort = ({ host, port }) => (host.includes(':') ? `[${host}]:
 /** The command with which a person opens an endpoint in a terminal. */
 export function terminalCommand(endpoint) {
   const { kind, host, port, path } = endpoint;
-  if (kind === 'unix') return `nc -U ${shell(path)}`;
+  if (kind === 'unix') return `nc -U ${shellQuote(path)}`;
   return kind === 'ssl' ? `openssl s_client -quiet -connect ${hostAndPort(endpoint)}` : `telnet ${host} ${port}`;
 }
 
@@ -43,8 +43,8 @@ export function terminalCommand(endpoint) {
  * What to type to read `channel` and to publish on it, after a token if one is needed; undefined if no line endpoint is
  * reachable, or a shell would obey the channel's name. Before /bridge.json is known, the usual port is assumed.
  */
-export function terminalLines(bridge, pageHost, channel, withToken = false) {
-  if (OBEYED.test(channel)) return undefined;
+export function terminalCommands(bridge, pageHost, channel, withToken = false) {
+  if (SHELL_SPECIAL.test(channel)) return undefined;
   const endpoint = lineEndpointOf(bridge ? bridge.lines ?? [] : [{ kind: 'tcp', host: pageHost, port: 8081 }], pageHost);
   return endpoint && [terminalCommand(endpoint), ...(withToken ? ['AUTH your-token'] : []), `SUB ${channel}`, `PUB ${channel} 21.5`];
 }

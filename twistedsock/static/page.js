@@ -1,20 +1,20 @@
 /**
- * The page at `/`: the channels and who is on them. The connection is wire.js, events are sheet.js, writing is composer.js,
- * who one is oneself is who.js.
+ * The page at `/`: the channels and who is on them. The connection is connection-bar.js, events are event-list.js, writing is composer.js,
+ * who one is oneself is identity.js.
  */
 
 import { buildComposer } from './composer.js';
-import { copyFrom } from './copying.js';
-import { byId, make, makeButton, memory, showFault } from './elements.js';
-import { describeNoEndpoint, OBEYED, terminalLines } from './line-endpoints.js';
-import { buildSheet, ROWS_SHOWN } from './sheet.js';
+import { copyFrom } from './copy.js';
+import { byId, make, makeButton, memory, showFieldError } from './dom.js';
+import { describeNoEndpoint, SHELL_SPECIAL, terminalCommands } from './line-endpoints.js';
+import { buildEventList, ROWS_SHOWN } from './event-list.js';
 import { connect } from './sockbridge.js';
-import { buildWho, heldToken } from './who.js';
-import { buildWire } from './wire.js';
+import { buildIdentity, currentToken } from './identity.js';
+import { buildConnectionBar } from './connection-bar.js';
 import {
-  CHANNEL_BYTES, CHANNELS_LIMIT, describeFault, describeRefusal, isRefusal, nameFault, plural, readHash, UNVOUCHED,
-  UNVOUCHED_MEANS, writeHash,
-} from './words.js';
+  CHANNEL_BYTES, CHANNELS_LIMIT, describeError, describeAccessError, isAccessError, nameError, plural, readHash, UNVERIFIED,
+  UNVERIFIED_HINT, writeHash,
+} from './format.js';
 
 /** Events asked for when a channel is opened: two screens of context. */
 const LAST_EVENTS = 50;
@@ -47,7 +47,7 @@ const HUES = 6;
 /** The policy ends a connection that brought no token, or a wrong one (RFC 6455 section 7.4.1). */
 const POLICY = 1008;
 
-const client = connect('/ws', { token: heldToken });
+const client = connect('/ws', { token: currentToken });
 /** @type {Map<string, OpenChannel>} */
 const channels = new Map();
 /** Keys of what was sent from here; as many as can be on the sheet. */
@@ -57,21 +57,21 @@ let bridge;
 /** How many channels still have to say what they missed in an outage, and what they said. */
 let resumption = { awaited: 0, missed: false };
 
-const who = buildWho({
+const identity = buildIdentity({
   client,
   renamed() {
     for (const channel of channels.values()) if (!channel.refusal) askMembers(channel);
   },
   accepted() {
-    showFault('message', '');
+    showFieldError('message', '');
     listenAgain();
   },
 });
 
-const sheet = buildSheet({
+const eventList = buildEventList({
   isOwn: isOwnEvent,
   drawn(events) {
-    if (!events.every(isOwnEvent)) wire.pulse('in');
+    if (!events.every(isOwnEvent)) connectionBar.pulse('in');
     lookForStrangers(events);
     byId('terminal').hidden = false;
   },
@@ -79,16 +79,16 @@ const sheet = buildSheet({
 
 buildComposer({
   client,
-  sending: () => sheet.follow(),
+  sending: () => eventList.follow(),
   sent(channel, offset) {
     ownEvents.add(eventKey(channel, offset));
     if (ownEvents.size > ROWS_SHOWN) ownEvents.delete(ownEvents.values().next().value);
-    wire.pulse('out');
+    connectionBar.pulse('out');
   },
   explain(channel, error) {
-    if (!isRefusal(error)) return describeFault(error);
-    who.isAsked();
-    return describeRefusal('publish on', channel, error.code, who.provedName);
+    if (!isAccessError(error)) return describeError(error);
+    identity.isAsked();
+    return describeAccessError('publish on', channel, error.code, identity.provedName);
   },
 });
 
@@ -102,7 +102,7 @@ function isOwnEvent({ channel, offset }) {
 
 // ---- the connection ----
 
-const wire = buildWire({ client, changed: showTitle });
+const connectionBar = buildConnectionBar({ client, changed: showTitle });
 
 function showTitle() {
   const names = [...channels.keys()].join(', ');
@@ -121,17 +121,17 @@ client.addEventListener('open', () => {
 });
 
 client.addEventListener('closed', ({ detail: { code } }) => {
-  if (code === POLICY) who.isAsked();
+  if (code === POLICY) identity.isAsked();
 });
 
 client.addEventListener('notice', ({ detail: { text, code } }) => {
-  if (code === 'token-expires') who.runsOut();
-  sheet.note('notice', code === 'token-expires' ? 'Your token runs out in a minute. Enter another one, and nothing is interrupted.' : text);
+  if (code === 'token-expires') identity.runsOut();
+  eventList.note('notice', code === 'token-expires' ? 'Your token runs out in a minute. Enter another one, and nothing is interrupted.' : text);
 });
 
 client.addEventListener('error', ({ detail }) => {
-  if (isRefusal(detail)) who.isAsked();
-  if (!who.isAboutToken(detail)) sheet.note('lost', describeFault(detail));
+  if (isAccessError(detail)) identity.isAsked();
+  if (!identity.isAboutToken(detail)) eventList.note('lost', describeError(detail));
 });
 
 // ---- channels ----
@@ -149,7 +149,7 @@ function openChannel(name) {
 function listen(channel) {
   const { position, epoch } = channel.subscription ?? {};
   channel.subscription?.unsubscribe(); // it has been refused; were it not, events would come twice
-  channel.subscription = client.subscribe(channel.name, (event) => sheet.event(event, channel), {
+  channel.subscription = client.subscribe(channel.name, (event) => eventList.event(event, channel), {
     ...(position === undefined ? { last: LAST_EVENTS } : { since: position, epoch }),
     presence: true,
     onSubscribed(state) {
@@ -159,28 +159,28 @@ function listen(channel) {
       if (state.recovered !== undefined) tellResumed(channel, state);
     },
     onLost(gap) {
-      sheet.gap(gap, channel);
+      eventList.gap(gap, channel);
     },
     onJoin({ id, nick }) {
       if (channel.members.size < MEMBERS_KEPT) channel.members.set(id, nick);
       showMembers();
-      sheet.presence('join', channel, nick);
+      eventList.presence('join', channel, nick);
     },
     onLeave({ id, nick }) {
       channel.members.delete(id);
       showMembers();
-      sheet.presence('leave', channel, nick);
+      eventList.presence('leave', channel, nick);
     },
     onRefused(error) {
-      if (isRefusal(error)) {
+      if (isAccessError(error)) {
         if (position !== undefined || channel.subscription?.position !== undefined) resumption.awaited -= 1;
         isRefused(channel, error.code);
-        who.isAsked();
+        identity.isAsked();
         return;
       }
       channels.delete(channel.name);
       showChannels();
-      showFault('channel-add', `${channel.name}: ${describeFault(error)}`);
+      showFieldError('channel-add', `${channel.name}: ${describeError(error)}`);
     },
   });
 }
@@ -204,8 +204,8 @@ function closeChannel(name) {
 function tellResumed(channel, { recovered, missed }) {
   resumption.awaited -= 1;
   if (missed || !recovered) resumption.missed = true;
-  if (recovered && missed) sheet.note('back', `Caught up: ${plural(missed, 'missed event')} on ${channel.name}.`, channel);
-  if (resumption.awaited === 0 && !resumption.missed) sheet.note('back', 'Connected again. Nothing was missed.');
+  if (recovered && missed) eventList.note('back', `Caught up: ${plural(missed, 'missed event')} on ${channel.name}.`, channel);
+  if (resumption.awaited === 0 && !resumption.missed) eventList.note('back', 'Connected again. Nothing was missed.');
 }
 
 function chooseChannels(names) {
@@ -254,8 +254,8 @@ function channelItem({ name, hue, refusal }) {
   members.dataset.members = name;
   members.setAttribute('aria-label', `Who is on ${name}`);
   item.append(heading, members);
-  item.toggleAttribute('data-refused', Boolean(refusal));
-  if (refusal) members.before(make('p', 'refusal', refusal === 'unauthorized' ? 'It takes a token to read it.' : 'You may not read it.'));
+  item.toggleAttribute('data-no-access', Boolean(refusal));
+  if (refusal) members.before(make('p', 'access-error', refusal === 'unauthorized' ? 'It takes a token to read it.' : 'You may not read it.'));
   return item;
 }
 
@@ -271,10 +271,10 @@ byId('channel-select').addEventListener('change', showTarget);
 byId('channel-form').addEventListener('submit', (event) => {
   event.preventDefault();
   const name = byId('channel-add').value.trim();
-  let fault = nameFault(name, CHANNEL_BYTES);
+  let fault = nameError(name, CHANNEL_BYTES);
   if (channels.has(name)) fault = `You are on ${name} already.`;
   else if (channels.size >= CHANNELS_LIMIT) fault = `This page shows at most ${CHANNELS_LIMIT} channels.`;
-  showFault('channel-add', fault);
+  showFieldError('channel-add', fault);
   if (fault) return;
   byId('channel-add').value = '';
   openChannel(name);
@@ -284,7 +284,7 @@ byId('channel-form').addEventListener('submit', (event) => {
 });
 
 addEventListener('hashchange', () => {
-  who.takeFromAddress();
+  identity.takeFromAddress();
   chooseChannels(readHash(location.hash));
 });
 
@@ -329,7 +329,7 @@ function drawMembers(item, { members, more }) {
   const rows = everybody.slice(0, MEMBERS_SHOWN).map(([id, nick]) => {
     const row = make('li', 'member', nick);
     row.dataset.peer = id;
-    row.title = nick.startsWith(UNVOUCHED) ? `${id}. ${UNVOUCHED_MEANS}` : id;
+    row.title = nick.startsWith(UNVERIFIED) ? `${id}. ${UNVERIFIED_HINT}` : id;
     if (id === mine) row.append(make('em', '', ' (you)'));
     return row;
   });
@@ -343,29 +343,29 @@ function drawMembers(item, { members, more }) {
 
 function showTerminal(channel) {
   const refusal = channels.get(channel)?.refusal;
-  const lines = channel && !refusal ? terminalLines(bridge, location.hostname, channel, who.holdsToken) : undefined;
+  const lines = channel && !refusal ? terminalCommands(bridge, location.hostname, channel, identity.holdsToken) : undefined;
   for (const sample of document.querySelectorAll('[data-terminal]')) {
     sample.replaceChildren(...(lines ?? []).map((line, index) => make('span', index ? 'typed' : 'call', line)));
-    sample.parentElement.toggleAttribute('data-absent', !lines);
+    sample.parentElement.toggleAttribute('data-empty', !lines);
   }
-  byId('lesson-title').textContent = channel ? `All quiet on ${channel}` : 'No channel yet';
-  byId('ghost').querySelector('.where').textContent = channel;
-  byId('ghost').dataset.hue = channels.get(channel)?.hue ?? 0;
-  byId('lesson').toggleAttribute('data-wordless', !lines);
-  byId('lesson-guess').hidden = Boolean(bridge);
-  const why = OBEYED.test(channel) ? 'A shell could take this name for a command, so there is nothing to copy.' : describeNoEndpoint(bridge?.lines ?? []);
+  byId('empty-title').textContent = channel ? `All quiet on ${channel}` : 'No channel yet';
+  byId('sample-event').querySelector('.event-channel').textContent = channel;
+  byId('sample-event').dataset.hue = channels.get(channel)?.hue ?? 0;
+  byId('empty-state').toggleAttribute('data-no-commands', !lines);
+  byId('empty-guess').hidden = Boolean(bridge);
+  const why = SHELL_SPECIAL.test(channel) ? 'A shell could take this name for a command, so there is nothing to copy.' : describeNoEndpoint(bridge?.lines ?? []);
   const noLines = channel ? `${why} Write something below.` : 'Add one. Any name will do, and it exists once somebody listens.';
-  byId('lesson-note').textContent = lines ? 'What you send from below comes out in the terminal. QUIT leaves it.' : noLines;
-  byId('lesson-token').hidden = !refusal;
+  byId('empty-note').textContent = lines ? 'What you send from below comes out in the terminal. QUIT leaves it.' : noLines;
+  byId('empty-token').hidden = !refusal;
   if (refusal) {
-    byId('lesson-title').textContent = describeRefusal('read', channel, refusal, who.provedName).slice(0, -1);
-    byId('lesson-note').textContent = refusal === 'unauthorized' ? 'Whoever runs this bridge can give you one.' : 'Whoever runs this bridge can give you a token that covers it.';
+    byId('empty-title').textContent = describeAccessError('read', channel, refusal, identity.provedName).slice(0, -1);
+    byId('empty-note').textContent = refusal === 'unauthorized' ? 'Whoever runs this bridge can give you one.' : 'Whoever runs this bridge can give you a token that covers it.';
   }
 }
 
 for (const button of document.querySelectorAll('[data-copy]')) {
   button.addEventListener('click', () => {
-    const lines = terminalLines(bridge, location.hostname, byId('channel-select').value, who.holdsToken);
+    const lines = terminalCommands(bridge, location.hostname, byId('channel-select').value, identity.holdsToken);
     copyFrom(button, lines.join('\n'), button.parentElement.querySelector('[data-terminal]'));
   });
 }
@@ -387,9 +387,9 @@ byId('panel-toggle').addEventListener('click', () => {
   byId('panel-toggle').setAttribute('aria-expanded', String(open));
 });
 
-byId('lesson-token-button').addEventListener('click', () => {
+byId('empty-token-button').addEventListener('click', () => {
   if (!byId('panel').offsetParent) byId('panel-toggle').click();
-  if (byId('token-form').hidden) byId('token-other').click();
+  if (byId('token-form').hidden) byId('token-change').click();
   byId('token').focus();
 });
 
@@ -411,8 +411,8 @@ function firstChannels() {
   return ['kitchen'];
 }
 
-who.takeFromAddress();
-who.begin();
+identity.takeFromAddress();
+identity.begin();
 chooseChannels(firstChannels());
-wire.show();
+connectionBar.show();
 readBridge();

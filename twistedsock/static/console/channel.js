@@ -1,12 +1,12 @@
 /** One channel: what is said on it, live; its members and its log; a line to publish; and how to connect to it. */
 
 import { buildComposer } from '../composer.js';
-import { byId, make } from '../elements.js';
-import { buildSheet, ROWS_SHOWN } from '../sheet.js';
-import { CHANNEL_BYTES, describeFault, describeRefusal, isRefusal, nameFault, plural, UNVOUCHED, UNVOUCHED_MEANS } from '../words.js';
-import { bytes, count, rate } from './formats.js';
-import { thinned } from './live.js';
-import { buildLog } from './log.js';
+import { byId, make } from '../dom.js';
+import { buildEventList, ROWS_SHOWN } from '../event-list.js';
+import { CHANNEL_BYTES, describeError, describeAccessError, isAccessError, nameError, plural, UNVERIFIED, UNVERIFIED_HINT } from '../format.js';
+import { bytes, count, rate } from './units.js';
+import { oncePerFrame } from './sys-channels.js';
+import { buildHistory } from './history.js';
 import { writeRoute } from './routes.js';
 import { write } from './table.js';
 
@@ -19,7 +19,7 @@ const MEMBERS_SHOWN = 100;
 /** Milliseconds between two questions for who is there: joins and leaves are a reason, but not each of a thousand. */
 const MEMBERS_EVERY = 2000;
 
-export function buildChannel({ live, client, who, wire, snippets }) {
+export function buildChannel({ sysChannels, client, identity, connectionBar, snippets }) {
   let name = '';
   let subscription;
   let head = 0;
@@ -28,24 +28,24 @@ export function buildChannel({ live, client, who, wire, snippets }) {
   let stop = () => {};
   let asking;
 
-  const sheet = buildSheet({
+  const eventList = buildEventList({
     isOwn: ({ offset }) => own.has(offset),
-    drawn: (events) => { if (!events.every(({ offset }) => own.has(offset))) wire.pulse('in'); },
+    drawn: (events) => { if (!events.every(({ offset }) => own.has(offset))) connectionBar.pulse('in'); },
   });
-  const log = buildLog({ client });
+  const log = buildHistory({ client });
 
   const composer = buildComposer({
     client,
-    sending: () => sheet.follow(),
+    sending: () => eventList.follow(),
     sent(channel, offset) {
       if (channel === name) own.add(offset);
       if (own.size > ROWS_SHOWN) own.delete(own.values().next().value);
-      wire.pulse('out');
+      connectionBar.pulse('out');
     },
     explain(channel, error) {
-      if (!isRefusal(error)) return describeFault(error);
-      who.isAsked();
-      return describeRefusal('publish on', channel, error.code, who.provedName);
+      if (!isAccessError(error)) return describeError(error);
+      identity.isAsked();
+      return describeAccessError('publish on', channel, error.code, identity.provedName);
     },
   });
 
@@ -57,28 +57,28 @@ export function buildChannel({ live, client, who, wire, snippets }) {
       onSubscribed(state) {
         head = newest = state.offset; // lower than before, where the bridge was started anew
         askMembers();
-        if (state.missed && state.recovered) sheet.note('back', `Caught up: ${plural(state.missed, 'missed event')}.`);
+        if (state.missed && state.recovered) eventList.note('back', `Caught up: ${plural(state.missed, 'missed event')}.`);
       },
-      onLost: (gap) => sheet.gap(gap, { name, hue: 0 }),
+      onLost: (gap) => eventList.gap(gap, { name, hue: 0 }),
       onJoin: askLater,
       onLeave: askLater,
       onRefused(error) {
         subscription = undefined;
-        if (isRefusal(error)) who.isAsked();
-        teach(isRefusal(error) ? describeRefusal('read', name, error.code, who.provedName).slice(0, -1) : describeFault(error), 'Events from before, if any, stay.');
+        if (isAccessError(error)) identity.isAsked();
+        teach(isAccessError(error) ? describeAccessError('read', name, error.code, identity.provedName).slice(0, -1) : describeError(error), 'Events from before, if any, stay.');
       },
     });
   }
 
   function heard(event) {
-    sheet.event(event, { hue: 0, head });
+    eventList.event(event, { hue: 0, head });
     newest = event.offset;
     drawNewest();
   }
 
   function teach(title, note) {
-    write(byId('lesson-title'), title);
-    write(byId('lesson-note'), note);
+    write(byId('empty-title'), title);
+    write(byId('empty-note'), note);
   }
 
   // ---- who is there ----
@@ -103,7 +103,7 @@ export function buildChannel({ live, client, who, wire, snippets }) {
       const row = make('li');
       const link = make('a', '', nick);
       link.href = writeRoute({ view: 'peer', id });
-      link.title = nick.startsWith(UNVOUCHED) ? `${id}. ${UNVOUCHED_MEANS}` : id;
+      link.title = nick.startsWith(UNVERIFIED) ? `${id}. ${UNVERIFIED_HINT}` : id;
       row.append(link, id === mine ? ' (this console)' : '');
       return row;
     });
@@ -144,7 +144,7 @@ export function buildChannel({ live, client, who, wire, snippets }) {
     }
   }
 
-  const drawNewest = thinned(() => {
+  const drawNewest = oncePerFrame(() => {
     const entry = byId('channel-facts').lastElementChild;
     if (entry) write(entry.lastChild, newest.toLocaleString('en'));
   });
@@ -161,15 +161,15 @@ export function buildChannel({ live, client, who, wire, snippets }) {
       byId('members').replaceChildren();
       write(byId('members-count'), '');
       write(byId('members-none'), '');
-      const fault = nameFault(name, CHANNEL_BYTES);
+      const fault = nameError(name, CHANNEL_BYTES);
       teach(fault ? 'No channel can have this name' : `All quiet on ${name}`, fault || 'What is published comes out here. Write something below, or connect to it in one of the ways beside.');
-      sheet.begin();
+      eventList.begin();
       log.begin(name);
       composer.shown();
       snippets.showFor(name);
       if (fault) return;
       listen();
-      stop = live.follow(`$sys/channels/find/${name}`, told, 1, true);
+      stop = sysChannels.follow(`$sys/channels/find/${name}`, told, 1, true);
     },
     leave() {
       clearTimeout(asking);

@@ -1,10 +1,10 @@
 /** The list of channels: who reads them, how fast they are, what their logs hold. */
 
-import { copyFrom } from '../copying.js';
-import { byId, make } from '../elements.js';
-import { plural } from '../words.js';
-import { bytes, count, rate } from './formats.js';
-import { buildList } from './lists.js';
+import { copyFrom } from '../copy.js';
+import { byId, make } from '../dom.js';
+import { plural } from '../format.js';
+import { bytes, count, rate } from './units.js';
+import { buildList } from './list-view.js';
 import { writeRoute } from './routes.js';
 import { write, writeLink } from './table.js';
 
@@ -17,7 +17,7 @@ const REMEMBERED = 1000;
 const SPARK_WIDTH = 60;
 const SPARK_HEIGHT = 16;
 
-export function buildChannels({ live, snippets }) {
+export function buildChannels({ sysChannels, snippets }) {
   /** @type {Map<string, number[]>} */
   const sparks = new Map();
 
@@ -49,7 +49,7 @@ export function buildChannels({ live, snippets }) {
   return buildList({
     view: 'channels',
     one: 'channel',
-    live,
+    sysChannels,
     keyOf: ({ channel }) => channel,
     orders: { rate: 'the busiest first', name: 'by name', readers: 'the most read first' },
     arrived: remember,
@@ -70,7 +70,7 @@ export function buildChannels({ live, snippets }) {
     empty(found, fault) {
       const lines = found ? undefined : snippets.terminal();
       write(byId('channels-empty-title'), found ? `Nothing found for “${found}”` : 'No channels yet');
-      write(byId('channels-empty-words'), fault || (found ? 'No channel has that in its name.' : 'A channel exists as soon as somebody reads it or writes to it. Open a terminal and type:'));
+      write(byId('channels-empty-text'), fault || (found ? 'No channel has that in its name.' : 'A channel exists as soon as somebody reads it or writes to it. Open a terminal and type:'));
       byId('channels-sample').hidden = !lines;
       if (lines) snippets.show(byId('channels-lines'), lines);
     },

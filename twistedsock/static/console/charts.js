@@ -1,9 +1,9 @@
 /** The moving charts: uPlot draws the lines; what they say stands beside them as text. */
 
-import { make } from '../elements.js';
-import { exactTime } from './formats.js';
-import { thinned } from './live.js';
-import { SPAN } from './rates.js';
+import { make } from '../dom.js';
+import { exactTime } from './units.js';
+import { oncePerFrame } from './sys-channels.js';
+import { SPAN } from './series.js';
 
 /* global uPlot */
 
@@ -19,7 +19,7 @@ const STEPS = {
  * @typedef {object} Chart
  * @property {string} title
  * @property {(value: number) => string} format
- * @property {[name: string, label: string, colour: string][]} lines the colour is a custom property of look.css
+ * @property {[name: string, label: string, colour: string][]} lines the colour is a custom property of base.css
  * @property {boolean} [filled] whether the first line has an area below it
  * @property {'bytes' | 'things'} [of] what is on the scale, where any number will not do
  * @property {number} [least] what the scale reaches at least, so that a quiet bridge does not look busy
@@ -28,14 +28,14 @@ const STEPS = {
 /**
  * @param {HTMLElement} box
  * @param {Chart[]} charts
- * @param {import('./rates.js').Series} series
+ * @param {import('./series.js').Series} series
  */
 export function buildCharts(box, charts, series) {
   const drawn = charts.map((chart) => buildFigure(box, chart));
   const dark = matchMedia('(prefers-color-scheme: dark)');
   let pointed = null; // the index under the pointer, in all of them
 
-  const draw = thinned(() => {
+  const draw = oncePerFrame(() => {
     if (!box.offsetParent) return;
     for (const one of drawn) {
       if (!one.plot) one.plot = buildPlot(one, series, (index) => point(index));

@@ -1,33 +1,33 @@
 /** The console at `/console`: one connection, and of its views the one that the address names. */
 
-import { byId } from '../elements.js';
+import { byId } from '../dom.js';
 import { connect } from '../sockbridge.js';
-import { buildWho, heldToken } from '../who.js';
-import { buildWire } from '../wire.js';
-import { describeFault, isRefusal } from '../words.js';
+import { buildIdentity, currentToken } from '../identity.js';
+import { buildConnectionBar } from '../connection-bar.js';
+import { describeError, isAccessError } from '../format.js';
 import { buildChannel } from './channel.js';
 import { buildChannels } from './channels.js';
-import { buildLive } from './live.js';
+import { buildSysChannels } from './sys-channels.js';
 import { buildOverview } from './overview.js';
 import { buildPeer } from './peer.js';
 import { buildPeers } from './peers.js';
 import { readRoute } from './routes.js';
-import { buildWays } from './ways.js';
+import { buildSnippetPanel } from './snippet-panel.js';
 
 /** The policy ends a connection that brought no token, or a wrong one (RFC 6455 section 7.4.1). */
 const POLICY = 1008;
 
-const client = connect('/ws', { token: heldToken });
-const wire = buildWire({ client, changed: showTitle });
-const who = buildWho({ client, renamed() {}, accepted });
-const live = buildLive({ client, document, refused, accepted() { isClosed(false); } });
-const snippets = buildWays({ who, told: showTitle });
+const client = connect('/ws', { token: currentToken });
+const connectionBar = buildConnectionBar({ client, changed: showTitle });
+const identity = buildIdentity({ client, renamed() {}, accepted });
+const sysChannels = buildSysChannels({ client, document, refused, accepted() { isClosed(false); } });
+const snippets = buildSnippetPanel({ identity, told: showTitle });
 const views = {
-  overview: buildOverview({ live, snippets }),
-  channels: buildChannels({ live, snippets }),
-  channel: buildChannel({ live, client, who, wire, snippets }),
-  peers: buildPeers({ live, client }),
-  peer: buildPeer({ live, client }),
+  overview: buildOverview({ sysChannels, snippets }),
+  channels: buildChannels({ sysChannels, snippets }),
+  channel: buildChannel({ sysChannels, client, identity, connectionBar, snippets }),
+  peers: buildPeers({ sysChannels, client }),
+  peer: buildPeer({ sysChannels, client }),
 };
 let route;
 let closed = false; // whether the bridge refuses us what the views show
@@ -37,7 +37,7 @@ let closed = false; // whether the bridge refuses us what the views show
 function showView() {
   // What one may do on a channel does not hang on the right to see the rest.
   const covered = closed && route.view !== 'channel';
-  byId('refused').hidden = !covered;
+  byId('access-denied').hidden = !covered;
   for (const section of document.querySelectorAll('[data-view]')) section.hidden = covered || section.dataset.view !== route.view;
 }
 
@@ -53,8 +53,8 @@ function enter() {
   if (!first) views[route.view].leave();
   route = next;
   const place = { channel: 'channels', peer: 'peers' }[route.view] ?? route.view;
-  for (const link of byId('places').querySelectorAll('[data-place]')) {
-    if (link.dataset.place === place) link.setAttribute('aria-current', 'page');
+  for (const link of byId('nav').querySelectorAll('[data-nav]')) {
+    if (link.dataset.nav === place) link.setAttribute('aria-current', 'page');
     else link.removeAttribute('aria-current');
   }
   showView();
@@ -74,23 +74,23 @@ addEventListener('hashchange', enter);
 // ---- what may not be seen ----
 
 function refused(error) {
-  if (!isRefusal(error)) {
-    byId('refused-title').textContent = 'The bridge does not tell';
-    byId('refused-words').textContent = describeFault(error);
+  if (!isAccessError(error)) {
+    byId('access-denied-title').textContent = 'The bridge does not tell';
+    byId('access-denied-text').textContent = describeError(error);
   } else if (error.code === 'unauthorized') {
-    byId('refused-title').textContent = 'This takes a token';
-    byId('refused-words').textContent = 'The console shows who is connected, from where, and everything that is said. So where a bridge asks who people are, it takes a token with the claim admin. Whoever runs the bridge can make one:';
+    byId('access-denied-title').textContent = 'This takes a token';
+    byId('access-denied-text').textContent = 'The console shows who is connected, from where, and everything that is said. So where a bridge asks who people are, it takes a token with the claim admin. Whoever runs the bridge can make one:';
   } else {
-    const name = who.provedName;
-    byId('refused-title').textContent = name ? `${name} is no admin` : 'Your token lacks admin';
-    byId('refused-words').textContent = `${name ? `The bridge knows you as ${name}, and that` : 'The bridge has taken your token, and it'} is not enough here: the console takes a token with the claim admin. Whoever runs the bridge can make one:`;
+    const name = identity.provedName;
+    byId('access-denied-title').textContent = name ? `${name} is no admin` : 'Your token lacks admin';
+    byId('access-denied-text').textContent = `${name ? `The bridge knows you as ${name}, and that` : 'The bridge has taken your token, and it'} is not enough here: the console takes a token with the claim admin. Whoever runs the bridge can make one:`;
   }
-  if (isRefusal(error)) who.isAsked();
+  if (isAccessError(error)) identity.isAsked();
   isClosed(true);
 }
 
 function tryAgain() {
-  live.resume();
+  sysChannels.resume();
   views.channel.again();
   snippets.again();
 }
@@ -98,34 +98,34 @@ function tryAgain() {
 client.addEventListener('open', tryAgain); // others may be allowed to see it by now
 
 client.addEventListener('closed', ({ detail: { code } }) => {
-  if (code === POLICY) who.isAsked();
+  if (code === POLICY) identity.isAsked();
 });
 
 client.addEventListener('notice', ({ detail: { code } }) => {
-  if (code === 'token-expires') openWho();
+  if (code === 'token-expires') openIdentity();
 });
 
 client.addEventListener('error', ({ detail }) => {
-  if (isRefusal(detail)) who.isAsked();
-  if (who.isAboutToken(detail)) openWho();
+  if (isAccessError(detail)) identity.isAsked();
+  if (identity.isAboutToken(detail)) openIdentity();
 });
 
 // ---- who one is ----
 
 function accepted() {
-  byId('who').close(); // what was asked for lies behind it
+  byId('identity-dialog').close(); // what was asked for lies behind it
   tryAgain();
 }
 
-function openWho() {
-  if (!byId('who').open) byId('who').showModal();
+function openIdentity() {
+  if (!byId('identity-dialog').open) byId('identity-dialog').showModal();
 }
 
-byId('who-open').addEventListener('click', openWho);
-byId('who-close').addEventListener('click', () => byId('who').close());
-byId('refused-token').addEventListener('click', () => {
-  openWho();
-  if (byId('token-form').hidden) byId('token-other').click();
+byId('identity-open').addEventListener('click', openIdentity);
+byId('identity-close').addEventListener('click', () => byId('identity-dialog').close());
+byId('access-denied-token').addEventListener('click', () => {
+  openIdentity();
+  if (byId('token-form').hidden) byId('token-change').click();
   byId('token').focus();
 });
 for (const dialog of document.querySelectorAll('dialog')) {
@@ -134,8 +134,8 @@ for (const dialog of document.querySelectorAll('dialog')) {
 
 byId('skip').addEventListener('click', () => byId('main').focus()); // not a link: the address's hash names views
 
-who.takeFromAddress();
-who.begin();
+identity.takeFromAddress();
+identity.begin();
 enter();
-wire.show();
+connectionBar.show();
 snippets.read();

@@ -1,12 +1,12 @@
 /** The overview: what the bridge does now, and did in the last five minutes, and who leaves it. */
 
-import { copyFrom } from '../copying.js';
-import { byId, make } from '../elements.js';
-import { clockTime, plural } from '../words.js';
+import { copyFrom } from '../copy.js';
+import { byId, make } from '../dom.js';
+import { clockTime, plural } from '../format.js';
 import { buildCharts } from './charts.js';
-import { age, bytes, count, duration, exactTime, percent, rate } from './formats.js';
-import { dialectOf, identityWords } from './peers.js';
-import { Series, SPAN } from './rates.js';
+import { age, bytes, count, duration, exactTime, percent, rate } from './units.js';
+import { protocolOf, identityWords } from './peers.js';
+import { Series, SPAN } from './series.js';
 import { writeRoute } from './routes.js';
 import { write } from './table.js';
 
@@ -59,13 +59,13 @@ function buildEnd(end, key) {
   time.title = exactTime(at);
   const link = make('a', 'id', nick || id);
   link.href = writeRoute({ view: 'peer', id });
-  const whence = make('span', 'whence', [identityWords(end), dialectOf(end), from].filter(Boolean).join(', '));
+  const whence = make('span', 'source', [identityWords(end), protocolOf(end), from].filter(Boolean).join(', '));
   whence.title = whence.textContent;
-  row.append(time, link, whence, make('span', 'why', `after ${duration(seconds)}, ${traffic(sent, received)}: ${describeEnd(by, why)}`));
+  row.append(time, link, whence, make('span', 'reason', `after ${duration(seconds)}, ${traffic(sent, received)}: ${describeEnd(by, why)}`));
   return row;
 }
 
-export function buildOverview({ live, snippets }) {
+export function buildOverview({ sysChannels, snippets }) {
   const series = new Series();
   const charts = buildCharts(byId('charts'), CHARTS, series);
   const facts = FACTS.map(([name, , title]) => {
@@ -96,32 +96,32 @@ export function buildOverview({ live, snippets }) {
 
   function alone(is) {
     const lines = snippets.terminal();
-    byId('nobody').hidden = !is || !lines;
+    byId('idle').hidden = !is || !lines;
     if (!is || !lines) return;
-    snippets.show(byId('nobody-lines'), lines);
+    snippets.show(byId('idle-lines'), lines);
   }
 
-  byId('nobody-copy').addEventListener('click', () => copyFrom(byId('nobody-copy'), snippets.terminal().join('\n'), byId('nobody-lines')));
+  byId('idle-copy').addEventListener('click', () => copyFrom(byId('idle-copy'), snippets.terminal().join('\n'), byId('idle-lines')));
 
   /** The newest page of the sessions that have ended. A row that is listed already keeps its element, and so the focus. */
   function showEnds(data) {
     if (!data?.closed) return;
     const keyOf = ({ id, at }) => `${id} ${at}`;
-    const listed = new Map([...byId('ended-list').children].map((row) => [row.dataset.key, row]));
+    const listed = new Map([...byId('disconnects-list').children].map((row) => [row.dataset.key, row]));
     const rows = data.closed.map((end) => listed.get(keyOf(end)) ?? buildEnd(end, keyOf(end)));
     for (const row of listed.values()) if (!rows.includes(row)) row.remove();
     for (const [index, row] of rows.entries()) {
-      if (byId('ended-list').children[index] !== row) byId('ended-list').insertBefore(row, byId('ended-list').children[index] ?? null);
+      if (byId('disconnects-list').children[index] !== row) byId('disconnects-list').insertBefore(row, byId('disconnects-list').children[index] ?? null);
     }
-    byId('ended-list').hidden = !rows.length;
-    byId('ended-none').hidden = Boolean(rows.length);
+    byId('disconnects-list').hidden = !rows.length;
+    byId('disconnects-none').hidden = Boolean(rows.length);
   }
 
   let stops = [];
   return {
     title: () => 'Overview',
     enter() {
-      stops = [live.follow('$sys/figures', figures, SPAN), live.follow('$sys/closed/0', showEnds, 1, true)];
+      stops = [sysChannels.follow('$sys/figures', figures, SPAN), sysChannels.follow('$sys/closed/0', showEnds, 1, true)];
       charts.draw();
     },
     leave() {

@@ -1,11 +1,11 @@
 /** One peer: what is known of it, what its socket went through, and the button that ends it. */
 
-import { byId, make } from '../elements.js';
-import { plural } from '../words.js';
-import { buildDisconnect } from './disconnect.js';
-import { age, bytes, duration } from './formats.js';
-import { thinned } from './live.js';
-import { counted, dialectOf, nameOf, stateOf } from './peers.js';
+import { byId, make } from '../dom.js';
+import { plural } from '../format.js';
+import { buildDisconnectDialog } from './disconnect-dialog.js';
+import { age, bytes, duration } from './units.js';
+import { oncePerFrame } from './sys-channels.js';
+import { counted, protocolOf, nameOf, stateOf } from './peers.js';
 import { write } from './table.js';
 import { drawSteps } from './timeline.js';
 
@@ -16,7 +16,7 @@ const FACTS = [
   ['Id', ({ id }) => id],
   ['Name', ({ nick, id }) => (nick === id ? 'none' : nick), 'What it calls itself, or what its token proves'],
   ['Token of', ({ subject }) => subject || 'nobody', 'The subject that its token or certificate names'],
-  ['Dialect', dialectOf],
+  ['Dialect', protocolOf],
   ['Connected for', (peer) => age(peer.age)],
   ['Channels', ({ channels }) => channels.toLocaleString('en'), 'Channels that it reads'],
   ['Behind by', ({ lag, behind }) => (lag ? `${plural(lag, 'event')} on ${plural(behind, 'channel')}` : 'nothing'), 'What others have got and it has not'],
@@ -26,8 +26,8 @@ const FACTS = [
   ['Round trip', ({ rtt_ms: rtt }) => counted(rtt || null, (milliseconds) => duration(milliseconds / 1000)), 'As the kernel, or a ping, has measured it'],
 ];
 
-export function buildPeer({ live, client }) {
-  const disconnect = buildDisconnect({ client });
+export function buildPeer({ sysChannels, client }) {
+  const disconnect = buildDisconnectDialog({ client });
   const facts = FACTS.map(([name, , title]) => {
     const entry = make('div');
     const value = make('dd');
@@ -41,18 +41,18 @@ export function buildPeer({ live, client }) {
   let stop = () => {};
   let waiting;
 
-  const draw = thinned(() => {
+  const draw = oncePerFrame(() => {
     if (!newest) return;
     const { peer, steps } = newest;
     const over = steps.some(({ step }) => step === 'closed');
     const open = !over && !steps.some(({ step }) => step === 'closing');
     byId('peer-loading').hidden = byId('peer-gone').hidden = true;
-    byId('peer-desk').hidden = false;
+    byId('peer-details').hidden = false;
     byId('disconnect').hidden = !open;
     if (peer) {
       write(byId('peer-title'), nameOf(peer));
       write(byId('peer-state'), over ? 'gone' : `${stateOf(peer)}${peer.id === client.peer?.id ? ', this console' : ''}`);
-      byId('peer-wire').dataset.state = over ? 'closed' : stateOf(peer) === 'caught up' ? 'open' : 'waiting';
+      byId('peer-connection').dataset.state = over ? 'closed' : stateOf(peer) === 'caught up' ? 'open' : 'waiting';
       write(byId('peer-from'), peer.from);
       write(byId('peer-to'), peer.to);
       for (const [index, [, read]] of FACTS.entries()) write(facts[index], read(peer));
@@ -74,7 +74,7 @@ export function buildPeer({ live, client }) {
   function gone() {
     clearTimeout(waiting);
     newest = undefined;
-    byId('peer-loading').hidden = byId('peer-desk').hidden = byId('disconnect').hidden = true;
+    byId('peer-loading').hidden = byId('peer-details').hidden = byId('disconnect').hidden = true;
     byId('peer-gone').hidden = false;
     write(byId('peer-state'), '');
   }
@@ -89,10 +89,10 @@ export function buildPeer({ live, client }) {
       byId('steps').replaceChildren();
       write(byId('peer-title'), id);
       write(byId('peer-state'), '');
-      byId('disconnect').hidden = byId('peer-desk').hidden = byId('peer-gone').hidden = true;
+      byId('disconnect').hidden = byId('peer-details').hidden = byId('peer-gone').hidden = true;
       byId('peer-loading').hidden = false;
       waiting = setTimeout(gone, GONE_AFTER);
-      stop = live.follow(`$sys/peer/${id}`, told);
+      stop = sysChannels.follow(`$sys/peer/${id}`, told);
     },
     leave() {
       clearTimeout(waiting);

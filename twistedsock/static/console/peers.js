@@ -1,9 +1,9 @@
 /** The list of peers: who is connected, from where, and how far each is with what it reads. */
 
-import { byId, make } from '../elements.js';
-import { plural } from '../words.js';
-import { age, bytes, count, duration } from './formats.js';
-import { buildList } from './lists.js';
+import { byId, make } from '../dom.js';
+import { plural } from '../format.js';
+import { age, bytes, count, duration } from './units.js';
+import { buildList } from './list-view.js';
 import { writeRoute } from './routes.js';
 import { write, writeLink } from './table.js';
 
@@ -18,7 +18,7 @@ export function identityWords(peer) {
   return [...new Set([peer.id, peer.subject])].filter((word) => word && word !== name).join(', ');
 }
 
-export const dialectOf = ({ dialect }) => DIALECTS[dialect] ?? dialect;
+export const protocolOf = ({ dialect }) => DIALECTS[dialect] ?? dialect;
 
 const exactly = (size) => `${size.toLocaleString('en')} bytes`;
 
@@ -31,16 +31,16 @@ export function stateOf({ state, behind, lag }) {
   return behind || lag ? 'behind' : 'caught up';
 }
 
-export function buildPeers({ live, client }) {
+export function buildPeers({ sysChannels, client }) {
   return buildList({
     view: 'peers',
     one: 'peer',
-    live,
+    sysChannels,
     keyOf: ({ id }) => id,
     orders: { newest: 'the newest first', lag: 'the furthest behind first', sent: 'who was sent the most first', id: 'by id' },
     columns: [
       { title: 'Peer', name: 'name', order: 'id', rising: true, draw: (cell, peer) => drawName(cell, peer, client.peer?.id) },
-      { title: 'Dialect', name: 'dialect less', draw: (cell, peer) => write(cell, dialectOf(peer)) },
+      { title: 'Dialect', name: 'dialect less', draw: (cell, peer) => write(cell, protocolOf(peer)) },
       { title: 'Its end', name: 'ends', draw: (cell, { from }) => write(cell, from, from) },
       { title: 'Our end', name: 'ends least', draw: (cell, { to }) => write(cell, to, to) },
       { title: 'Age', name: 'number', order: 'newest', rising: true, draw: (cell, peer) => write(cell, age(peer.age).split(' ')[0], age(peer.age)) },
@@ -58,7 +58,7 @@ export function buildPeers({ live, client }) {
     ],
     empty(found, fault) {
       write(byId('peers-empty-title'), found ? `Nobody found for “${found}”` : 'Nobody is connected');
-      write(byId('peers-empty-words'), fault || (found ? 'No peer has that in its id, its name or its address.' : 'Not even you: the list is on its way.'));
+      write(byId('peers-empty-text'), fault || (found ? 'No peer has that in its id, its name or its address.' : 'Not even you: the list is on its way.'));
     },
   });
 }

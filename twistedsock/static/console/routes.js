@@ -42,7 +42,7 @@ export function channelOf({ view, order, page, find }) {
 }
 
 /** Whether something can be asked for: a channel's name, and so what stands in one, has none of these. */
-export function findFault(text) {
+export function searchError(text) {
   const odd = text.match(/[\s\p{Cc}*>#+?]/u);
   if (odd) return odd[0].trim() ? `No name has a “${odd[0]}”.` : 'No name has a space.';
   return new TextEncoder().encode(text).length > 100 ? 'That is longer than what can be looked for.' : '';

@@ -1,6 +1,6 @@
 /** Ready-made ways to connect to a channel, from the tools that people have at hand. No document is touched here. */
 
-import { hostAndPort, lineEndpointOf, OBEYED, shell, terminalCommand } from '../line-endpoints.js';
+import { hostAndPort, lineEndpointOf, SHELL_SPECIAL, shellQuote, terminalCommand } from '../line-endpoints.js';
 
 /** A literal of JavaScript and of Python, which may also stand in a page's script. */
 const literal = (text) => JSON.stringify(text).replaceAll('<', '\\u003c');
@@ -8,7 +8,7 @@ const literal = (text) => JSON.stringify(text).replaceAll('<', '\\u003c');
 /** How a shell pipes lines through an endpoint: until the other end closes, or until the last line has been sent. */
 function pipesThrough(endpoint) {
   const { kind, host, port, path } = endpoint;
-  if (kind === 'unix') return { pipe: `nc -U ${shell(path)}`, last: `nc -NU ${shell(path)}` };
+  if (kind === 'unix') return { pipe: `nc -U ${shellQuote(path)}`, last: `nc -NU ${shellQuote(path)}` };
   if (kind === 'tcp') return { pipe: `nc ${host} ${port}`, last: `nc -N ${host} ${port}` };
   const secure = `openssl s_client -quiet -connect ${hostAndPort(endpoint)}`;
   return { pipe: secure, last: secure };
@@ -24,7 +24,7 @@ function pipesThrough(endpoint) {
  */
 export function snippetsFor({ lines, origin, channel, token }) {
   const endpoint = lineEndpointOf(lines, new URL(origin).hostname);
-  const written = endpoint ? [...(OBEYED.test(channel) ? [] : [typed(endpoint, channel, token)]), piped(endpoint, channel, token)] : [];
+  const written = endpoint ? [...(SHELL_SPECIAL.test(channel) ? [] : [typed(endpoint, channel, token)]), piped(endpoint, channel, token)] : [];
   return [
     ...written,
     curl(origin, channel, token),
@@ -47,7 +47,7 @@ function typed(endpoint, channel, token) {
 function piped(endpoint, channel, token) {
   const { pipe, last } = pipesThrough(endpoint);
   // Not `echo`: that of dash and zsh obeys backslashes, and a channel's name may have some.
-  const say = (line) => `printf '%s\\n' ${token ? '"AUTH $TOKEN" ' : ''}${shell(line)}`;
+  const say = (line) => `printf '%s\\n' ${token ? '"AUTH $TOKEN" ' : ''}${shellQuote(line)}`;
   return {
     kind: 'nc',
     title: endpoint.kind === 'ssl' ? 'openssl' : 'nc',
@@ -64,7 +64,7 @@ function addressOf(origin, channel) {
 
 function curl(origin, channel, token) {
   const proof = token ? '-H "Authorization: Bearer $TOKEN" ' : '';
-  const address = shell(addressOf(origin, channel));
+  const address = shellQuote(addressOf(origin, channel));
   return {
     kind: 'curl',
     title: 'curl',

@@ -3,7 +3,7 @@
  * a selection stay; only text that differs is written; while the pointer is on it no row changes its place.
  */
 
-import { make, makeButton } from '../elements.js';
+import { make, makeButton } from '../dom.js';
 
 /**
  * @typedef {object} Column
@@ -23,7 +23,7 @@ import { make, makeButton } from '../elements.js';
  */
 export function buildTable({ box, columns, keyOf, ordered }) {
   const table = make('table', 'table');
-  const caption = make('caption', 'hidden');
+  const caption = make('caption', 'visually-hidden');
   const head = make('tr');
   const body = make('tbody');
   const rows = new Map();

@@ -1,7 +1,7 @@
 /** What a socket went through, as a line from top to bottom: each step with its words, and the time between two of them. */
 
-import { make } from '../elements.js';
-import { duration, exactTime } from './formats.js';
+import { make } from '../dom.js';
+import { duration, exactTime } from './units.js';
 import { write } from './table.js';
 
 const TITLES = {
@@ -59,6 +59,6 @@ export function drawSteps(list, steps) {
 
 function buildStep() {
   const row = make('li', 'step');
-  row.append(make('span', 'between'), make('h3', 'step-title'), make('time', 'time'), make('p', 'step-words'));
+  row.append(make('span', 'step-interval'), make('h3', 'step-title'), make('time', 'time'), make('p', 'step-text'));
   return row;
 }

@@ -1,7 +1,7 @@
 /** What the rows of events are made of: when, from whom, and the payload, coloured where it is JSON. */
 
-import { make, makeButton } from './elements.js';
-import { clockTime, jsonTokens, UNVOUCHED, UNVOUCHED_MEANS } from './words.js';
+import { make, makeButton } from './dom.js';
+import { clockTime, jsonTokens, UNVERIFIED, UNVERIFIED_HINT } from './format.js';
 
 /** Characters of a payload shown before "Show all": about a screen. A whole one may have 65,536. */
 const PAYLOAD_SHOWN = 2000;
@@ -15,7 +15,7 @@ export function timeCell(at, title) {
 
 export function fromCell({ from }) {
   const cell = make('span', 'from', from);
-  if (from.startsWith(UNVOUCHED)) cell.title = UNVOUCHED_MEANS;
+  if (from.startsWith(UNVERIFIED)) cell.title = UNVERIFIED_HINT;
   return cell;
 }
 

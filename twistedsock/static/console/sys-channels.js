@@ -4,7 +4,7 @@
  */
 
 /** Milliseconds a tab is hidden before it stops reading: who only looks something up elsewhere finds nothing missing. */
-export const HIDDEN_AFTER = 20_000;
+export const UNSUBSCRIBE_AFTER_MS = 20_000;
 
 /**
  * @param {object} world
@@ -15,7 +15,7 @@ export const HIDDEN_AFTER = 20_000;
  * @param {(then: () => void, delay: number) => any} [world.setTimeout]
  * @param {(timer: any) => void} [world.clearTimeout]
  */
-export function buildLive({ client, document, refused, accepted, setTimeout = globalThis.setTimeout, clearTimeout = globalThis.clearTimeout }) {
+export function buildSysChannels({ client, document, refused, accepted, setTimeout = globalThis.setTimeout, clearTimeout = globalThis.clearTimeout }) {
   const followed = new Set();
   let asleep = false;
   let timer;
@@ -52,7 +52,7 @@ export function buildLive({ client, document, refused, accepted, setTimeout = gl
     timer = setTimeout(() => {
       asleep = true;
       for (const following of followed) end(following);
-    }, HIDDEN_AFTER);
+    }, UNSUBSCRIBE_AFTER_MS);
   });
 
   return {
@@ -77,7 +77,7 @@ export function buildLive({ client, document, refused, accepted, setTimeout = gl
 }
 
 /** Calls `draw` with the next frame, once, however often it is asked to. In a hidden tab no frame comes, and none is missed. */
-export function thinned(draw) {
+export function oncePerFrame(draw) {
   let scheduled = false;
   return () => {
     if (scheduled) return;

@@ -1,11 +1,11 @@
 /** The snippets of snippets.js in the document: kinds to choose from, and for each its pieces, with a button to copy. */
 
-import { copyFrom } from '../copying.js';
-import { byId, make, makeButton, memory } from '../elements.js';
-import { terminalLines } from '../line-endpoints.js';
+import { copyFrom } from '../copy.js';
+import { byId, make, makeButton, memory } from '../dom.js';
+import { terminalCommands } from '../line-endpoints.js';
 import { snippetsFor } from './snippets.js';
 
-export function buildWays({ who, told }) {
+export function buildSnippetPanel({ identity, told }) {
   let bridge = { lines: [] };
   let channel = '';
 
@@ -21,7 +21,7 @@ export function buildWays({ who, told }) {
   }
 
   function show() {
-    const all = snippetsFor({ lines: bridge.lines, origin: location.origin, channel, token: who.holdsToken });
+    const all = snippetsFor({ lines: bridge.lines, origin: location.origin, channel, token: identity.holdsToken });
     const remembered = memory.get('snippet');
     const chosen = all.find(({ kind }) => kind === remembered) ?? all[0];
     const focused = byId('snippet-kinds').contains(document.activeElement);
@@ -51,16 +51,16 @@ export function buildWays({ who, told }) {
       sample.setAttribute('aria-label', `${title}: ${words}`);
       if (typed) showLines(sample, text.split('\n'));
       else sample.textContent = text;
-      box.append(make('p', 'quiet', words), sample, makeButton('', 'Copy', ({ currentTarget }) => copyFrom(currentTarget, text, sample)));
+      box.append(make('p', 'muted', words), sample, makeButton('', 'Copy', ({ currentTarget }) => copyFrom(currentTarget, text, sample)));
       return box;
     }));
-    if (who.holdsToken) byId('snippets').append(make('p', 'quiet', 'Put your token into the environment first, as TOKEN; where you type, say it instead of your-token.'));
+    if (identity.holdsToken) byId('snippets').append(make('p', 'muted', 'Put your token into the environment first, as TOKEN; where you type, say it instead of your-token.'));
   }
 
   return {
     read,
     /** For a lesson, where no channel has been chosen. */
-    terminal: () => terminalLines(bridge, location.hostname, 'kitchen', who.holdsToken),
+    terminal: () => terminalCommands(bridge, location.hostname, 'kitchen', identity.holdsToken),
     show: showLines,
     showFor(name) {
       channel = name;

@@ -1,9 +1,9 @@
 /** What the lists of channels and of peers have in common: an order, pages, looking for a name, and what is said while they are empty. */
 
-import { announce, byId } from '../elements.js';
-import { plural } from '../words.js';
-import { thinned } from './live.js';
-import { channelOf, findFault, writeRoute } from './routes.js';
+import { announce, byId } from '../dom.js';
+import { plural } from '../format.js';
+import { oncePerFrame } from './sys-channels.js';
+import { channelOf, searchError, writeRoute } from './routes.js';
 import { buildPager, buildTable, write } from './table.js';
 
 /** Milliseconds after a key until the bridge is asked: one question for a word, not one for each letter. */
@@ -20,7 +20,7 @@ const TYPED = 250;
  * @param {(found: string) => void} options.empty there is nothing to show; with what was looked for
  * @param {(rows: object[]) => void} [options.arrived]
  */
-export function buildList({ view, one, live, columns, keyOf, orders, empty, arrived = () => {} }) {
+export function buildList({ view, one, sysChannels, columns, keyOf, orders, empty, arrived = () => {} }) {
   const part = (name) => byId(`${view}-${name}`);
   const table = buildTable({ box: part('box'), columns, keyOf, ordered: (order) => go({ order, page: 0, find: '' }) });
   const pager = buildPager({ nav: part('pager'), turned: (by) => turn(by) });
@@ -43,7 +43,7 @@ export function buildList({ view, one, live, columns, keyOf, orders, empty, arri
     if (newest && page >= 0 && page < newest.pages) go({ page });
   }
 
-  const draw = thinned(() => {
+  const draw = oncePerFrame(() => {
     if (!newest) return;
     const rows = newest[view] ?? [];
     part('loading').hidden = true;
@@ -99,7 +99,7 @@ export function buildList({ view, one, live, columns, keyOf, orders, empty, arri
         newest = undefined;
         table.clear();
       }
-      const fault = route.find && findFault(route.find);
+      const fault = route.find && searchError(route.find);
       table.setOrder(route.find ? '' : route.order, route.find ? `${one}s that contain ${route.find}` : `${one}s, ${orders[route.order]}, page ${route.page + 1}`);
       part('loading').hidden = Boolean(newest) || Boolean(fault);
       if (fault) {
@@ -114,7 +114,7 @@ export function buildList({ view, one, live, columns, keyOf, orders, empty, arri
         part('empty').hidden = true;
         part('box').hidden = true;
       }
-      stop = live.follow(channelOf(route), told);
+      stop = sysChannels.follow(channelOf(route), told);
     },
     leave() {
       clearTimeout(typing);

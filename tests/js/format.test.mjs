@@ -4,11 +4,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import {
-  CHANNEL_BYTES, CHANNELS_LIMIT, clockTime, describeFault, describeGap, describeIdentity, describePresence, describeRefusal,
-  describeTimeLeft, isRefusal, jsonFault, jsonTokens, nameFault, plural, readHash, readPayload, readToken, tokenFault,
+  CHANNEL_BYTES, CHANNELS_LIMIT, clockTime, describeError, describeGap, describeIdentity, describePresence, describeAccessError,
+  describeTimeLeft, isAccessError, jsonError, jsonTokens, nameError, plural, readHash, readPayload, readToken, tokenError,
   tokenInHash, withoutToken, writeHash,
-} from '../../twistedsock/static/words.js';
-import { describeNoEndpoint, lineEndpointOf, terminalLines } from '../../twistedsock/static/line-endpoints.js';
+} from '../../twistedsock/static/format.js';
+import { describeNoEndpoint, lineEndpointOf, terminalCommands } from '../../twistedsock/static/line-endpoints.js';
 
 const drawn = (value, pretty = false, budget = Infinity) => jsonTokens(value, pretty, budget).tokens.map(([, text]) => text).join('');
 
@@ -45,16 +45,16 @@ test('a token is read as it was meant, and what cannot be one is refused', () =>
   for (const text of ['a.b-.c_', ' a.b-.c_\n', 'AUTH a.b-.c_', 'auth  a.b-.c_', 'Bearer a.b-.c_', 'token=a.b-.c_', '"a.b-.c_"', 'a.b\n-.\r\n  c_']) {
     assert.equal(readToken(text), 'a.b-.c_', text);
   }
-  assert.equal(tokenFault('a.b-.c_'), '');
-  assert.match(tokenFault(''), /first/);
-  for (const text of ['a', 'a.b', 'a.b.', 'a.b.c.d', 'a.b.c=', 'é.b.c']) assert.match(tokenFault(text), /no token/, text);
+  assert.equal(tokenError('a.b-.c_'), '');
+  assert.match(tokenError(''), /first/);
+  for (const text of ['a', 'a.b', 'a.b.', 'a.b.c.d', 'a.b.c=', 'é.b.c']) assert.match(tokenError(text), /no token/, text);
 });
 
 test('what is not allowed, who one is, and how long a token lasts are sentences', () => {
-  assert.ok(isRefusal({ code: 'unauthorized' }) && isRefusal({ code: 'forbidden' }) && !isRefusal({ code: 'limit' }));
-  assert.equal(describeRefusal('read', 'kitchen', 'unauthorized', 'ann'), 'It takes a token to read kitchen.');
-  assert.equal(describeRefusal('publish on', 'kitchen', 'forbidden', 'ann'), 'As ann, you may not publish on kitchen.');
-  assert.equal(describeRefusal('read', 'kitchen', 'forbidden'), 'You may not read kitchen.');
+  assert.ok(isAccessError({ code: 'unauthorized' }) && isAccessError({ code: 'forbidden' }) && !isAccessError({ code: 'limit' }));
+  assert.equal(describeAccessError('read', 'kitchen', 'unauthorized', 'ann'), 'It takes a token to read kitchen.');
+  assert.equal(describeAccessError('publish on', 'kitchen', 'forbidden', 'ann'), 'As ann, you may not publish on kitchen.');
+  assert.equal(describeAccessError('read', 'kitchen', 'forbidden'), 'You may not read kitchen.');
   assert.equal(describeIdentity('~bob', 'k3x9'), 'Others see you as ~bob. The ~ says that no token proves it.');
   assert.equal(describeIdentity('k3x9', 'k3x9'), 'Others see you as k3x9.');
   assert.equal(describeIdentity('ann', 'k3x9'), 'You are ann, and others can rely on it.');
@@ -66,16 +66,16 @@ test('what is not allowed, who one is, and how long a token lasts are sentences'
 });
 
 test('a name is refused in words for what the protocol refuses', () => {
-  for (const name of ['kitchen', 'a,b', 'küche', '温室', 'a.b/c:d', 'x'.repeat(200)]) assert.equal(nameFault(name, CHANNEL_BYTES), '', name);
-  assert.match(nameFault('', CHANNEL_BYTES), /first/);
-  for (const name of ['a b', 'a\tb', 'a\nb', 'a\u00a0b', 'a\u2003b', 'a\u0000b', 'a\u007fb', 'a\u0085b']) assert.match(nameFault(name, CHANNEL_BYTES), /spaces/);
+  for (const name of ['kitchen', 'a,b', 'küche', '温室', 'a.b/c:d', 'x'.repeat(200)]) assert.equal(nameError(name, CHANNEL_BYTES), '', name);
+  assert.match(nameError('', CHANNEL_BYTES), /first/);
+  for (const name of ['a b', 'a\tb', 'a\nb', 'a\u00a0b', 'a\u2003b', 'a\u0000b', 'a\u007fb', 'a\u0085b']) assert.match(nameError(name, CHANNEL_BYTES), /spaces/);
   for (const [sign, number] of [
     ['\u00ad', '00AD'], ['\u200b', '200B'], ['\u200d', '200D'], ['\u202e', '202E'], ['\u3164', '3164'], ['\u2800', '2800'], ['\ufe0f', 'FE0F'],
     ['\u{e0041}', 'E0041'],
-  ]) assert.equal(nameFault(`alerts${sign}`, CHANNEL_BYTES), `There is an invisible character in it: U+${number}.`);
-  for (const name of ['a*', '>', '#a', 'a+b', 'a?']) assert.match(nameFault(name, CHANNEL_BYTES), /patterns/);
-  assert.match(nameFault('x'.repeat(201), CHANNEL_BYTES), /200 bytes/);
-  assert.match(nameFault('é'.repeat(101), CHANNEL_BYTES), /200 bytes/, 'bytes count, not letters');
+  ]) assert.equal(nameError(`alerts${sign}`, CHANNEL_BYTES), `There is an invisible character in it: U+${number}.`);
+  for (const name of ['a*', '>', '#a', 'a+b', 'a?']) assert.match(nameError(name, CHANNEL_BYTES), /patterns/);
+  assert.match(nameError('x'.repeat(201), CHANNEL_BYTES), /200 bytes/);
+  assert.match(nameError('é'.repeat(101), CHANNEL_BYTES), /200 bytes/, 'bytes count, not letters');
 });
 
 test('a payload is JSON where a line would make it JSON', () => {
@@ -84,12 +84,12 @@ test('a payload is JSON where a line would make it JSON', () => {
   assert.deepEqual(readPayload('"text"'), { json: true, value: 'text' });
   for (const text of ['', '21.5', 'true', 'null', 'hello', 'a {"a": 1}']) assert.deepEqual(readPayload(text), { json: false, beginsLikeJson: false });
   for (const text of ['{"a": 1', '[ok]', '"open', '{}{}']) assert.equal(readPayload(text).beginsLikeJson, true, text);
-  assert.equal(jsonFault('21.5'), '');
-  assert.match(jsonFault('21.5.'), /Not JSON/);
+  assert.equal(jsonError('21.5'), '');
+  assert.match(jsonError('21.5.'), /Not JSON/);
 });
 
 test('the terminal is told the host and port the bridge tells, or the usual ones', () => {
-  const lines = (bridge, host = 'bridge.test') => terminalLines(bridge, host, 'kitchen');
+  const lines = (bridge, host = 'bridge.test') => terminalCommands(bridge, host, 'kitchen');
   assert.deepEqual(lines({ lines: [{ kind: 'tcp', host: '127.0.0.1', port: 9000 }] }, '127.0.0.1'), ['telnet 127.0.0.1 9000', 'SUB kitchen', 'PUB kitchen 21.5']);
   assert.equal(lines({ lines: [{ kind: 'tcp', host: '0.0.0.0', port: 9000 }] })[0], 'telnet bridge.test 9000');
   assert.equal(lines({ lines: [{ kind: 'tcp', host: '::', port: 9000 }] }, '[fe80::1]')[0], 'telnet fe80::1 9000');
@@ -97,9 +97,9 @@ test('the terminal is told the host and port the bridge tells, or the usual ones
   assert.equal(lines({ lines: [{ kind: 'unix', path: '/run/bridge' }, { kind: 'tcp', host: '::1', port: 1 }] }, '[::1]')[0], 'telnet ::1 1');
   assert.equal(lines({ lines: [{ kind: 'unix', path: '/run/bridge' }, { kind: 'ssl', host: '0.0.0.0', port: 1 }] })[0], 'openssl s_client -quiet -connect bridge.test:1');
   assert.equal(lines({ lines: [{ kind: 'ssl', host: '::1', port: 1 }] }, 'localhost')[0], 'openssl s_client -quiet -connect [::1]:1');
-  assert.deepEqual(terminalLines(undefined, 'bridge.test', 'kitchen', true)[1], 'AUTH your-token');
+  assert.deepEqual(terminalCommands(undefined, 'bridge.test', 'kitchen', true)[1], 'AUTH your-token');
   // Who pastes them may meet a shell: a link that names such a channel must not become a command.
-  for (const name of ['$(reboot)', 'a;b', '`a`', 'a|b', 'a&b', "a'b"]) assert.equal(terminalLines(undefined, 'bridge.test', name), undefined);
+  for (const name of ['$(reboot)', 'a;b', '`a`', 'a|b', 'a&b', "a'b"]) assert.equal(terminalCommands(undefined, 'bridge.test', name), undefined);
   assert.equal(lines(undefined)[0], 'telnet bridge.test 8081');
   assert.equal(lines({ lines: [] }), undefined);
   assert.equal(lines({}), undefined);
@@ -155,9 +155,9 @@ test('gaps, faults, joins and counts are sentences', () => {
   assert.equal(describeGap({ channel: 'kitchen', reason: 'log', first: 3, last: 3 }), 'Lost on kitchen: event 3. The bridge no longer keeps it.');
   assert.match(describeGap({ channel: 'kitchen', reason: 'epoch', first: 13 }), /after event 12 may be missing/);
   assert.match(describeGap({ channel: 'kitchen', reason: 'epoch', first: 1 }), /earlier may be missing/);
-  assert.match(describeFault({ code: 'disconnected', message: '' }), /may or may not/);
-  assert.match(describeFault({ code: 'queue-full', message: '' }), /waiting/);
-  assert.equal(describeFault({ code: 'forbidden', message: 'not for you' }), 'not for you (forbidden)');
+  assert.match(describeError({ code: 'disconnected', message: '' }), /may or may not/);
+  assert.match(describeError({ code: 'queue-full', message: '' }), /waiting/);
+  assert.equal(describeError({ code: 'forbidden', message: 'not for you' }), 'not for you (forbidden)');
   assert.equal(describePresence('join', 'kitchen', ['ann'], 1), 'ann joined kitchen');
   assert.equal(describePresence('leave', 'kitchen', ['ann', 'bo'], 2), 'ann and bo left kitchen');
   assert.equal(describePresence('join', 'kitchen', ['ann', 'bo', 'cy'], 1004), 'ann, bo, cy and 1,001 others joined kitchen');

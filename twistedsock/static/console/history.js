@@ -1,20 +1,20 @@
 /** What a channel's log still holds, looked up by number. */
 
-import { byId, make } from '../elements.js';
-import { fromCell, payloadCell } from '../rows.js';
-import { describeFault } from '../words.js';
+import { byId, make } from '../dom.js';
+import { fromCell, payloadCell } from '../event-cells.js';
+import { describeError } from '../format.js';
 
 /** Events shown of one look-up. */
 const SHOWN = 100;
 
-export function buildLog({ client }) {
+export function buildHistory({ client }) {
   let channel = '';
 
   async function look() {
-    const text = byId('log-since').value.trim();
+    const text = byId('history-since').value.trim();
     const fault = /^\d{0,15}$/.test(text) ? '' : 'A number, please.';
-    byId('log-fault').textContent = fault;
-    byId('log-since').toggleAttribute('aria-invalid', Boolean(fault));
+    byId('history-error').textContent = fault;
+    byId('history-since').toggleAttribute('aria-invalid', Boolean(fault));
     if (fault) return;
     const asked = channel;
     try {
@@ -22,22 +22,22 @@ export function buildLog({ client }) {
       const { events, offset } = await client.history(asked, text ? { since: Number(text) } : { last: SHOWN });
       if (asked === channel) show(events.slice(0, SHOWN), events.length, offset, text);
     } catch (error) {
-      byId('log-fault').textContent = describeFault(error);
+      byId('history-error').textContent = describeError(error);
     }
   }
 
   function show(events, found, head, since) {
-    byId('log').hidden = !events.length;
-    byId('log').replaceChildren(...events.map((event) => {
-      const row = make('li', 'log-row');
+    byId('history').hidden = !events.length;
+    byId('history').replaceChildren(...events.map((event) => {
+      const row = make('li', 'history-row');
       row.append(make('span', 'offset', event.offset), fromCell(event), payloadCell(event, false));
       return row;
     }));
-    byId('log').scrollTop = 0;
-    byId('log-words').textContent = describe(events, found, head, since);
+    byId('history').scrollTop = 0;
+    byId('history-summary').textContent = describe(events, found, head, since);
   }
 
-  byId('log-form').addEventListener('submit', (event) => {
+  byId('history-form').addEventListener('submit', (event) => {
     event.preventDefault();
     look();
   });
@@ -45,11 +45,11 @@ export function buildLog({ client }) {
   return {
     begin(name) {
       channel = name;
-      byId('log-since').value = '';
-      byId('log-fault').textContent = '';
-      byId('log').hidden = true;
-      byId('log').replaceChildren();
-      byId('log-words').textContent = `The bridge keeps the newest events. Leave it empty for the last ${SHOWN}.`;
+      byId('history-since').value = '';
+      byId('history-error').textContent = '';
+      byId('history').hidden = true;
+      byId('history').replaceChildren();
+      byId('history-summary').textContent = `The bridge keeps the newest events. Leave it empty for the last ${SHOWN}.`;
     },
   };
 }

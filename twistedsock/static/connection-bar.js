@@ -1,6 +1,6 @@
 /** The connection, drawn as a wire between its two ends in the header, and the strip below it while there is none. */
 
-import { announce, byId } from './elements.js';
+import { announce, byId } from './dom.js';
 
 /** Milliseconds. A shorter outage shows in the header only; a strip that flashes up tells nothing. */
 const OUTAGE_SHOWN_AFTER = 900;
@@ -10,14 +10,14 @@ const OUTAGE_SHOWN_AFTER = 900;
  * @param {import('./sockbridge.js').Client} page.client
  * @param {() => void} page.changed the connection is in another state
  */
-export function buildWire({ client, changed }) {
+export function buildConnectionBar({ client, changed }) {
   let countdown;
   let outageTimer;
 
   function show() {
     byId('state').textContent = client.state;
     byId('state').dataset.state = client.state;
-    byId('wire').dataset.state = client.state;
+    byId('connection-bar').dataset.state = client.state;
     changed();
   }
 
@@ -69,13 +69,13 @@ export function buildWire({ client, changed }) {
     else client.retry();
   });
 
-  byId('pulse').addEventListener('animationend', () => { delete byId('pulse').dataset.way; });
+  byId('pulse').addEventListener('animationend', () => { delete byId('pulse').dataset.direction; });
 
   return {
     show,
     /** One spark at a time travels the wire: into the page, or out of it. */
     pulse(way) {
-      if (!byId('pulse').dataset.way) byId('pulse').dataset.way = way;
+      if (!byId('pulse').dataset.direction) byId('pulse').dataset.direction = way;
     },
   };
 }

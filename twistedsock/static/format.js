@@ -12,8 +12,8 @@ export const NAME_BYTES = 64;
 export const NICK_BYTES = 32;
 
 /** Before a nick that nobody has vouched for. */
-export const UNVOUCHED = '~';
-export const UNVOUCHED_MEANS = 'The ~ stands before a name that somebody has only chosen. Without it, a token proves the name.';
+export const UNVERIFIED = '~';
+export const UNVERIFIED_HINT = 'The ~ stands before a name that somebody has only chosen. Without it, a token proves the name.';
 
 /** A JSON Web Token in an address, `#token=eyJ…` or `#kitchen,garden,token=eyJ…`, is no channel. */
 const TOKEN_PART = /^token=([\w-]+\.[\w-]+\.[\w-]*)$/;
@@ -40,7 +40,7 @@ export function readHash(hash) {
       return part; // a lone % somebody typed
     }
   });
-  return [...new Set(names)].filter((name) => !nameFault(name, CHANNEL_BYTES)).slice(0, CHANNELS_LIMIT);
+  return [...new Set(names)].filter((name) => !nameError(name, CHANNEL_BYTES)).slice(0, CHANNELS_LIMIT);
 }
 
 export function writeHash(names) {
@@ -51,7 +51,7 @@ export function writeHash(names) {
 const INVISIBLE = /[\p{Cf}\p{Default_Ignorable_Code_Point}\u2800]/u;
 
 /** What is wrong with a name, in words for the person who typed it; an empty string if nothing is. */
-export function nameFault(name, bytes) {
+export function nameError(name, bytes) {
   if (!name) return 'Type a name first.';
   if (/[\s\p{Cc}]/u.test(name)) return 'No spaces, please.';
   const invisible = name.match(INVISIBLE);
@@ -68,7 +68,7 @@ export function readToken(text) {
 }
 
 /** What can be seen to be wrong with a token without its key; an empty string if nothing is. */
-export function tokenFault(token) {
+export function tokenError(token) {
   if (!token) return 'Paste a token first.';
   if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) return 'That is no token: it has three parts of letters and digits, with dots between.';
   return '';
@@ -148,26 +148,26 @@ export function describePresence(kind, channel, nicks, count) {
   return `${list} ${kind === 'join' ? 'joined' : 'left'} ${channel}`;
 }
 
-export function describeFault({ code, message }) {
+export function describeError({ code, message }) {
   if (code === 'disconnected') return 'The connection broke before the answer came. It may or may not have been published.';
   if (code === 'queue-full') return 'Too much is waiting to be sent already. Try again when the connection is back.';
   return `${message} (${code})`;
 }
 
 /** Whether the bridge said that it is not allowed: for want of a token, or to whom one is. */
-export function isRefusal({ code }) {
+export function isAccessError({ code }) {
   return code === 'unauthorized' || code === 'forbidden';
 }
 
 /** What may not be done, in words; `way` is 'read' or 'publish on', `name` one's own where it is proved. */
-export function describeRefusal(way, channel, code, name = '') {
+export function describeAccessError(way, channel, code, name = '') {
   if (code === 'unauthorized') return `It takes a token to ${way} ${channel}.`;
   return `${name ? `As ${name}, you` : 'You'} may not ${way} ${channel}.`;
 }
 
 /** Who one is to others, where the bridge cares. */
 export function describeIdentity(nick, id) {
-  if (nick.startsWith(UNVOUCHED)) return `Others see you as ${nick}. The ${UNVOUCHED} says that no token proves it.`;
+  if (nick.startsWith(UNVERIFIED)) return `Others see you as ${nick}. The ${UNVERIFIED} says that no token proves it.`;
   return nick === id ? `Others see you as ${nick}.` : `You are ${nick}, and others can rely on it.`;
 }
 
@@ -185,7 +185,7 @@ export function clockTime(date) {
 }
 
 /** Why a text is not JSON; an empty string if it is. */
-export function jsonFault(text) {
+export function jsonError(text) {
   try {
     JSON.parse(text);
     return '';

@@ -3,9 +3,9 @@
  * further up nothing moves, and what arrives is counted. What waits beyond ROWS_SHOWN is dropped, and that is said.
  */
 
-import { announce, byId, make, memory } from './elements.js';
-import { fromCell, payloadCell, timeCell } from './rows.js';
-import { describeGap, describePresence, plural } from './words.js';
+import { announce, byId, make, memory } from './dom.js';
+import { fromCell, payloadCell, timeCell } from './event-cells.js';
+import { describeGap, describePresence, plural } from './format.js';
 
 /** Rows kept in the document: more than anybody scrolls back through here, few enough to lay out within a frame. */
 export const ROWS_SHOWN = 500;
@@ -38,8 +38,8 @@ const NICKS_TOLD = 3;
 const END_MARGIN = 32;
 
 /** @param {{isOwn: (event: object) => boolean, drawn: (events: object[]) => void}} page */
-export function buildSheet({ isOwn, drawn }) {
-  const roll = byId('roll');
+export function buildEventList({ isOwn, drawn }) {
+  const roll = byId('event-scroll');
   const list = byId('events');
   const shown = new WeakMap(); // row -> its event, to draw it anew in the other layout
   let arrived = [];
@@ -60,9 +60,9 @@ export function buildSheet({ isOwn, drawn }) {
   teachLater();
 
   function teachLater() {
-    byId('lesson').hidden = true;
+    byId('empty-state').hidden = true;
     clearTimeout(lessonTimer);
-    lessonTimer = setTimeout(() => { byId('lesson').hidden = list.childElementCount > 0; }, LESSON_AFTER);
+    lessonTimer = setTimeout(() => { byId('empty-state').hidden = list.childElementCount > 0; }, LESSON_AFTER);
   }
 
   // ---- what arrives ----
@@ -95,11 +95,11 @@ export function buildSheet({ isOwn, drawn }) {
   function draw() {
     scheduled = false;
     const counts = [[seen, 'seen'], [passed, 'not drawn'], [lost, 'lost']].filter(([count]) => count);
-    byId('seen').textContent = counts.map(([count, words]) => `${count.toLocaleString('en')} ${words}`).join(', ');
+    byId('event-count').textContent = counts.map(([count, words]) => `${count.toLocaleString('en')} ${words}`).join(', ');
     if (following) drawArrived();
     const waiting = arrived.length + dropped;
-    byId('newer').hidden = following || !waiting;
-    byId('newer').textContent = `${waiting.toLocaleString('en')} new`;
+    byId('new-events').hidden = following || !waiting;
+    byId('new-events').textContent = `${waiting.toLocaleString('en')} new`;
   }
 
   function drawArrived() {
@@ -114,7 +114,7 @@ export function buildSheet({ isOwn, drawn }) {
     list.append(...batch.map((item) => (item.event ? eventRow(item) : noteRow(item))));
     const events = batch.filter(({ event }) => event).map(({ event }) => event);
     if (events.length) {
-      byId('lesson').hidden = true;
+      byId('empty-state').hidden = true;
       drawn(events);
     }
     scrollToEnd(); // this lays the rows out, so that what is measured below is most of the cost
@@ -137,7 +137,7 @@ export function buildSheet({ isOwn, drawn }) {
     row.toggleAttribute('data-own', isOwn(event));
     row.toggleAttribute('data-replayed', replayed);
     const time = timeCell(at, replayed ? 'From the log: sent earlier, arrived here now' : 'Arrived');
-    row.append(make('span', 'offset', event.offset), make('span', 'where', event.channel), fromCell(event), payloadCell(event, pretty), time);
+    row.append(make('span', 'offset', event.offset), make('span', 'event-channel', event.channel), fromCell(event), payloadCell(event, pretty), time);
     return row;
   }
 
@@ -172,7 +172,7 @@ export function buildSheet({ isOwn, drawn }) {
   // The keyboard of a phone, or a growing message, takes room away: who was at the end stays there.
   new ResizeObserver(() => { if (following) scrollToEnd(); }).observe(roll);
 
-  byId('newer').addEventListener('click', () => {
+  byId('new-events').addEventListener('click', () => {
     roll.focus({ preventScroll: true }); // the button is about to go, and would take the focus with it
     follow();
   });
@@ -187,7 +187,7 @@ export function buildSheet({ isOwn, drawn }) {
 
   byId('clear').addEventListener('click', () => {
     clear();
-    byId('lesson').hidden = false;
+    byId('empty-state').hidden = false;
   });
 
   for (const radio of document.querySelectorAll('input[name="layout"]')) {

@@ -1,15 +1,15 @@
 /** The question before a peer is disconnected, and the doing of it: `DELETE /peers/{id}`. */
 
-import { announce, byId, showFault } from '../elements.js';
-import { heldToken } from '../who.js';
+import { announce, byId, showFieldError } from '../dom.js';
+import { currentToken } from '../identity.js';
 
-export function buildDisconnect({ client }) {
+export function buildDisconnectDialog({ client }) {
   const dialog = byId('disconnect-dialog');
   let id;
 
   async function disconnect() {
     const reason = byId('disconnect-reason').value.trim();
-    const token = heldToken();
+    const token = currentToken();
     const answer = await fetch(`/peers/${encodeURIComponent(id)}${reason ? `?${new URLSearchParams({ reason })}` : ''}`, {
       method: 'DELETE',
       headers: token ? { Authorization: `Bearer ${token}` } : {},
@@ -30,7 +30,7 @@ export function buildDisconnect({ client }) {
       fault = 'The bridge could not be reached.';
     }
     byId('disconnect-confirm').disabled = false;
-    showFault('disconnect', fault);
+    showFieldError('disconnect', fault);
     if (fault) return;
     dialog.close();
     announce(`${id} is disconnected.`);
@@ -43,11 +43,11 @@ export function buildDisconnect({ client }) {
     ask(peer, name) {
       id = peer;
       byId('disconnect-title').textContent = `Disconnect ${name}?`;
-      byId('disconnect-words').textContent = peer === client.peer?.id
+      byId('disconnect-text').textContent = peer === client.peer?.id
         ? 'That is this console itself. It does not come back until you reload it.'
         : 'Its socket is closed. Nothing keeps it from connecting again, and most clients do so by themselves.';
       byId('disconnect-reason').value = '';
-      showFault('disconnect', '');
+      showFieldError('disconnect', '');
       dialog.showModal();
     },
   };

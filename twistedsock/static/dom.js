@@ -17,8 +17,8 @@ export function makeButton(className, text, whenPressed) {
 }
 
 /** Says below a field what is wrong with it; an empty string takes it back. The fault's id is the field's with `-fault`. */
-export function showFault(field, words) {
-  byId(`${field}-fault`).textContent = words;
+export function showFieldError(field, words) {
+  byId(`${field}-error`).textContent = words;
   if (words) byId(field).setAttribute('aria-invalid', 'true');
   else byId(field).removeAttribute('aria-invalid');
 }

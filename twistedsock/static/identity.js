@@ -3,17 +3,17 @@
  * memory; neither the address, nor what the browser remembers for longer, nor the document ever holds it.
  */
 
-import { announce, byId, memory, showFault, tabMemory } from './elements.js';
+import { announce, byId, memory, showFieldError, tabMemory } from './dom.js';
 import {
-  describeFault, describeIdentity, describeTimeLeft, nameFault, NICK_BYTES, readToken, tokenFault, tokenInHash, UNVOUCHED,
-  UNVOUCHED_MEANS, withoutToken,
-} from './words.js';
+  describeError, describeIdentity, describeTimeLeft, nameError, NICK_BYTES, readToken, tokenError, tokenInHash, UNVERIFIED,
+  UNVERIFIED_HINT, withoutToken,
+} from './format.js';
 
 /** Milliseconds between two looks at how long the token lasts; it is told in minutes. */
 const LOOK_EVERY = 5000;
 
 /** What `connect` shows with each connection; undefined where there is none. */
-export function heldToken() {
+export function currentToken() {
   return tabMemory.get('token') ?? undefined;
 }
 
@@ -23,7 +23,7 @@ export function heldToken() {
  * @param {() => void} page.renamed others see us under another name
  * @param {() => void} page.accepted the bridge has taken a token: more may be allowed than before
  */
-export function buildWho({ client, renamed, accepted }) {
+export function buildIdentity({ client, renamed, accepted }) {
   let asked = false; // whether the bridge wants to know who people are
   let seenAs = '';
   let chosen = '';
@@ -36,8 +36,8 @@ export function buildWho({ client, renamed, accepted }) {
   // ---- the name ----
 
   async function takeNick(nick) {
-    const fault = nameFault(nick, NICK_BYTES);
-    showFault('nick', fault);
+    const fault = nameError(nick, NICK_BYTES);
+    showFieldError('nick', fault);
     if (fault) return;
     try {
       const shown = await client.nick(nick);
@@ -48,7 +48,7 @@ export function buildWho({ client, renamed, accepted }) {
       byId('nick-set').textContent = 'Set ✓';
       setTimeout(() => { byId('nick-set').textContent = 'Set'; }, 1500);
     } catch (error) {
-      if (error.code !== 'disconnected') showFault('nick', describeFault(error)); // after a break the client gives it again
+      if (error.code !== 'disconnected') showFieldError('nick', describeError(error)); // after a break the client gives it again
     }
   }
 
@@ -60,7 +60,7 @@ export function buildWho({ client, renamed, accepted }) {
   function isSeenAs(nick) {
     seenAs = nick;
     // Where nobody asks, people are called what they call themselves.
-    if (nick !== chosen && nick.startsWith(UNVOUCHED)) asked = true;
+    if (nick !== chosen && nick.startsWith(UNVERIFIED)) asked = true;
     show();
   }
 
@@ -73,8 +73,8 @@ export function buildWho({ client, renamed, accepted }) {
 
   async function present(typed) {
     const token = readToken(typed);
-    const fault = tokenFault(token);
-    showFault('token', fault);
+    const fault = tokenError(token);
+    showFieldError('token', fault);
     if (fault) return;
     if (client.state === 'closed') {
       tabMemory.set('token', token);
@@ -96,7 +96,7 @@ export function buildWho({ client, renamed, accepted }) {
       accepted();
     } catch (error) {
       const broken = error.code === 'disconnected' || error.code === 'closed';
-      showFault('token', broken ? 'The connection broke before the bridge had looked at it. Try again.' : notTaken(error));
+      showFieldError('token', broken ? 'The connection broke before the bridge had looked at it. Try again.' : notTaken(error));
     }
   }
 
@@ -120,7 +120,7 @@ export function buildWho({ client, renamed, accepted }) {
     taken = false;
     asked = true;
     open();
-    showFault('token', over ? 'Your token has run out. Enter another one.' : notTaken(error));
+    showFieldError('token', over ? 'Your token has run out. Enter another one.' : notTaken(error));
     show();
     queueMicrotask(() => client.retry()); // when it has noticed that it is not connected
   }
@@ -134,12 +134,12 @@ export function buildWho({ client, renamed, accepted }) {
     present(byId('token').value);
   });
 
-  byId('token-other').addEventListener('click', () => {
+  byId('token-change').addEventListener('click', () => {
     open();
     byId('token').focus();
   });
 
-  byId('token-forget').addEventListener('click', () => {
+  byId('token-sign-out').addEventListener('click', () => {
     tabMemory.remove('token');
     location.reload(); // what it let one read goes, too
   });
@@ -156,21 +156,21 @@ export function buildWho({ client, renamed, accepted }) {
 
   byId('token').addEventListener('input', () => {
     offered = false;
-    showFault('token', '');
+    showFieldError('token', '');
     show();
   });
 
   // ---- what is shown of both ----
 
   function show() {
-    const held = Boolean(heldToken());
+    const held = Boolean(currentToken());
     byId('token-block').hidden = !asked && !held;
-    byId('token-held').hidden = !held;
-    byId('token-lesson').hidden = held;
+    byId('token-actions').hidden = !held;
+    byId('token-help').hidden = held;
     if (!held) open();
     byId('token-state').textContent = tokenState(held);
     byId('identity').textContent = seenAs && (asked || isSomebody()) ? describeIdentity(seenAs, client.peer?.id) : '';
-    byId('identity').title = seenAs.startsWith(UNVOUCHED) ? UNVOUCHED_MEANS : '';
+    byId('identity').title = seenAs.startsWith(UNVERIFIED) ? UNVERIFIED_HINT : '';
   }
 
   function tokenState(held) {
@@ -204,18 +204,18 @@ export function buildWho({ client, renamed, accepted }) {
     show();
     open();
     byId('token').value = token;
-    showFault('token', '');
+    showFieldError('token', '');
   }
 
-  if (heldToken()) hide();
+  if (currentToken()) hide();
   show();
 
   return {
     isAboutToken,
     takeFromAddress,
     /** The name that the bridge vouches for, or an empty string. */
-    get provedName() { return proved ?? (isSomebody() && !seenAs.startsWith(UNVOUCHED) ? seenAs : ''); },
-    get holdsToken() { return Boolean(heldToken()); },
+    get provedName() { return proved ?? (isSomebody() && !seenAs.startsWith(UNVERIFIED) ? seenAs : ''); },
+    get holdsToken() { return Boolean(currentToken()); },
     /** The bridge wants to know who we are. */
     isAsked() {
       asked = true;
@@ -229,7 +229,7 @@ export function buildWho({ client, renamed, accepted }) {
     /** The name of the last time, unless the token gives another one. */
     begin() {
       const nick = memory.get('nick');
-      if (!nick || heldToken()) return;
+      if (!nick || currentToken()) return;
       byId('nick').value = nick;
       takeNick(nick);
     },
