@@ -17,7 +17,7 @@ pytestmark = pytest.mark.end_to_end
 
 CHECKOUT = Path(__file__).parents[2]
 OPERATIONS = CHECKOUT / "docs" / "how-to" / "operations.md"
-README = CHECKOUT / "README.md"
+FIRST_STEPS = CHECKOUT / "docs" / "tutorial" / "first-five-minutes.md"
 CHROMIUM = "/usr/bin/chromium"
 PROGRAM = "import sys; from twistedsock.cli.main import main; sys.exit(main())"
 
@@ -100,8 +100,8 @@ def test_a_key_that_is_gone_ends_those_who_came_with_it(
     assert token.rpartition(".")[2] not in prepared.log()
 
 
-def test_the_lines_of_the_readme_do_what_they_say(shell: Any, start: Any, tmp_path: Path) -> None:
-    text = README.read_text(encoding="utf-8").partition("\n## Where strangers reach it\n")[2].partition("\n## ")[0]
+def test_the_commands_of_the_first_steps_restrict_publishing(shell: Any, start: Any, tmp_path: Path) -> None:
+    text = FIRST_STEPS.read_text(encoding="utf-8").partition("\n## 6. Control access\n")[2].partition("\n## ")[0]
     first, second = re.findall(r"^```sh\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
     *commands, twistd = first.strip().splitlines()
     assert twistd == "twistd -n sockbridge --config sockbridge.toml"

@@ -1,5 +1,6 @@
 """What the documentation tells people to type does what it says: its commands, programs and pages are run."""
 
+import contextlib
 import functools
 import os
 import re
@@ -20,6 +21,7 @@ from playwright.sync_api import sync_playwright
 pytestmark = pytest.mark.end_to_end
 
 CHECKOUT = Path(__file__).parent.parent.parent
+FIRST_STEPS = CHECKOUT / "docs" / "tutorial" / "first-five-minutes.md"
 SOCKETS = CHECKOUT / "docs" / "tutorial" / "sockets.md"
 README = CHECKOUT / "README.md"
 CHROMIUM = "/usr/bin/chromium"
@@ -78,9 +80,12 @@ def without_chance(text: str) -> str:
 def test_commands_print_what_the_page_shows(page: str, start: Any, environment: dict[str, str], tmp_path: Path) -> None:
     found = sessions(CHECKOUT / "docs" / page)
     assert found, "no block of this page can be run any more"
-    # In a pipe, curl would show how it gets on.
+    run_sessions(found, start(), environment, tmp_path)
+
+
+def run_sessions(found: list[list[tuple[str, str]]], server: Any, environment: dict[str, str], tmp_path: Path) -> None:
+    # In a pipe, curl would show its progress.
     (tmp_path / ".curlrc").write_text("silent\nshow-error\n")
-    server = start()
     for command, output in [pair for commands in found for pair in commands]:
         ran = subprocess.run(
             ["bash", "-c", moved(command, server)],
@@ -234,24 +239,74 @@ def folder_of_pages(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         thread.join()
 
 
-def test_the_thermometer_and_the_page_of_the_readme(
-    start: Any, folder_of_pages: tuple[Path, str], tmp_path: Path
-) -> None:
+def test_first_steps_with_telnet_and_curl(start: Any, environment: dict[str, str], tmp_path: Path) -> None:
+    """The same server for both: the event of curl gets the offset after that of telnet."""
+    server = start()
+    (session,) = (moved(block, server) for block in fenced(FIRST_STEPS, "") if "$ telnet" in block)
+    command, *shown = session.splitlines()
+    telnet = subprocess.Popen(
+        command.removeprefix("$ ").split(), env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert telnet.stdin is not None and telnet.stdout is not None
+    try:
+        for line in shown:
+            if line.startswith(("SUB ", "PUB ")):
+                telnet.stdin.write(f"{line}\n")
+                telnet.stdin.flush()
+            else:
+                printed = telnet.stdout.readline()
+                chance = r"epoch=\w+|(?<=MSG kitchen 1 )\w+"
+                assert re.sub(chance, "…", without_chance(printed.strip())) == re.sub(chance, "…", without_chance(line))
+        run_sessions(sessions(FIRST_STEPS), server, environment, tmp_path)
+    finally:
+        telnet.kill()
+        telnet.communicate()
+
+
+@contextlib.contextmanager
+def browser_window() -> Iterator[Any]:
+    with sync_playwright() as program:
+        browser = program.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser.new_page()
+        browser.close()
+
+
+@contextlib.contextmanager
+def running(command: list[str]) -> Iterator[Any]:
+    """A program and all that it starts, until the block ends."""
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, text=True)
+    try:
+        yield program
+    finally:
+        os.killpg(program.pid, signal.SIGTERM)
+        program.communicate()
+
+
+def test_first_steps_show_the_thermometer_on_a_page(start: Any, folder_of_pages: tuple[Path, str]) -> None:
     folder, origin = folder_of_pages
     server = start("--allow-origin", origin)
-    (page,) = fenced(README, "html")
+    (page,) = fenced(FIRST_STEPS, "html")
     (folder / "kitchen.html").write_text(moved(page, server))
-    (thermometer,) = (script for script in fenced(README, "sh") if "celsius" in script)
-    device = subprocess.Popen(
-        ["sh", "-c", moved(thermometer, server)], stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        with sync_playwright() as program:
-            browser = program.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-            window = browser.new_page()
-            window.goto(f"{origin}/kitchen.html")
-            window.get_by_text(re.compile(r"^2[0-3]\.\d °C$")).wait_for()
-            browser.close()
-    finally:
-        os.killpg(device.pid, signal.SIGTERM)
-        device.wait()
+    (thermometer,) = (script for script in fenced(FIRST_STEPS, "sh") if "celsius" in script)
+    with running(["sh", "-c", moved(thermometer, server)]), browser_window() as window:
+        window.goto(f"{origin}/kitchen.html")
+        window.get_by_text(re.compile(r"^2[0-3]\.\d °C$")).wait_for()
+
+
+def test_the_programs_of_the_readme_read_the_same_event(start: Any, folder_of_pages: tuple[Path, str]) -> None:
+    folder, origin = folder_of_pages
+    server = start("--allow-origin", origin)
+    (script,), (program,) = fenced(README, "js"), fenced(README, "python")
+    (folder / "page.html").write_text(f'<meta charset="utf-8"><script type="module">{moved(script, server)}</script>')
+    with browser_window() as window:
+        with window.expect_console_message(lambda message: "celsius: 21.5" in message.text):
+            window.goto(f"{origin}/page.html")
+        with running([sys.executable, "-u", "-c", moved(program, server)]) as reader:
+            assert re.fullmatch(r'\w+ {"celsius":21.5}\n', reader.stdout.readline())
+
+
+def test_the_readme_starts_the_server_in_two_commands() -> None:
+    assert fenced(README, "sh") == [
+        "make run\n",
+        "curl -d 'the bread is ready' localhost:8082/channels/kitchen/events\n",
+    ]
