@@ -1,5 +1,6 @@
 """What the documentation says about the code, and where its links lead."""
 
+import configparser
 import re
 import tomllib
 from pathlib import Path
@@ -165,3 +166,27 @@ def test_the_tests_that_hold_the_promises_are_there() -> None:
         path = CHECKOUT / "tests" / file
         assert path.exists(), file
         assert re.search(rf"^\s*(?:def|class) {name}\b", text_of(path), re.MULTILINE), f"{file}::{name}"
+
+
+def test_contributors_read_the_contract_of_the_layers() -> None:
+    config = configparser.ConfigParser()
+    config.read(CHECKOUT / "setup.cfg", encoding="utf-8")
+    layers = config["importlinter:contract:layers"]["layers"].strip().splitlines()
+    (quoted,) = (block for block in fenced(CHECKOUT / "docs/contributing.md", "") if "twistedsock.tap" in block)
+    assert quoted.splitlines() == layers
+    rows = re.findall(r"^\| `(\w+)` \|", text_of(CHECKOUT / "docs/contributing.md"), re.MULTILINE)
+    assert rows == [name.removeprefix("twistedsock.") for layer in layers for name in layer.split(" | ")]
+
+
+def test_recipes_name_files_that_exist() -> None:
+    recipes = text_of(CHECKOUT / "docs/contributing.md").partition("\n## Recipes\n")[2].partition("\n## ")[0]
+    named = re.findall(r"`((?:twistedsock|docs|tests)/[\w/.-]+)`", recipes)
+    assert len(named) > 20
+    assert [path for path in named if not (CHECKOUT / path).exists()] == []
+
+
+def test_contributors_read_of_every_make_target() -> None:
+    makefile = text_of(CHECKOUT / "Makefile")
+    targets = set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE)) - {"help"}
+    listed = set(re.findall(r"^\| `make (\w+)` \|", text_of(CHECKOUT / "docs/contributing.md"), re.MULTILINE))
+    assert listed == targets
