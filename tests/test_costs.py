@@ -164,7 +164,7 @@ def test_readers_of_one_encoding_are_offered_the_same_bytes(monkeypatch: pytest.
     offered: list[bytes] = []
     for _ in range(READERS):
         peer = server.line_client()
-        monkeypatch.setattr(peer.outlet, "offer", lambda data: offered.append(data) or True)
+        monkeypatch.setattr(peer.outlet, "try_write", lambda data: offered.append(data) or True)
         peer.send("SUB k")
     server.line_client().send("PUB k x")
     server.turn()
@@ -256,7 +256,7 @@ def test_an_event_is_encoded_once_for_all_streams_of_a_channel(monkeypatch: pyte
     server.turn()
     assert len(encoded) == 1 + len(several)
     assert all(stream.received()[-1].id == "e1:1" for stream in streams)
-    assert len(server.broker.channels[b"k"].lanes) == 1 + len(several)
+    assert len(server.broker.channels[b"k"].encoding_groups) == 1 + len(several)
     for stream in several:
         stream.session.lost()
-    assert len(server.broker.channels[b"k"].lanes) == 1
+    assert len(server.broker.channels[b"k"].encoding_groups) == 1

@@ -12,7 +12,7 @@ from twistedsock.testing import FakeServer
 @pytest.mark.parametrize("seconds, place", [(0.0, 0), (1.0, 0), (1.5, 1), (2.0, 1), (2.1, 2), (99.0, 2)])
 def test_a_time_counts_below_the_first_bound_that_it_does_not_exceed(seconds: float, place: int) -> None:
     spread = Histogram((1.0, 2.0))
-    spread.note(seconds)
+    spread.observe(seconds)
     assert spread.counts == [int(place == index) for index in range(3)]
     assert spread.total == seconds
 
@@ -24,8 +24,8 @@ def test_the_bounds_rise() -> None:
 def test_the_longest_turn_is_kept_until_it_is_set_back() -> None:
     stats = Stats()
     for seconds in (0.25, 1.5, 0.5):
-        stats.turned(seconds)
-    assert stats.longest == 1.5 and stats.turns.total == 2.25
+        stats.count_turn(seconds)
+    assert stats.longest_turn == 1.5 and stats.turns.total == 2.25
 
 
 def test_sessions_are_counted_by_their_dialect() -> None:
@@ -42,7 +42,7 @@ def test_what_is_refused_is_counted_by_its_code() -> None:
     server = FakeServer()
     line = server.line_client()
     line.send("FLY", "PUB a*b x", *["PUB c* x"] * 300)
-    assert server.context.stats.refused == {ErrorCode.UNKNOWN_COMMAND: 1, ErrorCode.BAD_CHANNEL: 301}
+    assert server.context.stats.errors == {ErrorCode.UNKNOWN_COMMAND: 1, ErrorCode.BAD_CHANNEL: 301}
 
 
 def test_an_event_is_published_once_and_delivered_to_each_reader() -> None:
@@ -113,7 +113,7 @@ def test_turns_and_flushes_are_timed() -> None:
     server.line_client().send("PUB a 1")
     server.turn()
     assert sum(server.context.stats.flushes.counts) == 1
-    server.broker.turn()
+    server.broker.run_turn()
     assert sum(server.context.stats.turns.counts) >= 1
 
 
@@ -197,7 +197,7 @@ def test_a_replay_is_a_way_to_be_behind() -> None:
 def test_methods_that_clients_make_up_are_counted_together() -> None:
     stats = Stats()
     for method in (b"GET", b"GET", b"BREW", b"MELT"):
-        stats.answer(method, 404)
+        stats.count_response(method, 404)
     assert stats.requests == {(b"GET", 404): 2, (b"other", 404): 2}
 
 

@@ -158,7 +158,7 @@ class Stage:
 
     def time_passes(self, seconds: str) -> None:
         self.server.now += float(seconds)
-        self.server.broker.sweep()
+        self.server.broker.expire_histories()
 
     def stops_reading(self, name: str) -> None:
         self.peers[name].outlet.room = 0

@@ -142,7 +142,7 @@ class BridgeService(Service):
         )
         self.context.policy = read_policy(settings)
         backplane.attach(self.context.broker)
-        self.context.broker.report_break = self._log_break
+        self.context.broker.report_gap = self._log_break
         self.webhooks = WebhookManager(
             self.context.broker.observers,
             reactor,
@@ -153,7 +153,7 @@ class BridgeService(Service):
             self.context.broker.owner_of,
         )
         self.webhooks.use(read_webhooks(settings))
-        self._sweep = LoopingCall(self.context.broker.sweep)
+        self._sweep = LoopingCall(self.context.broker.expire_histories)
         self._sweep.clock = reactor
         self._reachability = Reachability(settings.unreachable_timeout, self.context.broker.postpone)
         self._checks = LoopingCall(self._check_reachability)

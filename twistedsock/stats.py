@@ -30,7 +30,7 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def note(self, seconds: float) -> None:
+    def observe(self, seconds: float) -> None:
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
@@ -44,12 +44,12 @@ class Stats:
         "closed",
         "delivered",
         "flushes",
-        "longest",
+        "longest_turn",
         "lost",
         "opened",
         "published",
         "received",
-        "refused",
+        "errors",
         "requests",
         "sent",
         "turns",
@@ -66,36 +66,36 @@ class Stats:
         """Bytes that peers have sent, of HTTP too."""
         self.sent = 0
         """Bytes that were written to peers, of HTTP too."""
-        self.refused: dict[ErrorCode, int] = {}
+        self.errors: dict[ErrorCode, int] = {}
         self.opened: dict[str, int] = {}
         self.closed: dict[str, int] = {}
         self.requests: dict[tuple[bytes, int], int] = {}
         """Requests of HTTP, by method and status."""
         self.turns = Histogram()
         self.flushes = Histogram()
-        self.longest = 0.0
+        self.longest_turn = 0.0
         """The longest turn, in seconds, since somebody has set this back to 0."""
 
-    def refuse(self, code: ErrorCode, times: int = 1) -> None:
+    def count_error(self, code: ErrorCode, times: int = 1) -> None:
         """Something was refused, for that reason."""
-        self.refused[code] = self.refused.get(code, 0) + times
+        self.errors[code] = self.errors.get(code, 0) + times
 
-    def answer(self, method: bytes, status: int) -> None:
+    def count_response(self, method: bytes, status: int) -> None:
         """A request of HTTP was answered."""
         key = (method if method in METHODS else OTHER_METHOD, status)
         self.requests[key] = self.requests.get(key, 0) + 1
 
-    def turned(self, seconds: float) -> None:
+    def count_turn(self, seconds: float) -> None:
         """A turn took so long."""
-        self.turns.note(seconds)
-        if seconds > self.longest:
-            self.longest = seconds
+        self.turns.observe(seconds)
+        if seconds > self.longest_turn:
+            self.longest_turn = seconds
 
-    def opens(self, title: str) -> None:
+    def count_session_opened(self, title: str) -> None:
         """A session of that dialect has begun."""
         self.opened[title] = self.opened.get(title, 0) + 1
 
-    def closes(self, title: str) -> None:
+    def count_session_closed(self, title: str) -> None:
         """A session of that dialect is over."""
         self.closed[title] = self.closed.get(title, 0) + 1
 

@@ -47,10 +47,10 @@ class FakeOutlet:
         self.on_drained: Callable[[], None] | None = None
         self.told: TcpStats | None = None
 
-    def traffic(self) -> TcpStats | None:
+    def tcp_stats(self) -> TcpStats | None:
         return self.told
 
-    def offer(self, data: bytes) -> bool:
+    def try_write(self, data: bytes) -> bool:
         if self.blocked:
             return False
         self.write(data)
@@ -168,8 +168,8 @@ class LateBackplane:
     def close(self, channel: bytes) -> None:
         self._inner.close(channel)
 
-    def enter(self, channel: bytes, member: Member) -> None:
-        self._inner.enter(channel, member)
+    def join(self, channel: bytes, member: Member) -> None:
+        self._inner.join(channel, member)
         self._deliver_now()
 
     def rename(self, channel: bytes, member: Member) -> None:
@@ -192,11 +192,11 @@ class LateBackplane:
         self.repeating -= times - 1
         self._delivered += [lambda: self._node.deliver(name, epoch, batch)] * times
 
-    def change_presence(self, name: bytes, change: PresenceChange) -> None:
-        self._delivered.append(lambda: self._node.change_presence(name, change))
+    def presence_changed(self, name: bytes, change: PresenceChange) -> None:
+        self._delivered.append(lambda: self._node.presence_changed(name, change))
 
-    def members_here(self, name: bytes) -> list[Member]:
-        members: list[Member] = self._node.members_here(name)
+    def local_members(self, name: bytes) -> list[Member]:
+        members: list[Member] = self._node.local_members(name)
         return members
 
     def _deliver_now(self) -> None:

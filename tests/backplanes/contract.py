@@ -70,9 +70,9 @@ class Stage:
         assert len(answers) == 1
         return sorted(answers[0], key=lambda member: member.id)
 
-    def enter(self, channel: bytes, member: Member) -> None:
+    def join(self, channel: bytes, member: Member) -> None:
         self._here.setdefault(channel, {})[member.id] = member
-        self.backplane.enter(channel, member)
+        self.backplane.join(channel, member)
         self.settle()
 
     def rename(self, channel: bytes, member: Member) -> None:
@@ -95,10 +95,10 @@ class Stage:
         self._positions[name] = Position(epoch, batch.end - 1)
         self.story += [("delivered", name, epoch, event) for event in batch.events()]
 
-    def change_presence(self, name: bytes, change: PresenceChange) -> None:
+    def presence_changed(self, name: bytes, change: PresenceChange) -> None:
         self.story.append(("changed", name, change))
 
-    def members_here(self, name: bytes) -> list[Member]:
+    def local_members(self, name: bytes) -> list[Member]:
         return list(self._here.get(name, {}).values())
 
     # What came of it.
@@ -224,9 +224,9 @@ class BackplaneContract:
 
     def test_comings_and_goings_are_told_in_their_order(self, stage: Stage) -> None:
         stage.open(b"a"), stage.open(b"b")
-        stage.enter(b"a", ANN)
-        stage.enter(b"a", BOB)
-        stage.enter(b"b", BOB)
+        stage.join(b"a", ANN)
+        stage.join(b"a", BOB)
+        stage.join(b"b", BOB)
         stage.leave(b"a", ANN)
         assert stage.changes(b"a") == [
             PresenceChange(ANN, True),
@@ -238,8 +238,8 @@ class BackplaneContract:
     def test_members_are_those_who_came_and_have_not_gone(self, stage: Stage) -> None:
         stage.open(b"a")
         assert stage.members(b"a") == []
-        stage.enter(b"a", ANN)
-        stage.enter(b"a", BOB)
+        stage.join(b"a", ANN)
+        stage.join(b"a", BOB)
         assert stage.members(b"a") == [ANN, BOB]
         stage.leave(b"a", ANN)
         assert stage.members(b"a") == [BOB]
@@ -247,7 +247,7 @@ class BackplaneContract:
 
     def test_a_new_nick_is_seen_and_is_no_coming(self, stage: Stage) -> None:
         stage.open(b"a")
-        stage.enter(b"a", ANN)
+        stage.join(b"a", ANN)
         stage.rename(b"a", Member(b"p1", b"anna"))
         assert stage.members(b"a") == [Member(b"p1", b"anna")]
         assert stage.changes(b"a") == [PresenceChange(ANN, True)]

@@ -81,7 +81,7 @@ def test_as_many_fail_as_it_is_told(stage: LateStage) -> None:
 
 
 def test_comings_and_goings_are_told_at_once(stage: LateStage) -> None:
-    stage.backplane.enter(b"a", ANN)
+    stage.backplane.join(b"a", ANN)
     assert len(stage.changes(b"a")) == 1
 
 

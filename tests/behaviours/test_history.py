@@ -67,7 +67,7 @@ def test_a_channel_that_vanishes_while_its_history_is_sent_leaves_no_silent_hole
     reader.send("history", channel="kitchen")
     settle(server)
     server.now += 310
-    server.broker.sweep()
+    server.broker.expire_histories()
     settle(server)
     assert b"kitchen" not in server.broker.channels
     publish(server, "kitchen", 3)

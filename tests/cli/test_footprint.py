@@ -94,7 +94,7 @@ def test_nothing_costs_more_than_the_sum_says() -> None:
     publisher, reader = server.line_client(), server.line_client()
     send(server, reader, "PING")
     channels = taken(lambda: send(server, publisher, *(f"PUB {name} x" for name in names(500))))
-    assert CHANNEL / 2 < (channels - server.broker.log_bytes) / 500 < CHANNEL
+    assert CHANNEL / 2 < (channels - server.broker.history_bytes) / 500 < CHANNEL
     subscriptions = taken(lambda: send(server, reader, *(f"SUB {name} presence=on" for name in names(500))))
     assert SUBSCRIPTION / 2 < subscriptions / 500 < SUBSCRIPTION
     peers: list[LineClient] = []
@@ -112,7 +112,7 @@ def test_channels_of_many_principals_cost_no_more_than_the_sum_says() -> None:
             publisher.session.peer.principal = b"@2001:db8:%d:%d::/64" % (number, number)
             send(server, publisher, f"PUB {name} x")
 
-    assert (taken(publish) - server.broker.log_bytes) / 500 < CHANNEL
+    assert (taken(publish) - server.broker.history_bytes) / 500 < CHANNEL
 
 
 def test_a_meter_costs_no_more_than_the_sum_says() -> None:

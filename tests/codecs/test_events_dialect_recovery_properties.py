@@ -76,7 +76,7 @@ class Client:
     def _hear_lost(self, message: Any) -> None:
         channel = message["channel"]
         assert message["first"] == self.places[channel] + 1 <= message["last"]
-        assert message["last"] < self.server.broker.channels[channel.encode()].log.first
+        assert message["last"] < self.server.broker.channels[channel.encode()].history.first
         self.places[channel] = message["last"]
 
     def _hear_join(self, message: Any) -> None:
@@ -132,7 +132,7 @@ class Streams(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 11.0]))
     def age(self, seconds: float) -> None:
         self.server.now += seconds
-        self.server.broker.sweep()
+        self.server.broker.expire_histories()
 
     @rule(client=clients)
     def sleep_until_the_log_is_empty(self, client: int) -> None:
@@ -160,8 +160,8 @@ class Streams(RuleBasedStateMachine):
     @invariant()
     def nobody_has_a_lane_who_is_gone(self) -> None:
         for channel in self.server.broker.channels.values():
-            readers = {subscription.reader.encoding for subscription in channel.readers.values()}
-            assert set(channel.lanes) <= readers
+            readers = {subscription.subscriber.encoder for subscription in channel.subscriptions.values()}
+            assert set(channel.encoding_groups) <= readers
 
     def teardown(self) -> None:
         """Everything comes to rest: then everybody stands where the channel does."""

@@ -65,7 +65,7 @@ class Model:
     def has_let_go(self, channel: str, epoch: str, offset: int) -> bool:
         """Whether nobody can get an event any more."""
         known = self.server.broker.channels.get(channel.encode())
-        return known is None or known.epoch.decode() != epoch or known.log.first > offset
+        return known is None or known.epoch.decode() != epoch or known.history.first > offset
 
     def check(self, channel: str, epoch: str, offset: int, data: str) -> None:
         """An event that somebody has read."""
@@ -99,7 +99,7 @@ class Model:
         self.server.now += seconds
         self.clock.advance(seconds)
         if self.random.random() < 0.7:
-            self.server.broker.sweep()
+            self.server.broker.expire_histories()
 
     def release(self) -> None:
         if self.late:

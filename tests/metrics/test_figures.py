@@ -22,13 +22,13 @@ def test_totals_and_states() -> None:
     for _ in range(3):
         publisher.send("PUB k x")
         server.turn()
-    server.context.stats.turned(0.25)
+    server.context.stats.count_turn(0.25)
     server.now += 60.123
     figures = take_figures(server.context, 5_000, 1.23456)
     assert (figures.time, figures.uptime, figures.version) == (server.wall, 60.1, "0.0")
     assert (figures.channels, figures.subscriptions, figures.behind) == (1, 2, 1)
     assert (figures.published, figures.lost, figures.refused) == (3, 0, {"unknown-command": 1})
     assert (figures.memory_bytes, figures.cpu_seconds) == (5_000, 1.235)
-    assert figures.log_bytes == server.broker.log_bytes > 0
+    assert figures.log_bytes == server.broker.history_bytes > 0
     assert figures.turns == sum(server.context.stats.turns.counts) > 0
     assert figures.turn_longest == figures.turn_seconds == 0.25

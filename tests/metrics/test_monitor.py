@@ -50,7 +50,7 @@ def test_the_figures_come_each_second(server: Watched) -> None:
     admin = server.admin("$sys/figures")
     server.turn()
     assert events(admin) == []
-    server.context.stats.turned(0.5)
+    server.context.stats.count_turn(0.5)
     server.seconds(2)
     first, second = events(admin)
     assert (first["name"], first["from"], first["channel"]) == ("figures", "$sys", "$sys/figures")
@@ -107,7 +107,7 @@ def test_what_nobody_reads_costs_nothing(server: Watched) -> None:
     server.seconds(1)
     assert server.monitor._channels is server.monitor._peers is None
     assert not server.monitor._topics and not server.monitor._told
-    assert [name for name in server.broker.channels if server.broker.channels[name].log] == [
+    assert [name for name in server.broker.channels if server.broker.channels[name].history] == [
         b"$sys/peer/p1",
         b"$sys/figures",
     ]
@@ -126,7 +126,7 @@ def test_a_page_that_is_read_again_is_not_emptied(server: Watched) -> None:
     admin.send({"type": "unsubscribe", "channel": "$sys/channels/name/0"})
     admin.send({"type": "subscribe", "channel": "$sys/channels/name/0"})
     server.turn()
-    assert server.broker.channels[b"$sys/channels/name/0"].log
+    assert server.broker.channels[b"$sys/channels/name/0"].history
 
 
 def test_names_that_are_no_page_stay_silent(server: Watched) -> None:
@@ -300,7 +300,7 @@ def test_long_work_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) 
     admin = server.admin("$sys/channels/name/0")
     server.pace = 2 * BIT
     turns = 0
-    while not server.broker.channels[b"$sys/channels/name/0"].log:
+    while not server.broker.channels[b"$sys/channels/name/0"].history:
         server.turns.step()
         turns += 1
     assert turns > 20

@@ -26,7 +26,7 @@ class Owner:
         self.told: list[str] = []
         self._on_lag = on_lag
 
-    def may_skip(self, channel: bytes, first: int, last: int) -> bool:
+    def accept_loss(self, channel: bytes, first: int, last: int) -> bool:
         self.told.append(f"lost {channel.decode()} {first} to {last}")
         return self._on_lag()
 
@@ -37,23 +37,23 @@ class Owner:
         self.told.append(f"caught up {channel.decode()}")
 
 
-def told(reader: Subscriber) -> list[str]:
+def told(subscriber: Subscriber) -> list[str]:
     """What its owner was told."""
-    assert isinstance(reader.owner, Owner)
-    return reader.owner.told
+    assert isinstance(subscriber.callbacks, Owner)
+    return subscriber.callbacks.told
 
 
-def reader(id: bytes, dialect: Encoder = LINES, on_lag: Callable[[], bool] = lambda: True) -> Subscriber:
+def subscriber(id: bytes, dialect: Encoder = LINES, on_lag: Callable[[], bool] = lambda: True) -> Subscriber:
     return Subscriber(
         Client(id), dialect, FakeOutlet(), Owner(on_lag), MemoryBudget(Limits().max_buffered_bytes), Stats()
     )
 
 
 def subscribe(
-    channel: Channel, reader: Subscriber, echo: bool = True, presence: bool = False, live: bool = True
+    channel: Channel, subscriber: Subscriber, echo: bool = True, presence: bool = False, live: bool = True
 ) -> Subscription:
-    subscription = Subscription(reader, channel, echo, presence)
-    channel.readers[reader.peer.id] = subscription
+    subscription = Subscription(subscriber, channel, echo, presence)
+    channel.subscriptions[subscriber.peer.id] = subscription
     if live:
         channel.add_reader(subscription)
     return subscription
@@ -74,13 +74,13 @@ def await_flush(channel: Channel, payload: bytes, publisher: bytes = b"p0") -> N
     channel.pending.append(Batch(channel.head, channel.head + 1, publisher, publisher, b"message", content))
 
 
-def outlet_of(reader: Subscriber) -> FakeOutlet:
-    assert isinstance(reader.outlet, FakeOutlet)
-    return reader.outlet
+def outlet_of(subscriber: Subscriber) -> FakeOutlet:
+    assert isinstance(subscriber.outlet, FakeOutlet)
+    return subscriber.outlet
 
 
-def heard(reader: Subscriber) -> list[str]:
+def heard(subscriber: Subscriber) -> list[str]:
     """Whole lines that have come since the last look."""
-    outlet = outlet_of(reader)
+    outlet = outlet_of(subscriber)
     data, outlet.sent = bytes(outlet.sent), bytearray()
     return data.decode().splitlines()

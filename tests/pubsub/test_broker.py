@@ -28,7 +28,7 @@ def names(server: FakeServer) -> str:
 
 
 def logged(server: FakeServer) -> dict[str, int]:
-    return {name.decode(): len(channel.log) for name, channel in server.broker.channels.items()}
+    return {name.decode(): len(channel.history) for name, channel in server.broker.channels.items()}
 
 
 def test_a_publish_is_answered_with_its_offset() -> None:
@@ -42,7 +42,7 @@ def test_a_bad_channel_is_refused_wherever_it_is_named(channel: str) -> None:
     assert publish(server, channel) == errors.BAD_CHANNEL
     assert server.broker.open(channel.encode()) == errors.BAD_CHANNEL
     assert server.broker.members(channel.encode()) == errors.BAD_CHANNEL
-    assert server.broker.members_here(channel.encode()) == []
+    assert server.broker.local_members(channel.encode()) == []
 
 
 def test_a_bad_event_name_is_refused() -> None:
@@ -57,8 +57,8 @@ def test_a_channel_is_made_by_its_first_event_and_goes_with_its_last() -> None:
     server.turn()
     assert names(server) == "a"
     server.now += 11
-    server.broker.sweep()
-    assert names(server) == "" and server.broker.log_bytes == 0
+    server.broker.expire_histories()
+    assert names(server) == "" and server.broker.history_bytes == 0
 
 
 def test_a_channel_without_a_log_goes_at_the_turns_end() -> None:
@@ -86,7 +86,7 @@ def test_a_silent_channel_that_is_read_stays() -> None:
     peer.send("SUB a", "PUB a x")
     server.turn()
     server.now += 11
-    server.broker.sweep()
+    server.broker.expire_histories()
     assert logged(server) == {"a": 0}
 
 
@@ -156,7 +156,7 @@ def test_a_channel_first_heard_of_by_an_event_goes_on_there() -> None:
     channel = server.broker.channels[b"a"]
     assert channel.position == Position(b"e7", 6)
     server.turn()
-    assert (channel.log.first, channel.log.end) == (5, 7)
+    assert (channel.history.first, channel.history.end) == (5, 7)
 
 
 def test_one_turn_is_asked_for_however_much_happens() -> None:
@@ -172,13 +172,13 @@ def test_one_turn_is_asked_for_however_much_happens() -> None:
 def test_a_chunk_of_events_is_urgent() -> None:
     server = FakeServer()
     publish(server, "a", b"x" * (CHUNK_BYTES // 2 - 50))
-    assert not server.broker.urgent
+    assert not server.broker.needs_flush
     publish(server, "b", b"x" * (CHUNK_BYTES // 2))
-    assert server.broker.urgent
+    assert server.broker.needs_flush
     server.broker.flush()
-    assert not server.broker.urgent and logged(server) == {"a": 1, "b": 1}
+    assert not server.broker.needs_flush and logged(server) == {"a": 1, "b": 1}
     publish(server, "a")
-    assert not server.broker.urgent
+    assert not server.broker.needs_flush
 
 
 def test_the_logs_together_are_bounded_and_the_least_recently_written_gives_way() -> None:
@@ -192,7 +192,7 @@ def test_the_logs_together_are_bounded_and_the_least_recently_written_gives_way(
     publish(server, "c")
     server.turn()
     assert logged(server) == {"a": 1, "c": 3}
-    assert server.broker.log_bytes == 4 * (ALONE + 1)
+    assert server.broker.history_bytes == 4 * (ALONE + 1)
 
 
 def test_a_log_alone_above_the_bound_of_all_gives_way_itself() -> None:
@@ -227,13 +227,13 @@ def test_a_reader_comes_to_a_channel_whose_log_vanishes_at_that_moment() -> None
 )
 def test_a_bridge_that_keeps_nothing_still_delivers(bound: dict[str, int]) -> None:
     server = FakeServer(**bound)
-    reader, writer = server.line_client(), server.line_client()
-    reader.send("SUB a"), reader.received()
+    subscriber, writer = server.line_client(), server.line_client()
+    subscriber.send("SUB a"), subscriber.received()
     writer.send("PUB a x", "PUB a y", "HIST a")
     server.turn()
-    assert reader.received() == ["MSG a 1 p2 x", "MSG a 2 p2 y"]
+    assert subscriber.received() == ["MSG a 1 p2 x", "MSG a 2 p2 y"]
     assert writer.received()[-1] == "OK 0"
-    assert server.broker.log_bytes == 0
+    assert server.broker.history_bytes == 0
 
 
 def test_the_sum_of_the_logs_is_kept_whatever_lets_go() -> None:
@@ -242,10 +242,10 @@ def test_the_sum_of_the_logs_is_kept_whatever_lets_go() -> None:
     for _ in range(5):
         publish(server, "a")
     server.turn()
-    assert server.broker.log_bytes == 3 * (ALONE + 1)
+    assert server.broker.history_bytes == 3 * (ALONE + 1)
     server.now += 11
     peer.send("HIST a")
-    assert server.broker.log_bytes == 0 and names(server) == ""
+    assert server.broker.history_bytes == 0 and names(server) == ""
 
 
 def test_a_reader_that_is_behind_reads_on_in_the_next_turns() -> None:
@@ -262,7 +262,7 @@ def test_a_reader_that_is_behind_reads_on_in_the_next_turns() -> None:
 def test_who_has_nothing_to_catch_up_with_is_not_woken() -> None:
     server = FakeServer()
     peer = server.line_client()
-    server.broker.wake(peer.session._reader)
+    server.broker.resume(peer.session._subscriber)
     assert len(server.turns) == 0
 
 
@@ -282,66 +282,66 @@ def test_changes_of_a_channel_that_nobody_watches_are_not_kept() -> None:
     peer.send("SUB a")
     assert len(server.turns) == 0
     server.broker.unsubscribe(peer.session.subscriptions.pop(b"a"))
-    assert server.broker.members_here(b"a") == []
+    assert server.broker.local_members(b"a") == []
 
 
 def test_members_are_those_of_all_nodes_or_of_this_one() -> None:
     server = FakeServer()
     server.line_client().send("SUB a")
-    assert server.broker.members(b"a") == server.broker.members_here(b"a") == [Member(b"p1", b"p1")]
+    assert server.broker.members(b"a") == server.broker.local_members(b"a") == [Member(b"p1", b"p1")]
 
 
 def test_at_rest_an_event_leaves_at_once() -> None:
     """Who publishes after a while is alone, most likely: no turn is awaited, nor asked for."""
     server = FakeServer()
-    reader, publisher = server.line_client(), server.line_client()
-    reader.send("SUB k")
+    subscriber, publisher = server.line_client(), server.line_client()
+    subscriber.send("SUB k")
     server.turn()
-    reader.raw()
+    subscriber.raw()
     server.now += 2 * IDLE_FLUSH_AFTER_SECONDS
     publisher.send("PUB k x")
-    assert bytes(reader.outlet.sent).endswith(b"MSG k 1 p2 x\n") and not len(server.turns)
+    assert bytes(subscriber.outlet.sent).endswith(b"MSG k 1 p2 x\n") and not len(server.turns)
     publisher.send("PUB k y")
-    assert bytes(reader.outlet.sent).endswith(b"MSG k 1 p2 x\n") and len(server.turns) == 1
+    assert bytes(subscriber.outlet.sent).endswith(b"MSG k 1 p2 x\n") and len(server.turns) == 1
     server.turn()
-    assert reader.received() == ["MSG k 1 p2 x", "MSG k 2 p2 y"]
+    assert subscriber.received() == ["MSG k 1 p2 x", "MSG k 2 p2 y"]
 
 
 def test_an_event_waits_for_its_turn_behind_readers_that_catch_up() -> None:
     """They need the turn anyway."""
     server = FakeServer()
-    reader, publisher = server.line_client(), server.line_client()
+    subscriber, publisher = server.line_client(), server.line_client()
     publisher.send("PUB k x")
     server.turn()
     server.now += 2 * IDLE_FLUSH_AFTER_SECONDS
-    reader.send("SUB k last=1")
+    subscriber.send("SUB k last=1")
     publisher.send("PUB k y")
     assert len(server.turns) == 1
     server.turn()
-    assert reader.received()[-2:] == ["MSG k 1 p2 x", "MSG k 2 p2 y"]
+    assert subscriber.received()[-2:] == ["MSG k 1 p2 x", "MSG k 2 p2 y"]
 
 
 def test_a_fault_in_one_read_does_not_stop_the_turns() -> None:
     """What others publish afterwards comes out."""
     server = FakeServer()
-    reader, publisher, faulty = server.line_client(), server.line_client(), server.line_client()
-    reader.send("SUB k")
+    subscriber, publisher, faulty = server.line_client(), server.line_client(), server.line_client()
+    subscriber.send("SUB k")
     server.turn()
     with pytest.raises(TypeError):
         faulty.conversation.receive(None)  # type: ignore[arg-type]
     publisher.send("PUB k x")
     server.turn()
-    assert reader.received()[-1] == "MSG k 1 p2 x"
+    assert subscriber.received()[-1] == "MSG k 1 p2 x"
 
 
 def test_what_left_in_the_midst_of_a_read_asks_for_no_turn() -> None:
     """So much was published that it was flushed at once; nothing waits any more."""
     server = FakeServer()
-    reader, publisher = server.line_client(), server.line_client()
-    reader.send("SUB k")
+    subscriber, publisher = server.line_client(), server.line_client()
+    subscriber.send("SUB k")
     server.turn()
     publisher.send(*["PUB k " + "x" * 1000] * 100)
-    assert bytes(reader.outlet.sent).count(b"MSG k ") == 100
+    assert bytes(subscriber.outlet.sent).count(b"MSG k ") == 100
     assert bytes(publisher.outlet.sent).count(b"OK ") == 100
     assert not len(server.turns)
 
@@ -351,7 +351,7 @@ def test_who_awaits_an_event_is_called_once_when_it_is_in_the_log() -> None:
     rung: list[int] = []
     channel = server.broker.open(b"k")
     assert isinstance(channel, Channel)
-    server.broker.await_event(channel, lambda: rung.append(channel.log.end))
+    server.broker.notify_once(channel, lambda: rung.append(channel.history.end))
     server.turn()
     assert server.broker.channels and not rung
     publisher = server.line_client()
@@ -369,17 +369,17 @@ def test_who_waits_no_longer_is_not_called_and_the_channel_goes() -> None:
     assert isinstance(channel, Channel)
     rings = [lambda: rung.append("a"), lambda: rung.append("b")]
     for ring in rings:
-        server.broker.await_event(channel, ring)
-    server.broker.stop_awaiting(channel, rings[0])
+        server.broker.notify_once(channel, ring)
+    server.broker.cancel_notify(channel, rings[0])
     assert b"k" in server.broker.channels
     server.line_client().send("PUB k x")
     server.turn()
     assert rung == ["b"]
-    server.broker.stop_awaiting(channel, rings[1])
+    server.broker.cancel_notify(channel, rings[1])
     quiet = server.broker.open(b"q")
     assert isinstance(quiet, Channel)
-    server.broker.await_event(quiet, rings[0])
-    server.broker.stop_awaiting(quiet, rings[0])
+    server.broker.notify_once(quiet, rings[0])
+    server.broker.cancel_notify(quiet, rings[0])
     assert b"q" not in server.broker.channels
 
 
@@ -388,19 +388,19 @@ def test_the_servers_own_channels_keep_little() -> None:
     for name in (b"$sys/figures", b"figures"):
         server.broker.publish(Client(b"$sys"), name, b"figures", Payloads([b"x"] * 1_000, 1_000))
     server.turn()
-    assert len(server.broker.channels[b"$sys/figures"].log) == RESERVED_EVENTS
-    assert len(server.broker.channels[b"figures"].log) == 1_000
+    assert len(server.broker.channels[b"$sys/figures"].history) == RESERVED_EVENTS
+    assert len(server.broker.channels[b"figures"].history) == 1_000
 
 
 def test_a_channel_can_be_emptied() -> None:
     """Then it is as if nothing had been published, but for the numbers; and it is gone if nobody reads it."""
     server = FakeServer()
-    reader = server.line_client()
-    reader.send("SUB a", "PUB a x", "PUB b y")
+    subscriber = server.line_client()
+    subscriber.send("SUB a", "PUB a x", "PUB b y")
     server.turn()
     for name in (b"a", b"b"):
-        server.broker.empty(server.broker.channels[name])
-    assert server.broker.log_bytes == 0
+        server.broker.clear_history(server.broker.channels[name])
+    assert server.broker.history_bytes == 0
     assert list(server.broker.channels) == [b"a"] and server.broker.channels[b"a"].head == 1
 
 

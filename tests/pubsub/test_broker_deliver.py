@@ -30,7 +30,7 @@ def told(peer: LineClient) -> list[str]:
 
 def reported(server: FakeServer) -> list[tuple[bytes, Lost | None]]:
     breaks: list[tuple[bytes, Lost | None]] = []
-    server.broker.report_break = lambda channel, lost: breaks.append((channel, lost))
+    server.broker.report_gap = lambda channel, lost: breaks.append((channel, lost))
     return breaks
 
 
@@ -121,15 +121,15 @@ def test_history_does_not_reach_over_a_gap_and_says_so() -> None:
     peer = subscribed(server)
     deliver(server, 1, 4, size=60_000)
     server.turn()
-    reader = server.line_client()
-    reader.received()
-    reader.outlet.room = 0
-    reader.send("HIST a")
+    subscriber = server.line_client()
+    subscriber.received()
+    subscriber.outlet.room = 0
+    subscriber.send("HIST a")
     deliver(server, 7)
     server.turn()
-    reader.outlet.drain()
+    subscriber.outlet.drain()
     server.turn()
-    lines = told(reader)
+    lines = told(subscriber)
     (lost,) = [line for line in lines if line.startswith("LOST")]
     assert lines == [*msg(*range(1, lines.index(lost) + 1)), lost, f"OK {lines.index(lost)}"]
     assert lost == f"LOST a {lines.index(lost) + 1} 4"
@@ -139,7 +139,7 @@ def test_history_does_not_reach_over_a_gap_and_says_so() -> None:
     peer.send("SUB a since=4 epoch=e1")
     server.turn()
     assert told(peer) == ["OK a offset=7 epoch=e1", "LOST a 5 6", *msg(7)]
-    assert server.broker.log_bytes == server.broker.channels[b"a"].log.size
+    assert server.broker.history_bytes == server.broker.channels[b"a"].history.size
 
 
 def test_another_epoch_ends_the_sessions_of_the_readers_who_come_back_and_are_told() -> None:
@@ -163,22 +163,22 @@ def test_another_epoch_ends_the_sessions_of_the_readers_who_come_back_and_are_to
     other.send("SUB a since=1 epoch=e2")
     server.turn()
     assert told(other) == ["OK a offset=3 epoch=e2", *msg(2, 3)]
-    assert server.broker.log_bytes == server.broker.channels[b"a"].log.size
+    assert server.broker.history_bytes == server.broker.channels[b"a"].history.size
 
 
 def test_a_history_of_the_former_epoch_ends_with_what_it_could_not_send() -> None:
     server = FakeServer()
     deliver(server, 1, 4, size=60_000)
     server.turn()
-    reader = server.line_client()
-    reader.received()
-    reader.outlet.room = 0
-    reader.send("HIST a")
+    subscriber = server.line_client()
+    subscriber.received()
+    subscriber.outlet.room = 0
+    subscriber.send("HIST a")
     deliver(server, 1, 4, b"e2", size=60_000)
     server.turn()
-    reader.outlet.drain()
+    subscriber.outlet.drain()
     server.turn()
-    *events, lost, counted = told(reader)
+    *events, lost, counted = told(subscriber)
     assert events == msg(*range(1, len(events) + 1)) and 0 < len(events) < 4
     assert (lost, counted) == (f"LOST a {len(events) + 1} 4", f"OK {len(events)}")
 
@@ -250,7 +250,7 @@ def test_a_reader_that_has_gone_before_its_turn_is_no_trouble() -> None:
     unsubscribed.send("UNSUB a")
     server.turn()
     assert left.ending is None and unsubscribed.ending is None
-    assert not server.broker.channels[b"a"].readers
+    assert not server.broker.channels[b"a"].subscriptions
 
 
 def test_a_reader_that_subscribes_again_while_others_are_dismissed_stays() -> None:

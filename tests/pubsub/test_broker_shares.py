@@ -67,7 +67,7 @@ def test_a_channel_that_is_read_or_waited_for_is_never_emptied() -> None:
         asks(greedy, f"PUB c{number} x")
     for number in range(0, 9):
         asks(greedy, f"SUB c{number}")
-    server.broker.await_event(server.broker.channels[b"c8"], lambda: None)
+    server.broker.notify_once(server.broker.channels[b"c8"], lambda: None)
     asks(greedy, "UNSUB c8")
     assert asks(modest, "PUB m0 x") == "OK" and "c9" not in owners(server)
     assert asks(modest, "PUB m1 x") == "OK", "of the reserve"
@@ -110,7 +110,7 @@ def test_no_client_below_its_share_is_refused_a_channel_or_loses_one(seed: int) 
             name = f"m{number}"
             assert asks(modest[len(kept) % len(modest)], f"PUB {name} x") == "OK"
             kept.append(name.encode())
-        assert all(len(server.broker.channels[name].log) == 1 for name in kept)
+        assert all(len(server.broker.channels[name].history) == 1 for name in kept)
     assert len(kept) == 8 * len(modest) and 200 <= len(server.broker.channels) <= with_reserve(200)
 
 
@@ -193,7 +193,7 @@ def test_one_event_does_not_take_the_history_of_another_client_over() -> None:
     asks(attacker, "PUB tenant y")
     for _ in range(20):
         asks(attacker, f"PUB flood {'z' * 10_000}")
-    assert len(server.broker.channels[b"tenant"].log) == 51
+    assert len(server.broker.channels[b"tenant"].history) == 51
 
 
 def test_one_client_that_opened_a_channel_first_does_not_lose_the_history_of_its_writer() -> None:
@@ -204,37 +204,37 @@ def test_one_client_that_opened_a_channel_first_does_not_lose_the_history_of_its
         asks(tenant, "PUB tenant x")
     for _ in range(20):
         asks(attacker, f"PUB flood {'z' * 10_000}")
-    assert len(server.broker.channels[b"tenant"].log) == 51
+    assert len(server.broker.channels[b"tenant"].history) == 51
 
 
 def test_a_channel_without_history_belongs_to_a_reader() -> None:
     server = FakeServer(history_age=10.0)
-    writer, reader = comes(server, A), comes(server, B)
+    writer, subscriber = comes(server, A), comes(server, B)
     asks(writer, "PUB a x")
-    asks(reader, "SUB a")
+    asks(subscriber, "SUB a")
     assert owners(server) == {"a": A}
     server.now += 11
-    server.broker.sweep()
+    server.broker.expire_histories()
     assert owners(server) == {"a": B}
 
 
 def test_a_channel_whose_opener_leaves_belongs_to_another_reader() -> None:
     server = FakeServer()
-    opener, reader, other = comes(server, A), comes(server, B), comes(server, A)
-    for peer in (opener, reader, other):
+    opener, subscriber, other = comes(server, A), comes(server, B), comes(server, A)
+    for peer in (opener, subscriber, other):
         asks(peer, "SUB a")
     asks(opener, "UNSUB a")
     assert owners(server) == {"a": A}
     asks(other, "UNSUB a")
     assert owners(server) == {"a": B}
-    asks(reader, "UNSUB a")
+    asks(subscriber, "UNSUB a")
     assert owners(server) == {}
 
 
 def test_what_comes_from_other_nodes_belongs_to_the_clients_that_it_is_open_for() -> None:
     server = FakeServer()
-    reader = comes(server, A)
-    asks(reader, "SUB a")
+    subscriber = comes(server, A)
+    asks(subscriber, "SUB a")
     for name in (b"a", b"b"):
         server.broker.deliver(
             name, server.broker.channels[b"a"].epoch, Batch(1, 2, b"q", b"q", b"m", Payloads((b"x",), 1))
@@ -265,9 +265,9 @@ def test_everything_is_given_back(late: bool) -> None:
     for peer in peers:
         peer.leaves()
     server.now += 11
-    server.broker.sweep()
+    server.broker.expire_histories()
     server.turn()
-    assert owners(server) == {} and server.broker.subscriptions == 0 and server.broker.log_bytes == 0
+    assert owners(server) == {} and server.broker.subscriptions == 0 and server.broker.history_bytes == 0
     late_comer = comes(server, A)
     assert [asks(late_comer, f"PUB c{number} x") for number in range(21)] == ["OK"] * 20 + ["ERR"]
 

@@ -89,9 +89,9 @@ def test_a_fault_of_one_does_not_stop_the_others(server: FakeServer) -> None:
 def behind(server: FakeServer, count: int) -> list[LineClient]:
     """Readers that have just asked for all there is."""
     readers = [server.line_client() for _ in range(count)]
-    for reader in readers:
-        reader.send("SUB a last=100")
-        reader.received()
+    for subscriber in readers:
+        subscriber.send("SUB a last=100")
+        subscriber.received()
     return readers
 
 
@@ -103,14 +103,14 @@ def test_readers_that_are_behind_share_a_turn(server: FakeServer) -> None:
     served = []
     while server.turns:
         server.turns.step()
-        served.append([len(reader.received()) for reader in readers])
+        served.append([len(subscriber.received()) for subscriber in readers])
     assert served[:5] == [[3 if place == turn else 0 for place in range(5)] for turn in range(5)]
 
 
 def test_a_fault_of_a_reader_does_not_stop_the_others(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(server, 1)
     first, second = behind(server, 2)
-    monkeypatch.setattr(first.outlet, "offer", lambda data: 1 / 0)
+    monkeypatch.setattr(first.outlet, "try_write", lambda data: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         server.turn()
     server.turn()
@@ -220,11 +220,11 @@ def test_many_silent_channels_are_swept_in_several_turns(server: FakeServer) -> 
     server.now += 1000
     server.broker.clock = Ticking(TIME_SLICE_SECONDS)
     server.broker.clock.now = server.now
-    server.broker.sweep()
+    server.broker.expire_histories()
     assert len(server.broker.channels) == count - SWEPT_TOGETHER
-    server.broker.sweep()
+    server.broker.expire_histories()
     assert len(server.broker.channels) == count - SWEPT_TOGETHER
-    assert until_it_rests(server) == 2 and server.broker.channels == {} and server.broker.log_bytes == 0
+    assert until_it_rests(server) == 2 and server.broker.channels == {} and server.broker.history_bytes == 0
 
 
 def test_the_replies_that_wait_for_the_end_of_a_turn_are_of_so_many_peers(
@@ -234,11 +234,11 @@ def test_the_replies_that_wait_for_the_end_of_a_turn_are_of_so_many_peers(
     monkeypatch.setattr(broker, "MAX_PENDING_REPLY_WRITERS", 2)
     peers = [server.line_client() for _ in range(3)]
     before = [peer.outlet.sends for peer in peers]
-    server.broker.begin()
+    server.broker.start_input()
     for peer in peers:
         peer.send("PUB k x")
-        server.broker.begin()
+        server.broker.start_input()
     assert [peer.outlet.sends - sends for peer, sends in zip(peers, before, strict=True)] == [1, 1, 1]
-    server.broker.finish(peers[0].conversation)
+    server.broker.end_input(peers[0].conversation)
     server.turn()
     assert [peer.received()[-1] for peer in peers] == ["OK 1", "OK 2", "OK 3"]

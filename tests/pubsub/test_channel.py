@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tests.pubsub.readers import await_flush, channel, heard, outlet_of, publish, reader, subscribe
+from tests.pubsub.readers import await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
 from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES
 from twistedsock.codecs.framing import Newline
 from twistedsock.codecs.line_encoder import LineEncoder
@@ -20,27 +20,27 @@ def goes(id: bytes) -> PresenceChange:
 
 def test_a_channel_goes_on_where_its_numbers_stand() -> None:
     here = channel(head=7)
-    assert here.position == Position(b"e1", 7) and here.log.end == 8
+    assert here.position == Position(b"e1", 7) and here.history.end == 8
     publish(here, b"a")
-    assert here.position == Position(b"e1", 8) and here.log.end == 9
+    assert here.position == Position(b"e1", 8) and here.history.end == 9
 
 
 def test_what_waits_is_flushed_once() -> None:
-    here, somebody = channel(), reader(b"p1")
+    here, somebody = channel(), subscriber(b"p1")
     subscribe(here, somebody)
     await_flush(here, b"a")
-    assert heard(somebody) == [] and len(here.log) == 0
+    assert heard(somebody) == [] and len(here.history) == 0
     publish(here)
     publish(here)
-    assert heard(somebody) == ["MSG c 1 p0 a"] and len(here.log) == 1
+    assert heard(somebody) == ["MSG c 1 p0 a"] and len(here.history) == 1
     assert here.pending == []
 
 
 def test_comings_and_goings_are_told_before_what_was_published_since() -> None:
-    here, watcher = channel(), reader(b"p1")
+    here, watcher = channel(), subscriber(b"p1")
     subscribe(here, watcher, presence=True)
-    here.note_change(comes(b"p2"))
-    here.note_change(goes(b"p3"))
+    here.add_presence_change(comes(b"p2"))
+    here.add_presence_change(goes(b"p3"))
     publish(here, b"a")
     assert heard(watcher) == ["JOIN c p2 p2", "LEAVE c p3 p3", "MSG c 1 p0 a"]
     publish(here)
@@ -48,10 +48,10 @@ def test_comings_and_goings_are_told_before_what_was_published_since() -> None:
 
 
 def test_nobody_is_told_of_itself() -> None:
-    here, watcher, other, page = channel(), reader(b"p1"), reader(b"p2"), reader(b"p3", JSON_IN_MESSAGES)
+    here, watcher, other, page = channel(), subscriber(b"p1"), subscriber(b"p2"), subscriber(b"p3", JSON_IN_MESSAGES)
     for somebody in (watcher, other, page):
         subscribe(here, somebody, presence=True)
-    here.note_change(comes(b"p1"))
+    here.add_presence_change(comes(b"p1"))
     publish(here)
     assert heard(watcher) == [] and outlet_of(watcher).sends == 0
     assert heard(other) == ["JOIN c p1 p1"]
@@ -68,8 +68,8 @@ def test_changes_are_encoded_once_an_encoding() -> None:
 
     dialect, here = Counted(), channel()
     for id in (b"p1", b"p2", b"p3"):
-        subscribe(here, reader(id, dialect), presence=True)  # type: ignore[arg-type]
-    here.note_change(comes(b"p9"))
+        subscribe(here, subscriber(id, dialect), presence=True)  # type: ignore[arg-type]
+    here.add_presence_change(comes(b"p9"))
     publish(here)
     assert len(encoded) == 1
 
@@ -85,11 +85,11 @@ def test_those_who_come_are_told_of_the_others_alone() -> None:
             return super().presence(channel, changes)
 
     dialect = Counting(Newline())
-    watchers = [reader(b"p%d" % number, dialect) for number in range(3)]
+    watchers = [subscriber(b"p%d" % number, dialect) for number in range(3)]
     for watcher in watchers:
         subscribe(here, watcher, presence=True)
     for watcher in watchers:
-        here.note_change(comes(watcher.peer.id))
+        here.add_presence_change(comes(watcher.peer.id))
     publish(here)
     assert sum(encoded) == 3
     assert [heard(watcher) for watcher in watchers] == [
@@ -98,22 +98,22 @@ def test_those_who_come_are_told_of_the_others_alone() -> None:
 
 
 def test_a_slow_watcher_is_told_later_and_only_so_many() -> None:
-    here, watcher = channel(), reader(b"p1")
+    here, watcher = channel(), subscriber(b"p1")
     subscription = subscribe(here, watcher, presence=True)
     outlet_of(watcher).blocked = REPLY_PENDING
     for number in range(5):
-        here.note_change(comes(b"q%d" % number))
+        here.add_presence_change(comes(b"q%d" % number))
         assert here.tell_watchers(3, lambda: False)
         assert len(subscription.missed or ()) == watcher.missed <= 3
     assert subscription.missed == []
-    assert subscription in watcher.lagging and subscription.cursor == 1
+    assert subscription in watcher.behind and subscription.cursor == 1
 
 
 def test_a_watcher_behind_on_events_hears_of_changes_after_them() -> None:
-    here, watcher = channel(), reader(b"p1")
+    here, watcher = channel(), subscriber(b"p1")
     subscription = subscribe(here, watcher, presence=True)
     subscription.fall_behind(1)
-    here.note_change(comes(b"p2"))
+    here.add_presence_change(comes(b"p2"))
     publish(here, b"a")
     assert heard(watcher) == []
     assert not watcher.catch_up({})
@@ -121,7 +121,7 @@ def test_a_watcher_behind_on_events_hears_of_changes_after_them() -> None:
 
 
 def test_members_are_shown_with_the_nick_of_now() -> None:
-    here, somebody = channel(), reader(b"p1")
+    here, somebody = channel(), subscriber(b"p1")
     subscribe(here, somebody)
     somebody.peer.nick = b"ann"
     assert here.members() == [Member(b"p1", b"ann")]
@@ -129,20 +129,20 @@ def test_members_are_shown_with_the_nick_of_now() -> None:
 
 def test_who_was_in_no_lane_can_leave_it() -> None:
     here = channel()
-    here.leave_lane(subscribe(here, reader(b"p1"), live=False))
-    assert here.lanes == {}
+    here.leave_group(subscribe(here, subscriber(b"p1"), live=False))
+    assert here.encoding_groups == {}
 
 
 def test_a_lane_goes_with_its_last_reader() -> None:
     """Some readers have an encoding of their own, and a busy channel would keep one for each that ever was."""
     here = channel()
-    first, second, page = reader(b"p1"), reader(b"p2"), reader(b"p3", JSON_IN_MESSAGES)
+    first, second, page = subscriber(b"p1"), subscriber(b"p2"), subscriber(b"p3", JSON_IN_MESSAGES)
     one, two, three = (subscribe(here, somebody) for somebody in (first, second, page))
     here.forget_reader(one)
-    assert set(here.lanes) == {LINES, JSON_IN_MESSAGES}
+    assert set(here.encoding_groups) == {LINES, JSON_IN_MESSAGES}
     two.fall_behind(1)
-    assert set(here.lanes) == {LINES, JSON_IN_MESSAGES}
+    assert set(here.encoding_groups) == {LINES, JSON_IN_MESSAGES}
     here.forget_reader(three)
     here.forget_reader(two)
     here.forget_reader(two)
-    assert not here.lanes
+    assert not here.encoding_groups

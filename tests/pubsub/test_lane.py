@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pubsub.readers import MAX_MISSED, await_flush, channel, heard, outlet_of, publish, reader, subscribe
+from tests.pubsub.readers import MAX_MISSED, await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
 from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
 from twistedsock.codecs.payload import content_of, is_utf8
 from twistedsock.limits.settings import CHUNK_BYTES
@@ -127,8 +127,8 @@ def test_all_readers_of_a_lane_get_the_very_same_bytes() -> None:
     offered: list[bytes] = []
     here = channel()
     for id in (b"p1", b"p2"):
-        somebody = reader(id)
-        outlet_of(somebody).offer = lambda data: offered.append(data) or True  # type: ignore[method-assign, func-returns-value]
+        somebody = subscriber(id)
+        outlet_of(somebody).try_write = lambda data: offered.append(data) or True  # type: ignore[method-assign, func-returns-value]
         subscribe(here, somebody)
     publish(here, b"a", b"b")
     assert offered[0] is offered[1]
@@ -137,12 +137,12 @@ def test_all_readers_of_a_lane_get_the_very_same_bytes() -> None:
 
 def test_each_encoding_has_its_own_lane() -> None:
     here = channel()
-    line, page = reader(b"p1"), reader(b"p2", JSON_IN_MESSAGES)
+    line, page = subscriber(b"p1"), subscriber(b"p2", JSON_IN_MESSAGES)
     subscribe(here, line), subscribe(here, page)
     publish(here, b"a")
     assert heard(line) == ["MSG c 1 p0 a"]
     assert b'"data":"a"' in outlet_of(page).sent
-    assert {encoding: len(lane) for encoding, lane in here.lanes.items()} == {LINES: 1, JSON_IN_MESSAGES: 1}
+    assert {encoding: len(lane) for encoding, lane in here.encoding_groups.items()} == {LINES: 1, JSON_IN_MESSAGES: 1}
 
 
 def test_nothing_is_encoded_for_nobody() -> None:
@@ -156,33 +156,33 @@ def test_nothing_is_encoded_for_nobody() -> None:
 
 @pytest.mark.parametrize("echo", [True, False])
 def test_a_reader_that_leaves_the_lane_hears_nothing_more(echo: bool) -> None:
-    here, somebody = channel(), reader(b"p1")
+    here, somebody = channel(), subscriber(b"p1")
     subscription = subscribe(here, somebody, echo=echo)
-    here.leave_lane(subscription)
+    here.leave_group(subscription)
     publish(here, b"a")
     assert heard(somebody) == []
-    here.leave_lane(subscription)
-    assert len(here.lanes[LINES]) == 0
+    here.leave_group(subscription)
+    assert len(here.encoding_groups[LINES]) == 0
 
 
 @pytest.mark.parametrize("echo", [True, False])
 def test_who_does_not_take_all_falls_behind_at_the_piece_it_did_not_take(echo: bool) -> None:
-    here, quick, slow, held = channel(), reader(b"p1"), reader(b"p2"), reader(b"p3")
+    here, quick, slow, held = channel(), subscriber(b"p1"), subscriber(b"p2"), subscriber(b"p3")
     outlet_of(slow).room = 10
     outlet_of(held).blocked = REPLY_PENDING
     quick_one, slow_one, held_one = (subscribe(here, somebody, echo=echo) for somebody in (quick, slow, held))
     for _ in range(3):
         await_flush(here, HALF)
     publish(here, b"last")
-    assert len(heard(quick)) == 4 and quick_one not in quick.lagging
-    assert slow_one.cursor == 2 and slow_one in slow.lagging  # the first piece waits in its transport
-    assert held_one.cursor == 1 and held_one in held.lagging
-    assert len(here.lanes[LINES]) == 1
+    assert len(heard(quick)) == 4 and quick_one not in quick.behind
+    assert slow_one.cursor == 2 and slow_one in slow.behind  # the first piece waits in its transport
+    assert held_one.cursor == 1 and held_one in held.behind
+    assert len(here.encoding_groups[LINES]) == 1
     assert here.stats.delivered == 5  # all four to the quick one
 
 
 def test_who_wants_no_echo_gets_all_but_its_own() -> None:
-    here, both, other = channel(), reader(b"p1"), reader(b"p2")
+    here, both, other = channel(), subscriber(b"p1"), subscriber(b"p2")
     subscribe(here, both, echo=False), subscribe(here, other, echo=False)
     await_flush(here, b"a", b"p1")
     await_flush(here, b"b", b"p2")
@@ -193,20 +193,20 @@ def test_who_wants_no_echo_gets_all_but_its_own() -> None:
 
 
 def test_who_published_all_of_it_is_sent_nothing() -> None:
-    here, somebody = channel(), reader(b"p1")
+    here, somebody = channel(), subscriber(b"p1")
     subscription = subscribe(here, somebody, echo=False)
     publish(here, b"a", b"b", publisher=b"p1")
-    assert outlet_of(somebody).sends == 0 and subscription not in somebody.lagging
+    assert outlet_of(somebody).sends == 0 and subscription not in somebody.behind
 
 
 def test_a_selective_reader_falls_behind_at_what_it_wants_next() -> None:
-    here, somebody = channel(), reader(b"p1")
+    here, somebody = channel(), subscriber(b"p1")
     subscription = subscribe(here, somebody, echo=False)
     outlet_of(somebody).room = 10
     for publisher in (b"p2", b"p1", b"p2", b"p1", b"p2"):
         await_flush(here, HALF, publisher)
     publish(here)
-    assert subscription.cursor == 3 and subscription in somebody.lagging
+    assert subscription.cursor == 3 and subscription in somebody.behind
 
 
 def gather(*channels: Channel) -> GatheredChunks:
@@ -219,7 +219,7 @@ def gather(*channels: Channel) -> GatheredChunks:
 
 def test_what_several_channels_have_for_a_reader_leaves_together() -> None:
     """One send costs far more than gathering what goes into it."""
-    busy, quiet, live, selective = channel(), channel(), reader(b"p1"), reader(b"p2")
+    busy, quiet, live, selective = channel(), channel(), subscriber(b"p1"), subscriber(b"p2")
     for here in (busy, quiet):
         subscribe(here, live), subscribe(here, selective, echo=False)
     await_flush(busy, b"a", b"p2"), await_flush(busy, b"b"), await_flush(quiet, b"c"), await_flush(quiet, b"d", b"p2")
@@ -233,10 +233,10 @@ def test_what_several_channels_have_for_a_reader_leaves_together() -> None:
 
 def test_what_is_gathered_leaves_in_pieces_of_a_chunk_at_most() -> None:
     """And what is longer, by itself."""
-    channels, somebody = [channel() for _ in range(5)], reader(b"p1")
+    channels, somebody = [channel() for _ in range(5)], subscriber(b"p1")
     long = b"x" * (2 * CHUNK_BYTES)
     offered: list[int] = []
-    outlet_of(somebody).offer = lambda data: offered.append(len(data)) or True  # type: ignore[method-assign, func-returns-value]
+    outlet_of(somebody).try_write = lambda data: offered.append(len(data)) or True  # type: ignore[method-assign, func-returns-value]
     for here, payload in zip(channels, [b"a", HALF, HALF, long, b"b"], strict=True):
         subscribe(here, somebody)
         await_flush(here, payload)
@@ -248,17 +248,17 @@ def test_what_is_gathered_leaves_in_pieces_of_a_chunk_at_most() -> None:
 @pytest.mark.parametrize("echo", [True, False])
 def test_who_does_not_take_what_was_gathered_falls_behind_on_each_channel(echo: bool) -> None:
     """Where the first that it did not take begins; what it has taken it does not get again."""
-    first, second, third, somebody = channel(), channel(head=7), channel(head=70), reader(b"p1")
+    first, second, third, somebody = channel(), channel(head=7), channel(head=70), subscriber(b"p1")
     outlet_of(somebody).room = 10
     one, two, three = (subscribe(here, somebody, echo=echo) for here in (first, second, third))
     for here in (first, second, second, second, third):
         await_flush(here, HALF, b"p2")
     due = gather(first, second, third)[somebody]
-    assert somebody.lagging == {}
+    assert somebody.behind == {}
     send_gathered(somebody, due)
     assert somebody.stats.sent == len(outlet_of(somebody).sent) + len(outlet_of(somebody).waiting)
-    assert one not in somebody.lagging
-    assert {subscription: subscription.cursor for subscription in somebody.lagging} == {two: 8, three: 71}
+    assert one not in somebody.behind
+    assert {subscription: subscription.cursor for subscription in somebody.behind} == {two: 8, three: 71}
     outlet_of(somebody).drain()
     while somebody.catch_up({}):
         pass
@@ -266,7 +266,7 @@ def test_who_does_not_take_what_was_gathered_falls_behind_on_each_channel(echo: 
 
 
 def test_nothing_is_handed_over_to_who_published_all_of_it() -> None:
-    here, somebody = channel(), reader(b"p1")
+    here, somebody = channel(), subscriber(b"p1")
     subscribe(here, somebody, echo=False)
     await_flush(here, b"a", b"p1")
     send_gathered(somebody, gather(here)[somebody])

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.pubsub.readers import await_flush, channel, publish, reader, subscribe
+from tests.pubsub.readers import await_flush, channel, publish, subscribe, subscriber
 from twistedsock.limits.settings import TIME_SLICE_SECONDS, Limits
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.history_budget import SEARCHED_TOGETHER, SWEPT_TOGETHER, HistoryBudget
@@ -29,7 +29,7 @@ class Budget:
         return self.now
 
     def writes(self, written: Channel, *payloads: bytes) -> None:
-        size = written.log.size
+        size = written.history.size
         self.logs.note_written(written)
         publish(written, *payloads, now=self.now)
         self.logs.account(written, size)
@@ -39,9 +39,9 @@ def test_the_sum_follows_what_is_written_and_let_go() -> None:
     budget, one, other = Budget(100 * ALONE), channel(), channel()
     budget.writes(one, b"a", b"b")
     budget.writes(other, b"c")
-    assert budget.logs.size == 3 * ALONE == one.log.size + other.log.size
-    budget.logs.empty(one)
-    assert budget.logs.size == ALONE and len(one.log) == 0 and budget.unused == [one]
+    assert budget.logs.size == 3 * ALONE == one.history.size + other.history.size
+    budget.logs.clear(one)
+    assert budget.logs.size == ALONE and len(one.history) == 0 and budget.unused == [one]
 
 
 def test_the_log_that_was_written_longest_ago_gives_way() -> None:
@@ -49,18 +49,18 @@ def test_the_log_that_was_written_longest_ago_gives_way() -> None:
     for written in (first, second, first):
         budget.writes(written, b"x")
     budget.writes(third, b"x")
-    assert (len(first.log), len(second.log), len(third.log)) == (2, 0, 1)
+    assert (len(first.history), len(second.history), len(third.history)) == (2, 0, 1)
     assert budget.unused == [second] and budget.logs.size == 3 * ALONE
     budget.writes(third, b"x")
-    assert (len(first.log), len(third.log)) == (1, 2) and budget.unused == [second]
+    assert (len(first.history), len(third.history)) == (1, 2) and budget.unused == [second]
 
 
 def test_a_log_that_is_empty_is_not_asked_to_give_way() -> None:
     budget, empty, full = Budget(2 * ALONE), channel(), channel()
     budget.writes(empty, b"x")
-    budget.logs.empty(empty)
+    budget.logs.clear(empty)
     budget.writes(full, b"x", b"y", b"z")
-    assert len(full.log) == 2 and budget.unused == [empty]
+    assert len(full.history) == 2 and budget.unused == [empty]
 
 
 def test_what_is_too_old_goes_when_it_is_looked_at() -> None:
@@ -69,7 +69,7 @@ def test_what_is_too_old_goes_when_it_is_looked_at() -> None:
     budget.logs.expire(old, 5.0)
     assert budget.logs.size == ALONE
     budget.logs.expire(old, 20.0)
-    assert budget.logs.size == 0 and len(old.log) == 0
+    assert budget.logs.size == 0 and len(old.history) == 0
 
 
 def test_a_sweep_of_many_takes_no_longer_than_a_share_at_a_time() -> None:
@@ -101,8 +101,8 @@ def test_the_owner_whose_logs_are_largest_gives_way() -> None:
     for _ in range(5):
         for each in flooded:
             budget.writes(each, b"x")
-    assert len(quiet.log) == 3, "it was written longest ago, but its owner has less than its share"
-    assert sum(len(each.log) for each in flooded) == 7 and budget.logs.size == 10 * ALONE
+    assert len(quiet.history) == 3, "it was written longest ago, but its owner has less than its share"
+    assert sum(len(each.history) for each in flooded) == 7 and budget.logs.size == 10 * ALONE
 
 
 def test_owners_that_both_want_all_get_half_each() -> None:
@@ -112,7 +112,7 @@ def test_owners_that_both_want_all_get_half_each() -> None:
         budget.writes(first, b"x")
     for _ in range(100):
         budget.writes(second, b"x")
-    assert (len(first.log), len(second.log)) == (50, 50)
+    assert (len(first.history), len(second.history)) == (50, 50)
 
 
 def test_a_large_batch_takes_from_an_owner_no_more_than_what_it_has_beyond_its_share() -> None:
@@ -121,7 +121,7 @@ def test_a_large_batch_takes_from_an_owner_no_more_than_what_it_has_beyond_its_s
     budget.writes(first, *[b"x"] * 60)
     budget.writes(second, *[b"x"] * 40)
     budget.writes(second, *[b"x"] * 100)
-    assert (len(first.log), len(second.log)) == (50, 50)
+    assert (len(first.history), len(second.history)) == (50, 50)
 
 
 def test_an_owner_alone_can_use_the_whole_limit() -> None:
@@ -146,13 +146,13 @@ def test_no_owner_below_its_share_loses_an_event_to_others(seed: int) -> None:
                 budget.writes(written, b"x")
                 expected[written] += 1
             elif chance.random() < 0.5:
-                budget.logs.empty(written)
+                budget.logs.clear(written)
                 expected[written] = 0
         else:
             budget.writes(chance.choice(greedy), b"x" * chance.randrange(300))
-        assert {each: len(each.log) for each in modest} == expected
+        assert {each: len(each.history) for each in modest} == expected
     assert budget.logs.size > 990 * ALONE, "the limit was reached"
-    assert budget.logs.size == sum(each.log.size for each in (*modest, *greedy)) <= 1_000 * ALONE
+    assert budget.logs.size == sum(each.history.size for each in (*modest, *greedy)) <= 1_000 * ALONE
 
 
 def test_a_channel_that_changes_its_owner_takes_its_log_along() -> None:
@@ -163,7 +163,7 @@ def test_a_channel_that_changes_its_owner_takes_its_log_along() -> None:
     budget.logs.change_owner(moved, B)
     assert moved.owner == B and budget.logs.size == 6 * ALONE
     budget.writes(others, *[b"x"] * 6)
-    assert (len(moved.log), len(others.log), len(kept.log)) == (1, 6, 3)
+    assert (len(moved.history), len(others.history), len(kept.history)) == (1, 6, 3)
 
 
 def test_an_empty_channel_can_change_its_owner() -> None:
@@ -177,8 +177,8 @@ def test_finds_the_least_recently_written_channel_that_nobody_reads() -> None:
     budget, waited_for, read, unread, newest = Budget(10 * ALONE), owned(A), owned(A), owned(A), owned(A)
     for each in (waited_for, read, unread, newest, unread):
         budget.writes(each, b"x")
-    waited_for.bells = {lambda: None: None}
-    subscribe(read, reader(b"p1"))
+    waited_for.waiters = {lambda: None: None}
+    subscribe(read, subscriber(b"p1"))
     assert budget.logs.find_unread(A) is newest
     budget.writes(newest, b"x")
     assert budget.logs.find_unread(A) is unread
@@ -192,7 +192,7 @@ def test_a_search_goes_on_behind_channels_that_are_read() -> None:
     unread = owned(A)
     for number, each in enumerate(read):
         budget.writes(each, b"x")
-        subscribe(each, reader(b"p%d" % number))
+        subscribe(each, subscriber(b"p%d" % number))
     budget.writes(unread, b"x")
     assert budget.logs.find_unread(A) is None
     assert budget.logs.find_unread(A) is unread

@@ -11,7 +11,7 @@ class Onlooker:
     def published(self, channel: bytes, epoch: bytes, batch: Batch) -> None:
         self.seen.append(f"{channel.decode()} {epoch.decode()} {batch.first}-{batch.end - 1}")
 
-    def entered(self, channel: bytes, member: Member, readers: int) -> None:
+    def joined(self, channel: bytes, member: Member, readers: int) -> None:
         self.seen.append(f"{channel.decode()} +{member.id.decode()} {readers}")
 
     def left(self, channel: bytes, member: Member, readers: int) -> None:
@@ -33,7 +33,7 @@ def test_an_onlooker_sees_what_happens_in_its_order() -> None:
 
 def test_who_looks_at_readers_only_is_not_told_of_events() -> None:
     server, onlooker = FakeServer(), Onlooker()
-    server.broker.reader_observers.append(onlooker)
+    server.broker.presence_observers.append(onlooker)
     peer = server.line_client()
     peer.send("SUB a", "PUB a x", "UNSUB a")
     assert onlooker.seen == ["a +p1 1", "a -p1 0"]

@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.pubsub.readers import channel, heard, outlet_of, publish, reader, subscribe, told
+from tests.pubsub.readers import channel, heard, outlet_of, publish, subscribe, subscriber, told
 from twistedsock.codecs.encoders import LINES
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.history import FRAME_COST
 from twistedsock.pubsub.subscription import (
-    NULL_EVENTS,
+    NULL_CALLBACKS,
     REPLY_PENDING,
     SOCKET_FULL,
     CatchUpCache,
@@ -20,12 +20,12 @@ from twistedsock.pubsub.values import CHANGE_COST, Member, PresenceChange
 BIG = b"x" * (CHUNK_BYTES - FRAME_COST)
 
 
-def catch_up(reader: Subscriber, shared: CatchUpCache | None = None) -> bool:
-    return reader.catch_up({} if shared is None else shared)
+def catch_up(subscriber: Subscriber, shared: CatchUpCache | None = None) -> bool:
+    return subscriber.catch_up({} if shared is None else shared)
 
 
 def is_live(subscription: Subscription) -> bool:
-    lane = subscription.channel.lanes.get(LINES)
+    lane = subscription.channel.encoding_groups.get(LINES)
     return lane is not None and (subscription in lane.live or subscription in lane.selective)
 
 
@@ -38,32 +38,32 @@ def test_a_peer_without_a_nick_is_called_by_its_id() -> None:
 
 @pytest.mark.parametrize("blocked", [SOCKET_FULL, REPLY_PENDING, SOCKET_FULL | REPLY_PENDING])
 def test_a_blocked_reader_waits(blocked: int) -> None:
-    here, somebody = channel(), reader(b"p1")
+    here, somebody = channel(), subscriber(b"p1")
     publish(here, b"a")
     subscribe(here, somebody, live=False).fall_behind(1)
     outlet_of(somebody).blocked = blocked
     assert not catch_up(somebody)
-    assert heard(somebody) == [] and somebody.lagging
+    assert heard(somebody) == [] and somebody.behind
 
 
 def test_who_is_not_behind_has_nothing_to_catch_up_with() -> None:
-    assert not catch_up(reader(b"p1"))
+    assert not catch_up(subscriber(b"p1"))
 
 
 def test_who_has_caught_up_is_live_again() -> None:
-    here, somebody = channel(), reader(b"p1")
+    here, somebody = channel(), subscriber(b"p1")
     publish(here, b"a", b"b", b"c")
     subscription = subscribe(here, somebody, live=False)
     subscription.fall_behind(2)
     assert not catch_up(somebody)
     assert heard(somebody) == ["MSG c 2 p0 b", "MSG c 3 p0 c"]
-    assert not somebody.lagging and is_live(subscription)
+    assert not somebody.behind and is_live(subscription)
     publish(here, b"d")
     assert heard(somebody) == ["MSG c 4 p0 d"]
 
 
 def test_it_reads_a_chunk_at_a_time() -> None:
-    here, somebody = channel(), reader(b"p1")
+    here, somebody = channel(), subscriber(b"p1")
     publish(here, BIG, BIG, BIG)
     subscription = subscribe(here, somebody, live=False)
     subscription.fall_behind(1)
@@ -75,7 +75,7 @@ def test_it_reads_a_chunk_at_a_time() -> None:
 
 
 def test_a_chunk_that_does_not_leave_ends_the_catching_up() -> None:
-    here, somebody = channel(), reader(b"p1")
+    here, somebody = channel(), subscriber(b"p1")
     publish(here, BIG, BIG)
     subscription = subscribe(here, somebody, live=False)
     subscription.fall_behind(1)
@@ -86,7 +86,7 @@ def test_a_chunk_that_does_not_leave_ends_the_catching_up() -> None:
 
 def test_its_channels_take_turns() -> None:
     """One busy channel does not starve the others."""
-    busy, quiet, somebody = channel(), channel(), reader(b"p1")
+    busy, quiet, somebody = channel(), channel(), subscriber(b"p1")
     publish(busy, BIG, BIG)
     publish(quiet, b"a")
     for here in (busy, quiet):
@@ -102,7 +102,7 @@ def test_its_channels_take_turns() -> None:
     [(1, ["LOST c 1 3"]), (3, ["LOST c 3 3"]), (4, [])],
 )
 def test_what_the_log_has_let_go_is_named(cursor: int, lost: list[str]) -> None:
-    here, somebody = channel(history_events=2), reader(b"p1")
+    here, somebody = channel(history_events=2), subscriber(b"p1")
     publish(here, b"a", b"b", b"c", b"d", b"e")
     subscription = subscribe(here, somebody, live=False)
     subscription.fall_behind(cursor)
@@ -112,7 +112,7 @@ def test_what_the_log_has_let_go_is_named(cursor: int, lost: list[str]) -> None:
 
 
 def test_where_nothing_is_left_that_is_said_too() -> None:
-    here, somebody = channel(history_events=0), reader(b"p1")
+    here, somebody = channel(history_events=0), subscriber(b"p1")
     publish(here, b"a", b"b")
     subscription = subscribe(here, somebody, live=False)
     subscription.fall_behind(1)
@@ -122,7 +122,7 @@ def test_where_nothing_is_left_that_is_said_too() -> None:
 
 def test_who_is_closed_for_its_lag_is_told_nothing_more() -> None:
     asked: list[bool] = []
-    here, somebody = channel(history_events=0), reader(b"p1", on_lag=lambda: bool(asked.append(True)))
+    here, somebody = channel(history_events=0), subscriber(b"p1", on_lag=lambda: bool(asked.append(True)))
     publish(here, b"a")
     subscribe(here, somebody, live=False).fall_behind(1)
     assert not catch_up(somebody)
@@ -131,7 +131,7 @@ def test_who_is_closed_for_its_lag_is_told_nothing_more() -> None:
 
 def test_its_owner_is_told_when_it_falls_behind_and_when_it_has_caught_up() -> None:
     """On whatever channel first, and on whatever last; what was lost between is told before it is said."""
-    here, there, somebody = channel(history_events=1), channel(), reader(b"p1")
+    here, there, somebody = channel(history_events=1), channel(), subscriber(b"p1")
     publish(here, b"a", b"b")
     publish(there, b"a")
     subscribe(here, somebody, live=False).fall_behind(1)
@@ -144,8 +144,8 @@ def test_its_owner_is_told_when_it_falls_behind_and_when_it_has_caught_up() -> N
 
 
 def test_nobody_minds_what_becomes_of_a_reader_whose_session_is_over() -> None:
-    here, somebody = channel(history_events=1), reader(b"p1")
-    somebody.owner = NULL_EVENTS
+    here, somebody = channel(history_events=1), subscriber(b"p1")
+    somebody.callbacks = NULL_CALLBACKS
     publish(here, b"a", b"b")
     subscription = subscribe(here, somebody, live=False)
     subscription.fall_behind(1)
@@ -156,7 +156,7 @@ def test_nobody_minds_what_becomes_of_a_reader_whose_session_is_over() -> None:
 
 
 def test_own_events_are_left_out_of_what_is_read_later() -> None:
-    here, somebody = channel(), reader(b"p1")
+    here, somebody = channel(), subscriber(b"p1")
     publish(here, b"a", publisher=b"p1")
     publish(here, b"b", publisher=b"p2")
     subscription = subscribe(here, somebody, echo=False, live=False)
@@ -166,7 +166,7 @@ def test_own_events_are_left_out_of_what_is_read_later() -> None:
 
 
 def test_where_all_is_its_own_nothing_is_sent() -> None:
-    here, somebody = channel(), reader(b"p1")
+    here, somebody = channel(), subscriber(b"p1")
     publish(here, b"a", publisher=b"p1")
     subscription = subscribe(here, somebody, echo=False, live=False)
     subscription.fall_behind(1)
@@ -176,8 +176,8 @@ def test_where_all_is_its_own_nothing_is_sent() -> None:
 
 def test_readers_that_resume_together_share_what_they_read() -> None:
     here, shared = channel(), CatchUpCache()
-    everybody = [reader(id) for id in (b"p1", b"p2")]
-    selective = reader(b"p3")
+    everybody = [subscriber(id) for id in (b"p1", b"p2")]
+    selective = subscriber(b"p3")
     publish(here, b"a", publisher=b"p3")
     for somebody in everybody:
         subscribe(here, somebody, live=False).fall_behind(1)
@@ -199,7 +199,7 @@ def test_readers_that_resume_together_share_what_they_read() -> None:
     ],
 )
 def test_who_came_and_went_is_told_after_the_events_or_where_to_ask(most: int, told: list[str]) -> None:
-    here, somebody = channel(), reader(b"p1")
+    here, somebody = channel(), subscriber(b"p1")
     publish(here, b"a")
     subscription = subscribe(here, somebody, presence=True, live=False)
     subscription.fall_behind(1)
@@ -212,7 +212,7 @@ def test_who_came_and_went_is_told_after_the_events_or_where_to_ask(most: int, t
 
 
 def test_who_missed_only_a_change_misses_no_event_for_it() -> None:
-    here, somebody = channel(head=4), reader(b"p1")
+    here, somebody = channel(head=4), subscriber(b"p1")
     subscription = subscribe(here, somebody, presence=True)
     subscription.miss([PresenceChange(Member(b"p2", b"p2"), True)], 10)
     publish(here, b"a")
@@ -222,7 +222,7 @@ def test_who_missed_only_a_change_misses_no_event_for_it() -> None:
 
 def test_what_is_kept_for_a_reader_is_bounded_on_all_its_channels_together() -> None:
     """Or one that reads many could make us keep as often as much."""
-    one, other, watcher = channel(), channel(), reader(b"p1")
+    one, other, watcher = channel(), channel(), subscriber(b"p1")
     first, second = (subscribe(here, watcher, presence=True) for here in (one, other))
     changes = [PresenceChange(Member(b"p%d" % number, b"x"), True) for number in range(3)]
     first.miss(changes, 4)
@@ -246,7 +246,7 @@ def test_a_member_is_one_object_until_the_nick_changes() -> None:
 
 
 def test_joins_and_leaves_are_counted_among_what_all_hold() -> None:
-    here, somebody = channel(), reader(b"p1")
+    here, somebody = channel(), subscriber(b"p1")
     subscription = subscribe(here, somebody, presence=True)
     change = PresenceChange(Member(b"p2", b"ann"), joined=True)
     subscription.miss([change] * 3, 10)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.pubsub.readers import MAX_MISSED, await_flush, channel, heard, outlet_of, publish, reader, subscribe
+from tests.pubsub.readers import MAX_MISSED, await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub import undelivered
 from twistedsock.pubsub.channel import Channel
@@ -16,7 +16,7 @@ from twistedsock.testing import FakePolicy, FakeServer
 
 def joins(here: Channel, *ids: bytes) -> None:
     for id in ids:
-        here.note_change(PresenceChange(Member(id, id), joined=True))
+        here.add_presence_change(PresenceChange(Member(id, id), joined=True))
 
 
 def waits(here: Channel, payload: bytes, publisher: bytes = b"p0") -> None:
@@ -37,18 +37,18 @@ def after(count: int) -> Callable[[], bool]:
 
 
 def test_the_log_can_be_brought_up_to_date_without_sending_anything() -> None:
-    here, somebody = channel(), reader(b"p1")
+    here, somebody = channel(), subscriber(b"p1")
     subscribe(here, somebody)
     waits(here, b"a")
     waits(here, b"b")
-    assert len(here.log) == 2 and here.has_undelivered_events and heard(somebody) == []
+    assert len(here.history) == 2 and here.has_undelivered_events and heard(somebody) == []
     publish(here, b"c")
     assert heard(somebody) == ["MSG c 1 p0 a", "MSG c 2 p0 b", "MSG c 3 p0 c"] and not here.has_undelivered_events
     assert outlet_of(somebody).sends == 1
 
 
 def test_a_subscription_gets_nothing_that_was_published_before_it() -> None:
-    here, first, second, third = channel(), reader(b"p1"), reader(b"p2"), reader(b"p3")
+    here, first, second, third = channel(), subscriber(b"p1"), subscriber(b"p2"), subscriber(b"p3")
     subscribe(here, first)
     waits(here, b"a")
     subscribe(here, second)
@@ -61,7 +61,7 @@ def test_a_subscription_gets_nothing_that_was_published_before_it() -> None:
 
 
 def test_a_watcher_gets_events_and_presence_changes_in_their_order_in_one_send() -> None:
-    here, watcher, plain = channel(), reader(b"p1"), reader(b"p2")
+    here, watcher, plain = channel(), subscriber(b"p1"), subscriber(b"p2")
     subscribe(here, watcher, presence=True)
     subscribe(here, plain)
     waits(here, b"a")
@@ -76,7 +76,7 @@ def test_a_watcher_gets_events_and_presence_changes_in_their_order_in_one_send()
 
 
 def test_a_watcher_without_echo_gets_neither_its_own_events_nor_its_own_join() -> None:
-    here, watcher = channel(), reader(b"p1")
+    here, watcher = channel(), subscriber(b"p1")
     subscribe(here, watcher, echo=False, presence=True)
     joins(here, b"p1", b"p2")
     waits(here, b"a", b"p1")
@@ -85,14 +85,14 @@ def test_a_watcher_without_echo_gets_neither_its_own_events_nor_its_own_join() -
 
 
 def test_one_subscription_can_be_sent_what_waits_before_the_others() -> None:
-    here, early, late = channel(), reader(b"p1"), reader(b"p2")
+    here, early, late = channel(), subscriber(b"p1"), subscriber(b"p2")
     subscription = subscribe(here, early, presence=True)
     subscribe(here, late, presence=True)
-    here.send_waiting(subscription, MAX_MISSED)
+    here.send_undelivered(subscription, MAX_MISSED)
     joins(here, b"p5")
     waits(here, b"a")
     for _ in range(2):
-        here.send_waiting(subscription, MAX_MISSED)
+        here.send_undelivered(subscription, MAX_MISSED)
     assert heard(early) == ["JOIN c p5 p5", "MSG c 1 p0 a"] and heard(late) == []
     joins(here, b"p6")
     publish(here, b"b")
@@ -101,10 +101,10 @@ def test_one_subscription_can_be_sent_what_waits_before_the_others() -> None:
 
 
 def test_a_subscription_that_ends_gets_nothing_more() -> None:
-    here, somebody = channel(), reader(b"p1")
+    here, somebody = channel(), subscriber(b"p1")
     subscription = subscribe(here, somebody)
     waits(here, b"a")
-    here.send_waiting(subscription, MAX_MISSED)
+    here.send_undelivered(subscription, MAX_MISSED)
     waits(here, b"b")
     here.forget_reader(subscription)
     publish(here, b"c")
@@ -113,7 +113,7 @@ def test_a_subscription_that_ends_gets_nothing_more() -> None:
 
 @pytest.mark.parametrize("room, cursor, missed", [(0, 2, 1), (70_000, 3, 0)])
 def test_a_socket_that_is_full_falls_behind_where_it_stopped(room: int, cursor: int, missed: int) -> None:
-    here, watcher = channel(), reader(b"p1")
+    here, watcher = channel(), subscriber(b"p1")
     subscription = subscribe(here, watcher, presence=True)
     long = b"x" * (CHUNK_BYTES - 20)
     waits(here, long)
@@ -121,7 +121,7 @@ def test_a_socket_that_is_full_falls_behind_where_it_stopped(room: int, cursor: 
     waits(here, long)
     waits(here, long)
     outlet_of(watcher).room = room
-    here.send_waiting(subscription, MAX_MISSED)
+    here.send_undelivered(subscription, MAX_MISSED)
     assert (subscription.cursor, len(subscription.missed or ())) == (cursor, missed)
     assert here.stats.delivered == cursor - 1
     outlet_of(watcher).drain()
@@ -133,14 +133,14 @@ def test_a_socket_that_is_full_falls_behind_where_it_stopped(room: int, cursor: 
 
 
 def test_a_subscription_that_is_behind_reads_events_from_the_log_and_misses_no_join() -> None:
-    here, watcher = channel(), reader(b"p1")
+    here, watcher = channel(), subscriber(b"p1")
     subscription = subscribe(here, watcher, presence=True)
     subscription.read_from(1)
     waits(here, b"a")
     joins(here, b"p5")
-    here.send_waiting(subscription, MAX_MISSED)
+    here.send_undelivered(subscription, MAX_MISSED)
     # The lanes have not got the event yet, so this one must not go back to its lane, where it would get it again.
-    assert watcher.catch_up({}) and subscription in watcher.lagging
+    assert watcher.catch_up({}) and subscription in watcher.behind
     assert heard(watcher) == ["MSG c 1 p0 a"]
     publish(here, b"b")
     assert not watcher.catch_up({})
@@ -150,7 +150,7 @@ def test_a_subscription_that_is_behind_reads_events_from_the_log_and_misses_no_j
 
 
 def test_a_round_goes_on_where_it_stopped_and_tells_each_watcher_once() -> None:
-    here, watchers = channel(), [reader(b"p%d" % number) for number in range(5)]
+    here, watchers = channel(), [subscriber(b"p%d" % number) for number in range(5)]
     for watcher in watchers:
         subscribe(here, watcher, presence=True)
     joins(here, b"q1")
@@ -167,7 +167,7 @@ def test_a_round_goes_on_where_it_stopped_and_tells_each_watcher_once() -> None:
 
 
 def test_an_event_in_the_middle_of_a_round_comes_after_the_joins_before_it() -> None:
-    here, watchers, plain = channel(), [reader(b"p%d" % number) for number in range(4)], reader(b"plain")
+    here, watchers, plain = channel(), [subscriber(b"p%d" % number) for number in range(4)], subscriber(b"plain")
     subscribe(here, plain)
     for watcher in watchers:
         subscribe(here, watcher, presence=True)
@@ -179,7 +179,7 @@ def test_an_event_in_the_middle_of_a_round_comes_after_the_joins_before_it() -> 
 
 
 def test_who_stops_watching_in_the_middle_of_a_round_is_not_told() -> None:
-    here, first, second = channel(), reader(b"p1"), reader(b"p2")
+    here, first, second = channel(), subscriber(b"p1"), subscriber(b"p2")
     one, two = (subscribe(here, somebody, presence=True) for somebody in (first, second))
     joins(here, b"q1")
     assert not here.tell_watchers(MAX_MISSED, after(1))
@@ -194,7 +194,7 @@ def test_who_stops_watching_in_the_middle_of_a_round_is_not_told() -> None:
 
 
 def test_a_slow_watcher_does_not_hold_up_a_round() -> None:
-    here, slow, fast = channel(), reader(b"p1"), reader(b"p2")
+    here, slow, fast = channel(), subscriber(b"p1"), subscriber(b"p2")
     subscribe(here, slow, presence=True), subscribe(here, fast, presence=True)
     outlet_of(slow).blocked = REPLY_PENDING
     joins(here, b"q1")
@@ -245,12 +245,12 @@ def test_an_event_published_while_watchers_are_told_is_not_overtaken() -> None:
 
 
 def test_a_watcher_that_catches_up_in_the_middle_of_a_round_gets_everything_once() -> None:
-    here, other, slow = channel(), reader(b"p1"), reader(b"p2")
+    here, other, slow = channel(), subscriber(b"p1"), subscriber(b"p2")
     subscribe(here, other, presence=True), subscribe(here, slow, presence=True)
     outlet_of(slow).blocked = REPLY_PENDING
     joins(here, b"q1")
     assert not here.tell_watchers(MAX_MISSED, after(1))
-    assert slow.lagging and heard(other) == []
+    assert slow.behind and heard(other) == []
     outlet_of(slow).blocked = 0
     assert not slow.catch_up({}) and heard(slow) == ["JOIN c q1 q1"]
     publish(here, b"a")
@@ -351,9 +351,9 @@ def test_everything_is_sent_before_another_policy_holds(few: None) -> None:
 
 def test_an_error_in_one_flush_does_not_keep_later_events(monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer()
-    reader, publisher = server.line_client(), server.line_client()
-    reader.send("SUB a")
-    reader.received()
+    subscriber, publisher = server.line_client(), server.line_client()
+    subscriber.send("SUB a")
+    subscriber.received()
     publisher.send("PUB a 1", "HIST a last=1")
     with monkeypatch.context() as patch:
         patch.setattr(Undelivered, "send_all", lambda waiting, watchers, max_missed: 1 / 0)
@@ -361,4 +361,4 @@ def test_an_error_in_one_flush_does_not_keep_later_events(monkeypatch: pytest.Mo
             server.turn()
     publisher.send("PUB a 2")
     server.turn()
-    assert reader.received() == ["MSG a 1 p2 1", "MSG a 2 p2 2"]
+    assert subscriber.received() == ["MSG a 1 p2 1", "MSG a 2 p2 2"]

@@ -53,7 +53,7 @@ def test_who_goes_while_it_waits() -> None:
     stream.session.lost()
     server.backplane.release()
     server.turn()
-    server.broker.sweep()
+    server.broker.expire_histories()
     assert stream.session.state is SessionState.CLOSED and not server.broker.channels
 
 

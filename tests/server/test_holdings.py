@@ -102,9 +102,9 @@ def test_who_does_not_read_is_cut_off_where_there_is_no_room(lines, memory_budge
     first[0].write(b"x" * 10 * KB)
     memory_budget.most = 10 * KB
     little[0].write(b"x" * KB)
-    assert second[0].offer(b"x" * 10 * KB)
+    assert second[0].try_write(b"x" * 10 * KB)
     assert memory_budget.held == 10 * KB
-    assert not second[0].offer(b"more") and second[0].blocked & LOST
+    assert not second[0].try_write(b"more") and second[0].blocked & LOST
     second[0].write(b"x" * 10 * KB)
     assert memory_budget.held == 10 * KB and second[0].dataBuffer == b"" and second[0]._tempDataBuffer == []
     lines.turn()

@@ -522,4 +522,4 @@ def test_refusals_and_bytes_are_counted(place):
     visit.protocol.dataReceived(ask("/none"))
     assert stats.received == len(ask("/none"))
     assert stats.sent == len(visit.transport.heard())
-    assert {code.decode(): times for code, times in stats.refused.items()} == {"unknown-command": 1}
+    assert {code.decode(): times for code, times in stats.errors.items()} == {"unknown-command": 1}

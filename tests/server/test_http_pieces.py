@@ -93,7 +93,7 @@ def test_what_the_log_lets_go_meanwhile_is_not_held(ask):
     ask.protocol.pauseProducing()
     ask.server.turn()
     channel = ask.server.broker.channels[b"kitchen"]
-    channel.log.shrink(0)
+    channel.history.shrink(0)
     ask.protocol.resumeProducing()
     ask.server.turn()
     answer = ask.heard()

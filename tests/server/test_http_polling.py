@@ -58,7 +58,7 @@ def test_what_comes_is_told_when_it_comes(server, ask):
     for client in (first, second):
         answer = told(client)
         assert [event["data"] for event in answer["events"]] == ["2", "3"] and answer["next"] == "e1:3"
-    assert server.broker.channels[b"k"].bells is None
+    assert server.broker.channels[b"k"].waiters is None
 
 
 def test_who_asks_while_something_is_on_its_way_hears_what_comes_behind_it(server, ask):
@@ -151,7 +151,7 @@ def test_a_channel_that_vanishes_while_another_one_is_looked_at_is_waited_for(as
     publisher.send("PUB a x")
     publisher.send("PUB b " + "y" * 9600)
     client = ask(server, "/events?wait=25&channel=a&channel=b")
-    assert told(client) is None and not server.broker.channels[b"a"].log
+    assert told(client) is None and not server.broker.channels[b"a"].history
     publish(server, "a", "next")
     answer = told(client)["channels"][0]
     assert [(event["offset"], event["data"]) for event in answer["events"]] == [(2, "next")]
@@ -204,7 +204,7 @@ def test_a_right_that_is_lost_while_a_channel_opens_gets_no_events(ask, target, 
     server.turn()
     status, _, body = client.answer()
     assert status == 401 and b"secret" not in body
-    assert server.broker.channels[b"k"].bells is None and b"new" not in server.broker.channels
+    assert server.broker.channels[b"k"].waiters is None and b"new" not in server.broker.channels
 
 
 def test_a_token_that_runs_out_meanwhile(ask):
@@ -280,7 +280,7 @@ def test_a_channel_that_vanishes_while_others_are_opened_is_opened_again(ask):
     server.backplane.release(1)
     say("old")
     server.now += 20
-    server.broker.sweep()
+    server.broker.expire_histories()
     assert b"a" not in server.broker.channels
     server.backplane.release(), server.backplane.release()
     assert told(client) is None
@@ -338,5 +338,5 @@ def test_a_distant_backplane(ask, reactor):
     assert told(client) is None
     reactor.advance(6)
     assert [one["channel"] for one in told(client)["channels"]] == ["a", "b"]
-    server.broker.sweep()
+    server.broker.expire_histories()
     assert not server.broker.channels

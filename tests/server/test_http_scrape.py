@@ -112,4 +112,4 @@ def test_requests_are_counted_the_refused_ones_too(ask, server):
     ask(there="192.0.2.7")
     stats = server.context.stats
     assert stats.requests == {(b"GET", 200): 1, (b"HEAD", 200): 1, (b"other", 405): 1, (b"GET", 403): 1}
-    assert {code.decode(): count for code, count in stats.refused.items()} == {"unknown-command": 1, "forbidden": 1}
+    assert {code.decode(): count for code, count in stats.errors.items()} == {"unknown-command": 1, "forbidden": 1}

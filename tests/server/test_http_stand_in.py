@@ -55,7 +55,7 @@ def test_it_shares_its_bytes_with_all_its_kind(server, open_one):
     for _ in range(3):
         connect, _, key = open_one(server)
         send(connect(), key, SUBSCRIBE)
-    assert len(server.broker.channels[b"k"].lanes) == 1
+    assert len(server.broker.channels[b"k"].encoding_groups) == 1
 
 
 @pytest.mark.parametrize(

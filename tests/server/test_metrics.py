@@ -65,7 +65,7 @@ def test_names_are_those_that_promtool_expects(metrics):
 def test_no_label_has_values_that_peers_choose(metrics, server):
     peer = server.line_client()
     peer.send("NICK a-nick-of-mine", "SUB secret-channel", "PUB secret-channel payload", "SECRET x")
-    server.context.stats.answer(b"BREW", 405)
+    server.context.stats.count_response(b"BREW", 405)
     _, body = metrics.render("")
     assert not re.search(rb"of-mine|secret|payload|BREW|SECRET", body)
     for family in read(metrics).values():
@@ -96,7 +96,7 @@ def test_what_happens_is_told(server, metrics):
     assert told[("sockbridge_refusals_total", "unknown-command")] == 1
     assert told[("sockbridge_refusals_total", "rate")] == 0
     assert told[("sockbridge_connections_opened_total", "line")] == 1
-    assert told[("sockbridge_log_bytes",)] == server.broker.log_bytes > 0
+    assert told[("sockbridge_log_bytes",)] == server.broker.history_bytes > 0
     assert told[("sockbridge_max_connections",)] == server.context.limits.max_connections
     line.session.lost()
     told = values(metrics)
@@ -123,7 +123,7 @@ def test_who_is_behind_and_what_it_lost(metrics, server):
 def test_a_histogram_counts_what_is_below_each_bound(server, metrics):
     stats = server.context.stats
     for seconds in (0.00005, 0.0001, 0.004, 7.0):
-        stats.turned(seconds)
+        stats.count_turn(seconds)
     told = values(metrics)
     assert told["sockbridge_turn_seconds_bucket", "0.0001"] == 2
     assert told["sockbridge_turn_seconds_bucket", "0.0025"] == 2
@@ -135,7 +135,7 @@ def test_a_histogram_counts_what_is_below_each_bound(server, metrics):
 
 def test_requests_of_http_are_told_by_method_and_status(server, metrics):
     for method, status in ((b"GET", 200), (b"GET", 200), (b"BREW", 405), (b"MELT", 405)):
-        server.context.stats.answer(method, status)
+        server.context.stats.count_response(method, status)
     told = values(metrics)
     assert told["sockbridge_http_requests_total", "200", "GET"] == 2
     assert told["sockbridge_http_requests_total", "405", "other"] == 2

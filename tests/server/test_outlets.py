@@ -53,7 +53,7 @@ def transport(fake_socket, reactor):
 
 def test_bytes_leave_before_write_returns(transport, fake_socket, reactor):
     transport.write(b"one ")
-    assert transport.offer(b"two ")
+    assert transport.try_write(b"two ")
     transport.writeSequence([b"three ", b"four"])
     transport.write(b"")
     assert fake_socket.sent == b"one two three four"
@@ -63,9 +63,9 @@ def test_bytes_leave_before_write_returns(transport, fake_socket, reactor):
 
 def test_what_the_socket_does_not_take_waits_and_keeps_its_order(transport, fake_socket, reactor):
     fake_socket.room = 3
-    assert transport.offer(b"abcdef")
+    assert transport.try_write(b"abcdef")
     assert transport.blocked == SOCKET_FULL
-    assert not transport.offer(b"not taken")
+    assert not transport.try_write(b"not taken")
     transport.write(b"ghi")
     assert (fake_socket.sent, fake_socket.sends) == (b"abc", 1)
     assert transport in reactor.writers
@@ -79,7 +79,7 @@ def test_what_the_socket_does_not_take_waits_and_keeps_its_order(transport, fake
 @pytest.mark.parametrize("full", [EAGAIN, ENOBUFS])
 def test_a_full_socket_is_no_error(transport, fake_socket, full):
     fake_socket.error = full
-    assert transport.offer(b"abc")
+    assert transport.try_write(b"abc")
     assert transport.blocked == SOCKET_FULL
     transport.doWrite()
     assert transport.blocked == SOCKET_FULL
@@ -119,7 +119,7 @@ def test_drained_is_not_told_where_nothing_had_waited(transport, reactor):
 
 def test_what_the_session_holds_back_is_not_offered_but_written(transport, fake_socket):
     transport.blocked |= REPLY_PENDING
-    assert not transport.offer(b"event")
+    assert not transport.try_write(b"event")
     transport.write(b"reply")
     assert fake_socket.sent == b"reply"
     fake_socket.room = 0
@@ -133,9 +133,9 @@ def test_what_the_session_holds_back_is_not_offered_but_written(transport, fake_
 def test_a_peer_that_does_not_read_is_still_read(transport, fake_socket, reactor, gone):
     """`printf … | nc` may be gone before its last line is read."""
     fake_socket.error = gone
-    assert transport.offer(b"thrown away")
+    assert transport.try_write(b"thrown away")
     transport.write(b"thrown away, too")
-    assert not transport.offer(b"not taken")
+    assert not transport.try_write(b"not taken")
     assert (transport.blocked, fake_socket.sends) == (LOST, 1)
     assert transport not in reactor.writers
     fake_socket.incoming = [b"PUB kitchen 21.5\n"]
@@ -186,7 +186,7 @@ def test_a_client_that_is_only_written_to_is_gone_when_a_write_fails(transport, 
     only_write(transport)
     transport.pauseProducing()
     fake_socket.error = gone
-    assert transport.offer(b"a comment")
+    assert transport.try_write(b"a comment")
     why = transport.doWrite()
     assert isinstance(why, ConnectionLost)
     transport.connectionLost(Failure(why))  # as the reactor does it
@@ -233,7 +233,7 @@ def test_without_a_session_a_break_is_the_end(transport):
 def test_nothing_is_sent_after_the_end(transport, fake_socket):
     transport.connectionLost(Failure(ConnectionDone()))
     transport.write(b"abc")
-    assert not transport.offer(b"def")
+    assert not transport.try_write(b"def")
     assert fake_socket.sends == 0
 
 
@@ -242,7 +242,7 @@ def test_closing_lets_what_waits_leave(transport, fake_socket, reactor):
     transport.write(b"abc")
     detach_outlet(transport, transport)
     transport.loseConnection()
-    assert not transport.offer(b"too late")
+    assert not transport.try_write(b"too late")
     fake_socket.room = None
     assert isinstance(transport.doWrite(), ConnectionDone)
     assert fake_socket.sent == b"abc"
@@ -324,7 +324,7 @@ def queue():
 
 def test_a_buffered_outlet_passes_everything_on(queue, reactor):
     outlet = outlet_of(queue, reactor)
-    assert outlet.offer(b"one ")
+    assert outlet.try_write(b"one ")
     outlet.write(b"two")
     assert queue.value() == b"one two"
     assert queue.producer is outlet
@@ -337,7 +337,7 @@ def test_a_buffered_outlet_takes_no_offers_while_its_transport_is_full(queue, re
     outlet.on_drained = lambda: drained.append(True)
     outlet.pauseProducing()
     assert outlet.blocked == SOCKET_FULL
-    assert not outlet.offer(b"event")
+    assert not outlet.try_write(b"event")
     outlet.write(b"reply")
     assert queue.value() == b"reply"
     outlet.resumeProducing()
@@ -360,7 +360,7 @@ def test_a_buffered_outlet_is_silent_after_the_end(queue, reactor):
     outlet.stopProducing()
     reactor.turn()
     assert drained == []
-    assert not outlet.offer(b"event")
+    assert not outlet.try_write(b"event")
 
 
 def test_a_connection_that_is_let_go_can_close(queue, reactor):

@@ -184,7 +184,7 @@ def test_a_handshake_that_exceeds_the_rate_is_told_when_to_come_back(server: Ser
     client = server._web(HERE)
     status, headers, _ = client.asks("/ws", **UPGRADE).answer()
     assert (status, headers["retry-after"]) == (429, "1") and client.transport.half_closed
-    assert server.server.context.stats.refused[ErrorCode.RATE]
+    assert server.server.context.stats.errors[ErrorCode.RATE]
 
 
 def test_lines_that_exceed_the_rate_are_refused_at_once(server: Server) -> None:

@@ -47,26 +47,26 @@ def transport(reactor):
 
 
 def test_it_is_read_where_linux_puts_it(transport):
-    assert traffic_of(transport) == transport.traffic() == TcpStats(1000, 200, 30, 0.0015)
+    assert traffic_of(transport) == transport.tcp_stats() == TcpStats(1000, 200, 30, 0.0015)
 
 
 def test_what_waits_in_user_space_is_unsent(transport):
     transport.socket.room = 1
     transport.write(b"12345")
-    assert transport.traffic().unsent == 34
+    assert transport.tcp_stats().unsent == 34
 
 
 def test_of_tls_the_connection_below_is_asked(transport, reactor):
     """And what TLS itself keeps waits, too."""
     above = SimpleNamespace(transport=transport, _appSendBuffer=[b"123", b"45"], registerProducer=lambda *how: None)
-    assert BufferedOutlet(above, reactor).traffic() == TcpStats(1000, 200, 35, 0.0015)
+    assert BufferedOutlet(above, reactor).tcp_stats() == TcpStats(1000, 200, 35, 0.0015)
 
 
 @pytest.mark.parametrize("told", [ENOTCONN, tcp_info(1, 2, 3, 4)[:104]])
 def test_where_it_is_not_told_there_is_nothing(transport, told):
     """A Unix socket, or an old kernel."""
     transport.socket.told = told
-    assert transport.traffic() is None
+    assert transport.tcp_stats() is None
 
 
 def test_other_platforms_tell_nothing(transport, monkeypatch):
@@ -81,7 +81,7 @@ def test_a_transport_without_a_socket_has_no_traffic(wire):
 def test_what_went_through_is_known_after_the_end(transport):
     transport.protocol.makeConnection(transport)
     transport.connectionLost(Failure(ConnectionDone()))
-    assert transport.traffic() == TcpStats(1000, 200, 30, 0.0015)
+    assert transport.tcp_stats() == TcpStats(1000, 200, 30, 0.0015)
 
 
 def unanswered_info(retransmits: int, probes: int, milliseconds: int) -> bytes:

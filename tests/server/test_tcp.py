@@ -142,7 +142,7 @@ def test_the_end_of_the_connection_calls_everything_off(call, reactor):
     call.send("SUB kitchen", "QUIT")
     call.is_lost()
     assert len(call.server.context.roster) == call.server.context.admission.connections == 0
-    assert call.server.broker.members_here(b"kitchen") == []
+    assert call.server.broker.local_members(b"kitchen") == []
     assert not reactor.getDelayedCalls()
     call.is_lost()
     assert call.server.context.admission.connections == 0
@@ -350,7 +350,7 @@ def test_who_finds_no_room_is_told_and_not_counted(reactor, wire):
     assert second.transport.half_closed
     second.send("PUB kitchen 21.5")
     assert second.received() == []
-    assert server.context.stats.refused == {ErrorCode.LIMIT: 1}
+    assert server.context.stats.errors == {ErrorCode.LIMIT: 1}
     assert server.context.stats.received == 0
     first.send("PING")
     assert server.context.stats.received == len("PING\n")

@@ -403,11 +403,11 @@ def test_what_is_refused_at_the_door_is_counted(build, data, status, code):
     visit = build()
     assert visit().asks(data)[0] == status
     assert visit.server.context.stats.requests == {(b"other", status): 1}
-    assert visit.server.context.stats.refused == {code: 1}
+    assert visit.server.context.stats.errors == {code: 1}
 
 
 def test_who_finds_no_room_is_counted(build):
     visit = build(FakeServer(max_connections=1))
     visit()
     assert visit().received()[0] == 503
-    assert visit.server.context.stats.refused == {ErrorCode.LIMIT: 1}
+    assert visit.server.context.stats.errors == {ErrorCode.LIMIT: 1}

@@ -191,4 +191,4 @@ class Client:
     def _is_gone(self, channel: str, offset: int) -> bool:
         """Whether the log holds it no longer."""
         known = self.server.broker.channels.get(channel.encode())
-        return known is None or known.log.first > offset
+        return known is None or known.history.first > offset

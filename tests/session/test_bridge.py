@@ -37,7 +37,7 @@ def test_what_becomes_dirty_asks_for_one_turn() -> None:
     backplane.attach(context.broker)
     context.broker.publish(Client(b"p"), b"a", b"message", Payloads((b"",), 0))
     context.broker.publish(Client(b"p"), b"b", b"message", Payloads((b"",), 0))
-    assert scheduled == [context.broker.turn]
+    assert scheduled == [context.broker.run_turn]
 
 
 @pytest.mark.parametrize("now, uptime", [(5.0, 0), (5.9, 0), (6.0, 1), (66.5, 61)])

@@ -17,7 +17,7 @@ def channel() -> Channel:
     """Twenty events, of which the log still has 11 to 20."""
     channel = Channel(b"k", Position(b"e", 0), Limits(history_events=KEPT), Stats())
     channel.head = HEAD
-    channel.log.extend([Batch(1, HEAD + 1, b"p", b"p", b"message", Payloads((b"",) * HEAD, 0))], 0.0)
+    channel.history.extend([Batch(1, HEAD + 1, b"p", b"p", b"message", Payloads((b"",) * HEAD, 0))], 0.0)
     return channel
 
 

@@ -113,7 +113,7 @@ class Bridge(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 5.0, 11.0]))
     def age(self, seconds: float) -> None:
         self.server.now += seconds
-        self.server.broker.sweep()
+        self.server.broker.expire_histories()
 
     @precondition(lambda self: self.late)
     @rule(
@@ -149,7 +149,7 @@ class Bridge(RuleBasedStateMachine):
             client.check_complete()
             assert not client.refused & payloads
         broker = self.server.broker
-        assert broker.log_bytes == sum(channel.log.size for channel in broker.channels.values()) <= 150_000
+        assert broker.history_bytes == sum(channel.history.size for channel in broker.channels.values()) <= 150_000
 
 
 class LateBridge(Bridge):

@@ -317,7 +317,7 @@ def test_quitting_hears_what_was_published_and_closes() -> None:
     peer.send("SUB a", "PUB a x", "QUIT", "PING")
     assert peer.received()[1:] == ["OK 1", "MSG a 1 p1 x", "BYE"]
     assert peer.ending is CloseReason.NORMAL and peer.session.state is SessionState.CLOSING
-    assert server.broker.members_here(b"a") == []
+    assert server.broker.local_members(b"a") == []
 
 
 def test_who_is_dismissed_is_told_why_after_all_that_was_published() -> None:
@@ -338,7 +338,7 @@ def test_who_ceases_hears_nothing_more_and_is_no_member() -> None:
     peer.session.cease()
     server.turn()
     assert peer.received() == [] and peer.ending is None
-    assert server.broker.members_here(b"a") == [] and len(server.context.roster) == 1
+    assert server.broker.local_members(b"a") == [] and len(server.context.roster) == 1
 
 
 def test_who_is_lost_is_forgotten() -> None:

@@ -252,7 +252,7 @@ def test_answers_that_come_after_the_end_are_heard_by_nobody(line: str, end: str
     answered(server)
     assert peer.received() == []
     server.now += 1_000
-    server.broker.sweep()
+    server.broker.expire_histories()
     assert server.broker.channels == {}
 
 

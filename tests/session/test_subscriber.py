@@ -97,7 +97,7 @@ def test_a_quiet_channel_that_had_vanished_is_recovered_truly(epoch: str, told: 
     """Its place in the numbers is remembered, so who missed nothing is told so."""
     server, _ = published(10)
     server.now += 1_000
-    server.broker.sweep()
+    server.broker.expire_histories()
     assert server.broker.channels == {}
     reader = server.line_client()
     reader.received()

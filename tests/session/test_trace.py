@@ -110,10 +110,10 @@ def test_what_was_lost_is_told_once_a_while(server: FakeServer) -> None:
     peer = server.line_client()
     peer.send("SUB k")
     session = peer.session
-    assert session.may_skip(b"k", 3, 9)
-    assert session.may_skip(b"k", 10, 11)
+    assert session.accept_loss(b"k", 3, 9)
+    assert session.accept_loss(b"k", 10, 11)
     server.now += BEHIND_DEBOUNCE_SECONDS
-    assert session.may_skip(b"k", 12, 13)
+    assert session.accept_loss(b"k", 12, 13)
     assert steps(session)[2:] == ["lost k 3 to 9", "lost k 12 to 13"]
 
 

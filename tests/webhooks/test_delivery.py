@@ -60,7 +60,7 @@ def test_nobody_is_told_while_nothing_happens(begin):
 
 def test_presence_leaves_when_it_has_lasted(begin):
     bench = begin(debounce=3, delay=0)
-    bench.hook.entered(b"kitchen", ANN, 1)
+    bench.hook.joined(b"kitchen", ANN, 1)
     bench.clock.advance(2.9)
     assert not bench.posts
     bench.clock.advance(0.2)
@@ -72,7 +72,7 @@ def test_a_quick_reconnect_sends_nothing(begin):
     bench = begin(debounce=3, delay=0)
     bench.hook.left(b"kitchen", ANN, 0)
     bench.clock.advance(1)
-    bench.hook.entered(b"kitchen", Member(b"id2", b"ann"), 1)
+    bench.hook.joined(b"kitchen", Member(b"id2", b"ann"), 1)
     bench.clock.pump([1] * 10)
     assert not bench.posts
 
@@ -311,7 +311,7 @@ class TestTheEnd:
     def test_what_waits_leaves_and_what_comes_of_those_who_leave(self, begin, said):
         bench = begin(delay=5, debounce=5, batch_events=2)
         publish(bench, "a", "b", "c")
-        bench.hook.entered(b"kitchen", ANN, 1)
+        bench.hook.joined(b"kitchen", ANN, 1)
         bench.delivery.hasten()
         bench.clock.advance(0)
         assert bench.told == ["a", "b"]

@@ -76,7 +76,7 @@ def test_a_large_one_is_full(watch):
 
 def test_presence_is_told_when_it_has_lasted(watch):
     watched = watch(delay=0)
-    watched.hook.entered(b"kitchen", ANN, 1)
+    watched.hook.joined(b"kitchen", ANN, 1)
     assert (watched.hook.due(), watched.woken) == (3.0, 1)
     watched.publish("a")
     assert watched.hook.due() == 0.0
@@ -90,7 +90,7 @@ def test_presence_is_told_when_it_has_lasted(watch):
 
 def test_presence_comes_before_what_waits_longer(watch):
     watched = watch(delay=5)
-    watched.hook.entered(b"kitchen", ANN, 2)
+    watched.hook.joined(b"kitchen", ANN, 2)
     watched.publish("a")
     assert watched.hook.due() == 3.0
 
@@ -98,11 +98,11 @@ def test_presence_comes_before_what_waits_longer(watch):
 def test_what_has_lasted_is_not_undone_though_nobody_looked(watch):
     """While a request is under way, nobody does."""
     watched = watch(debounce=3, delay=0)
-    watched.hook.entered(b"kitchen", ANN, 2)
+    watched.hook.joined(b"kitchen", ANN, 2)
     watched.now = 3.0
     watched.hook.left(b"kitchen", ANN, 1)
     watched.now = 6.0
-    watched.hook.entered(b"kitchen", ANN, 2)
+    watched.hook.joined(b"kitchen", ANN, 2)
     watched.now = 9.0
     assert watched.told() == ["member-joined", "member-left", "member-joined"]
 
@@ -119,7 +119,7 @@ def test_what_has_lasted_is_not_undone_though_nobody_looked(watch):
 )
 def test_only_what_was_asked_for_is_told(watch, events, told):
     watched = watch(events=events, debounce=0, delay=0)
-    watched.hook.entered(b"kitchen", ANN, 1)
+    watched.hook.joined(b"kitchen", ANN, 1)
     watched.publish("a")
     watched.hook.left(b"kitchen", ANN, 0)
     assert watched.told() == told
@@ -128,7 +128,7 @@ def test_only_what_was_asked_for_is_told(watch, events, told):
 def test_only_of_channels_that_were_asked_for(watch):
     watched = watch(channels=("kitchen.*",), debounce=0, delay=0)
     for channel in (b"cellar", b"$sys/figures"):
-        watched.hook.entered(channel, ANN, 1)
+        watched.hook.joined(channel, ANN, 1)
         watched.publish("a", channel=channel)
         watched.hook.left(channel, ANN, 0)
     assert watched.told() is None
@@ -137,7 +137,7 @@ def test_only_of_channels_that_were_asked_for(watch):
 
 def test_occupied_is_the_first_and_vacated_the_last(watch):
     watched = watch(events=("channel-occupied", "channel-vacated"), debounce=0, delay=0)
-    watched.hook.entered(b"kitchen", ANN, 2)
+    watched.hook.joined(b"kitchen", ANN, 2)
     watched.hook.left(b"kitchen", ANN, 1)
     assert watched.told() is None
 
@@ -166,7 +166,7 @@ def test_what_was_dropped_is_told_first(watch):
 def test_other_words_hold_at_once_and_the_queue_stays(watch, aim):
     watched = watch(delay=0)
     watched.publish("a")
-    watched.hook.entered(b"kitchen", ANN, 2)
+    watched.hook.joined(b"kitchen", ANN, 2)
     watched.hook.use(aim(events=("event-published",), channels=("cellar",), secret="other-other-other"))
     watched.publish("b")
     watched.publish("c", channel=b"cellar")
@@ -184,7 +184,7 @@ def test_other_bounds_hold_at_once(watch, aim):
 
 def test_at_the_end_nothing_waits(watch, aim):
     watched = watch(delay=5, debounce=5)
-    watched.hook.entered(b"kitchen", ANN, 1)
+    watched.hook.joined(b"kitchen", ANN, 1)
     watched.publish("a")
     watched.hook.hasten()
     assert watched.hook.due() == 0.0
@@ -193,14 +193,14 @@ def test_at_the_end_nothing_waits(watch, aim):
         ["event-published", "channel-occupied", "member-joined", "member-left", "channel-vacated"]
     )
     watched.hook.use(aim(delay=5, debounce=5))
-    watched.hook.entered(b"kitchen", ANN, 1)
+    watched.hook.joined(b"kitchen", ANN, 1)
     assert watched.told() == ["channel-occupied", "member-joined"]
 
 
 def test_a_client_that_fills_the_queue_loses_its_own_events(watch):
     watched = watch(queue_events=20, batch_events=100)
     watched.publish("a", "b", channel=b"modest/kitchen")
-    watched.hook.entered(b"modest/kitchen", ANN, 1)
+    watched.hook.joined(b"modest/kitchen", ANN, 1)
     for number in range(100):
         watched.publish("x", channel=b"greedy/%d" % number)
     watched.now = 60.0

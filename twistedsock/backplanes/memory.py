@@ -19,8 +19,8 @@ class Node(Protocol):
     """What a backplane tells: the broker."""
 
     def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None: ...
-    def change_presence(self, name: bytes, change: PresenceChange) -> None: ...
-    def members_here(self, name: bytes) -> list[Member]: ...
+    def presence_changed(self, name: bytes, change: PresenceChange) -> None: ...
+    def local_members(self, name: bytes) -> list[Member]: ...
 
 
 class Run:
@@ -82,17 +82,17 @@ class MemoryBackplane:
             # Clients that use many names must not push out what is remembered of others.
             self._forget(next(iter(self._empty)) if self._empty else self._published.first_to_go())
 
-    def enter(self, channel: bytes, member: Member) -> None:
-        self._node.change_presence(channel, PresenceChange(member, joined=True))
+    def join(self, channel: bytes, member: Member) -> None:
+        self._node.presence_changed(channel, PresenceChange(member, joined=True))
 
     def rename(self, channel: bytes, member: Member) -> None:
         """Nobody is told: ``members`` asks the node, which knows."""
 
     def leave(self, channel: bytes, member: Member) -> None:
-        self._node.change_presence(channel, PresenceChange(member, joined=False))
+        self._node.presence_changed(channel, PresenceChange(member, joined=False))
 
     def members(self, channel: bytes) -> list[Member]:
-        return self._node.members_here(channel)
+        return self._node.local_members(channel)
 
     def _begin(self, channel: bytes) -> Run:
         run = self._forget(channel) if channel in self._closed else Run(self._draw_epoch())

@@ -71,7 +71,7 @@ class BridgeCollector(Collector):
         yield _gauge("channels", "Channels that somebody reads, or that have a log.", channels)
         yield _gauge("subscriptions", "Subscriptions of all peers together.", broker.subscriptions)
         yield _gauge("readers_behind", "Peers that have not read all yet on some channel.", context.stats.behind)
-        yield _gauge("log_bytes", "Bytes that the logs of all channels keep.", broker.log_bytes)
+        yield _gauge("log_bytes", "Bytes that the logs of all channels keep.", broker.history_bytes)
         held = broker.memory_budget.held
         yield _gauge("held_bytes", "Bytes of unfinished input and unread output that connections hold.", held)
         yield _gauge("backplane_up", "Whether the backplane answers: 1 or 0.", broker.is_ready)
@@ -94,7 +94,7 @@ class BridgeCollector(Collector):
             ("sent_bytes", "Bytes that were sent to peers, without TLS.", stats.sent),
         ):
             yield CounterMetricFamily(f"sockbridge_{name}", words, value=count)
-        refused = {code.decode(): stats.refused.get(code, 0) for code in ErrorCode}
+        refused = {code.decode(): stats.errors.get(code, 0) for code in ErrorCode}
         yield _labelled(
             CounterMetricFamily, "refusals", "What was refused, by the code of the answer.", "code", refused
         )

@@ -94,14 +94,14 @@ def take_figures(context: ServerContext, memory_bytes: int, cpu_seconds: float) 
         lost=stats.lost,
         received_bytes=stats.received,
         sent_bytes=stats.sent,
-        refused={code.value.decode(): times for code, times in stats.refused.items()},
-        log_bytes=broker.log_bytes,
+        refused={code.value.decode(): times for code, times in stats.errors.items()},
+        log_bytes=broker.history_bytes,
         held_bytes=broker.memory_budget.held,
         memory_bytes=memory_bytes,
         cpu_seconds=round(cpu_seconds, 3),
         turns=sum(stats.turns.counts),
         turn_seconds=round(stats.turns.total, 6),
-        turn_longest=round(stats.longest, 6),
+        turn_longest=round(stats.longest_turn, 6),
     )
 
 
@@ -181,7 +181,7 @@ class Monitor:
 
     def attach(self) -> None:
         """Begin to look on. Before the first connection."""
-        self._broker.reader_observers.append(self)
+        self._broker.presence_observers.append(self)
         self._context.journal.watchers.append(self)
 
     # What time tells.
@@ -212,12 +212,12 @@ class Monitor:
 
     def _tell_figures(self) -> None:
         figures = take_figures(self._context, self._memory_bytes(), self._cpu_seconds())
-        self._context.stats.longest = 0.0
+        self._context.stats.longest_turn = 0.0
         self._publish(FIGURES, b"figures", [_encode(figures)])
 
     # What the broker tells.
 
-    def entered(self, channel: bytes, member: Member, readers: int) -> None:
+    def joined(self, channel: bytes, member: Member, readers: int) -> None:
         """Somebody subscribes; what is told only to those who read it is told at once."""
         topic = parse_topic(channel)
         if topic is not None:
@@ -266,7 +266,7 @@ class Monitor:
             self._final.add(channel)
             self._ask_for_turn()
         readers = self._broker.channels.get(CLOSED)
-        if readers is not None and readers.readers and self._closed_left:
+        if readers is not None and readers.subscriptions and self._closed_left:
             self._closed_left -= 1
             self._closed.append(_encode(ended.record))
             self._ask_for_turn()
@@ -297,8 +297,8 @@ class Monitor:
         unread, self._unread = self._unread, []
         for name in unread:
             channel = self._broker.channels.get(name)
-            if channel is not None and not channel.readers:
-                self._broker.empty(channel)
+            if channel is not None and not channel.subscriptions:
+                self._broker.clear_history(channel)
         last, self._last = self._last, {}
         for name, page in last.items():
             self._publish(name, b"steps", [page])

@@ -208,7 +208,7 @@ class ChannelTable:
             keys = (
                 [-self.rates[place] for place in names]
                 if name == "rate"
-                else [-len(channels[place].readers) for place in names]
+                else [-len(channels[place].subscriptions) for place in names]
             )
             yield
             order = [names[place] for place in (yield from sorted_in_slices(keys))]
@@ -238,11 +238,11 @@ class ChannelTable:
         channel = self.channels[place]
         return ChannelRow(
             channel.name.decode(),
-            len(channel.readers),
+            len(channel.subscriptions),
             channel.head,
             channel.epoch.decode(),
-            len(channel.log),
-            channel.log.size,
+            len(channel.history),
+            channel.history.size,
             round(self.rates[place], 2),
         )
 

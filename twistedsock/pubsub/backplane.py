@@ -10,7 +10,7 @@ from twistedsock.pubsub.values import Batch, Member, Payloads, Position
 
 class Backplane(Protocol):
     """How events get their order and reach the other processes. It tells its node, the broker, what happens by
-    ``deliver`` and ``change_presence``. For each channel that is open here, ``deliver`` is called once for each event,
+    ``deliver`` and ``presence_changed``. For each channel that is open here, ``deliver`` is called once for each event,
     in the order of the offsets, without a gap. The broker ignores a batch that it has got already, and reports a gap or
     another epoch to subscribers. A publish is delivered here first and answered in the same step: so its ``OK`` is
     written before the turn ends and flushes it, and who asks next for the history finds it there."""
@@ -30,7 +30,7 @@ class Backplane(Protocol):
     def close(self, channel: bytes) -> None:
         """This node has no use for the channel any longer."""
 
-    def enter(self, channel: bytes, member: Member) -> None:
+    def join(self, channel: bytes, member: Member) -> None:
         """A subscriber came."""
 
     def rename(self, channel: bytes, member: Member) -> None:
@@ -43,18 +43,18 @@ class Backplane(Protocol):
         """The subscribers on all nodes."""
 
 
-class ReaderObserver(Protocol):
+class PresenceObserver(Protocol):
     """Called in the midst of things: it must be quick, must not raise, and must not ask the broker for anything before
     the next turn. ``readers`` is how many the channel has on this node then."""
 
-    def entered(self, channel: bytes, member: Member, readers: int) -> None:
+    def joined(self, channel: bytes, member: Member, readers: int) -> None:
         """A subscriber came, on this node."""
 
     def left(self, channel: bytes, member: Member, readers: int) -> None:
         """A subscriber went, on this node."""
 
 
-class Observer(ReaderObserver, Protocol):
+class Observer(PresenceObserver, Protocol):
     """Who looks on at events, too."""
 
     def published(self, channel: bytes, epoch: bytes, batch: Batch) -> None:

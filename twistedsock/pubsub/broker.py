@@ -22,7 +22,7 @@ from twistedsock.limits.settings import (
     Limits,
     reserved_limits,
 )
-from twistedsock.pubsub.backplane import Backplane, Observer, ReaderObserver
+from twistedsock.pubsub.backplane import Backplane, Observer, PresenceObserver
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.encoding_group import GatheredChunks, send_gathered
 from twistedsock.pubsub.future import Future, on_result
@@ -97,10 +97,10 @@ class Broker:
         # To be added to before the first connection.
         self.observers: list[Observer] = []
         # Those who want to know of readers only: events pass by the million.
-        self.reader_observers: list[ReaderObserver] = []
+        self.presence_observers: list[PresenceObserver] = []
         self._reserved_limits = reserved_limits(limits)
         # Set when so much waits that it should leave before the turn ends; whoever delivers asks after each command.
-        self.urgent = False
+        self.needs_flush = False
         self._backplane = backplane
         self._schedule = schedule
         # A turn has been asked for; what a read has brought is being run.
@@ -110,7 +110,7 @@ class Broker:
         # Channels with events that have not been delivered.
         self._dirty: dict[Channel, None] = {}
         self._waiting = 0
-        self._logs = HistoryBudget(limits.history_total_bytes, lambda: self.clock(), self._review)
+        self._history_budget = HistoryBudget(limits.history_total_bytes, lambda: self.clock(), self._review)
         self._awake: OrderedDict[Subscriber, None] = OrderedDict()
         # Who has had a share of time, in the order in which they go on.
         self._postponed: OrderedDict[Callable[[], None], None] = OrderedDict()
@@ -119,16 +119,16 @@ class Broker:
         self._outdated: dict[Subscription, None] = {}
         # Called once for each break in what the backplane delivers, with the events that it has skipped; with None if
         # the channel has another epoch.
-        self.report_break: Callable[[bytes, Lost | None], object] = _report_nothing
+        self.report_gap: Callable[[bytes, Lost | None], object] = _report_nothing
         # Channels whose watchers have not been told yet who came and who went.
         self._untold: dict[Channel, None] = {}
         # Loops over many sessions that are under way.
         self._loops = 0
 
     @property
-    def log_bytes(self) -> int:
+    def history_bytes(self) -> int:
         """What all logs keep together."""
-        return self._logs.size
+        return self._history_budget.size
 
     @property
     def subscriptions(self) -> int:
@@ -147,11 +147,11 @@ class Broker:
 
     # What sessions ask.
 
-    def begin(self) -> None:
+    def start_input(self) -> None:
         """What one read has brought is going to be run; ``finish`` must follow, whatever happens."""
         self._reading = True
 
-    def finish(self, talker: Flushable) -> None:
+    def end_input(self, talker: Flushable) -> None:
         """It has been run; ``talker`` may have replies to flush. They leave in one burst with the events, right before
         them: between two bursts a peer may fall asleep, and to wake it is what costs most. The burst is due when the
         turn ends, for others may publish in it; at rest at once."""
@@ -185,7 +185,7 @@ class Broker:
 
     def open(self, name: bytes, principal: Principal = LOCAL) -> Channel | Error | Future[Channel]:
         """The channel of that name. If there is none, it is made, and counted for ``principal``. Callers that do not
-        subscribe must ``forget_unused`` it."""
+        subscribe must ``close_if_unused`` it."""
         channel = self.channels.get(name)
         if channel is not None:
             return channel
@@ -209,44 +209,44 @@ class Broker:
 
     def subscribe(self, channel: Channel, subscription: Subscription) -> None:
         """Add a reader, live from here on; it has seen nothing of what was published before."""
-        peer = subscription.reader.peer
+        peer = subscription.subscriber.peer
         self.subscription_shares.add(subscription.principal, 1)
-        channel.readers[peer.id] = subscription  # first, so that the channel does not vanish with its log
-        self._backplane.enter(channel.name, peer.member())
-        self.commit(channel)
+        channel.subscriptions[peer.id] = subscription  # first, so that the channel does not vanish with its log
+        self._backplane.join(channel.name, peer.member())
+        self.update_history(channel)
         channel.add_reader(subscription)
-        for observer in (*self.observers, *self.reader_observers):
-            observer.entered(channel.name, peer.member(), len(channel.readers))
+        for observer in (*self.observers, *self.presence_observers):
+            observer.joined(channel.name, peer.member(), len(channel.subscriptions))
 
     def resubscribe(self, subscription: Subscription, echo: bool, presence: bool) -> None:
         """Change a reader's options; it stays where it is in the channel, and nobody hears of it."""
         channel = self.channels[subscription.channel.name]
-        self.commit(channel)
+        self.update_history(channel)
         if subscription in self._outdated:
             del self._outdated[subscription]  # it is told the epoch now
         else:
-            channel.send_waiting(subscription, self.limits.max_pending_presence)
+            channel.send_undelivered(subscription, self.limits.max_pending_presence)
         channel.change_reader(subscription, echo, presence)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Take a reader out; the channel vanishes if nothing is left of it."""
-        channel, peer = self.channels[subscription.channel.name], subscription.reader.peer
-        del channel.readers[peer.id]
+        channel, peer = self.channels[subscription.channel.name], subscription.subscriber.peer
+        del channel.subscriptions[peer.id]
         self._outdated.pop(subscription, None)
         self.subscription_shares.add(subscription.principal, -1)
         if subscription.principal == channel.owner:
             self._own_by_reader(channel)
         channel.forget_reader(subscription)
-        subscription.reader.forget_lag(subscription)
+        subscription.subscriber.clear_behind(subscription)
         subscription.forget_missed()
         self._backplane.leave(channel.name, peer.member())
-        for observer in (*self.observers, *self.reader_observers):
-            observer.left(channel.name, peer.member(), len(channel.readers))
-        self.forget_unused(channel)
+        for observer in (*self.observers, *self.presence_observers):
+            observer.left(channel.name, peer.member(), len(channel.subscriptions))
+        self.close_if_unused(channel)
 
-    def renamed(self, subscription: Subscription) -> None:
+    def member_renamed(self, subscription: Subscription) -> None:
         """A reader has a new nick."""
-        self._backplane.rename(subscription.channel.name, subscription.reader.peer.member())
+        self._backplane.rename(subscription.channel.name, subscription.subscriber.peer.member())
 
     def members(self, channel: bytes) -> list[Member] | Error | Future[list[Member]]:
         """Who reads a channel, on all nodes."""
@@ -260,35 +260,35 @@ class Broker:
         channel = self.channels.get(name)
         return ELSEWHERE if channel is None else channel.owner
 
-    def members_here(self, name: bytes) -> list[Member]:
+    def local_members(self, name: bytes) -> list[Member]:
         """Who reads a channel on this node."""
         channel = self.channels.get(name)
         return channel.members() if channel is not None else []
 
-    def commit(self, channel: Channel) -> None:
+    def update_history(self, channel: Channel) -> None:
         """Bring the log of one channel up to date: it says all that its head does, and nothing that is too old. What
         is new is delivered when the turn ends."""
         if channel.pending:
-            size = channel.log.size
-            self._logs.note_written(channel)
+            size = channel.history.size
+            self._history_budget.note_written(channel)
             channel.write_only(self.clock())
-            self._logs.account(channel, size)
+            self._history_budget.account(channel, size)
         else:
-            self._logs.expire(channel, self.clock())
+            self._history_budget.expire(channel, self.clock())
 
-    def send_waiting(self, subscription: Subscription) -> None:
+    def send_undelivered(self, subscription: Subscription) -> None:
         """Send one reader the events that wait for it, so that it gets them before what it is told next."""
         channel = self.channels[subscription.channel.name]
         if channel.pending:
-            self.commit(channel)
+            self.update_history(channel)
         # Readers that leave together need not be told of each other.
         if channel.has_undelivered_events and subscription not in self._outdated:
-            channel.send_waiting(subscription, self.limits.max_pending_presence)
+            channel.send_undelivered(subscription, self.limits.max_pending_presence)
 
-    def wake(self, reader: Subscriber) -> None:
+    def resume(self, subscriber: Subscriber) -> None:
         """A reader's socket has drained, or it asked for a replay: let it catch up in the next turn."""
-        if reader.lagging:
-            self._awake[reader] = None
+        if subscriber.behind:
+            self._awake[subscriber] = None
             self._ask_for_turn()
 
     def postpone(self, go_on: Callable[[], None]) -> None:
@@ -333,23 +333,23 @@ class Broker:
         self._loops += 1
         self.make_steps(_steps(calls, faults), finish)
 
-    def await_event(self, channel: Channel, ring: Callable[[], None]) -> None:
+    def notify_once(self, channel: Channel, ring: Callable[[], None]) -> None:
         """Call ``ring`` once, when the next events are in the log: it must not change anything before the next turn.
-        The channel stays until then, or until ``stop_awaiting``."""
-        if channel.bells is None:
-            channel.bells = {}
-        channel.bells[ring] = None
+        The channel stays until then, or until ``cancel_notify``."""
+        if channel.waiters is None:
+            channel.waiters = {}
+        channel.waiters[ring] = None
 
-    def stop_awaiting(self, channel: Channel, ring: Callable[[], None]) -> None:
+    def cancel_notify(self, channel: Channel, ring: Callable[[], None]) -> None:
         """Who has given ``ring`` does not wait any longer; nothing happens if it has been called already."""
-        if channel.bells is not None and ring in channel.bells:
-            del channel.bells[ring]
-            channel.bells = channel.bells or None
-        self.forget_unused(channel)
+        if channel.waiters is not None and ring in channel.waiters:
+            del channel.waiters[ring]
+            channel.waiters = channel.waiters or None
+        self.close_if_unused(channel)
 
-    def sleep(self, reader: Subscriber) -> None:
+    def remove_subscriber(self, subscriber: Subscriber) -> None:
         """A reader is gone."""
-        self._awake.pop(reader, None)
+        self._awake.pop(subscriber, None)
 
     # What the backplane tells.
 
@@ -378,7 +378,7 @@ class Broker:
         channel.pending.append(batch)
         self._waiting += batch.content.size + FRAME_COST * count
         if self._waiting >= CHUNK_BYTES:
-            self.urgent = True
+            self.needs_flush = True
 
     def _break(self, channel: Channel, position: Position) -> Channel:
         """The next event does not follow the newest one of the channel. Its log holds no gap, so it begins anew; later
@@ -387,17 +387,17 @@ class Broker:
         channel.deliver(self._write(channel))
         channel.tell_watchers(self.limits.max_pending_presence, lambda: False)  # so that all are in their lanes
         self._dirty.pop(channel, None)  # the next event adds it again
-        size = channel.log.size
+        size = channel.history.size
         if position.epoch == channel.epoch:
             lost = Lost(channel.head + 1, position.offset)
             channel.skip(lost)
-            self.report_break(channel.name, lost)
+            self.report_gap(channel.name, lost)
         else:
             self._outdated |= dict.fromkeys(channel.restart(position, self.limits))
             if self._outdated:
                 self.postpone(self._dismiss_outdated)
-            self.report_break(channel.name, None)
-        self._logs.account(channel, size)
+            self.report_gap(channel.name, None)
+        self._history_budget.account(channel, size)
         return self.channels.get(channel.name) or self._make(
             channel.name, position, channel.owner
         )  # a flush can end its need
@@ -410,19 +410,19 @@ class Broker:
     def _dismiss_if_outdated(self, subscription: Subscription) -> None:
         # It counts as outdated until it has ended, so that it is sent nothing on the way.
         if subscription in self._outdated:
-            subscription.reader.owner.lost_its_place()
+            subscription.subscriber.callbacks.epoch_changed()
 
-    def change_presence(self, name: bytes, change: PresenceChange) -> None:
+    def presence_changed(self, name: bytes, change: PresenceChange) -> None:
         """Somebody came to a channel or left it, on this node or another. Watchers are told after this turn."""
         channel = self.channels.get(name)
         if channel is not None and channel.watchers:
             if channel.pending:
-                self.commit(channel)  # what was published before is to be heard before
-            channel.note_change(change)
+                self.update_history(channel)  # what was published before is to be heard before
+            channel.add_presence_change(change)
             self._untold[channel] = None
             self.postpone(self._tell_watchers)
 
-    def hold(self, members: Sequence[Member], principal: Principal) -> Iterator[Member]:
+    def counted_members(self, members: Sequence[Member], principal: Principal) -> Iterator[Member]:
         """The members of an answer that is going to be said bit by bit, counted as long as they are held."""
         self.member_shares.add(principal, len(members))
         try:
@@ -432,7 +432,7 @@ class Broker:
 
     # What time tells.
 
-    def turn(self) -> None:
+    def run_turn(self) -> None:
         """The end of a reactor's turn: flush what was published, then let those who are behind read on, and those go on
         who were postponed; as many of each as fit into a share of time, and one at least."""
         self._asked = False
@@ -444,7 +444,7 @@ class Broker:
             if self._postponed:
                 self._go_on()
         finally:
-            self.stats.turned(self.clock() - began)
+            self.stats.count_turn(self.clock() - began)
             if self._awake or self._postponed:
                 self._ask_for_turn()
 
@@ -480,9 +480,9 @@ class Broker:
         shared: CatchUpCache = {}
         try:
             while awake:
-                reader, _ = awake.popitem(last=False)
-                if reader.catch_up(shared):
-                    self._awake[reader] = None
+                subscriber, _ = awake.popitem(last=False)
+                if subscriber.catch_up(shared):
+                    self._awake[subscriber] = None
                 if self.clock() >= enough:
                     break
         finally:
@@ -494,7 +494,7 @@ class Broker:
         presence changes for so many watchers that telling them takes more than a share of time stay dirty, and go on in
         the next turn."""
         self._flush_talkers()
-        is_whole, self.urgent = is_whole or self.urgent, False
+        is_whole, self.needs_flush = is_whole or self.needs_flush, False
         began = self.clock() if self._dirty else 0.0
         dirty, self._dirty = list(self._dirty), {}
         if not is_whole and any([channel.has_changes_to_tell for channel in dirty]):
@@ -510,20 +510,20 @@ class Broker:
             written = [(channel, self._write(channel)) for channel in dirty]
             for channel, batches in written:
                 channel.deliver(batches, gathered)
-            for reader, due in gathered.items():
-                send_gathered(reader, due)
+            for subscriber, due in gathered.items():
+                send_gathered(subscriber, due)
         for channel in dirty:
-            self.forget_unused(channel)
+            self.close_if_unused(channel)
         if dirty:
             self._flushed = self.clock()
-            self.stats.flushes.note(self._flushed - began)
+            self.stats.flushes.observe(self._flushed - began)
 
     def _told_first(self, dirty: list[Channel], enough: float) -> list[Channel]:
         """Those of some dirty channels whose watchers have been told what happened before the events that wait."""
         told: list[Channel] = []
         for channel in dirty:
             if channel.has_changes_to_tell:
-                self.commit(channel)
+                self.update_history(channel)
             if channel.tell_watchers_first(self.limits.max_pending_presence, lambda: self.clock() >= enough):
                 told.append(channel)
             else:
@@ -531,23 +531,23 @@ class Broker:
                 self._ask_for_turn()
         return told
 
-    def sweep(self) -> None:
+    def expire_histories(self) -> None:
         """Let go what is too old. To be called every few seconds, as nothing else looks at a silent channel. Where
         there are many, it goes on in the next turns."""
-        if self._sweep_on not in self._postponed and not self._logs.sweep(self.channels.values()):
+        if self._sweep_on not in self._postponed and not self._history_budget.sweep(self.channels.values()):
             self.postpone(self._sweep_on)
 
     def _sweep_on(self) -> None:
-        if not self._logs.sweep_on():
+        if not self._history_budget.sweep_on():
             self.postpone(self._sweep_on)
 
-    def empty(self, channel: Channel) -> None:
+    def clear_history(self, channel: Channel) -> None:
         """Let go of all that its log keeps."""
-        self._logs.empty(channel)
+        self._history_budget.clear(channel)
 
-    def forget_unused(self, channel: Channel) -> None:
+    def close_if_unused(self, channel: Channel) -> None:
         """Remove a channel that nobody reads and whose log is empty."""
-        if channel.readers or channel.log or channel.pending or channel.bells:
+        if channel.subscriptions or channel.history or channel.pending or channel.waiters:
             return
         if self.channels.get(channel.name) is channel:
             del self.channels[channel.name]
@@ -577,9 +577,9 @@ class Broker:
         for owner in islice(shares.largest_first(), LARGEST_SEARCHED):
             if shares.of(owner) <= enough:
                 return False
-            unread = self._logs.find_unread(owner)
+            unread = self._history_budget.find_unread(owner)
             if unread is not None:
-                self.empty(unread)
+                self.clear_history(unread)
                 return True
         return False
 
@@ -613,26 +613,26 @@ class Broker:
         """Another principal than the owner writes to a channel. When others have written half as much as the log keeps,
         it counts for them: so one event is not enough to be charged with the history of others, or to take it over."""
         channel.contested += BATCH_COST + EVENT_COST * len(content) + content.size
-        if 2 * channel.contested > channel.log.size and not is_reserved(channel.name):
+        if 2 * channel.contested > channel.history.size and not is_reserved(channel.name):
             self._own(channel, principal)
 
     def _own(self, channel: Channel, principal: Principal) -> None:
         shares = self._shares_of(channel.name)
         shares.add(channel.owner, -1)
         shares.add(principal, 1)
-        self._logs.change_owner(channel, principal)
+        self._history_budget.change_owner(channel, principal)
 
     def _own_by_reader(self, channel: Channel) -> None:
         """A channel that has readers, but no history, counts for the newest of them."""
-        if channel.readers and not channel.log and not channel.pending:
-            newest = next(reversed(channel.readers.values()))
+        if channel.subscriptions and not channel.history and not channel.pending:
+            newest = next(reversed(channel.subscriptions.values()))
             if newest.principal != channel.owner:
                 self._own(channel, newest.principal)
 
     def _review(self, channel: Channel) -> None:
         """The log of a channel may have become empty."""
         self._own_by_reader(channel)
-        self.forget_unused(channel)
+        self.close_if_unused(channel)
 
     def _make(self, name: bytes, position: Position, owner: Principal | None = None) -> Channel:
         limits, stats = self.limits, self.stats
@@ -664,9 +664,9 @@ class Broker:
                 talker.flush()
 
     def _write(self, channel: Channel) -> list[Batch]:
-        size = channel.log.size
+        size = channel.history.size
         if channel.pending:
-            self._logs.note_written(channel)
+            self._history_budget.note_written(channel)
         batches = channel.write_and_send_ahead(self.clock(), self.limits.max_pending_presence)
-        self._logs.account(channel, size)
+        self._history_budget.account(channel, size)
         return batches

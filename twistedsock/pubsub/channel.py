@@ -17,17 +17,17 @@ class Channel:
     """It exists while somebody reads it or its log is not empty; the broker sees to that."""
 
     __slots__ = (
-        "bells",
+        "waiters",
         "contested",
         "epoch",
         "head",
-        "lanes",
-        "log",
+        "encoding_groups",
+        "history",
         "name",
         "owner",
         "pending",
-        "readers",
         "stats",
+        "subscriptions",
         "undelivered",
         "watchers",
     )
@@ -42,14 +42,14 @@ class Channel:
         """Bytes that other principals have written since then."""
         self.epoch = position.epoch
         self.head = position.offset
-        self.log = History(limits, position.offset + 1)
+        self.history = History(limits, position.offset + 1)
         # Published, but not yet flushed: neither in the log nor with the readers.
         self.pending: list[Batch] = []
-        self.lanes: dict[EventEncoder, EncodingGroup] = {}
-        self.readers: dict[bytes, Subscription] = {}
+        self.encoding_groups: dict[EventEncoder, EncodingGroup] = {}
+        self.subscriptions: dict[bytes, Subscription] = {}
         self.watchers: dict[Subscription, None] = {}
         # Who wants to be called when something has come; mostly nobody.
-        self.bells: dict[Callable[[], None], None] | None = None
+        self.waiters: dict[Callable[[], None], None] | None = None
         self.stats = stats
         # What the readers have still to get, where that is not the same for all of them.
         self.undelivered: Undelivered | None = None
@@ -57,7 +57,7 @@ class Channel:
     @property
     def is_history_only(self) -> bool:
         """Whether nothing would be lost with it but the events in its log."""
-        return not (self.readers or self.bells or self.pending or self.undelivered)
+        return not (self.subscriptions or self.waiters or self.pending or self.undelivered)
 
     @property
     def position(self) -> Position:
@@ -75,11 +75,11 @@ class Channel:
         if self.undelivered is not None:
             self.undelivered.skip(subscription)
         else:
-            self.join_lane(subscription)
+            self.join_group(subscription)
 
     def change_reader(self, subscription: Subscription, echo: bool, presence: bool) -> None:
         """Other options for a subscription that has been sent what waits for it. All of that must be in the log."""
-        self.leave_lane(subscription)
+        self.leave_group(subscription)
         subscription.echo, subscription.presence = echo, presence
         if presence:
             self.watchers[subscription] = None
@@ -88,65 +88,65 @@ class Channel:
             subscription.forget_missed()
         if self.undelivered is not None:
             self.undelivered.skip(subscription)
-        elif subscription not in subscription.reader.lagging:
-            self.join_lane(subscription)
+        elif subscription not in subscription.subscriber.behind:
+            self.join_group(subscription)
 
-    def join_lane(self, subscription: Subscription) -> None:
+    def join_group(self, subscription: Subscription) -> None:
         """A subscription has caught up with its lane, or with what the lane has still to be sent."""
         if self.undelivered is not None and self.undelivered.holds(subscription):
             return
-        encoding = subscription.reader.encoding
-        lane = self.lanes.get(encoding)
-        if lane is None:
-            lane = self.lanes[encoding] = EncodingGroup(encoding, self.stats, self.epoch)
-        lane.join(subscription)
+        encoder = subscription.subscriber.encoder
+        group = self.encoding_groups.get(encoder)
+        if group is None:
+            group = self.encoding_groups[encoder] = EncodingGroup(encoder, self.stats, self.epoch)
+        group.join(subscription)
 
-    def leave_lane(self, subscription: Subscription) -> None:
-        lane = self.lanes.get(subscription.reader.encoding)
-        if lane is not None:
-            lane.leave(subscription)
+    def leave_group(self, subscription: Subscription) -> None:
+        group = self.encoding_groups.get(subscription.subscriber.encoder)
+        if group is not None:
+            group.leave(subscription)
 
     def forget_reader(self, subscription: Subscription) -> None:
         """The reader has gone, and its lane with it where nobody else is on it: some have an encoding of their own."""
         self.watchers.pop(subscription, None)
         if self.undelivered is not None:
             self.undelivered.forget(subscription)
-        self.leave_lane(subscription)
-        encoding = subscription.reader.encoding
-        if encoding in self.lanes and not self.lanes[encoding]:
-            del self.lanes[encoding]
+        self.leave_group(subscription)
+        encoder = subscription.subscriber.encoder
+        if encoder in self.encoding_groups and not self.encoding_groups[encoder]:
+            del self.encoding_groups[encoder]
 
     def members(self) -> list[Member]:
-        return [subscription.reader.peer.member() for subscription in self.readers.values()]
+        return [subscription.subscriber.peer.member() for subscription in self.subscriptions.values()]
 
     def skip(self, lost: Lost) -> None:
         """Events that follow the newest one will never come. Nothing may be pending. What the log holds before them is
         let go of, as it is contiguous. Readers that have caught up are told at once, the others when they get there."""
-        self.log.skip_to(lost.last + 1)
-        for lane in self.lanes.values():
-            lane.skip(self.name, lost)
+        self.history.skip_to(lost.last + 1)
+        for group in self.encoding_groups.values():
+            group.skip(self.name, lost)
 
     def restart(self, position: Position, limits: Limits) -> list[Subscription]:
         """The epoch is another one. Nothing may be pending. Gives the subscriptions: they must get nothing more, as
         clients would take the new numbers for old ones."""
-        self.log.shrink(0)  # for those who read it still
+        self.history.shrink(0)  # for those who read it still
         self.epoch, self.head = position.epoch, position.offset
-        self.log = History(limits, position.offset + 1)
-        self.lanes.clear()
+        self.history = History(limits, position.offset + 1)
+        self.encoding_groups.clear()
         self.watchers.clear()
-        subscriptions = list(self.readers.values())
+        subscriptions = list(self.subscriptions.values())
         for subscription in subscriptions:
-            subscription.reader.forget_lag(subscription)
+            subscription.subscriber.clear_behind(subscription)
         return subscriptions
 
     def write(self, now: float) -> list[Batch]:
         """Put what was published into the log, and leave it to ``flush`` to send it. Returns the new events."""
         batches, self.pending = self.pending, []
         if batches:
-            self.log.extend(batches, now)
-            if self.bells is not None:
-                bells, self.bells = self.bells, None
-                for ring in bells:
+            self.history.extend(batches, now)
+            if self.waiters is not None:
+                waiters, self.waiters = self.waiters, None
+                for ring in waiters:
                     ring()
         return batches
 
@@ -156,12 +156,12 @@ class Channel:
         for batch in self.write(now):
             waiting.add(batch)
 
-    def note_change(self, change: PresenceChange) -> None:
+    def add_presence_change(self, change: PresenceChange) -> None:
         """Somebody came or went; what was published before must be in the log."""
         self.undelivered = self.undelivered or Undelivered()
         self.undelivered.add(change)
 
-    def send_waiting(self, subscription: Subscription, max_missed: int) -> None:
+    def send_undelivered(self, subscription: Subscription, max_missed: int) -> None:
         """Send one subscription now what waits for it, so that it gets that before what is said to it next."""
         if self.undelivered is not None:
             self.undelivered.send(subscription, max_missed)
@@ -182,8 +182,8 @@ class Channel:
         """Offer events to the lanes, or let them note them in ``gathered``."""
         if batches:
             # A lane whose last reader falls behind stays, empty, while that reads on: it will be back.
-            for lane in self.lanes.values():
-                lane.deliver(self.name, batches, gathered)
+            for group in self.encoding_groups.values():
+                group.deliver(self.name, batches, gathered)
             if self.undelivered is not None:
                 waiting, self.undelivered = self.undelivered, None
                 waiting.end_all()

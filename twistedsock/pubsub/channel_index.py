@@ -205,4 +205,5 @@ class ChannelIndex:
 
 def listed(channel: Channel) -> ChannelInfo:
     """A channel as a list shows it."""
-    return ChannelInfo(channel.name, len(channel.readers), channel.position, len(channel.log), channel.log.size)
+    history = channel.history
+    return ChannelInfo(channel.name, len(channel.subscriptions), channel.position, len(history), history.size)

@@ -19,19 +19,19 @@ GatheredChunks = defaultdict[Subscriber, list[PendingChunk]]
 """What several channels have for each reader, to leave in one send."""
 
 
-def encode(encoding: EventEncoder, channel: bytes, batch: Batch, epoch: bytes = b"") -> list[Chunk]:
+def encode(encoder: EventEncoder, channel: bytes, batch: Batch, epoch: bytes = b"") -> list[Chunk]:
     """A batch in pieces of at most CHUNK_BYTES, or of one message if that is longer."""
     count = batch.end - batch.first
-    size = batch.content.size + (encoding.overhead + len(channel) + len(batch.sender)) * count
+    size = batch.content.size + (encoder.overhead + len(channel) + len(batch.sender)) * count
     if size <= CHUNK_BYTES or count == 1:
-        data = encoding.batch(channel, batch, epoch)
+        data = encoder.batch(channel, batch, epoch)
         size = len(data)
         if size <= CHUNK_BYTES or count == 1:
             return [(batch.first, data)]
     # Into parts of as many events, which are as large only if the payloads are: else they are parted again.
     each = -(-count // max(2, -(-size // CHUNK_BYTES)))
     parts = [batch.part(start, start + each) for start in range(batch.first, batch.end, each)]
-    return [piece for part in parts for piece in encode(encoding, channel, part, epoch)]
+    return [piece for part in parts for piece in encode(encoder, channel, part, epoch)]
 
 
 def join(pieces: Sequence[Chunk]) -> Sequence[Chunk]:
@@ -53,13 +53,13 @@ def join(pieces: Sequence[Chunk]) -> Sequence[Chunk]:
 
 
 class EncodingGroup:
-    """Caught-up readers only. ``live`` keeps each reader's bound ``offer``, so that none is looked up for a
+    """Caught-up readers only. ``live`` keeps each reader's bound ``try_write``, so that none is looked up for a
     delivery; ``selective`` are those who do not want their own events back."""
 
-    __slots__ = ("_epoch", "_stats", "encoding", "live", "selective")
+    __slots__ = ("_epoch", "_stats", "encoder", "live", "selective")
 
-    def __init__(self, encoding: EventEncoder, stats: Stats, epoch: bytes = b"") -> None:
-        self.encoding = encoding
+    def __init__(self, encoder: EventEncoder, stats: Stats, epoch: bytes = b"") -> None:
+        self.encoder = encoder
         self._epoch = epoch
         self._stats = stats
         self.live: dict[Subscription, Callable[[bytes], bool]] = {}
@@ -70,7 +70,7 @@ class EncodingGroup:
 
     def join(self, subscription: Subscription) -> None:
         if subscription.echo:
-            self.live[subscription] = subscription.reader.outlet.offer
+            self.live[subscription] = subscription.subscriber.outlet.try_write
         else:
             self.selective[subscription] = None
 
@@ -83,17 +83,17 @@ class EncodingGroup:
         only note them in ``gathered``, for whoever will ``send_gathered`` what several channels have for a reader."""
         if not self.live and not self.selective:
             return
-        encoded = [(batch.publisher, encode(self.encoding, channel, batch, self._epoch)) for batch in batches]
+        encoded = [(batch.publisher, encode(self.encoder, channel, batch, self._epoch)) for batch in batches]
         pieces = join([piece for _, pieces in encoded for piece in pieces])
         stats, end = self._stats, batches[-1].end
         stats.delivered += len(self.live) * (end - batches[0].first)
         if gathered is not None:
             for offset, data in pieces:
                 for subscription in self.live:
-                    gathered[subscription.reader].append((subscription, offset, data))
+                    gathered[subscription.subscriber].append((subscription, offset, data))
         else:
             for offset, data in pieces:
-                refused = [subscription for subscription, offer in self.live.items() if not offer(data)]
+                refused = [subscription for subscription, try_write in self.live.items() if not try_write(data)]
                 stats.sent += len(data) * (len(self.live) - len(refused))
                 for subscription in refused:
                     stats.delivered -= end - offset
@@ -101,7 +101,7 @@ class EncodingGroup:
         if self.selective:
             publishers = {publisher for publisher, _ in encoded}
             for subscription in list(self.selective):
-                own, wanted = subscription.reader.peer.id, pieces
+                own, wanted = subscription.subscriber.peer.id, pieces
                 if own in publishers:
                     # What others published is not encoded again.
                     wanted = [piece for publisher, pieces in encoded if publisher != own for piece in pieces]
@@ -110,37 +110,37 @@ class EncodingGroup:
                     stats.delivered += end - batches[0].first
                 due = [(subscription, offset, data) for offset, data in wanted]
                 if gathered is not None:
-                    gathered[subscription.reader] += due
+                    gathered[subscription.subscriber] += due
                 else:
-                    send_gathered(subscription.reader, due)
+                    send_gathered(subscription.subscriber, due)
 
     def skip(self, channel: bytes, lost: Lost) -> None:
         """Tell every reader that events will never come; one that does not take that falls behind, and is told then."""
         if not self:
             return  # a dialect that remembers what it has written must not hear of what its reader has not come to
-        data = self.encoding.lost(channel, lost.first, lost.last)
+        data = self.encoder.lost(channel, lost.first, lost.last)
         stats = self._stats
         for subscription in [*self.live, *self.selective]:
-            if subscription.reader.outlet.offer(data):
+            if subscription.subscriber.outlet.try_write(data):
                 stats.sent += len(data)
                 stats.lost += lost.last + 1 - lost.first
             else:
                 subscription.fall_behind(lost.first)
 
 
-def send_gathered(reader: Subscriber, due: Sequence[PendingChunk]) -> None:
+def send_gathered(subscriber: Subscriber, due: Sequence[PendingChunk]) -> None:
     """Offer a reader all that is due to it, in as few pieces as it may; from what it does not take it falls behind."""
-    offer, stats = reader.outlet.offer, reader.stats
+    try_write, stats = subscriber.outlet.try_write, subscriber.stats
     start, count = 0, len(due)
     while start < count:
         size, stop = 0, start
         while stop < count and (stop == start or size + len(due[stop][2]) <= CHUNK_BYTES):
             size += len(due[stop][2])
             stop += 1
-        if not offer(b"".join([data for _, _, data in due[start:stop]])):
+        if not try_write(b"".join([data for _, _, data in due[start:stop]])):
             for subscription, offset, _ in due[start:]:
-                if subscription not in reader.lagging:
-                    subscription.channel.stats.delivered -= subscription.channel.log.end - offset
+                if subscription not in subscriber.behind:
+                    subscription.channel.stats.delivered -= subscription.channel.history.end - offset
                     subscription.fall_behind(offset)
             return
         stats.sent += size

@@ -20,15 +20,15 @@ SEARCHED_TOGETHER = 64
 class HistoryBudget:
     """``most`` is the limit of what all logs cost, in bytes. Each log counts for the owner of its channel; when all of
     them are too large, the owner whose logs are largest gives way, with its least recently written channel first. So
-    owners whose logs cost less than an equal part of the limit lose nothing to others. ``forget_unused`` is called with
-    channels whose logs may have become empty."""
+    owners whose logs cost less than an equal part of the limit lose nothing to others. ``close_if_unused`` is called
+    with channels whose logs may have become empty."""
 
     __slots__ = ("_clock", "_forget_unused", "_shares", "_unswept", "_written")
 
-    def __init__(self, most: int, clock: Callable[[], float], forget_unused: Callable[[Channel], None]) -> None:
+    def __init__(self, most: int, clock: Callable[[], float], close_if_unused: Callable[[Channel], None]) -> None:
         self._shares = Shares(most)
         self._clock = clock
-        self._forget_unused = forget_unused
+        self._forget_unused = close_if_unused
         # The channels of each owner that have a log, the least recently written first.
         self._written: dict[Principal, OrderedDict[Channel, None]] = {}
         self._unswept: list[Channel] = []
@@ -49,28 +49,28 @@ class HistoryBudget:
     def account(self, channel: Channel, size_before: int) -> None:
         """A channel's log has changed; when all together are too large, others give way."""
         shares = self._shares
-        shares.add(channel.owner, channel.log.size - size_before)
-        if not channel.log:
+        shares.add(channel.owner, channel.history.size - size_before)
+        if not channel.history:
             self._forget_written(channel)
         while shares.total > shares.limit:
             owner = shares.largest()
             victim = next(iter(self._written[owner]))
             # Not more than what it has beyond its share; then it is another's turn.
             excess = min(shares.total - shares.limit, shares.of(owner) - shares.fair_share)
-            size = victim.log.size
-            victim.log.shrink(max(0, size - excess))
-            shares.add(owner, victim.log.size - size)
-            if not victim.log:
+            size = victim.history.size
+            victim.history.shrink(max(0, size - excess))
+            shares.add(owner, victim.history.size - size)
+            if not victim.history:
                 self._forget_written(victim)
                 self._forget_unused(victim)
 
     def change_owner(self, channel: Channel, owner: Principal) -> None:
         """A channel and its log count for another principal from now on."""
-        self._shares.add(channel.owner, -channel.log.size)
+        self._shares.add(channel.owner, -channel.history.size)
         self._forget_written(channel)
         channel.owner, channel.contested = owner, 0
-        self._shares.add(owner, channel.log.size)
-        if channel.log:
+        self._shares.add(owner, channel.history.size)
+        if channel.history:
             self.note_written(channel)
 
     def find_unread(self, owner: Principal) -> Channel | None:
@@ -92,14 +92,14 @@ class HistoryBudget:
 
     def expire(self, channel: Channel, now: float) -> None:
         """Let go what is too old in one log."""
-        size = channel.log.size
-        channel.log.expire(now)
+        size = channel.history.size
+        channel.history.expire(now)
         self.account(channel, size)
 
-    def empty(self, channel: Channel) -> None:
+    def clear(self, channel: Channel) -> None:
         """Let go of all that a channel's log keeps."""
-        size = channel.log.size
-        channel.log.shrink(0)
+        size = channel.history.size
+        channel.history.shrink(0)
         self.account(channel, size)
         self._forget_unused(channel)
 

@@ -34,14 +34,14 @@ class Outlet(Protocol):
     principal: Principal
     """What bytes that wait are counted for."""
 
-    def offer(self, data: bytes) -> bool:
+    def try_write(self, data: bytes) -> bool:
         """Take all of ``data``, or nothing and say False because something is blocked. What the socket does not take
         at once waits in the transport, so that one chunk at most waits there."""
 
     def write(self, data: bytes) -> None:
         """Take ``data`` in any case."""
 
-    def traffic(self) -> TcpStats | None:
+    def tcp_stats(self) -> TcpStats | None:
         """What has gone through the connection, where that is known; a system call."""
 
 
@@ -50,17 +50,17 @@ class ChannelView(Protocol):
 
     name: bytes
     epoch: bytes
-    log: History
+    history: History
     stats: Stats
 
     @property
     def has_undelivered_events(self) -> bool:
         """Whether the log holds events that its lanes have not been sent yet."""
 
-    def join_lane(self, subscription: "Subscription") -> None:
+    def join_group(self, subscription: "Subscription") -> None:
         """The reader has caught up."""
 
-    def leave_lane(self, subscription: "Subscription") -> None:
+    def leave_group(self, subscription: "Subscription") -> None:
         """The reader has fallen behind."""
 
 
@@ -88,58 +88,59 @@ class Client:
 class Subscription:
     """One reader on one channel. ``cursor`` is the next offset it needs; it counts only while the reader is behind."""
 
-    __slots__ = ("channel", "cursor", "echo", "missed", "presence", "principal", "reader")
+    __slots__ = ("channel", "cursor", "echo", "missed", "presence", "principal", "subscriber")
 
-    def __init__(self, reader: "Subscriber", channel: ChannelView, echo: bool, presence: bool) -> None:
-        self.reader = reader
+    def __init__(self, subscriber: "Subscriber", channel: ChannelView, echo: bool, presence: bool) -> None:
+        self.subscriber = subscriber
         self.channel = channel
         self.echo = echo
         self.presence = presence
-        self.principal = reader.peer.principal
+        self.principal = subscriber.peer.principal
         """The one that the subscription is counted for, although its client may prove another identity later."""
         self.cursor = 0
         self.missed: list[PresenceChange] | None = None
 
     def wants(self, batch: Batch) -> bool:
-        return self.echo or batch.publisher != self.reader.peer.id
+        return self.echo or batch.publisher != self.subscriber.peer.id
 
     def fall_behind(self, cursor: int) -> None:
         """The socket has not taken what the lane has."""
-        if not self.reader.lagging:
-            self.reader.owner.fell_behind(self.channel.name, cursor)
+        if not self.subscriber.behind:
+            self.subscriber.callbacks.fell_behind(self.channel.name, cursor)
         self.read_from(cursor)
 
     def read_from(self, cursor: int) -> None:
         """Leave the lane; from here on only the cursor is kept."""
         self.cursor = cursor
-        self.channel.leave_lane(self)
-        self.reader.encoding.fell_behind(self.channel.name, cursor)
-        self.reader.lag(self)
+        self.channel.leave_group(self)
+        self.subscriber.encoder.fell_behind(self.channel.name, cursor)
+        self.subscriber.lag(self)
 
     def miss(self, changes: list[PresenceChange], most: int) -> None:
         """Keep joins and leaves for later. The reader keeps ``most`` of them, on all its channels together; where they
         would be more, or all connections hold too much, those of this channel are dropped, and an empty list is the
         mark of that."""
         if self.missed != []:
-            reader, cost = self.reader, CHANGE_COST * len(changes)
-            if reader.missed + len(changes) > most or reader.memory_budget.is_too_much_for(reader.peer.source, cost):
+            subscriber, cost = self.subscriber, CHANGE_COST * len(changes)
+            budget = subscriber.memory_budget
+            if subscriber.missed + len(changes) > most or budget.is_too_much_for(subscriber.peer.source, cost):
                 self.forget_missed()
                 self.missed = []
             else:
                 if self.missed is None:
                     self.missed = []
                 self.missed += changes
-                reader.missed += len(changes)
-                reader.memory_budget.add(cost, reader.peer.source)
-        if self not in self.reader.lagging:
-            self.fall_behind(self.channel.log.end)
+                subscriber.missed += len(changes)
+                subscriber.memory_budget.add(cost, subscriber.peer.source)
+        if self not in self.subscriber.behind:
+            self.fall_behind(self.channel.history.end)
 
     def forget_missed(self) -> list[PresenceChange] | None:
         """What was kept for later is told, or wanted no longer."""
         missed, self.missed = self.missed, None
         if missed:
-            self.reader.missed -= len(missed)
-            self.reader.memory_budget.add(-CHANGE_COST * len(missed), self.reader.peer.source)
+            self.subscriber.missed -= len(missed)
+            self.subscriber.memory_budget.add(-CHANGE_COST * len(missed), self.subscriber.peer.source)
         return missed
 
 
@@ -148,10 +149,10 @@ CatchUpCache = dict[tuple[ChannelView, EventEncoder, int], tuple[bytes, int]]
 stalled together resume together, and share what they read."""
 
 
-class SubscriberEvents(Protocol):
+class SubscriberCallbacks(Protocol):
     """Whose reading end it is: a session."""
 
-    def may_skip(self, channel: bytes, first: int, last: int) -> bool:
+    def accept_loss(self, channel: bytes, first: int, last: int) -> bool:
         """Asked before a ``LOST`` is written; False when it closed instead."""
 
     def fell_behind(self, channel: bytes, cursor: int) -> None:
@@ -160,15 +161,15 @@ class SubscriberEvents(Protocol):
     def caught_up(self, channel: bytes) -> None:
         """It is behind nowhere any more."""
 
-    def lost_its_place(self) -> None:
+    def epoch_changed(self) -> None:
         """A channel that it reads has another epoch, so nobody knows what it has missed."""
 
 
-class NullSubscriberEvents:
+class NullSubscriberCallbacks:
     """The owner of what was the reading end of a session that is over, which must not be held by it: only a full
     collection would find that out, which hardly ever comes."""
 
-    def may_skip(self, channel: bytes, first: int, last: int) -> bool:
+    def accept_loss(self, channel: bytes, first: int, last: int) -> bool:
         return False
 
     def fell_behind(self, channel: bytes, cursor: int) -> None:
@@ -177,92 +178,92 @@ class NullSubscriberEvents:
     def caught_up(self, channel: bytes) -> None:
         """Nobody minds."""
 
-    def lost_its_place(self) -> None:
+    def epoch_changed(self) -> None:
         """Nobody minds."""
 
 
-NULL_EVENTS = NullSubscriberEvents()
+NULL_CALLBACKS = NullSubscriberCallbacks()
 
 
 class Subscriber:
     """The reading end of one peer."""
 
-    __slots__ = ("encoding", "memory_budget", "lagging", "missed", "outlet", "owner", "peer", "stats")
+    __slots__ = ("encoder", "memory_budget", "behind", "missed", "outlet", "callbacks", "peer", "stats")
 
     def __init__(
         self,
         peer: Client,
-        encoding: EventEncoder,
+        encoder: EventEncoder,
         outlet: Outlet,
-        owner: SubscriberEvents,
+        callbacks: SubscriberCallbacks,
         memory_budget: MemoryBudget,
         stats: Stats,
     ) -> None:
         self.peer = peer
         self.memory_budget = memory_budget
         self.stats = stats
-        self.encoding = encoding
+        self.encoder = encoder
         self.outlet = outlet
-        self.owner = owner
+        self.callbacks = callbacks
         # In the order of their turns, so that one busy channel does not starve the others.
-        self.lagging: dict[Subscription, None] = {}
+        self.behind: dict[Subscription, None] = {}
         # Joins and leaves that are kept for it, on all its channels.
         self.missed = 0
 
     def lag(self, subscription: Subscription) -> None:
         """It is behind on a channel; it comes last among those."""
-        if not self.lagging:
+        if not self.behind:
             self.stats.behind += 1
-        self.lagging[subscription] = None
+        self.behind[subscription] = None
 
-    def forget_lag(self, subscription: Subscription) -> None:
+    def clear_behind(self, subscription: Subscription) -> None:
         """It is not behind there, or not any longer."""
-        if subscription in self.lagging:
-            del self.lagging[subscription]
-            if not self.lagging:
+        if subscription in self.behind:
+            del self.behind[subscription]
+            if not self.behind:
                 self.stats.behind -= 1
 
     def catch_up(self, shared: CatchUpCache) -> bool:
         """Send one chunk of what was missed; whether to go on in the next turn (else: when the socket has drained)."""
-        if self.outlet.blocked or not self.lagging:
+        if self.outlet.blocked or not self.behind:
             return False
-        subscription = next(iter(self.lagging))
-        channel, log = subscription.channel, subscription.channel.log
+        subscription = next(iter(self.behind))
+        channel, log = subscription.channel, subscription.channel.history
         data = b""
         if subscription.cursor < log.first:
-            if not self.owner.may_skip(channel.name, subscription.cursor, log.first - 1):
+            if not self.callbacks.accept_loss(channel.name, subscription.cursor, log.first - 1):
                 return False
-            data = self.encoding.lost(channel.name, subscription.cursor, log.first - 1)
+            data = self.encoder.lost(channel.name, subscription.cursor, log.first - 1)
             channel.stats.lost += log.first - subscription.cursor
             subscription.cursor = log.first
         data += self._read(subscription, shared)
         if subscription.cursor == log.end and not channel.has_undelivered_events:
             data += self._presence(subscription)
-            channel.join_lane(subscription)
-            self.forget_lag(subscription)
-            if not self.lagging:
-                self.owner.caught_up(channel.name)
-        elif len(self.lagging) > 1:
-            del self.lagging[subscription]
-            self.lagging[subscription] = None
+            channel.join_group(subscription)
+            self.clear_behind(subscription)
+            if not self.behind:
+                self.callbacks.caught_up(channel.name)
+        elif len(self.behind) > 1:
+            del self.behind[subscription]
+            self.behind[subscription] = None
         if data:
             self.stats.sent += len(data)
-            self.outlet.offer(data)
-        return bool(self.lagging) and not self.outlet.blocked
+            self.outlet.try_write(data)
+        return bool(self.behind) and not self.outlet.blocked
 
     def _read(self, subscription: Subscription, shared: CatchUpCache) -> bytes:
         """Encode about a chunk from the log and move the cursor behind it."""
         channel, cursor = subscription.channel, subscription.cursor
-        key = (channel, self.encoding, cursor)
+        key = (channel, self.encoder, cursor)
         if subscription.echo and key in shared:
             data, subscription.cursor = shared[key]
             channel.stats.delivered += subscription.cursor - cursor
             return data
-        batches = channel.log.read(cursor, CHUNK_BYTES)
+        batches = channel.history.read(cursor, CHUNK_BYTES)
         if batches:
             subscription.cursor = batches[-1].end
         wanted = [batch for batch in batches if subscription.wants(batch)]
-        data = b"".join([self.encoding.batch(channel.name, batch, channel.epoch) for batch in wanted])
+        data = b"".join([self.encoder.batch(channel.name, batch, channel.epoch) for batch in wanted])
         channel.stats.delivered += sum(map(len, wanted))
         if subscription.echo:
             shared[key] = (data, subscription.cursor)
@@ -274,5 +275,5 @@ class Subscriber:
             return b""
         channel = subscription.channel.name
         if not missed:
-            return self.encoding.presence_lost(channel)
-        return self.encoding.presence(channel, missed)
+            return self.encoder.presence_lost(channel)
+        return self.encoder.presence(channel, missed)

@@ -91,7 +91,7 @@ class Undelivered:
 
     def skip(self, subscription: Subscription) -> None:
         """A subscription needs nothing of what is in the queue now."""
-        subscription.channel.leave_lane(subscription)
+        subscription.channel.leave_group(subscription)
         self._reached[subscription] = self.end
 
     def forget(self, subscription: Subscription) -> None:
@@ -105,13 +105,13 @@ class Undelivered:
         if start == end or not (self.batches or subscription.presence):
             return
         self.skip(subscription)
-        reader, channel = subscription.reader, subscription.channel
-        cursor, untold = channel.log.end, end
-        if subscription in reader.lagging:
+        subscriber, channel = subscription.subscriber, subscription.channel
+        cursor, untold = channel.history.end, end
+        if subscription in subscriber.behind:
             cursor, untold = 0, start  # it reads the events from the log
         else:
             for number, offset, data in self._chunks(subscription, start):
-                if not reader.outlet.offer(data):
+                if not subscriber.outlet.try_write(data):
                     cursor, untold = offset or self._next_offset(number, cursor), number
                     subscription.fall_behind(cursor)
                     break
@@ -170,8 +170,8 @@ class Undelivered:
         """The queue is over: its subscriptions go back to their lanes, except those that are behind."""
         reached, self._reached = self._reached, {}
         for subscription in reached:
-            if subscription not in subscription.reader.lagging:
-                subscription.channel.join_lane(subscription)
+            if subscription not in subscription.subscriber.behind:
+                subscription.channel.join_group(subscription)
 
     def _from(self, number: int) -> list[Item]:
         return self.items[number - self._first :]
@@ -188,28 +188,28 @@ class Undelivered:
             del chunks[: bisect_left(chunks, number, key=_number)]
         for subscription in [one for one, reached in self._reached.items() if reached <= number]:
             del self._reached[subscription]
-            if subscription not in subscription.reader.lagging:
-                subscription.channel.join_lane(subscription)
+            if subscription not in subscription.subscriber.behind:
+                subscription.channel.join_group(subscription)
 
     def _next_offset(self, number: int, end: int) -> int:
         """The offset of the first event from an item on; ``end`` if there is none."""
         return next((batch.first for _, batch in self._batches_from(number)), end)
 
     def _chunks(self, subscription: Subscription, start: int) -> Sequence[Chunk]:
-        encoding, id = subscription.reader.encoding, subscription.reader.peer.id
+        encoder, id = subscription.subscriber.encoder, subscription.subscriber.peer.id
         if self._last.get(id, -1) >= start and (subscription.presence or not subscription.echo):
             return _join(self._pieces(subscription, start))
         key = (start, self.end, subscription.presence)
-        known = self._shared.get(encoding)
+        known = self._shared.get(encoder)
         if known is None or known[0] != key:
-            known = self._shared[encoding] = key, _join(self._pieces(subscription, start))
+            known = self._shared[encoder] = key, _join(self._pieces(subscription, start))
         return known[1]
 
     def _pieces(self, subscription: Subscription, start: int) -> list[Chunk]:
         """What a subscription is to get, item by item."""
         encoded = self._encode(subscription, start)
         pieces = encoded[bisect_left(encoded, start, key=_number) :]
-        id = subscription.reader.peer.id
+        id = subscription.subscriber.peer.id
         if self._last.get(id, -1) < start and subscription.presence:
             return pieces
         items, first = self.items, self._first
@@ -218,8 +218,8 @@ class Undelivered:
     def _encode(self, subscription: Subscription, start: int) -> list[Chunk]:
         """Items from ``start`` on, and maybe some before, in the encoding of a subscription. Each is encoded once, and
         none before somebody needs it: some encodings keep account of what they have encoded."""
-        encoding = subscription.reader.encoding
-        encoded = self._encoded.setdefault(encoding, [])
+        encoder = subscription.subscriber.encoder
+        encoded = self._encoded.setdefault(encoder, [])
         if encoded and start < encoded[0][0]:
             encoded[:0] = self._encode_part(subscription, start, encoded[0][0])
         start = encoded[-1][0] + 1 if encoded else start
@@ -227,22 +227,22 @@ class Undelivered:
         return encoded
 
     def _encode_part(self, subscription: Subscription, start: int, end: int) -> list[Chunk]:
-        encoding, channel = subscription.reader.encoding, subscription.channel
+        encoder, channel = subscription.subscriber.encoder, subscription.channel
         encoded: list[Chunk] = []
         for number in range(start, end):
             item = self.items[number - self._first]
             if isinstance(item, Batch):
-                pieces = encode(encoding, channel.name, item, channel.epoch)
+                pieces = encode(encoder, channel.name, item, channel.epoch)
                 encoded += [(number, offset, data) for offset, data in pieces]
             else:
-                encoded.append((number, 0, encoding.presence(channel.name, [item])))
+                encoded.append((number, 0, encoder.presence(channel.name, [item])))
         return encoded
 
 
 def _wants(subscription: Subscription, item: Item) -> bool:
     if isinstance(item, Batch):
         return subscription.wants(item)
-    return subscription.presence and item.member.id != subscription.reader.peer.id
+    return subscription.presence and item.member.id != subscription.subscriber.peer.id
 
 
 def _join(pieces: Sequence[Chunk]) -> Sequence[Chunk]:

@@ -70,7 +70,7 @@ class LineProtocol(Protocol):
         is_in_time = factory.context.charge(address_principal(self._address), price)
         error = factory.context.admission.enter(self._address) if is_in_time else TOO_FAST
         if error is not None:
-            factory.context.stats.refuse(error.code)
+            factory.context.stats.count_error(error.code)
             if secure and not is_in_time:  # to say why would take the handshake, which is what costs most
                 transport.abortConnection()
                 return

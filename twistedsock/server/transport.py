@@ -100,7 +100,7 @@ class DirectWriteTransport:
     abortConnection: Callable[[], None]
     getPeer: Callable[[], Any]
 
-    def offer(self, data: bytes) -> bool:
+    def try_write(self, data: bytes) -> bool:
         if self.blocked:
             return False
         self._send(data)
@@ -115,7 +115,7 @@ class DirectWriteTransport:
         else:
             self._send(data)
 
-    def traffic(self) -> TcpStats | None:
+    def tcp_stats(self) -> TcpStats | None:
         return traffic_of(self)
 
     def writeSequence(self, iovec: Any) -> None:
@@ -251,7 +251,7 @@ class BufferedOutlet:
         self._principal = principal
         count_for(self._transport, principal)
 
-    def offer(self, data: bytes) -> bool:
+    def try_write(self, data: bytes) -> bool:
         if self.blocked:
             return False
         self._transport.write(data)
@@ -260,7 +260,7 @@ class BufferedOutlet:
     def write(self, data: bytes) -> None:
         self._transport.write(data)
 
-    def traffic(self) -> TcpStats | None:
+    def tcp_stats(self) -> TcpStats | None:
         return traffic_of(self._transport)
 
     def pauseProducing(self) -> None:

@@ -90,7 +90,7 @@ class HTTPDispatcher(Protocol):
         # A proxy's own address is the address of many; it is counted when it has told whose this is.
         address = "" if self._is_proxied else host_of(self._peer)
         if factory.listening.secure and not factory.context.charge(address_principal(address), TLS_HANDSHAKE_PRICE):
-            factory.context.stats.refuse(TOO_FAST.code)
+            factory.context.stats.count_error(TOO_FAST.code)
             self.transport.abortConnection()
         elif self._enter(address):
             factory.deadlines.start(self)
@@ -305,8 +305,8 @@ class HTTPDispatcher(Protocol):
         self.factory.deadlines.stop(self)
         self._forget_head()
         stats = self.factory.context.stats
-        stats.answer(OTHER_METHOD, status)
-        stats.refuse(CODES.get(status, ErrorCode.BAD_ARGUMENT))
+        stats.count_response(OTHER_METHOD, status)
+        stats.count_error(CODES.get(status, ErrorCode.BAD_ARGUMENT))
         self.transport.write(error(status, words, headers))
         self._closing = graceful_close(self.transport, self.factory.reactor.callLater)
 

@@ -9,7 +9,7 @@ from twistedsock.session.commands import Subscribe
 def resume_offset(command: Subscribe, channel: Channel) -> tuple[int, bool | None]:
     """The first offset that is asked for, the one after the head where nothing is, and whether all after ``since`` is
     still there; None where that was not asked. The log may no longer reach back to that offset."""
-    log, head = channel.log, channel.head
+    log, head = channel.history, channel.head
     recovered: bool | None = None
     if command.since is not None:
         if command.epoch == channel.epoch and command.since <= head:

@@ -174,7 +174,7 @@ def build_context(
 ) -> ServerContext:
     """Put the parts together. ``schedule`` calls what it is given at the end of the reactor's turn; ``clock`` never
     goes back, ``wall_clock`` gives the seconds since 1970."""
-    broker = Broker(backplane, limits, clock, lambda: schedule(broker.turn))
+    broker = Broker(backplane, limits, clock, lambda: schedule(broker.run_turn))
     expiries = ExpiryWatcher(wall_clock, broker.make_calls)
     return ServerContext(
         broker,

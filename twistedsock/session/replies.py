@@ -52,20 +52,20 @@ class ReplyWriter:
         "_out_size",
         "_outlet",
         "_pieces",
-        "_reader",
+        "_subscriber",
         "on_ready",
         "stalled",
         "state",
     )
 
-    def __init__(self, broker: Broker, dialect: Encoder, outlet: Outlet, reader: Subscriber) -> None:
+    def __init__(self, broker: Broker, dialect: Encoder, outlet: Outlet, subscriber: Subscriber) -> None:
         self.state = SessionState.OPEN
         self.stalled = False
         self.on_ready: Callable[[], object] = nothing
         self._broker = broker
         self._dialect = dialect
         self._outlet = outlet
-        self._reader = reader
+        self._subscriber = subscriber
         self._out: list[bytes] = []
         self._out_size = 0
         # A command is under way whose end the next ones must await.
@@ -101,7 +101,7 @@ class ReplyWriter:
         if self._pieces is not None:
             self._advance(self._pieces)
         self._go_on()
-        self._broker.wake(self._reader)
+        self._broker.resume(self._subscriber)
 
     def _say(self, data: bytes) -> None:
         self._out.append(data)
@@ -164,13 +164,13 @@ class ReplyWriter:
     def _release(self) -> None:
         if self._outlet.blocked & REPLY_PENDING:
             self._outlet.blocked &= ~REPLY_PENDING
-            self._broker.wake(self._reader)
+            self._broker.resume(self._subscriber)
 
     def turn_away(self, error: Error) -> None:
         """There is no room for what the peer asks for: tell it, and close, so that it comes back later."""
 
     def _refuse(self, tag: Tag, error: Error) -> None:
-        self._broker.stats.refuse(error.code)
+        self._broker.stats.count_error(error.code)
         self._say(self._dialect.refused(tag, error))
 
     def _refuse_all(self, tags: Sequence[Tag], error: Error) -> None:
@@ -180,21 +180,21 @@ class ReplyWriter:
             for tag in tags:
                 self._refuse(tag, error)
             return
-        self._broker.stats.refuse(error.code, len(tags))
+        self._broker.stats.count_error(error.code, len(tags))
         self._stream(self._refusals(tags, error))
-        if self._pieces is not None and self.memory_budget.is_too_much_for(self._reader.peer.source):
+        if self._pieces is not None and self.memory_budget.is_too_much_for(self._subscriber.peer.source):
             self._pieces = None
             self.turn_away(TOO_MUCH_HELD)
 
     def _refusals(self, tags: Sequence[Tag], error: Error) -> Iterator[bytes]:
         """In pieces; the tags are counted as long as they are held."""
         held = TAG_COST * len(tags)
-        self.memory_budget.add(held, self._reader.peer.source)
+        self.memory_budget.add(held, self._subscriber.peer.source)
         try:
             for start in range(0, len(tags), REFUSED_TOGETHER):
                 yield b"".join([self._dialect.refused(tag, error) for tag in tags[start : start + REFUSED_TOGETHER]])
         finally:
-            self.memory_budget.add(-held, self._reader.peer.source)
+            self.memory_budget.add(-held, self._subscriber.peer.source)
 
     def _with_channel(self, name: bytes, tag: Tag, action: Callable[[Channel], None]) -> None:
         def act(channel: Channel) -> None:
@@ -203,7 +203,7 @@ class ReplyWriter:
             else:  # somebody else who had waited for it found no use for it, and it is gone again
                 self._with_channel(name, tag, action)
 
-        self._await(self._broker.open(name, self._reader.peer.principal), tag, act)
+        self._await(self._broker.open(name, self._subscriber.peer.principal), tag, act)
 
     def _await(self, answer: T | Error | Future[T], tag: Tag, action: Callable[[T], None]) -> None:
         """Go on with ``action`` once the answer is there; a refusal is told to the peer."""

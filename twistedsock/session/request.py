@@ -155,10 +155,10 @@ class RequestClient:
     ) -> Position | Error | Future[Position]:
         broker = self._context.broker
         answer = broker.publish(publisher, channel.name, name, content)
-        if broker.urgent:
+        if broker.needs_flush:
             broker.flush()
         placed = map_result(answer, lambda offset: Position(broker.channels.get(channel.name, channel).epoch, offset))
-        on_result(placed, lambda outcome: broker.forget_unused(channel))
+        on_result(placed, lambda outcome: broker.close_if_unused(channel))
         return placed
 
     def history(
@@ -170,9 +170,9 @@ class RequestClient:
         def look(opened: Channel) -> HistoryPage | Error:
             error = self.check_access(channel, Right.READ)  # any longer: it may have had to wait
             if error is None:
-                self._context.broker.commit(opened)
+                self._context.broker.update_history(opened)
             kept = error or self.look_into(opened, last, since, epoch)
-            self._context.broker.forget_unused(opened)
+            self._context.broker.close_if_unused(opened)
             return kept
 
         error = self.check_access(channel, Right.READ)
@@ -183,7 +183,7 @@ class RequestClient:
     ) -> HistoryPage:
         """As ``history``, of a channel that may be read, is open and has been committed: to commit another one now can
         drop events of this one, so several channels are committed before the first is looked into."""
-        log, recovered = channel.log, None
+        log, recovered = channel.history, None
         if since is not None and epoch is not None:
             start, recovered = resume_offset(Subscribe(channel.name, last, since, epoch), channel)
         else:

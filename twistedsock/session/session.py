@@ -20,7 +20,7 @@ from twistedsock.limits.settings import MAX_PUBLISHES_IN_FLIGHT
 from twistedsock.pubsub.broker import Flushable
 from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.names import check_nick, is_reserved
-from twistedsock.pubsub.subscription import NULL_EVENTS, REPLY_PENDING, RIGHTS_UNCHECKED, Client, Outlet, Subscriber
+from twistedsock.pubsub.subscription import NULL_CALLBACKS, REPLY_PENDING, RIGHTS_UNCHECKED, Client, Outlet, Subscriber
 from twistedsock.pubsub.values import Tag
 from twistedsock.session import commands
 from twistedsock.session.authorizer import MAX_FAILED_TOKENS, NO_KEYS, TOO_MANY_TOKENS, SessionAuth
@@ -54,8 +54,8 @@ class Session(SubscribingSession):
     ) -> None:
         peer = Client(context.roster.new_id(), client_principal(ends.client))
         outlet.principal = peer.source
-        reader = Subscriber(peer, dialect, outlet, self, context.memory_budget, context.stats)
-        super().__init__(context, dialect, outlet, reader, ends, listener, arrival)
+        subscriber = Subscriber(peer, dialect, outlet, self, context.memory_budget, context.stats)
+        super().__init__(context, dialect, outlet, subscriber, ends, listener, arrival)
         # Why it was dismissed, for who can tell it on closing too.
         self.parting = b""
         self._hang_up = hang_up
@@ -66,7 +66,7 @@ class Session(SubscribingSession):
         if context.policy is not None:
             self._standing = SessionAuth(context, context.policy, listener, self)
         context.roster.add(self)
-        context.stats.opens(dialect.title)
+        context.stats.count_session_opened(dialect.title)
         context.journal.opened(self)
 
     def welcome(self, before: bytes = b"", outcome: Identity | Error | None = None) -> None:
@@ -83,9 +83,9 @@ class Session(SubscribingSession):
 
     def speak(self, dialect: Encoder) -> None:
         """Go on in another dialect; only before the first command."""
-        self._context.stats.closes(self._dialect.title)
-        self._context.stats.opens(dialect.title)
-        self._dialect = self._reader.encoding = dialect
+        self._context.stats.count_session_closed(self._dialect.title)
+        self._context.stats.count_session_opened(dialect.title)
+        self._dialect = self._subscriber.encoder = dialect
 
     def run(self, command: Command) -> None:
         """Carry out one command. Afterwards, while ``stalled``, no other must be given."""
@@ -104,11 +104,11 @@ class Session(SubscribingSession):
 
     def begin(self) -> None:
         """What one read has brought is going to be run."""
-        self._broker.begin()
+        self._broker.start_input()
 
     def finish(self, talker: Flushable) -> None:
         """It has been run: ``talker``, through whom this session talks, will be flushed when that is due."""
-        self._broker.finish(talker)
+        self._broker.end_input(talker)
 
     def now(self) -> float:
         """The time, as whoever runs the commands must know it to share it fairly."""
@@ -158,8 +158,8 @@ class Session(SubscribingSession):
             self._flight = None
             self._pieces = self._postponed = None
             self.on_ready = nothing
-            self._reader.owner = NULL_EVENTS
-            self._context.stats.closes(self._dialect.title)
+            self._subscriber.callbacks = NULL_CALLBACKS
+            self._context.stats.count_session_closed(self._dialect.title)
             self._context.journal.closed(self)
             self._drop_standing()
             self._context.roster.remove(self)
@@ -186,7 +186,7 @@ class Session(SubscribingSession):
             on_result(answer, partial(self._land, self._flight, slot))
             if self._flight.publishes >= MAX_PUBLISHES_IN_FLIGHT:
                 self._stall()
-        if self._broker.urgent:
+        if self._broker.needs_flush:
             self.flush()
             self._broker.flush()
 
@@ -237,7 +237,7 @@ class Session(SubscribingSession):
         """Be called otherwise from here on, by all who are told of it."""
         self.peer.nick = nick
         for subscription in self.subscriptions.values():
-            self._broker.renamed(subscription)
+            self._broker.member_renamed(subscription)
 
     def _authenticate(self, command: commands.Auth) -> None:
         if self._context.policy is None:
@@ -328,7 +328,7 @@ class Session(SubscribingSession):
         if self._context.policy is None:
             self._drop_standing()
             self._outlet.blocked &= ~RIGHTS_UNCHECKED
-            self._broker.wake(self._reader)
+            self._broker.resume(self._subscriber)
             return
         error = self._judged().error
         if error is not None:
@@ -353,7 +353,7 @@ class Session(SubscribingSession):
             self._standing.forget()
             self._standing = None
 
-    def may_skip(self, channel: bytes, first: int, last: int) -> bool:
+    def accept_loss(self, channel: bytes, first: int, last: int) -> bool:
         """The log has let go of what it has not been sent yet: whether it goes on all the same."""
         if self._context.limits.slow_consumer == "skip":
             if not self._has_just("lost"):
@@ -362,7 +362,7 @@ class Session(SubscribingSession):
         self.dismiss(CloseReason.TRY_AGAIN, b"you read too slowly; what you have missed may still be in the history")
         return False
 
-    def lost_its_place(self) -> None:
+    def epoch_changed(self) -> None:
         """It comes back, and is told by ``recovered`` that its place is of another epoch."""
         self.dismiss(CloseReason.TRY_AGAIN, NUMBERED_ANEW)
 

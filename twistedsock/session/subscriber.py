@@ -37,9 +37,9 @@ class TracedSession(ReplyWriter):
     __slots__ = ("_handshake", "_steps", "accepted_at", "opened_at")
 
     def __init__(
-        self, broker: Broker, dialect: Encoder, outlet: Outlet, reader: Subscriber, arrival: HandshakeInfo | None
+        self, broker: Broker, dialect: Encoder, outlet: Outlet, subscriber: Subscriber, arrival: HandshakeInfo | None
     ) -> None:
-        super().__init__(broker, dialect, outlet, reader)
+        super().__init__(broker, dialect, outlet, subscriber)
         self.opened_at = broker.clock()
         self.accepted_at = self.opened_at if arrival is None else arrival.accepted_at
         self._handshake = "" if arrival is None else arrival.handshake
@@ -68,7 +68,7 @@ class TracedSession(ReplyWriter):
 
     def traffic(self) -> TcpStats | None:
         """What has gone through its connection, where that is known; a system call."""
-        return self._outlet.traffic()
+        return self._outlet.tcp_stats()
 
     def fell_behind(self, channel: bytes, cursor: int) -> None:
         """Its socket is full. Who had caught up just now has been behind all the time, as far as steps are noted."""
@@ -124,13 +124,13 @@ class SubscribingSession(TracedSession):
         context: ServerContext,
         dialect: Encoder,
         outlet: Outlet,
-        reader: Subscriber,
+        subscriber: Subscriber,
         ends: Endpoints,
         listener: str,
         arrival: HandshakeInfo | None,
     ) -> None:
-        super().__init__(context.broker, dialect, outlet, reader, arrival)
-        self.peer = reader.peer
+        super().__init__(context.broker, dialect, outlet, subscriber, arrival)
+        self.peer = subscriber.peer
         self.ends = ends
         self.is_metered = context.meters.is_limited and self.peer.principal != LOCAL
         """Whether its rate is limited: it is not for clients on this machine, whatever identity they prove."""
@@ -162,12 +162,12 @@ class SubscribingSession(TracedSession):
     @property
     def behind(self) -> dict[Subscription, None]:
         """The channels of which it has not read all yet."""
-        return self._reader.lagging
+        return self._subscriber.behind
 
     @property
     def lag(self) -> int:
         """Events that are in the logs, and that it has not been sent yet."""
-        return sum([subscription.channel.log.end - subscription.cursor for subscription in self.behind])
+        return sum([subscription.channel.history.end - subscription.cursor for subscription in self.behind])
 
     @property
     def reading(self) -> Reading:
@@ -189,16 +189,16 @@ class SubscribingSession(TracedSession):
 
     def _subscribe_to(self, command: commands.Subscribe, channel: Channel) -> None:
         if not self._may_read(channel.name, command.tag):  # any longer: it may have had to wait
-            self._broker.forget_unused(channel)
+            self._broker.close_if_unused(channel)
             return
         self.flush()  # what is sent below may hold our own events, and their OK comes first
         subscription = self.subscriptions.get(channel.name)
         if subscription is None:
             if not self._broker.subscription_shares.admits(self.peer.principal):
                 self._refuse(command.tag, errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL)
-                self._broker.forget_unused(channel)
+                self._broker.close_if_unused(channel)
                 return
-            subscription = Subscription(self._reader, channel, command.echo, command.presence)
+            subscription = Subscription(self._subscriber, channel, command.echo, command.presence)
             if not self.subscriptions:
                 self._checked = self.identity
             elif self._checked is not self.identity:
@@ -210,18 +210,18 @@ class SubscribingSession(TracedSession):
         start, recovered = resume_offset(command, channel)
         self._say(self._dialect.subscribed(command.tag, channel.name, channel.position, recovered, start))
         if start <= channel.head:
-            if subscription in self._reader.lagging:
+            if subscription in self._subscriber.behind:
                 start = min(start, subscription.cursor)
-            first = channel.log.first
+            first = channel.history.first
             if start < first:
                 self._say(self._dialect.lost(channel.name, start, first - 1))
                 channel.stats.lost += first - start
                 start = first
             if self.is_metered:
-                log = channel.log
+                log = channel.history
                 self.charge(answer_price(log.size * (log.end - start) // (len(log) or 1)))
             subscription.read_from(start)
-            self._broker.wake(self._reader)
+            self._broker.resume(self._subscriber)
 
     def _unsubscribe(self, command: commands.Unsubscribe) -> None:
         if command.channel not in self.subscriptions:
@@ -232,7 +232,7 @@ class SubscribingSession(TracedSession):
 
     def _leave(self, channel: bytes) -> None:
         self.flush()
-        self._broker.send_waiting(self.subscriptions[channel])
+        self._broker.send_undelivered(self.subscriptions[channel])
         self._broker.unsubscribe(self.subscriptions.pop(channel))
 
     def _history(self, command: commands.History) -> None:
@@ -241,18 +241,18 @@ class SubscribingSession(TracedSession):
 
     def _history_of(self, command: commands.History, channel: Channel) -> None:
         if not self._may_read(channel.name, command.tag):  # any longer: it may have had to wait
-            self._broker.forget_unused(channel)
+            self._broker.close_if_unused(channel)
             return
         self.flush()
-        self._broker.commit(channel)
+        self._broker.update_history(channel)
         if channel.name in self.subscriptions:  # it gets an event of its subscription before it finds it in the history
-            self._broker.send_waiting(self.subscriptions[channel.name])
-        log = channel.log
+            self._broker.send_undelivered(self.subscriptions[channel.name])
+        log = channel.history
         start = history_start(log, command.last, command.since)
         lost = lost_before(log, start)
         events = self._events_while_readable(channel.name, log, max(start, log.first))
         self._stream(self._charged(self._dialect.history(command.tag, channel.name, events, channel.position, lost)))
-        self._broker.forget_unused(channel)
+        self._broker.close_if_unused(channel)
 
     def _who(self, command: commands.Who) -> None:
         def tell(members: list[Member]) -> None:
@@ -261,7 +261,7 @@ class SubscribingSession(TracedSession):
             if not self._broker.member_shares.admits(self.peer.principal, len(members)):
                 self._refuse(command.tag, errors.TOO_MANY_ASK_WHO)
             else:
-                held = self._while_readable(command.channel, self._broker.hold(members, self.peer.principal))
+                held = self._while_readable(command.channel, self._broker.counted_members(members, self.peer.principal))
                 self._stream(self._charged(self._dialect.members(command.tag, command.channel, held)))
 
         if self._may_read(command.channel, command.tag):
@@ -271,7 +271,7 @@ class SubscribingSession(TracedSession):
         """Send all events that wait for this session, so that it gets them before its last words."""
         self.flush()
         for subscription in self.subscriptions.values():
-            self._broker.send_waiting(subscription)
+            self._broker.send_undelivered(subscription)
 
     def _charged(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         """A reply that may be long costs more, as it is written."""
@@ -289,7 +289,7 @@ class SubscribingSession(TracedSession):
         for subscription in self.subscriptions.values():
             self._broker.unsubscribe(subscription)
         self.subscriptions.clear()
-        self._broker.sleep(self._reader)
+        self._broker.remove_subscriber(self._subscriber)
 
     # Whether it may.
 
@@ -362,7 +362,7 @@ class SubscribingSession(TracedSession):
         self.flush()
         if self._outlet.blocked & RIGHTS_UNCHECKED:
             self._outlet.blocked &= ~RIGHTS_UNCHECKED
-            self._broker.wake(self._reader)
+            self._broker.resume(self._subscriber)
 
     def _end_forbidden(self, channel: bytes) -> None:
         self._leave(channel)

@@ -77,7 +77,7 @@ class EventCollector:
                 self._queue(event, time, owner)
             self._wake()
 
-    def entered(self, channel: bytes, member: Member, readers: int) -> None:
+    def joined(self, channel: bytes, member: Member, readers: int) -> None:
         if not self._matches(channel):
             return
         now, time, owner = self._clock(), self._wall_clock(), self._owner_of(channel)

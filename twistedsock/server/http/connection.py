@@ -377,7 +377,7 @@ class HTTPConnection(HTTPChannel):
             self._fall_deaf()
             self.transport.abortConnection()
         else:
-            self.site.context.stats.refuse(refused.code)
+            self.site.context.stats.count_error(refused.code)
             told = status or STATUS[refused.code]
             self.transport.write(error(told, refused.message))
             self._close_after(self.loseConnection)

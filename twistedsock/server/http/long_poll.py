@@ -99,7 +99,7 @@ class LongPoll:
             self._request.refuse(outcome)
             return False
         self._channels[name] = outcome
-        self._context.broker.await_event(outcome, self._ring)
+        self._context.broker.notify_once(outcome, self._ring)
         return True
 
     def _look(self) -> None:
@@ -130,17 +130,17 @@ class LongPoll:
         # First all of them: what one commits can make another one's log give way. From then on nothing changes until
         # the answer is written, so what it says of the events is true of the events that it has.
         for channel in self._channels.values():
-            broker.await_event(channel, self._ring)  # so that it does not vanish when another one is committed
+            broker.notify_once(channel, self._ring)  # so that it does not vanish when another one is committed
         for channel in self._channels.values():
-            broker.commit(channel)
-            broker.await_event(channel, self._ring)  # once more, as that may have rung
+            broker.update_history(channel)
+            broker.notify_once(channel, self._ring)  # once more, as that may have rung
         for name, channel in self._channels.items():
             place = self._places[name]
             if place is None and self._asked.last is None:
                 place = Position(channel.epoch, channel.head)
             if place is not None and self._asked.known[name] is None and place.epoch != channel.epoch:
                 # All of the new epoch has come since the client began to wait.
-                place = Position(channel.epoch, channel.log.first - 1)
+                place = Position(channel.epoch, channel.history.first - 1)
             since, epoch = (None, None) if place is None else (place.offset, place.epoch)
             one = visitor.look_into(channel, self._asked.last, since, epoch)
             if self._asked.known[name] is None:
@@ -186,7 +186,7 @@ class LongPoll:
                 self._timer.cancel()
             self._timer = None
         for channel in self._channels.values():
-            self._context.broker.stop_awaiting(channel, self._ring)
+            self._context.broker.cancel_notify(channel, self._ring)
 
 
 def _tells(kept: HistoryPage) -> bool:

@@ -197,7 +197,7 @@ class HTTPRequest(Request):
             return
         head = self._head(status, kind, len(body), _DATA if headers is None else block(headers))
         self._answered, self.on_gone, self.on_drain = True, None, None
-        self.context.stats.answer(self.method, status)
+        self.context.stats.count_response(self.method, status)
         # In one send, the head and the body.
         whole = head if self.method == b"HEAD" or status in BODILESS else head + body
         self.context.stats.sent += len(whole)
@@ -226,7 +226,7 @@ class HTTPRequest(Request):
             self.answer_json(200, first, headers)
             return
         self._answered = True
-        self.context.stats.answer(self.method, 200)
+        self.context.stats.count_response(self.method, 200)
         # HTTP/1.0 has no chunks: the end of the connection is the end of the answer, and a reset is no end.
         self.chunked = int(self.clientproto == b"HTTP/1.1")
         framing = {b"Transfer-Encoding": b"chunked"} if self.chunked else {}
@@ -241,7 +241,7 @@ class HTTPRequest(Request):
 
     def refuse(self, error: Error, status: int | None = None, headers: Mapping[bytes, bytes] | None = None) -> None:
         """Tell why not. The status is that of the code, where no other is given."""
-        self.context.stats.refuse(error.code)
+        self.context.stats.count_error(error.code)
         more = dict(headers or {})
         status = status or STATUS[error.code]
         if error.code is ErrorCode.UNAUTHORIZED:
@@ -257,7 +257,7 @@ class HTTPRequest(Request):
         if self.is_gone:
             return
         self._answered = True
-        self.context.stats.answer(self.method, 200)
+        self.context.stats.count_response(self.method, 200)
         self.channel.write(self._head(200, b"", None, block(dict(headers))))
         self.code, self.startedWriting = 200, 1
         self.finish()
@@ -266,7 +266,7 @@ class HTTPRequest(Request):
         """The connection is another protocol's from here on: what comes in goes to it, and what goes out is its own.
         Gives the head of an answer without an end, which it is to write before all else."""
         self._answered = True
-        self.context.stats.answer(self.method, 200)
+        self.context.stats.count_response(self.method, 200)
         self.connection.persistent = False
         head = self._head(200, b"", None, block(dict(headers)))
         self.connection.give_away(owner)

@@ -183,7 +183,7 @@ class EventStream:
             close_unless_subscribed(self.session, self._wanted)
 
     def keep_alive(self) -> None:
-        self._outlet.offer(KEEP_ALIVE)
+        self._outlet.try_write(KEEP_ALIVE)
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing is None and self.session is not None:
@@ -302,7 +302,7 @@ class StreamsEndpoint:
                 opened.append(answer)
         if error is not None or request.method == b"HEAD":
             for channel in opened:
-                broker.forget_unused(channel)
+                broker.close_if_unused(channel)
         return error
 
 
