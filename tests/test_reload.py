@@ -91,13 +91,13 @@ def test_hosts_and_origins_change_at_once(configure, start, reactor, said):
     configure(f'tcp = "{LOOPBACK}"', 'web = "tcp:8082:interface=127.0.0.1"', 'allow-host = ["old.example"]')
     service = start()
     gate = service.web[0].factory.gate
-    assert gate.judge_host("old.example:8082", DOOR) is None
+    assert gate.check_host("old.example:8082", DOOR) is None
     configure(f'tcp = "{LOOPBACK}"', 'web = "tcp:8082:interface=127.0.0.1"', 'allow-host = ["new.example"]')
     said()
     service.reload()
     assert said() == ["read again: the options"]
-    assert gate.judge_host("new.example:8082", DOOR) is None
-    assert gate.judge_host("old.example:8082", DOOR) is not None
+    assert gate.check_host("new.example:8082", DOOR) is None
+    assert gate.check_host("old.example:8082", DOOR) is not None
 
 
 def test_what_takes_a_restart_is_told_as_long_as_it_does(configure, start, said):
@@ -143,7 +143,7 @@ def test_a_mistake_in_the_file_changes_nothing(configure, start, said, authority
     (told,) = said()
     assert told.startswith(f"nothing was read again, all stays as it was: {tmp_path}/{words}")
     assert service.lines[0].certificates.until == before
-    assert service._gate.judge_host("old.example", DOOR) is None
+    assert service._gate.check_host("old.example", DOOR) is None
 
 
 def test_a_file_that_is_gone_changes_nothing(configure, start, said, tmp_path):
@@ -168,7 +168,7 @@ def test_a_policy_that_cannot_be_used_changes_nothing(configure, start, said, mo
     said()
     service.reload()
     assert said() == ["nothing was read again, all stays as it was: access.key[0].file: no such key"]
-    assert service._gate.judge_host("new.example", DOOR) is not None
+    assert service._gate.check_host("new.example", DOOR) is not None
 
 
 def test_a_fault_about_one_peer_is_logged_and_the_rest_is_read_again(configure, start, said, monkeypatch):
@@ -183,7 +183,7 @@ def test_a_fault_about_one_peer_is_logged_and_the_rest_is_read_again(configure, 
     said()
     service.reload()
     assert said() == ["not every peer could be reviewed", "read again: the options"]
-    assert service._gate.judge_host("new.example", DOOR) is None
+    assert service._gate.check_host("new.example", DOOR) is None
 
 
 def test_nobody_is_let_in_from_elsewhere_by_taking_open_away(configure, start, said):

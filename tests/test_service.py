@@ -562,7 +562,7 @@ def test_shutdown_logs_at_once_how_long_it_waits_and_for_how_many_clients(start,
 
 def test_shutdown_counts_http_requests_that_are_not_answered_yet(start, reactor, logged, monkeypatch):
     service = start(web=("tcp:0:interface=127.0.0.1",))
-    monkeypatch.setattr(type(service.web[0].factory.site), "running", property(lambda site: 3))
+    monkeypatch.setattr(type(service.web[0].factory.site), "running_requests", property(lambda site: 3))
     service.stopService()
     assert f"stopping: waiting up to 5 s for 3 clients to disconnect; {STOP_NOW}" in map(formatEvent, logged)
 

@@ -29,9 +29,9 @@ from twistedsock.listeners import Listener, parse_endpoint
 from twistedsock.metrics.sys_channels import TICK, Monitor, cpu_seconds, memory_bytes
 from twistedsock.pubsub.values import Lost
 from twistedsock.server.accept_errors import install_accept_backoff
-from twistedsock.server.http.checks import OriginPolicy
-from twistedsock.server.http.endpoints import operations
-from twistedsock.server.http.routes import Routes
+from twistedsock.server.http.origin_policy import OriginPolicy
+from twistedsock.server.http.routes import build_routes
+from twistedsock.server.http.routing import Routes
 from twistedsock.server.proxy_protocol import expect_proxy_headers
 from twistedsock.server.sockets import ListenerConfig, host_of, prepare_listening_socket
 from twistedsock.server.tcp import LineFactory
@@ -170,9 +170,8 @@ class BridgeService(Service):
         self._next_reload: Any = None
         self._stop_by = 0.0
         self._gate = OriginPolicy(AllowedOrigins(settings.allow_origin, settings.allow_host))
-        # Operations that come from other packages than shells are added to this list.
         self._routes = Routes(
-            [*operations(self.context, reactor, self.line_ports, lambda: self.webhooks.figures, settings.ping_interval)]
+            build_routes(self.context, reactor, self.line_ports, lambda: self.webhooks.figures, settings.ping_interval)
         )
         self._trusted = trusted_proxies(settings)
         self.lines = self._listeners(settings.tcp, self._line_factory)
@@ -397,7 +396,7 @@ class BridgeService(Service):
 
     def _connected(self) -> int:
         """How many clients have a session or an HTTP request that is not answered yet."""
-        return len(self.context.roster) + sum(listener.factory.site.running for listener in self.web)
+        return len(self.context.roster) + sum(listener.factory.site.running_requests for listener in self.web)
 
     def _log_wait(self, count: int, noun: str, event: str) -> None:
         """Log what a shutdown waits for, and how to end the wait: it would look like a hang otherwise."""
@@ -428,7 +427,7 @@ class BridgeService(Service):
                 gone.callback(None)
 
         for listener in self.web:
-            listener.factory.site.drain(lambda listener=listener: is_gone(listener))
+            listener.factory.site.shut_down(lambda listener=listener: is_gone(listener))
         self.context.roster.when_empty(lambda: is_gone(self.context.roster))
         return gone
 

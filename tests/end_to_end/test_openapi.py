@@ -17,9 +17,9 @@ from twistedsock.codecs.query import STATUS
 from twistedsock.errors import ErrorCode
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.names import CHANNEL_BYTES, EVENT_NAME_BYTES, NICK_BYTES
-from twistedsock.server.http.admin import MAX_REASON
-from twistedsock.server.http.endpoints import operations
-from twistedsock.server.http.request import DEFAULT_PAGE_SIZE, MAX_ON_PAGE
+from twistedsock.server.http.admin import MAX_REASON_LENGTH
+from twistedsock.server.http.request import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from twistedsock.server.http.routes import build_routes
 from twistedsock.testing import FakeServer
 
 pytestmark = pytest.mark.end_to_end
@@ -57,7 +57,7 @@ def test_it_is_written_as_it_would_be_written_anew() -> None:
 
 
 def test_it_has_each_address_that_there_is_and_no_other() -> None:
-    routes = operations(FakeServer().server, Clock(), lambda: [])
+    routes = build_routes(FakeServer().server, Clock(), lambda: [])
     there = {(route.path, route.method.lower()) for route in routes}
     assert {(path, method) for path, method, _ in OPERATIONS} == there | {("/openapi.json", "get")}
 
@@ -65,7 +65,7 @@ def test_it_has_each_address_that_there_is_and_no_other() -> None:
 def test_whoever_is_asked_for_a_token_is_told_so() -> None:
     asked = {
         (route.path, route.method.lower()): route.asks_who
-        for route in operations(FakeServer().server, Clock(), lambda: [])
+        for route in build_routes(FakeServer().server, Clock(), lambda: [])
     }
     for path, method, operation in OPERATIONS:
         if path not in ("/ws", "/openapi.json"):
@@ -109,12 +109,12 @@ def test_numbers_and_codes_are_those_of_the_server() -> None:
     assert parameters["name"]["schema"]["maxLength"] == EVENT_NAME_BYTES
     assert parameters["nick"]["schema"]["maxLength"] == NICK_BYTES
     assert (parameters["limit"]["schema"]["maximum"], parameters["limit"]["schema"]["default"]) == (
-        MAX_ON_PAGE,
+        MAX_PAGE_SIZE,
         DEFAULT_PAGE_SIZE,
     )
     assert schemas["Batch"]["properties"]["events"]["maxItems"] == MAX_TOGETHER
     [reason] = DOCUMENT["paths"]["/peers/{id}"]["delete"]["parameters"]
-    assert reason["schema"]["maxLength"] == MAX_REASON
+    assert reason["schema"]["maxLength"] == MAX_REASON_LENGTH
     assert (
         f"{Limits().max_message_bytes:,} bytes"
         in DOCUMENT["paths"]["/channels/{channel}/events"]["post"]["description"]

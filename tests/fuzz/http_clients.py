@@ -9,6 +9,7 @@ from tests.fuzz.connections import Connection, Transport
 from tests.fuzz.model import Model, check_history
 from twistedsock.codecs.sse import read_id
 from twistedsock.pubsub.values import Position
+from twistedsock.server.http.connection import HTTPConnection
 
 
 class SlowTransport(Transport):
@@ -29,7 +30,7 @@ class HttpConnection(Connection):
 
     def __init__(self, model: Model) -> None:
         self.transport = SlowTransport(8082)
-        self.protocol = model.site.buildProtocol(self.transport.getPeer())
+        self.protocol = HTTPConnection(model.site, self.transport.getPeer())
         self.protocol.makeConnection(self.transport)
         self.gone = self.was_slow = False
 

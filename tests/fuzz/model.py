@@ -12,9 +12,9 @@ from twisted.internet.task import Clock
 
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.pubsub.values import Batch
-from twistedsock.server.http.checks import OriginPolicy
-from twistedsock.server.http.endpoints import operations
-from twistedsock.server.http.routes import Routes
+from twistedsock.server.http.origin_policy import OriginPolicy
+from twistedsock.server.http.routes import build_routes
+from twistedsock.server.http.routing import Routes
 from twistedsock.server.http.site import HTTPSite
 from twistedsock.server.sockets import DEFAULT_LISTENER
 from twistedsock.testing import FakeServer
@@ -44,7 +44,7 @@ class Model:
         """Payload, channel and offset of each publish that was answered."""
         self.skipped = False
         self._published = 0
-        routes = Routes(operations(self.server.context, clock, list))
+        routes = Routes(build_routes(self.server.context, clock, list))
         self.site = HTTPSite(clock, self.server.context, OriginPolicy(AllowedOrigins()), routes, DEFAULT_LISTENER)
         self._deliver, self.server.broker.deliver = self.server.broker.deliver, self._witness  # type: ignore[method-assign]
 

@@ -19,7 +19,7 @@ from twistedsock.codecs.telnet import TelnetFilter
 from twistedsock.codecs.websocket import PlainFrames
 from twistedsock.limits import memory
 from twistedsock.server import tcp, web, websocket
-from twistedsock.server.http.checks import OriginPolicy
+from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.tcp import LineFactory
 from twistedsock.server.web import WebFactory
 from twistedsock.testing import FakeServer

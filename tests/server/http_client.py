@@ -4,9 +4,10 @@ import json
 
 from tests.behaviours.voices import settle
 from twistedsock.auth.origins import AllowedOrigins
-from twistedsock.server.http.checks import OriginPolicy
-from twistedsock.server.http.endpoints import operations
-from twistedsock.server.http.routes import Routes
+from twistedsock.server.http.connection import HTTPConnection
+from twistedsock.server.http.origin_policy import OriginPolicy
+from twistedsock.server.http.routes import build_routes
+from twistedsock.server.http.routing import Routes
 from twistedsock.server.http.site import HTTPSite
 from twistedsock.server.sockets import DEFAULT_LISTENER
 
@@ -49,14 +50,14 @@ class Asking:
     def __init__(self, server, reactor, wire):
         self.server = server
         self._wire = wire
-        routes = Routes(operations(server.context, reactor, list))
+        routes = Routes(build_routes(server.context, reactor, list))
         self.site = HTTPSite(reactor, server.context, OriginPolicy(AllowedOrigins()), routes, DEFAULT_LISTENER)
         self.connect()
 
     def connect(self, there="127.0.0.1"):
         """Another connection, from there."""
         self.transport = self._wire(port=8082, there=there)
-        self.protocol = self.site.buildProtocol(self.transport.getPeer())
+        self.protocol = HTTPConnection(self.site, self.transport.getPeer())
         self.protocol.makeConnection(self.transport)
 
     def send(self, method, path, body=b"", **headers):

@@ -6,9 +6,10 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from twistedsock.auth.origins import AllowedOrigins
-from twistedsock.server.http.checks import OriginPolicy
-from twistedsock.server.http.endpoints import operations
-from twistedsock.server.http.routes import Routes
+from twistedsock.server.http.connection import HTTPConnection
+from twistedsock.server.http.origin_policy import OriginPolicy
+from twistedsock.server.http.routes import build_routes
+from twistedsock.server.http.routing import Routes
 from twistedsock.server.http.site import HTTPSite
 from twistedsock.server.sockets import DEFAULT_LISTENER
 from twistedsock.testing import FakeServer
@@ -64,7 +65,7 @@ class Visit:
 
     def __init__(self, site, transport, peer=None, is_proxied=False):
         self.transport = transport
-        self.protocol = site.buildProtocol(peer or transport.getPeer(), is_proxied)
+        self.protocol = HTTPConnection(site, peer or transport.getPeer(), is_proxied)
         self.protocol.makeConnection(transport)
 
     def send_bytes(self, data):
@@ -94,7 +95,7 @@ class Place:
     def __init__(self, reactor, wire, routes=(), origins=None, listening=DEFAULT_LISTENER, server=None):
         self.reactor, self.server = reactor, server or FakeServer()
         context = self.server.context
-        table = Routes([*operations(context, reactor, lambda: []), *routes])
+        table = Routes([*build_routes(context, reactor, lambda: []), *routes])
         self.gate = OriginPolicy(origins or AllowedOrigins())
         self.site = HTTPSite(reactor, context, self.gate, table, listening)
         self._wire = wire

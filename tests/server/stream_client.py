@@ -5,9 +5,9 @@ from twisted.python.failure import Failure
 
 from tests.event_streams import read_events
 from twistedsock.auth.origins import AllowedOrigins
-from twistedsock.server.http.checks import OriginPolicy
-from twistedsock.server.http.endpoints import operations
-from twistedsock.server.http.routes import Routes
+from twistedsock.server.http.origin_policy import OriginPolicy
+from twistedsock.server.http.routes import build_routes
+from twistedsock.server.http.routing import Routes
 from twistedsock.server.web import WebFactory
 
 
@@ -57,6 +57,6 @@ class Client:
 
 def web_port(reactor, wire, server, interval=0):
     """Gives what connects to it."""
-    routes = Routes(operations(server.context, reactor, list, ping_interval=interval))
+    routes = Routes(build_routes(server.context, reactor, list, ping_interval=interval))
     factory = WebFactory(server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 0, list, routes=routes)
     return lambda: Client(factory, wire(port=8082))

@@ -4,7 +4,7 @@ import pytest
 
 from tests.event_streams import Stream
 from twistedsock.errors import CloseReason
-from twistedsock.server.http.sse import NOT_ALL
+from twistedsock.server.http.sse import INCOMPLETE
 from twistedsock.session.replies import SessionState
 from twistedsock.testing import FakeServer
 
@@ -22,7 +22,7 @@ def test_who_gets_not_all_is_told_why_and_ends(channels: list[str]) -> None:
     stream = Stream(server, channels)
     heard = stream.received()
     assert [event.kind for event in heard] == ["welcome", "ok", "error", "notice"]
-    assert heard[2].message["code"] == "limit" and heard[3].message["text"] == NOT_ALL.decode()
+    assert heard[2].message["code"] == "limit" and heard[3].message["text"] == INCOMPLETE.decode()
     assert stream.endings == [CloseReason.TRY_AGAIN] and stream.session.state is SessionState.CLOSING
 
 

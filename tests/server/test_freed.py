@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 from tests.server.websocket_streams import frame
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.server.connection import LINGER_SECONDS
-from twistedsock.server.http.checks import OriginPolicy
 from twistedsock.server.http.connection import HTTPConnection
+from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.server.http.sse import EventStream
 from twistedsock.server.tcp import LineFactory, LineProtocol

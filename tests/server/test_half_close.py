@@ -10,7 +10,7 @@ from tests.server.stream_client import web_port
 from tests.server.websocket_client import CLOSE, PING, TEXT
 from tests.server.websocket_streams import HANDSHAKE, frame
 from twistedsock.codecs.sse import KEEP_ALIVE
-from twistedsock.server.http.sse import PROBE_AFTER, PROBE_EVERY
+from twistedsock.server.http.sse import FIRST_PROBE_SECONDS, PROBE_INTERVAL_SECONDS
 
 HOST = b"Host: 127.0.0.1:8082\r\n"
 
@@ -136,13 +136,13 @@ def test_a_stream_finds_out_soon_whether_the_client_is_still_there(connect, serv
     client.transport.heard()
     client.half_closes()
     assert client.transport.heard() == KEEP_ALIVE
-    for seconds in (PROBE_AFTER, PROBE_EVERY, PROBE_EVERY):
+    for seconds in (FIRST_PROBE_SECONDS, PROBE_INTERVAL_SECONDS, PROBE_INTERVAL_SECONDS):
         reactor.advance(seconds - 0.1)
         assert client.transport.heard() == b""
         reactor.advance(0.1)
         assert client.transport.heard() == KEEP_ALIVE
     client.goes()
-    reactor.advance(PROBE_EVERY)
+    reactor.advance(PROBE_INTERVAL_SECONDS)
     assert not reactor.getDelayedCalls() and len(server.context.roster) == 0
 
 
@@ -156,7 +156,7 @@ def test_a_stream_that_begins_after_the_half_close_is_probed_once_at_a_time(conn
     client.half_closes()
     reactor.turn()
     assert client.transport.heard().endswith(b"}\n\n" + KEEP_ALIVE)
-    reactor.advance(PROBE_AFTER)
+    reactor.advance(FIRST_PROBE_SECONDS)
     assert client.transport.heard() == KEEP_ALIVE
 
 

@@ -16,7 +16,7 @@ from tests.server.websocket_client import CLOSE, TEXT
 from tests.server.websocket_streams import frame
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.limits.principal import LOCAL
-from twistedsock.server.http.checks import OriginPolicy
+from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.tcp import LineFactory
 from twistedsock.server.transport import LOST, BufferedOutlet, DirectTCPTransport, count_for, install_direct_writes
 from twistedsock.server.web import WebFactory

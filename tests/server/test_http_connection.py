@@ -11,8 +11,8 @@ from twistedsock.errors import BAD_NICK
 from twistedsock.limits.principal import LOCAL
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.server.connection import LINGER_SECONDS
-from twistedsock.server.http.connection import IDLE, MAX_EARLY, MAX_REQUESTS
-from twistedsock.server.http.routes import Route
+from twistedsock.server.http.connection import IDLE_TIMEOUT_SECONDS, MAX_PIPELINED_BYTES, MAX_REQUESTS
+from twistedsock.server.http.routing import Route
 from twistedsock.testing import FakeServer
 
 CHUNKED = {"Transfer_Encoding": "chunked"}
@@ -32,7 +32,7 @@ def build(reactor, wire):
 
         def echo(request):
             order.append(request.body)
-            request.answer(200, b"text/plain", request.body)
+            request.respond(200, b"text/plain", request.body)
 
         def fail(request):
             raise ZeroDivisionError
@@ -42,8 +42,8 @@ def build(reactor, wire):
 
         routes = [
             Route("POST", "/echo", echo),
-            Route("POST", "/little", echo, most_body=10),
-            Route("POST", "/large", echo, most_body=1_000_000),
+            Route("POST", "/little", echo, max_body=10),
+            Route("POST", "/large", echo, max_body=1_000_000),
             Route("GET", "/later", waiting.append),
             Route("POST", "/later", waiting.append),
             Route("GET", "/fails", fail),
@@ -176,7 +176,7 @@ def test_what_is_held_of_a_body_is_counted_until_it_is_answered(place):
     assert request.body == b"x" * 60_000
     visit.protocol.dataReceived(b"GET")
     assert memory_budget.held == 60_003
-    request.answer(200, b"text/plain", b"")
+    request.respond(200, b"text/plain", b"")
     assert memory_budget.held == 0
 
 
@@ -360,7 +360,7 @@ def test_what_comes_together_is_run_in_shares(place):
     """A read has room for two thousand requests, and all others would wait for them."""
     place.server.broker.clock = lambda: place.server.now
     visit = place()
-    answer_one = place.site.routes.find(b"/healthz").methods[b"GET"].operation
+    answer_one = place.site.routes.find(b"/healthz").methods[b"GET"].handler
 
     def slow(request):
         place.server.now += TIME_SLICE_SECONDS / 4
@@ -403,11 +403,11 @@ def test_who_does_not_read_is_not_answered_further(place, reactor):
     for _ in range(3):
         place.server.turn()
         assert len(visit.received()) == 1 and not visit.transport.reads
-        reactor.advance(IDLE - 1)
+        reactor.advance(IDLE_TIMEOUT_SECONDS - 1)
         visit.protocol.resumeProducing()
     place.server.turn()
     assert visit.received() == [] and visit.transport.reads
-    reactor.advance(IDLE - 1)
+    reactor.advance(IDLE_TIMEOUT_SECONDS - 1)
     assert not visit.is_closing
     reactor.advance(1)
     assert visit.is_closing
@@ -433,7 +433,7 @@ def test_who_never_reads_its_answers_is_closed(place, reactor):
     visit.protocol.dataReceived(ask("/healthz") * 3)
     place.server.turn()
     assert len(visit.received()) == 1
-    reactor.advance(IDLE)
+    reactor.advance(IDLE_TIMEOUT_SECONDS)
     assert visit.is_closing
     visit.protocol.resumeProducing()
     place.server.turn()
@@ -444,7 +444,7 @@ def test_what_is_behind_an_answer_that_is_not_read_waits_for_it_too(place):
     visit = place()
     visit.protocol.dataReceived(ask("/later"))
     visit.protocol.pauseProducing()
-    visit.protocol.dataReceived(b"x" * (MAX_EARLY + 1))
+    visit.protocol.dataReceived(b"x" * (MAX_PIPELINED_BYTES + 1))
     assert not visit.transport.reads
 
 
@@ -462,9 +462,9 @@ def test_what_is_behind_an_answer_that_takes_long_waits(place):
     visit = place()
     visit.protocol.dataReceived(ask("/later") + ask("/healthz"))
     assert visit.received() == [] and visit.transport.reads
-    visit.protocol.dataReceived(b"x" * MAX_EARLY + b"\r\n")
+    visit.protocol.dataReceived(b"x" * MAX_PIPELINED_BYTES + b"\r\n")
     assert not visit.transport.reads
-    place.waiting.pop().answer(200, b"text/plain", b"at last")
+    place.waiting.pop().respond(200, b"text/plain", b"at last")
     first, second, third = visit.received()
     assert (first.body, second.body, third.status) == (b"at last", b"ok\n", 400)
 
@@ -472,11 +472,11 @@ def test_what_is_behind_an_answer_that_takes_long_waits(place):
 def test_an_answer_that_takes_long_is_waited_for(place, reactor):
     visit = place()
     visit.protocol.dataReceived(ask("/later"))
-    reactor.advance(10 * IDLE)
+    reactor.advance(10 * IDLE_TIMEOUT_SECONDS)
     assert not visit.is_closing
-    place.waiting.pop().answer(200, b"text/plain", b"at last")
+    place.waiting.pop().respond(200, b"text/plain", b"at last")
     assert visit.received()[0].body == b"at last"
-    reactor.advance(IDLE)
+    reactor.advance(IDLE_TIMEOUT_SECONDS)
     assert visit.is_closing
 
 
@@ -485,22 +485,22 @@ def test_who_has_gone_is_told_to_the_operation_and_answers_are_thrown_away(place
     visit.protocol.dataReceived(ask("/later"))
     (request,) = place.waiting
     gone = []
-    request.on_gone = lambda: gone.append(request.is_gone)
+    request.on_disconnect = lambda: gone.append(request.is_finished)
     visit.is_lost()
     assert gone == [True]
-    request.answer_json(200, b"{}")
-    request.refuse(BAD_NICK)
+    request.respond_json(200, b"{}")
+    request.respond_error(BAD_NICK)
     assert visit.received() == [] and logged == []
-    assert place.site.running == 0 and not place.site.connections
+    assert place.site.running_requests == 0 and not place.site.connections
 
 
 def test_who_was_answered_is_not_told_to_be_gone(place):
     visit = place()
     visit.protocol.dataReceived(ask("/later"))
     (request,) = place.waiting
-    request.on_gone = lambda: 1 / 0
-    request.answer_json(200, b"{}")
-    assert request.is_gone
+    request.on_disconnect = lambda: 1 / 0
+    request.respond_json(200, b"{}")
+    assert request.is_finished
     visit.is_lost()
 
 
@@ -544,7 +544,7 @@ def test_nothing_is_left_of_a_connection(place, reactor, last):
         visit.protocol.dataReceived(last)
     visit.protocol.connectionLost(Failure(ConnectionDone()))
     assert reactor.getDelayedCalls() == []
-    assert not place.site.connections and place.site.running == 0
+    assert not place.site.connections and place.site.running_requests == 0
 
 
 def test_while_the_server_goes_away_nobody_new_is_served(place):
@@ -566,15 +566,15 @@ def test_who_is_being_answered_when_the_server_goes_away_may_hear_it(place):
     for visit in (busy, hurried, failing):
         visit.protocol.dataReceived(ask("/later"))
     first, second, third = place.waiting
-    second.on_drain = lambda: second.answer(200, b"text/plain", b"so far")
+    second.on_shutdown = lambda: second.respond(200, b"text/plain", b"so far")
     over = []
     place.server.context.draining = True
-    place.site.drain(lambda: over.append(place.site.running))
+    place.site.shut_down(lambda: over.append(place.site.running_requests))
     assert idle.is_closing and not busy.is_closing
     assert [answer.body for answer in hurried.received()] == [b"so far"]
     assert over == []
     failing.is_lost()
-    first.answer(200, b"text/plain", b"all")
+    first.respond(200, b"text/plain", b"all")
     assert [answer.body for answer in busy.received()] == [b"all"]
     assert over == [0]
 
@@ -584,9 +584,9 @@ def test_a_fault_of_one_that_is_hurried_does_not_keep_the_others_waiting(place, 
     for one in (visit, other):
         one.protocol.dataReceived(ask("/later"))
     first, second = place.waiting
-    first.on_drain = lambda: 1 / 0
-    second.on_drain = lambda: second.answer_json(200, b"{}")
-    place.site.drain(lambda: None)
+    first.on_shutdown = lambda: 1 / 0
+    second.on_shutdown = lambda: second.respond_json(200, b"{}")
+    place.site.shut_down(lambda: None)
     assert other.received()[0].status == 200
     assert [event["log_failure"].type for event in logged] == [ZeroDivisionError]
     logged.clear()
@@ -595,5 +595,5 @@ def test_a_fault_of_one_that_is_hurried_does_not_keep_the_others_waiting(place, 
 
 def test_if_nobody_asks_for_anything_the_end_is_at_once(place):
     over = []
-    place.site.drain(lambda: over.append(True))
+    place.site.shut_down(lambda: over.append(True))
     assert over == [True]

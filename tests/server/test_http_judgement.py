@@ -10,7 +10,7 @@ from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.auth.trusted_proxies import parse_trusted
 from twistedsock.errors import TOO_FAST
 from twistedsock.limits.principal import LOCAL
-from twistedsock.server.http.routes import Route
+from twistedsock.server.http.routing import Route
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.testing import FakePolicy, FakeServer
 
@@ -28,8 +28,8 @@ class Seen:
         self.requests = []
 
     def __call__(self, request):
-        self.requests.append((request.identity, request.ends.client, request.captured))
-        request.answer_json(200, b"{}")
+        self.requests.append((request.identity, request.endpoints.client, request.captured))
+        request.respond_json(200, b"{}")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def build(reactor, wire):
             Route("GET", "/who", seen),
             Route("POST", "/who", seen),
             Route("POST", "/things/{thing}/parts", seen),
-            Route("GET", "/open", seen, asks_who=False),
+            Route("GET", "/open", seen, authenticates=False),
             Route("GET", "/dear", lambda request: (request.charge(9), seen(request))),
         ]
         server = FakeServer(policy=policy, **limits)
@@ -476,7 +476,7 @@ def test_the_first_request_has_been_read_already(build):
     """Where it told whom it speaks for, that is the far end."""
     place = build(listening=BEHIND)
     visit = place()
-    visit.protocol.know(IPv4Address("TCP", "203.0.113.7", 0))
+    visit.protocol.set_client_address(IPv4Address("TCP", "203.0.113.7", 0))
     visit.asks("/who", X_Forwarded_For="203.0.113.7")
     assert place.seen.requests[0][1] == b"203.0.113.7:0"
 
@@ -484,7 +484,7 @@ def test_the_first_request_has_been_read_already(build):
 @pytest.mark.parametrize("value", [b"a\r\nb", b"a\n", b"a\rb"])
 def test_no_operation_can_make_two_headers_of_one(place, logged, value):
     place.site.routes.find(b"/open").methods[b"GET"] = Route(
-        "GET", "/open", lambda request: request.refuse(TOO_FAST, headers={b"X": value})
+        "GET", "/open", lambda request: request.respond_error(TOO_FAST, headers={b"X": value})
     )
     visit = place()
     visit.protocol.dataReceived(ask("/open"))

@@ -8,8 +8,8 @@ from tests.server.http_client import Asking
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Payloads
-from twistedsock.server.http import response
-from twistedsock.server.http.response import PATIENCE
+from twistedsock.server.http import request as request_module
+from twistedsock.server.http.request import WRITE_TIMEOUT_SECONDS
 from twistedsock.testing import FakePolicy, FakeServer
 
 KITCHEN = "/channels/kitchen/events"
@@ -130,7 +130,7 @@ def test_who_reads_nothing_for_too_long_is_reset(ask, reactor):
     ask.send("GET", KITCHEN)
     ask.protocol.pauseProducing()
     ask.server.turn()
-    reactor.advance(PATIENCE - 1)
+    reactor.advance(WRITE_TIMEOUT_SECONDS - 1)
     assert not ask.transport.aborted
     reactor.advance(1)
     assert ask.transport.aborted and not ask.transport.disconnecting
@@ -138,7 +138,7 @@ def test_who_reads_nothing_for_too_long_is_reset(ask, reactor):
 
 def test_a_fault_of_ours_amid_an_answer_resets_it(ask, logged, monkeypatch):
     ask.send("GET", KITCHEN)
-    monkeypatch.setattr(response, "next", lambda *arguments: 1 / 0, raising=False)
+    monkeypatch.setattr(request_module, "next", lambda *arguments: 1 / 0, raising=False)
     ask.server.turn()
     assert ask.transport.aborted
     assert [event["log_failure"].type for event in logged] == [ZeroDivisionError]
@@ -221,7 +221,7 @@ def test_who_only_sends_is_cut_off_all_the_same(ask, reactor):
     ask.send("GET", KITCHEN)
     ask.protocol.pauseProducing()
     ask.server.turn()
-    reactor.advance(PATIENCE - 1)
+    reactor.advance(WRITE_TIMEOUT_SECONDS - 1)
     ask.protocol.dataReceived(b"G")
     reactor.advance(1)
     assert ask.transport.disconnecting or ask.transport.disconnected

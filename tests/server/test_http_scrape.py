@@ -5,9 +5,10 @@ import gzip
 import pytest
 
 from twistedsock.auth.origins import AllowedOrigins
-from twistedsock.server.http.checks import OriginPolicy
-from twistedsock.server.http.endpoints import operations
-from twistedsock.server.http.routes import Routes
+from twistedsock.server.http.connection import HTTPConnection
+from twistedsock.server.http.origin_policy import OriginPolicy
+from twistedsock.server.http.routes import build_routes
+from twistedsock.server.http.routing import Routes
 from twistedsock.server.http.site import HTTPSite
 from twistedsock.server.sockets import DEFAULT_LISTENER
 from twistedsock.testing import FakePolicy
@@ -27,12 +28,12 @@ class Answer:
 @pytest.fixture
 def ask(server, reactor, wire):
     """Ask on a connection of one's own: ``ask(method="GET", there="127.0.0.1", **headers)``."""
-    routes = Routes(operations(server.context, reactor, list))
+    routes = Routes(build_routes(server.context, reactor, list))
     site = HTTPSite(reactor, server.context, OriginPolicy(AllowedOrigins()), routes, DEFAULT_LISTENER)
 
     def asking(method="GET", there="127.0.0.1", **headers):
         transport = wire(port=8082, there=there)
-        protocol = site.buildProtocol(transport.getPeer())
+        protocol = HTTPConnection(site, transport.getPeer())
         protocol.makeConnection(transport)
         lines = [f"{method} /metrics HTTP/1.1", "Host: 127.0.0.1:8082"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

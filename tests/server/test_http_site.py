@@ -12,11 +12,11 @@ from twisted.python.failure import Failure
 
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.codecs.http import MAX_HEADERS
-from twistedsock.server.http.checks import OriginPolicy
-from twistedsock.server.http.connection import IDLE
-from twistedsock.server.http.endpoints import operations
-from twistedsock.server.http.request import DATA, PAGE
-from twistedsock.server.http.routes import Routes
+from twistedsock.server.http.connection import IDLE_TIMEOUT_SECONDS, HTTPConnection
+from twistedsock.server.http.headers import DATA_HEADERS, PAGE_HEADERS
+from twistedsock.server.http.origin_policy import OriginPolicy
+from twistedsock.server.http.routes import build_routes
+from twistedsock.server.http.routing import Routes
 from twistedsock.server.http.site import HTTPSite
 from twistedsock.server.sockets import DEFAULT_LISTENER
 from twistedsock.testing import FakeServer
@@ -42,11 +42,11 @@ def ask(reactor, wire):
         reactor,
         context,
         OriginPolicy(AllowedOrigins()),
-        Routes(operations(context, reactor, lambda: LINES)),
+        Routes(build_routes(context, reactor, lambda: LINES)),
         DEFAULT_LISTENER,
     )
     transport = wire(port=8082)
-    protocol = site.buildProtocol(transport.getPeer())
+    protocol = HTTPConnection(site, transport.getPeer())
     protocol.makeConnection(transport)
 
     def asking(path, method="GET", host="127.0.0.1:8082", body=b"", **headers):
@@ -102,7 +102,9 @@ def test_each_page_announces_all_its_modules(page, entry):
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE", "OPTIONS"])
 def test_every_answer_has_the_security_headers(ask, path, method):
     answer = ask(path, method)
-    for name, value in (PAGE if answer.status == 200 and path in ("/", "/sockbridge.js") else DATA).items():
+    for name, value in (
+        PAGE_HEADERS if answer.status == 200 and path in ("/", "/sockbridge.js") else DATA_HEADERS
+    ).items():
         assert answer.headers[name.decode().lower()] == value.decode()
 
 
@@ -141,7 +143,7 @@ def test_the_page_is_told_where_the_line_ports_are(ask):
 
 
 @pytest.mark.parametrize(
-    "path", ["/index.html", "/static/page.js", "/../setup.cfg", "/%2e%2e/setup.cfg", "//", "/PAGE.JS"]
+    "path", ["/index.html", "/static/page.js", "/../setup.cfg", "/%2e%2e/setup.cfg", "//", "/PAGE_HEADERS.JS"]
 )
 def test_what_is_not_there_is_not_found(ask, path):
     assert ask(path).status == 404
@@ -192,7 +194,7 @@ def test_who_does_not_let_go_is_cut_off(ask, reactor, logged):
     """A peer that does not answer the goodbye of TLS would stay for ever."""
     ask("/", Connection="close")
     assert ask.transport.disconnecting
-    reactor.advance(IDLE - 1)
+    reactor.advance(IDLE_TIMEOUT_SECONDS - 1)
     assert not ask.transport.disconnected
     reactor.advance(1)
     assert ask.transport.disconnected
@@ -201,7 +203,7 @@ def test_who_does_not_let_go_is_cut_off(ask, reactor, logged):
 
 def test_who_is_silent_for_too_long_is_closed_without_a_word_in_the_log(ask, reactor, logged):
     ask("/")
-    reactor.advance(IDLE)
+    reactor.advance(IDLE_TIMEOUT_SECONDS)
     assert ask.transport.disconnecting and not ask.transport.disconnected
     reactor.advance(15)
     assert ask.transport.disconnected
@@ -209,7 +211,7 @@ def test_who_is_silent_for_too_long_is_closed_without_a_word_in_the_log(ask, rea
 
 
 @pytest.mark.parametrize("last", [b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"nonsense\r\n", b"GET"])
-@pytest.mark.parametrize("later", [0, IDLE - 1, IDLE, IDLE + 20])
+@pytest.mark.parametrize("later", [0, IDLE_TIMEOUT_SECONDS - 1, IDLE_TIMEOUT_SECONDS, IDLE_TIMEOUT_SECONDS + 20])
 def test_an_end_leaves_no_timer_behind(ask, reactor, last, later):
     ask.protocol.dataReceived(last)
     reactor.advance(later)

@@ -90,7 +90,7 @@ def test_more_than_may_come_at_once(server, open_one):
 def test_nobody_speaks_on_a_stream_whose_key_he_does_not_know(server, open_one, key):
     connect, client, _ = open_one(server)
     status, _, body = send(connect(), key, PING)
-    assert status == 404 and "no such stream" in json.loads(body)["detail"]
+    assert status == 404 and "unknown stream key" in json.loads(body)["detail"]
     assert client.received() == []
 
 

@@ -10,7 +10,7 @@ from tests.server.stream_client import web_port
 from twistedsock.errors import CloseReason
 from twistedsock.server.http.connection import HTTPConnection
 from twistedsock.server.http.request import HTTPRequest
-from twistedsock.server.http.sse import MAX_IGNORED, EventStream
+from twistedsock.server.http.sse import MAX_IGNORED_BYTES, EventStream
 from twistedsock.session.session import Session
 from twistedsock.testing import FakePolicy, FakeServer
 
@@ -107,7 +107,7 @@ def test_a_kept_alive_connection_becomes_a_stream_and_nothing_of_http_is_held(se
     assert isinstance(stream, EventStream)
     gc.disable()
     try:
-        assert connection.requests == [] and connection.give_way is None
+        assert connection.requests == [] and connection.replace_protocol is None
         # The frame of this test may be among them, depending on the version of Python.
         holders = [held for held in gc.get_referrers(connection) if not isinstance(held, FrameType)]
         assert holders == []
@@ -218,11 +218,11 @@ def test_what_the_client_still_says_is_dropped_and_bounded(server, connect):
     client = connect().streams("/channels/k/events")
     client.received()
     client.protocol.dataReceived(b"GET /healthz HTTP/1.1\r\n\r\n")
-    client.protocol.dataReceived(b"x" * (MAX_IGNORED - 100))
+    client.protocol.dataReceived(b"x" * (MAX_IGNORED_BYTES - 100))
     assert not client.received() and not client.transport.half_closed
     client.protocol.dataReceived(b"x" * 100)
     assert kinds(client.received()) == ["notice"] and client.transport.half_closed
-    client.protocol.dataReceived(b"x" * MAX_IGNORED)
+    client.protocol.dataReceived(b"x" * MAX_IGNORED_BYTES)
     client.goes()
     assert not len(server.context.roster)
 

@@ -13,7 +13,7 @@ from tests.server.test_web import upgrade
 from tests.server.websocket_streams import frame
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.limits.memory import MemoryBudget
-from twistedsock.server.http.checks import OriginPolicy
+from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.tcp import LineFactory
 from twistedsock.server.transport import DirectTCPTransport
 from twistedsock.server.web import WebFactory

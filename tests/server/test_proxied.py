@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.auth.trusted_proxies import parse_trusted
-from twistedsock.server.http.checks import OriginPolicy
+from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.proxy_protocol import ProxyProtocolFactory, expect_proxy_headers
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.server.tcp import LineFactory, LineProtocol

@@ -13,7 +13,7 @@ from tests.server.stream_client import Client, web_port
 from tests.server.websocket_streams import frame
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.errors import ErrorCode
-from twistedsock.server.http.checks import OriginPolicy
+from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.server.tcp import LineFactory
 from twistedsock.server.web import WebFactory

@@ -11,7 +11,7 @@ from twistedsock.auth.origins import AllowedOrigins, ListenerScope, host_name
 from twistedsock.codecs.http import MAX_HEAD
 from twistedsock.errors import ErrorCode
 from twistedsock.server.connection import LINGER_SECONDS
-from twistedsock.server.http.checks import MAX_TOLD, OriginPolicy
+from twistedsock.server.http.origin_policy import MAX_LOGGED, OriginPolicy
 from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig
 from twistedsock.server.web import WebFactory
 from twistedsock.server.websocket import OPEN_TIMEOUT
@@ -366,13 +366,13 @@ def test_on_a_connection_that_is_kept_alive_each_request_is_judged(visit):
 
 def test_nobody_can_write_lines_into_the_log_or_fill_it(logged):
     gate, door = OriginPolicy(AllowedOrigins()), ListenerScope(True, 8082)
-    gate.judge(HOST, "http://a\n2026 [sockbridge] all is well" + "x" * 1000, door)
+    gate.check_origin(HOST, "http://a\n2026 [sockbridge] all is well" + "x" * 1000, door)
     (said,) = [formatEvent(event) for event in logged]
     assert "\n" not in said
     assert len(said) < 250
-    for number in range(2 * MAX_TOLD):
-        gate.judge(HOST, f"http://{number}.example", door)
-    assert len(logged) == MAX_TOLD
+    for number in range(2 * MAX_LOGGED):
+        gate.check_origin(HOST, f"http://{number}.example", door)
+    assert len(logged) == MAX_LOGGED
 
 
 def test_a_slow_reader_of_the_page_holds_nobody_up(visit, reactor):

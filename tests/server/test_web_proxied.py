@@ -7,7 +7,7 @@ from twisted.python.failure import Failure
 
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.auth.trusted_proxies import parse_trusted
-from twistedsock.server.http.checks import OriginPolicy
+from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.server.web import WebFactory
 from twistedsock.server.websocket import OPEN_TIMEOUT

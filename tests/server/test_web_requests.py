@@ -6,7 +6,7 @@ import txaio
 
 from tests.server.http_visits import read_answers
 from twistedsock.auth.origins import AllowedOrigins
-from twistedsock.server.http.checks import OriginPolicy
+from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.web import WebFactory
 from twistedsock.testing import FakeServer, read_frames
 

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from tests.authority import Authority
 from twistedsock.auth.origins import AllowedOrigins
-from twistedsock.server.http.checks import OriginPolicy
+from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.server.web import WebFactory
 from twistedsock.testing import FakePolicy, FakeServer, read_frames

@@ -25,9 +25,11 @@ from twistedsock.limits.memory import UNCOUNTED_BYTES
 from twistedsock.limits.principal import LOCAL, Principal, address_principal, subject_principal
 from twistedsock.limits.rate import ENTRY_PRICE, TLS_HANDSHAKE_PRICE, token_price
 from twistedsock.server.connection import graceful_close
-from twistedsock.server.http.checks import INVALID_HOST, OriginPolicy
-from twistedsock.server.http.endpoints import operations
-from twistedsock.server.http.routes import Routes
+from twistedsock.server.http.checks import INVALID_FORWARDED_FOR, INVALID_HOST
+from twistedsock.server.http.connection import HTTPConnection
+from twistedsock.server.http.origin_policy import OriginPolicy
+from twistedsock.server.http.routes import build_routes
+from twistedsock.server.http.routing import Routes
 from twistedsock.server.http.site import HTTPSite
 from twistedsock.server.proxy_protocol import proxied_address, speaks_for_proxy
 from twistedsock.server.sockets import (
@@ -154,9 +156,9 @@ class HTTPDispatcher(Protocol):
             return
         if head.forwarded_for and self._is_proxied and not self._believe(head.forwarded_for):
             return
-        if not head.upgrade:  # BridgeRequest validates the host of this request, and of those behind it
-            connection = self.factory.site.buildProtocol(self._peer, self._is_proxied)
-            connection.give_way = self._give_way
+        if not head.upgrade:  # check_request validates the host of each request
+            connection = HTTPConnection(self.factory.site, self._peer, self._is_proxied)
+            connection.replace_protocol = self._give_way
             self._hand_over(connection, data)
             return
         here = local_address_of(self.transport)
@@ -215,9 +217,9 @@ class HTTPDispatcher(Protocol):
     def _judge(self, head: RequestHead, door: ListenerScope) -> tuple[int, str] | None:
         if not head.has_valid_host:
             return 400, INVALID_HOST.message
-        refused = self.factory.gate.judge(head.host, head.origin, door)
-        if refused is not None:
-            return refused
+        rejection = self.factory.gate.check_origin(head.host, head.origin, door)
+        if rejection is not None:
+            return rejection.status, rejection.error.message
         if head.path not in WEBSOCKET_PATHS:
             return 404, "the WebSocket is at /ws"
         if head.content:  # a proxy would read the first messages as a part of the request
@@ -238,7 +240,7 @@ class HTTPDispatcher(Protocol):
         """Take the client's address for the peer's; False if the connection has been refused."""
         source = self.factory.listening.trusted.find_client(forwarded_for, host_of(self._peer))
         if source is None:
-            self._refuse(400, "X-Forwarded-For does not end with the address of a client")
+            self._refuse(400, INVALID_FORWARDED_FOR.message)
             return False
         self._peer, self._is_proxied = proxied_address(source), False
         self._leave()
@@ -341,7 +343,7 @@ class WebFactory(ListenerFactory):
             lambda doorman: doorman._refuse(408, "no request came in time"),
         )
         self.websockets = WebSocketFactory(context, reactor, send_buffer_bytes, ping_interval, ping_timeout, listening)
-        routes = routes or Routes(operations(context, reactor, lines))
+        routes = routes or Routes(build_routes(context, reactor, lines))
         self.site = HTTPSite(reactor, context, gate, routes, listening)
 
     def acceptableProtocols(self) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Which channels there are, and who reads one."""
+"""Endpoints that list channels, and the members of one."""
 
 from twistedsock.codecs import http_api
 from twistedsock.errors import Error
@@ -6,7 +6,7 @@ from twistedsock.limits.rate import member_price, search_price
 from twistedsock.pubsub.channel_index import ChannelIndex, ChannelQuery, Page
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.values import Member
-from twistedsock.server.http.request import PAGING, HTTPRequest, read_pagination
+from twistedsock.server.http.request import PAGINATION_PARAMETERS, HTTPRequest, read_pagination
 from twistedsock.session.registry import ServerContext
 
 
@@ -15,38 +15,38 @@ class ChannelsEndpoint:
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
-        self._directory = ChannelIndex(context.broker)
+        self._index = ChannelIndex(context.broker)
 
-    def all(self, request: HTTPRequest) -> None:
-        """``GET /channels``: those that one may read."""
-        arguments = request.arguments
-        arguments.only(("prefix", *PAGING))
-        prefix, paging = (arguments.text("prefix") or "").encode(), read_pagination(arguments)
-        readable = request.visitor.readable()
-        price = search_price(len(self._context.broker.channels), 0 if readable is None else readable.stars)
-        request.charge(price)
+    def list_channels(self, request: HTTPRequest) -> None:
+        """``GET /channels``: the channels that the client can read."""
+        parameters = request.parameters
+        parameters.only(("prefix", *PAGINATION_PARAMETERS))
+        prefix, pagination = (parameters.text("prefix") or "").encode(), read_pagination(parameters)
+        readable = request.broker_client.readable()
+        request.charge(search_price(len(self._context.broker.channels), 0 if readable is None else readable.stars))
 
-        def tell(page: Page | Error) -> None:
+        def respond(page: Page | Error) -> None:
             assert isinstance(page, Page)
-            request.answer_json(200, http_api.channels(page))
+            request.respond_json(200, http_api.channels(page))
 
-        search = ChannelQuery(
-            prefix, paging.after, paging.most, request.principal, readable, lambda: not request.is_gone
-        )
-        self._directory.look(search).then(tell)
+        def is_wanted() -> bool:
+            return not request.is_finished
 
-    def members(self, request: HTTPRequest) -> None:
-        """``GET /channels/{channel}/members``: who reads it, on all nodes."""
-        arguments, channel = request.arguments, request.channel_name
-        arguments.only(PAGING)
-        paging = read_pagination(arguments)
+        query = ChannelQuery(prefix, pagination.after, pagination.limit, request.principal, readable, is_wanted)
+        self._index.look(query).then(respond)
 
-        def tell(members: list[Member] | Error) -> None:
+    def list_members(self, request: HTTPRequest) -> None:
+        """``GET /channels/{channel}/members``: the subscribers on all nodes."""
+        parameters, channel = request.parameters, request.channel_name
+        parameters.only(PAGINATION_PARAMETERS)
+        pagination = read_pagination(parameters)
+
+        def respond(members: list[Member] | Error) -> None:
             if isinstance(members, Error):
-                request.refuse(members)
+                request.respond_error(members)
                 return
             request.charge_afterwards(member_price(len(members)))
-            page, following = paging.page(members, lambda member: member.id)
-            request.answer_json(200, http_api.members(channel, page, len(members), following))
+            page, after = pagination.page(members, lambda member: member.id)
+            request.respond_json(200, http_api.members(channel, page, len(members), after))
 
-        on_result(request.visitor.members(channel), tell)
+        on_result(request.broker_client.members(channel), respond)

@@ -1,28 +1,22 @@
-"""What becomes of a request, as far as its head tells: the same questions for each, in the order of what they cost."""
+"""The checks that every request passes as soon as its head is received, from the cheapest to the most expensive."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-import msgspec
-from twisted.logger import Logger
-
-from twistedsock.auth.origins import AllowedOrigins, ListenerScope, OriginDecision, host_name
 from twistedsock.codecs.http import RequestHead, find_credentials, is_valid_host, origin_form
 from twistedsock.codecs.query import STATUS
 from twistedsock.errors import TOO_FAST, Error, ErrorCode
 from twistedsock.limits.rate import ENTRY_PRICE, token_price
+from twistedsock.server.http.origin_policy import RejectedRequest
+from twistedsock.server.http.request import BAD_TOKEN_HEADERS, HTTPRequest
 from twistedsock.server.proxy_protocol import proxied_address
 from twistedsock.server.sockets import host_of, local_address_of
 from twistedsock.server.tls import subject_of
 
-if TYPE_CHECKING:
-    from twistedsock.server.http.request import HTTPRequest
+NOT_FOUND = Error(ErrorCode.UNKNOWN_COMMAND, "no such resource: see /openapi.json")
 
-NOTHING_HERE = Error(ErrorCode.UNKNOWN_COMMAND, "there is nothing here")
+METHOD_NOT_ALLOWED = Error(ErrorCode.UNKNOWN_COMMAND, "method not allowed: see the header Allow")
 
-NOT_LIKE_THIS = Error(ErrorCode.UNKNOWN_COMMAND, "that cannot be done here; the header Allow tells what can")
-
-ONE_HOST = Error(ErrorCode.BAD_ARGUMENT, "a request names one host, and one origin at most")
+REPEATED_HEADER = Error(ErrorCode.BAD_ARGUMENT, "repeated Host or Origin header: send each once")
 
 INVALID_HOST = Error(ErrorCode.BAD_ARGUMENT, "missing or invalid Host header: send host:port of this server")
 
@@ -32,60 +26,47 @@ FROM_ANOTHER_SITE = Error(
     ErrorCode.FORBIDDEN, "pages of other sites cannot embed or open this address: fetch it from an allowed origin"
 )
 
-NO_CLIENT = Error(ErrorCode.BAD_ARGUMENT, "X-Forwarded-For does not end with the address of a client")
+INVALID_FORWARDED_FOR = Error(ErrorCode.BAD_ARGUMENT, "X-Forwarded-For does not end with the address of a client")
 
-NO_BODY_HERE = Error(ErrorCode.BAD_ARGUMENT, "only a POST has a body")
+UNEXPECTED_BODY = Error(ErrorCode.BAD_ARGUMENT, "unexpected request body: only POST has one")
 
-EXPIRED = Error(ErrorCode.UNAUTHORIZED, "your token has run out")
+SHUTTING_DOWN = Error(ErrorCode.UNAVAILABLE, "server is shutting down: try again later")
 
-GOING_AWAY = Error(ErrorCode.UNAVAILABLE, "the server is going away")
-
-BAD_TOKEN = {b"WWW-Authenticate": b'Bearer error="invalid_token"'}
-
-PROXIED = (b"forwarded", b"via", b"x-forwarded-for")
+PROXY_HEADERS = (b"forwarded", b"via", b"x-forwarded-for")
 """Headers that proxies add (RFC 7239, RFC 9110 section 7.6.3)."""
 
 
-class RejectedRequest(msgspec.Struct, frozen=True):
-    """A request that is not to be run."""
-
-    error: Error
-    status: int
-    headers: dict[bytes, bytes] = {}
-
-
-def check_request(request: "HTTPRequest", length: int | None) -> RejectedRequest | None:
-    """Whether a request may be run; if so, it knows its route or file, and who asks. ``length`` is that of the body,
-    None where it is told later."""
+def check_request(request: HTTPRequest, length: int | None) -> RejectedRequest | None:
+    """Set the route or file and the identity of a request. Returns the error that is to be sent instead of calling the
+    handler, if any. ``length`` is that of the body, None if it is chunked."""
     connection, headers = request.connection, request.requestHeaders
     hosts, origins = headers.getRawHeaders(b"host", ()), headers.getRawHeaders(b"origin", ())
     if len(hosts) > 1 or len(origins) > 1:
         connection.persistent = False
-        return RejectedRequest(ONE_HOST, 400)
-    if error := _validate_target(request, hosts):
+        return RejectedRequest(REPEATED_HEADER, 400)
+    if error := _check_target(request, hosts):
         connection.persistent = False
         return RejectedRequest(error, 400)
-    if any(map(headers.hasHeader, PROXIED)):
-        # A proxy would send the next request of any client of its own this way, a WebSocket's among them.
+    if any(map(headers.hasHeader, PROXY_HEADERS)):
+        # A proxy could send requests of other clients on the same connection, WebSocket handshakes among them.
         connection.persistent = False
-        if not _believe(request):
-            return RejectedRequest(NO_CLIENT, 400)
-    request.file = connection.site.files.get(request.path)
-    # On a connection that is kept alive, each request can name another host.
+        if not _read_forwarded_for(request):
+            return RejectedRequest(INVALID_FORWARDED_FOR, 400)
+    request.static_file = connection.site.files.get(request.path)
+    # Each request of a kept-alive connection can name another host.
     host, origin = request.header(b"host").decode("latin-1"), b"".join(origins) if origins else None
-    rejection = _judge_origin(request, host, origin)
-    # The origin comes first, so that a page that is allowed to ask can read how long it has to wait. A request is
+    rejection = _check_origin(request, host, origin)
+    # The origin comes first, so that a page of an allowed origin can read how long it has to wait. A request is
     # charged to the address, and to an identity once that is proved.
-    if connection.is_too_fast(connection.principal, ENTRY_PRICE):
+    if connection.exceeds_rate(connection.principal, ENTRY_PRICE):
         return RejectedRequest(TOO_FAST, 429)
     if length != 0 and request.method != b"POST":
         connection.persistent = False
-    return rejection or _judge_server(request) or _judge_path(request, length)
+    return rejection or _check_shutdown(request) or _check_path(request, length)
 
 
-def _validate_target(request: "HTTPRequest", hosts: Sequence[bytes]) -> Error | None:
-    """Check the target and the ``Host`` header, and set the header to the host of a target in absolute form. Returns
-    the error, if any."""
+def _check_target(request: HTTPRequest, hosts: Sequence[bytes]) -> Error | None:
+    """Check the target and the ``Host`` header, and set the header to the host of a target in absolute form."""
     host, version = hosts[0].decode("latin-1") if hosts else None, request.clientproto.decode("latin-1")
     if not is_valid_host(host, version):
         return INVALID_HOST
@@ -103,117 +84,82 @@ def _validate_target(request: "HTTPRequest", hosts: Sequence[bytes]) -> Error | 
     return None
 
 
-def _believe(request: "HTTPRequest") -> bool:
-    """Take the address that a trusted proxy tells; False where that is none."""
+def _read_forwarded_for(request: HTTPRequest) -> bool:
+    """Adopt the client address that a trusted proxy reports. False if it is invalid."""
     connection = request.connection
-    told = request.requestHeaders.getRawHeaders(b"x-forwarded-for", ()) if connection.is_proxied else ()
-    if told:
-        proxy = host_of(connection.peer)
-        source = request.listening.trusted.find_client(b",".join(told).decode("latin-1"), proxy)
+    if not connection.is_trusted_proxy:
+        return True
+    if values := request.requestHeaders.getRawHeaders(b"x-forwarded-for", ()):
+        proxy = host_of(connection.client_address)
+        source = request.listener.trusted.find_client(b",".join(values).decode("latin-1"), proxy)
         if source is None:
             return False
-        connection.know(proxied_address(source))
+        connection.set_client_address(proxied_address(source))
     return True
 
 
-def _judge_origin(request: "HTTPRequest", host: str, origin: bytes | None) -> RejectedRequest | None:
-    gate, door = request.connection.site.gate, local_address_of(request.transport).door
-    if request.file is not None or origin is None:
-        refused = gate.judge_host(host, door)
-        if refused is None and request.file is None and _is_from_another_site(request):
+def _check_origin(request: HTTPRequest, host: str, origin: bytes | None) -> RejectedRequest | None:
+    policy, door = request.connection.site.origin_policy, local_address_of(request.transport).door
+    if request.static_file is not None or origin is None:
+        rejection = policy.check_host(host, door)
+        if rejection is not None:
+            return rejection
+        if request.static_file is None and _is_from_another_site(request):
             return RejectedRequest(FROM_ANOTHER_SITE, 403)
-        if refused is None and origin is not None and gate.allows(host, origin.decode("latin-1"), door):
+        if origin is not None and policy.is_allowed(host, origin.decode("latin-1"), door):
             request.origin = origin
-    else:
-        refused = gate.judge(host, origin.decode("latin-1"), door, "request")
-        request.origin = origin if refused is None else b""
-    return None if refused is None else RejectedRequest(Error(ErrorCode.FORBIDDEN, refused[1]), refused[0])
+        return None
+    rejection = policy.check_origin(host, origin.decode("latin-1"), door, "request")
+    request.origin = origin if rejection is None else b""
+    return rejection
 
 
-def _judge_nobody(request: "HTTPRequest") -> RejectedRequest | None:
-    """Who shows a token is none whom a page has sent here under a name of its own: that page knows none."""
-    host, door = request.header(b"host").decode("latin-1"), local_address_of(request.transport).door
-    refused = request.connection.site.gate.judge_nobody(host, door)
-    return None if refused is None else RejectedRequest(Error(ErrorCode.FORBIDDEN, refused[1]), refused[0])
-
-
-def _is_from_another_site(request: "HTTPRequest") -> bool:
-    """Whether a page of another site embeds this address, or leads the browser to it. Such a request has no Origin but
-    it has the cookie of the user, and most browsers tell where it comes from (Fetch Metadata, section 2). It could join
-    a channel, under any nick, or measure when something happens there. Links from other sites can lead to files."""
+def _is_from_another_site(request: HTTPRequest) -> bool:
+    """True if a page of another site embeds or opens this address. Such a request has no Origin but it has the cookie
+    of the user, and most browsers report the site (Fetch Metadata, section 2). It could join a channel under any nick,
+    or measure when something happens there. Links from other sites can lead to files."""
     return request.header(b"sec-fetch-site") in (b"cross-site", b"same-site")
 
 
-def _judge_server(request: "HTTPRequest") -> RejectedRequest | None:
-    request.found = request.connection.site.routes.find(request.path) if request.file is None else None
+def _check_shutdown(request: HTTPRequest) -> RejectedRequest | None:
+    request.match = request.connection.site.routes.find(request.path) if request.static_file is None else None
     if request.context.draining:
         request.connection.persistent = False
-        route = request.found and request.found.methods.get(request.method)
-        if not (route and route.drains):
-            return RejectedRequest(GOING_AWAY, 503)
+        route = request.match and request.match.methods.get(request.method)
+        if not (route and route.available_during_shutdown):
+            return RejectedRequest(SHUTTING_DOWN, 503)
     return None
 
 
-def _judge_path(request: "HTTPRequest", length: int | None) -> RejectedRequest | None:
-    bad_body = RejectedRequest(NO_BODY_HERE, 400) if length != 0 and request.method != b"POST" else None
+def _check_path(request: HTTPRequest, length: int | None) -> RejectedRequest | None:
+    bad_body = RejectedRequest(UNEXPECTED_BODY, 400) if length != 0 and request.method != b"POST" else None
     if request.method == b"OPTIONS" and request.allow:
         return bad_body
-    if request.file is not None:
+    if request.static_file is not None:
         allowed = request.method in (b"GET", b"HEAD")
-        return bad_body if allowed else RejectedRequest(NOT_LIKE_THIS, 405, {b"Allow": request.allow})
-    found = request.found
-    if found is None:
-        return RejectedRequest(NOTHING_HERE, 404)
-    route = request.route = found.methods.get(request.method)
+        return bad_body if allowed else RejectedRequest(METHOD_NOT_ALLOWED, 405, {b"Allow": request.allow})
+    if request.match is None:
+        return RejectedRequest(NOT_FOUND, 404)
+    route = request.route = request.match.methods.get(request.method)
     if route is None:
-        return RejectedRequest(NOT_LIKE_THIS, 405, {b"Allow": request.allow})
+        return RejectedRequest(METHOD_NOT_ALLOWED, 405, {b"Allow": request.allow})
     if bad_body is not None:
         return bad_body
-    if route.asks_who:
-        rejection = _find_identity(request)
+    if route.authenticates:
+        rejection = _authenticate(request)
+        if rejection is None and request.identity is None:
+            rejection = _check_anonymous_host(request)
         if rejection is not None:
             return rejection
-        if request.identity is None and (rejection := _judge_nobody(request)):
-            return rejection
-    if length is not None and length > request.most_body:
+    if length is not None and length > request.max_body:
         request.connection.persistent = False
-        return RejectedRequest(request.too_long, 413)
+        return RejectedRequest(request.body_too_long, 413)
     return None
 
 
-def _recharge(request: "HTTPRequest", price: float) -> bool:
-    """Charge a request to the identity that it has proved instead of its address; False if that exceeds the rate of
-    the identity. Then the address is charged for the proof."""
-    connection, principal = request.connection, request.principal
-    if principal == connection.principal:
-        return True
-    if connection.is_too_fast(principal, price):
-        return False
-    meter = connection.meter_of(connection.principal)
-    if meter is not None:
-        meter.charge(-price)
-    return True
-
-
-def recheck_auth(request: "HTTPRequest") -> Error | None:
-    """Why who asks is not taken for that any longer: since then its token may have run out, or the policy be another.
-    A body can take as long as a client likes, and an answer as well."""
-    context, identity = request.context, request.identity
-    if identity is None or context.policy is None:
-        return None
-    if context.policy is not request.judged_by:
-        outcome = context.policy.review(identity, request.listening.endpoint)
-        if isinstance(outcome, Error):
-            return outcome
-        request.identity, request.judged_by = outcome, context.policy
-        identity = outcome
-    has_ended = identity.expires is not None and identity.expires <= context.expiries.wall_clock()
-    return EXPIRED if has_ended else None
-
-
-def _find_identity(request: "HTTPRequest") -> RejectedRequest | None:
-    context, listening, connection = request.context, request.listening, request.connection
-    request.judged_by = context.policy
+def _authenticate(request: HTTPRequest) -> RejectedRequest | None:
+    context, listener, connection = request.context, request.listener, request.connection
+    request.identified_by = context.policy
     if context.policy is None:
         return None
     head = RequestHead(
@@ -227,69 +173,37 @@ def _find_identity(request: "HTTPRequest") -> RejectedRequest | None:
         authorization=_joined(request, b"authorization", b","),
         cookies=_joined(request, b"cookie", b";"),
     )
-    shown = find_credentials(head, context.policy.cookie)
-    subject = subject_of(request.transport) if listening.secure else None
-    token = None if shown is None else shown.token
+    credentials = find_credentials(head, context.policy.cookie)
+    subject = subject_of(request.transport) if listener.secure else None
+    token = None if credentials is None else credentials.token
     price = 0.0 if token is None else token_price(len(token))
-    if price and connection.is_too_fast(connection.principal, price):
+    if price and connection.exceeds_rate(connection.principal, price):
         return RejectedRequest(TOO_FAST, 429)
-    outcome = context.recognize(listening.endpoint, token, subject)
+    outcome = context.recognize(listener.endpoint, token, subject)
     if isinstance(outcome, Error):
-        return RejectedRequest(outcome, STATUS[outcome.code], BAD_TOKEN)
+        return RejectedRequest(outcome, STATUS[outcome.code], BAD_TOKEN_HEADERS)
     request.identity = outcome
-    return None if _recharge(request, ENTRY_PRICE + price) else RejectedRequest(TOO_FAST, 429)
+    return None if _charge_identity(request, ENTRY_PRICE + price) else RejectedRequest(TOO_FAST, 429)
 
 
-def _joined(request: "HTTPRequest", name: bytes, separator: bytes) -> str:
+def _joined(request: HTTPRequest, name: bytes, separator: bytes) -> str:
     return separator.join(request.requestHeaders.getRawHeaders(name, ())).decode("latin-1")
 
 
-MAX_TOLD = 100
-"""Different refused origins and hosts that are logged; whoever tries more of them is no misconfigured page."""
+def _charge_identity(request: HTTPRequest, price: float) -> bool:
+    """Charge a request to the identity that it has proved instead of its address. If that exceeds the rate of the
+    identity, returns False and the address stays charged for the check of the token."""
+    connection, principal = request.connection, request.principal
+    if principal == connection.principal:
+        return True
+    if connection.exceeds_rate(principal, price):
+        return False
+    limiter = connection.rate_limiter_of(connection.principal)
+    if limiter is not None:
+        limiter.charge(-price)
+    return True
 
 
-class OriginPolicy:
-    """Judges hosts and origins, and logs each that it refuses once, with the option that would allow it. Its
-    ``origins`` can be changed."""
-
-    _log = Logger()
-
-    def __init__(self, origins: AllowedOrigins) -> None:
-        self.origins = origins
-        self._told: set[str] = set()
-
-    def judge_host(self, host: str, door: ListenerScope) -> tuple[int, str] | None:
-        """The status and words of a refusal, None for welcome."""
-        return self._say(self.origins.judge_host(host, door), host, None)
-
-    def judge_nobody(self, host: str, door: ListenerScope) -> tuple[int, str] | None:
-        """As ``judge_host``, for somebody who shows nothing and asks for what is on the channels."""
-        return self._say(self.origins.judge_nobody(host, door), host, None)
-
-    def allows(self, host: str, origin: str, door: ListenerScope) -> bool:
-        """Whether a page of this origin can read what it asks for. Logs nothing."""
-        return self.origins.judge(host, origin, door) is OriginDecision.WELCOME
-
-    def judge(
-        self, host: str, origin: str | None, door: ListenerScope, what: str = "WebSocket"
-    ) -> tuple[int, str] | None:
-        """As ``judge_host``, for a WebSocket, or what else a page may ask for."""
-        return self._say(self.origins.judge(host, origin, door), host, origin, what)
-
-    def _say(self, verdict: OriginDecision, host: str, origin: str | None, what: str = "") -> tuple[int, str] | None:
-        if verdict is OriginDecision.WELCOME:
-            return None
-        if verdict is OriginDecision.FOREIGN_HOST:
-            self._tell("refused a request for host {shown}; --allow-host would allow it", host_name(host))
-            return verdict.value, "this server is not known by that name; --allow-host would allow it"
-        self._tell(f"refused a {what} of origin {{shown}}; --allow-origin would allow it", origin or "")
-        return verdict.value, "pages of that origin may not connect; --allow-origin would allow it"
-
-    def _tell(self, words: str, refused: str) -> None:
-        if refused not in self._told and len(self._told) < MAX_TOLD:
-            self._told.add(refused)
-            # As repr, so that nothing a stranger sends can look like a line of ours.
-            self._log.warn(words, shown=repr(refused[:100]))
-
-
-# TODO-MERGED-DOC: Which hosts and origins may ask for something, and who is told of those that may not.
+def _check_anonymous_host(request: HTTPRequest) -> RejectedRequest | None:
+    host, door = request.header(b"host").decode("latin-1"), local_address_of(request.transport).door
+    return request.connection.site.origin_policy.check_anonymous_host(host, door)

@@ -1,12 +1,10 @@
-"""A connection of HTTP/1.1: requests in, one after the other, and no longer at a time than is fair to others."""
+"""An HTTP/1.1 connection: receives requests one after another, within limits of size, time, rate and memory."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from enum import Enum, auto
+from typing import Any
 
-from twisted.logger import Logger, LogPublisher
-from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
 
 from twistedsock.codecs.http import MAX_HEADERS, BadChunks, Chunks, error
 from twistedsock.codecs.query import STATUS
@@ -15,187 +13,191 @@ from twistedsock.limits.principal import LOCAL, Principal, address_principal
 from twistedsock.limits.rate import Decision, RateLimiter
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.server.connection import graceful_close
+from twistedsock.server.http.checks import check_request
 from twistedsock.server.http.request import HTTPRequest
+from twistedsock.server.http.site import IDLE_TIMEOUT_SECONDS, HTTPSite
+from twistedsock.server.http.twisted_web_internals import ChannelInternals
 from twistedsock.server.sockets import host_of
 from twistedsock.server.transport import count_for, only_write
 
-if TYPE_CHECKING:
-    from twistedsock.server.http.site import HTTPSite
-
-IDLE = 60
-"""Seconds that a kept-alive connection may be silent."""
-
-GOODBYE = 15
-"""Seconds that an idle connection has to take its goodbye."""
+CLOSE_TIMEOUT_SECONDS = 15
+"""Time that an idle connection has to complete its close."""
 
 MAX_REQUESTS = 10_000
-"""Requests on one connection, then it is closed, so that none lasts for ever: three hours of one a second."""
+"""Requests on one connection, then it is closed, so that none stays open for ever: three hours of one a second."""
 
-MAX_DIGITS = 19
-"""Of a Content-Length: 2^63 has as many, and Python reads no number of more than 4,300, which Twisted does not
-expect."""
+MAX_CONTENT_LENGTH_DIGITS = 19
+"""As many as 2^63 has. ``int`` raises ``ValueError`` for more than 4,300, which Twisted does not catch."""
 
-MAX_EARLY = 16 * 1024
-"""Bytes that are read of requests whose turn has not come; then the client is not read until it has."""
+MAX_PIPELINED_BYTES = 16 * 1024
+"""Bytes of later requests that are read before the present one is answered."""
 
-LONG_HEAD = Error(ErrorCode.TOO_LONG, "the head of the request is too long")
+HEAD_TOO_LONG = Error(ErrorCode.TOO_LONG, "request head too long")
 
-LATE = Error(ErrorCode.LIMIT, "the request did not end in time")
+REQUEST_TIMED_OUT = Error(ErrorCode.LIMIT, "request timed out: it was not complete in time")
 
 
-class HTTPConnection(HTTPChannel):
-    """What Twisted does not do: it bounds no body, drops no input behind the last answer, answers all requests that
-    came together in one go, gives each connection a timer, and logs each that was silent for too long."""
+class State(Enum):
+    BETWEEN_REQUESTS = auto()
+    """No part of a request is pending. The connection is idle, or a request is being handled."""
+    RECEIVING = auto()
+    """A part of a request has been received. The receive timeout is running."""
+    CLOSING = auto()
+    """Input is ignored. A last response can still be sent."""
+    LOST = auto()
 
-    transport: Any
-    requests: list[Any]
+
+class HTTPConnection(ChannelInternals):
+    """Adds to Twisted's channel: limits for bodies, pipelined input, rate and memory; timeouts that all connections of
+    a site share; responses to pipelined requests in fair time slices; no input is processed after the last response.
+
+    ``client_address`` is that of the client. With ``is_trusted_proxy``, it is that of a proxy which can report the
+    address of the client in each request."""
+
     maxHeaders = MAX_HEADERS
     requestFactory: Any = HTTPRequest
-    _networkProducer: Any
-    _log = Logger(observer=LogPublisher())
 
-    # Twisted's own attributes alone fill a dictionary of more than a KiB, if there are many more.
+    # Twisted's own attributes alone fill a dictionary. With many more it would grow to more than a KiB.
     __slots__ = (
-        "_answered",
-        "_begun",
         "_chunks",
-        "_closing",
-        "_counted",
-        "_deaf",
-        "_enough",
-        "_input_ended",
-        "_kindly",
-        "_lost",
-        "_read_as",
-        "_served",
-        "_source",
-        "give_way",
-        "is_proxied",
-        "peer",
+        "_counted_bytes",
+        "_counted_for",
+        "_input_has_ended",
+        "_linger_timer",
+        "_lingers",
+        "_rate_decision",
+        "_request_count",
+        "_slice_end",
+        "_state",
+        "_unfinished",
+        "client_address",
+        "is_trusted_proxy",
         "principal",
+        "replace_protocol",
         "site",
     )
 
-    def __init__(self, site: "HTTPSite", peer: Any, is_proxied: bool) -> None:
+    def __init__(self, site: HTTPSite, client_address: Any, is_trusted_proxy: bool = False) -> None:
         super().__init__()
         self.timeOut = None  # all connections of a site share their timers
         self.callLater = site.reactor.callLater  # type: ignore[method-assign]
         self.site = site
-        self.peer = peer
-        """The far end, as a trusted proxy tells it."""
-        self.is_proxied = is_proxied
-        """Whether the far end is a trusted proxy, that may tell with each request whom it speaks for."""
+        self.client_address = client_address
+        self.is_trusted_proxy = is_trusted_proxy
         self.principal: Principal = LOCAL
-        """That of the far end, whatever identity a request proves."""
-        self.give_way: Callable[[Any], None] | None = None
-        """Lets another protocol have what comes in, and the end of the connection."""
-        self._read_as = Decision.RUN
-        self._enough = 0.0
-        self._served = 0
-        self._begun = False
-        self._counted = 0
-        self._source: Principal = LOCAL
+        """The principal of the address. A request can prove an identity and count for that instead."""
+        self.replace_protocol: Callable[[Any], None] | None = None
+        """Makes another protocol the receiver of input and of the loss of the connection."""
+        self._state = State.BETWEEN_REQUESTS
+        self._rate_decision = Decision.RUN
+        self._slice_end = 0.0
+        self._request_count = 0
+        self._counted_bytes = 0
+        self._counted_for: Principal = LOCAL
         self._chunks: Chunks | None = None
-        self._answered: Any = None
-        self._deaf = self._lost = self._kindly = self._input_ended = False
-        self._closing: Any = None
+        self._unfinished: Any = None
+        """A request that has been answered, while reading of the next one is suspended."""
+        self._input_has_ended = self._lingers = False
+        self._linger_timer: Any = None
 
     def connectionMade(self) -> None:
         super().connectionMade()
         self.site.connections[self] = None
-        self.know(self.peer)
+        self.set_client_address(self.client_address)
 
-    def know(self, peer: Any) -> None:
-        """That is the far end."""
-        self.peer = peer
-        self.principal = address_principal(host_of(peer))
+    def set_client_address(self, address: Any) -> None:
+        self.client_address = address
+        self.principal = address_principal(host_of(address))
         count_for(self.transport, self.principal)
 
-    # What comes in.
+    @property
+    def _is_closing(self) -> bool:
+        return self._state is State.CLOSING or self._state is State.LOST
+
+    # Input.
 
     def dataReceived(self, data: bytes) -> None:
-        # TLS goes on to deliver what comes behind the last answer, and Twisted is not prepared for it.
-        if self._deaf or self.transport.disconnecting:
+        # TLS delivers input after the last response too, which Twisted's channel does not expect.
+        if self._is_closing or self.transport.disconnecting:
             return
         context = self.site.context
         context.stats.received += len(data)
-        if (meter := self.meter_of(self.principal)) is not None:
-            self._read_as = meter.read(len(data), context.broker.clock())
-            if self._read_as is Decision.CLOSE:
-                self._give_up(TOO_FAST)
+        if (limiter := self.rate_limiter_of(self.principal)) is not None:
+            self._rate_decision = limiter.read(len(data), context.broker.clock())
+            if self._rate_decision is Decision.CLOSE:
+                self._reject_and_close(TOO_FAST)
                 return
-        self._read(data)
+        self._parse(data)
 
-    def _read(self, data: bytes) -> None:
-        self._enough = self.site.context.broker.clock() + TIME_SLICE_SECONDS
-        # Not as Twisted does it, where who goes on sending need never read.
-        LineReceiver.dataReceived(self, data)
-        self._watch()
+    def _parse(self, data: bytes) -> None:
+        self._slice_end = self.site.context.broker.clock() + TIME_SLICE_SECONDS
+        self.parse(data)
+        self._update_timeouts_and_memory()
 
     def setLineMode(self, extra: bytes = b"") -> None:
-        """What was kept until a request was answered is read now; it has been counted."""
+        """Parse the input that was kept until a request was answered. Its bytes have been counted."""
         self.line_mode = 1
         if extra:
-            self._read(extra)
+            self._parse(extra)
 
     def lineReceived(self, line: bytes) -> None:
-        if line[:1] in (b" ", b"\t"):  # a header on two lines is read in two ways (RFC 9112 section 5.2)
-            self._respondToBadRequestAndDisconnect()
+        if line[:1] in (b" ", b"\t"):  # parsers disagree on folded headers (RFC 9112 section 5.2)
+            self.reject_malformed()
         else:
             super().lineReceived(line)
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        self._give_up(LONG_HEAD, 431)
+        self._reject_and_close(HEAD_TOO_LONG, 431)
 
     def headerReceived(self, line: bytes) -> bool:
         name, _, value = line.partition(b":")
         field, value = name.lower(), value.strip(b" \t")
-        has_length = self._chunks is not None or self._transferDecoder is not None
-        # Two lengths, or a length and chunks, are how requests are smuggled (RFC 9112 section 11.2).
+        has_length = self._chunks is not None or self.has_content_length
+        # Two lengths, or a length and chunks, are used to smuggle requests (RFC 9112 section 11.2).
         if field == b"transfer-encoding":
             codings = [coding.strip(b" \t") for coding in value.lower().split(b",")]
-            # Chunks are the last coding, and no other one (RFC 9112 section 6.3).
-            if has_length or (b"chunked" in codings[:-1]) or codings[-1] != b"chunked" or self._version != b"HTTP/1.1":
-                self._respondToBadRequestAndDisconnect()
+            # Chunked is the last coding, and only the last one (RFC 9112 section 6.3).
+            if has_length or b"chunked" in codings[:-1] or codings[-1] != b"chunked" or not self.is_http_1_1:
+                self.reject_malformed()
                 return False
-            if len(codings) > 1:  # a coding that is not understood (RFC 9112 section 6.1)
-                self._respond_and_disconnect(501, "unsupported transfer coding: send chunked alone")
+            if len(codings) > 1:  # an unsupported coding (RFC 9112 section 6.1)
+                self._send_error_and_close(501, "unsupported transfer coding: send chunked alone")
                 return False
             self._chunks, self.length = Chunks(self.requests[-1].handleContentChunk), None
             return True
-        if field == b"content-length" and (has_length or len(value) > MAX_DIGITS):
-            line = name + b": not read"  # so it is refused as any other that is not understood
+        if field == b"content-length" and (has_length or len(value) > MAX_CONTENT_LENGTH_DIGITS):
+            line = name + b": invalid"  # Twisted rejects it like any other invalid length
         return bool(super().headerReceived(line))
 
     def allHeadersReceived(self) -> None:
         request = self.requests[-1]
-        self._served += 1
-        self.persistent = self.checkPersistence(request, self._version) and self._served < MAX_REQUESTS
-        request.begin(self._command, self._path, self._version, self.length)
+        method, target, version = self.request_line
+        self._request_count += 1
+        self.persistent = self.checkPersistence(request, version) and self._request_count < MAX_REQUESTS
+        request.head_received(method, target, version)
+        request.rejection = check_request(request, self.length)
         if self.length == 0:
             return
-        expects = self._version == b"HTTP/1.1" and request.header(b"expect").lower() == b"100-continue"
-        if request.is_refused and (expects or not self.persistent or self._is_long()):
+        expects = self.is_http_1_1 and request.header(b"expect").lower() == b"100-continue"
+        if request.rejection is not None and (expects or not self.persistent or self._has_long_body()):
             self._close_after(request.process)
         elif expects:
-            self._send100Continue()
+            self.send_100_continue()
 
-    def _is_long(self) -> bool:
-        """Whether it is better to close the connection than to wait for a body that nobody wants."""
+    def _has_long_body(self) -> bool:
+        """True if closing the connection is better than receiving and dropping the body of a rejected request."""
         return self.length is None or self.length > self.site.context.limits.max_message_bytes
 
     def checkPersistence(self, request: Any, version: bytes) -> bool:
-        said = b",".join(request.requestHeaders.getRawHeaders(b"connection", ())).lower()
-        return version == b"HTTP/1.1" and b"close" not in [one.strip() for one in said.split(b",")]
+        options = b",".join(request.requestHeaders.getRawHeaders(b"connection", ())).lower()
+        return version == b"HTTP/1.1" and b"close" not in [option.strip() for option in options.split(b",")]
 
     def rawDataReceived(self, data: bytes) -> None:
-        if self._deaf:
+        if self._is_closing:
             return
-        if self._handlingRequest:
-            early = b"".join(self._dataBuffer) + data
-            self._dataBuffer = [early]
-            if len(early) > MAX_EARLY:
-                self._networkProducer.pauseProducing()
+        if self.is_handling_request:
+            if self.append_pipelined(data) > MAX_PIPELINED_BYTES:
+                self.pause_reading()
         elif self._chunks is None:
             super().rawDataReceived(data)
         else:
@@ -205,227 +207,221 @@ class HTTPConnection(HTTPChannel):
         try:
             rest = chunks.feed(data)
         except BadChunks as bad:
-            self._give_up(Error(ErrorCode.BAD_ARGUMENT, str(bad)))
+            self._reject_and_close(Error(ErrorCode.BAD_ARGUMENT, str(bad)))
             return
-        if rest is not None and not self._deaf:
-            self._dataBuffer.append(rest)
+        if rest is not None and not self._is_closing:
+            self.append_after_body(rest)
             self.allContentReceived()
 
-    def body_came(self, request: HTTPRequest, data: bytes) -> None:
-        """A piece of the body of a request."""
-        refused = request.came(data)
-        if refused is not None:
-            self._give_up(refused)
+    def body_received(self, request: HTTPRequest, data: bytes) -> None:
+        problem = request.body_received(data)
+        if problem is not None:
+            self._reject_and_close(problem)
 
     def allContentReceived(self) -> None:
-        if not self._deaf:
+        if not self._is_closing:
             self._chunks = None
-            self._begun = False
-            self.site.begun.stop(self)
-            self.site.idle.stop(self)
+            self._state = State.BETWEEN_REQUESTS
+            self.site.receive_timeouts.stop(self)
+            self.site.idle_timeouts.stop(self)
             super().allContentReceived()
 
     def readConnectionLost(self) -> None:
-        """The client sends nothing more. The requests that are there are answered (RFC 9112 section 9.6)."""
-        self._input_ended = True
-        if self._deaf:
-            if self._closing is not None:
+        """The client has ended its half of the connection. Complete requests are answered (RFC 9112 section 9.6)."""
+        self._input_has_ended = True
+        if self._is_closing:
+            if self._linger_timer is not None:
                 self.transport.loseConnection()
-        elif self._handlingRequest:
+        elif self.is_handling_request:
             only_write(self.transport)
         else:
             self.loseConnection()
 
-    # How long it is waited for, and how much is held.
+    # Timeouts and memory.
 
-    def _watch(self) -> None:
-        """Something has been read, or answered."""
-        if self._deaf or self._lost:
+    def _update_timeouts_and_memory(self) -> None:
+        if self._is_closing:
             return
-        held = len(self._buffer) + sum(map(len, self._dataBuffer)) + (self.requests[0].held if self.requests else 0)
-        memory_budget = self.site.context.memory_budget
-        if not self._counted:
-            self._source = self.principal
-        before, self._counted = self._counted, memory_budget.recount(self._counted, held, self._source)
-        if self._counted > before and memory_budget.is_too_much_for(self._source):
-            self._give_up(TOO_MUCH_HELD)
-        elif self._input_ended and not self._handlingRequest:
+        buffered = self.unparsed_bytes + (self.requests[0].buffered_bytes if self.requests else 0)
+        budget = self.site.context.memory_budget
+        if not self._counted_bytes:
+            self._counted_for = self.principal
+        before = self._counted_bytes
+        self._counted_bytes = budget.recount(before, buffered, self._counted_for)
+        if self._counted_bytes > before and budget.is_too_much_for(self._counted_for):
+            self._reject_and_close(TOO_MUCH_HELD)
+        elif self.is_handling_request:
+            return
+        elif self._input_has_ended:
             self.loseConnection()
-        elif not self._handlingRequest:
-            if not self.requests and not self._buffer:
-                self._begun = False
-                self.site.begun.stop(self)
-                self.site.idle.start(self)
-            elif not self._begun:
-                self._begun = True
-                self.site.idle.stop(self)
-                self.site.begun.start(self)
+        elif not self.requests and not self.has_partial_line:
+            self._state = State.BETWEEN_REQUESTS
+            self.site.receive_timeouts.stop(self)
+            self.site.idle_timeouts.start(self)
+        elif self._state is State.BETWEEN_REQUESTS:
+            self._state = State.RECEIVING
+            self.site.idle_timeouts.stop(self)
+            self.site.receive_timeouts.start(self)
 
-    def be_late(self) -> None:
-        """A request has begun, and did not end in time."""
-        self._give_up(LATE, 408)
+    def receive_timed_out(self) -> None:
+        """Called if a request was not complete in time."""
+        self._reject_and_close(REQUEST_TIMED_OUT, 408)
 
-    def be_idle(self) -> None:
-        """Nothing was asked for a long time, or nothing will be answered any more."""
-        if self._abortingCall is None:
-            self._abortingCall = self.callLater(GOODBYE, self.forceAbortClient)
+    def idle_timed_out(self) -> None:
+        """Called if no request was received, or no response read, for ``IDLE_TIMEOUT_SECONDS``."""
+        self.abort_after(CLOSE_TIMEOUT_SECONDS)
         self.loseConnection()
 
     def timeoutConnection(self) -> None:
-        """The client has not read for too long. The rest of the answer cannot be sent, so it ends in a reset: a FIN
-        would be taken for its end."""
+        """Called if the client has not read a long response for too long. The connection is reset, because a FIN would
+        mark the response as complete."""
         self.abort()
 
     def abort(self) -> None:
-        """End an answer that cannot be completed."""
-        self._fall_deaf()
+        """Reset the connection, for a response that cannot be completed."""
+        self._stop_input()
         self.setTimeout(None)
         self.transport.abortConnection()
 
-    # What it may.
+    # Rate.
 
-    def meter_of(self, principal: Principal) -> RateLimiter | None:
-        """The meter that a request of this principal is charged to; None if the rate is not limited, as for clients on
-        this machine."""
+    def rate_limiter_of(self, principal: Principal) -> RateLimiter | None:
+        """The limiter for requests of this principal. None if the rate is not limited, as for local clients."""
         context = self.site.context
         return None if self.principal == LOCAL else context.meters.of(principal, context.broker.clock())
 
-    def is_too_fast(self, principal: Principal, price: float) -> bool:
-        """Whether a request of that price exceeds the rate; a client that goes on is closed after the answer."""
-        meter = self.meter_of(principal)
-        if meter is None:
+    def exceeds_rate(self, principal: Principal, price: float) -> bool:
+        """Charge ``price`` commands. True if that exceeds the rate. If the client goes on regardless, its connection is
+        closed after the response."""
+        limiter = self.rate_limiter_of(principal)
+        if limiter is None:
             return False
-        verdict = meter.judge(price, self._read_as)
-        if verdict is Decision.CLOSE:
+        decision = limiter.judge(price, self._rate_decision)
+        if decision is Decision.CLOSE:
             self.persistent = False
-        return verdict is not Decision.RUN
+        return decision is not Decision.RUN
 
-    # How it goes on.
+    # Between requests.
 
     def requestDone(self, request: Any) -> None:
-        self.site.has_answered(request)
-        request.forget_body()
-        if self.persistent and (self._waitingForTransport or self._has_had_its_share()):
-            # As if this one had not been answered yet. Who does not read its answers is not read either.
-            self._answered = request
-            self._networkProducer.pauseProducing()
-            if self._waitingForTransport:
-                self.site.idle.start(self)
+        self.site.request_finished(request)
+        request.discard_body()
+        if self.persistent and (self.is_write_blocked or self._is_slice_over()):
+            # The next request is handled when the client has read the response, or in a later turn.
+            self._unfinished = request
+            self.pause_reading()
+            if self.is_write_blocked:
+                self.site.idle_timeouts.start(self)
             else:
-                self.site.context.broker.postpone(self._go_on)
+                self.site.context.broker.postpone(self._continue)
         else:
             super().requestDone(request)
-            if not self._busyReceiving:
-                self._watch()
+            if not self.is_parsing:
+                self._update_timeouts_and_memory()
 
-    def _has_had_its_share(self) -> bool:
-        """Whether others are to have their turn before it goes on."""
-        return bool(self._dataBuffer or self._buffer) and self.site.context.broker.clock() >= self._enough
+    def _is_slice_over(self) -> bool:
+        return self.has_unparsed_input and self.site.context.broker.clock() >= self._slice_end
 
     def resumeProducing(self) -> None:
-        """What was written has left."""
         super().resumeProducing()
-        if self._answered is not None:
-            self.site.idle.stop(self)
-            self.site.context.broker.postpone(self._go_on)
+        if self._unfinished is not None:
+            self.site.idle_timeouts.stop(self)
+            self.site.context.broker.postpone(self._continue)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Of an answer whose head may have been too much for the transport, which tells that once."""
+        """The head of the response may have filled the transport, which reports that only once."""
         super().registerProducer(producer, streaming)
-        if self._waitingForTransport:
+        if self.is_write_blocked:
             producer.pauseProducing()
 
-    def _go_on(self) -> None:
-        if self._lost or self._deaf or self._waitingForTransport or self._answered is None:
+    def _continue(self) -> None:
+        if self._is_closing or self.is_write_blocked or self._unfinished is None:
             return
-        request, self._answered = self._answered, None
-        if (meter := self.meter_of(self.principal)) is not None:
-            meter.fill(self.site.context.broker.clock())
+        request, self._unfinished = self._unfinished, None
+        if (limiter := self.rate_limiter_of(self.principal)) is not None:
+            limiter.fill(self.site.context.broker.clock())
         super().requestDone(request)
-        self._watch()
+        self._update_timeouts_and_memory()
 
-    def give_away(self, owner: Any) -> None:
-        """From here on the connection is another protocol's, and nothing of HTTP is held any longer."""
+    def hand_over(self, protocol: Any) -> None:
+        """Give the connection to another protocol. Input after the request is dropped."""
         request = self.requests.pop()
-        request.forget_body()
-        self._fall_deaf()
-        self._networkProducer.unregisterProducer()
-        self._networkProducer.resumeProducing()
-        # What came behind the request is dropped, and must not stop the reading of what comes later.
-        self._waitingForTransport = True
-        self.site.has_gone(self)
-        self.site.has_answered(request)
-        give_way, self.give_way = self.give_way, None
-        assert give_way is not None
-        give_way(owner)
-        if self._input_ended:  # the owner begins in this turn
-            self.callLater(0, owner.readConnectionLost)
+        request.discard_body()
+        self._stop_input()
+        self.detach_for_new_owner()
+        self.site.remove_connection(self)
+        self.site.request_finished(request)
+        replace_protocol, self.replace_protocol = self.replace_protocol, None
+        assert replace_protocol is not None
+        replace_protocol(protocol)
+        if self._input_has_ended:  # the protocol starts in this turn
+            self.callLater(0, protocol.readConnectionLost)
 
-    def drain(self) -> None:
-        """The server is going away: whoever asks for nothing just now is closed."""
-        if not self.requests and not self._deaf:
-            self.be_idle()
+    # Closing.
 
-    # How it ends.
+    def close_if_idle(self) -> None:
+        """Called when the server shuts down."""
+        if not self.requests and not self._is_closing:
+            self.idle_timed_out()
 
-    def _give_up(self, refused: Error, status: int | None = None) -> None:
-        """Refuse what is being read, and close; the rest of it is taken, and forgotten."""
-        request = self.requests[-1] if self.requests and not self._handlingRequest else None
-        if request is not None and request.has_begun:
-            self._close_after(lambda: request.refuse(refused, status))
-        elif self._handlingRequest:  # others are behind one that is not answered yet, and cannot be answered before it
-            self._fall_deaf()
+    def _reject_and_close(self, problem: Error, status: int | None = None) -> None:
+        """Respond with an error to the request that is being received, and close."""
+        request = self.requests[-1] if self.requests and not self.is_handling_request else None
+        if request is not None and request.has_head:
+            self._close_after(lambda: request.respond_error(problem, status))
+        elif self.is_handling_request:  # responses keep the order of requests, and an earlier one is not answered yet
+            self._stop_input()
             self.transport.abortConnection()
         else:
-            self.site.context.stats.count_error(refused.code)
-            told = status or STATUS[refused.code]
-            self.transport.write(error(told, refused.message))
+            self.site.context.stats.count_error(problem.code)
+            self.transport.write(error(status or STATUS[problem.code], problem.message))
             self._close_after(self.loseConnection)
 
-    def _close_after(self, answer: Any) -> None:
+    def _close_after(self, respond: Callable[[], object]) -> None:
+        """Close with the response. The client may still be sending: its input is read and dropped for a while, because
+        a reset would delete the response."""
         self.persistent = False
-        self._kindly = True
-        answer()
+        self._lingers = True
+        respond()
 
-    def _respondToBadRequestAndDisconnect(self) -> None:
-        self._respond_and_disconnect(400, "that is no HTTP request")
+    def reject_malformed(self) -> None:
+        self._send_error_and_close(400, "malformed HTTP request")
 
-    def _respond_and_disconnect(self, status: int, words: str) -> None:
-        self.transport.write(error(status, words))
+    def _send_error_and_close(self, status: int, message: str) -> None:
+        self.transport.write(error(status, message))
         self.loseConnection()
 
-    def _fall_deaf(self) -> None:
-        self._deaf = True
-        self._buffer, self._dataBuffer = b"", []
-        self.site.forget(self)
-        self._counted = self.site.context.memory_budget.recount(self._counted, 0, self._source)
+    def _stop_input(self) -> None:
+        if self._state is not State.LOST:
+            self._state = State.CLOSING
+        self.discard_input()
+        self.site.stop_timeouts(self)
+        self._counted_bytes = self.site.context.memory_budget.recount(self._counted_bytes, 0, self._counted_for)
 
     def loseConnection(self) -> None:
-        """Who does not answer the goodbye of TLS, or does not read, is waited for no longer than who says nothing. Who
-        is still sending has its words taken, as a reset would take ours from it."""
-        self._fall_deaf()
+        """Close. A client that does not complete the close, of TLS for example, is reset after a while."""
+        self._stop_input()
         self.setTimeout(None)
-        if self._kindly and self._closing is None:
-            self._networkProducer.unregisterProducer()
-            self._closing = graceful_close(self.transport, self.callLater)
-        elif self._closing is None:
+        if self._linger_timer is not None:
+            return
+        if self._lingers:
+            self.detach_from_transport()
+            self._linger_timer = graceful_close(self.transport, self.callLater)
+        else:
             super().loseConnection()
-            if self._abortingCall is None:
-                self._abortingCall = self.callLater(IDLE, self.forceAbortClient)
+            self.abort_after(IDLE_TIMEOUT_SECONDS)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        self._lost = True
-        self.give_way = None  # or two would hold each other
-        self._fall_deaf()
-        self.site.has_gone(self)
-        if self._closing is not None and self._closing.active():
-            self._closing.cancel()
+        self._state = State.LOST
+        self.replace_protocol = None
+        self._stop_input()
+        self.site.remove_connection(self)
+        if self._linger_timer is not None and self._linger_timer.active():
+            self._linger_timer.cancel()
         for request in self.requests:
-            self.site.has_answered(request)
+            self.site.request_finished(request)
         super().connectionLost(reason)
         for request in self.requests:
-            request.forget_body()
-            request.producer = None
-        # They hold this connection, and must not be held by it.
-        self.requests = []
-        self._answered = self._chunks = self._transferDecoder = self._requestProducer = None
+            request.discard_body()
+        self.break_reference_cycles()
+        self._unfinished = self._chunks = None

@@ -1,42 +1,42 @@
-"""What the server tells of itself: that it lives, whether it is ready, and what the page must know."""
+"""Health checks, the configuration of the page, and the hint at the address of the WebSocket."""
 
 from collections.abc import Callable
 
 import msgspec
 
 from twistedsock.errors import UNAVAILABLE, Error, ErrorCode
-from twistedsock.server.http.checks import GOING_AWAY
+from twistedsock.server.http.checks import SHUTTING_DOWN
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.session.registry import ServerContext
 
-WEBSOCKET_IS_HERE = Error(ErrorCode.BAD_ARGUMENT, "this is where the WebSocket is")
+UPGRADE_REQUIRED = Error(ErrorCode.BAD_ARGUMENT, "upgrade required: this is the address of the WebSocket")
 
 
 class HealthEndpoint:
-    """``lines`` tells where the line ports are."""
+    """``line_ports`` returns the addresses of the line protocol."""
 
-    def __init__(self, context: ServerContext, lines: Callable[[], list[dict[str, object]]]) -> None:
+    def __init__(self, context: ServerContext, line_ports: Callable[[], list[dict[str, object]]]) -> None:
         self._context = context
-        self._lines = lines
+        self._line_ports = line_ports
 
-    def health(self, request: HTTPRequest) -> None:
-        """It lives, or it would not answer."""
-        request.answer(200, b"text/plain; charset=utf-8", b"ok\n")
+    def liveness(self, request: HTTPRequest) -> None:
+        """``GET /healthz``: always 200."""
+        request.respond(200, b"text/plain; charset=utf-8", b"ok\n")
 
     def readiness(self, request: HTTPRequest) -> None:
-        """Whether it is worth sending somebody here."""
+        """``GET /readyz``: 200 while the server accepts traffic, 503 during shutdown and without a backplane."""
         if self._context.draining:
-            request.refuse(GOING_AWAY)
+            request.respond_error(SHUTTING_DOWN)
         elif not self._context.broker.is_ready:
-            request.refuse(UNAVAILABLE)
+            request.respond_error(UNAVAILABLE)
         else:
-            request.answer_json(200, b'{"ready":true}\n')
+            request.respond_json(200, b'{"ready":true}\n')
 
-    def context(self, request: HTTPRequest) -> None:
-        """For the page."""
-        told = {"lines": self._lines(), "version": self._context.version.decode()}
-        request.answer_json(200, msgspec.json.encode(told))
+    def page_configuration(self, request: HTTPRequest) -> None:
+        """``GET /bridge.json``: what the page displays about the server."""
+        configuration = {"lines": self._line_ports(), "version": self._context.version.decode()}
+        request.respond_json(200, msgspec.json.encode(configuration))
 
-    def websocket(self, request: HTTPRequest) -> None:
-        """Somebody forgot to ask for it."""
-        request.refuse(WEBSOCKET_IS_HERE, 426, {b"Upgrade": b"websocket", b"Connection": b"Upgrade"})
+    def upgrade_required(self, request: HTTPRequest) -> None:
+        """``GET /ws`` without a WebSocket handshake."""
+        request.respond_error(UPGRADE_REQUIRED, 426, {b"Upgrade": b"websocket", b"Connection": b"Upgrade"})

@@ -1,4 +1,4 @@
-"""Long polling: a request that is answered when something happens, for clients that have nothing better."""
+"""Long polling: a request that is answered as soon as its channels have an event, for clients without streams."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,184 +11,180 @@ from twistedsock.errors import Error
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.values import Position
-from twistedsock.server.http.checks import recheck_auth
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.session.registry import ServerContext
 from twistedsock.session.request import HistoryPage
 
-MAX_SECONDS = 60.0
-"""That a request may wait: proxies wait as long, as a rule."""
+MAX_WAIT_SECONDS = 60.0
+"""Most proxies wait as long for a response."""
 
-ARGUMENTS = ("since", "epoch", "last", "wait", *LAST_EVENT_ID)
+PARAMETERS = ("since", "epoch", "last", "wait", *LAST_EVENT_ID)
+
+Encode = Callable[[list[HistoryPage]], bytes]
 
 
 class LongPollEndpoint:
-    """One for a server. Those who wait are bounded as connections are."""
+    """Waiting requests are limited by the number of connections."""
 
     def __init__(self, context: ServerContext, reactor: Any) -> None:
         self._context = context
         self._reactor = reactor
 
-    def of_one(self, request: HTTPRequest) -> None:
+    def read_channel(self, request: HTTPRequest) -> None:
         """``GET /channels/{channel}/events`` with ``wait``."""
-        request.arguments.only(ARGUMENTS)
-        self._ask(request, [request.channel_name], lambda several: of_one(several[0]))
+        request.parameters.only(PARAMETERS)
+        self._start(request, [request.channel_name], lambda pages: of_one(pages[0]))
 
-    def of_several(self, request: HTTPRequest) -> None:
-        """``GET /events?channel=…``, where no stream is asked for."""
-        request.arguments.only(ARGUMENTS, repeated=("channel",))
-        self._ask(request, read_channels(request.arguments), of_several)
+    def read_channels(self, request: HTTPRequest) -> None:
+        """``GET /events?channel=…`` with ``wait``, or of a client that accepts JSON."""
+        request.parameters.only(PARAMETERS, repeated=("channel",))
+        self._start(request, read_channels(request.parameters), of_several)
 
-    def _ask(self, request: HTTPRequest, channels: list[bytes], write: Callable[[list[HistoryPage]], bytes]) -> None:
+    def _start(self, request: HTTPRequest, channels: list[bytes], encode: Encode) -> None:
         header = request.header(b"last-event-id").decode("latin-1")
-        asked = read_asked(request.arguments, channels, header)
-        seconds = request.arguments.seconds("wait", MAX_SECONDS) or 0.0
+        asked = read_asked(request.parameters, channels, header)
+        seconds = request.parameters.seconds("wait", MAX_WAIT_SECONDS) or 0.0
         request.charge(len(asked.known) - 1)
-        poll = LongPoll(self._context, self._reactor, request, asked, write)
-        poll.begin(seconds)
+        LongPoll(self._context, self._reactor, request, asked, encode).start(seconds)
 
 
 class LongPoll:
-    """One request. The right to read is looked at when it is answered, not only when it asks."""
+    """One request. Access is checked when it starts and again when it is answered."""
 
     def __init__(
-        self,
-        context: ServerContext,
-        reactor: Any,
-        request: HTTPRequest,
-        asked: Asked,
-        write: Callable[[list[HistoryPage]], bytes],
+        self, context: ServerContext, reactor: Any, request: HTTPRequest, asked: Asked, encode: Encode
     ) -> None:
         self._context = context
         self._reactor = reactor
         self._request = request
         self._asked = asked
-        self._write = write
-        self._places: dict[bytes, Position | None] = dict(asked.known)
+        self._encode = encode
+        self._positions: dict[bytes, Position | None] = dict(asked.known)
         self._channels: dict[bytes, Channel] = {}
         self._timer: Any = None
         self._seconds = 0.0
-        self._rung = False
+        self._is_notified = False
 
-    def begin(self, seconds: float) -> None:
-        """Answer now if there is something to tell, else when there is, or after that time."""
+    def start(self, seconds: float) -> None:
+        """Respond now if there are events, otherwise at the next event or after ``seconds``."""
         self._seconds = seconds
-        error = self._forbids()
+        error = self._check_access()
         if error is not None:
             raise ApiError(error)
-        self._open(iter(list(self._places)))
+        self._open(iter(list(self._positions)))
 
     def _open(self, names: Iterator[bytes]) -> None:
         for name in names:
-            answer = self._context.broker.open(name, self._request.visitor.principal)
-            if isinstance(answer, Future):
-                on_result(answer, partial(self._opened, name, names))
+            outcome = self._context.broker.open(name, self._request.broker_client.principal)
+            if isinstance(outcome, Future):
+                on_result(outcome, partial(self._opened, name, names))
                 return
-            if not self._take(name, answer):
+            if not self._add_channel(name, outcome):
                 return
-        self._look()
+        self._respond_or_wait()
 
     def _opened(self, name: bytes, names: Iterator[bytes], outcome: Channel | Error) -> None:
-        if self._take(name, outcome):
+        if self._add_channel(name, outcome):
             self._open(names)
 
-    def _take(self, name: bytes, outcome: Channel | Error) -> bool:
-        """One more channel is there; it stays as long as this waits for it."""
+    def _add_channel(self, name: bytes, outcome: Channel | Error) -> bool:
+        """Wait for events of a channel, which keeps it open. False if it could not be opened."""
         if isinstance(outcome, Error):
-            self._let_go()
-            self._request.refuse(outcome)
+            self._stop_waiting()
+            self._request.respond_error(outcome)
             return False
         self._channels[name] = outcome
-        self._context.broker.notify_once(outcome, self._ring)
+        self._context.broker.notify_once(outcome, self._notify)
         return True
 
-    def _look(self) -> None:
+    def _respond_or_wait(self) -> None:
         request, channels = self._request, self._context.broker.channels
-        vanished = [name for name, channel in self._channels.items() if channels.get(name) is not channel]
-        if vanished:  # while others were being opened
-            self._open(iter(vanished))
+        closed = [name for name, channel in self._channels.items() if channels.get(name) is not channel]
+        if closed:  # while the other channels were being opened
+            self._open(iter(closed))
             return
-        several = self._kept()
-        error = self._forbids()
+        pages = self._read()
+        error = self._check_access()
         if error is not None:
-            self._let_go()
-            request.refuse(error)
-        elif request.is_gone:
-            self._let_go()
-        elif not self._seconds or self._context.draining or any(map(_tells, several)):
-            self._answer(several)
+            self._stop_waiting()
+            request.respond_error(error)
+        elif request.is_finished:
+            self._stop_waiting()
+        elif not self._seconds or self._context.draining or any(map(_has_news, pages)):
+            self._respond(pages)
         else:
-            for kept in several:
-                if self._places[kept.channel] is None:
-                    self._places[kept.channel] = Position(kept.position.epoch, kept.stop - 1)
-            request.on_gone, request.on_drain = self._let_go, self._end
-            self._timer = self._reactor.callLater(self._seconds, self._end)
+            for page in pages:
+                if self._positions[page.channel] is None:
+                    self._positions[page.channel] = Position(page.position.epoch, page.stop - 1)
+            request.on_disconnect, request.on_shutdown = self._stop_waiting, self._finish
+            self._timer = self._reactor.callLater(self._seconds, self._finish)
 
-    def _kept(self) -> list[HistoryPage]:
-        """What there is to tell; each channel is looked at once more, as the last look may have been a while ago."""
-        visitor, broker, kept = self._request.visitor, self._context.broker, list[HistoryPage]()
-        # First all of them: what one commits can make another one's log give way. From then on nothing changes until
-        # the answer is written, so what it says of the events is true of the events that it has.
+    def _read(self) -> list[HistoryPage]:
+        """The events since the positions of the client. Pending publications are committed first, because the last
+        flush may have been some time ago."""
+        client, broker, pages = self._request.broker_client, self._context.broker, list[HistoryPage]()
+        # All channels are committed before the first is read, because a commit can shorten the history of another
+        # channel. Nothing changes from then on until the response is written.
         for channel in self._channels.values():
-            broker.notify_once(channel, self._ring)  # so that it does not vanish when another one is committed
+            broker.notify_once(channel, self._notify)  # keeps it open while another channel is committed
         for channel in self._channels.values():
             broker.update_history(channel)
-            broker.notify_once(channel, self._ring)  # once more, as that may have rung
+            broker.notify_once(channel, self._notify)  # again, because the commit may have notified
         for name, channel in self._channels.items():
-            place = self._places[name]
-            if place is None and self._asked.last is None:
-                place = Position(channel.epoch, channel.head)
-            if place is not None and self._asked.known[name] is None and place.epoch != channel.epoch:
-                # All of the new epoch has come since the client began to wait.
-                place = Position(channel.epoch, channel.history.first - 1)
-            since, epoch = (None, None) if place is None else (place.offset, place.epoch)
-            one = visitor.look_into(channel, self._asked.last, since, epoch)
+            position = self._positions[name]
+            if position is None and self._asked.last is None:
+                position = Position(channel.epoch, channel.head)
+            if position is not None and self._asked.known[name] is None and position.epoch != channel.epoch:
+                # The client did not ask for an epoch, and all events of this one are newer than its request.
+                position = Position(channel.epoch, channel.history.first - 1)
+            since, epoch = (None, None) if position is None else (position.offset, position.epoch)
+            page = client.look_into(channel, self._asked.last, since, epoch)
             if self._asked.known[name] is None:
-                one = HistoryPage(one.channel, one.position, one.start, one.stop, None, one.lost, one.events)
-            kept.append(one)
-        return kept
+                page = HistoryPage(page.channel, page.position, page.start, page.stop, None, page.lost, page.events)
+            pages.append(page)
+        return pages
 
-    def _ring(self) -> None:
-        """Something has come, and nothing may be done just now."""
-        if not self._rung and self._timer is not None:
-            self._rung = True
-            self._context.broker.postpone(self._end)
+    def _notify(self) -> None:
+        """Called by the broker at an event, when nothing may be done at once."""
+        if not self._is_notified and self._timer is not None:
+            self._is_notified = True
+            self._context.broker.postpone(self._finish)
 
-    def _end(self) -> None:
-        """Answer with what there is."""
+    def _finish(self) -> None:
+        """Respond with the events that there are."""
         if self._timer is None:
             return
-        several, error = self._kept(), self._forbids()
-        self._let_go()
+        pages, error = self._read(), self._check_access()
+        self._stop_waiting()
         if error is not None:
-            self._request.refuse(error)
+            self._request.respond_error(error)
         else:
-            self._answer(several)
+            self._respond(pages)
 
-    def _answer(self, several: list[HistoryPage]) -> None:
-        body = self._write(several)
-        self._let_go()
-        self._request.answer_json(200, body)
+    def _respond(self, pages: list[HistoryPage]) -> None:
+        body = self._encode(pages)
+        self._stop_waiting()
+        self._request.respond_json(200, body)
 
-    def _forbids(self) -> Error | None:
-        """Why it may not be told; its token may have run out, or the policy be another, since it began to wait."""
-        error = recheck_auth(self._request)
+    def _check_access(self) -> Error | None:
+        """The token may have expired, or the policy changed, since the request started to wait."""
+        error = self._request.recheck_identity()
         if error is not None:
             return error
-        visitor = self._request.visitor
-        refusals = [visitor.check_access(channel, Right.READ) for channel in self._asked.known]
-        return next((error for error in refusals if error is not None), None)
+        client = self._request.broker_client
+        errors = [client.check_access(channel, Right.READ) for channel in self._asked.known]
+        return next((error for error in errors if error is not None), None)
 
-    def _let_go(self) -> None:
-        self._request.on_gone = self._request.on_drain = None
+    def _stop_waiting(self) -> None:
+        self._request.on_disconnect = self._request.on_shutdown = None
         if self._timer is not None:
             if self._timer.active():
                 self._timer.cancel()
             self._timer = None
         for channel in self._channels.values():
-            self._context.broker.cancel_notify(channel, self._ring)
+            self._context.broker.cancel_notify(channel, self._notify)
 
 
-def _tells(kept: HistoryPage) -> bool:
-    """Whether a client is to hear of it at once."""
-    return kept.start < kept.stop or kept.lost is not None or kept.recovered is False
+def _has_news(page: HistoryPage) -> bool:
+    """True if the page has to be sent at once."""
+    return page.start < page.stop or page.lost is not None or page.recovered is False

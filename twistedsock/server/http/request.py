@@ -1,13 +1,14 @@
-"""One request, as operations see it: who asks for what, and how it is answered."""
+"""One HTTP request: what endpoints read from it, and the ways to respond to it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import nsmallest
 from http import HTTPStatus
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
-from twisted.web.http import Request
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
 
 from twistedsock.auth.identity import Identity, Policy
 from twistedsock.codecs.query import LIMIT_OVER, MEDIA_TYPE, STATUS, ApiError, QueryParameters, problem_details
@@ -15,100 +16,96 @@ from twistedsock.errors import INTERNAL, TOO_FAST, Error, ErrorCode
 from twistedsock.limits.principal import Principal, subject_principal
 from twistedsock.limits.rate import RateLimiter, answer_price, unreadable_price
 from twistedsock.server.connection import log_exception
-from twistedsock.server.http.checks import BAD_TOKEN, RejectedRequest, check_request, recheck_auth
-from twistedsock.server.http.response import StreamingResponse
-from twistedsock.server.http.routes import Found, Route
+from twistedsock.server.http.headers import (
+    BODILESS_STATUSES,
+    CORS_ALLOWED_HEADERS,
+    CORS_EXPOSED_HEADERS,
+    DATA_HEADERS,
+    JSON,
+    PREFLIGHT_MAX_AGE_SECONDS,
+    header_block,
+)
+from twistedsock.server.http.origin_policy import RejectedRequest
+from twistedsock.server.http.routing import Route, RouteMatch
+from twistedsock.server.http.site import HTTPSite
+from twistedsock.server.http.static import StaticFile
+from twistedsock.server.http.twisted_web_internals import RequestInternals
 from twistedsock.server.sockets import ListenerConfig, endpoints_of
 from twistedsock.session.encoder import Endpoints
 from twistedsock.session.registry import ServerContext
 from twistedsock.session.request import RequestClient
 
-if TYPE_CHECKING:
-    from twistedsock.server.http.connection import HTTPConnection
-    from twistedsock.server.http.static import StaticFile
+TOKEN_EXPIRED = Error(ErrorCode.UNAUTHORIZED, "token expired: send a new one")
 
-PAGE = {
-    b"Content-Security-Policy": b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    b"connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    b"X-Content-Type-Options": b"nosniff",
-    b"Referrer-Policy": b"no-referrer",
-    b"Cross-Origin-Opener-Policy": b"same-origin",
-}
-"""Sent with every file. Our pages need nothing but their own files and their own socket."""
+BAD_TOKEN_HEADERS = {b"WWW-Authenticate": b'Bearer error="invalid_token"'}
 
-DATA = {
-    b"Content-Security-Policy": b"default-src 'none'; frame-ancestors 'none'",
-    b"X-Content-Type-Options": b"nosniff",
-    b"Referrer-Policy": b"no-referrer",
-    b"Cache-Control": b"no-store",
-}
-"""Sent with every other answer: nobody is to show it as a page, or to keep it."""
+WRITE_TIMEOUT_SECONDS = 60
+"""Time without progress after which a long response is aborted: as long as a connection can be silent."""
 
-ALLOWED_HEADERS = (
-    b"Authorization, Cache-Control, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Sockbridge-Stream"
-)
-"""Headers that pages of allowed origins can send. Implementations of EventSource send Cache-Control."""
+_DATA_BLOCK = header_block(DATA_HEADERS)
 
-EXPOSED_HEADERS = b"Allow, ETag, Idempotency-Replayed, Retry-After, WWW-Authenticate"
-"""Headers that pages of allowed origins can read, besides those that every page can read (Fetch, "CORS-safelisted
-response-header name")."""
-
-PREFLIGHT_AGE = 600
-"""Seconds that a browser may remember what it was allowed."""
+_EXPOSED_LINE = b"Access-Control-Expose-Headers: %s\r\n" % CORS_EXPOSED_HEADERS
 
 
-def block(headers: Mapping[bytes, bytes]) -> bytes:
-    """Headers as they are written; ValueError where one of them would be two."""
-    written = b"".join(name + b": " + value + b"\r\n" for name, value in headers.items())
-    if not written.count(b"\r") == written.count(b"\n") == len(headers):
-        raise ValueError("a header holds a line break")
-    return written
+class RequestConnection(Protocol):
+    """What a request uses of its connection."""
+
+    site: HTTPSite
+    client_address: Any
+    is_trusted_proxy: bool
+    persistent: Any
+    """True if the connection is kept for another request."""
+
+    @property
+    def principal(self) -> Principal: ...
+    def set_client_address(self, address: Any) -> None: ...
+    def rate_limiter_of(self, principal: Principal) -> RateLimiter | None: ...
+    def exceeds_rate(self, principal: Principal, price: float) -> bool: ...
+    def body_received(self, request: Any, data: bytes) -> None: ...
+    def hand_over(self, protocol: Any) -> None: ...
+    def close_if_idle(self) -> None: ...
+    def receive_timed_out(self) -> None: ...
+    def idle_timed_out(self) -> None: ...
+    def abort(self) -> None: ...
+    def setTimeout(self, seconds: float | None) -> Any: ...
+    def resetTimeout(self) -> None: ...
 
 
-BODILESS = (204, 304)
-"""Answers that have no body, and say nothing of one (RFC 9110 section 6.4.1)."""
-
-JSON = b"application/json"
-
-_DATA = block(DATA)
-
-_EXPOSED = b"Access-Control-Expose-Headers: %s\r\n" % EXPOSED_HEADERS
-
-
-class HTTPRequest(Request):
-    """What an operation gets. It is answered once, by ``answer``, ``answer_json`` or ``refuse``, now or later;
-    where the client has gone meanwhile, answers are thrown away. An operation may raise ``ApiError``."""
+class HTTPRequest(RequestInternals):
+    """Handlers respond once, with one of the ``respond`` methods, now or later. A response to a client that has
+    disconnected is dropped. A handler can raise ``ApiError`` instead."""
 
     channel: Any
     method: bytes
     content = None
 
     query = b""
-    file: "StaticFile | None" = None
-    found: Found | None = None
+    static_file: StaticFile | None = None
+    match: RouteMatch | None = None
     route: Route | None = None
     origin = b""
-    """Of which page it comes, if that may ask; empty where no page asks."""
+    """The origin of the page that sent the request, if it is allowed to read the response."""
     identity: Identity | None = None
-    """Who asks, where there is a policy and the route asks who. None for who has shown nothing."""
-    judged_by: Policy | None = None
-    """The policy that has found that out."""
-    has_begun = False
-    """Whether its head is there."""
-    _rejection: RejectedRequest | None = None
-    _arguments: QueryParameters | None = None
-    _answered = False
+    """The authenticated client. None without a policy, without credentials, or if the route does not authenticate."""
+    identified_by: Policy | None = None
+    """The policy that returned ``identity``."""
+    rejection: RejectedRequest | None = None
+    """The error that is sent instead of calling the handler."""
+    has_head = False
+    """True when the head has been received."""
+    _parameters: QueryParameters | None = None
+    _has_responded = False
 
-    def __init__(self, channel: "HTTPConnection", queued: object = False) -> None:
+    def __init__(self, channel: Any, queued: object = False) -> None:
         super().__init__(channel, queued)
-        self.connection = channel
+        self.connection: RequestConnection = channel
         self._body = bytearray()
-        self.on_gone: Callable[[], object] | None = None
-        """To be called when the client goes before it has been answered."""
-        self.on_drain: Callable[[], object] | None = None
-        """To be called when the server goes away while this one waits to be answered: it is to be answered soon."""
+        self.on_disconnect: Callable[[], object] | None = None
+        """Called if the client disconnects before the response."""
+        self.on_shutdown: Callable[[], object] | None = None
+        """Called if the server shuts down before the response. It is expected to respond soon."""
 
-    # Who asks for what.
+    # The client and its request.
 
     @property
     def context(self) -> ServerContext:
@@ -119,333 +116,390 @@ class HTTPRequest(Request):
         return self.connection.site.reactor
 
     @property
-    def listening(self) -> ListenerConfig:
-        return self.connection.site.listening
+    def listener(self) -> ListenerConfig:
+        return self.connection.site.listener
 
     @property
-    def ends(self) -> Endpoints:
-        """Both ends of its connection; the client's as a trusted proxy tells it."""
-        return endpoints_of(self.transport, self.connection.peer)
-
-    @property
-    def meter(self) -> RateLimiter | None:
-        """What it is charged to; None if the rate is not limited."""
-        return self.connection.meter_of(self.principal)
+    def endpoints(self) -> Endpoints:
+        """Addresses of both ends. The client's is the one that a trusted proxy reports."""
+        return endpoints_of(self.transport, self.connection.client_address)
 
     @property
     def principal(self) -> Principal:
-        """Whose request it is, for rates, limits and shared tables: an identity that it proves, else its address."""
+        """The principal that the request counts for in rates and limits: its identity, or else its address."""
         subject = b"" if self.identity is None else self.identity.subject
         return subject_principal(subject) if subject else self.connection.principal
 
     @property
-    def is_admin(self) -> bool:
-        return self.context.is_admin(self.identity, self.ends.client)
+    def rate_limiter(self) -> RateLimiter | None:
+        """None if the rate is not limited."""
+        return self.connection.rate_limiter_of(self.principal)
 
     @property
-    def visitor(self) -> RequestClient:
-        """Who asks, for what is asked of the broker."""
-        return RequestClient(self.context, self.listening.endpoint, self.ends.client, self.identity)
+    def is_admin(self) -> bool:
+        return self.context.is_admin(self.identity, self.endpoints.client)
+
+    @property
+    def broker_client(self) -> RequestClient:
+        """The client as the broker sees it."""
+        return RequestClient(self.context, self.listener.endpoint, self.endpoints.client, self.identity)
 
     @property
     def captured(self) -> bytes:
-        """What stands in the place of the capture of the route's path, decoded; it may be no UTF-8."""
-        return b"" if self.found is None else self.found.captured
+        """The decoded variable segment of the path. It may be invalid UTF-8."""
+        return b"" if self.match is None else self.match.captured
 
     @property
     def channel_name(self) -> bytes:
-        """What the path captures, where that is a channel."""
+        """The variable segment of a path that names a channel."""
         return self.captured
 
     @property
-    def arguments(self) -> QueryParameters:
-        """Its query; raises ``ApiError`` where it cannot be read."""
-        if self._arguments is None:
-            self._arguments = QueryParameters(self.query)
-        return self._arguments
+    def parameters(self) -> QueryParameters:
+        """The query. Raises ``ApiError`` if it is malformed."""
+        if self._parameters is None:
+            self._parameters = QueryParameters(self.query)
+        return self._parameters
 
     @property
     def body(self) -> bytes:
-        """What it brings."""
         return bytes(self._body)
 
     @property
-    def is_gone(self) -> bool:
-        """Whether nobody waits for an answer any longer; also when there was one."""
-        return self._answered or bool(self._disconnected)
+    def is_finished(self) -> bool:
+        """True if a response has begun or the client has disconnected."""
+        return self._has_responded or self.is_disconnected
 
     def header(self, name: bytes) -> bytes:
-        """A header, in lower case, of which only one is expected; "" where there is none."""
+        """The value of a header, named in lower case, that is expected once. Empty if it is absent."""
         return cast(bytes, self.getHeader(name)) or b""
-
-    def charge(self, price: float) -> None:
-        """It costs that much more than the one command that each request costs; raises ``ApiError`` if that exceeds the
-        rate."""
-        if price and self.connection.is_too_fast(self.principal, price):
-            raise ApiError(TOO_FAST)
-
-    def charge_afterwards(self, price: float) -> None:
-        """It turned out to cost that much more; it is not refused any more."""
-        if (meter := self.meter) is not None:
-            meter.charge(price)
-
-    # How it is answered.
-
-    def answer(self, status: int, kind: bytes, body: bytes, headers: Mapping[bytes, bytes] | None = None) -> None:
-        """A whole answer. ``headers`` stand in place of those that all data has; ``kind`` is the type of the body."""
-        if self.is_gone:
-            return
-        head = self._head(status, kind, len(body), _DATA if headers is None else block(headers))
-        self._answered, self.on_gone, self.on_drain = True, None, None
-        self.context.stats.count_response(self.method, status)
-        # In one send, the head and the body.
-        whole = head if self.method == b"HEAD" or status in BODILESS else head + body
-        self.context.stats.sent += len(whole)
-        self.channel.write(whole)
-        self.code, self.startedWriting = status, 1
-        self.finish()
-
-    def answer_json(self, status: int, body: bytes, headers: Mapping[bytes, bytes] | None = None) -> None:
-        """JSON, and ``headers`` besides those that all data has."""
-        self.charge_afterwards(int(answer_price(len(body))))
-        self.answer(status, JSON, body, {**DATA, **headers} if headers else None)
-
-    def answer_in_pieces(
-        self, pieces: Iterator[bytes], headers: Mapping[bytes, bytes], is_allowed: Callable[[], bool]
-    ) -> None:
-        """JSON that may be long, no faster than the client reads it. ``pieces`` are of about a chunk, and are asked for
-        when there is room for them; the answer breaks off where it ``is_allowed`` no longer."""
-        if self.method == b"HEAD":
-            self.answer_head({b"Content-Type": JSON, **DATA, **headers})
-            return
-        if self.is_gone:
-            return
-        first = next(pieces)
-        second = next(pieces, None)
-        if second is None:
-            self.answer_json(200, first, headers)
-            return
-        self._answered = True
-        self.context.stats.count_response(self.method, 200)
-        # HTTP/1.0 has no chunks: the end of the connection is the end of the answer, and a reset is no end.
-        self.chunked = int(self.clientproto == b"HTTP/1.1")
-        framing = {b"Transfer-Encoding": b"chunked"} if self.chunked else {}
-        self.channel.write(self._head(200, JSON, None, block({**DATA, **headers, **framing})))
-        self.code, self.startedWriting = 200, 1
-        StreamingResponse(self, self._charged(chain((first, second), pieces)), is_allowed).begin()
-
-    def _charged(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        for piece in pieces:
-            self.charge_afterwards(answer_price(len(piece)))
-            yield piece
-
-    def refuse(self, error: Error, status: int | None = None, headers: Mapping[bytes, bytes] | None = None) -> None:
-        """Tell why not. The status is that of the code, where no other is given."""
-        self.context.stats.count_error(error.code)
-        more = dict(headers or {})
-        status = status or STATUS[error.code]
-        if error.code is ErrorCode.UNAUTHORIZED:
-            more.setdefault(b"WWW-Authenticate", b"Bearer")
-        elif error.code is ErrorCode.LIMIT:
-            more.setdefault(b"Retry-After", b"%d" % LIMIT_OVER)
-        elif error.code is ErrorCode.RATE:
-            more.setdefault(b"Retry-After", b"%d" % (self.meter.wait if self.meter is not None else 1))
-        self.answer(status, MEDIA_TYPE, problem_details(error, status), {**DATA, **more})
-
-    def answer_head(self, headers: Mapping[bytes, bytes]) -> None:
-        """The answer to HEAD, where nobody knows how long the body would be."""
-        if self.is_gone:
-            return
-        self._answered = True
-        self.context.stats.count_response(self.method, 200)
-        self.channel.write(self._head(200, b"", None, block(dict(headers))))
-        self.code, self.startedWriting = 200, 1
-        self.finish()
-
-    def give_away(self, owner: Any, headers: Mapping[bytes, bytes]) -> bytes:
-        """The connection is another protocol's from here on: what comes in goes to it, and what goes out is its own.
-        Gives the head of an answer without an end, which it is to write before all else."""
-        self._answered = True
-        self.context.stats.count_response(self.method, 200)
-        self.connection.persistent = False
-        head = self._head(200, b"", None, block(dict(headers)))
-        self.connection.give_away(owner)
-        return head
-
-    def _head(self, status: int, kind: bytes, length: int | None, headers: bytes) -> bytes:
-        lines = [b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())]
-        lines.append(b"Date: %s\r\n" % self.connection.site.date)
-        if kind:
-            lines.append(b"Content-Type: %s\r\n" % kind)
-        if length is not None and status not in BODILESS:
-            lines.append(b"Content-Length: %d\r\n" % length)
-        lines.append(headers)
-        if self.origin and not (self.file is not None and self.file.is_for_everybody):
-            lines.append(b"Access-Control-Allow-Origin: %s\r\n" % self.origin)
-            lines.append(_EXPOSED)
-        if self.file is None:
-            lines.append(b"Vary: Origin\r\n")
-        if not self.connection.persistent:
-            lines.append(b"Connection: close\r\n")
-        lines.append(b"\r\n")
-        return b"".join(lines)
-
-    # What the connection tells.
-
-    def begin(self, method: bytes, uri: bytes, version: bytes, length: int | None) -> None:
-        """The head is there. ``length`` is that of the body, None where it is told later."""
-        self.has_begun = True
-        self.method, self.uri, self.clientproto = method, uri, version
-        self.set_target(uri)
-        self._rejection = check_request(self, length)
-
-    def set_target(self, target: bytes) -> None:
-        """Set the path and the query from a target in origin form."""
-        self.path, _, self.query = target.partition(b"?")
 
     @property
     def is_document(self) -> bool:
-        """Whether a browser wants to show the answer as a page, in a tab or in a frame (Fetch Metadata, section 2).
+        """True if a browser is going to show the response as a page, in a tab or a frame (Fetch Metadata, section 2).
         Browsers omit that header over plain HTTP, but then they accept HTML."""
         mode, accept = self.header(b"sec-fetch-mode"), self.header(b"accept").lower()
         return mode == b"navigate" or (not mode and b"text/html" in accept and b"text/event-stream" not in accept)
 
     @property
     def is_preflight(self) -> bool:
-        """Whether a browser asks what a page may ask (the Fetch standard, "CORS-preflight request")."""
+        """True for a CORS preflight request (Fetch, "CORS-preflight request")."""
         return bool(self.method == b"OPTIONS" and self.origin and self.header(b"access-control-request-method"))
 
     @property
     def allow(self) -> bytes:
-        """The methods of its path, as the header Allow lists them; empty if there is nothing at the path."""
-        if self.file is not None:
+        """The value of the header ``Allow``. Empty if the path is unknown."""
+        if self.static_file is not None:
             return b"GET, HEAD"
         if self.path == b"*":  # the server as a whole (RFC 9110 section 9.3.7)
             return b"GET, HEAD, POST, DELETE"
-        return b"" if self.found is None else self.found.allow
+        return b"" if self.match is None else self.match.allow
+
+    def charge(self, price: float) -> None:
+        """Charge ``price`` commands besides the one of every request. Raises ``ApiError`` if that exceeds the rate."""
+        if price and self.connection.exceeds_rate(self.principal, price):
+            raise ApiError(TOO_FAST)
+
+    def charge_afterwards(self, price: float) -> None:
+        """Charge for work that has been done. It delays the next request."""
+        if (limiter := self.rate_limiter) is not None:
+            limiter.charge(price)
+
+    def recheck_identity(self) -> Error | None:
+        """The error if the identity is no longer valid, because the token has expired or the policy has changed. Both
+        can happen while a body is received or a response is sent."""
+        context, identity = self.context, self.identity
+        if identity is None or context.policy is None:
+            return None
+        if context.policy is not self.identified_by:
+            outcome = context.policy.review(identity, self.listener.endpoint)
+            if isinstance(outcome, Error):
+                return outcome
+            self.identity, self.identified_by = outcome, context.policy
+            identity = outcome
+        is_expired = identity.expires is not None and identity.expires <= context.expiries.wall_clock()
+        return TOKEN_EXPIRED if is_expired else None
+
+    # Responses.
+
+    def respond(
+        self, status: int, content_type: bytes, body: bytes, headers: Mapping[bytes, bytes] | None = None
+    ) -> None:
+        """Send a complete response. ``headers`` replace ``DATA_HEADERS``."""
+        if self.is_finished:
+            return
+        head = self._head(status, content_type, len(body), _DATA_BLOCK if headers is None else header_block(headers))
+        self._begin_response(status)
+        # Head and body in one write.
+        whole = head if self.method == b"HEAD" or status in BODILESS_STATUSES else head + body
+        self.context.stats.sent += len(whole)
+        self.channel.write(whole)
+        self.finish()
+
+    def respond_json(self, status: int, body: bytes, headers: Mapping[bytes, bytes] | None = None) -> None:
+        """Send JSON. ``headers`` are added to ``DATA_HEADERS``."""
+        self.charge_afterwards(int(answer_price(len(body))))
+        self.respond(status, JSON, body, {**DATA_HEADERS, **headers} if headers else None)
+
+    def stream_json(
+        self, pieces: Iterator[bytes], headers: Mapping[bytes, bytes], is_allowed: Callable[[], bool]
+    ) -> None:
+        """Send JSON that may be long, as fast as the client reads it. ``is_allowed`` is called before each piece; if
+        it returns False, the response is aborted."""
+        if self.method == b"HEAD":
+            self.respond_without_body({b"Content-Type": JSON, **DATA_HEADERS, **headers})
+            return
+        if self.is_finished:
+            return
+        first = next(pieces)
+        second = next(pieces, None)
+        if second is None:
+            self.respond_json(200, first, headers)
+            return
+        # HTTP/1.0 has no chunks: the response ends with the connection, and one that is aborted with a reset.
+        self.chunked = int(self.clientproto == b"HTTP/1.1")
+        framing = {b"Transfer-Encoding": b"chunked"} if self.chunked else {}
+        head = self._head(200, JSON, None, header_block({**DATA_HEADERS, **headers, **framing}))
+        self._begin_response(200)
+        self.channel.write(head)
+        StreamingResponse(self, self._charged(chain((first, second), pieces)), is_allowed).start()
+
+    def _charged(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self.charge_afterwards(answer_price(len(piece)))
+            yield piece
+
+    def respond_error(
+        self, error: Error, status: int | None = None, headers: Mapping[bytes, bytes] | None = None
+    ) -> None:
+        """Send problem details (RFC 9457). The status defaults to the one of the error code."""
+        self.context.stats.count_error(error.code)
+        extra = dict(headers or {})
+        status = status or STATUS[error.code]
+        if error.code is ErrorCode.UNAUTHORIZED:
+            extra.setdefault(b"WWW-Authenticate", b"Bearer")
+        elif error.code is ErrorCode.LIMIT:
+            extra.setdefault(b"Retry-After", b"%d" % LIMIT_OVER)
+        elif error.code is ErrorCode.RATE:
+            limiter = self.rate_limiter
+            extra.setdefault(b"Retry-After", b"%d" % (limiter.wait if limiter is not None else 1))
+        self.respond(status, MEDIA_TYPE, problem_details(error, status), {**DATA_HEADERS, **extra})
+
+    def respond_without_body(self, headers: Mapping[bytes, bytes]) -> None:
+        """Respond to HEAD if the length of the body is unknown."""
+        if self.is_finished:
+            return
+        head = self._head(200, b"", None, header_block(headers))
+        self._begin_response(200)
+        self.channel.write(head)
+        self.finish()
+
+    def hand_over(self, protocol: Any, headers: Mapping[bytes, bytes]) -> bytes:
+        """Give the connection to ``protocol``: it receives all further input and writes the response. Returns the head
+        of a response that ends with the connection. The protocol has to write it first."""
+        self._has_responded = True
+        self.context.stats.count_response(self.method, 200)
+        self.connection.persistent = False
+        head = self._head(200, b"", None, header_block(headers))
+        self.connection.hand_over(protocol)
+        return head
+
+    def _begin_response(self, status: int) -> None:
+        self._has_responded, self.on_disconnect, self.on_shutdown = True, None, None
+        self.context.stats.count_response(self.method, status)
+        self.code, self.startedWriting = status, 1
+
+    def _head(self, status: int, content_type: bytes, length: int | None, headers: bytes) -> bytes:
+        lines = [b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())]
+        lines.append(b"Date: %s\r\n" % self.connection.site.date)
+        if content_type:
+            lines.append(b"Content-Type: %s\r\n" % content_type)
+        if length is not None and status not in BODILESS_STATUSES:
+            lines.append(b"Content-Length: %d\r\n" % length)
+        lines.append(headers)
+        if self.origin and not (self.static_file is not None and self.static_file.is_public):
+            lines.append(b"Access-Control-Allow-Origin: %s\r\n" % self.origin)
+            lines.append(_EXPOSED_LINE)
+        if self.static_file is None:
+            lines.append(b"Vary: Origin\r\n")
+        if not self.connection.persistent:
+            lines.append(b"Connection: close\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    # Called by the connection.
+
+    def head_received(self, method: bytes, uri: bytes, version: bytes) -> None:
+        self.has_head = True
+        self.method, self.uri, self.clientproto = method, uri, version
+        self.set_target(uri)
+
+    def set_target(self, target: bytes) -> None:
+        """Set the path and the query from a target in origin form."""
+        self.path, _, self.query = target.partition(b"?")
 
     @property
-    def is_refused(self) -> bool:
-        return self._rejection is not None
+    def max_body(self) -> int:
+        """Maximum bytes of the body."""
+        maximum = None if self.route is None else self.route.max_body
+        return self.context.limits.max_message_bytes if maximum is None else maximum
 
     @property
-    def most_body(self) -> int:
-        """Bytes that it may bring."""
-        given = None if self.route is None else self.route.most_body
-        return self.context.limits.max_message_bytes if given is None else given
+    def body_too_long(self) -> Error:
+        return Error(ErrorCode.TOO_LONG, f"request body too long: the maximum is {self.max_body} bytes")
 
-    @property
-    def too_long(self) -> Error:
-        """It brings more."""
-        return Error(ErrorCode.TOO_LONG, f"that is longer than {self.most_body} bytes")
-
-    def came(self, data: bytes) -> Error | None:
-        """A piece of the body; why it may not be, if so."""
-        if self._rejection is None:
+    def body_received(self, data: bytes) -> Error | None:
+        """Append to the body. Returns the error if it is too long."""
+        if self.rejection is None:
             self._body += data
-            if len(self._body) > self.most_body:
-                return self.too_long
+            if len(self._body) > self.max_body:
+                return self.body_too_long
         return None
 
     @property
-    def held(self) -> int:
-        """Bytes of the body that are held."""
+    def buffered_bytes(self) -> int:
         return len(self._body)
 
-    def forget_body(self) -> None:
-        """Nobody needs it any longer."""
+    def discard_body(self) -> None:
         self._body = bytearray()
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """All of it is there."""
         self.process()
 
     def process(self) -> None:
-        """Answer it, or begin to."""
-        if self._rejection is not None:
-            self.refuse(self._rejection.error, self._rejection.status, self._rejection.headers)
+        """Respond, or call the handler, which responds."""
+        if self.rejection is not None:
+            self.respond_error(self.rejection.error, self.rejection.status, self.rejection.headers)
         elif self.method == b"OPTIONS":
-            self._answer_options()
-        elif self.file is not None:
-            self.file.answer(self)
-        elif (error := recheck_auth(self)) is not None:
-            self.refuse(error, headers=BAD_TOKEN)
+            self._respond_to_options()
+        elif self.static_file is not None:
+            file = self.static_file
+            status, body, headers = file.response(self.header(b"if-none-match"), self.header(b"accept-encoding"))
+            self.respond(status, b"" if status == 304 else file.content_type, body, headers)
+        elif (error := self.recheck_identity()) is not None:
+            self.respond_error(error, headers=BAD_TOKEN_HEADERS)
         elif self.route is not None:
-            self._run(self.route)
+            self._call_handler(self.route)
 
-    def _run(self, route: Route) -> None:
-        self.connection.site.has_asked(self)
+    def _call_handler(self, route: Route) -> None:
+        self.connection.site.request_started(self)
         try:
-            route.operation(self)
-        except ApiError as refused:
-            if refused.error.code is ErrorCode.BAD_JSON:
+            route.handler(self)
+        except ApiError as failed:
+            if failed.error.code is ErrorCode.BAD_JSON:
                 self.charge_afterwards(unreadable_price(len(self._body)))
-            self.refuse(refused.error, refused.status)
+            self.respond_error(failed.error, failed.status)
         except Exception:
             log_exception()
-            self.refuse(INTERNAL)
+            self.respond_error(INTERNAL)
 
-    def _answer_options(self) -> None:
-        """Answer a preflight request, or any other OPTIONS, which is the default health check of HAProxy."""
-        headers = {b"Allow": self.allow, **DATA}
+    def _respond_to_options(self) -> None:
+        """Respond to a preflight request, or to another OPTIONS, the default health check of HAProxy."""
+        headers = {b"Allow": self.allow, **DATA_HEADERS}
         if self.is_preflight:
             headers = {
                 b"Access-Control-Allow-Methods": self.allow,
-                b"Access-Control-Allow-Headers": ALLOWED_HEADERS,
-                b"Access-Control-Max-Age": b"%d" % PREFLIGHT_AGE,
+                b"Access-Control-Allow-Headers": CORS_ALLOWED_HEADERS,
+                b"Access-Control-Max-Age": b"%d" % PREFLIGHT_MAX_AGE_SECONDS,
             }
-        self.answer(204, b"", b"", headers)
+        self.respond(204, b"", b"", headers)
 
     def connectionLost(self, reason: Any) -> None:
         super().connectionLost(reason)
-        if self.on_gone is not None:
-            on_gone, self.on_gone = self.on_gone, None
-            on_gone()
-
-    # What Twisted would do with a body, or with cookies.
+        if self.on_disconnect is not None:
+            on_disconnect, self.on_disconnect = self.on_disconnect, None
+            on_disconnect()
 
     def gotLength(self, length: int | None) -> None:
-        """Nothing is kept on a disk."""
+        """Twisted would open a temporary file for a long body."""
 
     def handleContentChunk(self, data: bytes) -> None:
-        """A piece of the body."""
-        self.connection.body_came(self, data)
+        self.connection.body_received(self, data)
 
     def parseCookies(self) -> None:
-        """They are looked at where a policy wants one."""
+        """Cookies are parsed by the policy that uses one."""
+
+
+@implementer(IPushProducer)
+class StreamingResponse:
+    """The body of a long response, after its head. Writes a piece a turn while the socket accepts data. If it is
+    aborted, the client notices, because the end is missing."""
+
+    def __init__(self, request: HTTPRequest, pieces: Iterator[bytes], is_allowed: Callable[[], bool]) -> None:
+        self._request = request
+        self._pieces = pieces
+        self._is_allowed = is_allowed
+        self._is_paused = self._is_over = False
+
+    def start(self) -> None:
+        request = self._request
+        request.on_disconnect = self.stopProducing
+        request.registerProducer(self, True)
+        request.connection.setTimeout(WRITE_TIMEOUT_SECONDS)
+        self._write_next()
+
+    def resumeProducing(self) -> None:
+        self._is_paused = False
+        self._schedule()
+
+    def pauseProducing(self) -> None:
+        self._is_paused = True
+
+    def stopProducing(self) -> None:
+        """Called when the client has disconnected or has not read for too long."""
+        self._is_over = True
+
+    def _schedule(self) -> None:
+        self._request.context.broker.postpone(self._write_next)
+
+    def _write_next(self) -> None:
+        if self._is_over or self._is_paused:
+            return
+        request = self._request
+        if not self._is_allowed():
+            request.connection.abort()
+            return
+        try:
+            piece = next(self._pieces, None)
+        except Exception:
+            log_exception()
+            request.connection.abort()
+            return
+        if piece is None:
+            self._is_over, request.on_disconnect = True, None
+            request.connection.setTimeout(None)
+            request.unregisterProducer()
+            request.finish()
+            return
+        request.connection.resetTimeout()
+        request.channel.write(b"%x\r\n%b\r\n" % (len(piece), piece) if request.chunked else piece)
+        if not self._is_paused:
+            self._schedule()
 
 
 T = TypeVar("T")
 
 DEFAULT_PAGE_SIZE = 100
-"""Entries of a list, where nothing else is asked for."""
 
-MAX_ON_PAGE = 1_000
-"""At most: some hundred kibibytes, which are written in one go."""
+MAX_PAGE_SIZE = 1_000
+"""Entries of a list: some hundred KiB, which are written at once."""
 
-PAGING = ("after", "limit")
-"""The arguments by which a page is asked for."""
+PAGINATION_PARAMETERS = ("after", "limit")
 
 
 class Pagination(msgspec.Struct, frozen=True):
-    """What is wanted: ``most`` entries at most, of those behind ``after``."""
+    """A page of a list that is sorted by name: at most ``limit`` entries behind ``after``."""
 
     after: bytes
-    most: int
+    limit: int
 
     def page(self, entries: Iterable[T], name: Callable[[T], bytes]) -> tuple[list[T], bytes | None]:
-        """Those that are wanted, by name, and what the next page is ``after``; None where there is none."""
-        found = nsmallest(self.most + 1, [entry for entry in entries if name(entry) > self.after], key=name)
-        return found[: self.most], name(found[self.most - 1]) if len(found) > self.most else None
+        """The entries of the page, and ``after`` of the next page, None for the last one."""
+        found = nsmallest(self.limit + 1, [entry for entry in entries if name(entry) > self.after], key=name)
+        return found[: self.limit], name(found[self.limit - 1]) if len(found) > self.limit else None
 
 
-def read_pagination(arguments: QueryParameters) -> Pagination:
-    """Raises ``Refused``."""
-    after = (arguments.text("after") or "").encode()
-    return Pagination(after, arguments.whole("limit", MAX_ON_PAGE, least=1) or DEFAULT_PAGE_SIZE)
-
-
-# TODO-MERGED-DOC: Headers that many answers have.
-
-# TODO-MERGED-DOC: Lists that are told a page at a time, by name: who reads on asks for what comes ``after`` the
-# last that was told.
+def read_pagination(parameters: QueryParameters) -> Pagination:
+    """Raises ``ApiError`` if a parameter is invalid."""
+    after = (parameters.text("after") or "").encode()
+    return Pagination(after, parameters.whole("limit", MAX_PAGE_SIZE, least=1) or DEFAULT_PAGE_SIZE)

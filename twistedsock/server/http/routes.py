@@ -1,65 +1,88 @@
-"""Which request is for which operation."""
+"""The table of all routes of the HTTP API."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from secrets import token_urlsafe
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
-import msgspec
+from twistedsock.codecs.fallback import MAX_BODY
+from twistedsock.codecs.http_api import BATCH_BYTES, LAST_EVENT_ID
+from twistedsock.metrics.prometheus import Metrics, WebhookFigures
+from twistedsock.server.http.admin import ConnectionsEndpoint, MetricsEndpoint
+from twistedsock.server.http.channels import ChannelsEndpoint
+from twistedsock.server.http.events import EventsEndpoint
+from twistedsock.server.http.fallback import FallbackEndpoint
+from twistedsock.server.http.headers import JSON
+from twistedsock.server.http.health import HealthEndpoint
+from twistedsock.server.http.long_poll import LongPollEndpoint
+from twistedsock.server.http.request import HTTPRequest
+from twistedsock.server.http.routing import Route
+from twistedsock.server.http.sse import StreamsEndpoint, wants_stream
+from twistedsock.session.registry import ServerContext
 
-CAPTURE = "{"
-"""Begins the part of a path that may be anything; a path has one at most, between two slashes."""
-
-
-class Route(msgspec.Struct, frozen=True):
-    """``operation`` is called with the ``BridgeRequest``, and answers it now or later. A route of GET serves HEAD too,
-    unless it does not ``answers_head``. ``most_body`` is how many bytes a POST may bring, None for as many as a message
-    has. Where it ``asks_who``, a token is looked at first, and ``request.identity`` is there. One that ``drains`` is
-    served while the server is going away, too."""
-
-    method: str
-    path: str
-    operation: Callable[[Any], object]
-    most_body: int | None = None
-    asks_who: bool = True
-    answers_head: bool = True
-    drains: bool = False
+STREAM_KEY_BYTES = 18
+"""Random bytes in the key of a fallback stream, so that it cannot be guessed."""
 
 
-class Found(msgspec.Struct, frozen=True):
-    """What there is at a path: routes by method, and what stands in the place of the capture."""
+class EventsReader:
+    """Reads events in one of three ways, by the headers and parameters of the request: from the history, with a long
+    poll, or as a stream of server-sent events."""
 
-    methods: dict[bytes, Route]
-    captured: bytes = b""
+    def __init__(self, events: EventsEndpoint, long_poll: LongPollEndpoint, streams: StreamsEndpoint) -> None:
+        self._events = events
+        self._long_poll = long_poll
+        self._streams = streams
 
-    @property
-    def allow(self) -> bytes:
-        """The header of that name."""
-        return b", ".join(self.methods)
+    def read_channel(self, request: HTTPRequest) -> None:
+        """``GET /channels/{channel}/events``"""
+        if wants_stream(request):
+            self._streams.open_for_channel(request)
+        elif request.header(b"last-event-id") or any(name in request.parameters for name in ("wait", *LAST_EVENT_ID)):
+            self._long_poll.read_channel(request)
+        else:
+            self._events.read_history(request)
+
+    def read_channels(self, request: HTTPRequest) -> None:
+        """``GET /events?channel=…``: a stream, unless the request has ``wait`` or accepts JSON explicitly."""
+        accepts_json = JSON in request.header(b"accept").lower()
+        if wants_stream(request) or not (accepts_json or "wait" in request.parameters):
+            self._streams.open_for_channels(request)
+        else:
+            self._long_poll.read_channels(request)
 
 
-class Routes:
-    """All that can be asked for, besides files. It is shared by all listeners."""
-
-    def __init__(self, routes: Iterable[Route]) -> None:
-        self._literal: dict[bytes, Found] = {}
-        self._captured: dict[tuple[bytes, bytes], dict[bytes, Route]] = {}
-        for route in routes:
-            before, brace, rest = route.path.partition(CAPTURE)
-            after = rest.partition("}")[2]
-            if brace:
-                methods = self._captured.setdefault((before.encode(), after.encode()), {})
-            else:
-                methods = self._literal.setdefault(before.encode(), Found({})).methods
-            methods[route.method.encode()] = route
-            if route.method == "GET" and route.answers_head:
-                methods[b"HEAD"] = route
-
-    def find(self, path: bytes) -> Found | None:
-        """What a path, as it is sent, leads to. What is captured is decoded; slashes in it are a part of it."""
-        found = self._literal.get(path)
-        if found is not None:
-            return found
-        for (before, after), methods in self._captured.items():
-            if path.startswith(before) and path.endswith(after) and len(path) >= len(before) + len(after):
-                return Found(methods, unquote_to_bytes(path[len(before) : len(path) - len(after)]))
-        return None
+def build_routes(
+    context: ServerContext,
+    reactor: Any,
+    line_ports: Callable[[], list[dict[str, object]]],
+    webhook_statistics: Callable[[], Mapping[str, WebhookFigures]] = dict,
+    ping_interval: int = 0,
+) -> list[Route]:
+    """To be called once for a server, because endpoints keep state. ``line_ports`` returns the addresses of the line
+    protocol for the page. ``ping_interval``: seconds of silence before a stream sends a comment, 0 for no comments."""
+    health, channels, connections = (
+        HealthEndpoint(context, line_ports),
+        ChannelsEndpoint(context),
+        ConnectionsEndpoint(context),
+    )
+    events, streams = EventsEndpoint(context), StreamsEndpoint(context, reactor, ping_interval)
+    reader = EventsReader(events, LongPollEndpoint(context, reactor), streams)
+    fallback = FallbackEndpoint(streams, lambda: token_urlsafe(STREAM_KEY_BYTES).encode())
+    metrics = MetricsEndpoint(Metrics(context, webhook_statistics))
+    return [
+        Route("GET", "/healthz", health.liveness, authenticates=False, available_during_shutdown=True),
+        Route("GET", "/readyz", health.readiness, authenticates=False, available_during_shutdown=True),
+        Route("GET", "/metrics", metrics.render, available_during_shutdown=True),
+        Route("GET", "/bridge.json", health.page_configuration, authenticates=False),
+        Route("POST", "/events", events.publish_batch, max_body=BATCH_BYTES),
+        Route("POST", "/channels/{channel}/events", events.publish),
+        Route("GET", "/channels/{channel}/events", reader.read_channel),
+        Route("GET", "/events", reader.read_channels),
+        Route("GET", "/stream", fallback.open),
+        Route("POST", "/stream", fallback.receive, max_body=MAX_BODY, authenticates=False),
+        Route("GET", "/channels/{channel}/members", channels.list_members),
+        Route("GET", "/channels", channels.list_channels),
+        Route("GET", "/peers", connections.list_all),
+        Route("GET", "/peers/{id}", connections.show),
+        Route("DELETE", "/peers/{id}", connections.disconnect),
+        Route("GET", "/ws", health.upgrade_required, authenticates=False),
+    ]

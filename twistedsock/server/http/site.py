@@ -1,114 +1,130 @@
-"""What the plain requests of one listener have in common: what there is to ask for, and who asks just now."""
+"""State that all HTTP connections of one listener share: routes, files, timeouts and the requests in progress."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.web.http import datetimeToString
 
 from twistedsock.server.connection import log_exception
-from twistedsock.server.http.checks import OriginPolicy
-from twistedsock.server.http.connection import IDLE, HTTPConnection
-from twistedsock.server.http.routes import Routes
+from twistedsock.server.http.origin_policy import OriginPolicy
+from twistedsock.server.http.routing import Routes
 from twistedsock.server.http.static import static_files
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.server.timeouts import TimeoutQueue
 from twistedsock.session.registry import ServerContext
 
-if TYPE_CHECKING:
-    from twistedsock.server.http.request import HTTPRequest
+IDLE_TIMEOUT_SECONDS = 60
+"""Silence after which a kept-alive connection is closed."""
+
+
+class SiteConnection(Protocol):
+    """What the site calls on its connections."""
+
+    def close_if_idle(self) -> None: ...
+    def abort(self) -> None: ...
+    def receive_timed_out(self) -> None: ...
+    def idle_timed_out(self) -> None: ...
+
+
+class RunningRequest(Protocol):
+    """What the site reads of a request whose handler has been called."""
+
+    startedWriting: Any
+    on_shutdown: Callable[[], object] | None
+
+    @property
+    def connection(self) -> SiteConnection: ...
 
 
 class HTTPSite:
-    """Makes connections that somebody else has accepted, whose first request is there. What is asked for is not logged:
-    a URL may hold a secret."""
+    """The HTTP service of one listener. Requests are not logged, because a URL can contain a token."""
 
     def __init__(
-        self, reactor: Any, context: ServerContext, gate: OriginPolicy, routes: Routes, listening: ListenerConfig
+        self,
+        reactor: Any,
+        context: ServerContext,
+        origin_policy: OriginPolicy,
+        routes: Routes,
+        listener: ListenerConfig,
     ) -> None:
         self.reactor = reactor
         self.context = context
-        self.gate = gate
+        self.origin_policy = origin_policy
         self.routes = routes
-        self.listening = listening
+        self.listener = listener
         self.files = static_files()
-        self.connections: dict[HTTPConnection, None] = {}
-        self.begun: TimeoutQueue[HTTPConnection] = TimeoutQueue(
-            reactor, context.limits.read_timeout, HTTPConnection.be_late
+        self.connections: dict[SiteConnection, None] = {}
+        self.receive_timeouts: TimeoutQueue[SiteConnection] = TimeoutQueue(
+            reactor, context.limits.read_timeout, lambda connection: connection.receive_timed_out()
         )
-        self.idle: TimeoutQueue[HTTPConnection] = TimeoutQueue(reactor, IDLE, HTTPConnection.be_idle)
-        self._running: dict[HTTPRequest, None] = {}
-        self._when_idle: Callable[[], None] | None = None
+        self.idle_timeouts: TimeoutQueue[SiteConnection] = TimeoutQueue(
+            reactor, IDLE_TIMEOUT_SECONDS, lambda connection: connection.idle_timed_out()
+        )
+        self._running: dict[RunningRequest, None] = {}
+        self._on_idle: Callable[[], None] | None = None
         self._second, self._date = 0, b""
-
-    def buildProtocol(self, peer: Any, is_proxied: bool = False) -> HTTPConnection:
-        """``peer`` is the far end, as a proxy tells it where one does; ``is_proxied`` is whether it is a trusted proxy
-        itself."""
-        return HTTPConnection(self, peer, is_proxied)
 
     @property
     def date(self) -> bytes:
-        """The header of that name (RFC 9110 section 6.6.1)."""
+        """The value of the header ``Date`` (RFC 9110 section 6.6.1)."""
         second = int(self.context.expiries.wall_clock())
         if second != self._second:
             self._second, self._date = second, datetimeToString(second)
         return self._date
 
     @property
-    def running(self) -> int:
-        """How many operations have not been answered yet."""
+    def running_requests(self) -> int:
+        """Number of requests whose handlers were called and have not responded yet."""
         return len(self._running)
 
-    # What connections tell.
+    # Called by connections and requests.
 
-    def has_asked(self, request: "HTTPRequest") -> None:
-        """Its operation has begun."""
+    def request_started(self, request: RunningRequest) -> None:
         self._running[request] = None
 
-    def has_answered(self, request: "HTTPRequest") -> None:
-        """Nothing is to be waited for."""
+    def request_finished(self, request: RunningRequest) -> None:
+        """Called when a request has been answered or its connection is lost, also for one that was never started."""
         self._running.pop(request, None)
-        if self._when_idle is not None and not self._running:
-            when_idle, self._when_idle = self._when_idle, None
-            when_idle()
+        if self._on_idle is not None and not self._running:
+            on_idle, self._on_idle = self._on_idle, None
+            on_idle()
 
-    def forget(self, connection: HTTPConnection) -> None:
-        """Nothing of it is waited for any longer."""
-        for deadlines in (self.begun, self.idle):
-            deadlines.stop(connection)
-            deadlines.cancel_if_empty()
+    def stop_timeouts(self, connection: SiteConnection) -> None:
+        """Stop the timeouts of a connection that is closing."""
+        for timeouts in (self.receive_timeouts, self.idle_timeouts):
+            timeouts.stop(connection)
+            timeouts.cancel_if_empty()
 
-    def has_gone(self, connection: HTTPConnection) -> None:
-        """It has ended, or is another protocol's."""
+    def remove_connection(self, connection: SiteConnection) -> None:
         self.connections.pop(connection, None)
 
+    # Called by the service.
+
     def abort_unfinished(self) -> None:
-        """Reset the connections of answers that have begun and will not be completed."""
+        """Reset the connections of responses that have begun and will not be completed."""
         for request in list(self._running):
             if request.startedWriting:
                 request.connection.abort()
 
-    # What the server tells.
+    def shut_down(self, on_idle: Callable[[], None]) -> None:
+        """Close idle connections and ask waiting requests to respond. ``on_idle`` is called when none is left."""
 
-    def drain(self, when_idle: Callable[[], None]) -> None:
-        """The server is going away. Connections that ask for nothing are closed; operations that have begun may end;
-        ``when_idle`` is called when they have."""
-
-        def told() -> None:
+        def notified() -> None:
             if self._running:
-                self._when_idle = when_idle
+                self._on_idle = on_idle
             else:
-                when_idle()
+                on_idle()
 
-        def tell() -> Iterator[None]:
+        def notify_in_steps() -> Iterator[None]:
             for request in list(self._running):
                 try:
-                    if request.on_drain is not None:
-                        request.on_drain()
-                except Exception:  # the others are still to be told
+                    if request.on_shutdown is not None:
+                        request.on_shutdown()
+                except Exception:  # the other requests must be notified too
                     log_exception()
                 yield
             for connection in list(self.connections):
-                connection.drain()
+                connection.close_if_idle()
                 yield
 
-        self.context.broker.make_steps(tell(), told)
+        self.context.broker.make_steps(notify_in_steps(), notified)

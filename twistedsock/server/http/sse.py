@@ -1,6 +1,6 @@
-"""Server-sent events: an answer without an end, whose connection a session takes over from HTTP.
+"""Server-sent events: a response without an end, on a connection that a session takes over from HTTP.
 
-It is closed by the end of the connection and has no chunks, so that all readers of a channel share the very same bytes.
+The response ends with the connection and is not chunked, so that all subscribers of a channel share the same bytes.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,8 @@ from twistedsock.errors import CloseReason, Error, ErrorCode
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.names import check_nick
 from twistedsock.server.connection import close_description, graceful_close, log_exception, open_session
-from twistedsock.server.http.request import DATA, HTTPRequest
+from twistedsock.server.http.headers import DATA_HEADERS
+from twistedsock.server.http.request import HTTPRequest
 from twistedsock.server.sockets import handshake_info
 from twistedsock.server.timeouts import ConnectionTimeouts
 from twistedsock.server.transport import detach_outlet, only_write, outlet_of
@@ -30,40 +31,68 @@ from twistedsock.session.registry import ServerContext
 from twistedsock.session.replies import SessionState, nothing
 from twistedsock.session.session import Session, StreamSession
 
-PARTS = 30
-"""An interval has at most so many: in each of them, its share of the streams is written to, however many began at
-once."""
+CONTENT_TYPE = b"text/event-stream"
+
+STREAM_HEADERS = {
+    **DATA_HEADERS,
+    b"Content-Type": CONTENT_TYPE + b"; charset=utf-8",
+    # Proxies must not store, compress or buffer the response.
+    b"Cache-Control": b"no-cache, no-transform",
+    b"X-Accel-Buffering": b"no",
+}
+
+PARAMETERS = ("last", "since", "epoch", "presence", "nick", *LAST_EVENT_ID)
+
+MAX_KEEP_ALIVE_GROUPS = 30
+"""An interval is divided into so many turns. In each turn a group of streams is written to, however many streams were
+opened at the same moment."""
+
+FIRST_PROBE_SECONDS = 1.0
+"""Longer than a reset takes from anywhere on earth."""
+
+PROBE_INTERVAL_SECONDS = 30.0
+
+MAX_IGNORED_BYTES = 64 * 1024
+"""Bytes that a client can send after its request, which are dropped, before the stream is closed."""
+
+NOT_A_DOCUMENT = Error(
+    ErrorCode.FORBIDDEN, "a browser cannot open a stream as a page: read it with EventSource or fetch"
+)
+
+INPUT_IGNORED = b"a stream accepts no input after the request"
+
+INCOMPLETE = b"some channels could not be opened: connect again later"
+"""The reason of the close after errors for some of the channels."""
 
 
-class Living(Protocol):
-    def keep_alive(self) -> None:
-        """Say that it is still there, if nothing waits to be said."""
+class KeepAliveStream(Protocol):
+    def send_keep_alive(self) -> None: ...
 
 
 class KeepAlive:
-    """Each of its streams is written to once in ``interval`` seconds; 0: never."""
+    """Sends each stream a comment every ``interval`` seconds, so that proxies do not close it. 0: never."""
 
     def __init__(self, reactor: Any, interval: int) -> None:
         self._reactor = reactor
-        self._parts: list[dict[Living, None]] = [{} for _ in range(min(PARTS, interval))]
-        self._period = interval / max(1, len(self._parts))
+        self._groups: list[dict[KeepAliveStream, None]] = [{} for _ in range(min(MAX_KEEP_ALIVE_GROUPS, interval))]
+        self._period = interval / max(1, len(self._groups))
         self._added = self._turn = self._count = 0
         self._timer: Any = None
 
-    def add(self, stream: Living) -> None:
-        if not self._parts:
+    def add(self, stream: KeepAliveStream) -> None:
+        if not self._groups:
             return
-        self._parts[self._added % len(self._parts)][stream] = None
+        self._groups[self._added % len(self._groups)][stream] = None
         self._added += 1
         self._count += 1
         if self._timer is None:
             self._timer = self._reactor.callLater(self._period, self._tick)
 
-    def remove(self, stream: Living) -> None:
-        """Also what has been removed before."""
-        for part in self._parts:
-            if stream in part:
-                del part[stream]
+    def remove(self, stream: KeepAliveStream) -> None:
+        """Does nothing if the stream was removed before."""
+        for group in self._groups:
+            if stream in group:
+                del group[stream]
                 self._count -= 1
         if not self._count and self._timer is not None:
             self._timer.cancel()
@@ -71,19 +100,15 @@ class KeepAlive:
 
     def _tick(self) -> None:
         self._timer = self._reactor.callLater(self._period, self._tick)
-        self._turn = (self._turn + 1) % len(self._parts)
-        for stream in list(self._parts[self._turn]):
-            stream.keep_alive()
+        self._turn = (self._turn + 1) % len(self._groups)
+        for stream in list(self._groups[self._turn]):
+            stream.send_keep_alive()
 
 
-NOT_ALL = b"not all channels could be opened for you; come again later"
-"""The last words to who did not get what it asked for, and has been told why."""
-
-
-def subscribe_stream(pipeline: InputPipeline, asked: Sequence[Command], subscribed: Callable[[], object]) -> None:
+def subscribe_stream(pipeline: InputPipeline, commands: Sequence[Command], subscribed: Callable[[], object]) -> None:
     """Run the commands a stream was opened for. ``subscribed`` is called at the end if that is now; if the backplane
     answers later, the pipeline resumes then."""
-    pipeline.receive(asked)
+    pipeline.receive(commands)
     if not pipeline.waits:
         subscribed()
 
@@ -92,53 +117,34 @@ def close_unless_subscribed(session: Session, wanted: int) -> None:
     """All commands of a stream have been run: close it if it has fewer subscriptions than were asked for."""
     session.on_ready = nothing
     if session.state is SessionState.OPEN and len(session.subscriptions) < wanted:
-        session.dismiss(CloseReason.TRY_AGAIN, NOT_ALL)
-
-
-MEDIA_TYPE = b"text/event-stream"
-
-HEADERS = {
-    **DATA,
-    b"Content-Type": MEDIA_TYPE + b"; charset=utf-8",
-    # No proxy is to keep it, to compress it, or to gather it before it passes it on.
-    b"Cache-Control": b"no-cache, no-transform",
-    b"X-Accel-Buffering": b"no",
-}
-
-PROBE_AFTER = 1.0
-"""Seconds: longer than a reset takes from anywhere on earth."""
-
-PROBE_EVERY = 30.0
-"""Seconds between two comments to a client that has ended its own stream."""
-
-MAX_IGNORED = 64 * 1024
-"""Bytes that a client may send behind its request, which nobody looks at; it is closed if it goes on."""
-
-NOT_FOR_DOCUMENTS = Error(
-    ErrorCode.FORBIDDEN, "a browser cannot open a stream as a page: read it with EventSource or fetch"
-)
-
-NOBODY_LISTENS = b"nobody listens to what you send here"
-
-ARGUMENTS = ("last", "since", "epoch", "presence", "nick", *LAST_EVENT_ID)
+        session.dismiss(CloseReason.TRY_AGAIN, INCOMPLETE)
 
 
 def wants_stream(request: HTTPRequest) -> bool:
-    """Whether that is what it accepts, as EventSource says."""
-    return MEDIA_TYPE in request.header(b"accept").lower()
+    """True if the request accepts server-sent events, as EventSource does."""
+    return CONTENT_TYPE in request.header(b"accept").lower()
 
 
 class EventStream:
-    """What a connection belongs to once it is a stream; ``transport`` is that of the connection."""
+    """The protocol of a connection after its stream has been opened."""
 
-    __slots__ = ("_closing", "_ignored", "_input_ended", "_outlet", "_streams", "_transport", "_wanted", "session")
+    __slots__ = (
+        "_ignored_bytes",
+        "_input_has_ended",
+        "_linger_timer",
+        "_outlet",
+        "_streams",
+        "_transport",
+        "_wanted",
+        "session",
+    )
 
     def __init__(self, streams: "StreamsEndpoint", transport: Any) -> None:
         self._streams = streams
         self._transport = transport
-        self._closing: Any = None
-        self._ignored = 0
-        self._input_ended = False
+        self._linger_timer: Any = None
+        self._ignored_bytes = 0
+        self._input_has_ended = False
         self._outlet: Any = None
         self._wanted = 0
         self.session: Session | None = None
@@ -146,24 +152,24 @@ class EventStream:
     def open_session(
         self,
         request: HTTPRequest,
-        dialect: Encoder,
+        encoder: Encoder,
         session_class: type[Session],
         resume: Callable[[], None],
         timeouts: ConnectionTimeouts | None = None,
     ) -> InputPipeline:
-        """Open its session, to be called when the stream owns the connection. Nothing is sent yet."""
+        """Open the session, after the connection has been handed over. Nothing is sent yet."""
         streams = self._streams
         self._outlet = outlet_of(self._transport, streams.reactor)
         pipeline = open_session(
             streams.context,
-            dialect,
+            encoder,
             json_decoder,
             self._outlet,
-            request.ends,
-            close=self.hang_up,
+            request.endpoints,
+            close=self.close,
             pause=nothing,
             resume=resume,
-            listener=request.listening.endpoint,
+            listener=request.listener.endpoint,
             handshake=handshake_info(self._transport, streams.context.broker.clock(), "events"),
             timeouts=timeouts,
             session_class=session_class,
@@ -178,46 +184,47 @@ class EventStream:
         subscribe_stream(pipeline, commands, self.subscribed)
 
     def subscribed(self) -> None:
-        """All of them have been run."""
+        """Called when all commands have been run."""
         if self.session is not None:
             close_unless_subscribed(self.session, self._wanted)
 
-    def keep_alive(self) -> None:
+    def send_keep_alive(self) -> None:
         self._outlet.try_write(KEEP_ALIVE)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._closing is None and self.session is not None:
-            self._ignored += len(data)
-            if (meter := self.session.meter) is not None:
-                meter.read(len(data), self.session.now())
-            if self._ignored > MAX_IGNORED:
-                self.session.dismiss(CloseReason.POLICY, NOBODY_LISTENS)
+        if self._linger_timer is None and self.session is not None:
+            self._ignored_bytes += len(data)
+            if (limiter := self.session.meter) is not None:
+                limiter.read(len(data), self.session.now())
+            if self._ignored_bytes > MAX_IGNORED_BYTES:
+                self.session.dismiss(CloseReason.POLICY, INPUT_IGNORED)
 
     def readConnectionLost(self) -> None:
-        """The client sends nothing more. If it still reads, the stream goes on (RFC 9112 section 9.6); if it is gone,
-        its machine answers a comment with a reset, and the next comment finds the connection broken. Comments are sent
-        also without a ping interval, because nothing else tells of the end of a client any more. It is called twice
-        if the connection was half-closed before the stream began."""
-        if self._closing is not None:
+        """The client has ended its half of the connection. If it still reads, the stream continues (RFC 9112 section
+        9.6). If it is gone, its kernel answers a comment with a reset, and the next comment fails. These comments are
+        sent without a ping interval too, because nothing else detects the end of the client any more. Called twice if
+        the connection was half-closed before the stream was opened."""
+        if self._linger_timer is not None:
             self._transport.loseConnection()
-        elif self.session is not None and not self._input_ended:
-            self._input_ended = True
+        elif self.session is not None and not self._input_has_ended:
+            self._input_has_ended = True
             only_write(self._transport)
-            self._probe(PROBE_AFTER)
+            self._probe(FIRST_PROBE_SECONDS)
 
     def _probe(self, seconds: float) -> None:
-        if self._outlet is not None and self._closing is None:
-            self.keep_alive()
-            self._streams.reactor.callLater(seconds, self._probe, PROBE_EVERY)
+        if self._outlet is not None and self._linger_timer is None:
+            self.send_keep_alive()
+            self._streams.reactor.callLater(seconds, self._probe, PROBE_INTERVAL_SECONDS)
 
-    def hang_up(self, ending: CloseReason) -> None:
+    def close(self, reason: CloseReason) -> None:
+        """Called by the session after its last bytes."""
         self._streams.keep_alive.remove(self)
         detach_outlet(self._outlet, self._transport)
-        self._closing = graceful_close(self._transport, self._streams.reactor.callLater)
+        self._linger_timer = graceful_close(self._transport, self._streams.reactor.callLater)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        if self._closing is not None and self._closing.active():
-            self._closing.cancel()
+        if self._linger_timer is not None and self._linger_timer.active():
+            self._linger_timer.cancel()
         self._streams.keep_alive.remove(self)
         if self._outlet is not None:
             self._outlet.on_drained = None
@@ -228,55 +235,55 @@ class EventStream:
 
 
 class StreamsEndpoint:
-    """One for a server. ``interval`` is how many seconds may pass in silence before a comment is sent; 0: for ever."""
+    """``interval``: seconds of silence before a stream sends a comment, 0 for no comments."""
 
     def __init__(self, context: ServerContext, reactor: Any, interval: int) -> None:
         self.context = context
         self.reactor = reactor
         self.keep_alive = KeepAlive(reactor, interval)
 
-    def of_one(self, request: HTTPRequest) -> None:
-        """``GET /channels/{channel}/events``, where a stream is asked for."""
-        request.arguments.only(ARGUMENTS)
+    def open_for_channel(self, request: HTTPRequest) -> None:
+        """``GET /channels/{channel}/events`` that accepts a stream."""
+        request.parameters.only(PARAMETERS)
         self._open(request, [request.channel_name])
 
-    def of_several(self, request: HTTPRequest) -> None:
-        """``GET /events?channel=…``, likewise."""
-        request.arguments.only(ARGUMENTS, repeated=("channel",))
-        self._open(request, read_channels(request.arguments))
+    def open_for_channels(self, request: HTTPRequest) -> None:
+        """``GET /events?channel=…`` that accepts a stream."""
+        request.parameters.only(PARAMETERS, repeated=("channel",))
+        self._open(request, read_channels(request.parameters))
 
     def _open(self, request: HTTPRequest, channels: list[bytes]) -> None:
-        refuse_document(request)
-        asked = read_asked(request.arguments, channels, request.header(b"last-event-id").decode("latin-1"))
-        nick = request.arguments.text("nick")
+        reject_document(request)
+        asked = read_asked(request.parameters, channels, request.header(b"last-event-id").decode("latin-1"))
+        nick = request.parameters.text("nick")
         request.charge(len(asked.known) - 1)
-        error = self._forbids(request, asked) or self._judge_nick(nick) or self._has_no_room(request, asked)
+        error = self._check_access(request, asked) or self._check_nick(nick) or self._check_limits(request, asked)
         if error is not None:
             raise ApiError(error)
         if request.method == b"HEAD":
-            request.answer_head(HEADERS)
+            request.respond_without_body(STREAM_HEADERS)
             return
-        dialect: Encoder = EVENTS if len(asked.known) == 1 else MultiChannelSSEEncoder(asked.known)
+        encoder: Encoder = EVENTS if len(asked.known) == 1 else MultiChannelSSEEncoder(asked.known)
         commands: list[Command] = [*asked.commands()]
         if nick is not None:
             commands.insert(0, Nick(nick.encode()))
         transport: Any = request.transport
         stream = EventStream(self, transport)
-        head = request.give_away(stream, HEADERS)
+        head = request.hand_over(stream, STREAM_HEADERS)
         try:
-            pipeline = stream.open_session(request, dialect, StreamSession, stream.subscribed)
-            pipeline.session.welcome(head + RETRY, proven(request.identity))
+            pipeline = stream.open_session(request, encoder, StreamSession, stream.subscribed)
+            pipeline.session.welcome(head + RETRY, authenticated(request.identity))
             stream.subscribe(pipeline, commands)
         except Exception:
             log_exception()
             transport.abortConnection()
 
-    def _forbids(self, request: HTTPRequest, asked: Asked) -> Error | None:
-        visitor = request.visitor
-        refusals = [visitor.check_access(channel, Right.READ) for channel in asked.known]
-        return next((error for error in refusals if error is not None), None)
+    def _check_access(self, request: HTTPRequest, asked: Asked) -> Error | None:
+        client = request.broker_client
+        outcomes = [client.check_access(channel, Right.READ) for channel in asked.known]
+        return next((error for error in outcomes if error is not None), None)
 
-    def _judge_nick(self, nick: str | None) -> Error | None:
+    def _check_nick(self, nick: str | None) -> Error | None:
         if nick is None:
             return None
         error = check_nick(nick.encode())
@@ -284,42 +291,42 @@ class StreamsEndpoint:
             return error
         return errors.NICK_IS_AN_ID if nick.encode() in self.context.roster else None
 
-    def _has_no_room(self, request: HTTPRequest, asked: Asked) -> Error | None:
-        """What would be refused to the session, as far as it can be known now."""
+    def _check_limits(self, request: HTTPRequest, asked: Asked) -> Error | None:
+        """The error that the session would receive, as far as it can be predicted."""
         broker, limits = self.context.broker, self.context.limits
-        error = no_room_for(self.context, request.identity)
+        error = check_session_limits(self.context, request.identity)
         if error is None and len(asked.known) > limits.max_subscriptions_per_client:
             error = errors.TOO_MANY_SUBSCRIPTIONS
-        if error is None and not broker.subscription_shares.admits(request.visitor.principal, len(asked.known)):
+        if error is None and not broker.subscription_shares.admits(request.broker_client.principal, len(asked.known)):
             error = errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL
         opened: list[Channel] = []
         for name in asked.known if error is None else ():
-            answer = broker.open(name, request.visitor.principal)
-            if isinstance(answer, Error):
-                error = answer
+            outcome = broker.open(name, request.broker_client.principal)
+            if isinstance(outcome, Error):
+                error = outcome
                 break
-            if isinstance(answer, Channel):
-                opened.append(answer)
+            if isinstance(outcome, Channel):
+                opened.append(outcome)
         if error is not None or request.method == b"HEAD":
             for channel in opened:
                 broker.close_if_unused(channel)
         return error
 
 
-def refuse_document(request: HTTPRequest) -> None:
-    """Raise ``ApiError`` if a browser shows the answer as a page. A link in a mail or a page leads there, with the
+def reject_document(request: HTTPRequest) -> None:
+    """Raise ``ApiError`` if a browser shows the response as a page. A link in a mail or a page leads there, with the
     user's cookie, and would join channels in the user's name."""
     if request.is_document:
-        raise ApiError(NOT_FOR_DOCUMENTS)
+        raise ApiError(NOT_A_DOCUMENT)
 
 
-def proven(identity: Identity | None) -> Identity | None:
-    """Who has shown something, as a session wants to be told it."""
+def authenticated(identity: Identity | None) -> Identity | None:
+    """The identity if the client has proved it, None for an anonymous client."""
     return identity if identity is not None and (identity.subject or identity.proof) else None
 
 
-def no_room_for(context: ServerContext, identity: Identity | None) -> Error | None:
-    """Why a session of somebody could not begin; None where it can."""
+def check_session_limits(context: ServerContext, identity: Identity | None) -> Error | None:
+    """The error if a session of this identity could not be opened."""
     subject = b"" if identity is None else identity.subject
     if subject in context.roster:
         return errors.NICK_IS_AN_ID
@@ -327,8 +334,3 @@ def no_room_for(context: ServerContext, identity: Identity | None) -> Error | No
     if error is None:
         context.admission.forget(subject)
     return error
-
-
-# TODO-MERGED-DOC: Comments that keep silent streams from being taken for dead ones, by proxies above all.
-
-# TODO-MERGED-DOC: How a stream of server-sent events gets its channels: all that it was opened for, or it ends.

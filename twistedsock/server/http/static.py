@@ -1,4 +1,4 @@
-"""The files of our pages: read once, packed once, and told apart by their tags."""
+"""The static files of the page and the console. They are read and compressed once, at the start."""
 
 import gzip
 import mimetypes
@@ -8,10 +8,10 @@ from hashlib import sha256
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from twistedsock.server.http.request import PAGE, HTTPRequest
+from twistedsock.server.http.headers import PAGE_HEADERS, accepts_gzip, matches_etag
 
 # The types that matter must not depend on the machine's own table.
-_TYPES = {
+_CONTENT_TYPES = {
     "js": "text/javascript",
     "mjs": "text/javascript",
     "css": "text/css",
@@ -24,66 +24,52 @@ _TYPES = {
     "png": "image/png",
 }
 
-_TEXTS = ("text/", "image/svg", "application/json")
+_TEXT_TYPES = ("text/", "image/svg", "application/json")
 
-FOR_EVERYBODY = frozenset({"/sockbridge.js", "/sockbridge.d.ts", "/stream.js"})
-"""The client is for anybody's page to import, and an import across origins asks for a header."""
+PUBLIC_FILES = frozenset({"/sockbridge.js", "/sockbridge.d.ts", "/stream.js"})
+"""The JavaScript client. Pages of every origin can import it: an import across origins requires a CORS header."""
 
 
 class StaticFile:
-    """One file, as it is and packed. ``name`` is its path in the folder."""
+    """One file, uncompressed and compressed. ``name`` is its path in the folder."""
 
     def __init__(self, name: str, body: bytes) -> None:
-        kind = _TYPES.get(name.rpartition(".")[2]) or mimetypes.guess_type(name)[0] or "application/octet-stream"
-        is_text = kind.startswith(_TEXTS)
-        # JSON is UTF-8 always, and has no such parameter (RFC 8259 section 11).
+        kind = _CONTENT_TYPES.get(name.rpartition(".")[2]) or mimetypes.guess_type(name)[0]
+        kind = kind or "application/octet-stream"
+        is_text = kind.startswith(_TEXT_TYPES)
+        # JSON is always UTF-8 and has no such parameter (RFC 8259 section 11).
         has_charset = is_text and kind != "application/json"
-        self._kind = (kind + "; charset=utf-8" * has_charset).encode()
+        self.content_type = (kind + "; charset=utf-8" * has_charset).encode()
         self._body = body
-        # Without the time, so that the same file is the same bytes.
-        self._packed = gzip.compress(body, mtime=0) if is_text else body
-        if len(self._packed) >= len(body):
-            self._packed = b""
+        # Without the time, so that the same file always has the same bytes.
+        self._compressed = gzip.compress(body, mtime=0) if is_text else body
+        if len(self._compressed) >= len(body):
+            self._compressed = b""
         self._tag = sha256(body).hexdigest()[:16].encode()
-        self._headers = {b"Cache-Control": b"no-cache", **PAGE}
-        self.is_for_everybody = name in FOR_EVERYBODY
-        varies = ([b"Accept-Encoding"] if self._packed else []) + ([] if self.is_for_everybody else [b"Origin"])
+        self._headers = {b"Cache-Control": b"no-cache", **PAGE_HEADERS}
+        self.is_public = name in PUBLIC_FILES
+        varies = ([b"Accept-Encoding"] if self._compressed else []) + ([] if self.is_public else [b"Origin"])
         if varies:
             self._headers[b"Vary"] = b", ".join(varies)
-        if self.is_for_everybody:
+        if self.is_public:
             self._headers[b"Access-Control-Allow-Origin"] = b"*"
             self._headers[b"Access-Control-Expose-Headers"] = b"ETag"
 
-    def answer(self, request: HTTPRequest) -> None:
-        """To GET and HEAD."""
-        packed = bool(self._packed) and accepts_gzip(request.header(b"accept-encoding"))
-        tag = b'"%s%s"' % (self._tag, b"-gzip" if packed else b"")
+    def response(self, if_none_match: bytes, accept_encoding: bytes) -> tuple[int, bytes, dict[bytes, bytes]]:
+        """Status, body and headers of the response to a GET or HEAD with these two headers."""
+        compressed = bool(self._compressed) and accepts_gzip(accept_encoding)
+        tag = b'"%s%s"' % (self._tag, b"-gzip" if compressed else b"")
         headers = {b"ETag": tag, **self._headers}
-        if names(request.header(b"if-none-match"), tag):
-            request.answer(304, b"", b"", headers)
-            return
-        if packed:
+        if matches_etag(if_none_match, tag):
+            return 304, b"", headers
+        if compressed:
             headers[b"Content-Encoding"] = b"gzip"
-        request.answer(200, self._kind, self._packed if packed else self._body, headers)
-
-
-def accepts_gzip(header: bytes) -> bool:
-    """Whether Accept-Encoding says so (RFC 9110 section 12.5.3)."""
-    for one in header.lower().split(b","):
-        coding, _, weight = one.partition(b";")
-        if coding.strip() in (b"gzip", b"*"):
-            return weight.replace(b" ", b"").rstrip(b"0.") not in (b"q=", b"q")
-    return False
-
-
-def names(header: bytes, tag: bytes) -> bool:
-    """Whether If-None-Match has a tag (RFC 9110 section 13.1.2)."""
-    return any(one.strip().removeprefix(b"W/") in (tag, b"*") for one in header.split(b",")) if header else False
+        return 200, self._compressed if compressed else self._body, headers
 
 
 @cache
 def static_files() -> dict[bytes, StaticFile]:
-    """All files by path. A folder's ``index.html`` stands where the folder does."""
+    """All files by URL path. A folder's ``index.html`` is served at the path of the folder."""
     found = {}
     for name, file in _walk(files("twistedsock").joinpath("static"), ""):
         folder, _, index = name.rpartition("/")

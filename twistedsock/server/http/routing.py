@@ -1,0 +1,66 @@
+"""Finds the route of a request by its path and method."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+_CAPTURE = "{"
+"""Begins the variable segment of a path. A path has at most one."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A method of a path. ``handler`` is called with the ``HTTPRequest`` and responds at once or later."""
+
+    method: str
+    """A GET route serves HEAD too if ``answers_head``."""
+    path: str
+    """May contain one variable segment: ``/channels/{channel}/events``."""
+    handler: Callable[[Any], object]
+    max_body: int | None = None
+    """Bytes of a request body. None: the maximum size of a message."""
+    authenticates: bool = True
+    """Authenticate the client before the handler is called, so that ``request.identity`` is set."""
+    answers_head: bool = True
+    available_during_shutdown: bool = False
+
+
+class RouteMatch(msgspec.Struct, frozen=True):
+    """The routes of a path by method, and the decoded value of its variable segment."""
+
+    methods: dict[bytes, Route]
+    captured: bytes = b""
+
+    @property
+    def allow(self) -> bytes:
+        """The value of the header ``Allow``."""
+        return b", ".join(self.methods)
+
+
+class Routes:
+    """All routes of the HTTP API. Shared by all listeners. Static files are not among them."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._literal: dict[bytes, RouteMatch] = {}
+        self._variable: dict[tuple[bytes, bytes], dict[bytes, Route]] = {}
+        for route in routes:
+            before, brace, rest = route.path.partition(_CAPTURE)
+            after = rest.partition("}")[2]
+            if brace:
+                methods = self._variable.setdefault((before.encode(), after.encode()), {})
+            else:
+                methods = self._literal.setdefault(before.encode(), RouteMatch({})).methods
+            methods[route.method.encode()] = route
+            if route.method == "GET" and route.answers_head:
+                methods[b"HEAD"] = route
+
+    def find(self, path: bytes) -> RouteMatch | None:
+        """Match a path as it was sent. The variable segment is percent-decoded and can contain slashes."""
+        found = self._literal.get(path)
+        if found is not None:
+            return found
+        for (before, after), methods in self._variable.items():
+            if path.startswith(before) and path.endswith(after) and len(path) >= len(before) + len(after):
+                return RouteMatch(methods, unquote_to_bytes(path[len(before) : len(path) - len(after)]))
+        return None
