@@ -9,12 +9,11 @@ import msgspec
 import pytest
 
 from twistedsock.cli.memory_estimate import estimate_memory
-from twistedsock.config import Settings, read_settings
+from twistedsock.config import HEADINGS, OPTIONS, Option, read_settings
 from twistedsock.errors import ErrorCode
 from twistedsock.limits.settings import Limits
 from twistedsock.server.websocket import JSON_PROTOCOL, LINE_PROTOCOL
 
-OPTIONS = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name not in ("access", "webhook")]
 CHECKOUT = Path(__file__).parent.parent
 PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "examples" / "README.md", *(CHECKOUT / "docs").rglob("*.md")])
 
@@ -107,52 +106,50 @@ def test_a_page_that_starts_with_make_run_puts_its_commands_on_the_path(name: st
     assert text.index(". .venv/bin/activate") < command.start()
 
 
-def option_table() -> dict[str, str]:
-    rows = re.findall(
-        r"^\| `--([a-z-]+)`(?:, `-c`)? \| (.*?) \|", text_of(CHECKOUT / "docs/how-to/operations.md"), re.MULTILINE
-    )
-    return {name: default.strip("`") for name, default in rows}
+def option_tables() -> dict[str, dict[str, str]]:
+    """The defaults by option by heading, as docs/reference/options.md shows them."""
+    tables = {}
+    for section in re.split(r"^## ", text_of(CHECKOUT / "docs/reference/options.md"), flags=re.MULTILINE)[1:]:
+        rows = re.findall(r"^\| `--([a-z-]+)`(?:, `-c`)? \| (.*?) \|", section, re.MULTILINE)
+        if rows:
+            tables[section.partition("\n")[0]] = {name: default.strip("`") for name, default in rows}
+    return tables
 
 
-def test_the_table_of_options_is_complete() -> None:
-    assert set(option_table()) == {*OPTIONS, "config", "version", "help"}
+def shown_default(option: Option) -> str:
+    if option.is_repeatable:
+        return ", ".join(option.default) or "none"
+    if not option.unit:
+        return "off"
+    return f"{option.default:g}" if isinstance(option.default, float) else str(option.default)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_the_table_of_options_has_the_true_defaults(name: str) -> None:
-    default = getattr(Settings(), name.replace("-", "_"))
-    shown = option_table()[name]
-    if default is False:
-        assert shown == "off"
-    elif default == ():
-        assert shown == "none"
-    elif isinstance(default, tuple):
-        assert (shown,) == default
-    elif isinstance(default, float):
-        assert float(shown) == default
-    else:
-        assert shown == str(default)
+def test_options_page_shows_each_option_under_its_heading_with_its_default() -> None:
+    expected = {
+        heading: {option.name: shown_default(option) for option in OPTIONS if option.heading == heading}
+        for heading in HEADINGS
+    }
+    tables = option_tables()
+    assert set(tables.pop("Other")) == {"config", "version", "help"}
+    assert {**expected, **tables} == expected == {heading: tables[heading] for heading in expected}
 
 
-def test_the_files_of_options_can_be_read(tmp_path: Path) -> None:
-    files = fenced(CHECKOUT / "docs/how-to/operations.md", "toml")
-    assert files
-    for text in files:
-        file = tmp_path / "sockbridge.toml"
-        file.write_text(text)
-        read_settings(str(file), {})
+@pytest.mark.parametrize(
+    ("page", "text"), [pytest.param(page, text, id=page.stem) for page in PAGES for text in fenced(page, "toml")]
+)
+def test_configuration_files_in_documentation_are_valid(tmp_path: Path, page: Path, text: str) -> None:
+    file = tmp_path / "sockbridge.toml"
+    file.write_text(text)
+    read_settings(str(file), {})
 
 
 @pytest.mark.parametrize("unit", ["sockbridge.service", "sockbridge.socket"])
-def test_the_units_of_systemd_are_described(unit: str) -> None:
-    assert f"](../../examples/systemd/{unit})" in text_of(CHECKOUT / "docs/how-to/operations.md")
+def test_documentation_links_units_of_systemd(unit: str) -> None:
+    assert any(f"examples/systemd/{unit})" in text_of(page) for page in PAGES)
 
 
-def test_the_example_of_bounds_stays_below_what_is_said() -> None:
-    """As `sockbridge` adds it up."""
-    example = next(
-        text for text in fenced(CHECKOUT / "docs/how-to/operations.md", "toml") if "max-subscriptions" in text
-    )
+def test_example_of_small_limits_stays_below_its_documented_memory() -> None:
+    example = next(text for page in PAGES for text in fenced(page, "toml") if "max-subscriptions" in text)
     limits = msgspec.convert(tomllib.loads(example), Limits)
     assert estimate_memory(limits).total < 450 * 1024**2
     assert 2 * 1024**3 < estimate_memory(Limits()).total < 2.7 * 1024**3

@@ -127,7 +127,7 @@ def test_the_command_line_wins_as_it_did_at_the_start(configure, start, said):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("tcp = [", "bridge.toml is no TOML: "),
+        ("tcp = [", "bridge.toml is not valid TOML: "),
         ('colour = "blue"', "bridge.toml: unknown option 'colour'"),
         ("max-line-bytes = 1", "bridge.toml: max-line-bytes: expected int >= 512"),
     ],

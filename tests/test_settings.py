@@ -114,8 +114,8 @@ def refused(file, given):
         ("shutdown-timeout = nan", "shutdown-timeout: expected float >= 0.0"),
         ("ping-timeout = 1", "ping-timeout: expected int >= 3"),
         ('allow-insecure = "yes"', "allow-insecure: expected bool, got str"),
-        ("tcp = [", "is no TOML: "),
-        (b"\xff\xfe", "is no TOML: "),
+        ("tcp = [", "is not valid TOML: "),
+        (b"\xff\xfe", "is not valid TOML: "),
     ],
 )
 def test_what_cannot_be_meant_in_a_file_is_one_sentence_that_names_it(write, text, words):
@@ -176,10 +176,10 @@ def test_an_endpoint_of_the_file_can_be_proxied_on_the_command_line_and_the_othe
         ({"trusted-proxy": ["nginx"]}, "trusted-proxy: 'nginx' is no address, no network such as 10.0.0.0/8, and not"),
         (
             {"proxy-protocol": ["tcp:8081"], "trusted-proxy": ["::1"]},
-            "proxy-protocol: 'tcp:8081' is given neither under tcp nor under web",
+            "proxy-protocol: 'tcp:8081' is not an endpoint of tcp or web",
         ),
-        ({"tcp": ["none"], "proxy-protocol": ["none"], "trusted-proxy": ["::1"]}, "proxy-protocol: 'none' is given"),
-        ({"proxy-protocol": [DEFAULT_WEB[0]]}, "proxy-protocol: without trusted-proxy nobody is believed"),
+        ({"tcp": ["none"], "proxy-protocol": ["none"], "trusted-proxy": ["::1"]}, "proxy-protocol: 'none' is not"),
+        ({"proxy-protocol": [DEFAULT_WEB[0]]}, "proxy-protocol: requires trusted-proxy"),
     ],
 )
 def test_proxies_that_cannot_be_meant_are_one_sentence(given, words):
@@ -210,7 +210,7 @@ def test_an_allowed_origin_or_host_that_matches_nothing_is_refused(write, name, 
 
 @pytest.mark.parametrize("given", [{"tcp": ["none"], "web": ["none"]}, {"tcp": [], "web": ["none", "none"]}])
 def test_a_server_without_a_listener_is_refused(write, given):
-    assert refused(None, given) == "nothing to listen on: give tcp or web an endpoint"
+    assert refused(None, given) == "nothing to listen on: give an endpoint for tcp or web"
     assert refused(write("\n".join(f"{n} = {given[n]}" for n in given)), {}).startswith("nothing to listen on")
     read_settings(None, {**given, "tcp": ["none", "tcp:1"]})
 
@@ -251,8 +251,8 @@ def test_a_relative_file_has_absolute_keys(write, tmp_path, monkeypatch):
 
 def test_a_listener_of_the_table_is_one_that_there_is(write):
     """Also where the command line has others: rights that were given for nothing are a mistake."""
-    place = f"{write(ACCESS)}: access.listener[0].endpoint: nothing listens on 'unix:/run/bridge'; it must be written "
-    assert refused(write(ACCESS), {"tcp": ["tcp:1"]}).startswith(place + "exactly as one of these: tcp:1, tcp:8082")
+    place = f"{write(ACCESS)}: access.listener[0].endpoint: no listener 'unix:/run/bridge': write it "
+    assert refused(write(ACCESS), {"tcp": ["tcp:1"]}).startswith(place + "exactly as one of tcp:1, tcp:8082")
     default = ACCESS.replace("unix:/run/bridge", DEFAULT_WEB[0])
     assert read_settings(write(default), {}).access.listener[0].endpoint == DEFAULT_WEB[0]
 
@@ -265,7 +265,7 @@ def test_a_listener_of_the_table_is_one_that_there_is(write):
         ('[access]\nanonymous = { "a b" = "r" }', "access: anonymous: 'a b' is no pattern"),
         ('[[access.key]]\nid = "a"\nalgorithm = "HS256"\nfile = 1', "access.key[0].file: expected str, got int"),
         ('[[access.key]]\nid = "a"\nalgorithm = "none"\nfile = "k"', "access.key[0].algorithm: invalid enum value"),
-        ('[[access.listener]]\nendpoint = "tcp:1"', "access.listener[0].endpoint: nothing listens on 'tcp:1'"),
+        ('[[access.listener]]\nendpoint = "tcp:1"', "access.listener[0].endpoint: no listener 'tcp:1'"),
     ],
 )
 def test_a_mistake_in_the_table_of_access_is_one_sentence_that_names_its_place(write, text, words):

@@ -1,27 +1,28 @@
-"""Everything that an operator can say, on the command line or in a TOML file under the same names; who may do what, and
-whom it tells, in such a file only."""
+"""The settings of a server: options of the command line and names in a TOML file. Access policies and webhooks are
+tables of the file only."""
 
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
-from msgspec import Meta
 
 from twistedsock.auth.config import AccessTable
 from twistedsock.auth.origins import normalize_host, normalize_origin
 from twistedsock.auth.trusted_proxies import TrustedProxies, parse_trusted
-from twistedsock.limits.settings import Limits
+from twistedsock.limits.settings import Limits, option
 from twistedsock.webhooks.config import WebhookTable, check_names
+
+HEADINGS = ("Listening", "Access", "History", "Limits", "Timeouts", "Proxies", "Logging")
+"""The order of the headings in ``--help``."""
 
 DEFAULT_TCP = ("tcp:8081:interface=127.0.0.1",)
 
 DEFAULT_WEB = ("tcp:8082:interface=127.0.0.1",)
 
 NO_LISTENER = "none"
-"""In place of an endpoint: do not listen for this kind."""
-
+"""In place of an endpoint: do not listen for this protocol."""
 
 RENAMED_OPTIONS = {
     "drain": "shutdown-timeout",
@@ -41,58 +42,114 @@ RENAMED_OPTIONS = {
 
 
 class SettingsError(Exception):
-    """What was said cannot be meant; its text is one sentence for the operator."""
+    """A setting is invalid. The message is one sentence for the operator."""
 
 
 class Settings(Limits, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
-    """``tcp`` and ``web`` are Twisted endpoint strings. Times are seconds, sizes are bytes."""
+    """All settings. ``tcp`` and ``web`` are Twisted endpoint strings; times are seconds, sizes are bytes."""
 
-    tcp: tuple[str, ...] = DEFAULT_TCP
-    web: tuple[str, ...] = DEFAULT_WEB
+    tcp: Annotated[
+        tuple[str, ...],
+        option("Listening", "ENDPOINT", "listen for the line protocol on this endpoint; repeatable; none: disable"),
+    ] = DEFAULT_TCP
+    web: Annotated[
+        tuple[str, ...],
+        option("Listening", "ENDPOINT", "listen for HTTP and WebSocket on this endpoint; repeatable; none: disable"),
+    ] = DEFAULT_WEB
     allow_insecure: Annotated[
-        bool, Meta(description="listen where other machines reach it, though nobody is asked who they are")
+        bool, option("Access", "", "allow listening on non-loopback addresses without an access policy")
     ] = False
-    allow_origin: tuple[str, ...] = ()
-    allow_host: tuple[str, ...] = ()
-    trusted_proxy: tuple[str, ...] = ()
-    proxy_protocol: tuple[str, ...] = ()
+    allow_origin: Annotated[
+        tuple[str, ...],
+        option("Access", "ORIGIN", "accept pages of this origin, for example https://example.org; repeatable"),
+    ] = ()
+    allow_host: Annotated[
+        tuple[str, ...],
+        option("Access", "HOST", "accept browsers that ask for this host name; repeatable"),
+    ] = ()
+    trusted_proxy: Annotated[
+        tuple[str, ...],
+        option(
+            "Proxies",
+            "ADDRESS",
+            "trust X-Forwarded-For and PROXY headers from this address, network (10.0.0.0/8) or Unix sockets (unix); "
+            "repeatable",
+        ),
+    ] = ()
+    proxy_protocol: Annotated[
+        tuple[str, ...],
+        option(
+            "Proxies",
+            "ENDPOINT",
+            "expect a PROXY header from trusted proxies on this endpoint of --tcp or --web; repeatable",
+        ),
+    ] = ()
     send_buffer_bytes: Annotated[
         int,
-        Meta(
-            ge=0, le=16 * 1024 * 1024, description="bytes of the kernel's send buffer a connection; 0: its own default"
-        ),
+        option("Limits", "BYTES", "kernel send buffer of a connection; 0: the kernel decides", 0, 16 * 1024 * 1024),
     ] = 128 * 1024
     ping_interval: Annotated[
-        int, Meta(ge=0, description="seconds between pings to a WebSocket peer, or comments on a stream; 0: none")
+        int, option("Timeouts", "SECONDS", "time between pings to a WebSocket or comments on a stream; 0: none", 0)
     ] = 30
     ping_timeout: Annotated[
-        int, Meta(ge=3, description="seconds that a WebSocket peer has for its pong, 3 at least")
+        int, option("Timeouts", "SECONDS", "time for a WebSocket client to answer a ping; minimum 3", 3)
     ] = 30
-    shutdown_timeout: Annotated[float, Meta(ge=0, description="seconds at the end for what is queued to leave")] = 5.0
+    shutdown_timeout: Annotated[
+        float, option("Timeouts", "SECONDS", "time to deliver queued data when the server stops", 0)
+    ] = 5.0
     log_format: Annotated[
-        Literal["text", "json"], Meta(description="how the log is written: text, or json with one object a line")
+        Literal["text", "json"],
+        option("Logging", "FORMAT", "format of the log: text, or json with one object per line"),
     ] = "text"
     access: AccessTable | None = None
-    """None: everybody may do everything. Its files are absolute paths."""
+    """The access policy. None: every client can do everything. Its files are absolute paths."""
     webhook: tuple[WebhookTable, ...] = ()
-    """Whom the bridge tells what happens on its channels. Their files are absolute paths."""
+    """Servers that are notified of events. Their files are absolute paths."""
+
+
+class Option(NamedTuple):
+    """A setting that can be given on the command line."""
+
+    name: str
+    heading: str
+    unit: str
+    """The placeholder of its value in ``--help``. Empty: a flag without a value."""
+    description: str
+    default: Any
+
+    @property
+    def is_repeatable(self) -> bool:
+        return isinstance(self.default, tuple)
+
+
+def _list_options() -> tuple[Option, ...]:
+    defaults = Settings()
+    options = []
+    for field, hint in get_type_hints(Settings, include_extras=True).items():
+        for meta in getattr(hint, "__metadata__", ()):
+            heading, unit = meta.extra["heading"], meta.extra["unit"]
+            options.append(Option(field.replace("_", "-"), heading, unit, meta.description, getattr(defaults, field)))
+    return tuple(options)
+
+
+OPTIONS = _list_options()
 
 
 def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
-    """Settings from a TOML file, if there is one, and from the command line, which wins."""
-    told: dict[str, Any] = {}
+    """Return the settings of a TOML file, if there is one, overridden by those of the command line."""
+    in_file: dict[str, Any] = {}
     if file is not None:
         try:
-            told = tomllib.loads(Path(file).read_text(encoding="utf-8-sig"))
+            in_file = tomllib.loads(Path(file).read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise SettingsError(f"cannot read {file}: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{file} is no TOML: {error}") from None
-        _convert(told, f"{file}: ", strict=True)
-    settings = _convert({**told, **given}, "", strict=False)
+            raise SettingsError(f"{file} is not valid TOML: {error}") from None
+        _convert(in_file, f"{file}: ", strict=True)
+    settings = _convert({**in_file, **given}, "", strict=False)
     trusted_proxies(settings)
     if not listeners(settings.tcp + settings.web):
-        raise SettingsError("nothing to listen on: give tcp or web an endpoint")
+        raise SettingsError("nothing to listen on: give an endpoint for tcp or web")
     if file is None:
         return settings
     folder = Path(file).absolute().parent
@@ -108,9 +165,9 @@ def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
 
 
 def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:
-    for kind in ("tcp", "web", "trusted-proxy", "proxy-protocol"):
-        if isinstance(values.get(kind), str):  # one needs no list
-            values[kind] = [values[kind]]
+    for name in ("tcp", "web", "trusted-proxy", "proxy-protocol"):
+        if isinstance(values.get(name), str):  # a single value needs no list
+            values[name] = [values[name]]
     known = {field.encode_name for field in msgspec.structs.fields(Settings)}
     for name in values:
         if name in RENAMED_OPTIONS:
@@ -120,9 +177,9 @@ def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:
     try:
         settings = msgspec.convert(values, Settings, strict=strict)
     except msgspec.ValidationError as error:
-        words, _, place = str(error).partition(" - at `$.")
-        name = place.rstrip("`")
-        raise SettingsError(f"{where}{name}: {words[:1].lower()}{words[1:].replace('`', '')}") from None
+        message, _, path = str(error).partition(" - at `$.")
+        name = path.rstrip("`")
+        raise SettingsError(f"{where}{name}: {message[:1].lower()}{message[1:].replace('`', '')}") from None
     return msgspec.structs.replace(
         settings,
         allow_origin=_normalize("allow-origin", normalize_origin, settings.allow_origin, where),
@@ -131,7 +188,7 @@ def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:
 
 
 def _normalize(name: str, normalize: Callable[[str], str], values: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """Values as they are compared with what browsers send; SettingsError if one could match nothing."""
+    """Return the values as they are compared with the headers of browsers."""
     try:
         return tuple(map(normalize, values))
     except ValueError as error:
@@ -139,28 +196,28 @@ def _normalize(name: str, normalize: Callable[[str], str], values: tuple[str, ..
 
 
 def _check_listeners(access: AccessTable, endpoints: list[str], file: str) -> None:
-    for place, listener in enumerate(access.listener):
+    for index, listener in enumerate(access.listener):
         if listener.endpoint not in endpoints:
             raise SettingsError(
-                f"{file}: access.listener[{place}].endpoint: nothing listens on {listener.endpoint!r}; it must be "
-                f"written exactly as one of these: {', '.join(endpoints)}"
+                f"{file}: access.listener[{index}].endpoint: no listener {listener.endpoint!r}: write it "
+                f"exactly as one of {', '.join(endpoints)}"
             )
 
 
 def trusted_proxies(settings: Settings) -> TrustedProxies:
-    """The proxies that are believed; SettingsError where what is said of them cannot be meant."""
+    """Return the proxies that the server trusts. Raises SettingsError if an address or an endpoint is invalid."""
     try:
         trusted = parse_trusted(settings.trusted_proxy)
     except ValueError as error:
         raise SettingsError(f"trusted-proxy: {error}") from None
     for endpoint in settings.proxy_protocol:
         if endpoint not in listeners(settings.tcp + settings.web):
-            raise SettingsError(f"proxy-protocol: {endpoint!r} is given neither under tcp nor under web")
+            raise SettingsError(f"proxy-protocol: {endpoint!r} is not an endpoint of tcp or web")
     if settings.proxy_protocol and not settings.trusted_proxy:
-        raise SettingsError("proxy-protocol: without trusted-proxy nobody is believed")
+        raise SettingsError("proxy-protocol: requires trusted-proxy")
     return trusted
 
 
 def listeners(endpoints: tuple[str, ...]) -> list[str]:
-    """The endpoints to listen on: none at all where it was said so."""
+    """Return the endpoints to listen on, without the placeholder ``none``."""
     return [endpoint for endpoint in endpoints if endpoint != NO_LISTENER]

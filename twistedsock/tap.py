@@ -1,137 +1,158 @@
-"""The options of ``twistd sockbridge``."""
+"""The options of ``twistd sockbridge``, and the service that they describe."""
 
 import gc
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, get_type_hints
+from typing import Any
 
 from twisted.application.service import IService
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python import usage
 
-from twistedsock.config import RENAMED_OPTIONS, Settings, SettingsError, read_settings
+from twistedsock.config import HEADINGS, OPTIONS, RENAMED_OPTIONS, Option, Settings, SettingsError, read_settings
 from twistedsock.server.logging import ConnectionLog, UnwrittenLog, json_observer
 from twistedsock.server.reactor import go_by_steady_clock
 
-_LISTS = ("tcp", "web", "allow-origin", "allow-host", "trusted-proxy", "proxy-protocol")
+HELP = """
+Publish-subscribe between anything that can open a socket and anything that runs
+in a browser. Without options, the server accepts lines on 127.0.0.1:8081, and
+HTTP and WebSocket on 127.0.0.1:8082."""
 
-_FLAGS = ("allow-insecure",)
+HELP_END = """\
+ENDPOINT is a Twisted endpoint, for example tcp:8081:interface=127.0.0.1,
+ssl:8443:privateKey=key.pem:certKey=cert.pem or unix:/run/sockbridge/lines.
 
-_FILE_ONLY = ("access", "webhook")
-"""What takes more than a value to say."""
+Example:
+  twistd -n sockbridge --config sockbridge.toml --history-age 3600
 
+The file has the same names without dashes, and the access policy, which decides
+what each client can do. `sockbridge check` explains a file; `sockbridge keygen`
+and `sockbridge token` create keys and tokens.
 
-def _parameters() -> list[list[Any]]:
-    """The options that take a value once, as the settings describe them."""
-    hints = get_type_hints(Settings, include_extras=True)
-    defaults = Settings()
-    parameters: list[list[Any]] = []
-    for field, hint in hints.items():
-        name = field.replace("_", "-")
-        if name in _LISTS or name in _FLAGS or name in _FILE_ONLY:
-            continue
-        words = hint.__metadata__[0].description
-        parameters.append([name, None, None, f"{words} [{getattr(defaults, field)}]"])
-    return parameters
+Documentation: docs/reference/options.md in the source code of sockbridge
+"""
+
+HELP_COLUMN = 34
+"""The column in which the descriptions of the options begin."""
 
 
 class Options(usage.Options):
-    """What was said on the command line; ``settings`` is what it comes to."""
+    """The command line. ``settings`` is the result, together with the file that ``--config`` names."""
 
-    synopsis = "[options]"  # twistd writes what stands before it
-    longdesc = (
-        "sockbridge lets anything that can open a socket talk to anything that runs in a browser: lines over TCP and "
-        "WebSocket, on the same channels. Without options: lines on 127.0.0.1:8081, the page and the WebSocket on "
-        "127.0.0.1:8082. An ENDPOINT is a Twisted endpoint string, such as tcp:8081:interface=127.0.0.1, "
-        "ssl:8443:privateKey=key.pem:certKey=cert.pem, unix:/run/sockbridge or systemd:domain=INET:index=0. Who may do "
-        "what is said under [access] in the file; `sockbridge keygen`, `sockbridge token` and `sockbridge check` help "
-        "with that. Without it everybody may do everything, and only this machine is let in."
-    )
-    optParameters = [
-        ["config", "c", None, "a TOML file with the same names; the command line wins"],
-        *_parameters(),
-    ]
+    synopsis = "[options]"  # twistd writes its own name in front of it
+    optParameters = [["config", "c", None, "read a TOML file with the same names; the command line wins"]]
 
     settings: Settings
 
     def __init__(self) -> None:
         super().__init__()
-        self._lists: dict[str, list[str]] = {}
-        self._open = False
-
-    def opt_tcp(self, endpoint: str) -> None:
-        """Listen for lines on this ENDPOINT; can be given several times; none: do not
-        [tcp:8081:interface=127.0.0.1]"""
-        self._lists.setdefault("tcp", []).append(endpoint)
-
-    def opt_web(self, endpoint: str) -> None:
-        """Listen for browsers on this ENDPOINT; can be given several times; none: do not
-        [tcp:8082:interface=127.0.0.1]"""
-        self._lists.setdefault("web", []).append(endpoint)
-
-    def opt_allow_origin(self, origin: str) -> None:
-        """Let pages of this origin connect, such as https://example.org; can be given several times"""
-        self._lists.setdefault("allow-origin", []).append(origin)
-
-    def opt_allow_host(self, host: str) -> None:
-        """A name of this server, as browsers ask for it; can be given several times"""
-        self._lists.setdefault("allow-host", []).append(host)
-
-    def opt_trusted_proxy(self, address: str) -> None:
-        """Believe the proxy at this address, or those in this network such as 10.0.0.0/8, or those that come by a Unix
-        socket (unix), when they tell whom they speak for; can be given several times"""
-        self._lists.setdefault("trusted-proxy", []).append(address)
-
-    def opt_proxy_protocol(self, endpoint: str) -> None:
-        """An ENDPOINT where connections of trusted proxies begin with a PROXY header; can be given several times"""
-        self._lists.setdefault("proxy-protocol", []).append(endpoint)
-
-    def opt_allow_insecure(self) -> None:
-        """Listen where other machines reach it, though nobody is asked who they are"""
-        self._open = True
+        self.given: dict[str, Any] = {}
+        """The values of the command line, by the names of the options."""
 
     def opt_version(self) -> None:
-        """Say which version this is, and leave"""
         parts = " ".join(f"{name}/{version(name)}" for name in ("sockbridge", "twisted", "autobahn"))
         print(f"{parts} python/{sys.version.split()[0]}")
         raise SystemExit(0)
 
-    def parseOptions(self, options: Any = None) -> None:
-        """One sentence and exit status 1, where twistd would print all its help and leave with 0."""
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Report an error in one sentence and with exit status 1. By itself, twistd would print its whole help and
+        exit with 0."""
         try:
-            # getopt would take the old name for an abbreviation of the new one, or for a typo.
-            for argument in sys.argv[1:] if options is None else options:
-                old = argument.partition("=")[0].removeprefix("--")
-                if argument.startswith("--") and old in RENAMED_OPTIONS:
-                    raise usage.UsageError(f"option --{old} was renamed: use --{RENAMED_OPTIONS[old]}")
+            _check_renamed(sys.argv[1:] if options is None else options)
             super().parseOptions(options)
         except usage.UsageError as error:
-            raise SystemExit(f"sockbridge: {error}; twistd sockbridge --help tells what can be said") from None
+            raise SystemExit(f"sockbridge: {error}; twistd sockbridge --help lists the options") from None
 
     def parseArgs(self, *arguments: str) -> None:
         if arguments:
-            raise usage.UsageError(f"{arguments[0]!r} is no option")
+            raise usage.UsageError(f"unexpected argument {arguments[0]!r}")
 
     def postOptions(self) -> None:
-        given: dict[str, Any] = {name: value for name, value in self.items() if value is not None and name != "config"}
-        given.update(self._lists)
-        if self._open:
-            given["allow-insecure"] = True
-        self._given = given
         try:
             self.settings = self.read()
         except SettingsError as error:
             raise usage.UsageError(str(error)) from None
-        if self["config"] is not None:  # twistd may go to another folder
+        if self["config"] is not None:  # twistd can change to another directory
             self["config"] = os.path.abspath(self["config"])
 
     def read(self) -> Settings:
-        """What was said, with what the file says by now; SettingsError if that cannot be meant."""
-        return read_settings(self["config"], dict(self._given))
+        """Return the settings, with what the file contains now. Raises SettingsError."""
+        return read_settings(self["config"], dict(self.given))
+
+    def getUsage(self, width: int | None = None) -> str:
+        """Return the help: the options under their headings. Twisted would sort them by name."""
+        width = width or int(os.environ.get("COLUMNS", "80"))
+        parts = [HELP, ""]
+        for heading in HEADINGS:
+            parts += [f"{heading}:", *(_help_of(option, width) for option in OPTIONS if option.heading == heading), ""]
+        parts.append("Other:")
+        for name, description in (
+            ("-c, --config FILE", "read a TOML file with the same names; the command line wins"),
+            ("--version", "show the versions of sockbridge, Twisted, Autobahn and Python"),
+            ("--help", "show this help"),
+        ):
+            parts.append(_two_columns(name, description, width))
+        return "\n".join([*parts, "", HELP_END])
+
+
+def _add_option(option: Option) -> None:
+    """Give ``Options`` the method by which Twisted finds an option. Its signature says whether there is a value."""
+
+    def set_flag(self: Options) -> None:
+        self.given[option.name] = True
+
+    def set_value(self: Options, value: str) -> None:
+        self.given[option.name] = value
+
+    def append_value(self: Options, value: str) -> None:
+        self.given.setdefault(option.name, []).append(value)
+
+    method = append_value if option.is_repeatable else set_value if option.unit else set_flag
+    setattr(Options, f"opt_{option.name.replace('-', '_')}", method)
+
+
+for _option in OPTIONS:
+    _add_option(_option)
+
+
+def _check_renamed(arguments: Sequence[str]) -> None:
+    """Raise UsageError for an option with an old name. getopt accepts some as abbreviations of the new ones."""
+    for argument in arguments:
+        name = argument.partition("=")[0].removeprefix("--")
+        if argument.startswith("--") and name in RENAMED_OPTIONS:
+            raise usage.UsageError(f"option --{name} was renamed: use --{RENAMED_OPTIONS[name]}")
+
+
+def _help_of(option: Option, width: int) -> str:
+    description = option.description
+    if option.is_repeatable:
+        description += f" [{', '.join(option.default)}]" if option.default else ""
+    elif option.unit:
+        description += f" [{_default_of(option)}]"
+    return _two_columns(f"--{option.name} {option.unit}".rstrip(), description, width)
+
+
+def _default_of(option: Option) -> str:
+    if option.unit != "BYTES" or option.default < 1024:
+        return f"{option.default:g}" if isinstance(option.default, float) else str(option.default)
+    power = (option.default.bit_length() - 1) // 10
+    return f"{option.default} = {option.default >> 10 * power} {('B', 'KiB', 'MiB', 'GiB')[power]}"
+
+
+def _two_columns(name: str, description: str, width: int) -> str:
+    wrapped = textwrap.wrap(description, width - HELP_COLUMN, break_long_words=False, break_on_hyphens=False)
+    lines = [f"{'':{HELP_COLUMN}}{line}" for line in wrapped]
+    name = f"  {name}"
+    if len(name) < HELP_COLUMN - 1:
+        lines[0] = name.ljust(HELP_COLUMN) + wrapped[0]
+    else:
+        lines.insert(0, name)
+    return "\n".join(lines)
 
 
 def makeService(options: Options) -> IService:

@@ -10,7 +10,6 @@ from twistedsock.bench.clients import Expected, Refused, Stream, Target
 from twistedsock.bench.measurement import Figures
 from twistedsock.bench.trial import fresh_names, rows, table
 from twistedsock.bench.wires import Json, Lines
-from twistedsock.cli import main
 from twistedsock.errors import TOO_MANY_CHANNELS, TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS
 
 TARGETS: dict[str, Target] = {
@@ -133,13 +132,6 @@ def test_the_table_is_for_people() -> None:
 def test_channels_are_new_each_time() -> None:
     name = fresh_names("5f2c1a7b")
     assert [name(), name()] == ["bench-5f2c1a7b-1", "bench-5f2c1a7b-2"]
-
-
-def test_the_command_alone_says_how_a_bridge_is_started(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.main([]) == 0
-    words = capsys.readouterr().out
-    assert "twistd -n sockbridge" in words
-    assert "bench" in words
 
 
 def test_a_target_writes_its_host_as_http_does() -> None:

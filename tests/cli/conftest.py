@@ -17,6 +17,7 @@ class Outcome:
 def say(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """Call ``sockbridge`` with some words, in an empty folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
 
     def say(*words: str) -> Outcome:
         capsys.readouterr()

@@ -75,7 +75,7 @@ def test_a_new_certificate_is_for_those_who_come_and_nobody_is_dropped(
     is_heard_by_all(publisher, 2)
 
     (tmp_path / "bridge.toml").write_text("tcp = [")
-    reload(server, f"nothing was read again, all stays as it was: {tmp_path}/bridge.toml is no TOML")
+    reload(server, f"nothing was read again, all stays as it was: {tmp_path}/bridge.toml is not valid TOML")
     (tmp_path / "bridge.toml").write_text("max-line-bytes = 1000\nhistory-age = 61\n")
     reload(server, "needs a restart: history-age, max-line-bytes")
     is_heard_by_all(publisher, 3)

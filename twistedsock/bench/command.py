@@ -86,33 +86,35 @@ CURES = {
 """Which option of the bridge makes room, for what it says when there is none."""
 
 
+SUMMARY = "measure the throughput and the latency of a running server"
+
+DESCRIPTION = """\
+Loads a running server for about 25 seconds: first one publisher with many
+subscribers, and pairs of publisher and subscriber, as fast as possible; then
+events at a fixed rate, for latencies. Every delivery is verified. The events
+stay on channels whose names begin with bench-, until history drops them."""
+
+EXAMPLE = """\
+  sockbridge bench
+  sockbridge bench --web none --readers 400 --size 1000"""
+
+
 class Unusable(Exception):
     """It cannot be measured; the text is a sentence for whoever asked."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The defaults fit into the default limits of a bridge: 500 connections from one address, 16,000 in all."""
-    parser.add_argument("--lines", default="127.0.0.1:8081", metavar="HOST:PORT", help="where it listens for lines")
-    parser.add_argument("--web", default="127.0.0.1:8082", metavar="HOST:PORT", help="where it listens for browsers")
-    parser.add_argument("--readers", type=_whole(1, 10_000), default=100, metavar="N", help="readers of one channel")
-    parser.add_argument(
-        "--pairs", type=_whole(1, 5_000), default=100, metavar="N", help="pairs of publisher and reader"
-    )
-    parser.add_argument(
-        "--size", type=_whole(SMALLEST_PAYLOAD, 32_768), default=32, metavar="B", help="bytes of an event"
-    )
-    parser.add_argument(
-        "--rate", type=_number(1, 10_000), default=200.0, metavar="R", help="events a second, where a pace is kept"
-    )
-    parser.add_argument(
-        "--seconds", type=_number(0.05, 10), default=2.0, metavar="S", help="about how long each measurement lasts"
-    )
-    parser.add_argument(
-        "--pid", type=_whole(1, 1 << 22), metavar="PID", help="the bridge's process, if it is not found by its port"
-    )
-    parser.add_argument(
-        "--remote", action="store_true", help="load a bridge on another machine, though that disturbs others"
-    )
+    add = parser.add_argument
+    for option, protocol, place in (("lines", "lines", "127.0.0.1:8081"), ("web", "WebSocket", "127.0.0.1:8082")):
+        add(f"--{option}", default=place, metavar="HOST:PORT", help=f"the port for {protocol}, or none [{place}]")
+    add("--readers", type=_whole(1, 10_000), default=100, metavar="N", help="subscribers of one channel [100]")
+    add("--pairs", type=_whole(1, 5_000), default=100, metavar="N", help="pairs of publisher and subscriber [100]")
+    add("--size", type=_whole(SMALLEST_PAYLOAD, 32_768), default=32, metavar="BYTES", help="size of an event [32]")
+    add("--rate", type=_number(1, 10_000), default=200.0, metavar="N", help="events per second, for latencies [200]")
+    add("--seconds", type=_number(0.05, 10), default=2.0, metavar="N", help="duration of each measurement [2]")
+    add("--pid", type=_whole(1, 1 << 22), help="the process of the server, if the port does not identify it")
+    add("--remote", action="store_true", help="load a server on another machine, which disturbs its other clients")
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:

@@ -1,7 +1,8 @@
-"""`sockbridge check`: says in plain words what a file of options allows whom."""
+"""`sockbridge check`: explains a configuration file."""
 
 import argparse
 import os
+import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
@@ -16,11 +17,14 @@ from twistedsock.config import Settings, SettingsError, listeners, read_settings
 from twistedsock.limits.principal import is_loopback
 from twistedsock.webhooks.config import WebhookError, read_targets
 
-DESCRIPTION = """Reads a file of options as a bridge would, opens nothing, and says what it allows whom, what is
-dangerous about it, and whether a bridge would start with it: then the exit status is 0, and 1 otherwise.
+SUMMARY = "explain a configuration file: who can do what, and what is risky"
 
-  sockbridge check sockbridge.toml
-"""
+DESCRIPTION = """\
+Reads a configuration file as the server does, without opening a port, and shows
+what each client can do, what is risky, and how much memory the limits allow.
+The exit status is 0 if the server would start with the file, and 1 if not."""
+
+EXAMPLE = "  sockbridge check /etc/sockbridge.toml"
 
 WAYS = {"r": "read", "w": "publish on", "rw": "read and publish on"}
 
@@ -69,17 +73,17 @@ class Report(msgspec.Struct):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG", help="the file of options")
+    parser.add_argument("config", metavar="CONFIG", help="the configuration file (TOML)")
 
 
-def run(given: argparse.Namespace, out: TextIO, errors: TextIO, now: float) -> int:
-    """The exit status. ``now`` is in seconds of the wall clock since 1970."""
+def run(given: argparse.Namespace, out: TextIO, errors: TextIO) -> int:
+    """Print the report and return the exit status."""
     try:
         settings = read_settings(given.config, {})
     except SettingsError as error:
         print(f"sockbridge check: {error}", file=errors)
         return 1
-    report = look_at(settings, now)
+    report = look_at(settings, time.time())
     _look_at_secrets(settings, given.config, report)
     for line in report.lines:
         print(line, file=out)

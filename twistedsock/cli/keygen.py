@@ -1,4 +1,4 @@
-"""`sockbridge keygen`: makes a key to sign tokens with."""
+"""`sockbridge keygen`: creates a key that signs tokens."""
 
 import argparse
 import json
@@ -14,13 +14,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from twistedsock.auth.keys import ALGORITHMS, RSA_BITS, SECRET_BYTES, PrivateKey
 
-DESCRIPTION = """Makes a key, in a file that only you can read and that is never overwritten, and prints the lines
-that tell a bridge of it. With HS256 the bridge and whoever makes tokens share one secret. With the others FILE is for
-those who make tokens, and the bridge needs FILE.pub only.
+SUMMARY = "create a key that signs tokens"
 
+DESCRIPTION = """\
+Creates a key in a new file that only you can read, and prints the lines that
+the configuration of the server needs. With HS256, the server and the issuer of
+tokens share one secret. With the other algorithms, the issuer needs FILE, and
+the server needs FILE.pub only."""
+
+EXAMPLE = """\
   sockbridge keygen >> sockbridge.toml
-  sockbridge keygen /secure/key --algorithm EdDSA --id from-the-shop
-"""
+  sockbridge keygen /secure/key --algorithm EdDSA --id from-the-shop"""
 
 MADE: dict[str, Callable[[], PrivateKey]] = {
     "RS256": lambda: rsa.generate_private_key(65537, RSA_BITS),
@@ -30,19 +34,19 @@ MADE: dict[str, Callable[[], PrivateKey]] = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="?", default="key", metavar="FILE", help="where the key goes [key]")
-    parser.add_argument("--algorithm", choices=ALGORITHMS, default="HS256", help="what it is for [HS256]")
-    parser.add_argument("--id", metavar="KID", help="how tokens name it [the year and the month]")
+    parser.add_argument("file", nargs="?", default="key", metavar="FILE", help="the file to create [key]")
+    parser.add_argument("--algorithm", choices=ALGORITHMS, default="HS256", help="the signature algorithm [HS256]")
+    parser.add_argument("--id", metavar="KID", help="the key id that tokens contain [year and month]")
 
 
-def run(given: argparse.Namespace, out: TextIO, errors: TextIO, today: date) -> int:
-    """The exit status: 0, or 1 with a sentence on why not."""
+def run(given: argparse.Namespace, out: TextIO, errors: TextIO) -> int:
+    """Create the key and return the exit status."""
     try:
         for_bridge = _make(Path(given.file), given.algorithm)
     except OSError as error:
         print(f"sockbridge keygen: cannot write {error.filename}: {error.strerror}; no key was made", file=errors)
         return 1
-    table = {"id": given.id or f"{today:%Y-%m}", "algorithm": given.algorithm, "file": str(for_bridge)}
+    table = {"id": given.id or f"{date.today():%Y-%m}", "algorithm": given.algorithm, "file": str(for_bridge)}
     print("\n[[access.key]]", file=out)
     for name, value in table.items():
         print(f"{name} = {json.dumps(value, ensure_ascii=False)}", file=out)

@@ -1,65 +1,63 @@
-"""`sockbridge`, the command beside `twistd sockbridge`: what is done around a bridge."""
+"""`sockbridge`: the commands around the server, which itself is started by ``twistd sockbridge``."""
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
-from datetime import date
 from importlib.metadata import version
 
 from twistedsock.bench import command as bench
 from twistedsock.cli import check, keygen, token
 
-DESCRIPTION = """sockbridge lets anything that can open a socket talk to anything that runs in a browser.
+COMMANDS = {"check": check, "keygen": keygen, "token": token, "bench": bench}
+"""Each module has SUMMARY, DESCRIPTION, EXAMPLE, ``add_options`` and ``run``."""
 
-A bridge is started by twistd, Twisted's program for servers:
+_SUMMARIES = "\n".join(f"  {name:8} {module.SUMMARY}" for name, module in COMMANDS.items())
 
-  twistd -n sockbridge           in the foreground; Ctrl-C ends it
-  twistd sockbridge --help       its options
+HELP = f"""\
+usage: sockbridge COMMAND [options]
+
+Commands for operators of sockbridge. twistd starts the server itself:
+twistd -n sockbridge
+
+Commands:
+{_SUMMARIES}
+
+Options:
+  -h, --help  show this help, or with a command, the help of the command
+  --version   show the version
+
+Example:
+  sockbridge keygen >> sockbridge.toml
+  sockbridge token --config sockbridge.toml --sub ann --allow 'kitchen=rw'
+  sockbridge check sockbridge.toml
+  twistd -n sockbridge --config sockbridge.toml
 """
 
-BENCH = """Loads a bridge that runs already, for about 25 seconds: one publisher to many readers and pairs of publisher
-and reader, flat out; then events at a pace, for latencies. Every delivery is compared. It takes channels of its own,
-and leaves nothing behind but their names in the bridge's logs, until they are too old."""
+
+class _Parser(argparse.ArgumentParser):
+    """The parser of the program itself. argparse would list the commands under an empty heading."""
+
+    def format_help(self) -> str:
+        return HELP
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program: its exit status."""
-    parser = argparse.ArgumentParser(
-        "sockbridge", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Run a command and return the exit status."""
+    parser = _Parser("sockbridge")
     parser.add_argument("--version", action="version", version=f"sockbridge/{version('sockbridge')}")
-    commands = parser.add_subparsers(title="commands", metavar="", dest="command")
-    bench.add_options(
-        commands.add_parser(
-            "bench",
-            help="measure a bridge that runs already",
-            description=BENCH,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
-    )
-    for name, about, part in (
-        ("check", "say what a file of options allows whom", check),
-        ("keygen", "make a key to sign tokens with", keygen),
-        ("token", "make a token", token),
-    ):
-        part.add_options(
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", parser_class=argparse.ArgumentParser)
+    for name, module in COMMANDS.items():
+        module.add_options(
             commands.add_parser(
                 name,
-                help=about,
-                description=part.DESCRIPTION,
+                description=module.DESCRIPTION,
+                epilog=f"example:\n{module.EXAMPLE}",
                 formatter_class=argparse.RawDescriptionHelpFormatter,
             )
         )
     given = parser.parse_args(arguments)
-    match given.command:
-        case "bench":
-            return bench.run(given, sys.stdout, sys.stderr)
-        case "check":
-            return check.run(given, sys.stdout, sys.stderr, time.time())
-        case "keygen":
-            return keygen.run(given, sys.stdout, sys.stderr, date.today())
-        case "token":
-            return token.run(given, sys.stdout, sys.stderr, time.time())
-    parser.print_help()
-    return 0
+    if given.command is None:
+        parser.print_help()
+        return 0
+    status: int = COMMANDS[given.command].run(given, sys.stdout, sys.stderr)
+    return status

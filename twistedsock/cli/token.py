@@ -1,7 +1,8 @@
-"""`sockbridge token`: makes a token, and sees that a bridge would take it."""
+"""`sockbridge token`: creates a token, and checks that the server would accept it."""
 
 import argparse
 import re
+import time
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -12,12 +13,15 @@ from twistedsock.auth.tokens import BAD_SUBJECT, Terms, is_subject, mint, verify
 from twistedsock.config import SettingsError, read_settings
 from twistedsock.errors import Error
 
-DESCRIPTION = """Makes a token and prints it, and nothing else. With --config, key, id, algorithm and audience are those
-of the bridge's [access] table.
+SUMMARY = "create a token"
 
-  sockbridge token --config sockbridge.toml --sub ann --allow 'kitchen=rw' --allow 'alerts.*=r' --expires 1h
-  sockbridge token --key key --id 2026-11 --sub sensor-7 --allow 'sensors.>=w' --expires 365d
-"""
+DESCRIPTION = """\
+Creates a token and prints it. With --config, the key, its id and algorithm and
+the audience are those of the [access] table in the configuration file."""
+
+EXAMPLE = """\
+  sockbridge token --config sockbridge.toml --sub ann --allow 'kitchen=rw'
+  sockbridge token --key key --sub sensor-7 --allow 'sensors.>=w' --expires 365d"""
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
@@ -27,18 +31,23 @@ NEVER = "never"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    say = parser.add_argument
-    say("--sub", required=True, type=_subject, metavar="NAME", help="who brings it; that is the peer's nick, too")
-    say(
-        "--allow", action="append", default=[], type=_allowed, metavar="PATTERN=RIGHTS", help="channels, and r, w or rw"
+    add = parser.add_argument
+    add("--sub", required=True, type=_subject, metavar="NAME", help="the subject, which is also the client's nickname")
+    add(
+        "--allow",
+        action="append",
+        default=[],
+        type=_allowed,
+        metavar="PATTERN=RIGHTS",
+        help="channels, and r (read), w (publish) or rw; repeatable",
     )
-    say("--admin", action="store_true", help="everything is allowed, on every channel")
-    say("--expires", default="1h", type=_time, metavar="TIME", help="such as 90s, 15m, 1h, 30d, 52w, or never [1h]")
-    say("--config", metavar="FILE", help="the bridge's file of options")
-    say("--key", metavar="FILE", help="a secret, or a private key [the bridge's secret, or key]")
-    say("--id", metavar="KID", help="the key's id [the bridge's]")
-    say("--algorithm", choices=ALGORITHMS, help="[what the key is for]")
-    say("--audience", metavar="NAME", help="for whom it is [the bridge's]")
+    add("--admin", action="store_true", help="allow everything on every channel, and the console")
+    add("--expires", default="1h", type=_time, metavar="TIME", help="for example 90s, 15m, 1h, 30d, 52w or never [1h]")
+    add("--config", metavar="FILE", help="the configuration file of the server")
+    add("--key", metavar="FILE", help="a secret or private key [the secret in --config, or the file key]")
+    add("--id", metavar="KID", help="the id of the key [that of --config]")
+    add("--algorithm", choices=ALGORITHMS, help="the signature algorithm [that of the key]")
+    add("--audience", metavar="NAME", help="the audience [that of --config]")
 
 
 def _subject(said: str) -> str:
@@ -67,12 +76,12 @@ def _time(said: str) -> int | None:
     return int(found[1]) * UNITS[found[2]]
 
 
-def run(given: argparse.Namespace, out: TextIO, errors: TextIO, now: float) -> int:
-    """The exit status: 0, or 1 with a sentence on why not. ``now`` is in seconds of the wall clock since 1970."""
+def run(given: argparse.Namespace, out: TextIO, errors: TextIO) -> int:
+    """Print a token and return the exit status."""
     try:
         table = _table(given.config)
         key, id = _key(given, table)
-        token = _token(given, table, key, id, now)
+        token = _token(given, table, key, id, time.time())
     except (AccessError, SettingsError) as error:
         print(f"sockbridge token: {error}", file=errors)
         return 1
