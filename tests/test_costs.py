@@ -10,7 +10,7 @@ from twistedsock.codecs import json_decoder
 from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
 from twistedsock.codecs.sse import SSEEncoder
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.values import Batch, Payloads
+from twistedsock.pubsub.values import Batch, Publication
 from twistedsock.testing import FakeClient, FakeServer
 
 READERS = 20
@@ -210,9 +210,9 @@ def test_publishes_in_a_row_reach_the_backplane_together(monkeypatch: pytest.Mon
     asked: list[int] = []
     publish = server.backplane.publish
 
-    def counted(channel: bytes, publisher: Any, name: bytes, content: Payloads) -> Any:
-        asked.append(len(content))
-        return publish(channel, publisher, name, content)
+    def counted(publisher: Any, publication: Publication) -> Any:
+        asked.append(len(publication.payloads))
+        return publish(publisher, publication)
 
     monkeypatch.setattr(server.backplane, "publish", counted)
     server.line_client().send(*["PUB k x"] * EVENTS)

@@ -4,7 +4,7 @@ import pytest
 
 from twistedsock.errors import ErrorCode
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Payloads
+from twistedsock.pubsub.values import Payloads, Publication
 from twistedsock.stats import SPANS, Histogram, Stats
 from twistedsock.testing import FakeServer
 
@@ -205,7 +205,7 @@ def test_what_the_server_tells_of_itself_is_none_of_its_work() -> None:
     server = FakeServer()
     server.line_client().send("SUB $sys/figures", "SUB a")
     for name in (b"$sys/figures", b"a"):
-        server.broker.publish(Client(b"$sys"), name, b"figures", Payloads([b"1"], 1))
+        server.broker.publish(Client(b"$sys"), Publication(name, Payloads([b"1"], 1), b"figures"))
     server.turn()
     server.line_client().send("SUB $sys/figures last=1")
     server.turn()

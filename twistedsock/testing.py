@@ -20,7 +20,7 @@ from twistedsock.limits.rate import RateLimiterPool
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import SOCKET_FULL, Client
-from twistedsock.pubsub.values import Batch, Member, Payloads, Position, PresenceChange
+from twistedsock.pubsub.values import Batch, Member, Position, PresenceChange, Publication
 from twistedsock.server.connection import open_session
 from twistedsock.session.encoder import Encoder, Endpoints
 from twistedsock.session.input_pipeline import Decoder
@@ -156,11 +156,11 @@ class LateBackplane:
 
     # What the broker asks.
 
-    def publish(self, channel: bytes, publisher: Client, name: bytes, content: Payloads) -> Future[int]:
+    def publish(self, publisher: Client, publication: Publication) -> Future[int]:
         # The nick is the one of now, not of later.
         now = Client(publisher.id, publisher.principal)
         now.nick = publisher.nick
-        return self._ask(lambda: self._inner.publish(channel, now, name, content))
+        return self._ask(lambda: self._inner.publish(now, publication))
 
     def open(self, channel: bytes) -> Future[Position]:
         return self._ask(lambda: self._inner.open(channel))

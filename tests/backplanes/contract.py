@@ -12,7 +12,7 @@ import pytest
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Batch, Event, Member, Payloads, Position, PresenceChange
+from twistedsock.pubsub.values import JSON, Batch, Event, Member, Payloads, Position, PresenceChange, Publication
 
 
 class Stage:
@@ -43,8 +43,8 @@ class Stage:
     # What the node does.
 
     def publish(self, channel: bytes, *payloads: bytes, by: bytes = b"p1", settle: bool = True) -> None:
-        content = Payloads(payloads, sum(map(len, payloads)))
-        answer = self.backplane.publish(channel, Client(by), b"message", content)
+        publication = Publication(channel, Payloads(payloads, sum(map(len, payloads))))
+        answer = self.backplane.publish(Client(by), publication)
         on_result(answer, lambda outcome: self.story.append(("answered", channel, outcome)))
         if settle:
             self.settle()
@@ -88,7 +88,7 @@ class Stage:
     # What the node is told.
 
     def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
-        assert len(batch) == len(batch.content) > 0
+        assert len(batch) == len(batch.payloads) > 0
         before = self._positions.get(name)
         if before is not None and (epoch, batch.first) != (before.epoch, before.offset + 1):
             self.breaks.append(f"{name!r}: {epoch!r} {batch.first} after {before}")
@@ -159,10 +159,10 @@ class BackplaneContract:
         stage.open(b"a")
         peer = Client(b"p7")
         peer.nick = "änn".encode()
-        stage.backplane.publish(b"a", peer, b"alarm", Payloads((b'{"a": [1, 2.50]}',), 16, True))
+        stage.backplane.publish(peer, Publication(b"a", Payloads((b'{"a": [1, 2.50]}',), 16, JSON), b"alarm"))
         peer.nick = b"bob"
         stage.settle()
-        assert stage.events(b"a") == [Event(1, b"p7", "änn".encode(), b"alarm", b'{"a": [1, 2.50]}', True)]
+        assert stage.events(b"a") == [Event(1, b"p7", "änn".encode(), b"alarm", b'{"a": [1, 2.50]}', JSON)]
 
     @pytest.mark.parametrize("payload", [b"", b" x ", b"\x00\r\n\xc2\x85", "🌡".encode(), b'"', b"x" * 100_000])
     def test_a_payload_comes_byte_by_byte(self, stage: Stage, payload: bytes) -> None:

@@ -5,7 +5,7 @@ import pytest
 from tests.backplanes.contract import BackplaneContract, Stage
 from twistedsock.backplanes.memory import REMEMBERED, MemoryBackplane
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Event, Payloads, Position
+from twistedsock.pubsub.values import TEXT, Event, Payloads, Position, Publication
 
 
 class Epochs:
@@ -33,7 +33,7 @@ def test_everything_is_answered_at_once(stage: Stage) -> None:
     assert stage.backplane.open(b"a") == Position(b"e1", 0)
     stage.publish(b"a", b"x")
     assert stage.story == [
-        ("delivered", b"a", b"e1", Event(1, b"p1", b"p1", b"message", b"x", False)),
+        ("delivered", b"a", b"e1", Event(1, b"p1", b"p1", b"message", b"x", TEXT)),
         ("answered", b"a", 1),
     ]
     assert stage.backplane.members(b"a") == []
@@ -68,7 +68,7 @@ def test_the_client_with_most_closed_channels_has_its_own_forgotten(stage: Stage
     backplane = stage.backplane
 
     def publish(channel: bytes, principal: bytes) -> None:
-        backplane.publish(channel, Client(b"p1", principal), b"message", Payloads((b"x",), 1))
+        backplane.publish(Client(b"p1", principal), Publication(channel, Payloads((b"x",), 1)))
         backplane.close(channel)
 
     for number in range(100):

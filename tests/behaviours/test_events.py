@@ -181,4 +181,4 @@ def test_half_a_surrogate_pair_is_bad_json_however_it_is_published(publisher: Vo
             read()
         assert refused.value.error == UNPAIRED
     assert reader.received() == []
-    assert read_body(payload.encode(), b"text/plain").payloads == (payload.encode(),)
+    assert read_body(payload.encode(), b"text/plain").items == (payload.encode(),)

@@ -11,6 +11,7 @@ from tests.behaviours.voices import Voice, settle
 from twistedsock.codecs import http_api
 from twistedsock.codecs.http_api import read_batch, read_body
 from twistedsock.pubsub.future import Future
+from twistedsock.pubsub.values import Publication
 from twistedsock.session.request import HistoryPage, RequestClient
 from twistedsock.testing import FakeServer
 
@@ -44,7 +45,7 @@ def history(server: FakeServer) -> list[dict[str, Any]]:
 def test_what_is_posted_comes_out(server: FakeServer, reader: Voice, data: Any) -> None:
     reader.asks("subscribe", channel="kitchen")
     for body, kind in bodies(data):
-        RequestClient(server.context, "", HERE).publish(b"kitchen", read_body(body, kind))
+        RequestClient(server.context, "", HERE).publish(Publication(b"kitchen", read_body(body, kind)))
         batch = b'{"events":[{"channel":"kitchen","data":%b}]}' % json.dumps(data).encode()
         visitor = RequestClient(server.context, "", HERE)
         visitor.publish_all([one for one in read_batch(batch, b"", 65_536) if not isinstance(one, tuple)])

@@ -9,7 +9,7 @@ from tests.behaviours.voices import Voice, settle
 from twistedsock.auth.identity import Identity, grants
 from twistedsock.codecs.http_api import read_body
 from twistedsock.pubsub.future import on_result
-from twistedsock.pubsub.values import Position
+from twistedsock.pubsub.values import Position, Publication
 from twistedsock.session.request import RequestClient
 from twistedsock.testing import FakeServer
 
@@ -67,7 +67,9 @@ def test_requests_of_one_client_cannot_use_up_what_voices_need(server: FakeServe
 
     def posts(channel: str, client: bytes, identity: Identity | None = None) -> None:
         visitor = RequestClient(server.context, "", client, identity)
-        on_result(visitor.publish(channel.encode(), read_body(b"x" * 1_000, b"text/plain")), outcomes.append)
+        on_result(
+            visitor.publish(Publication(channel.encode(), read_body(b"x" * 1_000, b"text/plain"))), outcomes.append
+        )
         settle(server)
 
     for number in range(17):

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from tests.event_streams import read_events
 from twistedsock.codecs.encoders import JSON_IN_EVENTS
-from twistedsock.codecs.payload import content_of
+from twistedsock.codecs.payload import build_payloads
 from twistedsock.codecs.sse import KEEP_ALIVE, RETRY, SSEFraming, fields, one_line
-from twistedsock.pubsub.values import Batch
+from twistedsock.pubsub.values import JSON, TEXT, Batch
 from twistedsock.session.encoder import Endpoints
 
 STREAM = SSEFraming()
@@ -23,7 +23,7 @@ def test_a_message_is_an_event_of_its_type() -> None:
     assert welcome == (
         b'event: welcome\ndata: {"type":"welcome","protocol":1,"id":"k3x9p","from":"a:1","to":"b:2"}\n\n'
     )
-    told = Batch(1, 2, b"p1", b"p1", b"message", content_of([b"x"], is_json=False))
+    told = Batch(1, 2, b"p1", b"p1", b"message", build_payloads([b"x"], TEXT))
     assert JSON_IN_EVENTS.batch(b"k", told) == (
         b'data: {"type":"event","channel":"k","offset":1,"from":"p1","name":"message","data":"x"}\n\n'
     )
@@ -32,7 +32,7 @@ def test_a_message_is_an_event_of_its_type() -> None:
 
 def test_line_breaks_between_tokens_are_spaces() -> None:
     assert one_line(b'{"a":\r\n[1,\n2]}') == b'{"a":  [1, 2]}'
-    told = Batch(1, 3, b"p1", b"p1", b"message", content_of([b'{\n"a":\r1}', b"[\r\n]"], is_json=True))
+    told = Batch(1, 3, b"p1", b"p1", b"message", build_payloads([b'{\n"a":\r1}', b"[\r\n]"], JSON))
     events, _ = read_events(JSON_IN_EVENTS.batch(b"k", told).decode())
     assert [event.message["data"] for event in events] == [{"a": 1}, []]
 

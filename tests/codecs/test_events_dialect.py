@@ -8,15 +8,17 @@ from hypothesis import strategies as st
 
 from tests.event_streams import read_events
 from twistedsock.codecs.encoders import EVENTS, JSON_IN_EVENTS
-from twistedsock.codecs.payload import content_of
+from twistedsock.codecs.payload import build_payloads
 from twistedsock.codecs.sse import MultiChannelSSEEncoder
-from twistedsock.pubsub.values import Batch, Position
+from twistedsock.pubsub.values import JSON, TEXT, Batch, Position
 
 AT = Position(b"5f2c1a", 17)
 
 
 def batch(first: int, *payloads: bytes, is_json: bool = False) -> Batch:
-    return Batch(first, first + len(payloads), b"p1", b"ann", b"message", content_of(payloads, is_json))
+    return Batch(
+        first, first + len(payloads), b"p1", b"ann", b"message", build_payloads(payloads, JSON if is_json else TEXT)
+    )
 
 
 def test_a_stream_begins_where_it_says() -> None:

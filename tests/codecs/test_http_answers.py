@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.codecs import http_api
-from twistedsock.codecs.http_api import together
-from twistedsock.codecs.payload import content_of
+from twistedsock.codecs.http_api import join_neighbours
+from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import BAD_CHANNEL
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.channel_index import ChannelInfo, Page
-from twistedsock.pubsub.values import Event, Lost, Member, Position
-from twistedsock.session.request import HistoryPage, PublishRequest
+from twistedsock.pubsub.values import JSON, TEXT, Event, Lost, Member, Position, Publication
+from twistedsock.session.request import HistoryPage
 
 
 def read(answer: bytes) -> Any:
@@ -26,7 +26,7 @@ def read(answer: bytes) -> Any:
 def kept(*payloads: tuple[bytes, bool], recovered: bool | None = None, lost: Lost | None = None) -> HistoryPage:
     def events() -> Iterator[Event]:
         for offset, (payload, is_json) in enumerate(payloads, 3):
-            yield Event(offset, b"p1", b"ann", b"message", payload, is_json)
+            yield Event(offset, b"p1", b"ann", b"message", payload, JSON if is_json else TEXT)
 
     return HistoryPage(
         "küche".encode(), Position(b"5f2c1a", 2 + len(payloads)), 3, 3 + len(payloads), recovered, lost, events()
@@ -50,13 +50,13 @@ def test_the_outcomes_of_a_batch_are_told_in_order() -> None:
 
 
 def test_each_event_of_a_batch_has_its_outcome() -> None:
-    def row(channel: bytes, *payloads: bytes) -> PublishRequest:
-        return PublishRequest(channel, content_of(payloads, False))
+    def row(channel: bytes, *payloads: bytes) -> Publication:
+        return Publication(channel, build_payloads(payloads, TEXT))
 
     refused = (b"b", BAD_CHANNEL)
     asked = [row(b"a", b"1"), refused, row(b"a", b"2"), row(b"c", b"3"), row(b"d", b"4"), row(b"d", b"5")]
     rows, outcomes = (
-        list(together(one for one in asked if isinstance(one, PublishRequest))),
+        list(join_neighbours(one for one in asked if isinstance(one, Publication))),
         [Position(b"e", 7), BAD_CHANNEL, Position(b"f", 1)],
     )
     assert list(http_api.results(asked, rows, outcomes)) == [
@@ -89,7 +89,7 @@ def test_history_tells_whether_one_could_go_on(recovered: bool, lost: Lost | Non
 
 
 def test_history_tells_behind_the_events_what_went_while_it_was_sent() -> None:
-    event = Event(5, b"p1", b"ann", b"message", b"x", False)
+    event = Event(5, b"p1", b"ann", b"message", b"x", TEXT)
     told = HistoryPage(b"k", Position(b"e1", 9), 3, 10, True, None, iter([Lost(3, 4), event, Lost(6, 9)]))
     answer = read(b"".join(http_api.history(told)))
     assert [event["offset"] for event in answer["events"]] == [5] and "lost" not in answer
@@ -109,7 +109,7 @@ def test_texts_are_told_as_they_are(texts: list[str]) -> None:
 
 
 def test_a_tag_tells_answers_apart() -> None:
-    assert http_api.tag(kept((b"x", False))) == b'"5f2c1a:3-3"'
+    assert http_api.tag(kept((b"x", TEXT))) == b'"5f2c1a:3-3"'
     assert http_api.tag(kept()) == b'"5f2c1a:3-2"'
 
 

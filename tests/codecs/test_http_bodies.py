@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.http_api import MAX_TOGETHER, read_batch, read_body, together
-from twistedsock.codecs.payload import MAX_DEPTH, content_of, for_json, for_line
+from twistedsock.codecs.http_api import MAX_TOGETHER, join_neighbours, read_batch, read_body
+from twistedsock.codecs.payload import MAX_DEPTH, build_payloads, payload_to_json, payload_to_line
 from twistedsock.codecs.query import ApiError
 from twistedsock.errors import Error, ErrorCode
-from twistedsock.pubsub.values import Payloads
-from twistedsock.session.request import PublishRequest
+from twistedsock.pubsub.values import PayloadKind, Payloads
+from twistedsock.session.request import Publication
 
 JSON = b"application/json"
 TEXT = b"text/plain"
@@ -21,8 +21,8 @@ FORM = b"application/x-www-form-urlencoded"
 
 def read(body: bytes, kind: bytes) -> tuple[bytes, bool]:
     content = read_body(body, kind)
-    assert content.size == len(content.payloads[0]) and len(content) == 1
-    return content.payloads[0], content.is_json
+    assert content.size == len(content.items[0]) and len(content) == 1
+    return content.items[0], content.kind is PayloadKind.JSON
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_a_text_comes_out_everywhere_as_it_went_in(text: str) -> None:
     for body, kind in bodies:
         payload, is_json = read(body, kind)
         assert (payload, is_json) == (text.encode(), False)
-        assert json.loads(for_json(payload, is_json)) == text
-        line = for_line(payload, is_json).decode()
+        assert json.loads(payload_to_json(payload, PayloadKind.TEXT)) == text
+        line = payload_to_line(payload, PayloadKind.TEXT).decode()
         assert line == text or json.loads(line) == text
 
 
@@ -121,7 +121,7 @@ def test_json_is_spliced_as_it_came(value: Any, indent: int | None, ascii_only: 
     payload, is_json = read(body, JSON)
     assert (payload, is_json) == ((value.encode(), False) if isinstance(value, str) else (body, True))
     batch = b'{"events":[{"channel":"a","data":%b}]}' % body
-    assert read_batch(batch, JSON, 10**6) == [PublishRequest(b"a", read_body(body, JSON))]
+    assert read_batch(batch, JSON, 10**6) == [Publication(b"a", read_body(body, JSON))]
 
 
 @given(st.binary(max_size=40), st.binary(max_size=40))
@@ -145,8 +145,8 @@ def test_a_batch_is_read_in_its_order() -> None:
     body = batch({"channel": "a", "data": "x"}, {"channel": "é", "data": {"b": 1}, "name": "alarm", "more": 1})
     for kind in (JSON, b"", FORM):
         assert read_batch(body, kind, 100) == [
-            PublishRequest(b"a", content_of((b"x",), False)),
-            PublishRequest("é".encode(), content_of((b'{"b": 1}',), True), b"alarm"),
+            Publication(b"a", build_payloads((b"x",), PayloadKind.TEXT)),
+            Publication("é".encode(), build_payloads((b'{"b": 1}',), PayloadKind.JSON), b"alarm"),
         ]
     assert read_batch(batch(), JSON, 100) == []
 
@@ -193,8 +193,8 @@ def test_one_event_of_a_batch_may_be_wrong_and_the_others_not() -> None:
     assert isinstance(read[0], tuple) and read[0][0] == b"a" and isinstance(read[0][1], Error)
 
 
-def one(channel: bytes, payload: bytes, is_json: bool = False, name: bytes = b"message") -> PublishRequest:
-    return PublishRequest(channel, content_of((payload,), is_json), name)
+def one(channel: bytes, payload: bytes, is_json: bool = False, name: bytes = b"message") -> Publication:
+    return Publication(channel, build_payloads((payload,), PayloadKind.JSON if is_json else PayloadKind.TEXT), name)
 
 
 def test_events_in_a_row_that_are_alike_are_published_together() -> None:
@@ -205,21 +205,21 @@ def test_events_in_a_row_that_are_alike_are_published_together() -> None:
         one(b"a", b"4", True, b"x"),
         one(b"b", b"5", True, b"x"),
     ]
-    assert [(each.channel, each.name, each.content.payloads) for each in together(row)] == [
+    assert [(each.channel, each.name, each.payloads.items) for each in join_neighbours(row)] == [
         (b"a", b"message", (b"1", b"2")),
         (b"a", b"message", (b"3",)),
         (b"a", b"x", (b"4",)),
         (b"b", b"x", (b"5",)),
     ]
-    assert list(together([])) == []
+    assert list(join_neighbours([])) == []
 
 
 @given(st.lists(st.tuples(st.sampled_from([b"a", b"b"]), st.text(max_size=3), st.booleans())))
 def test_together_nothing_is_lost_or_moved(some: list[tuple[bytes, str, bool]]) -> None:
     asked = [one(channel, text.encode(), False, b"x" if named else b"y") for channel, text, named in some]
     flat = [
-        PublishRequest(each.channel, content_of((payload,), each.content.is_json), each.name)
-        for each in together(asked)
-        for payload in each.content.payloads
+        Publication(each.channel, build_payloads((payload,), each.payloads.kind), each.name)
+        for each in join_neighbours(asked)
+        for payload in each.payloads.items
     ]
     assert flat == asked

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.codecs.json_decoder import decode, follow
-from twistedsock.codecs.payload import UNPAIRED, content_of
+from twistedsock.codecs.payload import UNPAIRED, build_payloads
 from twistedsock.errors import Error, ErrorCode
+from twistedsock.pubsub.values import JSON, TEXT
 from twistedsock.session.commands import (
     Auth,
     Command,
@@ -32,7 +33,7 @@ def published(
     channel: bytes, payload: bytes, is_json: bool, name: bytes = b"message", tag: bytes | None = None
 ) -> Publish:
     """One publish."""
-    return Publish(channel, content_of((payload,), is_json), (tag,), name)
+    return Publish(channel, build_payloads((payload,), JSON if is_json else TEXT), name, (tag,))
 
 
 RIGHT: dict[str, Command] = {
@@ -331,9 +332,9 @@ def test_a_run_of_publishes(first: bytes, items: list[bytes | Command], tags: li
     assert isinstance(command, Publish)
     run, position = follow(command, [publish("0"), first, *items], 2)
     assert [*run.tags] == [None, *tags] and position == 2 + len(tags)
-    for item, payload, tag in zip([first, *items], run.content.payloads, run.tags, strict=False):
+    for item, payload, tag in zip([first, *items], run.payloads.items, run.tags, strict=False):
         assert isinstance(item, bytes)
-        assert decode(item) == published(run.channel, payload, run.content.is_json, run.name, tag)
+        assert decode(item) == published(run.channel, payload, run.payloads.kind is JSON, run.name, tag)
 
 
 class ByIndex(list[bytes]):
@@ -347,7 +348,7 @@ def test_a_run_is_looked_for_where_it_begins() -> None:
     """What stands before it is not looked at again."""
     items = ByIndex([publish("1", "b"), publish("1"), publish("2")])
     run, position = follow(published(b"a", b"1", False), items, 2)
-    assert ([*run.content.payloads], [*run.tags], position) == ([b"1", b"2"], [None, None], 3)
+    assert ([*run.payloads.items], [*run.tags], position) == ([b"1", b"2"], [None, None], 3)
 
 
 VALUES = st.recursive(

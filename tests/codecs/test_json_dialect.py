@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.codecs.encoders import JSON_IN_MESSAGES as JSON
-from twistedsock.codecs.payload import content_of
+from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Tag
+from twistedsock.pubsub.values import TEXT, Batch, Event, Lost, Member, PayloadKind, Position, PresenceChange, Tag
 from twistedsock.session.encoder import Endpoints, SessionInfo
 from twistedsock.testing import read_frames
 
@@ -18,13 +18,13 @@ ENDS = Endpoints(b"127.0.0.1:53124", b"127.0.0.1:8082")
 AT = Position(b"5f2c1a", 17)
 ANN = Member(b"k3x9", b"ann")
 FACTS = SessionInfo(ANN, ENDS, 2, 61, b"0.1.0")
-ALARM = Event(18, b"k3x9", b"ann", b"alarm", b"smoke", False)
-VALUE = Event(19, b"k3x9", b"ann", b"message", b'{"celsius": 21.5}', True)
+ALARM = Event(18, b"k3x9", b"ann", b"alarm", b"smoke", TEXT)
+VALUE = Event(19, b"k3x9", b"ann", b"message", b'{"celsius": 21.5}', PayloadKind.JSON)
 
 
 def alone(event: Event) -> Batch:
     """An event that was published by itself."""
-    content = content_of((event.payload,), event.is_json)
+    content = build_payloads((event.payload,), event.kind)
     return Batch(event.offset, event.offset + 1, event.publisher, event.sender, event.name, content)
 
 
@@ -157,7 +157,7 @@ def test_what_this_dialect_does_not_say() -> None:
 
 def test_events_are_one_message_each() -> None:
     """Who falls behind within a batch must know where."""
-    batch = Batch(18, 20, b"k3x9", b"ann", b"alarm", content_of((b"smoke", b'"fire"'), False))
+    batch = Batch(18, 20, b"k3x9", b"ann", b"alarm", build_payloads((b"smoke", b'"fire"'), TEXT))
     assert [json.loads(text) for text in read_frames(JSON.batch(b"a", batch))] == [
         {"type": "event", "channel": "a", "offset": 18, "from": "ann", "name": "alarm", "data": "smoke"},
         {"type": "event", "channel": "a", "offset": 19, "from": "ann", "name": "alarm", "data": '"fire"'},
@@ -168,7 +168,7 @@ def test_events_are_one_message_each() -> None:
 
 def test_a_long_reply_is_one_message_in_pieces_of_about_a_chunk() -> None:
     """A peer that does not read costs one of them, and reads one message."""
-    events = [Event(offset, b"p", b"p", b"message", b"x" * 1000, False) for offset in range(1, 301)]
+    events = [Event(offset, b"p", b"p", b"message", b"x" * 1000, TEXT) for offset in range(1, 301)]
     pieces = list(JSON.history(b"4", b"a", events, AT))
     assert len(pieces) > 4
     assert all(len(piece) < CHUNK_BYTES + 40_000 for piece in pieces)
@@ -181,7 +181,7 @@ def test_a_long_reply_is_one_message_in_pieces_of_about_a_chunk() -> None:
 
 def test_a_long_reply_may_end_with_a_chunk() -> None:
     """Where the last event fills a chunk, the end of the message stands alone behind it."""
-    big = Event(1, b"p", b"p", b"message", b"x" * CHUNK_BYTES, False)
+    big = Event(1, b"p", b"p", b"message", b"x" * CHUNK_BYTES, TEXT)
     pieces = list(JSON.history(b"4", b"a", [big], AT))
     assert len(pieces) == 2
     assert json.loads(message(b"".join(pieces)))["events"][0]["data"] == "x" * CHUNK_BYTES
@@ -190,7 +190,7 @@ def test_a_long_reply_may_end_with_a_chunk() -> None:
 @given(st.text(), st.text(), st.text(max_size=70_000))
 def test_texts_and_names_come_out_as_they_went_in(channel: str, name: str, payload: str) -> None:
     """Whatever is in a text or a name, the message is JSON and says just that."""
-    event = Event(1, b"p", name.encode(), name.encode(), payload.encode(), False)
+    event = Event(1, b"p", name.encode(), name.encode(), payload.encode(), TEXT)
     told = json.loads(message(JSON.batch(channel.encode(), alone(event))))
     assert told == {"type": "event", "channel": channel, "offset": 1, "from": name, "name": name, "data": payload}
     assert json.loads(message(JSON.notice(payload.encode())))["text"] == payload

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.codecs.line_decoder import USAGE, decode, follow, publishes
-from twistedsock.codecs.payload import content_of
+from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import ErrorCode
+from twistedsock.pubsub.values import JSON, TEXT
 from twistedsock.session.commands import (
     Auth,
     Command,
@@ -31,7 +32,7 @@ MAX_OFFSET = 9007199254740991
 
 def published(channel: bytes, payload: bytes, json: bool = False, name: bytes = b"message") -> Publish:
     """One publish."""
-    return Publish(channel, content_of((payload,), json), name=name)
+    return Publish(channel, build_payloads((payload,), JSON if json else TEXT), name)
 
 
 RIGHT = {
@@ -193,7 +194,7 @@ def test_a_payload_with_half_a_surrogate_pair_is_an_error(start: bytes, payload:
 def test_what_would_be_no_json_without_it_is_a_text(payload: bytes) -> None:
     command = decode(b"PUB a " + payload)
     assert isinstance(command, Publish)
-    assert (command.content.payloads, command.content.is_json) == ((payload,), False)
+    assert (command.payloads.items, command.payloads.kind) == ((payload,), TEXT)
 
 
 @pytest.mark.parametrize("line", [b"", b" ", b"     "])
@@ -233,7 +234,7 @@ def test_a_run_of_publishes(first: bytes, items: list[bytes | Command], count: i
     assert isinstance(publish, Publish)
     followed, position = follow(publish, [b"PUB a 0", first, *items], 2)
     assert position == 2 + count
-    assert len(followed.content) == len(followed.tags) == 1 + count
+    assert len(followed.payloads) == len(followed.tags) == 1 + count
 
 
 @pytest.mark.parametrize("next_line, count", [(b"PING", 2), (b"PUB a x", 3), (b"PUB a \xc3\xa9", 2), (b"PUB b x", 2)])
@@ -242,7 +243,7 @@ def test_what_is_a_run_already_may_go_on(next_line: bytes, count: int) -> None:
     run = publishes(b"PUB a 1\nPUB a 2\n", 100)
     assert run is not None
     followed, position = follow(run, [run, next_line, b"PING"], 1)
-    assert (len(followed.content), len(followed.tags), position) == (count, count, count - 1)
+    assert (len(followed.payloads), len(followed.tags), position) == (count, count, count - 1)
 
 
 class ByIndex(list[bytes]):
@@ -255,7 +256,7 @@ class ByIndex(list[bytes]):
 def test_a_run_is_looked_for_where_it_begins() -> None:
     """What stands before it is not looked at again."""
     followed, position = follow(published(b"a", b"1"), ByIndex([b"PUB b 1", b"PUB a 1", b"PUB a 2"]), 2)
-    assert (followed.content.payloads, followed.tags, position) == ((b"1", b"2"), (None, None), 3)
+    assert (followed.payloads.items, followed.tags, position) == ((b"1", b"2"), (None, None), 3)
 
 
 WORD = st.sampled_from(
@@ -270,9 +271,9 @@ def test_a_run_is_the_commands_it_stands_for(lines: list[bytes]) -> None:
     first = decode(lines[0])
     if isinstance(first, Publish) and lines[1:]:
         run, position = follow(first, lines, 1)
-        assert len(run.content) == len(run.tags) == position
-        for line, payload in zip(lines, run.content.payloads, strict=False):
-            assert decode(line) == published(run.channel, payload, run.content.is_json, run.name)
+        assert len(run.payloads) == len(run.tags) == position
+        for line, payload in zip(lines, run.payloads.items, strict=False):
+            assert decode(line) == published(run.channel, payload, run.payloads.kind is JSON, run.name)
 
 
 VERBS = st.sampled_from([*USAGE, b"?", b"bye", b"frob", b""])

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.codecs.encoders import LINES, LINES_IN_MESSAGES
-from twistedsock.codecs.payload import content_of
+from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Tag
+from twistedsock.pubsub.values import JSON, TEXT, Batch, Event, Lost, Member, Position, PresenceChange, Tag
 from twistedsock.session.encoder import Endpoints, SessionInfo
 from twistedsock.testing import read_frames
 
@@ -19,12 +19,12 @@ FACTS = SessionInfo(ANN, ENDS, 2, 61, b"0.1.0")
 
 
 def event(offset: int = 1, payload: bytes = b"21.5", name: bytes = b"message", json: bool = False) -> Event:
-    return Event(offset, b"k3x9", b"ann", name, payload, json)
+    return Event(offset, b"k3x9", b"ann", name, payload, JSON if json else TEXT)
 
 
 def alone(event: Event) -> Batch:
     """An event that was published by itself."""
-    content = content_of((event.payload,), event.is_json)
+    content = build_payloads((event.payload,), event.kind)
     return Batch(event.offset, event.offset + 1, event.publisher, event.sender, event.name, content)
 
 
@@ -115,7 +115,7 @@ def test_an_event(told: Event, line: bytes) -> None:
 
 def test_events_are_one_message_each() -> None:
     """Who falls behind within a batch must know where."""
-    batch = Batch(9, 11, b"k3x9", b"ann", b"message", content_of((b"x\nQUIT", b"21.5"), False))
+    batch = Batch(9, 11, b"k3x9", b"ann", b"message", build_payloads((b"x\nQUIT", b"21.5"), TEXT))
     assert LINES.batch(b"a", batch) == b'MSG a 9 ann "x\\nQUIT"\nMSG a 10 ann 21.5\n'
     assert read_frames(LINES_IN_MESSAGES.batch(b"a", batch)) == ['MSG a 9 ann "x\\nQUIT"', "MSG a 10 ann 21.5"]
 

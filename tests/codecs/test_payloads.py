@@ -8,15 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.codecs.payload import (
-    for_json,
-    for_line,
     is_json,
     is_unpaired,
     is_utf8,
+    payload_to_json,
+    payload_to_line,
     quote,
     quote_name,
     replace_halves,
 )
+from twistedsock.pubsub.values import JSON, TEXT
 
 
 def forbidden(line: bytes) -> list[str]:
@@ -143,14 +144,14 @@ LINES = {
 @pytest.mark.parametrize(("payload", "json_text", "line"), LINES.values(), ids=LINES.keys())
 def test_a_payload_on_a_line(payload: bytes, json_text: bool, line: bytes) -> None:
     """Each payload has exactly one way to stand on a line."""
-    assert for_line(payload, json_text) == line
+    assert payload_to_line(payload, JSON if json_text else TEXT) == line
 
 
 def test_a_payload_in_json() -> None:
     """JSON is spliced as it came; a text is a string."""
-    assert for_json(b'{ "a":1.0 }', True) == b'{ "a":1.0 }'
-    assert for_json(b"21.5", False) == b'"21.5"'
-    assert for_json(b'"\\\n\x1b\x7f', False) == b'"\\"\\\\\\n\\u001b\x7f"'
+    assert payload_to_json(b'{ "a":1.0 }', JSON) == b'{ "a":1.0 }'
+    assert payload_to_json(b"21.5", TEXT) == b'"21.5"'
+    assert payload_to_json(b'"\\\n\x1b\x7f', TEXT) == b'"\\"\\\\\\n\\u001b\x7f"'
 
 
 def test_quoting_names() -> None:
@@ -191,8 +192,8 @@ VALUES = st.recursive(
 def test_a_text_stays_that_text(text: str) -> None:
     """A text that a JSON publisher sends is that text for JSON readers and for line readers."""
     payload = text.encode()
-    assert json.loads(for_json(payload, False)) == text
-    line = for_line(payload, False)
+    assert json.loads(payload_to_json(payload, TEXT)) == text
+    line = payload_to_line(payload, TEXT)
     assert meant(line) == text
     assert not forbidden(line)
 
@@ -201,9 +202,9 @@ def test_a_text_stays_that_text(text: str) -> None:
 def test_what_is_typed_stays_what_it_means(typed: str) -> None:
     """What a line publisher types means the same to JSON readers and to line readers."""
     payload = typed.replace("\n", "").encode()
-    kind = is_json(payload)
-    line = for_line(payload, kind)
-    assert json.loads(for_json(payload, kind)) == meant(line) == meant(payload)
+    kind = JSON if is_json(payload) else TEXT
+    line = payload_to_line(payload, kind)
+    assert json.loads(payload_to_json(payload, kind)) == meant(line) == meant(payload)
     assert not forbidden(line)
 
 
@@ -211,16 +212,16 @@ def test_what_is_typed_stays_what_it_means(typed: str) -> None:
 def test_a_json_value_stays_that_value(value: Any, indent: int | str | None, ascii_only: bool) -> None:
     """A JSON value is the same value after its way over a line, however it was laid out."""
     raw = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
-    line = for_line(raw, True)
+    line = payload_to_line(raw, JSON)
     assert json.loads(line) == value
     assert not forbidden(line)
     if isinstance(value, list | dict | str):
         assert is_json(raw)
-        assert for_json(line, is_json(line)) == line
+        assert payload_to_json(line, JSON if is_json(line) else TEXT) == line
 
 
 @given(st.binary())
 def test_any_bytes_are_text_or_json(payload: bytes) -> None:
     """Any UTF-8 is JSON or text, never an exception."""
     if is_utf8(payload):
-        assert not forbidden(for_line(payload, is_json(payload)))
+        assert not forbidden(payload_to_line(payload, JSON if is_json(payload) else TEXT))

@@ -3,7 +3,7 @@
 import json
 
 from twistedsock.codecs.http_api import MAX_POLLED, of_one, of_several
-from twistedsock.pubsub.values import Event, Lost, Position
+from twistedsock.pubsub.values import TEXT, Event, Lost, Position
 from twistedsock.session.request import HistoryPage
 
 
@@ -14,9 +14,7 @@ def kept(
     recovered: bool | None = None,
     lost: Lost | None = None,
 ) -> HistoryPage:
-    events = [
-        Event(offset, b"p1", b"ann", b"message", payload, False) for offset, payload in enumerate(payloads, start)
-    ]
+    events = [Event(offset, b"p1", b"ann", b"message", payload, TEXT) for offset, payload in enumerate(payloads, start)]
     stop = start + len(events)
     return HistoryPage(channel, Position(b"e1", stop - 1), start, stop, recovered, lost, iter(events))
 
@@ -46,7 +44,7 @@ def test_of_several_each_has_its_place() -> None:
 
 
 def test_an_answer_ends_before_a_gap_so_that_the_next_one_tells_of_it() -> None:
-    events = [Event(offset, b"p1", b"ann", b"message", b"x", False) for offset in (3, 6)]
+    events = [Event(offset, b"p1", b"ann", b"message", b"x", TEXT) for offset in (3, 6)]
     told = HistoryPage(b"k", Position(b"e1", 6), 3, 7, True, None, iter([events[0], Lost(4, 5), events[1]]))
     answer = json.loads(of_one(told))
     assert [event["offset"] for event in answer["events"]] == [3]

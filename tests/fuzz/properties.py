@@ -12,6 +12,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 
+from twistedsock.pubsub.values import JSON
 from twistedsock.session.commands import Publish
 
 SETTINGS = settings(
@@ -86,8 +87,8 @@ def one_by_one(commands: Sequence[Any]) -> list[Any]:
     for command in commands:
         if isinstance(command, Publish):
             told += [
-                ("publish", command.channel, command.name, payload, command.content.is_json, tag)
-                for payload, tag in zip(command.content.payloads, command.tags, strict=True)
+                ("publish", command.channel, command.name, payload, command.payloads.kind is JSON, tag)
+                for payload, tag in zip(command.payloads.items, command.tags, strict=True)
             ]
         else:
             told.append(command)

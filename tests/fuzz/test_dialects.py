@@ -9,9 +9,9 @@ from tests.fuzz.grammars import JSON_TEXTS, NAMES, TEXTS
 from tests.fuzz.properties import holds
 from tests.fuzz.test_json_commands import no_constant
 from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
-from twistedsock.codecs.payload import content_of
+from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error, ErrorCode
-from twistedsock.pubsub.values import Batch, Member, Position, PresenceChange
+from twistedsock.pubsub.values import JSON, TEXT, Batch, Member, Position, PresenceChange
 from twistedsock.session.encoder import Encoder, Endpoints, SessionInfo
 from twistedsock.testing import read_frames
 
@@ -47,7 +47,7 @@ DIALECTS = st.sampled_from([LINES, LINES_IN_MESSAGES, JSON_IN_MESSAGES])
     sender=NAMES,
     name=NAMES | st.just(b"message"),
     first=FIRST,
-    content=st.builds(content_of, PAYLOADS, st.just(False)) | st.builds(content_of, VALUES, st.just(True)),
+    content=st.builds(build_payloads, PAYLOADS, st.just(TEXT)) | st.builds(build_payloads, VALUES, st.just(JSON)),
     tag=TAGS,
 )
 def test_events(

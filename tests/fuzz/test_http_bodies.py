@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import SOUND
 from tests.fuzz.properties import holds
-from twistedsock.codecs.http_api import read_batch, read_body, together
-from twistedsock.codecs.payload import for_json
+from twistedsock.codecs.http_api import join_neighbours, read_batch, read_body
+from twistedsock.codecs.payload import payload_to_json
 from twistedsock.codecs.query import ApiError
 from twistedsock.errors import Error
+from twistedsock.pubsub.values import TEXT
 
 TYPES = st.sampled_from(
     [b"", b"application/json", b"text/plain", b"application/x-www-form-urlencoded", b'text/x; charset="utf-8"']
@@ -24,16 +25,16 @@ def test_any_body(body: bytes, kind: bytes) -> None:
         content = read_body(body, kind)
     except ApiError:
         return
-    (payload,) = content.payloads
-    told = json.loads(for_json(payload, content.is_json), parse_int=str)  # Python reads no number of 4,301 digits
-    if not content.is_json and not kind.startswith(b"application/json"):
+    (payload,) = content.items
+    told = json.loads(payload_to_json(payload, content.kind), parse_int=str)  # Python reads no number of 4,301 digits
+    if content.kind is TEXT and not kind.startswith(b"application/json"):
         assert told == body.decode() and payload == body
 
 
 @holds(examples=150, message=SOUND | st.text().map(str.encode) | st.binary(), kind=TYPES)
 def test_any_batch(message: bytes, kind: bytes) -> None:
     """Any body of the batch form is a list of events and refusals, or is refused; none is lost where those that are
-    alike are put together."""
+    alike are put join_neighbours."""
     for body in (message, b'{"events":[%b,{"channel":"a","data":1},%b]}' % (message, message)):
         try:
             asked = read_batch(body, kind, 1_000)
@@ -41,4 +42,4 @@ def test_any_batch(message: bytes, kind: bytes) -> None:
             continue
         events = [one for one in asked if not isinstance(one, tuple)]
         assert all(isinstance(one[1], Error) for one in asked if isinstance(one, tuple))
-        assert sum(len(row.content) for row in together(events)) == len(events)
+        assert sum(len(row.payloads) for row in join_neighbours(events)) == len(events)

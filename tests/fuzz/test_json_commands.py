@@ -9,6 +9,7 @@ from tests.fuzz.grammars import MESSAGES, SOUND
 from tests.fuzz.properties import holds, one_by_one
 from twistedsock.codecs.json_decoder import decode, follow
 from twistedsock.errors import ErrorCode
+from twistedsock.pubsub.values import JSON
 from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish
 
@@ -72,9 +73,10 @@ def test_any_message(message: bytes) -> None:
     if hasattr(command, "channel"):
         assert command.channel.decode() == asked["channel"]
     if isinstance(command, Publish):
-        (payload,) = command.content.payloads
-        assert command.content.is_json is (not isinstance(asked["data"], str) or isinstance(asked["data"], Number))
-        assert (read(payload) if command.content.is_json else payload.decode()) == asked["data"]
+        (payload,) = command.payloads.items
+        is_json = command.payloads.kind is JSON
+        assert is_json is (not isinstance(asked["data"], str) or isinstance(asked["data"], Number))
+        assert (read(payload) if is_json else payload.decode()) == asked["data"]
         assert command.name.decode() == asked.get("name", "message")
     elif isinstance(command, commands.Subscribe | commands.History):
         assert (command.last, command.since) == (counted(asked, "last"), counted(asked, "since"))

@@ -10,6 +10,7 @@ from twistedsock.codecs.line_decoder import USAGE, decode, follow, publishes
 from twistedsock.codecs.payload import is_json, is_utf8
 from twistedsock.errors import ErrorCode
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
+from twistedsock.pubsub.values import JSON
 from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish
 
@@ -74,7 +75,7 @@ def test_publishes(channel: bytes, name: bytes | None, payload: bytes, gap: byte
     command = decode(line if shout else line[:3].lower() + line[3:])
     assert isinstance(command, Publish) and command.tags == (None,)
     assert (command.channel, command.name) == (channel, DEFAULT_EVENT_NAME if name is None else name)
-    assert command.content.payloads == (payload,) and command.content.is_json is is_json(payload)
+    assert command.payloads.items == (payload,) and (command.payloads.kind is JSON) is is_json(payload)
 
 
 @holds(examples=100, data=LINES, most=st.sampled_from([20, 512, 65_536]))

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import LAYOUTS, TEXTS, VALUES, written
 from tests.fuzz.properties import holds
-from twistedsock.codecs.payload import content_of, for_json, for_line, is_json
+from twistedsock.codecs.payload import build_payloads, is_json, payload_to_json, payload_to_line
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
+from twistedsock.pubsub.values import JSON
 from twistedsock.testing import FakeServer
 
 KINDS = st.sampled_from(["line", "message", "json"])
@@ -94,6 +95,6 @@ def test_values_of_json_publishers(values: list[Any]) -> None:
 def test_layouts(value: Any, layout: tuple[str, str], ascii_only: bool, name: bytes) -> None:
     """JSON is spliced as it came, and on a line it is the same value however it was laid out."""
     raw = written(value, layout, ascii_only)
-    assert for_json(raw, True) == raw and json.loads(for_line(raw, True)) == value
-    content = content_of((raw, raw), True)
-    assert content.size == 2 * len(raw) and (not content.is_verbatim or for_line(raw, True) == raw)
+    assert payload_to_json(raw, JSON) == raw and json.loads(payload_to_line(raw, JSON)) == value
+    content = build_payloads((raw, raw), JSON)
+    assert content.size == 2 * len(raw) and (not content.is_plain or payload_to_line(raw, JSON) == raw)

@@ -11,7 +11,7 @@ from twistedsock.pubsub.broker import IDLE_FLUSH_AFTER_SECONDS
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Member, Payloads, Position
+from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Member, Payloads, Position, Publication
 from twistedsock.testing import FakeServer
 
 NOBODY = Client(b"p0")
@@ -20,7 +20,7 @@ ALONE = BATCH_COST + EVENT_COST
 
 
 def publish(server: FakeServer, channel: str, payload: bytes = b"x", name: bytes = b"message") -> Any:
-    return server.broker.publish(NOBODY, channel.encode(), name, Payloads((payload,), len(payload)))
+    return server.broker.publish(NOBODY, Publication(channel.encode(), Payloads((payload,), len(payload)), name))
 
 
 def names(server: FakeServer) -> str:
@@ -386,7 +386,7 @@ def test_who_waits_no_longer_is_not_called_and_the_channel_goes() -> None:
 def test_the_servers_own_channels_keep_little() -> None:
     server = FakeServer()
     for name in (b"$sys/figures", b"figures"):
-        server.broker.publish(Client(b"$sys"), name, b"figures", Payloads([b"x"] * 1_000, 1_000))
+        server.broker.publish(Client(b"$sys"), Publication(name, Payloads([b"x"] * 1_000, 1_000), b"figures"))
     server.turn()
     assert len(server.broker.channels[b"$sys/figures"].history) == RESERVED_EVENTS
     assert len(server.broker.channels[b"figures"].history) == 1_000

@@ -11,13 +11,13 @@ from twistedsock.limits.principal import LOCAL, Principal
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.pubsub.channel_index import MAX_STARTED, SEEN_TOGETHER, ChannelIndex, ChannelQuery, Page, Selection
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Payloads
+from twistedsock.pubsub.values import Payloads, Publication
 from twistedsock.testing import FakeServer
 
 
 def publish(server: FakeServer, *names: bytes) -> None:
     for name in names:
-        server.broker.publish(Client(b"p"), name, b"message", Payloads((b"xyz",), 3))
+        server.broker.publish(Client(b"p"), Publication(name, Payloads((b"xyz",), 3), b"message"))
     server.turn()
 
 

@@ -4,11 +4,23 @@ import gc
 
 import pytest
 
-from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Event, Member, Payloads, PresenceChange, cost
+from twistedsock.pubsub.values import (
+    BATCH_COST,
+    EVENT_COST,
+    JSON,
+    TEXT,
+    Batch,
+    Event,
+    Member,
+    PayloadKind,
+    Payloads,
+    PresenceChange,
+    cost,
+)
 
-EVENT = Event(7, b"p1", b"ann", b"message", b"21.5", False)
+EVENT = Event(7, b"p1", b"ann", b"message", b"21.5", TEXT)
 MEMBER = Member(b"p1", b"ann")
-CONTENT = Payloads((b"21.5", b"", b"[1]"), 7, is_json=False, is_verbatim=False)
+CONTENT = Payloads((b"21.5", b"", b"[1]"), 7, TEXT)
 BATCH = Batch(7, 10, b"p1", b"ann", b"message", CONTENT)
 
 
@@ -47,19 +59,19 @@ def test_a_batch_one_by_one() -> None:
     assert len(BATCH) == len(CONTENT) == 3
     assert [*BATCH.events()] == [
         EVENT,
-        Event(8, b"p1", b"ann", b"message", b"", False),
-        Event(9, b"p1", b"ann", b"message", b"[1]", False),
+        Event(8, b"p1", b"ann", b"message", b"", TEXT),
+        Event(9, b"p1", b"ann", b"message", b"[1]", TEXT),
     ]
 
 
-@pytest.mark.parametrize("is_json, is_verbatim", [(True, False), (False, True)])
+@pytest.mark.parametrize("kind, is_plain", [(JSON, False), (TEXT, True)])
 @pytest.mark.parametrize("start, stop", [(0, 9), (7, 10), (7, 8), (8, 10), (8, 9), (9, 99)])
-def test_a_part_is_the_events_between(start: int, stop: int, is_json: bool, is_verbatim: bool) -> None:
-    whole = Batch(7, 10, b"p1", b"ann", b"alarm", Payloads([b"21.5", b"", b"[1]"], 7, is_json, is_verbatim))
+def test_a_part_is_the_events_between(start: int, stop: int, kind: PayloadKind, is_plain: bool) -> None:
+    whole = Batch(7, 10, b"p1", b"ann", b"alarm", Payloads([b"21.5", b"", b"[1]"], 7, kind, is_plain))
     part = whole.part(start, stop)
     assert [*part.events()] == [event for event in whole.events() if start <= event.offset < stop]
-    assert len(part) == len(part.content) and part.content.size == sum(map(len, part.content.payloads))
-    assert (part.content.is_json, part.content.is_verbatim) == (is_json, is_verbatim)
+    assert len(part) == len(part.payloads) and part.payloads.size == sum(map(len, part.payloads.items))
+    assert (part.payloads.kind, part.payloads.is_plain) == (kind, is_plain)
 
 
 def test_the_whole_of_a_batch_is_itself() -> None:

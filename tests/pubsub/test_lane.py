@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from tests.pubsub.readers import MAX_MISSED, await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
 from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
-from twistedsock.codecs.payload import content_of, is_utf8
+from twistedsock.codecs.payload import build_payloads, is_utf8
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.encoding_group import EncodingGroup, GatheredChunks, encode, join, send_gathered
 from twistedsock.pubsub.subscription import REPLY_PENDING
-from twistedsock.pubsub.values import Batch
+from twistedsock.pubsub.values import TEXT, Batch
 from twistedsock.session.encoder import Encoder
 from twistedsock.stats import Stats
 
@@ -47,7 +47,7 @@ def test_messages_are_joined_into_chunks_and_never_cut(sizes: list[int], starts:
 
 
 def batch(first: int, *payloads: bytes, name: bytes = b"message") -> Batch:
-    return Batch(first, first + len(payloads), b"p0", b"ann", name, content_of(payloads, is_json=False))
+    return Batch(first, first + len(payloads), b"p0", b"ann", name, build_payloads(payloads, TEXT))
 
 
 @pytest.mark.parametrize(

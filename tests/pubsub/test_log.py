@@ -87,7 +87,7 @@ def test_what_has_gone_of_a_batch_is_not_held_for_long() -> None:
     extend_together(log, 60_000, *[1] * 999)
     log.shrink(log.size - 1)
     assert whole(log)[0] == 2
-    assert sum(len(batch.content.payloads[0]) for batch in log._batches) == 1
+    assert sum(len(batch.payloads.items[0]) for batch in log._batches) == 1
     for _ in range(900):
         log.shrink(log.size - 1)
         held = sum(map(cost, log._batches))

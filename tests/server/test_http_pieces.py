@@ -7,7 +7,7 @@ from twisted.python.failure import Failure
 from tests.server.http_client import Asking
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Payloads
+from twistedsock.pubsub.values import Payloads, Publication
 from twistedsock.server.http import request as request_module
 from twistedsock.server.http.request import WRITE_TIMEOUT_SECONDS
 from twistedsock.testing import FakePolicy, FakeServer
@@ -23,7 +23,9 @@ def ask(reactor, wire):
         reactor,
         wire,
     )
-    asking.server.broker.publish(Client(b"p"), b"kitchen", b"message", Payloads((b"x" * 1000,) * EVENTS, 1000 * EVENTS))
+    asking.server.broker.publish(
+        Client(b"p"), Publication(b"kitchen", Payloads((b"x" * 1000,) * EVENTS, 1000 * EVENTS), b"message")
+    )
     asking.server.turn()
     return asking
 
@@ -107,7 +109,9 @@ def test_an_answer_tells_of_each_gap_and_reads_on_behind_it(reactor, wire):
     publisher = Client(b"p")
 
     def publish(count):
-        ask.server.broker.publish(publisher, b"kitchen", b"message", Payloads((b"x" * 1000,) * count, 1000 * count))
+        ask.server.broker.publish(
+            publisher, Publication(b"kitchen", Payloads((b"x" * 1000,) * count, 1000 * count), b"message")
+        )
 
     publish(300)
     ask.send("GET", KITCHEN + "?since=0")

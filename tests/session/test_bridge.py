@@ -11,7 +11,7 @@ from twistedsock.errors import CloseReason, Error
 from twistedsock.limits.principal import LOCAL
 from twistedsock.limits.settings import TIME_SLICE_SECONDS, Limits
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Payloads
+from twistedsock.pubsub.values import Payloads, Publication
 from twistedsock.session.registry import build_context
 from twistedsock.session.session import NOT_REVIEWED
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
@@ -35,8 +35,8 @@ def test_what_becomes_dirty_asks_for_one_turn() -> None:
     scheduled: list[Callable[[], None]] = []
     context = build_context(backplane, Limits(), "1.2", lambda: 5.0, scheduled.append, lambda: b"a", lambda: 0.0)
     backplane.attach(context.broker)
-    context.broker.publish(Client(b"p"), b"a", b"message", Payloads((b"",), 0))
-    context.broker.publish(Client(b"p"), b"b", b"message", Payloads((b"",), 0))
+    context.broker.publish(Client(b"p"), Publication(b"a", Payloads((b"",), 0), b"message"))
+    context.broker.publish(Client(b"p"), Publication(b"b", Payloads((b"",), 0), b"message"))
     assert scheduled == [context.broker.run_turn]
 
 
@@ -402,7 +402,7 @@ def test_a_review_ends_when_the_next_one_must_find_something_else(policy: FakePo
     for _ in range(turns):
         server.turns.step()
     server.context.change_policy(policy)
-    server.broker.publish(Client(b"x"), b"k", b"message", Payloads((b"1",), 1))
+    server.broker.publish(Client(b"x"), Publication(b"k", Payloads((b"1",), 1), b"message"))
     server.turn()
     for peer in peers:
         assert ("MSG k 1 x 1" in peer.received()) is (policy is None)

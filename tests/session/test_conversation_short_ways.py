@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from twistedsock.codecs import json_decoder, line_decoder
 from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
 from twistedsock.codecs.line_decoder import Item, LineSplitter
-from twistedsock.codecs.payload import content_of, is_utf8
-from twistedsock.pubsub.values import Batch, Payloads
+from twistedsock.codecs.payload import build_payloads, is_utf8
+from twistedsock.pubsub.values import JSON, TEXT, Batch, Payloads
 from twistedsock.session.commands import Command, Ping, Publish
 from twistedsock.session.encoder import Encoder
 from twistedsock.session.input_pipeline import Decoder
@@ -210,7 +210,7 @@ def test_a_block_of_lines_that_is_one_command(block: bytes, payloads: list[bytes
         assert command is None
     else:
         assert command is not None and command.channel == block.split(b" ")[1]
-        assert [*command.content.payloads] == payloads and command.tags == (None,) * len(payloads)
+        assert [*command.payloads.items] == payloads and command.tags == (None,) * len(payloads)
 
 
 @pytest.mark.parametrize(("most", "taken"), [(17, False), (18, True)])
@@ -302,9 +302,9 @@ def test_messages_together_are_messages_one_by_one(messages: list[bytes]) -> Non
         if isinstance(first, Publish):
             run, end = json_decoder.follow(first, messages, position)
             alone = [json_decoder.decode(message) for message in messages[position - 1 : end]]
-            assert len(run.content) == len(run.tags) == len(alone)
-            for command, payload, tag in zip(alone, run.content.payloads, run.tags, strict=True):
-                assert command == Publish(run.channel, content_of((payload,), run.content.is_json), (tag,), run.name)
+            assert len(run.payloads) == len(run.tags) == len(alone)
+            for command, payload, tag in zip(alone, run.payloads.items, run.tags, strict=True):
+                assert command == Publish(run.channel, build_payloads((payload,), run.payloads.kind), run.name, (tag,))
 
 
 class Counting:
@@ -328,16 +328,16 @@ def test_messages_that_are_alike_are_not_parsed_each(monkeypatch: pytest.MonkeyP
     assert isinstance(first, Publish)
     counting = Counting(monkeypatch)
     run, position = json_decoder.follow(first, messages, 1)
-    assert position == len(run.content) == 1_000
+    assert position == len(run.payloads) == 1_000
     assert counting.decoded < 40
 
 
 @pytest.mark.parametrize("following", [None, Publish(b"a", Payloads((b"x",), 1))])
 def test_what_no_message_began_is_not_gone_on_with(following: object) -> None:
     """A command that a shell has made itself says nothing about the messages behind it."""
-    first = Publish(b"a", content_of((b"x",), False))
+    first = Publish(b"a", build_payloads((b"x",), TEXT))
     run, position = json_decoder.follow(first, [first, following or PLAIN % b"y"], 1)
-    assert (len(run.content), position) == ((1, 1) if following else (2, 2))
+    assert (len(run.payloads), position) == ((1, 1) if following else (2, 2))
 
 
 def test_a_command_among_messages_that_are_alike() -> None:
@@ -345,7 +345,7 @@ def test_a_command_among_messages_that_are_alike() -> None:
     first = json_decoder.decode(PLAIN % b"x")
     assert isinstance(first, Publish)
     run, position = json_decoder.follow(first, [PLAIN % b"x", PLAIN % b"y", Ping(), PLAIN % b"z"], 1)
-    assert (len(run.content), position) == (2, 2)
+    assert (len(run.payloads), position) == (2, 2)
 
 
 PAYLOADS = {
@@ -373,10 +373,10 @@ def test_a_batch_is_written_as_its_events_one_by_one(
     odd = data.draw(st.sampled_from([False, False, True]))
     known = PAYLOADS[is_json] + (ODD_PAYLOADS[is_json] if odd else [])
     payloads = [text.encode() for text in data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=12))]
-    content = content_of(payloads, is_json)
+    content = build_payloads(payloads, JSON if is_json else TEXT)
     if not odd:
-        assert content.is_verbatim
-    unseen = Payloads(content.payloads, content.size, is_json)
+        assert content.is_plain
+    unseen = Payloads(content.items, content.size, content.kind)
     written: list[bytes] = []
     for some in (content, unseen):
         batch = Batch(first, first + len(some), b"p1", sender.encode(), name.encode(), some)
@@ -392,12 +392,12 @@ def test_a_batch_is_written_as_its_events_one_by_one(
 )
 def test_what_is_verbatim_needs_no_care(payloads: list[bytes], is_json: bool) -> None:
     """ASCII without control characters; and a text without anything that JSON escapes or a line takes for JSON."""
-    content = content_of(payloads, is_json)
-    assert content.size == sum(map(len, payloads)) and [*content.payloads] == payloads
-    assert content.is_json is is_json and all(map(is_utf8, payloads))
+    content = build_payloads(payloads, JSON if is_json else TEXT)
+    assert content.size == sum(map(len, payloads)) and [*content.items] == payloads
+    assert (content.kind is JSON) is is_json and all(map(is_utf8, payloads))
     signs = b"".join(payloads).decode()
     plain = signs.isascii() and all(" " <= sign <= "~" for sign in signs)
     if not is_json:
         plain = plain and '"' not in signs and "\\" not in signs
         plain = plain and not any(payload.startswith((b"{", b"[")) for payload in payloads)
-    assert content.is_verbatim is plain
+    assert content.is_plain is plain

@@ -8,7 +8,7 @@ from twistedsock.codecs.encoders import JSON_IN_MESSAGES
 from twistedsock.errors import INTERNAL, CloseReason, Error
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Lost, Member, Payloads
+from twistedsock.pubsub.values import Lost, Member, Payloads, Publication
 from twistedsock.session import commands
 from twistedsock.session.commands import Command
 from twistedsock.session.replies import SessionState
@@ -34,7 +34,7 @@ def test_the_welcome_names_the_peer_and_both_ends() -> None:
 REPLIES: list[tuple[Command, list[str]]] = [
     (commands.Publish(b"kitchen", Payloads((b"21.5",), 4)), ["OK 1"]),
     (commands.Publish(b"kitchen", Payloads((b"21.5",), 4), name=b"alarm"), ["OK 1"]),
-    (commands.Publish(b"kitchen", Payloads((b"21.5", b"22"), 6), (None, None)), ["OK 1", "OK 2"]),
+    (commands.Publish(b"kitchen", Payloads((b"21.5", b"22"), 6), tags=(None, None)), ["OK 1", "OK 2"]),
     (commands.Subscribe(b"kitchen"), ["OK kitchen offset=0 epoch=e2"]),
     (commands.Subscribe(b"attic"), ["OK attic offset=0 epoch=e1"]),
     (commands.Unsubscribe(b"attic"), ["OK attic"]),
@@ -406,7 +406,7 @@ def test_a_session_can_be_looked_at() -> None:
     assert session.dialect_title == "line" and session.opened_at == server.now
     peer.outlet.room = 0
     for text in ("x", "y"):
-        server.broker.publish(Client(b"p0"), b"a", b"message", Payloads((text.encode(),), 1))
+        server.broker.publish(Client(b"p0"), Publication(b"a", Payloads((text.encode(),), 1), b"message"))
         server.turn()
     assert [subscription.channel.name for subscription in session.behind] == [b"a"]
     assert FakeServer().line_client().session.identity is None

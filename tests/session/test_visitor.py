@@ -8,8 +8,8 @@ from twistedsock.auth.identity import Identity, Right, grants
 from twistedsock.errors import RESERVED_CHANNEL, Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.future import Future
-from twistedsock.pubsub.values import Lost, Payloads, Position
-from twistedsock.session.request import HistoryPage, PublishRequest, RequestClient
+from twistedsock.pubsub.values import Lost, Payloads, Position, Publication
+from twistedsock.session.request import HistoryPage, RequestClient
 from twistedsock.testing import FakePolicy, FakeServer
 
 HERE = b"127.0.0.1:50000"
@@ -57,8 +57,12 @@ def test_what_a_visitor_publishes_is_heard_and_it_leaves_nothing_behind(server: 
     reader.send("SUB kitchen")
     settled(server, visits(server).members(b"kitchen"))
     reader.received()
-    assert settled(server, visits(server).publish(b"kitchen", text(b"hello", b"again"))) == Position(b"e1", 1)
-    assert settled(server, visits(server).publish(b"kitchen", text(b"x"), b"alarm", b"bob")) == Position(b"e1", 3)
+    assert settled(server, visits(server).publish(Publication(b"kitchen", text(b"hello", b"again")))) == Position(
+        b"e1", 1
+    )
+    assert settled(server, visits(server).publish(Publication(b"kitchen", text(b"x"), b"alarm"), b"bob")) == Position(
+        b"e1", 3
+    )
     assert reader.received() == ["MSG kitchen 1 p2 hello", "MSG kitchen 2 p2 again", "EVENT kitchen 3 bob alarm x"]
     assert len(server.context.roster) == 1
 
@@ -68,7 +72,7 @@ def test_what_waits_too_long_is_flushed_at_once() -> None:
     reader = server.line_client()
     reader.send("SUB kitchen")
     server.turn()
-    visits(server).publish(b"kitchen", text(b"x" * CHUNK_BYTES))
+    visits(server).publish(Publication(b"kitchen", text(b"x" * CHUNK_BYTES)))
     assert b"MSG kitchen 1 " in reader.outlet.sent
 
 
@@ -86,14 +90,14 @@ def test_what_cannot_be_published_leaves_nothing_behind(
     server: FakeServer, channel: bytes, name: bytes, nick: bytes, refused: ErrorCode
 ) -> None:
     server.line_client()
-    assert code(settled(server, visits(server).publish(channel, text(b"x"), name, nick))) is refused
+    assert code(settled(server, visits(server).publish(Publication(channel, text(b"x"), name), nick))) is refused
     assert len(server.context.roster) == 1 and not server.broker.channels
 
 
 def test_a_backplane_that_does_not_answer_is_told() -> None:
     server = FakeServer(late=True)
     server.backplane.failing = 1
-    assert code(settled(server, visits(server).publish(b"a", text(b"x")))) is ErrorCode.UNAVAILABLE
+    assert code(settled(server, visits(server).publish(Publication(b"a", text(b"x"))))) is ErrorCode.UNAVAILABLE
     assert len(server.context.roster) == 0
 
 
@@ -103,7 +107,7 @@ def test_a_backplane_that_does_not_answer_is_told() -> None:
 def test_with_a_policy_only_what_is_proved_stands_without_a_mark(token: bytes, nick: bytes, shown: bytes) -> None:
     server = FakeServer(policy=POLICY)
     channel = b"kitchen" if token else b"lobby"
-    assert visits(server, token).publish(channel, text(b"x"), nick=nick) == Position(b"e1", 1)
+    assert visits(server, token).publish(Publication(channel, text(b"x")), nick) == Position(b"e1", 1)
     server.turn()
     kept = visits(server, token).history(channel)
     assert isinstance(kept, HistoryPage)
@@ -113,14 +117,14 @@ def test_with_a_policy_only_what_is_proved_stands_without_a_mark(token: bytes, n
 def test_nobody_is_called_as_another_peer_is() -> None:
     server = FakeServer(policy=FakePolicy({}, {"P": ("p1", {"a": "rw"}, None)}))
     server.line_client()
-    assert code(visits(server, b"P").publish(b"a", text(b"x"))) is ErrorCode.BAD_NAME
+    assert code(visits(server, b"P").publish(Publication(b"a", text(b"x")))) is ErrorCode.BAD_NAME
 
 
 def test_rights_are_those_of_a_session() -> None:
     server = FakeServer(policy=POLICY)
     nobody, ann, root = visits(server), visits(server, b"A"), visits(server, b"ROOT")
-    assert code(nobody.publish(b"kitchen", text(b"x"))) is ErrorCode.UNAUTHORIZED
-    assert code(ann.publish(b"news", text(b"x"))) is ErrorCode.FORBIDDEN
+    assert code(nobody.publish(Publication(b"kitchen", text(b"x")))) is ErrorCode.UNAUTHORIZED
+    assert code(ann.publish(Publication(b"news", text(b"x")))) is ErrorCode.FORBIDDEN
     assert code(nobody.history(b"kitchen")) is ErrorCode.UNAUTHORIZED
     assert code(nobody.members(b"kitchen")) is ErrorCode.UNAUTHORIZED
     assert ann.members(b"news") == [] and (ann.subject, nobody.subject) == (b"ann", b"")
@@ -129,8 +133,8 @@ def test_rights_are_those_of_a_session() -> None:
     granted = RequestClient(server.context, "tcp:8082", HERE, Identity(grants({"$sys/>": "rw", ">": "rw"}), b"eve"))
     for someone in (root, granted, visits(FakeServer())):
         for channel in (b"$sys/figures", b"$sys/new"):
-            assert someone.publish(channel, text(b"x")) == RESERVED_CHANNEL
-            assert someone.publish_all([PublishRequest(channel, text(b"x"))]) == [RESERVED_CHANNEL]
+            assert someone.publish(Publication(channel, text(b"x"))) == RESERVED_CHANNEL
+            assert someone.publish_all([Publication(channel, text(b"x"))]) == [RESERVED_CHANNEL]
     assert visits(FakeServer()).is_admin and not visits(FakeServer(), client=AWAY).is_admin
     assert visits(FakeServer()).subject == b""
 
@@ -148,15 +152,15 @@ def test_who_may_not_read_a_channel_does_not_have_it_opened() -> None:
     server = FakeServer(late=True, policy=POLICY)
     nobody = visits(server)
     assert code(nobody.history(b"kitchen")) is code(nobody.members(b"kitchen")) is ErrorCode.UNAUTHORIZED
-    assert code(nobody.publish(b"kitchen", text(b"x"))) is ErrorCode.UNAUTHORIZED
-    outcomes = nobody.publish_all([PublishRequest(b"kitchen", text(b"x"))])
+    assert code(nobody.publish(Publication(b"kitchen", text(b"x")))) is ErrorCode.UNAUTHORIZED
+    outcomes = nobody.publish_all([Publication(b"kitchen", text(b"x"))])
     assert isinstance(outcomes, list) and code(outcomes[0]) is ErrorCode.UNAUTHORIZED
     assert len(server.backplane) == 0
 
 
 def publish_nine(server: FakeServer) -> None:
     for number in range(1, 10):
-        settled(server, visits(server).publish(b"k", text(b"%d" % number)))
+        settled(server, visits(server).publish(Publication(b"k", text(b"%d" % number))))
 
 
 @pytest.mark.parametrize(
@@ -194,8 +198,8 @@ def test_history_of_a_channel_that_nobody_knows_leaves_none_behind(server: FakeS
     assert not server.broker.channels
 
 
-def publishing(channel: bytes, *payloads: bytes, name: bytes = b"message") -> PublishRequest:
-    return PublishRequest(channel, text(*payloads), name)
+def publishing(channel: bytes, *payloads: bytes, name: bytes = b"message") -> Publication:
+    return Publication(channel, text(*payloads), name)
 
 
 def test_what_is_published_together_has_one_sender_and_each_its_own_outcome(server: FakeServer) -> None:

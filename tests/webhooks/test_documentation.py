@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from twistedsock.config import read_settings
-from twistedsock.pubsub.values import Batch, Member, Payloads
+from twistedsock.pubsub.values import JSON, Batch, Member, Payloads
 from twistedsock.webhooks.config import KINDS, WebhookTable
 from twistedsock.webhooks.payload import write_body, write_change, write_dropped, write_published
 from twistedsock.webhooks.presence import Change
@@ -48,7 +48,7 @@ def rewritten(event):
         texts = {name: event[name].encode() for name in ("epoch", "from", "name")}
         payload = json.dumps(event["data"]).encode()
         batch = Batch(
-            event["offset"], event["offset"] + 1, b"id", texts["from"], texts["name"], Payloads([payload], 1, True)
+            event["offset"], event["offset"] + 1, b"id", texts["from"], texts["name"], Payloads([payload], 1, JSON)
         )
         return next(write_published(channel, texts["epoch"], batch, time))
     told = event.get("member")

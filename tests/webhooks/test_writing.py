@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from twistedsock.pubsub.values import Batch, Member, Payloads
+from twistedsock.pubsub.values import JSON, TEXT, Batch, Member, Payloads
 from twistedsock.webhooks.payload import write_body, write_change, write_dropped, write_published
 from twistedsock.webhooks.presence import Change
 
 
-def published(*payloads, is_json=False, is_verbatim=False, channel=b"kitchen"):
-    content = Payloads(payloads, sum(map(len, payloads)), is_json, is_verbatim)
+def published(*payloads, is_json=False, is_plain=False, channel=b"kitchen"):
+    content = Payloads(payloads, sum(map(len, payloads)), JSON if is_json else TEXT, is_plain)
     batch = Batch(18, 18 + len(payloads), b"id1", b"ann", b"message", content)
     return [json.loads(event) for event in write_published(channel, b"5f2c1a", batch, 1.5)]
 
@@ -37,8 +37,8 @@ def test_texts_come_out_as_they_went_in(text):
 
 
 def test_texts_that_were_looked_at_are_not_looked_at_again():
-    assert [event["data"] for event in published(b"plain", b"100%b", is_verbatim=True)] == ["plain", "100%b"]
-    (event,) = published(b"[1]", is_json=True, is_verbatim=True)
+    assert [event["data"] for event in published(b"plain", b"100%b", is_plain=True)] == ["plain", "100%b"]
+    (event,) = published(b"[1]", is_json=True, is_plain=True)
     assert event["data"] == [1]
 
 

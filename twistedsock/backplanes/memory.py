@@ -7,7 +7,7 @@ from typing import Protocol
 from twistedsock.limits.memory import Aging
 from twistedsock.limits.principal import LOCAL
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Batch, Member, Payloads, Position, PresenceChange
+from twistedsock.pubsub.values import Batch, Member, Position, PresenceChange, Publication
 
 REMEMBERED = 10_000
 """Closed channels whose place in the numbers is remembered, so that a reader who comes back to a quiet channel can be
@@ -55,14 +55,16 @@ class MemoryBackplane:
         """Name the node to tell. To be called once, before anything else."""
         self._node = node
 
-    def publish(self, channel: bytes, publisher: Client, name: bytes, content: Payloads) -> int:
+    def publish(self, publisher: Client, publication: Publication) -> int:
+        channel, payloads = publication.channel, publication.payloads
         run = self._runs.get(channel) or self._begin(channel)
         if not run.head:
             run.publisher = publisher.principal
         first = run.head + 1
-        end = first + len(content.payloads)
+        end = first + len(payloads.items)
         run.head = end - 1
-        self._node.deliver(channel, run.epoch, Batch(first, end, publisher.id, publisher.nick, name, content))
+        batch = Batch(first, end, publisher.id, publisher.nick, publication.name, payloads)
+        self._node.deliver(channel, run.epoch, batch)
         return first
 
     def open(self, channel: bytes) -> Position:

@@ -12,7 +12,7 @@ from twistedsock.codecs.payload import (
     MAX_DEPTH,
     SPACE,
     UNPAIRED,
-    content_of,
+    build_payloads,
     is_deep,
     is_json,
     is_unpaired,
@@ -25,9 +25,9 @@ from twistedsock.codecs.sse import read_id, write_id, write_place
 from twistedsock.errors import SINCE_WITHOUT_EPOCH, Error, ErrorCode
 from twistedsock.pubsub.channel_index import Page
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME, check_channel
-from twistedsock.pubsub.values import Lost, Member, Payloads, Position
+from twistedsock.pubsub.values import JSON, TEXT, Lost, Member, Payloads, Position, Publication
 from twistedsock.session.commands import MAX_OFFSET, Subscribe
-from twistedsock.session.request import HistoryPage, PublishRequest
+from twistedsock.session.request import HistoryPage
 
 MAX_TOGETHER = 1_000
 """Events in one request of the batch form: enough that the request itself costs nothing beside them, few enough that
@@ -94,13 +94,13 @@ def read_body(body: bytes, kind: bytes) -> Payloads:
         bare = without_bom(body).strip(SPACE)
         if is_unpaired(bare):
             raise ApiError(UNPAIRED)
-        return content_of((bare,), True) if is_json(bare) else content_of((body,), False)
+        return build_payloads((bare,), JSON) if is_json(bare) else build_payloads((body,), TEXT)
     if essence.startswith(b"text/"):
-        return content_of((body,), False)
+        return build_payloads((body,), TEXT)
     raise ApiError(_TYPE)
 
 
-def read_batch(body: bytes, kind: bytes, most: int) -> list[PublishRequest | tuple[bytes, Error]]:
+def read_batch(body: bytes, kind: bytes, most: int) -> list[Publication | tuple[bytes, Error]]:
     """What a body of the batch form publishes, in its order: of those that cannot be, the channel and why. ``most`` is
     how many bytes the data of one event may have. Raises ``ApiError`` where it is no such body at all."""
     essence = _essence(kind)
@@ -116,36 +116,24 @@ def read_batch(body: bytes, kind: bytes, most: int) -> list[PublishRequest | tup
     return [_publishing(item, most) for item in items]
 
 
-def together(asked: Iterable[PublishRequest]) -> Iterator[PublishRequest]:
-    """The same, but those in a row that differ in nothing but their data as one."""
-    row: list[PublishRequest] = []
-    for one in asked:
-        if row and not _is_alike(row[0], one):
-            yield _joined(row)
+def join_neighbours(publications: Iterable[Publication]) -> Iterator[Publication]:
+    """The same publications in the same order, with neighbours joined that can be."""
+    row: list[Publication] = []
+    for publication in publications:
+        if row and not row[0].can_join(publication):
+            yield row[0].joined(row[1:])
             row = []
-        row.append(one)
+        row.append(publication)
     if row:
-        yield _joined(row)
+        yield row[0].joined(row[1:])
 
 
-def _is_alike(one: PublishRequest, other: PublishRequest) -> bool:
-    return (one.channel, one.name, one.content.is_json) == (other.channel, other.name, other.content.is_json)
-
-
-def _joined(row: list[PublishRequest]) -> PublishRequest:
-    first = row[0]
-    if len(row) == 1:
-        return first
-    payloads = [one.content.payloads[0] for one in row]
-    return PublishRequest(first.channel, content_of(payloads, first.content.is_json), first.name)
-
-
-def _publishing(item: _Item, most: int) -> PublishRequest | tuple[bytes, Error]:
+def _publishing(item: _Item, most: int) -> Publication | tuple[bytes, Error]:
     channel, raw = item.channel.encode(), bytes(item.data)
     if len(raw) > most:
         return channel, Error(ErrorCode.TOO_LONG, f"data has at most {most} bytes")
     try:
-        return PublishRequest(channel, _content(raw), item.name.encode())
+        return Publication(channel, _content(raw), item.name.encode())
     except ApiError as refused:
         return channel, refused.error
 
@@ -153,10 +141,10 @@ def _publishing(item: _Item, most: int) -> PublishRequest | tuple[bytes, Error]:
 def _content(raw: bytes) -> Payloads:
     """Of a JSON value that has been checked: a string is that text."""
     if raw.startswith(b'"'):
-        return content_of((_read_text(raw).encode() if b"\\" in raw else raw[1:-1],), False)
+        return build_payloads((_read_text(raw).encode() if b"\\" in raw else raw[1:-1],), TEXT)
     if is_deep(raw):
         raise ApiError(_TOO_DEEP)
-    return content_of((raw,), True)
+    return build_payloads((raw,), JSON)
 
 
 def _essence(kind: bytes) -> bytes:
@@ -184,8 +172,8 @@ def published(channel: bytes, place: Position) -> bytes:
 
 
 def results(
-    asked: Iterable[PublishRequest | tuple[bytes, Error]],
-    rows: Iterable[PublishRequest],
+    asked: Iterable[Publication | tuple[bytes, Error]],
+    rows: Iterable[Publication],
     outcomes: Iterable[Position | Error],
 ) -> Iterator[tuple[bytes, Position | Error]]:
     """What became of each that was asked for, in its order. ``rows`` are those that were published, with those in a row
@@ -196,10 +184,10 @@ def results(
 
 
 def _one_by_one(
-    rows: Iterable[PublishRequest], outcomes: Iterable[Position | Error]
+    rows: Iterable[Publication], outcomes: Iterable[Position | Error]
 ) -> Iterator[tuple[bytes, Position | Error]]:
     for row, outcome in zip(rows, outcomes, strict=True):
-        for number in range(len(row.content)):
+        for number in range(len(row.payloads)):
             if isinstance(outcome, Position):
                 yield row.channel, Position(outcome.epoch, outcome.offset + number)
             else:

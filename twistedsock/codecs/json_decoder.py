@@ -7,11 +7,12 @@ from typing import Annotated, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec.structs import replace
 
-from twistedsock.codecs.payload import BOM, CONTROL, MAX_DEPTH, UNPAIRED, content_of, is_deep, replace_halves
+from twistedsock.codecs.payload import BOM, CONTROL, MAX_DEPTH, UNPAIRED, build_payloads, is_deep, replace_halves
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
-from twistedsock.pubsub.values import Tag
+from twistedsock.pubsub.values import JSON, TEXT, Tag
 from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish
 
@@ -94,23 +95,20 @@ def decode(message: bytes) -> Command:
 def follow(first: Publish, items: Sequence[object], position: int) -> tuple[Publish, int]:
     """Add to ``first`` what the messages from ``position`` on publish that differ from it in payload and id alone, up
     to the first that is anything else; gives the position of that too."""
-    kind = (first.channel, first.name, first.content.is_json)
-    payloads, tags = list(first.content.payloads), list(first.tags)
-    if first.tags == (None,) and not first.content.is_json:
-        payloads += _alike(items, position)
-        tags += [None] * (len(payloads) - 1)
-        position += len(payloads) - 1
+    following: list[Publish] = []
+    if first.tags == (None,) and first.payloads.kind is TEXT:
+        texts = _alike(items, position)
+        if texts:
+            following.append(replace(first, payloads=build_payloads(texts, TEXT), tags=(None,) * len(texts)))
+            position += len(texts)
     for index in range(position, len(items)):
         message = items[index]
         command = decode(message) if isinstance(message, bytes) else None
-        if not isinstance(command, Publish) or (command.channel, command.name, command.content.is_json) != kind:
+        if not isinstance(command, Publish) or not first.can_join(command):
             break
-        payloads += command.content.payloads
-        tags += command.tags
+        following.append(command)
         position += 1
-    if len(payloads) == 1:
-        return first, position
-    return Publish(first.channel, content_of(payloads, first.content.is_json), tags, first.name), position
+    return (first.joined(following) if following else first), position
 
 
 def _alike(items: Sequence[object], position: int) -> list[bytes]:
@@ -267,9 +265,9 @@ def _publish(request: _Request, tag: Tag) -> Command:
     if not raw.startswith(b'"'):
         if is_deep(raw):
             return InvalidCommand(_TOO_DEEP, tag)
-        return Publish(channel, content_of((raw,), True), (tag,), name)
+        return Publish(channel, build_payloads((raw,), JSON), name, (tag,))
     text = _read_text(raw).encode() if b"\\" in raw else raw[1:-1]
-    return Publish(channel, content_of((text,), False), (tag,), name)
+    return Publish(channel, build_payloads((text,), TEXT), name, (tag,))
 
 
 def _subscribe(request: _Request, tag: Tag) -> Command:

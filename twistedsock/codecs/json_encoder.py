@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from twistedsock.codecs.framing import Framing
-from twistedsock.codecs.payload import for_json, quote, quote_name
+from twistedsock.codecs.payload import payload_to_json, quote, quote_name
 from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, PresenceChange, Tag
+from twistedsock.pubsub.values import JSON, Batch, Event, Lost, Member, Position, PresenceChange, Tag
 from twistedsock.session.encoder import Endpoints, SessionInfo
 
 
@@ -17,7 +17,7 @@ def event_message(channel: bytes, event: Event) -> bytes:
         event.offset,
         quote_name(event.sender),
         quote_name(event.name),
-        for_json(event.payload, event.is_json),
+        payload_to_json(event.payload, event.kind),
     )
 
 
@@ -161,17 +161,17 @@ class JsonEncoder:
         return self._fragments(list_in_pieces((member_object(member) for member in members), opening, lambda: b"]}"))
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
-        content, quoted = batch.content, quote_name(channel)
-        if len(content) == 1:
+        payloads, quoted = batch.payloads, quote_name(channel)
+        if len(payloads) == 1:
             return self._frame(event_message(quoted, next(batch.events())))
-        if not content.is_verbatim:
+        if not payloads.is_plain:
             return b"".join(self._frames([event_message(quoted, event) for event in batch.events()]))
-        quotes = b"" if content.is_json else b'"'
+        quotes = b"" if payloads.kind is JSON else b'"'
         return self._numbered(
             b'{"type":"event","channel":%b,"offset":' % quoted,
             batch.first,
             b',"from":%b,"name":%b,"data":%b' % (quote_name(batch.sender), quote_name(batch.name), quotes),
-            content.payloads,
+            payloads.items,
             quotes + b"}",
         )
 

@@ -5,9 +5,10 @@ from codecs import getincrementaldecoder
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
-from twistedsock.codecs.payload import BOM, JSON_START, UNPAIRED, content_of, is_json, is_unpaired, is_utf8
+from twistedsock.codecs.payload import BOM, JSON_START, UNPAIRED, build_payloads, is_json, is_unpaired, is_utf8
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
+from twistedsock.pubsub.values import JSON, TEXT
 from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish, Quit
 
@@ -27,19 +28,22 @@ def decode(line: bytes) -> Command | None:
         channel, space, payload = rest.lstrip(b" ").partition(b" ")
         if not space or not channel:
             return _usage(verb)
-        is_value = False
+        kind = TEXT
         if payload.startswith(JSON_START):
-            is_value = is_json(payload)
-            if not is_value and is_unpaired(payload):
+            if is_json(payload):
+                kind = JSON
+            elif is_unpaired(payload):
                 return _UNPAIRED
-        return Publish(channel, content_of((payload,), is_value))
+        return Publish(channel, build_payloads((payload,), kind))
     if not verb:
         return None
     return _parse(verb.upper(), rest)
 
 
 def _publish(channel: bytes, payload: bytes, name: bytes = DEFAULT_EVENT_NAME) -> Command:
-    return _UNPAIRED if is_unpaired(payload) else Publish(channel, content_of((payload,), is_json(payload)), name=name)
+    if is_unpaired(payload):
+        return _UNPAIRED
+    return Publish(channel, build_payloads((payload,), JSON if is_json(payload) else TEXT), name)
 
 
 def is_verb(word: bytes) -> bool:
@@ -64,10 +68,10 @@ def publishes(block: bytes, most: int) -> Publish | None:
             return None
     elif not all(map(is_json, payloads)):
         return None
-    content = content_of(payloads, not is_text)
-    if content.size + start > most or not (content.is_verbatim and block.isascii() or _are_lines(payloads, block)):
+    built = build_payloads(payloads, TEXT if is_text else JSON)
+    if built.size + start > most or not (built.is_plain and block.isascii() or _are_lines(payloads, block)):
         return None
-    return Publish(block[4 : start - 1], content, (None,) * len(payloads))
+    return Publish(block[4 : start - 1], built, tags=(None,) * len(payloads))
 
 
 def _are_lines(payloads: Sequence[bytes], block: bytes) -> bool:
@@ -85,7 +89,7 @@ def follow(first: Publish, items: Sequence[object], position: int) -> tuple[Publ
     is anything else or needs a closer look; gives the position of that too."""
     if first.name != DEFAULT_EVENT_NAME:
         return first, position
-    prefix, are_json = b"PUB %b " % first.channel, first.content.is_json
+    prefix, are_json = b"PUB %b " % first.channel, first.payloads.kind is JSON
     following = items[position] if position < len(items) else None
     if not (type(following) is bytes and following.startswith(prefix)):
         return first, position
@@ -105,8 +109,8 @@ def follow(first: Publish, items: Sequence[object], position: int) -> tuple[Publ
     if not payloads:
         return first, position
     position += len(payloads)
-    payloads[:0] = first.content.payloads
-    return Publish(first.channel, content_of(payloads, are_json), (None,) * len(payloads)), position
+    following_ones = Publish(first.channel, build_payloads(payloads, first.payloads.kind), tags=(None,) * len(payloads))
+    return first.joined([following_ones]), position
 
 
 def _parse(verb: bytes, rest: bytes) -> Command:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count
 
 from twistedsock.codecs.framing import Framing
-from twistedsock.codecs.payload import for_line
+from twistedsock.codecs.payload import payload_to_line
 from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
@@ -59,7 +59,7 @@ def _printable(text: bytes) -> bytes:
 
 
 def _event(channel: bytes, event: Event) -> bytes:
-    payload = for_line(event.payload, event.is_json)
+    payload = payload_to_line(event.payload, event.kind)
     if event.name == DEFAULT_EVENT_NAME:
         return b"MSG %b %d %b %b" % (channel, event.offset, event.sender, payload)
     return b"EVENT %b %d %b %b %b" % (channel, event.offset, event.sender, event.name, payload)
@@ -165,15 +165,15 @@ class LineEncoder:
         yield self._frame(b"OK %d" % next(counter))
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
-        content = batch.content
-        if not content.is_verbatim:
+        payloads = batch.payloads
+        if not payloads.is_plain:
             return b"".join(self._frames([_event(channel, event) for event in batch.events()]))
         name = b"" if batch.name == DEFAULT_EVENT_NAME else batch.name + b" "
         before = b"%b %b " % (b"EVENT" if name else b"MSG", channel)
         after = b" %b %b" % (batch.sender, name)
-        if len(content) == 1:
-            return self._frame(b"%b%d%b%b" % (before, batch.first, after, content.payloads[0]))
-        return self._numbered(before, batch.first, after, content.payloads, b"")
+        if len(payloads) == 1:
+            return self._frame(b"%b%d%b%b" % (before, batch.first, after, payloads.items[0]))
+        return self._numbered(before, batch.first, after, payloads.items, b"")
 
     def fell_behind(self, channel: bytes, cursor: int) -> None:
         """It is nothing to a dialect that many share."""

@@ -12,7 +12,7 @@ from itertools import accumulate
 import msgspec
 
 from twistedsock.errors import Error, ErrorCode
-from twistedsock.pubsub.values import Payloads
+from twistedsock.pubsub.values import JSON, TEXT, PayloadKind, Payloads
 
 BOM = b"\xef\xbb\xbf"
 """U+FEFF at the beginning, as some editors on Windows write it. It is no part of the text (RFC 8259 section 8.1)."""
@@ -123,26 +123,26 @@ def quote_name(name: bytes) -> bytes:
     return quote(name)
 
 
-def for_json(payload: bytes, is_json: bool) -> bytes:
+def payload_to_json(payload: bytes, kind: PayloadKind) -> bytes:
     """The payload as JSON text."""
-    return payload if is_json else quote(payload)
+    return payload if kind is JSON else quote(payload)
 
 
-def content_of(payloads: Sequence[bytes], is_json: bool) -> Payloads:
-    """Payloads of one kind, looked at: together, as that is faster than one by one."""
-    joined = b"".join(payloads)
-    verbatim = joined.isascii() and len(joined.translate(None, CONTROL)) == len(joined)
-    if verbatim and not is_json:
-        verbatim = not (b'"' in joined or b"\\" in joined)
-        if verbatim and (b"{" in joined or b"[" in joined):
-            verbatim = not any([payload.startswith(JSON_START) for payload in payloads])
-    # A tuple of bytes is soon let go by the garbage collector; a list would be walked as long as it is in a log.
-    return Payloads(tuple(payloads), len(joined), is_json, verbatim)
+def build_payloads(items: Sequence[bytes], kind: PayloadKind) -> Payloads:
+    """Payloads of one kind. They are checked together, because that is faster than one by one."""
+    joined = b"".join(items)
+    is_plain = joined.isascii() and len(joined.translate(None, CONTROL)) == len(joined)
+    if is_plain and kind is TEXT:
+        is_plain = not (b'"' in joined or b"\\" in joined)
+        if is_plain and (b"{" in joined or b"[" in joined):
+            is_plain = not any([item.startswith(JSON_START) for item in items])
+    # The garbage collector soon stops to track a tuple of bytes; it would walk a list as long as a log holds it.
+    return Payloads(tuple(items), len(joined), kind, is_plain)
 
 
-def for_line(payload: bytes, is_json: bool) -> bytes:
+def payload_to_line(payload: bytes, kind: PayloadKind) -> bytes:
     """The payload as text without line breaks or control characters."""
-    if is_json:
+    if kind is JSON:
         return _escape(payload.translate(_BREAKS))
     if (
         payload.startswith(JSON_START)

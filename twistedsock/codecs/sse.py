@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from twistedsock.codecs.framing import number, number_twice
 from twistedsock.codecs.json_encoder import JsonEncoder, event_message
 from twistedsock.codecs.payload import quote, quote_name
-from twistedsock.pubsub.values import Batch, Position, Tag
+from twistedsock.pubsub.values import JSON, Batch, Position, Tag
 from twistedsock.session.commands import MAX_OFFSET
 
 RETRY = b"retry: 2000\n\n"
@@ -113,22 +113,22 @@ class SSEEncoder(JsonEncoder):
         )
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
-        content, quoted = batch.content, quote_name(channel)
+        payloads, quoted = batch.payloads, quote_name(channel)
         before, after = self._around(channel, epoch, batch.end - 1)
-        if len(content) == 1 or not content.is_verbatim:
+        if len(payloads) == 1 or not payloads.is_plain:
             return b"".join(
                 [
                     b"%b%d%b%b\n\n" % (before, event.offset, after, one_line(event_message(quoted, event)))
                     for event in batch.events()
                 ]
             )
-        quotes = b"" if content.is_json else b'"'
+        quotes = b"" if payloads.kind is JSON else b'"'
         return number_twice(
             before,
             batch.first,
             b'%b{"type":"event","channel":%b,"offset":' % (after, quoted),
             b',"from":%b,"name":%b,"data":%b' % (quote_name(batch.sender), quote_name(batch.name), quotes),
-            content.payloads,
+            payloads.items,
             quotes + b"}\n\n",
         )
 

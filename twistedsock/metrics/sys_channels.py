@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from twistedsock.codecs.payload import content_of
+from twistedsock.codecs.payload import build_payloads
 from twistedsock.metrics.tables import (
     CLOSED,
     ENDS,
@@ -27,7 +27,7 @@ from twistedsock.metrics.tables import (
 )
 from twistedsock.metrics.timelines import UNKNOWN, timeline
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Member
+from twistedsock.pubsub.values import JSON, Member, Publication
 from twistedsock.session.registry import ServerContext
 from twistedsock.session.session import Session
 from twistedsock.session.timeline import (
@@ -368,7 +368,7 @@ class Monitor:
         return self._known_epoch
 
     def _publish(self, channel: bytes, name: bytes, payloads: list[bytes]) -> None:
-        self._broker.publish(self._self, channel, name, content_of(payloads, is_json=True))
+        self._broker.publish(self._self, Publication(channel, build_payloads(payloads, JSON), name))
 
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")

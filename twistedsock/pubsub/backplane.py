@@ -5,7 +5,7 @@ from typing import Protocol
 from twistedsock.errors import Error
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Batch, Member, Payloads, Position
+from twistedsock.pubsub.values import Batch, Member, Position, Publication
 
 
 class Backplane(Protocol):
@@ -20,7 +20,7 @@ class Backplane(Protocol):
         """Whether it can be expected to answer."""
         ...
 
-    def publish(self, channel: bytes, publisher: Client, name: bytes, content: Payloads) -> int | Error | Future[int]:
+    def publish(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
         """Give events their places, which follow each other, and deliver them to every node that has the channel open;
         answers the offset of the first."""
 

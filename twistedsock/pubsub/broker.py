@@ -30,7 +30,7 @@ from twistedsock.pubsub.history import FRAME_COST
 from twistedsock.pubsub.history_budget import HistoryBudget
 from twistedsock.pubsub.names import check_channel, check_event_name, is_reserved
 from twistedsock.pubsub.subscription import CatchUpCache, Client, Subscriber, Subscription
-from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Lost, Member, Payloads, Position, PresenceChange
+from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Lost, Member, Position, PresenceChange, Publication
 from twistedsock.stats import Stats
 
 IDLE_FLUSH_AFTER_SECONDS = 0.0005
@@ -167,21 +167,21 @@ class Broker:
         elif not self._asked:
             self.flush()
 
-    def publish(self, publisher: Client, channel: bytes, name: bytes, content: Payloads) -> int | Error | Future[int]:
-        """Publish events of one kind in a row; answers the offset of the first."""
-        known = self.channels.get(channel)
+    def publish(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
+        """Returns the offset of the first event."""
+        known = self.channels.get(publication.channel)
         if known is None:
-            error = self._refuse_channel(channel, publisher.principal)
+            error = self._refuse_channel(publication.channel, publisher.principal)
             if error is not None:
                 return error
-        error = check_event_name(name)
+        error = check_event_name(publication.name)
         if error is not None:
             return error
         if known is None:
-            return self._publish_first(publisher, channel, name, content)
+            return self._publish_first(publisher, publication)
         if known.owner != publisher.principal:
-            self._contest(known, publisher.principal, content)
-        return self._backplane.publish(channel, publisher, name, content)
+            self._contest(known, publisher.principal, publication)
+        return self._backplane.publish(publisher, publication)
 
     def open(self, name: bytes, principal: Principal = LOCAL) -> Channel | Error | Future[Channel]:
         """The channel of that name. If there is none, it is made, and counted for ``principal``. Callers that do not
@@ -376,7 +376,7 @@ class Broker:
             self._dirty[channel] = None
             self._ask_for_turn()
         channel.pending.append(batch)
-        self._waiting += batch.content.size + FRAME_COST * count
+        self._waiting += batch.payloads.size + FRAME_COST * count
         if self._waiting >= CHUNK_BYTES:
             self.needs_flush = True
 
@@ -596,23 +596,22 @@ class Broker:
 
         return release
 
-    def _publish_first(
-        self, publisher: Client, channel: bytes, name: bytes, content: Payloads
-    ) -> int | Error | Future[int]:
+    def _publish_first(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
         """On a channel that is not here yet."""
-        release = self._claim(channel, publisher.principal)
+        release = self._claim(publication.channel, publisher.principal)
         try:
-            answer = self._backplane.publish(channel, publisher, name, content)
+            answer = self._backplane.publish(publisher, publication)
         except BaseException:
             release(None)
             raise
         on_result(answer, release)
         return answer
 
-    def _contest(self, channel: Channel, principal: Principal, content: Payloads) -> None:
+    def _contest(self, channel: Channel, principal: Principal, publication: Publication) -> None:
         """Another principal than the owner writes to a channel. When others have written half as much as the log keeps,
         it counts for them: so one event is not enough to be charged with the history of others, or to take it over."""
-        channel.contested += BATCH_COST + EVENT_COST * len(content) + content.size
+        payloads = publication.payloads
+        channel.contested += BATCH_COST + EVENT_COST * len(payloads) + payloads.size
         if 2 * channel.contested > channel.history.size and not is_reserved(channel.name):
             self._own(channel, principal)
 

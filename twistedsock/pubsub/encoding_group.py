@@ -22,7 +22,7 @@ GatheredChunks = defaultdict[Subscriber, list[PendingChunk]]
 def encode(encoder: EventEncoder, channel: bytes, batch: Batch, epoch: bytes = b"") -> list[Chunk]:
     """A batch in pieces of at most CHUNK_BYTES, or of one message if that is longer."""
     count = batch.end - batch.first
-    size = batch.content.size + (encoder.overhead + len(channel) + len(batch.sender)) * count
+    size = batch.payloads.size + (encoder.overhead + len(channel) + len(batch.sender)) * count
     if size <= CHUNK_BYTES or count == 1:
         data = encoder.batch(channel, batch, epoch)
         size = len(data)

@@ -77,7 +77,7 @@ class History:
                 self._drop_before(oldest.end)
                 continue
             excess, dropped = self.size - size, 0
-            for payload in islice(oldest.content.payloads, self.first - oldest.first, None):
+            for payload in islice(oldest.payloads.items, self.first - oldest.first, None):
                 dropped += 1
                 excess -= len(payload) + EVENT_COST
                 if excess <= 0:
@@ -112,9 +112,9 @@ class History:
         ends before."""
         chosen: list[Batch] = []
         for batch in self._from(offset):
-            size -= batch.content.size + FRAME_COST * len(batch)
+            size -= batch.payloads.size + FRAME_COST * len(batch)
             if size < 0 and len(batch) > 1:
-                each = batch.content.size / len(batch) + FRAME_COST
+                each = batch.payloads.size / len(batch) + FRAME_COST
                 batch = batch.part(batch.first, batch.first + max(1, len(batch) + int(size / each)))
             chosen.append(batch)
             if size <= 0:
@@ -133,7 +133,7 @@ class History:
         """Let go all before ``offset``."""
         while self.first < offset:
             oldest = self._batches[0]
-            content, start = oldest.content, self.first - oldest.first
+            payloads, start = oldest.payloads, self.first - oldest.first
             if offset >= oldest.end:
                 self._batches.popleft()
                 self.first, self._waste = oldest.end, 0
@@ -143,7 +143,7 @@ class History:
                 self.size -= BATCH_COST
             else:
                 self.first = offset
-            dropped = content.payloads[start : self.first - oldest.first]
+            dropped = payloads.items[start : self.first - oldest.first]
             freed = EVENT_COST * len(dropped) + sum(map(len, dropped))
             self.size -= freed
             if self.first < oldest.end:

@@ -1,8 +1,14 @@
 """What is published, and who publishes: the values that travel. Names and payloads are UTF-8 bytes."""
 
 from collections.abc import Iterator, Sequence
+from enum import Enum
+from itertools import chain
+from typing import Self
 
 import msgspec
+from msgspec.structs import replace
+
+from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
 
 Tag = bytes | None
 
@@ -15,8 +21,20 @@ class Position(msgspec.Struct, frozen=True, gc=False):
     offset: int
 
 
+class PayloadKind(Enum):
+    """TEXT is any UTF-8 text, JSON is one JSON value as JSON text."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+# As names of their own: on Python 3.11, `PayloadKind.TEXT` costs more than the check of a short payload.
+TEXT, JSON = PayloadKind.TEXT, PayloadKind.JSON
+
+
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One thing published on a channel. It holds no reference but to bytes, so it needs no garbage collector."""
+    """One thing published on a channel. It holds no reference that can be part of a cycle, so it needs no garbage
+    collector."""
 
     offset: int
     """Its place in the channel: 1, 2, 3 …"""
@@ -27,26 +45,54 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     name: bytes
     payload: bytes
     """Text as it was typed, or a JSON value as the JSON text it came as."""
-    is_json: bool
+    kind: PayloadKind
 
 
 class Payloads(msgspec.Struct, frozen=True, gc=False):
-    """Payloads of one kind, all text or all JSON: at least one."""
+    """One or more payloads of the same kind."""
 
-    payloads: Sequence[bytes]
+    items: Sequence[bytes]
     size: int
-    """Bytes of all of them together."""
-    is_json: bool = False
-    is_verbatim: bool = False
-    """Every dialect writes them as they are, a text in JSON between quotes: ASCII without control characters, and text
-    without anything that JSON escapes or that a line takes for JSON. False where nobody has looked."""
+    """Bytes of all items together."""
+    kind: PayloadKind = TEXT
+    is_plain: bool = False
+    """True if every encoder can copy the items unchanged (text in JSON between quotes): ASCII without control
+    characters, and text also without characters that JSON escapes or a start that the line protocol reads as JSON.
+    False also means that nobody has checked."""
 
     def __len__(self) -> int:
-        return len(self.payloads)
+        return len(self.items)
 
     def part(self, start: int, stop: int) -> "Payloads":
-        payloads = self.payloads[start:stop]
-        return Payloads(payloads, sum(map(len, payloads)), self.is_json, self.is_verbatim)
+        items = self.items[start:stop]
+        return Payloads(items, sum(map(len, items)), self.kind, self.is_plain)
+
+
+def join_payloads(several: Sequence[Payloads]) -> Payloads:
+    """All items of several payloads of the same kind, in their order."""
+    return Payloads(
+        tuple(chain.from_iterable([payloads.items for payloads in several])),
+        sum([payloads.size for payloads in several]),
+        several[0].kind,
+        all([payloads.is_plain for payloads in several]),
+    )
+
+
+class Publication(msgspec.Struct, frozen=True, gc=False):
+    """A request to create one event, or several in a row that differ only in their payloads."""
+
+    channel: bytes
+    payloads: Payloads
+    name: bytes = DEFAULT_EVENT_NAME
+
+    def can_join(self, other: "Publication") -> bool:
+        """True if both can be published as one, because they differ only in their payloads. An option that is added to
+        publications must be compared here."""
+        return self.channel == other.channel and self.name == other.name and self.payloads.kind is other.payloads.kind
+
+    def joined(self, following: Sequence[Self]) -> Self:
+        """This publication and those that follow it as one. ``can_join`` must be true of each."""
+        return replace(self, payloads=join_payloads([self.payloads, *[other.payloads for other in following]]))
 
 
 class Batch(msgspec.Struct, frozen=True, gc=False):
@@ -60,7 +106,7 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
     publisher: bytes
     sender: bytes
     name: bytes
-    content: Payloads
+    payloads: Payloads
 
     def __len__(self) -> int:
         return self.end - self.first
@@ -70,14 +116,14 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
         if start <= self.first and stop >= self.end:
             return self
         start, stop = max(start, self.first), min(stop, self.end)
-        content = self.content.part(start - self.first, stop - self.first)
-        return Batch(start, stop, self.publisher, self.sender, self.name, content)
+        payloads = self.payloads.part(start - self.first, stop - self.first)
+        return Batch(start, stop, self.publisher, self.sender, self.name, payloads)
 
     def events(self) -> Iterator[Event]:
         """One by one."""
-        content = self.content
-        for offset, payload in enumerate(content.payloads, self.first):
-            yield Event(offset, self.publisher, self.sender, self.name, payload, content.is_json)
+        kind = self.payloads.kind
+        for offset, payload in enumerate(self.payloads.items, self.first):
+            yield Event(offset, self.publisher, self.sender, self.name, payload, kind)
 
 
 class Lost(msgspec.Struct, frozen=True, gc=False):
@@ -115,4 +161,4 @@ measured. Both are counted, so that a bound in bytes is one on memory even for e
 
 def cost(batch: Batch) -> int:
     """What a batch counts against the bounds in bytes."""
-    return BATCH_COST + EVENT_COST * (batch.end - batch.first) + batch.content.size
+    return BATCH_COST + EVENT_COST * (batch.end - batch.first) + batch.payloads.size

@@ -5,25 +5,28 @@ command as it was written, None where the peer gave none. The line dialect answe
 """
 
 from collections.abc import Sequence
+from itertools import chain
+from typing import Self
 
 import msgspec
+from msgspec.structs import replace
 
 from twistedsock.errors import Error
-from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
-from twistedsock.pubsub.values import Payloads, Tag
+from twistedsock.pubsub.values import Publication, Tag
 
 MAX_OFFSET = 2**53 - 1
 """The largest offset or count: the largest integer that JavaScript holds exactly."""
 
 
-class Publish(msgspec.Struct, frozen=True, gc=False):
-    """One publish, or several in a row that differ in nothing but payload and tag, which is what a busy publisher
-    sends: as one command they cost a fraction of what they cost one by one. ``tags`` has one for each payload."""
+class Publish(Publication, frozen=True, gc=False):
+    """A publication with one tag for each payload. Busy publishers send many in a row that differ only in payload and
+    tag: joined to one command they cost a fraction of what they cost one by one."""
 
-    channel: bytes
-    content: Payloads
     tags: Sequence[Tag] = (None,)
-    name: bytes = DEFAULT_EVENT_NAME
+
+    def joined(self, following: Sequence[Self]) -> Self:
+        tags = (*self.tags, *chain.from_iterable([other.tags for other in following]))
+        return replace(Publication.joined(self, following), tags=tags)
 
 
 class Subscribe(msgspec.Struct, frozen=True, gc=False):

@@ -93,7 +93,7 @@ def _size_of(part: list[Message] | _Joined) -> int:
 
 
 def _carried(command: Command) -> int:
-    return command.content.size + EACH * len(command.content) if isinstance(command, Publish) else 0
+    return command.payloads.size + EACH * len(command.payloads) if isinstance(command, Publish) else 0
 
 
 class Decoder(Protocol):

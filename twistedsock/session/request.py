@@ -12,9 +12,9 @@ from twistedsock.limits.memory import Aging
 from twistedsock.limits.principal import Principal, client_principal
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.future import Future, map_result, on_result
-from twistedsock.pubsub.names import DEFAULT_EVENT_NAME, AnyOf, check_nick
+from twistedsock.pubsub.names import AnyOf, check_nick
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Event, Lost, Member, Payloads, Position
+from twistedsock.pubsub.values import Event, Lost, Member, Position, Publication
 from twistedsock.session.authorizer import check_access, check_access_without_policy, displayed_nick, verified_nick
 from twistedsock.session.commands import Subscribe
 from twistedsock.session.recovery import history_start, lost_before, resume_offset
@@ -22,14 +22,6 @@ from twistedsock.session.registry import ServerContext
 
 IN_A_HEADER = "it comes in a header, Authorization: Bearer"
 """How who asks one thing and goes shows a token: there is no conversation in which it could say ``AUTH`` (RFC 6750)."""
-
-
-class PublishRequest(msgspec.Struct, frozen=True, gc=False):
-    """Events of one kind that are to be published in a row."""
-
-    channel: bytes
-    content: Payloads
-    name: bytes = DEFAULT_EVENT_NAME
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
@@ -85,21 +77,18 @@ class RequestClient:
         """Which of many channels it may read that are not the server's own; None for all."""
         return None if self._identity is None else self._identity.grants.readable()
 
-    def publish(
-        self, channel: bytes, content: Payloads, name: bytes = DEFAULT_EVENT_NAME, nick: bytes = b""
-    ) -> Position | Error | Future[Position]:
-        """Publish events of one kind in a row. The sender is whom the identity names, or ``nick``, or an id that is
-        drawn for this once."""
-        error = self.check_access(channel, Right.WRITE) or self._forbids_nick(nick)
+    def publish(self, publication: Publication, nick: bytes = b"") -> Position | Error | Future[Position]:
+        """The sender is the subject of the identity, or ``nick``, or an id that is made for this request."""
+        error = self.check_access(publication.channel, Right.WRITE) or self._forbids_nick(nick)
         if error is not None:
             return error
         publisher = self._publisher(nick)
-        answer = self._publish(publisher, PublishRequest(channel, content, name))
+        answer = self._publish(publisher, publication)
         on_result(answer, lambda outcome: self._context.roster.give_back(publisher.id))
         return answer
 
     def publish_all(
-        self, asked: Sequence[PublishRequest], nick: bytes = b""
+        self, asked: Sequence[Publication], nick: bytes = b""
     ) -> list[Position | Error] | Error | Future[list[Position | Error]]:
         """Publish in this order, all from one sender: what becomes of each. Where one is refused, the others are not;
         where the ``nick`` is, nothing is published."""
@@ -141,9 +130,9 @@ class RequestClient:
         publisher.nick = self._shown(nick) or publisher.id
         return publisher
 
-    def _publish(self, publisher: Client, asked: PublishRequest) -> Position | Error | Future[Position]:
-        opened = self._context.broker.open(asked.channel, publisher.principal)
-        return map_result(opened, lambda channel: self._publish_on(channel, publisher, asked.name, asked.content))
+    def _publish(self, publisher: Client, publication: Publication) -> Position | Error | Future[Position]:
+        opened = self._context.broker.open(publication.channel, publisher.principal)
+        return map_result(opened, lambda channel: self._publish_on(channel, publisher, publication))
 
     def _shown(self, nick: bytes) -> bytes:
         if self._identity is None:
@@ -151,10 +140,10 @@ class RequestClient:
         return displayed_nick(self.subject, nick) if nick else verified_nick(self.subject)
 
     def _publish_on(
-        self, channel: Channel, publisher: Client, name: bytes, content: Payloads
+        self, channel: Channel, publisher: Client, publication: Publication
     ) -> Position | Error | Future[Position]:
         broker = self._context.broker
-        answer = broker.publish(publisher, channel.name, name, content)
+        answer = broker.publish(publisher, publication)
         if broker.needs_flush:
             broker.flush()
         placed = map_result(answer, lambda offset: Position(broker.channels.get(channel.name, channel).epoch, offset))

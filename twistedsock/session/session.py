@@ -174,7 +174,7 @@ class Session(SubscribingSession):
         elif is_reserved(command.channel):
             answer = errors.RESERVED_CHANNEL
         else:
-            answer = self._broker.publish(self.peer, command.channel, command.name, command.content)
+            answer = self._broker.publish(self.peer, command)
         if not self._flight and isinstance(answer, Error):
             self._refuse_all(tags, answer)
         elif not self._flight and not isinstance(answer, Future):

@@ -3,7 +3,8 @@
 import hmac
 from collections.abc import Iterable, Iterator
 
-from twistedsock.codecs.payload import for_json, quote, quote_name
+from twistedsock.codecs.payload import payload_to_json, quote, quote_name
+from twistedsock.pubsub.values import TEXT
 from twistedsock.pubsub.values import Batch as Published
 from twistedsock.webhooks.presence import Change
 
@@ -19,7 +20,8 @@ def write_change(change: Change) -> bytes:
 
 def write_published(channel: bytes, epoch: bytes, batch: Published, time: float) -> Iterator[bytes]:
     """Each event of a batch."""
-    content = batch.content
+    payloads = batch.payloads
+    is_plain_text = payloads.is_plain and payloads.kind is TEXT
     head = b'{"type":"event-published","channel":%b,"time":%.3f,"epoch":%b,"from":%b,"name":%b,"offset":' % (
         quote_name(channel),
         time,
@@ -27,8 +29,8 @@ def write_published(channel: bytes, epoch: bytes, batch: Published, time: float)
         quote_name(batch.sender),
         quote_name(batch.name),
     )
-    for offset, payload in enumerate(content.payloads, batch.first):
-        data = b'"%b"' % payload if content.is_verbatim and not content.is_json else for_json(payload, content.is_json)
+    for offset, payload in enumerate(payloads.items, batch.first):
+        data = b'"%b"' % payload if is_plain_text else payload_to_json(payload, payloads.kind)
         yield b'%b%d,"data":%b}' % (head, offset, data)
 
 

@@ -6,17 +6,17 @@ from hashlib import sha256
 
 from twistedsock.auth.identity import Right
 from twistedsock.codecs import http_api
-from twistedsock.codecs.http_api import read_batch, read_body, together
+from twistedsock.codecs.http_api import join_neighbours, read_batch, read_body
 from twistedsock.codecs.query import ApiError, QueryParameters, bad_parameter
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.future import Future, map_result, on_result
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
-from twistedsock.pubsub.values import Position
+from twistedsock.pubsub.values import Position, Publication
 from twistedsock.server.http.headers import matches_etag
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.session.commands import MAX_OFFSET
 from twistedsock.session.registry import ServerContext
-from twistedsock.session.request import OTHER_REQUEST, Answered, HistoryPage, Idempotency, PublishRequest, Told
+from twistedsock.session.request import OTHER_REQUEST, Answered, HistoryPage, Idempotency, Told
 
 _IDEMPOTENCY_KEY = re.compile(rb"[ -~]{1,200}")
 
@@ -46,10 +46,10 @@ class EventsEndpoint:
         error = request.broker_client.check_access(channel, Right.WRITE)
         if error is not None:  # also if a response is stored for the idempotency key
             raise ApiError(error)
-        content = read_body(body, content_type)
+        publication = Publication(channel, read_body(body, content_type), name)
 
         def publish() -> Told | Error | Future[Told]:
-            position = request.broker_client.publish(channel, content, name, nick)
+            position = request.broker_client.publish(publication, nick)
             return map_result(position, lambda position: Told(http_api.published(channel, position)))
 
         self._respond_once(request, 201, publish, channel, b"\0".join((name, nick, content_type, body)))
@@ -61,7 +61,7 @@ class EventsEndpoint:
         nick, body, content_type = _name(parameters, "nick"), request.body, request.header(b"content-type")
         items = read_batch(body, content_type, self._context.limits.max_message_bytes)
         request.charge(max(0, len(items) - 1))
-        rows = list(together(item for item in items if isinstance(item, PublishRequest)))
+        rows = list(join_neighbours(item for item in items if isinstance(item, Publication)))
 
         def to_response(outcomes: list[Position | Error]) -> Told:
             results = http_api.results(items, rows, outcomes)
