@@ -135,14 +135,14 @@ def test_the_command_line_wins_as_it_did_at_the_start(configure, start, said):
 def test_a_mistake_in_the_file_changes_nothing(configure, start, said, authority, tmp_path, line, words):
     configure(f'tcp = "{TLS}"', 'web = "none"', 'allow-host = ["old.example"]')
     service = start()
-    before = service.lines[0].certificates.until
+    before = service.lines[0].certificates.expires_at
     authority.issue("server", "localhost")
     configure('allow-host = ["new.example"]', line)
     said()
     service.reload()
     (told,) = said()
     assert told.startswith(f"nothing was read again, all stays as it was: {tmp_path}/{words}")
-    assert service.lines[0].certificates.until == before
+    assert service.lines[0].certificates.expires_at == before
     assert service._gate.check_host("old.example", DOOR) is None
 
 
@@ -218,35 +218,39 @@ def test_certificates_are_read_again_and_told_with_their_end(configure, start, s
     authority.issue("server", "localhost", until=until)
     service.reload()
     assert said() == [f"read again: the options, the certificate {tmp_path}/server.pem (until {until:%Y-%m-%d})"]
-    assert service.lines[0].certificates.until == service.web[0].certificates.until == until.replace(microsecond=0)
+    assert (
+        service.lines[0].certificates.expires_at
+        == service.web[0].certificates.expires_at
+        == until.replace(microsecond=0)
+    )
 
 
 def test_a_certificate_that_cannot_be_used_leaves_the_old_one(configure, start, said, authority, tmp_path):
     configure(f'tcp = "{TLS}"', 'web = "none"')
     service = start()
-    before = service.lines[0].certificates.until
+    before = service.lines[0].certificates.expires_at
     (tmp_path / "server.key").write_text("not yet")
     said()
     service.reload()
     assert said() == [
-        f"the certificate of {TLS} stays as it was: there is no private key in {tmp_path}/server.key",
+        f"the certificate of {TLS} stays as it was: no private key in {tmp_path}/server.key",
         "read again: the options",
     ]
-    assert service.lines[0].certificates.until == before
+    assert service.lines[0].certificates.expires_at == before
 
 
 def test_a_certificate_that_ends_soon_is_told_at_the_start_and_later(configure, start, said, authority, tmp_path):
     configure(f'tcp = "{TLS}"', f'web = "{TLS.replace("8443", "8444")}"')
     until = datetime.now(UTC) + timedelta(days=10)
     authority.issue("server", "localhost", until=until)
-    words = f"the certificate {tmp_path}/server.pem ends on {until:%Y-%m-%d %H:%M} UTC"
+    words = f"the certificate {tmp_path}/server.pem expires at {until:%Y-%m-%d %H:%M} UTC"
     service = start()
     assert said(LogLevel.warn) == [words]
     service.reload()
     assert said(LogLevel.warn) == [words]
     authority.issue("server", "localhost", until=datetime(2021, 2, 3, tzinfo=UTC))
     service.reload()
-    assert said(LogLevel.warn) == [f"the certificate {tmp_path}/server.pem has expired on 2021-02-03 00:00 UTC"]
+    assert said(LogLevel.warn) == [f"the certificate {tmp_path}/server.pem expired at 2021-02-03 00:00 UTC"]
 
 
 def with_clients_of(authorities):
@@ -277,7 +281,7 @@ def test_whose_certificates_are_taken_changes_at_once(configure, start, said, au
     configure(*listens, *with_clients_of("other.pem"))
     (tmp_path / "other.pem").write_text("not yet")
     service.reload()
-    words = f"the certificate of {TLS} stays as it was: there is no certificate in {tmp_path}/other.pem"
+    words = f"the certificate of {TLS} stays as it was: no certificate in {tmp_path}/other.pem"
     assert said() == [words, "read again: the options"]
     configure(*listens, "[access]")
     service.reload()

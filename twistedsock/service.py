@@ -35,8 +35,9 @@ from twistedsock.server.http.routing import Routes
 from twistedsock.server.proxy_protocol import expect_proxy_headers
 from twistedsock.server.sockets import ListenerConfig, host_of, prepare_listening_socket
 from twistedsock.server.tcp import LineFactory
-from twistedsock.server.tls import CertificateError, Certificates, Reading, free_at_the_end
+from twistedsock.server.tls import CertificateError, Certificates, LoadedCertificate
 from twistedsock.server.transport import Reachability, install_direct_writes
+from twistedsock.server.twisted_internals import install_half_close_tls
 from twistedsock.server.web import WebFactory
 from twistedsock.session.registry import ServerContext, build_context
 from twistedsock.webhooks.config import WebhookError, WebhookTarget, read_targets
@@ -248,10 +249,10 @@ class BridgeService(Service):
         self._settings = msgspec.structs.replace(before, **{name: getattr(settings, name) for name in READ_AGAIN})
         self._gate.origins = AllowedOrigins(settings.allow_origin, settings.allow_host)
         for certificates, reading in fresh:
-            certificates.use(reading)
+            certificates.replace(reading)
         self.webhooks.use(targets)
         self._warn_of_webhooks()
-        read = dict.fromkeys(f"the certificate {certificates.shown}" for certificates, _ in fresh)
+        read = dict.fromkeys(f"the certificate {certificates.description}" for certificates, _ in fresh)
         self._log.info("read again: {read}", read=", ".join(["the options", *read]))
         others = [field for field in msgspec.structs.fields(Settings) if field.name not in READ_AGAIN]
         changed = [one.encode_name for one in others if getattr(settings, one.name) != getattr(before, one.name)]
@@ -353,7 +354,7 @@ class BridgeService(Service):
     def _draw_id(self) -> bytes:
         return draw_id(_ID_LENGTH if self.context.policy is None else _ID_LENGTH_WITH_POLICY)
 
-    def _read_certificates(self, settings: Settings) -> list[tuple[Certificates, Reading]]:
+    def _read_certificates(self, settings: Settings) -> list[tuple[Certificates, LoadedCertificate]]:
         """Read them again; gives those that could be read. SettingsError where a listener is to ask its clients for
         other certificates than before, and cannot: the new policy may count on it."""
         read = []
@@ -365,7 +366,7 @@ class BridgeService(Service):
             listed = listener.description in settings.tcp + settings.web
             authorities = _authorities(settings, listener.description) if listed else certificates.authorities
             try:
-                read.append((certificates, certificates.read(authorities)))
+                read.append((certificates, certificates.load(authorities)))
             except CertificateError as error:
                 if authorities != certificates.authorities:
                     raise SettingsError(f"the clients of {listener.description}: {error}") from None
@@ -378,7 +379,7 @@ class BridgeService(Service):
 
     def _warn_of_certificates(self) -> None:
         used = [listener.certificates for listener in [*self.lines, *self.web]]
-        worries = [certificates.worry(time.time()) for certificates in used if certificates is not None]
+        worries = [certificates.expiry_warning(time.time()) for certificates in used if certificates is not None]
         for words in dict.fromkeys(worries):
             if words is not None:
                 self._log.warn("{words}", words=words)
@@ -473,7 +474,7 @@ class BridgeService(Service):
 
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
         install_direct_writes(port, self.context.memory_budget, self._reachability)
-        free_at_the_end(port)
+        install_half_close_tls(port)
         prepare_listening_socket(port, self._settings.send_buffer_bytes, self._settings.unreachable_timeout)
         expect_proxy_headers(port, self._reactor, listener.factory.listening, self._settings.handshake_timeout)
         install_accept_backoff(port, self._reactor)

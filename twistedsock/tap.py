@@ -16,7 +16,7 @@ from twisted.python import usage
 
 from twistedsock.config import HEADINGS, OPTIONS, RENAMED_OPTIONS, Option, Settings, SettingsError, read_settings
 from twistedsock.server.logging import ConnectionLog, UnwrittenLog, json_observer
-from twistedsock.server.reactor import go_by_steady_clock
+from twistedsock.server.reactor import use_monotonic_clock
 
 HELP = """
 Publish-subscribe between anything that can open a socket and anything that runs
@@ -161,7 +161,7 @@ def makeService(options: Options) -> IService:
 
     from twistedsock.service import BridgeService
 
-    go_by_steady_clock(reactor)
+    use_monotonic_clock(reactor)
     globalLogPublisher.addObserver(UnwrittenLog())
     try:
         service = BridgeService(options.settings, reactor, version("sockbridge"), options.read)

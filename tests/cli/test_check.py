@@ -209,7 +209,7 @@ def test_a_file_that_is_none_is_told(refused, configure):
 def test_a_certificate_that_has_ended_is_a_danger(told, tmp_path):
     Authority(tmp_path).issue("server", "localhost", until=datetime(2021, 1, 1, tzinfo=UTC))
     _, words = told('tcp = "none"\nweb = "ssl:8443:interface=127.0.0.1:privateKey=server.key:certKey=server.pem"')
-    assert "server.pem has expired on 2021-01-01" in words.partition("Dangers")[2]
+    assert "server.pem expired at 2021-01-01" in words.partition("Dangers")[2]
 
 
 def test_a_proxy_that_lets_the_world_in_is_noticed(told):

@@ -96,7 +96,7 @@ def let_echo(factory: WebSocketFactory) -> dict[str, int]:
     """Let a factory's connections echo, all its options kept; gives what they will have counted."""
     counts = dict.fromkeys((SHORT_HANDSHAKES, OTHER_HANDSHAKES, SHORT_MESSAGES, OTHER_MESSAGES), 0)
     protocol: Any = factory.protocol
-    factory.protocol = type("EchoWebSocketShell", (EchoShell, protocol), {"counts": counts})
+    factory.protocol = type("EchoWebSocketConnection", (EchoShell, protocol), {"counts": counts})
     return counts
 
 

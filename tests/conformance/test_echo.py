@@ -5,7 +5,7 @@ import pytest
 from tests.conformance.echo import OTHER_HANDSHAKES, OTHER_MESSAGES, SHORT_HANDSHAKES, SHORT_MESSAGES, let_echo
 from tests.server.websocket_client import BINARY, CLOSE, TEXT, Client, Port, autobahn_clock
 from tests.server.websocket_streams import frame
-from twistedsock.server.websocket import JSON_PROTOCOL, WebSocketShell
+from twistedsock.server.websocket import JSON_PROTOCOL, WebSocketConnection
 from twistedsock.testing import FakeServer
 
 FIRST_FRAGMENT, LAST_FRAGMENT = 0x01, 0x80
@@ -34,7 +34,7 @@ def test_it_is_the_shell_with_its_options(port: Port) -> None:
     configured = port.factory.protocol
     let_echo(port.factory)
     assert issubclass(port.factory.protocol, configured)
-    assert issubclass(port.factory.protocol, WebSocketShell)
+    assert issubclass(port.factory.protocol, WebSocketConnection)
     assert port.factory.protocol.maxMessagePayloadSize == configured.maxMessagePayloadSize
 
 

@@ -279,8 +279,8 @@ def test_a_disk_that_fills_up_while_it_runs_stops_nobody(start, open_socket, bys
 # No files are left.
 
 SHORTAGE = (
-    "no file is left for new connections (ulimit -n): they are closed at once, 1 since this was last said; those that "
-    "are there go on"
+    "out of file descriptors (see ulimit -n): closed 1 new connections since the last message; existing connections "
+    "are unaffected"
 )
 
 

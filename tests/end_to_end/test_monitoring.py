@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from twistedsock.server.sockets import traffic_of
+from twistedsock.server.sockets import tcp_stats_of
 
 pytestmark = pytest.mark.end_to_end
 
@@ -136,7 +136,7 @@ def test_the_kernels_figures_are_read_where_it_puts_them():
             client.sendall(b"y" * 77)
             assert len(client.recv(1000, socket.MSG_WAITALL)) == 1000
             assert len(accepted.recv(77, socket.MSG_WAITALL)) == 77
-            traffic = traffic_of(SimpleNamespace(socket=accepted, dataBuffer=b"", offset=0, _tempDataLen=0))
+            traffic = tcp_stats_of(SimpleNamespace(socket=accepted, dataBuffer=b"", offset=0, _tempDataLen=0))
     assert (traffic.sent, traffic.received, traffic.unsent) == (1000, 77, 0)
     assert 0 < traffic.rtt < 1
 

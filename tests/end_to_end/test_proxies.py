@@ -289,7 +289,7 @@ def test_a_proxy_that_sends_no_header_is_told_of(place: Place, open_socket: Call
         with pytest.raises(ConnectionResetError):
             while connection.recv(200):
                 pass
-    assert "the proxy at 127.0.0.1 does not begin with a PROXY header" in place.server.log()
+    assert "the proxy at 127.0.0.1 sends no PROXY header" in place.server.log()
 
 
 @pytest.mark.parametrize(

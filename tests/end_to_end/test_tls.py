@@ -68,7 +68,7 @@ def test_a_new_certificate_is_for_those_who_come_and_nobody_is_dropped(
     is_heard_by_all(line_client(server.lines[0], True), 1)
 
     (tmp_path / "server.pem").write_text("not yet")
-    words = f"the certificate of {TLS} stays as it was: there is no certificate in {tmp_path}/server.pem"
+    words = f"the certificate of {TLS} stays as it was: no certificate in {tmp_path}/server.pem"
     assert reload(server, "read again: the options").count(words) == 2
     publisher = line_client(server.lines[0], True)
     assert serial_of(publisher) == new

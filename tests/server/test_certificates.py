@@ -105,7 +105,7 @@ def test_it_listens_as_the_description_says(authority, tmp_path):
 )
 def test_files_are_found_wherever_the_process_works(authority, tmp_path, description, monkeypatch):
     monkeypatch.chdir("/")
-    assert Certificates(description, tmp_path).shown.startswith(f"{tmp_path}/server.pem (until 20")
+    assert Certificates(description, tmp_path).description.startswith(f"{tmp_path}/server.pem (until 20")
 
 
 def test_key_and_certificate_may_be_in_one_file_with_a_strange_name(authority, tmp_path):
@@ -131,9 +131,9 @@ def test_a_new_certificate_is_for_new_connections(authority, tmp_path):
     before = Connection(certificates)
     new = authority.issue("server", "localhost", until=datetime(2030, 1, 2, tzinfo=UTC))
     assert Connection(certificates).serial == old
-    certificates.use(certificates.read())
+    certificates.replace(certificates.load())
     assert Connection(certificates).serial == new
-    assert certificates.until == datetime(2030, 1, 2, tzinfo=UTC)
+    assert certificates.expires_at == datetime(2030, 1, 2, tzinfo=UTC)
     before.server.wrappedProtocol.transport.write(b"PONG\n")
     assert before.hear() == b"PONG\n"
     before.say(b"PING\n")
@@ -169,12 +169,12 @@ def give_a_key_without_a_certificate(folder, authority):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (spoil_the_certificate, "there is no certificate in {}/server.pem"),
+        (spoil_the_certificate, "no certificate in {}/server.pem"),
         (take_the_key_away, "{}/server.key: No such file or directory"),
-        (spoil_the_key, "there is no private key in {}/server.key"),
+        (spoil_the_key, "no private key in {}/server.key"),
         (give_another_key, "the key {0}/server.key does not belong to the certificate {0}/server.pem"),
-        (give_the_key_a_password, "the key {}/server.key has a password, and nobody is there to be asked"),
-        (give_a_key_without_a_certificate, "there is no certificate in {}/server.pem"),
+        (give_the_key_a_password, "the key {}/server.key is encrypted: remove its password"),
+        (give_a_key_without_a_certificate, "no certificate in {}/server.pem"),
     ],
 )
 def test_what_cannot_be_used_is_told_and_the_old_one_stays(authority, tmp_path, spoil, words):
@@ -182,7 +182,7 @@ def test_what_cannot_be_used_is_told_and_the_old_one_stays(authority, tmp_path, 
     certificates = Certificates(ENDPOINT, tmp_path)
     spoil(tmp_path, authority)
     with pytest.raises(CertificateError) as caught:
-        certificates.read()
+        certificates.load()
     assert str(caught.value) == words.format(tmp_path)
     assert Connection(certificates).serial == serial
     with pytest.raises(CertificateError):
@@ -271,7 +271,7 @@ class TestClients:
         other = Authority(tmp_path, "other")
         other.issue("bob", "bob")
         (tmp_path / "both.pem").write_bytes(authority.pem.read_bytes() + other.pem.read_bytes())
-        certificates.use(certificates.read(Path("both.pem")))
+        certificates.replace(certificates.load(Path("both.pem")))
         assert subject_of(connect(shows="bob").server) == b"bob"
 
     def test_who_may_come_in_can_be_changed(self, authority, connect, certificates, tmp_path):
@@ -279,19 +279,19 @@ class TestClients:
         authority.issue("ann", "ann")
         other.issue("bob", "bob")
         connect(shows="ann")
-        certificates.use(certificates.read(other.pem))
+        certificates.replace(certificates.load(other.pem))
         assert subject_of(connect(shows="bob").server) == b"bob"
         with pytest.raises(ssl.SSLError):
             connect(shows="ann")
-        certificates.use(certificates.read(None))
+        certificates.replace(certificates.load(None))
         assert subject_of(connect().server) is None
 
     def test_a_file_of_authorities_without_one_is_told(self, certificates, tmp_path):
         with pytest.raises(CertificateError) as caught:
-            certificates.read(Path("server.key"))
-        assert str(caught.value) == f"there is no certificate in {tmp_path}/server.key"
+            certificates.load(Path("server.key"))
+        assert str(caught.value) == f"no certificate in {tmp_path}/server.key"
         with pytest.raises(CertificateError) as caught:
-            certificates.read(Path("none.pem"))
+            certificates.load(Path("none.pem"))
         assert str(caught.value) == f"{tmp_path}/none.pem: No such file or directory"
 
 
@@ -347,12 +347,12 @@ def test_who_shows_nothing_is_nobody():
 
 
 def test_a_certificate_that_ends_soon_is_told(authority, tmp_path):
-    until = datetime(2027, 3, 15, 12, tzinfo=UTC)
-    authority.issue("server", "localhost", until=until)
+    expires_at = datetime(2027, 3, 15, 12, tzinfo=UTC)
+    authority.issue("server", "localhost", until=expires_at)
     certificates = Certificates(ENDPOINT, tmp_path)
-    file, end, day = tmp_path / "server.pem", until.timestamp(), 24 * 3600
-    assert certificates.worry(end - 14 * day - 1) is None
-    assert certificates.worry(end - 14 * day) == f"the certificate {file} ends on 2027-03-15 12:00 UTC"
-    assert certificates.worry(end - 1) == f"the certificate {file} ends on 2027-03-15 12:00 UTC"
-    assert certificates.worry(end) == f"the certificate {file} has expired on 2027-03-15 12:00 UTC"
-    assert certificates.shown == f"{file} (until 2027-03-15)"
+    file, end, day = tmp_path / "server.pem", expires_at.timestamp(), 24 * 3600
+    assert certificates.expiry_warning(end - 14 * day - 1) is None
+    assert certificates.expiry_warning(end - 14 * day) == f"the certificate {file} expires at 2027-03-15 12:00 UTC"
+    assert certificates.expiry_warning(end - 1) == f"the certificate {file} expires at 2027-03-15 12:00 UTC"
+    assert certificates.expiry_warning(end) == f"the certificate {file} expired at 2027-03-15 12:00 UTC"
+    assert certificates.description == f"{file} (until 2027-03-15)"

@@ -7,7 +7,7 @@ import txaio
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.task import LoopingCall
 
-from twistedsock.server.reactor import go_by_steady_clock
+from twistedsock.server.reactor import use_monotonic_clock
 
 
 class Clocks:
@@ -34,7 +34,7 @@ def clocks(monkeypatch):
 def reactor(clocks):
     """A real one, that is never run."""
     reactor = EPollReactor()
-    go_by_steady_clock(reactor)
+    use_monotonic_clock(reactor)
     yield reactor
     for selectable in reactor.removeAll():
         selectable.connectionLost(None)

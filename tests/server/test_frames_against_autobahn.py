@@ -21,7 +21,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from tests.server.websocket_streams import HANDSHAKE, Streams, frame
-from twistedsock.server.websocket import NOT_BINARY, WebSocketFactory, WebSocketShell
+from twistedsock.server.websocket import NOT_BINARY, WebSocketConnection, WebSocketFactory
 from twistedsock.testing import FakeServer
 
 STREAMS = int(os.environ.get("FUZZ_STREAMS", "500"))
@@ -81,7 +81,7 @@ class Recording:
         super().onClose(wasClean, code, reason)  # type: ignore[misc]
 
 
-class RecordingShell(Recording, WebSocketShell):
+class RecordingShell(Recording, WebSocketConnection):
     """Our server, but for the session: messages are kept, not run."""
 
     def onOpen(self) -> None:
@@ -152,7 +152,7 @@ class Pair:
 
     def hang_up(self) -> None:
         """The servers begin to close."""
-        if not self.is_late() and self.servers[0].state == WebSocketShell.STATE_OPEN:
+        if not self.is_late() and self.servers[0].state == WebSocketConnection.STATE_OPEN:
             for server in self.servers:
                 server.sendCloseFrame(1001)
             self.compare()

@@ -18,7 +18,7 @@ from twistedsock.server.http.sse import EventStream
 from twistedsock.server.tcp import LineFactory, LineProtocol
 from twistedsock.server.transport import BufferedOutlet, DirectTCPTransport
 from twistedsock.server.web import HTTPDispatcher, WebFactory
-from twistedsock.server.websocket import WebSocketShell
+from twistedsock.server.websocket import WebSocketConnection
 from twistedsock.session.input_pipeline import InputPipeline
 from twistedsock.session.session import Session
 
@@ -36,7 +36,7 @@ OURS = (
     InputPipeline,
     LineProtocol,
     HTTPDispatcher,
-    WebSocketShell,
+    WebSocketConnection,
     DirectTCPTransport,
     BufferedOutlet,
     HTTPConnection,

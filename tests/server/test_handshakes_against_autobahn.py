@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from tests.server.websocket_client import PING_INTERVAL, PING_TIMEOUT, Client, Transport
 from tests.server.websocket_streams import HANDSHAKE, frame
 from twistedsock.codecs.http import read_head
-from twistedsock.server.autobahn_internals import _HANDSHAKE, _SHARED
+from twistedsock.server.autobahn_internals import HANDSHAKE_STATE, SHARED
 from twistedsock.server.websocket import JSON_PROTOCOL, LINE_PROTOCOL, WebSocketFactory, choose
 from twistedsock.session.encoder import Endpoints
 from twistedsock.testing import FakeServer
@@ -177,7 +177,7 @@ class Three:
 
 
 MADE_FOR_EACH = {"factory", "transport", "_conversation", "_frames", "_outlet", "autoPingPendingCall"}
-ELSEWHERE = MADE_FOR_EACH | _HANDSHAKE | _SHARED.keys() | set(WebSocketServerProtocol.CONFIG_ATTRS)
+ELSEWHERE = MADE_FOR_EACH | HANDSHAKE_STATE | SHARED.keys() | set(WebSocketServerProtocol.CONFIG_ATTRS)
 
 
 def compare(three: Three) -> None:

@@ -16,9 +16,16 @@ from tests.server.websocket_client import CLOSE, TEXT
 from tests.server.websocket_streams import frame
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.limits.principal import LOCAL
+from twistedsock.pubsub.subscription import SOCKET_FULL
 from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.tcp import LineFactory
-from twistedsock.server.transport import LOST, BufferedOutlet, DirectTCPTransport, count_for, install_direct_writes
+from twistedsock.server.transport import (
+    NOT_READING,
+    BufferedOutlet,
+    DirectTCPTransport,
+    charge_to,
+    install_direct_writes,
+)
 from twistedsock.server.web import WebFactory
 from twistedsock.server.websocket import JSON_PROTOCOL, LINE_PROTOCOL
 from twistedsock.testing import FakeServer
@@ -48,7 +55,7 @@ class Lines:
     def connect(self, address="127.0.0.1", told=None):
         socket, protocol = Socket(), self._factory.buildProtocol(None)
         if told is not None:
-            protocol.told = IPv4Address("TCP", told, 50000)
+            protocol.proxied_address = IPv4Address("TCP", told, 50000)
         transport = self._make(socket, protocol, (address, 50000), self._server, 1, self.reactor)
         protocol.makeConnection(transport)
         return transport, socket
@@ -104,7 +111,7 @@ def test_who_does_not_read_is_cut_off_where_there_is_no_room(lines, memory_budge
     little[0].write(b"x" * KB)
     assert second[0].try_write(b"x" * 10 * KB)
     assert memory_budget.held == 10 * KB
-    assert not second[0].try_write(b"more") and second[0].blocked & LOST
+    assert not second[0].try_write(b"more") and second[0].blocked & NOT_READING
     second[0].write(b"x" * 10 * KB)
     assert memory_budget.held == 10 * KB and second[0].dataBuffer == b"" and second[0]._tempDataBuffer == []
     lines.turn()
@@ -143,9 +150,9 @@ def test_a_client_that_holds_less_than_its_share_is_not_cut_off_because_another_
     memory_budget.most = 100 * KB
     greedy[0].write(b"x" * 100 * KB)
     modest[0].write(b"x" * 5 * KB)
-    assert memory_budget.held == 105 * KB and not modest[0].blocked & LOST
+    assert memory_budget.held == 105 * KB and not modest[0].blocked & NOT_READING
     again[0].write(b"x" * 3 * KB)
-    assert again[0].blocked & LOST and memory_budget.held == 105 * KB
+    assert again[0].blocked & NOT_READING and memory_budget.held == 105 * KB
     for transport, _ in (greedy, modest):
         transport.connectionLost(GONE)
     assert memory_budget.held == 0
@@ -157,14 +164,14 @@ def test_what_waits_behind_tls_is_counted_for_the_client_that_a_proxy_reports(li
     outlet = BufferedOutlet(tls, lines.reactor)
     outlet.principal = b"@192.0.2.1"
     assert transport.principal == outlet.principal == b"@192.0.2.1"
-    count_for(SimpleNamespace(), b"@192.0.2.2")
+    charge_to(SimpleNamespace(), b"@192.0.2.2")
 
 
 def test_a_transport_that_counts_nowhere_counts_nothing():
     transport = DirectTCPTransport(FakeSocket(), None, ("127.0.0.1", 50000), None, 1, FakeReactor())
     transport.socket.room = 0
     transport.write(b"x" * 10 * KB)
-    assert transport._counted == 0
+    assert transport.blocked == SOCKET_FULL
 
 
 # What is said and has not ended.

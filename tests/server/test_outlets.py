@@ -13,13 +13,13 @@ from twisted.python.failure import Failure
 from twistedsock.limits.memory import MemoryBudget
 from twistedsock.pubsub.subscription import REPLY_PENDING, SOCKET_FULL
 from twistedsock.server.transport import (
-    LOST,
+    NOT_READING,
     BufferedOutlet,
     DirectTCPTransport,
     DirectUNIXTransport,
     detach_outlet,
     install_direct_writes,
-    only_write,
+    mark_input_ended,
     outlet_of,
 )
 
@@ -136,7 +136,7 @@ def test_a_peer_that_does_not_read_is_still_read(transport, fake_socket, reactor
     assert transport.try_write(b"thrown away")
     transport.write(b"thrown away, too")
     assert not transport.try_write(b"not taken")
-    assert (transport.blocked, fake_socket.sends) == (LOST, 1)
+    assert (transport.blocked, fake_socket.sends) == (NOT_READING, 1)
     assert transport not in reactor.writers
     fake_socket.incoming = [b"PUB kitchen 21.5\n"]
     assert transport.doRead() is None
@@ -150,7 +150,7 @@ def test_a_peer_that_goes_while_bytes_wait_is_still_read(transport, fake_socket,
     transport.write(b"abc")
     fake_socket.error = gone
     assert transport.doWrite() is None
-    assert transport.blocked == LOST
+    assert transport.blocked == NOT_READING
     assert transport not in reactor.writers
     reactor.turn()
     assert transport.drained == 1, "the session must go on: it would read no more"
@@ -164,7 +164,7 @@ def test_what_came_before_a_break_is_read_though_reading_was_paused(transport, f
     reactor.removeWriter(transport)
     transport.connectionLost(Failure(ConnectionLost()))  # as the reactor does it at a hang-up
     assert transport.listening.lost is None
-    assert transport.blocked == LOST
+    assert transport.blocked == NOT_READING
     reactor.turn()
     assert transport.drained == 1
     transport.resumeProducing()
@@ -183,7 +183,7 @@ def test_what_came_before_a_break_is_read_though_reading_was_paused(transport, f
 @pytest.mark.parametrize("gone", [EPIPE, ECONNRESET])
 def test_a_client_that_is_only_written_to_is_gone_when_a_write_fails(transport, fake_socket, reactor, gone):
     """It has ended its stream, so no read would find out."""
-    only_write(transport)
+    mark_input_ended(transport)
     transport.pauseProducing()
     fake_socket.error = gone
     assert transport.try_write(b"a comment")
@@ -194,7 +194,7 @@ def test_a_client_that_is_only_written_to_is_gone_when_a_write_fails(transport, 
 
 
 def test_a_client_that_is_only_written_to_reads_on(transport, fake_socket):
-    only_write(transport)
+    mark_input_ended(transport)
     fake_socket.room = 1
     transport.write(b"abc")
     fake_socket.room = None
@@ -206,13 +206,13 @@ def test_a_client_that_ends_its_stream_when_a_write_has_failed_is_gone(transport
     """The kernel tells of a reset once, to the write; to the read, the stream has ended."""
     fake_socket.error = EPIPE
     transport.write(b"abc")
-    only_write(transport)
+    mark_input_ended(transport)
     reactor.turn()
     assert transport.listening.lost is ConnectionAborted
 
 
 def test_another_transport_is_not_told_that_it_is_only_written_to():
-    only_write(StringTransport())
+    mark_input_ended(StringTransport())
 
 
 @pytest.mark.parametrize("why", [ConnectionAborted, ConnectionDone])

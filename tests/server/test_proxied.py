@@ -14,11 +14,10 @@ from twisted.python.failure import Failure
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.auth.trusted_proxies import parse_trusted
 from twistedsock.server.http.origin_policy import OriginPolicy
-from twistedsock.server.proxy_protocol import ProxyProtocolFactory, expect_proxy_headers
+from twistedsock.server.proxy_protocol import DEFAULT_TIMEOUT_SECONDS, ProxyProtocolFactory, expect_proxy_headers
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.server.tcp import LineFactory, LineProtocol
 from twistedsock.server.web import WebFactory
-from twistedsock.server.websocket import OPEN_TIMEOUT
 from twistedsock.testing import FakeServer, read_frames
 
 PROXY, STRANGER = "10.0.0.1", "198.51.100.9"
@@ -209,8 +208,8 @@ def test_a_connection_without_its_header_is_closed_and_that_is_told_once(lines, 
     (event,) = logged
     assert event["log_level"] is LogLevel.warn
     assert formatEvent(event) == (
-        "the proxy at 10.0.0.1 does not begin with a PROXY header at tcp:8081, so its connections are closed; let it "
-        "send one, or take this endpoint out of proxy-protocol"
+        "the proxy at 10.0.0.1 sends no PROXY header to tcp:8081, so its connections are closed: "
+        "enable the header in the proxy, or remove this endpoint from proxy-protocol"
     )
     assert len(server.context.roster) == server.context.admission.connections == 0
 
@@ -219,7 +218,7 @@ def test_a_header_that_does_not_come_in_time_is_none(lines, reactor, logged):
     peer, swift = lines(), lines()
     peer.send_bytes(LINE[:-1])
     swift.send_bytes(LINE)
-    reactor.advance(OPEN_TIMEOUT)
+    reactor.advance(DEFAULT_TIMEOUT_SECONDS)
     assert peer.transport.aborted
     assert not swift.transport.aborted
     assert len(logged) == 1
@@ -228,7 +227,7 @@ def test_a_header_that_does_not_come_in_time_is_none(lines, reactor, logged):
 def test_a_proxy_that_only_looks_whether_we_are_there_is_not_worth_a_word(lines, reactor, logged):
     peer = lines()
     peer.is_lost()
-    reactor.advance(OPEN_TIMEOUT)
+    reactor.advance(DEFAULT_TIMEOUT_SECONDS)
     assert not peer.transport.aborted
     assert logged == []
 

@@ -8,11 +8,11 @@ from twisted.internet import tcp, unix
 from twisted.internet.protocol import Factory
 from twisted.logger import LogLevel, formatEvent
 
-from twistedsock.server.accept_errors import REST, SILENCE, install_accept_backoff
+from twistedsock.server.accept_errors import ACCEPT_PAUSE_SECONDS, LOG_INTERVAL_SECONDS, install_accept_backoff
 
 TOLD = (
-    "no file is left for new connections (ulimit -n): they are closed at once, {} since this was last said; those that "
-    "are there go on"
+    "out of file descriptors (see ulimit -n): closed {} new connections since the last message; existing connections "
+    "are unaffected"
 )
 
 
@@ -74,7 +74,7 @@ def test_however_many_are_closed_it_is_said_once_a_minute(port, reactor, logged)
     knock(port, *[EMFILE] * 5)
     knock(port, *[EMFILE] * 50)
     assert port.socket.closed == 55
-    reactor.advance(SILENCE)
+    reactor.advance(LOG_INTERVAL_SECONDS)
     knock(port, EMFILE)
     assert [formatEvent(event) for event in logged] == [TOLD.format(1), TOLD.format(55)]
     assert {event["log_level"] for event in logged} == {LogLevel.warn}
@@ -91,7 +91,7 @@ def test_it_rests_where_it_cannot(port, reactor, logged, error):
     port.reserve.there = False
     knock(port, error)
     assert port not in reactor.readers
-    reactor.advance(REST)
+    reactor.advance(ACCEPT_PAUSE_SECONDS)
     assert port in reactor.readers
     knock(port, error)
     assert port not in reactor.readers
@@ -102,7 +102,7 @@ def test_a_port_that_was_closed_while_it_rested_is_not_read_again(port, reactor)
     port.reserve.there = False
     knock(port, EMFILE)
     port.disconnecting = True
-    reactor.advance(REST)
+    reactor.advance(ACCEPT_PAUSE_SECONDS)
     assert port not in reactor.readers
 
 

@@ -106,7 +106,7 @@ def accepted(port, handle=None, here=FOUR):
 
 @pytest.mark.parametrize("inherits", [True, False])
 def test_what_connections_inherit_is_told_to_their_listening_port(recording, monkeypatch, inherits):
-    monkeypatch.setattr(sockets, "_INHERITS", inherits)
+    monkeypatch.setattr(sockets, "OPTIONS_ARE_INHERITED", inherits)
     port = ListeningPort(FOUR, recording)
     prepare_listening_socket(port, 4096)
     is_tcp = recording.family != socket.AF_UNIX
@@ -166,7 +166,7 @@ def test_what_a_platform_lacks_is_left_out(recording, monkeypatch):
     assert getattr(recording, "told", set()) == (set() if recording.family == socket.AF_UNIX else OF_TCP)
 
 
-@pytest.mark.skipif(not sockets._INHERITS, reason="as on Linux")
+@pytest.mark.skipif(not sockets.OPTIONS_ARE_INHERITED, reason="as on Linux")
 def test_connections_inherit_the_signs_of_life():
     """The kernel is asked."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -180,4 +180,4 @@ def test_connections_inherit_the_signs_of_life():
 
 
 def test_the_shortest_time_is_still_some():
-    assert all(value >= 1 for _, value in sockets._keepalive(1))
+    assert all(value >= 1 for _, value in sockets.keepalive_options(1))

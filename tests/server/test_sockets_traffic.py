@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 
 from tests.server.conftest import FakeSocket
 from twistedsock.server import sockets
-from twistedsock.server.sockets import seconds_unanswered, traffic_of
+from twistedsock.server.sockets import seconds_unanswered, tcp_stats_of
 from twistedsock.server.transport import (
-    CONNECTIONS_PER_TURN,
+    CHECKS_PER_TURN,
     BufferedOutlet,
     DirectTCPTransport,
     Reachability,
@@ -47,7 +47,7 @@ def transport(reactor):
 
 
 def test_it_is_read_where_linux_puts_it(transport):
-    assert traffic_of(transport) == transport.tcp_stats() == TcpStats(1000, 200, 30, 0.0015)
+    assert tcp_stats_of(transport) == transport.tcp_stats() == TcpStats(1000, 200, 30, 0.0015)
 
 
 def test_what_waits_in_user_space_is_unsent(transport):
@@ -70,12 +70,12 @@ def test_where_it_is_not_told_there_is_nothing(transport, told):
 
 
 def test_other_platforms_tell_nothing(transport, monkeypatch):
-    monkeypatch.setattr(sockets, "_TCP_INFO", None)
-    assert traffic_of(transport) is None
+    monkeypatch.setattr(sockets, "TCP_INFO", None)
+    assert tcp_stats_of(transport) is None
 
 
 def test_a_transport_without_a_socket_has_no_traffic(wire):
-    assert traffic_of(wire()) is None
+    assert tcp_stats_of(wire()) is None
 
 
 def test_what_went_through_is_known_after_the_end(transport):
@@ -109,7 +109,7 @@ def test_a_connection_is_unanswered_since_its_last_acknowledgement_if_it_was_ask
 
 
 def test_a_platform_without_tcp_info_never_finds_a_connection_unanswered(transport, monkeypatch):
-    monkeypatch.setattr(sockets, "_TCP_INFO", None)
+    monkeypatch.setattr(sockets, "TCP_INFO", None)
     assert seconds_unanswered(transport) == 0
 
 
@@ -152,9 +152,7 @@ def test_only_connections_that_are_unanswered_for_the_timeout_are_aborted(reacto
 
 
 def test_a_closed_connection_is_not_checked_any_more(reactor, reachability, turns):
-    connections = [
-        connect(reactor, reachability, unanswered_info(5, 0, 120_000)) for _ in range(CONNECTIONS_PER_TURN + 1)
-    ]
+    connections = [connect(reactor, reachability, unanswered_info(5, 0, 120_000)) for _ in range(CHECKS_PER_TURN + 1)]
     closed, *others = connections
     aborted = []
     for connection in connections:
@@ -170,23 +168,23 @@ def test_a_closed_connection_is_not_checked_any_more(reactor, reachability, turn
 
 
 def test_many_connections_are_checked_in_several_turns(reactor, reachability, turns):
-    for _ in range(2 * CONNECTIONS_PER_TURN + 1):
+    for _ in range(2 * CHECKS_PER_TURN + 1):
         connect(reactor, reachability, unanswered_info(0, 0, 0))
     asked = []
     for connection in reachability._connections:
         connection.socket.getsockopt = lambda *option: asked.append(1) or unanswered_info(0, 0, 0)[:60]
     reachability.check()
-    assert len(asked) == CONNECTIONS_PER_TURN
+    assert len(asked) == CHECKS_PER_TURN
     reachability.check()  # the one before has not ended
-    assert len(asked) == CONNECTIONS_PER_TURN
+    assert len(asked) == CHECKS_PER_TURN
     while turns:
         turns.pop()()
-    assert len(asked) == 2 * CONNECTIONS_PER_TURN + 1
+    assert len(asked) == 2 * CHECKS_PER_TURN + 1
 
 
 def test_checks_go_on_after_an_exception(reactor, reachability, turns):
     asked = []
-    for _ in range(CONNECTIONS_PER_TURN + 1):
+    for _ in range(CHECKS_PER_TURN + 1):
         connect(reactor, reachability, unanswered_info(0, 0, 0))
 
     def fail(*option):

@@ -10,11 +10,13 @@ from twisted.python.failure import Failure
 
 from tests.authority import Authority
 from twistedsock.errors import CloseReason, ErrorCode
+from twistedsock.limits.settings import Limits
 from twistedsock.server.connection import LINGER_SECONDS
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.server.tcp import LineFactory
-from twistedsock.server.websocket import OPEN_TIMEOUT
 from twistedsock.testing import FakePolicy, FakeServer
+
+HANDSHAKE_TIMEOUT = Limits().handshake_timeout
 
 IAC_IP, IAC_AYT, DO_TIMING_MARK = b"\xff\xf4", b"\xff\xf6", b"\xff\xfd\x06"
 
@@ -473,17 +475,17 @@ class TestWithTLS:
         (late, late_wire), (ready, ready_wire) = connect(), connect()
         reactor.advance(5)
         ready.handshakeCompleted()
-        reactor.advance(OPEN_TIMEOUT - 5)
+        reactor.advance(HANDSHAKE_TIMEOUT - 5)
         assert (late_wire.aborted, ready_wire.aborted) == (True, False)
         late.connectionLost(Failure(ConnectionDone()))
         assert server.context.admission.connections == 1
-        reactor.advance(OPEN_TIMEOUT)
+        reactor.advance(HANDSHAKE_TIMEOUT)
         assert not ready_wire.aborted
 
     def test_who_goes_before_the_end_of_its_handshake_is_forgotten(self, connect, reactor, server):
         protocol, transport = connect()
         protocol.connectionLost(Failure(ConnectionDone()))
-        reactor.advance(OPEN_TIMEOUT)
+        reactor.advance(HANDSHAKE_TIMEOUT)
         assert not transport.aborted
         assert server.context.admission.connections == 0
 

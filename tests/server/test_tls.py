@@ -16,12 +16,17 @@ from zope.interface import implementer
 from tests.authority import Authority
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.server.tcp import LineFactory, LineProtocol
-from twistedsock.server.tls import MAX_IGNORED_BYTES, Certificates, FreedAtTheEnd, free_at_the_end
+from twistedsock.server.tls import Certificates
 from twistedsock.server.transport import BufferedOutlet, DirectTCPTransport
+from twistedsock.server.twisted_internals import (
+    MAX_BYTES_AFTER_CLOSE_NOTIFY,
+    HalfCloseTLSTransport,
+    install_half_close_tls,
+)
 
 ENDPOINT = "ssl:8443:privateKey=server.key:certKey=server.pem"
 
-OURS = (FreedAtTheEnd, DirectTCPTransport, BufferedOutlet, LineProtocol)
+OURS = (HalfCloseTLSTransport, DirectTCPTransport, BufferedOutlet, LineProtocol)
 
 
 def left():
@@ -36,7 +41,7 @@ def factory(server, reactor, tmp_path):
     certificates = Certificates(ENDPOINT, tmp_path)
     lines = LineFactory(server.context, reactor, 0, listening=ListenerConfig(ENDPOINT))
     factory = TLSMemoryBIOFactory(certificates, False, lines, reactor)
-    free_at_the_end(SimpleNamespace(factory=factory))
+    install_half_close_tls(SimpleNamespace(factory=factory))
     gc.collect()
     gc.disable()
     gc.freeze()
@@ -146,7 +151,7 @@ def test_nothing_is_left_of_a_connection(act, reason, factory, server, reactor, 
     protocol = factory.buildProtocol(None)
     transport = DirectTCPTransport(fake_socket, protocol, ("127.0.0.1", 50000), None, 1, reactor)
     protocol.makeConnection(transport)
-    assert "FreedAtTheEnd" in left()
+    assert "HalfCloseTLSTransport" in left()
     client = Client(fake_socket, transport, reactor)
     act(client, fake_socket, transport)
     server.turn()
@@ -272,7 +277,7 @@ def test_what_comes_after_close_notify_is_ignored_but_not_without_end(connect, f
     factory.wrappedFactory = Factory.forProtocol(Stream)
     client = connect()
     client.half_close()
-    for _ in range(MAX_IGNORED_BYTES // 16384):
+    for _ in range(MAX_BYTES_AFTER_CLOSE_NOTIFY // 16384):
         fake_socket.incoming.append(b"x" * 16384)
         client.transport.doRead()
     reactor.turn()
@@ -285,11 +290,11 @@ def test_what_comes_after_close_notify_is_ignored_but_not_without_end(connect, f
 
 def test_other_ports_are_left_alone():
     plain = Factory()
-    free_at_the_end(SimpleNamespace(factory=plain))
-    free_at_the_end(object())
+    install_half_close_tls(SimpleNamespace(factory=plain))
+    install_half_close_tls(object())
     assert plain.protocol is None
 
 
 def test_the_usual_transport_is_left_as_it_is(factory):
-    assert factory.protocol is FreedAtTheEnd
+    assert factory.protocol is HalfCloseTLSTransport
     assert TLSMemoryBIOFactory.protocol is BufferingTLSTransport

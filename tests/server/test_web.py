@@ -10,12 +10,14 @@ from twisted.python.failure import Failure
 from twistedsock.auth.origins import AllowedOrigins, ListenerScope, host_name
 from twistedsock.codecs.http import MAX_HEAD
 from twistedsock.errors import ErrorCode
+from twistedsock.limits.settings import Limits
 from twistedsock.server.connection import LINGER_SECONDS
 from twistedsock.server.http.origin_policy import MAX_LOGGED, OriginPolicy
 from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig
 from twistedsock.server.web import WebFactory
-from twistedsock.server.websocket import OPEN_TIMEOUT
 from twistedsock.testing import FakeServer, read_frames
+
+HANDSHAKE_TIMEOUT = Limits().handshake_timeout
 
 HOST = "127.0.0.1:8082"
 UPGRADE = {
@@ -243,7 +245,7 @@ def test_a_head_that_ends_behind_the_bound_is_refused_though_it_came_at_once(vis
 def test_who_does_not_ask_in_time_is_refused_and_then_dropped(visit, reactor):
     peer = visit()
     peer.send_bytes(b"GET / HT")
-    reactor.advance(OPEN_TIMEOUT)
+    reactor.advance(HANDSHAKE_TIMEOUT)
     assert peer.received()[0] == 408
     assert peer.transport.half_closed
     reactor.advance(LINGER_SECONDS)
@@ -270,7 +272,7 @@ def test_an_end_leaves_nothing_behind(visit, reactor, data):
     peer.is_lost()
     said = peer.transport.value()
     assert visit.server.context.admission.connections == 0
-    reactor.advance(OPEN_TIMEOUT)
+    reactor.advance(HANDSHAKE_TIMEOUT)
     assert peer.transport.heard() == said
     assert not reactor.getDelayedCalls()
     peer.is_lost()
@@ -292,7 +294,7 @@ def test_who_finds_no_room_is_told_when_to_come_back(build, reactor):
     status, headers, body = refused.received()
     assert (status, headers["retry-after"]) == (503, "5")
     assert b"no room" in body
-    reactor.advance(2 * OPEN_TIMEOUT)
+    reactor.advance(2 * HANDSHAKE_TIMEOUT)
     assert refused.transport.heard() == b"", "there is nothing that it has to send in time"
     refused.is_lost()
     assert visit.server.context.admission.connections == 1

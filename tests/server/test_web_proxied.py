@@ -8,9 +8,9 @@ from twisted.python.failure import Failure
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.auth.trusted_proxies import parse_trusted
 from twistedsock.server.http.origin_policy import OriginPolicy
+from twistedsock.server.proxy_protocol import DEFAULT_TIMEOUT_SECONDS
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.server.web import WebFactory
-from twistedsock.server.websocket import OPEN_TIMEOUT
 from twistedsock.testing import FakeServer, read_frames
 
 PROXY, STRANGER = "10.0.0.1", "198.51.100.9"
@@ -156,7 +156,7 @@ def test_all_connections_count_in_all_before_they_have_told_anything(build):
 
 def test_who_tells_nothing_in_time_is_counted_out(visit, reactor):
     peer = visit()
-    reactor.advance(OPEN_TIMEOUT)
+    reactor.advance(DEFAULT_TIMEOUT_SECONDS)
     assert peer.transport.heard().startswith(b"HTTP/1.1 408 ")
     peer.is_lost()
     assert visit.server.context.admission.connections == 0

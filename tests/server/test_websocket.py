@@ -15,8 +15,11 @@ from tests.server.websocket_client import (
 )
 from tests.server.websocket_streams import MASK, frame
 from twistedsock.codecs.websocket import unmask
-from twistedsock.server.websocket import JSON_PROTOCOL, LINE_PROTOCOL, OPEN_TIMEOUT, WebSocketFactory
+from twistedsock.limits.settings import Limits
+from twistedsock.server.websocket import JSON_PROTOCOL, LINE_PROTOCOL, WebSocketFactory
 from twistedsock.testing import FakeServer
+
+HANDSHAKE_TIMEOUT = Limits().handshake_timeout
 
 JSON_WELCOME = {"type": "welcome", "protocol": 1, "id": "p1", "from": "127.0.0.1:50000", "to": "127.0.0.1:8082"}
 LINE_WELCOME = "WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:8082"
@@ -85,7 +88,7 @@ def test_a_handshake_that_does_not_come_is_not_awaited_for_ever(port: Port, cloc
     """Who says nothing, or half of it, is dropped."""
     client = port.connect()
     client.send_bytes(b"GET /ws HTTP/1.1\r\n")
-    pass_time(clock, OPEN_TIMEOUT + 1)
+    pass_time(clock, HANDSHAKE_TIMEOUT + 1)
     assert client.transport.ending == "aborted"
     client.goes()
     assert not clock.getDelayedCalls()

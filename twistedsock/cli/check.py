@@ -140,7 +140,7 @@ def _doors(kind: str, settings: Settings, endpoints: tuple[str, ...], now: float
         except SettingsError as error:
             report.faults.append(str(error))
             continue
-        worry = parsed.certificates.worry(now) if isinstance(parsed, TLSEndpoint) else None
+        worry = parsed.certificates.expiry_warning(now) if isinstance(parsed, TLSEndpoint) else None
         if worry is not None:
             report.dangers.append(worry)
         is_public = recorder.host != "" and not is_loopback(recorder.host)

@@ -1,36 +1,35 @@
-"""What a listening port does while the system has no file, or no memory, for another connection.
+"""Listening ports while the system has no file descriptor, or no memory, for another connection.
 
-Twisted keeps one file in reserve: it gives it up, takes the connections that wait with it, closes each at once, and
-takes the reserve back. That is logged with three lines for each connection, so that whoever connects in vain fills the
-disk. And where the reserve does not help, the port is ready to be read again at once, as its connections still wait:
-the processor would do nothing else.
-"""
+Twisted keeps one file descriptor in reserve. It gives it up, accepts the waiting connections with it, closes each at
+once, and takes the reserve back. It logs three lines for each connection, so that clients could fill the disk by
+connecting in vain. And if the reserve does not help, the port is ready to be read again at once, because the
+connections still wait: the process would do nothing else."""
 
 from typing import Any
 
 from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
 
-REST = 1.0
-"""Seconds without a look at those who wait, where one could not even be taken to be closed."""
+from twistedsock.server.twisted_internals import redirect_log
 
-SILENCE = 60.0
-"""Seconds between two lines of the log that say the same."""
+ACCEPT_PAUSE_SECONDS = 1.0
+"""Time without accepting, if not even a connection to be closed could be accepted."""
 
-_HOPELESS = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM")
+LOG_INTERVAL_SECONDS = 60.0
+"""Time between two warnings of one port."""
+
+_OUT_OF_RESOURCES = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM")
 
 
 def install_accept_backoff(port: Any, reactor: Any) -> None:
-    """Let a listening port of Twisted's tell of a shortage once, and rest in it. The log is the only place where it
-    says what it met, so that is where we stand."""
-    usual = getattr(port, "_logger", None)
-    if isinstance(usual, Logger):
-        port._logger = Logger(usual.namespace, observer=AcceptErrorLog(port, reactor))
+    """Let a listening port of Twisted's log a shortage once, and pause during it. Twisted reports the errors of accept
+    to the port's log only, so the log is replaced."""
+    redirect_log(port, AcceptErrorLog(port, reactor))
 
 
 @implementer(ILogObserver)
 class AcceptErrorLog:
-    """In place of the log, for what a port says while it accepts."""
+    """Receives what a port logs while it accepts."""
 
     _log = Logger()
 
@@ -41,26 +40,26 @@ class AcceptErrorLog:
         self._closed = 0
 
     def __call__(self, event: LogEvent) -> None:
-        if event.get("acceptError") in _HOPELESS:
-            self._rest()
+        if event.get("acceptError") in _OUT_OF_RESOURCES:
+            self._pause()
         elif "address" in event:
             self._closed += 1
         else:
-            return  # the reserve given up and taken back, or a peer that left before it was accepted
+            return  # the reserve was given up or taken back, or a client left before it was accepted
         now = self._reactor.seconds()
         if now >= self._silent_until:
-            self._silent_until = now + SILENCE
+            self._silent_until = now + LOG_INTERVAL_SECONDS
             self._log.warn(
-                "no file is left for new connections (ulimit -n): they are closed at once, {closed} since this was "
-                "last said; those that are there go on",
+                "out of file descriptors (see ulimit -n): closed {closed} new connections since the last message; "
+                "existing connections are unaffected",
                 closed=self._closed,
             )
             self._closed = 0
 
-    def _rest(self) -> None:
+    def _pause(self) -> None:
         self._port.stopReading()
-        self._reactor.callLater(REST, self._go_on)
+        self._reactor.callLater(ACCEPT_PAUSE_SECONDS, self._resume)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         if self._port.connected and not self._port.disconnecting:
             self._port.startReading()

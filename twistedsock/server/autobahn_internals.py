@@ -1,36 +1,48 @@
-"""Autobahn connections without what only their handshake, or only other servers, need.
+"""The private parts of Autobahn that this server depends on: smaller connections, joined fragments, direct parsing.
 
-An idle WebSocket is 45 attributes, most of them the same for all: here they stand on the class until a connection
-needs one of its own. Autobahn sets and reads them by name, so a name that it no longer has costs nothing.
+Checked with Autobahn 26.10. ``tests/server/test_internals.py`` fails if a later version lacks one of the names in
+``METHODS`` or ``ATTRIBUTES``: then compare this module with ``autobahn.websocket.protocol.WebSocketProtocol``.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.websocket.protocol import TrafficStats, WebSocketProtocol
 from autobahn.websocket.utf8validator import Utf8Validator
 
+CHECKED_AUTOBAHN_VERSION = "26.10"
 
-class _Settled:
-    """In place of the two Deferreds that tell when a connection has opened and closed; nobody listens to ours."""
+METHODS = (
+    "_cancelAutoPingTimeoutCall",
+    "_connectionLost",
+    "_dataReceived",
+    "_max_message_size_exceeded",
+    "_sendAutoPing",
+)
+"""Private methods of Autobahn's protocol that are called or overridden here. Its factory has ``_batched_timer``."""
+
+
+class _ResolvedFuture:
+    """Replaces the two Deferreds that fire when a connection has opened and closed. Nothing waits for them here."""
 
     called = True
 
     def callback(self, result: object) -> None:
-        """Nobody is there to be told."""
+        """Ignored."""
 
 
-class _Silence:
-    """In place of Autobahn's log, which tells of peers and their faults: a stranger could fill the disk with them.
-    Faults of ours are exceptions, which are logged elsewhere."""
+class _NullLogger:
+    """Replaces Autobahn's log, which reports clients and their errors: remote clients could fill the disk with it.
+    Exceptions are logged by ``server.connection``."""
 
-    def say_nothing(self, *arguments: object, **fields: object) -> None:
-        """Nothing."""
+    def ignore(self, *arguments: object, **fields: object) -> None:
+        """Ignored."""
 
-    trace = debug = info = warn = error = critical = failure = say_nothing
+    trace = debug = info = warn = error = critical = failure = ignore
 
 
-_SAME_FOR_ALL: dict[str, Any] = {
+OPEN_STATE: dict[str, Any] = {
     "connected": 1,
     "state": WebSocketProtocol.STATE_OPEN,
     "data": b"",
@@ -66,20 +78,20 @@ _SAME_FOR_ALL: dict[str, Any] = {
     "inside_message": False,
     "current_frame": None,
 }
-"""Attributes of an open connection at rest."""
+"""Attributes of an open connection without unfinished input. Their common values stand on the class."""
 
-_SHARED: dict[str, Any] = {
-    "is_open": _Settled(),
-    "is_closed": _Settled(),
+SHARED: dict[str, Any] = {
+    "is_open": _ResolvedFuture(),
+    "is_closed": _ResolvedFuture(),
     "trafficStats": TrafficStats(),
     "_valid_events": None,
     "_results": None,
     "_transport_details": None,
     "peer": "",
 }
-"""What is made for each connection and read by nobody here, or by the log alone."""
+"""Objects that Autobahn creates for each connection and that this server does not use."""
 
-_HANDSHAKE = {
+HANDSHAKE_STATE = {
     "http_headers",
     "http_request_data",
     "http_request_host",
@@ -95,31 +107,37 @@ _HANDSHAKE = {
     "websocket_protocols",
     "_wskey",
 }
-"""What is not needed once the connection is open; the validator is made again when a message needs one."""
+"""Attributes that are not needed after the handshake. The validator is created again when a message needs one."""
 
 
-def _is_own(name: str, value: Any) -> bool:
-    if name in _SAME_FOR_ALL:
-        return value != _SAME_FOR_ALL[name] and name != "send_queue"
-    return name not in _SHARED and name not in _HANDSHAKE
+ATTRIBUTES = (*OPEN_STATE, *SHARED, *HANDSHAKE_STATE)
+"""Attributes that Autobahn sets on each connection."""
+
+
+def _differs_from_class(name: str, value: Any) -> bool:
+    if name in OPEN_STATE:
+        return value != OPEN_STATE[name] and name != "send_queue"
+    return name not in SHARED and name not in HANDSHAKE_STATE
 
 
 class SlimConnection:
-    """Mixed into a WebSocket protocol, before Autobahn's class. A connection is opened by Autobahn, and ``lighten`` is
-    to be called in ``onOpen``; or by ``open_at_once``."""
+    """Reduces the memory of a connection: default values stand on the class, not on each of the connections.
 
-    log = _Silence()
+    An idle connection of Autobahn has 45 attributes, and most of them have the same value on all connections. This
+    class is mixed in before Autobahn's. A connection is opened either by Autobahn, and then ``onOpen`` must call
+    ``drop_handshake_state``, or by ``open_without_handshake``."""
 
-    # What Autobahn's class has.
+    log = _NullLogger()
+
+    # Provided by Autobahn's class.
     autoPingInterval: int
     _sendAutoPing: Callable[[], None]
 
     def __init__(self) -> None:
-        """Autobahn's own makes what stands on the class here."""
+        """Replaces the constructor of Autobahn's class, which sets what stands on the class here."""
 
-    def open_at_once(self, factory: Any, transport: Any, subprotocol: str | None) -> None:
-        """Bring a new connection to where Autobahn's handshake and ``lighten`` would have brought it. The handshake has
-        been read, and is to be answered, by others."""
+    def open_without_handshake(self, factory: Any, transport: Any, subprotocol: str | None) -> None:
+        """Set the state of a connection that is open, for a handshake that the caller reads and answers."""
         self.factory, self.transport = factory, transport
         factory.countConnections += 1
         if subprotocol is not None:
@@ -128,17 +146,97 @@ class SlimConnection:
             timer = factory._batched_timer
             self.autoPingPendingCall = timer.call_later(self.autoPingInterval, self._sendAutoPing)
 
-    def lighten(self) -> None:
-        # A new dict, as one that has lost its entries keeps their room.
-        self.__dict__ = {name: value for name, value in self.__dict__.items() if _is_own(name, value)}
+    def drop_handshake_state(self) -> None:
+        # A new dict, because one that has lost its entries keeps their memory.
+        self.__dict__ = {name: value for name, value in self.__dict__.items() if _differs_from_class(name, value)}
 
     def __getattr__(self, name: str) -> Any:
-        # Only asked for what is nowhere else.
         if name == "utf8validator":
             self.utf8validator = validator = Utf8Validator()
             return validator
         raise AttributeError(name)
 
 
-for _attribute, _value in {**_SAME_FOR_ALL, **_SHARED}.items():
+for _attribute, _value in {**OPEN_STATE, **SHARED}.items():
     setattr(SlimConnection, _attribute, _value)
+
+
+class FragmentAssembler:
+    """Joins the fragments of a message as they arrive. This class is mixed in before Autobahn's.
+
+    Autobahn keeps each piece as an object: a message in pieces of two bytes takes 28 times its size, and empty
+    fragments (allowed by RFC 6455 section 5.4) take unlimited memory, because they never reach a limit of bytes. Here a
+    message can have as many fragments as bytes."""
+
+    _joined: bytes | bytearray = b""
+
+    # Provided by Autobahn's class.
+    failedByMe: bool
+    maxMessagePayloadSize: int
+    message_data: Any
+    frame_data: Any
+
+    @property
+    def assembled_bytes(self) -> int:
+        """The size of the message that is being assembled."""
+        return len(self._joined)
+
+    def discard_fragments(self) -> None:
+        self._joined = b""
+
+    def onMessageBegin(self, isBinary: bool) -> None:
+        super().onMessageBegin(isBinary)  # type: ignore[misc]
+        self._joined = bytearray()
+        self._fragments = 0
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        super().onMessageFrameBegin(length)  # type: ignore[misc]
+        self._fragments += 1
+        maximum = self.maxMessagePayloadSize
+        if self._fragments > maximum and not self.failedByMe:
+            self.wasMaxMessagePayloadSizeExceeded = True
+            reason = f"received WebSocket message of more than {maximum} fragments"
+            self._max_message_size_exceeded(self._fragments, maximum, reason)  # type: ignore[attr-defined]
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        if not self.failedByMe:
+            self._joined += payload
+
+    def onMessageFrameEnd(self) -> None:
+        self.frame_data = None
+
+    def onMessageEnd(self) -> None:
+        self.message_data = [bytes(self._joined)]
+        del self._joined, self._fragments
+        super().onMessageEnd()  # type: ignore[misc]
+
+
+class AutobahnConnection(SlimConnection, FragmentAssembler, WebSocketServerProtocol):  # type: ignore[misc]
+    """A WebSocket connection of Autobahn, with public names for the private methods that the server calls.
+    ``CONFIG_ATTRS`` is empty because the options stand on a subclass of each factory, see ``configure``: copying them
+    to each connection and logging them would be most of the cost of a handshake."""
+
+    CONFIG_ATTRS: Any = ()
+
+    def parse(self, data: bytes) -> None:
+        """Parse input. Autobahn's ``dataReceived`` formats a log message first and then does the same."""
+        self._dataReceived(data)
+
+    def cancel_ping_timeout(self) -> None:
+        """Input has arrived: do not close the connection for a missing pong."""
+        if self.autoPingTimeoutCall is not None:
+            self._cancelAutoPingTimeoutCall()
+
+    def end(self, reason: Any) -> None:
+        """The connection is lost. Autobahn's ``connectionLost`` formats log messages as well, which is most of its
+        cost."""
+        WebSocketProtocol._connectionLost(self, reason)
+        self.factory.countConnections -= 1
+
+
+def configure(factory: Any, connection_class: type[AutobahnConnection]) -> None:
+    """Let a factory create connections of a subclass that has the factory's options as class attributes."""
+    options = {name: getattr(factory, name) for name in WebSocketServerProtocol.CONFIG_ATTRS}
+    # On a class, a function would become a method. This one is called for each browser that offers compression.
+    options["perMessageCompressionAccept"] = staticmethod(options["perMessageCompressionAccept"])
+    factory.protocol = type("Configured" + connection_class.__name__, (connection_class,), options)

@@ -1,4 +1,4 @@
-"""Connections that begin with a PROXY header, before TLS and all else."""
+"""HAProxy's PROXY protocol: connections of trusted proxies that begin with the address of their client."""
 
 from typing import Any
 
@@ -9,86 +9,92 @@ from twisted.python.failure import Failure
 
 from twistedsock.auth.trusted_proxies import Source
 from twistedsock.codecs.proxy_protocol import Header, HeaderReader
-from twistedsock.server.sockets import ListenerConfig, host_of, innermost_transport
+from twistedsock.limits.settings import Limits
+from twistedsock.server.sockets import ListenerConfig, hand_over, host_of, innermost_transport
 from twistedsock.server.timeouts import TimeoutQueue
-from twistedsock.server.websocket import OPEN_TIMEOUT
+
+DEFAULT_TIMEOUT_SECONDS = Limits().handshake_timeout
 
 
-def proxied_address(source: Source) -> Any:
-    """What a proxy tells, as Twisted has addresses."""
+def twisted_address(source: Source) -> Any:
+    """The address that a proxy reported, as Twisted represents it."""
     if not source.host:
         return UNIXAddress(b"")
     kind = IPv6Address if ":" in source.host else IPv4Address
     return kind("TCP", source.host, source.port)
 
 
-def speaks_for_proxy(transport: Any) -> bool:
-    """Whether the client that a PROXY header reported on this connection is a trusted proxy itself. Loopback is trusted
+def client_is_trusted_proxy(transport: Any) -> bool:
+    """True if the client that a PROXY header reported on this connection is itself a trusted proxy. Loopback is trusted
     as it was reported, although the client is known by another address: see ``Source.seen_from``."""
-    return getattr(innermost_transport(transport), "speaks_for_proxy", False)
+    return getattr(innermost_transport(transport), "client_is_trusted_proxy", False)
 
 
-def expect_proxy_headers(port: Any, reactor: Any, listening: ListenerConfig, seconds: float = OPEN_TIMEOUT) -> None:
-    """Let the trusted connections of a listening port begin with a header, if it is proxied, and have it within so many
-    seconds. Before the first one."""
+def expect_proxy_headers(
+    port: Any, reactor: Any, listening: ListenerConfig, seconds: float = DEFAULT_TIMEOUT_SECONDS
+) -> None:
+    """If a listener is ``proxied``, require a header on the connections of its trusted proxies, within ``seconds``.
+    Must be called before the first connection. ``factory`` is a public attribute of Twisted's ports."""
     if listening.proxied:
         port.factory = ProxyProtocolFactory(port.factory, reactor, listening, seconds)
 
 
 class ProxyProtocol(Protocol):
-    """A connection of a trusted proxy until its header is there. Then it is gone, and nothing of it is left."""
+    """A connection of a trusted proxy until its header has been read. Then the protocol of the port takes over."""
 
     factory: "ProxyProtocolFactory"
     transport: Any
 
     def connectionMade(self) -> None:
-        # Where those find it whom it is given to.
-        self.transport.accepted_at = self.factory.deadlines.now()
+        # An attribute of the transport, because the next protocol needs it: see ``sockets.handshake_info``.
+        self.transport.accepted_at = self.factory.timeouts.now()
         self._reader = HeaderReader()
-        self.factory.deadlines.start(self)
+        self.factory.timeouts.start(self)
 
     def dataReceived(self, data: bytes) -> None:
         header = self._reader.feed(data)
         if isinstance(header, Header):
-            self.factory.deadlines.stop(self)
-            self._give_way(header)
+            self.factory.timeouts.stop(self)
+            self._hand_over(header)
         elif header is not None:
-            self.factory.deadlines.stop(self)
-            self.refuse()
+            self.factory.timeouts.stop(self)
+            self.reject()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        # Not a word: load balancers look whether we are there by connecting, and go.
-        self.factory.deadlines.stop(self)
+        # Not logged: load balancers check the server by connecting and disconnecting.
+        self.factory.timeouts.stop(self)
 
-    def refuse(self) -> None:
-        """There is no header, and there will be none."""
-        self.factory.tell(host_of(self.transport.getPeer()) or "a Unix socket")
+    def reject(self) -> None:
+        """The connection does not begin with a header."""
+        self.factory.log_missing_header(host_of(self.transport.getPeer()) or "a Unix socket")
         self.transport.abortConnection()
 
-    def _give_way(self, header: Header) -> None:
-        transport, told = self.transport, None
+    def _hand_over(self, header: Header) -> None:
+        transport, address = self.transport, None
         if header.source is not None:
-            told = proxied_address(header.source.seen_from(host_of(transport.getPeer())))
-            transport.speaks_for_proxy = self.factory.listening.trusted.trusts(header.source.host)
-        owner: Any = self.factory.wrapped.buildProtocol(told)
-        transport.protocol = owner
-        owner.makeConnection(transport)
+            address = twisted_address(header.source.seen_from(host_of(transport.getPeer())))
+            transport.client_is_trusted_proxy = self.factory.listening.trusted.trusts(header.source.host)
+        protocol: Any = self.factory.wrapped.buildProtocol(address)
+        hand_over(transport, protocol)
+        protocol.makeConnection(transport)
         if header.rest:
-            owner.dataReceived(header.rest)
+            protocol.dataReceived(header.rest)
 
 
 class ProxyProtocolFactory(ServerFactory):
-    """In front of the factory of a port. The connections of all but the trusted are made as if it were not there, so a
-    header that they send is what it would be anywhere: no command, and no request."""
+    """Placed before the factory of a port. Connections that do not come from a trusted proxy skip it, so a header that
+    they send is an invalid command or request."""
 
     protocol: Any = ProxyProtocol
     noisy = False
     _log = Logger()
-    _told = False
+    _has_logged = False
 
-    def __init__(self, wrapped: Any, reactor: Any, listening: ListenerConfig, seconds: float = OPEN_TIMEOUT) -> None:
+    def __init__(
+        self, wrapped: Any, reactor: Any, listening: ListenerConfig, seconds: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> None:
         self.wrapped = wrapped
-        self.deadlines: TimeoutQueue[ProxyProtocol] = TimeoutQueue(reactor, seconds, ProxyProtocol.refuse)
+        self.timeouts: TimeoutQueue[ProxyProtocol] = TimeoutQueue(reactor, seconds, ProxyProtocol.reject)
         self.listening = listening
 
     def buildProtocol(self, address: Any) -> Any:
@@ -97,15 +103,16 @@ class ProxyProtocolFactory(ServerFactory):
         return self.wrapped.buildProtocol(address)
 
     def doStop(self) -> None:
+        """The port started the wrapped factory before this one took its place."""
         self.wrapped.doStop()
 
-    def tell(self, proxy: str) -> None:
-        """Log that a proxy sends no header, once: it will go on like that."""
-        if not self._told:
-            self._told = True
+    def log_missing_header(self, proxy: str) -> None:
+        """Log once that a proxy sends no header, because each of its connections would repeat it."""
+        if not self._has_logged:
+            self._has_logged = True
             self._log.warn(
-                "the proxy at {proxy} does not begin with a PROXY header at {endpoint}, so its connections are closed; "
-                "let it send one, or take this endpoint out of proxy-protocol",
+                "the proxy at {proxy} sends no PROXY header to {endpoint}, so its connections are closed: "
+                "enable the header in the proxy, or remove this endpoint from proxy-protocol",
                 proxy=proxy,
                 endpoint=self.listening.endpoint,
             )

@@ -1,4 +1,4 @@
-"""What the shells want of a connection's socket, and how its two ends are written."""
+"""Addresses, listeners' configuration, socket options, and TCP statistics of connections."""
 
 import socket
 import struct
@@ -13,149 +13,66 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twistedsock.auth.origins import ListenerScope
 from twistedsock.auth.trusted_proxies import NOBODY, TrustedProxies
 from twistedsock.limits.principal import is_loopback
+from twistedsock.server.twisted_internals import unencrypted_bytes, unsent_bytes
 from twistedsock.session.encoder import Endpoints
 from twistedsock.session.timeline import HandshakeInfo, Step
 from twistedsock.stats import TcpStats
 
-_INHERITS = sys.platform == "linux"
-"""Whether a TCP connection has the options of the socket that it was accepted from (Linux: tcp(7) and socket(7))."""
+# The configuration of a listener, and its factory.
 
-_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 
-_OF_TCP_INFO = struct.Struct("=68xI48xQQ8xI")
-"""Of ``struct tcp_info`` in Linux's <linux/tcp.h>, which only ever grows at its end: tcpi_rtt at 68 (microseconds),
-tcpi_bytes_acked at 120, tcpi_bytes_received at 128, tcpi_notsent_bytes at 144. The last came with Linux 4.6."""
+class ListenerConfig(msgspec.Struct, frozen=True):
+    """What the connections of one listener have in common. ``endpoint`` is its endpoint string as configured, empty for
+    other ports. ``trusted`` are the proxies that may report the address of their client; if the listener is
+    ``proxied``, their connections begin with a PROXY header."""
 
-_UNANSWERED = struct.Struct("=2xBB52xI")
-"""Of the same: tcpi_retransmits at 2 and tcpi_probes at 3, which begin at 0 again with each answer;
-tcpi_last_ack_recv at 56 (milliseconds since then)."""
+    endpoint: str = ""
+    proxied: bool = False
+    trusted: TrustedProxies = NOBODY
+
+    @property
+    def secure(self) -> bool:
+        """True if connections begin with a TLS handshake."""
+        return self.endpoint.startswith("ssl:")
+
+
+DEFAULT_LISTENER = ListenerConfig()
+"""For connections that no configured listener accepted."""
+
+
+class ListenerFactory(ServerFactory):
+    """Creates the protocols of one listener."""
+
+    noisy = False
+    listening: ListenerConfig
+
+    def buildProtocol(self, address: Any) -> Protocol | None:
+        """``address`` is the client's: the one in the PROXY header if there is one."""
+        protocol: Any = super().buildProtocol(address)
+        if self.listening.proxied:
+            protocol.proxied_address = address
+        return protocol
+
+
+# Addresses.
 
 
 class LocalAddress(msgspec.Struct, frozen=True):
-    """Our end of a connection: as people write it, and as the rules for origins ask for it."""
+    """The server's end of a connection, as text and as the origin rules need it."""
 
-    shown: bytes
-    door: ListenerScope
-
-
-def prepare_listening_socket(port: Any, send_buffer_bytes: int, unreachable_timeout: int = 0) -> None:
-    """Do once for a listening port what each of its connections would need: ``tune_socket`` its socket where that is
-    inherited, and find out where its connections come in, if that is one address. To be called before the first one.
-    The two facts are kept on the port, as that is what a connection knows of where it came from."""
-    handle = getattr(port, "socket", None)
-    if _INHERITS and isinstance(handle, socket.socket) and handle.family != socket.AF_UNIX:
-        _set_options(handle, send_buffer_bytes, unreachable_timeout)
-        port.connections_are_tuned = True
-    address = port.getHost()
-    # A scope's name is known of a connection only.
-    if host_of(address) not in ("", "0.0.0.0", "::") and not getattr(address, "scopeID", 0):
-        port.connections_come_in = _here(address)
-
-
-def tune_socket(transport: Any, send_buffer_bytes: int, unreachable_timeout: int = 0) -> None:
-    """Small messages leave at once; a peer that has not answered for ``unreachable_timeout`` seconds is gone (0 leaves
-    that to the kernel, which takes hours); and a peer that stalls holds at most twice ``send_buffer_bytes`` of the
-    kernel's memory here (0 leaves that to it too, and it gives megabytes)."""
-    if getattr(_port(transport), "connections_are_tuned", False):
-        return
-    handle = getattr(innermost_transport(transport), "socket", None)
-    if isinstance(handle, socket.socket):
-        _set_options(handle, send_buffer_bytes, unreachable_timeout)
-
-
-def innermost_transport(transport: Any) -> Any:
-    """The transport that has the socket: it may be below TLS."""
-    while hasattr(transport, "transport"):
-        transport = transport.transport
-    return transport
-
-
-def handshake_info(transport: Any, now: float, handshake: str = "", accepted_at: float | None = None) -> HandshakeInfo:
-    """How a connection came in whose session begins ``now``, ``handshake`` being the last of what came before; its port
-    took it at ``accepted_at``, or now. Who was told of it by a proxy first, had noted the time on the lowest
-    transport."""
-    proxied = getattr(innermost_transport(transport), "accepted_at", None)
-    began = now if accepted_at is None else accepted_at
-    if proxied is None:
-        return HandshakeInfo(began, handshake)
-    return HandshakeInfo(proxied, handshake, (Step(began, "proxied"),))
-
-
-def traffic_of(transport: Any) -> TcpStats | None:
-    """What has gone through a connection, as Linux tells of TCP (tcp(7), TCP_INFO); None for other sockets and on other
-    platforms. Of a connection that has ended, what it had been in the end, if its transport has kept that. It costs a
-    system call, and nobody anything who does not ask."""
-    innermost_transport, waiting = transport, 0
-    while hasattr(innermost_transport, "transport"):
-        # Twisted's TLS keeps here what its connection has not taken.
-        waiting += sum(map(len, getattr(innermost_transport, "_appSendBuffer", ())))
-        innermost_transport = innermost_transport.transport
-    handle = getattr(innermost_transport, "socket", None)
-    if handle is None or _TCP_INFO is None:
-        last: TcpStats | None = getattr(innermost_transport, "last_traffic", None)
-        return last
-    try:
-        told = handle.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _OF_TCP_INFO.size)
-    except OSError:  # a Unix socket
-        return None
-    if len(told) < _OF_TCP_INFO.size:  # an older kernel
-        return None
-    microseconds, acknowledged, received, unsent = _OF_TCP_INFO.unpack(told)
-    # And Twisted's transports what the socket has not taken.
-    waiting += len(innermost_transport.dataBuffer) - innermost_transport.offset + innermost_transport._tempDataLen
-    return TcpStats(acknowledged, received, waiting + unsent, microseconds / 1e6)
-
-
-def seconds_unanswered(transport: Any) -> float:
-    """Seconds since the other machine has acknowledged anything, if it has been asked twice in vain since: by what was
-    sent again, or by probes whether it has room (once may be a lost packet). 0 if it owes no answer, and where that is
-    not known."""
-    handle = getattr(transport, "socket", None)
-    if handle is None or _TCP_INFO is None:
-        return 0.0
-    told = handle.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _UNANSWERED.size)
-    if len(told) < _UNANSWERED.size:  # an older kernel
-        return 0.0
-    retransmits, probes, milliseconds = _UNANSWERED.unpack(told)
-    return milliseconds / 1000 if retransmits + probes > 1 else 0.0
-
-
-def _port(transport: Any) -> Any:
-    """The listening port that a connection came in by, None if its transport has no such thing."""
-    return getattr(transport, "server", None)
-
-
-def _set_options(handle: socket.socket, send_buffer_bytes: int, unreachable_timeout: int) -> None:
-    if handle.family != socket.AF_UNIX:
-        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _keepalive(unreachable_timeout):
-            handle.setsockopt(socket.IPPROTO_TCP, option, value)
-        # Telnet sends its Ctrl-C as urgent data; it is to be read where it stands.
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-    if send_buffer_bytes:
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
-
-
-def _keepalive(seconds: int) -> list[tuple[int, int]]:
-    """Options of TCP (tcp(7)) with which a connection at rest is closed after ``seconds`` if the other machine does not
-    answer: after half of it in silence it is probed three times, an eighth apart. Linux sends no such probes while
-    something waits to be acknowledged or sent: that is what ``reachability`` is for. A platform may lack some."""
-    if not seconds:
-        return []
-    wanted = {"TCP_KEEPIDLE": max(1, seconds // 2), "TCP_KEEPINTVL": max(1, seconds // 8), "TCP_KEEPCNT": 3}
-    return [(getattr(socket, name), value) for name, value in wanted.items() if hasattr(socket, name)]
+    text: bytes
+    scope: ListenerScope
 
 
 def host_of(address: Any) -> str:
-    """The literal address of one end, "" for a Unix socket."""
+    """The IP address of one end, empty for a Unix socket."""
     return address.host if isinstance(address, IPv4Address | IPv6Address) else ""
 
 
 def format_address(address: Any) -> str:
-    """One end as people write it: ``127.0.0.1:8081``, ``[::1]:8081``, ``unix:/run/bridge`` or ``unix:-``. A client
-    chooses the path of its own Unix socket, and that is written in lines, logs and terminals, so spaces and characters
-    that cannot be printed are percent-encoded."""
+    """An address as text: ``127.0.0.1:8081``, ``[::1]:8081``, ``unix:/run/bridge`` or ``unix:-``. A client chooses the
+    path of its own Unix socket, and addresses appear in lines, logs and terminals. Therefore spaces and characters that
+    cannot be printed are percent-encoded."""
     if isinstance(address, IPv6Address):
         return f"[{address.host}]:{address.port}"
     if isinstance(address, IPv4Address):
@@ -169,54 +86,152 @@ def _escape(character: str) -> str:
     return character if character.isprintable() and character != " " else quote(character)
 
 
-def _here(address: Any) -> LocalAddress:
-    return LocalAddress(
-        format_address(address).encode(), ListenerScope(is_loopback(host_of(address)), getattr(address, "port", 0))
-    )
-
-
 def local_address_of(transport: Any) -> LocalAddress:
-    """Our end of a connection."""
-    known = getattr(_port(transport), "connections_come_in", None)
-    return known if known is not None else _here(transport.getHost())
+    """The server's end of a connection."""
+    known = getattr(_port_of(transport), "local_address", None)
+    return known if known is not None else _local_address(transport.getHost())
 
 
-def endpoints_of(transport: Any, peer: Any) -> Endpoints:
-    """Both ends of a connection, of which ``peer`` is the far one."""
-    return Endpoints(format_address(peer).encode(), local_address_of(transport).shown)
+def _local_address(address: Any) -> LocalAddress:
+    scope = ListenerScope(is_loopback(host_of(address)), getattr(address, "port", 0))
+    return LocalAddress(format_address(address).encode(), scope)
 
 
-class ListenerConfig(msgspec.Struct, frozen=True):
-    """Each listener has factories of its own, which hold this. ``endpoint`` is its endpoint string as configured, ""
-    where there is none. ``trusted`` are those that may tell whom they speak for; where it is ``proxied``, their
-    connections begin with a PROXY header."""
-
-    endpoint: str = ""
-    proxied: bool = False
-    trusted: TrustedProxies = NOBODY
-
-    @property
-    def secure(self) -> bool:
-        """Whether its connections begin with a handshake of TLS."""
-        return self.endpoint.startswith("ssl:")
+def endpoints_of(transport: Any, client_address: Any) -> Endpoints:
+    """Both ends of a connection."""
+    return Endpoints(format_address(client_address).encode(), local_address_of(transport).text)
 
 
-DEFAULT_LISTENER = ListenerConfig()
-"""Of connections that no listener of ours accepted."""
+def handshake_info(transport: Any, now: float, handshake: str = "", accepted_at: float | None = None) -> HandshakeInfo:
+    """How a connection began, for its timeline. ``handshake`` names the last handshake, which ends ``now``; the
+    protocol accepted the connection at ``accepted_at``, or now. If a PROXY header came first, the innermost transport
+    has the time before it."""
+    before_header = getattr(innermost_transport(transport), "accepted_at", None)
+    began = now if accepted_at is None else accepted_at
+    if before_header is None:
+        return HandshakeInfo(began, handshake)
+    return HandshakeInfo(before_header, handshake, (Step(began, "proxied"),))
 
 
-class ListenerFactory(ServerFactory):
-    """Makes the protocols of one listener."""
-
-    noisy = False
-    listening: ListenerConfig
-
-    def buildProtocol(self, address: Any) -> Protocol | None:
-        """``address`` is the far end of the connection, as a proxy tells it where one does."""
-        protocol: Any = super().buildProtocol(address)
-        if self.listening.proxied:
-            protocol.told = address
-        return protocol
+# Transports and ports.
 
 
-# TODO-MERGED-DOC: What the connections of one listener have in common.
+def innermost_transport(transport: Any) -> Any:
+    """The transport that has the socket. It may be below TLS."""
+    while hasattr(transport, "transport"):
+        transport = transport.transport
+    return transport
+
+
+def hand_over(transport: Any, protocol: Any) -> None:
+    """Let another protocol receive the input and the end of a connection from now on. Its previous protocol is no
+    longer called."""
+    transport.protocol = protocol
+
+
+def _port_of(transport: Any) -> Any:
+    """The listening port that accepted a connection, None for other transports."""
+    return getattr(transport, "server", None)
+
+
+# Socket options.
+
+OPTIONS_ARE_INHERITED = sys.platform == "linux"
+"""Whether a TCP connection has the options of the socket that accepted it (Linux: tcp(7) and socket(7))."""
+
+
+def prepare_listening_socket(port: Any, send_buffer_bytes: int, unreachable_timeout: int = 0) -> None:
+    """Do once for a listening port what each of its connections would need: ``tune_socket`` if options are inherited,
+    and formatting the local address if it is the same for all. Must be called before the first connection. The results
+    are attributes of the port, because a connection has a reference to it."""
+    handle = getattr(port, "socket", None)
+    if OPTIONS_ARE_INHERITED and isinstance(handle, socket.socket) and handle.family != socket.AF_UNIX:
+        _set_options(handle, send_buffer_bytes, unreachable_timeout)
+        port.connections_are_tuned = True
+    address = port.getHost()
+    # The name of a scope is known for a connection only.
+    if host_of(address) not in ("", "0.0.0.0", "::") and not getattr(address, "scopeID", 0):
+        port.local_address = _local_address(address)
+
+
+def tune_socket(transport: Any, send_buffer_bytes: int, unreachable_timeout: int = 0) -> None:
+    """Set the options of a connection's socket. Small messages are sent at once. A client that has not answered for
+    ``unreachable_timeout`` seconds is disconnected (0 leaves that to the kernel, which takes hours). A client that does
+    not read occupies at most twice ``send_buffer_bytes`` bytes of kernel memory (0 leaves that to the kernel, which
+    allows megabytes)."""
+    if getattr(_port_of(transport), "connections_are_tuned", False):
+        return
+    handle = getattr(innermost_transport(transport), "socket", None)
+    if isinstance(handle, socket.socket):
+        _set_options(handle, send_buffer_bytes, unreachable_timeout)
+
+
+def _set_options(handle: socket.socket, send_buffer_bytes: int, unreachable_timeout: int) -> None:
+    if handle.family != socket.AF_UNIX:
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in keepalive_options(unreachable_timeout):
+            handle.setsockopt(socket.IPPROTO_TCP, option, value)
+        # Telnet sends its Ctrl-C as urgent data. It must be read in its place among the other bytes.
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    if send_buffer_bytes:
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+
+
+def keepalive_options(seconds: int) -> list[tuple[int, int]]:
+    """TCP options (tcp(7)) that close an idle connection after ``seconds`` if the remote machine does not answer: after
+    half of that time it is probed three times, an eighth apart. Linux sends no such probes while data waits to be
+    acknowledged or sent; ``transport.Reachability`` covers that. Options that the platform lacks are left out."""
+    if not seconds:
+        return []
+    wanted = {"TCP_KEEPIDLE": max(1, seconds // 2), "TCP_KEEPINTVL": max(1, seconds // 8), "TCP_KEEPCNT": 3}
+    return [(getattr(socket, name), value) for name, value in wanted.items() if hasattr(socket, name)]
+
+
+# Statistics of the kernel.
+
+TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+
+# ``struct tcp_info`` in Linux's <linux/tcp.h>, which only grows at its end.
+_TRAFFIC_FIELDS = struct.Struct("=68xI48xQQ8xI")
+"""tcpi_rtt at 68 (microseconds), tcpi_bytes_acked at 120, tcpi_bytes_received at 128, tcpi_notsent_bytes at 144 (since
+Linux 4.6)."""
+
+_UNANSWERED_FIELDS = struct.Struct("=2xBB52xI")
+"""tcpi_retransmits at 2 and tcpi_probes at 3, both reset by each answer; tcpi_last_ack_recv at 56 (milliseconds since
+then)."""
+
+
+def tcp_stats_of(transport: Any) -> TcpStats | None:
+    """The traffic of a connection, from Linux's TCP_INFO (tcp(7)). None for other sockets and platforms. For a
+    connection that has ended, the last statistics if its transport has kept them. Costs a system call."""
+    inner, unsent = transport, 0
+    while hasattr(inner, "transport"):
+        unsent += unencrypted_bytes(inner)
+        inner = inner.transport
+    handle = getattr(inner, "socket", None)
+    if handle is None or TCP_INFO is None:
+        last: TcpStats | None = getattr(inner, "last_tcp_stats", None)
+        return last
+    try:
+        info = handle.getsockopt(socket.IPPROTO_TCP, TCP_INFO, _TRAFFIC_FIELDS.size)
+    except OSError:  # a Unix socket
+        return None
+    if len(info) < _TRAFFIC_FIELDS.size:  # an older kernel
+        return None
+    microseconds, acknowledged, received, unsent_in_kernel = _TRAFFIC_FIELDS.unpack(info)
+    unsent += unsent_bytes(inner) + unsent_in_kernel
+    return TcpStats(acknowledged, received, unsent, microseconds / 1e6)
+
+
+def seconds_unanswered(transport: Any) -> float:
+    """Seconds since the remote machine last acknowledged anything, if two packets or more are unanswered since then:
+    retransmissions, or probes for room (a single one may be lost). 0 if it owes no answer or if that is not known."""
+    handle = getattr(transport, "socket", None)
+    if handle is None or TCP_INFO is None:
+        return 0.0
+    info = handle.getsockopt(socket.IPPROTO_TCP, TCP_INFO, _UNANSWERED_FIELDS.size)
+    if len(info) < _UNANSWERED_FIELDS.size:  # an older kernel
+        return 0.0
+    retransmits, probes, milliseconds = _UNANSWERED_FIELDS.unpack(info)
+    return milliseconds / 1000 if retransmits + probes > 1 else 0.0

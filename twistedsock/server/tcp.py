@@ -49,7 +49,7 @@ class LineProtocol(Protocol):
 
     factory: "LineFactory"
     transport: Any
-    told: Any = None
+    proxied_address: Any = None
     _conversation: InputPipeline | None = None
     _telnet: TelnetFilter | None = None
     _closing: Any = None
@@ -64,7 +64,7 @@ class LineProtocol(Protocol):
     def connectionMade(self) -> None:
         factory, transport = self.factory, self.transport
         tune_socket(transport, factory.send_buffer_bytes, factory.context.limits.unreachable_timeout)
-        self._address = host_of(self.told or transport.getPeer())
+        self._address = host_of(self.proxied_address or transport.getPeer())
         secure = factory.listening.secure
         price = ENTRY_PRICE + secure * TLS_HANDSHAKE_PRICE
         is_in_time = factory.context.charge(address_principal(self._address), price)
@@ -91,7 +91,7 @@ class LineProtocol(Protocol):
 
     def _begin(self) -> None:
         factory, transport = self.factory, self.transport
-        peer = self.told or transport.getPeer()
+        peer = self.proxied_address or transport.getPeer()
         self._opening = Opening()
         self._splitter = LineSplitter(factory.context.limits.max_line_bytes, line_decoder.publishes)
         self._outlet = outlet_of(transport, factory.reactor)

@@ -31,7 +31,7 @@ from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.http.routes import build_routes
 from twistedsock.server.http.routing import Routes
 from twistedsock.server.http.site import HTTPSite
-from twistedsock.server.proxy_protocol import proxied_address, speaks_for_proxy
+from twistedsock.server.proxy_protocol import client_is_trusted_proxy, twisted_address
 from twistedsock.server.sockets import (
     DEFAULT_LISTENER,
     ListenerConfig,
@@ -73,7 +73,7 @@ class HTTPDispatcher(Protocol):
 
     factory: "WebFactory"
     transport: Any
-    told: Any = None
+    proxied_address: Any = None
     _admitted = False
     _owner: Any = None
     _closing: Any = None
@@ -87,7 +87,7 @@ class HTTPDispatcher(Protocol):
         self._accepted_at = factory.context.broker.clock()
         tune_socket(self.transport, factory.send_buffer_bytes, factory.context.limits.unreachable_timeout)
         self._head = bytearray()
-        self._peer = self.told or self.transport.getPeer()
+        self._peer = self.proxied_address or self.transport.getPeer()
         self._is_proxied = self._comes_from_proxy()
         # A proxy's own address is the address of many; it is counted when it has told whose this is.
         address = "" if self._is_proxied else host_of(self._peer)
@@ -162,7 +162,7 @@ class HTTPDispatcher(Protocol):
             self._hand_over(connection, data)
             return
         here = local_address_of(self.transport)
-        refused = self._judge(head, here.door)
+        refused = self._judge(head, here.scope)
         if refused is not None:
             self._refuse(*refused)
             return
@@ -186,7 +186,7 @@ class HTTPDispatcher(Protocol):
             if outcome is not None:
                 owner.outcome = outcome
             if self._peer != self.transport.getPeer():
-                owner.told = self._peer
+                owner.proxied_address = self._peer
             self._hand_over(owner, data)
 
     def _principal(self) -> Principal:
@@ -232,8 +232,8 @@ class HTTPDispatcher(Protocol):
         """Whether the peer may tell whom it speaks for. A proxy that begins with a PROXY header, and cannot tell there
         who its client is, passes on what that client writes."""
         listening = self.factory.listening
-        if self.told is not None:
-            return speaks_for_proxy(self.transport)
+        if self.proxied_address is not None:
+            return client_is_trusted_proxy(self.transport)
         return not listening.proxied and listening.trusted.trusts(host_of(self._peer))
 
     def _believe(self, forwarded_for: str) -> bool:
@@ -242,7 +242,7 @@ class HTTPDispatcher(Protocol):
         if source is None:
             self._refuse(400, INVALID_FORWARDED_FOR.message)
             return False
-        self._peer, self._is_proxied = proxied_address(source), False
+        self._peer, self._is_proxied = twisted_address(source), False
         self._leave()
         return self._enter(source.host)
 
@@ -271,7 +271,7 @@ class HTTPDispatcher(Protocol):
         """As ``_hand_over``, to a WebSocket whose plain handshake is answered at once."""
         websockets = self.factory.websockets
         owner: Any = websockets.protocol()
-        ends, arrival = Endpoints(format_address(self._peer).encode(), here.shown), self._arrival()
+        ends, arrival = Endpoints(format_address(self._peer).encode(), here.text), self._arrival()
         self._give_to(owner)
         if owner.answer(websockets, self.transport, head, ends, outcome, arrival) and rest:
             owner.dataReceived(rest)

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import txaio
-from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
-from autobahn.websocket.protocol import WebSocketProtocol
+from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 
 from twistedsock.auth.identity import Identity
@@ -20,9 +19,9 @@ from twistedsock.codecs.payload import BOM, SPACE
 from twistedsock.codecs.websocket import PlainFrames, are_extensions, switching_protocols, take_extensions
 from twistedsock.errors import TOO_MUCH_HELD, CloseReason, Error
 from twistedsock.limits.memory import UNCOUNTED_BYTES
-from twistedsock.limits.settings import TIME_SLICE_SECONDS, Limits
+from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.pubsub.subscription import SOCKET_FULL, Client
-from twistedsock.server.autobahn_internals import SlimConnection
+from twistedsock.server.autobahn_internals import AutobahnConnection, configure
 from twistedsock.server.connection import LINGER_SECONDS, close_description, log_exception, open_session
 from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig, endpoints_of
 from twistedsock.server.timeouts import ConnectionTimeouts
@@ -31,48 +30,6 @@ from twistedsock.session.encoder import Encoder, Endpoints
 from twistedsock.session.input_pipeline import Decoder, InputPipeline
 from twistedsock.session.registry import ServerContext
 from twistedsock.session.timeline import HandshakeInfo
-
-
-class FragmentAssembler:
-    """Mixed into a WebSocket protocol, before Autobahn's class, which keeps each piece that comes as an object of its
-    own: a message in pieces of two bytes takes 28 times its size, and fragments without a byte (RFC 6455 section 5.4
-    allows them) take memory for ever, as no bound on bytes is reached. Here the pieces are joined as they come, and a
-    message may have as many fragments as it may have bytes."""
-
-    _joined: bytes | bytearray = b""
-
-    # What Autobahn's class has.
-    failedByMe: bool
-    maxMessagePayloadSize: int
-    message_data: Any
-    frame_data: Any
-
-    def onMessageBegin(self, isBinary: bool) -> None:
-        super().onMessageBegin(isBinary)  # type: ignore[misc]
-        self._joined = bytearray()
-        self._fragments = 0
-
-    def onMessageFrameBegin(self, length: int) -> None:
-        super().onMessageFrameBegin(length)  # type: ignore[misc]
-        self._fragments += 1
-        most = self.maxMessagePayloadSize
-        if self._fragments > most and not self.failedByMe:
-            self.wasMaxMessagePayloadSizeExceeded = True
-            words = f"received WebSocket message of more than {most} fragments"
-            self._max_message_size_exceeded(self._fragments, most, words)  # type: ignore[attr-defined]
-
-    def onMessageFrameData(self, payload: bytes) -> None:
-        if not self.failedByMe:
-            self._joined += payload
-
-    def onMessageFrameEnd(self) -> None:
-        self.frame_data = None
-
-    def onMessageEnd(self) -> None:
-        self.message_data = [bytes(self._joined)]
-        del self._joined, self._fragments
-        super().onMessageEnd()  # type: ignore[misc]
-
 
 JSON_PROTOCOL = "sockbridge.v1.json"
 
@@ -85,10 +42,6 @@ SPOKEN: dict[str, Spoken] = {
     JSON_PROTOCOL: (JSON_IN_MESSAGES, json_decoder),
     LINE_PROTOCOL: (LINES_IN_MESSAGES, line_decoder),
 }
-
-OPEN_TIMEOUT = Limits().handshake_timeout
-"""Seconds for the handshake, unless told otherwise. Autobahn's timers count in whole seconds, so none of them is
-shorter than three."""
 
 CLOSE_TIMEOUT = 5
 """Seconds for the answer to our close frame, before the connection is dropped."""
@@ -109,17 +62,14 @@ def choose(offered: Sequence[str]) -> str | None:
     return next((protocol for protocol in offered if protocol in SPOKEN), None)
 
 
-class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol):  # type: ignore[misc]
-    """One WebSocket peer. ``CONFIG_ATTRS`` is empty as a factory's options stand on its own subclass: copying them to
-    each connection, and writing them to a debug log that nobody reads, is most of what a handshake costs."""
-
-    CONFIG_ATTRS: Any = ()
+class WebSocketConnection(AutobahnConnection):
+    """One WebSocket client."""
 
     spoken: ClassVar[dict[str, Spoken]] = SPOKEN
 
     factory: "WebSocketFactory"
     transport: Any
-    told: Any = None
+    proxied_address: Any = None
     """Its address, where a proxy tells it."""
     outcome: Identity | Error | None = None
     """What the policy finds of who it is, until it is open."""
@@ -177,7 +127,7 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
         """Open a connection whose plain handshake has been read, without Autobahn; False if a fault of ours ended it.
         The answer and the welcome leave together. ``outcome`` is what the policy finds of who it is."""
         chosen = choose(head.subprotocols)
-        self.open_at_once(factory, transport, chosen)
+        self.open_without_handshake(factory, transport, chosen)
         try:
             self._begin(ends, switching_protocols(head.key, chosen, factory.server), outcome, arrival)
         except Exception:
@@ -187,13 +137,15 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
         return True
 
     def onOpen(self) -> None:
-        self.lighten()
+        self.drop_handshake_state()
         outcome = self.__dict__.pop("outcome", None)
         policy = self.factory.context.policy
         if policy is not None and isinstance(outcome, Identity):  # another one, if the handshake took several turns
             outcome = policy.review(outcome, self.factory.listening.endpoint)
         arrival = self.__dict__.pop("arrival", None)
-        self._begin(endpoints_of(self.transport, self.told or self.transport.getPeer()), b"", outcome, arrival)
+        self._begin(
+            endpoints_of(self.transport, self.proxied_address or self.transport.getPeer()), b"", outcome, arrival
+        )
 
     def _begin(
         self, ends: Endpoints, before: bytes, outcome: Identity | Error | None, arrival: HandshakeInfo | None = None
@@ -239,7 +191,7 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
         messages, rest = frames.feed(data)
         if messages:
             if self.autoPingTimeoutCall is not None:
-                self._cancelAutoPingTimeoutCall()
+                self.cancel_ping_timeout()
             self._receive(messages)
         if rest:
             self._parse(rest)
@@ -255,7 +207,7 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
         enough = broker.clock() + TIME_SLICE_SECONDS
         position, end = 0, len(data)
         while position < end:
-            self._dataReceived(data[position : position + PORTION])
+            self.parse(data[position : position + PORTION])
             self._receive_messages()
             position += PORTION
             if position < end and broker.clock() >= enough:
@@ -301,7 +253,7 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
         if self._conversation is None:
             return
         plain = self._frames.begun if self._frames is not None else None
-        held = len(self._unparsed) + len(self.data) + len(self._joined) + (0 if plain is None else len(plain))
+        held = len(self._unparsed) + len(self.data) + self.assembled_bytes + (0 if plain is None else len(plain))
         if (self._counted or held > UNCOUNTED_BYTES) and self._is_too_much(held, self._conversation):
             return
         begun = plain is not None or bool(self.data) or self.current_frame is not None or self.inside_message
@@ -319,7 +271,8 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
         if self._counted <= before or not memory_budget.is_too_much_for(source):
             return False
         self._deaf = True
-        self._frames, self._joined, self._unparsed, self.data = None, b"", b"", b""
+        self._frames, self._unparsed, self.data = None, b"", b""
+        self.discard_fragments()
         self._counted = memory_budget.recount(self._counted, 0, source)
         conversation.session.turn_away(TOO_MUCH_HELD)
         return True
@@ -329,8 +282,7 @@ class WebSocketShell(SlimConnection, FragmentAssembler, WebSocketServerProtocol)
         if self._holder is not None:
             self._counted = self.factory.context.memory_budget.recount(self._counted, 0, self._holder.source)
         self._ended = close_description(reason)
-        WebSocketProtocol._connectionLost(self, reason)
-        self.factory.countConnections -= 1
+        self.end(reason)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if self._conversation is None or self.state != self.STATE_OPEN:
@@ -466,11 +418,4 @@ class WebSocketFactory(WebSocketServerFactory):
             allowedOrigins=["*"],
             allowNullOrigin=True,
         )
-        options = {name: getattr(self, name) for name in WebSocketServerProtocol.CONFIG_ATTRS}
-        # On a class, a function would become a method: each browser offers compression, and this one is then called.
-        options["perMessageCompressionAccept"] = staticmethod(options["perMessageCompressionAccept"])
-        protocol: Any = type("ConfiguredWebSocketShell", (WebSocketShell,), options)
-        self.protocol = protocol
-
-
-# TODO-MERGED-DOC: WebSocket messages that come in many pieces, kept as one.
+        configure(self, WebSocketConnection)

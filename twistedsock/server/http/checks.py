@@ -8,7 +8,7 @@ from twistedsock.errors import TOO_FAST, Error, ErrorCode
 from twistedsock.limits.rate import ENTRY_PRICE, token_price
 from twistedsock.server.http.origin_policy import RejectedRequest
 from twistedsock.server.http.request import BAD_TOKEN_HEADERS, HTTPRequest
-from twistedsock.server.proxy_protocol import proxied_address
+from twistedsock.server.proxy_protocol import twisted_address
 from twistedsock.server.sockets import host_of, local_address_of
 from twistedsock.server.tls import subject_of
 
@@ -94,12 +94,12 @@ def _read_forwarded_for(request: HTTPRequest) -> bool:
         source = request.listener.trusted.find_client(b",".join(values).decode("latin-1"), proxy)
         if source is None:
             return False
-        connection.set_client_address(proxied_address(source))
+        connection.set_client_address(twisted_address(source))
     return True
 
 
 def _check_origin(request: HTTPRequest, host: str, origin: bytes | None) -> RejectedRequest | None:
-    policy, door = request.connection.site.origin_policy, local_address_of(request.transport).door
+    policy, door = request.connection.site.origin_policy, local_address_of(request.transport).scope
     if request.static_file is not None or origin is None:
         rejection = policy.check_host(host, door)
         if rejection is not None:
@@ -205,5 +205,5 @@ def _charge_identity(request: HTTPRequest, price: float) -> bool:
 
 
 def _check_anonymous_host(request: HTTPRequest) -> RejectedRequest | None:
-    host, door = request.header(b"host").decode("latin-1"), local_address_of(request.transport).door
+    host, door = request.header(b"host").decode("latin-1"), local_address_of(request.transport).scope
     return request.connection.site.origin_policy.check_anonymous_host(host, door)

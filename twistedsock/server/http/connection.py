@@ -18,7 +18,7 @@ from twistedsock.server.http.request import HTTPRequest
 from twistedsock.server.http.site import IDLE_TIMEOUT_SECONDS, HTTPSite
 from twistedsock.server.http.twisted_web_internals import ChannelInternals
 from twistedsock.server.sockets import host_of
-from twistedsock.server.transport import count_for, only_write
+from twistedsock.server.transport import charge_to, mark_input_ended
 
 CLOSE_TIMEOUT_SECONDS = 15
 """Time that an idle connection has to complete its close."""
@@ -108,7 +108,7 @@ class HTTPConnection(ChannelInternals):
     def set_client_address(self, address: Any) -> None:
         self.client_address = address
         self.principal = address_principal(host_of(address))
-        count_for(self.transport, self.principal)
+        charge_to(self.transport, self.principal)
 
     @property
     def _is_closing(self) -> bool:
@@ -233,7 +233,7 @@ class HTTPConnection(ChannelInternals):
             if self._linger_timer is not None:
                 self.transport.loseConnection()
         elif self.is_handling_request:
-            only_write(self.transport)
+            mark_input_ended(self.transport)
         else:
             self.loseConnection()
 

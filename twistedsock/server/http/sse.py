@@ -23,7 +23,7 @@ from twistedsock.server.http.headers import DATA_HEADERS
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.server.sockets import handshake_info
 from twistedsock.server.timeouts import ConnectionTimeouts
-from twistedsock.server.transport import detach_outlet, only_write, outlet_of
+from twistedsock.server.transport import detach_outlet, mark_input_ended, outlet_of
 from twistedsock.session.commands import Command, Nick, Subscribe
 from twistedsock.session.encoder import Encoder
 from twistedsock.session.input_pipeline import InputPipeline
@@ -208,7 +208,7 @@ class EventStream:
             self._transport.loseConnection()
         elif self.session is not None and not self._input_has_ended:
             self._input_has_ended = True
-            only_write(self._transport)
+            mark_input_ended(self._transport)
             self._probe(FIRST_PROBE_SECONDS)
 
     def _probe(self, seconds: float) -> None:

@@ -1,0 +1,41 @@
+"""The private names of Twisted and Autobahn that the server uses still exist in the installed versions."""
+
+import inspect
+import re
+from importlib.metadata import version
+
+import pytest
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+
+from twistedsock.server import autobahn_internals, twisted_internals
+from twistedsock.server.reactor import REACTOR_INTERNALS, EPollReactor
+
+
+def is_missing(owner: type, name: str) -> bool:
+    """True if a class has neither the attribute nor a statement that uses it."""
+    if hasattr(owner, name):
+        return False
+    sources = [inspect.getsource(each) for each in owner.__mro__ if each.__module__ != "builtins"]
+    return not any(re.search(rf"\bself\.{name}\b", source) for source in sources)
+
+
+USED = [
+    ("Twisted", "server/twisted_internals.py", owner, names) for owner, names in twisted_internals.INTERNALS.items()
+] + [
+    ("Twisted", "server/reactor.py", EPollReactor, REACTOR_INTERNALS),
+    ("Autobahn", "server/autobahn_internals.py", WebSocketServerProtocol, autobahn_internals.METHODS),
+    ("Autobahn", "server/autobahn_internals.py", WebSocketServerProtocol, autobahn_internals.ATTRIBUTES),
+    ("Autobahn", "server/autobahn_internals.py", WebSocketServerFactory, ("_batched_timer",)),
+]
+
+
+@pytest.mark.parametrize(("package", "module", "owner", "names"), USED)
+def test_private_names_exist_in_the_installed_version(
+    package: str, module: str, owner: type, names: tuple[str, ...]
+) -> None:
+    missing = [f"{owner.__name__}.{name}" for name in names if is_missing(owner, name)]
+    assert not missing, f"{package} {version(package)} has no {', '.join(missing)} any more: check {module}"
+
+
+def test_missing_names_are_found() -> None:
+    assert is_missing(WebSocketServerProtocol, "_no_such_name")
