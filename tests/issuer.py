@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from twistedsock.auth.keys import read_signing_key
-from twistedsock.auth.tokens import mint
+from twistedsock.auth.tokens import sign_token
 
 PRIVATE = {
     "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
@@ -47,7 +47,7 @@ class Issuer:
         """Valid, unless ``claims`` make it something else; a claim that is None is left out."""
         claims = {"sub": sub, "aud": AUDIENCE, "exp": time.time() + seconds, "channels": channels or {}, **claims}
         told = {name: claim for name, claim in claims.items() if claim is not None}
-        return self.remember(mint(told, self._keys[key], key).decode())
+        return self.remember(sign_token(told, self._keys[key], key).decode())
 
     def remember(self, token):
         self.made.append(token)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from twistedsock.auth.secret_files import read_by_others, read_file, without_line_end
+from twistedsock.auth.secret_files import read_file, strip_line_end, warn_of_readers
 
 
 class Fault(Exception):
@@ -55,11 +55,11 @@ def test_a_file_that_cannot_be_read_is_named(path: str, reason: str) -> None:
     ("content", "secret"), [(b"a", b"a"), (b"a\n", b"a"), (b"a\r\n", b"a"), (b"a\n\n", b"a\n"), (b" a ", b" a ")]
 )
 def test_one_line_end_is_no_part_of_a_secret(content: bytes, secret: bytes) -> None:
-    assert without_line_end(content) == secret
+    assert strip_line_end(content) == secret
 
 
 def test_who_else_can_read_it_is_told() -> None:
-    assert read_by_others(Path("/key"), 0o600) == read_by_others(Path("/key"), 0) == ""
+    assert warn_of_readers(Path("/key"), 0o600) == warn_of_readers(Path("/key"), 0) == ""
     words = "others than its owner can read the secret in /key (mode 0644): chmod 600"
-    assert read_by_others(Path("/key"), 0o644) == words
-    assert all(read_by_others(Path("/key"), mode) for mode in (0o640, 0o604, 0o620, 0o601))
+    assert warn_of_readers(Path("/key"), 0o644) == words
+    assert all(warn_of_readers(Path("/key"), mode) for mode in (0o640, 0o604, 0o620, 0o601))

@@ -161,7 +161,7 @@ def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
     if settings.access is None:
         return settings
     _check_listeners(settings.access, listeners(settings.tcp + settings.web), file)
-    return msgspec.structs.replace(settings, access=settings.access.beside(folder))
+    return msgspec.structs.replace(settings, access=settings.access.resolve_files(folder))
 
 
 def _convert(values: dict[str, Any], where: str, strict: bool) -> Settings:

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, rsa
 
-from twistedsock.auth.keys import ALGORITHMS, MAX_FILE_BYTES, AccessError, checking, read_key, read_signing_key
+from twistedsock.auth.keys import ALGORITHMS, MAX_FILE_BYTES, AccessError, read_key, read_signing_key, verification_key
 
 
 def refused(read, *arguments):
@@ -54,7 +54,7 @@ def test_the_algorithm_of_a_signing_key_is_found(keyring, algorithm):
     signing = read_signing_key(None, keyring.folder / algorithm)
     assert signing.algorithm == algorithm
     assert signing.fingerprint == keyring.key(algorithm).fingerprint
-    assert checking(signing, "x").fingerprint == signing.fingerprint
+    assert verification_key(signing, "x").fingerprint == signing.fingerprint
 
 
 def test_a_fingerprint_is_of_key_and_algorithm(keyring, write):

@@ -11,8 +11,8 @@ from twistedsock.auth.origins import (
     normalize_origin,
 )
 
-WELCOME, FOREIGN_HOST, FOREIGN_ORIGIN = (
-    OriginDecision.WELCOME,
+ALLOWED, FOREIGN_HOST, FOREIGN_ORIGIN = (
+    OriginDecision.ALLOWED,
     OriginDecision.FOREIGN_HOST,
     OriginDecision.FOREIGN_ORIGIN,
 )
@@ -29,38 +29,38 @@ def test_verdicts_are_http_statuses() -> None:
 @pytest.mark.parametrize(
     "host, door, verdict",
     [
-        ("localhost", LOOPBACK, WELCOME),
-        ("localhost:8082", LOOPBACK, WELCOME),
-        ("LocalHost:8082", LOOPBACK, WELCOME),
-        ("127.0.0.1:8082", LOOPBACK, WELCOME),
-        ("127.0.0.1:9999", LOOPBACK, WELCOME),
-        ("[::1]:8082", LOOPBACK, WELCOME),
-        ("[::1]", LOOPBACK, WELCOME),
-        ("bridge.example.org", LOOPBACK, WELCOME),
-        ("Bridge.Example.Org:443", LOOPBACK, WELCOME),
+        ("localhost", LOOPBACK, ALLOWED),
+        ("localhost:8082", LOOPBACK, ALLOWED),
+        ("LocalHost:8082", LOOPBACK, ALLOWED),
+        ("127.0.0.1:8082", LOOPBACK, ALLOWED),
+        ("127.0.0.1:9999", LOOPBACK, ALLOWED),
+        ("[::1]:8082", LOOPBACK, ALLOWED),
+        ("[::1]", LOOPBACK, ALLOWED),
+        ("bridge.example.org", LOOPBACK, ALLOWED),
+        ("Bridge.Example.Org:443", LOOPBACK, ALLOWED),
         ("evil.example:8082", LOOPBACK, FOREIGN_HOST),
         ("localhost.evil.example:8082", LOOPBACK, FOREIGN_HOST),
         ("127.0.0.1.evil.example", LOOPBACK, FOREIGN_HOST),
         ("10.0.0.1:8082", LOOPBACK, FOREIGN_HOST),
         # A health check of HTTP/1.0 names none, and browsers always do.
-        ("", LOOPBACK, WELCOME),
-        ("bridge.example.org.", LOOPBACK, WELCOME),
-        ("bridge.example.org.:8082", LOOPBACK, WELCOME),
-        ("localhost.", LOOPBACK, WELCOME),
+        ("", LOOPBACK, ALLOWED),
+        ("bridge.example.org.", LOOPBACK, ALLOWED),
+        ("bridge.example.org.:8082", LOOPBACK, ALLOWED),
+        ("localhost.", LOOPBACK, ALLOWED),
         ("bridge.example.org..", LOOPBACK, FOREIGN_HOST),
         (":8082", LOOPBACK, FOREIGN_HOST),
-        ("localhost", UNIX, WELCOME),
+        ("localhost", UNIX, ALLOWED),
         ("evil.example", UNIX, FOREIGN_HOST),
-        ("evil.example:8082", OPEN, WELCOME),
-        ("10.0.0.1:8082", OPEN, WELCOME),
+        ("evil.example:8082", OPEN, ALLOWED),
+        ("10.0.0.1:8082", OPEN, ALLOWED),
     ],
 )
 def test_a_loopback_listener_answers_only_to_names_it_knows(
     host: str, door: ListenerScope, verdict: OriginDecision
 ) -> None:
     """The second half of DNS rebinding: the page's own name points here, so its origin equals the host."""
-    assert ORIGINS.judge_host(host, door) is verdict
-    assert ORIGINS.judge(host, None, door) is verdict
+    assert ORIGINS.check_host(host, door) is verdict
+    assert ORIGINS.check_origin(host, None, door) is verdict
 
 
 @pytest.mark.parametrize(
@@ -68,46 +68,46 @@ def test_a_loopback_listener_answers_only_to_names_it_knows(
     [
         ("evil.example:8082", OPEN, FOREIGN_HOST),
         ("evil.example:8082", LOOPBACK, FOREIGN_HOST),
-        ("10.0.0.1:8082", OPEN, WELCOME),
+        ("10.0.0.1:8082", OPEN, ALLOWED),
         ("10.0.0.1:8082", LOOPBACK, FOREIGN_HOST),
-        ("[2001:db8::1]:8082", OPEN, WELCOME),
-        ("LocalHost:8082", OPEN, WELCOME),
-        ("bridge.example.org", OPEN, WELCOME),
-        ("", OPEN, WELCOME),
+        ("[2001:db8::1]:8082", OPEN, ALLOWED),
+        ("LocalHost:8082", OPEN, ALLOWED),
+        ("bridge.example.org", OPEN, ALLOWED),
+        ("", OPEN, ALLOWED),
     ],
 )
 def test_who_shows_nothing_asks_for_a_name_that_is_known(
     host: str, door: ListenerScope, verdict: OriginDecision
 ) -> None:
-    assert ORIGINS.judge_nobody(host, door) is verdict
+    assert ORIGINS.check_anonymous_host(host, door) is verdict
 
 
 @pytest.mark.parametrize(
     "host, origin, door, verdict",
     [
         # No browser.
-        ("127.0.0.1:8082", None, LOOPBACK, WELCOME),
+        ("127.0.0.1:8082", None, LOOPBACK, ALLOWED),
         # Own origins.
-        ("localhost:8082", "http://localhost:8082", LOOPBACK, WELCOME),
-        ("127.0.0.1:8082", "http://127.0.0.1:8082", LOOPBACK, WELCOME),
-        ("[::1]:8082", "http://[::1]:8082", LOOPBACK, WELCOME),
-        ("LOCALHOST:8082", "HTTP://LocalHost:8082", LOOPBACK, WELCOME),
-        ("10.0.0.1:8082", "http://10.0.0.1:8082", OPEN, WELCOME),
-        ("bridge.example.org", "https://bridge.example.org", OPEN, WELCOME),
-        ("bridge.example.org:443", "https://bridge.example.org", OPEN, WELCOME),
-        ("bridge.example.org", "https://bridge.example.org:443", LOOPBACK, WELCOME),
-        ("bridge.example.org", "http://bridge.example.org:80", LOOPBACK, WELCOME),
+        ("localhost:8082", "http://localhost:8082", LOOPBACK, ALLOWED),
+        ("127.0.0.1:8082", "http://127.0.0.1:8082", LOOPBACK, ALLOWED),
+        ("[::1]:8082", "http://[::1]:8082", LOOPBACK, ALLOWED),
+        ("LOCALHOST:8082", "HTTP://LocalHost:8082", LOOPBACK, ALLOWED),
+        ("10.0.0.1:8082", "http://10.0.0.1:8082", OPEN, ALLOWED),
+        ("bridge.example.org", "https://bridge.example.org", OPEN, ALLOWED),
+        ("bridge.example.org:443", "https://bridge.example.org", OPEN, ALLOWED),
+        ("bridge.example.org", "https://bridge.example.org:443", LOOPBACK, ALLOWED),
+        ("bridge.example.org", "http://bridge.example.org:80", LOOPBACK, ALLOWED),
         # The names of loopback, with the listener's port, count as one.
-        ("localhost:8082", "http://127.0.0.1:8082", LOOPBACK, WELCOME),
-        ("127.0.0.1:8082", "http://[::1]:8082", LOOPBACK, WELCOME),
-        ("[::1]:8082", "http://localhost:8082", LOOPBACK, WELCOME),
+        ("localhost:8082", "http://127.0.0.1:8082", LOOPBACK, ALLOWED),
+        ("127.0.0.1:8082", "http://[::1]:8082", LOOPBACK, ALLOWED),
+        ("[::1]:8082", "http://localhost:8082", LOOPBACK, ALLOWED),
         ("localhost:9999", "http://127.0.0.1:9999", LOOPBACK, FOREIGN_ORIGIN),
         ("localhost:8082", "http://127.0.0.1:9999", LOOPBACK, FOREIGN_ORIGIN),
         ("localhost:9999", "http://127.0.0.1:8082", LOOPBACK, FOREIGN_ORIGIN),
         ("localhost:8082", "http://127.0.0.2:8082", LOOPBACK, FOREIGN_ORIGIN),
         # Allowed ones.
-        ("localhost:8082", "https://app.example.org", LOOPBACK, WELCOME),
-        ("10.0.0.1:8082", "https://app.example.org", OPEN, WELCOME),
+        ("localhost:8082", "https://app.example.org", LOOPBACK, ALLOWED),
+        ("10.0.0.1:8082", "https://app.example.org", OPEN, ALLOWED),
         ("evil.example", "https://app.example.org", LOOPBACK, FOREIGN_HOST),
         # All others.
         ("localhost:8082", "http://localhost:3000", LOOPBACK, FOREIGN_ORIGIN),
@@ -129,12 +129,12 @@ def test_who_shows_nothing_asks_for_a_name_that_is_known(
 def test_a_page_is_let_in_from_here_and_from_where_it_is_allowed(
     host: str, origin: str | None, door: ListenerScope, verdict: OriginDecision
 ) -> None:
-    assert ORIGINS.judge(host, origin, door) is verdict
+    assert ORIGINS.check_origin(host, origin, door) is verdict
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8082", "10.0.0.1:8082"])
 def test_what_was_never_allowed_is_refused_by_default(host: str) -> None:
-    assert AllowedOrigins().judge(host, f"http://{host}", LOOPBACK) is FOREIGN_HOST
+    assert AllowedOrigins().check_origin(host, f"http://{host}", LOOPBACK) is FOREIGN_HOST
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,8 @@ def test_normalizes_an_allowed_origin_to_what_browsers_send(text: str, origin: s
     assert normalize_origin(text) == origin
     assert normalize_origin(origin) == origin
     assert (
-        AllowedOrigins(origins=(normalize_origin(text),)).judge("localhost", origin, LOOPBACK) is OriginDecision.WELCOME
+        AllowedOrigins(origins=(normalize_origin(text),)).check_origin("localhost", origin, LOOPBACK)
+        is OriginDecision.ALLOWED
     )
 
 
@@ -215,7 +216,7 @@ def test_refuses_an_origin_that_no_browser_sends(text: str, words: str) -> None:
 def test_normalizes_an_allowed_host_to_what_browsers_ask_for(text: str, host: str, asked: str) -> None:
     assert normalize_host(text) == host
     assert normalize_host(host) == host
-    assert AllowedOrigins(hosts=(host,)).judge_host(asked, LOOPBACK) is OriginDecision.WELCOME
+    assert AllowedOrigins(hosts=(host,)).check_host(asked, LOOPBACK) is OriginDecision.ALLOWED
     assert host_name(asked.lower()) == host
 
 

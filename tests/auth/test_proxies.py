@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.auth.trusted_proxies import NOBODY, Source, TrustedProxies, parse_trusted, source_of
+from twistedsock.auth.trusted_proxies import NO_PROXIES, Source, TrustedProxies, parse_source, parse_trusted
 
 OURS = parse_trusted(["10.0.0.0/8", "2001:db8:1::/48", "192.0.2.1"])
 PROXY = "10.0.0.1"
@@ -18,7 +18,7 @@ def test_an_address_in_a_trusted_network_is_trusted(host: str) -> None:
 @pytest.mark.parametrize("host", ["11.0.0.1", "192.0.2.2", "2001:db8:2::1", "::1", "127.0.0.1", "", "proxy.example"])
 def test_all_others_are_not(host: str) -> None:
     assert not OURS.trusts(host)
-    assert not NOBODY.trusts(host)
+    assert not NO_PROXIES.trusts(host)
 
 
 def test_an_interface_does_not_matter() -> None:
@@ -109,7 +109,7 @@ def test_a_loopback_address_that_a_remote_proxy_reports_is_that_proxy(trusted: T
         "10.0.0.1", 4711
     )
     assert trusted.find_client(f"{loopback}, 10.0.0.9", "10.0.0.1") == Source("10.0.0.9")
-    assert Source(loopback, 5).seen_from("2001:db8::1") == Source("2001:db8::1", 5)
+    assert Source(loopback, 5).relative_to("2001:db8::1") == Source("2001:db8::1", 5)
 
 
 @pytest.mark.parametrize("proxy", [*LOOPBACK, ""])
@@ -117,7 +117,7 @@ def test_a_loopback_address_that_a_remote_proxy_reports_is_that_proxy(trusted: T
 def test_a_loopback_address_that_a_proxy_on_this_machine_reports_is_this_machine(loopback: str, proxy: str) -> None:
     assert HERE.find_client(loopback, proxy) == Source(loopback)
     assert HERE.find_client(f"{loopback}, 127.0.0.1", proxy) == Source(loopback)
-    assert Source("", 0).seen_from(proxy) == Source("", 0)
+    assert Source("", 0).relative_to(proxy) == Source("", 0)
 
 
 def test_each_address_is_understood_at_the_proxy_that_saw_it() -> None:
@@ -132,12 +132,12 @@ def test_loopback_speaks_for_others_only_if_it_is_trusted() -> None:
 
 
 def test_a_unix_socket_that_a_remote_proxy_reports_is_that_proxy() -> None:
-    assert Source("").seen_from("10.0.0.1") == Source("10.0.0.1")
+    assert Source("").relative_to("10.0.0.1") == Source("10.0.0.1")
 
 
 def test_other_addresses_are_the_same_everywhere() -> None:
     for proxy in ("10.0.0.1", "127.0.0.1", ""):
-        assert Source("203.0.113.7", 1).seen_from(proxy) == Source("203.0.113.7", 1)
+        assert Source("203.0.113.7", 1).relative_to(proxy) == Source("203.0.113.7", 1)
 
 
 def test_nothing_told_is_no_client() -> None:
@@ -147,7 +147,7 @@ def test_nothing_told_is_no_client() -> None:
 @given(st.text())
 def test_any_text_gives_an_address_or_nothing(text: str) -> None:
     source = OURS.find_client(text, PROXY)
-    assert source is None or source_of(source.host, source.port) == source
+    assert source is None or parse_source(source.host, source.port) == source
 
 
 @given(st.text(), st.ip_addresses())

@@ -63,11 +63,11 @@ def test_an_empty_table_allows_nothing():
 
 
 def test_paths_are_relative_to_the_file():
-    table = read(WHOLE).beside(Path("/etc/bridge"))
+    table = read(WHOLE).resolve_files(Path("/etc/bridge"))
     assert table.key[0].file == "/etc/bridge/key"
     assert table.client_ca("ssl:8443") == Path("/etc/bridge/ca.pem")
     assert table.client_ca("unix:/run/sockbridge") is table.client_ca("tcp:1") is None
-    absolute = read('[[key]]\nid = "a"\nalgorithm = "ES256"\nfile = "/run/secrets/key"').beside(Path("/etc"))
+    absolute = read('[[key]]\nid = "a"\nalgorithm = "ES256"\nfile = "/run/secrets/key"').resolve_files(Path("/etc"))
     assert absolute.key[0].file == "/run/secrets/key"
 
 

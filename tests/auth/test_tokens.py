@@ -7,10 +7,18 @@ import pytest
 from twistedsock.auth import tokens
 from twistedsock.auth.identity import EVERYTHING, Right
 from twistedsock.auth.keys import ALGORITHMS
-from twistedsock.auth.tokens import MAX_BRACKETS, MAX_SECONDS, Claims, Terms, is_subject, mint, verify
+from twistedsock.auth.tokens import (
+    MAX_BRACKETS,
+    MAX_SECONDS,
+    Claims,
+    TokenRequirements,
+    is_subject,
+    sign_token,
+    verify_token,
+)
 from twistedsock.errors import Error, ErrorCode
 
-TERMS = Terms()
+TERMS = TokenRequirements()
 DEEP = 3_000
 
 
@@ -19,7 +27,7 @@ def check(keyring):
     """What becomes of a token, with one key for HS256."""
 
     def check(token, terms=TERMS, later=0.0, keys=("HS256",)):
-        found = verify(token, keyring.keys(*keys), keyring.now + later, terms)
+        found = verify_token(token, keyring.keys(*keys), keyring.now + later, terms)
         return found if isinstance(found, Error) else found[1]
 
     return check
@@ -38,9 +46,9 @@ def check_claims(keyring, check):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_what_was_minted_is_believed(keyring, algorithm):
     claims = {"sub": "änn", "exp": keyring.now + 60, "channels": {"kitchen": "rw", "alerts.*": "r", "log.>": "w"}}
-    token = mint(claims, keyring.signing(algorithm), "2026-11")
+    token = sign_token(claims, keyring.signing(algorithm), "2026-11")
     key = keyring.key(algorithm, "2026-11")
-    found = verify(token, {"old": keyring.key("HS256"), "2026-11": key}, keyring.now, TERMS)
+    found = verify_token(token, {"old": keyring.key("HS256"), "2026-11": key}, keyring.now, TERMS)
     assert not isinstance(found, Error)
     assert found[0] is key
     said = found[1]
@@ -52,7 +60,7 @@ def test_what_was_minted_is_believed(keyring, algorithm):
 
 
 def test_a_token_without_kid_is_for_the_only_key(keyring, check):
-    token = mint({"sub": "ann", "exp": keyring.now + 60}, keyring.signing("ES256"), None)
+    token = sign_token({"sub": "ann", "exp": keyring.now + 60}, keyring.signing("ES256"), None)
     assert isinstance(check(token, keys=["ES256"]), Claims)
     assert check(token, keys=["ES256", "EdDSA"]) == tokens.WHICH_KEY
     assert check(token, keys=[]) == tokens.WHICH_KEY
@@ -83,7 +91,7 @@ def test_claims_that_nobody_asks_for_are_no_matter(check_claims):
     ],
 )
 def test_exp_is_the_end(check_claims, later, leeway, error):
-    found = check_claims(Terms(leeway=leeway), later)
+    found = check_claims(TokenRequirements(leeway=leeway), later)
     assert found == error if error else found.expires == 1_800_000_060 + leeway
 
 
@@ -98,7 +106,7 @@ def test_exp_is_the_end(check_claims, later, leeway, error):
     ],
 )
 def test_nbf_is_the_beginning(keyring, check_claims, later, leeway, error):
-    found = check_claims(Terms(leeway=leeway), later, nbf=keyring.now + 10)
+    found = check_claims(TokenRequirements(leeway=leeway), later, nbf=keyring.now + 10)
     assert found == error if error else isinstance(found, Claims)
 
 
@@ -115,7 +123,7 @@ def test_a_time_is_at_most_the_last_second_of_the_year_9999(check_claims, exp, i
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_token_with_a_number_that_is_not_json_is_not_minted(keyring, value):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        mint({"sub": "ann", "x": value}, keyring.signing("HS256"), None)
+        sign_token({"sub": "ann", "x": value}, keyring.signing("HS256"), None)
 
 
 @pytest.mark.parametrize("name", ["exp", "nbf"])
@@ -138,7 +146,7 @@ def test_a_number_that_is_none_is_refused(keyring, check, value):
 def test_a_token_that_never_ends_is_taken_where_that_is_configured(keyring, check):
     token = keyring.token({"sub": "ann"})
     assert check(token) == tokens.NO_EXPIRY
-    assert check(token, Terms(expiry_required=False)).expires is None
+    assert check(token, TokenRequirements(expiry_required=False)).expires is None
 
 
 @pytest.mark.parametrize(
@@ -162,12 +170,12 @@ def test_a_token_that_never_ends_is_taken_where_that_is_configured(keyring, chec
     ],
 )
 def test_a_token_must_be_for_us(check_claims, ours, named, error):
-    found = check_claims(Terms(audience=ours), aud=named)
+    found = check_claims(TokenRequirements(audience=ours), aud=named)
     assert found == error if error else isinstance(found, Claims)
 
 
 def test_a_token_must_say_for_whom_where_that_is_configured(check_claims):
-    assert check_claims(Terms(audience="here")) == tokens.NO_AUDIENCE
+    assert check_claims(TokenRequirements(audience="here")) == tokens.NO_AUDIENCE
 
 
 @pytest.mark.parametrize("sub", ["a", "ann@example.org", "Ann Lee", "é" * 100, "x" * 200, "a~"])
@@ -229,7 +237,7 @@ def test_a_pattern_that_is_none_is_refused_by_its_place(check_claims, text):
     ids=lambda payload: ascii(payload)[:24],
 )
 def test_claims_that_are_no_object_are_refused(keyring, check, payload):
-    found = check(keyring.token(payload)) if payload else verify(b"a..b", keyring.keys("HS256"), 0, TERMS)
+    found = check(keyring.token(payload)) if payload else verify_token(b"a..b", keyring.keys("HS256"), 0, TERMS)
     assert found == (tokens.BAD_PAYLOAD if payload else tokens.MALFORMED)
 
 

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.auth import tokens
-from twistedsock.auth.tokens import MAX_TOKEN_BYTES, Claims, Terms, mint, verify
+from twistedsock.auth.tokens import MAX_TOKEN_BYTES, Claims, TokenRequirements, sign_token, verify_token
 from twistedsock.errors import Error
 
-TERMS = Terms()
+TERMS = TokenRequirements()
 
 
 @pytest.fixture
 def check(keyring):
     def check(token, *algorithms):
-        found = verify(token, keyring.keys(*(algorithms or ("HS256",))), keyring.now, TERMS)
+        found = verify_token(token, keyring.keys(*(algorithms or ("HS256",))), keyring.now, TERMS)
         return found if isinstance(found, Error) else found[1]
 
     return check
@@ -26,7 +26,7 @@ def check(keyring):
 @pytest.fixture
 def good(keyring):
     """A valid token by algorithm, of somebody who is no admin."""
-    return lambda algorithm: mint({"sub": "ann", "exp": keyring.now + 60}, keyring.signing(algorithm), algorithm)
+    return lambda algorithm: sign_token({"sub": "ann", "exp": keyring.now + 60}, keyring.signing(algorithm), algorithm)
 
 
 @pytest.mark.parametrize("name", ["none", "None", "NONE", "nOnE", "", "none ", None, False, 0, [], ["none"], {}, "x"])
@@ -61,7 +61,7 @@ def test_the_algorithm_is_that_of_the_key(keyring, check, name):
 def test_rsa_and_elliptic_curves_are_not_mixed_up(keyring, check, good):
     assert check(good("RS256"), "RS256", "ES256").subject == b"ann"
     for signed, claimed in (("RS256", "ES256"), ("ES256", "RS256"), ("EdDSA", "ES256"), ("ES256", "EdDSA")):
-        other_key = mint({"sub": "ann", "exp": keyring.now + 60}, keyring.signing(signed), claimed)
+        other_key = sign_token({"sub": "ann", "exp": keyring.now + 60}, keyring.signing(signed), claimed)
         assert check(other_key, signed, claimed) == tokens.WRONG_ALGORITHM
         header = json.dumps({"alg": claimed, "kid": claimed}).encode()
         _, payload, signature = good(signed).split(b".")
@@ -71,9 +71,9 @@ def test_rsa_and_elliptic_curves_are_not_mixed_up(keyring, check, good):
 
 def test_the_kid_of_another_key_does_not_help(keyring):
     keys = {"old": keyring.key("HS256", "old"), "new": keyring.key("ES256", "new")}
-    assert verify(keyring.token(header={"kid": "new"}), keys, keyring.now, TERMS) == tokens.WRONG_ALGORITHM
-    assert verify(keyring.token(header={"kid": "older"}), keys, keyring.now, TERMS) == tokens.UNKNOWN_KEY
-    assert not isinstance(verify(keyring.token(header={"kid": "old"}), keys, keyring.now, TERMS), Error)
+    assert verify_token(keyring.token(header={"kid": "new"}), keys, keyring.now, TERMS) == tokens.WRONG_ALGORITHM
+    assert verify_token(keyring.token(header={"kid": "older"}), keys, keyring.now, TERMS) == tokens.UNKNOWN_KEY
+    assert not isinstance(verify_token(keyring.token(header={"kid": "old"}), keys, keyring.now, TERMS), Error)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ OBJECTS = st.dictionaries(NAMES, VALUES, max_size=8).map(lambda value: json.dump
 
 @given(token=st.binary(max_size=300) | st.text("AQe.-_=", max_size=80).map(str.encode))
 def test_any_bytes_are_refused_and_nothing_is_raised(keyring, token):
-    assert isinstance(verify(token, keyring.keys("HS256"), keyring.now, TERMS), Error)
+    assert isinstance(verify_token(token, keyring.keys("HS256"), keyring.now, TERMS), Error)
 
 
 @given(
@@ -241,7 +241,7 @@ def test_any_bytes_are_refused_and_nothing_is_raised(keyring, token):
 )
 def test_any_signed_token_gives_claims_or_a_refusal(keyring, header, claims, required, audience):
     """Also from somebody who has the key, and writes nonsense."""
-    terms = Terms(audience, 30, required)
+    terms = TokenRequirements(audience, 30, required)
     for head in (header, b'{"alg":"HS256"}'):
-        found = verify(keyring.token(claims or b"x", head), keyring.keys("HS256"), keyring.now, terms)
+        found = verify_token(keyring.token(claims or b"x", head), keyring.keys("HS256"), keyring.now, terms)
         assert isinstance(found, Error) or isinstance(found[1], Claims)

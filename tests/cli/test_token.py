@@ -8,7 +8,7 @@ import pytest
 from twistedsock.auth.identity import Identity, Right
 from twistedsock.auth.keys import ALGORITHMS, read_key
 from twistedsock.auth.policy import build_policy
-from twistedsock.auth.tokens import MAX_PATTERNS, Terms, verify
+from twistedsock.auth.tokens import MAX_PATTERNS, TokenRequirements, verify_token
 from twistedsock.config import read_settings
 
 ACCESS = '[access]\naudience = "here"\n'
@@ -90,7 +90,7 @@ def test_without_a_bridge_all_is_said(say, algorithm):
     outcome = say("token", "--key", "mine", "--id", "k", "--audience", "here", "--sub", "ann", "--expires", "1m")
     assert (outcome.status, outcome.errors) == (0, "")
     keys = {"k": read_key("k", algorithm, Path("mine" if algorithm == "HS256" else "mine.pub"))}
-    found = verify(outcome.out.strip().encode(), keys, time.time(), Terms("here"))
+    found = verify_token(outcome.out.strip().encode(), keys, time.time(), TokenRequirements("here"))
     assert found[1].subject == b"ann"
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.fuzz.grammars import CHANNELS, JSON_TEXTS, TEXTS, damaged
 from tests.fuzz.properties import holds
 from twistedsock.auth.keys import Key
-from twistedsock.auth.tokens import MAX_SECONDS, Claims, Terms, is_subject, verify
+from twistedsock.auth.tokens import MAX_SECONDS, Claims, TokenRequirements, is_subject, verify_token
 from twistedsock.errors import Error, ErrorCode
 
 NOW = 1_800_000_000.0
@@ -49,7 +49,7 @@ def signed(header: bytes, payload: bytes) -> bytes:
 def test_signed_tokens(header: bytes, payload: bytes, audience: str | None) -> None:
     """Whatever a token says whose signature is valid, it is claims that are in time and within their bounds, or a
     refusal with a name, never an exception."""
-    told = verify(signed(header, payload), KEYS, NOW, Terms(audience))
+    told = verify_token(signed(header, payload), KEYS, NOW, TokenRequirements(audience))
     if isinstance(told, Error):
         assert told.code is ErrorCode.UNAUTHORIZED and told.message.isprintable()
         return
@@ -58,14 +58,14 @@ def test_signed_tokens(header: bytes, payload: bytes, audience: str | None) -> N
     said = json.loads(payload)
     assert claims.subject.decode() == said["sub"] and is_subject(said["sub"])
     assert claims.is_admin is said.get("admin", False)
-    assert said["exp"] <= MAX_SECONDS and said.get("nbf", 0) <= NOW + Terms().leeway
+    assert said["exp"] <= MAX_SECONDS and said.get("nbf", 0) <= NOW + TokenRequirements().leeway
 
 
 @holds(examples=120, token=damaged(st.builds(signed, HEADERS, PAYLOADS), 2) | st.binary())
 def test_damaged_tokens(token: bytes) -> None:
     """A token of which anything was changed is refused, never taken and never an exception."""
-    told: Any = verify(token, KEYS, NOW, Terms())
+    told: Any = verify_token(token, KEYS, NOW, TokenRequirements())
     if not isinstance(told, Error):
         said, _, signature = token.rpartition(b".")
         assert signature == base64url(hmac.digest(SECRET, said, "sha256"))
-    assert isinstance(verify(token, {}, NOW, Terms()), Error)
+    assert isinstance(verify_token(token, {}, NOW, TokenRequirements()), Error)

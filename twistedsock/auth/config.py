@@ -93,7 +93,7 @@ class AccessTable(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fi
         _unique("two listener tables are for the endpoint", [listener.endpoint for listener in self.listener])
         _unique("two subject tables are for the name", [subject.name for subject in self.subject])
 
-    def beside(self, folder: Path) -> "AccessTable":
+    def resolve_files(self, folder: Path) -> "AccessTable":
         """The same, with the paths of its files relative to a folder made absolute: a daemon changes its own."""
         return msgspec.structs.replace(
             self,

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from twistedsock.auth.secret_files import read_by_others, read_file, without_line_end
+from twistedsock.auth.secret_files import read_file, strip_line_end, warn_of_readers
 
 Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
 
@@ -80,7 +80,7 @@ def read_key(id: str, algorithm: Algorithm, path: Path) -> Key:
     """The key in a file: a secret for HS256, a public key as PEM for the others. Raises AccessError."""
     content, mode = _read(path)
     if algorithm == "HS256":
-        return Key(id, algorithm, secret := _secret(content, path), _of_secret(secret), read_by_others(path, mode))
+        return Key(id, algorithm, secret := _secret(content, path), _of_secret(secret), warn_of_readers(path, mode))
     public = _public_key(content, path)
     _check_kind(public, algorithm, path)
     return Key(id, algorithm, public, _of_public(algorithm, public), _written_by_others(path, mode))
@@ -89,7 +89,7 @@ def read_key(id: str, algorithm: Algorithm, path: Path) -> Key:
 def read_signing_key(algorithm: Algorithm | None, path: Path) -> SigningKey:
     """The secret or private key in a file. Without an ``algorithm`` it is the one that fits. Raises AccessError."""
     content, mode = _read(path)
-    warning = read_by_others(path, mode)
+    warning = warn_of_readers(path, mode)
     if algorithm == "HS256" or (algorithm is None and not _PEM.search(content)):
         return SigningKey("HS256", secret := _secret(content, path), _of_secret(secret), warning)
     private = _private_key(content, path)
@@ -98,7 +98,7 @@ def read_signing_key(algorithm: Algorithm | None, path: Path) -> SigningKey:
     return SigningKey(fitting, private, _of_public(fitting, private.public_key()), warning)
 
 
-def checking(signing: SigningKey, id: str) -> Key:
+def verification_key(signing: SigningKey, id: str) -> Key:
     """The key that checks what this one signs."""
     material = signing.material if isinstance(signing.material, bytes) else signing.material.public_key()
     return Key(id, signing.algorithm, material, signing.fingerprint)
@@ -116,7 +116,7 @@ def _secret(content: bytes, path: Path) -> bytes:
             f"{path} holds a {label[1].decode().lower()}, and HS256 takes a secret: whoever has a public key could "
             "sign tokens with it"
         )
-    secret = without_line_end(content)
+    secret = strip_line_end(content)
     if len(secret) < SECRET_BYTES:
         raise AccessError(f"{path} holds {len(secret)} bytes, and a secret for HS256 has {SECRET_BYTES} or more")
     try:

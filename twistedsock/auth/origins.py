@@ -16,7 +16,7 @@ from twistedsock.limits.principal import is_loopback
 
 
 class OriginDecision(Enum):
-    WELCOME = 0
+    ALLOWED = 0
     FOREIGN_HOST = 421
     """Misdirected Request (RFC 9110 section 15.5.20)."""
     FOREIGN_ORIGIN = 403
@@ -36,29 +36,29 @@ class AllowedOrigins(msgspec.Struct, frozen=True):
     origins: Collection[str] = ()
     hosts: Collection[str] = ()
 
-    def judge_host(self, host: str, door: ListenerScope) -> OriginDecision:
+    def check_host(self, host: str, door: ListenerScope) -> OriginDecision:
         """Whether a request for ``host`` may be answered; every request is to be asked about. Browsers always name a
         host; what names none is a health check, or another program."""
         name = _split(host.lower())[0]
         if host and door.loopback and not (name == "localhost" or is_loopback(name) or name in self.hosts):
             return OriginDecision.FOREIGN_HOST
-        return OriginDecision.WELCOME
+        return OriginDecision.ALLOWED
 
-    def judge_nobody(self, host: str, door: ListenerScope) -> OriginDecision:
+    def check_anonymous_host(self, host: str, door: ListenerScope) -> OriginDecision:
         """Whether somebody who shows nothing may ask ``host`` for what is on the channels. A page whose own name was
         made to point here sends no origin then, as it takes us for its own server; but the name is none of ours. What
         is no browser may name no host at all."""
         name = _split(host.lower())[0]
         if name and not (name == "localhost" or _is_literal(name) or name in self.hosts):
             return OriginDecision.FOREIGN_HOST
-        return self.judge_host(host, door)
+        return self.check_host(host, door)
 
-    def judge(self, host: str, origin: str | None, door: ListenerScope) -> OriginDecision:
+    def check_origin(self, host: str, origin: str | None, door: ListenerScope) -> OriginDecision:
         """Whether a WebSocket may be opened; ``origin`` is None where no browser asks."""
-        verdict = self.judge_host(host, door)
-        if verdict is not OriginDecision.WELCOME or origin is None or origin in self.origins:
+        verdict = self.check_host(host, door)
+        if verdict is not OriginDecision.ALLOWED or origin is None or origin in self.origins:
             return verdict
-        return OriginDecision.WELCOME if self._is_own(host, origin, door) else OriginDecision.FOREIGN_ORIGIN
+        return OriginDecision.ALLOWED if self._is_own(host, origin, door) else OriginDecision.FOREIGN_ORIGIN
 
     def _is_own(self, host: str, origin: str, door: ListenerScope) -> bool:
         scheme, separator, authority = origin.lower().partition("://")

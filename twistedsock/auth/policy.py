@@ -6,7 +6,7 @@ from pathlib import Path
 from twistedsock.auth.config import AccessTable
 from twistedsock.auth.identity import EVERYTHING, Grants, Identity, grants
 from twistedsock.auth.keys import AccessError, Key, read_key
-from twistedsock.auth.tokens import Terms, is_subject, verify
+from twistedsock.auth.tokens import TokenRequirements, is_subject, verify_token
 from twistedsock.errors import Error, ErrorCode
 
 NO_KEYS = Error(ErrorCode.UNAUTHORIZED, "this server has no keys to check a token with")
@@ -38,7 +38,7 @@ class TablePolicy:
         self.keys = keys
         self.cookie = table.cookie or ""
         self._wall_clock = wall_clock
-        self._terms = Terms(table.audience, table.leeway, table.expiry_required)
+        self._terms = TokenRequirements(table.audience, table.leeway, table.expiry_required)
         self._everybody = Identity(grants(table.anonymous))
         self._by_listener = {
             listener.endpoint: Identity(grants(listener.allow))
@@ -58,7 +58,7 @@ class TablePolicy:
     def by_token(self, token: bytes, listener: str) -> Identity | Error:
         if not self.keys:
             return NO_KEYS
-        found = verify(token, self.keys, self._wall_clock(), self._terms)
+        found = verify_token(token, self.keys, self._wall_clock(), self._terms)
         if isinstance(found, Error):
             return found
         key, claims = found

@@ -19,12 +19,12 @@ def read_file(path: Path, most: int, too_large: str, fault: type[Exception]) -> 
     return content, stat.S_IMODE(status.st_mode) if stat.S_ISREG(status.st_mode) else 0
 
 
-def without_line_end(content: bytes) -> bytes:
+def strip_line_end(content: bytes) -> bytes:
     """The secret in a file: one line end is no part of it, as editors and ``echo`` add it."""
     return content.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def read_by_others(path: Path, mode: int) -> str:
+def warn_of_readers(path: Path, mode: int) -> str:
     """A sentence for the operator; empty if all is well. Not refused, as containers are given their secrets with mode
     0444."""
     return f"others than its owner can read the secret in {path} (mode {mode:04o}): chmod 600" if mode & 0o077 else ""

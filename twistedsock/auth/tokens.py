@@ -82,7 +82,7 @@ BAD_ADMIN = _error("the token's claim admin is neither true nor false")
 BAD_AUDIENCE = _error("the token's claim aud is neither a text nor a list of texts")
 
 
-class Terms(msgspec.Struct, frozen=True):
+class TokenRequirements(msgspec.Struct, frozen=True):
     """What a server asks of every token. ``audience`` is its own name, None if it has none; ``leeway`` are the seconds
     that two clocks may differ by."""
 
@@ -109,7 +109,9 @@ def is_subject(text: str) -> bool:
     return 0 < length <= SUBJECT_BYTES and not text.startswith("~") and _FORBIDDEN.search(text) is None
 
 
-def verify(token: bytes, keys: Mapping[str, Key], now: float, terms: Terms) -> tuple[Key, Claims] | Error:
+def verify_token(
+    token: bytes, keys: Mapping[str, Key], now: float, terms: TokenRequirements
+) -> tuple[Key, Claims] | Error:
     """The key that a token was signed with, and what it says; or why it is not taken. ``now`` is in seconds of the wall
     clock since 1970. Whatever the bytes, this raises nothing, and no refusal repeats anything of them."""
     parts = _FORM.fullmatch(token) if len(token) <= MAX_TOKEN_BYTES else None
@@ -129,14 +131,14 @@ def verify(token: bytes, keys: Mapping[str, Key], now: float, terms: Terms) -> t
     return claims if isinstance(claims, Error) else (key, claims)
 
 
-def mint(claims: Mapping[str, Any], key: SigningKey, id: str | None) -> bytes:
+def sign_token(claims: Mapping[str, Any], key: SigningKey, id: str | None) -> bytes:
     """A token with these claims. It is not looked at whether a server would take them."""
     payload = json.dumps(claims, separators=(",", ":"), allow_nan=False).encode()
     headers = {} if id is None else {"kid": id}
     return _SIGNATURES[key.algorithm].encode(payload, key.material, algorithm=key.algorithm, headers=headers).encode()
 
 
-def read_claims(payload: bytes, now: float, terms: Terms) -> Claims | Error:
+def read_claims(payload: bytes, now: float, terms: TokenRequirements) -> Claims | Error:
     """What the claims of a token come to whose signature is valid."""
     claims = _object(payload)
     if claims is None:

@@ -19,14 +19,14 @@ class Source(msgspec.Struct, frozen=True, gc=False):
     host: str
     port: int = 0
 
-    def seen_from(self, proxy: str) -> "Source":
+    def relative_to(self, proxy: str) -> "Source":
         """The source as it is to be understood here, if a proxy at the address ``proxy`` reports it. A loopback address
         or a Unix socket means the machine that saw it: if the proxy is on another machine, that is the proxy's address.
         """
         return Source(proxy, self.port) if _is_local(self.host) and not _is_local(proxy) else self
 
 
-def source_of(host: str, port: int) -> Source | None:
+def parse_source(host: str, port: int) -> Source | None:
     """A source whose address is written as we write all of them, so that one client is not counted as two; None where
     it is no literal address, or one that means nothing elsewhere (RFC 4007 section 6)."""
     address = _literal(host)
@@ -61,14 +61,14 @@ class TrustedProxies(msgspec.Struct, frozen=True):
             told = _read_element(element)
             if told is None:
                 return None
-            source = told.seen_from(proxy)
+            source = told.relative_to(proxy)
             if not self.trusts(told.host):
                 return source
             proxy = source.host
         return source
 
 
-NOBODY = TrustedProxies()
+NO_PROXIES = TrustedProxies()
 
 
 def parse_trusted(words: Iterable[str]) -> TrustedProxies:
@@ -121,4 +121,4 @@ def _read_element(element: str) -> Source | None:
         return None
     port = int(found["port"] or 0)
     host = found["six"] or found["four"] or found["bare"]
-    return source_of(host, port) if port <= 65535 else None
+    return parse_source(host, port) if port <= 65535 else None

@@ -8,8 +8,8 @@ from typing import Any, TextIO
 
 from twistedsock.auth.config import AccessTable, KeyTable
 from twistedsock.auth.identity import grants
-from twistedsock.auth.keys import ALGORITHMS, AccessError, SigningKey, checking, read_key, read_signing_key
-from twistedsock.auth.tokens import BAD_SUBJECT, Terms, is_subject, mint, verify
+from twistedsock.auth.keys import ALGORITHMS, AccessError, SigningKey, read_key, read_signing_key, verification_key
+from twistedsock.auth.tokens import BAD_SUBJECT, TokenRequirements, is_subject, sign_token, verify_token
 from twistedsock.config import SettingsError, read_settings
 from twistedsock.errors import Error
 
@@ -141,11 +141,11 @@ def _token(given: argparse.Namespace, table: AccessTable | None, key: SigningKey
         claims["channels"] = dict(given.allow)
     if given.admin:
         claims["admin"] = True
-    token = mint(claims, key, id)
-    terms = Terms(audience, expiry_required=False)
+    token = sign_token(claims, key, id)
+    terms = TokenRequirements(audience, expiry_required=False)
     if table is not None:
-        terms = Terms(table.audience, table.leeway, table.expiry_required)
-    found = verify(token, {id or "": checking(key, id or "")}, now, terms)
+        terms = TokenRequirements(table.audience, table.leeway, table.expiry_required)
+    found = verify_token(token, {id or "": verification_key(key, id or "")}, now, terms)
     if isinstance(found, Error):
         raise AccessError(f"the bridge would not take it: {found.message}")
     return token

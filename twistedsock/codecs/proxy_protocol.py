@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import msgspec
 
-from twistedsock.auth.trusted_proxies import Source, source_of
+from twistedsock.auth.trusted_proxies import Source, parse_source
 
 MAX_LINE = 107
 """Bytes of a header of version 1, its line end included (the specification, section 2.1)."""
@@ -84,7 +84,7 @@ def _read_line(data: bytes) -> Header | Malformed | None:
         return Malformed()
     four, four_here, six, six_here, *ports = found.groups()
     source, here = (
-        source_of((host_four or host_six).decode(), int(port))
+        parse_source((host_four or host_six).decode(), int(port))
         for host_four, host_six, port in ((four, six, ports[0]), (four_here, six_here, ports[1]))
     )
     if source is None or here is None or max(map(int, ports)) > 65535:
@@ -111,7 +111,7 @@ def _read_block(data: bytes) -> Header | Malformed | None:
 def _read_source(family: int, data: bytes) -> Source | None:
     # Transport 2, datagrams, is a client that has HTTP/3 with the proxy.
     if family == 1:
-        return source_of(str(IPv4Address(data[16:20])), int.from_bytes(data[24:26]))
+        return parse_source(str(IPv4Address(data[16:20])), int.from_bytes(data[24:26]))
     if family == 2:
-        return source_of(str(IPv6Address(data[16:32])), int.from_bytes(data[48:50]))
+        return parse_source(str(IPv6Address(data[16:32])), int.from_bytes(data[48:50]))
     return Source("")

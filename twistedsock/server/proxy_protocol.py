@@ -26,7 +26,7 @@ def twisted_address(source: Source) -> Any:
 
 def client_is_trusted_proxy(transport: Any) -> bool:
     """True if the client that a PROXY header reported on this connection is itself a trusted proxy. Loopback is trusted
-    as it was reported, although the client is known by another address: see ``Source.seen_from``."""
+    as it was reported, although the client is known by another address: see ``Source.relative_to``."""
     return getattr(innermost_transport(transport), "client_is_trusted_proxy", False)
 
 
@@ -72,7 +72,7 @@ class ProxyProtocol(Protocol):
     def _hand_over(self, header: Header) -> None:
         transport, address = self.transport, None
         if header.source is not None:
-            address = twisted_address(header.source.seen_from(host_of(transport.getPeer())))
+            address = twisted_address(header.source.relative_to(host_of(transport.getPeer())))
             transport.client_is_trusted_proxy = self.factory.listening.trusted.trusts(header.source.host)
         protocol: Any = self.factory.wrapped.buildProtocol(address)
         hand_over(transport, protocol)

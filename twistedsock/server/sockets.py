@@ -11,7 +11,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import Protocol, ServerFactory
 
 from twistedsock.auth.origins import ListenerScope
-from twistedsock.auth.trusted_proxies import NOBODY, TrustedProxies
+from twistedsock.auth.trusted_proxies import NO_PROXIES, TrustedProxies
 from twistedsock.limits.principal import is_loopback
 from twistedsock.server.twisted_internals import unencrypted_bytes, unsent_bytes
 from twistedsock.session.encoder import Endpoints
@@ -28,7 +28,7 @@ class ListenerConfig(msgspec.Struct, frozen=True):
 
     endpoint: str = ""
     proxied: bool = False
-    trusted: TrustedProxies = NOBODY
+    trusted: TrustedProxies = NO_PROXIES
 
     @property
     def secure(self) -> bool:

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 from msgspec import Meta
 
-from twistedsock.auth.secret_files import read_by_others, read_file, without_line_end
+from twistedsock.auth.secret_files import read_file, strip_line_end, warn_of_readers
 from twistedsock.pubsub.names import RESERVED, Pattern, is_reserved, pattern
 
 Kind = Literal["channel-occupied", "channel-vacated", "member-joined", "member-left", "event-published"]
@@ -236,10 +236,10 @@ def _secret(table: WebhookTable) -> tuple[bytes, str]:
         return table.secret.encode(), ""
     path = Path(table.secret_file)
     content, mode = _read(path)
-    secret = without_line_end(content)
+    secret = strip_line_end(content)
     if len(secret) < SECRET_BYTES:
         raise WebhookError(f"{path} holds {len(secret)} bytes, and a secret has {SECRET_BYTES} or more")
-    return secret, read_by_others(path, mode)
+    return secret, warn_of_readers(path, mode)
 
 
 def _authorities(path: Path) -> bytes:

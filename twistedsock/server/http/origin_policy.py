@@ -34,27 +34,27 @@ class OriginPolicy:
 
     def check_host(self, host: str, door: ListenerScope) -> RejectedRequest | None:
         """Check the ``Host`` of a request without an origin that matters. None: allowed."""
-        return self._rejection(self.origins.judge_host(host, door), host, None)
+        return self._rejection(self.origins.check_host(host, door), host, None)
 
     def check_anonymous_host(self, host: str, door: ListenerScope) -> RejectedRequest | None:
         """Check the ``Host`` of a request for channels without credentials. A page whose name was made to point here
         (DNS rebinding) sends no other kind: it has no token."""
-        return self._rejection(self.origins.judge_nobody(host, door), host, None)
+        return self._rejection(self.origins.check_anonymous_host(host, door), host, None)
 
     def check_origin(
         self, host: str, origin: str | None, door: ListenerScope, what: str = "WebSocket"
     ) -> RejectedRequest | None:
         """Check the ``Host`` and the ``Origin`` of a WebSocket handshake, or of ``what`` else a page sent."""
-        return self._rejection(self.origins.judge(host, origin, door), host, origin, what)
+        return self._rejection(self.origins.check_origin(host, origin, door), host, origin, what)
 
     def is_allowed(self, host: str, origin: str, door: ListenerScope) -> bool:
         """True if a page of this origin can read responses. Logs nothing."""
-        return self.origins.judge(host, origin, door) is OriginDecision.WELCOME
+        return self.origins.check_origin(host, origin, door) is OriginDecision.ALLOWED
 
     def _rejection(
         self, decision: OriginDecision, host: str, origin: str | None, what: str = ""
     ) -> RejectedRequest | None:
-        if decision is OriginDecision.WELCOME:
+        if decision is OriginDecision.ALLOWED:
             return None
         if decision is OriginDecision.FOREIGN_HOST:
             self._warn_once("refused a request for host {shown}; --allow-host would allow it", host_name(host))
