@@ -1,16 +1,17 @@
-# `make run` and `make test` set up all they need, on a fresh Debian or Ubuntu with python3 (3.11 or newer) and make.
-# PYTHON names another Python to start from.
+# `make run` and `make test` install everything that they need, on a fresh Debian or Ubuntu with python3 (3.11 or newer)
+# and make. PYTHON names another Python to start from.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test style format types floors coverage tests rest web wstest conformance dist docs pythons fuzz bench soak pictures clean commands
+.PHONY: help run test check style format types layers unit-pure unit-rest coverage tests rest javascript announce web wstest conformance dist docs pythons fuzz bench soak pictures clean commands
 
 bin := .venv/bin
 # What takes longest of the tests with real processes: browsers, and all that is asked over HTTP.
 web_tests := $(addprefix tests/end_to_end/test_,$(addsuffix .py,client console http openapi page publishing streams))
 # The tests of the pure packages, which they cover completely.
 pure_tests := $(addprefix tests/,auth codecs limits pubsub session test_errors.py test_tally.py test_traffic.py)
+pytest := $(bin)/pytest -q --show-failures-at-once
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
 
 help: ## say what can be made
@@ -19,9 +20,14 @@ help: ## say what can be made
 run: .venv/for-run ## start the bridge in the foreground; make run ARGS="--help" lists its options
 	@$(bin)/twistd -n --pidfile= sockbridge $(ARGS)
 
-# The parts run in a program of its own: `make -n` runs each recipe line that names $(MAKE).
-test: style types floors commands node_modules/.package-lock.json ## everything below that checks something
-	@$(bin)/python tools/run_tests.py $(MAKE_COMMAND)
+test: announce commands node_modules/.package-lock.json .venv/for-test ## run all tests and checks; says first what it installs
+	@$(bin)/python tools/run_tests.py $(MAKE_COMMAND) test
+
+check: .venv/for-test ## check style, types and layers, run the unit tests: in less than a minute
+	@$(bin)/python tools/run_tests.py $(MAKE_COMMAND) check
+
+announce:
+	@tools/install-commands --announce
 
 style: .venv/for-test ## check layout and lint
 	$(bin)/ruff check .
@@ -34,20 +40,28 @@ format: .venv/for-test ## mend layout and what of the lint can be mended
 types: .venv/for-test ## check types
 	$(bin)/mypy
 
-floors: .venv/for-test ## check that modules import only from lower floors
+layers: .venv/for-test ## check that a package imports only from packages below it
 	$(bin)/lint-imports --no-logo
 
 coverage: .venv/for-test ## test the pure packages, which their tests must cover completely
-	$(bin)/pytest -q --cov --cov-report=term $(pure_tests)
+	$(pytest) --cov --cov-report=term $(pure_tests)
 
-tests: commands node_modules/.package-lock.json coverage rest web ## test all: the pure packages first, then the rest, in Python and in JavaScript
+unit-pure: .venv/for-test
+	HYPOTHESIS_PROFILE=short $(pytest) $(pure_tests) tests/behaviours
+
+unit-rest: .venv/for-test
+	HYPOTHESIS_PROFILE=short $(pytest) -m "not end_to_end and not slow" $(addprefix --ignore=,$(pure_tests) tests/behaviours tests/end_to_end)
+
+tests: commands node_modules/.package-lock.json coverage rest web javascript ## run all tests of this Python, and those in JavaScript
 
 rest: .venv/for-test
-	$(bin)/pytest -q $(addprefix --ignore=,$(pure_tests)) --ignore=tests/test_packaging.py $(addprefix --ignore=,$(web_tests))
+	$(pytest) $(addprefix --ignore=,$(pure_tests)) --ignore=tests/test_packaging.py $(addprefix --ignore=,$(web_tests))
+
+javascript: node_modules/.package-lock.json
 	timeout 300 node --test --test-reporter=spec tests/js/*.test.mjs
 
 web: .venv/for-test
-	$(bin)/pytest -q $(web_tests)
+	$(pytest) $(web_tests)
 
 wstest: .venv/for-run ## run the quick set of the Autobahn WebSocket TestSuite; needs Python 2.7, says so where there is none
 	@$(bin)/python -m tests.conformance --quick
@@ -56,7 +70,7 @@ conformance: .venv/for-run ## run all of the Autobahn WebSocket TestSuite
 	@$(bin)/python -m tests.conformance
 
 dist: .venv/for-test ## build the distributions, install them in a clean environment, try the command
-	$(bin)/pytest -q tests/test_packaging.py
+	$(pytest) tests/test_packaging.py
 	rm -rf dist
 	$(bin)/python -m build --quiet --outdir dist .
 
@@ -69,8 +83,9 @@ fuzz: .venv/for-test ## try new inputs for MINUTES=10; make fuzz ONLY="frames li
 docs: .venv/for-test ## build the documentation site in build/docs; broken links and anchors fail
 	$(bin)/sphinx-build -q -E -W --keep-going -n -d build/.doctrees docs build/docs
 
-bench: .venv/for-run ## compare with other servers; make bench BENCH="fan-out pairs" ROUNDS=1 SERVERS="sockbridge nats" does a part
+bench: .venv/for-test ## compare with other servers; make bench BENCH="fan-out pairs" ROUNDS=1 SERVERS="sockbridge nats" does a part
 	@$(if $(filter-out sockbridge bare,$(or $(SERVERS),all)),bench/install $(filter crossbar,$(or $(SERVERS),crossbar)))
+	@$(if $(filter-out sockbridge bare,$(or $(SERVERS),all)),$(bin)/pytest -q bench/tests)
 	@$(bin)/python -m bench $(BENCH) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SERVERS),--servers $(SERVERS))
 
 soak: .venv/for-run ## load a bridge for ten minutes with peers that come and go, and see that its memory stays flat; make soak MINUTES=60
@@ -86,7 +101,6 @@ clean: ## remove all that was made
 
 commands: .venv/for-test
 	@tools/install-commands $(bin)/python
-	@bench/install
 
 # What the tests of the JavaScript client need. npm writes that file, but leaves it as it is where nothing has changed.
 node_modules/.package-lock.json: package.json package-lock.json | commands

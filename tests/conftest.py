@@ -43,3 +43,33 @@ def logged() -> Iterator[Logged]:
 def _show(event: dict[str, Any]) -> str:
     failure = event.get("log_failure")
     return f"logged as {event['log_level'].name}: {formatEvent(event)}\n{failure.getTraceback() if failure else ''}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--show-failures-at-once", action="store_true", help="show a failure when it happens, not at the end"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--show-failures-at-once"):
+        config.option.tbstyle = "no"  # not once more at the end
+        config.pluginmanager.register(FailuresAtOnce(config))
+
+
+class FailuresAtOnce:
+    """Writes the traceback of a test when it fails, so that a long run can be judged before its end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal is not None:
+            terminal.write_line("")
+            terminal.write_sep("_", report.nodeid)
+            terminal.write_line(report.longreprtext)
+            for title, content in report.sections:
+                terminal.write_sep("-", title)
+                terminal.write_line(content)

@@ -36,6 +36,7 @@ def property_of(most: int) -> Subject:
     return a_property("module::check", check.property)
 
 
+@pytest.mark.slow
 def test_what_breaks_a_property_is_told_with_the_command_that_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:
     broken, sound = property_of(90), property_of(1_000)
     assert run([broken, sound], HOW, 0.05, Unmeasured()) == 1
@@ -56,6 +57,7 @@ def test_what_chance_alone_finds_is_made_small_as_well() -> None:
     assert "number=91" in broken.failure and "REPEAT='module::check " in broken.told()
 
 
+@pytest.mark.slow
 def test_where_nothing_breaks_it_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
     sound = property_of(1_000)
     assert run([sound], HOW, 0.02, Unmeasured()) == 0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 SUPPORTED = [(3, 11), (3, 12), (3, 13), (3, 14)]
 CHECKOUT = Path(__file__).resolve().parent.parent
-OF_THE_CHECKOUT = ["test_documentation.py", "test_floors.py", "test_fuzz.py"]
+OF_THE_CHECKOUT = ["test_documentation.py", "test_layers.py", "test_fuzz.py"]
 """Tests of what is the same under any Python: pages, imports, the command that looks for new inputs."""
 
 

@@ -4,7 +4,6 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ CHECKOUT = Path(__file__).parent.parent.parent
 
 @pytest.fixture(scope="module")
 def run_tests() -> Any:
-    """The program that `make test` starts, as a module."""
+    """The program that `make test` and `make check` start, as a module."""
     spec = importlib.util.spec_from_file_location("run_tests", CHECKOUT / "tools" / "run_tests.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -25,7 +24,7 @@ def run_tests() -> Any:
     return module
 
 
-@pytest.mark.parametrize("target", ["test", "tests", "run", "dist", "clean", "bench", "soak", "pictures"])
+@pytest.mark.parametrize("target", ["test", "check", "tests", "run", "dist", "clean", "bench", "soak", "pictures"])
 def test_a_dry_run_runs_no_command(tmp_path: Path, target: str) -> None:
     """In a copy without an environment, where each command would leave something behind."""
     for name in ("Makefile", "setup.cfg", "pyproject.toml", "package.json", "package-lock.json"):
@@ -38,27 +37,65 @@ def test_a_dry_run_runs_no_command(tmp_path: Path, target: str) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_part_that_fails_is_shown_while_the_others_still_run(run_tests: Any, tmp_path: Path, capfd: Any) -> None:
+@pytest.fixture
+def make(tmp_path: Path) -> Any:
+    """A stand-in for make, which runs a Python program for each target: ``make(target=source, …)`` returns its name."""
+
+    def making(**programs: str) -> str:
+        for target, source in programs.items():
+            (tmp_path / f"{target}.py").write_text(source)
+        script = tmp_path / "make"
+        script.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path}/"$2".py\n')
+        script.chmod(0o755)
+        return str(script)
+
+    return making
+
+
+def test_a_failure_is_shown_while_the_other_parts_still_run(run_tests: Any, make: Any, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     waits = f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)\nprint('waited')"
-    parts = [[sys.executable, "-c", waits], [sys.executable, "-c", "raise SystemExit('it went wrong')"]]
-    failed: list[int] = []
-    running = threading.Thread(target=lambda: failed.append(run_tests.run(parts)))
-    running.start()
-    try:
-        shown = ""
-        while "FAILED with 1\nit went wrong" not in shown and running.is_alive():
-            running.join(0.05)
-            shown += capfd.readouterr().out
-        assert "FAILED with 1\nit went wrong" in shown
-        assert "waited" not in shown
-    finally:
-        gate.touch()
-        running.join()
-    assert failed == [1]
-    assert "waited" in capfd.readouterr().out
+    lines: list[str] = []
+
+    def write(line: str) -> None:
+        lines.append(line.strip())
+        if line.endswith("it went wrong"):
+            gate.touch()
+
+    fails = "print('it went wrong', flush=True)\nraise SystemExit(1)"
+    parts = run_tests.Runner(make(waits=waits, fails=fails), write).run([["waits"], ["fails"]])
+    assert [(part.target, part.status) for part in parts] == [("waits", 0), ("fails", 1)]
+    assert "waits | waited" in lines
 
 
-def test_make_test_fails_if_any_part_fails(run_tests: Any) -> None:
-    passes, fails = [sys.executable, "-c", ""], [sys.executable, "-c", "raise SystemExit(1)"]
-    assert [run_tests.run(parts) for parts in ([passes, passes], [fails, passes], [passes, fails, fails])] == [0, 1, 2]
+def test_the_parts_of_a_lane_run_in_turn_although_one_fails(run_tests: Any, make: Any) -> None:
+    program = make(fails="raise SystemExit(3)", passes="")
+    parts = run_tests.Runner(program, lambda line: None).run([["fails", "passes"]], ["passes"])
+    assert [part.status for part in parts] == [3, 0, 0]
+
+
+def test_the_table_counts_tests_and_names_failed_ones(run_tests: Any, make: Any) -> None:
+    unit = (
+        "print('....F [ 60%]')\nprint('FAILED tests/test_a.py::test_b - AssertionError')\n"
+        "print('1 failed, 1204 passed in 3.01s')\nraise SystemExit(1)"
+    )
+    program = make(
+        unit=unit, javascript="print('ℹ tests 9')\nprint('ℹ pass 9')", suite="print('All 494 cases are right')"
+    )
+    lines: list[str] = []
+    parts = run_tests.Runner(program, lines.append).run([["unit", "javascript", "suite"]])
+    shown = [line.split() for line in run_tests.table(parts, 65.0).splitlines()]
+    assert ["unit", "FAILED", "(1)", "1,204", "0", "s", "1"] in shown
+    assert [row[:3] for row in shown if row[:1] in (["javascript"], ["suite"])] == [
+        ["javascript", "passed", "9"],
+        ["suite", "passed", "494"],
+    ]
+    assert ["all", "1,707", "1", "min", "5", "s", "1"] in shown
+    assert ["unit:", "tests/test_a.py::test_b"] in shown
+    assert not any("....F" in line for line in lines)
+
+
+def test_make_test_says_first_what_it_installs() -> None:
+    script = CHECKOUT / "tools" / "install-commands"
+    said = subprocess.run([script, "--announce"], capture_output=True, text=True, check=True).stdout
+    assert "minutes on 2 cores" in said

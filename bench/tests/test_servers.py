@@ -1,5 +1,5 @@
-"""The servers that the bridge is compared with start, deliver all, and leave nothing behind. How fast they are is no
-question for a test."""
+"""The servers that sockbridge is compared with start, deliver every event, and leave nothing behind. No test here
+measures speed."""
 
 import os
 import time
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.end_to_end
 
 SERVERS: list[Server] = [
     *(Sockbridge(), NatsServer(), RedisServer(), MosquittoServer(), Ws(), SocketIoServer(), Websockets()),
-    # It takes minutes to install, so the tests do not ask for it.
+    # It takes minutes to install, so it is optional.
     *(server for server in [Crossbar()] if not server.missing()),
 ]
 
@@ -46,8 +46,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     ],
     ids=["fan-out", "longer", "pairs", "many-to-one", "paced"],
 )
-def test_every_reader_gets_all(server: Server, load: dict[str, float]) -> None:
-    """Over each of its wires, and from one to the other; the generator raises Wrong for every byte that it misses."""
+def test_every_reader_gets_every_event(server: Server, load: dict[str, float]) -> None:
+    """Over each protocol, and from one to the other. The generator raises Wrong for every byte that is missing."""
     targets = server.targets()
     assert targets.keys() == server.wires
     for publishing, reading in [(TCP, TCP), (WEBSOCKET, WEBSOCKET), (TCP, WEBSOCKET)]:
@@ -59,11 +59,11 @@ def test_every_reader_gets_all(server: Server, load: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)
-def test_a_server_says_its_version(server: Server) -> None:
+def test_a_server_reports_its_version(server: Server) -> None:
     assert server.version()[0].isdigit()
 
 
-def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_a_server_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with running(NatsServer()) as server:
         pids = server.pids()
@@ -75,6 +75,6 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     server.stop()
 
 
-def test_a_server_that_does_not_start_says_why() -> None:
+def test_a_server_that_does_not_start_reports_the_reason() -> None:
     with pytest.raises(NotStarted, match="sockbridge ended with 1 instead of listening(.|\n)*no-such-option"):
         Sockbridge("--no-such-option").start()

@@ -1,0 +1,1 @@
+"""Tests of the other servers and of their drivers. `make bench` runs them: they need these servers."""

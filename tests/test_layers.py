@@ -1,0 +1,41 @@
+"""The pure packages load no framework, and reading a module needs few others.
+
+import-linter checks the imports in the source (`make layers`). These tests import the packages, so that modules that
+libraries load count as well.
+"""
+
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import twistedsock
+
+FRAMEWORKS = {"autobahn", "twisted", "txaio", "zope"}
+PURE = ["twistedsock.errors", "twistedsock.stats"] + [
+    f"twistedsock.{package}" for package in ("auth", "codecs", "limits", "pubsub", "session")
+]
+
+
+def loaded_by(folder: Path, *modules: str) -> set[str]:
+    """All modules that a new interpreter loads for these."""
+    program = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
+    return set(finished.stdout.split())
+
+
+def modules_of(name: str) -> list[str]:
+    """A module by itself, or all modules of a package."""
+    (root,) = twistedsock.__path__
+    folder = Path(root, *name.split(".")[1:])
+    return [f"{name}.{module.name}" for module in pkgutil.iter_modules([str(folder)])] or [name]
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_packages_load_no_framework(name: str, tmp_path: Path) -> None:
+    modules = modules_of(name)
+    loaded = loaded_by(tmp_path, *modules)
+    assert loaded >= set(modules)
+    assert not FRAMEWORKS & {module.partition(".")[0] for module in loaded}
