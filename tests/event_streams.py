@@ -99,7 +99,7 @@ class Stream:
             on_exception=lambda: self.faults.append(None),
         )
         self.session = pipeline.session
-        self.session.welcome()
+        self.session.send_welcome()
         asked: list[Command] = [
             Subscribe(name, last, place and place.offset, place and place.epoch, **more)
             for name, place in known.items()

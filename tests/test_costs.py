@@ -258,5 +258,5 @@ def test_an_event_is_encoded_once_for_all_streams_of_a_channel(monkeypatch: pyte
     assert all(stream.received()[-1].id == "e1:1" for stream in streams)
     assert len(server.broker.channels[b"k"].encoding_groups) == 1 + len(several)
     for stream in several:
-        stream.session.lost()
+        stream.session.connection_lost()
     assert len(server.broker.channels[b"k"].encoding_groups) == 1

@@ -392,7 +392,7 @@ def test_a_reload_waits_until_the_last_one_has_reached_all_sessions(configure, s
     for _ in range(5):
         service.ask_to_reload()
     assert said() == ["read again: the options"]
-    while any(protocol._conversation.session.subscriptions for protocol in protocols):
+    while any(protocol._pipeline.session.subscriptions for protocol in protocols):
         assert said() == []
         reactor.advance(0)
     for _ in range(10):

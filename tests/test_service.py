@@ -314,8 +314,8 @@ def test_others_may_in_where_a_policy_says_who_may_do_what(make, kind):
 
 
 def test_ids_are_longer_where_nicks_are_vouched_for(make):
-    assert len(make().context.roster.new_id()) == 5
-    assert len(make(access=AccessTable()).context.roster.new_id()) == 10
+    assert len(make().context.sessions.new_id()) == 5
+    assert len(make(access=AccessTable()).context.sessions.new_id()) == 10
 
 
 @pytest.mark.parametrize(
@@ -468,7 +468,7 @@ def test_a_fault_about_a_token_is_logged_and_stops_nothing(start, reactor, logge
         looks.append(reactor.seconds())
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(service.context.expiries, "check", fail)
+    monkeypatch.setattr(service.context.expiry_watcher, "check", fail)
     reactor.pump([EXPIRY_SECONDS] * 3)
     assert len(looks) == 3
     for _ in range(3):

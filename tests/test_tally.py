@@ -32,8 +32,8 @@ def test_sessions_are_counted_by_their_dialect() -> None:
     server = FakeServer()
     line, message, other = server.line_client(), server.message_client(), server.json_client()
     assert server.context.stats.opened == {"line": 2, "json": 1}
-    line.session.lost()
-    other.session.speak(message.session._dialect)
+    line.session.connection_lost()
+    other.session.set_encoder(message.session._dialect)
     assert server.context.stats.opened == {"line": 3, "json": 1}
     assert server.context.stats.closed == {"line": 1, "json": 1}
 
@@ -158,9 +158,9 @@ def test_who_goes_is_not_behind_any_longer(channels: int) -> None:
         publisher.send(f"PUB {channel} y")
         server.turn()
     assert server.context.stats.behind == 2
-    slow.session.lost()
+    slow.session.connection_lost()
     assert server.context.stats.behind == 1
-    other.session.lost()
+    other.session.connection_lost()
     assert server.context.stats.behind == 0
 
 
@@ -179,7 +179,7 @@ def test_who_is_closed_for_being_too_slow_is_not_behind_any_longer(channels: int
     slow.outlet.drain()
     server.turn()
     assert server.context.stats.behind == 0
-    slow.session.lost()
+    slow.session.connection_lost()
     assert server.context.stats.behind == 0
 
 

@@ -296,7 +296,7 @@ def test_twistd_is_given_who_writes_json(machine, capsys):
 @pytest.mark.parametrize("kind", ["json", "text"])
 def test_in_the_end_it_is_told_how_many_peers_had_no_line(machine, logged, kind):
     service = Twistd(nodaemon=1).make(f"--log-format={kind}")
-    (watcher,) = [one for one in service.context.journal.watchers if isinstance(one, ConnectionLog)]
+    (watcher,) = [one for one in service.context.connection_events.watchers if isinstance(one, ConnectionLog)]
     watcher._left_out = 3
     (end,) = machine.triggers["after"]["shutdown"]
     end[0](*end[1], **end[2])

@@ -136,7 +136,7 @@ def test_a_peer_can_stall_read_on_and_leave(server):
     assert not peer.paused
     assert peer.received() == ["PONG 1", "PONG 2"]
     peer.leaves()
-    assert len(server.context.roster) == 0
+    assert len(server.context.sessions) == 0
 
 
 def test_half_a_line_is_an_error_of_the_test(server):
@@ -235,7 +235,7 @@ def test_a_late_publish_keeps_the_name_under_which_it_was_said():
     server.backplane.release()
     listener.received()
     peer.send("NICK ann", "PUB kitchen 21.5")
-    peer.session.peer.nick = b"bob"
+    peer.session.client.nick = b"bob"
     server.backplane.release()
     server.turn()
     assert listener.received() == ["MSG kitchen 1 ann 21.5"]

@@ -171,14 +171,14 @@ class Stage:
         del self.peers[name], self.heard[name]
 
     def half_closes(self, name: str) -> None:
-        self.peers[name].conversation.finish()
+        self.peers[name].pipeline.end_of_input()
 
     def is_closed(self, name: str, code: str) -> None:
         assert self.peers[name].ending == CloseReason(int(code))
 
     def server_stops(self) -> None:
-        for session in self.server.context.roster:
-            session.dismiss(CloseReason.GOING_AWAY, b"the server is going away")
+        for session in self.server.context.sessions:
+            session.close(CloseReason.GOING_AWAY, b"the server is going away")
 
     def backplane_fails(self) -> None:
         self.server.backplane.failing = 1

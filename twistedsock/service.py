@@ -338,7 +338,7 @@ class BridgeService(Service):
 
     def _look_at_expiries(self) -> None:
         try:
-            self.context.expiries.check()
+            self.context.expiry_watcher.check()
         except Exception:  # an end of the loop would let all later tokens last for ever
             self._log.failure("not every peer could be told that its token runs out")
 
@@ -397,7 +397,7 @@ class BridgeService(Service):
 
     def _connected(self) -> int:
         """How many clients have a session or an HTTP request that is not answered yet."""
-        return len(self.context.roster) + sum(listener.factory.site.running_requests for listener in self.web)
+        return len(self.context.sessions) + sum(listener.factory.site.running_requests for listener in self.web)
 
     def _log_wait(self, count: int, noun: str, event: str) -> None:
         """Log what a shutdown waits for, and how to end the wait: it would look like a hang otherwise."""
@@ -413,13 +413,13 @@ class BridgeService(Service):
 
     def _dismiss_all(self) -> Deferred[None]:
         try:
-            self.context.dismiss_all(CloseReason.GOING_AWAY, b"the server is going away")
+            self.context.close_all(CloseReason.GOING_AWAY, b"the server is going away")
         except Exception:  # whoever runs us would not tell
             self._log.failure("not every peer could be told that the server is going away")
         gone: Deferred[None] = Deferred()
         self._patience = patience = self._reactor.callLater(self._settings.shutdown_timeout, self._give_up, gone)
 
-        waiting: set[object] = {self.context.roster, *self.web}
+        waiting: set[object] = {self.context.sessions, *self.web}
 
         def is_gone(one: object) -> None:
             waiting.discard(one)
@@ -429,7 +429,7 @@ class BridgeService(Service):
 
         for listener in self.web:
             listener.factory.site.shut_down(lambda listener=listener: is_gone(listener))
-        self.context.roster.when_empty(lambda: is_gone(self.context.roster))
+        self.context.sessions.when_empty(lambda: is_gone(self.context.sessions))
         return gone
 
     def _schedule(self, turn: Callable[[], None]) -> None:

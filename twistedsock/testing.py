@@ -251,7 +251,7 @@ class FakeClient:
         self.ending: CloseReason | None = None
         self.paused = False
         self.faults = 0
-        self.conversation = open_session(
+        self.pipeline = open_session(
             server.context,
             dialect,
             codec,
@@ -262,18 +262,18 @@ class FakeClient:
             resume=self._resume,
             on_exception=self._report,
         )
-        self.session = self.conversation.session
+        self.session = self.pipeline.session
         self._looked = 0
-        self.session.welcome(b"", outcome)
+        self.session.send_welcome(b"", outcome)
 
     @property
     def id(self) -> str:
-        return self.session.peer.id.decode()
+        return self.session.client.id.decode()
 
     def read(self, size: int) -> None:
         """So many bytes were read."""
-        if self.conversation.is_metered:
-            self.conversation.came(size)
+        if self.pipeline.is_rate_limited:
+            self.pipeline.bytes_received(size)
 
     def limit(self, **limits: float) -> None:
         """As ``limit_session``."""
@@ -282,18 +282,18 @@ class FakeClient:
     def receives(self, *messages: bytes) -> None:
         """Messages of the dialect come in from the socket, in one read."""
         self.read(sum(map(len, messages)))
-        self.conversation.receive(list(messages))
+        self.pipeline.submit(list(messages))
 
     def raw(self) -> bytes:
         """The bytes that have reached the peer since the last look. Replies need not wait for the end of the turn."""
-        self.conversation.flush()
+        self.pipeline.flush()
         data = bytes(self.outlet.sent[self._looked :])
         self._looked = len(self.outlet.sent)
         return data
 
     def leaves(self) -> None:
         """The connection is lost."""
-        self.conversation.lost()
+        self.pipeline.connection_lost()
 
     def _hang_up(self, ending: CloseReason) -> None:
         self.ending = ending
@@ -313,9 +313,9 @@ def limit_session(session: Session, server: "FakeServer", **limits: float) -> No
     """From now on it is the session of a remote client at 192.0.2.1, and these are the limits of all remote clients;
     limits of rates that are not given do not apply."""
     told: dict[str, Any] = {"commands_per_second": 0, "bytes_per_second": 0, **limits}
-    server.context.meters = RateLimiterPool(Limits(**told))
-    session.is_metered = True
-    session.peer.principal = address_principal("192.0.2.1")
+    server.context.rate_limiters = RateLimiterPool(Limits(**told))
+    session.is_rate_limited = True
+    session.client.principal = address_principal("192.0.2.1")
 
 
 class LineClient(FakeClient):
@@ -328,7 +328,7 @@ class LineClient(FakeClient):
     def send_bytes(self, data: bytes) -> None:
         """Bytes come in from the socket."""
         self.read(len(data))
-        self.conversation.receive(self._splitter.feed(data))
+        self.pipeline.submit(self._splitter.feed(data))
 
     def send(self, *lines: str) -> None:
         self.send_bytes("".join(line + "\n" for line in lines).encode())

@@ -98,10 +98,10 @@ def test_commands_that_come_together_with_the_token_are_judged_by_it(publisher: 
 def test_a_token_that_runs_out_is_told_before_and_ends_the_conversation(server: FakeServer, reader: Voice) -> None:
     reader.asks("auth", token="ann")
     server.wall += 3590
-    server.context.expiries.check()
+    server.context.expiry_watcher.check()
     (notice,) = reader.received()
     assert notice["type"] == "notice" and "60 seconds" in notice["text"]
     server.wall += 10
-    server.context.expiries.check()
+    server.context.expiry_watcher.check()
     assert "run out" in reader.received()[0]["text"]
-    assert reader.peer.ending is CloseReason.POLICY
+    assert reader.client.ending is CloseReason.POLICY

@@ -84,15 +84,15 @@ def test_a_number_is_not_rebuilt_and_a_line_shows_it_as_it_came(publisher: Voice
 def test_json_reaches_a_line_as_it_came(publisher: Voice, reader: Voice, raw: str, shown: str) -> None:
     reader.asks("subscribe", channel="kitchen")
     publisher.asks("publish", channel="kitchen", raw=raw)
-    assert reader.peer.outlet.sent.count(shown.encode() if isinstance(reader, LineVoice) else raw.encode()) == 1
+    assert reader.client.outlet.sent.count(shown.encode() if isinstance(reader, LineVoice) else raw.encode()) == 1
 
 
 def test_line_breaks_between_tokens_become_spaces_on_a_line(server: FakeServer, reader: Voice) -> None:
     publisher = KINDS["json"](server)
     reader.asks("subscribe", channel="kitchen")
     publisher.asks("publish", channel="kitchen", raw='{\r\n"a":\n[1,\n2]}')
-    sent = bytes(reader.peer.outlet.sent)
-    in_lines = isinstance(reader, LineVoice) or isinstance(reader.peer, StandInPeer)
+    sent = bytes(reader.client.outlet.sent)
+    in_lines = isinstance(reader, LineVoice) or isinstance(reader.client, StandInPeer)
     assert (b'{  "a": [1, 2]}' if in_lines else b'{\r\n"a":\n[1,\n2]}') in sent
     assert reader.received() == [event(publisher, 1, {"a": [1, 2]})]
 

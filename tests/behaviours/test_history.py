@@ -31,14 +31,14 @@ def test_what_the_log_drops_while_a_history_is_sent_is_reported(
     server = FakeServer(late, history_events=20)
     publish(server, "kitchen", 20)
     reader = reader_meets(server)
-    reader.peer.outlet.room = 0
+    reader.client.outlet.room = 0
     reader.send("history", channel="kitchen", since=0)
     settle(server)
     publish(server, "kitchen", 10)
-    reader.peer.outlet.drain(100_000)
+    reader.client.outlet.drain(100_000)
     settle(server)
     publish(server, "kitchen", 6)
-    reader.peer.outlet.drain()
+    reader.client.outlet.drain()
     (answer,) = reader.received()
     assert sorted(offsets(answer) + missing(answer)) == [*range(1, 21)]
     assert len(answer["lost"]) == 2 and set(range(17, 21)) <= {*offsets(answer)}
@@ -63,7 +63,7 @@ def test_a_channel_that_vanishes_while_its_history_is_sent_leaves_no_silent_hole
     server = FakeServer(late, history_age=300.0)
     publish(server, "kitchen", 20)
     reader = reader_meets(server)
-    reader.peer.outlet.room = 0
+    reader.client.outlet.room = 0
     reader.send("history", channel="kitchen")
     settle(server)
     server.now += 310
@@ -71,7 +71,7 @@ def test_a_channel_that_vanishes_while_its_history_is_sent_leaves_no_silent_hole
     settle(server)
     assert b"kitchen" not in server.broker.channels
     publish(server, "kitchen", 3)
-    reader.peer.outlet.drain()
+    reader.client.outlet.drain()
     (answer,) = reader.received()
     sent = len(offsets(answer))
     assert 0 < sent < 20 and offsets(answer) == [*range(1, sent + 1)] and missing(answer) == [*range(sent + 1, 21)]

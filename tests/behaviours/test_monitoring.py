@@ -51,7 +51,7 @@ def test_on_this_machine_everybody_may_read_it(server: FakeServer, reader: Voice
 
 @pytest.mark.parametrize("verb", ["subscribe", "history", "who"])
 def test_without_a_policy_strangers_may_not(server: FakeServer, reader: Voice, verb: str) -> None:
-    reader.peer.session.ends = Endpoints(b"192.0.2.1:5000", b"192.0.2.2:8081")
+    reader.client.session.endpoints = Endpoints(b"192.0.2.1:5000", b"192.0.2.2:8081")
     for page in PAGES:
         assert code(reader.asks(verb, channel=page)) == "forbidden"
 

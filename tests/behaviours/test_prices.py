@@ -31,7 +31,7 @@ def test_history_costs_one_command_for_each_four_kib(
 ) -> None:
     """Beside the one that each command costs."""
     publish(server, 400, 1_000)
-    publisher.peer.limit(commands_per_second=1, commands_burst=200)
+    publisher.client.limit(commands_per_second=1, commands_burst=200)
     publisher.asks("history", channel="a", last=last)
     assert 200 - price * 1.3 - 1 <= left(publisher, 200) <= 200 - price + 1
 
@@ -41,7 +41,7 @@ def test_events_from_before_a_subscription_cost_as_much(
     server: FakeServer, publisher: Voice, last: int, price: int
 ) -> None:
     publish(server, 400, 1_000)
-    publisher.peer.limit(commands_per_second=1, commands_burst=200)
+    publisher.client.limit(commands_per_second=1, commands_burst=200)
     publisher.asks("subscribe", channel="a", last=last)
     publisher.received()
     assert 200 - price * 1.3 - 1 <= left(publisher, 200) <= 200 - price + 1
@@ -50,7 +50,7 @@ def test_events_from_before_a_subscription_cost_as_much(
 def test_members_cost_as_much(server: FakeServer, publisher: Voice) -> None:
     for _ in range(500):
         server.line_client().send("SUB a")
-    publisher.peer.limit(commands_per_second=1, commands_burst=20)
+    publisher.client.limit(commands_per_second=1, commands_burst=20)
     publisher.asks("who", channel="a")
     assert left(publisher, 20) <= 20 - 3
 
@@ -58,7 +58,7 @@ def test_members_cost_as_much(server: FakeServer, publisher: Voice) -> None:
 def test_a_nick_costs_by_the_channels_on_which_it_is_noted(server: FakeServer, publisher: Voice) -> None:
     for number in range(500):
         publisher.asks("subscribe", channel=f"c{number}")
-    publisher.peer.limit(commands_per_second=1, commands_burst=20)
+    publisher.client.limit(commands_per_second=1, commands_burst=20)
     publisher.asks("nick", nick="ann")
     assert left(publisher, 20) == 20 - 11
 
@@ -84,7 +84,7 @@ def test_a_line_that_cannot_be_read_costs_by_its_size(server: FakeServer) -> Non
 def test_a_publish_costs_the_same_whoever_reads_it(server: FakeServer, publisher: Voice) -> None:
     for _ in range(500):
         server.line_client().send("SUB a")
-    publisher.peer.limit(commands_per_second=1, commands_burst=20)
+    publisher.client.limit(commands_per_second=1, commands_burst=20)
     publisher.asks("publish", channel="a", data="x")
     assert left(publisher, 20) == 20 - 1
 
@@ -92,7 +92,7 @@ def test_a_publish_costs_the_same_whoever_reads_it(server: FakeServer, publisher
 def test_a_token_costs_three_commands_of_the_address(server: FakeServer, publisher: Voice) -> None:
     """And more if it is long."""
     server.context.change_policy(FakePolicy({">": "rw"}))
-    publisher.peer.limit(commands_per_second=1, commands_burst=40)
+    publisher.client.limit(commands_per_second=1, commands_burst=40)
     for token in ("wrong", "x" * 2048):
         assert publisher.asks("auth", token=token)["code"] == "unauthorized"
     assert left(publisher, 40) == 40 - 3 - 5
@@ -105,8 +105,8 @@ def test_rights_that_change_cost_by_the_channels_and_patterns_that_are_looked_up
     server.context.change_policy(FakePolicy({">": "rw"}, {"A": ("ann", {f"c{n}*": "r" for n in range(100)}, None)}))
     for number in range(40):
         publisher.asks("subscribe", channel=f"c{number}")
-    publisher.peer.limit(commands_per_second=1, commands_burst=40)
+    publisher.client.limit(commands_per_second=1, commands_burst=40)
     publisher.asks("auth", token="A")
     publisher.received()
-    assert publisher.peer.session.peer.principal == b"=ann"
+    assert publisher.client.session.client.principal == b"=ann"
     assert left(publisher, 40) == 40 - 20

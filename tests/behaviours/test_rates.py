@@ -7,7 +7,7 @@ from twistedsock.testing import FakeServer
 
 def as_a_stranger(voice: Voice, burst: int) -> None:
     """From now on one command a second, after so many at once."""
-    voice.peer.limit(commands_per_second=1, commands_burst=burst)
+    voice.client.limit(commands_per_second=1, commands_burst=burst)
 
 
 def test_the_excess_is_refused_and_nothing_else(server: FakeServer, publisher: Voice, reader: Voice) -> None:
@@ -34,5 +34,5 @@ def test_who_goes_on_is_told_and_closed(server: FakeServer, publisher: Voice, re
     as_a_stranger(publisher, 2)
     publisher.says_together(*[("ping", {})] * 7)
     assert [message["type"] for message in publisher.received()] == ["pong", "pong", "error", "error", "notice"]
-    assert publisher.peer.ending is CloseReason.POLICY
+    assert publisher.client.ending is CloseReason.POLICY
     assert reader.received() == [] and reader.asks("ping")["type"] == "pong"

@@ -25,7 +25,7 @@ def server(late: bool) -> FakeServer:
 
 def comes(meets: Meets, server: FakeServer, principal: bytes) -> Voice:
     voice = meets(server)
-    voice.peer.session.peer.principal = principal
+    voice.client.session.client.principal = principal
     return voice
 
 

@@ -31,13 +31,13 @@ def settle(server: FakeServer) -> None:
 class Voice:
     def __init__(self, server: FakeServer, peer: Any) -> None:
         self.server = server
-        self.peer = peer
+        self.client = peer
         self.heard: list[Message] = []
         self.received()
 
     @property
     def id(self) -> str:
-        id: str = self.peer.id
+        id: str = self.client.id
         return id
 
     def asks(self, verb: str, **fields: Any) -> Message:
@@ -95,7 +95,7 @@ class LineVoice(Voice):
 
     def says_together(self, *commands: tuple[str, dict[str, Any]]) -> None:
         self._asked += [verb for verb, _ in commands]
-        self.peer.send(*(self._line(verb, **fields) for verb, fields in commands))
+        self.client.send(*(self._line(verb, **fields) for verb, fields in commands))
 
     def _line(
         self,
@@ -122,7 +122,7 @@ class LineVoice(Voice):
         return data if plain else json.dumps(data)
 
     def _listen(self) -> None:
-        for line in self.peer.received():
+        for line in self.client.received():
             assert not CONTROL.search(line), ascii(line)
             kind, _, rest = line.partition(" ")
             message = getattr(self, f"_read_{kind.lower()}")(rest)
@@ -223,7 +223,7 @@ class JsonVoice(Voice):
         self.says_together((verb, fields))
 
     def says_together(self, *commands: tuple[str, dict[str, Any]]) -> None:
-        self.peer.receives(*(self._message(verb, **fields) for verb, fields in commands))
+        self.client.receives(*(self._message(verb, **fields) for verb, fields in commands))
 
     def _message(self, verb: str, raw: str = "", **fields: Any) -> bytes:
         self._count += 1
@@ -235,7 +235,7 @@ class JsonVoice(Voice):
         return message.encode()
 
     def _listen(self) -> None:
-        for message in self.peer.received():
+        for message in self.client.received():
             if message["type"] in ("ok", "error", "pong"):
                 assert message.pop("id") == self._asked.popleft(), "an answer out of its order"
             if message["type"] == "error":

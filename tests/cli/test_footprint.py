@@ -109,7 +109,7 @@ def test_channels_of_many_principals_cost_no_more_than_the_sum_says() -> None:
 
     def publish() -> None:
         for number, name in enumerate(names(500)):
-            publisher.session.peer.principal = b"@2001:db8:%d:%d::/64" % (number, number)
+            publisher.session.client.principal = b"@2001:db8:%d:%d::/64" % (number, number)
             send(server, publisher, f"PUB {name} x")
 
     assert (taken(publish) - server.broker.history_bytes) / 500 < CHANNEL

@@ -40,7 +40,7 @@ class Client:
         sent, looked = self.stream.outlet.sent, self.stream._looked
         del sent[looked + int(share * (len(sent) - looked)) :]
         self.look()
-        self.stream.session.lost()
+        self.stream.session.connection_lost()
         self.connect()
 
     def look(self) -> None:

@@ -66,7 +66,7 @@ class EchoShell:
     counts: dict[str, int]
 
     # What the shell has.
-    _conversation: Any
+    _pipeline: Any
     state: int
     STATE_OPEN: int
 
@@ -80,8 +80,8 @@ class EchoShell:
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         self.counts[OTHER_MESSAGES] += 1
-        if isBinary and self._conversation is not None and self.state == self.STATE_OPEN:
-            self._conversation.receive([Ping(bytes(payload), BINARY)])
+        if isBinary and self._pipeline is not None and self.state == self.STATE_OPEN:
+            self._pipeline.submit([Ping(bytes(payload), BINARY)])
         else:
             if not isBinary:
                 self.counts[SHORT_MESSAGES] -= 1  # as _receive gets it too

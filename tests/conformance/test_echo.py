@@ -61,6 +61,6 @@ def test_nothing_comes_back_behind_a_close(client: Client) -> None:
 
 
 def test_one_who_is_not_welcomed_is_still_counted_out(client: Client, port: Port) -> None:
-    assert len(port.factory.context.roster) == 1
+    assert len(port.factory.context.sessions) == 1
     client.goes()
-    assert len(port.factory.context.roster) == 0
+    assert len(port.factory.context.sessions) == 0

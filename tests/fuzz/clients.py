@@ -295,7 +295,7 @@ class StreamClient(Client):
 
     def come_back(self) -> None:
         self.read()
-        self.stream.session.lost()
+        self.stream.session.connection_lost()
         self.connect()
 
     def read(self) -> None:

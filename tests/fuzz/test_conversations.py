@@ -89,7 +89,7 @@ class Guest:
 
     def is_bounded(self) -> None:
         assert self.peer.faults == 0
-        backlog = kept(self.peer.conversation._backlog)
+        backlog = kept(self.peer.pipeline._backlog)
         assert backlog <= 2 * self.read + 64 * PART, "more waits than one read has brought"
         assert len(self.peer.outlet.waiting) <= 2 * CHUNK_BYTES + MAX_MESSAGE
         assert self.peer.session._out_size <= CHUNK_BYTES
@@ -178,7 +178,7 @@ def test_any_conversation(kinds: list[str], late: bool, lag: str, policy: Any, s
     for guest in guests:
         guest.peer.leaves()
     bystander.leaves()
-    assert len(server.context.roster) == 0
+    assert len(server.context.sessions) == 0
     assert not any(channel.subscriptions for channel in server.broker.channels.values())
 
 

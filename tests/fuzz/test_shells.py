@@ -106,7 +106,12 @@ def ends(connection: Connection, clock: Clock, server: FakeServer) -> None:
     connection.goes()
     for _ in range(4):
         clock.advance(100)
-    assert server.context.admission.connections == len(server.context.roster) == server.context.memory_budget.held == 0
+    assert (
+        server.context.connection_limiter.connections
+        == len(server.context.sessions)
+        == server.context.memory_budget.held
+        == 0
+    )
     assert not clock.getDelayedCalls(), clock.getDelayedCalls()
 
 
@@ -179,5 +184,5 @@ def test_a_handshake_is_one() -> None:
             WebFactory(server.context, clock, OriginPolicy(AllowedOrigins()), 0, 10, 5, lambda: []), 8082
         )
         connection.send_bytes(HANDSHAKE)
-        assert connection.transport.written.startswith(b"HTTP/1.1 101 ") and len(server.context.roster) == 1
+        assert connection.transport.written.startswith(b"HTTP/1.1 101 ") and len(server.context.sessions) == 1
         connection.goes()

@@ -74,11 +74,11 @@ def test_no_subject_can_be_mistaken_for_another_principal(subject: bytes) -> Non
 def test_a_session_has_the_principal_of_its_identity_once_it_has_authenticated() -> None:
     server = FakeServer(policy=FakePolicy(tokens={"t1": ("ann", {">": "rw"}, None)}))
     peer = server.line_client()
-    assert ENDS.client.startswith(b"127.0.0.1:") and peer.session.peer.principal == LOCAL
+    assert ENDS.client.startswith(b"127.0.0.1:") and peer.session.client.principal == LOCAL
     peer.send("AUTH wrong")
-    assert peer.session.peer.principal == LOCAL
+    assert peer.session.client.principal == LOCAL
     peer.send("AUTH t1")
-    assert peer.session.peer.principal == b"=ann"
+    assert peer.session.client.principal == b"=ann"
 
 
 def test_a_session_has_the_principal_of_its_address_again_when_there_is_no_policy_any_more() -> None:
@@ -86,4 +86,4 @@ def test_a_session_has_the_principal_of_its_address_again_when_there_is_no_polic
     peer = server.line_client()
     peer.send("AUTH t1")
     server.context.change_policy(None)
-    assert peer.session.peer.principal == LOCAL
+    assert peer.session.client.principal == LOCAL

@@ -54,7 +54,7 @@ def test_every_step_that_is_noted_has_its_lesson() -> None:
     noted = {
         name
         for file in (CHECKOUT / "twistedsock").rglob("*.py")
-        for name in re.findall(r"""\b(?:note|Step)\((?:[^"()]*, )?"([a-z-]+)\"""", file.read_text())
+        for name in re.findall(r"""\b(?:add_step|Step)\((?:[^"()]*, )?"([a-z-]+)\"""", file.read_text())
     }
     assert {"accepted", "open", "behind", "closed"} <= noted
     special = {"handshake": Step(0.0, "handshake", "TLS"), "closing": Step(0.0, "closing", by="server")}

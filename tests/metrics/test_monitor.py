@@ -103,7 +103,7 @@ def test_what_nobody_reads_costs_nothing(server: Watched) -> None:
     admin = server.admin("$sys/channels/name/0", "$sys/peers/id/0", "$sys/peer/p1")
     server.turn()
     assert server.monitor._channels is not None and server.monitor._peers is not None
-    admin.session.lost()
+    admin.session.connection_lost()
     server.seconds(1)
     assert server.monitor._channels is server.monitor._peers is None
     assert not server.monitor._topics and not server.monitor._told
@@ -145,7 +145,7 @@ def test_an_id_that_no_session_has_is_told_once(server: Watched) -> None:
 def test_the_timeline_of_a_session_that_ended_is_kept_though_nobody_read_it(server: Watched) -> None:
     peer = server.line_client()
     peer.send("SUB k", "QUIT")
-    peer.conversation.lost("cleanly")
+    peer.pipeline.connection_lost("cleanly")
     server.seconds(10)
     for _ in range(2):
         admin = server.admin("$sys/peer/p1")
@@ -166,7 +166,7 @@ def test_a_timeline_that_is_opened_again_does_not_stay_at_an_old_step(server: Wa
     server.turn()
     assert events(admin)[-1]["data"]["peer"]["state"] == "closing"
     admin.send({"type": "unsubscribe", "channel": "$sys/peer/p1"})
-    peer.conversation.lost("cleanly")
+    peer.pipeline.connection_lost("cleanly")
     server.seconds(1)
     admin.send({"type": "subscribe", "channel": "$sys/peer/p1", "last": 1})
     server.turn()
@@ -199,11 +199,11 @@ def test_the_last_ends_are_kept_and_told_in_pages_when_there_are_new_ones(server
 def test_a_page_of_ends_with_the_longest_names_fits_into_a_page(server: Watched) -> None:
     for _ in range(ENDS_ROWS):
         peer = server.line_client()
-        peer.session.peer.nick = b"\xc3\xa9" * 16
-        peer.session.ends = Endpoints(
+        peer.session.client.nick = b"\xc3\xa9" * 16
+        peer.session.endpoints = Endpoints(
             b"[2001:db8:1111:2222:3333:4444:5555:6666%interface0]:50000", b"unix:" + b"/run" * 27
         )
-        peer.session.cease("\x1f" * 100, "peer")
+        peer.session.mark_closing("\x1f" * 100, "peer")
         peer.leaves()
     admin = server.admin("$sys/closed/0")
     server.turn()
@@ -236,7 +236,7 @@ def test_a_step_of_who_is_not_read_any_longer_is_forgotten(server: Watched) -> N
     admin = server.admin("$sys/peer/p1")
     server.turn()
     peer.session.fell_behind(b"k", 17)
-    admin.session.lost()
+    admin.session.connection_lost()
     server.seconds(2)
     assert server.monitor._changed == set() and not server.monitor._due
 
@@ -246,7 +246,7 @@ def test_the_last_words_about_a_peer_stay(server: Watched) -> None:
     admin = server.admin("$sys/peer/p1")
     server.turn()
     peer.send("QUIT")
-    peer.conversation.lost("cleanly")
+    peer.pipeline.connection_lost("cleanly")
     server.turn()
     last = events(admin)[-1]["data"]
     assert last["peer"]["state"] == "closed"
@@ -339,7 +339,7 @@ def test_a_look_that_takes_longer_than_a_period_is_not_begun_again(
 def test_the_monitor_needs_no_peer_to_have_a_name(server: Watched) -> None:
     """A step of somebody whom nobody reads about is nothing to it."""
     peer = server.line_client()
-    server.context.journal.stepped(peer.session, Step(1.0, "behind"))
+    server.context.connection_events.stepped(peer.session, Step(1.0, "behind"))
     assert not server.monitor._due
 
 

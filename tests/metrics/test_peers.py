@@ -21,7 +21,7 @@ def run(work: Any) -> Any:
 
 
 def take(server: FakeServer, before: ConnectionTable | None = None) -> ConnectionTable:
-    sessions = [guest for guest in server.context.roster if isinstance(guest, Session)]
+    sessions = [guest for guest in server.context.sessions if isinstance(guest, Session)]
     census = ConnectionTable(server.now, max(map(longest_names, sessions)))
     census.take(sessions, before)
     return census
@@ -79,7 +79,7 @@ def test_who_has_gone_is_remembered_no_longer() -> None:
     ids(first, Topic("peers", "sent"))
     gone.leaves()
     second = take(server, first)
-    assert ids(second, Topic("peers", "sent")) == ["p2"] and [session.peer.id for session in second.sent] == [b"p2"]
+    assert ids(second, Topic("peers", "sent")) == ["p2"] and [session.client.id for session in second.sent] == [b"p2"]
 
 
 def test_pages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def subscribe(
     channel: Channel, subscriber: Subscriber, echo: bool = True, presence: bool = False, live: bool = True
 ) -> Subscription:
     subscription = Subscription(subscriber, channel, echo, presence)
-    channel.subscriptions[subscriber.peer.id] = subscription
+    channel.subscriptions[subscriber.client.id] = subscription
     if live:
         channel.add_reader(subscription)
     return subscription

@@ -328,7 +328,7 @@ def test_a_fault_in_one_read_does_not_stop_the_turns() -> None:
     subscriber.send("SUB k")
     server.turn()
     with pytest.raises(TypeError):
-        faulty.conversation.receive(None)  # type: ignore[arg-type]
+        faulty.pipeline.submit(None)  # type: ignore[arg-type]
     publisher.send("PUB k x")
     server.turn()
     assert subscriber.received()[-1] == "MSG k 1 p2 x"

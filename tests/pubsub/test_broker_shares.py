@@ -17,7 +17,7 @@ A, B, C = b"@192.0.2.1", b"@192.0.2.2", b"=carol"
 def comes(server: FakeServer, principal: bytes) -> LineClient:
     """A client that counts as this principal."""
     peer = server.line_client()
-    peer.session.peer.principal = principal
+    peer.session.client.principal = principal
     peer.received()
     return peer
 
@@ -290,7 +290,7 @@ def test_a_subscription_counts_for_the_identity_that_it_was_made_with() -> None:
     peer = comes(server, A)
     for number in range(8):
         asks(peer, f"SUB c{number}")
-    peer.session.peer.principal = C
+    peer.session.client.principal = C
     assert asks(peer, "SUB more") == "OK"
     assert server.broker.subscription_shares.of(A) == 8 and server.broker.subscription_shares.of(C) == 1
     peer.leaves()

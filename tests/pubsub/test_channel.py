@@ -89,7 +89,7 @@ def test_those_who_come_are_told_of_the_others_alone() -> None:
     for watcher in watchers:
         subscribe(here, watcher, presence=True)
     for watcher in watchers:
-        here.add_presence_change(comes(watcher.peer.id))
+        here.add_presence_change(comes(watcher.client.id))
     publish(here)
     assert sum(encoded) == 3
     assert [heard(watcher) for watcher in watchers] == [
@@ -123,7 +123,7 @@ def test_a_watcher_behind_on_events_hears_of_changes_after_them() -> None:
 def test_members_are_shown_with_the_nick_of_now() -> None:
     here, somebody = channel(), subscriber(b"p1")
     subscribe(here, somebody)
-    somebody.peer.nick = b"ann"
+    somebody.client.nick = b"ann"
     assert here.members() == [Member(b"p1", b"ann")]
 
 

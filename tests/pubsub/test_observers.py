@@ -26,7 +26,7 @@ def test_an_onlooker_sees_what_happens_in_its_order() -> None:
     second.send({"type": "subscribe", "channel": "a"})
     first.send("PUB a x", "PUB a y")
     first.send("UNSUB a")
-    second.session.lost()
+    second.session.connection_lost()
     server.turn()
     assert onlooker.seen == ["a +p1 1", "a +p2 2", "a e1 1-2", "a -p1 1", "a -p2 0"]
 

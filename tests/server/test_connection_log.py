@@ -19,7 +19,7 @@ def time():
 
 @pytest.fixture
 def watched(server, time):
-    server.context.journal.watchers.append(ConnectionLog(server.broker.clock, time.callLater))
+    server.context.connection_events.watchers.append(ConnectionLog(server.broker.clock, time.callLater))
     return server
 
 
@@ -32,7 +32,7 @@ def test_a_line_says_who_it_was_and_how_it_ended(watched, logged):
     peer.outlet.told = TcpStats(sent=200, received=100, unsent=0, rtt=0.001)
     peer.send("NICK ann", "SUB kitchen", "PUB kitchen secret")
     watched.now += 2.5
-    peer.session.lost("cleanly")
+    peer.session.connection_lost("cleanly")
     (told,) = lines(logged)
     assert {name: told[name] for name in ("level", "namespace", "message")} == {
         "level": "info",
@@ -41,7 +41,7 @@ def test_a_line_says_who_it_was_and_how_it_ended(watched, logged):
         "200 bytes sent, 100 received, by the client: 'it closed the connection'",
     }
     assert {name: value for name, value in told.items() if name not in ("time", "level", "namespace", "message")} == {
-        "id": peer.session.peer.id.decode(),
+        "id": peer.session.client.id.decode(),
         "nick": "ann",
         "subject": None,
         "dialect": "line",
@@ -65,7 +65,7 @@ def test_a_line_says_who_it_was_and_how_it_ended(watched, logged):
     ],
 )
 def test_whose_connection_ends_without_a_word_has_a_line_too(watched, logged, how, by, why):
-    watched.line_client().session.lost(how)
+    watched.line_client().session.connection_lost(how)
     (told,) = lines(logged)
     assert (told["by"], told["why"], told["how"]) == (by, why, how)
 
@@ -75,9 +75,9 @@ def test_a_line_names_the_subject_and_leaves_out_what_is_not_known(watched, logg
     anonymous, known, renamed = (watched.line_client() for _ in range(3))
     known.send("AUTH t")
     renamed.send("AUTH t")
-    renamed.session.peer.nick = b"balcony"
+    renamed.session.client.nick = b"balcony"
     for peer in (anonymous, known, renamed):
-        peer.session.lost("broken")
+        peer.session.connection_lost("broken")
     end = "of 127.0.0.1:50000 disconnected after 0.0 s, by the client: 'its connection broke'"
     assert [formatEvent(event) for event in logged] == [
         f"line client p1 {end}",
@@ -88,15 +88,15 @@ def test_a_line_names_the_subject_and_leaves_out_what_is_not_known(watched, logg
 
 def test_no_reason_that_a_client_gives_breaks_a_line_or_moves_a_cursor(watched, logged):
     peer = watched.json_client()
-    peer.session.cease("code 1000 \x1b[2J\nline client x \u202e", "peer")
-    peer.session.lost("cleanly")
+    peer.session.mark_closing("code 1000 \x1b[2J\nline client x \u202e", "peer")
+    peer.session.connection_lost("cleanly")
     assert formatEvent(logged[0]).endswith(r"by the client: 'code 1000 \x1b[2J\nline client x \u202e'")
 
 
 def test_whom_the_server_sends_away_it_has_told_why(watched, logged):
     peer = watched.line_client()
-    peer.session.dismiss(CloseReason.GOING_AWAY, b"the server is going away")
-    peer.session.lost()
+    peer.session.close(CloseReason.GOING_AWAY, b"the server is going away")
+    peer.session.connection_lost()
     (told,) = lines(logged)
     assert (told["by"], told["why"]) == ("server", "the server is going away")
     assert told["sent"] is told["received"] is None, "of a Unix socket nothing is known"
@@ -106,7 +106,7 @@ def test_who_it_was_is_told_but_not_how_that_was_proved(watched, logged):
     watched.context.policy = FakePolicy({}, {"t0ken": ("ann", {}, None)})
     peer = watched.line_client()
     peer.send("AUTH t0ken", "AUTH wr0ng")
-    peer.session.lost()
+    peer.session.connection_lost()
     assert lines(logged)[0]["subject"] == "ann"
     assert "t0ken" not in write_json(logged[0]) and "wr0ng" not in write_json(logged[0])
 
@@ -114,7 +114,7 @@ def test_who_it_was_is_told_but_not_how_that_was_proved(watched, logged):
 def test_a_flood_is_counted(watched, time, logged):
     def flood(count):
         for _ in range(count):
-            watched.line_client().session.lost()
+            watched.line_client().session.connection_lost()
 
     flood(MAX_A_SECOND + 5)
     assert len(logged) == MAX_A_SECOND

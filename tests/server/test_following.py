@@ -50,7 +50,7 @@ def test_a_backplane_that_does_not_answer() -> None:
 def test_who_goes_while_it_waits() -> None:
     server = FakeServer(late=True)
     stream = Stream(server, ["a", "b"])
-    stream.session.lost()
+    stream.session.connection_lost()
     server.backplane.release()
     server.turn()
     server.broker.expire_histories()

@@ -143,7 +143,7 @@ def test_a_stream_finds_out_soon_whether_the_client_is_still_there(connect, serv
         assert client.transport.heard() == KEEP_ALIVE
     client.goes()
     reactor.advance(PROBE_INTERVAL_SECONDS)
-    assert not reactor.getDelayedCalls() and len(server.context.roster) == 0
+    assert not reactor.getDelayedCalls() and len(server.context.sessions) == 0
 
 
 def test_a_stream_that_begins_after_the_half_close_is_probed_once_at_a_time(connect, reactor):
@@ -163,8 +163,8 @@ def test_a_stream_that_begins_after_the_half_close_is_probed_once_at_a_time(conn
 def test_a_stream_that_has_ended_closes(connect, server):
     client = connect()
     client.send_bytes(get(b"/channels/k/events", b"Accept: text/event-stream"))
-    [session] = server.context.roster
-    session.dismiss(1008, b"enough")
+    [session] = server.context.sessions
+    session.close(1008, b"enough")
     assert client.transport.half_closed and not client.transport.disconnecting
     client.half_closes()
     assert client.transport.disconnecting
@@ -192,7 +192,7 @@ def test_a_websocket_answers_what_came_and_closes(connect, server, target):
     assert close == (CLOSE, b"\x03\xe8")
     assert client.transport.disconnecting
     client.goes()
-    assert len(server.context.roster) == 0
+    assert len(server.context.sessions) == 0
 
 
 def test_a_websocket_answers_also_what_has_not_been_parsed(connect, server, monkeypatch):
@@ -215,8 +215,8 @@ def test_a_websocket_answers_also_what_has_not_been_parsed(connect, server, monk
 def test_a_websocket_that_is_closing_does_not_wait_for_an_answer_to_its_close_frame(connect, server):
     client = connect()
     client.send_bytes(HANDSHAKE)
-    [session] = server.context.roster
-    session.dismiss(1008, b"enough")
+    [session] = server.context.sessions
+    session.close(1008, b"enough")
     assert not client.transport.disconnecting
     client.half_closes()
     assert client.transport.disconnecting

@@ -119,7 +119,7 @@ def test_who_does_not_read_is_cut_off_where_there_is_no_room(lines, memory_budge
     little[1].room = None
     little[0].doWrite()
     assert little[1].sent.endswith(b"x" * KB)
-    assert len(lines.server.context.roster) == 2
+    assert len(lines.server.context.sessions) == 2
 
 
 def test_who_has_little_waiting_is_not_cut_off_for_what_others_hold(lines, memory_budget):
@@ -352,4 +352,4 @@ def test_whatever_happens_the_sum_is_bounded_and_comes_to_nothing(steps, most):
         if not transport.disconnected:
             transport.connectionLost(GONE)
     lines.turn()
-    assert memory_budget.held == 0 and len(server.context.roster) == 1
+    assert memory_budget.held == 0 and len(server.context.sessions) == 1

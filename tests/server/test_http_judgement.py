@@ -152,7 +152,7 @@ def test_a_page_that_is_navigated_to_joins_no_channel(place, navigation, path):
     assert (answer.status, answer.code) == (403, "forbidden")
     place.server.turn()
     assert member.received() == []
-    assert len(place.server.context.roster) == 1
+    assert len(place.server.context.sessions) == 1
 
 
 def test_a_foreign_origin_is_logged_once(place, logged):

@@ -47,7 +47,7 @@ def test_a_whole_conversation(server, open_one):
     assert [event.message.get("id") for event in heard] == [1, 2, None, 7, 8]
     assert heard[2].message["data"] == "é\n" and not any(event.id for event in heard)
     assert heard[4].message["events"][0]["data"] == "é\n"
-    assert [session.dialect_title for session in server.context.roster] == ["events"]
+    assert [session.protocol for session in server.context.sessions] == ["events"]
     assert server.context.stats.opened["events"] - server.context.stats.closed["events"] == 1
 
 
@@ -132,15 +132,15 @@ def test_a_stream_that_ends_tells_those_who_wait(open_one):
     client.goes()
     assert [poster.answer()[0] for poster in (first, second)] == [404, 404]
     assert send(connect(), key, PING)[0] == 404
-    assert not len(server.context.roster) and server.context.memory_budget.held == 0
+    assert not len(server.context.sessions) and server.context.memory_budget.held == 0
 
 
 @pytest.mark.parametrize("ending", [CloseReason.GOING_AWAY, CloseReason.POLICY])
 def test_it_says_why_it_closes(server, open_one, ending):
     """As a close frame would."""
     connect, client, key = open_one(server)
-    for session in server.context.roster:
-        session.dismiss(ending, b"for a reason")
+    for session in server.context.sessions:
+        session.close(ending, b"for a reason")
     notice, close = client.received()
     assert notice.kind == "notice"
     assert close.kind == "close"
@@ -155,9 +155,9 @@ def test_nothing_is_said_in_the_midst_of_a_long_answer(server, open_one):
     server.line_client().send(*["PUB k " + "x" * 30_000] * 9)
     server.turn()
     client.protocol._owner._outlet.pauseProducing()
-    client.protocol._owner.session.run(History(b"k", tag=b"5"))
-    (session,) = [guest for guest in server.context.roster if guest.dialect_title == "events"]
-    session.dismiss(CloseReason.GOING_AWAY, b"for a reason")
+    client.protocol._owner.session.handle(History(b"k", tag=b"5"))
+    (session,) = [guest for guest in server.context.sessions if guest.protocol == "events"]
+    session.close(CloseReason.GOING_AWAY, b"for a reason")
     assert client.received() == [] and client._text.startswith('event: ok\ndata: {"type":"ok","id":5')
     assert "close" not in client._text
 
@@ -202,19 +202,19 @@ def test_no_more_than_an_identity_may_have(open_one, reactor, wire):
 def test_head_is_the_head_alone(server, reactor, wire):
     status, headers, body = web_port(reactor, wire, server)().asks("/stream", method="HEAD").answer()
     assert (status, headers["content-type"], body) == (200, "text/event-stream; charset=utf-8", b"")
-    assert not len(server.context.roster)
+    assert not len(server.context.sessions)
 
 
 def test_a_fault_of_ours_ends_the_connection(server, reactor, wire, monkeypatch, logged):
     def fail(*arguments):
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr("twistedsock.session.session.Session.welcome", fail)
+    monkeypatch.setattr("twistedsock.session.session.Session.send_welcome", fail)
     client = web_port(reactor, wire, server)().asks("/stream")
     assert client.transport.aborted
     client.goes()
     assert logged.pop()["log_failure"].type is RuntimeError
-    assert not len(server.context.roster)
+    assert not len(server.context.sessions)
 
 
 def test_the_key_is_in_no_log(server, open_one, logged):

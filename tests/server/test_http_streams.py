@@ -57,11 +57,11 @@ def test_it_is_a_session_as_any_other(server, connect):
     server.turn()
     assert any(line.endswith(" ann") and line.startswith("MEMBER") for line in watcher.received())
     assert kinds(client.received()) == ["welcome", "ok", "join"]
-    assert [session.dialect_title for session in server.context.roster] == ["events", "line"]
+    assert [session.protocol for session in server.context.sessions] == ["events", "line"]
     client.goes()
     server.turn()
     assert any(line.startswith("LEAVE kitchen") for line in watcher.received())
-    assert server.context.admission.connections == 0 and len(server.context.roster) == 1
+    assert server.context.connection_limiter.connections == 0 and len(server.context.sessions) == 1
 
 
 def test_several_channels(server, connect):
@@ -147,7 +147,7 @@ def test_what_is_refused_before_the_stream_begins(server, connect, target, heade
     assert told == status
     if code:
         assert json.loads(body)["code"] == code
-        assert not server.broker.channels and len(server.context.roster) == 1
+        assert not server.broker.channels and len(server.context.sessions) == 1
 
 
 def test_rights_are_looked_at_first_and_later(make, server):
@@ -157,7 +157,7 @@ def test_rights_are_looked_at_first_and_later(make, server):
     wrong = {"Authorization": "Bearer wrong"}
     assert connect().asks("/channels/k/events", Accept="text/event-stream", **wrong).answer()[0] == 401
     client = connect().streams("/channels/k/events?token=t")
-    assert [session.peer.nick for session in server.context.roster] == [b"ann"]
+    assert [session.client.nick for session in server.context.sessions] == [b"ann"]
     server.context.change_policy(FakePolicy({}, {"t": ("ann", {"open": "r"}, None)}))
     assert kinds(client.received()) == ["welcome", "ok", "notice"]
     assert client.transport.half_closed
@@ -191,7 +191,7 @@ def test_head_is_the_head_alone(server, connect):
     client = connect().asks("/channels/k/events", method="HEAD", Accept="text/event-stream")
     status, headers, body = client.answer()
     assert (status, headers["content-type"], body) == (200, "text/event-stream; charset=utf-8", b"")
-    assert "content-length" not in headers and not server.broker.channels and not len(server.context.roster)
+    assert "content-length" not in headers and not server.broker.channels and not len(server.context.sessions)
     assert client.asks("/healthz").answer()[0] == 200
 
 
@@ -224,7 +224,7 @@ def test_what_the_client_still_says_is_dropped_and_bounded(server, connect):
     assert kinds(client.received()) == ["notice"] and client.transport.half_closed
     client.protocol.dataReceived(b"x" * MAX_IGNORED_BYTES)
     client.goes()
-    assert not len(server.context.roster)
+    assert not len(server.context.sessions)
 
 
 def test_what_came_right_behind_the_request_is_dropped(server, connect):
@@ -257,8 +257,8 @@ def test_silence_is_broken_now_and_then(make, server, reactor):
 
 def test_a_server_that_goes_away_says_so(server, connect):
     client = connect().streams("/channels/k/events")
-    for session in server.context.roster:
-        session.dismiss(CloseReason.GOING_AWAY, b"this server is going away")
+    for session in server.context.sessions:
+        session.close(CloseReason.GOING_AWAY, b"this server is going away")
     assert kinds(client.received())[-1] == "notice" and client.transport.half_closed
 
 

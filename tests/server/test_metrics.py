@@ -76,7 +76,7 @@ def test_no_label_has_values_that_peers_choose(metrics, server):
 
 def test_what_happens_is_told(server, metrics):
     line, page = server.line_client(), server.json_client()
-    server.context.admission.enter("")
+    server.context.connection_limiter.enter("")
     line.send("SUB kitchen", "FLY")
     page.send(
         {"type": "publish", "channel": "kitchen", "data": "x"}, {"type": "publish", "channel": "cellar", "data": 1}
@@ -98,7 +98,7 @@ def test_what_happens_is_told(server, metrics):
     assert told[("sockbridge_connections_opened_total", "line")] == 1
     assert told[("sockbridge_log_bytes",)] == server.broker.history_bytes > 0
     assert told[("sockbridge_max_connections",)] == server.context.limits.max_connections
-    line.session.lost()
+    line.session.connection_lost()
     told = values(metrics)
     assert told[("sockbridge_peers", "line")] == 0
     assert told[("sockbridge_connections_closed_total", "line")] == 1
@@ -231,6 +231,6 @@ def test_a_scrape_with_many_peers_and_channels_looks_at_none_of_them():
 
     metrics = Metrics(server.context)
     server.broker.channels = Untouchable(server.broker.channels)
-    server.context.roster._guests = Untouchable(server.context.roster._guests)
+    server.context.sessions._guests = Untouchable(server.context.sessions._guests)
     told = values(metrics)
     assert told[("sockbridge_channels",)] == told[("sockbridge_peers", "line")] == 50

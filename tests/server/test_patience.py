@@ -155,9 +155,9 @@ def test_with_bounds_of_nothing_everybody_is_awaited_for_ever(reactor: Any, wire
 
 def test_a_stranger_on_the_line_port_is_metered(factory: LineFactory, server: FakeServer, wire: Any) -> None:
     """Nobody else is: not this machine, and not a Unix socket."""
-    assert not Call(factory, wire()).protocol._conversation.is_metered
+    assert not Call(factory, wire()).protocol._pipeline.is_rate_limited
     stranger = Call(factory, wire(there="192.0.2.1"))
-    assert stranger.protocol._conversation.is_metered
+    assert stranger.protocol._pipeline.is_rate_limited
     stranger.send_bytes(b"PING 1\n")
     assert stranger.received() == ["PONG 1"]
     for _ in range(20):
@@ -288,7 +288,7 @@ def test_messages_in_fragments_are_run_in_their_order(client: Client, server: Fa
 
 
 def metered(client: Client, server: FakeServer, **limits: Any) -> None:
-    limit_session(client.server._conversation.session, server, **limits)
+    limit_session(client.server._pipeline.session, server, **limits)
 
 
 def test_bytes_without_end_close_a_stranger(client: Client, server: FakeServer) -> None:
@@ -311,9 +311,9 @@ def test_pings_of_a_stranger_count_as_commands(client: Client, server: FakeServe
 
 
 def test_a_stranger_on_a_websocket_is_metered(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not port.open().server._conversation.is_metered
+    assert not port.open().server._pipeline.is_rate_limited
     client = port.connect()
     address = client.transport.getPeer()
     monkeypatch.setattr(client.transport, "getPeer", lambda: type(address)("TCP", "192.0.2.1", 5000))
     client.asks()
-    assert client.server._conversation.is_metered
+    assert client.server._pipeline.is_rate_limited

@@ -119,8 +119,8 @@ def test_a_remote_proxy_cannot_make_its_client_a_local_one(lines, server, header
     welcome, answer = peer.received().splitlines()
     assert welcome.split()[3].startswith(b"from=10.0.0.1:")
     assert answer.startswith(b"ERR forbidden ")
-    (session,) = server.context.roster
-    assert session.peer.principal == b"@10.0.0.1"
+    (session,) = server.context.sessions
+    assert session.client.principal == b"@10.0.0.1"
 
 
 @pytest.mark.parametrize("header", LOCAL_CLIENTS)
@@ -156,7 +156,7 @@ def test_the_address_that_is_told_is_the_one_that_is_counted(reactor, wire):
     assert [peer.received().split()[0] for peer in (first, again, other)] == [b"WELCOME", b"ERR", b"WELCOME"]
     for peer in (first, again, other):
         peer.is_lost()
-    assert server.context.admission.connections == 0
+    assert server.context.connection_limiter.connections == 0
     last = Visit(factory, wire(there=PROXY))
     last.send_bytes(LINE)
     assert last.received().startswith(b"WELCOME ")
@@ -211,7 +211,7 @@ def test_a_connection_without_its_header_is_closed_and_that_is_told_once(lines, 
         "the proxy at 10.0.0.1 sends no PROXY header to tcp:8081, so its connections are closed: "
         "enable the header in the proxy, or remove this endpoint from proxy-protocol"
     )
-    assert len(server.context.roster) == server.context.admission.connections == 0
+    assert len(server.context.sessions) == server.context.connection_limiter.connections == 0
 
 
 def test_a_header_that_does_not_come_in_time_is_none(lines, reactor, logged):

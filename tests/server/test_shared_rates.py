@@ -193,7 +193,7 @@ def test_lines_that_exceed_the_rate_are_refused_at_once(server: Server) -> None:
     transport, protocol = server._wire(there=HERE), server._lines.buildProtocol(None)
     protocol.makeConnection(transport)
     assert transport.heard().startswith(b"ERR rate ") and transport.half_closed
-    assert server.server.context.admission.connections == 0
+    assert server.server.context.connection_limiter.connections == 0
 
 
 def test_handshakes_of_tls_that_exceed_the_rate_are_not_begun(server: Server) -> None:
@@ -208,4 +208,4 @@ def test_handshakes_of_tls_that_exceed_the_rate_are_not_begun(server: Server) ->
         aborted.append(transport.aborted)
         protocol.connectionLost(Failure(ConnectionDone()))
     assert aborted == [False] * 5 + [True] * 5
-    assert context.admission.connections == 0
+    assert context.connection_limiter.connections == 0

@@ -67,13 +67,13 @@ def test_commands_are_answered_in_their_order(call):
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_lines_may_come_in_at_any_cut(server, reactor, wire, end):
-    conversation = end.join([b"SUB kitchen", b"PUB kitchen caf\xc3\xa9", b"PING", b""])
+    pipeline = end.join([b"SUB kitchen", b"PUB kitchen caf\xc3\xa9", b"PING", b""])
     answers = []
-    for cut in range(len(conversation) + 1):
+    for cut in range(len(pipeline) + 1):
         call = Call(server, reactor, wire())
         call.received()
-        call.send_bytes(conversation[:cut])
-        call.send_bytes(conversation[cut:])
+        call.send_bytes(pipeline[:cut])
+        call.send_bytes(pipeline[cut:])
         answers.append([line.split(" ")[0] for line in call.received()])
         assert sorted(answers[-1]) == ["MSG", "OK", "OK", "PONG"]
         call.is_lost()
@@ -119,7 +119,7 @@ def test_after_a_half_close_all_is_answered_before_the_end(call):
     call.half_closes()
     assert call.transport.disconnecting
     call.is_lost()
-    assert len(call.server.context.roster) == 0
+    assert len(call.server.context.sessions) == 0
 
 
 def test_a_half_close_waits_for_answers_that_are_late(reactor, wire):
@@ -143,11 +143,11 @@ def test_who_does_not_leave_after_goodbye_is_dropped(call, reactor):
 def test_the_end_of_the_connection_calls_everything_off(call, reactor):
     call.send("SUB kitchen", "QUIT")
     call.is_lost()
-    assert len(call.server.context.roster) == call.server.context.admission.connections == 0
+    assert len(call.server.context.sessions) == call.server.context.connection_limiter.connections == 0
     assert call.server.broker.local_members(b"kitchen") == []
     assert not reactor.getDelayedCalls()
     call.is_lost()
-    assert call.server.context.admission.connections == 0
+    assert call.server.context.connection_limiter.connections == 0
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "QUARREL"])
@@ -359,9 +359,9 @@ def test_who_finds_no_room_is_told_and_not_counted(reactor, wire):
     second.half_closes()
     assert second.transport.disconnecting
     second.is_lost()
-    assert server.context.admission.connections == 1
+    assert server.context.connection_limiter.connections == 1
     first.is_lost()
-    assert server.context.admission.connections == 0
+    assert server.context.connection_limiter.connections == 0
 
 
 def test_an_address_has_its_own_bound(reactor, wire):
@@ -401,8 +401,8 @@ def test_a_stalled_peer_can_be_sent_away(call):
     call.transport.producer.pauseProducing()
     call.send("PING 1")
     assert not call.transport.reads
-    (session,) = call.server.context.roster
-    session.dismiss(CloseReason.GOING_AWAY, b"enough")
+    (session,) = call.server.context.sessions
+    session.close(CloseReason.GOING_AWAY, b"enough")
     assert call.received() == ["PONG 1", "NOTICE enough", "BYE"]
     assert call.transport.producer is None
     assert (call.transport.half_closed, call.transport.reads) == (True, True)
@@ -448,13 +448,13 @@ class TestWithTLS:
         protocol, transport = connect()
         assert IHandshakeListener.providedBy(protocol)
         assert transport.heard() == b""
-        assert (len(server.context.roster), server.context.admission.connections) == (0, 1)
+        assert (len(server.context.sessions), server.context.connection_limiter.connections) == (0, 1)
         protocol.handshakeCompleted()
         assert transport.heard().startswith(b"WELCOME sockbridge/1 id=p1 ")
         protocol.dataReceived(b"PING\n")
         assert transport.heard() == b"PONG\n"
         protocol.connectionLost(Failure(ConnectionDone()))
-        assert (len(server.context.roster), server.context.admission.connections) == (0, 0)
+        assert (len(server.context.sessions), server.context.connection_limiter.connections) == (0, 0)
 
     @pytest.mark.parametrize("known", [True, False])
     def test_a_certificate_says_who_it_is(self, connect, server, tmp_path, known):
@@ -467,7 +467,7 @@ class TestWithTLS:
         transport.heard()
         protocol.dataReceived(b"NICK meter\nINFO\n")
         assert b" nick=meter " in transport.heard()
-        assert [guest.peer.nick for guest in server.context.roster] == [b"meter"]
+        assert [guest.client.nick for guest in server.context.sessions] == [b"meter"]
         protocol.dataReceived(b"NICK another\n")
         assert transport.heard() == (b"OK ~another\n" if known else b"OK another\n")
 
@@ -478,7 +478,7 @@ class TestWithTLS:
         reactor.advance(HANDSHAKE_TIMEOUT - 5)
         assert (late_wire.aborted, ready_wire.aborted) == (True, False)
         late.connectionLost(Failure(ConnectionDone()))
-        assert server.context.admission.connections == 1
+        assert server.context.connection_limiter.connections == 1
         reactor.advance(HANDSHAKE_TIMEOUT)
         assert not ready_wire.aborted
 
@@ -487,14 +487,14 @@ class TestWithTLS:
         protocol.connectionLost(Failure(ConnectionDone()))
         reactor.advance(HANDSHAKE_TIMEOUT)
         assert not transport.aborted
-        assert server.context.admission.connections == 0
+        assert server.context.connection_limiter.connections == 0
 
     def test_a_half_close_before_the_end_of_its_handshake_ends_it(self, connect, server):
         protocol, transport = connect()
         protocol.readConnectionLost()
         assert transport.disconnecting
         protocol.connectionLost(Failure(ConnectionDone()))
-        assert server.context.admission.connections == 0
+        assert server.context.connection_limiter.connections == 0
 
     def test_who_may_not_stay_is_told(self, reactor, wire):
         server = FakeServer(max_connections=0)
@@ -503,4 +503,4 @@ class TestWithTLS:
         protocol.makeConnection(transport)
         protocol.handshakeCompleted()
         assert transport.heard().startswith(b"ERR limit ")
-        assert len(server.context.roster) == 0
+        assert len(server.context.sessions) == 0

@@ -231,16 +231,16 @@ def test_the_end_of_tls_is_the_end_of_a_connection_that_is_not_read(
     assert client.transport.blocked
     ends(client)
     reactor.turn()
-    assert client.transport.disconnected and len(server.context.roster) == 0
+    assert client.transport.disconnected and len(server.context.sessions) == 0
 
 
 def test_an_end_without_close_notify_is_the_end(connect, server):
     """It may be the work of somebody on the way (RFC 8446 section 6.1)."""
     client = connect()
     client.say(b"SUB k\n")
-    assert len(server.context.roster) == 1
+    assert len(server.context.sessions) == 1
     client.transport.readConnectionLost(Failure(ConnectionDone()))
-    assert client.transport.disconnected and len(server.context.roster) == 0
+    assert client.transport.disconnected and len(server.context.sessions) == 0
 
 
 def test_an_aborted_connection_ends_without_close_notify(connect, server, fake_socket, reactor):
@@ -250,7 +250,7 @@ def test_an_aborted_connection_ends_without_close_notify(connect, server, fake_s
     client.transport.protocol.abortConnection()
     reactor.turn()
     assert fake_socket.sent == b"" and client.transport.disconnected
-    assert len(server.context.roster) == 0
+    assert len(server.context.sessions) == 0
 
 
 def test_nothing_is_read_after_close_notify(connect, server, fake_socket):

@@ -101,7 +101,7 @@ def test_the_steps_of_a_websocket_begin_with_its_handshakes(build, extra, secure
         peer.protocol.handshakeCompleted()
     visit.server.now += 1
     assert peer.asks(upgrade(**extra))[0] == 101
-    (session,) = visit.server.context.roster
+    (session,) = visit.server.context.sessions
     steps = [(step.name, step.words, step.at - 1000) for step in session.steps]
     if secure:
         handshakes = [("handshake", "TLS", 1.0), ("handshake", "WebSocket", 2.0), ("open", "", 2.0)]
@@ -174,14 +174,14 @@ def test_a_plain_handshake_is_answered_together_with_the_welcome(visit, more):
 
 def test_a_fault_of_ours_in_a_plain_handshake_ends_the_connection(visit, monkeypatch, logged):
     peer = visit()
-    monkeypatch.setattr(visit.server.context.roster, "add", lambda session: 1 / 0)
+    monkeypatch.setattr(visit.server.context.sessions, "add", lambda session: 1 / 0)
     peer.send_bytes(upgrade() + bytes([0x81, 0x80]) + bytes(4))
     assert peer.transport.aborted
     assert peer.transport.heard() == b""
     assert [event["log_failure"].type for event in logged if "log_failure" in event] == [ZeroDivisionError]
     logged.clear()
     peer.is_lost()
-    assert visit.server.context.admission.connections == 0
+    assert visit.server.context.connection_limiter.connections == 0
 
 
 def test_a_websocket_elsewhere_is_told_where_it_is(visit):
@@ -271,20 +271,20 @@ def test_an_end_leaves_nothing_behind(visit, reactor, data):
     peer.send_bytes(data)
     peer.is_lost()
     said = peer.transport.value()
-    assert visit.server.context.admission.connections == 0
+    assert visit.server.context.connection_limiter.connections == 0
     reactor.advance(HANDSHAKE_TIMEOUT)
     assert peer.transport.heard() == said
     assert not reactor.getDelayedCalls()
     peer.is_lost()
-    assert visit.server.context.admission.connections == 0
+    assert visit.server.context.connection_limiter.connections == 0
 
 
 def test_the_end_of_a_websocket_ends_its_session(visit):
     peer = visit()
     peer.send_bytes(upgrade())
-    assert len(visit.server.context.roster) == visit.server.context.admission.connections == 1
+    assert len(visit.server.context.sessions) == visit.server.context.connection_limiter.connections == 1
     peer.is_lost()
-    assert len(visit.server.context.roster) == visit.server.context.admission.connections == 0
+    assert len(visit.server.context.sessions) == visit.server.context.connection_limiter.connections == 0
 
 
 def test_who_finds_no_room_is_told_when_to_come_back(build, reactor):
@@ -297,7 +297,7 @@ def test_who_finds_no_room_is_told_when_to_come_back(build, reactor):
     reactor.advance(2 * HANDSHAKE_TIMEOUT)
     assert refused.transport.heard() == b"", "there is nothing that it has to send in time"
     refused.is_lost()
-    assert visit.server.context.admission.connections == 1
+    assert visit.server.context.connection_limiter.connections == 1
 
 
 LOOPBACK, ANYWHERE = "127.0.0.1", "192.0.2.1"

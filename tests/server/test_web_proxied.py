@@ -98,8 +98,8 @@ def test_a_trusted_proxy_tells_whom_it_speaks_for(visit, headers, shown):
 def test_a_remote_proxy_cannot_make_its_client_a_local_one(visit, loopback):
     peer = visit()
     assert peer.shows(b"X-Forwarded-For: " + loopback).startswith("10.0.0.1:")
-    (session,) = visit.server.context.roster
-    assert session.peer.principal == b"@10.0.0.1"
+    (session,) = visit.server.context.sessions
+    assert session.client.principal == b"@10.0.0.1"
     answer = visit().send_bytes(page(b"X-Forwarded-For: " + loopback).replace(b"GET / ", b"GET /peers "))
     assert answer.startswith(b"HTTP/1.1 403 ")
 
@@ -118,14 +118,14 @@ def test_garbage_is_refused_and_not_believed(visit, make, garbage):
     answer = peer.send_bytes(make(b"X-Forwarded-For: " + garbage))
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.endswith(b"\r\n\r\nX-Forwarded-For does not end with the address of a client\n")
-    assert len(visit.server.context.roster) == 0
+    assert len(visit.server.context.sessions) == 0
     peer.is_lost()
-    assert visit.server.context.admission.connections == 0
+    assert visit.server.context.connection_limiter.connections == 0
 
 
 def test_the_address_that_is_told_is_the_one_that_is_counted(build):
     visit = build(max_connections_per_address=1)
-    admission = visit.server.context.admission
+    admission = visit.server.context.connection_limiter
     first, again, other, silent = visit(), visit(), visit(), visit()
     assert admission.connections == 4
     assert first.shows(b"X-Forwarded-For: 203.0.113.7") == "203.0.113.7:0"
@@ -159,7 +159,7 @@ def test_who_tells_nothing_in_time_is_counted_out(visit, reactor):
     reactor.advance(DEFAULT_TIMEOUT_SECONDS)
     assert peer.transport.heard().startswith(b"HTTP/1.1 408 ")
     peer.is_lost()
-    assert visit.server.context.admission.connections == 0
+    assert visit.server.context.connection_limiter.connections == 0
 
 
 @pytest.mark.parametrize("header", [b"X-Forwarded-For: 203.0.113.7", b"Via: 1.1 proxy", b"Forwarded: for=203.0.113.7"])

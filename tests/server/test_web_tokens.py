@@ -44,7 +44,7 @@ def visit(reactor, wire, monkeypatch):
         if b"\x88" in frames:  # the close frame stands last
             frames, closing = frames[: frames.rindex(b"\x88")], frames[frames.rindex(b"\x88") :]
         messages = [json.loads(text) for text in read_frames(frames)] if b" 101 " in head else []
-        nicks = [guest.peer.nick for guest in server.context.roster]
+        nicks = [guest.client.nick for guest in server.context.sessions]
         protocol.connectionLost(Failure(ConnectionDone()))
         return head.decode("latin-1"), messages, int.from_bytes(closing[2:4], "big"), nicks
 
@@ -140,5 +140,5 @@ def test_a_policy_that_changes_in_the_midst_of_a_handshake_holds(reactor, wire, 
     head, _, frames = transport.heard().partition(b"\r\n\r\n")
     assert b" 101 " in head
     assert b"that token is not known" in frames
-    assert [guest.peer.nick for guest in server.context.roster] == [b"p1"]
+    assert [guest.client.nick for guest in server.context.sessions] == [b"p1"]
     protocol.connectionLost(Failure(ConnectionDone()))

@@ -63,7 +63,7 @@ def test_only_unknown_subprotocols_are_refused(port: Port, server: FakeServer) -
     assert JSON_PROTOCOL.encode() in head and LINE_PROTOCOL.encode() in head
     assert client.transport.ending is not None
     client.goes()
-    assert len(server.context.roster) == 0
+    assert len(server.context.sessions) == 0
 
 
 def test_compression_stays_refused(port: Port) -> None:

@@ -27,7 +27,7 @@ from twistedsock.testing import FakeServer
 
 
 def session_of(server: FakeServer, id: bytes = b"p1"):
-    (session,) = (session for session in server.context.roster if session.peer.id == id)
+    (session,) = (session for session in server.context.sessions if session.client.id == id)
     return session
 
 
@@ -102,7 +102,7 @@ def test_a_peer_that_does_not_answer_a_ping_is_dropped(port: Port, clock: Clock,
     pass_time(clock, PING_TIMEOUT)
     assert client.transport.ending == "aborted"
     client.goes()
-    assert len(server.context.roster) == 0
+    assert len(server.context.sessions) == 0
     assert not clock.getDelayedCalls()
 
 
@@ -155,7 +155,7 @@ def test_the_peer_closes(code: int, answer: int, port: Port, server: FakeServer,
     server.turn()
     assert server.broker.channels == {}
     client.goes()
-    assert len(server.context.roster) == 0
+    assert len(server.context.sessions) == 0
     assert not clock.getDelayedCalls()
 
 
@@ -164,7 +164,7 @@ def test_the_peer_closes(code: int, answer: int, port: Port, server: FakeServer,
 def test_the_server_closes(ending: CloseReason, protocol: str, port: Port, server: FakeServer, clock: Clock) -> None:
     """The peer hears why, then a close frame with each of our codes; when it has answered, the connection ends."""
     client = port.open(protocol)
-    session_of(server).dismiss(ending, b"because")
+    session_of(server).close(ending, b"because")
     *words, close = client.frames()
     # A matter of policy is told in the frame too, as browsers show it to programs.
     assert close == (CLOSE, ending.to_bytes(2, "big") + (b"because" if ending is CloseReason.POLICY else b""))
@@ -178,7 +178,7 @@ def test_the_server_closes(ending: CloseReason, protocol: str, port: Port, serve
     assert [step.by for step in session.steps if step.name == "closing"] == ["server"]
     assert client.transport.ending == "aborted" and client.server.wasClean
     client.goes()
-    assert len(server.context.roster) == 0
+    assert len(server.context.sessions) == 0
     assert not clock.getDelayedCalls()
 
 
@@ -200,7 +200,7 @@ def test_a_close_frame_that_is_not_answered_is_not_awaited_for_ever(
     pass_time(clock, CLOSE_TIMEOUT)
     assert client.transport.ending == "aborted"
     client.goes()
-    assert len(server.context.roster) == 0
+    assert len(server.context.sessions) == 0
     assert not clock.getDelayedCalls()
 
 
@@ -211,7 +211,7 @@ def test_a_stalled_peer_can_still_answer_a_close_frame(port: Port, server: FakeS
     client.send("PING 1")
     client.server.dataReceived(frame(TEXT, b"PING 2"))  # was on its way already
     assert not client.transport.reading
-    session_of(server).dismiss(CloseReason.GOING_AWAY, b"good night")
+    session_of(server).close(CloseReason.GOING_AWAY, b"good night")
     client.answers_close(1001)
     assert client.server.wasClean and client.transport.ending == "aborted"
     assert b"PONG 2" not in client.transport.written
@@ -245,7 +245,7 @@ def test_no_data_follows_a_close_frame(port: Port, server: FakeServer) -> None:
     session = session_of(server)
     client.server.sendCloseFrame(1001)
     other.send("SUB a", "PUB a 2", "NICK bob")
-    session.dismiss(CloseReason.GOING_AWAY, b"again")
+    session.close(CloseReason.GOING_AWAY, b"again")
     server.turn()
     client.drains()
     server.turn()
@@ -265,7 +265,7 @@ def test_late_answers_do_not_follow_a_close_frame(clock: Clock) -> None:
     client.goes()
     server.backplane.release()
     server.turn()
-    assert len(server.context.roster) == 0
+    assert len(server.context.sessions) == 0
 
 
 @pytest.mark.parametrize("stalled", [False, True])
@@ -280,7 +280,7 @@ def test_a_connection_that_breaks(stalled: bool, port: Port, server: FakeServer,
     client.goes()
     server.turn()
     client.drains()
-    assert len(server.context.roster) == 0
+    assert len(server.context.sessions) == 0
     assert server.broker.channels == {}
     assert not clock.getDelayedCalls()
     server = weakref.ref(client.server)

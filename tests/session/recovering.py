@@ -186,7 +186,7 @@ class Client:
         return all(each in reading.excused or (not reading.echo and self._is_own(channel, each)) for each in offsets)
 
     def _is_own(self, channel: str, offset: int) -> bool:
-        return self.truth[channel][offset].publisher == self.peer.session.peer.id
+        return self.truth[channel][offset].publisher == self.peer.session.client.id
 
     def _is_gone(self, channel: str, offset: int) -> bool:
         """Whether the log holds it no longer."""

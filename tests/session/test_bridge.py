@@ -25,8 +25,8 @@ def test_the_parts_share_limits_clock_and_ids() -> None:
     )
     assert context.limits is limits is context.broker.limits
     assert context.version == b"1.2"
-    assert context.roster.new_id() == b"a"
-    assert context.admission.enter("") is None and context.admission.enter("") is not None
+    assert context.sessions.new_id() == b"a"
+    assert context.connection_limiter.enter("") is None and context.connection_limiter.enter("") is not None
     assert scheduled == []
 
 
@@ -53,13 +53,13 @@ def test_uptime_is_in_whole_seconds(now: float, uptime: int) -> None:
 def test_who_shows_something_on_the_way_in_is_recognized_where_there_is_a_policy() -> None:
     server = FakeServer(policy=FakePolicy(tokens={"good": ("ann", {}, None)}))
     context = server.context
-    assert context.recognize("") is None
-    by_token, by_certificate = context.recognize("", b"good", b"meter"), context.recognize("", None, b"meter")
+    assert context.authenticate("") is None
+    by_token, by_certificate = context.authenticate("", b"good", b"meter"), context.authenticate("", None, b"meter")
     assert isinstance(by_token, Identity) and by_token.subject == b"ann"
     assert isinstance(by_certificate, Identity) and by_certificate.subject == b"meter"
-    assert isinstance(context.recognize("", b"bad"), Error)
+    assert isinstance(context.authenticate("", b"bad"), Error)
     context.policy = None
-    assert context.recognize("", b"good", b"meter") is None
+    assert context.authenticate("", b"good", b"meter") is None
 
 
 def test_work_is_charged_to_a_remote_client_and_to_no_local_one() -> None:
@@ -153,10 +153,10 @@ def members(server: FakeServer, count: int, token: str = "", presence: str = " p
 def leave(server: FakeServer, how: str) -> None:
     """Everybody with the token loses the channel."""
     if how == "dismissed":
-        server.context.dismiss_all(CloseReason.GOING_AWAY, b"the server is going away")
+        server.context.close_all(CloseReason.GOING_AWAY, b"the server is going away")
     elif how == "expired":
         server.wall += 7200
-        server.context.expiries.check()
+        server.context.expiry_watcher.check()
     else:
         server.context.change_policy(FakePolicy({"k": "r"}, {} if how == "token" else {"t": ("ann", {}, None)}))
 
@@ -336,7 +336,7 @@ def test_who_goes_while_its_subscriptions_are_looked_into_is_gone() -> None:
     peer.send("AUTH t", "PING after")
     peer.leaves()
     server.turn()
-    assert len(server.context.roster) == 0 and not server.broker.channels
+    assert len(server.context.sessions) == 0 and not server.broker.channels
 
 
 def test_a_fault_while_subscriptions_are_looked_into_closes_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,7 +367,7 @@ def test_a_reply_that_waits_after_a_token_is_not_overtaken() -> None:
     server.broker.clock = Ticking()
     peer.send("AUTH t", "SUB b", "PING after")
     server.turn()
-    peer.session.drained()
+    peer.session.resume_writing()
     server.turn()
     assert peer.received() == ["OK ann"]
     server.backplane.release()

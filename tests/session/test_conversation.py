@@ -41,7 +41,7 @@ def test_messages_are_run_in_their_order(peer: LineClient) -> None:
 
 def test_commands_may_stand_between_messages(peer: LineClient) -> None:
     """What the shell found itself is run in its place."""
-    peer.conversation.receive([b"PING 1", Ping(b"2"), b"PING 3"])
+    peer.pipeline.submit([b"PING 1", Ping(b"2"), b"PING 3"])
     assert peer.received() == ["PONG 1", "PONG 2", "PONG 3"]
 
 
@@ -64,7 +64,7 @@ def test_a_fault_in_a_run_is_answered_to_each(peer: LineClient, monkeypatch: pyt
 def test_nothing_is_nothing(peer: LineClient) -> None:
     """No messages, no replies, no writes."""
     before = peer.outlet.sends
-    peer.conversation.receive([])
+    peer.pipeline.submit([])
     assert peer.outlet.sends == before and not peer.paused
 
 
@@ -85,7 +85,7 @@ def test_what_was_read_already_waits(peer: LineClient) -> None:
     peer.outlet.room = 3
     peer.send("PING 1")
     peer.send("PING 2", "PING 3")
-    peer.conversation.receive([Ping(b"4")])
+    peer.pipeline.submit([Ping(b"4")])
     peer.outlet.drain()
     assert peer.received() == ["PONG 1", "PONG 2", "PONG 3", "PONG 4"]
     assert not peer.paused
@@ -141,9 +141,9 @@ def test_late_answers_that_stall_hold_up_nothing_by_themselves() -> None:
     peer.send("PUB a 1")
     peer.outlet.room = 0
     server.backplane.release()
-    assert peer.session.stalled and not peer.paused
+    assert peer.session.input_paused and not peer.paused
     peer.outlet.drain()
-    assert not peer.session.stalled and not peer.paused
+    assert not peer.session.input_paused and not peer.paused
     assert peer.received() == ["OK 1"]
 
 
@@ -151,8 +151,8 @@ def test_a_shell_that_has_answered_itself_can_hold_up_the_rest(peer: LineClient)
     """What it wrote waits for the socket, so the peer is not read, until it has left."""
     peer.outlet.room = 0
     peer.outlet.write(b"pong\n")
-    peer.conversation.hold()
-    peer.conversation.hold()
+    peer.pipeline.pause()
+    peer.pipeline.pause()
     assert peer.paused
     peer.send("PING 1")
     peer.outlet.drain()
@@ -163,7 +163,7 @@ def test_a_shell_that_has_answered_itself_can_hold_up_the_rest(peer: LineClient)
 def test_finish_runs_what_came_and_leaves(peer: LineClient) -> None:
     """After a half-close everything that came before is answered, then BYE."""
     peer.send("PING 1")
-    peer.conversation.finish()
+    peer.pipeline.end_of_input()
     assert peer.received() == ["PONG 1", "BYE"]
     assert peer.ending == 1000
 
@@ -174,7 +174,7 @@ def test_finish_waits_behind_what_waits() -> None:
     peer = server.line_client()
     peer.received()
     peer.send("SUB a", "PUB a 1", "PING")
-    peer.conversation.finish()
+    peer.pipeline.end_of_input()
     assert peer.ending is None
     server.backplane.release()
     server.backplane.release()
@@ -196,7 +196,7 @@ def test_nothing_is_run_after_quit(peer: LineClient) -> None:
     """Commands behind a QUIT are not carried out."""
     peer.send("PING 1", "QUIT", "PING 2")
     peer.send("PING 3")
-    peer.conversation.finish()
+    peer.pipeline.end_of_input()
     assert peer.received() == ["PONG 1", "BYE"]
 
 
@@ -209,7 +209,7 @@ def break_decoding(peer: LineClient, monkeypatch: pytest.MonkeyPatch) -> None:
             raise ZeroDivisionError
         return line_decoder.decode(line)
 
-    peer.conversation.codec = SimpleNamespace(decode=decode, follow=line_decoder.follow, find_tag=line_decoder.find_tag)
+    peer.pipeline.decoder = SimpleNamespace(decode=decode, follow=line_decoder.follow, find_tag=line_decoder.find_tag)
 
 
 def break_running(peer: LineClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +262,7 @@ def test_a_lost_peer_resumes_nothing(peer: LineClient) -> None:
     peer.send("PUB a 1")
     peer.leaves()
     peer.outlet.drain()
-    peer.conversation.receive([Quit()])
+    peer.pipeline.submit([Quit()])
     assert peer.server.broker.channels == {}
 
 
@@ -288,7 +288,7 @@ def test_many_that_wait_take_little_more_memory_than_they_have_bytes(server: Fak
     peer.outlet.room = 0
     peer.send(*lines)
     assert peer.paused
-    parts = peer.conversation._backlog._parts
+    parts = peer.pipeline._backlog._parts
     size = sum(sys.getsizeof(one) for part in parts if isinstance(part, tuple) for one in part)
     assert size < 3 * 3 * len(lines)
     assert sum(len(part) for part in parts if isinstance(part, list)) < PART

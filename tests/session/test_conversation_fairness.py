@@ -98,7 +98,7 @@ def test_a_shell_can_hold_up_who_waits_for_its_turn(server: FakeServer, peer: Li
     peer.send("PING 0", "PING 1", "PING 2")
     peer.outlet.room = 0
     peer.outlet.write(b"pong\n")
-    peer.conversation.hold()
+    peer.pipeline.pause()
     server.turn()
     assert peer.paused
     peer.outlet.drain()
@@ -196,23 +196,23 @@ def test_commands_that_came_with_too_many_bytes_are_refused(server: FakeServer, 
 
 def test_what_is_no_command_can_be_metered_too(peer: LineClient) -> None:
     """Such as a WebSocket's pings, which the shell answers itself."""
-    assert peer.conversation.may_be_answered()
+    assert peer.pipeline.is_within_rate()
     peer.limit(commands_per_second=1, commands_burst=2)
-    assert [peer.conversation.may_be_answered() for _ in range(4)] == [True, True, False, False]
+    assert [peer.pipeline.is_within_rate() for _ in range(4)] == [True, True, False, False]
     assert peer.ending is None
-    assert not peer.conversation.may_be_answered() and peer.ending == 1008
+    assert not peer.pipeline.is_within_rate() and peer.ending == 1008
 
 
 def test_why_a_peer_was_dismissed_is_known_to_its_shell(peer: LineClient) -> None:
-    assert peer.session.parting == b""
-    peer.session.dismiss(CloseReason.POLICY, b"because")
-    assert peer.session.parting == b"because"
+    assert peer.session.close_message == b""
+    peer.session.close(CloseReason.POLICY, b"because")
+    assert peer.session.close_message == b"because"
 
 
 def test_a_conversation_tells_whether_it_is_read(server: FakeServer, peer: LineClient) -> None:
     server.broker.clock = Ticking(TIME_SLICE_SECONDS)
-    assert not peer.conversation.waits
+    assert not peer.pipeline.is_paused
     peer.send(*["PING"] * 3)
-    assert peer.conversation.waits
+    assert peer.pipeline.is_paused
     server.turn()
-    assert not peer.conversation.waits
+    assert not peer.pipeline.is_paused

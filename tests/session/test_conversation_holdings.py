@@ -39,7 +39,7 @@ def test_what_waits_is_given_back_when_the_peer_goes() -> None:
     server = FakeServer()
     peer = stalled(server)
     peer.send(*MANY)
-    peer.session.dismiss(CloseReason.POLICY, b"enough")
+    peer.session.close(CloseReason.POLICY, b"enough")
     assert server.context.memory_budget.held
     peer.leaves()
     peer.leaves()

@@ -44,7 +44,7 @@ class Spoken:
             reader.send(command)
         self.rest()
         self.publisher = self.server.json_client() if json_publisher else self.server.line_client()
-        self.publisher.conversation.codec = codec
+        self.publisher.pipeline.decoder = codec
         if room is not None:
             self.publisher.outlet.room = room
 
@@ -54,7 +54,7 @@ class Spoken:
         self.server.turn()
 
     def receive(self, items: list[Item]) -> None:
-        self.publisher.conversation.receive(items)
+        self.publisher.pipeline.submit(items)
 
     def said(self) -> list[bytes]:
         for _ in range(200):

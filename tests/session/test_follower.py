@@ -36,7 +36,7 @@ def test_it_is_not_closed_once_more_if_its_client_goes_during_a_review() -> None
     clock = itertools.count(1000)
     server.broker.clock = lambda: next(clock)  # each look at the clock is the end of a time slice
     server.context.change_policy(FakePolicy({"a": "r", "b": "r"}))
-    stream.session.lost()
+    stream.session.connection_lost()
     server.turn()
     assert not stream.endings
 

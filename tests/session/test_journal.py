@@ -11,22 +11,22 @@ class Notes:
         journal.watchers.append(self)
 
     def opened(self, session: Session) -> None:
-        self.told.append("has opened " + session.peer.id.decode())
+        self.told.append("has opened " + session.client.id.decode())
 
     def stepped(self, session: Session, step: Step) -> None:
-        self.told.append(f"{step.name} {session.peer.id.decode()}")
+        self.told.append(f"{step.name} {session.client.id.decode()}")
 
     def closed(self, session: Session) -> None:
-        self.told.append("has closed " + session.peer.id.decode())
+        self.told.append("has closed " + session.client.id.decode())
 
 
 def test_watchers_are_told_of_each_session_once() -> None:
     server = FakeServer()
-    notes = Notes(server.context.journal)
+    notes = Notes(server.context.connection_events)
     peer = server.line_client()
-    server.context.journal.stepped(peer.session, Step(1.0, "behind"))
-    peer.session.lost()
-    peer.session.lost()
+    server.context.connection_events.stepped(peer.session, Step(1.0, "behind"))
+    peer.session.connection_lost()
+    peer.session.connection_lost()
     assert notes.told == ["has opened p1", "behind p1", "closed p1", "has closed p1"]
 
 

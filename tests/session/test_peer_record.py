@@ -60,9 +60,9 @@ def test_a_closing_session_still_tells_what_it_had_read() -> None:
         server.turn()
     before = connection_info(peer.session, server.now)
     assert (before.channels, before.behind, before.lag) == (2, 1, 3)
-    peer.session.dismiss(CloseReason.POLICY, b"away with it")
+    peer.session.close(CloseReason.POLICY, b"away with it")
     assert connection_info(peer.session, server.now) == msgspec.structs.replace(before, state="closing")
-    peer.session.lost("cleanly")
+    peer.session.connection_lost("cleanly")
     assert connection_info(peer.session, server.now) == msgspec.structs.replace(before, state="closed")
 
 
@@ -72,7 +72,7 @@ class Ends:
     def __init__(self, server: FakeServer, epoch: float = 0.0) -> None:
         self.records: list[ClosedConnectionInfo] = []
         self._hall, self._epoch = server, epoch
-        server.context.journal.watchers.append(self)
+        server.context.connection_events.watchers.append(self)
 
     def opened(self, session: Session) -> None: ...
 
@@ -89,8 +89,8 @@ def test_an_end_tells_who_it_was_how_long_how_much_and_why() -> None:
     peer.send({"type": "auth", "token": "t"})
     peer.outlet.told = TcpStats(10, 20, 0, 0.1)
     server.now += 2.5
-    peer.conversation.finish()
-    peer.conversation.lost("cleanly")
+    peer.pipeline.end_of_input()
+    peer.pipeline.connection_lost("cleanly")
     assert json.loads(msgspec.json.encode(ends.records[0])) == {
         "at": 1102.5,
         "id": "p1",
@@ -112,7 +112,7 @@ def test_an_end_tells_who_it_was_how_long_how_much_and_why() -> None:
 def test_an_end_without_a_reason_tells_how_the_connection_ended(how: str, by: str) -> None:
     server = FakeServer()
     peer = server.line_client()
-    peer.conversation.lost(how)
+    peer.pipeline.connection_lost(how)
     end = closed_connection_info(peer.session, server.now, 0.0)
     assert (end.by, end.why, end.how, end.subject, end.sent) == (by, how, how, "", None)
 
@@ -120,7 +120,7 @@ def test_an_end_without_a_reason_tells_how_the_connection_ended(how: str, by: st
 def test_an_end_by_the_server_tells_its_reason() -> None:
     server = FakeServer()
     peer = server.line_client()
-    peer.session.dismiss(CloseReason.GOING_AWAY, b"the server is going away")
-    peer.conversation.lost("broken")
+    peer.session.close(CloseReason.GOING_AWAY, b"the server is going away")
+    peer.pipeline.connection_lost("broken")
     end = closed_connection_info(peer.session, server.now, 0.0)
     assert (end.by, end.why, end.how) == ("server", "the server is going away", "broken")

@@ -26,7 +26,7 @@ def limited(server: FakeServer) -> LineClient:
 
 def owes(peer: LineClient) -> float:
     """What has been charged to it."""
-    meter = peer.session.meter
+    meter = peer.session.rate_limiter
     assert isinstance(meter, RateLimiter)
     return meter.recovery(peer.server.now)
 
@@ -75,13 +75,13 @@ def test_a_nick_and_other_rights_are_charged_by_subscriptions() -> None:
     peer.send("NICK cleo")
     assert owes(peer) == 2
     peer.send("AUTH A")
-    assert peer.session.peer.principal == b"=ann" and owes(peer) == pytest.approx(50 * 103 / 200)
+    assert peer.session.client.principal == b"=ann" and owes(peer) == pytest.approx(50 * 103 / 200)
 
 
 def test_nothing_is_charged_to_a_client_on_this_machine() -> None:
     peer = FakeServer().line_client()
     peer.send("PUB a x", "HIST a", "WHO a", "NICK ann")
-    assert peer.session.meter is None and not peer.server.context.meters
+    assert peer.session.rate_limiter is None and not peer.server.context.rate_limiters
 
 
 def test_a_command_that_has_waited_is_judged_by_the_time_at_which_it_is_run() -> None:

@@ -12,7 +12,7 @@ class Somebody:
     """As much of a session as a roster looks at."""
 
     def __init__(self, id: bytes) -> None:
-        self.peer = Client(id)
+        self.client = Client(id)
 
 
 def roster(*drawn: bytes) -> SessionRegistry:

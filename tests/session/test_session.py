@@ -61,14 +61,14 @@ def after_nothing(session: Session) -> None: ...
 
 
 def after_dismissal(session: Session) -> None:
-    session.dismiss(CloseReason.GOING_AWAY, b"")
+    session.close(CloseReason.GOING_AWAY, b"")
 
 
 STATES: list[tuple[Callable[[Session], None], SessionState]] = [
     (after_nothing, SessionState.OPEN),
     (after_dismissal, SessionState.CLOSING),
-    (Session.cease, SessionState.CLOSING),
-    (Session.lost, SessionState.CLOSED),
+    (Session.mark_closing, SessionState.CLOSING),
+    (Session.connection_lost, SessionState.CLOSED),
 ]
 
 
@@ -81,7 +81,7 @@ def test_a_command_is_answered_while_the_conversation_is_open_and_ignored_after(
     peer.send("SUB attic")
     before(peer.session)
     peer.received()
-    peer.session.run(command)
+    peer.session.handle(command)
     peer.session.flush()
     if state is SessionState.OPEN:
         assert peer.received() == replies
@@ -305,7 +305,7 @@ def test_another_dialect_can_be_spoken_before_the_first_command() -> None:
     server = FakeServer()
     peer = server.message_client()
     peer.received()
-    peer.session.speak(JSON_IN_MESSAGES)
+    peer.session.set_encoder(JSON_IN_MESSAGES)
     peer.send("SUB a", "PUB a x", "PING")
     server.turn()
     assert [message.partition(",")[0] for message in peer.received()] == ['{"type":"pong"}', '{"type":"event"']
@@ -324,10 +324,10 @@ def test_who_is_dismissed_is_told_why_after_all_that_was_published() -> None:
     server = FakeServer()
     peer = meets(server)
     peer.send("SUB a", "PUB a x")
-    peer.session.dismiss(CloseReason.GOING_AWAY, b"the server is going away")
+    peer.session.close(CloseReason.GOING_AWAY, b"the server is going away")
     assert peer.received()[2:] == ["MSG a 1 p1 x", "NOTICE the server is going away", "BYE"]
     assert peer.ending is CloseReason.GOING_AWAY
-    peer.session.dismiss(CloseReason.NORMAL, b"again")
+    peer.session.close(CloseReason.NORMAL, b"again")
     assert peer.received() == [] and peer.ending is CloseReason.GOING_AWAY
 
 
@@ -335,10 +335,10 @@ def test_who_ceases_hears_nothing_more_and_is_no_member() -> None:
     server = FakeServer()
     peer = meets(server)
     peer.send("SUB a", "PUB a x"), peer.received()
-    peer.session.cease()
+    peer.session.mark_closing()
     server.turn()
     assert peer.received() == [] and peer.ending is None
-    assert server.broker.local_members(b"a") == [] and len(server.context.roster) == 1
+    assert server.broker.local_members(b"a") == [] and len(server.context.sessions) == 1
 
 
 def test_who_is_lost_is_forgotten() -> None:
@@ -347,9 +347,9 @@ def test_who_is_lost_is_forgotten() -> None:
     peer.send("SUB a")
     for _ in range(2):
         peer.leaves()
-        assert peer.session.state is SessionState.CLOSED and len(server.context.roster) == 0
+        assert peer.session.state is SessionState.CLOSED and len(server.context.sessions) == 0
     assert server.broker.channels == {}
-    peer.session.drained()
+    peer.session.resume_writing()
     assert peer.received()[1:] == []
 
 
@@ -403,7 +403,7 @@ def test_a_session_can_be_looked_at() -> None:
     server.turn()
     session = peer.session
     assert session.identity is not None and session.identity.subject == b"ann"
-    assert session.dialect_title == "line" and session.opened_at == server.now
+    assert session.protocol == "line" and session.opened_at == server.now
     peer.outlet.room = 0
     for text in ("x", "y"):
         server.broker.publish(Client(b"p0"), Publication(b"a", Payloads((text.encode(),), 1), b"message"))

@@ -193,11 +193,11 @@ def test_a_token_that_runs_out_warns_a_minute_before_and_then_closes() -> None:
         (2, ["NOTICE your token has run out", "BYE"]),
     ]:
         server.wall += seconds
-        server.context.expiries.check()
+        server.context.expiry_watcher.check()
         assert peer.received() == heard
     assert peer.ending is CloseReason.POLICY
     peer.leaves()
-    assert len(server.context.expiries) == 0
+    assert len(server.context.expiry_watcher) == 0
 
 
 def test_a_token_that_is_renewed_loses_no_subscription() -> None:
@@ -206,21 +206,21 @@ def test_a_token_that_is_renewed_loses_no_subscription() -> None:
     server.wall += 50
     assert asks(peer, "AUTH A") == ["OK ann"]
     server.wall += 5000
-    server.context.expiries.check()
+    server.context.expiry_watcher.check()
     assert asks(peer, "PUB kitchen hi") == ["OK 1", "MSG kitchen 1 ann hi"]
 
 
 def test_who_leaves_is_watched_no_longer() -> None:
     server = FakeServer(policy=POLICY)
     meets(server, "AUTH AX").leaves()
-    assert len(server.context.expiries) == 0
+    assert len(server.context.expiry_watcher) == 0
 
 
 def test_a_new_policy_takes_subscriptions_with_a_word_why(server: FakeServer) -> None:
     anybody, ann = meets(server, "SUB news", "SUB lobby"), meets(server, "AUTH A", "SUB kitchen")
     gone, quitting = meets(server), meets(server)
     gone.leaves()
-    quitting.session.dismiss(CloseReason.NORMAL, b"")
+    quitting.session.close(CloseReason.NORMAL, b"")
     quitting.received()
     server.context.change_policy(FakePolicy({"lobby": "r"}, {"A": ("ann", {"attic": "rw"}, None)}))
     assert anybody.received() == ["NOTICE you may not read news any longer, and are not subscribed to it"]
@@ -251,7 +251,7 @@ def test_no_policy_any_more_lets_everybody_do_everything() -> None:
     server.context.change_policy(None)
     assert asks(nobody, "PUB attic x", "NICK ann") == ["OK 1", "OK ann"]
     assert asks(ann, "PUB attic x") == ["OK 2"]
-    assert len(server.context.expiries) == 0
+    assert len(server.context.expiry_watcher) == 0
     ann.leaves()
     nobody.leaves()
 
@@ -369,5 +369,5 @@ def test_who_has_heard_its_last_word_is_not_warned() -> None:
     server = FakeServer(policy=POLICY)
     peer = meets(server, "AUTH AX", "QUIT")
     server.wall += 50
-    server.context.expiries.check()
+    server.context.expiry_watcher.check()
     assert peer.received() == []

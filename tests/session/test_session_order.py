@@ -43,7 +43,7 @@ def test_publishes_wait_together() -> None:
     server = FakeServer(late=True)
     peer = meets(server)
     peer.send("PUB a x", "PUB b x", "PUB a x")
-    assert len(server.backplane) == 3 and not peer.session.stalled
+    assert len(server.backplane) == 3 and not peer.session.input_paused
     answered(server, 1)
     assert peer.received() == ["OK 1"]
     answered(server)
@@ -174,7 +174,7 @@ def test_an_interrupt_waits_for_nothing() -> None:
     peer = meets(server)
     peer.send("PUB a x")
     peer.receives(b"PUB a y")
-    peer.conversation.receive([Interrupt()])
+    peer.pipeline.submit([Interrupt()])
     assert peer.received() == ["NOTICE type QUIT to leave"]
     answered(server)
     assert peer.received() == ["OK 1", "OK 2"]
@@ -237,14 +237,14 @@ def test_a_command_waits_for_all_publishes_before_it() -> None:
     assert peer.received() == ["OK 1", "PONG"]
 
 
-@pytest.mark.parametrize("end", ["lost", "cease", "dismiss"])
+@pytest.mark.parametrize("end", ["connection_lost", "mark_closing", "close"])
 @pytest.mark.parametrize("line", ["PUB a x", "SUB a", "HIST a", "WHO a", "PUB a x\nPING", "PUB a x\nPUB b x"])
 def test_answers_that_come_after_the_end_are_heard_by_nobody(line: str, end: str) -> None:
     server = FakeServer(late=True)
     peer = meets(server)
     peer.send(line)
-    if end == "dismiss":
-        peer.session.dismiss(CloseReason.GOING_AWAY, b"enough")
+    if end == "close":
+        peer.session.close(CloseReason.GOING_AWAY, b"enough")
     else:
         getattr(peer.session, end)()
     peer.received()
@@ -323,5 +323,5 @@ def test_what_was_said_leaves_before_a_close() -> None:
     peer = server.line_client()
     peer.raw()
     peer.send("PUB k x")
-    peer.session.cease()
+    peer.session.mark_closing()
     assert bytes(peer.outlet.sent).endswith(b"OK 1\n")

@@ -33,7 +33,7 @@ def test_without_a_policy_whoever_is_on_this_machine_may_read_them() -> None:
 
 def test_without_a_policy_a_stranger_may_not() -> None:
     peer = FakeServer().line_client()
-    peer.session.ends = Endpoints(b"192.0.2.7:5000", b"192.0.2.1:8081")
+    peer.session.endpoints = Endpoints(b"192.0.2.7:5000", b"192.0.2.1:8081")
     assert answers(peer, "SUB $sys/figures", "HIST $sys/figures", "WHO $sys/figures", "SUB a") == [
         "ERR forbidden",
         "ERR forbidden",

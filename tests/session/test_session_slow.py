@@ -91,12 +91,12 @@ def test_who_does_not_read_its_replies_is_not_read() -> None:
     peer = subscribed(server)
     peer.outlet.room = 3
     peer.send("PING")
-    assert peer.paused and peer.session.stalled
+    assert peer.paused and peer.session.input_paused
     peer.send("PING two", "PUB a x")
     assert b"two" not in peer.outlet.waiting
     reads_on(server, peer)
     assert peer.received() == ["PONG", "PONG two", "OK 1", "MSG a 1 p1 x"]
-    assert not peer.paused and not peer.session.stalled
+    assert not peer.paused and not peer.session.input_paused
 
 
 def test_replies_that_gather_leave_when_they_are_a_chunk() -> None:
@@ -122,12 +122,12 @@ def test_a_long_history_leaves_no_faster_than_it_is_read(kind: str, late: bool) 
     history = b'{"type":"history","id":1,"channel":"a"}' if kind == "json_client" else b"HIST a"
     ping = b'{"type":"ping"}' if kind == "json_client" else b"PING"
     peer.outlet.room = 0
-    peer.conversation.receive([history, ping])
+    peer.pipeline.submit([history, ping])
     release()
     turns = 0
     while peer.outlet.waiting:
         assert len(peer.outlet.waiting) <= CHUNK_BYTES + 2_000
-        assert peer.session.stalled and peer.paused
+        assert peer.session.input_paused and peer.paused
         reads_on(server, peer, 50_000)
         turns += 1
     assert turns > 8 and not peer.paused and not peer.outlet.blocked
@@ -175,12 +175,12 @@ def test_who_is_dismissed_in_the_midst_of_a_reply_is_told_nothing_more() -> None
     peer.received()
     peer.outlet.room = 0
     peer.send("HIST a")
-    peer.session.dismiss(CloseReason.GOING_AWAY, b"enough")
+    peer.session.close(CloseReason.GOING_AWAY, b"enough")
     assert peer.ending is CloseReason.GOING_AWAY
     assert b"enough" not in peer.outlet.waiting and b"BYE" not in peer.outlet.waiting
 
 
-@pytest.mark.parametrize("end", ["lost", "cease"])
+@pytest.mark.parametrize("end", ["connection_lost", "mark_closing"])
 def test_who_goes_in_the_midst_of_a_reply_is_sent_no_more_of_it(end: str) -> None:
     server = FakeServer()
     peer = subscribed(server)
@@ -221,8 +221,8 @@ def test_a_peer_can_read_nothing_but_what_it_missed_while_its_reply_waits() -> N
 def test_who_is_turned_away_hears_why_once() -> None:
     server = FakeServer()
     peer = subscribed(server)
-    peer.session.turn_away(TOO_MUCH_HELD)
-    peer.session.turn_away(TOO_MUCH_HELD)
+    peer.session.close_with_error(TOO_MUCH_HELD)
+    peer.session.close_with_error(TOO_MUCH_HELD)
     assert [line[:10] for line in peer.received()] == ["ERR limit "]
     assert peer.ending is CloseReason.TRY_AGAIN
 
@@ -234,7 +234,7 @@ def test_nothing_is_said_in_the_midst_of_a_reply_to_who_is_turned_away() -> None
     peer.received()
     peer.outlet.room = 100
     peer.send("HIST a")
-    peer.session.turn_away(TOO_MUCH_HELD)
+    peer.session.close_with_error(TOO_MUCH_HELD)
     assert peer.ending is CloseReason.TRY_AGAIN
     peer.outlet.drain()
     assert all(line.startswith("MSG a ") for line in peer.received())

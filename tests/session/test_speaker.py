@@ -15,7 +15,7 @@ class Witness:
 
 def test_who_is_over_calls_nobody_back_and_holds_nobody() -> None:
     peer, witness = FakeServer().line_client(), Witness()
-    peer.session.on_ready = witness.ready
+    peer.session.on_input_resumed = witness.ready
     gone = weakref.ref(witness)
     peer.leaves()
     gc.disable()
@@ -24,7 +24,7 @@ def test_who_is_over_calls_nobody_back_and_holds_nobody() -> None:
         assert gone() is None
     finally:
         gc.enable()
-    assert peer.session.on_ready() is False
+    assert peer.session.on_input_resumed() is False
     assert nothing() is False
 
 
@@ -35,7 +35,7 @@ def test_a_long_reply_has_a_midst() -> None:
     reader = server.line_client()
     reader.outlet.room = 1_000
     reader.send("HIST k")
-    assert reader.session.is_amid
+    assert reader.session.has_unfinished_reply
     reader.outlet.drain()
     server.turn()
-    assert not reader.session.is_amid
+    assert not reader.session.has_unfinished_reply

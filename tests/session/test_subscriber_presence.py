@@ -35,11 +35,11 @@ def test_others_who_come_and_go_are_told(server: FakeServer) -> None:
     assert told(server, watcher) == ["LEAVE a p2 p2"]
 
 
-@pytest.mark.parametrize("end", ["UNSUB a", "QUIT", "lost", "cease"])
+@pytest.mark.parametrize("end", ["UNSUB a", "QUIT", "connection_lost", "mark_closing"])
 def test_a_member_goes_however_it_goes(server: FakeServer, end: str) -> None:
     watcher, other = subscribed(server, "presence=on"), subscribed(server)
     told(server, watcher)
-    if end in ("lost", "cease"):
+    if end in ("connection_lost", "mark_closing"):
         getattr(other.session, end)()
         other.leaves()
     else:

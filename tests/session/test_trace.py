@@ -51,7 +51,7 @@ def test_a_handshake_comes_before_the_session() -> None:
     arrival = HandshakeInfo(10.0, "WebSocket", early)
     ends = Endpoints(b"127.0.0.1:1", b"127.0.0.1:2")
     session = Session(server.context, LINES, FakeOutlet(), ends, lambda ending: None, arrival=arrival)
-    session.note("behind", "k from 1")
+    session.add_step("behind", "k from 1")
     assert steps(session) == [
         "accepted", "proxied", "handshake TLS", "handshake WebSocket", "open", "behind k from 1",
     ]  # fmt: skip
@@ -121,7 +121,7 @@ def test_nobody_catches_up_twice(server: FakeServer) -> None:
     session = server.line_client().session
     session.caught_up(b"k")
     session.fell_behind(b"k", 3)
-    session.note("lost", "k 3 to 4")
+    session.add_step("lost", "k 3 to 4")
     session.caught_up(b"k")
     session.caught_up(b"k")
     assert steps(session)[2:] == ["behind k from 3", "lost k 3 to 4", "caught-up k"]
@@ -138,7 +138,7 @@ def test_who_proves_who_it_is_is_called_so() -> None:
     peer = server.line_client()
     peer.send("AUTH wrong", "AUTH t")
     assert steps(peer.session)[2:] == ["authenticated ann"]
-    outcome = server.context.recognize("", b"t")
+    outcome = server.context.authenticate("", b"t")
     assert steps(LineClient(server, outcome).session)[2:] == ["authenticated ann"]
 
 
@@ -146,23 +146,26 @@ def test_who_proves_who_it_is_is_called_so() -> None:
     ("close", "step"),
     [
         (lambda peer: peer.send("QUIT"), "closing QUIT peer"),
-        (lambda peer: peer.conversation.finish(), "closing it has ended its stream, with a FIN peer"),
-        (lambda peer: peer.session.dismiss(CloseReason.POLICY, b"you were rude"), "closing you were rude server"),
-        (lambda peer: peer.session.turn_away(TOO_MUCH_HELD), f"closing {TOO_MUCH_HELD.message[:MAX_WORDS]} server"),
-        (lambda peer: peer.session.cease("1002", "server"), "closing 1002 server"),
+        (lambda peer: peer.pipeline.end_of_input(), "closing it has ended its stream, with a FIN peer"),
+        (lambda peer: peer.session.close(CloseReason.POLICY, b"you were rude"), "closing you were rude server"),
+        (
+            lambda peer: peer.session.close_with_error(TOO_MUCH_HELD),
+            f"closing {TOO_MUCH_HELD.message[:MAX_WORDS]} server",
+        ),
+        (lambda peer: peer.session.mark_closing("1002", "server"), "closing 1002 server"),
     ],
 )
 def test_who_closes_and_why(server: FakeServer, close: partial[None], step: str) -> None:
     peer = server.line_client()
     close(peer)
-    peer.conversation.lost("cleanly")
-    peer.conversation.lost("again")
+    peer.pipeline.connection_lost("cleanly")
+    peer.pipeline.connection_lost("again")
     assert steps(peer.session)[2:] == [step, "closed cleanly"]
 
 
 def test_who_goes_without_a_word_is_just_gone(server: FakeServer) -> None:
     peer = server.line_client()
-    peer.conversation.lost("broken")
+    peer.pipeline.connection_lost("broken")
     assert steps(peer.session)[2:] == ["closed broken"]
 
 
@@ -174,13 +177,13 @@ def test_who_is_refused_on_the_way_in_is_closed_for_that() -> None:
 
 def test_traffic_is_asked_of_the_outlet(server: FakeServer) -> None:
     peer = server.line_client()
-    assert peer.session.traffic() is None
+    assert peer.session.tcp_stats() is None
     peer.outlet.told = TcpStats(1, 2, 3, 0.5)
-    assert peer.session.traffic() == TcpStats(1, 2, 3, 0.5)
+    assert peer.session.tcp_stats() == TcpStats(1, 2, 3, 0.5)
 
 
 def test_who_is_leaving_is_not_asked_to_leave_again(server: FakeServer) -> None:
     peer = server.line_client()
     peer.send("QUIT")
-    peer.session.cease("1000", "peer")
+    peer.session.mark_closing("1000", "peer")
     assert steps(peer.session)[2:] == ["closing QUIT peer"]

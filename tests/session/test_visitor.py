@@ -24,7 +24,7 @@ def text(*payloads: bytes) -> Payloads:
 
 
 def visits(server: FakeServer, token: bytes = b"", client: bytes = HERE) -> RequestClient:
-    identity = server.context.recognize("tcp:8082", token or None)
+    identity = server.context.authenticate("tcp:8082", token or None)
     assert not isinstance(identity, Error)
     return RequestClient(server.context, "tcp:8082", client, identity)
 
@@ -64,7 +64,7 @@ def test_what_a_visitor_publishes_is_heard_and_it_leaves_nothing_behind(server: 
         b"e1", 3
     )
     assert reader.received() == ["MSG kitchen 1 p2 hello", "MSG kitchen 2 p2 again", "EVENT kitchen 3 bob alarm x"]
-    assert len(server.context.roster) == 1
+    assert len(server.context.sessions) == 1
 
 
 def test_what_waits_too_long_is_flushed_at_once() -> None:
@@ -91,14 +91,14 @@ def test_what_cannot_be_published_leaves_nothing_behind(
 ) -> None:
     server.line_client()
     assert code(settled(server, visits(server).publish(Publication(channel, text(b"x"), name), nick))) is refused
-    assert len(server.context.roster) == 1 and not server.broker.channels
+    assert len(server.context.sessions) == 1 and not server.broker.channels
 
 
 def test_a_backplane_that_does_not_answer_is_told() -> None:
     server = FakeServer(late=True)
     server.backplane.failing = 1
     assert code(settled(server, visits(server).publish(Publication(b"a", text(b"x"))))) is ErrorCode.UNAVAILABLE
-    assert len(server.context.roster) == 0
+    assert len(server.context.sessions) == 0
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_what_is_published_together_has_one_sender_and_each_its_own_outcome(serv
         "MSG kitchen 2 p2 b",
         "MSG yard 1 p2 c",
     ]
-    assert len(server.context.roster) == 1
+    assert len(server.context.sessions) == 1
 
 
 def test_nothing_is_published_together_under_a_nick_that_is_none(server: FakeServer) -> None:
@@ -239,4 +239,4 @@ def test_nothing_is_published_together_under_a_nick_that_is_none(server: FakeSer
     assert code(settled(server, visits(server).publish_all([publishing(b"a", b"x")], b"no good"))) is ErrorCode.BAD_NAME
     assert code(settled(server, visits(server).publish_all([publishing(b"a", b"x")], b"p1"))) is ErrorCode.BAD_NAME
     assert settled(server, visits(server).publish_all([])) == []
-    assert len(server.context.roster) == 1 and not server.broker.channels
+    assert len(server.context.sessions) == 1 and not server.broker.channels

@@ -12,10 +12,10 @@ EXPIRY_WARNING_SECONDS = 60.0
 class TokenHolder(Protocol):
     """Whose proof runs out: a session."""
 
-    def warn_of_expiry(self) -> None:
+    def warn_of_token_expiry(self) -> None:
         """It will, in ``EXPIRY_WARNING_SECONDS`` seconds."""
 
-    def expire(self) -> None:
+    def close_expired(self) -> None:
         """It has."""
 
 
@@ -61,9 +61,9 @@ class ExpiryWatcher:
             return  # it has shown another token meanwhile, or gone
         if times[0] == inf:
             del self._bearers[bearer]
-            bearer.expire()
+            bearer.close_expired()
         else:
-            bearer.warn_of_expiry()
+            bearer.warn_of_token_expiry()
 
     def _note(self, bearer: TokenHolder, look: float, expires: float) -> None:
         self._bearers[bearer] = (look, expires)

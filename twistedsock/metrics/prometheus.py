@@ -66,7 +66,7 @@ class BridgeCollector(Collector):
         opened, closed = context.stats.opened, context.stats.closed
         peers = {title: opened.get(title, 0) - closed.get(title, 0) for title in self._known(opened)}
         yield _labelled(GaugeMetricFamily, "peers", "Peers that are connected.", "dialect", peers)
-        yield _gauge("connections", "Connections that are open, of every kind.", context.admission.connections)
+        yield _gauge("connections", "Connections that are open, of every kind.", context.connection_limiter.connections)
         channels = len(broker.channels) - broker.own_channels
         yield _gauge("channels", "Channels that somebody reads, or that have a log.", channels)
         yield _gauge("subscriptions", "Subscriptions of all peers together.", broker.subscriptions)

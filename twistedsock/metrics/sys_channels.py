@@ -81,11 +81,11 @@ def take_figures(context: ServerContext, memory_bytes: int, cpu_seconds: float) 
     """As they are now; what is the server's own does not count."""
     broker, stats = context.broker, context.stats
     return Figures(
-        time=round(context.expiries.wall_clock(), 3),
+        time=round(context.expiry_watcher.wall_clock(), 3),
         uptime=round(broker.clock() - context.started, 1),
         version=context.version.decode(),
         peers=count_peers(context),
-        connections=context.admission.connections,
+        connections=context.connection_limiter.connections,
         channels=len(broker.channels) - broker.own_channels,
         subscriptions=broker.subscriptions,
         behind=stats.behind,
@@ -182,7 +182,7 @@ class Monitor:
     def attach(self) -> None:
         """Begin to look on. Before the first connection."""
         self._broker.presence_observers.append(self)
-        self._context.journal.watchers.append(self)
+        self._context.connection_events.watchers.append(self)
 
     # What time tells.
 
@@ -245,7 +245,7 @@ class Monitor:
         """Who reads of a peer hears soon what has become of it."""
         if step.name == "authenticated":
             self._longest = max(self._longest, longest_names(session))
-        channel = PEER + session.peer.id
+        channel = PEER + session.client.id
         if channel not in self._topics:
             return
         if self._broker.clock() - self._told.get(channel, 0.0) < HASTE:
@@ -256,7 +256,7 @@ class Monitor:
 
     def closed(self, session: Session) -> None:
         """There is nobody to look at any more, so the last words are made now."""
-        now, channel = self._broker.clock(), PEER + session.peer.id
+        now, channel = self._broker.clock(), PEER + session.client.id
         epoch = self._epoch(now)
         ended = Ended(closed_connection_info(session, now, epoch), connection_info(session, now), session.steps)
         self._ended.append(ended)
@@ -331,7 +331,7 @@ class Monitor:
 
     def _timeline(self, channel: bytes, id: bytes, now: float) -> bytes:
         """That of a session, of one that ended not long ago, or of none."""
-        session = self._context.roster.get(id)
+        session = self._context.sessions.get(id)
         if isinstance(session, Session):
             return timeline(connection_info(session, now), session.steps, self._epoch(now))
         self._final.add(channel)
@@ -354,7 +354,7 @@ class Monitor:
         if known is not None and known.at >= self._looked_at:
             return known
         census = ConnectionTable(now, self._longest)
-        census.take([guest for guest in self._context.roster if isinstance(guest, Session)], known)
+        census.take([guest for guest in self._context.sessions if isinstance(guest, Session)], known)
         self._peers = census
         yield
         return census
@@ -362,7 +362,7 @@ class Monitor:
     def _epoch(self, now: float) -> float:
         """When the broker's clock stood at 0, in seconds since 1970. It stays what it was, so that a step is told with
         the very same time again, unless somebody has set the clock."""
-        epoch = self._context.expiries.wall_clock() - now
+        epoch = self._context.expiry_watcher.wall_clock() - now
         if abs(epoch - self._known_epoch) > CLOCK_SET:
             self._known_epoch = epoch
         return self._known_epoch

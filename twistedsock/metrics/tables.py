@@ -288,7 +288,7 @@ class ConnectionTable:
         if name == "newest":
             order = newest
         elif name == "id":
-            order = yield from sorted_in_slices([session.peer.id for session in self.sessions])
+            order = yield from sorted_in_slices([session.client.id for session in self.sessions])
         else:
             keys: list[float] = []
             if name == "sent":
@@ -319,7 +319,7 @@ class ConnectionTable:
         asked = (sessions[start:] + sessions[:start])[:SOCKETS]
         for first in range(0, len(asked), SOCKETS_PART):
             for session in asked[first : first + SOCKETS_PART]:
-                traffic = session.traffic()
+                traffic = session.tcp_stats()
                 if traffic is not None:
                     self.sent[session] = traffic.sent
             yield
@@ -354,14 +354,14 @@ def _subject(session: Session) -> bytes:
 
 def longest_names(session: Session) -> int:
     """Bytes of all its names at most, as it may change its nick."""
-    peer, ends = session.peer, session.ends
+    peer, ends = session.client, session.endpoints
     return len(peer.id) + NICK_BYTES + len(ends.client) + len(ends.server) + len(_subject(session))
 
 
 def _text(session: Session) -> bytes:
     """In what is looked for."""
-    peer = session.peer
-    return b"\n".join((peer.id, peer.nick, _subject(session), session.ends.client)).lower()
+    peer = session.client
+    return b"\n".join((peer.id, peer.nick, _subject(session), session.endpoints.client)).lower()
 
 
 # TODO-MERGED-DOC: Which page a channel's name asks for.

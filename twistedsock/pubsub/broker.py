@@ -209,7 +209,7 @@ class Broker:
 
     def subscribe(self, channel: Channel, subscription: Subscription) -> None:
         """Add a reader, live from here on; it has seen nothing of what was published before."""
-        peer = subscription.subscriber.peer
+        peer = subscription.subscriber.client
         self.subscription_shares.add(subscription.principal, 1)
         channel.subscriptions[peer.id] = subscription  # first, so that the channel does not vanish with its log
         self._backplane.join(channel.name, peer.member())
@@ -230,7 +230,7 @@ class Broker:
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Take a reader out; the channel vanishes if nothing is left of it."""
-        channel, peer = self.channels[subscription.channel.name], subscription.subscriber.peer
+        channel, peer = self.channels[subscription.channel.name], subscription.subscriber.client
         del channel.subscriptions[peer.id]
         self._outdated.pop(subscription, None)
         self.subscription_shares.add(subscription.principal, -1)
@@ -246,7 +246,7 @@ class Broker:
 
     def member_renamed(self, subscription: Subscription) -> None:
         """A reader has a new nick."""
-        self._backplane.rename(subscription.channel.name, subscription.subscriber.peer.member())
+        self._backplane.rename(subscription.channel.name, subscription.subscriber.client.member())
 
     def members(self, channel: bytes) -> list[Member] | Error | Future[list[Member]]:
         """Who reads a channel, on all nodes."""

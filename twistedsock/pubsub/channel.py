@@ -117,7 +117,7 @@ class Channel:
             del self.encoding_groups[encoder]
 
     def members(self) -> list[Member]:
-        return [subscription.subscriber.peer.member() for subscription in self.subscriptions.values()]
+        return [subscription.subscriber.client.member() for subscription in self.subscriptions.values()]
 
     def skip(self, lost: Lost) -> None:
         """Events that follow the newest one will never come. Nothing may be pending. What the log holds before them is

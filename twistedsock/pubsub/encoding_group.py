@@ -101,7 +101,7 @@ class EncodingGroup:
         if self.selective:
             publishers = {publisher for publisher, _ in encoded}
             for subscription in list(self.selective):
-                own, wanted = subscription.subscriber.peer.id, pieces
+                own, wanted = subscription.subscriber.client.id, pieces
                 if own in publishers:
                     # What others published is not encoded again.
                     wanted = [piece for publisher, pieces in encoded if publisher != own for piece in pieces]

@@ -95,13 +95,13 @@ class Subscription:
         self.channel = channel
         self.echo = echo
         self.presence = presence
-        self.principal = subscriber.peer.principal
+        self.principal = subscriber.client.principal
         """The one that the subscription is counted for, although its client may prove another identity later."""
         self.cursor = 0
         self.missed: list[PresenceChange] | None = None
 
     def wants(self, batch: Batch) -> bool:
-        return self.echo or batch.publisher != self.subscriber.peer.id
+        return self.echo or batch.publisher != self.subscriber.client.id
 
     def fall_behind(self, cursor: int) -> None:
         """The socket has not taken what the lane has."""
@@ -123,7 +123,7 @@ class Subscription:
         if self.missed != []:
             subscriber, cost = self.subscriber, CHANGE_COST * len(changes)
             budget = subscriber.memory_budget
-            if subscriber.missed + len(changes) > most or budget.is_too_much_for(subscriber.peer.source, cost):
+            if subscriber.missed + len(changes) > most or budget.is_too_much_for(subscriber.client.source, cost):
                 self.forget_missed()
                 self.missed = []
             else:
@@ -131,7 +131,7 @@ class Subscription:
                     self.missed = []
                 self.missed += changes
                 subscriber.missed += len(changes)
-                subscriber.memory_budget.add(cost, subscriber.peer.source)
+                subscriber.memory_budget.add(cost, subscriber.client.source)
         if self not in self.subscriber.behind:
             self.fall_behind(self.channel.history.end)
 
@@ -140,7 +140,7 @@ class Subscription:
         missed, self.missed = self.missed, None
         if missed:
             self.subscriber.missed -= len(missed)
-            self.subscriber.memory_budget.add(-CHANGE_COST * len(missed), self.subscriber.peer.source)
+            self.subscriber.memory_budget.add(-CHANGE_COST * len(missed), self.subscriber.client.source)
         return missed
 
 
@@ -188,18 +188,18 @@ NULL_CALLBACKS = NullSubscriberCallbacks()
 class Subscriber:
     """The reading end of one peer."""
 
-    __slots__ = ("encoder", "memory_budget", "behind", "missed", "outlet", "callbacks", "peer", "stats")
+    __slots__ = ("encoder", "memory_budget", "behind", "missed", "outlet", "callbacks", "client", "stats")
 
     def __init__(
         self,
-        peer: Client,
+        client: Client,
         encoder: EventEncoder,
         outlet: Outlet,
         callbacks: SubscriberCallbacks,
         memory_budget: MemoryBudget,
         stats: Stats,
     ) -> None:
-        self.peer = peer
+        self.client = client
         self.memory_budget = memory_budget
         self.stats = stats
         self.encoder = encoder

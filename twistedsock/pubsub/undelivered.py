@@ -196,7 +196,7 @@ class Undelivered:
         return next((batch.first for _, batch in self._batches_from(number)), end)
 
     def _chunks(self, subscription: Subscription, start: int) -> Sequence[Chunk]:
-        encoder, id = subscription.subscriber.encoder, subscription.subscriber.peer.id
+        encoder, id = subscription.subscriber.encoder, subscription.subscriber.client.id
         if self._last.get(id, -1) >= start and (subscription.presence or not subscription.echo):
             return _join(self._pieces(subscription, start))
         key = (start, self.end, subscription.presence)
@@ -209,7 +209,7 @@ class Undelivered:
         """What a subscription is to get, item by item."""
         encoded = self._encode(subscription, start)
         pieces = encoded[bisect_left(encoded, start, key=_number) :]
-        id = subscription.subscriber.peer.id
+        id = subscription.subscriber.client.id
         if self._last.get(id, -1) < start and subscription.presence:
             return pieces
         items, first = self.items, self._first
@@ -242,7 +242,7 @@ class Undelivered:
 def _wants(subscription: Subscription, item: Item) -> bool:
     if isinstance(item, Batch):
         return subscription.wants(item)
-    return subscription.presence and item.member.id != subscription.subscriber.peer.id
+    return subscription.presence and item.member.id != subscription.subscriber.client.id
 
 
 def _join(pieces: Sequence[Chunk]) -> Sequence[Chunk]:

@@ -51,12 +51,12 @@ def open_session(
 ) -> InputPipeline:
     """Open a session on a connection, and return the pipeline of its input.
 
-    Nothing has been sent yet: the caller keeps the pipeline and then calls ``welcome`` of its ``session``. ``close``
+    Nothing has been sent yet: the caller keeps the pipeline and then calls ``session.send_welcome``. ``close``
     closes the connection after the bytes that were written; ``pause`` and ``resume`` control reading. With ``timeouts``
     the idle timeout starts now and, if the connection ``awaits_first_command``, so does the one for that command;
     the caller reports each command to them."""
     session = session_class(context, encoder, outlet, endpoints, close, listener, handshake)
-    outlet.on_drained = session.drained
+    outlet.on_drained = session.resume_writing
     pipeline = InputPipeline(session, decoder, pause, resume, on_exception)
     if timeouts is not None:
         timeouts.start(pipeline, awaits_first_command)

@@ -50,7 +50,7 @@ class LineProtocol(Protocol):
     factory: "LineFactory"
     transport: Any
     proxied_address: Any = None
-    _conversation: InputPipeline | None = None
+    _pipeline: InputPipeline | None = None
     _telnet: TelnetFilter | None = None
     _closing: Any = None
     _admitted = False
@@ -68,7 +68,7 @@ class LineProtocol(Protocol):
         secure = factory.listening.secure
         price = ENTRY_PRICE + secure * TLS_HANDSHAKE_PRICE
         is_in_time = factory.context.charge(address_principal(self._address), price)
-        error = factory.context.admission.enter(self._address) if is_in_time else TOO_FAST
+        error = factory.context.connection_limiter.enter(self._address) if is_in_time else TOO_FAST
         if error is not None:
             factory.context.stats.count_error(error.code)
             if secure and not is_in_time:  # to say why would take the handshake, which is what costs most
@@ -100,7 +100,7 @@ class LineProtocol(Protocol):
         if factory.listening.secure or factory.listening.proxied:
             handshake = "TLS" if factory.listening.secure else ""
             arrival = handshake_info(transport, factory.context.broker.clock(), handshake, self._accepted_at)
-        self._conversation = open_session(
+        self._pipeline = open_session(
             factory.context,
             LINES,
             line_decoder,
@@ -115,15 +115,15 @@ class LineProtocol(Protocol):
             awaits_first_command=True,
         )
         subject = subject_of(transport) if factory.listening.secure else None
-        self._conversation.session.welcome(b"", factory.context.recognize(endpoint, None, subject))
+        self._pipeline.session.send_welcome(b"", factory.context.authenticate(endpoint, None, subject))
 
     def dataReceived(self, data: bytes) -> None:
-        conversation = self._conversation
-        if conversation is None or self._closing is not None:
+        pipeline = self._pipeline
+        if pipeline is None or self._closing is not None:
             return
         self.factory.context.stats.received += len(data)
-        if conversation.is_metered:
-            conversation.came(len(data))
+        if pipeline.is_rate_limited:
+            pipeline.bytes_received(len(data))
             if self._closing is not None:
                 return
         answer, interrupts = b"", 0
@@ -136,37 +136,37 @@ class LineProtocol(Protocol):
             data = replace_returns(data, self._returned)
         if data:
             self._returned = data.endswith(b"\r")
-        if self._opening is not None and self._is_foreign(conversation, self._opening.feed(data)):
+        if self._opening is not None and self._is_foreign(pipeline, self._opening.feed(data)):
             return
         items: list[Any] = list(self._splitter.feed(data))
         if self._begun or self._splitter.unfinished:
             begun = self._splitter.begun
             if self._counted or (begun is not None and len(begun) > UNCOUNTED_BYTES):
-                self._count(items, conversation.session.peer.source)
-            self._watch(conversation, bool(items))
+                self._count(items, pipeline.session.client.source)
+            self._watch(pipeline, bool(items))
         if self._opening is not None and any(isinstance(item, InvalidCommand) for item in items):
             # The first line is too long.
-            if self._opening.begins_request() and self._is_foreign(conversation, WireProtocol.HTTP):
+            if self._opening.begins_request() and self._is_foreign(pipeline, WireProtocol.HTTP):
                 return
         if items and self.factory.timeouts.has_idle_timeout:
-            self.factory.timeouts.command_received(conversation)
+            self.factory.timeouts.command_received(pipeline)
         if items and not self._spoken:
             self._spoken = True
-            self.factory.timeouts.first_command_received(conversation)
+            self.factory.timeouts.first_command_received(pipeline)
             if isinstance(items[0], bytes):
                 items[0] = items[0].removeprefix(BOM)
         items += [Interrupt()] * min(interrupts, 1)
-        conversation.receive(items)
+        pipeline.submit(items)
         # Who does not read what refuses its options is not read either.
         if answer and self._outlet.blocked & SOCKET_FULL and self._closing is None:
-            conversation.hold()
+            pipeline.pause()
 
     def readConnectionLost(self) -> None:
         """The peer has said all it wanted (a half-close); it may still read."""
-        if self._conversation is None or self._closing is not None:
+        if self._pipeline is None or self._closing is not None:
             self.transport.loseConnection()
         else:
-            self._conversation.finish()
+            self._pipeline.end_of_input()
 
     def writeConnectionLost(self) -> None:
         """Our own end of the stream, which we asked for."""
@@ -175,16 +175,16 @@ class LineProtocol(Protocol):
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
         self.factory.handshakes.stop(self)
-        if self._conversation is not None:
-            self.factory.timeouts.stop(self._conversation)
-            self._conversation.lost(close_description(reason))
+        if self._pipeline is not None:
+            self.factory.timeouts.stop(self._pipeline)
+            self._pipeline.connection_lost(close_description(reason))
             if self._counted:
-                source = self._conversation.session.peer.source
+                source = self._pipeline.session.client.source
                 self._counted = self.factory.context.memory_budget.recount(self._counted, 0, source)
-            self._conversation = None
+            self._pipeline = None
         if self._admitted:
             self._admitted = False
-            self.factory.context.admission.leave(self._address)
+            self.factory.context.connection_limiter.leave(self._address)
 
     def _count(self, items: list[Any], source: Principal) -> None:
         """How much of a line is held has changed; where it is too much, the line is skipped."""
@@ -194,16 +194,16 @@ class LineProtocol(Protocol):
             items.append(self._splitter.skip(TOO_MUCH_HELD))
             self._counted = memory_budget.recount(self._counted, 0, source)
 
-    def _watch(self, conversation: InputPipeline, ended: bool) -> None:
+    def _watch(self, pipeline: InputPipeline, ended: bool) -> None:
         """A line that has begun must end in time."""
         if self._begun and (ended or not self._splitter.unfinished):
             self._begun = False
-            self.factory.timeouts.input_ended(conversation)
+            self.factory.timeouts.input_ended(pipeline)
         if not self._begun and self._splitter.unfinished:
             self._begun = True
-            self.factory.timeouts.input_begun(conversation)
+            self.factory.timeouts.input_begun(pipeline)
 
-    def _is_foreign(self, conversation: InputPipeline, spoken: WireProtocol | None) -> bool:
+    def _is_foreign(self, pipeline: InputPipeline, spoken: WireProtocol | None) -> bool:
         """Whether the connection speaks another protocol. It is closed then, and none of its lines is run."""
         if spoken is None:
             return False
@@ -212,10 +212,10 @@ class LineProtocol(Protocol):
             return False
         if spoken is WireProtocol.HTTP:
             self._outlet.write(wrong_door(self.factory.web_address))
-            conversation.session.cease("an HTTP request is for the web port")
+            pipeline.session.mark_closing("an HTTP request is for the web port")
             self._hang_up(CloseReason.POLICY)
         else:
-            conversation.session.dismiss(CloseReason.POLICY, _FOREIGN[spoken])
+            pipeline.session.close(CloseReason.POLICY, _FOREIGN[spoken])
         return True
 
     def _hang_up(self, ending: CloseReason) -> None:

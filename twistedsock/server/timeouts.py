@@ -109,10 +109,10 @@ def _queue(reactor: Any, seconds: float, notice: str) -> TimeoutQueue[InputPipel
     text = notice.format(f"{seconds:g}").encode()
 
     def expired(pipeline: InputPipeline) -> None:
-        if pipeline.waits:  # the rest of its input may be in its socket, because the server does not read it
+        if pipeline.is_paused:  # the rest of its input may be in its socket, because the server does not read it
             queue.start(pipeline)
         else:
-            pipeline.session.dismiss(CloseReason.POLICY, text)
+            pipeline.session.close(CloseReason.POLICY, text)
 
     queue: TimeoutQueue[InputPipeline] = TimeoutQueue(reactor, seconds, expired)
     return queue

@@ -173,7 +173,7 @@ class HTTPDispatcher(Protocol):
         price = ENTRY_PRICE + (0 if token is None else token_price(len(token)))
         if not self._charge(self._principal(), price, end):
             return
-        outcome = self.factory.context.recognize(listening.endpoint, token, subject)
+        outcome = self.factory.context.authenticate(listening.endpoint, token, subject)
         if isinstance(outcome, Identity) and outcome.subject and not self._recharge(outcome.subject, price):
             return
         if isinstance(outcome, Error) and shown is not None and shown.in_header:
@@ -197,7 +197,7 @@ class HTTPDispatcher(Protocol):
         context = self.factory.context
         if context.charge(principal, price, size):
             return True
-        meter = context.meters.of(principal, context.broker.clock())
+        meter = context.rate_limiters.of(principal, context.broker.clock())
         wait = 1 if meter is None else meter.wait
         self._refuse(429, TOO_FAST.message, (("Retry-After", str(wait)),))
         return False
@@ -206,7 +206,7 @@ class HTTPDispatcher(Protocol):
         """Charge the handshake to the identity that it has proved instead of its address; False as for ``_charge``.
         Then the address is charged for the proof."""
         context = self.factory.context
-        meter = context.meters.of(self._principal(), context.broker.clock())
+        meter = context.rate_limiters.of(self._principal(), context.broker.clock())
         if meter is None:
             return True
         if not self._charge(subject_principal(subject), price):
@@ -248,7 +248,7 @@ class HTTPDispatcher(Protocol):
 
     def _enter(self, address: str) -> bool:
         """Be counted; False if the connection has been refused."""
-        unwelcome = self.factory.context.admission.enter(address)
+        unwelcome = self.factory.context.connection_limiter.enter(address)
         if unwelcome is not None:
             self._refuse(503, unwelcome.message, (("Retry-After", "5"),))
             return False
@@ -259,7 +259,7 @@ class HTTPDispatcher(Protocol):
     def _leave(self) -> None:
         if self._admitted:
             self._admitted = False
-            self.factory.context.admission.leave(self._address)
+            self.factory.context.connection_limiter.leave(self._address)
 
     def _hand_over(self, owner: Any, data: bytes) -> None:
         """From here on everything goes straight to the new owner."""

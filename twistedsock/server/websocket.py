@@ -75,7 +75,7 @@ class WebSocketConnection(AutobahnConnection):
     """What the policy finds of who it is, until it is open."""
     arrival: HandshakeInfo | None = None
     """How it came in, until it is open."""
-    _conversation: InputPipeline | None = None
+    _pipeline: InputPipeline | None = None
     _frames: PlainFrames | None = None
     _linger: Any = None
     _begun = False
@@ -157,7 +157,7 @@ class WebSocketConnection(AutobahnConnection):
         self._lines = self.websocket_protocol_in_use == LINE_PROTOCOL
         dialect, codec = self.spoken[self.websocket_protocol_in_use or JSON_PROTOCOL]
         endpoint = factory.listening.endpoint
-        self._conversation = open_session(
+        self._pipeline = open_session(
             factory.context,
             dialect,
             codec,
@@ -170,13 +170,13 @@ class WebSocketConnection(AutobahnConnection):
             handshake=arrival,
             timeouts=factory.timeouts,
         )
-        self._conversation.session.welcome(before, outcome)
+        self._pipeline.session.send_welcome(before, outcome)
 
     def dataReceived(self, data: bytes) -> None:
-        frames, conversation = self._frames, self._conversation
+        frames, pipeline = self._frames, self._pipeline
         self.factory.context.stats.received += len(data)
-        if conversation is not None and conversation.is_metered:
-            conversation.came(len(data))
+        if pipeline is not None and pipeline.is_rate_limited:
+            pipeline.bytes_received(len(data))
         if self._unparsed:
             self._unparsed += data
             self._watch()
@@ -184,7 +184,7 @@ class WebSocketConnection(AutobahnConnection):
         if frames is None or self.data or self.current_frame is not None or self.inside_message:
             self._parse(data)
             return
-        if conversation is None or self.state != self.STATE_OPEN:
+        if pipeline is None or self.state != self.STATE_OPEN:
             self._frames = None
             self._parse(frames.rest() + data)
             return
@@ -221,14 +221,14 @@ class WebSocketConnection(AutobahnConnection):
         """Those that Autobahn has found, together: what they ask for is run no longer than is fair to others."""
         if self._messages:
             messages, self._messages = self._messages, ()
-            if self._conversation is not None and self.state == self.STATE_OPEN:
+            if self._pipeline is not None and self.state == self.STATE_OPEN:
                 self._receive(list(messages))
 
     def _parse_on(self) -> None:
         data, self._unparsed = self._unparsed, b""
         if data:
             self._parse(data)
-            if self._conversation is None or not self._conversation.waits:
+            if self._pipeline is None or not self._pipeline.is_paused:
                 self._resume()
             if self._input_ended:
                 self._finish()
@@ -243,38 +243,38 @@ class WebSocketConnection(AutobahnConnection):
     def _finish(self) -> None:
         if self._unparsed:
             return  # there is more to run; then we come here again
-        if self._conversation is not None and self.state == self.STATE_OPEN:
-            self._conversation.finish()
+        if self._pipeline is not None and self.state == self.STATE_OPEN:
+            self._pipeline.end_of_input()
         else:
             self.dropConnection()
 
     def _watch(self) -> None:
         """What has begun must end in time."""
-        if self._conversation is None:
+        if self._pipeline is None:
             return
         plain = self._frames.begun if self._frames is not None else None
         held = len(self._unparsed) + len(self.data) + self.assembled_bytes + (0 if plain is None else len(plain))
-        if (self._counted or held > UNCOUNTED_BYTES) and self._is_too_much(held, self._conversation):
+        if (self._counted or held > UNCOUNTED_BYTES) and self._is_too_much(held, self._pipeline):
             return
         begun = plain is not None or bool(self.data) or self.current_frame is not None or self.inside_message
         if begun is not self._begun:
             self._begun = begun
             timeouts = self.factory.timeouts
-            (timeouts.input_begun if begun else timeouts.input_ended)(self._conversation)
+            (timeouts.input_begun if begun else timeouts.input_ended)(self._pipeline)
 
-    def _is_too_much(self, held: int, conversation: InputPipeline) -> bool:
+    def _is_too_much(self, held: int, pipeline: InputPipeline) -> bool:
         """How much is held of what has not ended has changed; where it is too much, the peer goes, and what still comes
         of it is not looked at."""
-        memory_budget, source = self.factory.context.memory_budget, conversation.session.peer.source
+        memory_budget, source = self.factory.context.memory_budget, pipeline.session.client.source
         before, self._counted = self._counted, memory_budget.recount(self._counted, held, source)
-        self._holder = conversation.session.peer
+        self._holder = pipeline.session.client
         if self._counted <= before or not memory_budget.is_too_much_for(source):
             return False
         self._deaf = True
         self._frames, self._unparsed, self.data = None, b"", b""
         self.discard_fragments()
         self._counted = memory_budget.recount(self._counted, 0, source)
-        conversation.session.turn_away(TOO_MUCH_HELD)
+        pipeline.session.close_with_error(TOO_MUCH_HELD)
         return True
 
     def connectionLost(self, reason: Any = None) -> None:
@@ -285,7 +285,7 @@ class WebSocketConnection(AutobahnConnection):
         self.end(reason)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        if self._conversation is None or self.state != self.STATE_OPEN:
+        if self._pipeline is None or self.state != self.STATE_OPEN:
             return
         if isBinary:
             self.sendCloseFrame(NOT_BINARY, b"binary messages are not spoken here")
@@ -294,30 +294,30 @@ class WebSocketConnection(AutobahnConnection):
 
     def onPing(self, payload: bytes) -> None:
         self._receive_messages()  # they came before
-        if self._conversation is not None and not self._conversation.may_be_answered():
+        if self._pipeline is not None and not self._pipeline.is_within_rate():
             return
         super().onPing(payload)
         # Who does not read its pongs is not read either.
-        if self._conversation is not None and self.state == self.STATE_OPEN and self._outlet.blocked & SOCKET_FULL:
-            self._conversation.hold()
+        if self._pipeline is not None and self.state == self.STATE_OPEN and self._outlet.blocked & SOCKET_FULL:
+            self._pipeline.pause()
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
-        if self._conversation is not None:
-            self.factory.timeouts.stop(self._conversation)
-            self._conversation.lost(self._ended)
-            self._conversation = None
+        if self._pipeline is not None:
+            self.factory.timeouts.stop(self._pipeline)
+            self._pipeline.connection_lost(self._ended)
+            self._pipeline = None
 
     def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
         """Whoever closes, and for whatever reason: no data follows a close frame (RFC 6455 section 5.5.1)."""
         self._receive_messages()
-        if self._conversation is not None:
+        if self._pipeline is not None:
             shown, why = (self.remoteCloseCode, self.remoteCloseReason) if isReply else (code, reasonUtf8)
             words = "a close frame" if shown is None else f"a close frame with code {shown}"
             if why:
                 words += ": " + (why if isinstance(why, str) else why.decode(errors="replace"))
-            self._conversation.session.cease(words, "peer" if isReply else "server")
+            self._pipeline.session.mark_closing(words, "peer" if isReply else "server")
             # A peer whose input was paused must be read again, or its answer would never be seen.
             self.transport.resumeProducing()
         super().sendCloseFrame(code, reasonUtf8, isReply)
@@ -327,52 +327,52 @@ class WebSocketConnection(AutobahnConnection):
     def dropConnection(self, abort: bool = False) -> None:
         """Autobahn closes the transport: nothing of ours must hold it open, and a peer that does not read our last
         words has ``LINGER_SECONDS`` to do so."""
-        if self._conversation is not None:
+        if self._pipeline is not None:
             if abort:
-                self._conversation.session.cease(self.wasNotCleanReason or "")
+                self._pipeline.session.mark_closing(self.wasNotCleanReason or "")
             detach_outlet(self._outlet, self.transport)
         super().dropConnection(abort)
         if not abort and self._linger is None:
             self._linger = self.factory.reactor.callLater(LINGER_SECONDS, self.transport.abortConnection)
 
     def _receive(self, messages: list[bytes]) -> None:
-        conversation, timeouts = self._conversation, self.factory.timeouts
-        assert conversation is not None
+        pipeline, timeouts = self._pipeline, self.factory.timeouts
+        assert pipeline is not None
         if self._begun:
             self._begun = False
-            timeouts.input_ended(conversation)
+            timeouts.input_ended(pipeline)
         if timeouts.has_idle_timeout:
-            timeouts.command_received(conversation)
+            timeouts.command_received(pipeline)
         if self._starting:
-            messages = self._start(conversation, messages)
+            messages = self._start(pipeline, messages)
             if not messages:
                 return
         if self._lines:
             messages = [line.removesuffix(b"\r") for message in messages for line in message.split(b"\n")]
-        conversation.receive(messages)
+        pipeline.submit(messages)
 
-    def _start(self, conversation: InputPipeline, messages: list[bytes]) -> list[bytes]:
+    def _start(self, pipeline: InputPipeline, messages: list[bytes]) -> list[bytes]:
         """The first message that is not blank decides what is spoken, if no subprotocol did. Returns it and all behind
         it."""
         for place, message in enumerate(messages):
             text = message.removeprefix(BOM)
             start = text.lstrip(SPACE)[:1]
             if not start:
-                conversation.may_be_answered()  # it costs as much as a command
+                pipeline.is_within_rate()  # it costs as much as a command
                 continue
             self._starting = False
             if start != b"{" and not self._lines:
                 self._lines = True
-                conversation.codec = line_decoder
-                conversation.session.speak(LINES_IN_MESSAGES)
+                pipeline.decoder = line_decoder
+                pipeline.session.set_encoder(LINES_IN_MESSAGES)
             return [text, *messages[place + 1 :]]
         return []
 
     def _hang_up(self, ending: CloseReason) -> None:
         # Autobahn's sendClose would refuse every code of a server's but 1000.
         why = None
-        if ending is CloseReason.POLICY and self._conversation is not None:
-            why = self._conversation.session.parting[:MAX_REASON].decode(errors="ignore").encode() or None
+        if ending is CloseReason.POLICY and self._pipeline is not None:
+            why = self._pipeline.session.close_message[:MAX_REASON].decode(errors="ignore").encode() or None
         self.sendCloseFrame(int(ending), why)
 
     def _resume(self) -> None:

@@ -64,8 +64,8 @@ def displayed_nick(subject: bytes, nick: bytes) -> bytes:
 class AuthenticatedSession(TokenHolder, Protocol):
     """Whose standing it is: a session."""
 
-    peer: Client
-    ends: Endpoints
+    client: Client
+    endpoints: Endpoints
 
     def rename(self, nick: bytes) -> None:
         """Be called otherwise."""
@@ -113,29 +113,29 @@ class SessionAuth:
         that is vouched for; who is the same keeps the nick it has chosen."""
         if isinstance(outcome, Error):
             return outcome
-        context, peer, before = self._context, self._bearer.peer, self.identity.subject
-        if outcome.subject != peer.id and outcome.subject in context.roster:
+        context, client, before = self._context, self._bearer.client, self.identity.subject
+        if outcome.subject != client.id and outcome.subject in context.sessions:
             return NICK_IS_AN_ID
         if outcome.subject != before:
-            error = context.admission.identify(outcome.subject)
+            error = context.connection_limiter.identify(outcome.subject)
             if error is not None:
                 return error
-            context.admission.forget(before)
-            peer.principal = client_principal(self._bearer.ends.client, outcome.subject)
+            context.connection_limiter.forget(before)
+            client.principal = client_principal(self._bearer.endpoints.client, outcome.subject)
         self.identity = outcome
-        context.expiries.watch(self._bearer, outcome.expires)
-        nick = peer.nick if peer.nick == peer.id else self.displayed_nick(peer.nick)
+        context.expiry_watcher.watch(self._bearer, outcome.expires)
+        nick = client.nick if client.nick == client.id else self.displayed_nick(client.nick)
         if outcome.subject != before:
             nick = self.verified_nick() or nick
-        if nick != peer.nick:
+        if nick != client.nick:
             self._bearer.rename(nick)
         return None
 
     def forget(self) -> None:
         """The peer is gone, or the policy."""
-        self._context.admission.forget(self.identity.subject)
-        self._bearer.peer.principal = client_principal(self._bearer.ends.client)
-        self._context.expiries.watch(self._bearer, None)
+        self._context.connection_limiter.forget(self.identity.subject)
+        self._bearer.client.principal = client_principal(self._bearer.endpoints.client)
+        self._context.expiry_watcher.watch(self._bearer, None)
 
     def verified_nick(self) -> bytes:
         """The nick that the identity is; empty where it is none, as a nick is short."""
@@ -148,4 +148,4 @@ class SessionAuth:
     def seconds_left(self) -> int | None:
         """Until the proof runs out; None: it never does."""
         expires = self.identity.expires
-        return None if expires is None else max(0, int(expires - self._context.expiries.wall_clock()))
+        return None if expires is None else max(0, int(expires - self._context.expiry_watcher.wall_clock()))

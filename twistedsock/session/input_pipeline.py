@@ -139,20 +139,20 @@ def _mistake(error: Error, command: Command | None) -> InvalidCommand:
 class InputPipeline:
     """``pause`` and ``resume`` stop and start the reading from the socket. What has been read already waits here:
     at most what the shell reads at once. ``report`` is called where a fault of ours is being handled, to log it.
-    The rate of a session that ``is_metered`` is limited."""
+    The rate of a session that ``is_rate_limited`` is limited."""
 
-    __slots__ = ("_backlog", "_behind", "_counted", "_pause", "_read_as", "_report", "_resume", "codec", "session")
+    __slots__ = ("_backlog", "_behind", "_counted", "_pause", "_read_as", "_report", "_resume", "decoder", "session")
 
     def __init__(
         self,
         session: Session,
-        codec: Decoder,
+        decoder: Decoder,
         pause: Callable[[], object],
         resume: Callable[[], object],
         report: Callable[[], object],
     ) -> None:
         self.session = session
-        self.codec = codec
+        self.decoder = decoder
         self._backlog: InputQueue | None = None
         # What waits behind the messages that are being run just now.
         self._behind: InputQueue | None = None
@@ -163,23 +163,23 @@ class InputPipeline:
         self._report = report
         # What becomes of the commands in what was read last.
         self._read_as = Decision.RUN
-        session.on_ready = self._go_on
+        session.on_input_resumed = self._go_on
 
     @property
-    def is_metered(self) -> bool:
+    def is_rate_limited(self) -> bool:
         """Whether ``came`` must be called."""
-        return self.session.is_metered
+        return self.session.is_rate_limited
 
-    def came(self, size: int) -> None:
+    def bytes_received(self, size: int) -> None:
         """The shell has read so many bytes of a client that is metered. To be called before what they say is received;
         it may close the connection."""
-        meter = self.session.meter
+        meter = self.session.rate_limiter
         assert meter is not None  # of a session that is metered
         self._read_as = meter.read(size, self.session.now())
         if self._read_as is Decision.CLOSE:
             self._close()
 
-    def may_be_answered(self) -> bool:
+    def is_within_rate(self) -> bool:
         """Whether something that is no command, but costs as much, is not too fast; it may close the connection."""
         verdict = self._judge(1)
         if verdict is Decision.CLOSE:
@@ -187,11 +187,11 @@ class InputPipeline:
         return verdict is Decision.RUN
 
     @property
-    def waits(self) -> bool:
+    def is_paused(self) -> bool:
         """Whether the peer is not read just now."""
         return self._backlog is not None
 
-    def receive(self, messages: Sequence[bytes | Command]) -> None:
+    def submit(self, messages: Sequence[bytes | Command]) -> None:
         """Run what came: messages of the dialect, or commands that the shell found between them."""
         if self._backlog is not None:
             self._backlog.extend(messages)
@@ -204,8 +204,8 @@ class InputPipeline:
             self.session.finish(self)
 
     def _run(self, messages: Sequence[bytes | Command]) -> None:
-        session, decode = self.session, self.codec.decode
-        is_metered = session.is_metered
+        session, decode = self.session, self.decoder.decode
+        is_rate_limited = session.is_rate_limited
         position, end = 0, len(messages)
         look, enough = PUBLISHES_PER_CLOCK_CHECK, 0.0
         while position < end:
@@ -215,18 +215,18 @@ class InputPipeline:
             try:
                 command = decode(message) if isinstance(message, bytes) else message
                 if isinstance(command, Publish) and position < end:
-                    command, position = self.codec.follow(command, messages, position)
-                if is_metered and not self._is_in_time(command, message):
+                    command, position = self.decoder.follow(command, messages, position)
+                if is_rate_limited and not self._is_in_time(command, message):
                     pass
                 elif command is not None:
-                    session.run(command)
+                    session.handle(command)
             except Exception:
                 self._report()
                 # With the tags: a client that waits for that answer must get it.
                 if command is None and isinstance(message, bytes):
-                    command = InvalidCommand(INTERNAL, self.codec.find_tag(message))
-                session.run(_mistake(INTERNAL, command))
-            if session.stalled:
+                    command = InvalidCommand(INTERNAL, self.decoder.find_tag(message))
+                session.handle(_mistake(INTERNAL, command))
+            if session.input_paused:
                 self._wait(messages[position:])
                 return
             if position < end and (position >= look or not isinstance(command, Publish)):
@@ -239,7 +239,7 @@ class InputPipeline:
                     return
 
     def _judge(self, price: float) -> Decision:
-        meter = self.session.meter
+        meter = self.session.rate_limiter
         return Decision.RUN if meter is None else meter.judge(price, self._read_as)
 
     def _is_in_time(self, command: Command | None, message: bytes | Command) -> bool:
@@ -248,33 +248,33 @@ class InputPipeline:
             return True
         verdict = self._judge(_price(command, message))
         if verdict is Decision.REFUSE and command is not None and not isinstance(command, commands.Interrupt):
-            self.session.run(_mistake(TOO_FAST, command))
+            self.session.handle(_mistake(TOO_FAST, command))
         elif verdict is Decision.CLOSE:
             self._close()
         return verdict is Decision.RUN
 
     def _close(self) -> None:
-        self.session.dismiss(CloseReason.POLICY, FLOODED)
+        self.session.close(CloseReason.POLICY, FLOODED)
 
     def flush(self) -> None:
         """Say what waits to be said; read no more of a peer that does not read it."""
         self.session.flush()
-        if self.session.stalled and self._backlog is None:
+        if self.session.input_paused and self._backlog is None:
             self._wait(())
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         """What the shell itself has answered was not taken: read no more of the peer until it has been."""
-        self.session.stalled = True
+        self.session.input_paused = True
         if self._backlog is None:
             self._wait(())
 
-    def finish(self) -> None:
+    def end_of_input(self) -> None:
         """The peer says nothing more: run and answer what came, then leave."""
-        self.receive([commands.Quit("it has ended its stream, with a FIN")])
+        self.submit([commands.Quit("it has ended its stream, with a FIN")])
 
-    def lost(self, how: str = "") -> None:
+    def connection_lost(self, how: str = "") -> None:
         """The connection is gone; ``how`` it ended."""
-        self.session.lost(how)
+        self.session.connection_lost(how)
         self._let_go()
 
     def _wait(self, rest: Sequence[bytes | Command]) -> None:
@@ -291,26 +291,26 @@ class InputPipeline:
 
     def _count(self, backlog: InputQueue) -> None:
         """What waits has become more; where it is too much, the peer goes, and it with it."""
-        memory_budget, source = self.session.memory_budget, self.session.peer.source
+        memory_budget, source = self.session.memory_budget, self.session.client.source
         self._counted = memory_budget.recount(self._counted, backlog.size, source)
         if self._counted and memory_budget.is_too_much_for(source):
             self._let_go()
-            self.session.turn_away(TOO_MUCH_HELD)
+            self.session.close_with_error(TOO_MUCH_HELD)
 
     def _let_go(self) -> None:
         self._backlog = self._behind = None
-        self._counted = self.session.memory_budget.recount(self._counted, 0, self.session.peer.source)
+        self._counted = self.session.memory_budget.recount(self._counted, 0, self.session.client.source)
 
     def _go_on(self) -> None:
-        if self.session.stalled:
+        if self.session.input_paused:
             return  # since it was postponed; it will be called when that is over
         backlog, self._backlog = self._backlog, None
         if backlog is None:
             return
-        if (meter := self.session.meter) is not None:
+        if (meter := self.session.rate_limiter) is not None:
             meter.fill(self.session.now())
         self._behind = backlog
-        self.receive(backlog.take())
+        self.submit(backlog.take())
         self._behind = None
         if self._backlog is None:
             if backlog and self.session.state is SessionState.OPEN:

@@ -21,17 +21,17 @@ from twistedsock.stats import Stats
 
 
 class RegisteredSession(Protocol):
-    """Who can be on the roster: a session."""
+    """Who can be on the sessions: a session."""
 
-    peer: Client
+    client: Client
 
-    def dismiss(self, ending: CloseReason, words: bytes) -> None:
+    def close(self, ending: CloseReason, words: bytes) -> None:
         """Tell the peer why, and close."""
 
-    def hold_events(self) -> None:
+    def pause_events(self) -> None:
         """Send no events until the next review has ended."""
 
-    def review(self) -> Iterator[object]:
+    def recheck_rights(self) -> Iterator[object]:
         """The policy is another; step by step."""
 
 
@@ -60,14 +60,14 @@ class SessionRegistry:
         return id
 
     def add(self, guest: RegisteredSession) -> None:
-        self._guests[guest.peer.id] = guest
+        self._guests[guest.client.id] = guest
 
     def get(self, id: bytes) -> RegisteredSession | None:
         """Who has that id."""
         return self._guests.get(id)
 
     def remove(self, guest: RegisteredSession) -> None:
-        self.give_back(guest.peer.id)
+        self.give_back(guest.client.id)
 
     def give_back(self, id: bytes) -> None:
         """Nobody has that id any longer."""
@@ -85,20 +85,20 @@ class SessionRegistry:
 @dataclass(slots=True)
 class ServerContext:
     broker: Broker
-    roster: SessionRegistry
-    admission: ConnectionLimiter
+    sessions: SessionRegistry
+    connection_limiter: ConnectionLimiter
     limits: Limits
     version: bytes
     started: float
     """The broker's clock at the start, for the uptime."""
-    expiries: ExpiryWatcher
-    meters: RateLimiterPool
+    expiry_watcher: ExpiryWatcher
+    rate_limiters: RateLimiterPool
     """The rates of remote clients."""
     policy: Policy | None = None
     """None: everybody may do everything. To be changed by ``change_policy``, but before the first connection."""
     draining: bool = False
     """Whether the server is going away: who is connected is let go in peace, and nobody new is served."""
-    journal: ConnectionEvents = field(default_factory=ConnectionEvents)
+    connection_events: ConnectionEvents = field(default_factory=ConnectionEvents)
     """What connections go through, and who wants to hear of it."""
 
     @property
@@ -123,7 +123,7 @@ class ServerContext:
         """Whole seconds since the start."""
         return int(self.broker.clock() - self.started)
 
-    def recognize(
+    def authenticate(
         self, listener: str, token: bytes | None = None, subject: bytes | None = None
     ) -> Identity | Error | None:
         """What the policy finds of what a peer has shown on its way in: a token, or the name in its certificate. None
@@ -137,7 +137,7 @@ class ServerContext:
     def charge(self, principal: Principal, price: float, size: int = 0) -> bool:
         """Charge work to a client, and ``size`` bytes that were read; whether that is within its rate."""
         now = self.broker.clock()
-        meter = self.meters.of(principal, now)
+        meter = self.rate_limiters.of(principal, now)
         return meter is None or meter.judge(price, meter.read(size, now)) is Decision.RUN
 
     def change_policy(self, policy: Policy | None, done: Callable[[], object] = nothing) -> None:
@@ -151,15 +151,17 @@ class ServerContext:
             self.broker.flush(is_whole=True)  # what was published before is for those who could read it then
         finally:  # an error while sending must not keep the former policy in force
             self.policy = policy
-            sessions = list(self.roster)
+            sessions = list(self.sessions)
             for session in sessions:
-                session.hold_events()
-            self.broker.make_calls([session.review for session in sessions], "peers could not be reviewed", done)
+                session.pause_events()
+            self.broker.make_calls(
+                [session.recheck_rights for session in sessions], "peers could not be reviewed", done
+            )
 
-    def dismiss_all(self, ending: CloseReason, words: bytes) -> None:
+    def close_all(self, ending: CloseReason, words: bytes) -> None:
         """Close all sessions, in time slices, and say why."""
         self.draining = True
-        calls = [partial(session.dismiss, ending, words) for session in self.roster]
+        calls = [partial(session.close, ending, words) for session in self.sessions]
         self.broker.make_calls(calls, "peers could not be told that they are sent away")
 
 
@@ -175,7 +177,7 @@ def build_context(
     """Put the parts together. ``schedule`` calls what it is given at the end of the reactor's turn; ``clock`` never
     goes back, ``wall_clock`` gives the seconds since 1970."""
     broker = Broker(backplane, limits, clock, lambda: schedule(broker.run_turn))
-    expiries = ExpiryWatcher(wall_clock, broker.make_calls)
+    expiry_watcher = ExpiryWatcher(wall_clock, broker.make_calls)
     return ServerContext(
         broker,
         SessionRegistry(draw_id),
@@ -183,7 +185,7 @@ def build_context(
         limits,
         version.encode(),
         clock(),
-        expiries,
+        expiry_watcher,
         RateLimiterPool(limits),
     )
 

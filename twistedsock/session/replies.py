@@ -41,8 +41,8 @@ def nothing() -> bool:
 
 class ReplyWriter:
     """The speaking half of a session; a class of its own to be read by itself, and not an object of its own as ten
-    thousand idle sessions would each have one more. ``on_ready`` is called when commands, held up because ``stalled``
-    was set, can go on."""
+    thousand idle sessions would each have one more. ``on_input_resumed`` is called when commands can run that had
+    to wait because ``input_paused`` was set."""
 
     __slots__ = (
         "_broker",
@@ -53,15 +53,15 @@ class ReplyWriter:
         "_outlet",
         "_pieces",
         "_subscriber",
-        "on_ready",
-        "stalled",
+        "on_input_resumed",
+        "input_paused",
         "state",
     )
 
     def __init__(self, broker: Broker, dialect: Encoder, outlet: Outlet, subscriber: Subscriber) -> None:
         self.state = SessionState.OPEN
-        self.stalled = False
-        self.on_ready: Callable[[], object] = nothing
+        self.input_paused = False
+        self.on_input_resumed: Callable[[], object] = nothing
         self._broker = broker
         self._dialect = dialect
         self._outlet = outlet
@@ -78,7 +78,7 @@ class ReplyWriter:
         return self._broker.memory_budget
 
     @property
-    def is_amid(self) -> bool:
+    def has_unfinished_reply(self) -> bool:
         """Whether a long reply has begun, and has not been said to its end."""
         return self._pieces is not None
 
@@ -92,9 +92,9 @@ class ReplyWriter:
             self._broker.stats.sent += len(data)
             if self._outlet.blocked & SOCKET_FULL:
                 # Who does not read its replies is not read either.
-                self.stalled = True
+                self.input_paused = True
 
-    def drained(self) -> None:
+    def resume_writing(self) -> None:
         """Nothing waits in user space any more: go on with whatever had to wait for that."""
         if self.state is not SessionState.OPEN:
             return
@@ -147,26 +147,26 @@ class ReplyWriter:
 
     def _proceed(self) -> None:
         if self._pieces is not None and not self._outlet.blocked & SOCKET_FULL:
-            self.drained()
+            self.resume_writing()
 
     def _stall(self) -> None:
-        self._busy = self.stalled = True
+        self._busy = self.input_paused = True
 
     def _unstall(self) -> None:
         self._busy = False
         self._go_on()
 
     def _go_on(self) -> None:
-        if self.stalled and not self._busy and not self._outlet.blocked & SOCKET_FULL:
-            self.stalled = False
-            self.on_ready()
+        if self.input_paused and not self._busy and not self._outlet.blocked & SOCKET_FULL:
+            self.input_paused = False
+            self.on_input_resumed()
 
     def _release(self) -> None:
         if self._outlet.blocked & REPLY_PENDING:
             self._outlet.blocked &= ~REPLY_PENDING
             self._broker.resume(self._subscriber)
 
-    def turn_away(self, error: Error) -> None:
+    def close_with_error(self, error: Error) -> None:
         """There is no room for what the peer asks for: tell it, and close, so that it comes back later."""
 
     def _refuse(self, tag: Tag, error: Error) -> None:
@@ -182,19 +182,19 @@ class ReplyWriter:
             return
         self._broker.stats.count_error(error.code, len(tags))
         self._stream(self._refusals(tags, error))
-        if self._pieces is not None and self.memory_budget.is_too_much_for(self._subscriber.peer.source):
+        if self._pieces is not None and self.memory_budget.is_too_much_for(self._subscriber.client.source):
             self._pieces = None
-            self.turn_away(TOO_MUCH_HELD)
+            self.close_with_error(TOO_MUCH_HELD)
 
     def _refusals(self, tags: Sequence[Tag], error: Error) -> Iterator[bytes]:
         """In pieces; the tags are counted as long as they are held."""
         held = TAG_COST * len(tags)
-        self.memory_budget.add(held, self._subscriber.peer.source)
+        self.memory_budget.add(held, self._subscriber.client.source)
         try:
             for start in range(0, len(tags), REFUSED_TOGETHER):
                 yield b"".join([self._dialect.refused(tag, error) for tag in tags[start : start + REFUSED_TOGETHER]])
         finally:
-            self.memory_budget.add(-held, self._subscriber.peer.source)
+            self.memory_budget.add(-held, self._subscriber.client.source)
 
     def _with_channel(self, name: bytes, tag: Tag, action: Callable[[Channel], None]) -> None:
         def act(channel: Channel) -> None:
@@ -203,7 +203,7 @@ class ReplyWriter:
             else:  # somebody else who had waited for it found no use for it, and it is gone again
                 self._with_channel(name, tag, action)
 
-        self._await(self._broker.open(name, self._subscriber.peer.principal), tag, act)
+        self._await(self._broker.open(name, self._subscriber.client.principal), tag, act)
 
     def _await(self, answer: T | Error | Future[T], tag: Tag, action: Callable[[T], None]) -> None:
         """Go on with ``action`` once the answer is there; a refusal is told to the peer."""

@@ -84,7 +84,7 @@ class RequestClient:
             return error
         publisher = self._publisher(nick)
         answer = self._publish(publisher, publication)
-        on_result(answer, lambda outcome: self._context.roster.give_back(publisher.id))
+        on_result(answer, lambda outcome: self._context.sessions.give_back(publisher.id))
         return answer
 
     def publish_all(
@@ -108,7 +108,7 @@ class RequestClient:
             nonlocal awaited
             awaited -= 1
             if not awaited:
-                self._context.roster.give_back(publisher.id)
+                self._context.sessions.give_back(publisher.id)
                 told.settle(outcomes)
 
         for place, one in enumerate(asked):
@@ -118,7 +118,7 @@ class RequestClient:
         return told if awaited else outcomes
 
     def _forbids_nick(self, nick: bytes) -> Error | None:
-        roster = self._context.roster
+        roster = self._context.sessions
         error = check_nick(nick) if nick else None
         if error is not None:
             return error
@@ -126,7 +126,7 @@ class RequestClient:
 
     def _publisher(self, nick: bytes) -> Client:
         """Whose id is to be given back."""
-        publisher = Client(self._context.roster.new_id(), self.principal)
+        publisher = Client(self._context.sessions.new_id(), self.principal)
         publisher.nick = self._shown(nick) or publisher.id
         return publisher
 

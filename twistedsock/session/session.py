@@ -40,24 +40,24 @@ class Session(SubscribingSession):
     """``hang_up`` closes the connection once what was written has left. ``listener`` is the endpoint that the peer came
     in by, as configured; ``arrival`` is how, where that took a while."""
 
-    __slots__ = ("_flight", "_hang_up", "_postponed", "_quiet", "parting")
+    __slots__ = ("_flight", "_hang_up", "_postponed", "_quiet", "close_message")
 
     def __init__(
         self,
         context: ServerContext,
         dialect: Encoder,
         outlet: Outlet,
-        ends: Endpoints,
+        endpoints: Endpoints,
         hang_up: Callable[[CloseReason], None],
         listener: str = "",
         arrival: HandshakeInfo | None = None,
     ) -> None:
-        peer = Client(context.roster.new_id(), client_principal(ends.client))
-        outlet.principal = peer.source
-        subscriber = Subscriber(peer, dialect, outlet, self, context.memory_budget, context.stats)
-        super().__init__(context, dialect, outlet, subscriber, ends, listener, arrival)
+        client = Client(context.sessions.new_id(), client_principal(endpoints.client))
+        outlet.principal = client.source
+        subscriber = Subscriber(client, dialect, outlet, self, context.memory_budget, context.stats)
+        super().__init__(context, dialect, outlet, subscriber, endpoints, listener, arrival)
         # Why it was dismissed, for who can tell it on closing too.
-        self.parting = b""
+        self.close_message = b""
         self._hang_up = hang_up
         self._quiet = False
         # Made when the first publish has to wait, as an empty one is a third of an idle session.
@@ -65,30 +65,30 @@ class Session(SubscribingSession):
         self._postponed: Command | None = None
         if context.policy is not None:
             self._standing = SessionAuth(context, context.policy, listener, self)
-        context.roster.add(self)
+        context.sessions.add(self)
         context.stats.count_session_opened(dialect.title)
-        context.journal.opened(self)
+        context.connection_events.opened(self)
 
-    def welcome(self, before: bytes = b"", outcome: Identity | Error | None = None) -> None:
+    def send_welcome(self, before: bytes = b"", outcome: Identity | Error | None = None) -> None:
         """Say the first words. ``before`` is what leaves with them: the answer to a handshake. ``outcome`` is what the
         policy found of what the peer has shown on its way in; a refusal is told, and the connection closed."""
-        self._say(before + self._dialect.welcome(self.peer.id, self.ends))
+        self._say(before + self._dialect.welcome(self.client.id, self.endpoints))
         error = self._standing.become(outcome) if self._standing is not None and outcome is not None else None
         if error is not None:
             self._refuse(None, error)
             self._close(CloseReason.POLICY, error.message)
         elif self._standing is not None and outcome is not None:
-            self.note("authenticated", self._standing.identity.subject.decode())
+            self.add_step("authenticated", self._standing.identity.subject.decode())
         self.flush()
 
-    def speak(self, dialect: Encoder) -> None:
+    def set_encoder(self, dialect: Encoder) -> None:
         """Go on in another dialect; only before the first command."""
         self._context.stats.count_session_closed(self._dialect.title)
         self._context.stats.count_session_opened(dialect.title)
         self._dialect = self._subscriber.encoder = dialect
 
-    def run(self, command: Command) -> None:
-        """Carry out one command. Afterwards, while ``stalled``, no other must be given."""
+    def handle(self, command: Command) -> None:
+        """Carry out one command. Afterwards, while ``input_paused``, no other must be given."""
         if self.state is not SessionState.OPEN:
             return
         if self._flight and not isinstance(command, Publish | commands.Interrupt):
@@ -98,7 +98,7 @@ class Session(SubscribingSession):
             self._STEPS[type(command)](self, command)
 
     @property
-    def dialect_title(self) -> str:
+    def protocol(self) -> str:
         """What its dialect is called."""
         return self._dialect.title
 
@@ -118,17 +118,17 @@ class Session(SubscribingSession):
         """Call back when others have had their turn."""
         self._broker.postpone(go_on)
 
-    def dismiss(self, ending: CloseReason, words: bytes, code: bytes = b"") -> None:
+    def close(self, ending: CloseReason, words: bytes, code: bytes = b"") -> None:
         """Tell the peer why, and close. ``code`` says it to programs."""
         if self.state is SessionState.OPEN:
-            self.parting = words
+            self.close_message = words
             self._send_waiting()
             if self._pieces is None:  # else it would stand in the midst of a message
                 self._say(self._dialect.notice(words, code))
                 self._say(self._dialect.bye(b""))
             self._close(ending, words.decode())
 
-    def turn_away(self, error: Error) -> None:
+    def close_with_error(self, error: Error) -> None:
         """There is no room for what the peer asks for: tell it, and close, so that it comes back later."""
         if self.state is SessionState.OPEN:
             self._send_waiting()
@@ -136,33 +136,33 @@ class Session(SubscribingSession):
                 self._refuse(None, error)
             self._close(CloseReason.TRY_AGAIN, error.message)
 
-    def cease(self, words: str = "", by: str = "server") -> None:
+    def mark_closing(self, words: str = "", by: str = "server") -> None:
         """The connection is being closed by other means: say nothing more than what waits to be said. ``words`` are
         why, ``by`` is who wants it."""
         if self.state is SessionState.OPEN:
             self._fall_silent()
-            self.note("closing", words, by)
+            self.add_step("closing", words, by)
 
     def _fall_silent(self) -> None:
         self.flush()
         self.state = SessionState.CLOSING
         self._leave_all()
 
-    def lost(self, how: str = "") -> None:
+    def connection_lost(self, how: str = "") -> None:
         """The connection is gone; ``how`` it ended."""
         if self.state is not SessionState.CLOSED:
             if self.state is SessionState.OPEN:
                 self._fall_silent()
             self.state = SessionState.CLOSED
-            self.note("closed", how)
+            self.add_step("closed", how)
             self._flight = None
             self._pieces = self._postponed = None
-            self.on_ready = nothing
+            self.on_input_resumed = nothing
             self._subscriber.callbacks = NULL_CALLBACKS
             self._context.stats.count_session_closed(self._dialect.title)
-            self._context.journal.closed(self)
+            self._context.connection_events.closed(self)
             self._drop_standing()
-            self._context.roster.remove(self)
+            self._context.sessions.remove(self)
 
     # The commands.
 
@@ -174,7 +174,7 @@ class Session(SubscribingSession):
         elif is_reserved(command.channel):
             answer = errors.RESERVED_CHANNEL
         else:
-            answer = self._broker.publish(self.peer, command)
+            answer = self._broker.publish(self.client, command)
         if not self._flight and isinstance(answer, Error):
             self._refuse_all(tags, answer)
         elif not self._flight and not isinstance(answer, Future):
@@ -218,7 +218,7 @@ class Session(SubscribingSession):
         elif not flight:
             command, self._postponed = self._postponed, None
             self._busy = False
-            self.run(command)
+            self.handle(command)
             self.flush()
             self._go_on()
 
@@ -226,16 +226,16 @@ class Session(SubscribingSession):
         error = check_nick(command.nick)
         if error is not None:
             self._refuse(command.tag, error)
-        elif command.nick != self.peer.id and command.nick in self._context.roster:
+        elif command.nick != self.client.id and command.nick in self._context.sessions:
             self._refuse(command.tag, errors.NICK_IS_AN_ID)
         else:
             self.charge(rename_price(len(self.subscriptions)))
             self.rename(command.nick if self._context.policy is None else self._judged().displayed_nick(command.nick))
-            self._say(self._dialect.nicked(command.tag, self.peer.nick))
+            self._say(self._dialect.nicked(command.tag, self.client.nick))
 
     def rename(self, nick: bytes) -> None:
         """Be called otherwise from here on, by all who are told of it."""
-        self.peer.nick = nick
+        self.client.nick = nick
         for subscription in self.subscriptions.values():
             self._broker.member_renamed(subscription)
 
@@ -249,14 +249,14 @@ class Session(SubscribingSession):
         if error is not None:
             self._refuse(command.tag, error)
             if standing.failed >= MAX_FAILED_TOKENS:
-                self.dismiss(CloseReason.POLICY, TOO_MANY_TOKENS)
+                self.close(CloseReason.POLICY, TOO_MANY_TOKENS)
         else:
             self.charge(rights_price(len(self.subscriptions), len(standing.identity.grants.pairs)))
-            self.note("authenticated", standing.identity.subject.decode())
-            self._say(self._dialect.authenticated(command.tag, self.peer.nick, standing.seconds_left()))
-            self.hold_events()
+            self.add_step("authenticated", standing.identity.subject.decode())
+            self._say(self._dialect.authenticated(command.tag, self.client.nick, standing.seconds_left()))
+            self.pause_events()
             self._busy = True  # until the subscriptions have been checked, which may take several turns
-            self._broker.make_steps(self.review(), self._checked_all)
+            self._broker.make_steps(self.recheck_rights(), self._checked_all)
             if self._busy:
                 self._stall()
 
@@ -269,7 +269,9 @@ class Session(SubscribingSession):
 
     def _info(self, command: commands.Info) -> None:
         context = self._context
-        facts = SessionInfo(self.peer.member(), self.ends, len(self.subscriptions), context.uptime(), context.version)
+        facts = SessionInfo(
+            self.client.member(), self.endpoints, len(self.subscriptions), context.uptime(), context.version
+        )
         self._say(self._dialect.facts(command.tag, facts))
 
     def _help(self, command: commands.Help) -> None:
@@ -313,13 +315,13 @@ class Session(SubscribingSession):
 
     # Who the peer is, and what it may do.
 
-    def review(self) -> Iterator[None]:
+    def recheck_rights(self) -> Iterator[None]:
         """The policy or the identity is another: see whether the peer is still who it was, and what it may do now; step
         by step. An exception closes the session: it would be sent no events any more, and no notice of that."""
         try:
             yield from self._review()
         except Exception:
-            self.dismiss(CloseReason.TRY_AGAIN, NOT_REVIEWED)
+            self.close(CloseReason.TRY_AGAIN, NOT_REVIEWED)
             raise
 
     def _review(self) -> Iterator[None]:
@@ -332,11 +334,11 @@ class Session(SubscribingSession):
             return
         error = self._judged().error
         if error is not None:
-            self.dismiss(CloseReason.POLICY, error.message.encode())
+            self.close(CloseReason.POLICY, error.message.encode())
             return
         yield from self._check_subscriptions()
 
-    def warn_of_expiry(self) -> None:
+    def warn_of_token_expiry(self) -> None:
         """The peer's token is about to run out."""
         if self.state is not SessionState.OPEN:
             return
@@ -344,9 +346,9 @@ class Session(SubscribingSession):
         self._say_between(self._dialect.notice(words, b"token-expires"))
         self.flush()
 
-    def expire(self) -> None:
+    def close_expired(self) -> None:
         """The peer's token has run out."""
-        self.dismiss(CloseReason.POLICY, b"your token has run out")
+        self.close(CloseReason.POLICY, b"your token has run out")
 
     def _drop_standing(self) -> None:
         if self._standing is not None:
@@ -357,22 +359,22 @@ class Session(SubscribingSession):
         """The log has let go of what it has not been sent yet: whether it goes on all the same."""
         if self._context.limits.slow_consumer == "skip":
             if not self._has_just("lost"):
-                self.note("lost", f"{channel.decode()} {first} to {last}")
+                self.add_step("lost", f"{channel.decode()} {first} to {last}")
             return True
-        self.dismiss(CloseReason.TRY_AGAIN, b"you read too slowly; what you have missed may still be in the history")
+        self.close(CloseReason.TRY_AGAIN, b"you read too slowly; what you have missed may still be in the history")
         return False
 
     def epoch_changed(self) -> None:
         """It comes back, and is told by ``recovered`` that its place is of another epoch."""
-        self.dismiss(CloseReason.TRY_AGAIN, NUMBERED_ANEW)
+        self.close(CloseReason.TRY_AGAIN, NUMBERED_ANEW)
 
     def _stepped(self, step: Step) -> None:
-        self._context.journal.stepped(self, step)
+        self._context.connection_events.stepped(self, step)
 
     def _close(self, ending: CloseReason, words: str = "", by: str = "server") -> None:
         self.flush()
         try:
-            self.cease(words, by)
+            self.mark_closing(words, by)
         finally:
             self._hang_up(ending)
 
@@ -389,4 +391,4 @@ class StreamSession(Session):
 
 
 # TODO-MERGED-DOC: The session of a peer that says nothing: it reads the channels that it was opened for, and
-# ends without one.
+# endpoints without one.

@@ -55,7 +55,7 @@ class TracedSession(ReplyWriter):
         came = [Step(self.accepted_at, "accepted"), *early, *handshake, Step(self.opened_at, "open")]
         return came + [step for step in noted if step not in early]
 
-    def note(self, name: str, words: str = "", by: str = "") -> None:
+    def add_step(self, name: str, words: str = "", by: str = "") -> None:
         """Its connection has gone a step further."""
         step = Step(self._broker.clock(), name, words[:MAX_WORDS], by)
         if self._steps is None:
@@ -66,7 +66,7 @@ class TracedSession(ReplyWriter):
     def _stepped(self, step: Step) -> None:
         """It has been noted."""
 
-    def traffic(self) -> TcpStats | None:
+    def tcp_stats(self) -> TcpStats | None:
         """What has gone through its connection, where that is known; a system call."""
         return self._outlet.tcp_stats()
 
@@ -75,7 +75,7 @@ class TracedSession(ReplyWriter):
         if self._steps is not None and self._has_just("caught-up"):
             self._steps.pop()
         else:
-            self.note("behind", f"{channel.decode()} from {cursor}")
+            self.add_step("behind", f"{channel.decode()} from {cursor}")
 
     def caught_up(self, channel: bytes) -> None:
         """It is behind nowhere. Whoever was only sent what had been before it came was not behind."""
@@ -83,7 +83,7 @@ class TracedSession(ReplyWriter):
             if step.name == "caught-up":
                 return
             if step.name == "behind":
-                self.note("caught-up", channel.decode())
+                self.add_step("caught-up", channel.decode())
                 return
 
     def _has_just(self, name: str) -> bool:
@@ -113,9 +113,9 @@ class SubscribingSession(TracedSession):
         "_final_reading",
         "_listener",
         "_standing",
-        "ends",
-        "is_metered",
-        "peer",
+        "endpoints",
+        "is_rate_limited",
+        "client",
         "subscriptions",
     )
 
@@ -125,14 +125,14 @@ class SubscribingSession(TracedSession):
         dialect: Encoder,
         outlet: Outlet,
         subscriber: Subscriber,
-        ends: Endpoints,
+        endpoints: Endpoints,
         listener: str,
         arrival: HandshakeInfo | None,
     ) -> None:
         super().__init__(context.broker, dialect, outlet, subscriber, arrival)
-        self.peer = subscriber.peer
-        self.ends = ends
-        self.is_metered = context.meters.is_limited and self.peer.principal != LOCAL
+        self.client = subscriber.client
+        self.endpoints = endpoints
+        self.is_rate_limited = context.rate_limiters.is_limited and self.client.principal != LOCAL
         """Whether its rate is limited: it is not for clients on this machine, whatever identity they prove."""
         self.subscriptions: dict[bytes, Subscription] = {}
         self._context = context
@@ -149,14 +149,18 @@ class SubscribingSession(TracedSession):
         return None if self._standing is None else self._standing.identity
 
     @property
-    def meter(self) -> RateLimiter | None:
+    def rate_limiter(self) -> RateLimiter | None:
         """The meter of its principal, None if its rate is not limited. It becomes another one when the client proves
         another identity."""
-        return self._context.meters.of(self.peer.principal, self._broker.clock()) if self.is_metered else None
+        return (
+            self._context.rate_limiters.of(self.client.principal, self._broker.clock())
+            if self.is_rate_limited
+            else None
+        )
 
     def charge(self, price: float) -> None:
         """Count what a command turned out to cost beside the price that it was judged by."""
-        if (meter := self.meter) is not None:
+        if (meter := self.rate_limiter) is not None:
             meter.charge(price)
 
     @property
@@ -170,7 +174,7 @@ class SubscribingSession(TracedSession):
         return sum([subscription.channel.history.end - subscription.cursor for subscription in self.behind])
 
     @property
-    def reading(self) -> Reading:
+    def read_progress(self) -> Reading:
         """What it reads, and how far it is behind; once it is closing, what that was in the end."""
         return self._final_reading or Reading(len(self.subscriptions), len(self.behind), self.lag)
 
@@ -194,7 +198,7 @@ class SubscribingSession(TracedSession):
         self.flush()  # what is sent below may hold our own events, and their OK comes first
         subscription = self.subscriptions.get(channel.name)
         if subscription is None:
-            if not self._broker.subscription_shares.admits(self.peer.principal):
+            if not self._broker.subscription_shares.admits(self.client.principal):
                 self._refuse(command.tag, errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL)
                 self._broker.close_if_unused(channel)
                 return
@@ -217,7 +221,7 @@ class SubscribingSession(TracedSession):
                 self._say(self._dialect.lost(channel.name, start, first - 1))
                 channel.stats.lost += first - start
                 start = first
-            if self.is_metered:
+            if self.is_rate_limited:
                 log = channel.history
                 self.charge(answer_price(log.size * (log.end - start) // (len(log) or 1)))
             subscription.read_from(start)
@@ -258,10 +262,12 @@ class SubscribingSession(TracedSession):
         def tell(members: list[Member]) -> None:
             if not self._may_read(command.channel, command.tag):  # any longer: it may have had to wait
                 return
-            if not self._broker.member_shares.admits(self.peer.principal, len(members)):
+            if not self._broker.member_shares.admits(self.client.principal, len(members)):
                 self._refuse(command.tag, errors.TOO_MANY_ASK_WHO)
             else:
-                held = self._while_readable(command.channel, self._broker.counted_members(members, self.peer.principal))
+                held = self._while_readable(
+                    command.channel, self._broker.counted_members(members, self.client.principal)
+                )
                 self._stream(self._charged(self._dialect.members(command.tag, command.channel, held)))
 
         if self._may_read(command.channel, command.tag):
@@ -275,7 +281,7 @@ class SubscribingSession(TracedSession):
 
     def _charged(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         """A reply that may be long costs more, as it is written."""
-        if not self.is_metered:
+        if not self.is_rate_limited:
             return pieces
         return self._charging(pieces)
 
@@ -285,7 +291,7 @@ class SubscribingSession(TracedSession):
             yield piece
 
     def _leave_all(self) -> None:
-        self._final_reading = self.reading
+        self._final_reading = self.read_progress
         for subscription in self.subscriptions.values():
             self._broker.unsubscribe(subscription)
         self.subscriptions.clear()
@@ -316,10 +322,10 @@ class SubscribingSession(TracedSession):
     def _forbids_reading(self, channel: bytes) -> Error | None:
         if self._context.policy is not None:
             return self._judged().check_access(channel, Right.READ)
-        return check_access_without_policy(channel, Right.READ, self._context.is_admin(None, self.ends.client))
+        return check_access_without_policy(channel, Right.READ, self._context.is_admin(None, self.endpoints.client))
 
     def _while_readable(self, channel: bytes, told: Iterator[T]) -> Iterator[T]:
-        """What is told bit by bit ends where the peer loses the right to it."""
+        """What is told bit by bit endpoints where the peer loses the right to it."""
         known: Identity | None = None
         for one in told:
             if self._context.policy is not None:
@@ -338,7 +344,7 @@ class SubscribingSession(TracedSession):
         if start < stop:
             yield Lost(start, stop - 1)
 
-    def hold_events(self) -> None:
+    def pause_events(self) -> None:
         """Send no events until the subscriptions have been checked; they are read from the log then."""
         if self.subscriptions:
             self._outlet.blocked |= RIGHTS_UNCHECKED

@@ -106,12 +106,12 @@ class ConnectionInfo(msgspec.Struct, frozen=True, gc=False, rename={"client": "f
 
 def connection_info(session: "Session", now: float) -> ConnectionInfo:
     """As things stand ``now``, by the broker's clock. It asks the socket, so it is for those who are shown."""
-    peer, ends, reading, traffic = session.peer, session.ends, session.reading, session.traffic()
+    peer, ends, reading, traffic = session.client, session.endpoints, session.read_progress, session.tcp_stats()
     return ConnectionInfo(
         peer.id.decode(),
         peer.nick.decode(),
         _subject(session),
-        session.dialect_title,
+        session.protocol,
         ends.client.decode(),
         ends.server.decode(),
         round(now - session.accepted_at, 1),
@@ -154,7 +154,7 @@ class ClosedConnectionInfo(msgspec.Struct, frozen=True, gc=False, rename={"clien
 def closed_connection_info(session: "Session", now: float, epoch: float) -> ClosedConnectionInfo:
     """To be called when the session is closed. ``now`` is by the broker's clock, which stood at 0 at ``epoch``, in
     seconds since 1970."""
-    peer, ends, traffic = session.peer, session.ends, session.traffic()
+    peer, ends, traffic = session.client, session.endpoints, session.tcp_stats()
     steps = {step.name: step for step in session.steps}
     how = steps["closed"].words
     closing = steps.get("closing")
@@ -165,7 +165,7 @@ def closed_connection_info(session: "Session", now: float, epoch: float) -> Clos
         peer.id.decode(),
         peer.nick.decode(),
         _subject(session),
-        session.dialect_title,
+        session.protocol,
         ends.client.decode(),
         ends.server.decode(),
         round(now - session.accepted_at, 3),

@@ -48,8 +48,8 @@ class ConnectionsEndpoint:
         check_admin(request)
         request.parameters.only(PAGINATION_PARAMETERS)
         pagination = read_pagination(request.parameters)
-        sessions = [session for session in self._context.roster if isinstance(session, Session)]
-        found, after = pagination.page(sessions, lambda session: session.peer.id)
+        sessions = [session for session in self._context.sessions if isinstance(session, Session)]
+        found, after = pagination.page(sessions, lambda session: session.client.id)
         infos = [self._info(session) for session in found]
         page = ConnectionsPage(infos, len(sessions), None if after is None else after.decode())
         request.respond_json(200, msgspec.json.encode(page) + b"\n")
@@ -67,7 +67,7 @@ class ConnectionsEndpoint:
         if reason is not None and not _REASON.fullmatch(reason):
             raise bad_parameter("reason", f"it must be 1 to {MAX_REASON_LENGTH} characters, without control characters")
         message = DISCONNECTED + (b": " + reason.encode() if reason else b"")
-        session.dismiss(CloseReason.POLICY, message, DISCONNECTED_CODE)
+        session.close(CloseReason.POLICY, message, DISCONNECTED_CODE)
         request.respond(204, b"", b"")
 
     def _info(self, session: Session) -> ConnectionInfo:
@@ -75,7 +75,7 @@ class ConnectionsEndpoint:
 
     def _find(self, request: HTTPRequest) -> Session:
         check_admin(request)
-        session = self._context.roster.get(request.captured)
+        session = self._context.sessions.get(request.captured)
         if not isinstance(session, Session):
             raise ApiError(UNKNOWN_CONNECTION, 404)
         return session

@@ -179,7 +179,7 @@ def _authenticate(request: HTTPRequest) -> RejectedRequest | None:
     price = 0.0 if token is None else token_price(len(token))
     if price and connection.exceeds_rate(connection.principal, price):
         return RejectedRequest(TOO_FAST, 429)
-    outcome = context.recognize(listener.endpoint, token, subject)
+    outcome = context.authenticate(listener.endpoint, token, subject)
     if isinstance(outcome, Error):
         return RejectedRequest(outcome, STATUS[outcome.code], BAD_TOKEN_HEADERS)
     request.identity = outcome

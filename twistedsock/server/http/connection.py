@@ -288,7 +288,7 @@ class HTTPConnection(ChannelInternals):
     def rate_limiter_of(self, principal: Principal) -> RateLimiter | None:
         """The limiter for requests of this principal. None if the rate is not limited, as for local clients."""
         context = self.site.context
-        return None if self.principal == LOCAL else context.meters.of(principal, context.broker.clock())
+        return None if self.principal == LOCAL else context.rate_limiters.of(principal, context.broker.clock())
 
     def exceeds_rate(self, principal: Principal, price: float) -> bool:
         """Charge ``price`` commands. True if that exceeds the rate. If the client goes on regardless, its connection is

@@ -54,7 +54,7 @@ class FallbackStream(EventStream):
         pipeline = self._pipeline
         if pipeline is None or pipeline.session.state is not SessionState.OPEN:
             request.respond_error(UNKNOWN_STREAM, 404)
-        elif not pipeline.waits:
+        elif not pipeline.is_paused:
             self._run(pipeline, request, messages)
         elif self._next is not None:
             request.respond_error(TOO_MANY_REQUESTS)
@@ -65,8 +65,8 @@ class FallbackStream(EventStream):
     def _run(self, pipeline: InputPipeline, request: HTTPRequest, messages: list[bytes]) -> None:
         if self._endpoint.timeouts.has_idle_timeout:
             self._endpoint.timeouts.command_received(pipeline)
-        pipeline.receive(messages)
-        if pipeline.waits:
+        pipeline.submit(messages)
+        if pipeline.is_paused:
             self._running = request
         else:
             request.respond(204, b"", b"")
@@ -87,8 +87,8 @@ class FallbackStream(EventStream):
     def close(self, reason: CloseReason) -> None:
         session = self.session
         assert session is not None
-        if not session.is_amid:
-            self._outlet.write(closing(reason, session.parting))
+        if not session.has_unfinished_reply:
+            self._outlet.write(closing(reason, session.close_message))
         self._reject_requests()
         super().close(reason)
 
@@ -96,7 +96,7 @@ class FallbackStream(EventStream):
         self._reject_requests()
         if self._pipeline is not None:
             self._endpoint.timeouts.stop(self._pipeline)
-            self._pipeline.lost(close_description(reason))
+            self._pipeline.connection_lost(close_description(reason))
             self._pipeline = None
         super().connectionLost(reason)
 
@@ -136,8 +136,8 @@ class FallbackEndpoint:
         try:
             self._by_key[stream.key] = stream
             session = stream.open_json_session(request)
-            session.welcome(head + RETRY, authenticated(request.identity))
-            session.speak(JSON_IN_EVENTS)
+            session.send_welcome(head + RETRY, authenticated(request.identity))
+            session.set_encoder(JSON_IN_EVENTS)
         except Exception:
             log_exception()
             transport.abortConnection()

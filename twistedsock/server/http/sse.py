@@ -108,16 +108,16 @@ class KeepAlive:
 def subscribe_stream(pipeline: InputPipeline, commands: Sequence[Command], subscribed: Callable[[], object]) -> None:
     """Run the commands a stream was opened for. ``subscribed`` is called at the end if that is now; if the backplane
     answers later, the pipeline resumes then."""
-    pipeline.receive(commands)
-    if not pipeline.waits:
+    pipeline.submit(commands)
+    if not pipeline.is_paused:
         subscribed()
 
 
 def close_unless_subscribed(session: Session, wanted: int) -> None:
     """All commands of a stream have been run: close it if it has fewer subscriptions than were asked for."""
-    session.on_ready = nothing
+    session.on_input_resumed = nothing
     if session.state is SessionState.OPEN and len(session.subscriptions) < wanted:
-        session.dismiss(CloseReason.TRY_AGAIN, INCOMPLETE)
+        session.close(CloseReason.TRY_AGAIN, INCOMPLETE)
 
 
 def wants_stream(request: HTTPRequest) -> bool:
@@ -194,10 +194,10 @@ class EventStream:
     def dataReceived(self, data: bytes) -> None:
         if self._linger_timer is None and self.session is not None:
             self._ignored_bytes += len(data)
-            if (limiter := self.session.meter) is not None:
+            if (limiter := self.session.rate_limiter) is not None:
                 limiter.read(len(data), self.session.now())
             if self._ignored_bytes > MAX_IGNORED_BYTES:
-                self.session.dismiss(CloseReason.POLICY, INPUT_IGNORED)
+                self.session.close(CloseReason.POLICY, INPUT_IGNORED)
 
     def readConnectionLost(self) -> None:
         """The client has ended its half of the connection. If it still reads, the stream continues (RFC 9112 section
@@ -231,7 +231,7 @@ class EventStream:
         self._outlet = self._transport = None
         session, self.session = self.session, None
         if session is not None:
-            session.lost(close_description(reason))
+            session.connection_lost(close_description(reason))
 
 
 class StreamsEndpoint:
@@ -272,7 +272,7 @@ class StreamsEndpoint:
         head = request.hand_over(stream, STREAM_HEADERS)
         try:
             pipeline = stream.open_session(request, encoder, StreamSession, stream.subscribed)
-            pipeline.session.welcome(head + RETRY, authenticated(request.identity))
+            pipeline.session.send_welcome(head + RETRY, authenticated(request.identity))
             stream.subscribe(pipeline, commands)
         except Exception:
             log_exception()
@@ -289,7 +289,7 @@ class StreamsEndpoint:
         error = check_nick(nick.encode())
         if error is not None:
             return error
-        return errors.NICK_IS_AN_ID if nick.encode() in self.context.roster else None
+        return errors.NICK_IS_AN_ID if nick.encode() in self.context.sessions else None
 
     def _check_limits(self, request: HTTPRequest, asked: Asked) -> Error | None:
         """The error that the session would receive, as far as it can be predicted."""
@@ -328,9 +328,9 @@ def authenticated(identity: Identity | None) -> Identity | None:
 def check_session_limits(context: ServerContext, identity: Identity | None) -> Error | None:
     """The error if a session of this identity could not be opened."""
     subject = b"" if identity is None else identity.subject
-    if subject in context.roster:
+    if subject in context.sessions:
         return errors.NICK_IS_AN_ID
-    error = context.admission.identify(subject)
+    error = context.connection_limiter.identify(subject)
     if error is None:
-        context.admission.forget(subject)
+        context.connection_limiter.forget(subject)
     return error
