@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twistedsock.auth.config import AccessTable
 from twistedsock.config import Settings, SettingsError
 from twistedsock.listeners import BACKLOG
-from twistedsock.metrics.tables import FIGURES
+from twistedsock.metrics.tables import STATISTICS_CHANNEL
 from twistedsock.pubsub.values import Batch, Payloads
 from twistedsock.server.transport import DirectTCPTransport, Reachability
 from twistedsock.service import EXPIRY_SECONDS, SWEEP_SECONDS, BridgeService, StartFailed, draw_epoch, draw_id
@@ -448,7 +448,7 @@ def test_a_break_in_what_the_backplane_delivers_is_logged_once(start, reactor, l
 def test_the_figures_are_told_each_second(start, reactor):
     service = start()
     reactor.pump([1] * 3)
-    assert service.context.broker.channels[FIGURES].head == 3
+    assert service.context.broker.channels[STATISTICS_CHANNEL].head == 3
 
 
 def test_a_fault_of_the_figures_is_logged_and_stops_nothing(start, reactor, logged):

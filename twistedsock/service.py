@@ -26,7 +26,8 @@ from twistedsock.config import Settings, SettingsError, listeners, trusted_proxi
 from twistedsock.errors import CloseReason
 from twistedsock.limits.principal import is_loopback
 from twistedsock.listeners import Listener, parse_endpoint
-from twistedsock.metrics.sys_channels import TICK, Monitor, cpu_seconds, memory_bytes
+from twistedsock.metrics.statistics import ProcessStatistics
+from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
 from twistedsock.pubsub.values import Lost
 from twistedsock.server.accept_errors import install_accept_backoff
 from twistedsock.server.http.origin_policy import OriginPolicy
@@ -159,7 +160,8 @@ class BridgeService(Service):
         self._reachability = Reachability(settings.unreachable_timeout, self.context.broker.postpone)
         self._checks = LoopingCall(self._check_reachability)
         self._checks.clock = reactor
-        self._monitor = Monitor(self.context, memory_bytes, cpu_seconds)
+        process = ProcessStatistics()
+        self._monitor = Monitor(self.context, process.memory_bytes, process.cpu_seconds)
         self._monitor.attach()
         self._figures = LoopingCall(self._tell_figures)
         self._figures.clock = reactor
@@ -205,7 +207,7 @@ class BridgeService(Service):
             lambda failure: self._log.failure("sweeping the channels failed", failure)
         )
         self._expiries.start(EXPIRY_SECONDS, now=False)
-        self._figures.start(TICK, now=False)
+        self._figures.start(TICK_SECONDS, now=False)
         if self._reachability.interval:
             self._checks.start(self._reachability.interval, now=False)
         for words in self.hints():

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.behaviours.voices import Voice, settle
-from twistedsock.metrics.sys_channels import TICK, Monitor
+from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
 from twistedsock.session.encoder import Endpoints
 from twistedsock.testing import FakePolicy, FakeServer
 
@@ -27,7 +27,7 @@ def watched(server: FakeServer) -> Monitor:
 
 def seconds(server: FakeServer, monitor: Monitor, count: int) -> None:
     for _ in range(count):
-        server.now += TICK
+        server.now += TICK_SECONDS
         monitor.tick()
         settle(server)
 

@@ -1,19 +1,72 @@
-"""A peer's page."""
+"""Timelines and the explanations of their steps."""
 
 import json
+import re
+from pathlib import Path
 
-from twistedsock.metrics.timelines import UNKNOWN, timeline, told
+import pytest
+
+from twistedsock.metrics.timelines import UNKNOWN, step_description, timeline, timeline_step
 from twistedsock.session.timeline import Step, connection_info
 from twistedsock.testing import FakeServer
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 
-def test_a_step_is_told_in_the_time_of_day() -> None:
-    step = told(Step(1000.5, "closing", "QUIT", "peer"), 1_700_000_000.0, over_unix=False)
+
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        (Step(0.0, "accepted"), "SYN, SYN-ACK, ACK"),
+        (Step(0.0, "proxied"), "PROXY header"),
+        (Step(0.0, "handshake", "TLS"), "ciphertext"),
+        (Step(0.0, "handshake", "WebSocket"), "101"),
+        (Step(0.0, "handshake", "events"), "stream of events"),
+        (Step(0.0, "open"), "welcome"),
+        (Step(0.0, "authenticated", "ann"), "proved its identity: ann."),
+        (Step(0.0, "behind", "kitchen from 17"), "the offset of the next one (kitchen from 17)"),
+        (Step(0.0, "caught-up", "kitchen"), "from the history (kitchen)"),
+        (Step(0.0, "lost", "kitchen 17 to 30"), "(kitchen 17 to 30)"),
+        (Step(0.0, "closing", "QUIT", "peer"), "The client is done (QUIT)"),
+        (Step(0.0, "closing", "{0}", "server"), "The server sent its last message ({0})"),
+        (Step(0.0, "closed", "cleanly"), "TIME-WAIT"),
+        (Step(0.0, "closed", "broken"), "reset (RST) or stopped responding"),
+        (Step(0.0, "closed", "aborted"), "aborted the connection"),
+        (Step(0.0, "closed"), "is closed"),
+    ],
+)
+def test_describes_each_step_in_short_sentences(step: Step, text: str) -> None:
+    description = step_description(step)
+    assert text in description
+    assert description.endswith(".") and len(description) < 260
+
+
+def test_describes_the_accept_of_a_unix_socket() -> None:
+    assert "Unix" in step_description(Step(0.0, "accepted"), over_unix=True)
+    assert "Unix" not in step_description(Step(0.0, "open"), over_unix=True)
+
+
+def test_unknown_step_has_no_description() -> None:
+    assert step_description(Step(0.0, "danced")) == ""
+
+
+def test_every_step_in_the_source_has_a_description() -> None:
+    names = {
+        name
+        for file in (CHECKOUT / "twistedsock").rglob("*.py")
+        for name in re.findall(r"""\b(?:add_step|Step)\((?:[^"()]*, )?"([a-z-]+)\"""", file.read_text())
+    }
+    assert {"accepted", "open", "behind", "closed"} <= names
+    special = {"handshake": Step(0.0, "handshake", "TLS"), "closing": Step(0.0, "closing", by="server")}
+    assert all(step_description(special.get(name, Step(0.0, name))) for name in names), names
+
+
+def test_step_of_a_timeline_has_wall_clock_time() -> None:
+    step = timeline_step(Step(1000.5, "closing", "QUIT", "peer"), 1_700_000_000.0, over_unix=False)
     assert (step.at, step.step, step.detail, step.by) == (1_700_001_000.5, "closing", "QUIT", "peer")
-    assert "The peer has finished (QUIT)" in step.words
+    assert "The client is done (QUIT)" in step.words
 
 
-def test_a_timeline_has_the_peer_and_its_steps() -> None:
+def test_timeline_contains_the_connection_and_its_steps() -> None:
     server = FakeServer()
     session = server.line_client().session
     page = json.loads(timeline(connection_info(session, server.now), session.steps, 100.0))
@@ -22,5 +75,5 @@ def test_a_timeline_has_the_peer_and_its_steps() -> None:
     assert "detail" not in page["steps"][0] and "by" not in page["steps"][0]
 
 
-def test_the_page_of_an_unknown_id_has_no_peer_and_no_steps() -> None:
+def test_timeline_of_an_unknown_id_is_empty() -> None:
     assert json.loads(UNKNOWN) == {"peer": None, "steps": []}

@@ -1,1 +1,1 @@
-"""Prometheus metrics and the channels under $sys/."""
+"""Metrics for Prometheus, and the channels under $sys/."""

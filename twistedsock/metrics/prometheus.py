@@ -1,14 +1,10 @@
-"""The bridge's figures for Prometheus. They are plain numbers of ours, and become metrics when somebody asks: while
-events pass, nothing of prometheus-client is touched.
+"""Metrics for Prometheus. They are computed when they are requested: nothing here runs while events are delivered.
 
-Names follow https://prometheus.io/docs/practices/naming/. No label has a value that peers choose, so the number of
-series has a bound.
+Names follow https://prometheus.io/docs/practices/naming/. No label has values that clients choose, so that the number
+of time series is limited.
 """
 
-import os
 import platform
-import resource
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Protocol
@@ -26,142 +22,110 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from twistedsock.errors import ErrorCode
+from twistedsock.metrics.statistics import ProcessStatistics, ServerStatistics, known_titles, read_statistics
 from twistedsock.session.registry import ServerContext
 from twistedsock.stats import Histogram
 
-Families = Iterable[Metric]
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
-_TICKS = os.sysconf("SC_CLK_TCK")
-
-TITLES = ("line", "json", "events")
-"""The dialects that are told even where nobody has spoken them yet."""
+MetricFamilies = Iterable[Metric]
 
 
-class BridgeCollector(Collector):
-    """What a bridge has counted, and how it stands."""
+class ServerCollector(Collector):
+    """Counters and states of the server."""
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
-        # The others are looked up on the disk.
+        # Looking up versions reads files.
         self._versions = {
             "version": context.version.decode(),
             "python": platform.python_version(),
             "twisted": version("twisted"),
         }
 
-    def describe(self) -> Families:
-        """Nothing: what is not described is taken at its word, and not asked before the first scrape."""
+    def describe(self) -> MetricFamilies:
+        """Empty, so that registering the collector does not collect."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._states()
-        yield from self._totals()
-        yield from self._times()
+        statistics = read_statistics(self._context, 0, 0.0)
+        yield from self._states(statistics)
+        yield from self._totals(statistics)
+        yield from self._durations()
 
-    def _states(self) -> Iterator[Metric]:
-        context, broker, limits = self._context, self._context.broker, self._context.limits
-        yield InfoMetricFamily("sockbridge", "Which versions run.", value=self._versions)
-        opened, closed = context.stats.opened, context.stats.closed
-        peers = {title: opened.get(title, 0) - closed.get(title, 0) for title in self._known(opened)}
-        yield _labelled(GaugeMetricFamily, "peers", "Peers that are connected.", "dialect", peers)
-        yield _gauge("connections", "Connections that are open, of every kind.", context.connection_limiter.connections)
-        channels = len(broker.channels) - broker.own_channels
-        yield _gauge("channels", "Channels that somebody reads, or that have a log.", channels)
-        yield _gauge("subscriptions", "Subscriptions of all peers together.", broker.subscriptions)
-        yield _gauge("readers_behind", "Peers that have not read all yet on some channel.", context.stats.behind)
-        yield _gauge("log_bytes", "Bytes that the logs of all channels keep.", broker.history_bytes)
-        held = broker.memory_budget.held
-        yield _gauge("held_bytes", "Bytes of unfinished input and unread output that connections hold.", held)
-        yield _gauge("backplane_up", "Whether the backplane answers: 1 or 0.", broker.is_ready)
-        for name, words, bound in (
-            ("max_connections", "Connections that there may be.", limits.max_connections),
-            ("max_channels", "Channels that there may be.", limits.max_channels),
-            ("max_subscriptions", "Subscriptions that there may be.", limits.max_subscriptions),
-            ("max_log_bytes", "Bytes that the logs of all channels may keep.", limits.history_total_bytes),
-            ("max_held_bytes", "Bytes that connections may hold.", limits.max_buffered_bytes),
+    def _states(self, statistics: ServerStatistics) -> Iterator[Metric]:
+        context, limits = self._context, self._context.limits
+        yield InfoMetricFamily("sockbridge", "Versions of sockbridge, Python and Twisted.", value=self._versions)
+        clients = {title: count for title, count in statistics.peers.items() if title != "total"}
+        yield _labelled(GaugeMetricFamily, "peers", "Connected clients.", "dialect", clients)
+        for name, help_text, value in (
+            ("connections", "Open connections of every kind.", statistics.connections),
+            ("channels", "Channels with subscribers or history.", statistics.channels),
+            ("subscriptions", "Subscriptions of all clients.", statistics.subscriptions),
+            ("readers_behind", "Clients with unread events.", statistics.behind),
+            ("log_bytes", "Bytes in the history of all channels.", statistics.log_bytes),
+            ("held_bytes", "Bytes of unfinished input and unread output.", statistics.held_bytes),
+            ("backplane_up", "1 if the backplane is available, otherwise 0.", context.broker.is_ready),
+            ("max_connections", "Limit of open connections.", limits.max_connections),
+            ("max_channels", "Limit of channels.", limits.max_channels),
+            ("max_subscriptions", "Limit of subscriptions.", limits.max_subscriptions),
+            ("max_log_bytes", "Limit of bytes in the history of all channels.", limits.history_total_bytes),
+            ("max_held_bytes", "Limit of bytes of unfinished input and unread output.", limits.max_buffered_bytes),
         ):
-            yield _gauge(name, words, bound)
+            yield GaugeMetricFamily(f"sockbridge_{name}", help_text, value=value)
 
-    def _totals(self) -> Iterator[Metric]:
-        stats = self._context.stats
-        for name, words, count in (
-            ("events_published", "Events that got their place in a channel.", stats.published),
-            ("events_delivered", "Events given to a reader, each for each reader.", stats.delivered),
-            ("events_lost", "Events that a reader was told it had missed, each for each reader.", stats.lost),
-            ("received_bytes", "Bytes that peers have sent, without TLS.", stats.received),
-            ("sent_bytes", "Bytes that were sent to peers, without TLS.", stats.sent),
+    def _totals(self, statistics: ServerStatistics) -> Iterator[Metric]:
+        stats, titles = self._context.stats, known_titles(self._context)
+        for name, help_text, count in (
+            ("events_published", "Events published on channels.", statistics.published),
+            ("events_delivered", "Events sent to subscribers, counted for each subscriber.", statistics.delivered),
+            ("events_lost", "Events reported to subscribers as lost, counted for each subscriber.", statistics.lost),
+            ("received_bytes", "Bytes received from clients, without TLS.", statistics.received_bytes),
+            ("sent_bytes", "Bytes sent to clients, without TLS.", statistics.sent_bytes),
         ):
-            yield CounterMetricFamily(f"sockbridge_{name}", words, value=count)
-        refused = {code.decode(): stats.errors.get(code, 0) for code in ErrorCode}
-        yield _labelled(
-            CounterMetricFamily, "refusals", "What was refused, by the code of the answer.", "code", refused
-        )
+            yield CounterMetricFamily(f"sockbridge_{name}", help_text, value=count)
+        errors = {code.decode(): statistics.refused.get(code.decode(), 0) for code in ErrorCode}
+        yield _labelled(CounterMetricFamily, "refusals", "Errors sent to clients, by code.", "code", errors)
         requests = CounterMetricFamily(
-            "sockbridge_http_requests", "Requests of HTTP that were answered.", labels=["method", "status"]
+            "sockbridge_http_requests", "HTTP requests that were answered.", labels=["method", "status"]
         )
         for (method, status), count in {(b"GET", 200): 0, **stats.requests}.items():
             requests.add_metric([method.decode(), str(status)], count)
         yield requests
-        for name, words, counts in (
-            ("connections_opened", "Peers that came, or went on in another dialect.", stats.opened),
-            ("connections_closed", "Peers that went, or went on in another dialect.", stats.closed),
+        for name, help_text, counts in (
+            ("connections_opened", "Sessions opened, including those that switched the protocol.", stats.opened),
+            ("connections_closed", "Sessions closed, including those that switched the protocol.", stats.closed),
         ):
-            by_title = {title: counts.get(title, 0) for title in self._known(stats.opened)}
-            yield _labelled(CounterMetricFamily, name, words, "dialect", by_title)
+            by_title = {title: counts.get(title, 0) for title in titles}
+            yield _labelled(CounterMetricFamily, name, help_text, "dialect", by_title)
 
-    def _times(self) -> Iterator[Metric]:
+    def _durations(self) -> Iterator[Metric]:
         stats = self._context.stats
-        yield _histogram("turn_seconds", "How long each turn of the broker took, flush included.", stats.turns)
-        yield _histogram("flush_seconds", "How long it took to give what was published to its readers.", stats.flushes)
-
-    def _known(self, counts: Mapping[str, int]) -> Iterable[str]:
-        return dict.fromkeys((*TITLES, *counts))
+        yield _histogram("turn_seconds", "Duration of the turns of the broker, with the flush.", stats.turns)
+        yield _histogram("flush_seconds", "Duration of flushes, which send events to subscribers.", stats.flushes)
 
 
 class ProcessCollector(Collector):
-    """The usual figures of a process, under their usual names. That of prometheus-client lists each open file to count
-    them, which takes 8 ms where there are ten thousand, and fails where there may be any number of them."""
+    """The usual metrics of a process, under their usual names. The collector of prometheus-client lists all open files
+    to count them, which takes 8 ms for ten thousand, and fails without a limit of open files."""
 
-    def __init__(self, process: str = "/proc/self") -> None:
+    def __init__(self, process: ProcessStatistics) -> None:
         self._process = process
-        # What begins now has begun a moment ago: the boot time that it is counted from is known in whole seconds only.
-        self._started = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + self._ticks(19)
+        self._start_time = process.start_time()
 
     def collect(self) -> Iterator[Metric]:
-        yield CounterMetricFamily(
-            "process_cpu_seconds", "Seconds of CPU, the kernel's part included.", value=time.process_time()
-        )
-        yield GaugeMetricFamily(
-            "process_start_time_seconds", "When the process began, in seconds since 1970.", value=self._started
-        )
-        fields = self._fields()
-        for name, words, value in (
-            ("virtual_memory_bytes", "Bytes of address space.", int(fields[20])),
-            ("resident_memory_bytes", "Bytes of memory in use.", int(fields[21]) * _PAGE),
-            ("open_fds", "Files and sockets that are open.", self._open_files()),
-            ("max_fds", "Files and sockets that may be open.", resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+        process = self._process
+        yield CounterMetricFamily("process_cpu_seconds", "CPU time, user and system.", value=process.cpu_seconds())
+        for name, help_text, value in (
+            ("start_time_seconds", "Start of the process, in seconds since 1970.", self._start_time),
+            ("virtual_memory_bytes", "Size of the address space.", process.virtual_bytes()),
+            ("resident_memory_bytes", "Resident memory.", process.memory_bytes()),
+            ("open_fds", "Open files and sockets.", process.open_files()),
+            ("max_fds", "Limit of open files and sockets.", process.max_files()),
         ):
-            yield GaugeMetricFamily(f"process_{name}", words, value=value)
-
-    def _fields(self) -> list[bytes]:
-        """What stands behind the name, which may have blanks and brackets (proc(5))."""
-        with open(f"{self._process}/stat", "rb", buffering=0) as told:
-            return told.read().rpartition(b")")[2].split()
-
-    def _ticks(self, field: int) -> float:
-        return int(self._fields()[field]) / _TICKS
-
-    def _open_files(self) -> int:
-        """Since Linux 6.2 the folder's size is the number of its entries; before, it is 0."""
-        folder = f"{self._process}/fd"
-        return os.stat(folder).st_size or len(os.listdir(folder))
+            yield GaugeMetricFamily(f"process_{name}", help_text, value=value)
 
 
-class WebhookFigures(Protocol):
-    """What is known of one webhook: events that wait, and since the start, events that were delivered and dropped, and
-    attempts that failed."""
+class WebhookStatistics(Protocol):
+    """Events of one webhook that wait, and since the start: events delivered and dropped, and failed attempts."""
 
     queued: int
     queued_bytes: int
@@ -171,71 +135,67 @@ class WebhookFigures(Protocol):
 
 
 class WebhookCollector(Collector):
-    """Webhooks by the names that they have in the configuration; nothing where there are none."""
+    """Webhooks by their configured names. ``read`` returns an empty mapping if there are none."""
 
-    def __init__(self, figures: Callable[[], Mapping[str, WebhookFigures]]) -> None:
-        self._figures = figures
+    def __init__(self, read: Callable[[], Mapping[str, WebhookStatistics]]) -> None:
+        self._read = read
 
-    def describe(self) -> Families:
+    def describe(self) -> MetricFamilies:
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        figures = self._figures()
-        if not figures:
+        webhooks = self._read()
+        if not webhooks:
             return
-        for kind, name, field, words in (
-            (GaugeMetricFamily, "queued_events", "queued", "Events that wait, those under way included."),
+        for kind, name, field, help_text in (
+            (GaugeMetricFamily, "queued_events", "queued", "Events that wait or are being delivered."),
             (GaugeMetricFamily, "queued_bytes", "queued_bytes", "Bytes of the events that wait."),
-            (CounterMetricFamily, "events_delivered", "delivered", "Events that were taken."),
-            (CounterMetricFamily, "events_dropped", "dropped", "Events that gave way to newer ones."),
-            (CounterMetricFamily, "attempts_failed", "failed", "Deliveries that were tried in vain."),
+            (CounterMetricFamily, "events_delivered", "delivered", "Events accepted by the receiver."),
+            (CounterMetricFamily, "events_dropped", "dropped", "Events dropped because the queue was full or late."),
+            (CounterMetricFamily, "attempts_failed", "failed", "Attempts of a delivery that failed."),
         ):
-            values = {webhook: getattr(counted, field) for webhook, counted in figures.items()}
-            yield _labelled(kind, f"webhook_{name}", words, "webhook", values)
+            values = {webhook: getattr(statistics, field) for webhook, statistics in webhooks.items()}
+            yield _labelled(kind, f"webhook_{name}", help_text, "webhook", values)
 
 
 class Metrics:
-    """All of it, for whoever asks. ``webhooks`` gives their figures by name."""
+    """All metrics. ``webhooks`` returns the statistics of webhooks by name."""
 
-    def __init__(self, context: ServerContext, webhooks: Callable[[], Mapping[str, WebhookFigures]] = dict) -> None:
+    def __init__(self, context: ServerContext, webhooks: Callable[[], Mapping[str, WebhookStatistics]] = dict) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(BridgeCollector(context))
+        self._registry.register(ServerCollector(context))
         self._registry.register(WebhookCollector(webhooks))
-        self._registry.register(ProcessCollector())
+        self._registry.register(ProcessCollector(ProcessStatistics()))
         GCCollector(self._registry)
 
     def render(self, accept: str) -> tuple[str, bytes]:
         """The Content-Type and the text, in the format that the header ``Accept`` asks for."""
         try:
-            encode, kind = choose_encoder(accept)
-        except (ValueError, TypeError):  # a version that is none
-            encode, kind = choose_encoder("")
-        return kind, encode(self._registry)
-
-
-def _gauge(name: str, words: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"sockbridge_{name}", words, value=value)
+            encode, content_type = choose_encoder(accept)
+        except (ValueError, TypeError):  # a malformed version
+            encode, content_type = choose_encoder("")
+        return content_type, encode(self._registry)
 
 
 def _labelled(
     kind: type[GaugeMetricFamily] | type[CounterMetricFamily],
     name: str,
-    words: str,
+    help_text: str,
     label: str,
     values: Mapping[str, int],
 ) -> Metric:
-    family = kind(f"sockbridge_{name}", words, labels=[label])
+    family = kind(f"sockbridge_{name}", help_text, labels=[label])
     for value, count in values.items():
         family.add_metric([value], count)
     return family
 
 
-def _histogram(name: str, words: str, spread: Histogram) -> Metric:
-    """Prometheus counts in each bucket what is in those below it as well."""
-    family = HistogramMetricFamily(f"sockbridge_{name}", words, labels=())
-    count, buckets = 0, []
-    for bound, here in zip((*spread.bounds, float("inf")), spread.counts, strict=True):
-        count += here
-        buckets.append((floatToGoString(bound), count))
-    family.add_metric([], buckets, spread.total)
+def _histogram(name: str, help_text: str, histogram: Histogram) -> Metric:
+    """The buckets of Prometheus are cumulative."""
+    family = HistogramMetricFamily(f"sockbridge_{name}", help_text, labels=())
+    total, buckets = 0, []
+    for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
+        total += count
+        buckets.append((floatToGoString(bound), total))
+    family.add_metric([], buckets, histogram.total)
     return family

@@ -1,28 +1,29 @@
-"""Publishes what the bridge tells about itself: the figures always, all else only while somebody reads it."""
+"""Publishes statistics and connection states on the channels under ``$sys/``.
 
-import os
-import resource
-import sys
-import time
+``$sys/figures`` has an event each second. Everything else is computed only while a channel for it has subscribers, in
+short steps between other work.
+"""
+
 from collections import deque
 from collections.abc import Callable
 
 import msgspec
 
 from twistedsock.codecs.payload import build_payloads
+from twistedsock.metrics.statistics import read_statistics
 from twistedsock.metrics.tables import (
-    CLOSED,
-    ENDS,
-    ENDS_ROWS,
-    FIGURES,
-    PEER,
+    CLOSED_CHANNEL,
+    CLOSED_ROWS_PER_PAGE,
+    MAX_CLOSED_KEPT,
+    PEER_PREFIX,
+    STATISTICS_CHANNEL,
     ChannelTable,
     ConnectionTable,
+    Steps,
     Topic,
-    Work,
-    ends_page,
-    longest_names,
-    pages_for,
+    encode_closed_page,
+    max_name_bytes,
+    page_count,
     parse_topic,
 )
 from twistedsock.metrics.timelines import UNKNOWN, timeline
@@ -38,111 +39,43 @@ from twistedsock.session.timeline import (
     connection_info,
 )
 
-TITLES = ("line", "json", "events")
-"""The dialects that are told even where nobody speaks them."""
+TICK_SECONDS = 1.0
+"""Interval of statistics."""
 
+SNAPSHOT_INTERVAL_SECONDS = 2.0
+"""Minimum interval between two snapshots of all channels or connections. Humans do not look more often."""
 
-class Figures(msgspec.Struct, frozen=True):
-    """All are totals since the start, but for those that are a state: peers, connections, channels, subscriptions,
-    behind and the bytes of memory. ``time`` is in seconds since 1970; ``turn_longest`` is the longest turn since the
-    figures before."""
+MAX_CPU_SHARE = 0.015
+"""Share of a CPU for snapshots and pages. If there is more to do, snapshots become less frequent."""
 
-    time: float
-    uptime: float
-    version: str
-    peers: dict[str, int]
-    connections: int
-    channels: int
-    subscriptions: int
-    behind: int
-    published: int
-    delivered: int
-    lost: int
-    received_bytes: int
-    sent_bytes: int
-    refused: dict[str, int]
-    log_bytes: int
-    held_bytes: int
-    memory_bytes: int
-    cpu_seconds: float
-    turns: int
-    turn_seconds: float
-    turn_longest: float
+SLICE_SECONDS = 0.001
+"""Time for this work in one turn."""
 
+TIMELINE_INTERVAL_SECONDS = 0.25
+"""Minimum interval between two events about one connection, because some fall behind and catch up continuously."""
 
-def count_peers(context: ServerContext) -> dict[str, int]:
-    """By dialect, and in all."""
-    stats = context.stats
-    peers = {title: stats.opened.get(title, 0) - stats.closed.get(title, 0) for title in (*TITLES, *stats.opened)}
-    return {"total": sum(peers.values()), **peers}
+CLOCK_STEP_SECONDS = 0.5
+"""Difference of the wall clock from its expected value that means that it has been set."""
 
+MAX_CLOSED_PER_TICK = 50
+"""Closed connections that are published each second. Nobody reads more."""
 
-def take_figures(context: ServerContext, memory_bytes: int, cpu_seconds: float) -> Figures:
-    """As they are now; what is the server's own does not count."""
-    broker, stats = context.broker, context.stats
-    return Figures(
-        time=round(context.expiry_watcher.wall_clock(), 3),
-        uptime=round(broker.clock() - context.started, 1),
-        version=context.version.decode(),
-        peers=count_peers(context),
-        connections=context.connection_limiter.connections,
-        channels=len(broker.channels) - broker.own_channels,
-        subscriptions=broker.subscriptions,
-        behind=stats.behind,
-        published=stats.published,
-        delivered=stats.delivered,
-        lost=stats.lost,
-        received_bytes=stats.received,
-        sent_bytes=stats.sent,
-        refused={code.value.decode(): times for code, times in stats.errors.items()},
-        log_bytes=broker.history_bytes,
-        held_bytes=broker.memory_budget.held,
-        memory_bytes=memory_bytes,
-        cpu_seconds=round(cpu_seconds, 3),
-        turns=sum(stats.turns.counts),
-        turn_seconds=round(stats.turns.total, 6),
-        turn_longest=round(stats.longest_turn, 6),
-    )
-
-
-TICK = 1.0
-"""Seconds between two events with figures."""
-
-PERIOD = 2.0
-"""Seconds between two looks at all channels and peers, while somebody reads of them: as often as people look."""
-
-PART_OF_TIME = 0.015
-"""How much of a CPU the looks may take. Where they take more, as there is more to look at, they are as much rarer."""
-
-BIT = 0.001
-"""Seconds of one turn that are spent on looking: others have their turn then."""
-
-HASTE = 0.25
-"""Seconds between two events about one peer, unless it is gone: some fall behind and catch up all the time."""
-
-CLOCK_SET = 0.5
-"""Seconds by which the clock on the wall differs from what it should be, where it has been set."""
-
-CLOSED_EACH_TICK = 50
-"""Connections whose ends are told each second: where more end, nobody reads each."""
-
-NAME = b"$sys"
-"""Who publishes."""
+PUBLISHER_ID = b"$sys"
 
 _encode = msgspec.json.Encoder().encode
 
 
-class Ended(msgspec.Struct, frozen=True):
+class EndedSession(msgspec.Struct, frozen=True):
     """What is kept of a session that has ended."""
 
     record: ClosedConnectionInfo
-    peer: ConnectionInfo
+    info: ConnectionInfo
     steps: list[Step]
 
 
 class Monitor:
-    """To be told of readers by the broker, and of connections by the journal. ``tick`` is to be called each second.
-    ``memory_bytes`` and ``cpu_seconds`` tell what the process takes."""
+    """Observes the presence of the broker and the events of connections. ``tick`` is to be called each second.
+    ``memory_bytes`` and ``cpu_seconds`` return what the process uses."""
 
     def __init__(
         self, context: ServerContext, memory_bytes: Callable[[], int], cpu_seconds: Callable[[], float]
@@ -151,247 +84,217 @@ class Monitor:
         self._broker = context.broker
         self._memory_bytes = memory_bytes
         self._cpu_seconds = cpu_seconds
-        self._self = Client(NAME)
-        # What is read now. As many entries as there are subscriptions at most.
+        self._publisher = Client(PUBLISHER_ID)
+        # Channels with subscribers, at most as many as there are subscriptions.
         self._topics: dict[bytes, Topic] = {}
-        # What is to be told as soon as may be, in this order.
+        # Channels that are to be published as soon as possible, in this order.
         self._due: dict[bytes, None] = {}
-        # Peers that have gone a step further, and are told of a little later.
+        # Timelines with new steps, which are published at the next tick.
         self._changed: set[bytes] = set()
-        self._told: dict[bytes, float] = {}
-        # The last words about those who are gone.
-        self._last: dict[bytes, bytes] = {}
+        self._published_at: dict[bytes, float] = {}
+        # Last pages of connections that have closed.
+        self._last_pages: dict[bytes, bytes] = {}
         self._closed: list[bytes] = []
-        self._closed_left = CLOSED_EACH_TICK
-        # The sessions that ended last, the newest at the end, and whether there are new ones since the tick before.
-        self._ended: deque[Ended] = deque(maxlen=ENDS)
-        self._has_new_ends = False
-        # Timelines that are read and do not change any more: their sessions have ended.
+        self._closed_left = MAX_CLOSED_PER_TICK
+        # The sessions that ended last, the newest at the end.
+        self._ended: deque[EndedSession] = deque(maxlen=MAX_CLOSED_KEPT)
+        self._has_new_ended = False
+        # Timelines with subscribers that will not change any more, because their sessions have ended.
         self._final: set[bytes] = set()
-        # Pages that the last reader has left: their logs are of no use.
+        # Pages whose last subscriber has left. Their history is useless.
         self._unread: list[bytes] = []
         self._channels: ChannelTable | None = None
-        self._peers: ConnectionTable | None = None
-        self._work: Work[None] | None = None
-        self._spent = self._looked_at = self._next_look = 0.0
+        self._connections: ConnectionTable | None = None
+        self._steps: Steps[None] | None = None
+        self._cpu_seconds_spent = self._snapshot_at = self._next_snapshot_at = 0.0
         self._known_epoch = 0.0
-        # Bytes that the names of one peer had at most, of all that ever came: to look at all of them each time would
-        # cost more than anything else.
-        self._longest = 0
+        # Maximum over all connections so far: computing it for each page would cost more than anything else.
+        self._max_name_bytes = 0
 
     def attach(self) -> None:
-        """Begin to look on. Before the first connection."""
+        """Start to observe. To be called before the first connection."""
         self._broker.presence_observers.append(self)
         self._context.connection_events.watchers.append(self)
 
-    # What time tells.
+    # Time.
 
     def tick(self) -> None:
-        """Tell the figures, and begin the next look where it is due."""
-        self._closed_left = CLOSED_EACH_TICK
-        self._tell_figures()
+        """Publish the statistics, and start a snapshot if one is due."""
+        self._closed_left = MAX_CLOSED_PER_TICK
+        self._publish_statistics()
         now = self._broker.clock()
         kinds = {topic.kind for topic in self._topics.values()}
         if "channels" not in kinds:
             self._channels = None
         if "peers" not in kinds:
-            self._peers = None
-        if self._work is None and not self._due and now + TICK / 2 >= self._next_look:
-            self._looked_at = now
-            self._next_look = now + max(PERIOD, self._spent / PART_OF_TIME)
-            self._spent = 0.0
+            self._connections = None
+        if self._steps is None and not self._due and now + TICK_SECONDS / 2 >= self._next_snapshot_at:
+            self._snapshot_at = now
+            self._next_snapshot_at = now + max(SNAPSHOT_INTERVAL_SECONDS, self._cpu_seconds_spent / MAX_CPU_SHARE)
+            self._cpu_seconds_spent = 0.0
             self._due.update(dict.fromkeys([name for name, topic in self._topics.items() if topic.kind != "closed"]))
         else:
             self._due.update(dict.fromkeys([channel for channel in self._changed if channel in self._topics]))
         self._changed.clear()
-        if self._has_new_ends:
-            self._has_new_ends = False
+        if self._has_new_ended:
+            self._has_new_ended = False
             self._due.update(dict.fromkeys([name for name, topic in self._topics.items() if topic.kind == "closed"]))
         if self._due:
-            self._ask_for_turn()
+            self._schedule()
 
-    def _tell_figures(self) -> None:
-        figures = take_figures(self._context, self._memory_bytes(), self._cpu_seconds())
+    def _publish_statistics(self) -> None:
+        statistics = read_statistics(self._context, self._memory_bytes(), self._cpu_seconds())
         self._context.stats.longest_turn = 0.0
-        self._publish(FIGURES, b"figures", [_encode(figures)])
+        self._publish(STATISTICS_CHANNEL, b"figures", [_encode(statistics)])
 
-    # What the broker tells.
+    # Presence, called by the broker.
 
     def joined(self, channel: bytes, member: Member, readers: int) -> None:
-        """Somebody subscribes; what is told only to those who read it is told at once."""
+        """A page is published as soon as it has a subscriber."""
         topic = parse_topic(channel)
         if topic is not None:
             self._topics[channel] = topic
             self._due[channel] = None
             self._final.discard(channel)
-            self._ask_for_turn()
+            self._schedule()
 
     def left(self, channel: bytes, member: Member, readers: int) -> None:
-        """Somebody reads it no longer."""
         if not readers and channel in self._topics:
             if self._topics.pop(channel).kind != "peer":
                 self._unread.append(channel)
-                self._ask_for_turn()
-            self._told.pop(channel, None)
+                self._schedule()
+            self._published_at.pop(channel, None)
             self._final.discard(channel)
 
-    # What the journal tells.
+    # Connections, called by their journal.
 
     def opened(self, session: Session) -> None:
-        """Somebody came, whose names may be longer than those before."""
-        self._longest = max(self._longest, longest_names(session))
+        self._max_name_bytes = max(self._max_name_bytes, max_name_bytes(session))
 
     def stepped(self, session: Session, step: Step) -> None:
-        """Who reads of a peer hears soon what has become of it."""
+        """Publish the timeline soon, if it has subscribers."""
         if step.name == "authenticated":
-            self._longest = max(self._longest, longest_names(session))
-        channel = PEER + session.client.id
+            self._max_name_bytes = max(self._max_name_bytes, max_name_bytes(session))
+        channel = PEER_PREFIX + session.client.id
         if channel not in self._topics:
             return
-        if self._broker.clock() - self._told.get(channel, 0.0) < HASTE:
+        if self._broker.clock() - self._published_at.get(channel, 0.0) < TIMELINE_INTERVAL_SECONDS:
             self._changed.add(channel)
         else:
             self._due[channel] = None
-            self._ask_for_turn()
+            self._schedule()
 
     def closed(self, session: Session) -> None:
-        """There is nobody to look at any more, so the last words are made now."""
-        now, channel = self._broker.clock(), PEER + session.client.id
+        """Encode the last page of the connection now, because its session is about to be freed."""
+        now, channel = self._broker.clock(), PEER_PREFIX + session.client.id
         epoch = self._epoch(now)
-        ended = Ended(closed_connection_info(session, now, epoch), connection_info(session, now), session.steps)
+        ended = EndedSession(closed_connection_info(session, now, epoch), connection_info(session, now), session.steps)
         self._ended.append(ended)
-        self._has_new_ends = True
+        self._has_new_ended = True
         if channel in self._topics:
-            self._last[channel] = timeline(ended.peer, ended.steps, epoch)
+            self._last_pages[channel] = timeline(ended.info, ended.steps, epoch)
             self._final.add(channel)
-            self._ask_for_turn()
-        readers = self._broker.channels.get(CLOSED)
-        if readers is not None and readers.subscriptions and self._closed_left:
+            self._schedule()
+        closed = self._broker.channels.get(CLOSED_CHANNEL)
+        if closed is not None and closed.subscriptions and self._closed_left:
             self._closed_left -= 1
             self._closed.append(_encode(ended.record))
-            self._ask_for_turn()
+            self._schedule()
 
-    # What is done in turns of its own.
+    # Work in turns of its own.
 
-    def _ask_for_turn(self) -> None:
-        self._broker.postpone(self._go_on)
+    def _schedule(self) -> None:
+        self._broker.postpone(self._work)
 
-    def _go_on(self) -> None:
-        began, spent = self._broker.clock(), self._cpu_seconds()
-        self._tell_ends()
-        while self._work is not None or self._due:
-            if self._work is None:
+    def _work(self) -> None:
+        started_at, cpu_before = self._broker.clock(), self._cpu_seconds()
+        self._publish_closed()
+        while self._steps is not None or self._due:
+            if self._steps is None:
                 channel = next(iter(self._due))
                 del self._due[channel]
-                self._work = self._tell(channel)
+                self._steps = self._publish_page(channel)
             try:
-                next(self._work)
+                next(self._steps)
             except StopIteration:
-                self._work = None
-            if self._broker.clock() - began >= BIT:
-                self._ask_for_turn()
+                self._steps = None
+            if self._broker.clock() - started_at >= SLICE_SECONDS:
+                self._schedule()
                 break
-        self._spent += self._cpu_seconds() - spent
+        self._cpu_seconds_spent += self._cpu_seconds() - cpu_before
 
-    def _tell_ends(self) -> None:
+    def _publish_closed(self) -> None:
         unread, self._unread = self._unread, []
         for name in unread:
             channel = self._broker.channels.get(name)
             if channel is not None and not channel.subscriptions:
                 self._broker.clear_history(channel)
-        last, self._last = self._last, {}
-        for name, page in last.items():
+        pages, self._last_pages = self._last_pages, {}
+        for name, page in pages.items():
             self._publish(name, b"steps", [page])
         if self._closed:
-            ends, self._closed = self._closed, []
-            self._publish(CLOSED, b"closed", ends)
+            closed, self._closed = self._closed, []
+            self._publish(CLOSED_CHANNEL, b"closed", closed)
 
-    def _tell(self, channel: bytes) -> Work[None]:
+    def _publish_page(self, channel: bytes) -> Steps[None]:
         topic = self._topics.get(channel)
-        if topic is None:  # nobody reads it any longer
+        if topic is None:  # the last subscriber has left
             return
         now = self._broker.clock()
         if topic.kind == "channels":
-            page = yield from (yield from self._look_at_channels(now)).answer(topic)
+            page = yield from (yield from self._channel_table(now)).page(topic)
         elif topic.kind == "peers":
-            page = yield from (yield from self._look_at_peers(now)).answer(topic, now)
+            page = yield from (yield from self._connection_table(now)).page(topic, now)
         elif topic.kind == "closed":
-            page = self._page_of_ends(topic.page)
+            page = self._closed_page(topic.page)
         elif channel in self._final:
             return
         else:
-            self._told[channel] = now
-            page = self._timeline(channel, topic.text, now)
+            self._published_at[channel] = now
+            page = self._timeline_page(channel, topic.text, now)
         self._publish(channel, b"steps" if topic.kind == "peer" else topic.kind.encode(), [page])
 
-    def _page_of_ends(self, page: int) -> bytes:
+    def _closed_page(self, page: int) -> bytes:
         newest = [ended.record for ended in reversed(self._ended)]
-        start = page * ENDS_ROWS
-        return ends_page(page, pages_for(len(newest), ENDS_ROWS), len(newest), newest[start : start + ENDS_ROWS])
+        start = page * CLOSED_ROWS_PER_PAGE
+        rows = newest[start : start + CLOSED_ROWS_PER_PAGE]
+        return encode_closed_page(page, page_count(len(newest), CLOSED_ROWS_PER_PAGE), len(newest), rows)
 
-    def _timeline(self, channel: bytes, id: bytes, now: float) -> bytes:
-        """That of a session, of one that ended not long ago, or of none."""
+    def _timeline_page(self, channel: bytes, id: bytes, now: float) -> bytes:
+        """The timeline of a present or recent session, or the page of an unknown id."""
         session = self._context.sessions.get(id)
         if isinstance(session, Session):
             return timeline(connection_info(session, now), session.steps, self._epoch(now))
         self._final.add(channel)
         for ended in reversed(self._ended):
-            if ended.peer.id == id.decode():
-                return timeline(ended.peer, ended.steps, self._epoch(now))
+            if ended.info.id == id.decode():
+                return timeline(ended.info, ended.steps, self._epoch(now))
         return UNKNOWN
 
-    def _look_at_channels(self, now: float) -> Work[ChannelTable]:
-        known = self._channels
-        if known is not None and known.at >= self._looked_at:
-            return known
-        census = ChannelTable(now)
-        yield from census.take(self._broker.channels.values(), known)
-        self._channels = census
-        return census
+    def _channel_table(self, now: float) -> Steps[ChannelTable]:
+        table = self._channels
+        if table is None or table.at < self._snapshot_at:
+            previous, table = table, ChannelTable(now)
+            yield from table.fill(self._broker.channels.values(), previous)
+            self._channels = table
+        return table
 
-    def _look_at_peers(self, now: float) -> Work[ConnectionTable]:
-        known = self._peers
-        if known is not None and known.at >= self._looked_at:
-            return known
-        census = ConnectionTable(now, self._longest)
-        census.take([guest for guest in self._context.sessions if isinstance(guest, Session)], known)
-        self._peers = census
-        yield
-        return census
+    def _connection_table(self, now: float) -> Steps[ConnectionTable]:
+        table = self._connections
+        if table is None or table.at < self._snapshot_at:
+            previous, table = table, ConnectionTable(now, self._max_name_bytes)
+            table.fill([session for session in self._context.sessions if isinstance(session, Session)], previous)
+            self._connections = table
+            yield
+        return table
 
     def _epoch(self, now: float) -> float:
-        """When the broker's clock stood at 0, in seconds since 1970. It stays what it was, so that a step is told with
-        the very same time again, unless somebody has set the clock."""
+        """The time when the broker's clock was 0, in seconds since 1970. It is constant until somebody sets the wall
+        clock, so that a step has the same time in each event."""
         epoch = self._context.expiry_watcher.wall_clock() - now
-        if abs(epoch - self._known_epoch) > CLOCK_SET:
+        if abs(epoch - self._known_epoch) > CLOCK_STEP_SECONDS:
             self._known_epoch = epoch
         return self._known_epoch
 
     def _publish(self, channel: bytes, name: bytes, payloads: list[bytes]) -> None:
-        self._broker.publish(self._self, Publication(channel, build_payloads(payloads, JSON), name))
-
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
-_UNIT = 1 if sys.platform == "darwin" else 1024
-"""Bytes in which getrusage(2) counts memory."""
-
-
-def memory_bytes(statm: str = "/proc/self/statm") -> int:
-    """Resident bytes (proc(5)); where that is not told, the most that they have been."""
-    try:
-        with open(statm, "rb", buffering=0) as told:
-            return int(told.read().split()[1]) * _PAGE
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
-
-
-def cpu_seconds() -> float:
-    """Seconds of CPU since the start, the kernel's part included."""
-    return time.process_time()
-
-
-# TODO-MERGED-DOC: The figures of the whole bridge, from counts that are kept anyway: they cost the same for one
-# peer as for many.
-
-# TODO-MERGED-DOC: What this process costs, as its machine accounts for it.
+        self._broker.publish(self._publisher, Publication(channel, build_payloads(payloads, JSON), name))

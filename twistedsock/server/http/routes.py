@@ -6,7 +6,7 @@ from typing import Any
 
 from twistedsock.codecs.fallback import MAX_BODY
 from twistedsock.codecs.http_api import BATCH_BYTES, LAST_EVENT_ID
-from twistedsock.metrics.prometheus import Metrics, WebhookFigures
+from twistedsock.metrics.prometheus import Metrics, WebhookStatistics
 from twistedsock.server.http.admin import ConnectionsEndpoint, MetricsEndpoint
 from twistedsock.server.http.channels import ChannelsEndpoint
 from twistedsock.server.http.events import EventsEndpoint
@@ -54,7 +54,7 @@ def build_routes(
     context: ServerContext,
     reactor: Any,
     line_ports: Callable[[], list[dict[str, object]]],
-    webhook_statistics: Callable[[], Mapping[str, WebhookFigures]] = dict,
+    webhook_statistics: Callable[[], Mapping[str, WebhookStatistics]] = dict,
     ping_interval: int = 0,
 ) -> list[Route]:
     """To be called once for a server, because endpoints keep state. ``line_ports`` returns the addresses of the line

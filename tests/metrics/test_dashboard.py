@@ -1,4 +1,4 @@
-"""What is said about the metrics, and what is made of them, against those that there are."""
+"""The documentation of metrics and the Grafana dashboard agree with the metrics of the server."""
 
 import json
 import re
@@ -12,15 +12,15 @@ from twistedsock.metrics.prometheus import Metrics
 from twistedsock.testing import FakeServer
 from twistedsock.webhooks.collector import Figures
 
-CHECKOUT = Path(__file__).parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = (CHECKOUT / "docs/reference/metrics.md").read_text(encoding="utf-8")
 DASHBOARD = json.loads((CHECKOUT / "examples/grafana/sockbridge.json").read_text(encoding="utf-8"))
 ROWS = [
     *("Who is here", "Events", "Slow readers", "Refusals", "Turn times", "Memory and CPU"),
     "Backplane and webhooks",
 ]
-OF_PROMETHEUS = {"up"}
-"""What Prometheus itself tells of each target."""
+PROMETHEUS_METRICS = {"up"}
+"""Metrics that Prometheus adds for each target."""
 LABELS = {"job", "instance", "le", "dialect", "code", "method", "status", "version", "python", "twisted", "webhook"}
 FUNCTIONS = {"sum", "max", "min", "by", "rate", "increase", "time", "histogram_quantile", "or"}
 
@@ -46,19 +46,19 @@ QUERIES = [target["expr"] for panel in panels() for target in panel["targets"]]
 ALERTS = re.findall(r"^ +expr: (.*)$", PAGE, re.MULTILINE)
 
 
-def test_the_table_tells_of_all_metrics_and_of_no_others(families: dict[str, Any]) -> None:
+def test_documentation_lists_exactly_the_metrics_of_the_server(families: dict[str, Any]) -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?)\| (.+?) \|$", PAGE, re.MULTILINE)
-    told = {name: (kind, set(re.findall(r"\w+", labels))) for name, kind, labels, _ in rows}
-    there = {
+    documented = {name: (kind, set(re.findall(r"\w+", labels))) for name, kind, labels, _ in rows}
+    reported = {
         name: (family.type, {label for sample in family.samples for label in sample.labels} - {"le"})
         for name, family in families.items()
     }
-    assert told == there
-    assert len(rows) == len(told)
+    assert documented == reported
+    assert len(rows) == len(documented)
 
 
 @pytest.mark.parametrize("query", [*QUERIES, *ALERTS])
-def test_each_query_can_be_read_and_names_what_there_is(query: str, samples: set[str]) -> None:
+def test_queries_are_balanced_and_name_existing_metrics(query: str, samples: set[str]) -> None:
     bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", query)
     assert '"' not in bare
     open_ones = []
@@ -69,14 +69,14 @@ def test_each_query_can_be_read_and_names_what_there_is(query: str, samples: set
             assert open_ones and open_ones.pop() + sign in ("()", "[]", "{}"), query
     assert not open_ones, query
     words = set(re.findall(r"[a-z_]\w*", re.sub(r"\[[^\]]*\]", "", bare)))
-    assert words <= samples | OF_PROMETHEUS | LABELS | FUNCTIONS, query
-    assert words & (samples | OF_PROMETHEUS) or query.startswith("time()"), query
+    assert words <= samples | PROMETHEUS_METRICS | LABELS | FUNCTIONS, query
+    assert words & (samples | PROMETHEUS_METRICS) or query.startswith("time()"), query
     counters = re.findall(r"(\w+(?:_total|_bucket|_sum|_count))\{?", bare)
-    for counter in counters:  # a counter alone says nothing but when the process began
+    for counter in counters:  # the value of a counter alone depends on the start of the process
         assert re.search(rf"(?:rate|increase)\({counter}\b", bare), query
 
 
-def test_the_dashboard_is_one_of_grafana_10_that_asks_for_its_data_source() -> None:
+def test_dashboard_is_for_grafana_10_and_has_a_variable_data_source() -> None:
     assert DASHBOARD["schemaVersion"] >= 38
     variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
     assert variables["datasource"]["type"] == "datasource" and variables["datasource"]["query"] == "prometheus"
@@ -86,10 +86,10 @@ def test_the_dashboard_is_one_of_grafana_10_that_asks_for_its_data_source() -> N
         *(target["datasource"] for panel in panels() for target in panel["targets"]),
     ]
     assert all(source == {"type": "prometheus", "uid": "${datasource}"} for source in sources)
-    assert "id" not in DASHBOARD, "that is for the Grafana that imports it to give"
+    assert "id" not in DASHBOARD, "assigned by the Grafana that imports it"
 
 
-def test_the_dashboard_has_its_rows_and_explains_each_panel() -> None:
+def test_dashboard_has_all_rows_and_a_description_for_each_panel() -> None:
     assert [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"] == ROWS
     for panel in panels():
         assert panel["description"] and panel["targets"], panel["title"]
@@ -97,7 +97,7 @@ def test_the_dashboard_has_its_rows_and_explains_each_panel() -> None:
     assert {"heatmap", "stat", "timeseries"} <= {panel["type"] for panel in panels()}
 
 
-def test_no_panel_lies_on_another() -> None:
+def test_panels_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         place = panel["gridPos"]
@@ -111,7 +111,7 @@ def test_no_panel_lies_on_another() -> None:
         taken |= cells
 
 
-def test_the_dashboard_shows_all_that_the_bridge_counts(samples: set[str]) -> None:
+def test_dashboard_shows_nearly_all_metrics_of_the_server(samples: set[str]) -> None:
     shown = set(re.findall(r"sockbridge_\w+", " ".join(QUERIES)))
     ours = {name for name in samples if name.startswith("sockbridge_") and not name.endswith(("_sum", "_count"))}
     assert ours - shown == {
@@ -122,5 +122,5 @@ def test_the_dashboard_shows_all_that_the_bridge_counts(samples: set[str]) -> No
     }
 
 
-def test_there_are_five_alerts() -> None:
+def test_documentation_has_five_alerts() -> None:
     assert len(ALERTS) == 5

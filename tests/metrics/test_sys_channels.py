@@ -1,57 +1,70 @@
-"""What the bridge tells about itself: when, to whom, and at what cost."""
+"""The channels under $sys/: what they publish, when, and at what cost."""
 
 import json
 from typing import Any
 
 import pytest
 
-from twistedsock.metrics import sys_channels as module
-from twistedsock.metrics.sys_channels import BIT, CLOSED_EACH_TICK, PART_OF_TIME, PERIOD, TICK, Monitor
-from twistedsock.metrics.tables import ENDS, ENDS_ROWS, MAX_PAGE
+from twistedsock.metrics import sys_channels
+from twistedsock.metrics.sys_channels import (
+    MAX_CLOSED_PER_TICK,
+    MAX_CPU_SHARE,
+    SLICE_SECONDS,
+    SNAPSHOT_INTERVAL_SECONDS,
+    TICK_SECONDS,
+    Monitor,
+)
+from twistedsock.metrics.tables import CLOSED_ROWS_PER_PAGE, MAX_CLOSED_KEPT, MAX_PAGE_BYTES
 from twistedsock.session.encoder import Endpoints
 from twistedsock.session.timeline import Step
 from twistedsock.stats import TcpStats
 from twistedsock.testing import FakePolicy, FakeServer, JsonClient
 
 
-class Watched(FakeServer):
-    """A bridge with a monitor. ``seconds(n)`` lets time pass."""
+class MonitoredServer(FakeServer):
+    """A server with a monitor. Each reading of the CPU time is ``work_cpu_seconds`` higher than the one before."""
 
     def __init__(self, **how: Any) -> None:
         super().__init__(**how)
-        self.monitor = Monitor(self.context, lambda: 5_000, lambda: 0.5)
+        self.cpu_seconds = 0.5
+        self.work_cpu_seconds = 0.0
+        self.monitor = Monitor(self.context, lambda: 5_000, self.use_cpu)
         self.monitor.attach()
 
-    def seconds(self, count: int) -> None:
+    def use_cpu(self) -> float:
+        self.cpu_seconds += self.work_cpu_seconds
+        return self.cpu_seconds
+
+    def pass_seconds(self, count: int) -> None:
         for _ in range(count):
-            self.now += TICK
-            self.wall += TICK
+            self.now += TICK_SECONDS
+            self.wall += TICK_SECONDS
             self.monitor.tick()
             self.turn()
 
     def admin(self, *channels: str) -> JsonClient:
-        peer = self.json_client()
+        client = self.json_client()
         for channel in channels:
-            peer.send({"type": "subscribe", "channel": channel})
-        peer.received()
-        return peer
+            client.send({"type": "subscribe", "channel": channel})
+        client.received()
+        return client
 
 
-def events(peer: JsonClient) -> list[dict[str, Any]]:
-    return [message for message in peer.received() if message["type"] == "event"]
+def events(client: JsonClient) -> list[dict[str, Any]]:
+    return [message for message in client.received() if message["type"] == "event"]
 
 
 @pytest.fixture
-def server() -> Watched:
-    return Watched()
+def server() -> MonitoredServer:
+    return MonitoredServer()
 
 
-def test_the_figures_come_each_second(server: Watched) -> None:
+def test_publishes_statistics_each_second(server: MonitoredServer) -> None:
     admin = server.admin("$sys/figures")
     server.turn()
     assert events(admin) == []
     server.context.stats.count_turn(0.5)
-    server.seconds(2)
+    server.pass_seconds(2)
     first, second = events(admin)
     assert (first["name"], first["from"], first["channel"]) == ("figures", "$sys", "$sys/figures")
     assert second["data"]["time"] - first["data"]["time"] == 1.0
@@ -59,24 +72,23 @@ def test_the_figures_come_each_second(server: Watched) -> None:
     assert (first["data"]["channels"], first["data"]["memory_bytes"]) == (0, 5_000)
 
 
-def test_the_figures_are_kept_for_five_minutes(server: Watched) -> None:
-    """Also while nobody reads them, so that a chart has a past."""
-    server.seconds(310)
+def test_keeps_statistics_of_five_minutes_without_subscribers(server: MonitoredServer) -> None:
+    server.pass_seconds(310)
     admin = server.json_client()
     admin.send({"type": "subscribe", "channel": "$sys/figures", "last": 1000})
     server.turn()
     assert len(events(admin)) == 300
 
 
-def test_a_page_comes_at_once_and_then_every_two_seconds(server: Watched) -> None:
+def test_publishes_a_page_at_once_and_then_every_two_seconds(server: MonitoredServer) -> None:
     admin = server.admin("$sys/channels/name/0", "$sys/peers/newest/0")
     server.turn()
     assert [event["name"] for event in events(admin)] == ["channels", "peers"]
-    server.seconds(10)
+    server.pass_seconds(10)
     assert [event["name"] for event in events(admin)] == ["channels", "peers"] * 5
 
 
-def test_who_comes_later_gets_the_same_look(server: Watched) -> None:
+def test_later_subscriber_gets_a_page_of_the_same_snapshot(server: MonitoredServer) -> None:
     server.admin("$sys/channels/name/0")
     server.turn()
     server.line_client().send("PUB new x")
@@ -84,43 +96,38 @@ def test_who_comes_later_gets_the_same_look(server: Watched) -> None:
     second = server.admin("$sys/channels/rate/0")
     server.turn()
     assert events(second)[0]["data"]["total"] == 0
-    server.seconds(2)
+    server.pass_seconds(2)
     assert events(second)[-1]["data"]["total"] == 1
 
 
-def test_all_pages_of_peers_are_of_one_look(server: Watched) -> None:
+def test_all_pages_of_connections_belong_to_one_snapshot(server: MonitoredServer) -> None:
     admin = server.admin("$sys/peers/newest/0", "$sys/peers/id/0")
     server.turn()
     server.line_client()
     admin.send({"type": "subscribe", "channel": "$sys/peers/lag/0"})
     server.turn()
     assert [event["data"]["total"] for event in events(admin)] == [1, 1, 1]
-    server.seconds(2)
+    server.pass_seconds(2)
     assert [event["data"]["total"] for event in events(admin)[-3:]] == [2, 2, 2]
 
 
-def test_what_nobody_reads_costs_nothing(server: Watched) -> None:
+def test_pages_without_subscribers_have_no_history(server: MonitoredServer) -> None:
     admin = server.admin("$sys/channels/name/0", "$sys/peers/id/0", "$sys/peer/p1")
     server.turn()
-    assert server.monitor._channels is not None and server.monitor._peers is not None
     admin.session.connection_lost()
-    server.seconds(1)
-    assert server.monitor._channels is server.monitor._peers is None
-    assert not server.monitor._topics and not server.monitor._told
-    assert [name for name in server.broker.channels if server.broker.channels[name].history] == [
-        b"$sys/peer/p1",
-        b"$sys/figures",
-    ]
+    server.pass_seconds(1)
+    channels = server.broker.channels
+    assert [name for name in channels if channels[name].history] == [b"$sys/peer/p1", b"$sys/figures"]
 
 
-def test_who_left_before_the_answer_gets_none(server: Watched) -> None:
+def test_does_not_publish_a_page_whose_subscriber_has_left(server: MonitoredServer) -> None:
     admin = server.admin("$sys/channels/name/0", "$sys/peers/id/0")
     admin.send({"type": "unsubscribe", "channel": "$sys/channels/name/0"})
     server.turn()
     assert [event["name"] for event in events(admin)] == ["peers"]
 
 
-def test_a_page_that_is_read_again_is_not_emptied(server: Watched) -> None:
+def test_page_that_is_subscribed_again_keeps_its_history(server: MonitoredServer) -> None:
     admin = server.admin("$sys/channels/name/0")
     server.turn()
     admin.send({"type": "unsubscribe", "channel": "$sys/channels/name/0"})
@@ -129,51 +136,50 @@ def test_a_page_that_is_read_again_is_not_emptied(server: Watched) -> None:
     assert server.broker.channels[b"$sys/channels/name/0"].history
 
 
-def test_names_that_are_no_page_stay_silent(server: Watched) -> None:
+def test_publishes_nothing_on_unknown_channels(server: MonitoredServer) -> None:
     admin = server.admin("$sys/peers/foo", "$sys/", "$sys/closed/x", "$sys/channels/name/x")
-    server.seconds(5)
+    server.pass_seconds(5)
     assert events(admin) == []
     assert server.broker.channels.keys() >= {b"$sys/peers/foo", b"$sys/closed/x"}
 
 
-def test_an_id_that_no_session_has_is_told_once(server: Watched) -> None:
+def test_publishes_an_empty_timeline_once_for_an_unknown_id(server: MonitoredServer) -> None:
     admin = server.admin("$sys/peer/nobody")
-    server.seconds(5)
+    server.pass_seconds(5)
     assert [event["data"] for event in events(admin)] == [{"peer": None, "steps": []}]
 
 
-def test_the_timeline_of_a_session_that_ended_is_kept_though_nobody_read_it(server: Watched) -> None:
-    peer = server.line_client()
-    peer.send("SUB k", "QUIT")
-    peer.pipeline.connection_lost("cleanly")
-    server.seconds(10)
+def test_keeps_the_timeline_of_a_session_that_ended_without_subscribers(server: MonitoredServer) -> None:
+    client = server.line_client()
+    client.send("SUB k", "QUIT")
+    client.pipeline.connection_lost("cleanly")
+    server.pass_seconds(10)
     for _ in range(2):
         admin = server.admin("$sys/peer/p1")
-        server.seconds(5)
+        server.pass_seconds(5)
         (event,) = events(admin)
         assert (event["data"]["peer"]["state"], event["data"]["peer"]["channels"]) == ("closed", 1)
         assert [step["step"] for step in event["data"]["steps"]] == ["accepted", "open", "closing", "closed"]
         admin.leaves()
 
 
-def test_a_timeline_that_is_opened_again_does_not_stay_at_an_old_step(server: Watched) -> None:
-    """It was left while its session was closing."""
-    peer = server.line_client()
+def test_timeline_subscribed_again_after_the_close_is_complete(server: MonitoredServer) -> None:
+    client = server.line_client()
     admin = server.admin("$sys/peer/p1")
     server.turn()
     server.now += 1
-    peer.send("QUIT")
+    client.send("QUIT")
     server.turn()
     assert events(admin)[-1]["data"]["peer"]["state"] == "closing"
     admin.send({"type": "unsubscribe", "channel": "$sys/peer/p1"})
-    peer.pipeline.connection_lost("cleanly")
-    server.seconds(1)
+    client.pipeline.connection_lost("cleanly")
+    server.pass_seconds(1)
     admin.send({"type": "subscribe", "channel": "$sys/peer/p1", "last": 1})
     server.turn()
     assert [event["data"]["peer"]["state"] for event in events(admin)] == ["closing", "closed"]
 
 
-def test_the_last_ends_are_kept_and_told_in_pages_when_there_are_new_ones(server: Watched) -> None:
+def test_publishes_pages_of_closed_connections_when_there_are_new_ones(server: MonitoredServer) -> None:
     for _ in range(3):
         server.line_client().leaves()
     admin = server.admin("$sys/closed/0", "$sys/closed/1")
@@ -183,37 +189,42 @@ def test_the_last_ends_are_kept_and_told_in_pages_when_there_are_new_ones(server
     assert [end["id"] for end in first["data"]["closed"]] == ["p3", "p2", "p1"]
     assert first["data"]["closed"][0]["at"] == server.wall
     assert second["data"]["closed"] == []
-    server.seconds(1)
+    server.pass_seconds(1)
     events(admin)
-    server.seconds(10)
+    server.pass_seconds(10)
     assert events(admin) == []
-    for _ in range(ENDS):
+    for _ in range(MAX_CLOSED_KEPT):
         server.line_client().leaves()
-    server.seconds(3)
+    server.pass_seconds(3)
     first, second = events(admin)
-    assert (first["data"]["pages"], first["data"]["total"]) == (ENDS // ENDS_ROWS, ENDS)
+    assert (first["data"]["pages"], first["data"]["total"]) == (
+        MAX_CLOSED_KEPT // CLOSED_ROWS_PER_PAGE,
+        MAX_CLOSED_KEPT,
+    )
     ids = [end["id"] for page in (first, second) for end in page["data"]["closed"]]
-    assert ids == [f"p{number}" for number in range(4 + ENDS, 4 + ENDS - 2 * ENDS_ROWS, -1)]
+    assert ids == [
+        f"p{number}" for number in range(4 + MAX_CLOSED_KEPT, 4 + MAX_CLOSED_KEPT - 2 * CLOSED_ROWS_PER_PAGE, -1)
+    ]
 
 
-def test_a_page_of_ends_with_the_longest_names_fits_into_a_page(server: Watched) -> None:
-    for _ in range(ENDS_ROWS):
-        peer = server.line_client()
-        peer.session.client.nick = b"\xc3\xa9" * 16
-        peer.session.endpoints = Endpoints(
+def test_page_of_closed_connections_with_the_longest_names_is_not_too_long(server: MonitoredServer) -> None:
+    for _ in range(CLOSED_ROWS_PER_PAGE):
+        client = server.line_client()
+        client.session.client.nick = b"\xc3\xa9" * 16
+        client.session.endpoints = Endpoints(
             b"[2001:db8:1111:2222:3333:4444:5555:6666%interface0]:50000", b"unix:" + b"/run" * 27
         )
-        peer.session.mark_closing("\x1f" * 100, "peer")
-        peer.leaves()
+        client.session.mark_closing("\x1f" * 100, "peer")
+        client.leaves()
     admin = server.admin("$sys/closed/0")
     server.turn()
     (event,) = events(admin)
-    assert len(json.dumps(event["data"], ensure_ascii=False).encode()) < MAX_PAGE
+    assert len(json.dumps(event["data"], ensure_ascii=False).encode()) < MAX_PAGE_BYTES
 
 
-def test_a_peers_page_tells_its_steps_as_they_come(server: Watched) -> None:
-    peer = server.line_client()
-    peer.outlet.told = TcpStats(1, 2, 3, 0.004)
+def test_publishes_new_steps_of_a_timeline_at_most_every_quarter_second(server: MonitoredServer) -> None:
+    client = server.line_client()
+    client.outlet.told = TcpStats(1, 2, 3, 0.004)
     admin = server.admin("$sys/peer/p1")
     server.turn()
     (first,) = events(admin)
@@ -221,37 +232,41 @@ def test_a_peers_page_tells_its_steps_as_they_come(server: Watched) -> None:
     assert [step["step"] for step in first["data"]["steps"]] == ["accepted", "open"]
     assert first["data"]["steps"][0]["at"] == server.wall
     server.now += 0.3
-    peer.session.fell_behind(b"k", 17)
+    client.session.fell_behind(b"k", 17)
     server.turn()
     assert events(admin)[-1]["data"]["steps"][-1]["step"] == "behind"
-    peer.session.caught_up(b"k")
+    client.session.caught_up(b"k")
     server.turn()
     assert events(admin) == []  # so soon
-    server.seconds(1)
+    server.pass_seconds(1)
     assert events(admin)[-1]["data"]["steps"][-1]["step"] == "caught-up"
 
 
-def test_a_step_of_who_is_not_read_any_longer_is_forgotten(server: Watched) -> None:
-    peer = server.line_client()
+def test_drops_a_changed_timeline_whose_subscriber_has_left(server: MonitoredServer) -> None:
+    client = server.line_client()
     admin = server.admin("$sys/peer/p1")
     server.turn()
-    peer.session.fell_behind(b"k", 17)
+    client.session.fell_behind(b"k", 17)
     admin.session.connection_lost()
-    server.seconds(2)
-    assert server.monitor._changed == set() and not server.monitor._due
+    server.pass_seconds(2)
+    late = server.json_client()
+    late.send({"type": "subscribe", "channel": "$sys/peer/p1", "last": 10})
+    server.turn()
+    steps = [[step["step"] for step in event["data"]["steps"]] for event in events(late)]
+    assert steps == [["accepted", "open"], ["accepted", "open", "behind"]]
 
 
-def test_the_last_words_about_a_peer_stay(server: Watched) -> None:
-    peer = server.line_client()
+def test_last_timeline_of_a_closed_connection_stays_in_history(server: MonitoredServer) -> None:
+    client = server.line_client()
     admin = server.admin("$sys/peer/p1")
     server.turn()
-    peer.send("QUIT")
-    peer.pipeline.connection_lost("cleanly")
+    client.send("QUIT")
+    client.pipeline.connection_lost("cleanly")
     server.turn()
     last = events(admin)[-1]["data"]
     assert last["peer"]["state"] == "closed"
     assert [step["step"] for step in last["steps"]] == ["accepted", "open", "closing", "closed"]
-    server.seconds(4)
+    server.pass_seconds(4)
     assert events(admin) == []
     late = server.json_client()
     late.send({"type": "subscribe", "channel": "$sys/peer/p1", "last": 1})
@@ -259,27 +274,27 @@ def test_the_last_words_about_a_peer_stay(server: Watched) -> None:
     assert events(late)[0]["data"] == last
 
 
-def test_ends_are_told_while_somebody_reads_them_and_thinned(server: Watched) -> None:
+def test_publishes_a_limited_number_of_closed_connections_per_second(server: MonitoredServer) -> None:
     server.line_client().leaves()
     admin = server.admin("$sys/closed")
-    for _ in range(CLOSED_EACH_TICK + 7):
+    for _ in range(MAX_CLOSED_PER_TICK + 7):
         server.line_client().leaves()
     server.turn()
     ends = events(admin)
-    assert len(ends) == CLOSED_EACH_TICK
+    assert len(ends) == MAX_CLOSED_PER_TICK
     assert {(end["name"], end["data"]["by"]) for end in ends} == {("closed", "peer")}
-    server.seconds(1)
+    server.pass_seconds(1)
     server.line_client().leaves()
     server.turn()
     assert len(events(admin)) == 1
     admin.leaves()
     server.line_client().leaves()
     server.turn()
-    assert not server.monitor._closed
+    assert events(admin) == []
 
 
-class SlowHall(Watched):
-    """Each look at the clock takes a while."""
+class SlowServer(MonitoredServer):
+    """A server whose clock advances with each call."""
 
     pace = 0.0
 
@@ -292,13 +307,13 @@ class SlowHall(Watched):
         return self.now
 
 
-def test_long_work_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_divides_long_work_into_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("twistedsock.metrics.tables.CHANNELS_PER_STEP", 1)
-    server = SlowHall()
+    server = SlowServer()
     server.line_client().send(*[f"PUB c{number} x" for number in range(20)])
     server.turn()
     admin = server.admin("$sys/channels/name/0")
-    server.pace = 2 * BIT
+    server.pace = 2 * SLICE_SECONDS
     turns = 0
     while not server.broker.channels[b"$sys/channels/name/0"].history:
         server.turns.step()
@@ -309,64 +324,64 @@ def test_long_work_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) 
     assert events(admin)[0]["data"]["total"] == 20
 
 
-def test_who_has_much_to_look_at_looks_more_seldom(server: Watched) -> None:
-    """So that it never takes more than a small part of the time."""
+def test_expensive_snapshots_become_less_frequent(server: MonitoredServer) -> None:
     admin = server.admin("$sys/channels/name/0")
     server.turn()
     events(admin)
-    server.monitor._spent = 10 * PART_OF_TIME
-    server.seconds(20)
-    assert len(events(admin)) == 1 + 5  # at once, then after ten seconds as before
-    assert PERIOD == 2.0
+    server.work_cpu_seconds = 10 * MAX_CPU_SHARE
+    server.pass_seconds(2)
+    server.work_cpu_seconds = 0.0
+    server.pass_seconds(18)
+    assert len(events(admin)) == 1 + 5  # the first snapshot, then after ten seconds as before
 
 
-def test_a_look_that_takes_longer_than_a_period_is_not_begun_again(
-    server: Watched, monkeypatch: pytest.MonkeyPatch
+def test_does_not_start_a_snapshot_before_the_previous_one_is_complete(
+    server: MonitoredServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("twistedsock.metrics.tables.CHANNELS_PER_STEP", 1)
-    monkeypatch.setattr(module, "BIT", -1.0)
+    monkeypatch.setattr(sys_channels, "SLICE_SECONDS", -1.0)
     server.line_client().send("PUB a x", "PUB b x", "PUB c x")
     server.turn()
     admin = server.admin("$sys/channels/name/0")
     for _ in range(3):
         server.turns.step()
-        server.now += PERIOD
+        server.now += SNAPSHOT_INTERVAL_SECONDS
         server.monitor.tick()
     server.turn()
     assert len(events(admin)) == 1
 
 
-def test_the_monitor_needs_no_peer_to_have_a_name(server: Watched) -> None:
-    """A step of somebody whom nobody reads about is nothing to it."""
-    peer = server.line_client()
-    server.context.connection_events.stepped(peer.session, Step(1.0, "behind"))
-    assert not server.monitor._due
+def test_ignores_steps_of_connections_without_subscribers(server: MonitoredServer) -> None:
+    client = server.line_client()
+    server.turn()
+    server.context.connection_events.stepped(client.session, Step(1.0, "behind"))
+    assert not server.turns
 
 
-def test_a_step_has_the_same_time_whenever_it_is_told(server: Watched) -> None:
-    """Though the clock on the wall drifts; unless somebody has set it."""
+def test_time_of_a_step_changes_only_if_the_clock_is_set(server: MonitoredServer) -> None:
     server.line_client()
     admin = server.admin("$sys/peer/p1")
     server.turn()
     first = events(admin)[0]["data"]["steps"]
     server.wall += 0.01
-    server.seconds(2)
+    server.pass_seconds(2)
     assert events(admin)[-1]["data"]["steps"] == first
     server.wall += 3600
-    server.seconds(2)
+    server.pass_seconds(2)
     assert events(admin)[-1]["data"]["steps"][0]["at"] == first[0]["at"] + 3600.01
 
 
-def test_long_names_make_short_pages() -> None:
-    """As those who come, and those who prove to be somebody, show."""
+def test_longer_names_make_shorter_pages() -> None:
     subject = "s" * 200
-    server = Watched(policy=FakePolicy(tokens={"t": (subject, {}, None), "root": ("root", {}, None)}, admins=["root"]))
-    peers = [server.line_client() for _ in range(80)]
+    server = MonitoredServer(
+        policy=FakePolicy(tokens={"t": (subject, {}, None), "root": ("root", {}, None)}, admins=["root"])
+    )
+    clients = [server.line_client() for _ in range(80)]
     admin = server.json_client()
     admin.send({"type": "auth", "token": "root"}, {"type": "subscribe", "channel": "$sys/peers/id/0"})
     server.turn()
     assert events(admin)[0]["data"]["pages"] == 1
-    peers[0].send("AUTH t")
-    server.seconds(2)
+    clients[0].send("AUTH t")
+    server.pass_seconds(2)
     page = events(admin)[-1]["data"]
     assert (page["pages"], page["total"]) == (2, 81)
