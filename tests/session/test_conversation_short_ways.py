@@ -183,7 +183,7 @@ BLOCKS: dict[str, tuple[bytes, list[bytes] | None]] = {
     "signs of JSON within": (b"PUB a x{\nPUB a y[\n", [b"x{", b"y["]),
     "UTF-8": ("PUB é 1\nPUB é ü\n".encode(), [b"1", "ü".encode()]),
     "control characters": (b"PUB a \x1b\nPUB a a\tb\n", [b"\x1b", b"a\tb"]),
-    "one line": (b"PUB a 1\n", None),
+    "one line": (b"PUB a 1\n", [b"1"]),
     "nothing": (b"", None),
     "an empty line": (b"\n", None),
     "an empty line between": (b"PUB a 1\n\nPUB a 2\n", None),

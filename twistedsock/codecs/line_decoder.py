@@ -56,19 +56,21 @@ def publishes(block: bytes, most: int) -> Publish | None:
     """The one command that some whole lines are together: publishes in a row to one channel, which is what a busy
     publisher sends. None where they are anything else, or may be longer than ``most``, or need a closer look."""
     start = block.find(b" ", 4) + 1
-    second = block.find(b"\n") + 1
-    if not 5 < start < second or not block.startswith(block[:start], second) or not block.startswith(b"PUB "):
+    end = block.find(b"\n") + 1
+    if not 5 < start < end or not block.startswith(b"PUB "):
         return None
-    payloads = block[start:-1].split(b"\n" + block[:start])
-    is_text = not payloads[0].startswith(JSON_START)
-    if is_text:
-        if any([sign in block for sign in JSON_START]) and any(
-            [payload.startswith(JSON_START) for payload in payloads]
-        ):
+    prefix = block[:start]
+    if end < len(block) and not block.startswith(prefix, end):
+        return None
+    payloads = block[start:-1].split(b"\n" + prefix)
+    if payloads[0].startswith(JSON_START):
+        if not all(map(is_json, payloads)):
             return None
-    elif not all(map(is_json, payloads)):
-        return None
-    built = build_payloads(payloads, TEXT if is_text else JSON)
+        built = build_payloads(payloads, JSON)
+    else:
+        built = build_payloads(payloads, TEXT)
+        if not built.is_plain and any([payload.startswith(JSON_START) for payload in payloads]):
+            return None
     if built.size + start > most or not (built.is_plain and block.isascii() or _are_lines(payloads, block)):
         return None
     return Publish(block[4 : start - 1], built, tags=(None,) * len(payloads))

@@ -128,16 +128,23 @@ def payload_to_json(payload: bytes, kind: PayloadKind) -> bytes:
     return payload if kind is JSON else quote(payload)
 
 
+_NOT_PLAIN_JSON = bytes({*range(32), *range(127, 256)})
+
+_NOT_PLAIN_TEXT = _NOT_PLAIN_JSON + b'"\\'
+
+# As integers: to look for a byte with a bytes object costs ten times as much (CPython first tries it as an integer).
+_BRACE, _BRACKET = b"{["
+
+
 def build_payloads(items: Sequence[bytes], kind: PayloadKind) -> Payloads:
     """Payloads of one kind. They are checked together, because that is faster than one by one."""
     joined = b"".join(items)
-    is_plain = joined.isascii() and len(joined.translate(None, CONTROL)) == len(joined)
-    if is_plain and kind is TEXT:
-        is_plain = not (b'"' in joined or b"\\" in joined)
-        if is_plain and (b"{" in joined or b"[" in joined):
-            is_plain = not any([item.startswith(JSON_START) for item in items])
+    size = len(joined)
+    is_plain = len(joined.translate(None, _NOT_PLAIN_JSON if kind is JSON else _NOT_PLAIN_TEXT)) == size
+    if is_plain and kind is TEXT and (_BRACE in joined or _BRACKET in joined):
+        is_plain = not any([item.startswith(JSON_START) for item in items])
     # The garbage collector soon stops to track a tuple of bytes; it would walk a list as long as a log holds it.
-    return Payloads(tuple(items), len(joined), kind, is_plain)
+    return Payloads(tuple(items), size, kind, is_plain)
 
 
 def payload_to_line(payload: bytes, kind: PayloadKind) -> bytes:
