@@ -96,7 +96,7 @@ def test_no_command_writes_a_secret_into_a_file_that_others_can_read(page: Path)
 
 
 @pytest.mark.parametrize(
-    "name", ["docs/tutorial/first-five-minutes.md", "docs/how-to/operations.md", "docs/tutorial/sockets.md"]
+    "name", ["docs/tutorial/first-five-minutes.md", "docs/how-to/run.md", "docs/tutorial/sockets.md"]
 )
 def test_a_page_that_starts_with_make_run_puts_its_commands_on_the_path(name: str) -> None:
     """`make run` installs them into `.venv/bin`."""

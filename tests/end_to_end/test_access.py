@@ -1,4 +1,4 @@
-"""From a key to a client with rights, as docs/how-to/operations.md describes: keygen, check, token, nc, page."""
+"""From a key to a client with rights, as docs/how-to/access.md describes: keygen, check, token, nc, page."""
 
 import os
 import re
@@ -16,14 +16,14 @@ from playwright.sync_api import sync_playwright
 pytestmark = pytest.mark.end_to_end
 
 CHECKOUT = Path(__file__).parents[2]
-OPERATIONS = CHECKOUT / "docs" / "how-to" / "operations.md"
+ACCESS = CHECKOUT / "docs" / "how-to" / "access.md"
 FIRST_STEPS = CHECKOUT / "docs" / "tutorial" / "first-five-minutes.md"
 CHROMIUM = "/usr/bin/chromium"
 PROGRAM = "import sys; from twistedsock.cli.main import main; sys.exit(main())"
 
 
 def section() -> str:
-    return OPERATIONS.read_text(encoding="utf-8").partition("\n## Who may do what\n")[2].partition("\n## ")[0]
+    return ACCESS.read_text(encoding="utf-8")
 
 
 def fenced(kind: str) -> list[str]:

@@ -196,8 +196,8 @@ def test_who_closes_the_terminal_ends_the_server_in_it(
 
 
 def test_the_commands_of_the_documentation_work(start, tmp_path, environment):
-    """Certificates for the server and for a client, made and shown as docs/how-to/operations.md says."""
-    page = (Path(__file__).parent.parent.parent / "docs" / "how-to" / "operations.md").read_text()
+    """Certificates for the server and for a client, made and shown as docs/how-to/tls.md says."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "how-to" / "tls.md").read_text()
     blocks = re.findall(r"^```sh\n(openssl .*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
     assert len(blocks) == 2
     for block in blocks:
