@@ -60,10 +60,10 @@ class StandInPeer(FakeClient):
         super().__init__(server, JSON_IN_EVENTS, json_decoder)
 
     def send(self, *messages: dict[str, Any]) -> None:
-        self.receives(*(json.dumps(message).encode() for message in messages))
+        self.send_messages(*(json.dumps(message).encode() for message in messages))
 
     def received(self) -> list[dict[str, Any]]:
-        data = self.raw().decode()
+        data = self.received_bytes().decode()
         assert data.endswith("\n\n") or not data, data[-100:]
         events, id = read_events(data)
         assert not id

@@ -76,13 +76,13 @@ def test_a_turn_costs_one_send_however_many_channels_it_comes_from() -> None:
     server = FakeServer()
     readers: list[FakeClient] = [server.line_client(), server.message_client()]
     for reader in readers:
-        reader.receives(*[b"SUB k%d" % number for number in range(7)])
+        reader.send_messages(*[b"SUB k%d" % number for number in range(7)])
     server.turn()
     before = [reader.outlet.sends for reader in readers]
     server.line_client().send(*[f"PUB k{number % 7} {number}" for number in range(EVENTS)])
     server.turn()
     assert [reader.outlet.sends - sends for reader, sends in zip(readers, before, strict=True)] == [1, 1]
-    assert readers[0].raw().count(b"\nMSG ") == EVENTS
+    assert readers[0].received_bytes().count(b"\nMSG ") == EVENTS
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_messages_that_differ_in_their_text_alone_are_not_parsed_each(
         json.dumps({"type": "publish", "channel": "k", "data": f"{number}"}, separators=separators).encode()
         for number in range(1 + 3 * json_decoder._STEP)
     ]
-    server.json_client().receives(*messages)
+    server.json_client().send_messages(*messages)
     assert len(parsed) == 1
     server.turn()
     assert server.broker.channels[b"k"].head == len(messages)

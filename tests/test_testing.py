@@ -135,7 +135,7 @@ def test_a_peer_can_stall_read_on_and_leave(server):
     peer.outlet.drain()
     assert not peer.paused
     assert peer.received() == ["PONG 1", "PONG 2"]
-    peer.leaves()
+    peer.disconnect()
     assert len(server.context.sessions) == 0
 
 
@@ -158,16 +158,16 @@ def test_bytes_may_come_in_at_any_cut(server):
 
 def test_how_a_peer_was_sent_away_is_kept(server):
     peer = server.line_client()
-    assert peer.ending is None
+    assert peer.close_reason is None
     peer.send("QUIT")
-    assert peer.ending is CloseReason.NORMAL
+    assert peer.close_reason is CloseReason.NORMAL
 
 
 def test_faults_are_counted(server, monkeypatch):
     peer = server.line_client()
     monkeypatch.setattr(server.broker, "members", None)
     peer.send("WHO kitchen")
-    assert peer.faults == 1
+    assert peer.exceptions == 1
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])

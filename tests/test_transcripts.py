@@ -118,7 +118,7 @@ class Stage:
         if isinstance(peer, LineClient):
             peer.send_bytes(b"".join(line + b"\n" for line in speech[1]))
         else:
-            peer.receives(*speech[1])
+            peer.send_messages(*speech[1])
         self.rest()
 
     def rest(self) -> None:
@@ -131,10 +131,12 @@ class Stage:
         for name, peer in self.peers.items():
             if isinstance(peer, JsonClient):
                 # The bridge in the hall has one address; a page has come in by the other one.
-                web = [words.replace("127.0.0.1:8081", "127.0.0.1:8082") for words in read_frames(peer.raw())]
+                web = [
+                    words.replace("127.0.0.1:8081", "127.0.0.1:8082") for words in read_frames(peer.received_bytes())
+                ]
                 self.heard[name] += web
             else:
-                self.heard[name] += peer.raw().decode().splitlines()
+                self.heard[name] += peer.received_bytes().decode().splitlines()
 
     def expect(self, name: str, words: str) -> None:
         self.listen()
@@ -167,14 +169,14 @@ class Stage:
         self.peers[name].outlet.drain()
 
     def is_cut_off(self, name: str) -> None:
-        self.peers[name].leaves()
+        self.peers[name].disconnect()
         del self.peers[name], self.heard[name]
 
     def half_closes(self, name: str) -> None:
         self.peers[name].pipeline.end_of_input()
 
     def is_closed(self, name: str, code: str) -> None:
-        assert self.peers[name].ending == CloseReason(int(code))
+        assert self.peers[name].close_reason == CloseReason(int(code))
 
     def server_stops(self) -> None:
         for session in self.server.context.sessions:

@@ -45,10 +45,10 @@ class FakeOutlet:
         self.waiting = bytearray()
         self.sends = 0
         self.on_drained: Callable[[], None] | None = None
-        self.told: TcpStats | None = None
+        self.stats: TcpStats | None = None
 
     def tcp_stats(self) -> TcpStats | None:
-        return self.told
+        return self.stats
 
     def try_write(self, data: bytes) -> bool:
         if self.blocked:
@@ -248,9 +248,9 @@ class FakeClient:
     ) -> None:
         self.server = server
         self.outlet = FakeOutlet()
-        self.ending: CloseReason | None = None
+        self.close_reason: CloseReason | None = None
         self.paused = False
-        self.faults = 0
+        self.exceptions = 0
         self.pipeline = open_session(
             server.context,
             dialect,
@@ -279,24 +279,24 @@ class FakeClient:
         """As ``limit_session``."""
         limit_session(self.session, self.server, **limits)
 
-    def receives(self, *messages: bytes) -> None:
+    def send_messages(self, *messages: bytes) -> None:
         """Messages of the dialect come in from the socket, in one read."""
         self.read(sum(map(len, messages)))
         self.pipeline.submit(list(messages))
 
-    def raw(self) -> bytes:
+    def received_bytes(self) -> bytes:
         """The bytes that have reached the peer since the last look. Replies need not wait for the end of the turn."""
         self.pipeline.flush()
         data = bytes(self.outlet.sent[self._looked :])
         self._looked = len(self.outlet.sent)
         return data
 
-    def leaves(self) -> None:
+    def disconnect(self) -> None:
         """The connection is lost."""
         self.pipeline.connection_lost()
 
     def _hang_up(self, ending: CloseReason) -> None:
-        self.ending = ending
+        self.close_reason = ending
         self.paused = False  # as the shells do, who read the stream to its end
 
     def _pause(self) -> None:
@@ -306,7 +306,7 @@ class FakeClient:
         self.paused = False
 
     def _report(self) -> None:
-        self.faults += 1
+        self.exceptions += 1
 
 
 def limit_session(session: Session, server: "FakeServer", **limits: float) -> None:
@@ -335,7 +335,7 @@ class LineClient(FakeClient):
 
     def received(self) -> list[str]:
         """Lines since the last look; half a line is an error of the test."""
-        data = self.raw()
+        data = self.received_bytes()
         assert data.endswith(b"\n") or not data, data[-100:]
         return data.decode().split("\n")[:-1]
 
@@ -365,10 +365,10 @@ class MessageClient(FakeClient):
         super().__init__(server, LINES_IN_MESSAGES, line_decoder)
 
     def send(self, *lines: str) -> None:
-        self.receives(*(line.encode() for line in lines))
+        self.send_messages(*(line.encode() for line in lines))
 
     def received(self) -> list[str]:
-        return read_frames(self.raw())
+        return read_frames(self.received_bytes())
 
 
 class JsonClient(FakeClient):
@@ -378,10 +378,10 @@ class JsonClient(FakeClient):
         super().__init__(server, JSON_IN_MESSAGES, json_decoder)
 
     def send(self, *messages: dict[str, Any]) -> None:
-        self.receives(*(json.dumps(message).encode() for message in messages))
+        self.send_messages(*(json.dumps(message).encode() for message in messages))
 
     def received(self) -> list[dict[str, Any]]:
-        return [json.loads(message) for message in read_frames(self.raw())]
+        return [json.loads(message) for message in read_frames(self.received_bytes())]
 
 
 class FakeServer:

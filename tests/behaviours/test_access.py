@@ -104,4 +104,4 @@ def test_a_token_that_runs_out_is_told_before_and_ends_the_conversation(server: 
     server.wall += 10
     server.context.expiry_watcher.check()
     assert "run out" in reader.received()[0]["text"]
-    assert reader.client.ending is CloseReason.POLICY
+    assert reader.client.close_reason is CloseReason.POLICY

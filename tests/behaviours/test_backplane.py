@@ -47,7 +47,7 @@ def test_after_another_epoch_clients_come_back_and_learn_it(
     server.restart_backplane()
     publish(publisher, "three")
     assert [message["type"] for message in reader.received()] == ["notice"]
-    assert reader.client.ending is CloseReason.TRY_AGAIN and publisher.client.ending is None
+    assert reader.client.close_reason is CloseReason.TRY_AGAIN and publisher.client.close_reason is None
     again = reader_meets(server)
     answer = again.asks("subscribe", channel="kitchen", since=2, epoch=place["epoch"])
     assert answer["recovered"] is False and answer["epoch"] != place["epoch"] and answer["offset"] == 1

@@ -101,7 +101,7 @@ def test_who_comes_and_goes_is_told_to_those_who_ask(publisher: Voice, reader: V
 def test_who_is_lost_has_left(publisher: Voice, reader: Voice) -> None:
     publisher.asks("subscribe", channel="kitchen")
     reader.asks("subscribe", channel="kitchen", presence=True)
-    publisher.client.leaves()
+    publisher.client.disconnect()
     assert [message["type"] for message in reader.received()] == ["leave"]
 
 
@@ -158,7 +158,7 @@ def test_a_refusal_has_a_code_and_the_conversation_goes_on(
 @pytest.mark.parametrize("message", [b"NONSENSE", b'{"type":"nonsense","id":1}'])
 def test_what_is_no_command_is_refused_in_the_words_of_the_dialect(reader: Voice, message: bytes) -> None:
     is_line = isinstance(reader, LineVoice)
-    reader.client.receives(message)
+    reader.client.send_messages(message)
     (heard,) = reader.client.received()
     if is_line:
         assert heard.startswith("ERR unknown-command ") and "HELP" in heard and "QUIT" in heard

@@ -22,7 +22,7 @@ def publish(server: FakeServer, channel: str, count: int, payload: str = PAYLOAD
     for _ in range(count):
         writer.send(f"PUB {channel} {payload}")
     settle(server)
-    writer.leaves()
+    writer.disconnect()
 
 
 def test_what_the_log_drops_while_a_history_is_sent_is_reported(

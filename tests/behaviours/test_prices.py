@@ -68,7 +68,7 @@ def test_a_message_that_cannot_be_read_costs_by_its_size(server: FakeServer, pay
     """Its id and halves of surrogate pairs are looked for."""
     peer = server.json_client()
     peer.limit(commands_per_second=1, commands_burst=20)
-    peer.receives(b'{"type":"publish","channel":"a","id":1,"data":"' + payload + b'"}')
+    peer.send_messages(b'{"type":"publish","channel":"a","id":1,"data":"' + payload + b'"}')
     assert [error["code"] for error in peer.received()[1:]] == ["bad-json"]
     peer.send(*[{"type": "ping"}] * 20)
     assert [reply["type"] for reply in peer.received()].count("pong") == 20 - 12

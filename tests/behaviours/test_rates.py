@@ -34,5 +34,5 @@ def test_who_goes_on_is_told_and_closed(server: FakeServer, publisher: Voice, re
     as_a_stranger(publisher, 2)
     publisher.says_together(*[("ping", {})] * 7)
     assert [message["type"] for message in publisher.received()] == ["pong", "pong", "error", "error", "notice"]
-    assert publisher.client.ending is CloseReason.POLICY
+    assert publisher.client.close_reason is CloseReason.POLICY
     assert reader.received() == [] and reader.asks("ping")["type"] == "pong"

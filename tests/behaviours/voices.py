@@ -223,7 +223,7 @@ class JsonVoice(Voice):
         self.says_together((verb, fields))
 
     def says_together(self, *commands: tuple[str, dict[str, Any]]) -> None:
-        self.client.receives(*(self._message(verb, **fields) for verb, fields in commands))
+        self.client.send_messages(*(self._message(verb, **fields) for verb, fields in commands))
 
     def _message(self, verb: str, raw: str = "", **fields: Any) -> bytes:
         self._count += 1

@@ -70,7 +70,7 @@ class SessionClient(Client):
     # What it says.
 
     def act(self) -> None:
-        if self.peer.ending is not None:
+        if self.peer.close_reason is not None:
             self.come_back()
             return
         what = self.random.random()
@@ -93,7 +93,7 @@ class SessionClient(Client):
     def come_back(self) -> None:
         """Its connection breaks, and it goes on where it was."""
         self.read()
-        self.peer.leaves()
+        self.peer.disconnect()
         wanted = [*self.cursors]
         self.connect()
         for channel in wanted:
@@ -128,7 +128,7 @@ class SessionClient(Client):
         if self.is_json:
             for one in asked:
                 fields = {name: value for name, value in one.items() if name not in ("verb", "known")}
-                self.peer.receives(json.dumps({"type": one["verb"], "id": 1, **fields}).encode())
+                self.peer.send_messages(json.dumps({"type": one["verb"], "id": 1, **fields}).encode())
             return
         verbs = {"publish": "PUB", "subscribe": "SUB", "unsubscribe": "UNSUB", "history": "HIST"}
         lines = []
@@ -141,7 +141,7 @@ class SessionClient(Client):
     # What it is sent.
 
     def read(self) -> None:
-        self.buffer += self.peer.raw()
+        self.buffer += self.peer.received_bytes()
         if self.kind == "line":
             *lines, self.buffer = self.buffer.split(b"\n")
             for line in lines:
@@ -254,12 +254,12 @@ class SessionClient(Client):
 
     def drain(self) -> None:
         self.peer.outlet.drain()
-        if self.peer.ending is not None:
+        if self.peer.close_reason is not None:
             self.come_back()
 
     def check_complete(self) -> None:
         assert not self.asked, f"{self.kind}: no answer to {self.asked[0]}"
-        assert not self.buffer and not self.message and not self.peer.faults
+        assert not self.buffer and not self.message and not self.peer.exceptions
         for cursor in self.cursors.values():
             cursor.check_complete()
 

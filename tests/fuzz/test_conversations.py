@@ -72,9 +72,9 @@ class Guest:
 
     def send(self) -> None:
         """As much as is read: a shell reads no more of a peer that is paused."""
-        if self.peer.ending is not None:
+        if self.peer.close_reason is not None:
             self.unsaid.clear()  # a shell drops what still comes
-        while self.unsaid and not self.peer.paused and self.peer.ending is None:
+        while self.unsaid and not self.peer.paused and self.peer.close_reason is None:
             piece = self.unsaid.pop(0)
             self.read = len(piece) if self.kind == "line" else sum(map(len, piece))
             if self.kind == "line":
@@ -85,10 +85,10 @@ class Guest:
                 codec: Any = json_decoder if self.kind == "json" else line_decoder
                 for message in piece:
                     self.due.ask(codec.decode(message), self.kind == "json")
-                self.peer.receives(*piece)
+                self.peer.send_messages(*piece)
 
     def is_bounded(self) -> None:
-        assert self.peer.faults == 0
+        assert self.peer.exceptions == 0
         backlog = kept(self.peer.pipeline._backlog)
         assert backlog <= 2 * self.read + 64 * PART, "more waits than one read has brought"
         assert len(self.peer.outlet.waiting) <= 2 * CHUNK_BYTES + MAX_MESSAGE
@@ -99,19 +99,19 @@ class Guest:
 
     def goes(self) -> None:
         self.is_answered(complete=False)
-        self.peer.leaves()
+        self.peer.disconnect()
 
     def is_answered(self, complete: bool) -> None:
         """All that it heard was of its dialect, and what was due, in its order."""
-        self.heard += self.peer.raw()
+        self.heard += self.peer.received_bytes()
         if complete:
             told = said(self.dialect, self.heard)
             if self.kind == "json":
                 told = [json.loads(message, parse_int=str) for message in told]
             replies = replies_of(told)
-            if self.peer.ending not in (None, CloseReason.NORMAL) and replies and replies[-1] == "BYE":
+            if self.peer.close_reason not in (None, CloseReason.NORMAL) and replies and replies[-1] == "BYE":
                 del replies[-1]  # the last word to who is turned out
-            assert self.due.fits(replies, closed=self.peer.ending is not None), told
+            assert self.due.fits(replies, closed=self.peer.close_reason is not None), told
 
 
 STEP = st.one_of(
@@ -176,8 +176,8 @@ def test_any_conversation(kinds: list[str], late: bool, lag: str, policy: Any, s
     bystander.send("PING still there")
     assert bystander.received()[-1] == "PONG still there"
     for guest in guests:
-        guest.peer.leaves()
-    bystander.leaves()
+        guest.peer.disconnect()
+    bystander.disconnect()
     assert len(server.context.sessions) == 0
     assert not any(channel.subscriptions for channel in server.broker.channels.values())
 
@@ -198,7 +198,7 @@ def come_to_rest(server: FakeServer, guests: list[Guest]) -> None:
             guest.send()
             guest.is_bounded()
         server.turn()
-        waits = any((guest.unsaid and guest.peer.ending is None) or guest.peer.paused for guest in guests)
+        waits = any((guest.unsaid and guest.peer.close_reason is None) or guest.peer.paused for guest in guests)
         late = isinstance(server.backplane, LateBackplane) and len(server.backplane) > 0
         if not (waits or late or server.turns):
             return

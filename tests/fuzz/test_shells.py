@@ -80,7 +80,7 @@ def live(connection: Connection, clock: Clock, server: FakeServer, pieces: list[
         clock.advance(0)
         server.turn()
         connection.ends_if_closed()
-    somebody.leaves()
+    somebody.disconnect()
     for _ in range(3):
         connection.drains()
         clock.advance(0)
@@ -102,7 +102,7 @@ def ends(connection: Connection, clock: Clock, server: FakeServer) -> None:
     bystander = server.json_client()
     bystander.send({"type": "ping", "id": 1})
     assert bystander.received()[-1] == {"type": "pong", "id": 1}
-    bystander.leaves()
+    bystander.disconnect()
     connection.goes()
     for _ in range(4):
         clock.advance(100)

@@ -16,7 +16,7 @@ def test_counts_clients_by_protocol() -> None:
     line, _ = server.line_client(), server.json_client()
     server.json_client()
     assert count_clients(server.context) == {"total": 3, "line": 1, "json": 2, "events": 0}
-    line.leaves()
+    line.disconnect()
     assert count_clients(server.context) == {"total": 2, "line": 0, "json": 2, "events": 0}
 
 

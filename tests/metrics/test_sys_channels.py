@@ -160,7 +160,7 @@ def test_keeps_the_timeline_of_a_session_that_ended_without_subscribers(server: 
         (event,) = events(admin)
         assert (event["data"]["peer"]["state"], event["data"]["peer"]["channels"]) == ("closed", 1)
         assert [step["step"] for step in event["data"]["steps"]] == ["accepted", "open", "closing", "closed"]
-        admin.leaves()
+        admin.disconnect()
 
 
 def test_timeline_subscribed_again_after_the_close_is_complete(server: MonitoredServer) -> None:
@@ -181,7 +181,7 @@ def test_timeline_subscribed_again_after_the_close_is_complete(server: Monitored
 
 def test_publishes_pages_of_closed_connections_when_there_are_new_ones(server: MonitoredServer) -> None:
     for _ in range(3):
-        server.line_client().leaves()
+        server.line_client().disconnect()
     admin = server.admin("$sys/closed/0", "$sys/closed/1")
     server.turn()
     first, second = events(admin)
@@ -194,7 +194,7 @@ def test_publishes_pages_of_closed_connections_when_there_are_new_ones(server: M
     server.pass_seconds(10)
     assert events(admin) == []
     for _ in range(MAX_CLOSED_KEPT):
-        server.line_client().leaves()
+        server.line_client().disconnect()
     server.pass_seconds(3)
     first, second = events(admin)
     assert (first["data"]["pages"], first["data"]["total"]) == (
@@ -215,7 +215,7 @@ def test_page_of_closed_connections_with_the_longest_names_is_not_too_long(serve
             b"[2001:db8:1111:2222:3333:4444:5555:6666%interface0]:50000", b"unix:" + b"/run" * 27
         )
         client.session.mark_closing("\x1f" * 100, "peer")
-        client.leaves()
+        client.disconnect()
     admin = server.admin("$sys/closed/0")
     server.turn()
     (event,) = events(admin)
@@ -224,7 +224,7 @@ def test_page_of_closed_connections_with_the_longest_names_is_not_too_long(serve
 
 def test_publishes_new_steps_of_a_timeline_at_most_every_quarter_second(server: MonitoredServer) -> None:
     client = server.line_client()
-    client.outlet.told = TcpStats(1, 2, 3, 0.004)
+    client.outlet.stats = TcpStats(1, 2, 3, 0.004)
     admin = server.admin("$sys/peer/p1")
     server.turn()
     (first,) = events(admin)
@@ -275,20 +275,20 @@ def test_last_timeline_of_a_closed_connection_stays_in_history(server: Monitored
 
 
 def test_publishes_a_limited_number_of_closed_connections_per_second(server: MonitoredServer) -> None:
-    server.line_client().leaves()
+    server.line_client().disconnect()
     admin = server.admin("$sys/closed")
     for _ in range(MAX_CLOSED_PER_TICK + 7):
-        server.line_client().leaves()
+        server.line_client().disconnect()
     server.turn()
     ends = events(admin)
     assert len(ends) == MAX_CLOSED_PER_TICK
     assert {(end["name"], end["data"]["by"]) for end in ends} == {("closed", "peer")}
     server.pass_seconds(1)
-    server.line_client().leaves()
+    server.line_client().disconnect()
     server.turn()
     assert len(events(admin)) == 1
-    admin.leaves()
-    server.line_client().leaves()
+    admin.disconnect()
+    server.line_client().disconnect()
     server.turn()
     assert events(admin) == []
 

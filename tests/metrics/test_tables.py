@@ -245,7 +245,7 @@ def connect(server: FakeServer, *sent_bytes: int) -> list[LineClient]:
     """Clients, each with so many bytes sent to it."""
     clients = [server.line_client() for _ in sent_bytes]
     for client, sent in zip(clients, sent_bytes, strict=True):
-        client.outlet.told = TcpStats(sent, 0, 0, 0.001)
+        client.outlet.stats = TcpStats(sent, 0, 0, 0.001)
     return clients
 
 
@@ -286,7 +286,7 @@ def test_forgets_closed_connections() -> None:
     closed, _ = connect(server, 10, 20)
     first = connection_table(server)
     ids(first, Topic("peers", "sent"))
-    closed.leaves()
+    closed.disconnect()
     second = connection_table(server, first)
     assert ids(second, Topic("peers", "sent")) == ["p2"]
     assert [session.client.id for session in second.sent] == [b"p2"]

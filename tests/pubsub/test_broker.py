@@ -74,7 +74,7 @@ def test_a_channel_goes_with_its_last_reader() -> None:
     server = FakeServer()
     first, second = server.line_client(), server.line_client()
     first.send("SUB a"), second.send("SUB a")
-    first.leaves()
+    first.disconnect()
     assert names(server) == "a"
     second.send("UNSUB a")
     assert names(server) == ""
@@ -271,7 +271,7 @@ def test_who_goes_is_not_woken() -> None:
     peer = server.line_client()
     publish(server, "a")
     peer.send("SUB a last=1"), peer.received()
-    peer.leaves()
+    peer.disconnect()
     server.turn()
     assert peer.received() == []
 
@@ -297,7 +297,7 @@ def test_at_rest_an_event_leaves_at_once() -> None:
     subscriber, publisher = server.line_client(), server.line_client()
     subscriber.send("SUB k")
     server.turn()
-    subscriber.raw()
+    subscriber.received_bytes()
     server.now += 2 * IDLE_FLUSH_AFTER_SECONDS
     publisher.send("PUB k x")
     assert bytes(subscriber.outlet.sent).endswith(b"MSG k 1 p2 x\n") and not len(server.turns)

@@ -153,7 +153,11 @@ def test_another_epoch_ends_the_sessions_of_the_readers_who_come_back_and_are_to
     server.turn()
     assert breaks == [(b"a", None)]
     assert told(caught_up)[:4] == [*msg(1, 2, 3), "NOTICE the events of"]
-    assert (caught_up.ending, slow.ending, other.ending) == (CloseReason.TRY_AGAIN, CloseReason.TRY_AGAIN, None)
+    assert (caught_up.close_reason, slow.close_reason, other.close_reason) == (
+        CloseReason.TRY_AGAIN,
+        CloseReason.TRY_AGAIN,
+        None,
+    )
     slow.outlet.drain()
     assert "MSG a 1 p" in told(slow)[0] and slow.session.state is SessionState.CLOSING
     other.received()
@@ -193,7 +197,7 @@ def test_many_readers_of_a_channel_with_another_epoch_are_dismissed_in_time_slic
     ended: list[int] = []
     while len(server.turns):
         server.turns.step()
-        ended.append(sum(peer.ending is not None for peer in peers))
+        ended.append(sum(peer.close_reason is not None for peer in peers))
     assert ended[-1] == 50 and 1 in ended and 25 in ended
 
 
@@ -215,7 +219,9 @@ def test_a_client_of_a_former_epoch_gets_no_event_that_waits_when_it_is_dismisse
     server.broker.postpone(lambda: deliver(server, 2, 1, b"e2"))  # in the turn in which it is dismissed
     deliver(server, 1, 1, b"e2")
     server.turn()
-    assert not any(line.startswith("MSG a 2") for line in peer.received()) and peer.ending is CloseReason.TRY_AGAIN
+    assert (
+        not any(line.startswith("MSG a 2") for line in peer.received()) and peer.close_reason is CloseReason.TRY_AGAIN
+    )
 
 
 def test_an_error_in_one_session_keeps_no_other_of_a_former_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +232,7 @@ def test_an_error_in_one_session_keeps_no_other_of_a_former_epoch(monkeypatch: p
     monkeypatch.setattr(peers[2].outlet, "write", lambda data: 1 / 0)
     with pytest.raises(ExceptionGroup, match="former epoch"):
         server.turn()
-    assert [peer.ending for peer in peers[:2]] == [CloseReason.TRY_AGAIN] * 2
+    assert [peer.close_reason for peer in peers[:2]] == [CloseReason.TRY_AGAIN] * 2
 
 
 def test_a_client_that_has_subscribed_to_the_new_epoch_stays() -> None:
@@ -238,7 +244,7 @@ def test_a_client_that_has_subscribed_to_the_new_epoch_stays() -> None:
     server.turn()
     deliver(server, 3, 1, b"e2")
     server.turn()
-    assert told(peer) == [*msg(1), "OK a offset=2 epoch=e2", *msg(3)] and peer.ending is None
+    assert told(peer) == [*msg(1), "OK a offset=2 epoch=e2", *msg(3)] and peer.close_reason is None
 
 
 def test_a_reader_that_has_gone_before_its_turn_is_no_trouble() -> None:
@@ -246,10 +252,10 @@ def test_a_reader_that_has_gone_before_its_turn_is_no_trouble() -> None:
     left, unsubscribed = subscribed(server), subscribed(server, "presence=on")
     deliver(server, 1)
     deliver(server, 1, 1, b"e2")
-    left.leaves()
+    left.disconnect()
     unsubscribed.send("UNSUB a")
     server.turn()
-    assert left.ending is None and unsubscribed.ending is None
+    assert left.close_reason is None and unsubscribed.close_reason is None
     assert not server.broker.channels[b"a"].subscriptions
 
 
@@ -260,8 +266,8 @@ def test_a_reader_that_subscribes_again_while_others_are_dismissed_stays() -> No
     deliver(server, 1, 1, b"e2")
     clock = iter(range(10_000))
     server.broker.clock = lambda: float(next(clock))  # each look at the clock is a second later
-    while peers[0].ending is None:
+    while peers[0].close_reason is None:
         server.turns.step()
     peers[4].send("SUB a")
     server.turn()
-    assert [peer.ending for peer in peers] == [CloseReason.TRY_AGAIN] * 4 + [None]
+    assert [peer.close_reason for peer in peers] == [CloseReason.TRY_AGAIN] * 4 + [None]

@@ -160,7 +160,7 @@ def test_the_channels_of_the_server_have_shares_of_their_own(monkeypatch: pytest
     assert [asks(one, f"SUB $sys/{number}") for number in range(9)] == ["OK"] * 8 + ["ERR"]
     assert asks(other, "SUB $sys/other") == "OK" and asks(other, "SUB $sys/another") == "ERR"
     assert "a" in owners(server), "a channel of clients does not give way to one of the server"
-    one.leaves()
+    one.disconnect()
     assert [asks(other, f"SUB $sys/{number}") for number in range(8)] == ["OK"] * 7 + ["ERR"]
 
 
@@ -263,7 +263,7 @@ def test_everything_is_given_back(late: bool) -> None:
             asks(peer, f"PUB c{number % 25} x")
             asks(peer, f"SUB c{(number + 3) % 25}")
     for peer in peers:
-        peer.leaves()
+        peer.disconnect()
     server.now += 11
     server.broker.expire_histories()
     server.turn()
@@ -293,7 +293,7 @@ def test_a_subscription_counts_for_the_identity_that_it_was_made_with() -> None:
     peer.session.client.principal = C
     assert asks(peer, "SUB more") == "OK"
     assert server.broker.subscription_shares.of(A) == 8 and server.broker.subscription_shares.of(C) == 1
-    peer.leaves()
+    peer.disconnect()
     assert server.broker.subscriptions == 0
 
 

@@ -175,7 +175,7 @@ def test_a_long_reply_ends_with_its_peer(server: FakeServer) -> None:
     peer = server.line_client()
     server.broker.clock = Ticking(TIME_SLICE_SECONDS)
     peer.send("HIST a")
-    peer.leaves()
+    peer.disconnect()
     sent = len(peer.outlet.sent)
     server.turn()
     assert len(peer.outlet.sent) == sent

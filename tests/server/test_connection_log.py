@@ -29,7 +29,7 @@ def lines(logged):
 
 def test_a_line_says_who_it_was_and_how_it_ended(watched, logged):
     peer = watched.line_client()
-    peer.outlet.told = TcpStats(sent=200, received=100, unsent=0, rtt=0.001)
+    peer.outlet.stats = TcpStats(sent=200, received=100, unsent=0, rtt=0.001)
     peer.send("NICK ann", "SUB kitchen", "PUB kitchen secret")
     watched.now += 2.5
     peer.session.connection_lost("cleanly")

@@ -176,7 +176,7 @@ class Three:
         return found
 
 
-MADE_FOR_EACH = {"factory", "transport", "_conversation", "_frames", "_outlet", "autoPingPendingCall"}
+MADE_FOR_EACH = {"factory", "transport", "_pipeline", "_frames", "_outlet", "autoPingPendingCall"}
 ELSEWHERE = MADE_FOR_EACH | HANDSHAKE_STATE | SHARED.keys() | set(WebSocketServerProtocol.CONFIG_ATTRS)
 
 

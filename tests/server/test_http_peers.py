@@ -45,8 +45,8 @@ def test_a_peer_is_told_why_it_is_sent_away(ask, query, words):
     answer = ask("DELETE", "/peers/p1" + query)
     assert (answer.status, answer.body) == (204, b"")
     assert peer.received() == [f"NOTICE disconnected by an administrator{words}", "BYE"]
-    assert peer.ending is CloseReason.POLICY
-    peer.leaves()
+    assert peer.close_reason is CloseReason.POLICY
+    peer.disconnect()
     assert ask("DELETE", "/peers/p1").status == 404
 
 
@@ -54,7 +54,7 @@ def test_a_peer_is_told_why_it_is_sent_away(ask, query, words):
 def test_a_reason_is_one_short_line(ask, reason):
     peer = ask.server.line_client()
     assert ask("DELETE", f"/peers/p1?reason={reason}").code == (400, "bad-argument")
-    assert peer.ending is None
+    assert peer.close_reason is None
 
 
 @pytest.mark.parametrize("method, path", [("GET", "/peers"), ("GET", "/peers/p1"), ("DELETE", "/peers/p1")])

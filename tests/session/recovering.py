@@ -89,7 +89,7 @@ class Client:
     # What it hears.
 
     def look(self) -> None:
-        *lines, self.buffer = (self.buffer + self.peer.raw()).split(b"\n")
+        *lines, self.buffer = (self.buffer + self.peer.received_bytes()).split(b"\n")
         for line in lines:
             kind, *words = line.decode().split(" ")
             if kind == "MSG":

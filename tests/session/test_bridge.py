@@ -80,7 +80,8 @@ def test_a_fault_of_one_peer_keeps_no_other_from_being_reviewed(monkeypatch: pyt
     with pytest.raises(ExceptionGroup, match="could not be reviewed"):
         server.context.change_policy(FakePolicy())
     assert (
-        faulty.received()[1:] == [f"NOTICE {NOT_REVIEWED.decode()}", "BYE"] and faulty.ending is CloseReason.TRY_AGAIN
+        faulty.received()[1:] == [f"NOTICE {NOT_REVIEWED.decode()}", "BYE"]
+        and faulty.close_reason is CloseReason.TRY_AGAIN
     )
     assert other.received() == ["NOTICE you may not read news any longer, and are not subscribed to it"]
 
@@ -271,7 +272,7 @@ def test_a_token_that_is_no_longer_accepted_allows_nothing_at_once() -> None:
     server.turn()
     heard = [line.split(" ")[0] for line in renewed.received()]
     assert [word for word in heard if word != "LEAVE"] == ["ERR", "OK", "OK"]
-    assert renewed.ending is None and gone.ending is CloseReason.POLICY
+    assert renewed.close_reason is None and gone.close_reason is CloseReason.POLICY
 
 
 def test_another_policy_during_a_review_is_the_one_that_holds() -> None:
@@ -334,7 +335,7 @@ def test_who_goes_while_its_subscriptions_are_looked_into_is_gone() -> None:
     peer.send(*[f"SUB a.{number}" for number in range(10)])
     server.broker.clock = Ticking()
     peer.send("AUTH t", "PING after")
-    peer.leaves()
+    peer.disconnect()
     server.turn()
     assert len(server.context.sessions) == 0 and not server.broker.channels
 
@@ -351,7 +352,7 @@ def test_a_fault_while_subscriptions_are_looked_into_closes_the_session(monkeypa
     server.turn()
     heard = peer.received()
     assert heard[0].startswith("OK ") and heard[1:] == [f"NOTICE {NOT_REVIEWED.decode()}", "BYE"]
-    assert peer.ending is CloseReason.TRY_AGAIN and peer.faults == 1
+    assert peer.close_reason is CloseReason.TRY_AGAIN and peer.exceptions == 1
 
 
 def test_a_reply_that_waits_after_a_token_is_not_overtaken() -> None:
@@ -406,7 +407,7 @@ def test_a_review_ends_when_the_next_one_must_find_something_else(policy: FakePo
     server.turn()
     for peer in peers:
         assert ("MSG k 1 x 1" in peer.received()) is (policy is None)
-        assert peer.ending is (None if policy is None else CloseReason.POLICY)
+        assert peer.close_reason is (None if policy is None else CloseReason.POLICY)
 
 
 def test_nothing_is_reviewed_where_there_is_no_policy_before_and_after() -> None:

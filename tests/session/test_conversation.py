@@ -58,7 +58,7 @@ def test_a_fault_in_a_run_is_answered_to_each(peer: LineClient, monkeypatch: pyt
     monkeypatch.setattr(peer.server.broker, "publish", lambda *arguments: 1 / 0)
     peer.send("PUB a 1", "PUB a 2", "PING")
     assert answers(peer) == ["ERR", "ERR", "PONG"]
-    assert peer.faults == 1
+    assert peer.exceptions == 1
 
 
 def test_nothing_is_nothing(peer: LineClient) -> None:
@@ -165,7 +165,7 @@ def test_finish_runs_what_came_and_leaves(peer: LineClient) -> None:
     peer.send("PING 1")
     peer.pipeline.end_of_input()
     assert peer.received() == ["PONG 1", "BYE"]
-    assert peer.ending == 1000
+    assert peer.close_reason == 1000
 
 
 def test_finish_waits_behind_what_waits() -> None:
@@ -175,18 +175,18 @@ def test_finish_waits_behind_what_waits() -> None:
     peer.received()
     peer.send("SUB a", "PUB a 1", "PING")
     peer.pipeline.end_of_input()
-    assert peer.ending is None
+    assert peer.close_reason is None
     server.backplane.release()
     server.backplane.release()
     assert answers(peer)[-3:] == ["PONG", "MSG", "BYE"]
-    assert peer.ending == 1000
+    assert peer.close_reason == 1000
 
 
 def test_who_leaves_is_not_paused(peer: LineClient) -> None:
     """Though its last words wait for the socket: its stream must be read to the end."""
     peer.outlet.room = 0
     peer.send("QUIT", "PING 1")
-    assert peer.ending == 1000 and not peer.paused
+    assert peer.close_reason == 1000 and not peer.paused
     peer.send("PING 2")
     peer.outlet.drain()
     assert peer.received() == ["BYE"]
@@ -229,7 +229,7 @@ def test_a_fault_is_reported_once_and_the_rest_goes_on(
     first, fault, second = peer.received()
     assert (first, second) == ("PONG 1", "PONG 2")
     assert fault.startswith(f"ERR {ErrorCode.INTERNAL.value.decode()} ")
-    assert peer.faults == 1
+    assert peer.exceptions == 1
     peer.send("PING 3")
     assert peer.received() == ["PONG 3"]
 
@@ -241,7 +241,7 @@ def test_a_fault_in_reading_a_message_is_answered_with_its_id(monkeypatch: pytes
     peer.send({"type": "ping", "id": 7})
     (fault,) = peer.received()
     assert (fault["id"], fault["code"]) == (7, ErrorCode.INTERNAL.value.decode())
-    assert peer.faults == 1
+    assert peer.exceptions == 1
 
 
 def test_a_fault_in_what_had_waited(peer: LineClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +252,7 @@ def test_a_fault_in_what_had_waited(peer: LineClient, monkeypatch: pytest.Monkey
     peer.send("WHO a", "PING 2")
     peer.outlet.drain()
     assert answers(peer) == ["PONG", "ERR", "PONG"]
-    assert peer.faults == 1 and not peer.paused
+    assert peer.exceptions == 1 and not peer.paused
 
 
 def test_a_lost_peer_resumes_nothing(peer: LineClient) -> None:
@@ -260,7 +260,7 @@ def test_a_lost_peer_resumes_nothing(peer: LineClient) -> None:
     peer.outlet.room = 0
     peer.send("PING 1")
     peer.send("PUB a 1")
-    peer.leaves()
+    peer.disconnect()
     peer.outlet.drain()
     peer.pipeline.submit([Quit()])
     assert peer.server.broker.channels == {}

@@ -41,8 +41,8 @@ def test_what_waits_is_given_back_when_the_peer_goes() -> None:
     peer.send(*MANY)
     peer.session.close(CloseReason.POLICY, b"enough")
     assert server.context.memory_budget.held
-    peer.leaves()
-    peer.leaves()
+    peer.disconnect()
+    peer.disconnect()
     assert server.context.memory_budget.held == 0
 
 
@@ -53,7 +53,7 @@ def test_who_waits_with_too_much_is_turned_away() -> None:
     server.context.memory_budget.most = server.context.memory_budget.held
     little.send("PING waits")
     second.send(*MANY)
-    assert (first.ending, second.ending, little.ending) == (None, CloseReason.TRY_AGAIN, None)
+    assert (first.close_reason, second.close_reason, little.close_reason) == (None, CloseReason.TRY_AGAIN, None)
     assert server.context.memory_budget.held == server.context.memory_budget.most
     second.outlet.drain()
     assert second.received()[-1] == f"ERR limit {WORDS}"
@@ -93,10 +93,10 @@ def test_refusals_that_nobody_reads_are_counted(room: bool) -> None:
     if not room:
         server.context.memory_budget.most = 10
     message = b'{"type":"publish","id":1,"channel":"not allowed","data":"x"}'
-    peer.receives(*[message] * 20 * REFUSED_TOGETHER)
-    assert peer.ending is (None if room else CloseReason.TRY_AGAIN)
+    peer.send_messages(*[message] * 20 * REFUSED_TOGETHER)
+    assert peer.close_reason is (None if room else CloseReason.TRY_AGAIN)
     assert (server.context.memory_budget.held > 0) is room
     peer.outlet.drain()
     server.turn()
     assert server.context.memory_budget.held == 0
-    assert peer.raw().count(b"bad-channel") == 20 * REFUSED_TOGETHER or not room
+    assert peer.received_bytes().count(b"bad-channel") == 20 * REFUSED_TOGETHER or not room

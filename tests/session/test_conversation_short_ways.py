@@ -60,8 +60,8 @@ class Spoken:
         for _ in range(200):
             self.publisher.outlet.drain()
             self.rest()
-        assert self.publisher.faults == 0 and not self.publisher.paused
-        return [self.publisher.raw(), *(reader.raw() for reader in self.readers)]
+        assert self.publisher.exceptions == 0 and not self.publisher.paused
+        return [self.publisher.received_bytes(), *(reader.received_bytes() for reader in self.readers)]
 
 
 TEXTS = st.sampled_from(

@@ -16,7 +16,7 @@ def test_a_record_tells_who_it_is_and_how_it_fares() -> None:
     server = FakeServer(policy=FakePolicy({">": "rw"}, {"t": ("ann", {">": "rw"}, None)}))
     peer = server.line_client()
     peer.send("AUTH t", "SUB k", "SUB m")
-    peer.outlet.told = TcpStats(1234, 56, 7, 0.00123)
+    peer.outlet.stats = TcpStats(1234, 56, 7, 0.00123)
     peer.outlet.room = 0
     publisher = server.line_client()
     for _ in range(4):
@@ -87,7 +87,7 @@ def test_an_end_tells_who_it_was_how_long_how_much_and_why() -> None:
     ends = Ends(server, 100.0)
     peer = server.json_client()
     peer.send({"type": "auth", "token": "t"})
-    peer.outlet.told = TcpStats(10, 20, 0, 0.1)
+    peer.outlet.stats = TcpStats(10, 20, 0, 0.1)
     server.now += 2.5
     peer.pipeline.end_of_input()
     peer.pipeline.connection_lost("cleanly")

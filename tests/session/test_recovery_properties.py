@@ -105,7 +105,7 @@ class Bridge(RuleBasedStateMachine):
     def reconnect(self, client: int, echo: bool) -> None:
         again = self.clients[client]
         reading = list(again.readings)
-        again.peer.leaves()
+        again.peer.disconnect()
         again.connect()
         for channel in reading:
             again.recover(channel, echo)

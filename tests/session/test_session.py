@@ -144,7 +144,7 @@ def test_a_nick_need_not_be_unique() -> None:
 def test_the_id_of_a_peer_that_has_gone_is_free_as_a_nick() -> None:
     server = FakeServer()
     first, second = meets(server), meets(server)
-    first.leaves()
+    first.disconnect()
     second.send("NICK p1")
     assert second.received() == ["OK p1"]
 
@@ -316,7 +316,7 @@ def test_quitting_hears_what_was_published_and_closes() -> None:
     peer = meets(server)
     peer.send("SUB a", "PUB a x", "QUIT", "PING")
     assert peer.received()[1:] == ["OK 1", "MSG a 1 p1 x", "BYE"]
-    assert peer.ending is CloseReason.NORMAL and peer.session.state is SessionState.CLOSING
+    assert peer.close_reason is CloseReason.NORMAL and peer.session.state is SessionState.CLOSING
     assert server.broker.local_members(b"a") == []
 
 
@@ -326,9 +326,9 @@ def test_who_is_dismissed_is_told_why_after_all_that_was_published() -> None:
     peer.send("SUB a", "PUB a x")
     peer.session.close(CloseReason.GOING_AWAY, b"the server is going away")
     assert peer.received()[2:] == ["MSG a 1 p1 x", "NOTICE the server is going away", "BYE"]
-    assert peer.ending is CloseReason.GOING_AWAY
+    assert peer.close_reason is CloseReason.GOING_AWAY
     peer.session.close(CloseReason.NORMAL, b"again")
-    assert peer.received() == [] and peer.ending is CloseReason.GOING_AWAY
+    assert peer.received() == [] and peer.close_reason is CloseReason.GOING_AWAY
 
 
 def test_who_ceases_hears_nothing_more_and_is_no_member() -> None:
@@ -337,7 +337,7 @@ def test_who_ceases_hears_nothing_more_and_is_no_member() -> None:
     peer.send("SUB a", "PUB a x"), peer.received()
     peer.session.mark_closing()
     server.turn()
-    assert peer.received() == [] and peer.ending is None
+    assert peer.received() == [] and peer.close_reason is None
     assert server.broker.local_members(b"a") == [] and len(server.context.sessions) == 1
 
 
@@ -346,7 +346,7 @@ def test_who_is_lost_is_forgotten() -> None:
     peer = meets(server)
     peer.send("SUB a")
     for _ in range(2):
-        peer.leaves()
+        peer.disconnect()
         assert peer.session.state is SessionState.CLOSED and len(server.context.sessions) == 0
     assert server.broker.channels == {}
     peer.session.resume_writing()
@@ -362,7 +362,7 @@ def test_a_fault_of_ours_is_said_and_the_conversation_goes_on() -> None:
     server.broker.members = broken  # type: ignore[assignment, method-assign]
     peer.send("WHO a", "PING")
     assert [reply.split()[:2] for reply in peer.received()] == [["ERR", "internal"], ["PONG"]]
-    assert peer.faults == 1
+    assert peer.exceptions == 1
 
 
 def test_subscriptions_are_bounded_in_all() -> None:
@@ -375,7 +375,7 @@ def test_subscriptions_are_bounded_in_all() -> None:
     assert other.received()[0].startswith("ERR limit ") and b"c" not in server.broker.channels
     one.send("SUB a echo=off")
     assert one.received()[-1].startswith("OK a ")
-    one.leaves()
+    one.disconnect()
     other.send("SUB c", "UNSUB c", "SUB a", "SUB b")
     assert [line[:3] for line in other.received()] == ["OK "] * 4 and server.broker.subscriptions == 2
 

@@ -154,7 +154,7 @@ def test_a_token_in_vain_changes_nothing_and_many_end_the_connection(server: Fak
         "NOTICE too many tokens that are not valid",
         "BYE",
     ]
-    assert peer.ending is CloseReason.POLICY
+    assert peer.close_reason is CloseReason.POLICY
 
 
 def test_connections_of_one_identity_are_bounded(server: FakeServer) -> None:
@@ -165,7 +165,7 @@ def test_connections_of_one_identity_are_bounded(server: FakeServer) -> None:
     assert asks(second, "AUTH B") == ["OK bob"]
     assert asks(third, "AUTH A") == ["OK ann"]
     assert asks(meets(server), "AUTH A") == refused
-    first.leaves()
+    first.disconnect()
     assert asks(meets(server), "AUTH A") == ["OK ann"]
 
 
@@ -180,7 +180,7 @@ def test_who_is_refused_on_arrival_is_told_and_closed() -> None:
     server = FakeServer(policy=POLICY)
     peer = LineClient(server, Error(ErrorCode.UNAUTHORIZED, "that token is too old"))
     assert peer.received()[1:] == ["ERR unauthorized that token is too old"]
-    assert peer.ending is CloseReason.POLICY
+    assert peer.close_reason is CloseReason.POLICY
 
 
 def test_a_token_that_runs_out_warns_a_minute_before_and_then_closes() -> None:
@@ -195,8 +195,8 @@ def test_a_token_that_runs_out_warns_a_minute_before_and_then_closes() -> None:
         server.wall += seconds
         server.context.expiry_watcher.check()
         assert peer.received() == heard
-    assert peer.ending is CloseReason.POLICY
-    peer.leaves()
+    assert peer.close_reason is CloseReason.POLICY
+    peer.disconnect()
     assert len(server.context.expiry_watcher) == 0
 
 
@@ -212,14 +212,14 @@ def test_a_token_that_is_renewed_loses_no_subscription() -> None:
 
 def test_who_leaves_is_watched_no_longer() -> None:
     server = FakeServer(policy=POLICY)
-    meets(server, "AUTH AX").leaves()
+    meets(server, "AUTH AX").disconnect()
     assert len(server.context.expiry_watcher) == 0
 
 
 def test_a_new_policy_takes_subscriptions_with_a_word_why(server: FakeServer) -> None:
     anybody, ann = meets(server, "SUB news", "SUB lobby"), meets(server, "AUTH A", "SUB kitchen")
     gone, quitting = meets(server), meets(server)
-    gone.leaves()
+    gone.disconnect()
     quitting.session.close(CloseReason.NORMAL, b"")
     quitting.received()
     server.context.change_policy(FakePolicy({"lobby": "r"}, {"A": ("ann", {"attic": "rw"}, None)}))
@@ -234,7 +234,7 @@ def test_who_is_known_no_longer_is_told_and_closed(server: FakeServer) -> None:
     ann = meets(server, "AUTH A", "SUB kitchen")
     server.context.change_policy(FakePolicy({">": "rw"}))
     assert ann.received() == ["NOTICE that token is not known", "BYE"]
-    assert ann.ending is CloseReason.POLICY
+    assert ann.close_reason is CloseReason.POLICY
 
 
 def test_a_policy_where_there_was_none_marks_the_nicks_that_it_finds() -> None:
@@ -252,8 +252,8 @@ def test_no_policy_any_more_lets_everybody_do_everything() -> None:
     assert asks(nobody, "PUB attic x", "NICK ann") == ["OK 1", "OK ann"]
     assert asks(ann, "PUB attic x") == ["OK 2"]
     assert len(server.context.expiry_watcher) == 0
-    ann.leaves()
-    nobody.leaves()
+    ann.disconnect()
+    nobody.disconnect()
 
 
 def test_a_word_between_does_not_stand_in_the_midst_of_a_long_reply() -> None:
@@ -296,7 +296,7 @@ def test_a_long_reply_ends_where_the_right_to_read_is_lost(policy: FakePolicy | 
     meets(server, *["PUB lobby " + "x" * 1000] * 300)
     lines, messages = server.line_client(), server.json_client()
     for peer in (lines, messages):
-        peer.raw()
+        peer.received_bytes()
         peer.outlet.room = 0
     lines.send("HIST lobby", "PING")
     messages.send({"type": "history", "channel": "lobby"}, {"type": "ping"})
@@ -319,7 +319,7 @@ def test_a_long_list_of_members_ends_where_the_right_to_read_is_lost(monkeypatch
     monkeypatch.setattr(server.backplane, "members", lambda channel: many)
     lines, messages = server.line_client(), server.json_client()
     for peer in (lines, messages):
-        peer.raw()
+        peer.received_bytes()
         peer.outlet.room = 0
     lines.send("WHO lobby", "PING")
     messages.send({"type": "who", "channel": "lobby"}, {"type": "ping"})

@@ -26,7 +26,7 @@ def fill(server: FakeServer, count: int, payload: str = KILOBYTE) -> None:
     for _ in range(count):
         writer.send(f"PUB a {payload}")
         server.turn()
-    writer.leaves()
+    writer.disconnect()
 
 
 def reads_on(server: FakeServer, peer: FakeClient, room: int | None = None) -> None:
@@ -73,7 +73,7 @@ def test_a_reader_that_may_not_lag_is_closed_instead() -> None:
     lines = reader.received()
     assert offsets(lines) == [1] and not any(line.startswith("LOST") for line in lines)
     assert lines[1].startswith("NOTICE you read too slowly") and lines[2:] == ["BYE"]
-    assert reader.ending is CloseReason.TRY_AGAIN and reader.session.state is SessionState.CLOSING
+    assert reader.close_reason is CloseReason.TRY_AGAIN and reader.session.state is SessionState.CLOSING
     assert watcher.received() == ["LEAVE a p1 p1"]
 
 
@@ -83,7 +83,7 @@ def test_who_does_not_lag_that_far_is_not_closed() -> None:
     reader.outlet.room = 10
     fill(server, 3, "y")
     reads_on(server, reader)
-    assert offsets(reader.received()) == [1, 2, 3] and reader.ending is None
+    assert offsets(reader.received()) == [1, 2, 3] and reader.close_reason is None
 
 
 def test_who_does_not_read_its_replies_is_not_read() -> None:
@@ -176,7 +176,7 @@ def test_who_is_dismissed_in_the_midst_of_a_reply_is_told_nothing_more() -> None
     peer.outlet.room = 0
     peer.send("HIST a")
     peer.session.close(CloseReason.GOING_AWAY, b"enough")
-    assert peer.ending is CloseReason.GOING_AWAY
+    assert peer.close_reason is CloseReason.GOING_AWAY
     assert b"enough" not in peer.outlet.waiting and b"BYE" not in peer.outlet.waiting
 
 
@@ -191,7 +191,7 @@ def test_who_goes_in_the_midst_of_a_reply_is_sent_no_more_of_it(end: str) -> Non
     waiting = len(peer.outlet.waiting)
     getattr(peer.session, end)()
     reads_on(server, peer)
-    assert len(peer.raw()) == waiting
+    assert len(peer.received_bytes()) == waiting
 
 
 def test_a_reply_that_just_fits_ends_there() -> None:
@@ -224,7 +224,7 @@ def test_who_is_turned_away_hears_why_once() -> None:
     peer.session.close_with_error(TOO_MUCH_HELD)
     peer.session.close_with_error(TOO_MUCH_HELD)
     assert [line[:10] for line in peer.received()] == ["ERR limit "]
-    assert peer.ending is CloseReason.TRY_AGAIN
+    assert peer.close_reason is CloseReason.TRY_AGAIN
 
 
 def test_nothing_is_said_in_the_midst_of_a_reply_to_who_is_turned_away() -> None:
@@ -235,6 +235,6 @@ def test_nothing_is_said_in_the_midst_of_a_reply_to_who_is_turned_away() -> None
     peer.outlet.room = 100
     peer.send("HIST a")
     peer.session.close_with_error(TOO_MUCH_HELD)
-    assert peer.ending is CloseReason.TRY_AGAIN
+    assert peer.close_reason is CloseReason.TRY_AGAIN
     peer.outlet.drain()
     assert all(line.startswith("MSG a ") for line in peer.received())

@@ -17,7 +17,7 @@ def test_who_is_over_calls_nobody_back_and_holds_nobody() -> None:
     peer, witness = FakeServer().line_client(), Witness()
     peer.session.on_input_resumed = witness.ready
     gone = weakref.ref(witness)
-    peer.leaves()
+    peer.disconnect()
     gc.disable()
     try:
         del witness

@@ -41,7 +41,7 @@ def test_a_member_goes_however_it_goes(server: FakeServer, end: str) -> None:
     told(server, watcher)
     if end in ("connection_lost", "mark_closing"):
         getattr(other.session, end)()
-        other.leaves()
+        other.disconnect()
     else:
         other.send(end)
     assert told(server, watcher) == ["LEAVE a p2 p2"]
@@ -104,7 +104,7 @@ def test_coming_and_going_in_one_turn_are_told_in_their_order(server: FakeServer
 def test_the_nick_of_now_is_told(server: FakeServer) -> None:
     watcher, other = subscribed(server, "presence=on"), subscribed(server)
     other.send("NICK ann"), told(server, watcher)
-    other.leaves()
+    other.disconnect()
     assert told(server, watcher) == ["LEAVE a p2 ann"]
 
 
@@ -156,7 +156,7 @@ def test_those_who_are_lost_in_one_turn_are_told_together(server: FakeServer) ->
     told(server, watcher)
     sends = watcher.outlet.sends
     for other in others:
-        other.leaves()
+        other.disconnect()
     assert told(server, watcher) == ["LEAVE a p2 p2", "LEAVE a p3 p3"]
     assert watcher.outlet.sends == sends + 1
 
@@ -174,7 +174,7 @@ def test_comings_goings_and_events_of_one_turn_are_told_in_their_order() -> None
         "MSG a 3 p2 gone",
     ]
     other.send("SUB a", "PUB a last words")
-    other.leaves()
+    other.disconnect()
     assert told(server, watcher) == ["JOIN a p2 p2", "MSG a 4 p2 last words", "LEAVE a p2 p2"]
 
 
@@ -204,7 +204,7 @@ def test_a_watcher_that_does_not_read_holds_at_most_a_chunk_of_presence_changes(
     watcher.received()
     watcher.outlet.room = 0
     for peer in crowd:
-        peer.leaves()
+        peer.disconnect()
     server.turn()
     assert CHUNK_BYTES - 100 < len(watcher.outlet.waiting) <= CHUNK_BYTES
     watcher.outlet.drain()
@@ -226,7 +226,7 @@ def test_answers_that_nobody_reads_are_bounded_together(monkeypatch: pytest.Monk
     assert server.broker.members_held == 400
     asking.send(f"WHO {channel}")
     assert asking.received()[0].startswith("ERR limit ")
-    slow.leaves()
+    slow.disconnect()
     assert server.broker.members_held == 0
     asking.send(f"WHO {channel}")
     assert asking.received()[-1] == "OK 400" and server.broker.members_held == 0

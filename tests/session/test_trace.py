@@ -178,7 +178,7 @@ def test_who_is_refused_on_the_way_in_is_closed_for_that() -> None:
 def test_traffic_is_asked_of_the_outlet(server: FakeServer) -> None:
     peer = server.line_client()
     assert peer.session.tcp_stats() is None
-    peer.outlet.told = TcpStats(1, 2, 3, 0.5)
+    peer.outlet.stats = TcpStats(1, 2, 3, 0.5)
     assert peer.session.tcp_stats() == TcpStats(1, 2, 3, 0.5)
 
 
