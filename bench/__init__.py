@@ -1,1 +1,1 @@
-"""The comparison with other servers: `python -m bench`, from a checkout."""
+"""The comparison with other servers: run `python -m bench` in a checkout."""

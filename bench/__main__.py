@@ -1,7 +1,7 @@
-"""`python -m bench`: measures sockbridge and others side by side, and writes the report.
+"""`python -m bench`: measure sockbridge and other servers side by side, and write the report.
 
-Without arguments it does all of it, and writes bench/RESULTS.md and the pictures of docs/images. A part of it, or a
-quick look, is written below bench/results/, where everything else that it finds is kept, too.
+Without arguments it runs every workload and writes bench/RESULTS.md and the pictures of docs/images. A part of the
+workloads, or a quick run, is written below bench/results/, which also keeps all measurements.
 """
 
 import argparse
@@ -26,10 +26,10 @@ BENCH = Path(__file__).parent
 RAW = BENCH / "results"
 
 SECONDS, QUICK_SECONDS = 1.5, 0.1
-"""How long a measurement lasts."""
+"""Duration of one measurement."""
 
 MINUTES = 45.0
-"""How long all of it may last."""
+"""Maximum duration of the whole run."""
 
 
 def main() -> int:
@@ -45,11 +45,11 @@ def main() -> int:
         workloads = [workload.small() for workload in workloads]
     seconds, rounds = (QUICK_SECONDS, 1) if given.quick else (SECONDS, given.rounds)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # no server is to be left behind
+        signal.signal(number, signal.default_int_handler)  # no server must be left behind
     try:
         return _run(workloads, chosen, seconds, rounds, given, whole)
     except KeyboardInterrupt:
-        print(f"interrupted; what was found until now is in {RAW}", file=sys.stderr)
+        print(f"interrupted; the results so far are in {RAW}", file=sys.stderr)
         return 130
 
 
@@ -62,7 +62,7 @@ def _options() -> argparse.ArgumentParser:
         "--minutes", type=float, default=MINUTES, help=f"no measurement begins after these ({MINUTES:g})"
     )
     parser.add_argument("--quick", action="store_true", help="small and short, to see that all works: no figures")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the report and its pictures are written")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the report and its pictures")
     parser.add_argument(
         "--read", type=Path, metavar="FILE", help="measure nothing: report what an earlier run has found"
     )
@@ -91,7 +91,7 @@ def _chosen(names: Sequence[str]) -> list[Workload]:
 
 
 def _servers(names: Sequence[str] | None) -> list[Contestant]:
-    """Raises SystemExit for a name that there is not, or a server that was asked for and is not installed."""
+    """Raises SystemExit for an unknown name, or for a requested server that is not installed."""
     known = {server.name: server for server in servers()}
     for name in names or ():
         if name not in known:

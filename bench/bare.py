@@ -1,4 +1,4 @@
-"""A C loop that does nothing but send, as if it were a server: how far from it others are."""
+"""A C loop that only sends, measured as if it were a server: the upper bound for every server."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ SOURCE = Path(__file__).with_name("send_loop.c")
 
 
 class Bare:
-    """The publisher sends what readers are to get: the same bytes that a bridge of ours would send."""
+    """The publisher sends the bytes that sockbridge would send to its readers."""
 
     name = "bare"
     foretold = True
@@ -41,7 +41,7 @@ class Bare:
 
 
 class SendLoop(Server):
-    """bench/send_loop.c, compiled when it is started."""
+    """bench/send_loop.c, compiled when it starts."""
 
     name = "bare"
     wires = frozenset((TCP,))

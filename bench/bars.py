@@ -1,4 +1,4 @@
-"""The bars that this project has set itself."""
+"""The targets that this project has set itself."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ from bench.servers import OURS
 
 @dataclass(frozen=True)
 class Bar:
-    """``figure`` of ours, as a ratio to that of ``other`` if there is one, must be at least ``least`` or at most
-    ``most``. ``beside`` is another figure whose ratio is shown as well."""
+    """The ratio of our ``figure`` to the figure of ``other`` (or our figure itself) must be at least ``least`` or at
+    most ``most``. ``beside`` is another figure whose ratio is shown as well."""
 
     title: str
     workload: str
@@ -32,7 +32,7 @@ class Bar:
         return self._of(results, self.beside) if self.beside else None
 
     def is_met(self, results: Results) -> bool | None:
-        """By the median, and only where no event was lost; None where it was not measured."""
+        """Compares medians, if no event was lost. Returns None without a measurement."""
         found = self.measured(results)
         if found is None:
             return None

@@ -30,7 +30,7 @@ class Entry:
 
 
 def short(value: float) -> str:
-    """For an axis: 20 M, 5 k, 0.05."""
+    """Text for an axis: 20 M, 5 k, 0.05."""
     for unit, words in ((1e6, " M"), (1e3, " k")):
         if value >= unit:
             return f"{value / unit:g}{words}"
@@ -38,7 +38,8 @@ def short(value: float) -> str:
 
 
 def bars(title: str, subtitle: str, sections: Sequence[tuple[str, Sequence[Entry]]], logarithmic: bool) -> Drawing:
-    """A section below another, the same scale in all; logarithmic bars begin at a power of ten below the smallest."""
+    """One section below another, all with the same scale. Logarithmic bars begin at a power of ten below the
+    smallest."""
     sections = [section for section in sections if section[1]]
     height = 84 + sum(HEAD + len(entries) * (BAR + GAP) + 8 for _, entries in sections) + 30
     everything = [entry for _, entries in sections for entry in entries]
@@ -82,7 +83,7 @@ def curves(
     entries: Sequence[Entry],
     ticks: Sequence[tuple[float, str]] = (),
 ) -> Drawing:
-    """Both axes are logarithmic; where ``ticks`` name the places below, these are taken as they are."""
+    """Both axes are logarithmic. ``ticks`` replaces the labels of the lower axis."""
     height = 440
     words = "; ".join(
         f"{entry.name}: " + ", ".join(f"{_place(x, ticks)} {_figure(y)}" for x, y in entry.values) for entry in entries
@@ -128,7 +129,7 @@ def head(drawing: Drawing, title: str, subtitle: str) -> None:
 
 
 def evenly(most: float) -> list[float]:
-    """From 0: steps of 1, 2 or 5, about four of them."""
+    """About four steps of 1, 2 or 5 from zero."""
     power = 10.0 ** floor(log10(most / 4))
     step = next(digit * power for digit in (1, 2, 5, 10) if digit * power * 5 >= most)
     return [round(number * step, 9) for number in range(floor(most / step) + 1)]
@@ -143,7 +144,7 @@ def _figure(y: float) -> str:
 
 
 def _ends(least: float, most: float) -> tuple[float, float]:
-    """From and to, as logarithms: the nearest of 1, 3, 10, 30 … around."""
+    """First and last power, as logarithms: the nearest of 1, 3, 10, 30 … on either side."""
     around = range(floor(log10(least)) - 1, ceil(log10(most)) + 2)
     steps = sorted(log10(digit) + power for power in around for digit in (1, 3))
     low = max(step for step in steps if step <= log10(least))
@@ -151,7 +152,7 @@ def _ends(least: float, most: float) -> tuple[float, float]:
 
 
 def _steps(low: float, high: float) -> list[float]:
-    """1, 3, 10, 30 …: where lines are drawn."""
+    """1, 3, 10, 30 …: the positions of lines."""
     found = []
     for power in range(floor(low) - 1, ceil(high) + 1):
         for digit in (1, 3):
@@ -162,7 +163,7 @@ def _steps(low: float, high: float) -> list[float]:
 
 
 def _apart(places: Sequence[float], distance: float = 17) -> list[float]:
-    """The same places, moved as far as words beside each other need."""
+    """The same positions, moved apart as far as their labels need."""
     order = sorted(range(len(places)), key=lambda index: places[index])
     moved = list(places)
     for before, after in zip(order, order[1:], strict=False):

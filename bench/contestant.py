@@ -1,4 +1,4 @@
-"""What the comparison asks of each server that takes part."""
+"""The interface that the comparison requires of each server."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -6,33 +6,33 @@ from typing import Protocol
 from twistedsock.bench.clients import Target
 
 TCP, WEBSOCKET = "tcp", "websocket"
-"""The wires that are compared."""
+"""The protocols that are compared."""
 
 
 class Contestant(Protocol):
-    """A server that the comparison starts and stops. ``start`` returns when it listens; what it says about itself
-    holds from then on. Each start is a new process, that remembers nothing."""
+    """A server that the comparison starts and stops. ``start`` returns when the server listens; its other properties
+    are valid from then on. Each start is a new process without state."""
 
     name: str
-    """One lower-case word, as it is chosen on the command line."""
+    """One lower-case word, as written on the command line."""
 
     wires: frozenset[str]
-    """The wires that it has, known before it is started."""
+    """The protocols that it supports, known before the start."""
 
     def missing(self) -> str:
-        """Why it cannot take part, such as what is not installed; empty if it can."""
+        """Why it cannot take part, for example because it is not installed. Empty if it can."""
 
     def version(self) -> str:
-        """As it calls itself."""
+        """The version that it reports."""
 
     def start(self) -> None:
-        """Start it on free loopback ports. Raises OSError or RuntimeError, with the reason."""
+        """Start it on free loopback ports. Raises OSError or RuntimeError with the reason."""
 
     def stop(self) -> None:
-        """End it and all that it started; nothing happens where it does not run."""
+        """End it and all processes that it started. Does nothing if it is not running."""
 
     def pids(self) -> tuple[int, ...]:
-        """The processes that are the server."""
+        """The processes of the server."""
 
     def targets(self) -> Mapping[str, Target]:
-        """Where it listens, for each of its wires."""
+        """Its address for each protocol."""

@@ -1,4 +1,4 @@
-"""What the figures depend on."""
+"""Properties of the machine that the figures depend on."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def describe() -> dict[str, object]:
-    """The machine, by name: each in words."""
+    """The machine: name and description of each property."""
     cpu = _file("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", cpu)
     memory = re.search(r"MemTotal:\s+(\d+)", _file("/proc/meminfo"))

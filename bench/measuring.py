@@ -1,4 +1,4 @@
-"""Measuring one workload with one server that has just been started."""
+"""Measure one workload with one server that has just started."""
 
 import itertools
 import time
@@ -13,40 +13,41 @@ from twistedsock.bench.loads import Shape, Spread
 from twistedsock.bench.measurement import MAX_BYTES, MAX_EVENTS, Crowd, Figures, Usage, enough, measure
 
 WARM = 100
-"""Connections that are opened before those whose memory is looked at: the first bring along what all share."""
+"""Connections that are opened before those whose memory is measured: the first ones include what all connections
+share."""
 
 SETTLED = 0.3
-"""Seconds after which a server has done what it does later, such as sending what it had gathered."""
+"""Seconds after which a server has finished deferred work, for example sending what it had collected."""
 
 PACED = 2
-"""Times as long as others lasts a load that keeps a pace: its latencies are looked at one by one."""
+"""A load with a fixed rate lasts longer by this factor, because its latencies are examined one by one."""
 
 MAX_GROWTH = 2 * 1024**3
-"""Bytes that a server may grow while readers are stalled, before it is stopped."""
+"""Growth of a server while readers are stalled, after which it is stopped."""
 
 MAX_SECONDS = 25.0
-"""Seconds of the load with stalled readers, before it is stopped."""
+"""Duration of the load with stalled readers, after which it is stopped."""
 
 LOOKED = 0.05
-"""Seconds between two looks at a server's memory."""
+"""Seconds between two measurements of memory."""
 
 ESTABLISHED = "01"
-"""A state of /proc/net/tcp."""
+"""A state in /proc/net/tcp."""
 
 MiB = 1024 * 1024
 
 
 class Stopped(Exception):
-    """The bench has stopped a load, and says why."""
+    """The benchmark has stopped a load, for the reason given."""
 
 
 Found = dict[str, float | str]
-"""Figures by name: a rate is per second, ``us`` are microseconds; ``note`` is for people."""
+"""Figures by name: a rate is per second, ``us`` means microseconds, ``note`` is a comment for readers."""
 
 
 class Measuring:
-    """``seconds`` is how long a measurement of a load is to last, about. Remembers how many events that takes, so that
-    later rounds have the same load and need no trial."""
+    """``seconds`` is the approximate duration of one measurement. The number of events that this takes is remembered,
+    so that later rounds have the same load without a trial."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -54,7 +55,7 @@ class Measuring:
         self._numbers = itertools.count(1)
 
     def measure(self, workload: Workload, server: Contestant, told: Told) -> Found:
-        """Raises Wrong, OSError, when the server fails."""
+        """Raises Wrong or OSError if the server fails."""
         targets = server.targets()
         reading = targets[workload.reading]
         publishing = targets.get(workload.publishing, reading)
@@ -87,7 +88,7 @@ class Measuring:
 
     def _load(self, workload: Workload, server: str, crowd: Crowd, usage: Usage, told: Told) -> Found:
         if workload.rate is not None:
-            crowd.load(self._name(), 20).run()  # what is done once is done
+            crowd.load(self._name(), 20).run()  # the first measurement includes work that is done once
             events = max(10, int(workload.rate * self.seconds * PACED))
             figures = measure(crowd.load(self._name(), events, told), usage, workload.rate)
         else:
@@ -125,7 +126,7 @@ class Measuring:
 
 
 class Watch:
-    """Looks at a server's memory while a load runs, and ends the load when it is too much, or takes too long."""
+    """Watches the memory of a server during a load. Ends the load if it grows too much or takes too long."""
 
     def __init__(self, usage: Usage, told: Told) -> None:
         self._usage = usage
@@ -149,7 +150,7 @@ class Watch:
 
 
 def connections(workload: Workload, target: Target, usage: Usage, told: Told) -> Found:
-    """Open so many, each until the server has greeted it."""
+    """Open this many connections, each until the server has greeted it."""
     with ExitStack() as stack:
         connect(target, WARM, stack)
         time.sleep(SETTLED)
@@ -183,8 +184,8 @@ def _found(figures: Figures) -> Found:
 
 
 def _established(target: Target) -> int:
-    """The server's ends of connections, as this machine lists them: who does not read notices no end. The list may lack
-    some when others end while it is read, so the longest of several counts."""
+    """The server's ends of connections, as this machine lists them: a client that does not read notices no end. The
+    list can miss some entries if connections close while it is read, so the longest of several lists counts."""
     port = f":{target.address[1]:04X}"
     found = []
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Which pictures the report has."""
+"""The pictures of the report."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,16 +19,16 @@ INKS = {
     "crossbar": "#7048e8",
     "bare": "#868e96",
 }
-"""Each server's colour, in all pictures."""
+"""The colour of each server in all pictures."""
 
 DAGGER = "; † bounded by the load generator"
 
 LINES = {"bare": "bare C loop"}
-"""How a server is called in a picture, where its name does not say it."""
+"""Names of servers in pictures, if different from their own."""
 
 
 def pictures(results: Results) -> dict[str, Drawing]:
-    """By name; those for which nothing was measured are missing."""
+    """Pictures by name. Those without measurements are missing."""
     drawn: dict[str, Callable[[Results], Drawing | None]] = {
         "fan-out": _fan_out,
         "websocket": _websocket,
@@ -47,7 +47,7 @@ def pictures(results: Results) -> dict[str, Drawing]:
 
 
 def entries(results: Results, workload: str, figure: str, label: Callable[[float], str]) -> list[Entry]:
-    """A bar for each server that has the figure."""
+    """One bar for each server that has the figure."""
     found = []
     for server in results.servers():
         if measured := results.range(workload, server, figure):
@@ -58,7 +58,7 @@ def entries(results: Results, workload: str, figure: str, label: Callable[[float
 
 
 def _reservation(results: Results, workload: str, server: str, figure: str) -> str:
-    """What has to be said behind a figure: that it is not all of the truth."""
+    """A remark behind a figure that is not the whole truth."""
     if figure == "rate":
         return " †" if results.is_bound(workload, server) else ""
     if figure == "growth":
@@ -101,7 +101,7 @@ def _curves(
     below: str,
     workloads: Sequence[tuple[str, float]],
 ) -> Drawing | None:
-    """CPU a delivery against what differs between the workloads."""
+    """CPU time for each delivery against the property in which the workloads differ."""
     found = []
     for server in results.servers():
         points = [(x, measured.median) for name, x in workloads if (measured := results.range(name, server, "cost"))]

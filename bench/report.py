@@ -1,4 +1,4 @@
-"""The report: tables in Markdown, with the pictures."""
+"""The report: tables in Markdown, with pictures."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,14 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Places:
-    """A file for the report, a folder for the pictures."""
+    """The file of the report and the folder of its pictures."""
 
     report: Path
     pictures: Path
 
 
 def write(results: Results, places: Places) -> None:
-    """Write the report and its pictures; what cannot be drawn for want of figures is left out."""
+    """Write the report and its pictures. Pictures without figures are omitted."""
     places.pictures.mkdir(parents=True, exist_ok=True)
     drawn = []
     for name, picture in pictures(results).items():
@@ -36,7 +36,7 @@ def write(results: Results, places: Places) -> None:
 
 
 def text(results: Results, drawn: Sequence[tuple[str, str]]) -> str:
-    """The whole report. ``drawn`` are titles and links of pictures."""
+    """The whole report. ``drawn`` contains titles and links of pictures."""
     parts = ["# Measured side by side", _opening(results), *_bars(results)]
     parts += [f"![{title}]({link})" for title, link in drawn]
     for group, title in GROUPS.items():
@@ -48,13 +48,13 @@ def text(results: Results, drawn: Sequence[tuple[str, str]]) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In Markdown; the first column is to the left, the others to the right."""
+    """A table in Markdown. The first column is aligned left, the others right."""
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def number(value: float) -> str:
-    """Three digits or all that are before the point."""
+    """Three digits, or all digits before the decimal point."""
     if abs(value) >= 1_000_000:
         return f"{value / 1e6:,.{0 if value >= 1e8 else 1 if value >= 1e7 else 2}f} M"
     if abs(value) >= 100:
@@ -63,7 +63,7 @@ def number(value: float) -> str:
 
 
 def shown(found: Range | None, unit: str = "") -> str:
-    """The median, with the least and the most where there were several rounds."""
+    """The median, with minimum and maximum if there were several rounds."""
     if found is None:
         return NOTHING
     words = number(found.median) + unit
@@ -84,14 +84,14 @@ def _opening(results: Results) -> str:
     left_out = about.get("left out") or {}
     if isinstance(left_out, dict):
         words += [f"- {name} was left out: {reason}" for name, reason in left_out.items()]
-    rounds = f"the median of {about.get('rounds')} rounds, with the least and the most"
+    rounds = f"the median of {about.get('rounds')} rounds, with minimum and maximum"
     if about.get("rounds") == 1:
         rounds = "from one round"
     notes = [
-        f"Each figure is {rounds}; a ratio is that within a round. Servers took turns, started anew for each "
+        f"Each figure is {rounds}; ratios are computed within a round. The servers took turns, restarted for each "
         "measurement, and only one was loaded at a time. The load generator is one process of one thread, which "
-        "compares or counts every delivery: none was lost or doubled where there is a figure. A † marks where it was "
-        f"itself busy for {BUSY:.0%} of the time or more, so that the server, or one of the two, may do better. CPU is "
+        "compares or counts every delivery: a figure is shown only if none was lost or repeated. A † means that it was "
+        f"itself busy for {BUSY:.0%} of the time or more, so that the server, or one of the two, can do better. CPU is "
         "that of all of a server's processes, the kernel's part included.",
     ]
     if "capacity" in about:
@@ -129,7 +129,7 @@ _COLUMNS = {"rate": "a second", "per_cpu": "a CPU second"}
 
 
 def _rows(workloads: Sequence[Workload], results: Results) -> Iterator[tuple[Workload, str, str]]:
-    """Each workload with each server that it was measured with, and the first cell of the row."""
+    """Each workload with each server that was measured, and the first cell of the row."""
     for workload in workloads:
         for server in results.servers():
             if results.range(workload.name, server, "rate") or results.words(workload.name, server, "note"):
@@ -213,7 +213,7 @@ def _stalled(workloads: Sequence[Workload], results: Results) -> str:
 
 
 def _median(found: Range | None) -> Range | None:
-    """Without the least and the most."""
+    """Without minimum and maximum."""
     return found and Range(found.median, found.median, found.median)
 
 

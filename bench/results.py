@@ -1,4 +1,4 @@
-"""What was found, kept as JSON lines, and looked at across rounds."""
+"""The results: JSON lines in a file, compared across rounds."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from twistedsock.bench.measurement import BUSY
 
 
 class Range(NamedTuple):
-    """Of several rounds."""
+    """Median of several rounds."""
 
     median: float
     least: float
@@ -20,7 +20,7 @@ class Range(NamedTuple):
 
 @dataclass
 class Record:
-    """One measurement, or ``error``: why there is none."""
+    """One measurement, or ``error`` with the reason why it failed."""
 
     workload: str
     server: str
@@ -37,7 +37,7 @@ class Results:
     records: list[Record] = field(default_factory=list)
 
     def by_round(self, workload: str, server: str, figure: str) -> dict[int, float]:
-        """A figure in each round in which it was found."""
+        """A figure in each round that has it."""
         return {
             record.round: float(record.figures[figure])
             for record in self.records
@@ -53,12 +53,12 @@ class Results:
         return _range(ones[number] / others[number] for number in ones if others.get(number))
 
     def is_bound(self, workload: str, *servers: str) -> bool:
-        """Whether the generator was itself what was measured with one of the servers: busy for BUSY of the time."""
+        """Whether the generator was the bottleneck with one of the servers: busy for BUSY of the time."""
         found = [self.range(workload, server, "busy") for server in servers]
         return any(busy is not None and busy.median >= BUSY for busy in found)
 
     def words(self, workload: str, server: str, figure: str) -> str:
-        """A figure that is words, of the last round that has it; empty if there is none."""
+        """A figure that is text, from the last round that has it. Empty if no round has it."""
         found = [
             str(record.figures[figure])
             for record in self.records
@@ -73,18 +73,18 @@ class Results:
         return any(record.workload == workload for record in self.records)
 
     def servers(self) -> list[str]:
-        """All that were measured, in their order."""
+        """All measured workloads, in order."""
         return list(dict.fromkeys(record.server for record in self.records))
 
     def write(self, file: Path) -> None:
-        """What the run is, then a line for each measurement."""
+        """A description of the run, then one line for each measurement."""
         lines = [json.dumps(self.about), *(json.dumps(asdict(record)) for record in self.records)]
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n".join(lines) + "\n")
 
 
 def read(file: Path) -> Results:
-    """What ``write`` has written."""
+    """Reads the file that ``write`` has written."""
     about, *records = map(json.loads, file.read_text().splitlines())
     return Results(about, [Record(**record) for record in records])
 

@@ -1,4 +1,4 @@
-"""Driving all servers through all workloads, round after round."""
+"""Run all workloads with all servers, round after round."""
 
 import gc
 import time
@@ -15,22 +15,22 @@ from twistedsock.bench.clients import Wrong
 from twistedsock.bench.progress import Progress, duration
 
 FAILURES = 2
-"""Times that a server may fail at a workload before it is left out of it: some failures take half a minute."""
+"""Failures of a server at a workload before it is skipped: some failures take half a minute."""
 
 CALIBRATED = Workload("capacity", "", "how many deliveries one at a time can be made", readers=100, rate=300.0)
-"""What a bridge of ours takes for a delivery when none can be joined with others."""
+"""CPU time of our server for a delivery that cannot be combined with another one."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A workload, a server, a round."""
+    """A workload, a server, and a round."""
 
     workload: Workload
     server: Contestant
     round: int
 
     def seconds(self, measurement: float) -> float:
-        """What it will take, about, with starting the server and all; from runs on two slow processors."""
+        """Estimated duration, including the start of the server; from runs on two slow processors."""
         workload = self.workload
         start = 4.0 if self.server.name == "crossbar" else 0.8
         connections = workload.readers * workload.channels + workload.count
@@ -45,8 +45,8 @@ class Turn:
 
 
 def turns(workloads: Sequence[Workload], servers: Sequence[Contestant], rounds: int) -> list[Turn]:
-    """Side by side: within a round, each workload with all servers that have its wires, one after another. What takes
-    long and hardly varies, the stalled readers, has one round."""
+    """Side by side: within a round, each workload runs with all servers that support its protocols, one after another.
+    The workload with stalled readers takes long and hardly varies: it has one round."""
     return [
         Turn(workload, server, number)
         for number in range(1, rounds + 1)
@@ -58,7 +58,7 @@ def turns(workloads: Sequence[Workload], servers: Sequence[Contestant], rounds: 
 
 
 def with_rates(workloads: Sequence[Workload], capacity: float) -> list[Workload]:
-    """Shares of the capacity become events a second: the same for all servers."""
+    """Convert shares of the capacity to events per second, equal for all servers."""
     return [
         replace(workload, rate=workload.share * capacity / workload.readers) if workload.share else workload
         for workload in workloads
@@ -66,7 +66,7 @@ def with_rates(workloads: Sequence[Workload], capacity: float) -> list[Workload]
 
 
 def capacity(ours: Contestant, seconds: float) -> float:
-    """Deliveries a second that fill our server's one processor when each is made alone, to two digits."""
+    """Deliveries per second that use one processor fully when each is made alone, to two digits."""
     ours.start()
     try:
         found = Measuring(seconds).measure(CALIBRATED, ours, lambda part: None)
@@ -76,7 +76,7 @@ def capacity(ours: Contestant, seconds: float) -> float:
 
 
 class Run:
-    """``minutes`` is when no new measurement begins."""
+    """No new measurement starts after ``minutes``."""
 
     def __init__(self, plan: Sequence[Turn], seconds: float, minutes: float, out: TextIO) -> None:
         self._plan = plan
@@ -86,7 +86,7 @@ class Run:
         self._failed: dict[tuple[str, str], int] = {}
 
     def records(self) -> Iterator[Record]:
-        """What is found, as it is found. A server that fails is a record, too."""
+        """Results as they are found. A server that fails produces a record, too."""
         start = time.monotonic()
         try:
             for turn in self._plan:
@@ -119,7 +119,7 @@ class Run:
 
 
 def measure(plan: Sequence[Turn], results: Results, seconds: float, minutes: float, out: TextIO, kept: Path) -> None:
-    """Fill in the results, and keep them in a file from the first one on: a run can be interrupted."""
+    """Add results, and write them to a file from the first one on: a run can be interrupted."""
     for record in Run(plan, seconds, minutes, out).records():
         results.records.append(record)
         results.write(kept)

@@ -1,4 +1,4 @@
-"""The servers that take part, in the order in which they are driven."""
+"""The servers that take part, in the order of measurement."""
 
 from bench.bare import SendLoop
 from bench.contestant import Contestant

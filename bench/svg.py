@@ -1,15 +1,15 @@
-"""Drawings as SVG, with nothing but text: shapes, words, and the two kinds of chart that the report has."""
+"""SVG drawings made of text: shapes, labels, and the two kinds of chart of the report."""
 
 from collections.abc import Sequence
 from html import escape
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 INK, SOFT, GRID, PAPER = "#1f2328", "#59636e", "#d8dee4", "#ffffff"
-"""The drawing has a paper of its own, so that it can be read on a dark page."""
+"""A drawing has its own background, so that it is readable on a dark page."""
 
 
 class Drawing:
-    """``title`` and ``words`` are what those get who do not see it."""
+    """``title`` and ``words`` describe the picture for readers who cannot see it."""
 
     def __init__(self, width: int, height: int, title: str, words: str) -> None:
         self.width = width
@@ -28,7 +28,7 @@ class Drawing:
         bold: bool = False,
         ink: str = INK,
     ) -> None:
-        """``y`` is where the letters stand."""
+        """``y`` is the baseline of the text."""
         weight = ' font-weight="600"' if bold else ""
         self._parts.append(
             f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}" text-anchor="{anchor}" fill="{ink}"{weight}>'

@@ -1,4 +1,4 @@
-"""What is measured: one table of workloads."""
+"""The workloads, in one table."""
 
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -10,20 +10,20 @@ class Kind(Enum):
     """How a workload is measured."""
 
     LOAD = "load"
-    """Publishers and readers with a connection of their own each."""
+    """Publishers and readers, each with its own connection."""
     SPREAD = "spread"
     """One publisher to many channels, whose readers share connections."""
     CONNECTIONS = "connections"
-    """Connections that are opened, and do nothing."""
+    """Connections that are opened and stay idle."""
     STALLED = "stalled"
     """Readers that have stopped reading, and one that has not."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """``publishing`` and ``reading`` are wires. A pace is ``rate`` events a second, or ``share`` of the deliveries that
-    a bridge of ours can make one at a time. ``count`` is what else the kind counts: connections, stalled readers.
-    ``bare`` tells that the loop of bench/send_loop.c takes part."""
+    """``publishing`` and ``reading`` are protocols. The rate is ``rate`` events per second, or ``share`` of the
+    deliveries that sockbridge can make one at a time. ``count`` is the number of other things: connections, stalled
+    readers. ``bare`` means that the loop of bench/send_loop.c takes part."""
 
     name: str
     group: str
@@ -42,7 +42,7 @@ class Workload:
     bare: bool = False
 
     def has(self, server: Contestant) -> bool:
-        """Whether the server has the wires of it. One without lines publishes over what it has."""
+        """Whether the server supports its protocols. A server without lines publishes over the protocol that it has."""
         if server.name == BARE:
             return self.bare
         return self.reading in server.wires and (
@@ -50,7 +50,7 @@ class Workload:
         )
 
     def small(self) -> "Workload":
-        """For a look whether all works."""
+        """For a quick check that everything works."""
         return replace(
             self,
             readers=min(self.readers, 50),
@@ -74,7 +74,7 @@ GROUPS = {
     "connections": "Connections: opening 5,000, and what an idle one keeps",
     "stalled": "400 readers that have stopped reading, 40,000 events of 200 B in one channel",
 }
-"""The groups, as they are chosen on the command line and headed in the report."""
+"""The groups of workloads: names on the command line, headings in the report."""
 
 READERS = (1, 10, 100, 1_000, 5_000)
 PAYLOADS = (16, 32, 256, 1_024, 4_096, 16_384)

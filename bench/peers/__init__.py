@@ -1,1 +1,1 @@
-"""The servers that are compared, each as it is started for that: one module a server."""
+"""The servers that are compared, and how each is started: one module for each server."""

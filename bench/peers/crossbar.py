@@ -13,7 +13,8 @@ CROSSBAR = INSTALLED / "crossbar" / "bin" / "crossbar"
 
 
 def configuration(port: int) -> dict[str, object]:
-    """A router in one process, open to all, as its documentation begins; only JSON is offered."""
+    """A router in one process, open to all clients, like the first example of its documentation; it offers JSON
+    only."""
     everything = {"call": False, "register": False, "publish": True, "subscribe": True}
     role = {"name": "anonymous", "permissions": [{"uri": "", "match": "prefix", "allow": everything}]}
     transport = {
@@ -27,7 +28,7 @@ def configuration(port: int) -> dict[str, object]:
 
 
 class Crossbar(Server):
-    """A node with its controller and one router, which are two processes."""
+    """A node with a controller and one router: two processes."""
 
     name = "crossbar"
     wires = frozenset((WEBSOCKET,))

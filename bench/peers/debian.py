@@ -7,17 +7,18 @@ from pathlib import Path
 from bench.peers.process import Server, output_of
 
 FOLDERS = "/usr/sbin:/usr/local/sbin"
-"""Where Debian puts servers, and not everybody's path leads."""
+"""Directories in which Debian installs servers and which are not on every search path."""
 
 
 class DebianServer(Server):
-    """``package`` is the name of the package and of its program; ``version_option`` lets it say its version."""
+    """``package`` is the name of the package and of its program; ``version_option`` makes the program print its
+    version."""
 
     package: str
     version_option = "--version"
 
     def program(self) -> Path:
-        """Raises FileNotFoundError when it is not there."""
+        """Raises FileNotFoundError if it is not installed."""
         found = shutil.which(self.package) or shutil.which(self.package, path=FOLDERS)
         if found is None:
             raise FileNotFoundError(self.package)
@@ -31,6 +32,6 @@ class DebianServer(Server):
         return ""
 
     def version(self) -> str:
-        """The first number with dots in what it says."""
+        """The first number with dots in its output."""
         found = re.search(r"\d+(?:\.\d+)+", output_of(self.program(), self.version_option))
         return found[0] if found else "unknown"

@@ -1,4 +1,4 @@
-"""Mosquitto, a broker of MQTT."""
+"""Mosquitto, an MQTT broker."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ CONFIGURATION = """
 listener {tcp} {host}
 listener {web} {host}
 protocol websockets
-# Without it, version 2 lets nobody in who has no password.
+# Without it, version 2 requires a password.
 allow_anonymous true
-# It would drop what is beyond 1,000 messages for a reader that is behind.
+# The default drops messages beyond 1,000 for a slow reader.
 max_queued_messages 0
 # Off by default, and small packets would wait for the acknowledgement of the last.
 set_tcp_nodelay true
@@ -26,9 +26,10 @@ log_type warning
 
 
 class MosquittoServer(DebianServer):
-    """Persistence is off, as is its default. Version 2.0 looks after its WebSockets ten times a second when nothing
-    happens on its TCP connections (issues 147 and 1390 of eclipse-mosquitto/mosquitto): readers there that have fallen
-    behind go on at that pace, a piece at a time, so flat out it may come to a crawl from 4 KiB a payload on."""
+    """Persistence is off, which is the default. Version 2.0 serves its WebSockets ten times a second while its TCP
+    connections are idle (issues 147 and 1390 of eclipse-mosquitto/mosquitto). WebSocket readers that have fallen behind
+    proceed at that pace, one piece at a time, so with payloads of 4 KiB or more a load at full speed can nearly
+    stop."""
 
     name = "mosquitto"
     package = "mosquitto"

@@ -1,4 +1,4 @@
-"""NATS, without JetStream: events are not kept."""
+"""NATS without JetStream: it does not store events."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ ping_interval: "1h"
 
 
 class NatsServer(DebianServer):
-    """As it comes: it keeps up to 64 MiB for a reader that is behind, and takes 65,536 connections."""
+    """Default settings: it buffers up to 64 MiB for a slow reader and accepts 65,536 connections."""
 
     name = "nats"
     package = "nats-server"

@@ -13,7 +13,7 @@ RELAYS = INSTALLED.parent / "relays"
 
 
 class NodeRelay(Server):
-    """``package`` is the npm package that the program ``relay`` is written with."""
+    """``package`` is the npm package that the program ``relay`` uses."""
 
     package: str
     relay: str

@@ -1,4 +1,4 @@
-"""Starting a server as a process of ours, on ports of its own, and ending it."""
+"""Start a server as a child process on ports of its own, and end it."""
 
 import os
 import resource
@@ -19,28 +19,28 @@ from twistedsock.bench.measurement import family
 HOST = "127.0.0.1"
 
 PATIENCE = 60.0
-"""Seconds that a server may take to listen: Crossbar.io takes several on a busy machine."""
+"""Seconds until a server must listen: Crossbar.io takes several on a busy machine."""
 
 FAREWELL = 10.0
-"""Seconds that a server may take to end before it is killed."""
+"""Seconds until a server must end, before it is killed."""
 
 INSTALLED = Path(__file__).resolve().parent.parent / ".peers"
-"""Where bench/install puts what is no Debian package."""
+"""Where bench/install puts everything that is not a Debian package."""
 
 
 class NotStarted(RuntimeError):
-    """A server does not run; says why, with what it said."""
+    """A server is not running. The message contains its output."""
 
 
 class Plan(NamedTuple):
-    """How a server is to be started, and where it will then listen."""
+    """How to start a server, and where it will listen."""
 
     command: Sequence[str | Path]
     targets: Mapping[str, Target]
 
 
 class Server(ABC):
-    """A server that is compared: what bench/contestant.py asks for, but for what differs between them."""
+    """A server that is compared: everything that bench/contestant.py requires except what differs between servers."""
 
     name: str
     wires: frozenset[str]
@@ -52,18 +52,18 @@ class Server(ABC):
 
     @abstractmethod
     def missing(self) -> str:
-        """What it needs and is not there, with how to get it; empty when nothing is missing."""
+        """Missing programs, and how to install them. Empty if it can run."""
 
     @abstractmethod
     def version(self) -> str:
-        """As it calls itself."""
+        """The version that it reports."""
 
     @abstractmethod
     def plan(self, folder: Path) -> Plan:
-        """Choose ports, and write what it needs into the folder."""
+        """Choose ports, and write the configuration into the folder."""
 
     def start(self) -> None:
-        """Start it, all its files in a temporary folder, and wait until it listens. Raises NotStarted."""
+        """Start it with all its files in a temporary folder, and wait until it listens. Raises NotStarted."""
         if missing := self.missing():
             raise NotStarted(f"{self.name} cannot be started: {missing}")
         allow_files()
@@ -81,7 +81,7 @@ class Server(ABC):
             raise
 
     def stop(self) -> None:
-        """Ask its first process to end, kill what is left of the others, and remove its files."""
+        """Ask its first process to end, kill the remaining ones, and remove its files."""
         if self._process is not None:
             end(self._process)
             self._process = None
@@ -90,15 +90,15 @@ class Server(ABC):
             self._folder = None
 
     def pids(self) -> tuple[int, ...]:
-        """Its processes: what they use together is what it costs."""
+        """Its processes. Their sum is what the server uses."""
         return () if self._process is None else family(self._process.pid)
 
     def targets(self) -> Mapping[str, Target]:
-        """Where it listens, for each of its wires."""
+        """Its address for each protocol."""
         return self._targets
 
     def log(self) -> str:
-        """What it has said since it was started."""
+        """Its output since the start."""
         return self._log.read_text(errors="replace")
 
     @property
@@ -108,7 +108,7 @@ class Server(ABC):
         return Path(self._folder.name, "log")
 
     def _await_listening(self, address: tuple[str, int]) -> None:
-        """Until somebody listens there. Raises NotStarted when the process ends, or takes too long."""
+        """Wait until this port accepts connections. Raises NotStarted if the process ends or takes too long."""
         deadline = time.monotonic() + PATIENCE
         while True:
             status = self._process.poll() if self._process is not None else None
@@ -136,7 +136,7 @@ def running(server: Server) -> Iterator[Server]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody listens on: most of these servers cannot choose one and tell."""
+    """Free loopback ports: most of these servers cannot choose one and report it."""
     sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
     ports: list[int] = [each.getsockname()[1] for each in sockets]
     for each in sockets:
@@ -145,8 +145,8 @@ def free_ports(count: int) -> list[int]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its descendants. They are held by descriptors, so that nobody else with a number that was
-    theirs is ever meant."""
+    """End a process and its descendants. File descriptors refer to them, so that a process that reuses one of their
+    numbers is never affected."""
     held = []
     for pid in family(process.pid) if process.poll() is None else ():
         try:
@@ -168,12 +168,13 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def allow_files() -> None:
-    """As many open files as the system lets us have, which what we start inherits: one for each connection."""
+    """Raise the limit of open files as far as the system allows. Child processes inherit it; each connection needs
+    one."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def output_of(*command: str | Path) -> str:
-    """What a command prints: versions."""
+    """The output of a command, for versions."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
     return done.stdout + done.stderr

@@ -23,7 +23,7 @@ maxclients 20000
 
 
 class RedisServer(DebianServer):
-    """One thread reads, publishes and writes, as is its default."""
+    """One thread reads, publishes and writes, which is the default."""
 
     name = "redis"
     package = "redis-server"

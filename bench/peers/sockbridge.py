@@ -1,4 +1,4 @@
-"""This project's own bridge."""
+"""sockbridge itself."""
 
 import sys
 from importlib import metadata
@@ -13,7 +13,7 @@ TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
 class Sockbridge(Server):
-    """As it comes. ``options`` are what a variant of it is told, and ``name`` tells variants apart."""
+    """Default settings. ``options`` are the options of a variant, and ``name`` distinguishes variants."""
 
     wires = frozenset((TCP, WEBSOCKET))
 

@@ -1,4 +1,4 @@
-"""A relay over websockets, the usual WebSocket library of Python's asyncio."""
+"""A relay that uses websockets, the usual WebSocket library for asyncio."""
 
 from pathlib import Path
 

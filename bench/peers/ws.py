@@ -1,4 +1,4 @@
-"""A relay over ws, the usual WebSocket library of Node."""
+"""A relay that uses ws, the usual WebSocket library for Node."""
 
 from bench.drivers.relay import Relay
 from bench.peers.node import NodeRelay

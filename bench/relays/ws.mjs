@@ -1,8 +1,7 @@
 // The smallest relay over `ws` that is fair: node ws.mjs HOST PORT FOLDER, where node_modules lies in FOLDER.
 //
 // Fair: JSON is parsed once and written once for an event, and all readers get the same Buffer, so that ws need not
-// encode the string again for each. Compression is off, as everywhere here, and the list that ws keeps of its clients,
-// which nobody asks for. No timers, no pings. All of it is documented API of ws.
+// encode the string again for each. Compression is off, as everywhere here, and so is the unused list of clients of ws. No timers, no pings. All of it is documented API of ws.
 import { createRequire } from "node:module";
 
 const [host, port, folder] = process.argv.slice(2);

@@ -1,1 +1,1 @@
-"""The soak: a bridge under churn for minutes, every delivery checked, and its memory drawn."""
+"""The soak test: a server under churn for minutes, every delivery checked, and a chart of its memory."""

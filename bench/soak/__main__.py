@@ -1,7 +1,7 @@
-"""`python -m bench.soak`: a bridge under churn for ten minutes, every delivery checked, and its memory drawn.
+"""`python -m bench.soak`: a server under churn for ten minutes, every delivery checked, and a chart of its memory.
 
-It ends with status 1 where a promise was broken or memory is not flat at its end. What it measures is kept below
-bench/results/; ``--publish`` puts the picture among those of the documentation.
+It exits with status 1 if the server broke a promise or if its memory is not flat at the end. Measurements are written
+below bench/results/; ``--publish`` also writes the chart to the documentation.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The limits of the bridge that is soaked: so small that a run reaches every one of them."""
+"""The limits of the server under test: so small that a run reaches every one of them."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Bounds:
-    """``seconds`` is how long the run lasts; times are shorter in a short one."""
+    """``seconds`` is the duration of the run; other times are shorter in a short run."""
 
     seconds: float
     history_events: int = 2_000
@@ -20,7 +20,7 @@ class Bounds:
 
     @property
     def history_age(self) -> float:
-        """Seconds that a log keeps an event."""
+        """Seconds that the history keeps an event."""
         return min(20.0, max(1.0, self.seconds / 15))
 
     @property
@@ -30,11 +30,11 @@ class Bounds:
 
     @property
     def stay(self) -> float:
-        """Seconds that a resident stays connected at most."""
+        """Maximum seconds that a resident stays connected."""
         return min(60.0, max(1.0, self.seconds / 5))
 
     def options(self) -> list[str]:
-        """As twistd is told."""
+        """The options for twistd."""
         return [
             f"--history-events={self.history_events}",
             f"--history-bytes={self.history_bytes}",

@@ -1,4 +1,4 @@
-"""Connections of the load, both wires, read and written as the load wants it: slowly, in halves, or not at all."""
+"""Connections of the load over both protocols, which read and write slowly, in halves, or not at all."""
 
 import asyncio
 import socket
@@ -12,15 +12,15 @@ Address = tuple[str, int]
 
 TEXT, CLOSE, PING, PONG = 0x81, 0x88, 0x89, 0x8A
 FIRST, MIDDLE, LAST = 0x01, 0x00, 0x80
-"""First bytes of frames, whole ones and those of a text in pieces (RFC 6455, sections 5.2 and 5.4)."""
+"""First bytes of frames: whole ones, and those of a fragmented text (RFC 6455, sections 5.2 and 5.4)."""
 
 
 class Refused(ConnectionError):
-    """The bridge did not let us in, and said so."""
+    """The server refused the connection, with an error."""
 
 
 class Ended(ConnectionError):
-    """The other side has closed; ``code`` is that of a WebSocket's close frame."""
+    """The server has closed the connection; ``code`` is that of a WebSocket's close frame."""
 
     def __init__(self, code: int = 0) -> None:
         super().__init__(f"closed by the bridge, code {code}")
@@ -57,14 +57,14 @@ class Connection:
         await self._loop.sock_sendall(self._socket, data)
 
     async def fill(self, most: int = 65_536) -> None:
-        """Read some more into the buffer. Raises Ended."""
+        """Read more bytes into the buffer. Raises Ended."""
         data = await self._loop.sock_recv(self._socket, most)
         if not data:
             raise Ended
         self.buffer += data
 
     async def until(self, end: bytes) -> bytes:
-        """All up to ``end``, and with it."""
+        """All bytes up to and including ``end``."""
         looked = 0
         while (found := self.buffer.find(end, looked)) < 0:
             looked = max(0, len(self.buffer) - len(end) + 1)
@@ -77,7 +77,7 @@ class Connection:
         return data
 
     async def to_the_end(self) -> bytes:
-        """All that comes until the other side closes, however it does that."""
+        """All bytes until the server closes the connection, in whatever way."""
         try:
             while True:
                 await self.fill()
@@ -85,7 +85,7 @@ class Connection:
             return self.take(len(self.buffer))
 
     def finish(self) -> None:
-        """Say that nothing more will come: a half-close."""
+        """Send a FIN: a half-close."""
         self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class Connection:
             self._socket.close()
 
     def reset(self) -> None:
-        """Close with an RST, as a crash does."""
+        """Close with an RST, like a crash."""
         if self._open:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close()
@@ -105,7 +105,7 @@ class LineConnection(Connection):
     """Lines over TCP."""
 
     async def greet(self) -> bytes:
-        """Hear the welcome. Raises Refused."""
+        """Read the welcome. Raises Refused."""
         line = await self.hear()
         if line.startswith(b"ERR limit "):
             raise Refused(line)
@@ -119,21 +119,21 @@ class LineConnection(Connection):
         return (await self.until(b"\n"))[:-1]
 
     def has_message(self) -> bool:
-        """Whether one has come that was not heard yet."""
+        """Whether a line has arrived that was not read yet."""
         return b"\n" in self.buffer
 
     async def leave(self) -> None:
-        """As one should."""
+        """Close politely."""
         await self.say(b"QUIT")
         await self.to_the_end()
         self.close()
 
 
 class WebConnection(Connection):
-    """A WebSocket. The host is always the same literal one, with its port."""
+    """A WebSocket. The Host header is always the same literal address, with its port."""
 
     async def greet(self, address: Address, subprotocol: str) -> bytes:
-        """Shake hands and hear the welcome. Raises Refused."""
+        """Perform the handshake and read the welcome. Raises Refused."""
         await self.send(upgrade("/ws", f"{address[0]}:{address[1]}", subprotocol))
         head = await self.until(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 101 "):
@@ -144,8 +144,8 @@ class WebConnection(Connection):
         await self.send(b"".join(map(client_frame, messages)))
 
     async def hear(self) -> bytes:
-        """The next message. Pings are answered. Raises Ended at a close frame, which is answered as well, and Wrong for
-        a frame that must not come."""
+        """The next message. Pings are answered. Raises Ended after answering a close frame, and Wrong for an invalid
+        frame."""
         while True:
             kind, payload = await self._frame()
             if kind == PING:
@@ -163,13 +163,13 @@ class WebConnection(Connection):
                 raise Wrong(f"a frame that begins with {kind:#x}, after {len(self._pieces)} pieces")
 
     async def leave(self) -> None:
-        """As one should: with a close frame, and its answer."""
+        """Close politely: with a close frame and its answer."""
         await self.send(_control(CLOSE, (1000).to_bytes(2, "big")))
         await self.to_the_end()
         self.close()
 
     def has_message(self) -> bool:
-        """Whether a frame has come that was not heard yet."""
+        """Whether a frame has arrived that was not read yet."""
         return self._length()[1] <= len(self.buffer)
 
     async def _frame(self) -> tuple[int, bytes]:
@@ -179,7 +179,7 @@ class WebConnection(Connection):
         return kind, self.take(length[1])[length[0] :]
 
     def _length(self) -> tuple[int, int]:
-        """Of the next frame: its head, and all of it; more than there is where that cannot be told yet."""
+        """Sizes of the head and of the whole next frame; more than has arrived if that is not known yet."""
         buffer = self.buffer
         if len(buffer) < 2:
             return 0, 2

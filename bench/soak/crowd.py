@@ -1,4 +1,4 @@
-"""Those who watch who comes and goes."""
+"""Clients that watch presence."""
 
 import asyncio
 
@@ -9,11 +9,11 @@ from bench.soak.visits import CROWD
 from bench.soak.world import World
 
 RUSH = 120
-"""Joins and leaves in a row, more than are kept for a watcher that does not read."""
+"""Joins and leaves in a row, more than the server keeps for a watcher that does not read."""
 
 
 class Presence:
-    """Who is there, from joins and leaves: nobody comes twice, nobody goes twice."""
+    """The members, computed from joins and leaves: no member joins twice or leaves twice."""
 
     def __init__(self) -> None:
         self._there: dict[str, bool] = {}
@@ -29,7 +29,7 @@ class Presence:
 
 
 async def watch(world: World) -> None:
-    """Every join and every leave."""
+    """Check every join and every leave."""
     while True:
         talk = await world.surely()
         try:
@@ -45,7 +45,7 @@ async def watch(world: World) -> None:
 
 
 async def doze(world: World) -> None:
-    """Ask who comes and goes, and never read it, while the hose fills the connection: what is kept is bounded."""
+    """Subscribe with presence and never read, while the hose fills the connection: the server limits what it keeps."""
     while True:
         talk = await world.surely(SMALL_ROOM)
         try:
@@ -63,7 +63,7 @@ async def doze(world: World) -> None:
 
 
 async def rush(world: World) -> None:
-    """Come and go, many times."""
+    """Join and leave, many times."""
     talk = await world.surely()
     try:
         for id in range(RUSH):

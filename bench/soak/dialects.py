@@ -1,4 +1,4 @@
-"""What the load says and hears, in the line dialect and in the JSON dialect."""
+"""The messages of the load, in the line protocol and in the JSON protocol."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ SIZES = (0, 5, 12, 40, 90, 20, 7, 300, 33, 1_000, 60, 120, 2, 4_000, 50, 150)
 """Bytes of filler, in turn."""
 
 BIG_EVERY, BIG = 500, 60_000
-"""Each so-manieth event is that big."""
+"""One in this many events is that large."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """A payload that tells its own number; every third is JSON."""
+    """A payload that contains its own number; every third is JSON."""
 
     text: bytes
     is_json: bool
 
     @property
     def in_json(self) -> bytes:
-        """As it stands in a JSON message."""
+        """The payload as written in a JSON message."""
         return self.text if self.is_json else b'"' + self.text + b'"'
 
 
 def content(number: int, size: int | None = None) -> Content:
-    """What is published under that number: always the same, so that a reader knows what must come."""
+    """The payload published under that number: always the same, so that a reader can check it."""
     if size is None:
         size = BIG if number % BIG_EVERY == 0 else SIZES[number % len(SIZES)]
     if number % 3 == 0:
@@ -38,7 +38,7 @@ def content(number: int, size: int | None = None) -> Content:
 
 
 class Heard(msgspec.Struct, rename={"kind": "type"}):
-    """A message of the bridge. For an event ``data`` is its payload: as it stands on a line, or in JSON."""
+    """A message from the server. For an event ``data`` is its payload: as text of a line, or as JSON."""
 
     kind: str
     channel: str = ""
@@ -59,7 +59,7 @@ class Heard(msgspec.Struct, rename={"kind": "type"}):
 
 
 class Dialect(Protocol):
-    """Commands as messages, messages as what they mean."""
+    """Encodes commands and decodes messages."""
 
     def subscribe(self, id: int, channel: bytes, options: Mapping[str, Any] = {}) -> bytes: ...
     def publish(self, id: int, channel: bytes, content: Content) -> bytes: ...
@@ -69,7 +69,7 @@ class Dialect(Protocol):
 
 
 class Lines:
-    """The line dialect. It has no ids: replies come in order."""
+    """The line protocol. It has no ids: replies arrive in order."""
 
     def subscribe(self, id: int, channel: bytes, options: Mapping[str, Any] = {}) -> bytes:
         words = [f"{name}={'on' if value is True else value}" for name, value in options.items()]
@@ -107,7 +107,7 @@ class Lines:
 
 
 class Json:
-    """The JSON dialect."""
+    """The JSON protocol."""
 
     def subscribe(self, id: int, channel: bytes, options: Mapping[str, Any] = {}) -> bytes:
         return msgspec.json.encode({"type": "subscribe", "id": id, "channel": channel.decode(), **options})

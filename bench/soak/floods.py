@@ -1,4 +1,4 @@
-"""Up to the limits, again and again; and what is left of it all at the end, counted by the limits themselves."""
+"""Reach every limit, again and again. At the end the limits themselves show that nothing is left."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -9,11 +9,11 @@ from bench.soak.tally import Wrong
 from bench.soak.world import World
 
 TOGETHER = 200
-"""Commands that are said at once."""
+"""Commands that are sent at once."""
 
 
 async def channels(world: World) -> int:
-    """Publish to new channels until the bridge has no more of them; how many it had left."""
+    """Publish to new channels up to the limit. Returns how many channels were free."""
     talk = await world.surely()
     try:
         made = 0
@@ -36,7 +36,7 @@ async def channels(world: World) -> int:
 
 
 async def subscriptions(world: World) -> None:
-    """One peer subscribes to as many channels as it may, and goes."""
+    """Subscribe one client to as many channels as allowed, and disconnect."""
     talk = await world.surely()
     try:
         count = world.bounds.max_subscriptions_per_client
@@ -50,7 +50,7 @@ async def subscriptions(world: World) -> None:
 
 
 async def connections(world: World, hold: float = 0.5) -> int:
-    """Connect until the bridge lets nobody in; how many it has let in. They stay for ``hold`` seconds."""
+    """Connect until the server refuses. Returns how many connections it accepted; they stay for ``hold`` seconds."""
     async with AsyncExitStack() as stack:
         count = 0
         while count <= world.bounds.max_connections:

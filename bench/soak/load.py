@@ -1,4 +1,4 @@
-"""All actors together, and what becomes of those that find the bridge wanting."""
+"""All actors together, and the record of broken promises."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -12,13 +12,13 @@ from bench.soak.tally import Wrong
 from bench.soak.world import World
 
 VISITS = 240.0
-"""Visits a second."""
+"""Visits per second."""
 
 MAX_AT_ONCE = 180
-"""Visitors that are there at the same time at most: where the bridge is slow, fewer come."""
+"""Maximum number of visitors at the same time: fewer come if the server is slow."""
 
 PATIENCE = 30.0
-"""Seconds that a visit may last on a busy machine."""
+"""Maximum seconds of a visit on a busy machine."""
 
 Visit = Callable[[World], Coroutine[Any, Any, object]]
 
@@ -34,13 +34,13 @@ KINDS: dict[Visit, int] = {
     rude.fragments: 3,
     rude.wrong_door: 2,
 }
-"""How often each comes, in parts of all."""
+"""How often each kind of visit happens, relative to the other kinds."""
 
 FLOODS: tuple[Visit, ...] = (floods.channels, floods.subscriptions, floods.connections, crowd.rush)
 
 
 class Load:
-    """``start`` in a running loop; ``stop`` lets all of them go without a word."""
+    """Call ``start`` in a running loop. ``stop`` drops all connections."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -73,7 +73,8 @@ class Load:
             await asyncio.sleep(0.5)
 
     async def _judge(self, name: str, actor: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """What it raises is the bridge's fault: it has broken a promise, hung up, or not answered."""
+        """An error of an actor is a fault of the server: it broke a promise, closed the connection, or did not
+        answer."""
         try:
             await actor()
         except Wrong as wrong:
@@ -103,7 +104,7 @@ class Load:
             world.tally.seen["visitors refused"] += 1
 
     async def _again(self, flood: Visit, part: float) -> None:
-        """Each flood at its own time within the period."""
+        """Repeat a flood, each at its own time within the period."""
         period = self._world.bounds.flood_every
         await asyncio.sleep(period * part)
         while True:
@@ -116,7 +117,7 @@ def _name_of(actor: Any) -> str:
 
 
 def _way_of(error: Exception) -> str:
-    """What it came through."""
+    """The functions through which an error passed."""
     place = error.__traceback__
     names = []
     while place is not None:

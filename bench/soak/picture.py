@@ -1,4 +1,4 @@
-"""The picture: memory over time, and beneath it what the bridge had to do meanwhile."""
+"""The chart: memory over time, and below it the work of the server."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ TITLE = "Memory of a bridge under churn"
 
 
 class Panel:
-    """A plot of time between two heights, from zero to ``most``."""
+    """A plot over time between two heights, from zero to ``most``."""
 
     def __init__(self, drawing: Drawing, top: float, bottom: float, seconds: float, most: float) -> None:
         self._drawing = drawing
@@ -31,7 +31,7 @@ class Panel:
         return self._bottom - value / self._most * (self._bottom - self._top)
 
     def grid(self, words: str) -> None:
-        """``words`` say what goes up, with its unit."""
+        """``words`` is the name of the axis, with its unit."""
         self._drawing.text(LEFT - 60, self._top - 10, words, size=12, ink=SOFT)
         for value in evenly(self._most):
             self._drawing.line([(LEFT, self.up(value)), (RIGHT, self.up(value))], GRID)
@@ -40,13 +40,13 @@ class Panel:
     def curve(
         self, points: Sequence[tuple[float, float]], ink: str, name: str, width: float = 1, lower: float = 0
     ) -> None:
-        """The name stands behind its end, ``lower`` by so much."""
+        """Write the name behind the end of the curve, ``lower`` by this much."""
         self._drawing.line([(self.across(at), self.up(value)) for at, value in points], ink, width)
         self._drawing.text(RIGHT + 8, self.up(points[-1][1]) + 4 + lower, name, size=12, ink=ink, bold=True)
 
 
 def draw(samples: Sequence[Sample], verdict: Verdict | None) -> Drawing:
-    """At least one sample must be there."""
+    """Requires at least one sample."""
     seconds = samples[-1].at
     subtitle = f"{seconds / 60:.3g} minutes of connections, channels and slow readers that come and go"
     words = verdict.words() if verdict else "too short to judge"

@@ -1,4 +1,4 @@
-"""What a run has found, in words."""
+"""The report of a run."""
 
 from collections.abc import Mapping
 from statistics import median
@@ -7,7 +7,7 @@ from bench.soak.run import Outcome
 from bench.soak.samples import MIB, Sample
 
 ROWS = 10
-"""Parts of the run, each a line of the table."""
+"""Parts of the run, each a row of the table."""
 
 HEADS = (
     "second",
@@ -24,7 +24,7 @@ HEADS = (
 
 
 def report(about: Mapping[str, object], outcome: Outcome) -> str:
-    """A table of medians, what was seen, what was wrong, and the verdict."""
+    """A table of medians, counts, faults, and the verdict."""
     count = len(outcome.samples)
     parts = [outcome.samples[count * part // ROWS : count * (part + 1) // ROWS] for part in range(ROWS)]
     lines = ["  ".join(f"{head:>11}" for head in HEADS)]

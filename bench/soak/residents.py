@@ -1,4 +1,4 @@
-"""Those who stay a while: publishers, and readers that are quick, slow, stalled, or away in between."""
+"""Clients that stay: publishers, and readers that are quick, slow, stalled, or away at times."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -15,22 +15,22 @@ from bench.soak.world import Talk, World
 STATIONS = 8
 """Channels with a publisher and quick readers."""
 READERS = 5
-"""Quick readers of each."""
+"""Quick readers of each channel."""
 SLOW, STALLED = 12, 12
-"""Readers of the hose that are slow all the time, and that stop for a while."""
+"""Readers of the hose that are always slow, and readers that stop for a while."""
 SMALL_ROOM = 4096
-"""Bytes of a slow reader's receive buffer: the kernel shall not read for it."""
+"""Bytes of a slow reader's receive buffer, so that the kernel does not read for it."""
 
 PATIENCE = 30.0
-"""Seconds that a reader waits for an event of a channel that is never silent, on a busy machine."""
+"""Seconds that a reader waits, on a busy machine, for an event of a channel that is never silent."""
 
 Resident = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True)
 class Station:
-    """A channel with a publisher: ``pace`` events a second, all of ``size`` bytes or of many sizes. Its log surely
-    ``keeps`` what was published within that part of ``history-age``."""
+    """A channel with a publisher: ``pace`` events per second, all of ``size`` bytes or of many sizes. Its history
+    certainly ``keeps`` what was published within that part of ``history-age``."""
 
     channel: bytes
     pace: float = 40.0
@@ -39,11 +39,11 @@ class Station:
 
 
 HOSE = Station(b"hose", 20.0, 20_000, 0.0)
-"""Too much for slow readers, and for its log: it holds two or three seconds of it."""
+"""Too much for slow readers and for its history, which holds two or three seconds of it."""
 
 
 def residents(world: World) -> list[Resident]:
-    """All that stay: each runs until it is cancelled. Raises Wrong."""
+    """All clients that stay: each runs until it is cancelled. Raises Wrong."""
     stations = [Station(b"station.%d" % number) for number in range(STATIONS)]
     found = [partial(publish, world, station) for station in [*stations, HOSE]]
     found += [partial(read, world, station) for station in stations * READERS]
@@ -52,7 +52,7 @@ def residents(world: World) -> list[Resident]:
 
 
 async def publish(world: World, station: Station) -> None:
-    """At a pace, one to three at once, each answered by the offset that it must get."""
+    """Publish at a pace, one to three at once. Each reply must have the expected offset."""
     number, channel = 0, station.channel
     while True:
         talk = await world.surely()
@@ -79,7 +79,7 @@ async def publish(world: World, station: Station) -> None:
 
 
 async def read(world: World, station: Station) -> None:
-    """Quick: everything, in order. It goes at times, and comes back with what it has, or as somebody new."""
+    """A quick reader: checks every event. It disconnects at times, and resumes or starts again."""
     while True:
         following = None
         went = world.now()
@@ -114,8 +114,8 @@ async def _follow(world: World, talk: Talk, following: Following, seconds: float
 
 
 async def crawl(world: World) -> None:
-    """Slow: a few KB a second of a channel that has many times that. What it hears of must be in order, and what
-    it does not get be named."""
+    """A slow reader: a few KB per second of a channel that has many times that. Its events must be in order, and the
+    server must report those that it skips."""
     while True:
         talk = await world.surely(SMALL_ROOM)
         try:
@@ -135,7 +135,7 @@ async def crawl(world: World) -> None:
 
 
 async def stall(world: World) -> None:
-    """Read nothing for a while, then all of it, and again."""
+    """Read nothing for a while, then everything, and repeat."""
     while True:
         talk = await world.surely(SMALL_ROOM)
         try:
@@ -164,14 +164,14 @@ async def _reply(talk: Talk) -> Heard:
 
 
 def forgive(world: World, talk: Talk) -> None:
-    """Who reads so slowly over a WebSocket that it does not hear the ping is taken for dead: nobody else may be."""
+    """A WebSocket reader that is too slow to see the ping is closed as dead. No other client can be."""
     if isinstance(talk.connection, LineConnection):
         raise Wrong("a slow reader over lines was cut off")
     world.tally.seen["slow WebSockets without a pong"] += 1
 
 
 async def _sip(world: World, talk: Talk, following: Following, size: int) -> None:
-    """Read ``size`` bytes, and look at the messages that are whole."""
+    """Read ``size`` bytes, and check complete messages."""
     for _ in range(max(1, size // 1024)):
         await talk.connection.fill(1024)
     while talk.connection.has_message():

@@ -1,5 +1,5 @@
-"""Visitors without manners: what they send is wrong, or stops in the middle. Each gets its answer or its end, and
-leaves nothing behind."""
+"""Visitors that send invalid data or stop in the middle. The server answers or closes each connection, and keeps
+nothing of it."""
 
 import asyncio
 import re
@@ -22,10 +22,10 @@ LINES_OF_NO_USE = (
     b"HELP nonsense",
     b"",
 )
-"""Each gets an error, a word, or nothing; the connection goes on."""
+"""Each is answered with an error, another message, or nothing; the connection stays open."""
 
 BYTES_OF_NO_USE = (b"PUB a\xff \xfe", b"PUB a " + b"x" * 70_000, b"\xff\xf4\xff\xfd\x06")
-"""Not UTF-8, too long, telnet's Ctrl-C: the same at the port for lines."""
+"""Not UTF-8, too long, telnet's Ctrl-C: only at the line port."""
 
 MESSAGES_OF_NO_USE = (
     b"[]",
@@ -50,14 +50,14 @@ FRAMES_OF_NO_USE = (
     b"\x89\xfe\x01\x00\0\0\0\0" + b"p" * 256,
     b"\x88\x81\0\0\0\0x",
 )
-"""Binary, not masked, unknown, reserved bit, not UTF-8, too big, out of order, a long ping, half a close code: after
-each the bridge closes."""
+"""Binary, unmasked, unknown, reserved bit, not UTF-8, too large, out of order, a long ping, half a close code: the
+server closes after each."""
 
 FIRST_PIECE, MIDDLE_PIECE, LAST_PIECE = b"\x01\x81\0\0\0\0{", b"\x00\x81\0\0\0\0 ", b"\x80\x81\0\0\0\0}"
 
 
 def handshakes(host: str) -> list[tuple[bytes, bytes]]:
-    """Requests for a WebSocket that are refused, with the status."""
+    """WebSocket requests that are refused, with the status."""
     good = upgrade("/ws", host)
     return [
         (good.replace(b"\r\n\r\n", b"\r\nOrigin: http://evil.example\r\n\r\n"), b"403"),
@@ -77,7 +77,7 @@ async def refused(world: World) -> None:
     connection = await world.bare(web=True)
     try:
         request, status = world.chance.choice(handshakes(f"{world.web[0]}:{world.web[1]}"))
-        if status == b"403":  # many different ones: what is logged of them is bounded
+        if status == b"403":  # many different ones: the log of them is limited
             request = request.replace(b"evil", b"evil%d" % world.chance.randrange(10_000))
         await connection.send(request)
         head = await connection.until(b"\r\n")
@@ -89,14 +89,14 @@ async def refused(world: World) -> None:
 
 
 async def nonsense(world: World) -> None:
-    """Mistakes, one after another, and then a question that must be answered still."""
+    """Invalid commands in a row, then a valid one that must still be answered."""
     talk = await world.any()
     try:
         messages: tuple[bytes, ...] = MESSAGES_OF_NO_USE
         if talk.dialect is LINES:  # a WebSocket is closed for bytes that are no text, and for what is too long
             fitting = isinstance(talk.connection, LineConnection)
             messages = LINES_OF_NO_USE + BYTES_OF_NO_USE * fitting
-        ping = talk.dialect.command(77, "ping")  # the first decides over the dialect, where nothing else has
+        ping = talk.dialect.command(77, "ping")  # the first message decides the protocol, unless the subprotocol has
         await talk.say(ping, *world.chance.choices(messages, k=world.chance.randint(1, 6)), ping)
         for _ in range(2):
             while not re.search(b'PONG|"pong"', await talk.connection.hear()):
@@ -107,7 +107,7 @@ async def nonsense(world: World) -> None:
 
 
 async def bad_frames(world: World) -> None:
-    """After which the bridge must close by itself."""
+    """The server must close the connection after it."""
     talk = await world.socket()
     try:
         await talk.connection.send(world.chance.choice(FRAMES_OF_NO_USE))
@@ -118,7 +118,7 @@ async def bad_frames(world: World) -> None:
 
 
 async def fragments(world: World) -> None:
-    """A message in pieces, with pings in between, that is finished or not."""
+    """A fragmented message with pings between its fragments, finished or not."""
     talk = await world.socket()
     try:
         pieces = [FIRST_PIECE, *[MIDDLE_PIECE] * world.chance.randrange(50)]
@@ -132,7 +132,7 @@ async def fragments(world: World) -> None:
 
 
 async def cut_short(world: World) -> None:
-    """Gone in the middle of a line, a frame, a head, an answer that is being read, or before a word."""
+    """Disconnect in the middle of a line, a frame, a head or an answer, or before the first byte."""
     web = world.chance.random() < 0.5
     host = f"{world.web[0]}:{world.web[1]}"
     good = upgrade("/ws", host)
@@ -163,7 +163,7 @@ async def cut_short(world: World) -> None:
 
 
 async def wrong_door(world: World) -> None:
-    """A browser at the port for lines."""
+    """A browser at the line port."""
     connection = await world.bare(web=False)
     try:
         await connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")

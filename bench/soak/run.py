@@ -1,4 +1,4 @@
-"""One run: a bridge, the load, a sample each second, and what must be left at the end, which is nothing."""
+"""One run: a server, the load, a sample each second, and the check at the end that nothing is left."""
 
 import asyncio
 import re
@@ -18,10 +18,10 @@ from twistedsock.bench.measurement import Usage
 TROUBLE = re.compile(r"^.*(?:Traceback|Unhandled|#(?:error|critical)\]).*$", re.MULTILINE)
 
 SWEPT = 6.0
-"""Seconds after which the bridge has looked at its silent channels: it does that every five."""
+"""Seconds after which the server has swept its silent channels: it does so every five."""
 
 PATIENCE = 30.0
-"""Seconds until the bridge must have closed all that its peers have closed: it lingers for ten at most."""
+"""Seconds until the server must have closed every connection that its client closed: it lingers for ten at most."""
 
 REACHED = (
     "floods of channels",
@@ -32,12 +32,12 @@ REACHED = (
     "stalled readers told LOST",
     "watchers told to ask WHO",
 )
-"""What a whole run must have seen: every bound that has no error of its own in the counts below."""
+"""Limits that a whole run must have reached: all that have no error of its own in the counts below."""
 
 
 @dataclass
 class Outcome:
-    """``before`` and ``after`` are samples of the bridge at rest."""
+    """``before`` and ``after`` are samples of the idle server."""
 
     samples: list[Sample] = field(default_factory=list)
     before: Sample | None = None
@@ -50,7 +50,7 @@ class Outcome:
 
 
 class Soak:
-    """``told`` hears of each sample."""
+    """``told`` is called with each sample."""
 
     def __init__(self, server: Server, world: World, told: Callable[[Sample], object]) -> None:
         self.outcome = Outcome()
@@ -63,7 +63,7 @@ class Soak:
         self._counted = self._counts()
 
     async def run(self) -> Outcome:
-        """Load it, let it rest, and look what is left. What is wrong is in the world's tally."""
+        """Run the load, let the server rest, and check what is left. Faults are added to the tally of the world."""
         outcome = self.outcome
         outcome.before = self._sample()
         load = Load(self._world)
@@ -88,7 +88,7 @@ class Soak:
             self._told(self.outcome.samples[-1])
 
     async def _rest(self, before: Sample) -> None:
-        """All peers are gone: what they used must be free again. It is counted by using it once more."""
+        """All clients have disconnected: everything that they used must be free again. Using it once more proves it."""
         world = self._world
         await self._close_files(before)
         let_in = await floods.connections(world, hold=0.0)
@@ -112,7 +112,7 @@ class Soak:
             await asyncio.sleep(0.1)
 
     def _check_reached(self) -> None:
-        """Only a whole run reaches every bound."""
+        """Only a whole run reaches every limit."""
         if self.outcome.verdict is not None:
             for what in REACHED:
                 if not self._world.tally.seen[what]:
@@ -141,6 +141,6 @@ class Soak:
 
 
 def addresses(server: Server) -> tuple[tuple[str, int], tuple[str, int]]:
-    """Where the bridge speaks lines, and where WebSocket."""
+    """The addresses of the line port and of the web port."""
     targets = server.targets()
     return targets[TCP].address, targets[WEBSOCKET].address

@@ -1,20 +1,20 @@
-"""What the load counts while it runs."""
+"""Counters of the load."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 
 MAX_WRONGS = 20
-"""Faults whose words are kept: one fault has many."""
+"""Maximum number of fault messages that are kept: one fault causes many."""
 
 
 class Wrong(Exception):
-    """The bridge has broken a promise; says which."""
+    """The server has broken the promise in the message."""
 
 
 @dataclass
 class Tally:
-    """``wrongs`` are broken promises in words; ``seen`` counts what else happened, so that a run can tell that it
-    reached every bound."""
+    """``wrongs`` are messages about broken promises. ``seen`` counts other events, so that a run can show that it
+    reached every limit."""
 
     connections: int = 0
     events: int = 0
@@ -32,7 +32,7 @@ class Tally:
 
 
 class Names:
-    """New names of channels, and how many of them can still have a log: those published to within ``age`` seconds."""
+    """New channel names, and how many of them can still have a history: those published to within ``age`` seconds."""
 
     def __init__(self, age: float) -> None:
         self._age = age

@@ -1,22 +1,22 @@
-"""Whether memory is flat at its end: two figures that noise does not move, and a bound for both."""
+"""Whether memory is flat at the end: two figures that are robust against noise, with a limit for each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
 MAX_GROWTH = 0.01
-"""What counts as flat: less than one part in a hundred."""
+"""Flat means less than one per cent."""
 
 FEWEST = 300
-"""Points, a second apart, that are enough to judge: before that a server is still warming up."""
+"""Minimum number of points, one second apart: before that a server is still warming up."""
 
 Point = tuple[float, float]
-"""Seconds since the start, and what was measured then."""
+"""Seconds since the start, and the value at that time."""
 
 
 def slope(points: Sequence[Point]) -> float:
-    """Theil–Sen: the median of the slopes between all pairs. Up to 29 % of the points may be anything at all without
-    moving it far (Sen, Journal of the American Statistical Association 63, 1968)."""
+    """Theil–Sen: the median of the slopes between all pairs. Up to 29 % of the points can be arbitrary without changing
+    it much (Sen, Journal of the American Statistical Association 63, 1968)."""
     slopes = [
         (later - earlier) / (then - before)
         for index, (before, earlier) in enumerate(points)
@@ -28,10 +28,10 @@ def slope(points: Sequence[Point]) -> float:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``rise`` is what the fit over the last third gains in that third, ``beyond`` how far its end lies above the
-    middle of the run, ``growth`` how far the last tenth does: all as parts of the level. The C library gives memory
-    back at times, and to use that again is no growth: a rise counts only if it ends beyond the middle. ``fit`` are the
-    ends of the fitted line. Less than nothing is flat as well."""
+    """``rise`` is the gain of the fit over the last third, ``beyond`` the distance of its end above the middle of the
+    run, and ``growth`` that of the last tenth: all relative to the level. The C library returns memory at times, and
+    reusing it is not growth: a rise counts only if it ends above the middle. ``fit`` contains the ends of the fitted
+    line. A negative value counts as flat."""
 
     level: float
     rise: float
@@ -53,7 +53,7 @@ class Verdict:
 
 
 def judge(points: Sequence[Point]) -> Verdict | None:
-    """None where there are too few points to tell."""
+    """None if there are too few points."""
     if len(points) < FEWEST:
         return None
     start, end = points[0][0], points[-1][0]

@@ -1,4 +1,4 @@
-"""Visitors of good manners: they come, say a few things, hear every answer, and go. Channels are born and die of it."""
+"""Polite visitors: they connect, send a few commands, read every answer, and disconnect. They create many channels."""
 
 import asyncio
 
@@ -8,14 +8,14 @@ from bench.soak.tally import Tally, Wrong
 from bench.soak.world import Talk, World
 
 CROWD = b"crowd"
-"""Where visitors come and go in sight of watchers."""
+"""The channel on which watchers see visitors join and leave."""
 
 FAT = 16
-"""Big events that a fat visitor publishes at once."""
+"""Large events that one visitor publishes at once."""
 
 
 async def talk(world: World) -> None:
-    """A few commands, over any wire; one reply for each, in order."""
+    """A few commands, over any protocol; one reply for each, in order."""
     talk = await world.any()
     try:
         count = world.chance.randint(1, 8)
@@ -35,7 +35,7 @@ async def talk(world: World) -> None:
 
 
 def _something(world: World, dialect: Dialect, id: int, name: bytes) -> bytes:
-    """One command, most likely about a channel that nobody else has."""
+    """One command, usually about a channel that no other client uses."""
     chance = world.chance
     kind = chance.randrange(12)
     if kind < 4:
@@ -57,14 +57,14 @@ def _something(world: World, dialect: Dialect, id: int, name: bytes) -> bytes:
 
 
 async def _answer(tally: Tally, talk: Talk, id: int) -> int:
-    """Hear the reply; gives how many events came with it, or before it."""
+    """Read the reply. Returns the number of events before it."""
     events = 0
     while not (heard := await talk.hear()).is_reply:
         events += heard.kind == "event"
     events += len(heard.events)
     tally.deliveries += events
     if talk.dialect is not LINES and heard.id != id:
-        raise Wrong(f"the reply to {heard.id} came where that to {id} was due")
+        raise Wrong(f"the reply to {heard.id} arrived instead of that to {id}")
     if heard.kind == "error":
         tally.seen[f"error {heard.code}"] += 1
     return events
@@ -82,7 +82,7 @@ async def _go(world: World, talk: Talk) -> None:
 
 
 async def fat(world: World) -> None:
-    """Fill a log: this is what reaches the bound of all logs together."""
+    """Fill a history: this reaches the limit of all histories together."""
     talk = await world.any()
     try:
         name = world.names.new()
@@ -99,7 +99,7 @@ async def fat(world: World) -> None:
 
 
 async def _look_back(world: World, talk: Talk) -> None:
-    """Whether the log of an earlier visitor has given way before its time: so the bound of all logs was reached."""
+    """Whether the history of an earlier visitor was evicted early: then the limit of all histories was reached."""
     while world.fat[0][0] < world.now() - 0.7 * world.bounds.history_age:
         world.fat.popleft()
     await talk.say(talk.dialect.command(1, "history", world.fat[0][1]))
@@ -108,7 +108,7 @@ async def _look_back(world: World, talk: Talk) -> None:
 
 
 async def page(world: World) -> None:
-    """As a browser asks for the page; kept alive at times."""
+    """Request the page like a browser, at times over a kept connection."""
     connection = await world.bare(web=True)
     try:
         host = f"{world.web[0]}:{world.web[1]}"
@@ -144,7 +144,7 @@ async def _body(connection: Connection, head: bytes) -> None:
 
 
 async def idle(world: World) -> None:
-    """Come, say nothing, and go."""
+    """Connect, send nothing, and disconnect."""
     talk = await world.any()
     try:
         await asyncio.sleep(world.chance.uniform(0.0, 0.1) * world.bounds.stay)

@@ -1,4 +1,4 @@
-"""What every actor of the load shares: the bridge's addresses, chance, counts, and how one gets in."""
+"""State that all actors of the load share: addresses of the server, randomness, counters, and connecting."""
 
 import asyncio
 import random
@@ -12,12 +12,12 @@ from bench.soak.dialects import JSON, LINES, Dialect, Heard
 from bench.soak.tally import Names, Tally
 
 RETRY = 0.3
-"""Seconds after which one who was refused tries again."""
+"""Seconds until a refused client tries again."""
 
 
 @dataclass(frozen=True)
 class Talk:
-    """A connection and what is spoken on it."""
+    """A connection and its protocol."""
 
     connection: LineConnection | WebConnection
     dialect: Dialect
@@ -31,7 +31,7 @@ class Talk:
 
 @dataclass
 class World:
-    """``chance`` decides all that is left to it: the same seed gives the same mix, though not the same timing."""
+    """``chance`` makes all random decisions: the same seed gives the same mix, but not the same timing."""
 
     lines: Address
     web: Address
@@ -40,13 +40,13 @@ class World:
     tally: Tally = field(default_factory=Tally)
     names: Names = field(init=False)
     fat: deque[tuple[float, bytes]] = field(default_factory=lambda: deque(maxlen=1000))
-    """Large logs: when they were filled, and their channels."""
+    """Large histories: when they were filled, and their channels."""
 
     def __post_init__(self) -> None:
         self.names = Names(self.bounds.history_age)
 
     async def line(self, room: int = 0) -> Talk:
-        """A greeted connection for lines. Raises Refused."""
+        """A line connection, after its welcome. Raises Refused."""
         connection = await LineConnection.connect(self.tally, self.lines, room)
         try:
             await connection.greet()
@@ -56,7 +56,7 @@ class World:
         return Talk(connection, LINES)
 
     async def socket(self, subprotocol: str = "", room: int = 0) -> Talk:
-        """A greeted WebSocket. Raises Refused."""
+        """A WebSocket, after its welcome. Raises Refused."""
         connection = await WebConnection.connect(self.tally, self.web, room)
         try:
             await connection.greet(self.web, subprotocol)
@@ -66,18 +66,18 @@ class World:
         return Talk(connection, LINES if subprotocol.endswith(".line") else JSON)
 
     async def bare(self, web: bool) -> Connection:
-        """A connection on which nothing was said yet."""
+        """A connection on which nothing was sent yet."""
         return await Connection.connect(self.tally, self.web if web else self.lines)
 
     async def any(self, room: int = 0) -> Talk:
-        """One of the three ways to talk. Raises Refused."""
+        """A connection over one of the three protocols. Raises Refused."""
         way = self.chance.randrange(4)
         if way == 0:
             return await self.line(room)
         return await self.socket(("", "sockbridge.v1.json", "sockbridge.v1.line")[way - 1], room)
 
     async def surely(self, room: int = 0) -> Talk:
-        """As ``any``, as often as it takes."""
+        """Like ``any``, repeated until it succeeds."""
         while True:
             try:
                 return await self.any(room)
@@ -86,7 +86,7 @@ class World:
                 await asyncio.sleep(RETRY)
 
     def part(self, talk: Talk) -> None:
-        """Go without a word: half of all that go this way crash."""
+        """Disconnect without notice: half of such clients crash."""
         if self.chance.random() < 0.5:
             talk.connection.reset()
         else:
