@@ -12,7 +12,7 @@ from twistedsock.cli.memory_estimate import estimate_memory
 from twistedsock.config import HEADINGS, OPTIONS, Option, read_settings
 from twistedsock.errors import ErrorCode
 from twistedsock.limits.settings import Limits
-from twistedsock.server.websocket import JSON_PROTOCOL, LINE_PROTOCOL
+from twistedsock.server.web_endpoints import JSON_PROTOCOL, LINE_PROTOCOL
 
 CHECKOUT = Path(__file__).parent.parent
 PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "examples" / "README.md", *(CHECKOUT / "docs").rglob("*.md")])

@@ -90,7 +90,7 @@ def said(logged):
 def test_hosts_and_origins_change_at_once(configure, start, reactor, said):
     configure(f'tcp = "{LOOPBACK}"', 'web = "tcp:8082:interface=127.0.0.1"', 'allow-host = ["old.example"]')
     service = start()
-    gate = service.web[0].factory.gate
+    gate = service.web[0].factory.origin_policy
     assert gate.check_host("old.example:8082", DOOR) is None
     configure(f'tcp = "{LOOPBACK}"', 'web = "tcp:8082:interface=127.0.0.1"', 'allow-host = ["new.example"]')
     said()
@@ -392,7 +392,7 @@ def test_a_reload_waits_until_the_last_one_has_reached_all_sessions(configure, s
     for _ in range(5):
         service.ask_to_reload()
     assert said() == ["read again: the options"]
-    while any(protocol._pipeline.session.subscriptions for protocol in protocols):
+    while any(protocol.pipeline.session.subscriptions for protocol in protocols):
         assert said() == []
         reactor.advance(0)
     for _ in range(10):

@@ -161,7 +161,7 @@ def test_each_listener_has_a_factory_that_knows_its_endpoint(start, reactor, cer
     factories = [getattr(factory, "wrappedFactory", factory) for factory in reactor.factories]
     assert [factory.listening.endpoint for factory in factories] == lines + web
     assert [factory.websockets.listening.endpoint for factory in factories[3:]] == web
-    assert factories[3].gate is factories[4].gate, "each error is to be told once"
+    assert factories[3].origin_policy is factories[4].origin_policy, "each error is to be told once"
 
 
 def test_none_is_not_listened_on(start, reactor):

@@ -21,7 +21,7 @@ from tests.conformance.certificate import write_certificate
 from tests.conformance.echo import COUNTED, OTHER_HANDSHAKES, OTHER_MESSAGES, SHORT_HANDSHAKES, SHORT_MESSAGES
 from tests.conformance.report import Broken, Outcome, read_outcomes, verdict
 from tests.conformance.suite import CHECKOUT, FOLDER, get_python2, install
-from twistedsock.server.websocket import JSON_PROTOCOL
+from twistedsock.server.web_endpoints import JSON_PROTOCOL
 
 REPORTS = FOLDER / "reports"
 

@@ -21,9 +21,11 @@ from twistedsock.codecs.framing import TextMessage
 from twistedsock.codecs.json_encoder import JsonEncoder
 from twistedsock.codecs.websocket import text_frame
 from twistedsock.pubsub.values import Tag
-from twistedsock.server.websocket import JSON_PROTOCOL, WebSocketFactory
+from twistedsock.server.web_endpoints import JSON_PROTOCOL, Dialect, WebSocketEndpoint
+from twistedsock.server.websocket import WebSocketFactory
 from twistedsock.session.commands import Ping, Publish
 from twistedsock.session.encoder import Endpoints
+from twistedsock.session.input_pipeline import InputPipeline
 
 BINARY = b"binary"
 """The tag of what is to be sent back in a binary message."""
@@ -59,20 +61,23 @@ class EchoCodec:
         raise AssertionError("nothing here is a publish")
 
 
+ECHO = Dialect(EchoDialect(TextMessage()), EchoCodec())
+
+
 class EchoShell:
     """Mixed into the shell, before its class."""
 
-    spoken = {JSON_PROTOCOL: (EchoDialect(TextMessage()), EchoCodec())}
+    endpoint = WebSocketEndpoint({JSON_PROTOCOL: ECHO}, ECHO)
     counts: dict[str, int]
 
     # What the shell has.
-    _pipeline: Any
+    pipeline: Any
     state: int
     STATE_OPEN: int
 
-    def answer(self, *arguments: Any) -> bool:
+    def open_accepted(self, *arguments: Any) -> bool:
         self.counts[SHORT_HANDSHAKES] += 1
-        return super().answer(*arguments)  # type: ignore[misc]
+        return super().open_accepted(*arguments)  # type: ignore[misc]
 
     def onConnect(self, request: Any) -> str | None:
         self.counts[OTHER_HANDSHAKES] += 1
@@ -80,16 +85,16 @@ class EchoShell:
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         self.counts[OTHER_MESSAGES] += 1
-        if isBinary and self._pipeline is not None and self.state == self.STATE_OPEN:
-            self._pipeline.submit([Ping(bytes(payload), BINARY)])
+        if isBinary and self.pipeline is not None and self.state == self.STATE_OPEN:
+            self.pipeline.submit([Ping(bytes(payload), BINARY)])
         else:
             if not isBinary:
-                self.counts[SHORT_MESSAGES] -= 1  # as _receive gets it too
+                self.counts[SHORT_MESSAGES] -= 1  # as handle_messages counts it too
             super().onMessage(payload, isBinary)  # type: ignore[misc]
 
-    def _receive(self, messages: list[bytes]) -> None:
+    def handle_messages(self, pipeline: InputPipeline, messages: list[bytes]) -> None:
         self.counts[SHORT_MESSAGES] += len(messages)
-        super()._receive(messages)  # type: ignore[misc]
+        super().handle_messages(pipeline, messages)  # type: ignore[misc]
 
 
 def let_echo(factory: WebSocketFactory) -> dict[str, int]:

@@ -5,7 +5,8 @@ import pytest
 from tests.conformance.echo import OTHER_HANDSHAKES, OTHER_MESSAGES, SHORT_HANDSHAKES, SHORT_MESSAGES, let_echo
 from tests.server.websocket_client import BINARY, CLOSE, TEXT, Client, Port, autobahn_clock
 from tests.server.websocket_streams import frame
-from twistedsock.server.websocket import JSON_PROTOCOL, WebSocketConnection
+from twistedsock.server.web_endpoints import JSON_PROTOCOL
+from twistedsock.server.websocket import WebSocketConnection
 from twistedsock.testing import FakeServer
 
 FIRST_FRAGMENT, LAST_FRAGMENT = 0x01, 0x80

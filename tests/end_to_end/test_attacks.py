@@ -99,7 +99,9 @@ def test_commands_in_a_tls_handshake_are_not_run(server, tell, line_client, byst
     channel = "hello"
     with bystander(server):
         answer = tell(server.lines[0], client_hello(f"\nPUB {channel} 1".encode()))
-        assert answer.endswith(b"\nNOTICE this port does not speak TLS: it expects lines of text\nBYE\n")
+        assert answer.endswith(
+            b"\nNOTICE this port does not use TLS: connect without TLS and send lines of text\nBYE\n"
+        )
         assert b"OK" not in answer
         begun = time.monotonic()
         assert statuses(tell(authority(server), client_hello(b""))) == [b"400"]

@@ -90,7 +90,7 @@ def live(connection: Connection, clock: Clock, server: FakeServer, pieces: list[
 
 def kept_by(protocol: Any) -> int:
     """Bytes of what came in that a connection's protocols hold themselves; what is common to all is not theirs."""
-    owner = getattr(protocol, "_owner", None) or protocol
+    owner = getattr(protocol, "handler", None) or protocol
     channel = getattr(owner, "_channel", None)
     values = [*getattr(owner, "__dict__", {}).values(), *(vars(channel).values() if channel is not None else ())]
     own = (bytes, bytearray, list, LineSplitter, PlainFrames, TelnetFilter)

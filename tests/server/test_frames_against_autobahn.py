@@ -21,7 +21,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from tests.server.websocket_streams import HANDSHAKE, Streams, frame
-from twistedsock.server.websocket import NOT_BINARY, WebSocketConnection, WebSocketFactory
+from twistedsock.server.websocket import UNSUPPORTED_DATA, WebSocketConnection, WebSocketFactory
 from twistedsock.testing import FakeServer
 
 STREAMS = int(os.environ.get("FUZZ_STREAMS", "500"))
@@ -89,7 +89,7 @@ class RecordingShell(Recording, WebSocketConnection):
         super().onOpen()
         self.transport.deaf = False
 
-    def _receive(self, messages: list[bytes]) -> None:
+    def handle_messages(self, pipeline: Any, messages: list[bytes]) -> None:
         self.transport.trace += [("receives", message) for message in messages]
 
 
@@ -100,7 +100,7 @@ class Stock(Recording, WebSocketServerProtocol):
         if self.state != self.STATE_OPEN:
             return
         if isBinary:
-            self.sendCloseFrame(NOT_BINARY, b"binary messages are not spoken here")
+            self.sendCloseFrame(UNSUPPORTED_DATA, b"binary messages are not supported")
         else:
             self.transport.trace.append(("receives", bytes(payload)))
 
@@ -141,8 +141,7 @@ class Pair:
     def is_late(self) -> bool:
         """Whether ours still holds a frame back in which Autobahn has found a wrong byte already."""
         ours, stock = self.servers
-        holds = ours._frames is not None and ours._frames.begun is not None
-        return holds and ours.state == ours.STATE_OPEN and stock.localCloseCode == 1007
+        return ours.has_partial_plain_frame and ours.state == ours.STATE_OPEN and stock.localCloseCode == 1007
 
     def answer_ping(self) -> None:
         """The peer answers the last ping of the servers, as it should."""

@@ -27,7 +27,7 @@ from twistedsock.server.transport import (
     install_direct_writes,
 )
 from twistedsock.server.web import WebFactory
-from twistedsock.server.websocket import JSON_PROTOCOL, LINE_PROTOCOL
+from twistedsock.server.web_endpoints import JSON_PROTOCOL, LINE_PROTOCOL
 from twistedsock.testing import FakeServer
 
 KB = 1_000
@@ -302,7 +302,7 @@ def test_a_head_for_which_there_is_no_room_is_refused(visit, memory_budget):
     guest.send_bytes(upgrade(X_Long="x" * 5 * KB)[: 4 * KB])
     status, headers, body = guest.received()
     assert (status, headers["retry-after"]) == (503, "5") and WORDS in body.decode()
-    assert memory_budget.held == 0 and not guest.protocol._head
+    assert memory_budget.held == 0 and guest.transport.half_closed
     guest.is_lost()
 
 

@@ -239,7 +239,7 @@ def test_a_token_that_runs_out_after_another_policy_came(ask):
 def test_nobody_waits_for_a_server_that_goes_away(server, ask):
     client = ask(server, "/channels/k/events?wait=25")
     server.context.draining = True
-    client.protocol._owner.requests[0].on_shutdown()
+    client.protocol.handler.requests[0].on_shutdown()
     assert told(client)["events"] == []
     assert ask(server, "/channels/k/events?wait=25").answer()[0] == 503
 

@@ -154,8 +154,8 @@ def test_nothing_is_said_in_the_midst_of_a_long_answer(server, open_one):
     connect, client, key = open_one(server)
     server.line_client().send(*["PUB k " + "x" * 30_000] * 9)
     server.turn()
-    client.protocol._owner._outlet.pauseProducing()
-    client.protocol._owner.session.handle(History(b"k", tag=b"5"))
+    client.protocol.handler._outlet.pauseProducing()
+    client.protocol.handler.session.handle(History(b"k", tag=b"5"))
     (session,) = [guest for guest in server.context.sessions if guest.protocol == "events"]
     session.close(CloseReason.GOING_AWAY, b"for a reason")
     assert client.received() == [] and client._text.startswith('event: ok\ndata: {"type":"ok","id":5')

@@ -101,9 +101,9 @@ def test_a_kept_alive_connection_becomes_a_stream_and_nothing_of_http_is_held(se
     client = connect()
     client.asks("/healthz")
     assert client.answer()[0] == 200
-    connection = client.protocol._owner
+    connection = client.protocol.handler
     client.streams("/channels/k/events")
-    stream = client.protocol._owner
+    stream = client.protocol.handler
     assert isinstance(stream, EventStream)
     gc.disable()
     try:

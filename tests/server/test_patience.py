@@ -12,7 +12,8 @@ from tests.server.websocket_client import CLOSE, PING, PONG, TEXT, Client, Port
 from tests.server.websocket_streams import frame
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.server.tcp import LineFactory
-from twistedsock.server.websocket import LINE_PROTOCOL, PORTION
+from twistedsock.server.web_endpoints import LINE_PROTOCOL
+from twistedsock.server.websocket import PARSE_BYTES
 from twistedsock.testing import FakeServer, limit_session
 
 LIMITS = {"first_command_timeout": 100.0, "read_timeout": 10.0, "idle_timeout": 200.0}
@@ -155,9 +156,9 @@ def test_with_bounds_of_nothing_everybody_is_awaited_for_ever(reactor: Any, wire
 
 def test_a_stranger_on_the_line_port_is_metered(factory: LineFactory, server: FakeServer, wire: Any) -> None:
     """Nobody else is: not this machine, and not a Unix socket."""
-    assert not Call(factory, wire()).protocol._pipeline.is_rate_limited
+    assert not Call(factory, wire()).protocol.pipeline.is_rate_limited
     stranger = Call(factory, wire(there="192.0.2.1"))
-    assert stranger.protocol._pipeline.is_rate_limited
+    assert stranger.protocol.pipeline.is_rate_limited
     stranger.send_bytes(b"PING 1\n")
     assert stranger.received() == ["PONG 1"]
     for _ in range(20):
@@ -247,7 +248,7 @@ def test_a_gone_websocket_is_not_waited_for(client: Client, clock: Clock) -> Non
 def test_pings_without_end_leave_time_for_others(client: Client, server: FakeServer) -> None:
     """A portion of them is answered, then others have their turn; what else comes waits, in its order."""
     server.broker.clock = Ticking(TIME_SLICE_SECONDS)
-    count = 4 * PORTION // 6
+    count = 4 * PARSE_BYTES // 6
     pings = frame(PING, b"") * count
     client.send_bytes(pings[:-3])
     assert not client.transport.reading
@@ -262,18 +263,18 @@ def test_pings_without_end_leave_time_for_others(client: Client, server: FakeSer
 def test_who_is_postponed_and_does_not_read_waits_for_both(client: Client, server: FakeServer) -> None:
     """Reading begins again when all has been parsed and its answers have been read."""
     server.broker.clock = Ticking(TIME_SLICE_SECONDS)
-    client.send_bytes(frame(PING, b"") * PORTION)
+    client.send_bytes(frame(PING, b"") * PARSE_BYTES)
     client.stalls()
     server.turn()
     assert not client.transport.reading
     client.drains()
     server.turn()
-    assert client.transport.reading and len(client.frames()) == PORTION
+    assert client.transport.reading and len(client.frames()) == PARSE_BYTES
 
 
 def test_who_goes_while_it_is_postponed_is_not_parsed(client: Client, server: FakeServer) -> None:
     server.broker.clock = Ticking(TIME_SLICE_SECONDS)
-    client.send_bytes(frame(PING, b"") * PORTION + frame(TEXT, b"PUB a 1"))
+    client.send_bytes(frame(PING, b"") * PARSE_BYTES + frame(TEXT, b"PUB a 1"))
     client.goes()
     server.turn()
     assert b"a" not in server.broker.channels
@@ -288,7 +289,7 @@ def test_messages_in_fragments_are_run_in_their_order(client: Client, server: Fa
 
 
 def metered(client: Client, server: FakeServer, **limits: Any) -> None:
-    limit_session(client.server._pipeline.session, server, **limits)
+    limit_session(client.server.pipeline.session, server, **limits)
 
 
 def test_bytes_without_end_close_a_stranger(client: Client, server: FakeServer) -> None:
@@ -311,9 +312,9 @@ def test_pings_of_a_stranger_count_as_commands(client: Client, server: FakeServe
 
 
 def test_a_stranger_on_a_websocket_is_metered(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not port.open().server._pipeline.is_rate_limited
+    assert not port.open().server.pipeline.is_rate_limited
     client = port.connect()
     address = client.transport.getPeer()
     monkeypatch.setattr(client.transport, "getPeer", lambda: type(address)("TCP", "192.0.2.1", 5000))
     client.asks()
-    assert client.server._pipeline.is_rate_limited
+    assert client.server.pipeline.is_rate_limited

@@ -209,8 +209,8 @@ def test_a_first_line_for_which_there_is_no_memory_runs_nothing_behind_it(reacto
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"r" * 32 + b"\x20\nPUB kitchen one\n", "speak TLS"),
-        (b"\r\n\x16\x03\x01\nPUB kitchen one\n", "speak TLS"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"r" * 32 + b"\x20\nPUB kitchen one\n", "use TLS"),
+        (b"\r\n\x16\x03\x01\nPUB kitchen one\n", "use TLS"),
         (b"\x80\x2e\x01\x00\x02\nPUB kitchen one\n", "UTF-8"),
         (b"\x00\x03\x00\x5c\x21\x12\xa4\x42\nPUB kitchen one\n", "UTF-8"),
         (b"PUB kitchen a\0b\nPUB kitchen one\n", "UTF-8"),
@@ -227,7 +227,7 @@ def test_another_protocol_is_closed_and_nothing_of_it_is_run(server, reactor, wi
         call.send_bytes(data[cut:])
         call.send("PUB kitchen two")
         notice, bye = call.received()
-        assert notice.startswith("NOTICE this port ") and words in notice and bye == "BYE"
+        assert notice.startswith("NOTICE ") and words in notice and bye == "BYE"
         assert call.transport.half_closed
         call.is_lost()
     assert server.broker.channels == {}
@@ -235,7 +235,7 @@ def test_another_protocol_is_closed_and_nothing_of_it_is_run(server, reactor, wi
 
 def test_tls_is_told_so_at_its_first_byte(call):
     call.send_bytes(b"\x16")
-    assert call.received() == ["NOTICE this port does not speak TLS: it expects lines of text", "BYE"]
+    assert call.received() == ["NOTICE this port does not use TLS: connect without TLS and send lines of text", "BYE"]
 
 
 def test_behind_the_first_line_a_nul_is_payload_and_latin_1_is_an_error(call):

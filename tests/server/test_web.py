@@ -186,12 +186,12 @@ def test_a_fault_of_ours_in_a_plain_handshake_ends_the_connection(visit, monkeyp
 
 def test_a_websocket_elsewhere_is_told_where_it_is(visit):
     status, _, body = visit().asks(upgrade("/chat"))
-    assert (status, body) == (404, b"the WebSocket is at /ws\n")
+    assert (status, body) == (404, b"no WebSocket at this path: connect to /ws\n")
 
 
 def test_a_client_of_unknown_protocols_only_is_told_ours(visit):
     status, _, body = visit().asks(upgrade(Sec_WebSocket_Protocol="mqtt, stomp"))
-    assert (status, body) == (400, b"this server speaks sockbridge.v1.json and sockbridge.v1.line\n")
+    assert (status, body) == (400, b"no supported subprotocol: offer sockbridge.v1.json and sockbridge.v1.line\n")
     status, headers, _ = visit().asks(upgrade(Sec_WebSocket_Protocol="mqtt, sockbridge.v1.line"))
     assert (status, headers["sec-websocket-protocol"]) == (101, "sockbridge.v1.line")
 

@@ -16,7 +16,8 @@ from tests.server.websocket_client import (
 from tests.server.websocket_streams import MASK, frame
 from twistedsock.codecs.websocket import unmask
 from twistedsock.limits.settings import Limits
-from twistedsock.server.websocket import JSON_PROTOCOL, LINE_PROTOCOL, WebSocketFactory
+from twistedsock.server.web_endpoints import JSON_PROTOCOL, LINE_PROTOCOL
+from twistedsock.server.websocket import WebSocketFactory
 from twistedsock.testing import FakeServer
 
 HANDSHAKE_TIMEOUT = Limits().handshake_timeout

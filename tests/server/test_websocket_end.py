@@ -22,7 +22,8 @@ from tests.server.websocket_client import (
 from tests.server.websocket_streams import frame
 from twistedsock.errors import CloseReason
 from twistedsock.server.connection import LINGER_SECONDS
-from twistedsock.server.websocket import CLOSE_TIMEOUT, JSON_PROTOCOL, LINE_PROTOCOL
+from twistedsock.server.web_endpoints import JSON_PROTOCOL, LINE_PROTOCOL
+from twistedsock.server.websocket import CLOSE_TIMEOUT_SECONDS
 from twistedsock.testing import FakeServer
 
 
@@ -197,7 +198,7 @@ def test_a_close_frame_that_is_not_answered_is_not_awaited_for_ever(
     """The peer had time enough."""
     client = port.open(LINE_PROTOCOL)
     client.send("QUIT")
-    pass_time(clock, CLOSE_TIMEOUT)
+    pass_time(clock, CLOSE_TIMEOUT_SECONDS)
     assert client.transport.ending == "aborted"
     client.goes()
     assert len(server.context.sessions) == 0

@@ -1,5 +1,6 @@
-"""Lines over TCP, a Unix socket or TLS."""
+"""The line protocol over TCP, a Unix socket or TLS."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
@@ -15,7 +16,7 @@ from twistedsock.codecs.payload import BOM
 from twistedsock.codecs.telnet import IAC, TelnetFilter, replace_returns
 from twistedsock.errors import TOO_FAST, TOO_MUCH_HELD, CloseReason
 from twistedsock.limits.memory import UNCOUNTED_BYTES
-from twistedsock.limits.principal import Principal, address_principal
+from twistedsock.limits.principal import address_principal
 from twistedsock.limits.rate import ENTRY_PRICE, TLS_HANDSHAKE_PRICE
 from twistedsock.pubsub.subscription import SOCKET_FULL
 from twistedsock.server.connection import close_description, graceful_close, open_session
@@ -35,97 +36,127 @@ from twistedsock.session.commands import Interrupt, InvalidCommand
 from twistedsock.session.input_pipeline import InputPipeline
 from twistedsock.session.registry import ServerContext
 
-_FOREIGN = {
-    WireProtocol.TLS: b"this port does not speak TLS: it expects lines of text",
-    WireProtocol.OTHER: b"this port expects lines of UTF-8 text: the first one is none",
+_CLOSING_NOTICES = {
+    WireProtocol.TLS: b"this port does not use TLS: connect without TLS and send lines of text",
+    WireProtocol.OTHER: b"invalid first line: send lines of UTF-8 text",
 }
-"""The last words to a connection that speaks another protocol."""
+"""Sent to a client that speaks another protocol, before it is disconnected."""
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener)
 class LineProtocol(Protocol):
-    """One line peer. ``told`` is its address where a proxy tells it. With TLS, the conversation begins when the
-    handshake is complete: who the peer is, is known then only, and before that nothing could leave."""
+    """A connection that speaks lines. With TLS, the session opens when the handshake is complete: only then is the
+    certificate of the client known, and nothing could be sent before."""
 
     factory: "LineFactory"
     transport: Any
     proxied_address: Any = None
-    _pipeline: InputPipeline | None = None
+    """The address of the client, if a proxy has reported it."""
+    pipeline: InputPipeline | None = None
     _telnet: TelnetFilter | None = None
-    _closing: Any = None
-    _admitted = False
-    _spoken = False
-    _begun = False
-    _accepted_at: float | None = None
     _opening: Opening | None = None
-    _returned = False
-    _counted = 0
+    """Recognizes the protocol, until that is done."""
+    _closing: Any = None
+    """The delayed call that aborts the connection, once it is closing."""
+    _is_admitted = False
+    _is_past_first_line = False
+    _line_has_begun = False
+    _accepted_at: float | None = None
+    _counted_bytes = 0
+    """Bytes of an unfinished line that are counted in the memory budget."""
+
+    # Opening the connection.
 
     def connectionMade(self) -> None:
         factory, transport = self.factory, self.transport
         tune_socket(transport, factory.send_buffer_bytes, factory.context.limits.unreachable_timeout)
-        self._address = host_of(self.proxied_address or transport.getPeer())
+        self._host = host_of(self.proxied_address or transport.getPeer())
         secure = factory.listening.secure
         price = ENTRY_PRICE + secure * TLS_HANDSHAKE_PRICE
-        is_in_time = factory.context.charge(address_principal(self._address), price)
-        error = factory.context.connection_limiter.enter(self._address) if is_in_time else TOO_FAST
+        is_within_rate = factory.context.charge(address_principal(self._host), price)
+        error = factory.context.connection_limiter.enter(self._host) if is_within_rate else TOO_FAST
         if error is not None:
             factory.context.stats.count_error(error.code)
-            if secure and not is_in_time:  # to say why would take the handshake, which is what costs most
+            if secure and not is_within_rate:  # sending the error would take the handshake, the most expensive part
                 transport.abortConnection()
                 return
             transport.write(LINES.refused(None, error))
             self._closing = graceful_close(transport, factory.reactor.callLater)
             return
-        self._admitted = True
+        self._is_admitted = True
         if secure:
             self._accepted_at = factory.context.broker.clock()
             factory.handshakes.start(self)
         else:
-            self._begin()
+            self._open_session()
 
     def handshakeCompleted(self) -> None:
-        if self._admitted:
+        if self._is_admitted:
             self.factory.handshakes.stop(self)
-            self._begin()
+            self._open_session()
 
-    def _begin(self) -> None:
+    def _open_session(self) -> None:
         factory, transport = self.factory, self.transport
-        peer = self.proxied_address or transport.getPeer()
+        context, listening = factory.context, factory.listening
         self._opening = Opening()
-        self._splitter = LineSplitter(factory.context.limits.max_line_bytes, line_decoder.publishes)
+        self._splitter = LineSplitter(context.limits.max_line_bytes, line_decoder.publishes)
         self._outlet = outlet_of(transport, factory.reactor)
-        endpoint, ends = factory.listening.endpoint, endpoints_of(transport, peer)
-        arrival = None
-        if factory.listening.secure or factory.listening.proxied:
-            handshake = "TLS" if factory.listening.secure else ""
-            arrival = handshake_info(transport, factory.context.broker.clock(), handshake, self._accepted_at)
-        self._pipeline = open_session(
-            factory.context,
+        handshake = None
+        if listening.secure or listening.proxied:
+            name = "TLS" if listening.secure else ""
+            handshake = handshake_info(transport, context.broker.clock(), name, self._accepted_at)
+        self.pipeline = open_session(
+            context,
             LINES,
             line_decoder,
             self._outlet,
-            ends,
-            close=self._hang_up,
+            endpoints_of(transport, self.proxied_address or transport.getPeer()),
+            close=self._close,
             pause=transport.pauseProducing,
             resume=self._resume,
-            listener=endpoint,
-            handshake=arrival,
+            listener=listening.endpoint,
+            handshake=handshake,
             timeouts=factory.timeouts,
             awaits_first_command=True,
         )
-        subject = subject_of(transport) if factory.listening.secure else None
-        self._pipeline.session.send_welcome(b"", factory.context.authenticate(endpoint, None, subject))
+        subject = subject_of(transport) if listening.secure else None
+        self.pipeline.session.send_welcome(b"", context.authenticate(listening.endpoint, None, subject))
+
+    # Input: count, filter, recognize the protocol, split, run.
 
     def dataReceived(self, data: bytes) -> None:
-        pipeline = self._pipeline
+        pipeline = self.pipeline
         if pipeline is None or self._closing is not None:
             return
         self.factory.context.stats.received += len(data)
+        interrupted = answered = False
+        if pipeline.is_rate_limited or self._telnet is not None or IAC in data or b"\0" in data:
+            data, interrupted, answered = self._filter(pipeline, data)
+            if self._closing is not None:
+                return
+        if self._opening is not None and self._is_other_protocol(pipeline, self._opening.feed(data)):
+            return
+        items: Sequence[Any] = self._splitter.feed(data)
+        if self._line_has_begun or self._splitter.unfinished:
+            items = self._watch_unfinished_line(pipeline, items)
+        if items and not self._is_past_first_line:
+            items = self._begin(pipeline, items)
+            if self._closing is not None:
+                return
+        if items and self.factory.timeouts.has_idle_timeout:
+            self.factory.timeouts.command_received(pipeline)
+        pipeline.submit([*items, Interrupt()] if interrupted else items)
+        # A client that does not read the answers to its telnet options is not read either.
+        if answered and self._outlet.blocked & SOCKET_FULL and self._closing is None:
+            pipeline.pause()
+
+    def _filter(self, pipeline: InputPipeline, data: bytes) -> tuple[bytes, bool, bool]:
+        """Charge the input to the rate limit, and remove telnet sequences. Returns the rest of the input, whether the
+        user has interrupted a command, and whether options were answered. May close the connection."""
         if pipeline.is_rate_limited:
             pipeline.bytes_received(len(data))
             if self._closing is not None:
-                return
+                return b"", False, False
         answer, interrupts = b"", 0
         if self._telnet is not None or IAC in data:
             self._telnet = self._telnet or TelnetFilter()
@@ -133,92 +164,84 @@ class LineProtocol(Protocol):
             if answer:
                 self._outlet.write(answer)
         if b"\0" in data:
-            data = replace_returns(data, self._returned)
-        if data:
-            self._returned = data.endswith(b"\r")
-        if self._opening is not None and self._is_foreign(pipeline, self._opening.feed(data)):
-            return
-        items: list[Any] = list(self._splitter.feed(data))
-        if self._begun or self._splitter.unfinished:
             begun = self._splitter.begun
-            if self._counted or (begun is not None and len(begun) > UNCOUNTED_BYTES):
-                self._count(items, pipeline.session.client.source)
-            self._watch(pipeline, bool(items))
-        if self._opening is not None and any(isinstance(item, InvalidCommand) for item in items):
-            # The first line is too long.
-            if self._opening.begins_request() and self._is_foreign(pipeline, WireProtocol.HTTP):
-                return
-        if items and self.factory.timeouts.has_idle_timeout:
-            self.factory.timeouts.command_received(pipeline)
-        if items and not self._spoken:
-            self._spoken = True
-            self.factory.timeouts.first_command_received(pipeline)
-            if isinstance(items[0], bytes):
-                items[0] = items[0].removeprefix(BOM)
-        items += [Interrupt()] * min(interrupts, 1)
-        pipeline.submit(items)
-        # Who does not read what refuses its options is not read either.
-        if answer and self._outlet.blocked & SOCKET_FULL and self._closing is None:
-            pipeline.pause()
+            data = replace_returns(data, begun is not None and begun.endswith(b"\r"))
+        return data, interrupts > 0, bool(answer)
+
+    def _is_other_protocol(self, pipeline: InputPipeline, protocol: WireProtocol | None) -> bool:
+        """True if the client does not speak lines. Then the connection is closed and none of its lines is run."""
+        if protocol is None:
+            return False
+        self._opening = None
+        if protocol is WireProtocol.LINES:
+            return False
+        if protocol is WireProtocol.HTTP:
+            self._outlet.write(wrong_door(self.factory.web_address))
+            pipeline.session.mark_closing("an HTTP request is for the web port")
+            self._close(CloseReason.POLICY)
+        else:
+            pipeline.session.close(CloseReason.POLICY, _CLOSING_NOTICES[protocol])
+        return True
+
+    def _begin(self, pipeline: InputPipeline, items: Sequence[Any]) -> Sequence[Any]:
+        """The first line is complete, or too long."""
+        opening, is_too_long = self._opening, any(isinstance(item, InvalidCommand) for item in items)
+        if opening is not None and is_too_long and opening.begins_request():
+            self._is_other_protocol(pipeline, WireProtocol.HTTP)
+            return ()
+        self._is_past_first_line = True
+        self.factory.timeouts.first_command_received(pipeline)
+        first = items[0]
+        return [first.removeprefix(BOM), *items[1:]] if isinstance(first, bytes) else items
+
+    def _watch_unfinished_line(self, pipeline: InputPipeline, items: Sequence[Any]) -> Sequence[Any]:
+        """Start or stop the timeout of an unfinished line, and count its memory. If that exceeds the budget, the line
+        is skipped, and the error is added to the items."""
+        begun = self._splitter.begun
+        size = 0 if begun is None else len(begun)
+        if self._counted_bytes or size > UNCOUNTED_BYTES:
+            memory_budget, principal = self.factory.context.memory_budget, pipeline.session.client.source
+            self._counted_bytes = memory_budget.recount(self._counted_bytes, size, principal)
+            if self._counted_bytes and memory_budget.is_too_much_for(principal):
+                items = [*items, self._splitter.skip(TOO_MUCH_HELD)]
+                self._counted_bytes = memory_budget.recount(self._counted_bytes, 0, principal)
+        if self._line_has_begun and (items or not self._splitter.unfinished):
+            self._line_has_begun = False
+            self.factory.timeouts.input_ended(pipeline)
+        if not self._line_has_begun and self._splitter.unfinished:
+            self._line_has_begun = True
+            self.factory.timeouts.input_begun(pipeline)
+        return items
+
+    # Closing the connection.
 
     def readConnectionLost(self) -> None:
-        """The peer has said all it wanted (a half-close); it may still read."""
-        if self._pipeline is None or self._closing is not None:
+        """The client has ended its stream (a half-close). It may still read."""
+        if self.pipeline is None or self._closing is not None:
             self.transport.loseConnection()
         else:
-            self._pipeline.end_of_input()
+            self.pipeline.end_of_input()
 
     def writeConnectionLost(self) -> None:
-        """Our own end of the stream, which we asked for."""
+        """The server has ended its stream."""
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
+        context = self.factory.context
         self.factory.handshakes.stop(self)
-        if self._pipeline is not None:
-            self.factory.timeouts.stop(self._pipeline)
-            self._pipeline.connection_lost(close_description(reason))
-            if self._counted:
-                source = self._pipeline.session.client.source
-                self._counted = self.factory.context.memory_budget.recount(self._counted, 0, source)
-            self._pipeline = None
-        if self._admitted:
-            self._admitted = False
-            self.factory.context.connection_limiter.leave(self._address)
+        if self.pipeline is not None:
+            self.factory.timeouts.stop(self.pipeline)
+            self.pipeline.connection_lost(close_description(reason))
+            if self._counted_bytes:
+                principal = self.pipeline.session.client.source
+                self._counted_bytes = context.memory_budget.recount(self._counted_bytes, 0, principal)
+            self.pipeline = None
+        if self._is_admitted:
+            self._is_admitted = False
+            context.connection_limiter.leave(self._host)
 
-    def _count(self, items: list[Any], source: Principal) -> None:
-        """How much of a line is held has changed; where it is too much, the line is skipped."""
-        begun, memory_budget = self._splitter.begun, self.factory.context.memory_budget
-        self._counted = memory_budget.recount(self._counted, 0 if begun is None else len(begun), source)
-        if self._counted and memory_budget.is_too_much_for(source):
-            items.append(self._splitter.skip(TOO_MUCH_HELD))
-            self._counted = memory_budget.recount(self._counted, 0, source)
-
-    def _watch(self, pipeline: InputPipeline, ended: bool) -> None:
-        """A line that has begun must end in time."""
-        if self._begun and (ended or not self._splitter.unfinished):
-            self._begun = False
-            self.factory.timeouts.input_ended(pipeline)
-        if not self._begun and self._splitter.unfinished:
-            self._begun = True
-            self.factory.timeouts.input_begun(pipeline)
-
-    def _is_foreign(self, pipeline: InputPipeline, spoken: WireProtocol | None) -> bool:
-        """Whether the connection speaks another protocol. It is closed then, and none of its lines is run."""
-        if spoken is None:
-            return False
-        self._opening = None
-        if spoken is WireProtocol.LINES:
-            return False
-        if spoken is WireProtocol.HTTP:
-            self._outlet.write(wrong_door(self.factory.web_address))
-            pipeline.session.mark_closing("an HTTP request is for the web port")
-            self._hang_up(CloseReason.POLICY)
-        else:
-            pipeline.session.close(CloseReason.POLICY, _FOREIGN[spoken])
-        return True
-
-    def _hang_up(self, ending: CloseReason) -> None:
+    def _close(self, reason: CloseReason) -> None:
         detach_outlet(self._outlet, self.transport)
         self._closing = graceful_close(self.transport, self.factory.reactor.callLater)
 
@@ -228,7 +251,8 @@ class LineProtocol(Protocol):
 
 
 class LineFactory(ListenerFactory):
-    """``web_address`` is where lost browsers are sent, "" if there is no web port."""
+    """Creates the connections of one line listener. ``web_address`` is shown to browsers that connect to it, empty if
+    there is no web port."""
 
     protocol: Any = LineProtocol
 

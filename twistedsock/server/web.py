@@ -1,4 +1,4 @@
-"""The web port: the first request head decides who gets the connection, Autobahn or twisted.web, and then owns it."""
+"""The web port: reads the first request head of a connection, and gives the connection to Autobahn or twisted.web."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twistedsock.auth.identity import Identity
-from twistedsock.auth.origins import ListenerScope
 from twistedsock.codecs.http import (
     MAX_HEAD,
     RequestHead,
@@ -36,7 +35,6 @@ from twistedsock.server.sockets import (
     DEFAULT_LISTENER,
     ListenerConfig,
     ListenerFactory,
-    LocalAddress,
     format_address,
     handshake_info,
     host_of,
@@ -45,278 +43,317 @@ from twistedsock.server.sockets import (
 )
 from twistedsock.server.timeouts import TimeoutQueue
 from twistedsock.server.tls import subject_of
-from twistedsock.server.websocket import JSON_PROTOCOL, LINE_PROTOCOL, WebSocketFactory, choose
+from twistedsock.server.web_endpoints import SOCKBRIDGE, WebSocketEndpoint
+from twistedsock.server.websocket import WebSocketFactory
 from twistedsock.session.encoder import Endpoints
 from twistedsock.session.registry import ServerContext
 from twistedsock.session.timeline import HandshakeInfo, Step
 from twistedsock.stats import OTHER_METHOD
 
-CODES = {
-    401: ErrorCode.UNAUTHORIZED,
-    403: ErrorCode.FORBIDDEN,
-    404: ErrorCode.UNKNOWN_COMMAND,
-    421: ErrorCode.FORBIDDEN,
-    429: ErrorCode.RATE,
-    431: ErrorCode.TOO_LONG,
-    503: ErrorCode.LIMIT,
-}
-"""As which code a refusal is counted, by its status; all others are requests that are none."""
+Headers = tuple[tuple[str, str], ...]
 
-WEBSOCKET_PATHS = ("/ws", "/")
-"""``/`` is for those who forget the other."""
+NOT_HTTP = Error(ErrorCode.BAD_ARGUMENT, "invalid HTTP request: this is the web port")
+
+INVALID_REQUEST = Error(ErrorCode.BAD_ARGUMENT, "invalid HTTP request")
+
+HEAD_TOO_LONG = Error(ErrorCode.TOO_LONG, f"request head too long: at most {MAX_HEAD} bytes are allowed")
+
+TOO_MANY_HEADERS = Error(ErrorCode.TOO_LONG, "too many request headers")
+
+REQUEST_TIMEOUT = Error(ErrorCode.BAD_ARGUMENT, "no complete request head was received in time")
+
+UNKNOWN_PATH = Error(ErrorCode.UNKNOWN_COMMAND, "no WebSocket at this path: connect to /ws")
+
+UNEXPECTED_CONTENT = Error(ErrorCode.BAD_ARGUMENT, "unexpected content in a WebSocket handshake")
+
+RETRY_LATER: Headers = (("Retry-After", "5"),)
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener)
 class HTTPDispatcher(Protocol):
-    """The protocol of a web connection until its first request head is there. ``told`` is the address of its peer
-    where a PROXY header tells it."""
+    """A connection of the web port. Until its first request head is complete, it reads that; afterwards the input goes
+    to the protocol that handles the connection. It stays the protocol of its transport, because it releases the
+    connection's entry in the connection limits at the end."""
 
     factory: "WebFactory"
     transport: Any
     proxied_address: Any = None
-    _admitted = False
-    _owner: Any = None
+    """The address of the client, if a PROXY header has reported it."""
+    handler: Any = None
     _closing: Any = None
+    """The delayed call that aborts the connection, once it is closing."""
+    _is_admitted = False
     _secured_at: float | None = None
-    _counted = 0
-    _source: Principal = LOCAL
-    _empty_line_skipped = False
+    _has_skipped_empty_line = False
+    _counted_bytes = 0
+    """Bytes of the unfinished head that are counted in the memory budget."""
+    _counted_for: Principal = LOCAL
 
     def connectionMade(self) -> None:
         factory = self.factory
         self._accepted_at = factory.context.broker.clock()
         tune_socket(self.transport, factory.send_buffer_bytes, factory.context.limits.unreachable_timeout)
         self._head = bytearray()
-        self._peer = self.proxied_address or self.transport.getPeer()
-        self._is_proxied = self._comes_from_proxy()
-        # A proxy's own address is the address of many; it is counted when it has told whose this is.
-        address = "" if self._is_proxied else host_of(self._peer)
-        if factory.listening.secure and not factory.context.charge(address_principal(address), TLS_HANDSHAKE_PRICE):
+        self._client_address = self.proxied_address or self.transport.getPeer()
+        self._is_trusted_proxy = self._comes_from_trusted_proxy()
+        # The address of a proxy stands for many clients. The connection is counted when the proxy has reported its own.
+        host = "" if self._is_trusted_proxy else host_of(self._client_address)
+        if factory.listening.secure and not factory.context.charge(address_principal(host), TLS_HANDSHAKE_PRICE):
             factory.context.stats.count_error(TOO_FAST.code)
             self.transport.abortConnection()
-        elif self._enter(address):
-            factory.deadlines.start(self)
+        elif self._admit(host):
+            factory.head_timeouts.start(self)
 
     def handshakeCompleted(self) -> None:
-        """Of TLS."""
+        """The TLS handshake is complete."""
         self._secured_at = self.factory.context.broker.clock()
+
+    # The first request head.
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing is not None:
             return
-        # The end may lie across the cut.
-        looked = max(0, len(self._head) - 3)
+        search_from = max(0, len(self._head) - 3)  # the end of the head may be split
         self._head += data
         # An empty line before the request is ignored (RFC 9112 section 2.2).
-        if not self._empty_line_skipped and self._head.startswith(b"\r\n"):
-            self._empty_line_skipped = True
+        if not self._has_skipped_empty_line and self._head.startswith(b"\r\n"):
+            self._has_skipped_empty_line = True
             del self._head[:2]
-        end = self._head.find(b"\r\n\r\n", looked, MAX_HEAD)
+        end = self._head.find(b"\r\n\r\n", search_from, MAX_HEAD)
         if end >= 0:
-            self._decide(bytes(self._head), end + 4)
+            self._dispatch(bytes(self._head), end + 4)
         elif not begins_head(self._head):
-            self._refuse(400, "this port expects HTTP, and that is none")
+            self._reject(NOT_HTTP, 400)
         elif len(self._head) >= MAX_HEAD:
-            self._refuse(431, "the head of the request is too long")
+            self._reject(HEAD_TOO_LONG, 431)
         elif len(self._head) > UNCOUNTED_BYTES:
+            self._count_head()
+
+    def _count_head(self) -> None:
+        memory_budget = self.factory.context.memory_budget
+        if not self._counted_bytes:
+            self._counted_for = self._principal()
+        self._counted_bytes = memory_budget.recount(self._counted_bytes, len(self._head), self._counted_for)
+        if memory_budget.is_too_much_for(self._counted_for):
+            self._reject(TOO_MUCH_HELD, 503, RETRY_LATER)
+
+    def _discard_head(self) -> None:
+        self._head = bytearray()
+        if self._counted_bytes:
             memory_budget = self.factory.context.memory_budget
-            if not self._counted:
-                self._source = self._principal()
-            self._counted = memory_budget.recount(self._counted, len(self._head), self._source)
-            if memory_budget.is_too_much_for(self._source):
-                self._refuse(503, TOO_MUCH_HELD.message, (("Retry-After", "5"),))
+            self._counted_bytes = memory_budget.recount(self._counted_bytes, 0, self._counted_for)
 
-    def readConnectionLost(self) -> None:
-        """The client has ended its stream. It may still wait for an answer (RFC 9112 section 9.6)."""
-        if self._owner is not None:
-            self._owner.readConnectionLost()
-        else:
-            self.transport.loseConnection()
-
-    def writeConnectionLost(self) -> None:
-        """Our own end of the stream, which we asked for."""
-
-    def connectionLost(self, reason: Failure | None = None) -> None:
-        self.factory.deadlines.stop(self)
-        if self._closing is not None and self._closing.active():
-            self._closing.cancel()
-        if self._owner is not None:
-            self._owner.connectionLost(reason)
-            self._owner = None
-        self._forget_head()
-        self._leave()
-
-    def _decide(self, data: bytes, end: int) -> None:
+    def _dispatch(self, data: bytes, end: int) -> None:
+        """Give the connection to its handler. ``data`` begins with a request head of ``end`` bytes."""
         if has_too_many_headers(data[:end]):
-            self._refuse(431, "the head of the request has too many headers")
+            self._reject(TOO_MANY_HEADERS, 431)
             return
         head = read_head(data[:end])
         if head is None:
-            self._refuse(400, "that is no HTTP request")
+            self._reject(INVALID_REQUEST, 400)
             return
-        if head.forwarded_for and self._is_proxied and not self._believe(head.forwarded_for):
+        if head.forwarded_for and self._is_trusted_proxy and not self._read_forwarded_for(head.forwarded_for):
             return
-        if not head.upgrade:  # check_request validates the host of each request
-            connection = HTTPConnection(self.factory.site, self._peer, self._is_proxied)
-            connection.replace_protocol = self._give_way
+        if head.upgrade:
+            self._accept_websocket(head, data, end)
+        else:  # check_request validates the host of each request
+            connection = HTTPConnection(self.factory.site, self._client_address, self._is_trusted_proxy)
+            connection.replace_protocol = self._replace_handler
             self._hand_over(connection, data)
+
+    # WebSocket handshakes.
+
+    def _accept_websocket(self, head: RequestHead, data: bytes, end: int) -> None:
+        endpoint = self._check_handshake(head)
+        if endpoint is None:
             return
-        here = local_address_of(self.transport)
-        refused = self._judge(head, here.scope)
-        if refused is not None:
-            self._refuse(*refused)
-            return
-        policy, listening = self.factory.context.policy, self.factory.listening
-        shown = None if policy is None else find_credentials(head, policy.cookie)
-        token = None if shown is None else shown.token
+        context, listening = self.factory.context, self.factory.listening
+        credentials = None if context.policy is None else find_credentials(head, context.policy.cookie)
+        token = None if credentials is None else credentials.token
         subject = subject_of(self.transport) if listening.secure else None
         price = ENTRY_PRICE + (0 if token is None else token_price(len(token)))
         if not self._charge(self._principal(), price, end):
             return
-        outcome = self.factory.context.authenticate(listening.endpoint, token, subject)
-        if isinstance(outcome, Identity) and outcome.subject and not self._recharge(outcome.subject, price):
-            return
-        if isinstance(outcome, Error) and shown is not None and shown.in_header:
-            self._refuse(401, outcome.message, (("WWW-Authenticate", 'Bearer error="invalid_token"'),))
+        authenticated = context.authenticate(listening.endpoint, token, subject)
+        if isinstance(authenticated, Identity) and authenticated.subject:
+            if not self._charge_identity(authenticated.subject, price):
+                return
+        if isinstance(authenticated, Error) and credentials is not None and credentials.in_header:
+            self._reject(authenticated, 401, (("WWW-Authenticate", 'Bearer error="invalid_token"'),))
         elif head.key:
-            self._open(head, here, data[end:], outcome)
+            self._open_websocket(endpoint, head, authenticated, data[end:])
         else:
-            owner: Any = self.factory.websockets.buildProtocol(self._peer)
-            owner.arrival = self._arrival()
-            if outcome is not None:
-                owner.outcome = outcome
-            if self._peer != self.transport.getPeer():
-                owner.proxied_address = self._peer
-            self._hand_over(owner, data)
+            websocket: Any = self.factory.websockets.buildProtocol(self._client_address)
+            websocket.handshake = self._handshake_info()
+            if authenticated is not None:
+                websocket.authenticated = authenticated
+            if endpoint is not SOCKBRIDGE:
+                websocket.endpoint = endpoint
+            if self._client_address != self.transport.getPeer():
+                websocket.proxied_address = self._client_address
+            self._hand_over(websocket, data)
+
+    def _check_handshake(self, head: RequestHead) -> WebSocketEndpoint | None:
+        """The endpoint of a handshake. None if the handshake has been rejected."""
+        if not head.has_valid_host:
+            self._reject(INVALID_HOST, 400)
+            return None
+        scope = local_address_of(self.transport).scope
+        rejection = self.factory.origin_policy.check_origin(head.host, head.origin, scope)
+        if rejection is not None:
+            self._reject(rejection.error, rejection.status)
+            return None
+        endpoint = self.factory.websockets.endpoints.get(head.path)
+        if endpoint is None:
+            self._reject(UNKNOWN_PATH, 404)
+        elif head.content:  # a proxy would take the first messages for the content
+            self._reject(UNEXPECTED_CONTENT, 400)
+        elif head.subprotocols and endpoint.select(head.subprotocols) is None:
+            unsupported = f"no supported subprotocol: offer {endpoint.supported}"
+            self._reject(Error(ErrorCode.BAD_ARGUMENT, unsupported), 400)
+        else:
+            return endpoint
+        return None
+
+    def _open_websocket(
+        self, endpoint: WebSocketEndpoint, head: RequestHead, authenticated: Identity | Error | None, rest: bytes
+    ) -> None:
+        """Open a WebSocket whose handshake is in its plain form: Autobahn does not parse it again."""
+        websockets = self.factory.websockets
+        connection: Any = websockets.protocol()
+        if endpoint is not SOCKBRIDGE:
+            connection.endpoint = endpoint
+        local, handshake = local_address_of(self.transport).text, self._handshake_info()
+        endpoints = Endpoints(format_address(self._client_address).encode(), local)
+        self._set_handler(connection)
+        if connection.open_accepted(websockets, self.transport, head, endpoints, authenticated, handshake) and rest:
+            connection.dataReceived(rest)
+
+    def _handshake_info(self) -> HandshakeInfo:
+        info = HandshakeInfo(self._accepted_at, "WebSocket")
+        if self.factory.listening.proxied:
+            info = handshake_info(self.transport, self._accepted_at, "WebSocket")
+        if self._secured_at is None:
+            return info
+        return structs.replace(info, steps=(*info.steps, Step(self._secured_at, "handshake", "TLS")))
+
+    # Limits.
 
     def _principal(self) -> Principal:
-        return address_principal(host_of(self._peer))
+        return address_principal(host_of(self._client_address))
+
+    def _admit(self, host: str) -> bool:
+        """Count the connection in the connection limits. Returns False if it has been rejected."""
+        error = self.factory.context.connection_limiter.enter(host)
+        if error is not None:
+            self._reject(error, 503, RETRY_LATER)
+            return False
+        self._host = host
+        self._is_admitted = True
+        return True
+
+    def _release(self) -> None:
+        if self._is_admitted:
+            self._is_admitted = False
+            self.factory.context.connection_limiter.leave(self._host)
 
     def _charge(self, principal: Principal, price: float, size: int = 0) -> bool:
-        """Charge the handshake of a WebSocket; False if it has been refused, because that exceeds the rate."""
+        """Charge a WebSocket handshake. Returns False if it has been rejected, because it exceeds the rate limit."""
         context = self.factory.context
         if context.charge(principal, price, size):
             return True
-        meter = context.rate_limiters.of(principal, context.broker.clock())
-        wait = 1 if meter is None else meter.wait
-        self._refuse(429, TOO_FAST.message, (("Retry-After", str(wait)),))
+        limiter = context.rate_limiters.of(principal, context.broker.clock())
+        wait = 1 if limiter is None else limiter.wait
+        self._reject(TOO_FAST, 429, (("Retry-After", str(wait)),))
         return False
 
-    def _recharge(self, subject: bytes, price: float) -> bool:
-        """Charge the handshake to the identity that it has proved instead of its address; False as for ``_charge``.
-        Then the address is charged for the proof."""
+    def _charge_identity(self, subject: bytes, price: float) -> bool:
+        """Charge a handshake to the identity of the client instead of its address. Returns False as ``_charge``."""
         context = self.factory.context
-        meter = context.rate_limiters.of(self._principal(), context.broker.clock())
-        if meter is None:
+        limiter = context.rate_limiters.of(self._principal(), context.broker.clock())
+        if limiter is None:
             return True
         if not self._charge(subject_principal(subject), price):
             return False
-        meter.charge(-price)
+        limiter.charge(-price)
         return True
 
-    def _judge(self, head: RequestHead, door: ListenerScope) -> tuple[int, str] | None:
-        if not head.has_valid_host:
-            return 400, INVALID_HOST.message
-        rejection = self.factory.gate.check_origin(head.host, head.origin, door)
-        if rejection is not None:
-            return rejection.status, rejection.error.message
-        if head.path not in WEBSOCKET_PATHS:
-            return 404, "the WebSocket is at /ws"
-        if head.content:  # a proxy would read the first messages as a part of the request
-            return 400, "a WebSocket handshake has no content"
-        if head.subprotocols and choose(head.subprotocols) is None:
-            return 400, f"this server speaks {JSON_PROTOCOL} and {LINE_PROTOCOL}"
-        return None
+    # Proxies.
 
-    def _comes_from_proxy(self) -> bool:
-        """Whether the peer may tell whom it speaks for. A proxy that begins with a PROXY header, and cannot tell there
-        who its client is, passes on what that client writes."""
+    def _comes_from_trusted_proxy(self) -> bool:
+        """True if the X-Forwarded-For header of this connection is trusted. It is not on connections that begin with a
+        PROXY header: a proxy that cannot name its client there passes on the headers of the client."""
         listening = self.factory.listening
         if self.proxied_address is not None:
             return client_is_trusted_proxy(self.transport)
-        return not listening.proxied and listening.trusted.trusts(host_of(self._peer))
+        return not listening.proxied and listening.trusted.trusts(host_of(self._client_address))
 
-    def _believe(self, forwarded_for: str) -> bool:
-        """Take the client's address for the peer's; False if the connection has been refused."""
-        source = self.factory.listening.trusted.find_client(forwarded_for, host_of(self._peer))
+    def _read_forwarded_for(self, forwarded_for: str) -> bool:
+        """Adopt the client address that a trusted proxy reports. Returns False if the connection has been rejected."""
+        source = self.factory.listening.trusted.find_client(forwarded_for, host_of(self._client_address))
         if source is None:
-            self._refuse(400, INVALID_FORWARDED_FOR.message)
+            self._reject(INVALID_FORWARDED_FOR, 400)
             return False
-        self._peer, self._is_proxied = twisted_address(source), False
-        self._leave()
-        return self._enter(source.host)
+        self._client_address, self._is_trusted_proxy = twisted_address(source), False
+        self._release()
+        return self._admit(source.host)
 
-    def _enter(self, address: str) -> bool:
-        """Be counted; False if the connection has been refused."""
-        unwelcome = self.factory.context.connection_limiter.enter(address)
-        if unwelcome is not None:
-            self._refuse(503, unwelcome.message, (("Retry-After", "5"),))
-            return False
-        self._address = address
-        self._admitted = True
-        return True
+    # The handler of the connection, and its end.
 
-    def _leave(self) -> None:
-        if self._admitted:
-            self._admitted = False
-            self.factory.context.connection_limiter.leave(self._address)
+    def _hand_over(self, handler: Any, data: bytes) -> None:
+        self._set_handler(handler)
+        handler.makeConnection(self.transport)
+        handler.dataReceived(data)
 
-    def _hand_over(self, owner: Any, data: bytes) -> None:
-        """From here on everything goes straight to the new owner."""
-        self._give_to(owner)
-        owner.makeConnection(self.transport)
-        owner.dataReceived(data)
+    def _set_handler(self, handler: Any) -> None:
+        self.factory.head_timeouts.stop(self)
+        self._discard_head()
+        del self._head, self._client_address, self._accepted_at
+        self._replace_handler(handler)
 
-    def _open(self, head: RequestHead, here: LocalAddress, rest: bytes, outcome: Identity | Error | None) -> None:
-        """As ``_hand_over``, to a WebSocket whose plain handshake is answered at once."""
-        websockets = self.factory.websockets
-        owner: Any = websockets.protocol()
-        ends, arrival = Endpoints(format_address(self._peer).encode(), here.text), self._arrival()
-        self._give_to(owner)
-        if owner.answer(websockets, self.transport, head, ends, outcome, arrival) and rest:
-            owner.dataReceived(rest)
+    def _replace_handler(self, handler: Any) -> None:
+        self.handler = handler
+        self.dataReceived = handler.dataReceived  # type: ignore[method-assign]
 
-    def _arrival(self) -> HandshakeInfo:
-        """How a WebSocket came in."""
-        arrival = HandshakeInfo(self._accepted_at, "WebSocket")
-        if self.factory.listening.proxied:
-            arrival = handshake_info(self.transport, self._accepted_at, "WebSocket")
-        if self._secured_at is None:
-            return arrival
-        secured = Step(self._secured_at, "handshake", "TLS")
-        return structs.replace(arrival, steps=(*arrival.steps, secured))
-
-    def _give_to(self, owner: Any) -> None:
-        self.factory.deadlines.stop(self)
-        self._forget_head()
-        del self._head, self._peer, self._accepted_at
-        self._owner = owner
-        self.dataReceived = owner.dataReceived  # type: ignore[method-assign]
-
-    def _give_way(self, owner: Any) -> None:
-        """From one owner to another."""
-        self._owner = owner
-        self.dataReceived = owner.dataReceived  # type: ignore[method-assign]
-
-    def _forget_head(self) -> None:
-        self._head = bytearray()
-        if self._counted:
-            self._counted = self.factory.context.memory_budget.recount(self._counted, 0, self._source)
-
-    def _refuse(self, status: int, words: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
-        self.factory.deadlines.stop(self)
-        self._forget_head()
+    def _reject(self, rejected: Error, status: int, headers: Headers = ()) -> None:
+        """Send an error response, and close."""
+        self.factory.head_timeouts.stop(self)
+        self._discard_head()
         stats = self.factory.context.stats
         stats.count_response(OTHER_METHOD, status)
-        stats.count_error(CODES.get(status, ErrorCode.BAD_ARGUMENT))
-        self.transport.write(error(status, words, headers))
+        stats.count_error(rejected.code)
+        self.transport.write(error(status, rejected.message, headers))
         self._closing = graceful_close(self.transport, self.factory.reactor.callLater)
+
+    def reject_late(self) -> None:
+        """The request head was not complete in time."""
+        self._reject(REQUEST_TIMEOUT, 408)
+
+    def readConnectionLost(self) -> None:
+        """The client has ended its stream. It may still wait for a response (RFC 9112 section 9.6)."""
+        if self.handler is not None:
+            self.handler.readConnectionLost()
+        else:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """The server has ended its stream."""
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        self.factory.head_timeouts.stop(self)
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        if self.handler is not None:
+            self.handler.connectionLost(reason)
+            self.handler = None
+        self._discard_head()
+        self._release()
 
 
 @implementer(IProtocolNegotiationFactory)
 class WebFactory(ListenerFactory):
-    """``gate`` is shared by all web listeners, so that each refusal is told once; so are ``routes``, where they are
-    given. ``lines`` tells where the line ports are, for the page."""
+    """Creates the connections of one web listener. ``origin_policy`` and, if given, ``routes`` are shared by all web
+    listeners. ``lines`` returns the line ports, for the page."""
 
     protocol: Any = HTTPDispatcher
 
@@ -324,7 +361,7 @@ class WebFactory(ListenerFactory):
         self,
         context: ServerContext,
         reactor: Any,
-        gate: OriginPolicy,
+        origin_policy: OriginPolicy,
         send_buffer_bytes: int,
         ping_interval: int,
         ping_timeout: int,
@@ -336,17 +373,15 @@ class WebFactory(ListenerFactory):
         self.reactor = reactor
         self.send_buffer_bytes = send_buffer_bytes
         self.listening = listening
-        self.gate = gate
-        self.deadlines: TimeoutQueue[HTTPDispatcher] = TimeoutQueue(
-            reactor,
-            context.limits.handshake_timeout,
-            lambda doorman: doorman._refuse(408, "no request came in time"),
+        self.origin_policy = origin_policy
+        self.head_timeouts: TimeoutQueue[HTTPDispatcher] = TimeoutQueue(
+            reactor, context.limits.handshake_timeout, HTTPDispatcher.reject_late
         )
         self.websockets = WebSocketFactory(context, reactor, send_buffer_bytes, ping_interval, ping_timeout, listening)
         routes = routes or Routes(build_routes(context, reactor, lines))
-        self.site = HTTPSite(reactor, context, gate, routes, listening)
+        self.site = HTTPSite(reactor, context, origin_policy, routes, listening)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """What is spoken over TLS (RFC 7301). A client that offers protocols, as browsers and curl do, must get one of
-        them, or the handshake fails."""
+        """The protocols for ALPN (RFC 7301). If a client offers protocols, as browsers and curl do, the handshake fails
+        unless one of them is selected."""
         return [b"http/1.1"]

@@ -1,19 +1,18 @@
-"""WebSocket through Autobahn: the JSON dialect, and the line dialect for those who ask for it.
+"""WebSocket connections, on Autobahn.
 
-Autobahn does the handshake, control frames, fragments and closing. Plain text frames come in by a short way, and what
-goes out is framed already when it gets here, so neither costs a call of Autobahn's.
+Autobahn does the handshake, control frames, fragments and closing. Two short cuts avoid most of its cost: complete text
+frames are parsed here, and outgoing frames arrive here as bytes. A handshake in its plain form is answered by the web
+port, see ``open_accepted``.
 """
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import txaio
 from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 
 from twistedsock.auth.identity import Identity
-from twistedsock.codecs import json_decoder, line_decoder
-from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES_IN_MESSAGES
 from twistedsock.codecs.http import RequestHead
 from twistedsock.codecs.payload import BOM, SPACE
 from twistedsock.codecs.websocket import PlainFrames, are_extensions, switching_protocols, take_extensions
@@ -26,78 +25,69 @@ from twistedsock.server.connection import LINGER_SECONDS, close_description, log
 from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig, endpoints_of
 from twistedsock.server.timeouts import ConnectionTimeouts
 from twistedsock.server.transport import detach_outlet, outlet_of
-from twistedsock.session.encoder import Encoder, Endpoints
-from twistedsock.session.input_pipeline import Decoder, InputPipeline
+from twistedsock.server.web_endpoints import ENDPOINTS, SOCKBRIDGE, WebSocketEndpoint
+from twistedsock.session.encoder import Endpoints
+from twistedsock.session.input_pipeline import InputPipeline
 from twistedsock.session.registry import ServerContext
 from twistedsock.session.timeline import HandshakeInfo
 
-JSON_PROTOCOL = "sockbridge.v1.json"
+CLOSE_TIMEOUT_SECONDS = 5
+"""Time for the client to answer a close frame, before the connection is dropped."""
 
-LINE_PROTOCOL = "sockbridge.v1.line"
+PARSE_BYTES = 256
+"""Input that Autobahn receives at a time. The smallest frames cost it tens of microseconds each, so the clock is
+checked after each part."""
 
-Spoken = tuple[Encoder, Decoder]
-"""What goes out and what comes in."""
+MAX_CLOSE_REASON_BYTES = 123
+"""RFC 6455 section 5.5: a close frame has 125 bytes, and the code takes two."""
 
-SPOKEN: dict[str, Spoken] = {
-    JSON_PROTOCOL: (JSON_IN_MESSAGES, json_decoder),
-    LINE_PROTOCOL: (LINES_IN_MESSAGES, line_decoder),
-}
-
-CLOSE_TIMEOUT = 5
-"""Seconds for the answer to our close frame, before the connection is dropped."""
-
-PORTION = 256
-"""Bytes that Autobahn gets at a time: the smallest frames cost it tens of microseconds each, so between two portions
-there is a look at the clock."""
-
-MAX_REASON = 123
-"""RFC 6455 section 5.5: a close frame has 125 bytes, and two are the code."""
-
-NOT_BINARY = 1003
+UNSUPPORTED_DATA = 1003
 """RFC 6455 section 7.4.1: a type of data that cannot be accepted."""
 
 
-def choose(offered: Sequence[str]) -> str | None:
-    """The first subprotocol that is spoken here, None if there is none."""
-    return next((protocol for protocol in offered if protocol in SPOKEN), None)
-
-
 class WebSocketConnection(AutobahnConnection):
-    """One WebSocket client."""
-
-    spoken: ClassVar[dict[str, Spoken]] = SPOKEN
+    """A connection of a WebSocket client. The web port sets the attributes without underscore before it opens."""
 
     factory: "WebSocketFactory"
     transport: Any
+    endpoint: WebSocketEndpoint = SOCKBRIDGE
     proxied_address: Any = None
-    """Its address, where a proxy tells it."""
-    outcome: Identity | Error | None = None
-    """What the policy finds of who it is, until it is open."""
-    arrival: HandshakeInfo | None = None
-    """How it came in, until it is open."""
-    _pipeline: InputPipeline | None = None
-    _frames: PlainFrames | None = None
-    _linger: Any = None
-    _begun = False
+    """The address of the client, if a proxy has reported it."""
+    authenticated: Identity | Error | None = None
+    """What the policy returned for the client's credentials. Removed when the connection opens."""
+    handshake: HandshakeInfo | None = None
+    """How the connection began. Removed when the connection opens."""
+    pipeline: InputPipeline | None = None
+    _plain_frames: PlainFrames | None = None
+    """Parses complete text frames. None before the connection opens and after it closes."""
     _unparsed = b""
+    """Input that waits for the next time slice."""
     _messages: Sequence[bytes] = ()
-    _counted = 0
-    _holder: Client | None = None
-    _deaf = False
-    _ended = ""
-    _input_ended = False
+    """Messages that Autobahn has completed."""
+    _awaits_first_message = True
+    _has_lines = False
+    _has_partial_input = False
+    _counted_bytes = 0
+    """Bytes of unfinished input that are counted in the memory budget."""
+    _counted_client: Client | None = None
+    _is_input_ignored = False
+    _has_input_ended = False
+    _close_description = ""
+    _linger: Any = None
+
+    # The handshake.
 
     def onConnect(self, request: ConnectionRequest) -> str | None:
         if not request.protocols:
             return None
-        chosen = choose(request.protocols)
-        if chosen is None:
-            raise ConnectionDeny(400, f"this server speaks {JSON_PROTOCOL} and {LINE_PROTOCOL}")
-        return chosen
+        selected = self.endpoint.select(request.protocols)
+        if selected is None:
+            raise ConnectionDeny(400, f"no supported subprotocol: offer {self.endpoint.supported}")
+        return selected
 
     def processHandshake(self) -> None:
-        """No extension is accepted here, so Autobahn does not see the offers: it would fail the handshake for offers
-        that are only to be declined."""
+        """Hide the offered extensions from Autobahn: none is accepted here, and it would fail the handshake for some
+        offers that only have to be declined."""
         end = self.data.find(b"\r\n\r\n") + 4
         if end >= 4:
             head, offers = take_extensions(self.data[:end])
@@ -108,282 +98,305 @@ class WebSocketConnection(AutobahnConnection):
         super().processHandshake()
 
     def succeedHandshake(self, res: Any) -> None:
-        """Autobahn would leave a fault of ours in a Deferred that nobody looks at, and the peer waiting for ever."""
+        """Abort the connection if an exception is raised. Autobahn would leave it in a Deferred, and the client would
+        wait for ever."""
         try:
             super().succeedHandshake(res)
         except Exception:
             log_exception()
             self.transport.abortConnection()
 
-    def answer(
+    def onOpen(self) -> None:
+        self.drop_handshake_state()
+        authenticated = self.__dict__.pop("authenticated", None)
+        policy = self.factory.context.policy
+        if policy is not None and isinstance(authenticated, Identity):
+            # The handshake may have taken several turns, and the policy may have changed.
+            authenticated = policy.review(authenticated, self.factory.listening.endpoint)
+        handshake = self.__dict__.pop("handshake", None)
+        endpoints = endpoints_of(self.transport, self.proxied_address or self.transport.getPeer())
+        self._open_session(endpoints, b"", authenticated, handshake)
+
+    def open_accepted(
         self,
         factory: "WebSocketFactory",
         transport: Any,
         head: RequestHead,
-        ends: Endpoints,
-        outcome: Identity | Error | None = None,
-        arrival: HandshakeInfo | None = None,
+        endpoints: Endpoints,
+        authenticated: Identity | Error | None = None,
+        handshake: HandshakeInfo | None = None,
     ) -> bool:
-        """Open a connection whose plain handshake has been read, without Autobahn; False if a fault of ours ended it.
-        The answer and the welcome leave together. ``outcome`` is what the policy finds of who it is."""
-        chosen = choose(head.subprotocols)
-        self.open_without_handshake(factory, transport, chosen)
+        """Open a connection whose plain handshake has been read and accepted, without Autobahn. The response and the
+        welcome are sent together. Returns False if an exception has ended the connection."""
+        selected = self.endpoint.select(head.subprotocols)
+        self.open_without_handshake(factory, transport, selected)
         try:
-            self._begin(ends, switching_protocols(head.key, chosen, factory.server), outcome, arrival)
+            response = switching_protocols(head.key, selected, factory.server)
+            self._open_session(endpoints, response, authenticated, handshake)
         except Exception:
             log_exception()
             transport.abortConnection()
             return False
         return True
 
-    def onOpen(self) -> None:
-        self.drop_handshake_state()
-        outcome = self.__dict__.pop("outcome", None)
-        policy = self.factory.context.policy
-        if policy is not None and isinstance(outcome, Identity):  # another one, if the handshake took several turns
-            outcome = policy.review(outcome, self.factory.listening.endpoint)
-        arrival = self.__dict__.pop("arrival", None)
-        self._begin(
-            endpoints_of(self.transport, self.proxied_address or self.transport.getPeer()), b"", outcome, arrival
-        )
-
-    def _begin(
-        self, ends: Endpoints, before: bytes, outcome: Identity | Error | None, arrival: HandshakeInfo | None = None
+    def _open_session(
+        self,
+        endpoints: Endpoints,
+        response: bytes,
+        authenticated: Identity | Error | None,
+        handshake: HandshakeInfo | None,
     ) -> None:
         factory, transport = self.factory, self.transport
-        self._frames = PlainFrames(factory.context.limits.max_message_bytes)
+        selected = self.websocket_protocol_in_use
+        dialect = self.endpoint.default if selected is None else self.endpoint.subprotocols[selected]
+        if dialect.has_lines:
+            self._has_lines = True
+        elif selected is not None or self.endpoint.default_for_text is None:
+            self._awaits_first_message = False
+        self._plain_frames = PlainFrames(factory.context.limits.max_message_bytes)
         self._outlet = outlet_of(transport, factory.reactor)
-        self._starting = self.websocket_protocol_in_use != JSON_PROTOCOL
-        self._lines = self.websocket_protocol_in_use == LINE_PROTOCOL
-        dialect, codec = self.spoken[self.websocket_protocol_in_use or JSON_PROTOCOL]
-        endpoint = factory.listening.endpoint
-        self._pipeline = open_session(
+        self.pipeline = open_session(
             factory.context,
-            dialect,
-            codec,
+            dialect.encoder,
+            dialect.decoder,
             self._outlet,
-            ends,
-            close=self._hang_up,
+            endpoints,
+            close=self._send_close,
             pause=transport.pauseProducing,
             resume=self._resume,
-            listener=endpoint,
-            handshake=arrival,
+            listener=factory.listening.endpoint,
+            handshake=handshake,
             timeouts=factory.timeouts,
         )
-        self._pipeline.session.send_welcome(before, outcome)
+        self.pipeline.session.send_welcome(response, authenticated)
+
+    # Input: bytes.
 
     def dataReceived(self, data: bytes) -> None:
-        frames, pipeline = self._frames, self._pipeline
+        frames, pipeline = self._plain_frames, self.pipeline
         self.factory.context.stats.received += len(data)
         if pipeline is not None and pipeline.is_rate_limited:
             pipeline.bytes_received(len(data))
         if self._unparsed:
             self._unparsed += data
-            self._watch()
-            return
-        if frames is None or self.data or self.current_frame is not None or self.inside_message:
-            self._parse(data)
-            return
-        if pipeline is None or self.state != self.STATE_OPEN:
-            self._frames = None
+            self._watch_partial_input()
+        elif frames is None or self.data or self.current_frame is not None or self.inside_message:
+            self._parse(data)  # Autobahn has begun with it
+        elif pipeline is None or self.state != self.STATE_OPEN:
+            self._plain_frames = None
             self._parse(frames.rest() + data)
-            return
-        messages, rest = frames.feed(data)
-        if messages:
-            if self.autoPingTimeoutCall is not None:
-                self.cancel_ping_timeout()
-            self._receive(messages)
-        if rest:
-            self._parse(rest)
-        elif self._begun or self._counted or frames.begun is not None:
-            self._watch()
+        else:
+            messages, rest = frames.feed(data)
+            if messages:
+                if self.autoPingTimeoutCall is not None:
+                    self.cancel_ping_timeout()
+                self.handle_messages(pipeline, messages)
+            if rest:
+                self._parse(rest)
+            elif self._has_partial_input or self._counted_bytes or frames.begun is not None:
+                self._watch_partial_input()
+
+    @property
+    def has_partial_plain_frame(self) -> bool:
+        return self._plain_frames is not None and self._plain_frames.begun is not None
 
     def _parse(self, data: bytes) -> None:
-        """Let Autobahn have it: its own ``dataReceived`` first makes words for its log, and then calls this. Where that
-        takes long, the rest waits until others have had their turn."""
-        if self._deaf:
+        """Let Autobahn parse input. After a time slice the rest waits until other clients have been served."""
+        if self._is_input_ignored:
             return
         broker = self.factory.context.broker
-        enough = broker.clock() + TIME_SLICE_SECONDS
+        deadline = broker.clock() + TIME_SLICE_SECONDS
         position, end = 0, len(data)
         while position < end:
-            self.parse(data[position : position + PORTION])
-            self._receive_messages()
-            position += PORTION
-            if position < end and broker.clock() >= enough:
+            self.parse(data[position : position + PARSE_BYTES])
+            self._handle_completed()
+            position += PARSE_BYTES
+            if position < end and broker.clock() >= deadline:
                 self._unparsed = data[position:]
                 self.transport.pauseProducing()
-                broker.postpone(self._parse_on)
+                broker.postpone(self._parse_unparsed)
                 break
-        self._watch()
+        self._watch_partial_input()
 
-    def _receive_messages(self) -> None:
-        """Those that Autobahn has found, together: what they ask for is run no longer than is fair to others."""
-        if self._messages:
-            messages, self._messages = self._messages, ()
-            if self._pipeline is not None and self.state == self.STATE_OPEN:
-                self._receive(list(messages))
-
-    def _parse_on(self) -> None:
+    def _parse_unparsed(self) -> None:
         data, self._unparsed = self._unparsed, b""
         if data:
             self._parse(data)
-            if self._pipeline is None or not self._pipeline.is_paused:
+            if self.pipeline is None or not self.pipeline.is_paused:
                 self._resume()
-            if self._input_ended:
+            if self._has_input_ended:
                 self._finish()
 
-    def readConnectionLost(self) -> None:
-        """The peer sends nothing more, not even a close frame: what it has asked for is run and answered, then the
-        connection ends."""
-        if not self._input_ended:
-            self._input_ended = True
-            self._finish()
-
-    def _finish(self) -> None:
-        if self._unparsed:
-            return  # there is more to run; then we come here again
-        if self._pipeline is not None and self.state == self.STATE_OPEN:
-            self._pipeline.end_of_input()
-        else:
-            self.dropConnection()
-
-    def _watch(self) -> None:
-        """What has begun must end in time."""
-        if self._pipeline is None:
+    def _watch_partial_input(self) -> None:
+        """Start or stop the timeout of unfinished frames and messages, and count their memory."""
+        pipeline = self.pipeline
+        if pipeline is None:
             return
-        plain = self._frames.begun if self._frames is not None else None
-        held = len(self._unparsed) + len(self.data) + self.assembled_bytes + (0 if plain is None else len(plain))
-        if (self._counted or held > UNCOUNTED_BYTES) and self._is_too_much(held, self._pipeline):
+        partial = self._plain_frames.begun if self._plain_frames is not None else None
+        size = len(self._unparsed) + len(self.data) + self.assembled_bytes + (0 if partial is None else len(partial))
+        if (self._counted_bytes or size > UNCOUNTED_BYTES) and self._exceeds_memory_budget(size, pipeline):
             return
-        begun = plain is not None or bool(self.data) or self.current_frame is not None or self.inside_message
-        if begun is not self._begun:
-            self._begun = begun
+        has_partial = partial is not None or bool(self.data) or self.current_frame is not None or self.inside_message
+        if has_partial is not self._has_partial_input:
+            self._has_partial_input = has_partial
             timeouts = self.factory.timeouts
-            (timeouts.input_begun if begun else timeouts.input_ended)(self._pipeline)
+            (timeouts.input_begun if has_partial else timeouts.input_ended)(pipeline)
 
-    def _is_too_much(self, held: int, pipeline: InputPipeline) -> bool:
-        """How much is held of what has not ended has changed; where it is too much, the peer goes, and what still comes
-        of it is not looked at."""
-        memory_budget, source = self.factory.context.memory_budget, pipeline.session.client.source
-        before, self._counted = self._counted, memory_budget.recount(self._counted, held, source)
-        self._holder = pipeline.session.client
-        if self._counted <= before or not memory_budget.is_too_much_for(source):
+    def _exceeds_memory_budget(self, size: int, pipeline: InputPipeline) -> bool:
+        """Count the memory of unfinished input. If it exceeds the budget, close the connection and ignore its input."""
+        memory_budget, client = self.factory.context.memory_budget, pipeline.session.client
+        before, self._counted_bytes = (
+            self._counted_bytes,
+            memory_budget.recount(self._counted_bytes, size, client.source),
+        )
+        self._counted_client = client
+        if self._counted_bytes <= before or not memory_budget.is_too_much_for(client.source):
             return False
-        self._deaf = True
-        self._frames, self._unparsed, self.data = None, b"", b""
+        self._is_input_ignored = True
+        self._plain_frames, self._unparsed, self.data = None, b"", b""
         self.discard_fragments()
-        self._counted = memory_budget.recount(self._counted, 0, source)
+        self._counted_bytes = memory_budget.recount(self._counted_bytes, 0, client.source)
         pipeline.session.close_with_error(TOO_MUCH_HELD)
         return True
 
-    def connectionLost(self, reason: Any = None) -> None:
-        """What Autobahn's does, but for the words that it makes for its log, which are most of its cost."""
-        if self._holder is not None:
-            self._counted = self.factory.context.memory_budget.recount(self._counted, 0, self._holder.source)
-        self._ended = close_description(reason)
-        self.end(reason)
+    # Input: messages.
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        if self._pipeline is None or self.state != self.STATE_OPEN:
+        if self.pipeline is None or self.state != self.STATE_OPEN:
             return
         if isBinary:
-            self.sendCloseFrame(NOT_BINARY, b"binary messages are not spoken here")
+            self.sendCloseFrame(UNSUPPORTED_DATA, b"binary messages are not supported")
         else:
             self._messages = [*self._messages, bytes(payload)]
 
-    def onPing(self, payload: bytes) -> None:
-        self._receive_messages()  # they came before
-        if self._pipeline is not None and not self._pipeline.is_within_rate():
-            return
-        super().onPing(payload)
-        # Who does not read its pongs is not read either.
-        if self._pipeline is not None and self.state == self.STATE_OPEN and self._outlet.blocked & SOCKET_FULL:
-            self._pipeline.pause()
+    def _handle_completed(self) -> None:
+        """Run the messages that Autobahn has completed together, so that they share one time slice."""
+        if self._messages:
+            messages, self._messages = self._messages, ()
+            if self.pipeline is not None and self.state == self.STATE_OPEN:
+                self.handle_messages(self.pipeline, list(messages))
 
-    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        if self._linger is not None and self._linger.active():
-            self._linger.cancel()
-        if self._pipeline is not None:
-            self.factory.timeouts.stop(self._pipeline)
-            self._pipeline.connection_lost(self._ended)
-            self._pipeline = None
-
-    def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
-        """Whoever closes, and for whatever reason: no data follows a close frame (RFC 6455 section 5.5.1)."""
-        self._receive_messages()
-        if self._pipeline is not None:
-            shown, why = (self.remoteCloseCode, self.remoteCloseReason) if isReply else (code, reasonUtf8)
-            words = "a close frame" if shown is None else f"a close frame with code {shown}"
-            if why:
-                words += ": " + (why if isinstance(why, str) else why.decode(errors="replace"))
-            self._pipeline.session.mark_closing(words, "peer" if isReply else "server")
-            # A peer whose input was paused must be read again, or its answer would never be seen.
-            self.transport.resumeProducing()
-        super().sendCloseFrame(code, reasonUtf8, isReply)
-        if self._input_ended and not isReply:  # nobody will answer it
-            self.dropConnection()
-
-    def dropConnection(self, abort: bool = False) -> None:
-        """Autobahn closes the transport: nothing of ours must hold it open, and a peer that does not read our last
-        words has ``LINGER_SECONDS`` to do so."""
-        if self._pipeline is not None:
-            if abort:
-                self._pipeline.session.mark_closing(self.wasNotCleanReason or "")
-            detach_outlet(self._outlet, self.transport)
-        super().dropConnection(abort)
-        if not abort and self._linger is None:
-            self._linger = self.factory.reactor.callLater(LINGER_SECONDS, self.transport.abortConnection)
-
-    def _receive(self, messages: list[bytes]) -> None:
-        pipeline, timeouts = self._pipeline, self.factory.timeouts
-        assert pipeline is not None
-        if self._begun:
-            self._begun = False
+    def handle_messages(self, pipeline: InputPipeline, messages: list[bytes]) -> None:
+        """Run the commands of messages."""
+        timeouts = self.factory.timeouts
+        if self._has_partial_input:
+            self._has_partial_input = False
             timeouts.input_ended(pipeline)
         if timeouts.has_idle_timeout:
             timeouts.command_received(pipeline)
-        if self._starting:
-            messages = self._start(pipeline, messages)
+        if self._awaits_first_message:
+            messages = self._select_dialect(pipeline, messages)
             if not messages:
                 return
-        if self._lines:
+        if self._has_lines:
             messages = [line.removesuffix(b"\r") for message in messages for line in message.split(b"\n")]
         pipeline.submit(messages)
 
-    def _start(self, pipeline: InputPipeline, messages: list[bytes]) -> list[bytes]:
-        """The first message that is not blank decides what is spoken, if no subprotocol did. Returns it and all behind
-        it."""
-        for place, message in enumerate(messages):
+    def _select_dialect(self, pipeline: InputPipeline, messages: list[bytes]) -> list[bytes]:
+        """Without a subprotocol, the first message that is not blank decides what is spoken. Returns this message and
+        those after it."""
+        for position, message in enumerate(messages):
             text = message.removeprefix(BOM)
             start = text.lstrip(SPACE)[:1]
             if not start:
-                pipeline.is_within_rate()  # it costs as much as a command
+                pipeline.is_within_rate()  # a blank message costs as much as a command
                 continue
-            self._starting = False
-            if start != b"{" and not self._lines:
-                self._lines = True
-                pipeline.decoder = line_decoder
-                pipeline.session.set_encoder(LINES_IN_MESSAGES)
-            return [text, *messages[place + 1 :]]
+            self._awaits_first_message = False
+            dialect = self.endpoint.default_for_text
+            if start != b"{" and not self._has_lines and dialect is not None:
+                self._has_lines = dialect.has_lines
+                pipeline.decoder = dialect.decoder
+                pipeline.session.set_encoder(dialect.encoder)
+            return [text, *messages[position + 1 :]]
         return []
 
-    def _hang_up(self, ending: CloseReason) -> None:
-        # Autobahn's sendClose would refuse every code of a server's but 1000.
-        why = None
-        if ending is CloseReason.POLICY and self._pipeline is not None:
-            why = self._pipeline.session.close_message[:MAX_REASON].decode(errors="ignore").encode() or None
-        self.sendCloseFrame(int(ending), why)
+    def onPing(self, payload: bytes) -> None:
+        self._handle_completed()  # they arrived before the ping
+        pipeline = self.pipeline
+        if pipeline is not None and not pipeline.is_within_rate():
+            return
+        super().onPing(payload)
+        # A client that does not read its pongs is not read either.
+        if pipeline is not None and self.state == self.STATE_OPEN and self._outlet.blocked & SOCKET_FULL:
+            pipeline.pause()
 
     def _resume(self) -> None:
         if not self._unparsed:
             self.transport.resumeProducing()
 
+    # Closing the connection.
+
+    def _send_close(self, reason: CloseReason) -> None:
+        # Autobahn's sendClose rejects the close codes of a server except 1000.
+        text = None
+        if reason is CloseReason.POLICY and self.pipeline is not None:
+            message = self.pipeline.session.close_message[:MAX_CLOSE_REASON_BYTES]
+            text = message.decode(errors="ignore").encode() or None
+        self.sendCloseFrame(int(reason), text)
+
+    def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
+        """Send a close frame, for whatever reason. No data follows it (RFC 6455 section 5.5.1)."""
+        self._handle_completed()
+        if self.pipeline is not None:
+            close_code, reason = (self.remoteCloseCode, self.remoteCloseReason) if isReply else (code, reasonUtf8)
+            description = "a close frame" if close_code is None else f"a close frame with code {close_code}"
+            if reason:
+                description += ": " + (reason if isinstance(reason, str) else reason.decode(errors="replace"))
+            self.pipeline.session.mark_closing(description, "peer" if isReply else "server")
+            # If reading was paused, the close frame of the client would never be read.
+            self.transport.resumeProducing()
+        super().sendCloseFrame(code, reasonUtf8, isReply)
+        if self._has_input_ended and not isReply:  # no close frame will come back
+            self.dropConnection()
+
+    def dropConnection(self, abort: bool = False) -> None:
+        """Called by Autobahn to close the transport. A client that does not read the last bytes has
+        ``LINGER_SECONDS``."""
+        if self.pipeline is not None:
+            if abort:
+                self.pipeline.session.mark_closing(self.wasNotCleanReason or "")
+            detach_outlet(self._outlet, self.transport)
+        super().dropConnection(abort)
+        if not abort and self._linger is None:
+            self._linger = self.factory.reactor.callLater(LINGER_SECONDS, self.transport.abortConnection)
+
+    def readConnectionLost(self) -> None:
+        """The client has ended its stream without a close frame. Its commands are run and answered, then the connection
+        is closed."""
+        if not self._has_input_ended:
+            self._has_input_ended = True
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._unparsed:
+            return  # called again when it has been parsed
+        if self.pipeline is not None and self.state == self.STATE_OPEN:
+            self.pipeline.end_of_input()
+        else:
+            self.dropConnection()
+
+    def connectionLost(self, reason: Any = None) -> None:
+        if self._counted_client is not None:
+            memory_budget = self.factory.context.memory_budget
+            self._counted_bytes = memory_budget.recount(self._counted_bytes, 0, self._counted_client.source)
+        self._close_description = close_description(reason)
+        self.end(reason)
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
+        if self.pipeline is not None:
+            self.factory.timeouts.stop(self.pipeline)
+            self.pipeline.connection_lost(self._close_description)
+            self.pipeline = None
+
 
 class WebSocketFactory(WebSocketServerFactory):
-    """``ping_interval`` and ``ping_timeout`` are whole seconds, 0 for never."""
+    """Creates the WebSocket connections of one web listener. ``ping_interval`` and ``ping_timeout`` are whole seconds,
+    0 for never."""
 
     noisy = False
+    endpoints: Mapping[str, WebSocketEndpoint] = ENDPOINTS
 
     def __init__(
         self,
@@ -407,14 +420,15 @@ class WebSocketFactory(WebSocketServerFactory):
             utf8validateIncoming=True,
             maxFramePayloadSize=limits.max_message_bytes,
             maxMessagePayloadSize=limits.max_message_bytes,
+            # Autobahn's timers count whole seconds and take three at least.
             openHandshakeTimeout=limits.handshake_timeout,
-            closeHandshakeTimeout=CLOSE_TIMEOUT,
+            closeHandshakeTimeout=CLOSE_TIMEOUT_SECONDS,
             autoPingInterval=ping_interval,
             autoPingTimeout=ping_timeout,
             autoPingSize=12,
             autoPingRestartOnAnyTraffic=True,
             failByDrop=False,
-            # The gate has looked at origins before Autobahn sees the request.
+            # The web port checks origins before Autobahn receives the request.
             allowedOrigins=["*"],
             allowNullOrigin=True,
         )

@@ -1,0 +1,55 @@
+"""The WebSocket paths of the web port, and what is spoken at each: another protocol is one more entry in ``ENDPOINTS``.
+
+HTTP requests have a table of their own, in ``server.http.routes``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from twistedsock.codecs import json_decoder, line_decoder
+from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES_IN_MESSAGES
+from twistedsock.session.encoder import Encoder
+from twistedsock.session.input_pipeline import Decoder
+
+JSON_PROTOCOL = "sockbridge.v1.json"
+
+LINE_PROTOCOL = "sockbridge.v1.line"
+
+
+class Dialect(NamedTuple):
+    """How messages are written and read. If it ``has_lines``, a message can have several lines, each a command."""
+
+    encoder: Encoder
+    decoder: Decoder
+    has_lines: bool = False
+
+
+class WebSocketEndpoint(NamedTuple):
+    """What is spoken at one path. Clients that offer no subprotocol get ``default``; if their first message does not
+    begin with ``{``, they get ``default_for_text`` instead."""
+
+    subprotocols: Mapping[str, Dialect]
+    default: Dialect
+    default_for_text: Dialect | None = None
+
+    def select(self, offered: Sequence[str]) -> str | None:
+        """The first offered subprotocol that is supported, None if there is none."""
+        return next((name for name in offered if name in self.subprotocols), None)
+
+    @property
+    def supported(self) -> str:
+        """The names of the subprotocols, for error messages."""
+        return " and ".join(self.subprotocols)
+
+
+_JSON = Dialect(JSON_IN_MESSAGES, json_decoder)
+
+_LINES = Dialect(LINES_IN_MESSAGES, line_decoder, has_lines=True)
+
+SOCKBRIDGE = WebSocketEndpoint({JSON_PROTOCOL: _JSON, LINE_PROTOCOL: _LINES}, _JSON, _LINES)
+
+ENDPOINTS: Mapping[str, WebSocketEndpoint] = {
+    "/ws": SOCKBRIDGE,
+    "/": SOCKBRIDGE,  # for clients that omit the path
+}
+"""By the path of the request."""
