@@ -274,7 +274,7 @@ def test_a_socket_that_is_what_its_endpoint_says_is_taken(make, monkeypatch, tmp
         assert handle.getsockname() == str(tmp_path / "lines"), "it must not be closed"
 
 
-def test_a_port_in_use_is_one_sentence(make, reactor):
+def test_a_port_in_use_is_reported_in_one_sentence(make, reactor):
     reactor.taken = {8082}
     service = make(web=["tcp:8082:interface=127.0.0.1"])
     with pytest.raises(StartFailed) as caught:

@@ -1,5 +1,5 @@
-"""What a stranger gets who does not play by the rules, and that a bystander is served meanwhile, that nothing is left
-behind, and that the log says no more than it should. What needs no socket is tested beside the module that holds it."""
+"""Attacks by remote clients: each gets an error or is closed, a bystander is served meanwhile, nothing is left behind,
+and the log stays short. Attacks that need no socket are tested beside the module that resists them."""
 
 import json
 import re
@@ -33,14 +33,14 @@ def upgrade(server, *headers):
 
 @pytest.fixture
 def tell(open_socket):
-    """``tell(address, data)``: all that is answered, up to the end, which must come."""
+    """``tell(address, data)``: the whole answer up to the end, which must follow."""
 
     def telling(address, data):
         with open_socket(address) as connection:
             try:
                 connection.sendall(data)
             except (BrokenPipeError, ConnectionResetError):
-                pass  # it was refused in the midst of it
+                pass  # the connection was closed in the middle
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
     return telling
@@ -56,7 +56,7 @@ def statuses(answers):
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", "http://a b\x1b[2J"]
 )
-def test_a_page_of_another_site_may_not_open_a_websocket(start, tell, bystander, origin):
+def test_a_page_of_another_site_cannot_open_a_websocket(start, tell, bystander, origin):
     server = start()
     sentence = f"refused a WebSocket of origin {origin!r}; --allow-origin would allow it"
     with bystander(server, sentence):
@@ -76,7 +76,9 @@ def test_a_page_of_another_site_may_not_open_a_websocket(start, tell, bystander,
     ],
     ids=["form", "header", "old", "long"],
 )
-def test_what_a_page_posts_to_the_line_port_is_not_run(server, tell, line_client, bystander, channel, request_):
+def test_commands_that_a_page_posts_to_the_line_port_are_not_run(
+    server, tell, line_client, bystander, channel, request_
+):
     with bystander(server):
         answer = tell(server.lines[0], request_.replace("{}", channel).encode())
         assert re.match(rb"WELCOME [^\n]*\nHTTP/1\.1 400 Bad Request\r\n", answer)
@@ -85,7 +87,7 @@ def test_what_a_page_posts_to_the_line_port_is_not_run(server, tell, line_client
 
 
 def client_hello(session_id):
-    """A TLS client's first message with a session id of 32 bytes that somebody has chosen."""
+    """A TLS client hello with a session id of 32 chosen bytes."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
     with pytest.raises(ssl.SSLWantReadError):
@@ -114,7 +116,7 @@ def test_commands_in_a_tls_handshake_are_not_run(server, tell, line_client, byst
 
 @pytest.mark.parametrize("later", [False, True], ids=["first", "kept-alive"])
 def test_endless_headers_are_refused(server, open_socket, bystander, later):
-    """431 from us, 400 from twisted.web, which reads what follows on a connection."""
+    """431 from the server, or 400 from twisted.web, which reads later requests of a connection."""
     host = authority(server)
     usage = Usage([server.process.pid])
     with bystander(server), open_socket(host) as endless:
@@ -134,13 +136,13 @@ def test_endless_headers_are_refused(server, open_socket, bystander, later):
         try:
             answer = endless.recv(65536)
         except ConnectionResetError:
-            answer = b""  # it has sent far more than was read
+            answer = b""  # it has sent far more than the server read
         assert statuses(answer) in ([[b"400"], []] if later else [[b"431"]])
         assert usage.memory() - before < 4 * MEGABYTE
 
 
-def test_many_who_never_end_their_heads_hinder_nobody(server, open_socket, bystander):
-    """How long each may take is told by tests/server/test_web.py, without waiting for it."""
+def test_unfinished_heads_do_not_disturb_other_clients(server, open_socket, bystander):
+    """tests/server/test_web.py tests the timeouts themselves."""
     with bystander(server) as other:
         slow = [open_socket(authority(server)) for _ in range(200)]
         for byte in upgrade(server)[:-4][:60]:
@@ -151,8 +153,8 @@ def test_many_who_never_end_their_heads_hinder_nobody(server, open_socket, bysta
             connection.close()
 
 
-def test_a_handshake_that_comes_byte_by_byte_ends_in_time(start, open_socket, bystander):
-    """Each byte gets it no further leave."""
+def test_a_handshake_sent_byte_by_byte_times_out(start, open_socket, bystander):
+    """No byte extends the deadline."""
     server = start("--handshake-timeout=3")
     with bystander(server), open_socket(authority(server)) as slow, open_socket(authority(server)) as silent:
         head = iter(upgrade(server))
@@ -169,7 +171,7 @@ def test_a_handshake_that_comes_byte_by_byte_ends_in_time(start, open_socket, by
 
 
 @pytest.mark.parametrize("header", ["Content-Length: 100", "Transfer-Encoding: chunked"])
-def test_a_handshake_with_content_opens_no_way_past_a_proxy(server, tell, bystander, header):
+def test_a_handshake_with_a_body_cannot_smuggle_requests_past_a_proxy(server, tell, bystander, header):
     with bystander(server):
         request = upgrade(server, header) + frame(0x81, b'{"type":"ping","id":1}')
         assert statuses(tell(authority(server), request)) == [b"400"]
@@ -182,7 +184,7 @@ SMUGGLED = {
     "a length with a sign": ("Content-Length: +5", "hello"),
     "a length with an underscore": ("Content-Length: 5_0", "hello"),
     "a length in another base": ("Content-Length: 0x5", "hello"),
-    "a length that nobody reads": ("Content-Length: " + "9" * 5_000, "hello"),
+    "an ambiguous length": ("Content-Length: " + "9" * 5_000, "hello"),
     "a length, then chunks": ("Content-Length: 5\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
     "chunks, then a length": ("Transfer-Encoding: chunked\r\nContent-Length: 5", "0\r\n\r\n"),
     "chunks twice": ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
@@ -201,9 +203,9 @@ SMUGGLED = {
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["first", "kept-alive"])
-def test_nothing_is_smuggled_in_behind_a_request(server, tell, bystander, line_client, later):
-    """Whatever two readers could read in two ways is 400, and the end: what stands behind it is not answered. As the
-    first request of a connection, and behind one that was right."""
+def test_ambiguous_requests_cannot_smuggle_another_one(server, tell, bystander, line_client, later):
+    """Ambiguous requests get 400 and the connection closes: what follows is not answered. As the first request of a
+    connection, and after a correct one."""
     host = authority(server)
     inner = INNER.format(host=host)
     reader = line_client(server.lines[0])
@@ -216,8 +218,8 @@ def test_nothing_is_smuggled_in_behind_a_request(server, tell, bystander, line_c
     assert reader.request("PING") == "PONG", "nothing was published"
 
 
-def test_another_host_or_a_websocket_does_not_come_in_behind_a_request(start, open_socket, bystander):
-    """The page's own host was asked for first; the connection is judged anew each time."""
+def test_later_requests_of_a_connection_are_checked_like_the_first(start, open_socket, bystander):
+    """The first request named the page's own host; each request is checked."""
     server = start()
     host = authority(server)
     inner = INNER.format(host=host).encode()
@@ -234,7 +236,7 @@ def test_another_host_or_a_websocket_does_not_come_in_behind_a_request(start, op
 
 
 def closes_with(client):
-    """The code of the close frame that comes next; the close is answered, if the bridge has not gone by then."""
+    """The code of the next close frame. Answers the close, unless the server has disconnected by then."""
     first, payload = client.receive_frame()
     assert first == CLOSE, (first, payload)
     with suppress(BrokenPipeError, ConnectionResetError):
@@ -243,7 +245,8 @@ def closes_with(client):
 
 
 def flood(connection, data, most):
-    """Send ``data`` again and again until so many bytes are sent or the bridge takes no more for a second; how many."""
+    """Send ``data`` repeatedly until this many bytes are sent or the server accepts none for a second. Returns the
+    number."""
     connection.settimeout(1)
     sent = 0
     try:
@@ -254,7 +257,7 @@ def flood(connection, data, most):
     return sent
 
 
-def test_fragments_without_end_reach_the_bound_on_messages(server, web_client, bystander):
+def test_endless_fragments_reach_the_message_limit(server, web_client, bystander):
     with bystander(server):
         greedy = web_client(server.page)
         greedy.socket.sendall(frame(TEXT, b"x" * 30_000))
@@ -264,7 +267,7 @@ def test_fragments_without_end_reach_the_bound_on_messages(server, web_client, b
         greedy.close()
 
 
-def test_fragments_without_a_byte_are_too_many_at_last(server, web_client, bystander):
+def test_empty_fragments_are_limited(server, web_client, bystander):
     usage = Usage([server.process.pid])
     with bystander(server):
         before = usage.memory()
@@ -277,7 +280,7 @@ def test_fragments_without_a_byte_are_too_many_at_last(server, web_client, bysta
         assert usage.memory() - before < 4 * MEGABYTE
 
 
-def test_a_message_in_the_smallest_fragments_costs_little(server, web_client, bystander, channel):
+def test_a_message_in_one_byte_fragments_needs_little_memory(server, web_client, bystander, channel):
     usage = Usage([server.process.pid])
     message = json.dumps({"type": "publish", "id": 1, "channel": channel, "data": "x" * 20_000}).encode()
     parts = [frame(TEXT, b"")] + [frame(CONTINUATION, message[index : index + 1]) for index in range(len(message))]
@@ -293,8 +296,8 @@ def test_a_message_in_the_smallest_fragments_costs_little(server, web_client, by
         assert usage.memory() - before < 4 * MEGABYTE
 
 
-def test_who_floods_with_pings_and_does_not_read_is_not_read(server, web_client, bystander):
-    """No more pongs wait than the sockets hold."""
+def test_the_server_stops_reading_a_client_that_floods_pings(server, web_client, bystander):
+    """Only the sockets buffer pongs."""
     usage = Usage([server.process.pid])
     with bystander(server):
         before = usage.memory()
@@ -302,7 +305,7 @@ def test_who_floods_with_pings_and_does_not_read_is_not_read(server, web_client,
         rude.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
         pings = frame(PING, b"x" * 125)
         sent = flood(rude.socket, pings * 100, 16 * MEGABYTE)
-        assert sent < 16 * MEGABYTE, "the bridge went on reading though nobody read its pongs"
+        assert sent < 16 * MEGABYTE, "the server went on reading although the client did not read its pongs"
         rude.close()
         assert usage.memory() - before < 4 * MEGABYTE
 
@@ -317,8 +320,8 @@ SMALLEST = {
 
 
 @pytest.mark.parametrize("kind", SMALLEST)
-def test_floods_of_the_smallest_frames_hinder_nobody(start, web_client, bystander, kind):
-    """Five at once, each as fast as it can. They answer nothing and read nothing."""
+def test_floods_of_empty_frames_do_not_disturb_other_clients(start, web_client, bystander, kind):
+    """Five at once, each as fast as it can. The clients answer nothing and read nothing."""
     server = start()
     usage = Usage([server.process.pid])
     before, data = SMALLEST[kind]
@@ -339,7 +342,7 @@ def test_floods_of_the_smallest_frames_hinder_nobody(start, web_client, bystande
         other.sees()
         assert usage.memory() - memory < 16 * MEGABYTE
         assert other.slowest < SOON / 3
-    server.kill()  # what they have sent already would keep it busy for a while
+    server.kill()  # the frames already sent would keep it busy for a while
 
 
 WRONG_FRAMES = {
@@ -365,7 +368,7 @@ WRONG_FRAMES = {
 }
 
 
-def test_frames_that_break_the_rules_are_closed_with_the_reason(server, web_client, bystander):
+def test_invalid_frames_close_the_connection_with_the_reason(server, web_client, bystander):
     with bystander(server):
         for name, (data, code) in WRONG_FRAMES.items():
             client = web_client(server.page)
@@ -384,8 +387,8 @@ def test_frames_that_break_the_rules_are_closed_with_the_reason(server, web_clie
         ("a;" * 1_000, b"400"),
     ],
 )
-def test_compression_is_not_agreed_to(server, open_socket, bystander, offer, status):
-    """What is not unpacked cannot burst."""
+def test_compression_is_declined(server, open_socket, bystander, offer, status):
+    """Data that is not unpacked cannot explode."""
     with bystander(server), open_socket(authority(server)) as connection:
         connection.sendall(upgrade(server, f"Sec-WebSocket-Extensions: {offer}"))
         answer = connection.recv(65536)
@@ -396,8 +399,8 @@ def test_compression_is_not_agreed_to(server, open_socket, bystander, offer, sta
 # Commands.
 
 
-def test_ten_thousand_subscriptions_are_a_thousand(server, line_client, web_client, bystander, channel):
-    """Each is answered; the memory is that of a thousand."""
+def test_subscriptions_of_a_client_are_limited(server, line_client, web_client, bystander, channel):
+    """Each is answered; memory stays that of a thousand."""
     usage = Usage([server.process.pid])
     with bystander(server):
         before = usage.memory()
@@ -421,8 +424,8 @@ def test_ten_thousand_subscriptions_are_a_thousand(server, line_client, web_clie
 
 
 @pytest.mark.parametrize("reads", [True, False])
-def test_very_many_errors_in_a_row(server, line_client, bystander, reads):
-    """Each mistake has its answer, as long as they are read."""
+def test_many_errors_in_a_row_are_all_answered(server, line_client, bystander, reads):
+    """Each mistake is answered, as long as the client reads."""
     usage = Usage([server.process.pid])
     with bystander(server):
         before = usage.memory()
@@ -436,12 +439,12 @@ def test_very_many_errors_in_a_row(server, line_client, bystander, reads):
         else:
             clumsy.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
             sent = flood(clumsy.socket, b"x\n" * 10_000, 16 * MEGABYTE)
-            assert sent < 16 * MEGABYTE, "the bridge went on reading though nobody read its errors"
+            assert sent < 16 * MEGABYTE, "the server went on reading although the client did not read its errors"
         clumsy.close()
         assert usage.memory() - before < 8 * MEGABYTE
 
 
-def test_a_line_without_end_is_told_once_and_kept_nowhere(server, line_client, bystander):
+def test_an_endless_line_is_reported_once_and_not_stored(server, line_client, bystander):
     usage = Usage([server.process.pid])
     with bystander(server):
         before = usage.memory()
@@ -455,23 +458,23 @@ def test_a_line_without_end_is_told_once_and_kept_nowhere(server, line_client, b
         assert usage.memory() - before < 4 * MEGABYTE
 
 
-# What stands in commands. A line reader and a JSON reader see what comes of it.
+# The contents of commands, as a line client and a JSON client receive them.
 
 
 @pytest.fixture
 def stage(server, line_client, web_client, channel):
-    """Who publishes and who reads, on lines and in JSON."""
+    """Publishers and readers of lines and of JSON."""
 
     class Stage:
         typist, reader = line_client(server.lines[0]), line_client(server.lines[0])
         page, viewer = web_client(server.page), web_client(server.page)
 
         def shown(self):
-            """The next event, as the line reader has it and as the JSON reader has it."""
+            """The next event, as the line reader and as the JSON reader receive it."""
             return self.reader.receive().split(" ", 4)[4], json.loads(self.viewer.receive_text(), parse_int=str)["data"]
 
         def posts(self, data):
-            """Publish JSON text as it stands; gives the error code, None where all went well."""
+            """Publish JSON text unchanged. Returns the error code, or None."""
             self.page.send_text(f'{{"type":"publish","id":1,"channel":"{channel}","data":{data}}}')
             return self.page.receive().get("code")
 
@@ -492,7 +495,7 @@ def stage(server, line_client, web_client, channel):
 
 
 @pytest.mark.parametrize("depth", [101, 900, 1_100, 32_000])
-def test_json_that_is_too_deep_reaches_no_reader_as_json(server, stage, bystander, depth):
+def test_json_that_is_nested_too_deep_is_rejected_as_json(server, stage, bystander, depth):
     deep = "[" * depth + "]" * depth
     with bystander(server):
         assert stage.posts(deep) == "bad-json"
@@ -500,7 +503,7 @@ def test_json_that_is_too_deep_reaches_no_reader_as_json(server, stage, bystande
         assert stage.shown() == (f'"{deep}"', deep)
 
 
-def test_json_of_a_depth_of_100000_is_too_long(server, stage, bystander):
+def test_json_with_100000_levels_is_too_long(server, stage, bystander):
     deep = "[" * 100_000 + "]" * 100_000
     with bystander(server):
         stage.page.send_text(f'{{"type":"publish","id":1,"channel":"a","data":{deep}}}')
@@ -509,8 +512,8 @@ def test_json_of_a_depth_of_100000_is_too_long(server, stage, bystander):
 
 
 @pytest.mark.parametrize("number", ["9" * 400, "1e999999", "-0.0", "1E-400", "0." + "1" * 5_000])
-def test_giant_numbers_pass_as_they_are(server, stage, bystander, number):
-    """Nobody on the way reads them."""
+def test_huge_numbers_are_relayed_unchanged(server, stage, bystander, number):
+    """They are never parsed."""
     with bystander(server):
         assert stage.posts(f"[{number}]") is None
         assert stage.reader.receive().endswith(f" [{number}]")
@@ -520,19 +523,19 @@ def test_giant_numbers_pass_as_they_are(server, stage, bystander, number):
         assert f'"data":[{number}]}}' in stage.viewer.receive_text()
 
 
-def test_giant_numbers_as_arguments_are_bad_arguments(server, stage, bystander):
+def test_huge_numbers_are_rejected_as_arguments(server, stage, bystander):
     with bystander(server):
         for number in ("9" * 60_000, "9007199254740992", "-1", "1e999999", "NaN", "٣"):  # the last is a digit in Arabic
             assert stage.typist.request(f"SUB a last={number}").startswith("ERR bad-argument "), number
             stage.page.send_text(f'{{"type":"subscribe","id":1,"channel":"a","last":{number}}}')
             assert stage.page.receive()["code"] in ("bad-argument", "bad-json"), number
-        # An id comes back as it is, and an answer is about as long as its question.
+        # The reply repeats the id, so it is about as long as the command.
         stage.page.send_text(f'{{"type":"ping","id":{"9" * 60_000}}}')
         assert stage.page.receive_text() == f'{{"type":"pong","id":{"9" * 60_000}}}'
 
 
-def test_lone_surrogates_are_no_json(server, stage, tell, bystander, channel):
-    """Half a character: no UTF-8 can hold it."""
+def test_lone_surrogates_are_rejected(server, stage, tell, bystander, channel):
+    """Half a character, which UTF-8 cannot represent."""
     with bystander(server):
         for data in (r'"\ud800"', r'{"\udc00":1}', r'["\ud800\ud800"]'):
             assert stage.posts(data) == "bad-json"
@@ -555,8 +558,8 @@ def test_lone_surrogates_are_no_json(server, stage, tell, bystander, channel):
 ESCAPES = ["\x1b[2J", "\x9b31m", "\r", "\x08", "\x07", "\x00", "\x7f", "\x85", "\x1b]0;title\x07"]
 
 
-def test_nothing_that_a_terminal_obeys_reaches_a_line_reader(server, line_client, web_client, bystander, channel):
-    """Neither by an event, nor by a name, nor by an answer to oneself."""
+def test_no_terminal_escape_reaches_a_line_client(server, line_client, web_client, bystander, channel):
+    """Not in an event, nor in a name, nor in a reply."""
     reader, page, typist = line_client(server.lines[0]), web_client(server.page), line_client(server.lines[0])
     reader.request(f"SUB {channel} presence=on")
     with bystander(server):
@@ -602,13 +605,13 @@ def test_nothing_that_a_terminal_obeys_reaches_a_line_reader(server, line_client
         client.close()
 
 
-def test_what_is_no_utf8_or_begins_with_a_byte_order_mark(server, stage, bystander):
+def test_invalid_utf8_and_byte_order_marks(server, stage, bystander):
     with bystander(server):
         assert stage.typist.request("PING") == "PONG"  # the first line must be UTF-8
         for wrong in (b"\xfe", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82"):
             assert stage.types(wrong).startswith("ERR not-utf8 ")
         assert stage.typist.request("\ufeffPING").startswith("ERR unknown-command ")
-        stage.page.send(type="ping", id=0)  # where the first message is no object, lines are spoken
+        stage.page.send(type="ping", id=0)  # if the first message is not an object, the protocol is lines
         stage.page.receive()
         stage.page.send_text('\ufeff{"type":"ping","id":1}')
         assert stage.page.receive() == {"type": "pong", "id": 1}
@@ -619,8 +622,8 @@ def test_what_is_no_utf8_or_begins_with_a_byte_order_mark(server, stage, bystand
 # The log.
 
 
-def test_nothing_that_a_stranger_sends_makes_a_line_of_the_log(start, tell, bystander):
-    """Not in a header, and not by a fault that it makes."""
+def test_requests_of_strangers_cannot_write_log_lines(start, tell, bystander):
+    """Not in a header, and not by an error that the request causes."""
     server = start()
     host = authority(server)
     forged = "2026-01-01T00:00:00+0000 [-] all is well"

@@ -1,5 +1,4 @@
-"""The same small conversation over every kind of socket and on every reactor, and what happens when one end stalls or
-breaks."""
+"""The same small conversation over every kind of socket and on every reactor, and stalled or broken connections."""
 
 import json
 import re
@@ -13,7 +12,7 @@ pytestmark = pytest.mark.end_to_end
 
 
 def talk(typist, browser, channel):
-    """A line peer and a browser hear each other."""
+    """A line client and a browser receive the events of each other."""
     position = typist.request(f"SUB {channel} presence=on")
     assert re.fullmatch(rf"OK {channel} offset=0 epoch=\w+", position)
     subscribed = browser.request(type="subscribe", id=1, channel=channel)
@@ -42,7 +41,7 @@ def talk(typist, browser, channel):
 
 
 def publish_much(publisher, channel, count=3_000, size=1_000):
-    """Far more than the sockets of a reader that has stopped can hold."""
+    """Far more than the sockets of a stalled reader can hold."""
     publisher.request("QUIET on")
     for _ in range(count // 200):
         publisher.send(*(f"PUB {channel} {'x' * size}" for _ in range(200)))
@@ -51,7 +50,7 @@ def publish_much(publisher, channel, count=3_000, size=1_000):
 
 
 def stall_and_catch_up(listener, publisher, channel):
-    """A reader stops, and then it hears all it has missed, in order."""
+    """A reader stops. Later it receives all events that it missed, in order."""
     listener.request(f"SUB {channel}")
     for offset in publish_much(publisher, channel):
         assert listener.receive().startswith(f"MSG {channel} {offset} ")
@@ -66,7 +65,9 @@ def stall_and_catch_up_in_a_browser(browser, publisher, channel):
 
 
 @pytest.mark.parametrize("reactor", ["epoll", "poll", "select", "asyncio"])
-def test_on_each_reactor_and_over_each_kind_of_socket(start, line_client, web_client, certificate, tmp_path, reactor):
+def test_conversations_on_each_reactor_and_kind_of_socket(
+    start, line_client, web_client, certificate, tmp_path, reactor
+):
     tls = f"ssl:0:interface=127.0.0.1:{certificate}"
     unix = f"unix:{tmp_path}/lines"
     tcp = "tcp:0:interface=127.0.0.1"
@@ -85,7 +86,7 @@ def test_on_each_reactor_and_over_each_kind_of_socket(start, line_client, web_cl
         assert f".{reactor}reactor." in server.log()
 
 
-def test_a_reader_that_the_log_has_passed_is_told_what_it_lost(start, line_client):
+def test_a_reader_slower_than_the_history_gets_lost_ranges(start, line_client):
     server = start("--history-events", "100")
     listener, publisher = line_client(server.lines[0]), line_client(server.lines[0])
     listener.request("SUB kitchen")
@@ -105,7 +106,7 @@ def test_a_reader_that_the_log_has_passed_is_told_what_it_lost(start, line_clien
     assert 100 <= heard < 5_000
 
 
-def test_readers_that_are_too_slow_can_be_sent_away_instead(start, line_client, web_client):
+def test_slow_readers_can_be_disconnected_instead(start, line_client, web_client):
     server = start("--history-events", "100", "--slow-consumer", "close")
     typist, browser, publisher = line_client(server.lines[0]), web_client(server.page), line_client(server.lines[0])
     typist.request("SUB kitchen")
@@ -133,7 +134,7 @@ def test_lines_over_websocket(server, web_client, channel):
     assert by_name.receive_text().endswith(" 21.5")
 
 
-def test_both_ends_are_told_their_addresses(server, line_client, web_client):
+def test_the_welcome_contains_both_addresses(server, line_client, web_client):
     typist, browser = line_client(server.lines[0]), web_client(server.page)
     host, port = typist.socket.getsockname()
     assert typist.welcome.split()[3:] == [f"from={host}:{port}", f"to={server.lines[0]}"]
@@ -143,8 +144,8 @@ def test_both_ends_are_told_their_addresses(server, line_client, web_client):
 
 
 @pytest.mark.parametrize("lingering", [True, False])
-def test_an_event_arrives_from_a_socket_that_is_closed_right_behind_it(server, line_client, open_socket, lingering):
-    """The welcome has not been read, so that the kernel breaks the connection; often before it is accepted."""
+def test_an_event_sent_right_before_close_is_published(server, line_client, open_socket, lingering):
+    """The client has not read the welcome, so its kernel resets the connection, often before it is accepted."""
     channel = f"closed{lingering}"
     listener = line_client(server.lines[0])
     listener.request(f"SUB {channel}")
@@ -159,8 +160,8 @@ def test_an_event_arrives_from_a_socket_that_is_closed_right_behind_it(server, l
     assert heard == set(range(count))
 
 
-def test_what_was_received_before_a_reset_is_published(server, line_client, open_socket, channel):
-    """A megabyte of publishes, none of their answers read, and then the connection is thrown away."""
+def test_publications_received_before_a_reset_are_published(server, line_client, open_socket, channel):
+    """A megabyte of publications, no reply read, and then a reset."""
     listener, rude = line_client(server.lines[0]), open_socket(server.lines[0])
     listener.request(f"SUB {channel}")
     sent = publish_and_reset(rude, channel, 8_000, "x" * 100)
@@ -169,15 +170,13 @@ def test_what_was_received_before_a_reset_is_published(server, line_client, open
         assert listener.receive().split(" ")[4:] == [str(number), "x" * 100]
 
 
-def test_what_was_received_before_a_reset_is_published_though_the_bridge_had_stopped_reading(
-    start, line_client, open_socket
-):
-    """As many small events as it takes until the answers, which nobody reads, fill the sockets."""
+def test_publications_before_a_reset_are_published_although_reading_was_paused(start, line_client, open_socket):
+    """As many small events as it takes until the unread replies fill the sockets."""
     server = start("--send-buffer-bytes", "8192", "--history-events", "1000000", "--history-bytes", "1000000000")
     rude = open_socket(server.lines[0])
     rude.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
     sent = publish_and_reset(rude, "kitchen", 200_000, "")
-    assert sent < 200_000, "the bridge went on reading though nobody read its answers"
+    assert sent < 200_000, "the server went on reading although the client did not read its answers"
     watcher = line_client(server.lines[0])
     watcher.send("SUB kitchen last=1000000")
     watcher.receive_until("OK kitchen")
@@ -186,8 +185,8 @@ def test_what_was_received_before_a_reset_is_published_though_the_bridge_had_sto
 
 
 def publish_and_reset(rude, channel, count, filling):
-    """Publish until all is sent or the bridge takes no more, and break the connection; gives how many whole lines the
-    bridge's kernel had taken."""
+    """Publish until all is sent or the server reads no more, then reset the connection. Returns how many whole lines
+    the kernel of the server had received."""
     lines = "".join(f"PUB {channel} {number} {filling}\n" for number in range(1, count + 1)).encode()
     rude.settimeout(1)
     sent = 0
@@ -196,7 +195,7 @@ def publish_and_reset(rude, channel, count, filling):
             sent += rude.send(lines[sent : sent + 65536])
     except TimeoutError:
         pass
-    # What the other side's kernel has acknowledged, it has received.
+    # The other side has received the bytes that its kernel acknowledged.
     acknowledged = sent - unacknowledged(rude)
     rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     rude.close()
@@ -204,7 +203,7 @@ def publish_and_reset(rude, channel, count, filling):
 
 
 def unacknowledged(connection):
-    """Bytes sent that the other side's kernel does not have yet (SIOCOUTQ)."""
+    """Bytes sent that the kernel of the other side does not have yet (SIOCOUTQ)."""
     import array
     import fcntl
     import termios
@@ -214,7 +213,7 @@ def unacknowledged(connection):
     return count[0]
 
 
-def test_a_browser_that_lost_its_way_is_sent_to_the_web_port(server, line_client, open_socket, channel):
+def test_a_browser_at_the_line_port_is_redirected_to_the_web_port(server, line_client, open_socket, channel):
     listener, lost = line_client(server.lines[0]), open_socket(server.lines[0])
     listener.request(f"SUB {channel}")
     lost.sendall(
@@ -226,7 +225,7 @@ def test_a_browser_that_lost_its_way_is_sent_to_the_web_port(server, line_client
     assert listener.request("PING") == "PONG"
 
 
-def test_two_thousand_connections_hear_one_event_once(start, line_client, web_client):
+def test_two_thousand_connections_receive_one_event_once(start, line_client, web_client):
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

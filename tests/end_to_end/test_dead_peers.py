@@ -1,4 +1,4 @@
-"""A machine that is gone says no farewell: the bridge must find out by itself."""
+"""A machine that vanishes closes no connection: the server must find out by itself."""
 
 import contextlib
 import ctypes
@@ -16,7 +16,7 @@ pytestmark = [
 ]
 
 SO_ATTACH_FILTER = 26
-"""socket(7), and linux/filter.h: what a socket may receive."""
+"""socket(7) and linux/filter.h: packets that a socket receives."""
 
 UNREACHABLE_AFTER = 4
 
@@ -28,19 +28,19 @@ class Program(ctypes.Structure):
 
 
 def vanish(peer: socket.socket) -> None:
-    """From here on the peer's kernel sees nothing of what comes for it, and so acknowledges nothing; it looks as if its
-    machine was gone. The filter is one instruction: of each packet, keep 0 bytes."""
+    """From now on the kernel of the client drops all packets that arrive, and so acknowledges none, as if its machine
+    had vanished. The filter is one instruction: keep 0 bytes of each packet."""
     instruction = ctypes.create_string_buffer(b"\x06\0\0\0\0\0\0\0", 8)
     peer.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, bytes(Program(1, ctypes.addressof(instruction))))
 
 
 EVENTS = 200
-"""Of a kilobyte each: more than the buffers below and those of the bridge hold."""
+"""Each of a kilobyte: more than the buffers below and those of the server hold."""
 
 
 @pytest.fixture
 def full(start: Callable[..., Any], line_client: Callable[..., Any]) -> Iterator[Callable[[], socket.socket]]:
-    """Make a client that subscribed and has not read until its kernel, and the bridge's, have no room for it."""
+    """Make a client that subscribed and does not read until its kernel's and the server's buffers are full."""
     server = start("--unreachable-timeout", str(UNREACHABLE_AFTER), "--send-buffer-bytes", "8192", web=("none",))
     host, port = server.lines[0].rsplit(":", 1)
     publisher = line_client(server.lines[0])
@@ -67,8 +67,8 @@ def full(start: Callable[..., Any], line_client: Callable[..., Any]) -> Iterator
         yield client
 
 
-def test_a_client_that_reads_slowly_or_pauses_stays_connected_and_loses_nothing(full: Any) -> None:
-    """Its machine answers. The kernel would reset it by TCP_USER_TIMEOUT."""
+def test_a_slow_or_pausing_client_stays_connected_and_loses_nothing(full: Any) -> None:
+    """Its machine answers, but TCP_USER_TIMEOUT would reset the connection."""
     reader = full()
     time.sleep(2 * UNREACHABLE_AFTER)
     heard = b""
@@ -85,15 +85,15 @@ def test_a_client_that_reads_slowly_or_pauses_stays_connected_and_loses_nothing(
     )
 
 
-def test_a_machine_that_is_gone_while_it_has_no_room_is_gone_in_time(full: Any, eventually: Callable[..., Any]) -> None:
+def test_a_vanished_machine_with_full_buffers_is_detected_in_time(full: Any, eventually: Callable[..., Any]) -> None:
     vanish(full())
     eventually(lambda: not full.members(), "the dead to be gone", 6 * UNREACHABLE_AFTER)
 
 
-def test_a_peer_whose_machine_is_gone_is_gone_in_time(
+def test_a_vanished_machine_is_detected_in_time(
     start: Callable[..., Any], line_client: Callable[..., Any], eventually: Callable[..., Any]
 ) -> None:
-    """One at rest, one that was sent something; who is there stays, however long it says nothing."""
+    """An idle client and one that was sent something. Living clients stay connected, however long they send nothing."""
     server = start("--unreachable-timeout", str(UNREACHABLE_AFTER), web=("none",))
     silent, busy, there, watcher = (line_client(server.lines[0]) for _ in range(4))
     for channel, peer in (("b", silent), ("a", busy), ("a", there), ("b", there)):
@@ -101,7 +101,7 @@ def test_a_peer_whose_machine_is_gone_is_gone_in_time(
     vanish(silent.socket)
     vanish(busy.socket)
     began = time.monotonic()
-    watcher.request("PUB a sent in vain to one of them")
+    watcher.request("PUB a sent to a dead one")
 
     def members() -> list[str]:
         watcher.send("WHO a", "WHO b")

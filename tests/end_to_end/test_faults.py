@@ -1,5 +1,5 @@
-"""What happens when peers die, files and disks run out, or the clock steps: those who are there are served, and nothing
-is left behind. ``bystander`` sees to both."""
+"""Clients die, files and disks run out, the clock steps: connected clients are served, and nothing is left behind.
+``bystander`` checks both."""
 
 import platform
 import re
@@ -25,7 +25,7 @@ TCP = "tcp:0:interface=127.0.0.1"
 
 
 def break_off(connection):
-    """Close with a reset, as a kernel does for a process that is killed with unread input."""
+    """Close with a reset, like the kernel of a process that is killed with unread input."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
@@ -34,7 +34,7 @@ def authority(server):
     return server.page.partition("://")[2].rstrip("/")
 
 
-# Peers that die.
+# Clients that die.
 
 MIDST = {
     "a handshake": (True, HANDSHAKE[:60]),
@@ -55,7 +55,7 @@ MIDST = {
 
 @pytest.mark.parametrize("midst", MIDST)
 @pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
-def test_a_peer_that_goes_in_the_midst_of_something(
+def test_a_client_disconnects_in_the_middle_of_something(
     server, line_client, open_socket, eventually, bystander, midst, reset
 ):
     web, data = MIDST[midst]
@@ -75,8 +75,8 @@ def test_a_peer_that_goes_in_the_midst_of_something(
     assert line_client(server.lines[0]).request("HIST midst") == "OK 0"
 
 
-def test_processes_that_are_killed_in_the_midst_of_a_frame_and_of_a_line(server, line_client, eventually, bystander):
-    """SIGKILL, so that nobody says goodbye for them; both publish one event, and half of another."""
+def test_processes_are_killed_in_the_middle_of_a_frame_and_of_a_line(server, line_client, eventually, bystander):
+    """SIGKILL, so that their process sends no farewell. Both publish one event and half of another one."""
     peer = (
         "import socket, sys, time\n"
         "host, port = sys.argv[1].split(':')\n"
@@ -102,8 +102,8 @@ def test_processes_that_are_killed_in_the_midst_of_a_frame_and_of_a_line(server,
 
 
 @pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
-def test_a_peer_that_goes_during_a_long_reply(server, line_client, web_client, bystander, channel, reset):
-    """A megabyte of history, of which it reads a little."""
+def test_a_client_disconnects_during_a_long_reply(server, line_client, web_client, bystander, channel, reset):
+    """A megabyte of history, of which the client reads a little."""
     publisher = line_client(server.lines[0])
     publisher.send("QUIET on", *[f"PUB {channel} {'x' * 60_000}"] * 50)
     publisher.receive()
@@ -125,10 +125,8 @@ def test_a_peer_that_goes_during_a_long_reply(server, line_client, web_client, b
 # Half-open connections.
 
 
-def test_a_peer_that_has_finished_talking_reads_to_the_end(
-    server, line_client, web_client, open_socket, bystander, channel
-):
-    """FIN from them: what came before is run and answered, on lines, in HTTP and over a WebSocket."""
+def test_a_half_closed_client_receives_all_replies(server, line_client, web_client, open_socket, bystander, channel):
+    """After their FIN: earlier commands are run and answered, on lines, over HTTP and over a WebSocket."""
     with bystander(server):
         typist = line_client(server.lines[0])
         typist.send(*[f"PUB {channel} x"] * 500, f"HIST {channel} last=1")
@@ -146,15 +144,15 @@ def test_a_peer_that_has_finished_talking_reads_to_the_end(
             assert asking.recv(65536) == b""
         page = web_client(server.page)
         page.socket.shutdown(socket.SHUT_WR)
-        # It cannot answer a close frame any more, and nobody waits for that.
+        # It can no longer answer a close frame, and the server does not wait for that.
         assert page.receive_frame() == (0x88, b"\x03\xe8")
         with pytest.raises(EOFError):
             page.receive_frame()
         page.close()
 
 
-def test_a_peer_that_never_closes_its_end_is_let_go_in_the_end(server, line_client, web_client, open_socket, bystander):
-    """After our FIN. Ten seconds at most, and meanwhile nothing of what it says is run."""
+def test_a_client_that_never_closes_its_half_is_aborted(server, line_client, web_client, open_socket, bystander):
+    """At most ten seconds after our FIN. Meanwhile the server runs none of its commands."""
     watcher = line_client(server.lines[0])
     watcher.request("SUB stubborn")
     with bystander(server):
@@ -193,7 +191,7 @@ def _is_open(connection):
 
 
 class WithoutLog:
-    """A bridge of whose log nothing can be read; what it prints besides is ``log``."""
+    """A server whose log cannot be read; ``log`` is its other output."""
 
     def __init__(self, twistd, folder, environment, *options):
         with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
@@ -225,7 +223,7 @@ class WithoutLog:
 
 @pytest.fixture
 def start_without_log(twistd, tmp_path, environment, eventually):
-    """``start_without_log(*options)``: of twistd's own."""
+    """``start_without_log(*options)``: options of twistd."""
     bridges = []
 
     def starting(*options):
@@ -247,8 +245,8 @@ def ask_for_foreign_hosts(server, open_socket, count):
             assert connection.recv(100).startswith(b"HTTP/1.1 421 ")
 
 
-def test_a_full_disk_for_the_log_stops_nobody(start_without_log, open_socket, bystander):
-    """What cannot be written is lost, which is told once on stderr."""
+def test_a_full_log_disk_does_not_stop_the_server(start_without_log, open_socket, bystander):
+    """Lines that cannot be written are lost; stderr reports it once."""
     server = start_without_log("--logfile=/dev/full")
     usage = Usage([server.process.pid])
     with bystander(server):
@@ -259,7 +257,7 @@ def test_a_full_disk_for_the_log_stops_nobody(start_without_log, open_socket, by
 
 
 def limited(name, limit):
-    """A launcher that sets a limit of the process's (getrlimit(2)) before it begins."""
+    """A launcher that sets a limit of the process (getrlimit(2)) before the start."""
     program = (
         f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_{name}, ({limit}, {limit})); "
         "os.execv(sys.argv[1], sys.argv[1:])"
@@ -267,8 +265,8 @@ def limited(name, limit):
     return [sys.executable, "-c", program]
 
 
-def test_a_disk_that_fills_up_while_it_runs_stops_nobody(start, open_socket, bystander):
-    """Here a limit on the size of files does, at the first lines or after some."""
+def test_a_disk_that_fills_up_does_not_stop_the_server(start, open_socket, bystander):
+    """Simulated by a limit on file sizes, at the first lines or later."""
     server = start(launcher=limited("FSIZE", 2_000))
     ask_for_foreign_hosts(server, open_socket, 300)
     with bystander(server):
@@ -285,10 +283,10 @@ SHORTAGE = (
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
-def test_a_bridge_without_files_serves_those_it_has_and_recovers(
+def test_without_file_descriptors_open_connections_are_served(
     start, line_client, open_socket, bystander, certificate, tmp_path, kind
 ):
-    """Whoever is too much is closed at once, the log says it once, and the processor is left alone."""
+    """Excess connections are closed at once, the log reports it once, and the processor stays idle."""
     at_most = 150
     endpoint = {"tcp": TCP, "unix": f"unix:{tmp_path}/lines", "tls": f"ssl:0:interface=127.0.0.1:{certificate}"}[kind]
     server = start(tcp=(TCP, endpoint), launcher=limited("NOFILE", at_most))
@@ -317,8 +315,8 @@ FAKETIME = Path("/usr/lib") / f"{platform.machine()}-linux-gnu" / "faketime" / "
 
 @pytest.fixture
 def wall(tmp_path):
-    """A clock on the wall that can be set: ``wall.launcher`` starts a process that looks at it, ``wall.step(seconds)``
-    sets it. The steady clock goes on as it does."""
+    """A wall clock that can be set: ``wall.launcher`` starts a process that reads it, ``wall.step(seconds)`` sets it.
+    The monotonic clock is not affected."""
 
     class Wall:
         offset = tmp_path / "offset"
@@ -337,20 +335,21 @@ def wall(tmp_path):
     return wall
 
 
-def test_a_clock_that_steps_by_an_hour_changes_nothing(start, line_client, web_client, open_socket, bystander, wall):
-    """Back, no ping would come for an hour; forward, all who have a second to answer would be dropped."""
+def test_a_step_of_the_wall_clock_has_no_effect(start, line_client, web_client, open_socket, bystander, wall):
+    """After a step back, no ping would be sent for an hour. After a step forward, every pending timeout would
+    expire."""
     server = start("--ping-interval=1", "--ping-timeout=3", "--history-age=60", launcher=wall.launcher)
     typist, page = line_client(server.lines[0]), web_client(server.page)
     typist.request("PUB kitchen 21.5")
 
     def hears_pings(count):
-        """They come each second, or two: Autobahn counts in whole ones."""
+        """Pings arrive each second or two: Autobahn counts whole seconds."""
         began = time.monotonic()
         for _ in range(count):
             head = page.socket.recv(2)
             assert head[0] == 0x89
             page.socket.sendall(frame(0x8A, page.socket.recv(head[1])))
-        page.request(type="ping", id=1)  # it has seen the pong, and goes by the time at which the next ping is due
+        page.request(type="ping", id=1)  # the server has received the pong; the next ping is sent on time
         assert time.monotonic() - began < 3 * count
 
     sentence = "refused a request for host 'evil0'; --allow-host would allow it"
@@ -364,7 +363,7 @@ def test_a_clock_that_steps_by_an_hour_changes_nothing(start, line_client, web_c
         assert typist.receive() == "OK 1"
         facts = typist.request("INFO")
         assert int(re.search(r"uptime=(\d+)", facts)[1]) < 60
-    # The log tells the time of day.
+    # The log contains the time of day.
     logged = next(line for line in server.log().splitlines() if line.endswith(sentence)).split(" ")[0]
     assert datetime.fromisoformat(logged).timestamp() - time.time() == pytest.approx(3600, abs=60)
     for client in (typist, page):

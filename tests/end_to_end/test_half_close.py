@@ -1,4 +1,4 @@
-"""Clients that end their own stream and still read, as ``nc -N`` does and as TLS 1.3 allows: each answer is whole."""
+"""Clients that close their sending half and still read, like ``nc -N`` and TLS 1.3: each answer is complete."""
 
 import socket
 import ssl
@@ -17,7 +17,7 @@ TLS = "ssl:0:interface=127.0.0.1:"
 
 
 def nc(server, data):
-    """What comes until the server ends the connection."""
+    """All bytes until the server closes the connection."""
     host, _, port = authority(server).rpartition(":")
     done = subprocess.run(
         ["nc", "-N", host, port], input=data, capture_output=True, timeout=TIMEOUT_SECONDS, check=True
@@ -38,7 +38,7 @@ def get(target, *headers, version="HTTP/1.1"):
 
 @pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
 @pytest.mark.parametrize("headers", [(), ("Connection: close",)])
-def test_a_long_history_is_whole(server, line_client, channel, version, headers):
+def test_a_long_history_is_complete(server, line_client, channel, version, headers):
     publish(line_client, server, channel, "x" * 1000, EVENTS)
     told = nc(server, get(f"/channels/{channel}/events", *headers, version=version))
     assert told.count(b'"type":"event"') == EVENTS
@@ -53,7 +53,7 @@ def test_a_long_poll_is_answered(server, line_client, channel):
     assert b'"data":"hot"' in told
 
 
-def test_a_stream_goes_on(server, line_client, open_socket, channel):
+def test_a_stream_continues(server, line_client, open_socket, channel):
     client = open_socket(authority(server))
     client.sendall(get(f"/channels/{channel}/events", "Accept: text/event-stream"))
     client.shutdown(socket.SHUT_WR)
@@ -67,7 +67,7 @@ def test_a_stream_goes_on(server, line_client, open_socket, channel):
         told += more
 
 
-def test_a_stream_whose_client_has_gone_ends_soon(server, line_client, open_socket, channel):
+def test_a_stream_ends_soon_after_its_client_disconnects(server, line_client, open_socket, channel):
     client, watcher = open_socket(authority(server)), line_client(server.lines[0])
     watcher.request(f"SUB {channel} presence=on")
     client.sendall(get(f"/channels/{channel}/events?nick=reader", "Accept: text/event-stream"))
@@ -80,7 +80,7 @@ def test_a_stream_whose_client_has_gone_ends_soon(server, line_client, open_sock
 
 
 class HalfClosingTLS:
-    """Sends commands and close_notify in one segment; ``heard`` is what comes then."""
+    """Sends commands and close_notify in one segment; ``heard`` is the answer."""
 
     def __init__(self, address, data, version):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -111,7 +111,7 @@ class HalfClosingTLS:
                     return
 
 
-def test_over_tls_1_3_commands_that_come_with_close_notify_get_their_replies(start, line_client, certificate):
+def test_commands_sent_with_close_notify_over_tls_1_3_are_answered(start, line_client, certificate):
     server = start(tcp=(TLS + certificate,), web=(TLS + certificate,))
     lines = HalfClosingTLS(server.lines[0], b"PUB k x\nPING\n", ssl.TLSVersion.TLSv1_3).heard.splitlines()
     assert lines[1:] == [b"OK 1", b"PONG", b"BYE"]

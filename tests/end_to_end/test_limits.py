@@ -1,4 +1,4 @@
-"""Every limit reached at once, in a real process: its memory stays within the sum of its bounds, and a bystander is
+"""Every limit reached at once, in a real process: its memory stays within the sum of the limits, and a bystander is
 served meanwhile."""
 
 import re
@@ -29,12 +29,12 @@ SMALL = {
 }
 READ = 64 * KIB
 HELD_BY_ALL = 36 * MIB
-"""What sixty connections hold, if each holds all that it may."""
+"""Bytes that sixty connections hold, if each holds its maximum."""
 FULL = b"ERR limit this server holds as much unfinished input and unread output as it may"
 
 
 def peak(server: ServerProcess) -> int:
-    """The most memory that the process has had."""
+    """The peak memory of the process."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
     assert found is not None
@@ -42,7 +42,7 @@ def peak(server: ServerProcess) -> int:
 
 
 class Flood:
-    """A connection that sends without reading, as much as the sockets take."""
+    """A connection that sends as much as the sockets accept, without reading."""
 
     def __init__(self, address: str, first: bytes = b"", again: bytes = b"") -> None:
         host, _, port = address.rpartition(":")
@@ -56,11 +56,11 @@ class Flood:
         for _ in range(40):
             try:
                 self.socket.send(self._again)
-            except OSError:  # full, or closed by the bridge, as it may
+            except OSError:  # full, or closed by the server
                 return
 
     def is_told(self, words: bytes) -> bool:
-        """Whether it has heard that, when it reads at last."""
+        """Whether it finds that, when it reads at last."""
         heard = bytearray()
         try:
             while data := self.socket.recv(READ):
@@ -75,7 +75,7 @@ def filled(line: bytes) -> bytes:
 
 
 def attacks(lines: str, web: str, web_head: bytes) -> Iterator[Flood]:
-    """One of each kind at a time, again and again."""
+    """One of each kind at a time, repeatedly."""
     begun_frame = b"\x81\xfe\xff\xff\0\0\0\0" + b"x" * 60_000
     fragment = b"\x01\xfe\x7f\xff\0\0\0\0" + b"x" * 32_767
     kinds: list[tuple[str, bytes, bytes]] = [
@@ -102,14 +102,14 @@ def attacks(lines: str, web: str, web_head: bytes) -> Iterator[Flood]:
 
 
 @pytest.mark.parametrize("held", [64 * MIB, 2 * MIB])
-def test_with_every_limit_reached_the_memory_is_bounded_and_a_bystander_is_served(
+def test_memory_is_limited_and_a_bystander_is_served_at_every_limit(
     held: int,
     start: Callable[..., ServerProcess],
     line_client: Callable[..., LineClient],
     web_client: Callable[..., WebClient],
     open_socket: Callable[..., socket.socket],
 ) -> None:
-    """Whether each connection may hold all that it can, or all of them together less than that."""
+    """Whether each connection can hold its maximum, or all of them together less than that."""
     options = {**SMALL, "max-buffered-bytes": held}
     limits = Limits(**{name.replace("-", "_"): value for name, value in options.items()})  # type: ignore[arg-type]
     server = start(*(f"--{name}={value}" for name, value in options.items()))
@@ -140,12 +140,12 @@ def test_with_every_limit_reached_the_memory_is_bounded_and_a_bystander_is_serve
     told = sum(flood.is_told(FULL) for flood in floods)
     for flood in floods:
         flood.socket.close()
-    print(f"{told} of {len(floods)} have been told that there is no room for more")
+    print(f"{told} of {len(floods)} found no room")
     assert (told > 0) is (held < HELD_BY_ALL)
     # Two answers; and the machine may be busy with other tests.
     waited.sort()
     assert waited[len(waited) // 2] < 1, waited
     print(f"{highest / MIB:.0f} MiB of at most {bound.total / MIB:.0f}, answers in {waited[len(waited) // 2]:.3f} s")
     assert highest < bound.total, (highest / MIB, bound)
-    assert highest - at_rest < bound.total - PROCESS  # whatever Python itself took
+    assert highest - at_rest < bound.total - PROCESS  # memory of Python itself
     assert bystander.request("PING") == "PONG"

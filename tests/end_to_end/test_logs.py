@@ -1,4 +1,5 @@
-"""The log as JSON, of a real twistd: every line of it can be read, wherever it goes, and each peer that goes is one."""
+"""The log of a real twistd as JSON: every line can be parsed, wherever it is written, and each connection that ends is
+one."""
 
 import json
 import os
@@ -26,11 +27,11 @@ def broken(session, command):
 Session._STEPS = {**Session._STEPS, Info: broken}
 run()
 """
-"""A twistd whose bridge cannot tell INFO."""
+"""A twistd whose server fails to answer INFO."""
 
 
 def read(path):
-    """All lines of a log, each of which must be an object with what every line says."""
+    """All lines of a log. Each must be an object with the fields that every line has."""
     told = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
     for line in told:
         assert {"time", "level", "namespace", "message"} <= line.keys(), line
@@ -40,13 +41,13 @@ def read(path):
 
 
 class Logging:
-    """A bridge that logs JSON to a file."""
+    """A server that logs JSON to a file."""
 
     def __init__(self, log, eventually, pid):
         self.path, self.pid, self._eventually = log, pid, eventually
 
     def line(self, *words):
-        """The first line whose message has these words."""
+        """The first line whose message contains these words."""
 
         def found():
             text = self.path.read_text() if self.path.exists() else ""
@@ -69,7 +70,7 @@ class Logging:
 
 @pytest.fixture
 def start_json(twistd, environment, tmp_path, eventually):
-    """Start one in the foreground, whose standard output is the log."""
+    """Start a server in the foreground, whose standard output is the log."""
     running = []
 
     def starting(program=(twistd,), web="none"):
@@ -107,7 +108,7 @@ def test_every_line_is_one_object_from_the_start_to_the_end(start_json, line_cli
     assert not (server.path.parent / "twistd.log").exists()
 
 
-def test_each_peer_is_a_line_at_its_end(start_json, line_client, web_client):
+def test_each_connection_that_ends_is_one_line(start_json, line_client, web_client):
     server = start_json(web=TCP)
     peer, page = line_client(server.address), web_client(server.page)
     peer.request("NICK ann")
@@ -145,7 +146,7 @@ def test_a_fault_is_one_line_with_its_traceback(start_json, line_client):
     assert [line["level"] for line in read(server.path)].count("critical") == 1
 
 
-def test_a_daemon_logs_to_its_file_which_can_be_begun_anew(twistd, environment, tmp_path, eventually, line_client):
+def test_a_daemon_logs_to_a_file_that_can_be_rotated(twistd, environment, tmp_path, eventually, line_client):
     command = [twistd, "--pidfile=bridge.pid", "--logfile=bridge.log", "sockbridge", "--log-format=json"]
     subprocess.run([*command, "--tcp", TCP, "--web=none"], cwd=tmp_path, env=environment, check=True, timeout=30)
     log, pid = tmp_path / "bridge.log", int((tmp_path / "bridge.pid").read_text())
@@ -170,7 +171,7 @@ def test_a_daemon_logs_to_its_file_which_can_be_begun_anew(twistd, environment, 
             os.kill(pid, signal.SIGKILL)
 
 
-def test_a_full_disk_is_told_once(start_json, twistd, environment, tmp_path, eventually):
+def test_a_full_disk_is_reported_once(start_json, twistd, environment, tmp_path, eventually):
     command = [twistd, "-n", "--pidfile=", "--logfile=/dev/full", "sockbridge", "--log-format=json", "--tcp", TCP]
     with subprocess.Popen(
         [*command, "--web=none"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment

@@ -1,4 +1,5 @@
-"""Strangers have a rate. A proxy on this machine brings them here, as there is no other machine in a test."""
+"""Remote clients have a rate limit. A proxy on this machine reports their addresses, because a test has no other
+machine."""
 
 import socket
 from collections.abc import Callable
@@ -15,17 +16,17 @@ FLOODED = "you went on sending faster than you may"
 
 @pytest.fixture
 def server(start: Callable[..., ServerProcess]) -> ServerProcess:
-    """Both ports believe the proxy, the line port's PROXY header and what it adds on the web port; who does not come by
-    it is no stranger."""
+    """Both ports trust the proxy, the line port its PROXY header and the web port X-Forwarded-For. Clients that do not
+    use it are local."""
     more = ("--trusted-proxy", "127.0.0.1", "--proxy-protocol", TCP, "--allow-insecure")
     local, web = "tcp:0:interface=127.0.0.2", f"{TCP}:backlog=100"
     return start("--commands-per-second", "1", "--commands-burst", "50", *more, tcp=(TCP, local), web=(web,))
 
 
-def test_who_floods_lines_is_refused_then_told_and_closed(
+def test_a_flood_of_lines_is_refused_and_then_disconnected(
     server: ServerProcess, open_socket: Callable[..., socket.socket], line_client: Callable[..., LineClient]
 ) -> None:
-    """As many are run as the burst allows, as many again are refused, each in its place; nobody else notices."""
+    """The burst is run, as many commands again are refused, each in its place. No other client notices."""
     bystander = line_client(server.lines[1])
     flood = open_socket(server.lines[0])
     flood.sendall(f"PROXY TCP4 {STRANGER} 192.0.2.2 5000 8081\r\n".encode())
@@ -38,7 +39,7 @@ def test_who_floods_lines_is_refused_then_told_and_closed(
     assert [bystander.receive() for _ in range(1_000)] == ["PONG"] * 1_000
 
 
-def test_who_floods_a_websocket_is_closed_with_the_reason(
+def test_a_flood_on_a_websocket_is_closed_with_the_reason(
     server: ServerProcess, web_client: Callable[..., WebClient]
 ) -> None:
     page = web_client(server.page, headers=(f"X-Forwarded-For: {STRANGER}",))

@@ -1,5 +1,5 @@
-"""One client tries to use up what all clients share, and the others are served. A proxy on this machine reports the
-addresses, because a test has no other machine."""
+"""One client tries to use up what all clients share. The other clients are still served. A proxy on this machine
+reports the addresses, because a test has no other machine."""
 
 import json
 import socket
@@ -72,8 +72,8 @@ def test_eleven_connections_of_one_address_cannot_use_up_the_channel_names(
         assert [one["channel"] for one in json.load(answer)["channels"]] == ["attic"]
 
 
-def test_channels_that_one_address_reads_do_not_leave_others_without(server: ServerProcess, open_socket: Plain) -> None:
-    """They cannot be taken back; a reserve is there for others."""
+def test_channels_read_by_one_address_leave_room_for_other_clients(server: ServerProcess, open_socket: Plain) -> None:
+    """They cannot be evicted; a reserve is left for other clients."""
     readers = [send(open_socket, server, ATTACKER, *(f"SUB c{number}-{n}" for n in range(500))) for number in range(5)]
     answers = [words(heard) for _, heard in readers]
     assert answers == [["OK"] * 500] * 2 + [["ERR"] * 500] * 3
@@ -81,13 +81,13 @@ def test_channels_that_one_address_reads_do_not_leave_others_without(server: Ser
     assert all(connection.send(b"PING\n") for connection, _ in readers), "nobody is disconnected"
 
 
-def test_subscriptions_of_one_address_do_not_leave_others_without(server: ServerProcess, open_socket: Plain) -> None:
+def test_subscriptions_of_one_address_leave_room_for_other_clients(server: ServerProcess, open_socket: Plain) -> None:
     readers = [send(open_socket, server, ATTACKER, *(f"SUB c{n}" for n in range(500))) for _ in range(5)]
     assert [words(heard) for _, heard in readers] == [["OK"] * 500] * 4 + [["ERR"] * 500]
     assert words(send(open_socket, server, TENANT, *(f"SUB c{n}" for n in range(8)))[1]) == ["OK"] * 8
 
 
-def test_history_of_one_tenant_is_not_lost_to_what_another_publishes(server: ServerProcess, open_socket: Plain) -> None:
+def test_publications_of_one_tenant_do_not_evict_history_of_another(server: ServerProcess, open_socket: Plain) -> None:
     send(open_socket, server, TENANT, *(f"PUB tenant {number}" for number in range(50)))
     for number in range(6):
         _, heard = send(

@@ -1,4 +1,4 @@
-"""What the shells take for granted of the kernel's sockets."""
+"""Properties of the kernel's sockets that the server relies on."""
 
 import socket
 import sys
@@ -13,13 +13,13 @@ OPTIONS = {
     (socket.IPPROTO_TCP, socket.TCP_NODELAY): 1,
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
     (socket.SOL_SOCKET, socket.SO_OOBINLINE): 1,
-    (socket.SOL_SOCKET, socket.SO_SNDBUF): 2 * 65_536,  # Linux counts its own part in
+    (socket.SOL_SOCKET, socket.SO_SNDBUF): 2 * 65_536,  # Linux includes its own overhead
 }
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each connection is told")
-def test_a_connection_inherits_what_its_listening_port_was_told() -> None:
-    """Else a stalled reader could hold megabytes of the kernel's memory."""
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems set options per connection")
+def test_a_connection_inherits_the_options_of_its_listening_socket() -> None:
+    """Otherwise a stalled reader could hold megabytes of the kernel's memory."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         prepare_listening_socket(
             SimpleNamespace(socket=listener, getHost=lambda: IPv4Address("TCP", *listener.getsockname())), 65_536

@@ -1,4 +1,4 @@
-"""How the server starts, refuses to start, stops, and comes back."""
+"""Starting, failing to start, stopping and restarting the server."""
 
 import os
 import re
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.end_to_end
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_everybody_is_told_before_the_end_and_the_ports_are_free_at_once(
+def test_clients_are_notified_before_the_end_and_ports_are_free_at_once(
     start, line_client, web_client, open_socket, eventually, number
 ):
     server = start()
@@ -28,7 +28,7 @@ def test_everybody_is_told_before_the_end_and_the_ports_are_free_at_once(
     assert event.endswith(" last")
     assert (notice, bye) == ("NOTICE the server is going away", "BYE")
 
-    # While one peer keeps its connection, nobody new gets in; but others may listen there already.
+    # While a client is connected, no new client is accepted, but another process can listen on the port.
     with pytest.raises(ConnectionRefusedError):
         open_socket(server.lines[0])
     with socket.create_server(("127.0.0.1", int(server.lines[0].split(":")[1]))):
@@ -36,7 +36,7 @@ def test_everybody_is_told_before_the_end_and_the_ports_are_free_at_once(
     server.is_over(number)
 
 
-def test_a_peer_that_does_not_leave_is_waited_for_no_longer_than_was_said(start, line_client):
+def test_shutdown_waits_for_clients_up_to_the_timeout(start, line_client):
     server = start("--shutdown-timeout", "0.3")
     stubborn = line_client(server.lines[0])
     server.stop()
@@ -45,8 +45,8 @@ def test_a_peer_that_does_not_leave_is_waited_for_no_longer_than_was_said(start,
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_who_asks_twice_for_the_end_does_not_have_to_wait(start, line_client, number):
-    """Somebody presses Ctrl-C again because it takes so long."""
+def test_a_second_signal_ends_the_server_at_once(start, line_client, number):
+    """A user presses Ctrl-C again because it takes long."""
     server = start("--shutdown-timeout", "3600")
     stubborn = line_client(server.lines[0])
     server.process.send_signal(number)
@@ -62,7 +62,7 @@ def test_a_unix_socket_is_free_after_a_kill(start, line_client, tmp_path):
     peer.close()
 
 
-def test_what_is_queued_leaves_before_the_end(start, line_client):
+def test_queued_events_are_sent_before_the_end(start, line_client):
     server = start("--send-buffer-bytes", "8192")
     slow, publisher = line_client(server.lines[0]), line_client(server.lines[0])
     slow.request("SUB kitchen")
@@ -79,9 +79,7 @@ def test_what_is_queued_leaves_before_the_end(start, line_client):
     server.is_over()
 
 
-def test_after_a_kill_it_starts_at_once_on_the_same_ports_and_says_that_nothing_was_recovered(
-    start, line_client, web_client
-):
+def test_after_a_kill_it_restarts_on_the_same_ports_and_reports_no_recovery(start, line_client, web_client):
     first = start()
     typist, browser = line_client(first.lines[0]), web_client(first.page)
     epoch = typist.request("SUB kitchen").split("epoch=")[1]
@@ -113,7 +111,7 @@ def test_after_a_kill_it_starts_at_once_on_the_same_ports_and_says_that_nothing_
     assert browser.request(type="ping", id=2) == {"type": "pong", "id": 2}
 
 
-def test_who_comes_back_gets_what_he_missed(server, line_client, web_client, channel):
+def test_a_returning_client_gets_the_missed_events(server, line_client, web_client, channel):
     publisher, browser = line_client(server.lines[0]), web_client(server.page)
     epoch = browser.request(type="subscribe", id=1, channel=channel)["epoch"]
     publisher.request(f"PUB {channel} 1")
@@ -135,7 +133,7 @@ def test_as_a_daemon(twistd, environment, tmp_path, eventually, line_client):
         [*command, *endpoints], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30
     )
     assert (started.returncode, started.stderr) == (0, "")
-    # It has its ports by then: the waiting parent says so by leaving.
+    # The parent exits when the daemon has its ports.
     pid = int((tmp_path / "bridge.pid").read_text())
     try:
         log = tmp_path / "bridge.log"
@@ -172,7 +170,7 @@ FAULTS = {
 
 @pytest.fixture
 def refuses_to_start(twistd, environment, tmp_path):
-    """What is said when the server does not start: one sentence, and the exit status 1."""
+    """The output when the server does not start: one sentence, and exit status 1."""
     (tmp_path / "bad.toml").write_text("tcp = [")
     (tmp_path / "unknown.toml").write_text('colour = "blue"')
     (tmp_path / "value.toml").write_text('max-line-bytes = "long"')
@@ -191,30 +189,32 @@ def refuses_to_start(twistd, environment, tmp_path):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_of_the_start_is_one_sentence(refuses_to_start, fault):
+def test_a_failed_start_prints_one_sentence(refuses_to_start, fault):
     options, word = FAULTS[fault]
     assert word in refuses_to_start("--web", "none", *options)
 
 
 @pytest.mark.parametrize("fault", ["unknown option", "missing certificate", "unknown key"])
-def test_no_daemon_is_made_where_that_would_be_its_end(refuses_to_start, fault):
+def test_it_refuses_to_daemonize_if_the_daemon_could_not_run(refuses_to_start, fault):
     options, word = FAULTS[fault]
     assert word in refuses_to_start("--web", "none", *options, how=())
 
 
 @pytest.fixture
 def taken():
-    """An endpoint whose port somebody else has."""
+    """An endpoint whose port is in use."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         yield f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
 
 
-def test_a_port_in_use_is_one_sentence(refuses_to_start, taken):
+def test_a_port_in_use_is_reported_in_one_sentence(refuses_to_start, taken):
     said = refuses_to_start("--web", "none", "--tcp", taken)
     assert said == f"sockbridge: cannot listen on {taken}: Address already in use"
 
 
-def test_a_daemon_that_cannot_start_says_so_before_its_parent_leaves(twistd, environment, tmp_path, taken, eventually):
+def test_a_daemon_that_cannot_start_reports_it_before_its_parent_exits(
+    twistd, environment, tmp_path, taken, eventually
+):
     command = [twistd, "--pidfile=bridge.pid", "sockbridge", "--web", "none", "--tcp", taken]
     finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30)
     words = f"sockbridge: cannot listen on {taken}: Address already in use"
@@ -228,7 +228,7 @@ def test_a_daemon_that_cannot_start_says_so_before_its_parent_leaves(twistd, env
 
 
 def test_systemd_can_hand_over_the_sockets(tmp_path, twistd, environment, start, line_client, web_client):
-    """As systemd does it (sd_listen_fds): the sockets are 3 and 4, and the process is named in the environment."""
+    """As systemd does it (sd_listen_fds(3)): the sockets are 3 and 4, and the environment names the process."""
     launcher = (
         "import os, sys\n"
         "listeners = [os.dup(int(number)) for number in sys.argv[1:3]]\n"

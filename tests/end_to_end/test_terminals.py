@@ -1,4 +1,4 @@
-"""What people have at hand: the real telnet and nc."""
+"""The real telnet and nc."""
 
 import os
 import re
@@ -14,11 +14,11 @@ pytestmark = pytest.mark.end_to_end
 
 
 class Terminal:
-    """A program in a terminal of its own, as if somebody sat before it."""
+    """A program in a terminal of its own, as if a person used it."""
 
     def __init__(self, *command):
         here, there = os.openpty()
-        # Without the echo, what is seen is what was said by the other side.
+        # Without the echo, all output comes from the other side.
         mode = termios.tcgetattr(there)
         mode[3] &= ~termios.ECHO
         termios.tcsetattr(there, termios.TCSANOW, mode)
@@ -31,13 +31,13 @@ class Terminal:
         os.write(self._here, text.encode())
 
     def sees(self, pattern, patience=20.0):
-        """Wait until it is there; it and what stands before it is then past."""
+        """Wait until it appears. What precedes it is skipped."""
         deadline = time.monotonic() + patience
         while not (found := re.search(pattern, self._seen)):
             assert select.select([self._here], [], [], max(0, deadline - time.monotonic()))[0], (pattern, self._seen)
             try:
                 self._seen += os.read(self._here, 65536).decode().replace("\r\n", "\n")
-            except OSError:  # the program has gone
+            except OSError:  # the program has ended
                 raise AssertionError((pattern, self._seen)) from None
         self._seen = self._seen[found.end() :]
         return found
@@ -71,7 +71,7 @@ def test_telnet_subscribes_publishes_and_quits(telnet, channel):
     telnet.sees("Connection closed by foreign host")
 
 
-def test_telnet_interrupt_says_how_to_leave_and_the_conversation_goes_on(telnet, channel):
+def test_telnet_interrupt_explains_quit_and_the_connection_stays_open(telnet, channel):
     telnet.type("\x03")
     telnet.sees(r"NOTICE type QUIT to leave\n")
     telnet.type("PING still here\n")
@@ -82,7 +82,7 @@ def test_telnet_interrupt_says_how_to_leave_and_the_conversation_goes_on(telnet,
     telnet.sees(r"OK 1\n")
 
 
-def test_telnet_sends_utf8_and_sees_no_terminal_escapes(telnet, line_client, server, channel):
+def test_telnet_sends_utf8_and_receives_no_terminal_escapes(telnet, line_client, server, channel):
     other = line_client(server.lines[0])
     other.request(f"SUB {channel}")
     telnet.type(f"SUB {channel}\n")
@@ -96,7 +96,7 @@ def test_telnet_sends_utf8_and_sees_no_terminal_escapes(telnet, line_client, ser
 
 @pytest.fixture
 def listener(line_client, server, channel):
-    """A line peer that has subscribed to the channel of the test."""
+    """A line client that has subscribed to the channel of the test."""
     client = line_client(server.lines[0])
     assert client.request(f"SUB {channel}").startswith("OK ")
     return client
@@ -109,7 +109,7 @@ def nc(server, *options, **how):
 
 
 @pytest.mark.parametrize("option", ["-N", "-q1"])
-def test_nc_publishes_shows_its_answer_and_ends(server, listener, channel, option):
+def test_nc_publishes_prints_the_reply_and_ends(server, listener, channel, option):
     process = nc(server, option)
     out, _ = process.communicate(f"PUB {channel} 21.5\n".encode(), 20)
     welcome, answer, *rest = out.decode().splitlines()
@@ -119,21 +119,21 @@ def test_nc_publishes_shows_its_answer_and_ends(server, listener, channel, optio
     assert listener.receive().endswith(" 21.5")
 
 
-def test_nc_ends_with_a_last_quit_whatever_its_kind(server, listener, channel):
+def test_nc_ends_after_quit(server, listener, channel):
     process = nc(server)
     out, _ = process.communicate(f"PUB {channel} 21.5\nQUIT\n".encode(), 20)
     assert out.decode().splitlines()[1:] == ["OK 1", "BYE"]
     assert listener.receive().endswith(" 21.5")
 
 
-def test_an_event_arrives_though_nc_is_killed_behind_it(server, listener, channel):
-    """Over and over, as what is tested is a race: whether the lines are read before the connection is found broken."""
+def test_an_event_arrives_although_nc_is_killed_after_it(server, listener, channel):
+    """Repeated, because it is a race: the lines are read before or after the connection is found broken."""
     for number in range(1, 11):
         process = nc(server)
-        process.stdout.readline()  # the welcome: nc is there, and sends in one piece what it is given now
+        process.stdout.readline()  # the welcome: nc is connected, and sends its next input in one piece
         process.stdin.write(f"PING {number}\nPUB {channel} {number}\n".encode())
         process.stdin.flush()
-        process.stdout.readline()  # the first answer, while the others are perhaps under way
+        process.stdout.readline()  # the first reply; the other replies may be on their way
         process.kill()
         process.stdin.close()
         process.stdout.close()
@@ -142,7 +142,7 @@ def test_an_event_arrives_though_nc_is_killed_behind_it(server, listener, channe
     assert sorted(heard, key=int) == [str(number) for number in range(1, 11)]
 
 
-def test_an_event_arrives_from_the_shell_line_of_the_readme(server, listener, channel):
+def test_the_shell_command_of_the_readme_publishes_an_event(server, listener, channel):
     address = server.lines[0].replace(":", " ")
     subprocess.run(
         f"for n in 1 2 3 4 5; do printf 'PUB {channel} %d\\n' $n | nc -N {address} >/dev/null; done",

@@ -105,7 +105,7 @@ def test_requests_that_were_sent_together_are_all_answered(connect, server):
 
 
 @pytest.mark.parametrize("target", [b"/channels/k/events", b"/events?channel=k&channel=l", b"/stream"])
-def test_a_stream_goes_on(connect, server, reactor, target):
+def test_a_stream_continues(connect, server, reactor, target):
     client = connect()
     client.send_bytes(get(target, b"Accept: text/event-stream"))
     client.half_closes()

@@ -51,7 +51,7 @@ def test_a_slow_reader_costs_one_chunk_and_misses_nothing() -> None:
     assert offsets(reader.received()) == [*range(1, 501)]
 
 
-def test_a_reader_that_the_log_has_passed_is_told_what_it_lost() -> None:
+def test_a_reader_slower_than_the_history_gets_lost_ranges() -> None:
     server = FakeServer(history_events=3)
     reader = subscribed(server)
     reader.outlet.room = 10
