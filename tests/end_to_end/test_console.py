@@ -1,4 +1,4 @@
-"""The console at ``/console`` in a real Chromium: each thing that a person can do there, beside real peers."""
+"""Tests of the console at ``/console`` in Chromium, with real clients."""
 
 import json
 import os
@@ -21,12 +21,12 @@ from tests.issuer import AUDIENCE
 pytestmark = pytest.mark.end_to_end
 
 PAGE = 100
-"""Rows in the document at most."""
+"""Maximum number of rows in the document."""
 
 
 @pytest.fixture(scope="module")
 def busy(tmp_path_factory):
-    """A bridge whose peers and channels no other module touches."""
+    """A server for this module only, so that its clients and channels are known."""
     starter = Starter(tmp_path_factory.mktemp("busy"))
     yield starter()
     starter.stop_all()
@@ -43,7 +43,7 @@ def visit(busy, open_page):
 
 
 def fact(page, name):
-    """The words beside one of the facts."""
+    """The value of a fact."""
     return page.locator(f'.view:visible dt:text-is("{name}") + dd')
 
 
@@ -66,7 +66,7 @@ def heading(page):
 # ---- the overview ----
 
 
-def test_figures_and_charts_move(visit, busy, line_client, channel):
+def test_updates_metrics_and_charts(visit, busy, line_client, channel):
     page = visit()
     publisher, reader = line_client(busy.lines[0]), line_client(busy.lines[0])
     reader.request(f"SUB {channel}")
@@ -77,9 +77,9 @@ def test_figures_and_charts_move(visit, busy, line_client, channel):
     for count in range(50):
         publisher.request(f"PUB {channel} {count}")
     expect(fact(page, "Published")).not_to_have_text(str(int(before)))
-    peers = charts.filter(has_text="Peers")
-    expect(peers.locator(".range")).to_contain_text("5 min: lines")
-    assert number(fact(page, "Peers").inner_text()) >= 3
+    clients = charts.filter(has_text="Clients")
+    expect(clients.locator(".range")).to_contain_text("Last 5 min: lines")
+    assert number(fact(page, "Clients").inner_text()) >= 3
     # The line of the chart has been drawn: some of its points are not transparent.
     drawn = """(canvas) => {
         const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
@@ -92,7 +92,7 @@ def test_figures_and_charts_move(visit, busy, line_client, channel):
     expect(charts.nth(3).locator(".range")).to_have_text(re.compile(r"\d\d:\d\d:\d\d"))
 
 
-def test_whoever_leaves_is_told_with_the_reason(visit, busy, line_client):
+def test_lists_disconnections_with_the_reason(visit, busy, line_client):
     page = visit()
     expect(page.locator("#charts")).to_be_visible()
     peer = line_client(busy.lines[0])
@@ -101,10 +101,10 @@ def test_whoever_leaves_is_told_with_the_reason(visit, busy, line_client):
     peer.close()
     left = page.locator("#disconnects-list li").filter(has_text=peer.id)
     expect(left).to_contain_text("lines, 127.0.0.1:")
-    expect(left).to_contain_text("it left (QUIT)")
+    expect(left).to_contain_text("closed by the client (QUIT)")
 
 
-def test_whoever_left_before_the_console_was_opened_is_listed_by_name_and_leads_to_a_timeline(visit, busy, line_client):
+def test_lists_earlier_disconnections_by_name_with_a_link_to_the_timeline(visit, busy, line_client):
     peer = line_client(busy.lines[0])
     peer.request("NICK early")
     peer.request("SUB kitchen")
@@ -115,13 +115,13 @@ def test_whoever_left_before_the_console_was_opened_is_listed_by_name_and_leads_
     left = page.locator("#disconnects-list li").filter(has_text=peer.id)
     left.get_by_role("link", name="early").click()
     expect(heading(page)).to_have_text("early")
-    expect(page.locator("#peer-state")).to_have_text("gone")
-    expect(page.locator("#steps .step-title")).to_have_text(["Accepted", "Open", "Closing, by the peer", "Closed"])
+    expect(page.locator("#peer-state")).to_have_text("disconnected")
+    expect(page.locator("#steps .step-title")).to_have_text(["Accepted", "Open", "Closing, by the client", "Closed"])
     expect(fact(page, "Channels")).to_have_text("1")
     expect(page.locator("#disconnect")).to_be_hidden()
 
 
-def test_where_nobody_is_the_console_says_what_to_type(start, open_page, line_client):
+def test_shows_example_commands_if_no_other_client_is_connected(start, open_page, line_client):
     server = start()
     page = open_page().opens(f"{server.page}console")
     host, port = server.lines[0].split(":")
@@ -138,7 +138,7 @@ def test_where_nobody_is_the_console_says_what_to_type(start, open_page, line_cl
 # ---- channels ----
 
 
-def test_ten_thousand_channels_are_ordered_found_and_paged(start, open_page, line_client):
+def test_sorts_searches_and_pages_ten_thousand_channels(start, open_page, line_client):
     server = start()
     publisher = line_client(server.lines[0])
     for first in range(0, 10_000, 500):
@@ -149,7 +149,7 @@ def test_ten_thousand_channels_are_ordered_found_and_paged(start, open_page, lin
     reader.request("SUB many/04321")
 
     page = open_page().opens(f"{server.page}console#/channels?order=name")
-    expect(page.locator("#channels-total")).to_have_text("1 to 100 of 10,000 channels")
+    expect(page.locator("#channels-total")).to_have_text("1–100 of 10,000 channels")
     expect(rows(page)).to_have_count(PAGE)
     names = page.locator(".view:visible tbody a").all_inner_texts()
     assert names == sorted(names)
@@ -157,17 +157,17 @@ def test_ten_thousand_channels_are_ordered_found_and_paged(start, open_page, lin
     expect(page.locator(".view:visible caption")).to_have_text("channels, by name, page 1")
 
     page.click("text=Next →")
-    expect(page.locator("#channels-total")).to_contain_text("101 to 200 of 10,000")
+    expect(page.locator("#channels-total")).to_contain_text("101–200 of 10,000")
     expect(page).to_have_url(re.compile(r"#/channels\?order=name&page=2$"))
     assert page.locator(".view:visible tbody a").first.inner_text() > names[-1]
     page.go_back()
-    expect(page.locator("#channels-total")).to_contain_text("1 to 100 of 10,000")
+    expect(page.locator("#channels-total")).to_contain_text("1–100 of 10,000")
     page.go_forward()
     expect(page.locator("#channels-pager")).to_contain_text("Page 2 of 10")
 
-    page.click("th >> text=Readers")
+    page.click("th >> text=Subscribers")
     expect(page).to_have_url(re.compile(r"#/channels\?order=readers$"))
-    expect(page.locator('th[aria-sort="descending"]')).to_have_text("Readers")
+    expect(page.locator('th[aria-sort="descending"]')).to_have_text("Subscribers")
     expect(row(page, "many/04321").locator("td").nth(1)).to_have_text("1")
     expect(row(page, "many/04321").locator("td").nth(5)).to_have_text("1")
 
@@ -177,7 +177,7 @@ def test_ten_thousand_channels_are_ordered_found_and_paged(start, open_page, lin
     expect(rows(page)).to_have_count(10)
     expect(page.locator("#channels-total")).to_have_text("10 channels found")
     page.fill("#channels-find", "not there")
-    expect(page.locator("#channels-empty-text")).to_have_text("No name has a space.")
+    expect(page.locator("#channels-empty-text")).to_have_text("Names can’t contain spaces.")
     page.fill("#channels-find", "not-there")
     expect(page.locator("#channels-empty-title")).to_have_text("Nothing found for “not-there”")
     page.fill("#channels-find", "")
@@ -191,8 +191,8 @@ CLIPPED = """(selector) => [...document.querySelectorAll(selector)]
   .map((cell) => `${cell.className}: ${cell.textContent}`)"""
 
 
-def test_no_figure_is_cut_at_any_width_and_names_get_the_room_that_is_left(visit, busy, line_client, channel):
-    """Columns that shared the width equally showed `…` for a rate, and cut names beside empty room."""
+def test_cuts_no_number_at_any_width_and_gives_the_rest_to_names(visit, busy, line_client, channel):
+    """With equal column widths, rates were cut to `…`, and names were cut next to empty space."""
     name = f"{channel}/" + "first-floor/kitchen/fridge/celsius/minimum"[: 70 - len(channel)]
     publisher, reader = line_client(busy.lines[0]), line_client(busy.lines[0])
     reader.request(f"SUB {name}")
@@ -212,7 +212,7 @@ def test_no_figure_is_cut_at_any_width_and_names_get_the_room_that_is_left(visit
         assert page.evaluate(CLIPPED, "#peers-box :is(th, td):is(.number, .state-cell, .dialect)") == [], width
 
 
-def test_what_has_the_focus_keeps_it_while_the_list_is_drawn_anew(visit, busy, line_client, channel):
+def test_keeps_the_focus_while_the_list_is_updated(visit, busy, line_client, channel):
     publisher = line_client(busy.lines[0])
     names = [f"{channel}/{letter}" for letter in "abc"]
     for name in names:
@@ -233,7 +233,7 @@ def test_what_has_the_focus_keeps_it_while_the_list_is_drawn_anew(visit, busy, l
 # ---- a channel ----
 
 
-def test_a_channel_tells_what_is_said_and_takes_what_one_says(visit, busy, line_client, channel):
+def test_shows_and_publishes_events_of_a_channel(visit, busy, line_client, channel):
     typist = line_client(busy.lines[0])
     typist.request("NICK ann")
     typist.request(f"SUB {channel}")
@@ -258,26 +258,26 @@ def test_a_channel_tells_what_is_said_and_takes_what_one_says(visit, busy, line_
     page.keyboard.press("Enter")
     assert re.fullmatch(rf"EVENT {channel} 4 \w+ alarm too hot", typist.receive())
 
-    expect(fact(page, "Readers")).to_have_text("2")
-    expect(fact(page, "Newest event")).to_have_text("4")
-    expect(fact(page, "In the log")).to_contain_text("4 events")
+    expect(fact(page, "Subscribers")).to_have_text("2")
+    expect(fact(page, "Last offset")).to_have_text("4")
+    expect(fact(page, "History")).to_contain_text("4 events")
     expect(page.locator("#members-count")).to_have_text("2")
     expect(page.locator("#members")).to_contain_text("ann")
     page.fill("#history-since", "2")
     page.click("#history-show")
     expect(page.locator("#history .history-row")).to_have_count(2)
-    expect(page.locator("#history-summary")).to_have_text("Numbers 3 to 4 of 4.")
+    expect(page.locator("#history-summary")).to_have_text("3–4 of 4")
     page.fill("#history-since", "")
     page.click("#history-show")
     expect(page.locator("#history .history-row")).to_have_count(4)
     page.fill("#history-since", "many")
     page.click("#history-show")
-    expect(page.locator("#history-error")).to_have_text("A number, please.")
+    expect(page.locator("#history-error")).to_have_text("Enter a number.")
 
     # Another channel has nothing of this one.
     page.evaluate(f"location.hash = '#/channels/{channel}-b'")
     expect(events).to_have_count(0)
-    expect(page.locator("#empty-title")).to_have_text(f"All quiet on {channel}-b")
+    expect(page.locator("#empty-title")).to_have_text(f"No events on {channel}-b yet")
     typist.request(f"PUB {channel} unheard")
     typist.receive()
     typist.request(f"PUB {channel}-b heard")
@@ -287,7 +287,7 @@ def test_a_channel_tells_what_is_said_and_takes_what_one_says(visit, busy, line_
     expect(page.locator("#peer-state")).to_contain_text("this console")
 
 
-def test_a_flood_is_thinned_and_counted(visit, busy, line_client, channel):
+def test_skips_and_counts_events_of_a_flood(visit, busy, line_client, channel):
     page = visit(f"#/channels/{channel}")
     expect(page.locator("#members-count")).to_have_text("1")
     publisher = line_client(busy.lines[0])
@@ -297,7 +297,7 @@ def test_a_flood_is_thinned_and_counted(visit, busy, line_client, channel):
             publisher.receive()
     publisher.request(f"PUB {channel} the last one")
     expect(page.locator("#events .event").last).to_contain_text("the last one", timeout=40_000)
-    expect(page.locator("#event-count")).to_contain_text("not drawn")
+    expect(page.locator("#event-count")).to_contain_text("skipped")
     assert page.locator("#events > li").count() <= 500
 
 
@@ -305,7 +305,7 @@ def test_a_flood_is_thinned_and_counted(visit, busy, line_client, channel):
 
 
 def snippets(page, kind):
-    """The pieces of one kind, as they are when they have been copied."""
+    """The snippets of one kind, as copied to the clipboard."""
     page.locator(f'#snippet-kinds input[value="{kind}"]').check(force=True)
     pieces = page.locator(f'.snippet[data-kind="{kind}"]')
     expect(pieces.first).to_be_visible()
@@ -318,7 +318,7 @@ def snippets(page, kind):
 
 
 class Running:
-    """A program, what it prints, and an end of it."""
+    """A running program. It is killed at the end of the context or after a timeout."""
 
     def __init__(self, command, **how):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -350,7 +350,7 @@ class Running:
 
 @pytest.fixture
 def copied(visit, busy, line_client, channel):
-    """``copied(kind)``: the pieces that were copied, and a line peer that hears what they publish."""
+    """``copied(kind)`` returns copied snippets. ``copied.reader`` is subscribed to the channel."""
     reader = line_client(busy.lines[0])
     reader.request(f"SUB {channel}")
 
@@ -362,7 +362,7 @@ def copied(visit, busy, line_client, channel):
     return copying
 
 
-def test_what_is_typed_into_telnet_reads_and_publishes(copied, channel):
+def test_telnet_snippet_subscribes_and_publishes(copied, channel):
     command, *typed = copied("telnet")[0].split("\n")
     with Running(shlex.split(command)) as telnet:
         telnet.prints("WELCOME")
@@ -372,7 +372,7 @@ def test_what_is_typed_into_telnet_reads_and_publishes(copied, channel):
     assert re.fullmatch(rf"MSG {channel} 1 \w+ 21.5", copied.reader.receive())
 
 
-def test_the_lines_for_nc_read_and_publish(copied, channel):
+def test_nc_snippets_subscribe_and_publish(copied, channel):
     read, publish = copied("nc")
     with Running(["sh", "-c", read]) as reading:
         reading.prints(rf"OK {channel}")
@@ -380,7 +380,7 @@ def test_the_lines_for_nc_read_and_publish(copied, channel):
         reading.prints(rf"MSG {channel} 1 \w+ 21.5")
 
 
-def test_the_lines_for_curl_publish_and_read(copied, channel):
+def test_curl_snippets_publish_and_subscribe(copied, channel):
     publish, read = copied("curl")
     with Running(["sh", "-c", read]) as reading:
         reading.prints("event: ok")
@@ -391,7 +391,7 @@ def test_the_lines_for_curl_publish_and_read(copied, channel):
 
 
 @pytest.mark.parametrize("kind, command", [("python", [sys.executable, "-c"]), ("node", ["node", "-e"])])
-def test_the_programs_read_and_publish(copied, channel, kind, command, tmp_path):
+def test_program_snippets_subscribe_and_publish(copied, channel, kind, command, tmp_path):
     (text,) = copied(kind)
     file = tmp_path / {"python": "events.py", "node": "events.mjs"}[kind]
     file.write_text(text)
@@ -400,7 +400,7 @@ def test_the_programs_read_and_publish(copied, channel, kind, command, tmp_path)
     assert re.fullmatch(rf"MSG {channel} 1 \w+ 21.5", copied.reader.receive())
 
 
-def test_the_page_of_ones_own_reads_and_publishes(start, open_page, line_client, channel):
+def test_browser_snippet_subscribes_and_publishes(start, open_page, line_client, channel):
     pages = []
 
     class Serving(BaseHTTPRequestHandler):
@@ -412,7 +412,7 @@ def test_the_page_of_ones_own_reads_and_publishes(start, open_page, line_client,
                 self.wfile.write(pages[0].encode())
 
         def log_message(self, *arguments):
-            """Nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Serving) as web_server:
         threading.Thread(target=web_server.serve_forever, daemon=True).start()
@@ -426,10 +426,10 @@ def test_the_page_of_ones_own_reads_and_publishes(start, open_page, line_client,
         web_server.shutdown()
 
 
-# ---- peers ----
+# ---- clients ----
 
 
-def test_peers_are_ordered_and_found(visit, busy, line_client):
+def test_sorts_and_searches_clients(visit, busy, line_client):
     ann, bob = line_client(busy.lines[0]), line_client(busy.lines[0])
     ann.request("NICK ann-of-the-list")
     page = visit("#/peers")
@@ -438,7 +438,7 @@ def test_peers_are_ordered_and_found(visit, busy, line_client):
     mine = rows(page).filter(has_text="this console")
     expect(mine).to_contain_text("JSON")
     expect(mine).to_contain_text(page.locator("#address-from").inner_text())
-    for order, title in (("id", "Peer"), ("lag", "Behind"), ("sent", "Sent")):
+    for order, title in (("id", "Client"), ("lag", "Behind"), ("sent", "Sent")):
         page.get_by_role("button", name=title, exact=True).click()
         expect(page).to_have_url(re.compile(rf"\?order={order}$"))
         expect(row(page, bob.id)).to_be_visible()
@@ -448,10 +448,10 @@ def test_peers_are_ordered_and_found(visit, busy, line_client):
     page.fill("#peers-find", f":{bob.socket.getsockname()[1]}")
     expect(rows(page)).to_contain_text([bob.id])
     page.fill("#peers-find", "nobody-at-all")
-    expect(page.locator("#peers-empty-title")).to_have_text("Nobody found for “nobody-at-all”")
+    expect(page.locator("#peers-empty-title")).to_have_text("Nothing found for “nobody-at-all”")
 
 
-def test_a_peer_is_disconnected_with_the_keyboard_alone(visit, busy, line_client):
+def test_disconnects_a_client_by_keyboard(visit, busy, line_client):
     peer = line_client(busy.lines[0])
     peer.request("NICK leaver")
     page = visit("#/peers")
@@ -481,16 +481,14 @@ def test_a_peer_is_disconnected_with_the_keyboard_alone(visit, busy, line_client
     assert any("go away" in line for line in peer.receive_rest())
     peer.close()
     expect(page.locator("#disconnect-dialog")).to_be_hidden()
-    expect(page.locator("#peer-state")).to_have_text("gone")
+    expect(page.locator("#peer-state")).to_have_text("disconnected")
     expect(page.locator("#steps .step").last).to_contain_text("Closed")
-    expect(page.locator("#steps")).to_contain_text("Closing, by the bridge")
+    expect(page.locator("#steps")).to_contain_text("Closing, by the server")
     expect(page.locator("#disconnect")).to_be_hidden()
 
 
-def test_a_peer_that_is_disconnected_keeps_its_facts_and_is_gone_when_it_is_opened_again(
-    visit, busy, line_client, channel
-):
-    """It keeps its connection for a while; meanwhile the view is left."""
+def test_keeps_the_facts_of_a_disconnected_client_and_shows_it_as_disconnected_later(visit, busy, line_client, channel):
+    """The client keeps its connection open for a while, and the user leaves the view in the meantime."""
     peer = line_client(busy.lines[0])
     peer.request(f"SUB {channel}")
     page = visit(f"#/peers/{peer.id}")
@@ -504,12 +502,12 @@ def test_a_peer_that_is_disconnected_keeps_its_facts_and_is_gone_when_it_is_open
     peer.close()
     expect(page.locator("#disconnects-list")).to_contain_text(peer.id)
     page.go_back()
-    expect(page.locator("#peer-state")).to_have_text("gone")
+    expect(page.locator("#peer-state")).to_have_text("disconnected")
     expect(page.locator("#steps .step-title").last).to_have_text("Closed")
     expect(fact(page, "Channels")).to_have_text("1")
 
 
-def test_the_timeline_of_a_peer_that_stalls(visit, busy, line_client, channel):
+def test_shows_the_timeline_of_a_stalled_client(visit, busy, line_client, channel):
     slow, publisher = line_client(busy.lines[0]), line_client(busy.lines[0])
     slow.request(f"SUB {channel}")
     page = visit(f"#/peers/{slow.id}")
@@ -517,18 +515,18 @@ def test_the_timeline_of_a_peer_that_stalls(visit, busy, line_client, channel):
     titles = page.locator("#steps .step-title")
     expect(titles).to_have_text(["Accepted", "Open"])
     expect(steps.first).to_contain_text("kernel")
-    expect(page.locator("#steps .between").nth(1)).to_have_text(re.compile("later$|^at once$"))
+    expect(page.locator("#steps .step-interval").nth(1)).to_have_text(re.compile("later$|^immediately$"))
     expect(page.locator("#peer-to")).to_have_text(busy.lines[0])
     expect(page.locator("#peer-from")).to_have_text("{}:{}".format(*slow.socket.getsockname()))
 
-    said = 0
-    while titles.count() < 3 and said < 200:
-        said += 1
+    rounds = 0
+    while titles.count() < 3 and rounds < 200:
+        rounds += 1
         publisher.send(*(f"PUB {channel} {'x' * 1000}" for _ in range(500)))
         for _ in range(500):
             publisher.receive()
     expect(titles.nth(2)).to_have_text("Behind")
-    expect(fact(page, "Behind by")).to_contain_text("on 1 channel")
+    expect(fact(page, "Behind")).to_contain_text("on 1 channel")
     expect(page.locator("#peer-state")).to_have_text("behind")
     publisher.request(f"PUB {channel} over")
     while not slow.receive().endswith(" over"):
@@ -537,15 +535,15 @@ def test_the_timeline_of_a_peer_that_stalls(visit, busy, line_client, channel):
     expect(page.locator("#peer-state")).to_have_text("caught up")
     slow.close()
     expect(titles.last).to_have_text(re.compile("^Closed"))
-    expect(page.locator("#peer-state")).to_have_text("gone")
+    expect(page.locator("#peer-state")).to_have_text("disconnected")
 
 
-def test_who_is_not_there_is_said_not_to_be(visit):
+def test_reports_unknown_clients(visit):
     page = visit("#/peers/nobody")
     expect(page.locator("#peer-gone")).to_be_visible()
 
 
-def test_what_peers_call_themselves_is_text_and_never_markup(visit, busy, line_client):
+def test_shows_names_as_text_not_as_markup(visit, busy, line_client):
     name = "<img/src=x/onerror=alert(1)//"
     peer = line_client(busy.lines[0])
     assert peer.request(f"NICK {name}").startswith("OK")
@@ -562,20 +560,20 @@ def test_what_peers_call_themselves_is_text_and_never_markup(visit, busy, line_c
     expect(heading(page)).to_have_text(name)
     expect(page.locator("#events .payload")).to_have_text(f"{name}>")
     expect(page.locator("#members")).to_contain_text(name)
-    # A shell could obey the name, where lines for telnet are pasted into one.
+    # No telnet snippet, because the name has a special meaning if it is pasted into a shell.
     expect(page.locator('#snippet-kinds input[value="telnet"]')).to_have_count(0)
     for kind in ("nc", "curl", "browser", "python", "node"):
         page.locator(f'#snippet-kinds input[value="{kind}"]').check(force=True)
         expect(page.locator("#snippets pre").first).to_contain_text("img")
-    assert page.locator("img").count() == 1  # ours
+    assert page.locator("img").count() == 1  # the logo
 
 
-# ---- who may ----
+# ---- rights ----
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory, issuer):
-    """A bridge on which anybody may use the lobby."""
+    """A server with anonymous access to the lobby."""
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "bridge.toml").write_text(
         f'[access]\nanonymous = {{ "lobby" = "rw" }}\naudience = "{AUDIENCE}"\n' + issuer.make_key("hs")
@@ -587,38 +585,38 @@ def guarded(tmp_path_factory, issuer):
     issuer.is_untold_in(server.log())
 
 
-def enter(page, token):
+def sign_in(page, token):
     page.fill("#token", token)
     page.click("#token-submit")
 
 
-def test_a_token_is_asked_for_and_must_be_an_admins(guarded, open_page, issuer, line_client):
+def test_requires_an_admin_token(guarded, open_page, issuer, line_client):
     watched = open_page()
     page = watched.opens(f"{guarded.page}console")
-    expect(page.locator("#access-denied-title")).to_have_text("This takes a token")
+    expect(page.locator("#access-denied-title")).to_have_text("Admin token required")
     command = "sockbridge token --config sockbridge.toml --sub ann --admin"
     expect(page.locator("#access-denied")).to_contain_text(command)
     expect(page.locator("#charts")).to_be_hidden()
     page.click("#access-denied-token")
     expect(page.locator("#token")).to_be_focused()
-    enter(page, issuer.token("ann", {"kitchen": "rw"}))
-    expect(page.locator("#access-denied-title")).to_have_text("ann is no admin")
+    sign_in(page, issuer.token("ann", {"kitchen": "rw"}))
+    expect(page.locator("#access-denied-title")).to_have_text("ann isn’t an admin")
     expect(page.locator("#identity-dialog")).to_be_hidden()
-    # What the token allows it allows here, too; what is there to be copied does not hold it.
+    # The token grants access to its channel, but does not appear in snippets.
     page.evaluate("location.hash = '#/channels/kitchen'")
     expect(page.locator("#members-count")).to_have_text("1")
     expect(page.locator("#snippets")).to_contain_text("AUTH your-token")
     issuer.is_untold_in(page.content())
     expect(page.locator("#access-denied")).to_be_hidden()
     page.click('a[data-nav="peers"]')
-    expect(page.locator("#access-denied-title")).to_have_text("ann is no admin")
+    expect(page.locator("#access-denied-title")).to_have_text("ann isn’t an admin")
 
     page.click("#access-denied-token")
-    enter(page, issuer.token("root", admin=True))
+    sign_in(page, issuer.token("root", admin=True))
     expect(row(page, "root")).to_contain_text("this console")
     line = line_client(guarded.lines[0])
     expect(row(page, line.id)).to_be_visible()
-    # The tab keeps it, also for the page at /.
+    # The tab keeps the token, also for the page at /.
     page.reload()
     watched.is_connected()
     expect(row(page, "root")).to_be_visible()
@@ -626,15 +624,15 @@ def test_a_token_is_asked_for_and_must_be_an_admins(guarded, open_page, issuer, 
     page.click("#disconnect")
     page.click("#disconnect-confirm")
     line.receive_rest()
-    page.click("text=Page")
+    page.click("text=Messages")
     watched.is_connected()
-    expect(page.locator("#identity")).to_have_text("You are root, and others can rely on it.")
+    expect(page.locator("#identity")).to_have_text("Verified as root.")
 
 
-# ---- wherever one is ----
+# ---- all views ----
 
 
-def test_when_the_connection_is_lost_it_is_said_and_all_comes_back(start, open_page, line_client):
+def test_reports_a_lost_connection_and_recovers(start, open_page, line_client):
     first = start()
     watched = open_page()
     page = watched.opens(f"{first.page}console#/peers")
@@ -643,7 +641,7 @@ def test_when_the_connection_is_lost_it_is_said_and_all_comes_back(start, open_p
     first.stop()
     expect(page.locator("#outage")).to_be_visible()
     expect(page.locator("#retry")).to_have_text("Try now")
-    expect(page).to_have_title(re.compile(r"^\(offline\) Peers"))
+    expect(page).to_have_title(re.compile(r"^\(offline\) Clients"))
     second = start(web=(f"tcp:{port}:interface=127.0.0.1",))
     peer = line_client(second.lines[0])
     watched.is_connected()
@@ -653,7 +651,7 @@ def test_when_the_connection_is_lost_it_is_said_and_all_comes_back(start, open_p
 
 
 def views(server, line_client, channel):
-    """The address of each view, with something in it."""
+    """The URL hash of each view, with content."""
     peer = line_client(server.lines[0])
     peer.request(f"SUB {channel}")
     peer.request(f'PUB {channel} {{"celsius": 21.5, "wide": "{"x" * 300}"}}')
@@ -666,23 +664,23 @@ def views(server, line_client, channel):
     }
 
 
-SEEN = {
+CONTENT = {
     "overview": "#charts",
     "channels": "#channels-box tbody tr",
     "channel": "#events .event",
     "peers": "#peers-box tbody tr",
     "peer": "#steps .step",
 }
-"""What is there when a view has come."""
+"""An element of each view that appears with its content."""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone_nothing_scrolls_sideways(visit, busy, line_client, channel, scheme):
+def test_does_not_scroll_sideways_on_a_phone(visit, busy, line_client, channel, scheme):
     phone = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True, "color_scheme": scheme}
     page = visit("", **phone)
     for view, address in views(busy, line_client, channel).items():
         page.evaluate(f"location.hash = '{address}'")
-        expect(page.locator(SEEN[view]).first).to_be_visible()
+        expect(page.locator(CONTENT[view]).first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, view
     page.click("#identity-open")
     expect(page.locator("#nick")).to_be_visible()
@@ -691,28 +689,28 @@ def test_on_a_phone_nothing_scrolls_sideways(visit, busy, line_client, channel, 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
-def test_axe_finds_nothing_wrong(visit, busy, line_client, channel, scheme, width):
+def test_has_no_accessibility_violations(visit, busy, line_client, channel, scheme, width):
     page = visit("", color_scheme=scheme, viewport={"width": width, "height": 800}, reduced_motion="reduce")
     axe = Axe()
 
-    def is_fine(where):
+    def check(where):
         found = axe.run(page).response["violations"]
         assert [(where, one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
 
     for view, address in views(busy, line_client, channel).items():
         page.evaluate(f"location.hash = '{address}'")
-        expect(page.locator(SEEN[view]).first).to_be_visible()
-        is_fine(view)
+        expect(page.locator(CONTENT[view]).first).to_be_visible()
+        check(view)
     page.click("#disconnect")
     expect(page.locator("#disconnect-dialog")).to_be_visible()
-    is_fine("the question")
+    check("the dialog")
     page.keyboard.press("Escape")
     page.click("#identity-open")
-    is_fine("who one is")
+    check("identity")
     page.goto(f"{busy.page}#{channel}")
     expect(page.locator("#events .event")).to_have_count(1)
-    is_fine("the page")
-    page.goto("about:blank")  # or only the hash would change, and what is drawn would stay
+    check("the page")
+    page.goto("about:blank")  # otherwise only the hash would change, without a reload
     page.goto(f"{busy.page}#{channel}-b")
     expect(page.locator("#empty-state")).to_be_visible()
-    is_fine("the page while it is empty")
+    check("the empty page")

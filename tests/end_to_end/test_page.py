@@ -1,4 +1,4 @@
-"""The page at ``/`` in a real Chromium, with a line peer on the other side."""
+"""Tests of the page at ``/`` in Chromium, with a line client on the other side."""
 
 import re
 import socket
@@ -24,7 +24,7 @@ def publish(page, text):
     page.click("#send")
 
 
-def test_what_is_said_at_either_end_appears_at_the_other(server, line_client, open_page, channel):
+def test_exchanges_events_with_line_clients(server, line_client, open_page, channel):
     typist = line_client(server.lines[0])
     typist.request(f"SUB {channel}")
     typist.request("NICK ann")
@@ -51,7 +51,7 @@ def test_what_is_said_at_either_end_appears_at_the_other(server, line_client, op
     expect(row(page, 5)).to_contain_text("alarm")
 
 
-def test_who_is_there_is_shown_and_names_are_told(server, line_client, open_page, channel):
+def test_shows_members_and_their_names(server, line_client, open_page, channel):
     page = open_page().opens(f"{server.page}#{channel}")
     members = page.locator(f'[data-members="{channel}"] li')
     expect(members).to_have_count(1)
@@ -66,7 +66,7 @@ def test_who_is_there_is_shown_and_names_are_told(server, line_client, open_page
     expect(members.filter(has_text="bob")).to_have_count(1)
     publish(page, "hello")
     assert typist.receive() == f"MSG {channel} 1 bob hello"
-    # Nobody asks who they are, and nothing is said about it.
+    # This server does not use tokens.
     expect(page.locator("#token-block")).to_be_hidden()
     expect(page.locator("#identity")).to_be_empty()
 
@@ -78,13 +78,32 @@ def test_who_is_there_is_shown_and_names_are_told(server, line_client, open_page
     expect(members).to_have_count(1)
 
 
-def test_no_lines_are_offered_whose_channel_a_shell_would_obey(server, open_page):
+def test_gives_joins_that_are_far_apart_a_time_of_their_own(server, line_client, open_page, channel):
+    watched = open_page()
+    watched.page.clock.install()
+    page = watched.opens(f"{server.page}#{channel}")
+    notes = page.locator('#events .note[data-kind="join"]')
+
+    def join(nick):
+        client = line_client(server.lines[0])
+        client.request(f"NICK {nick}")
+        client.request(f"SUB {channel}")
+
+    join("ann")
+    join("bob")
+    expect(notes).to_contain_text([f"ann and bob joined {channel}"])
+    page.clock.fast_forward(11_000)
+    join("eve")
+    expect(notes).to_contain_text([f"ann and bob joined {channel}", f"eve joined {channel}"])
+
+
+def test_offers_no_commands_for_channels_with_special_characters(server, open_page):
     page = open_page().opens(f"{server.page}#kitchen;reboot")
-    expect(page.locator("#empty-note")).to_contain_text("A shell could take this name for a command")
+    expect(page.locator("#empty-note")).to_contain_text("has a special meaning in shells")
     expect(page.locator("#copy-lines")).to_be_hidden()
 
 
-def test_channels_are_added_and_left(server, line_client, open_page, channel):
+def test_adds_and_closes_channels(server, line_client, open_page, channel):
     page = open_page().opens(f"{server.page}#{channel}")
     page.fill("#channel-add", f"{channel}-b")
     page.click("#channel-add-button")
@@ -103,7 +122,7 @@ def test_channels_are_added_and_left(server, line_client, open_page, channel):
     expect(page.locator("#events")).not_to_contain_text("not heard")
 
 
-def test_after_a_restart_of_the_server_the_page_is_back_and_says_what_it_cannot_know(start, line_client, open_page):
+def test_reconnects_after_a_server_restart_and_reports_the_gap(start, line_client, open_page):
     first = start()
     watched = open_page()
     page = watched.opens(f"{first.page}#kitchen")
@@ -115,24 +134,24 @@ def test_after_a_restart_of_the_server_the_page_is_back_and_says_what_it_cannot_
     port = first.page.rstrip("/").split(":")[2]
     second = start(web=(f"tcp:{port}:interface=127.0.0.1",))
     watched.is_connected()
-    expect(page.locator("#events")).to_contain_text("begun anew")
+    expect(page.locator("#events")).to_contain_text("offsets begin again")
     line_client(second.lines[0]).request("PUB kitchen after")
     expect(page.locator("#events .event").last).to_contain_text("after")
-    # The browser itself writes down each attempt that failed.
+    # The browser logs each failed attempt.
     watched.complaints[:] = [words for words in watched.complaints if "ERR_CONNECTION_REFUSED" not in words]
 
 
-def test_after_an_outage_the_page_shows_what_it_missed(server, line_client, open_page, channel, proxy):
+def test_shows_missed_events_after_an_outage(server, line_client, open_page, channel, proxy):
     watched = open_page()
     page = watched.opens(f"http://127.0.0.1:{proxy.port}/#{channel}")
     typist = line_client(server.lines[0])
     typist.request(f"PUB {channel} 1")
     expect(row(page, 1)).to_be_visible()
-    proxy.is_broken(True)
+    proxy.interrupt(True)
     expect(page.locator("#state")).not_to_have_attribute("data-state", "open")
     for number in range(2, 5):
         typist.request(f"PUB {channel} {number}")
-    proxy.is_broken(False)
+    proxy.interrupt(False)
     watched.is_connected()
     typist.request(f"PUB {channel} 5")
     expect(page.locator("#events .event .payload")).to_have_text(["1", "2", "3", "4", "5"])
@@ -140,7 +159,7 @@ def test_after_an_outage_the_page_shows_what_it_missed(server, line_client, open
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone_nothing_scrolls_sideways(server, line_client, open_page, channel, scheme):
+def test_does_not_scroll_sideways_on_a_phone(server, line_client, open_page, channel, scheme):
     watched = open_page(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, color_scheme=scheme)
     page = watched.opens(f"{server.page}#{channel}")
     typist = line_client(server.lines[0])
@@ -153,9 +172,9 @@ def test_on_a_phone_nothing_scrolls_sideways(server, line_client, open_page, cha
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_a_page_of_another_origin_may_import_the_client_but_not_connect(server, open_page, stranger):
+def test_other_origins_can_import_the_client_but_not_connect(server, open_page, other_origin):
     watched = open_page()
-    watched.page.goto(stranger)
+    watched.page.goto(other_origin)
     client = f"import('{server.page}sockbridge.js')"
     assert watched.page.evaluate(f"{client}.then((module) => typeof module.connect)") == "function"
     outcome = watched.page.evaluate(
@@ -166,14 +185,14 @@ def test_a_page_of_another_origin_may_import_the_client_but_not_connect(server, 
         }})"""
     )
     assert outcome == "refused"
-    assert f"refused a WebSocket of origin '{stranger}'; --allow-origin would allow it" in server.log()
+    assert f"refused a WebSocket of origin '{other_origin}'; --allow-origin would allow it" in server.log()
     assert len(watched.complaints) == 1
     assert "403" in watched.complaints.pop()
 
 
 @pytest.fixture
-def stranger():
-    """The origin of an empty page that somebody else serves."""
+def other_origin():
+    """The origin of an empty page on another server."""
 
     class Empty(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -183,7 +202,7 @@ def stranger():
             self.wfile.write(b'<!doctype html><link rel="icon" href="data:,">')
 
         def log_message(self, *arguments):
-            """Nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as web_server:
         threading.Thread(target=web_server.serve_forever, daemon=True).start()
@@ -192,7 +211,7 @@ def stranger():
 
 
 class Proxy:
-    """A line between the page and the server that can be cut."""
+    """A TCP proxy between the page and the server that can be interrupted."""
 
     def __init__(self, target):
         self._target = target
@@ -202,7 +221,7 @@ class Proxy:
         self.port = self._server.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def is_broken(self, broken):
+    def interrupt(self, broken):
         self._broken = broken
         if broken:
             self._cut()
@@ -250,7 +269,7 @@ def proxy(server):
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory, issuer):
-    """A bridge on which anybody may use lobbies, and read news."""
+    """A server with anonymous access to lobbies and read access to news."""
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "bridge.toml").write_text(
         f'[access]\nanonymous = {{ "lobby.*" = "rw", "news" = "r" }}\naudience = "{AUDIENCE}"\nleeway = 0\n'
@@ -265,99 +284,99 @@ def guarded(tmp_path_factory, issuer):
 
 
 @pytest.fixture
-def show(line_client, guarded, issuer):
-    """A line peer that has shown a token for a channel."""
+def authenticated(line_client, guarded, issuer):
+    """Connects line clients that authenticate with a token for a channel."""
 
-    def showing(name, channel):
+    def connect(name, channel):
         peer = line_client(guarded.lines[0])
         assert peer.request(f"AUTH {issuer.token(name, {channel: 'rw'})}").startswith(f"OK {name} ")
         return peer
 
-    return showing
+    return connect
 
 
-def enter(page, token):
+def sign_in(page, token):
     page.fill("#token", token)
     page.click("#token-submit")
 
 
-def is_closed(page, channel, words):
+def expect_locked(page, channel, text):
     item = page.locator(f'#channels [data-channel="{channel}"]')
     expect(item).to_have_attribute("data-no-access", "")
-    expect(item.locator(".access-error")).to_have_text(words)
+    expect(item.locator(".access-error")).to_have_text(text)
 
 
-def is_open(page, channel):
+def expect_readable(page, channel):
     expect(page.locator(f'#channels [data-channel="{channel}"]')).not_to_have_attribute("data-no-access", "")
     expect(page.locator(f'[data-members="{channel}"] li').first).to_be_visible()
 
 
-def test_a_token_opens_what_takes_one_and_stays_in_its_tab(guarded, open_page, issuer, show, channel):
+def test_token_grants_access_and_stays_in_its_tab(guarded, open_page, issuer, authenticated, channel):
     watched = open_page()
     page = watched.opens(f"{guarded.page}#{channel}")
-    is_closed(page, channel, "It takes a token to read it.")
-    expect(page.locator("#empty-title")).to_have_text(f"It takes a token to read {channel}")
+    expect_locked(page, channel, "Token required.")
+    expect(page.locator("#empty-title")).to_have_text(f"A token is required to read {channel}")
     expect(page.locator("#token-help")).to_contain_text("sockbridge token")
     publish(page, "hello")
-    expect(page.locator("#message-error")).to_have_text(f"It takes a token to publish on {channel}.")
+    expect(page.locator("#message-error")).to_have_text(f"A token is required to publish on {channel}.")
     page.click("#empty-token-button")
     field = page.locator("#token")
     expect(field).to_be_focused()
     assert field.get_attribute("autocomplete") == "off"
     assert field.evaluate("field => getComputedStyle(field).webkitTextSecurity") == "disc"
 
-    fault = page.locator("#token-error")
-    enter(page, "what is that?")
-    expect(fault).to_contain_text("That is no token")
-    enter(page, issuer.token(channels={channel: "rw"}, seconds=-1))
-    expect(fault).to_have_text("The bridge did not take it: the token has expired (exp).")
+    error = page.locator("#token-error")
+    sign_in(page, "what is that?")
+    expect(error).to_contain_text("look like a token")
+    sign_in(page, issuer.token(channels={channel: "rw"}, seconds=-1))
+    expect(error).to_have_text(re.compile(r"^Token rejected: The token has expired.*\.$"))
     token = issuer.token("ann", {channel: "rw"})
-    # As it is copied from a terminal.
-    enter(page, f" AUTH {token}")
-    is_open(page, channel)
+    # As copied from a terminal.
+    sign_in(page, f" AUTH {token}")
+    expect_readable(page, channel)
     expect(page.locator("#token-form")).to_be_hidden()
-    expect(page.locator("#token-state")).to_have_text("The bridge has taken it. It runs out in 59 minutes.")
-    expect(page.locator("#identity")).to_have_text("You are ann, and others can rely on it.")
+    expect(page.locator("#token-state")).to_have_text("Accepted. Expires in 59 minutes.")
+    expect(page.locator("#identity")).to_have_text("Verified as ann.")
     expect(page.locator("#message-error")).to_be_empty()
     expect(page.locator("#empty-state [data-terminal]")).to_contain_text("AUTH your-token")
-    peer = show("bob", channel)
+    peer = authenticated("bob", channel)
     peer.request(f"SUB {channel}")
     publish(page, "hello")
     assert peer.receive() == f"MSG {channel} 1 ann hello"
 
-    # By itself after a reload; nowhere in what is kept for longer, or can be seen.
+    # Signed in after a reload. The token is not in permanent storage, the URL or the document.
     page.reload()
     watched.is_connected()
-    is_open(page, channel)
+    expect_readable(page, channel)
     expect(row(page, 1)).to_contain_text("ann")
-    expect(page.locator("#identity")).to_have_text("You are ann, and others can rely on it.")
+    expect(page.locator("#identity")).to_have_text("Verified as ann.")
     assert token in page.evaluate("JSON.stringify({...sessionStorage})")
     for seen in (page.url, page.content(), page.evaluate("JSON.stringify({...localStorage})")):
         issuer.is_untold_in(seen)
     expect(field).to_have_value("")
 
     page.click("#token-sign-out")
-    is_closed(page, channel, "It takes a token to read it.")
+    expect_locked(page, channel, "Token required.")
     expect(page.locator("#events .event")).to_have_count(0)
     assert token not in page.evaluate("JSON.stringify({...sessionStorage})")
 
 
-def test_what_one_may_not_do_is_said_where_one_tries_it(guarded, open_page, issuer, line_client, channel):
+def test_explains_missing_rights(guarded, open_page, issuer, line_client, channel):
     page = open_page().opens(f"{guarded.page}#lobby.{channel}")
-    is_open(page, f"lobby.{channel}")
+    expect_readable(page, f"lobby.{channel}")
     expect(page.locator("#token-block")).to_be_hidden()
     page.fill("#nick", "bob")
     page.click("#nick-set")
-    expect(page.locator("#identity")).to_have_text("Others see you as ~bob. The ~ says that no token proves it.")
-    assert "only chosen" in page.locator("#identity").get_attribute("title")
+    expect(page.locator("#identity")).to_have_text("Other people see you as ~bob. ~ marks an unverified name.")
+    assert "unverified" in page.locator("#identity").get_attribute("title")
     member = page.locator(f'[data-members="lobby.{channel}"] li')
     expect(member).to_have_text("~bob (you)")
-    assert "only chosen" in member.get_attribute("title")
+    assert "unverified" in member.get_attribute("title")
     publish(page, "hello")
-    assert "only chosen" in row(page, 1).locator(".from").get_attribute("title")
+    assert "unverified" in row(page, 1).locator(".from").get_attribute("title")
 
-    enter(page, issuer.token("ann", {"inbox": "w"}))
-    expect(page.locator("#identity")).to_have_text("You are ann, and others can rely on it.")
+    sign_in(page, issuer.token("ann", {"inbox": "w"}))
+    expect(page.locator("#identity")).to_have_text("Verified as ann.")
     expect(member).to_have_text("ann (you)")
     page.fill("#nick", "carl")
     page.click("#nick-set")
@@ -366,12 +385,12 @@ def test_what_one_may_not_do_is_said_where_one_tries_it(guarded, open_page, issu
         page.fill("#channel-add", name)
         page.click("#channel-add-button")
     expect(page.locator("#channel-add-error")).to_be_empty()
-    is_closed(page, "inbox", "You may not read it.")
-    is_open(page, "news")
+    expect_locked(page, "inbox", "No permission to read.")
+    expect_readable(page, "news")
     publish(page, "extra")
-    expect(page.locator("#message-error")).to_have_text("As ann, you may not publish on news.")
+    expect(page.locator("#message-error")).to_have_text("As ann, you can’t publish on news.")
     page.select_option("#channel-select", "inbox")
-    expect(page.locator("#empty-title")).to_have_text("As ann, you may not read inbox")
+    expect(page.locator("#empty-title")).to_have_text("As ann, you can’t read inbox")
     publish(page, "for you")
     expect(page.locator("#message-error")).to_be_empty()
     reader = line_client(guarded.lines[0])
@@ -379,95 +398,114 @@ def test_what_one_may_not_do_is_said_where_one_tries_it(guarded, open_page, issu
     assert reader.request("HIST inbox") == "MSG inbox 1 ~carl for you"
 
 
-def test_who_comes_with_a_cookie_is_not_asked_for_a_token(guarded, open_page, issuer, channel):
+def test_does_not_ask_for_a_token_if_a_cookie_contains_one(guarded, open_page, issuer, channel):
     watched = open_page()
     token = issuer.token("ann", {channel: "r"})
     watched.page.context.add_cookies([{"name": "session", "value": token, "url": guarded.page, "httpOnly": True}])
     page = watched.opens(f"{guarded.page}#{channel}")
-    is_open(page, channel)
-    expect(page.locator("#identity")).to_have_text("You are ann, and others can rely on it.")
+    expect_readable(page, channel)
+    expect(page.locator("#identity")).to_have_text("Verified as ann.")
     expect(page.locator("#token-block")).to_be_hidden()
     publish(page, "hello")
-    expect(page.locator("#message-error")).to_have_text(f"As ann, you may not publish on {channel}.")
+    expect(page.locator("#message-error")).to_have_text(f"As ann, you can’t publish on {channel}.")
 
 
-def test_a_token_in_the_address_is_taken_out_of_it_and_waits_to_be_used(guarded, open_page, issuer, channel):
+def test_removes_a_token_from_the_url_and_waits_for_the_user_to_sign_in(guarded, open_page, issuer, channel):
     token = issuer.token("ann", {channel: "rw"})
     page = open_page().opens(f"{guarded.page}#{channel},token={token}")
     assert page.url == f"{guarded.page}#{channel}"
-    expect(page.locator("#token-state")).to_contain_text("Use it if you know who made the link")
-    is_closed(page, channel, "It takes a token to read it.")
+    expect(page.locator("#token-state")).to_contain_text("Sign in with it only if you trust the link")
+    expect_locked(page, channel, "Token required.")
     expect(page.locator("#token")).to_have_value(token)
     page.evaluate(f"location.hash = '#{channel},token={token}'")
     expect(page).to_have_url(f"{guarded.page}#{channel}")
     page.click("#token-submit")
-    is_open(page, channel)
+    expect_readable(page, channel)
     expect(page.locator("#token")).to_have_value("")
     issuer.is_untold_in(page.evaluate("JSON.stringify({...localStorage})"))
 
 
-def test_when_a_token_runs_out_the_page_goes_on_without_and_with_the_next_one_catches_up(
-    guarded, open_page, issuer, show, channel
+def test_continues_after_a_token_has_expired_and_catches_up_with_the_next_one(
+    guarded, open_page, issuer, authenticated, channel
 ):
     page = open_page().opens(f"{guarded.page}#{channel},lobby.{channel}")
-    is_open(page, f"lobby.{channel}")
-    enter(page, issuer.token("ann", {channel: "rw"}, seconds=3))
-    is_open(page, channel)
-    peer = show("bob", channel)
+    expect_readable(page, f"lobby.{channel}")
+    sign_in(page, issuer.token("ann", {channel: "rw"}, seconds=3))
+    expect_readable(page, channel)
+    peer = authenticated("bob", channel)
     assert peer.request(f"PUB {channel} 1") == "OK 1"
     expect(row(page, 1)).to_be_visible()
-    expect(page.locator("#token-error")).to_have_text("Your token has run out. Enter another one.", timeout=20_000)
-    is_closed(page, channel, "It takes a token to read it.")
-    is_open(page, f"lobby.{channel}")
+    expect(page.locator("#token-error")).to_have_text("Your token has expired. Enter another one.", timeout=20_000)
+    expect_locked(page, channel, "Token required.")
+    expect_readable(page, f"lobby.{channel}")
     expect(page.locator("#outage")).to_be_hidden()
     assert "token" not in page.evaluate("JSON.stringify({...sessionStorage})")
     assert peer.request(f"PUB {channel} 2") == "OK 2"
-    enter(page, issuer.token("ann", {channel: "rw"}))
-    is_open(page, channel)
+    sign_in(page, issuer.token("ann", {channel: "rw"}))
+    expect_readable(page, channel)
     expect(page.locator("#events .event .payload")).to_have_text(["1", "2"])
     expect(page.locator("#events")).to_contain_text(f"Caught up: 1 missed event on {channel}.")
 
 
-def test_a_token_that_runs_out_soon_is_asked_for_before(guarded, open_page, issuer, channel):
+def test_asks_for_another_token_before_one_expires(guarded, open_page, issuer, channel):
     page = open_page().opens(f"{guarded.page}#{channel}")
-    enter(page, issuer.token("ann", {channel: "rw"}, seconds=62))
-    is_open(page, channel)
+    sign_in(page, issuer.token("ann", {channel: "rw"}, seconds=62))
+    expect_readable(page, channel)
     expect(page.locator("#token-form")).to_be_hidden()
-    expect(page.locator("#events")).to_contain_text("Your token runs out in a minute. Enter another one")
+    expect(page.locator("#events")).to_contain_text("Your token expires in a minute. Enter another one")
     expect(page.locator("#token-form")).to_be_visible()
-    enter(page, issuer.token("ann", {channel: "rw"}))
+    sign_in(page, issuer.token("ann", {channel: "rw"}))
     expect(page.locator("#token-state")).to_contain_text("59 minutes")
     expect(page.locator("#events .note")).to_have_count(1)
 
 
-def test_a_token_that_a_restarted_bridge_does_not_take_is_dropped(start, open_page, issuer, tmp_path, channel):
+def test_drops_a_token_that_a_restarted_server_rejects(start, open_page, issuer, tmp_path, channel):
     told = f'[access]\nanonymous = {{ "lobby" = "rw" }}\naudience = "{AUDIENCE}"\n'
     (tmp_path / "bridge.toml").write_text(told + issuer.make_key("restarted"))
     first = start("--config", "bridge.toml", tcp=("none",))
     watched = open_page()
     page = watched.opens(f"{first.page}#lobby,{channel}")
-    enter(page, issuer.token("ann", {channel: "r"}, key="restarted"))
-    is_open(page, channel)
+    sign_in(page, issuer.token("ann", {channel: "r"}, key="restarted"))
+    expect_readable(page, channel)
     first.stop()
     (tmp_path / "bridge.toml").write_text(told + issuer.make_key("restarted"))
     port = first.page.rstrip("/").split(":")[2]
     start("--config", "bridge.toml", tcp=("none",), web=(f"tcp:{port}:interface=127.0.0.1",))
-    expect(page.locator("#token-error")).to_contain_text("The bridge did not take it: the signature", timeout=60_000)
+    expect(page.locator("#token-error")).to_contain_text("Token rejected: The signature", timeout=60_000)
     watched.is_connected()
-    is_open(page, "lobby")
-    is_closed(page, channel, "It takes a token to read it.")
+    expect_readable(page, "lobby")
+    expect_locked(page, channel, "Token required.")
+    watched.complaints[:] = [words for words in watched.complaints if "ERR_CONNECTION_REFUSED" not in words]
+
+
+def test_forgets_a_token_that_a_restarted_server_does_not_need(start, open_page, issuer, tmp_path, channel):
+    (tmp_path / "server.toml").write_text(f'[access]\naudience = "{AUDIENCE}"\n' + issuer.make_key("unneeded"))
+    first = start("--config", "server.toml", tcp=("none",))
+    watched = open_page()
+    page = watched.opens(f"{first.page}#{channel}")
+    sign_in(page, issuer.token("ann", {channel: "rw"}, key="unneeded"))
+    expect(page.locator("#identity")).to_have_text("Verified as ann.")
+    first.stop()
+    port = first.page.rstrip("/").split(":")[2]
+    start(tcp=("none",), web=(f"tcp:{port}:interface=127.0.0.1",))
+    expect(page.locator("#token-error")).to_contain_text("Token rejected:", timeout=60_000)
+    watched.is_connected()
+    publish(page, "hello")
+    expect(row(page, 1)).to_contain_text("ann")
+    expect(page.locator("#token-help")).to_be_hidden()
+    expect(page.locator("#identity")).to_be_empty()
     watched.complaints[:] = [words for words in watched.complaints if "ERR_CONNECTION_REFUSED" not in words]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone_a_token_can_be_entered_without_scrolling_sideways(guarded, open_page, issuer, channel, scheme):
+def test_signs_in_on_a_phone_without_scrolling_sideways(guarded, open_page, issuer, channel, scheme):
     watched = open_page(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, color_scheme=scheme)
     page = watched.opens(f"{guarded.page}#{channel}")
-    expect(page.locator("#panel-summary")).to_have_text("1 channel, 1 closed")
+    expect(page.locator("#panel-summary")).to_have_text("1 channel, 1 locked")
     page.click("#empty-token-button")
     expect(page.locator("#token")).to_be_focused()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    enter(page, issuer.token("a" * 200, {channel: "rw"}))
-    is_open(page, channel)
+    sign_in(page, issuer.token("a" * 200, {channel: "rw"}))
+    expect_readable(page, channel)
     expect(page.locator("#token-actions")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360

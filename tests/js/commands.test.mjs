@@ -301,7 +301,7 @@ test('every call is settled in time although there is no connection', async () =
     const world = build({ commandTimeout: 5_000 });
     const asked = call(world.client);
     world.clock.advance(5_000);
-    await assert.rejects(asked, { code: 'timeout', message: /has not been sent/ }, name);
+    await assert.rejects(asked, { code: 'timeout', message: /was not sent/ }, name);
     world.socket.welcome();
     if (name !== 'nick') assert.deepEqual(world.socket.sent, [], name);
     world.client.close();

@@ -259,7 +259,7 @@ test('where both are refused, each has its turn, and the waits grow as ever', as
   }
   assert.deepEqual(ways, ['stream', 'websocket', 'stream', 'websocket', 'stream', 'websocket']);
   assert.deepEqual(waits(world).map(({ delay }) => delay), [250, 500, 1000, 2000, 4000, 8000, 15_000, 15_000]);
-  assert.equal(waits(world)[2].reason, 'the server answered 403: not you');
+  assert.equal(waits(world)[2].reason, 'the server replied 403: not you');
   assert.equal(paths(world).filter((path) => path === '/healthz').length, 1);
 });
 
@@ -267,7 +267,7 @@ test('a server that is overloaded is given time on the stream too', async () => 
   const world = await buildBlocked();
   world.request.answer(503, { detail: 'too many connections' });
   await settle();
-  assert.deepEqual(waits(world).at(-1), { delay: 2000, attempt: 4, code: 1013, reason: 'the server answered 503: too many connections' });
+  assert.deepEqual(waits(world).at(-1), { delay: 2000, attempt: 4, code: 1013, reason: 'the server replied 503: too many connections' });
 });
 
 test('a silent stream is noticed by a ping, as a WebSocket is', async () => {
@@ -277,7 +277,7 @@ test('a silent stream is noticed by a ping, as a WebSocket is', async () => {
   await settle();
   assert.deepEqual(world.request.messages, [{ type: 'ping' }]);
   world.clock.advance(10_000);
-  assert.equal(waits(world).at(-1).reason, 'the server has gone silent');
+  assert.equal(waits(world).at(-1).reason, 'the server does not respond');
   world.clock.advance(5_000); // its farewell
   await settle();
   assert.ok(stream.aborted);
@@ -308,14 +308,14 @@ test('transport: one may be demanded', async () => {
     await retry(stream);
   }
   assert.deepEqual([stream.net.sockets.length, paths(stream)], [0, Array(5).fill('/stream')]);
-  assert.throws(() => build({ transport: 'pigeon' }), /transport is auto, websocket or stream/);
+  assert.throws(() => build({ transport: 'pigeon' }), /invalid transport/);
 });
 
 test('without any WebSocket the stream is taken at once, unless the WebSocket was demanded', async () => {
   const world = build({ WebSocket: undefined });
   await settle();
   assert.deepEqual([world.client.transport, paths(world)], ['stream', ['/stream']]);
-  assert.throws(() => build({ WebSocket: undefined, transport: 'websocket' }), /no WebSocket here/);
+  assert.throws(() => build({ WebSocket: undefined, transport: 'websocket' }), /has no WebSocket/);
 });
 
 test('the stream lies beside the WebSocket, and what was asked there is asked here', async () => {
@@ -358,5 +358,5 @@ test('a copy of the client alone has no stream to fall back on, and says so', as
     client.addEventListener('waiting', ({ detail }) => { reasons.push(detail.reason); resolve(); });
   });
   client.close();
-  assert.deepEqual(reasons, ['stream.js, which lies beside sockbridge.js, could not be loaded']);
+  assert.deepEqual(reasons, ['stream.js could not be loaded from the folder of sockbridge.js']);
 });

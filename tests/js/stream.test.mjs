@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { EVENT_LIMIT, EventReader, FAREWELL, HELD_LIMIT, POST_LIMIT, StreamSocket } from '../../twistedsock/static/stream.js';
+import { MESSAGE_CHARACTERS_LIMIT, EventStreamDecoder, CLOSE_TIMEOUT_MS, QUEUE_BYTES_LIMIT, REQUEST_BYTES_LIMIT, StreamSocket } from '../../twistedsock/static/stream.js';
 import { FakeClock, fakeFetch, settle } from './fakes.mjs';
 
 const ADDRESS = 'http://bridge.test/stream';
@@ -36,22 +36,22 @@ test('events are read wherever the stream is cut, and whatever ends its lines', 
   for (const end of ['\n', '\r\n', '\r']) {
     const text = stream.replaceAll('\n', end);
     for (const size of [1, 2, 3, 5, 7, 1000]) {
-      const reader = new EventReader();
-      assert.deepEqual(pieces(text, size).flatMap((piece) => reader.read(piece)), expected, `${JSON.stringify(end)} by ${size}`);
+      const decoder = new EventStreamDecoder();
+      assert.deepEqual(pieces(text, size).flatMap((piece) => decoder.decode(piece)), expected, `${JSON.stringify(end)} by ${size}`);
     }
   }
 });
 
 test('an event whose end is missing is none', () => {
-  assert.deepEqual(new EventReader().read('data: cut off\n'), []);
-  assert.deepEqual(new EventReader().read(''), []);
+  assert.deepEqual(new EventStreamDecoder().decode('data: cut off\n'), []);
+  assert.deepEqual(new EventStreamDecoder().decode(''), []);
 });
 
 test('an event that does not end has a bound, and comments do not add to it', () => {
-  const reader = new EventReader();
+  const decoder = new EventStreamDecoder();
   const mega = 'x'.repeat(2 ** 22);
-  for (let index = 0; index < 2 * EVENT_LIMIT / mega.length; index += 1) reader.read(`data: ${mega}\n\n`);
-  assert.throws(() => { for (let index = 0; index <= EVENT_LIMIT / mega.length; index += 1) reader.read(mega); }, { code: 1009 });
+  for (let index = 0; index < 2 * MESSAGE_CHARACTERS_LIMIT / mega.length; index += 1) decoder.decode(`data: ${mega}\n\n`);
+  assert.throws(() => { for (let index = 0; index <= MESSAGE_CHARACTERS_LIMIT / mega.length; index += 1) decoder.decode(mega); }, { code: 1009 });
 });
 
 test('it asks for an event stream, and gives its messages as they are, cut within letters too', async () => {
@@ -97,18 +97,18 @@ test('one request at a time, in order', async () => {
 
 test('a request has no more bytes than the server takes', async () => {
   const { socket, posts } = await buildOpen();
-  const half = 'é'.repeat(POST_LIMIT / 4 - 1); // with its line end, one byte less than a half
+  const half = 'é'.repeat(REQUEST_BYTES_LIMIT / 4 - 1); // with its line end, one byte less than a half
   for (const text of [half, half, half]) socket.send(text);
   await settle();
   posts()[0].answer(204);
   await settle();
-  assert.deepEqual(posts().map(({ body }) => new TextEncoder().encode(body).length), [POST_LIMIT - 2, POST_LIMIT / 2 - 1]);
+  assert.deepEqual(posts().map(({ body }) => new TextEncoder().encode(body).length), [REQUEST_BYTES_LIMIT - 2, REQUEST_BYTES_LIMIT / 2 - 1]);
 });
 
 test('what waits to be sent is bounded', async () => {
   const { socket, answer, told } = await buildOpen();
   const text = 'x'.repeat(65_535);
-  for (let index = 0; index < HELD_LIMIT / 65_536; index += 1) socket.send(text);
+  for (let index = 0; index < QUEUE_BYTES_LIMIT / 65_536; index += 1) socket.send(text);
   await settle();
   assert.deepEqual(told, []);
   for (let index = 0; index < 5; index += 1) socket.send(text); // the first four are on their way
@@ -133,7 +133,7 @@ test('the server ends it with a code and a reason, and nothing is said after it'
 test('a stream that breaks, ends, or is no UTF-8, is a lost connection', async () => {
   const endings = {
     breaks: [(answer) => answer.fail('network changed'), /network changed/],
-    ends: [(answer) => answer.end(), /broke off/],
+    ends: [(answer) => answer.end(), /ended unexpectedly/],
     garbled: [(answer) => answer.send(Uint8Array.of(0x64, 0xff, 0xff)), /./],
     'no close': [(answer) => answer.send('event: close\ndata: nonsense\n\n'), /JSON/],
   };
@@ -149,12 +149,12 @@ test('a stream that breaks, ends, or is no UTF-8, is a lost connection', async (
 
 test('a refusal is told in the words of the server; one that has too much to do is given time, who is not let in stays away', async () => {
   for (const [status, body, code, reason] of [
-    [403, { detail: 'pages of that origin may not connect' }, 1006, 'the server answered 403: pages of that origin may not connect'],
-    [401, { detail: 'the token has expired' }, 1008, 'the server answered 401: the token has expired'],
-    [404, 'nothing here', 1006, 'the server answered 404'],
-    [502, null, 1006, 'the server answered 502'],
-    [503, { detail: 'too many connections' }, 1013, 'the server answered 503: too many connections'],
-    [429, {}, 1013, 'the server answered 429'],
+    [403, { detail: 'pages of that origin may not connect' }, 1006, 'the server replied 403: pages of that origin may not connect'],
+    [401, { detail: 'the token has expired' }, 1008, 'the server replied 401: the token has expired'],
+    [404, 'nothing here', 1006, 'the server replied 404'],
+    [502, null, 1006, 'the server replied 502'],
+    [503, { detail: 'too many connections' }, 1013, 'the server replied 503: too many connections'],
+    [429, {}, 1013, 'the server replied 429'],
   ]) {
     const { answer, told } = build();
     answer.answer(status, body);
@@ -208,7 +208,7 @@ test('close waits for no answer longer than its farewell', async () => {
   socket.send('1');
   socket.close();
   await settle();
-  clock.advance(FAREWELL - 1);
+  clock.advance(CLOSE_TIMEOUT_MS - 1);
   assert.ok(!answer.aborted);
   clock.advance(1);
   await settle();

@@ -1,4 +1,4 @@
-/** The line at the bottom: what is typed becomes a text or JSON, as on a line connection, and is published. */
+/** The form that publishes events. It detects JSON as the line protocol does, and the user can override that. */
 
 import { byId, showFieldError } from './dom.js';
 import { jsonError, NAME_BYTES, nameError, plural, readPayload } from './format.js';
@@ -8,11 +8,11 @@ import { jsonError, NAME_BYTES, nameError, plural, readPayload } from './format.
  * @param {import('./sockbridge.js').Client} page.client
  * @param {() => void} page.sending
  * @param {(channel: string, offset: number) => void} page.sent
- * @param {(channel: string, error: Error) => string} page.explain why something was not sent
+ * @param {(channel: string, error: Error) => string} page.explain returns the message for an error
  */
 export function buildComposer({ client, sending, sent, explain }) {
   const message = byId('message');
-  let chosenFormat; // undefined: the text decides
+  let chosenFormat; // undefined: detected from the text
   let unanswered = 0;
 
   const format = () => (byId('format-json').checked ? 'json' : 'text');
@@ -21,11 +21,11 @@ export function buildComposer({ client, sending, sent, explain }) {
     const read = readPayload(message.value);
     if (!chosenFormat) byId(read.json ? 'format-json' : 'format-text').checked = true;
     let hint = '';
-    if (unanswered && client.state !== 'open') hint = `No connection: ${plural(unanswered, 'message')} kept, sent when it is back.`;
-    else if (format() === 'json') hint = jsonError(message.value) ? 'Not JSON yet.' : 'Sent as JSON.';
-    else if (read.beginsLikeJson) hint = 'Begins like JSON but does not parse, so it is sent as text.';
-    else if (read.json) hint = 'Sent as text, letter for letter.';
-    byId('message-hint').textContent = hint || 'Enter sends, Shift + Enter makes a new line.';
+    if (unanswered && client.state !== 'open') hint = `Offline: ${plural(unanswered, 'message')} will be sent on reconnect.`;
+    else if (format() === 'json') hint = jsonError(message.value) ? 'Not valid JSON yet.' : 'Sent as JSON.';
+    else if (read.beginsLikeJson) hint = 'Not valid JSON, so it will be sent as text.';
+    else if (read.json) hint = 'Sent as plain text, exactly as typed.';
+    byId('message-hint').textContent = hint || 'Enter to send, Shift+Enter for a new line.';
     byId('message-hint').toggleAttribute('data-default', !hint);
     grow();
   }
@@ -35,13 +35,13 @@ export function buildComposer({ client, sending, sent, explain }) {
     message.style.height = `${message.scrollHeight + message.offsetHeight - message.clientHeight}px`;
   }
 
-  /** What keeps this from being sent, and the field it is about. */
+  /** Returns the invalid field and its error message, or an empty array. */
   function findProblem() {
     const name = byId('event-name').value.trim();
     if (!byId('channel-select').value) return ['message', 'Add a channel first.'];
-    if (!message.value) return ['message', 'There is nothing to send yet.'];
+    if (!message.value) return ['message', 'Enter a message first.'];
     if (format() === 'json' && jsonError(message.value)) return ['message', jsonError(message.value)];
-    if (name && nameError(name, NAME_BYTES)) return ['event-name', `The event's name: ${nameError(name, NAME_BYTES)}`];
+    if (name && nameError(name, NAME_BYTES)) return ['event-name', `Event name: ${nameError(name, NAME_BYTES)}`];
     return [];
   }
 
@@ -51,7 +51,7 @@ export function buildComposer({ client, sending, sent, explain }) {
       sent(channel, await client.publish(channel, json ? JSON.parse(text) : text, { name }));
     } catch (error) {
       showFieldError('message', explain(channel, error));
-      if (!message.value) message.value = text; // to be sent again by whoever wrote it, or not
+      if (!message.value) message.value = text; // lets the user send it again
     }
     unanswered -= 1;
     showHint();
@@ -83,9 +83,9 @@ export function buildComposer({ client, sending, sent, explain }) {
     event.preventDefault();
     showFieldError('event-name', '');
     showFieldError('message', '');
-    const [field, words] = findProblem();
+    const [field, error] = findProblem();
     if (field) {
-      showFieldError(field, words);
+      showFieldError(field, error);
       byId(field).focus();
       return;
     }
@@ -100,7 +100,7 @@ export function buildComposer({ client, sending, sent, explain }) {
   for (const state of ['open', 'waiting', 'closed']) client.addEventListener(state, showHint);
   showHint();
   return {
-    /** It has come into sight: what is hidden has no height. */
+    /** Called when the form becomes visible: a hidden text area has no height. */
     shown: grow,
   };
 }

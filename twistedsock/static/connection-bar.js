@@ -1,21 +1,24 @@
-/** The connection, drawn as a wire between its two ends in the header, and the strip below it while there is none. */
+/** The state of the connection in the header, and a banner below it during an outage. */
 
 import { announce, byId } from './dom.js';
+import { toSentence } from './format.js';
 
-/** Milliseconds. A shorter outage shows in the header only; a strip that flashes up tells nothing. */
-const OUTAGE_SHOWN_AFTER = 900;
+/** The banner appears only for longer outages, so that it does not flash. */
+const BANNER_DELAY_MS = 900;
+
+const LABELS = { open: 'connected', waiting: 'reconnecting' };
 
 /**
  * @param {object} page
  * @param {import('./sockbridge.js').Client} page.client
- * @param {() => void} page.changed the connection is in another state
+ * @param {() => void} page.changed called when the state changes
  */
 export function buildConnectionBar({ client, changed }) {
   let countdown;
   let outageTimer;
 
   function show() {
-    byId('state').textContent = client.state;
+    byId('state').textContent = LABELS[client.state] ?? client.state;
     byId('state').dataset.state = client.state;
     byId('connection-bar').dataset.state = client.state;
     changed();
@@ -23,7 +26,7 @@ export function buildConnectionBar({ client, changed }) {
 
   client.addEventListener('connecting', () => {
     clearInterval(countdown);
-    byId('outage-detail').textContent = 'Trying now…';
+    byId('outage-detail').textContent = 'Connecting…';
     show();
   });
 
@@ -31,21 +34,21 @@ export function buildConnectionBar({ client, changed }) {
     const until = performance.now() + delay;
     const tick = () => {
       const seconds = Math.ceil((until - performance.now()) / 1000);
-      byId('outage-detail').textContent = seconds > 0 ? `Next try in ${seconds} s.` : 'Trying now…';
+      byId('outage-detail').textContent = seconds > 0 ? `Next attempt in ${seconds} s.` : 'Connecting…';
     };
     countdown = setInterval(tick, 250);
     tick();
     outageTimer ??= setTimeout(() => {
       byId('outage').hidden = false;
-      announce('The connection is gone. Trying again.');
-    }, OUTAGE_SHOWN_AFTER);
+      announce('Connection lost. Reconnecting…');
+    }, BANNER_DELAY_MS);
     show();
   });
 
   client.addEventListener('open', ({ detail: { id, from, to } }) => {
     clearTimeout(outageTimer);
     outageTimer = undefined;
-    if (!byId('outage').hidden) announce('Connected again.');
+    if (!byId('outage').hidden) announce('Reconnected.');
     byId('outage').hidden = true;
     byId('peer-id').textContent = id;
     byId('address-from').textContent = from;
@@ -56,11 +59,11 @@ export function buildConnectionBar({ client, changed }) {
   client.addEventListener('closed', ({ detail: { code, reason } }) => {
     clearTimeout(outageTimer);
     clearInterval(countdown);
-    byId('outage-title').textContent = 'The bridge has ended this connection.';
-    byId('outage-detail').textContent = `${reason || 'It gave no reason'} (${code}).`;
+    byId('outage-title').textContent = 'Disconnected by the server.';
+    byId('outage-detail').textContent = toSentence(`${reason || 'no reason given'} (${code})`);
     byId('retry').textContent = 'Reload the page';
     byId('outage').hidden = false;
-    announce('The bridge has ended this connection.');
+    announce('Disconnected by the server.');
     show();
   });
 
@@ -73,9 +76,9 @@ export function buildConnectionBar({ client, changed }) {
 
   return {
     show,
-    /** One spark at a time travels the wire: into the page, or out of it. */
-    pulse(way) {
-      if (!byId('pulse').dataset.direction) byId('pulse').dataset.direction = way;
+    /** Animates an event that is received ('in') or sent ('out'), one at a time. */
+    pulse(direction) {
+      if (!byId('pulse').dataset.direction) byId('pulse').dataset.direction = direction;
     },
   };
 }

@@ -1,18 +1,18 @@
-/** Buttons that copy what stands beside them. */
+/** Copy buttons. */
 
-/** Milliseconds that a button tells what it did. */
-const TOLD_FOR = 2000;
+/** Milliseconds for which a button shows the result. */
+const RESULT_SHOWN_MS = 2000;
 
-/** @param {HTMLElement} sample what is selected where nothing can be copied */
+/** @param {HTMLElement} sample the element that is selected if the clipboard is not available */
 export async function copyFrom(button, text, sample) {
-  const words = button.textContent;
+  const label = button.textContent;
   const copied = await copyText(text, sample);
-  if (words !== 'Copy') return; // pressed twice: it tells already
+  if (label !== 'Copy') return; // pressed twice: the result is still shown
   button.textContent = copied ? 'Copied' : 'Selected';
-  setTimeout(() => { button.textContent = words; }, TOLD_FOR);
+  setTimeout(() => { button.textContent = label; }, RESULT_SHOWN_MS);
 }
 
-/** The clipboard is there on https and localhost only; elsewhere the lines are selected, one key from being copied. */
+/** Browsers offer the clipboard on https and localhost only. Elsewhere the text is selected, so that one key copies it. */
 async function copyText(text, sample) {
   try {
     await navigator.clipboard.writeText(text);

@@ -1,4 +1,4 @@
-/** The few ways in which the page touches its document. Text goes in as text: there is no way here to put in markup. */
+/** DOM and storage helpers. All text is inserted as text, never as markup. */
 
 export const byId = (id) => document.getElementById(id);
 
@@ -16,19 +16,19 @@ export function makeButton(className, text, whenPressed) {
   return button;
 }
 
-/** Says below a field what is wrong with it; an empty string takes it back. The fault's id is the field's with `-fault`. */
-export function showFieldError(field, words) {
-  byId(`${field}-error`).textContent = words;
-  if (words) byId(field).setAttribute('aria-invalid', 'true');
+/** Shows an error in the element with the id `FIELD-error`. An empty string removes it. */
+export function showFieldError(field, error) {
+  byId(`${field}-error`).textContent = error;
+  if (error) byId(field).setAttribute('aria-invalid', 'true');
   else byId(field).removeAttribute('aria-invalid');
 }
 
-/** Said by a screen reader when it has finished its sentence. */
-export function announce(words) {
-  byId('announcer').textContent = words;
+/** Announces a text to screen readers, after their current sentence. */
+export function announce(text) {
+  byId('announcer').textContent = text;
 }
 
-/** What this browser remembers of the page. Storage may be forbidden; then nothing is remembered, and that is all. */
+/** Settings that the browser keeps. Without permission to store anything, they are lost. */
 export const memory = {
   get(key) {
     try {
@@ -40,11 +40,11 @@ export const memory = {
   set(key, value) {
     try {
       localStorage.setItem(`sockbridge.${key}`, value);
-    } catch { /* full or forbidden */ }
+    } catch { /* full or not permitted */ }
   },
 };
 
-/** What this tab remembers until it is closed, or, where storage is forbidden, until it is reloaded. */
+/** Values kept until the tab is closed or, if storage is not permitted, until the page is reloaded. */
 export const tabMemory = {
   kept: new Map(),
   get(key) {
@@ -65,6 +65,6 @@ export const tabMemory = {
     this.kept.delete(key);
     try {
       sessionStorage.removeItem(`sockbridge.${key}`);
-    } catch { /* forbidden: it is not there */ }
+    } catch { /* not permitted, so it was not stored */ }
   },
 };

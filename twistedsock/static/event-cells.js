@@ -1,10 +1,10 @@
-/** What the rows of events are made of: when, from whom, and the payload, coloured where it is JSON. */
+/** Cells of event rows: time, sender and payload. JSON is coloured. */
 
 import { make, makeButton } from './dom.js';
 import { clockTime, jsonTokens, UNVERIFIED, UNVERIFIED_HINT } from './format.js';
 
-/** Characters of a payload shown before "Show all": about a screen. A whole one may have 65,536. */
-const PAYLOAD_SHOWN = 2000;
+/** Characters of a payload that are shown before "Show all". A payload can have 65,536. */
+const CHARACTERS_SHOWN = 2000;
 
 export function timeCell(at, title) {
   const time = make('time', 'time', clockTime(at));
@@ -19,7 +19,7 @@ export function fromCell({ from }) {
   return cell;
 }
 
-export function payloadCell({ name, data }, pretty, budget = PAYLOAD_SHOWN) {
+export function payloadCell({ name, data }, pretty, budget = CHARACTERS_SHOWN) {
   const cell = make('div', 'payload');
   if (name !== 'message') cell.append(make('span', 'name', name), ' ');
   const isText = typeof data === 'string';

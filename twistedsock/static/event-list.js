@@ -1,87 +1,91 @@
 /**
- * The list of events. Rows are drawn in batches, as many as a frame allows and with rests between; while somebody reads
- * further up nothing moves, and what arrives is counted. What waits beyond ROWS_SHOWN is dropped, and that is said.
+ * The list of events. Rows are drawn in batches that fit into a frame, with pauses between them. While the user has
+ * scrolled up, nothing moves and new events are counted. If more than ROWS_SHOWN are queued, the oldest are skipped, and a
+ * note reports it.
  */
 
 import { announce, byId, make, memory } from './dom.js';
 import { fromCell, payloadCell, timeCell } from './event-cells.js';
 import { describeGap, describePresence, plural } from './format.js';
 
-/** Rows kept in the document: more than anybody scrolls back through here, few enough to lay out within a frame. */
+/** Maximum number of rows in the document: few enough for a layout within one frame. */
 export const ROWS_SHOWN = 500;
 
-/** Notes of lost events that outlive the dropping of what waits too long: what the bridge lost is news, what the page skips is not. */
-const GAPS_KEPT = 20;
+/** Maximum number of notes about missed events that are kept when queued rows are skipped. */
+const MAX_QUEUED_GAPS = 20;
 
-/** Milliseconds one batch of rows may take to draw, by what the rows before it took: about a frame. */
-const DRAWING_TIME = 16;
+/** Time for drawing one batch: about one frame. The number of rows follows from the duration of previous batches. */
+const BATCH_TIME_MS = 16;
 
-/** Rows drawn in one batch at least, however slow the machine. */
-const BATCH_AT_LEAST = 10;
+/** Minimum number of rows per batch, even on slow machines. */
+const MIN_BATCH_ROWS = 10;
 
-/** After drawing, the sheet rests this many times as long as it took: a flood leaves most of the tab's time to its reader. */
+/** The pause after a batch, as a multiple of its duration, so that the tab stays responsive under a flood of events. */
 const REST_FACTOR = 3;
 
-/** Milliseconds between two announcements to screen readers: about as long as one takes to be spoken. */
-const ANNOUNCE_EVERY = 6000;
+/** Interval between announcements to screen readers: about the time it takes to speak one. */
+const ANNOUNCE_INTERVAL_MS = 6000;
 
-/** Characters of a payload in an announcement: it can be looked up, but not interrupted. */
-const SAID_AT_MOST = 120;
+/** Maximum length of a payload in an announcement, which the user cannot interrupt. */
+const MAX_ANNOUNCED_CHARACTERS = 120;
 
-/** Milliseconds an empty sheet waits before it teaches: events from the log are usually here by then. */
-const LESSON_AFTER = 600;
+/** Delay before an empty list shows instructions: events from the history usually arrive within it. */
+const EMPTY_STATE_DELAY_MS = 600;
 
-/** Nicks named in one line about who came or went; the rest is counted. */
-const NICKS_TOLD = 3;
+/** Maximum number of names in a note about joins or leaves. The others are counted. */
+const MAX_NICKS = 3;
 
-/** Pixels from the end that still count as being there. */
-const END_MARGIN = 32;
+/** Joins and leaves within this time are combined in one note. Later ones get a note with a time of their own. */
+const PRESENCE_NOTE_MS = 10_000;
+
+/** Distance from the end of the list that still counts as the end. */
+const END_MARGIN_PX = 32;
 
 /** @param {{isOwn: (event: object) => boolean, drawn: (events: object[]) => void}} page */
 export function buildEventList({ isOwn, drawn }) {
-  const roll = byId('event-scroll');
+  const scroller = byId('event-scroll');
   const list = byId('events');
-  const shown = new WeakMap(); // row -> its event, to draw it anew in the other layout
-  let arrived = [];
+  const shown = new WeakMap(); // row -> event, to redraw it in the other layout
+  let queue = [];
   let dropped = 0;
-  let digits = 0; // of the longest offset: the margin makes room for it
+  let offsetDigits = 0; // of the longest offset; determines the width of the margin
   let seen = 0;
   let lost = 0;
-  let passed = 0; // never drawn: they went by faster
+  let skipped = 0; // never drawn
   let following = true;
   let scheduled = false;
   let restUntil = 0;
-  let timePerRow = 0.5; // milliseconds; measured from the first batch on
-  const gatherings = new Map(); // kind and channel -> the note that counts who came or went since the last event
+  let timePerRow = 0.5; // milliseconds, measured from the first batch on
+  const presenceNotes = new Map(); // kind and channel -> the note to which further joins or leaves are added
   let pretty = memory.get('layout') === 'pretty';
   byId(pretty ? 'layout-pretty' : 'layout-compact').checked = true;
 
-  let lessonTimer;
-  teachLater();
+  let emptyTimer;
+  showEmptyStateLater();
 
-  function teachLater() {
+  function showEmptyStateLater() {
     byId('empty-state').hidden = true;
-    clearTimeout(lessonTimer);
-    lessonTimer = setTimeout(() => { byId('empty-state').hidden = list.childElementCount > 0; }, LESSON_AFTER);
+    clearTimeout(emptyTimer);
+    emptyTimer = setTimeout(() => { byId('empty-state').hidden = list.childElementCount > 0; }, EMPTY_STATE_DELAY_MS);
   }
 
-  // ---- what arrives ----
+  // ---- queue ----
 
   function add(item) {
     item.at = new Date();
-    arrived.push(item);
-    if (arrived.length >= 2 * ROWS_SHOWN) keepNewest(); // in a hidden tab no frame comes, and the list must not grow
+    queue.push(item);
+    if (queue.length >= 2 * ROWS_SHOWN) dropOldest(); // hidden tabs do not draw, and the queue must not grow
     schedule();
     return item;
   }
 
-  function keepNewest() {
-    if (arrived.length <= ROWS_SHOWN) return;
-    const surplus = arrived.splice(0, arrived.length - ROWS_SHOWN);
-    const gaps = surplus.filter(({ kind }) => kind === 'lost').slice(-GAPS_KEPT);
-    dropped += surplus.length - gaps.length;
-    passed += surplus.length - gaps.length;
-    arrived.unshift(...gaps);
+  function dropOldest() {
+    if (queue.length <= ROWS_SHOWN) return;
+    const excess = queue.splice(0, queue.length - ROWS_SHOWN);
+    const gaps = excess.filter(({ kind }) => kind === 'lost').slice(-MAX_QUEUED_GAPS);
+    dropped += excess.length - gaps.length;
+    skipped += excess.length - gaps.length;
+    queue.unshift(...gaps);
   }
 
   function schedule() {
@@ -94,34 +98,35 @@ export function buildEventList({ isOwn, drawn }) {
 
   function draw() {
     scheduled = false;
-    const counts = [[seen, 'seen'], [passed, 'not drawn'], [lost, 'lost']].filter(([count]) => count);
-    byId('event-count').textContent = counts.map(([count, words]) => `${count.toLocaleString('en')} ${words}`).join(', ');
-    if (following) drawArrived();
-    const waiting = arrived.length + dropped;
+    const counts = [[skipped, 'skipped'], [lost, 'missed']].filter(([count]) => count);
+    const details = counts.map(([count, label]) => `${count.toLocaleString('en')} ${label}`);
+    byId('event-count').textContent = [...(seen ? [plural(seen, 'event')] : []), ...details].join(', ');
+    if (following) drawBatch();
+    const waiting = queue.length + dropped;
     byId('new-events').hidden = following || !waiting;
     byId('new-events').textContent = `${waiting.toLocaleString('en')} new`;
   }
 
-  function drawArrived() {
-    const began = performance.now();
-    keepNewest();
-    const batch = arrived.splice(0, Math.max(BATCH_AT_LEAST, Math.floor(DRAWING_TIME / timePerRow)));
+  function drawBatch() {
+    const startedAt = performance.now();
+    dropOldest();
+    const batch = queue.splice(0, Math.max(MIN_BATCH_ROWS, Math.floor(BATCH_TIME_MS / timePerRow)));
     if (!batch.length) return;
-    if (dropped) batch.unshift({ kind: 'dropped', text: `${plural(dropped, 'event')} went by faster than this page shows.` });
+    if (dropped) batch.unshift({ kind: 'dropped', text: `${plural(dropped, 'event')} skipped: faster than the page can draw.` });
     dropped = 0;
-    const surplus = list.childElementCount + batch.length - ROWS_SHOWN;
-    for (let index = 0; index < surplus && list.firstChild; index += 1) list.firstChild.remove();
+    const excess = list.childElementCount + batch.length - ROWS_SHOWN;
+    for (let index = 0; index < excess && list.firstChild; index += 1) list.firstChild.remove();
     list.append(...batch.map((item) => (item.event ? eventRow(item) : noteRow(item))));
     const events = batch.filter(({ event }) => event).map(({ event }) => event);
     if (events.length) {
       byId('empty-state').hidden = true;
       drawn(events);
     }
-    scrollToEnd(); // this lays the rows out, so that what is measured below is most of the cost
-    const took = performance.now() - began;
-    timePerRow = (timePerRow + took / batch.length) / 2;
-    restUntil = began + took + REST_FACTOR * took;
-    if (arrived.length) schedule();
+    scrollToEnd(); // forces a layout, which is most of the measured duration
+    const duration = performance.now() - startedAt;
+    timePerRow = (timePerRow + duration / batch.length) / 2;
+    restUntil = startedAt + duration + REST_FACTOR * duration;
+    if (queue.length) schedule();
   }
 
   // ---- rows ----
@@ -129,14 +134,14 @@ export function buildEventList({ isOwn, drawn }) {
   function eventRow({ event, at, replayed, hue }) {
     const row = make('li', 'event');
     shown.set(row, event);
-    if (String(event.offset).length > digits) {
-      digits = String(event.offset).length;
-      document.documentElement.style.setProperty('--digits', digits);
+    if (String(event.offset).length > offsetDigits) {
+      offsetDigits = String(event.offset).length;
+      document.documentElement.style.setProperty('--digits', offsetDigits);
     }
     Object.assign(row.dataset, { channel: event.channel, offset: event.offset, hue });
     row.toggleAttribute('data-own', isOwn(event));
     row.toggleAttribute('data-replayed', replayed);
-    const time = timeCell(at, replayed ? 'From the log: sent earlier, arrived here now' : 'Arrived');
+    const time = timeCell(at, replayed ? 'From the history: published earlier, received at this time' : 'Received at this time');
     row.append(make('span', 'offset', event.offset), make('span', 'event-channel', event.channel), fromCell(event), payloadCell(event, pretty), time);
     return row;
   }
@@ -147,15 +152,15 @@ export function buildEventList({ isOwn, drawn }) {
     note.row = row;
     row.dataset.kind = kind;
     if (channel) Object.assign(row.dataset, { note: channel, hue });
-    row.append(make('span', 'words', text));
+    row.append(make('span', 'note-text', text));
     if (at) row.append(timeCell(at, ''));
     return row;
   }
 
-  // ---- reading ----
+  // ---- scrolling ----
 
   function scrollToEnd() {
-    roll.scrollTop = roll.scrollHeight;
+    scroller.scrollTop = scroller.scrollHeight;
   }
 
   function follow() {
@@ -164,24 +169,24 @@ export function buildEventList({ isOwn, drawn }) {
     schedule();
   }
 
-  roll.addEventListener('scroll', () => {
-    following = roll.scrollHeight - roll.scrollTop - roll.clientHeight < END_MARGIN;
-    if (following && arrived.length) schedule();
+  scroller.addEventListener('scroll', () => {
+    following = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < END_MARGIN_PX;
+    if (following && queue.length) schedule();
   }, { passive: true });
 
-  // The keyboard of a phone, or a growing message, takes room away: who was at the end stays there.
-  new ResizeObserver(() => { if (following) scrollToEnd(); }).observe(roll);
+  // Stay at the end when the keyboard of a phone or a growing message makes the list smaller.
+  new ResizeObserver(() => { if (following) scrollToEnd(); }).observe(scroller);
 
   byId('new-events').addEventListener('click', () => {
-    roll.focus({ preventScroll: true }); // the button is about to go, and would take the focus with it
+    scroller.focus({ preventScroll: true }); // the button is about to disappear together with its focus
     follow();
   });
 
   function clear() {
     list.replaceChildren();
-    arrived = [];
+    queue = [];
     dropped = 0;
-    gatherings.clear();
+    presenceNotes.clear();
     follow();
   }
 
@@ -199,57 +204,57 @@ export function buildEventList({ isOwn, drawn }) {
     });
   }
 
-  // ---- for those who listen instead of looking: a sentence now and then, not every event ----
+  // ---- screen readers: a summary at intervals instead of every event ----
 
-  let unspoken = 0;
+  let unannounced = 0;
   let latest;
   let announcing;
-  function tellLater(event) {
-    unspoken += 1;
+  function announceLater(event) {
+    unannounced += 1;
     latest = event;
     announcing ??= setTimeout(() => {
-      const said = typeof latest.data === 'string' ? latest.data : JSON.stringify(latest.data);
-      announce(`${plural(unspoken, 'new event')}. ${latest.from} on ${latest.channel}: ${said.slice(0, SAID_AT_MOST)}`);
+      const text = typeof latest.data === 'string' ? latest.data : JSON.stringify(latest.data);
+      announce(`${plural(unannounced, 'new event')}. ${latest.from} on ${latest.channel}: ${text.slice(0, MAX_ANNOUNCED_CHARACTERS)}`);
       announcing = undefined;
-      unspoken = 0;
-    }, ANNOUNCE_EVERY);
+      unannounced = 0;
+    }, ANNOUNCE_INTERVAL_MS);
   }
 
   return {
     follow,
-    /** Nothing has been seen yet: what comes now is about something else. */
-    begin() {
-      seen = lost = passed = 0;
+    /** Starts an empty list, for another channel. */
+    reset() {
+      seen = lost = skipped = 0;
       clear();
-      teachLater();
+      showEmptyStateLater();
     },
     event(event, { hue, head }) {
-      gatherings.clear();
+      presenceNotes.clear();
       const replayed = event.offset <= head;
       seen += 1;
       add({ event, hue, replayed });
-      if (!replayed && !isOwn(event)) tellLater(event);
+      if (!replayed && !isOwn(event)) announceLater(event);
     },
     note(kind, text, channel) {
-      gatherings.clear();
+      presenceNotes.clear();
       add({ kind, text, hue: channel?.hue, channel: channel?.name });
     },
     gap(gap, channel) {
-      if (gap.last) lost += gap.last - gap.first + 1; // how many an old epoch still had, nobody knows
+      if (gap.last) lost += gap.last - gap.first + 1; // the number is unknown if the epoch has changed
       this.note('lost', describeGap(gap), channel);
     },
-    /** All who come, or go, between two events are one line: after a restart everybody does. */
+    /** Adds a join or leave. Several in a short time share a note: after a restart, all members join again. */
     presence(kind, { name, hue }, nick) {
       const key = `${kind} ${name}`;
-      const note = gatherings.get(key);
-      if (!note) {
-        gatherings.set(key, add({ kind, channel: name, hue, nicks: [nick], count: 1, text: describePresence(kind, name, [nick], 1) }));
+      const note = presenceNotes.get(key);
+      if (!note || Date.now() - note.at > PRESENCE_NOTE_MS) {
+        presenceNotes.set(key, add({ kind, channel: name, hue, nicks: [nick], count: 1, text: describePresence(kind, name, [nick], 1) }));
         return;
       }
       note.count += 1;
-      if (note.nicks.length < NICKS_TOLD) note.nicks.push(nick);
+      if (note.nicks.length < MAX_NICKS) note.nicks.push(nick);
       note.text = describePresence(kind, name, note.nicks, note.count);
-      if (note.row) note.row.querySelector('.words').textContent = note.text;
+      if (note.row) note.row.querySelector('.note-text').textContent = note.text;
     },
   };
 }

@@ -1,21 +1,21 @@
-/** What the page says and reads, without a browser: addresses, names, payloads, sentences. No document is touched here. */
+/** Parses and formats text of the page: URL hashes, names, tokens, payloads and messages for people. Uses no DOM. */
 
-/** Channels on one page: the server has its own limit, this one keeps a pasted address from opening thousands. */
+/** Maximum number of channels on one page, so that a pasted URL cannot open thousands. The server has its own limit. */
 export const CHANNELS_LIMIT = 32;
 
-/** Nesting drawn: deeper JSON is somebody's test of our stack. */
+/** Maximum depth of JSON that is drawn, so that recursion cannot exhaust the stack. */
 const DEPTH_SHOWN = 60;
 
-/** The longest names, in bytes of UTF-8, as the protocol has them. */
+/** Maximum length of names in bytes of UTF-8, as defined by the protocol. */
 export const CHANNEL_BYTES = 200;
 export const NAME_BYTES = 64;
 export const NICK_BYTES = 32;
 
-/** Before a nick that nobody has vouched for. */
+/** The prefix of nicks that no token verifies. */
 export const UNVERIFIED = '~';
-export const UNVERIFIED_HINT = 'The ~ stands before a name that somebody has only chosen. Without it, a token proves the name.';
+export const UNVERIFIED_HINT = '~ marks an unverified name. Names without it are verified by a token.';
 
-/** A JSON Web Token in an address, `#token=eyJ…` or `#kitchen,garden,token=eyJ…`, is no channel. */
+/** A JSON Web Token in a URL, `#token=eyJ…` or `#kitchen,garden,token=eyJ…`. */
 const TOKEN_PART = /^token=([\w-]+\.[\w-]+\.[\w-]*)$/;
 
 function partsOf(hash) {
@@ -30,14 +30,14 @@ export function withoutToken(hash) {
   return `#${partsOf(hash).filter((part) => !TOKEN_PART.test(part)).join(',')}`;
 }
 
-/** The channels in an address like `#kitchen,garden`. */
+/** Returns the channels of a URL hash such as `#kitchen,garden`. */
 export function readHash(hash) {
   const parts = partsOf(withoutToken(hash));
   const names = parts.map((part) => {
     try {
       return decodeURIComponent(part);
     } catch {
-      return part; // a lone % somebody typed
+      return part; // contains an invalid % sequence
     }
   });
   return [...new Set(names)].filter((name) => !nameError(name, CHANNEL_BYTES)).slice(0, CHANNELS_LIMIT);
@@ -47,34 +47,34 @@ export function writeHash(names) {
   return `#${names.map(encodeURIComponent).join(',')}`;
 }
 
-/** As the bridge has it (core/names.py): with these, two different names look the same. */
+/** Invisible characters, which make different names look the same. The server rejects them (pubsub/names.py). */
 const INVISIBLE = /[\p{Cf}\p{Default_Ignorable_Code_Point}\u2800]/u;
 
-/** What is wrong with a name, in words for the person who typed it; an empty string if nothing is. */
+/** Returns an error message for an invalid name, otherwise an empty string. */
 export function nameError(name, bytes) {
-  if (!name) return 'Type a name first.';
-  if (/[\s\p{Cc}]/u.test(name)) return 'No spaces, please.';
+  if (!name) return 'Enter a name first.';
+  if (/[\s\p{Cc}]/u.test(name)) return 'Names can’t contain spaces.';
   const invisible = name.match(INVISIBLE);
-  if (invisible) return `There is an invisible character in it: U+${invisible[0].codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}.`;
+  if (invisible) return `Names can’t contain the invisible character U+${invisible[0].codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}.`;
   const reserved = name.match(/[*>#+?]/);
-  if (reserved) return `No “${reserved[0]}”, please: * > # + ? are kept for patterns.`;
-  if (new TextEncoder().encode(name).length > bytes) return `That is longer than ${bytes} bytes.`;
+  if (reserved) return `Names can’t contain “${reserved[0]}”: * > # + ? are reserved for patterns.`;
+  if (new TextEncoder().encode(name).length > bytes) return `Too long: the maximum is ${bytes} bytes.`;
   return '';
 }
 
-/** A token as it was meant: terminals break long lines, and people copy what stood before it. */
+/** Cleans up a pasted token: removes line breaks of a terminal and a command or scheme in front of it. */
 export function readToken(text) {
   return text.replace(/^\s*(AUTH|Bearer|token=)/i, '').replace(/[\s"']/g, '');
 }
 
-/** What can be seen to be wrong with a token without its key; an empty string if nothing is. */
+/** Returns an error message if a text cannot be a token, otherwise an empty string. */
 export function tokenError(token) {
   if (!token) return 'Paste a token first.';
-  if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) return 'That is no token: it has three parts of letters and digits, with dots between.';
+  if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) return 'That doesn’t look like a token (three parts separated by dots).';
   return '';
 }
 
-/** How a typed payload is sent if nobody chooses: as the line dialect does it, white space before it aside. */
+/** Detects whether a typed payload is JSON, as the line protocol does, but ignores leading white space. */
 export function readPayload(text) {
   if (!/^\s*[{["]/.test(text)) return { json: false, beginsLikeJson: false };
   try {
@@ -85,7 +85,7 @@ export function readPayload(text) {
 }
 
 /**
- * JSON as [kind, text] pairs for colouring, at most `budget` characters.
+ * Splits JSON into [kind, text] pairs for colouring, up to `budget` characters.
  * @returns {{tokens: [string, string][], cut: boolean}}
  */
 export function jsonTokens(value, pretty, budget) {
@@ -130,66 +130,69 @@ export function plural(count, one, many = `${one}s`) {
   return `${count.toLocaleString('en')} ${count === 1 ? one : many}`;
 }
 
-/** A gap as a sentence. */
 export function describeGap({ channel, reason, first, last }) {
   if (reason === 'log') {
-    const range = first === last ? `event ${first}` : `events ${first} to ${last}`;
-    return `Lost on ${channel}: ${range}. The bridge no longer keeps ${first === last ? 'it' : 'them'}.`;
+    const range = first === last ? first : `${first}–${last}`;
+    return `Missed ${plural(last - first + 1, 'event')} on ${channel} (${range}): no longer in the history.`;
   }
-  const seen = first > 1 ? `what came after event ${first - 1}` : 'what came earlier';
-  return `${channel} was begun anew: its numbers start over, and ${seen} may be missing.`;
+  const missing = first > 1 ? `events after ${first - 1}` : 'earlier events';
+  return `${channel} was restarted: offsets begin again, and ${missing} may be missing.`;
 }
 
-/** Who came or went, as a sentence; `nicks` may be fewer than `count`. */
+/** Describes `count` joins or leaves, of which the first have `nicks`. */
 export function describePresence(kind, channel, nicks, count) {
-  const others = count - nicks.length;
-  const names = others ? [...nicks, plural(others, 'other')] : nicks;
+  const more = count - nicks.length;
+  const names = more ? [...nicks, `${more.toLocaleString('en')} more`] : nicks;
   const list = names.length > 1 ? `${names.slice(0, -1).join(', ')} and ${names.at(-1)}` : names[0];
   return `${list} ${kind === 'join' ? 'joined' : 'left'} ${channel}`;
 }
 
 export function describeError({ code, message }) {
-  if (code === 'disconnected') return 'The connection broke before the answer came. It may or may not have been published.';
-  if (code === 'queue-full') return 'Too much is waiting to be sent already. Try again when the connection is back.';
+  if (code === 'disconnected') return 'The connection was lost before the reply. The event may or may not have been published.';
+  if (code === 'queue-full') return 'Too many messages are queued. Try again when you are connected.';
   return `${message} (${code})`;
 }
 
-/** Whether the bridge said that it is not allowed: for want of a token, or to whom one is. */
+/** True for errors about missing rights. */
 export function isAccessError({ code }) {
   return code === 'unauthorized' || code === 'forbidden';
 }
 
-/** What may not be done, in words; `way` is 'read' or 'publish on', `name` one's own where it is proved. */
-export function describeAccessError(way, channel, code, name = '') {
-  if (code === 'unauthorized') return `It takes a token to ${way} ${channel}.`;
-  return `${name ? `As ${name}, you` : 'You'} may not ${way} ${channel}.`;
+/** @param {'read' | 'publish on'} action @param {string} name the verified name of the user, or an empty string */
+export function describeAccessError(action, channel, code, name = '') {
+  if (code === 'unauthorized') return `A token is required to ${action} ${channel}.`;
+  return `${name ? `As ${name}, you` : 'You'} can’t ${action} ${channel}.`;
 }
 
-/** Who one is to others, where the bridge cares. */
 export function describeIdentity(nick, id) {
-  if (nick.startsWith(UNVERIFIED)) return `Others see you as ${nick}. The ${UNVERIFIED} says that no token proves it.`;
-  return nick === id ? `Others see you as ${nick}.` : `You are ${nick}, and others can rely on it.`;
+  if (nick.startsWith(UNVERIFIED)) return `Other people see you as ${nick}. ${UNVERIFIED} marks an unverified name.`;
+  return nick === id ? `Other people see you as ${nick}.` : `Verified as ${nick}.`;
 }
 
-/** How long a token lasts; `seconds` is undefined where it has no end. */
+/** Describes the lifetime of a token. `seconds` is undefined if it never expires. */
 export function describeTimeLeft(seconds) {
-  if (seconds === undefined) return 'The bridge has taken it. It does not run out.';
+  if (seconds === undefined) return 'Accepted. Never expires.';
   const units = [[86_400, 'day'], [3600, 'hour'], [60, 'minute']];
   const [size, name] = units.find(([one]) => seconds >= 2 * one) ?? units.at(-1);
   const count = Math.floor(seconds / size);
-  return `The bridge has taken it. It runs out in ${count < 1 ? 'less than a minute' : plural(count, name)}.`;
+  return `Accepted. Expires in ${count < 1 ? 'less than a minute' : plural(count, name)}.`;
+}
+
+/** Turns a message of the server into a sentence: `the server is shutting down` becomes `The server is shutting down.` */
+export function toSentence(text) {
+  return text && text[0].toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? '' : '.');
 }
 
 export function clockTime(date) {
   return [date.getHours(), date.getMinutes(), date.getSeconds()].map((part) => String(part).padStart(2, '0')).join(':');
 }
 
-/** Why a text is not JSON; an empty string if it is. */
+/** Returns an error message if a text is not JSON, otherwise an empty string. */
 export function jsonError(text) {
   try {
     JSON.parse(text);
     return '';
   } catch (error) {
-    return `Not JSON: ${error.message}`;
+    return `Not valid JSON: ${error.message}`;
   }
 }

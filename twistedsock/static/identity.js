@@ -1,18 +1,18 @@
 /**
- * Who one is: the name one takes, and the token that proves one, where the bridge asks. The token stays in this tab's
- * memory; neither the address, nor what the browser remembers for longer, nor the document ever holds it.
+ * The name of the user and the token that verifies it. The token is kept in the storage of this tab only: never in the URL,
+ * in permanent storage or in the document.
  */
 
 import { announce, byId, memory, showFieldError, tabMemory } from './dom.js';
 import {
-  describeError, describeIdentity, describeTimeLeft, nameError, NICK_BYTES, readToken, tokenError, tokenInHash, UNVERIFIED,
-  UNVERIFIED_HINT, withoutToken,
+  describeError, describeIdentity, describeTimeLeft, nameError, NICK_BYTES, readToken, tokenError, tokenInHash,
+  toSentence, UNVERIFIED, UNVERIFIED_HINT, withoutToken,
 } from './format.js';
 
-/** Milliseconds between two looks at how long the token lasts; it is told in minutes. */
-const LOOK_EVERY = 5000;
+/** The remaining lifetime is shown in minutes, so this is often enough. */
+const REFRESH_INTERVAL_MS = 5000;
 
-/** What `connect` shows with each connection; undefined where there is none. */
+/** Returns the token to use for new connections, or undefined. */
 export function currentToken() {
   return tabMemory.get('token') ?? undefined;
 }
@@ -20,218 +20,222 @@ export function currentToken() {
 /**
  * @param {object} page
  * @param {import('./sockbridge.js').Client} page.client
- * @param {() => void} page.renamed others see us under another name
- * @param {() => void} page.accepted the bridge has taken a token: more may be allowed than before
+ * @param {() => void} page.renamed called when other people see another name
+ * @param {() => void} page.accepted called when the server has accepted a token, which can grant more rights
  */
 export function buildIdentity({ client, renamed, accepted }) {
-  let asked = false; // whether the bridge wants to know who people are
-  let seenAs = '';
-  let chosen = '';
-  let taken = false; // whether the bridge has looked at what we hold
-  let proved; // the nick that it gave us
-  let runsOutAt; // by the clock of the wall, as a sleeping computer must not stretch it
-  let pending; // typed while there was no connection
-  let offered = false; // the field holds what came with the address
+  let tokenWanted = false; // true if the server uses tokens
+  let visibleName = '';
+  let chosenName = '';
+  let verifiedName; // from the token
+  let authenticated = false; // true if the server has accepted the current token
+  let expiresAt; // wall-clock time, which continues while the computer sleeps
+  let pendingToken; // entered while disconnected
+  let fromUrl = false; // true while the field contains a token from the URL
+  let rejected = false; // true if the server has rejected the stored token
 
   // ---- the name ----
 
-  async function takeNick(nick) {
-    const fault = nameError(nick, NICK_BYTES);
-    showFieldError('nick', fault);
-    if (fault) return;
+  async function setName(name) {
+    const invalid = nameError(name, NICK_BYTES);
+    showFieldError('nick', invalid);
+    if (invalid) return;
     try {
-      const shown = await client.nick(nick);
-      if (nick !== proved) memory.set('nick', nick); // that one comes with the token
-      chosen = nick;
-      isSeenAs(shown);
+      const nick = await client.nick(name);
+      if (name !== verifiedName) memory.set('nick', name);
+      chosenName = name;
+      showName(nick);
       renamed();
       byId('nick-set').textContent = 'Set ✓';
       setTimeout(() => { byId('nick-set').textContent = 'Set'; }, 1500);
     } catch (error) {
-      if (error.code !== 'disconnected') showFieldError('nick', describeError(error)); // after a break the client gives it again
+      if (error.code !== 'disconnected') showFieldError('nick', describeError(error)); // the client sends it again on reconnect
     }
   }
 
   byId('nick-form').addEventListener('submit', (event) => {
     event.preventDefault();
-    takeNick(byId('nick').value.trim());
+    setName(byId('nick').value.trim());
   });
 
-  function isSeenAs(nick) {
-    seenAs = nick;
-    // Where nobody asks, people are called what they call themselves.
-    if (nick !== chosen && nick.startsWith(UNVERIFIED)) asked = true;
+  function showName(nick) {
+    visibleName = nick;
+    // Servers without tokens do not mark names.
+    if (nick !== chosenName && nick.startsWith(UNVERIFIED)) tokenWanted = true;
     show();
   }
 
-  /** Who needs no token, because of a cookie or a certificate, is not asked for one, and yet is somebody. */
-  function isSomebody() {
-    return seenAs !== client.peer?.id && seenAs !== chosen;
+  /** True if the server knows the user by other means, for example a cookie or a client certificate. */
+  function isKnown() {
+    return visibleName !== client.peer?.id && visibleName !== chosenName;
   }
 
   // ---- the token ----
 
-  async function present(typed) {
-    const token = readToken(typed);
-    const fault = tokenError(token);
-    showFieldError('token', fault);
-    if (fault) return;
+  async function signIn(text) {
+    const token = readToken(text);
+    const invalid = tokenError(token);
+    showFieldError('token', invalid);
+    if (invalid) return;
     if (client.state === 'closed') {
       tabMemory.set('token', token);
       location.reload();
       return;
     }
     if (client.state !== 'open') {
-      pending = token;
+      pendingToken = token;
       client.retry();
       return;
     }
     try {
       const identity = await client.authenticate(token);
       tabMemory.set('token', token);
-      hide();
-      isProved(identity);
+      hideForm();
+      showVerified(identity);
       renamed();
-      announce(`The bridge has taken your token. You are ${identity.nick}.`);
+      announce(`Token accepted. You are ${identity.nick}.`);
       accepted();
     } catch (error) {
-      const broken = error.code === 'disconnected' || error.code === 'closed';
-      showFieldError('token', broken ? 'The connection broke before the bridge had looked at it. Try again.' : notTaken(error));
+      const lost = error.code === 'disconnected' || error.code === 'closed';
+      showFieldError('token', lost ? 'The connection was lost before the reply. Try again.' : describeRejection(error));
     }
   }
 
-  function isProved({ nick, expires }) {
-    asked = taken = true;
-    proved = undefined;
-    runsOutAt = expires === undefined ? undefined : Date.now() + 1000 * expires;
-    if (nick !== client.peer?.id) { // else it is nobody that others could be told
-      proved = nick;
+  function showVerified({ nick, expires }) {
+    tokenWanted = authenticated = true;
+    rejected = false;
+    verifiedName = undefined;
+    expiresAt = expires === undefined ? undefined : Date.now() + 1000 * expires;
+    if (nick !== client.peer?.id) { // otherwise the token contains no name
+      verifiedName = nick;
       byId('nick').value = nick;
-      client.nick(nick).catch(() => {}); // and so after each break
+      client.nick(nick).catch(() => {}); // keeps the name after each reconnection
     }
-    isSeenAs(nick);
+    showName(nick);
   }
 
-  /** The bridge does not take what we hold: go on without it, as far as one may. */
-  function drop(error) {
-    const over = runsOutAt !== undefined && runsOutAt <= Date.now();
+  /** The server has rejected the stored token: continue without it. */
+  function dropToken(error) {
+    const expired = expiresAt !== undefined && expiresAt <= Date.now();
     tabMemory.remove('token');
-    runsOutAt = proved = undefined;
-    taken = false;
-    asked = true;
-    open();
-    showFieldError('token', over ? 'Your token has run out. Enter another one.' : notTaken(error));
+    chosenName = verifiedName ?? chosenName; // the client keeps the name, but it is no longer verified
+    expiresAt = verifiedName = undefined;
+    authenticated = false;
+    rejected = true;
+    tokenWanted = expired; // a restarted server can do without tokens; otherwise it rejects something else, too
+    showForm();
+    showFieldError('token', expired ? 'Your token has expired. Enter another one.' : describeRejection(error));
     show();
-    queueMicrotask(() => client.retry()); // when it has noticed that it is not connected
+    queueMicrotask(() => client.retry()); // after the client has entered the state `waiting`
   }
 
-  function notTaken({ message }) {
-    return `The bridge did not take it: ${message}.`;
+  function describeRejection({ message }) {
+    return `Token rejected: ${toSentence(message)}`;
   }
 
   byId('token-form').addEventListener('submit', (event) => {
     event.preventDefault();
-    present(byId('token').value);
+    signIn(byId('token').value);
   });
 
   byId('token-change').addEventListener('click', () => {
-    open();
+    showForm();
     byId('token').focus();
   });
 
   byId('token-sign-out').addEventListener('click', () => {
     tabMemory.remove('token');
-    location.reload(); // what it let one read goes, too
+    location.reload(); // removes the events that the token gave access to
   });
 
-  function open() {
+  function showForm() {
     byId('token-form').hidden = false;
   }
 
-  function hide() {
+  function hideForm() {
     byId('token').value = '';
     byId('token-form').hidden = true;
-    offered = false;
+    fromUrl = false;
   }
 
   byId('token').addEventListener('input', () => {
-    offered = false;
+    fromUrl = false;
     showFieldError('token', '');
     show();
   });
 
-  // ---- what is shown of both ----
+  // ---- display ----
 
   function show() {
-    const held = Boolean(currentToken());
-    byId('token-block').hidden = !asked && !held;
-    byId('token-actions').hidden = !held;
-    byId('token-help').hidden = held;
-    if (!held) open();
-    byId('token-state').textContent = tokenState(held);
-    byId('identity').textContent = seenAs && (asked || isSomebody()) ? describeIdentity(seenAs, client.peer?.id) : '';
-    byId('identity').title = seenAs.startsWith(UNVERIFIED) ? UNVERIFIED_HINT : '';
+    const hasToken = Boolean(currentToken());
+    byId('token-block').hidden = !tokenWanted && !hasToken && !rejected;
+    byId('token-actions').hidden = !hasToken;
+    byId('token-help').hidden = hasToken || !tokenWanted;
+    if (!hasToken) showForm();
+    byId('token-state').textContent = describeToken(hasToken);
+    byId('identity').textContent = visibleName && (tokenWanted || isKnown()) ? describeIdentity(visibleName, client.peer?.id) : '';
+    byId('identity').title = visibleName.startsWith(UNVERIFIED) ? UNVERIFIED_HINT : '';
   }
 
-  function tokenState(held) {
-    if (offered) return 'A token came with the address of this page. Use it if you know who made the link.';
-    if (!held || !taken) return '';
-    return describeTimeLeft(runsOutAt === undefined ? undefined : (runsOutAt - Date.now()) / 1000);
+  function describeToken(hasToken) {
+    if (fromUrl) return 'The link to this page contains a token. Sign in with it only if you trust the link.';
+    if (!hasToken || !authenticated) return '';
+    return describeTimeLeft(expiresAt === undefined ? undefined : (expiresAt - Date.now()) / 1000);
   }
 
-  setInterval(() => { if (runsOutAt !== undefined) show(); }, LOOK_EVERY);
+  setInterval(() => { if (expiresAt !== undefined) show(); }, REFRESH_INTERVAL_MS);
 
   client.addEventListener('open', ({ detail }) => {
-    if (detail.nick !== undefined) isProved(detail);
-    client.info().then(({ peer }) => isSeenAs(peer.nick), () => {});
-    if (pending) present(pending);
-    pending = undefined;
+    if (detail.nick !== undefined) showVerified(detail);
+    client.info().then(({ peer }) => showName(peer.nick), () => {});
+    if (pendingToken) signIn(pendingToken);
+    pendingToken = undefined;
   });
 
-  client.addEventListener('error', ({ detail }) => { if (isAboutToken(detail)) drop(detail); });
+  client.addEventListener('error', ({ detail }) => { if (isTokenRejection(detail)) dropToken(detail); });
 
-  /** Whether an error says that the token was refused with which we came. */
-  function isAboutToken({ code }) {
+  /** True if an error rejects the token sent with the connection. */
+  function isTokenRejection({ code }) {
     return code === 'unauthorized' && client.state === 'connecting';
   }
 
-  /** One that came with the address goes into the field, for people to decide on: a stranger may have made the link. */
-  function takeFromAddress() {
+  /** Moves a token from the URL into the field. The user decides about it, because anyone can create such a link. */
+  function readUrl() {
     const token = tokenInHash(location.hash);
     if (!token) return;
     history.replaceState(null, '', withoutToken(location.hash));
-    asked = offered = true;
+    tokenWanted = fromUrl = true;
     show();
-    open();
+    showForm();
     byId('token').value = token;
     showFieldError('token', '');
   }
 
-  if (currentToken()) hide();
+  if (currentToken()) hideForm();
   show();
 
   return {
-    isAboutToken,
-    takeFromAddress,
-    /** The name that the bridge vouches for, or an empty string. */
-    get provedName() { return proved ?? (isSomebody() && !seenAs.startsWith(UNVERIFIED) ? seenAs : ''); },
-    get holdsToken() { return Boolean(currentToken()); },
-    /** The bridge wants to know who we are. */
-    isAsked() {
-      asked = true;
+    isTokenRejection,
+    readUrl,
+    /** The name that the server has verified, or an empty string. */
+    get verifiedName() { return verifiedName ?? (isKnown() && !visibleName.startsWith(UNVERIFIED) ? visibleName : ''); },
+    get hasToken() { return Boolean(currentToken()); },
+    /** Called when the server requires a token. */
+    requestToken() {
+      tokenWanted = true;
       show();
     },
-    /** The token is about to run out. */
-    runsOut() {
-      open();
-      announce('Your token runs out in a minute.');
+    /** Called a minute before the token expires. */
+    warnOfExpiry() {
+      showForm();
+      announce('Your token expires in a minute.');
     },
-    /** The name of the last time, unless the token gives another one. */
-    begin() {
+    /** Restores the name of the last visit, unless the token contains one. */
+    restoreName() {
       const nick = memory.get('nick');
       if (!nick || currentToken()) return;
       byId('nick').value = nick;
-      takeNick(nick);
+      setName(nick);
     },
   };
 }

@@ -1,21 +1,21 @@
-/** Where a terminal or a program reaches the bridge's line ports, as /bridge.json lists them. No document is touched here. */
+/** Finds the line port that a terminal can reach, from the list in /bridge.json. Uses no DOM. */
 
-/** What a shell obeys. Lines that are copied to be typed into telnet end in a shell if telnet does not run, or any longer. */
+/** Characters with a special meaning in shells. Commands copied for telnet are typed into a shell if telnet is not running. */
 export const SHELL_SPECIAL = /[!"$&'()<>;[\\\]^`{|}~]/;
 
-/** A word as a shell takes it for itself. */
+/** Quotes a word for a shell, if necessary. */
 export const shellQuote = (text) => (/^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 const withoutBrackets = (host) => host.replace(/[[\]]/g, '');
 
 const isLoopback = (host) => /^(.+\.)?localhost$|^(::ffff:)?127\.[\d.]+$|^::1$/i.test(withoutBrackets(host));
 
-/** A browser on another machine, as behind a proxy, reaches neither the bridge's loopback interface nor its Unix sockets. */
+/** A browser on another machine cannot reach the loopback interface or a Unix socket of the server. */
 function isReachable({ kind, host }, pageHost) {
   return isLoopback(pageHost) || (kind !== 'unix' && !isLoopback(host ?? ''));
 }
 
-/** The line endpoint that is the easiest to reach for a browser that opened a page at `pageHost`; undefined if there is none. */
+/** Returns the most convenient line endpoint for a browser that opened a page at `pageHost`, or undefined. */
 export function lineEndpointOf(lines, pageHost) {
   const reachable = lines.filter((line) => isReachable(line, pageHost));
   const endpoint = ['tcp', 'ssl', 'unix'].map((wanted) => reachable.find(({ kind }) => kind === wanted)).find(Boolean);
@@ -24,15 +24,14 @@ export function lineEndpointOf(lines, pageHost) {
   return { ...endpoint, host: withoutBrackets(anywhere ? pageHost : endpoint.host) };
 }
 
-/** Why `lineEndpointOf` found none. */
+/** Explains why `lineEndpointOf` returned undefined. */
 export function describeNoEndpoint(lines) {
-  return lines.length ? 'The line port of this bridge accepts connections from its own machine only.' : 'This bridge has no line port open.';
+  return lines.length ? 'The line port of this server only accepts connections from the same machine.' : 'This server has no line port.';
 }
 
-/** Host and port in one word. */
 export const hostAndPort = ({ host, port }) => (host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`);
 
-/** The command with which a person opens an endpoint in a terminal. */
+/** Returns the shell command that connects a terminal to an endpoint. */
 export function terminalCommand(endpoint) {
   const { kind, host, port, path } = endpoint;
   if (kind === 'unix') return `nc -U ${shellQuote(path)}`;
@@ -40,11 +39,12 @@ export function terminalCommand(endpoint) {
 }
 
 /**
- * What to type to read `channel` and to publish on it, after a token if one is needed; undefined if no line endpoint is
- * reachable, or a shell would obey the channel's name. Before /bridge.json is known, the usual port is assumed.
+ * Returns the lines to type to subscribe to `channel` and publish on it, with authentication if needed. Returns undefined
+ * if no line endpoint is reachable or the name of the channel has a special meaning in shells. Assumes the default port
+ * until /bridge.json is loaded.
  */
-export function terminalCommands(bridge, pageHost, channel, withToken = false) {
+export function terminalCommands(server, pageHost, channel, withToken = false) {
   if (SHELL_SPECIAL.test(channel)) return undefined;
-  const endpoint = lineEndpointOf(bridge ? bridge.lines ?? [] : [{ kind: 'tcp', host: pageHost, port: 8081 }], pageHost);
+  const endpoint = lineEndpointOf(server ? server.lines ?? [] : [{ kind: 'tcp', host: pageHost, port: 8081 }], pageHost);
   return endpoint && [terminalCommand(endpoint), ...(withToken ? ['AUTH your-token'] : []), `SUB ${channel}`, `PUB ${channel} 21.5`];
 }

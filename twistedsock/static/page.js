@@ -1,70 +1,70 @@
 /**
- * The page at `/`: the channels and who is on them. The connection is connection-bar.js, events are event-list.js, writing is composer.js,
- * who one is oneself is identity.js.
+ * The page at `/`: the list of channels and their members. connection-bar.js shows the connection, event-list.js the
+ * events, composer.js publishes, and identity.js handles the name and the token.
  */
 
 import { buildComposer } from './composer.js';
+import { buildConnectionBar } from './connection-bar.js';
 import { copyFrom } from './copy.js';
 import { byId, make, makeButton, memory, showFieldError } from './dom.js';
-import { describeNoEndpoint, SHELL_SPECIAL, terminalCommands } from './line-endpoints.js';
 import { buildEventList, ROWS_SHOWN } from './event-list.js';
-import { connect } from './sockbridge.js';
-import { buildIdentity, currentToken } from './identity.js';
-import { buildConnectionBar } from './connection-bar.js';
 import {
-  CHANNEL_BYTES, CHANNELS_LIMIT, describeError, describeAccessError, isAccessError, nameError, plural, readHash, UNVERIFIED,
-  UNVERIFIED_HINT, writeHash,
+  CHANNEL_BYTES, CHANNELS_LIMIT, describeAccessError, describeError, isAccessError, nameError, plural, readHash,
+  toSentence, UNVERIFIED, UNVERIFIED_HINT, writeHash,
 } from './format.js';
+import { buildIdentity, currentToken } from './identity.js';
+import { describeNoEndpoint, SHELL_SPECIAL, terminalCommands } from './line-endpoints.js';
+import { connect } from './sockbridge.js';
 
-/** Events asked for when a channel is opened: two screens of context. */
+/** Events of the history that are shown when a channel is opened: two screens. */
 const LAST_EVENTS = 50;
 
-/** Names listed per channel; the rest is counted. */
+/** Maximum number of names listed per channel. The others are counted. */
 const MEMBERS_SHOWN = 24;
 
-/** Names remembered per channel: joins and leaves keep the count right in any room a person can read. */
-const MEMBERS_KEPT = 2000;
+/** Maximum number of members stored per channel. */
+const MAX_MEMBERS = 2000;
 
-/** Milliseconds between two questions for who is there, when senders are not on the list: they may never be. */
-const MEMBERS_EVERY = 5000;
+/** Minimum interval between two requests for the members because of unknown senders, which may never be members. */
+const MEMBERS_INTERVAL_MS = 5000;
 
-/** Colours that tell channels apart; page.css defines as many. */
-const HUES = 6;
+/** Number of channel colours; base.css defines them. */
+const COLOURS = 6;
 
 /**
  * @typedef {object} OpenChannel
  * @property {string} name
  * @property {number} hue
- * @property {number} head the head when it was last subscribed: what comes up to it was said before
+ * @property {number} head the newest offset when the subscription was confirmed; events up to it are replayed
  * @property {Map<string, string>} members id -> nick
- * @property {number} more members beyond those kept
- * @property {number} askedAt when the members were last asked for
- * @property {number} [askTimer] until they are asked for again
- * @property {string} refusal the code with which we may not read it, or an empty string
+ * @property {number} more number of members beyond those stored
+ * @property {number} membersLoadedAt
+ * @property {number} [membersTimer] until the members are loaded again
+ * @property {string} accessError the code with which the server rejected the subscription, or an empty string
  * @property {import('./sockbridge.js').Subscription} subscription
  */
 
-/** The policy ends a connection that brought no token, or a wrong one (RFC 6455 section 7.4.1). */
-const POLICY = 1008;
+/** The server closes connections with this code if the policy rejects them (RFC 6455 section 7.4.1). */
+const POLICY_VIOLATION = 1008;
 
 const client = connect('/ws', { token: currentToken });
 /** @type {Map<string, OpenChannel>} */
 const channels = new Map();
-/** Keys of what was sent from here; as many as can be on the sheet. */
+/** Keys of the events published here, as many as the list can show. */
 const ownEvents = new Set();
-/** What the server tells of itself; undefined until it has, and where it does not. */
-let bridge;
-/** How many channels still have to say what they missed in an outage, and what they said. */
-let resumption = { awaited: 0, missed: false };
+/** The content of /bridge.json; undefined until it is loaded, or if it is not available. */
+let server;
+/** Number of channels that have not been resumed after an outage, and whether any events were missed. */
+let recovery = { awaited: 0, missed: false };
 
 const identity = buildIdentity({
   client,
   renamed() {
-    for (const channel of channels.values()) if (!channel.refusal) askMembers(channel);
+    for (const channel of channels.values()) if (!channel.accessError) loadMembers(channel);
   },
   accepted() {
     showFieldError('message', '');
-    listenAgain();
+    resubscribe();
   },
 });
 
@@ -72,7 +72,7 @@ const eventList = buildEventList({
   isOwn: isOwnEvent,
   drawn(events) {
     if (!events.every(isOwnEvent)) connectionBar.pulse('in');
-    lookForStrangers(events);
+    reloadMembersFor(events);
     byId('terminal').hidden = false;
   },
 });
@@ -87,8 +87,8 @@ buildComposer({
   },
   explain(channel, error) {
     if (!isAccessError(error)) return describeError(error);
-    identity.isAsked();
-    return describeAccessError('publish on', channel, error.code, identity.provedName);
+    identity.requestToken();
+    return describeAccessError('publish on', channel, error.code, identity.verifiedName);
   },
 });
 
@@ -116,53 +116,54 @@ client.addEventListener('waiting', () => {
 
 client.addEventListener('open', () => {
   const resuming = [...channels.values()].filter(({ subscription }) => subscription.position !== undefined);
-  resumption = { awaited: resuming.length, missed: false };
-  listenAgain(); // others may be allowed to read here by now
+  recovery = { awaited: resuming.length, missed: false };
+  resubscribe(); // permissions can have changed
 });
 
 client.addEventListener('closed', ({ detail: { code } }) => {
-  if (code === POLICY) identity.isAsked();
+  if (code === POLICY_VIOLATION) identity.requestToken();
 });
 
 client.addEventListener('notice', ({ detail: { text, code } }) => {
-  if (code === 'token-expires') identity.runsOut();
-  eventList.note('notice', code === 'token-expires' ? 'Your token runs out in a minute. Enter another one, and nothing is interrupted.' : text);
+  if (code === 'token-expires') identity.warnOfExpiry();
+  eventList.note('notice', code === 'token-expires' ? 'Your token expires in a minute. Enter another one to continue without interruption.' : toSentence(text));
 });
 
 client.addEventListener('error', ({ detail }) => {
-  if (isAccessError(detail)) identity.isAsked();
-  if (!identity.isAboutToken(detail)) eventList.note('lost', describeError(detail));
+  if (identity.isTokenRejection(detail)) return;
+  if (isAccessError(detail)) identity.requestToken();
+  eventList.note('lost', describeError(detail));
 });
 
 // ---- channels ----
 
 function openChannel(name) {
   const taken = [...channels.values()].map(({ hue }) => hue);
-  const hue = [...Array(HUES).keys()].find((one) => !taken.includes(one)) ?? channels.size % HUES;
+  const hue = [...Array(COLOURS).keys()].find((one) => !taken.includes(one)) ?? channels.size % COLOURS;
   /** @type {OpenChannel} */
-  const channel = { name, hue, head: 0, members: new Map(), more: 0, askedAt: -Infinity, refusal: '' };
+  const channel = { name, hue, head: 0, members: new Map(), more: 0, membersLoadedAt: -Infinity, accessError: '' };
   channels.set(name, channel);
-  listen(channel);
+  subscribe(channel);
 }
 
-/** From the beginning, or from where it had to stop. */
-function listen(channel) {
+/** Subscribes from the start, or resumes. */
+function subscribe(channel) {
   const { position, epoch } = channel.subscription ?? {};
-  channel.subscription?.unsubscribe(); // it has been refused; were it not, events would come twice
+  channel.subscription?.unsubscribe(); // prevents duplicate events
   channel.subscription = client.subscribe(channel.name, (event) => eventList.event(event, channel), {
     ...(position === undefined ? { last: LAST_EVENTS } : { since: position, epoch }),
     presence: true,
     onSubscribed(state) {
-      isRefused(channel, '');
+      setAccessError(channel, '');
       channel.head = state.offset;
-      askMembers(channel);
-      if (state.recovered !== undefined) tellResumed(channel, state);
+      loadMembers(channel);
+      if (state.recovered !== undefined) noteResumed(channel, state);
     },
     onLost(gap) {
       eventList.gap(gap, channel);
     },
     onJoin({ id, nick }) {
-      if (channel.members.size < MEMBERS_KEPT) channel.members.set(id, nick);
+      if (channel.members.size < MAX_MEMBERS) channel.members.set(id, nick);
       showMembers();
       eventList.presence('join', channel, nick);
     },
@@ -173,9 +174,9 @@ function listen(channel) {
     },
     onRefused(error) {
       if (isAccessError(error)) {
-        if (position !== undefined || channel.subscription?.position !== undefined) resumption.awaited -= 1;
-        isRefused(channel, error.code);
-        identity.isAsked();
+        if (position !== undefined || channel.subscription?.position !== undefined) recovery.awaited -= 1;
+        setAccessError(channel, error.code);
+        identity.requestToken();
         return;
       }
       channels.delete(channel.name);
@@ -185,15 +186,15 @@ function listen(channel) {
   });
 }
 
-/** A channel that we may not read stays: we may be allowed to publish there, and to read it with another token. */
-function isRefused(channel, code) {
-  if (channel.refusal === code || channels.get(channel.name) !== channel) return;
-  Object.assign(channel, { refusal: code, members: new Map(), more: 0 });
+/** Channels without read access stay open: the user can be allowed to publish on them, or to read them with another token. */
+function setAccessError(channel, code) {
+  if (channel.accessError === code || channels.get(channel.name) !== channel) return;
+  Object.assign(channel, { accessError: code, members: new Map(), more: 0 });
   showChannels();
 }
 
-function listenAgain() {
-  for (const channel of channels.values()) if (channel.refusal) listen(channel);
+function resubscribe() {
+  for (const channel of channels.values()) if (channel.accessError) subscribe(channel);
 }
 
 function closeChannel(name) {
@@ -201,11 +202,11 @@ function closeChannel(name) {
   channels.delete(name);
 }
 
-function tellResumed(channel, { recovered, missed }) {
-  resumption.awaited -= 1;
-  if (missed || !recovered) resumption.missed = true;
+function noteResumed(channel, { recovered, missed }) {
+  recovery.awaited -= 1;
+  if (missed || !recovered) recovery.missed = true;
   if (recovered && missed) eventList.note('back', `Caught up: ${plural(missed, 'missed event')} on ${channel.name}.`, channel);
-  if (resumption.awaited === 0 && !resumption.missed) eventList.note('back', 'Connected again. Nothing was missed.');
+  if (recovery.awaited === 0 && !recovery.missed) eventList.note('back', 'Reconnected. No events were missed.');
 }
 
 function chooseChannels(names) {
@@ -214,7 +215,7 @@ function chooseChannels(names) {
   showChannels();
 }
 
-/** The list, the composer's choice, the address and the memory all follow `channels`. */
+/** Updates the list, the composer, the URL and the stored settings from `channels`. */
 function showChannels() {
   const names = [...channels.keys()];
   memory.set('channels', JSON.stringify(names));
@@ -224,14 +225,14 @@ function showChannels() {
   select.replaceChildren(...names.map((name) => new Option(name, name)));
   if (target) select.value = target;
   byId('channels').replaceChildren(...[...channels.values()].map(channelItem));
-  const refused = [...channels.values()].filter(({ refusal }) => refusal).length;
-  byId('panel-summary').textContent = names.length ? `${plural(names.length, 'channel')}${refused ? `, ${refused} closed` : ''}` : 'Add a channel';
+  const refused = [...channels.values()].filter(({ accessError }) => accessError).length;
+  byId('panel-summary').textContent = names.length ? `${plural(names.length, 'channel')}${refused ? `, ${refused} locked` : ''}` : 'Add a channel';
   showTitle();
   showTarget();
   showMembers();
 }
 
-function channelItem({ name, hue, refusal }) {
+function channelItem({ name, hue, accessError }) {
   const item = make('li', 'channel');
   Object.assign(item.dataset, { channel: name, hue });
   const target = makeButton('channel-name', name, () => {
@@ -239,7 +240,7 @@ function channelItem({ name, hue, refusal }) {
     showTarget();
     byId('message').focus();
   });
-  target.title = `Write to ${name}`;
+  target.title = `Send to ${name}`;
   const remove = makeButton('remove', '×', () => {
     const position = [...byId('channels').children].indexOf(item);
     closeChannel(name);
@@ -247,23 +248,23 @@ function channelItem({ name, hue, refusal }) {
     const left = byId('channels').children;
     (left[Math.min(position, left.length - 1)]?.querySelector('.remove') ?? byId('channel-add')).focus();
   });
-  remove.setAttribute('aria-label', `Leave ${name}`);
+  remove.setAttribute('aria-label', `Close ${name}`);
   const heading = make('div', 'channel-head');
   heading.append(target, make('span', 'count'), remove);
   const members = make('ul', 'members');
   members.dataset.members = name;
-  members.setAttribute('aria-label', `Who is on ${name}`);
+  members.setAttribute('aria-label', `Subscribers of ${name}`);
   item.append(heading, members);
-  item.toggleAttribute('data-no-access', Boolean(refusal));
-  if (refusal) members.before(make('p', 'access-error', refusal === 'unauthorized' ? 'It takes a token to read it.' : 'You may not read it.'));
+  item.toggleAttribute('data-no-access', Boolean(accessError));
+  if (accessError) members.before(make('p', 'access-error', accessError === 'unauthorized' ? 'Token required.' : 'No permission to read.'));
   return item;
 }
 
-/** Marks the channel that is written to, and teaches about it. */
+/** Marks the channel that the composer sends to, and shows instructions for it. */
 function showTarget() {
   const name = byId('channel-select').value;
   for (const item of byId('channels').children) item.toggleAttribute('data-target', item.dataset.channel === name);
-  showTerminal(name);
+  showInstructions(name);
 }
 
 byId('channel-select').addEventListener('change', showTarget);
@@ -271,11 +272,11 @@ byId('channel-select').addEventListener('change', showTarget);
 byId('channel-form').addEventListener('submit', (event) => {
   event.preventDefault();
   const name = byId('channel-add').value.trim();
-  let fault = nameError(name, CHANNEL_BYTES);
-  if (channels.has(name)) fault = `You are on ${name} already.`;
-  else if (channels.size >= CHANNELS_LIMIT) fault = `This page shows at most ${CHANNELS_LIMIT} channels.`;
-  showFieldError('channel-add', fault);
-  if (fault) return;
+  let error = nameError(name, CHANNEL_BYTES);
+  if (channels.has(name)) error = `${name} is already open.`;
+  else if (channels.size >= CHANNELS_LIMIT) error = `The maximum is ${CHANNELS_LIMIT} channels.`;
+  showFieldError('channel-add', error);
+  if (error) return;
   byId('channel-add').value = '';
   openChannel(name);
   showChannels();
@@ -284,31 +285,31 @@ byId('channel-form').addEventListener('submit', (event) => {
 });
 
 addEventListener('hashchange', () => {
-  identity.takeFromAddress();
+  identity.readUrl();
   chooseChannels(readHash(location.hash));
 });
 
-// ---- who is there ----
+// ---- members ----
 
-function askMembers(channel) {
-  channel.askedAt = performance.now();
+function loadMembers(channel) {
+  channel.membersLoadedAt = performance.now();
   client.who(channel.name).then((members) => {
-    channel.members = new Map(members.slice(0, MEMBERS_KEPT).map(({ id, nick }) => [id, nick]));
+    channel.members = new Map(members.slice(0, MAX_MEMBERS).map(({ id, nick }) => [id, nick]));
     channel.more = members.length - channel.members.size;
     showMembers();
-  }, () => {}); // the connection broke: the next subscription asks again
+  }, () => {}); // disconnected: loaded again after reconnecting
 }
 
-/** Who takes a name after joining is not announced anew: a sender we cannot place is a reason to ask. */
-function lookForStrangers(events) {
+/** Loads the members again if a sender is unknown: the server does not announce members that change their name. */
+function reloadMembersFor(events) {
   for (const { channel: name, from } of events) {
     const channel = channels.get(name);
-    if (!channel || channel.more || channel.askTimer) continue;
+    if (!channel || channel.more || channel.membersTimer) continue;
     if ([...channel.members].some((member) => member.includes(from))) continue;
-    channel.askTimer = setTimeout(() => {
-      channel.askTimer = undefined;
-      if (channels.get(name) === channel) askMembers(channel);
-    }, Math.max(0, channel.askedAt + MEMBERS_EVERY - performance.now()));
+    channel.membersTimer = setTimeout(() => {
+      channel.membersTimer = undefined;
+      if (channels.get(name) === channel) loadMembers(channel);
+    }, Math.max(0, channel.membersLoadedAt + MEMBERS_INTERVAL_MS - performance.now()));
   }
 }
 
@@ -325,8 +326,8 @@ function showMembers() {
 
 function drawMembers(item, { members, more }) {
   const mine = client.peer?.id;
-  const everybody = [...members].sort(([first], [second]) => (second === mine) - (first === mine));
-  const rows = everybody.slice(0, MEMBERS_SHOWN).map(([id, nick]) => {
+  const sorted = [...members].sort(([first], [second]) => (second === mine) - (first === mine));
+  const rows = sorted.slice(0, MEMBERS_SHOWN).map(([id, nick]) => {
     const row = make('li', 'member', nick);
     row.dataset.peer = id;
     row.title = nick.startsWith(UNVERIFIED) ? `${id}. ${UNVERIFIED_HINT}` : id;
@@ -334,50 +335,50 @@ function drawMembers(item, { members, more }) {
     return row;
   });
   const total = members.size + more;
-  if (total > rows.length) rows.push(make('li', 'others', `and ${plural(total - rows.length, 'other')}`));
+  if (total > rows.length) rows.push(make('li', 'others', `and ${(total - rows.length).toLocaleString('en')} more`));
   item.querySelector('.members').replaceChildren(...rows);
-  item.querySelector('.count').textContent = total ? `${total.toLocaleString('en')} here` : '';
+  item.querySelector('.count').textContent = total === 1 && members.has(mine) ? 'only you' : total ? plural(total, 'subscriber') : '';
 }
 
 // ---- from a terminal ----
 
-function showTerminal(channel) {
-  const refusal = channels.get(channel)?.refusal;
-  const lines = channel && !refusal ? terminalCommands(bridge, location.hostname, channel, identity.holdsToken) : undefined;
+function showInstructions(channel) {
+  const accessError = channels.get(channel)?.accessError;
+  const lines = channel && !accessError ? terminalCommands(server, location.hostname, channel, identity.hasToken) : undefined;
   for (const sample of document.querySelectorAll('[data-terminal]')) {
     sample.replaceChildren(...(lines ?? []).map((line, index) => make('span', index ? 'typed' : 'call', line)));
     sample.parentElement.toggleAttribute('data-empty', !lines);
   }
-  byId('empty-title').textContent = channel ? `All quiet on ${channel}` : 'No channel yet';
+  byId('empty-title').textContent = channel ? `No events on ${channel} yet` : 'No channel yet';
   byId('sample-event').querySelector('.event-channel').textContent = channel;
   byId('sample-event').dataset.hue = channels.get(channel)?.hue ?? 0;
   byId('empty-state').toggleAttribute('data-no-commands', !lines);
-  byId('empty-guess').hidden = Boolean(bridge);
-  const why = SHELL_SPECIAL.test(channel) ? 'A shell could take this name for a command, so there is nothing to copy.' : describeNoEndpoint(bridge?.lines ?? []);
-  const noLines = channel ? `${why} Write something below.` : 'Add one. Any name will do, and it exists once somebody listens.';
-  byId('empty-note').textContent = lines ? 'What you send from below comes out in the terminal. QUIT leaves it.' : noLines;
-  byId('empty-token').hidden = !refusal;
-  if (refusal) {
-    byId('empty-title').textContent = describeAccessError('read', channel, refusal, identity.provedName).slice(0, -1);
-    byId('empty-note').textContent = refusal === 'unauthorized' ? 'Whoever runs this bridge can give you one.' : 'Whoever runs this bridge can give you a token that covers it.';
+  byId('empty-guess').hidden = Boolean(server);
+  const why = SHELL_SPECIAL.test(channel) ? 'The name of this channel has a special meaning in shells, so there are no commands to copy.' : describeNoEndpoint(server?.lines ?? []);
+  const noLines = channel ? `${why} Publish something below.` : 'Add one. Any name works: a channel exists as soon as it has a subscriber.';
+  byId('empty-note').textContent = lines ? 'Anything you send below appears in the terminal. Type QUIT to leave.' : noLines;
+  byId('empty-token').hidden = !accessError;
+  if (accessError) {
+    byId('empty-title').textContent = describeAccessError('read', channel, accessError, identity.verifiedName).slice(0, -1);
+    byId('empty-note').textContent = accessError === 'unauthorized' ? 'The operator of this server can give you one.' : 'The operator of this server can give you a token for it.';
   }
 }
 
 for (const button of document.querySelectorAll('[data-copy]')) {
   button.addEventListener('click', () => {
-    const lines = terminalCommands(bridge, location.hostname, byId('channel-select').value, identity.holdsToken);
+    const lines = terminalCommands(server, location.hostname, byId('channel-select').value, identity.hasToken);
     copyFrom(button, lines.join('\n'), button.parentElement.querySelector('[data-terminal]'));
   });
 }
 
-async function readBridge() {
+async function loadServerInfo() {
   try {
     const reply = await fetch('bridge.json');
     if (!reply.ok) return;
-    bridge = await reply.json();
-    byId('version').textContent = bridge.version ?? '';
+    server = await reply.json();
+    byId('version').textContent = server.version ?? '';
     showTarget();
-  } catch { /* an older server, or none: the usual port is shown, and said to be a guess */ }
+  } catch { /* without this information the default port is shown, marked as a guess */ }
 }
 
 // ---- the panel on small screens; the skip button ----
@@ -397,22 +398,22 @@ addEventListener('keydown', ({ key }) => {
   if (key === 'Escape' && document.body.hasAttribute('data-panel')) byId('panel-toggle').click();
 });
 
-byId('skip').addEventListener('click', () => byId('message').focus()); // not a link: the address's hash names channels
+byId('skip').addEventListener('click', () => byId('message').focus()); // not a link, because the hash contains the channels
 
-// ---- the beginning ----
+// ---- start ----
 
-function firstChannels() {
+function initialChannels() {
   const shared = readHash(location.hash);
   if (shared.length) return shared;
   try {
     const remembered = readHash(writeHash(JSON.parse(memory.get('channels') ?? '[]')));
     if (remembered.length) return remembered;
-  } catch { /* what is stored there is not ours */ }
+  } catch { /* invalid stored value */ }
   return ['kitchen'];
 }
 
-identity.takeFromAddress();
-identity.begin();
-chooseChannels(firstChannels());
+identity.readUrl();
+identity.restoreName();
+chooseChannels(initialChannels());
 connectionBar.show();
-readBridge();
+loadServerInfo();

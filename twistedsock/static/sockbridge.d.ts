@@ -1,12 +1,11 @@
 /**
- * The types of sockbridge.js. A test holds the two together (tests/js/types.test.mjs).
- * All of it is explained in docs/javascript.md.
+ * Types of sockbridge.js. tests/js/types.test.mjs compares them with the code.
  */
 
-/** Opens a client. It connects at once, in the background, and comes back until it is closed.
+/** Creates a client. It connects at once, in the background, and reconnects until it is closed.
  *
- * @param url default: `/ws` on the page's own host. `http:` and `https:` are read as `ws:` and `wss:`.
- * @throws {TypeError} where the address or an option makes no sense
+ * @param url default: `/ws` on the host of the page. `http:` and `https:` become `ws:` and `wss:`.
+ * @throws {TypeError} if the URL or an option is invalid
  *
  * ```js
  * const client = connect('ws://127.0.0.1:8082/ws');
@@ -16,221 +15,221 @@
  */
 export function connect(url?: string | URL, options?: ConnectOptions): Client;
 
-/** Bytes that the server accepts in one message. */
+/** Maximum size of a message in bytes. */
 export const MESSAGE_LIMIT: 65536;
 
-/** Commands kept while there is no connection; one more is refused with `queue-full`. */
+/** Maximum number of commands queued while disconnected. Further ones are rejected with `queue-full`. */
 export const QUEUE_LIMIT: 256;
 
-/** Commands sent and not answered; one more is refused with `queue-full`. */
+/** Maximum number of unanswered commands. Further ones are rejected with `queue-full`. */
 export const UNANSWERED_LIMIT: 4096;
 
-/** The times that `connect` takes where it is given no others. */
+/** The default timeouts of `connect`. */
 export const DEFAULT_TIMES: Readonly<Times>;
 
-/** All in milliseconds. */
+/** Timeouts in milliseconds. */
 export interface Times {
-  /** Before the first try to reconnect: a random time up to this. Default 500. */
+  /** Maximum delay before the first attempt to reconnect. The actual delay is random. Default 500. */
   firstDelay: number;
-  /** The window doubles with each failed try, up to this. Default 30,000. */
+  /** The maximum delay doubles with each failed attempt, up to this value. Default 30,000. */
   longestDelay: number;
-  /** A connection that has lived this long sets the window back to `firstDelay`. Default 10,000. */
+  /** A connection that has been open for this long resets the delay to `firstDelay`. Default 10,000. */
   stableAfter: number;
-  /** Without a welcome in this time, the try has failed. Default 10,000. */
+  /** An attempt fails if no welcome arrives in this time. Default 10,000. */
   openTimeout: number;
-  /** After so long without a message the client sends a ping. Default 25,000. */
+  /** The client sends a ping if it has received no message for this long. Default 25,000. */
   quietAfter: number;
-  /** Without any message in this time after the ping, the connection is given up. Default 10,000. */
+  /** The connection is dropped if no message arrives in this time after the ping. Default 10,000. */
   answerTimeout: number;
   /** A call that is not settled in this time is rejected with `timeout`, connected or not. Default 60,000. */
   commandTimeout: number;
-  /** A client on the stream tries the WebSocket again when it reconnects after this time. Default 600,000. */
+  /** A client that uses the stream tries WebSocket again when it reconnects after this time. Default 600,000. */
   websocketAgainAfter: number;
 }
 
-/** `stream`: a response that does not end and requests beside it stand in for a WebSocket that is blocked. */
+/** `stream` replaces a blocked WebSocket with one endless response and separate POST requests. */
 export type Transport = 'websocket' | 'stream';
 
-/** A token to show, or nothing: then the client comes without. */
+/** A token. Without one, the client does not authenticate. */
 export type Token = string | null | undefined;
 
 export interface ConnectOptions extends Partial<Times> {
-  /** A token, or a function that gets one for each connection, and another one before that runs out. */
+  /** A token, or a function that returns one. It is called for each connection and before a token expires. */
   token?: Token | (() => Token | Promise<Token>);
-  /** `auto`, the default: the WebSocket, or the stream where the WebSocket is blocked or missing. */
+  /** `auto`, the default: WebSocket, or the stream if WebSocket is blocked or missing. */
   transport?: 'auto' | Transport;
-  /** A WebSocket for platforms that have none, such as that of the package `ws`; or a fake one, for tests. */
+  /** A WebSocket class for platforms without one, for example from the package `ws`, or a fake for tests. */
   WebSocket?: WebSocketClass | undefined;
-  /** For tests: what `stream` asks the bridge with. Default: the platform's. */
+  /** For tests: the fetch function that the stream uses. Default: that of the platform. */
   fetch?: (url: string, request?: any) => Promise<any>;
-  /** For tests: at least 0, below 1. */
+  /** For tests: returns a number of at least 0 and less than 1. */
   random?: () => number;
-  /** For tests: milliseconds, from whenever. */
+  /** For tests: returns milliseconds of a monotonic clock. */
   now?: () => number;
   /** For tests. */
   setTimeout?: (then: () => void, delay: number) => any;
-  /** For tests: takes what `setTimeout` gave, or undefined. */
+  /** For tests: accepts a timer that `setTimeout` returned, or undefined. */
   clearTimeout?: (timer: any) => void;
-  /** Where to listen for `online` and `visibilitychange`. Default: the global object. */
+  /** The object that dispatches `online` and `visibilitychange`. Default: the global object. */
   window?: any;
 }
 
-/** As much of a WebSocket as the client uses. */
+/** The part of the WebSocket interface that the client uses. */
 export type WebSocketClass = new (url: string, protocols: string[]) => {
   send(text: string): void;
   close(code?: number): void;
 };
 
-/** `connecting`, `open`, `waiting` (between two tries) or `closed` (for good). */
+/** `connecting`, `open`, `waiting` (for the next attempt) or `closed` (for good). */
 export type State = 'connecting' | 'open' | 'waiting' | 'closed';
 
-/** Who this client is to the bridge, and the two ends of its connection as the bridge sees them. */
+/** This client and the addresses of its connection, as the server sees them. */
 export interface OwnPeer {
   id: string;
-  /** This end, such as `127.0.0.1:53124`. */
+  /** The address of this client, for example `127.0.0.1:53124`. */
   from: string;
-  /** The bridge's end, such as `127.0.0.1:8082`. */
+  /** The address of the server, for example `127.0.0.1:8082`. */
   to: string;
-  /** The name that the token gave, where one was shown. */
+  /** The name from the token, if the client has authenticated. */
   nick?: string | undefined;
-  /** For how many seconds the token is good; absent where it never runs out. */
+  /** Seconds until the token expires. Undefined if it never expires. */
   expires?: number | undefined;
 }
 
-/** Somebody who is subscribed to a channel. */
+/** A member of a channel. */
 export interface Peer {
   id: string;
   nick: string;
 }
 
-/** One event of a channel. `Data` is what you expect in it: nobody checks it for you. */
+/** One event of a channel. The type `Data` is not checked at run time. */
 export interface ChannelEvent<Data = unknown> {
   channel: string;
-  /** 1, 2, 3 … in the order in which the channel's events were published. */
+  /** 1, 2, 3 … in the order in which the events of the channel were published. */
   offset: number;
-  /** Who published it: a name, or an id. */
+  /** The name or id of the publisher. */
   from: string;
-  /** `message`, unless the publisher said another. */
+  /** The name of the event. Default `message`. */
   name: string;
-  /** A string is a text; everything else was JSON. */
+  /** Text payloads are strings. All other values were published as JSON. */
   data: Data;
 }
 
-/** Events that are known to be missing. */
+/** A range of missing events. */
 export type Gap =
   | {
       channel: string;
       epoch: string;
-      /** The events `first` to `last` have left the bridge's log. */
+      /** The events `first` to `last` are no longer in the history. */
       reason: 'log';
       first: number;
       last: number;
     }
   | {
       channel: string;
-      /** The old one. */
+      /** The old epoch. */
       epoch: string;
-      /** The offsets began anew: of the old epoch everything from `first` on may be missing, nobody knows how much. */
+      /** Offsets have restarted. An unknown number of events of the old epoch, from `first` on, can be missing. */
       reason: 'epoch';
       first: number;
       last?: undefined;
     };
 
-/** The bridge has answered a subscription. */
+/** The server's reply to a subscription. */
 export interface Subscribed {
-  /** The newest event's; 0 where there has been none. */
+  /** The offset of the newest event, or 0. */
   offset: number;
   epoch: string;
-  /** Only where a position was resumed: whether everything since then follows. */
+  /** Only for a resumed subscription: true if all events since its position follow. */
   recovered?: boolean | undefined;
-  /** How many events there were since then, which follow now. */
+  /** The number of events since that position, which follow now. */
   missed: number;
 }
 
-/** `since` and `epoch` come together. */
+/** `since` and `epoch` must be given together. */
 export type SubscribeOptions = {
-  /** Begin with the newest so many events of the log. */
+  /** Start with this number of events from the history. */
   last?: number | undefined;
-  /** False: without the events that this client publishes. */
+  /** False excludes the events that this client publishes. Default true. */
   echo?: boolean;
-  /** True: `onJoin` and `onLeave` are called. */
+  /** True enables `onJoin` and `onLeave`. Default false. */
   presence?: boolean;
   onJoin?: (peer: Peer) => void;
   onLeave?: (peer: Peer) => void;
-  /** Events are known to be missing. */
+  /** Called when events are missing. */
   onLost?: (gap: Gap) => void;
-  /** The bridge has answered: now, and again after each reconnection. */
+  /** Called when the server has confirmed the subscription, also after each reconnection. */
   onSubscribed?: (state: Subscribed) => void;
   /**
-   * The bridge refused; the subscription has ended. Without it, and if you do not look at `ready`, the client dispatches
-   * `error`.
+   * Called when the server rejects or ends the subscription. Without this callback, and if you do not use `ready`, the
+   * client dispatches `error`.
    */
   onRefused?: (error: SockbridgeError) => void;
 } & (
   | { since?: undefined; epoch?: undefined }
   | {
-      /** Begin after this offset … */
+      /** Start after this offset … */
       since: number;
       /** … of this epoch. */
       epoch: string;
     }
 );
 
-/** What JSON can hold. `undefined`, symbols and big integers are no such thing; a function is refused when it is called. */
+/** A JSON value. `undefined`, functions, symbols and bigints are rejected. */
 export type Publishable = string | number | boolean | null | object;
 
-/** What the bridge's log holds of a channel. */
+/** Events from the history of a channel. */
 export interface History<Data = unknown> {
   events: ChannelEvent<Data>[];
   offset: number;
   epoch: string;
-  /** Offsets that were asked for and whose events are no longer in the log; missing if there are none. */
+  /** Requested events that are no longer in the history. Undefined if there are none. */
   lost?: Gap[] | undefined;
 }
 
-/** What the bridge tells of itself and of this client. */
+/** Information about the server and this client. */
 export interface Info {
   peer: Peer;
   from: string;
   to: string;
-  /** How many channels this client is subscribed to. */
+  /** The number of channels to which this client is subscribed. */
   channels: number;
-  /** Seconds since the bridge was started. */
+  /** Seconds since the server was started. */
   uptime: number;
   version: string;
 }
 
-/** What the client dispatches, and what stands in `detail`. */
+/** The events that the client dispatches, with their `detail`. */
 export interface ClientEvents {
-  /** The first time at the end of the turn in which `connect` was called, so that you can listen. */
+  /** Dispatched for the first time at the end of the turn that called `connect`, so that you can add a listener. */
   connecting: CustomEvent<null>;
   open: CustomEvent<OwnPeer & { transport: Transport }>;
-  /** Milliseconds until the next try, how many have failed, and why the last connection ended. */
+  /** Milliseconds until the next attempt, the number of failed attempts, and why the last connection ended. */
   waiting: CustomEvent<{ delay: number; attempt: number; code: number; reason: string }>;
-  /** For good. 1000: this client or the bridge wished it. 1008: the bridge does not want this client; `reason` says why. */
+  /** Closed for good. 1000: the client or the server ended it. 1008: the server rejects this client because of `reason`. */
   closed: CustomEvent<{ code: number; reason: string }>;
-  /** What the operator or the bridge wants people to know; `code` and `channel` where it is about a token. */
+  /** A notice of the operator or the server. Notices about tokens have a `code` and can have a `channel`. */
   notice: CustomEvent<{ text: string; code?: string; channel?: string }>;
   /**
-   * An error that answers no call of yours, such as that of a subscription that was refused: then it has a `channel`.
-   * If you do not listen, it is written to the console.
+   * An error that answers no call, for example of a rejected subscription, which has a `channel`. Without a listener, it
+   * is written to the console.
    */
   error: CustomEvent<SockbridgeError>;
 }
 
-/** A connection that comes back by itself; made by `connect`. */
+/** A connection that reconnects automatically. Created by `connect`. */
 export class Client extends EventTarget {
   private constructor();
 
   readonly state: State;
 
-  /** While open. */
+  /** Set while the connection is open. */
   readonly peer: OwnPeer | null;
 
-  /** The way of the present connection, or of the last try. */
+  /** The transport of the present connection or of the last attempt. */
   readonly transport: Transport;
 
-  /** Reads a channel, now and after each reconnection, until `unsubscribe`. The events come in order, none twice. */
+  /** Subscribes to a channel, also after each reconnection, until `unsubscribe`. Events arrive in order and at most once. */
   subscribe<Data = unknown>(
     channel: string,
     callback: (event: ChannelEvent<Data>) => void,
@@ -238,35 +237,35 @@ export class Client extends EventTarget {
   ): Subscription;
 
   /**
-   * Gives the event's offset. Rejected with `disconnected`, the event may or may not have been published; the client never
-   * publishes it a second time. In texts, half of a surrogate pair is sent as U+FFFD.
+   * Resolves with the offset of the event. After a rejection with `disconnected`, the event may or may not have been
+   * published. The client never publishes it twice. Lone surrogates in strings are sent as U+FFFD.
    */
   publish(channel: string, data: Publishable, options?: { name?: string | undefined }): Promise<number>;
 
-  /** Everybody who is subscribed. */
+  /** Resolves with the members of a channel. */
   who(channel: string): Promise<Peer[]>;
 
-  /** What the log holds. */
+  /** Resolves with events from the history. */
   history<Data = unknown>(
     channel: string,
     options?: { last?: number | undefined; since?: number | undefined },
   ): Promise<History<Data>>;
 
-  /** Names this client to others, and again after each reconnection. Gives the name. */
+  /** Sets the name of this client, also after each reconnection. Resolves with the name that other clients see. */
   nick(name: string): Promise<string>;
 
-  /** Shows a token. Gives the name that comes with it, and for how many seconds it is good. */
+  /** Authenticates with a token. Resolves with the name from the token and its lifetime in seconds. */
   authenticate(token: string): Promise<{ nick: string; expires?: number | undefined }>;
 
-  /** The milliseconds to the bridge and back. */
+  /** Resolves with the round-trip time in milliseconds. */
   ping(): Promise<number>;
 
   info(): Promise<Info>;
 
-  /** While waiting: try now. */
+  /** Reconnects immediately if the client is waiting. */
   retry(): void;
 
-  /** The end: what is under way is rejected with `closed`, and nothing reconnects after it. */
+  /** Closes the client for good. Pending calls are rejected with `closed`. */
   close(): void;
 
   addEventListener<Type extends keyof ClientEvents>(
@@ -282,41 +281,41 @@ export class Client extends EventTarget {
   ): void;
 }
 
-/** One reader of one channel; made by `subscribe`. */
+/** A subscription to one channel. Created by `subscribe`. */
 export class Subscription {
   private constructor();
 
   readonly channel: string;
 
-  /** All events up to this offset were given to this reader; undefined until the bridge has answered. */
+  /** All events up to this offset have been delivered. Undefined until the server has replied. */
   readonly position: number | undefined;
 
-  /** The run of offsets that `position` belongs to: store both, and go on from here after a reload. */
+  /** The epoch of `position`. Store both to resume here after a reload. */
   readonly epoch: string | undefined;
 
-  /** Whether the bridge has answered on the present connection. */
+  /** True if the server has confirmed the subscription on the present connection. */
   readonly current: boolean;
 
-  /** The first answer; rejects with a SockbridgeError where the bridge refuses. */
+  /** Resolves with the first reply. Rejects with a SockbridgeError if the server rejects the subscription. */
   readonly ready: Promise<Subscribed>;
 
-  /** The end, connected or not. */
+  /** Ends the subscription, connected or not. */
   unsubscribe(): void;
 }
 
-/** The codes that this client makes itself. */
+/** Error codes of the client. */
 export type ClientCode =
-  | 'disconnected' // the connection broke before the answer: it may or may not have been carried out
+  | 'disconnected' // the connection was lost before the reply, the command may or may not have been executed
   | 'closed'
-  | 'timeout' // nothing has settled the call in `commandTimeout`: the message tells whether it was sent
-  | 'bad-answer' // the bridge's answer could not be read
+  | 'timeout' // not settled within `commandTimeout`: the message states if the command was sent
+  | 'bad-answer' // unreadable reply of the server
   | 'queue-full'
   | 'too-long'
   | 'bad-argument'
   | 'no-token'
   | 'unsubscribed';
 
-/** The codes of the bridge. */
+/** Error codes of the server. */
 export type ServerCode =
   | 'bad-json'
   | 'bad-type'
@@ -331,12 +330,12 @@ export type ServerCode =
   | 'forbidden'
   | 'rate';
 
-/** What every rejected promise carries: `code` is for programs, `message` for people. */
+/** The reason of every rejected promise: `code` is for programs, `message` for people. */
 export class SockbridgeError extends Error {
   constructor(code: string, message: string, channel?: string);
   readonly name: 'SockbridgeError';
-  /** A later bridge may know more of them. */
+  /** Later servers can send further codes. */
   readonly code: ClientCode | ServerCode | (string & {});
-  /** That of a subscription that was refused. */
+  /** The channel of a rejected subscription. */
   readonly channel?: string;
 }

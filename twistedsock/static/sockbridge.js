@@ -1,6 +1,6 @@
 // @ts-self-types="./sockbridge.d.ts"
 /**
- * The browser's end of sockbridge: channels over one WebSocket that comes back by itself.
+ * The JavaScript client of sockbridge: channels over one WebSocket that reconnects automatically.
  *
  *     import { connect } from './sockbridge.js';
  *
@@ -8,199 +8,199 @@
  *     client.subscribe('kitchen', (event) => console.log(event.offset, event.from, event.data));
  *     await client.publish('kitchen', { celsius: 21.5 });
  *
- * What it keeps, whatever the network does: the events of a channel arrive in their order, none twice;
- * what went missing is named (`onLost`); nothing is ever published a second time.
- * It reads no clock, draws no random number and opens no connection but through `connect`'s options.
- * What each argument and each answer holds is written in sockbridge.d.ts. Nothing else is needed beside this file;
- * where stream.js lies beside it, that is fetched if the WebSocket is blocked.
+ * Guarantees, whatever the network does: the events of a channel arrive in order and at most once, missing events are
+ * reported (`onLost`), and nothing is published twice.
+ * The clock, random numbers and connections come from the options of `connect`, so that tests can replace them.
+ * sockbridge.d.ts describes all arguments and results. The client needs no other file. If WebSockets are blocked, it
+ * loads stream.js from the same folder.
  */
 
 const utf8 = new TextEncoder();
 const SUBPROTOCOL = 'sockbridge.v1.json';
 const PROTOCOL = 1;
 
-/** Node 18 has none. */
+/** Node.js 18 has no CustomEvent. */
 const CustomEvent = globalThis.CustomEvent ?? class CustomEvent extends Event {
   constructor(type, { detail }) { super(type); this.detail = detail ?? null; }
 };
 
-/** Bytes the server accepts in one message. Checked here, because the server answers a longer one by closing (1009). */
+/** Maximum size of a message in bytes. Checked here because the server closes the connection (1009) after a longer one. */
 export const MESSAGE_LIMIT = 65_536;
 
-/** Commands kept while there is no connection: with messages of full size 16 MiB, about what a page may hoard unseen. */
+/** Maximum number of commands queued while disconnected. With messages of the maximum size, the queue holds 16 MiB. */
 export const QUEUE_LIMIT = 256;
 
-/** Commands sent but not answered: a server that has stopped answering must not fill this side's memory. */
+/** Maximum number of unanswered commands, so that a server that stops answering cannot exhaust the memory of the page. */
 export const UNANSWERED_LIMIT = 4096;
 
-/** Offsets of one's own events remembered per channel for `echo: false`; beyond it, after a reconnection one may see itself. */
-const OWN_LIMIT = 1024;
+/** Offsets of own events remembered per channel for `echo: false`. Older own events can be delivered after a reconnection. */
+const OWN_OFFSETS_LIMIT = 1024;
 
-/** Times in milliseconds; each can be given to `connect` under the same name. */
+/** Timeouts in milliseconds. Each one is also an option of `connect`. */
 export const DEFAULT_TIMES = Object.freeze({
-  firstDelay: 500, // a restarted server is usually back within it, and a thousand pages spread over it do not stampede
-  longestDelay: 30_000, // longer than this, people reload the page
-  stableAfter: 10_000, // a connection that broke sooner counts as a failed try, or a crashing server is dialled in a tight loop
-  openTimeout: 10_000, // a browser alone would wait minutes for a host that swallows packets
-  quietAfter: 25_000, // proxies cut connections that are silent for 30 or 60 s; pings keep them, and find the dead ones
-  answerTimeout: 10_000, // a phone that wakes up its radio needs a few seconds
-  commandTimeout: 60_000, // a call is settled by then: most people would have given up, and a history of 4 MiB has come over a slow line
-  websocketAgainAfter: 600_000, // a laptop that was carried from the office home should not stay on the stream all day
+  firstDelay: 500, // a server usually restarts within this time, and it spreads the reconnections of many pages
+  longestDelay: 30_000, // people who have to wait longer reload the page
+  stableAfter: 10_000, // a connection that breaks sooner counts as a failed attempt, so that a crashing server is not hammered
+  openTimeout: 10_000, // a browser waits minutes for a host that drops packets
+  quietAfter: 25_000, // proxies close connections that are silent for 30 or 60 s; pings keep them open and detect dead ones
+  answerTimeout: 10_000, // a phone needs a few seconds to wake up its radio
+  commandTimeout: 60_000, // long enough for a history of 4 MiB over a slow connection
+  websocketAgainAfter: 600_000, // a laptop that changes networks should not use the stream all day
 });
 
-/** 1000: somebody asked for the end. 1008: the policy will not have changed by the next try. Every other code: try again. */
+/** Close codes after which the client does not reconnect: a regular end (1000), and a policy that will not change soon (1008). */
 const FINAL_CODES = new Set([1000, 1008]);
-const NORMAL_END = 1000;
-const POLICY = 1008;
-const BROKEN_PROTOCOL = 1002;
-const NO_CONNECTION = 1006;
+const NORMAL_CLOSURE = 1000;
+const POLICY_VIOLATION = 1008;
+const PROTOCOL_ERROR = 1002;
+const ABNORMAL_CLOSURE = 1006;
 const TRY_AGAIN_LATER = 1013;
 
-/** After 1013 the server is overloaded: the first wait is drawn from `firstDelay` times 2 to this power (4 s). */
+/** The number of failed attempts assumed after close code 1013 (server overloaded): the delay is then random up to 4 s. */
 const OVERLOAD_ATTEMPT = 3;
 
-/** Errors that say "not now": what was subscribed before the connection broke is asked for again, when we next look for silence. */
-const PASSING_ERRORS = new Set(['rate', 'unavailable', 'internal', 'queue-full', 'timeout']);
+/** Temporary errors: subscriptions that existed before the connection broke are requested again at the next liveness check. */
+const TEMPORARY_ERRORS = new Set(['rate', 'unavailable', 'internal', 'queue-full', 'timeout']);
 
-/** Errors that do not tell whether the server has refused. */
+/** Errors after which the outcome of a command is unknown. */
 const UNKNOWN_OUTCOMES = new Set(['disconnected', 'closed', 'timeout']);
 
-/** Half of a surrogate pair as JSON.stringify writes it (whole pairs are written as they are), or any other escape. */
-const HALF_OR_ESCAPE = /\\u(d[89a-f][0-9a-f]{2})|\\./g;
+/** A lone surrogate as JSON.stringify escapes it (whole pairs are not escaped), or any other escape. */
+const LONE_SURROGATE_OR_ESCAPE = /\\u(d[89a-f][0-9a-f]{2})|\\./g;
 
-/** A message as JSON text that every parser reads: U+FFFD for half of a surrogate pair, as the WebSocket does with text. */
-function write(message) {
+/** Returns a message as JSON that every parser accepts: lone surrogates become U+FFFD, as WebSocket does with text. */
+function serialize(message) {
   const text = JSON.stringify(message);
-  return text.includes('\\ud') ? text.replace(HALF_OR_ESCAPE, (escape, half) => (half ? '\ufffd' : escape)) : text;
+  return text.includes('\\ud') ? text.replace(LONE_SURROGATE_OR_ESCAPE, (escape, half) => (half ? '\ufffd' : escape)) : text;
 }
 
-/** A name as `write` sends it, so that the answers and events about it are known. */
-const wellFormed = (name) => (/[\ud800-\udfff]/.test(name) ? JSON.parse(write(name)) : name);
+/** Returns a name as `serialize` sends it, so that replies and events for that name can be assigned. */
+const wellFormed = (name) => (/[\ud800-\udfff]/.test(name) ? JSON.parse(serialize(name)) : name);
 
-/** An event as the types describe it, without what belongs to the protocol. */
+/** Returns an event as declared in the types, without the fields of the protocol. */
 const eventOf = ({ channel, offset, from, name, data }) => ({ channel, offset, from, name, data });
 
-/** What every rejected promise carries: `code` is the server's, or one of this side's (docs/javascript.md lists both). */
+/** The reason of every rejected promise. The documentation lists the codes of the server and of the client. */
 export class SockbridgeError extends Error {
   constructor(code, message, channel) {
     super(message);
     this.name = 'SockbridgeError';
     this.code = code;
-    if (channel !== undefined) this.channel = channel; // that of a subscription that was refused
+    if (channel !== undefined) this.channel = channel; // of a rejected subscription
   }
 }
 
-/** Clients of which somebody listens to `error`. */
-const listened = new WeakSet();
+/** Clients with a listener for `error`. */
+const withErrorListener = new WeakSet();
 
-/** An error that nobody has asked for and nobody listens to is written to the console, so that it is not lost. */
+/** Writes errors to the console that answer no call and have no listener, so that they do not get lost. */
 class ErrorReporter extends EventTarget {
   addEventListener(type, ...rest) {
-    if (type === 'error') listened.add(this);
+    if (type === 'error') withErrorListener.add(this);
     super.addEventListener(type, ...rest);
   }
 
   dispatchEvent(event) {
-    if (event.type === 'error' && !listened.has(this)) console.error(event.detail);
+    if (event.type === 'error' && !withErrorListener.has(this)) console.error(event.detail);
     return super.dispatchEvent(event);
   }
 }
 
-/** What `subscribe` gives: the face of one reader. */
+/** The public handle that `subscribe` returns. */
 export class Subscription {
-  #reader;
+  #subscriber;
 
-  constructor(reader) { this.#reader = reader; }
+  constructor(subscriber) { this.#subscriber = subscriber; }
 
-  get channel() { return this.#reader.channel; }
+  get channel() { return this.#subscriber.channel; }
 
-  /** All events up to this offset were given to this reader; undefined until the first answer. */
-  get position() { return this.#reader.position; }
+  /** All events up to this offset have been delivered. Undefined until the first reply. */
+  get position() { return this.#subscriber.position; }
 
-  /** The run of offsets `position` belongs to: store both to go on from here after a reload. */
-  get epoch() { return this.#reader.epoch; }
+  /** The epoch of `position`. Store both to resume here after a reload. */
+  get epoch() { return this.#subscriber.epoch; }
 
-  /** Whether the server has answered on this connection. */
-  get current() { return this.#reader.current; }
+  /** True if the server has confirmed the subscription on the present connection. */
+  get current() { return this.#subscriber.current; }
 
-  /** The promise of the first answer; rejects where the server refuses. */
+  /** Resolves with the first reply. Rejects if the server rejects the subscription. */
   get ready() {
-    this.#reader.awaited = true;
-    return this.#reader.ready;
+    this.#subscriber.readyUsed = true;
+    return this.#subscriber.ready;
   }
 
-  unsubscribe() { this.#reader.unsubscribe(); }
+  unsubscribe() { this.#subscriber.unsubscribe(); }
 }
 
-/** One reader of one channel. It has its own position, so that two readers of a channel never disturb each other. */
-class Reader {
-  /** False until the server has answered on this connection; until then events pass by, because the answer replays them. */
+/** One call of `subscribe`. Each has its own position, so that the subscribers of one channel are independent. */
+class Subscriber {
+  /** False until the server has replied on this connection. Until then events are ignored, because they will be replayed. */
   current = false;
-  startedOver = false;
-  /** Whether the program has looked at `ready`. */
-  awaited = false;
-  #answered = false;
-  /** Until the first event, gaps up to this offset are no news: `last` asked for what there still is. */
-  lostBefore = 0;
-  #leave;
+  restarted = false;
+  /** True if the program has read `ready`. */
+  readyUsed = false;
+  #confirmed = false;
+  /** Before the first event, gaps up to this offset are not reported: `last` requests only the events that still exist. */
+  gapsIgnoredUpTo = 0;
+  #remove;
   #report;
 
-  constructor(channel, callback, options, leave, report) {
+  constructor(channel, callback, options, remove, report) {
     this.channel = channel;
     this.options = { ...options, onEvent: callback };
     this.position = options.since;
     this.epoch = options.epoch;
     this.ready = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
-    this.ready.catch(() => {}); // a refusal is reported by `refuse`: not an unhandled rejection
-    this.#leave = leave;
+    this.ready.catch(() => {}); // `fail` reports the error, so this is not an unhandled rejection
+    this.#remove = remove;
     this.#report = report;
   }
 
   unsubscribe() {
-    this.#leave(this);
-    this.reject(new SockbridgeError('unsubscribed', `unsubscribed from ${this.channel} before the server answered`));
+    this.#remove(this);
+    this.reject(new SockbridgeError('unsubscribed', `unsubscribed from ${this.channel} before the server replied`));
   }
 
-  /** A reader's mistake is reported as an uncaught error, but takes no event from the next reader. */
-  tell(what, value) {
+  /** Exceptions of a callback become uncaught errors. They do not keep events from other subscribers. */
+  call(callback, value) {
     try {
-      this.options[what]?.(value);
+      this.options[callback]?.(value);
     } catch (error) {
       queueMicrotask(() => { throw error; });
     }
   }
 
-  settle(state) {
+  confirm(state) {
     this.current = true;
-    this.#answered = true;
+    this.#confirmed = true;
     this.resolve(state);
-    this.tell('onSubscribed', state);
+    this.call('onSubscribed', state);
   }
 
-  refuse({ code, message }) {
+  fail({ code, message }) {
     const error = new SockbridgeError(code, message, this.channel);
     this.reject(error);
-    this.#leave(this);
-    if (this.options.onRefused) this.tell('onRefused', error);
-    // Later in this turn the program may still look at `ready`.
-    else Promise.resolve().then(() => { if (this.#answered || !this.awaited) this.#report(error); });
+    this.#remove(this);
+    if (this.options.onRefused) this.call('onRefused', error);
+    // The program can still read `ready` later in this turn.
+    else Promise.resolve().then(() => { if (this.#confirmed || !this.readyUsed) this.#report(error); });
   }
 
-  lose(gap) {
-    this.tell('onLost', { channel: this.channel, epoch: this.epoch, ...gap });
+  reportGap(gap) {
+    this.call('onLost', { channel: this.channel, epoch: this.epoch, ...gap });
   }
 }
 
 /**
- * All readers of one channel, and the one subscription they share on the wire.
- * The rule: one question to the server at a time; those who have a position are asked for first, then newcomers one by one.
- * So every answer has one meaning, also when readers come and go while it is under way.
+ * All subscribers of one channel, which share one subscription on the server.
+ * Only one request is in flight at a time. Subscribers with a position are resumed first, then new ones are added one by
+ * one. Therefore every reply is unambiguous, even if subscribers are added or removed in the meantime.
  */
 class Channel {
   /** @type {Set<Reader>} */
-  readers = new Set();
-  #asking = false;
-  #silent = false; // the server was told echo: false
+  subscribers = new Set();
+  #requestPending = false;
+  #echoOff = false; // the server was asked for echo: false
   #own = new Set(); // offsets this client published itself
 
   constructor(name, send) {
@@ -208,154 +208,155 @@ class Channel {
     this.send = send;
   }
 
-  /** The connection is new: the server knows nothing of this channel yet. */
+  /** Called after reconnecting: subscribes again. */
   resume() {
-    this.#asking = false;
-    for (const reader of this.readers) reader.current = false;
-    this.ask();
+    this.#requestPending = false;
+    for (const subscriber of this.subscribers) subscriber.current = false;
+    this.requestNext();
   }
 
-  ask() {
-    const readers = [...this.readers];
-    if (this.#asking || readers.every((reader) => reader.current)) return;
-    const standing = readers.filter((reader) => reader.position !== undefined);
-    const newcomer = standing.every((reader) => reader.current) ? readers.find((reader) => !reader.current) : undefined;
-    const echo = readers.some((reader) => reader.options.echo !== false);
-    const presence = readers.some((reader) => reader.options.presence === true);
-    const question = { type: 'subscribe', channel: this.name, echo, presence };
-    const epoch = (standing.find((reader) => reader.current) ?? standing[0])?.epoch;
-    const asked = standing.filter((reader) => reader.epoch === epoch);
+  requestNext() {
+    const subscribers = [...this.subscribers];
+    if (this.#requestPending || subscribers.every((subscriber) => subscriber.current)) return;
+    const positioned = subscribers.filter((subscriber) => subscriber.position !== undefined);
+    const added = positioned.every((subscriber) => subscriber.current) ? subscribers.find((subscriber) => !subscriber.current) : undefined;
+    const echo = subscribers.some((subscriber) => subscriber.options.echo !== false);
+    const presence = subscribers.some((subscriber) => subscriber.options.presence === true);
+    const request = { type: 'subscribe', channel: this.name, echo, presence };
+    const epoch = (positioned.find((subscriber) => subscriber.current) ?? positioned[0])?.epoch;
+    const asked = positioned.filter((subscriber) => subscriber.epoch === epoch);
     if (asked.length) {
-      // From where the hindmost stands, also for a newcomer's sake: who is further on drops what it knows.
-      const positions = asked.map((reader) => reader.position);
-      const wish = newcomer ? Math.max(0, Math.max(...positions) - (newcomer.options.last ?? 0)) : Infinity;
-      Object.assign(question, { since: Math.min(wish, ...positions), epoch });
+      // From the lowest position that any subscriber needs. Those that are further ahead ignore events they have seen.
+      const positions = asked.map((subscriber) => subscriber.position);
+      const wish = added ? Math.max(0, Math.max(...positions) - (added.options.last ?? 0)) : Infinity;
+      Object.assign(request, { since: Math.min(wish, ...positions), epoch });
     } else {
-      question.last = newcomer.options.last;
+      request.last = added.options.last;
     }
-    this.#asking = true;
-    this.send(question, (answer) => {
-      this.#asking = false;
-      this.#silent = !echo;
-      for (const reader of standing) {
-        if (this.readers.has(reader) && (asked.includes(reader) || reader.epoch !== answer.epoch)) this.#resumed(reader, answer);
+    this.#requestPending = true;
+    this.send(request, (answer) => {
+      this.#requestPending = false;
+      this.#echoOff = !echo;
+      for (const subscriber of positioned) {
+        if (this.subscribers.has(subscriber) && (asked.includes(subscriber) || subscriber.epoch !== answer.epoch)) this.#onResumed(subscriber, answer);
       }
-      if (this.readers.has(newcomer) && (epoch ?? answer.epoch) === answer.epoch) this.#begin(newcomer, answer);
-      this.ask();
+      if (this.subscribers.has(added) && (epoch ?? answer.epoch) === answer.epoch) this.#startNew(added, answer);
+      this.requestNext();
     }, (error) => {
-      this.#asking = false;
-      this.#refused(error, newcomer ? [newcomer] : standing.filter((reader) => !reader.current));
+      this.#requestPending = false;
+      this.#onRefused(error, added ? [added] : positioned.filter((subscriber) => !subscriber.current));
     });
   }
 
-  #begin(reader, { offset, epoch }) {
-    reader.epoch = epoch;
-    reader.position = Math.max(0, offset - (reader.options.last ?? 0));
-    reader.lostBefore = offset;
-    reader.settle({ offset, epoch, missed: 0 });
+  #startNew(subscriber, { offset, epoch }) {
+    subscriber.epoch = epoch;
+    subscriber.position = Math.max(0, offset - (subscriber.options.last ?? 0));
+    subscriber.gapsIgnoredUpTo = offset;
+    subscriber.confirm({ offset, epoch, missed: 0 });
   }
 
-  #resumed(reader, answer) {
+  #onResumed(subscriber, answer) {
     const { offset, epoch, recovered } = answer;
-    if (reader.epoch !== epoch || reader.position > offset) return this.#startOver(reader, answer);
-    if (!reader.current) reader.settle({ offset, epoch, recovered: recovered && !reader.startedOver, missed: offset - reader.position });
-    reader.startedOver = false;
+    if (subscriber.epoch !== epoch || subscriber.position > offset) return this.#restart(subscriber, answer);
+    if (!subscriber.current) subscriber.confirm({ offset, epoch, recovered: recovered && !subscriber.restarted, missed: offset - subscriber.position });
+    subscriber.restarted = false;
   }
 
   /**
-   * The offsets began anew. Of the new run this reader has seen nothing: the next question gets it from the first event still
-   * kept. Where the epoch is the same but its head went back, what is kept was mostly seen: then it goes on from the head.
+   * Offsets have restarted. In a new epoch this subscriber has seen nothing, so the next request starts at the first event
+   * in the history. If the epoch is the same but its newest offset decreased, most of the history has been seen: continue
+   * with the newest event.
    */
-  #startOver(reader, { offset, epoch }) {
-    reader.lose({ reason: 'epoch', first: reader.position + 1 });
-    reader.position = reader.epoch === epoch ? offset : 0;
-    reader.epoch = epoch;
-    reader.current = false;
-    reader.startedOver = true;
-    reader.lostBefore = 0; // an offset of the old run
+  #restart(subscriber, { offset, epoch }) {
+    subscriber.reportGap({ reason: 'epoch', first: subscriber.position + 1 });
+    subscriber.position = subscriber.epoch === epoch ? offset : 0;
+    subscriber.epoch = epoch;
+    subscriber.current = false;
+    subscriber.restarted = true;
+    subscriber.gapsIgnoredUpTo = 0; // was an offset of the old epoch
     this.#own.clear();
   }
 
-  #refused(error, asked) {
-    if (error.code === 'disconnected' || error.code === 'closed') return; // the next connection asks again
-    const standing = asked.some((reader) => reader.position !== undefined);
-    if (standing && PASSING_ERRORS.has(error.code)) return;
-    for (const reader of asked) if (this.readers.has(reader)) reader.refuse(error);
-    this.ask();
+  #onRefused(error, asked) {
+    if (error.code === 'disconnected' || error.code === 'closed') return; // requested again on the next connection
+    const positioned = asked.some((subscriber) => subscriber.position !== undefined);
+    if (positioned && TEMPORARY_ERRORS.has(error.code)) return;
+    for (const subscriber of asked) if (this.subscribers.has(subscriber)) subscriber.fail(error);
+    this.requestNext();
   }
 
   deliver(event) {
     const own = this.#own.has(event.offset);
-    for (const reader of this.readers) {
-      if (!reader.current || event.offset <= reader.position) continue;
-      reader.position = event.offset;
-      reader.lostBefore = 0;
-      if (!(own && reader.options.echo === false)) reader.tell('onEvent', eventOf(event));
+    for (const subscriber of this.subscribers) {
+      if (!subscriber.current || event.offset <= subscriber.position) continue;
+      subscriber.position = event.offset;
+      subscriber.gapsIgnoredUpTo = 0;
+      if (!(own && subscriber.options.echo === false)) subscriber.call('onEvent', eventOf(event));
     }
-    if (this.#own.size) this.#passOwn();
+    if (this.#own.size) this.#skipOwn();
   }
 
   lost({ first, last }) {
-    for (const reader of this.readers) {
-      if (!reader.current || last <= reader.position) continue;
-      const gap = { reason: 'log', first: Math.max(first, reader.position + 1), last };
-      reader.position = last;
-      if (last > reader.lostBefore) reader.lose(gap);
+    for (const subscriber of this.subscribers) {
+      if (!subscriber.current || last <= subscriber.position) continue;
+      const gap = { reason: 'log', first: Math.max(first, subscriber.position + 1), last };
+      subscriber.position = last;
+      if (last > subscriber.gapsIgnoredUpTo) subscriber.reportGap(gap);
     }
   }
 
   presence({ type, peer }) {
-    for (const reader of this.readers) {
-      if (reader.options.presence) reader.tell(type === 'join' ? 'onJoin' : 'onLeave', peer);
+    for (const subscriber of this.subscribers) {
+      if (subscriber.options.presence) subscriber.call(type === 'join' ? 'onJoin' : 'onLeave', peer);
     }
   }
 
-  /** With echo off one's own events never arrive; but replayed after a reconnection, under a new id, they look like another's. */
-  published(offset) {
-    if (![...this.readers].some((reader) => reader.options.echo === false)) return;
+  /** With `echo: false` the server omits own events, but after a reconnection, under a new id, it would replay them. */
+  addOwn(offset) {
+    if (![...this.subscribers].some((subscriber) => subscriber.options.echo === false)) return;
     this.#own.add(offset);
-    if (this.#own.size > OWN_LIMIT) this.#own.delete(this.#own.values().next().value);
-    this.#passOwn();
+    if (this.#own.size > OWN_OFFSETS_LIMIT) this.#own.delete(this.#own.values().next().value);
+    this.#skipOwn();
   }
 
-  #passOwn() {
-    const readers = [...this.readers];
-    for (const reader of this.#silent ? readers : []) {
-      while (this.#own.has(reader.position + 1)) reader.position += 1;
+  #skipOwn() {
+    const subscribers = [...this.subscribers];
+    for (const subscriber of this.#echoOff ? subscribers : []) {
+      while (this.#own.has(subscriber.position + 1)) subscriber.position += 1;
     }
-    const hindmost = Math.min(...readers.map((reader) => reader.position));
-    for (const offset of this.#own) if (offset <= hindmost) this.#own.delete(offset);
+    const lowest = Math.min(...subscribers.map((subscriber) => subscriber.position));
+    for (const offset of this.#own) if (offset <= lowest) this.#own.delete(offset);
   }
 }
 
-/** WebSockets that fail in a row before we ask whether plain HTTP fares better: one alone may have met a restart. */
-const FAILURES = 2;
+/** Consecutive WebSocket failures before plain HTTP is checked. A single failure can be caused by a restart. */
+const FAILURES_BEFORE_CHECK = 2;
 
-/** The address of something that lies beside the WebSocket, behind the same proxies. */
-function beside(address, name) { return new URL(name, address.replace(/^ws/, 'http')); }
+/** The URL of another resource in the same folder as the WebSocket, behind the same proxies. */
+function siblingUrl(address, name) { return new URL(name, address.replace(/^ws/, 'http')); }
 
 /**
- * Which way to the bridge is taken: the WebSocket, or the stream of stream.js where something on the way forbids WebSockets.
- * The rule: the stream is only taken once the WebSocket has failed twice in a row although HTTP came through right after,
- * so that a bridge that is merely away never looks like one whose WebSocket is blocked. If then the stream fails too, both
- * are tried in turn. A WebSocket that is welcomed sets all of this back.
+ * Selects the transport: WebSocket, or the stream of stream.js if WebSockets are blocked on the way.
+ * The stream is used only after the WebSocket has failed twice in a row and an HTTP request has succeeded right after.
+ * Therefore a server that is down is never mistaken for a blocked WebSocket. If the stream fails too, both are tried in
+ * turn. A WebSocket that receives a welcome resets all of this.
  */
-class Route {
-  /** That of the present connection, or of the last try: 'websocket' or 'stream'. */
+class TransportSelector {
+  /** The transport of the present connection or of the last attempt: 'websocket' or 'stream'. */
   transport;
   #next;
-  #fixed; // there is nothing to choose
-  #blocked = false; // the WebSocket fails where HTTP does not
+  #fixed; // set by the options or the platform
+  #blocked = false; // WebSockets fail although HTTP works
   #failures = 0;
-  #websocketAt = Infinity; // when it may be tried again
-  #question = null;
+  #retryWebSocketAt = Infinity;
+  #httpCheck = null;
   #address;
   #settings;
 
   constructor(address, settings) {
     const { transport, WebSocket } = settings;
-    if (!['auto', 'websocket', 'stream'].includes(transport)) throw new TypeError('transport is auto, websocket or stream');
-    if (!WebSocket && transport === 'websocket') throw new TypeError('there is no WebSocket here: give one as an option');
+    if (!['auto', 'websocket', 'stream'].includes(transport)) throw new TypeError('invalid transport: use auto, websocket or stream');
+    if (!WebSocket && transport === 'websocket') throw new TypeError('this platform has no WebSocket: pass one as an option');
     this.#address = address;
     this.#settings = settings;
     this.#fixed = transport !== 'auto' || !WebSocket;
@@ -363,84 +364,85 @@ class Route {
     this.transport = this.#next;
   }
 
-  /** Before each try. */
+  /** Called before each attempt. */
   choose() {
-    this.transport = this.#settings.now() >= this.#websocketAt ? 'websocket' : this.#next;
+    this.transport = this.#settings.now() >= this.#retryWebSocketAt ? 'websocket' : this.#next;
     return this.transport;
   }
 
-  welcomed() {
+  connected() {
     this.#failures = 0;
     if (this.#fixed || this.transport === 'stream') return;
     this.#blocked = false;
     this.#next = 'websocket';
-    this.#websocketAt = Infinity;
+    this.#retryWebSocketAt = Infinity;
   }
 
-  /** The try has ended before its welcome. */
+  /** Called if an attempt ends before the welcome. */
   failed() {
     if (this.#fixed) return;
     if (this.#blocked) {
-      if (this.transport === 'websocket') this.#takeStream();
+      if (this.transport === 'websocket') this.#switchToStream();
       else this.#next = 'websocket';
       return;
     }
     this.#failures += 1;
-    if (this.#failures >= FAILURES) this.#askHttp();
+    if (this.#failures >= FAILURES_BEFORE_CHECK) this.#checkHttp();
   }
 
-  /** No more questions. */
-  end() { this.#question?.abort(); }
+  /** Cancels a pending HTTP check. */
+  close() { this.#httpCheck?.abort(); }
 
-  #takeStream() {
+  #switchToStream() {
     this.#blocked = true;
     this.#next = 'stream';
-    this.#websocketAt = this.#settings.now() + this.#settings.websocketAgainAfter;
+    this.#retryWebSocketAt = this.#settings.now() + this.#settings.websocketAgainAfter;
   }
 
-  async #askHttp() {
-    if (this.#question) return;
+  async #checkHttp() {
+    if (this.#httpCheck) return;
     const { fetch, openTimeout, setTimeout, clearTimeout } = this.#settings;
-    const question = new AbortController();
-    this.#question = question;
-    const timer = setTimeout(() => question.abort(), openTimeout);
-    question.signal.addEventListener('abort', () => clearTimeout(timer));
+    const request = new AbortController();
+    this.#httpCheck = request;
+    const timer = setTimeout(() => request.abort(), openTimeout);
+    request.signal.addEventListener('abort', () => clearTimeout(timer));
     try {
-      const { ok } = await fetch(beside(this.#address, 'healthz').href, { cache: 'no-store', signal: question.signal });
-      if (ok && this.#failures >= FAILURES && !question.signal.aborted) this.#takeStream();
+      const { ok } = await fetch(siblingUrl(this.#address, 'healthz').href, { cache: 'no-store', signal: request.signal });
+      if (ok && this.#failures >= FAILURES_BEFORE_CHECK && !request.signal.aborted) this.#switchToStream();
     } catch {
-      // It is the network, or the bridge itself: no way is better than another.
+      // The network or the server is down: neither transport would work.
     }
-    this.#question = null;
-    question.abort(); // the rest of the answer is not wanted
+    this.#httpCheck = null;
+    request.abort(); // discards the rest of the response
   }
 }
 
 /**
- * The connection. Dispatches `connecting` (the first time at the end of the turn in which it was made), `open` (detail: the peer and the transport), `waiting` (detail: delay, attempt, code, reason),
- * `closed` (detail: code, reason), `notice` (detail: text, and code and channel where it has them) and `error` (detail: an
- * error that answers no command of ours).
+ * A connection that reconnects automatically. Dispatches `connecting` (the first time at the end of the turn that created
+ * the client), `open` (detail: the peer and the transport), `waiting` (detail: delay, attempt, code, reason), `closed`
+ * (detail: code, reason), `notice` (detail: text, optional code and channel) and `error` (detail: an error that answers
+ * no call).
  */
 export class Client extends ErrorReporter {
   #url;
   #settings;
-  #route;
+  #transports;
   #state;
   #peer = null;
   #socket = null;
-  #greeted = false; // the present connection has had its welcome
-  #timer; // one at a time: until the welcome, the next look for silence, or the next try
+  #welcomeReceived = false; // on the present connection
+  #timer; // one at a time: for the welcome, the next liveness check or the next attempt
   #attempt = 0;
   #openedAt = 0;
-  #heardAt = 0;
+  #receivedAt = 0;
   #lastId = 0;
   #nick;
-  #tokenShown = false; // on this connection
-  #sentAway = false; // by an administrator: another token would not help
-  #queue = []; // commands that wait for a connection
-  #limited = new Set(); // all commands that are not settled, in the order of their deadlines
-  #limitTimer;
-  #made = false; // the constructor has come to its end
+  #tokenSent = false; // on the present connection
+  #disconnectedByAdmin = false; // another token would not help
+  #queue = []; // commands to send when connected
+  #pending = new Set(); // all unsettled commands, ordered by deadline
+  #timeoutTimer;
+  #constructed = false;
   #unanswered = new Map();
   /** @type {Map<string, Channel>} */
   #channels = new Map();
@@ -449,61 +451,61 @@ export class Client extends ErrorReporter {
     super();
     this.#url = url;
     this.#settings = settings;
-    this.#route = new Route(url, settings);
-    this.#dial();
-    settings.window?.addEventListener?.('online', this.#networkBack);
-    settings.window?.document?.addEventListener('visibilitychange', this.#networkBack);
-    this.#made = true;
+    this.#transports = new TransportSelector(url, settings);
+    this.#connect();
+    settings.window?.addEventListener?.('online', this.#onNetworkChange);
+    settings.window?.document?.addEventListener('visibilitychange', this.#onNetworkChange);
+    this.#constructed = true;
   }
 
   /** 'connecting', 'open', 'waiting' or 'closed'. */
   get state() { return this.#state; }
 
   /**
-   * While open, `{id, from, to}`: who this client is to the server, and the two ends of the socket as the server sees them.
-   * Where it came with a token, also the `nick` that this gave it, and in how many seconds it `expires`, if it does.
+   * While open, `{id, from, to}`: the id of this client and the addresses of both ends as the server sees them. With a
+   * token also `nick` and, unless the token never expires, `expires` in seconds.
    */
   get peer() { return this.#peer; }
 
-  /** 'websocket', or 'stream' where that stands in for it: the way of the present connection, or of the last try. */
-  get transport() { return this.#route.transport; }
+  /** 'websocket' or 'stream': the transport of the present connection or of the last attempt. */
+  get transport() { return this.#transports.transport; }
 
   subscribe(channel, callback, options = {}) {
     channel = wellFormed(channel);
-    const reader = new Reader(channel, callback, options, (leaver) => this.#leave(leaver), (error) => this.#dispatch('error', error));
-    const subscription = new Subscription(reader);
-    let refusal;
-    if (this.#state === 'closed') refusal = new SockbridgeError('closed', 'this client is closed');
+    const subscriber = new Subscriber(channel, callback, options, (subscriber) => this.#removeSubscriber(subscriber), (error) => this.#dispatch('error', error));
+    const subscription = new Subscription(subscriber);
+    let error;
+    if (this.#state === 'closed') error = new SockbridgeError('closed', 'this client is closed');
     else if ((options.since === undefined) !== (options.epoch === undefined)) {
-      refusal = new SockbridgeError('bad-argument', 'since and epoch come together');
+      error = new SockbridgeError('bad-argument', 'since and epoch must be given together');
     }
-    if (refusal) {
-      reader.refuse(refusal);
+    if (error) {
+      subscriber.fail(error);
       return subscription;
     }
     if (!this.#channels.has(channel)) {
       this.#channels.set(channel, new Channel(channel, (message, resolve, reject) => this.#command(message, resolve, reject)));
     }
-    this.#channels.get(channel).readers.add(reader);
-    if (this.#state === 'open') this.#channels.get(channel).ask();
+    this.#channels.get(channel).subscribers.add(subscriber);
+    if (this.#state === 'open') this.#channels.get(channel).requestNext();
     return subscription;
   }
 
-  /** The promise of the offset. Rejected with `disconnected`, the event may or may not have been published. */
+  /** Resolves with the offset. After a rejection with `disconnected`, the event may or may not have been published. */
   publish(channel, data, { name } = {}) {
     if (['undefined', 'function', 'symbol'].includes(typeof data)) {
       return Promise.reject(new SockbridgeError('bad-argument', `${typeof data} is not a JSON value`));
     }
     return this.#request({ type: 'publish', channel, data, name }, ({ offset }) => {
-      this.#channels.get(wellFormed(channel))?.published(offset);
+      this.#channels.get(wellFormed(channel))?.addOwn(offset);
       return offset;
     });
   }
 
-  /** Everybody subscribed to the channel. */
+  /** Resolves with the members of the channel. */
   who(channel) { return this.#request({ type: 'who', channel }, ({ members }) => members); }
 
-  /** What the log holds. */
+  /** Resolves with events from the history of the channel. */
   history(channel, { last, since } = {}) {
     return this.#request({ type: 'history', channel, last, since }, ({ events, offset, epoch, lost, gaps = [] }) => {
       const missing = lost ? [lost, ...gaps] : gaps;
@@ -512,7 +514,7 @@ export class Client extends ErrorReporter {
     });
   }
 
-  /** The name others see. It is given again after every reconnection. */
+  /** Sets the name of this client, also after every reconnection. Resolves with the name that other clients see. */
   nick(name) {
     const before = this.#nick;
     this.#nick = name;
@@ -523,18 +525,18 @@ export class Client extends ErrorReporter {
   }
 
   /**
-   * Shows a token, or another one; subscriptions stay, as far as it allows them. Unless `connect` was given a function, it
-   * is the one that is shown from now on. Gives who one is, and for how many seconds.
+   * Authenticates with a token. Subscriptions continue as far as the new token allows them. Unless the option `token` is a
+   * function, the token is used for later connections as well. Resolves with the nick and the lifetime in seconds.
    */
   authenticate(token) {
     return this.#request({ type: 'auth', token }, ({ nick, expires }) => {
-      this.#tokenShown = true;
-      if (!this.#renews) this.#settings.token = token;
+      this.#tokenSent = true;
+      if (!this.#canRenewToken) this.#settings.token = token;
       return { nick, expires };
     });
   }
 
-  /** The milliseconds to the server and back. */
+  /** Resolves with the round-trip time in milliseconds. */
   ping() {
     const sentAt = this.#settings.now();
     return this.#request({ type: 'ping' }, () => this.#settings.now() - sentAt);
@@ -542,54 +544,54 @@ export class Client extends ErrorReporter {
 
   info() { return this.#request({ type: 'info' }, ({ type, id, ...info }) => info); }
 
-  /** While waiting: try now. */
+  /** Reconnects immediately if the client is waiting. */
   retry() {
-    if (this.#state === 'waiting') this.#dial();
+    if (this.#state === 'waiting') this.#connect();
   }
 
-  /** The end: what is unanswered or queued is rejected with `closed`, and this client opens no further connection. */
-  close() { this.#finish(NORMAL_END, 'closed by this client'); }
+  /** Closes the client for good. Unanswered and queued calls are rejected with `closed`. */
+  close() { this.#closeForGood(NORMAL_CLOSURE, 'closed by this client'); }
 
   // ---- the connection ----
 
-  #dial() {
-    if (this.#route.choose() === 'websocket') this.#listen(new this.#settings.WebSocket(this.#url, [SUBPROTOCOL]));
+  #connect() {
+    if (this.#transports.choose() === 'websocket') this.#attach(new this.#settings.WebSocket(this.#url, [SUBPROTOCOL]));
     else this.#openStream();
-    this.#tokenShown = false;
-    this.#greeted = false;
-    this.#wait(this.#settings.openTimeout, () => this.#lose(NO_CONNECTION, 'no welcome in time'));
-    this.#enter('connecting');
+    this.#tokenSent = false;
+    this.#welcomeReceived = false;
+    this.#setTimer(this.#settings.openTimeout, () => this.#onDisconnect(ABNORMAL_CLOSURE, 'no welcome in time'));
+    this.#setState('connecting');
   }
 
-  #listen(socket) {
-    // A socket that was given up may still speak: only the present one is listened to.
+  #attach(socket) {
+    // A dropped socket can still dispatch events: only those of the present one count.
     const present = (react) => (event) => { if (socket === this.#socket) react(event); };
     socket.onmessage = present(({ data }) => this.#receive(data));
-    socket.onclose = present(({ code, reason }) => this.#lose(code, reason));
-    socket.onerror = () => {}; // says nothing that close does not; some WebSockets for Node throw where nobody listens
+    socket.onclose = present(({ code, reason }) => this.#onDisconnect(code, reason));
+    socket.onerror = () => {}; // close follows; some WebSockets for Node.js throw without a listener
     this.#socket = socket;
   }
 
   async #openStream() {
-    const awaited = { send() {}, close() {} }; // stands where the stream will
-    this.#socket = awaited;
+    const placeholder = { send() {}, close() {} }; // placeholder until stream.js is loaded
+    this.#socket = placeholder;
     try {
       const { StreamSocket } = await import('./stream.js');
-      const address = beside(this.#url, 'stream');
+      const address = siblingUrl(this.#url, 'stream');
       address.search = new URL(this.#url).search;
-      if (this.#socket === awaited) this.#listen(new StreamSocket(address.href, this.#settings));
+      if (this.#socket === placeholder) this.#attach(new StreamSocket(address.href, this.#settings));
     } catch {
-      if (this.#socket === awaited) this.#lose(NO_CONNECTION, 'stream.js, which lies beside sockbridge.js, could not be loaded');
+      if (this.#socket === placeholder) this.#onDisconnect(ABNORMAL_CLOSURE, 'stream.js could not be loaded from the folder of sockbridge.js');
     }
   }
 
   #receive(text) {
-    this.#heardAt = this.#settings.now();
+    this.#receivedAt = this.#settings.now();
     let message;
     try {
       message = JSON.parse(text);
     } catch {
-      return this.#lose(BROKEN_PROTOCOL, 'the server sent something that is not JSON');
+      return this.#onDisconnect(PROTOCOL_ERROR, 'the server sent invalid JSON');
     }
     switch (message?.type) {
       case 'event': return this.#channels.get(message.channel)?.deliver(message);
@@ -597,38 +599,38 @@ export class Client extends ErrorReporter {
       case 'leave': return this.#channels.get(message.channel)?.presence(message);
       case 'lost': return this.#channels.get(message.channel)?.lost(message);
       case 'ok':
-      case 'pong': return this.#take(message.id)?.resolve(message);
-      case 'error': return this.#failed(message);
-      case 'welcome': return this.#welcomed(message);
-      case 'notice': return this.#noticed(message);
-      default: return undefined; // a later version may say more than we know
+      case 'pong': return this.#removeUnanswered(message.id)?.resolve(message);
+      case 'error': return this.#onError(message);
+      case 'welcome': return this.#onWelcome(message);
+      case 'notice': return this.#onNotice(message);
+      default: return undefined; // message types of later versions are ignored
     }
   }
 
-  #welcomed({ protocol, id, from, to }) {
-    if (protocol !== PROTOCOL) return this.#finish(BROKEN_PROTOCOL, `the server speaks protocol ${protocol}, this client ${PROTOCOL}`);
+  #onWelcome({ protocol, id, from, to }) {
+    if (protocol !== PROTOCOL) return this.#closeForGood(PROTOCOL_ERROR, `unsupported protocol version ${protocol}: this client supports ${PROTOCOL}`);
     const peer = { id, from, to };
-    this.#greeted = true;
-    this.#route.welcomed();
-    if (this.#settings.token === undefined) return this.#opened(peer);
-    // Nothing else is asked before the token is accepted, or what it allows would be refused.
+    this.#welcomeReceived = true;
+    this.#transports.connected();
+    if (this.#settings.token === undefined) return this.#onOpen(peer);
+    // Commands wait for the reply, because the server would reject those that need the token.
     const socket = this.#socket;
-    return this.#showToken(
-      (answer) => { if (socket === this.#socket) this.#opened(answer ? { ...peer, nick: answer.nick, expires: answer.expires } : peer); },
+    return this.#sendToken(
+      (answer) => { if (socket === this.#socket) this.#onOpen(answer ? { ...peer, nick: answer.nick, expires: answer.expires } : peer); },
       (error) => {
         if (socket !== this.#socket) return;
         this.#dispatch('error', error);
-        // Another token may be had for the asking; the same one will not do next time either.
-        if (this.#renews) this.#lose(NO_CONNECTION, error.message);
-        else this.#finish(POLICY, error.message);
+        // A function can return another token. The same token would be rejected again.
+        if (this.#canRenewToken) this.#onDisconnect(ABNORMAL_CLOSURE, error.message);
+        else this.#closeForGood(POLICY_VIOLATION, error.message);
       },
     );
   }
 
-  get #renews() { return typeof this.#settings.token === 'function'; }
+  get #canRenewToken() { return typeof this.#settings.token === 'function'; }
 
-  /** A token that is there is shown at once; one that must be fetched, when it has come. There may be none to be had. */
-  #showToken(resolve, reject) {
+  /** Sends the token: at once, or when the function of the program has returned one. Sends no message without a token. */
+  #sendToken(resolve, reject) {
     const socket = this.#socket;
     const show = (token) => {
       if (socket !== this.#socket) return;
@@ -636,22 +638,22 @@ export class Client extends ErrorReporter {
         resolve();
         return;
       }
-      this.#tokenShown = true;
+      this.#tokenSent = true;
       const id = this.#lastId + 1;
       this.#lastId = id;
-      this.#send(this.#limit({ id, text: write({ type: 'auth', id, token }), type: 'auth', resolve, reject }));
+      this.#send(this.#withTimeout({ id, text: serialize({ type: 'auth', id, token }), type: 'auth', resolve, reject }));
     };
-    if (!this.#renews) return show(this.#settings.token);
-    const failed = (error) => reject(new SockbridgeError('no-token', `no token could be had: ${error?.message ?? error}`));
+    if (!this.#canRenewToken) return show(this.#settings.token);
+    const failed = (error) => reject(new SockbridgeError('no-token', `cannot get a token: ${error?.message ?? error}`));
     return new Promise((fetched) => { fetched(this.#settings.token()); }).then(show, failed);
   }
 
-  #opened(peer) {
+  #onOpen(peer) {
     this.#peer = peer;
     this.#state = 'open';
     this.#openedAt = this.#settings.now();
-    // The order matters: first who we are, and our name, so that others see it join; then the channels, so that our own
-    // events come back.
+    // The order matters: first the identity and the name, so that the name is announced on joining; then subscriptions,
+    // so that own events are received.
     const queue = this.#queue.splice(0);
     const names = queue.filter((command) => command.type === 'nick');
     for (const command of queue) if (command.type === 'auth') this.#send(command);
@@ -661,104 +663,104 @@ export class Client extends ErrorReporter {
     for (const command of names) this.#send(command);
     for (const channel of this.#channels.values()) channel.resume();
     for (const command of queue) if (command.type !== 'nick' && command.type !== 'auth') this.#send(command);
-    this.#watch();
-    this.#enter('open', { ...this.#peer, transport: this.#route.transport });
+    this.#checkConnection();
+    this.#setState('open', { ...this.#peer, transport: this.#transports.transport });
   }
 
-  #noticed({ text, code, channel }) {
+  #onNotice({ text, code, channel }) {
     this.#dispatch('notice', { text, ...(code && { code }), ...(channel && { channel }) });
-    if (code === 'disconnected') this.#sentAway = true;
-    if (code === 'token-expires' && this.#renews) {
-      this.#showToken(() => {}, (error) => { if (error.code !== 'disconnected') this.#dispatch('error', error); });
+    if (code === 'disconnected') this.#disconnectedByAdmin = true;
+    if (code === 'token-expires' && this.#canRenewToken) {
+      this.#sendToken(() => {}, (error) => { if (error.code !== 'disconnected') this.#dispatch('error', error); });
     } else if (code === 'forbidden') {
-      for (const reader of [...this.#channels.get(channel)?.readers ?? []]) this.#forget(reader, new SockbridgeError(code, text));
+      for (const subscriber of [...this.#channels.get(channel)?.subscribers ?? []]) this.#endSubscription(subscriber, new SockbridgeError(code, text));
     }
   }
 
-  /** The server has ended the subscription: there is nothing to tell it. */
-  #forget(reader, error) {
-    const channel = this.#channels.get(reader.channel);
-    channel?.readers.delete(reader);
-    if (!channel?.readers.size) this.#channels.delete(reader.channel);
-    reader.refuse(error);
+  /** The server has ended the subscription, so no command is sent. */
+  #endSubscription(subscriber, error) {
+    const channel = this.#channels.get(subscriber.channel);
+    channel?.subscribers.delete(subscriber);
+    if (!channel?.subscribers.size) this.#channels.delete(subscriber.channel);
+    subscriber.fail(error);
   }
 
-  /** The browser answers the server's pings without telling the page, so silence is all the page can go by. */
-  #watch() {
-    for (const channel of this.#channels.values()) channel.ask(); // those refused for the time being
-    const silence = this.#settings.now() - this.#heardAt;
+  /** Browsers answer pings of the server without notifying the page, so the client measures silence and sends its own. */
+  #checkConnection() {
+    for (const channel of this.#channels.values()) channel.requestNext(); // retries after temporary errors
+    const silence = this.#settings.now() - this.#receivedAt;
     const { quietAfter, answerTimeout } = this.#settings;
-    if (silence < quietAfter) return this.#wait(quietAfter - silence, () => this.#watch());
-    this.#probe(answerTimeout);
+    if (silence < quietAfter) return this.#setTimer(quietAfter - silence, () => this.#checkConnection());
+    this.#sendPing(answerTimeout);
   }
 
-  #probe(answerTimeout) {
-    const before = this.#heardAt;
+  #sendPing(answerTimeout) {
+    const before = this.#receivedAt;
     this.#socket.send('{"type":"ping"}');
-    this.#wait(answerTimeout, () => {
-      if (this.#heardAt === before) this.#lose(NO_CONNECTION, 'the server has gone silent');
-      else this.#watch();
+    this.#setTimer(answerTimeout, () => {
+      if (this.#receivedAt === before) this.#onDisconnect(ABNORMAL_CLOSURE, 'the server does not respond');
+      else this.#checkConnection();
     });
   }
 
-  /** The device is online again, or the page visible again: no reason to sit out a delay, or to trust an old connection. */
-  #networkBack = ({ type }) => {
+  /** The device is online or the page is visible again: reconnect without delay, or check the open connection. */
+  #onNetworkChange = ({ type }) => {
     if (type === 'visibilitychange' && this.#settings.window.document.visibilityState !== 'visible') return;
-    if (this.#state === 'open') this.#probe(this.#settings.answerTimeout);
+    if (this.#state === 'open') this.#sendPing(this.#settings.answerTimeout);
     else this.retry();
   };
 
-  #lose(code, reason) {
+  #onDisconnect(code, reason) {
     if (this.#state === 'open' && this.#settings.now() - this.#openedAt >= this.#settings.stableAfter) this.#attempt = 0;
-    // Where tokens are fetched anew, the next one may be better than the one that ran out.
-    if (FINAL_CODES.has(code) && !(code === POLICY && this.#renews && this.#tokenShown && !this.#sentAway)) return this.#finish(code, reason);
-    if (!this.#greeted) this.#route.failed();
-    this.#letGo('disconnected', 'the connection broke before the answer came: the command may or may not have been carried out');
+    // If a function supplies tokens, the next one can be valid although this one has expired.
+    if (FINAL_CODES.has(code) && !(code === POLICY_VIOLATION && this.#canRenewToken && this.#tokenSent && !this.#disconnectedByAdmin)) return this.#closeForGood(code, reason);
+    if (!this.#welcomeReceived) this.#transports.failed();
+    this.#dropConnection('disconnected', 'the connection was lost before the reply: the command may or may not have been executed');
     if (code === TRY_AGAIN_LATER) this.#attempt = Math.max(this.#attempt, OVERLOAD_ATTEMPT);
     const { firstDelay, longestDelay, random } = this.#settings;
-    // Full jitter: after a restart the pages come back spread over the whole window, not in waves.
+    // Full jitter: after a restart, reconnections spread over the whole window instead of arriving in waves.
     const delay = Math.round(random() * Math.min(longestDelay, firstDelay * 2 ** this.#attempt));
     this.#attempt += 1;
-    this.#wait(delay, () => this.#dial());
-    this.#enter('waiting', { delay, attempt: this.#attempt, code, reason });
+    this.#setTimer(delay, () => this.#connect());
+    this.#setState('waiting', { delay, attempt: this.#attempt, code, reason });
   }
 
-  #finish(code, reason) {
+  #closeForGood(code, reason) {
     if (this.#state === 'closed') return;
     this.#state = 'closed';
-    this.#route.end();
-    this.#letGo('closed', `${reason || 'the server closed the connection'}: the command may or may not have been carried out`);
+    this.#transports.close();
+    this.#dropConnection('closed', `${reason || 'the server closed the connection'}: the command may or may not have been executed`);
     const closed = new SockbridgeError('closed', reason || `the server closed the connection (${code})`);
     for (const command of this.#queue.splice(0)) command.reject(closed);
-    for (const channel of this.#channels.values()) for (const reader of channel.readers) reader.reject(closed);
+    for (const channel of this.#channels.values()) for (const subscriber of channel.subscribers) subscriber.reject(closed);
     this.#channels.clear();
-    this.#limited.clear();
-    this.#settings.clearTimeout(this.#limitTimer);
-    this.#settings.window?.removeEventListener?.('online', this.#networkBack);
-    this.#settings.window?.document?.removeEventListener('visibilitychange', this.#networkBack);
-    this.#enter('closed', { code, reason });
+    this.#pending.clear();
+    this.#settings.clearTimeout(this.#timeoutTimer);
+    this.#settings.window?.removeEventListener?.('online', this.#onNetworkChange);
+    this.#settings.window?.document?.removeEventListener('visibilitychange', this.#onNetworkChange);
+    this.#setState('closed', { code, reason });
   }
 
-  #letGo(code, words) {
+  #dropConnection(code, message) {
     const socket = this.#socket;
     this.#socket = null;
     this.#peer = null;
     this.#settings.clearTimeout(this.#timer);
-    socket?.close(NORMAL_END);
+    socket?.close(NORMAL_CLOSURE);
     const unanswered = [...this.#unanswered.values()];
     this.#unanswered.clear();
-    for (const command of unanswered) command.reject(new SockbridgeError(code, words));
+    for (const command of unanswered) command.reject(new SockbridgeError(code, message));
   }
 
-  #wait(delay, then) {
+  #setTimer(delay, then) {
     this.#settings.clearTimeout(this.#timer);
     this.#timer = this.#settings.setTimeout(then, delay);
   }
 
-  #enter(state, detail) {
+  #setState(state, detail) {
     this.#state = state;
-    if (this.#made) this.#dispatch(state, detail);
-    // Nobody can listen before `connect` has returned.
+    if (this.#constructed) this.#dispatch(state, detail);
+    // Listeners can be added only after `connect` has returned.
     else Promise.resolve().then(() => { if (this.#state === state) this.#dispatch(state, detail); });
   }
 
@@ -772,69 +774,69 @@ export class Client extends ErrorReporter {
         try {
           resolve(read(answer));
         } catch (error) {
-          reject(new SockbridgeError('bad-answer', `the answer to ${message.type} cannot be read: ${error.message}`));
+          reject(new SockbridgeError('bad-answer', `cannot read the reply to ${message.type}: ${error.message}`));
         }
       }, reject);
     });
   }
 
-  /** `resolve` is called in the very turn the answer arrives, before the events behind it are looked at. */
+  /** `resolve` is called synchronously when the reply arrives, before the events that follow it are processed. */
   #command(message, resolve, reject) {
     if (this.#state === 'closed') return reject(new SockbridgeError('closed', 'this client is closed'));
     const id = this.#lastId + 1;
     let text;
     try {
-      text = write({ ...message, id });
+      text = serialize({ ...message, id });
     } catch (error) {
       return reject(new SockbridgeError('bad-argument', `not a JSON value: ${error.message}`));
     }
     if (utf8.encode(text).length > MESSAGE_LIMIT) {
-      return reject(new SockbridgeError('too-long', `a message has at most ${MESSAGE_LIMIT} bytes`));
+      return reject(new SockbridgeError('too-long', `message too long: the maximum is ${MESSAGE_LIMIT} bytes`));
     }
     const open = this.#state === 'open';
     if (open ? this.#unanswered.size >= UNANSWERED_LIMIT : this.#queue.length >= QUEUE_LIMIT) {
-      const words = open ? `${UNANSWERED_LIMIT} commands are still unanswered` : `${QUEUE_LIMIT} commands already wait for a connection`;
-      return reject(new SockbridgeError('queue-full', words));
+      const reason = open ? `${UNANSWERED_LIMIT} commands are unanswered` : `${QUEUE_LIMIT} commands are queued for the next connection`;
+      return reject(new SockbridgeError('queue-full', reason));
     }
     this.#lastId = id;
-    const command = this.#limit({ id, text, type: message.type, resolve, reject });
+    const command = this.#withTimeout({ id, text, type: message.type, resolve, reject });
     if (open) this.#send(command);
     else this.#queue.push(command);
   }
 
-  /** A command that is rejected if nothing has settled it in time. */
-  #limit({ resolve, reject, ...command }) {
+  /** Returns the command with a deadline, after which it is rejected. */
+  #withTimeout({ resolve, reject, ...command }) {
     const settle = (then) => (value) => {
-      this.#limited.delete(limited);
-      if (!this.#limited.size) this.#settings.clearTimeout(this.#limitTimer);
+      this.#pending.delete(pending);
+      if (!this.#pending.size) this.#settings.clearTimeout(this.#timeoutTimer);
       then(value);
     };
     const due = this.#settings.now() + this.#settings.commandTimeout;
-    const limited = { ...command, due, resolve: settle(resolve), reject: settle(reject) };
-    this.#limited.add(limited);
-    if (this.#limited.size === 1) this.#awaitLimit();
-    return limited;
+    const pending = { ...command, due, resolve: settle(resolve), reject: settle(reject) };
+    this.#pending.add(pending);
+    if (this.#pending.size === 1) this.#startTimeoutTimer();
+    return pending;
   }
 
-  /** One timer for all: that of the command that must be settled first. */
-  #awaitLimit() {
-    this.#settings.clearTimeout(this.#limitTimer);
-    const [first] = this.#limited;
+  /** One timer serves all commands: it expires with the earliest deadline. */
+  #startTimeoutTimer() {
+    this.#settings.clearTimeout(this.#timeoutTimer);
+    const [first] = this.#pending;
     if (!first) return;
-    this.#limitTimer = this.#settings.setTimeout(() => {
+    this.#timeoutTimer = this.#settings.setTimeout(() => {
       const now = this.#settings.now();
-      for (const command of [...this.#limited]) if (command.due <= now) this.#expire(command);
-      this.#awaitLimit();
+      for (const command of [...this.#pending]) if (command.due <= now) this.#rejectTimedOut(command);
+      this.#startTimeoutTimer();
     }, Math.max(0, first.due - this.#settings.now()));
   }
 
-  #expire(command) {
-    const place = this.#queue.indexOf(command);
-    if (place >= 0) this.#queue.splice(place, 1);
+  #rejectTimedOut(command) {
+    const index = this.#queue.indexOf(command);
+    if (index >= 0) this.#queue.splice(index, 1);
     this.#unanswered.delete(command.id);
-    const words = place >= 0 ? 'there was no connection in time: the command has not been sent'
-      : 'no answer came in time: the command may or may not have been carried out';
-    command.reject(new SockbridgeError('timeout', words));
+    const message = index >= 0 ? 'timed out without a connection: the command was not sent'
+      : 'timed out without a reply: the command may or may not have been executed';
+    command.reject(new SockbridgeError('timeout', message));
   }
 
   #send(command) {
@@ -842,30 +844,30 @@ export class Client extends ErrorReporter {
     this.#socket.send(command.text);
   }
 
-  #take(id) {
+  #removeUnanswered(id) {
     const command = this.#unanswered.get(id);
     this.#unanswered.delete(id);
     return command;
   }
 
-  #failed({ id, code, message }) {
+  #onError({ id, code, message }) {
     const error = new SockbridgeError(code, message);
-    const command = this.#take(id);
+    const command = this.#removeUnanswered(id);
     if (command) command.reject(error);
     else this.#dispatch('error', error);
   }
 
   // ---- channels ----
 
-  #leave(reader) {
-    const channel = this.#channels.get(reader.channel);
-    if (!channel?.readers.delete(reader) || channel.readers.size) return;
-    this.#channels.delete(reader.channel);
-    if (this.#state === 'open') this.#request({ type: 'unsubscribe', channel: reader.channel }).catch(() => {}); // gone is gone
+  #removeSubscriber(subscriber) {
+    const channel = this.#channels.get(subscriber.channel);
+    if (!channel?.subscribers.delete(subscriber) || channel.subscribers.size) return;
+    this.#channels.delete(subscriber.channel);
+    if (this.#state === 'open') this.#request({ type: 'unsubscribe', channel: subscriber.channel }).catch(() => {}); // the result does not matter
   }
 }
 
-/** Opens a client. It connects at once and keeps trying until it is closed. Without an address: `/ws` on the page's own host. */
+/** Creates a client, which connects at once and reconnects until it is closed. Default URL: `/ws` on the host of the page. */
 export function connect(url = '/ws', options = {}) {
   const address = new URL(url, globalThis.location?.href);
   address.protocol = address.protocol.replace(/^http/, 'ws');

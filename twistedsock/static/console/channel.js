@@ -1,38 +1,40 @@
-/** One channel: what is said on it, live; its members and its log; a line to publish; and how to connect to it. */
+/** The view of one channel: live events, subscribers, history, a form to publish, and snippets to connect. */
 
 import { buildComposer } from '../composer.js';
 import { byId, make } from '../dom.js';
 import { buildEventList, ROWS_SHOWN } from '../event-list.js';
-import { CHANNEL_BYTES, describeError, describeAccessError, isAccessError, nameError, plural, UNVERIFIED, UNVERIFIED_HINT } from '../format.js';
-import { bytes, count, rate } from './units.js';
-import { oncePerFrame } from './sys-channels.js';
+import {
+  CHANNEL_BYTES, describeAccessError, describeError, isAccessError, nameError, plural, UNVERIFIED, UNVERIFIED_HINT,
+} from '../format.js';
 import { buildHistory } from './history.js';
 import { writeRoute } from './routes.js';
+import { oncePerFrame } from './sys-channels.js';
 import { write } from './table.js';
+import { bytes, count, rate } from './units.js';
 
-/** Events of the log that the tail begins with. */
+/** Events of the history that are shown at first. */
 const LAST_EVENTS = 50;
 
-/** Members listed; the rest is counted. */
+/** Maximum number of subscribers listed. The others are counted. */
 const MEMBERS_SHOWN = 100;
 
-/** Milliseconds between two questions for who is there: joins and leaves are a reason, but not each of a thousand. */
-const MEMBERS_EVERY = 2000;
+/** Minimum interval between two requests for the members, however many join or leave. */
+const MEMBERS_INTERVAL_MS = 2000;
 
 export function buildChannel({ sysChannels, client, identity, connectionBar, snippets }) {
   let name = '';
   let subscription;
   let head = 0;
-  let own = new Set(); // offsets published from here
-  let newest = 0; // offset, of what the tail has heard: it is ahead of the figures
-  let stop = () => {};
-  let asking;
+  let own = new Set(); // offsets of events published here
+  let newest = 0; // offset of the newest event received, which can be ahead of the metrics
+  let unsubscribe = () => {};
+  let membersTimer;
 
   const eventList = buildEventList({
     isOwn: ({ offset }) => own.has(offset),
     drawn: (events) => { if (!events.every(({ offset }) => own.has(offset))) connectionBar.pulse('in'); },
   });
-  const log = buildHistory({ client });
+  const history = buildHistory({ client });
 
   const composer = buildComposer({
     client,
@@ -44,57 +46,57 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
     },
     explain(channel, error) {
       if (!isAccessError(error)) return describeError(error);
-      identity.isAsked();
-      return describeAccessError('publish on', channel, error.code, identity.provedName);
+      identity.requestToken();
+      return describeAccessError('publish on', channel, error.code, identity.verifiedName);
     },
   });
 
-  function listen() {
+  function subscribe() {
     subscription?.unsubscribe();
-    subscription = client.subscribe(name, heard, {
+    subscription = client.subscribe(name, onEvent, {
       last: LAST_EVENTS,
       presence: true,
       onSubscribed(state) {
-        head = newest = state.offset; // lower than before, where the bridge was started anew
-        askMembers();
+        head = newest = state.offset; // lower than before if the server has restarted
+        loadMembers();
         if (state.missed && state.recovered) eventList.note('back', `Caught up: ${plural(state.missed, 'missed event')}.`);
       },
       onLost: (gap) => eventList.gap(gap, { name, hue: 0 }),
-      onJoin: askLater,
-      onLeave: askLater,
+      onJoin: loadMembersLater,
+      onLeave: loadMembersLater,
       onRefused(error) {
         subscription = undefined;
-        if (isAccessError(error)) identity.isAsked();
-        teach(isAccessError(error) ? describeAccessError('read', name, error.code, identity.provedName).slice(0, -1) : describeError(error), 'Events from before, if any, stay.');
+        if (isAccessError(error)) identity.requestToken();
+        showEmptyState(isAccessError(error) ? describeAccessError('read', name, error.code, identity.verifiedName).slice(0, -1) : describeError(error), 'Events received before stay visible.');
       },
     });
   }
 
-  function heard(event) {
+  function onEvent(event) {
     eventList.event(event, { hue: 0, head });
     newest = event.offset;
     drawNewest();
   }
 
-  function teach(title, note) {
+  function showEmptyState(title, note) {
     write(byId('empty-title'), title);
     write(byId('empty-note'), note);
   }
 
-  // ---- who is there ----
+  // ---- members ----
 
-  function askLater() {
-    asking ??= setTimeout(askMembers, MEMBERS_EVERY);
+  function loadMembersLater() {
+    membersTimer ??= setTimeout(loadMembers, MEMBERS_INTERVAL_MS);
   }
 
-  async function askMembers() {
-    clearTimeout(asking);
-    asking = undefined;
+  async function loadMembers() {
+    clearTimeout(membersTimer);
+    membersTimer = undefined;
     const asked = name;
     try {
       const members = await client.who(asked);
       if (asked === name) showMembers(members);
-    } catch { /* the connection broke, or we may not: the subscription tells */ }
+    } catch { /* disconnected or not permitted: the subscription shows the reason */ }
   }
 
   function showMembers(members) {
@@ -107,17 +109,17 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
       row.append(link, id === mine ? ' (this console)' : '');
       return row;
     });
-    if (members.length > rows.length) rows.push(make('li', 'others', `and ${plural(members.length - rows.length, 'other')}`));
+    if (members.length > rows.length) rows.push(make('li', 'others', `and ${(members.length - rows.length).toLocaleString('en')} more`));
     const focused = [...byId('members').querySelectorAll('a')].indexOf(document.activeElement);
     byId('members').replaceChildren(...rows);
     if (focused >= 0) byId('members').querySelectorAll('a')[Math.min(focused, rows.length - 1)]?.focus();
     write(byId('members-count'), members.length.toLocaleString('en'));
-    write(byId('members-none'), members.length <= 1 ? 'Nobody but this console. Take one of the ways above, and you stand here twice.' : '');
+    write(byId('members-none'), members.length <= 1 ? 'Only this console. Connect with a snippet above, and that connection will appear here, too.' : '');
   }
 
-  // ---- the figures, from the list of channels ----
+  // ---- metrics, from the list of channels ----
 
-  function told(data) {
+  function onList(data) {
     const found = data?.channels?.find(({ channel }) => channel === name);
     if (found) showFacts(found);
   }
@@ -125,10 +127,10 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
   function showFacts({ readers, rate: speed, events, bytes: size, offset, epoch }) {
     newest = Math.max(newest, offset);
     const facts = [
-      ['Readers', count(readers), ''],
-      ['Events a second', rate(speed), ''],
-      ['In the log', events ? `${plural(events, 'event')}, ${bytes(size)}` : 'nothing', `${size.toLocaleString('en')} bytes`],
-      ['Newest event', newest.toLocaleString('en'), `Of epoch ${epoch}: the name of this run of numbers`],
+      ['Subscribers', count(readers), ''],
+      ['Events/s', rate(speed), ''],
+      ['History', events ? `${plural(events, 'event')}, ${bytes(size)}` : 'empty', `${size.toLocaleString('en')} bytes`],
+      ['Last offset', newest.toLocaleString('en'), `In epoch ${epoch}`],
     ];
     const box = byId('channel-facts');
     if (box.childElementCount !== facts.length) {
@@ -161,28 +163,27 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
       byId('members').replaceChildren();
       write(byId('members-count'), '');
       write(byId('members-none'), '');
-      const fault = nameError(name, CHANNEL_BYTES);
-      teach(fault ? 'No channel can have this name' : `All quiet on ${name}`, fault || 'What is published comes out here. Write something below, or connect to it in one of the ways beside.');
-      eventList.begin();
-      log.begin(name);
+      const error = nameError(name, CHANNEL_BYTES);
+      showEmptyState(error ? 'Invalid channel name' : `No events on ${name} yet`, error || 'New events appear here. Publish something below, or connect with a snippet on the right.');
+      eventList.reset();
+      history.reset(name);
       composer.shown();
       snippets.showFor(name);
-      if (fault) return;
-      listen();
-      stop = sysChannels.follow(`$sys/channels/find/${name}`, told, 1, true);
+      if (error) return;
+      subscribe();
+      unsubscribe = sysChannels.subscribe(`$sys/channels/find/${name}`, onList, 1, true);
     },
     leave() {
-      clearTimeout(asking);
-      asking = undefined;
+      clearTimeout(membersTimer);
+      membersTimer = undefined;
       subscription?.unsubscribe();
       subscription = undefined;
-      stop();
-      stop = () => {};
+      unsubscribe();
+      unsubscribe = () => {};
     },
-    /** More may be allowed than before. */
-    again() {
-      if (name && !subscription) listen();
+    /** Called when the permissions can have changed. */
+    resume() {
+      if (name && !subscription) subscribe();
     },
-    summary: () => '',
   };
 }

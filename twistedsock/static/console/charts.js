@@ -1,15 +1,15 @@
-/** The moving charts: uPlot draws the lines; what they say stands beside them as text. */
+/** Live charts: uPlot draws the lines, and the values are shown as text. */
 
 import { make } from '../dom.js';
-import { exactTime } from './units.js';
-import { oncePerFrame } from './sys-channels.js';
 import { SPAN } from './series.js';
+import { oncePerFrame } from './sys-channels.js';
+import { exactTime } from './units.js';
 
 /* global uPlot */
 
 const HEIGHT = 104;
 
-/** Steps of a scale, by what is on it: bytes, or things of which there are no halves. */
+/** Steps of a scale, by its unit: bytes, or things that are counted in whole numbers. */
 const STEPS = {
   bytes: Array.from({ length: 44 }, (_, power) => 2 ** power),
   things: Array.from({ length: 30 }, (_, index) => [1, 2, 5][index % 3] * 10 ** Math.floor(index / 3)),
@@ -20,9 +20,9 @@ const STEPS = {
  * @property {string} title
  * @property {(value: number) => string} format
  * @property {[name: string, label: string, colour: string][]} lines the colour is a custom property of base.css
- * @property {boolean} [filled] whether the first line has an area below it
- * @property {'bytes' | 'things'} [of] what is on the scale, where any number will not do
- * @property {number} [least] what the scale reaches at least, so that a quiet bridge does not look busy
+ * @property {boolean} [filled] fills the area below the first line
+ * @property {'bytes' | 'things'} [of] the unit of the scale; without it, any steps are used
+ * @property {number} [least] the minimum height of the scale, so that an idle server does not look busy
  */
 
 /**
@@ -33,7 +33,7 @@ const STEPS = {
 export function buildCharts(box, charts, series) {
   const drawn = charts.map((chart) => buildFigure(box, chart));
   const dark = matchMedia('(prefers-color-scheme: dark)');
-  let pointed = null; // the index under the pointer, in all of them
+  let pointed = null; // the index under the pointer, in all charts
 
   const draw = oncePerFrame(() => {
     if (!box.offsetParent) return;
@@ -43,24 +43,24 @@ export function buildCharts(box, charts, series) {
       const now = series.point()?.time ?? 0;
       one.plot.setScale('x', { min: now - SPAN, max: now });
     }
-    tell();
+    showValues();
   });
 
   function point(index) {
     if (index === pointed) return;
     pointed = index;
-    tell();
+    showValues();
   }
 
-  function tell() {
+  function showValues() {
     const at = series.point(pointed ?? undefined);
     for (const { chart, values, range } of drawn) {
       for (const [index, [name]] of chart.lines.entries()) {
         const text = at?.[name] === undefined ? '–' : chart.format(at[name]);
         if (values[index].textContent !== text) values[index].textContent = text;
       }
-      const words = pointed === null ? rangeOf(chart, series) : at ? exactTime(at.time).slice(11, 19) : '';
-      if (range.textContent !== words) range.textContent = words;
+      const text = pointed === null ? rangeOf(chart, series) : at ? exactTime(at.time).slice(11, 19) : '';
+      if (range.textContent !== text) range.textContent = text;
     }
   }
 
@@ -84,8 +84,8 @@ export function buildCharts(box, charts, series) {
 
 function rangeOf({ lines, format }, series) {
   const ranges = lines.map(([name, label]) => [label, series.extremes(name)]).filter(([, extremes]) => extremes);
-  const said = ranges.map(([label, [least, greatest]]) => `${lines.length > 1 ? `${label} ` : ''}${format(least) === format(greatest) ? 'always ' : `${format(least)} to `}${format(greatest)}`);
-  return said.length ? `5 min: ${said.join(', ')}` : '';
+  const texts = ranges.map(([label, [least, greatest]]) => `${lines.length > 1 ? `${label} ` : ''}${format(least) === format(greatest) ? 'steady at ' : `${format(least)}–`}${format(greatest)}`);
+  return texts.length ? `Last 5 min: ${texts.join(' · ')}` : '';
 }
 
 function buildFigure(box, chart) {
@@ -104,7 +104,7 @@ function buildFigure(box, chart) {
   }
   caption.append(make('h2', '', chart.title), legend);
   const space = make('div', 'plot');
-  space.setAttribute('aria-hidden', 'true'); // all that it says stands in words above and below
+  space.setAttribute('aria-hidden', 'true'); // the text above and below has the same content
   const range = make('p', 'range');
   figure.append(caption, space, range);
   box.insertBefore(figure, box.querySelector(':scope > :not(figure)'));

@@ -1,27 +1,29 @@
-/** The console at `/console`: one connection, and of its views the one that the address names. */
+/** The console at `/console`: one connection and several views, selected by the URL hash. */
 
-import { byId } from '../dom.js';
-import { connect } from '../sockbridge.js';
-import { buildIdentity, currentToken } from '../identity.js';
 import { buildConnectionBar } from '../connection-bar.js';
+import { byId } from '../dom.js';
 import { describeError, isAccessError } from '../format.js';
+import { buildIdentity, currentToken } from '../identity.js';
+import { connect } from '../sockbridge.js';
 import { buildChannel } from './channel.js';
 import { buildChannels } from './channels.js';
-import { buildSysChannels } from './sys-channels.js';
 import { buildOverview } from './overview.js';
 import { buildPeer } from './peer.js';
 import { buildPeers } from './peers.js';
 import { readRoute } from './routes.js';
 import { buildSnippetPanel } from './snippet-panel.js';
+import { buildSysChannels } from './sys-channels.js';
 
-/** The policy ends a connection that brought no token, or a wrong one (RFC 6455 section 7.4.1). */
-const POLICY = 1008;
+/** The server closes connections with this code if the policy rejects them (RFC 6455 section 7.4.1). */
+const POLICY_VIOLATION = 1008;
+
+const CREATE_TOKEN = 'The operator can create one:';
 
 const client = connect('/ws', { token: currentToken });
 const connectionBar = buildConnectionBar({ client, changed: showTitle });
 const identity = buildIdentity({ client, renamed() {}, accepted });
-const sysChannels = buildSysChannels({ client, document, refused, accepted() { isClosed(false); } });
-const snippets = buildSnippetPanel({ identity, told: showTitle });
+const sysChannels = buildSysChannels({ client, document, refused: showAccessError, accepted() { setDenied(false); } });
+const snippets = buildSnippetPanel({ identity, loaded: showTitle });
 const views = {
   overview: buildOverview({ sysChannels, snippets }),
   channels: buildChannels({ sysChannels, snippets }),
@@ -30,19 +32,19 @@ const views = {
   peer: buildPeer({ sysChannels, client }),
 };
 let route;
-let closed = false; // whether the bridge refuses us what the views show
+let denied = false; // true if the server does not permit the views
 
 // ---- views ----
 
 function showView() {
-  // What one may do on a channel does not hang on the right to see the rest.
-  const covered = closed && route.view !== 'channel';
+  // Access to a channel does not depend on admin rights.
+  const covered = denied && route.view !== 'channel';
   byId('access-denied').hidden = !covered;
   for (const section of document.querySelectorAll('[data-view]')) section.hidden = covered || section.dataset.view !== route.view;
 }
 
-function isClosed(now) {
-  closed = now;
+function setDenied(now) {
+  denied = now;
   showView();
 }
 
@@ -71,34 +73,34 @@ function showTitle() {
 
 addEventListener('hashchange', enter);
 
-// ---- what may not be seen ----
+// ---- missing rights ----
 
-function refused(error) {
+function showAccessError(error) {
   if (!isAccessError(error)) {
-    byId('access-denied-title').textContent = 'The bridge does not tell';
+    byId('access-denied-title').textContent = 'The server rejected this';
     byId('access-denied-text').textContent = describeError(error);
   } else if (error.code === 'unauthorized') {
-    byId('access-denied-title').textContent = 'This takes a token';
-    byId('access-denied-text').textContent = 'The console shows who is connected, from where, and everything that is said. So where a bridge asks who people are, it takes a token with the claim admin. Whoever runs the bridge can make one:';
+    byId('access-denied-title').textContent = 'Admin token required';
+    byId('access-denied-text').textContent = `This server uses authentication, so the console needs a token with the claim admin. ${CREATE_TOKEN}`;
   } else {
-    const name = identity.provedName;
-    byId('access-denied-title').textContent = name ? `${name} is no admin` : 'Your token lacks admin';
-    byId('access-denied-text').textContent = `${name ? `The bridge knows you as ${name}, and that` : 'The bridge has taken your token, and it'} is not enough here: the console takes a token with the claim admin. Whoever runs the bridge can make one:`;
+    const name = identity.verifiedName;
+    byId('access-denied-title').textContent = name ? `${name} isn’t an admin` : 'Your token has no admin rights';
+    byId('access-denied-text').textContent = `${name ? `You’re signed in as ${name}` : 'Your token is valid'}, but the console needs a token with the claim admin. ${CREATE_TOKEN}`;
   }
-  if (isAccessError(error)) identity.isAsked();
-  isClosed(true);
+  if (isAccessError(error)) identity.requestToken();
+  setDenied(true);
 }
 
-function tryAgain() {
+function resumeAll() {
   sysChannels.resume();
-  views.channel.again();
-  snippets.again();
+  views.channel.resume();
+  snippets.refresh();
 }
 
-client.addEventListener('open', tryAgain); // others may be allowed to see it by now
+client.addEventListener('open', resumeAll); // permissions can have changed
 
 client.addEventListener('closed', ({ detail: { code } }) => {
-  if (code === POLICY) identity.isAsked();
+  if (code === POLICY_VIOLATION) identity.requestToken();
 });
 
 client.addEventListener('notice', ({ detail: { code } }) => {
@@ -106,15 +108,15 @@ client.addEventListener('notice', ({ detail: { code } }) => {
 });
 
 client.addEventListener('error', ({ detail }) => {
-  if (isAccessError(detail)) identity.isAsked();
-  if (identity.isAboutToken(detail)) openIdentity();
+  if (identity.isTokenRejection(detail)) openIdentity();
+  else if (isAccessError(detail)) identity.requestToken();
 });
 
-// ---- who one is ----
+// ---- identity ----
 
 function accepted() {
-  byId('identity-dialog').close(); // what was asked for lies behind it
-  tryAgain();
+  byId('identity-dialog').close();
+  resumeAll();
 }
 
 function openIdentity() {
@@ -129,13 +131,13 @@ byId('access-denied-token').addEventListener('click', () => {
   byId('token').focus();
 });
 for (const dialog of document.querySelectorAll('dialog')) {
-  dialog.addEventListener('click', ({ target }) => { if (target === dialog) dialog.close(); }); // beside it
+  dialog.addEventListener('click', ({ target }) => { if (target === dialog) dialog.close(); }); // a click on the backdrop
 }
 
-byId('skip').addEventListener('click', () => byId('main').focus()); // not a link: the address's hash names views
+byId('skip').addEventListener('click', () => byId('main').focus()); // not a link, because the hash selects the view
 
-identity.takeFromAddress();
-identity.begin();
+identity.readUrl();
+identity.restoreName();
 enter();
 connectionBar.show();
-snippets.read();
+snippets.load();

@@ -1,4 +1,4 @@
-/** The question before a peer is disconnected, and the doing of it: `DELETE /peers/{id}`. */
+/** The dialog that disconnects a client with `DELETE /peers/{id}`. */
 
 import { announce, byId, showFieldError } from '../dom.js';
 import { currentToken } from '../identity.js';
@@ -10,42 +10,41 @@ export function buildDisconnectDialog({ client }) {
   async function disconnect() {
     const reason = byId('disconnect-reason').value.trim();
     const token = currentToken();
-    const answer = await fetch(`/peers/${encodeURIComponent(id)}${reason ? `?${new URLSearchParams({ reason })}` : ''}`, {
+    const response = await fetch(`/peers/${encodeURIComponent(id)}${reason ? `?${new URLSearchParams({ reason })}` : ''}`, {
       method: 'DELETE',
       headers: token ? { Authorization: `Bearer ${token}` } : {},
     });
-    if (answer.ok) return '';
-    if (answer.status === 404) return 'It has left already.';
-    const problem = await answer.json().catch(() => ({}));
-    return `The bridge did not do it: ${problem.detail ?? answer.statusText} (${problem.code ?? answer.status}).`;
+    if (response.ok) return '';
+    if (response.status === 404) return 'This client has already disconnected.';
+    const problem = await response.json().catch(() => ({}));
+    return `Couldn’t disconnect: ${problem.detail ?? response.statusText} (${problem.code ?? response.status}).`;
   }
 
   byId('disconnect-form').addEventListener('submit', async (event) => {
     event.preventDefault();
     byId('disconnect-confirm').disabled = true;
-    let fault;
+    let error;
     try {
-      fault = await disconnect();
+      error = await disconnect();
     } catch {
-      fault = 'The bridge could not be reached.';
+      error = 'The server could not be reached.';
     }
     byId('disconnect-confirm').disabled = false;
-    showFieldError('disconnect', fault);
-    if (fault) return;
+    showFieldError('disconnect', error);
+    if (error) return;
     dialog.close();
-    announce(`${id} is disconnected.`);
+    announce(`${id} was disconnected.`);
   });
 
   byId('disconnect-cancel').addEventListener('click', () => dialog.close());
 
   return {
-    /** @param {string} name what the peer is called */
-    ask(peer, name) {
+    open(peer, name) {
       id = peer;
       byId('disconnect-title').textContent = `Disconnect ${name}?`;
       byId('disconnect-text').textContent = peer === client.peer?.id
-        ? 'That is this console itself. It does not come back until you reload it.'
-        : 'Its socket is closed. Nothing keeps it from connecting again, and most clients do so by themselves.';
+        ? 'This is the console itself. It will not reconnect until you reload it.'
+        : 'This closes its connection. It can reconnect, and most clients will.';
       byId('disconnect-reason').value = '';
       showFieldError('disconnect', '');
       dialog.showModal();

@@ -1,26 +1,26 @@
-/** What a channel's log still holds, looked up by number. */
+/** The history of a channel, by offset. */
 
 import { byId, make } from '../dom.js';
 import { fromCell, payloadCell } from '../event-cells.js';
 import { describeError } from '../format.js';
 
-/** Events shown of one look-up. */
-const SHOWN = 100;
+/** Maximum number of events shown. */
+const MAX_EVENTS = 100;
 
 export function buildHistory({ client }) {
   let channel = '';
 
-  async function look() {
+  async function load() {
     const text = byId('history-since').value.trim();
-    const fault = /^\d{0,15}$/.test(text) ? '' : 'A number, please.';
-    byId('history-error').textContent = fault;
-    byId('history-since').toggleAttribute('aria-invalid', Boolean(fault));
-    if (fault) return;
+    const invalid = /^\d{0,15}$/.test(text) ? '' : 'Enter a number.';
+    byId('history-error').textContent = invalid;
+    byId('history-since').toggleAttribute('aria-invalid', Boolean(invalid));
+    if (invalid) return;
     const asked = channel;
     try {
-      // `last` alone would give the newest ones: what comes after a number begins right behind it.
-      const { events, offset } = await client.history(asked, text ? { since: Number(text) } : { last: SHOWN });
-      if (asked === channel) show(events.slice(0, SHOWN), events.length, offset, text);
+      // With `since`, the events directly after it are needed. `last` would select the newest ones.
+      const { events, offset } = await client.history(asked, text ? { since: Number(text) } : { last: MAX_EVENTS });
+      if (asked === channel) show(events.slice(0, MAX_EVENTS), events.length, offset, text);
     } catch (error) {
       byId('history-error').textContent = describeError(error);
     }
@@ -39,25 +39,25 @@ export function buildHistory({ client }) {
 
   byId('history-form').addEventListener('submit', (event) => {
     event.preventDefault();
-    look();
+    load();
   });
 
   return {
-    begin(name) {
+    reset(name) {
       channel = name;
       byId('history-since').value = '';
       byId('history-error').textContent = '';
       byId('history').hidden = true;
       byId('history').replaceChildren();
-      byId('history-summary').textContent = `The bridge keeps the newest events. Leave it empty for the last ${SHOWN}.`;
+      byId('history-summary').textContent = `Leave empty for the last ${MAX_EVENTS} events.`;
     },
   };
 }
 
 function describe(events, found, head, since) {
   if (!head) return 'Nothing has been published here.';
-  if (!events.length) return since ? `Nothing after number ${since}; the newest has number ${head.toLocaleString('en')}.` : 'All events were too old, and are gone.';
-  const range = `${events[0].offset.toLocaleString('en')} to ${events.at(-1).offset.toLocaleString('en')} of ${head.toLocaleString('en')}`;
-  const more = found > events.length ? ` ${(found - events.length).toLocaleString('en')} more after them.` : '';
-  return `Numbers ${range}.${more}`;
+  if (!events.length) return since ? `No events after ${since}. The last offset is ${head.toLocaleString('en')}.` : 'All events have expired.';
+  const range = `${events[0].offset.toLocaleString('en')}–${events.at(-1).offset.toLocaleString('en')} of ${head.toLocaleString('en')}`;
+  const newer = found > events.length ? ` · ${(found - events.length).toLocaleString('en')} newer` : '';
+  return `${range}${newer}`;
 }

@@ -1,33 +1,33 @@
-/** What the lists of channels and of peers have in common: an order, pages, looking for a name, and what is said while they are empty. */
+/** The view shared by the lists of channels and clients: order, pages, search, and an empty state. */
 
 import { announce, byId } from '../dom.js';
 import { plural } from '../format.js';
-import { oncePerFrame } from './sys-channels.js';
 import { channelOf, searchError, writeRoute } from './routes.js';
+import { oncePerFrame } from './sys-channels.js';
 import { buildPager, buildTable, write } from './table.js';
 
-/** Milliseconds after a key until the bridge is asked: one question for a word, not one for each letter. */
-const TYPED = 250;
+/** Delay between the last key and the search: one request per word instead of one per letter. */
+const SEARCH_DELAY_MS = 250;
 
 /**
  * @param {object} options
  * @param {'channels' | 'peers'} options.view
- * @param {string} options.one what a row is, in the singular
- * @param {object} options.live
+ * @param {string} options.one the name of a row, in the singular
+ * @param {object} options.sysChannels
  * @param {import('./table.js').Column[]} options.columns
  * @param {(row: object) => string} options.keyOf
- * @param {Record<string, string>} options.orders what each order is, in words
- * @param {(found: string) => void} options.empty there is nothing to show; with what was looked for
- * @param {(rows: object[]) => void} [options.arrived]
+ * @param {Record<string, string>} options.orders a description of each order
+ * @param {(search: string, error?: string) => void} options.empty called if there is nothing to show
+ * @param {(rows: object[]) => void} [options.received]
  */
-export function buildList({ view, one, sysChannels, columns, keyOf, orders, empty, arrived = () => {} }) {
+export function buildList({ view, one, sysChannels, columns, keyOf, orders, empty, received = () => {} }) {
   const part = (name) => byId(`${view}-${name}`);
   const table = buildTable({ box: part('box'), columns, keyOf, ordered: (order) => go({ order, page: 0, find: '' }) });
   const pager = buildPager({ nav: part('pager'), turned: (by) => turn(by) });
   let route = { view };
   let newest;
-  let stop = () => {};
-  let typing;
+  let unsubscribe = () => {};
+  let searchTimer;
 
   function go(change, replace = false) {
     const hash = writeRoute({ ...route, ...change });
@@ -57,30 +57,30 @@ export function buildList({ view, one, sysChannels, columns, keyOf, orders, empt
 
   function describe(rows) {
     const total = newest.total ?? rows.length;
-    if (route.find) return rows.length < total ? `the first ${rows.length} of ${plural(total, one)} found` : `${plural(rows.length, one)} found`;
+    if (route.find) return rows.length < total ? `first ${rows.length} of ${plural(total, one)} found` : `${plural(rows.length, one)} found`;
     if (total <= rows.length) return plural(total, one);
-    // Where names are long, fewer rows than usual make a page.
+    // If names are long, a page has fewer rows.
     const first = newest.page < newest.pages - 1 ? newest.page * rows.length + 1 : total - rows.length + 1;
-    return `${first.toLocaleString('en')} to ${(first + rows.length - 1).toLocaleString('en')} of ${plural(total, one)}`;
+    return `${first.toLocaleString('en')}–${(first + rows.length - 1).toLocaleString('en')} of ${plural(total, one)}`;
   }
 
-  function told(data) {
+  function onData(data) {
     if (!data?.[view]) return;
     const first = newest === undefined;
-    // Where rows went away meanwhile, this page may have ceased to be.
+    // The page no longer exists if rows were removed in the meantime.
     if (!route.find && data.pages && route.page >= data.pages) {
       go({ page: data.pages - 1 }, true);
       return;
     }
     newest = data;
-    arrived(data[view]);
+    received(data[view]);
     draw();
     if (first && route.find) announce(describe(data[view]));
   }
 
   part('find').addEventListener('input', () => {
-    clearTimeout(typing);
-    typing = setTimeout(() => go({ find: part('find').value.trim(), page: 0 }, true), TYPED);
+    clearTimeout(searchTimer);
+    searchTimer = setTimeout(() => go({ find: part('find').value.trim(), page: 0 }, true), SEARCH_DELAY_MS);
   });
 
   addEventListener('keydown', (event) => {
@@ -90,7 +90,7 @@ export function buildList({ view, one, sysChannels, columns, keyOf, orders, empt
   });
 
   return {
-    title: () => (view === 'channels' ? 'Channels' : 'Peers'),
+    title: () => (view === 'channels' ? 'Channels' : 'Clients'),
     enter(next) {
       const same = writeRoute(route) === writeRoute(next);
       route = next;
@@ -99,13 +99,13 @@ export function buildList({ view, one, sysChannels, columns, keyOf, orders, empt
         newest = undefined;
         table.clear();
       }
-      const fault = route.find && searchError(route.find);
+      const error = route.find && searchError(route.find);
       table.setOrder(route.find ? '' : route.order, route.find ? `${one}s that contain ${route.find}` : `${one}s, ${orders[route.order]}, page ${route.page + 1}`);
-      part('loading').hidden = Boolean(newest) || Boolean(fault);
-      if (fault) {
+      part('loading').hidden = Boolean(newest) || Boolean(error);
+      if (error) {
         part('box').hidden = true;
         part('empty').hidden = false;
-        empty(route.find, fault);
+        empty(route.find, error);
         part('pager').hidden = true;
         write(part('total'), '');
         return;
@@ -114,13 +114,12 @@ export function buildList({ view, one, sysChannels, columns, keyOf, orders, empt
         part('empty').hidden = true;
         part('box').hidden = true;
       }
-      stop = sysChannels.follow(channelOf(route), told);
+      unsubscribe = sysChannels.subscribe(channelOf(route), onData);
     },
     leave() {
-      clearTimeout(typing);
-      stop();
-      stop = () => {};
+      clearTimeout(searchTimer);
+      unsubscribe();
+      unsubscribe = () => {};
     },
-    summary: () => (newest ? describe(newest[view]) : ''),
   };
 }

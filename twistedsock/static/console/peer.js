@@ -1,33 +1,33 @@
-/** One peer: what is known of it, what its socket went through, and the button that ends it. */
+/** The view of one client: facts, connection timeline, and a button to disconnect it. */
 
 import { byId, make } from '../dom.js';
 import { plural } from '../format.js';
 import { buildDisconnectDialog } from './disconnect-dialog.js';
-import { age, bytes, duration } from './units.js';
+import { counted, nameOf, protocolOf, stateOf } from './peers.js';
 import { oncePerFrame } from './sys-channels.js';
-import { counted, protocolOf, nameOf, stateOf } from './peers.js';
 import { write } from './table.js';
 import { drawSteps } from './timeline.js';
+import { age, bytes, duration } from './units.js';
 
-/** Milliseconds until nobody is expected to answer: the bridge answers at once. */
-const GONE_AFTER = 3000;
+/** The client is shown as missing if no data arrives in this time: the server replies at once. */
+const RESPONSE_TIMEOUT_MS = 3000;
 
 const FACTS = [
   ['Id', ({ id }) => id],
-  ['Name', ({ nick, id }) => (nick === id ? 'none' : nick), 'What it calls itself, or what its token proves'],
-  ['Token of', ({ subject }) => subject || 'nobody', 'The subject that its token or certificate names'],
-  ['Dialect', protocolOf],
+  ['Name', ({ nick, id }) => (nick === id ? 'none' : nick), 'The name that the client has chosen, or the one in its token'],
+  ['Identity', ({ subject }) => subject || 'none', 'The subject of its token or certificate'],
+  ['Protocol', protocolOf],
   ['Connected for', (peer) => age(peer.age)],
-  ['Channels', ({ channels }) => channels.toLocaleString('en'), 'Channels that it reads'],
-  ['Behind by', ({ lag, behind }) => (lag ? `${plural(lag, 'event')} on ${plural(behind, 'channel')}` : 'nothing'), 'What others have got and it has not'],
-  ['Unsent', ({ unsent }) => counted(unsent, bytes), 'Bytes that wait for room in its socket'],
-  ['Sent to it', ({ sent }) => counted(sent, bytes)],
-  ['Received from it', ({ received }) => counted(received, bytes)],
-  ['Round trip', ({ rtt_ms: rtt }) => counted(rtt || null, (milliseconds) => duration(milliseconds / 1000)), 'As the kernel, or a ping, has measured it'],
+  ['Channels', ({ channels }) => channels.toLocaleString('en'), 'Channels to which it is subscribed'],
+  ['Behind', ({ lag, behind }) => (lag ? `${plural(lag, 'event')} on ${plural(behind, 'channel')}` : 'up to date'), 'Events that have been published but not sent to this client'],
+  ['Unsent', ({ unsent }) => counted(unsent, bytes), 'Bytes waiting in the socket buffer'],
+  ['Sent', ({ sent }) => counted(sent, bytes), 'From the server to the client'],
+  ['Received', ({ received }) => counted(received, bytes), 'From the client by the server'],
+  ['Round trip', ({ rtt_ms: rtt }) => counted(rtt || null, (milliseconds) => duration(milliseconds / 1000)), 'Measured by the kernel or by a ping'],
 ];
 
 export function buildPeer({ sysChannels, client }) {
-  const disconnect = buildDisconnectDialog({ client });
+  const disconnectDialog = buildDisconnectDialog({ client });
   const facts = FACTS.map(([name, , title]) => {
     const entry = make('div');
     const value = make('dd');
@@ -38,8 +38,8 @@ export function buildPeer({ sysChannels, client }) {
   });
   let id = '';
   let newest;
-  let stop = () => {};
-  let waiting;
+  let unsubscribe = () => {};
+  let missingTimer;
 
   const draw = oncePerFrame(() => {
     if (!newest) return;
@@ -51,7 +51,7 @@ export function buildPeer({ sysChannels, client }) {
     byId('disconnect').hidden = !open;
     if (peer) {
       write(byId('peer-title'), nameOf(peer));
-      write(byId('peer-state'), over ? 'gone' : `${stateOf(peer)}${peer.id === client.peer?.id ? ', this console' : ''}`);
+      write(byId('peer-state'), over ? 'disconnected' : `${stateOf(peer)}${peer.id === client.peer?.id ? ', this console' : ''}`);
       byId('peer-connection').dataset.state = over ? 'closed' : stateOf(peer) === 'caught up' ? 'open' : 'waiting';
       write(byId('peer-from'), peer.from);
       write(byId('peer-to'), peer.to);
@@ -60,26 +60,26 @@ export function buildPeer({ sysChannels, client }) {
     drawSteps(byId('steps'), steps);
   });
 
-  function told(data) {
+  function onData(data) {
     if (!data?.steps) return;
-    if (!data.peer && !data.steps.length) { // nobody has this id, and it is not among those that left last
-      gone();
+    if (!data.peer && !data.steps.length) { // neither connected nor recently disconnected
+      showMissing();
       return;
     }
-    clearTimeout(waiting);
+    clearTimeout(missingTimer);
     newest = { peer: data.peer ?? newest?.peer, steps: data.steps };
     draw();
   }
 
-  function gone() {
-    clearTimeout(waiting);
+  function showMissing() {
+    clearTimeout(missingTimer);
     newest = undefined;
     byId('peer-loading').hidden = byId('peer-details').hidden = byId('disconnect').hidden = true;
     byId('peer-gone').hidden = false;
     write(byId('peer-state'), '');
   }
 
-  byId('disconnect').addEventListener('click', () => disconnect.ask(id, newest?.peer ? nameOf(newest.peer) : id));
+  byId('disconnect').addEventListener('click', () => disconnectDialog.open(id, newest?.peer ? nameOf(newest.peer) : id));
 
   return {
     title: () => (newest?.peer ? nameOf(newest.peer) : id),
@@ -91,13 +91,12 @@ export function buildPeer({ sysChannels, client }) {
       write(byId('peer-state'), '');
       byId('disconnect').hidden = byId('peer-details').hidden = byId('peer-gone').hidden = true;
       byId('peer-loading').hidden = false;
-      waiting = setTimeout(gone, GONE_AFTER);
-      stop = sysChannels.follow(`$sys/peer/${id}`, told);
+      missingTimer = setTimeout(showMissing, RESPONSE_TIMEOUT_MS);
+      unsubscribe = sysChannels.subscribe(`$sys/peer/${id}`, onData);
     },
     leave() {
-      clearTimeout(waiting);
-      stop();
+      clearTimeout(missingTimer);
+      unsubscribe();
     },
-    summary: () => '',
   };
 }

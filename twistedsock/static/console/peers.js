@@ -1,31 +1,30 @@
-/** The list of peers: who is connected, from where, and how far each is with what it reads. */
+/** The list of clients with address, state, lag and traffic. */
 
 import { byId, make } from '../dom.js';
 import { plural } from '../format.js';
-import { age, bytes, count, duration } from './units.js';
 import { buildList } from './list-view.js';
 import { writeRoute } from './routes.js';
 import { write, writeLink } from './table.js';
+import { age, bytes, count, duration } from './units.js';
 
-const DIALECTS = { line: 'lines', json: 'JSON', events: 'SSE' };
+const PROTOCOLS = { line: 'lines', json: 'JSON', events: 'SSE' };
 
-/** How a peer is called here: the name that others see, or its id. */
+/** The name of a client, or its id. */
 export const nameOf = ({ id, nick }) => nick || id;
 
-/** Its id and the subject of its token, as far as they are not its name. */
+/** The id and the verified subject of a client, without repeating its name. */
 export function identityWords(peer) {
   const name = nameOf(peer);
   return [...new Set([peer.id, peer.subject])].filter((word) => word && word !== name).join(', ');
 }
 
-export const protocolOf = ({ dialect }) => DIALECTS[dialect] ?? dialect;
+export const protocolOf = ({ dialect }) => PROTOCOLS[dialect] ?? dialect;
 
-const exactly = (size) => `${size.toLocaleString('en')} bytes`;
+const exactBytes = (size) => `${size.toLocaleString('en')} bytes`;
 
-/** A figure that not every socket has. */
+/** Formats a number that some sockets do not provide. */
 export const counted = (value, format) => (typeof value === 'number' ? format(value) : '–');
 
-/** What it does, in a word or two. */
 export function stateOf({ state, behind, lag }) {
   if (state !== 'open') return state;
   return behind || lag ? 'behind' : 'caught up';
@@ -34,31 +33,31 @@ export function stateOf({ state, behind, lag }) {
 export function buildPeers({ sysChannels, client }) {
   return buildList({
     view: 'peers',
-    one: 'peer',
+    one: 'client',
     sysChannels,
     keyOf: ({ id }) => id,
-    orders: { newest: 'the newest first', lag: 'the furthest behind first', sent: 'who was sent the most first', id: 'by id' },
+    orders: { newest: 'newest first', lag: 'furthest behind first', sent: 'most data sent first', id: 'by id' },
     columns: [
-      { title: 'Peer', name: 'name', order: 'id', rising: true, draw: (cell, peer) => drawName(cell, peer, client.peer?.id) },
-      { title: 'Dialect', name: 'dialect less', draw: (cell, peer) => write(cell, protocolOf(peer)) },
-      { title: 'Its end', name: 'ends', draw: (cell, { from }) => write(cell, from, from) },
-      { title: 'Our end', name: 'ends least', draw: (cell, { to }) => write(cell, to, to) },
+      { title: 'Client', name: 'name', order: 'id', rising: true, draw: (cell, peer) => drawName(cell, peer, client.peer?.id) },
+      { title: 'Protocol', name: 'dialect less', draw: (cell, peer) => write(cell, protocolOf(peer)) },
+      { title: 'Remote', name: 'ends', draw: (cell, { from }) => write(cell, from, from) },
+      { title: 'Local', name: 'ends least', draw: (cell, { to }) => write(cell, to, to) },
       { title: 'Age', name: 'number', order: 'newest', rising: true, draw: (cell, peer) => write(cell, age(peer.age).split(' ')[0], age(peer.age)) },
       { title: 'State', name: 'state-cell less', draw: drawState },
       {
         title: 'Behind',
         name: 'number',
         order: 'lag',
-        draw: (cell, { lag, behind }) => write(cell, lag ? count(lag) : '0', lag ? `${plural(lag, 'event')} on ${plural(behind, 'channel')}` : 'It has all that there is'),
+        draw: (cell, { lag, behind }) => write(cell, lag ? count(lag) : '0', lag ? `${plural(lag, 'event')} on ${plural(behind, 'channel')}` : 'Up to date'),
       },
-      { title: 'Unsent', name: 'number least', draw: (cell, { unsent }) => write(cell, counted(unsent, bytes), 'Bytes that wait for room in its socket') },
-      { title: 'Sent', name: 'number less', order: 'sent', draw: (cell, { sent }) => write(cell, counted(sent, bytes), counted(sent, exactly)) },
-      { title: 'Received', name: 'number least', draw: (cell, { received }) => write(cell, counted(received, bytes), counted(received, exactly)) },
+      { title: 'Unsent', name: 'number least', draw: (cell, { unsent }) => write(cell, counted(unsent, bytes), 'Bytes waiting in the socket buffer') },
+      { title: 'Sent', name: 'number less', order: 'sent', draw: (cell, { sent }) => write(cell, counted(sent, bytes), counted(sent, exactBytes)) },
+      { title: 'Received', name: 'number least', draw: (cell, { received }) => write(cell, counted(received, bytes), counted(received, exactBytes)) },
       { title: 'Round trip', name: 'number least', draw: (cell, { rtt_ms: rtt }) => write(cell, counted(rtt || null, (milliseconds) => duration(milliseconds / 1000))) },
     ],
     empty(found, fault) {
-      write(byId('peers-empty-title'), found ? `Nobody found for “${found}”` : 'Nobody is connected');
-      write(byId('peers-empty-text'), fault || (found ? 'No peer has that in its id, its name or its address.' : 'Not even you: the list is on its way.'));
+      write(byId('peers-empty-title'), found ? `Nothing found for “${found}”` : 'No clients');
+      write(byId('peers-empty-text'), fault || (found ? 'No id, name or address of a client contains this text.' : 'This console will appear here, too.'));
     },
   });
 }

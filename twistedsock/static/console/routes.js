@@ -1,6 +1,6 @@
-/** The addresses of the console's views, all behind the #, so that the browser's back button and bookmarks work. */
+/** Routes of the console in the URL hash, so that the back button and bookmarks work. */
 
-/** How the lists can be ordered; the first is what one gets without asking. */
+/** Orders of the lists. The first one is the default. */
 export const CHANNEL_ORDERS = ['rate', 'name', 'readers'];
 export const PEER_ORDERS = ['newest', 'lag', 'sent', 'id'];
 
@@ -11,7 +11,7 @@ export const PEER_ORDERS = ['newest', 'lag', 'sent', 'id'];
  *   | {view: 'peer', id: string}} Route
  */
 
-/** What an address means; one that means nothing is the overview. @returns {Route} */
+/** Parses a URL hash. Invalid ones are routes to the overview. @returns {Route} */
 export function readRoute(hash) {
   const [path, query = ''] = split(hash.replace(/^#\/?/, ''), '?');
   const [place, rest] = split(path, '/');
@@ -32,20 +32,20 @@ export function writeRoute(route) {
   const query = new URLSearchParams();
   if (route.find) query.set('find', route.find);
   else if (route.order && route.order !== usual) query.set('order', route.order);
-  if (!route.find && route.page) query.set('page', String(route.page + 1)); // people count from 1
+  if (!route.find && route.page) query.set('page', String(route.page + 1)); // pages in URLs are numbered from 1
   return `#/${route.view}${query.size ? `?${query}` : ''}`;
 }
 
-/** The reserved channel that tells what a list shows. */
+/** The `$sys/` channel with the content of a list. */
 export function channelOf({ view, order, page, find }) {
   return find ? `$sys/${view}/find/${find}` : `$sys/${view}/${order}/${page}`;
 }
 
-/** Whether something can be asked for: a channel's name, and so what stands in one, has none of these. */
+/** Returns an error message for a search that matches no valid name, otherwise an empty string. */
 export function searchError(text) {
-  const odd = text.match(/[\s\p{Cc}*>#+?]/u);
-  if (odd) return odd[0].trim() ? `No name has a “${odd[0]}”.` : 'No name has a space.';
-  return new TextEncoder().encode(text).length > 100 ? 'That is longer than what can be looked for.' : '';
+  const invalid = text.match(/[\s\p{Cc}*>#+?]/u);
+  if (invalid) return invalid[0].trim() ? `Names can’t contain “${invalid[0]}”.` : 'Names can’t contain spaces.';
+  return new TextEncoder().encode(text).length > 100 ? 'Too long to search for.' : '';
 }
 
 function readList(query, orders) {
@@ -68,6 +68,6 @@ function decode(text) {
   try {
     return decodeURIComponent(text);
   } catch {
-    return text; // a lone % somebody typed
+    return text; // contains an invalid % sequence
   }
 }

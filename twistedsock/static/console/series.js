@@ -1,16 +1,16 @@
-/** What charts are drawn of: two figures of the bridge make a point, and five minutes of points are kept. */
+/** The data of the charts: points computed from pairs of consecutive metrics, for the last five minutes. */
 
-/** Seconds that the charts reach back; the bridge keeps its figures as long. */
+/** Length of the charts in seconds; the server keeps its metrics for the same time. */
 export const SPAN = 300;
 
-/** Seconds between two points of which one is missing: then the line is broken, as nobody knows what was between. */
-const GAP = 4;
+/** After a longer silence in seconds, points are missing, and the line is interrupted. */
+const MAX_INTERVAL_SECONDS = 4;
 
 const sum = (counts) => Object.values(counts ?? {}).reduce((total, one) => total + one, 0);
 
 /**
- * The point that two figures make: rates are their difference, states are the later one's.
- * Undefined where they are not one behind the other, as after a restart of the bridge.
+ * Computes a point: rates from the difference of two consecutive metrics, states from the later ones.
+ * Returns undefined if they are not consecutive, for example after a restart of the server.
  */
 export function pointBetween(before, after) {
   const seconds = after.time - before.time;
@@ -39,15 +39,15 @@ export function pointBetween(before, after) {
   };
 }
 
-/** The points of the last minutes. */
+/** The points of the last five minutes. */
 export class Series {
   #points = [];
   #last;
 
-  /** @returns {boolean} whether there is a new point */
+  /** @returns {boolean} true if there is a new point */
   add(figures) {
-    if (this.#last && figures.time < this.#last.time - SPAN) this.#forget(); // somebody has set the clock back
-    if (this.#last && figures.time <= this.#last.time) return false; // told again, after a break
+    if (this.#last && figures.time < this.#last.time - SPAN) this.#reset(); // the clock was set back
+    if (this.#last && figures.time <= this.#last.time) return false; // repeated after a reconnection
     const point = this.#last && pointBetween(this.#last, figures);
     const silent = this.#last ? figures.time - this.#last.time : 0;
     this.#last = figures;
@@ -55,39 +55,39 @@ export class Series {
       if (this.#points.length) this.#points.push({ time: figures.time });
       return false;
     }
-    if (silent > GAP) this.#points.push({ time: figures.time - silent / 2 });
+    if (silent > MAX_INTERVAL_SECONDS) this.#points.push({ time: figures.time - silent / 2 });
     this.#points.push(point);
     while (this.#points[0].time < figures.time - SPAN) this.#points.shift();
     return true;
   }
 
-  #forget() {
+  #reset() {
     this.#points = [];
     this.#last = undefined;
   }
 
-  /** The newest figures, as they came. */
+  /** The latest metrics as received. */
   get figures() { return this.#last; }
 
   get length() { return this.#points.length; }
 
-  /** @param {number} [index] of a point; the newest without it */
+  /** @param {number} [index] default: the latest point */
   point(index = this.#points.length - 1) { return this.#points[index]; }
 
-  /** Times, and for each name its values; null where there is none. */
+  /** Returns the times and, for each name, its values, with null for missing ones. */
   columns(names) {
     return [this.#points.map(({ time }) => time), ...names.map((name) => this.#points.map((point) => point[name] ?? null))];
   }
 
-  /** @returns {[number, number] | undefined} the least and the greatest value */
+  /** @returns {[number, number] | undefined} the minimum and maximum */
   extremes(name) {
-    let least = Infinity;
-    let greatest = -Infinity;
+    let minimum = Infinity;
+    let maximum = -Infinity;
     for (const { [name]: value } of this.#points) {
       if (value === undefined) continue;
-      least = Math.min(least, value);
-      greatest = Math.max(greatest, value);
+      minimum = Math.min(minimum, value);
+      maximum = Math.max(maximum, value);
     }
-    return greatest < least ? undefined : [least, greatest];
+    return maximum < minimum ? undefined : [minimum, maximum];
   }
 }

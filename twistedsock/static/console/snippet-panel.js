@@ -1,27 +1,27 @@
-/** The snippets of snippets.js in the document: kinds to choose from, and for each its pieces, with a button to copy. */
+/** The panel with snippets (snippets.js): a selection of tools, and copy buttons. */
 
 import { copyFrom } from '../copy.js';
 import { byId, make, makeButton, memory } from '../dom.js';
 import { terminalCommands } from '../line-endpoints.js';
 import { snippetsFor } from './snippets.js';
 
-export function buildSnippetPanel({ identity, told }) {
-  let bridge = { lines: [] };
+export function buildSnippetPanel({ identity, loaded }) {
+  let server = { lines: [] };
   let channel = '';
 
-  async function read() {
+  async function load() {
     try {
       const reply = await fetch('/bridge.json');
       if (!reply.ok) return;
-      bridge = { lines: [], ...await reply.json() };
-      byId('version').textContent = bridge.version ?? '';
+      server = { lines: [], ...await reply.json() };
+      byId('version').textContent = server.version ?? '';
       if (channel) show();
-      told();
-    } catch { /* the strip about the connection tells */ }
+      loaded();
+    } catch { /* the connection bar shows that the server is not reachable */ }
   }
 
   function show() {
-    const all = snippetsFor({ lines: bridge.lines, origin: location.origin, channel, token: identity.holdsToken });
+    const all = snippetsFor({ lines: server.lines, origin: location.origin, channel, token: identity.hasToken });
     const remembered = memory.get('snippet');
     const chosen = all.find(({ kind }) => kind === remembered) ?? all[0];
     const focused = byId('snippet-kinds').contains(document.activeElement);
@@ -42,35 +42,35 @@ export function buildSnippetPanel({ identity, told }) {
   }
 
   function showParts({ kind, title, parts }) {
-    byId('snippets').replaceChildren(...parts.map(({ words, text, typed }) => {
+    byId('snippets').replaceChildren(...parts.map(({ description, text, typed }) => {
       const box = make('div', 'snippet');
       box.dataset.kind = kind;
       const sample = make('pre', 'lines');
       sample.tabIndex = 0;
       sample.setAttribute('role', 'region');
-      sample.setAttribute('aria-label', `${title}: ${words}`);
+      sample.setAttribute('aria-label', `${title}: ${description}`);
       if (typed) showLines(sample, text.split('\n'));
       else sample.textContent = text;
-      box.append(make('p', 'muted', words), sample, makeButton('', 'Copy', ({ currentTarget }) => copyFrom(currentTarget, text, sample)));
+      box.append(make('p', 'muted', description), sample, makeButton('', 'Copy', ({ currentTarget }) => copyFrom(currentTarget, text, sample)));
       return box;
     }));
-    if (identity.holdsToken) byId('snippets').append(make('p', 'muted', 'Put your token into the environment first, as TOKEN; where you type, say it instead of your-token.'));
+    if (identity.hasToken) byId('snippets').append(make('p', 'muted', 'Set TOKEN to your token in the environment first. When typing, replace your-token with it.'));
   }
 
   return {
-    read,
-    /** For a lesson, where no channel has been chosen. */
-    terminal: () => terminalCommands(bridge, location.hostname, 'kitchen', identity.holdsToken),
+    load,
+    /** Example commands for views without a channel. */
+    terminal: () => terminalCommands(server, location.hostname, 'kitchen', identity.hasToken),
     show: showLines,
     showFor(name) {
       channel = name;
       show();
     },
-    again() { if (channel) show(); },
+    refresh() { if (channel) show(); },
   };
 }
 
-/** A command, and what is typed to it. */
+/** Shows a shell command and the lines to type into it. */
 function showLines(sample, lines) {
   if (sample.childElementCount === lines.length && sample.textContent === lines.join('')) return;
   sample.replaceChildren(...lines.map((line, index) => make('span', index ? 'typed' : 'call', line)));

@@ -1,12 +1,12 @@
-/** Ready-made ways to connect to a channel, from the tools that people have at hand. No document is touched here. */
+/** Snippets that connect to a channel from common tools. Uses no DOM. */
 
 import { hostAndPort, lineEndpointOf, SHELL_SPECIAL, shellQuote, terminalCommand } from '../line-endpoints.js';
 
-/** A literal of JavaScript and of Python, which may also stand in a page's script. */
+/** A string literal for JavaScript and Python, safe inside a script element. */
 const literal = (text) => JSON.stringify(text).replaceAll('<', '\\u003c');
 
-/** How a shell pipes lines through an endpoint: until the other end closes, or until the last line has been sent. */
-function pipesThrough(endpoint) {
+/** Shell commands that pipe lines through an endpoint: until the server closes, or until the last line has been sent. */
+function pipeCommands(endpoint) {
   const { kind, host, port, path } = endpoint;
   if (kind === 'unix') return { pipe: `nc -U ${shellQuote(path)}`, last: `nc -NU ${shellQuote(path)}` };
   if (kind === 'tcp') return { pipe: `nc ${host} ${port}`, last: `nc -N ${host} ${port}` };
@@ -16,44 +16,44 @@ function pipesThrough(endpoint) {
 
 /**
  * @param {object} about
- * @param {object[]} about.lines the line ports, as /bridge.json tells them
- * @param {string} about.origin of the web port, as `http://127.0.0.1:8082`
+ * @param {object[]} about.lines the line ports from /bridge.json
+ * @param {string} about.origin of the web port, for example `http://127.0.0.1:8082`
  * @param {string} about.channel
- * @param {boolean} about.token whether one is needed; the snippets take it from the environment, and never hold one
- * @returns {{kind: string, title: string, parts: {words: string, text: string, typed?: boolean}[]}[]}
+ * @param {boolean} about.token true if a token is needed; the snippets read it from the environment
+ * @returns {{kind: string, title: string, parts: {description: string, text: string, typed?: boolean}[]}[]}
  */
 export function snippetsFor({ lines, origin, channel, token }) {
   const endpoint = lineEndpointOf(lines, new URL(origin).hostname);
-  const written = endpoint ? [...(SHELL_SPECIAL.test(channel) ? [] : [typed(endpoint, channel, token)]), piped(endpoint, channel, token)] : [];
+  const written = endpoint ? [...(SHELL_SPECIAL.test(channel) ? [] : [terminal(endpoint, channel, token)]), netcat(endpoint, channel, token)] : [];
   return [
     ...written,
     curl(origin, channel, token),
     browser(origin, channel, token),
-    endpoint ? python(endpoint, channel, token) : pythonWithout(origin, channel, token),
-    endpoint ? node(endpoint, channel, token) : nodeWithout(origin, channel, token),
+    endpoint ? python(endpoint, channel, token) : pythonOverHttp(origin, channel, token),
+    endpoint ? node(endpoint, channel, token) : nodeOverHttp(origin, channel, token),
   ];
 }
 
-function typed(endpoint, channel, token) {
+function terminal(endpoint, channel, token) {
   const telnet = endpoint.kind === 'tcp';
-  const said = [terminalCommand(endpoint), ...(token ? ['AUTH your-token'] : []), `SUB ${channel}`, `PUB ${channel} 21.5`];
+  const lines = [terminalCommand(endpoint), ...(token ? ['AUTH your-token'] : []), `SUB ${channel}`, `PUB ${channel} 21.5`];
   return {
     kind: 'telnet',
     title: telnet ? 'telnet' : 'terminal',
-    parts: [{ words: 'Type it, line by line. HELP tells what else you can say, QUIT leaves.', text: said.join('\n'), typed: true }],
+    parts: [{ description: 'Type these lines one at a time. HELP lists commands, QUIT disconnects.', text: lines.join('\n'), typed: true }],
   };
 }
 
-function piped(endpoint, channel, token) {
-  const { pipe, last } = pipesThrough(endpoint);
-  // Not `echo`: that of dash and zsh obeys backslashes, and a channel's name may have some.
-  const say = (line) => `printf '%s\\n' ${token ? '"AUTH $TOKEN" ' : ''}${shellQuote(line)}`;
+function netcat(endpoint, channel, token) {
+  const { pipe, last } = pipeCommands(endpoint);
+  // Not `echo`: in dash and zsh it interprets backslashes, which a channel name can contain.
+  const print = (line) => `printf '%s\\n' ${token ? '"AUTH $TOKEN" ' : ''}${shellQuote(line)}`;
   return {
     kind: 'nc',
     title: endpoint.kind === 'ssl' ? 'openssl' : 'nc',
     parts: [
-      { words: 'Read it. What you type goes to the bridge.', text: `{ ${say(`SUB ${channel}`)}; cat; } | ${pipe}` },
-      { words: 'Publish one event', text: `${say(`PUB ${channel} 21.5`)} | ${last}` },
+      { description: 'Subscribe. Anything you type is sent to the server.', text: `{ ${print(`SUB ${channel}`)}; cat; } | ${pipe}` },
+      { description: 'Publish one event', text: `${print(`PUB ${channel} 21.5`)} | ${last}` },
     ],
   };
 }
@@ -63,14 +63,14 @@ function addressOf(origin, channel) {
 }
 
 function curl(origin, channel, token) {
-  const proof = token ? '-H "Authorization: Bearer $TOKEN" ' : '';
+  const auth = token ? '-H "Authorization: Bearer $TOKEN" ' : '';
   const address = shellQuote(addressOf(origin, channel));
   return {
     kind: 'curl',
     title: 'curl',
     parts: [
-      { words: 'Publish one event', text: `curl ${proof}-d 21.5 ${address}` },
-      { words: 'Read it, as server-sent events', text: `curl -N ${proof}-H 'Accept: text/event-stream' ${address}` },
+      { description: 'Publish one event', text: `curl ${auth}-d 21.5 ${address}` },
+      { description: 'Subscribe with server-sent events', text: `curl -N ${auth}-H 'Accept: text/event-stream' ${address}` },
     ],
   };
 }
@@ -81,7 +81,7 @@ function browser(origin, channel, token) {
     kind: 'browser',
     title: 'Browser',
     parts: [{
-      words: 'A page of yours. Start the bridge with --allow-origin and where you serve it from.',
+      description: 'Your own page. Start the server with --allow-origin and the origin of the page.',
       text: `<!doctype html>
 <meta charset="utf-8">
 <title>Events</title>
@@ -108,16 +108,16 @@ function python(endpoint, channel, token) {
     ? `connection = socket.socket(socket.AF_UNIX)\nconnection.connect(${literal(path)})`
     : `connection = socket.create_connection((${literal(host)}, ${port}))`;
   const secure = kind === 'ssl' ? `\nconnection = ssl.create_default_context().wrap_socket(connection, server_hostname=${literal(host)})` : '';
-  const proof = token ? '\nprint("AUTH", os.environ["TOKEN"], file=lines)' : '';
+  const auth = token ? '\nprint("AUTH", os.environ["TOKEN"], file=lines)' : '';
   return {
     kind: 'python',
     title: 'Python',
     parts: [{
-      words: 'A plain socket; nothing to install',
+      description: 'A plain socket, nothing to install',
       text: `${modules.join('\n')}
 
 ${open}${secure}
-lines = connection.makefile("rw", encoding="utf-8", newline="\\n")${proof}
+lines = connection.makefile("rw", encoding="utf-8", newline="\\n")${auth}
 print(${literal(`SUB ${channel}`)}, file=lines)
 print(${literal(`PUB ${channel} 21.5`)}, file=lines, flush=True)
 for line in lines:
@@ -126,17 +126,17 @@ for line in lines:
   };
 }
 
-function pythonWithout(origin, channel, token) {
-  const proof = token ? ', "Authorization": "Bearer " + os.environ["TOKEN"]' : '';
+function pythonOverHttp(origin, channel, token) {
+  const auth = token ? ', "Authorization": "Bearer " + os.environ["TOKEN"]' : '';
   return {
     kind: 'python',
     title: 'Python',
     parts: [{
-      words: 'Server-sent events, as no line port can be reached; nothing to install',
+      description: 'Server-sent events, because no line port is reachable. Nothing to install.',
       text: `${token ? 'import os\n' : ''}from urllib.request import Request, urlopen
 
 address = ${literal(addressOf(origin, channel))}
-for line in urlopen(Request(address, headers={"Accept": "text/event-stream"${proof}})):
+for line in urlopen(Request(address, headers={"Accept": "text/event-stream"${auth}})):
     print(line.decode(), end="", flush=True)`,
     }],
   };
@@ -145,30 +145,30 @@ for line in urlopen(Request(address, headers={"Accept": "text/event-stream"${pro
 function node(endpoint, channel, token) {
   const { kind, host, port, path } = endpoint;
   const where = kind === 'unix' ? literal(path) : `{ host: ${literal(host)}, port: ${port}${kind === 'ssl' ? `, servername: ${literal(host)}` : ''} }`;
-  const proof = token ? '\nbridge.write(`AUTH ${process.env.TOKEN}\\n`);' : '';
+  const auth = token ? '\nserver.write(`AUTH ${process.env.TOKEN}\\n`);' : '';
   return {
     kind: 'node',
     title: 'Node',
     parts: [{
-      words: 'A plain socket; nothing to install. Save it as events.mjs.',
+      description: 'A plain socket, nothing to install. Save it as events.mjs.',
       text: `import { connect } from '${kind === 'ssl' ? 'node:tls' : 'node:net'}';
 import { createInterface } from 'node:readline';
 
-const bridge = connect(${where});${proof}
-bridge.write(${literal(`SUB ${channel}\nPUB ${channel} 21.5\n`)});
-for await (const line of createInterface({ input: bridge })) console.log(line);`,
+const server = connect(${where});${auth}
+server.write(${literal(`SUB ${channel}\nPUB ${channel} 21.5\n`)});
+for await (const line of createInterface({ input: server })) console.log(line);`,
     }],
   };
 }
 
-function nodeWithout(origin, channel, token) {
-  const proof = token ? ', Authorization: `Bearer ${process.env.TOKEN}`' : '';
+function nodeOverHttp(origin, channel, token) {
+  const auth = token ? ', Authorization: `Bearer ${process.env.TOKEN}`' : '';
   return {
     kind: 'node',
     title: 'Node',
     parts: [{
-      words: 'Server-sent events, as no line port can be reached. Save it as events.mjs.',
-      text: `const answer = await fetch(${literal(addressOf(origin, channel))}, { headers: { Accept: 'text/event-stream'${proof} } });
+      description: 'Server-sent events, because no line port is reachable. Save it as events.mjs.',
+      text: `const answer = await fetch(${literal(addressOf(origin, channel))}, { headers: { Accept: 'text/event-stream'${auth} } });
 for await (const piece of answer.body) process.stdout.write(piece);`,
     }],
   };

@@ -1,57 +1,57 @@
 /**
- * What the views follow of the bridge's own channels. Nothing is read that nobody looks at: a view ends what it follows when
- * it is left, and a tab that is hidden for a while ends all of it, so that the bridge need not work out what nobody sees.
+ * Subscriptions of the views to channels under `$sys/`. The server computes their content only for subscribers. Therefore a
+ * view unsubscribes when it is closed, and a tab that is hidden for a while ends all subscriptions.
  */
 
-/** Milliseconds a tab is hidden before it stops reading: who only looks something up elsewhere finds nothing missing. */
+/** Milliseconds after which a hidden tab unsubscribes. A user who returns sooner finds nothing missing. */
 export const UNSUBSCRIBE_AFTER_MS = 20_000;
 
 /**
  * @param {object} world
  * @param {import('../sockbridge.js').Client} world.client
  * @param {Document} world.document
- * @param {(error: Error) => void} world.refused the bridge does not let us read one
- * @param {() => void} world.accepted it does
+ * @param {(error: Error) => void} world.refused called when the server rejects a subscription
+ * @param {() => void} world.accepted called when the server confirms a subscription
  * @param {(then: () => void, delay: number) => any} [world.setTimeout]
  * @param {(timer: any) => void} [world.clearTimeout]
  */
 export function buildSysChannels({ client, document, refused, accepted, setTimeout = globalThis.setTimeout, clearTimeout = globalThis.clearTimeout }) {
-  const followed = new Set();
-  let asleep = false;
+  const entries = new Set();
+  let paused = false;
   let timer;
 
-  function begin(following) {
-    following.subscription = client.subscribe(following.channel, (event) => following.told(event.data, event), {
-      last: following.last,
-      onSubscribed() { if (!following.aside) accepted(); },
+  function start(entry) {
+    entry.subscription = client.subscribe(entry.channel, (event) => entry.callback(event.data, event), {
+      last: entry.last,
+      onSubscribed() { if (!entry.optional) accepted(); },
       onRefused(error) {
-        following.subscription = undefined;
-        if (!following.aside) refused(error);
+        entry.subscription = undefined;
+        if (!entry.optional) refused(error);
       },
     });
   }
 
-  function end(following) {
-    following.subscription?.unsubscribe();
-    following.subscription = undefined;
+  function stop(entry) {
+    entry.subscription?.unsubscribe();
+    entry.subscription = undefined;
   }
 
-  /** Begins anew what was ended or refused. */
+  /** Starts the subscriptions again that were ended or rejected. */
   function resume() {
-    if (asleep) return;
-    for (const following of followed) if (!following.subscription) begin(following);
+    if (paused) return;
+    for (const entry of entries) if (!entry.subscription) start(entry);
   }
 
   document.addEventListener('visibilitychange', () => {
     clearTimeout(timer);
     if (document.visibilityState === 'visible') {
-      asleep = false;
+      paused = false;
       resume();
       return;
     }
     timer = setTimeout(() => {
-      asleep = true;
-      for (const following of followed) end(following);
+      paused = true;
+      for (const entry of entries) stop(entry);
     }, UNSUBSCRIBE_AFTER_MS);
   });
 
@@ -59,24 +59,24 @@ export function buildSysChannels({ client, document, refused, accepted, setTimeo
     resume,
     /**
      * @param {string} channel
-     * @param {(data: any, event: object) => void} told
-     * @param {number} [last] events of the log to begin with
-     * @param {boolean} [aside] whether there is enough to see without it
-     * @returns {() => void} ends it
+     * @param {(data: any, event: object) => void} callback
+     * @param {number} [last] number of events from the history
+     * @param {boolean} [optional] ignores a rejection, because the view works without this channel
+     * @returns {() => void} unsubscribes
      */
-    follow(channel, told, last = 1, aside = false) {
-      const following = { channel, told, last, aside, subscription: undefined };
-      followed.add(following);
-      if (!asleep) begin(following);
+    subscribe(channel, callback, last = 1, optional = false) {
+      const entry = { channel, callback, last, optional, subscription: undefined };
+      entries.add(entry);
+      if (!paused) start(entry);
       return () => {
-        followed.delete(following);
-        end(following);
+        entries.delete(entry);
+        stop(entry);
       };
     },
   };
 }
 
-/** Calls `draw` with the next frame, once, however often it is asked to. In a hidden tab no frame comes, and none is missed. */
+/** Returns a function that calls `draw` once in the next frame, however often it is called. Hidden tabs do not draw. */
 export function oncePerFrame(draw) {
   let scheduled = false;
   return () => {

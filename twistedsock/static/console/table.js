@@ -1,6 +1,6 @@
 /**
- * A table that is drawn anew every two seconds under the eyes of its reader. Rows keep their elements, so that the focus and
- * a selection stay; only text that differs is written; while the pointer is on it no row changes its place.
+ * A table that is updated every two seconds. Rows keep their elements, so that the focus and the selection stay. Only text
+ * that has changed is written. While the pointer is over the table, the order of the rows does not change.
  */
 
 import { make, makeButton } from '../dom.js';
@@ -9,8 +9,8 @@ import { make, makeButton } from '../dom.js';
  * @typedef {object} Column
  * @property {string} title
  * @property {string} [name] class of its cells
- * @property {string} [order] the order in which this column leads
- * @property {boolean} [rising] whether that order begins with the least
+ * @property {string} [order] the order that sorts by this column
+ * @property {boolean} [rising] true if that order is ascending
  * @property {(cell: HTMLElement, row: object) => void} draw
  */
 
@@ -19,7 +19,7 @@ import { make, makeButton } from '../dom.js';
  * @param {HTMLElement} options.box
  * @param {Column[]} options.columns
  * @param {(row: object) => string} options.keyOf
- * @param {(order: string) => void} options.ordered somebody wants another order
+ * @param {(order: string) => void} options.ordered called when the user selects an order
  */
 export function buildTable({ box, columns, keyOf, ordered }) {
   const table = make('table', 'table');
@@ -27,23 +27,23 @@ export function buildTable({ box, columns, keyOf, ordered }) {
   const head = make('tr');
   const body = make('tbody');
   const rows = new Map();
-  let held = false;
+  let frozen = false;
 
-  const heads = columns.map(({ title, name, order }) => {
+  const headers = columns.map(({ title, name, order }) => {
     const cell = make('th', name);
     cell.scope = 'col';
     if (order) cell.append(makeButton('order', title, () => ordered(order)));
     else cell.textContent = title;
     return cell;
   });
-  head.append(...heads);
+  head.append(...headers);
   const thead = make('thead');
   thead.append(head);
   table.append(caption, thead, body);
   box.replaceChildren(table);
 
-  body.addEventListener('pointerenter', ({ pointerType }) => { held = pointerType === 'mouse'; });
-  body.addEventListener('pointerleave', () => { held = false; });
+  body.addEventListener('pointerenter', ({ pointerType }) => { frozen = pointerType === 'mouse'; });
+  body.addEventListener('pointerleave', () => { frozen = false; });
 
   function buildRow() {
     const element = make('tr');
@@ -52,15 +52,15 @@ export function buildTable({ box, columns, keyOf, ordered }) {
     return { element, cells };
   }
 
-  /** The rows in the order they are shown in: as they came, or as they stand, with the newcomers behind them. */
+  /** Returns the rows in display order: as received, or, while the order is frozen, new rows at the end. */
   function arrange(entries) {
-    if (!held) return entries;
-    const places = new Map([...body.children].map((element, index) => [element.dataset.key, index]));
-    const place = (entry) => places.get(keyOf(entry)) ?? Infinity;
+    if (!frozen) return entries;
+    const positions = new Map([...body.children].map((element, index) => [element.dataset.key, index]));
+    const place = (entry) => positions.get(keyOf(entry)) ?? Infinity;
     return entries.map((entry, index) => ({ entry, index })).sort((a, b) => place(a.entry) - place(b.entry) || a.index - b.index).map(({ entry }) => entry);
   }
 
-  /** Puts the elements into their order without ever moving the one that has the focus: it would lose it. */
+  /** Puts the elements in order without moving the one with the focus, which would lose it. */
   function place(elements) {
     const pivot = elements.findIndex((element) => element.contains(document.activeElement));
     const settled = pivot < 0 ? undefined : elements[pivot];
@@ -81,13 +81,13 @@ export function buildTable({ box, columns, keyOf, ordered }) {
 
   return {
     element: table,
-    /** @param {string} order the present one; an empty string where there is none */
-    setOrder(order, words) {
-      caption.textContent = words;
+    /** @param {string} order the current order, or an empty string */
+    setOrder(order, description) {
+      caption.textContent = description;
       for (const [index, column] of columns.entries()) {
         if (!column.order) continue;
-        if (column.order === order) heads[index].setAttribute('aria-sort', column.rising ? 'ascending' : 'descending');
-        else heads[index].removeAttribute('aria-sort');
+        if (column.order === order) headers[index].setAttribute('aria-sort', column.rising ? 'ascending' : 'descending');
+        else headers[index].removeAttribute('aria-sort');
       }
     },
     clear() {
@@ -114,13 +114,13 @@ export function buildTable({ box, columns, keyOf, ordered }) {
   };
 }
 
-/** Writes only what differs: most cells of most refreshes do not. */
+/** Writes only changed text: most cells do not change. */
 export function write(cell, text, title) {
   if (cell.textContent !== text) cell.textContent = text;
   if (title !== undefined && cell.title !== title) cell.title = title;
 }
 
-/** A link in a cell, made once. */
+/** Updates the link in a cell, or creates it. */
 export function writeLink(cell, text, href) {
   let link = cell.querySelector('a');
   if (!link) {
@@ -132,16 +132,16 @@ export function writeLink(cell, text, href) {
   return link;
 }
 
-/** Buttons to the page before and the one behind; the nav is hidden where there is only one. */
+/** Buttons for the previous and the next page, hidden if there is only one page. */
 export function buildPager({ nav, turned }) {
-  const back = makeButton('', '← Before', () => turned(-1));
+  const back = makeButton('', '← Previous', () => turned(-1));
   const words = make('p');
   const on = makeButton('', 'Next →', () => turned(1));
   nav.append(back, words, on);
   return {
     show(page, pages) {
       nav.hidden = pages < 2;
-      // One that is switched off would lose the focus; this one says so, and does nothing.
+      // `disabled` would remove the focus. These buttons do nothing at the first and last page.
       back.setAttribute('aria-disabled', String(page <= 0));
       on.setAttribute('aria-disabled', String(page >= pages - 1));
       write(words, `Page ${(page + 1).toLocaleString('en')} of ${pages.toLocaleString('en')}`);

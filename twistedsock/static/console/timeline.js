@@ -1,15 +1,15 @@
-/** What a socket went through, as a line from top to bottom: each step with its words, and the time between two of them. */
+/** The connection timeline: each step with an explanation, and the time between steps. */
 
 import { make } from '../dom.js';
-import { duration, exactTime } from './units.js';
 import { write } from './table.js';
+import { duration, exactTime } from './units.js';
 
 const TITLES = {
   accepted: 'Accepted',
-  proxied: 'Told by a proxy',
+  proxied: 'Proxied',
   handshake: 'Handshake done',
   open: 'Open',
-  authenticated: 'Known by a token',
+  authenticated: 'Authenticated',
   subscribed: 'Subscribed',
   behind: 'Behind',
   'caught-up': 'Caught up',
@@ -18,23 +18,23 @@ const TITLES = {
   closed: 'Closed',
 };
 
-const HANDSHAKES = { TLS: 'TLS handshake', WebSocket: 'WebSocket handshake', events: 'Stream begun' };
+const HANDSHAKES = { TLS: 'TLS handshake', WebSocket: 'WebSocket handshake', events: 'Stream started' };
 
-/** What a step is called. Later bridges may know steps that we do not. */
+/** The title of a step. Later servers can send steps that are unknown here. */
 export function titleOf({ step, by, detail }) {
   const known = (step === 'handshake' && HANDSHAKES[detail]) || TITLES[step];
   const title = known ?? step.charAt(0).toUpperCase() + step.slice(1).replaceAll('-', ' ');
-  const whom = { server: 'the bridge', peer: 'the peer' }[by];
-  return whom ? `${title}, by ${whom}` : title;
+  const actor = { server: 'the server', peer: 'the client' }[by];
+  return actor ? `${title}, by ${actor}` : title;
 }
 
-/** The words between a step and the one before it. */
-export function spanBetween(before, after) {
+/** The time between two steps. */
+export function intervalBetween(before, after) {
   const seconds = after.at - before.at;
-  return seconds < 0.000_05 ? 'at once' : `${duration(seconds)} later`;
+  return seconds < 0.000_05 ? 'immediately' : `${duration(seconds)} later`;
 }
 
-/** Draws steps into a list; one that is drawn already stays as it is, so that nobody who reads is disturbed. */
+/** Draws steps into a list. Steps that are already drawn keep their elements. */
 export function drawSteps(list, steps) {
   const keyOf = ({ at, step }) => `${at} ${step}`;
   const keys = steps.map(keyOf);
@@ -47,12 +47,12 @@ export function drawSteps(list, steps) {
       list.insertBefore(row, list.children[index] ?? null);
     }
     row.dataset.step = step.step;
-    const [between, title, time, words] = row.children;
-    write(between, index ? spanBetween(steps[index - 1], step) : '');
+    const [interval, title, time, text] = row.children;
+    write(interval, index ? intervalBetween(steps[index - 1], step) : '');
     write(title, titleOf(step));
     write(time, exactTime(step.at).slice(11, 19), exactTime(step.at));
     time.dateTime = new Date(step.at * 1000).toISOString();
-    write(words, step.words ?? '');
+    write(text, step.words ?? '');
     row.toggleAttribute('data-last', index === steps.length - 1);
   }
 }

@@ -1,11 +1,11 @@
-/** Numbers, bytes and times as people read them. A number and its unit stand together: a space that does not break is between. */
+/** Formats numbers, bytes and times. A narrow no-break space separates a number and its unit. */
 
 const THIN = '\u202f';
 
 const KILO = ['', 'k', 'M', 'G', 'T'];
 const KIBI = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
 
-/** Three digits at most, and one of them behind the point. */
+/** Shortens a number to at most three digits, one of them after the point. */
 function shorten(value, step, units) {
   let rest = Math.abs(value);
   let index = 0;
@@ -27,7 +27,7 @@ export function bytes(value) {
   return shorten(value, 1024, KIBI);
 }
 
-/** A rate: as a count, with one digit behind the point where it is small. */
+/** Formats a rate: like a count, but small values have one decimal. */
 export function rate(value) {
   if (value > 0 && value < 0.05) return '<' + THIN + '0.1';
   return value < 9.95 && value % 1 ? value.toFixed(1) : count(Math.round(value));
@@ -37,7 +37,7 @@ export function percent(value) {
   return `${value < 9.95 ? value.toFixed(1) : Math.round(value)}${THIN}%`;
 }
 
-/** How long something took, from seconds: 80 µs, 1.2 ms, 4.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h */
+/** Formats a short duration in seconds: 80 µs, 1.2 ms, 4.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h */
 export function duration(seconds) {
   if (seconds < 0.000_000_5) return '0';
   if (seconds < 0.001) return `${Math.round(seconds * 1e6)}${THIN}µs`;
@@ -47,7 +47,7 @@ export function duration(seconds) {
   return age(seconds);
 }
 
-/** How long something has lasted, in whole seconds: 12 s, 3 min 20 s, 2 h 5 min, 3 d 4 h */
+/** Formats a duration in whole seconds: 12 s, 3 min 20 s, 2 h 5 min, 3 d 4 h */
 export function age(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   const parts = [[86_400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']];
@@ -59,7 +59,7 @@ export function age(seconds) {
   return `${Math.floor(whole / size)}${THIN}${unit}${more ? ` ${more}${THIN}${nextUnit}` : ''}`;
 }
 
-/** The exact time, for titles; `seconds` since 1970. */
+/** Formats a time in seconds since 1970 with milliseconds, for tooltips. */
 export function exactTime(seconds) {
   const date = new Date(seconds * 1000);
   const two = (number) => String(number).padStart(2, '0');
