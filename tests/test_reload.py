@@ -468,12 +468,12 @@ def test_webhooks_come_go_and_stay_as_they_were_after_a_mistake(configure, start
     service.reload()
     assert said() == ["read again: the options"]
     (hook,) = hooks_of(service)
-    assert list(service.webhooks.figures) == ["127.0.0.1:9000"]
+    assert list(service.webhooks.statistics) == ["127.0.0.1:9000"]
     secret.write_text("short")
     service.reload()
     assert said() == [
         "nothing was read again, all stays as it was: webhook[0].secret-file: "
-        f"{secret} holds 5 bytes, and a secret has 16 or more"
+        f"{secret} contains 5 bytes: a secret must have at least 16"
     ]
     assert hooks_of(service) == [hook]
     secret.write_text("another secret, as long")

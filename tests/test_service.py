@@ -23,7 +23,7 @@ from twistedsock.metrics.tables import STATISTICS_CHANNEL
 from twistedsock.pubsub.values import Batch, Payloads
 from twistedsock.server.transport import DirectTCPTransport, Reachability
 from twistedsock.service import EXPIRY_SECONDS, SWEEP_SECONDS, BridgeService, StartFailed, draw_epoch, draw_id
-from twistedsock.webhooks.collector import Figures
+from twistedsock.webhooks.delivery import DeliveryStatistics
 
 STOP_NOW = "Ctrl-C or SIGTERM again stops now"
 LOOPBACK = "tcp:8081:interface=127.0.0.1"
@@ -570,8 +570,10 @@ def test_shutdown_counts_http_requests_that_are_not_answered_yet(start, reactor,
 def test_shutdown_logs_the_webhook_events_that_it_waits_for(start, reactor, logged):
     service = start(shutdown_timeout=2.0)
     protocol, _ = connect(reactor)
-    queued = Figures(2, 300, 0, 0, 0, 0)
-    service.webhooks = SimpleNamespace(figures={"one": queued}, hasten=lambda seconds: None, end=lambda: succeed(None))
+    queued = DeliveryStatistics(2, 300, 0, 0, 0, 0)
+    service.webhooks = SimpleNamespace(
+        statistics={"one": queued}, drain=lambda seconds: None, stop=lambda: succeed(None)
+    )
     service.stopService()
     reactor.advance(0.5)
     assert len([event for event in map(formatEvent, logged) if event.startswith("stopping")]) == 1

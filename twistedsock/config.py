@@ -157,7 +157,9 @@ def read_settings(file: str | None, given: dict[str, Any]) -> Settings:
         check_names(settings.webhook)
     except ValueError as error:
         raise SettingsError(f"{file}: webhook: {error}") from None
-    settings = msgspec.structs.replace(settings, webhook=tuple(hook.beside(folder) for hook in settings.webhook))
+    settings = msgspec.structs.replace(
+        settings, webhook=tuple(hook.with_absolute_paths(folder) for hook in settings.webhook)
+    )
     if settings.access is None:
         return settings
     _check_listeners(settings.access, listeners(settings.tcp + settings.web), file)

@@ -154,7 +154,7 @@ class BridgeService(Service):
             random.random,
             self.context.broker.owner_of,
         )
-        self.webhooks.use(read_webhooks(settings))
+        self.webhooks.configure(read_webhooks(settings))
         self._sweep = LoopingCall(self.context.broker.expire_histories)
         self._sweep.clock = reactor
         self._reachability = Reachability(settings.unreachable_timeout, self.context.broker.postpone)
@@ -174,7 +174,9 @@ class BridgeService(Service):
         self._stop_by = 0.0
         self._gate = OriginPolicy(AllowedOrigins(settings.allow_origin, settings.allow_host))
         self._routes = Routes(
-            build_routes(self.context, reactor, self.line_ports, lambda: self.webhooks.figures, settings.ping_interval)
+            build_routes(
+                self.context, reactor, self.line_ports, lambda: self.webhooks.statistics, settings.ping_interval
+            )
         )
         self._trusted = trusted_proxies(settings)
         self.lines = self._listeners(settings.tcp, self._line_factory)
@@ -222,7 +224,7 @@ class BridgeService(Service):
         self.context.draining = True
         self._stop_by = self._reactor.seconds() + self._settings.shutdown_timeout
         self._log_wait(self._connected(), "client", "to disconnect")
-        self.webhooks.hasten(self._settings.shutdown_timeout)
+        self.webhooks.drain(self._settings.shutdown_timeout)
         for repeated in (self._sweep, self._expiries, self._figures, self._checks):
             if repeated.running:
                 repeated.stop()
@@ -252,7 +254,7 @@ class BridgeService(Service):
         self._gate.origins = AllowedOrigins(settings.allow_origin, settings.allow_host)
         for certificates, reading in fresh:
             certificates.replace(reading)
-        self.webhooks.use(targets)
+        self.webhooks.configure(targets)
         self._warn_of_webhooks()
         read = dict.fromkeys(f"the certificate {certificates.description}" for certificates, _ in fresh)
         self._log.info("read again: {read}", read=", ".join(["the options", *read]))
@@ -388,14 +390,14 @@ class BridgeService(Service):
 
     def hurry(self) -> None:
         """While it stops: wait no longer for those who have not left."""
-        self.webhooks.give_up()
+        self.webhooks.abort()
         if self._patience is not None and self._patience.active():
             self._patience.reset(0)
 
     def _end_webhooks(self) -> Deferred[Any]:
-        queued = sum(figures.queued for figures in self.webhooks.figures.values())
+        queued = sum(statistics.queued for statistics in self.webhooks.statistics.values())
         self._log_wait(queued, "webhook event", "to be delivered")
-        return self.webhooks.end()
+        return self.webhooks.stop()
 
     def _connected(self) -> int:
         """How many clients have a session or an HTTP request that is not answered yet."""

@@ -124,8 +124,8 @@ def test_what_fails_is_tried_again(
     first, second, third, *_ = receiver.deliveries
     assert first["delivery"] == second["delivery"] == third["delivery"]
     assert first["sent"] < second["sent"] < third["sent"]
-    assert server.log().count("the receiver answered 503; it is tried again") == 1
-    eventually(lambda: "deliveries are taken again" in server.log(), "the word in the log")
+    assert server.log().count("the receiver responded with 503: retrying") == 1
+    eventually(lambda: "deliveries succeed again" in server.log(), "the word in the log")
 
 
 def test_a_receiver_that_was_away_hears_how_much_it_has_missed(
@@ -138,7 +138,7 @@ def test_a_receiver_that_was_away_hears_how_much_it_has_missed(
     eventually(lambda: receiver.told == ["before"], "the first")
     receiver.close()
     peer.request("PUB kitchen under way")
-    eventually(lambda: "it is tried again" in server.log(), "the failure")
+    eventually(lambda: ": retrying" in server.log(), "the failure")
     for number in range(100):
         peer.request(f"PUB kitchen {number}")
     receiver = receive(port=receiver.port)
@@ -237,7 +237,7 @@ def test_a_certificate_that_does_not_vouch_for_the_host_gets_nothing(
     server = server_with(receiver.url, *lines, events='["event-published"]')
     peer = line_client(server.lines[0])
     peer.request("PUB kitchen 1")
-    eventually(lambda: "certificate verify failed; it is tried again" in server.log(), "the failure")
+    eventually(lambda: "certificate verify failed: retrying" in server.log(), "the failure")
     peer.close()
     server.stop()
     assert receiver.deliveries == []

@@ -10,7 +10,7 @@ from prometheus_client import parser
 
 from twistedsock.metrics.prometheus import Metrics
 from twistedsock.testing import FakeServer
-from twistedsock.webhooks.collector import Figures
+from twistedsock.webhooks.delivery import DeliveryStatistics
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = (CHECKOUT / "docs/reference/metrics.md").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ FUNCTIONS = {"sum", "max", "min", "by", "rate", "increase", "time", "histogram_q
 
 @pytest.fixture(scope="module")
 def families() -> dict[str, Any]:
-    metrics = Metrics(FakeServer().context, lambda: {"example.org": Figures()})
+    metrics = Metrics(FakeServer().context, lambda: {"example.org": DeliveryStatistics()})
     _, body = metrics.render("")
     found = parser.text_string_to_metric_families(body.decode())
     return {family.name + "_total" * (family.type == "counter"): family for family in found}

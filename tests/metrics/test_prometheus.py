@@ -13,7 +13,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from twistedsock.metrics.prometheus import Metrics
 from twistedsock.testing import FakeServer
-from twistedsock.webhooks.collector import Figures
+from twistedsock.webhooks.delivery import DeliveryStatistics
 
 UNITS = ("_seconds", "_bytes")
 COUNTED = ("_peers", "_connections", "_channels", "_subscriptions", "_behind", "_up", "_fds", "_info")
@@ -178,10 +178,10 @@ def test_renders_a_format_for_every_accept_header(metrics: Metrics, accept: str)
 
 
 def test_reports_webhooks_by_name_if_any_are_configured(server: FakeServer) -> None:
-    statistics: dict[str, Figures] = {}
+    statistics: dict[str, DeliveryStatistics] = {}
     metrics = Metrics(server.context, lambda: statistics)
     assert not any("webhook" in name for name in read(metrics))
-    statistics["example.org"] = Figures(queued=3, queued_bytes=700, delivered=20, dropped=2, failed=5)
+    statistics["example.org"] = DeliveryStatistics(queued=3, queued_bytes=700, delivered=20, dropped=2, failed=5)
     samples = values(metrics)
     assert samples["sockbridge_webhook_queued_events", "example.org"] == 3
     assert samples["sockbridge_webhook_queued_bytes", "example.org"] == 700

@@ -1,6 +1,7 @@
-"""A webhook whose time, chance and receiver are those of the test."""
+"""One webhook with a fake clock, a fixed jitter and a receiver that the test controls."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,93 +11,99 @@ from twisted.logger import LogLevel, formatEvent
 
 from twistedsock.limits.principal import ELSEWHERE
 from twistedsock.webhooks.collector import EventCollector
-from twistedsock.webhooks.config import KINDS, WebhookTable, WebhookTarget
-from twistedsock.webhooks.delivery import Answer, DeliveryWorker
+from twistedsock.webhooks.config import EVENT_KINDS, WebhookTable, WebhookTarget
+from twistedsock.webhooks.delivery import DeliveryWorker, Response
 
 SECRET = "0123456789abcdef"
 WALL = 1_795_383_000.0
-"""What the clock on the wall shows when the other one shows 0."""
+"""Wall clock time when the monotonic clock shows 0."""
 
 
-def table(**said: Any) -> WebhookTable:
-    return WebhookTable(**({"url": "https://example.org/hook", "events": KINDS, "secret": SECRET} | said))
+def table(**options: Any) -> WebhookTable:
+    return WebhookTable(**({"url": "https://example.org/hook", "events": EVENT_KINDS, "secret": SECRET} | options))
 
 
-def target(**said: Any) -> WebhookTarget:
-    return WebhookTarget(table(**said), SECRET.encode())
+def target(**options: Any) -> WebhookTarget:
+    return WebhookTarget(table(**options), SECRET.encode())
 
 
-class Bench:
-    """One webhook. ``posts`` are the requests: their bodies, headers, and the Deferred of their answer."""
+class FakeWebhook:
+    """One webhook. ``requests`` are the bodies, headers and pending responses of its requests."""
 
-    def __init__(self, **said: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         self.clock = Clock()
-        self.posts: list[tuple[dict[str, Any], dict[str, str], Deferred[Answer]]] = []
+        self.requests: list[tuple[dict[str, Any], dict[str, str], Deferred[Response]]] = []
         self.cancelled: list[Deferred[Any]] = []
-        self.chance = 1.0
+        self.jitter = 1.0
         self._ids = iter(range(1, 1_000))
-        self.delivery = DeliveryWorker(self.clock, self.wall_clock, lambda: self.chance)
-        self.hook = self.delivery.hook = EventCollector(
-            target(**said),
+        self.worker = DeliveryWorker(self.clock, self.wall_clock, lambda: self.jitter)
+        self.collector = self.worker.collector = EventCollector(
+            target(**options),
             self.clock.seconds,
             self.wall_clock,
             lambda: f"id{next(self._ids)}",
-            self.delivery.wake,
+            self.worker.wake,
             lambda channel: ELSEWHERE,
         )
-        self.delivery.use(self.post)
+        self.worker.replace_sender(self.send)
 
     def wall_clock(self) -> float:
         return WALL + self.clock.seconds()
 
-    def post(self, body: bytes, headers: dict[str, str]) -> "Deferred[Answer]":
-        answered: Deferred[Answer] = Deferred(self.cancelled.append)
-        self.posts.append((json.loads(body), headers, answered))
-        return answered
+    def send(self, body: bytes, headers: dict[str, str]) -> "Deferred[Response]":
+        responded: Deferred[Response] = Deferred(self.cancelled.append)
+        self.requests.append((json.loads(body), headers, responded))
+        return responded
 
-    def answer(self, status: int = 200, retry_after: str | None = None) -> None:
-        """The last request."""
-        self.posts[-1][2].callback(Answer(status, retry_after))
+    def respond(self, status: int = 200, retry_after: str | None = None) -> None:
+        """Respond to the last request."""
+        self.requests[-1][2].callback(Response(status, retry_after))
 
     def fail(self, error: Exception) -> None:
-        self.posts[-1][2].errback(error)
+        self.requests[-1][2].errback(error)
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """Of the last request."""
-        return self.posts[-1][0]["events"]
+        """The events of the last request."""
+        return self.requests[-1][0]["events"]
 
     @property
-    def told(self) -> list[Any]:
-        """The data of what was published, or the type of what else was told, in the last request."""
+    def sent(self) -> list[Any]:
+        """The events of the last request: the data of published ones, the types of others."""
         return [event.get("data", event["type"]) for event in self.events]
 
 
-@pytest.fixture
-def begin():
-    """A webhook: ``begin(delay=…)``."""
-    return Bench
+Start = Callable[..., FakeWebhook]
+Describe = Callable[..., WebhookTable]
+Target = Callable[..., WebhookTarget]
+Messages = Callable[..., list[str]]
 
 
 @pytest.fixture
-def describe():
-    """``describe(url=…)``: a table."""
+def start() -> Start:
+    """Start a webhook: ``start(delay=…)``."""
+    return FakeWebhook
+
+
+@pytest.fixture
+def describe() -> Describe:
+    """A table: ``describe(url=…)``."""
     return table
 
 
 @pytest.fixture
-def aim():
-    """``aim(url=…)``: a table with its secret."""
+def aim() -> Target:
+    """A table with its secret: ``aim(url=…)``."""
     return target
 
 
 @pytest.fixture
-def said(logged):
-    """What was logged since the last look: warnings, or what else."""
+def messages(logged: list[dict[str, Any]]) -> Messages:
+    """The warnings, or the messages of another level, since the last call."""
 
-    def said(level=LogLevel.warn):
+    def messages(level: Any = LogLevel.warn) -> list[str]:
         events = [formatEvent(event) for event in logged if event["log_level"] is level]
         logged.clear()
         return events
 
-    return said
+    return messages

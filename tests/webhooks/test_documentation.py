@@ -1,26 +1,27 @@
-"""What the page about webhooks shows is so."""
+"""The documentation of webhooks shows the options, bodies and headers of this version."""
 
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from twistedsock.config import read_settings
 from twistedsock.pubsub.values import JSON, Batch, Member, Payloads
-from twistedsock.webhooks.config import KINDS, WebhookTable
-from twistedsock.webhooks.payload import write_body, write_change, write_dropped, write_published
+from twistedsock.webhooks.config import EVENT_KINDS, WebhookTable
+from twistedsock.webhooks.payload import encode_body, encode_change, encode_dropped, encode_published
 from twistedsock.webhooks.presence import Change
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "how-to" / "webhooks.md").read_text(encoding="utf-8")
 
 
-def fenced(kind):
+def fenced(kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
-def test_the_table_of_options_is_complete_and_has_the_true_defaults():
+def test_table_lists_all_options_and_their_defaults() -> None:
     section = PAGE.partition("## Options")[2].partition("## ")[0]
     shown = dict(re.findall(r"^\| `([a-z-]+)` \| (.*?) \|", section, re.MULTILINE))
     fields = {field.encode_name: field for field in msgspec.structs.fields(WebhookTable)}
@@ -29,40 +30,40 @@ def test_the_table_of_options_is_complete_and_has_the_true_defaults():
         if isinstance(field.default, (int, float)):
             assert float(shown[name].strip("`")) == field.default, name
     assert json.loads(shown["channels"].strip("`")) == list(fields["channels"].default)
-    assert all(f"`{kind}`" in section for kind in KINDS)
+    assert all(f"`{kind}`" in section for kind in EVENT_KINDS)
 
 
-def test_the_file_of_options_can_be_read(tmp_path):
+def test_configuration_example_is_valid(tmp_path: Path) -> None:
     (text,) = fenced("toml")
     file = tmp_path / "sockbridge.toml"
     file.write_text(text)
     assert read_settings(str(file), {}).webhook[0].title == "127.0.0.1:9000"
 
 
-def rewritten(event):
-    """The same, as the bridge writes it."""
+def rewritten(event: dict[str, Any]) -> bytes:
+    """The event as the server encodes it."""
     channel, time = event.get("channel", "").encode(), event["time"]
     if event["type"] == "dropped":
-        return write_dropped(event["count"], event["since"], time)
+        return encode_dropped(event["count"], event["since"], time)
     if event["type"] == "event-published":
         texts = {name: event[name].encode() for name in ("epoch", "from", "name")}
         payload = json.dumps(event["data"]).encode()
         batch = Batch(
             event["offset"], event["offset"] + 1, b"id", texts["from"], texts["name"], Payloads([payload], 1, JSON)
         )
-        return next(write_published(channel, texts["epoch"], batch, time))
-    told = event.get("member")
-    member = None if told is None else Member(told["id"].encode(), told["nick"].encode())
-    return write_change(Change(event["type"], channel, member, 0.0, time))
+        return next(encode_published(channel, texts["epoch"], batch, time))
+    member_json = event.get("member")
+    member = None if member_json is None else Member(member_json["id"].encode(), member_json["nick"].encode())
+    return encode_change(Change(event["type"], channel, member, 0.0, time))
 
 
-def test_the_body_that_is_shown_is_one_of_ours():
+def test_body_example_is_encoded_by_the_server() -> None:
     (text,) = fenced("json")
     shown = json.loads(text)
-    body = write_body(shown["webhook"], shown["delivery"], shown["sent"], map(rewritten, shown["events"]))
+    body = encode_body(shown["webhook"], shown["delivery"], shown["sent"], map(rewritten, shown["events"]))
     assert json.dumps(json.loads(body)) == json.dumps(shown)
 
 
 @pytest.mark.parametrize("name", ["Sockbridge-Delivery", "Sockbridge-Signature-256", "User-Agent", "Content-Type"])
-def test_the_headers_are_told(name):
+def test_headers_are_documented(name: str) -> None:
     assert f"| `{name}" in PAGE

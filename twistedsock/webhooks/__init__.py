@@ -1,2 +1,1 @@
-"""Telling others by HTTP what happens on the channels: signed, in batches, again and again until they have taken it
-(docs/webhooks.md). It knows no listener and no policy; what it looks on at is in ``pubsub/backplane.py``."""
+"""Webhooks: HTTP requests that report events and presence changes to receivers, signed, in batches, with retries."""

@@ -1,79 +1,69 @@
-"""One webhook without its reactor: looks on at the channels, and queues what its receiver is to be told."""
+"""Collects the events and presence changes that one webhook reports, and groups them into batches."""
 
 from collections.abc import Callable
 
-import msgspec
-
 from twistedsock.limits.principal import Principal
-from twistedsock.pubsub.values import Batch as Published
-from twistedsock.pubsub.values import Member
-from twistedsock.webhooks.config import Matching, WebhookTarget
-from twistedsock.webhooks.payload import SIGNATURE, sign, write_body, write_change, write_dropped, write_published
-from twistedsock.webhooks.presence import Change, Presence
-from twistedsock.webhooks.queue import BATCH_BYTES, ENTRY_COST, Batch, Queue
-
-
-class Figures(msgspec.Struct):
-    """``queued`` events and bytes wait now, those under way included. The others count since the start: events that
-    were delivered and dropped, attempts that failed. ``last_status`` is that of the last answer, 0 before the first
-    and where an attempt was not answered."""
-
-    queued: int = 0
-    queued_bytes: int = 0
-    delivered: int = 0
-    dropped: int = 0
-    failed: int = 0
-    last_status: int = 0
+from twistedsock.pubsub.values import Batch, Member
+from twistedsock.webhooks.config import ChannelMatcher, WebhookTarget
+from twistedsock.webhooks.payload import (
+    SIGNATURE_HEADER,
+    encode_body,
+    encode_change,
+    encode_dropped,
+    encode_published,
+    sign,
+)
+from twistedsock.webhooks.presence import Change, PresenceDebouncer
+from twistedsock.webhooks.queue import ENTRY_BYTES, MAX_BATCH_BYTES, DeliveryBatch, EventQueue
 
 
 class EventCollector:
-    """An Observer of the broker. ``clock`` never goes back, ``wall_clock`` gives seconds since 1970. ``wake`` is called
-    whenever something was queued, or is going to be when time has passed. ``owner_of`` gives the principal that a
-    channel counts for: a queue that is full loses events of the one that has most in it."""
+    """An ``Observer`` of the broker. ``clock`` is monotonic, ``wall_clock`` returns seconds since 1970. ``wake`` is
+    called when something was queued, or will be after some time. ``owner_of`` returns the principal that a channel
+    counts for: if the queue is full, the principal with the most events loses some."""
 
     def __init__(
         self,
         target: WebhookTarget,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
-        draw_id: Callable[[], str],
+        generate_id: Callable[[], str],
         wake: Callable[[], None],
         owner_of: Callable[[bytes], Principal],
     ) -> None:
-        self.figures = Figures()
         self._clock = clock
         self._wall_clock = wall_clock
-        self._draw_id = draw_id
+        self._generate_id = generate_id
         self._wake = wake
         self._owner_of = owner_of
-        self._since = 0.0
-        self._hastens = False
+        self._queued_since = 0.0
+        self._is_draining = False
         table = target.table
-        self.queue = Queue(table.queue_events, table.queue_bytes)
-        self._presence = Presence(self._changed, table.debounce, table.queue_events)
-        self.use(target)
+        self.queue = EventQueue(table.queue_events, table.queue_bytes)
+        self._presence = PresenceDebouncer(self._queue_change, table.debounce, table.queue_events)
+        self.reconfigure(target)
 
-    def use(self, target: WebhookTarget) -> None:
-        """Do by other words from now on; what is queued stays."""
+    def reconfigure(self, target: WebhookTarget) -> None:
+        """Apply a new configuration. Queued events stay."""
         self.target = target
         self.table = table = target.table
-        self._matches = Matching(table)
-        self._wanted = frozenset(table.events)
-        self._wants_occupancy = bool(self._wanted & {"channel-occupied", "channel-vacated"})
-        self._wants_members = bool(self._wanted & {"member-joined", "member-left"})
-        self._wants_events = "event-published" in self._wanted
-        self._presence.keep(self._matches if self._wants_members else lambda channel: False)
-        self._presence.most = table.queue_events
-        self._presence.debounce = 0.0 if self._hastens else table.debounce
-        self.queue.most_events, self.queue.most_bytes = table.queue_events, table.queue_bytes
-        self.queue.shrink()
+        self._matches = ChannelMatcher(table)
+        self._kinds = frozenset(table.events)
+        self._wants_occupancy = bool(self._kinds & {"channel-occupied", "channel-vacated"})
+        self._wants_members = bool(self._kinds & {"member-joined", "member-left"})
+        self._wants_events = "event-published" in self._kinds
+        self._presence.forget_other_channels(self._matches if self._wants_members else lambda channel: False)
+        self._presence.max_pending = table.queue_events
+        self._presence.debounce = 0.0 if self._is_draining else table.debounce
+        self.queue.max_events, self.queue.max_bytes = table.queue_events, table.queue_bytes
+        self.queue.enforce_limits()
 
-    # What the broker tells.
+    # Called by the broker.
 
-    def published(self, channel: bytes, epoch: bytes, batch: Published) -> None:
+    def published(self, channel: bytes, epoch: bytes, batch: Batch) -> None:
         if self._wants_events and self._matches(channel):
             time, owner = self._wall_clock(), self._owner_of(channel)
-            for event in write_published(channel, epoch, batch, time):
+            for event in encode_published(channel, epoch, batch, time):
                 self._queue(event, time, owner)
             self._wake()
 
@@ -81,7 +71,7 @@ class EventCollector:
         if not self._matches(channel):
             return
         now, time, owner = self._clock(), self._wall_clock(), self._owner_of(channel)
-        self._presence.ripen(now)
+        self._presence.report_due(now)
         if self._wants_occupancy and readers == 1:
             self._presence.occupied(channel, now, time, owner)
         if self._wants_members:
@@ -92,57 +82,57 @@ class EventCollector:
         if not self._matches(channel):
             return
         now, time, owner = self._clock(), self._wall_clock(), self._owner_of(channel)
-        self._presence.ripen(now)
+        self._presence.report_due(now)
         if self._wants_members:
             self._presence.left(channel, member, now, time, owner)
         if self._wants_occupancy and readers == 0:
             self._presence.vacated(channel, now, time, owner)
         self._wake()
 
-    # What the delivery asks.
+    # Called by the delivery.
 
-    def due(self) -> float | None:
-        """When there is something to do, by the clock that never goes back; None while there is nothing."""
-        ripe = self._presence.due()
+    def next_due(self) -> float | None:
+        """When ``next_batch`` is to be called, by the monotonic clock. None if nothing waits."""
+        presence_due = self._presence.next_due()
         if not self.queue:
-            return ripe
-        if self._hastens or self._is_full():
+            return presence_due
+        if self._is_draining or self._has_full_batch():
             return self._clock()
-        soon = self._since + self.table.delay
-        return soon if ripe is None else min(soon, ripe)
+        batch_due = self._queued_since + self.table.delay
+        return batch_due if presence_due is None else min(batch_due, presence_due)
 
-    def take(self) -> Batch | None:
-        """What is to be delivered now; None if nothing is."""
+    def next_batch(self) -> DeliveryBatch | None:
+        """The batch that is to be delivered now, if any."""
         now = self._clock()
-        self._presence.ripen(now)
-        if not self.queue or not (self._hastens or self._is_full() or now >= self._since + self.table.delay):
+        self._presence.report_due(now)
+        is_due = self._is_draining or self._has_full_batch() or now >= self._queued_since + self.table.delay
+        if not self.queue or not is_due:
             return None
-        batch = self.queue.take(self._draw_id(), self.table.batch_events)
-        self._since = now
+        batch = self.queue.pop_batch(self._generate_id(), self.table.batch_events)
+        self._queued_since = now
         return batch
 
-    def write(self, batch: Batch) -> tuple[bytes, dict[str, str]]:
-        """The body of an attempt, and its own headers."""
+    def encode(self, batch: DeliveryBatch) -> tuple[bytes, dict[str, str]]:
+        """The body of an attempt, and the headers that depend on it."""
         now = self._wall_clock()
-        told = [write_dropped(batch.dropped, batch.dropped_since, now)] if batch.dropped else []
-        body = write_body(self.table.title, batch.id, now, [*told, *batch.events])
-        return body, {"Sockbridge-Delivery": batch.id, SIGNATURE: sign(self.target.secret, body)}
+        dropped = [encode_dropped(batch.dropped, batch.dropped_since, now)] if batch.dropped else []
+        body = encode_body(self.table.title, batch.id, now, [*dropped, *batch.events])
+        return body, {"Sockbridge-Delivery": batch.id, SIGNATURE_HEADER: sign(self.target.secret, body)}
 
-    def hasten(self) -> None:
-        """The end is near: nothing waits for anything any longer."""
-        self._hastens = True
-        self._presence.tell_all()
+    def drain(self) -> None:
+        """Queue pending presence changes now, and deliver without delay from now on."""
+        self._is_draining = True
+        self._presence.report_all()
 
-    def _is_full(self) -> bool:
-        return (
-            len(self.queue) >= self.table.batch_events or self.queue.bytes - ENTRY_COST * len(self.queue) >= BATCH_BYTES
-        )
+    def _has_full_batch(self) -> bool:
+        event_bytes = self.queue.bytes - ENTRY_BYTES * len(self.queue)
+        return len(self.queue) >= self.table.batch_events or event_bytes >= MAX_BATCH_BYTES
 
-    def _changed(self, change: Change) -> None:
-        if change.kind in self._wanted and self._matches(change.channel):
-            self._queue(write_change(change), change.time, change.owner)
+    def _queue_change(self, change: Change) -> None:
+        if change.kind in self._kinds and self._matches(change.channel):
+            self._queue(encode_change(change), change.time, change.owner)
 
     def _queue(self, event: bytes, time: float, owner: Principal) -> None:
         if not self.queue:
-            self._since = self._clock()
+            self._queued_since = self._clock()
         self.queue.add(event, time, owner)

@@ -1,4 +1,4 @@
-"""The tables ``[[webhook]]`` of a file of options, as an operator writes them."""
+"""The tables ``[[webhook]]`` of the configuration file, and the files that they name."""
 
 import re
 from collections.abc import Iterable
@@ -13,24 +13,24 @@ from msgspec import Meta
 from twistedsock.auth.secret_files import read_file, strip_line_end, warn_of_readers
 from twistedsock.pubsub.names import RESERVED, Pattern, is_reserved, pattern
 
-Kind = Literal["channel-occupied", "channel-vacated", "member-joined", "member-left", "event-published"]
+EventKind = Literal["channel-occupied", "channel-vacated", "member-joined", "member-left", "event-published"]
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 
 MAX_WEBHOOKS = 32
-"""Each looks at each event. Who has more receivers lets one of them tell the others."""
+"""Each one is called for each event. With more receivers, let one of them forward the events."""
 
 MAX_PATTERNS = 100
-"""Each is tried when a channel is first heard of."""
+"""All are tried for each new channel."""
 
-MAX_URL = 2_000
-"""Characters: more than servers take."""
+MAX_URL_LENGTH = 2_000
+"""More than most servers accept."""
 
-MAX_HOST = 253
+MAX_HOST_LENGTH = 253
 """Characters of a host name in the DNS (RFC 1035 section 3.1)."""
 
-SECRET_BYTES = 16
-"""The least: 128 bits, as whoever sees one delivery can try secrets at leisure."""
+MIN_SECRET_BYTES = 16
+"""128 bits, because one captured delivery allows to try secrets offline."""
 
 _VISIBLE = re.compile(r"[!-~]+")
 
@@ -52,15 +52,15 @@ section 2)."""
 
 
 class WebhookTable(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
-    """``[[webhook]]``. Times are seconds, sizes are bytes."""
+    """A ``[[webhook]]``. Times are in seconds, sizes in bytes."""
 
     url: str
-    events: Annotated[tuple[Kind, ...], Meta(min_length=1)]
+    events: Annotated[tuple[EventKind, ...], Meta(min_length=1)]
     channels: Annotated[tuple[str, ...], Meta(min_length=1, max_length=MAX_PATTERNS)] = (">",)
     secret_file: str | None = None
     secret: str | None = None
     name: str = ""
-    """What it is called in deliveries, in the log and in figures: the host, unless it was said."""
+    """Its name in deliveries, the log and metrics. Empty: the host and port of the URL."""
     ca_file: str | None = None
     batch_events: Annotated[int, Meta(ge=1, le=1_000)] = 100
     delay: Annotated[float, Meta(ge=0, le=60)] = 0.25
@@ -73,18 +73,18 @@ class WebhookTable(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", fo
     def __post_init__(self) -> None:
         _check_url(self.url)
         if (self.secret is None) == (self.secret_file is None):
-            raise ValueError("it needs secret-file, or secret, and not both: deliveries are signed with it")
-        if self.secret is not None and len(self.secret.encode()) < SECRET_BYTES:
-            raise ValueError(f"the secret must have {SECRET_BYTES} bytes or more: openssl rand -hex 32")
+            raise ValueError("it requires either secret-file or secret: deliveries are signed with it")
+        if self.secret is not None and len(self.secret.encode()) < MIN_SECRET_BYTES:
+            raise ValueError(f"the secret must have at least {MIN_SECRET_BYTES} bytes: openssl rand -hex 32")
         if self.name and not _NAME.fullmatch(self.name):
-            raise ValueError("the name is 1 to 64 visible ASCII characters")
+            raise ValueError("the name must be 1 to 64 visible ASCII characters")
         for text in self.channels:
             pattern(text)
         if self.ca_file is not None and not self.is_secure:
-            raise ValueError("ca-file is for urls that begin with https: only, as certificates are shown in TLS")
+            raise ValueError("ca-file requires a url that begins with https:")
 
     def __repr__(self) -> str:
-        """Without the secret, nor what else the url may hold of that kind."""
+        """Without the secret and the URL, which can contain another one."""
         return f"WebhookTable({self.title!r})"
 
     @property
@@ -101,33 +101,33 @@ class WebhookTable(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", fo
 
     @property
     def request_url(self) -> bytes:
-        """The URL of the requests: that of the operator, with characters that no URL can hold percent-encoded."""
+        """The URL of requests: the configured one, with characters that are invalid in URLs percent-encoded."""
         parts = urlsplit(self.url)
         target = (parts.path or "/") + ("?" + parts.query if "?" in self.url else "")
         return f"{parts.scheme}://{parts.netloc.lower()}{quote(target, safe=_TARGET_SAFE)}".encode("ascii")
 
     @property
     def shown_url(self) -> str:
-        """Without its query, which may hold a secret."""
+        """The URL without its query, which can contain a secret."""
         address, mark, _ = self.url.partition("?")
         return address + "?…" if mark else address
 
     def patterns(self) -> tuple[list[Pattern], list[Pattern]]:
-        """Of which channels it tells: those for the server's own, then those for all others."""
+        """The patterns for channels under ``$sys/``, and those for all other channels."""
         own = [pattern(text) for text in self.channels if text.startswith(RESERVED.decode())]
         return own, [pattern(text) for text in self.channels if not text.startswith(RESERVED.decode())]
 
-    def beside(self, folder: Path) -> "WebhookTable":
-        """The same, with the paths of its files relative to a folder made absolute: a daemon changes its own."""
+    def with_absolute_paths(self, folder: Path) -> "WebhookTable":
+        """A copy in which file names relative to ``folder`` are absolute, because a daemon changes its folder."""
         files = {name: value for name in ("secret_file", "ca_file") if (value := getattr(self, name)) is not None}
         return msgspec.structs.replace(self, **{name: str(folder / value) for name, value in files.items()})
 
 
-class Matching:
-    """Whether a channel is one that a webhook tells of; remembered, as the same ones come again and again."""
+class ChannelMatcher:
+    """Tests whether a webhook is for a channel. Results are cached."""
 
-    MAX_KNOWN = 10_000
-    """Channels: up to 3 MiB with the longest names."""
+    MAX_CACHED = 10_000
+    """Up to 3 MiB with the longest names."""
 
     def __init__(self, table: WebhookTable) -> None:
         self._own, self._others = table.patterns()
@@ -138,45 +138,45 @@ class Matching:
         if known is None:
             wanted = self._own if is_reserved(channel) else self._others
             known = any(one.matches(channel) for one in wanted)
-            if len(self._known) >= self.MAX_KNOWN:
+            if len(self._known) >= self.MAX_CACHED:
                 self._known.clear()
             self._known[channel] = known
         return known
 
 
 def check_names(tables: tuple[WebhookTable, ...]) -> None:
-    """ValueError with a sentence where two cannot be told from each other."""
+    """Raises ``ValueError`` if there are too many webhooks, or two with the same name."""
     if len(tables) > MAX_WEBHOOKS:
-        raise ValueError(f"there are {len(tables)} webhooks, and {MAX_WEBHOOKS} at most can be")
+        raise ValueError(f"too many webhooks: {len(tables)}, the maximum is {MAX_WEBHOOKS}")
     titles = [table.title for table in tables]
     for place, title in enumerate(titles):
         if title in titles[:place]:
-            raise ValueError(f"two webhooks are called {title!r}; give each a name of its own")
+            raise ValueError(f"two webhooks have the name {title!r}: set a unique name for each")
 
 
 def _check_url(url: str) -> None:
-    if len(url) > MAX_URL or not _VISIBLE.fullmatch(url):
-        raise ValueError(f"the url is at most {MAX_URL:,} visible ASCII characters")
+    if len(url) > MAX_URL_LENGTH or not _VISIBLE.fullmatch(url):
+        raise ValueError(f"the url must be at most {MAX_URL_LENGTH:,} visible ASCII characters")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ValueError("the url cannot be read") from None
+        raise ValueError("the url is malformed") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ValueError("the url begins with https:// or http://, then comes a host")
+        raise ValueError("the url must be https:// or http:// and a host")
     if "@" in parts.netloc:
-        raise ValueError("the url can hold no user and no password; the receiver knows us by the signature")
+        raise ValueError("the url must not contain a user or password: receivers check the signature")
     if not _is_reachable(parts.netloc):
         raise ValueError(
             "the url has an invalid host or port: write a host name, an IPv4 address or an IPv6 address in brackets, "
             "then :PORT if it is not the usual one"
         )
     if "#" in url:
-        raise ValueError("the url cannot have a #, as what is behind it is never sent")
+        raise ValueError("the url must not contain a fragment (#), which would never be sent")
 
 
 def _is_reachable(netloc: str) -> bool:
-    """Whether requests can be sent to this host and port: what is refused here would fail in each delivery."""
+    """True if requests can be sent to this host and port. Otherwise each delivery would fail."""
     matched = _NETLOC.fullmatch(netloc)
     if matched is None:
         return False
@@ -189,33 +189,33 @@ def _is_reachable(netloc: str) -> bool:
             return bool(IPv4Address(name))
     except ValueError:
         return False
-    return len(name) <= MAX_HOST and all(_LABEL.fullmatch(label) for label in labels)
+    return len(name) <= MAX_HOST_LENGTH and all(_LABEL.fullmatch(label) for label in labels)
 
 
 MAX_FILE_BYTES = 1024 * 1024
-"""Several times all authorities of the world, so that a wrong path is told at once, whatever is there."""
+"""Several times the size of all public certificate authorities. A larger file is a wrong path."""
 
 
 class WebhookError(Exception):
-    """What is said about a webhook cannot be meant; its text is one sentence for the operator."""
+    """Invalid configuration of a webhook. The message is for the operator."""
 
 
 class WebhookTarget(msgspec.Struct, frozen=True):
-    """Two are equal where nothing changed."""
+    """A webhook with the content of its files. Two are equal if nothing has changed."""
 
     table: WebhookTable
     secret: bytes
     authorities: bytes | None = None
-    """As PEM; None: those of the system."""
+    """Trusted certificate authorities as PEM. None: those of the system."""
     warning: str = ""
-    """A sentence for the operator about the file of the secret; empty if all is well."""
+    """A warning for the operator about the file of the secret, or empty."""
 
     def __repr__(self) -> str:
-        return f"Target({self.table.title!r})"
+        return f"WebhookTarget({self.table.title!r})"
 
 
 def read_targets(tables: Iterable[WebhookTable]) -> list[WebhookTarget]:
-    """Reads the files; WebhookError with a sentence that names the place where one cannot be used."""
+    """Read the files of all webhooks. Raises ``WebhookError`` with the name of the option if one is unusable."""
     targets = []
     for place, table in enumerate(tables):
         try:
@@ -232,13 +232,13 @@ def read_targets(tables: Iterable[WebhookTable]) -> list[WebhookTarget]:
 
 def _secret(table: WebhookTable) -> tuple[bytes, str]:
     if table.secret_file is None:
-        assert table.secret is not None, "one of the two is there"
+        assert table.secret is not None, "checked by WebhookTable"
         return table.secret.encode(), ""
     path = Path(table.secret_file)
     content, mode = _read(path)
     secret = strip_line_end(content)
-    if len(secret) < SECRET_BYTES:
-        raise WebhookError(f"{path} holds {len(secret)} bytes, and a secret has {SECRET_BYTES} or more")
+    if len(secret) < MIN_SECRET_BYTES:
+        raise WebhookError(f"{path} contains {len(secret)} bytes: a secret must have at least {MIN_SECRET_BYTES}")
     return secret, warn_of_readers(path, mode)
 
 
@@ -249,14 +249,10 @@ def _authorities(path: Path) -> bytes:
     try:
         load_pem_x509_certificates(content)
     except ValueError:
-        raise WebhookError(f"{path} holds no certificates as PEM (-----BEGIN CERTIFICATE-----)") from None
+        raise WebhookError(f"{path} contains no PEM certificates (-----BEGIN CERTIFICATE-----)") from None
     return content
 
 
 def _read(path: Path) -> tuple[bytes, int]:
-    too_large = f"{path} is larger than {MAX_FILE_BYTES:,} bytes, so it is something else"
+    too_large = f"{path} is larger than {MAX_FILE_BYTES:,} bytes: is it the right file?"
     return read_file(path, MAX_FILE_BYTES, too_large, WebhookError)
-
-
-# TODO-MERGED-DOC: A webhook with what its files hold: the secret, and the authorities that vouch for the
-# receiver.

@@ -1,4 +1,9 @@
-"""The requests of one webhook, through treq. It is loaded where a webhook is configured, and nowhere else."""
+"""Sends the requests of one webhook with treq. Loaded only if a webhook is configured.
+
+The certificate of a receiver must be valid for the host in its URL. Twisted 26.10 checks that too, but accepts a
+certificate that names no host at all: service-identity 24.1 and later raises another exception for those than the one
+that Twisted expects, which logs it and continues.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,65 +35,67 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResp
 from zope.interface import implementer
 
 from twistedsock.webhooks.config import WebhookTarget
-from twistedsock.webhooks.delivery import Answer
+from twistedsock.webhooks.delivery import Response
 
-_ANY_NAME = "receiver.invalid"
-"""Twisted accepts no host name with an underscore. The name that is sent, and checked, is set afterwards."""
+_PLACEHOLDER_NAME = "receiver.invalid"
+"""Twisted rejects host names with an underscore. The name that is sent and checked is set afterwards."""
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class HostnameVerifier:
-    """TLS with a host whose certificate one of ``trust`` has signed, or of those that the system trusts if that is
+    """TLS with ``host``. Its certificate must be signed by an authority of ``trust``, or of the system if that is
     None."""
 
     def __init__(self, host: str, trust: Any = None) -> None:
-        host = host.removesuffix(".")  # neither in the extension (RFC 6066 section 3) nor in a certificate
+        host = host.removesuffix(".")  # not in SNI (RFC 6066 section 3) nor in certificates
         is_address = isIPAddress(host) or isIPv6Address(host)
-        self._options = optionsForClientTLS(host if is_address else _ANY_NAME, trustRoot=trust)
+        self._options = optionsForClientTLS(host if is_address else _PLACEHOLDER_NAME, trustRoot=trust)
         self._server_name = None if is_address else host.encode("ascii")
-        self._is_for_host = _judge(host, verify_certificate_ip_address if is_address else verify_certificate_hostname)
+        self._is_for_host = _host_check(
+            host, verify_certificate_ip_address if is_address else verify_certificate_hostname
+        )
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> Connection:
         connection = self._options.clientConnectionForTLS(tlsProtocol)
         if self._server_name is not None:
             connection.set_tlsext_host_name(self._server_name)
-        connection.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT, self._verify)
+        connection.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT, self.verify)
         return connection
 
-    def _verify(self, connection: Connection, certificate: X509, error: int, depth: int, trusted: int) -> bool:
-        """Called for each certificate of the chain; the one of the host itself has the depth 0."""
+    def verify(self, connection: Connection, certificate: X509, error: int, depth: int, trusted: int) -> bool:
+        """Called for each certificate of the chain. That of the host itself has depth 0."""
         if depth or not trusted:
             return bool(trusted)
         return self._is_for_host(certificate.to_cryptography())
 
 
-def _judge(host: str, verify: Callable[[PlainCertificate, str], None]) -> Callable[[PlainCertificate], bool]:
+def _host_check(host: str, verify: Callable[[PlainCertificate, str], None]) -> Callable[[PlainCertificate], bool]:
     def is_for_host(certificate: PlainCertificate) -> bool:
         try:
             verify(certificate, host)
-        except Exception:  # whatever it is that could not be read in it: no is the answer that does no harm
+        except Exception:  # also a certificate that cannot be parsed
             return False
         return True
 
     return is_for_host
 
 
-ANSWER_BYTES = 64 * 1024
-"""What is read of an answer, its head included, before the connection is cut. Nothing of it is used but the status and
-``Retry-After``."""
+MAX_RESPONSE_BYTES = 64 * 1024
+"""Bytes of a response, head included, that are read before the connection is aborted. Only the status and
+``Retry-After`` are used."""
 
-_ANY_URL = "http://receiver.invalid/"
-"""What treq is given in the place of the receiver's URL: it refuses IPv6 literals and names with an underscore, and
-writes URLs anew. The requests go to ``WebhookTable.request_url``."""
+_PLACEHOLDER_URL = "http://receiver.invalid/"
+"""Passed to treq in place of the receiver's URL, because treq rejects IPv6 literals and names with an underscore, and
+normalizes URLs. The requests are sent to ``WebhookTable.request_url``."""
 
-KEPT_SECONDS = 4
-"""How long a connection is kept that nothing is sent on: Node's servers close theirs after five, and a request that
-meets a close is lost."""
+KEEP_ALIVE_SECONDS = 4
+"""Idle connections are closed after this time. Node's servers close theirs after five seconds, and a request that is
+sent at that moment fails."""
 
 
 class HTTPSender:
-    """Sends requests, one after the other, with connections of its own. Redirects are not followed, cookies not kept,
-    answers not decompressed. ``agent`` is for tests."""
+    """Sends requests one at a time, on its own connections. Does not follow redirects, keep cookies or decompress
+    responses. ``agent`` is for tests."""
 
     def __init__(self, target: WebhookTarget, reactor: Any, version: str, agent: IAgent | None = None) -> None:
         self._timeout = target.table.timeout
@@ -97,46 +104,46 @@ class HTTPSender:
         self._endpoints = _Endpoints(target, reactor)
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = 1
-        self._pool.cachedConnectionTimeout = KEPT_SECONDS
-        self._agent = _Plain(
+        self._pool.cachedConnectionTimeout = KEEP_ALIVE_SECONDS
+        self._agent = _PlainAgent(
             agent or Agent.usingEndpointFactory(reactor, self._endpoints, self._pool), target.table.request_url
         )
 
-    def post(self, body: bytes, headers: dict[str, str]) -> "Deferred[Answer]":
-        """The answer. Fails with whatever went wrong on the way to it; it is cancelled where that takes too long."""
+    def post(self, body: bytes, headers: dict[str, str]) -> "Deferred[Response]":
+        """Send a body. Fails if there is no response within the timeout of the webhook."""
         self._endpoints.received = 0
-        # A client of its own for each request, as it keeps cookies.
-        client = HTTPClient(self._agent, data_to_body_producer=_Whole)
+        # A new client for each request, because clients keep cookies.
+        client = HTTPClient(self._agent, data_to_body_producer=BytesProducer)
         sent = {"Content-Type": "application/json", "User-Agent": self._agent_name, **headers}
-        answered: Deferred[Any] = client.post(
-            _ANY_URL,
+        responded: Deferred[Any] = client.post(
+            _PLACEHOLDER_URL,
             data=body,
             headers=Headers({name: [value] for name, value in sent.items()}),
             allow_redirects=False,
             unbuffered=True,
             reactor=self._reactor,
         )
-        answered.addCallback(self._read)
-        answered.addTimeout(self._timeout, self._reactor)
-        return answered
+        responded.addCallback(self._read)
+        responded.addTimeout(self._timeout, self._reactor)
+        return responded
 
     def close(self) -> "Deferred[Any]":
-        """Close the connections that nothing is sent on."""
+        """Close idle connections."""
         return self._pool.closeCachedConnections()
 
-    def _read(self, response: Any) -> "Deferred[Answer]":
-        """Once there is a status, it holds, whatever becomes of the rest."""
-        # As bytes, because a header that is not UTF-8 must not make a failure of a delivery.
+    def _read(self, response: Any) -> "Deferred[Response]":
+        """The status counts even if reading the rest of the response fails."""
+        # As bytes, because a header that is not UTF-8 must not fail the delivery.
         values = response.headers.getRawHeaders(b"Retry-After")
-        answer = Answer(response.code, values[0].decode("latin-1") if values else None)
+        result = Response(response.code, values[0].decode("latin-1") if values else None)
         whole: Deferred[Any] = treq.collect(response, lambda data: None)
         whole.addErrback(lambda failure: self._endpoints.abort())
-        return whole.addCallback(lambda nothing: answer)
+        return whole.addCallback(lambda nothing: result)
 
 
 @implementer(IBodyProducer)
-class _Whole:
-    """A body that is in memory anyway, written at once."""
+class BytesProducer:
+    """Writes a body at once."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -147,19 +154,19 @@ class _Whole:
         return succeed(None)
 
     def stopProducing(self) -> None:
-        """It has been written."""
+        pass
 
     def pauseProducing(self) -> None:
-        """It has been written."""
+        pass
 
     def resumeProducing(self) -> None:
-        """It has been written."""
+        pass
 
 
 @implementer(IAgent)
-class _Plain:
-    """Sends requests to one URL. Asks for no compression and takes none: a small answer could become a large one.
-    Cookies are not taken either."""
+class _PlainAgent:
+    """Sends requests to one URL. Neither requests nor accepts compression, because a small response could become a
+    large one, nor cookies."""
 
     def __init__(self, agent: IAgent, url: bytes) -> None:
         self._agent = agent
@@ -168,25 +175,25 @@ class _Plain:
     def request(
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
     ) -> "Deferred[IResponse]":
-        assert headers is not None, "treq gives some"
+        assert headers is not None, "treq passes some"
         headers.removeHeader("Accept-Encoding")
-        return self._agent.request(method, self._url, headers, bodyProducer).addCallback(self._without)
+        return self._agent.request(method, self._url, headers, bodyProducer).addCallback(self._remove_headers)
 
-    def _without(self, response: Any) -> Any:
+    def _remove_headers(self, response: Any) -> Any:
         for name in ("Content-Encoding", "Set-Cookie"):
             response.headers.removeHeader(name)
         return response
 
 
-class _Counting(ProtocolWrapper):
-    """A connection that is cut when an answer is longer than anybody needs."""
+class _LimitedProtocol(ProtocolWrapper):
+    """A connection that is aborted if a response is too long."""
 
-    factory: "_CountingFactory"
+    factory: "_LimitedFactory"
 
     def dataReceived(self, data: bytes) -> None:
         endpoints = self.factory.endpoints
         endpoints.received += len(data)
-        if endpoints.received > ANSWER_BYTES:
+        if endpoints.received > MAX_RESPONSE_BYTES:
             self.abortConnection()
         else:
             super().dataReceived(data)
@@ -196,8 +203,8 @@ class _Counting(ProtocolWrapper):
         super().connectionLost(reason)
 
 
-class _CountingFactory(WrappingFactory):
-    protocol = _Counting
+class _LimitedFactory(WrappingFactory):
+    protocol = _LimitedProtocol
     noisy = False
 
     def __init__(self, factory: IProtocolFactory, endpoints: "_Endpoints") -> None:
@@ -212,7 +219,7 @@ class _CountingFactory(WrappingFactory):
 
 @implementer(IAgentEndpointFactory)
 class _Endpoints:
-    """Where a webhook connects to. ``received`` bytes have come as answer to the last request."""
+    """Connects to the receiver. ``received`` is the number of bytes of the present response."""
 
     def __init__(self, target: WebhookTarget, reactor: Any) -> None:
         self.received = 0
@@ -240,8 +247,8 @@ class _Endpoints:
 
 
 class _HostnameEndpoint(HostnameEndpoint):
-    """Connects to any host that ``WebhookTable`` accepts: Twisted 26.10 refuses a name with an underscore, and one that
-    begins with ``xn--`` and is not IDNA."""
+    """Connects to any host that ``WebhookTable`` accepts. Twisted 26.10 rejects names with an underscore, and those
+    that begin with ``xn--`` and are not IDNA."""
 
     @staticmethod
     def _hostAsBytesAndText(host: bytes | str) -> tuple[bool, bytes, str]:
@@ -257,11 +264,5 @@ class _Endpoint:
 
     def connect(self, factory: Any) -> Any:
         factory.noisy = False
-        connected = self._endpoint.connect(_CountingFactory(factory, self._endpoints))
-        return connected.addCallback(lambda counting: counting.wrappedProtocol)
-
-
-# TODO-MERGED-DOC: Whether a receiver is who it should be: its certificate is for the host in the url, whatever
-# else is wrong with it. Twisted 26.10 asks that, too, but takes a certificate that names no host at all:
-# service-identity 24.1 and later raises another exception for those than the one that Twisted expects, which
-# logs it and goes on.
+        connected = self._endpoint.connect(_LimitedFactory(factory, self._endpoints))
+        return connected.addCallback(lambda limited: limited.wrappedProtocol)

@@ -1,4 +1,4 @@
-"""All webhooks of one bridge: they begin, change and end together."""
+"""All webhooks of a server: they are started, reconfigured and stopped together."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,15 +10,13 @@ from twistedsock.pubsub.backplane import Observer
 from twistedsock.webhooks.config import WebhookTarget
 
 if TYPE_CHECKING:
-    from twistedsock.webhooks.collector import Figures
-    from twistedsock.webhooks.delivery import DeliveryWorker
+    from twistedsock.webhooks.delivery import DeliveryStatistics, DeliveryWorker
     from twistedsock.webhooks.http_client import HTTPSender
 
 
 class WebhookManager:
-    """``observers`` are those of the broker; there is none of ours among them while no webhook is configured.
-    ``wall_clock`` gives seconds since 1970, ``draw_id`` a name that no other delivery has, ``chance`` numbers from 0 to
-    1."""
+    """Adds an observer to ``observers`` of the broker for each webhook. ``wall_clock`` returns seconds since 1970,
+    ``generate_id`` unique ids of deliveries, ``random`` numbers from 0 to 1."""
 
     def __init__(
         self,
@@ -26,100 +24,100 @@ class WebhookManager:
         reactor: Any,
         version: str,
         wall_clock: Callable[[], float],
-        draw_id: Callable[[], str],
-        chance: Callable[[], float],
+        generate_id: Callable[[], str],
+        random: Callable[[], float],
         owner_of: Callable[[bytes], Principal],
     ) -> None:
         self._observers = observers
         self._reactor = reactor
         self._version = version
         self._wall_clock = wall_clock
-        self._draw_id = draw_id
-        self._chance = chance
+        self._generate_id = generate_id
+        self._random = random
         self._owner_of = owner_of
-        self._deliveries: dict[str, DeliveryWorker] = {}
-        self._posters: dict[DeliveryWorker, HTTPSender] = {}
-        self._leaving: list[DeliveryWorker] = []
+        self._workers: dict[str, DeliveryWorker] = {}
+        self._senders: dict[DeliveryWorker, HTTPSender] = {}
+        self._removed: list[DeliveryWorker] = []
+        """Workers of webhooks that were removed from the configuration and still deliver their queue."""
         self._deadline: Any = None
 
     @property
-    def figures(self) -> "dict[str, Figures]":
-        """By name, of those that are configured."""
-        return {name: delivery.figures for name, delivery in self._deliveries.items()}
+    def statistics(self) -> "dict[str, DeliveryStatistics]":
+        """The statistics of the configured webhooks by name."""
+        return {name: worker.statistics for name, worker in self._workers.items()}
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences for the operator about their files."""
-        targets = [delivery.hook.target for delivery in self._deliveries.values()]
+        """Messages for the operator about files that other users can read."""
+        targets = [worker.collector.target for worker in self._workers.values()]
         return [target.warning for target in targets if target.warning]
 
-    def use(self, targets: Sequence[WebhookTarget]) -> None:
-        """These and no others. Those with the same name go on, with what they have queued."""
+    def configure(self, targets: Sequence[WebhookTarget]) -> None:
+        """Run exactly these webhooks. A webhook whose name is configured already keeps its queue."""
         wanted = {target.table.title: target for target in targets}
-        for name in [name for name in self._deliveries if name not in wanted]:
-            self._leave(self._deliveries.pop(name))
+        for name in [name for name in self._workers if name not in wanted]:
+            self._remove(self._workers.pop(name))
         for name, target in wanted.items():
-            delivery = self._deliveries.get(name)
-            if delivery is None:
-                self._deliveries[name] = self._begin(target)
-            elif delivery.hook.target != target:
-                delivery.hook.use(target)
-                self._go_by(delivery, target)
+            worker = self._workers.get(name)
+            if worker is None:
+                self._workers[name] = self._start(target)
+            elif worker.collector.target != target:
+                worker.collector.reconfigure(target)
+                self._replace_sender(worker, target)
 
-    def hasten(self, seconds: float) -> None:
-        """The bridge stops: deliver at once what there is, and what those who leave still bring about; for so many
-        seconds at most."""
-        for delivery in self._deliveries.values():
-            delivery.hasten()
-        if self._deliveries or self._leaving:
-            self._deadline = self._reactor.callLater(seconds, self.give_up)
+    def drain(self, timeout_seconds: float) -> None:
+        """Deliver without delay what is queued and what closing sessions will add, for at most this time."""
+        for worker in self._workers.values():
+            worker.drain()
+        if self._workers or self._removed:
+            self._deadline = self._reactor.callLater(timeout_seconds, self.abort)
 
-    def end(self) -> "Deferred[Any]":
-        """Nothing more will come. Calls back when all that can be delivered has been."""
-        if not self._deliveries and not self._leaving:
+    def stop(self) -> "Deferred[Any]":
+        """To be called when all sessions are closed. Fires when everything that can be delivered has been."""
+        if not self._workers and not self._removed:
             return succeed(None)
-        deliveries = [*self._deliveries.values(), *self._leaving]
-        return DeferredList([delivery.end() for delivery in deliveries]).addCallback(self._close)
+        workers = [*self._workers.values(), *self._removed]
+        return DeferredList([worker.stop() for worker in workers]).addCallback(self._close_senders)
 
-    def give_up(self) -> None:
-        """Wait no longer."""
-        for delivery in [*self._deliveries.values(), *self._leaving]:
-            delivery.give_up()
+    def abort(self) -> None:
+        """Stop without waiting for responses."""
+        for worker in [*self._workers.values(), *self._removed]:
+            worker.abort()
 
-    def _begin(self, target: WebhookTarget) -> "DeliveryWorker":
-        # What nobody pays for who has no webhook: treq and what it needs.
+    def _start(self, target: WebhookTarget) -> "DeliveryWorker":
+        # Servers without webhooks do not load treq and its dependencies.
         from twistedsock.webhooks.collector import EventCollector
         from twistedsock.webhooks.delivery import DeliveryWorker
 
-        delivery = DeliveryWorker(self._reactor, self._wall_clock, self._chance)
-        delivery.hook = EventCollector(
-            target, self._reactor.seconds, self._wall_clock, self._draw_id, delivery.wake, self._owner_of
+        worker = DeliveryWorker(self._reactor, self._wall_clock, self._random)
+        worker.collector = EventCollector(
+            target, self._reactor.seconds, self._wall_clock, self._generate_id, worker.wake, self._owner_of
         )
-        self._go_by(delivery, target)
-        self._observers.append(delivery.hook)
-        return delivery
+        self._replace_sender(worker, target)
+        self._observers.append(worker.collector)
+        return worker
 
-    def _go_by(self, delivery: "DeliveryWorker", target: WebhookTarget) -> None:
+    def _replace_sender(self, worker: "DeliveryWorker", target: WebhookTarget) -> None:
         from twistedsock.webhooks.http_client import HTTPSender
 
-        before = self._posters.get(delivery)
-        self._posters[delivery] = poster = HTTPSender(target, self._reactor, self._version)
-        delivery.use(poster.post)
+        before = self._senders.get(worker)
+        self._senders[worker] = sender = HTTPSender(target, self._reactor, self._version)
+        worker.replace_sender(sender.post)
         if before is not None:
             before.close()
 
-    def _leave(self, delivery: "DeliveryWorker") -> None:
-        """What it has queued is still delivered, until that fails."""
-        self._observers.remove(delivery.hook)
-        self._leaving.append(delivery)
-        delivery.hasten()
-        delivery.end().addCallback(lambda nothing: self._left(delivery))
+    def _remove(self, worker: "DeliveryWorker") -> None:
+        """Stop a webhook when its queue has been delivered, or that has failed."""
+        self._observers.remove(worker.collector)
+        self._removed.append(worker)
+        worker.drain()
+        worker.stop().addCallback(lambda nothing: self._removed_worker_stopped(worker))
 
-    def _left(self, delivery: "DeliveryWorker") -> None:
-        self._leaving.remove(delivery)
-        self._posters.pop(delivery).close()
+    def _removed_worker_stopped(self, worker: "DeliveryWorker") -> None:
+        self._removed.remove(worker)
+        self._senders.pop(worker).close()
 
-    def _close(self, result: Any) -> "Deferred[Any]":
+    def _close_senders(self, result: Any) -> "Deferred[Any]":
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
-        return DeferredList([poster.close() for poster in self._posters.values()])
+        return DeferredList([sender.close() for sender in self._senders.values()])

@@ -1,16 +1,17 @@
-"""What a delivery says, as JSON (docs/webhooks.md, "What is sent")."""
+"""The JSON body of a delivery and its signature (docs/how-to/webhooks.md, "What is sent")."""
 
 import hmac
 from collections.abc import Iterable, Iterator
 
 from twistedsock.codecs.payload import payload_to_json, quote, quote_name
-from twistedsock.pubsub.values import TEXT
-from twistedsock.pubsub.values import Batch as Published
+from twistedsock.pubsub.values import TEXT, Batch
 from twistedsock.webhooks.presence import Change
 
+SIGNATURE_HEADER = "Sockbridge-Signature-256"
+"""Its value has the same form as that of GitHub's X-Hub-Signature-256."""
 
-def write_change(change: Change) -> bytes:
-    """Somebody came or went."""
+
+def encode_change(change: Change) -> bytes:
     head = b'{"type":"%b","channel":%b,"time":%.3f' % (change.kind.encode(), quote_name(change.channel), change.time)
     member = change.member
     if member is None:
@@ -18,8 +19,8 @@ def write_change(change: Change) -> bytes:
     return head + b',"member":{"id":%b,"nick":%b}}' % (quote_name(member.id), quote_name(member.nick))
 
 
-def write_published(channel: bytes, epoch: bytes, batch: Published, time: float) -> Iterator[bytes]:
-    """Each event of a batch."""
+def encode_published(channel: bytes, epoch: bytes, batch: Batch, time: float) -> Iterator[bytes]:
+    """An item for each event of a batch."""
     payloads = batch.payloads
     is_plain_text = payloads.is_plain and payloads.kind is TEXT
     head = b'{"type":"event-published","channel":%b,"time":%.3f,"epoch":%b,"from":%b,"name":%b,"offset":' % (
@@ -34,25 +35,16 @@ def write_published(channel: bytes, epoch: bytes, batch: Published, time: float)
         yield b'%b%d,"data":%b}' % (head, offset, data)
 
 
-def write_dropped(count: int, since: float, time: float) -> bytes:
-    """What will never be told."""
+def encode_dropped(count: int, since: float, time: float) -> bytes:
+    """Reports events that were dropped and will never be delivered."""
     return b'{"type":"dropped","count":%d,"since":%.3f,"time":%.3f}' % (count, since, time)
 
 
-def write_body(webhook: str, delivery: str, sent: float, events: Iterable[bytes]) -> bytes:
-    """The whole of a request."""
+def encode_body(webhook: str, delivery: str, sent: float, events: Iterable[bytes]) -> bytes:
     head = (quote(webhook.encode()), quote(delivery.encode()), sent)
     return b'{"webhook":%b,"delivery":%b,"sent":%.3f,"events":[%b]}' % (*head, b",".join(events))
 
 
-SIGNATURE = "Sockbridge-Signature-256"
-"""The header, with the same value as GitHub's X-Hub-Signature-256."""
-
-
 def sign(secret: bytes, body: bytes) -> str:
-    """HMAC with SHA-256 (RFC 2104) over the body as it is sent, in hex."""
+    """HMAC with SHA-256 (RFC 2104) of the body, in hex. It proves the sender and that the body was not changed."""
     return "sha256=" + hmac.digest(secret, body, "sha256").hex()
-
-
-# TODO-MERGED-DOC: The signature of a delivery, by which its receiver knows who sent it, and that nobody has
-# changed it.

@@ -1,8 +1,8 @@
-"""Who is there, told late: what is undone within a few seconds is not told at all, so a quick reconnect says nothing.
+"""Presence changes, debounced: a change that is undone within a few seconds, as by a reconnect, is not reported.
 
-A channel is occupied or vacated by its name. A member is known by its nick when it comes back, as a new connection has
-a new id; who has no nick has its id in that place. Who came back is told of with the id that was told when it joined:
-each ``member-left`` has the id of a ``member-joined``.
+Channels are matched by name. Members are matched by nick, because a new connection has a new id; a member without a
+nick has its id in place of the nick. A member that has reconnected keeps being reported under the id with which it
+joined: each ``member-left`` has the id of a ``member-joined``.
 """
 
 from collections import OrderedDict
@@ -12,97 +12,96 @@ import msgspec
 
 from twistedsock.limits.principal import ELSEWHERE, Principal
 from twistedsock.pubsub.values import Member
-from twistedsock.webhooks.config import Kind
+from twistedsock.webhooks.config import EventKind
 
 
 class Change(msgspec.Struct, frozen=True):
-    """``due`` by the clock that never goes back, ``time`` by that on the wall."""
-
-    kind: Kind
+    kind: EventKind
     channel: bytes
     member: Member | None
     due: float
+    """When it is to be reported, by the monotonic clock."""
     time: float
+    """When it happened, by the wall clock."""
     owner: Principal = ELSEWHERE
-    """The principal that the channel counted for then: the channel may be gone when it is told."""
+    """The principal that the channel counted for. The channel may be closed when the change is reported."""
 
 
-class Presence:
-    """``tell`` is called with each change that was not undone within ``debounce`` seconds, the oldest first. ``most``
-    are remembered that long; with more the oldest is told earlier."""
+class PresenceDebouncer:
+    """Calls ``report`` with each change that was not undone within ``debounce`` seconds, the oldest first. With more
+    than ``max_pending`` changes, the oldest is reported earlier."""
 
-    def __init__(self, tell: Callable[[Change], None], debounce: float, most: int) -> None:
+    def __init__(self, report: Callable[[Change], None], debounce: float, max_pending: int) -> None:
         self.debounce = debounce
-        self.most = most
-        self._tell = tell
-        # In the order in which they are due, as all wait for the same time.
+        self.max_pending = max_pending
+        self._report = report
+        # In the order in which they are due, because the delay is the same for all.
         self._pending: OrderedDict[tuple[object, ...], Change] = OrderedDict()
-        # Who came back with another id: that under which it was told.
-        self._told_ids: dict[tuple[bytes, bytes], bytes] = {}
+        # The ids under which members that have reconnected were reported.
+        self._reported_ids: dict[tuple[bytes, bytes], bytes] = {}
         self._serial = 0
 
     def __len__(self) -> int:
         return len(self._pending)
 
     def occupied(self, channel: bytes, now: float, time: float, owner: Principal = ELSEWHERE) -> None:
-        """The first reader came."""
+        """The channel has its first subscriber."""
         if self._pending.pop(("vacated", channel), None) is None:
             change = Change("channel-occupied", channel, None, now + self.debounce, time, owner)
-            self._wait(("occupied", channel), change)
+            self._add(("occupied", channel), change)
 
     def vacated(self, channel: bytes, now: float, time: float, owner: Principal = ELSEWHERE) -> None:
-        """The last reader went."""
+        """The channel has lost its last subscriber."""
         if self._pending.pop(("occupied", channel), None) is None:
             change = Change("channel-vacated", channel, None, now + self.debounce, time, owner)
-            self._wait(("vacated", channel), change)
+            self._add(("vacated", channel), change)
 
     def joined(self, channel: bytes, member: Member, now: float, time: float, owner: Principal = ELSEWHERE) -> None:
-        gone = self._pending.pop(("left", channel, member.nick), None)
-        if gone is None:
+        left = self._pending.pop(("left", channel, member.nick), None)
+        if left is None:
             change = Change("member-joined", channel, member, now + self.debounce, time, owner)
-            self._wait(("joined", channel, member.id), change)
-        elif gone.member is not None and gone.member.id != member.id:
-            self._told_ids[channel, member.id] = gone.member.id
+            self._add(("joined", channel, member.id), change)
+        elif left.member is not None and left.member.id != member.id:
+            self._reported_ids[channel, member.id] = left.member.id
 
     def left(self, channel: bytes, member: Member, now: float, time: float, owner: Principal = ELSEWHERE) -> None:
-        told_id = self._told_ids.pop((channel, member.id), member.id)
+        reported_id = self._reported_ids.pop((channel, member.id), member.id)
         if self._pending.pop(("joined", channel, member.id), None) is not None:
             return
         key: tuple[object, ...] = ("left", channel, member.nick)
-        if key in self._pending:  # a namesake has just left, too: only one of the two can be found again
+        if key in self._pending:  # another member with this nick has just left: one of them can be matched
             self._serial += 1
             key = (*key, self._serial)
-        told = Member(told_id, member.nick)
-        self._wait(key, Change("member-left", channel, told, now + self.debounce, time, owner))
+        change = Change("member-left", channel, Member(reported_id, member.nick), now + self.debounce, time, owner)
+        self._add(key, change)
 
-    def due(self) -> float | None:
-        """When there is something to tell; None while nothing waits."""
+    def next_due(self) -> float | None:
+        """When the next change is due. None if there is none."""
         for change in self._pending.values():
             return change.due
         return None
 
-    def ripen(self, now: float) -> None:
-        """Tell what is due."""
+    def report_due(self, now: float) -> None:
         while self._pending:
             key, change = next(iter(self._pending.items()))
-            if change.due > now and len(self._pending) <= self.most:
+            if change.due > now and len(self._pending) <= self.max_pending:
                 return
             del self._pending[key]
-            self._tell(change)
+            self._report(change)
 
-    def tell_all(self) -> None:
-        """Whatever waits, and wait for nothing any longer."""
+    def report_all(self) -> None:
+        """Report all pending changes, and later ones without delay."""
         self.debounce = 0.0
         while self._pending:
-            self._tell(self._pending.popitem(last=False)[1])
+            self._report(self._pending.popitem(last=False)[1])
 
-    def keep(self, is_told: Callable[[bytes], bool]) -> None:
-        """Of other channels nothing is heard any longer: forget who was told by which id there."""
-        self._told_ids = {key: id for key, id in self._told_ids.items() if is_told(key[0])}
+    def forget_other_channels(self, is_matched: Callable[[bytes], bool]) -> None:
+        """Forget members of channels that no longer match."""
+        self._reported_ids = {key: id for key, id in self._reported_ids.items() if is_matched(key[0])}
 
-    def _wait(self, key: tuple[object, ...], change: Change) -> None:
+    def _add(self, key: tuple[object, ...], change: Change) -> None:
         if not self.debounce:
-            self._tell(change)
+            self._report(change)
             return
         self._pending[key] = change
-        self.ripen(change.due - self.debounce)
+        self.report_due(change.due - self.debounce)
