@@ -193,7 +193,7 @@ def test_nobody_is_let_in_from_elsewhere_by_taking_open_away(configure, start, s
     said()
     service.reload()
     (told,) = said()
-    assert told.startswith("nothing was read again, all stays as it was: tcp:8081 would let other machines in")
+    assert told.startswith("nothing was read again, all stays as it was: tcp:8081 accepts clients from other machines")
 
 
 def test_a_policy_does_not_end_with_a_file_that_was_emptied(configure, start, said):
@@ -481,7 +481,7 @@ def test_webhooks_come_go_and_stay_as_they_were_after_a_mistake(configure, start
     service.reload()
     assert set(said()) == {
         "read again: the options",
-        f"others than its owner can read the secret in {secret} (mode 0644): chmod 600",
+        f"users other than the owner can read the secret in {secret} (mode 0644): chmod 600",
     }
     assert hook.target.secret == b"another secret, as long"
     configure('web = "none"')

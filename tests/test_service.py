@@ -294,13 +294,13 @@ def test_others_are_let_in_only_if_that_is_meant(make, kind, endpoint):
     with pytest.raises(StartFailed) as caught:
         make(**ends).privilegedStartService()
     assert endpoint in str(caught.value)
-    assert "--allow-insecure" in str(caught.value)
+    assert "allow-insecure" in str(caught.value)
     make(**ends, allow_insecure=True).privilegedStartService()
 
 
 def test_a_proxy_lets_others_in_only_if_that_is_meant(make):
     with pytest.raises(
-        StartFailed, match=r"trusted-proxy would let other machines in .* \[access\] .* --allow-insecure"
+        StartFailed, match=r"trusted-proxy accepts clients from other machines .* \[access\] .* allow-insecure"
     ):
         make(trusted_proxy=["127.0.0.1"]).privilegedStartService()
     make(trusted_proxy=["127.0.0.1"], allow_insecure=True).privilegedStartService()

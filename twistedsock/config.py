@@ -24,6 +24,12 @@ DEFAULT_WEB = ("tcp:8082:interface=127.0.0.1",)
 NO_LISTENER = "none"
 """In place of an endpoint: do not listen for this protocol."""
 
+NO_POLICY = (
+    "accepts clients from other machines without an access policy: add [access] to the configuration file, or set "
+    "allow-insecure"
+)
+"""The end of a sentence about a listener or a trusted proxy."""
+
 RENAMED_OPTIONS = {
     "drain": "shutdown-timeout",
     "lag": "slow-consumer",

@@ -22,7 +22,7 @@ from twistedsock.auth.keys import AccessError
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.auth.policy import TablePolicy, build_policy
 from twistedsock.backplanes.memory import MemoryBackplane
-from twistedsock.config import Settings, SettingsError, listeners, trusted_proxies
+from twistedsock.config import NO_POLICY, Settings, SettingsError, listeners, trusted_proxies
 from twistedsock.errors import CloseReason
 from twistedsock.limits.principal import is_loopback
 from twistedsock.listeners import Listener, parse_endpoint
@@ -54,12 +54,6 @@ NO_POLICY_ANY_LONGER = (
 
 READ_AGAIN = ("allow_origin", "allow_host", "access", "webhook")
 """The settings that ``reload`` changes; the others take a restart."""
-
-NOBODY_ASKED = (
-    "and nobody is asked who they are; say who may do what under [access] in a file, or --allow-insecure if "
-    "everybody may do everything"
-)
-"""The two ways out."""
 
 RELOAD_PAUSE_SECONDS = 0.5
 """Between two reloads: each reads files and looks at every session, and signals can come by the hundred."""
@@ -499,11 +493,11 @@ class BridgeService(Service):
         if settings.allow_insecure or settings.access is not None:
             return None
         if settings.trusted_proxy:
-            return f"trusted-proxy would let other machines in {NOBODY_ASKED}"
+            return f"trusted-proxy {NO_POLICY}"
         for listener in [*self.lines, *self.web]:
             host = host_of(listener.address) if listener.port is not None else ""
             if host and not is_loopback(host):
-                return f"{listener.description} would let other machines in {NOBODY_ASKED}"
+                return f"{listener.description} {NO_POLICY}"
         return None
 
     def _give_up(self, gone: Deferred[None]) -> None:

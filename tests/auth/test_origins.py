@@ -1,4 +1,4 @@
-"""Which pages may open a WebSocket, row by row (protocol.md, "Origins")."""
+"""Origins and hosts of browsers (docs/reference/json-protocol.md, "Origins")."""
 
 import pytest
 
@@ -22,12 +22,12 @@ UNIX = ListenerScope(loopback=True, port=0)
 ORIGINS = AllowedOrigins(["https://app.example.org", "null.example"], ["bridge.example.org"])
 
 
-def test_verdicts_are_http_statuses() -> None:
+def test_decisions_are_http_statuses() -> None:
     assert (FOREIGN_HOST.value, FOREIGN_ORIGIN.value) == (421, 403)
 
 
 @pytest.mark.parametrize(
-    "host, door, verdict",
+    "host, door, decision",
     [
         ("localhost", LOOPBACK, ALLOWED),
         ("localhost:8082", LOOPBACK, ALLOWED),
@@ -42,7 +42,7 @@ def test_verdicts_are_http_statuses() -> None:
         ("localhost.evil.example:8082", LOOPBACK, FOREIGN_HOST),
         ("127.0.0.1.evil.example", LOOPBACK, FOREIGN_HOST),
         ("10.0.0.1:8082", LOOPBACK, FOREIGN_HOST),
-        # A health check of HTTP/1.0 names none, and browsers always do.
+        # A health check over HTTP/1.0 sends no host. Browsers always do.
         ("", LOOPBACK, ALLOWED),
         ("bridge.example.org.", LOOPBACK, ALLOWED),
         ("bridge.example.org.:8082", LOOPBACK, ALLOWED),
@@ -55,16 +55,14 @@ def test_verdicts_are_http_statuses() -> None:
         ("10.0.0.1:8082", OPEN, ALLOWED),
     ],
 )
-def test_a_loopback_listener_answers_only_to_names_it_knows(
-    host: str, door: ListenerScope, verdict: OriginDecision
-) -> None:
-    """The second half of DNS rebinding: the page's own name points here, so its origin equals the host."""
-    assert ORIGINS.check_host(host, door) is verdict
-    assert ORIGINS.check_origin(host, None, door) is verdict
+def test_loopback_listener_accepts_known_hosts_only(host: str, door: ListenerScope, decision: OriginDecision) -> None:
+    """DNS rebinding: the name of the page points to this server, so its origin equals the host."""
+    assert ORIGINS.check_host(host, door) is decision
+    assert ORIGINS.check_origin(host, None, door) is decision
 
 
 @pytest.mark.parametrize(
-    "host, door, verdict",
+    "host, door, decision",
     [
         ("evil.example:8082", OPEN, FOREIGN_HOST),
         ("evil.example:8082", LOOPBACK, FOREIGN_HOST),
@@ -76,16 +74,14 @@ def test_a_loopback_listener_answers_only_to_names_it_knows(
         ("", OPEN, ALLOWED),
     ],
 )
-def test_who_shows_nothing_asks_for_a_name_that_is_known(
-    host: str, door: ListenerScope, verdict: OriginDecision
-) -> None:
-    assert ORIGINS.check_anonymous_host(host, door) is verdict
+def test_anonymous_request_needs_known_host(host: str, door: ListenerScope, decision: OriginDecision) -> None:
+    assert ORIGINS.check_anonymous_host(host, door) is decision
 
 
 @pytest.mark.parametrize(
-    "host, origin, door, verdict",
+    "host, origin, door, decision",
     [
-        # No browser.
+        # Not a browser.
         ("127.0.0.1:8082", None, LOOPBACK, ALLOWED),
         # Own origins.
         ("localhost:8082", "http://localhost:8082", LOOPBACK, ALLOWED),
@@ -105,11 +101,11 @@ def test_who_shows_nothing_asks_for_a_name_that_is_known(
         ("localhost:8082", "http://127.0.0.1:9999", LOOPBACK, FOREIGN_ORIGIN),
         ("localhost:9999", "http://127.0.0.1:8082", LOOPBACK, FOREIGN_ORIGIN),
         ("localhost:8082", "http://127.0.0.2:8082", LOOPBACK, FOREIGN_ORIGIN),
-        # Allowed ones.
+        # Allowed origins.
         ("localhost:8082", "https://app.example.org", LOOPBACK, ALLOWED),
         ("10.0.0.1:8082", "https://app.example.org", OPEN, ALLOWED),
         ("evil.example", "https://app.example.org", LOOPBACK, FOREIGN_HOST),
-        # All others.
+        # Foreign origins.
         ("localhost:8082", "http://localhost:3000", LOOPBACK, FOREIGN_ORIGIN),
         ("localhost:8082", "http://localhost", LOOPBACK, FOREIGN_ORIGIN),
         ("localhost:8082", "http://app.example.org", LOOPBACK, FOREIGN_ORIGIN),
@@ -126,14 +122,14 @@ def test_who_shows_nothing_asks_for_a_name_that_is_known(
         ("localhost:8082", "chrome-extension://localhost:8082", LOOPBACK, FOREIGN_ORIGIN),
     ],
 )
-def test_a_page_is_let_in_from_here_and_from_where_it_is_allowed(
-    host: str, origin: str | None, door: ListenerScope, verdict: OriginDecision
+def test_accepts_own_and_allowed_origins_only(
+    host: str, origin: str | None, door: ListenerScope, decision: OriginDecision
 ) -> None:
-    assert ORIGINS.check_origin(host, origin, door) is verdict
+    assert ORIGINS.check_origin(host, origin, door) is decision
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8082", "10.0.0.1:8082"])
-def test_what_was_never_allowed_is_refused_by_default(host: str) -> None:
+def test_rejects_foreign_host_by_default(host: str) -> None:
     assert AllowedOrigins().check_origin(host, f"http://{host}", LOOPBACK) is FOREIGN_HOST
 
 
@@ -155,7 +151,7 @@ def test_what_was_never_allowed_is_refused_by_default(host: str) -> None:
         ("file://", "file://"),
     ],
 )
-def test_normalizes_an_allowed_origin_to_what_browsers_send(text: str, origin: str) -> None:
+def test_normalizes_allowed_origin(text: str, origin: str) -> None:
     assert normalize_origin(text) == origin
     assert normalize_origin(origin) == origin
     assert (
@@ -167,34 +163,34 @@ def test_normalizes_an_allowed_origin_to_what_browsers_send(text: str, origin: s
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("*", "there are no wildcards, write each in full"),
-        ("https://*.a.example", "there are no wildcards, write each in full"),
-        ("b.example:443", "write it with its scheme, such as https://b.example"),
-        ("b.example/path", "write it with its scheme, such as https://b.example"),
-        ("//b.example", "write it with its scheme, such as https://example.org"),
-        ("", "write it with its scheme, such as https://example.org"),
-        ("wss://a.example", "write the scheme of the page, such as https://a.example"),
-        ("://a.example", "write the scheme of the page, such as https://a.example"),
-        ("https://", "write a host name or an address, and nothing behind it but a port"),
-        ("https://a.example/page", "write a host name or an address, and nothing behind it but a port"),
-        ("https://a.example?b", "write a host name or an address, and nothing behind it but a port"),
-        ("https://ann@a.example", "write a host name or an address, and nothing behind it but a port"),
-        ("https://a.example:", "write a host name or an address, and nothing behind it but a port"),
-        ("https://a.example:65536", "write a host name or an address, and nothing behind it but a port"),
-        ("https://[::1", "write a host name or an address, and nothing behind it but a port"),
-        ("https://[::1:]", "what is in brackets is no IPv6 address"),
-        ("https://a..example", "'a..example' is no host name"),
+        ("*", "wildcards are not supported, write each name in full"),
+        ("https://*.a.example", "wildcards are not supported, write each name in full"),
+        ("b.example:443", "write it with its scheme, for example https://b.example"),
+        ("b.example/path", "write it with its scheme, for example https://b.example"),
+        ("//b.example", "write it with its scheme, for example https://example.org"),
+        ("", "write it with its scheme, for example https://example.org"),
+        ("wss://a.example", "write the scheme of the page, for example https://a.example"),
+        ("://a.example", "write the scheme of the page, for example https://a.example"),
+        ("https://", "write a host name or an address, with an optional port"),
+        ("https://a.example/page", "write a host name or an address, with an optional port"),
+        ("https://a.example?b", "write a host name or an address, with an optional port"),
+        ("https://ann@a.example", "write a host name or an address, with an optional port"),
+        ("https://a.example:", "write a host name or an address, with an optional port"),
+        ("https://a.example:65536", "write a host name or an address, with an optional port"),
+        ("https://[::1", "write a host name or an address, with an optional port"),
+        ("https://[::1:]", "the brackets do not contain an IPv6 address"),
+        ("https://a..example", "'a..example' is not a host name"),
         ("http://127.1:8000", "write the IPv4 address as four decimal numbers"),
         ("http://2130706433", "write the IPv4 address as four decimal numbers"),
         ("http://127.0.0.010", "write the IPv4 address as four decimal numbers"),
         ("http://127.0.0.0x1", "write the IPv4 address as four decimal numbers"),
         ("http://127.0.0.1.", "write the IPv4 address as four decimal numbers"),
         ("http://a.256", "write the IPv4 address as four decimal numbers"),
-        ("https://-a.example", "'-a.example' is no host name"),
-        ("https://b\u00fccher.example", "write the name as browsers send it, beginning with xn--"),
+        ("https://-a.example", "'-a.example' is not a host name"),
+        ("https://b\u00fccher.example", "write the name in ASCII, beginning with xn--"),
     ],
 )
-def test_refuses_an_origin_that_no_browser_sends(text: str, words: str) -> None:
+def test_rejects_origin_that_no_browser_sends(text: str, words: str) -> None:
     with pytest.raises(ValueError) as caught:
         normalize_origin(text)
     assert str(caught.value) == f"invalid origin {text!r}: {words}"
@@ -213,7 +209,7 @@ def test_refuses_an_origin_that_no_browser_sends(text: str, words: str) -> None:
         ("2001:db8::1", "2001:db8::1", "[2001:db8::1]"),
     ],
 )
-def test_normalizes_an_allowed_host_to_what_browsers_ask_for(text: str, host: str, asked: str) -> None:
+def test_normalizes_allowed_host(text: str, host: str, asked: str) -> None:
     assert normalize_host(text) == host
     assert normalize_host(host) == host
     assert AllowedOrigins(hosts=(host,)).check_host(asked, LOOPBACK) is OriginDecision.ALLOWED
@@ -223,6 +219,6 @@ def test_normalizes_an_allowed_host_to_what_browsers_ask_for(text: str, host: st
 @pytest.mark.parametrize(
     "text", ["", "*", "*.h.example", "h example", "h.example/page", "h..example", "h:65536", "127.1", "\u00fc"]
 )
-def test_refuses_a_host_that_no_browser_asks_for(text: str) -> None:
+def test_rejects_host_that_no_browser_asks_for(text: str) -> None:
     with pytest.raises(ValueError, match="^invalid host "):
         normalize_host(text)

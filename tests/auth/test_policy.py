@@ -1,4 +1,4 @@
-"""Who may do what, by token, certificate, listener and name; and what is left of it after a change of the table."""
+"""Identities and rights by token, certificate, listener and subject, and the review after a change of the table."""
 
 import pytest
 
@@ -38,19 +38,19 @@ def rights(identity, *channels):
 
 
 @pytest.mark.parametrize(("told", "cookie"), [({}, ""), ({"cookie": "session"}, "session")])
-def test_the_cookie_is_that_of_the_table(build, told, cookie):
+def test_cookie_is_that_of_the_table(build, told, cookie):
     assert build(**told).cookie == cookie
 
 
-def test_who_shows_nothing_has_what_all_have(build):
+def test_anonymous_client_has_anonymous_rights(build):
     policy = build()
     identity = policy.anonymous(PUBLIC)
     assert rights(identity, "lobby.a", "news", "kitchen") == [Right.BOTH, Right.READ, Right.NONE]
     assert (identity.subject, identity.proof, identity.expires, identity.is_admin) == (b"", "", None, False)
-    assert policy.anonymous(PUBLIC) is identity, "one for all, as it remembers"
+    assert policy.anonymous(PUBLIC) is identity, "one object for all, because it caches rights"
 
 
-def test_a_listener_may_be_trusted_more_or_less(build):
+def test_listener_overrides_anonymous_rights(build):
     policy = build()
     assert rights(policy.anonymous(TRUSTED), "kitchen") == [Right.BOTH]
     assert rights(policy.anonymous(SECURE), "news", "kitchen") == [Right.READ, Right.NONE]
@@ -58,14 +58,14 @@ def test_a_listener_may_be_trusted_more_or_less(build):
     assert rights(closed.anonymous(PUBLIC), "news") == [Right.NONE]
 
 
-def test_without_a_word_nobody_may_do_anything(build):
+def test_empty_table_grants_nothing(build):
     policy = build(anonymous={}, key=(), listener=(), subject=())
     assert rights(policy.anonymous(PUBLIC), "news", "kitchen") == [Right.NONE] * 2
     assert policy.by_token(b"a.b.c", PUBLIC) == policies.NO_KEYS
     assert policy.by_certificate(b"ann", PUBLIC) == policies.NO_CERTIFICATES
 
 
-def test_a_token_adds_to_what_all_have(keyring, build):
+def test_token_adds_to_anonymous_rights(keyring, build):
     policy = build()
     identity = policy.by_token(keyring.token(channels={"kitchen": "r", "news": "w"}), PUBLIC)
     assert rights(identity, "kitchen", "news", "lobby.a", "cellar", "attic") == [
@@ -76,20 +76,20 @@ def test_a_token_adds_to_what_all_have(keyring, build):
     assert rights(policy.by_token(keyring.token(), TRUSTED), "attic") == [Right.BOTH]
 
 
-def test_a_token_that_is_not_valid_is_refused_with_the_reason(keyring, build):
+def test_invalid_token_is_rejected_with_the_reason(keyring, build):
     policy = build(audience="here")
-    assert "aud is missing" in policy.by_token(keyring.token(), PUBLIC).message
+    assert "audience (aud)" in policy.by_token(keyring.token(), PUBLIC).message
     assert "expired" in policy.by_token(keyring.token(exp=keyring.now - 31, aud="here"), PUBLIC).message
     assert rights(policy.by_token(keyring.token(aud="here"), PUBLIC), "cellar") == [Right.READ]
 
 
-def test_an_admin_may_do_everything(keyring, build):
+def test_admin_has_all_rights(keyring, build):
     identity = build().by_token(keyring.token(admin=True), PUBLIC)
     assert identity.is_admin
     assert identity.grants is EVERYTHING
 
 
-def test_a_subject_has_what_all_its_patterns_give(keyring, build):
+def test_subject_has_rights_of_all_matching_patterns(keyring, build):
     policy = build()
 
     def of(sub):
@@ -113,24 +113,24 @@ def test_a_subject_has_what_all_its_patterns_give(keyring, build):
         ("[a]?", ["[a]?"], ["ab"]),
     ],
 )
-def test_a_star_is_any_run_of_characters(keyring, build, name, yes, no):
+def test_star_matches_any_characters(keyring, build, name, yes, no):
     policy = build(subject=(SubjectTable(name, {"x": "r"}),))
     for sub, right in [*((each, Right.READ) for each in yes), *((each, Right.NONE) for each in no)]:
         assert rights(policy.by_token(keyring.token(sub=sub), PUBLIC), "x") == [right], sub
 
 
-def test_many_stars_take_no_time(keyring, build):
+def test_pattern_with_many_stars_is_fast(keyring, build):
     policy = build(subject=(SubjectTable("a*" * 99 + "b", {"x": "r"}),))
     assert rights(policy.by_token(keyring.token(sub="a" * 200), PUBLIC), "x") == [Right.NONE]
 
 
-def test_those_who_have_nothing_of_their_own_share_one_object(keyring, build):
+def test_identities_without_own_rights_share_grants(keyring, build):
     policy = build()
     identity = policy.by_token(keyring.token(sub="bob"), PUBLIC)
     assert identity.grants is policy.anonymous(PUBLIC).grants
 
 
-def test_a_certificate_is_an_identity_where_it_is_asked_for(build):
+def test_certificate_is_accepted_at_listener_with_client_ca_only(build):
     policy = build()
     identity = policy.by_certificate(b"sensor-7", SECURE)
     assert rights(identity, "sensors.a", "seven", "news") == [Right.WRITE, Right.READ, Right.READ]
@@ -139,16 +139,16 @@ def test_a_certificate_is_an_identity_where_it_is_asked_for(build):
 
 
 @pytest.mark.parametrize("name", [b"", b"~ann", b"a\nb", b"\xff", b"x" * 201])
-def test_a_common_name_must_be_fit_to_be_shown(build, name):
+def test_rejects_invalid_common_name(build, name):
     assert build().by_certificate(name, SECURE) == policies.BAD_COMMON_NAME
 
 
-def test_a_review_gives_those_without_a_token_what_they_have_now(build):
+def test_review_updates_anonymous_rights(build):
     identity = build().anonymous(PUBLIC)
     assert rights(build(anonymous={"attic": "r"}).review(identity, PUBLIC), "news", "attic") == [Right.NONE, Right.READ]
 
 
-def test_a_review_keeps_what_a_token_itself_grants(keyring, build):
+def test_review_keeps_rights_of_token(keyring, build):
     identity = build().by_token(keyring.token(channels={"kitchen": "rw"}), PUBLIC)
     after = build(anonymous={}, subject=(SubjectTable("ann", {"attic": "r"}),)).review(identity, PUBLIC)
     assert rights(after, "kitchen", "news", "cellar", "attic") == [Right.BOTH, Right.NONE, Right.NONE, Right.READ]
@@ -157,57 +157,57 @@ def test_a_review_keeps_what_a_token_itself_grants(keyring, build):
     assert rights(again, "kitchen", "news", "cellar", "attic") == [Right.BOTH, Right.READ, Right.READ, Right.NONE]
 
 
-def test_a_review_keeps_an_admin(keyring, build):
+def test_review_keeps_admin(keyring, build):
     identity = build().by_token(keyring.token(admin=True), PUBLIC)
     assert build(anonymous={}).review(identity, PUBLIC).grants is EVERYTHING
 
 
-def test_a_review_refuses_those_whose_key_is_gone_or_another(keyring, build, tmp_path):
+def test_review_rejects_token_of_removed_or_changed_key(keyring, build, tmp_path):
     identity = build().by_token(keyring.token(), PUBLIC)
-    assert build(key=()).review(identity, PUBLIC) == policies.GONE_KEY
+    assert build(key=()).review(identity, PUBLIC) == policies.REMOVED_KEY
     (tmp_path / "key").write_bytes(b"x" * 32)
     changed = KeyTable("2026-11", "HS256", str(tmp_path / "key"))
-    assert build(key=(changed,)).review(identity, PUBLIC) == policies.GONE_KEY
+    assert build(key=(changed,)).review(identity, PUBLIC) == policies.REMOVED_KEY
     rotated = (changed, KeyTable("old", "HS256", str(keyring.folder / "HS256")))
-    assert isinstance(build(key=rotated).review(identity, PUBLIC), Identity), "that very key is still there"
+    assert isinstance(build(key=rotated).review(identity, PUBLIC), Identity), "the same key under another id"
 
 
-def test_a_review_refuses_tokens_for_another_audience(keyring, build):
+def test_review_rejects_token_for_former_audience(keyring, build):
     identity = build(audience="the kitchen").by_token(keyring.token(aud="the kitchen"), PUBLIC)
     assert isinstance(build(audience="the kitchen").review(identity, PUBLIC), Identity)
     for audience in ("kitchen", None):
-        assert build(audience=audience).review(identity, PUBLIC) == policies.OTHER_AUDIENCE
+        assert build(audience=audience).review(identity, PUBLIC) == policies.CHANGED_AUDIENCE
 
 
-def test_a_review_refuses_tokens_that_never_expire_once_they_must(keyring, build):
+def test_review_rejects_token_without_expiry_if_required(keyring, build):
     identity = build(expiry_required=False).by_token(keyring.token({"sub": "ann"}), PUBLIC)
     assert identity.expires is None
     assert isinstance(build(expiry_required=False).review(identity, PUBLIC), Identity)
-    assert build().review(identity, PUBLIC) == policies.EXPIRY_WANTED
+    assert build().review(identity, PUBLIC) == policies.EXPIRY_REQUIRED
 
 
-def test_a_review_looks_at_certificates_anew(build):
+def test_review_updates_rights_of_certificate(build):
     identity = build().by_certificate(b"ann", SECURE)
     assert rights(build(subject=()).review(identity, SECURE), "cellar") == [Right.NONE]
     assert build(listener=()).review(identity, SECURE) == policies.NO_CERTIFICATES
 
 
-def test_a_key_that_cannot_be_read_is_named_by_its_place(build, keyring):
+def test_error_names_entry_of_unreadable_key(build, keyring):
     good = KeyTable("a", "HS256", str(keyring.folder / "HS256"))
     with pytest.raises(AccessError) as caught:
         build(key=(good, KeyTable("b", "ES256", "/nowhere/key")))
     assert str(caught.value) == "access.key[1].file: cannot read /nowhere/key: No such file or directory"
 
 
-def test_what_is_odd_about_a_key_is_there_to_be_logged(build, keyring, tmp_path):
+def test_collects_warnings_about_key_files(build, keyring, tmp_path):
     assert build().warnings == ()
     (tmp_path / "key").write_bytes(keyring.secret)
     (tmp_path / "key").chmod(0o644)
     (warning,) = build(key=(KeyTable("a", "HS256", str(tmp_path / "key")),)).warnings
-    assert "others than its owner can read the secret" in warning
+    assert "users other than the owner can read the secret" in warning
 
 
-def test_the_proof_does_not_hold_the_token(keyring, build):
+def test_identity_does_not_contain_token(keyring, build):
     token = keyring.token()
     identity = build().by_token(token, PUBLIC)
     assert not isinstance(identity, Error)

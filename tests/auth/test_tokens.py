@@ -1,6 +1,7 @@
-"""What a valid token says is believed; each way in which one is not valid has its sentence."""
+"""Tokens: claims, their errors, and attacks on the header and the signature."""
 
 import json
+import time
 
 import pytest
 
@@ -10,6 +11,7 @@ from twistedsock.auth.keys import ALGORITHMS
 from twistedsock.auth.tokens import (
     MAX_BRACKETS,
     MAX_SECONDS,
+    MAX_TOKEN_BYTES,
     Claims,
     TokenRequirements,
     is_subject,
@@ -18,16 +20,16 @@ from twistedsock.auth.tokens import (
 )
 from twistedsock.errors import Error, ErrorCode
 
-TERMS = TokenRequirements()
+REQUIREMENTS = TokenRequirements()
 DEEP = 3_000
 
 
 @pytest.fixture
 def check(keyring):
-    """What becomes of a token, with one key for HS256."""
+    """Verify a token with the key for HS256."""
 
-    def check(token, terms=TERMS, later=0.0, keys=("HS256",)):
-        found = verify_token(token, keyring.keys(*keys), keyring.now + later, terms)
+    def check(token, requirements=REQUIREMENTS, later=0.0, keys=("HS256",)):
+        found = verify_token(token, keyring.keys(*keys), keyring.now + later, requirements)
         return found if isinstance(found, Error) else found[1]
 
     return check
@@ -35,20 +37,20 @@ def check(keyring):
 
 @pytest.fixture
 def check_claims(keyring, check):
-    """What becomes of a token with some claims besides the usual ones."""
+    """Verify a token with claims in addition to the usual ones."""
 
-    def check_claims(terms=TERMS, later=0.0, **more):
-        return check(keyring.token(**more), terms, later)
+    def check_claims(requirements=REQUIREMENTS, later=0.0, **more):
+        return check(keyring.token(**more), requirements, later)
 
     return check_claims
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_what_was_minted_is_believed(keyring, algorithm):
+def test_accepts_signed_token_of_each_algorithm(keyring, algorithm):
     claims = {"sub": "änn", "exp": keyring.now + 60, "channels": {"kitchen": "rw", "alerts.*": "r", "log.>": "w"}}
     token = sign_token(claims, keyring.signing(algorithm), "2026-11")
     key = keyring.key(algorithm, "2026-11")
-    found = verify_token(token, {"old": keyring.key("HS256"), "2026-11": key}, keyring.now, TERMS)
+    found = verify_token(token, {"old": keyring.key("HS256"), "2026-11": key}, keyring.now, REQUIREMENTS)
     assert not isinstance(found, Error)
     assert found[0] is key
     said = found[1]
@@ -59,21 +61,21 @@ def test_what_was_minted_is_believed(keyring, algorithm):
     assert said.grants.on(b"alerts.a.b") == said.grants.on(b"cellar") == Right.NONE
 
 
-def test_a_token_without_kid_is_for_the_only_key(keyring, check):
+def test_token_without_kid_needs_a_single_key(keyring, check):
     token = sign_token({"sub": "ann", "exp": keyring.now + 60}, keyring.signing("ES256"), None)
     assert isinstance(check(token, keys=["ES256"]), Claims)
     assert check(token, keys=["ES256", "EdDSA"]) == tokens.WHICH_KEY
     assert check(token, keys=[]) == tokens.WHICH_KEY
 
 
-def test_an_admin_may_do_everything(check_claims):
+def test_admin_has_all_rights(check_claims):
     claims = check_claims(admin=True, channels={"kitchen": "r"})
     assert claims.is_admin
     assert claims.grants is EVERYTHING
     assert not check_claims(admin=False).is_admin
 
 
-def test_claims_that_nobody_asks_for_are_no_matter(check_claims):
+def test_ignores_unknown_claims(check_claims):
     claims = check_claims(iss="somebody", iat="yesterday", jti=None, channel={"x": "rw"}, Admin=True)
     assert isinstance(claims, Claims)
     assert not claims.is_admin
@@ -90,7 +92,7 @@ def test_claims_that_nobody_asks_for_are_no_matter(check_claims):
         (1e12, 30, tokens.EXPIRED),
     ],
 )
-def test_exp_is_the_end(check_claims, later, leeway, error):
+def test_token_expires_at_exp_plus_leeway(check_claims, later, leeway, error):
     found = check_claims(TokenRequirements(leeway=leeway), later)
     assert found == error if error else found.expires == 1_800_000_060 + leeway
 
@@ -105,23 +107,23 @@ def test_exp_is_the_end(check_claims, later, leeway, error):
         (-1e12, 30, tokens.NOT_YET),
     ],
 )
-def test_nbf_is_the_beginning(keyring, check_claims, later, leeway, error):
+def test_token_is_valid_from_nbf_minus_leeway(keyring, check_claims, later, leeway, error):
     found = check_claims(TokenRequirements(leeway=leeway), later, nbf=keyring.now + 10)
     assert found == error if error else isinstance(found, Claims)
 
 
-def test_times_may_be_fractions(keyring, check_claims):
+def test_accepts_fractional_times(keyring, check_claims):
     assert check_claims(exp=keyring.now + 0.5, nbf=keyring.now - 0.5).expires == keyring.now + 30.5
 
 
 @pytest.mark.parametrize(("exp", "is_time"), [(MAX_SECONDS, True), (MAX_SECONDS + 1, False)])
-def test_a_time_is_at_most_the_last_second_of_the_year_9999(check_claims, exp, is_time):
+def test_rejects_times_after_the_year_9999(check_claims, exp, is_time):
     found = check_claims(exp=exp)
     assert isinstance(found, Claims) is is_time
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_token_with_a_number_that_is_not_json_is_not_minted(keyring, value):
+def test_does_not_sign_numbers_that_json_lacks(keyring, value):
     with pytest.raises(ValueError, match="not JSON compliant"):
         sign_token({"sub": "ann", "x": value}, keyring.signing("HS256"), None)
 
@@ -132,18 +134,18 @@ def test_a_token_with_a_number_that_is_not_json_is_not_minted(keyring, value):
     ["1900000000", True, None, [], {}, 1_900_000_000_000, 10**400, 1e300, -1e300, 253_402_300_800],
     ids=lambda value: str(value)[:20],
 )
-def test_what_is_no_time_is_refused(check_claims, name, value):
-    """Milliseconds would be a token that never ends."""
-    assert check_claims(**{name: value}).message == f"the token's claim {name} is no time in seconds since 1970"
+def test_rejects_invalid_time(check_claims, name, value):
+    """A time in milliseconds would mean a token that never expires."""
+    assert check_claims(**{name: value}).message == f"invalid token: {name} must be a time in seconds since 1970"
 
 
 @pytest.mark.parametrize("value", ["1e999", "-1e999", "NaN", "Infinity", "-Infinity", "9" * 5_000])
-def test_a_number_that_is_none_is_refused(keyring, check, value):
+def test_rejects_infinite_and_huge_numbers(keyring, check, value):
     found = check(keyring.token(b'{"sub":"ann","exp":' + value.encode() + b"}"))
     assert isinstance(found, Error)
 
 
-def test_a_token_that_never_ends_is_taken_where_that_is_configured(keyring, check):
+def test_accepts_token_without_expiry_if_configured(keyring, check):
     token = keyring.token({"sub": "ann"})
     assert check(token) == tokens.NO_EXPIRY
     assert check(token, TokenRequirements(expiry_required=False)).expires is None
@@ -169,17 +171,17 @@ def test_a_token_that_never_ends_is_taken_where_that_is_configured(keyring, chec
         ("here", {"here": "here"}, tokens.BAD_AUDIENCE),
     ],
 )
-def test_a_token_must_be_for_us(check_claims, ours, named, error):
+def test_rejects_other_audiences(check_claims, ours, named, error):
     found = check_claims(TokenRequirements(audience=ours), aud=named)
     assert found == error if error else isinstance(found, Claims)
 
 
-def test_a_token_must_say_for_whom_where_that_is_configured(check_claims):
+def test_requires_audience_if_configured(check_claims):
     assert check_claims(TokenRequirements(audience="here")) == tokens.NO_AUDIENCE
 
 
 @pytest.mark.parametrize("sub", ["a", "ann@example.org", "Ann Lee", "é" * 100, "x" * 200, "a~"])
-def test_a_subject_is_a_name(check_claims, sub):
+def test_accepts_valid_subject(check_claims, sub):
     assert is_subject(sub)
     assert check_claims(sub=sub).subject == sub.encode()
 
@@ -190,40 +192,40 @@ def test_a_subject_is_a_name(check_claims, sub):
     + ["\ud800", "a\udfff", "ann\u200b", "\xadann", "a\u200dn", "a\u202enn", "ann\ufeff", "ann\u3164", "a\U000e0041"],
     ids=ascii,
 )
-def test_what_is_no_name_is_refused(check_claims, sub):
+def test_rejects_invalid_subject(check_claims, sub):
     assert check_claims(sub=sub) == tokens.BAD_SUBJECT
 
 
-def test_a_subject_must_be_there(keyring, check):
+def test_requires_subject(keyring, check):
     assert check(keyring.token({"exp": keyring.now + 60})) == tokens.BAD_SUBJECT
 
 
 @pytest.mark.parametrize("admin", [None, 0, 1, "true", "", [], {}])
-def test_admin_is_true_or_false(check_claims, admin):
+def test_rejects_admin_that_is_not_a_boolean(check_claims, admin):
     assert check_claims(admin=admin) == tokens.BAD_ADMIN
 
 
-def test_a_hundred_patterns_are_as_many_as_a_token_has(check_claims):
+def test_rejects_more_than_a_hundred_patterns(check_claims):
     names = {f"c{number}": "r" for number in range(100)}
     assert len(check_claims(channels=names).grants.pairs) == 100
     assert check_claims(channels=names | {"x": "r"}) == tokens.BAD_CHANNELS
 
 
 @pytest.mark.parametrize("channels", [None, [], "kitchen", ["kitchen"], 1, True])
-def test_channels_are_an_object(check_claims, channels):
+def test_rejects_channels_that_are_not_an_object(check_claims, channels):
     assert check_claims(channels=channels) == tokens.BAD_CHANNELS
 
 
 @pytest.mark.parametrize("rights", ["", "wr", "RW", "x", "r w", "rwx", None, True, 1, [], ["r"], {}])
-def test_rights_are_r_w_or_rw(check_claims, rights):
+def test_rejects_invalid_rights(check_claims, rights):
     found = check_claims(channels={"a": "r", "kitchen": rights})
-    assert found.message == "in the token's claim channels, number 2 has rights other than r, w and rw"
+    assert found.message == "invalid token: the rights of pattern 2 in channels must be r, w or rw"
 
 
 @pytest.mark.parametrize("text", ["", " ", "a b", "a>b", "a\n", "x" * 300, "\ud800", "a\x1b"], ids=ascii)
-def test_a_pattern_that_is_none_is_refused_by_its_place(check_claims, text):
+def test_error_names_number_of_invalid_pattern(check_claims, text):
     found = check_claims(channels={text: "r"})
-    assert found.message == "in the token's claim channels, number 1 is no pattern"
+    assert found.message == "invalid token: pattern 1 in channels is not a valid pattern"
 
 
 @pytest.mark.parametrize(
@@ -236,13 +238,13 @@ def test_a_pattern_that_is_none_is_refused_by_its_place(check_claims, text):
     ],
     ids=lambda payload: ascii(payload)[:24],
 )
-def test_claims_that_are_no_object_are_refused(keyring, check, payload):
-    found = check(keyring.token(payload)) if payload else verify_token(b"a..b", keyring.keys("HS256"), 0, TERMS)
+def test_rejects_claims_that_are_not_an_object(keyring, check, payload):
+    found = check(keyring.token(payload)) if payload else verify_token(b"a..b", keyring.keys("HS256"), 0, REQUIREMENTS)
     assert found == (tokens.BAD_PAYLOAD if payload else tokens.MALFORMED)
 
 
-def test_brackets_are_counted(keyring, check):
-    """The same for every Python, though each gives up at another depth."""
+def test_limits_nesting_of_claims(keyring, check):
+    """Python versions limit the depth of JSON differently."""
 
     def nested(depth):
         return f'{{"sub":"ann","exp":1800000060,"x":{"[" * depth}{"]" * depth}}}'.encode()
@@ -251,7 +253,7 @@ def test_brackets_are_counted(keyring, check):
     assert check(keyring.token(nested(MAX_BRACKETS))) == tokens.BAD_PAYLOAD
 
 
-def test_refusals_are_for_people_and_have_one_code():
+def test_errors_have_one_code_and_no_full_stop():
     found = [value for value in vars(tokens).values() if isinstance(value, Error)]
     assert len(found) > 15
     for error in found:
@@ -259,7 +261,7 @@ def test_refusals_are_for_people_and_have_one_code():
         assert error.message.isascii() and "\n" not in error.message and error.message[-1] != "."
 
 
-def test_a_refusal_does_not_repeat_what_it_is_about(keyring, check):
+def test_errors_do_not_quote_the_token(keyring, check):
     secret = "Zq7secret"
     for claims in (
         {"sub": f"~{secret}", "exp": keyring.now + 60},
@@ -272,3 +274,212 @@ def test_a_refusal_does_not_repeat_what_it_is_about(keyring, check):
         found = check(keyring.token(json.dumps(claims).encode()))
         assert isinstance(found, Error)
         assert secret not in found.message
+
+
+# Attacks on tokens (RFC 8725).
+
+
+@pytest.fixture
+def check_with(keyring):
+    """Verify a token with the keys of some algorithms, HS256 by default."""
+
+    def check_with(token, *algorithms):
+        found = verify_token(token, keyring.keys(*(algorithms or ("HS256",))), keyring.now, REQUIREMENTS)
+        return found if isinstance(found, Error) else found[1]
+
+    return check_with
+
+
+@pytest.fixture
+def good(keyring):
+    """Return a valid token for an algorithm."""
+    return lambda algorithm: sign_token({"sub": "ann", "exp": keyring.now + 60}, keyring.signing(algorithm), algorithm)
+
+
+@pytest.mark.parametrize("name", ["none", "None", "NONE", "nOnE", "", "none ", None, False, 0, [], ["none"], {}, "x"])
+def test_rejects_alg_none(keyring, check_with, name):
+    header, payload, signature = keyring.token(header={"alg": name}).split(b".")
+    assert check_with(b".".join([header, payload, signature])) == tokens.WRONG_ALGORITHM
+    assert check_with(b".".join([header, payload, b""])) == tokens.MALFORMED
+    assert check_with(b".".join([header, payload])) == tokens.MALFORMED
+    assert check_with(b".".join([header, payload, b"AA"]), "RS256") == tokens.WRONG_ALGORITHM
+
+
+def test_rejects_token_without_alg(keyring, check_with):
+    assert check_with(keyring.token(header=b'{"typ":"JWT"}')) == tokens.WRONG_ALGORITHM
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
+@pytest.mark.parametrize("change", [bytes, bytes.rstrip, lambda pem: pem.replace(b"\n", b"\r\n")])
+def test_rejects_public_key_as_hmac_secret(keyring, check_with, algorithm, change):
+    """A verifier that trusts the algorithm of the token would use the public key as a secret for HMAC."""
+    public = change((keyring.folder / f"{algorithm}.pub").read_bytes())
+    for name in ("HS256", algorithm):
+        token = keyring.token(header={"alg": name, "kid": algorithm}, secret=public)
+        expected = tokens.WRONG_ALGORITHM if name == "HS256" else tokens.BAD_SIGNATURE
+        assert check_with(token, algorithm) == check_with(token, algorithm, "HS256") == expected
+
+
+@pytest.mark.parametrize("name", ["HS384", "HS512", "RS256", "PS256", "ES256", "ES256K", "EdDSA", "hs256", "HS256 "])
+def test_rejects_algorithm_other_than_that_of_the_key(keyring, check_with, name):
+    assert check_with(keyring.token(algorithm=name)) == tokens.WRONG_ALGORITHM
+
+
+def test_does_not_confuse_rsa_and_elliptic_curves(keyring, check_with, good):
+    assert check_with(good("RS256"), "RS256", "ES256").subject == b"ann"
+    for signed, claimed in (("RS256", "ES256"), ("ES256", "RS256"), ("EdDSA", "ES256"), ("ES256", "EdDSA")):
+        other_key = sign_token({"sub": "ann", "exp": keyring.now + 60}, keyring.signing(signed), claimed)
+        assert check_with(other_key, signed, claimed) == tokens.WRONG_ALGORITHM
+        header = json.dumps({"alg": claimed, "kid": claimed}).encode()
+        _, payload, signature = good(signed).split(b".")
+        forged = keyring.token(header=header).split(b".")[0] + b"." + payload + b"." + signature
+        assert check_with(forged, signed, claimed) == tokens.BAD_SIGNATURE
+
+
+def test_rejects_kid_of_another_key(keyring):
+    keys = {"old": keyring.key("HS256", "old"), "new": keyring.key("ES256", "new")}
+    assert verify_token(keyring.token(header={"kid": "new"}), keys, keyring.now, REQUIREMENTS) == tokens.WRONG_ALGORITHM
+    assert verify_token(keyring.token(header={"kid": "older"}), keys, keyring.now, REQUIREMENTS) == tokens.UNKNOWN_KEY
+    assert not isinstance(verify_token(keyring.token(header={"kid": "old"}), keys, keyring.now, REQUIREMENTS), Error)
+
+
+@pytest.mark.parametrize(
+    "kid",
+    ["", "HS256\0", " HS256", "hs256", "../../etc/passwd", "/dev/null", "' OR 1=1 --", "HS256' UNION SELECT 'x"]
+    + ["$(id)", "x" * 4_000, "\ud800", "\u212a", "file:///dev/null", "__class__"],
+    ids=lambda kid: ascii(kid)[:20],
+)
+def test_unknown_kid_is_only_compared(keyring, check_with, kid):
+    assert check_with(keyring.token(header={"kid": kid}, secret=b"")) == tokens.UNKNOWN_KEY
+    assert check_with(keyring.token(header={"kid": kid})) == tokens.UNKNOWN_KEY
+
+
+@pytest.mark.parametrize("kid", [None, 0, 1.5, True, [], ["HS256"], {}, {"HS256": 1}])
+def test_rejects_kid_that_is_not_a_string(keyring, check_with, kid):
+    assert check_with(keyring.token(header={"kid": kid})) == tokens.BAD_HEADER
+
+
+def test_ignores_keys_in_the_header(keyring, check_with):
+    """Otherwise, every client could bring its own key."""
+    own = b"mallory's secret, which is as long as it takes"
+    brought = {
+        "jwk": {"kty": "oct", "k": "bWFsbG9yeSdzIHNlY3JldCwgd2hpY2ggaXMgYXMgbG9uZyBhcyBpdCB0YWtlcw"},
+        "jku": "https://mallory.example/keys.json",
+        "x5u": "https://mallory.example/cert.pem",
+        "x5c": ["MIIB"],
+    }
+    assert check_with(keyring.token(header=brought, secret=own)) == tokens.BAD_SIGNATURE
+    assert check_with(keyring.token(header=brought)).subject == b"ann"
+
+
+@pytest.mark.parametrize("crit", [["exp"], ["b64"], ["x"], [], None, "b64", [1]])
+def test_rejects_critical_extensions(keyring, check_with, crit):
+    assert check_with(keyring.token(header={"crit": crit, "b64": False, "x": 1})) == tokens.CRITICAL
+
+
+def test_rejects_unencoded_payload(keyring, check_with):
+    assert check_with(keyring.token(header={"b64": False})) == tokens.BAD_SIGNATURE
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *(b"", b"x", b"[]", b'"HS256"', b"null", b"\xff", b'{"alg":"HS256"', '{"alg":"HS256"}'.encode("utf-16")),
+        *(b'{"alg":"none","alg":"HS256"}', b'{"alg":"HS256","kid":"a","k\\u0069d":"HS256"}', b'{"alg":NaN}'),
+        *(b"[" * 5_000, b'{"a":' * 1_000, b'{"alg":"HS256","x":' + b"[" * 2_500 + b"]" * 2_500 + b"}"),
+        *(b"9" * 5_000, b'{"alg":"HS256","x":' + b"9" * 5_000 + b"}"),
+    ],
+    ids=lambda header: ascii(header)[:24],
+)
+def test_rejects_invalid_header(keyring, check_with, header):
+    assert check_with(keyring.token(header=header)) == (tokens.BAD_HEADER if header else tokens.MALFORMED)
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "RS256", "ES256", "EdDSA"])
+def test_rejects_truncated_token(check_with, good, algorithm):
+    token = good(algorithm)
+    assert isinstance(check_with(token, algorithm), Claims)
+    for length in range(len(token)):
+        assert isinstance(check_with(token[:length], algorithm), Error)
+        assert isinstance(check_with(token[length + 1 :], algorithm), Error)
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "RS256", "ES256", "EdDSA"])
+def test_rejects_token_with_any_changed_bit(check_with, good, algorithm):
+    """Base64url has redundant encodings, which are rejected too."""
+    token = good(algorithm)
+    for index in range(len(token)):
+        for bit in range(8):
+            changed = bytearray(token)
+            changed[index] ^= 1 << bit
+            assert isinstance(check_with(bytes(changed), algorithm), Error), (index, bit)
+
+
+def test_rejects_malformed_signature(check_with, good):
+    header, payload, signature = good("ES256").split(b".")
+    for other in (
+        b"AA",
+        b"A" * 86,
+        signature * 2,
+        signature[:40],
+        b"A" * 44 + signature[44:],
+        signature[:44] + b"A" * 42,
+    ):
+        assert check_with(b".".join([header, payload, other]), "ES256") == tokens.BAD_SIGNATURE
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda token: token + b"=",
+        lambda token: token + b"\n",
+        lambda token: b" " + token,
+        lambda token: token.replace(b".", b". ", 1),
+        lambda token: token.replace(b".", b"=.", 1),
+        lambda token: token[:10] + b"\n" + token[10:],
+        lambda token: token[:10] + b"!" + token[10:],
+        lambda token: token + b".",
+        lambda token: token + b".AA",
+        lambda token: b"." + token,
+        lambda token: token.replace(b".", b".."),
+        lambda token: token.replace(b".", b"\xe2\x80\xa4"),
+        lambda token: b"Bearer " + token,
+        lambda token: b"\xff" + token,
+        lambda token: b"",
+        lambda token: b".",
+        lambda token: b"..",
+        lambda token: b"a.b.c",
+        lambda token: token * 2,
+        lambda token: b"A" * 100_000,
+        lambda token: b"." * 100_000,
+        lambda token: b".".join([b"A" * 40_000] * 3),
+    ],
+)
+def test_rejects_malformed_token(check_with, good, change):
+    assert check_with(change(good("HS256"))) == tokens.MALFORMED
+
+
+def test_rejects_token_over_the_size_limit(keyring, check_with):
+    def padded(length):
+        return keyring.token(pad="x" * length)
+
+    length = next(length for length in range(5_900, 6_100) if len(padded(length)) >= MAX_TOKEN_BYTES)
+    assert len(padded(length)) == MAX_TOKEN_BYTES
+    assert isinstance(check_with(padded(length)), Claims)
+    assert check_with(padded(length + 1)) == tokens.MALFORMED
+
+
+def test_verifies_signature_before_reading_claims(keyring, check_with):
+    for claims in (b"x", b"[" * 4_000, {"sub": "", "exp": 0}):
+        assert check_with(keyring.token(claims, secret=b"x" * 32)) == tokens.BAD_SIGNATURE
+
+
+@pytest.mark.parametrize("token", [b"[" * 5_000, b"A" * 8_000, b'{"a":' * 1_000, b"1" * 4_000])
+def test_rejects_hostile_input_quickly(keyring, check_with, token):
+    """Milliseconds at most: a client has ten attempts."""
+    made = keyring.token(header=token)
+    before = time.process_time()
+    for _ in range(10):
+        check_with(made)
+        check_with(token)
+    assert time.process_time() - before < 1

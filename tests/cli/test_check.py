@@ -1,4 +1,4 @@
-"""`sockbridge check` says in plain words what a file allows whom, and whether a bridge would start with it."""
+"""`sockbridge check`: the report, its warnings and its errors."""
 
 import os
 import re
@@ -16,27 +16,27 @@ PUBLIC = 'tcp = "tcp:8081"\nweb = "none"'
 
 
 @pytest.fixture
-def told(say, configure):
-    """Status and words."""
+def check(say, configure):
+    """Check a configuration file, and return the exit status and the report."""
 
-    def told(*parts):
+    def check(*parts):
         outcome = say("check", configure(*parts))
         assert outcome.errors == ""
         return outcome.status, outcome.out
 
-    return told
+    return check
 
 
-def test_the_defaults(told):
-    status, words = told("")
+def test_explains_defaults(check):
+    status, words = check("")
     assert status == 0
     memory = words[words.index("Memory") :]
     assert words == (
         "Listeners\n"
-        "  lines on 127.0.0.1, port 8081; only this machine can reach it, no TLS\n"
-        "  web on 127.0.0.1, port 8082; only this machine can reach it, no TLS\n"
-        "Who may do what\n"
-        "  everybody: everything, as there is no [access]\n"
+        "  lines on 127.0.0.1, port 8081: only this machine can connect, no TLS\n"
+        "  web on 127.0.0.1, port 8082: only this machine can connect, no TLS\n"
+        "Rights\n"
+        "  every client: everything, because there is no [access]\n"
         f"{memory}"
     )
 
@@ -60,40 +60,40 @@ allow = { "sensors.>" = "w" }
 """
 
 
-def test_all_of_it(told, say, tmp_path):
+def test_explains_complete_file(check, say, tmp_path):
     Authority(tmp_path).issue("server", "localhost")
-    status, words = told(WHOLE, say("keygen", "--id", "2026-11").out)
+    status, words = check(WHOLE, say("keygen", "--id", "2026-11").out)
     assert status == 0
     *lines, key, title, tokens = words.partition("Memory")[0].splitlines()
     assert lines == [
         "Listeners",
-        "  lines on 127.0.0.1, port 8081; only this machine can reach it, no TLS",
-        "  lines on /run/bridge; its file rights say who can reach it, no TLS",
-        "  lines on where the socket unit of systemd says, no TLS",
-        "  web on every address, port 8443; other machines can reach it, TLS, clients need a certificate",
-        "Who may do what",
+        "  lines on 127.0.0.1, port 8081: only this machine can connect, no TLS",
+        "  lines on /run/bridge: its file permissions decide which users can connect, no TLS",
+        "  lines on a socket of systemd: its socket unit decides which machines can connect, no TLS",
+        "  web on every address, port 8443: other machines can connect, TLS, client certificate required",
+        "Rights",
         "  without a token: read news, weather; publish on logs.>; read and publish on lobby.*",
         "  without a token, at unix:/run/bridge:mode=660: read and publish on every channel",
-        "  with a token: that, and what its claim channels says; with admin in it, everything",
-        "  with a certificate: that, and what is said of its common name",
-        "  sensor-*, by token or certificate: also publish on sensors.>",
+        "  with a token: in addition, its claim channels; everything with the claim admin",
+        "  with a client certificate: in addition, the rights of its common name",
+        "  sensor-*, by token or certificate: in addition, publish on sensors.>",
         "Keys",
     ]
     assert key.startswith(f"  2026-11: HS256, {tmp_path}/key, fingerprint ")
     assert len(key.rpartition(" ")[2]) == 8
     assert (title, tokens) == (
         "Tokens",
-        "  must expire; 30 s of leeway; for the audience here; also in the cookie session",
+        "  must expire, leeway 30 s, audience here, also accepted in the cookie session",
     )
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_the_most_memory_is_told(told, tmp_path, tls):
+def test_shows_maximum_memory(check, tmp_path, tls):
     Authority(tmp_path).issue("server", "localhost")
     end = "ssl:1:interface=127.0.0.1:privateKey=server.key:certKey=server.pem" if tls else "none"
     for access in ("", '[access]\nanonymous = { "a" = "r" }'):
-        _, words = told("max-connections = 100", f'web = "{end}"', access)
-        total = re.search(r"^Memory\n  at most ([\d,]+) MiB, with every limit reached .*100 connections", words, re.M)
+        _, words = check("max-connections = 100", f'web = "{end}"', access)
+        total = re.search(r"^Memory\n  at most ([\d,]+) MiB if all limits are reached .*100 connections", words, re.M)
         assert total is not None, words
         most = estimate_memory(Limits(max_connections=100), tls).total
         parts = re.findall(r"([\d,]+) for ", total[0] + words[total.end() :])
@@ -101,122 +101,124 @@ def test_the_most_memory_is_told(told, tmp_path, tls):
         assert abs(sums[0] - most / 2**20) <= 0.5 and abs(sums[0] - sum(sums[1:])) <= len(parts)
 
 
-def test_nothing_is_opened(told, tmp_path):
-    told('tcp = "unix:socket"\nweb = "none"')
+def test_opens_no_port(check, tmp_path):
+    check('tcp = "unix:socket"\nweb = "none"')
     assert os.listdir(tmp_path) == ["sockbridge.toml"]
 
 
-def test_a_public_listener_without_a_policy_keeps_a_bridge_from_starting(told):
-    status, words = told(PUBLIC)
+def test_public_listener_without_policy_is_an_error(check):
+    status, words = check(PUBLIC)
     assert status == 1
-    assert "A bridge would not start\n  tcp:8081 would let other machines in, and nobody is asked" in words
-    assert told("allow-insecure = true", PUBLIC)[0] == 0
     assert (
-        "Dangers\n  whoever reaches tcp:8081 may do everything, as allow-insecure = true"
-        in told("allow-insecure = true", PUBLIC)[1]
+        "The server would not start\n  tcp:8081 accepts clients from other machines without an access policy: " in words
     )
-    assert told(PUBLIC, '[access]\nanonymous = { "a" = "r" }')[0] == 0
+    assert check("allow-insecure = true", PUBLIC)[0] == 0
+    assert (
+        "Warnings\n  tcp:8081 gives all rights to clients from other machines (allow-insecure)"
+        in check("allow-insecure = true", PUBLIC)[1]
+    )
+    assert check(PUBLIC, '[access]\nanonymous = { "a" = "r" }')[0] == 0
 
 
 @pytest.mark.parametrize(
     ("access", "words"),
     [
-        ("", "nobody may do anything: there is no key, and nothing is said of those without a token"),
-        ('anonymous = { ">" = "w" }', "whoever reaches tcp:8081 may publish on every channel without a token"),
-        ('anonymous = { "*>" = "rw" }', "whoever reaches tcp:8081 may publish on every channel without a token"),
-        ("expiry-required = false", "a token without an end can be taken back only with its key"),
-        ('[[access.subject]]\nname = "a"\nallow = { "b" = "r" }', "nobody can prove to be one of the subjects"),
+        ("", "no client has any rights: configure anonymous, a key or a listener"),
+        ('anonymous = { ">" = "w" }', "tcp:8081 lets clients without a token publish on every channel"),
+        ('anonymous = { "*>" = "rw" }', "tcp:8081 lets clients without a token publish on every channel"),
+        ("expiry-required = false", "revoking a token that never expires requires a new key"),
+        ('[[access.subject]]\nname = "a"\nallow = { "b" = "r" }', "the rights of subjects have no effect"),
     ],
 )
-def test_dangers(told, access, words):
-    status, said = told(PUBLIC, "[access]", access)
+def test_warns_of_risky_policy(check, access, words):
+    status, said = check(PUBLIC, "[access]", access)
     assert status == 0
-    assert words in said.partition("Dangers")[2]
+    assert words in said.partition("Warnings")[2]
 
 
-def test_those_whom_a_proxy_brings_are_strangers(told):
+def test_clients_of_trusted_proxy_are_remote(check):
     web = 'web = "tcp:8082:interface=127.0.0.1"\ntcp = ["tcp:1:interface=127.0.0.1", "tcp:2:interface=127.0.0.1"]'
     proxy = 'trusted-proxy = "127.0.0.1"\nproxy-protocol = "tcp:2:interface=127.0.0.1"'
-    status, words = told(web, proxy, '[access]\nanonymous = { ">" = "rw" }')
+    status, words = check(web, proxy, '[access]\nanonymous = { ">" = "rw" }')
     assert status == 0
-    brought = [line for line in words.splitlines() if ", and a trusted proxy brings others, no TLS" in line]
-    assert [line.split(";")[0] for line in brought] == ["  lines on 127.0.0.1, port 2", "  web on 127.0.0.1, port 8082"]
-    assert words.partition("Dangers")[2].count("may publish on every channel without a token") == 2
+    brought = [line for line in words.splitlines() if ", trusted proxies connect for other machines, no TLS" in line]
+    assert [line.split(":")[0] for line in brought] == ["  lines on 127.0.0.1, port 2", "  web on 127.0.0.1, port 8082"]
+    assert words.partition("Warnings")[2].count("lets clients without a token publish on every channel") == 2
 
 
-def test_certificates_without_rights_are_told(told, tmp_path):
+def test_warns_of_certificates_without_rights(check, tmp_path):
     Authority(tmp_path).issue("server", "localhost")
     end = "ssl:1:privateKey=server.key:certKey=server.pem"
     access = f'tcp = "{end}"\nweb = "none"\n[[access.listener]]\nendpoint = "{end}"\nclient-ca = "authority.pem"\n'
-    assert "nobody may do anything" in told(access)[1]
+    assert "no client has any rights" in check(access)[1]
     subject = '[[access.subject]]\nname = "*"\nallow = { ">" = "r" }'
-    assert "Dangers" not in told(access, subject)[1]
+    assert "Warnings" not in check(access, subject)[1]
 
 
-def test_a_loopback_may_be_trusted(told):
-    assert "Dangers" not in told(LOCAL, '[access]\nanonymous = { ">" = "rw" }')[1]
+def test_does_not_warn_of_loopback_listener(check):
+    assert "Warnings" not in check(LOCAL, '[access]\nanonymous = { ">" = "rw" }')[1]
 
 
-def test_what_a_listener_allows_counts_for_it(told):
+def test_rights_of_listener_replace_anonymous_rights(check):
     strict = '[access]\nanonymous = { ">" = "rw" }\n[[access.listener]]\nendpoint = "tcp:8081"\nallow = { "a" = "rw" }'
-    assert "publish on every channel without" not in told(PUBLIC, strict)[1]
+    assert "lets clients without a token publish" not in check(PUBLIC, strict)[1]
     lax = '[access]\n[[access.listener]]\nendpoint = "tcp:8081"\nallow = { ">" = "rw" }'
-    assert "publish on every channel without" in told(PUBLIC, lax)[1]
+    assert "lets clients without a token publish" in check(PUBLIC, lax)[1]
 
 
-def test_tokens_in_clear_are_a_danger(told, say):
+def test_warns_of_tokens_without_encryption(check, say):
     key = say("keygen").out
-    assert "tokens travel to tcp:8081 in clear" in told(PUBLIC, key)[1]
-    assert "in clear" not in told(LOCAL, key)[1]
+    assert "tcp:8081 receives tokens without encryption" in check(PUBLIC, key)[1]
+    assert "without encryption" not in check(LOCAL, key)[1]
 
 
-def test_a_secret_that_others_can_read_is_a_danger(told, say):
+def test_warns_of_key_file_that_other_users_can_read(check, say):
     key = say("keygen").out
     Path("key").chmod(0o644)
-    assert "others than its owner can read the secret in" in told(LOCAL, key)[1].partition("Dangers")[2]
+    assert "users other than the owner can read the secret in" in check(LOCAL, key)[1].partition("Warnings")[2]
 
 
-def test_open_and_access_are_too_much(told):
-    assert "allow-insecure = true is not needed with [access]" in told("allow-insecure = true", LOCAL, "[access]")[1]
+def test_warns_of_allow_insecure_with_policy(check):
+    assert "allow-insecure has no effect with [access]" in check("allow-insecure = true", LOCAL, "[access]")[1]
 
 
-def test_a_key_that_cannot_be_read_keeps_a_bridge_from_starting(told, say):
+def test_unreadable_key_is_an_error(check, say):
     key = say("keygen").out
     Path("key").unlink()
-    status, words = told(LOCAL, key)
+    status, words = check(LOCAL, key)
     assert status == 1
-    assert "A bridge would not start\n  access.key[0].file: cannot read " in words
+    assert "The server would not start\n  access.key[0].file: cannot read " in words
 
 
 @pytest.mark.parametrize("endpoint", ["pigeon:1", "tcp:", "ssl:1:privateKey=none.key:certKey=none.pem"])
-def test_an_endpoint_that_is_none_keeps_a_bridge_from_starting(told, endpoint):
-    status, words = told(f'tcp = "{endpoint}"\nweb = "none"')
+def test_invalid_endpoint_is_an_error(check, endpoint):
+    status, words = check(f'tcp = "{endpoint}"\nweb = "none"')
     assert status == 1
-    assert f"A bridge would not start\n  cannot use the endpoint '{endpoint}': " in words
+    assert f"The server would not start\n  cannot use the endpoint '{endpoint}': " in words
     assert "Listeners\n  none\n" in words
 
 
-def test_all_that_keeps_a_bridge_from_starting_is_told(told):
-    _, words = told('tcp = ["pigeon:1", "tcp:8081"]')
+def test_reports_all_errors(check):
+    _, words = check('tcp = ["pigeon:1", "tcp:8081"]')
     assert len(words.partition("would not start\n")[2].splitlines()) == 2
 
 
-def test_a_file_that_is_none_is_told(refused, configure):
+def test_error_names_unreadable_file_or_unknown_option(refused, configure):
     assert refused("check", "x.toml") == "cannot read x.toml: No such file or directory"
     assert "unknown option 'colour'" in refused("check", configure("colour = 1"))
 
 
-def test_a_certificate_that_has_ended_is_a_danger(told, tmp_path):
+def test_warns_of_expired_certificate(check, tmp_path):
     Authority(tmp_path).issue("server", "localhost", until=datetime(2021, 1, 1, tzinfo=UTC))
-    _, words = told('tcp = "none"\nweb = "ssl:8443:interface=127.0.0.1:privateKey=server.key:certKey=server.pem"')
-    assert "server.pem expired at 2021-01-01" in words.partition("Dangers")[2]
+    _, words = check('tcp = "none"\nweb = "ssl:8443:interface=127.0.0.1:privateKey=server.key:certKey=server.pem"')
+    assert "server.pem expired at 2021-01-01" in words.partition("Warnings")[2]
 
 
-def test_a_proxy_that_lets_the_world_in_is_noticed(told):
-    status, words = told('trusted-proxy = "127.0.0.1"', LOCAL)[:2]
-    assert status == 1 and "trusted-proxy would let other machines in" in words
-    status, words = told('trusted-proxy = "127.0.0.1"', "allow-insecure = true", LOCAL)[:2]
-    assert status == 0 and "whoever comes through a trusted-proxy may do everything" in words
+def test_trusted_proxy_without_policy_is_an_error(check):
+    status, words = check('trusted-proxy = "127.0.0.1"', LOCAL)[:2]
+    assert status == 1 and "trusted-proxy accepts clients from other machines without an access policy" in words
+    status, words = check('trusted-proxy = "127.0.0.1"', "allow-insecure = true", LOCAL)[:2]
+    assert status == 0 and "trusted-proxy gives all rights to clients from other machines" in words
 
 
 HOOK = '[[webhook]]\nurl = "https://example.org/hook?key=1"\nevents = ["channel-occupied", "event-published"]\n'
@@ -227,46 +229,50 @@ def webhooks_in(words):
     return re.search(r"^Webhooks\n((?:  .*\n)*)", words, re.M)[1]
 
 
-def test_whom_the_bridge_tells_what(told, tmp_path):
+def test_explains_webhooks(check, tmp_path):
     (tmp_path / "sockbridge.toml").touch(0o600)
-    status, words = told(LOCAL, HOOK, INLINE, 'name = "office"\nchannels = ["kitchen.*", "$sys/closed"]')
+    status, words = check(LOCAL, HOOK, INLINE, 'name = "office"\nchannels = ["kitchen.*", "$sys/closed"]')
     assert status == 0
     assert webhooks_in(words) == (
-        "  office: tells https://example.org/hook?…\n"
-        "    of kitchen.*, $sys/closed: channel-occupied, event-published\n"
-        "    up to 10,000 events, or 8.0 MiB, wait for it\n"
+        "  office: https://example.org/hook?…\n"
+        "    channels: kitchen.*, $sys/closed\n"
+        "    events: channel-occupied, event-published\n"
+        "    queue: up to 10,000 events and 8.0 MiB\n"
     )
-    assert "Dangers" not in words
+    assert "Warnings" not in words
     assert "0123456789" not in words
     for access in ("", '[access]\nanonymous = { "a" = "r" }\n'):
-        assert "    of every channel but the server's own: " in webhooks_in(told(LOCAL, access, HOOK, INLINE)[1])
-    assert "Webhooks" not in told(LOCAL)[1]
+        assert "    channels: every channel outside $sys/\n" in webhooks_in(check(LOCAL, access, HOOK, INLINE)[1])
+    assert "Webhooks" not in check(LOCAL)[1]
 
 
-def test_what_is_told_in_clear_is_dangerous(told):
+def test_warns_of_webhook_without_encryption(check):
     for host, is_dangerous in (("example.org", True), ("10.1.2.3", True), ("localhost:9000", False), ("[::1]", False)):
-        _, words = told(LOCAL, HOOK.replace("https://example.org", f"http://{host}"), INLINE)
-        assert (f"what webhook {host} tells travels in clear: use https" in words) is is_dangerous
+        _, words = check(LOCAL, HOOK.replace("https://example.org", f"http://{host}"), INLINE)
+        assert (f"webhook {host} sends events without encryption: use https" in words) is is_dangerous
 
 
-def test_a_secret_that_others_can_read_is_dangerous(told, tmp_path):
+def test_warns_of_webhook_secret_that_other_users_can_read(check, tmp_path):
     file = tmp_path / "sockbridge.toml"
     file.touch(0o600)
-    assert "Dangers" not in told(LOCAL, HOOK, INLINE)[1]
+    assert "Warnings" not in check(LOCAL, HOOK, INLINE)[1]
     file.chmod(0o644)
-    assert "others than its owner can read sockbridge.toml, and the secret of a webhook" in told(LOCAL, HOOK, INLINE)[1]
+    assert (
+        "users other than the owner can read sockbridge.toml, which contains the secret of a webhook"
+        in check(LOCAL, HOOK, INLINE)[1]
+    )
     secret = tmp_path / "hook.secret"
     secret.write_text("0123456789abcdef")
     secret.chmod(0o644)
-    _, words = told(LOCAL, HOOK, 'secret-file = "hook.secret"')
-    assert f"others than its owner can read the secret in {secret} (mode 0644): chmod 600" in words
-    assert "a webhook in it" not in words
+    _, words = check(LOCAL, HOOK, 'secret-file = "hook.secret"')
+    assert f"users other than the owner can read the secret in {secret} (mode 0644): chmod 600" in words
+    assert "the secret of a webhook" not in words
 
 
-def test_a_webhook_without_its_files_keeps_a_bridge_from_starting(told, tmp_path):
-    status, words = told(LOCAL, HOOK, 'secret-file = "gone"')
+def test_missing_file_of_webhook_is_an_error(check, tmp_path):
+    status, words = check(LOCAL, HOOK, 'secret-file = "gone"')
     assert status == 1
-    assert f"A bridge would not start\n  webhook[0].secret-file: cannot read {tmp_path}/gone: No such file" in words
+    assert f"The server would not start\n  webhook[0].secret-file: cannot read {tmp_path}/gone: No such file" in words
 
 
 @pytest.mark.parametrize(
@@ -283,7 +289,7 @@ def test_a_webhook_without_its_files_keeps_a_bridge_from_starting(told, tmp_path
         ('tcp = "tcp:65536"', "cannot use the endpoint 'tcp:65536': 65536 is no port"),
     ],
 )
-def test_what_no_server_would_start_with_is_a_fault(say, configure, text, words):
+def test_invalid_settings_are_errors(say, configure, text, words):
     outcome = say("check", configure(text))
     assert outcome.status == 1
     assert words in outcome.out + outcome.errors

@@ -1,4 +1,4 @@
-"""What `sockbridge token` prints is a token that the bridge takes, or it says why there is none."""
+"""`sockbridge token`: the server accepts what it prints, or it prints an error."""
 
 import time
 from pathlib import Path
@@ -15,10 +15,10 @@ ACCESS = '[access]\naudience = "here"\n'
 
 
 @pytest.fixture
-def taken(say):
-    """The identity that the bridge of a file of options sees in what was printed."""
+def identify(say):
+    """Create a token, and return the identity that the configured policy finds in it."""
 
-    def taken(config, *words):
+    def identify(config, *words):
         outcome = say("token", "--config", config, "--sub", "ann", *words)
         assert outcome.status == 0, outcome.errors
         assert outcome.out.count("\n") == 1
@@ -27,12 +27,12 @@ def taken(say):
         assert isinstance(identity, Identity), identity
         return identity
 
-    return taken
+    return identify
 
 
-def test_the_bridge_takes_what_is_made_for_it(say, configure, taken):
+def test_server_accepts_token(say, configure, identify):
     config = configure(ACCESS, say("keygen").out)
-    identity = taken(config, "--allow", "kitchen=rw", "--allow", "alerts.*=r")
+    identity = identify(config, "--allow", "kitchen=rw", "--allow", "alerts.*=r")
     assert (identity.subject, identity.is_admin) == (b"ann", False)
     assert identity.grants.on(b"kitchen") == Right.BOTH
     assert identity.grants.on(b"alerts.fire") == Right.READ
@@ -40,52 +40,52 @@ def test_the_bridge_takes_what_is_made_for_it(say, configure, taken):
     assert 0 < identity.expires - time.time() - 3_600 <= 30
 
 
-def test_an_admin(say, configure, taken):
-    assert taken(configure(ACCESS, say("keygen").out), "--admin").is_admin
+def test_creates_admin_token(say, configure, identify):
+    assert identify(configure(ACCESS, say("keygen").out), "--admin").is_admin
 
 
 @pytest.mark.parametrize(
     ("said", "seconds"), [("1s", 1), ("90s", 90), ("15m", 900), ("2h", 7_200), ("30d", 2_592_000), ("52w", 31_449_600)]
 )
-def test_times(say, configure, taken, said, seconds):
-    identity = taken(configure(ACCESS, say("keygen").out), "--expires", said)
+def test_accepts_units_of_time(say, configure, identify, said, seconds):
+    identity = identify(configure(ACCESS, say("keygen").out), "--expires", said)
     assert abs(identity.expires - time.time() - seconds - 30) < 5
 
 
-def test_a_token_that_never_expires_is_for_bridges_that_take_them(say, configure, taken, refused):
+def test_token_without_expiry_needs_server_that_accepts_it(say, configure, identify, refused):
     key = say("keygen").out
     never = ("--expires", "never")
     strict = configure(ACCESS, key)
-    assert "the token never expires" in refused("token", "--config", strict, "--sub", "ann", *never)
-    assert taken(configure(ACCESS, "expiry-required = false", key), *never).expires is None
+    assert "it must expire (exp)" in refused("token", "--config", strict, "--sub", "ann", *never)
+    assert identify(configure(ACCESS, "expiry-required = false", key), *never).expires is None
     outcome = say("token", "--sub", "ann", *never)
     assert outcome.status == 0
     assert "only with expiry-required = false" in outcome.errors
 
 
-def test_the_first_key_is_taken_or_the_one_that_is_named(say, configure, taken):
+def test_signs_with_first_or_chosen_key(say, configure, identify):
     config = configure(ACCESS, say("keygen", "a", "--id", "new").out, say("keygen", "b", "--id", "old").out)
     access = read_settings(config, {}).access
     prints = [read_key("x", "HS256", Path(key.file)).fingerprint for key in access.key]
-    assert prints[0] in taken(config).proof
-    assert prints[1] in taken(config, "--id", "old").proof
-    assert prints[1] in taken(config, "--key", "b").proof
-    assert prints[1] in taken(config, "--key", "b", "--id", "old").proof
+    assert prints[0] in identify(config).proof
+    assert prints[1] in identify(config, "--id", "old").proof
+    assert prints[1] in identify(config, "--key", "b").proof
+    assert prints[1] in identify(config, "--key", "b", "--id", "old").proof
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
-def test_a_private_key_is_named(say, configure, taken, refused, algorithm):
+def test_needs_private_key_on_command_line(say, configure, identify, refused, algorithm):
     config = configure(
         ACCESS, say("keygen", "a", "--id", "1", "--algorithm", algorithm).out, say("keygen", "b", "--id", "2").out
     )
     words = refused("token", "--config", config, "--sub", "ann")
-    assert words.startswith(f"the key '1' is for {algorithm}, so a bridge has its public half only")
-    assert taken(config, "--key", "a").subject == b"ann"
-    assert "holds a public key" in refused("token", "--config", config, "--sub", "ann", "--key", "a.pub")
+    assert words.startswith(f"the key '1' is for {algorithm}, so the server has the public key only")
+    assert identify(config, "--key", "a").subject == b"ann"
+    assert "contains a public key" in refused("token", "--config", config, "--sub", "ann", "--key", "a.pub")
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_without_a_bridge_all_is_said(say, algorithm):
+def test_signs_without_configuration_file(say, algorithm):
     say("keygen", "mine", "--algorithm", algorithm)
     outcome = say("token", "--key", "mine", "--id", "k", "--audience", "here", "--sub", "ann", "--expires", "1m")
     assert (outcome.status, outcome.errors) == (0, "")
@@ -94,33 +94,33 @@ def test_without_a_bridge_all_is_said(say, algorithm):
     assert found[1].subject == b"ann"
 
 
-def test_the_key_beside_us_is_the_default(say):
+def test_default_key_is_file_key(say):
     say("keygen")
     assert say("token", "--sub", "ann").status == 0
 
 
-def test_what_is_wrong_with_keys_is_told(say, configure, refused):
+def test_error_explains_problem_with_key(say, configure, refused):
     token = ("token", "--sub", "ann")
     assert refused(*token) == "cannot read key: No such file or directory"
     assert refused(*token, "--config", "x.toml") == "cannot read x.toml: No such file or directory"
     empty = configure("")
-    assert "tells of no [[access.key]]; sockbridge keygen makes one" in refused(*token, "--config", empty)
+    assert "contains no [[access.key]]: create one with sockbridge keygen" in refused(*token, "--config", empty)
     config = configure(ACCESS, say("keygen", "--id", "1").out)
-    assert "no [[access.key]] with the id '2'" in refused(*token, "--config", config, "--id", "2")
-    assert "is for HS256, and ES256 was asked for" in refused(*token, "--config", config, "--algorithm", "ES256")
+    assert "no [[access.key]] has the id '2'" in refused(*token, "--config", config, "--id", "2")
+    assert "is for HS256, not for ES256" in refused(*token, "--config", config, "--algorithm", "ES256")
     say("keygen", "other")
-    assert "other belongs to no [[access.key]]" in refused(*token, "--config", config, "--key", "other")
-    assert "the token is for somebody else" in refused(*token, "--config", config, "--audience", "there")
+    assert "other matches no [[access.key]]" in refused(*token, "--config", config, "--key", "other")
+    assert "it is for another audience (aud)" in refused(*token, "--config", config, "--audience", "there")
     Path("key").write_text("short")
-    assert "a secret for HS256 has 32 or more" in refused(*token, "--config", config)
+    assert "a secret for HS256 needs at least 32" in refused(*token, "--config", config)
 
 
-def test_a_key_that_others_can_read_is_told_beside_the_token(say):
+def test_warns_of_key_that_other_users_can_read(say):
     say("keygen")
     Path("key").chmod(0o644)
     outcome = say("token", "--sub", "ann")
     assert outcome.status == 0
-    assert "others than its owner can read the secret in key" in outcome.errors
+    assert "users other than the owner can read the secret in key" in outcome.errors
 
 
 @pytest.mark.parametrize(
@@ -143,21 +143,21 @@ def test_a_key_that_others_can_read_is_told_beside_the_token(say):
         ["more"],
     ],
 )
-def test_a_mistake_in_the_call_is_told_as_such(say, words):
+def test_rejects_invalid_arguments(say, words):
     say("keygen")
     outcome = say("token", "--sub", "ann", *words)
     assert (outcome.status, outcome.out) == (2, "")
     assert words[-1] in outcome.errors or words[0] in outcome.errors
 
 
-def test_a_subject_must_be_said(say):
+def test_requires_subject(say):
     assert say("token").status == 2
 
 
-def test_what_no_bridge_would_take_is_not_made(say, refused):
+def test_does_not_create_token_that_no_server_accepts(say, refused):
     say("keygen")
     many = [word for number in range(MAX_PATTERNS + 1) for word in ("--allow", f"c{number}=r")]
     assert "at most 100 patterns" in refused("token", "--sub", "ann", *many)
-    assert "is no time in seconds" in refused("token", "--sub", "ann", "--expires", "999999999w")
+    assert "exp must be a time in seconds" in refused("token", "--sub", "ann", "--expires", "999999999w")
     long = [word for number in range(60) for word in ("--allow", f"{number:0>150}=r")]
-    assert "that is no token" in refused("token", "--sub", "ann", *long)
+    assert "expected three base64url parts" in refused("token", "--sub", "ann", *long)

@@ -15,6 +15,7 @@ import pytest
 from tests.authority import Authority
 from tests.end_to_end.conftest import TCP, LineClient, Starter
 from tests.issuer import AUDIENCE, PRIVATE
+from twistedsock.auth.tokens import SUBJECT_RULE
 
 pytestmark = pytest.mark.end_to_end
 
@@ -448,7 +449,7 @@ def test_keys_and_rights_change_while_peers_stay(start, line_client, web_client,
 
     table('lobby = "rw"', lasting, new)
     reload(server)
-    gone = "the key that your token was signed with is no longer valid; bring another token"
+    gone = "the key of your token was removed: authenticate with a new token"
     assert leaving.receive_rest() == [f"NOTICE {gone}", "BYE"]
     messages, code = page.receive_rest()
     assert ([message["text"] for message in messages if message["type"] == "notice"], code) == ([gone], 1008)
@@ -509,8 +510,7 @@ def test_a_certificate_says_who_one_is_and_the_file_what_one_may(
     assert browser.request(type="publish", id=1, channel="kitchen", data="from a page")["offset"] == 1
     assert ann.receive() == "MSG kitchen 1 ann from a page"
     nobody = line_client(server.lines[0], showing("mallory"))
-    unfit = "the common name of the certificate is not fit to be shown to others"
-    assert nobody.receive_rest() == [f"ERR unauthorized {unfit}"]
+    assert nobody.receive_rest() == [f"ERR unauthorized invalid certificate: the common name must be {SUBJECT_RULE}"]
     # A token says who one is in place of the certificate.
     assert bob.request(f"AUTH {issuer.token('carl', {'kitchen': 'r', 'attic': 'r'}, key='beside')}").startswith(
         "OK carl "

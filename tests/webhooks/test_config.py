@@ -227,7 +227,7 @@ def test_accepts_a_secret_in_the_table(describe: Describe) -> None:
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
 def test_warns_of_a_secret_that_other_users_can_read(read_target: ReadTarget, mode: int) -> None:
-    assert read_target(mode=mode).warning.startswith("others than its owner can read the secret in /")
+    assert read_target(mode=mode).warning.startswith("users other than the owner can read the secret in /")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The table ``[access]`` of a file of options, as an operator writes it."""
+"""The table ``[access]`` of the configuration file, as an operator writes it."""
 
 import re
 from pathlib import Path
@@ -9,24 +9,24 @@ from msgspec import Meta
 
 from twistedsock.auth.identity import Grants, grants
 from twistedsock.auth.keys import Algorithm
-from twistedsock.auth.tokens import is_subject
+from twistedsock.auth.tokens import SUBJECT_RULE, is_subject
 
 MAX_KEYS = 16
-"""An old and a new one for each of some issuers; more are a mistake."""
+"""An old and a new key for each of eight issuers."""
 
 MAX_LISTENERS = 64
-"""More endpoints than anybody opens."""
+"""More endpoints than a server needs."""
 
 MAX_SUBJECTS = 1_000
-"""Each is tried for each token that comes. Who has more lets their tokens say what they may."""
+"""Each is compared with the subject of each token. With more subjects, put the rights into the tokens."""
 
 MAX_PATTERNS = 1_000
-"""In one place. Each is tried when a peer uses a channel for the first time."""
+"""In one table. Each is compared with a channel when a client uses the channel for the first time."""
 
 MAX_LEEWAY = 600
-"""Seconds. Clocks that differ by more are to be mended; a longer leeway is a longer life for every token."""
+"""Seconds. A longer leeway would extend the life of every token: correct the clock instead."""
 
-# What RFC 6265 section 4.1.1 (by RFC 9110 section 5.6.2) lets a cookie be called.
+# A cookie name: a token of RFC 9110 section 5.6.2, which RFC 6265 section 4.1.1 refers to.
 _COOKIE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 
 _ID = re.compile(r"[!-~]{1,64}")
@@ -43,11 +43,11 @@ class KeyTable(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
 
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.id):
-            raise ValueError("the id is 1 to 64 visible ASCII characters")
+            raise ValueError("the id must be 1 to 64 visible ASCII characters")
 
 
 class ListenerTable(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
-    """``[[access.listener]]``; without ``allow`` those who come in there may do what all others may."""
+    """``[[access.listener]]``. Without ``allow``, clients without a token have the rights of ``anonymous``."""
 
     endpoint: str
     allow: AllowRule | None = None
@@ -56,7 +56,7 @@ class ListenerTable(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_
     def __post_init__(self) -> None:
         _grants("allow", self.allow or {})
         if self.client_ca is not None and not self.endpoint.startswith("ssl:"):
-            raise ValueError("client-ca is for endpoints that begin with ssl: only, as certificates are shown in TLS")
+            raise ValueError("client-ca requires an endpoint that begins with ssl:")
 
 
 class SubjectTable(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
@@ -67,9 +67,7 @@ class SubjectTable(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_f
 
     def __post_init__(self) -> None:
         if not is_subject(self.name):
-            raise ValueError(
-                "the name is 1 to 200 bytes of text without control or invisible characters and without ~ in front"
-            )
+            raise ValueError(f"the name must be {SUBJECT_RULE}")
         _grants("allow", self.allow)
 
 
@@ -88,13 +86,13 @@ class AccessTable(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fi
     def __post_init__(self) -> None:
         _grants("anonymous", self.anonymous)
         if self.cookie is not None and not _COOKIE.fullmatch(self.cookie):
-            raise ValueError("no cookie can be called so: its name is 1 to 64 ASCII letters, digits and some signs")
-        _unique("two keys have the id", [key.id for key in self.key])
-        _unique("two listener tables are for the endpoint", [listener.endpoint for listener in self.listener])
-        _unique("two subject tables are for the name", [subject.name for subject in self.subject])
+            raise ValueError("the name of the cookie must be 1 to 64 ASCII letters, digits and !#$%&'*+.^_`|~-")
+        _check_unique("repeated key id", [key.id for key in self.key])
+        _check_unique("repeated listener", [listener.endpoint for listener in self.listener])
+        _check_unique("repeated subject", [subject.name for subject in self.subject])
 
     def resolve_files(self, folder: Path) -> "AccessTable":
-        """The same, with the paths of its files relative to a folder made absolute: a daemon changes its own."""
+        """Return a copy with absolute paths, for files relative to ``folder``. A daemon changes its directory."""
         return msgspec.structs.replace(
             self,
             key=tuple(msgspec.structs.replace(key, file=str(folder / key.file)) for key in self.key),
@@ -107,21 +105,21 @@ class AccessTable(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fi
         )
 
     def client_ca(self, endpoint: str) -> Path | None:
-        """The file of authorities whose certificates a listener asks its clients for; None: it does not ask."""
+        """Return the file of the authorities that sign the certificates of clients, or None if none are required."""
         for listener in self.listener:
             if listener.endpoint == endpoint and listener.client_ca is not None:
                 return Path(listener.client_ca)
         return None
 
 
-def _grants(place: str, allow: dict[str, str]) -> Grants:
+def _grants(name: str, allow: dict[str, str]) -> Grants:
     try:
         return grants(allow)
     except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
+        raise ValueError(f"{name}: {error}") from None
 
 
-def _unique(words: str, names: list[str]) -> None:
-    for place, name in enumerate(names):
-        if name in names[:place]:
-            raise ValueError(f"{words} {name!r}")
+def _check_unique(message: str, names: list[str]) -> None:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise ValueError(f"{message} {name!r}")

@@ -1,6 +1,6 @@
-"""Keys that tokens are signed and checked with: which algorithms there are, and how a key is read from its file.
+"""Keys that sign and verify tokens, and the files that they are read from.
 
-Each key is for one algorithm only, and says so itself: a token has no say in how it is checked (RFC 8725 section 3.1).
+Each key is for one algorithm only: a token must not choose how it is verified (RFC 8725 section 3.1).
 """
 
 import re
@@ -30,13 +30,13 @@ ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 """One of each family, with the names of RFC 7518 section 3.1 and RFC 8037 section 3.1."""
 
 SECRET_BYTES = 32
-"""The least for HS256: as long as what its hash gives (RFC 7518 section 3.2)."""
+"""The minimum for HS256: the size of its hash (RFC 7518 section 3.2)."""
 
 RSA_BITS = 2048
-"""The least for RS256 (RFC 7518 section 3.3)."""
+"""The minimum for RS256 (RFC 7518 section 3.3)."""
 
 MAX_FILE_BYTES = 64 * 1024
-"""Many times what the longest key takes, so that a wrong path is told at once, whatever is there."""
+"""Many times the size of the longest key, so that a wrong path is reported instead of read."""
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
@@ -46,26 +46,26 @@ _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 
 
 class AccessError(Exception):
-    """What is said about access cannot be meant; its text is one sentence for the operator."""
+    """The configuration of access is invalid. The message is one sentence for the operator."""
 
 
 class Key(msgspec.Struct, frozen=True, eq=False):
-    """What one signature is checked with. ``id`` is the ``kid`` by which tokens name it."""
+    """A key that verifies signatures. ``id`` is the ``kid`` in the header of tokens."""
 
     id: str
     algorithm: Algorithm
     material: bytes | PublicKey
     fingerprint: str
-    """Hex of SHA-256; two keys that differ in anything have two."""
+    """SHA-256 in hex, over the algorithm and the key."""
     warning: str = ""
-    """A sentence for the operator about the file; empty if all is well."""
+    """A warning about the permissions of the file, or an empty string."""
 
     def __repr__(self) -> str:
         return f"Key({self.id!r}, {self.algorithm!r}, fingerprint={self.fingerprint[:8]!r})"
 
 
 class SigningKey(msgspec.Struct, frozen=True, eq=False):
-    """What one signature is made with. ``fingerprint`` is that of the key that checks it."""
+    """A key that signs. ``fingerprint`` is that of the key that verifies its signatures."""
 
     algorithm: Algorithm
     material: bytes | PrivateKey
@@ -77,35 +77,37 @@ class SigningKey(msgspec.Struct, frozen=True, eq=False):
 
 
 def read_key(id: str, algorithm: Algorithm, path: Path) -> Key:
-    """The key in a file: a secret for HS256, a public key as PEM for the others. Raises AccessError."""
+    """Read a secret for HS256, or a public key in PEM for the other algorithms. Raises AccessError."""
     content, mode = _read(path)
     if algorithm == "HS256":
-        return Key(id, algorithm, secret := _secret(content, path), _of_secret(secret), warn_of_readers(path, mode))
+        return Key(
+            id, algorithm, secret := _secret(content, path), _fingerprint_of_secret(secret), warn_of_readers(path, mode)
+        )
     public = _public_key(content, path)
-    _check_kind(public, algorithm, path)
-    return Key(id, algorithm, public, _of_public(algorithm, public), _written_by_others(path, mode))
+    _check_type(public, algorithm, path)
+    return Key(id, algorithm, public, _fingerprint_of_public(algorithm, public), _warn_of_writers(path, mode))
 
 
 def read_signing_key(algorithm: Algorithm | None, path: Path) -> SigningKey:
-    """The secret or private key in a file. Without an ``algorithm`` it is the one that fits. Raises AccessError."""
+    """Read a secret or a private key. Without ``algorithm``, the key determines it. Raises AccessError."""
     content, mode = _read(path)
     warning = warn_of_readers(path, mode)
     if algorithm == "HS256" or (algorithm is None and not _PEM.search(content)):
-        return SigningKey("HS256", secret := _secret(content, path), _of_secret(secret), warning)
+        return SigningKey("HS256", secret := _secret(content, path), _fingerprint_of_secret(secret), warning)
     private = _private_key(content, path)
-    fitting = algorithm or _fitting(private)
-    _check_kind(private.public_key(), fitting, path)
-    return SigningKey(fitting, private, _of_public(fitting, private.public_key()), warning)
+    found = algorithm or _algorithm_of(private)
+    _check_type(private.public_key(), found, path)
+    return SigningKey(found, private, _fingerprint_of_public(found, private.public_key()), warning)
 
 
 def verification_key(signing: SigningKey, id: str) -> Key:
-    """The key that checks what this one signs."""
+    """Return the key that verifies the signatures of ``signing``."""
     material = signing.material if isinstance(signing.material, bytes) else signing.material.public_key()
     return Key(id, signing.algorithm, material, signing.fingerprint)
 
 
 def _read(path: Path) -> tuple[bytes, int]:
-    too_large = f"{path} is larger than any key: more than {MAX_FILE_BYTES:,} bytes"
+    too_large = f"{path} is not a key file: it has more than {MAX_FILE_BYTES:,} bytes"
     return read_file(path, MAX_FILE_BYTES, too_large, AccessError)
 
 
@@ -113,16 +115,16 @@ def _secret(content: bytes, path: Path) -> bytes:
     label = _PEM.search(content)
     if label is not None:
         raise AccessError(
-            f"{path} holds a {label[1].decode().lower()}, and HS256 takes a secret: whoever has a public key could "
-            "sign tokens with it"
+            f"{path} contains a {label[1].decode().lower()}, but HS256 needs a secret: every owner of a public key "
+            "could sign tokens with it"
         )
     secret = strip_line_end(content)
     if len(secret) < SECRET_BYTES:
-        raise AccessError(f"{path} holds {len(secret)} bytes, and a secret for HS256 has {SECRET_BYTES} or more")
+        raise AccessError(f"{path} contains {len(secret)} bytes, but a secret for HS256 needs at least {SECRET_BYTES}")
     try:
         jwt.get_algorithm_by_name("HS256").prepare_key(secret)
     except jwt.InvalidKeyError:
-        raise AccessError(f"{path} holds a key of another kind, and HS256 takes a secret of random bytes") from None
+        raise AccessError(f"{path} contains another type of key, but HS256 needs a secret of random bytes") from None
     return secret
 
 
@@ -130,51 +132,47 @@ def _public_key(content: bytes, path: Path) -> PublicKey:
     labels = _PEM.findall(content)
     if any(label.endswith(b"PRIVATE KEY") for label in labels):
         raise AccessError(
-            f"{path} holds a private key, which only those should have who make tokens; here goes its public key: "
+            f"{path} contains a private key, which belongs to the issuer of tokens. Use its public key: "
             f"openssl pkey -in {path} -pubout"
         )
     if any(b"CERTIFICATE" in label for label in labels):
-        raise AccessError(
-            f"{path} holds a certificate; its public key is wanted: openssl x509 -in {path} -noout -pubkey"
-        )
+        raise AccessError(f"{path} contains a certificate. Use its public key: openssl x509 -in {path} -noout -pubkey")
     if len(labels) != 1:
-        many = (
-            f"{len(labels)} keys, and one is wanted" if labels else "no public key as PEM (-----BEGIN PUBLIC KEY-----)"
-        )
-        raise AccessError(f"{path} holds {many}")
+        many = f"{len(labels)} keys instead of one" if labels else "no public key in PEM (-----BEGIN PUBLIC KEY-----)"
+        raise AccessError(f"{path} contains {many}")
     key = _load(lambda: load_pem_public_key(content), path)
     if not isinstance(key, PublicKey):
-        raise AccessError(f"{path} holds a key of a kind that none of {', '.join(ALGORITHMS)} takes")
+        raise AccessError(f"{path} contains a key that is for none of {', '.join(ALGORITHMS)}")
     return key
 
 
 def _private_key(content: bytes, path: Path) -> PrivateKey:
     labels = _PEM.findall(content)
     if not any(label.endswith(b"PRIVATE KEY") for label in labels):
-        what = "a public key" if labels else "no private key as PEM"
-        raise AccessError(f"{path} holds {what}; tokens are signed with the private one")
+        content_type = "a public key" if labels else "no private key in PEM"
+        raise AccessError(f"{path} contains {content_type}, but signing needs the private key")
     key = _load(lambda: load_pem_private_key(content, None), path)
     if not isinstance(key, PrivateKey):
-        raise AccessError(f"{path} holds a key of a kind that none of {', '.join(ALGORITHMS)} takes")
+        raise AccessError(f"{path} contains a key that is for none of {', '.join(ALGORITHMS)}")
     return key
 
 
 def _load(load: Callable[[], object], path: Path) -> object:
     try:
         return load()
-    except TypeError:  # so it says that a password is missing
-        raise AccessError(f"{path} is encrypted with a password, and nobody is here to type it") from None
+    except TypeError:  # cryptography raises it if a password is missing
+        raise AccessError(f"{path} is encrypted with a password. Use a key without one") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise AccessError(f"{path} holds a damaged key, or one of a kind that is not known") from None
+        raise AccessError(f"{path} contains a damaged key, or a key of an unknown type") from None
 
 
-def _fitting(private: PrivateKey) -> Algorithm:
+def _algorithm_of(private: PrivateKey) -> Algorithm:
     if isinstance(private, RSAPrivateKey):
         return "RS256"
     return "ES256" if isinstance(private, EllipticCurvePrivateKey) else "EdDSA"
 
 
-def _check_kind(public: PublicKey, algorithm: Algorithm, path: Path) -> None:
+def _check_type(public: PublicKey, algorithm: Algorithm, path: Path) -> None:
     if isinstance(public, RSAPublicKey):
         found, fits = f"RSA key of {public.key_size} bits", algorithm == "RS256" and public.key_size >= RSA_BITS
     elif isinstance(public, EllipticCurvePublicKey):
@@ -183,20 +181,26 @@ def _check_kind(public: PublicKey, algorithm: Algorithm, path: Path) -> None:
     else:
         found, fits = "Ed25519 key", algorithm == "EdDSA"
     if not fits:
-        wanted = {"RS256": f"RSA with {RSA_BITS} bits or more", "ES256": "one on P-256 (secp256r1)", "EdDSA": "Ed25519"}
+        wanted = {
+            "RS256": f"RSA with at least {RSA_BITS} bits",
+            "ES256": "one on P-256 (secp256r1)",
+            "EdDSA": "Ed25519",
+        }
         raise AccessError(
-            f"{path} holds an {found}, and {algorithm} takes {wanted[algorithm]}".replace("an key", "a key")
+            f"{path} contains an {found}, but {algorithm} needs {wanted[algorithm]}".replace("an key", "a key")
         )
 
 
-def _of_secret(secret: bytes) -> str:
+def _fingerprint_of_secret(secret: bytes) -> str:
     return sha256(b"HS256\0" + secret).hexdigest()
 
 
-def _of_public(algorithm: Algorithm, public: PublicKey) -> str:
+def _fingerprint_of_public(algorithm: Algorithm, public: PublicKey) -> str:
     written = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return sha256(algorithm.encode() + b"\0" + written).hexdigest()
 
 
-def _written_by_others(path: Path, mode: int) -> str:
-    return f"others than its owner can replace the key in {path} (mode {mode:04o}): chmod 644" if mode & 0o022 else ""
+def _warn_of_writers(path: Path, mode: int) -> str:
+    return (
+        f"users other than the owner can replace the key in {path} (mode {mode:04o}): chmod 644" if mode & 0o022 else ""
+    )

@@ -1,8 +1,7 @@
-"""Which pages may open a WebSocket here, and under which names this server is asked for (docs/protocol-json.md).
+"""Checks of the ``Origin`` and ``Host`` headers that browsers send.
 
-Browsers send the ``Origin`` of the page (RFC 6454, RFC 6455 section 10.2) and the ``Host`` that they think they talk
-to. The first keeps foreign pages out; the second keeps out a page whose own name was made to point here (DNS
-rebinding): its origin equals its host, but the host is a name that we do not know.
+The origin (RFC 6454, RFC 6455 section 10.2) keeps foreign pages out. The host prevents DNS rebinding: an attacker lets
+the name of a page point to this server, so that origin and host are equal, but the host is an unknown name.
 """
 
 import re
@@ -23,41 +22,40 @@ class OriginDecision(Enum):
 
 
 class ListenerScope(msgspec.Struct, frozen=True):
-    """What is known of the listener that a request came in by. ``loopback`` is whether only this machine reaches it;
-    ``port`` is 0 for a Unix socket."""
+    """The listener that a request arrived at. ``loopback`` is true if only this machine can reach it; ``port`` is 0 for
+    a Unix socket."""
 
     loopback: bool
     port: int
 
 
 class AllowedOrigins(msgspec.Struct, frozen=True):
-    """``origins`` are allowed ones, as ``https://example.org``; ``hosts`` are names of this server, without a port."""
+    """``origins`` are foreign origins, for example ``https://example.org``. ``hosts`` are the server's own names,
+    without a port."""
 
     origins: Collection[str] = ()
     hosts: Collection[str] = ()
 
     def check_host(self, host: str, door: ListenerScope) -> OriginDecision:
-        """Whether a request for ``host`` may be answered; every request is to be asked about. Browsers always name a
-        host; what names none is a health check, or another program."""
+        """Check the ``Host`` of any request. Browsers always send one; health checks and other programs may not."""
         name = _split(host.lower())[0]
         if host and door.loopback and not (name == "localhost" or is_loopback(name) or name in self.hosts):
             return OriginDecision.FOREIGN_HOST
         return OriginDecision.ALLOWED
 
     def check_anonymous_host(self, host: str, door: ListenerScope) -> OriginDecision:
-        """Whether somebody who shows nothing may ask ``host`` for what is on the channels. A page whose own name was
-        made to point here sends no origin then, as it takes us for its own server; but the name is none of ours. What
-        is no browser may name no host at all."""
+        """Check the ``Host`` of a request without credentials. After DNS rebinding, a page sends no origin, because it
+        takes this server for its own, but the host is not a name of this server."""
         name = _split(host.lower())[0]
         if name and not (name == "localhost" or _is_literal(name) or name in self.hosts):
             return OriginDecision.FOREIGN_HOST
         return self.check_host(host, door)
 
     def check_origin(self, host: str, origin: str | None, door: ListenerScope) -> OriginDecision:
-        """Whether a WebSocket may be opened; ``origin`` is None where no browser asks."""
-        verdict = self.check_host(host, door)
-        if verdict is not OriginDecision.ALLOWED or origin is None or origin in self.origins:
-            return verdict
+        """Check the ``Host`` and ``Origin`` of a WebSocket handshake. ``origin`` is None if it is missing."""
+        decision = self.check_host(host, door)
+        if decision is not OriginDecision.ALLOWED or origin is None or origin in self.origins:
+            return decision
         return OriginDecision.ALLOWED if self._is_own(host, origin, door) else OriginDecision.FOREIGN_ORIGIN
 
     def _is_own(self, host: str, origin: str, door: ListenerScope) -> bool:
@@ -76,8 +74,8 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 def _split(authority: str, default: str = "") -> tuple[str, str]:
-    """Host and port of ``example.org:8082``, ``example.org.`` or ``[::1]:8082``. A dot at the end only says that the
-    name is complete (RFC 1034 section 3.1)."""
+    """Return host and port of ``example.org:8082``, ``example.org.`` or ``[::1]:8082``. A dot at the end marks a
+    complete name (RFC 1034 section 3.1)."""
     if authority.startswith("["):
         host, _, port = authority[1:].partition("]")
         return host, port.removeprefix(":") or default
@@ -103,33 +101,32 @@ _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
 def host_name(authority: str) -> str:
-    """The host of a header ``Host``, without its port and without brackets."""
+    """Return the host of a ``Host`` header, without port and brackets."""
     return _split(authority)[0]
 
 
 def normalize_origin(text: str) -> str:
-    """An origin that an operator allows, written as browsers send it (HTML, "serialization of an origin"): lower case,
-    without a default port and without a slash at the end. ValueError, with what to write instead, if no browser could
-    send it."""
-    if text in ("null", "file://"):  # pages in a sandbox, and files
+    """Return an allowed origin as browsers send it (HTML, "serialization of an origin"): in lower case, without the
+    default port and a slash at the end. Raises ValueError, with a correction, if no browser can send it."""
+    if text in ("null", "file://"):  # sandboxed pages, and files
         return text
     problem = f"invalid origin {text!r}"
     scheme, separator, authority = text.lower().partition("://")
     authority = authority.removesuffix("/")
     if not separator and "*" not in text:
         name = host_name(scheme.partition("/")[0]) or "example.org"
-        raise ValueError(f"{problem}: write it with its scheme, such as https://{name}")
+        raise ValueError(f"{problem}: write it with its scheme, for example https://{name}")
     host, port = _parse_authority(authority if separator else text, problem)
     if not _SCHEME.fullmatch(scheme) or scheme in ("ws", "wss"):
-        raise ValueError(f"{problem}: write the scheme of the page, such as https://{host}")
+        raise ValueError(f"{problem}: write the scheme of the page, for example https://{host}")
     if port and port != _DEFAULT_PORTS.get(scheme):
         host += f":{port}"
     return f"{scheme}://{host}"
 
 
 def normalize_host(text: str) -> str:
-    """A name of this server that an operator allows, as ``AllowedOrigins`` compares it: lower case, without a scheme, a
-    port, brackets and a dot at the end. ValueError, with what to write instead, if no browser could ask for it."""
+    """Return a host name as ``AllowedOrigins`` compares it: in lower case, without scheme, port, brackets and a dot at
+    the end. Raises ValueError, with a correction, if no browser can ask for it."""
     name = text.lower().removeprefix("https://").removeprefix("http://").removesuffix("/")
     if name.count(":") > 1 and not name.startswith("["):
         name = f"[{name}]"
@@ -138,26 +135,26 @@ def normalize_host(text: str) -> str:
 
 
 def _parse_authority(authority: str, problem: str) -> tuple[str, str]:
-    """Host, an IPv6 address in brackets, and port; ValueError, beginning with ``problem``, if it is something else."""
+    """Return host (an IPv6 address in brackets) and port. Raises ValueError, which begins with ``problem``."""
     if "*" in authority:
-        raise ValueError(f"{problem}: there are no wildcards, write each in full")
+        raise ValueError(f"{problem}: wildcards are not supported, write each name in full")
     if not authority.isascii():
-        raise ValueError(f"{problem}: write the name as browsers send it, beginning with xn--")
+        raise ValueError(f"{problem}: write the name in ASCII, beginning with xn--")
     found = _AUTHORITY.fullmatch(authority)
     if found is None or int(found[3] or 0) > 65535:
-        raise ValueError(f"{problem}: write a host name or an address, and nothing behind it but a port")
+        raise ValueError(f"{problem}: write a host name or an address, with an optional port")
     address, name, port = found.groups()
     if address is not None:
         try:
             name = f"[{IPv6Address(address)}]"
         except ValueError:
-            raise ValueError(f"{problem}: what is in brackets is no IPv6 address") from None
+            raise ValueError(f"{problem}: the brackets do not contain an IPv6 address") from None
     elif _NUMBER.fullmatch(name.removesuffix(".").rpartition(".")[2]):
-        # Browsers take that for an IPv4 address, and write it in one way (the URL standard, "host parsing").
+        # Browsers read it as an IPv4 address and normalize it (the URL standard, "host parsing").
         try:
             name = str(IPv4Address(name))
         except ValueError:
             raise ValueError(f"{problem}: write the IPv4 address as four decimal numbers") from None
     elif not all(map(_LABEL.fullmatch, name.removesuffix(".").split("."))):
-        raise ValueError(f"{problem}: {name!r} is no host name")
+        raise ValueError(f"{problem}: {name!r} is not a host name")
     return name, port and str(int(port))

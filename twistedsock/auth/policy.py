@@ -1,4 +1,4 @@
-"""The policy that a table ``[access]`` describes."""
+"""The access policy that the table ``[access]`` of the configuration file describes."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -6,24 +6,24 @@ from pathlib import Path
 from twistedsock.auth.config import AccessTable
 from twistedsock.auth.identity import EVERYTHING, Grants, Identity, grants
 from twistedsock.auth.keys import AccessError, Key, read_key
-from twistedsock.auth.tokens import TokenRequirements, is_subject, verify_token
+from twistedsock.auth.tokens import SUBJECT_RULE, TokenRequirements, is_subject, verify_token
 from twistedsock.errors import Error, ErrorCode
 
-NO_KEYS = Error(ErrorCode.UNAUTHORIZED, "this server has no keys to check a token with")
+NO_KEYS = Error(ErrorCode.UNAUTHORIZED, "this server has no keys, so it accepts no tokens")
 
-NO_CERTIFICATES = Error(ErrorCode.UNAUTHORIZED, "certificates of clients are not taken here")
+NO_CERTIFICATES = Error(ErrorCode.UNAUTHORIZED, "this listener does not accept client certificates")
 
-BAD_COMMON_NAME = Error(ErrorCode.UNAUTHORIZED, "the common name of the certificate is not fit to be shown to others")
+BAD_COMMON_NAME = Error(ErrorCode.UNAUTHORIZED, f"invalid certificate: the common name must be {SUBJECT_RULE}")
 
-GONE_KEY = Error(
-    ErrorCode.UNAUTHORIZED, "the key that your token was signed with is no longer valid; bring another token"
+REMOVED_KEY = Error(ErrorCode.UNAUTHORIZED, "the key of your token was removed: authenticate with a new token")
+
+CHANGED_AUDIENCE = Error(
+    ErrorCode.UNAUTHORIZED, "the audience of this server has changed: authenticate with a new token"
 )
 
-OTHER_AUDIENCE = Error(
-    ErrorCode.UNAUTHORIZED, "the token was for the audience that this server had before; bring another token"
+EXPIRY_REQUIRED = Error(
+    ErrorCode.UNAUTHORIZED, "tokens without an expiry are no longer accepted: authenticate with a new token"
 )
-
-EXPIRY_WANTED = Error(ErrorCode.UNAUTHORIZED, "this server takes no tokens any longer that never expire; bring another")
 
 BY_CERTIFICATE = "certificate"
 
@@ -31,15 +31,15 @@ BY_TOKEN = "token"
 
 
 class TablePolicy:
-    """Everybody has what those without a token have at their listener; a token or a certificate adds to that, and
-    takes nothing away. Made by ``build_policy``."""
+    """The policy of an ``[access]`` table. Every client has the rights that its listener grants without a token. A
+    token or a certificate adds to them. Created by ``build_policy``."""
 
     def __init__(self, table: AccessTable, keys: Mapping[str, Key], wall_clock: Callable[[], float]) -> None:
         self.keys = keys
         self.cookie = table.cookie or ""
         self._wall_clock = wall_clock
         self._terms = TokenRequirements(table.audience, table.leeway, table.expiry_required)
-        self._everybody = Identity(grants(table.anonymous))
+        self._anonymous = Identity(grants(table.anonymous))
         self._by_listener = {
             listener.endpoint: Identity(grants(listener.allow))
             for listener in table.listener
@@ -50,10 +50,10 @@ class TablePolicy:
         )
         self._subjects = [(subject.name.split("*"), grants(subject.allow)) for subject in table.subject]
         self.warnings = tuple(key.warning for key in keys.values() if key.warning)
-        """Sentences for the operator, to be logged at the start."""
+        """Warnings about the key files, for the log."""
 
     def anonymous(self, listener: str) -> Identity:
-        return self._by_listener.get(listener, self._everybody)
+        return self._by_listener.get(listener, self._anonymous)
 
     def by_token(self, token: bytes, listener: str) -> Identity | Error:
         if not self.keys:
@@ -81,52 +81,52 @@ class TablePolicy:
             return self.by_certificate(identity.subject, listener)
         _, fingerprint, audience = identity.proof.split(" ", 2)
         if all(key.fingerprint != fingerprint for key in self.keys.values()):
-            return GONE_KEY
+            return REMOVED_KEY
         if audience != (self._terms.audience or ""):
-            return OTHER_AUDIENCE
+            return CHANGED_AUDIENCE
         if identity.expires is None and self._terms.expiry_required:
-            return EXPIRY_WANTED
+            return EXPIRY_REQUIRED
         return self._identity(identity, listener)
 
     def _identity(self, proved: Identity, listener: str) -> Identity:
-        """With what else its subject may, and everybody at that listener."""
-        total = EVERYTHING if proved.is_admin else self._granted(proved, self.anonymous(listener).grants)
+        """Add the rights of the subject and of the listener to those that a token grants itself."""
+        total = EVERYTHING if proved.is_admin else self._grants_of(proved, self.anonymous(listener).grants)
         return Identity(total, proved.subject, proved.expires, proved.is_admin, proved.proof, proved.own)
 
-    def _granted(self, proved: Identity, everybody: Grants) -> Grants:
-        """One object for as many as possible, as it remembers the channels that it was asked for."""
+    def _grants_of(self, proved: Identity, of_listener: Grants) -> Grants:
+        """Return the same object for as many clients as possible, because it caches the rights on channels."""
         name = proved.subject.decode()
-        more = [allowed for pieces, allowed in self._subjects if _matches(pieces, name)]
-        if not more:
-            return proved.own + everybody if proved.own.pairs else everybody
-        return sum(more, proved.own) + everybody
+        of_subject = [allowed for pieces, allowed in self._subjects if _matches(pieces, name)]
+        if not of_subject:
+            return proved.own + of_listener if proved.own.pairs else of_listener
+        return sum(of_subject, proved.own) + of_listener
 
 
 def build_policy(table: AccessTable, wall_clock: Callable[[], float]) -> TablePolicy:
-    """Reads the files of the keys; AccessError with a sentence that names the place where one cannot be used.
-    ``wall_clock`` gives seconds since 1970."""
+    """Read the key files and return the policy. Raises AccessError, which names the entry of the table.
+    ``wall_clock`` returns seconds since 1970."""
     keys: dict[str, Key] = {}
-    for place, told in enumerate(table.key):
+    for index, entry in enumerate(table.key):
         try:
-            keys[told.id] = read_key(told.id, told.algorithm, Path(told.file))
+            keys[entry.id] = read_key(entry.id, entry.algorithm, Path(entry.file))
         except AccessError as error:
-            raise AccessError(f"access.key[{place}].file: {error}") from None
+            raise AccessError(f"access.key[{index}].file: {error}") from None
     return TablePolicy(table, keys, wall_clock)
 
 
 def _matches(pieces: list[str], name: str) -> bool:
-    """Whether a name is a pattern that was split at its stars. The leftmost place for each piece leaves most room for
-    the next, so this takes no more time than the name is long, for each piece."""
+    """Return whether a name matches a pattern, which is split at its stars. The leftmost match of each piece leaves the
+    most room for the next one, so no backtracking is needed."""
     first, *middle = pieces
     if not middle:
         return name == first
     last = middle.pop()
     if len(name) < len(first) + len(last) or not name.startswith(first) or not name.endswith(last):
         return False
-    place, end = len(first), len(name) - len(last)
+    start, end = len(first), len(name) - len(last)
     for piece in middle:
-        place = name.find(piece, place, end)
-        if place < 0:
+        start = name.find(piece, start, end)
+        if start < 0:
             return False
-        place += len(piece)
+        start += len(piece)
     return True

@@ -1,4 +1,4 @@
-"""Files that hold a secret, or what belongs to one: read with a bound, and whoever else can read them is told."""
+"""Files that contain a secret or a key: reading them with a size limit, and warnings about their permissions."""
 
 import os
 import stat
@@ -6,8 +6,9 @@ from pathlib import Path
 
 
 def read_file(path: Path, most: int, too_large: str, fault: type[Exception]) -> tuple[bytes, int]:
-    """The content, and the mode: 0 where file rights say nothing, as with a pipe. Raises ``fault`` with a sentence
-    where it cannot be read, and with ``too_large`` where it has more than ``most`` bytes."""
+    """Return the content and the permissions of a file. The permissions of a pipe are 0, because they mean nothing.
+    Raises ``fault`` if the file cannot be read, and with the message ``too_large`` if it has more than ``most``
+    bytes."""
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -20,11 +21,13 @@ def read_file(path: Path, most: int, too_large: str, fault: type[Exception]) -> 
 
 
 def strip_line_end(content: bytes) -> bytes:
-    """The secret in a file: one line end is no part of it, as editors and ``echo`` add it."""
+    """Return the secret in a file. Editors and ``echo`` add a line end, which is not part of it."""
     return content.removesuffix(b"\n").removesuffix(b"\r")
 
 
 def warn_of_readers(path: Path, mode: int) -> str:
-    """A sentence for the operator; empty if all is well. Not refused, as containers are given their secrets with mode
-    0444."""
-    return f"others than its owner can read the secret in {path} (mode {mode:04o}): chmod 600" if mode & 0o077 else ""
+    """Return a warning for the operator, or an empty string. It is not an error, because containers get their secrets
+    with mode 0444."""
+    if not mode & 0o077:
+        return ""
+    return f"users other than the owner can read the secret in {path} (mode {mode:04o}): chmod 600"

@@ -1,7 +1,7 @@
-"""Tokens (JSON Web Tokens, RFC 7519): what a bridge believes of one, and how one is made.
+"""Tokens (JSON Web Tokens, RFC 7519): verification, claims and signing.
 
-A signature is checked by PyJWT, with the algorithm of the key that the token names. What the header and the claims say
-is read here, strictly: where two readers could understand a token differently, it is refused.
+PyJWT checks the signature, with the algorithm of the key that the token names. This module reads the header and the
+claims. It rejects every token that two parsers could read differently.
 """
 
 import json
@@ -19,19 +19,19 @@ from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.names import INVISIBLE, pattern
 
 MAX_TOKEN_BYTES = 8 * 1024
-"""What HTTP servers commonly take as one header, so that a token fits wherever it may come; and little to check."""
+"""The usual limit of HTTP servers for one header, so that a token fits into each place where it can be sent."""
 
 MAX_PATTERNS = 100
-"""Patterns in one token: rights for more channels are better said with wildcards."""
+"""Patterns in one token. A wildcard grants rights on more channels."""
 
 SUBJECT_BYTES = 200
-"""As long as a channel's name may be; room for an e-mail address or a URN."""
+"""The same as for a channel name: room for an e-mail address or a URN."""
 
 MAX_BRACKETS = 200
-"""Objects and lists in a header or in claims: more than anybody needs, and as deep as every Python parses them."""
+"""Objects and lists in a header or in claims. Every Python version parses JSON of this depth."""
 
 MAX_SECONDS = 253_402_300_799
-"""The last second of the year 9999. A later time is one in milliseconds, and such a token would never run out."""
+"""The last second of the year 9999. A later time is probably in milliseconds, and the token would never expire."""
 
 _FORM = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 
@@ -40,51 +40,53 @@ _FORBIDDEN = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029{INVISIBLE}]")
 _SIGNATURES = {algorithm: jwt.PyJWS(algorithms=[algorithm]) for algorithm in ALGORITHMS}
 
 
-def _error(words: str) -> Error:
-    return Error(ErrorCode.UNAUTHORIZED, words)
+SUBJECT_RULE = f"1 to {SUBJECT_BYTES} bytes of text, without control characters, invisible characters and a ~ in front"
 
 
-MALFORMED = _error(f"that is no token: three parts in base64url with dots between, at most {MAX_TOKEN_BYTES:,} bytes")
+def _error(message: str) -> Error:
+    return Error(ErrorCode.UNAUTHORIZED, message)
 
-BAD_HEADER = _error("the header of the token is no JSON object that can be understood in one way only")
 
-CRITICAL = _error("the header of the token says crit, and this server knows no extension")
-
-UNKNOWN_KEY = _error("the token names a key (kid) that this server does not have")
-
-WHICH_KEY = _error("the token does not name its key (kid), and this server does not have exactly one")
-
-WRONG_ALGORITHM = _error("the token has another algorithm (alg) than its key")
-
-BAD_SIGNATURE = _error("the signature of the token is not valid")
-
-BAD_PAYLOAD = _error("the claims of the token are no JSON object that can be understood in one way only")
-
-EXPIRED = _error("the token has expired (exp)")
-
-NOT_YET = _error("the token is not valid yet (nbf)")
-
-NO_EXPIRY = _error("the token never expires, and this server takes only those that do: exp is missing")
-
-NO_AUDIENCE = _error("the token does not say for whom it is, and this server wants to be named: aud is missing")
-
-WRONG_AUDIENCE = _error("the token is for somebody else (aud)")
-
-BAD_SUBJECT = _error(
-    f"the token's claim sub is missing, or not 1 to {SUBJECT_BYTES} bytes of text without control or invisible "
-    "characters and without ~ in front"
+MALFORMED = _error(
+    f"invalid token: expected three base64url parts with dots between, at most {MAX_TOKEN_BYTES:,} bytes"
 )
 
-BAD_CHANNELS = _error(f"the token's claim channels is no object of at most {MAX_PATTERNS} patterns")
+BAD_HEADER = _error("invalid token: the header must be a JSON object with unique names")
 
-BAD_ADMIN = _error("the token's claim admin is neither true nor false")
+CRITICAL = _error("invalid token: the header requires extensions (crit), and this server supports none")
 
-BAD_AUDIENCE = _error("the token's claim aud is neither a text nor a list of texts")
+UNKNOWN_KEY = _error("invalid token: this server has no key with that id (kid)")
+
+WHICH_KEY = _error("invalid token: the header must contain the id of the key (kid)")
+
+WRONG_ALGORITHM = _error("invalid token: its algorithm (alg) is not that of the key")
+
+BAD_SIGNATURE = _error("invalid token: wrong signature")
+
+BAD_PAYLOAD = _error("invalid token: the claims must be a JSON object with unique names")
+
+EXPIRED = _error("the token has expired (exp): get a new one")
+
+NOT_YET = _error("the token is not valid yet (nbf): try again later, or check the clock of its issuer")
+
+NO_EXPIRY = _error("invalid token: it must expire (exp)")
+
+NO_AUDIENCE = _error("invalid token: it must name the audience (aud) of this server")
+
+WRONG_AUDIENCE = _error("invalid token: it is for another audience (aud)")
+
+BAD_SUBJECT = _error(f"invalid token: sub must be {SUBJECT_RULE}")
+
+BAD_CHANNELS = _error(f"invalid token: channels must be an object of at most {MAX_PATTERNS} patterns")
+
+BAD_ADMIN = _error("invalid token: admin must be true or false")
+
+BAD_AUDIENCE = _error("invalid token: aud must be a string or a list of strings")
 
 
 class TokenRequirements(msgspec.Struct, frozen=True):
-    """What a server asks of every token. ``audience`` is its own name, None if it has none; ``leeway`` are the seconds
-    that two clocks may differ by."""
+    """What a server requires of every token. ``audience`` is the server's own name, or None. ``leeway`` is the
+    difference between two clocks that is tolerated, in seconds."""
 
     audience: str | None = None
     leeway: float = 30.0
@@ -92,7 +94,7 @@ class TokenRequirements(msgspec.Struct, frozen=True):
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """What a valid token says. ``expires`` is when it is no longer taken, leeway included; None: never."""
+    """The claims of a valid token. ``expires`` includes the leeway; None: the token never expires."""
 
     subject: bytes
     grants: Grants
@@ -101,7 +103,7 @@ class Claims(msgspec.Struct, frozen=True):
 
 
 def is_subject(text: str) -> bool:
-    """Whether somebody may be called so who proves it. ``~`` in front marks those who do not."""
+    """Return whether a token or a certificate can contain this name. ``~`` is the mark of unverified nicknames."""
     try:
         length = len(text.encode())
     except UnicodeEncodeError:  # half of a surrogate pair
@@ -112,8 +114,8 @@ def is_subject(text: str) -> bool:
 def verify_token(
     token: bytes, keys: Mapping[str, Key], now: float, terms: TokenRequirements
 ) -> tuple[Key, Claims] | Error:
-    """The key that a token was signed with, and what it says; or why it is not taken. ``now`` is in seconds of the wall
-    clock since 1970. Whatever the bytes, this raises nothing, and no refusal repeats anything of them."""
+    """Return the key and the claims of a token, or the reason why it is invalid. ``now`` is the wall clock in seconds
+    since 1970. Never raises, and no error contains a part of the token."""
     parts = _FORM.fullmatch(token) if len(token) <= MAX_TOKEN_BYTES else None
     if parts is None:
         return MALFORMED
@@ -132,14 +134,14 @@ def verify_token(
 
 
 def sign_token(claims: Mapping[str, Any], key: SigningKey, id: str | None) -> bytes:
-    """A token with these claims. It is not looked at whether a server would take them."""
+    """Return a token with these claims. Does not check whether a server would accept them."""
     payload = json.dumps(claims, separators=(",", ":"), allow_nan=False).encode()
     headers = {} if id is None else {"kid": id}
     return _SIGNATURES[key.algorithm].encode(payload, key.material, algorithm=key.algorithm, headers=headers).encode()
 
 
 def read_claims(payload: bytes, now: float, terms: TokenRequirements) -> Claims | Error:
-    """What the claims of a token come to whose signature is valid."""
+    """Check the claims of a token, whose signature the caller has verified."""
     claims = _object(payload)
     if claims is None:
         return BAD_PAYLOAD
@@ -175,8 +177,8 @@ def read_claims(payload: bytes, now: float, terms: TokenRequirements) -> Claims 
 
 
 def _choose(header: bytes, keys: Mapping[str, Key]) -> Key | Error:
-    """The key that the token names, if it may be used for it. Keys that come inside a header (jwk, x5c) or from where
-    it points to (jku, x5u) are no keys of ours, and are not looked at."""
+    """Return the key that the header names. Keys in the header (jwk, x5c) or behind its links (jku, x5u) are not
+    trusted."""
     fields = _object(header)
     if fields is None:
         return BAD_HEADER
@@ -197,7 +199,7 @@ def _choose(header: bytes, keys: Mapping[str, Key]) -> Key | Error:
 
 
 def _decode(part: bytes) -> bytes | None:
-    """Base64url without padding (RFC 7515 section 2); None if it is not written in the one way that there is."""
+    """Decode base64url without padding (RFC 7515 section 2). Returns None unless the encoding is canonical."""
     if len(part) % 4 == 1:
         return None
     decoded = urlsafe_b64decode(part + b"=" * (-len(part) % 4))
@@ -205,7 +207,7 @@ def _decode(part: bytes) -> bytes | None:
 
 
 def _object(text: bytes) -> dict[str, Any] | None:
-    """A JSON object in UTF-8 whose names are unique at every depth (RFC 7519 section 4)."""
+    """Parse a JSON object in UTF-8 whose names are unique at every depth (RFC 7519 section 4)."""
     if text.count(b"{") + text.count(b"[") > MAX_BRACKETS:
         return None
     try:
@@ -218,7 +220,7 @@ def _object(text: bytes) -> dict[str, Any] | None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name comes twice")
+        raise ValueError("repeated name")
     return found
 
 
@@ -227,18 +229,17 @@ def _no_constant(name: str) -> None:
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | Error | None:
-    """Seconds since 1970, whole or not (RFC 7519 section 2, NumericDate). None if they are not said."""
+    """Return a time in seconds since 1970 (RFC 7519 section 2, NumericDate), or None if the claim is missing."""
     if name not in claims:
         return None
     value = claims[name]
     if type(value) in (int, float) and -MAX_SECONDS <= value <= MAX_SECONDS:
         return float(value)
-    return _error(f"the token's claim {name} is no time in seconds since 1970")
+    return _error(f"invalid token: {name} must be a time in seconds since 1970")
 
 
 def _check_audience(claims: Mapping[str, Any], ours: str | None) -> Error | None:
-    """RFC 7519 section 4.1.3: who is not named in an audience must refuse the token, so a server without a name takes
-    none that names any."""
+    """Check the audience (RFC 7519 section 4.1.3). A server without a name rejects tokens that name any."""
     if "aud" not in claims:
         return None if ours is None else NO_AUDIENCE
     named = claims["aud"]
@@ -255,9 +256,9 @@ def _grants(channels: object) -> Grants | Error:
     for number, (text, rights) in enumerate(channels.items(), 1):
         right = RIGHTS.get(rights) if isinstance(rights, str) else None
         if right is None:
-            return _error(f"in the token's claim channels, number {number} has rights other than r, w and rw")
+            return _error(f"invalid token: the rights of pattern {number} in channels must be r, w or rw")
         try:
             pairs.append((pattern(text), right))
         except ValueError:
-            return _error(f"in the token's claim channels, number {number} is no pattern")
+            return _error(f"invalid token: pattern {number} in channels is not a valid pattern")
     return Grants(pairs)

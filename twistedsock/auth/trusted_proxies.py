@@ -1,4 +1,4 @@
-"""Which proxies are believed when they tell whom they speak for (docs/operations.md)."""
+"""Trusted proxies, and the client addresses that they report in ``X-Forwarded-For``."""
 
 import re
 from collections.abc import Iterable
@@ -9,38 +9,37 @@ import msgspec
 from twistedsock.limits.principal import is_loopback
 
 UNIX = "unix"
-"""In place of a network: whoever comes by a Unix socket."""
+"""In place of a network: connections over Unix sockets."""
 
 
 class Source(msgspec.Struct, frozen=True, gc=False):
-    """The far end of a connection, as a proxy tells it. ``host`` is a literal address, "" for a Unix socket; ``port``
-    is 0 where it is not told."""
+    """The address of a client that a proxy reports. ``host`` is a literal address, or "" for a Unix socket. ``port`` is
+    0 if the proxy does not report it."""
 
     host: str
     port: int = 0
 
     def relative_to(self, proxy: str) -> "Source":
-        """The source as it is to be understood here, if a proxy at the address ``proxy`` reports it. A loopback address
-        or a Unix socket means the machine that saw it: if the proxy is on another machine, that is the proxy's address.
-        """
+        """Return the source as seen from this machine, if a proxy at the address ``proxy`` reports it. If the proxy is
+        on another machine, its loopback addresses and Unix sockets mean that machine."""
         return Source(proxy, self.port) if _is_local(self.host) and not _is_local(proxy) else self
 
 
 def parse_source(host: str, port: int) -> Source | None:
-    """A source whose address is written as we write all of them, so that one client is not counted as two; None where
-    it is no literal address, or one that means nothing elsewhere (RFC 4007 section 6)."""
+    """Return a source with a normalized address, so that one client is not counted as two. Returns None if ``host`` is
+    not a literal address, or has a zone, which means nothing on another machine (RFC 4007 section 6)."""
     address = _literal(host)
     return Source(str(address), port) if address is not None and "%" not in host else None
 
 
 class TrustedProxies(msgspec.Struct, frozen=True):
-    """``networks`` are trusted, and Unix sockets if ``unix``."""
+    """The networks that are trusted, and whether Unix sockets are."""
 
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     unix: bool = False
 
     def trusts(self, host: str) -> bool:
-        """Whether a proxy at a literal address is believed; "" is a Unix socket."""
+        """Return whether a proxy at a literal address is trusted. "" is a Unix socket."""
         if not host:
             return self.unix
         if not self.networks:
@@ -49,20 +48,22 @@ class TrustedProxies(msgspec.Struct, frozen=True):
         return address is not None and any(address in network for network in self.networks)
 
     def find_client(self, forwarded: str, proxy: str) -> Source | None:
-        """Whom a trusted proxy at the address ``proxy`` speaks for, by the value of its X-Forwarded-For; None if that
-        holds no address where one should be. Each proxy adds the address that it sees at the right, so what stands
-        further left than the first address that is not a proxy of ours was written by that stranger, and is not even
-        looked at. Each address is understood at the proxy that saw it."""
+        """Return the client of a trusted proxy at the address ``proxy``, from its ``X-Forwarded-For`` header. Returns
+        None if an element is not an address.
+
+        Each proxy appends the address that it sees, so the header is read from the right, up to the first address that
+        is not a trusted proxy. A client can write anything to the left of it. Each address is relative to the proxy
+        that appended it."""
         source = None
         for element in reversed(forwarded.split(",")):
             element = element.strip(" \t")
             if not element:
                 continue
-            told = _read_element(element)
-            if told is None:
+            reported = _read_element(element)
+            if reported is None:
                 return None
-            source = told.relative_to(proxy)
-            if not self.trusts(told.host):
+            source = reported.relative_to(proxy)
+            if not self.trusts(reported.host):
                 return source
             proxy = source.host
         return source
@@ -72,8 +73,7 @@ NO_PROXIES = TrustedProxies()
 
 
 def parse_trusted(words: Iterable[str]) -> TrustedProxies:
-    """Proxies from addresses, networks and the word ``unix``; ValueError, with words that name it, where one is
-    neither."""
+    """Parse addresses, networks and the word ``unix``. Raises ValueError, which quotes an invalid one."""
     networks = []
     unix = False
     for word in words:
@@ -89,10 +89,8 @@ def _parse_network(word: str) -> IPv4Network | IPv6Network:
         return ip_network(word)
     except ValueError as error:
         if "host bits set" in str(error):
-            raise ValueError(
-                f"{word!r} has bits set behind its mask; is {ip_network(word, strict=False)} meant?"
-            ) from None
-        raise ValueError(f"{word!r} is no address, no network such as 10.0.0.0/8, and not the word unix") from None
+            raise ValueError(f"{word!r} is not a network: did you mean {ip_network(word, strict=False)}?") from None
+        raise ValueError(f"{word!r} is not an address, a network (10.0.0.0/8) or the word unix") from None
 
 
 def _is_local(host: str) -> bool:
@@ -100,7 +98,7 @@ def _is_local(host: str) -> bool:
 
 
 def _literal(host: str) -> IPv4Address | IPv6Address | None:
-    """IPv4 in IPv6 counts as IPv4, and an interface is not looked at."""
+    """Parse a literal address, without its zone. An IPv4-mapped IPv6 address is an IPv4 address."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
@@ -112,7 +110,7 @@ _ELEMENT = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]{2,45})\]|(?P<four>[0-9.]{7,15}))(?::(?P<port>[0-9]{1,5}))?"
     r"|(?P<bare>[0-9A-Fa-f:.]{2,45})"
 )
-"""An address, and the port that some proxies add; 45 characters are the longest IPv6 address."""
+"""An address, and the port that some proxies append. The longest IPv6 address has 45 characters."""
 
 
 def _read_element(element: str) -> Source | None:

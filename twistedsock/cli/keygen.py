@@ -26,7 +26,7 @@ EXAMPLE = """\
   sockbridge keygen >> sockbridge.toml
   sockbridge keygen /secure/key --algorithm EdDSA --id from-the-shop"""
 
-MADE: dict[str, Callable[[], PrivateKey]] = {
+GENERATORS: dict[str, Callable[[], PrivateKey]] = {
     "RS256": lambda: rsa.generate_private_key(65537, RSA_BITS),
     "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "EdDSA": ed25519.Ed25519PrivateKey.generate,
@@ -42,24 +42,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace, out: TextIO, errors: TextIO) -> int:
     """Create the key and return the exit status."""
     try:
-        for_bridge = _make(Path(given.file), given.algorithm)
+        for_server = _create(Path(given.file), given.algorithm)
     except OSError as error:
-        print(f"sockbridge keygen: cannot write {error.filename}: {error.strerror}; no key was made", file=errors)
+        print(f"sockbridge keygen: cannot write {error.filename}: {error.strerror}: no key was created", file=errors)
         return 1
-    table = {"id": given.id or f"{date.today():%Y-%m}", "algorithm": given.algorithm, "file": str(for_bridge)}
+    table = {"id": given.id or f"{date.today():%Y-%m}", "algorithm": given.algorithm, "file": str(for_server)}
     print("\n[[access.key]]", file=out)
     for name, value in table.items():
         print(f"{name} = {json.dumps(value, ensure_ascii=False)}", file=out)
     return 0
 
 
-def _make(path: Path, algorithm: str) -> Path:
-    """Write the key; gives the file that the bridge needs."""
+def _create(path: Path, algorithm: str) -> Path:
+    """Write the key, and return the file that the server needs."""
     if algorithm == "HS256":
-        # Letters and digits, so that it can be copied into whatever else makes tokens.
+        # Printable characters, so that it can be copied into other programs that issue tokens.
         _write(path, secrets.token_urlsafe(SECRET_BYTES).encode() + b"\n", 0o600)
         return path
-    key = MADE[algorithm]()
+    key = GENERATORS[algorithm]()
     public = path.with_name(path.name + ".pub")
     _write(public, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), 0o644)
     try:
@@ -71,6 +71,6 @@ def _make(path: Path, algorithm: str) -> Path:
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
-    """A new file, which from its beginning nobody else can open."""
+    """Create a file with these permissions from the start."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)

@@ -1,5 +1,6 @@
-"""How much memory a bridge may take, as its bounds tell: what each kind of thing costs at most, times how many of them
-there may be. It is a sum of worst cases, all at once, which no day will see; nothing that peers do goes beyond it."""
+"""The maximum memory of a server, from its limits: the maximum cost of each kind of object, times their maximum number.
+
+The estimate adds all worst cases, which never happen together. Clients cannot exceed it."""
 
 from msgspec import Struct
 
@@ -10,76 +11,73 @@ from twistedsock.pubsub.values import CHANGE_COST
 from twistedsock.session.request import REMEMBERED_BYTES
 
 PROCESS = 80 * 1024 * 1024
-"""Python, Twisted, Autobahn and ourselves before the first connection: 60 MiB were measured, and 20 for what comes and
-goes within a turn."""
+"""Python, Twisted, Autobahn and sockbridge before the first connection: 60 MiB measured, and 20 MiB for temporary
+objects."""
 
 READ = 64 * 1024
-"""Bytes that Twisted reads at once."""
+"""The most that Twisted reads at once."""
 
 CONNECTION = 16 * 1024
-"""A connection that is silent: its transport, protocol, session and timers. 4 to 10 KiB were measured; and three times
-2 KiB may be held without being counted."""
+"""An idle connection: transport, protocol, session and timers. 4 to 10 KiB measured, and up to three buffers of 2 KiB
+that no limit counts."""
 
 TLS = 128 * 1024
-"""What OpenSSL and Twisted's TLS keep of a connection beside that, with their buffers."""
+"""OpenSSL and Twisted's TLS for one connection, with their buffers."""
 
 CHANNEL = 3328
-"""A channel without its log, and with the longest name: 2,500 bytes were measured, and 3,200 where each counts for
-another principal."""
+"""A channel with the longest name, without its history: 2,500 bytes measured, and 3,200 if each channel belongs to
+another client."""
 
 SUBSCRIPTION = 1280
-"""One peer's subscription to one channel. The first on a channel in a dialect costs 1,080 bytes, as it brings tables
-that the others share; those are 600 each, measured with tables that have just grown. The name is the channel's own."""
+"""A subscription. The first of a channel and encoder measured 1,080 bytes, because it creates tables that the others
+share; the others measured 600 bytes, just after a table had grown."""
 
 REMEMBERED = 10_000 * 960
-"""The epochs and heads of channels that are gone, as many as the backplane remembers."""
+"""The positions of closed channels, which the backplane remembers."""
 
-METER = 1024
-"""What is remembered of the rate of one principal, with the longest name of a network: 510 bytes were measured. The
-subject of an identity may be 150 bytes longer."""
+RATE_LIMITER = 1024
+"""A rate limiter, with the longest name of a network: 510 bytes measured. A subject can be 150 bytes longer."""
 
 
 class MemoryEstimate(Struct, frozen=True):
-    """Bytes, at most."""
+    """The maximum, in bytes."""
 
     process: int
-    """Before the first connection; and what is remembered of clients: rates, and answers by their keys."""
-    logs: int
-    """What is kept for history, recovery and slow readers."""
+    """Before the first connection, with rate limiters and idempotency keys."""
+    history: int
     channels: int
     connections: int
-    """All of them, as if they held nothing; and the members in answers to ``WHO``."""
-    held: int
-    """What they hold together: lines and messages that have not ended, what was read and waits to be run, what waits
-    to be sent, and joins and leaves."""
+    """Idle connections, and the members in unsent replies to ``WHO``."""
+    buffered: int
+    """Unfinished lines and messages, commands that wait, unsent output, and pending joins and leaves."""
     subscriptions: int
 
     @property
     def total(self) -> int:
-        return self.process + self.logs + self.channels + self.connections + self.held + self.subscriptions
+        return self.process + self.history + self.channels + self.connections + self.buffered + self.subscriptions
 
 
 def estimate_memory(limits: Limits, tls: bool = False) -> MemoryEstimate:
-    """What a bridge with these bounds may take. ``tls``: whether there are connections with TLS."""
-    begun = max(limits.max_line_bytes, limits.max_message_bytes) * 9 // 8  # it grows in steps of an eighth
+    """Return the maximum memory of a server with these limits. ``tls``: whether it has connections with TLS."""
+    unfinished = max(limits.max_line_bytes, limits.max_message_bytes) * 9 // 8  # buffers grow in steps of an eighth
     waiting = READ * 5  # the bytes of a read, and 4 more for the end of each line
-    # A chunk that was not taken, and the replies of one command of many publishes, which are said together.
+    # A chunk that the socket did not accept, and the replies to one command with many publications.
     unsent = 4 * CHUNK_BYTES
-    kept = limits.max_pending_presence * CHANGE_COST
-    each = begun + waiting + unsent + kept
-    # Bytes are counted; what is allocated for them is up to an eighth more. And replies wait for the end of a turn.
-    held = min(limits.max_connections * each, with_reserve(limits.max_buffered_bytes) * 9 // 8)
-    held += min(limits.max_connections, MAX_PENDING_REPLY_WRITERS) * CHUNK_BYTES
-    # Of a batch whose oldest events have gone, a fourth more may be held; and a chunk more before the end of a turn.
-    logs = limits.history_total_bytes * 5 // 4 + 2 * CHUNK_BYTES
-    most_channels = with_reserve(limits.max_channels)
-    most_each = min(limits.max_subscriptions_per_client, most_channels)
-    most_subscriptions = with_reserve(limits.max_subscriptions)
+    presence = limits.max_pending_presence * CHANGE_COST
+    each = unfinished + waiting + unsent + presence
+    # The limit counts bytes, and up to an eighth more is allocated. Replies wait for the end of a turn.
+    buffered = min(limits.max_connections * each, with_reserve(limits.max_buffered_bytes) * 9 // 8)
+    buffered += min(limits.max_connections, MAX_PENDING_REPLY_WRITERS) * CHUNK_BYTES
+    # A batch whose oldest events were dropped can hold a quarter more, and a turn can add a chunk before its end.
+    history = limits.history_total_bytes * 5 // 4 + 2 * CHUNK_BYTES
+    channels = with_reserve(limits.max_channels)
+    per_client = min(limits.max_subscriptions_per_client, channels)
+    subscriptions = min(with_reserve(limits.max_subscriptions), limits.max_connections * per_client)
     return MemoryEstimate(
-        process=PROCESS + max_rate_limiters(limits) * METER + REMEMBERED_BYTES,
-        logs=logs,
-        channels=most_channels * CHANNEL + REMEMBERED,
+        process=PROCESS + max_rate_limiters(limits) * RATE_LIMITER + REMEMBERED_BYTES,
+        history=history,
+        channels=channels * CHANNEL + REMEMBERED,
         connections=limits.max_connections * (CONNECTION + tls * TLS) + 8 * with_reserve(MAX_MEMBERS_HELD),
-        held=held,
-        subscriptions=min(most_subscriptions, limits.max_connections * most_each) * SUBSCRIPTION,
+        buffered=buffered,
+        subscriptions=subscriptions * SUBSCRIPTION,
     )

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from twistedsock.auth.config import AccessTable, KeyTable
 from twistedsock.auth.identity import grants
 from twistedsock.auth.keys import ALGORITHMS, AccessError, SigningKey, read_key, read_signing_key, verification_key
-from twistedsock.auth.tokens import BAD_SUBJECT, TokenRequirements, is_subject, sign_token, verify_token
+from twistedsock.auth.tokens import SUBJECT_RULE, TokenRequirements, is_subject, sign_token, verify_token
 from twistedsock.config import SettingsError, read_settings
 from twistedsock.errors import Error
 
@@ -50,29 +50,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--audience", metavar="NAME", help="the audience [that of --config]")
 
 
-def _subject(said: str) -> str:
-    if not is_subject(said):
-        raise argparse.ArgumentTypeError(BAD_SUBJECT.message.partition(", or ")[2])
-    return said
+def _subject(text: str) -> str:
+    if not is_subject(text):
+        raise argparse.ArgumentTypeError(f"must be {SUBJECT_RULE}")
+    return text
 
 
-def _allowed(said: str) -> tuple[str, str]:
-    text, equals, rights = said.rpartition("=")
+def _allowed(rule: str) -> tuple[str, str]:
+    text, equals, rights = rule.rpartition("=")
     try:
         if not equals:
-            raise ValueError(f"{said!r} is not PATTERN=RIGHTS, such as 'kitchen=rw'")
+            raise ValueError(f"{rule!r} is not PATTERN=RIGHTS, for example 'kitchen=rw'")
         grants({text: rights})
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text, rights
 
 
-def _time(said: str) -> int | None:
-    if said == NEVER:
+def _time(text: str) -> int | None:
+    if text == NEVER:
         return None
-    found = _TIME.fullmatch(said)
+    found = _TIME.fullmatch(text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"{said!r} is no time such as 90s, 15m, 1h, 30d, 52w, or never")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: write for example 90s, 15m, 1h, 30d, 52w or never")
     return int(found[1]) * UNITS[found[2]]
 
 
@@ -88,7 +88,7 @@ def run(given: argparse.Namespace, out: TextIO, errors: TextIO) -> int:
     if key.warning:
         print(f"sockbridge token: {key.warning}", file=errors)
     if given.expires is None and table is None:
-        print("sockbridge token: a bridge takes this only with expiry-required = false", file=errors)
+        print("sockbridge token: a server accepts this token only with expiry-required = false", file=errors)
     print(token.decode(), file=out)
     return 0
 
@@ -98,36 +98,36 @@ def _table(config: str | None) -> AccessTable | None:
         return None
     table = read_settings(config, {}).access
     if table is None or not table.key:
-        raise SettingsError(f"{config} tells of no [[access.key]]; sockbridge keygen makes one")
+        raise SettingsError(f"{config} contains no [[access.key]]: create one with sockbridge keygen")
     return table
 
 
 def _key(given: argparse.Namespace, table: AccessTable | None) -> tuple[SigningKey, str | None]:
-    """What to sign with, and the key's id if it is to be named."""
+    """Return the key that signs, and the id that the token contains, if any."""
     if table is None:
         return read_signing_key(given.algorithm, Path(given.key or "key")), given.id
     if given.key is None:
-        told = _chosen(table, given.id)
-        if given.algorithm not in (None, told.algorithm):
-            raise SettingsError(f"the key {told.id!r} is for {told.algorithm}, and {given.algorithm} was asked for")
-        if told.algorithm != "HS256":
+        entry = _find_key(table, given.id)
+        if given.algorithm not in (None, entry.algorithm):
+            raise SettingsError(f"the key {entry.id!r} is for {entry.algorithm}, not for {given.algorithm}")
+        if entry.algorithm != "HS256":
             raise SettingsError(
-                f"the key {told.id!r} is for {told.algorithm}, so a bridge has its public half only: --key names the "
-                "private one"
+                f"the key {entry.id!r} is for {entry.algorithm}, so the server has the public key only: name the "
+                "private key with --key"
             )
-        return read_signing_key(told.algorithm, Path(told.file)), told.id
+        return read_signing_key(entry.algorithm, Path(entry.file)), entry.id
     key = read_signing_key(given.algorithm, Path(given.key))
-    for told in table.key if given.id is None else [_chosen(table, given.id)]:
-        if read_key(told.id, told.algorithm, Path(told.file)).fingerprint == key.fingerprint:
-            return key, told.id
-    raise SettingsError(f"{given.key} belongs to no [[access.key]] of {given.config}, so the bridge would not take it")
+    for entry in table.key if given.id is None else [_find_key(table, given.id)]:
+        if read_key(entry.id, entry.algorithm, Path(entry.file)).fingerprint == key.fingerprint:
+            return key, entry.id
+    raise SettingsError(f"{given.key} matches no [[access.key]] of {given.config}: the server would reject the token")
 
 
-def _chosen(table: AccessTable, id: str | None) -> KeyTable:
-    for told in table.key:
-        if id in (None, told.id):
-            return told
-    raise SettingsError(f"there is no [[access.key]] with the id {id!r}")
+def _find_key(table: AccessTable, id: str | None) -> KeyTable:
+    for entry in table.key:
+        if id in (None, entry.id):
+            return entry
+    raise SettingsError(f"no [[access.key]] has the id {id!r}")
 
 
 def _token(given: argparse.Namespace, table: AccessTable | None, key: SigningKey, id: str | None, now: float) -> bytes:
@@ -142,10 +142,10 @@ def _token(given: argparse.Namespace, table: AccessTable | None, key: SigningKey
     if given.admin:
         claims["admin"] = True
     token = sign_token(claims, key, id)
-    terms = TokenRequirements(audience, expiry_required=False)
+    requirements = TokenRequirements(audience, expiry_required=False)
     if table is not None:
-        terms = TokenRequirements(table.audience, table.leeway, table.expiry_required)
-    found = verify_token(token, {id or "": verification_key(key, id or "")}, now, terms)
+        requirements = TokenRequirements(table.audience, table.leeway, table.expiry_required)
+    found = verify_token(token, {id or "": verification_key(key, id or "")}, now, requirements)
     if isinstance(found, Error):
-        raise AccessError(f"the bridge would not take it: {found.message}")
+        raise AccessError(f"the server would reject the token: {found.message}")
     return token

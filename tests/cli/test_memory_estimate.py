@@ -1,4 +1,4 @@
-"""What the bounds come to, and that nothing costs more than the sum says."""
+"""The estimate of the maximum memory, and measurements that stay below it."""
 
 import gc
 import tracemalloc
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from twistedsock.cli.memory_estimate import CHANNEL, CONNECTION, METER, READ, SUBSCRIPTION, TLS, estimate_memory
+from twistedsock.cli.memory_estimate import CHANNEL, CONNECTION, RATE_LIMITER, READ, SUBSCRIPTION, TLS, estimate_memory
 from twistedsock.limits.memory import with_reserve
 from twistedsock.limits.principal import address_principal
 from twistedsock.limits.rate import RateLimiterPool, max_rate_limiters
@@ -17,9 +17,9 @@ from twistedsock.testing import FakeServer, LineClient
 KIB, MIB = 1024, 1024 * 1024
 
 
-def test_the_sum_is_that_of_its_parts() -> None:
+def test_total_is_sum_of_parts() -> None:
     whole = estimate_memory(Limits(max_connections=100, max_subscriptions_per_client=10))
-    parts = (whole.process, whole.logs, whole.channels, whole.connections, whole.held, whole.subscriptions)
+    parts = (whole.process, whole.history, whole.channels, whole.connections, whole.buffered, whole.subscriptions)
     assert whole.total == sum(parts) and all(parts)
     assert whole.connections == 100 * CONNECTION + 8 * with_reserve(MAX_MEMBERS_HELD)
 
@@ -27,14 +27,14 @@ def test_the_sum_is_that_of_its_parts() -> None:
 @pytest.mark.parametrize(
     ("bound", "part"),
     [
-        ("history_total_bytes", "logs"),
+        ("history_total_bytes", "history"),
         ("max_channels", "channels"),
         ("max_connections", "connections"),
-        ("max_buffered_bytes", "held"),
+        ("max_buffered_bytes", "buffered"),
         ("max_subscriptions", "subscriptions"),
     ],
 )
-def test_a_larger_bound_is_a_larger_sum(bound: str, part: str) -> None:
+def test_larger_limit_gives_larger_estimate(bound: str, part: str) -> None:
     before = getattr(Limits(), bound)
     more = estimate_memory(Limits(**{bound: 2 * before}))
     assert (
@@ -43,27 +43,26 @@ def test_a_larger_bound_is_a_larger_sum(bound: str, part: str) -> None:
 
 
 @pytest.mark.parametrize("bound", ["max_connections", "max_line_bytes", "max_message_bytes", "max_pending_presence"])
-def test_few_connections_hold_no_more_than_each_may(bound: str) -> None:
+def test_buffers_of_few_connections_are_limited_per_connection(bound: str) -> None:
     few = Limits(max_connections=10)
     more = msgspec.structs.replace(few, **{bound: 2 * getattr(few, bound)})
-    assert estimate_memory(few).held < estimate_memory(more).held < estimate_memory(Limits()).held
-    assert estimate_memory(few).held > 10 * (CHUNK_BYTES + READ)
+    assert estimate_memory(few).buffered < estimate_memory(more).buffered < estimate_memory(Limits()).buffered
+    assert estimate_memory(few).buffered > 10 * (CHUNK_BYTES + READ)
 
 
-def test_tls_costs_more() -> None:
+def test_tls_adds_to_each_connection() -> None:
     limits = Limits(max_connections=10)
     assert estimate_memory(limits, tls=True).total - estimate_memory(limits).total == 10 * TLS
 
 
-def test_a_small_bridge_is_small() -> None:
-    """A hundred peers fit into a quarter of a gigabyte, whatever they do."""
+def test_small_limits_fit_into_256_mib() -> None:
     few = {"max_connections": 100, "max_channels": 1_000, "max_subscriptions_per_client": 10}
     limits = Limits(history_total_bytes=16 * MIB, max_buffered_bytes=32 * MIB, **few)
     assert estimate_memory(limits).total < 256 * MIB
 
 
-def taken(act: Callable[[], object]) -> int:
-    """Bytes that are held after it, and were not before."""
+def allocated(act: Callable[[], object]) -> int:
+    """Return the bytes that ``act`` has allocated and not freed."""
     gc.collect()
     tracemalloc.start()
     try:
@@ -88,21 +87,21 @@ def send(server: FakeServer, peer: LineClient, *lines: str) -> None:
     peer._looked = 0
 
 
-def test_nothing_costs_more_than_the_sum_says() -> None:
-    """With the longest names; what is measured here is that which no bound in bytes counts."""
+def test_objects_cost_no_more_than_estimated() -> None:
+    """With the longest names, and without history and buffers, which have limits in bytes."""
     server = FakeServer()
     publisher, reader = server.line_client(), server.line_client()
     send(server, reader, "PING")
-    channels = taken(lambda: send(server, publisher, *(f"PUB {name} x" for name in names(500))))
+    channels = allocated(lambda: send(server, publisher, *(f"PUB {name} x" for name in names(500))))
     assert CHANNEL / 2 < (channels - server.broker.history_bytes) / 500 < CHANNEL
-    subscriptions = taken(lambda: send(server, reader, *(f"SUB {name} presence=on" for name in names(500))))
+    subscriptions = allocated(lambda: send(server, reader, *(f"SUB {name} presence=on" for name in names(500))))
     assert SUBSCRIPTION / 2 < subscriptions / 500 < SUBSCRIPTION
     peers: list[LineClient] = []
-    connections = taken(lambda: peers.extend(server.line_client() for _ in range(100)))
+    connections = allocated(lambda: peers.extend(server.line_client() for _ in range(100)))
     assert connections / 100 < CONNECTION / 2
 
 
-def test_channels_of_many_principals_cost_no_more_than_the_sum_says() -> None:
+def test_channels_of_many_clients_cost_no_more_than_estimated() -> None:
     server = FakeServer()
     publisher = server.line_client()
     send(server, publisher, "PING")
@@ -112,10 +111,10 @@ def test_channels_of_many_principals_cost_no_more_than_the_sum_says() -> None:
             publisher.session.client.principal = b"@2001:db8:%d:%d::/64" % (number, number)
             send(server, publisher, f"PUB {name} x")
 
-    assert (taken(publish) - server.broker.history_bytes) / 500 < CHANNEL
+    assert (allocated(publish) - server.broker.history_bytes) / 500 < CHANNEL
 
 
-def test_a_meter_costs_no_more_than_the_sum_says() -> None:
+def test_rate_limiters_cost_no_more_than_estimated() -> None:
     limits = Limits()
     meters = RateLimiterPool(limits)
     gc.collect()
@@ -125,7 +124,7 @@ def test_a_meter_costs_no_more_than_the_sum_says() -> None:
             meter = meters.of(address_principal(f"2001:db8:{number:04x}:ffff:ffff:ffff:ffff:ffff"), 0.5 + number)
             assert meter is not None
             meter.read(3, 1.5 + number)
-        taken, _ = tracemalloc.get_traced_memory()
+        used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert taken <= max_rate_limiters(limits) * METER
+    assert used <= max_rate_limiters(limits) * RATE_LIMITER

@@ -1,4 +1,4 @@
-"""What is read of a file that holds a secret, and what is said of it."""
+"""Reading files with secrets, and warnings about their permissions."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from twistedsock.auth.secret_files import read_file, strip_line_end, warn_of_rea
 
 
 class Fault(Exception):
-    """In place of those of the tables that name such files."""
+    """In place of the exceptions of the callers."""
 
 
 def error(path: Path) -> str:
@@ -19,21 +19,21 @@ def error(path: Path) -> str:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o400])
-def test_content_and_mode(tmp_path: Path, mode: int) -> None:
+def test_returns_content_and_permissions(tmp_path: Path, mode: int) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"12345")
     file.chmod(mode)
     assert read_file(file, 5, "too large", Fault) == (b"12345", mode)
 
 
-def test_no_more_is_read_than_there_may_be(tmp_path: Path) -> None:
+def test_rejects_large_file(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"123456")
     assert error(file) == error(Path("/dev/zero")) == "too large"
 
 
-def test_rights_say_nothing_of_what_is_no_file() -> None:
-    """As with a secret that a shell gives as ``<(…)``."""
+def test_permissions_of_pipe_are_zero() -> None:
+    """A shell passes a secret as ``<(…)``."""
     reading, writing = os.pipe()
     os.write(writing, b"1234")
     os.close(writing)
@@ -47,19 +47,19 @@ def test_rights_say_nothing_of_what_is_no_file() -> None:
     ("path", "reason"),
     [("/nowhere/key", "No such file or directory"), ("/tmp", "Is a directory"), ("/a\0b", "embedded null byte")],
 )
-def test_a_file_that_cannot_be_read_is_named(path: str, reason: str) -> None:
+def test_error_names_unreadable_file(path: str, reason: str) -> None:
     assert error(Path(path)) == f"cannot read {path}: {reason}"
 
 
 @pytest.mark.parametrize(
     ("content", "secret"), [(b"a", b"a"), (b"a\n", b"a"), (b"a\r\n", b"a"), (b"a\n\n", b"a\n"), (b" a ", b" a ")]
 )
-def test_one_line_end_is_no_part_of_a_secret(content: bytes, secret: bytes) -> None:
+def test_strips_one_line_end(content: bytes, secret: bytes) -> None:
     assert strip_line_end(content) == secret
 
 
-def test_who_else_can_read_it_is_told() -> None:
+def test_warns_of_file_that_other_users_can_read() -> None:
     assert warn_of_readers(Path("/key"), 0o600) == warn_of_readers(Path("/key"), 0) == ""
-    words = "others than its owner can read the secret in /key (mode 0644): chmod 600"
+    words = "users other than the owner can read the secret in /key (mode 0644): chmod 600"
     assert warn_of_readers(Path("/key"), 0o644) == words
     assert all(warn_of_readers(Path("/key"), mode) for mode in (0o640, 0o604, 0o620, 0o601))

@@ -1,4 +1,4 @@
-"""A proxy is believed if it is trusted, and what a stranger wrote is not."""
+"""The client of a trusted proxy, from ``X-Forwarded-For``."""
 
 import pytest
 from hypothesis import given
@@ -11,21 +11,21 @@ PROXY = "10.0.0.1"
 
 
 @pytest.mark.parametrize("host", ["10.1.2.3", "192.0.2.1", "2001:db8:1::7", "2001:DB8:1:0::7", "::ffff:10.0.0.1"])
-def test_an_address_in_a_trusted_network_is_trusted(host: str) -> None:
+def test_trusts_address_in_trusted_network(host: str) -> None:
     assert OURS.trusts(host)
 
 
 @pytest.mark.parametrize("host", ["11.0.0.1", "192.0.2.2", "2001:db8:2::1", "::1", "127.0.0.1", "", "proxy.example"])
-def test_all_others_are_not(host: str) -> None:
+def test_does_not_trust_other_addresses(host: str) -> None:
     assert not OURS.trusts(host)
     assert not NO_PROXIES.trusts(host)
 
 
-def test_an_interface_does_not_matter() -> None:
+def test_ignores_zone_of_address() -> None:
     assert parse_trusted(["fe80::/10"]).trusts("fe80::1%eth0")
 
 
-def test_who_comes_by_a_unix_socket_is_trusted_where_that_is_said() -> None:
+def test_trusts_unix_sockets_if_configured() -> None:
     trusted = parse_trusted(["unix"])
     assert trusted == TrustedProxies((), True)
     assert trusted.trusts("")
@@ -35,13 +35,13 @@ def test_who_comes_by_a_unix_socket_is_trusted_where_that_is_said() -> None:
 @pytest.mark.parametrize(
     ("word", "words"),
     [
-        ("proxy.example", "'proxy.example' is no address, no network such as 10.0.0.0/8, and not the word unix"),
-        ("", "'' is no address"),
-        ("10.0.0.0/33", "'10.0.0.0/33' is no address"),
-        ("10.0.0.1/8", "'10.0.0.1/8' has bits set behind its mask; is 10.0.0.0/8 meant?"),
+        ("proxy.example", "'proxy.example' is not an address, a network (10.0.0.0/8) or the word unix"),
+        ("", "'' is not an address"),
+        ("10.0.0.0/33", "'10.0.0.0/33' is not an address"),
+        ("10.0.0.1/8", "'10.0.0.1/8' is not a network: did you mean 10.0.0.0/8?"),
     ],
 )
-def test_what_is_no_proxy_is_named(word: str, words: str) -> None:
+def test_error_quotes_invalid_proxy(word: str, words: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_trusted(["::1", word])
     assert str(caught.value).startswith(words)
@@ -63,7 +63,7 @@ def test_what_is_no_proxy_is_named(word: str, words: str) -> None:
         ("10.1.1.1, 10.2.2.2", Source("10.1.1.1")),
     ],
 )
-def test_the_client_is_the_last_that_is_no_proxy_of_ours(forwarded: str, source: Source) -> None:
+def test_client_is_last_address_that_is_not_a_trusted_proxy(forwarded: str, source: Source) -> None:
     assert OURS.find_client(forwarded, PROXY) == source
 
 
@@ -92,7 +92,7 @@ def test_the_client_is_the_last_that_is_no_proxy_of_ours(forwarded: str, source:
         ":" * 16_000,
     ],
 )
-def test_garbage_is_no_client(garbage: str) -> None:
+def test_garbage_gives_no_client(garbage: str) -> None:
     assert OURS.find_client(garbage, PROXY) is None
     assert OURS.find_client(f"203.0.113.7, {garbage}, 10.1.1.1", PROXY) is None
 
@@ -103,7 +103,7 @@ LOOPBACK = ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"]
 
 @pytest.mark.parametrize("trusted", [OURS, HERE])
 @pytest.mark.parametrize("loopback", LOOPBACK)
-def test_a_loopback_address_that_a_remote_proxy_reports_is_that_proxy(trusted: TrustedProxies, loopback: str) -> None:
+def test_loopback_address_from_remote_proxy_means_the_proxy(trusted: TrustedProxies, loopback: str) -> None:
     assert trusted.find_client(loopback, "10.0.0.1") == Source("10.0.0.1")
     assert trusted.find_client(f"[{loopback}]:4711" if ":" in loopback else f"{loopback}:4711", "10.0.0.1") == Source(
         "10.0.0.1", 4711
@@ -114,44 +114,44 @@ def test_a_loopback_address_that_a_remote_proxy_reports_is_that_proxy(trusted: T
 
 @pytest.mark.parametrize("proxy", [*LOOPBACK, ""])
 @pytest.mark.parametrize("loopback", ["127.0.0.1", "::1"])
-def test_a_loopback_address_that_a_proxy_on_this_machine_reports_is_this_machine(loopback: str, proxy: str) -> None:
+def test_loopback_address_from_local_proxy_means_this_machine(loopback: str, proxy: str) -> None:
     assert HERE.find_client(loopback, proxy) == Source(loopback)
     assert HERE.find_client(f"{loopback}, 127.0.0.1", proxy) == Source(loopback)
     assert Source("", 0).relative_to(proxy) == Source("", 0)
 
 
-def test_each_address_is_understood_at_the_proxy_that_saw_it() -> None:
-    # A proxy on this machine has seen 10.0.0.9, which has seen its own loopback.
+def test_each_address_is_relative_to_the_proxy_that_appended_it() -> None:
+    # The proxy on this machine reports 10.0.0.9, and that proxy reports its own loopback.
     assert HERE.find_client("127.0.0.1, 10.0.0.9, 127.0.0.1", "127.0.0.1") == Source("10.0.0.9")
     assert HERE.find_client("127.0.0.1, 127.0.0.1, 10.0.0.9", "") == Source("10.0.0.9")
     assert HERE.find_client("203.0.113.7, 127.0.0.1", "10.0.0.9") == Source("203.0.113.7")
 
 
-def test_loopback_speaks_for_others_only_if_it_is_trusted() -> None:
+def test_loopback_is_a_proxy_only_if_trusted() -> None:
     assert OURS.find_client("203.0.113.7, 127.0.0.1", "10.0.0.9") == Source("10.0.0.9")
 
 
-def test_a_unix_socket_that_a_remote_proxy_reports_is_that_proxy() -> None:
+def test_unix_socket_from_remote_proxy_means_the_proxy() -> None:
     assert Source("").relative_to("10.0.0.1") == Source("10.0.0.1")
 
 
-def test_other_addresses_are_the_same_everywhere() -> None:
+def test_other_addresses_do_not_depend_on_the_proxy() -> None:
     for proxy in ("10.0.0.1", "127.0.0.1", ""):
         assert Source("203.0.113.7", 1).relative_to(proxy) == Source("203.0.113.7", 1)
 
 
-def test_nothing_told_is_no_client() -> None:
+def test_empty_header_gives_no_client() -> None:
     assert OURS.find_client("", PROXY) is OURS.find_client(" , ", PROXY) is None
 
 
 @given(st.text())
-def test_any_text_gives_an_address_or_nothing(text: str) -> None:
+def test_any_text_gives_an_address_or_none(text: str) -> None:
     source = OURS.find_client(text, PROXY)
     assert source is None or parse_source(source.host, source.port) == source
 
 
 @given(st.text(), st.ip_addresses())
-def test_what_a_stranger_writes_changes_nothing(written: str, address: object) -> None:
+def test_client_cannot_spoof_its_address(written: str, address: object) -> None:
     honest = OURS.find_client(f"{address}", PROXY)
     assert honest is not None
     if not OURS.trusts(honest.host):

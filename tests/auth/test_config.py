@@ -1,4 +1,4 @@
-"""The table of access is understood, or it is refused in a sentence that names the place."""
+"""The table ``[access]``, and errors that name the place in it."""
 
 import tomllib
 from pathlib import Path
@@ -40,7 +40,7 @@ def refused(text):
     return str(caught.value)
 
 
-def test_the_whole_table():
+def test_reads_complete_table():
     assert read(WHOLE) == AccessTable(
         anonymous={"lobby.*": "rw", "news": "r"},
         audience="sockbridge",
@@ -56,7 +56,7 @@ def test_the_whole_table():
     )
 
 
-def test_an_empty_table_allows_nothing():
+def test_empty_table_has_defaults():
     table = read("")
     assert (table.anonymous, table.key, table.audience, table.cookie) == ({}, (), None, None)
     assert (table.leeway, table.expiry_required) == (30.0, True)
@@ -91,36 +91,36 @@ KEY = '[[key]]\nid = "a"\nalgorithm = "HS256"\nfile = "key"\n'
         ("leeway = nan", "- at `$.leeway`"),
         ('audience = ""', "- at `$.audience`"),
         ('audience = ["a"]', "- at `$.audience`"),
-        ('cookie = "a b"', "no cookie can be called so"),
-        ('cookie = ""', "no cookie can be called so"),
-        ('cookie = "a;b"', "no cookie can be called so"),
+        ('cookie = "a b"', "the name of the cookie must be"),
+        ('cookie = ""', "the name of the cookie must be"),
+        ('cookie = "a;b"', "the name of the cookie must be"),
         ("key = {}", "- at `$.key`"),
         ('[[key]]\nid = "a"\nalgorithm = "HS256"', "missing required field `file` - at `$.key[0]`"),
         ('[[key]]\nid = "a"\nalgorithm = "none"\nfile = "x"', "Invalid enum value 'none' - at `$.key[0].algorithm`"),
         ('[[key]]\nid = "a"\nalgorithm = "HS512"\nfile = "x"', "Invalid enum value 'HS512'"),
         (
             '[[key]]\nid = ""\nalgorithm = "HS256"\nfile = "x"',
-            "the id is 1 to 64 visible ASCII characters - at `$.key[0]`",
+            "the id must be 1 to 64 visible ASCII characters - at `$.key[0]`",
         ),
-        ('[[key]]\nid = "a b"\nalgorithm = "HS256"\nfile = "x"', "the id is"),
-        (KEY + KEY, "two keys have the id 'a'"),
+        ('[[key]]\nid = "a b"\nalgorithm = "HS256"\nfile = "x"', "the id must be"),
+        (KEY + KEY, "repeated key id 'a'"),
         ('[[listener]]\nallow = { ">" = "r" }', "missing required field `endpoint`"),
         ('[[listener]]\nendpoint = "tcp:1"\nallow = { "" = "r" }', "allow: '' is no pattern"),
-        ('[[listener]]\nendpoint = "tcp:1"\nclient-ca = "ca"', "client-ca is for endpoints that begin with ssl: only"),
-        ('[[listener]]\nendpoint = "tcp:1"\n' * 2, "two listener tables are for the endpoint 'tcp:1'"),
+        ('[[listener]]\nendpoint = "tcp:1"\nclient-ca = "ca"', "client-ca requires an endpoint that begins with ssl:"),
+        ('[[listener]]\nendpoint = "tcp:1"\n' * 2, "repeated listener 'tcp:1'"),
         ('[[subject]]\nname = "a"', "missing required field `allow`"),
-        ('[[subject]]\nname = ""\nallow = {}', "the name is 1 to 200 bytes"),
-        ('[[subject]]\nname = "a\u200b*"\nallow = {}', "the name is 1 to 200 bytes"),
-        ('[[subject]]\nname = "~a"\nallow = {}', "the name is 1 to 200 bytes"),
+        ('[[subject]]\nname = ""\nallow = {}', "the name must be 1 to 200 bytes"),
+        ('[[subject]]\nname = "a\u200b*"\nallow = {}', "the name must be 1 to 200 bytes"),
+        ('[[subject]]\nname = "~a"\nallow = {}', "the name must be 1 to 200 bytes"),
         ('[[subject]]\nname = "a"\nallow = { "#" = "r" }', "allow: '#' is no pattern"),
-        ('[[subject]]\nname = "a"\nallow = {}\n' * 2, "two subject tables are for the name 'a'"),
+        ('[[subject]]\nname = "a"\nallow = {}\n' * 2, "repeated subject 'a'"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(text, words):
+def test_error_names_invalid_value(text, words):
     assert words in refused(text)
 
 
-def test_there_are_bounds():
+def test_rejects_too_many_keys_or_patterns():
     keys = "".join(KEY.replace('"a"', f'"{number}"') for number in range(MAX_KEYS))
     assert len(read(keys).key) == MAX_KEYS
     assert "- at `$.key`" in refused(keys + KEY)

@@ -1,4 +1,4 @@
-"""What a token may say, rightly signed or not."""
+"""Properties of tokens with arbitrary headers and claims, with and without a valid signature."""
 
 import hmac
 import json
@@ -46,14 +46,14 @@ def signed(header: bytes, payload: bytes) -> bytes:
 
 
 @holds(examples=120, header=damaged(HEADERS, 1), payload=PAYLOADS, audience=st.sampled_from([None, "us"]))
-def test_signed_tokens(header: bytes, payload: bytes, audience: str | None) -> None:
-    """Whatever a token says whose signature is valid, it is claims that are in time and within their bounds, or a
-    refusal with a name, never an exception."""
-    told = verify_token(signed(header, payload), KEYS, NOW, TokenRequirements(audience))
-    if isinstance(told, Error):
-        assert told.code is ErrorCode.UNAUTHORIZED and told.message.isprintable()
+def test_signed_token_gives_valid_claims_or_an_error(header: bytes, payload: bytes, audience: str | None) -> None:
+    """A token with a valid signature gives claims that have not expired and are within the limits, or an error. It
+    never raises."""
+    found = verify_token(signed(header, payload), KEYS, NOW, TokenRequirements(audience))
+    if isinstance(found, Error):
+        assert found.code is ErrorCode.UNAUTHORIZED and found.message.isprintable()
         return
-    key, claims = told
+    key, claims = found
     assert key is KEYS["k"] and isinstance(claims, Claims) and claims.expires is not None and claims.expires > NOW
     said = json.loads(payload)
     assert claims.subject.decode() == said["sub"] and is_subject(said["sub"])
@@ -62,10 +62,10 @@ def test_signed_tokens(header: bytes, payload: bytes, audience: str | None) -> N
 
 
 @holds(examples=120, token=damaged(st.builds(signed, HEADERS, PAYLOADS), 2) | st.binary())
-def test_damaged_tokens(token: bytes) -> None:
-    """A token of which anything was changed is refused, never taken and never an exception."""
-    told: Any = verify_token(token, KEYS, NOW, TokenRequirements())
-    if not isinstance(told, Error):
+def test_damaged_token_is_rejected(token: bytes) -> None:
+    """A damaged token is rejected. It never raises."""
+    found: Any = verify_token(token, KEYS, NOW, TokenRequirements())
+    if not isinstance(found, Error):
         said, _, signature = token.rpartition(b".")
         assert signature == base64url(hmac.digest(SECRET, said, "sha256"))
     assert isinstance(verify_token(token, {}, NOW, TokenRequirements()), Error)
