@@ -1,4 +1,4 @@
-"""Proofs that run out: a warning, then the end, by a clock that may jump."""
+"""Expiry of tokens: a warning, then the end, by a wall clock that can jump."""
 
 from collections.abc import Callable
 
@@ -7,26 +7,36 @@ import pytest
 from twistedsock.auth.expiry import EXPIRY_WARNING_SECONDS, ExpiryWatcher
 
 
-class Bearer:
+class Holder:
+    """Records the calls that a session gets."""
+
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.calls: list[str] = []
 
-    def warn_of_expiry(self) -> None:
-        self.told.append("warned")
+    def warn_of_token_expiry(self) -> None:
+        self.calls.append("warned")
 
-    def expire(self) -> None:
-        self.told.append("expired")
+    def close_expired(self) -> None:
+        self.calls.append("expired")
 
 
 class World:
+    """An ``ExpiryWatcher`` with a clock, and calls that are made in a later turn."""
+
     def __init__(self) -> None:
         self.now = 1000.0
         self.later: list[Callable[[], None]] = []
-        self.expiries = ExpiryWatcher(lambda: self.now, lambda calls, words: self.later.extend(calls))
+        self.watcher = ExpiryWatcher(lambda: self.now, lambda calls, words: self.later.extend(calls))
 
-    def at(self, now: float) -> None:
+    def watch(self, *expiries: float) -> list[Holder]:
+        holders = [Holder() for _ in expiries]
+        for holder, expires in zip(holders, expiries, strict=True):
+            self.watcher.watch(holder, expires)
+        return holders
+
+    def check_at(self, now: float) -> None:
         self.now = now
-        self.expiries.check()
+        self.watcher.check()
         self.make_calls()
 
     def make_calls(self) -> None:
@@ -40,10 +50,9 @@ def world() -> World:
     return World()
 
 
-def test_a_bearer_is_warned_once_and_then_told(world: World) -> None:
-    bearer = Bearer()
-    world.expiries.watch(bearer, 1200.0)
-    for now, told in [
+def test_warns_once_and_then_expires(world: World) -> None:
+    (holder,) = world.watch(1200.0)
+    for now, calls in [
         (1001.0, []),
         (1200 - EXPIRY_WARNING_SECONDS - 0.1, []),
         (1200 - EXPIRY_WARNING_SECONDS, ["warned"]),
@@ -51,78 +60,64 @@ def test_a_bearer_is_warned_once_and_then_told(world: World) -> None:
         (1200.0, ["warned", "expired"]),
         (1300.0, ["warned", "expired"]),
     ]:
-        world.at(now)
-        assert bearer.told == told
-    assert len(world.expiries) == 0
+        world.check_at(now)
+        assert holder.calls == calls
+    assert len(world.watcher) == 0
 
 
-def test_who_has_less_than_the_warning_left_is_told_at_the_end_alone(world: World) -> None:
-    bearer = Bearer()
-    world.expiries.watch(bearer, 1000 + EXPIRY_WARNING_SECONDS)
-    world.at(1000 + EXPIRY_WARNING_SECONDS - 1)
-    assert bearer.told == []
-    world.at(1000 + EXPIRY_WARNING_SECONDS)
-    assert bearer.told == ["expired"]
+def test_does_not_warn_if_little_time_is_left(world: World) -> None:
+    (holder,) = world.watch(1000 + EXPIRY_WARNING_SECONDS)
+    world.check_at(1000 + EXPIRY_WARNING_SECONDS - 1)
+    assert holder.calls == []
+    world.check_at(1000 + EXPIRY_WARNING_SECONDS)
+    assert holder.calls == ["expired"]
 
 
-def test_a_proof_that_is_renewed_or_never_runs_out_is_not_told_of(world: World) -> None:
-    renewed, endless, gone = Bearer(), Bearer(), Bearer()
-    for bearer in (renewed, endless, gone):
-        world.expiries.watch(bearer, 1100.0)
-    world.at(1050.0)
-    world.expiries.watch(renewed, 2000.0)
-    world.expiries.watch(endless, None)
-    world.expiries.watch(gone, None)
-    world.expiries.watch(gone, None)
-    world.at(1500.0)
-    assert (renewed.told, endless.told, gone.told) == (["warned"], ["warned"], ["warned"])
-    world.at(2000.0)
-    assert renewed.told == ["warned", "expired"]
+def test_new_expiry_replaces_old_one(world: World) -> None:
+    renewed, endless, closed = world.watch(1100.0, 1100.0, 1100.0)
+    world.check_at(1050.0)
+    for holder, expires in ((renewed, 2000.0), (endless, None), (closed, None), (closed, None)):
+        world.watcher.watch(holder, expires)
+    world.check_at(1500.0)
+    assert renewed.calls == endless.calls == closed.calls == ["warned"]
+    world.check_at(2000.0)
+    assert renewed.calls == ["warned", "expired"]
 
 
-def test_a_clock_that_jumps_forward_ends_what_has_ended_without_a_warning(world: World) -> None:
-    bearer, later = Bearer(), Bearer()
-    world.expiries.watch(bearer, 1100.0)
-    world.expiries.watch(later, 9000.0)
-    world.at(5000.0)
-    assert bearer.told == ["expired"] and later.told == []
+def test_clock_that_jumps_forward_expires_without_warning(world: World) -> None:
+    holder, later = world.watch(1100.0, 9000.0)
+    world.check_at(5000.0)
+    assert (holder.calls, later.calls) == (["expired"], [])
 
 
-def test_a_clock_that_jumps_back_ends_nothing_before_its_time(world: World) -> None:
-    bearer = Bearer()
-    world.expiries.watch(bearer, 1100.0)
-    world.at(500.0)
-    world.at(1039.0)
-    assert bearer.told == []
-    world.at(1040.0)
-    assert bearer.told == ["warned"]
+def test_clock_that_jumps_back_delays_expiry(world: World) -> None:
+    (holder,) = world.watch(1100.0)
+    for now, calls in ((500.0, []), (1039.0, []), (1040.0, ["warned"])):
+        world.check_at(now)
+        assert holder.calls == calls
 
 
-def test_who_leaves_while_others_are_told_is_not_told(world: World) -> None:
-    other = Bearer()
+def test_session_that_closes_during_the_calls_is_not_called(world: World) -> None:
+    class Closing(Holder):
+        def close_expired(self) -> None:
+            world.watcher.watch(other, None)
 
-    class Last(Bearer):
-        def expire(self) -> None:
-            world.expiries.watch(other, None)
-
-    world.expiries.watch(Last(), 1100.0)
-    world.expiries.watch(other, 2000.0)
-    world.at(1100.0)
-    assert len(world.expiries) == 0
-    world.at(3000.0)
-    assert other.told == []
+    world.watcher.watch(Closing(), 1100.0)
+    (other,) = world.watch(2000.0)
+    world.check_at(1100.0)
+    assert len(world.watcher) == 0
+    world.check_at(3000.0)
+    assert other.calls == []
 
 
-def test_a_bearer_that_shows_another_token_before_it_is_told_does_not_expire(world: World) -> None:
-    """Many are told in time slices, so that some wait for their turn."""
-    renewed, expired = Bearer(), Bearer()
-    for bearer in (renewed, expired):
-        world.expiries.watch(bearer, 1100.0)
+def test_token_that_is_renewed_before_the_call_does_not_expire(world: World) -> None:
+    """The calls are made in time slices, so some wait for a later turn."""
+    renewed, expired = world.watch(1100.0, 1100.0)
     world.now = 1100.0
-    world.expiries.check()
-    world.expiries.watch(renewed, 2000.0)
-    world.expiries.check()
+    world.watcher.check()
+    world.watcher.watch(renewed, 2000.0)
+    world.watcher.check()
     world.make_calls()
-    assert (renewed.told, expired.told) == ([], ["expired"])
-    world.at(2000.0)
-    assert renewed.told == ["expired"] and len(world.expiries) == 0
+    assert (renewed.calls, expired.calls) == ([], ["expired"])
+    world.check_at(2000.0)
+    assert renewed.calls == ["expired"] and len(world.watcher) == 0

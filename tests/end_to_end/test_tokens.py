@@ -99,9 +99,7 @@ def reload(eventually):
 
 def test_without_a_token_one_may_do_what_all_may(guarded, line_client, web_client, lobby):
     for peer in (line_client(guarded.lines[0]), web_client(guarded.page, subprotocol="sockbridge.v1.line")):
-        request = (
-            getattr(peer, "ask", None) if isinstance(peer, LineClient) else lambda line, peer=peer: _ask(peer, line)
-        )
+        request = peer.request if isinstance(peer, LineClient) else lambda line, peer=peer: _ask(peer, line)
         assert request(f"SUB {lobby}").startswith(f"OK {lobby} ")
         assert request("SUB news").startswith("OK news ")
         assert request("PUB news extra") == TAKES_A_TOKEN % "publish on"
