@@ -18,9 +18,9 @@ from twisted.python.failure import Failure
 
 from twistedsock.auth.config import AccessTable
 from twistedsock.config import Settings, SettingsError
-from twistedsock.listeners import BACKLOG
 from twistedsock.metrics.tables import STATISTICS_CHANNEL
 from twistedsock.pubsub.values import Batch, Payloads
+from twistedsock.server.listeners import BACKLOG
 from twistedsock.server.transport import DirectTCPTransport, Reachability
 from twistedsock.service import EXPIRY_SECONDS, SWEEP_SECONDS, BridgeService, StartFailed, draw_epoch, draw_id
 from twistedsock.webhooks.delivery import DeliveryStatistics
@@ -212,8 +212,8 @@ def test_ports_make_transports_that_send_at_once_below_tls_too(start, reactor, c
             "cannot use the endpoint 'carrier-pigeon:x': write an endpoint such as tcp:8081:interface=",
         ),
         ("tcp:http-alt-or-so", "cannot use the endpoint 'tcp:http-alt-or-so': invalid literal for int()"),
-        ("tcp:65536", "cannot use the endpoint 'tcp:65536': 65536 is no port, they end at 65535"),
-        ("ssl:port=99999:privateKey=a:certKey=b", "': 99999 is no port, they end at 65535"),
+        ("tcp:65536", "cannot use the endpoint 'tcp:65536': invalid port 65536: at most 65535"),
+        ("ssl:port=99999:privateKey=a:certKey=b", "': invalid port 99999: at most 65535"),
         ("8081", "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every interface"),
         (":8081", "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every interface"),
         ("8081/tcp", "': write tcp:8081:interface=127.0.0.1 for this machine only, or tcp:8081 for every interface"),
@@ -230,8 +230,8 @@ def test_ports_make_transports_that_send_at_once_below_tls_too(start, reactor, c
         ("tcp:8081:colour=blue", "cannot use the endpoint 'tcp:8081:colour=blue': "),
         ("", "cannot use the endpoint '': "),
         ("ssl:8443:privateKey=none.pem:certKey=none.pem", "none.pem"),
-        ("systemd:domain=INET:index=0", "': no such socket was handed over: start the server by a unit with sockets"),
-        ("systemd:domain=INET:name=x", "': no such socket was handed over: start the server by a unit with sockets"),
+        ("systemd:domain=INET:index=0", "': systemd passed no such socket: start the server by a unit with sockets"),
+        ("systemd:domain=INET:name=x", "': systemd passed no such socket: start the server by a unit with sockets"),
     ],
 )
 def test_an_endpoint_that_is_none_is_refused_before_anything_listens(make, reactor, endpoint, words):
@@ -256,7 +256,7 @@ def test_a_socket_that_is_not_what_its_endpoint_says_is_refused(make, monkeypatc
     endpoint = "systemd:domain=…:index=0"
     with socket.socket(family) as handle:
         adopted = AdoptedStreamServerEndpoint(None, handle.fileno(), told)
-        monkeypatch.setattr("twistedsock.listeners.serverFromString", lambda reactor, words: adopted)
+        monkeypatch.setattr("twistedsock.server.listeners.serverFromString", lambda reactor, words: adopted)
         with pytest.raises(SettingsError) as caught:
             make(tcp=[endpoint])
         assert str(caught.value).startswith(f"cannot use the endpoint {endpoint!r}: {words}")
@@ -268,7 +268,7 @@ def test_a_socket_that_is_what_its_endpoint_says_is_taken(make, monkeypatch, tmp
         handle.bind(str(tmp_path / "lines"))
         handle.listen()
         adopted = AdoptedStreamServerEndpoint(None, handle.fileno(), socket.AF_UNIX)
-        monkeypatch.setattr("twistedsock.listeners.serverFromString", lambda reactor, words: adopted)
+        monkeypatch.setattr("twistedsock.server.listeners.serverFromString", lambda reactor, words: adopted)
         (listener,) = make(tcp=["systemd:domain=UNIX:index=0"]).lines
         assert listener.endpoint is adopted
         assert handle.getsockname() == str(tmp_path / "lines"), "it must not be closed"

@@ -17,7 +17,7 @@ from twisted.logger import ILogObserver, Logger, LogPublisher, formatEvent, glob
 
 from twistedsock import tap
 from twistedsock.config import HEADINGS, OPTIONS, Settings
-from twistedsock.server.logging import ConnectionLog, UnwrittenLog
+from twistedsock.server.logging import ConnectionLog, LogFailureReporter
 from twistedsock.service import BridgeService
 
 NAMES = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name not in ("access", "webhook")]
@@ -232,7 +232,7 @@ def test_who_could_say_that_the_log_is_broken_is_there(machine, monkeypatch):
     observers = []
     monkeypatch.setattr(globalLogPublisher, "addObserver", observers.append)
     make("--web=none")
-    assert [type(observer) for observer in observers] == [UnwrittenLog]
+    assert [type(observer) for observer in observers] == [LogFailureReporter]
 
 
 def test_the_collector_is_spared_once_the_reactor_runs(machine, monkeypatch):
@@ -297,10 +297,10 @@ def test_twistd_is_given_who_writes_json(machine, capsys):
 def test_in_the_end_it_is_told_how_many_peers_had_no_line(machine, logged, kind):
     service = Twistd(nodaemon=1).make(f"--log-format={kind}")
     (watcher,) = [one for one in service.context.connection_events.watchers if isinstance(one, ConnectionLog)]
-    watcher._left_out = 3
+    watcher.omitted = 3
     (end,) = machine.triggers["after"]["shutdown"]
     end[0](*end[1], **end[2])
-    assert formatEvent(logged[-1]) == "clients that disconnected without a line of their own: 3"
+    assert formatEvent(logged[-1]) == "3 more clients disconnected"
 
 
 def test_somebody_s_own_logger_is_left_alone(machine):

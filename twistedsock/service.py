@@ -25,7 +25,6 @@ from twistedsock.backplanes.memory import MemoryBackplane
 from twistedsock.config import NO_POLICY, Settings, SettingsError, listeners, trusted_proxies
 from twistedsock.errors import CloseReason
 from twistedsock.limits.principal import is_loopback
-from twistedsock.listeners import Listener, parse_endpoint
 from twistedsock.metrics.statistics import ProcessStatistics
 from twistedsock.metrics.sys_channels import TICK_SECONDS, Monitor
 from twistedsock.pubsub.values import Lost
@@ -33,6 +32,7 @@ from twistedsock.server.accept_errors import install_accept_backoff
 from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.http.routes import build_routes
 from twistedsock.server.http.routing import Routes
+from twistedsock.server.listeners import EndpointError, Listener, parse_endpoint
 from twistedsock.server.proxy_protocol import expect_proxy_headers
 from twistedsock.server.sockets import ListenerConfig, host_of, prepare_listening_socket
 from twistedsock.server.tcp import LineFactory
@@ -193,7 +193,7 @@ class BridgeService(Service):
                 self._fail(listener, failure)
         self._check_reach()
         if self.web:
-            page = self.web[0].page()
+            page = self.web[0].page_address()
             for listener in self.lines:
                 listener.factory.web_address = page
 
@@ -435,18 +435,22 @@ class BridgeService(Service):
 
     def line_ports(self) -> list[dict[str, object]]:
         """Where lines are spoken, for the page."""
-        return [listener.for_page() for listener in self.lines]
+        return [listener.page_entry() for listener in self.lines]
 
     def hints(self) -> list[str]:
         """One line for each thing to try, with the real addresses."""
-        return [listener.try_lines() for listener in self.lines] + [listener.try_web() for listener in self.web]
+        return [listener.line_hint() for listener in self.lines] + [listener.web_hint() for listener in self.web]
 
     def _listeners(
         self, descriptions: tuple[str, ...], build_factory: Callable[[ListenerConfig], Any]
     ) -> list[Listener]:
         built = []
         for description in listeners(descriptions):
-            endpoint = parse_endpoint(description, self._reactor, _authorities(self._settings, description))
+            authorities = _authorities(self._settings, description)
+            try:
+                endpoint = parse_endpoint(description, self._reactor, authorities)
+            except EndpointError as error:
+                raise SettingsError(str(error)) from None
             built.append(Listener(description, endpoint, build_factory(self._listening(description))))
         return built
 

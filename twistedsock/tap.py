@@ -15,7 +15,7 @@ from twisted.logger import Logger, globalLogPublisher
 from twisted.python import usage
 
 from twistedsock.config import HEADINGS, OPTIONS, RENAMED_OPTIONS, Option, Settings, SettingsError, read_settings
-from twistedsock.server.logging import ConnectionLog, UnwrittenLog, json_observer
+from twistedsock.server.logging import ConnectionLog, LogFailureReporter, json_observer
 from twistedsock.server.reactor import use_monotonic_clock
 
 HELP = """
@@ -162,7 +162,7 @@ def makeService(options: Options) -> IService:
     from twistedsock.service import BridgeService
 
     use_monotonic_clock(reactor)
-    globalLogPublisher.addObserver(UnwrittenLog())
+    globalLogPublisher.addObserver(LogFailureReporter())
     try:
         service = BridgeService(options.settings, reactor, version("sockbridge"), options.read)
     except SettingsError as error:
@@ -171,7 +171,7 @@ def makeService(options: Options) -> IService:
         service.log_observer = _json_observer(options.parent or {}, reactor)
     connections = ConnectionLog(service.context.broker.clock, reactor.callLater)
     service.context.connection_events.watchers.append(connections)
-    reactor.addSystemEventTrigger("after", "shutdown", connections.tell_left_out)
+    reactor.addSystemEventTrigger("after", "shutdown", connections.log_omitted)
     _allow_files(options.settings.max_connections)
     reactor.callWhenRunning(_spare_the_collector)
     _listen_for_hangup(service.ask_to_reload, reactor)

@@ -286,7 +286,7 @@ def test_missing_file_of_webhook_is_an_error(check, tmp_path):
         ('allow-host = ["h.example/page"]', "allow-host: invalid host 'h.example/page'"),
         ('tcp = "none"\nweb = "none"', "nothing to listen on"),
         ('tcp = "8081"', "cannot use the endpoint '8081': write tcp:8081:interface=127.0.0.1"),
-        ('tcp = "tcp:65536"', "cannot use the endpoint 'tcp:65536': 65536 is no port"),
+        ('tcp = "tcp:65536"', "cannot use the endpoint 'tcp:65536': invalid port 65536"),
     ],
 )
 def test_invalid_settings_are_errors(say, configure, text, words):

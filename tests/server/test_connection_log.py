@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 
 from twistedsock.errors import CloseReason
-from twistedsock.server.logging import MAX_A_SECOND, ConnectionLog, write_json
+from twistedsock.server.logging import MAX_LINES_PER_SECOND, ConnectionLog, format_json
 from twistedsock.stats import TcpStats
 from twistedsock.testing import FakePolicy
 
@@ -24,7 +24,7 @@ def watched(server, time):
 
 
 def lines(logged):
-    return [json.loads(write_json(event)) for event in logged]
+    return [json.loads(format_json(event)) for event in logged]
 
 
 def test_a_line_says_who_it_was_and_how_it_ended(watched, logged):
@@ -60,7 +60,7 @@ def test_a_line_says_who_it_was_and_how_it_ended(watched, logged):
     ("how", "by", "why"),
     [
         ("broken", "peer", "its connection broke"),
-        ("aborted", "server", "it was cut off"),
+        ("aborted", "server", "it was reset"),
         ("", "peer", "it closed the connection"),
     ],
 )
@@ -108,7 +108,7 @@ def test_who_it_was_is_told_but_not_how_that_was_proved(watched, logged):
     peer.send("AUTH t0ken", "AUTH wr0ng")
     peer.session.connection_lost()
     assert lines(logged)[0]["subject"] == "ann"
-    assert "t0ken" not in write_json(logged[0]) and "wr0ng" not in write_json(logged[0])
+    assert "t0ken" not in format_json(logged[0]) and "wr0ng" not in format_json(logged[0])
 
 
 def test_a_flood_is_counted(watched, time, logged):
@@ -116,14 +116,14 @@ def test_a_flood_is_counted(watched, time, logged):
         for _ in range(count):
             watched.line_client().session.connection_lost()
 
-    flood(MAX_A_SECOND + 5)
-    assert len(logged) == MAX_A_SECOND
+    flood(MAX_LINES_PER_SECOND + 5)
+    assert len(logged) == MAX_LINES_PER_SECOND
     time.advance(1)
-    assert formatEvent(logged[-1]) == "clients that disconnected without a line of their own: 5"
+    assert formatEvent(logged[-1]) == "5 more clients disconnected"
     flood(2)
     time.advance(1)
-    assert len(logged) == MAX_A_SECOND + 3
-    flood(MAX_A_SECOND + 1)
+    assert len(logged) == MAX_LINES_PER_SECOND + 3
+    flood(MAX_LINES_PER_SECOND + 1)
     time.advance(1)
-    assert formatEvent(logged[-1]) == "clients that disconnected without a line of their own: 1"
+    assert formatEvent(logged[-1]) == "1 more clients disconnected"
     assert time.getDelayedCalls() == []

@@ -13,7 +13,7 @@ from twisted.python.log import LogPublisher as OldPublisher
 from twisted.python.logfile import LogFile
 
 from twistedsock.server import logging
-from twistedsock.server.logging import SyslogObserver, json_observer, write_json
+from twistedsock.server.logging import SyslogObserver, format_json, json_observer
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def lines():
 
 @pytest.fixture
 def log(lines):
-    return Logger("kitchen", observer=LogPublisher(lambda event: lines.append(write_json(event))))
+    return Logger("kitchen", observer=LogPublisher(lambda event: lines.append(format_json(event))))
 
 
 def said(lines):
@@ -41,7 +41,7 @@ def test_a_line_says_when_how_bad_who_and_what():
         "log_format": "{bread} is ready",
         "bread": "rye",
     }
-    assert json.loads(write_json(event)) == {
+    assert json.loads(format_json(event)) == {
         "time": "2023-11-14T22:13:20.250000Z",
         "level": "warn",
         "namespace": "kitchen",
@@ -100,12 +100,12 @@ def test_a_failure_that_cannot_be_written_is_told_without_its_words(log, lines, 
 
 
 def test_an_event_that_says_nothing_is_no_line():
-    assert write_json({}) is None
-    assert write_json({"log_time": 1.0, "log_format": ""}) is None
+    assert format_json({}) is None
+    assert format_json({"log_time": 1.0, "log_format": ""}) is None
 
 
 def test_the_old_log_is_told_once(lines):
-    observed = LogPublisher(lambda event: lines.append(write_json(event)))
+    observed = LogPublisher(lambda event: lines.append(format_json(event)))
     old = OldPublisher(observerPublisher=LogPublisher(), publishPublisher=observed)
     old.msg("the", "bread", system="oven", loaves=2)
     told = said(lines)

@@ -5,7 +5,7 @@ import sys
 import pytest
 from twisted.logger import Logger, LogLevel, LogPublisher, textFileLogObserver
 
-from twistedsock.server.logging import UnwrittenLog
+from twistedsock.server.logging import LogFailureReporter
 
 
 class FullDisk:
@@ -31,7 +31,7 @@ def disk():
 
 @pytest.fixture
 def log(disk):
-    return Logger(observer=LogPublisher(textFileLogObserver(disk, timeFormat=None), UnwrittenLog()))
+    return Logger(observer=LogPublisher(textFileLogObserver(disk, timeFormat=None), LogFailureReporter()))
 
 
 def test_the_first_line_that_is_lost_is_told_on_stderr(log, disk, capfd):

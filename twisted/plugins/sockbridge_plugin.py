@@ -1,4 +1,4 @@
-"""Makes `twistd sockbridge` known to Twisted. Our module is named by a string: listing plugins loads none of ours."""
+"""Registers `twistd sockbridge`. The module is named by a string: listing plugins does not import the package."""
 
 from twisted.application.service import ServiceMaker
 

@@ -1,10 +1,10 @@
-"""Makes `twistd --reactor=sockbridge` known to Twisted. Our module is named by a string: listing plugins loads none of
-ours."""
+"""Registers `twistd --reactor=sockbridge`. The module is named by a string, so that listing plugins does not import the
+package."""
 
 from twisted.application.reactors import Reactor
 
 sockbridge = Reactor(
     "sockbridge",
     "twistedsock.server.reactor",
-    "epoll(7), faster with many small events: without the name of the connection in Twisted's old log.",
+    "epoll(7) without log prefixes: faster with many small messages.",
 )

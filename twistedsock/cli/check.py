@@ -130,7 +130,7 @@ def _plan_listeners(
     # These import Twisted. Without it, the other commands start faster.
     from twisted.internet.protocol import Factory
 
-    from twistedsock.listeners import parse_endpoint
+    from twistedsock.server.listeners import EndpointError, parse_endpoint
     from twistedsock.server.tls import TLSEndpoint
 
     planned = []
@@ -145,7 +145,7 @@ def _plan_listeners(
         try:
             parsed = parse_endpoint(endpoint, recorder, authorities)
             parsed.listen(Factory())
-        except SettingsError as error:
+        except EndpointError as error:
             report.errors.append(str(error))
             continue
         warning = parsed.certificates.expiry_warning(now) if isinstance(parsed, TLSEndpoint) else None
