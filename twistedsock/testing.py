@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from twistedsock.auth.identity import Identity, Policy, grants
 from twistedsock.backplanes.memory import MemoryBackplane
-from twistedsock.codecs import json_decoder, line_decoder
+from twistedsock.codecs import json_decoder
 from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
-from twistedsock.codecs.line_decoder import LineSplitter
+from twistedsock.codecs.line_decoder import LINE_DECODER, LINE_MESSAGE_DECODER, LineSplitter, lines_of
 from twistedsock.errors import UNAVAILABLE, CloseReason, Error, ErrorCode
 from twistedsock.limits.principal import LOCAL, Principal, address_principal
 from twistedsock.limits.rate import RateLimiterPool
@@ -322,8 +322,8 @@ class LineClient(FakeClient):
     """Speaks lines over a bare socket."""
 
     def __init__(self, server: "FakeServer", outcome: Identity | Error | None = None) -> None:
-        self._splitter = LineSplitter(server.context.limits.max_line_bytes, line_decoder.publishes)
-        super().__init__(server, LINES, line_decoder, outcome)
+        self._splitter = LineSplitter(server.context.limits.max_line_bytes)
+        super().__init__(server, LINES, LINE_DECODER, outcome)
 
     def send_bytes(self, data: bytes) -> None:
         """Bytes come in from the socket."""
@@ -362,7 +362,11 @@ class MessageClient(FakeClient):
     """Speaks lines in WebSocket messages."""
 
     def __init__(self, server: "FakeServer") -> None:
-        super().__init__(server, LINES_IN_MESSAGES, line_decoder)
+        super().__init__(server, LINES_IN_MESSAGES, LINE_MESSAGE_DECODER)
+
+    def send_messages(self, *messages: bytes) -> None:
+        self.read(sum(map(len, messages)))
+        self.pipeline.submit(lines_of(messages, self.server.context.limits.max_message_bytes))
 
     def send(self, *lines: str) -> None:
         self.send_messages(*(line.encode() for line in lines))

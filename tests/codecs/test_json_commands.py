@@ -2,13 +2,13 @@
 
 import json
 from time import process_time
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.json_decoder import decode, follow
+from twistedsock.codecs.json_decoder import decode, decode_alike
 from twistedsock.codecs.payload import UNPAIRED, build_payloads
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.values import JSON, TEXT
@@ -312,43 +312,39 @@ def publish(data: Any, channel: str = "a", **fields: Any) -> bytes:
     return json.dumps({"type": "publish", "channel": channel, "data": data, **fields}).encode()
 
 
-FOLLOWS = {
-    "the same channel": (publish("1"), [publish("2"), publish("3", id=3)], [None, b"3"]),
-    "another channel": (publish("1"), [publish("2", "b"), publish("1")], []),
-    "another type": (publish("1"), [publish("1", id="x"), b'{"type":"ping"}', publish("1")], [b'"x"']),
-    "an event name": (publish("1"), [publish("1", name="b")], []),
-    "the same event name": (publish(1, name="b"), [publish(2, name="b"), publish(2)], [None]),
-    "JSON after text": (publish("1"), [publish(1)], []),
-    "text after JSON": (publish(1), [publish([]), publish("1")], [None]),
-    "a mistake": (publish("1"), [b"{", publish("1")], []),
-    "a command among messages": (publish("1"), [Ping(), publish("1")], []),
+PLAIN = publish("%d")
+ALIKE = {
+    "one": ([PLAIN % 2], [b"2"]),
+    "several": ([PLAIN % 2, PLAIN % 3], [b"2", b"3"]),
+    "another channel behind": ([PLAIN % 2, publish("3", "b")], []),
+    "an id": ([publish("2", id=2)], []),
+    "JSON": ([publish(2)], []),
+    "an escape": ([publish("\\")], []),
+    "no message": ([Ping(), PLAIN % 2], []),
+    "nothing": ([], []),
 }
 
 
-@pytest.mark.parametrize(("first", "items", "tags"), FOLLOWS.values(), ids=FOLLOWS.keys())
-def test_a_run_of_publishes(first: bytes, items: list[bytes | Command], tags: list[bytes | None]) -> None:
-    """A run ends at the first item that differs in more than data and id."""
-    command = decode(first)
-    assert isinstance(command, Publish)
-    run, position = follow(command, [publish("0"), first, *items], 2)
-    assert [*run.tags] == [None, *tags] and position == 2 + len(tags)
-    for item, payload, tag in zip([first, *items], run.payloads.items, run.tags, strict=False):
-        assert isinstance(item, bytes)
-        assert decode(item) == published(run.channel, payload, run.payloads.kind is JSON, run.name, tag)
+@pytest.mark.parametrize(("following", "texts"), ALIKE.values(), ids=ALIKE.keys())
+def test_decodes_messages_that_differ_in_their_text_without_parsing_them(
+    following: list[bytes | Command], texts: list[bytes]
+) -> None:
+    messages = [publish("0", "b"), PLAIN % 1, *following]
+    alike = decode_alike(published(b"a", b"1", False), messages, 2)
+    assert (alike.payloads.items if alike is not None else ()) == tuple(texts)
+    assert alike is None or (alike.channel, alike.tags) == (b"a", (None,) * len(texts))
 
 
-class ByIndex(list[bytes]):
-    """Walking to where a run begins, each time from the start, would cost the square of what came."""
-
-    def __iter__(self) -> NoReturn:
-        raise AssertionError
+@pytest.mark.parametrize("first", [published(b"a", b"1", True), published(b"a", b"1", False, tag=b"7")])
+def test_parses_each_message_after_json_or_an_id(first: Publish) -> None:
+    assert decode_alike(first, [PLAIN % 1, PLAIN % 2], 1) is None
 
 
-def test_a_run_is_looked_for_where_it_begins() -> None:
-    """What stands before it is not looked at again."""
-    items = ByIndex([publish("1", "b"), publish("1"), publish("2")])
-    run, position = follow(published(b"a", b"1", False), items, 2)
-    assert ([*run.payloads.items], [*run.tags], position) == ([b"1", b"2"], [None, None], 3)
+def test_looks_at_few_of_many_messages_at_a_time() -> None:
+    """The 33rd message differs, so the second 32 are not taken together."""
+    messages = [*[PLAIN % 1] * 40, publish("2", "b"), *[PLAIN % 1] * 40]
+    alike = decode_alike(published(b"a", b"1", False), messages, 1)
+    assert alike is not None and len(alike.tags) == 32
 
 
 VALUES = st.recursive(

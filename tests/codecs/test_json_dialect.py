@@ -149,9 +149,7 @@ def test_answers_to_a_run_of_publishes() -> None:
 
 
 def test_what_this_dialect_does_not_say() -> None:
-    """There is no QUIET and no HELP, and the close frame is the goodbye."""
-    assert JSON.quieted() == b""
-    assert JSON.help(b"SUB") is None
+    """The close frame is the goodbye."""
     assert JSON.bye(b"see you") == b""
 
 

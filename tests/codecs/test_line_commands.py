@@ -1,33 +1,32 @@
 """Every verb of the line dialect, used rightly and wrongly (protocol.md, "Line dialect")."""
 
-from typing import NoReturn
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.line_decoder import USAGE, decode, follow, publishes
-from twistedsock.codecs.payload import build_payloads
+from twistedsock.codecs.encoders import LINES
+from twistedsock.codecs.line_decoder import LINE_DECODER, USAGE
+from twistedsock.codecs.payload import UNPAIRED, build_payloads
 from twistedsock.errors import ErrorCode
 from twistedsock.pubsub.values import JSON, TEXT
 from twistedsock.session.commands import (
     Auth,
     Command,
-    Help,
     History,
     Info,
     InvalidCommand,
     Nick,
     Ping,
     Publish,
-    Quiet,
     Quit,
+    Reply,
     Subscribe,
     Unsubscribe,
     Who,
 )
 
 MAX_OFFSET = 9007199254740991
+decode = LINE_DECODER.decode
 
 
 def published(channel: bytes, payload: bytes, json: bool = False, name: bytes = b"message") -> Publish:
@@ -77,8 +76,7 @@ RIGHT = {
     b"NICK ann": Nick(b"ann"),
     b"AUTH a.b.c": Auth(b"a.b.c"),
     b"auth  a.b.c ": Auth(b"a.b.c"),
-    b"QUIET on": Quiet(True),
-    b"quiet  off ": Quiet(False),
+    b"quiet  off ": Reply(b"OK\n", LINES),
     b"PING": Ping(b""),
     b"PING ": Ping(b""),
     b"PING hello  you ": Ping(b"hello  you "),
@@ -90,15 +88,14 @@ RIGHT = {
     b"exit": Quit(),
     b"EXIT ": Quit(),
     b"bye": Quit(),
-    b"HELP": Help(b""),
-    b"help ": Help(b""),
-    b"?": Help(b""),
-    b"? sub": Help(b"SUB"),
-    b"HELP Sub": Help(b"SUB"),
-    b"HELP frobnicate": Help(b"FROBNICATE"),
-    b"HELP bye": Help(b"QUIT"),
-    b"HELP exit": Help(b"QUIT"),
-    b"HELP ?": Help(b"HELP"),
+    b"HELP": Reply(LINES.help(b"")),
+    b"help ": Reply(LINES.help(b"")),
+    b"?": Reply(LINES.help(b"")),
+    b"? sub": Reply(LINES.help(b"SUB")),
+    b"HELP Sub": Reply(LINES.help(b"SUB")),
+    b"HELP bye": Reply(LINES.help(b"QUIT")),
+    b"HELP exit": Reply(LINES.help(b"QUIT")),
+    b"HELP ?": Reply(LINES.help(b"HELP")),
 }
 
 
@@ -203,77 +200,23 @@ def test_an_empty_line_is_ignored(line: bytes) -> None:
     assert decode(line) is None
 
 
+def test_answers_quiet_with_an_encoder_that_says_nothing_of_publishes() -> None:
+    reply = decode(b"QUIET on")
+    assert isinstance(reply, Reply) and reply.data == b"OK\n" and reply.encoder is not None
+    assert reply.encoder.published((None,), 1) == b""
+    assert reply.encoder.refused(None, UNPAIRED) == LINES.refused(None, UNPAIRED)
+
+
+@pytest.mark.parametrize("line", [b"HELP frobnicate", b"QUIET maybe", b"HELP a b", b"QUIET"])
+def test_rejects_arguments_of_the_commands_of_lines(line: bytes) -> None:
+    command = decode(line)
+    assert isinstance(command, InvalidCommand) and command.error.code is ErrorCode.BAD_ARGUMENT
+
+
 def test_names_are_left_to_the_broker() -> None:
     """The codec does not judge names: the broker does, for every dialect alike."""
     assert decode(b"SUB *") == Subscribe(b"*")
     assert decode(b"NICK " + b"x" * 100) == Nick(b"x" * 100)
-
-
-FOLLOWS = {
-    "the same channel": (b"PUB a 1", [b"PUB a 2", b"PUB a  3 "], 2),
-    "an empty text": (b"PUB a 1", [b"PUB a ", b"PUB a 1"], 2),
-    "no payload": (b"PUB a 1", [b"PUB a", b"PUB a 1"], 0),
-    "another channel": (b"PUB a 1", [b"PUB ab 2", b"PUB a 1"], 0),
-    "another verb": (b"PUB a 1", [b"PUB a 1", b"PING", b"PUB a 1"], 1),
-    "an event name": (b"PUB a 1", [b"EMIT a b 1"], 0),
-    "after an event name": (b"EMIT a b 1", [b"PUB a 1"], 0),
-    "JSON after text": (b"PUB a 1", [b"PUB a [1]"], 0),
-    "text after JSON": (b"PUB a [1]", [b"PUB a [2]", b"PUB a {}", b"PUB a 1"], 2),
-    "no JSON after text": (b"PUB a 1", [b"PUB a [1", b"PUB a {"], 2),
-    "no JSON after JSON": (b"PUB a [1]", [b"PUB a [1"], 0),
-    "half a surrogate pair after text": (b"PUB a 1", [b"PUB a 2", b'PUB a "\\ud83d"', b"PUB a 3"], 1),
-    "a command among lines": (b"PUB a 1", [b"PUB a 1", Ping(), b"PUB a 1"], 1),
-    "not UTF-8": (b"PUB a 1", [b"PUB a \xff"], 0),
-}
-
-
-@pytest.mark.parametrize(("first", "items", "count"), FOLLOWS.values(), ids=FOLLOWS.keys())
-def test_a_run_of_publishes(first: bytes, items: list[bytes | Command], count: int) -> None:
-    """A run ends at the first item that differs in more than the payload."""
-    publish = decode(first)
-    assert isinstance(publish, Publish)
-    followed, position = follow(publish, [b"PUB a 0", first, *items], 2)
-    assert position == 2 + count
-    assert len(followed.payloads) == len(followed.tags) == 1 + count
-
-
-@pytest.mark.parametrize("next_line, count", [(b"PING", 2), (b"PUB a x", 3), (b"PUB a \xc3\xa9", 2), (b"PUB b x", 2)])
-def test_what_is_a_run_already_may_go_on(next_line: bytes, count: int) -> None:
-    """A whole block may have waited with lines behind it: none of them is left out."""
-    run = publishes(b"PUB a 1\nPUB a 2\n", 100)
-    assert run is not None
-    followed, position = follow(run, [run, next_line, b"PING"], 1)
-    assert (len(followed.payloads), len(followed.tags), position) == (count, count, count - 1)
-
-
-class ByIndex(list[bytes]):
-    """Walking to where a run begins, each time from the start, would cost the square of what came."""
-
-    def __iter__(self) -> NoReturn:
-        raise AssertionError
-
-
-def test_a_run_is_looked_for_where_it_begins() -> None:
-    """What stands before it is not looked at again."""
-    followed, position = follow(published(b"a", b"1"), ByIndex([b"PUB b 1", b"PUB a 1", b"PUB a 2"]), 2)
-    assert (followed.payloads.items, followed.tags, position) == ((b"1", b"2"), (None, None), 3)
-
-
-WORD = st.sampled_from(
-    [b"PUB a ", b"PUB a ", b"PUB a ", b"pub a ", b"PUB b ", b"EMIT a message ", b"EMIT a x ", b"PUB a"]
-)
-PAYLOAD = st.sampled_from([b"", b"1", b" 1", b"[1]", b'{"', b'"x"', b"\xff", "é".encode(), b"\r"]) | st.binary()
-
-
-@given(st.lists(st.builds(lambda word, payload: word + payload, WORD, PAYLOAD), min_size=1))
-def test_a_run_is_the_commands_it_stands_for(lines: list[bytes]) -> None:
-    """Whatever is gathered into a run is what each of its lines means alone."""
-    first = decode(lines[0])
-    if isinstance(first, Publish) and lines[1:]:
-        run, position = follow(first, lines, 1)
-        assert len(run.payloads) == len(run.tags) == position
-        for line, payload in zip(lines, run.payloads.items, strict=False):
-            assert decode(line) == published(run.channel, payload, run.payloads.kind is JSON, run.name)
 
 
 VERBS = st.sampled_from([*USAGE, b"?", b"bye", b"frob", b""])

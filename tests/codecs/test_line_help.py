@@ -2,7 +2,7 @@
 
 import pytest
 
-from twistedsock.codecs.line_decoder import USAGE, decode
+from twistedsock.codecs.line_decoder import LINE_DECODER, USAGE
 from twistedsock.codecs.line_encoder import HELP
 from twistedsock.session import commands
 
@@ -18,7 +18,7 @@ def test_each_line_begins_with_one_whole_example(verb: bytes) -> None:
     for line in HELP[verb]:
         example, gap, text = line.partition(b"   ")
         assert gap and text.strip(), line
-        command = decode(example)
+        command = LINE_DECODER.decode(example)
         assert command is not None and not isinstance(command, commands.InvalidCommand), line
         assert example.split()[0] == verb or not verb
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.fuzz.test_json_commands import KINDS
+from twistedsock.codecs.line_encoder import QuietLineEncoder
 from twistedsock.session import commands
 from twistedsock.session.commands import InvalidCommand, Publish
 
@@ -25,8 +26,7 @@ LINE_REPLIES: dict[type, str] = {
     commands.Auth: rf"OK \S+( expires=[0-9]+)?$|{REFUSED}",
     commands.Ping: r"PONG( |$)",
     commands.Info: r"OK id=",
-    commands.Help: rf"OK$|{REFUSED}",
-    commands.Quiet: r"OK$",
+    commands.Reply: r"OK$",
     commands.Quit: r"BYE$",
 }
 """Replies as regular expressions."""
@@ -43,15 +43,15 @@ class Due:
 
     def ask(self, asked: Any, is_json: bool) -> None:
         """A command was sent; one that came after QUIT is not answered."""
-        if self.left or asked is None or isinstance(asked, commands.Interrupt):
+        if self.left or asked is None or isinstance(asked, commands.Notice):
             return
         if isinstance(asked, Publish):
             for tag in asked.tags:
                 self._expected.append(self._of_json(asked, tag) if is_json else self._of_line(asked))
         else:
             self._expected.append(self._of_json(asked, asked.tag) if is_json else self._of_line(asked))
-        if isinstance(asked, commands.Quiet):
-            self._quiet = asked.on
+        if isinstance(asked, commands.Reply) and asked.encoder is not None:
+            self._quiet = isinstance(asked.encoder, QuietLineEncoder)
         self.left = isinstance(asked, commands.Quit)
 
     def _of_line(self, asked: Any) -> Expected:

@@ -10,10 +10,10 @@ from tests.fuzz.grammars import CUTS, LINES, MESSAGES
 from tests.fuzz.properties import cut, holds, kept, room
 from tests.fuzz.replies import Due, replies_of
 from tests.fuzz.test_dialects import said
-from twistedsock.codecs import json_decoder, line_decoder
+from twistedsock.codecs import json_decoder
 from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES_IN_MESSAGES
 from twistedsock.codecs.encoders import LINES as LINES_ENCODING
-from twistedsock.codecs.line_decoder import LineSplitter
+from twistedsock.codecs.line_decoder import LINE_DECODER, LINE_MESSAGE_DECODER, LineSplitter
 from twistedsock.errors import CloseReason
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.session.encoder import Encoder
@@ -79,10 +79,10 @@ class Guest:
             self.read = len(piece) if self.kind == "line" else sum(map(len, piece))
             if self.kind == "line":
                 for item in self.splitter.feed(piece):
-                    self.due.ask(line_decoder.decode(item) if isinstance(item, bytes) else item, False)
+                    self.due.ask(LINE_DECODER.decode(item) if isinstance(item, bytes) else item, False)
                 self.peer.send_bytes(piece)
             else:
-                codec: Any = json_decoder if self.kind == "json" else line_decoder
+                codec: Any = json_decoder if self.kind == "json" else LINE_MESSAGE_DECODER
                 for message in piece:
                     self.due.ask(codec.decode(message), self.kind == "json")
                 self.peer.send_messages(*piece)

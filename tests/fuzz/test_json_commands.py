@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import MESSAGES, SOUND
 from tests.fuzz.properties import holds, one_by_one
-from twistedsock.codecs.json_decoder import decode, follow
+from twistedsock.codecs.json_decoder import decode, decode_alike
 from twistedsock.errors import ErrorCode
 from twistedsock.pubsub.values import JSON
 from twistedsock.session import commands
@@ -91,12 +91,9 @@ def test_any_message(message: bytes) -> None:
 
 @holds(examples=60, messages=MESSAGES)
 def test_together(messages: list[bytes]) -> None:
-    """Messages that are taken together are the commands that each is alone."""
-    gathered, position = [], 0
-    while position < len(messages):
-        command = decode(messages[position])
-        position += 1
-        if isinstance(command, Publish):
-            command, position = follow(command, messages, position)
-        gathered.append(command)
-    assert one_by_one(gathered) == one_by_one([decode(message) for message in messages])
+    """Messages that are decoded together are the commands that each is alone."""
+    for position, message in enumerate(messages, 1):
+        command = decode(message)
+        if isinstance(command, Publish) and (alike := decode_alike(command, messages, position)) is not None:
+            alone = [decode(message) for message in messages[position : position + len(alike.tags)]]
+            assert one_by_one([alike]) == one_by_one(alone)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import EPOCHS, LINE, LINES, NAMES, PAYLOAD, damaged
 from tests.fuzz.properties import holds, one_by_one
-from twistedsock.codecs.line_decoder import USAGE, decode, follow, publishes
+from twistedsock.codecs.line_decoder import LINE_DECODER, USAGE, decode_block
 from twistedsock.codecs.payload import is_json, is_utf8
 from twistedsock.errors import ErrorCode
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
@@ -17,6 +17,7 @@ from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Pu
 NUMBERS = (
     st.none() | st.integers(0, 20) | st.sampled_from([MAX_OFFSET, MAX_OFFSET - 1, 10**15]) | st.integers(0, MAX_OFFSET)
 )
+decode = LINE_DECODER.decode
 GAP = st.sampled_from([b" ", b" ", b"  "])
 
 
@@ -80,18 +81,9 @@ def test_publishes(channel: bytes, name: bytes | None, payload: bytes, gap: byte
 
 @holds(examples=100, data=LINES, most=st.sampled_from([20, 512, 65_536]))
 def test_together(data: bytes, most: int) -> None:
-    """Lines that are taken together, as a block or one after the other, are the commands that each is alone."""
+    """Lines that are decoded together, as a block, are the commands that each is alone."""
     block = data[: data.rfind(b"\n") + 1]
     lines = [line.removesuffix(b"\r") for line in block.split(b"\n")[:-1]]
     alone = one_by_one([command for line in lines if (command := decode(line)) is not None])
-    gathered, position = [], 0
-    while position < len(lines):
-        command = decode(lines[position])
-        position += 1
-        if isinstance(command, Publish):
-            command, position = follow(command, lines, position)
-        if command is not None:
-            gathered.append(command)
-    assert one_by_one(gathered) == alone
-    whole = publishes(block, most)
+    whole = decode_block(block, most)
     assert whole is None or (one_by_one([whole]) == alone and max(map(len, lines)) <= most)

@@ -28,7 +28,7 @@ def test_the_largest_number_is_the_largest_that_javascript_holds() -> None:
         (commands.Auth(b"secret"), {"tag": None}),
         (commands.Ping(), {"text": b"", "tag": None}),
         (commands.Info(), {"tag": None}),
-        (commands.Help(), {"verb": b""}),
+        (commands.Reply(b"OK\n"), {"encoder": None}),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, dict) else "",
 )

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from twistedsock.codecs import json_decoder, line_decoder
+from twistedsock.codecs import json_decoder
+from twistedsock.codecs.line_decoder import LINE_DECODER
 from twistedsock.errors import ErrorCode
 from twistedsock.session.commands import Command, Ping, Quit
 from twistedsock.session.input_pipeline import PART
@@ -207,9 +208,11 @@ def break_decoding(peer: LineClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(line: bytes) -> Command | None:
         if line == b"WHO a":
             raise ZeroDivisionError
-        return line_decoder.decode(line)
+        return LINE_DECODER.decode(line)
 
-    peer.pipeline.decoder = SimpleNamespace(decode=decode, follow=line_decoder.follow, find_tag=line_decoder.find_tag)
+    peer.pipeline.decoder = SimpleNamespace(
+        decode=decode, decode_alike=LINE_DECODER.decode_alike, find_tag=LINE_DECODER.find_tag
+    )
 
 
 def break_running(peer: LineClient, monkeypatch: pytest.MonkeyPatch) -> None:

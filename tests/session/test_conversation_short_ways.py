@@ -3,17 +3,19 @@ it is cut, the same is said as if each command had come, and each event had gone
 
 import json
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from twistedsock.codecs import json_decoder, line_decoder
 from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
-from twistedsock.codecs.line_decoder import Item, LineSplitter
+from twistedsock.codecs.line_decoder import LINE_DECODER, Item, LineSplitter, decode_block
 from twistedsock.codecs.payload import build_payloads, is_utf8
-from twistedsock.pubsub.values import JSON, TEXT, Batch, Payloads
-from twistedsock.session.commands import Command, Ping, Publish
+from twistedsock.pubsub.values import JSON, TEXT, Batch, Payloads, Publication
+from twistedsock.session.commands import Publish
 from twistedsock.session.encoder import Encoder
 from twistedsock.session.input_pipeline import Decoder
 from twistedsock.testing import FakeServer
@@ -23,14 +25,14 @@ MAX_OFFSET = 512
 
 
 class OneByOne:
-    """A codec that gathers nothing."""
+    """A decoder whose publications are not joined."""
 
-    def __init__(self, codec: Decoder) -> None:
-        self.decode = codec.decode
-        self.find_tag = codec.find_tag
+    def __init__(self, decoder: Decoder) -> None:
+        self.decode = decoder.decode
+        self.find_tag = decoder.find_tag
 
-    def follow(self, first: Publish, items: object, position: int) -> tuple[Publish, int]:
-        return first, position
+    def decode_alike(self, first: Publish, messages: object, position: int) -> None:
+        return None
 
 
 class Spoken:
@@ -161,18 +163,18 @@ STREAM = st.lists(LINE | RUN | RUN, min_size=1, max_size=6).map(b"".join)
 def test_lines_together_are_lines_one_by_one(stream: bytes, cuts: list[int], late: bool, room: int | None) -> None:
     places = sorted({min(cut, len(stream)) for cut in cuts})
     pieces = [stream[start:stop] for start, stop in zip([0, *places], [*places, len(stream)], strict=True)]
-    told: list[list[bytes]] = []
-    for splitter, codec in (
-        (LineSplitter(MAX_OFFSET, line_decoder.publishes), line_decoder),
-        (LineSplitter(MAX_OFFSET), line_decoder),
-        (LineSplitter(MAX_OFFSET), OneByOne(line_decoder)),
+    together, lines = Spoken(False, LINE_DECODER, late, room), LineSplitter(MAX_OFFSET)
+    for piece in pieces:
+        together.receive(lines.feed(piece))
+    alone, lines = Spoken(False, OneByOne(LINE_DECODER), late, room), LineSplitter(MAX_OFFSET)
+    with (
+        patch.object(Publication, "can_join", return_value=False),
+        patch.object(line_decoder, "decode_block", return_value=None),
     ):
-        spoken = Spoken(False, codec, late, room)
         for piece in pieces:
-            spoken.receive(splitter.feed(piece))
-        told.append(spoken.said())
-    assert told[0] == told[2]
-    assert told[1] == told[2]
+            alone.receive(lines.feed(piece))
+        expected = alone.said()
+    assert together.said() == expected
 
 
 BLOCKS: dict[str, tuple[bytes, list[bytes] | None]] = {
@@ -205,7 +207,7 @@ BLOCKS: dict[str, tuple[bytes, list[bytes] | None]] = {
 
 @pytest.mark.parametrize(("block", "payloads"), BLOCKS.values(), ids=BLOCKS.keys())
 def test_a_block_of_lines_that_is_one_command(block: bytes, payloads: list[bytes] | None) -> None:
-    command = line_decoder.publishes(block, 100)
+    command = decode_block(block, 100)
     if payloads is None:
         assert command is None
     else:
@@ -216,7 +218,7 @@ def test_a_block_of_lines_that_is_one_command(block: bytes, payloads: list[bytes
 @pytest.mark.parametrize(("most", "taken"), [(17, False), (18, True)])
 def test_a_block_that_may_hold_too_long_a_line_is_looked_at_closely(most: int, taken: bool) -> None:
     """It is not known which of its lines is the longest."""
-    assert (line_decoder.publishes(b"PUB a 123456\nPUB a 123456\n", most) is not None) is taken
+    assert (decode_block(b"PUB a 123456\nPUB a 123456\n", most) is not None) is taken
 
 
 QUOTED = st.sampled_from(
@@ -291,61 +293,19 @@ ODD = [
 @example([PLAIN % b"1", *[PLAIN % b"2"] * 32])
 def test_messages_together_are_messages_one_by_one(messages: list[bytes]) -> None:
     """A run is read at its first message; where all are alike but for their text, most are not parsed at all."""
-    told: list[list[bytes]] = []
-    for codec in (json_decoder, OneByOne(json_decoder)):
-        spoken = Spoken(True, codec, False, None)
-        spoken.receive([*messages])
-        told.append(spoken.said())
-    assert told[0] == told[1]
+    together = Spoken(True, json_decoder, False, None)
+    together.receive([*messages])
+    alone = Spoken(True, OneByOne(json_decoder), False, None)
+    with patch.object(Publication, "can_join", return_value=False):
+        alone.receive([*messages])
+        expected = alone.said()
+    assert together.said() == expected
     for position, message in enumerate(messages[:-1], 1):
         first = json_decoder.decode(message)
         if isinstance(first, Publish):
-            run, end = json_decoder.follow(first, messages, position)
-            alone = [json_decoder.decode(message) for message in messages[position - 1 : end]]
-            assert len(run.payloads) == len(run.tags) == len(alone)
-            for command, payload, tag in zip(alone, run.payloads.items, run.tags, strict=True):
-                assert command == Publish(run.channel, build_payloads((payload,), run.payloads.kind), run.name, (tag,))
-
-
-class Counting:
-    """Looks at how often messages are decoded."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.decoded = 0
-        decode = json_decoder.decode
-
-        def counted(message: bytes) -> Command:
-            self.decoded += 1
-            return decode(message)
-
-        monkeypatch.setattr(json_decoder, "decode", counted)
-
-
-def test_messages_that_are_alike_are_not_parsed_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This is most of what a busy publisher costs."""
-    messages: list[object] = [PLAIN % b"%d" % number for number in range(1_000)]
-    first = json_decoder.decode(PLAIN % b"0")
-    assert isinstance(first, Publish)
-    counting = Counting(monkeypatch)
-    run, position = json_decoder.follow(first, messages, 1)
-    assert position == len(run.payloads) == 1_000
-    assert counting.decoded < 40
-
-
-@pytest.mark.parametrize("following", [None, Publish(b"a", Payloads((b"x",), 1))])
-def test_what_no_message_began_is_not_gone_on_with(following: object) -> None:
-    """A command that a shell has made itself says nothing about the messages behind it."""
-    first = Publish(b"a", build_payloads((b"x",), TEXT))
-    run, position = json_decoder.follow(first, [first, following or PLAIN % b"y"], 1)
-    assert (len(run.payloads), position) == ((1, 1) if following else (2, 2))
-
-
-def test_a_command_among_messages_that_are_alike() -> None:
-    """It ends the run."""
-    first = json_decoder.decode(PLAIN % b"x")
-    assert isinstance(first, Publish)
-    run, position = json_decoder.follow(first, [PLAIN % b"x", PLAIN % b"y", Ping(), PLAIN % b"z"], 1)
-    assert (len(run.payloads), position) == (2, 2)
+            alike = json_decoder.decode_alike(first, messages, position)
+            for index, payload in enumerate(alike.payloads.items if alike is not None else (), position):
+                assert json_decoder.decode(messages[index]) == replace(first, payloads=build_payloads((payload,), TEXT))
 
 
 PAYLOADS = {

@@ -48,12 +48,10 @@ REPLIES: list[tuple[Command, list[str]]] = [
     (commands.Ping(), ["PONG"]),
     (commands.Ping(b"hello"), ["PONG hello"]),
     (commands.Info(), ["OK id=p1 nick=p1 from=127.0.0.1:50000 to=127.0.0.1:8081 channels=1 uptime=0 version=0.0"]),
-    (commands.Quiet(True), ["OK"]),
-    (commands.Quiet(False), ["OK"]),
+    (commands.Reply(b"OK\n"), ["OK"]),
     (commands.Quit(), ["BYE"]),
-    (commands.Interrupt(), ["NOTICE type QUIT to leave"]),
+    (commands.Notice(b"hello"), ["NOTICE hello"]),
     (commands.InvalidCommand(INTERNAL), ["ERR internal a fault of this server; it has been logged"]),
-    (commands.Help(b"NONSENSE"), ["ERR bad-argument there is no such command; HELP alone lists them"]),
 ]
 
 

@@ -5,7 +5,7 @@ import pytest
 from twistedsock.errors import CloseReason
 from twistedsock.limits.settings import MAX_PUBLISHES_IN_FLIGHT
 from twistedsock.pubsub.subscription import REPLY_PENDING
-from twistedsock.session.commands import Interrupt
+from twistedsock.session.commands import Notice
 from twistedsock.testing import FakeServer, LineClient
 
 
@@ -169,13 +169,13 @@ def test_commands_after_one_that_waits_wait_too() -> None:
     assert not peer.paused
 
 
-def test_an_interrupt_waits_for_nothing() -> None:
+def test_sends_notices_before_outstanding_replies() -> None:
     server = FakeServer(late=True)
     peer = meets(server)
     peer.send("PUB a x")
     peer.send_messages(b"PUB a y")
-    peer.pipeline.submit([Interrupt()])
-    assert peer.received() == ["NOTICE type QUIT to leave"]
+    peer.pipeline.submit([Notice(b"hello")])
+    assert peer.received() == ["NOTICE hello"]
     answered(server)
     assert peer.received() == ["OK 1", "OK 2"]
 

@@ -92,23 +92,13 @@ def decode(message: bytes) -> Command:
         return InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, words), tag)
 
 
-def follow(first: Publish, items: Sequence[object], position: int) -> tuple[Publish, int]:
-    """Add to ``first`` what the messages from ``position`` on publish that differ from it in payload and id alone, up
-    to the first that is anything else; gives the position of that too."""
-    following: list[Publish] = []
-    if first.tags == (None,) and first.payloads.kind is TEXT:
-        texts = _alike(items, position)
-        if texts:
-            following.append(replace(first, payloads=build_payloads(texts, TEXT), tags=(None,) * len(texts)))
-            position += len(texts)
-    for index in range(position, len(items)):
-        message = items[index]
-        command = decode(message) if isinstance(message, bytes) else None
-        if not isinstance(command, Publish) or not first.can_join(command):
-            break
-        following.append(command)
-        position += 1
-    return (first.joined(following) if following else first), position
+def decode_alike(first: Publish, messages: Sequence[object], position: int) -> Publish | None:
+    """The messages from ``position`` on that differ from the one before, which asks for ``first``, in their text alone,
+    as one publication; None if there are none."""
+    if first.tags != (None,) or first.payloads.kind is not TEXT:
+        return None
+    texts = _alike(messages, position)
+    return replace(first, payloads=build_payloads(texts, TEXT), tags=(None,) * len(texts)) if texts else None
 
 
 def _alike(items: Sequence[object], position: int) -> list[bytes]:

@@ -131,14 +131,6 @@ class JsonEncoder:
             )
         )
 
-    def quieted(self) -> bytes:
-        """There is no such command here: who wants no answers gives no ids."""
-        return b""
-
-    def help(self, verb: bytes) -> bytes | None:
-        """Nor this one."""
-        return None
-
     def refused(self, tag: Tag, error: Error) -> bytes:
         return self._frame(
             b'{"type":"error"%b,"code":"%b","message":%b}' % (_id(tag), error.code.value, quote(error.message.encode()))

@@ -5,39 +5,22 @@ from codecs import getincrementaldecoder
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
+from twistedsock.codecs.encoders import LINES, LINES_IN_MESSAGES
+from twistedsock.codecs.line_encoder import HELP, LineEncoder, QuietLineEncoder
 from twistedsock.codecs.payload import BOM, JSON_START, UNPAIRED, build_payloads, is_json, is_unpaired, is_utf8
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
 from twistedsock.pubsub.values import JSON, TEXT
 from twistedsock.session import commands
-from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish, Quit
+from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Notice, Publish, Quit, Reply
 
 _NOT_UTF8 = InvalidCommand(Error(ErrorCode.NOT_UTF8, "a line is UTF-8; this one was skipped"))
 
 _UNPAIRED = InvalidCommand(UNPAIRED)
 
+_NO_HELP = InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, "there is no such command; HELP alone lists them"))
+
 _UNKNOWN = InvalidCommand(Error(ErrorCode.UNKNOWN_COMMAND, "I do not know that; HELP tells what I know, QUIT leaves"))
-
-
-def decode(line: bytes) -> Command | None:
-    """The command that a line asks for; None for an empty one."""
-    verb, space, rest = line.lstrip(b" ").partition(b" ")
-    if not line.isascii() and not is_utf8(line):
-        return _NOT_UTF8
-    if verb == b"PUB":  # nearly all of the traffic, so it is looked at first
-        channel, space, payload = rest.lstrip(b" ").partition(b" ")
-        if not space or not channel:
-            return _usage(verb)
-        kind = TEXT
-        if payload.startswith(JSON_START):
-            if is_json(payload):
-                kind = JSON
-            elif is_unpaired(payload):
-                return _UNPAIRED
-        return Publish(channel, build_payloads((payload,), kind))
-    if not verb:
-        return None
-    return _parse(verb.upper(), rest)
 
 
 def _publish(channel: bytes, payload: bytes, name: bytes = DEFAULT_EVENT_NAME) -> Command:
@@ -49,10 +32,10 @@ def _publish(channel: bytes, payload: bytes, name: bytes = DEFAULT_EVENT_NAME) -
 def is_verb(word: bytes) -> bool:
     """Whether a line that begins with this word is a command, right or wrong."""
     verb = word.upper()
-    return verb in _VERBS or verb in _ALIASES
+    return verb in USAGE or verb in _ALIASES
 
 
-def publishes(block: bytes, most: int) -> Publish | None:
+def decode_block(block: bytes, most: int) -> Publish | None:
     """The one command that some whole lines are together: publishes in a row to one channel, which is what a busy
     publisher sends. None where they are anything else, or may be longer than ``most``, or need a closer look."""
     start = block.find(b" ", 4) + 1
@@ -80,50 +63,6 @@ def _are_lines(payloads: Sequence[bytes], block: bytes) -> bool:
     """Whether payloads are parts of lines that need no closer look: another command may stand between them."""
     joined = b"".join(payloads)
     return not (b"\n" in joined or b"\r" in joined) and is_utf8(block)
-
-
-def find_tag(line: bytes) -> None:
-    """Lines have no tags: they are answered in their order."""
-
-
-def follow(first: Publish, items: Sequence[object], position: int) -> tuple[Publish, int]:
-    """Add to ``first`` the lines from ``position`` on that differ from it in the payload alone, up to the first that
-    is anything else or needs a closer look; gives the position of that too."""
-    if first.name != DEFAULT_EVENT_NAME:
-        return first, position
-    prefix, are_json = b"PUB %b " % first.channel, first.payloads.kind is JSON
-    following = items[position] if position < len(items) else None
-    if not (type(following) is bytes and following.startswith(prefix)):
-        return first, position
-    size = len(prefix)
-    payloads: list[bytes] = []
-    for index in range(position, len(items)):
-        line = items[index]
-        if type(line) is not bytes or not line.startswith(prefix) or not line.isascii():
-            break
-        payload = line[size:]
-        if payload.startswith(JSON_START):
-            if is_json(payload) is not are_json or (not are_json and is_unpaired(payload)):
-                break
-        elif are_json:
-            break
-        payloads.append(payload)
-    if not payloads:
-        return first, position
-    position += len(payloads)
-    following_ones = Publish(first.channel, build_payloads(payloads, first.payloads.kind), tags=(None,) * len(payloads))
-    return first.joined([following_ones]), position
-
-
-def _parse(verb: bytes, rest: bytes) -> Command:
-    verb = _ALIASES.get(verb, verb)
-    reading = _VERBS.get(verb)
-    if reading is None:
-        return _UNKNOWN
-    try:
-        return reading(rest)
-    except _Misused as misused:
-        return _usage(verb, str(misused))
 
 
 class _Misused(Exception):
@@ -189,21 +128,6 @@ def _read_emit(rest: bytes) -> Command:
     if not space or not name:
         raise _Misused
     return _publish(channel, payload, name)
-
-
-def _read_help(rest: bytes) -> Command:
-    words = _words(rest)
-    if len(words) > 1:
-        raise _Misused
-    verb = words[0].upper() if words else b""
-    return commands.Help(_ALIASES.get(verb, verb))
-
-
-def _read_quiet(rest: bytes) -> Command:
-    words = _words(rest)
-    if words not in ([b"on"], [b"off"]):
-        raise _Misused
-    return commands.Quiet(words == [b"on"])
 
 
 def _read_ping(rest: bytes) -> Command:
@@ -277,7 +201,6 @@ def _switch(value: bytes | None, word: bytes) -> bool:
 _ALIASES = {b"?": b"HELP", b"EXIT": b"QUIT", b"BYE": b"QUIT"}
 
 _VERBS: dict[bytes, Callable[[bytes], Command]] = {
-    b"HELP": _read_help,
     b"NICK": _one(commands.Nick),
     b"SUB": _read_subscribe,
     b"UNSUB": _one(commands.Unsubscribe),
@@ -285,12 +208,82 @@ _VERBS: dict[bytes, Callable[[bytes], Command]] = {
     b"EMIT": _read_emit,
     b"HIST": _read_history,
     b"WHO": _one(commands.Who),
-    b"QUIET": _read_quiet,
     b"AUTH": _one(commands.Auth),
     b"PING": _read_ping,
     b"INFO": _none(commands.Info()),
     b"QUIT": _none(commands.Quit()),
 }
+
+
+class LineDecoder:
+    """Decodes lines to commands. The commands that only lines have, HELP and QUIET, are answered here: ``encoder``
+    encodes the replies of the protocol."""
+
+    def __init__(self, encoder: LineEncoder) -> None:
+        self._verbs: dict[bytes, Callable[[bytes], Command]] = {**_VERBS, b"HELP": self._help, b"QUIET": self._quiet}
+        self._help_texts = {verb: Reply(encoder.help(verb)) for verb in HELP}
+        done = encoder.done()
+        self._quiet_on, self._quiet_off = Reply(done, QuietLineEncoder(encoder.framing)), Reply(done, encoder)
+
+    def decode(self, line: bytes) -> Command | None:
+        """The command that a line asks for; None for an empty one."""
+        verb, space, rest = line.lstrip(b" ").partition(b" ")
+        if not line.isascii() and not is_utf8(line):
+            return _NOT_UTF8
+        if verb == b"PUB":  # nearly all of the traffic, so it is looked at first
+            channel, space, payload = rest.lstrip(b" ").partition(b" ")
+            if not space or not channel:
+                return _usage(verb)
+            kind = TEXT
+            if payload.startswith(JSON_START):
+                if is_json(payload):
+                    kind = JSON
+                elif is_unpaired(payload):
+                    return _UNPAIRED
+            return Publish(channel, build_payloads((payload,), kind))
+        return self._parse(verb.upper(), rest) if verb else None
+
+    def decode_alike(self, first: Publish, messages: Sequence[object], position: int) -> None:
+        """``LineSplitter`` has joined them already."""
+
+    def find_tag(self, line: bytes) -> None:
+        """Lines have no tags: they are answered in their order."""
+
+    def _parse(self, verb: bytes, rest: bytes) -> Command:
+        verb = _ALIASES.get(verb, verb)
+        read = self._verbs.get(verb)
+        if read is None:
+            return _UNKNOWN
+        try:
+            return read(rest)
+        except _Misused as misused:
+            return _usage(verb, str(misused))
+
+    def _help(self, rest: bytes) -> Command:
+        words = _words(rest)
+        if len(words) > 1:
+            raise _Misused
+        verb = words[0].upper() if words else b""
+        return self._help_texts.get(_ALIASES.get(verb, verb), _NO_HELP)
+
+    def _quiet(self, rest: bytes) -> Command:
+        words = _words(rest)
+        if words == [b"on"]:
+            return self._quiet_on
+        if words == [b"off"]:
+            return self._quiet_off
+        raise _Misused
+
+
+LINE_DECODER = LineDecoder(LINES)
+"""For lines on a bare socket."""
+
+LINE_MESSAGE_DECODER = LineDecoder(LINES_IN_MESSAGES)
+"""For lines in WebSocket messages."""
+
+
+INTERRUPTED = Notice(b"type QUIT to leave")
+"""The answer to Ctrl-C, or to "are you there", of a telnet client."""
 
 CTRL_D = b"\x04"
 """As the first byte of a line it is QUIT at once, as a terminal would have it; it needs no line end."""
@@ -300,15 +293,13 @@ Item = bytes | Command
 
 class LineSplitter:
     """``feed`` gives the lines that are complete, without their ends. Of a line that is too long nothing is kept: a
-    ``InvalidCommand`` stands in its place, and the rest up to its end is skipped. ``whole`` is asked first whether all
-    lines that have come together are one command; it is told how long a line may be. ``begun`` is the line that is
-    not complete yet."""
+    ``InvalidCommand`` stands in its place, and the rest up to its end is skipped. Lines that come together and are one
+    command (``decode_block``) are given as that. ``begun`` is the line that is not complete yet."""
 
-    __slots__ = ("_most", "_skipping", "_whole", "begun")
+    __slots__ = ("_most", "_skipping", "begun")
 
-    def __init__(self, most: int, whole: Callable[[bytes, int], Command | None] = lambda block, most: None) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
-        self._whole = whole
         # The line that is not complete yet: as bytes, each feed would cost its length; in pieces, a piece of two bytes
         # would take the memory of fifty.
         self.begun: bytearray | None = None
@@ -331,7 +322,7 @@ class LineSplitter:
             elif self.begun is not None:
                 block = b"".join((self.begun, block))
                 self.begun = None
-            command = self._whole(block, self._most)
+            command = decode_block(block, self._most)
             items = [command] if command is not None else self._lines(block)
         else:
             rest = data
@@ -372,6 +363,15 @@ class LineSplitter:
 
     def _too_long(self) -> Error:
         return Error(ErrorCode.TOO_LONG, f"a line is at most {self._most} bytes; this one was skipped")
+
+
+def lines_of(messages: Sequence[bytes], max_bytes: int) -> list[Item]:
+    """The lines in WebSocket messages, or the one command that all of them are together."""
+    block = b"\n".join(messages) + b"\n"
+    command = decode_block(block, max_bytes)
+    if command is not None:
+        return [command]
+    return [line.removesuffix(b"\r") for line in block.split(b"\n")[:-1]]
 
 
 class WireProtocol(Enum):

@@ -76,6 +76,7 @@ class LineEncoder:
     overhead = 24
 
     def __init__(self, framing: Framing) -> None:
+        self.framing = framing
         self._frame = framing.frame
         self._frames = framing.frames
         self._numbered = framing.numbered
@@ -123,17 +124,16 @@ class LineEncoder:
             )
         )
 
-    def quieted(self) -> bytes:
-        return self._frame(b"OK")
-
     def refused(self, tag: Tag, error: Error) -> bytes:
         return self._frame(b"ERR %b %b" % (error.code.value, _printable(error.message.encode())))
 
-    def help(self, verb: bytes) -> bytes | None:
-        lines = HELP.get(verb)
-        if lines is None:
-            return None
-        return b"".join(self._frames([b"INFO " + line for line in lines] + [b"OK"]))
+    def done(self) -> bytes:
+        """The reply to ``QUIET``."""
+        return self._frame(b"OK")
+
+    def help(self, verb: bytes) -> bytes:
+        """The reply to ``HELP``; ``verb`` is a key of the table."""
+        return b"".join(self._frames([b"INFO " + line for line in HELP[verb]] + [b"OK"]))
 
     def history(
         self,
@@ -214,6 +214,13 @@ class LineEncoder:
                 gathered, size = [], 0
         if gathered:
             yield b"".join(self._frames(gathered))
+
+
+class QuietLineEncoder(LineEncoder):
+    """After ``QUIET on``: publishes are answered only if they fail."""
+
+    def published(self, tags: Sequence[Tag], first: int) -> bytes:
+        return b""
 
 
 # TODO-MERGED-DOC: What HELP says. Each line begins with one whole example, as people copy before they read.

@@ -8,10 +8,9 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twistedsock.codecs import line_decoder
 from twistedsock.codecs.encoders import LINES
 from twistedsock.codecs.http import wrong_door
-from twistedsock.codecs.line_decoder import LineSplitter, Opening, WireProtocol
+from twistedsock.codecs.line_decoder import INTERRUPTED, LINE_DECODER, LineSplitter, Opening, WireProtocol
 from twistedsock.codecs.payload import BOM
 from twistedsock.codecs.telnet import IAC, TelnetFilter, replace_returns
 from twistedsock.errors import TOO_FAST, TOO_MUCH_HELD, CloseReason
@@ -32,7 +31,7 @@ from twistedsock.server.sockets import (
 from twistedsock.server.timeouts import ConnectionTimeouts, TimeoutQueue
 from twistedsock.server.tls import subject_of
 from twistedsock.server.transport import detach_outlet, outlet_of
-from twistedsock.session.commands import Interrupt, InvalidCommand
+from twistedsock.session.commands import InvalidCommand
 from twistedsock.session.input_pipeline import InputPipeline
 from twistedsock.session.registry import ServerContext
 
@@ -99,7 +98,7 @@ class LineProtocol(Protocol):
         factory, transport = self.factory, self.transport
         context, listening = factory.context, factory.listening
         self._opening = Opening()
-        self._splitter = LineSplitter(context.limits.max_line_bytes, line_decoder.publishes)
+        self._splitter = LineSplitter(context.limits.max_line_bytes)
         self._outlet = outlet_of(transport, factory.reactor)
         handshake = None
         if listening.secure or listening.proxied:
@@ -108,7 +107,7 @@ class LineProtocol(Protocol):
         self.pipeline = open_session(
             context,
             LINES,
-            line_decoder,
+            LINE_DECODER,
             self._outlet,
             endpoints_of(transport, self.proxied_address or transport.getPeer()),
             close=self._close,
@@ -145,7 +144,7 @@ class LineProtocol(Protocol):
                 return
         if items and self.factory.timeouts.has_idle_timeout:
             self.factory.timeouts.command_received(pipeline)
-        pipeline.submit([*items, Interrupt()] if interrupted else items)
+        pipeline.submit([*items, INTERRUPTED] if interrupted else items)
         # A client that does not read the answers to its telnet options is not read either.
         if answered and self._outlet.blocked & SOCKET_FULL and self._closing is None:
             pipeline.pause()

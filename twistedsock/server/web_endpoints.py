@@ -6,8 +6,9 @@ HTTP requests have a table of their own, in ``server.http.routes``.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from twistedsock.codecs import json_decoder, line_decoder
+from twistedsock.codecs import json_decoder
 from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES_IN_MESSAGES
+from twistedsock.codecs.line_decoder import LINE_MESSAGE_DECODER
 from twistedsock.session.encoder import Encoder
 from twistedsock.session.input_pipeline import Decoder
 
@@ -44,7 +45,7 @@ class WebSocketEndpoint(NamedTuple):
 
 _JSON = Dialect(JSON_IN_MESSAGES, json_decoder)
 
-_LINES = Dialect(LINES_IN_MESSAGES, line_decoder, has_lines=True)
+_LINES = Dialect(LINES_IN_MESSAGES, LINE_MESSAGE_DECODER, has_lines=True)
 
 SOCKBRIDGE = WebSocketEndpoint({JSON_PROTOCOL: _JSON, LINE_PROTOCOL: _LINES}, _JSON, _LINES)
 

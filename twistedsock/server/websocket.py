@@ -14,6 +14,7 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 
 from twistedsock.auth.identity import Identity
 from twistedsock.codecs.http import RequestHead
+from twistedsock.codecs.line_decoder import lines_of
 from twistedsock.codecs.payload import BOM, SPACE
 from twistedsock.codecs.websocket import PlainFrames, are_extensions, switching_protocols, take_extensions
 from twistedsock.errors import TOO_MUCH_HELD, CloseReason, Error
@@ -289,8 +290,9 @@ class WebSocketConnection(AutobahnConnection):
             if not messages:
                 return
         if self._has_lines:
-            messages = [line.removesuffix(b"\r") for message in messages for line in message.split(b"\n")]
-        pipeline.submit(messages)
+            pipeline.submit(lines_of(messages, self.factory.context.limits.max_message_bytes))
+        else:
+            pipeline.submit(messages)
 
     def _select_dialect(self, pipeline: InputPipeline, messages: list[bytes]) -> list[bytes]:
         """Without a subprotocol, the first message that is not blank decides what is spoken. Returns this message and

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from twistedsock.errors import Error
 from twistedsock.pubsub.values import Publication, Tag
+from twistedsock.session.encoder import Encoder
 
 MAX_OFFSET = 2**53 - 1
 """The largest offset or count: the largest integer that JavaScript holds exactly."""
@@ -80,14 +81,12 @@ class Info(msgspec.Struct, frozen=True, gc=False):
     tag: Tag = None
 
 
-class Help(msgspec.Struct, frozen=True, gc=False):
-    verb: bytes = b""
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """A command that its decoder has answered: ``data`` is sent in the order of the commands. ``encoder``, if there is
+    one, encodes the replies from then on."""
 
-
-class Quiet(msgspec.Struct, frozen=True, gc=False):
-    """Answer publishes only when they fail."""
-
-    on: bool
+    data: bytes
+    encoder: Encoder | None = None
 
 
 class Quit(msgspec.Struct, frozen=True, gc=False):
@@ -96,8 +95,11 @@ class Quit(msgspec.Struct, frozen=True, gc=False):
     words: str = "QUIT"
 
 
-class Interrupt(msgspec.Struct, frozen=True, gc=False):
-    """Ctrl-C, or "are you there", from a telnet: it is no command and gets no reply, only a word of help."""
+class Notice(msgspec.Struct, frozen=True, gc=False):
+    """A notice from the endpoint of the connection. It is no reply, so it does not wait for replies that are due before
+    it. A client that sends too fast does not get it."""
+
+    text: bytes
 
 
 class InvalidCommand(msgspec.Struct, frozen=True, gc=False):
@@ -119,9 +121,8 @@ Command = (
     | Auth
     | Ping
     | Info
-    | Help
-    | Quiet
+    | Reply
     | Quit
-    | Interrupt
+    | Notice
     | InvalidCommand
 )

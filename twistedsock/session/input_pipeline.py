@@ -105,9 +105,9 @@ class Decoder(Protocol):
     def find_tag(self, message: bytes) -> Tag:
         """The tag in a message of which ``decode`` has made nothing; None if there is none."""
 
-    def follow(self, first: Publish, items: Sequence[object], position: int) -> tuple[Publish, int]:
-        """Add to a publish those from ``position`` on that belong together with it; gives the position after them.
-        There must be an item at ``position``."""
+    def decode_alike(self, first: Publish, messages: Sequence[object], position: int) -> Publish | None:
+        """Messages from ``position`` on that can be joined to ``first``, the publication before them, and need not be
+        decoded one by one to see that; None if there are none."""
 
 
 PUBLISHES_PER_CLOCK_CHECK = 64
@@ -208,14 +208,16 @@ class InputPipeline:
         is_rate_limited = session.is_rate_limited
         position, end = 0, len(messages)
         look, enough = PUBLISHES_PER_CLOCK_CHECK, 0.0
+        decoded: Command | None = None
         while position < end:
             message = messages[position]
             position += 1
-            command: Command | None = None
+            command, decoded = decoded, None
             try:
-                command = decode(message) if isinstance(message, bytes) else message
+                if command is None:
+                    command = decode(message) if isinstance(message, bytes) else message
                 if isinstance(command, Publish) and position < end:
-                    command, position = self.decoder.follow(command, messages, position)
+                    command, position, decoded = self._join(command, messages, position)
                 if is_rate_limited and not self._is_in_time(command, message):
                     pass
                 elif command is not None:
@@ -238,6 +240,27 @@ class InputPipeline:
                     session.postpone(self._go_on)
                     return
 
+    def _join(
+        self, first: Publish, messages: Sequence[bytes | Command], position: int
+    ) -> tuple[Publish, int, Command | None]:
+        """Join the publications from ``position`` on to the one before them. Returns the position after them and, if
+        the message there has been decoded, its command."""
+        alike = self.decoder.decode_alike(first, messages, position)
+        following: list[Publish] = []
+        if alike is not None:
+            following.append(alike)
+            position += len(alike.tags)
+        decode, command = self.decoder.decode, None
+        while position < len(messages):
+            message = messages[position]
+            command = decode(message) if isinstance(message, bytes) else None
+            if not isinstance(command, Publish) or not first.can_join(command):
+                break
+            following.append(command)
+            command = None
+            position += 1
+        return (first.joined(following) if following else first), position, command
+
     def _judge(self, price: float) -> Decision:
         meter = self.session.rate_limiter
         return Decision.RUN if meter is None else meter.judge(price, self._read_as)
@@ -247,7 +270,7 @@ class InputPipeline:
         if isinstance(command, commands.Quit):
             return True
         verdict = self._judge(_price(command, message))
-        if verdict is Decision.REFUSE and command is not None and not isinstance(command, commands.Interrupt):
+        if verdict is Decision.REFUSE and command is not None and not isinstance(command, commands.Notice):
             self.session.handle(_mistake(TOO_FAST, command))
         elif verdict is Decision.CLOSE:
             self._close()

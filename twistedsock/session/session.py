@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from twistedsock import errors
 from twistedsock.auth.expiry import EXPIRY_WARNING_SECONDS
 from twistedsock.auth.identity import Identity, Right
-from twistedsock.errors import CloseReason, Error, ErrorCode
+from twistedsock.errors import CloseReason, Error
 from twistedsock.limits.principal import client_principal
 from twistedsock.limits.rate import rename_price, rights_price
 from twistedsock.limits.settings import MAX_PUBLISHES_IN_FLIGHT
@@ -40,7 +40,7 @@ class Session(SubscribingSession):
     """``hang_up`` closes the connection once what was written has left. ``listener`` is the endpoint that the peer came
     in by, as configured; ``arrival`` is how, where that took a while."""
 
-    __slots__ = ("_flight", "_hang_up", "_postponed", "_quiet", "close_message")
+    __slots__ = ("_flight", "_hang_up", "_postponed", "close_message")
 
     def __init__(
         self,
@@ -59,7 +59,6 @@ class Session(SubscribingSession):
         # Why it was dismissed, for who can tell it on closing too.
         self.close_message = b""
         self._hang_up = hang_up
-        self._quiet = False
         # Made when the first publish has to wait, as an empty one is a third of an idle session.
         self._flight: PendingReplies | None = None
         self._postponed: Command | None = None
@@ -91,7 +90,7 @@ class Session(SubscribingSession):
         """Carry out one command. Afterwards, while ``input_paused``, no other must be given."""
         if self.state is not SessionState.OPEN:
             return
-        if self._flight and not isinstance(command, Publish | commands.Interrupt):
+        if self._flight and not isinstance(command, Publish | commands.Notice):
             self._postponed = command
             self._stall()
         else:
@@ -194,10 +193,8 @@ class Session(SubscribingSession):
         if isinstance(outcome, Error):
             for tag in tags:
                 self._refuse(tag, outcome)
-        elif not self._quiet:
-            said = self._dialect.published(tags, outcome)
-            if said:
-                self._say(said)
+        elif said := self._dialect.published(tags, outcome):
+            self._say(said)
 
     def _land(self, flight: PendingReplies, slot: PendingReply, outcome: int | Error) -> None:
         told = flight.land(slot, outcome)
@@ -274,24 +271,18 @@ class Session(SubscribingSession):
         )
         self._say(self._dialect.facts(command.tag, facts))
 
-    def _help(self, command: commands.Help) -> None:
-        told = self._dialect.help(command.verb)
-        if told is None:
-            self._refuse(None, Error(ErrorCode.BAD_ARGUMENT, "there is no such command; HELP alone lists them"))
-        else:
-            self._say(told)
-
-    def _be_quiet(self, command: commands.Quiet) -> None:
-        self._quiet = command.on
-        self._say(self._dialect.quieted())
+    def _reply(self, command: commands.Reply) -> None:
+        if command.encoder is not None:
+            self._dialect = command.encoder
+        self._say(command.data)
 
     def _quit(self, command: commands.Quit) -> None:
         self._send_waiting()
         self._say(self._dialect.bye(b""))
         self._close(CloseReason.NORMAL, command.words, "peer")
 
-    def _interrupt(self, command: commands.Interrupt) -> None:
-        self._say(self._dialect.notice(b"type QUIT to leave"))
+    def _notice(self, command: commands.Notice) -> None:
+        self._say(self._dialect.notice(command.text))
 
     def _mistake(self, command: commands.InvalidCommand) -> None:
         self._refuse_all((command.tag, *command.more), command.error)
@@ -306,10 +297,9 @@ class Session(SubscribingSession):
         commands.Auth: _authenticate,
         commands.Ping: _ping,
         commands.Info: _info,
-        commands.Help: _help,
-        commands.Quiet: _be_quiet,
+        commands.Reply: _reply,
         commands.Quit: _quit,
-        commands.Interrupt: _interrupt,
+        commands.Notice: _notice,
         commands.InvalidCommand: _mistake,
     }
 
