@@ -386,7 +386,7 @@ def test_a_reload_waits_until_the_last_one_has_reached_all_sessions(configure, s
     protocols = [connect(reactor)[0] for _ in range(3)]
     for protocol in protocols:
         protocol.dataReceived(b"SUB a\n")
-    broker.clock = lambda: next(clock)  # each look at the clock is the end of a time slice
+    broker.clock = broker.scheduler.clock = lambda: next(clock)  # each look at the clock is the end of a time slice
     configure('web = "none"', f'tcp = "{LOOPBACK}"', "[access]", 'anonymous = { "b" = "r" }')
     said()
     for _ in range(5):

@@ -151,7 +151,7 @@ class BridgeService(Service):
         self.webhooks.configure(read_webhooks(settings))
         self._sweep = LoopingCall(self.context.broker.expire_histories)
         self._sweep.clock = reactor
-        self._reachability = Reachability(settings.unreachable_timeout, self.context.broker.postpone)
+        self._reachability = Reachability(settings.unreachable_timeout, self.context.broker.scheduler.defer)
         self._checks = LoopingCall(self._check_reachability)
         self._checks.clock = reactor
         process = ProcessStatistics()

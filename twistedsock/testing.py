@@ -393,6 +393,7 @@ class FakeServer:
 
     def __init__(self, late: bool = False, policy: Policy | None = None, **limits: Any) -> None:
         self.now = 1000.0
+        self.clock: Callable[[], float] = lambda: self.now
         self.wall = 1_800_000_000.0
         self.turns = Turns()
         self._ids = self._epochs = 0
@@ -402,7 +403,7 @@ class FakeServer:
             self.backplane,
             Limits(**limits),
             "0.0",
-            lambda: self.now,
+            lambda: self.clock(),
             self.turns.schedule,
             self._draw_id,
             lambda: self.wall,

@@ -93,7 +93,7 @@ def test_objects_cost_no_more_than_estimated() -> None:
     publisher, reader = server.line_client(), server.line_client()
     send(server, reader, "PING")
     channels = allocated(lambda: send(server, publisher, *(f"PUB {name} x" for name in names(500))))
-    assert CHANNEL / 2 < (channels - server.broker.history_bytes) / 500 < CHANNEL
+    assert CHANNEL / 2 < (channels - server.broker.histories.size) / 500 < CHANNEL
     subscriptions = allocated(lambda: send(server, reader, *(f"SUB {name} presence=on" for name in names(500))))
     assert SUBSCRIPTION / 2 < subscriptions / 500 < SUBSCRIPTION
     peers: list[LineClient] = []
@@ -111,7 +111,7 @@ def test_channels_of_many_clients_cost_no_more_than_estimated() -> None:
             publisher.session.client.principal = b"@2001:db8:%d:%d::/64" % (number, number)
             send(server, publisher, f"PUB {name} x")
 
-    assert (allocated(publish) - server.broker.history_bytes) / 500 < CHANNEL
+    assert (allocated(publish) - server.broker.histories.size) / 500 < CHANNEL
 
 
 def test_rate_limiters_cost_no_more_than_estimated() -> None:

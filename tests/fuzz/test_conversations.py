@@ -185,7 +185,7 @@ def test_any_conversation(kinds: list[str], late: bool, lag: str, policy: Any, s
 def is_bounded(server: FakeServer) -> None:
     broker = server.broker
     total = sum(channel.history.size for channel in broker.channels.values())
-    assert broker.history_bytes == total <= LIMITS["history_total_bytes"]
+    assert broker.histories.size == total <= LIMITS["history_total_bytes"]
     assert len(broker.channels) <= LIMITS["max_channels"]
 
 

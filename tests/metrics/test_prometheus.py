@@ -101,7 +101,7 @@ def test_reports_sessions_events_and_errors(server: FakeServer, metrics: Metrics
     assert samples[("sockbridge_refusals_total", "unknown-command")] == 1
     assert samples[("sockbridge_refusals_total", "rate")] == 0
     assert samples[("sockbridge_connections_opened_total", "line")] == 1
-    assert samples[("sockbridge_log_bytes",)] == server.broker.history_bytes > 0
+    assert samples[("sockbridge_log_bytes",)] == server.broker.histories.size > 0
     assert samples[("sockbridge_max_connections",)] == server.context.limits.max_connections
     line.session.connection_lost()
     samples = values(metrics)

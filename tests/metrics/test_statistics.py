@@ -35,7 +35,7 @@ def test_reads_totals_and_states_of_the_server() -> None:
     assert (statistics.channels, statistics.subscriptions, statistics.behind) == (1, 2, 1)
     assert (statistics.published, statistics.lost, statistics.refused) == (3, 0, {"unknown-command": 1})
     assert (statistics.memory_bytes, statistics.cpu_seconds) == (5_000, 1.235)
-    assert statistics.log_bytes == server.broker.history_bytes > 0
+    assert statistics.log_bytes == server.broker.histories.size > 0
     assert statistics.turns == sum(server.context.stats.turns.counts) > 0
     assert statistics.turn_longest == statistics.turn_seconds == 0.25
 

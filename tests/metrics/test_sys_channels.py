@@ -300,7 +300,7 @@ class SlowServer(MonitoredServer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.broker.clock = self.slow_clock
+        self.clock = self.slow_clock
 
     def slow_clock(self) -> float:
         self.now += self.pace

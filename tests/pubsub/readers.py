@@ -55,7 +55,7 @@ def subscribe(
     subscription = Subscription(subscriber, channel, echo, presence)
     channel.subscriptions[subscriber.client.id] = subscription
     if live:
-        channel.add_reader(subscription)
+        channel.add_subscription(subscription)
     return subscription
 
 
@@ -63,8 +63,8 @@ def publish(channel: Channel, *payloads: bytes, publisher: bytes = b"p0", now: f
     """Events get their place and are flushed, then watchers are told of what waits."""
     for payload in payloads:
         await_flush(channel, payload, publisher)
-    channel.deliver(channel.write_and_send_ahead(now, MAX_MISSED))
-    channel.tell_watchers(MAX_MISSED, lambda: False)
+    channel.deliver(channel.prepare_delivery(now))
+    channel.send_changes()
 
 
 def await_flush(channel: Channel, payload: bytes, publisher: bytes = b"p0") -> None:

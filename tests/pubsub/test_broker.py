@@ -58,7 +58,7 @@ def test_a_channel_is_made_by_its_first_event_and_goes_with_its_last() -> None:
     assert names(server) == "a"
     server.now += 11
     server.broker.expire_histories()
-    assert names(server) == "" and server.broker.history_bytes == 0
+    assert names(server) == "" and server.broker.histories.size == 0
 
 
 def test_a_channel_without_a_log_goes_at_the_turns_end() -> None:
@@ -192,7 +192,7 @@ def test_the_logs_together_are_bounded_and_the_least_recently_written_gives_way(
     publish(server, "c")
     server.turn()
     assert logged(server) == {"a": 1, "c": 3}
-    assert server.broker.history_bytes == 4 * (ALONE + 1)
+    assert server.broker.histories.size == 4 * (ALONE + 1)
 
 
 def test_a_log_alone_above_the_bound_of_all_gives_way_itself() -> None:
@@ -233,7 +233,7 @@ def test_a_bridge_that_keeps_nothing_still_delivers(bound: dict[str, int]) -> No
     server.turn()
     assert subscriber.received() == ["MSG a 1 p2 x", "MSG a 2 p2 y"]
     assert writer.received()[-1] == "OK 0"
-    assert server.broker.history_bytes == 0
+    assert server.broker.histories.size == 0
 
 
 def test_the_sum_of_the_logs_is_kept_whatever_lets_go() -> None:
@@ -242,10 +242,10 @@ def test_the_sum_of_the_logs_is_kept_whatever_lets_go() -> None:
     for _ in range(5):
         publish(server, "a")
     server.turn()
-    assert server.broker.history_bytes == 3 * (ALONE + 1)
+    assert server.broker.histories.size == 3 * (ALONE + 1)
     server.now += 11
     peer.send("HIST a")
-    assert server.broker.history_bytes == 0 and names(server) == ""
+    assert server.broker.histories.size == 0 and names(server) == ""
 
 
 def test_a_reader_that_is_behind_reads_on_in_the_next_turns() -> None:
@@ -351,7 +351,7 @@ def test_who_awaits_an_event_is_called_once_when_it_is_in_the_log() -> None:
     rung: list[int] = []
     channel = server.broker.open(b"k")
     assert isinstance(channel, Channel)
-    server.broker.notify_once(channel, lambda: rung.append(channel.history.end))
+    channel.notify_once(lambda: rung.append(channel.history.end))
     server.turn()
     assert server.broker.channels and not rung
     publisher = server.line_client()
@@ -369,7 +369,7 @@ def test_who_waits_no_longer_is_not_called_and_the_channel_goes() -> None:
     assert isinstance(channel, Channel)
     rings = [lambda: rung.append("a"), lambda: rung.append("b")]
     for ring in rings:
-        server.broker.notify_once(channel, ring)
+        channel.notify_once(ring)
     server.broker.cancel_notify(channel, rings[0])
     assert b"k" in server.broker.channels
     server.line_client().send("PUB k x")
@@ -378,7 +378,7 @@ def test_who_waits_no_longer_is_not_called_and_the_channel_goes() -> None:
     server.broker.cancel_notify(channel, rings[1])
     quiet = server.broker.open(b"q")
     assert isinstance(quiet, Channel)
-    server.broker.notify_once(quiet, rings[0])
+    quiet.notify_once(rings[0])
     server.broker.cancel_notify(quiet, rings[0])
     assert b"q" not in server.broker.channels
 
@@ -399,8 +399,8 @@ def test_a_channel_can_be_emptied() -> None:
     subscriber.send("SUB a", "PUB a x", "PUB b y")
     server.turn()
     for name in (b"a", b"b"):
-        server.broker.clear_history(server.broker.channels[name])
-    assert server.broker.history_bytes == 0
+        server.broker.histories.clear(server.broker.channels[name])
+    assert server.broker.histories.size == 0
     assert list(server.broker.channels) == [b"a"] and server.broker.channels[b"a"].head == 1
 
 

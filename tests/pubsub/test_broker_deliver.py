@@ -139,7 +139,7 @@ def test_history_does_not_reach_over_a_gap_and_says_so() -> None:
     peer.send("SUB a since=4 epoch=e1")
     server.turn()
     assert told(peer) == ["OK a offset=7 epoch=e1", "LOST a 5 6", *msg(7)]
-    assert server.broker.history_bytes == server.broker.channels[b"a"].history.size
+    assert server.broker.histories.size == server.broker.channels[b"a"].history.size
 
 
 def test_another_epoch_ends_the_sessions_of_the_readers_who_come_back_and_are_told() -> None:
@@ -167,7 +167,7 @@ def test_another_epoch_ends_the_sessions_of_the_readers_who_come_back_and_are_to
     other.send("SUB a since=1 epoch=e2")
     server.turn()
     assert told(other) == ["OK a offset=3 epoch=e2", *msg(2, 3)]
-    assert server.broker.history_bytes == server.broker.channels[b"a"].history.size
+    assert server.broker.histories.size == server.broker.channels[b"a"].history.size
 
 
 def test_a_history_of_the_former_epoch_ends_with_what_it_could_not_send() -> None:
@@ -193,7 +193,7 @@ def test_many_readers_of_a_channel_with_another_epoch_are_dismissed_in_time_slic
     deliver(server, 1)
     deliver(server, 1, 1, b"e2")
     clock = iter(range(10_000))
-    server.broker.clock = lambda: float(next(clock))  # each look at the clock is a second later
+    server.clock = lambda: float(next(clock))  # each look at the clock is a second later
     ended: list[int] = []
     while len(server.turns):
         server.turns.step()
@@ -216,7 +216,7 @@ def test_a_client_of_a_former_epoch_gets_no_event_that_waits_when_it_is_dismisse
     server = FakeServer()
     peer = subscribed(server)
     deliver(server, 1)
-    server.broker.postpone(lambda: deliver(server, 2, 1, b"e2"))  # in the turn in which it is dismissed
+    server.broker.scheduler.defer(lambda: deliver(server, 2, 1, b"e2"))  # in the turn in which it is dismissed
     deliver(server, 1, 1, b"e2")
     server.turn()
     assert (
@@ -265,7 +265,7 @@ def test_a_reader_that_subscribes_again_while_others_are_dismissed_stays() -> No
     deliver(server, 1)
     deliver(server, 1, 1, b"e2")
     clock = iter(range(10_000))
-    server.broker.clock = lambda: float(next(clock))  # each look at the clock is a second later
+    server.clock = lambda: float(next(clock))  # each look at the clock is a second later
     while peers[0].close_reason is None:
         server.turns.step()
     peers[4].send("SUB a")

@@ -7,7 +7,7 @@ import pytest
 
 from twistedsock.limits.memory import guaranteed_share, with_reserve
 from twistedsock.limits.principal import ELSEWHERE, LOCAL
-from twistedsock.pubsub import broker
+from twistedsock.pubsub import broker, channel_shares
 from twistedsock.pubsub.values import Batch, Payloads, Position
 from twistedsock.testing import FakeServer, LineClient
 
@@ -67,7 +67,7 @@ def test_a_channel_that_is_read_or_waited_for_is_never_emptied() -> None:
         asks(greedy, f"PUB c{number} x")
     for number in range(0, 9):
         asks(greedy, f"SUB c{number}")
-    server.broker.notify_once(server.broker.channels[b"c8"], lambda: None)
+    server.broker.channels[b"c8"].notify_once(lambda: None)
     asks(greedy, "UNSUB c8")
     assert asks(modest, "PUB m0 x") == "OK" and "c9" not in owners(server)
     assert asks(modest, "PUB m1 x") == "OK", "of the reserve"
@@ -153,7 +153,7 @@ def test_a_backplane_that_fails_leaves_nothing_counted(monkeypatch: pytest.Monke
 
 
 def test_the_channels_of_the_server_have_shares_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker, "RESERVED_CHANNELS", 8)
+    monkeypatch.setattr(channel_shares, "RESERVED_CHANNELS", 8)
     server = FakeServer(max_channels=8)
     one, other, third = comes(server, A), comes(server, B), comes(server, C)
     assert [asks(third, f"PUB {name} x") for name in "abcdefgh"] == ["OK"] * 8
@@ -267,7 +267,7 @@ def test_everything_is_given_back(late: bool) -> None:
     server.now += 11
     server.broker.expire_histories()
     server.turn()
-    assert owners(server) == {} and server.broker.subscriptions == 0 and server.broker.history_bytes == 0
+    assert owners(server) == {} and server.broker.subscription_shares.total == 0 and server.broker.histories.size == 0
     late_comer = comes(server, A)
     assert [asks(late_comer, f"PUB c{number} x") for number in range(21)] == ["OK"] * 20 + ["ERR"]
 
@@ -294,7 +294,7 @@ def test_a_subscription_counts_for_the_identity_that_it_was_made_with() -> None:
     assert asks(peer, "SUB more") == "OK"
     assert server.broker.subscription_shares.of(A) == 8 and server.broker.subscription_shares.of(C) == 1
     peer.disconnect()
-    assert server.broker.subscriptions == 0
+    assert server.broker.subscription_shares.total == 0
 
 
 def test_answers_to_who_are_given_to_others_when_one_client_reads_none_of_its_own(
@@ -308,7 +308,7 @@ def test_answers_to_who_are_given_to_others_when_one_client_reads_none_of_its_ow
         slow = comes(server, A)
         slow.outlet.room = 0
         slow.send(f"WHO {channel}")
-    assert server.broker.members_held == 4_000
+    assert server.broker.member_shares.total == 4_000
     assert asks(comes(server, A), f"WHO {channel}") == "ERR"
     small = comes(server, B)
     asks(small, "SUB b")

@@ -6,7 +6,7 @@ import pytest
 
 from twistedsock.limits.settings import CHUNK_BYTES, TIME_SLICE_SECONDS
 from twistedsock.pubsub import broker
-from twistedsock.pubsub.history_budget import SWEPT_TOGETHER
+from twistedsock.pubsub.history_budget import CHANNELS_PER_STEP
 from twistedsock.testing import FakeServer, LineClient
 
 
@@ -48,13 +48,13 @@ def test_those_who_were_postponed_go_on_in_their_order(server: FakeServer) -> No
     called: list[str] = []
     calls: dict[str, Callable[[], None]] = {name: (lambda name=name: called.append(name)) for name in "abc"}
     for name in "abca":
-        server.broker.postpone(calls[name])
+        server.broker.scheduler.defer(calls[name])
     assert not called
     server.turn()
     assert called == ["a", "b", "c"]
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     for name in "abc":
-        server.broker.postpone(calls[name])
+        server.broker.scheduler.defer(calls[name])
     assert until_it_rests(server) == 3 and called == ["a", "b", "c"] * 2
 
 
@@ -65,10 +65,10 @@ def test_who_asks_again_waits_behind_the_others(server: FakeServer) -> None:
     def again() -> None:
         called.append(1)
         if len(called) < 4:
-            server.broker.postpone(again)
+            server.broker.scheduler.defer(again)
 
-    server.broker.postpone(again)
-    server.broker.postpone(lambda: called.append(2))
+    server.broker.scheduler.defer(again)
+    server.broker.scheduler.defer(lambda: called.append(2))
     server.turns.step()
     assert called == [1, 2]
     server.turn()
@@ -78,8 +78,8 @@ def test_who_asks_again_waits_behind_the_others(server: FakeServer) -> None:
 def test_a_fault_of_one_does_not_stop_the_others(server: FakeServer) -> None:
     """Those behind it go on in the next turn."""
     called: list[int] = []
-    server.broker.postpone(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
-    server.broker.postpone(lambda: called.append(2))
+    server.broker.scheduler.defer(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    server.broker.scheduler.defer(lambda: called.append(2))
     with pytest.raises(ZeroDivisionError):
         server.turn()
     server.turn()
@@ -99,7 +99,7 @@ def test_readers_that_are_behind_share_a_turn(server: FakeServer) -> None:
     """Those who had none come first in the next."""
     fill(server, 3)
     readers = behind(server, 5)
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     served = []
     while server.turns:
         server.turns.step()
@@ -124,7 +124,7 @@ def test_a_long_reply_lets_others_have_their_turn(server: FakeServer) -> None:
     peer.send("SUB b")
     peer.received()
     server.turn()
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     peer.send("HIST a", "PING after")
     other.send("PUB b x")
     first = peer.received()
@@ -141,7 +141,7 @@ def test_a_long_reply_waits_for_its_peer_and_for_its_turn(server: FakeServer, ro
     fill(server, 300)
     peer = server.json_client()
     peer.received()
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     peer.send({"type": "history", "id": 1, "channel": "a"}, {"type": "ping", "id": 2})
     peer.outlet.room = room
     server.turn()
@@ -159,7 +159,7 @@ def test_a_long_reply_writes_nothing_to_a_full_socket(server: FakeServer) -> Non
     """Its first piece fills the socket after the rest has been postponed."""
     peer = server.line_client()
     peer.received()
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     peer.outlet.room = 0
     peer.send(*["PUB $sys/a x"] * 5_000)
     peer.pipeline.flush()
@@ -173,7 +173,7 @@ def test_a_long_reply_ends_with_its_peer(server: FakeServer) -> None:
     """What was postponed for it finds nobody."""
     fill(server, 300)
     peer = server.line_client()
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     peer.send("HIST a")
     peer.disconnect()
     sent = len(peer.outlet.sent)
@@ -214,17 +214,17 @@ def test_last_and_since_together_ask_for_the_newest_of_those_since(server: FakeS
 def test_many_silent_channels_are_swept_in_several_turns(server: FakeServer) -> None:
     """A sweep that is asked for meanwhile goes on with the one that is under way."""
     publisher = server.line_client()
-    count = 3 * SWEPT_TOGETHER
+    count = 3 * CHANNELS_PER_STEP
     publisher.send(*(f"PUB k{number} x" for number in range(count)))
     server.turn()
     server.now += 1000
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
-    server.broker.clock.now = server.now
+    server.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock.now = server.now
     server.broker.expire_histories()
-    assert len(server.broker.channels) == count - SWEPT_TOGETHER
+    assert len(server.broker.channels) == count - CHANNELS_PER_STEP
     server.broker.expire_histories()
-    assert len(server.broker.channels) == count - SWEPT_TOGETHER
-    assert until_it_rests(server) == 2 and server.broker.channels == {} and server.broker.history_bytes == 0
+    assert len(server.broker.channels) == count - CHANNELS_PER_STEP
+    assert until_it_rests(server) == 2 and server.broker.channels == {} and server.broker.histories.size == 0
 
 
 def test_the_replies_that_wait_for_the_end_of_a_turn_are_of_so_many_peers(

@@ -98,19 +98,19 @@ def test_those_who_come_are_told_of_the_others_alone() -> None:
 
 
 def test_a_slow_watcher_is_told_later_and_only_so_many() -> None:
-    here, watcher = channel(), subscriber(b"p1")
+    here, watcher = channel(max_pending_presence=3), subscriber(b"p1")
     subscription = subscribe(here, watcher, presence=True)
     outlet_of(watcher).blocked = REPLY_PENDING
     for number in range(5):
         here.add_presence_change(comes(b"q%d" % number))
-        assert here.tell_watchers(3, lambda: False)
+        assert here.send_changes()
         assert len(subscription.missed or ()) == watcher.missed <= 3
     assert subscription.missed == []
     assert subscription in watcher.behind and subscription.cursor == 1
 
 
 def test_a_watcher_behind_on_events_hears_of_changes_after_them() -> None:
-    here, watcher = channel(), subscriber(b"p1")
+    here, watcher = channel(max_pending_presence=3), subscriber(b"p1")
     subscription = subscribe(here, watcher, presence=True)
     subscription.fall_behind(1)
     here.add_presence_change(comes(b"p2"))
@@ -138,11 +138,11 @@ def test_a_lane_goes_with_its_last_reader() -> None:
     here = channel()
     first, second, page = subscriber(b"p1"), subscriber(b"p2"), subscriber(b"p3", JSON_IN_MESSAGES)
     one, two, three = (subscribe(here, somebody) for somebody in (first, second, page))
-    here.forget_reader(one)
+    here.remove_subscription(one)
     assert set(here.encoding_groups) == {LINES, JSON_IN_MESSAGES}
     two.fall_behind(1)
     assert set(here.encoding_groups) == {LINES, JSON_IN_MESSAGES}
-    here.forget_reader(three)
-    here.forget_reader(two)
-    here.forget_reader(two)
+    here.remove_subscription(three)
+    here.remove_subscription(two)
+    here.remove_subscription(two)
     assert not here.encoding_groups

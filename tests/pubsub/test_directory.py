@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from twistedsock.auth.identity import grants
 from twistedsock.limits.principal import LOCAL, Principal
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
-from twistedsock.pubsub.channel_index import MAX_STARTED, SEEN_TOGETHER, ChannelIndex, ChannelQuery, Page, Selection
+from twistedsock.pubsub.channel_index import (
+    MAX_STARTED_SEARCHES,
+    NAMES_PER_STEP,
+    ChannelIndex,
+    ChannelQuery,
+    Page,
+    Selection,
+)
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Payloads, Publication
 from twistedsock.testing import FakeServer
@@ -24,12 +31,12 @@ def publish(server: FakeServer, *names: bytes) -> None:
 def search(
     prefix: bytes = b"",
     after: bytes = b"",
-    most: int = 100,
+    limit: int = 100,
     readable: Selection | None = None,
     is_wanted: Callable[[], bool] = lambda: True,
     principal: Principal = LOCAL,
 ) -> ChannelQuery:
-    return ChannelQuery(prefix, after, most, principal, readable, is_wanted)
+    return ChannelQuery(prefix, after, limit, principal, readable, is_wanted)
 
 
 def pages_of(*searches: ChannelQuery) -> list[Page]:
@@ -49,18 +56,18 @@ def test_a_page_is_by_name_and_tells_where_the_next_begins() -> None:
     publish(server, b"b", b"a2", b"a1", b"a3", b"$sys/figures")
     server.line_client().send("SUB a1")
     directory = ChannelIndex(server.broker)
-    [page] = pages_of(_looked(directory, search(most=2)))
+    [page] = pages_of(_looked(directory, search(limit=2)))
     assert names(page) == [b"a1", b"a2"] and (page.total, page.following) == (4, b"a2")
     first = page.channels[0]
     assert (first.readers, first.position.offset, first.events, first.size) == (1, 1, 1, 3 + 240 + 48)
-    [page] = pages_of(_looked(directory, search(after=b"a2", most=2)))
+    [page] = pages_of(_looked(directory, search(after=b"a2", limit=2)))
     assert names(page) == [b"a3", b"b"] and page.following is None
     [page] = pages_of(_looked(directory, search(prefix=b"a", after=b"a3")))
     assert names(page) == [] and (page.total, page.following) == (3, None)
 
 
 def _looked(directory: ChannelIndex, one: ChannelQuery) -> ChannelQuery:
-    directory.look(one)
+    directory.search(one)
     return one
 
 
@@ -103,21 +110,21 @@ def slow(server: FakeServer) -> Slow:
 
 def test_a_long_list_is_looked_through_in_several_turns_and_the_next_of_its_client_waits() -> None:
     server = FakeServer()
-    publish(server, *(b"c%05d" % number for number in range(4 * SEEN_TOGETHER)))
+    publish(server, *(b"c%05d" % number for number in range(4 * NAMES_PER_STEP)))
     directory = ChannelIndex(server.broker)
-    first, second = search(most=3, readable=slow(server)), search(prefix=b"c0000", readable=slow(server))
-    directory.look(first)
-    directory.look(second)
+    first, second = search(limit=3, readable=slow(server)), search(prefix=b"c0000", readable=slow(server))
+    directory.search(first)
+    directory.search(second)
     assert pages_of(first, second) == []
     publish(server)  # turns until all has come to rest
     one, other = pages_of(first, second)
-    assert names(one) == [b"c00000", b"c00001", b"c00002"] and one.total == 4 * SEEN_TOGETHER
+    assert names(one) == [b"c00000", b"c00001", b"c00002"] and one.total == 4 * NAMES_PER_STEP
     assert names(other) == [b"c%05d" % number for number in range(10)]
 
 
 def test_each_turn_sees_about_a_share() -> None:
     server = FakeServer()
-    publish(server, *(b"c%05d" % number for number in range(4 * SEEN_TOGETHER)))
+    publish(server, *(b"c%05d" % number for number in range(4 * NAMES_PER_STEP)))
     looked = _looked(ChannelIndex(server.broker), search(readable=slow(server)))
     turns = 0
     while not pages_of(looked):
@@ -130,7 +137,7 @@ def test_each_turn_sees_about_a_share() -> None:
 
 def test_what_nobody_waits_for_is_not_looked_for() -> None:
     server = FakeServer()
-    publish(server, *(b"c%05d" % number for number in range(2 * SEEN_TOGETHER)))
+    publish(server, *(b"c%05d" % number for number in range(2 * NAMES_PER_STEP)))
     directory = ChannelIndex(server.broker)
     waits = True
     first = _looked(directory, search(readable=slow(server)))
@@ -142,8 +149,8 @@ def test_what_nobody_waits_for_is_not_looked_for() -> None:
 
 def test_a_channel_that_has_gone_meanwhile_is_not_shown() -> None:
     server = FakeServer(history_age=1.0)
-    publish(server, *(b"c%05d" % number for number in range(2 * SEEN_TOGETHER)))
-    looked = _looked(ChannelIndex(server.broker), search(most=5, readable=slow(server)))
+    publish(server, *(b"c%05d" % number for number in range(2 * NAMES_PER_STEP)))
+    looked = _looked(ChannelIndex(server.broker), search(limit=5, readable=slow(server)))
     del server.broker.channels[b"c00002"]
     server.turn()
     [page] = pages_of(looked)
@@ -163,7 +170,7 @@ def test_patterns_are_compiled_in_time_slices_too() -> None:
 
 def many(server: FakeServer) -> None:
     """Channels for a search of 20 steps."""
-    publish(server, *(b"c%05d" % number for number in range(20 * SEEN_TOGETHER)))
+    publish(server, *(b"c%05d" % number for number in range(20 * NAMES_PER_STEP)))
 
 
 def test_a_cheap_search_does_not_wait_for_the_end_of_expensive_ones() -> None:
@@ -173,7 +180,7 @@ def test_a_cheap_search_does_not_wait_for_the_end_of_expensive_ones() -> None:
     directory = ChannelIndex(server.broker)
     expensive = [Slow(server) for _ in range(6)]
     for number, readable in enumerate(expensive):
-        directory.look(search(readable=readable, principal=b"=%d" % number))
+        directory.search(search(readable=readable, principal=b"=%d" % number))
     for _ in range(12):
         server.turns.step()
     cheap = Slow(server, 0.1)
@@ -195,7 +202,7 @@ def test_a_client_has_one_search_at_a_time() -> None:
     directory = ChannelIndex(server.broker)
     mine = [Slow(server) for _ in range(6)]
     for readable in mine:
-        directory.look(search(readable=readable, principal=b"=ann"))
+        directory.search(search(readable=readable, principal=b"=ann"))
     other = Slow(server)
     looked = _looked(directory, search(readable=other, principal=b"=bob"))
     while not pages_of(looked):
@@ -211,13 +218,13 @@ def test_only_so_many_searches_hold_a_list_of_all_channels() -> None:
     server = FakeServer()
     many(server)
     directory = ChannelIndex(server.broker)
-    several = [Slow(server) for _ in range(MAX_STARTED + 5)]
+    several = [Slow(server) for _ in range(MAX_STARTED_SEARCHES + 5)]
     searches = [search(readable=one, principal=b"=%d" % number) for number, one in enumerate(several)]
     for one in searches:
-        directory.look(one)
-    for _ in range(3 * MAX_STARTED):
+        directory.search(one)
+    for _ in range(3 * MAX_STARTED_SEARCHES):
         server.turns.step()
-    assert [one.steps > 0 for one in several] == [True] * MAX_STARTED + [False] * 5
+    assert [one.steps > 0 for one in several] == [True] * MAX_STARTED_SEARCHES + [False] * 5
     server.turn()
     assert len(pages_of(*searches)) == len(searches)
 
@@ -226,9 +233,9 @@ def test_a_search_that_is_asked_for_by_an_answer_to_another_is_run_in_its_turn()
     server = FakeServer()
     publish(server, b"a", b"b")
     directory, found = ChannelIndex(server.broker), []
-    first, second = search(most=1), search(after=b"a")
-    first.page.then(lambda page: directory.look(second).then(found.append))
-    directory.look(first)
+    first, second = search(limit=1), search(after=b"a")
+    first.page.then(lambda page: directory.search(second).then(found.append))
+    directory.search(first)
     [page] = found
     assert isinstance(page, Page) and names(page) == [b"b"]
 
@@ -240,7 +247,7 @@ def test_a_fault_in_one_answer_keeps_no_other_search_from_its_end() -> None:
     faulty, other = search(readable=Slow(server)), search(readable=Slow(server), principal=b"=ann")
     faulty.page.then(lambda page: 1 // 0)
     for one in (faulty, other):
-        directory.look(one)
+        directory.search(one)
     with pytest.raises(ZeroDivisionError):
         server.turn()
     server.turn()
@@ -254,7 +261,7 @@ def test_page_by_page_one_sees_each_channel_once(most: int, some: set[bytes]) ->
     publish(server, *some)
     directory, after, seen = ChannelIndex(server.broker), b"", []
     while True:
-        [page] = pages_of(_looked(directory, search(after=after, most=most)))
+        [page] = pages_of(_looked(directory, search(after=after, limit=most)))
         seen += names(page)
         assert page.total == len(some) and len(page.channels) <= most
         if page.following is None:
@@ -275,6 +282,6 @@ def test_a_search_that_fails_does_not_keep_the_next_one_of_its_client() -> None:
     publish(server, b"a")
     directory = ChannelIndex(server.broker)
     with pytest.raises(ZeroDivisionError):
-        directory.look(search(readable=Failing()))
+        directory.search(search(readable=Failing()))
     [page] = pages_of(_looked(directory, search()))
     assert names(page) == [b"a"]

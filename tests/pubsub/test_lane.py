@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pubsub.readers import MAX_MISSED, await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
+from tests.pubsub.readers import await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
 from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
 from twistedsock.codecs.payload import build_payloads, is_utf8
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.channel import Channel
-from twistedsock.pubsub.encoding_group import EncodingGroup, GatheredChunks, encode, join, send_gathered
+from twistedsock.pubsub.encoding_group import EncodingGroup, GatheredChunks, encode, join_chunks, send_gathered
 from twistedsock.pubsub.subscription import REPLY_PENDING
 from twistedsock.pubsub.values import TEXT, Batch
 from twistedsock.session.encoder import Encoder
@@ -39,7 +39,7 @@ HALF = b"x" * (CHUNK_BYTES // 2)
 )
 def test_messages_are_joined_into_chunks_and_never_cut(sizes: list[int], starts: list[int]) -> None:
     pieces = [(index + 7, bytes([index]) * size) for index, size in enumerate(sizes)]
-    joined = join(pieces)
+    joined = join_chunks(pieces)
     assert [offset for offset, _ in joined] == [start + 7 for start in starts]
     ends = [*starts[1:], len(pieces)]
     expected = [b"".join(data for _, data in pieces[a:b]) for a, b in zip(starts, ends, strict=True)]
@@ -106,7 +106,7 @@ def test_whatever_is_encoded_and_joined_nothing_is_lost_and_the_offsets_are_righ
         for offset in range(told.first, told.end)
     }
     encoded = [piece for told in batches for piece in encode(dialect, b"c", told)]
-    for pieces in (encoded, join(encoded)):
+    for pieces in (encoded, join_chunks(encoded)):
         position = 998
         for offset, data in pieces:
             assert offset == position
@@ -120,7 +120,7 @@ def test_whatever_is_encoded_and_joined_nothing_is_lost_and_the_offsets_are_righ
             assert size == len(data)
         assert position == batches[-1].end
     # No two that follow each other would have fitted into one.
-    assert all(len(a) + len(b) > CHUNK_BYTES for (_, a), (_, b) in pairwise(join(encoded)))
+    assert all(len(a) + len(b) > CHUNK_BYTES for (_, a), (_, b) in pairwise(join_chunks(encoded)))
 
 
 def test_all_readers_of_a_lane_get_the_very_same_bytes() -> None:
@@ -151,7 +151,7 @@ def test_nothing_is_encoded_for_nobody() -> None:
             raise AssertionError("encoded for nobody")
 
     lane = EncodingGroup(Proud(), Stats())  # type: ignore[arg-type]
-    lane.deliver(b"c", [])
+    lane.broadcast(b"c", [])
 
 
 @pytest.mark.parametrize("echo", [True, False])
@@ -213,7 +213,7 @@ def gather(*channels: Channel) -> GatheredChunks:
     """What the channels have for each reader."""
     gathered: GatheredChunks = defaultdict(list)
     for here in channels:
-        here.deliver(here.write_and_send_ahead(0.0, MAX_MISSED), gathered)
+        here.deliver(here.prepare_delivery(0.0), gathered)
     return gathered
 
 

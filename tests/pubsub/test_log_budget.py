@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from tests.pubsub.readers import await_flush, channel, publish, subscribe, subscriber
-from twistedsock.limits.settings import TIME_SLICE_SECONDS, Limits
+from tests.pubsub.readers import await_flush, channel, subscribe, subscriber
+from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.channel import Channel
-from twistedsock.pubsub.history_budget import SEARCHED_TOGETHER, SWEPT_TOGETHER, HistoryBudget
+from twistedsock.pubsub.history_budget import CHANNELS_PER_STEP, MAX_SEARCHED_CHANNELS, HistoryBudget
 from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Position
 from twistedsock.stats import Stats
 
@@ -20,19 +20,13 @@ class Budget:
 
     def __init__(self, most: int) -> None:
         self.now = 0.0
-        self.tick = 0.0
         self.unused: list[Channel] = []
-        self.logs = HistoryBudget(most, self.clock, self.unused.append)
-
-    def clock(self) -> float:
-        self.now += self.tick
-        return self.now
+        self.logs = HistoryBudget(most, lambda: self.now, self.unused.append)
 
     def writes(self, written: Channel, *payloads: bytes) -> None:
-        size = written.history.size
-        self.logs.note_written(written)
-        publish(written, *payloads, now=self.now)
-        self.logs.account(written, size)
+        for payload in payloads:
+            await_flush(written, payload)
+        written.deliver(self.logs.prepare_delivery(written, self.now))
 
 
 def test_the_sum_follows_what_is_written_and_let_go() -> None:
@@ -73,16 +67,14 @@ def test_what_is_too_old_goes_when_it_is_looked_at() -> None:
 
 
 def test_a_sweep_of_many_takes_no_longer_than_a_share_at_a_time() -> None:
-    budget, channels = Budget(10_000 * ALONE), [channel() for _ in range(3 * SWEPT_TOGETHER)]
+    budget, channels = Budget(10_000 * ALONE), [channel() for _ in range(3 * CHANNELS_PER_STEP)]
     for each in channels:
         budget.writes(each, b"x")
-    budget.now, budget.tick = 1_000.0, TIME_SLICE_SECONDS
-    assert not budget.logs.sweep(channels)
-    assert len(budget.unused) == SWEPT_TOGETHER
-    assert not budget.logs.sweep_on()
-    assert budget.logs.sweep_on()
-    assert len(budget.unused) == 3 * SWEPT_TOGETHER and budget.logs.size == 0
-    assert budget.logs.sweep([])
+    budget.now = 1_000.0
+    expired = [len(budget.unused) for _ in budget.logs.expire_all(channels)]
+    assert expired == [CHANNELS_PER_STEP, 2 * CHANNELS_PER_STEP]
+    assert len(budget.unused) == 3 * CHANNELS_PER_STEP and budget.logs.size == 0
+    assert list(budget.logs.expire_all([])) == []
 
 
 A, B, C = b"@192.0.2.1", b"@192.0.2.2", b"=carol"
@@ -170,7 +162,7 @@ def test_an_empty_channel_can_change_its_owner() -> None:
     budget, empty = Budget(10 * ALONE), owned(A)
     budget.logs.change_owner(empty, B)
     budget.writes(empty, b"x")
-    assert empty.owner == B and budget.logs.size == ALONE and budget.logs.find_unread(B) is empty
+    assert empty.owner == B and budget.logs.size == ALONE and budget.logs.find_history_only(B) is empty
 
 
 def test_finds_the_least_recently_written_channel_that_nobody_reads() -> None:
@@ -179,26 +171,26 @@ def test_finds_the_least_recently_written_channel_that_nobody_reads() -> None:
         budget.writes(each, b"x")
     waited_for.waiters = {lambda: None: None}
     subscribe(read, subscriber(b"p1"))
-    assert budget.logs.find_unread(A) is newest
+    assert budget.logs.find_history_only(A) is newest
     budget.writes(newest, b"x")
-    assert budget.logs.find_unread(A) is unread
+    assert budget.logs.find_history_only(A) is unread
     await_flush(unread, b"y")
-    assert budget.logs.find_unread(A) is newest
-    assert budget.logs.find_unread(B) is None
+    assert budget.logs.find_history_only(A) is newest
+    assert budget.logs.find_history_only(B) is None
 
 
 def test_a_search_goes_on_behind_channels_that_are_read() -> None:
-    budget, read = Budget(1_000 * ALONE), [owned(A) for _ in range(SEARCHED_TOGETHER)]
+    budget, read = Budget(1_000 * ALONE), [owned(A) for _ in range(MAX_SEARCHED_CHANNELS)]
     unread = owned(A)
     for number, each in enumerate(read):
         budget.writes(each, b"x")
         subscribe(each, subscriber(b"p%d" % number))
     budget.writes(unread, b"x")
-    assert budget.logs.find_unread(A) is None
-    assert budget.logs.find_unread(A) is unread
+    assert budget.logs.find_history_only(A) is None
+    assert budget.logs.find_history_only(A) is unread
 
 
 def test_the_channels_of_the_server_are_no_unread_channels() -> None:
     budget, own = Budget(10 * ALONE), Channel(b"$sys/figures", Position(b"e1", 0), Limits(), Stats(), A)
     budget.writes(own, b"x")
-    assert budget.logs.find_unread(A) is None
+    assert budget.logs.find_history_only(A) is None

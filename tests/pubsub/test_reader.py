@@ -26,7 +26,7 @@ def catch_up(subscriber: Subscriber, shared: CatchUpCache | None = None) -> bool
 
 def is_live(subscription: Subscription) -> bool:
     lane = subscription.channel.encoding_groups.get(LINES)
-    return lane is not None and (subscription in lane.live or subscription in lane.selective)
+    return lane is not None and (subscription in lane.try_writes or subscription in lane.without_echo)
 
 
 def test_a_peer_without_a_nick_is_called_by_its_id() -> None:
@@ -204,8 +204,8 @@ def test_who_came_and_went_is_told_after_the_events_or_where_to_ask(most: int, t
     subscription = subscribe(here, somebody, presence=True, live=False)
     subscription.fall_behind(1)
     member = Member(b"p2", b"p2")
-    subscription.miss([PresenceChange(member, True)], most)
-    subscription.miss([PresenceChange(member, False)], most)
+    subscription.keep_missed([PresenceChange(member, True)], most)
+    subscription.keep_missed([PresenceChange(member, False)], most)
     assert not somebody.catch_up({})
     assert heard(somebody) == ["MSG c 1 p0 a", *told]
     assert subscription.missed is None
@@ -214,7 +214,7 @@ def test_who_came_and_went_is_told_after_the_events_or_where_to_ask(most: int, t
 def test_who_missed_only_a_change_misses_no_event_for_it() -> None:
     here, somebody = channel(head=4), subscriber(b"p1")
     subscription = subscribe(here, somebody, presence=True)
-    subscription.miss([PresenceChange(Member(b"p2", b"p2"), True)], 10)
+    subscription.keep_missed([PresenceChange(Member(b"p2", b"p2"), True)], 10)
     publish(here, b"a")
     catch_up(somebody)
     assert heard(somebody) == ["MSG c 5 p0 a", "JOIN c p2 p2"]
@@ -225,15 +225,15 @@ def test_what_is_kept_for_a_reader_is_bounded_on_all_its_channels_together() -> 
     one, other, watcher = channel(), channel(), subscriber(b"p1")
     first, second = (subscribe(here, watcher, presence=True) for here in (one, other))
     changes = [PresenceChange(Member(b"p%d" % number, b"x"), True) for number in range(3)]
-    first.miss(changes, 4)
-    second.miss(changes, 4)
+    first.keep_missed(changes, 4)
+    second.keep_missed(changes, 4)
     assert (first.missed, second.missed, watcher.missed) == (changes, [], 3)
-    second.miss(changes[:1], 4)
+    second.keep_missed(changes[:1], 4)
     assert second.missed == [] and watcher.missed == 3
-    first.forget_missed()
-    second.forget_missed()
+    first.pop_missed()
+    second.pop_missed()
     assert (first.missed, second.missed, watcher.missed) == (None, None, 0)
-    second.miss(changes, 4)
+    second.keep_missed(changes, 4)
     assert second.missed == changes and watcher.missed == 3
 
 
@@ -249,12 +249,12 @@ def test_joins_and_leaves_are_counted_among_what_all_hold() -> None:
     here, somebody = channel(), subscriber(b"p1")
     subscription = subscribe(here, somebody, presence=True)
     change = PresenceChange(Member(b"p2", b"ann"), joined=True)
-    subscription.miss([change] * 3, 10)
+    subscription.keep_missed([change] * 3, 10)
     assert somebody.memory_budget.held == 3 * CHANGE_COST
     somebody.memory_budget.most = 5 * CHANGE_COST
-    subscription.miss([change] * 2, 10)
+    subscription.keep_missed([change] * 2, 10)
     assert somebody.memory_budget.held == 5 * CHANGE_COST
-    subscription.miss([change], 10)
+    subscription.keep_missed([change], 10)
     assert (subscription.missed, somebody.missed, somebody.memory_budget.held) == ([], 0, 0)
     catch_up(somebody)
     assert heard(somebody) == ["NOTICE joins and leaves on c were dropped because you read too slowly: send WHO c"]

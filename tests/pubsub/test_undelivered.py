@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.pubsub.readers import MAX_MISSED, await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
+from tests.pubsub.readers import await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub import undelivered
 from twistedsock.pubsub.channel import Channel
@@ -22,7 +22,7 @@ def joins(here: Channel, *ids: bytes) -> None:
 def waits(here: Channel, payload: bytes, publisher: bytes = b"p0") -> None:
     """An event is in the log, and has not been sent."""
     await_flush(here, payload, publisher)
-    here.write_only(0.0)
+    here.append_pending(0.0)
 
 
 def after(count: int) -> Callable[[], bool]:
@@ -88,11 +88,11 @@ def test_one_subscription_can_be_sent_what_waits_before_the_others() -> None:
     here, early, late = channel(), subscriber(b"p1"), subscriber(b"p2")
     subscription = subscribe(here, early, presence=True)
     subscribe(here, late, presence=True)
-    here.send_undelivered(subscription, MAX_MISSED)
+    here.send_undelivered(subscription)
     joins(here, b"p5")
     waits(here, b"a")
     for _ in range(2):
-        here.send_undelivered(subscription, MAX_MISSED)
+        here.send_undelivered(subscription)
     assert heard(early) == ["JOIN c p5 p5", "MSG c 1 p0 a"] and heard(late) == []
     joins(here, b"p6")
     publish(here, b"b")
@@ -104,9 +104,9 @@ def test_a_subscription_that_ends_gets_nothing_more() -> None:
     here, somebody = channel(), subscriber(b"p1")
     subscription = subscribe(here, somebody)
     waits(here, b"a")
-    here.send_undelivered(subscription, MAX_MISSED)
+    here.send_undelivered(subscription)
     waits(here, b"b")
-    here.forget_reader(subscription)
+    here.remove_subscription(subscription)
     publish(here, b"c")
     assert heard(somebody) == ["MSG c 1 p0 a"]
 
@@ -121,7 +121,7 @@ def test_a_socket_that_is_full_falls_behind_where_it_stopped(room: int, cursor: 
     waits(here, long)
     waits(here, long)
     outlet_of(watcher).room = room
-    here.send_undelivered(subscription, MAX_MISSED)
+    here.send_undelivered(subscription)
     assert (subscription.cursor, len(subscription.missed or ())) == (cursor, missed)
     assert here.stats.delivered == cursor - 1
     outlet_of(watcher).drain()
@@ -138,7 +138,7 @@ def test_a_subscription_that_is_behind_reads_events_from_the_log_and_misses_no_j
     subscription.read_from(1)
     waits(here, b"a")
     joins(here, b"p5")
-    here.send_undelivered(subscription, MAX_MISSED)
+    here.send_undelivered(subscription)
     # The lanes have not got the event yet, so this one must not go back to its lane, where it would get it again.
     assert watcher.catch_up({}) and subscription in watcher.behind
     assert heard(watcher) == ["MSG c 1 p0 a"]
@@ -155,10 +155,10 @@ def test_a_round_goes_on_where_it_stopped_and_tells_each_watcher_once() -> None:
         subscribe(here, watcher, presence=True)
     joins(here, b"q1")
     enough = after(2)
-    assert not here.tell_watchers(MAX_MISSED, enough)
+    assert not here.send_changes(enough)
     assert sum(outlet_of(watcher).sends for watcher in watchers) == 2
     joins(here, b"q2")
-    while not here.tell_watchers(MAX_MISSED, enough):
+    while not here.send_changes(enough):
         pass
     assert [heard(watcher) for watcher in watchers] == [["JOIN c q1 q1", "JOIN c q2 q2"]] * 5
     assert sum(outlet_of(watcher).sends for watcher in watchers) == 5 + 2
@@ -172,7 +172,7 @@ def test_an_event_in_the_middle_of_a_round_comes_after_the_joins_before_it() -> 
     for watcher in watchers:
         subscribe(here, watcher, presence=True)
     joins(here, b"q1")
-    assert not here.tell_watchers(MAX_MISSED, after(2))
+    assert not here.send_changes(after(2))
     publish(here, b"a", publisher=b"q1")
     assert [heard(watcher) for watcher in watchers] == [["JOIN c q1 q1", "MSG c 1 q1 a"]] * 4
     assert heard(plain) == ["MSG c 1 q1 a"]
@@ -182,13 +182,13 @@ def test_who_stops_watching_in_the_middle_of_a_round_is_not_told() -> None:
     here, first, second = channel(), subscriber(b"p1"), subscriber(b"p2")
     one, two = (subscribe(here, somebody, presence=True) for somebody in (first, second))
     joins(here, b"q1")
-    assert not here.tell_watchers(MAX_MISSED, after(1))
-    here.change_reader(one, echo=True, presence=False)
-    assert here.tell_watchers(MAX_MISSED, lambda: False)
+    assert not here.send_changes(after(1))
+    here.change_options(one, echo=True, presence=False)
+    assert here.send_changes()
     assert heard(first) == [] and heard(second) == ["JOIN c q1 q1"]
-    here.forget_reader(two)
+    here.remove_subscription(two)
     joins(here, b"q2")
-    assert here.tell_watchers(MAX_MISSED, lambda: False)
+    assert here.send_changes()
     publish(here, b"a")
     assert heard(first) == ["MSG c 1 p0 a"] and heard(second) == []
 
@@ -199,9 +199,9 @@ def test_a_slow_watcher_does_not_hold_up_a_round() -> None:
     outlet_of(slow).blocked = REPLY_PENDING
     joins(here, b"q1")
     enough = after(1)
-    assert not here.tell_watchers(MAX_MISSED, enough)
+    assert not here.send_changes(enough)
     joins(here, b"q2")
-    while not here.tell_watchers(MAX_MISSED, enough):
+    while not here.send_changes(enough):
         pass
     assert heard(fast) == ["JOIN c q1 q1", "JOIN c q2 q2"]
     outlet_of(slow).blocked = 0
@@ -219,7 +219,7 @@ def test_watchers_of_several_channels_are_told_in_turns_of_their_own() -> None:
     for watcher in watchers:
         watcher.received()
     ticks = iter(range(1_000_000))
-    server.broker.clock = lambda: 2000.0 + next(ticks)
+    server.clock = lambda: 2000.0 + next(ticks)
     other = server.line_client()
     other.send("PUB a 1", "SUB a", "SUB b", "PUB b 2")
     server.turn()
@@ -237,9 +237,9 @@ def test_an_event_published_while_watchers_are_told_is_not_overtaken() -> None:
     watcher, other = server.line_client(), server.line_client()
     watcher.send("SUB a presence=on")
     watcher.received()
-    server.broker.postpone(lambda: other.send("PUB a 1"))
+    server.broker.scheduler.defer(lambda: other.send("PUB a 1"))
     other.send("SUB a")
-    server.broker.postpone(lambda: other.send("UNSUB a"))
+    server.broker.scheduler.defer(lambda: other.send("UNSUB a"))
     server.turn()
     assert watcher.received() == ["JOIN a p2 p2", "MSG a 1 p2 1", "LEAVE a p2 p2"]
 
@@ -249,7 +249,7 @@ def test_a_watcher_that_catches_up_in_the_middle_of_a_round_gets_everything_once
     subscribe(here, other, presence=True), subscribe(here, slow, presence=True)
     outlet_of(slow).blocked = REPLY_PENDING
     joins(here, b"q1")
-    assert not here.tell_watchers(MAX_MISSED, after(1))
+    assert not here.send_changes(after(1))
     assert slow.behind and heard(other) == []
     outlet_of(slow).blocked = 0
     assert not slow.catch_up({}) and heard(slow) == ["JOIN c q1 q1"]
@@ -277,7 +277,7 @@ def test_an_event_after_many_joins_is_sent_in_time_slices(few: None) -> None:
     for peer in everybody:
         peer.received()
     ticks = iter(range(1_000_000))
-    server.broker.clock = lambda: 2000.0 + next(ticks)
+    server.clock = lambda: 2000.0 + next(ticks)
     joining = [server.line_client() for _ in range(5)]
     for peer in joining:
         peer.send("SUB k presence=on")
@@ -305,7 +305,7 @@ def test_more_than_a_chunk_of_events_does_not_wait_for_joins_to_be_told(few: Non
         watcher.send("SUB k presence=on")
     server.turn()
     ticks = iter(range(1_000_000))
-    server.broker.clock = lambda: 2000.0 + next(ticks)
+    server.clock = lambda: 2000.0 + next(ticks)
     publisher = server.line_client()
     publisher.send("SUB k", "PUB k " + "x" * (CHUNK_BYTES // 2))
     server.turns.step()
@@ -324,7 +324,7 @@ def test_events_do_not_wait_for_ever_behind_members_that_come(few: None) -> None
         watcher.send("SUB k presence=on")
     server.turn(), plain.received()
     ticks = iter(range(1_000_000))
-    server.broker.clock = lambda: 2000.0 + next(ticks)
+    server.clock = lambda: 2000.0 + next(ticks)
     server.line_client().send("SUB k", "PUB k x")
     heard: list[str] = []
     turns = 0
@@ -343,7 +343,7 @@ def test_everything_is_sent_before_another_policy_holds(few: None) -> None:
         watcher.send("SUB k presence=on")
     server.turn()
     ticks = iter(range(1_000_000))
-    server.broker.clock = lambda: 2000.0 + next(ticks)
+    server.clock = lambda: 2000.0 + next(ticks)
     server.line_client().send("SUB k", "PUB k x")
     server.context.change_policy(FakePolicy())
     assert all("MSG k 1 p6 x" in watcher.received() for watcher in watchers)
@@ -356,7 +356,7 @@ def test_an_error_in_one_flush_does_not_keep_later_events(monkeypatch: pytest.Mo
     subscriber.received()
     publisher.send("PUB a 1", "HIST a last=1")
     with monkeypatch.context() as patch:
-        patch.setattr(Undelivered, "send_all", lambda waiting, watchers, max_missed: 1 / 0)
+        patch.setattr(Undelivered, "send_all", lambda undelivered, watchers: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             server.turn()
     publisher.send("PUB a 2")

@@ -256,13 +256,13 @@ def test_a_message_that_came_in_pieces_is_not_counted_when_it_is_whole(port, mem
 def test_frames_that_wait_for_their_turn_are_counted(port, server, memory_budget):
     """Autobahn's part of them is looked at no longer than is fair."""
     client = port.open(LINE_PROTOCOL)
-    now = server.broker.clock
+    now = server.clock
 
     def clock():
         server.now += 0.01
         return now()
 
-    server.broker.clock = clock
+    server.clock = clock
     client.send_bytes(frame(0x8A, b"") * KB)
     waits = memory_budget.held
     assert waits > 5 * KB

@@ -90,7 +90,7 @@ def test_searches_of_one_client_wait_for_each_other_and_not_for_those_of_others(
         ask.server.now += TIME_SLICE_SECONDS
         return ask.server.now
 
-    ask.server.broker.clock = tick
+    ask.server.clock = tick
     for name, query in (("first", "?token=A"), ("second", "?token=A"), ("other", "")):
         ask.connect()
         ask.send("GET", "/channels" + query)

@@ -358,7 +358,7 @@ def test_an_answer_leaves_in_one_send(visit):
 
 def test_what_comes_together_is_run_in_shares(place):
     """A read has room for two thousand requests, and all others would wait for them."""
-    place.server.broker.clock = lambda: place.server.now
+    place.server.clock = lambda: place.server.now
     visit = place()
     answer_one = place.site.routes.find(b"/healthz").methods[b"GET"].handler
 
@@ -449,7 +449,7 @@ def test_what_is_behind_an_answer_that_is_not_read_waits_for_it_too(place):
 
 
 def test_a_connection_that_is_lost_while_it_waits_for_its_turn_is_left_alone(place):
-    place.site.context.broker.clock = iter(float(number) for number in range(1000)).__next__
+    place.server.clock = iter(float(number) for number in range(1000)).__next__
     visit = place()
     visit.protocol.dataReceived(ask("/healthz") * 3)
     assert len(visit.received()) == 1

@@ -120,7 +120,7 @@ def test_a_line_that_is_skipped_must_end_too(call: Call, reactor: Any) -> None:
 
 def test_who_is_not_read_has_more_time(call: Call, server: FakeServer, reactor: Any) -> None:
     """The end of its line may have come, and waits in the kernel for us."""
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     call.send_bytes(b"PING\n" * 3 + b"PI")
     assert not call.transport.reads
     reactor.advance(10)
@@ -247,7 +247,7 @@ def test_a_gone_websocket_is_not_waited_for(client: Client, clock: Clock) -> Non
 
 def test_pings_without_end_leave_time_for_others(client: Client, server: FakeServer) -> None:
     """A portion of them is answered, then others have their turn; what else comes waits, in its order."""
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     count = 4 * PARSE_BYTES // 6
     pings = frame(PING, b"") * count
     client.send_bytes(pings[:-3])
@@ -262,7 +262,7 @@ def test_pings_without_end_leave_time_for_others(client: Client, server: FakeSer
 
 def test_who_is_postponed_and_does_not_read_waits_for_both(client: Client, server: FakeServer) -> None:
     """Reading begins again when all has been parsed and its answers have been read."""
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     client.send_bytes(frame(PING, b"") * PARSE_BYTES)
     client.stalls()
     server.turn()
@@ -273,7 +273,7 @@ def test_who_is_postponed_and_does_not_read_waits_for_both(client: Client, serve
 
 
 def test_who_goes_while_it_is_postponed_is_not_parsed(client: Client, server: FakeServer) -> None:
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     client.send_bytes(frame(PING, b"") * PARSE_BYTES + frame(TEXT, b"PUB a 1"))
     client.goes()
     server.turn()

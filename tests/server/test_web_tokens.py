@@ -121,7 +121,7 @@ def test_a_policy_that_changes_in_the_midst_of_a_handshake_holds(reactor, wire, 
     monkeypatch.setattr(txaio.config, "loop", reactor)
     server = FakeServer(policy=POLICY)
     ticks = iter(range(1_000_000))
-    server.broker.clock = lambda: float(next(ticks))  # each portion takes so long that the rest waits for its turn
+    server.clock = lambda: float(next(ticks))  # each portion takes so long that the rest waits for its turn
     factory = WebFactory(
         server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, list, ListenerConfig("tcp:8082")
     )

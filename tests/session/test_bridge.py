@@ -170,7 +170,7 @@ def departure(count: int, how: str) -> tuple[int, int]:
     """Sends, and turns, when as many lose a channel as stay on it, one at a time."""
     server = FakeServer(policy=FakePolicy(**POLICY))
     leaving, staying = members(server, count, "t"), members(server, count)
-    server.broker.clock = Ticking()
+    server.clock = Ticking()
     before = sum(peer.outlet.sends for peer in leaving + staying)
     leave(server, how)
     turns = 0
@@ -194,7 +194,7 @@ def test_twice_as_many_who_go_together_cost_twice_as_many_sends_in_twice_as_many
 def test_those_who_stay_are_told_of_all_who_went() -> None:
     server = FakeServer(policy=FakePolicy(**POLICY))
     leaving, staying = members(server, 5, "t"), members(server, 2)
-    server.broker.clock = Ticking()
+    server.clock = Ticking()
     leave(server, "expired")
     server.turn()
     for peer in staying:
@@ -208,7 +208,7 @@ def test_no_event_reaches_a_session_that_has_still_to_be_reviewed(echo: str) -> 
     peers = members(server, 3, presence=echo)
     publisher = server.line_client()
     publisher.send("PUB k before")
-    server.broker.clock = Ticking()
+    server.clock = Ticking()
     server.context.change_policy(FakePolicy({"k": "w"}))
     publisher.send("PUB k after")
     server.turn()
@@ -224,7 +224,7 @@ def test_a_session_that_keeps_its_right_misses_nothing_while_it_is_reviewed() ->
     for peer in peers:
         peer.send("SUB l"), peer.received()
     server.turn()
-    server.broker.clock = Ticking()
+    server.clock = Ticking()
     server.context.change_policy(FakePolicy({"k": "rw"}))
     server.line_client().send("PUB k 1", "PUB k 2")
     server.turns.step()
@@ -240,7 +240,7 @@ def test_commands_are_judged_by_the_new_policy_at_once(line: str) -> None:
     server = FakeServer(policy=FakePolicy({"k": "rw"}))
     members(server, 3)
     peer = server.line_client()
-    server.broker.clock = Ticking()
+    server.clock = Ticking()
     server.context.change_policy(FakePolicy({"l": "rw"}))
     peer.send(line, line.replace(" k", " l"))
     server.turn()
@@ -253,7 +253,7 @@ def test_a_new_policy_holds_although_events_of_before_cannot_be_sent(monkeypatch
     (member,) = members(server, 1)
     done: list[str] = []
     with monkeypatch.context() as patched:
-        patched.setattr(server.broker, "flush", lambda is_whole: 1 / 0)
+        patched.setattr(server.broker, "flush", lambda is_complete: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             server.context.change_policy(FakePolicy({"l": "rw"}), lambda: done.append("reviewed"))
     server.turn()
@@ -266,7 +266,7 @@ def test_a_token_that_is_no_longer_accepted_allows_nothing_at_once() -> None:
     """Until the session is closed for that; unless it shows another one before."""
     server = FakeServer(policy=FakePolicy(tokens={"t": ("ann", {"k": "rw"}, None)}))
     gone, renewed = members(server, 2, "t")
-    server.broker.clock = Ticking()
+    server.clock = Ticking()
     server.context.change_policy(FakePolicy(tokens={"u": ("ann", {"k": "rw"}, None)}))
     renewed.send("HIST k", "AUTH u", "HIST k")
     server.turn()
@@ -281,7 +281,7 @@ def test_another_policy_during_a_review_is_the_one_that_holds() -> None:
     for peer in peers:
         peer.send("SUB l"), peer.received()
     server.turn()
-    server.broker.clock = Ticking()
+    server.clock = Ticking()
     server.context.change_policy(FakePolicy({"k": "rw"}))
     for _ in range(2):
         server.turns.step()
@@ -319,7 +319,7 @@ def test_a_token_for_many_subscriptions_is_looked_into_in_time_slices() -> None:
     peer.send(*[f"SUB a.{number}" for number in range(10)])
     peer.received()
     server.turn()
-    server.broker.clock = Ticking()
+    server.clock = Ticking()
     peer.send("AUTH t", "PING after")
     assert len(peer.session.subscriptions) == 9 and peer.received()[0] == "OK ann"
     other.send("PUB a.9 x")
@@ -333,7 +333,7 @@ def test_who_goes_while_its_subscriptions_are_looked_into_is_gone() -> None:
     server = FakeServer(policy=FakePolicy({"a.>": "rw"}, {"t": ("ann", {"b": "r"}, None)}))
     peer = server.line_client()
     peer.send(*[f"SUB a.{number}" for number in range(10)])
-    server.broker.clock = Ticking()
+    server.clock = Ticking()
     peer.send("AUTH t", "PING after")
     peer.disconnect()
     server.turn()
@@ -365,7 +365,7 @@ def test_a_reply_that_waits_after_a_token_is_not_overtaken() -> None:
         server.backplane.release()
         server.turn()
     peer.received()
-    server.broker.clock = Ticking()
+    server.clock = Ticking()
     peer.send("AUTH t", "SUB b", "PING after")
     server.turn()
     peer.session.resume_writing()
@@ -381,7 +381,7 @@ def test_a_subscription_that_was_made_before_a_review_is_checked_for_the_next_id
     own: dict[str, Any] = {"old": ("ann", {"k": "r"}, None)}
     server = FakeServer(policy=FakePolicy(tokens={**own, "t": ("ann", {"k": "r"}, None)}))
     *_, peer = members(server, 3, "t")
-    server.broker.clock = Ticking()
+    server.clock = Ticking()
     server.context.change_policy(FakePolicy(tokens={**own, "t": ("ann", {"k": "r", "l": "r"}, None)}))
     peer.send("SUB l", "AUTH old")
     server.turn()
@@ -398,7 +398,7 @@ def test_a_review_ends_when_the_next_one_must_find_something_else(policy: FakePo
     for peer in peers:
         peer.send("SUB l"), peer.received()
     server.turn()
-    server.broker.clock = Ticking()
+    server.clock = Ticking()
     server.context.change_policy(FakePolicy(tokens={"t": ("ann", {"k": "r"}, None)}))
     for _ in range(turns):
         server.turns.step()

@@ -23,7 +23,7 @@ def peer(server: FakeServer) -> LineClient:
 
 def test_who_says_much_goes_on_in_the_next_turn(server: FakeServer, peer: LineClient) -> None:
     """It has been answered by then, and is not read meanwhile."""
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS / 4)
+    server.clock = Ticking(TIME_SLICE_SECONDS / 4)
     peer.send(*(f"PING {number}" for number in range(20)))
     assert peer.received() == [f"PONG {number}" for number in range(5)] and peer.paused
     server.turns.step()
@@ -36,7 +36,7 @@ def test_others_have_their_turn_meanwhile(server: FakeServer, peer: LineClient) 
     """Two that say much go on one after the other, and a third is answered at once."""
     other, third = server.line_client(), server.line_client()
     third.received()
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     for busy in (peer, other):
         busy.send(*["PING"] * 4)
         busy.received()
@@ -51,7 +51,7 @@ def test_others_have_their_turn_meanwhile(server: FakeServer, peer: LineClient) 
 
 def test_publishes_are_timed_too(server: FakeServer, peer: LineClient) -> None:
     """Not each, as they are quick, but those that do not go together now and then."""
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     peer.send(*(f"PUB k{number % 2} x" for number in range(3 * PUBLISHES_PER_CLOCK_CHECK)))
     assert peer.paused and len(peer.received()) == 2 * PUBLISHES_PER_CLOCK_CHECK
     server.turn()
@@ -63,14 +63,14 @@ def test_publishes_are_timed_too(server: FakeServer, peer: LineClient) -> None:
 
 def test_the_last_command_asks_for_no_turn(server: FakeServer, peer: LineClient) -> None:
     """However long it took."""
-    server.broker.clock = Ticking(10 * TIME_SLICE_SECONDS)
+    server.clock = Ticking(10 * TIME_SLICE_SECONDS)
     peer.send("PING")
     assert not peer.paused and not server.turns
 
 
 def test_who_does_not_read_is_not_asked_again_when_its_turn_comes(server: FakeServer, peer: LineClient) -> None:
     """It goes on when it has read."""
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     peer.outlet.room = 3
     peer.send(*["PING"] * 4)
     server.turn()
@@ -82,10 +82,10 @@ def test_who_does_not_read_is_not_asked_again_when_its_turn_comes(server: FakeSe
 
 def test_who_has_read_before_its_turn_comes_goes_on_once(server: FakeServer, peer: LineClient) -> None:
     """What was postponed finds nothing to do."""
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS / 2)
+    server.clock = Ticking(TIME_SLICE_SECONDS / 2)
     peer.outlet.room = 3
     peer.send(*["PING"] * 3)
-    server.broker.clock = Ticking(0)
+    server.clock = Ticking(0)
     peer.outlet.drain()
     assert peer.received() == ["PONG"] * 3
     server.turn()
@@ -94,7 +94,7 @@ def test_who_has_read_before_its_turn_comes_goes_on_once(server: FakeServer, pee
 
 def test_a_shell_can_hold_up_who_waits_for_its_turn(server: FakeServer, peer: LineClient) -> None:
     """What the shell has answered itself must leave first."""
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     peer.send("PING 0", "PING 1", "PING 2")
     peer.outlet.room = 0
     peer.outlet.write(b"pong\n")
@@ -107,7 +107,7 @@ def test_a_shell_can_hold_up_who_waits_for_its_turn(server: FakeServer, peer: Li
 
 
 def test_who_leaves_while_it_waits_says_nothing_more(server: FakeServer, peer: LineClient) -> None:
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     peer.send("PING 1", "PING 2", "PUB a 3")
     peer.disconnect()
     server.turn()
@@ -210,7 +210,7 @@ def test_why_a_peer_was_dismissed_is_known_to_its_shell(peer: LineClient) -> Non
 
 
 def test_a_conversation_tells_whether_it_is_read(server: FakeServer, peer: LineClient) -> None:
-    server.broker.clock = Ticking(TIME_SLICE_SECONDS)
+    server.clock = Ticking(TIME_SLICE_SECONDS)
     assert not peer.pipeline.is_paused
     peer.send(*["PING"] * 3)
     assert peer.pipeline.is_paused

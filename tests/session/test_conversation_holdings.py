@@ -68,13 +68,13 @@ def test_what_is_left_when_its_time_is_over_is_counted_once() -> None:
     """It becomes less from turn to turn."""
     server = FakeServer()
     peer = server.line_client()
-    session_now = server.broker.clock
+    session_now = server.clock
 
     def clock() -> float:
         server.now += 0.01
         return session_now()
 
-    server.broker.clock = clock
+    server.clock = clock
     peer.send(*MANY)
     waits = server.context.memory_budget.held
     assert waits > 5_000

@@ -23,7 +23,7 @@ def test_it_ends_where_it_loses_one_channel_while_it_still_opens_others() -> Non
     """It must not go on with the others, as if it had been opened for those."""
     server = FakeServer(policy=FakePolicy({"*": "r"}))
     clock = itertools.count(1000)
-    server.broker.clock = lambda: next(clock)  # each look at the clock is the end of a time slice
+    server.clock = lambda: next(clock)  # each look at the clock is the end of a time slice
     stream = Stream(server, ["a", "b", "c", "d"])
     server.context.change_policy(FakePolicy({"b": "r", "c": "r", "d": "r"}))
     server.turn()
@@ -34,7 +34,7 @@ def test_it_is_not_closed_once_more_if_its_client_goes_during_a_review() -> None
     server = FakeServer(policy=FakePolicy({"*": "r"}))
     stream = Stream(server, ["a", "b"])
     clock = itertools.count(1000)
-    server.broker.clock = lambda: next(clock)  # each look at the clock is the end of a time slice
+    server.clock = lambda: next(clock)  # each look at the clock is the end of a time slice
     server.context.change_policy(FakePolicy({"a": "r", "b": "r"}))
     stream.session.connection_lost()
     server.turn()

@@ -149,7 +149,7 @@ class Bridge(RuleBasedStateMachine):
             client.check_complete()
             assert not client.refused & payloads
         broker = self.server.broker
-        assert broker.history_bytes == sum(channel.history.size for channel in broker.channels.values()) <= 150_000
+        assert broker.histories.size == sum(channel.history.size for channel in broker.channels.values()) <= 150_000
 
 
 class LateBridge(Bridge):

@@ -375,7 +375,7 @@ def test_subscriptions_are_bounded_in_all() -> None:
     assert one.received()[-1].startswith("OK a ")
     one.disconnect()
     other.send("SUB c", "UNSUB c", "SUB a", "SUB b")
-    assert [line[:3] for line in other.received()] == ["OK "] * 4 and server.broker.subscriptions == 2
+    assert [line[:3] for line in other.received()] == ["OK "] * 4 and server.broker.subscription_shares.total == 2
 
 
 def test_refusals_of_many_are_said_no_faster_than_they_are_read() -> None:

@@ -223,10 +223,10 @@ def test_answers_that_nobody_reads_are_bounded_together(monkeypatch: pytest.Monk
     asking.received()
     slow.outlet.room = 0
     slow.send(f"WHO {channel}")
-    assert server.broker.members_held == 400
+    assert server.broker.member_shares.total == 400
     asking.send(f"WHO {channel}")
     assert asking.received()[0].startswith("ERR limit ")
     slow.disconnect()
-    assert server.broker.members_held == 0
+    assert server.broker.member_shares.total == 0
     asking.send(f"WHO {channel}")
-    assert asking.received()[-1] == "OK 400" and server.broker.members_held == 0
+    assert asking.received()[-1] == "OK 400" and server.broker.member_shares.total == 0

@@ -2,13 +2,15 @@
 to be read. Each of them may hold some; if all did, at once, no machine would have the memory."""
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
 from twistedsock.limits.principal import Principal
 
 K = TypeVar("K", bound=Hashable)
+
+T = TypeVar("T")
 
 RESERVE_PARTS = 8
 """The reserve is one part in so many of the limit: with the default limits two subscriptions for each connection that
@@ -70,6 +72,14 @@ class Shares:
             self._sink(holder)
         else:
             self._remove(holder)
+
+    def count_while_iterated(self, items: Sequence[T], principal: Principal) -> Iterator[T]:
+        """Iterate over items that count for a principal until the iterator is exhausted or closed."""
+        self.add(principal, len(items))
+        try:
+            yield from items
+        finally:
+            self.add(principal, -len(items))
 
     @property
     def fair_share(self) -> int:

@@ -204,7 +204,7 @@ class Monitor:
     # Work in turns of its own.
 
     def _schedule(self) -> None:
-        self._broker.postpone(self._work)
+        self._broker.scheduler.defer(self._work)
 
     def _work(self) -> None:
         started_at, cpu_before = self._broker.clock(), self._cpu_seconds()
@@ -228,7 +228,7 @@ class Monitor:
         for name in unread:
             channel = self._broker.channels.get(name)
             if channel is not None and not channel.subscriptions:
-                self._broker.clear_history(channel)
+                self._broker.histories.clear(channel)
         pages, self._last_pages = self._last_pages, {}
         for name, page in pages.items():
             self._publish(name, b"steps", [page])

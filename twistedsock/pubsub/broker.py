@@ -1,203 +1,430 @@
-"""All channels: publish goes down to the backplane, every delivery comes back up through one door, ``deliver``.
+"""All channels, and the path of an event from its publisher to its subscribers.
 
-What is delivered waits in its channel until the end of the reactor's turn, so that batching adapts to the load by
-itself: one event at rest, hundreds in one send under fire.
+``publish`` passes a publication to the backplane. The backplane gives its events their offsets and calls ``deliver``,
+the one entry point of all events, with a batch of them. The batch waits in its channel until the end of the reactor's
+turn; then ``flush`` appends it to the history of the channel and sends it to the subscriptions. So the batching adapts
+to the load: one event in a send while there are few, hundreds while there are many.
 """
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
-from itertools import islice
 from typing import Protocol
 
-from twistedsock.errors import TOO_MANY_CHANNELS, Error
+from twistedsock.errors import Error
 from twistedsock.limits.memory import MemoryBudget, Shares
 from twistedsock.limits.principal import ELSEWHERE, LOCAL, Principal
 from twistedsock.limits.settings import (
     CHUNK_BYTES,
     MAX_MEMBERS_HELD,
     MAX_PENDING_REPLY_WRITERS,
-    RESERVED_CHANNELS,
-    TIME_SLICE_SECONDS,
     Limits,
     reserved_limits,
 )
 from twistedsock.pubsub.backplane import Backplane, Observer, PresenceObserver
 from twistedsock.pubsub.channel import Channel
+from twistedsock.pubsub.channel_shares import ChannelShares
 from twistedsock.pubsub.encoding_group import GatheredChunks, send_gathered
 from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.history import FRAME_COST
 from twistedsock.pubsub.history_budget import HistoryBudget
 from twistedsock.pubsub.names import check_channel, check_event_name, is_reserved
+from twistedsock.pubsub.scheduler import Scheduler
 from twistedsock.pubsub.subscription import CatchUpCache, Client, Subscriber, Subscription
-from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Lost, Member, Position, PresenceChange, Publication
+from twistedsock.pubsub.values import Batch, Lost, Member, Position, PresenceChange, Publication
 from twistedsock.stats import Stats
 
 IDLE_FLUSH_AFTER_SECONDS = 0.0005
-"""Seconds since the last flush after which the next does not wait for the end of the turn: who publishes now is alone,
-most likely. If not, a reader gets two sends in that turn instead of one, and that seldom."""
-
-LARGEST_SEARCHED = 8
-"""Principals whose channels are looked at for one that can give way, those with most channels first. Only principals
-that read nearly all their channels are passed over."""
+"""Seconds since the last flush after which the next one does not wait for the end of the turn, because most likely
+nothing else is published in this turn. If it is, subscribers get two sends instead of one."""
 
 
-def _report_nothing(channel: bytes, lost: Lost | None) -> None:
-    """For tests, and whoever has no log."""
-
-
-def nothing() -> None:
-    """What is called in the end where nobody waits for it."""
-
-
-def _steps(calls: Iterable[Callable[[], Iterator[object] | None]], faults: list[Exception]) -> Iterator[object]:
-    for call in calls:
-        try:
-            more = call()
-            if more is not None:
-                yield from more
-        except Exception as fault:
-            faults.append(fault)
-        yield None
+def _ignore_gap(channel: bytes, lost: Lost | None) -> None: ...
 
 
 class Flushable(Protocol):
-    """Who has something to say before the turn ends."""
+    """Has replies to write before the events of this turn are sent."""
 
-    def flush(self) -> None:
-        """Say it."""
+    def flush(self) -> None: ...
 
 
 class Broker:
-    """The one table of channels. ``schedule`` is asked to call ``turn`` soon, at the end of the reactor's turn;
-    ``clock`` gives seconds that never go back."""
+    """``clock`` returns seconds and never goes back. ``schedule_turn`` asks the reactor to call ``run_turn`` soon."""
 
     def __init__(
         self,
         backplane: Backplane,
         limits: Limits,
         clock: Callable[[], float],
-        schedule: Callable[[], None],
+        schedule_turn: Callable[[], None],
     ) -> None:
         self.limits = limits
         self.clock = clock
+        self.scheduler = Scheduler(clock, schedule_turn)
         self.channels: dict[bytes, Channel] = {}
-        # How many of them are the server's own.
         self.own_channels = 0
+        """How many of the channels are the server's own."""
+        self.histories = HistoryBudget(limits.history_total_bytes, clock, self._history_emptied)
         self.member_shares = Shares(MAX_MEMBERS_HELD)
+        """Members in replies that are being written."""
         self.subscription_shares = Shares(limits.max_subscriptions)
-        self._shares = Shares(limits.max_channels)
-        self._reserved_shares = Shares(RESERVED_CHANNELS)
-        # Channels that are not here yet, and the principals that they are counted for already.
-        self._claims: dict[bytes, Principal] = {}
         self.memory_budget = MemoryBudget(limits.max_buffered_bytes)
         self.stats = Stats()
-        # What the server tells of itself is none of its work.
-        self._reserved_stats = Stats()
-        # To be added to before the first connection.
         self.observers: list[Observer] = []
-        # Those who want to know of readers only: events pass by the million.
+        """To be added to before the first connection is accepted."""
         self.presence_observers: list[PresenceObserver] = []
-        self._reserved_limits = reserved_limits(limits)
-        # Set when so much waits that it should leave before the turn ends; whoever delivers asks after each command.
+        """Observers of subscriptions only, to which it is not reported what is published: that can be millions."""
+        self.report_gap: Callable[[bytes, Lost | None], object] = _ignore_gap
+        """Called with the events that the backplane has skipped, or with None if the channel has another epoch."""
         self.needs_flush = False
+        """Set when a chunk of events waits. Whoever publishes must call ``flush`` then, before it publishes more."""
         self._backplane = backplane
-        self._schedule = schedule
-        # A turn has been asked for; what a read has brought is being run.
-        self._asked = self._reading = False
-        self._flushed = clock()
+        self._channel_shares = ChannelShares(limits.max_channels, self.histories)
         self._opening: dict[bytes, Future[Channel]] = {}
-        # Channels with events that have not been delivered.
-        self._dirty: dict[Channel, None] = {}
-        self._waiting = 0
-        self._history_budget = HistoryBudget(limits.history_total_bytes, lambda: self.clock(), self._review)
-        self._awake: OrderedDict[Subscriber, None] = OrderedDict()
-        # Who has had a share of time, in the order in which they go on.
-        self._postponed: OrderedDict[Callable[[], None], None] = OrderedDict()
-        self._talkers: dict[Flushable, None] = {}
-        # Subscriptions whose place means nothing any more, as their channel has another epoch. They get nothing.
+        # For the server's own channels; what it publishes there is not counted as its work.
+        self._reserved_limits = reserved_limits(limits)
+        self._reserved_stats = Stats()
+        self._is_handling_input = False
+        # Replies to be written before the next events.
+        self._reply_writers: dict[Flushable, None] = {}
+        # Channels with events that have not been sent, and how many bytes these are, about.
+        self._unflushed: dict[Channel, None] = {}
+        self._unflushed_bytes = 0
+        self._flushed_at = clock()
+        # Channels whose watchers have not been sent all presence changes.
+        self._changed: dict[Channel, None] = {}
+        # Subscribers that are behind and whose sockets accept data, in the order of their turns.
+        self._catching_up: OrderedDict[Subscriber, None] = OrderedDict()
+        # Subscriptions of a former epoch. They are sent nothing more.
         self._outdated: dict[Subscription, None] = {}
-        # Called once for each break in what the backplane delivers, with the events that it has skipped; with None if
-        # the channel has another epoch.
-        self.report_gap: Callable[[bytes, Lost | None], object] = _report_nothing
-        # Channels whose watchers have not been told yet who came and who went.
-        self._untold: dict[Channel, None] = {}
-        # Loops over many sessions that are under way.
-        self._loops = 0
-
-    @property
-    def history_bytes(self) -> int:
-        """What all logs keep together."""
-        return self._history_budget.size
-
-    @property
-    def subscriptions(self) -> int:
-        """All of them together."""
-        return self.subscription_shares.total
-
-    @property
-    def members_held(self) -> int:
-        """Members in all answers that are being said bit by bit."""
-        return self.member_shares.total
+        self._is_expiring = False
 
     @property
     def is_ready(self) -> bool:
-        """Whether what is published is likely to get through."""
+        """Whether a publication is likely to succeed."""
         return self._backplane.is_ready
 
-    # What sessions ask.
+    # The path of an event: handle input, publish, deliver, end of the input or of the turn, flush.
 
     def start_input(self) -> None:
-        """What one read has brought is going to be run; ``finish`` must follow, whatever happens."""
-        self._reading = True
-
-    def end_input(self, talker: Flushable) -> None:
-        """It has been run; ``talker`` may have replies to flush. They leave in one burst with the events, right before
-        them: between two bursts a peer may fall asleep, and to wake it is what costs most. The burst is due when the
-        turn ends, for others may publish in it; at rest at once."""
-        self._reading = False
-        if not (self._dirty or self._awake):
-            talker.flush()
-            return
-        self._talkers[talker] = None
-        if len(self._talkers) > MAX_PENDING_REPLY_WRITERS:
-            self._flush_talkers()
-        if self._awake or self.clock() - self._flushed < IDLE_FLUSH_AFTER_SECONDS:
-            self._ask_for_turn()
-        elif not self._asked:
-            self.flush()
+        """What has been read from a socket is about to be handled. ``end_input`` must follow."""
+        self._is_handling_input = True
 
     def publish(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
         """Returns the offset of the first event."""
-        known = self.channels.get(publication.channel)
-        if known is None:
-            error = self._refuse_channel(publication.channel, publisher.principal)
+        channel = self.channels.get(publication.channel)
+        if channel is None:
+            error = self._channel_shares.check(publication.channel, publisher.principal)
             if error is not None:
                 return error
         error = check_event_name(publication.name)
         if error is not None:
             return error
-        if known is None:
-            return self._publish_first(publisher, publication)
-        if known.owner != publisher.principal:
-            self._contest(known, publisher.principal, publication)
+        if channel is None:
+            return self._publish_to_new(publisher, publication)
+        if channel.owner != publisher.principal:
+            self._channel_shares.count_foreign(channel, publisher.principal, publication.payloads)
         return self._backplane.publish(publisher, publication)
 
+    def _publish_to_new(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
+        release = self._channel_shares.claim(publication.channel, publisher.principal)
+        try:
+            answer = self._backplane.publish(publisher, publication)
+        except BaseException:
+            release(None)
+            raise
+        on_result(answer, release)
+        return answer
+
+    def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
+        """Called by the backplane with events that follow the newest ones of the channel. Events that have been
+        delivered before are ignored. A gap and another epoch are reported to the subscribers."""
+        channel, first, end = self.channels.get(name), batch.first, batch.end
+        if channel is None:
+            channel = self._add_channel(name, Position(epoch, first - 1), self._channel_shares.owner_of_new(name))
+        elif first != channel.head + 1 or epoch != channel.epoch:
+            if epoch == channel.epoch and first <= channel.head:
+                if end - 1 <= channel.head:
+                    return
+                first = channel.head + 1
+                batch = batch.part(first, end)
+            else:
+                channel = self._move_to(channel, Position(epoch, first - 1))
+        channel.head = end - 1
+        count = end - first
+        channel.stats.published += count
+        for observer in self.observers:
+            observer.published(name, epoch, batch)
+        if channel not in self._unflushed:
+            self._unflushed[channel] = None
+            self._request_turn()
+        channel.pending.append(batch)
+        self._unflushed_bytes += batch.payloads.size + FRAME_COST * count
+        if self._unflushed_bytes >= CHUNK_BYTES:
+            self.needs_flush = True
+
+    def end_input(self, replies: Flushable) -> None:
+        """All that was read has been handled; ``replies`` may be waiting to be written. They leave together with the
+        events, right before them: if a client's machine goes to sleep between the two, waking it costs most. That is at
+        the end of the turn, in which others may publish too, or now if the server is idle."""
+        self._is_handling_input = False
+        if not (self._unflushed or self._catching_up):
+            replies.flush()
+            return
+        self._reply_writers[replies] = None
+        if len(self._reply_writers) > MAX_PENDING_REPLY_WRITERS:
+            self._flush_replies()
+        if self._catching_up or self.clock() - self._flushed_at < IDLE_FLUSH_AFTER_SECONDS:
+            self.scheduler.request_turn()
+        elif not self.scheduler.is_turn_requested:
+            self.flush()
+
+    def _request_turn(self) -> None:
+        if not self._is_handling_input:  # else ``end_input`` decides
+            self.scheduler.request_turn()
+
+    def run_turn(self) -> None:
+        """The end of a turn of the reactor: send what was published, let subscribers catch up, and do deferred work,
+        each of the latter two for a time slice."""
+        self.scheduler.is_turn_requested = False
+        start = self.clock()
+        try:
+            self.flush()
+            if self._catching_up:
+                self._catch_up()
+            if self.scheduler.deferred:
+                self.scheduler.run_deferred()
+        finally:
+            self.stats.count_turn(self.clock() - start)
+            if self._catching_up or self.scheduler.deferred:
+                self._request_turn()
+
+    def flush(self, is_complete: bool = False) -> None:
+        """Write replies, then send all events that wait. A channel for which sending the presence changes that precede
+        its events takes longer than a time slice is left for the next turn, except if this flush ``is_complete`` or
+        more than a chunk waits."""
+        self._flush_replies()
+        is_complete, self.needs_flush = is_complete or self.needs_flush, False
+        if not self._unflushed:
+            self._unflushed_bytes = 0
+            return
+        start = self.clock()
+        channels, self._unflushed = list(self._unflushed), {}
+        if not is_complete and any([channel.has_presence_changes for channel in channels]):
+            channels = self._send_changes_first(channels)
+        if not self._unflushed:
+            self._unflushed_bytes = 0
+        if len(channels) == 1:
+            channel = channels[0]
+            channel.deliver(self.histories.prepare_delivery(channel, start))
+        elif channels:
+            # A subscriber of several channels gets all their events in one send, which saves far more than gathering
+            # them costs. Nothing may be sent meanwhile: some encoders report with each event what was sent before it.
+            gathered: GatheredChunks = defaultdict(list)
+            written = [(channel, self.histories.prepare_delivery(channel, start)) for channel in channels]
+            for channel, batches in written:
+                channel.deliver(batches, gathered)
+            for subscriber, due in gathered.items():
+                send_gathered(subscriber, due)
+        for channel in channels:
+            self.close_if_unused(channel)
+        if channels:
+            self._flushed_at = self.clock()
+            self.stats.flushes.observe(self._flushed_at - start)
+
+    def _flush_replies(self) -> None:
+        """Before events are sent, because clients expect the reply to a publish before their own copy of the event."""
+        if self._reply_writers:
+            reply_writers, self._reply_writers = self._reply_writers, {}
+            for replies in reply_writers:
+                replies.flush()
+
+    # Presence: who subscribes and unsubscribes, on all nodes.
+
+    def presence_changed(self, name: bytes, change: PresenceChange) -> None:
+        """Called by the backplane. Watchers are sent the change after this turn."""
+        channel = self.channels.get(name)
+        if channel is not None and channel.watchers:
+            if channel.pending:
+                self.histories.update(channel)  # these events come before the change
+            channel.add_presence_change(change)
+            self._changed[channel] = None
+            self.scheduler.defer(self._send_changes)
+
+    def _send_changes(self) -> None:
+        """Send presence changes for a time slice, each channel in its turn."""
+        if self.scheduler.is_running_calls:  # sessions are being closed: wait until all members have left
+            self.scheduler.defer(self._send_changes)
+            return
+        self._flush_replies()
+        time_slice = self.scheduler.time_slice()
+        while self._changed:
+            channel = next(iter(self._changed))
+            del self._changed[channel]
+            if channel.pending or channel.has_undelivered_events:
+                self.flush()  # this sends the changes too, or continues with them in the next turn
+            elif not channel.send_changes(time_slice.is_over):
+                self._changed[channel] = None
+            if time_slice.is_over():
+                break
+        if self._changed:
+            self.scheduler.defer(self._send_changes)
+
+    def _send_changes_first(self, channels: list[Channel]) -> list[Channel]:
+        """Send the presence changes that precede the events of some channels. Returns the channels whose events can be
+        delivered; the others wait for the next turn."""
+        ready: list[Channel] = []
+        time_slice = self.scheduler.time_slice()
+        for channel in channels:
+            if channel.has_presence_changes:
+                self.histories.update(channel)
+            if channel.send_changes_before_events(time_slice.is_over):
+                ready.append(channel)
+            else:
+                self._unflushed[channel] = None
+                self._request_turn()
+        return ready
+
+    def members(self, channel: bytes) -> list[Member] | Error | Future[list[Member]]:
+        """The members of a channel on all nodes."""
+        error = check_channel(channel)
+        if error is not None:
+            return error
+        return self._backplane.members(channel)
+
+    def local_members(self, name: bytes) -> list[Member]:
+        """The members of a channel on this node."""
+        channel = self.channels.get(name)
+        return channel.members() if channel is not None else []
+
+    # Subscriptions.
+
+    def subscribe(self, channel: Channel, subscription: Subscription) -> None:
+        """Add a subscription. It gets the events that are published from now on."""
+        client = subscription.subscriber.client
+        self.subscription_shares.add(subscription.principal, 1)
+        channel.subscriptions[client.id] = subscription  # first, so that the channel is not closed as unused
+        self._backplane.join(channel.name, client.member())
+        self.histories.update(channel)
+        channel.add_subscription(subscription)
+        for observer in (*self.observers, *self.presence_observers):
+            observer.joined(channel.name, client.member(), len(channel.subscriptions))
+
+    def change_options(self, subscription: Subscription, echo: bool, presence: bool) -> None:
+        """The subscription keeps its position in the channel, and no presence change is reported."""
+        channel = self.channels[subscription.channel.name]
+        self.histories.update(channel)
+        if subscription in self._outdated:
+            del self._outdated[subscription]  # the reply has the new epoch
+        else:
+            channel.send_undelivered(subscription)
+        channel.change_options(subscription, echo, presence)
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Remove a subscription. The channel is closed if it has nothing else."""
+        channel, client = self.channels[subscription.channel.name], subscription.subscriber.client
+        del channel.subscriptions[client.id]
+        self._outdated.pop(subscription, None)
+        self.subscription_shares.add(subscription.principal, -1)
+        if subscription.principal == channel.owner:
+            self._channel_shares.give_to_subscriber(channel)
+        channel.remove_subscription(subscription)
+        subscription.subscriber.clear_behind(subscription)
+        subscription.pop_missed()
+        self._backplane.leave(channel.name, client.member())
+        for observer in (*self.observers, *self.presence_observers):
+            observer.left(channel.name, client.member(), len(channel.subscriptions))
+        self.close_if_unused(channel)
+
+    def member_renamed(self, subscription: Subscription) -> None:
+        """The client of a subscription has another nick."""
+        self._backplane.rename(subscription.channel.name, subscription.subscriber.client.member())
+
+    def send_undelivered(self, subscription: Subscription) -> None:
+        """Send one subscription the events that wait for it now, so that it gets them before whatever is sent to it
+        next."""
+        channel = self.channels[subscription.channel.name]
+        if channel.pending:
+            self.histories.update(channel)
+        # Presence changes alone can wait: subscribers that leave together need not be told of each other.
+        if channel.has_undelivered_events and subscription not in self._outdated:
+            channel.send_undelivered(subscription)
+
+    def resume(self, subscriber: Subscriber) -> None:
+        """The subscriber's socket accepts data again, or it has asked for old events: let it catch up in the next
+        turn."""
+        if subscriber.behind:
+            self._catching_up[subscriber] = None
+            self._request_turn()
+
+    def remove_subscriber(self, subscriber: Subscriber) -> None:
+        self._catching_up.pop(subscriber, None)
+
+    def _catch_up(self) -> None:
+        """Send subscribers that are behind a chunk each, for a time slice."""
+        time_slice = self.scheduler.time_slice()
+        waiting, self._catching_up = self._catching_up, OrderedDict()
+        cache: CatchUpCache = {}
+        try:
+            while waiting:
+                subscriber, _ = waiting.popitem(last=False)
+                if subscriber.catch_up(cache):
+                    self._catching_up[subscriber] = None
+                if time_slice.is_over():
+                    break
+        finally:
+            if waiting:  # those that had no turn are the first in the next one
+                self._catching_up = waiting | self._catching_up
+
+    # Gaps and epochs.
+
+    def _move_to(self, channel: Channel, position: Position) -> Channel:
+        """The next event does not follow the newest one of the channel. A history has no gaps, so it starts again at
+        this position. Returns the channel, which can be another one."""
+        self._flush_replies()
+        channel.deliver(self.histories.prepare_delivery(channel, self.clock()))
+        channel.send_changes()  # so that all subscriptions are in their encoding groups
+        self._unflushed.pop(channel, None)  # the next event adds it again
+        size = channel.history.size
+        if position.epoch == channel.epoch:
+            lost = Lost(channel.head + 1, position.offset)
+            channel.skip(lost)
+            self.report_gap(channel.name, lost)
+        else:
+            self._outdated |= dict.fromkeys(channel.restart(position))
+            if self._outdated:
+                self.scheduler.defer(self._close_outdated)
+            self.report_gap(channel.name, None)
+        self.histories.account(channel, size)
+        # An empty history can be the end of the channel.
+        return self.channels.get(channel.name) or self._add_channel(channel.name, position, channel.owner)
+
+    def _close_outdated(self) -> None:
+        calls = [partial(self._close_if_outdated, subscription) for subscription in self._outdated]
+        self.scheduler.run_calls(calls, "sessions of a former epoch could not be closed")
+
+    def _close_if_outdated(self, subscription: Subscription) -> None:
+        # It counts as outdated until it has ended, so that it is sent nothing on the way.
+        if subscription in self._outdated:
+            subscription.subscriber.callbacks.epoch_changed()
+
+    # Channels and their histories.
+
     def open(self, name: bytes, principal: Principal = LOCAL) -> Channel | Error | Future[Channel]:
-        """The channel of that name. If there is none, it is made, and counted for ``principal``. Callers that do not
-        subscribe must ``close_if_unused`` it."""
+        """The channel of that name. A new one counts for ``principal``. A caller that does not subscribe to it must
+        call ``close_if_unused``."""
         channel = self.channels.get(name)
         if channel is not None:
             return channel
         if name in self._opening:
             return self._opening[name]
-        error = self._refuse_channel(name, principal)
+        error = self._channel_shares.check(name, principal)
         if error is not None:
             return error
         answer = self._backplane.open(name)
         if not isinstance(answer, Future):
             return self._opened(name, answer, principal)
-        release = self._claim(name, principal)
+        release = self._channel_shares.claim(name, principal)
         self._opening[name] = opening = Future[Channel]()
 
         def opened(outcome: Position | Error) -> None:
@@ -207,465 +434,51 @@ class Broker:
         answer.then(opened)
         return opening
 
-    def subscribe(self, channel: Channel, subscription: Subscription) -> None:
-        """Add a reader, live from here on; it has seen nothing of what was published before."""
-        peer = subscription.subscriber.client
-        self.subscription_shares.add(subscription.principal, 1)
-        channel.subscriptions[peer.id] = subscription  # first, so that the channel does not vanish with its log
-        self._backplane.join(channel.name, peer.member())
-        self.update_history(channel)
-        channel.add_reader(subscription)
-        for observer in (*self.observers, *self.presence_observers):
-            observer.joined(channel.name, peer.member(), len(channel.subscriptions))
+    def _opened(self, name: bytes, outcome: Position | Error, principal: Principal) -> Channel | Error:
+        if isinstance(outcome, Error):
+            return outcome
+        # An event may have been delivered before the answer arrived.
+        return self.channels.get(name) or self._add_channel(name, outcome, principal)
 
-    def resubscribe(self, subscription: Subscription, echo: bool, presence: bool) -> None:
-        """Change a reader's options; it stays where it is in the channel, and nobody hears of it."""
-        channel = self.channels[subscription.channel.name]
-        self.update_history(channel)
-        if subscription in self._outdated:
-            del self._outdated[subscription]  # it is told the epoch now
-        else:
-            channel.send_undelivered(subscription, self.limits.max_pending_presence)
-        channel.change_reader(subscription, echo, presence)
+    def _add_channel(self, name: bytes, position: Position, owner: Principal) -> Channel:
+        limits, stats = self.limits, self.stats
+        if is_reserved(name):
+            limits, stats = self._reserved_limits, self._reserved_stats
+            self.own_channels += 1
+        channel = self.channels[name] = Channel(name, position, limits, stats, owner)
+        self._channel_shares.add(channel)
+        return channel
 
-    def unsubscribe(self, subscription: Subscription) -> None:
-        """Take a reader out; the channel vanishes if nothing is left of it."""
-        channel, peer = self.channels[subscription.channel.name], subscription.subscriber.client
-        del channel.subscriptions[peer.id]
-        self._outdated.pop(subscription, None)
-        self.subscription_shares.add(subscription.principal, -1)
-        if subscription.principal == channel.owner:
-            self._own_by_reader(channel)
-        channel.forget_reader(subscription)
-        subscription.subscriber.clear_behind(subscription)
-        subscription.forget_missed()
-        self._backplane.leave(channel.name, peer.member())
-        for observer in (*self.observers, *self.presence_observers):
-            observer.left(channel.name, peer.member(), len(channel.subscriptions))
-        self.close_if_unused(channel)
-
-    def member_renamed(self, subscription: Subscription) -> None:
-        """A reader has a new nick."""
-        self._backplane.rename(subscription.channel.name, subscription.subscriber.client.member())
-
-    def members(self, channel: bytes) -> list[Member] | Error | Future[list[Member]]:
-        """Who reads a channel, on all nodes."""
-        error = check_channel(channel)
-        if error is not None:
-            return error
-        return self._backplane.members(channel)
+    def close_if_unused(self, channel: Channel) -> None:
+        """Remove a channel that has neither subscriptions nor history."""
+        if channel.subscriptions or channel.history or channel.pending or channel.waiters:
+            return
+        if self.channels.get(channel.name) is channel:
+            del self.channels[channel.name]
+            self.own_channels -= is_reserved(channel.name)
+            self._channel_shares.remove(channel)
+            self._backplane.close(channel.name)
 
     def owner_of(self, name: bytes) -> Principal:
         """The principal that a channel counts for."""
         channel = self.channels.get(name)
         return ELSEWHERE if channel is None else channel.owner
 
-    def local_members(self, name: bytes) -> list[Member]:
-        """Who reads a channel on this node."""
-        channel = self.channels.get(name)
-        return channel.members() if channel is not None else []
-
-    def update_history(self, channel: Channel) -> None:
-        """Bring the log of one channel up to date: it says all that its head does, and nothing that is too old. What
-        is new is delivered when the turn ends."""
-        if channel.pending:
-            size = channel.history.size
-            self._history_budget.note_written(channel)
-            channel.write_only(self.clock())
-            self._history_budget.account(channel, size)
-        else:
-            self._history_budget.expire(channel, self.clock())
-
-    def send_undelivered(self, subscription: Subscription) -> None:
-        """Send one reader the events that wait for it, so that it gets them before what it is told next."""
-        channel = self.channels[subscription.channel.name]
-        if channel.pending:
-            self.update_history(channel)
-        # Readers that leave together need not be told of each other.
-        if channel.has_undelivered_events and subscription not in self._outdated:
-            channel.send_undelivered(subscription, self.limits.max_pending_presence)
-
-    def resume(self, subscriber: Subscriber) -> None:
-        """A reader's socket has drained, or it asked for a replay: let it catch up in the next turn."""
-        if subscriber.behind:
-            self._awake[subscriber] = None
-            self._ask_for_turn()
-
-    def postpone(self, go_on: Callable[[], None]) -> None:
-        """Call back in the next turn, or in one after it: all who wait for that share it, each in its order."""
-        self._postponed[go_on] = None
-        if not self._asked:
-            self._asked = True
-            self._schedule()
-
-    def make_steps(self, steps: Iterator[object], done: Callable[[], object]) -> None:
-        """Go through ``steps``, as many in a turn as fit into a share of time, beginning now; then call ``done``."""
-        enough = self.clock() + TIME_SLICE_SECONDS
-        try:
-            for _ in steps:
-                if self.clock() >= enough:
-                    self.postpone(partial(self.make_steps, steps, done))
-                    return
-        except BaseException:
-            done()
-            raise
-        done()
-
-    def make_calls(
-        self,
-        calls: Iterable[Callable[[], Iterator[object] | None]],
-        words: str,
-        done: Callable[[], object] = nothing,
-    ) -> None:
-        """Make a call for each of many sessions, in time slices as ``make_steps``. A call may return its own steps. An
-        exception of one does not keep the others from being made: all are raised in the end as an ExceptionGroup with
-        these words. Watchers are told who has gone when all have been made."""
-        faults: list[Exception] = []
-
-        def finish() -> None:
-            self._loops -= 1
-            if self._untold:
-                self.postpone(self._tell_watchers)
-            done()
-            if faults:
-                raise ExceptionGroup(words, faults)
-
-        self._loops += 1
-        self.make_steps(_steps(calls, faults), finish)
-
-    def notify_once(self, channel: Channel, ring: Callable[[], None]) -> None:
-        """Call ``ring`` once, when the next events are in the log: it must not change anything before the next turn.
-        The channel stays until then, or until ``cancel_notify``."""
-        if channel.waiters is None:
-            channel.waiters = {}
-        channel.waiters[ring] = None
-
-    def cancel_notify(self, channel: Channel, ring: Callable[[], None]) -> None:
-        """Who has given ``ring`` does not wait any longer; nothing happens if it has been called already."""
-        if channel.waiters is not None and ring in channel.waiters:
-            del channel.waiters[ring]
-            channel.waiters = channel.waiters or None
-        self.close_if_unused(channel)
-
-    def remove_subscriber(self, subscriber: Subscriber) -> None:
-        """A reader is gone."""
-        self._awake.pop(subscriber, None)
-
-    # What the backplane tells.
-
-    def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None:
-        """The one door up: events have got their places, one after the other. What was delivered before is ignored;
-        events that the backplane has skipped, and an epoch that has changed, are reported to subscribers."""
-        channel, first, end = self.channels.get(name), batch.first, batch.end
-        if channel is None:
-            channel = self._make(name, Position(epoch, first - 1))
-        elif first != channel.head + 1 or epoch != channel.epoch:
-            if epoch == channel.epoch and first <= channel.head:
-                if end - 1 <= channel.head:
-                    return
-                first = channel.head + 1
-                batch = batch.part(first, end)
-            else:
-                channel = self._break(channel, Position(epoch, first - 1))
-        channel.head = end - 1
-        count = end - first
-        channel.stats.published += count
-        for observer in self.observers:
-            observer.published(name, epoch, batch)
-        if channel not in self._dirty:
-            self._dirty[channel] = None
-            self._ask_for_turn()
-        channel.pending.append(batch)
-        self._waiting += batch.payloads.size + FRAME_COST * count
-        if self._waiting >= CHUNK_BYTES:
-            self.needs_flush = True
-
-    def _break(self, channel: Channel, position: Position) -> Channel:
-        """The next event does not follow the newest one of the channel. Its log holds no gap, so it begins anew; later
-        that is to be repaired by asking the backplane for what is missing."""
-        self._flush_talkers()
-        channel.deliver(self._write(channel))
-        channel.tell_watchers(self.limits.max_pending_presence, lambda: False)  # so that all are in their lanes
-        self._dirty.pop(channel, None)  # the next event adds it again
-        size = channel.history.size
-        if position.epoch == channel.epoch:
-            lost = Lost(channel.head + 1, position.offset)
-            channel.skip(lost)
-            self.report_gap(channel.name, lost)
-        else:
-            self._outdated |= dict.fromkeys(channel.restart(position, self.limits))
-            if self._outdated:
-                self.postpone(self._dismiss_outdated)
-            self.report_gap(channel.name, None)
-        self._history_budget.account(channel, size)
-        return self.channels.get(channel.name) or self._make(
-            channel.name, position, channel.owner
-        )  # a flush can end its need
-
-    def _dismiss_outdated(self) -> None:
-        """Close the sessions whose subscriptions are of a former epoch."""
-        calls = [partial(self._dismiss_if_outdated, subscription) for subscription in self._outdated]
-        self.make_calls(calls, "sessions of a former epoch could not be closed")
-
-    def _dismiss_if_outdated(self, subscription: Subscription) -> None:
-        # It counts as outdated until it has ended, so that it is sent nothing on the way.
-        if subscription in self._outdated:
-            subscription.subscriber.callbacks.epoch_changed()
-
-    def presence_changed(self, name: bytes, change: PresenceChange) -> None:
-        """Somebody came to a channel or left it, on this node or another. Watchers are told after this turn."""
-        channel = self.channels.get(name)
-        if channel is not None and channel.watchers:
-            if channel.pending:
-                self.update_history(channel)  # what was published before is to be heard before
-            channel.add_presence_change(change)
-            self._untold[channel] = None
-            self.postpone(self._tell_watchers)
-
-    def counted_members(self, members: Sequence[Member], principal: Principal) -> Iterator[Member]:
-        """The members of an answer that is going to be said bit by bit, counted as long as they are held."""
-        self.member_shares.add(principal, len(members))
-        try:
-            yield from members
-        finally:
-            self.member_shares.add(principal, -len(members))
-
-    # What time tells.
-
-    def run_turn(self) -> None:
-        """The end of a reactor's turn: flush what was published, then let those who are behind read on, and those go on
-        who were postponed; as many of each as fit into a share of time, and one at least."""
-        self._asked = False
-        began = self.clock()
-        try:
-            self.flush()
-            if self._awake:
-                self._catch_up()
-            if self._postponed:
-                self._go_on()
-        finally:
-            self.stats.count_turn(self.clock() - began)
-            if self._awake or self._postponed:
-                self._ask_for_turn()
-
-    def _go_on(self) -> None:
-        enough = self.clock() + TIME_SLICE_SECONDS
-        for _ in range(len(self._postponed)):
-            go_on, _ = self._postponed.popitem(last=False)
-            go_on()
-            if self.clock() >= enough:
-                break
-
-    def _tell_watchers(self) -> None:
-        """As many as fit into a share of time; each channel in its turn."""
-        if self._loops:
-            return
-        self._flush_talkers()
-        enough = self.clock() + TIME_SLICE_SECONDS
-        while self._untold:
-            channel = next(iter(self._untold))
-            del self._untold[channel]
-            if channel.pending or channel.has_undelivered_events:
-                self.flush()  # this tells watchers too, or goes on with that in the next turn
-            elif not channel.tell_watchers(self.limits.max_pending_presence, lambda: self.clock() >= enough):
-                self._untold[channel] = None
-            if self.clock() >= enough:
-                break
-        if self._untold:
-            self.postpone(self._tell_watchers)
-
-    def _catch_up(self) -> None:
-        enough = self.clock() + TIME_SLICE_SECONDS
-        awake, self._awake = self._awake, OrderedDict()
-        shared: CatchUpCache = {}
-        try:
-            while awake:
-                subscriber, _ = awake.popitem(last=False)
-                if subscriber.catch_up(shared):
-                    self._awake[subscriber] = None
-                if self.clock() >= enough:
-                    break
-        finally:
-            if awake:  # who had no turn comes first in the next
-                self._awake = awake | self._awake
-
-    def flush(self, is_whole: bool = False) -> None:
-        """Flush every dirty channel now. Unless it ``is_whole``, or more than a chunk waits, channels with so many
-        presence changes for so many watchers that telling them takes more than a share of time stay dirty, and go on in
-        the next turn."""
-        self._flush_talkers()
-        is_whole, self.needs_flush = is_whole or self.needs_flush, False
-        began = self.clock() if self._dirty else 0.0
-        dirty, self._dirty = list(self._dirty), {}
-        if not is_whole and any([channel.has_changes_to_tell for channel in dirty]):
-            dirty = self._told_first(dirty, began + TIME_SLICE_SECONDS)
-        if not self._dirty:
-            self._waiting = 0
-        if len(dirty) == 1:
-            dirty[0].deliver(self._write(dirty[0]))
-        elif dirty:
-            # Who reads several of the channels gets it all in one send, which costs far more than gathering it. Nothing
-            # may be sent while it is gathered: some encodings say with each event what was sent before.
-            gathered: GatheredChunks = defaultdict(list)
-            written = [(channel, self._write(channel)) for channel in dirty]
-            for channel, batches in written:
-                channel.deliver(batches, gathered)
-            for subscriber, due in gathered.items():
-                send_gathered(subscriber, due)
-        for channel in dirty:
-            self.close_if_unused(channel)
-        if dirty:
-            self._flushed = self.clock()
-            self.stats.flushes.observe(self._flushed - began)
-
-    def _told_first(self, dirty: list[Channel], enough: float) -> list[Channel]:
-        """Those of some dirty channels whose watchers have been told what happened before the events that wait."""
-        told: list[Channel] = []
-        for channel in dirty:
-            if channel.has_changes_to_tell:
-                self.update_history(channel)
-            if channel.tell_watchers_first(self.limits.max_pending_presence, lambda: self.clock() >= enough):
-                told.append(channel)
-            else:
-                self._dirty[channel] = None
-                self._ask_for_turn()
-        return told
-
     def expire_histories(self) -> None:
-        """Let go what is too old. To be called every few seconds, as nothing else looks at a silent channel. Where
-        there are many, it goes on in the next turns."""
-        if self._sweep_on not in self._postponed and not self._history_budget.sweep(self.channels.values()):
-            self.postpone(self._sweep_on)
+        """Drop the events that are too old. Call this every few seconds: nothing else does it for channels that are not
+        used. If there are many channels, it continues in the next turns."""
+        if not self._is_expiring:
+            self._is_expiring = True
+            self.scheduler.run_steps(self.histories.expire_all(list(self.channels.values())), self._expired)
 
-    def _sweep_on(self) -> None:
-        if not self._history_budget.sweep_on():
-            self.postpone(self._sweep_on)
+    def _expired(self) -> None:
+        self._is_expiring = False
 
-    def clear_history(self, channel: Channel) -> None:
-        """Let go of all that its log keeps."""
-        self._history_budget.clear(channel)
-
-    def close_if_unused(self, channel: Channel) -> None:
-        """Remove a channel that nobody reads and whose log is empty."""
-        if channel.subscriptions or channel.history or channel.pending or channel.waiters:
-            return
-        if self.channels.get(channel.name) is channel:
-            del self.channels[channel.name]
-            self.own_channels -= is_reserved(channel.name)
-            self._shares_of(channel.name).add(channel.owner, -1)
-            self._backplane.close(channel.name)
-
-    def _shares_of(self, name: bytes) -> Shares:
-        return self._reserved_shares if is_reserved(name) else self._shares
-
-    def _refuse_channel(self, name: bytes, principal: Principal) -> Error | None:
-        error = check_channel(name)
-        if error is not None:
-            return error
-        shares = self._shares_of(name)
-        if shares.total < shares.limit or name in self._claims:
-            return None
-        if (not is_reserved(name) and self._make_room(principal)) or shares.admits(principal):
-            return None
-        return TOO_MANY_CHANNELS
-
-    def _make_room(self, principal: Principal) -> bool:
-        """Empty a channel that nobody reads, of a principal that has more channels than this one and than its share;
-        whether there was one."""
-        shares = self._shares
-        enough = max(shares.of(principal) + 1, shares.fair_share_with(principal))
-        for owner in islice(shares.largest_first(), LARGEST_SEARCHED):
-            if shares.of(owner) <= enough:
-                return False
-            unread = self._history_budget.find_unread(owner)
-            if unread is not None:
-                self.clear_history(unread)
-                return True
-        return False
-
-    def _claim(self, name: bytes, principal: Principal) -> Callable[[object], None]:
-        """Count a channel that will be here soon. Gives what is to be called when it is here, or will not come."""
-        if name in self._claims:
-            return lambda outcome: None
-        self._claims[name] = principal
-        self._shares_of(name).add(principal, 1)
-
-        def release(outcome: object) -> None:
-            del self._claims[name]
-            self._shares_of(name).add(principal, -1)
-
-        return release
-
-    def _publish_first(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
-        """On a channel that is not here yet."""
-        release = self._claim(publication.channel, publisher.principal)
-        try:
-            answer = self._backplane.publish(publisher, publication)
-        except BaseException:
-            release(None)
-            raise
-        on_result(answer, release)
-        return answer
-
-    def _contest(self, channel: Channel, principal: Principal, publication: Publication) -> None:
-        """Another principal than the owner writes to a channel. When others have written half as much as the log keeps,
-        it counts for them: so one event is not enough to be charged with the history of others, or to take it over."""
-        payloads = publication.payloads
-        channel.contested += BATCH_COST + EVENT_COST * len(payloads) + payloads.size
-        if 2 * channel.contested > channel.history.size and not is_reserved(channel.name):
-            self._own(channel, principal)
-
-    def _own(self, channel: Channel, principal: Principal) -> None:
-        shares = self._shares_of(channel.name)
-        shares.add(channel.owner, -1)
-        shares.add(principal, 1)
-        self._history_budget.change_owner(channel, principal)
-
-    def _own_by_reader(self, channel: Channel) -> None:
-        """A channel that has readers, but no history, counts for the newest of them."""
-        if channel.subscriptions and not channel.history and not channel.pending:
-            newest = next(reversed(channel.subscriptions.values()))
-            if newest.principal != channel.owner:
-                self._own(channel, newest.principal)
-
-    def _review(self, channel: Channel) -> None:
-        """The log of a channel may have become empty."""
-        self._own_by_reader(channel)
+    def _history_emptied(self, channel: Channel) -> None:
+        self._channel_shares.give_to_subscriber(channel)
         self.close_if_unused(channel)
 
-    def _make(self, name: bytes, position: Position, owner: Principal | None = None) -> Channel:
-        limits, stats = self.limits, self.stats
-        if is_reserved(name):
-            limits, stats = self._reserved_limits, self._reserved_stats
-            self.own_channels += 1
-        # What comes from other nodes, and is open here for nobody, is their clients'.
-        owner = owner or self._claims.get(name, ELSEWHERE)
-        self._shares_of(name).add(owner, 1)
-        channel = self.channels[name] = Channel(name, position, limits, stats, owner)
-        return channel
-
-    def _opened(self, name: bytes, outcome: Position | Error, principal: Principal) -> Channel | Error:
-        if isinstance(outcome, Error):
-            return outcome
-        # An event may have been delivered while the answer was under way.
-        return self.channels.get(name) or self._make(name, outcome, principal)
-
-    def _ask_for_turn(self) -> None:
-        if not self._asked and not self._reading:
-            self._asked = True
-            self._schedule()
-
-    def _flush_talkers(self) -> None:
-        """Before events leave, as the reply to a publish comes before one's own copy of the event."""
-        if self._talkers:
-            talkers, self._talkers = self._talkers, {}
-            for talker in talkers:
-                talker.flush()
-
-    def _write(self, channel: Channel) -> list[Batch]:
-        size = channel.history.size
-        if channel.pending:
-            self._history_budget.note_written(channel)
-        batches = channel.write_and_send_ahead(self.clock(), self.limits.max_pending_presence)
-        self._history_budget.account(channel, size)
-        return batches
+    def cancel_notify(self, channel: Channel, callback: Callable[[], None]) -> None:
+        """A callback that ``Channel.notify_once`` was given must not be called any more."""
+        channel.cancel_notify(callback)
+        self.close_if_unused(channel)

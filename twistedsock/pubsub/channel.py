@@ -1,4 +1,12 @@
-"""A channel: its place in the numbers, its log, its readers by encoding, and who comes and goes."""
+"""A channel: its history, its subscriptions, and what they have still to be sent.
+
+Events that have been published are ``pending`` until the end of the turn. Then ``prepare_delivery`` appends them to the
+history, and ``deliver`` offers them to the encoding groups, whose members are the subscriptions that are caught up.
+
+A subscription that is behind is in no group: it reads the history (``subscription``). Neither is a subscription that
+has been sent something ahead of its group: while presence changes wait for watchers, or the history had to be updated
+before the end of the turn, ``Undelivered`` knows what each subscription has still to be sent.
+"""
 
 from collections.abc import Callable
 
@@ -8,20 +16,20 @@ from twistedsock.pubsub.encoder import EventEncoder
 from twistedsock.pubsub.encoding_group import EncodingGroup, GatheredChunks
 from twistedsock.pubsub.history import History
 from twistedsock.pubsub.subscription import Subscription
-from twistedsock.pubsub.undelivered import Undelivered
+from twistedsock.pubsub.undelivered import Undelivered, never
 from twistedsock.pubsub.values import Batch, Lost, Member, Position, PresenceChange
 from twistedsock.stats import Stats
 
 
 class Channel:
-    """It exists while somebody reads it or its log is not empty; the broker sees to that."""
+    """The broker keeps it as long as it has subscriptions or history."""
 
     __slots__ = (
-        "waiters",
-        "contested",
-        "epoch",
-        "head",
+        "_limits",
         "encoding_groups",
+        "epoch",
+        "foreign_bytes",
+        "head",
         "history",
         "name",
         "owner",
@@ -29,6 +37,7 @@ class Channel:
         "stats",
         "subscriptions",
         "undelivered",
+        "waiters",
         "watchers",
     )
 
@@ -37,39 +46,121 @@ class Channel:
     ) -> None:
         self.name = name
         self.owner = owner
-        """The principal that the channel and its log are counted for. It changes by ``Broker.own`` only."""
-        self.contested = 0
-        """Bytes that other principals have written since then."""
+        """The principal that the channel and its history count for. Only ``ChannelShares`` changes it."""
+        self.foreign_bytes = 0
+        """Bytes that other principals have published since it is the owner."""
         self.epoch = position.epoch
         self.head = position.offset
+        """The offset of the newest event, 0 before the first."""
         self.history = History(limits, position.offset + 1)
-        # Published, but not yet flushed: neither in the log nor with the readers.
         self.pending: list[Batch] = []
+        """Published events that are neither in the history nor with the subscriptions."""
         self.encoding_groups: dict[EventEncoder, EncodingGroup] = {}
         self.subscriptions: dict[bytes, Subscription] = {}
+        """By the id of their client."""
         self.watchers: dict[Subscription, None] = {}
-        # Who wants to be called when something has come; mostly nobody.
+        """The subscriptions that are sent presence changes."""
         self.waiters: dict[Callable[[], None], None] | None = None
         self.stats = stats
-        # What the readers have still to get, where that is not the same for all of them.
         self.undelivered: Undelivered | None = None
-
-    @property
-    def is_history_only(self) -> bool:
-        """Whether nothing would be lost with it but the events in its log."""
-        return not (self.subscriptions or self.waiters or self.pending or self.undelivered)
+        self._limits = limits
 
     @property
     def position(self) -> Position:
         return Position(self.epoch, self.head)
 
     @property
+    def is_history_only(self) -> bool:
+        """Whether nothing but its history would be lost with it."""
+        return not (self.subscriptions or self.waiters or self.pending or self.undelivered)
+
+    @property
     def has_undelivered_events(self) -> bool:
-        """Whether the log holds events that the lanes have not been sent yet."""
+        """Whether the history holds events that the encoding groups have not been sent yet."""
         return self.undelivered is not None and bool(self.undelivered.batches)
 
-    def add_reader(self, subscription: Subscription) -> None:
-        """A subscription that needs nothing of what has been published so far. All of that must be in the log."""
+    @property
+    def has_presence_changes(self) -> bool:
+        """Whether presence changes wait for watchers."""
+        return self.undelivered is not None and self.undelivered.has_changes
+
+    # Events.
+
+    def append_pending(self, now: float) -> None:
+        """Append published events to the history before the end of the turn, at which they are delivered."""
+        undelivered = self._need_undelivered()
+        for batch in self._append_pending(now):
+            undelivered.add(batch)
+
+    def prepare_delivery(self, now: float) -> list[Batch]:
+        """Append published events to the history, and send all that waits to the subscriptions that are ahead of their
+        group. Returns the events for the groups: ``deliver`` must follow."""
+        if self.undelivered is None:
+            return self._append_pending(now)
+        self.append_pending(now)
+        if not self.undelivered.batches:
+            return []
+        self.undelivered.send_all(self.watchers)
+        return [batch for _, batch in self.undelivered.batches]
+
+    def deliver(self, batches: list[Batch], gathered: GatheredChunks | None = None) -> None:
+        """Offer events to all encoding groups, or add what they would send to ``gathered``."""
+        if batches:
+            # A group whose last member falls behind stays, empty, while that catches up: it will be back.
+            for group in self.encoding_groups.values():
+                group.broadcast(self.name, batches, gathered)
+            if self.undelivered is not None:
+                self._end_undelivered()
+
+    def _append_pending(self, now: float) -> list[Batch]:
+        batches, self.pending = self.pending, []
+        if batches:
+            self.history.extend(batches, now)
+            if self.waiters is not None:
+                waiters, self.waiters = self.waiters, None
+                for callback in waiters:
+                    callback()
+        return batches
+
+    def notify_once(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once, when the next events have been appended to the history. It must not change anything
+        before the next turn. The channel stays open until then, or until ``Broker.cancel_notify``."""
+        if self.waiters is None:
+            self.waiters = {}
+        self.waiters[callback] = None
+
+    def cancel_notify(self, callback: Callable[[], None]) -> None:
+        """Does nothing if it has been called already."""
+        if self.waiters is not None and callback in self.waiters:
+            del self.waiters[callback]
+            self.waiters = self.waiters or None
+
+    # Presence changes.
+
+    def add_presence_change(self, change: PresenceChange) -> None:
+        """A member has joined or left. What was published before must be in the history."""
+        self._need_undelivered().add(change)
+
+    def send_changes(self, is_over: Callable[[], bool] = never) -> bool:
+        """Send presence changes to watchers until ``is_over``. No events may wait. Returns whether all were sent."""
+        if self.undelivered is not None:
+            if not self.undelivered.send_changes(self.watchers, is_over):
+                return False
+            self._end_undelivered()
+        return True
+
+    def send_changes_before_events(self, is_over: Callable[[], bool]) -> bool:
+        """Send the presence changes and events that wait to watchers until ``is_over``. They must be in the history.
+        Returns whether so few remain that the events can be delivered."""
+        return self.undelivered is None or self.undelivered.send_changes_before_events(self.watchers, is_over)
+
+    def members(self) -> list[Member]:
+        return [subscription.subscriber.client.member() for subscription in self.subscriptions.values()]
+
+    # Subscriptions.
+
+    def add_subscription(self, subscription: Subscription) -> None:
+        """A new subscription needs nothing of what has been published so far. All of that must be in the history."""
         if subscription.presence:
             self.watchers[subscription] = None
         if self.undelivered is not None:
@@ -77,135 +168,78 @@ class Channel:
         else:
             self.join_group(subscription)
 
-    def change_reader(self, subscription: Subscription, echo: bool, presence: bool) -> None:
-        """Other options for a subscription that has been sent what waits for it. All of that must be in the log."""
+    def change_options(self, subscription: Subscription, echo: bool, presence: bool) -> None:
+        """The subscription must have been sent all that waits for it, and all of that must be in the history."""
         self.leave_group(subscription)
         subscription.echo, subscription.presence = echo, presence
         if presence:
             self.watchers[subscription] = None
         else:
             self.watchers.pop(subscription, None)
-            subscription.forget_missed()
+            subscription.pop_missed()
         if self.undelivered is not None:
             self.undelivered.skip(subscription)
         elif subscription not in subscription.subscriber.behind:
             self.join_group(subscription)
 
-    def join_group(self, subscription: Subscription) -> None:
-        """A subscription has caught up with its lane, or with what the lane has still to be sent."""
-        if self.undelivered is not None and self.undelivered.holds(subscription):
-            return
-        encoder = subscription.subscriber.encoder
-        group = self.encoding_groups.get(encoder)
-        if group is None:
-            group = self.encoding_groups[encoder] = EncodingGroup(encoder, self.stats, self.epoch)
-        group.join(subscription)
-
-    def leave_group(self, subscription: Subscription) -> None:
-        group = self.encoding_groups.get(subscription.subscriber.encoder)
-        if group is not None:
-            group.leave(subscription)
-
-    def forget_reader(self, subscription: Subscription) -> None:
-        """The reader has gone, and its lane with it where nobody else is on it: some have an encoding of their own."""
+    def remove_subscription(self, subscription: Subscription) -> None:
+        """Its encoding group is removed with its last member, because some encoders belong to one subscriber."""
         self.watchers.pop(subscription, None)
         if self.undelivered is not None:
-            self.undelivered.forget(subscription)
+            self.undelivered.remove(subscription)
         self.leave_group(subscription)
         encoder = subscription.subscriber.encoder
         if encoder in self.encoding_groups and not self.encoding_groups[encoder]:
             del self.encoding_groups[encoder]
 
-    def members(self) -> list[Member]:
-        return [subscription.subscriber.client.member() for subscription in self.subscriptions.values()]
+    def join_group(self, subscription: Subscription) -> None:
+        """The subscription has been sent what its group has been sent, or will be sent by ``Undelivered``."""
+        if self.undelivered is not None and self.undelivered.tracks(subscription):
+            return
+        encoder = subscription.subscriber.encoder
+        group = self.encoding_groups.get(encoder)
+        if group is None:
+            group = self.encoding_groups[encoder] = EncodingGroup(encoder, self.stats, self.epoch)
+        group.add(subscription)
+
+    def leave_group(self, subscription: Subscription) -> None:
+        group = self.encoding_groups.get(subscription.subscriber.encoder)
+        if group is not None:
+            group.remove(subscription)
+
+    def send_undelivered(self, subscription: Subscription) -> None:
+        """Send one subscription what waits for it, so that it gets that before whatever is sent to it next."""
+        if self.undelivered is not None:
+            self.undelivered.send(subscription)
+
+    def _need_undelivered(self) -> Undelivered:
+        if self.undelivered is None:
+            self.undelivered = Undelivered(self._limits.max_pending_presence)
+        return self.undelivered
+
+    def _end_undelivered(self) -> None:
+        undelivered, self.undelivered = self.undelivered, None
+        if undelivered is not None:
+            undelivered.close()
+
+    # Gaps and epochs.
 
     def skip(self, lost: Lost) -> None:
-        """Events that follow the newest one will never come. Nothing may be pending. What the log holds before them is
-        let go of, as it is contiguous. Readers that have caught up are told at once, the others when they get there."""
+        """Events that follow the newest one will never come. Nothing may be pending. The history is dropped, because it
+        has no gaps. Subscriptions that are caught up are told now, the others when they get there."""
         self.history.skip_to(lost.last + 1)
         for group in self.encoding_groups.values():
-            group.skip(self.name, lost)
+            group.report_lost(self.name, lost)
 
-    def restart(self, position: Position, limits: Limits) -> list[Subscription]:
-        """The epoch is another one. Nothing may be pending. Gives the subscriptions: they must get nothing more, as
-        clients would take the new numbers for old ones."""
-        self.history.shrink(0)  # for those who read it still
+    def restart(self, position: Position) -> list[Subscription]:
+        """The channel has another epoch. Nothing may be pending. Returns the subscriptions: they must be sent nothing
+        more, because clients would mistake new offsets for old ones."""
+        self.history.shrink(0)  # for replies that are still being read from it
         self.epoch, self.head = position.epoch, position.offset
-        self.history = History(limits, position.offset + 1)
+        self.history = History(self._limits, position.offset + 1)
         self.encoding_groups.clear()
         self.watchers.clear()
         subscriptions = list(self.subscriptions.values())
         for subscription in subscriptions:
             subscription.subscriber.clear_behind(subscription)
         return subscriptions
-
-    def write(self, now: float) -> list[Batch]:
-        """Put what was published into the log, and leave it to ``flush`` to send it. Returns the new events."""
-        batches, self.pending = self.pending, []
-        if batches:
-            self.history.extend(batches, now)
-            if self.waiters is not None:
-                waiters, self.waiters = self.waiters, None
-                for ring in waiters:
-                    ring()
-        return batches
-
-    def write_only(self, now: float) -> None:
-        """Put what was published into the log now, and send it at the end of the turn."""
-        waiting = self.undelivered = self.undelivered or Undelivered()
-        for batch in self.write(now):
-            waiting.add(batch)
-
-    def add_presence_change(self, change: PresenceChange) -> None:
-        """Somebody came or went; what was published before must be in the log."""
-        self.undelivered = self.undelivered or Undelivered()
-        self.undelivered.add(change)
-
-    def send_undelivered(self, subscription: Subscription, max_missed: int) -> None:
-        """Send one subscription now what waits for it, so that it gets that before what is said to it next."""
-        if self.undelivered is not None:
-            self.undelivered.send(subscription, max_missed)
-
-    def write_and_send_ahead(self, now: float, max_missed: int) -> list[Batch]:
-        """Put what was published into the log, and send it, with the presence changes that wait, to the subscriptions
-        that are in no lane. Returns what is to be sent to the others: ``deliver`` must follow."""
-        waiting = self.undelivered
-        if waiting is None:
-            return self.write(now)
-        self.write_only(now)
-        if not waiting.batches:
-            return []
-        waiting.send_all(self.watchers, max_missed)
-        return [batch for _, batch in waiting.batches]
-
-    def deliver(self, batches: list[Batch], gathered: GatheredChunks | None = None) -> None:
-        """Offer events to the lanes, or let them note them in ``gathered``."""
-        if batches:
-            # A lane whose last reader falls behind stays, empty, while that reads on: it will be back.
-            for group in self.encoding_groups.values():
-                group.deliver(self.name, batches, gathered)
-            if self.undelivered is not None:
-                waiting, self.undelivered = self.undelivered, None
-                waiting.end_all()
-
-    @property
-    def has_changes_to_tell(self) -> bool:
-        """Whether watchers have still to be told of presence changes."""
-        return self.undelivered is not None and self.undelivered.has_changes
-
-    def tell_watchers_first(self, max_missed: int, is_enough: Callable[[], bool]) -> bool:
-        """Send watchers the presence changes and events that wait, which must be in the log, until ``is_enough``;
-        whether so many have been reached that the rest can be delivered at once."""
-        waiting = self.undelivered
-        return waiting is None or waiting.tell_first(self.watchers, max_missed, is_enough)
-
-    def tell_watchers(self, max_missed: int, is_enough: Callable[[], bool]) -> bool:
-        """Tell watchers who came and who went, until ``is_enough``; whether all are told. No events may wait."""
-        waiting = self.undelivered
-        if waiting is None:
-            return True
-        if not waiting.tell(self.watchers, max_missed, is_enough):
-            return False
-        self.undelivered = None
-        waiting.end_all()
-        return True

@@ -1,9 +1,9 @@
-"""All channels by name, a page at a time.
+"""The list of all channels, a page at a time.
 
-Looking through a hundred thousand channels takes longer than others may be kept waiting, so it is done in time slices.
-Each turn of the reactor has one slice, and the searches of several clients take turns in using it, so that a search
-with a few steps waits for one slice of each of the others, and not for their end. A client has one search at a time;
-its next ones wait for it.
+A search looks through all channels: with a hundred thousand, that takes longer than other work may be kept waiting. So
+there is one time slice for searches in each turn of the reactor, and the searches of several clients take turns in
+using it: a search of few steps waits for one slice of each of the others, and not for their end. A client has one
+search at a time; its next ones wait for that.
 """
 
 from collections import deque
@@ -13,23 +13,22 @@ from typing import Protocol
 import msgspec
 
 from twistedsock.limits.principal import LOCAL, Principal
-from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.pubsub.broker import Broker
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.names import is_reserved
+from twistedsock.pubsub.scheduler import TimeSlice
 from twistedsock.pubsub.values import Position
 
-SEEN_TOGETHER = 100
-"""Names between two looks at the clock: a tenth of a millisecond, or two with a token that has many patterns."""
+NAMES_PER_STEP = 100
+"""Names between two looks at the clock: 0.1 ms, or 0.2 ms with a token that has many patterns."""
 
-MAX_STARTED = 32
-"""Searches that have begun at a time, because each holds a list of all channels: 26 MB with the most channels that
-there are by default."""
+MAX_STARTED_SEARCHES = 32
+"""Each search that has started holds a list of all channels: together 26 MB with the default limit of channels."""
 
 
 class ChannelInfo(msgspec.Struct, frozen=True, gc=False):
-    """A channel in a list. ``size`` is what its log counts against its bound, in bytes."""
+    """A channel in a list. ``events`` is the number of events in its history, ``size`` their cost in bytes."""
 
     channel: bytes
     readers: int
@@ -39,8 +38,8 @@ class ChannelInfo(msgspec.Struct, frozen=True, gc=False):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """``total`` is how many there are on all pages. ``following`` is what the next page is behind; None where there is
-    none."""
+    """``total`` is the number of channels on all pages. ``following`` is the ``after`` of the next page, None if there
+    is none."""
 
     channels: list[ChannelInfo]
     total: int
@@ -51,22 +50,22 @@ class Selection(Protocol):
     """Which channels a client may read."""
 
     def compile_some(self) -> bool:
-        """Prepare for ``select``, for a part of a time slice; whether that is done."""
+        """Prepare for ``select``, for a part of a time slice. Returns whether that is done."""
 
     def select(self, channels: list[bytes]) -> list[bytes]:
-        """Those of some channels that may be read."""
+        """Returns those of some channels that the client may read."""
 
 
 class ChannelQuery:
-    """``prefix`` is how the names begin, ``after`` the name behind which the page begins, ``most`` how many are on it.
-    ``readable`` selects the channels that the client may read, None for all; ``is_wanted`` is whether it still waits.
-    """
+    """A search for the channels whose names start with ``prefix``: those that follow ``after``, at most ``limit`` of
+    them. ``readable`` selects the channels that the client may read, None for all. ``is_wanted`` tells whether the
+    client still waits. The result is ``page``."""
 
     __slots__ = (
         "_after",
         "_found",
         "_is_compiled",
-        "_most",
+        "_limit",
         "_names",
         "_prefix",
         "_readable",
@@ -80,41 +79,41 @@ class ChannelQuery:
         self,
         prefix: bytes,
         after: bytes,
-        most: int,
+        limit: int,
         principal: Principal = LOCAL,
         readable: Selection | None = None,
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         self._prefix = prefix
         self._after = after
-        self._most = most
+        self._limit = limit
         self._readable = readable
         self._is_compiled = readable is None
         self.principal = principal
         self.is_wanted = is_wanted
         self.page = Future[Page]()
         self._names: list[bytes] | None = None
-        # The first ones by name, and one more.
+        # The first ones by name, and one more to know whether there is another page.
         self._found: list[bytes] = []
         self._total = 0
 
-    def go_on(self, broker: Broker, enough: float) -> bool:
-        """Look on until it is ``enough``; whether all has been seen."""
+    def advance(self, channels: dict[bytes, Channel], time_slice: TimeSlice) -> bool:
+        """Search until the time slice is over. Returns whether all channels have been searched."""
         if self._names is None:
-            self._names = list(broker.channels)
+            self._names = list(channels)
         names = self._names
         while self._readable is not None and not self._is_compiled:
             self._is_compiled = self._readable.compile_some()
-            if broker.clock() >= enough:
+            if time_slice.is_over():
                 return False
         while names:
-            self._see(names[-SEEN_TOGETHER:])
-            del names[-SEEN_TOGETHER:]
-            if names and broker.clock() >= enough:
+            self._search(names[-NAMES_PER_STEP:])
+            del names[-NAMES_PER_STEP:]
+            if names and time_slice.is_over():
                 return False
         return True
 
-    def _see(self, names: list[bytes]) -> None:
+    def _search(self, names: list[bytes]) -> None:
         if self._prefix:
             names = [name for name in names if name.startswith(self._prefix)]
         names = [name for name in names if not is_reserved(name)]
@@ -122,75 +121,76 @@ class ChannelQuery:
             names = self._readable.select(names)
         self._total += len(names)
         names = [name for name in names if name > self._after]
-        if len(self._found) > self._most:
+        if len(self._found) > self._limit:
             last = self._found[-1]
             names = [name for name in names if name < last]
         if names:
-            self._found = sorted(self._found + names)[: self._most + 1]
+            self._found = sorted(self._found + names)[: self._limit + 1]
 
     def settle(self, channels: dict[bytes, Channel]) -> None:
-        """All has been seen; what has gone meanwhile is not shown."""
-        shown = self._found[: self._most]
-        following = shown[-1] if len(self._found) > self._most else None
-        page = [listed(channels[name]) for name in shown if name in channels]
+        """All channels have been searched. Those that were closed meanwhile are left out."""
+        names = self._found[: self._limit]
+        following = names[-1] if len(self._found) > self._limit else None
+        page = [channel_info(channels[name]) for name in names if name in channels]
         self.page.settle(Page(page, self._total, following))
 
 
 class ChannelIndex:
-    """Runs the searches of all clients; there is one for a server."""
+    """Runs the searches of all clients."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        # Of each client that searches, the search that is run, or will be next, and those that wait for it.
+        # The searches of each client. The first one runs, or will be the next to run; the others wait for it.
         self._searches: dict[Principal, deque[ChannelQuery]] = {}
-        # Clients whose search has begun, in the order of their turns, and those that wait until it may.
+        # Clients whose search has started, in the order of their turns, and clients whose search has not.
         self._started: deque[Principal] = deque()
         self._waiting: deque[Principal] = deque()
         self._is_running = False
 
-    def look(self, search: ChannelQuery) -> Future[Page]:
-        """What a search finds, of the channels that are not the server's own."""
+    def search(self, search: ChannelQuery) -> Future[Page]:
+        """Find channels, except the server's own."""
         if search.principal in self._searches:
             self._searches[search.principal].append(search)
         else:
             self._searches[search.principal] = deque([search])
             self._waiting.append(search.principal)
         if not self._started and not self._is_running:
-            self._go_on()
+            self._run()
         return search.page
 
-    def _go_on(self) -> None:
+    def _run(self) -> None:
+        scheduler = self._broker.scheduler
         self._is_running = True
         try:
-            self._use_slice(self._broker.clock() + TIME_SLICE_SECONDS)
+            self._run_for(scheduler.time_slice())
         finally:
             self._is_running = False
             if self._started:
-                self._broker.postpone(self._go_on)
+                scheduler.defer(self._run)
 
-    def _use_slice(self, enough: float) -> None:
+    def _run_for(self, time_slice: TimeSlice) -> None:
         """Run the first search in turn, and the next ones if it ends early."""
-        broker = self._broker
+        channels = self._broker.channels
         while self._start():
             principal = self._started.popleft()
             search = self._searches[principal][0]
-            is_wanted, is_over = search.is_wanted(), True
+            is_wanted, is_done = search.is_wanted(), True
             try:
-                is_over = not is_wanted or search.go_on(broker, enough)
+                is_done = not is_wanted or search.advance(channels, time_slice)
             finally:
-                if is_over:  # or it has failed: the next searches of its client must not wait for it
+                if is_done:  # or it has failed: the next searches of its client must not wait for it
                     self._end(principal)
                 else:
                     self._started.append(principal)
-            if is_over and is_wanted:
-                search.settle(broker.channels)
-            if broker.clock() >= enough:
+            if is_done and is_wanted:
+                search.settle(channels)
+            if time_slice.is_over():
                 self._start()
                 return
 
     def _start(self) -> bool:
-        """Begin the searches that may; whether there is any."""
-        while self._waiting and len(self._started) < MAX_STARTED:
+        """Start searches that wait, if there is room. Returns whether any has been started."""
+        while self._waiting and len(self._started) < MAX_STARTED_SEARCHES:
             self._started.append(self._waiting.popleft())
         return bool(self._started)
 
@@ -203,7 +203,6 @@ class ChannelIndex:
             del self._searches[principal]
 
 
-def listed(channel: Channel) -> ChannelInfo:
-    """A channel as a list shows it."""
+def channel_info(channel: Channel) -> ChannelInfo:
     history = channel.history
     return ChannelInfo(channel.name, len(channel.subscriptions), channel.position, len(history), history.size)

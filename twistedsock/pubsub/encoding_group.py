@@ -1,7 +1,11 @@
-"""The readers of one channel that share one encoding: here one event becomes one piece of bytes for all of them."""
+"""Encoding groups: the subscriptions of one channel that are caught up and share an encoder.
+
+An event is encoded once for each group, and the same bytes object is offered to each of its members.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.encoder import EventEncoder
@@ -10,17 +14,19 @@ from twistedsock.pubsub.values import Batch, Lost
 from twistedsock.stats import Stats
 
 Chunk = tuple[int, bytes]
-"""Messages in a row, with the offset of the first of them."""
+"""Encoded events in a row, and the offset of the first of them."""
 
 PendingChunk = tuple[Subscription, int, bytes]
-"""A piece that a reader is to get."""
+"""A chunk that a subscription is to be sent."""
 
 GatheredChunks = defaultdict[Subscriber, list[PendingChunk]]
-"""What several channels have for each reader, to leave in one send."""
+"""What each subscriber is to be sent of several channels, all in one send."""
+
+S = TypeVar("S")
 
 
 def encode(encoder: EventEncoder, channel: bytes, batch: Batch, epoch: bytes = b"") -> list[Chunk]:
-    """A batch in pieces of at most CHUNK_BYTES, or of one message if that is longer."""
+    """A batch in chunks of at most CHUNK_BYTES, or of one event if that is longer."""
     count = batch.end - batch.first
     size = batch.payloads.size + (encoder.overhead + len(channel) + len(batch.sender)) * count
     if size <= CHUNK_BYTES or count == 1:
@@ -28,83 +34,81 @@ def encode(encoder: EventEncoder, channel: bytes, batch: Batch, epoch: bytes = b
         size = len(data)
         if size <= CHUNK_BYTES or count == 1:
             return [(batch.first, data)]
-    # Into parts of as many events, which are as large only if the payloads are: else they are parted again.
+    # Parts of equally many events. If the payloads have different sizes, a part may have to be divided again.
     each = -(-count // max(2, -(-size // CHUNK_BYTES)))
     parts = [batch.part(start, start + each) for start in range(batch.first, batch.end, each)]
-    return [piece for part in parts for piece in encode(encoder, channel, part, epoch)]
+    return [chunk for part in parts for chunk in encode(encoder, channel, part, epoch)]
 
 
-def join(pieces: Sequence[Chunk]) -> Sequence[Chunk]:
-    """Join pieces that follow each other as long as they stay within CHUNK_BYTES."""
-    if len(pieces) == 1:
-        return pieces
-    joined: list[Chunk] = []
-    first, gathered, size = 0, list[bytes](), 0
-    for offset, data in pieces:
-        if gathered and size + len(data) > CHUNK_BYTES:
-            joined.append((first, b"".join(gathered)))
-            gathered, size = [], 0
-        if not gathered:
-            first = offset
-        gathered.append(data)
+def join_chunks(chunks: Sequence[tuple[S, bytes]]) -> Sequence[tuple[S, bytes]]:
+    """Join chunks that follow each other as long as they stay within CHUNK_BYTES. Each has the start of its first."""
+    if len(chunks) <= 1:
+        return chunks
+    joined: list[tuple[S, bytes]] = []
+    start, parts, size = chunks[0][0], list[bytes](), 0
+    for next_start, data in chunks:
+        if parts and size + len(data) > CHUNK_BYTES:
+            joined.append((start, b"".join(parts)))
+            start, parts, size = next_start, [], 0
+        parts.append(data)
         size += len(data)
-    joined.append((first, b"".join(gathered)))
+    joined.append((start, b"".join(parts)))
     return joined
 
 
 class EncodingGroup:
-    """Caught-up readers only. ``live`` keeps each reader's bound ``try_write``, so that none is looked up for a
-    delivery; ``selective`` are those who do not want their own events back."""
+    """``try_writes`` holds the bound ``try_write`` of each member's outlet, so that a delivery does not look it up.
+    ``without_echo`` are the members that do not want their own events."""
 
-    __slots__ = ("_epoch", "_stats", "encoder", "live", "selective")
+    __slots__ = ("_epoch", "_stats", "encoder", "try_writes", "without_echo")
 
     def __init__(self, encoder: EventEncoder, stats: Stats, epoch: bytes = b"") -> None:
         self.encoder = encoder
         self._epoch = epoch
         self._stats = stats
-        self.live: dict[Subscription, Callable[[bytes], bool]] = {}
-        self.selective: dict[Subscription, None] = {}
+        self.try_writes: dict[Subscription, Callable[[bytes], bool]] = {}
+        self.without_echo: dict[Subscription, None] = {}
 
     def __len__(self) -> int:
-        return len(self.live) + len(self.selective)
+        return len(self.try_writes) + len(self.without_echo)
 
-    def join(self, subscription: Subscription) -> None:
+    def add(self, subscription: Subscription) -> None:
         if subscription.echo:
-            self.live[subscription] = subscription.subscriber.outlet.try_write
+            self.try_writes[subscription] = subscription.subscriber.outlet.try_write
         else:
-            self.selective[subscription] = None
+            self.without_echo[subscription] = None
 
-    def leave(self, subscription: Subscription) -> None:
-        self.live.pop(subscription, None)
-        self.selective.pop(subscription, None)
+    def remove(self, subscription: Subscription) -> None:
+        self.try_writes.pop(subscription, None)
+        self.without_echo.pop(subscription, None)
 
-    def deliver(self, channel: bytes, batches: Sequence[Batch], gathered: GatheredChunks | None = None) -> None:
-        """Offer new events, which are in the log already, to every reader; who does not take them falls behind. Or
-        only note them in ``gathered``, for whoever will ``send_gathered`` what several channels have for a reader."""
-        if not self.live and not self.selective:
+    def broadcast(self, channel: bytes, batches: Sequence[Batch], gathered: GatheredChunks | None = None) -> None:
+        """Offer new events, which are in the history already, to every member. A member whose socket does not accept
+        them falls behind. With ``gathered``, nothing is sent: each member's chunks are added to that."""
+        if not self.try_writes and not self.without_echo:
             return
         encoded = [(batch.publisher, encode(self.encoder, channel, batch, self._epoch)) for batch in batches]
-        pieces = join([piece for _, pieces in encoded for piece in pieces])
+        chunks = join_chunks([chunk for _, chunks in encoded for chunk in chunks])
         stats, end = self._stats, batches[-1].end
-        stats.delivered += len(self.live) * (end - batches[0].first)
+        stats.delivered += len(self.try_writes) * (end - batches[0].first)
         if gathered is not None:
-            for offset, data in pieces:
-                for subscription in self.live:
+            for offset, data in chunks:
+                for subscription in self.try_writes:
                     gathered[subscription.subscriber].append((subscription, offset, data))
         else:
-            for offset, data in pieces:
-                refused = [subscription for subscription, try_write in self.live.items() if not try_write(data)]
-                stats.sent += len(data) * (len(self.live) - len(refused))
+            for offset, data in chunks:
+                refused = [subscription for subscription, try_write in self.try_writes.items() if not try_write(data)]
+                stats.sent += len(data) * (len(self.try_writes) - len(refused))
                 for subscription in refused:
                     stats.delivered -= end - offset
                     subscription.fall_behind(offset)
-        if self.selective:
+        if self.without_echo:
             publishers = {publisher for publisher, _ in encoded}
-            for subscription in list(self.selective):
-                own, wanted = subscription.subscriber.client.id, pieces
+            for subscription in list(self.without_echo):
+                own, wanted = subscription.subscriber.client.id, chunks
                 if own in publishers:
-                    # What others published is not encoded again.
-                    wanted = [piece for publisher, pieces in encoded if publisher != own for piece in pieces]
+                    # The events of other publishers are not encoded again.
+                    wanted = [chunk for publisher, chunks in encoded if publisher != own for chunk in chunks]
                     stats.delivered += sum([len(batch) for batch in batches if batch.publisher != own])
                 else:
                     stats.delivered += end - batches[0].first
@@ -114,13 +118,14 @@ class EncodingGroup:
                 else:
                     send_gathered(subscription.subscriber, due)
 
-    def skip(self, channel: bytes, lost: Lost) -> None:
-        """Tell every reader that events will never come; one that does not take that falls behind, and is told then."""
+    def report_lost(self, channel: bytes, lost: Lost) -> None:
+        """Tell every member that these events will never come. A member whose socket does not accept that falls behind,
+        and is told when it catches up."""
         if not self:
-            return  # a dialect that remembers what it has written must not hear of what its reader has not come to
+            return  # an encoder that remembers what it encoded must not encode what its subscriber does not get
         data = self.encoder.lost(channel, lost.first, lost.last)
         stats = self._stats
-        for subscription in [*self.live, *self.selective]:
+        for subscription in [*self.try_writes, *self.without_echo]:
             if subscription.subscriber.outlet.try_write(data):
                 stats.sent += len(data)
                 stats.lost += lost.last + 1 - lost.first
@@ -129,7 +134,8 @@ class EncodingGroup:
 
 
 def send_gathered(subscriber: Subscriber, due: Sequence[PendingChunk]) -> None:
-    """Offer a reader all that is due to it, in as few pieces as it may; from what it does not take it falls behind."""
+    """Offer a subscriber its chunks in as few sends as possible. If its socket does not accept one, the subscriptions
+    of this and the following chunks fall behind."""
     try_write, stats = subscriber.outlet.try_write, subscriber.stats
     start, count = 0, len(due)
     while start < count:

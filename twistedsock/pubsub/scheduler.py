@@ -1,8 +1,8 @@
 """Turns of the reactor, and how work is shared out over them.
 
-The server has one thread, so work that may take long must not be done at once. It is done in time slices: it goes on for
-at most ``TIME_SLICE_SECONDS``, then other work has its turn, and the rest follows in one of the next turns. All such work
-waits in one queue, so each piece of it waits for at most one slice of each of the others.
+The server has one thread, so work that may take long must not be done at once. It is done in time slices: it goes on
+for at most ``TIME_SLICE_SECONDS``, then other work has its turn, and the rest follows in one of the next turns. All
+such work waits in one queue, so each piece of it waits for at most one slice of each of the others.
 """
 
 from collections import OrderedDict
@@ -25,7 +25,7 @@ class TimeSlice:
         return self._clock() >= self._end
 
 
-def _do_nothing() -> None: ...
+def do_nothing() -> None: ...
 
 
 class Scheduler:
@@ -36,18 +36,14 @@ class Scheduler:
         self.clock = clock
         self.is_turn_requested = False
         self._schedule_turn = schedule_turn
-        # In the order in which they will be called.
-        self._deferred: OrderedDict[Callable[[], None], None] = OrderedDict()
+        self.deferred: OrderedDict[Callable[[], None], None] = OrderedDict()
+        """Calls for the next turns, in their order. Only ``defer`` adds to them."""
         self._running_calls = 0
 
     @property
     def is_running_calls(self) -> bool:
         """Whether ``run_calls`` has calls to make that have been deferred."""
         return self._running_calls > 0
-
-    @property
-    def has_deferred(self) -> bool:
-        return bool(self._deferred)
 
     def request_turn(self) -> None:
         if not self.is_turn_requested:
@@ -59,14 +55,14 @@ class Scheduler:
 
     def defer(self, call: Callable[[], None]) -> None:
         """Make a call in the next turn or in one of those after it. A call that waits already is not added again."""
-        self._deferred[call] = None
+        self.deferred[call] = None
         self.request_turn()
 
     def run_deferred(self) -> None:
         """Make calls that have been deferred to this turn, for a time slice."""
         time_slice = TimeSlice(self.clock)
-        for _ in range(len(self._deferred)):
-            call, _ = self._deferred.popitem(last=False)
+        for _ in range(len(self.deferred)):
+            call, _ = self.deferred.popitem(last=False)
             call()
             if time_slice.is_over():
                 break
@@ -89,7 +85,7 @@ class Scheduler:
         self,
         calls: Iterable[Callable[[], Iterator[object] | None]],
         message: str,
-        done: Callable[[], object] = _do_nothing,
+        done: Callable[[], object] = do_nothing,
     ) -> None:
         """Make many calls, for example one for each session, as ``run_steps`` does. A call may return steps of its own.
         All calls are made even if some raise exceptions: these are raised as an ExceptionGroup with this message after
@@ -106,9 +102,7 @@ class Scheduler:
         self.run_steps(_steps_of(calls, exceptions), finish)
 
 
-def _steps_of(
-    calls: Iterable[Callable[[], Iterator[object] | None]], exceptions: list[Exception]
-) -> Iterator[object]:
+def _steps_of(calls: Iterable[Callable[[], Iterator[object] | None]], exceptions: list[Exception]) -> Iterator[object]:
     for call in calls:
         try:
             steps = call()

@@ -1,8 +1,9 @@
-"""A peer's reading end: caught up, behind, or closed.
+"""Subscribers and their subscriptions: caught up, behind, or closed.
 
-A reader that is caught up hangs on the lanes of its channels and is offered the bytes that all of them share. One
-whose socket does not take them keeps nothing but a cursor into the log of each channel that it missed something of,
-and reads on from there, a chunk at a time, once its socket has drained.
+A subscription that is caught up is in an encoding group of its channel, and is offered the bytes that all its members
+share. If the subscriber's socket does not accept them, the subscription leaves the group and keeps nothing but a
+cursor: the offset of the next event that it needs. When the socket accepts data again, the subscriber catches up: it
+reads the histories of the channels, a chunk at a time, until its subscriptions can join their groups again.
 """
 
 from typing import Protocol
@@ -18,35 +19,35 @@ from twistedsock.stats import Stats, TcpStats
 SOCKET_FULL = 1
 """A bit of ``Outlet.blocked``: bytes wait in user space for the socket."""
 
-RIGHTS_UNCHECKED = 8
-"""A bit of ``Outlet.blocked``: what the client may read has changed, and its subscriptions are still to be checked."""
-
 REPLY_PENDING = 2
-"""A bit of ``Outlet.blocked``: the session keeps events back, as something else must be said first."""
+"""A bit of ``Outlet.blocked``: a reply must be written before the next events."""
+
+RIGHTS_UNCHECKED = 8
+"""A bit of ``Outlet.blocked``: the client's rights have changed, and its subscriptions have still to be checked."""
 
 
 class Outlet(Protocol):
-    """Where the bytes of one peer leave. The shells have one for each kind of transport."""
+    """Writes to the connection of one client. There is one class for each kind of transport."""
 
     blocked: int
-    """WRITING and HELD, or 0: what is offered now goes straight to the socket."""
+    """The reasons why ``try_write`` refuses data, as bits; 0: data goes straight to the socket."""
 
     principal: Principal
-    """What bytes that wait are counted for."""
+    """The principal that waiting bytes count for."""
 
     def try_write(self, data: bytes) -> bool:
-        """Take all of ``data``, or nothing and say False because something is blocked. What the socket does not take
-        at once waits in the transport, so that one chunk at most waits there."""
+        """Accept all of ``data``, or refuse all of it and return False. What the socket does not accept at once waits
+        in the transport, which therefore holds one chunk at most."""
 
     def write(self, data: bytes) -> None:
-        """Take ``data`` in any case."""
+        """Accept ``data`` in any case."""
 
     def tcp_stats(self) -> TcpStats | None:
-        """What has gone through the connection, where that is known; a system call."""
+        """The counters of the connection, if the system has them. This is a system call."""
 
 
 class ChannelView(Protocol):
-    """What a reader needs of the channel that it reads."""
+    """What subscriptions use of their channel."""
 
     name: bytes
     epoch: bytes
@@ -55,18 +56,16 @@ class ChannelView(Protocol):
 
     @property
     def has_undelivered_events(self) -> bool:
-        """Whether the log holds events that its lanes have not been sent yet."""
+        """Whether the history holds events that the encoding groups have not been sent yet."""
 
-    def join_group(self, subscription: "Subscription") -> None:
-        """The reader has caught up."""
+    def join_group(self, subscription: "Subscription") -> None: ...
 
-    def leave_group(self, subscription: "Subscription") -> None:
-        """The reader has fallen behind."""
+    def leave_group(self, subscription: "Subscription") -> None: ...
 
 
 class Client:
-    """Who is connected. The nick may change, so lanes and logs hold what it was. The principal changes when the client
-    proves another identity."""
+    """The remote program. Its nick may change, so events hold a copy. ``principal`` changes when the client proves
+    another identity."""
 
     __slots__ = ("_member", "id", "nick", "principal", "source")
 
@@ -75,18 +74,20 @@ class Client:
         self.nick = id
         self.principal = principal
         self.source = principal
-        """The principal of its address, which does not change: what its connection holds is counted for that."""
+        """The principal of its address, which does not change: the memory of its connection counts for that."""
         self._member: Member | None = None
 
     def member(self) -> Member:
-        """The same object until the nick changes: who asks WHO for thousands holds no thousands of copies."""
+        """The same object until the nick changes, so that replies with thousands of members do not hold copies."""
         if self._member is None or self._member.nick != self.nick:
             self._member = Member(self.id, self.nick)
         return self._member
 
 
 class Subscription:
-    """One reader on one channel. ``cursor`` is the next offset it needs; it counts only while the reader is behind."""
+    """One subscriber on one channel. ``cursor`` is the offset of the next event that it needs; it is maintained only
+    while the subscription is behind. ``missed`` are presence changes that could not be sent; an empty list means that
+    there were too many to be kept."""
 
     __slots__ = ("channel", "cursor", "echo", "missed", "presence", "principal", "subscriber")
 
@@ -96,7 +97,7 @@ class Subscription:
         self.echo = echo
         self.presence = presence
         self.principal = subscriber.client.principal
-        """The one that the subscription is counted for, although its client may prove another identity later."""
+        """The principal that the subscription counts for, although its client may prove another identity later."""
         self.cursor = 0
         self.missed: list[PresenceChange] | None = None
 
@@ -104,39 +105,39 @@ class Subscription:
         return self.echo or batch.publisher != self.subscriber.client.id
 
     def fall_behind(self, cursor: int) -> None:
-        """The socket has not taken what the lane has."""
+        """The socket has not accepted what the group was sent from offset ``cursor`` on."""
         if not self.subscriber.behind:
             self.subscriber.callbacks.fell_behind(self.channel.name, cursor)
         self.read_from(cursor)
 
     def read_from(self, cursor: int) -> None:
-        """Leave the lane; from here on only the cursor is kept."""
+        """Leave the group, and read the history from offset ``cursor`` on."""
         self.cursor = cursor
         self.channel.leave_group(self)
         self.subscriber.encoder.fell_behind(self.channel.name, cursor)
-        self.subscriber.lag(self)
+        self.subscriber.mark_behind(self)
 
-    def miss(self, changes: list[PresenceChange], most: int) -> None:
-        """Keep joins and leaves for later. The reader keeps ``most`` of them, on all its channels together; where they
-        would be more, or all connections hold too much, those of this channel are dropped, and an empty list is the
-        mark of that."""
+    def keep_missed(self, changes: list[PresenceChange], limit: int) -> None:
+        """Keep presence changes until the subscription has caught up. A subscriber keeps at most ``limit`` of them for
+        all its subscriptions. If there are more, or all connections hold too much memory, those of this subscription
+        are dropped."""
         if self.missed != []:
             subscriber, cost = self.subscriber, CHANGE_COST * len(changes)
             budget = subscriber.memory_budget
-            if subscriber.missed + len(changes) > most or budget.is_too_much_for(subscriber.client.source, cost):
-                self.forget_missed()
+            if subscriber.missed + len(changes) > limit or budget.is_too_much_for(subscriber.client.source, cost):
+                self.pop_missed()
                 self.missed = []
             else:
                 if self.missed is None:
                     self.missed = []
                 self.missed += changes
                 subscriber.missed += len(changes)
-                subscriber.memory_budget.add(cost, subscriber.client.source)
+                budget.add(cost, subscriber.client.source)
         if self not in self.subscriber.behind:
             self.fall_behind(self.channel.history.end)
 
-    def forget_missed(self) -> list[PresenceChange] | None:
-        """What was kept for later is told, or wanted no longer."""
+    def pop_missed(self) -> list[PresenceChange] | None:
+        """The changes are sent now, or are not wanted any more."""
         missed, self.missed = self.missed, None
         if missed:
             self.subscriber.missed -= len(missed)
@@ -145,50 +146,48 @@ class Subscription:
 
 
 CatchUpCache = dict[tuple[ChannelView, EventEncoder, int], tuple[bytes, int]]
-"""What one turn has read from the logs already: (channel, encoding, cursor) to (bytes, next cursor). Many readers that
-stalled together resume together, and share what they read."""
+"""What has been read from histories in this turn: (channel, encoder, cursor) to (bytes, next cursor). Many subscribers
+that fell behind together catch up together, and share what they read."""
 
 
 class SubscriberCallbacks(Protocol):
-    """Whose reading end it is: a session."""
+    """What a subscriber reports to its session."""
 
     def accept_loss(self, channel: bytes, first: int, last: int) -> bool:
-        """Asked before a ``LOST`` is written; False when it closed instead."""
+        """The history does not hold these events any more. Returns False if the session has been closed instead of
+        skipping them."""
 
     def fell_behind(self, channel: bytes, cursor: int) -> None:
-        """It is behind now, and was not on any channel; ``cursor`` is what it needs first."""
+        """The first subscription has fallen behind; ``cursor`` is what it needs next."""
 
     def caught_up(self, channel: bytes) -> None:
-        """It is behind nowhere any more."""
+        """The last subscription that was behind has caught up."""
 
     def epoch_changed(self) -> None:
-        """A channel that it reads has another epoch, so nobody knows what it has missed."""
+        """A channel has another epoch, so it is unknown which of its events were missed."""
 
 
 class NullSubscriberCallbacks:
-    """The owner of what was the reading end of a session that is over, which must not be held by it: only a full
-    collection would find that out, which hardly ever comes."""
+    """Replaces a session that has closed. It breaks the reference cycle of session and subscriber, so that both are
+    freed at once, and not by the garbage collector, which runs rarely."""
 
     def accept_loss(self, channel: bytes, first: int, last: int) -> bool:
         return False
 
-    def fell_behind(self, channel: bytes, cursor: int) -> None:
-        """Nobody minds."""
+    def fell_behind(self, channel: bytes, cursor: int) -> None: ...
 
-    def caught_up(self, channel: bytes) -> None:
-        """Nobody minds."""
+    def caught_up(self, channel: bytes) -> None: ...
 
-    def epoch_changed(self) -> None:
-        """Nobody minds."""
+    def epoch_changed(self) -> None: ...
 
 
 NULL_CALLBACKS = NullSubscriberCallbacks()
 
 
 class Subscriber:
-    """The reading end of one peer."""
+    """One client with all its subscriptions, as far as sending events to it is concerned."""
 
-    __slots__ = ("encoder", "memory_budget", "behind", "missed", "outlet", "callbacks", "client", "stats")
+    __slots__ = ("behind", "callbacks", "client", "encoder", "memory_budget", "missed", "outlet", "stats")
 
     def __init__(
         self,
@@ -200,45 +199,44 @@ class Subscriber:
         stats: Stats,
     ) -> None:
         self.client = client
-        self.memory_budget = memory_budget
-        self.stats = stats
         self.encoder = encoder
         self.outlet = outlet
         self.callbacks = callbacks
-        # In the order of their turns, so that one busy channel does not starve the others.
+        self.memory_budget = memory_budget
+        self.stats = stats
         self.behind: dict[Subscription, None] = {}
-        # Joins and leaves that are kept for it, on all its channels.
+        """The subscriptions that are behind, in the order of their turns, so that a busy channel delays no other."""
         self.missed = 0
+        """The number of presence changes that all its subscriptions keep."""
 
-    def lag(self, subscription: Subscription) -> None:
-        """It is behind on a channel; it comes last among those."""
+    def mark_behind(self, subscription: Subscription) -> None:
         if not self.behind:
             self.stats.behind += 1
         self.behind[subscription] = None
 
     def clear_behind(self, subscription: Subscription) -> None:
-        """It is not behind there, or not any longer."""
         if subscription in self.behind:
             del self.behind[subscription]
             if not self.behind:
                 self.stats.behind -= 1
 
-    def catch_up(self, shared: CatchUpCache) -> bool:
-        """Send one chunk of what was missed; whether to go on in the next turn (else: when the socket has drained)."""
+    def catch_up(self, cache: CatchUpCache) -> bool:
+        """Send a chunk of what one of the subscriptions has missed. Returns whether to continue in the next turn; if
+        not, then when the socket accepts data again."""
         if self.outlet.blocked or not self.behind:
             return False
         subscription = next(iter(self.behind))
-        channel, log = subscription.channel, subscription.channel.history
+        channel, history = subscription.channel, subscription.channel.history
         data = b""
-        if subscription.cursor < log.first:
-            if not self.callbacks.accept_loss(channel.name, subscription.cursor, log.first - 1):
+        if subscription.cursor < history.first:
+            if not self.callbacks.accept_loss(channel.name, subscription.cursor, history.first - 1):
                 return False
-            data = self.encoder.lost(channel.name, subscription.cursor, log.first - 1)
-            channel.stats.lost += log.first - subscription.cursor
-            subscription.cursor = log.first
-        data += self._read(subscription, shared)
-        if subscription.cursor == log.end and not channel.has_undelivered_events:
-            data += self._presence(subscription)
+            data = self.encoder.lost(channel.name, subscription.cursor, history.first - 1)
+            channel.stats.lost += history.first - subscription.cursor
+            subscription.cursor = history.first
+        data += self._read_chunk(subscription, cache)
+        if subscription.cursor == history.end and not channel.has_undelivered_events:
+            data += self._encode_missed(subscription)
             channel.join_group(subscription)
             self.clear_behind(subscription)
             if not self.behind:
@@ -251,12 +249,12 @@ class Subscriber:
             self.outlet.try_write(data)
         return bool(self.behind) and not self.outlet.blocked
 
-    def _read(self, subscription: Subscription, shared: CatchUpCache) -> bytes:
-        """Encode about a chunk from the log and move the cursor behind it."""
+    def _read_chunk(self, subscription: Subscription, cache: CatchUpCache) -> bytes:
+        """Encode about a chunk of the history, and move the cursor behind it."""
         channel, cursor = subscription.channel, subscription.cursor
         key = (channel, self.encoder, cursor)
-        if subscription.echo and key in shared:
-            data, subscription.cursor = shared[key]
+        if subscription.echo and key in cache:
+            data, subscription.cursor = cache[key]
             channel.stats.delivered += subscription.cursor - cursor
             return data
         batches = channel.history.read(cursor, CHUNK_BYTES)
@@ -266,14 +264,13 @@ class Subscriber:
         data = b"".join([self.encoder.batch(channel.name, batch, channel.epoch) for batch in wanted])
         channel.stats.delivered += sum(map(len, wanted))
         if subscription.echo:
-            shared[key] = (data, subscription.cursor)
+            cache[key] = (data, subscription.cursor)
         return data
 
-    def _presence(self, subscription: Subscription) -> bytes:
-        missed = subscription.forget_missed()
+    def _encode_missed(self, subscription: Subscription) -> bytes:
+        missed = subscription.pop_missed()
         if missed is None:
             return b""
-        channel = subscription.channel.name
         if not missed:
-            return self.encoder.presence_lost(channel)
-        return self.encoder.presence(channel, missed)
+            return self.encoder.presence_lost(subscription.channel.name)
+        return self.encoder.presence(subscription.channel.name, missed)

@@ -19,7 +19,6 @@ from twistedsock.codecs.payload import BOM, SPACE
 from twistedsock.codecs.websocket import PlainFrames, are_extensions, switching_protocols, take_extensions
 from twistedsock.errors import TOO_MUCH_HELD, CloseReason, Error
 from twistedsock.limits.memory import UNCOUNTED_BYTES
-from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.pubsub.subscription import SOCKET_FULL, Client
 from twistedsock.server.autobahn_internals import AutobahnConnection, configure
 from twistedsock.server.connection import LINGER_SECONDS, close_description, log_exception, open_session
@@ -205,17 +204,17 @@ class WebSocketConnection(AutobahnConnection):
         """Let Autobahn parse input. After a time slice the rest waits until other clients have been served."""
         if self._is_input_ignored:
             return
-        broker = self.factory.context.broker
-        deadline = broker.clock() + TIME_SLICE_SECONDS
+        scheduler = self.factory.context.broker.scheduler
+        time_slice = scheduler.time_slice()
         position, end = 0, len(data)
         while position < end:
             self.parse(data[position : position + PARSE_BYTES])
             self._handle_completed()
             position += PARSE_BYTES
-            if position < end and broker.clock() >= deadline:
+            if position < end and time_slice.is_over():
                 self._unparsed = data[position:]
                 self.transport.pauseProducing()
-                broker.postpone(self._parse_unparsed)
+                scheduler.defer(self._parse_unparsed)
                 break
         self._watch_partial_input()
 

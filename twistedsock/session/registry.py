@@ -14,7 +14,8 @@ from twistedsock.limits.principal import Principal, is_stranger
 from twistedsock.limits.rate import Decision, RateLimiterPool
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.backplane import Backplane
-from twistedsock.pubsub.broker import Broker, nothing
+from twistedsock.pubsub.broker import Broker
+from twistedsock.pubsub.scheduler import do_nothing
 from twistedsock.pubsub.subscription import Client
 from twistedsock.session.timeline import ConnectionEvents
 from twistedsock.stats import Stats
@@ -140,7 +141,7 @@ class ServerContext:
         meter = self.rate_limiters.of(principal, now)
         return meter is None or meter.judge(price, meter.read(size, now)) is Decision.RUN
 
-    def change_policy(self, policy: Policy | None, done: Callable[[], object] = nothing) -> None:
+    def change_policy(self, policy: Policy | None, done: Callable[[], object] = do_nothing) -> None:
         """Replace the policy. It holds at once for all commands, and for all events that are published from now on: a
         session gets none before its subscriptions have been checked. That takes time slices; ``done`` is called in the
         end. An exception in one session does not stop the others: all are raised in the end as an ExceptionGroup."""
@@ -148,13 +149,13 @@ class ServerContext:
             done()
             return
         try:
-            self.broker.flush(is_whole=True)  # what was published before is for those who could read it then
+            self.broker.flush(is_complete=True)  # what was published before is for those who could read it then
         finally:  # an error while sending must not keep the former policy in force
             self.policy = policy
             sessions = list(self.sessions)
             for session in sessions:
                 session.pause_events()
-            self.broker.make_calls(
+            self.broker.scheduler.run_calls(
                 [session.recheck_rights for session in sessions], "peers could not be reviewed", done
             )
 
@@ -162,7 +163,7 @@ class ServerContext:
         """Close all sessions, in time slices, and say why."""
         self.draining = True
         calls = [partial(session.close, ending, words) for session in self.sessions]
-        self.broker.make_calls(calls, "peers could not be told that they are sent away")
+        self.broker.scheduler.run_calls(calls, "peers could not be told that they are sent away")
 
 
 def build_context(
@@ -177,7 +178,7 @@ def build_context(
     """Put the parts together. ``schedule`` calls what it is given at the end of the reactor's turn; ``clock`` never
     goes back, ``wall_clock`` gives the seconds since 1970."""
     broker = Broker(backplane, limits, clock, lambda: schedule(broker.run_turn))
-    expiry_watcher = ExpiryWatcher(wall_clock, broker.make_calls)
+    expiry_watcher = ExpiryWatcher(wall_clock, broker.scheduler.run_calls)
     return ServerContext(
         broker,
         SessionRegistry(draw_id),

@@ -8,10 +8,11 @@ from typing import TypeVar
 
 from twistedsock.errors import TOO_MUCH_HELD, Error
 from twistedsock.limits.memory import MemoryBudget
-from twistedsock.limits.settings import CHUNK_BYTES, TIME_SLICE_SECONDS
+from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.broker import Broker
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.future import Future
+from twistedsock.pubsub.scheduler import TimeSlice
 from twistedsock.pubsub.subscription import REPLY_PENDING, SOCKET_FULL, Outlet, Subscriber
 from twistedsock.pubsub.values import Tag
 from twistedsock.session.encoder import Encoder
@@ -118,31 +119,31 @@ class ReplyWriter:
 
     def _stream(self, pieces: Iterator[bytes]) -> None:
         """Say a reply that may be long, no faster than the peer reads it, and letting others have their turns."""
-        enough = self._broker.clock() + TIME_SLICE_SECONDS
+        time_slice = self._broker.scheduler.time_slice()
         for piece in pieces:
             self._say(piece)
-            if self._outlet.blocked & SOCKET_FULL or self._has_had(enough):
+            if self._outlet.blocked & SOCKET_FULL or self._has_had(time_slice):
                 self._pieces = pieces
                 self._outlet.blocked |= REPLY_PENDING
                 self._stall()
                 return
 
     def _advance(self, pieces: Iterator[bytes]) -> None:
-        enough = self._broker.clock() + TIME_SLICE_SECONDS
+        time_slice = self._broker.scheduler.time_slice()
         for piece in pieces:
             self._outlet.write(piece)
             self._broker.stats.sent += len(piece)
-            if self._outlet.blocked & SOCKET_FULL or self._has_had(enough):
+            if self._outlet.blocked & SOCKET_FULL or self._has_had(time_slice):
                 return
         self._pieces = None
         self._busy = False
         self._release()
 
-    def _has_had(self, enough: float) -> bool:
+    def _has_had(self, time_slice: TimeSlice) -> bool:
         """Whether it is the others' turn; then the rest is said when they have had it."""
-        if self._broker.clock() < enough:
+        if not time_slice.is_over():
             return False
-        self._broker.postpone(self._proceed)
+        self._broker.scheduler.defer(self._proceed)
         return True
 
     def _proceed(self) -> None:

@@ -159,7 +159,7 @@ class RequestClient:
         def look(opened: Channel) -> HistoryPage | Error:
             error = self.check_access(channel, Right.READ)  # any longer: it may have had to wait
             if error is None:
-                self._context.broker.update_history(opened)
+                self._context.broker.histories.update(opened)
             kept = error or self.look_into(opened, last, since, epoch)
             self._context.broker.close_if_unused(opened)
             return kept

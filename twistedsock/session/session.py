@@ -115,7 +115,7 @@ class Session(SubscribingSession):
 
     def postpone(self, go_on: Callable[[], None]) -> None:
         """Call back when others have had their turn."""
-        self._broker.postpone(go_on)
+        self._broker.scheduler.defer(go_on)
 
     def close(self, ending: CloseReason, words: bytes, code: bytes = b"") -> None:
         """Tell the peer why, and close. ``code`` says it to programs."""
@@ -253,7 +253,7 @@ class Session(SubscribingSession):
             self._say(self._dialect.authenticated(command.tag, self.client.nick, standing.seconds_left()))
             self.pause_events()
             self._busy = True  # until the subscriptions have been checked, which may take several turns
-            self._broker.make_steps(self.recheck_rights(), self._checked_all)
+            self._broker.scheduler.run_steps(self.recheck_rights(), self._checked_all)
             if self._busy:
                 self._stall()
 

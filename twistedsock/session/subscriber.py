@@ -210,7 +210,7 @@ class SubscribingSession(TracedSession):
             self.subscriptions[channel.name] = subscription
             self._broker.subscribe(channel, subscription)
         else:
-            self._broker.resubscribe(subscription, command.echo, command.presence)
+            self._broker.change_options(subscription, command.echo, command.presence)
         start, recovered = resume_offset(command, channel)
         self._say(self._dialect.subscribed(command.tag, channel.name, channel.position, recovered, start))
         if start <= channel.head:
@@ -248,7 +248,7 @@ class SubscribingSession(TracedSession):
             self._broker.close_if_unused(channel)
             return
         self.flush()
-        self._broker.update_history(channel)
+        self._broker.histories.update(channel)
         if channel.name in self.subscriptions:  # it gets an event of its subscription before it finds it in the history
             self._broker.send_undelivered(self.subscriptions[channel.name])
         log = channel.history
@@ -266,7 +266,7 @@ class SubscribingSession(TracedSession):
                 self._refuse(command.tag, errors.TOO_MANY_ASK_WHO)
             else:
                 held = self._while_readable(
-                    command.channel, self._broker.counted_members(members, self.client.principal)
+                    command.channel, self._broker.member_shares.count_while_iterated(members, self.client.principal)
                 )
                 self._stream(self._charged(self._dialect.members(command.tag, command.channel, held)))
 

@@ -33,7 +33,7 @@ class ChannelsEndpoint:
             return not request.is_finished
 
         query = ChannelQuery(prefix, pagination.after, pagination.limit, request.principal, readable, is_wanted)
-        self._index.look(query).then(respond)
+        self._index.search(query).then(respond)
 
     def list_members(self, request: HTTPRequest) -> None:
         """``GET /channels/{channel}/members``: the subscribers on all nodes."""

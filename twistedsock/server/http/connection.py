@@ -313,7 +313,7 @@ class HTTPConnection(ChannelInternals):
             if self.is_write_blocked:
                 self.site.idle_timeouts.start(self)
             else:
-                self.site.context.broker.postpone(self._continue)
+                self.site.context.broker.scheduler.defer(self._continue)
         else:
             super().requestDone(request)
             if not self.is_parsing:
@@ -326,7 +326,7 @@ class HTTPConnection(ChannelInternals):
         super().resumeProducing()
         if self._unfinished is not None:
             self.site.idle_timeouts.stop(self)
-            self.site.context.broker.postpone(self._continue)
+            self.site.context.broker.scheduler.defer(self._continue)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """The head of the response may have filled the transport, which reports that only once."""

@@ -94,7 +94,7 @@ class LongPoll:
             self._request.respond_error(outcome)
             return False
         self._channels[name] = outcome
-        self._context.broker.notify_once(outcome, self._notify)
+        outcome.notify_once(self._notify)
         return True
 
     def _respond_or_wait(self) -> None:
@@ -126,10 +126,10 @@ class LongPoll:
         # All channels are committed before the first is read, because a commit can shorten the history of another
         # channel. Nothing changes from then on until the response is written.
         for channel in self._channels.values():
-            broker.notify_once(channel, self._notify)  # keeps it open while another channel is committed
+            channel.notify_once(self._notify)  # keeps it open while another channel is committed
         for channel in self._channels.values():
-            broker.update_history(channel)
-            broker.notify_once(channel, self._notify)  # again, because the commit may have notified
+            broker.histories.update(channel)
+            channel.notify_once(self._notify)  # again, because the commit may have notified
         for name, channel in self._channels.items():
             position = self._positions[name]
             if position is None and self._asked.last is None:
@@ -148,7 +148,7 @@ class LongPoll:
         """Called by the broker at an event, when nothing may be done at once."""
         if not self._is_notified and self._timer is not None:
             self._is_notified = True
-            self._context.broker.postpone(self._finish)
+            self._context.broker.scheduler.defer(self._finish)
 
     def _finish(self) -> None:
         """Respond with the events that there are."""

@@ -450,7 +450,7 @@ class StreamingResponse:
         self._is_over = True
 
     def _schedule(self) -> None:
-        self._request.context.broker.postpone(self._write_next)
+        self._request.context.broker.scheduler.defer(self._write_next)
 
     def _write_next(self) -> None:
         if self._is_over or self._is_paused:

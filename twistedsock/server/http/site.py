@@ -127,4 +127,4 @@ class HTTPSite:
                 connection.close_if_idle()
                 yield
 
-        self.context.broker.make_steps(notify_in_steps(), notified)
+        self.context.broker.scheduler.run_steps(notify_in_steps(), notified)
