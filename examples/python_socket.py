@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
-"""Reads a channel with a plain socket and nothing but Python; misses nothing when the connection breaks.
+"""Subscribes to a channel with a plain socket and the standard library. Recovers missed events after a reconnection.
 
     python3 examples/python_socket.py [channel [host [port]]]
     python3 examples/python_socket.py kitchen 127.0.0.1 8081
 
-What it keeps is two words: the epoch, and the offset of the last event that it has handled. With both it goes on after
-that event, or hears exactly which events are gone.
+It stores the epoch and the offset of the last event it has processed. With both, the server sends all events after that
+one, or reports exactly which ones are missing.
 """
 
 import socket
 import sys
 import time
 
-SILENCE = 30.0
-"""Seconds without a word after which we ask whether the bridge is still there; after twice that we believe not."""
+SILENCE_SECONDS = 30.0
+"""After this silence, a PING checks the connection. Without a reply in the same time, the connection is closed."""
 
 
 class Position:
-    """How far we have read: what has to survive the connection."""
+    """The last processed event, which must survive the connection."""
 
     def __init__(self):
         self.epoch = None
@@ -30,7 +30,7 @@ class Position:
 
 
 def lines(connection):
-    """The lines that come in, however they are cut into packets; None for each SILENCE without one."""
+    """Yield the received lines, and None after each SILENCE_SECONDS without data."""
     buffer = b""
     while True:
         try:
@@ -40,34 +40,34 @@ def lines(connection):
             continue
         if not data:
             return
-        *whole, buffer = (buffer + data).split(b"\n")
-        for line in whole:
+        *complete, buffer = (buffer + data).split(b"\n")
+        for line in complete:
             yield line.decode()
 
 
 def read(channel, host, port, position):
-    """One connection, from its first line to its last."""
-    with socket.create_connection((host, port), timeout=SILENCE) as connection:
+    """Handle one connection until it ends."""
+    with socket.create_connection((host, port), timeout=SILENCE_SECONDS) as connection:
 
-        def say(line):
+        def send(line):
             connection.sendall(line.encode() + b"\n")
 
-        say(position.command(channel))
-        asked = False
+        send(position.command(channel))
+        ping_sent = False
         for line in lines(connection):
             if line is None:
-                if asked:
+                if ping_sent:
                     return
-                say("PING")
-                asked = True
+                send("PING")
+                ping_sent = True
                 continue
-            asked = False
+            ping_sent = False
             verb, _, rest = line.partition(" ")
             if verb == "OK":
                 options = dict(word.split("=", 1) for word in rest.split(" ")[1:])
                 if options["epoch"] != position.epoch:
                     if position.epoch is not None:
-                        print("the bridge has begun anew: what happened in between is not known", flush=True)
+                        print("the channel was restarted: an unknown number of events is missing", flush=True)
                     position.epoch, position.offset = options["epoch"], int(options["offset"])
             elif verb == "MSG":
                 _, offset, sender, payload = rest.split(" ", 3)
@@ -79,7 +79,7 @@ def read(channel, host, port, position):
                 position.offset = int(offset)
             elif verb == "LOST":
                 _, first, last = rest.split(" ")
-                print(f"events {first} to {last} are lost", flush=True)
+                print(f"events {first} to {last} are missing", flush=True)
                 position.offset = int(last)
             elif verb in ("ERR", "NOTICE"):
                 print(line, file=sys.stderr, flush=True)
@@ -89,12 +89,12 @@ def main(channel="kitchen", host="127.0.0.1", port="8081"):
     position = Position()
     delay = 0.5
     while True:
-        began = time.monotonic()
+        started = time.monotonic()
         try:
             read(channel, host, int(port), position)
         except OSError as error:
             print(f"{host}:{port}: {error}", file=sys.stderr, flush=True)
-        if time.monotonic() - began > 10:  # it had worked for a while
+        if time.monotonic() - started > 10:  # the connection was stable
             delay = 0.5
         time.sleep(delay)
         delay = min(delay * 2, 30)

@@ -1,11 +1,11 @@
 #!/bin/sh
-# A thermometer: says one line a second into nc, and comes back when the bridge has been away.
-# It needs nothing but a shell and nc.
+# A thermometer: publishes one line a second with nc and reconnects if the server has been down.
+# It needs only a shell and nc.
 #
 #     examples/thermometer.sh [channel [host [port]]]
 #     examples/thermometer.sh kitchen 127.0.0.1 8081
 #
-# It measures this machine if there is a sensor, and pretends if there is none.
+# It reads the temperature sensor of this machine, or invents values if there is none.
 
 channel=${1:-kitchen}
 host=${2:-127.0.0.1}
@@ -20,17 +20,17 @@ celsius() {
     fi
 }
 
-say() {
+publish() {
     echo "NICK thermometer"
-    echo "QUIET on" # no OK for each measurement; an ERR still comes, and is shown
+    echo "QUIET on" # no OK for each event; errors are still sent and printed
     while printf 'PUB %s {"celsius": %s}\n' "$channel" "$(celsius)"; do
         sleep 1
     done
 }
 
-# nc ends when the bridge closes; the next printf then fails, and so does the while.
+# nc exits when the server closes the connection. Then the next printf fails and ends the loop.
 while true; do
-    say 2>/dev/null | nc "$host" "$port"
-    echo "no bridge at $host:$port, next try in 2 seconds" >&2
+    publish 2>/dev/null | nc "$host" "$port"
+    echo "no connection to $host:$port, next attempt in 2 seconds" >&2
     sleep 2
 done

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Answers on a channel, with Twisted: whoever publishes "ping" there gets a "pong" from us. Comes back by itself.
+"""Replies "pong" to each "ping" on a channel, with Twisted. Reconnects automatically.
 
     python3 examples/twisted_client.py [channel [endpoint]]
     python3 examples/twisted_client.py kitchen tcp:127.0.0.1:8081
@@ -17,21 +17,21 @@ from twisted.internet.task import react
 from twisted.protocols.basic import LineOnlyReceiver
 
 
-class Answering(LineOnlyReceiver):
+class PongProtocol(LineOnlyReceiver):
     """One connection."""
 
     delimiter = b"\n"
-    MAX_LENGTH = 256 * 1024  # a line of the bridge may be longer than one to it: names and JSON escapes come on top
+    MAX_LENGTH = 256 * 1024  # lines of the server can be longer than ours: they also contain names and JSON escapes
 
     def connectionMade(self):
-        self.say("NICK pong")
-        # Without echo=off we would have to tell our own events from others'.
+        self.send("NICK pong")
+        # echo=off excludes our own events.
         if self.factory.epoch is None:
-            self.say(f"SUB {self.factory.channel} echo=off")
+            self.send(f"SUB {self.factory.channel} echo=off")
         else:
-            self.say(f"SUB {self.factory.channel} since={self.factory.offset} epoch={self.factory.epoch} echo=off")
+            self.send(f"SUB {self.factory.channel} since={self.factory.offset} epoch={self.factory.epoch} echo=off")
 
-    def say(self, line):
+    def send(self, line):
         self.sendLine(line.encode())
 
     def lineReceived(self, line):
@@ -45,17 +45,17 @@ class Answering(LineOnlyReceiver):
             self.factory.offset = int(offset)
             print(f"{sender}: {payload}", flush=True)
             if payload == "ping":
-                self.say(f"PUB {self.factory.channel} pong, {sender}")
+                self.send(f"PUB {self.factory.channel} pong, {sender}")
         elif verb == "LOST":
             self.factory.offset = int(rest.split(" ")[2])
         elif verb in ("ERR", "NOTICE"):
             print(line.decode(), file=sys.stderr, flush=True)
 
 
-class AnsweringFactory(Factory):
-    """What outlives a connection: the channel, and how far we have read."""
+class PongFactory(Factory):
+    """State that survives reconnections: the channel, and the position in it."""
 
-    protocol = Answering
+    protocol = PongProtocol
     noisy = False
 
     def __init__(self, channel):
@@ -69,10 +69,10 @@ def main(reactor, channel="kitchen", endpoint="tcp:127.0.0.1:8081"):
 
     def retry(failures):
         delay = delay_after(failures)
-        print(f"{endpoint}: no connection, next try in {delay:.1f} s", file=sys.stderr, flush=True)
+        print(f"{endpoint}: no connection, next attempt in {delay:.1f} s", file=sys.stderr, flush=True)
         return delay
 
-    service = ClientService(clientFromString(reactor, endpoint), AnsweringFactory(channel), retryPolicy=retry)
+    service = ClientService(clientFromString(reactor, endpoint), PongFactory(channel), retryPolicy=retry)
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     return Deferred()  # runs until it is stopped

@@ -1,4 +1,4 @@
-// The files of the package are those that the bridge serves: they are copied here while it is packed, and removed after.
+// Copies the files that the server serves into the package before it is packed, and removes them afterwards (--remove).
 
 import { copyFileSync, rmSync } from 'node:fs';
 

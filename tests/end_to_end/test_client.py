@@ -1,5 +1,4 @@
-"""The JavaScript client outside of our own page: installed as npm would have it, in Node and in Chromium; and all of it
-where nothing lets a WebSocket through."""
+"""Tests of the JavaScript client, installed by npm, in Node.js and Chromium, with WebSockets open and blocked."""
 
 import functools
 import os
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.end_to_end
 
 CHECKOUT = Path(__file__).parent.parent.parent
 WS = (CHECKOUT / "node_modules" / "ws" / "wrapper.mjs").as_uri()
-"""A WebSocket for versions of Node that have none."""
+"""A WebSocket class for versions of Node.js without one."""
 
 TALK = """
 import {{ connect }} from 'sockbridge';
@@ -28,17 +27,17 @@ import {{ connect }} from 'sockbridge';
 const client = connect('{page}ws', {options});
 client.addEventListener('open', ({{ detail }}) => console.log('open', detail.transport, client.transport));
 client.addEventListener('closed', ({{ detail }}) => console.log('closed', detail.code, detail.reason));
-let heardAll;
-const heard = new Promise((resolve) => {{ heardAll = resolve; }});
+let receivedAll;
+const received = new Promise((resolve) => {{ receivedAll = resolve; }});
 const subscription = client.subscribe('{channel}', ({{ offset, data }}) => {{
   console.log('event', offset, JSON.stringify(data));
-  if (offset === 21) heardAll();
+  if (offset === 21) receivedAll();
 }}, {{ last: 10 }});
 const {{ epoch }} = await subscription.ready;
 console.log('published', await client.publish('{channel}', {{ greeting: 'grüß dich 😀' }}));
 for (let number = 1; number <= 20; number += 1) client.publish('{channel}', number);
 console.log('members', (await client.who('{channel}')).length, typeof epoch, (await client.ping()) >= 0);
-await heard;
+await received;
 """
 
 
@@ -57,13 +56,13 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(CHECKOUT / "LICENSE", source)
     run("npm", "pack", "--pack-destination", source, folder=source / "clients" / "js")
     (archive,) = source.glob("*.tgz")
-    # It has no dependencies, so nothing has to be fetched.
+    # Works offline, because the package has no dependencies.
     run("npm", "install", "--offline", "--no-audit", "--no-fund", archive, folder=folder)
     return folder
 
 
 class Program:
-    """A running program of Node's, and what it has printed so far."""
+    """A running Node.js program and its output."""
 
     def __init__(self, folder: Path, output: Path, text: str, eventually: Callable[..., Any]) -> None:
         file = folder / f"{output.name}.mjs"
@@ -81,8 +80,8 @@ class Program:
 
         try:
             self._eventually(has, line)
-        except AssertionError as fault:
-            raise AssertionError(f"{line!r} from a program that printed {self.printed()}") from fault
+        except AssertionError as error:
+            raise AssertionError(f"{line!r} from a program that printed {self.printed()}") from error
 
     def stop(self) -> None:
         self.process.kill()
@@ -91,7 +90,7 @@ class Program:
 
 @pytest.fixture
 def node(installation: Path, tmp_path: Path, eventually: Callable[..., Any]) -> Iterator[Callable[[str], Program]]:
-    """Start a program in the folder with the package."""
+    """Start a Node.js program in the folder with the package."""
     programs: list[Program] = []
 
     def starting(text: str) -> Program:
@@ -118,8 +117,8 @@ def new_page(chromium: Any) -> Iterator[Callable[[], Page]]:
         context.close()
 
 
-class Narrow:
-    """An nginx in front of the bridge that nobody has told of WebSockets, with all else as it comes."""
+class BlockingProxy:
+    """An nginx without support for WebSockets in front of the server."""
 
     def __init__(self, folder: Path, page: str, eventually: Callable[..., Any]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as unused:
@@ -161,8 +160,8 @@ class Narrow:
 
 
 @pytest.fixture
-def narrow(server: Any, tmp_path: Path, eventually: Callable[..., Any]) -> Iterator[Narrow]:
-    proxy = Narrow(tmp_path, server.page, eventually)
+def blocking_proxy(server: Any, tmp_path: Path, eventually: Callable[..., Any]) -> Iterator[BlockingProxy]:
+    proxy = BlockingProxy(tmp_path, server.page, eventually)
     yield proxy
     proxy.stop()
 
@@ -171,7 +170,7 @@ def talk(page: str, channel: str, options: str = "{}", imports: str = "", more: 
     return TALK.format(page=page, channel=channel, options=options, imports=imports) + more
 
 
-def has_talked(program: Program, transport: str) -> None:
+def expect_exchange(program: Program, transport: str) -> None:
     program.prints(f"open {transport} {transport}")
     program.prints('event 1 {"greeting":"grüß dich 😀"}')
     program.prints("published 1")
@@ -187,21 +186,21 @@ def has_talked(program: Program, transport: str) -> None:
     [
         (
             "clients/js/README.md",
-            [r"\d+ \w+ message \{ celsius: 21.5 \}", r"here are \[ \{ id: .* \} \] over (websocket|stream)"],
+            [r"\d+ \w+ message \{ celsius: 21.5 \}", r"members \[ \{ id: .* \} \] over (websocket|stream)"],
         ),
         (
             "docs/reference/javascript-client.md",
             [
                 r"1 counter message \{ hello: 'from Node' \}",
                 "published as 1",
-                r"here are \[ \{ .*nick: 'counter' \} \]",
+                r"[a-z ]+ \[ \{ .*nick: 'counter' \} \]",
             ],
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_programs_of_the_documentation(server: Any, node: Any, channel: str, page: str, printed: list[str]) -> None:
-    """As they stand, in whichever Node there is."""
+def test_programs_of_the_documentation(server: Any, node: Any, channel: str, page: str, printed: list[str]) -> None:
+    """Runs them unchanged with the installed Node.js."""
     programs = re.findall(r"^```js\n(.*?)^```$", (CHECKOUT / page).read_text(), re.DOTALL | re.MULTILINE)
     (text,) = [program for program in programs if "from 'sockbridge'" in program]
     text = text.replace("ws://127.0.0.1:8082/", server.page.replace("http", "ws")).replace("kitchen", channel)
@@ -211,16 +210,15 @@ def test_the_programs_of_the_documentation(server: Any, node: Any, channel: str,
         assert re.search(f"^{pattern}$", "\n".join(program.printed()), re.MULTILINE), program.printed()
 
 
-def test_in_node_over_a_websocket(server: Any, node: Any, channel: str) -> None:
+def test_node_uses_websocket(server: Any, node: Any, channel: str) -> None:
     program = node(talk(server.page, channel, "{ WebSocket }", f"import {{ WebSocket }} from '{WS}';"))
     assert program.process.wait(20) == 0, program.printed()
-    has_talked(program, "websocket")
+    expect_exchange(program, "websocket")
     assert program.printed()[-1] == "closed 1000 closed by this client"
 
 
-def test_in_node_refusals_texts_and_history(server: Any, node: Any, channel: str) -> None:
-    """The first `connecting` is heard, a refusal is dispatched, a text that was cut in two arrives, and events have no
-    more than the types say."""
+def test_node_reports_errors_and_replaces_lone_surrogates(server: Any, node: Any, channel: str) -> None:
+    """Dispatches the first `connecting` and rejected subscriptions, and events contain only the declared fields."""
     program = node(f"""
 import {{ connect }} from 'sockbridge';
 const client = connect('{server.page}ws');
@@ -228,9 +226,9 @@ for (const type of ['connecting', 'open', 'error']) {{
   client.addEventListener(type, ({{ detail }}) => console.log(type, detail?.code, detail?.channel));
 }}
 client.subscribe('a b', () => {{}});
-const heard = new Promise((resolve) => {{ client.subscribe('{channel}', resolve); }});
+const received = new Promise((resolve) => {{ client.subscribe('{channel}', resolve); }});
 console.log('published', await client.publish('{channel}', 'cut \\ud83d here'));
-console.log(Object.keys(await heard).sort().join(), (await heard).data);
+console.log(Object.keys(await received).sort().join(), (await received).data);
 const {{ events }} = await client.history('{channel}');
 console.log(Object.keys(events[0]).sort().join(), events.length);
 client.close();
@@ -242,27 +240,29 @@ client.close();
     assert {"error bad-channel a b", "published 1", "channel,data,from,name,offset cut \ufffd here"} <= set(printed)
 
 
-def test_in_node_over_the_stream(server: Any, node: Any, channel: str) -> None:
+def test_node_uses_the_stream(server: Any, node: Any, channel: str) -> None:
     program = node(talk(server.page, channel, "{ transport: 'stream' }"))
     assert program.process.wait(20) == 0, program.printed()
-    has_talked(program, "stream")
+    expect_exchange(program, "stream")
     assert program.printed()[-1] == "closed 1000 closed by this client"
 
 
-def test_in_node_where_the_websocket_is_blocked(narrow: Narrow, node: Any, channel: str) -> None:
-    program = node(talk(narrow.page, channel, "{ WebSocket }", f"import {{ WebSocket }} from '{WS}';"))
+def test_node_falls_back_to_the_stream_if_websockets_are_blocked(
+    blocking_proxy: BlockingProxy, node: Any, channel: str
+) -> None:
+    program = node(talk(blocking_proxy.page, channel, "{ WebSocket }", f"import {{ WebSocket }} from '{WS}';"))
     assert program.process.wait(20) == 0, program.printed()
-    has_talked(program, "stream")
+    expect_exchange(program, "stream")
 
 
-def test_a_restart_is_told_on_the_stream(start: Any, node: Any, line_client: Any) -> None:
+def test_reports_a_restart_on_the_stream(start: Any, node: Any, line_client: Any) -> None:
     server = start()
     waiting = "client.addEventListener('waiting', ({ detail }) => console.log('waiting', detail.code));"
     lost = """client.subscribe('garden', ({ data }) => console.log('garden', data), {
         last: 1, onLost: ({ reason }) => console.log('lost', reason), onSubscribed: () => console.log('subscribed'),
     });"""
     program = node(talk(server.page, "kitchen", "{ transport: 'stream', longestDelay: 1000 }", more=waiting + lost))
-    has_talked(program, "stream")
+    expect_exchange(program, "stream")
     program.prints("subscribed")
     port = server.page.rstrip("/").rpartition(":")[2]
     server.stop()
@@ -280,20 +280,19 @@ def test_a_restart_is_told_on_the_stream(start: Any, node: Any, line_client: Any
         ("stream", "{ transport: 'stream' }", ""),
     ],
 )
-def test_who_is_disconnected_stays_away(
+def test_does_not_reconnect_after_an_administrator_disconnected_it(
     server: Any, node: Any, channel: str, transport: str, options: str, imports: str
 ) -> None:
-    """And knows why."""
     asking = f"""const gone = new URL(`/peers/${{client.peer.id}}?reason=too%20loud`, '{server.page}');
         fetch(gone, {{ method: 'DELETE' }}).then(({{ status }}) => console.log('answered', status));"""
     program = node(talk(server.page, channel, options, imports, asking))
     program.prints("closed 1008 disconnected by an administrator: too loud")
-    assert program.process.wait(20) == 0, "a client that is closed for good holds nothing open"
-    has_talked(program, transport)
+    assert program.process.wait(20) == 0, "a closed client keeps Node.js running"
+    expect_exchange(program, transport)
     assert "answered 204" in program.printed()
 
 
-def test_it_holds_its_files_and_nothing_else(installation: Path) -> None:
+def test_package_contains_only_its_files(installation: Path) -> None:
     held = {path.name for path in (installation / "node_modules" / "sockbridge").iterdir()}
     ours = {"sockbridge.js", "sockbridge.d.ts", "stream.js"}
     assert held == ours | {"package.json", "README.md", "LICENSE"}
@@ -303,7 +302,7 @@ def test_it_holds_its_files_and_nothing_else(installation: Path) -> None:
 
 
 @pytest.mark.parametrize("resolution", ["nodenext", "bundler"])
-def test_its_types_are_found(installation: Path, resolution: str) -> None:
+def test_types_are_found(installation: Path, resolution: str) -> None:
     program = installation / "typed.mts"
     program.write_text(
         "import { connect, type State } from 'sockbridge';\n"
@@ -319,11 +318,11 @@ def test_its_types_are_found(installation: Path, resolution: str) -> None:
 
 @pytest.fixture
 def folder_served(installation: Path) -> Iterator[str]:
-    """Where a plain web server shows the folder with the package."""
+    """The origin of a web server with the folder of the package."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *arguments: Any) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=installation)) as web_server:
         threading.Thread(target=web_server.serve_forever, daemon=True).start()
@@ -332,23 +331,23 @@ def folder_served(installation: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("transport", ["websocket", "stream"])
-def test_in_chromium_by_an_import_map(
+def test_chromium_uses_an_import_map(
     transport: str, start: Any, line_client: Any, installation: Path, folder_served: str, new_page: Any
 ) -> None:
-    """From another origin, which the bridge allows."""
+    """The page has another origin, which the server allows."""
     server = start("--allow-origin", folder_served)
     typist = line_client(server.lines[0])
     typist.request("SUB kitchen")
     (installation / "page.html").write_text(f"""<!doctype html>
         <link rel="icon" href="data:,">
         <script type="importmap">{{ "imports": {{ "sockbridge": "/node_modules/sockbridge/sockbridge.js" }} }}</script>
-        <p id="way"></p><p id="heard"></p>
+        <p id="way"></p><p id="received"></p>
         <script type="module">
             import {{ connect }} from 'sockbridge';
             const show = (id, text) => {{ document.getElementById(id).textContent = text; }};
             const client = connect('{server.page}ws', {{ transport: '{transport}' }});
             client.addEventListener('open', ({{ detail }}) => show('way', detail.transport));
-            client.subscribe('kitchen', ({{ data }}) => show('heard', data), {{ echo: false }});
+            client.subscribe('kitchen', ({{ data }}) => show('received', data), {{ echo: false }});
             client.publish('kitchen', 'from the page');
         </script>""")
     page = new_page()
@@ -356,17 +355,17 @@ def test_in_chromium_by_an_import_map(
     assert re.fullmatch(r"MSG kitchen 1 \w+ from the page", typist.receive())
     expect(page.locator("#way")).to_have_text(transport)
     typist.request("PUB kitchen from the line")
-    expect(page.locator("#heard")).to_have_text("from the line")
+    expect(page.locator("#received")).to_have_text("from the line")
 
 
-def test_our_page_where_the_websocket_is_blocked(
-    server: Any, narrow: Narrow, line_client: Any, new_page: Any, channel: str
+def test_page_works_if_websockets_are_blocked(
+    server: Any, blocking_proxy: BlockingProxy, line_client: Any, new_page: Any, channel: str
 ) -> None:
-    """It connects, hears, speaks, and misses nothing while the proxy is gone."""
+    """The page publishes, receives and recovers events after an outage of the proxy."""
     page = new_page()
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url.removeprefix(narrow.page)))
-    page.goto(f"{narrow.page}#{channel}")
+    page.on("request", lambda request: asked.append(request.url.removeprefix(blocking_proxy.page)))
+    page.goto(f"{blocking_proxy.page}#{channel}")
     expect(page.locator("#state")).to_have_attribute("data-state", "open", timeout=60_000)
     assert {"healthz", "stream.js", "stream"} <= set(asked)
     typist = line_client(server.lines[0])
@@ -378,19 +377,19 @@ def test_our_page_where_the_websocket_is_blocked(
     payloads = page.locator("#events .event .payload")
     expect(payloads).to_have_text(["lights on", "2"])
 
-    narrow.stop()
+    blocking_proxy.stop()
     expect(page.locator("#state")).not_to_have_attribute("data-state", "open")
     for number in (3, 4):
         typist.request(f"PUB {channel} {number}")
-    narrow.start()
+    blocking_proxy.start()
     expect(page.locator("#state")).to_have_attribute("data-state", "open", timeout=60_000)
     expect(payloads).to_have_text(["lights on", "2", "3", "4"])
 
 
-def test_a_page_of_a_refused_origin_asks_no_more_often(
+def test_rejected_origins_do_not_cause_additional_requests(
     server: Any, folder_served: str, installation: Path, new_page: Any
 ) -> None:
-    """It takes its tries by the growing waits: that the bridge refuses it is not taken for a blocked WebSocket."""
+    """The delays grow as usual, because a rejection is not mistaken for a blocked WebSocket."""
     (installation / "refused.html").write_text("<!doctype html><link rel='icon' href='data:,'>")
     page = new_page()
     asked: list[str] = []

@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = (CHECKOUT / "docs/reference/metrics.md").read_text(encoding="utf-8")
 DASHBOARD = json.loads((CHECKOUT / "examples/grafana/sockbridge.json").read_text(encoding="utf-8"))
 ROWS = [
-    *("Who is here", "Events", "Slow readers", "Refusals", "Turn times", "Memory and CPU"),
+    *("Clients", "Events", "Slow subscribers", "Errors", "Reactor turns", "Memory and CPU"),
     "Backplane and webhooks",
 ]
 PROMETHEUS_METRICS = {"up"}
