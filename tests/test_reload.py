@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import resource
 import signal
 from datetime import UTC, datetime, timedelta
 
@@ -11,18 +12,17 @@ from twisted import internet
 from twisted.logger import LogLevel, formatEvent
 
 from tests.authority import Authority
-from tests.test_service import LOOPBACK, Reactor, connect
+from tests.memory_reactor import LOOPBACK, Reactor, connect
 from twistedsock import service as service_module
 from twistedsock import tap
 from twistedsock.auth.identity import RIGHTS, Right
 from twistedsock.auth.origins import ListenerScope
-from twistedsock.config import SettingsError
-from twistedsock.service import BridgeService
+from twistedsock.service import POLICY_REMOVED, SockbridgeService
 from twistedsock.session.registry import ServerContext
 from twistedsock.webhooks.collector import EventCollector
 
 TLS = "ssl:8443:interface=127.0.0.1:privateKey=server.key:certKey=server.pem"
-DOOR = ListenerScope(True, 8082)
+HERE = ListenerScope(True, 8082)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def configure(tmp_path, monkeypatch):
 @pytest.fixture
 def start(reactor, tmp_path, monkeypatch):
     """A service that runs, with the file of options and what is said on the command line."""
-    monkeypatch.setattr(tap, "_allow_files", lambda connections: None)
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: None)
 
     def start(*words):
         options = tap.Options()
@@ -91,13 +91,13 @@ def test_hosts_and_origins_change_at_once(configure, start, reactor, said):
     configure(f'tcp = "{LOOPBACK}"', 'web = "tcp:8082:interface=127.0.0.1"', 'allow-host = ["old.example"]')
     service = start()
     gate = service.web[0].factory.origin_policy
-    assert gate.check_host("old.example:8082", DOOR) is None
+    assert gate.check_host("old.example:8082", HERE) is None
     configure(f'tcp = "{LOOPBACK}"', 'web = "tcp:8082:interface=127.0.0.1"', 'allow-host = ["new.example"]')
     said()
     service.reload()
-    assert said() == ["read again: the options"]
-    assert gate.check_host("new.example:8082", DOOR) is None
-    assert gate.check_host("old.example:8082", DOOR) is not None
+    assert said() == ["reloaded: configuration"]
+    assert gate.check_host("new.example:8082", HERE) is None
+    assert gate.check_host("old.example:8082", HERE) is not None
 
 
 def test_what_takes_a_restart_is_told_as_long_as_it_does(configure, start, said):
@@ -109,10 +109,10 @@ def test_what_takes_a_restart_is_told_as_long_as_it_does(configure, start, said)
     for _ in range(2):
         said()
         service.reload()
-        assert said() == ["read again: the options", "needs a restart: max-line-bytes, tcp"]
+        assert said() == ["reloaded: configuration", "restart required to change: max-line-bytes, tcp"]
     configure('web = "none"')
     service.reload()
-    assert said() == ["read again: the options"]
+    assert said() == ["reloaded: configuration"]
 
 
 def test_the_command_line_wins_as_it_did_at_the_start(configure, start, said):
@@ -121,7 +121,7 @@ def test_the_command_line_wins_as_it_did_at_the_start(configure, start, said):
     configure('web = "none"', "max-line-bytes = 2000", 'tcp = "tcp:9999"')
     said()
     service.reload()
-    assert said() == ["read again: the options"]
+    assert said() == ["reloaded: configuration"]
 
 
 @pytest.mark.parametrize(
@@ -141,9 +141,9 @@ def test_a_mistake_in_the_file_changes_nothing(configure, start, said, authority
     said()
     service.reload()
     (told,) = said()
-    assert told.startswith(f"nothing was read again, all stays as it was: {tmp_path}/{words}")
+    assert told.startswith(f"reload failed, configuration unchanged: {tmp_path}/{words}")
     assert service.lines[0].certificates.expires_at == before
-    assert service._gate.check_host("old.example", DOOR) is None
+    assert service.origin_policy.check_host("old.example", HERE) is None
 
 
 def test_a_file_that_is_gone_changes_nothing(configure, start, said, tmp_path):
@@ -153,22 +153,19 @@ def test_a_file_that_is_gone_changes_nothing(configure, start, said, tmp_path):
     said()
     service.reload()
     file = tmp_path / "bridge.toml"
-    assert said() == [f"nothing was read again, all stays as it was: cannot read {file}: No such file or directory"]
+    assert said() == [f"reload failed, configuration unchanged: cannot read {file}: No such file or directory"]
 
 
-def test_a_policy_that_cannot_be_used_changes_nothing(configure, start, said, monkeypatch):
+def test_unreadable_key_changes_nothing(configure, start, said, tmp_path):
     configure('web = "none"')
     service = start()
-    configure('web = "none"', 'allow-host = ["new.example"]')
-
-    def apply_access(settings):
-        raise SettingsError("access.key[0].file: no such key")
-
-    monkeypatch.setattr(service, "_apply_access", apply_access)
+    key = '[[access.key]]\nid = "1"\nalgorithm = "HS256"\nfile = "gone"'
+    configure('web = "none"', 'allow-host = ["new.example"]', key)
     said()
     service.reload()
-    assert said() == ["nothing was read again, all stays as it was: access.key[0].file: no such key"]
-    assert service._gate.check_host("new.example", DOOR) is not None
+    words = f"access.key[0].file: cannot read {tmp_path}/gone: No such file or directory"
+    assert said() == [f"reload failed, configuration unchanged: {words}"]
+    assert service.origin_policy.check_host("new.example", HERE) is not None
 
 
 def test_a_fault_about_one_peer_is_logged_and_the_rest_is_read_again(configure, start, said, monkeypatch):
@@ -182,8 +179,8 @@ def test_a_fault_about_one_peer_is_logged_and_the_rest_is_read_again(configure, 
     configure('web = "none"', 'allow-host = ["new.example"]', "[access]")
     said()
     service.reload()
-    assert said() == ["not every peer could be reviewed", "read again: the options"]
-    assert service._gate.check_host("new.example", DOOR) is None
+    assert said() == ["checking the rights of connected clients failed", "reloaded: configuration"]
+    assert service.origin_policy.check_host("new.example", HERE) is None
 
 
 def test_nobody_is_let_in_from_elsewhere_by_taking_open_away(configure, start, said):
@@ -193,7 +190,7 @@ def test_nobody_is_let_in_from_elsewhere_by_taking_open_away(configure, start, s
     said()
     service.reload()
     (told,) = said()
-    assert told.startswith("nothing was read again, all stays as it was: tcp:8081 accepts clients from other machines")
+    assert told.startswith("reload failed, configuration unchanged: tcp:8081 accepts clients from other machines")
 
 
 def test_a_policy_does_not_end_with_a_file_that_was_emptied(configure, start, said):
@@ -203,10 +200,7 @@ def test_a_policy_does_not_end_with_a_file_that_was_emptied(configure, start, sa
     configure("")
     said()
     service.reload()
-    words = (
-        "the file does not say any longer who may do what, under [access]; if everybody shall do everything, restart"
-    )
-    assert said() == [f"nothing was read again, all stays as it was: {words}"]
+    assert said() == [f"reload failed, configuration unchanged: {POLICY_REMOVED}"]
     assert service.context.policy is policy is not None
 
 
@@ -217,7 +211,7 @@ def test_certificates_are_read_again_and_told_with_their_end(configure, start, s
     until = datetime.now(UTC) + timedelta(days=80)
     authority.issue("server", "localhost", until=until)
     service.reload()
-    assert said() == [f"read again: the options, the certificate {tmp_path}/server.pem (until {until:%Y-%m-%d})"]
+    assert said() == [f"reloaded: configuration, certificate {tmp_path}/server.pem (until {until:%Y-%m-%d})"]
     assert (
         service.lines[0].certificates.expires_at
         == service.web[0].certificates.expires_at
@@ -233,8 +227,8 @@ def test_a_certificate_that_cannot_be_used_leaves_the_old_one(configure, start, 
     said()
     service.reload()
     assert said() == [
-        f"the certificate of {TLS} stays as it was: no private key in {tmp_path}/server.key",
-        "read again: the options",
+        f"certificate of {TLS} unchanged: no private key in {tmp_path}/server.key",
+        "reloaded: configuration",
     ]
     assert service.lines[0].certificates.expires_at == before
 
@@ -275,14 +269,14 @@ def test_whose_certificates_are_taken_changes_at_once(configure, start, said, au
     said()
     service.reload()
     # The rights in the file may count on it that only certain clients come in.
-    words = f"the clients of {TLS}: {tmp_path}/none.pem: No such file or directory"
-    assert said() == [f"nothing was read again, all stays as it was: {words}"]
+    words = f"client-ca of {TLS}: {tmp_path}/none.pem: No such file or directory"
+    assert said() == [f"reload failed, configuration unchanged: {words}"]
     assert certificates.authorities == tmp_path / "other.pem"
     configure(*listens, *with_clients_of("other.pem"))
     (tmp_path / "other.pem").write_text("not yet")
     service.reload()
-    words = f"the certificate of {TLS} stays as it was: no certificate in {tmp_path}/other.pem"
-    assert said() == [words, "read again: the options"]
+    words = f"certificate of {TLS} unchanged: no certificate in {tmp_path}/other.pem"
+    assert said() == [words, "reloaded: configuration"]
     configure(*listens, "[access]")
     service.reload()
     assert certificates.authorities is None
@@ -294,7 +288,7 @@ def test_who_takes_an_endpoint_out_of_the_file_does_not_open_it_to_all(configure
     configure(f'tcp = "{LOOPBACK}"', 'web = "none"', "[access]")
     said()
     service.reload()
-    assert said()[-1] == "needs a restart: tcp"
+    assert said()[-1] == "restart required to change: tcp"
     assert service.lines[0].certificates.authorities == tmp_path / "authority.pem"
 
 
@@ -307,7 +301,7 @@ def test_what_an_endpoint_allowed_holds_for_it_until_the_restart(configure, star
         configure(f'tcp = "{LOOPBACK}"', 'web = "none"', "[access]", everybody, *allowing(LOOPBACK, rights))
         said()
         service.reload()
-        assert said() == ["read again: the options", "needs a restart: tcp"]
+        assert said() == ["reloaded: configuration", "restart required to change: tcp"]
         policy = service.context.policy
         assert policy.anonymous(public).grants.on(b"lobby") == Right.READ
         assert policy.anonymous(LOOPBACK).grants.on(b"lobby") == RIGHTS[rights]
@@ -319,7 +313,7 @@ def hang_up(monkeypatch, start, reactor, configure):
     handlers = {}
     done = []
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
-    monkeypatch.setattr(BridgeService, "reload", lambda service: done.append("reload"))
+    monkeypatch.setattr(SockbridgeService, "reload", lambda service: done.append("reload"))
     configure('web = "none"')
 
     def begin(terminal, ignored=False, before_it_runs=lambda: None):
@@ -354,7 +348,9 @@ def test_signals_in_quick_succession_are_one_more_reload(hang_up, reactor, monke
     for _ in range(5):
         send()
     assert hang_up.done == ["reload"]
-    (pause,) = [call for call in reactor.getDelayedCalls() if getattr(call.func, "__name__", "") == "_reload_if_asked"]
+    (pause,) = [
+        call for call in reactor.getDelayedCalls() if getattr(call.func, "__name__", "") == "_reload_if_requested"
+    ]
     pause.reset(0)
     monkeypatch.setattr(service_module, "RELOAD_PAUSE_SECONDS", 0)
     for _ in range(3):
@@ -372,9 +368,11 @@ def test_constant_signals_are_one_reload_in_each_pause(configure, start, said, r
     said()
     for _ in range(3):
         for _ in range(5):
-            service.ask_to_reload()
-        assert said() == ["read again: the options"]
-        (pause,) = [one for one in reactor.getDelayedCalls() if getattr(one.func, "__name__", "") == "_reload_if_asked"]
+            service.request_reload()
+        assert said() == ["reloaded: configuration"]
+        (pause,) = [
+            one for one in reactor.getDelayedCalls() if getattr(one.func, "__name__", "") == "_reload_if_requested"
+        ]
         pause.reset(0)
         reactor.advance(0)
 
@@ -390,14 +388,14 @@ def test_a_reload_waits_until_the_last_one_has_reached_all_sessions(configure, s
     configure('web = "none"', f'tcp = "{LOOPBACK}"', "[access]", 'anonymous = { "b" = "r" }')
     said()
     for _ in range(5):
-        service.ask_to_reload()
-    assert said() == ["read again: the options"]
+        service.request_reload()
+    assert said() == ["reloaded: configuration"]
     while any(protocol.pipeline.session.subscriptions for protocol in protocols):
         assert said() == []
         reactor.advance(0)
     for _ in range(10):
         reactor.advance(0)
-    assert said() == ["read again: the options"]
+    assert said() == ["reloaded: configuration"]
 
 
 def test_a_reload_that_fails_is_followed_by_those_that_are_asked_for(start, configure, reactor, monkeypatch):
@@ -406,7 +404,7 @@ def test_a_reload_that_fails_is_followed_by_those_that_are_asked_for(start, conf
     monkeypatch.setattr(service, "reload", lambda: 1 / 0)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            service.ask_to_reload()
+            service.request_reload()
         reactor.advance(0)
 
 
@@ -466,13 +464,13 @@ def test_webhooks_come_go_and_stay_as_they_were_after_a_mistake(configure, start
     configure('web = "none"', HOOK)
     said()
     service.reload()
-    assert said() == ["read again: the options"]
+    assert said() == ["reloaded: configuration"]
     (hook,) = hooks_of(service)
     assert list(service.webhooks.statistics) == ["127.0.0.1:9000"]
     secret.write_text("short")
     service.reload()
     assert said() == [
-        "nothing was read again, all stays as it was: webhook[0].secret-file: "
+        "reload failed, configuration unchanged: webhook[0].secret-file: "
         f"{secret} contains 5 bytes: a secret must have at least 16"
     ]
     assert hooks_of(service) == [hook]
@@ -480,7 +478,7 @@ def test_webhooks_come_go_and_stay_as_they_were_after_a_mistake(configure, start
     secret.chmod(0o644)
     service.reload()
     assert set(said()) == {
-        "read again: the options",
+        "reloaded: configuration",
         f"users other than the owner can read the secret in {secret} (mode 0644): chmod 600",
     }
     assert hook.target.secret == b"another secret, as long"

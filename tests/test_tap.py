@@ -18,7 +18,7 @@ from twisted.logger import ILogObserver, Logger, LogPublisher, formatEvent, glob
 from twistedsock import tap
 from twistedsock.config import HEADINGS, OPTIONS, Settings
 from twistedsock.server.logging import ConnectionLog, LogFailureReporter
-from twistedsock.service import BridgeService
+from twistedsock.service import SockbridgeService
 
 NAMES = [field.encode_name for field in msgspec.structs.fields(Settings) if field.name not in ("access", "webhook")]
 
@@ -191,7 +191,7 @@ def make(*arguments):
 def test_the_service_is_made_from_the_settings(machine):
     service = make("--tcp", "tcp:1:interface=127.0.0.1", "--web", "none")
     assert IService.providedBy(service)
-    assert isinstance(service, BridgeService)
+    assert isinstance(service, SockbridgeService)
     assert [listener.description for listener in service.lines] == ["tcp:1:interface=127.0.0.1"]
     assert service.context.version.decode() == version("sockbridge")
     assert machine.tcpServers == []
@@ -218,7 +218,7 @@ def test_the_process_may_open_as_many_files_as_there_may_be_connections(machine,
     make("--web=none", "--max-connections=1000")
     assert machine.files == after
     said = [formatEvent(event) for event in logged]
-    words = f"max-connections is 1000, but this process may open {after[0]} files (ulimit -n)"
+    words = f"max-connections is 1000, but this process can open {after[0]} files only (ulimit -n)"
     assert said == ([words] if told else [])
 
 
@@ -250,7 +250,7 @@ def test_a_second_signal_at_the_end_asks_to_hurry(machine, monkeypatch):
     """The first is the reactor's, and starts the end."""
     handlers, hurried = {}, []
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
-    monkeypatch.setattr(BridgeService, "hurry", lambda service: hurried.append(service))
+    monkeypatch.setattr(SockbridgeService, "stop_now", lambda service: hurried.append(service))
     service = make("--web=none")
     machine.run()
     assert set(handlers) == {signal.SIGHUP}

@@ -1,10 +1,11 @@
-"""Builds the bridge and its listeners; starts them, and lets the peers go in peace when they stop."""
+"""The server: builds all parts from the settings, starts them, reloads the configuration, and drains connections when
+it stops. This is also the API for programs that embed the server."""
 
 import random
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,47 +46,47 @@ from twistedsock.webhooks.config import WebhookError, WebhookTarget, read_target
 from twistedsock.webhooks.manager import WebhookManager
 
 SWEEP_SECONDS = 5.0
-"""How often silent channels are looked at, for what has become too old."""
-
-NO_POLICY_ANY_LONGER = (
-    "the file does not say any longer who may do what, under [access]; if everybody shall do everything, restart"
-)
-"""A file that is half written, or emptied by a full disk, must open no door."""
-
-READ_AGAIN = ("allow_origin", "allow_host", "access", "webhook")
-"""The settings that ``reload`` changes; the others take a restart."""
-
-RELOAD_PAUSE_SECONDS = 0.5
-"""Between two reloads: each reads files and looks at every session, and signals can come by the hundred."""
+"""How often history that is too old is dropped from channels without new events."""
 
 EXPIRY_SECONDS = 1.0
-"""How often tokens that have run out are looked for: they count in seconds."""
+"""How often expired tokens are looked for, which expire in whole seconds."""
+
+RELOAD_PAUSE_SECONDS = 0.5
+"""The pause after a reload, which reads files and checks every session. Signals can arrive by the hundred."""
+
+RELOADED_SETTINGS = ("allow_origin", "allow_host", "access", "webhook")
+"""The settings that ``reload`` changes. The others require a restart."""
+
+POLICY_REMOVED = "[access] was removed from the configuration file: restart the server to run without an access policy"
+"""A file that is half written, or that a full disk has emptied, must not give all rights to every client."""
 
 _ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
+"""31 characters that are hard to confuse."""
 
 _ID_LENGTH = 5
-"""31 letters that cannot be mistaken for each other: 28 million ids, so that two draws hardly ever meet."""
+"""28 million ids, so that collisions are rare."""
 
 _ID_LENGTH_WITH_POLICY = 10
-"""Where nicks are vouched for, nobody must become somebody's namesake by drawing ids until one is that name."""
+"""With an access policy, a client must not be able to reconnect until its random id equals a verified nickname."""
 
 
 class StartFailed(SystemExit, Exception):
-    """The bridge cannot start; its text is one sentence. As a SystemExit it ends the process without a traceback, as an
-    Exception it passes twistd's own tidying up (pid file, word to the waiting parent) on the way."""
+    """The server cannot start. The message is one sentence. As a SystemExit, it ends the process without a traceback.
+    As an Exception, it lets twistd clean up: remove the pid file, and notify the waiting parent process."""
 
-    # Of a daemon's error twistd shows 100 bytes, this name first: without its module the reason is still among them.
+    # twistd shows the first 100 bytes of a daemon's error, which begin with this name. Without the module, more of the
+    # message is left.
     __module__ = "builtins"
 
-    def __init__(self, words: str) -> None:
-        super().__init__(words)
-        # What Python says at the end goes to the log by now: twistd has put it in the place of stderr.
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        # Python would print the message to stderr, which twistd has redirected to the log.
         if sys.stderr is not sys.__stderr__:
-            print(words, file=sys.__stderr__)
+            print(message, file=sys.__stderr__)
 
 
 def draw_id(length: int = _ID_LENGTH) -> bytes:
-    """A name for a peer. Chance is asked once, as each time is a system call."""
+    """Return a random client id, from a single random number, because each one is a system call."""
     number = secrets.randbelow(len(_ID_LETTERS) ** length)
     letters = []
     for _ in range(length):
@@ -95,12 +96,12 @@ def draw_id(length: int = _ID_LENGTH) -> bytes:
 
 
 def draw_epoch() -> bytes:
-    """A name for a run of numbers."""
+    """Return a random epoch for the offsets of a channel."""
     return secrets.token_hex(4).encode()
 
 
 def read_policy(settings: Settings) -> TablePolicy | None:
-    """Who may do what, by the settings; None where all may do everything. SettingsError if a key cannot be used."""
+    """Return the access policy, or None without one. Raises SettingsError if a key is invalid."""
     if settings.access is None:
         return None
     try:
@@ -110,35 +111,77 @@ def read_policy(settings: Settings) -> TablePolicy | None:
 
 
 def read_webhooks(settings: Settings) -> list[WebhookTarget]:
-    """Whom the bridge tells what happens, by the settings. SettingsError if one of their files cannot be used."""
+    """Return the webhooks. Raises SettingsError if one of their files is invalid."""
     try:
         return read_targets(settings.webhook)
     except WebhookError as error:
         raise SettingsError(str(error)) from None
 
 
-class BridgeService(Service):
-    """The whole server. ``reactor`` gives time, endpoints and turns. ``read_again`` gives the settings as they are told
-    by now, or raises SettingsError."""
+class ReloadScheduler:
+    """Runs one reload at a time, and pauses after it. Requests meanwhile become one more reload.
+
+    A reload ends when the new policy has been applied to all sessions, which can take several reactor turns: the
+    caller reports that with ``review_started`` and ``review_finished``."""
+
+    def __init__(self, reload: Callable[[], None], reactor: Any) -> None:
+        self._reload = reload
+        self._reactor = reactor
+        self._is_busy = self._is_requested = self._is_reviewing = False
+        self._pause: Any = None
+
+    def request(self) -> None:
+        """Reload now, or after the reload or the pause that is under way."""
+        self._is_requested = True
+        if not self._is_busy:
+            self._reload_if_requested()
+
+    def review_started(self) -> None:
+        self._is_reviewing = True
+
+    def review_finished(self) -> None:
+        self._is_reviewing = False
+        if self._is_busy:
+            self._start_pause()
+
+    def _reload_if_requested(self) -> None:
+        self._is_busy = self._is_requested
+        if self._is_busy:
+            self._is_requested = False
+            try:
+                self._reload()
+            finally:
+                if not self._is_reviewing:
+                    self._start_pause()
+
+    def _start_pause(self) -> None:
+        # A review that finishes within the reload has started it already.
+        if self._pause is None or not self._pause.active():
+            self._pause = self._reactor.callLater(RELOAD_PAUSE_SECONDS, self._reload_if_requested)
+
+
+class SockbridgeService(Service):
+    """The whole server. ``reactor`` provides time, endpoints and turns. ``read_settings`` returns the settings that the
+    configuration file contains now, or raises SettingsError."""
 
     name = "sockbridge"
     log_observer: Any = None
-    """Who writes the log instead of twistd's own."""
+    """Writes the log in place of twistd's own observer."""
     _log = Logger()
 
     def __init__(
-        self, settings: Settings, reactor: Any, version: str, read_again: Callable[[], Settings] | None = None
+        self, settings: Settings, reactor: Any, version: str, read_settings: Callable[[], Settings] | None = None
     ) -> None:
         self._settings = settings
-        self._read_again = read_again or (lambda: settings)
+        self._read_settings = read_settings or (lambda: settings)
         self._reactor = reactor
         backplane = MemoryBackplane(draw_epoch)
         self.context: ServerContext = build_context(
-            backplane, settings, version, reactor.seconds, self._schedule, self._draw_id, time.time
+            backplane, settings, version, reactor.seconds, self._call_in_next_turn, self._draw_id, time.time
         )
         self.context.policy = read_policy(settings)
         backplane.attach(self.context.broker)
-        self.context.broker.report_gap = self._log_break
+        self.context.broker.report_gap = self._log_gap
         self.webhooks = WebhookManager(
             self.context.broker.observers,
             reactor,
@@ -149,49 +192,95 @@ class BridgeService(Service):
             self.context.broker.owner_of,
         )
         self.webhooks.configure(read_webhooks(settings))
-        self._sweep = LoopingCall(self.context.broker.expire_histories)
-        self._sweep.clock = reactor
-        self._reachability = Reachability(settings.unreachable_timeout, self.context.broker.scheduler.defer)
-        self._checks = LoopingCall(self._check_reachability)
-        self._checks.clock = reactor
         process = ProcessStatistics()
-        self._monitor = Monitor(self.context, process.memory_bytes, process.cpu_seconds)
-        self._monitor.attach()
-        self._figures = LoopingCall(self._tell_figures)
-        self._figures.clock = reactor
-        self._expiries = LoopingCall(self._look_at_expiries)
-        self._expiries.clock = reactor
-        self._patience: Any = None
-        # A reload is under way; another has been asked for; sessions are being reviewed by a new policy.
-        self._reloading = self._reload_asked = self._reviewing = False
-        self._next_reload: Any = None
-        self._stop_by = 0.0
-        self._gate = OriginPolicy(AllowedOrigins(settings.allow_origin, settings.allow_host))
+        monitor = Monitor(self.context, process.memory_bytes, process.cpu_seconds)
+        monitor.attach()
+        self._reachability = Reachability(settings.unreachable_timeout, self.context.broker.scheduler.defer)
+        self._loops = [
+            (SWEEP_SECONDS, self._loop(lambda: self.context.broker.expire_histories(), "dropping old history failed")),
+            (EXPIRY_SECONDS, self._loop(lambda: self.context.expiry_watcher.check(), "checking token expiry failed")),
+            (TICK_SECONDS, self._loop(lambda: monitor.tick(), "publishing the statistics failed")),
+        ]
+        if self._reachability.interval:
+            check = self._loop(lambda: self._reachability.check(), "checking for unreachable clients failed")
+            self._loops.append((self._reachability.interval, check))
+        self._reloads = ReloadScheduler(lambda: self.reload(), reactor)
+        self._stop_at = 0.0
+        self._shutdown_timeout: Any = None
+        self.origin_policy = OriginPolicy(AllowedOrigins(settings.allow_origin, settings.allow_host))
         self._routes = Routes(
             build_routes(
                 self.context, reactor, self.line_ports, lambda: self.webhooks.statistics, settings.ping_interval
             )
         )
         self._trusted = trusted_proxies(settings)
-        self.lines = self._listeners(settings.tcp, self._line_factory)
-        self.web = self._listeners(settings.web, self._web_factory)
+        self.lines = self._build_listeners(settings.tcp, self._line_factory)
+        self.web = self._build_listeners(settings.web, self._web_factory)
 
     def setServiceParent(self, parent: Any) -> None:
-        """Twistd asks the application for who writes its log, before it begins to log."""
+        """twistd asks the application for its log observer before it begins to log."""
         super().setServiceParent(parent)
         if self.log_observer is not None and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self.log_observer)
 
+    # Listeners.
+
+    def line_ports(self) -> list[dict[str, object]]:
+        """Return the listeners for lines, for the page."""
+        return [listener.page_entry() for listener in self.lines]
+
+    def hints(self) -> list[str]:
+        """Return a line for each listener, with a command to try it."""
+        return [listener.line_hint() for listener in self.lines] + [listener.web_hint() for listener in self.web]
+
+    @property
+    def _listeners(self) -> list[Listener]:
+        return [*self.lines, *self.web]
+
+    def _build_listeners(
+        self, descriptions: tuple[str, ...], build_factory: Callable[[ListenerConfig], Any]
+    ) -> list[Listener]:
+        built = []
+        for description in listeners(descriptions):
+            authorities = _client_authorities(self._settings, description)
+            try:
+                endpoint = parse_endpoint(description, self._reactor, authorities)
+            except EndpointError as error:
+                raise SettingsError(str(error)) from None
+            config = ListenerConfig(description, description in self._settings.proxy_protocol, self._trusted)
+            built.append(Listener(description, endpoint, build_factory(config)))
+        return built
+
+    def _line_factory(self, config: ListenerConfig) -> LineFactory:
+        return LineFactory(self.context, self._reactor, self._settings.send_buffer_bytes, listening=config)
+
+    def _web_factory(self, config: ListenerConfig) -> WebFactory:
+        settings = self._settings
+        return WebFactory(
+            self.context,
+            self._reactor,
+            self.origin_policy,
+            settings.send_buffer_bytes,
+            settings.ping_interval,
+            settings.ping_timeout,
+            self.line_ports,
+            config,
+            self._routes,
+        )
+
+    # Start.
+
     def privilegedStartService(self) -> None:
-        """Open the ports: before twistd gives up its rights, and before it says that it has started."""
+        """Open the ports, before twistd drops its privileges and reports that it has started."""
         super().privilegedStartService()
-        for listener in [*self.lines, *self.web]:
+        for listener in self._listeners:
             failures: list[Failure] = []
             listening = listener.endpoint.listen(listener.factory)
-            listening.addCallbacks(lambda port, listener=listener: self._opened(listener, port), failures.append)
+            listening.addCallbacks(lambda port, listener=listener: self._prepare_port(listener, port), failures.append)
             for failure in failures:
-                self._fail(listener, failure)
-        self._check_reach()
+                raise StartFailed(f"sockbridge: cannot listen on {listener.description}: {_reason(failure)}")
+        if error := self._find_insecure_listener(self._settings):
+            raise StartFailed(f"sockbridge: {error}")
         if self.web:
             page = self.web[0].page_address()
             for listener in self.lines:
@@ -199,207 +288,220 @@ class BridgeService(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._sweep.start(SWEEP_SECONDS, now=False).addErrback(
-            lambda failure: self._log.failure("sweeping the channels failed", failure)
-        )
-        self._expiries.start(EXPIRY_SECONDS, now=False)
-        self._figures.start(TICK_SECONDS, now=False)
-        if self._reachability.interval:
-            self._checks.start(self._reachability.interval, now=False)
-        for words in self.hints():
-            self._log.info("{words}", words=words)
-        self._warn_of_certificates()
-        self._warn_of_keys()
-        self._warn_of_webhooks()
+        for seconds, loop in self._loops:
+            loop.start(seconds, now=False)
+        for hint in self.hints():
+            self._log.info("{hint}", hint=hint)
+        self._warn([*self._certificate_warnings(), *self._key_warnings(), *self.webhooks.warnings])
 
-    def stopService(self) -> Deferred[None]:
-        """Accept no more, tell everybody, and wait until all have gone, or for ``shutdown_timeout`` seconds."""
-        super().stopService()
-        self.context.draining = True
-        self._stop_by = self._reactor.seconds() + self._settings.shutdown_timeout
-        self._log_wait(self._connected(), "client", "to disconnect")
-        self.webhooks.drain(self._settings.shutdown_timeout)
-        for repeated in (self._sweep, self._expiries, self._figures, self._checks):
-            if repeated.running:
-                repeated.stop()
-        ports = [listener.port for listener in [*self.lines, *self.web] if listener.port is not None]
-        closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
-        gone = closed.addCallback(lambda result: self._dismiss_all())
-        return gone.addCallback(lambda nothing: self._end_webhooks())
+    def _prepare_port(self, listener: Listener, port: IListeningPort) -> None:
+        install_direct_writes(port, self.context.memory_budget, self._reachability)
+        install_half_close_tls(port)
+        prepare_listening_socket(port, self._settings.send_buffer_bytes, self._settings.unreachable_timeout)
+        expect_proxy_headers(port, self._reactor, listener.factory.listening, self._settings.handshake_timeout)
+        install_accept_backoff(port, self._reactor)
+        listener.port = port
 
-    def reload(self) -> None:
-        """Read the options, the access policy and the certificates again, and drop nobody. Where the options cannot be
-        used, nothing changes; where a certificate cannot, that one stays. All of it is logged."""
-        try:
-            settings = self._read_again()
-            if words := self._too_open(settings):
-                raise SettingsError(words)
-            if self.context.policy is not None and settings.access is None:
-                raise SettingsError(NO_POLICY_ANY_LONGER)
-            settings = self._with_unlisted(settings)
-            fresh = self._read_certificates(settings)
-            targets = read_webhooks(settings)
-            self._apply_access(settings)
-        except SettingsError as error:
-            self._log.warn("nothing was read again, all stays as it was: {words}", words=str(error))
-            return
-        before = self._settings
-        self._settings = msgspec.structs.replace(before, **{name: getattr(settings, name) for name in READ_AGAIN})
-        self._gate.origins = AllowedOrigins(settings.allow_origin, settings.allow_host)
-        for certificates, reading in fresh:
-            certificates.replace(reading)
-        self.webhooks.configure(targets)
-        self._warn_of_webhooks()
-        read = dict.fromkeys(f"the certificate {certificates.description}" for certificates, _ in fresh)
-        self._log.info("read again: {read}", read=", ".join(["the options", *read]))
-        others = [field for field in msgspec.structs.fields(Settings) if field.name not in READ_AGAIN]
-        changed = [one.encode_name for one in others if getattr(settings, one.name) != getattr(before, one.name)]
-        if changed:
-            self._log.warn("needs a restart: {names}", names=", ".join(changed))
-        self._warn_of_certificates()
+    def _find_insecure_listener(self, settings: Settings) -> str | None:
+        """Return an error if other machines can connect although there is no access policy."""
+        if settings.allow_insecure or settings.access is not None:
+            return None
+        if settings.trusted_proxy:
+            return f"trusted-proxy {NO_POLICY}"
+        for listener in self._listeners:
+            host = host_of(listener.address) if listener.port is not None else ""
+            if host and not is_loopback(host):
+                return f"{listener.description} {NO_POLICY}"
+        return None
 
-    def ask_to_reload(self) -> None:
-        """Reload now, or, if the last reload was a moment ago or is still being applied to sessions, after that: so
-        requests in quick succession become one."""
-        self._reload_asked = True
-        if not self._reloading:
-            self._reload_if_asked()
+    def _certificate_warnings(self) -> list[str]:
+        used = [listener.certificates for listener in self._listeners]
+        warnings = [certificates.expiry_warning(time.time()) for certificates in used if certificates is not None]
+        return [warning for warning in dict.fromkeys(warnings) if warning is not None]
 
-    def _reload_if_asked(self) -> None:
-        self._reloading = self._reload_asked
-        if self._reloading:
-            self._reload_asked = False
+    def _key_warnings(self) -> tuple[str, ...]:
+        policy = self.context.policy
+        return policy.warnings if isinstance(policy, TablePolicy) else ()
+
+    def _warn(self, warnings: Iterable[str]) -> None:
+        for warning in warnings:
+            self._log.warn("{warning}", warning=warning)
+
+    # Periodic work.
+
+    def _loop(self, function: Callable[[], object], failure: str) -> LoopingCall:
+        """Return a loop that continues after an exception, and logs it."""
+
+        def call() -> None:
             try:
-                self.reload()
-            finally:
-                if not self._reviewing:
-                    self._pause_reloads()
+                function()
+            except Exception:
+                self._log.failure(failure)
 
-    def _reviewed(self) -> None:
-        self._reviewing = False
-        if self._reloading:
-            self._pause_reloads()
+        loop = LoopingCall(call)
+        loop.clock = self._reactor
+        return loop
 
-    def _pause_reloads(self) -> None:
-        """A reload has been applied. Sessions may have been reviewed within it, and then this is called twice."""
-        if self._next_reload is None or not self._next_reload.active():
-            self._next_reload = self._reactor.callLater(RELOAD_PAUSE_SECONDS, self._reload_if_asked)
-
-    def _with_unlisted(self, settings: Settings) -> Settings:
-        """Other settings, and what was said of endpoints that are not listed there: they listen on until the restart,
-        and must not be opened to more than before by what everybody may elsewhere."""
-        before, access = self._settings.access, settings.access
-        if before is None or access is None:
-            return settings
-        unlisted = {listener.description for listener in [*self.lines, *self.web]} - {*settings.tcp, *settings.web}
-        kept = tuple(listener for listener in before.listener if listener.endpoint in unlisted)
-        return msgspec.structs.replace(
-            settings, access=msgspec.structs.replace(access, listener=access.listener + kept)
-        )
-
-    def _apply_access(self, settings: Settings) -> None:
-        """Let the policy of other settings hold; SettingsError if there is something wrong with it."""
-        policy = read_policy(settings)
-        try:
-            self._reviewing = True
-            self.context.change_policy(policy, self._reviewed)
-        except Exception:  # of single peers; the policy holds all the same
-            self._log.failure("not every peer could be reviewed")
-        self._warn_of_keys()
-
-    def _tell_figures(self) -> None:
-        try:
-            self._monitor.tick()
-        except Exception:  # an end of the loop would be the end of the figures
-            self._log.failure("the figures could not be told")
-
-    def _check_reachability(self) -> None:
-        try:
-            self._reachability.check()
-        except Exception:  # an end of the loop would keep all connections whose machines are gone
-            self._log.failure("not every connection could be checked for an answer")
-
-    def _log_break(self, channel: bytes, lost: Lost | None) -> None:
-        """Called once for each break in what the backplane delivers, however many subscribers are told."""
+    def _log_gap(self, channel: bytes, lost: Lost | None) -> None:
+        """Log a gap in the events of the backplane once, however many subscribers are notified."""
         name = channel.decode()
         if lost is None:
-            self._log.warn(
-                "the backplane numbers the events of {channel} anew: its readers must reconnect", channel=name
-            )
+            self._log.warn("the backplane has a new epoch for {channel}: its subscribers must reconnect", channel=name)
         else:
             self._log.warn(
-                "the backplane has skipped events {first} to {last} of {channel}: its readers are told LOST",
+                "the backplane has lost events {first} to {last} of {channel}: its subscribers receive LOST",
                 first=lost.first,
                 last=lost.last,
                 channel=name,
             )
 
-    def _look_at_expiries(self) -> None:
-        try:
-            self.context.expiry_watcher.check()
-        except Exception:  # an end of the loop would let all later tokens last for ever
-            self._log.failure("not every peer could be told that its token runs out")
-
-    def _warn_of_keys(self) -> None:
-        policy = self.context.policy
-        for words in policy.warnings if isinstance(policy, TablePolicy) else ():
-            self._log.warn("{words}", words=words)
-
-    def _warn_of_webhooks(self) -> None:
-        for words in self.webhooks.warnings:
-            self._log.warn("{words}", words=words)
-
     def _draw_id(self) -> bytes:
         return draw_id(_ID_LENGTH if self.context.policy is None else _ID_LENGTH_WITH_POLICY)
 
+    def _call_in_next_turn(self, turn: Callable[[], None]) -> None:
+        self._reactor.callLater(0, turn)
+
+    # Reload.
+
+    def request_reload(self) -> None:
+        """Reload soon. Several requests in quick succession become one reload."""
+        self._reloads.request()
+
+    def reload(self) -> None:
+        """Read the settings, the access policy, the webhooks and the certificates again. Connections stay open. If the
+        settings are invalid, nothing changes. If a certificate is invalid, the old one stays. Logs the result."""
+        try:
+            settings = self._read_settings()
+            if error := self._find_insecure_listener(settings):
+                raise SettingsError(error)
+            if self.context.policy is not None and settings.access is None:
+                raise SettingsError(POLICY_REMOVED)
+            settings = self._keep_rights_of_unlisted(settings)
+            certificates = self._read_certificates(settings)
+            targets = read_webhooks(settings)
+            policy = read_policy(settings)
+        except SettingsError as error:
+            self._log.warn("reload failed, configuration unchanged: {error}", error=str(error))
+            return
+        self._apply_policy(policy)
+        before = self._settings
+        changes = {name: getattr(settings, name) for name in RELOADED_SETTINGS}
+        self._settings = msgspec.structs.replace(before, **changes)
+        self.origin_policy.origins = AllowedOrigins(settings.allow_origin, settings.allow_host)
+        for used, loaded in certificates:
+            used.replace(loaded)
+        self.webhooks.configure(targets)
+        reloaded = dict.fromkeys(f"certificate {used.description}" for used, _ in certificates)
+        self._log.info("reloaded: {parts}", parts=", ".join(["configuration", *reloaded]))
+        others = [field for field in msgspec.structs.fields(Settings) if field.name not in RELOADED_SETTINGS]
+        changed = [one.encode_name for one in others if getattr(settings, one.name) != getattr(before, one.name)]
+        if changed:
+            self._log.warn("restart required to change: {names}", names=", ".join(changed))
+        self._warn([*self._key_warnings(), *self.webhooks.warnings, *self._certificate_warnings()])
+
+    def _keep_rights_of_unlisted(self, settings: Settings) -> Settings:
+        """Return the settings with the old rights of listeners that were removed from the file. They stay open until a
+        restart, and must not fall back to other rights."""
+        before, access = self._settings.access, settings.access
+        if before is None or access is None:
+            return settings
+        unlisted = {listener.description for listener in self._listeners} - {*settings.tcp, *settings.web}
+        kept = tuple(listener for listener in before.listener if listener.endpoint in unlisted)
+        access = msgspec.structs.replace(access, listener=access.listener + kept)
+        return msgspec.structs.replace(settings, access=access)
+
     def _read_certificates(self, settings: Settings) -> list[tuple[Certificates, LoadedCertificate]]:
-        """Read them again; gives those that could be read. SettingsError where a listener is to ask its clients for
-        other certificates than before, and cannot: the new policy may count on it."""
+        """Read the certificates again, and return the valid ones. Raises SettingsError if a listener cannot use a new
+        file of client authorities, because the new policy may depend on it."""
         read = []
-        for listener in [*self.lines, *self.web]:
+        for listener in self._listeners:
             certificates = listener.certificates
             if certificates is None:
                 continue
-            # An endpoint that is not listed any longer listens on until the restart, and asks what it asked.
+            # A listener that was removed from the file stays open until a restart, with its old authorities.
             listed = listener.description in settings.tcp + settings.web
-            authorities = _authorities(settings, listener.description) if listed else certificates.authorities
+            authorities = _client_authorities(settings, listener.description) if listed else certificates.authorities
             try:
                 read.append((certificates, certificates.load(authorities)))
             except CertificateError as error:
                 if authorities != certificates.authorities:
-                    raise SettingsError(f"the clients of {listener.description}: {error}") from None
+                    raise SettingsError(f"client-ca of {listener.description}: {error}") from None
                 self._log.warn(
-                    "the certificate of {endpoint} stays as it was: {words}",
-                    endpoint=listener.description,
-                    words=str(error),
+                    "certificate of {endpoint} unchanged: {error}", endpoint=listener.description, error=str(error)
                 )
         return read
 
-    def _warn_of_certificates(self) -> None:
-        used = [listener.certificates for listener in [*self.lines, *self.web]]
-        worries = [certificates.expiry_warning(time.time()) for certificates in used if certificates is not None]
-        for words in dict.fromkeys(worries):
-            if words is not None:
-                self._log.warn("{words}", words=words)
+    def _apply_policy(self, policy: TablePolicy | None) -> None:
+        try:
+            self._reloads.review_started()
+            self.context.change_policy(policy, self._reloads.review_finished)
+        except Exception:  # about single sessions: the policy has changed nevertheless
+            self._log.failure("checking the rights of connected clients failed")
 
-    def hurry(self) -> None:
-        """While it stops: wait no longer for those who have not left."""
+    # Drain and stop.
+
+    def stopService(self) -> Deferred[None]:
+        """Close the ports, notify the clients, and wait until all have disconnected, or for ``shutdown_timeout``
+        seconds."""
+        super().stopService()
+        self.context.draining = True
+        self._stop_at = self._reactor.seconds() + self._settings.shutdown_timeout
+        self._log_wait(self._count_connected(), "client", "to disconnect")
+        self.webhooks.drain(self._settings.shutdown_timeout)
+        for _, loop in self._loops:
+            if loop.running:
+                loop.stop()
+        ports = [listener.port for listener in self._listeners if listener.port is not None]
+        closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        drained = closed.addCallback(lambda result: self._drain())
+        return drained.addCallback(lambda result: self._stop_webhooks())
+
+    def stop_now(self) -> None:
+        """End the wait of ``stopService``."""
         self.webhooks.abort()
-        if self._patience is not None and self._patience.active():
-            self._patience.reset(0)
+        if self._shutdown_timeout is not None and self._shutdown_timeout.active():
+            self._shutdown_timeout.reset(0)
 
-    def _end_webhooks(self) -> Deferred[Any]:
+    def _drain(self) -> Deferred[None]:
+        try:
+            self.context.close_all(CloseReason.GOING_AWAY, b"the server is going away")
+        except Exception:  # twistd would ignore it
+            self._log.failure("notifying the clients of the shutdown failed")
+        drained: Deferred[None] = Deferred()
+        timeout = self._reactor.callLater(self._settings.shutdown_timeout, self._abort_connections, drained)
+        self._shutdown_timeout = timeout
+        waiting: set[object] = {self.context.sessions, *self.web}
+
+        def finish(part: object) -> None:
+            waiting.discard(part)
+            if not waiting and timeout.active():
+                timeout.cancel()
+                drained.callback(None)
+
+        for listener in self.web:
+            listener.factory.site.shut_down(lambda listener=listener: finish(listener))
+        self.context.sessions.when_empty(lambda: finish(self.context.sessions))
+        return drained
+
+    def _abort_connections(self, drained: Deferred[None]) -> None:
+        self._log.info("shutdown timeout: aborted clients: {count}", count=self._count_connected())
+        for listener in self.web:
+            listener.factory.site.abort_unfinished()
+        # The next turn sends the resets before this callback.
+        self._reactor.callLater(0, drained.callback, None)
+
+    def _stop_webhooks(self) -> Deferred[Any]:
         queued = sum(statistics.queued for statistics in self.webhooks.statistics.values())
         self._log_wait(queued, "webhook event", "to be delivered")
         return self.webhooks.stop()
 
-    def _connected(self) -> int:
-        """How many clients have a session or an HTTP request that is not answered yet."""
+    def _count_connected(self) -> int:
+        """Return the number of sessions and of HTTP requests without a response."""
         return len(self.context.sessions) + sum(listener.factory.site.running_requests for listener in self.web)
 
     def _log_wait(self, count: int, noun: str, event: str) -> None:
-        """Log what a shutdown waits for, and how to end the wait: it would look like a hang otherwise."""
-        seconds = self._stop_by - self._reactor.seconds()
+        """Log what the shutdown waits for and how to end the wait, which would look like a hang otherwise."""
+        seconds = self._stop_at - self._reactor.seconds()
         if count and seconds > 0:
             self._log.info(
                 "stopping: waiting up to {seconds:.3g} s for {count} {noun} {event}; Ctrl-C or SIGTERM again stops now",
@@ -409,109 +511,13 @@ class BridgeService(Service):
                 event=event,
             )
 
-    def _dismiss_all(self) -> Deferred[None]:
-        try:
-            self.context.close_all(CloseReason.GOING_AWAY, b"the server is going away")
-        except Exception:  # whoever runs us would not tell
-            self._log.failure("not every peer could be told that the server is going away")
-        gone: Deferred[None] = Deferred()
-        self._patience = patience = self._reactor.callLater(self._settings.shutdown_timeout, self._give_up, gone)
 
-        waiting: set[object] = {self.context.sessions, *self.web}
-
-        def is_gone(one: object) -> None:
-            waiting.discard(one)
-            if not waiting and patience.active():
-                patience.cancel()
-                gone.callback(None)
-
-        for listener in self.web:
-            listener.factory.site.shut_down(lambda listener=listener: is_gone(listener))
-        self.context.sessions.when_empty(lambda: is_gone(self.context.sessions))
-        return gone
-
-    def _schedule(self, turn: Callable[[], None]) -> None:
-        self._reactor.callLater(0, turn)
-
-    def line_ports(self) -> list[dict[str, object]]:
-        """Where lines are spoken, for the page."""
-        return [listener.page_entry() for listener in self.lines]
-
-    def hints(self) -> list[str]:
-        """One line for each thing to try, with the real addresses."""
-        return [listener.line_hint() for listener in self.lines] + [listener.web_hint() for listener in self.web]
-
-    def _listeners(
-        self, descriptions: tuple[str, ...], build_factory: Callable[[ListenerConfig], Any]
-    ) -> list[Listener]:
-        built = []
-        for description in listeners(descriptions):
-            authorities = _authorities(self._settings, description)
-            try:
-                endpoint = parse_endpoint(description, self._reactor, authorities)
-            except EndpointError as error:
-                raise SettingsError(str(error)) from None
-            built.append(Listener(description, endpoint, build_factory(self._listening(description))))
-        return built
-
-    def _listening(self, description: str) -> ListenerConfig:
-        return ListenerConfig(description, description in self._settings.proxy_protocol, self._trusted)
-
-    def _line_factory(self, listening: ListenerConfig) -> LineFactory:
-        return LineFactory(self.context, self._reactor, self._settings.send_buffer_bytes, listening=listening)
-
-    def _web_factory(self, listening: ListenerConfig) -> WebFactory:
-        settings = self._settings
-        return WebFactory(
-            self.context,
-            self._reactor,
-            self._gate,
-            settings.send_buffer_bytes,
-            settings.ping_interval,
-            settings.ping_timeout,
-            self.line_ports,
-            listening,
-            self._routes,
-        )
-
-    def _opened(self, listener: Listener, port: IListeningPort) -> None:
-        install_direct_writes(port, self.context.memory_budget, self._reachability)
-        install_half_close_tls(port)
-        prepare_listening_socket(port, self._settings.send_buffer_bytes, self._settings.unreachable_timeout)
-        expect_proxy_headers(port, self._reactor, listener.factory.listening, self._settings.handshake_timeout)
-        install_accept_backoff(port, self._reactor)
-        listener.port = port
-
-    def _fail(self, listener: Listener, failure: Failure) -> None:
-        error: Any = failure.value
-        reason = error.socketError if isinstance(error, CannotListenError) else error
-        words = getattr(reason, "strerror", None) or str(reason)
-        raise StartFailed(f"sockbridge: cannot listen on {listener.description}: {words}")
-
-    def _check_reach(self) -> None:
-        if words := self._too_open(self._settings):
-            raise StartFailed(f"sockbridge: {words}")
-
-    def _too_open(self, settings: Settings) -> str | None:
-        """Without a policy that says who may do what, only this machine may reach us, unless that is asked for."""
-        if settings.allow_insecure or settings.access is not None:
-            return None
-        if settings.trusted_proxy:
-            return f"trusted-proxy {NO_POLICY}"
-        for listener in [*self.lines, *self.web]:
-            host = host_of(listener.address) if listener.port is not None else ""
-            if host and not is_loopback(host):
-                return f"{listener.description} {NO_POLICY}"
-        return None
-
-    def _give_up(self, gone: Deferred[None]) -> None:
-        self._log.info("clients that did not leave in time: {count}", count=self._connected())
-        for listener in self.web:
-            listener.factory.site.abort_unfinished()
-        # The resets are sent in the next turn, before this.
-        self._reactor.callLater(0, gone.callback, None)
+def _client_authorities(settings: Settings, endpoint: str) -> Path | None:
+    """Return the file of the authorities of client certificates, or None if the listener requires none."""
+    return None if settings.access is None else settings.access.client_ca(endpoint)
 
 
-def _authorities(settings: Settings, description: str) -> Path | None:
-    """The file of those whose certificates the clients of an endpoint need, None where they need none."""
-    return None if settings.access is None else settings.access.client_ca(description)
+def _reason(failure: Failure) -> str:
+    error: Any = failure.value
+    reason = error.socketError if isinstance(error, CannotListenError) else error
+    return getattr(reason, "strerror", None) or str(reason)

@@ -156,15 +156,15 @@ def _two_columns(name: str, description: str, width: int) -> str:
 
 
 def makeService(options: Options) -> IService:
-    """What twistd runs."""
+    """Return the service that twistd runs."""
     from twisted.internet import reactor
 
-    from twistedsock.service import BridgeService
+    from twistedsock.service import SockbridgeService
 
     use_monotonic_clock(reactor)
     globalLogPublisher.addObserver(LogFailureReporter())
     try:
-        service = BridgeService(options.settings, reactor, version("sockbridge"), options.read)
+        service = SockbridgeService(options.settings, reactor, version("sockbridge"), options.read)
     except SettingsError as error:
         raise SystemExit(f"sockbridge: {error}") from None
     if options.settings.log_format == "json":
@@ -172,16 +172,16 @@ def makeService(options: Options) -> IService:
     connections = ConnectionLog(service.context.broker.clock, reactor.callLater)
     service.context.connection_events.watchers.append(connections)
     reactor.addSystemEventTrigger("after", "shutdown", connections.log_omitted)
-    _allow_files(options.settings.max_connections)
-    reactor.callWhenRunning(_spare_the_collector)
-    _listen_for_hangup(service.ask_to_reload, reactor)
-    reactor.addSystemEventTrigger("before", "shutdown", _listen_for_impatience, service.hurry, reactor)
+    _raise_file_limit(options.settings.max_connections)
+    reactor.callWhenRunning(_tune_garbage_collector)
+    _handle_hangup(service.request_reload, reactor)
+    reactor.addSystemEventTrigger("before", "shutdown", _handle_second_signal, service.stop_now, reactor)
     return service
 
 
 def _json_observer(twistd: Mapping[str, Any], reactor: Any) -> Any:
-    """What writes the log as JSON where twistd would write it as text; None if it was told of somebody's own logger, or
-    if something else than twistd runs us."""
+    """Return the observer that writes the log as JSON in place of twistd's. Returns None if twistd has the option
+    --logger, or if another program runs the service."""
     if "nodaemon" not in twistd or twistd.get("logger"):
         return None
     try:
@@ -190,26 +190,26 @@ def _json_observer(twistd: Mapping[str, Any], reactor: Any) -> Any:
         raise SystemExit(f"sockbridge: cannot log to {error.filename}: {error.strerror}") from None
 
 
-def _listen_for_hangup(reload: Callable[[], None], reactor: Any) -> None:
-    """SIGHUP asks to read again what can be read again. It also comes where the terminal that we were started in is
-    closed; then it ends us as ever, unless whoever started us does not want that (nohup)."""
-    may_end = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-    tied = False
+def _handle_hangup(reload: Callable[[], None], reactor: Any) -> None:
+    """Reload on SIGHUP. When the terminal of the process closes, SIGHUP stops the process as usual, unless its parent
+    ignores the signal (nohup)."""
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    has_terminal = False
 
-    def look() -> None:  # not before we have become a daemon
-        nonlocal tied
-        tied = may_end and _has_terminal()
+    def check_terminal() -> None:  # after twistd has become a daemon
+        nonlocal has_terminal
+        has_terminal = not is_ignored and _has_terminal()
 
     def hang_up(*event: Any) -> None:
-        if tied and not _has_terminal():
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a shell sends one, and the kernel another
+        if has_terminal and not _has_terminal():
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the shell sends one, and the kernel another
             reactor.callFromThread(reactor.stop)
         else:
             reactor.callFromThread(reload)
 
-    # Who started a daemon may send it as soon as its ports are open, which is before the reactor runs.
+    # Programs that start a daemon can send SIGHUP as soon as its ports are open, which is before the reactor runs.
     signal.signal(signal.SIGHUP, hang_up)
-    reactor.callWhenRunning(look)
+    reactor.callWhenRunning(check_terminal)
 
 
 def _has_terminal() -> bool:
@@ -220,14 +220,14 @@ def _has_terminal() -> bool:
     return True
 
 
-def _listen_for_impatience(hurry: Callable[[], None], reactor: Any) -> None:
-    """Who asks for the end once more while it is coming does not want to wait; Twisted would log a traceback."""
+def _handle_second_signal(stop_now: Callable[[], None], reactor: Any) -> None:
+    """Stop at once on another SIGINT or SIGTERM during the shutdown. Twisted would log a traceback."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *event: reactor.callFromThread(hurry))
+        signal.signal(number, lambda *event: reactor.callFromThread(stop_now))
 
 
-def _allow_files(connections: int) -> None:
-    """Each connection is a file: raise our own limit as far as we may, and say so if it does not reach."""
+def _raise_file_limit(connections: int) -> None:
+    """Raise the soft limit of open files to one for each connection. Warn if the hard limit does not allow it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + 100
     if soft != resource.RLIM_INFINITY and soft < needed:
@@ -235,15 +235,15 @@ def _allow_files(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         if soft < needed:
             Logger().warn(
-                "max-connections is {connections}, but this process may open {soft} files (ulimit -n)",
+                "max-connections is {connections}, but this process can open {soft} files only (ulimit -n)",
                 connections=connections,
                 soft=soft,
             )
 
 
-def _spare_the_collector() -> None:
-    """A full collection with 5,000 connections takes 25 to 100 ms, and finds nothing: what is there at the start stays,
-    and what comes and goes is freed by counting references."""
+def _tune_garbage_collector() -> None:
+    """Exclude the objects of the start from garbage collection, and collect less often. A full collection takes 25 to
+    100 ms with 5,000 connections and finds nothing, because reference counts free the objects of a connection."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

@@ -40,7 +40,7 @@ def test_shutdown_waits_for_clients_up_to_the_timeout(start, line_client):
     server = start("--shutdown-timeout", "0.3")
     stubborn = line_client(server.lines[0])
     server.stop()
-    assert "clients that did not leave in time: 1" in server.log()
+    assert "shutdown timeout: aborted clients: 1" in server.log()
     assert stubborn.receive_rest() == ["NOTICE the server is going away", "BYE"]
 
 

@@ -62,22 +62,22 @@ def test_a_new_certificate_is_for_those_who_come_and_nobody_is_dropped(
         assert browser.receive()["offset"] == number
 
     new = authority.issue("server", "localhost")
-    reload(server, f"read again: the options, the certificate {tmp_path}/server.pem (until ")
+    reload(server, f"reloaded: configuration, certificate {tmp_path}/server.pem (until ")
     for newcomer in (line_client(server.lines[0], True), web_client(server.page)):
         assert serial_of(newcomer) == new != old
     is_heard_by_all(line_client(server.lines[0], True), 1)
 
     (tmp_path / "server.pem").write_text("not yet")
-    words = f"the certificate of {TLS} stays as it was: no certificate in {tmp_path}/server.pem"
-    assert reload(server, "read again: the options").count(words) == 2
+    words = f"certificate of {TLS} unchanged: no certificate in {tmp_path}/server.pem"
+    assert reload(server, "reloaded: configuration").count(words) == 2
     publisher = line_client(server.lines[0], True)
     assert serial_of(publisher) == new
     is_heard_by_all(publisher, 2)
 
     (tmp_path / "bridge.toml").write_text("tcp = [")
-    reload(server, f"nothing was read again, all stays as it was: {tmp_path}/bridge.toml is not valid TOML")
+    reload(server, f"reload failed, configuration unchanged: {tmp_path}/bridge.toml is not valid TOML")
     (tmp_path / "bridge.toml").write_text("max-line-bytes = 1000\nhistory-age = 61\n")
-    reload(server, "needs a restart: history-age, max-line-bytes")
+    reload(server, "restart required to change: history-age, max-line-bytes")
     is_heard_by_all(publisher, 3)
 
 
@@ -150,7 +150,7 @@ def test_a_daemon_reads_again_as_soon_as_its_parent_has_left(
     try:
         os.kill(pid, signal.SIGHUP)
         log = tmp_path / "bridge.log"
-        eventually(lambda: f"read again: the options, the certificate {tmp_path}/server.pem" in log.read_text(), "it")
+        eventually(lambda: f"reloaded: configuration, certificate {tmp_path}/server.pem" in log.read_text(), "it")
         peer = line_client(re.search(r"lines over TLS on (\S+):", log.read_text())[1], True)
         assert peer.request("PING") == "PONG"
         peer.close()
@@ -184,7 +184,7 @@ def test_who_closes_the_terminal_ends_the_server_in_it(
         peer = line_client(":".join(address[:2]))
         os.close(ours)
         if survives:
-            eventually(lambda: "read again: the options" in log.read_text(), "the signal")
+            eventually(lambda: "reloaded: configuration" in log.read_text(), "the signal")
             assert peer.request("PING") == "PONG"
             process.terminate()
         assert peer.receive_rest() == ["NOTICE the server is going away", "BYE"]

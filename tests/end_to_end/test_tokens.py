@@ -88,7 +88,7 @@ def neighbour(guarded, line_client, issuer, lobby):
 def reload(eventually):
     """Send SIGHUP, and give what is logged up to those words."""
 
-    def reload(server, words="read again: the options"):
+    def reload(server, words="reloaded: configuration"):
         before = len(server.log())
         server.process.send_signal(signal.SIGHUP)
         eventually(lambda: words in server.log()[before:], f"{words!r} in the log")
@@ -438,10 +438,10 @@ def test_keys_and_rights_change_while_peers_stay(start, line_client, web_client,
         1,
     ):
         (tmp_path / "bridge.toml").write_text(broken)
-        reload(server, "nothing was read again, all stays as it was: ")
+        reload(server, "reload failed, configuration unchanged: ")
         all_is_as_it_was(number)
     (tmp_path / "bridge.toml").unlink()
-    reload(server, "nothing was read again, all stays as it was: cannot read ")
+    reload(server, "reload failed, configuration unchanged: cannot read ")
     head = number + 1
     all_is_as_it_was(head)
 
