@@ -6,7 +6,7 @@ import pytest
 
 from tests.behaviours.voices import settle
 from tests.event_streams import read_events
-from tests.server.stream_client import web_port
+from tests.server.http.clients import web_port
 from tests.server.websocket_client import CLOSE, PING, TEXT
 from tests.server.websocket_streams import HANDSHAKE, frame
 from twistedsock.codecs.sse import KEEP_ALIVE
@@ -58,7 +58,7 @@ def test_an_incomplete_request_is_forgotten(connect, sent):
 def test_an_idle_connection_is_closed(connect):
     client = connect()
     client.send_bytes(get(b"/healthz"))
-    assert client.answer()[0] == 200 and not client.transport.disconnecting
+    assert client.response()[0] == 200 and not client.transport.disconnecting
     client.half_closes()
     assert client.transport.disconnecting
 
@@ -90,7 +90,7 @@ def test_a_long_poll_is_answered(connect, server):
     server.turn()
     assert client.transport.heard() == b"" and not client.transport.disconnecting
     publish(server, "k", "hot")
-    status, _, body = client.answer()
+    status, _, body = client.response()
     assert (status, json.loads(body)["events"][0]["data"]) == (200, "hot")
     assert client.transport.disconnecting
 
@@ -141,7 +141,7 @@ def test_a_stream_finds_out_soon_whether_the_client_is_still_there(connect, serv
         assert client.transport.heard() == b""
         reactor.advance(0.1)
         assert client.transport.heard() == KEEP_ALIVE
-    client.goes()
+    client.disconnect()
     reactor.advance(PROBE_INTERVAL_SECONDS)
     assert not reactor.getDelayedCalls() and len(server.context.sessions) == 0
 
@@ -191,7 +191,7 @@ def test_a_websocket_answers_what_came_and_closes(connect, server, target):
     assert [b'"pong"' in payload for _, payload in messages] == [False, True, True, True]
     assert close == (CLOSE, b"\x03\xe8")
     assert client.transport.disconnecting
-    client.goes()
+    client.disconnect()
     assert len(server.context.sessions) == 0
 
 

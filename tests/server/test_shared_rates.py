@@ -9,7 +9,7 @@ import txaio
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
-from tests.server.stream_client import Client, web_port
+from tests.server.http.clients import WebClient, web_port
 from tests.server.websocket_streams import frame
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.errors import ErrorCode
@@ -53,38 +53,38 @@ class Server:
 
     def websocket(self, address: str, commands: int, token: str = "") -> int:
         client = self._web(address)
-        client.asks("/ws?token=" + token if token else "/ws", **UPGRADE)
+        client.request("/ws?token=" + token if token else "/ws", **UPGRADE)
         client.protocol.dataReceived(frame(TEXT, b'{"type":"ping"}') * commands)
-        client.goes()
+        client.disconnect()
         ran: int = client.transport.heard().count(b'"pong"')
         return ran
 
     def stream(self, address: str, commands: int, token: str = "") -> int:
         client = self._web(address)
-        client.asks("/stream" + ("?token=" + token if token else ""), Accept="text/event-stream")
-        status, _, body = client.answer()
+        client.request("/stream" + ("?token=" + token if token else ""), Accept="text/event-stream")
+        status, _, body = client.response()
         if status != 200:
             return 0
         key = json.loads(body.partition(b"data: ")[2].partition(b"\n")[0])["key"]
         messages = b'{"type":"ping"}\n' * commands
-        self._web(address).asks("/stream", "POST", messages, Sockbridge_Stream=key)
-        client.goes()
+        self._web(address).request("/stream", "POST", messages, Sockbridge_Stream=key)
+        client.disconnect()
         ran: int = client.transport.heard().count(b'"pong"')
         return ran
 
     def http(self, address: str, commands: int, token: str = "") -> int:
         client = self._web(address)
         for _ in range(commands):
-            client.asks("/channels/a/members" + ("?token=" + token if token else ""))
+            client.request("/channels/a/members" + ("?token=" + token if token else ""))
             if client.transport.disconnecting:
                 break
-        client.goes()
+        client.disconnect()
         ran: int = client.transport.heard().count(b"HTTP/1.1 200 ")
         return ran
 
-    def _web(self, address: str) -> Client:
+    def _web(self, address: str) -> WebClient:
         self._there = address
-        client: Client = self._connect()
+        client: WebClient = self._connect()
         return client
 
 
@@ -173,8 +173,8 @@ def test_clients_on_this_machine_have_no_limit(server: Server, ask: Ask) -> None
 def test_a_body_that_cannot_be_read_costs_by_its_size(server: Server) -> None:
     """Halves of surrogate pairs are looked for."""
     body = b'"' + rb"\ud83d" * 3000 + b'"'
-    client = server._web(HERE).asks("/channels/a/events?token=A", "POST", body, Content_Type="application/json")
-    assert client.answer()[0] == 400
+    client = server._web(HERE).request("/channels/a/events?token=A", "POST", body, Content_Type="application/json")
+    assert client.response()[0] == 400
     assert server.http(HERE, 8, "A") == 4
 
 
@@ -182,7 +182,7 @@ def test_a_handshake_that_exceeds_the_rate_is_told_when_to_come_back(server: Ser
     for _ in range(9):
         server.lines(HERE, 30)
     client = server._web(HERE)
-    status, headers, _ = client.asks("/ws", **UPGRADE).answer()
+    status, headers, _ = client.request("/ws", **UPGRADE).response()
     assert (status, headers["retry-after"]) == (429, "1") and client.transport.half_closed
     assert server.server.context.stats.errors[ErrorCode.RATE]
 

@@ -4,7 +4,7 @@ RFC 6455 section 4.2. Each row is sent byte for byte, as the first request of a 
 import pytest
 import txaio
 
-from tests.server.http_visits import read_answers
+from tests.server.http.clients import read_responses
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.web import WebFactory
@@ -141,7 +141,7 @@ def test_a_request_is_accepted_or_refused_with_its_status(connect, before, reque
         protocol.dataReceived(before)
         assert b"200 OK" in transport.heard()
     protocol.dataReceived(request_bytes)
-    [answer] = read_answers(transport.heard())
+    [answer] = read_responses(transport.heard())
     assert answer.status == status
 
 
@@ -151,7 +151,7 @@ def test_an_empty_line_before_the_request_is_ignored_wherever_the_bytes_are_cut(
     sent = b"\r\n" + BRIDGE
     protocol.dataReceived(sent[:cut])
     protocol.dataReceived(sent[cut:])
-    assert [answer.status for answer in read_answers(transport.heard())] == [200]
+    assert [answer.status for answer in read_responses(transport.heard())] == [200]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_an_empty_line_before_the_request_is_ignored_wherever_the_bytes_are_cut(
 def test_other_interfaces_accept_any_valid_host_for_what_is_public(connect, request_bytes, status):
     protocol, transport = connect(ANYWHERE)
     protocol.dataReceived(request_bytes)
-    [answer] = read_answers(transport.heard())
+    [answer] = read_responses(transport.heard())
     assert answer.status == status
 
 
@@ -178,7 +178,7 @@ def test_options_lists_the_methods_of_a_path(connect):
     for target, allow in ((b"/channels/a/events", "POST, GET, HEAD"), (b"/", "GET, HEAD")):
         protocol, transport = connect()
         protocol.dataReceived(get(target, method=b"OPTIONS"))
-        [answer] = read_answers(transport.heard())
+        [answer] = read_responses(transport.heard())
         assert (answer.status, answer.headers["allow"], answer.body) == (204, allow, b"")
         assert not {name for name in answer.headers if name.startswith("access-control-")}
 

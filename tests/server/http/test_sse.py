@@ -1,12 +1,16 @@
-"""Server-sent events at the web port: how a stream begins, what it costs whom, and how it ends."""
+"""Server-sent events at the web port: opening a stream, its events, limits and close."""
 
 import gc
 import json
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 
-from tests.server.stream_client import web_port
+from tests.event_streams import ServerSent
+from tests.server.http.clients import Connect, Wire, web_port
 from twistedsock.errors import CloseReason
 from twistedsock.server.http.connection import HTTPConnection
 from twistedsock.server.http.request import HTTPRequest
@@ -14,35 +18,38 @@ from twistedsock.server.http.sse import MAX_IGNORED_BYTES, EventStream
 from twistedsock.session.session import Session
 from twistedsock.testing import FakePolicy, FakeServer
 
+Logged = list[dict[str, Any]]
+Make = Callable[..., Connect]
+
 
 @pytest.fixture
-def make(reactor, wire):
-    """A web port: ``make(server)``, then ``connect()``."""
+def make(reactor: Clock, wire: Wire) -> Make:
+    """Build a web port: ``make(server)`` returns ``connect``."""
     return lambda server, interval=0: web_port(reactor, wire, server, interval)
 
 
 @pytest.fixture
-def connect(server, make):
+def connect(server: FakeServer, make: Make) -> Connect:
     return make(server)
 
 
-def publish(server, channel, *payloads):
+def publish(server: FakeServer, channel: str, *payloads: Any) -> None:
     server.line_client().send(*[f"PUB {channel} {payload}" for payload in payloads])
     server.turn()
 
 
-def kinds(events):
+def kinds(events: list[ServerSent]) -> list[str]:
     return [event.kind for event in events]
 
 
-def test_a_stream_of_one_channel(server, connect):
-    client = connect().streams("/channels/kitchen/events")
+def test_opens_a_stream_of_one_channel(server: FakeServer, connect: Connect) -> None:
+    client = connect().open_stream("/channels/kitchen/events")
     assert client.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert client.headers["cache-control"] == "no-cache, no-transform"
     assert client.headers["x-accel-buffering"] == "no" and client.headers["connection"] == "close"
     assert client.headers["x-content-type-options"] == "nosniff"
     assert "content-length" not in client.headers and "transfer-encoding" not in client.headers
-    assert client._text.startswith("retry: 2000\n\nevent: welcome\n")
+    assert client.text.startswith("retry: 2000\n\nevent: welcome\n")
     publish(server, "kitchen", "21.5")
     welcome, ok, event = client.received()
     assert (welcome.message["from"], welcome.message["to"]) == ("127.0.0.1:50000", "127.0.0.1:8082")
@@ -50,22 +57,22 @@ def test_a_stream_of_one_channel(server, connect):
     assert event.kind == "message" and event.message["data"] == "21.5" and event.id == "e1:1"
 
 
-def test_it_is_a_session_as_any_other(server, connect):
-    client = connect().streams("/channels/kitchen/events?nick=ann&presence=on")
+def test_stream_is_a_session_with_presence(server: FakeServer, connect: Connect) -> None:
+    client = connect().open_stream("/channels/kitchen/events?nick=ann&presence=on")
     watcher = server.line_client()
     watcher.send("WHO kitchen", "SUB kitchen presence=on")
     server.turn()
     assert any(line.endswith(" ann") and line.startswith("MEMBER") for line in watcher.received())
     assert kinds(client.received()) == ["welcome", "ok", "join"]
     assert [session.protocol for session in server.context.sessions] == ["events", "line"]
-    client.goes()
+    client.disconnect()
     server.turn()
     assert any(line.startswith("LEAVE kitchen") for line in watcher.received())
     assert server.context.connection_limiter.connections == 0 and len(server.context.sessions) == 1
 
 
-def test_several_channels(server, connect):
-    client = connect().streams("/events?channel=a&channel=k%C3%BCche&channel=a")
+def test_opens_a_stream_of_several_channels(server: FakeServer, connect: Connect) -> None:
+    client = connect().open_stream("/events?channel=a&channel=k%C3%BCche&channel=a")
     publish(server, "küche", "x")
     publish(server, "a", "y")
     *_, first, second = client.received()
@@ -73,36 +80,35 @@ def test_several_channels(server, connect):
     assert (second.message["channel"], second.id) == ("a", "e1:1,e2:1")
 
 
-def test_who_comes_back_hears_what_it_has_missed(server, connect):
-    client = connect().streams("/channels/k/events")
+def test_reconnected_stream_recovers_missed_events(server: FakeServer, connect: Connect) -> None:
+    client = connect().open_stream("/channels/k/events")
     publish(server, "k", "1", "2")
     id = client.received()[-2].id
-    client.goes()
+    client.disconnect()
     publish(server, "k", "3")
     for again in (
-        connect().streams("/channels/k/events", Last_Event_ID=id),
-        connect().streams(f"/channels/k/events?last-event-id={id}"),
-        connect().streams("/channels/k/events?since=1&epoch=e1"),
-        connect().streams("/channels/k/events?since=9&epoch=zz", Last_Event_ID=id),
+        connect().open_stream("/channels/k/events", Last_Event_ID=id),
+        connect().open_stream(f"/channels/k/events?last-event-id={id}"),
+        connect().open_stream("/channels/k/events?since=1&epoch=e1"),
+        connect().open_stream("/channels/k/events?since=9&epoch=zz", Last_Event_ID=id),
     ):
         server.turn()
         _, ok, *events = again.received()
         assert ok.message["recovered"] is True
         assert [event.message["data"] for event in events] == ["2", "3"]
-    last = connect().streams("/channels/k/events?last=1")
+    last = connect().open_stream("/channels/k/events?last=1")
     server.turn()
     assert [event.message.get("data") for event in last.received()][2:] == ["3"]
-    other = connect().streams("/channels/k/events", Last_Event_ID="e9:1")
+    other = connect().open_stream("/channels/k/events", Last_Event_ID="e9:1")
     assert other.received()[1].message["recovered"] is False
 
 
-def test_a_kept_alive_connection_becomes_a_stream_and_nothing_of_http_is_held(server, connect):
-    """As browsers open an EventSource."""
+def test_kept_alive_connection_becomes_a_stream_and_frees_its_http_state(server: FakeServer, connect: Connect) -> None:
     client = connect()
-    client.asks("/healthz")
-    assert client.answer()[0] == 200
+    client.request("/healthz")
+    assert client.response()[0] == 200
     connection = client.protocol.handler
-    client.streams("/channels/k/events")
+    client.open_stream("/channels/k/events")
     stream = client.protocol.handler
     assert isinstance(stream, EventStream)
     gc.disable()
@@ -140,28 +146,30 @@ def test_a_kept_alive_connection_becomes_a_stream_and_nothing_of_http_is_held(se
         ("/channels/k/events?wait=3", {}, 400, "bad-argument"),
     ],
 )
-def test_what_is_refused_before_the_stream_begins(server, connect, target, headers, status, code):
+def test_rejects_an_invalid_request(
+    server: FakeServer, connect: Connect, target: str, headers: dict[str, str], status: int, code: Any
+) -> None:
     server.line_client()
-    client = connect().asks(target, Accept="text/event-stream", **headers)
-    told, _, body = client.answer()
-    assert told == status
+    client = connect().request(target, Accept="text/event-stream", **headers)
+    received_status, _, body = client.response()
+    assert received_status == status
     if code:
         assert json.loads(body)["code"] == code
         assert not server.broker.channels and len(server.context.sessions) == 1
 
 
-def test_rights_are_looked_at_first_and_later(make, server):
+def test_checks_rights_at_the_start_and_later(make: Make, server: FakeServer) -> None:
     server = FakeServer(policy=FakePolicy({"open": "r"}, {"t": ("ann", {"*": "r"}, None)}))
     connect = make(server)
-    assert connect().asks("/channels/k/events", Accept="text/event-stream").answer()[0] == 401
+    assert connect().request("/channels/k/events", Accept="text/event-stream").response()[0] == 401
     wrong = {"Authorization": "Bearer wrong"}
-    assert connect().asks("/channels/k/events", Accept="text/event-stream", **wrong).answer()[0] == 401
-    client = connect().streams("/channels/k/events?token=t")
+    assert connect().request("/channels/k/events", Accept="text/event-stream", **wrong).response()[0] == 401
+    client = connect().open_stream("/channels/k/events?token=t")
     assert [session.client.nick for session in server.context.sessions] == [b"ann"]
     server.context.change_policy(FakePolicy({}, {"t": ("ann", {"open": "r"}, None)}))
     assert kinds(client.received()) == ["welcome", "ok", "notice"]
     assert client.transport.half_closed
-    forbidden = connect().asks("/channels/k/events?token=t", Accept="text/event-stream").answer()
+    forbidden = connect().request("/channels/k/events?token=t", Accept="text/event-stream").response()
     assert forbidden[0] == 403 and json.loads(forbidden[2])["code"] == "forbidden"
 
 
@@ -170,40 +178,40 @@ def test_rights_are_looked_at_first_and_later(make, server):
     [{"max_subscriptions_per_client": 1}, {"max_subscriptions": 1}, {"max_channels": 1}],
     ids=lambda each: str(each),
 )
-def test_where_there_is_no_room(make, limits):
+def test_rejects_a_stream_over_the_limits(make: Make, limits: Any) -> None:
     server = FakeServer(**limits)
-    client = make(server)().asks("/events?channel=a&channel=b", Accept="text/event-stream")
-    status, headers, body = client.answer()
+    client = make(server)().request("/events?channel=a&channel=b", Accept="text/event-stream")
+    status, headers, body = client.response()
     assert (status, headers["retry-after"], json.loads(body)["code"]) == (503, "5", "limit")
     assert not server.broker.channels
 
 
-def test_no_more_than_an_identity_may_have(make):
+def test_limits_the_streams_of_an_identity(make: Make) -> None:
     server = FakeServer(policy=FakePolicy({}, {"t": ("ann", {"*": "r"}, None)}), max_connections_per_identity=1)
     connect = make(server)
-    first = connect().streams("/channels/k/events?token=t")
-    assert connect().asks("/channels/k/events?token=t", Accept="text/event-stream").answer()[0] == 503
-    first.goes()
-    connect().streams("/channels/k/events?token=t")
+    first = connect().open_stream("/channels/k/events?token=t")
+    assert connect().request("/channels/k/events?token=t", Accept="text/event-stream").response()[0] == 503
+    first.disconnect()
+    connect().open_stream("/channels/k/events?token=t")
 
 
-def test_head_is_the_head_alone(server, connect):
-    client = connect().asks("/channels/k/events", method="HEAD", Accept="text/event-stream")
-    status, headers, body = client.answer()
+def test_head_opens_no_stream(server: FakeServer, connect: Connect) -> None:
+    client = connect().request("/channels/k/events", method="HEAD", Accept="text/event-stream")
+    status, headers, body = client.response()
     assert (status, headers["content-type"], body) == (200, "text/event-stream; charset=utf-8", b"")
     assert "content-length" not in headers and not server.broker.channels and not len(server.context.sessions)
-    assert client.asks("/healthz").answer()[0] == 200
+    assert client.request("/healthz").response()[0] == 200
 
 
-def test_old_clients_get_it_too(server, connect):
+def test_opens_a_stream_for_http_1_0(server: FakeServer, connect: Connect) -> None:
     client = connect()
     client.protocol.dataReceived(b"GET /events?channel=k HTTP/1.0\r\nHost: 127.0.0.1:8082\r\n\r\n")
-    status, headers, body = client.answer()
+    status, headers, body = client.response()
     assert status == 200 and headers["connection"] == "close" and b"event: ok" in body
 
 
-def test_who_does_not_read_hears_the_rest_when_it_does(server, connect, reactor):
-    client = connect().streams("/channels/k/events")
+def test_slow_client_receives_the_remaining_events_later(server: FakeServer, connect: Connect, reactor: Clock) -> None:
+    client = connect().open_stream("/channels/k/events")
     client.received()
     client.transport.producer.pauseProducing()
     publish(server, "k", *range(5))
@@ -214,8 +222,8 @@ def test_who_does_not_read_hears_the_rest_when_it_does(server, connect, reactor)
     assert [event.message["data"] for event in client.received()] == ["0", "1", "2", "3", "4"]
 
 
-def test_what_the_client_still_says_is_dropped_and_bounded(server, connect):
-    client = connect().streams("/channels/k/events")
+def test_limits_input_after_the_request(server: FakeServer, connect: Connect) -> None:
+    client = connect().open_stream("/channels/k/events")
     client.received()
     client.protocol.dataReceived(b"GET /healthz HTTP/1.1\r\n\r\n")
     client.protocol.dataReceived(b"x" * (MAX_IGNORED_BYTES - 100))
@@ -223,24 +231,24 @@ def test_what_the_client_still_says_is_dropped_and_bounded(server, connect):
     client.protocol.dataReceived(b"x" * 100)
     assert kinds(client.received()) == ["notice"] and client.transport.half_closed
     client.protocol.dataReceived(b"x" * MAX_IGNORED_BYTES)
-    client.goes()
+    client.disconnect()
     assert not len(server.context.sessions)
 
 
-def test_what_came_right_behind_the_request_is_dropped(server, connect):
+def test_drops_pipelined_input(server: FakeServer, connect: Connect) -> None:
     client = connect()
-    client.asks("/channels/k/events", Accept="text/event-stream", body=b"")
+    client.request("/channels/k/events", Accept="text/event-stream", body=b"")
     other = connect()
     other.protocol.dataReceived(
         b"GET /events?channel=k HTTP/1.1\r\nHost: 127.0.0.1:8082\r\n\r\n" + b"GET /healthz HTTP/1.1\r\n" * 2_000
     )
-    assert other.answer()[2].count(b"HTTP/1.1") == 0
+    assert other.response()[2].count(b"HTTP/1.1") == 0
     assert other.transport.reads
 
 
-def test_silence_is_broken_now_and_then(make, server, reactor):
+def test_sends_keep_alive_comments_spread_over_time(make: Make, server: FakeServer, reactor: Clock) -> None:
     connect = make(server, interval=30)
-    clients = [connect().streams("/channels/k/events") for _ in range(4)]
+    clients = [connect().open_stream("/channels/k/events") for _ in range(4)]
     for client in clients:
         client.received()
     spoken = []
@@ -251,43 +259,45 @@ def test_silence_is_broken_now_and_then(make, server, reactor):
         assert b"".join(heard[index] for heard in spoken) == b":\n\n"
     assert max(len([heard for heard in second if heard]) for second in spoken) == 1
     for client in clients:
-        client.goes()
+        client.disconnect()
     assert not reactor.getDelayedCalls() or all(call.time - reactor.seconds() > 1 for call in reactor.getDelayedCalls())
 
 
-def test_a_server_that_goes_away_says_so(server, connect):
-    client = connect().streams("/channels/k/events")
+def test_sends_a_notice_before_the_close(server: FakeServer, connect: Connect) -> None:
+    client = connect().open_stream("/channels/k/events")
     for session in server.context.sessions:
-        session.close(CloseReason.GOING_AWAY, b"this server is going away")
+        session.close(CloseReason.GOING_AWAY, b"server is shutting down")
     assert kinds(client.received())[-1] == "notice" and client.transport.half_closed
 
 
-def test_a_fault_of_ours_ends_the_connection(server, connect, monkeypatch, logged):
-    def fail(*arguments):
+def test_exception_aborts_the_connection(
+    server: FakeServer, connect: Connect, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    def fail(*arguments: Any) -> None:
         raise RuntimeError("a fault")
 
     monkeypatch.setattr("twistedsock.server.http.sse.subscribe_stream", fail)
-    client = connect().asks("/channels/k/events", Accept="text/event-stream")
+    client = connect().request("/channels/k/events", Accept="text/event-stream")
     assert client.transport.aborted
     assert logged.pop()["log_failure"].type is RuntimeError
 
 
 @pytest.mark.parametrize("target", ["/channels/k/events", "/events?channel=a&channel=b", "/stream"])
-def test_who_has_gone_leaves_nothing_behind(server, connect, target):
-    """Without a full collection, which hardly ever comes."""
+def test_lost_connection_is_freed(server: FakeServer, connect: Connect, target: str) -> None:
+    """Without a run of the garbage collector, which is rare."""
     kinds_of = (EventStream, Session, HTTPConnection, HTTPRequest)
     gc.collect()
     before = len([each for each in gc.get_objects() if isinstance(each, kinds_of)])
     gc.disable()
     try:
         client = connect()
-        client.asks("/healthz")
-        client.answer()
-        client.streams(target)
+        client.request("/healthz")
+        client.response()
+        client.open_stream(target)
         open_ones = [type(each) for each in gc.get_objects() if isinstance(each, kinds_of)]
         assert len(open_ones) == before + 2, open_ones
         client.transport.protocol = None
-        client.goes()
+        client.disconnect()
         del client
         left = [each for each in gc.get_objects() if isinstance(each, kinds_of)]
         assert len(left) == before, left

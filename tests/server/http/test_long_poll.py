@@ -1,185 +1,189 @@
-"""Long polling: an answer comes when there is something to tell, or when the time is over."""
+"""Long polls: answered at the next event, or after the time that they wait."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 
-from tests.server.stream_client import web_port
+from tests.server.http.clients import WebClient, Wire, web_port
 from twistedsock.testing import FakePolicy, FakeServer
+
+Ask = Callable[..., WebClient]
 
 
 @pytest.fixture
-def ask(reactor, wire):
-    """Ask once: gives the client, whose answer may be there or not."""
+def ask(reactor: Clock, wire: Wire) -> Any:
+    """Send a request on a new connection. The response may come later."""
 
-    def asking(server, target, **headers):
-        return web_port(reactor, wire, server)().asks(target, **headers)
+    def ask(server: FakeServer, target: str, **headers: str) -> Any:
+        return web_port(reactor, wire, server)().request(target, **headers)
 
-    return asking
+    return ask
 
 
-def told(client):
-    """What has been answered; None: nothing yet."""
+def answer_of(client: WebClient) -> Any:
+    """The JSON of the response. None: there is no response yet."""
     if not client.transport.value():
         return None
-    status, _, body = client.answer()
+    status, _, body = client.response()
     assert status == 200, body
     return json.loads(body)
 
 
-def publish(server, channel, *payloads):
+def publish(server: FakeServer, channel: str, *payloads: str) -> None:
     server.line_client().send(*[f"PUB {channel} {payload}" for payload in payloads])
     server.turn()
 
 
-def test_what_is_there_is_told_at_once(server, ask):
+def test_existing_events_are_returned_at_once(server: FakeServer, ask: Ask) -> None:
     publish(server, "k", "1", "2", "3")
     for target in (
         "/channels/k/events?wait=25&since=1&epoch=e1",
         "/channels/k/events?wait=25&last-event-id=e1:1",
         "/channels/k/events?lastEventId=e1:1",
     ):
-        answer = told(ask(server, target))
+        answer = answer_of(ask(server, target))
         assert [event["data"] for event in answer["events"]] == ["2", "3"]
         assert (answer["channel"], answer["epoch"], answer["offset"], answer["recovered"]) == ("k", "e1", 3, True)
         assert answer["next"] == "e1:3" and "lost" not in answer
-    assert told(ask(server, "/channels/k/events", Last_Event_ID="e1:2"))["events"][0]["data"] == "3"
-    assert [event["data"] for event in told(ask(server, "/channels/k/events?wait=25&last=1"))["events"]] == ["3"]
+    assert answer_of(ask(server, "/channels/k/events", Last_Event_ID="e1:2"))["events"][0]["data"] == "3"
+    assert [event["data"] for event in answer_of(ask(server, "/channels/k/events?wait=25&last=1"))["events"]] == ["3"]
 
 
-def test_what_comes_is_told_when_it_comes(server, ask):
+def test_new_events_are_returned_when_they_are_published(server: FakeServer, ask: Ask) -> None:
     publish(server, "k", "1")
     first, second = (
         ask(server, "/channels/k/events?wait=25"),
         ask(server, "/channels/k/events?wait=25&last-event-id=e1:1"),
     )
-    assert told(first) is None and told(second) is None
+    assert answer_of(first) is None and answer_of(second) is None
     publish(server, "k", "2", "3")
     for client in (first, second):
-        answer = told(client)
+        answer = answer_of(client)
         assert [event["data"] for event in answer["events"]] == ["2", "3"] and answer["next"] == "e1:3"
     assert server.broker.channels[b"k"].waiters is None
 
 
-def test_who_asks_while_something_is_on_its_way_hears_what_comes_behind_it(server, ask):
-    """The look at what is there flushes the channel, which rings for those who wait: too early for this one."""
+def test_request_during_a_pending_publication_gets_the_next_event(server: FakeServer, ask: Ask) -> None:
+    """Reading the channel commits it, which notifies waiting requests: too early for this one."""
     publisher = server.line_client()
     publisher.send("PUB k 1", "PUB k 2")
     publisher.send("PUB k 3")
     assert server.broker.channels[b"k"].pending
     client = ask(server, "/channels/k/events?wait=25")
-    assert told(client) is None
+    assert answer_of(client) is None
     server.turn()
-    assert told(client) is None
+    assert answer_of(client) is None
     publish(server, "k", "4")
-    assert [event["data"] for event in told(client)["events"]] == ["4"]
+    assert [event["data"] for event in answer_of(client)["events"]] == ["4"]
 
 
-def test_who_knows_nothing_waits_for_what_comes_next(server, ask):
+def test_request_without_a_position_waits_for_the_next_event(server: FakeServer, ask: Ask) -> None:
     client = ask(server, "/channels/new/events?wait=5")
     publish(server, "new", "x")
-    answer = told(client)
+    answer = answer_of(client)
     assert [event["offset"] for event in answer["events"]] == [1] and "recovered" not in answer
 
 
-def test_when_the_time_is_over(server, ask, reactor):
+def test_returns_no_events_after_the_wait(server: FakeServer, ask: Ask, reactor: Clock) -> None:
     client = ask(server, "/channels/k/events?wait=2.5")
     reactor.advance(2.4)
-    assert told(client) is None
+    assert answer_of(client) is None
     reactor.advance(0.2)
-    answer = told(client)
+    answer = answer_of(client)
     assert answer == {"channel": "k", "epoch": "e1", "offset": 0, "events": [], "next": "e1:0"}
     server.turn()
     assert not server.broker.channels
-    assert client.asks("/healthz").answer()[0] == 200
+    assert client.request("/healthz").response()[0] == 200
 
 
-def test_no_time_at_all(server, ask):
-    assert told(ask(server, "/channels/k/events?wait=0"))["next"] == "e1:0"
+def test_wait_of_zero_returns_at_once(server: FakeServer, ask: Ask) -> None:
+    assert answer_of(ask(server, "/channels/k/events?wait=0"))["next"] == "e1:0"
 
 
-def test_several_channels(server, ask):
+def test_reads_several_channels(server: FakeServer, ask: Ask) -> None:
     publish(server, "a", "1")
     client = ask(server, "/events?channel=a&channel=b&wait=25")
-    assert told(client) is None
+    assert answer_of(client) is None
     publish(server, "b", "x")
-    answer = told(client)
+    answer = answer_of(client)
     assert [one["channel"] for one in answer["channels"]] == ["a", "b"]
     assert [len(one["events"]) for one in answer["channels"]] == [0, 1]
     assert answer["next"] == "e1:1,e2:1"
     publish(server, "a", "2")
-    answer = told(ask(server, f"/events?channel=a&channel=b&wait=25&last-event-id={answer['next']}"))
+    answer = answer_of(ask(server, f"/events?channel=a&channel=b&wait=25&last-event-id={answer['next']}"))
     assert [[event["data"] for event in one["events"]] for one in answer["channels"]] == [["2"], []]
-    now = told(ask(server, "/events?channel=a", Accept="application/json"))
+    now = answer_of(ask(server, "/events?channel=a", Accept="application/json"))
     assert now["next"] == "e1:2"
 
 
-def test_what_is_lost_is_told_at_once(ask):
+def test_reports_a_loss_at_once(ask: Ask) -> None:
     server = FakeServer(history_events=2)
     publish(server, "k", "1", "2", "3", "4")
-    answer = told(ask(server, "/channels/k/events?wait=25&last-event-id=e1:1"))
+    answer = answer_of(ask(server, "/channels/k/events?wait=25&last-event-id=e1:1"))
     assert answer["recovered"] is False and answer["lost"] == {"first": 2, "last": 2}
     assert [event["data"] for event in answer["events"]] == ["3", "4"]
-    answer = told(ask(server, "/channels/k/events?wait=25&last-event-id=zz:1"))
+    answer = answer_of(ask(server, "/channels/k/events?wait=25&last-event-id=zz:1"))
     assert answer["recovered"] is False and answer["events"] == [] and answer["next"] == "e1:4"
 
 
 @pytest.mark.parametrize("channels", ["a,b", "b,a"])
-def test_what_one_channel_pushes_out_of_another_is_told_as_lost(ask, channels):
-    """What waits to be flushed to b makes the log of a give way, while the answer about a is being made."""
+def test_reports_events_that_another_channel_displaced(ask: Ask, channels: str) -> None:
+    """Committing b shortens the history of a."""
     server = FakeServer(history_total_bytes=10_000)
     publish(server, "a", *["x" * 1000] * 4)
     server.line_client().send("SUB b"), server.turn()
     publisher = server.line_client()
-    publisher.send("PUB b start")  # at rest it would leave at once, the next waits for the end of the turn
+    publisher.send("PUB b start")  # an idle server flushes at once, the next event waits for the end of the turn
     publisher.send("PUB b " + "y" * 7000)
     assert server.broker.channels[b"b"].pending
     names = channels.split(",")
     id = ",".join({"a": "e1:0", "b": "e2:0"}[name] for name in names)
     client = ask(server, f"/events?wait=25&last-event-id={id}&" + "&".join(f"channel={name}" for name in names))
-    answer = {one["channel"]: one for one in told(client)["channels"]}
+    answer = {one["channel"]: one for one in answer_of(client)["channels"]}
     first = answer["a"]["events"][0]["offset"]
     assert 1 < first <= 4 and [event["offset"] for event in answer["a"]["events"]] == [*range(first, 5)]
     assert answer["a"]["recovered"] is False and answer["a"]["lost"] == {"first": 1, "last": first - 1}
     assert answer["b"]["recovered"] is True and len(answer["b"]["events"]) == 2
 
 
-def test_a_channel_that_vanishes_while_another_one_is_looked_at_is_waited_for(ask):
-    """Its log gives way altogether, but the poll has to hear of its next event all the same."""
+def test_waits_for_a_channel_that_lost_its_history(ask: Ask) -> None:
     server = FakeServer(history_total_bytes=10_000)
     publisher = server.line_client()
     publisher.send("PUB a x")
     publisher.send("PUB b " + "y" * 9600)
     client = ask(server, "/events?wait=25&channel=a&channel=b")
-    assert told(client) is None and not server.broker.channels[b"a"].history
+    assert answer_of(client) is None and not server.broker.channels[b"a"].history
     publish(server, "a", "next")
-    answer = told(client)["channels"][0]
+    answer = answer_of(client)["channels"][0]
     assert [(event["offset"], event["data"]) for event in answer["events"]] == [(2, "next")]
 
 
-def test_a_long_answer_says_where_to_go_on(server, ask):
+def test_long_response_returns_where_to_continue(server: FakeServer, ask: Ask) -> None:
     publish(server, "k", *["x" * 60_000] * 7)
-    first = told(ask(server, "/channels/k/events?wait=25&last-event-id=e1:0"))
-    second = told(ask(server, f"/channels/k/events?wait=25&last-event-id={first['next']}"))
+    first = answer_of(ask(server, "/channels/k/events?wait=25&last-event-id=e1:0"))
+    second = answer_of(ask(server, f"/channels/k/events?wait=25&last-event-id={first['next']}"))
     offsets = [event["offset"] for answer in (first, second) for event in answer["events"]]
     assert offsets == list(range(1, 8)) and len(first["events"]) < 7
 
 
-def test_who_goes_is_forgotten(server, ask, reactor):
+def test_disconnect_ends_the_wait(server: FakeServer, ask: Ask, reactor: Clock) -> None:
     client = ask(server, "/channels/k/events?wait=25")
-    client.goes()
+    client.disconnect()
     assert not server.broker.channels
     publish(server, "k", "1")
     reactor.advance(30)
 
 
-def test_rights_are_looked_at_again(ask):
+def test_checks_rights_again_before_the_response(ask: Ask) -> None:
     server = FakeServer(policy=FakePolicy({"k": "rw"}))
-    assert ask(server, "/channels/other/events?wait=2").answer()[0] == 401
+    assert ask(server, "/channels/other/events?wait=2").response()[0] == 401
     client = ask(server, "/channels/k/events?wait=25")
     server.context.change_policy(FakePolicy({"k": "w"}))
     publish(server, "k", "secret")
-    status, _, body = client.answer()
+    status, _, body = client.response()
     assert status == 401 and b"secret" not in body
 
 
@@ -187,7 +191,7 @@ def test_rights_are_looked_at_again(ask):
     "target", ["/events?channel=k&channel=new&last=1&wait=25", "/events?channel=new&channel=k&last=1&wait=25"]
 )
 @pytest.mark.parametrize("loss", ["policy", "token"])
-def test_a_right_that_is_lost_while_a_channel_opens_gets_no_events(ask, target, loss):
+def test_right_lost_while_a_channel_opens_is_an_error(ask: Ask, target: str, loss: str) -> None:
     tokens = {"t": ("ann", {"k": "r", "new": "r"}, 1_800_000_010.0)}
     server = FakeServer(late=True, policy=FakePolicy({"k": "w"}, tokens))
     server.line_client().send("PUB k secret")
@@ -202,46 +206,46 @@ def test_a_right_that_is_lost_while_a_channel_opens_gets_no_events(ask, target, 
         server.wall += 11
     server.backplane.release()
     server.turn()
-    status, _, body = client.answer()
+    status, _, body = client.response()
     assert status == 401 and b"secret" not in body
     assert server.broker.channels[b"k"].waiters is None and b"new" not in server.broker.channels
 
 
-def test_a_token_that_runs_out_meanwhile(ask):
+def test_token_that_expires_during_the_wait_is_an_error(ask: Ask) -> None:
     server = FakeServer(policy=FakePolicy({"k": "w"}, {"t": ("ann", {"k": "r"}, 1_800_000_010.0)}))
     client, other = (ask(server, "/channels/k/events?wait=25&token=t") for _ in range(2))
     server.context.change_policy(FakePolicy({"k": "w"}, {"t": ("ann", {"k": "r"}, 1_800_000_010.0)}))
     publish(server, "k", "1")
-    assert [told(one)["events"][0]["data"] for one in (client, other)] == ["1", "1"]
+    assert [answer_of(one)["events"][0]["data"] for one in (client, other)] == ["1", "1"]
     late = ask(server, "/channels/k/events?wait=25&token=t")
     server.wall += 11
     publish(server, "k", "2")
-    assert late.answer()[0] == 401
-    gone = ask(server, "/channels/k/events?wait=25&token=t")
+    assert late.response()[0] == 401
+    denied = ask(server, "/channels/k/events?wait=25&token=t")
     server.wall -= 11
-    gone = ask(server, "/channels/k/events?wait=25&token=t")
+    denied = ask(server, "/channels/k/events?wait=25&token=t")
     server.context.change_policy(FakePolicy({"k": "w"}))
     publish(server, "k", "3")
-    assert gone.answer()[0] == 401
+    assert denied.response()[0] == 401
 
 
-def test_a_token_that_runs_out_after_another_policy_came(ask):
+def test_token_that_expires_after_a_new_policy_is_an_error(ask: Ask) -> None:
     tokens = {"t": ("ann", {"k": "r"}, 1_800_000_010.0)}
     server = FakeServer(policy=FakePolicy({"k": "w"}, tokens))
     client = ask(server, "/channels/k/events?wait=25&token=t")
     server.context.change_policy(FakePolicy({"k": "w"}, tokens))
     server.wall += 11
     publish(server, "k", "secret")
-    status, _, body = client.answer()
+    status, _, body = client.response()
     assert status == 401 and b"secret" not in body
 
 
-def test_nobody_waits_for_a_server_that_goes_away(server, ask):
+def test_shutdown_ends_the_wait(server: FakeServer, ask: Ask) -> None:
     client = ask(server, "/channels/k/events?wait=25")
     server.context.draining = True
     client.protocol.handler.requests[0].on_shutdown()
-    assert told(client)["events"] == []
-    assert ask(server, "/channels/k/events?wait=25").answer()[0] == 503
+    assert answer_of(client)["events"] == []
+    assert ask(server, "/channels/k/events?wait=25").response()[0] == 503
 
 
 @pytest.mark.parametrize(
@@ -258,61 +262,61 @@ def test_nobody_waits_for_a_server_that_goes_away(server, ask):
         "/events?wait=1&channel=a&nick=x",
     ],
 )
-def test_what_is_refused(server, ask, target):
-    assert ask(server, target).answer()[0] == 400
+def test_rejects_an_invalid_request(server: FakeServer, ask: Ask, target: str) -> None:
+    assert ask(server, target).response()[0] == 400
     assert not server.broker.channels
 
 
-def test_where_there_is_no_room(ask):
+def test_rejects_more_channels_than_the_limit(ask: Ask) -> None:
     server = FakeServer(max_channels=1)
-    assert ask(server, "/events?wait=1&channel=a&channel=b").answer()[0] == 503
+    assert ask(server, "/events?wait=1&channel=a&channel=b").response()[0] == 503
     assert not server.broker.channels
 
 
-def test_a_channel_that_vanishes_while_others_are_opened_is_opened_again(ask):
+def test_reopens_a_channel_that_closed_while_others_opened(ask: Ask) -> None:
     server = FakeServer(late=True, history_age=10)
     publisher = server.line_client()
 
-    def say(payload):
+    def publish_late(payload: Any) -> None:
         publisher.send(f"PUB a {payload}"), server.backplane.release(1, backwards=True), server.turn()
 
     client = ask(server, "/events?wait=25&channel=a&channel=b")
     server.backplane.release(1)
-    say("old")
+    publish_late("old")
     server.now += 20
     server.broker.expire_histories()
     assert b"a" not in server.broker.channels
     server.backplane.release(), server.backplane.release()
-    assert told(client) is None
-    say("new")
-    answer = told(client)["channels"][0]
+    assert answer_of(client) is None
+    publish_late("new")
+    answer = answer_of(client)["channels"][0]
     assert [(event["offset"], event["data"]) for event in answer["events"]] == [(2, "new")]
 
 
-def test_a_poll_hears_of_another_epoch(ask):
-    """With a place, it learns that this is of another epoch; without one, it gets what comes next, as always."""
+def test_reports_a_new_epoch(ask: Ask) -> None:
+    """With a position, it is told that the epoch is another one. Without one, it gets the next event as always."""
     server = FakeServer(late=True)
     publisher = server.line_client()
 
-    def say(payload):
+    def publish_late(payload: Any) -> None:
         publisher.send(f"PUB k {payload}")
         server.backplane.release(), server.turn()
 
-    say("old")
+    publish_late("old")
     placed, new = (
         ask(server, "/channels/k/events?wait=25&last-event-id=e1:1"),
         ask(server, "/channels/k/events?wait=25"),
     )
     server.restart_backplane()
-    say("x")
-    answer = told(placed)
+    publish_late("x")
+    answer = answer_of(placed)
     assert answer["recovered"] is False and answer["events"] == [] and answer["next"] == "e2:1"
-    answer = told(new)
+    answer = answer_of(new)
     assert [event["data"] for event in answer["events"]] == ["x"] and answer["next"] == "e2:1"
     assert "recovered" not in answer
 
 
-def test_a_poll_hears_of_what_the_backplane_has_skipped(ask):
+def test_reports_events_that_the_backplane_skipped(ask: Ask) -> None:
     server = FakeServer(late=True)
     publisher = server.line_client()
     publisher.send("PUB k 1"), server.backplane.release(), server.turn()
@@ -320,23 +324,23 @@ def test_a_poll_hears_of_what_the_backplane_has_skipped(ask):
     server.backplane.skipping = 1
     for payload in (2, 3):
         publisher.send(f"PUB k {payload}"), server.backplane.release(), server.turn()
-    answer = told(client)
+    answer = answer_of(client)
     assert answer["lost"] == {"first": 2, "last": 2} and [event["data"] for event in answer["events"]] == ["3"]
 
 
-def test_a_distant_backplane(ask, reactor):
+def test_waits_for_a_late_backplane(ask: Ask, reactor: Clock) -> None:
     server = FakeServer(late=True)
     client = ask(server, "/events?wait=5&channel=a&channel=b")
     refused = ask(server, "/channels/c/events?wait=5")
-    gone = ask(server, "/channels/d/events?wait=5")
-    gone.goes()
+    denied = ask(server, "/channels/d/events?wait=5")
+    denied.disconnect()
     server.backplane.release(1)
     server.backplane.failing = 1
     server.backplane.release(1)
-    assert refused.answer()[0] == 503
+    assert refused.response()[0] == 503
     server.backplane.release()
-    assert told(client) is None
+    assert answer_of(client) is None
     reactor.advance(6)
-    assert [one["channel"] for one in told(client)["channels"]] == ["a", "b"]
+    assert [one["channel"] for one in answer_of(client)["channels"]] == ["a", "b"]
     server.broker.expire_histories()
     assert not server.broker.channels

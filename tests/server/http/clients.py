@@ -1,0 +1,230 @@
+"""HTTP clients without sockets: requests as bytes, parsed responses, and connections to a site or a web port."""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from tests.behaviours.voices import settle
+from tests.event_streams import ServerSent, read_events
+from twistedsock.auth.origins import AllowedOrigins
+from twistedsock.server.http.connection import HTTPConnection
+from twistedsock.server.http.origin_policy import OriginPolicy
+from twistedsock.server.http.routes import build_routes
+from twistedsock.server.http.routing import Route, Routes
+from twistedsock.server.http.site import HTTPSite
+from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig
+from twistedsock.server.web import WebFactory
+from twistedsock.testing import FakeServer
+
+HOST = "127.0.0.1:8082"
+
+Wire = Callable[..., Any]
+"""The fixture ``wire``, which makes transports."""
+
+
+def request_bytes(path: str = "/", method: str = "GET", body: bytes = b"", **headers: str) -> bytes:
+    """A request. Underscores in names of headers become hyphens."""
+    headers = {"Host": HOST, **headers}
+    if body and "Transfer_Encoding" not in headers:
+        headers.setdefault("Content_Length", str(len(body)))
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class Response:
+    """A response. ``is_complete`` is False if its body does not end as its head announces."""
+
+    def __init__(self, head: bytes, body: bytes) -> None:
+        status, *self.lines = head.decode().split("\r\n")
+        self.status = int(status.split(" ")[1])
+        self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in self.lines)}
+        self.body = body
+        self.is_complete = len(body) == int(self.headers.get("content-length", len(body)))
+        if self.headers.get("transfer-encoding") == "chunked":
+            self._join_chunks()
+
+    def _join_chunks(self) -> None:
+        rest, self.body, self.is_complete = self.body, b"", False
+        while rest:
+            size, _, rest = rest.partition(b"\r\n")
+            count = int(size, 16)
+            self.body, rest = self.body + rest[:count], rest[count + 2 :]
+            if not count:
+                self.is_complete = not rest
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def problem(self) -> Any:
+        assert self.headers["content-type"] == "application/problem+json"
+        return self.json
+
+    @property
+    def code(self) -> str:
+        code: str = self.problem["code"]
+        return code
+
+    @property
+    def error(self) -> tuple[int, str]:
+        """The status and the code of an error."""
+        return self.status, self.code
+
+
+def read_response(data: bytes) -> Response:
+    head, _, body = data.partition(b"\r\n\r\n")
+    return Response(head, body)
+
+
+def read_responses(data: bytes, method: str = "GET") -> list[Response]:
+    """All responses in ``data``, which must be complete."""
+    responses = []
+    while data:
+        head, end, data = data.partition(b"\r\n\r\n")
+        assert end, head
+        response = Response(head, b"")
+        size = 0 if method == "HEAD" else int(response.headers.get("content-length", 0))
+        response.body, data = data[:size], data[size:]
+        assert len(response.body) == size
+        responses.append(response)
+    return responses
+
+
+class SiteClient:
+    """A connection to a site."""
+
+    def __init__(self, site: HTTPSite, transport: Any, is_trusted_proxy: bool = False) -> None:
+        self.transport = transport
+        self.protocol = HTTPConnection(site, transport.getPeer(), is_trusted_proxy)
+        self.protocol.makeConnection(transport)
+
+    def send_bytes(self, data: bytes) -> list[Response]:
+        self.protocol.dataReceived(data)
+        return self.responses()
+
+    def responses(self, method: str = "GET") -> list[Response]:
+        """The responses since the last call."""
+        return read_responses(self.transport.heard(), method)
+
+    def request(self, path: str = "/", method: str = "GET", body: bytes = b"", **headers: str) -> Response:
+        """Send a request that is answered at once."""
+        self.protocol.dataReceived(request_bytes(path, method, body, **headers))
+        (response,) = self.responses(method)
+        return response
+
+    @property
+    def is_closing(self) -> bool:
+        return bool(self.transport.disconnecting or self.transport.half_closed or self.transport.disconnected)
+
+    def disconnect(self) -> None:
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+class FakeSite:
+    """A site with the routes of the server and others. Calling it opens a connection."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        wire: Wire,
+        routes: Iterable[Route] = (),
+        origins: AllowedOrigins | None = None,
+        listener: ListenerConfig = DEFAULT_LISTENER,
+        server: FakeServer | None = None,
+        line_ports: Callable[[], list[dict[str, object]]] = list,
+    ) -> None:
+        self.reactor, self.server = reactor, server or FakeServer()
+        context = self.server.context
+        table = Routes([*build_routes(context, reactor, line_ports), *routes])
+        self.site = HTTPSite(reactor, context, OriginPolicy(origins or AllowedOrigins()), table, listener)
+        self._wire = wire
+
+    def __call__(self, here: str = "127.0.0.1", there: str = "127.0.0.1", is_trusted_proxy: bool = False) -> SiteClient:
+        return SiteClient(self.site, self._wire(here, 8082, there), is_trusted_proxy)
+
+
+class APIClient:
+    """Sends one request after another, and returns each response when the server is idle, however late its backplane
+    answers: ``api("GET", path)``."""
+
+    def __init__(self, server: FakeServer, reactor: Any, wire: Wire) -> None:
+        self.server = server
+        self._connect = FakeSite(reactor, wire, server=server)
+        self.site = self._connect.site
+        self.connect()
+
+    def connect(self, there: str = "127.0.0.1") -> None:
+        """Open another connection, from this address."""
+        client = self._connect(there=there)
+        self.transport, self.protocol = client.transport, client.protocol
+
+    def send(self, method: str, path: str, body: bytes = b"", **headers: str) -> None:
+        if method == "POST":
+            headers["Content_Length"] = str(len(body))
+        self.protocol.dataReceived(request_bytes(path, method, body, **headers))
+
+    def settle(self) -> None:
+        settle(self.server)
+
+    def response(self) -> Response:
+        return read_response(self.transport.heard())
+
+    def __call__(self, method: str, path: str, body: bytes = b"", **headers: str) -> Response:
+        self.send(method, path, body, **headers)
+        self.settle()
+        return self.response()
+
+
+class WebClient:
+    """A connection to the web port, for streams and long polls."""
+
+    def __init__(self, factory: WebFactory, transport: Any) -> None:
+        self.transport = transport
+        self.protocol: Any = factory.buildProtocol(transport.getPeer())
+        transport.protocol = self.protocol
+        self.protocol.makeConnection(transport)
+        self.headers: dict[str, str] = {}
+        self.text = ""
+        """The unfinished end of the stream."""
+        self._id = ""
+
+    def request(self, target: str, method: str = "GET", body: bytes = b"", **headers: str) -> "WebClient":
+        """Send a request, which may be answered later."""
+        self.protocol.dataReceived(request_bytes(target, method, body, **headers))
+        return self
+
+    def response(self) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of the response."""
+        response = read_response(self.transport.heard())
+        return response.status, response.headers, response.body
+
+    def open_stream(self, target: str, **headers: str) -> "WebClient":
+        self.request(target, **{"Accept": "text/event-stream", **headers})
+        status, self.headers, body = self.response()
+        assert status == 200, (status, body)
+        self.text = body.decode()
+        return self
+
+    def received(self) -> list[ServerSent]:
+        """The complete events since the last call."""
+        self.text += self.transport.heard().decode()
+        complete, _, self.text = self.text.rpartition("\n\n")
+        events, self._id = read_events(complete + "\n\n", self._id) if complete else ([], self._id)
+        return events
+
+    def disconnect(self) -> None:
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+Connect = Callable[[], WebClient]
+
+
+def web_port(reactor: Any, wire: Wire, server: FakeServer, ping_interval: int = 0) -> Connect:
+    """A web port. Calling the result opens a connection."""
+    routes = Routes(build_routes(server.context, reactor, list, ping_interval=ping_interval))
+    factory = WebFactory(server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 0, list, routes=routes)
+    return lambda: WebClient(factory, wire(port=8082))

@@ -1,0 +1,332 @@
+"""Publishing and reading the history over HTTP, with idempotency keys, policies and prices."""
+
+import json
+from typing import Any
+
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from tests.server.http.clients import APIClient, Wire
+from twistedsock.pubsub.future import Future
+from twistedsock.testing import FakePolicy, FakeServer
+
+Logged = list[dict[str, Any]]
+
+KITCHEN = "/channels/kitchen/events"
+POLICY = FakePolicy(
+    {"lobby": "rw"},
+    {"A": ("ann", {"kitchen": "rw", "news": "r"}, None), "B": ("bob", {"kitchen": "rw"}, None)},
+)
+
+
+@pytest.fixture(params=[False, True], ids=["memory", "late"])
+def api(request: pytest.FixtureRequest, reactor: Clock, wire: Wire) -> APIClient:
+    return APIClient(FakeServer(late=request.param), reactor, wire)
+
+
+def payloads(api: APIClient, channel: str = "kitchen") -> list[Any]:
+    return [event["data"] for event in api("GET", f"/channels/{channel}/events").json["events"]]
+
+
+def test_subscribers_of_all_protocols_receive_posted_events(api: APIClient) -> None:
+    line, page = api.server.line_client(), api.server.json_client()
+    line.send("SUB kitchen")
+    page.send({"type": "subscribe", "channel": "kitchen"})
+    api.settle()
+    line.received(), page.received()
+    response = api("POST", KITCHEN, b"hello", Content_Type="application/x-www-form-urlencoded")
+    assert (response.status, response.json) == (201, {"channel": "kitchen", "offset": 1, "epoch": "e1"})
+    api("POST", KITCHEN + "?name=alarm&nick=bob", b'{"a": 1}', Content_Type="application/json")
+    assert line.received() == ["MSG kitchen 1 p3 hello", 'EVENT kitchen 2 bob alarm {"a": 1}']
+    assert [(event["from"], event["name"], event["data"]) for event in page.received()] == [
+        ("p3", "message", "hello"),
+        ("bob", "alarm", {"a": 1}),
+    ]
+
+
+def test_decodes_the_name_of_a_channel(api: APIClient) -> None:
+    assert api("POST", "/channels/a/b%2Fc%C3%A9/events/events", b"x").json["channel"] == "a/b/cé/events"
+
+
+@pytest.mark.parametrize(
+    "path, body, kind, code",
+    [
+        ("/channels//events", b"x", "", (400, "bad-channel")),
+        ("/channels/%ff/events", b"x", "", (400, "bad-channel")),
+        ("/channels/a%20b/events", b"x", "", (400, "bad-channel")),
+        ("/channels/a%E2%80%8B/events", b"x", "", (400, "bad-channel")),
+        (KITCHEN + "?name=a%C2%AD", b"x", "", (400, "bad-name")),
+        (KITCHEN + "?nick=a%E2%80%AEb", b"x", "", (400, "bad-name")),
+        (KITCHEN + "?name=a%20b", b"x", "", (400, "bad-name")),
+        (KITCHEN + "?name=", b"x", "", (400, "bad-argument")),
+        (KITCHEN + "?nick=", b"x", "", (400, "bad-argument")),
+        (KITCHEN + "?nick=a%20b", b"x", "", (400, "bad-name")),
+        (KITCHEN + "?last=1", b"x", "", (400, "bad-argument")),
+        (KITCHEN, b"{", "application/json", (400, "bad-json")),
+        (KITCHEN, b"\xff", "text/plain", (400, "not-utf8")),
+        (KITCHEN, b"x", "image/png", (415, "bad-type")),
+        (KITCHEN, b"x", "text/plain; charset=latin1", (415, "bad-type")),
+        (KITCHEN, b"x" * 65_537, "", (413, "too-long")),
+        ("/channels/$sys/figures/events", b"x", "", (403, "forbidden")),
+        ("/events", b"{", "application/json", (400, "bad-json")),
+        ("/events?name=x", b'{"events":[]}', "", (400, "bad-argument")),
+        ("/events?nick=a%20b", b'{"events":[]}', "", (400, "bad-name")),
+    ],
+)
+def test_rejects_an_invalid_publication(api: APIClient, path: str, body: bytes, kind: str, code: Any) -> None:
+    headers = {"Content_Type": kind} if kind else {}
+    assert api("POST", path, body, **headers).error == code
+    assert not api.server.broker.channels
+
+
+def test_accepts_a_payload_of_the_maximum_size(api: APIClient) -> None:
+    assert api("POST", KITCHEN, b"x" * 65_536).status == 201
+
+
+def batch(*events: dict[str, Any], **more: Any) -> bytes:
+    return json.dumps({"events": events, **more}).encode()
+
+
+def test_batch_returns_the_result_of_each_event(api: APIClient) -> None:
+    body = batch(
+        {"channel": "kitchen", "data": "a"},
+        {"channel": "kitchen", "data": "b"},
+        {"channel": "no good", "data": 1},
+        {"channel": "kitchen", "data": {"c": 1}, "name": "alarm"},
+    )
+    response = api("POST", "/events?nick=bob", body, Content_Type="application/json")
+    assert response.status == 200
+    result = response.json["results"]
+    assert [one.get("offset") for one in result] == [1, 2, None, 3]
+    assert (result[2]["channel"], result[2]["code"]) == ("no good", "bad-channel")
+    assert payloads(api) == ["a", "b", {"c": 1}]
+
+
+def test_reads_the_history(api: APIClient) -> None:
+    for number in range(5):
+        api("POST", KITCHEN, b"%d" % number, Content_Type="application/json")
+    result = api("GET", KITCHEN + "?last=2").json
+    assert [event["offset"] for event in result.pop("events")] == [4, 5]
+    assert result == {"channel": "kitchen", "epoch": "e1", "offset": 5, "next": "e1:5"}
+    result = api("GET", KITCHEN + "?since=3&epoch=e1").json
+    assert [event["data"] for event in result["events"]] == [3, 4] and result["recovered"] is True
+    assert api("GET", KITCHEN + "?since=3&epoch=other").json["recovered"] is False
+    assert len(api("GET", KITCHEN + "?since=3").json["events"]) == 2
+    assert api("GET", "/channels/nothing/events").json == {
+        "channel": "nothing",
+        "epoch": "e2",
+        "offset": 0,
+        "events": [],
+        "next": "e2:0",
+    }
+    assert [*api.server.broker.channels] == [b"kitchen"]
+
+
+@pytest.mark.parametrize("query", ["last=x", "since=-1", "epoch=e1", "last=1&last=2", "sinse=1", "since=%ff"])
+def test_rejects_an_invalid_query(api: APIClient, query: str) -> None:
+    assert api("GET", f"{KITCHEN}?{query}").error == (400, "bad-argument")
+
+
+def test_unchanged_history_is_304(api: APIClient) -> None:
+    api("POST", KITCHEN, b"1")
+    tag = api("GET", KITCHEN).headers["etag"]
+    assert tag == 'W/"e1:1-1"'
+    response = api("GET", KITCHEN, If_None_Match=tag)
+    assert (response.status, response.body, response.headers["etag"]) == (304, b"", tag)
+    api("POST", KITCHEN, b"2")
+    assert api("GET", KITCHEN, If_None_Match=tag).status == 200
+
+
+def test_head_has_the_headers_of_get(api: APIClient) -> None:
+    api("POST", KITCHEN, b"1")
+    response = api("HEAD", KITCHEN)
+    assert (response.status, response.body) == (200, b"")
+    assert response.headers["etag"] == 'W/"e1:1-1"' and response.headers["content-type"] == "application/json"
+    assert api("HEAD", "/channels//events").status == 400
+
+
+class TestIdempotencyKey:
+    def test_repeats_the_response_without_publishing(self, api: APIClient) -> None:
+        first = api("POST", KITCHEN, b"x", Idempotency_Key="1")
+        again = api("POST", KITCHEN, b"x", Idempotency_Key="1")
+        assert (again.status, again.json) == (201, first.json)
+        assert "idempotency-replayed" not in first.headers and again.headers["idempotency-replayed"] == "true"
+        assert payloads(api) == ["x"]
+
+    @pytest.mark.parametrize(
+        "path, body, kind", [(KITCHEN, b"y", ""), (KITCHEN + "?name=a", b"x", ""), (KITCHEN, b"x", "text/plain")]
+    )
+    def test_rejects_another_request_with_the_same_key(self, api: APIClient, path: str, body: bytes, kind: str) -> None:
+        api("POST", KITCHEN, b"x", Idempotency_Key="1")
+        headers = {"Content_Type": kind} if kind else {}
+        assert api("POST", path, body, Idempotency_Key="1", **headers).error == (422, "bad-argument")
+
+    @pytest.mark.parametrize("key", ["", "x" * 201, "ä"])
+    def test_rejects_an_invalid_key(self, api: APIClient, key: str) -> None:
+        assert api("POST", KITCHEN, b"x", Idempotency_Key=key).error == (400, "bad-argument")
+
+    def test_rejects_two_keys(self, api: APIClient) -> None:
+        api.protocol.dataReceived(
+            f"POST {KITCHEN} HTTP/1.1\r\nHost: 127.0.0.1:8082\r\nContent-Length: 1\r\n"
+            "Idempotency-Key: 1\r\nIdempotency-Key: 2\r\n\r\nx".encode()
+        )
+        api.settle()
+        assert api.response().error == (400, "bad-argument")
+        assert payloads(api) == []
+
+    def test_keys_of_different_clients_are_independent(self, api: APIClient) -> None:
+        api("POST", KITCHEN, b"x", Idempotency_Key="1")
+        api.connect("192.0.2.7")
+        assert "idempotency-replayed" not in api("POST", KITCHEN, b"x", Idempotency_Key="1").headers
+        assert payloads(api) == ["x", "x"]
+
+    def test_hosts_of_an_ipv6_network_share_keys(self, api: APIClient) -> None:
+        api.connect("2001:db8::1")
+        api("POST", KITCHEN, b"x", Idempotency_Key="1")
+        api.connect("2001:db8::ffff:1")
+        assert "idempotency-replayed" in api("POST", KITCHEN, b"x", Idempotency_Key="1").headers
+        api.connect("2001:db8:0:1::1")
+        assert "idempotency-replayed" not in api("POST", KITCHEN, b"x", Idempotency_Key="1").headers
+
+    def test_batch_can_have_a_key(self, api: APIClient) -> None:
+        body = batch({"channel": "kitchen", "data": "x"}, {"channel": "no good", "data": 1})
+        first = api("POST", "/events", body, Idempotency_Key="1")
+        again = api("POST", "/events", body, Idempotency_Key="1")
+        assert again.json == first.json and again.headers["idempotency-replayed"] == "true"
+        assert payloads(api) == ["x"]
+
+    def test_failed_batch_can_be_repeated(self, api: APIClient) -> None:
+        body = batch({"channel": "no good", "data": 1})
+        api("POST", "/events", body, Idempotency_Key="1")
+        assert "idempotency-replayed" not in api("POST", "/events", body, Idempotency_Key="1").headers
+
+
+def test_repeated_request_gets_the_result_of_a_pending_one(reactor: Clock, wire: Wire) -> None:
+    api = APIClient(FakeServer(late=True), reactor, wire)
+    api.send("POST", KITCHEN, b"x", Idempotency_Key="1")
+    first = api.transport
+    first_protocol = api.protocol
+    api.connect()
+    api.send("POST", KITCHEN, b"x", Idempotency_Key="1")
+    first_protocol.connectionLost(Failure(ConnectionDone()))
+    assert (first.heard(), api.transport.heard()) == (b"", b"")
+    api.settle()
+    assert first.heard() == b""
+    response = api.response()
+    assert (response.status, response.json["offset"]) == (201, 1)
+    assert payloads(api) == ["x"]
+
+
+def test_does_not_send_a_long_history_after_a_disconnect(
+    reactor: Clock, wire: Wire, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = APIClient(FakeServer(), reactor, wire)
+    for _ in range(3):
+        api("POST", KITCHEN, b"x" * 60_000)
+    stats, opened = api.server.context.stats, Future()
+    before = stats.requests.copy()
+    monkeypatch.setattr(api.server.broker, "open", lambda *asked: opened)
+    api.send("GET", KITCHEN)
+    api.protocol.connectionLost(Failure(ConnectionDone()))
+    opened.settle(api.server.broker.channels[b"kitchen"])
+    api.settle()
+    assert api.transport.heard() == b"" and stats.requests == before and logged == []
+
+
+def test_request_that_the_backplane_refused_can_be_repeated(reactor: Clock, wire: Wire) -> None:
+    api = APIClient(FakeServer(late=True), reactor, wire)
+    api.server.backplane.failing = 1
+    response = api("POST", KITCHEN, b"x", Idempotency_Key="1")
+    assert response.error == (503, "unavailable")
+    assert api("POST", KITCHEN, b"x", Idempotency_Key="1").status == 201
+
+
+class TestPolicy:
+    @pytest.fixture
+    def api(self, reactor: Clock, wire: Wire) -> APIClient:
+        return APIClient(FakeServer(policy=POLICY), reactor, wire)
+
+    def test_requires_a_token(self, api: APIClient) -> None:
+        for method, path in (("POST", KITCHEN), ("GET", KITCHEN), ("GET", "/channels/kitchen/members")):
+            response = api(method, path, b"x" * (method == "POST"))
+            assert response.error == (401, "unauthorized") and response.headers["www-authenticate"] == "Bearer"
+        assert api("POST", "/channels/lobby/events?nick=bob", b"x").status == 201
+
+    @pytest.mark.parametrize("way", ["header", "query", "cookie"])
+    def test_accepts_a_token_in_header_query_or_cookie(self, api: APIClient, way: str) -> None:
+        query = "?token=A" if way == "query" else ""
+        headers = {"header": {"Authorization": "Bearer A"}, "query": {}, "cookie": {"Cookie": "bridge-token=A"}}[way]
+        assert api("POST", KITCHEN + query, b"x", **headers).status == 201
+        [event] = api("GET", KITCHEN + query, **headers).json["events"]
+        assert event["from"] == "ann"
+
+    def test_rejects_a_client_without_the_right(self, api: APIClient) -> None:
+        assert api("POST", "/channels/news/events?token=A", b"x").error == (403, "forbidden")
+        body = batch({"channel": "news", "data": 1}, {"channel": "kitchen", "data": 2})
+        result = api("POST", "/events?token=A&nick=al", body).json["results"]
+        assert (result[0]["code"], result[1]["offset"]) == ("forbidden", 1)
+
+    def test_idempotency_keys_belong_to_the_subject(self, api: APIClient) -> None:
+        api("POST", KITCHEN + "?token=A", b"x", Idempotency_Key="1")
+        assert "idempotency-replayed" not in api("POST", KITCHEN + "?token=B", b"x", Idempotency_Key="1").headers
+        api.connect("192.0.2.7")
+        assert "idempotency-replayed" in api("POST", KITCHEN + "?token=A", b"x", Idempotency_Key="1").headers
+
+
+def test_charges_a_command_for_each_event_of_a_batch(reactor: Clock, wire: Wire) -> None:
+    api = APIClient(FakeServer(commands_burst=10, commands_per_second=1), reactor, wire)
+    api.connect("192.0.2.7")
+    body = batch(*[{"channel": "kitchen", "data": 1}] * 20)
+    assert api("POST", "/events", body).status == 200
+    response = api("POST", "/events", body)
+    assert response.error == (429, "rate") and "retry-after" in response.headers
+
+
+def test_charges_each_event_of_a_batch_once(reactor: Clock, wire: Wire) -> None:
+    api = APIClient(FakeServer(commands_burst=10, commands_per_second=1), reactor, wire)
+    api.connect("192.0.2.7")
+    assert api("POST", "/events", batch(*[{"channel": "kitchen", "data": 1}] * 10)).status == 200
+    api.server.now += 1
+    assert api("POST", KITCHEN, b"x").status == 201
+    assert api("POST", KITCHEN, b"x").error == (429, "rate")
+
+
+@pytest.mark.parametrize("query", ["", "?wait=1&since=0&epoch=e1"])
+@pytest.mark.parametrize("size, most", [(10, 10), (60_000, 3)])
+def test_charges_a_remote_client_for_long_responses(
+    reactor: Clock, wire: Wire, query: str, size: int, most: int
+) -> None:
+    """A command for each 4 KiB."""
+    api = APIClient(FakeServer(commands_burst=45, commands_per_second=1), reactor, wire)
+    api.server.line_client().send("PUB kitchen " + "x" * size)
+    api.server.turn()
+    api.connect("192.0.2.7")
+    statuses = [api("GET", KITCHEN + query).status for _ in range(10)]
+    assert statuses == [200] * most + [429] * (10 - most)
+
+
+def test_charges_for_all_pieces_of_a_history(reactor: Clock, wire: Wire) -> None:
+    api = APIClient(FakeServer(commands_burst=100, commands_per_second=1), reactor, wire)
+    api.server.line_client().send(*["PUB kitchen " + "x" * 60_000] * 7)
+    api.server.turn()
+    api.connect("192.0.2.7")
+    assert [api("GET", KITCHEN).status for _ in range(2)] == [200, 429]
+
+
+def test_charges_a_command_for_each_channel_of_a_long_poll(reactor: Clock, wire: Wire) -> None:
+    api = APIClient(FakeServer(commands_burst=45, commands_per_second=1), reactor, wire)
+    api.server.line_client().send("PUB c0 x")
+    api.server.turn()
+    api.connect("192.0.2.7")
+    several = "&".join(f"channel=c{number}" for number in range(20))
+    assert [api("GET", "/events?wait=1&last=1&" + several).status for _ in range(4)] == [200, 200, 200, 429]
+
+
+def test_does_not_repeat_a_response_after_the_right_is_lost(reactor: Clock, wire: Wire) -> None:
+    api = APIClient(FakeServer(policy=POLICY), reactor, wire)
+    shown = {"Authorization": "Bearer A", "Idempotency_Key": "1"}
+    assert api("POST", KITCHEN, b"x", **shown).status == 201
+    api.server.context.change_policy(FakePolicy({}, {"A": ("ann", {}, None)}))
+    assert api("POST", KITCHEN, b"x", **shown).error == (403, "forbidden")

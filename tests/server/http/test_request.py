@@ -1,0 +1,255 @@
+"""Long responses: written as fast as the client reads, and aborted if it may no longer read them."""
+
+from typing import Any
+
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from tests.server.http.clients import APIClient, Wire
+from twistedsock.limits.settings import CHUNK_BYTES
+from twistedsock.pubsub.subscription import Client
+from twistedsock.pubsub.values import Payloads, Publication
+from twistedsock.server.http import request as request_module
+from twistedsock.server.http.request import WRITE_TIMEOUT_SECONDS
+from twistedsock.testing import FakePolicy, FakeServer
+
+Logged = list[dict[str, Any]]
+
+KITCHEN = "/channels/kitchen/events"
+EVENTS = 2_000
+
+
+@pytest.fixture
+def api(reactor: Clock, wire: Wire) -> APIClient:
+    api = APIClient(
+        FakeServer(policy=FakePolicy({"kitchen": "rw"}, {"A": ("ann", {"kitchen": "r"}, 1_800_000_100.0)})),
+        reactor,
+        wire,
+    )
+    api.server.broker.publish(
+        Client(b"p"), Publication(b"kitchen", Payloads((b"x" * 1000,) * EVENTS, 1000 * EVENTS), b"message")
+    )
+    api.server.turn()
+    return api
+
+
+def test_long_history_is_chunked_and_the_connection_kept(api: APIClient) -> None:
+    for _ in range(2):
+        response = api("GET", KITCHEN)
+        assert response.headers["transfer-encoding"] == "chunked" and "content-length" not in response.headers
+        assert response.is_complete and len(response.json["events"]) == EVENTS
+    assert api("GET", KITCHEN + "?last=1").headers["content-length"]
+
+
+def test_long_history_is_chunked_before_a_close(api: APIClient) -> None:
+    """Otherwise a broken connection would look like the end of the response."""
+    response = api("GET", KITCHEN, Connection="close")
+    assert response.headers["transfer-encoding"] == "chunked" and response.headers["connection"] == "close"
+    assert response.is_complete and len(response.json["events"]) == EVENTS
+    assert api.transport.disconnecting
+
+
+def test_connection_ends_a_long_response_to_http_1_0(api: APIClient) -> None:
+    api.protocol.dataReceived(f"GET {KITCHEN} HTTP/1.0\r\n\r\n".encode())
+    api.settle()
+    response = api.response()
+    assert "transfer-encoding" not in response.headers and len(response.json["events"]) == EVENTS
+    assert api.transport.disconnecting
+
+
+@pytest.mark.parametrize("elapsed", [0.0, 99.0])
+def test_response_continues_while_the_token_is_valid(api: APIClient, elapsed: float) -> None:
+    api.send("GET", KITCHEN + "?token=A")
+    api.protocol.pauseProducing()
+    api.server.turn()
+    api.server.wall += elapsed
+    api.protocol.resumeProducing()
+    api.server.turn()
+    response = api.response()
+    assert response.is_complete and len(response.json["events"]) == EVENTS
+
+
+def test_does_not_write_to_a_client_that_does_not_read(api: APIClient) -> None:
+    api.send("GET", KITCHEN)
+    api.protocol.pauseProducing()
+    api.server.turn()
+    written = len(api.transport.value())
+    assert written < 1.2 * CHUNK_BYTES
+    api.protocol.resumeProducing()
+    api.protocol.pauseProducing()
+    api.server.turn()
+    assert len(api.transport.value()) == written
+    api.protocol.resumeProducing()
+    api.server.turn()
+    assert len(api.response().json["events"]) == EVENTS
+
+
+def test_writes_one_piece_per_turn(api: APIClient) -> None:
+    api.send("GET", KITCHEN)
+    sizes = [len(api.transport.heard())]
+    while len(api.server.turns):
+        api.server.turns.step()
+        sizes.append(len(api.transport.heard()))
+    assert len(sizes) > 30 and max(sizes) < 1.2 * CHUNK_BYTES
+
+
+def test_reports_events_dropped_during_the_response(api: APIClient) -> None:
+    api.send("GET", KITCHEN)
+    api.protocol.pauseProducing()
+    api.server.turn()
+    channel = api.server.broker.channels[b"kitchen"]
+    channel.history.shrink(0)
+    api.protocol.resumeProducing()
+    api.server.turn()
+    response = api.response()
+    sent = len(response.json["events"])
+    assert response.is_complete and 0 < sent < EVENTS / 2 and "lost" not in response.json
+    assert response.json["gaps"] == [{"first": sent + 1, "last": EVENTS}] and response.json["next"] == f"e1:{EVENTS}"
+
+
+def test_reports_each_gap_and_continues(reactor: Clock, wire: Wire) -> None:
+    api = APIClient(FakeServer(history_events=300), reactor, wire)
+    publisher = Client(b"p")
+
+    def publish(count: int) -> None:
+        api.server.broker.publish(
+            publisher, Publication(b"kitchen", Payloads((b"x" * 1000,) * count, 1000 * count), b"message")
+        )
+
+    publish(300)
+    api.send("GET", KITCHEN + "?since=0")
+    for count in (140, 100):
+        api.protocol.pauseProducing()
+        api.server.turn()
+        publish(count)
+        api.protocol.resumeProducing()
+        api.server.turns.step(), api.server.turns.step()
+    api.server.turn()
+    response = api.response().json
+    offsets = [event["offset"] for event in response["events"]]
+    missing = [offset for gap in response["gaps"] for offset in range(gap["first"], gap["last"] + 1)]
+    assert len(response["gaps"]) == 2 and sorted(offsets + missing) == [*range(1, 301)]
+    assert response["next"] == "e1:300"
+
+
+def test_resets_a_client_that_reads_nothing_for_too_long(api: APIClient, reactor: Clock) -> None:
+    """A FIN would mark the response as complete (RFC 9112 section 6.3)."""
+    api.send("GET", KITCHEN)
+    api.protocol.pauseProducing()
+    api.server.turn()
+    reactor.advance(WRITE_TIMEOUT_SECONDS - 1)
+    assert not api.transport.aborted
+    reactor.advance(1)
+    assert api.transport.aborted and not api.transport.disconnecting
+
+
+def test_exception_during_the_response_resets_the_connection(
+    api: APIClient, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.send("GET", KITCHEN)
+    monkeypatch.setattr(request_module, "next", lambda *arguments: 1 / 0, raising=False)
+    api.server.turn()
+    assert api.transport.aborted
+    assert [event["log_failure"].type for event in logged] == [ZeroDivisionError]
+    logged.clear()
+
+
+def test_shutdown_resets_only_responses_that_have_begun(api: APIClient) -> None:
+    api.send("GET", KITCHEN)
+    begun = api.transport
+    api.connect()
+    api.send("GET", KITCHEN.replace("kitchen", "quiet") + "?wait=9")
+    api.site.abort_unfinished()
+    assert begun.aborted and not api.transport.aborted
+
+
+@pytest.mark.parametrize("reason", ["policy", "token"])
+def test_aborts_when_the_client_loses_its_right(api: APIClient, reason: str) -> None:
+    api.send("GET", KITCHEN + "?token=A" * (reason == "token"))
+    api.protocol.pauseProducing()
+    api.server.turn()
+    if reason == "policy":
+        api.server.context.change_policy(FakePolicy())
+    else:
+        api.server.wall += 1_000.0
+    api.protocol.resumeProducing()
+    api.server.turn()
+    assert api.transport.aborted and not api.response().is_complete
+
+
+@pytest.mark.parametrize("token", ["", "?token=A"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        FakePolicy({"kitchen": "rw"}, {"A": ("ann", {"kitchen": "r"}, 1_800_000_100.0)}),
+        FakePolicy({">": "r"}, {"A": ("ann", {"*": "r"}, 1_800_000_200.0)}),
+        None,
+    ],
+    ids=["same", "other", "none"],
+)
+def test_continues_under_a_new_policy_that_allows_it(api: APIClient, token: str, policy: FakePolicy | None) -> None:
+    api.send("GET", KITCHEN + token)
+    api.protocol.pauseProducing()
+    api.server.turn()
+    api.server.context.change_policy(policy)
+    api.protocol.resumeProducing()
+    api.server.turn()
+    response = api.response()
+    assert response.is_complete and len(response.json["events"]) == EVENTS
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        FakePolicy({"kitchen": "rw"}),
+        FakePolicy({}, {"A": ("ann", {"kitchen": "w"}, 1_800_000_100.0)}),
+        FakePolicy({"kitchen": "rw"}, {"A": ("ann", {"kitchen": "r"}, 1_799_999_999.0)}),
+    ],
+    ids=["unknown token", "no right", "expired token"],
+)
+def test_aborts_under_a_new_policy_that_forbids_it(api: APIClient, policy: FakePolicy | None) -> None:
+    api.send("GET", KITCHEN + "?token=A")
+    api.protocol.pauseProducing()
+    api.server.turn()
+    api.server.context.change_policy(policy)
+    api.protocol.resumeProducing()
+    api.server.turn()
+    assert api.transport.aborted and not api.response().is_complete
+
+
+def test_disconnect_leaves_no_timers(api: APIClient, reactor: Clock) -> None:
+    api.send("GET", KITCHEN)
+    api.protocol.pauseProducing()
+    api.protocol.connectionLost(Failure(ConnectionDone()))
+    api.server.turn()
+    assert reactor.getDelayedCalls() == []
+
+
+def test_sending_does_not_extend_the_write_timeout(api: APIClient, reactor: Clock) -> None:
+    api.send("GET", KITCHEN)
+    api.protocol.pauseProducing()
+    api.server.turn()
+    reactor.advance(WRITE_TIMEOUT_SECONDS - 1)
+    api.protocol.dataReceived(b"G")
+    reactor.advance(1)
+    assert api.transport.disconnecting or api.transport.disconnected
+
+
+def test_waits_if_the_head_has_filled_the_transport(api: APIClient) -> None:
+    """TLS pauses its producer only once, even if more is written."""
+    write = api.transport.write
+
+    def fill(data: bytes) -> None:
+        api.transport.write = write
+        write(data)
+        api.protocol.pauseProducing()
+
+    api.transport.write = fill
+    api.send("GET", KITCHEN)
+    api.server.turn()
+    assert len(api.transport.value()) < CHUNK_BYTES
+    api.protocol.resumeProducing()
+    api.server.turn()
+    assert len(api.response().json["events"]) == EVENTS
