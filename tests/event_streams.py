@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.encoders import EVENTS, JSON_IN_EVENTS
-from twistedsock.codecs.sse import MultiChannelSSEEncoder, read_id
+from twistedsock.codecs.encoders import JSON_SSE_ENCODER, SSE_ENCODER
+from twistedsock.codecs.sse import MultiChannelSSEEncoder, parse_event_id
 from twistedsock.errors import CloseReason
 from twistedsock.server.connection import open_session
 from twistedsock.server.http.sse import close_unless_subscribed, subscribe_stream
@@ -57,7 +57,7 @@ class StandInPeer(FakeClient):
     """Speaks JSON where a WebSocket cannot be opened."""
 
     def __init__(self, server: FakeServer) -> None:
-        super().__init__(server, JSON_IN_EVENTS, json_decoder)
+        super().__init__(server, JSON_SSE_ENCODER, json_decoder)
 
     def send(self, *messages: dict[str, Any]) -> None:
         self.send_messages(*(json.dumps(message).encode() for message in messages))
@@ -79,10 +79,10 @@ class Stream:
         self, server: FakeServer, channels: Sequence[str], id: str = "", last: int | None = None, **more: Any
     ) -> None:
         names = [channel.encode() for channel in channels]
-        places = read_id(id, len(names)) if id else [None] * len(names)
+        places = parse_event_id(id, len(names)) if id else [None] * len(names)
         assert places is not None, id
         known = dict(zip(names, places, strict=True))
-        dialect: Encoder = EVENTS if len(names) == 1 else MultiChannelSSEEncoder(known)
+        dialect: Encoder = SSE_ENCODER if len(names) == 1 else MultiChannelSSEEncoder(known)
         self.outlet = FakeOutlet()
         self.endings: list[CloseReason] = []
         self.faults: list[None] = []

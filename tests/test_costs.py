@@ -7,7 +7,7 @@ import pytest
 
 from tests.event_streams import Stream
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
+from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.sse import SSEEncoder
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.values import Batch, Publication
@@ -16,7 +16,7 @@ from twistedsock.testing import FakeClient, FakeServer
 READERS = 20
 EVENTS = 100
 
-DIALECTS = {"lines": LINES, "json": JSON_IN_MESSAGES, "lines in messages": LINES_IN_MESSAGES}
+DIALECTS = {"lines": LINE_ENCODER, "json": JSON_MESSAGE_ENCODER, "lines in messages": LINE_MESSAGE_ENCODER}
 
 
 class Counting:

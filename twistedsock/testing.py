@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from twistedsock.auth.identity import Identity, Policy, grants
 from twistedsock.backplanes.memory import MemoryBackplane
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
-from twistedsock.codecs.line_decoder import LINE_DECODER, LINE_MESSAGE_DECODER, LineSplitter, lines_of
+from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER, LINE_MESSAGE_ENCODER
+from twistedsock.codecs.line_decoder import LINE_DECODER, LINE_MESSAGE_DECODER, LineSplitter, split_messages
 from twistedsock.errors import UNAVAILABLE, CloseReason, Error, ErrorCode
 from twistedsock.limits.principal import LOCAL, Principal, address_principal
 from twistedsock.limits.rate import RateLimiterPool
@@ -323,7 +323,7 @@ class LineClient(FakeClient):
 
     def __init__(self, server: "FakeServer", outcome: Identity | Error | None = None) -> None:
         self._splitter = LineSplitter(server.context.limits.max_line_bytes)
-        super().__init__(server, LINES, LINE_DECODER, outcome)
+        super().__init__(server, LINE_ENCODER, LINE_DECODER, outcome)
 
     def send_bytes(self, data: bytes) -> None:
         """Bytes come in from the socket."""
@@ -362,11 +362,11 @@ class MessageClient(FakeClient):
     """Speaks lines in WebSocket messages."""
 
     def __init__(self, server: "FakeServer") -> None:
-        super().__init__(server, LINES_IN_MESSAGES, LINE_MESSAGE_DECODER)
+        super().__init__(server, LINE_MESSAGE_ENCODER, LINE_MESSAGE_DECODER)
 
     def send_messages(self, *messages: bytes) -> None:
         self.read(sum(map(len, messages)))
-        self.pipeline.submit(lines_of(messages, self.server.context.limits.max_message_bytes))
+        self.pipeline.submit(split_messages(messages, self.server.context.limits.max_message_bytes))
 
     def send(self, *lines: str) -> None:
         self.send_messages(*(line.encode() for line in lines))
@@ -379,7 +379,7 @@ class JsonClient(FakeClient):
     """Speaks JSON in WebSocket messages."""
 
     def __init__(self, server: "FakeServer") -> None:
-        super().__init__(server, JSON_IN_MESSAGES, json_decoder)
+        super().__init__(server, JSON_MESSAGE_ENCODER, json_decoder)
 
     def send(self, *messages: dict[str, Any]) -> None:
         self.send_messages(*(json.dumps(message).encode() for message in messages))

@@ -8,7 +8,7 @@ import pytest
 from tests.behaviours.voices import KINDS, LineVoice, Voice, settle
 from tests.event_streams import StandInPeer, Stream
 from twistedsock.codecs.http_api import read_batch, read_body
-from twistedsock.codecs.payload import UNPAIRED
+from twistedsock.codecs.payload import UNPAIRED_SURROGATE
 from twistedsock.codecs.query import ApiError
 from twistedsock.testing import FakeServer
 
@@ -179,6 +179,6 @@ def test_half_a_surrogate_pair_is_bad_json_however_it_is_published(publisher: Vo
     ):
         with pytest.raises(ApiError) as refused:
             read()
-        assert refused.value.error == UNPAIRED
+        assert refused.value.error == UNPAIRED_SURROGATE
     assert reader.received() == []
     assert read_body(payload.encode(), b"text/plain").items == (payload.encode(),)

@@ -37,7 +37,7 @@ def history(server: FakeServer) -> list[dict[str, Any]]:
         settle(server)
         answer = told[0]
     assert isinstance(answer, HistoryPage)
-    events: list[dict[str, Any]] = json.loads(b"".join(http_api.history(answer)))["events"]
+    events: list[dict[str, Any]] = json.loads(b"".join(http_api.history_response(answer)))["events"]
     return events
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.query import MAX_ARGUMENTS, ApiError, QueryParameters
+from twistedsock.codecs.query import MAX_PARAMETERS, ApiError, QueryParameters
 from twistedsock.errors import ErrorCode
 
 
@@ -26,28 +26,28 @@ def test_what_is_given_is_decoded() -> None:
 
 
 def test_there_may_be_none() -> None:
-    QueryParameters(b"").only(())
+    QueryParameters(b"").allow_only(())
 
 
 def test_one_may_be_repeated_where_that_is_said() -> None:
     arguments = QueryParameters(b"channel=a&channel=b&wait=1")
-    arguments.only(("wait",), repeated=("channel",))
+    arguments.allow_only(("wait",), repeated=("channel",))
     assert arguments.texts("channel") == ["a", "b"]
     assert arguments.texts("other") == []
 
 
 def test_what_is_unknown_is_refused() -> None:
-    assert error(lambda: QueryParameters(b"since=1&colour=red").only(("since",))) == (
+    assert error(lambda: QueryParameters(b"since=1&colour=red").allow_only(("since",))) == (
         "colour: there is no such parameter here"
     )
 
 
 def test_what_is_repeated_is_refused() -> None:
-    assert error(lambda: QueryParameters(b"since=1&since=1").only(("since",))) == "since: it may be given once"
+    assert error(lambda: QueryParameters(b"since=1&since=1").allow_only(("since",))) == "since: it may be given once"
 
 
 def test_a_token_is_no_concern_of_ours() -> None:
-    QueryParameters(b"token=secret").only(())
+    QueryParameters(b"token=secret").allow_only(())
 
 
 @pytest.mark.parametrize("query", [b"name=%FF", b"name=\xff"])
@@ -60,25 +60,25 @@ def test_a_name_that_is_no_utf_8_is_refused() -> None:
 
 
 def test_there_are_only_so_many() -> None:
-    QueryParameters(b"&".join([b"a=1"] * MAX_ARGUMENTS))
-    assert "at most" in error(lambda: QueryParameters(b"&".join([b"a=1"] * (MAX_ARGUMENTS + 1))))
+    QueryParameters(b"&".join([b"a=1"] * MAX_PARAMETERS))
+    assert "at most" in error(lambda: QueryParameters(b"&".join([b"a=1"] * (MAX_PARAMETERS + 1))))
 
 
 @pytest.mark.parametrize(("text", "value"), [(b"0", 0), (b"7", 7), (b"1000", 1000), (b"0007", 7)])
 def test_whole_numbers(text, value) -> None:
-    assert QueryParameters(b"last=" + text).whole("last", 1000) == value
-    assert QueryParameters(b"").whole("last", 1000) is None
+    assert QueryParameters(b"last=" + text).integer("last", 1000) == value
+    assert QueryParameters(b"").integer("last", 1000) is None
 
 
 @pytest.mark.parametrize("text", [b"", b"-1", b"1.5", b"1001", b"x", b"%D9%A1", b"9" * 5000, b"1_0"])
 def test_what_is_no_whole_number(text) -> None:
-    assert error(lambda: QueryParameters(b"last=" + text).whole("last", 1000)) == (
+    assert error(lambda: QueryParameters(b"last=" + text).integer("last", 1000)) == (
         "last: it must be a whole number from 0 to 1000"
     )
 
 
 def test_a_whole_number_has_a_least() -> None:
-    assert "from 1 to 9" in error(lambda: QueryParameters(b"limit=0").whole("limit", 9, least=1))
+    assert "from 1 to 9" in error(lambda: QueryParameters(b"limit=0").integer("limit", 9, least=1))
 
 
 @pytest.mark.parametrize(("text", "value"), [(b"0", 0.0), (b"25", 25.0), (b"2.5", 2.5), (b"60", 60.0)])
@@ -105,6 +105,6 @@ def test_choices() -> None:
 @given(st.binary(max_size=200))
 def test_whatever_comes_is_read_or_refused(query) -> None:
     try:
-        QueryParameters(query).only((), repeated=())
+        QueryParameters(query).allow_only((), repeated=())
     except ApiError as refused:
         assert refused.error.code is ErrorCode.BAD_ARGUMENT

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.http import MAX_CHUNKS, MAX_SIZE_LINE, MAX_TRAILER, BadChunks, Chunks
+from twistedsock.codecs.http import MAX_CHUNKS, MAX_SIZE_LINE_BYTES, MAX_TRAILER_BYTES, ChunkDecoder, InvalidChunks
 
 
 def read(*pieces: bytes) -> tuple[bytes, bytes | None]:
     """The body, and what stands behind it."""
     body: list[bytes] = []
-    chunks, rest = Chunks(body.append), None
+    chunks, rest = ChunkDecoder(body.append), None
     for piece in pieces:
         assert rest is None
         rest = chunks.feed(piece)
@@ -66,26 +66,26 @@ def test_sizes(line) -> None:
     ],
 )
 def test_what_is_no_chunk_is_refused(sent) -> None:
-    with pytest.raises(BadChunks):
+    with pytest.raises(InvalidChunks):
         read(sent)
 
 
 def test_a_line_of_a_size_is_short() -> None:
-    assert read(b"0;" + b"x" * (MAX_SIZE_LINE - 2) + b"\r\n\r\n") == (b"", b"")
-    for sent in (b"0;" + b"x" * (MAX_SIZE_LINE - 1), b"0;" + b"x" * MAX_SIZE_LINE + b"\r\n"):
-        with pytest.raises(BadChunks, match="too long"):
+    assert read(b"0;" + b"x" * (MAX_SIZE_LINE_BYTES - 2) + b"\r\n\r\n") == (b"", b"")
+    for sent in (b"0;" + b"x" * (MAX_SIZE_LINE_BYTES - 1), b"0;" + b"x" * MAX_SIZE_LINE_BYTES + b"\r\n"):
+        with pytest.raises(InvalidChunks, match="too long"):
             read(sent)
 
 
 def test_half_the_line_of_a_size_may_stand_behind_many_chunks() -> None:
-    pieces = [b"x"] * MAX_SIZE_LINE
+    pieces = [b"x"] * MAX_SIZE_LINE_BYTES
     sent = chunked(*pieces)[: -len(b"0\r\n\r\n")]
     assert read(sent + b"1;a", b"\r\ny\r\n0\r\n\r\n") == (b"".join(pieces) + b"y", b"")
 
 
 def test_there_are_only_so_many_chunks() -> None:
     assert read(chunked(*[b"a"] * (MAX_CHUNKS - 1)))[1] == b""
-    with pytest.raises(BadChunks, match="more than"):
+    with pytest.raises(InvalidChunks, match="more than"):
         read(chunked(*[b"a"] * MAX_CHUNKS))
 
 
@@ -93,6 +93,6 @@ def test_a_trailer_is_short() -> None:
     line = b"A: " + b"x" * 997 + b"\r\n"
     assert read(b"0\r\n" + line * 4 + b"\r\n")[1] == b""
     assert read(*([b"0\r\n"] + [line[:500], line[500:]] * 4 + [b"\r\n"]))[1] == b""
-    for pieces in ([b"0\r\n", *[line] * 5], [b"0\r\n" + b"x" * (MAX_TRAILER + 1)]):
-        with pytest.raises(BadChunks, match="behind the last"):
+    for pieces in ([b"0\r\n", *[line] * 5], [b"0\r\n" + b"x" * (MAX_TRAILER_BYTES + 1)]):
+        with pytest.raises(InvalidChunks, match="behind the last"):
             read(*pieces)

@@ -2,16 +2,16 @@
 
 import pytest
 
-from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
+from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.session.encoder import Encoder
 
 
 @pytest.mark.parametrize(
     ("dialect", "notice"),
     [
-        (LINES, b"NOTICE hi\n"),
-        (LINES_IN_MESSAGES, b"\x81\x09NOTICE hi"),
-        (JSON_IN_MESSAGES, b'\x81\x1d{"type":"notice","text":"hi"}'),
+        (LINE_ENCODER, b"NOTICE hi\n"),
+        (LINE_MESSAGE_ENCODER, b"\x81\x09NOTICE hi"),
+        (JSON_MESSAGE_ENCODER, b'\x81\x1d{"type":"notice","text":"hi"}'),
     ],
 )
 def test_each_dialect_in_its_frame(dialect: Encoder, notice: bytes) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.sse import read_id, write_id
+from twistedsock.codecs.sse import format_event_id, parse_event_id
 from twistedsock.pubsub.values import Position
 from twistedsock.session.commands import MAX_OFFSET
 
@@ -15,15 +15,15 @@ PLACES = st.none() | st.builds(
 
 def test_of_one_channel_and_of_several() -> None:
     """As the documents show them."""
-    assert read_id("5f2c1a:18", 1) == [Position(b"5f2c1a", 18)]
-    assert read_id("5f2c1a:18,9ab3:40", 2) == [Position(b"5f2c1a", 18), Position(b"9ab3", 40)]
-    assert read_id("5f2c1a:18,", 2) == [Position(b"5f2c1a", 18), None]
-    assert write_id([None, Position(b"e1", 0), None]) == b",e1:0,"
+    assert parse_event_id("5f2c1a:18", 1) == [Position(b"5f2c1a", 18)]
+    assert parse_event_id("5f2c1a:18,9ab3:40", 2) == [Position(b"5f2c1a", 18), Position(b"9ab3", 40)]
+    assert parse_event_id("5f2c1a:18,", 2) == [Position(b"5f2c1a", 18), None]
+    assert format_event_id([None, Position(b"e1", 0), None]) == b",e1:0,"
 
 
 @given(places=st.lists(PLACES, min_size=1, max_size=40))
 def test_what_is_written_is_read(places: list[Position | None]) -> None:
-    assert read_id(write_id(places).decode(), len(places)) == places
+    assert parse_event_id(format_event_id(places).decode(), len(places)) == places
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,10 @@ def test_what_is_written_is_read(places: list[Position | None]) -> None:
     ],
 )
 def test_what_is_no_id_of_these_channels(text: str, channels: int) -> None:
-    assert read_id(text, channels) is None
+    assert parse_event_id(text, channels) is None
 
 
 @given(text=st.text(max_size=30), channels=st.integers(1, 3))
 def test_whatever_comes_is_read_or_refused(text: str, channels: int) -> None:
-    places = read_id(text, channels)
+    places = parse_event_id(text, channels)
     assert places is None or len(places) == channels

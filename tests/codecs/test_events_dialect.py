@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.event_streams import read_events
-from twistedsock.codecs.encoders import EVENTS, JSON_IN_EVENTS
+from twistedsock.codecs.encoders import JSON_SSE_ENCODER, SSE_ENCODER
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.codecs.sse import MultiChannelSSEEncoder
 from twistedsock.pubsub.values import JSON, TEXT, Batch, Position
@@ -23,20 +23,20 @@ def batch(first: int, *payloads: bytes, is_json: bool = False) -> Batch:
 
 def test_a_stream_begins_where_it_says() -> None:
     """Though it has no command to answer; who is cut off now comes back to there."""
-    assert EVENTS.subscribed(None, b"kitchen", AT, None) == (
+    assert SSE_ENCODER.subscribed(None, b"kitchen", AT, None) == (
         b'event: ok\nid: 5f2c1a:17\ndata: {"type":"ok","channel":"kitchen","offset":17,"epoch":"5f2c1a"}\n\n'
     )
-    assert EVENTS.subscribed(None, b"kitchen", AT, True, 13) == (
+    assert SSE_ENCODER.subscribed(None, b"kitchen", AT, True, 13) == (
         b"event: ok\nid: 5f2c1a:12\n"
         b'data: {"type":"ok","channel":"kitchen","offset":17,"epoch":"5f2c1a","recovered":true}\n\n'
     )
-    (event,), _ = read_events(EVENTS.subscribed(None, b"kitchen", AT, False, 18).decode())
+    (event,), _ = read_events(SSE_ENCODER.subscribed(None, b"kitchen", AT, False, 18).decode())
     assert event.message["recovered"] is False
 
 
 def test_an_event_tells_its_place() -> None:
-    assert EVENTS.title == "events"
-    assert EVENTS.batch(b"kitchen", batch(18, b"21.5", is_json=True), b"5f2c1a") == (
+    assert SSE_ENCODER.title == "events"
+    assert SSE_ENCODER.batch(b"kitchen", batch(18, b"21.5", is_json=True), b"5f2c1a") == (
         b'id: 5f2c1a:18\ndata: {"type":"event","channel":"kitchen","offset":18,"from":"ann","name":"message",'
         b'"data":21.5}\n\n'
     )
@@ -50,11 +50,11 @@ def test_an_event_tells_its_place() -> None:
 def test_many_events_are_what_each_would_be_alone(first: int, payloads: list[bytes]) -> None:
     """And each is, but for its id, what the JSON dialect says."""
     told = batch(first, *payloads)
-    data = EVENTS.batch(b"k%", told, b"e1")
-    alone = [EVENTS.batch(b"k%", told.part(n, n + 1), b"e1") for n in range(told.first, told.end)]
+    data = SSE_ENCODER.batch(b"k%", told, b"e1")
+    alone = [SSE_ENCODER.batch(b"k%", told.part(n, n + 1), b"e1") for n in range(told.first, told.end)]
     assert data == b"".join(alone)
     events, last = read_events(data.decode())
-    plain, _ = read_events(JSON_IN_EVENTS.batch(b"k%", told).decode())
+    plain, _ = read_events(JSON_SSE_ENCODER.batch(b"k%", told).decode())
     assert [event.message for event in events] == [event.message for event in plain]
     assert [event.id for event in events] == [f"e1:{n}" for n in range(told.first, told.end)]
     assert last == f"e1:{told.end - 1}"
@@ -62,7 +62,7 @@ def test_many_events_are_what_each_would_be_alone(first: int, payloads: list[byt
 
 @pytest.mark.parametrize("raw", [b'{\r\n"a":\n1}', b"[\r]"])
 def test_line_breaks_between_tokens_do_not_end_an_event(raw: bytes) -> None:
-    (event,), _ = read_events(EVENTS.batch(b"k", batch(1, raw, is_json=True), b"e1").decode())
+    (event,), _ = read_events(SSE_ENCODER.batch(b"k", batch(1, raw, is_json=True), b"e1").decode())
     assert event.message["data"] == json.loads(raw)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.event_streams import ServerSent, Stream
-from twistedsock.codecs.sse import read_id
+from twistedsock.codecs.sse import parse_event_id
 from twistedsock.testing import FakeServer
 
 
@@ -26,7 +26,7 @@ class Client:
 
     def connect(self) -> None:
         # What it has heard that no id told of is told again.
-        known = read_id(self.id, len(self.channels)) if self.id else None
+        known = parse_event_id(self.id, len(self.channels)) if self.id else None
         self.places = {}
         if known is not None:
             self.places = {
@@ -51,7 +51,7 @@ class Client:
                 self._check_id(event)
 
     def _check_id(self, event: ServerSent) -> None:
-        known = read_id(event.id, len(self.channels))
+        known = parse_event_id(event.id, len(self.channels))
         assert known is not None
         told = {name: place.offset for name, place in zip(self.channels, known, strict=True) if place is not None}
         assert told == self.places, "the id says something else than the stream has"

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.codecs.payload import is_utf8
-from twistedsock.codecs.websocket import TOGETHER, PlainFrames, plain_frame, text_fragment, text_frame, unmask
+from twistedsock.codecs.websocket import (
+    MAX_FRAMES_TOGETHER,
+    PlainFrames,
+    plain_frame,
+    text_fragment,
+    text_frame,
+    unmask,
+)
 
 ASCII = bytes(byte & 0x7F for byte in range(256))
 MASK = b"\x37\xfa\x21\x3d"
@@ -71,7 +78,7 @@ def read(pieces: list[bytes], most: int = MAX_OFFSET) -> tuple[list[bytes], byte
             continue
         more, rest = frames.feed(piece)
         messages += more
-    return messages, rest + frames.rest()
+    return messages, rest + frames.drain()
 
 
 HELLO = masked(b"hello")
@@ -143,10 +150,10 @@ def test_half_a_frame_is_held_back(unfinished: bytes, cuts) -> None:
 def test_what_is_held_back_is_given_once() -> None:
     """``rest`` gives up what it gives."""
     frames = PlainFrames(MAX_OFFSET)
-    assert frames.rest() == b""
+    assert frames.drain() == b""
     assert frames.feed(HELLO[:5]) == ([], b"")
-    assert frames.rest() == HELLO[:5]
-    assert frames.rest() == b""
+    assert frames.drain() == HELLO[:5]
+    assert frames.drain() == b""
     assert frames.feed(HELLO) == ([b"hello"], b"")
 
 
@@ -163,7 +170,7 @@ def test_a_frame_in_many_pieces_is_joined_once() -> None:
     data = masked(b"x" * 60_000)
     for index in range(len(data) - 1):
         assert frames.feed(data[index : index + 1]) == ([], b"")
-    assert frames.begun is not None and len(frames.begun) > 59_000
+    assert frames.partial is not None and len(frames.partial) > 59_000
     assert frames.feed(data[-1:]) == ([b"x" * 60_000], b"")
 
 
@@ -204,8 +211,8 @@ def frame(payload: bytes, mask: bytes) -> bytes:
 
 
 MANY = st.tuples(
-    st.integers(0, TOGETHER + 60),  # of one length
-    st.sampled_from([0, 1, 3, 4, 5, 20, 81, 125, 126, 200, TOGETHER, TOGETHER + 1]),
+    st.integers(0, MAX_FRAMES_TOGETHER + 60),  # of one length
+    st.sampled_from([0, 1, 3, 4, 5, 20, 81, 125, 126, 200, MAX_FRAMES_TOGETHER, MAX_FRAMES_TOGETHER + 1]),
     st.sampled_from([b"", b"x", "ü".encode(), b"\xff", b"\xc3"]),  # in the place of the last
     st.integers(0, 10_000),
 )
@@ -255,8 +262,8 @@ def test_frames_that_are_alike_are_unmasked_together(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(
         "twistedsock.codecs.websocket.unmask", lambda data, mask: single.append(data) or unmask(data, mask)
     )
-    stream = b"".join(frame(b"%081d" % number, MASK) for number in range(TOGETHER))
-    assert len(PlainFrames(MAX_OFFSET).feed(stream)[0]) == TOGETHER
+    stream = b"".join(frame(b"%081d" % number, MASK) for number in range(MAX_FRAMES_TOGETHER))
+    assert len(PlainFrames(MAX_OFFSET).feed(stream)[0]) == MAX_FRAMES_TOGETHER
     assert not single
 
 
@@ -279,5 +286,5 @@ def test_a_frame_has_begun_until_it_has_ended() -> None:
     told = []
     for data in (whole, whole[:3], whole[3:5], whole[5:], whole + whole[:1], whole[1:]):
         frames.feed(data)
-        told.append(frames.begun is not None)
+        told.append(frames.partial is not None)
     assert told == [False, True, True, False, True, False]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.http_api import MAX_TOGETHER, join_neighbours, read_batch, read_body
+from twistedsock.codecs.http_api import MAX_BATCH_EVENTS, join_neighbours, read_batch, read_body
 from twistedsock.codecs.payload import MAX_DEPTH, build_payloads, payload_to_json, payload_to_line
 from twistedsock.codecs.query import ApiError
 from twistedsock.errors import Error, ErrorCode
@@ -174,9 +174,9 @@ def test_what_is_no_batch_is_refused(body: bytes, kind: bytes, code: ErrorCode) 
 
 
 def test_a_batch_has_no_more_events_than_it_may() -> None:
-    assert len(read_batch(batch(*[{"channel": "a", "data": 1}] * MAX_TOGETHER), JSON, 100)) == MAX_TOGETHER
+    assert len(read_batch(batch(*[{"channel": "a", "data": 1}] * MAX_BATCH_EVENTS), JSON, 100)) == MAX_BATCH_EVENTS
     with pytest.raises(ApiError):
-        read_batch(batch(*[{"channel": "a", "data": 1}] * (MAX_TOGETHER + 1)), JSON, 100)
+        read_batch(batch(*[{"channel": "a", "data": 1}] * (MAX_BATCH_EVENTS + 1)), JSON, 100)
 
 
 def test_one_event_of_a_batch_may_be_wrong_and_the_others_not() -> None:

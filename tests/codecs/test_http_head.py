@@ -5,21 +5,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.codecs.http import (
-    MAX_HEAD,
+    MAX_HEAD_BYTES,
     MAX_HEADERS,
     RequestHead,
-    begins_head,
-    error,
+    can_begin_head,
+    error_response,
     has_too_many_headers,
+    http_on_line_port,
     origin_form,
     read_head,
-    wrong_door,
 )
 
 
 def test_the_wrong_door() -> None:
     """A browser on the line port reads where the web port is."""
-    answer = wrong_door("http://127.0.0.1:8082/")
+    answer = http_on_line_port("http://127.0.0.1:8082/")
     assert answer == (
         b"HTTP/1.1 400 Bad Request\r\n"
         b"Content-Type: text/plain; charset=utf-8\r\n"
@@ -29,12 +29,12 @@ def test_the_wrong_door() -> None:
         b"\r\n"
         b"This port speaks lines, not HTTP. The web port is http://127.0.0.1:8082/\n"
     ).replace(b"74", b"%d" % len(answer.partition(b"\r\n\r\n")[2]))
-    assert b"This server has no web port\n" in wrong_door("")
+    assert b"This server has no web port\n" in http_on_line_port("")
 
 
 def test_a_refusal() -> None:
     """An answer that refuses is whole: its length counts bytes, and its headers stand in it."""
-    answer = error(503, "später", (("Retry-After", "5"),))
+    answer = error_response(503, "später", (("Retry-After", "5"),))
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert b"\r\nRetry-After: 5" in head
@@ -46,7 +46,7 @@ def test_a_refusal() -> None:
 @pytest.mark.parametrize("status", [400, 403, 404, 408, 421, 431, 503])
 def test_every_status_that_we_use_has_its_phrase(status: int) -> None:
     """A refusal of each kind can be written."""
-    assert error(status, "no").startswith(b"HTTP/1.1 %d " % status)
+    assert error_response(status, "no").startswith(b"HTTP/1.1 %d " % status)
 
 
 def head(*lines: str) -> bytes:
@@ -188,12 +188,12 @@ def test_any_bytes_are_a_head_or_none(data: bytes) -> None:
 
 def test_the_bound_has_room_for_any_honest_head() -> None:
     """A browser's head with two full cookies passes; a megabyte would not."""
-    assert 8192 * 2 <= MAX_HEAD < 65_536
+    assert 8192 * 2 <= MAX_HEAD_BYTES < 65_536
 
 
 @pytest.mark.parametrize("start", [b"G", b"GET / HTTP/1.1\r\n", b"\r", b"\n", b"\r\n", b"x", b"1", b"~", b"-", b""])
 def test_a_request_can_begin_with_a_method_or_an_empty_line(start: bytes) -> None:
-    assert begins_head(start)
+    assert can_begin_head(start)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_request_can_begin_with_a_method_or_an_empty_line(start: bytes) -> Non
     [b"\x16\x03\x01", b"\x80", b"\0", b"\xff", b" GET", b"{", b'"', b"/", b"\t"] + [b"SUB kitchen\n", b"GET /\r\n"],
 )
 def test_a_request_cannot_begin_with_anything_else(start: bytes) -> None:
-    assert not begins_head(start)
+    assert not can_begin_head(start)
 
 
 @pytest.mark.parametrize("count, too_many", [(0, False), (MAX_HEADERS, False), (MAX_HEADERS + 1, True)])
@@ -226,4 +226,4 @@ def test_whether_something_follows_that_belongs_to_a_request(header: bytes, expe
     """Whatever could be read as a length is one."""
     head = read_head(b"GET / HTTP/1.1\r\nHost: a\r\n" + header + b"\r\n\r\n")
     assert head is not None
-    assert head.content is expected
+    assert head.has_body is expected

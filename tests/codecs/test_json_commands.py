@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.codecs.json_decoder import decode, decode_alike
-from twistedsock.codecs.payload import UNPAIRED, build_payloads
+from twistedsock.codecs.payload import UNPAIRED_SURROGATE, build_payloads
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.values import JSON, TEXT
 from twistedsock.session.commands import (
@@ -200,7 +200,7 @@ def test_an_id_that_cannot_be_sent_back_is_not_sent_back(tag: str) -> None:
 
 
 def test_half_a_surrogate_pair_has_words_of_its_own() -> None:
-    assert mistake('{"type":"nick","id":1,"nick":"\\ud83d"}').error == UNPAIRED
+    assert mistake('{"type":"nick","id":1,"nick":"\\ud83d"}').error == UNPAIRED_SURROGATE
     assert mistake('{"type":"nick","id":1,"nick":"\\ud83d"').error.message == "a message is one JSON object"
     assert "levels" in mistake('{"type":"ping","id":1,"x":' + TOO_DEEP + "}").error.message
 

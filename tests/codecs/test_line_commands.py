@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.encoders import LINES
+from twistedsock.codecs.encoders import LINE_ENCODER
 from twistedsock.codecs.line_decoder import LINE_DECODER, USAGE
-from twistedsock.codecs.payload import UNPAIRED, build_payloads
+from twistedsock.codecs.payload import UNPAIRED_SURROGATE, build_payloads
 from twistedsock.errors import ErrorCode
 from twistedsock.pubsub.values import JSON, TEXT
 from twistedsock.session.commands import (
@@ -76,7 +76,7 @@ RIGHT = {
     b"NICK ann": Nick(b"ann"),
     b"AUTH a.b.c": Auth(b"a.b.c"),
     b"auth  a.b.c ": Auth(b"a.b.c"),
-    b"quiet  off ": Reply(b"OK\n", LINES),
+    b"quiet  off ": Reply(b"OK\n", LINE_ENCODER),
     b"PING": Ping(b""),
     b"PING ": Ping(b""),
     b"PING hello  you ": Ping(b"hello  you "),
@@ -88,14 +88,14 @@ RIGHT = {
     b"exit": Quit(),
     b"EXIT ": Quit(),
     b"bye": Quit(),
-    b"HELP": Reply(LINES.help(b"")),
-    b"help ": Reply(LINES.help(b"")),
-    b"?": Reply(LINES.help(b"")),
-    b"? sub": Reply(LINES.help(b"SUB")),
-    b"HELP Sub": Reply(LINES.help(b"SUB")),
-    b"HELP bye": Reply(LINES.help(b"QUIT")),
-    b"HELP exit": Reply(LINES.help(b"QUIT")),
-    b"HELP ?": Reply(LINES.help(b"HELP")),
+    b"HELP": Reply(LINE_ENCODER.help(b"")),
+    b"help ": Reply(LINE_ENCODER.help(b"")),
+    b"?": Reply(LINE_ENCODER.help(b"")),
+    b"? sub": Reply(LINE_ENCODER.help(b"SUB")),
+    b"HELP Sub": Reply(LINE_ENCODER.help(b"SUB")),
+    b"HELP bye": Reply(LINE_ENCODER.help(b"QUIT")),
+    b"HELP exit": Reply(LINE_ENCODER.help(b"QUIT")),
+    b"HELP ?": Reply(LINE_ENCODER.help(b"HELP")),
 }
 
 
@@ -204,7 +204,7 @@ def test_answers_quiet_with_an_encoder_that_says_nothing_of_publishes() -> None:
     reply = decode(b"QUIET on")
     assert isinstance(reply, Reply) and reply.data == b"OK\n" and reply.encoder is not None
     assert reply.encoder.published((None,), 1) == b""
-    assert reply.encoder.refused(None, UNPAIRED) == LINES.refused(None, UNPAIRED)
+    assert reply.encoder.refused(None, UNPAIRED_SURROGATE) == LINE_ENCODER.refused(None, UNPAIRED_SURROGATE)
 
 
 @pytest.mark.parametrize("line", [b"HELP frobnicate", b"QUIET maybe", b"HELP a b", b"QUIET"])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.encoders import LINES, LINES_IN_MESSAGES
+from twistedsock.codecs.encoders import LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
@@ -29,60 +29,66 @@ def alone(event: Event) -> Batch:
 
 
 REPLIES = {
-    "welcome": (LINES.welcome(b"k3x9", ENDS), b"WELCOME sockbridge/1 id=k3x9 from=127.0.0.1:53122 to=127.0.0.1:8081\n"),
+    "welcome": (
+        LINE_ENCODER.welcome(b"k3x9", ENDS),
+        b"WELCOME sockbridge/1 id=k3x9 from=127.0.0.1:53122 to=127.0.0.1:8081\n",
+    ),
     "welcome by IPv6 and a Unix socket": (
-        LINES.welcome(b"k3x9", Endpoints(b"unix:-", b"[::1]:8081")),
+        LINE_ENCODER.welcome(b"k3x9", Endpoints(b"unix:-", b"[::1]:8081")),
         b"WELCOME sockbridge/1 id=k3x9 from=unix:- to=[::1]:8081\n",
     ),
-    "PUB": (LINES.published((None,), 18), b"OK 18\n"),
-    "several PUB": (LINES.published([None, None, b"x"], 18), b"OK 18\nOK 19\nOK 20\n"),
-    "SUB": (LINES.subscribed(None, b"kitchen", AT, None), b"OK kitchen offset=17 epoch=5f2c1a\n"),
+    "PUB": (LINE_ENCODER.published((None,), 18), b"OK 18\n"),
+    "several PUB": (LINE_ENCODER.published([None, None, b"x"], 18), b"OK 18\nOK 19\nOK 20\n"),
+    "SUB": (LINE_ENCODER.subscribed(None, b"kitchen", AT, None), b"OK kitchen offset=17 epoch=5f2c1a\n"),
     "SUB recovered": (
-        LINES.subscribed(None, b"kitchen", AT, True),
+        LINE_ENCODER.subscribed(None, b"kitchen", AT, True),
         b"OK kitchen offset=17 epoch=5f2c1a recovered=yes\n",
     ),
     "SUB not recovered": (
-        LINES.subscribed(None, b"kitchen", AT, False),
+        LINE_ENCODER.subscribed(None, b"kitchen", AT, False),
         b"OK kitchen offset=17 epoch=5f2c1a recovered=no\n",
     ),
-    "UNSUB": (LINES.unsubscribed(None, b"kitchen"), b"OK kitchen\n"),
-    "AUTH": (LINES.authenticated(None, b"ann", 60), b"OK ann expires=60\n"),
-    "AUTH for ever": (LINES.authenticated(None, b"ann", None), b"OK ann\n"),
-    "NICK": (LINES.nicked(None, b"ann"), b"OK ann\n"),
-    "PING": (LINES.pong(None, b""), b"PONG\n"),
-    "PING with a text": (LINES.pong(None, b" hello\tyou "), b"PONG  hello\tyou \n"),
-    "PING with a terminal escape": (LINES.pong(None, "a\x1b[2J\r\x85é".encode()), "PONG a?[2J??é\n".encode()),
+    "UNSUB": (LINE_ENCODER.unsubscribed(None, b"kitchen"), b"OK kitchen\n"),
+    "AUTH": (LINE_ENCODER.authenticated(None, b"ann", 60), b"OK ann expires=60\n"),
+    "AUTH for ever": (LINE_ENCODER.authenticated(None, b"ann", None), b"OK ann\n"),
+    "NICK": (LINE_ENCODER.nicked(None, b"ann"), b"OK ann\n"),
+    "PING": (LINE_ENCODER.pong(None, b""), b"PONG\n"),
+    "PING with a text": (LINE_ENCODER.pong(None, b" hello\tyou "), b"PONG  hello\tyou \n"),
+    "PING with a terminal escape": (LINE_ENCODER.pong(None, "a\x1b[2J\r\x85é".encode()), "PONG a?[2J??é\n".encode()),
     "INFO": (
-        LINES.facts(None, FACTS),
+        LINE_ENCODER.facts(None, FACTS),
         b"OK id=k3x9 nick=ann from=127.0.0.1:53122 to=127.0.0.1:8081 channels=2 uptime=61 version=0.1.0\n",
     ),
-    "QUIET": (LINES.done(), b"OK\n"),
-    "an error": (LINES.refused(None, Error(ErrorCode.BAD_CHANNEL, "no such name")), b"ERR bad-channel no such name\n"),
+    "QUIET": (LINE_ENCODER.done(), b"OK\n"),
+    "an error": (
+        LINE_ENCODER.refused(None, Error(ErrorCode.BAD_CHANNEL, "no such name")),
+        b"ERR bad-channel no such name\n",
+    ),
     "an error about what a terminal obeys": (
-        LINES.refused(None, Error(ErrorCode.BAD_ARGUMENT, "'a\x1b\x9b\x7f\n'")),
+        LINE_ENCODER.refused(None, Error(ErrorCode.BAD_ARGUMENT, "'a\x1b\x9b\x7f\n'")),
         b"ERR bad-argument 'a????'\n",
     ),
-    "LOST": (LINES.lost(b"kitchen", 3, 9), b"LOST kitchen 3 9\n"),
-    "NOTICE to a program": (LINES.notice(b"gone", b"forbidden", b"a"), b"NOTICE gone\n"),
-    "NOTICE": (LINES.notice(b"going down"), b"NOTICE going down\n"),
-    "NOTICE with a line break": (LINES.notice(b"a\nBYE"), b"NOTICE a?BYE\n"),
-    "BYE": (LINES.bye(b""), b"BYE\n"),
-    "BYE with a text": (LINES.bye(b"see you"), b"BYE see you\n"),
+    "LOST": (LINE_ENCODER.lost(b"kitchen", 3, 9), b"LOST kitchen 3 9\n"),
+    "NOTICE to a program": (LINE_ENCODER.notice(b"gone", b"forbidden", b"a"), b"NOTICE gone\n"),
+    "NOTICE": (LINE_ENCODER.notice(b"going down"), b"NOTICE going down\n"),
+    "NOTICE with a line break": (LINE_ENCODER.notice(b"a\nBYE"), b"NOTICE a?BYE\n"),
+    "BYE": (LINE_ENCODER.bye(b""), b"BYE\n"),
+    "BYE with a text": (LINE_ENCODER.bye(b"see you"), b"BYE see you\n"),
     "JOIN and LEAVE": (
-        LINES.presence(b"kitchen", [PresenceChange(ANN, True), PresenceChange(Member(b"p2", b"p2"), False)]),
+        LINE_ENCODER.presence(b"kitchen", [PresenceChange(ANN, True), PresenceChange(Member(b"p2", b"p2"), False)]),
         b"JOIN kitchen k3x9 ann\nLEAVE kitchen p2 p2\n",
     ),
-    "WHO": (b"".join(LINES.members(None, b"kitchen", [ANN])), b"MEMBER kitchen k3x9 ann\nOK 1\n"),
-    "WHO of nobody": (b"".join(LINES.members(None, b"kitchen", [])), b"OK 0\n"),
+    "WHO": (b"".join(LINE_ENCODER.members(None, b"kitchen", [ANN])), b"MEMBER kitchen k3x9 ann\nOK 1\n"),
+    "WHO of nobody": (b"".join(LINE_ENCODER.members(None, b"kitchen", [])), b"OK 0\n"),
     "HIST": (
-        b"".join(LINES.history(None, b"kitchen", [event(1), event(2, b"smoke", b"alarm")], AT)),
+        b"".join(LINE_ENCODER.history(None, b"kitchen", [event(1), event(2, b"smoke", b"alarm")], AT)),
         b"MSG kitchen 1 ann 21.5\nEVENT kitchen 2 ann alarm smoke\nOK 2\n",
     ),
     "HIST of what is partly gone": (
-        b"".join(LINES.history(None, b"kitchen", [event(5), Lost(6, 8), event(9)], AT, Lost(2, 4))),
+        b"".join(LINE_ENCODER.history(None, b"kitchen", [event(5), Lost(6, 8), event(9)], AT, Lost(2, 4))),
         b"LOST kitchen 2 4\nMSG kitchen 5 ann 21.5\nLOST kitchen 6 8\nMSG kitchen 9 ann 21.5\nOK 2\n",
     ),
-    "HIST of nothing": (b"".join(LINES.history(None, b"kitchen", [], AT)), b"OK 0\n"),
+    "HIST of nothing": (b"".join(LINE_ENCODER.history(None, b"kitchen", [], AT)), b"OK 0\n"),
 }
 
 
@@ -108,21 +114,21 @@ EVENTS = {
 @pytest.mark.parametrize(("told", "line"), EVENTS.values(), ids=EVENTS.keys())
 def test_an_event(told: Event, line: bytes) -> None:
     """The same line live, in the history and in a message."""
-    assert LINES.batch(b"kitchen", alone(told)) == line
-    assert b"".join(LINES.history(None, b"kitchen", [told], AT)) == line + b"OK 1\n"
-    assert read_frames(LINES_IN_MESSAGES.batch(b"kitchen", alone(told))) == [line.decode().removesuffix("\n")]
+    assert LINE_ENCODER.batch(b"kitchen", alone(told)) == line
+    assert b"".join(LINE_ENCODER.history(None, b"kitchen", [told], AT)) == line + b"OK 1\n"
+    assert read_frames(LINE_MESSAGE_ENCODER.batch(b"kitchen", alone(told))) == [line.decode().removesuffix("\n")]
 
 
 def test_events_are_one_message_each() -> None:
     """Who falls behind within a batch must know where."""
     batch = Batch(9, 11, b"k3x9", b"ann", b"message", build_payloads((b"x\nQUIT", b"21.5"), TEXT))
-    assert LINES.batch(b"a", batch) == b'MSG a 9 ann "x\\nQUIT"\nMSG a 10 ann 21.5\n'
-    assert read_frames(LINES_IN_MESSAGES.batch(b"a", batch)) == ['MSG a 9 ann "x\\nQUIT"', "MSG a 10 ann 21.5"]
+    assert LINE_ENCODER.batch(b"a", batch) == b'MSG a 9 ann "x\\nQUIT"\nMSG a 10 ann 21.5\n'
+    assert read_frames(LINE_MESSAGE_ENCODER.batch(b"a", batch)) == ['MSG a 9 ann "x\\nQUIT"', "MSG a 10 ann 21.5"]
 
 
 def test_help() -> None:
     """INFO lines, then the reply."""
-    told = LINES.help(b"SUB")
+    told = LINE_ENCODER.help(b"SUB")
     *lines, reply = told.decode().splitlines()
     assert lines and reply == "OK"
     assert all(line.startswith("INFO SUB ") for line in lines)
@@ -131,40 +137,40 @@ def test_help() -> None:
 @pytest.mark.parametrize("tag", [b"1", b'"x"'])
 def test_tags_are_ignored(tag: Tag) -> None:
     """Answers come in the order of the commands, so there is nothing to match."""
-    assert LINES.published((tag,), 1) == LINES.published((None,), 1)
-    assert LINES.refused(tag, Error(ErrorCode.LIMIT, "x")) == b"ERR limit x\n"
+    assert LINE_ENCODER.published((tag,), 1) == LINE_ENCODER.published((None,), 1)
+    assert LINE_ENCODER.refused(tag, Error(ErrorCode.LIMIT, "x")) == b"ERR limit x\n"
 
 
 def test_over_websocket_each_line_is_a_message() -> None:
     """Without its line end."""
-    assert LINES_IN_MESSAGES.published((None,), 1) == b"\x81\x04OK 1"
-    assert read_frames(b"".join(LINES_IN_MESSAGES.history(None, b"a", [event(1), event(2)], AT))) == [
+    assert LINE_MESSAGE_ENCODER.published((None,), 1) == b"\x81\x04OK 1"
+    assert read_frames(b"".join(LINE_MESSAGE_ENCODER.history(None, b"a", [event(1), event(2)], AT))) == [
         "MSG a 1 ann 21.5",
         "MSG a 2 ann 21.5",
         "OK 2",
     ]
-    told = LINES_IN_MESSAGES.help(b"SUB")
+    told = LINE_MESSAGE_ENCODER.help(b"SUB")
     assert all(message.startswith(("INFO ", "OK")) for message in read_frames(told))
     changes = [PresenceChange(ANN, True), PresenceChange(ANN, False)]
-    assert read_frames(LINES_IN_MESSAGES.presence(b"a", changes)) == ["JOIN a k3x9 ann", "LEAVE a k3x9 ann"]
+    assert read_frames(LINE_MESSAGE_ENCODER.presence(b"a", changes)) == ["JOIN a k3x9 ann", "LEAVE a k3x9 ann"]
 
 
 def test_a_long_reply_comes_in_pieces_of_about_a_chunk() -> None:
     """A peer that does not read costs one of them."""
     events = [event(offset, b"x" * 1000) for offset in range(1, 301)]
-    pieces = list(LINES.history(None, b"a", events, AT))
+    pieces = list(LINE_ENCODER.history(None, b"a", events, AT))
     assert len(pieces) > 4
     assert all(CHUNK_BYTES <= len(piece) < CHUNK_BYTES + 2000 for piece in pieces[:-2])
     assert b"".join(pieces).count(b"\n") == 301
     members = [Member(b"p%d" % number, b"x" * 30) for number in range(5000)]
-    pieces = list(LINES.members(None, b"a", members))
+    pieces = list(LINE_ENCODER.members(None, b"a", members))
     assert len(pieces) > 3
     assert b"".join(pieces).endswith(b"OK 5000\n")
 
 
 def test_a_long_reply_may_end_with_a_chunk() -> None:
     """Where the last line fills a chunk, the reply stands alone behind it."""
-    pieces = list(LINES.history(None, b"a", [event(1, b"x" * CHUNK_BYTES)], AT))
+    pieces = list(LINE_ENCODER.history(None, b"a", [event(1, b"x" * CHUNK_BYTES)], AT))
     assert pieces == [b"MSG a 1 ann " + b"x" * CHUNK_BYTES + b"\n", b"OK 1\n"]
 
 
@@ -173,11 +179,11 @@ def test_a_sentence_stays_one_line(text: str, framed: bool) -> None:
     """Whatever a peer sends, what is said about it is one line without anything that a terminal obeys."""
     payload = text.encode()
     for line in (
-        LINES.pong(None, payload),
-        LINES.notice(payload),
-        LINES.bye(payload),
-        LINES.refused(None, Error(ErrorCode.LIMIT, text)),
-        LINES.batch(b"a", alone(event(payload=payload))),
+        LINE_ENCODER.pong(None, payload),
+        LINE_ENCODER.notice(payload),
+        LINE_ENCODER.bye(payload),
+        LINE_ENCODER.refused(None, Error(ErrorCode.LIMIT, text)),
+        LINE_ENCODER.batch(b"a", alone(event(payload=payload))),
     ):
         assert line.endswith(b"\n")
         signs = line.decode()[:-1]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.line_decoder import Item, LineSplitter
+from twistedsock.codecs.line_decoder import Line, LineSplitter
 from twistedsock.errors import ErrorCode
 from twistedsock.session.commands import InvalidCommand, Quit
 
@@ -16,7 +16,7 @@ TOO_LONG = "too long"
 QUIT = "quit"
 
 
-def shown(items: list[Item]) -> list[bytes | str]:
+def shown(items: list[Line]) -> list[bytes | str]:
     """Items as a table can hold them."""
     words: list[bytes | str] = []
     for item in items:
@@ -87,7 +87,7 @@ def test_nothing_is_kept_of_a_line_that_is_too_long() -> None:
     splitter = LineSplitter(MAX_OFFSET)
     for _ in range(1000):
         splitter.feed(b"x" * 1000)
-    assert splitter.begun is None
+    assert splitter.partial is None
 
 
 def test_a_line_in_tiny_pieces_takes_no_more_memory_than_its_length() -> None:
@@ -134,5 +134,5 @@ def test_a_line_has_begun_until_it_has_ended() -> None:
     told = []
     for data in (b"", b"a\n", b"a\nb", b"c", b"\n", b"x" * 20, b"x", b"\ny", b"\n", b"\x04"):
         splitter.feed(data)
-        told.append(splitter.unfinished)
+        told.append(splitter.has_partial_line)
     assert told == [False, False, True, True, False, True, True, True, False, False]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.line_decoder import MAX_START_BYTES, USAGE, Opening, WireProtocol, is_verb
+from twistedsock.codecs.line_decoder import MAX_LINE_START_BYTES, USAGE, ProtocolDetector, WireProtocol, is_verb
 
 LINES, HTTP, TLS, OTHER = WireProtocol.LINES, WireProtocol.HTTP, WireProtocol.TLS, WireProtocol.OTHER
 BOM = "\ufeff".encode()
@@ -72,7 +72,7 @@ TABLE = {
 
 
 def spoken(pieces: list[bytes]) -> WireProtocol | None:
-    opening = Opening()
+    opening = ProtocolDetector()
     for piece in pieces:
         found = opening.feed(piece)
         if found is not None:
@@ -111,7 +111,7 @@ LONG = b"x" * 300
         (BOM + b"PUB kitchen " + LONG, False),
         (b"PUB kitchen", False),
         (b"PUB /" + LONG, True),
-        (b"SUB /" + b"x" * (MAX_START_BYTES - 5) + b" HTTP/1.1", True),
+        (b"SUB /" + b"x" * (MAX_LINE_START_BYTES - 5) + b" HTTP/1.1", True),
         (b"GET /" + LONG, True),
         (b"QUARREL /" + LONG, True),
         (b"GET http://a.example/" + LONG, True),
@@ -122,17 +122,17 @@ LONG = b"x" * 300
 )
 def test_a_line_that_is_too_long_is_judged_by_its_start(start: bytes, expected: bool, cuts) -> None:
     for pieces in cuts(start[:40]):
-        opening = Opening()
+        opening = ProtocolDetector()
         for piece in [*pieces, start[40:]]:
             assert opening.feed(piece) is None
-        assert opening.begins_request() is expected
+        assert opening.looks_like_http() is expected
 
 
 def test_a_long_first_line_is_read_to_its_end() -> None:
     """However long the method is that a page has chosen."""
-    opening = Opening()
+    opening = ProtocolDetector()
     assert opening.feed(b"x" * 70_000) is None
-    assert not opening.begins_request()
+    assert not opening.looks_like_http()
     assert opening.feed(b" /kitchen HTTP/1.1\r\nPUB kitchen one\n") is HTTP
 
 
@@ -168,7 +168,7 @@ def test_a_publish_is_always_lines(payload: str) -> None:
 
 
 def test_an_endless_first_line_takes_no_memory() -> None:
-    opening = Opening()
+    opening = ProtocolDetector()
     tracemalloc.start()
     try:
         for _ in range(1000):

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.codecs.payload import (
+    has_unpaired_surrogate,
     is_json,
-    is_unpaired,
     is_utf8,
     payload_to_json,
     payload_to_line,
     quote,
     quote_name,
-    replace_halves,
+    replace_unpaired_surrogates,
 )
 from twistedsock.pubsub.values import JSON, TEXT
 
@@ -90,8 +90,8 @@ def test_what_is_typed_is_json_or_text(payload: bytes, expected: bool) -> None:
     ],
 )
 def test_halves_of_surrogate_pairs_are_known_from_whole_ones(payload: bytes, whole: bytes) -> None:
-    assert replace_halves(payload) == whole
-    assert is_unpaired(payload) and not is_json(payload)
+    assert replace_unpaired_surrogates(payload) == whole
+    assert has_unpaired_surrogate(payload) and not is_json(payload)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_halves_of_surrogate_pairs_are_known_from_whole_ones(payload: bytes, who
     + [b'"\\ud83d" x', b"[" * 101 + b'"\\ud83d"' + b"]" * 101],
 )
 def test_what_is_no_json_for_another_reason_is_not_unpaired(payload: bytes) -> None:
-    assert not is_unpaired(payload)
+    assert not has_unpaired_surrogate(payload)
 
 
 LINES = {

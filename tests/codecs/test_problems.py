@@ -4,19 +4,19 @@ import json
 
 import pytest
 
-from twistedsock.codecs.query import STATUS, ApiError, problem_details
+from twistedsock.codecs.query import HTTP_STATUS, ApiError, problem_details
 from twistedsock.errors import BAD_CHANNEL, TOO_FAST, Error, ErrorCode
 
 
 def test_every_code_has_a_status() -> None:
-    assert STATUS.keys() == set(ErrorCode)
-    assert all(400 <= status < 600 for status in STATUS.values())
+    assert HTTP_STATUS.keys() == set(ErrorCode)
+    assert all(400 <= status < 600 for status in HTTP_STATUS.values())
 
 
 @pytest.mark.parametrize("code", ErrorCode)
 def test_a_problem_says_what_a_dialect_says(code: ErrorCode) -> None:
-    told = json.loads(problem_details(Error(code, 'no "such" thing'), STATUS[code]))
-    assert told["code"] == code.decode() and told["status"] == STATUS[code]
+    told = json.loads(problem_details(Error(code, 'no "such" thing'), HTTP_STATUS[code]))
+    assert told["code"] == code.decode() and told["status"] == HTTP_STATUS[code]
     assert (told["type"], told["detail"]) == ("about:blank", 'no "such" thing')
 
 

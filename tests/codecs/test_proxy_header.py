@@ -8,7 +8,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twistedsock.auth.trusted_proxies import Source
-from twistedsock.codecs.proxy_protocol import MAX_BLOCK, MAX_LINE, Header, HeaderReader, Malformed
+from twistedsock.codecs.proxy_protocol import (
+    MAX_V1_BYTES,
+    MAX_V2_BYTES,
+    MalformedHeader,
+    ProxyHeader,
+    ProxyHeaderDecoder,
+)
 
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 IPV4 = bytes([203, 0, 113, 7, 192, 0, 2, 1]) + (4711).to_bytes(2) + (443).to_bytes(2)
@@ -31,7 +37,7 @@ WHOLE = [
     ),
     (b"PROXY UNKNOWN\r\n", None),
     (b"PROXY UNKNOWN \xff\0 anything \r or \n at all\r\n", None),
-    (b"PROXY UNKNOWN " + b"x" * (MAX_LINE - 16) + b"\r\n", None),
+    (b"PROXY UNKNOWN " + b"x" * (MAX_V1_BYTES - 16) + b"\r\n", None),
     (block(), Source("203.0.113.7", 4711)),
     (block(family=0x12), Source("203.0.113.7", 4711)),
     (block(body=IPV4 + TLV), Source("203.0.113.7", 4711)),
@@ -55,9 +61,9 @@ def test_a_header_tells_the_source_whatever_the_cut(
     header: bytes, source: Source | None, rest: bytes, cuts: Callable[[bytes], Iterator[list[bytes]]]
 ) -> None:
     for pieces in cuts(header):
-        reader = HeaderReader()
+        reader = ProxyHeaderDecoder()
         assert [reader.feed(piece) for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
-        assert reader.feed(pieces[-1] + rest) == Header(source, rest)
+        assert reader.feed(pieces[-1] + rest) == ProxyHeader(source, rest)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +94,8 @@ def test_a_header_tells_the_source_whatever_the_cut(
         b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 4_3\r\n",
         b"PROXY TCP4 203.0.113.7 192.0.2.1 65536 443\r\n",
         b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 65536\r\n",
-        b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443".ljust(MAX_LINE),
-        b"PROXY UNKNOWN " + b"x" * (MAX_LINE - 15) + b"\r\n",
+        b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443".ljust(MAX_V1_BYTES),
+        b"PROXY UNKNOWN " + b"x" * (MAX_V1_BYTES - 15) + b"\r\n",
         b"\r\n\r\n\0\r\nQUIT\r",
         block(command=0x11),
         block(command=0x22),
@@ -100,43 +106,43 @@ def test_a_header_tells_the_source_whatever_the_cut(
         block(body=IPV4[:-1]),
         block(family=0x21, body=IPV6[:-1]),
         block(family=0x31, body=bytes(215)),
-        block(body=IPV4.ljust(MAX_BLOCK - 15)),
+        block(body=IPV4.ljust(MAX_V2_BYTES - 15)),
     ],
 )
 def test_what_is_no_header_is_known_as_such(data: bytes) -> None:
-    assert HeaderReader().feed(data) == Malformed()
+    assert ProxyHeaderDecoder().feed(data) == MalformedHeader()
 
 
 @pytest.mark.parametrize("data", [b"G", b"\0", b"PROXX", b"\r\n\r\nQ", block(command=0x22)[:16], block(body=b"")])
 def test_it_is_known_as_soon_as_it_can_be(data: bytes) -> None:
-    reader = HeaderReader()
+    reader = ProxyHeaderDecoder()
     assert [reader.feed(data[index : index + 1]) for index in range(len(data) - 1)] == [None] * (len(data) - 1)
-    assert reader.feed(data[-1:]) == Malformed()
+    assert reader.feed(data[-1:]) == MalformedHeader()
 
 
 def test_the_longest_block() -> None:
-    header = block(body=IPV4.ljust(MAX_BLOCK - 16))
-    assert len(header) == MAX_BLOCK
-    assert HeaderReader().feed(header) == Header(Source("203.0.113.7", 4711), b"")
+    header = block(body=IPV4.ljust(MAX_V2_BYTES - 16))
+    assert len(header) == MAX_V2_BYTES
+    assert ProxyHeaderDecoder().feed(header) == ProxyHeader(Source("203.0.113.7", 4711), b"")
 
 
 STARTS = st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 1.2.3.4 ", b"PROXY UNKNOWN", SIGNATURE, SIGNATURE + b"\x21\x11"])
 
 
 @given(STARTS, st.binary(max_size=300), st.lists(st.integers(1, 40)))
-@example(b"", bytes(MAX_LINE), [])
+@example(b"", bytes(MAX_V1_BYTES), [])
 def test_any_bytes_give_a_header_or_an_error_or_more_is_needed(start: bytes, more: bytes, sizes: list[int]) -> None:
     data = start + more
-    whole = HeaderReader().feed(data)
-    reader, fed, found = HeaderReader(), 0, None
+    whole = ProxyHeaderDecoder().feed(data)
+    reader, fed, found = ProxyHeaderDecoder(), 0, None
     for size in [*sizes, len(data)]:
         found = reader.feed(data[fed : fed + size])
         fed += size
         if found is not None:
             break
-        assert len(reader._kept) < MAX_BLOCK
-    if isinstance(whole, Header):
-        assert isinstance(found, Header)
+        assert len(reader._kept) < MAX_V2_BYTES
+    if isinstance(whole, ProxyHeader):
+        assert isinstance(found, ProxyHeader)
         assert (found.source, found.rest + data[fed:]) == (whole.source, whole.rest)
     else:
         assert found == whole
@@ -147,7 +153,7 @@ def test_both_versions_tell_the_same(address: IPv4Address, port: int, rest: byte
     kind = address.version
     line = f"PROXY TCP{4 if kind == 4 else 6} {address} {address} {port} {port}\r\n".encode()
     body = address.packed * 2 + port.to_bytes(2) * 2
-    told = HeaderReader().feed(line + rest)
-    assert isinstance(told, Header)
-    assert told == HeaderReader().feed(block(family=0x11 if kind == 4 else 0x21, body=body) + rest)
+    told = ProxyHeaderDecoder().feed(line + rest)
+    assert isinstance(told, ProxyHeader)
+    assert told == ProxyHeaderDecoder().feed(block(family=0x11 if kind == 4 else 0x21, body=body) + rest)
     assert told.source is not None and told.source.port == port

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.event_streams import read_events
-from twistedsock.codecs.encoders import JSON_IN_EVENTS
-from twistedsock.codecs.fallback import FallbackOpening, closing, read_messages
+from twistedsock.codecs.encoders import JSON_SSE_ENCODER
+from twistedsock.codecs.fallback import FallbackOpening, close_message, read_messages
 from twistedsock.codecs.query import ApiError
 from twistedsock.errors import CloseReason, ErrorCode
 from twistedsock.session.encoder import Endpoints
@@ -13,13 +13,13 @@ ENDS = Endpoints(b"127.0.0.1:53124", b"127.0.0.1:8082")
 
 
 def test_its_welcome_tells_the_key() -> None:
-    (plain,), _ = read_events(JSON_IN_EVENTS.welcome(b"k3x9p", ENDS).decode())
+    (plain,), _ = read_events(JSON_SSE_ENCODER.welcome(b"k3x9p", ENDS).decode())
     (welcome,), _ = read_events(FallbackOpening(b'se"cret').welcome(b"k3x9p", ENDS).decode())
     assert welcome.kind == "welcome" and welcome.message == {**plain.message, "key": 'se"cret'}
 
 
 def test_its_end_is_told_as_a_close_frame_would() -> None:
-    (close,), _ = read_events(closing(CloseReason.GOING_AWAY, b'"bye"').decode())
+    (close,), _ = read_events(close_message(CloseReason.GOING_AWAY, b'"bye"').decode())
     assert close.kind == "close" and close.message == {"type": "close", "code": 1001, "reason": '"bye"'}
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from twistedsock.codecs.http_api import MAX_CHANNELS_TOGETHER, read_asked, read_channels
+from twistedsock.codecs.http_api import MAX_STREAM_CHANNELS, read_channels, read_stream_request
 from twistedsock.codecs.query import ApiError, QueryParameters
 from twistedsock.errors import ErrorCode
 from twistedsock.pubsub.values import Position
@@ -19,7 +19,7 @@ def test_channels_are_named_once_each_in_their_order() -> None:
 
 
 def test_what_a_session_is_asked() -> None:
-    asked = read_asked(QueryParameters(b"last=3&presence=on"), [b"a", b"b"], "e1:5,")
+    asked = read_stream_request(QueryParameters(b"last=3&presence=on"), [b"a", b"b"], "e1:5,")
     assert asked.commands() == [
         Subscribe(b"a", last=3, since=5, epoch=b"e1", presence=True),
         Subscribe(b"b", last=3, since=None, epoch=None, presence=True),
@@ -45,7 +45,7 @@ def test_a_browser_that_comes_back_asks_as_before_and_shows_the_last_id(
     query: bytes, header: str, place: Position | None
 ) -> None:
     """So the header counts most."""
-    asked = read_asked(QueryParameters(query), [b"a"], header)
+    asked = read_stream_request(QueryParameters(query), [b"a"], header)
     assert asked.known == {b"a": place} and asked.last is None and not asked.presence
 
 
@@ -53,7 +53,7 @@ def test_a_browser_that_comes_back_asks_as_before_and_shows_the_last_id(
     ("query", "channels", "header", "code"),
     [
         (b"", [], "", ErrorCode.BAD_ARGUMENT),
-        (b"", [b"%d" % number for number in range(MAX_CHANNELS_TOGETHER + 1)], "", ErrorCode.BAD_ARGUMENT),
+        (b"", [b"%d" % number for number in range(MAX_STREAM_CHANNELS + 1)], "", ErrorCode.BAD_ARGUMENT),
         (b"", [b"a", b"a b"], "", ErrorCode.BAD_CHANNEL),
         (b"since=1", [b"a"], "", ErrorCode.BAD_ARGUMENT),
         (b"epoch=e1", [b"a"], "", ErrorCode.BAD_ARGUMENT),
@@ -68,5 +68,5 @@ def test_a_browser_that_comes_back_asks_as_before_and_shows_the_last_id(
 )
 def test_what_is_refused(query: bytes, channels: list[bytes], header: str, code: ErrorCode) -> None:
     with pytest.raises(ApiError) as refused:
-        read_asked(QueryParameters(query), channels, header)
+        read_stream_request(QueryParameters(query), channels, header)
     assert refused.value.error.code is code

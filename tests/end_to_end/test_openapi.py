@@ -12,8 +12,8 @@ import pytest
 import schemathesis
 from twisted.internet.task import Clock
 
-from twistedsock.codecs.http_api import MAX_TOGETHER
-from twistedsock.codecs.query import STATUS
+from twistedsock.codecs.http_api import MAX_BATCH_EVENTS
+from twistedsock.codecs.query import HTTP_STATUS
 from twistedsock.errors import ErrorCode
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.names import CHANNEL_BYTES, EVENT_NAME_BYTES, NICK_BYTES
@@ -112,7 +112,7 @@ def test_numbers_and_codes_are_those_of_the_server() -> None:
         MAX_PAGE_SIZE,
         DEFAULT_PAGE_SIZE,
     )
-    assert schemas["Batch"]["properties"]["events"]["maxItems"] == MAX_TOGETHER
+    assert schemas["Batch"]["properties"]["events"]["maxItems"] == MAX_BATCH_EVENTS
     [reason] = DOCUMENT["paths"]["/peers/{id}"]["delete"]["parameters"]
     assert reason["schema"]["maxLength"] == MAX_REASON_LENGTH
     assert (
@@ -123,7 +123,7 @@ def test_numbers_and_codes_are_those_of_the_server() -> None:
         resolved(one)["content"]["application/problem+json"]["example"]["status"]
         for one in COMPONENTS["responses"].values()
     }
-    assert set(STATUS.values()) - {500} <= statuses
+    assert set(HTTP_STATUS.values()) - {500} <= statuses
 
 
 def test_the_server_is_as_its_file_says(

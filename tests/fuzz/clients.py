@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.event_streams import StandInPeer, Stream, read_events
 from tests.fuzz.model import CHANNELS, Cursor, Model, Position, check_history
-from twistedsock.codecs.sse import read_id
+from twistedsock.codecs.sse import parse_event_id
 
 ROOMS = (0, 1, 50, 700, 3_000)
 """Bytes that a socket takes before it is full."""
@@ -277,7 +277,7 @@ class StreamClient(Client):
     def connect(self) -> None:
         self.stream = Stream(self.model.server, self.channels, self.id, self.last)
         self.cursors: dict[str, Cursor] = {}
-        places = read_id(self.id, len(self.channels)) if self.id else [None] * len(self.channels)
+        places = parse_event_id(self.id, len(self.channels)) if self.id else [None] * len(self.channels)
         assert places is not None
         self.asked = {
             channel: None if place is None else (place.offset, place.epoch.decode())
@@ -317,7 +317,7 @@ class StreamClient(Client):
 
     def check_id(self, channel: str) -> None:
         """It says where the stream stands, of the channel of the event and of all others."""
-        places = read_id(self.id, len(self.channels))
+        places = parse_event_id(self.id, len(self.channels))
         assert places is not None
         for name, place in zip(self.channels, places, strict=True):
             cursor = self.cursors.get(name)

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from tests.fuzz.clients import Client
 from tests.fuzz.connections import Connection, Transport
 from tests.fuzz.model import Model, check_history
-from twistedsock.codecs.sse import read_id
+from twistedsock.codecs.sse import parse_event_id
 from twistedsock.pubsub.values import Position
 from twistedsock.server.http.connection import HTTPConnection
 
@@ -166,8 +166,8 @@ class PollClient(HttpClient):
         assert status == 200, (status, told)
         several = told.get("channels", [told])
         count = len(self.channels)
-        before = read_id(self.next, count) if self.next else [None] * count
-        after = read_id(told["next"], count)
+        before = parse_event_id(self.next, count) if self.next else [None] * count
+        after = parse_event_id(told["next"], count)
         assert before is not None and after is not None
         for name, one, old, new in zip(self.channels, several, before, after, strict=True):
             epoch, recovered = one["epoch"], one.get("recovered")
@@ -196,7 +196,7 @@ class PollClient(HttpClient):
 
     def check_nothing_is_overlooked(self) -> None:
         if self.waits and self.next:
-            for name, place in zip(self.channels, read_id(self.next, len(self.channels)) or (), strict=True):
+            for name, place in zip(self.channels, parse_event_id(self.next, len(self.channels)) or (), strict=True):
                 known = self.model.server.broker.channels[name.encode()]
                 assert place == Position(known.epoch, known.head), (
                     f"a poll waits at {place}, {name} is at {known.position}"

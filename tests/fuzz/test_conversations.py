@@ -11,8 +11,8 @@ from tests.fuzz.properties import cut, holds, kept, room
 from tests.fuzz.replies import Due, replies_of
 from tests.fuzz.test_dialects import said
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES_IN_MESSAGES
-from twistedsock.codecs.encoders import LINES as LINES_ENCODING
+from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_MESSAGE_ENCODER
+from twistedsock.codecs.encoders import LINE_ENCODER as LINES_ENCODING
 from twistedsock.codecs.line_decoder import LINE_DECODER, LINE_MESSAGE_DECODER, LineSplitter
 from twistedsock.errors import CloseReason
 from twistedsock.limits.settings import CHUNK_BYTES
@@ -59,7 +59,7 @@ class Guest:
 
     @property
     def dialect(self) -> Encoder:
-        return {"line": LINES_ENCODING, "message": LINES_IN_MESSAGES, "json": JSON_IN_MESSAGES}[self.kind]
+        return {"line": LINES_ENCODING, "message": LINE_MESSAGE_ENCODER, "json": JSON_MESSAGE_ENCODER}[self.kind]
 
     def connect(self) -> None:
         self.peer = getattr(self.server, f"{self.kind}_client")()

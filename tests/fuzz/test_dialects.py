@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.fuzz.grammars import JSON_TEXTS, NAMES, TEXTS
 from tests.fuzz.properties import holds
 from tests.fuzz.test_json_commands import no_constant
-from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
+from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.values import JSON, TEXT, Batch, Member, Position, PresenceChange
@@ -23,13 +23,13 @@ VALUES = st.lists(JSON_TEXTS, min_size=1, max_size=4)
 
 def said(dialect: Encoder, data: bytes) -> list[str]:
     """The messages: lines of printable UTF-8, whole text frames, and JSON where it must be."""
-    if dialect is LINES:
+    if dialect is LINE_ENCODER:
         assert not data or data.endswith(b"\n")
         messages = data.decode().split("\n")[:-1]
     else:
         messages = read_frames(data)
     for message in messages:
-        if dialect is JSON_IN_MESSAGES:
+        if dialect is JSON_MESSAGE_ENCODER:
             told = json.loads(message, parse_constant=no_constant, parse_int=str)
             assert isinstance(told, dict) and isinstance(told["type"], str)
         else:
@@ -37,7 +37,7 @@ def said(dialect: Encoder, data: bytes) -> list[str]:
     return messages
 
 
-DIALECTS = st.sampled_from([LINES, LINES_IN_MESSAGES, JSON_IN_MESSAGES])
+DIALECTS = st.sampled_from([LINE_ENCODER, LINE_MESSAGE_ENCODER, JSON_MESSAGE_ENCODER])
 
 
 @holds(
@@ -59,7 +59,7 @@ def test_events(
     live = said(dialect, dialect.batch(channel, batch))
     assert len(live) == len(content)
     history = said(dialect, b"".join(dialect.history(tag, channel, [*batch.events()], Position(b"e1", batch.end - 1))))
-    if dialect is JSON_IN_MESSAGES:
+    if dialect is JSON_MESSAGE_ENCODER:
         answer = json.loads(history[0], parse_int=str)
         assert answer["events"] == [json.loads(message, parse_int=str) for message in live]
         assert [event["offset"] for event in answer["events"]] == [str(first + index) for index in range(len(content))]
@@ -84,7 +84,7 @@ def test_answers(
     """Whatever is answered or told, with whatever words and names in it, is one message of the dialect for each thing
     that is said."""
     ends, words = Endpoints(b"127.0.0.1:1", b"[::1]:2"), text.encode()
-    is_json = dialect is JSON_IN_MESSAGES
+    is_json = dialect is JSON_MESSAGE_ENCODER
     silent = is_json and tag is None
     facts = SessionInfo(Member(b"p1", name), ends, 3, 61, b"0.1")
     for answer in (

@@ -60,7 +60,7 @@ def test_plain_frames(data: bytes, cuts: list[int], most: int) -> None:
             break
     told, left, is_other = expected(data, most)
     assert messages == told
-    assert (rest if is_other else frames.rest()) == left
+    assert (rest if is_other else frames.drain()) == left
 
 
 @holds(examples=60, payload=st.binary(max_size=300), mask=MASKS | st.binary(min_size=4, max_size=4))

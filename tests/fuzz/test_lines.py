@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.fuzz.grammars import CUTS, LINES, damaged
 from tests.fuzz.properties import cut, holds, kept, room
 from twistedsock.codecs import line_decoder
-from twistedsock.codecs.line_decoder import CTRL_D, Item, LineSplitter
+from twistedsock.codecs.line_decoder import CTRL_D, Line, LineSplitter
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.session.commands import InvalidCommand, Quit
 
@@ -18,7 +18,7 @@ SHORT = st.lists(
 ).map(b"".join)
 
 
-def told(items: list[Item]) -> list[object]:
+def told(items: list[Line]) -> list[object]:
     """Up to a Ctrl-D, behind which nothing counts: a refusal by its code alone."""
     words: list[object] = []
     for item in items:
@@ -28,10 +28,10 @@ def told(items: list[Item]) -> list[object]:
     return words
 
 
-def expected(data: bytes, most: int) -> list[Item]:
+def expected(data: bytes, most: int) -> list[Line]:
     """Written from the protocol's words, line by line."""
     *lines, rest = data.split(b"\n")
-    items: list[Item] = []
+    items: list[Line] = []
     for line in lines:
         line = line.removesuffix(b"\r")
         items.append(Quit() if line.startswith(CTRL_D) else line if len(line) <= most else TOO_LONG)
@@ -50,7 +50,7 @@ def test_lines(data: bytes, cuts: list[int], most: int) -> None:
     """Any bytes, at any cuts, give the lines that they hold, each no longer than allowed, or a too-long in its place;
     and no more is kept than one line may have."""
     splitter = LineSplitter(most)
-    items: list[Item] = []
+    items: list[Line] = []
     with patch.object(line_decoder, "decode_block", return_value=None):
         for piece in cut(data, cuts):
             items += splitter.feed(piece)

@@ -13,7 +13,7 @@ from tests.fuzz.connections import Connection, quiet_reactor
 from tests.fuzz.grammars import ASKED, CUTS, FRAMES, HANDSHAKE, HEADS, LINES, TELNET, UPGRADE, head_of
 from tests.fuzz.properties import cut, holds, kept, room
 from twistedsock.auth.origins import AllowedOrigins
-from twistedsock.codecs.http import MAX_HEAD
+from twistedsock.codecs.http import MAX_HEAD_BYTES
 from twistedsock.codecs.line_decoder import LineSplitter
 from twistedsock.codecs.telnet import TelnetFilter
 from twistedsock.codecs.websocket import PlainFrames
@@ -145,7 +145,7 @@ def test_the_web_port(data: bytes, cuts: list[int], acts: list[Any], most: int) 
         pieces = cut(data, cuts)
         longest = max(map(len, pieces), default=0)
         for size in live(connection, clock, server, pieces, acts):
-            assert size <= room(MAX_HEAD + MAX_FRAMES + longest)
+            assert size <= room(MAX_HEAD_BYTES + MAX_FRAMES + longest)
         written = bytes(connection.transport.written)
         assert not written or written.startswith(b"HTTP/1.")
         if written.startswith(b"HTTP/1.1 101 "):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from twistedsock.codecs.encoders import LINES
+from twistedsock.codecs.encoders import LINE_ENCODER
 from twistedsock.limits.memory import MemoryBudget
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.channel import Channel
@@ -43,7 +43,7 @@ def told(subscriber: Subscriber) -> list[str]:
     return subscriber.callbacks.told
 
 
-def subscriber(id: bytes, dialect: Encoder = LINES, on_lag: Callable[[], bool] = lambda: True) -> Subscriber:
+def subscriber(id: bytes, dialect: Encoder = LINE_ENCODER, on_lag: Callable[[], bool] = lambda: True) -> Subscriber:
     return Subscriber(
         Client(id), dialect, FakeOutlet(), Owner(on_lag), MemoryBudget(Limits().max_buffered_bytes), Stats()
     )

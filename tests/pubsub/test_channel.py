@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tests.pubsub.readers import await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
-from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES
+from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER
 from twistedsock.codecs.framing import Newline
 from twistedsock.codecs.line_encoder import LineEncoder
 from twistedsock.pubsub.subscription import REPLY_PENDING
@@ -48,7 +48,12 @@ def test_comings_and_goings_are_told_before_what_was_published_since() -> None:
 
 
 def test_nobody_is_told_of_itself() -> None:
-    here, watcher, other, page = channel(), subscriber(b"p1"), subscriber(b"p2"), subscriber(b"p3", JSON_IN_MESSAGES)
+    here, watcher, other, page = (
+        channel(),
+        subscriber(b"p1"),
+        subscriber(b"p2"),
+        subscriber(b"p3", JSON_MESSAGE_ENCODER),
+    )
     for somebody in (watcher, other, page):
         subscribe(here, somebody, presence=True)
     here.add_presence_change(comes(b"p1"))
@@ -64,7 +69,7 @@ def test_changes_are_encoded_once_an_encoding() -> None:
     class Counted:
         def presence(self, channel: bytes, changes: object) -> bytes:
             encoded.append(changes)
-            return LINES.presence(channel, changes)  # type: ignore[arg-type]
+            return LINE_ENCODER.presence(channel, changes)  # type: ignore[arg-type]
 
     dialect, here = Counted(), channel()
     for id in (b"p1", b"p2", b"p3"):
@@ -136,12 +141,12 @@ def test_who_was_in_no_lane_can_leave_it() -> None:
 def test_a_lane_goes_with_its_last_reader() -> None:
     """Some readers have an encoding of their own, and a busy channel would keep one for each that ever was."""
     here = channel()
-    first, second, page = subscriber(b"p1"), subscriber(b"p2"), subscriber(b"p3", JSON_IN_MESSAGES)
+    first, second, page = subscriber(b"p1"), subscriber(b"p2"), subscriber(b"p3", JSON_MESSAGE_ENCODER)
     one, two, three = (subscribe(here, somebody) for somebody in (first, second, page))
     here.remove_subscription(one)
-    assert set(here.encoding_groups) == {LINES, JSON_IN_MESSAGES}
+    assert set(here.encoding_groups) == {LINE_ENCODER, JSON_MESSAGE_ENCODER}
     two.fall_behind(1)
-    assert set(here.encoding_groups) == {LINES, JSON_IN_MESSAGES}
+    assert set(here.encoding_groups) == {LINE_ENCODER, JSON_MESSAGE_ENCODER}
     here.remove_subscription(three)
     here.remove_subscription(two)
     here.remove_subscription(two)

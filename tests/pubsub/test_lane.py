@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.pubsub.readers import await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
-from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
+from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import build_payloads, is_utf8
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.channel import Channel
@@ -64,15 +64,15 @@ def batch(first: int, *payloads: bytes, name: bytes = b"message") -> Batch:
 )
 def test_a_batch_is_encoded_in_pieces_of_a_chunk_at_most(payloads: list[bytes], starts: list[int]) -> None:
     """Or of one message. What is parted too much is joined again."""
-    assert [offset for offset, _ in encode(LINES, b"c", batch(1, *payloads))] == starts
+    assert [offset for offset, _ in encode(LINE_ENCODER, b"c", batch(1, *payloads))] == starts
 
 
 def test_a_batch_whose_size_was_misjudged_is_parted_too() -> None:
     """Control characters take six bytes each on a line, which nobody knows before."""
     told = batch(1, *[b"\x01" * 500] * 100)
-    pieces = encode(LINES, b"c", told)
+    pieces = encode(LINE_ENCODER, b"c", told)
     assert len(pieces) > 1 and all(len(data) <= CHUNK_BYTES for _, data in pieces)
-    assert b"".join(data for _, data in pieces) == LINES.batch(b"c", told)
+    assert b"".join(data for _, data in pieces) == LINE_ENCODER.batch(b"c", told)
 
 
 PAYLOADS = st.one_of(
@@ -91,7 +91,7 @@ NAMES = st.sampled_from([b"message", b"alarm", b"n" * 64])
         min_size=1,
         max_size=4,
     ),
-    dialect=st.sampled_from([LINES, LINES_IN_MESSAGES, JSON_IN_MESSAGES]),
+    dialect=st.sampled_from([LINE_ENCODER, LINE_MESSAGE_ENCODER, JSON_MESSAGE_ENCODER]),
 )
 def test_whatever_is_encoded_and_joined_nothing_is_lost_and_the_offsets_are_right(
     kinds: list[tuple[list[tuple[bytes, int]], bytes]], dialect: Encoder
@@ -137,12 +137,15 @@ def test_all_readers_of_a_lane_get_the_very_same_bytes() -> None:
 
 def test_each_encoding_has_its_own_lane() -> None:
     here = channel()
-    line, page = subscriber(b"p1"), subscriber(b"p2", JSON_IN_MESSAGES)
+    line, page = subscriber(b"p1"), subscriber(b"p2", JSON_MESSAGE_ENCODER)
     subscribe(here, line), subscribe(here, page)
     publish(here, b"a")
     assert heard(line) == ["MSG c 1 p0 a"]
     assert b'"data":"a"' in outlet_of(page).sent
-    assert {encoding: len(lane) for encoding, lane in here.encoding_groups.items()} == {LINES: 1, JSON_IN_MESSAGES: 1}
+    assert {encoding: len(lane) for encoding, lane in here.encoding_groups.items()} == {
+        LINE_ENCODER: 1,
+        JSON_MESSAGE_ENCODER: 1,
+    }
 
 
 def test_nothing_is_encoded_for_nobody() -> None:
@@ -162,7 +165,7 @@ def test_a_reader_that_leaves_the_lane_hears_nothing_more(echo: bool) -> None:
     publish(here, b"a")
     assert heard(somebody) == []
     here.leave_group(subscription)
-    assert len(here.encoding_groups[LINES]) == 0
+    assert len(here.encoding_groups[LINE_ENCODER]) == 0
 
 
 @pytest.mark.parametrize("echo", [True, False])
@@ -177,7 +180,7 @@ def test_who_does_not_take_all_falls_behind_at_the_piece_it_did_not_take(echo: b
     assert len(heard(quick)) == 4 and quick_one not in quick.behind
     assert slow_one.cursor == 2 and slow_one in slow.behind  # the first piece waits in its transport
     assert held_one.cursor == 1 and held_one in held.behind
-    assert len(here.encoding_groups[LINES]) == 1
+    assert len(here.encoding_groups[LINE_ENCODER]) == 1
     assert here.stats.delivered == 5  # all four to the quick one
 
 

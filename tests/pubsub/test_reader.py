@@ -3,7 +3,7 @@
 import pytest
 
 from tests.pubsub.readers import channel, heard, outlet_of, publish, subscribe, subscriber, told
-from twistedsock.codecs.encoders import LINES
+from twistedsock.codecs.encoders import LINE_ENCODER
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.history import FRAME_COST
 from twistedsock.pubsub.subscription import (
@@ -25,7 +25,7 @@ def catch_up(subscriber: Subscriber, shared: CatchUpCache | None = None) -> bool
 
 
 def is_live(subscription: Subscription) -> bool:
-    lane = subscription.channel.encoding_groups.get(LINES)
+    lane = subscription.channel.encoding_groups.get(LINE_ENCODER)
     return lane is not None and (subscription in lane.try_writes or subscription in lane.without_echo)
 
 

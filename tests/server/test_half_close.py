@@ -9,7 +9,7 @@ from tests.event_streams import read_events
 from tests.server.http.clients import web_port
 from tests.server.websocket_client import CLOSE, PING, TEXT
 from tests.server.websocket_streams import HANDSHAKE, frame
-from twistedsock.codecs.sse import KEEP_ALIVE
+from twistedsock.codecs.sse import KEEP_ALIVE_COMMENT
 from twistedsock.server.http.sse import FIRST_PROBE_SECONDS, PROBE_INTERVAL_SECONDS
 
 HOST = b"Host: 127.0.0.1:8082\r\n"
@@ -124,7 +124,7 @@ def test_a_stream_behind_other_requests_goes_on(connect, server, reactor):
     publish(server, "k", "hot")
     assert b"event: welcome" in client.transport.heard()
     reactor.turn()
-    assert client.transport.heard() == KEEP_ALIVE
+    assert client.transport.heard() == KEEP_ALIVE_COMMENT
     publish(server, "k", "hotter")
     assert b"hotter" in client.transport.heard()
 
@@ -135,12 +135,12 @@ def test_a_stream_finds_out_soon_whether_the_client_is_still_there(connect, serv
     client.send_bytes(get(b"/channels/k/events", b"Accept: text/event-stream"))
     client.transport.heard()
     client.half_closes()
-    assert client.transport.heard() == KEEP_ALIVE
+    assert client.transport.heard() == KEEP_ALIVE_COMMENT
     for seconds in (FIRST_PROBE_SECONDS, PROBE_INTERVAL_SECONDS, PROBE_INTERVAL_SECONDS):
         reactor.advance(seconds - 0.1)
         assert client.transport.heard() == b""
         reactor.advance(0.1)
-        assert client.transport.heard() == KEEP_ALIVE
+        assert client.transport.heard() == KEEP_ALIVE_COMMENT
     client.disconnect()
     reactor.advance(PROBE_INTERVAL_SECONDS)
     assert not reactor.getDelayedCalls() and len(server.context.sessions) == 0
@@ -155,9 +155,9 @@ def test_a_stream_that_begins_after_the_half_close_is_probed_once_at_a_time(conn
     reactor.turn()
     client.half_closes()
     reactor.turn()
-    assert client.transport.heard().endswith(b"}\n\n" + KEEP_ALIVE)
+    assert client.transport.heard().endswith(b"}\n\n" + KEEP_ALIVE_COMMENT)
     reactor.advance(FIRST_PROBE_SECONDS)
-    assert client.transport.heard() == KEEP_ALIVE
+    assert client.transport.heard() == KEEP_ALIVE_COMMENT
 
 
 def test_a_stream_that_has_ended_closes(connect, server):

@@ -8,7 +8,7 @@ from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 
 from twistedsock.auth.origins import AllowedOrigins, ListenerScope, host_name
-from twistedsock.codecs.http import MAX_HEAD
+from twistedsock.codecs.http import MAX_HEAD_BYTES
 from twistedsock.errors import ErrorCode
 from twistedsock.limits.settings import Limits
 from twistedsock.server.connection import LINGER_SECONDS
@@ -230,7 +230,7 @@ def test_what_is_no_request_is_refused(visit, data):
 def test_an_endless_head_is_refused(visit):
     peer = visit()
     peer.send_bytes(b"GET / HTTP/1.1\r\nX: ")
-    for _ in range(MAX_HEAD // 1024 - 1):
+    for _ in range(MAX_HEAD_BYTES // 1024 - 1):
         peer.send_bytes(b"x" * 1024)
         assert peer.transport.heard() == b""
     status, _, _ = peer.asks(b"x" * 1024)
@@ -238,7 +238,7 @@ def test_an_endless_head_is_refused(visit):
 
 
 def test_a_head_that_ends_behind_the_bound_is_refused_though_it_came_at_once(visit):
-    status, _, _ = visit().asks(request(X="x" * MAX_HEAD))
+    status, _, _ = visit().asks(request(X="x" * MAX_HEAD_BYTES))
     assert status == 431
 
 
@@ -398,7 +398,7 @@ def test_a_head_of_too_many_headers_is_refused(visit):
         (upgrade(Origin="https://evil.example"), 403, ErrorCode.FORBIDDEN),
         (upgrade("/elsewhere"), 404, ErrorCode.UNKNOWN_COMMAND),
         (b"nonsense\r\n\r\n", 400, ErrorCode.BAD_ARGUMENT),
-        (b"x" * MAX_HEAD, 431, ErrorCode.TOO_LONG),
+        (b"x" * MAX_HEAD_BYTES, 431, ErrorCode.TOO_LONG),
     ],
 )
 def test_what_is_refused_at_the_door_is_counted(build, data, status, code):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from twistedsock.codecs import json_decoder, line_decoder
-from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES, LINES_IN_MESSAGES
-from twistedsock.codecs.line_decoder import LINE_DECODER, Item, LineSplitter, decode_block
+from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER, LINE_MESSAGE_ENCODER
+from twistedsock.codecs.line_decoder import LINE_DECODER, Line, LineSplitter, decode_block
 from twistedsock.codecs.payload import build_payloads, is_utf8
 from twistedsock.pubsub.values import JSON, TEXT, Batch, Payloads, Publication
 from twistedsock.session.commands import Publish
@@ -55,7 +55,7 @@ class Spoken:
             self.server.backplane.release()
         self.server.turn()
 
-    def receive(self, items: list[Item]) -> None:
+    def receive(self, items: list[Line]) -> None:
         self.publisher.pipeline.submit(items)
 
     def said(self) -> list[bytes]:
@@ -317,7 +317,9 @@ NAMES = st.sampled_from(["a", "ann", "%b", "100%", "é", 'a"b', "a\\b", "'", "n"
 
 
 @settings(deadline=None)
-@pytest.mark.parametrize("dialect", [LINES, LINES_IN_MESSAGES, JSON_IN_MESSAGES], ids=["lines", "messages", "json"])
+@pytest.mark.parametrize(
+    "dialect", [LINE_ENCODER, LINE_MESSAGE_ENCODER, JSON_MESSAGE_ENCODER], ids=["lines", "messages", "json"]
+)
 @given(
     is_json=st.booleans(),
     first=st.sampled_from([1, 8, 9, 10, 98, 99, 100, 998, 999, 1000, 10**6 - 1, 10**6, 2**53 - 12]),

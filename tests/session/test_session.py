@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from twistedsock.codecs.encoders import JSON_IN_MESSAGES
+from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER
 from twistedsock.errors import INTERNAL, CloseReason, Error
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.subscription import Client
@@ -303,7 +303,7 @@ def test_another_dialect_can_be_spoken_before_the_first_command() -> None:
     server = FakeServer()
     peer = server.message_client()
     peer.received()
-    peer.session.set_encoder(JSON_IN_MESSAGES)
+    peer.session.set_encoder(JSON_MESSAGE_ENCODER)
     peer.send("SUB a", "PUB a x", "PING")
     server.turn()
     assert [message.partition(",")[0] for message in peer.received()] == ['{"type":"pong"}', '{"type":"event"']

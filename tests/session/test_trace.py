@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from twistedsock.codecs.encoders import LINES
+from twistedsock.codecs.encoders import LINE_ENCODER
 from twistedsock.errors import TOO_MUCH_HELD, CloseReason, Error, ErrorCode
 from twistedsock.session.encoder import Endpoints
 from twistedsock.session.session import Session
@@ -50,7 +50,7 @@ def test_a_handshake_comes_before_the_session() -> None:
     early = (Step(11.0, "proxied"), Step(12.0, "handshake", "TLS"))
     arrival = HandshakeInfo(10.0, "WebSocket", early)
     ends = Endpoints(b"127.0.0.1:1", b"127.0.0.1:2")
-    session = Session(server.context, LINES, FakeOutlet(), ends, lambda ending: None, arrival=arrival)
+    session = Session(server.context, LINE_ENCODER, FakeOutlet(), ends, lambda ending: None, arrival=arrival)
     session.add_step("behind", "k from 1")
     assert steps(session) == [
         "accepted", "proxied", "handshake TLS", "handshake WebSocket", "open", "behind k from 1",

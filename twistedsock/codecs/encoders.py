@@ -5,17 +5,17 @@ from twistedsock.codecs.json_encoder import JsonEncoder
 from twistedsock.codecs.line_encoder import LineEncoder
 from twistedsock.codecs.sse import SSEEncoder, SSEFraming
 
-LINES = LineEncoder(Newline())
+LINE_ENCODER = LineEncoder(Newline())
 """Lines on a bare socket."""
 
-LINES_IN_MESSAGES = LineEncoder(TextMessage())
+LINE_MESSAGE_ENCODER = LineEncoder(TextMessage())
 """Lines over WebSocket: each is a message."""
 
-JSON_IN_MESSAGES = JsonEncoder(TextMessage())
+JSON_MESSAGE_ENCODER = JsonEncoder(TextMessage())
 """JSON over WebSocket."""
 
-EVENTS = SSEEncoder()
+SSE_ENCODER = SSEEncoder()
 """Server-sent events of one channel."""
 
-JSON_IN_EVENTS = JsonEncoder(SSEFraming(), "events")
+JSON_SSE_ENCODER = JsonEncoder(SSEFraming(), "events")
 """JSON as server-sent events, for who cannot open a WebSocket."""

@@ -9,13 +9,13 @@ from twistedsock.codecs.sse import SSEFraming
 from twistedsock.errors import CloseReason, Error, ErrorCode
 from twistedsock.session.encoder import Endpoints
 
-MAX_BODY = 256 * 1024
+MAX_BODY_BYTES = 256 * 1024
 """Bytes that one POST may bring: four of the longest messages."""
 
-KINDS = (b"", b"application/x-ndjson", b"application/json", b"text/plain", b"application/x-www-form-urlencoded")
+MESSAGE_TYPES = (b"", b"application/x-ndjson", b"application/json", b"text/plain", b"application/x-www-form-urlencoded")
 """Content types of messages; curl says the last of whatever it is given."""
 
-BAD_KIND = Error(ErrorCode.BAD_TYPE, "messages are application/x-ndjson: JSON, one in each line")
+INVALID_TYPE = Error(ErrorCode.BAD_TYPE, "messages are application/x-ndjson: JSON, one in each line")
 
 NOT_UTF8 = Error(ErrorCode.NOT_UTF8, "messages are UTF-8; these are not, and none of them was taken")
 
@@ -33,7 +33,7 @@ class FallbackOpening(JsonEncoder):
         return super().welcome(id, ends).removesuffix(end) + b',"key":' + quote(self._key) + end
 
 
-def closing(ending: CloseReason, reason: bytes) -> bytes:
+def close_message(ending: CloseReason, reason: bytes) -> bytes:
     """The last message, in place of a close frame."""
     message = b'{"type":"close","code":%d,"reason":%b}' % (ending, quote(reason))
     return SSEFraming().frame(message)
@@ -41,8 +41,8 @@ def closing(ending: CloseReason, reason: bytes) -> bytes:
 
 def read_messages(body: bytes, kind: bytes, most: int) -> list[bytes]:
     """The messages in a body, of at most ``most`` bytes each; ``kind`` is its Content-Type. Raises ``ApiError``."""
-    if kind.partition(b";")[0].strip().lower() not in KINDS:
-        raise ApiError(BAD_KIND)
+    if kind.partition(b";")[0].strip().lower() not in MESSAGE_TYPES:
+        raise ApiError(INVALID_TYPE)
     if not is_utf8(body):
         raise ApiError(NOT_UTF8)
     lines = without_bom(body).split(b"\n")

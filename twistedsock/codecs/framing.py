@@ -45,7 +45,7 @@ def _literal(text: bytes) -> bytes:
     return text.replace(b"%", b"%%")
 
 
-def number(before: bytes, first: int, after: bytes, payloads: Sequence[bytes], end: bytes) -> bytes:
+def join_numbered(before: bytes, first: int, after: bytes, payloads: Sequence[bytes], end: bytes) -> bytes:
     """As ``Framing.numbered``, for what is framed by its own beginning and end."""
     rows: list[bytes] = []
     position = 0
@@ -59,10 +59,10 @@ def number(before: bytes, first: int, after: bytes, payloads: Sequence[bytes], e
     return b"".join(rows)
 
 
-def number_twice(
+def join_twice_numbered(
     before: bytes, first: int, between: bytes, after: bytes, payloads: Sequence[bytes], end: bytes
 ) -> bytes:
-    """As ``number``, with the number in each message twice."""
+    """As ``join_numbered``, with the number in each message twice."""
     rows: list[bytes] = []
     position = 0
     for begin, ends in decimal_runs(first, len(payloads)):
@@ -86,7 +86,7 @@ class Newline:
         return [message + b"\n" for message in messages]
 
     def numbered(self, before: bytes, first: int, after: bytes, payloads: Sequence[bytes], end: bytes) -> bytes:
-        return number(before, first, after, payloads, end + b"\n")
+        return join_numbered(before, first, after, payloads, end + b"\n")
 
     def counted(self, before: bytes, first: int, count: int) -> bytes:
         rows: list[bytes] = []

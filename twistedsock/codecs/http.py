@@ -9,13 +9,13 @@ import msgspec
 from twistedsock.codecs.websocket import Headers, listed, plain_key
 
 
-def wrong_door(web_address: str) -> bytes:
+def http_on_line_port(web_address: str) -> bytes:
     """The answer of the line port to an HTTP request. ``web_address`` may be empty."""
     where = f"The web port is {web_address}" if web_address else "This server has no web port"
-    return error(400, f"This port speaks lines, not HTTP. {where}")
+    return error_response(400, f"This port speaks lines, not HTTP. {where}")
 
 
-MAX_HEAD = 16 * 1024
+MAX_HEAD_BYTES = 16 * 1024
 """Bytes in a request head: what nginx and Apache allow for one header field twice over. Autobahn has no bound of its
 own, so an endless handshake must end before it gets there."""
 
@@ -27,7 +27,7 @@ to read than their bytes tell."""
 _BEGINNING = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z\r\n-]")
 
 
-def begins_head(start: bytes | bytearray) -> bool:
+def can_begin_head(start: bytes | bytearray) -> bool:
     """Whether these first bytes of a connection can become a request. Those of TLS and other binary protocols cannot,
     nor can a first line without a version of HTTP, so that the answer need not wait for more."""
     if start and _BEGINNING.match(start) is None:
@@ -79,7 +79,7 @@ def is_valid_host(host: str | None, version: str) -> bool:
 class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """The first request on a web connection. Header values are as they came, "" where there is none. ``key`` is that of
     a plain WebSocket handshake, "" where it is any other request. ``forwarded_for`` is X-Forwarded-For, for those who
-    believe it. ``content`` is whether something is to follow that belongs to it. ``query``, ``authorization`` and
+    believe it. ``has_body`` is whether something is to follow that belongs to it. ``query``, ``authorization`` and
     ``cookies`` may hold a secret, so they are not shown. ``has_valid_host`` is False where the answer must be 400."""
 
     method: str
@@ -90,7 +90,7 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     subprotocols: tuple[str, ...]
     key: str = ""
     forwarded_for: str = ""
-    content: bool = False
+    has_body: bool = False
     query: str = ""
     authorization: str = ""
     cookies: str = ""
@@ -143,7 +143,7 @@ def read_head(data: bytes) -> RequestHead | None:
         subprotocols=tuple(listed(headers.get("sec-websocket-protocol", ""))),
         key=plain_key(lines, headers) if upgrade else "",
         forwarded_for=headers.get("x-forwarded-for", ""),
-        content="transfer-encoding" in headers or headers.get("content-length", "0") != "0",
+        has_body="transfer-encoding" in headers or headers.get("content-length", "0") != "0",
         query=query,
         authorization=headers.get("authorization", ""),
         cookies=headers.get("cookie", ""),
@@ -152,7 +152,7 @@ def read_head(data: bytes) -> RequestHead | None:
     )
 
 
-def error(status: int, words: str, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
+def error_response(status: int, words: str, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
     """A whole answer that refuses a request and ends the connection."""
     body = words.encode() + b"\n"
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Content-Type: text/plain; charset=utf-8"]
@@ -165,21 +165,21 @@ MAX_CHUNKS = 1_000
 """In one body: a millisecond or two for the smallest. What clients send is cut at 4 KiB or more, and nothing that is
 taken here is longer than some hundreds of KiB."""
 
-MAX_SIZE_LINE = 256
+MAX_SIZE_LINE_BYTES = 256
 """Bytes of the line that tells the size of a chunk; nobody uses its extensions."""
 
-MAX_TRAILER = 4 * 1024
+MAX_TRAILER_BYTES = 4 * 1024
 """Bytes of the lines behind the last chunk. They are dropped: what they say must not matter (section 6.5.1)."""
 
 # Sixteen digits would be more than any memory; spaces before the extension are bad manners that section 7.1.1 allows.
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t -~\x80-\xff]*)?")
 
 
-class BadChunks(Exception):
+class InvalidChunks(Exception):
     """This is no body in chunks, or it is in too many; its text says which."""
 
 
-class Chunks:
+class ChunkDecoder:
     """Reads one body. ``take`` is called with each piece; it may be called with a piece of a chunk."""
 
     __slots__ = ("_buffer", "_chunks", "_left", "_take", "_trailer")
@@ -201,10 +201,10 @@ class Chunks:
                 if self._left:
                     self._buffer = data[position:]
                     return None
-            end = data.find(b"\r\n", position, position + MAX_SIZE_LINE + 2)
+            end = data.find(b"\r\n", position, position + MAX_SIZE_LINE_BYTES + 2)
             if end < 0:
-                if len(data) - position > MAX_SIZE_LINE:
-                    raise BadChunks("the line with the size of a chunk is too long")
+                if len(data) - position > MAX_SIZE_LINE_BYTES:
+                    raise InvalidChunks("the line with the size of a chunk is too long")
                 self._buffer = data[position:]
                 return None
             self._begin_chunk(data[position:end])
@@ -214,10 +214,10 @@ class Chunks:
     def _begin_chunk(self, line: bytes) -> None:
         size = _SIZE.fullmatch(line)
         if size is None:
-            raise BadChunks("a chunk does not begin with its size")
+            raise InvalidChunks("a chunk does not begin with its size")
         self._chunks += 1
         if self._chunks > MAX_CHUNKS:
-            raise BadChunks(f"the body is in more than {MAX_CHUNKS} chunks")
+            raise InvalidChunks(f"the body is in more than {MAX_CHUNKS} chunks")
         length = int(size[1], 16)
         if length:
             self._left = length + 2
@@ -233,7 +233,7 @@ class Chunks:
             self._left -= here
         if self._left == 2 and len(data) - position >= 2:
             if not data.startswith(b"\r\n", position):
-                raise BadChunks("a chunk does not end where its size says")
+                raise InvalidChunks("a chunk does not end where its size says")
             self._left = 0
             position += 2
         return position
@@ -242,8 +242,8 @@ class Chunks:
         assert self._trailer is not None
         while (end := data.find(b"\r\n", position)) != position:
             self._trailer += (len(data) if end < 0 else end) - position
-            if self._trailer > MAX_TRAILER:
-                raise BadChunks("there is too much behind the last chunk")
+            if self._trailer > MAX_TRAILER_BYTES:
+                raise InvalidChunks("there is too much behind the last chunk")
             if end < 0:
                 self._buffer = data[position:]
                 self._trailer -= len(self._buffer)  # it is counted when it is whole

@@ -6,22 +6,22 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Raw
 
-from twistedsock.codecs.json_encoder import event_message, events_in_pieces, lost_field, member_object
+from twistedsock.codecs.json_encoder import event_message, lost_field, member_object, stream_events
 from twistedsock.codecs.payload import (
     BOM,
+    JSON_WHITESPACE,
     MAX_DEPTH,
-    SPACE,
-    UNPAIRED,
+    UNPAIRED_SURROGATE,
     build_payloads,
-    is_deep,
+    has_unpaired_surrogate,
     is_json,
-    is_unpaired,
+    is_too_deep,
     is_utf8,
     quote,
     quote_name,
 )
 from twistedsock.codecs.query import ApiError, QueryParameters, bad_parameter
-from twistedsock.codecs.sse import read_id, write_id, write_place
+from twistedsock.codecs.sse import format_event_id, format_position, parse_event_id
 from twistedsock.errors import SINCE_WITHOUT_EPOCH, Error, ErrorCode
 from twistedsock.pubsub.channel_index import Page
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME, check_channel
@@ -29,14 +29,14 @@ from twistedsock.pubsub.values import JSON, TEXT, Lost, Member, Payloads, Positi
 from twistedsock.session.commands import MAX_OFFSET, Subscribe
 from twistedsock.session.request import HistoryPage
 
-MAX_TOGETHER = 1_000
+MAX_BATCH_EVENTS = 1_000
 """Events in one request of the batch form: enough that the request itself costs nothing beside them, few enough that
 they take about a share of time."""
 
-BATCH_BYTES = 1024 * 1024
+MAX_BATCH_BYTES = 1024 * 1024
 """In such a request: an event of a kibibyte each."""
 
-FORM = b"application/x-www-form-urlencoded"
+FORM_TYPE = b"application/x-www-form-urlencoded"
 """What curl says of whatever it is given; nobody sends a form here."""
 
 _NOT_UTF8 = Error(ErrorCode.NOT_UTF8, "the body is UTF-8; this one is not")
@@ -65,7 +65,7 @@ class _Item(msgspec.Struct, gc=False):
 
 
 class _Batch(msgspec.Struct, gc=False):
-    events: Annotated[list[_Item], Meta(max_length=MAX_TOGETHER)]
+    events: Annotated[list[_Item], Meta(max_length=MAX_BATCH_EVENTS)]
 
 
 _check = msgspec.json.Decoder(Raw).decode
@@ -89,11 +89,13 @@ def read_body(body: bytes, kind: bytes) -> Payloads:
         try:
             return _content(bytes(_check(body)))
         except (msgspec.DecodeError, RecursionError):
-            raise ApiError(UNPAIRED if is_unpaired(body.strip(SPACE)) else _BAD_JSON) from None
-    if essence in (b"", FORM):
-        bare = without_bom(body).strip(SPACE)
-        if is_unpaired(bare):
-            raise ApiError(UNPAIRED)
+            raise ApiError(
+                UNPAIRED_SURROGATE if has_unpaired_surrogate(body.strip(JSON_WHITESPACE)) else _BAD_JSON
+            ) from None
+    if essence in (b"", FORM_TYPE):
+        bare = without_bom(body).strip(JSON_WHITESPACE)
+        if has_unpaired_surrogate(bare):
+            raise ApiError(UNPAIRED_SURROGATE)
         return build_payloads((bare,), JSON) if is_json(bare) else build_payloads((body,), TEXT)
     if essence.startswith(b"text/"):
         return build_payloads((body,), TEXT)
@@ -104,7 +106,7 @@ def read_batch(body: bytes, kind: bytes, most: int) -> list[Publication | tuple[
     """What a body of the batch form publishes, in its order: of those that cannot be, the channel and why. ``most`` is
     how many bytes the data of one event may have. Raises ``ApiError`` where it is no such body at all."""
     essence = _essence(kind)
-    if not _says_json(essence) and essence not in (b"", FORM):
+    if not _says_json(essence) and essence not in (b"", FORM_TYPE):
         raise ApiError(_BATCH_TYPE)
     _see_utf8(body)
     try:
@@ -112,7 +114,7 @@ def read_batch(body: bytes, kind: bytes, most: int) -> list[Publication | tuple[
     except msgspec.ValidationError as error:
         raise ApiError(Error(ErrorCode.BAD_ARGUMENT, str(error))) from None
     except (msgspec.DecodeError, RecursionError):
-        raise ApiError(UNPAIRED if is_unpaired(without_bom(body).strip(SPACE)) else _NO_BATCH) from None
+        raise ApiError(_json_error(without_bom(body), _NO_BATCH)) from None
     return [_publishing(item, most) for item in items]
 
 
@@ -126,6 +128,10 @@ def join_neighbours(publications: Iterable[Publication]) -> Iterator[Publication
         row.append(publication)
     if row:
         yield row[0].joined(row[1:])
+
+
+def _json_error(body: bytes, otherwise: Error) -> Error:
+    return UNPAIRED_SURROGATE if has_unpaired_surrogate(body.strip(JSON_WHITESPACE)) else otherwise
 
 
 def _publishing(item: _Item, most: int) -> Publication | tuple[bytes, Error]:
@@ -142,7 +148,7 @@ def _content(raw: bytes) -> Payloads:
     """Of a JSON value that has been checked: a string is that text."""
     if raw.startswith(b'"'):
         return build_payloads((_read_text(raw).encode() if b"\\" in raw else raw[1:-1],), TEXT)
-    if is_deep(raw):
+    if is_too_deep(raw):
         raise ApiError(_TOO_DEEP)
     return build_payloads((raw,), JSON)
 
@@ -166,12 +172,12 @@ def _see_utf8(body: bytes) -> None:
         raise ApiError(_NOT_UTF8)
 
 
-def published(channel: bytes, place: Position) -> bytes:
+def publish_response(channel: bytes, place: Position) -> bytes:
     """An event has got its place."""
     return b"%b\n" % _placed(channel, place.offset, place.epoch)
 
 
-def results(
+def batch_results(
     asked: Iterable[Publication | tuple[bytes, Error]],
     rows: Iterable[Publication],
     outcomes: Iterable[Position | Error],
@@ -194,7 +200,7 @@ def _one_by_one(
                 yield row.channel, outcome
 
 
-def published_together(results: Iterable[tuple[bytes, Position | Error]]) -> bytes:
+def batch_response(results: Iterable[tuple[bytes, Position | Error]]) -> bytes:
     """What became of the events of the batch form, each with its channel."""
     told = [_result(channel, outcome) for channel, outcome in results]
     return b'{"results":[%b]}\n' % b",".join(told)
@@ -211,15 +217,15 @@ def _placed(channel: bytes, offset: int, epoch: bytes) -> bytes:
     return b'{"channel":%b,"offset":%d,"epoch":%b}' % (quote_name(channel), offset, quote(epoch))
 
 
-def history(kept: HistoryPage) -> Iterator[bytes]:
+def history_response(kept: HistoryPage) -> Iterator[bytes]:
     """What a log holds, in pieces; the log is read when the next piece is asked for. Every offset before ``next`` is
     that of an event, or in ``lost`` or ``gaps``."""
-    following = write_place(Position(kept.position.epoch, kept.position.offset))
+    following = format_position(Position(kept.position.epoch, kept.position.offset))
     tail = b',"next":%b}\n' % quote(following)
-    return events_in_pieces(kept.channel, kept.events, b"{" + head_of(kept), tail)
+    return stream_events(kept.channel, kept.events, b"{" + page_fields(kept), tail)
 
 
-def head_of(kept: HistoryPage) -> bytes:
+def page_fields(kept: HistoryPage) -> bytes:
     """What stands before the events, without the brace: the channel, where it stands, and what became of a place to go
     on from."""
     position = kept.position
@@ -229,13 +235,13 @@ def head_of(kept: HistoryPage) -> bytes:
     return head + lost_field(kept.lost)
 
 
-def tag(kept: HistoryPage) -> bytes:
+def history_etag(kept: HistoryPage) -> bytes:
     """What tells an answer from another to the same question. It is weak, as the log may have let go events while they
     were being told (RFC 9110 section 8.8.1)."""
     return b'"%b:%d-%d"' % (kept.position.epoch, kept.start, kept.stop - 1)
 
 
-def channels(page: Page) -> bytes:
+def channels_response(page: Page) -> bytes:
     """A page of channels."""
     told = [
         b'{"channel":%b,"readers":%d,"offset":%d,"epoch":%b,"events":%d,"bytes":%d}'
@@ -245,7 +251,7 @@ def channels(page: Page) -> bytes:
     return b'{"channels":[%b],"total":%d,"next":%b}\n' % (b",".join(told), page.total, _or_null(page.following))
 
 
-def members(channel: bytes, page: Sequence[Member], readers: int, following: bytes | None) -> bytes:
+def members_response(channel: bytes, page: Sequence[Member], readers: int, following: bytes | None) -> bytes:
     """A page of who reads a channel."""
     told = b",".join([member_object(member) for member in page])
     return b'{"channel":%b,"members":[%b],"readers":%d,"next":%b}\n' % (
@@ -260,25 +266,25 @@ def _or_null(name: bytes | None) -> bytes:
     return b"null" if name is None else quote(name)
 
 
-MAX_POLLED = 256 * 1024
+MAX_POLL_BYTES = 256 * 1024
 """Bytes of events in one answer, and one event at least; the next request gets the rest."""
 
 
-def of_one(kept: HistoryPage) -> bytes:
+def poll_response(kept: HistoryPage) -> bytes:
     """What has come on one channel."""
-    told, place = _object(kept, MAX_POLLED)
-    return b'{%b,"next":%b}\n' % (told, quote(write_id([place])))
+    told, place = _object(kept, MAX_POLL_BYTES)
+    return b'{%b,"next":%b}\n' % (told, quote(format_event_id([place])))
 
 
-def of_several(several: Sequence[HistoryPage]) -> bytes:
+def poll_response_of_several(several: Sequence[HistoryPage]) -> bytes:
     """What has come on several, in the order in which they were asked for."""
-    objects, places, room = list[bytes](), list[Position](), MAX_POLLED
+    objects, places, room = list[bytes](), list[Position](), MAX_POLL_BYTES
     for kept in several:
         told, place = _object(kept, room)
         room -= len(told)
         objects.append(b"{%b}" % told)
         places.append(place)
-    return b'{"channels":[%b],"next":%b}\n' % (b",".join(objects), quote(write_id(places)))
+    return b'{"channels":[%b],"next":%b}\n' % (b",".join(objects), quote(format_event_id(places)))
 
 
 def _object(kept: HistoryPage, room: int) -> tuple[bytes, Position]:
@@ -291,28 +297,28 @@ def _object(kept: HistoryPage, room: int) -> tuple[bytes, Position]:
         messages.append(event_message(quoted, event))
         size += len(messages[-1])
         last = event.offset
-    return b'%b,"events":[%b]' % (head_of(kept), b",".join(messages)), Position(kept.position.epoch, last)
+    return b'%b,"events":[%b]' % (page_fields(kept), b",".join(messages)), Position(kept.position.epoch, last)
 
 
-MAX_CHANNELS_TOGETHER = 32
+MAX_STREAM_CHANNELS = 32
 """Channels of one stream: each event carries the place in all of them."""
 
-LAST_EVENT_ID = ("lastEventId", "last-event-id")
+EVENT_ID_PARAMETERS = ("lastEventId", "last-event-id")
 """Query parameters with the id of the last event. Polyfills of EventSource, which cannot set headers everywhere, append
 the first to a URL that may have the second already, so the first is the newer one."""
 
-NO_CHANNEL = Error(ErrorCode.BAD_ARGUMENT, "channel: at least one must be named")
+NO_STREAM_CHANNEL = Error(ErrorCode.BAD_ARGUMENT, "channel: at least one must be named")
 
-TOO_MANY = Error(ErrorCode.BAD_ARGUMENT, f"channel: at most {MAX_TOGETHER} can be read together")
+TOO_MANY_STREAM_CHANNELS = Error(ErrorCode.BAD_ARGUMENT, f"channel: at most {MAX_STREAM_CHANNELS} can be read together")
 
-BAD_ID = Error(
+INVALID_EVENT_ID = Error(
     ErrorCode.BAD_ARGUMENT,
     "the last event id is none of these channels: it has epoch:offset for each, with commas between, in the order in "
     "which they are named",
 )
 
 
-class Asked(msgspec.Struct, frozen=True):
+class StreamRequest(msgspec.Struct, frozen=True):
     """``known`` are the channels, in the order of an id, with the place from which to go on in each."""
 
     known: dict[bytes, Position | None]
@@ -338,34 +344,34 @@ def read_channels(arguments: QueryParameters) -> list[bytes]:
     return list(dict.fromkeys(name.encode() for name in arguments.texts("channel")))
 
 
-def read_asked(arguments: QueryParameters, channels: Sequence[bytes], last_event_id: str) -> Asked:
+def read_stream_request(arguments: QueryParameters, channels: Sequence[bytes], last_event_id: str) -> StreamRequest:
     """What is asked of these channels. ``last_event_id`` is the header of that name: a browser that comes back shows
     it, and asks for the rest as before; it goes before the query. Raises ``ApiError``."""
     if not channels:
-        raise ApiError(NO_CHANNEL)
-    if len(channels) > MAX_CHANNELS_TOGETHER:
-        raise ApiError(TOO_MANY)
+        raise ApiError(NO_STREAM_CHANNEL)
+    if len(channels) > MAX_STREAM_CHANNELS:
+        raise ApiError(TOO_MANY_STREAM_CHANNELS)
     for channel in channels:
         error = check_channel(channel)
         if error is not None:
             raise ApiError(error)
-    since, epoch = arguments.whole("since", MAX_OFFSET), arguments.text("epoch")
+    since, epoch = arguments.integer("since", MAX_OFFSET), arguments.text("epoch")
     if (since is None) is not (epoch is None):
         raise ApiError(SINCE_WITHOUT_EPOCH)
-    last = arguments.whole("last", MAX_OFFSET)
+    last = arguments.integer("last", MAX_OFFSET)
     presence = arguments.choice("presence", ("on", "off")) == "on"
-    id = last_event_id or next(filter(None, map(arguments.text, LAST_EVENT_ID)), "")
+    id = last_event_id or next(filter(None, map(arguments.text, EVENT_ID_PARAMETERS)), "")
     places: Sequence[Position | None] = [None] * len(channels)
     if id:
-        known = read_id(id, len(channels))
+        known = parse_event_id(id, len(channels))
         if known is None:
-            raise ApiError(BAD_ID)
+            raise ApiError(INVALID_EVENT_ID)
         places = known
     elif since is not None and epoch is not None:
         if len(channels) > 1:
             raise bad_parameter("since", "it is of one channel; of several, last-event-id tells the place in each")
         places = [Position(epoch.encode(), since)]
-    return Asked(dict(zip(channels, places, strict=True)), last, presence)
+    return StreamRequest(dict(zip(channels, places, strict=True)), last, presence)
 
 
 # TODO-MERGED-DOC: What HTTP answers, as JSON that is spliced from bytes which are JSON already. Each answer

@@ -9,7 +9,15 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 from msgspec.structs import replace
 
-from twistedsock.codecs.payload import BOM, CONTROL, MAX_DEPTH, UNPAIRED, build_payloads, is_deep, replace_halves
+from twistedsock.codecs.payload import (
+    BOM,
+    CONTROL_CHARACTERS,
+    MAX_DEPTH,
+    UNPAIRED_SURROGATE,
+    build_payloads,
+    is_too_deep,
+    replace_unpaired_surrogates,
+)
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
 from twistedsock.pubsub.values import JSON, TEXT, Tag
@@ -152,7 +160,7 @@ def _texts(messages: Sequence[object], prefix: bytes, suffix: bytes) -> list[byt
         or not joined.isascii()
         or b'"' in joined
         or b"\\" in joined
-        or len(joined.translate(None, CONTROL)) != len(joined)
+        or len(joined.translate(None, CONTROL_CHARACTERS)) != len(joined)
     ):
         return []
     return texts
@@ -185,12 +193,12 @@ def _explain(message: bytes, cause: Exception) -> Command:
     it."""
     if message.startswith(BOM) and not message.startswith(BOM * 2):
         return decode(message.removeprefix(BOM))
-    whole = replace_halves(message)
+    whole = replace_unpaired_surrogates(message)
     error = _BAD_JSON
     if isinstance(cause, RecursionError):
         error = _TOO_DEEP
     elif whole is not message and _is_object(whole):
-        error = UNPAIRED
+        error = UNPAIRED_SURROGATE
     return InvalidCommand(error, find_tag(message))
 
 
@@ -253,7 +261,7 @@ def _publish(request: _Request, tag: Tag) -> Command:
     raw = bytes(request.data)
     name = DEFAULT_EVENT_NAME if request.name is UNSET else request.name.encode()
     if not raw.startswith(b'"'):
-        if is_deep(raw):
+        if is_too_deep(raw):
             return InvalidCommand(_TOO_DEEP, tag)
         return Publish(channel, build_payloads((raw,), JSON), name, (tag,))
     text = _read_text(raw).encode() if b"\\" in raw else raw[1:-1]

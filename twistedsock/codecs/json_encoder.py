@@ -36,8 +36,8 @@ def lost_field(lost: Lost | None) -> bytes:
     return b"" if lost is None else b',"lost":' + range_object(lost)
 
 
-def events_in_pieces(channel: bytes, events: Iterable[Event | Lost], before: bytes, after: bytes) -> Iterator[bytes]:
-    """A list of events, as ``list_in_pieces``. What the log has let go of while they were being sent is told behind it,
+def stream_events(channel: bytes, events: Iterable[Event | Lost], before: bytes, after: bytes) -> Iterator[bytes]:
+    """A list of events, as ``stream_list``. What the log has let go of while they were being sent is told behind it,
     as the field ``gaps``: that is known only when the last event has been read."""
     quoted, gaps = quote_name(channel), list[Lost]()
 
@@ -51,10 +51,10 @@ def events_in_pieces(channel: bytes, events: Iterable[Event | Lost], before: byt
     def end() -> bytes:
         return b"]%b%b" % (b',"gaps":[%b]' % b",".join(map(range_object, gaps)) if gaps else b"", after)
 
-    return list_in_pieces(messages(), before + b',"events":[', end)
+    return stream_list(messages(), before + b',"events":[', end)
 
 
-def list_in_pieces(items: Iterable[bytes], before: bytes, after: Callable[[], bytes]) -> Iterator[bytes]:
+def stream_list(items: Iterable[bytes], before: bytes, after: Callable[[], bytes]) -> Iterator[bytes]:
     """One long list, in pieces of about a chunk; ``before`` stands before it, and what ``after`` gives behind it."""
     gathered, size = [before], 0
     comma = b""
@@ -146,11 +146,11 @@ class JsonEncoder:
     ) -> Iterator[bytes]:
         before = b'{"type":"ok"%b%b' % (_id(tag), lost_field(lost))
         after = b',"offset":%d,"epoch":%b}' % (position.offset, quote(position.epoch))
-        return self._fragments(events_in_pieces(channel, events, before, after))
+        return self._fragments(stream_events(channel, events, before, after))
 
     def members(self, tag: Tag, channel: bytes, members: Iterable[Member]) -> Iterator[bytes]:
         opening = b'{"type":"ok"%b,"members":[' % _id(tag)
-        return self._fragments(list_in_pieces((member_object(member) for member in members), opening, lambda: b"]}"))
+        return self._fragments(stream_list((member_object(member) for member in members), opening, lambda: b"]}"))
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
         payloads, quoted = batch.payloads, quote_name(channel)

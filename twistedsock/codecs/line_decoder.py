@@ -5,9 +5,17 @@ from codecs import getincrementaldecoder
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
-from twistedsock.codecs.encoders import LINES, LINES_IN_MESSAGES
-from twistedsock.codecs.line_encoder import HELP, LineEncoder, QuietLineEncoder
-from twistedsock.codecs.payload import BOM, JSON_START, UNPAIRED, build_payloads, is_json, is_unpaired, is_utf8
+from twistedsock.codecs.encoders import LINE_ENCODER, LINE_MESSAGE_ENCODER
+from twistedsock.codecs.line_encoder import HELP_LINES, LineEncoder, QuietLineEncoder
+from twistedsock.codecs.payload import (
+    BOM,
+    JSON_START,
+    UNPAIRED_SURROGATE,
+    build_payloads,
+    has_unpaired_surrogate,
+    is_json,
+    is_utf8,
+)
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME
 from twistedsock.pubsub.values import JSON, TEXT
@@ -16,7 +24,7 @@ from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, No
 
 _NOT_UTF8 = InvalidCommand(Error(ErrorCode.NOT_UTF8, "a line is UTF-8; this one was skipped"))
 
-_UNPAIRED = InvalidCommand(UNPAIRED)
+_UNPAIRED = InvalidCommand(UNPAIRED_SURROGATE)
 
 _NO_HELP = InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, "there is no such command; HELP alone lists them"))
 
@@ -24,7 +32,7 @@ _UNKNOWN = InvalidCommand(Error(ErrorCode.UNKNOWN_COMMAND, "I do not know that; 
 
 
 def _publish(channel: bytes, payload: bytes, name: bytes = DEFAULT_EVENT_NAME) -> Command:
-    if is_unpaired(payload):
+    if has_unpaired_surrogate(payload):
         return _UNPAIRED
     return Publish(channel, build_payloads((payload,), JSON if is_json(payload) else TEXT), name)
 
@@ -221,7 +229,7 @@ class LineDecoder:
 
     def __init__(self, encoder: LineEncoder) -> None:
         self._verbs: dict[bytes, Callable[[bytes], Command]] = {**_VERBS, b"HELP": self._help, b"QUIET": self._quiet}
-        self._help_texts = {verb: Reply(encoder.help(verb)) for verb in HELP}
+        self._help_texts = {verb: Reply(encoder.help(verb)) for verb in HELP_LINES}
         done = encoder.done()
         self._quiet_on, self._quiet_off = Reply(done, QuietLineEncoder(encoder.framing)), Reply(done, encoder)
 
@@ -238,7 +246,7 @@ class LineDecoder:
             if payload.startswith(JSON_START):
                 if is_json(payload):
                     kind = JSON
-                elif is_unpaired(payload):
+                elif has_unpaired_surrogate(payload):
                     return _UNPAIRED
             return Publish(channel, build_payloads((payload,), kind))
         return self._parse(verb.upper(), rest) if verb else None
@@ -275,54 +283,55 @@ class LineDecoder:
         raise _Misused
 
 
-LINE_DECODER = LineDecoder(LINES)
+LINE_DECODER = LineDecoder(LINE_ENCODER)
 """For lines on a bare socket."""
 
-LINE_MESSAGE_DECODER = LineDecoder(LINES_IN_MESSAGES)
+LINE_MESSAGE_DECODER = LineDecoder(LINE_MESSAGE_ENCODER)
 """For lines in WebSocket messages."""
 
 
-INTERRUPTED = Notice(b"type QUIT to leave")
+INTERRUPT_NOTICE = Notice(b"type QUIT to leave")
 """The answer to Ctrl-C, or to "are you there", of a telnet client."""
 
 CTRL_D = b"\x04"
 """As the first byte of a line it is QUIT at once, as a terminal would have it; it needs no line end."""
 
-Item = bytes | Command
+Line = bytes | Command
+"""A line without its end, or the command that stands for one or several lines."""
 
 
 class LineSplitter:
     """``feed`` gives the lines that are complete, without their ends. Of a line that is too long nothing is kept: a
     ``InvalidCommand`` stands in its place, and the rest up to its end is skipped. Lines that come together and are one
-    command (``decode_block``) are given as that. ``begun`` is the line that is not complete yet."""
+    command (``decode_block``) are given as that. ``partial`` is the line that is not complete yet."""
 
-    __slots__ = ("_most", "_skipping", "begun")
+    __slots__ = ("_max_bytes", "_skipping", "partial")
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self._max_bytes = most
         # The line that is not complete yet: as bytes, each feed would cost its length; in pieces, a piece of two bytes
         # would take the memory of fifty.
-        self.begun: bytearray | None = None
+        self.partial: bytearray | None = None
         self._skipping = False
 
     @property
-    def unfinished(self) -> bool:
+    def has_partial_line(self) -> bool:
         """Whether a line has begun."""
-        return self.begun is not None or self._skipping
+        return self.partial is not None or self._skipping
 
-    def feed(self, data: bytes) -> list[Item]:
+    def feed(self, data: bytes) -> list[Line]:
         """Items in their order; what stands behind the last line end is kept for the next feed."""
         end = data.rfind(b"\n") + 1
-        items: list[Item] = []
+        items: list[Line] = []
         if end:
             block, rest = data[:end], data[end:]
             if self._skipping:
                 self._skipping = False
                 block = block[block.find(b"\n") + 1 :]
-            elif self.begun is not None:
-                block = b"".join((self.begun, block))
-                self.begun = None
-            command = decode_block(block, self._most)
+            elif self.partial is not None:
+                block = b"".join((self.partial, block))
+                self.partial = None
+            command = decode_block(block, self._max_bytes)
             items = [command] if command is not None else self._lines(block)
         else:
             rest = data
@@ -330,42 +339,42 @@ class LineSplitter:
             self._keep(rest, items)
         return items
 
-    def skip(self, error: Error) -> InvalidCommand:
+    def discard_partial(self, error: Error) -> InvalidCommand:
         """Forget the line that has begun, and skip its rest; gives what stands in its place."""
-        self.begun, self._skipping = None, True
+        self.partial, self._skipping = None, True
         return InvalidCommand(error)
 
-    def _lines(self, block: bytes) -> list[Item]:
+    def _lines(self, block: bytes) -> list[Line]:
         lines = block.split(b"\n")
         del lines[-1]
         # A block of plain short lines, which is nearly all there is, needs no look at each.
-        if len(block) > self._most or b"\r" in block or CTRL_D in block:
+        if len(block) > self._max_bytes or b"\r" in block or CTRL_D in block:
             return [self._finish(line) for line in lines]
-        return list[Item](lines)
+        return list[Line](lines)
 
-    def _finish(self, line: bytes) -> Item:
+    def _finish(self, line: bytes) -> Line:
         if line.endswith(b"\r"):
             line = line[:-1]
         if line.startswith(CTRL_D):
             return Quit()
-        return line if len(line) <= self._most else InvalidCommand(self._too_long())
+        return line if len(line) <= self._max_bytes else InvalidCommand(self._too_long())
 
-    def _keep(self, rest: bytes, items: list[Item]) -> None:
-        if self.begun is None:
+    def _keep(self, rest: bytes, items: list[Line]) -> None:
+        if self.partial is None:
             if rest.startswith(CTRL_D):
                 items.append(Quit())
                 return
-            self.begun = bytearray()
-        self.begun += rest
+            self.partial = bytearray()
+        self.partial += rest
         # One byte more than allowed may still be the CR of its end.
-        if len(self.begun) > self._most + rest.endswith(b"\r"):
-            items.append(self.skip(self._too_long()))
+        if len(self.partial) > self._max_bytes + rest.endswith(b"\r"):
+            items.append(self.discard_partial(self._too_long()))
 
     def _too_long(self) -> Error:
-        return Error(ErrorCode.TOO_LONG, f"a line is at most {self._most} bytes; this one was skipped")
+        return Error(ErrorCode.TOO_LONG, f"a line is at most {self._max_bytes} bytes; this one was skipped")
 
 
-def lines_of(messages: Sequence[bytes], max_bytes: int) -> list[Item]:
+def split_messages(messages: Sequence[bytes], max_bytes: int) -> list[Line]:
     """The lines in WebSocket messages, or the one command that all of them are together."""
     block = b"\n".join(messages) + b"\n"
     command = decode_block(block, max_bytes)
@@ -384,10 +393,10 @@ class WireProtocol(Enum):
 TLS_HANDSHAKE = 0x16
 """The first byte of a TLS connection (RFC 8446 section 5.1). In text it is SYN, a control character."""
 
-MAX_START_BYTES = 256
+MAX_LINE_START_BYTES = 256
 """Of the first line: room for the longest verb, and for a second word that is longer than every channel name."""
 
-MAX_END_BYTES = 64
+MAX_LINE_END_BYTES = 64
 """Of the first line: room for the version of HTTP."""
 
 _DECODER = getincrementaldecoder("utf-8")
@@ -399,7 +408,7 @@ _EXACT_VERSION = re.compile(rb" HTTP/[0-9]\.[0-9]$")
 _TARGET = re.compile(rb"[^ ]+ /")
 
 
-class Opening:
+class ProtocolDetector:
     """Reads a connection up to the end of its first line that is not blank. CR NUL has to be replaced before."""
 
     __slots__ = ("_decoder", "_end", "_spaces", "_start")
@@ -425,15 +434,15 @@ class Opening:
             self._decoder.decode(line, bool(end))
         except UnicodeDecodeError:
             return WireProtocol.OTHER
-        if len(self._start) < MAX_START_BYTES:
-            self._start = (self._start + line)[:MAX_START_BYTES]
-        self._end = (self._end + line)[-MAX_END_BYTES:]
+        if len(self._start) < MAX_LINE_START_BYTES:
+            self._start = (self._start + line)[:MAX_LINE_START_BYTES]
+        self._end = (self._end + line)[-MAX_LINE_END_BYTES:]
         self._spaces += line.count(b" ")
         if not end:
             return None
         return WireProtocol.HTTP if self._is_request() else WireProtocol.LINES
 
-    def begins_request(self) -> bool:
+    def looks_like_http(self) -> bool:
         """Whether the first line looks like an HTTP request by its start alone: it is too long, and its end may be far
         away."""
         word, _, rest = self._text().partition(b" ")

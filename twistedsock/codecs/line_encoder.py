@@ -40,10 +40,12 @@ _OPTIONS = {
     b"HIST": [b"HIST kitchen since=12               only what came after event 12"],
 }
 
-HELP: dict[bytes, list[bytes]] = {b"": [b"%b   %b" % (example.ljust(24), text) for example, text in _LINES.values()]}
+HELP_LINES: dict[bytes, list[bytes]] = {
+    b"": [b"%b   %b" % (example.ljust(24), text) for example, text in _LINES.values()]
+}
 """Verb, or nothing, to the lines that HELP says about it."""
 
-HELP.update(
+HELP_LINES.update(
     {
         verb: [b"%b   %b" % (example.ljust(33), text), *_OPTIONS.get(verb, ())]
         for verb, (example, text) in _LINES.items()
@@ -132,8 +134,8 @@ class LineEncoder:
         return self._frame(b"OK")
 
     def help(self, verb: bytes) -> bytes:
-        """The reply to ``HELP``; ``verb`` is a key of the table."""
-        return b"".join(self._frames([b"INFO " + line for line in HELP[verb]] + [b"OK"]))
+        """The reply to ``HELP_LINES``; ``verb`` is a key of the table."""
+        return b"".join(self._frames([b"INFO " + line for line in HELP_LINES[verb]] + [b"OK"]))
 
     def history(
         self,

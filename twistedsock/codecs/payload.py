@@ -17,7 +17,7 @@ from twistedsock.pubsub.values import JSON, TEXT, PayloadKind, Payloads
 BOM = b"\xef\xbb\xbf"
 """U+FEFF at the beginning, as some editors on Windows write it. It is no part of the text (RFC 8259 section 8.1)."""
 
-SPACE = b" \t\r\n"
+JSON_WHITESPACE = b" \t\r\n"
 """What may stand around a JSON value (RFC 8259 section 2)."""
 
 JSON_START = (b"{", b"[", b'"')
@@ -25,7 +25,7 @@ JSON_START = (b"{", b"[", b'"')
 # C0 except tab, and DEL. C1 is two bytes in UTF-8: C2 80 to C2 9F.
 _C0_DEL = bytes({*range(32), 127} - {9})
 
-CONTROL = bytes({*range(32), 127})
+CONTROL_CHARACTERS = bytes({*range(32), 127})
 """The control characters of ASCII."""
 
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")
@@ -56,7 +56,7 @@ def is_json(payload: bytes) -> bool:
         _check(payload)
     except (msgspec.DecodeError, RecursionError):
         return False
-    return not is_deep(payload)
+    return not is_too_deep(payload)
 
 
 MAX_DEPTH = 100
@@ -70,7 +70,7 @@ _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_BRACKETS = bytes({*range(256)} - {*b"[]{}"})
 
 
-def is_deep(payload: bytes) -> bool:
+def is_too_deep(payload: bytes) -> bool:
     """Whether a payload that is JSON has more than MAX_DEPTH levels."""
     if len(payload) <= 2 * MAX_DEPTH or payload.count(b"[") + payload.count(b"{") <= MAX_DEPTH:
         return False
@@ -79,7 +79,7 @@ def is_deep(payload: bytes) -> bool:
     return max(accumulate(steps)) > MAX_DEPTH
 
 
-UNPAIRED = Error(
+UNPAIRED_SURROGATE = Error(
     ErrorCode.BAD_JSON,
     "JSON with half of a surrogate pair in a string: send the whole character, or U+FFFD in its place",
 )
@@ -94,7 +94,7 @@ _PAIR = rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _NEXT_HALF = re.compile(rb"((?:[^\\]++|%b|(?!%b)\\.)*+)%b" % (_PAIR, _HALF, _HALF), re.DOTALL)
 
 
-def replace_halves(text: bytes) -> bytes:
+def replace_unpaired_surrogates(text: bytes) -> bytes:
     """JSON text with U+FFFD for each half of a surrogate pair; the same object if there is none."""
     if b"\\u" not in text:
         return text
@@ -106,9 +106,9 @@ def replace_halves(text: bytes) -> bytes:
     return b"".join((*pieces, text[place:])) if pieces else text
 
 
-def is_unpaired(payload: bytes) -> bool:
+def has_unpaired_surrogate(payload: bytes) -> bool:
     """Whether a payload would be JSON but for halves of surrogate pairs."""
-    whole = replace_halves(payload)
+    whole = replace_unpaired_surrogates(payload)
     return whole is not payload and is_json(whole)
 
 

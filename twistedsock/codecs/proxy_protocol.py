@@ -8,10 +8,10 @@ import msgspec
 
 from twistedsock.auth.trusted_proxies import Source, parse_source
 
-MAX_LINE = 107
+MAX_V1_BYTES = 107
 """Bytes of a header of version 1, its line end included (the specification, section 2.1)."""
 
-MAX_BLOCK = 4096
+MAX_V2_BYTES = 4096
 """Bytes of a header of version 2. Addresses need 232 at most; behind them stands what we skip, of which the largest is
 the certificate of a client. The specification wants all of it to fit one segment."""
 
@@ -38,7 +38,7 @@ _SIZES = {1: 12, 2: 36, 3: 216}
 """Bytes of both addresses, by family: IPv4, IPv6, Unix sockets."""
 
 
-class Header(msgspec.Struct, frozen=True):
+class ProxyHeader(msgspec.Struct, frozen=True):
     """A whole header. ``source`` is None where the proxy speaks for itself, as in its health checks, or for somebody
     whose address it cannot tell: then the connection's own addresses hold. ``rest`` is what came behind."""
 
@@ -46,11 +46,11 @@ class Header(msgspec.Struct, frozen=True):
     rest: bytes
 
 
-class Malformed(msgspec.Struct, frozen=True):
+class MalformedHeader(msgspec.Struct, frozen=True):
     """No header: the connection is to be dropped."""
 
 
-class HeaderReader:
+class ProxyHeaderDecoder:
     """``feed`` takes the first bytes of one connection as they come, until it has given something else than None."""
 
     __slots__ = ("_kept",)
@@ -58,54 +58,54 @@ class HeaderReader:
     def __init__(self) -> None:
         self._kept = b""
 
-    def feed(self, data: bytes) -> Header | Malformed | None:
+    def feed(self, data: bytes) -> ProxyHeader | MalformedHeader | None:
         """The header once it is whole, Malformed as soon as it cannot become one, None while more is needed: then less
-        than ``MAX_BLOCK`` bytes are kept."""
+        than ``MAX_V2_BYTES`` bytes are kept."""
         data = self._kept + data
         if data.startswith(_SIGNATURE[: len(data)]):
             header = _read_block(data)
         elif data.startswith(_START[: len(data)]):
             header = _read_line(data)
         else:
-            header = Malformed()
+            header = MalformedHeader()
         self._kept = data if header is None else b""
         return header
 
 
-def _read_line(data: bytes) -> Header | Malformed | None:
-    line, end, _ = data[:MAX_LINE].partition(b"\r\n")
+def _read_line(data: bytes) -> ProxyHeader | MalformedHeader | None:
+    line, end, _ = data[:MAX_V1_BYTES].partition(b"\r\n")
     if not end:
-        return None if len(data) < MAX_LINE else Malformed()
+        return None if len(data) < MAX_V1_BYTES else MalformedHeader()
     rest = data[len(line) + 2 :]
     if _UNKNOWN.fullmatch(line):
-        return Header(None, rest)
+        return ProxyHeader(None, rest)
     found = _LINE.fullmatch(line)
     if found is None:
-        return Malformed()
+        return MalformedHeader()
     four, four_here, six, six_here, *ports = found.groups()
     source, here = (
         parse_source((host_four or host_six).decode(), int(port))
         for host_four, host_six, port in ((four, six, ports[0]), (four_here, six_here, ports[1]))
     )
     if source is None or here is None or max(map(int, ports)) > 65535:
-        return Malformed()
-    return Header(source, rest)
+        return MalformedHeader()
+    return ProxyHeader(source, rest)
 
 
-def _read_block(data: bytes) -> Header | Malformed | None:
+def _read_block(data: bytes) -> ProxyHeader | MalformedHeader | None:
     if len(data) < _FIXED:
         return None
     command, (family, transport) = data[12], divmod(data[13], 16)
     size = int.from_bytes(data[14:_FIXED])
     end = _FIXED + size
-    if command not in (_LOCAL, _PROXY) or family > 3 or transport > 2 or end > MAX_BLOCK:
-        return Malformed()
+    if command not in (_LOCAL, _PROXY) or family > 3 or transport > 2 or end > MAX_V2_BYTES:
+        return MalformedHeader()
     is_told = command == _PROXY and family and transport
     if is_told and size < _SIZES[family]:
-        return Malformed()
+        return MalformedHeader()
     if len(data) < end:
         return None
-    return Header(_read_source(family, data) if is_told else None, data[end:])
+    return ProxyHeader(_read_source(family, data) if is_told else None, data[end:])
 
 
 def _read_source(family: int, data: bytes) -> Source | None:

@@ -11,7 +11,7 @@ from twistedsock.errors import Error, ErrorCode
 
 MEDIA_TYPE = b"application/problem+json"
 
-STATUS = {
+HTTP_STATUS = {
     ErrorCode.UNKNOWN_COMMAND: 404,
     ErrorCode.BAD_ARGUMENT: 400,
     ErrorCode.BAD_CHANNEL: 400,
@@ -30,7 +30,7 @@ STATUS = {
 }
 """The status of each code, where nothing else is said."""
 
-LIMIT_OVER = 5
+RETRY_AFTER_SECONDS = 5
 """Seconds after which it is worth asking again where there was no room."""
 
 
@@ -56,10 +56,10 @@ def problem_details(error: Error, status: int) -> bytes:
     return msgspec.json.encode(told) + b"\n"
 
 
-MAX_ARGUMENTS = 100
+MAX_PARAMETERS = 100
 """In one query: three times the channels that one may ask for at once."""
 
-TOKEN = "token"
+TOKEN_PARAMETER = "token"
 """It may be in every query (RFC 6750 section 2.3), and is looked at by nobody here."""
 
 
@@ -76,8 +76,8 @@ class QueryParameters:
     def __init__(self, query: bytes) -> None:
         self._values: dict[str, list[str]] = {}
         pairs = query.split(b"&") if query else []
-        if len(pairs) > MAX_ARGUMENTS:
-            raise ApiError(Error(ErrorCode.BAD_ARGUMENT, f"a query has at most {MAX_ARGUMENTS} parameters"))
+        if len(pairs) > MAX_PARAMETERS:
+            raise ApiError(Error(ErrorCode.BAD_ARGUMENT, f"a query has at most {MAX_PARAMETERS} parameters"))
         for pair in pairs:
             name, _, value = pair.partition(b"=")
             if pair:
@@ -86,11 +86,11 @@ class QueryParameters:
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
-    def only(self, names: Collection[str], repeated: Collection[str] = ()) -> None:
+    def allow_only(self, names: Collection[str], repeated: Collection[str] = ()) -> None:
         """See that there are no others, and that none is there twice but those that may be ``repeated``. To be called
         first."""
         for name, values in self._values.items():
-            if name == TOKEN:
+            if name == TOKEN_PARAMETER:
                 continue
             if name not in names and name not in repeated:
                 raise bad_parameter(name[:100], "there is no such parameter here")
@@ -106,7 +106,7 @@ class QueryParameters:
         """All values of one that may be repeated."""
         return self._values.get(name, [])
 
-    def whole(self, name: str, most: int, least: int = 0) -> int | None:
+    def integer(self, name: str, most: int, least: int = 0) -> int | None:
         """A whole number; None where it is not given."""
         text = self.text(name)
         if text is None:

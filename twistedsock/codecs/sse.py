@@ -8,16 +8,16 @@ stream has said before, so each such stream has a dialect of its own.
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from twistedsock.codecs.framing import number, number_twice
+from twistedsock.codecs.framing import join_numbered, join_twice_numbered
 from twistedsock.codecs.json_encoder import JsonEncoder, event_message
 from twistedsock.codecs.payload import quote, quote_name
 from twistedsock.pubsub.values import JSON, Batch, Position, Tag
 from twistedsock.session.commands import MAX_OFFSET
 
-RETRY = b"retry: 2000\n\n"
+RETRY_FIELD = b"retry: 2000\n\n"
 """Milliseconds after which a browser comes back: soon, but not so soon that all come at once when a server starts."""
 
-KEEP_ALIVE = b":\n\n"
+KEEP_ALIVE_COMMENT = b":\n\n"
 """A comment, which no client sees: it keeps proxies from taking a silent stream for a dead one."""
 
 _TYPE = len(b'{"type":"')
@@ -30,7 +30,7 @@ def one_line(message: bytes) -> bytes:
     return message.translate(_BREAKS)
 
 
-def fields(message: bytes) -> bytes:
+def event_fields(message: bytes) -> bytes:
     """What a message of the JSON dialect begins with as an event: its type, but for an event itself, so that
     ``onmessage`` of a browser gets those and nothing else."""
     kind = message[_TYPE : message.index(b'"', _TYPE)]
@@ -41,23 +41,23 @@ class SSEFraming:
     """A framing of messages of the JSON dialect: each is the data of one event."""
 
     def frame(self, message: bytes) -> bytes:
-        return fields(message) + one_line(message) + b"\n\n"
+        return event_fields(message) + one_line(message) + b"\n\n"
 
     def frames(self, messages: list[bytes]) -> list[bytes]:
         return [self.frame(message) for message in messages]
 
     def numbered(self, before: bytes, first: int, after: bytes, payloads: Sequence[bytes], end: bytes) -> bytes:
         """The payloads are such as hold no line breaks."""
-        return number(fields(before) + before, first, after, payloads, end + b"\n\n")
+        return join_numbered(event_fields(before) + before, first, after, payloads, end + b"\n\n")
 
     def counted(self, before: bytes, first: int, count: int) -> bytes:
-        begin = fields(before) + before
+        begin = event_fields(before) + before
         return b"".join([b"%b%d\n\n" % (begin, number) for number in range(first, first + count)])
 
     def fragments(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         begun = False
         for piece in pieces:
-            yield one_line(piece) if begun else fields(piece) + one_line(piece)
+            yield one_line(piece) if begun else event_fields(piece) + one_line(piece)
             begun = True
         yield b"\n\n"
 
@@ -65,17 +65,17 @@ class SSEFraming:
 _PLACE = re.compile(r"([0-9A-Za-z_-]{1,64}):([0-9]{1,16})")
 
 
-def write_place(place: Position | None) -> bytes:
+def format_position(place: Position | None) -> bytes:
     """One of the places of an id."""
     return b"" if place is None else b"%b:%d" % (place.epoch, place.offset)
 
 
-def write_id(places: Sequence[Position | None]) -> bytes:
+def format_event_id(places: Sequence[Position | None]) -> bytes:
     """The id of a stream that stands there."""
-    return b",".join(map(write_place, places))
+    return b",".join(map(format_position, places))
 
 
-def read_id(text: str, channels: int) -> list[Position | None] | None:
+def parse_event_id(text: str, channels: int) -> list[Position | None] | None:
     """The places in an id of so many channels; None where it is no such id."""
     parts = text.split(",", channels)
     if len(parts) != channels:
@@ -123,7 +123,7 @@ class SSEEncoder(JsonEncoder):
                 ]
             )
         quotes = b"" if payloads.kind is JSON else b'"'
-        return number_twice(
+        return join_twice_numbered(
             before,
             batch.first,
             b'%b{"type":"event","channel":%b,"offset":' % (after, quoted),
@@ -133,7 +133,7 @@ class SSEEncoder(JsonEncoder):
         )
 
     def _id_at(self, channel: bytes, place: Position) -> bytes:
-        return write_place(place)
+        return format_position(place)
 
     def _around(self, channel: bytes, epoch: bytes, last: int) -> tuple[bytes, bytes]:
         """What stands before the offset in the id, and what from there to the message; ``last`` is the place after
@@ -148,7 +148,7 @@ class MultiChannelSSEEncoder(SSEEncoder):
     def __init__(self, known: dict[bytes, Position | None]) -> None:
         super().__init__()
         # In the order in which the channels stand in an id.
-        self._places = {channel: write_place(place) for channel, place in known.items()}
+        self._places = {channel: format_position(place) for channel, place in known.items()}
         self.overhead += sum(map(len, self._places.values())) + 32 * len(self._places)
 
     def lost(self, channel: bytes, first: int, last: int) -> bytes:
@@ -164,7 +164,7 @@ class MultiChannelSSEEncoder(SSEEncoder):
         self._places[channel] = b"%b:%d" % (epoch, offset)
 
     def _id_at(self, channel: bytes, place: Position) -> bytes:
-        self._places[channel] = write_place(place)
+        self._places[channel] = format_position(place)
         return b",".join(self._places.values())
 
     def _around(self, channel: bytes, epoch: bytes, last: int) -> tuple[bytes, bytes]:

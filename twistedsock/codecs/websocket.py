@@ -20,11 +20,11 @@ def _head(size: int) -> bytes:
     return b"\x81\x7f" + size.to_bytes(8, "big")
 
 
-TOGETHER = 256
+MAX_FRAMES_TOGETHER = 256
 """Frames that are looked at together at most, so that what is looked at in vain costs less than a frame; and bytes of
 the longest payload for which it pays."""
 
-FEW = 16
+MIN_FRAMES_TOGETHER = 16
 """Fewer frames than this, or than a sixteenth of the bytes of a payload, are faster one by one."""
 
 _HEADS = [_head(size) for size in range(1024)]
@@ -71,7 +71,7 @@ def unmask_alike(data: bytes, start: int, whole: int, before: int, count: int) -
 
 def count_alike(data: bytes, start: int, head: bytes, whole: int) -> int:
     """How many whole frames in a row, of TOGETHER at most, have the same head as the one at ``start``."""
-    count = min((len(data) - start) // whole, TOGETHER)
+    count = min((len(data) - start) // whole, MAX_FRAMES_TOGETHER)
     stop = start + count * whole
     for index in range(len(head)):
         column = data[start + index : stop : whole]
@@ -103,33 +103,33 @@ def plain_frame(data: bytes, start: int, most: int) -> tuple[int, int]:
 
 
 class PlainFrames:
-    """The short way in for text messages. ``feed`` gives the messages that came as plain frames, and the bytes that
-    Autobahn must have: whatever stands behind them, if it begins with anything else. ``begun`` is a plain frame that is
-    not complete yet."""
+    """Decodes plain text frames. ``feed`` returns the messages of plain frames, and the bytes that
+    Autobahn must decode: all that follows them, from the first frame of another kind on. ``partial`` is a plain frame
+    that is not complete yet."""
 
-    __slots__ = ("_most", "_needed", "begun")
+    __slots__ = ("_max_bytes", "_needed", "partial")
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self._max_bytes = most
         # The beginning of a plain frame: as bytes, each feed would cost its length; in pieces, a piece of two bytes
         # would take the memory of fifty.
-        self.begun: bytearray | None = None
+        self.partial: bytearray | None = None
         self._needed = 0
 
     def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
-        if self.begun is not None:
-            if len(self.begun) + len(data) < self._needed:
-                self.begun += data
+        if self.partial is not None:
+            if len(self.partial) + len(data) < self._needed:
+                self.partial += data
                 return [], b""
-            data, self.begun = b"".join((self.begun, data)), None
+            data, self.partial = b"".join((self.partial, data)), None
         messages: list[bytes] = []
         position, size = 0, len(data)
         while position < size:
-            end, body = plain_frame(data, position, self._most)
+            end, body = plain_frame(data, position, self._max_bytes)
             if not end:
                 return messages, data[position:]
             if end > size:
-                self.begun, self._needed = bytearray(data[position:]), end - position
+                self.partial, self._needed = bytearray(data[position:]), end - position
                 break
             start = position
             for message in self._some(data, start, body, end):
@@ -144,15 +144,15 @@ class PlainFrames:
         """The payload of a frame; and of those that follow, where they are like it: most of a program's messages have
         one length."""
         head, size = data[start : body - 4], end - body
-        if data.startswith(head, end) and size <= TOGETHER:
+        if data.startswith(head, end) and size <= MAX_FRAMES_TOGETHER:
             count = count_alike(data, start, head, end - start)
-            if count >= FEW and size <= 16 * count:
+            if count >= MIN_FRAMES_TOGETHER and size <= 16 * count:
                 return unmask_alike(data, start, end - start, body - start, count)
         return (unmask(data[body:end], data[body - 4 : body]),)
 
-    def rest(self) -> bytes:
+    def drain(self) -> bytes:
         """What is held back, for whoever goes on in its place."""
-        held, self.begun = self.begun, None
+        held, self.partial = self.partial, None
         return bytes(held) if held is not None else b""
 
 

@@ -8,7 +8,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twistedsock.auth.trusted_proxies import Source
-from twistedsock.codecs.proxy_protocol import Header, HeaderReader
+from twistedsock.codecs.proxy_protocol import ProxyHeader, ProxyHeaderDecoder
 from twistedsock.limits.settings import Limits
 from twistedsock.server.sockets import ListenerConfig, hand_over, host_of, innermost_transport
 from twistedsock.server.timeouts import TimeoutQueue
@@ -48,12 +48,12 @@ class ProxyProtocol(Protocol):
     def connectionMade(self) -> None:
         # An attribute of the transport, because the next protocol needs it: see ``sockets.handshake_info``.
         self.transport.accepted_at = self.factory.timeouts.now()
-        self._reader = HeaderReader()
+        self._reader = ProxyHeaderDecoder()
         self.factory.timeouts.start(self)
 
     def dataReceived(self, data: bytes) -> None:
         header = self._reader.feed(data)
-        if isinstance(header, Header):
+        if isinstance(header, ProxyHeader):
             self.factory.timeouts.stop(self)
             self._hand_over(header)
         elif header is not None:
@@ -69,7 +69,7 @@ class ProxyProtocol(Protocol):
         self.factory.log_missing_header(host_of(self.transport.getPeer()) or "a Unix socket")
         self.transport.abortConnection()
 
-    def _hand_over(self, header: Header) -> None:
+    def _hand_over(self, header: ProxyHeader) -> None:
         transport, address = self.transport, None
         if header.source is not None:
             address = twisted_address(header.source.relative_to(host_of(transport.getPeer())))

@@ -8,9 +8,9 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twistedsock.codecs.encoders import LINES
-from twistedsock.codecs.http import wrong_door
-from twistedsock.codecs.line_decoder import INTERRUPTED, LINE_DECODER, LineSplitter, Opening, WireProtocol
+from twistedsock.codecs.encoders import LINE_ENCODER
+from twistedsock.codecs.http import http_on_line_port
+from twistedsock.codecs.line_decoder import INTERRUPT_NOTICE, LINE_DECODER, LineSplitter, ProtocolDetector, WireProtocol
 from twistedsock.codecs.payload import BOM
 from twistedsock.codecs.telnet import IAC, TelnetFilter, replace_returns
 from twistedsock.errors import TOO_FAST, TOO_MUCH_HELD, CloseReason
@@ -53,7 +53,7 @@ class LineProtocol(Protocol):
     """The address of the client, if a proxy has reported it."""
     pipeline: InputPipeline | None = None
     _telnet: TelnetFilter | None = None
-    _opening: Opening | None = None
+    _opening: ProtocolDetector | None = None
     """Recognizes the protocol, until that is done."""
     _closing: Any = None
     """The delayed call that aborts the connection, once it is closing."""
@@ -79,7 +79,7 @@ class LineProtocol(Protocol):
             if secure and not is_within_rate:  # sending the error would take the handshake, the most expensive part
                 transport.abortConnection()
                 return
-            transport.write(LINES.refused(None, error))
+            transport.write(LINE_ENCODER.refused(None, error))
             self._closing = graceful_close(transport, factory.reactor.callLater)
             return
         self._is_admitted = True
@@ -97,7 +97,7 @@ class LineProtocol(Protocol):
     def _open_session(self) -> None:
         factory, transport = self.factory, self.transport
         context, listening = factory.context, factory.listening
-        self._opening = Opening()
+        self._opening = ProtocolDetector()
         self._splitter = LineSplitter(context.limits.max_line_bytes)
         self._outlet = outlet_of(transport, factory.reactor)
         handshake = None
@@ -106,7 +106,7 @@ class LineProtocol(Protocol):
             handshake = handshake_info(transport, context.broker.clock(), name, self._accepted_at)
         self.pipeline = open_session(
             context,
-            LINES,
+            LINE_ENCODER,
             LINE_DECODER,
             self._outlet,
             endpoints_of(transport, self.proxied_address or transport.getPeer()),
@@ -136,7 +136,7 @@ class LineProtocol(Protocol):
         if self._opening is not None and self._is_other_protocol(pipeline, self._opening.feed(data)):
             return
         items: Sequence[Any] = self._splitter.feed(data)
-        if self._line_has_begun or self._splitter.unfinished:
+        if self._line_has_begun or self._splitter.has_partial_line:
             items = self._watch_unfinished_line(pipeline, items)
         if items and not self._is_past_first_line:
             items = self._begin(pipeline, items)
@@ -144,7 +144,7 @@ class LineProtocol(Protocol):
                 return
         if items and self.factory.timeouts.has_idle_timeout:
             self.factory.timeouts.command_received(pipeline)
-        pipeline.submit([*items, INTERRUPTED] if interrupted else items)
+        pipeline.submit([*items, INTERRUPT_NOTICE] if interrupted else items)
         # A client that does not read the answers to its telnet options is not read either.
         if answered and self._outlet.blocked & SOCKET_FULL and self._closing is None:
             pipeline.pause()
@@ -163,7 +163,7 @@ class LineProtocol(Protocol):
             if answer:
                 self._outlet.write(answer)
         if b"\0" in data:
-            begun = self._splitter.begun
+            begun = self._splitter.partial
             data = replace_returns(data, begun is not None and begun.endswith(b"\r"))
         return data, interrupts > 0, bool(answer)
 
@@ -175,7 +175,7 @@ class LineProtocol(Protocol):
         if protocol is WireProtocol.LINES:
             return False
         if protocol is WireProtocol.HTTP:
-            self._outlet.write(wrong_door(self.factory.web_address))
+            self._outlet.write(http_on_line_port(self.factory.web_address))
             pipeline.session.mark_closing("an HTTP request is for the web port")
             self._close(CloseReason.POLICY)
         else:
@@ -185,7 +185,7 @@ class LineProtocol(Protocol):
     def _begin(self, pipeline: InputPipeline, items: Sequence[Any]) -> Sequence[Any]:
         """The first line is complete, or too long."""
         opening, is_too_long = self._opening, any(isinstance(item, InvalidCommand) for item in items)
-        if opening is not None and is_too_long and opening.begins_request():
+        if opening is not None and is_too_long and opening.looks_like_http():
             self._is_other_protocol(pipeline, WireProtocol.HTTP)
             return ()
         self._is_past_first_line = True
@@ -196,18 +196,18 @@ class LineProtocol(Protocol):
     def _watch_unfinished_line(self, pipeline: InputPipeline, items: Sequence[Any]) -> Sequence[Any]:
         """Start or stop the timeout of an unfinished line, and count its memory. If that exceeds the budget, the line
         is skipped, and the error is added to the items."""
-        begun = self._splitter.begun
+        begun = self._splitter.partial
         size = 0 if begun is None else len(begun)
         if self._counted_bytes or size > UNCOUNTED_BYTES:
             memory_budget, principal = self.factory.context.memory_budget, pipeline.session.client.source
             self._counted_bytes = memory_budget.recount(self._counted_bytes, size, principal)
             if self._counted_bytes and memory_budget.is_too_much_for(principal):
-                items = [*items, self._splitter.skip(TOO_MUCH_HELD)]
+                items = [*items, self._splitter.discard_partial(TOO_MUCH_HELD)]
                 self._counted_bytes = memory_budget.recount(self._counted_bytes, 0, principal)
-        if self._line_has_begun and (items or not self._splitter.unfinished):
+        if self._line_has_begun and (items or not self._splitter.has_partial_line):
             self._line_has_begun = False
             self.factory.timeouts.input_ended(pipeline)
-        if not self._line_has_begun and self._splitter.unfinished:
+        if not self._line_has_begun and self._splitter.has_partial_line:
             self._line_has_begun = True
             self.factory.timeouts.input_begun(pipeline)
         return items

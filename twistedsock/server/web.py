@@ -11,10 +11,10 @@ from zope.interface import implementer
 
 from twistedsock.auth.identity import Identity
 from twistedsock.codecs.http import (
-    MAX_HEAD,
+    MAX_HEAD_BYTES,
     RequestHead,
-    begins_head,
-    error,
+    can_begin_head,
+    error_response,
     find_credentials,
     has_too_many_headers,
     read_head,
@@ -56,7 +56,7 @@ NOT_HTTP = Error(ErrorCode.BAD_ARGUMENT, "invalid HTTP request: this is the web 
 
 INVALID_REQUEST = Error(ErrorCode.BAD_ARGUMENT, "invalid HTTP request")
 
-HEAD_TOO_LONG = Error(ErrorCode.TOO_LONG, f"request head too long: at most {MAX_HEAD} bytes are allowed")
+HEAD_TOO_LONG = Error(ErrorCode.TOO_LONG, f"request head too long: at most {MAX_HEAD_BYTES} bytes are allowed")
 
 TOO_MANY_HEADERS = Error(ErrorCode.TOO_LONG, "too many request headers")
 
@@ -119,12 +119,12 @@ class HTTPDispatcher(Protocol):
         if not self._has_skipped_empty_line and self._head.startswith(b"\r\n"):
             self._has_skipped_empty_line = True
             del self._head[:2]
-        end = self._head.find(b"\r\n\r\n", search_from, MAX_HEAD)
+        end = self._head.find(b"\r\n\r\n", search_from, MAX_HEAD_BYTES)
         if end >= 0:
             self._dispatch(bytes(self._head), end + 4)
-        elif not begins_head(self._head):
+        elif not can_begin_head(self._head):
             self._reject(NOT_HTTP, 400)
-        elif len(self._head) >= MAX_HEAD:
+        elif len(self._head) >= MAX_HEAD_BYTES:
             self._reject(HEAD_TOO_LONG, 431)
         elif len(self._head) > UNCOUNTED_BYTES:
             self._count_head()
@@ -206,7 +206,7 @@ class HTTPDispatcher(Protocol):
         endpoint = self.factory.websockets.endpoints.get(head.path)
         if endpoint is None:
             self._reject(UNKNOWN_PATH, 404)
-        elif head.content:  # a proxy would take the first messages for the content
+        elif head.has_body:  # a proxy would take the first messages for the content
             self._reject(UNEXPECTED_CONTENT, 400)
         elif head.subprotocols and endpoint.select(head.subprotocols) is None:
             unsupported = f"no supported subprotocol: offer {endpoint.supported}"
@@ -244,9 +244,9 @@ class HTTPDispatcher(Protocol):
 
     def _admit(self, host: str) -> bool:
         """Count the connection in the connection limits. Returns False if it has been rejected."""
-        error = self.factory.context.connection_limiter.enter(host)
-        if error is not None:
-            self._reject(error, 503, RETRY_LATER)
+        error_response = self.factory.context.connection_limiter.enter(host)
+        if error_response is not None:
+            self._reject(error_response, 503, RETRY_LATER)
             return False
         self._host = host
         self._is_admitted = True
@@ -322,7 +322,7 @@ class HTTPDispatcher(Protocol):
         stats = self.factory.context.stats
         stats.count_response(OTHER_METHOD, status)
         stats.count_error(rejected.code)
-        self.transport.write(error(status, rejected.message, headers))
+        self.transport.write(error_response(status, rejected.message, headers))
         self._closing = graceful_close(self.transport, self.factory.reactor.callLater)
 
     def reject_late(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.encoders import JSON_IN_MESSAGES, LINES_IN_MESSAGES
+from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.line_decoder import LINE_MESSAGE_DECODER
 from twistedsock.session.encoder import Encoder
 from twistedsock.session.input_pipeline import Decoder
@@ -43,9 +43,9 @@ class WebSocketEndpoint(NamedTuple):
         return " and ".join(self.subprotocols)
 
 
-_JSON = Dialect(JSON_IN_MESSAGES, json_decoder)
+_JSON = Dialect(JSON_MESSAGE_ENCODER, json_decoder)
 
-_LINES = Dialect(LINES_IN_MESSAGES, LINE_MESSAGE_DECODER, has_lines=True)
+_LINES = Dialect(LINE_MESSAGE_ENCODER, LINE_MESSAGE_DECODER, has_lines=True)
 
 SOCKBRIDGE = WebSocketEndpoint({JSON_PROTOCOL: _JSON, LINE_PROTOCOL: _LINES}, _JSON, _LINES)
 

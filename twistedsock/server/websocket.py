@@ -14,8 +14,8 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 
 from twistedsock.auth.identity import Identity
 from twistedsock.codecs.http import RequestHead
-from twistedsock.codecs.line_decoder import lines_of
-from twistedsock.codecs.payload import BOM, SPACE
+from twistedsock.codecs.line_decoder import split_messages
+from twistedsock.codecs.payload import BOM, JSON_WHITESPACE
 from twistedsock.codecs.websocket import PlainFrames, are_extensions, switching_protocols, take_extensions
 from twistedsock.errors import TOO_MUCH_HELD, CloseReason, Error
 from twistedsock.limits.memory import UNCOUNTED_BYTES
@@ -184,7 +184,7 @@ class WebSocketConnection(AutobahnConnection):
             self._parse(data)  # Autobahn has begun with it
         elif pipeline is None or self.state != self.STATE_OPEN:
             self._plain_frames = None
-            self._parse(frames.rest() + data)
+            self._parse(frames.drain() + data)
         else:
             messages, rest = frames.feed(data)
             if messages:
@@ -193,12 +193,12 @@ class WebSocketConnection(AutobahnConnection):
                 self.handle_messages(pipeline, messages)
             if rest:
                 self._parse(rest)
-            elif self._has_partial_input or self._counted_bytes or frames.begun is not None:
+            elif self._has_partial_input or self._counted_bytes or frames.partial is not None:
                 self._watch_partial_input()
 
     @property
     def has_partial_plain_frame(self) -> bool:
-        return self._plain_frames is not None and self._plain_frames.begun is not None
+        return self._plain_frames is not None and self._plain_frames.partial is not None
 
     def _parse(self, data: bytes) -> None:
         """Let Autobahn parse input. After a time slice the rest waits until other clients have been served."""
@@ -232,7 +232,7 @@ class WebSocketConnection(AutobahnConnection):
         pipeline = self.pipeline
         if pipeline is None:
             return
-        partial = self._plain_frames.begun if self._plain_frames is not None else None
+        partial = self._plain_frames.partial if self._plain_frames is not None else None
         size = len(self._unparsed) + len(self.data) + self.assembled_bytes + (0 if partial is None else len(partial))
         if (self._counted_bytes or size > UNCOUNTED_BYTES) and self._exceeds_memory_budget(size, pipeline):
             return
@@ -289,7 +289,7 @@ class WebSocketConnection(AutobahnConnection):
             if not messages:
                 return
         if self._has_lines:
-            pipeline.submit(lines_of(messages, self.factory.context.limits.max_message_bytes))
+            pipeline.submit(split_messages(messages, self.factory.context.limits.max_message_bytes))
         else:
             pipeline.submit(messages)
 
@@ -298,7 +298,7 @@ class WebSocketConnection(AutobahnConnection):
         those after it."""
         for position, message in enumerate(messages):
             text = message.removeprefix(BOM)
-            start = text.lstrip(SPACE)[:1]
+            start = text.lstrip(JSON_WHITESPACE)[:1]
             if not start:
                 pipeline.is_within_rate()  # a blank message costs as much as a command
                 continue

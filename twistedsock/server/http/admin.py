@@ -46,7 +46,7 @@ class ConnectionsEndpoint:
     def list_all(self, request: HTTPRequest) -> None:
         """``GET /peers``"""
         check_admin(request)
-        request.parameters.only(PAGINATION_PARAMETERS)
+        request.parameters.allow_only(PAGINATION_PARAMETERS)
         pagination = read_pagination(request.parameters)
         sessions = [session for session in self._context.sessions if isinstance(session, Session)]
         found, after = pagination.page(sessions, lambda session: session.client.id)
@@ -56,12 +56,12 @@ class ConnectionsEndpoint:
 
     def show(self, request: HTTPRequest) -> None:
         """``GET /peers/{id}``"""
-        request.parameters.only(())
+        request.parameters.allow_only(())
         request.respond_json(200, msgspec.json.encode(self._info(self._find(request))) + b"\n")
 
     def disconnect(self, request: HTTPRequest) -> None:
         """``DELETE /peers/{id}``: the client receives the reason, then its connection is closed."""
-        request.parameters.only(("reason",))
+        request.parameters.allow_only(("reason",))
         reason = request.parameters.text("reason")
         session = self._find(request)
         if reason is not None and not _REASON.fullmatch(reason):

@@ -20,14 +20,14 @@ class ChannelsEndpoint:
     def list_channels(self, request: HTTPRequest) -> None:
         """``GET /channels``: the channels that the client can read."""
         parameters = request.parameters
-        parameters.only(("prefix", *PAGINATION_PARAMETERS))
+        parameters.allow_only(("prefix", *PAGINATION_PARAMETERS))
         prefix, pagination = (parameters.text("prefix") or "").encode(), read_pagination(parameters)
         readable = request.broker_client.readable()
         request.charge(search_price(len(self._context.broker.channels), 0 if readable is None else readable.stars))
 
         def respond(page: Page | Error) -> None:
             assert isinstance(page, Page)
-            request.respond_json(200, http_api.channels(page))
+            request.respond_json(200, http_api.channels_response(page))
 
         def is_wanted() -> bool:
             return not request.is_finished
@@ -38,7 +38,7 @@ class ChannelsEndpoint:
     def list_members(self, request: HTTPRequest) -> None:
         """``GET /channels/{channel}/members``: the subscribers on all nodes."""
         parameters, channel = request.parameters, request.channel_name
-        parameters.only(PAGINATION_PARAMETERS)
+        parameters.allow_only(PAGINATION_PARAMETERS)
         pagination = read_pagination(parameters)
 
         def respond(members: list[Member] | Error) -> None:
@@ -47,6 +47,6 @@ class ChannelsEndpoint:
                 return
             request.charge_afterwards(member_price(len(members)))
             page, after = pagination.page(members, lambda member: member.id)
-            request.respond_json(200, http_api.members(channel, page, len(members), after))
+            request.respond_json(200, http_api.members_response(channel, page, len(members), after))
 
         on_result(request.broker_client.members(channel), respond)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from twistedsock.codecs.http import RequestHead, find_credentials, is_valid_host, origin_form
-from twistedsock.codecs.query import STATUS
+from twistedsock.codecs.query import HTTP_STATUS
 from twistedsock.errors import TOO_FAST, Error, ErrorCode
 from twistedsock.limits.rate import ENTRY_PRICE, token_price
 from twistedsock.server.http.origin_policy import RejectedRequest
@@ -181,7 +181,7 @@ def _authenticate(request: HTTPRequest) -> RejectedRequest | None:
         return RejectedRequest(TOO_FAST, 429)
     outcome = context.authenticate(listener.endpoint, token, subject)
     if isinstance(outcome, Error):
-        return RejectedRequest(outcome, STATUS[outcome.code], BAD_TOKEN_HEADERS)
+        return RejectedRequest(outcome, HTTP_STATUS[outcome.code], BAD_TOKEN_HEADERS)
     request.identity = outcome
     return None if _charge_identity(request, ENTRY_PRICE + price) else RejectedRequest(TOO_FAST, 429)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from twistedsock.codecs.http import MAX_HEADERS, BadChunks, Chunks, error
-from twistedsock.codecs.query import STATUS
+from twistedsock.codecs.http import MAX_HEADERS, ChunkDecoder, InvalidChunks, error_response
+from twistedsock.codecs.query import HTTP_STATUS
 from twistedsock.errors import TOO_FAST, TOO_MUCH_HELD, Error, ErrorCode
 from twistedsock.limits.principal import LOCAL, Principal, address_principal
 from twistedsock.limits.rate import Decision, RateLimiter
@@ -94,7 +94,7 @@ class HTTPConnection(ChannelInternals):
         self._request_count = 0
         self._counted_bytes = 0
         self._counted_for: Principal = LOCAL
-        self._chunks: Chunks | None = None
+        self._chunks: ChunkDecoder | None = None
         self._unfinished: Any = None
         """A request that has been answered, while reading of the next one is suspended."""
         self._input_has_ended = self._lingers = False
@@ -163,7 +163,7 @@ class HTTPConnection(ChannelInternals):
             if len(codings) > 1:  # an unsupported coding (RFC 9112 section 6.1)
                 self._send_error_and_close(501, "unsupported transfer coding: send chunked alone")
                 return False
-            self._chunks, self.length = Chunks(self.requests[-1].handleContentChunk), None
+            self._chunks, self.length = ChunkDecoder(self.requests[-1].handleContentChunk), None
             return True
         if field == b"content-length" and (has_length or len(value) > MAX_CONTENT_LENGTH_DIGITS):
             line = name + b": invalid"  # Twisted rejects it like any other invalid length
@@ -203,10 +203,10 @@ class HTTPConnection(ChannelInternals):
         else:
             self._read_chunks(self._chunks, data)
 
-    def _read_chunks(self, chunks: Chunks, data: bytes) -> None:
+    def _read_chunks(self, chunks: ChunkDecoder, data: bytes) -> None:
         try:
             rest = chunks.feed(data)
-        except BadChunks as bad:
+        except InvalidChunks as bad:
             self._reject_and_close(Error(ErrorCode.BAD_ARGUMENT, str(bad)))
             return
         if rest is not None and not self._is_closing:
@@ -374,7 +374,7 @@ class HTTPConnection(ChannelInternals):
             self.transport.abortConnection()
         else:
             self.site.context.stats.count_error(problem.code)
-            self.transport.write(error(status or STATUS[problem.code], problem.message))
+            self.transport.write(error_response(status or HTTP_STATUS[problem.code], problem.message))
             self._close_after(self.loseConnection)
 
     def _close_after(self, respond: Callable[[], object]) -> None:
@@ -388,7 +388,7 @@ class HTTPConnection(ChannelInternals):
         self._send_error_and_close(400, "malformed HTTP request")
 
     def _send_error_and_close(self, status: int, message: str) -> None:
-        self.transport.write(error(status, message))
+        self.transport.write(error_response(status, message))
         self.loseConnection()
 
     def _stop_input(self) -> None:

@@ -40,7 +40,7 @@ class EventsEndpoint:
     def publish(self, request: HTTPRequest) -> None:
         """``POST /channels/{channel}/events``: the body is the payload of one event."""
         parameters = request.parameters
-        parameters.only(("name", "nick"))
+        parameters.allow_only(("name", "nick"))
         name, nick = _name(parameters, "name") or DEFAULT_EVENT_NAME, _name(parameters, "nick")
         channel, body, content_type = request.channel_name, request.body, request.header(b"content-type")
         error = request.broker_client.check_access(channel, Right.WRITE)
@@ -50,23 +50,23 @@ class EventsEndpoint:
 
         def publish() -> Told | Error | Future[Told]:
             position = request.broker_client.publish(publication, nick)
-            return map_result(position, lambda position: Told(http_api.published(channel, position)))
+            return map_result(position, lambda position: Told(http_api.publish_response(channel, position)))
 
         self._respond_once(request, 201, publish, channel, b"\0".join((name, nick, content_type, body)))
 
     def publish_batch(self, request: HTTPRequest) -> None:
         """``POST /events``: the body is a list of events."""
         parameters = request.parameters
-        parameters.only(("nick",))
+        parameters.allow_only(("nick",))
         nick, body, content_type = _name(parameters, "nick"), request.body, request.header(b"content-type")
         items = read_batch(body, content_type, self._context.limits.max_message_bytes)
         request.charge(max(0, len(items) - 1))
         rows = list(join_neighbours(item for item in items if isinstance(item, Publication)))
 
         def to_response(outcomes: list[Position | Error]) -> Told:
-            results = http_api.results(items, rows, outcomes)
+            results = http_api.batch_results(items, rows, outcomes)
             is_done = any(isinstance(outcome, Position) for outcome in outcomes)
-            return Told(http_api.published_together(results), is_done)
+            return Told(http_api.batch_response(results), is_done)
 
         def publish() -> Told | Error | Future[Told]:
             return map_result(request.broker_client.publish_all(rows, nick), to_response)
@@ -94,10 +94,10 @@ class EventsEndpoint:
     def read_history(self, request: HTTPRequest) -> None:
         """``GET /channels/{channel}/events``"""
         parameters = request.parameters
-        parameters.only(("since", "epoch", "last"))
+        parameters.allow_only(("since", "epoch", "last"))
         last, since, epoch = (
-            parameters.whole("last", MAX_OFFSET),
-            parameters.whole("since", MAX_OFFSET),
+            parameters.integer("last", MAX_OFFSET),
+            parameters.integer("since", MAX_OFFSET),
             parameters.text("epoch"),
         )
         if epoch is not None and since is None:
@@ -112,7 +112,7 @@ def respond_with_history(request: HTTPRequest, page: HistoryPage | Error) -> Non
     if isinstance(page, Error):
         request.respond_error(page)
         return
-    tag = http_api.tag(page)
+    tag = http_api.history_etag(page)
     headers = {b"ETag": b"W/" + tag}
     if matches_etag(request.header(b"if-none-match"), tag):
         request.respond(304, b"", b"", headers)
@@ -123,7 +123,7 @@ def respond_with_history(request: HTTPRequest, page: HistoryPage | Error) -> Non
             request.recheck_identity() is None and request.broker_client.check_access(page.channel, Right.READ) is None
         )
 
-    request.stream_json(http_api.history(page), headers, is_allowed)
+    request.stream_json(http_api.history_response(page), headers, is_allowed)
 
 
 def _name(parameters: QueryParameters, name: str) -> bytes:

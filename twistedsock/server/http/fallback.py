@@ -5,10 +5,10 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from twistedsock.codecs.encoders import JSON_IN_EVENTS
-from twistedsock.codecs.fallback import FallbackOpening, closing, read_messages
+from twistedsock.codecs.encoders import JSON_SSE_ENCODER
+from twistedsock.codecs.fallback import FallbackOpening, close_message, read_messages
 from twistedsock.codecs.query import ApiError
-from twistedsock.codecs.sse import RETRY
+from twistedsock.codecs.sse import RETRY_FIELD
 from twistedsock.errors import CloseReason, Error, ErrorCode
 from twistedsock.server.connection import close_description, log_exception
 from twistedsock.server.http.request import HTTPRequest
@@ -88,7 +88,7 @@ class FallbackStream(EventStream):
         session = self.session
         assert session is not None
         if not session.has_unfinished_reply:
-            self._outlet.write(closing(reason, session.close_message))
+            self._outlet.write(close_message(reason, session.close_message))
         self._reject_requests()
         super().close(reason)
 
@@ -123,7 +123,7 @@ class FallbackEndpoint:
     def open(self, request: HTTPRequest) -> None:
         """``GET /stream``"""
         reject_document(request)
-        request.parameters.only(())
+        request.parameters.allow_only(())
         error = check_session_limits(self.context, request.identity)
         if error is not None:
             raise ApiError(error)
@@ -136,15 +136,15 @@ class FallbackEndpoint:
         try:
             self._by_key[stream.key] = stream
             session = stream.open_json_session(request)
-            session.send_welcome(head + RETRY, authenticated(request.identity))
-            session.set_encoder(JSON_IN_EVENTS)
+            session.send_welcome(head + RETRY_FIELD, authenticated(request.identity))
+            session.set_encoder(JSON_SSE_ENCODER)
         except Exception:
             log_exception()
             transport.abortConnection()
 
     def receive(self, request: HTTPRequest) -> None:
         """``POST /stream``. The key identifies the session, so the request needs no token."""
-        request.parameters.only(())
+        request.parameters.allow_only(())
         stream = self._by_key.get(request.header(b"sockbridge-stream"))
         if stream is None:
             raise ApiError(UNKNOWN_STREAM, 404)

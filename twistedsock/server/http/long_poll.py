@@ -5,7 +5,14 @@ from functools import partial
 from typing import Any
 
 from twistedsock.auth.identity import Right
-from twistedsock.codecs.http_api import LAST_EVENT_ID, Asked, of_one, of_several, read_asked, read_channels
+from twistedsock.codecs.http_api import (
+    EVENT_ID_PARAMETERS,
+    StreamRequest,
+    poll_response,
+    poll_response_of_several,
+    read_channels,
+    read_stream_request,
+)
 from twistedsock.codecs.query import ApiError
 from twistedsock.errors import Error
 from twistedsock.pubsub.channel import Channel
@@ -18,7 +25,7 @@ from twistedsock.session.request import HistoryPage
 MAX_WAIT_SECONDS = 60.0
 """Most proxies wait as long for a response."""
 
-PARAMETERS = ("since", "epoch", "last", "wait", *LAST_EVENT_ID)
+PARAMETERS = ("since", "epoch", "last", "wait", *EVENT_ID_PARAMETERS)
 
 Encode = Callable[[list[HistoryPage]], bytes]
 
@@ -32,17 +39,17 @@ class LongPollEndpoint:
 
     def read_channel(self, request: HTTPRequest) -> None:
         """``GET /channels/{channel}/events`` with ``wait``."""
-        request.parameters.only(PARAMETERS)
-        self._start(request, [request.channel_name], lambda pages: of_one(pages[0]))
+        request.parameters.allow_only(PARAMETERS)
+        self._start(request, [request.channel_name], lambda pages: poll_response(pages[0]))
 
     def read_channels(self, request: HTTPRequest) -> None:
         """``GET /events?channel=…`` with ``wait``, or of a client that accepts JSON."""
-        request.parameters.only(PARAMETERS, repeated=("channel",))
-        self._start(request, read_channels(request.parameters), of_several)
+        request.parameters.allow_only(PARAMETERS, repeated=("channel",))
+        self._start(request, read_channels(request.parameters), poll_response_of_several)
 
     def _start(self, request: HTTPRequest, channels: list[bytes], encode: Encode) -> None:
         header = request.header(b"last-event-id").decode("latin-1")
-        asked = read_asked(request.parameters, channels, header)
+        asked = read_stream_request(request.parameters, channels, header)
         seconds = request.parameters.seconds("wait", MAX_WAIT_SECONDS) or 0.0
         request.charge(len(asked.known) - 1)
         LongPoll(self._context, self._reactor, request, asked, encode).start(seconds)
@@ -52,7 +59,7 @@ class LongPoll:
     """One request. Access is checked when it starts and again when it is answered."""
 
     def __init__(
-        self, context: ServerContext, reactor: Any, request: HTTPRequest, asked: Asked, encode: Encode
+        self, context: ServerContext, reactor: Any, request: HTTPRequest, asked: StreamRequest, encode: Encode
     ) -> None:
         self._context = context
         self._reactor = reactor

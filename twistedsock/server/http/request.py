@@ -11,7 +11,14 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from twistedsock.auth.identity import Identity, Policy
-from twistedsock.codecs.query import LIMIT_OVER, MEDIA_TYPE, STATUS, ApiError, QueryParameters, problem_details
+from twistedsock.codecs.query import (
+    HTTP_STATUS,
+    MEDIA_TYPE,
+    RETRY_AFTER_SECONDS,
+    ApiError,
+    QueryParameters,
+    problem_details,
+)
 from twistedsock.errors import INTERNAL, TOO_FAST, Error, ErrorCode
 from twistedsock.limits.principal import Principal, subject_principal
 from twistedsock.limits.rate import RateLimiter, answer_price, unreadable_price
@@ -275,11 +282,11 @@ class HTTPRequest(RequestInternals):
         """Send problem details (RFC 9457). The status defaults to the one of the error code."""
         self.context.stats.count_error(error.code)
         extra = dict(headers or {})
-        status = status or STATUS[error.code]
+        status = status or HTTP_STATUS[error.code]
         if error.code is ErrorCode.UNAUTHORIZED:
             extra.setdefault(b"WWW-Authenticate", b"Bearer")
         elif error.code is ErrorCode.LIMIT:
-            extra.setdefault(b"Retry-After", b"%d" % LIMIT_OVER)
+            extra.setdefault(b"Retry-After", b"%d" % RETRY_AFTER_SECONDS)
         elif error.code is ErrorCode.RATE:
             limiter = self.rate_limiter
             extra.setdefault(b"Retry-After", b"%d" % (limiter.wait if limiter is not None else 1))
@@ -502,4 +509,4 @@ class Pagination(msgspec.Struct, frozen=True):
 def read_pagination(parameters: QueryParameters) -> Pagination:
     """Raises ``ApiError`` if a parameter is invalid."""
     after = (parameters.text("after") or "").encode()
-    return Pagination(after, parameters.whole("limit", MAX_PAGE_SIZE, least=1) or DEFAULT_PAGE_SIZE)
+    return Pagination(after, parameters.integer("limit", MAX_PAGE_SIZE, least=1) or DEFAULT_PAGE_SIZE)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from secrets import token_urlsafe
 from typing import Any
 
-from twistedsock.codecs.fallback import MAX_BODY
-from twistedsock.codecs.http_api import BATCH_BYTES, LAST_EVENT_ID
+from twistedsock.codecs.fallback import MAX_BODY_BYTES
+from twistedsock.codecs.http_api import EVENT_ID_PARAMETERS, MAX_BATCH_BYTES
 from twistedsock.metrics.prometheus import Metrics, WebhookStatistics
 from twistedsock.server.http.admin import ConnectionsEndpoint, MetricsEndpoint
 from twistedsock.server.http.channels import ChannelsEndpoint
@@ -36,7 +36,9 @@ class EventsReader:
         """``GET /channels/{channel}/events``"""
         if wants_stream(request):
             self._streams.open_for_channel(request)
-        elif request.header(b"last-event-id") or any(name in request.parameters for name in ("wait", *LAST_EVENT_ID)):
+        elif request.header(b"last-event-id") or any(
+            name in request.parameters for name in ("wait", *EVENT_ID_PARAMETERS)
+        ):
             self._long_poll.read_channel(request)
         else:
             self._events.read_history(request)
@@ -73,12 +75,12 @@ def build_routes(
         Route("GET", "/readyz", health.readiness, authenticates=False, available_during_shutdown=True),
         Route("GET", "/metrics", metrics.render, available_during_shutdown=True),
         Route("GET", "/bridge.json", health.page_configuration, authenticates=False),
-        Route("POST", "/events", events.publish_batch, max_body=BATCH_BYTES),
+        Route("POST", "/events", events.publish_batch, max_body=MAX_BATCH_BYTES),
         Route("POST", "/channels/{channel}/events", events.publish),
         Route("GET", "/channels/{channel}/events", reader.read_channel),
         Route("GET", "/events", reader.read_channels),
         Route("GET", "/stream", fallback.open),
-        Route("POST", "/stream", fallback.receive, max_body=MAX_BODY, authenticates=False),
+        Route("POST", "/stream", fallback.receive, max_body=MAX_BODY_BYTES, authenticates=False),
         Route("GET", "/channels/{channel}/members", channels.list_members),
         Route("GET", "/channels", channels.list_channels),
         Route("GET", "/peers", connections.list_all),

@@ -11,10 +11,10 @@ from twisted.python.failure import Failure
 from twistedsock import errors
 from twistedsock.auth.identity import Identity, Right
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.encoders import EVENTS
-from twistedsock.codecs.http_api import LAST_EVENT_ID, Asked, read_asked, read_channels
+from twistedsock.codecs.encoders import SSE_ENCODER
+from twistedsock.codecs.http_api import EVENT_ID_PARAMETERS, StreamRequest, read_channels, read_stream_request
 from twistedsock.codecs.query import ApiError
-from twistedsock.codecs.sse import KEEP_ALIVE, RETRY, MultiChannelSSEEncoder
+from twistedsock.codecs.sse import KEEP_ALIVE_COMMENT, RETRY_FIELD, MultiChannelSSEEncoder
 from twistedsock.errors import CloseReason, Error, ErrorCode
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.names import check_nick
@@ -41,7 +41,7 @@ STREAM_HEADERS = {
     b"X-Accel-Buffering": b"no",
 }
 
-PARAMETERS = ("last", "since", "epoch", "presence", "nick", *LAST_EVENT_ID)
+PARAMETERS = ("last", "since", "epoch", "presence", "nick", *EVENT_ID_PARAMETERS)
 
 MAX_KEEP_ALIVE_GROUPS = 30
 """An interval is divided into so many turns. In each turn a group of streams is written to, however many streams were
@@ -189,7 +189,7 @@ class EventStream:
             close_unless_subscribed(self.session, self._wanted)
 
     def send_keep_alive(self) -> None:
-        self._outlet.try_write(KEEP_ALIVE)
+        self._outlet.try_write(KEEP_ALIVE_COMMENT)
 
     def dataReceived(self, data: bytes) -> None:
         if self._linger_timer is None and self.session is not None:
@@ -244,17 +244,17 @@ class StreamsEndpoint:
 
     def open_for_channel(self, request: HTTPRequest) -> None:
         """``GET /channels/{channel}/events`` that accepts a stream."""
-        request.parameters.only(PARAMETERS)
+        request.parameters.allow_only(PARAMETERS)
         self._open(request, [request.channel_name])
 
     def open_for_channels(self, request: HTTPRequest) -> None:
         """``GET /events?channel=…`` that accepts a stream."""
-        request.parameters.only(PARAMETERS, repeated=("channel",))
+        request.parameters.allow_only(PARAMETERS, repeated=("channel",))
         self._open(request, read_channels(request.parameters))
 
     def _open(self, request: HTTPRequest, channels: list[bytes]) -> None:
         reject_document(request)
-        asked = read_asked(request.parameters, channels, request.header(b"last-event-id").decode("latin-1"))
+        asked = read_stream_request(request.parameters, channels, request.header(b"last-event-id").decode("latin-1"))
         nick = request.parameters.text("nick")
         request.charge(len(asked.known) - 1)
         error = self._check_access(request, asked) or self._check_nick(nick) or self._check_limits(request, asked)
@@ -263,7 +263,7 @@ class StreamsEndpoint:
         if request.method == b"HEAD":
             request.respond_without_body(STREAM_HEADERS)
             return
-        encoder: Encoder = EVENTS if len(asked.known) == 1 else MultiChannelSSEEncoder(asked.known)
+        encoder: Encoder = SSE_ENCODER if len(asked.known) == 1 else MultiChannelSSEEncoder(asked.known)
         commands: list[Command] = [*asked.commands()]
         if nick is not None:
             commands.insert(0, Nick(nick.encode()))
@@ -272,13 +272,13 @@ class StreamsEndpoint:
         head = request.hand_over(stream, STREAM_HEADERS)
         try:
             pipeline = stream.open_session(request, encoder, StreamSession, stream.subscribed)
-            pipeline.session.send_welcome(head + RETRY, authenticated(request.identity))
+            pipeline.session.send_welcome(head + RETRY_FIELD, authenticated(request.identity))
             stream.subscribe(pipeline, commands)
         except Exception:
             log_exception()
             transport.abortConnection()
 
-    def _check_access(self, request: HTTPRequest, asked: Asked) -> Error | None:
+    def _check_access(self, request: HTTPRequest, asked: StreamRequest) -> Error | None:
         client = request.broker_client
         outcomes = [client.check_access(channel, Right.READ) for channel in asked.known]
         return next((error for error in outcomes if error is not None), None)
@@ -291,7 +291,7 @@ class StreamsEndpoint:
             return error
         return errors.NICK_IS_AN_ID if nick.encode() in self.context.sessions else None
 
-    def _check_limits(self, request: HTTPRequest, asked: Asked) -> Error | None:
+    def _check_limits(self, request: HTTPRequest, asked: StreamRequest) -> Error | None:
         """The error that the session would receive, as far as it can be predicted."""
         broker, limits = self.context.broker, self.context.limits
         error = check_session_limits(self.context, request.identity)
