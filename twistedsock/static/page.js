@@ -28,6 +28,10 @@ const MAX_MEMBERS = 2000;
 /** Minimum interval between two requests for the members because of unknown senders, which may never be members. */
 const MEMBERS_INTERVAL_MS = 5000;
 
+/** The estimated width of a channel name in the list of events: the colour mark, and one character. */
+const CHANNEL_MARK_REM = 1.6;
+const CHARACTER_REM = 0.48;
+
 /** Number of channel colours; base.css defines them. */
 const COLOURS = 6;
 
@@ -225,6 +229,8 @@ function showChannels() {
   select.replaceChildren(...names.map((name) => new Option(name, name)));
   if (target) select.value = target;
   byId('channels').replaceChildren(...[...channels.values()].map(channelItem));
+  const longest = Math.max(0, ...names.map(({ length }) => length));
+  document.documentElement.style.setProperty('--channel-width', `${CHANNEL_MARK_REM + CHARACTER_REM * longest}rem`);
   const refused = [...channels.values()].filter(({ accessError }) => accessError).length;
   byId('panel-summary').textContent = names.length ? `${plural(names.length, 'channel')}${refused ? `, ${refused} locked` : ''}` : 'Add a channel';
   showTitle();
@@ -250,13 +256,15 @@ function channelItem({ name, hue, accessError }) {
   });
   remove.setAttribute('aria-label', `Close ${name}`);
   const heading = make('div', 'channel-head');
-  heading.append(target, make('span', 'count'), remove);
+  heading.append(target, remove);
+  const line = make('div', 'channel-members');
   const members = make('ul', 'members');
   members.dataset.members = name;
   members.setAttribute('aria-label', `Subscribers of ${name}`);
-  item.append(heading, members);
+  line.append(make('span', 'count'), members);
+  item.append(heading, line);
   item.toggleAttribute('data-no-access', Boolean(accessError));
-  if (accessError) members.before(make('p', 'access-error', accessError === 'unauthorized' ? 'Token required.' : 'No permission to read.'));
+  if (accessError) line.before(make('p', 'access-error', accessError === 'unauthorized' ? 'Token required.' : 'No permission to read.'));
   return item;
 }
 

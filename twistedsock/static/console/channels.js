@@ -61,7 +61,7 @@ export function buildChannels({ sysChannels, snippets }) {
         rising: true,
         draw(cell, { channel }) { writeLink(cell, channel, writeRoute({ view: 'channel', name: channel })).title = channel; },
       },
-      { title: 'Subscribers', name: 'number', order: 'readers', draw: (cell, { readers }) => write(cell, count(readers), String(readers)) },
+      { title: 'Subscribers', name: 'number subscribers', order: 'readers', draw: (cell, { readers }) => write(cell, count(readers), String(readers)) },
       { title: 'Events/s', name: 'number rate', order: 'rate', draw: drawRate },
       { title: 'History', name: 'number less', draw: (cell, { events }) => write(cell, events ? plural(events, 'event') : 'empty') },
       { title: 'Size', name: 'number least', draw: (cell, { bytes: size }) => write(cell, bytes(size), `${size.toLocaleString('en')} bytes`) },
