@@ -1,4 +1,4 @@
-"""What the documentation says about the code, and where its links lead."""
+"""Compares the documentation with the code: tables, file names, links and examples."""
 
 import configparser
 import re
@@ -27,7 +27,7 @@ def outside_of_code(text: str) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """The headings, as GitHub names them."""
+    """The anchors that GitHub gives the headings."""
     headings = re.findall(r"^#+ (.*)$", outside_of_code(text_of(page)), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -37,14 +37,14 @@ def fenced(page: Path, kind: str) -> list[str]:
 
 
 def contract_files() -> list[Path]:
-    """All files that show names of the contract to people and programs."""
+    """All files that name parts of the public protocols."""
     folders = [CHECKOUT / name for name in ("docs", "clients", "examples", "twistedsock")]
     kinds = (".md", ".py", ".js", ".mjs", ".ts", ".json", ".html", ".sh", ".toml")
     found = [file for folder in folders for file in folder.rglob("*") if file.suffix in kinds]
     return [file for file in [CHECKOUT / "README.md", *found] if "node_modules" not in file.parts]
 
 
-def test_every_file_names_the_subprotocols_that_the_server_speaks() -> None:
+def test_files_name_only_supported_subprotocols() -> None:
     named = {file: set(re.findall(r"sockbridge\.v\d+\.\w+", text_of(file))) for file in contract_files()}
     assert [file for file, names in named.items() if names - {JSON_PROTOCOL, LINE_PROTOCOL}] == []
     for place in ("docs/reference/json-protocol.md", "twistedsock/static/openapi.json"):
@@ -58,7 +58,7 @@ def codes_in_table(page: str) -> set[str]:
     return set(re.findall(r"^\| `([a-z0-9-]+)` \|", table, re.MULTILINE))
 
 
-def test_every_table_of_error_codes_has_the_codes_of_the_server() -> None:
+def test_tables_of_error_codes_match_the_catalogue() -> None:
     codes = {code.value.decode() for code in ErrorCode}
     lines, json = codes_in_table("docs/reference/line-protocol.md"), codes_in_table("docs/reference/json-protocol.md")
     assert lines == codes - {"bad-type"}
@@ -70,7 +70,7 @@ def test_every_table_of_error_codes_has_the_codes_of_the_server() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
-def test_every_link_within_the_checkout_leads_somewhere(page: Path) -> None:
+def test_links_within_the_checkout_have_targets(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", outside_of_code(text_of(page))):
         if "://" in link:
             continue
@@ -88,7 +88,7 @@ def test_index_links_every_page() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
-def test_no_command_writes_a_secret_into_a_file_that_others_can_read(page: Path) -> None:
+def test_commands_write_secrets_into_private_files(page: Path) -> None:
     lines = [line for kind in ("sh", "console") for block in fenced(page, kind) for line in block.splitlines()]
     for line in lines:
         if re.search(r"(sockbridge token|openssl rand)\b.*>", line):
@@ -98,7 +98,7 @@ def test_no_command_writes_a_secret_into_a_file_that_others_can_read(page: Path)
 @pytest.mark.parametrize(
     "name", ["docs/tutorial/first-five-minutes.md", "docs/how-to/run.md", "docs/tutorial/sockets.md"]
 )
-def test_a_page_that_starts_with_make_run_puts_its_commands_on_the_path(name: str) -> None:
+def test_pages_with_make_run_activate_the_environment_before_other_commands(name: str) -> None:
     """`make run` installs them into `.venv/bin`."""
     text = text_of(CHECKOUT / name)
     command = re.search(r"^(\$ )?(twistd -n|sockbridge (keygen|token|check)) ", text, re.MULTILINE)
@@ -161,7 +161,7 @@ def test_security_page_names_test_files_that_exist() -> None:
     assert [file for file in named if not (CHECKOUT / "tests" / file).exists()] == []
 
 
-def test_contributors_read_the_contract_of_the_layers() -> None:
+def test_contributing_page_quotes_the_layer_contract() -> None:
     config = configparser.ConfigParser()
     config.read(CHECKOUT / "setup.cfg", encoding="utf-8")
     layers = config["importlinter:contract:layers"]["layers"].strip().splitlines()
@@ -178,7 +178,7 @@ def test_recipes_name_files_that_exist() -> None:
     assert [path for path in named if not (CHECKOUT / path).exists()] == []
 
 
-def test_contributors_read_of_every_make_target() -> None:
+def test_contributing_page_lists_every_make_target() -> None:
     makefile = text_of(CHECKOUT / "Makefile")
     targets = set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE)) - {"help"}
     listed = set(re.findall(r"^\| `make (\w+)` \|", text_of(CHECKOUT / "docs/contributing.md"), re.MULTILINE))
