@@ -1,4 +1,4 @@
-"""An authority that issues certificates, for tests."""
+"""A certificate authority for tests."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -17,7 +17,7 @@ def named(*common_names: str) -> x509.Name:
 
 
 class Authority:
-    """Its files are in ``folder``: ``<name>.pem`` and ``<name>.key``; its own certificate is the file ``pem``."""
+    """Its files are in ``folder``: ``<name>.pem`` and ``<name>.key``. The file ``pem`` is its own certificate."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder = folder
@@ -29,8 +29,8 @@ class Authority:
     def issue(
         self, name: str, *common_names: str, until: datetime | None = None, password: bytes = b"", host: str = ""
     ) -> int:
-        """Write a certificate and its key, over older ones of that name; gives its serial number. It is for ``host``,
-        where that is said."""
+        """Write a certificate for ``host`` (if given) and its key, replacing older ones of that name. Returns its
+        serial number."""
         key = ec.generate_private_key(ec.SECP256R1())
         encryption = serialization.BestAvailableEncryption(password) if password else PLAIN
         private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)

@@ -1,4 +1,4 @@
-"""One who makes keys and tokens, for tests."""
+"""An issuer of keys and tokens for tests."""
 
 import os
 import time
@@ -18,7 +18,7 @@ AUDIENCE = "bridge.test"
 
 
 class Issuer:
-    """Makes keys in ``folder``, and tokens that are remembered, so that it can be seen that nobody tells them."""
+    """Creates keys in ``folder``, and tokens, which it remembers so that tests can check that no log contains them."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -26,7 +26,7 @@ class Issuer:
         self._keys = {}
 
     def make_key(self, id, algorithm="HS256"):
-        """The lines of the table that tell of it."""
+        """The lines of the configuration that describe its keys."""
         file = self.folder / id
         if algorithm == "HS256":
             file.write_bytes(os.urandom(32).hex().encode())
@@ -44,7 +44,7 @@ class Issuer:
         return f'[[access.key]]\nid = "{id}"\nalgorithm = "{algorithm}"\nfile = "{shared}"\n'
 
     def token(self, sub="ann", channels=None, seconds=3600.0, key="hs", **claims):
-        """Valid, unless ``claims`` make it something else; a claim that is None is left out."""
+        """A valid token, unless ``claims`` change that. A claim that is None is left out."""
         claims = {"sub": sub, "aud": AUDIENCE, "exp": time.time() + seconds, "channels": channels or {}, **claims}
         told = {name: claim for name, claim in claims.items() if claim is not None}
         return self.remember(sign_token(told, self._keys[key], key).decode())
@@ -54,6 +54,6 @@ class Issuer:
         return token
 
     def is_untold_in(self, text):
-        """Neither a token nor what is secret of it: its signature, or its claims."""
+        """Checks that a text contains no token and no secret part of one: the signature or the claims."""
         for token in self.made:
             assert not [part for part in token.split(".")[1:] if part and part in text], text

@@ -1,4 +1,4 @@
-"""What is built holds all it should and nothing else, and each way to install it gives `twistd` the command."""
+"""The built distributions contain the right files, and each way to install them adds the command to `twistd`."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ NOT_COPIED = shutil.ignore_patterns(
 
 
 def run(*command: str | Path, folder: Path) -> str:
-    """What the command prints when it is run in that folder, undisturbed by the environment of these tests."""
+    """Standard output of a command that runs in that folder, without the environment of these tests."""
     foreign = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
     environment = {name: value for name, value in os.environ.items() if name not in foreign}
     finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
@@ -30,7 +30,7 @@ def run(*command: str | Path, folder: Path) -> str:
 
 
 class Installation:
-    """A virtual environment that holds our dependencies, and us now and then."""
+    """A virtual environment with our dependencies, into which the package is installed temporarily."""
 
     def __init__(self, folder: Path, elsewhere: Path) -> None:
         self.programs = folder / "bin"
@@ -46,7 +46,7 @@ class Installation:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy, because a build writes into its source and would find what an earlier one has left there."""
+    """A copy of the checkout, because a build writes into its source and would find the files of an earlier one."""
     return Path(shutil.copytree(CHECKOUT, tmp_path_factory.mktemp("source") / "checkout", ignore=NOT_COPIED))
 
 
@@ -72,15 +72,16 @@ def source_distribution(distributions: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    """Holds what our wheel asks for, and not us: the dependencies are fetched once, for all tests of this module."""
+    """Contains the dependencies of our wheel, but not the package: they are fetched once for all tests of this
+    module."""
     installation = Installation(tmp_path_factory.mktemp("installation"), tmp_path_factory.mktemp("elsewhere"))
     installation.pip("install", wheel)
     installation.pip("uninstall", "--yes", "sockbridge")
     return installation
 
 
-def test_the_wheel_holds_the_package_and_the_plugins_and_nothing_else(checkout: Path, wheel: Path) -> None:
-    """A new folder that setup.cfg does not list, or a file of the page that it does not match, is found out here."""
+def test_the_wheel_contains_only_the_package_and_the_plugins(checkout: Path, wheel: Path) -> None:
+    """Detects a new folder that setup.cfg does not list, and a static file that it does not match."""
     ours = {str(path.relative_to(checkout)) for path in (checkout / "twistedsock").rglob("*") if path.is_file()}
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert held == ours | PLUGINS
@@ -88,7 +89,7 @@ def test_the_wheel_holds_the_package_and_the_plugins_and_nothing_else(checkout: 
     assert any(name.startswith("twistedsock/static/") for name in held)
 
 
-def test_the_wheel_holds_the_licence(wheel: Path) -> None:
+def test_the_wheel_contains_the_licence(wheel: Path) -> None:
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in zipfile.ZipFile(wheel).namelist())
 
 
@@ -102,7 +103,7 @@ def test_the_source_distribution_can_be_tested(checkout: Path, source_distributi
 
 
 @pytest.mark.parametrize("way", ["wheel", "source distribution", "folder", "editable folder"])
-def test_each_way_to_install_gives_twistd_the_command(
+def test_each_way_to_install_adds_the_command_to_twistd(
     way: str, checkout: Path, wheel: Path, source_distribution: Path, installation: Installation
 ) -> None:
     arguments: dict[str, list[str | Path]] = {

@@ -1,4 +1,4 @@
-"""What others wrote and we carry along is what they published, bit for bit."""
+"""Vendored files are byte for byte what their authors published."""
 
 import re
 from hashlib import sha256
@@ -11,8 +11,8 @@ FOLDERS = sorted(folder for folder in VENDOR.iterdir() if folder.is_dir())
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_each_file_has_the_hash_that_its_readme_names(folder: Path) -> None:
-    """The hashes are those of the files in the tarball, which is named with its version and its own hash."""
+def test_each_file_has_the_hash_in_its_readme(folder: Path) -> None:
+    """The README contains the hashes of the files in the published tarball, its version and its own hash."""
     readme = (folder / "README.md").read_text()
     assert re.search(r"npm pack [\w-]+@\d+\.\d+\.\d+", readme)
     named = dict(re.findall(r"^\| ([\w.]+) \| package/\S+ \| ([0-9a-f]{64}) \|$", readme, re.MULTILINE))

@@ -10,7 +10,7 @@ import pytest
 from twistedsock.cli.memory_estimate import CHANNEL, CONNECTION, RATE_LIMITER, READ, SUBSCRIPTION, TLS, estimate_memory
 from twistedsock.limits.memory import with_reserve
 from twistedsock.limits.principal import address_principal
-from twistedsock.limits.rate import RateLimiterPool, max_rate_limiters
+from twistedsock.limits.rate import RateLimiterPool
 from twistedsock.limits.settings import CHUNK_BYTES, MAX_MEMBERS_HELD, Limits
 from twistedsock.testing import FakeServer, LineClient
 
@@ -115,16 +115,15 @@ def test_channels_of_many_clients_cost_no_more_than_estimated() -> None:
 
 
 def test_rate_limiters_cost_no_more_than_estimated() -> None:
-    limits = Limits()
-    meters = RateLimiterPool(limits)
+    meters, count = RateLimiterPool(Limits()), 3_000
     gc.collect()
     tracemalloc.start()
     try:
-        for number in range(max_rate_limiters(limits)):
+        for number in range(count):
             meter = meters.of(address_principal(f"2001:db8:{number:04x}:ffff:ffff:ffff:ffff:ffff"), 0.5 + number)
             assert meter is not None
             meter.read(3, 1.5 + number)
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert used <= max_rate_limiters(limits) * RATE_LIMITER
+    assert used <= count * RATE_LIMITER
