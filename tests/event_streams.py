@@ -1,4 +1,4 @@
-"""Peers that are told everything as server-sent events, on fake sockets; and a reader of such streams."""
+"""Clients of server-sent events on fake sockets, and a parser of event streams."""
 
 import json
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class ServerSent:
     kind: str
     data: str
     id: str
-    """The last that has come, with it or before it."""
+    """The id of this event, or the last one before it."""
 
     @property
     def message(self) -> Any:
@@ -33,7 +33,7 @@ class ServerSent:
 
 
 def read_events(stream: str, id: str = "") -> tuple[list[ServerSent], str]:
-    """What a stream says (HTML, "Interpreting an event stream"), written anew from the standard; and the last id."""
+    """The events of a stream and the last id, parsed according to HTML, "Interpreting an event stream"."""
     events: list[ServerSent] = []
     *blocks, _ = stream.replace("\r\n", "\n").replace("\r", "\n").split("\n\n")
     for block in blocks:
@@ -53,8 +53,8 @@ def read_events(stream: str, id: str = "") -> tuple[list[ServerSent], str]:
     return events, id
 
 
-class StandInPeer(FakeClient):
-    """Speaks JSON where a WebSocket cannot be opened."""
+class FallbackClient(FakeClient):
+    """A client of the JSON protocol on a stream that replaces a WebSocket."""
 
     def __init__(self, server: FakeServer) -> None:
         super().__init__(server, JSON_SSE_ENCODER, json_decoder)
@@ -73,22 +73,22 @@ class StandInPeer(FakeClient):
 
 
 class Stream:
-    """A stream of some channels. Its end of the socket can stall as any other."""
+    """A stream of channels. Its outlet can stall."""
 
     def __init__(
         self, server: FakeServer, channels: Sequence[str], id: str = "", last: int | None = None, **more: Any
     ) -> None:
         names = [channel.encode() for channel in channels]
-        places = parse_event_id(id, len(names)) if id else [None] * len(names)
-        assert places is not None, id
-        known = dict(zip(names, places, strict=True))
-        dialect: Encoder = SSE_ENCODER if len(names) == 1 else MultiChannelSSEEncoder(known)
+        positions = parse_event_id(id, len(names)) if id else [None] * len(names)
+        assert positions is not None, id
+        known = dict(zip(names, positions, strict=True))
+        encoder: Encoder = SSE_ENCODER if len(names) == 1 else MultiChannelSSEEncoder(known)
         self.outlet = FakeOutlet()
         self.endings: list[CloseReason] = []
         self.faults: list[None] = []
         pipeline = open_session(
             server.context,
-            dialect,
+            encoder,
             json_decoder,
             self.outlet,
             ENDS,
@@ -100,21 +100,21 @@ class Stream:
         )
         self.session = pipeline.session
         self.session.send_welcome()
-        asked: list[Command] = [
-            Subscribe(name, last, place and place.offset, place and place.epoch, **more)
-            for name, place in known.items()
+        commands: list[Command] = [
+            Subscribe(name, last, position and position.offset, position and position.epoch, **more)
+            for name, position in known.items()
         ]
-        self._wanted = len(asked)
-        subscribe_stream(pipeline, asked, self._subscribed)
-        self._looked = 0
+        self._wanted = len(commands)
+        subscribe_stream(pipeline, commands, self._subscribed)
+        self._read = 0
         self._id = id
 
     def _subscribed(self) -> None:
         close_unless_subscribed(self.session, self._wanted)
 
     def received(self) -> list[ServerSent]:
-        """Whole events since the last look."""
-        text = bytes(self.outlet.sent[self._looked :])
-        self._looked += text.rfind(b"\n\n") + 2 if b"\n\n" in text else 0
+        """The complete events since the last call."""
+        text = bytes(self.outlet.sent[self._read :])
+        self._read += text.rfind(b"\n\n") + 2 if b"\n\n" in text else 0
         events, self._id = read_events(text.decode(), self._id)
         return events

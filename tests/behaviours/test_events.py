@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.behaviours.voices import KINDS, LineVoice, Voice, settle
-from tests.event_streams import StandInPeer, Stream
+from tests.event_streams import FallbackClient, Stream
 from twistedsock.codecs.http_api import read_batch, read_body
 from twistedsock.codecs.payload import UNPAIRED_SURROGATE
 from twistedsock.codecs.query import ApiError
@@ -92,7 +92,7 @@ def test_line_breaks_between_tokens_become_spaces_on_a_line(server: FakeServer, 
     reader.asks("subscribe", channel="kitchen")
     publisher.asks("publish", channel="kitchen", raw='{\r\n"a":\n[1,\n2]}')
     sent = bytes(reader.client.outlet.sent)
-    in_lines = isinstance(reader, LineVoice) or isinstance(reader.client, StandInPeer)
+    in_lines = isinstance(reader, LineVoice) or isinstance(reader.client, FallbackClient)
     assert (b'{  "a": [1, 2]}' if in_lines else b'{\r\n"a":\n[1,\n2]}') in sent
     assert reader.received() == [event(publisher, 1, {"a": [1, 2]})]
 

@@ -10,7 +10,7 @@ import re
 from collections import deque
 from typing import Any
 
-from tests.event_streams import StandInPeer
+from tests.event_streams import FallbackClient
 from twistedsock.testing import FakeClient, FakeServer
 
 Message = dict[str, Any]
@@ -254,6 +254,6 @@ KINDS = {
     "line": lambda server: LineVoice(server, server.line_client()),
     "line-over-websocket": lambda server: LineVoice(server, server.message_client()),
     "json": lambda server: JsonVoice(server, server.json_client()),
-    "events": lambda server: JsonVoice(server, StandInPeer(server)),
+    "events": lambda server: JsonVoice(server, FallbackClient(server)),
 }
 """How each kind of peer connects."""

@@ -1,4 +1,4 @@
-"""Plain HTTP with real clients: curl, a browser, and whoever sends bytes as it likes."""
+"""Plain HTTP with real clients: curl, a browser, and raw sockets."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ def authority(server):
 
 @pytest.fixture
 def curl(server):
-    """``curl(path, *options)``: what it prints, its errors too."""
+    """``curl(path, *options)``: returns its output, errors included."""
 
     def asking(path, *options, data=None):
         command = ["curl", "--silent", "--show-error", "--max-time", "20", *options, server.page.rstrip("/") + path]
@@ -46,7 +46,7 @@ def test_curl_publishes(server, curl, line_client, channel):
     assert reader.receive().endswith(" hello")
 
 
-def test_a_long_body_of_curl_is_expected_and_one_in_chunks_is_read(server, curl, line_client, channel):
+def test_curl_publishes_with_100_continue_and_in_chunks(server, curl, line_client, channel):
     reader = line_client(server.lines[0])
     reader.request(f"SUB {channel}")
     for number, options in enumerate((("-H", "Expect: 100-continue"), ("-H", "Transfer-Encoding: chunked"))):
@@ -56,7 +56,7 @@ def test_a_long_body_of_curl_is_expected_and_one_in_chunks_is_read(server, curl,
         assert reader.receive().endswith(" " + data.decode())
 
 
-def test_a_body_that_is_too_long_is_refused_before_it_is_sent(curl, channel):
+def test_rejects_a_long_body_before_it_is_sent(curl, channel):
     told = curl(
         f"/channels/{channel}/events", "--data-binary", "@-", "-i", "-H", "Expect: 100-continue", data=b"x" * 10**7
     )
@@ -65,7 +65,6 @@ def test_a_body_that_is_too_long_is_refused_before_it_is_sent(curl, channel):
 
 
 def test_curl_keeps_its_connection(server):
-    """Two hundred requests: the old bound was thirty."""
     page = server.page.rstrip("/")
     command = [
         "curl",
@@ -80,7 +79,7 @@ def test_curl_keeps_its_connection(server):
     assert told.stdout.splitlines() == ["1 200"] + ["0 200"] * 199
 
 
-def test_head_and_gzip_and_what_one_has_already(curl):
+def test_serves_head_gzip_and_conditional_requests(curl):
     packed = curl("/page.js", "-i", "-H", "Accept-Encoding: gzip")
     head, _, body = packed.partition(b"\r\n\r\n")
     open_socket = curl("/page.js")
@@ -91,8 +90,8 @@ def test_head_and_gzip_and_what_one_has_already(curl):
     assert statuses(curl("/page.js", "-i", "-H", "Accept-Encoding: gzip", "-H", f"If-None-Match: {tag}")) == [304]
 
 
-def test_all_that_was_asked_at_once_is_answered_in_order(server, open_socket, bystander, channel):
-    """Nine thousand requests in one go, on one connection; the bystander is served meanwhile."""
+def test_answers_pipelined_requests_in_order(server, open_socket, bystander, channel):
+    """Nine thousand requests at once on one connection. The bystander is served meanwhile."""
     host, count = authority(server), 9_000
     one = PUBLISH.format(channel=channel, host=host) + "Content-Length: 5\r\n\r\nhello"
     with bystander(server) as other, open_socket(host) as connection:
@@ -109,7 +108,7 @@ def test_all_that_was_asked_at_once_is_answered_in_order(server, open_socket, by
     assert offsets == list(range(1, count + 1))
 
 
-def test_who_sends_a_chunk_of_a_byte_each_hinders_nobody(server, open_socket, bystander, channel):
+def test_chunks_of_one_byte_do_not_delay_other_clients(server, open_socket, bystander, channel):
     host = authority(server)
     head = PUBLISH.format(channel=channel, host=host) + "Transfer-Encoding: chunked\r\n\r\n"
     with bystander(server) as other:
@@ -121,8 +120,8 @@ def test_who_sends_a_chunk_of_a_byte_each_hinders_nobody(server, open_socket, by
         other.sees()
 
 
-def test_who_does_not_read_what_it_asks_for_costs_no_memory(server, open_socket, bystander):
-    """A thousand files of tens of KiB in one go, which nobody takes."""
+def test_client_that_does_not_read_costs_no_memory(server, open_socket, bystander):
+    """Requests for a thousand files of tens of KiB at once."""
     usage = Usage([server.process.pid])
     one = f"GET /page.js HTTP/1.1\r\nHost: {authority(server)}\r\n\r\n".encode()
     with bystander(server) as other, open_socket(authority(server)) as greedy:
@@ -135,7 +134,7 @@ def test_who_does_not_read_what_it_asks_for_costs_no_memory(server, open_socket,
         assert statuses(greedy.recv(65536))[0] == 200
 
 
-def test_what_a_body_holds_is_no_request(server, open_socket, bystander, channel):
+def test_body_is_not_parsed_as_a_request(server, open_socket, bystander, channel):
     host = authority(server)
     inner = f"POST /channels/{channel}/events HTTP/1.1\r\nHost: {host}\r\nContent-Length: 3\r\n\r\nboo"
     with bystander(server), open_socket(host) as connection:
@@ -151,8 +150,8 @@ def test_what_a_body_holds_is_no_request(server, open_socket, bystander, channel
     assert [event["data"] for event in json.loads(answers.rpartition(b"\r\n\r\n")[2])["events"]] == [inner]
 
 
-def test_who_is_being_answered_when_the_server_stops_hears_the_end(start, open_socket):
-    """A long poll is answered before its time is over; whoever asks for nothing is let go."""
+def test_shutdown_answers_long_polls(start, open_socket):
+    """A long poll is answered before its wait is over, and idle connections are closed."""
     server = start("--shutdown-timeout=20")
     host = authority(server)
     with open_socket(host) as waiting, open_socket(host) as idle:
@@ -177,12 +176,12 @@ def test_who_is_being_answered_when_the_server_stops_hears_the_end(start, open_s
 
 @pytest.fixture
 def secure(start, certificate):
-    """A bridge that speaks TLS."""
+    """A server with TLS."""
     return start(web=(f"ssl:0:interface=127.0.0.1:{certificate}",))
 
 
 def test_curl_over_tls(secure, channel):
-    """It offers protocols, and expects one of them; an answer to who is still sending is not lost."""
+    """curl offers protocols (ALPN) and expects one of them. A response is received even while curl still sends."""
     address = f"{secure.page}channels/{channel}/events"
     command = ["curl", "-sSk", "--max-time", "20", "--write-out", "%{num_connects}"]
     short = [*command, "-d", "hello", address, "-d", "hello", address]
@@ -234,7 +233,7 @@ TRY = """async ([page, channel]) => {
 
 @pytest.fixture
 def elsewhere():
-    """``elsewhere(html)``: the address of a page of another site that says so."""
+    """``elsewhere(html)``: the address of a page of another site with this content."""
     web_servers = []
 
     def serve(html):
@@ -246,7 +245,7 @@ def elsewhere():
                 self.wfile.write(html.encode())
 
             def log_message(self, *words):
-                """Nothing."""
+                """Do not log."""
 
         web_server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
         web_servers.append(web_server)
@@ -259,7 +258,7 @@ def elsewhere():
         web_server.server_close()
 
 
-def test_a_page_of_another_site_publishes_and_reads_nothing(start, line_client, chromium, elsewhere, channel):
+def test_page_of_another_site_cannot_publish_or_read(start, line_client, chromium, elsewhere, channel):
     server = start()
     reader = line_client(server.lines[0])
     reader.request(f"SUB {channel}")
@@ -276,7 +275,7 @@ def test_a_page_of_another_site_publishes_and_reads_nothing(start, line_client, 
     assert server.log().count("--allow-origin would allow it") == 1
 
 
-def test_a_page_of_an_allowed_site_publishes_and_reads(start, line_client, chromium, elsewhere, channel):
+def test_page_of_an_allowed_site_publishes_and_reads(start, line_client, chromium, elsewhere, channel):
     address = elsewhere("<!doctype html><title>elsewhere</title>")
     server = start("--allow-origin", address.rstrip("/"))
     page = chromium.new_page()

@@ -1,4 +1,4 @@
-"""The metrics of a real bridge, read as Prometheus reads them."""
+"""The metrics of a real server, requested as Prometheus does."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ AS_PROMETHEUS = {
     "text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
     "Accept-Encoding": "gzip",
 }
-"""What Prometheus 2.53 sends."""
+"""The header Accept of Prometheus 2.53."""
 
 
 TOOL = [sys.executable, "-c", "import sys; from twistedsock.cli.main import main; sys.exit(main())"]
@@ -36,12 +36,12 @@ def scrape(server, **headers):
 
 
 def samples(server):
-    """By name and labels."""
+    """The samples by name and labels."""
     families = text_string_to_metric_families(scrape(server).read().decode())
     return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
 
 
-def test_what_peers_do_is_counted(start, line_client, web_client):
+def test_counts_clients_and_events(start, line_client, web_client):
     server = start()
     before = samples(server)
     reader, page = line_client(server.lines[0]), web_client(server.page)
@@ -63,14 +63,14 @@ def test_what_peers_do_is_counted(start, line_client, web_client):
     assert after["sockbridge_backplane_up",] == 1
 
 
-def test_prometheus_gets_what_it_asks_for(server):
+def test_renders_openmetrics_for_prometheus(server):
     with scrape(server, **AS_PROMETHEUS) as answer:
         assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
         text = gzip.decompress(answer.read()).decode()
     assert len(list(openmetrics.text_string_to_metric_families(text))) > 30
 
 
-def test_with_keys_they_are_for_administrators(start, tmp_path):
+def test_metrics_require_an_administrator_with_a_policy(start, tmp_path):
     file = tmp_path / "bridge.toml"
     file.write_text('[access]\nanonymous = { ">" = "rw" }\n')
     key = subprocess.run([*TOOL, "keygen"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
@@ -90,9 +90,9 @@ def test_with_keys_they_are_for_administrators(start, tmp_path):
     assert b"\nsockbridge_channels 0.0\n" in scrape(server, **token("--admin")).read()
 
 
-def test_the_commands_of_the_page_show_them(start, environment, tmp_path):
+def test_documented_commands_show_metrics(start, environment, tmp_path):
     commands = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    # There is no user of that name here.
+    # The user of the documentation does not exist here.
     commands = [command.replace("chown prometheus:", f"chown {os.getuid()}:{os.getgid()}") for command in commands]
     look, look_with_token = (command.replace("/etc/prometheus", str(tmp_path)) for command in commands)
     program = f"#!{sys.executable}\nimport sys\nfrom twistedsock.cli.main import main\nsys.exit(main())\n"
@@ -115,7 +115,7 @@ def test_the_commands_of_the_page_show_them(start, environment, tmp_path):
     assert b"\nsockbridge_channels 0.0\n" in shown(look_with_token, guarded)
 
 
-def test_the_dashboard_of_grafana_asks_for_what_there_is(start, tmp_path):
+def test_grafana_dashboard_queries_existing_metrics(start, tmp_path):
     file = tmp_path / "bridge.toml"
     secret = "of sixteen bytes and more"
     file.write_text(

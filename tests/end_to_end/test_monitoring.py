@@ -1,4 +1,4 @@
-"""What a real bridge tells about itself: figures in a terminal, timelines of connections, the traffic of sockets."""
+"""The channels under $sys/ of a real server: statistics, timelines of connections, and traffic of sockets."""
 
 import json
 import socket
@@ -15,7 +15,7 @@ BLOCK = "x" * 60_000
 
 
 def page(line):
-    """The data of an event with a name, as a line tells it."""
+    """The data of a named event in a line."""
     kind, _, _, sender, _, data = line.split(" ", 5)
     assert (kind, sender) == ("EVENT", "$sys"), line
     return json.loads(data)
@@ -27,7 +27,7 @@ def steps(told):
 
 @pytest.fixture
 def timeline(line_client, server):
-    """Reads the page of a peer: ``timeline(id, bridge)`` gives what waits until a condition on it holds."""
+    """Read the timeline of a client: ``timeline(id, server)`` returns a function that waits for a condition on it."""
 
     def read(identifier, of=server):
         reader = line_client(of.lines[0])
@@ -43,8 +43,7 @@ def timeline(line_client, server):
     return read
 
 
-def test_a_terminal_shows_the_figures_each_second(server):
-    """As somebody at a keyboard would look at them, who goes again."""
+def test_terminal_shows_statistics_each_second(server):
     host, _, port = server.lines[0].rpartition(":")
     with subprocess.Popen(
         ["nc", "-N", host, port], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
@@ -60,14 +59,14 @@ def test_a_terminal_shows_the_figures_each_second(server):
     assert second["memory_bytes"] > 10_000_000 and second["cpu_seconds"] > 0
 
 
-def test_what_a_slow_reader_goes_through(server, line_client, timeline, channel):
-    """It stalls, reads on, and says goodbye; and its socket tells what went through it."""
+def test_timeline_of_a_slow_client(server, line_client, timeline, channel):
+    """The client stalls, reads on and quits. Its socket reports its traffic."""
     slow, publisher = line_client(server.lines[0]), line_client(server.lines[0])
     slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     slow.request(f"SUB {channel}")
     until = timeline(slow.id)
     until(lambda told: steps(told) == ["accepted", "open"])
-    for _ in range(60):  # less than its log keeps
+    for _ in range(60):  # less than the history keeps
         publisher.request(f"PUB {channel} {BLOCK}")
     behind = until(lambda told: steps(told)[-1] == "behind")
     assert behind["peer"]["behind"] == 1 and behind["peer"]["lag"] > 0 and behind["peer"]["unsent"] > 0
@@ -88,7 +87,7 @@ def test_what_a_slow_reader_goes_through(server, line_client, timeline, channel)
     assert all(step["words"].endswith(".") for step in last["steps"])
 
 
-def test_a_websocket_shakes_hands_and_says_goodbye_with_a_frame(server, web_client, timeline):
+def test_timeline_of_a_websocket(server, web_client, timeline):
     browser = web_client(server.page)
     until = timeline(json.loads(browser.welcome)["id"])
     first = until(lambda told: True)
@@ -100,7 +99,7 @@ def test_a_websocket_shakes_hands_and_says_goodbye_with_a_frame(server, web_clie
     assert (last["steps"][-2]["by"], last["steps"][-2]["detail"]) == ("peer", "a close frame with code 1001")
 
 
-def test_over_tls_the_handshake_is_a_step(start, line_client, web_client, certificate, timeline):
+def test_timeline_contains_the_tls_handshake(start, line_client, web_client, certificate, timeline):
     tls = f"ssl:0:interface=127.0.0.1:{certificate}"
     server = start(tcp=("tcp:0:interface=127.0.0.1", tls), web=(tls,))
     line, browser = line_client(server.lines[1], True), web_client(server.page)
@@ -116,8 +115,8 @@ def test_over_tls_the_handshake_is_a_step(start, line_client, web_client, certif
     assert of_browser["peer"]["sent"] > 500  # the certificate at least
 
 
-def test_who_is_gone_without_a_word_is_told_of(server, line_client, open_socket):
-    """With a reset, as a process that is killed with unread input leaves it."""
+def test_timeline_of_a_reset_connection(server, line_client, open_socket):
+    """A process that is killed with unread input leaves a reset."""
     reader, rude = line_client(server.lines[0]), line_client(server.lines[0])
     assert reader.request("SUB $sys/closed").startswith("OK ")
     rude.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, (1).to_bytes(4, "little") + bytes(4))
@@ -127,8 +126,8 @@ def test_who_is_gone_without_a_word_is_told_of(server, line_client, open_socket)
     assert (end["by"], end["why"], end["dialect"]) == ("peer", "broken", "line")
 
 
-def test_the_kernels_figures_are_read_where_it_puts_them():
-    """On a connection of our own, of which we know what went through."""
+def test_reads_tcp_statistics_of_the_kernel():
+    """On a connection whose traffic is known."""
     with socket.create_server(("127.0.0.1", 0)) as port, socket.create_connection(port.getsockname()) as client:
         accepted, _ = port.accept()
         with accepted:
@@ -141,8 +140,7 @@ def test_the_kernels_figures_are_read_where_it_puts_them():
     assert 0 < traffic.rtt < 1
 
 
-def test_a_stream_of_the_figures_is_a_peer_with_a_timeline_too(server, timeline):
-    """As ``curl -N`` reads it."""
+def test_timeline_of_an_event_stream(server, timeline):
     address = server.page.rstrip("/") + "/channels/$sys/figures/events"
     command = ["curl", "-sN", "-H", "Accept: text/event-stream", address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as curl:
@@ -161,7 +159,7 @@ def test_a_stream_of_the_figures_is_a_peer_with_a_timeline_too(server, timeline)
         assert last["peer"]["dialect"] == "events" and last["peer"]["sent"] > 500
 
 
-def test_what_a_proxy_tells_is_a_step(start, open_socket, timeline):
+def test_timeline_contains_the_proxy_header(start, open_socket, timeline):
     endpoint = "tcp:0:interface=127.0.0.2"
     server = start(
         *("--proxy-protocol", endpoint, "--trusted-proxy", "127.0.0.1", "--allow-insecure"),
@@ -176,7 +174,7 @@ def test_what_a_proxy_tells_is_a_step(start, open_socket, timeline):
     assert told["steps"][0]["at"] < told["steps"][1]["at"] and told["peer"]["from"] == "192.0.2.7:5000"
 
 
-def test_who_is_sent_away_by_an_administrator_is_told_so(server, line_client, timeline):
+def test_timeline_of_a_client_disconnected_by_an_administrator(server, line_client, timeline):
     peer = line_client(server.lines[0])
     until = timeline(peer.id)
     address = f"{server.page.rstrip('/')}/peers/{peer.id}?reason=enough"

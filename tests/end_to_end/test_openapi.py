@@ -1,4 +1,4 @@
-"""The OpenAPI file: it is one, it has each address that there is, and the running server is as it says."""
+"""The OpenAPI document: it is valid and complete, and the running server conforms to it."""
 
 import json
 import subprocess
@@ -47,30 +47,30 @@ def resolved(node: Any) -> Any:
     return node
 
 
-def test_it_is_openapi() -> None:
+def test_document_is_valid() -> None:
     assert DOCUMENT["openapi"].startswith("3.1.")
     schemathesis.openapi.from_dict(DOCUMENT).validate()
 
 
-def test_it_is_written_as_it_would_be_written_anew() -> None:
+def test_document_has_canonical_formatting() -> None:
     assert FILE.read_text() == json.dumps(DOCUMENT, indent=2, ensure_ascii=False) + "\n"
 
 
-def test_it_has_each_address_that_there_is_and_no_other() -> None:
-    routes = build_routes(FakeServer().server, Clock(), lambda: [])
-    there = {(route.path, route.method.lower()) for route in routes}
-    assert {(path, method) for path, method, _ in OPERATIONS} == there | {("/openapi.json", "get")}
+def test_document_has_exactly_the_routes_of_the_server() -> None:
+    routes = build_routes(FakeServer().context, Clock(), lambda: [])
+    routed = {(route.path, route.method.lower()) for route in routes}
+    assert {(path, method) for path, method, _ in OPERATIONS} == routed | {("/openapi.json", "get")}
 
 
-def test_whoever_is_asked_for_a_token_is_told_so() -> None:
-    asked = {
-        (route.path, route.method.lower()): route.asks_who
-        for route in build_routes(FakeServer().server, Clock(), lambda: [])
+def test_document_states_which_routes_authenticate() -> None:
+    authenticates = {
+        (route.path, route.method.lower()): route.authenticates
+        for route in build_routes(FakeServer().context, Clock(), lambda: [])
     }
     for path, method, operation in OPERATIONS:
         if path not in ("/ws", "/openapi.json"):
-            assert (operation.get("security") != []) is asked[path, method], path
-            assert ("401" in operation["responses"]) is asked[path, method], path
+            assert (operation.get("security") != []) is authenticates[path, method], path
+            assert ("401" in operation["responses"]) is authenticates[path, method], path
 
 
 def examples() -> list[tuple[str, Any, Any]]:
@@ -91,7 +91,7 @@ def examples() -> list[tuple[str, Any, Any]]:
 
 
 @pytest.mark.parametrize("where, schema, example", examples())
-def test_examples_are_what_it_says(where: str, schema: Any, example: Any) -> None:
+def test_examples_match_their_schemas(where: str, schema: Any, example: Any) -> None:
     jsonschema_rs.validator_for({**schema, "components": COMPONENTS}).validate(example)
 
 
@@ -102,7 +102,7 @@ def test_every_component_is_used() -> None:
             assert f'"#/components/{kind}/{name}"' in text, name
 
 
-def test_numbers_and_codes_are_those_of_the_server() -> None:
+def test_limits_and_codes_are_those_of_the_server() -> None:
     schemas, parameters = COMPONENTS["schemas"], {name: resolved(one) for name, one in COMPONENTS["parameters"].items()}
     assert schemas["Code"]["enum"] == [code.value.decode() for code in ErrorCode]
     assert schemas["Channel"]["maxLength"] == CHANNEL_BYTES
@@ -126,7 +126,7 @@ def test_numbers_and_codes_are_those_of_the_server() -> None:
     assert set(HTTP_STATUS.values()) - {500} <= statuses
 
 
-def test_the_server_is_as_its_file_says(
+def test_server_conforms_to_the_document(
     server: Any, line_client: Any, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     peer = line_client(server.lines[0])

@@ -1,4 +1,4 @@
-"""The configurations in examples/proxies/, run by the real programs in front of a real bridge."""
+"""The configurations in examples/proxies/, run by real proxies in front of a real server."""
 
 import os
 import re
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.end_to_end
 
 FILES = Path(__file__).parent.parent.parent / "examples" / "proxies"
 CLIENT = "127.0.0.5"
-"""Where clients come from, so that their address is not the proxy's."""
+"""The address of clients, which differs from that of the proxy."""
 STRANGER = "127.0.0.9"
 HANDSHAKE = (
     "GET /ws HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -25,7 +25,7 @@ HANDSHAKE = (
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody has at the moment."""
+    """Ports that are not in use."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
@@ -34,14 +34,14 @@ def free_ports(count: int) -> list[int]:
 
 
 def program(name: str) -> str:
-    """Where a program is; Debian has these where not everybody looks."""
+    """The path of a program. Debian installs these outside the PATH of users."""
     found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
     assert found, f"{name} is missing: run tools/install-commands"
     return found
 
 
 def replaced(text: str, changes: dict[str, str]) -> str:
-    """The text with all of the changes, each of which it must need."""
+    """The text with all changes, each of which must apply."""
     for old, new in changes.items():
         assert old in text, old
         text = text.replace(old, new)
@@ -57,7 +57,7 @@ class Place:
         open_port, self.web_port, self.lines_port = free_ports(3)
         changes = {"8081": str(open_port), "8082": str(self.web_port), "8083": str(self.lines_port)}
         (folder / "sockbridge.toml").write_text(replaced((FILES / "sockbridge.toml").read_text(), changes))
-        # The tests say their endpoints on the command line, which wins.
+        # Endpoints on the command line override those of the file.
         self.server = start(
             "--config",
             str(folder / "sockbridge.toml"),
@@ -72,7 +72,7 @@ class Place:
 
 
 class Proxy:
-    """A running proxy: ``page`` and ``lines`` are where clients come in."""
+    """A running proxy. Clients connect to ``page`` and ``lines``."""
 
     def __init__(self, place: Place, page_port: int, lines_port: int, command: list[str]) -> None:
         self.place = place
@@ -108,7 +108,7 @@ def start_nginx(place: Place) -> Proxy:
             "/etc/ssl/bridge.example.org.pem": str(place.certificate),
             "/etc/ssl/private/bridge.example.org.key": str(place.key),
             "/var/log/nginx/bridge.log": str(folder / "access-log"),
-            # A machine of tests is not always allowed so many files.
+            # The test machine may have a lower limit of open files.
             "worker_rlimit_nofile 34000;": "",
             "worker_connections 16000;": "worker_connections 400;",
             "http {\n": "http {\n" + bodies,
@@ -126,7 +126,7 @@ def start_caddy(place: Place) -> Proxy:
         (FILES / "Caddyfile").read_text(),
         {"bridge.example.org {\n": site, "127.0.0.1:8082": f"127.0.0.1:{place.web_port}"},
     )
-    # No port for its own administration, and none to send people from http to https.
+    # No administration port, and no redirect from http to https.
     (place.folder / "Caddyfile").write_text(
         "{\n\tadmin off\n\tauto_https disable_redirects\n\tdefault_sni localhost\n}\n" + text
     )
@@ -173,10 +173,10 @@ for_lines = pytest.mark.parametrize("proxy", ["nginx", "haproxy"], indirect=True
 
 
 @everywhere
-def test_a_websocket_through_a_proxy(
+def test_websocket_through_a_proxy(
     proxy: Proxy, web_client: Callable[..., Any], line_client: Callable[..., Any]
 ) -> None:
-    """The origin is only the page's own if the proxy passes on the host that was asked for."""
+    """The origin equals the host only if the proxy forwards the host of the request."""
     page = web_client(proxy.page, origin=proxy.page, source=CLIENT)
     assert f'"from":"{CLIENT}:0"' in page.welcome
     assert page.request(type="subscribe", channel="kitchen", id=1)["type"] == "ok"
@@ -186,7 +186,7 @@ def test_a_websocket_through_a_proxy(
 
 
 @everywhere
-def test_what_a_client_says_of_its_own_address_is_not_believed(proxy: Proxy, web_client: Callable[..., Any]) -> None:
+def test_proxy_replaces_a_forged_client_address(proxy: Proxy, web_client: Callable[..., Any]) -> None:
     for headers in (
         ["X-Forwarded-For: 203.0.113.66"],
         ["X-Forwarded-For: 203.0.113.66", "X-Forwarded-For: 127.0.0.1"],
@@ -197,8 +197,8 @@ def test_what_a_client_says_of_its_own_address_is_not_believed(proxy: Proxy, web
 
 
 @everywhere
-def test_pages_and_then_a_websocket(proxy: Proxy, open_socket: Callable[..., Any]) -> None:
-    """A proxy that keeps its connections to the bridge must not send a handshake on one that is for pages."""
+def test_websocket_after_requests_for_pages(proxy: Proxy, open_socket: Callable[..., Any]) -> None:
+    """A proxy that keeps connections to the server must not send a handshake on one of them."""
     authority = proxy.page.removeprefix("https://")
     client = open_socket(authority, True)
     for path, last in (("/", b"</html>"), ("/bridge.json", b"}"), ("/none", b'"unknown-command"}')):
@@ -213,7 +213,7 @@ def test_pages_and_then_a_websocket(proxy: Proxy, open_socket: Callable[..., Any
 
 
 @everywhere
-def test_events_go_on_at_once(proxy: Proxy, web_client: Callable[..., Any]) -> None:
+def test_proxy_forwards_events_at_once(proxy: Proxy, web_client: Callable[..., Any]) -> None:
     page = web_client(proxy.page)
     for number in range(20):
         assert page.request(type="ping", data=number)["type"] == "pong"
@@ -224,10 +224,9 @@ def test_events_go_on_at_once(proxy: Proxy, web_client: Callable[..., Any]) -> N
 
 
 @everywhere
-def test_a_stream_passes_as_it_comes(
+def test_proxy_forwards_a_stream_without_buffering(
     proxy: Proxy, line_client: Callable[..., Any], open_socket: Callable[..., Any]
 ) -> None:
-    """Nothing of it is gathered, and all of it is there."""
     authority = proxy.page.removeprefix("https://")
     client, peer = open_socket(authority, True), line_client(proxy.place.lines)
     client.sendall(f"GET /events?channel=kitchen HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
@@ -243,7 +242,7 @@ def test_a_stream_passes_as_it_comes(
 
 
 @for_lines
-def test_lines_through_a_proxy(proxy: Proxy, line_client: Callable[..., Any]) -> None:
+def test_line_protocol_through_a_proxy(proxy: Proxy, line_client: Callable[..., Any]) -> None:
     peer = line_client(proxy.lines, True, CLIENT)
     here = "{}:{}".format(*peer.socket.getsockname())
     assert f" from={here} " in peer.welcome
@@ -254,23 +253,23 @@ def test_lines_through_a_proxy(proxy: Proxy, line_client: Callable[..., Any]) ->
     assert peer.receive().startswith("MSG kitchen 1 ")
 
 
-def test_a_header_of_a_stranger_is_no_header(place: Place, line_client: Callable[..., Any]) -> None:
+def test_ignores_a_proxy_header_of_an_untrusted_client(place: Place, line_client: Callable[..., Any]) -> None:
     peer = line_client(f"127.0.0.1:{place.lines_port}", source=STRANGER)
     assert f" from={STRANGER}:" in peer.welcome
     assert peer.request("PROXY TCP4 203.0.113.66 127.0.0.1 1 2\r").startswith("ERR unknown-command ")
 
 
-def test_an_address_that_a_stranger_forwards_is_not_believed(place: Place, web_client: Callable[..., Any]) -> None:
+def test_ignores_a_forwarded_address_of_an_untrusted_client(place: Place, web_client: Callable[..., Any]) -> None:
     page = f"http://127.0.0.1:{place.web_port}"
     stranger = web_client(page, headers=["X-Forwarded-For: 203.0.113.66"], source=STRANGER)
     assert f'"from":"{STRANGER}:' in stranger.welcome
     assert '"from":"203.0.113.66:0"' in web_client(page, headers=["X-Forwarded-For: 203.0.113.66"]).welcome
 
 
-def test_a_header_stands_before_tls(
+def test_proxy_header_precedes_tls(
     start: Callable[..., Any], open_socket: Callable[..., Any], certificate: str
 ) -> None:
-    """As HAProxy sends it to a server with both ``ssl`` and ``send-proxy``."""
+    """HAProxy with ``ssl`` and ``send-proxy`` sends it so."""
     endpoint = f"ssl:0:interface=127.0.0.1:{certificate}"
     server = start(
         "--proxy-protocol", endpoint, "--trusted-proxy", "127.0.0.1", "--allow-insecure", tcp=(endpoint,), web=("none",)
@@ -283,7 +282,7 @@ def test_a_header_stands_before_tls(
         assert b" from=203.0.113.7:4711 " in secure.recv(200)
 
 
-def test_a_proxy_that_sends_no_header_is_told_of(place: Place, open_socket: Callable[..., Any]) -> None:
+def test_logs_a_proxy_that_sends_no_header(place: Place, open_socket: Callable[..., Any]) -> None:
     with open_socket(f"127.0.0.1:{place.lines_port}") as connection:
         connection.sendall(b"SUB kitchen\n")
         with pytest.raises(ConnectionResetError):

@@ -1,5 +1,4 @@
-"""The HTTP interface with real clients: what passes between it and the other dialects, tokens, answers that get lost,
-and administrators."""
+"""The HTTP API with real clients: events of all protocols, tokens, lost responses, and administrators."""
 
 import json
 import socket
@@ -24,7 +23,7 @@ REPORTERS = {"shell": ["sh", str(EXAMPLES / "report.sh")], "python": [sys.execut
 
 @pytest.fixture
 def curl():
-    """Ask with curl: ``curl(url, *options)`` gives what it prints."""
+    """Run curl: ``curl(url, *options)`` returns its output."""
 
     def asking(url, *options):
         command = ["curl", "--silent", "--show-error", "--max-time", "20", *options, url]
@@ -34,12 +33,12 @@ def curl():
 
 
 def status(printed):
-    """The status of what ``curl --include`` has printed, and the code of a problem."""
+    """The status in the output of ``curl --include``, and the code of an error."""
     head, _, body = printed.replace("\r\n", "\n").partition("\n\n")
     return int(head.split()[1]), json.loads(body).get("code") if body else None
 
 
-def test_what_one_dialect_says_all_others_hear(server, line_client, web_client, curl, channel):
+def test_events_reach_clients_of_all_protocols(server, line_client, web_client, curl, channel):
     line, page = line_client(server.lines[0]), web_client(server.page)
     line.request(f"SUB {channel}")
     page.request(type="subscribe", id=1, channel=channel)
@@ -63,7 +62,7 @@ def test_what_one_dialect_says_all_others_hear(server, line_client, web_client, 
     assert told["events"] == page.request(type="history", id=2, channel=channel)["events"]
 
 
-def test_a_long_history_comes_whole_to_a_slow_reader(server, curl, channel, bystander, tmp_path):
+def test_slow_client_receives_a_complete_long_history(server, curl, channel, bystander, tmp_path):
     events = f"{server.page}channels/{channel}/events"
     (tmp_path / "body").write_text(json.dumps({"events": [{"channel": channel, "data": "x" * 900}] * 1000}))
     for _ in range(2):
@@ -76,7 +75,7 @@ def test_a_long_history_comes_whole_to_a_slow_reader(server, curl, channel, byst
 
 @pytest.fixture
 def lossy(server):
-    """The address of the bridge behind a proxy that loses the first answer: the request has arrived."""
+    """The address of the server behind a proxy that drops the first response, but not its request."""
     address = urlsplit(server.page)
     lost = []
 
@@ -110,7 +109,7 @@ def lossy(server):
 
 
 @pytest.mark.parametrize("kind", REPORTERS)
-def test_what_was_published_is_not_published_again_where_the_answer_got_lost(server, curl, lossy, channel, kind):
+def test_retry_after_a_lost_response_does_not_publish_twice(server, curl, lossy, channel, kind):
     channel = channel.replace("[", "-").replace("]", "-")
     ran = subprocess.run([*REPORTERS[kind], channel, lossy], capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
@@ -119,7 +118,7 @@ def test_what_was_published_is_not_published_again_where_the_answer_got_lost(ser
     assert '"offset":1' in ran.stdout or "at offset 1\n" in ran.stdout
 
 
-def test_both_reports_give_the_same_for_the_same_disk(server, curl, channel, eventually):
+def test_both_report_examples_publish_the_same(server, curl, channel, eventually):
     channel = channel.replace("[", "-").replace("]", "-")
 
     def agree():
@@ -132,7 +131,7 @@ def test_both_reports_give_the_same_for_the_same_disk(server, curl, channel, eve
 
 
 @pytest.mark.parametrize("kind", REPORTERS)
-def test_a_report_waits_for_a_bridge_that_is_away(start, curl, kind):
+def test_report_example_retries_until_the_server_is_available(start, curl, kind):
     server = start()
     server.stop()
     page = server.page.rstrip("/")
@@ -146,7 +145,7 @@ def test_a_report_waits_for_a_bridge_that_is_away(start, curl, kind):
 
 
 @pytest.mark.parametrize("kind", REPORTERS)
-def test_what_a_second_try_would_not_change_is_told(server, kind):
+def test_report_example_does_not_retry_permanent_errors(server, kind):
     ran = subprocess.run(
         [*REPORTERS[kind], "no*good", server.page.rstrip("/")], capture_output=True, text=True, timeout=90
     )
@@ -155,7 +154,7 @@ def test_what_a_second_try_would_not_change_is_told(server, kind):
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory, issuer):
-    """A bridge that asks for tokens, and whose log has told none in the end."""
+    """A server with an access policy. At the end, its log must contain no token."""
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "bridge.toml").write_text(
         f'[access]\nanonymous = {{ "lobby" = "rw" }}\naudience = "{AUDIENCE}"\ncookie = "session"\n'
@@ -169,7 +168,7 @@ def guarded(tmp_path_factory, issuer):
 
 
 @pytest.mark.parametrize("way", ["header", "query", "cookie"])
-def test_a_token_comes_in_three_ways(guarded, issuer, curl, way):
+def test_accepts_a_token_in_header_query_or_cookie(guarded, issuer, curl, way):
     token = issuer.token(sub=way, channels={"kitchen": "rw", "news": "r"})
     options = {"header": ["--header", f"Authorization: Bearer {token}"], "cookie": ["--cookie", f"session={token}"]}
     query = f"?token={token}" if way == "query" else ""
@@ -185,7 +184,7 @@ def test_a_token_comes_in_three_ways(guarded, issuer, curl, way):
     assert '"channel":"kitchen"' in asks("channels") and '"channel":"lobby"' not in asks("channels")
 
 
-def test_who_shows_nothing_or_what_is_not_valid_is_asked_for_a_token(guarded, issuer, curl):
+def test_requires_a_valid_token(guarded, issuer, curl):
     url = f"{guarded.page}channels/kitchen/events"
     assert status(curl(url, "--include", "--data", "x")) == (401, "unauthorized")
     expired = issuer.token(seconds=-100)
@@ -195,7 +194,7 @@ def test_who_shows_nothing_or_what_is_not_valid_is_asked_for_a_token(guarded, is
     assert '"from":"~bob"' in curl(f"{guarded.page}channels/lobby/events")
 
 
-def test_an_administrator_sends_a_peer_away(guarded, issuer, line_client, web_client, curl):
+def test_administrator_disconnects_a_client(guarded, issuer, line_client, web_client, curl):
     header = ("--header", f"Authorization: Bearer {issuer.token(sub='root', admin=True)}")
     line, page = line_client(guarded.lines[0]), web_client(guarded.page)
     id = json.loads(page.welcome)["id"]

@@ -1,4 +1,4 @@
-"""Server-sent events and long polling with real clients: curl, a browser that is cut off, and who does not read."""
+"""Server-sent events and long polling with real clients: curl, and a browser that loses its connection."""
 
 import json
 import re
@@ -22,13 +22,13 @@ def authority(server: Any) -> str:
 
 
 def documented(kind: str) -> list[str]:
-    """The examples of that kind in the page about streams."""
+    """The examples of this language on the page about streams."""
     page = Path(__file__).parent.parent.parent / "docs" / "reference" / "streams.md"
     return re.findall(rf"^```{kind}\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
 class Curl:
-    """``curl -N``, and what it shows bit by bit."""
+    """``curl -N`` and its output."""
 
     def __init__(self, *arguments: str) -> None:
         self._text, self._id = "", ""
@@ -42,7 +42,7 @@ class Curl:
         self.process.stdout.close()
 
     def received(self, count: int) -> list[Any]:
-        """The next so many events."""
+        """The next ``count`` events."""
         assert self.process.stdout is not None
         heard: list[Any] = []
         while len(heard) < count:
@@ -72,7 +72,7 @@ def curl(server: Any) -> Iterator[Callable[..., Curl]]:
 STREAM = ("-H", "Accept: text/event-stream")
 
 
-def test_curl_shows_what_is_published(server: Any, curl: Any, line_client: Any, channel: str) -> None:
+def test_curl_shows_published_events(server: Any, curl: Any, line_client: Any, channel: str) -> None:
     stream = curl(f"/channels/{channel}/events", *STREAM)
     assert [event.kind for event in stream.received(2)] == ["welcome", "ok"]
     line_client(server.lines[0]).request(f"PUB {channel} 21.5")
@@ -94,11 +94,10 @@ def test_curl_shows_several_channels(server: Any, curl: Any, line_client: Any, c
     assert [place.partition(":")[2] for place in heard[-1].id.split(",")] == ["1", "1"]
 
 
-def test_curl_waits_for_what_comes(server: Any, curl: Any, line_client: Any, channel: str, eventually: Any) -> None:
-    """Long polling."""
+def test_curl_waits_for_an_event(server: Any, curl: Any, line_client: Any, channel: str, eventually: Any) -> None:
     first = curl(f"/channels/{channel}/events?wait=50")
     peer = line_client(server.lines[0])
-    # The channel is there when somebody waits for it.
+    # The channel exists when a request waits for it.
     eventually(lambda: channel in listed(server), "somebody who waits")
     peer.request(f"PUB {channel} 1")
     told = json.loads(first.process.communicate()[0])
@@ -114,7 +113,7 @@ def listed(server: Any) -> str:
     return subprocess.run(command, capture_output=True, check=True).stdout.decode()
 
 
-def test_who_does_not_read_disturbs_nobody_and_is_told_what_is_lost(
+def test_slow_client_does_not_disturb_others_and_is_told_of_losses(
     start: Any, line_client: Any, open_socket: Any
 ) -> None:
     server = start("--history-events", "200", "--history-bytes", "400000", "--send-buffer-bytes", "16384")
@@ -146,7 +145,7 @@ def test_who_does_not_read_disturbs_nobody_and_is_told_what_is_lost(
 
 
 class Cutting:
-    """Passes bytes on between a browser and the bridge, and cuts all its connections when it is told to."""
+    """Forwards bytes between a browser and the server, and can cut all its connections."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -224,10 +223,10 @@ def port_of(server: Any) -> int:
 
 
 @pytest.mark.parametrize("channels", [("kitchen",), ("kitchen", "cellar")])
-def test_a_browser_whose_connection_is_cut_misses_nothing(
+def test_browser_recovers_all_events_after_a_cut(
     start: Any, line_client: Any, chromium: Any, cutting: Any, eventually: Any, channels: tuple[str, ...]
 ) -> None:
-    """And hears nothing twice."""
+    """No event is received twice."""
     server = start()
     between = cutting(port_of(server))
     context = chromium.new_context(bypass_csp=True)
@@ -250,10 +249,10 @@ def test_a_browser_whose_connection_is_cut_misses_nothing(
     context.close()
 
 
-def test_a_browser_survives_the_bridge(
+def test_browser_reconnects_after_a_restart_of_the_server(
     start: Any, line_client: Any, chromium: Any, cutting: Any, eventually: Any
 ) -> None:
-    """It is killed, and comes back: the browser comes back by itself, and is told that it may have missed something."""
+    """After the kill, the browser reconnects and is told that events may be missing."""
     first = start()
     between = cutting(port_of(first))
     context = chromium.new_context(bypass_csp=True)
@@ -274,7 +273,7 @@ def test_a_browser_survives_the_bridge(
     context.close()
 
 
-def test_it_ends_with_the_server(start: Any, eventually: Any) -> None:
+def test_stream_ends_with_the_server(start: Any, eventually: Any) -> None:
     server = start()
     stream = Curl(server.page.rstrip("/") + "/events?channel=k")
     stream.received(2)
@@ -285,7 +284,7 @@ def test_it_ends_with_the_server(start: Any, eventually: Any) -> None:
     stream.close()
 
 
-def test_the_commands_of_the_documentation(start: Any, line_client: Any) -> None:
+def test_documented_commands(start: Any, line_client: Any) -> None:
     server = start()
     peer = line_client(server.lines[0])
     stream, waiting = (
@@ -302,14 +301,14 @@ def test_the_commands_of_the_documentation(start: Any, line_client: Any) -> None
     waiting.close()
 
 
-def test_the_page_of_the_documentation(start: Any, line_client: Any, chromium: Any) -> None:
+def test_documented_page(start: Any, line_client: Any, chromium: Any) -> None:
     server = start()
     context = chromium.new_context(bypass_csp=True)
     page = context.new_page()
     page.goto(server.page + "bridge.json")
     example = documented("js")[0]  # tests/js/documentation.test.mjs runs the other one
     told: list[str] = []
-    # The browser itself tells there of an icon that /bridge.json does not have.
+    # The browser reports a missing icon there.
     page.on("console", lambda message: told.append(message.text) if message.type == "log" else None)
     page.evaluate(f"() => {{ {example}\nwindow.source = source; }}")
     page.wait_for_function("source.readyState === 1")

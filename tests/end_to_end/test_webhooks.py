@@ -1,4 +1,4 @@
-"""A real bridge tells a real receiver what happens on its channels."""
+"""A real server delivers webhooks to real receivers."""
 
 import re
 import signal
@@ -39,7 +39,7 @@ def receive() -> Iterator[Callable[..., Receiver]]:
 
 @pytest.fixture
 def configure(tmp_path: Path) -> Callable[..., None]:
-    """Write the file of options: ``configure(url, *more lines)``."""
+    """Write the configuration file: ``configure(url, *more lines)``."""
     secret = tmp_path / "hook.secret"
     secret.write_text(SECRET + "\n")
     secret.chmod(0o600)
@@ -53,7 +53,7 @@ def configure(tmp_path: Path) -> Callable[..., None]:
 
 @pytest.fixture
 def server_with(configure: Any, start: Any) -> Callable[..., Any]:
-    """A bridge with one webhook: ``server_with(url, *lines)``."""
+    """A server with one webhook: ``server_with(url, *lines)``."""
 
     def server_with(url: str, *lines: str, events: str = ALL, options: tuple[str, ...] = ()) -> Any:
         configure(url, *lines, events=events)
@@ -62,7 +62,7 @@ def server_with(configure: Any, start: Any) -> Callable[..., Any]:
     return server_with
 
 
-def test_what_happens_is_told_signed_and_in_order(
+def test_delivers_signed_events_in_order(
     receive: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
 ) -> None:
     receiver = receive()
@@ -76,7 +76,7 @@ def test_what_happens_is_told_signed_and_in_order(
     bob.request('PUB kitchen.oven {"celsius": [200.5]}')
     bob.request("PUB cellar nobody is told")
     ann.send_bytes(b"QUIT\n")
-    # What is published is told at once, what is not published too, so all of it comes in order.
+    # Without debouncing, all events are delivered in order.
     eventually(lambda: receiver.told[-1:] == ["channel-vacated"], "all of it")
     assert receiver.told == [
         *("channel-occupied", "member-joined ann"),
@@ -91,7 +91,7 @@ def test_what_happens_is_told_signed_and_in_order(
     assert len(receiver.deliveries) < 200
 
 
-def test_a_quick_reconnect_says_nothing(
+def test_does_not_deliver_a_quick_reconnect(
     receive: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
 ) -> None:
     receiver = receive()
@@ -110,7 +110,7 @@ def test_a_quick_reconnect_says_nothing(
     assert {"member-left ann", "channel-vacated"}.isdisjoint(receiver.told)
 
 
-def test_what_fails_is_tried_again(
+def test_retries_failed_deliveries(
     receive: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
 ) -> None:
     receiver = receive()
@@ -128,7 +128,7 @@ def test_what_fails_is_tried_again(
     eventually(lambda: "deliveries succeed again" in server.log(), "the word in the log")
 
 
-def test_a_receiver_that_was_away_hears_how_much_it_has_missed(
+def test_reports_dropped_events_to_a_recovered_receiver(
     receive: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
 ) -> None:
     receiver = receive()
@@ -148,7 +148,7 @@ def test_a_receiver_that_was_away_hears_how_much_it_has_missed(
     assert dropped["count"] == 90
 
 
-def test_at_the_end_what_is_queued_is_delivered(receive: Any, server_with: Any, line_client: Any) -> None:
+def test_shutdown_delivers_queued_events(receive: Any, server_with: Any, line_client: Any) -> None:
     receiver = receive()
     server = server_with(
         receiver.url, "delay = 60", "debounce = 60", "batch-events = 3", options=("--shutdown-timeout", "1")
@@ -164,7 +164,7 @@ def test_at_the_end_what_is_queued_is_delivered(receive: Any, server_with: Any, 
     assert "not delivered" not in server.log()
 
 
-def test_at_the_end_what_was_not_delivered_is_counted(receive: Any, server_with: Any, line_client: Any) -> None:
+def test_shutdown_logs_undelivered_events(receive: Any, server_with: Any, line_client: Any) -> None:
     receiver = receive()
     receiver.close()
     server = server_with(receiver.url, "delay = 60", "debounce = 60", events='["event-published"]')
@@ -176,7 +176,7 @@ def test_at_the_end_what_was_not_delivered_is_counted(receive: Any, server_with:
     assert f"webhook 127.0.0.1:{receiver.port}: 7 events were not delivered" in server.log()
 
 
-def test_other_words_hold_after_sighup(
+def test_reload_applies_a_new_configuration(
     receive: Any, configure: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
 ) -> None:
     receiver, other = receive(), receive()
@@ -198,7 +198,7 @@ def test_other_words_hold_after_sighup(
 
 @pytest.fixture
 def encrypted(tmp_path: Path, receive: Any) -> Callable[..., Receiver]:
-    """A receiver on localhost with TLS; its certificate is for ``host``."""
+    """A receiver on localhost with TLS, whose certificate is for ``host``."""
 
     def encrypted(host: str) -> Receiver:
         Authority(tmp_path).issue("server", "localhost", host=host)
@@ -211,7 +211,7 @@ def encrypted(tmp_path: Path, receive: Any) -> Callable[..., Receiver]:
     return encrypted
 
 
-def test_a_certificate_of_ones_own_authority(
+def test_accepts_a_certificate_of_a_configured_authority(
     encrypted: Any, server_with: Any, line_client: Any, eventually: Callable[..., Any]
 ) -> None:
     receiver = encrypted("localhost")
@@ -225,7 +225,7 @@ def test_a_certificate_of_ones_own_authority(
     [("localhost", ()), ("example.org", ('ca-file = "authority.pem"',)), ("", ('ca-file = "authority.pem"',))],
     ids=["of an unknown authority", "for another host", "for no host"],
 )
-def test_a_certificate_that_does_not_vouch_for_the_host_gets_nothing(
+def test_delivers_nothing_to_a_host_with_another_certificate(
     encrypted: Any,
     server_with: Any,
     line_client: Any,
@@ -244,7 +244,7 @@ def test_a_certificate_that_does_not_vouch_for_the_host_gets_nothing(
     assert SECRET not in server.log()
 
 
-def test_a_mistake_keeps_the_bridge_from_starting(configure: Any, tmp_path: Path, twistd: str) -> None:
+def test_invalid_configuration_prevents_the_start(configure: Any, tmp_path: Path, twistd: str) -> None:
     configure("https://example.org", 'ca-file = "gone.pem"')
     command = [twistd, "-n", "--pidfile=", "sockbridge", "--config", "bridge.toml"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
@@ -267,7 +267,7 @@ def fenced(kind: str) -> list[str]:
 @pytest.mark.parametrize(
     ("kind", "name", "program"), [("python", "receiver.py", sys.executable), ("js", "receiver.mjs", "node")]
 )
-def test_the_receivers_of_the_page(
+def test_documented_receivers(
     kind: str,
     name: str,
     program: str,
@@ -276,7 +276,7 @@ def test_the_receivers_of_the_page(
     tmp_path: Path,
     eventually: Callable[..., Any],
 ) -> None:
-    """All of "In five minutes", with each of the two receivers; a request that is not the bridge's is refused."""
+    """Runs the documented steps with both receivers. A request with a wrong signature is rejected."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

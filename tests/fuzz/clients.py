@@ -4,7 +4,7 @@ import json
 from collections import deque
 from typing import Any
 
-from tests.event_streams import StandInPeer, Stream, read_events
+from tests.event_streams import FallbackClient, Stream, read_events
 from tests.fuzz.model import CHANNELS, Cursor, Model, Position, check_history
 from twistedsock.codecs.sse import parse_event_id
 
@@ -60,7 +60,7 @@ class SessionClient(Client):
 
     def connect(self) -> None:
         server = self.model.server
-        self.peer: Any = StandInPeer(server) if self.kind == "stream" else getattr(server, f"{self.kind}_client")()
+        self.peer: Any = FallbackClient(server) if self.kind == "stream" else getattr(server, f"{self.kind}_client")()
         self.asked: deque[Asked] = deque()
         self.cursors: dict[str, Cursor] = {}
         self.buffer = self.message = b""

@@ -1,4 +1,4 @@
-"""Clients that ask one thing after the other over HTTP: history, long polls, and publishing in every way."""
+"""HTTP clients that send one request after another: history, long polls, and publications."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from twistedsock.server.http.connection import HTTPConnection
 
 
 class SlowTransport(Transport):
-    """Says that it is full after each write, while it is ``slow``."""
+    """Pauses its producer after each write while it is ``slow``."""
 
     slow = False
 
@@ -42,7 +42,7 @@ class HttpConnection(Connection):
         assert self.send_bytes("\r\n".join([*lines, "", ""]).encode() + body)
 
     def answer(self) -> tuple[int, Any] | None:
-        """Status and JSON of the answer, once it is whole."""
+        """Status and JSON of the response when it is complete."""
         head, end, body = bytes(self.transport.written).partition(b"\r\n\r\n")
         if not end:
             return None
@@ -60,7 +60,7 @@ class HttpConnection(Connection):
 
 
 class HttpClient(Client):
-    """Asks one thing after the other over HTTP."""
+    """Sends one HTTP request after another."""
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)
@@ -86,7 +86,7 @@ class HttpClient(Client):
         answer = self.connection.answer() if self.waits else None
         self.connection.ends_if_closed()
         if answer is None:
-            # An answer is broken off if its client does not read for too long.
+            # A response is aborted if the client does not read for too long.
             self.waits = self.waits and not (self.connection.gone and self.connection.was_slow)
         else:
             self.waits = False
@@ -145,7 +145,7 @@ class HistoryClient(HttpClient):
 
 
 class PollClient(HttpClient):
-    """Long polls of one channel or of several, each from where the one before it has ended."""
+    """Long polls of one or several channels, each from the end of the one before."""
 
     def __init__(self, model: Model, channels: tuple[str, ...]) -> None:
         super().__init__(model)
@@ -204,7 +204,7 @@ class PollClient(HttpClient):
 
 
 class PublishClient(HttpClient):
-    """One event, several, and the same again under one key."""
+    """Publishes one event, a batch, and repetitions with the same key."""
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)
@@ -238,7 +238,7 @@ class PublishClient(HttpClient):
     def hear(self, status: int, told: Any) -> None:
         path, body, headers = self.sent
         if status == 503 and self.model.late:
-            return  # nothing is remembered of it, so it is not repeated here: it might be published twice
+            return  # no result is stored, so a repetition could publish twice
         assert status in (200, 201), (status, told)
         if self.expected is not None:
             assert told == self.expected, "another answer under the same key"
