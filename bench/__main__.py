@@ -20,7 +20,7 @@ from bench.results import Results, read
 from bench.run import Turn, capacity, measure, turns, with_rates
 from bench.servers import OURS, servers
 from bench.workloads import GROUPS, WORKLOADS, Workload
-from twistedsock.bench.progress import duration
+from twistedsock.bench.measurement import duration
 
 BENCH = Path(__file__).parent
 RAW = BENCH / "results"

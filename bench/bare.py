@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.contestant import TCP
 from bench.peers.process import HOST, NotStarted, Plan, Server, free_ports, output_of
-from twistedsock.bench.clients import Noise, Step, Target
+from twistedsock.bench.clients import Exchange, KeepAlive, Target
 from twistedsock.bench.wires import Lines
 
 SOURCE = Path(__file__).with_name("send_loop.c")
@@ -17,18 +17,18 @@ class Bare:
     """The publisher sends the bytes that sockbridge would send to its readers."""
 
     name = "bare"
-    foretold = True
+    is_predictable = True
     reply_mark = b""
-    noise: Noise | None = None
+    keep_alive: KeepAlive | None = None
 
-    def greet(self, host: str) -> Sequence[Step]:
+    def greet(self, host: str) -> Sequence[Exchange]:
         return []
 
-    def prepare(self) -> Sequence[Step]:
+    def prepare(self) -> Sequence[Exchange]:
         return []
 
-    def subscribe(self, channel: bytes, number: int) -> Step:
-        return Step(b"S\n", b"\n")
+    def subscribe(self, channel: bytes, number: int) -> Exchange:
+        return Exchange(b"S\n", b"\n")
 
     def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
         return self.deliveries(channel, payloads, 1)

@@ -7,10 +7,18 @@ from pathlib import Path
 
 from bench.contestant import Contestant
 from bench.workloads import Kind, Workload
-from twistedsock.bench.clients import Target, Wrong, connect, perform
-from twistedsock.bench.generator import Told
-from twistedsock.bench.loads import Shape, Spread
-from twistedsock.bench.measurement import MAX_BYTES, MAX_EVENTS, Crowd, Figures, Usage, enough, measure
+from twistedsock.bench.clients import DeliveryError, Target, connect, perform
+from twistedsock.bench.generator import OnProgress
+from twistedsock.bench.loads import ChannelScenario, SpreadScenario
+from twistedsock.bench.measurement import (
+    MAX_BYTES,
+    MAX_EVENTS,
+    Measurement,
+    ProcessUsage,
+    ScenarioConnections,
+    enough,
+    measure,
+)
 
 WARM = 100
 """Connections that are opened before those whose memory is measured: the first ones include what all connections
@@ -54,39 +62,41 @@ class Measuring:
         self._events: dict[tuple[str, str], int] = {}
         self._numbers = itertools.count(1)
 
-    def measure(self, workload: Workload, server: Contestant, told: Told) -> Found:
+    def measure(self, workload: Workload, server: Contestant, told: OnProgress) -> Found:
         """Raises Wrong or OSError if the server fails."""
         targets = server.targets()
         reading = targets[workload.reading]
         publishing = targets.get(workload.publishing, reading)
-        usage = Usage(server.pids())
+        usage = ProcessUsage(server.pids())
         if workload.kind is Kind.CONNECTIONS:
             return connections(workload, reading, usage, told)
         if workload.kind is Kind.STALLED:
             return self._stalled(workload, publishing, reading, usage, told)
-        shape: Shape | Spread
+        shape: ChannelScenario | SpreadScenario
         if workload.kind is Kind.SPREAD:
-            shape = Spread(reading, workload.channels, workload.readers, workload.size)
+            shape = SpreadScenario(reading, workload.channels, workload.readers, workload.size)
         else:
             shape = self._shape(workload, publishing, reading)
         with shape.opened() as crowd:
             return self._load(workload, server.name, crowd, usage, told)
 
-    def _shape(self, workload: Workload, publishing: Target, reading: Target) -> Shape:
-        return Shape(
+    def _shape(self, workload: Workload, publishing: Target, reading: Target) -> ChannelScenario:
+        return ChannelScenario(
             publishing,
             reading,
             channels=workload.channels,
             publishers=workload.publishers,
             readers=workload.readers,
             size=workload.size,
-            strangers=workload.count,
+            other_readers=workload.count,
         )
 
     def _name(self) -> str:
         return f"bench-{next(self._numbers)}"
 
-    def _load(self, workload: Workload, server: str, crowd: Crowd, usage: Usage, told: Told) -> Found:
+    def _load(
+        self, workload: Workload, server: str, crowd: ScenarioConnections, usage: ProcessUsage, told: OnProgress
+    ) -> Found:
         if workload.rate is not None:
             crowd.load(self._name(), 20).run()  # the first measurement includes work that is done once
             events = max(10, int(workload.rate * self.seconds * PACED))
@@ -97,13 +107,15 @@ class Measuring:
             figures = measure(crowd.load(self._name(), events, told), usage)
         return {**_found(figures), "events": events, "memory": usage.memory() / MiB}
 
-    def _enough(self, workload: Workload, crowd: Crowd) -> int:
+    def _enough(self, workload: Workload, crowd: ScenarioConnections) -> int:
         publishers = workload.publishers * (1 if workload.kind is Kind.SPREAD else workload.channels)
         most = min(MAX_EVENTS, MAX_BYTES // workload.size) // publishers
         few = workload.channels if workload.kind is Kind.SPREAD else 20_000 // workload.readers // publishers
         return enough(crowd, self._name, self.seconds, min(1_000, max(10, few)), most)
 
-    def _stalled(self, workload: Workload, publishing: Target, reading: Target, usage: Usage, told: Told) -> Found:
+    def _stalled(
+        self, workload: Workload, publishing: Target, reading: Target, usage: ProcessUsage, told: OnProgress
+    ) -> Found:
         shape = self._shape(workload, publishing, reading)
         with ExitStack() as stack:
             sleepers = connect(reading, workload.count, stack)
@@ -115,7 +127,7 @@ class Measuring:
             try:
                 figures = _found(measure(crowd.load(name, workload.events, watch.told), usage))
                 note, lost = "the live reader got all", 0.0
-            except (Stopped, Wrong) as error:
+            except (Stopped, DeliveryError) as error:
                 figures, note, lost = {}, str(error)[:300], 1.0
             try:
                 grown = max(watch.grown, usage.memory() - watch.before)
@@ -128,7 +140,7 @@ class Measuring:
 class Watch:
     """Watches the memory of a server during a load. Ends the load if it grows too much or takes too long."""
 
-    def __init__(self, usage: Usage, told: Told) -> None:
+    def __init__(self, usage: ProcessUsage, told: OnProgress) -> None:
         self._usage = usage
         self._told = told
         self._start = self._looked = time.monotonic()
@@ -149,7 +161,7 @@ class Watch:
             raise Stopped(f"stopped by us after {MAX_SECONDS:.0f} s, with {part:.0%} of the events")
 
 
-def connections(workload: Workload, target: Target, usage: Usage, told: Told) -> Found:
+def connections(workload: Workload, target: Target, usage: ProcessUsage, told: OnProgress) -> Found:
     """Open this many connections, each until the server has greeted it."""
     with ExitStack() as stack:
         connect(target, WARM, stack)
@@ -169,7 +181,7 @@ def connections(workload: Workload, target: Target, usage: Usage, told: Told) ->
         }
 
 
-def _found(figures: Figures) -> Found:
+def _found(figures: Measurement) -> Found:
     cpu = figures.cpu or 1e-9
     return {
         "deliveries": figures.deliveries,

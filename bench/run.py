@@ -11,8 +11,8 @@ from bench.contestant import WEBSOCKET, Contestant
 from bench.measuring import MAX_SECONDS, PACED, Measuring
 from bench.results import Record, Results
 from bench.workloads import Kind, Workload
-from twistedsock.bench.clients import Wrong
-from twistedsock.bench.progress import Progress, duration
+from twistedsock.bench.clients import DeliveryError
+from twistedsock.bench.measurement import Progress, duration
 
 FAILURES = 2
 """Failures of a server at a workload before it is skipped: some failures take half a minute."""
@@ -91,7 +91,7 @@ class Run:
         try:
             for turn in self._plan:
                 key = (turn.workload.name, turn.server.name)
-                self._progress.begin(f"{turn.workload.name}, {turn.server.name}, round {turn.round}")
+                self._progress.start_step(f"{turn.workload.name}, {turn.server.name}, round {turn.round}")
                 if self._failed.get(key, 0) >= FAILURES:
                     continue
                 record = Record(*key, turn.round)
@@ -110,8 +110,8 @@ class Run:
         gc.disable()  # our own pauses are not the server's
         try:
             turn.server.start()
-            record.figures = self._measuring.measure(turn.workload, turn.server, self._progress.told)
-        except (Wrong, OSError, RuntimeError) as error:
+            record.figures = self._measuring.measure(turn.workload, turn.server, self._progress.update)
+        except (DeliveryError, OSError, RuntimeError) as error:
             record.error = f"{type(error).__name__}: {error}"[:500]
         finally:
             turn.server.stop()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bench.drivers.frames import binary_client_frame, binary_server_frame
-from twistedsock.bench.clients import Noise, Step
+from twistedsock.bench.clients import Exchange, KeepAlive
 from twistedsock.bench.wires import upgrade
 
 
@@ -40,20 +40,20 @@ class Mqtt:
     """Over TCP. Publishes of QoS 0 are not answered."""
 
     name = "mqtt tcp"
-    foretold = True
+    is_predictable = True
     reply_mark = b""
-    noise: Noise | None = None
+    keep_alive: KeepAlive | None = None
 
-    def greet(self, host: str) -> Sequence[Step]:
-        return [Step(CONNECT, ACCEPTED)]
+    def greet(self, host: str) -> Sequence[Exchange]:
+        return [Exchange(CONNECT, ACCEPTED)]
 
-    def prepare(self) -> Sequence[Step]:
+    def prepare(self) -> Sequence[Exchange]:
         return []
 
-    def subscribe(self, channel: bytes, number: int) -> Step:
+    def subscribe(self, channel: bytes, number: int) -> Exchange:
         """SUBSCRIBE and SUBACK, sections 3.8 and 3.9."""
         identifier = number.to_bytes(2, "big")
-        return Step(packet(0x82, identifier, text(channel), b"\0"), packet(0x90, identifier, b"\0"))
+        return Exchange(packet(0x82, identifier, text(channel), b"\0"), packet(0x90, identifier, b"\0"))
 
     def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
         """PUBLISH, section 3.3: with QoS 0 it has no identifier, so readers get what the publisher sent."""
@@ -71,15 +71,15 @@ class MqttWebSocket(Mqtt):
 
     name = "mqtt websocket"
 
-    def greet(self, host: str) -> Sequence[Step]:
+    def greet(self, host: str) -> Sequence[Exchange]:
         return [
-            Step(upgrade("/mqtt", host, "mqtt"), b"\r\n\r\n", b"HTTP/1.1 101 "),
-            Step(binary_client_frame(CONNECT), ACCEPTED),
+            Exchange(upgrade("/mqtt", host, "mqtt"), b"\r\n\r\n", b"HTTP/1.1 101 "),
+            Exchange(binary_client_frame(CONNECT), ACCEPTED),
         ]
 
-    def subscribe(self, channel: bytes, number: int) -> Step:
+    def subscribe(self, channel: bytes, number: int) -> Exchange:
         step = super().subscribe(channel, number)
-        return step._replace(say=binary_client_frame(step.say))
+        return step._replace(request=binary_client_frame(step.request))
 
     def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
         return [binary_client_frame(each) for each in super().publish(channel, payloads)]

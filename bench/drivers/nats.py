@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bench.drivers.frames import binary_client_frame, binary_server_frame
-from twistedsock.bench.clients import Noise, Step
+from twistedsock.bench.clients import Exchange, KeepAlive
 from twistedsock.bench.wires import upgrade
 
 CONNECT = b'CONNECT {"verbose":false,"pedantic":false,"echo":false}\r\nPING\r\n'
@@ -14,19 +14,19 @@ class Nats:
     """Over TCP."""
 
     name = "nats tcp"
-    foretold = True
+    is_predictable = True
     reply_mark = b""
     # The server measures the way to each client once, a second or two after it has connected.
-    noise: Noise | None = Noise(b"PING\r\n", b"PONG\r\n")
+    keep_alive: KeepAlive | None = KeepAlive(b"PING\r\n", b"PONG\r\n")
 
-    def greet(self, host: str) -> Sequence[Step]:
-        return [Step(b"", b"\r\n", b"INFO "), Step(CONNECT, b"PONG\r\n")]
+    def greet(self, host: str) -> Sequence[Exchange]:
+        return [Exchange(b"", b"\r\n", b"INFO "), Exchange(CONNECT, b"PONG\r\n")]
 
-    def prepare(self) -> Sequence[Step]:
+    def prepare(self) -> Sequence[Exchange]:
         return []
 
-    def subscribe(self, channel: bytes, number: int) -> Step:
-        return Step(b"SUB %b %d\r\nPING\r\n" % (channel, number), b"PONG\r\n")
+    def subscribe(self, channel: bytes, number: int) -> Exchange:
+        return Exchange(b"SUB %b %d\r\nPING\r\n" % (channel, number), b"PONG\r\n")
 
     def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
         return [b"PUB %b %d\r\n%b\r\n" % (channel, len(payload), payload) for payload in payloads]
@@ -40,19 +40,22 @@ class Nats:
 
 class NatsWebSocket(Nats):
     """The same bytes in binary messages. The server puts as many lines into one message as wait, so how it cuts cannot
-    be foretold."""
+    be is_predictable."""
 
     name = "nats websocket"
-    foretold = False
+    is_predictable = False
     # To a publisher it comes alone in a message; readers need not answer within any load.
-    noise: Noise | None = Noise(binary_server_frame(b"PING\r\n"), binary_client_frame(b"PONG\r\n"))
+    keep_alive: KeepAlive | None = KeepAlive(binary_server_frame(b"PING\r\n"), binary_client_frame(b"PONG\r\n"))
 
-    def greet(self, host: str) -> Sequence[Step]:
-        return [Step(upgrade("/", host), b"INFO", b"HTTP/1.1 101 "), Step(binary_client_frame(CONNECT), b"PONG\r\n")]
+    def greet(self, host: str) -> Sequence[Exchange]:
+        return [
+            Exchange(upgrade("/", host), b"INFO", b"HTTP/1.1 101 "),
+            Exchange(binary_client_frame(CONNECT), b"PONG\r\n"),
+        ]
 
-    def subscribe(self, channel: bytes, number: int) -> Step:
+    def subscribe(self, channel: bytes, number: int) -> Exchange:
         step = super().subscribe(channel, number)
-        return step._replace(say=binary_client_frame(step.say))
+        return step._replace(request=binary_client_frame(step.request))
 
     def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
         return [binary_client_frame(line) for line in super().publish(channel, payloads)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from twistedsock.bench.clients import Noise, Step
+from twistedsock.bench.clients import Exchange, KeepAlive
 
 
 def array(*strings: bytes) -> bytes:
@@ -14,19 +14,19 @@ class Redis:
     """Over TCP; it has no other. Every PUBLISH is answered with the number of readers that it went to."""
 
     name = "redis tcp"
-    foretold = True
+    is_predictable = True
     reply_mark = b""
-    noise: Noise | None = None
+    keep_alive: KeepAlive | None = None
 
-    def greet(self, host: str) -> Sequence[Step]:
-        return [Step(array(b"PING"), b"+PONG\r\n")]
+    def greet(self, host: str) -> Sequence[Exchange]:
+        return [Exchange(array(b"PING"), b"+PONG\r\n")]
 
-    def prepare(self) -> Sequence[Step]:
+    def prepare(self) -> Sequence[Exchange]:
         return []
 
-    def subscribe(self, channel: bytes, number: int) -> Step:
+    def subscribe(self, channel: bytes, number: int) -> Exchange:
         answer = b"*3\r\n$9\r\nsubscribe\r\n$%d\r\n%b\r\n:%d\r\n" % (len(channel), channel, number)
-        return Step(array(b"SUBSCRIBE", channel), answer)
+        return Exchange(array(b"SUBSCRIBE", channel), answer)
 
     def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
         return [array(b"PUBLISH", channel, payload) for payload in payloads]

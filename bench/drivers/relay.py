@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from twistedsock.bench.clients import Noise, Step
+from twistedsock.bench.clients import Exchange, KeepAlive
 from twistedsock.bench.wires import client_frame, server_frame, upgrade
 
 
@@ -10,21 +10,21 @@ class Relay:
     """Arrays, the smallest JSON that holds a command: ["subscribe", channel], ["publish", channel, data], and to every
     reader ["event", channel, data]. A publish is not answered."""
 
-    foretold = True
+    is_predictable = True
     reply_mark = b""
-    noise: Noise | None = None
+    keep_alive: KeepAlive | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def greet(self, host: str) -> Sequence[Step]:
-        return [Step(upgrade("/", host), b'["welcome"]', b"HTTP/1.1 101 ")]
+    def greet(self, host: str) -> Sequence[Exchange]:
+        return [Exchange(upgrade("/", host), b'["welcome"]', b"HTTP/1.1 101 ")]
 
-    def prepare(self) -> Sequence[Step]:
+    def prepare(self) -> Sequence[Exchange]:
         return []
 
-    def subscribe(self, channel: bytes, number: int) -> Step:
-        return Step(client_frame(b'["subscribe","%b"]' % channel), b'["subscribed","%b"]' % channel)
+    def subscribe(self, channel: bytes, number: int) -> Exchange:
+        return Exchange(client_frame(b'["subscribe","%b"]' % channel), b'["subscribed","%b"]' % channel)
 
     def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
         return [client_frame(b'["publish","%b","%b"]' % (channel, payload)) for payload in payloads]

@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from twistedsock.bench.clients import Noise, Step
+from twistedsock.bench.clients import Exchange, KeepAlive
 from twistedsock.bench.wires import client_frame, server_frame, upgrade
 
 MESSAGE = b"4"
@@ -14,22 +14,24 @@ class SocketIo:
     """Events "subscribe", acknowledged, and "publish", not acknowledged; to every reader "event"."""
 
     name = "socket.io websocket"
-    foretold = True
+    is_predictable = True
     reply_mark = b""
-    noise: Noise | None = None
+    keep_alive: KeepAlive | None = None
 
-    def greet(self, host: str) -> Sequence[Step]:
+    def greet(self, host: str) -> Sequence[Exchange]:
         """Engine.IO opens, then Socket.IO connects, answered by an object that ends with our id there."""
         return [
-            Step(upgrade("/socket.io/?EIO=4&transport=websocket", host), b'"maxPayload"', b"HTTP/1.1 101 "),
-            Step(client_frame(MESSAGE + b"0"), b'"}'),
+            Exchange(upgrade("/socket.io/?EIO=4&transport=websocket", host), b'"maxPayload"', b"HTTP/1.1 101 "),
+            Exchange(client_frame(MESSAGE + b"0"), b'"}'),
         ]
 
-    def prepare(self) -> Sequence[Step]:
+    def prepare(self) -> Sequence[Exchange]:
         return []
 
-    def subscribe(self, channel: bytes, number: int) -> Step:
-        return Step(client_frame(MESSAGE + b'2%d["subscribe","%b"]' % (number, channel)), MESSAGE + b"3%d[]" % number)
+    def subscribe(self, channel: bytes, number: int) -> Exchange:
+        return Exchange(
+            client_frame(MESSAGE + b'2%d["subscribe","%b"]' % (number, channel)), MESSAGE + b"3%d[]" % number
+        )
 
     def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
         return [client_frame(MESSAGE + b'2["publish","%b","%b"]' % (channel, payload)) for payload in payloads]

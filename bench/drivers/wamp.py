@@ -2,34 +2,34 @@
 
 from collections.abc import Sequence
 
-from twistedsock.bench.clients import Noise, Step
+from twistedsock.bench.clients import Exchange, KeepAlive
 from twistedsock.bench.wires import client_frame, upgrade
 
 REALM = b"realm1"
 
 
 class Wamp:
-    """Publishes ask for no acknowledgement. Every event bears a random id of its publication, so it is not foretold."""
+    """Publications are not acknowledged. Every event has a random id of its publication, so it is not predictable."""
 
     name = "wamp websocket"
-    foretold = False
+    is_predictable = False
     reply_mark = b""
-    noise: Noise | None = None
+    keep_alive: KeepAlive | None = None
 
-    def greet(self, host: str) -> Sequence[Step]:
+    def greet(self, host: str) -> Sequence[Exchange]:
         """HELLO and WELCOME, section 4.1: its last words are those of the details' dictionary."""
         hello = b'[1,"%b",{"roles":{"publisher":{},"subscriber":{}}}]' % REALM
         return [
-            Step(upgrade("/ws", host, "wamp.2.json"), b"\r\n\r\n", b"HTTP/1.1 101 "),
-            Step(client_frame(hello), b"}]"),
+            Exchange(upgrade("/ws", host, "wamp.2.json"), b"\r\n\r\n", b"HTTP/1.1 101 "),
+            Exchange(client_frame(hello), b"}]"),
         ]
 
-    def prepare(self) -> Sequence[Step]:
+    def prepare(self) -> Sequence[Exchange]:
         return []
 
-    def subscribe(self, channel: bytes, number: int) -> Step:
+    def subscribe(self, channel: bytes, number: int) -> Exchange:
         """SUBSCRIBE and SUBSCRIBED."""
-        return Step(client_frame(b'[32,%d,{},"%b"]' % (number, channel)), b"]")
+        return Exchange(client_frame(b'[32,%d,{},"%b"]' % (number, channel)), b"]")
 
     def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
         """PUBLISH. The number of the request counts from 1, as it must; blanks before it give all one length."""
@@ -42,5 +42,5 @@ class Wamp:
         return b""
 
     def deliveries(self, channel: bytes, payloads: Sequence[bytes], number: int) -> list[bytes]:
-        """EVENT, but for what cannot be foretold."""
+        """EVENT, but for what cannot be is_predictable."""
         return [b'["%b"]' % payload for payload in payloads]

@@ -23,7 +23,7 @@ from bench.soak.run import Outcome, Soak, addresses
 from bench.soak.samples import Sample
 from bench.soak.verdict import judge
 from bench.soak.world import World
-from twistedsock.bench.progress import Progress
+from twistedsock.bench.measurement import Progress
 
 RESULTS = Path(__file__).parents[1] / "results"
 PUBLISHED = Path(__file__).parents[2] / "docs" / "images" / "soak.svg"
@@ -80,8 +80,8 @@ def _run(bounds: Bounds, seed: int, given: argparse.Namespace) -> int:
         done = sample.at / bounds.seconds * minutes
         if done >= begun and begun < minutes:
             begun += 1
-            progress.begin(f"{sample.resident / samples.MIB:.1f} MiB, {sample.connections} connections")
-        progress.told(done % 1)
+            progress.start_step(f"{sample.resident / samples.MIB:.1f} MiB, {sample.connections} connections")
+        progress.update(done % 1)
 
     with running(Sockbridge(*bounds.options())) as server:
         world = World(*addresses(server), bounds, random.Random(seed))

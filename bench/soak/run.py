@@ -13,7 +13,7 @@ from bench.soak.load import Load
 from bench.soak.samples import Sample, memory, open_files
 from bench.soak.verdict import Verdict, judge
 from bench.soak.world import World
-from twistedsock.bench.measurement import Usage
+from twistedsock.bench.measurement import ProcessUsage
 
 TROUBLE = re.compile(r"^.*(?:Traceback|Unhandled|#(?:error|critical)\]).*$", re.MULTILINE)
 
@@ -58,7 +58,7 @@ class Soak:
         self._world = world
         self._told = told
         (self._pid,) = server.pids()
-        self._usage = Usage([self._pid])
+        self._usage = ProcessUsage([self._pid])
         self._start = self._last = time.monotonic()
         self._counted = self._counts()
 

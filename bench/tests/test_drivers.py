@@ -35,7 +35,7 @@ def test_each_delivery_holds_one_payload(driver: Driver) -> None:
 @pytest.mark.parametrize("driver", DRIVERS, ids=lambda driver: driver.name)
 def test_no_greeting_holds_a_mark(driver: Driver) -> None:
     steps = [*driver.greet("127.0.0.1:1"), *driver.prepare(), driver.subscribe(b"channel", 1)]
-    assert not any(MARK in step.say + step.until for step in steps)
+    assert not any(MARK in step.request + step.until for step in steps)
 
 
 # RFC 6455, section 5.2: FIN and opcode 2; the mask bit; seven bits of length, or 126 and 16 bits.
@@ -55,9 +55,9 @@ def test_nats_over_tcp() -> None:
     nats = Nats()
     greeting = nats.greet("127.0.0.1:4222")
     assert greeting[0] == (b"", b"\r\n", b"INFO ")
-    assert greeting[1].say.startswith(b'CONNECT {"verbose":false,')
-    assert greeting[1].say.endswith(b"}\r\nPING\r\n")
-    assert nats.subscribe(b"news", 9).say == b"SUB news 9\r\nPING\r\n"
+    assert greeting[1].request.startswith(b'CONNECT {"verbose":false,')
+    assert greeting[1].request.endswith(b"}\r\nPING\r\n")
+    assert nats.subscribe(b"news", 9).request == b"SUB news 9\r\nPING\r\n"
     assert nats.publish(b"news", [b"Hello NATS!"]) == [b"PUB news 11\r\nHello NATS!\r\n"]
     assert nats.deliveries(b"news", [b"Hello NATS!"], 9) == [b"MSG news 9 11\r\nHello NATS!\r\n"]
     assert nats.replies(b"news", 3, 1) == b""
@@ -67,7 +67,7 @@ def test_nats_over_websocket_says_the_same_in_binary_messages() -> None:
     nats = NatsWebSocket()
     assert nats.publish(b"news", [b"Hello NATS!"]) == [b"\x82\x9a" + MASK + b"PUB news 11\r\nHello NATS!\r\n"]
     assert nats.subscribe(b"news", 1) == (b"\x82\x92" + MASK + b"SUB news 1\r\nPING\r\n", b"PONG\r\n", b"")
-    assert not nats.foretold
+    assert not nats.is_predictable
 
 
 # RESP2.
@@ -127,7 +127,7 @@ def test_mqtt_over_tcp() -> None:
 def test_mqtt_over_websocket() -> None:
     mqtt = MqttWebSocket()
     upgrade, connect = mqtt.greet("127.0.0.1:8080")
-    assert b"\r\nSec-WebSocket-Protocol: mqtt\r\n" in upgrade.say
+    assert b"\r\nSec-WebSocket-Protocol: mqtt\r\n" in upgrade.request
     assert connect == (b"\x82\x8e" + MASK + CONNECT, ACCEPTED, b"")
     assert mqtt.publish(b"a/b", [b"hi"]) == [b"\x82\x89" + MASK + b"\x30\x07\x00\x03a/bhi"]
     assert mqtt.deliveries(b"a/b", [b"hi"], 1) == [b"\x82\x09\x30\x07\x00\x03a/bhi"]
@@ -139,8 +139,8 @@ def test_mqtt_over_websocket() -> None:
 def test_socketio() -> None:
     socketio = SocketIo()
     upgrade, connect = socketio.greet("127.0.0.1:3000")
-    assert upgrade.say.startswith(b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n")
-    assert connect.say == b"\x81\x82" + MASK + b"40"
+    assert upgrade.request.startswith(b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n")
+    assert connect.request == b"\x81\x82" + MASK + b"40"
     assert socketio.subscribe(b"c", 7) == (b"\x81\x94" + MASK + b'427["subscribe","c"]', b"437[]", b"")
     assert socketio.publish(b"c", [b"hi"]) == [b"\x81\x96" + MASK + b'42["publish","c","hi"]']
     assert socketio.deliveries(b"c", [b"hi"], 1) == [b'\x81\x1442["event","c","hi"]']
@@ -162,11 +162,11 @@ def test_a_relay() -> None:
 def test_wamp() -> None:
     wamp = Wamp()
     upgrade, hello = wamp.greet("127.0.0.1:8080")
-    assert b"\r\nSec-WebSocket-Protocol: wamp.2.json\r\n" in upgrade.say
-    assert hello.say == b"\x81\xb7" + MASK + b'[1,"realm1",{"roles":{"publisher":{},"subscriber":{}}}]'
-    assert wamp.subscribe(b"c", 1).say == b"\x81\x8d" + MASK + b'[32,1,{},"c"]'
+    assert b"\r\nSec-WebSocket-Protocol: wamp.2.json\r\n" in upgrade.request
+    assert hello.request == b"\x81\xb7" + MASK + b'[1,"realm1",{"roles":{"publisher":{},"subscriber":{}}}]'
+    assert wamp.subscribe(b"c", 1).request == b"\x81\x8d" + MASK + b'[32,1,{},"c"]'
     assert wamp.publish(b"c", [b"hi", b"ho"]) == [
         b"\x81\x9c" + MASK + b'[16,        1,{},"c",["hi"]]',
         b"\x81\x9c" + MASK + b'[16,        2,{},"c",["ho"]]',
     ]
-    assert not wamp.foretold
+    assert not wamp.is_predictable

@@ -18,7 +18,7 @@ from bench.peers.sockbridge import Sockbridge
 from bench.peers.socketio import SocketIoServer
 from bench.peers.websockets import Websockets
 from bench.peers.ws import Ws
-from twistedsock.bench.loads import Shape
+from twistedsock.bench.loads import ChannelScenario
 
 pytestmark = pytest.mark.end_to_end
 
@@ -52,7 +52,7 @@ def test_every_reader_gets_every_event(server: Server, load: dict[str, float]) -
     assert targets.keys() == server.wires
     for publishing, reading in [(TCP, TCP), (WEBSOCKET, WEBSOCKET), (TCP, WEBSOCKET)]:
         if {publishing, reading} <= server.wires:
-            shape = Shape(targets[publishing], targets[reading], **load)  # type: ignore[arg-type]
+            shape = ChannelScenario(targets[publishing], targets[reading], **load)  # type: ignore[arg-type]
             outcome = shape.run(f"test-{time.monotonic_ns()}")
             assert outcome.deliveries == shape.channels * shape.readers * shape.publishers * shape.events
             assert len(outcome.latencies) == (outcome.deliveries if shape.rate else 0)

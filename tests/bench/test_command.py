@@ -1,16 +1,16 @@
-"""`sockbridge bench`: what it refuses and what it prints, without a bridge."""
+"""`sockbridge bench`: its errors and its table, without a server."""
 
 import argparse
+import socket
 from io import StringIO
 
 import pytest
 
 from twistedsock.bench import command as bench
-from twistedsock.bench.clients import Expected, Refused, Stream, Target
-from twistedsock.bench.measurement import Figures
-from twistedsock.bench.trial import fresh_names, rows, table
+from twistedsock.bench.clients import ExpectedData, Stream, Target, UnexpectedReply
+from twistedsock.bench.measurement import Measurement
+from twistedsock.bench.trial import benchmarks, fresh_names, table
 from twistedsock.bench.wires import Json, Lines
-from twistedsock.errors import TOO_MANY_CHANNELS, TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS
 
 TARGETS: dict[str, Target] = {
     "lines": Target(Lines(), ("127.0.0.1", 8081)),
@@ -24,8 +24,8 @@ def given(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def said(*words: str) -> str:
-    """What it says, when it can measure nothing."""
+def error_of(*words: str) -> str:
+    """Run the command, and return its error."""
     out, error = StringIO(), StringIO()
     assert bench.run(given(*words), out, error) == 1
     assert out.getvalue() == ""
@@ -34,21 +34,21 @@ def said(*words: str) -> str:
 
 @pytest.mark.parametrize("place", ["192.0.2.1:8081", "[2001:db8::1]:8081", "0.0.0.0:8081"])
 @pytest.mark.parametrize("option", ["--lines", "--web"])
-def test_another_machine_is_not_loaded_by_mistake(option: str, place: str) -> None:
+def test_refuses_remote_server_without_remote_option(option: str, place: str) -> None:
     other = "--web" if option == "--lines" else "--lines"
-    words = said(option, place, other, "none")
+    words = error_of(option, place, other, "none")
     assert f"{place} is not on this machine" in words
     assert "--remote" in words
     assert words.count("\n") == 1
 
 
-def test_both_left_out_is_nothing() -> None:
-    assert "nothing to measure" in said("--lines", "none", "--web", "none")
+def test_refuses_to_measure_no_port() -> None:
+    assert "nothing to measure" in error_of("--lines", "none", "--web", "none")
 
 
 @pytest.mark.parametrize("place", ["8081", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1"])
-def test_a_place_has_a_host_and_a_port(place: str) -> None:
-    assert "this is not HOST:PORT" in said("--lines", place)
+def test_address_needs_host_and_port(place: str) -> None:
+    assert "expected HOST:PORT" in error_of("--lines", place)
 
 
 @pytest.mark.parametrize(
@@ -63,77 +63,85 @@ def test_a_place_has_a_host_and_a_port(place: str) -> None:
         ("--pid", "-1"),
     ],
 )
-def test_every_number_has_bounds(words: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_rejects_numbers_out_of_range(words: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         given(*words)
     assert f"error: argument {words[0]}: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("answer", "option"),
+    ("reply", "is_limit"),
     [
-        (f"ERR limit {TOO_MANY_FROM_ADDRESS.message}\n", "--max-connections-per-address,"),
-        (f"HTTP/1.1 503 Service Unavailable\r\n\r\n{TOO_MANY_CONNECTIONS.message}", "--max-connections,"),
-        (f"ERR limit {TOO_MANY_CHANNELS.message}\n", "--max-channels,"),
+        (b"ERR limit too many connections\n", True),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\ntoo many connections", True),
+        (b'\x81\x20{"type":"error","code":"limit"}', True),
+        (b"ERR forbidden you cannot read that channel\n", False),
     ],
 )
-def test_a_limit_that_is_hit_is_named(answer: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measure(*arguments: object) -> None:
-        raise Refused(answer.encode())
+def test_error_explains_limit_of_server(reply: bytes, is_limit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*arguments: object, **options: object) -> None:
+        raise UnexpectedReply(reply)
 
-    monkeypatch.setattr(bench, "_measure", measure)
-    assert f"Start it with a larger {option}" in said()
-
-
-def test_a_ping_in_between_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    def measure(*arguments: object) -> None:
-        stream = Stream(None, Expected([b"a"], foretold=True), "websocket reader", None)  # type: ignore[arg-type]
-        stream.take(b"\x89\x0c" + bytes(12))
-
-    monkeypatch.setattr(bench, "_measure", measure)
-    assert "--ping-interval" in said()
+    monkeypatch.setattr(bench, "connect", connect)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        error = error_of("--lines", f"127.0.0.1:{server.getsockname()[1]}", "--web", "none")
+    assert ("a limit of the server is reached: increase it (--max-connections-per-address," in error) is is_limit
+    assert ("is not the lines port of a sockbridge server" in error) is not is_limit
 
 
-def test_an_interruption_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def measure(*arguments: object) -> None:
+def test_error_explains_ping_during_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*arguments: object, **options: object) -> None:
+        stream = Stream(None, ExpectedData([b"a"], is_predictable=True), "websocket reader", None)  # type: ignore[arg-type]
+        stream.feed(b"\x89\x0c" + bytes(12))
+
+    monkeypatch.setattr(bench, "benchmarks", connect)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(bench, "connect", lambda *arguments, **options: None)
+        assert "--ping-interval" in error_of("--lines", f"127.0.0.1:{server.getsockname()[1]}", "--web", "none")
+
+
+def test_interruption_ends_without_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bench, "_measure", measure)
+    monkeypatch.setattr(bench, "connect", connect)
     error = StringIO()
-    assert bench.run(given(), StringIO(), error) == 130
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        lines = f"127.0.0.1:{server.getsockname()[1]}"
+        assert bench.run(given("--lines", lines, "--web", "none"), StringIO(), error) == 130
     assert error.getvalue() == "sockbridge bench: interrupted\n"
 
 
-def test_every_row_is_measured_over_each_wire() -> None:
-    titles = [row.title for row in rows(TARGETS, 100, 50, 32, 200.0)]
+def test_measures_each_benchmark_with_each_protocol() -> None:
+    titles = [row.title for row in benchmarks(TARGETS, 100, 50, 32, 200.0)]
     assert titles == [
         *("1 to 100, lines", "1 to 100, websocket", "50 pairs, lines", "50 pairs, websocket"),
-        *("1 to 100, lines, 200 events a second", "1 to 100, websocket, 200 events a second"),
+        *("1 to 100, lines, 200 events per second", "1 to 100, websocket, 200 events per second"),
     ]
-    assert all("websocket" not in row.title for row in rows({"lines": TARGETS["lines"]}, 1, 1, 32, 1.0))
+    assert all("websocket" not in row.title for row in benchmarks({"lines": TARGETS["lines"]}, 1, 1, 32, 1.0))
 
 
-def test_the_table_is_for_people() -> None:
-    flat, *_, paced, _ = rows(TARGETS, 100, 50, 32, 200.0)
+def test_table_has_throughput_and_latencies() -> None:
+    flat, *_, paced, _ = benchmarks(TARGETS, 100, 50, 32, 200.0)
     latencies = {"p50": 0.0005, "p90": 0.001, "p99": 0.002, "p99.9": 0.01, "max": 0.02}
-    found = [(flat, Figures(2_000_000, 1.0, 0.95, 0.1)), (paced, Figures(20_000, 1.0, 0.1, None, latencies))]
+    found = [(flat, Measurement(2_000_000, 1.0, 0.95, 0.1)), (paced, Measurement(20_000, 1.0, 0.1, None, latencies))]
     assert table(found).splitlines() == [
-        "                                      deliveries a second  a CPU second  CPU a delivery  generator",
-        "1 to 100, lines                                 2,000,000    20,000,000        0.050 us        95%",
-        "1 to 100, lines, 200 events a second               20,000             -               -        10%",
+        "                                        deliveries per second  per CPU second  CPU per delivery  generator",
+        "1 to 100, lines                                     2,000,000      20,000,000          0.050 us        95%",
+        "1 to 100, lines, 200 events per second                 20,000               -                 -        10%",
         "",
-        "latency in microseconds               p50    p90    p99   p99.9     max",
-        "1 to 100, lines, 200 events a second  500  1,000  2,000  10,000  20,000",
+        "latency in microseconds                 p50    p90    p99   p99.9     max",
+        "1 to 100, lines, 200 events per second  500  1,000  2,000  10,000  20,000",
         "",
-        "Where the generator was busy for 90% of the time or more, it is what was measured.",
+        "If the generator was busy for 90% of the time or more, it was the bottleneck.",
     ]
 
 
-def test_channels_are_new_each_time() -> None:
+def test_channel_names_are_unique() -> None:
     name = fresh_names("5f2c1a7b")
     assert [name(), name()] == ["bench-5f2c1a7b-1", "bench-5f2c1a7b-2"]
 
 
-def test_a_target_writes_its_host_as_http_does() -> None:
+def test_host_of_target_has_brackets_for_ipv6() -> None:
     assert Target(Json(), ("::1", 8082)).host == "[::1]:8082"
     assert TARGETS["websocket"].host == "127.0.0.1:8082"

@@ -1,4 +1,4 @@
-"""Rounds, ratios, bars, and the report that is made of them."""
+"""Rounds, ratios, bars and the report."""
 
 from pathlib import Path
 from xml.etree import ElementTree
@@ -31,7 +31,7 @@ FAN_OUT = BARS[0]
 
 
 def everything() -> Results:
-    """A figure for all that is measured."""
+    """A value for each measurement."""
     load = {"rate": 1e6, "per_cpu": 2e6, "cost": 0.5, "busy": 0.95, "memory": 60.0}
     found = Results({"rounds": 1, "versions": {"nats": "2.9"}, "capacity": 150_000.0})
     for workload in WORKLOADS:
@@ -47,19 +47,19 @@ def everything() -> Results:
     return found
 
 
-def test_a_ratio_is_within_a_round() -> None:
+def test_ratio_is_computed_within_a_round() -> None:
     assert RATES.ratio("fan-out-100", "sockbridge", "nats", "rate") == Range(4.0, 2.0, 5.0)
     assert RATES.range("fan-out-100", "nats", "rate") == Range(50.0, 30.0, 60.0)
     assert RATES.ratio("fan-out-100", "sockbridge", "redis", "rate") is None
     assert RATES.range("fan-out-1", "nats", "rate") is None
 
 
-def test_what_is_written_can_be_read(tmp_path: Path) -> None:
+def test_records_can_be_read_back(tmp_path: Path) -> None:
     RATES.write(tmp_path / "new" / "run.jsonl")
     assert read(tmp_path / "new" / "run.jsonl") == RATES
 
 
-def test_a_bar_is_met_by_the_median() -> None:
+def test_median_decides_whether_a_bar_is_met() -> None:
     assert FAN_OUT.threshold == "at least 4x nats"
     assert FAN_OUT.is_met(RATES) is True
     assert Bar("", "fan-out-100", "rate", "nats", least=4.1).is_met(RATES) is False
@@ -69,19 +69,19 @@ def test_a_bar_is_met_by_the_median() -> None:
     assert Bar("", "fan-out-100", "rate", "redis", most=3.9).is_met(RATES) is None
 
 
-def test_a_bar_is_missed_when_the_live_reader_lost_something() -> None:
+def test_bar_is_missed_if_the_live_subscriber_lost_events() -> None:
     (bar,) = (bar for bar in BARS if bar.workload == "stalled-tcp")
     kept = {"growth": 5.0, "lost": 0.0}
     assert bar.is_met(results(("stalled-tcp", "sockbridge", 1, kept))) is True
     assert bar.is_met(results(("stalled-tcp", "sockbridge", 1, {**kept, "lost": 1.0}))) is False
 
 
-def test_every_bar_is_of_something_that_is_measured() -> None:
+def test_each_bar_belongs_to_a_measured_workload() -> None:
     found = everything()
     assert all(bar.is_met(found) is not None for bar in BARS)
 
 
-def test_the_report_has_the_bars_with_their_ratios() -> None:
+def test_report_shows_bars_with_ratios() -> None:
     text = report.text(RATES, [("A picture", "a.svg")])
     row = "| fan-out 1 to 100 over lines, deliveries a second | at least 4x nats | 4x (2–5) | met | 2x a CPU second |"
     assert row in text
@@ -89,8 +89,8 @@ def test_the_report_has_the_bars_with_their_ratios() -> None:
 
 
 @pytest.mark.parametrize("busy", ["sockbridge", "nats"])
-def test_a_bar_by_the_clock_says_when_the_generator_was_busy(busy: str) -> None:
-    """With either of the two: the other ratio, by CPU, holds all the same."""
+def test_bar_by_time_marks_a_busy_generator(busy: str) -> None:
+    """The ratio by CPU time is valid nevertheless."""
     figures = [
         ("fan-out-100", name, 1, {"rate": 4.0, "per_cpu": 2.0, "busy": 0.95 if name == busy else 0.5})
         for name in ("sockbridge", "nats")
@@ -98,7 +98,7 @@ def test_a_bar_by_the_clock_says_when_the_generator_was_busy(busy: str) -> None:
     assert "| 1x † | **missed** | 1x a CPU second |" in report.text(results(*figures), [])
 
 
-def test_the_report_has_every_workload_and_marks_a_busy_generator() -> None:
+def test_report_shows_each_workload_and_marks_a_busy_generator() -> None:
     text = report.text(everything(), [])
     for workload in WORKLOADS:
         assert f"| {workload.title}, sockbridge |" in text
@@ -109,7 +109,7 @@ def test_the_report_has_every_workload_and_marks_a_busy_generator() -> None:
     assert "1 to 5,000, ws" not in text, "it has no TCP wire of its own"
 
 
-def test_the_report_tells_what_failed() -> None:
+def test_report_lists_failures() -> None:
     found = Results({}, [Record("pairs-tcp", "redis", 2, error="Wrong: a | came\nwhere b")])
     assert "| pairs-tcp | redis | 2 | Wrong: a \\| came where b |" in report.text(found, [])
 
@@ -118,18 +118,18 @@ def test_the_report_tells_what_failed() -> None:
     ("value", "words"),
     [(0, "0"), (0.0123, "0.012"), (0.5, "0.5"), (2.254, "2.25"), (123.4, "123"), (12_345, "12,345"), (2.5e7, "25.0 M")],
 )
-def test_numbers_have_as_many_digits_as_say_something(value: float, words: str) -> None:
+def test_numbers_have_significant_digits_only(value: float, words: str) -> None:
     assert report.number(value) == words
 
 
-def test_every_table_row_has_all_columns() -> None:
+def test_each_table_row_has_all_columns() -> None:
     tables = [part for part in report.text(everything(), []).split("\n\n") if part.startswith("|")]
     assert len(tables) == len(GROUPS) + 2  # the bars, and the latencies
     for one in tables:
         assert len({line.replace("\\|", "").count("|") for line in one.splitlines()}) == 1
 
 
-def test_pictures_are_well_formed_and_say_what_they_show(tmp_path: Path) -> None:
+def test_pictures_are_well_formed_and_labelled(tmp_path: Path) -> None:
     places = report.Places(tmp_path / "RESULTS.md", tmp_path / "images")
     report.write(everything(), places)
     files = sorted((tmp_path / "images").glob("bench-*.svg"))
@@ -149,16 +149,16 @@ def test_pictures_are_well_formed_and_say_what_they_show(tmp_path: Path) -> None
                 assert end <= width, part.text
 
 
-def test_what_was_not_measured_is_not_drawn() -> None:
+def test_missing_measurements_are_not_drawn() -> None:
     assert set(pictures(RATES)) == {"fan-out"}
 
 
-def test_workloads_have_names_of_their_own_and_a_group() -> None:
+def test_workloads_have_unique_names_and_a_group() -> None:
     assert len({workload.name for workload in WORKLOADS}) == len(WORKLOADS)
     assert {workload.group for workload in WORKLOADS} == GROUPS.keys()
 
 
-def test_a_server_takes_part_where_it_has_the_wires() -> None:
+def test_server_takes_part_if_it_supports_the_protocols() -> None:
     by_name = {server.name: server for server in servers()}
 
     def who(name: str) -> str:
@@ -171,7 +171,7 @@ def test_a_server_takes_part_where_it_has_the_wires() -> None:
     assert who("websocket-to-tcp") == "sockbridge nats mosquitto"
 
 
-def test_a_small_workload_is_still_of_its_kind() -> None:
+def test_small_workload_keeps_its_kind() -> None:
     for workload in WORKLOADS:
         small: Workload = workload.small()
         assert small.kind is workload.kind

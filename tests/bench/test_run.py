@@ -1,4 +1,4 @@
-"""All servers through all workloads, whatever happens to them: with servers that are none."""
+"""The run of all servers through all workloads, with fake servers that can fail."""
 
 from collections.abc import Callable, Mapping
 from io import StringIO
@@ -11,14 +11,14 @@ from bench.contestant import TCP
 from bench.measuring import Measuring, Stopped, Watch
 from bench.results import Record, Results, read
 from bench.workloads import WORKLOADS, Kind, Workload
-from twistedsock.bench.clients import Target, Wrong
+from twistedsock.bench.clients import DeliveryError, Target
 
 PAIRS = Workload("pairs", "pairs", "pairs")
 STALLED = Workload("stalled", "stalled", "stalled", Kind.STALLED)
 
 
 class Fake:
-    """A server that notes what is done to it."""
+    """A server that records the calls to it."""
 
     wires = frozenset((TCP,))
 
@@ -50,13 +50,13 @@ class Fake:
 
 @pytest.fixture
 def diary(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What happened; measuring takes no time."""
+    """The calls in order. Measuring takes no time."""
     happened: list[str] = []
 
     def measure(self: Measuring, workload: Workload, server: Fake, told: object) -> dict[str, float | str]:
         happened.append(f"{workload.name} with {server.name}")
         if server.fails == "measure":
-            raise Wrong("lost one")
+            raise DeliveryError("lost one")
         return {"rate": 1.0}
 
     monkeypatch.setattr(Measuring, "measure", measure)
@@ -79,7 +79,7 @@ def measured(tmp_path: Path) -> Measured:
     return measured
 
 
-def test_servers_take_turns_within_a_workload_within_a_round(diary: list[str], measured: Measured) -> None:
+def test_servers_take_turns_within_each_workload(diary: list[str], measured: Measured) -> None:
     servers = [Fake("a", diary), Fake("b", diary)]
     measured(run.turns([PAIRS, STALLED], servers, 2))
     assert [line for line in diary if "with" in line] == [
@@ -88,35 +88,35 @@ def test_servers_take_turns_within_a_workload_within_a_round(diary: list[str], m
     ]
 
 
-def test_only_one_server_runs_at_a_time(diary: list[str], measured: Measured) -> None:
+def test_one_server_runs_at_a_time(diary: list[str], measured: Measured) -> None:
     measured(run.turns([PAIRS], [Fake("a", diary), Fake("b", diary)], 1))
     assert diary == ["a starts", "pairs with a", "a stops", "b starts", "pairs with b", "b stops"]
 
 
-@pytest.mark.parametrize(("fails", "words"), [("start", "RuntimeError: no port"), ("measure", "Wrong: lost one")])
-def test_a_server_that_fails_stops_nobody_else_and_is_left_out_after_the_second_time(
-    diary: list[str], measured: Measured, fails: str, words: str
-) -> None:
+@pytest.mark.parametrize(
+    ("fails", "words"), [("start", "RuntimeError: no port"), ("measure", "DeliveryError: lost one")]
+)
+def test_server_is_skipped_after_two_failures(diary: list[str], measured: Measured, fails: str, words: str) -> None:
     records = measured(run.turns([PAIRS], [Fake("a", diary, fails), Fake("b", diary)], 4))
     assert [record.error for record in records if record.server == "a"] == [words] * 2
     assert [record.figures for record in records if record.server == "b"] == [{"rate": 1.0}] * 4
     assert diary.count("a starts") == diary.count("a stops") == 2
 
 
-def test_when_the_time_is_over_nothing_more_is_measured(diary: list[str], measured: Measured) -> None:
+def test_stops_when_the_time_is_over(diary: list[str], measured: Measured) -> None:
     (record,) = measured(run.turns([PAIRS], [Fake("a", diary)], 1), minutes=-1)
     assert record.error.startswith("left out")
     assert diary == []
 
 
-def test_a_share_of_the_capacity_is_the_same_deliveries_for_any_number_of_readers() -> None:
+def test_share_of_capacity_does_not_depend_on_subscribers() -> None:
     paced = [workload for workload in run.with_rates(WORKLOADS, 150_000.0) if workload.share == 0.1]
     assert {round((workload.rate or 0) * workload.readers) for workload in paced} == {15_000}
     assert len(paced) == 3
 
 
 class Growing:
-    """A process that grows by so much each time it is looked at."""
+    """A process whose memory grows with each reading."""
 
     def __init__(self, by: int) -> None:
         self.by = by
@@ -127,7 +127,7 @@ class Growing:
         return self.size
 
 
-def test_a_server_that_runs_away_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stops_server_that_uses_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(1_000))
     monkeypatch.setattr("bench.measuring.time.monotonic", lambda: float(next(now)))
     watch = Watch(Growing(1024**3), lambda part: None)  # type: ignore[arg-type]

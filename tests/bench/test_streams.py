@@ -1,4 +1,4 @@
-"""Nothing that a server delivers wrongly is counted as delivered."""
+"""Streams that verify what a server delivers."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.bench.clients import CountedStream, Expected, Noise, Stream, Wrong, payloads
+from twistedsock.bench.clients import CountedStream, DeliveryError, ExpectedData, KeepAlive, Stream, payloads
 
 PIECES = [b"MSG a %d x\n" % number for number in range(1, 30)]
 MARKED = [b"<%b>" % payload for payload in payloads(30, 20)]
-PING = Noise(b"PING\r\n", b"PONG\r\n")
+PING = KeepAlive(b"PING\r\n", b"PONG\r\n")
 
 cuts = st.lists(st.integers(1, 40), max_size=40)
 
@@ -24,103 +24,103 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
 
 
 @given(cuts)
-def test_foretold_bytes_are_taken_at_any_cut(sizes: list[int]) -> None:
-    stream = Stream(None, Expected(PIECES, foretold=True), "reader", None)  # type: ignore[arg-type]
+def test_accepts_predicted_bytes_in_any_chunks(sizes: list[int]) -> None:
+    stream = Stream(None, ExpectedData(PIECES, is_predictable=True), "reader", None)  # type: ignore[arg-type]
     arrived: list[int] = []
     for chunk in cut(b"".join(PIECES), sizes):
         assert not stream.is_complete
-        stream.take(chunk)
+        stream.feed(chunk)
         arrived += stream.arrived()
     assert stream.is_complete
     assert arrived == list(range(len(PIECES)))
 
 
 @given(cuts, st.integers(0, 250))
-def test_one_wrong_byte_is_found_at_any_cut(sizes: list[int], place: int) -> None:
+def test_detects_one_wrong_byte_in_any_chunks(sizes: list[int], place: int) -> None:
     data = bytearray(b"".join(PIECES))
     data[place] ^= 1
-    stream = Stream(None, Expected(PIECES, foretold=True), "reader", None)  # type: ignore[arg-type]
-    with pytest.raises(Wrong, match="reader: after .* came"):
+    stream = Stream(None, ExpectedData(PIECES, is_predictable=True), "reader", None)  # type: ignore[arg-type]
+    with pytest.raises(DeliveryError, match="reader: after .*, received"):
         for chunk in cut(bytes(data), sizes):
-            stream.take(chunk)
+            stream.feed(chunk)
 
 
-def test_more_than_foretold_is_wrong() -> None:
-    stream = Stream(None, Expected(PIECES, foretold=True), "reader", None)  # type: ignore[arg-type]
-    stream.take(b"".join(PIECES))
-    with pytest.raises(Wrong, match="100.0%"):
-        stream.take(PIECES[-1])
+def test_detects_surplus_bytes() -> None:
+    stream = Stream(None, ExpectedData(PIECES, is_predictable=True), "reader", None)  # type: ignore[arg-type]
+    stream.feed(b"".join(PIECES))
+    with pytest.raises(DeliveryError, match="100.0%"):
+        stream.feed(PIECES[-1])
 
 
 @given(cuts, st.integers(0, 30))
-def test_noise_is_answered_and_passed_over_at_any_cut(sizes: list[int], place: int) -> None:
-    data = b"".join([*PIECES[:place], PING.said, *PIECES[place:]])
+def test_replies_to_keep_alive_in_any_chunks(sizes: list[int], place: int) -> None:
+    data = b"".join([*PIECES[:place], PING.message, *PIECES[place:]])
     answers: list[bytes] = []
     connection: Any = type("Connection", (), {"send": lambda self, data: answers.append(data)})()
-    stream = Stream(connection, Expected(PIECES, foretold=True), "reader", PING)
+    stream = Stream(connection, ExpectedData(PIECES, is_predictable=True), "reader", PING)
     for chunk in cut(data, sizes):
-        stream.take(chunk)
+        stream.feed(chunk)
     assert stream.is_complete
-    assert answers == [PING.answer]
+    assert answers == [PING.reply]
 
 
 @given(cuts, st.booleans())
-def test_marks_are_counted_once_at_any_cut(sizes: list[int], closely: bool) -> None:
-    stream = CountedStream(None, Expected(MARKED, False), "reader", None, closely)  # type: ignore[arg-type]
+def test_counts_each_mark_once_in_any_chunks(sizes: list[int], verifies_order: bool) -> None:
+    stream = CountedStream(None, ExpectedData(MARKED, False), "reader", None, verifies_order)  # type: ignore[arg-type]
     for chunk in cut(b"".join(MARKED), sizes):
-        stream.take(chunk)
+        stream.feed(chunk)
     assert stream.is_complete
 
 
 @given(cuts, st.booleans())
-def test_one_delivery_too_many_is_wrong(sizes: list[int], closely: bool) -> None:
-    stream = CountedStream(None, Expected(MARKED, False), "reader", None, closely)  # type: ignore[arg-type]
-    with pytest.raises(Wrong):
+def test_detects_surplus_delivery(sizes: list[int], verifies_order: bool) -> None:
+    stream = CountedStream(None, ExpectedData(MARKED, False), "reader", None, verifies_order)  # type: ignore[arg-type]
+    with pytest.raises(DeliveryError):
         for chunk in cut(b"".join([*MARKED, MARKED[-1]]), sizes):
-            stream.take(chunk)
+            stream.feed(chunk)
 
 
 @given(cuts, st.integers(0, 28))
-def test_who_looks_closely_finds_a_loss_and_a_changed_order(sizes: list[int], place: int) -> None:
+def test_detects_loss_and_changed_order(sizes: list[int], place: int) -> None:
     for wrong in (
         [*MARKED[:place], *MARKED[place + 1 :]],
         [*MARKED[:place], MARKED[place + 1], MARKED[place], *MARKED[place + 2 :]],
     ):
-        stream = CountedStream(None, Expected(MARKED, False), "reader", None, closely=True)  # type: ignore[arg-type]
-        with pytest.raises(Wrong, match="where .* was expected"):
+        stream = CountedStream(None, ExpectedData(MARKED, False), "reader", None, verifies_order=True)  # type: ignore[arg-type]
+        with pytest.raises(DeliveryError, match="expected event number .*, received"):
             for chunk in cut(b"".join(wrong), sizes):
-                stream.take(chunk)
+                stream.feed(chunk)
 
 
-def test_the_order_is_that_within_each_channel() -> None:
-    """Three channels in turn; the reader has the first and the third."""
+def test_verifies_order_within_each_channel() -> None:
+    """Of three channels, the subscriber has the first and the third."""
     mine = [MARKED[number] for number in (0, 3, 2, 6, 5, 8)]
-    stream = CountedStream(None, Expected(mine, False), "reader", None, True, channels=3)  # type: ignore[arg-type]
-    stream.take(b"".join(mine))
+    stream = CountedStream(None, ExpectedData(mine, False), "reader", None, True, channels=3)  # type: ignore[arg-type]
+    stream.feed(b"".join(mine))
     assert stream.is_complete
-    stream = CountedStream(None, Expected(mine, False), "reader", None, True, channels=3)  # type: ignore[arg-type]
-    with pytest.raises(Wrong, match="number 6 came where 3 was expected"):
-        stream.take(b"".join([MARKED[0], MARKED[6]]))
+    stream = CountedStream(None, ExpectedData(mine, False), "reader", None, True, channels=3)  # type: ignore[arg-type]
+    with pytest.raises(DeliveryError, match="expected event number 3, received 6"):
+        stream.feed(b"".join([MARKED[0], MARKED[6]]))
 
 
 @given(cuts)
-def test_replies_are_counted_by_another_mark(sizes: list[int]) -> None:
+def test_counts_replies_by_their_mark(sizes: list[int]) -> None:
     replies = b"".join(b"OK %d\n" % number for number in range(1, 200, 7))
     count = replies.count(b"OK ")
-    stream = CountedStream(None, Expected([b""] * count, False), "publisher", None, mark=b"OK ")  # type: ignore[arg-type]
+    stream = CountedStream(None, ExpectedData([b""] * count, False), "publisher", None, mark=b"OK ")  # type: ignore[arg-type]
     for chunk in cut(replies, sizes):
-        stream.take(chunk)
+        stream.feed(chunk)
     assert stream.is_complete
 
 
-def test_a_server_that_closes_is_wrong(wire: Any) -> None:
-    stream = Stream(wire(PIECES[0], b""), Expected(PIECES, foretold=True), "reader", None)
+def test_closed_connection_is_an_error(wire: Any) -> None:
+    stream = Stream(wire(PIECES[0], b""), ExpectedData(PIECES, is_predictable=True), "reader", None)
     stream.receive()
-    with pytest.raises(Wrong, match="the server closed after 3.* of 29"):
+    with pytest.raises(DeliveryError, match="the server closed after 3.* of 29"):
         stream.receive()
 
 
-def test_nothing_to_read_is_not_wrong(wire: Any) -> None:
-    stream = Stream(wire(), Expected(PIECES, foretold=True), "reader", None)
+def test_empty_socket_is_not_an_error(wire: Any) -> None:
+    stream = Stream(wire(), ExpectedData(PIECES, is_predictable=True), "reader", None)
     stream.receive()
     assert stream.part() == 0

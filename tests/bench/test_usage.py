@@ -1,4 +1,4 @@
-"""What Linux tells about processes."""
+"""Processes: the listeners of a port, CPU time, memory and descendants."""
 
 import os
 import subprocess
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from twistedsock.bench.command import listening
-from twistedsock.bench.measurement import Usage, family
+from twistedsock.bench.command import find_listening_processes
+from twistedsock.bench.measurement import ProcessUsage, family
 
 TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -25,7 +25,7 @@ TCP6 = """\
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    """A /proc of a machine with the order of bytes that these tables have."""
+    """A /proc of a little-endian machine."""
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "tcp").write_text(TCP)
     (tmp_path / "net" / "tcp6").write_text(TCP6)
@@ -37,7 +37,7 @@ def proc(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.skipif(sys.byteorder == "big", reason="the tables are those of a little-endian machine")
+@pytest.mark.skipif(sys.byteorder == "big", reason="the tables are little-endian")
 @pytest.mark.parametrize(
     ("host", "port", "pids"),
     [
@@ -48,30 +48,30 @@ def proc(tmp_path: Path) -> Path:
         ("127.0.0.1", 9, ()),
     ],
 )
-def test_who_listens_is_found_by_the_port(proc: Path, host: str, port: int, pids: tuple[int, ...]) -> None:
-    assert listening((host, port), proc) == pids
+def test_finds_processes_that_listen_on_port(proc: Path, host: str, port: int, pids: tuple[int, ...]) -> None:
+    assert find_listening_processes((host, port), proc) == pids
 
 
-def test_without_a_proc_nobody_is_found(tmp_path: Path) -> None:
-    assert listening(("127.0.0.1", 8081), tmp_path) == ()
+def test_finds_no_process_without_proc(tmp_path: Path) -> None:
+    assert find_listening_processes(("127.0.0.1", 8081), tmp_path) == ()
 
 
-def test_our_own_usage_grows() -> None:
-    usage = Usage([os.getpid()])
+def test_reads_cpu_time_and_memory_of_process() -> None:
+    usage = ProcessUsage([os.getpid()])
     before = usage.cpu()
     sum(range(100_000))
     assert usage.cpu() > before
     assert usage.memory() > 1_000_000
 
 
-def test_a_process_that_is_gone_has_no_usage() -> None:
+def test_raises_for_ended_process() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     with pytest.raises(OSError):
-        Usage([child.pid]).cpu()
+        ProcessUsage([child.pid]).cpu()
 
 
-def test_a_family_is_a_process_and_its_descendants() -> None:
+def test_family_includes_descendants() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         found = family(os.getpid())
         assert found[0] == os.getpid()

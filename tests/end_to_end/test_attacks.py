@@ -12,7 +12,7 @@ import pytest
 
 from tests.end_to_end.bystander import SOON
 from tests.server.websocket_streams import frame
-from twistedsock.bench.measurement import Usage
+from twistedsock.bench.measurement import ProcessUsage
 
 pytestmark = pytest.mark.end_to_end
 
@@ -118,7 +118,7 @@ def test_commands_in_a_tls_handshake_are_not_run(server, tell, line_client, byst
 def test_endless_headers_are_refused(server, open_socket, bystander, later):
     """431 from the server, or 400 from twisted.web, which reads later requests of a connection."""
     host = authority(server)
-    usage = Usage([server.process.pid])
+    usage = ProcessUsage([server.process.pid])
     with bystander(server), open_socket(host) as endless:
         before = usage.memory()
         if later:
@@ -268,7 +268,7 @@ def test_endless_fragments_reach_the_message_limit(server, web_client, bystander
 
 
 def test_empty_fragments_are_limited(server, web_client, bystander):
-    usage = Usage([server.process.pid])
+    usage = ProcessUsage([server.process.pid])
     with bystander(server):
         before = usage.memory()
         endless = web_client(server.page)
@@ -281,7 +281,7 @@ def test_empty_fragments_are_limited(server, web_client, bystander):
 
 
 def test_a_message_in_one_byte_fragments_needs_little_memory(server, web_client, bystander, channel):
-    usage = Usage([server.process.pid])
+    usage = ProcessUsage([server.process.pid])
     message = json.dumps({"type": "publish", "id": 1, "channel": channel, "data": "x" * 20_000}).encode()
     parts = [frame(TEXT, b"")] + [frame(CONTINUATION, message[index : index + 1]) for index in range(len(message))]
     with bystander(server):
@@ -298,7 +298,7 @@ def test_a_message_in_one_byte_fragments_needs_little_memory(server, web_client,
 
 def test_the_server_stops_reading_a_client_that_floods_pings(server, web_client, bystander):
     """Only the sockets buffer pongs."""
-    usage = Usage([server.process.pid])
+    usage = ProcessUsage([server.process.pid])
     with bystander(server):
         before = usage.memory()
         rude = web_client(server.page)
@@ -323,7 +323,7 @@ SMALLEST = {
 def test_floods_of_empty_frames_do_not_disturb_other_clients(start, web_client, bystander, kind):
     """Five at once, each as fast as it can. The clients answer nothing and read nothing."""
     server = start()
-    usage = Usage([server.process.pid])
+    usage = ProcessUsage([server.process.pid])
     before, data = SMALLEST[kind]
     with bystander(server, gone=False) as other:
         memory = usage.memory()
@@ -401,7 +401,7 @@ def test_compression_is_declined(server, open_socket, bystander, offer, status):
 
 def test_subscriptions_of_a_client_are_limited(server, line_client, web_client, bystander, channel):
     """Each is answered; memory stays that of a thousand."""
-    usage = Usage([server.process.pid])
+    usage = ProcessUsage([server.process.pid])
     with bystander(server):
         before = usage.memory()
         collector, page = line_client(server.lines[0]), web_client(server.page)
@@ -426,7 +426,7 @@ def test_subscriptions_of_a_client_are_limited(server, line_client, web_client, 
 @pytest.mark.parametrize("reads", [True, False])
 def test_many_errors_in_a_row_are_all_answered(server, line_client, bystander, reads):
     """Each mistake is answered, as long as the client reads."""
-    usage = Usage([server.process.pid])
+    usage = ProcessUsage([server.process.pid])
     with bystander(server):
         before = usage.memory()
         clumsy = line_client(server.lines[0])
@@ -445,7 +445,7 @@ def test_many_errors_in_a_row_are_all_answered(server, line_client, bystander, r
 
 
 def test_an_endless_line_is_reported_once_and_not_stored(server, line_client, bystander):
-    usage = Usage([server.process.pid])
+    usage = ProcessUsage([server.process.pid])
     with bystander(server):
         before = usage.memory()
         endless = line_client(server.lines[0])

@@ -24,13 +24,13 @@ pytestmark = pytest.mark.end_to_end
 
 @pytest.fixture
 def command() -> Callable[..., list[str]]:
-    """The program, as a command to run."""
+    """Return the command with its arguments."""
     return lambda *words: [sys.executable, "-c", PROGRAM, *words]
 
 
 @pytest.fixture
 def places(server: Any) -> list[str]:
-    """Where the bridge of all tests listens."""
+    """The options with the ports of the shared server."""
     web = server.page.removeprefix("http://").rstrip("/")
     return ["--lines", server.lines[0], "--web", web]
 
@@ -39,7 +39,7 @@ def outcome(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **how)
 
 
-def test_a_bridge_that_runs_is_measured(
+def test_measures_running_server(
     server: Any, places: list[str], command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     small = ["--readers", "3", "--pairs", "2", "--seconds", "0.05", "--rate", "200"]
@@ -51,22 +51,22 @@ def test_a_bridge_that_runs_is_measured(
     rows = [line.split("  ")[0] for line in done.stdout.splitlines()]
     assert rows[1:7] == [
         *("1 to 3, lines", "1 to 3, websocket", "2 pairs, lines", "2 pairs, websocket"),
-        *("1 to 3, lines, 200 events a second", "1 to 3, websocket, 200 events a second"),
+        *("1 to 3, lines, 200 events per second", "1 to 3, websocket, 200 events per second"),
     ]
-    assert " us " in done.stdout.splitlines()[1], "the CPU of the bridge is shown"
-    assert not list(tmp_path.iterdir()), "nothing is left behind"
+    assert " us " in done.stdout.splitlines()[1], "the CPU time of the server"
+    assert not list(tmp_path.iterdir()), "the command leaves no files"
 
 
-def test_what_is_no_bridge_is_told(places: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "ANSWERED", 0.3)  # the web port waits for us, as we for it
+def test_error_explains_wrong_port(places: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "FIRST_REPLY_SECONDS", 0.3)  # both sides would wait
     _, lines, _, web = places
-    assert "does not welcome us as --web of a bridge would" in said("--lines", "none", "--web", lines)
-    assert "does not welcome us as --lines of a bridge would" in said("--lines", web, "--web", "none")
-    assert "Start a bridge: twistd -n sockbridge" in said("--lines", "127.0.0.1:1")
+    assert "is not the web port of a sockbridge server" in said("--lines", "none", "--web", lines)
+    assert "is not the lines port of a sockbridge server" in said("--lines", web, "--web", "none")
+    assert "Start the server with twistd -n sockbridge" in said("--lines", "127.0.0.1:1")
 
 
 def said(*words: str) -> str:
-    """What it says when it can measure nothing."""
+    """Run the command, and return its error."""
     parser = argparse.ArgumentParser()
     bench.add_options(parser)
     error = StringIO()
@@ -76,7 +76,7 @@ def said(*words: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["--lines", "--web"])
-def test_the_limit_that_is_hit_is_named(
+def test_error_explains_limit_of_server(
     kind: str, start: Callable[..., Any], command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     server = start("--max-connections", "5")
@@ -84,11 +84,11 @@ def test_the_limit_that_is_hit_is_named(
     words = {"--lines": server.lines[0], "--web": web} | {"--web" if kind == "--lines" else "--lines": "none"}
     done = outcome(command("bench", *(word for pair in words.items() for word in pair)), cwd=tmp_path)
     assert done.returncode == 1
-    assert "Start it with a larger --max-connections," in done.stderr
+    assert "increase it (--max-connections-per-address, --max-connections," in done.stderr
     assert done.stderr.endswith("\n")
 
 
-def test_an_interruption_ends_it(places: list[str], command: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_interruption_ends_command(places: list[str], command: Callable[..., list[str]], tmp_path: Path) -> None:
     with subprocess.Popen(
         command("bench", *places, "--readers", "2"), cwd=tmp_path, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -103,7 +103,7 @@ def test_an_interruption_ends_it(places: list[str], command: Callable[..., list[
     assert "Traceback" not in words
 
 
-def test_the_comparison_runs_and_reports(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_comparison_writes_report(tmp_path: Path, environment: dict[str, str]) -> None:
     """Every kind of workload once, small."""
     kinds = ["tcp-to-websocket-100", "paced-500", "channels-10", "connections-tcp", "stalled-tcp"]
     command = [sys.executable, "-m", "bench", *kinds, "--quick", "--out", str(tmp_path), "--servers", "sockbridge"]

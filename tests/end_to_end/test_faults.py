@@ -16,7 +16,7 @@ import pytest
 
 from tests.end_to_end.bystander import files
 from tests.server.websocket_streams import HANDSHAKE, frame
-from twistedsock.bench.measurement import Usage
+from twistedsock.bench.measurement import ProcessUsage
 
 pytestmark = pytest.mark.end_to_end
 
@@ -248,7 +248,7 @@ def ask_for_foreign_hosts(server, open_socket, count):
 def test_a_full_log_disk_does_not_stop_the_server(start_without_log, open_socket, bystander):
     """Lines that cannot be written are lost; stderr reports it once."""
     server = start_without_log("--logfile=/dev/full")
-    usage = Usage([server.process.pid])
+    usage = ProcessUsage([server.process.pid])
     with bystander(server):
         before = usage.memory()
         ask_for_foreign_hosts(server, open_socket, 300)
@@ -291,7 +291,7 @@ def test_without_file_descriptors_open_connections_are_served(
     endpoint = {"tcp": TCP, "unix": f"unix:{tmp_path}/lines", "tls": f"ssl:0:interface=127.0.0.1:{certificate}"}[kind]
     server = start(tcp=(TCP, endpoint), launcher=limited("NOFILE", at_most))
     address = server.lines[1]
-    usage = Usage([server.process.pid])
+    usage = ProcessUsage([server.process.pid])
     with bystander(server, SHORTAGE) as other:
         crowd = [open_socket(address) for _ in range(3 * at_most)]
         other.sees()

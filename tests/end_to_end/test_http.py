@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.end_to_end.conftest import wait_until
-from twistedsock.bench.measurement import Usage
+from twistedsock.bench.measurement import ProcessUsage
 
 pytestmark = pytest.mark.end_to_end
 
@@ -122,7 +122,7 @@ def test_chunks_of_one_byte_do_not_delay_other_clients(server, open_socket, byst
 
 def test_client_that_does_not_read_costs_no_memory(server, open_socket, bystander):
     """Requests for a thousand files of tens of KiB at once."""
-    usage = Usage([server.process.pid])
+    usage = ProcessUsage([server.process.pid])
     one = f"GET /page.js HTTP/1.1\r\nHost: {authority(server)}\r\n\r\n".encode()
     with bystander(server) as other, open_socket(authority(server)) as greedy:
         before = usage.memory()

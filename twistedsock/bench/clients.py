@@ -1,4 +1,7 @@
-"""How the load generator talks to a server: a driver for each of the servers and wires that are compared."""
+"""The connections of the load generator: opening them, and verifying the bytes that arrive.
+
+A driver describes the protocol of a server: its requests, and the replies and deliveries that they cause.
+"""
 
 import re
 import socket
@@ -11,72 +14,71 @@ from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 MARK = b"(#)"
-"""Begins every payload, and stands nowhere else in what a server sends: where the bytes around a payload cannot be
-foretold, deliveries are counted by it."""
+"""The beginning of every payload. Servers send it nowhere else, so it counts deliveries whose bytes are not
+predictable."""
 
 NUMBERED = re.compile(rb"\(#\)(\d{8})")
 """The mark and the number of a payload."""
 
 SMALLEST_PAYLOAD = 11
-"""Bytes of a payload that holds no more than its mark and its number."""
+"""Bytes of a payload that contains only its mark and its number."""
 
 
 def payloads(count: int, size: int) -> list[bytes]:
-    """Numbered payloads of ``size`` bytes, at least SMALLEST_PAYLOAD: text that every server takes as it is."""
+    """Return numbered payloads of ``size`` bytes, which is at least SMALLEST_PAYLOAD. Every server accepts the text."""
     filler = b"x" * (size - SMALLEST_PAYLOAD)
     return [b"(#)%08d%b" % (number, filler) for number in range(count)]
 
 
-class Step(NamedTuple):
-    """Something to say, and how the end of the answer is known; empty where nothing is said or awaited. ``begins`` is
-    how an answer begins that is no refusal, where that can be said."""
+class Exchange(NamedTuple):
+    """A request, and the bytes that end its reply. Empty: no request, or no reply. ``begins`` is the beginning of a
+    successful reply, if there is a fixed one."""
 
-    say: bytes
+    request: bytes
     until: bytes = b""
     begins: bytes = b""
 
 
 @dataclass(frozen=True)
-class Noise:
-    """What a server says between deliveries without being asked, and what must be answered to it."""
+class KeepAlive:
+    """A message that a server sends between deliveries, and the reply that it requires."""
 
-    said: bytes
-    answer: bytes
+    message: bytes
+    reply: bytes
 
 
 class Driver(Protocol):
-    """One wire of one server. ``foretold`` says whether a reader's bytes are known beforehand: then all of them are
-    compared; else deliveries are counted by their mark, and one reader's are looked at one by one."""
+    """A protocol of a server. If ``is_predictable``, the bytes that a subscriber receives are known in advance, and all
+    of them are compared. Otherwise deliveries are counted by their mark, and those of one subscriber are verified."""
 
     name: str
-    foretold: bool
-    noise: Noise | None
+    is_predictable: bool
+    keep_alive: KeepAlive | None
     reply_mark: bytes
-    """What stands in each reply to a publish once, if the replies differ when others publish there too; else empty."""
+    """Occurs once in each reply to a publication, if replies depend on other publishers. Otherwise empty."""
 
-    def greet(self, host: str) -> Sequence[Step]:
-        """What is said on a new connection, until it can be used. ``host`` is address and port."""
+    def greet(self, host: str) -> Sequence[Exchange]:
+        """Return the exchanges that open a session. ``host`` is address and port."""
 
-    def prepare(self) -> Sequence[Step]:
-        """What a publisher says before it publishes."""
+    def prepare(self) -> Sequence[Exchange]:
+        """Return the exchanges of a publisher before it publishes."""
 
-    def subscribe(self, channel: bytes, number: int) -> Step:
-        """Ask for a channel; ``number`` counts the subscriptions of the connection from 1."""
+    def subscribe(self, channel: bytes, number: int) -> Exchange:
+        """Return the exchange that subscribes. ``number`` counts the subscriptions of the connection from 1."""
 
     def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
-        """What publishes each payload."""
+        """Return the request that publishes each payload."""
 
     def replies(self, channel: bytes, count: int, readers: int) -> bytes:
-        """What a publisher hears of so many publishes to so many readers, when nobody else publishes there."""
+        """Return the replies to a publisher that publishes ``count`` events as the only one on a channel."""
 
     def deliveries(self, channel: bytes, payloads: Sequence[bytes], number: int) -> list[bytes]:
-        """What a reader whose subscription has that number gets for each payload, when nothing was published to the
-        channel before."""
+        """Return the bytes that a subscription with this number receives for each payload on a new channel."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A server to load, with the wire that is spoken there."""
+    """A server to load, and its protocol."""
 
     driver: Driver
     address: tuple[str, int]
@@ -88,38 +90,47 @@ class Target:
 
 
 AT_ONCE = 65_536
-"""Bytes read at once: below what the allocator takes from the system anew each time."""
+"""Bytes read at once. The allocator requests larger buffers from the system each time."""
 
 LONGEST_PART = SMALLEST_PAYLOAD - 1
-"""Bytes of a numbered mark that may have come without its last one."""
+"""The most bytes of an incomplete mark and number."""
 
 
-class Wrong(Exception):
-    """A server has not delivered what it should have."""
+class DeliveryError(Exception):
+    """A server has not delivered the expected bytes. ``received`` are those in their place, if there are any."""
+
+    def __init__(self, message: str, received: bytes = b"") -> None:
+        super().__init__(message)
+        self.received = received
 
 
-class Expected:
-    """What a connection should get, shared by all that should get the same: ``pieces`` in their order where that is
-    ``foretold``, else only so many of them."""
+class ExpectedData:
+    """The data that a connection should receive, shared by all connections with the same data. If ``is_predictable``,
+    the pieces themselves in their order; otherwise only their number."""
 
-    def __init__(self, pieces: Sequence[bytes], foretold: bool) -> None:
+    def __init__(self, pieces: Sequence[bytes], is_predictable: bool) -> None:
         self.count = len(pieces)
-        self.stream = b"".join(pieces) if foretold else None
+        self.stream = b"".join(pieces) if is_predictable else None
         self.size = len(self.stream) if self.stream is not None else self.count
-        self.ends: Sequence[int] = array("Q", accumulate(map(len, pieces))) if foretold else range(1, self.count + 1)
+        self.ends: Sequence[int] = (
+            array("Q", accumulate(map(len, pieces))) if is_predictable else range(1, self.count + 1)
+        )
         """The position at which each piece is complete."""
 
 
 class Stream:
-    """One connection. ``position`` goes up to ``expected.size``: bytes where they are foretold, else deliveries."""
+    """A connection that verifies the bytes that it receives. ``position`` counts bytes if they are predictable, and
+    deliveries otherwise, up to ``expected.size``."""
 
-    __slots__ = ("_arrived", "_held", "connection", "expected", "name", "noise", "position")
+    __slots__ = ("_arrived", "_held", "connection", "expected", "name", "keep_alive", "position")
 
-    def __init__(self, connection: socket.socket, expected: Expected, name: str, noise: Noise | None) -> None:
+    def __init__(
+        self, connection: socket.socket, expected: ExpectedData, name: str, keep_alive: KeepAlive | None
+    ) -> None:
         self.connection = connection
         self.expected = expected
         self.name = name
-        self.noise = noise
+        self.keep_alive = keep_alive
         self.position = 0
         self._arrived = 0
         self._held = b""
@@ -129,88 +140,89 @@ class Stream:
         return self.position == self.expected.size
 
     def part(self) -> float:
-        """What part of all the pieces has come."""
+        """Return the fraction of the pieces that has arrived."""
         expected = self.expected
         return bisect_right(expected.ends, self.position) / expected.count if expected.count else 1.0
 
     def arrived(self) -> range:
-        """The numbers of the pieces that have become complete since this was last asked."""
+        """Return the numbers of the pieces that have become complete since the last call."""
         before, self._arrived = self._arrived, bisect_right(self.expected.ends, self.position)
         return range(before, self._arrived)
 
     def receive(self) -> None:
-        """Take what waits in the socket. Raises Wrong where it is not what should come."""
+        """Read from the socket. Raises DeliveryError if the bytes are not the expected ones."""
         try:
             chunk = self.connection.recv(AT_ONCE)
         except BlockingIOError:
             return
         if not chunk:
-            raise Wrong(f"{self.name}: the server closed after {self.progress()}")
-        self.take(chunk)
+            raise DeliveryError(f"{self.name}: the server closed after {self.progress()}")
+        self.feed(chunk)
 
-    def take(self, chunk: bytes) -> None:
-        """Some more bytes have come."""
+    def feed(self, chunk: bytes) -> None:
+        """Verify received bytes."""
         stream = self.expected.stream or b""
         if self._held or not stream.startswith(chunk, self.position):
-            chunk = self._without_noise(chunk)
+            chunk = self._without_keep_alive(chunk)
             if not stream.startswith(chunk, self.position):
-                instead = stream[self.position :][:200]
-                raise Wrong(f"{self.name}: after {self.progress()} came {chunk[:200]!r} where {instead!r} was expected")
+                expected = stream[self.position :][:200]
+                message = f"{self.name}: after {self.progress()}, expected {expected!r}, received {chunk[:200]!r}"
+                raise DeliveryError(message, chunk)
         self.position += len(chunk)
 
-    def _without_noise(self, chunk: bytes) -> bytes:
-        """Answers noise, and takes it out; what begins it at the end is held back until the next chunk."""
-        if self.noise is None:
+    def _without_keep_alive(self, chunk: bytes) -> bytes:
+        """Reply to keep-alives, and remove them. The beginning of one at the end waits for the next chunk."""
+        if self.keep_alive is None:
             return chunk
         chunk = self._held + chunk
-        said = self.noise.said
-        if said in chunk:
-            self.connection.send(self.noise.answer)
-            chunk = chunk.replace(said, b"")
-        begun = next((size for size in range(len(said) - 1, 0, -1) if chunk.endswith(said[:size])), 0)
+        message = self.keep_alive.message
+        if message in chunk:
+            self.connection.send(self.keep_alive.reply)
+            chunk = chunk.replace(message, b"")
+        begun = next((size for size in range(len(message) - 1, 0, -1) if chunk.endswith(message[:size])), 0)
         end = len(chunk) - begun
         self._held = chunk[end:]
         return chunk[:end]
 
     def progress(self) -> str:
-        """How far it has come, in words."""
+        """Return the progress for a message."""
         return f"{self.part():.1%} of {self.expected.count:,}"
 
 
 class CountedStream(Stream):
-    """A connection whose bytes cannot be foretold: marks are counted, usually those of payloads. Where it is looked at
-    ``closely``, the payloads of each of its ``channels`` must come in the order of their numbers; number 0 is of the
-    first channel, 1 of the second, and so on in turn."""
+    """A connection whose bytes are not predictable: counts marks, usually those of payloads. If ``verifies_order``, the
+    payloads of each of its ``channels`` must arrive in the order of their numbers. The numbers belong to the channels
+    in turn: 0 to the first channel, 1 to the second."""
 
-    __slots__ = ("_channels", "_closely", "_mark", "_next", "_rest")
+    __slots__ = ("_channels", "_verifies_order", "_mark", "_next", "_rest")
 
     def __init__(
         self,
         connection: socket.socket,
-        expected: Expected,
+        expected: ExpectedData,
         name: str,
-        noise: Noise | None,
-        closely: bool = False,
+        keep_alive: KeepAlive | None,
+        verifies_order: bool = False,
         channels: int = 1,
         mark: bytes = MARK,
     ) -> None:
-        super().__init__(connection, expected, name, noise)
-        self._closely = closely
+        super().__init__(connection, expected, name, keep_alive)
+        self._verifies_order = verifies_order
         self._channels = channels
         self._mark = mark
         self._rest = b""
         self._next: dict[int, int] = {}
 
-    def take(self, chunk: bytes) -> None:
-        data = self._rest + self._without_noise(chunk)
-        if self._closely:
+    def feed(self, chunk: bytes) -> None:
+        data = self._rest + self._without_keep_alive(chunk)
+        if self._verifies_order:
             self._compare(data)
         else:
             self.position += data.count(self._mark)
-            # What may be the beginning of a mark; all of one would be counted twice.
+            # Keep what can be the beginning of a mark, but not a whole one, which would be counted twice.
             self._rest = data[1 - len(self._mark) :] if len(self._mark) > 1 else b""
         if self.position > self.expected.count:
-            raise Wrong(f"{self.name}: {self.position:,} deliveries came where {self.expected.count:,} were expected")
+            raise DeliveryError(f"{self.name}: expected {self.expected.count:,} deliveries, received {self.position:,}")
 
     def _compare(self, data: bytes) -> None:
         end = 0
@@ -219,7 +231,7 @@ class CountedStream(Stream):
             channel = number % self._channels
             awaited = self._next.get(channel, channel)
             if number != awaited:
-                raise Wrong(f"{self.name}: number {number} came where {awaited} was expected")
+                raise DeliveryError(f"{self.name}: expected event number {awaited}, received {number}")
             self._next[channel] = number + self._channels
             self.position += 1
             end = found.end()
@@ -227,45 +239,47 @@ class CountedStream(Stream):
 
 
 BATCH = 50
-"""Connections that are opened together: as a server's backlog of connections sees it, a small crowd."""
+"""Connections that are opened together, well below the accept backlog of servers."""
 
-PATIENCE = 30.0
-"""Seconds without an answer after which a connection is given up."""
+REPLY_TIMEOUT_SECONDS = 30.0
 
 
-class Refused(Wrong):
-    """A server's answer is not the one that lets us go on: ``answer``."""
+class UnexpectedReply(DeliveryError):
+    """A server has replied with an error, or has closed the connection."""
 
-    def __init__(self, answer: bytes) -> None:
-        super().__init__(f"the server answered {answer[:500]!r}")
-        self.answer = answer
+    def __init__(self, reply: bytes) -> None:
+        super().__init__(f"the server replied {reply[:500]!r}")
+        self.reply = reply
 
 
 def receive_until(connection: socket.socket, end: bytes, begins: bytes = b"") -> bytes:
-    """Read until ``end`` has come. Raises Refused when the server closes, or what comes does not begin as it should."""
+    """Read until ``end`` has arrived. Raises UnexpectedReply if the server closes the connection, or if the data does
+    not begin with ``begins``."""
     data = b""
     while end not in data:
         more = connection.recv(65_536)
         data += more
         if not more or not data.startswith(begins[: len(data)]):
-            raise Refused(data)
+            raise UnexpectedReply(data)
     if not data.startswith(begins):
-        raise Refused(data)
+        raise UnexpectedReply(data)
     return data
 
 
-def perform(connections: Sequence[socket.socket], steps: Sequence[Step], patience: float = PATIENCE) -> None:
-    """Take steps on all connections together: say it on all, then await the answer on all."""
+def perform(
+    connections: Sequence[socket.socket], steps: Sequence[Exchange], timeout: float = REPLY_TIMEOUT_SECONDS
+) -> None:
+    """Do each exchange on all connections together: send all requests, then wait for all replies."""
     for step in steps:
-        ask([(connection, step) for connection in connections], patience)
+        exchange([(connection, step) for connection in connections], timeout)
 
 
-def ask(asked: Sequence[tuple[socket.socket, Step]], patience: float = PATIENCE) -> None:
-    """Say something on each connection, then await all answers. Raises Refused, TimeoutError."""
+def exchange(asked: Sequence[tuple[socket.socket, Exchange]], timeout: float = REPLY_TIMEOUT_SECONDS) -> None:
+    """Send a request on each connection, then wait for all replies. Raises UnexpectedReply, TimeoutError."""
     for connection, step in asked:
-        connection.settimeout(patience)
-        if step.say:
-            connection.sendall(step.say)
+        connection.settimeout(timeout)
+        if step.request:
+            connection.sendall(step.request)
     for connection, step in asked:
         if step.until:
             receive_until(connection, step.until, step.begins)
@@ -275,24 +289,19 @@ def connect(
     target: Target,
     count: int,
     stack: ExitStack,
-    told: Callable[[int], object] = lambda done: None,
-    patience: float = PATIENCE,
+    on_progress: Callable[[int], object] = lambda done: None,
+    timeout: float = REPLY_TIMEOUT_SECONDS,
 ) -> list[socket.socket]:
-    """So many connections that have been greeted, and that the stack closes; ``told`` hears of progress."""
+    """Open ``count`` sessions, which the stack closes. ``on_progress`` is called with their number so far."""
     connections: list[socket.socket] = []
     steps = target.driver.greet(target.host)
     while len(connections) < count:
         batch = []
         for _ in range(min(BATCH, count - len(connections))):
-            connection = stack.enter_context(socket.create_connection(target.address, timeout=patience))
+            connection = stack.enter_context(socket.create_connection(target.address, timeout=timeout))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             batch.append(connection)
-        perform(batch, steps, patience)
+        perform(batch, steps, timeout)
         connections += batch
-        told(len(connections))
+        on_progress(len(connections))
     return connections
-
-
-# TODO-MERGED-DOC: What comes in on one connection, held against what should.
-
-# TODO-MERGED-DOC: Opening connections: many together, each until the server has said that it may be used.

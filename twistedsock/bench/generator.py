@@ -1,7 +1,8 @@
-"""The load: publishers that publish as fast as the readers read, or at a pace, and readers that count.
+"""The load generator: publishers that publish as fast as the subscribers read or at a fixed rate, and subscribers that
+count.
 
-One process and one thread, so that it takes one processor at most and sees all by one clock. It says how busy it was:
-where that is near to all of the time, it is itself what was measured.
+It is one process with one thread, so that it uses one processor and one clock. It reports how busy it was: if it was
+busy nearly all the time, the generator was the bottleneck.
 """
 
 import select
@@ -12,41 +13,41 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from twistedsock.bench.clients import Stream, Wrong
+from twistedsock.bench.clients import DeliveryError, Stream
 
 WINDOW = 8_000
-"""Events that the publishers of a channel are ahead of its slowest reader at most, together: a log of ours keeps
-10,000, and others cut off who is too far behind."""
+"""The most events that the publishers of a channel are ahead of its slowest subscriber. The history of sockbridge keeps
+10,000 events, and other servers disconnect slow subscribers."""
 
 EVENT_OVERHEAD = 288
-"""Bytes of bookkeeping that a log of ours counts for an event at most."""
+"""The most bytes of bookkeeping that the history of sockbridge counts for an event."""
 
 WINDOW_BYTES = 3 * 1024 * 1024
-"""Bytes that the publishers of a channel are ahead at most: a log of ours keeps 4 MiB."""
+"""The same in bytes. The history of sockbridge keeps 4 MiB."""
 
 ALL_WINDOWS_BYTES = 192 * 1024 * 1024
-"""Bytes that all publishers are ahead at most: all logs of ours keep 256 MiB."""
+"""The same for all channels together. All histories of sockbridge keep 256 MiB."""
 
 
 def window(size: int, channels: int) -> int:
-    """Events that the publishers of each of so many channels are ahead of its slowest reader at most."""
+    """Return the most events that the publishers of each channel can be ahead of its slowest subscriber."""
     return max(1, min(WINDOW, min(WINDOW_BYTES, ALL_WINDOWS_BYTES // channels) // (size + EVENT_OVERHEAD)))
 
 
 SENT_AT_ONCE = 65_536
-"""Bytes that a publisher hands to the kernel at once."""
+"""The most bytes of one ``send``."""
 
-PATIENCE = 30.0
-"""Seconds without anything new after which a load is given up."""
+STALL_TIMEOUT_SECONDS = 30.0
+"""Seconds without a delivery after which a load fails."""
 
-Told = Callable[[float], object]
-"""Hears, very often, what part of a load has been delivered."""
+OnProgress = Callable[[float], object]
+"""Called very often with the fraction of a load that has been delivered."""
 
 
 @dataclass
-class Outcome:
-    """``seconds`` from the first publish to the last delivery; ``busy`` is the generator's own CPU in that time;
-    ``latencies``, where a pace was kept, from before the publish to after the read, in seconds."""
+class LoadResult:
+    """``seconds`` is the time from the first publication to the last delivery, ``busy`` the CPU time of the generator
+    in it. ``latencies`` are measured at a fixed rate only, from before the ``send`` to after the ``recv``."""
 
     deliveries: int = 0
     seconds: float = 0.0
@@ -55,7 +56,7 @@ class Outcome:
 
 
 class Publisher:
-    """Publishes frames, as far as it may. ``sent`` counts bytes."""
+    """Publishes frames. ``sent`` counts bytes."""
 
     __slots__ = ("_ends", "connection", "count", "frames", "sent")
 
@@ -65,13 +66,13 @@ class Publisher:
         self.count = len(frames)
         self.sent = 0
         size = len(frames[0])
-        # Most wires have frames of one length: then a million of them need no list.
+        # Most protocols have frames of one length, which need no list of ends.
         self._ends: Sequence[int] = range(0, len(self.frames) + 1, size)
         if any(len(frame) != size for frame in frames):
             self._ends = list(accumulate(map(len, frames), initial=0))
 
     def publish(self, allowed: int) -> bool:
-        """Send up to ``allowed`` events in all; False when the socket is full."""
+        """Send until ``allowed`` events are sent in total. Returns False if the socket is full."""
         end = self._ends[min(allowed, self.count)]
         while self.sent < end:
             try:
@@ -81,8 +82,8 @@ class Publisher:
         return True
 
 
-class Room:
-    """Publishers and the readers that they wait for."""
+class ChannelLoad:
+    """The publishers of a channel, and its subscribers, for which they wait."""
 
     __slots__ = ("_allowed", "_events", "_slowest", "_step", "_window", "publishers", "readers")
 
@@ -92,16 +93,16 @@ class Room:
         self._events = sum(publisher.count for publisher in publishers)
         self._window = max(window, len(publishers))
         self._allowed = 0
-        # Not for every event that is read: what is sent is to be sent in large pieces.
+        # Publish in large pieces, not after every delivery.
         self._step = max(1, self._window // 4)
         self._slowest = readers[0]
 
     def part(self) -> float:
-        """What part of all the slowest reader has, or had when it was last looked for."""
+        """Return the fraction that the slowest subscriber has received. The slowest is determined now and then."""
         return self._slowest.part()
 
     def push(self) -> list[Publisher]:
-        """Let the publishers go on; gives those whose socket is full."""
+        """Publish more, and return the publishers whose socket is full."""
         if self.part() * self._events + self._window < self._allowed + self._step:
             return []
         self._slowest = min(self.readers, key=Stream.part)
@@ -112,24 +113,26 @@ class Room:
         return self.send()
 
     def send(self) -> list[Publisher]:
-        """Send what is allowed; gives the publishers whose socket is full."""
+        """Send the allowed events, and return the publishers whose socket is full."""
         each = self._allowed // len(self.publishers)
         return [publisher for publisher in self.publishers if not publisher.publish(each)]
 
 
 class Load:
-    """``replies`` are the publishers' own streams. ``poll`` must be one of the first 1,024 files of this process, as we
-    wait for it with select: make it before the connections."""
+    """A load that is ready to run. ``replies`` are the streams of the publishers. ``poll`` must be one of the first
+    1,024 files of the process, because ``select`` waits for it: create it before the connections."""
 
-    def __init__(self, rooms: Sequence[Room], replies: Sequence[Stream], told: Told, poll: select.epoll) -> None:
+    def __init__(
+        self, rooms: Sequence[ChannelLoad], replies: Sequence[Stream], on_progress: OnProgress, poll: select.epoll
+    ) -> None:
         self._rooms = rooms
-        self._told = told
+        self._on_progress = on_progress
         self._poll = poll
         self._streams: dict[int, Stream] = {}
-        self._read_in: dict[int, Room] = {}
-        self._sent_in: dict[int, Room] = {}
+        self._read_in: dict[int, ChannelLoad] = {}
+        self._sent_in: dict[int, ChannelLoad] = {}
         self._sent_at: list[float] = []
-        self._outcome = Outcome()
+        self._outcome = LoadResult()
         for room in rooms:
             for publisher in room.publishers:
                 self._sent_in[publisher.connection.fileno()] = room
@@ -141,23 +144,23 @@ class Load:
             self._add(reply)
         self._missing = sum(not stream.is_complete for stream in self._streams.values())
 
-    def run(self, rate: float | None = None) -> Outcome:
-        """Flat out, or at ``rate`` events a second. Raises Wrong when a connection does not get what it should."""
+    def run(self, rate: float | None = None) -> LoadResult:
+        """Run as fast as possible, or at ``rate`` events per second. Raises DeliveryError."""
         return self.flat_out() if rate is None else self.paced(rate)
 
-    def flat_out(self) -> Outcome:
-        """Publish as fast as the slowest readers read."""
+    def flat_out(self) -> LoadResult:
+        """Publish as fast as the slowest subscribers read."""
         with self._measured():
             for room in self._rooms:
-                self._await_room(room.push())
+                self._await_writable(room.push())
             while self._missing:
-                for room in self._step(PATIENCE):
-                    self._await_room(room.push())
-                self._told(self._rooms[0].part())
+                for room in self._step(STALL_TIMEOUT_SECONDS):
+                    self._await_writable(room.push())
+                self._on_progress(self._rooms[0].part())
         return self._outcome
 
-    def paced(self, rate: float) -> Outcome:
-        """One event at a time, ``rate`` a second, from the only publisher; notes how long each delivery took."""
+    def paced(self, rate: float) -> LoadResult:
+        """Publish ``rate`` single events per second from the only publisher, and record latencies."""
         (room,) = self._rooms
         (publisher,) = room.publishers
         with self._measured():
@@ -169,9 +172,9 @@ class Load:
                     self._step(wait)
                 self._sent_at.append(time.perf_counter())
                 publisher.publish(number + 1)
-                self._told(number / publisher.count)
+                self._on_progress(number / publisher.count)
             while self._missing:
-                self._step(PATIENCE)
+                self._step(STALL_TIMEOUT_SECONDS)
         return self._outcome
 
     @contextmanager
@@ -190,26 +193,26 @@ class Load:
         self._streams[stream.connection.fileno()] = stream
         self._poll.register(stream.connection, select.EPOLLIN)
 
-    def _await_room(self, full: Iterable[Publisher]) -> None:
+    def _await_writable(self, full: Iterable[Publisher]) -> None:
         for publisher in full:
             self._poll.modify(publisher.connection, select.EPOLLIN | select.EPOLLOUT)
 
-    def _step(self, timeout: float) -> set[Room]:
-        """Wait for something to read, and read; gives the rooms in which something was read."""
-        # select, because the resolution of epoll's own timeout is a millisecond.
+    def _step(self, timeout: float) -> set[ChannelLoad]:
+        """Wait for data and read it. Returns the channels whose subscribers received data."""
+        # select, because the timeout of epoll has a resolution of a millisecond.
         if not select.select([self._poll], (), (), timeout)[0]:
-            if timeout >= PATIENCE:
+            if timeout >= STALL_TIMEOUT_SECONDS:
                 late = next(stream for stream in self._streams.values() if not stream.is_complete)
-                raise Wrong(
-                    f"{self._missing} connections have not got all, and for {PATIENCE:.0f} s came nothing; "
-                    f"{late.name}: {late.progress()}"
+                raise DeliveryError(
+                    f"no delivery for {STALL_TIMEOUT_SECONDS:.0f} s, and {self._missing} connections are not complete, "
+                    f"among them {late.name} with {late.progress()}"
                 )
             return set()
         touched = set()
         for descriptor, mask in self._poll.poll(0):
             if mask & select.EPOLLOUT:
                 self._poll.modify(descriptor, select.EPOLLIN)
-                self._await_room(self._sent_in[descriptor].send())
+                self._await_writable(self._sent_in[descriptor].send())
             if mask & ~select.EPOLLOUT:
                 stream, room = self._streams[descriptor], self._read_in.get(descriptor)
                 was_complete = stream.is_complete
@@ -217,11 +220,11 @@ class Load:
                 if room is not None:
                     touched.add(room)
                     if self._sent_at:
-                        self._note(stream)
+                        self._record_latencies(stream)
                 self._missing -= stream.is_complete and not was_complete
         return touched
 
-    def _note(self, stream: Stream) -> None:
+    def _record_latencies(self, stream: Stream) -> None:
         now, sent_at, latencies = time.perf_counter(), self._sent_at, self._outcome.latencies
         for number in stream.arrived():
             latencies.append(now - sent_at[number])

@@ -1,4 +1,4 @@
-"""One measurement: a load, what it cost the server, and whether the generator held it back."""
+"""A measurement: a load, the CPU time and memory of the server processes, and a line that shows the progress."""
 
 import re
 import time
@@ -7,31 +7,31 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
-from twistedsock.bench.generator import Load, Outcome, Told
+from twistedsock.bench.generator import Load, LoadResult, OnProgress
 
 _PROCESS_CLOCK = 2
-"""CPUCLOCK_SCHED of Linux: the clock that counts the nanoseconds that all threads of a process ran."""
+"""CPUCLOCK_SCHED of Linux: the CPU time of all threads of a process."""
 
 
 def _clock(pid: int) -> int:
-    """The id of another process's CPU clock, as clock_getcpuclockid(3) gives it on Linux."""
+    """Return the id of the CPU clock of another process, as clock_getcpuclockid(3) does on Linux."""
     return (~pid << 3) | _PROCESS_CLOCK
 
 
-class Usage:
-    """Some processes that are one server."""
+class ProcessUsage:
+    """The processes of one server, as Linux accounts for them."""
 
     def __init__(self, pids: Iterable[int]) -> None:
         self.pids = tuple(pids)
 
     def cpu(self) -> float:
-        """Seconds of CPU so far, the kernel's part included."""
+        """Return the CPU time so far in seconds, including that of the kernel."""
         return sum(time.clock_gettime_ns(_clock(pid)) for pid in self.pids) / 1e9
 
     def memory(self) -> int:
-        """Resident bytes."""
+        """Return the resident memory in bytes."""
         return sum(_resident(pid) for pid in self.pids)
 
 
@@ -41,13 +41,13 @@ def _resident(pid: int) -> int:
 
 
 def family(pid: int) -> tuple[int, ...]:
-    """A process and all that descend from it."""
+    """Return a process and all its descendants."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
-            continue  # it has ended meanwhile
+            continue  # the process has ended
         parents[int(stat.parent.name)] = int(fields[1])
     found = [pid]
     for one in found:
@@ -56,43 +56,43 @@ def family(pid: int) -> tuple[int, ...]:
 
 
 BUSY = 0.9
-"""Part of the time from which the generator's own CPU is taken for what was measured."""
+"""The fraction of time from which the generator counts as the bottleneck."""
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 
-TRIAL = 0.15
-"""Seconds of a trial, from which is foretold how long another load takes: beyond what a start costs once."""
+MIN_TRIAL_SECONDS = 0.15
+"""The duration of a trial that predicts the duration of a load. Shorter ones measure the start of the connections."""
 
 MAX_BYTES = 128 * 1024 * 1024
-"""Bytes of payload that are made for a load at most, as they are made beforehand and held several times."""
+"""The most bytes of payload in a load, which are created before it starts and stored several times."""
 
 MAX_EVENTS = 1_000_000
-"""Events of a load at most, in all: making them takes a second or two."""
+"""The most events in a load. Creating them takes a second or two."""
 
 
-class Crowd(Protocol):
-    """Connections that are ready for one load after another."""
+class ScenarioConnections(Protocol):
+    """Connections that can run several loads."""
 
-    def load(self, name: str, events: int, told: Told = lambda part: None) -> Load:
-        """A load of so many events of each publisher. ``name`` must be new to the server."""
+    def load(self, name: str, events: int, on_progress: OnProgress = lambda part: None) -> Load:
+        """Return a load of ``events`` per publisher. ``name`` must be new to the server."""
 
 
-class Shape(Protocol):
-    """Who publishes where, and who reads it."""
+class Scenario(Protocol):
+    """A number of publishers, channels and subscribers."""
 
-    def opened(self) -> AbstractContextManager[Crowd]:
-        """Connect; disconnect at the end."""
+    def opened(self) -> AbstractContextManager[ScenarioConnections]:
+        """Connect, and disconnect at the end."""
 
 
 def percentile(ordered: Sequence[float], part: float) -> float:
-    """The smallest of the ordered values that is not below ``part`` of them: the nearest rank."""
+    """Return a percentile of ordered values by the nearest-rank method."""
     return ordered[max(0, ceil(part * len(ordered)) - 1)]
 
 
 @dataclass
-class Figures:
-    """``cpu`` is the server's, in seconds; None where it could not be read. ``latencies`` are percentiles, in seconds;
-    empty where no pace was kept."""
+class Measurement:
+    """The result of a load. ``cpu`` is the CPU time of the server in seconds, or None if it is unknown. ``latencies``
+    are percentiles in seconds, and empty without a fixed rate."""
 
     deliveries: int
     seconds: float
@@ -101,45 +101,106 @@ class Figures:
     latencies: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, outcome: Outcome, cpu: float | None) -> "Figures":
+    def of(cls, outcome: LoadResult, cpu: float | None) -> "Measurement":
         ordered = sorted(outcome.latencies)
         found = {name: percentile(ordered, part) for name, part in PERCENTILES.items()} if ordered else {}
         return cls(outcome.deliveries, outcome.seconds, outcome.busy, cpu, found)
 
     @property
     def rate(self) -> float:
-        """Deliveries a second."""
+        """Deliveries per second."""
         return self.deliveries / self.seconds
 
     @property
     def cost(self) -> float | None:
-        """Seconds of the server's CPU for a delivery."""
+        """CPU time of the server per delivery, in seconds."""
         return None if self.cpu is None else self.cpu / self.deliveries
 
     @property
     def load(self) -> float:
-        """What part of the time the generator ran."""
+        """The fraction of time in which the generator was busy."""
         return self.busy / self.seconds
 
 
-def measure(load: Load, usage: Usage | None, rate: float | None = None) -> Figures:
-    """Run a load, with the server's CPU time read before and after."""
+def measure(load: Load, usage: ProcessUsage | None, rate: float | None = None) -> Measurement:
+    """Run a load, and read the CPU time of the server before and after it."""
     before = usage.cpu() if usage else 0.0
     outcome = load.run(rate)
-    return Figures.of(outcome, usage.cpu() - before if usage else None)
+    return Measurement.of(outcome, usage.cpu() - before if usage else None)
 
 
 def enough(
-    crowd: Crowd, name: Callable[[], str], seconds: float, few: int, most: int, told: Told = lambda part: None
+    crowd: ScenarioConnections,
+    name: Callable[[], str],
+    seconds: float,
+    few: int,
+    most: int,
+    on_progress: OnProgress = lambda part: None,
 ) -> int:
-    """How many events of each publisher, at most ``most``, make a load of about so many seconds. Tries with ``few``,
-    and with more while that is over too soon to tell."""
+    """Return how many events per publisher, at most ``most``, take about ``seconds``. Tries ``few`` first, and then
+    more, until a trial is long enough for a prediction."""
     events = min(few, most)
     while True:
-        taken = crowd.load(name(), events, told).run().seconds
-        if taken >= min(TRIAL, seconds) or events == most:
-            return max(1, min(most, int(events * seconds / taken)))
-        events = min(most, max(2 * events, min(20 * events, int(events * 2 * TRIAL / taken))))
+        elapsed = crowd.load(name(), events, on_progress).run().seconds
+        if elapsed >= min(MIN_TRIAL_SECONDS, seconds) or events == most:
+            return max(1, min(most, int(events * seconds / elapsed)))
+        events = min(most, max(2 * events, min(20 * events, int(events * 2 * MIN_TRIAL_SECONDS / elapsed))))
 
 
-# TODO-MERGED-DOC: What a process costs: its CPU time and its memory, as Linux accounts for them.
+REFRESH_SECONDS = 0.25
+"""Seconds between two updates of the line."""
+
+WIDTH = 100
+"""The most columns, so that the line does not wrap."""
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people: 40 s, 12 min."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+class Progress:
+    """A line that shows the current step and the remaining time. ``plan`` has the expected seconds of each step; the
+    duration of finished steps corrects it. A terminal shows one line, and other outputs a line for each step."""
+
+    def __init__(self, out: TextIO, clock: Callable[[], float], plan: Sequence[float]) -> None:
+        self._out = out
+        self._clock = clock
+        self._plan = plan
+        self._terminal = out.isatty()
+        self._start = self._written = clock()
+        self._step = 0
+        self._title = ""
+
+    def start_step(self, title: str) -> None:
+        """Start the next step."""
+        self._step += 1
+        self._title = title
+        self._write(0.0)
+
+    def update(self, part: float) -> None:
+        """Show the fraction of the step that is done. Can be called very often."""
+        if self._terminal and (now := self._clock()) > self._written + REFRESH_SECONDS:
+            self._written = now
+            self._write(part)
+
+    def end(self) -> None:
+        """Remove the line from the terminal."""
+        if self._terminal:
+            self._out.write("\r\x1b[K")
+            self._out.flush()
+
+    def seconds_left(self) -> float:
+        """Return the expected duration of this step and all later ones."""
+        behind, ahead = sum(self._plan[: self._step - 1]), sum(self._plan[self._step - 1 :])
+        pace = (self._clock() - self._start) / behind if behind else 1.0
+        return ahead * pace
+
+    def _write(self, part: float) -> None:
+        done = f" {part:.0%}" if part else ""
+        line = f"{self._step} of {len(self._plan)}, {duration(self.seconds_left())} left: {self._title}{done}"
+        if self._terminal:
+            self._out.write(f"\r\x1b[K{line[:WIDTH]}")
+        else:
+            self._out.write(f"{line}\n")
+        self._out.flush()

@@ -1,95 +1,108 @@
-"""What `sockbridge bench` measures of a bridge that runs already, and how it shows it."""
+"""The measurements of `sockbridge bench`, and the table of their results."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from twistedsock.bench.clients import Target
-from twistedsock.bench.loads import Shape
-from twistedsock.bench.measurement import BUSY, MAX_BYTES, MAX_EVENTS, PERCENTILES, Figures, Usage, enough, measure
-from twistedsock.bench.progress import Progress
+from twistedsock.bench.loads import ChannelScenario
+from twistedsock.bench.measurement import (
+    BUSY,
+    MAX_BYTES,
+    MAX_EVENTS,
+    PERCENTILES,
+    Measurement,
+    ProcessUsage,
+    Progress,
+    enough,
+    measure,
+)
 
 FEW = 200
 """Events of the first trial."""
 
 MAX_LATENCIES = 1_000_000
-"""Deliveries at a pace: a bridge makes some 100,000 of them a second, and each latency is held."""
+"""The most deliveries at a fixed rate, because each latency is stored. A server delivers about 100,000 per second."""
 
-OVERHEAD = 2.0
-"""Seconds that connecting, trying and making events take beside a measurement, as it is foretold."""
+OVERHEAD_SECONDS = 2.0
+"""The expected time for connecting, trials and creating events, beside the measurement itself."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table: a load, flat out or at a pace."""
+class Benchmark:
+    """A line of the table: a load as fast as possible, or at a fixed rate."""
 
     title: str
-    shape: Shape
+    shape: ChannelScenario
     rate: float | None = None
 
 
-def rows(targets: dict[str, Target], readers: int, pairs: int, size: int, rate: float) -> Iterator[Row]:
-    """What is measured: each for each of the wires."""
+def benchmarks(targets: dict[str, Target], readers: int, pairs: int, size: int, rate: float) -> Iterator[Benchmark]:
+    """Yield the measurements for each protocol."""
     for wire, target in targets.items():
-        yield Row(f"1 to {readers:,}, {wire}", Shape(target, target, readers=readers, size=size))
+        yield Benchmark(f"1 to {readers:,}, {wire}", ChannelScenario(target, target, readers=readers, size=size))
     for wire, target in targets.items():
-        yield Row(f"{pairs:,} pairs, {wire}", Shape(target, target, channels=pairs, size=size))
+        yield Benchmark(f"{pairs:,} pairs, {wire}", ChannelScenario(target, target, channels=pairs, size=size))
     for wire, target in targets.items():
-        shape = Shape(target, target, readers=readers, size=size)
-        yield Row(f"1 to {readers:,}, {wire}, {rate:,g} events a second", shape, rate)
+        shape = ChannelScenario(target, target, readers=readers, size=size)
+        yield Benchmark(f"1 to {readers:,}, {wire}, {rate:,g} events per second", shape, rate)
 
 
 def run(
-    row: Row, seconds: float, usage: Usage | None, names: Callable[[], str], told: Callable[[float], object]
-) -> Figures:
-    """Measure one row for about so many seconds. Raises Wrong, OSError."""
+    row: Benchmark,
+    seconds: float,
+    usage: ProcessUsage | None,
+    names: Callable[[], str],
+    on_progress: Callable[[float], object],
+) -> Measurement:
+    """Measure for about ``seconds``. Raises DeliveryError, OSError."""
     with row.shape.opened() as crowd:
         if row.rate is not None:
-            crowd.load(names(), FEW).run()  # so that what is done once is done
+            crowd.load(names(), FEW).run()  # the first load includes work that is done once
             events = min(int(row.rate * seconds), MAX_LATENCIES // row.shape.readers)
-            return measure(crowd.load(names(), max(1, events), told), usage, row.rate)
+            return measure(crowd.load(names(), max(1, events), on_progress), usage, row.rate)
         most = min(MAX_EVENTS, MAX_BYTES // row.shape.size) // row.shape.channels
         events = enough(crowd, names, seconds, max(1, FEW // row.shape.channels), max(1, most))
-        return measure(crowd.load(names(), events, told), usage)
+        return measure(crowd.load(names(), events, on_progress), usage)
 
 
 def fresh_names(draw: str) -> Callable[[], str]:
-    """Names of channels that nobody else has, if nobody else drew the same."""
+    """Return a function that returns new channel names. ``draw`` is a random string."""
     numbers = itertools.count(1)
     return lambda: f"bench-{draw}-{next(numbers)}"
 
 
-def measured(
-    chosen: Sequence[Row], seconds: float, usage: Usage | None, draw: str, progress: Progress
-) -> Iterator[tuple[Row, Figures]]:
-    """Measure row after row."""
+def measure_all(
+    chosen: Sequence[Benchmark], seconds: float, usage: ProcessUsage | None, draw: str, progress: Progress
+) -> Iterator[tuple[Benchmark, Measurement]]:
+    """Yield each benchmark with its result."""
     names = fresh_names(draw)
     for row in chosen:
-        progress.begin(row.title)
-        yield row, run(row, seconds, usage, names, progress.told)
+        progress.start_step(row.title)
+        yield row, run(row, seconds, usage, names, progress.update)
 
 
-def table(found: Sequence[tuple[Row, Figures]]) -> str:
-    """For people: the throughput of each row, then the latencies of those that kept a pace."""
-    heads = ["", "deliveries a second", "a CPU second", "CPU a delivery", "generator"]
-    lines = [[row.title, f"{figures.rate:,.0f}", *_costs(figures), f"{figures.load:.0%}"] for row, figures in found]
+def table(found: Sequence[tuple[Benchmark, Measurement]]) -> str:
+    """Return the table for people: the throughput, then the latencies of benchmarks at a fixed rate."""
+    heads = ["", "deliveries per second", "per CPU second", "CPU per delivery", "generator"]
+    lines = [[row.title, f"{result.rate:,.0f}", *_costs(result), f"{result.load:.0%}"] for row, result in found]
     parts = [_aligned([heads, *lines])]
-    paced = [(row, figures) for row, figures in found if figures.latencies]
+    paced = [(row, result) for row, result in found if result.latencies]
     if paced:
         heads = ["latency in microseconds", *PERCENTILES]
         lines = [
-            [row.title, *(f"{figures.latencies[name] * 1e6:,.0f}" for name in PERCENTILES)] for row, figures in paced
+            [row.title, *(f"{result.latencies[name] * 1e6:,.0f}" for name in PERCENTILES)] for row, result in paced
         ]
         parts.append(_aligned([heads, *lines]))
-    if any(figures.load >= BUSY for _, figures in found):
-        parts.append(f"Where the generator was busy for {BUSY:.0%} of the time or more, it is what was measured.")
+    if any(result.load >= BUSY for _, result in found):
+        parts.append(f"If the generator was busy for {BUSY:.0%} of the time or more, it was the bottleneck.")
     return "\n\n".join(parts)
 
 
-def _costs(figures: Figures) -> list[str]:
-    if not figures.cpu:
+def _costs(result: Measurement) -> list[str]:
+    if not result.cpu:
         return ["-", "-"]
-    return [f"{figures.deliveries / figures.cpu:,.0f}", f"{figures.cpu / figures.deliveries * 1e6:.3f} us"]
+    return [f"{result.deliveries / result.cpu:,.0f}", f"{result.cpu / result.deliveries * 1e6:.3f} us"]
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:

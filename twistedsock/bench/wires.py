@@ -1,17 +1,17 @@
-"""The two wires of sockbridge, as a client speaks them (docs/protocol-lines.md, docs/protocol-json.md)."""
+"""Drivers for the two protocols of sockbridge (docs/reference/line-protocol.md, docs/reference/json-protocol.md)."""
 
 import base64
 from collections.abc import Sequence
 
-from twistedsock.bench.clients import Noise, Step
+from twistedsock.bench.clients import Exchange, KeepAlive
 
 NICK = b"bench"
-"""Every publisher's nick, so that what readers get can be foretold."""
+"""The nickname of every publisher, so that deliveries are predictable."""
 
 
 def client_frame(message: bytes) -> bytes:
-    """A text message as a client sends it (RFC 6455, section 5.2), masked with zeros: the server has the same work
-    with any mask, and we have none with this one."""
+    """Return a text message of a client (RFC 6455, section 5.2). The mask is zero: the work of the server is the same
+    with any mask, and the generator saves the work."""
     size = len(message)
     if size < 126:
         return bytes((0x81, 0x80 | size)) + bytes(4) + message
@@ -21,7 +21,7 @@ def client_frame(message: bytes) -> bytes:
 
 
 def server_frame(message: bytes) -> bytes:
-    """A text message as a server sends it: not masked."""
+    """Return a text message of a server, which is not masked."""
     size = len(message)
     if size < 126:
         return bytes((0x81, size)) + message
@@ -31,8 +31,8 @@ def server_frame(message: bytes) -> bytes:
 
 
 def upgrade(path: str, host: str, subprotocol: str = "") -> bytes:
-    """The head of a request for a WebSocket (RFC 6455, section 4.1). The key is always the same: nothing is cached
-    between us and the server."""
+    """Return the request of a WebSocket handshake (RFC 6455, section 4.1). The key is constant, because no cache is on
+    the way to the server."""
     key = base64.b64encode(bytes(range(16))).decode()
     lines = [
         f"GET {path} HTTP/1.1",
@@ -48,21 +48,21 @@ def upgrade(path: str, host: str, subprotocol: str = "") -> bytes:
 
 
 class Lines:
-    """The line dialect over TCP, every publish answered."""
+    """The line protocol over TCP, with a reply to every publication."""
 
     name = "lines"
-    foretold = True
+    is_predictable = True
     reply_mark = b"OK "
-    noise: Noise | None = None
+    keep_alive: KeepAlive | None = None
 
-    def greet(self, host: str) -> Sequence[Step]:
-        return [Step(b"", b"\n", b"WELCOME sockbridge/1 ")]
+    def greet(self, host: str) -> Sequence[Exchange]:
+        return [Exchange(b"", b"\n", b"WELCOME sockbridge/1 ")]
 
-    def prepare(self) -> Sequence[Step]:
-        return [Step(b"NICK %b\n" % NICK, b"OK %b\n" % NICK)]
+    def prepare(self) -> Sequence[Exchange]:
+        return [Exchange(b"NICK %b\n" % NICK, b"OK %b\n" % NICK)]
 
-    def subscribe(self, channel: bytes, number: int) -> Step:
-        return Step(b"SUB %b\n" % channel, b"\n", b"OK ")
+    def subscribe(self, channel: bytes, number: int) -> Exchange:
+        return Exchange(b"SUB %b\n" % channel, b"\n", b"OK ")
 
     def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
         return [b"PUB %b %b\n" % (channel, payload) for payload in payloads]
@@ -75,21 +75,21 @@ class Lines:
 
 
 class Json:
-    """The JSON dialect in WebSocket messages, without an id: publishes are answered only when they fail."""
+    """The JSON protocol over WebSocket. Without an id, only failed publications are replied to."""
 
     name = "websocket"
-    foretold = True
+    is_predictable = True
     reply_mark = b""
-    noise: Noise | None = None
+    keep_alive: KeepAlive | None = None
 
-    def greet(self, host: str) -> Sequence[Step]:
-        return [Step(upgrade("/ws", host), b'"}', b"HTTP/1.1 101 ")]
+    def greet(self, host: str) -> Sequence[Exchange]:
+        return [Exchange(upgrade("/ws", host), b'"}', b"HTTP/1.1 101 ")]
 
-    def prepare(self) -> Sequence[Step]:
-        return [Step(client_frame(b'{"type":"nick","id":1,"nick":"%b"}' % NICK), b'"nick":"%b"}' % NICK)]
+    def prepare(self) -> Sequence[Exchange]:
+        return [Exchange(client_frame(b'{"type":"nick","id":1,"nick":"%b"}' % NICK), b'"nick":"%b"}' % NICK)]
 
-    def subscribe(self, channel: bytes, number: int) -> Step:
-        return Step(client_frame(b'{"type":"subscribe","id":%d,"channel":"%b"}' % (number, channel)), b"}")
+    def subscribe(self, channel: bytes, number: int) -> Exchange:
+        return Exchange(client_frame(b'{"type":"subscribe","id":%d,"channel":"%b"}' % (number, channel)), b"}")
 
     def publish(self, channel: bytes, payloads: Sequence[bytes]) -> list[bytes]:
         return [
