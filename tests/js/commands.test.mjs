@@ -1,16 +1,16 @@
-// Commands: their answers and errors, the queue while there is no connection, and what breaks with the connection.
+// Tests of commands: replies, errors, the queue while disconnected, and lost connections.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { MESSAGE_LIMIT, QUEUE_LIMIT, SockbridgeError, UNANSWERED_LIMIT } from '../../twistedsock/static/sockbridge.js';
-import { build, buildOpen, reconnect, settle } from './fakes.mjs';
+import { build, buildOpen, reconnect, flushPromises } from './fakes.mjs';
 
-test('publish sends text and JSON as they are and resolves with the offset', async () => {
+test('publishes text and JSON unchanged and resolves with the offset', async () => {
   const world = buildOpen();
   const offset = world.client.publish('kitchen', { celsius: 21.5 }, { name: 'reading' });
   assert.deepEqual(world.socket.sent, [{ type: 'publish', id: 1, channel: 'kitchen', data: { celsius: 21.5 }, name: 'reading' }]);
-  world.socket.answer('publish', { offset: 18 });
+  world.socket.reply('publish', { offset: 18 });
   assert.equal(await offset, 18);
   for (const data of ['', '21.5', '{"a":1}', 0, false, null, []]) {
     world.client.publish('kitchen', data).catch(() => {});
@@ -20,16 +20,16 @@ test('publish sends text and JSON as they are and resolves with the offset', asy
   world.client.close();
 });
 
-test('each answer finds its own question, in whatever order they come', async () => {
+test('assigns replies to their commands in any order', async () => {
   const world = buildOpen();
   const results = ['a', 'b', 'c'].map((data) => world.client.publish('kitchen', data));
   const ids = world.socket.all('publish').map(({ id }) => id);
   assert.equal(new Set(ids).size, 3);
-  for (const index of [2, 0, 1]) world.socket.say({ type: 'ok', id: ids[index], offset: 100 + index });
+  for (const index of [2, 0, 1]) world.socket.deliver({ type: 'ok', id: ids[index], offset: 100 + index });
   assert.deepEqual(await Promise.all(results), [100, 101, 102]);
 });
 
-test('who, history, info, nick and ping give what the server says', async () => {
+test('resolves who, history, info, nick and ping with the values of the server', async () => {
   const world = buildOpen();
   const { client, socket, clock } = world;
   const members = [{ id: 'k3x9', nick: 'ann' }];
@@ -37,47 +37,47 @@ test('who, history, info, nick and ping give what the server says', async () => 
   const wireEvents = events.map((event) => ({ type: 'event', ...event, later: 'a field of a later protocol' }));
 
   const who = client.who('kitchen');
-  socket.answer('who', { members });
+  socket.reply('who', { members });
   assert.deepEqual(await who, members);
 
   const history = client.history('kitchen', { last: 1, since: 2 });
   assert.deepEqual(socket.last('history'), { type: 'history', id: 2, channel: 'kitchen', last: 1, since: 2 });
-  socket.answer('history', { events: wireEvents, offset: 3, epoch: 'e1' });
+  socket.reply('history', { events: wireEvents, offset: 3, epoch: 'e1' });
   assert.deepEqual(await history, { events, offset: 3, epoch: 'e1' });
 
   const gappy = client.history('kitchen', { since: 0 });
-  socket.answer('history', { events: wireEvents, offset: 3, epoch: 'e1', lost: { first: 1, last: 1 }, gaps: [{ first: 2, last: 2 }] });
+  socket.reply('history', { events: wireEvents, offset: 3, epoch: 'e1', lost: { first: 1, last: 1 }, gaps: [{ first: 2, last: 2 }] });
   assert.deepEqual(await gappy, { events, offset: 3, epoch: 'e1', lost: [{ first: 1, last: 1 }, { first: 2, last: 2 }] });
 
   client.history('kitchen').catch(() => {});
   assert.deepEqual(socket.last('history'), { type: 'history', id: 4, channel: 'kitchen' });
 
   const info = client.info();
-  socket.answer('info', { peer: members[0], channels: 2, version: '0.1.0' });
+  socket.reply('info', { peer: members[0], channels: 2, version: '0.1.0' });
   assert.deepEqual(await info, { peer: members[0], channels: 2, version: '0.1.0' });
 
   const nick = client.nick('ann');
-  socket.answer('nick', { nick: 'ann' });
+  socket.reply('nick', { nick: 'ann' });
   assert.equal(await nick, 'ann');
 
   const ping = client.ping();
   clock.advance(42);
-  socket.say({ type: 'pong', id: socket.last('ping').id });
+  socket.deliver({ type: 'pong', id: socket.last('ping').id });
   assert.equal(await ping, 42);
   client.close();
 });
 
-test('an error of the server rejects with its code and its words', async () => {
+test('rejects with the code and the message of the server', async () => {
   const world = buildOpen();
   const failing = world.client.publish('a b', 1);
-  world.socket.refuse('publish', 'bad-channel', 'a channel has no white space');
+  world.socket.reject('publish', 'bad-channel', 'a channel has no white space');
   const error = await failing.catch((reason) => reason);
   assert.ok(error instanceof SockbridgeError && error instanceof Error);
   assert.equal(error.code, 'bad-channel');
   assert.equal(error.message, 'a channel has no white space');
 });
 
-test('what is not a JSON value is refused before it is sent', async () => {
+test('rejects values that are not JSON before sending', async () => {
   const world = buildOpen();
   const circle = {};
   circle.self = circle;
@@ -87,18 +87,18 @@ test('what is not a JSON value is refused before it is sent', async () => {
   assert.equal(world.socket.sent.length, 0);
 });
 
-test('a message over the limit is refused here, since the server would close for it', async () => {
+test('rejects messages over the limit, after which the server would close the connection', async () => {
   const world = buildOpen();
   const rest = JSON.stringify({ type: 'publish', channel: 'kitchen', data: '', id: 1 }).length;
   world.client.publish('kitchen', 'x'.repeat(MESSAGE_LIMIT - rest)).catch(() => {});
   assert.equal(world.socket.sent.length, 1);
   await assert.rejects(world.client.publish('kitchen', 'x'.repeat(MESSAGE_LIMIT - rest + 1)), { code: 'too-long' });
-  await assert.rejects(world.client.publish('kitchen', 'é'.repeat(MESSAGE_LIMIT / 2)), { code: 'too-long' }, 'bytes count, not letters');
+  await assert.rejects(world.client.publish('kitchen', 'é'.repeat(MESSAGE_LIMIT / 2)), { code: 'too-long' }, 'the limit counts bytes');
   assert.equal(world.socket.sent.length, 1);
   world.client.close();
 });
 
-test('commands made while connecting or waiting are sent with the next welcome, in their order', async () => {
+test('sends commands queued while disconnected in order after the welcome', async () => {
   const world = build();
   const first = world.client.publish('kitchen', 1);
   const who = world.client.who('kitchen');
@@ -108,14 +108,14 @@ test('commands made while connecting or waiting are sent with the next welcome, 
   assert.equal(world.net.sockets[0].sent.length, 0);
   world.socket.welcome();
   assert.deepEqual(world.socket.sent.map(({ type, data }) => data ?? type), [1, 'who', 2]);
-  world.socket.say({ type: 'ok', id: world.socket.sent[0].id, offset: 5 });
-  world.socket.answer('who', { members: [] });
+  world.socket.deliver({ type: 'ok', id: world.socket.sent[0].id, offset: 5 });
+  world.socket.reply('who', { members: [] });
   assert.equal(await first, 5);
   assert.deepEqual(await who, []);
   world.client.close();
 });
 
-test('what is queued is what was said then, not what the object became', () => {
+test('queues the value at the time of the call', () => {
   const world = build();
   const reading = { celsius: 21.5 };
   world.client.publish('kitchen', reading).catch(() => {});
@@ -125,7 +125,7 @@ test('what is queued is what was said then, not what the object became', () => {
   world.client.close();
 });
 
-test('the queue is bounded: the command beyond it is rejected, those in it are kept', async () => {
+test('limits the queue and keeps the queued commands', async () => {
   const world = build();
   for (let index = 0; index < QUEUE_LIMIT; index += 1) world.client.publish('kitchen', index).catch(() => {});
   await assert.rejects(world.client.publish('kitchen', 'too many'), { code: 'queue-full' });
@@ -136,17 +136,17 @@ test('the queue is bounded: the command beyond it is rejected, those in it are k
   world.client.close();
 });
 
-test('what the server leaves unanswered is bounded too', async () => {
+test('limits the number of unanswered commands', async () => {
   const world = buildOpen();
   for (let index = 0; index < UNANSWERED_LIMIT; index += 1) world.client.publish('kitchen', index).catch(() => {});
   await assert.rejects(world.client.publish('kitchen', 'too many'), { code: 'queue-full' });
-  world.socket.answer('publish', { offset: 1 });
+  world.socket.reply('publish', { offset: 1 });
   world.client.publish('kitchen', 'room again').catch(() => {});
   assert.equal(world.socket.last('publish').data, 'room again');
   world.client.close();
 });
 
-test('what a broken connection left unanswered no longer counts', () => {
+test('resets the limit of unanswered commands when the connection is lost', () => {
   const world = buildOpen();
   for (let index = 0; index < UNANSWERED_LIMIT; index += 1) world.client.publish('kitchen', index).catch(() => {});
   reconnect(world);
@@ -155,7 +155,7 @@ test('what a broken connection left unanswered no longer counts', () => {
   world.client.close();
 });
 
-test('commands under way when the connection breaks reject with disconnected, and are never sent again', async () => {
+test('rejects unanswered commands when the connection is lost and never sends them again', async () => {
   const world = buildOpen();
   const publish = world.client.publish('kitchen', 1);
   const who = world.client.who('kitchen');
@@ -167,17 +167,17 @@ test('commands under way when the connection breaks reject with disconnected, an
   assert.equal(world.socket.sent.length, 0);
 });
 
-test('an answer that comes late, on the old connection, changes nothing', async () => {
+test('ignores replies on an old connection', async () => {
   const world = buildOpen({ quietAfter: 1000, answerTimeout: 1000 });
   const old = world.socket;
   const publish = world.client.publish('kitchen', 1);
   world.clock.advance(2000);
   assert.equal(world.client.state, 'waiting');
-  old.answer('publish', { offset: 9 });
+  old.reply('publish', { offset: 9 });
   await assert.rejects(publish, { code: 'disconnected' });
 });
 
-test('closing rejects what is under way, what is queued and whatever comes after', async () => {
+test('rejects unanswered, queued and later commands when closed', async () => {
   const open = buildOpen();
   const underWay = open.client.publish('kitchen', 1);
   open.client.close();
@@ -190,36 +190,36 @@ test('closing rejects what is under way, what is queued and whatever comes after
   await assert.rejects(queued, { code: 'closed' });
 });
 
-test('a final close of the server rejects the queue with its reason', async () => {
+test('rejects queued commands with the reason of a final close', async () => {
   const world = buildOpen();
   const underWay = world.client.publish('kitchen', 1);
   world.socket.drop(1008, 'too many connections');
   await assert.rejects(underWay, /too many connections/);
 });
 
-test('a name chosen before the connection is open goes out once, before the channels', async () => {
+test('sends a queued name once, before subscribing', async () => {
   const world = build();
   world.client.subscribe('kitchen', () => {});
   const nick = world.client.nick('ann');
   world.socket.welcome();
   assert.deepEqual(world.socket.sent.map(({ type }) => type), ['nick', 'subscribe']);
-  world.socket.answer('nick', { nick: 'ann' });
+  world.socket.reply('nick', { nick: 'ann' });
   assert.equal(await nick, 'ann');
 });
 
-test('a refused name is not tried again; the one before it is', async () => {
+test('restores the previous name if the server rejects the new one', async () => {
   const world = buildOpen();
   const first = world.client.nick('ann');
-  world.socket.answer('nick', { nick: 'ann' });
+  world.socket.reply('nick', { nick: 'ann' });
   await first;
   const second = world.client.nick('a b');
-  world.socket.refuse('nick', 'bad-name');
+  world.socket.reject('nick', 'bad-name');
   await assert.rejects(second, { code: 'bad-name' });
   reconnect(world);
   assert.equal(world.socket.last('nick').nick, 'ann');
 });
 
-test('a name whose answer the broken connection swallowed is given again', async () => {
+test('sends a name again if the connection was lost before the reply', async () => {
   const world = buildOpen();
   const nick = world.client.nick('ann');
   world.socket.drop();
@@ -229,18 +229,18 @@ test('a name whose answer the broken connection swallowed is given again', async
   assert.equal(world.socket.last('nick').nick, 'ann');
 });
 
-test('a name the server no longer accepts after a reconnection is reported', async () => {
+test('reports a name that the server rejects after a reconnection', async () => {
   const world = buildOpen();
   world.client.nick('ann');
-  world.socket.answer('nick', { nick: 'ann' });
+  world.socket.reply('nick', { nick: 'ann' });
   reconnect(world);
-  world.socket.refuse('nick', 'bad-name');
-  await settle();
+  world.socket.reject('nick', 'bad-name');
+  await flushPromises();
   const [type, error] = world.states.at(-1);
   assert.deepEqual([type, error.code], ['error', 'bad-name']);
 });
 
-test('half of a surrogate pair is sent as U+FFFD, wherever it is', async () => {
+test('replaces lone surrogates with U+FFFD everywhere', async () => {
   const world = buildOpen();
   const { client, socket } = world;
   const sent = [];
@@ -261,14 +261,14 @@ test('half of a surrogate pair is sent as U+FFFD, wherever it is', async () => {
   client.close();
 });
 
-test('events of a channel whose name was mended reach its reader', () => {
+test('delivers events of a channel whose name contained a lone surrogate', () => {
   const world = buildOpen();
-  const heard = [];
-  const subscription = world.client.subscribe('a\ud83d', ({ data }) => heard.push(data));
+  const received = [];
+  const subscription = world.client.subscribe('a\ud83d', ({ data }) => received.push(data));
   assert.equal(subscription.channel, 'a\ufffd');
-  world.socket.answer('subscribe', { channel: 'a\ufffd', offset: 0, epoch: 'e1' });
-  world.socket.say({ type: 'event', channel: 'a\ufffd', offset: 1, from: 'ann', name: 'message', data: 1 });
-  assert.deepEqual(heard, [1]);
+  world.socket.reply('subscribe', { channel: 'a\ufffd', offset: 0, epoch: 'e1' });
+  world.socket.deliver({ type: 'event', channel: 'a\ufffd', offset: 1, from: 'ann', name: 'message', data: 1 });
+  assert.deepEqual(received, [1]);
 });
 
 const CALLS = {
@@ -282,12 +282,12 @@ const CALLS = {
   subscribe: (client) => client.subscribe('kitchen', () => {}).ready,
 };
 
-test('every call is settled in time although no answer comes', async () => {
+test('rejects every call with a timeout if no reply arrives', async () => {
   for (const [name, call] of Object.entries(CALLS)) {
     const world = buildOpen({ commandTimeout: 5_000 });
     const asked = call(world.client);
     world.clock.advance(4_999);
-    assert.equal(await Promise.race([asked.catch(() => 'settled'), settle()]), undefined, name);
+    assert.equal(await Promise.race([asked.catch(() => 'settled'), flushPromises()]), undefined, name);
     world.clock.advance(1);
     await assert.rejects(asked, { code: 'timeout', message: /may or may not/ }, name);
     world.client.close();
@@ -295,7 +295,7 @@ test('every call is settled in time although no answer comes', async () => {
   }
 });
 
-test('every call is settled in time although there is no connection', async () => {
+test('rejects every call with a timeout if there is no connection', async () => {
   for (const [name, call] of Object.entries(CALLS)) {
     if (name === 'subscribe') continue;
     const world = build({ commandTimeout: 5_000 });
@@ -308,60 +308,60 @@ test('every call is settled in time although there is no connection', async () =
   }
 });
 
-test('ready waits as long as there is no connection', async () => {
+test('keeps ready pending while disconnected', async () => {
   const world = build({ commandTimeout: 5_000 });
   const { ready } = world.client.subscribe('kitchen', () => {});
   world.clock.advance(9_000);
   world.socket.welcome();
-  world.socket.answer('subscribe', { channel: 'kitchen', offset: 3, epoch: 'e1' });
+  world.socket.reply('subscribe', { channel: 'kitchen', offset: 3, epoch: 'e1' });
   assert.equal((await ready).offset, 3);
 });
 
-test('a reader whose question is not answered asks again', () => {
+test('repeats a subscription without a reply', () => {
   const world = buildOpen({ commandTimeout: 5_000, quietAfter: 7_000 });
   world.client.subscribe('kitchen', () => {}, { since: 3, epoch: 'e1' });
   world.clock.advance(7_000);
   assert.equal(world.socket.all('subscribe').length, 2);
 });
 
-test('calls that were never answered do not fill the client', async () => {
+test('frees the room of calls that timed out', async () => {
   const world = buildOpen();
   const lost = Array.from({ length: UNANSWERED_LIMIT }, () => world.client.publish('kitchen', 1).catch(({ code }) => code));
   await assert.rejects(world.client.publish('kitchen', 2), { code: 'queue-full' });
-  world.socket.say({ type: 'error', code: 'bad-json', message: 'without an id' });
+  world.socket.deliver({ type: 'error', code: 'bad-json', message: 'without an id' });
   for (let waited = 0; waited < 60; waited += 1) {
     world.clock.advance(1_000);
-    world.socket.say({ type: 'event', channel: 'other', offset: waited, from: 'ann', name: 'message', data: 0 });
+    world.socket.deliver({ type: 'event', channel: 'other', offset: waited, from: 'ann', name: 'message', data: 0 });
   }
   assert.deepEqual(new Set(await Promise.all(lost)), new Set(['timeout']));
   const next = world.client.publish('kitchen', 3);
-  world.socket.answer('publish', { offset: 9 });
+  world.socket.reply('publish', { offset: 9 });
   assert.equal(await next, 9);
 });
 
-test('an answer that comes too late, or cannot be read, does no harm', async () => {
+test('survives late and unreadable replies', async () => {
   const world = buildOpen({ commandTimeout: 5_000 });
   const late = world.client.publish('kitchen', 1);
   world.clock.advance(5_000);
   await assert.rejects(late, { code: 'timeout' });
-  world.socket.answer('publish', { offset: 1 });
+  world.socket.reply('publish', { offset: 1 });
   const history = world.client.history('kitchen');
-  world.socket.answer('history', {});
+  world.socket.reply('history', {});
   await assert.rejects(history, { code: 'bad-answer' });
   assert.equal(world.client.state, 'open');
 });
 
-test('a call that is answered leaves no timer behind, and each has its own time', async () => {
+test('stops timers of settled calls and times out each call separately', async () => {
   const world = buildOpen({ commandTimeout: 5_000 });
   const first = world.client.who('a');
   world.clock.advance(3_000);
   const second = world.client.who('b');
   const [{ id }] = world.socket.all('who');
-  world.socket.say({ type: 'ok', id, members: [] });
+  world.socket.deliver({ type: 'ok', id, members: [] });
   assert.deepEqual(await first, []);
   world.clock.advance(4_999);
-  assert.equal(await Promise.race([second.catch(() => 'settled'), settle()]), undefined);
+  assert.equal(await Promise.race([second.catch(() => 'settled'), flushPromises()]), undefined);
   world.clock.advance(1);
   await assert.rejects(second, { code: 'timeout' });
-  assert.equal(world.clock.timers.size, 1, 'that of the look for silence');
+  assert.equal(world.clock.timers.size, 1, 'only the timer of the liveness check remains');
 });

@@ -1,21 +1,21 @@
-// The connection's life: opening, trying again, giving up, noticing that the other side has died.
+// Tests of the connection: opening, reconnecting, closing, and detecting dead connections.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { connect, DEFAULT_TIMES } from '../../twistedsock/static/sockbridge.js';
-import { build, buildOpen, event, FakeWindow, reconnect, recorder, settle } from './fakes.mjs';
+import { build, buildOpen, event, FakeWindow, reconnect, recorder, flushPromises } from './fakes.mjs';
 
 const delays = (world) => world.states.filter(([type]) => type === 'waiting').map(([, detail]) => detail.delay);
 
-test('it connects at once, with the subprotocol', () => {
+test('connects at once with the subprotocol', () => {
   const { client, socket } = build();
   assert.equal(client.state, 'connecting');
   assert.equal(socket.url, 'ws://bridge.test/ws');
   assert.deepEqual(socket.protocols, ['sockbridge.v1.json']);
 });
 
-test('the default address is /ws on the page\'s own host, by the page\'s own protocol', (t) => {
+test('uses /ws on the host of the page by default', (t) => {
   t.after(() => { delete globalThis.location; });
   const addresses = [];
   class WebSocket { constructor(url) { addresses.push(url); } close() {} }
@@ -26,28 +26,28 @@ test('the default address is /ws on the page\'s own host, by the page\'s own pro
   assert.deepEqual(addresses, ['ws://127.0.0.1:8082/ws', 'wss://bridge.test/ws']);
 });
 
-test('an address no WebSocket takes is told to the caller, and leaves no listener behind', () => {
+test('throws for invalid URLs without leaving listeners', () => {
   const window = new FakeWindow();
   class WebSocket { constructor() { throw new SyntaxError('bad address'); } }
   window.addEventListener = () => assert.fail('still listening');
   assert.throws(() => connect('ws://bridge.test/', { WebSocket, window }), /bad address/);
 });
 
-test('a program that listens right after connect hears the first connecting', async () => {
+test('dispatches the first connecting after connect has returned', async () => {
   const { client, socket, states } = build();
   assert.equal(client.state, 'connecting');
   assert.deepEqual(states, []);
-  await settle();
+  await flushPromises();
   assert.deepEqual(states, [['connecting', null]]);
   socket.welcome('k3x9');
   assert.deepEqual(states.map(([type]) => type), ['connecting', 'open']);
   const closed = build();
   closed.client.close();
-  await settle();
-  assert.deepEqual(closed.states.map(([type]) => type), ['closed'], 'what is over is not told');
+  await flushPromises();
+  assert.deepEqual(closed.states.map(([type]) => type), ['closed'], 'a past state is not dispatched');
 });
 
-test('it is open with the welcome, not before, and knows both ends of the socket', () => {
+test('opens with the welcome and exposes both addresses', () => {
   const { client, socket, states } = build();
   assert.equal(client.peer, null);
   socket.onopen?.({});
@@ -59,9 +59,9 @@ test('it is open with the welcome, not before, and knows both ends of the socket
   assert.deepEqual(states, [['open', { ...peer, transport: 'websocket' }]]);
 });
 
-test('a server of another protocol version is left for good', () => {
+test('closes for good if the server has another protocol version', () => {
   const { client, socket, states, clock, net } = build();
-  socket.say({ type: 'welcome', protocol: 2, id: 'k3x9' });
+  socket.deliver({ type: 'welcome', protocol: 2, id: 'k3x9' });
   assert.equal(client.state, 'closed');
   assert.match(states.at(-1)[1].reason, /version 2/);
   assert.equal(socket.closedByClient, 1000);
@@ -69,7 +69,7 @@ test('a server of another protocol version is left for good', () => {
   assert.equal(net.sockets.length, 1);
 });
 
-test('without a welcome in time it tries again, and the late socket is not listened to', () => {
+test('reconnects without a welcome in time and ignores the late socket', () => {
   const world = build({ openTimeout: 10_000 });
   const first = world.socket;
   world.clock.advance(9_999);
@@ -83,7 +83,7 @@ test('without a welcome in time it tries again, and the late socket is not liste
   assert.equal(delays(world).length, 1);
 });
 
-test('delays double up to the longest, with full jitter', () => {
+test('doubles the delay up to the maximum, with jitter', () => {
   const world = build({ firstDelay: 500, longestDelay: 30_000 });
   for (let index = 0; index < 9; index += 1) {
     world.socket.drop();
@@ -93,7 +93,7 @@ test('delays double up to the longest, with full jitter', () => {
   assert.deepEqual(delays(world), [250, 500, 1000, 2000, 4000, 8000, 15_000, 15_000, 15_000]);
 });
 
-test('the jitter spans the whole window', () => {
+test('draws the delay from the whole window', () => {
   for (const [random, delay] of [[0, 0], [0.25, 125], [0.999, 500]]) {
     const world = build({ random: () => random });
     world.socket.drop();
@@ -101,7 +101,7 @@ test('the jitter spans the whole window', () => {
   }
 });
 
-test('after two thousand failures the delay is still a number within its bound', () => {
+test('keeps the delay within its limit after two thousand failures', () => {
   const world = build({ random: () => 1 });
   for (let index = 0; index < 2000; index += 1) {
     world.socket.drop();
@@ -110,7 +110,7 @@ test('after two thousand failures the delay is still a number within its bound',
   assert.equal(delays(world).at(-1), 30_000);
 });
 
-test('a stable connection resets the delays, a short one does not', () => {
+test('resets the delay after a stable connection only', () => {
   const world = build({ stableAfter: 10_000 });
   for (let index = 0; index < 4; index += 1) {
     world.socket.drop();
@@ -127,7 +127,7 @@ test('a stable connection resets the delays, a short one does not', () => {
   assert.equal(delays(world).at(-1), 250);
 });
 
-test('waiting tells the delay, the attempt and why', () => {
+test('reports delay, attempt and reason while waiting', () => {
   const world = buildOpen();
   world.socket.drop(1001, 'restarting');
   assert.deepEqual(world.states.at(-1), ['waiting', { delay: 250, attempt: 1, code: 1001, reason: 'restarting' }]);
@@ -155,13 +155,13 @@ for (const code of [1000, 1008]) {
   });
 }
 
-test('an overloaded server (1013) is given more time at once', () => {
+test('waits longer after close code 1013 (overloaded)', () => {
   const world = buildOpen();
   world.socket.drop(1013);
   assert.deepEqual(delays(world), [2000]);
 });
 
-test('close() closes the socket with 1000, once, and nothing of it remains', () => {
+test('closes the socket with 1000, once', () => {
   const world = buildOpen();
   world.client.close();
   world.client.close();
@@ -173,7 +173,7 @@ test('close() closes the socket with 1000, once, and nothing of it remains', () 
   assert.equal(world.client.state, 'closed');
 });
 
-test('a closed client no longer listens to the window', (t) => {
+test('removes its listeners from the window when closed', (t) => {
   const window = new FakeWindow();
   const added = t.mock.method(window, 'addEventListener');
   const removed = t.mock.method(window, 'removeEventListener');
@@ -182,7 +182,7 @@ test('a closed client no longer listens to the window', (t) => {
   assert.equal(added.mock.callCount(), 1);
 });
 
-test('close() while waiting cancels the next try', () => {
+test('cancels the next attempt when closed', () => {
   const world = buildOpen();
   world.socket.drop();
   world.client.close();
@@ -190,7 +190,7 @@ test('close() while waiting cancels the next try', () => {
   assert.equal(world.net.sockets.length, 1);
 });
 
-test('retry() and the online event end the wait at once', () => {
+test('reconnects at once on retry() and online', () => {
   for (const now of [(world) => world.client.retry(), (world) => world.window.dispatchEvent(new Event('online'))]) {
     const world = buildOpen();
     world.socket.drop();
@@ -198,11 +198,11 @@ test('retry() and the online event end the wait at once', () => {
     assert.equal(world.client.state, 'connecting');
     assert.equal(world.net.sockets.length, 2);
     world.clock.advance(1000);
-    assert.equal(world.net.sockets.length, 2, 'the cancelled try came all the same');
+    assert.equal(world.net.sockets.length, 2, 'the cancelled attempt was made');
   }
 });
 
-test('retry() while open or connecting does nothing', () => {
+test('ignores retry() while open or connecting', () => {
   const world = build();
   world.client.retry();
   world.socket.welcome();
@@ -210,7 +210,7 @@ test('retry() while open or connecting does nothing', () => {
   assert.equal(world.net.sockets.length, 1);
 });
 
-test('a page that becomes visible ends the wait, one that is hidden does not', () => {
+test('reconnects when the page becomes visible', () => {
   const world = buildOpen();
   world.socket.drop();
   world.window.document.visibilityState = 'hidden';
@@ -220,7 +220,7 @@ test('a page that becomes visible ends the wait, one that is hidden does not', (
   assert.equal(world.client.state, 'connecting');
 });
 
-test('silence is answered by a ping, silence after it by a new connection', () => {
+test('sends a ping after silence and reconnects without a reply', () => {
   const world = buildOpen({ quietAfter: 25_000, answerTimeout: 10_000 });
   const first = world.socket;
   world.clock.advance(24_999);
@@ -235,21 +235,21 @@ test('silence is answered by a ping, silence after it by a new connection', () =
   assert.equal(first.closedByClient, 1000);
 });
 
-test('any message counts as a sign of life, before the ping and after it', () => {
+test('treats any message as a sign of life', () => {
   const world = buildOpen();
   world.clock.advance(20_000);
-  world.socket.say({ type: 'notice', text: 'hello' });
+  world.socket.deliver({ type: 'notice', text: 'hello' });
   world.clock.advance(24_999);
   assert.equal(world.socket.all('ping').length, 0);
   world.clock.advance(1);
   assert.equal(world.socket.all('ping').length, 1);
-  world.socket.say({ type: 'pong' });
+  world.socket.deliver({ type: 'pong' });
   world.clock.advance(34_999);
   assert.equal(world.client.state, 'open');
   assert.equal(world.socket.all('ping').length, 2);
 });
 
-test('coming back online while open tests the old connection at once', () => {
+test('checks an open connection when back online', () => {
   const world = buildOpen();
   world.window.dispatchEvent(new Event('online'));
   assert.equal(world.socket.all('ping').length, 1);
@@ -257,43 +257,43 @@ test('coming back online while open tests the old connection at once', () => {
   assert.equal(world.client.state, 'waiting');
 });
 
-test('a flood of messages arms no timers', () => {
+test('starts no timers for received messages', () => {
   const world = buildOpen();
-  for (let index = 0; index < 1000; index += 1) world.socket.say(event('kitchen', index));
+  for (let index = 0; index < 1000; index += 1) world.socket.deliver(event('kitchen', index));
   assert.equal(world.clock.timers.size, 1);
 });
 
-test('something that is not JSON means that the conversation is lost: reconnect', () => {
+test('reconnects after invalid JSON', () => {
   const world = buildOpen();
-  world.socket.say('<html>');
+  world.socket.deliver('<html>');
   assert.equal(world.client.state, 'waiting');
   assert.equal(world.states.at(-1)[1].code, 1002);
 });
 
-test('messages of an unknown type, or of none, are passed over', () => {
+test('ignores unknown messages', () => {
   const world = buildOpen();
-  for (const message of [{ type: 'future' }, {}, 'null', '[]', '7']) world.socket.say(message);
-  world.socket.say({ type: 'ok', id: 99 });
-  world.socket.say(event('nobody-reads-this', 1));
+  for (const message of [{ type: 'future' }, {}, 'null', '[]', '7']) world.socket.deliver(message);
+  world.socket.deliver({ type: 'ok', id: 99 });
+  world.socket.deliver(event('nobody-reads-this', 1));
   assert.equal(world.client.state, 'open');
 });
 
-test('notices are dispatched, and so are errors that answer no command', () => {
+test('dispatches notices and errors without a command', () => {
   const world = buildOpen();
-  world.socket.say({ type: 'notice', text: 'restarting soon' });
-  world.socket.say({ type: 'error', code: 'bad-json', message: 'not one JSON object' });
+  world.socket.deliver({ type: 'notice', text: 'restarting soon' });
+  world.socket.deliver({ type: 'error', code: 'bad-json', message: 'not one JSON object' });
   const [, notice, error] = world.states;
   assert.deepEqual(notice, ['notice', { text: 'restarting soon' }]);
   assert.equal(error[0], 'error');
   assert.equal(error[1].code, 'bad-json');
 });
 
-test('after a reconnection the name comes first, then the channels, then what was queued', () => {
+test('restores name, subscriptions and queue in this order', () => {
   const world = buildOpen();
   world.client.nick('ann');
-  world.socket.answer('nick', { nick: 'ann' });
+  world.socket.reply('nick', { nick: 'ann' });
   world.client.subscribe('kitchen', () => {});
-  world.socket.answer('subscribe', { channel: 'kitchen', offset: 0, epoch: 'e1' });
+  world.socket.reply('subscribe', { channel: 'kitchen', offset: 0, epoch: 'e1' });
   world.socket.drop();
   world.client.publish('kitchen', 1);
   world.client.retry();
@@ -302,7 +302,7 @@ test('after a reconnection the name comes first, then the channels, then what wa
   assert.equal(world.socket.last('nick').nick, 'ann');
 });
 
-test('a listener of "open" can use the client, behind what was queued', () => {
+test('sends commands of an open listener after the queue', () => {
   const world = build();
   world.client.publish('kitchen', 'queued');
   world.client.addEventListener('open', () => world.client.publish('kitchen', 'now'));
@@ -310,21 +310,21 @@ test('a listener of "open" can use the client, behind what was queued', () => {
   assert.deepEqual(world.socket.all('publish').map(({ data }) => data), ['queued', 'now']);
 });
 
-test('the default times make sense together', () => {
-  assert.ok(DEFAULT_TIMES.quietAfter < 30_000, 'proxies cut after 30 s');
+test('has consistent default timeouts', () => {
+  assert.ok(DEFAULT_TIMES.quietAfter < 30_000, 'proxies close silent connections after 30 s');
   assert.ok(DEFAULT_TIMES.firstDelay < DEFAULT_TIMES.longestDelay);
 });
 
-test('a throwing reader takes nothing from the others, and its error is not swallowed', (t) => {
+test('isolates exceptions of callbacks', (t) => {
   const later = t.mock.method(globalThis, 'queueMicrotask', () => {});
   const world = buildOpen();
   const other = recorder();
-  world.client.subscribe('kitchen', () => { throw new Error('reader broke'); });
+  world.client.subscribe('kitchen', () => { throw new Error('callback failed'); });
   world.client.subscribe('kitchen', other.onEvent);
-  world.socket.answer('subscribe', { offset: 0, epoch: 'e1' });
-  world.socket.answer('subscribe', { offset: 0, epoch: 'e1', recovered: true });
-  world.socket.say(event('kitchen', 1));
+  world.socket.reply('subscribe', { offset: 0, epoch: 'e1' });
+  world.socket.reply('subscribe', { offset: 0, epoch: 'e1', recovered: true });
+  world.socket.deliver(event('kitchen', 1));
   assert.deepEqual(other.offsets(), [1]);
   assert.equal(later.mock.callCount(), 1);
-  assert.throws(later.mock.calls[0].arguments[0], /reader broke/);
+  assert.throws(later.mock.calls[0].arguments[0], /callback failed/);
 });

@@ -1,4 +1,4 @@
-// docs/reference/javascript-client.md tells the truth: its program runs and prints what it shows, its tables hold the true values.
+// Runs the programs of docs/reference/javascript-client.md and compares its tables with the code.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -10,7 +10,7 @@ const page = readFileSync(new URL('../../docs/reference/javascript-client.md', i
 const module = new URL('../../twistedsock/static/sockbridge.js', import.meta.url).href;
 const blocks = [...page.matchAll(/^```(\w*)\n(.*?)^```$/gms)].map(([, kind, text]) => ({ kind, text }));
 
-/** Runs a program of the page as a module of its own; returns what it prints. */
+/** Runs a program of the page as a module. Returns its output. */
 async function run(text, t) {
   const printed = [];
   t.mock.method(console, 'log', (...words) => {
@@ -20,13 +20,13 @@ async function run(text, t) {
   return printed.join('\n');
 }
 
-test('the program with the fakes prints what the page shows', async (t) => {
+test('prints the output that the page shows', async (t) => {
   const program = blocks.find(({ text }) => text.includes('FakeWebSocket'));
   const shown = blocks[blocks.indexOf(program) + 1].text.trim();
   assert.equal(await run(program.text, t), shown);
 });
 
-test('every program of the page is a program', () => {
+test('parses every program of the page', () => {
   const programs = blocks.filter(({ kind }) => kind === 'js');
   assert.ok(programs.length >= 4);
   for (const { text } of programs) {
@@ -35,31 +35,31 @@ test('every program of the page is a program', () => {
   }
 });
 
-test('the table of options has each time, with its true default', () => {
+test('documents each timeout with its default', () => {
   for (const [name, value] of Object.entries(client.DEFAULT_TIMES)) assert.ok(page.includes(`| \`${name}\` | ${value} |`), name);
 });
 
-test('the table of bounds has the true values', () => {
+test('documents the limits', () => {
   for (const name of ['QUEUE_LIMIT', 'UNANSWERED_LIMIT', 'MESSAGE_LIMIT']) {
     assert.match(page, new RegExp(`\`${name}\`.*\\| ${client[name]} \\|`));
   }
 });
 
-test('every code the client rejects with has its line', () => {
+test('documents every error code', () => {
   const source = readFileSync(new URL(module), 'utf8');
   const codes = new Set([...source.matchAll(/SockbridgeError\('([a-z-]+)'/g)].map(([, code]) => code));
   assert.ok(codes.size >= 5);
   for (const code of [...codes, 'disconnected']) assert.ok(page.includes(`\n| \`${code}\` |`), code);
 });
 
-test('every member and event of the client is mentioned', () => {
+test('documents every member and event', () => {
   const members = Object.getOwnPropertyNames(client.Client.prototype).filter((name) => name !== 'constructor');
   assert.ok(members.length >= 10);
   for (const name of members) assert.ok(page.includes(`client.${name}`), name);
   for (const type of ['connecting', 'open', 'waiting', 'closed', 'notice', 'error']) assert.ok(page.includes(`\n| \`${type}\` |`), type);
 });
 
-test('the remedy in docs/reference/streams.md opens an EventSource again, where it was, when the browser has given it up', () => {
+test('reopens a failed EventSource at its position as shown in docs/reference/streams.md', () => {
   const streams = readFileSync(new URL('../../docs/reference/streams.md', import.meta.url), 'utf8');
   const [, program] = streams.match(/^```js\n(\/\*\* Follows.*?)^```$/ms);
   const opened = [];
@@ -88,7 +88,7 @@ test('the remedy in docs/reference/streams.md opens an EventSource again, where 
 
   first.readyState = 0;
   first.onerror();
-  assert.equal(timers.length, 0, 'the browser opens it again by itself');
+  assert.equal(timers.length, 0, 'the browser reopens it automatically');
 
   first.readyState = FakeEventSource.CLOSED;
   first.onerror();

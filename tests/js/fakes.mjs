@@ -1,5 +1,5 @@
-// What stands in for the world in these tests: a clock that is moved by hand, a WebSocket without a network, and a small
-// model of the server's rules (offsets, epochs, a log that forgets), so that recovery is tested against behaviour, not a script.
+// Fakes for the tests of the client: a clock, a WebSocket, fetch, and a model of the server with offsets, epochs and a limited
+// history, against which recovery is tested.
 
 import { connect } from '../../twistedsock/static/sockbridge.js';
 
@@ -31,7 +31,7 @@ export class FakeClock {
   }
 }
 
-/** One end of a connection; `net` decides what happens to what is sent. */
+/** The client's end of a connection. `net.received` is called with each message. */
 class FakeSocket {
   sent = [];
   closedByClient = undefined;
@@ -49,26 +49,28 @@ class FakeSocket {
 
   close(code) { this.closedByClient ??= code; }
 
-  // What the other side does:
-  say(message) { this.onmessage({ data: typeof message === 'string' ? message : JSON.stringify(message) }); }
+  // Actions of the server:
+  deliver(message) { this.onmessage({ data: typeof message === 'string' ? message : JSON.stringify(message) }); }
 
   welcome(id = `peer${this.net.sockets.length}`) {
-    this.say({ type: 'welcome', protocol: 1, id, from: '127.0.0.1:53124', to: '127.0.0.1:8082' });
+    this.deliver({ type: 'welcome', protocol: 1, id, from: '127.0.0.1:53124', to: '127.0.0.1:8082' });
   }
 
   drop(code = 1006, reason = '') { this.onclose({ code, reason }); }
 
-  /** The last message of this type the client sent, or undefined. */
+  events(channel, ...offsets) { for (const offset of offsets) this.deliver(event(channel, offset)); }
+
+  /** The last message of this type that the client sent, or undefined. */
   last(type) { return this.sent.findLast((message) => message.type === type); }
 
   all(type) { return this.sent.filter((message) => message.type === type); }
 
-  answer(type, fields = {}) { this.say({ type: 'ok', id: this.last(type).id, ...fields }); }
+  reply(type, fields = {}) { this.deliver({ type: 'ok', id: this.last(type).id, ...fields }); }
 
-  refuse(type, code, message = 'no') { this.say({ type: 'error', id: this.last(type).id, code, message }); }
+  reject(type, code, message = 'no') { this.deliver({ type: 'error', id: this.last(type).id, code, message }); }
 }
 
-/** A request that waits until the test answers it; `address`, `method`, `headers` and `body` are what was asked. */
+/** A request that waits for the response of the test. */
 export class FakeRequest {
   constructor(address, { method = 'GET', headers = {}, body, signal } = {}) {
     Object.assign(this, { address, method, headers, body, signal });
@@ -81,38 +83,38 @@ export class FakeRequest {
   /** The JSON messages of a POST. */
   get messages() { return this.body.trimEnd().split('\n').map((line) => JSON.parse(line)); }
 
-  answer(status = 200, body = null, type = 'application/problem+json') {
+  respond(status = 200, body = null, type = 'application/problem+json') {
     this.resolve(new Response(body && JSON.stringify(body), { status, headers: { 'Content-Type': type } }));
   }
 
-  /** Begins an answer that goes on; `say` and `end` are its rest. */
+  /** Starts a streaming response. */
   begin(type = 'text/event-stream; charset=utf-8') {
     const body = new ReadableStream({ start: (controller) => { this.controller = controller; } });
     this.resolve(new Response(body, { headers: { 'Content-Type': type } }));
   }
 
-  /** A string, or bytes. */
+  /** Sends a part of the response: a string or bytes. */
   send(piece) { this.controller.enqueue(typeof piece === 'string' ? new TextEncoder().encode(piece) : piece); }
 
-  /** A message as the bridge sends it. */
-  say(message) {
+  /** Sends a message as a server-sent event. */
+  deliver(message) {
     const named = message.type === 'event' ? '' : `event: ${message.type}\n`;
     this.send(`${named}data: ${JSON.stringify(message)}\n\n`);
   }
 
   welcome(id = 'k3x9', key = 'secret') {
-    this.say({ type: 'welcome', protocol: 1, id, from: '127.0.0.1:53124', to: '127.0.0.1:8082', key });
+    this.deliver({ type: 'welcome', protocol: 1, id, from: '127.0.0.1:53124', to: '127.0.0.1:8082', key });
   }
 
   end() { this.controller.close(); }
 
-  fail(words = 'fetch failed') {
-    this.reject(new TypeError(words));
-    try { this.controller?.error(new TypeError(words)); } catch { /* it has ended */ }
+  fail(message = 'fetch failed') {
+    this.reject(new TypeError(message));
+    try { this.controller?.error(new TypeError(message)); } catch { /* already ended */ }
   }
 }
 
-/** `fetch`, and the requests that it was asked for. */
+/** A fake `fetch` with its requests. */
 export function fakeFetch(requests = []) {
   const fetch = (address, request) => {
     requests.push(new FakeRequest(address, request));
@@ -130,7 +132,10 @@ export class FakeWindow extends EventTarget {
   }
 }
 
-/** A client in a fake world: `world.socket` is the newest WebSocket, `world.request` the newest request, `world.states` what was dispatched. */
+/**
+ * A client with fakes: `world.socket` is the newest WebSocket, `world.request` the newest request, `world.states` the dispatched
+ * events.
+ */
 export function build({ listen = true, ...options } = {}) {
   const clock = new FakeClock();
   const net = { sockets: [], ...fakeFetch() };
@@ -156,39 +161,39 @@ export function buildOpen(options) {
   return world;
 }
 
-/** Breaks the connection and opens the next one, as far as its welcome. */
+/** Drops the connection and opens the next one, up to the welcome. */
 export function reconnect(world, code = 1006) {
   world.socket.drop(code);
   world.client.retry();
   world.socket.welcome();
 }
 
-/** A callback that remembers, and the list of what it was told. */
+/** Callbacks for `subscribe` that record their calls. */
 export function recorder() {
-  const told = [];
+  const calls = [];
   return {
-    told,
-    onEvent: (event) => told.push(['event', event.offset, event.data]),
+    calls,
+    onEvent: (event) => calls.push(['event', event.offset, event.data]),
     options: {
-      onLost: ({ reason, first, last }) => told.push(['lost', reason, first, last]),
-      onSubscribed: (state) => told.push(['subscribed', state]),
-      onJoin: (peer) => told.push(['join', peer.id]),
-      onLeave: (peer) => told.push(['leave', peer.id]),
-      onRefused: (error) => told.push(['refused', error.code]),
+      onLost: ({ reason, first, last }) => calls.push(['lost', reason, first, last]),
+      onSubscribed: (state) => calls.push(['subscribed', state]),
+      onJoin: (peer) => calls.push(['join', peer.id]),
+      onLeave: (peer) => calls.push(['leave', peer.id]),
+      onRefused: (error) => calls.push(['refused', error.code]),
     },
-    offsets: () => told.filter(([what]) => what === 'event').map(([, offset]) => offset),
+    offsets: () => calls.filter(([what]) => what === 'event').map(([, offset]) => offset),
   };
 }
 
 export const event = (channel, offset, data = `${channel} ${offset}`, from = 'ann') => (
   { type: 'event', channel, offset, from, name: 'message', data });
 
-/** Lets the promises that are settled by now run their continuations. */
-export const settle = () => new Promise((resolve) => { setImmediate(resolve); });
+/** Runs the continuations of settled promises. */
+export const flushPromises = () => new Promise((resolve) => { setImmediate(resolve); });
 
 /**
- * One channel of a server, by the rules of the protocol. What it says waits in `outbox` until `deliver` lets some of it through,
- * so that a connection can break with any part of a conversation still under way.
+ * A model of a server with one channel. Its messages wait in `outbox` until `deliver` sends some of them, so that a connection can
+ * break at any point.
  */
 export class ModelServer {
   epoch = 1;
@@ -207,17 +212,17 @@ export class ModelServer {
       this.append(data, true, id);
     } else if (type === 'unsubscribe') {
       this.subscribed = undefined;
-      this.say({ type: 'ok', id });
+      this.queue({ type: 'ok', id });
     } else if (type === 'subscribe') {
       this.subscribed = channel;
       const oldest = this.head - this.log.length + 1;
       const known = since !== undefined && epoch === `e${this.epoch}` && since <= this.head;
       const whole = known && since >= oldest - 1;
       const reply = { type: 'ok', id, channel, offset: this.head, epoch: `e${this.epoch}` };
-      this.say(since === undefined ? reply : { ...reply, recovered: whole });
-      if (known && !whole) this.say({ type: 'lost', channel, first: since + 1, last: oldest - 1 });
+      this.queue(since === undefined ? reply : { ...reply, recovered: whole });
+      if (known && !whole) this.queue({ type: 'lost', channel, first: since + 1, last: oldest - 1 });
       const from = known ? since : this.head - (last ?? 0);
-      for (const old of this.log) if (old.offset > from) this.say(old);
+      for (const old of this.log) if (old.offset > from) this.queue(old);
     }
   }
 
@@ -225,8 +230,8 @@ export class ModelServer {
     this.head += 1;
     const published = event('kitchen', this.head, data);
     this.log.push(published);
-    if (own) this.say({ type: 'ok', id, offset: this.head });
-    if (this.subscribed) this.say(published);
+    if (own) this.queue({ type: 'ok', id, offset: this.head });
+    if (this.subscribed) this.queue(published);
   }
 
   forget(kept) { this.log = this.log.slice(this.log.length - Math.min(kept, this.log.length)); }
@@ -243,9 +248,22 @@ export class ModelServer {
     this.subscribed = undefined;
   }
 
-  say(message) { this.outbox.push(message); }
+  queue(message) { this.outbox.push(message); }
 
   deliver(count = Infinity) {
-    for (; count > 0 && this.outbox.length; count -= 1) this.socket.say(this.outbox.shift());
+    for (; count > 0 && this.outbox.length; count -= 1) this.socket.deliver(this.outbox.shift());
   }
+}
+
+/** Subscribes with a recorder, which is returned. */
+export function subscribe(world, options = {}) {
+  const subscriber = recorder();
+  world.client.subscribe('kitchen', subscriber.onEvent, { ...subscriber.options, ...options });
+  return subscriber;
+}
+
+/** Publishes an event on `kitchen`, which the server confirms with `offset`. */
+export function publish(world, offset) {
+  world.client.publish('kitchen', 'mine');
+  world.socket.reply('publish', { offset });
 }

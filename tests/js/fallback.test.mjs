@@ -1,4 +1,4 @@
-// Which way is taken: the WebSocket, or the stream where the WebSocket is blocked, and when it is asked for again.
+// Tests of the choice between WebSocket and the stream.
 
 import assert from 'node:assert/strict';
 import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
@@ -8,35 +8,35 @@ import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 
 import { DEFAULT_TIMES } from '../../twistedsock/static/sockbridge.js';
-import '../../twistedsock/static/stream.js'; // so that the client's own import is over in the same turn
-import { build, event, recorder, settle } from './fakes.mjs';
+import '../../twistedsock/static/stream.js'; // so that the import of the client completes in the same turn
+import { build, event, recorder, flushPromises } from './fakes.mjs';
 
 const paths = (world) => world.net.requests.map(({ address }) => new URL(address).pathname);
 const waits = (world) => world.states.filter(([type]) => type === 'waiting').map(([, detail]) => detail);
 
-/** The WebSocket fails; `healthz` is what becomes of the question that follows, if one does. */
+/** Drops the WebSocket. `healthz` responds to the HTTP check that follows, if any. */
 async function failSocket(world, healthz) {
   world.socket.drop();
-  await settle();
+  await flushPromises();
   if (healthz) healthz(world.request);
-  await settle();
+  await flushPromises();
 }
 
-const answers = (request) => request.answer(200);
-const isAway = (request) => request.fail();
+const succeeds = (request) => request.respond(200);
+const fails = (request) => request.fail();
 
-/** The next try, as the clock brings it. */
+/** Advances the clock to the next attempt. */
 async function retry(world) {
   world.clock.advance(waits(world).at(-1).delay);
-  await settle();
+  await flushPromises();
 }
 
-/** A client on the stream, as one comes to be where the WebSocket is blocked. */
+/** A client whose WebSocket is blocked, so that it has requested the stream. */
 async function buildBlocked(options) {
   const world = build(options);
   await failSocket(world);
   await retry(world);
-  await failSocket(world, answers);
+  await failSocket(world, succeeds);
   await retry(world);
   return world;
 }
@@ -45,17 +45,17 @@ async function buildStreaming(options) {
   const world = await buildBlocked(options);
   world.request.begin();
   world.request.welcome();
-  await settle();
+  await flushPromises();
   return world;
 }
 
-test('where the WebSocket fails twice although HTTP comes through, the stream is taken', async () => {
+test('uses the stream after two failures of WebSocket if HTTP works', async () => {
   const world = build();
   const published = world.client.publish('kitchen', 21.5);
   await failSocket(world);
-  assert.deepEqual(paths(world), [], 'one failure says nothing');
+  assert.deepEqual(paths(world), [], 'one failure is not enough');
   await retry(world);
-  await failSocket(world, answers);
+  await failSocket(world, succeeds);
   assert.deepEqual(world.net.requests[0].address, 'http://bridge.test/healthz');
   assert.equal(world.client.transport, 'websocket');
   await retry(world);
@@ -65,21 +65,21 @@ test('where the WebSocket fails twice although HTTP comes through, the stream is
   const stream = world.request;
   stream.begin();
   stream.welcome('k3x9');
-  await settle();
+  await flushPromises();
   const peer = { id: 'k3x9', from: '127.0.0.1:53124', to: '127.0.0.1:8082' };
   assert.deepEqual(world.states.at(-1), ['open', { ...peer, transport: 'stream' }]);
   assert.deepEqual(world.client.peer, peer);
   assert.ok(!JSON.stringify([world.states, world.client.peer]).includes('secret'));
   assert.deepEqual(world.request.messages, [{ type: 'publish', channel: 'kitchen', data: 21.5, id: 1 }]);
-  world.request.answer(204);
-  stream.say({ type: 'ok', id: 1, offset: 7 });
+  world.request.respond(204);
+  stream.deliver({ type: 'ok', id: 1, offset: 7 });
   assert.equal(await published, 7);
 });
 
-test('a bridge that is away is not taken for one that is blocked', async () => {
+test('keeps trying WebSocket while the server is down', async () => {
   const world = build();
   for (let failure = 1; failure <= 6; failure += 1) {
-    await failSocket(world, failure >= 2 && isAway);
+    await failSocket(world, failure >= 2 && fails);
     await retry(world);
     assert.equal(world.client.transport, 'websocket');
   }
@@ -88,16 +88,16 @@ test('a bridge that is away is not taken for one that is blocked', async () => {
   assert.equal(world.client.state, 'open');
 });
 
-test('an answer that is no 200 says nothing either: an older bridge has no stream', async () => {
+test('ignores other statuses than 200, because older servers have no stream', async () => {
   const world = build();
   await failSocket(world);
   await retry(world);
-  await failSocket(world, (request) => request.answer(404));
+  await failSocket(world, (request) => request.respond(404));
   await retry(world);
   assert.equal(world.net.sockets.length, 3);
 });
 
-test('a WebSocket that was welcomed and breaks is not blocked', async () => {
+test('does not count broken WebSockets that were open', async () => {
   const world = build();
   for (let index = 0; index < 5; index += 1) {
     world.socket.welcome();
@@ -107,7 +107,7 @@ test('a WebSocket that was welcomed and breaks is not blocked', async () => {
   assert.deepEqual(world.net.requests, []);
 });
 
-test('failures before and after a welcome are not in a row', async () => {
+test('does not count failures before and after a welcome together', async () => {
   const world = build();
   await failSocket(world);
   await retry(world);
@@ -118,28 +118,28 @@ test('failures before and after a welcome are not in a row', async () => {
   assert.deepEqual(world.net.requests, []);
 });
 
-test('a WebSocket that stays silent counts as one that fails', async () => {
+test('counts a silent WebSocket as a failure', async () => {
   const world = build({ openTimeout: 10_000 });
   world.clock.advance(10_000);
   await retry(world);
   world.clock.advance(10_000);
-  await settle();
-  answers(world.request);
-  await settle();
+  await flushPromises();
+  succeeds(world.request);
+  await flushPromises();
   await retry(world);
   assert.equal(world.client.transport, 'stream');
 });
 
-test('the question has its time; what it tells after a welcome is no news', async () => {
+test('limits the HTTP check and ignores its result after a welcome', async () => {
   const slow = build({ openTimeout: 10_000 });
   await failSocket(slow);
   await retry(slow);
   await failSocket(slow);
-  const question = slow.request;
+  const check = slow.request;
   await retry(slow);
   slow.socket.welcome();
-  answers(question);
-  await settle();
+  succeeds(check);
+  await flushPromises();
   await failSocket(slow);
   await retry(slow);
   assert.deepEqual([slow.client.transport, slow.net.sockets.length], ['websocket', 4]);
@@ -150,90 +150,90 @@ test('the question has its time; what it tells after a welcome is no news', asyn
   await failSocket(silent);
   await retry(silent);
   await failSocket(silent);
-  assert.equal(silent.net.requests.length, 1, 'one question at a time');
+  assert.equal(silent.net.requests.length, 1, 'one check at a time');
   silent.clock.advance(10_000);
-  await settle();
+  await flushPromises();
   assert.ok(silent.request.aborted);
 });
 
-test('a question that is over leaves no timer, nor does a client that is closed while it asks', async () => {
+test('stops the timer of the HTTP check when closed', async () => {
   const world = build();
   await failSocket(world);
   await retry(world);
   await failSocket(world);
   assert.equal(world.clock.timers.size, 2);
   world.client.close();
-  await settle();
+  await flushPromises();
   assert.ok(world.request.aborted);
   assert.equal(world.clock.timers.size, 0);
 });
 
-test('the client recovers on the stream as on the WebSocket', async () => {
+test('recovers on the stream', async () => {
   const world = build();
-  const reader = recorder();
-  world.client.subscribe('kitchen', reader.onEvent, reader.options);
+  const subscriber = recorder();
+  world.client.subscribe('kitchen', subscriber.onEvent, subscriber.options);
   world.socket.welcome();
-  world.socket.answer('subscribe', { channel: 'kitchen', offset: 10, epoch: 'e1' });
-  world.socket.say(event('kitchen', 11));
+  world.socket.reply('subscribe', { channel: 'kitchen', offset: 10, epoch: 'e1' });
+  world.socket.deliver(event('kitchen', 11));
   world.socket.drop();
   await retry(world);
   await failSocket(world);
   await retry(world);
-  await failSocket(world, answers);
+  await failSocket(world, succeeds);
   await retry(world);
   const stream = world.request;
   stream.begin();
   stream.welcome();
-  await settle();
+  await flushPromises();
   assert.deepEqual(world.request.messages, [
     { type: 'subscribe', channel: 'kitchen', echo: true, presence: false, since: 11, epoch: 'e1', id: world.request.messages[0].id },
   ]);
-  stream.say({ type: 'ok', id: world.request.messages[0].id, channel: 'kitchen', offset: 12, epoch: 'e1', recovered: true });
-  stream.say(event('kitchen', 12));
-  await settle();
-  assert.deepEqual(reader.offsets(), [11, 12]);
+  stream.deliver({ type: 'ok', id: world.request.messages[0].id, channel: 'kitchen', offset: 12, epoch: 'e1', recovered: true });
+  stream.deliver(event('kitchen', 12));
+  await flushPromises();
+  assert.deepEqual(subscriber.offsets(), [11, 12]);
 });
 
-test('the stream is remembered, and the WebSocket tried again at a reconnection after ten minutes', async () => {
+test('keeps the stream and tries WebSocket again after ten minutes', async () => {
   const world = await buildStreaming();
   const began = world.clock.now();
   assert.equal(DEFAULT_TIMES.websocketAgainAfter, 600_000);
   const reopen = async () => {
     world.net.requests.findLast(({ controller }) => controller).end();
-    await settle();
+    await flushPromises();
     await retry(world);
   };
   await reopen();
   assert.equal(world.client.transport, 'stream');
   world.request.begin();
   world.request.welcome();
-  await settle();
-  // Pings keep it open meanwhile.
+  await flushPromises();
+  // Messages keep it open.
   const stream = world.request;
   while (world.clock.now() < began + 600_000) {
     world.clock.advance(20_000);
-    stream.say({ type: 'notice', text: 'still here' });
-    await settle();
+    stream.deliver({ type: 'notice', text: 'still here' });
+    await flushPromises();
   }
   assert.equal(world.net.sockets.length, 2);
   await reopen();
   assert.deepEqual([world.client.transport, world.net.sockets.length], ['websocket', 3]);
-  await failSocket(world); // still blocked: no question, the stream is known
+  await failSocket(world); // still blocked: the stream is used without another check
   await retry(world);
   assert.equal(world.client.transport, 'stream');
   world.request.begin();
   world.request.welcome();
-  await settle();
+  await flushPromises();
   world.request.end();
-  await settle();
+  await flushPromises();
   await retry(world);
-  assert.equal(world.client.transport, 'stream', 'again for ten minutes');
+  assert.equal(world.client.transport, 'stream', 'for ten more minutes');
 });
 
-test('a WebSocket that comes through again is stayed with', async () => {
+test('keeps WebSocket once it works again', async () => {
   const world = await buildStreaming({ websocketAgainAfter: 0 });
   world.request.end();
-  await settle();
+  await flushPromises();
   await retry(world);
   world.socket.welcome();
   assert.deepEqual(world.states.at(-1)[1].transport, 'websocket');
@@ -244,55 +244,55 @@ test('a WebSocket that comes through again is stayed with', async () => {
   assert.equal(world.client.transport, 'websocket');
 });
 
-test('where both are refused, each has its turn, and the waits grow as ever', async () => {
+test('alternates between the transports with growing delays if both fail', async () => {
   const world = await buildBlocked({ firstDelay: 500, longestDelay: 30_000 });
-  const ways = [];
+  const transports = [];
   for (let index = 0; index < 6; index += 1) {
-    ways.push(world.client.transport);
+    transports.push(world.client.transport);
     if (world.client.transport === 'stream') {
-      world.request.answer(403, { detail: 'not you' });
-      await settle();
+      world.request.respond(403, { detail: 'not you' });
+      await flushPromises();
     } else {
       await failSocket(world);
     }
     await retry(world);
   }
-  assert.deepEqual(ways, ['stream', 'websocket', 'stream', 'websocket', 'stream', 'websocket']);
+  assert.deepEqual(transports, ['stream', 'websocket', 'stream', 'websocket', 'stream', 'websocket']);
   assert.deepEqual(waits(world).map(({ delay }) => delay), [250, 500, 1000, 2000, 4000, 8000, 15_000, 15_000]);
   assert.equal(waits(world)[2].reason, 'the server replied 403: not you');
   assert.equal(paths(world).filter((path) => path === '/healthz').length, 1);
 });
 
-test('a server that is overloaded is given time on the stream too', async () => {
+test('waits longer if the stream reports overload', async () => {
   const world = await buildBlocked();
-  world.request.answer(503, { detail: 'too many connections' });
-  await settle();
+  world.request.respond(503, { detail: 'too many connections' });
+  await flushPromises();
   assert.deepEqual(waits(world).at(-1), { delay: 2000, attempt: 4, code: 1013, reason: 'the server replied 503: too many connections' });
 });
 
-test('a silent stream is noticed by a ping, as a WebSocket is', async () => {
+test('detects a silent stream by a ping', async () => {
   const world = await buildStreaming({ quietAfter: 25_000, answerTimeout: 10_000 });
   const stream = world.request;
   world.clock.advance(25_000);
-  await settle();
+  await flushPromises();
   assert.deepEqual(world.request.messages, [{ type: 'ping' }]);
   world.clock.advance(10_000);
   assert.equal(waits(world).at(-1).reason, 'the server does not respond');
-  world.clock.advance(5_000); // its farewell
-  await settle();
+  world.clock.advance(5_000); // the close timeout
+  await flushPromises();
   assert.ok(stream.aborted);
 });
 
-test('told to go for good, on the stream too', async () => {
+test('closes for good if the stream says so', async () => {
   const world = await buildStreaming();
-  world.request.say({ type: 'close', code: 1008, reason: 'an operator has ended this connection' });
-  await settle();
+  world.request.deliver({ type: 'close', code: 1008, reason: 'an operator has ended this connection' });
+  await flushPromises();
   assert.deepEqual(world.states.at(-1), ['closed', { code: 1008, reason: 'an operator has ended this connection' }]);
   world.clock.advance(600_000);
   assert.equal(world.clock.timers.size, 0);
 });
 
-test('transport: one may be demanded', async () => {
+test('uses the transport that the options demand', async () => {
   const socket = build({ transport: 'websocket' });
   for (let index = 0; index < 4; index += 1) {
     await failSocket(socket);
@@ -301,24 +301,24 @@ test('transport: one may be demanded', async () => {
   assert.deepEqual([socket.net.sockets.length, socket.net.requests.length], [5, 0]);
 
   const stream = build({ transport: 'stream' });
-  await settle();
+  await flushPromises();
   for (let index = 0; index < 4; index += 1) {
     stream.request.fail();
-    await settle();
+    await flushPromises();
     await retry(stream);
   }
   assert.deepEqual([stream.net.sockets.length, paths(stream)], [0, Array(5).fill('/stream')]);
   assert.throws(() => build({ transport: 'pigeon' }), /invalid transport/);
 });
 
-test('without any WebSocket the stream is taken at once, unless the WebSocket was demanded', async () => {
+test('uses the stream without a WebSocket class', async () => {
   const world = build({ WebSocket: undefined });
-  await settle();
+  await flushPromises();
   assert.deepEqual([world.client.transport, paths(world)], ['stream', ['/stream']]);
   assert.throws(() => build({ WebSocket: undefined, transport: 'websocket' }), /has no WebSocket/);
 });
 
-test('the stream lies beside the WebSocket, and what was asked there is asked here', async () => {
+test('requests the stream from the folder of the WebSocket with the same query', async () => {
   const { connect } = await import('../../twistedsock/static/sockbridge.js');
   for (const [address, stream] of [
     ['wss://bridge.test/ws', 'https://bridge.test/stream'],
@@ -327,26 +327,26 @@ test('the stream lies beside the WebSocket, and what was asked there is asked he
   ]) {
     const asked = [];
     const client = connect(address, { transport: 'stream', fetch: async (url) => { asked.push(url); throw new TypeError('no'); }, window: undefined });
-    await settle();
+    await flushPromises();
     client.close();
     assert.deepEqual(asked, [stream]);
   }
 });
 
-test('a closed client lets the stream go, also one that is only on its way', async () => {
+test('aborts the stream when closed, also while it is loading', async () => {
   const open = await buildStreaming();
   open.client.close();
-  await settle();
+  await flushPromises();
   assert.ok(open.net.requests.at(-1).aborted);
   assert.equal(open.clock.timers.size, 0);
 
   const early = build({ transport: 'stream' });
-  early.client.close(); // before stream.js has come
-  await settle();
+  early.client.close(); // before stream.js is loaded
+  await flushPromises();
   assert.deepEqual(early.net.requests, []);
 });
 
-test('a copy of the client alone has no stream to fall back on, and says so', async (t) => {
+test('reports that stream.js is missing', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'sockbridge-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const copy = join(folder, 'sockbridge.mjs');

@@ -75,7 +75,7 @@ test('explains why a name is invalid', () => {
   ]) assert.equal(nameError(`alerts${sign}`, CHANNEL_BYTES), `Names can’t contain the invisible character U+${number}.`);
   for (const name of ['a*', '>', '#a', 'a+b', 'a?']) assert.match(nameError(name, CHANNEL_BYTES), /patterns/);
   assert.match(nameError('x'.repeat(201), CHANNEL_BYTES), /200 bytes/);
-  assert.match(nameError('é'.repeat(101), CHANNEL_BYTES), /200 bytes/, 'bytes count, not letters');
+  assert.match(nameError('é'.repeat(101), CHANNEL_BYTES), /200 bytes/, 'the limit counts bytes');
 });
 
 test('detects JSON payloads like the line protocol', () => {

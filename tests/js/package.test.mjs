@@ -1,4 +1,4 @@
-// clients/js: the package that npm would publish. tests/end_to_end/test_client_package.py installs it, and lets it talk to a bridge.
+// Tests of the npm package in clients/js. tests/end_to_end/test_client.py installs and uses it.
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -13,16 +13,16 @@ const checkout = fileURLToPath(new URL('../..', import.meta.url));
 const read = (name) => readFileSync(join(checkout, name), 'utf8');
 const about = JSON.parse(read('clients/js/package.json'));
 
-test('it has the version of the bridge', () => {
+test('has the version of the server', () => {
   assert.equal(about.version, read('setup.cfg').match(/^version = (.*)$/m)[1]);
 });
 
-test('nothing that is copied into it is kept there', () => {
+test('contains no copied files in the repository', () => {
   const kept = readdirSync(join(checkout, 'clients/js')).sort();
   assert.deepEqual(kept, ['README.md', 'copy.mjs', 'package.json']);
 });
 
-test('it is packed with the files that the bridge serves, and the copies are gone after', async (t) => {
+test('packs the files that the server serves and removes the copies', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'sockbridge-'));
   t.after(() => rmSync(folder, { recursive: true }));
   for (const name of ['LICENSE', 'clients/js', 'twistedsock/static']) cpSync(join(checkout, name), join(folder, name), { recursive: true });
@@ -36,7 +36,7 @@ test('it is packed with the files that the bridge serves, and the copies are gon
   assert.deepEqual(readdirSync(join(folder, 'clients/js')).sort(), ['README.md', 'copy.mjs', 'package.json']);
 });
 
-test('what its files import, and what its exports name, is in it', () => {
+test('contains all files that it imports and exports', () => {
   const named = [about.types, about.exports['.'].types, about.exports['.'].default];
   for (const name of about.files) {
     const source = read(`twistedsock/static/${name}`).replace(/\/\*[^]*?\*\/|^\/\/.*$/gm, '');

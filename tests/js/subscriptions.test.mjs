@@ -1,20 +1,26 @@
-// Channels: what a reader is given, in which order, and what it is told when the connection, the log or the epoch goes.
+// Tests of subscriptions: order, recovery, gaps and epochs.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { build, buildOpen, event, ModelServer, reconnect, recorder, settle } from './fakes.mjs';
+import { build, buildOpen, event, flushPromises, ModelServer, publish, reconnect, recorder, subscribe } from './fakes.mjs';
 
-/** An open world with one reader of `kitchen` at the given head. */
-function buildReading(head = 10, options = {}) {
-  const world = buildOpen();
-  const reader = recorder();
-  const subscription = world.client.subscribe('kitchen', reader.onEvent, { ...reader.options, ...options });
-  world.socket.answer('subscribe', { channel: 'kitchen', offset: head, epoch: 'e1' });
-  return { world, reader, subscription };
+/** Reconnects, and replies to the subscription. */
+function resume(world, reply) {
+  reconnect(world);
+  world.socket.reply('subscribe', reply);
 }
 
-test('subscribing asks the server for what was wished, and no more', () => {
+/** An open client with a subscriber of `kitchen`, which has `head` events. */
+function buildSubscribed(head = 10, options = {}) {
+  const world = buildOpen();
+  const subscriber = recorder();
+  const subscription = world.client.subscribe('kitchen', subscriber.onEvent, { ...subscriber.options, ...options });
+  world.socket.reply('subscribe', { channel: 'kitchen', offset: head, epoch: 'e1' });
+  return { world, subscriber, subscription };
+}
+
+test('sends only the requested options', () => {
   const world = buildOpen();
   world.client.subscribe('kitchen', () => {}, { last: 5, presence: true, echo: false });
   world.client.subscribe('garden', () => {});
@@ -26,55 +32,55 @@ test('subscribing asks the server for what was wished, and no more', () => {
   ]);
 });
 
-test('a subscription made before the connection is open is asked for then, once', () => {
+test('subscribes after the welcome, once', () => {
   const world = build();
   world.client.subscribe('kitchen', () => {});
   world.socket.welcome();
   assert.equal(world.socket.all('subscribe').length, 1);
 });
 
-test('ready tells the offset and the epoch, and for a resumed position whether all was recovered', async () => {
-  const { world, subscription } = buildReading(17);
+test('resolves ready with offset, epoch and recovery', async () => {
+  const { world, subscription } = buildSubscribed(17);
   assert.deepEqual(await subscription.ready, { offset: 17, epoch: 'e1', missed: 0 });
   const resumed = world.client.subscribe('garden', () => {}, { since: 12, epoch: 'e1' });
-  world.socket.answer('subscribe', { offset: 17, epoch: 'e1', recovered: true });
+  world.socket.reply('subscribe', { offset: 17, epoch: 'e1', recovered: true });
   assert.deepEqual(await resumed.ready, { offset: 17, epoch: 'e1', recovered: true, missed: 5 });
 });
 
-test('answers may come in another order than the questions', async () => {
+test('accepts replies in any order', async () => {
   const world = buildOpen();
   const kitchen = world.client.subscribe('kitchen', () => {});
   const garden = world.client.subscribe('garden', () => {});
   const [first, second] = world.socket.all('subscribe');
-  world.socket.say({ type: 'ok', id: second.id, channel: 'garden', offset: 2, epoch: 'g' });
-  world.socket.say({ type: 'ok', id: first.id, channel: 'kitchen', offset: 1, epoch: 'k' });
+  world.socket.deliver({ type: 'ok', id: second.id, channel: 'garden', offset: 2, epoch: 'g' });
+  world.socket.deliver({ type: 'ok', id: first.id, channel: 'kitchen', offset: 1, epoch: 'k' });
   assert.equal((await kitchen.ready).epoch, 'k');
   assert.equal((await garden.ready).epoch, 'g');
 });
 
-test('a refused subscription ends: ready rejects, onRefused is called, nothing is asked again', async () => {
+test('ends a rejected subscription', async () => {
   const world = buildOpen();
-  const reader = recorder();
-  const { ready } = world.client.subscribe('kitchen', reader.onEvent, reader.options);
-  world.socket.refuse('subscribe', 'forbidden', 'not for you');
+  const subscriber = recorder();
+  const { ready } = world.client.subscribe('kitchen', subscriber.onEvent, subscriber.options);
+  world.socket.reject('subscribe', 'forbidden', 'not for you');
   await assert.rejects(ready, { name: 'SockbridgeError', code: 'forbidden', message: 'not for you' });
-  assert.deepEqual(reader.told, [['refused', 'forbidden']]);
+  assert.deepEqual(subscriber.calls, [['refused', 'forbidden']]);
   reconnect(world);
   assert.equal(world.socket.all('subscribe').length, 0);
 });
 
-test('nobody has to look at ready: its rejection is not an unhandled one', async (t) => {
+test('does not cause an unhandled rejection if ready is not used', async (t) => {
   const unhandled = t.mock.fn();
   process.once('unhandledRejection', unhandled);
   t.after(() => process.off('unhandledRejection', unhandled));
   const world = buildOpen();
   world.client.subscribe('a b', () => {});
-  world.socket.refuse('subscribe', 'bad-channel');
-  await settle();
+  world.socket.reject('subscribe', 'bad-channel');
+  await flushPromises();
   assert.equal(unhandled.mock.callCount(), 0);
 });
 
-test('a refusal that the program does not look at is dispatched as an error', async () => {
+test('dispatches an error for a rejection that the program does not handle', async () => {
   const refusals = [
     ['before the first answer', ({ client }) => client.subscribe('kitchen', () => {}), true],
     ['onRefused', ({ client }) => client.subscribe('kitchen', () => {}, { onRefused() {} }), false],
@@ -83,63 +89,63 @@ test('a refusal that the program does not look at is dispatched as an error', as
   for (const [way, subscribe, dispatched] of refusals) {
     const world = buildOpen();
     subscribe(world);
-    world.socket.refuse('subscribe', 'forbidden', 'not for you');
-    await settle();
+    world.socket.reject('subscribe', 'forbidden', 'not for you');
+    await flushPromises();
     const errors = world.states.filter(([type]) => type === 'error').map(([, { code, message, channel }]) => [code, message, channel]);
     assert.deepEqual(errors, dispatched ? [['forbidden', 'not for you', 'kitchen']] : [], way);
   }
 });
 
-test('a subscription that is refused later is an error too, although ready was looked at', async () => {
+test('dispatches an error for a later rejection even if ready was used', async () => {
   for (const end of [
-    (world) => world.socket.say({ type: 'notice', text: 'no longer', code: 'forbidden', channel: 'kitchen' }),
-    (world) => { reconnect(world); world.socket.refuse('subscribe', 'forbidden'); },
+    (world) => world.socket.deliver({ type: 'notice', text: 'no longer', code: 'forbidden', channel: 'kitchen' }),
+    (world) => { reconnect(world); world.socket.reject('subscribe', 'forbidden'); },
   ]) {
     const world = buildOpen();
     const { ready } = world.client.subscribe('kitchen', () => {});
-    world.socket.answer('subscribe', { channel: 'kitchen', offset: 0, epoch: 'e1' });
+    world.socket.reply('subscribe', { channel: 'kitchen', offset: 0, epoch: 'e1' });
     await ready;
     end(world);
-    await settle();
+    await flushPromises();
     assert.deepEqual(world.states.filter(([type]) => type === 'error').map(([, { code, channel }]) => [code, channel]), [['forbidden', 'kitchen']]);
   }
 });
 
-test('ending a subscription, or the client, is no error', async () => {
+test('dispatches no error when a subscription or the client is closed', async () => {
   const world = buildOpen();
   world.client.subscribe('kitchen', () => {}).unsubscribe();
   world.client.subscribe('garden', () => {});
   world.client.close();
-  await settle();
+  await flushPromises();
   assert.deepEqual(world.states.filter(([type]) => type === 'error'), []);
 });
 
-test('an error that nobody listens to is written to the console', async (t) => {
+test('writes errors without a listener to the console', async (t) => {
   const written = t.mock.method(console, 'error', () => {});
   const world = buildOpen({ listen: false });
   world.client.subscribe('a b', () => {});
-  world.socket.refuse('subscribe', 'bad-channel', 'no white space');
-  await settle();
+  world.socket.reject('subscribe', 'bad-channel', 'no white space');
+  await flushPromises();
   assert.equal(written.mock.callCount(), 1);
   assert.equal(written.mock.calls[0].arguments[0].code, 'bad-channel');
   world.client.addEventListener('error', () => {});
   world.client.subscribe('a b', () => {});
-  world.socket.refuse('subscribe', 'bad-channel', 'no white space');
-  await settle();
+  world.socket.reject('subscribe', 'bad-channel', 'no white space');
+  await flushPromises();
   assert.equal(written.mock.callCount(), 1);
 });
 
-test('a reader is given events as the types describe them, and nothing of the protocol', () => {
-  const { world, reader } = buildReading(0);
+test('passes only the declared fields of events', () => {
+  const { world, subscriber } = buildSubscribed(0);
   const events = [];
   world.client.subscribe('garden', (event) => events.push(event));
-  world.socket.answer('subscribe', { channel: 'garden', offset: 0, epoch: 'e1' });
-  world.socket.say({ ...event('garden', 1), later: 'a field of a later protocol' });
+  world.socket.reply('subscribe', { channel: 'garden', offset: 0, epoch: 'e1' });
+  world.socket.deliver({ ...event('garden', 1), later: 'a field of a later protocol' });
   assert.deepEqual(events, [{ channel: 'garden', offset: 1, from: 'ann', name: 'message', data: 'garden 1' }]);
-  assert.deepEqual(reader.offsets(), []);
+  assert.deepEqual(subscriber.offsets(), []);
 });
 
-test('since without epoch, or epoch without since, is refused at once', async () => {
+test('rejects since without epoch and epoch without since', async () => {
   const world = buildOpen();
   for (const options of [{ since: 3 }, { epoch: 'e1' }]) {
     await assert.rejects(world.client.subscribe('kitchen', () => {}, options).ready, { code: 'bad-argument' });
@@ -147,74 +153,72 @@ test('since without epoch, or epoch without since, is refused at once', async ()
   assert.equal(world.socket.sent.length, 0);
 });
 
-test('subscribing with a closed client is refused', async () => {
+test('rejects subscriptions of a closed client', async () => {
   const world = buildOpen();
   world.client.close();
   await assert.rejects(world.client.subscribe('kitchen', () => {}).ready, { code: 'closed' });
 });
 
-test('a subscription that waits when the client is closed learns it', async () => {
+test('rejects pending subscriptions when the client is closed', async () => {
   const world = build();
   const { ready } = world.client.subscribe('kitchen', () => {});
   world.client.close();
   await assert.rejects(ready, { code: 'closed' });
 });
 
-test('events come to the reader of their channel, in order, the same offset never twice', () => {
-  const { world, reader } = buildReading(10);
-  for (const offset of [11, 12, 12, 11, 13]) world.socket.say(event('kitchen', offset));
-  world.socket.say(event('garden', 14));
-  assert.deepEqual(reader.offsets(), [11, 12, 13]);
+test('delivers events of the channel in order and at most once', () => {
+  const { world, subscriber } = buildSubscribed(10);
+  world.socket.events('kitchen', 11, 12, 12, 11, 13);
+  world.socket.deliver(event('garden', 14));
+  assert.deepEqual(subscriber.offsets(), [11, 12, 13]);
 });
 
-test('what `last` asks for is given, and what lies before it is not called lost', () => {
+test('delivers the events requested by last and reports no gap before them', () => {
   const world = buildOpen();
-  const reader = recorder();
-  world.client.subscribe('kitchen', reader.onEvent, { ...reader.options, last: 3 });
-  world.socket.answer('subscribe', { offset: 10, epoch: 'e1' });
-  for (const offset of [8, 9, 10, 11]) world.socket.say(event('kitchen', offset));
-  assert.deepEqual(reader.offsets(), [8, 9, 10, 11]);
+  const subscriber = subscribe(world, { last: 3 });
+  world.socket.reply('subscribe', { offset: 10, epoch: 'e1' });
+  world.socket.events('kitchen', 8, 9, 10, 11);
+  assert.deepEqual(subscriber.offsets(), [8, 9, 10, 11]);
 });
 
-test('replies and events in one burst: the event right behind the answer is not missed', () => {
+test('delivers an event that arrives directly after the reply', () => {
   const world = buildOpen();
   const seen = [];
   world.client.subscribe('kitchen', ({ offset }) => seen.push(offset), { last: 1 });
-  world.socket.answer('subscribe', { offset: 7, epoch: 'e1' });
-  world.socket.say(event('kitchen', 7)); // in the same turn: no promise has run since
+  world.socket.reply('subscribe', { offset: 7, epoch: 'e1' });
+  world.socket.events('kitchen', 7); // in the same turn, before promises are settled
   assert.deepEqual(seen, [7]);
 });
 
-test('after a reconnection it asks from the last offset seen: no gap, no double', () => {
-  const { world, reader } = buildReading(10);
-  world.socket.say(event('kitchen', 11));
-  world.socket.say(event('kitchen', 12));
+test('resumes after the last offset when reconnected', () => {
+  const { world, subscriber } = buildSubscribed(10);
+  world.socket.events('kitchen', 11, 12);
   reconnect(world);
   const { since, epoch, last } = world.socket.last('subscribe');
   assert.deepEqual({ since, epoch, last }, { since: 12, epoch: 'e1', last: undefined });
-  world.socket.answer('subscribe', { offset: 14, epoch: 'e1', recovered: true });
-  for (const offset of [12, 13, 14, 15]) world.socket.say(event('kitchen', offset));
-  assert.deepEqual(reader.offsets(), [11, 12, 13, 14, 15]);
-  assert.deepEqual(reader.told[3], ['subscribed', { offset: 14, epoch: 'e1', recovered: true, missed: 2 }]);
+  world.socket.reply('subscribe', { offset: 14, epoch: 'e1', recovered: true });
+  world.socket.events('kitchen', 12, 13, 14, 15);
+  assert.deepEqual(subscriber.offsets(), [11, 12, 13, 14, 15]);
+  assert.deepEqual(subscriber.calls[3], ['subscribed', { offset: 14, epoch: 'e1', recovered: true, missed: 2 }]);
 });
 
-test('a subscription that never saw an event resumes from the head it was told', () => {
-  const { world } = buildReading(10);
+test('resumes from the confirmed offset if no event was received', () => {
+  const { world } = buildSubscribed(10);
   reconnect(world);
   assert.equal(world.socket.last('subscribe').since, 10);
 });
 
-test('a connection that breaks amid the replay of `last` resumes within it', () => {
-  const { world, reader } = buildReading(10, { last: 5 });
-  world.socket.say(event('kitchen', 6));
+test('resumes within the replay of last', () => {
+  const { world, subscriber } = buildSubscribed(10, { last: 5 });
+  world.socket.events('kitchen', 6);
   reconnect(world);
   assert.equal(world.socket.last('subscribe').since, 6);
-  world.socket.answer('subscribe', { offset: 10, epoch: 'e1', recovered: true });
-  for (const offset of [7, 8, 9, 10]) world.socket.say(event('kitchen', offset));
-  assert.deepEqual(reader.offsets(), [6, 7, 8, 9, 10]);
+  world.socket.reply('subscribe', { offset: 10, epoch: 'e1', recovered: true });
+  world.socket.events('kitchen', 7, 8, 9, 10);
+  assert.deepEqual(subscriber.offsets(), [6, 7, 8, 9, 10]);
 });
 
-test('a connection that breaks before the answer asks the same again', () => {
+test('repeats the request if the connection was lost before the reply', () => {
   const world = buildOpen();
   world.client.subscribe('kitchen', () => {}, { last: 5 });
   reconnect(world);
@@ -222,14 +226,12 @@ test('a connection that breaks before the answer asks the same again', () => {
   assert.equal(world.socket.last('subscribe').since, undefined);
 });
 
-test('a log that no longer reaches back: the gap is named, then what is left comes', () => {
-  const { world, reader } = buildReading(10);
-  reconnect(world);
-  world.socket.answer('subscribe', { offset: 20, epoch: 'e1', recovered: false });
-  world.socket.say({ type: 'lost', channel: 'kitchen', first: 11, last: 18 });
-  world.socket.say(event('kitchen', 19));
-  world.socket.say(event('kitchen', 20));
-  assert.deepEqual(reader.told.slice(1), [
+test('reports events that are no longer in the history, then delivers the rest', () => {
+  const { world, subscriber } = buildSubscribed(10);
+  resume(world, { offset: 20, epoch: 'e1', recovered: false });
+  world.socket.deliver({ type: 'lost', channel: 'kitchen', first: 11, last: 18 });
+  world.socket.events('kitchen', 19, 20);
+  assert.deepEqual(subscriber.calls.slice(1), [
     ['subscribed', { offset: 20, epoch: 'e1', recovered: false, missed: 10 }],
     ['lost', 'log', 11, 18],
     ['event', 19, 'kitchen 19'],
@@ -237,257 +239,245 @@ test('a log that no longer reaches back: the gap is named, then what is left com
   ]);
 });
 
-test('a slow reader is told what it lost, and resumes behind the gap', () => {
-  const { world, reader } = buildReading(10);
-  world.socket.say({ type: 'lost', channel: 'kitchen', first: 11, last: 500 });
-  assert.deepEqual(reader.told.at(-1), ['lost', 'log', 11, 500]);
+test('reports the events that a slow subscriber lost, and resumes after the gap', () => {
+  const { world, subscriber } = buildSubscribed(10);
+  world.socket.deliver({ type: 'lost', channel: 'kitchen', first: 11, last: 500 });
+  assert.deepEqual(subscriber.calls.at(-1), ['lost', 'log', 11, 500]);
   reconnect(world);
   assert.equal(world.socket.last('subscribe').since, 500);
 });
 
-test('lost names the channel and the epoch', () => {
+test('reports channel and epoch of a gap', () => {
   const gaps = [];
-  const { world } = buildReading(10, { onLost: (gap) => gaps.push(gap) });
-  world.socket.say({ type: 'lost', channel: 'kitchen', first: 11, last: 12 });
-  reconnect(world);
-  world.socket.answer('subscribe', { offset: 0, epoch: 'e2', recovered: false });
+  const { world } = buildSubscribed(10, { onLost: (gap) => gaps.push(gap) });
+  world.socket.deliver({ type: 'lost', channel: 'kitchen', first: 11, last: 12 });
+  resume(world, { offset: 0, epoch: 'e2', recovered: false });
   assert.deepEqual(gaps, [
     { channel: 'kitchen', epoch: 'e1', reason: 'log', first: 11, last: 12 },
     { channel: 'kitchen', epoch: 'e1', reason: 'epoch', first: 13 },
   ]);
 });
 
-test('a new epoch: told as lost, then the new run from its first event, in order', () => {
-  const { world, reader } = buildReading(10);
-  reconnect(world);
-  world.socket.answer('subscribe', { offset: 2, epoch: 'e2', recovered: false });
+test('reports a new epoch and delivers it from the first event', () => {
+  const { world, subscriber } = buildSubscribed(10);
+  resume(world, { offset: 2, epoch: 'e2', recovered: false });
   const again = world.socket.last('subscribe');
   assert.deepEqual({ since: again.since, epoch: again.epoch }, { since: 0, epoch: 'e2' });
-  world.socket.say(event('kitchen', 3)); // live, before the second answer: it is part of what that one replays
-  world.socket.answer('subscribe', { offset: 3, epoch: 'e2', recovered: true });
-  for (const offset of [1, 2, 3, 4]) world.socket.say(event('kitchen', offset));
-  assert.deepEqual(reader.told.slice(1), [
+  world.socket.events('kitchen', 3); // live, before the second reply, which replays it
+  world.socket.reply('subscribe', { offset: 3, epoch: 'e2', recovered: true });
+  world.socket.events('kitchen', 1, 2, 3, 4);
+  assert.deepEqual(subscriber.calls.slice(1), [
     ['lost', 'epoch', 11, undefined],
     ['subscribed', { offset: 3, epoch: 'e2', recovered: false, missed: 3 }],
     ...[1, 2, 3, 4].map((offset) => ['event', offset, `kitchen ${offset}`]),
   ]);
-  reconnect(world);
-  world.socket.answer('subscribe', { offset: 4, epoch: 'e2', recovered: true });
-  assert.deepEqual(reader.told.at(-1), ['subscribed', { offset: 4, epoch: 'e2', recovered: true, missed: 0 }]);
+  resume(world, { offset: 4, epoch: 'e2', recovered: true });
+  assert.deepEqual(subscriber.calls.at(-1), ['subscribed', { offset: 4, epoch: 'e2', recovered: true, missed: 0 }]);
 });
 
-test('the connection may break between the two questions after a new epoch', () => {
-  const { world, reader } = buildReading(10);
-  reconnect(world);
-  world.socket.answer('subscribe', { offset: 2, epoch: 'e2', recovered: false });
+test('continues if the connection is lost between the two requests after a new epoch', () => {
+  const { world, subscriber } = buildSubscribed(10);
+  resume(world, { offset: 2, epoch: 'e2', recovered: false });
   reconnect(world);
   assert.equal(world.socket.last('subscribe').since, 0);
-  world.socket.answer('subscribe', { offset: 2, epoch: 'e2', recovered: true });
-  world.socket.say(event('kitchen', 1));
-  assert.deepEqual(reader.told.slice(1).map(([what]) => what), ['lost', 'subscribed', 'event']);
-  assert.equal(reader.told[2][1].recovered, false);
+  world.socket.reply('subscribe', { offset: 2, epoch: 'e2', recovered: true });
+  world.socket.events('kitchen', 1);
+  assert.deepEqual(subscriber.calls.slice(1).map(([what]) => what), ['lost', 'subscribed', 'event']);
+  assert.equal(subscriber.calls[2][1].recovered, false);
 });
 
-test('a head that went back within the same epoch: told, and it goes on from there', () => {
-  const { world, reader } = buildReading(10);
-  reconnect(world);
-  world.socket.answer('subscribe', { offset: 4, epoch: 'e1', recovered: false });
-  assert.deepEqual(reader.told.at(-1), ['lost', 'epoch', 11, undefined]);
+test('reports a decreased offset within an epoch and continues there', () => {
+  const { world, subscriber } = buildSubscribed(10);
+  resume(world, { offset: 4, epoch: 'e1', recovered: false });
+  assert.deepEqual(subscriber.calls.at(-1), ['lost', 'epoch', 11, undefined]);
   assert.equal(world.socket.last('subscribe').since, 4);
-  world.socket.answer('subscribe', { offset: 5, epoch: 'e1', recovered: true });
-  world.socket.say(event('kitchen', 5));
-  assert.deepEqual(reader.offsets(), [5]);
+  world.socket.reply('subscribe', { offset: 5, epoch: 'e1', recovered: true });
+  world.socket.events('kitchen', 5);
+  assert.deepEqual(subscriber.offsets(), [5]);
 });
 
-test('a stored position of another epoch is told as lost', async () => {
+test('reports a gap for a stored position of another epoch', async () => {
   const world = buildOpen();
-  const reader = recorder();
-  const { ready } = world.client.subscribe('kitchen', reader.onEvent, { ...reader.options, since: 40, epoch: 'old' });
-  world.socket.answer('subscribe', { offset: 1, epoch: 'e1', recovered: false });
-  world.socket.answer('subscribe', { offset: 1, epoch: 'e1', recovered: true });
-  world.socket.say(event('kitchen', 1));
+  const subscriber = recorder();
+  const { ready } = world.client.subscribe('kitchen', subscriber.onEvent, { ...subscriber.options, since: 40, epoch: 'old' });
+  world.socket.reply('subscribe', { offset: 1, epoch: 'e1', recovered: false });
+  world.socket.reply('subscribe', { offset: 1, epoch: 'e1', recovered: true });
+  world.socket.events('kitchen', 1);
   assert.deepEqual(await ready, { offset: 1, epoch: 'e1', recovered: false, missed: 1 });
-  assert.deepEqual(reader.told[0], ['lost', 'epoch', 41, undefined]);
-  assert.deepEqual(reader.offsets(), [1]);
+  assert.deepEqual(subscriber.calls[0], ['lost', 'epoch', 41, undefined]);
+  assert.deepEqual(subscriber.offsets(), [1]);
 });
 
-test('position and epoch can be stored and given back', () => {
-  const { world, subscription } = buildReading(10);
-  world.socket.say(event('kitchen', 11));
+test('exposes position and epoch for storage', () => {
+  const { world, subscription } = buildSubscribed(10);
+  world.socket.events('kitchen', 11);
   assert.deepEqual([subscription.position, subscription.epoch], [11, 'e1']);
 });
 
-test('after a reconnection the server may refuse for the time being: it is asked again, from the same place', () => {
+test('retries temporary errors after a reconnection from the same position', () => {
   for (const code of ['rate', 'unavailable', 'internal']) {
-    const { world, reader } = buildReading(10);
+    const { world, subscriber } = buildSubscribed(10);
     reconnect(world);
-    world.socket.refuse('subscribe', code);
+    world.socket.reject('subscribe', code);
     assert.equal(world.socket.all('subscribe').length, 1);
     world.clock.advance(25_000);
     assert.equal(world.socket.all('subscribe').length, 2);
     assert.equal(world.socket.last('subscribe').since, 10);
-    world.socket.answer('subscribe', { offset: 11, epoch: 'e1', recovered: true });
-    world.socket.say(event('kitchen', 11));
-    assert.deepEqual(reader.offsets(), [11]);
+    world.socket.reply('subscribe', { offset: 11, epoch: 'e1', recovered: true });
+    world.socket.events('kitchen', 11);
+    assert.deepEqual(subscriber.offsets(), [11]);
   }
 });
 
-test('after a reconnection the server may refuse for good: the reader is told', () => {
-  const { world, reader } = buildReading(10);
+test('ends a subscription that is rejected after a reconnection', () => {
+  const { world, subscriber } = buildSubscribed(10);
   reconnect(world);
-  world.socket.refuse('subscribe', 'unauthorized');
-  assert.deepEqual(reader.told.at(-1), ['refused', 'unauthorized']);
+  world.socket.reject('subscribe', 'unauthorized');
+  assert.deepEqual(subscriber.calls.at(-1), ['refused', 'unauthorized']);
   world.clock.advance(25_000);
   assert.equal(world.socket.all('subscribe').length, 1);
 });
 
-test('two readers of a channel share one subscription and both see every event', () => {
-  const { world, reader } = buildReading(10);
-  const second = recorder();
-  world.client.subscribe('kitchen', second.onEvent, second.options);
+test('shares one subscription between two subscribers', () => {
+  const { world, subscriber } = buildSubscribed(10);
+  const second = subscribe(world);
   assert.equal(world.socket.last('subscribe').since, 10);
-  world.socket.say(event('kitchen', 11)); // under way before the second answer
-  world.socket.answer('subscribe', { offset: 11, epoch: 'e1', recovered: true });
-  world.socket.say(event('kitchen', 11)); // replayed because of `since`
-  world.socket.say(event('kitchen', 12));
-  assert.deepEqual(reader.offsets(), [11, 12]);
+  world.socket.events('kitchen', 11); // in flight before the second reply
+  world.socket.reply('subscribe', { offset: 11, epoch: 'e1', recovered: true });
+  world.socket.events('kitchen', 11); // replayed because of `since`
+  world.socket.events('kitchen', 12);
+  assert.deepEqual(subscriber.offsets(), [11, 12]);
   assert.deepEqual(second.offsets(), [12]);
-  assert.deepEqual(second.told[0], ['subscribed', { offset: 11, epoch: 'e1', missed: 0 }]);
-  assert.equal(reader.told.filter(([what]) => what === 'subscribed').length, 1, 'the first reader was disturbed');
+  assert.deepEqual(second.calls[0], ['subscribed', { offset: 11, epoch: 'e1', missed: 0 }]);
+  assert.equal(subscriber.calls.filter(([what]) => what === 'subscribed').length, 1, 'confirmed once');
 });
 
-test('a second reader\'s `last` is replayed to it alone', () => {
-  const { world, reader } = buildReading(10);
-  const second = recorder();
-  world.client.subscribe('kitchen', second.onEvent, { ...second.options, last: 4 });
+test('replays the last events of a second subscriber to it alone', () => {
+  const { world, subscriber } = buildSubscribed(10);
+  const second = subscribe(world, { last: 4 });
   assert.equal(world.socket.last('subscribe').since, 6);
-  world.socket.answer('subscribe', { offset: 11, epoch: 'e1', recovered: false });
-  world.socket.say({ type: 'lost', channel: 'kitchen', first: 7, last: 8 });
-  for (const offset of [9, 10, 11, 12]) world.socket.say(event('kitchen', offset));
-  assert.deepEqual(reader.told.slice(1).map(([what, offset]) => [what, offset]), [['event', 11], ['event', 12]]);
+  world.socket.reply('subscribe', { offset: 11, epoch: 'e1', recovered: false });
+  world.socket.deliver({ type: 'lost', channel: 'kitchen', first: 7, last: 8 });
+  world.socket.events('kitchen', 9, 10, 11, 12);
+  assert.deepEqual(subscriber.calls.slice(1).map(([what, offset]) => [what, offset]), [['event', 11], ['event', 12]]);
   assert.deepEqual(second.offsets(), [9, 10, 11, 12]);
-  assert.equal(second.told.filter(([what]) => what === 'lost').length, 0);
+  assert.equal(second.calls.filter(([what]) => what === 'lost').length, 0);
 });
 
-test('a second reader\'s older position replays to it, and the gap before the log is its own', () => {
-  const { world, reader } = buildReading(10);
-  const second = recorder();
-  world.client.subscribe('kitchen', second.onEvent, { ...second.options, since: 2, epoch: 'e1' });
+test('replays from the older position of a second subscriber and reports the gap to it alone', () => {
+  const { world, subscriber } = buildSubscribed(10);
+  const second = subscribe(world, { since: 2, epoch: 'e1' });
   assert.equal(world.socket.last('subscribe').since, 2);
-  world.socket.answer('subscribe', { offset: 10, epoch: 'e1', recovered: false });
-  world.socket.say({ type: 'lost', channel: 'kitchen', first: 3, last: 8 });
-  for (const offset of [9, 10]) world.socket.say(event('kitchen', offset));
-  assert.deepEqual(reader.told.slice(1), []);
-  assert.deepEqual(second.told.slice(1), [['lost', 'log', 3, 8], ['event', 9, 'kitchen 9'], ['event', 10, 'kitchen 10']]);
+  world.socket.reply('subscribe', { offset: 10, epoch: 'e1', recovered: false });
+  world.socket.deliver({ type: 'lost', channel: 'kitchen', first: 3, last: 8 });
+  world.socket.events('kitchen', 9, 10);
+  assert.deepEqual(subscriber.calls.slice(1), []);
+  assert.deepEqual(second.calls.slice(1), [['lost', 'log', 3, 8], ['event', 9, 'kitchen 9'], ['event', 10, 'kitchen 10']]);
 });
 
-test('a gap on the live connection is told to each reader from its own position', () => {
-  const { world, reader } = buildReading(10);
-  const behind = recorder();
-  world.client.subscribe('kitchen', behind.onEvent, { ...behind.options, since: 5, epoch: 'e1' });
-  world.socket.answer('subscribe', { offset: 10, epoch: 'e1', recovered: false });
-  world.socket.say({ type: 'lost', channel: 'kitchen', first: 6, last: 12 });
-  assert.deepEqual(reader.told.at(-1), ['lost', 'log', 11, 12]);
-  assert.deepEqual(behind.told.at(-1), ['lost', 'log', 6, 12]);
+test('reports a live gap to each subscriber from its own position', () => {
+  const { world, subscriber } = buildSubscribed(10);
+  const behind = subscribe(world, { since: 5, epoch: 'e1' });
+  world.socket.reply('subscribe', { offset: 10, epoch: 'e1', recovered: false });
+  world.socket.deliver({ type: 'lost', channel: 'kitchen', first: 6, last: 12 });
+  assert.deepEqual(subscriber.calls.at(-1), ['lost', 'log', 11, 12]);
+  assert.deepEqual(behind.calls.at(-1), ['lost', 'log', 6, 12]);
 });
 
-test('two readers made before the first answer are asked for one after the other', async () => {
+test('requests two new subscribers one after the other', async () => {
   const world = buildOpen();
   const first = world.client.subscribe('kitchen', () => {}, { last: 2 });
   const second = world.client.subscribe('kitchen', () => {}, { since: 3, epoch: 'e1' });
   assert.equal(world.socket.all('subscribe').length, 1);
-  world.socket.answer('subscribe', { offset: 10, epoch: 'e1' });
+  world.socket.reply('subscribe', { offset: 10, epoch: 'e1' });
   assert.equal(world.socket.all('subscribe').length, 2);
   assert.equal(world.socket.last('subscribe').since, 3);
-  world.socket.answer('subscribe', { offset: 10, epoch: 'e1', recovered: true });
+  world.socket.reply('subscribe', { offset: 10, epoch: 'e1', recovered: true });
   assert.equal((await first.ready).missed, 0);
   assert.equal((await second.ready).missed, 7);
 });
 
-test('a refused newcomer leaves the present reader alone', () => {
-  const { world, reader } = buildReading(10);
-  const second = recorder();
-  world.client.subscribe('kitchen', second.onEvent, { ...second.options, presence: true });
-  world.socket.refuse('subscribe', 'limit');
-  assert.deepEqual(second.told, [['refused', 'limit']]);
-  world.socket.say(event('kitchen', 11));
-  assert.deepEqual(reader.offsets(), [11]);
+test('keeps the present subscriber when another one is rejected', () => {
+  const { world, subscriber } = buildSubscribed(10);
+  const second = subscribe(world, { presence: true });
+  world.socket.reject('subscribe', 'limit');
+  assert.deepEqual(second.calls, [['refused', 'limit']]);
+  world.socket.events('kitchen', 11);
+  assert.deepEqual(subscriber.offsets(), [11]);
 });
 
-test('a newcomer is refused also for what may pass: whoever made it is there to decide', () => {
+test('rejects new subscribers also for temporary errors', () => {
   const world = buildOpen();
-  const reader = recorder();
-  world.client.subscribe('kitchen', reader.onEvent, reader.options);
-  world.socket.refuse('subscribe', 'unavailable');
-  assert.deepEqual(reader.told, [['refused', 'unavailable']]);
+  const subscriber = subscribe(world);
+  world.socket.reject('subscribe', 'unavailable');
+  assert.deepEqual(subscriber.calls, [['refused', 'unavailable']]);
 });
 
-test('a refused newcomer does not hold up the next one', async () => {
+test('continues with the next new subscriber after a rejection', async () => {
   const world = buildOpen();
   world.client.subscribe('kitchen', () => {}, { last: 1 });
   const second = world.client.subscribe('kitchen', () => {}, { last: 2 });
-  world.socket.refuse('subscribe', 'limit');
+  world.socket.reject('subscribe', 'limit');
   assert.equal(world.socket.last('subscribe').last, 2);
-  world.socket.answer('subscribe', { offset: 4, epoch: 'e1' });
+  world.socket.reply('subscribe', { offset: 4, epoch: 'e1' });
   assert.equal((await second.ready).offset, 4);
 });
 
-test('an epoch that changes under a live connection: everybody starts over, the newcomer is asked for again', async () => {
-  const { world, reader } = buildReading(10);
+test('restarts all subscribers when the epoch changes on a live connection', async () => {
+  const { world, subscriber } = buildSubscribed(10);
   const second = recorder();
   const { ready } = world.client.subscribe('kitchen', second.onEvent, { ...second.options, last: 1 });
-  world.socket.answer('subscribe', { offset: 3, epoch: 'e2', recovered: false });
-  world.socket.say(event('kitchen', 4)); // part of what the next answer replays
-  world.socket.answer('subscribe', { offset: 4, epoch: 'e2', recovered: true });
-  for (const offset of [1, 2, 3, 4]) world.socket.say(event('kitchen', offset));
-  world.socket.answer('subscribe', { offset: 4, epoch: 'e2', recovered: true });
-  world.socket.say(event('kitchen', 4));
-  assert.deepEqual(reader.offsets(), [1, 2, 3, 4]);
+  world.socket.reply('subscribe', { offset: 3, epoch: 'e2', recovered: false });
+  world.socket.events('kitchen', 4); // replayed by the next reply
+  world.socket.reply('subscribe', { offset: 4, epoch: 'e2', recovered: true });
+  world.socket.events('kitchen', 1, 2, 3, 4);
+  world.socket.reply('subscribe', { offset: 4, epoch: 'e2', recovered: true });
+  world.socket.events('kitchen', 4);
+  assert.deepEqual(subscriber.offsets(), [1, 2, 3, 4]);
   assert.deepEqual(second.offsets(), [4]);
   assert.equal((await ready).epoch, 'e2');
 });
 
-test('a stored position of the very epoch the server changes to is recovered, not settled by the answer for another', () => {
-  const { world } = buildReading(10);
+test('recovers a stored position of the epoch to which the server changes', () => {
+  const { world } = buildSubscribed(10);
   world.socket.drop();
-  const second = recorder();
-  world.client.subscribe('kitchen', second.onEvent, { ...second.options, since: 3, epoch: 'e2' });
+  const second = subscribe(world, { since: 3, epoch: 'e2' });
   world.client.retry();
   world.socket.welcome();
-  world.socket.answer('subscribe', { offset: 5, epoch: 'e2', recovered: false });
-  world.socket.answer('subscribe', { offset: 5, epoch: 'e2', recovered: true });
-  for (const offset of [1, 2, 3, 4, 5]) world.socket.say(event('kitchen', offset));
-  assert.deepEqual(second.told[0], ['subscribed', { offset: 5, epoch: 'e2', recovered: true, missed: 2 }]);
+  world.socket.reply('subscribe', { offset: 5, epoch: 'e2', recovered: false });
+  world.socket.reply('subscribe', { offset: 5, epoch: 'e2', recovered: true });
+  world.socket.events('kitchen', 1, 2, 3, 4, 5);
+  assert.deepEqual(second.calls[0], ['subscribed', { offset: 5, epoch: 'e2', recovered: true, missed: 2 }]);
   assert.deepEqual(second.offsets(), [4, 5]);
 });
 
-test('a reader less: the other stays subscribed; the last one ends it on the wire', () => {
-  const { world, reader, subscription } = buildReading(10);
+test('unsubscribes from the server with the last subscriber', () => {
+  const { world, subscriber, subscription } = buildSubscribed(10);
   const second = recorder();
   const other = world.client.subscribe('kitchen', second.onEvent);
-  world.socket.answer('subscribe', { offset: 10, epoch: 'e1', recovered: true });
+  world.socket.reply('subscribe', { offset: 10, epoch: 'e1', recovered: true });
   subscription.unsubscribe();
-  world.socket.say(event('kitchen', 11));
-  assert.deepEqual(reader.offsets(), []);
+  world.socket.events('kitchen', 11);
+  assert.deepEqual(subscriber.offsets(), []);
   assert.deepEqual(second.offsets(), [11]);
   assert.equal(world.socket.all('unsubscribe').length, 0);
   other.unsubscribe();
   assert.equal(world.socket.last('unsubscribe').channel, 'kitchen');
-  world.socket.say(event('kitchen', 12));
+  world.socket.events('kitchen', 12);
   assert.deepEqual(second.offsets(), [11]);
 });
 
-test('unsubscribing twice, or with an error for an answer, does no harm', async () => {
-  const { world, subscription } = buildReading(10);
+test('ignores repeated unsubscribing and its errors', async () => {
+  const { world, subscription } = buildSubscribed(10);
   subscription.unsubscribe();
   subscription.unsubscribe();
   assert.equal(world.socket.all('unsubscribe').length, 1);
-  world.socket.refuse('unsubscribe', 'not-subscribed');
-  await settle();
+  world.socket.reject('unsubscribe', 'not-subscribed');
+  await flushPromises();
 });
 
-test('unsubscribed while disconnected, a channel is not asked for again', () => {
-  const { world, subscription } = buildReading(10);
+test('does not resubscribe to a channel that was unsubscribed while disconnected', () => {
+  const { world, subscription } = buildSubscribed(10);
   world.client.subscribe('garden', () => {});
   world.socket.drop();
   subscription.unsubscribe();
@@ -496,129 +486,113 @@ test('unsubscribed while disconnected, a channel is not asked for again', () => 
   assert.deepEqual(world.socket.sent.map(({ type, channel }) => [type, channel]), [['subscribe', 'garden']]);
 });
 
-test('unsubscribing before the answer rejects ready and ignores the answer', async () => {
+test('rejects ready and ignores the reply after unsubscribing early', async () => {
   const world = buildOpen();
-  const reader = recorder();
-  const subscription = world.client.subscribe('kitchen', reader.onEvent, reader.options);
+  const subscriber = recorder();
+  const subscription = world.client.subscribe('kitchen', subscriber.onEvent, subscriber.options);
   subscription.unsubscribe();
-  world.socket.answer('subscribe', { offset: 10, epoch: 'e1' });
-  world.socket.say(event('kitchen', 11));
+  world.socket.reply('subscribe', { offset: 10, epoch: 'e1' });
+  world.socket.events('kitchen', 11);
   await assert.rejects(subscription.ready, { code: 'unsubscribed' });
-  assert.deepEqual(reader.told, []);
+  assert.deepEqual(subscriber.calls, []);
 });
 
-test('leaving and coming back at once: what was under way for the old subscription is not the new one\'s', () => {
-  const { world, subscription } = buildReading(10);
+test('ignores events of the old subscription after resubscribing at once', () => {
+  const { world, subscription } = buildSubscribed(10);
   subscription.unsubscribe();
-  const again = recorder();
-  world.client.subscribe('kitchen', again.onEvent);
-  world.socket.say(event('kitchen', 11));
-  world.socket.answer('unsubscribe');
-  world.socket.answer('subscribe', { offset: 12, epoch: 'e1' });
-  world.socket.say(event('kitchen', 13));
+  const again = subscribe(world);
+  world.socket.events('kitchen', 11);
+  world.socket.reply('unsubscribe');
+  world.socket.reply('subscribe', { offset: 12, epoch: 'e1' });
+  world.socket.events('kitchen', 13);
   assert.deepEqual(again.offsets(), [13]);
 });
 
-test('a reader may unsubscribe from within its own callback', () => {
+test('allows unsubscribing in a callback', () => {
   const world = buildOpen();
   const seen = [];
   const subscription = world.client.subscribe('kitchen', ({ offset }) => {
     seen.push(offset);
     subscription.unsubscribe();
   });
-  world.socket.answer('subscribe', { offset: 0, epoch: 'e1' });
-  world.socket.say(event('kitchen', 1));
-  world.socket.say(event('kitchen', 2));
+  world.socket.reply('subscribe', { offset: 0, epoch: 'e1' });
+  world.socket.events('kitchen', 1, 2);
   assert.deepEqual(seen, [1]);
 });
 
-test('joins and leaves go to those who asked for them', () => {
-  const { world, reader } = buildReading(10);
-  const curious = recorder();
-  world.client.subscribe('kitchen', curious.onEvent, { ...curious.options, presence: true });
+test('delivers joins and leaves to subscribers with presence', () => {
+  const { world, subscriber } = buildSubscribed(10);
+  const curious = subscribe(world, { presence: true });
   assert.equal(world.socket.last('subscribe').presence, true);
-  world.socket.answer('subscribe', { offset: 10, epoch: 'e1', recovered: true });
-  world.socket.say({ type: 'join', channel: 'kitchen', peer: { id: 'a', nick: 'ann' } });
-  world.socket.say({ type: 'leave', channel: 'kitchen', peer: { id: 'a', nick: 'ann' } });
-  assert.deepEqual(curious.told.slice(1), [['join', 'a'], ['leave', 'a']]);
-  assert.equal(reader.told.length, 1);
+  world.socket.reply('subscribe', { offset: 10, epoch: 'e1', recovered: true });
+  world.socket.deliver({ type: 'join', channel: 'kitchen', peer: { id: 'a', nick: 'ann' } });
+  world.socket.deliver({ type: 'leave', channel: 'kitchen', peer: { id: 'a', nick: 'ann' } });
+  assert.deepEqual(curious.calls.slice(1), [['join', 'a'], ['leave', 'a']]);
+  assert.equal(subscriber.calls.length, 1);
 });
 
-test('echo is off on the wire only when nobody wants it; who does not is spared its own events', async () => {
-  const { world, reader } = buildReading(10, { echo: false });
+test('requests echo if any subscriber wants it, and hides own events from the others', async () => {
+  const { world, subscriber } = buildSubscribed(10, { echo: false });
   assert.equal(world.socket.last('subscribe').echo, false);
-  const second = recorder();
-  world.client.subscribe('kitchen', second.onEvent);
+  const second = subscribe(world);
   assert.equal(world.socket.last('subscribe').echo, true);
-  world.socket.answer('subscribe', { offset: 10, epoch: 'e1', recovered: true });
-  world.client.publish('kitchen', 'mine');
-  world.socket.answer('publish', { offset: 11 });
-  world.socket.say(event('kitchen', 11));
-  world.socket.say(event('kitchen', 12));
-  assert.deepEqual(reader.offsets(), [12]);
+  world.socket.reply('subscribe', { offset: 10, epoch: 'e1', recovered: true });
+  publish(world, 11);
+  world.socket.events('kitchen', 11, 12);
+  assert.deepEqual(subscriber.offsets(), [12]);
   assert.deepEqual(second.offsets(), [11, 12]);
 });
 
-test('with echo off, one\'s own events do not come back through recovery', () => {
-  const { world, reader } = buildReading(10, { echo: false });
-  const publish = (offset) => {
-    world.client.publish('kitchen', 'mine');
-    world.socket.answer('publish', { offset });
-  };
-  publish(11); // nothing between: the position moves on with it
-  world.socket.say(event('kitchen', 12));
-  publish(14); // answered before the event 13, which never arrives on this connection
+test('hides own events that recovery replays', () => {
+  const { world, subscriber } = buildSubscribed(10, { echo: false });
+  publish(world, 11); // no event is missing before it: the position advances
+  world.socket.events('kitchen', 12);
+  publish(world, 14); // confirmed before event 13, which is lost with the connection
   reconnect(world);
   assert.equal(world.socket.last('subscribe').since, 12);
-  world.socket.answer('subscribe', { offset: 15, epoch: 'e1', recovered: true });
-  for (const offset of [13, 14, 15]) world.socket.say(event('kitchen', offset));
-  assert.deepEqual(reader.offsets(), [12, 13, 15]);
+  world.socket.reply('subscribe', { offset: 15, epoch: 'e1', recovered: true });
+  world.socket.events('kitchen', 13, 14, 15);
+  assert.deepEqual(subscriber.offsets(), [12, 13, 15]);
   reconnect(world);
   assert.equal(world.socket.last('subscribe').since, 15);
 });
 
-test('with echo off, a position passes one\'s own events as soon as what lies before them has come', () => {
-  const { world, subscription } = buildReading(10, { echo: false });
-  world.client.publish('kitchen', 'mine');
-  world.socket.answer('publish', { offset: 12 });
+test('advances the position over own events once the events before them have arrived', () => {
+  const { world, subscription } = buildSubscribed(10, { echo: false });
+  publish(world, 12);
   assert.equal(subscription.position, 10);
-  world.socket.say(event('kitchen', 11));
+  world.socket.events('kitchen', 11);
   assert.equal(subscription.position, 12);
 });
 
-test('with echo off, one\'s own offsets of an old run hide nothing of the new one', () => {
-  const { world, reader } = buildReading(10, { echo: false });
-  world.client.publish('kitchen', 'mine');
-  world.socket.answer('publish', { offset: 12 });
-  reconnect(world);
-  world.socket.answer('subscribe', { offset: 12, epoch: 'e2', recovered: false });
-  world.socket.answer('subscribe', { offset: 12, epoch: 'e2', recovered: true });
-  world.socket.say(event('kitchen', 12));
-  assert.deepEqual(reader.offsets(), [12]);
+test('forgets own offsets of an old epoch', () => {
+  const { world, subscriber } = buildSubscribed(10, { echo: false });
+  publish(world, 12);
+  resume(world, { offset: 12, epoch: 'e2', recovered: false });
+  world.socket.reply('subscribe', { offset: 12, epoch: 'e2', recovered: true });
+  world.socket.events('kitchen', 12);
+  assert.deepEqual(subscriber.offsets(), [12]);
 });
 
-test('with echo off, only so many of one\'s own offsets are remembered', () => {
-  const { world, reader } = buildReading(10, { echo: false });
-  for (let offset = 12; offset < 12 + 1030; offset += 1) { // 11 is somebody else's, and has not come yet
-    world.client.publish('kitchen', 'mine');
-    world.socket.answer('publish', { offset });
+test('limits the number of stored own offsets', () => {
+  const { world, subscriber } = buildSubscribed(10, { echo: false });
+  for (let offset = 12; offset < 12 + 1030; offset += 1) { // event 11 has another publisher and has not arrived yet
+    publish(world, offset);
   }
-  reconnect(world);
-  world.socket.answer('subscribe', { offset: 1041, epoch: 'e1', recovered: true });
-  for (let offset = 11; offset <= 1041; offset += 1) world.socket.say(event('kitchen', offset));
-  assert.deepEqual(reader.offsets(), [11, 12, 13, 14, 15, 16, 17], 'the six oldest are forgotten and come back');
+  resume(world, { offset: 1041, epoch: 'e1', recovered: true });
+  for (let offset = 11; offset <= 1041; offset += 1) world.socket.deliver(event('kitchen', offset));
+  assert.deepEqual(subscriber.offsets(), [11, 12, 13, 14, 15, 16, 17], 'the six oldest offsets are forgotten, so their events are delivered');
 });
 
-test('with echo off, ten thousand own events in a row leave the position at the head', () => {
-  const { world, subscription } = buildReading(0, { echo: false });
+test('advances the position over ten thousand own events', () => {
+  const { world, subscription } = buildSubscribed(0, { echo: false });
   for (let offset = 1; offset <= 10_000; offset += 1) {
-    world.client.publish('kitchen', offset);
-    world.socket.answer('publish', { offset });
+    publish(world, offset);
   }
   assert.equal(subscription.position, 10_000);
 });
 
-/** A repeatable source of chance. */
+/** A repeatable random number generator. */
 function chance(seed) {
   let state = seed;
   return (limit) => {
@@ -627,12 +601,12 @@ function chance(seed) {
   };
 }
 
-/** A reader that checks what it is told: within an epoch each offset is either an event or lost, once, in order. */
-function checkingReader(world, last, fail) {
-  let next; // the offset that must come next; undefined until it is known
+/** A subscriber that checks that each offset of an epoch is delivered or reported as lost, once and in order. */
+function checkingSubscriber(world, last, fail) {
+  let next; // the next expected offset, if known
   const subscription = world.client.subscribe('kitchen', ({ offset, data }) => {
-    if (data !== `${subscription.epoch}/${offset}`) fail(`${data} came as ${subscription.epoch}/${offset}`);
-    if (next !== undefined && offset !== next) fail(`${offset} came instead of ${next}`);
+    if (data !== `${subscription.epoch}/${offset}`) fail(`${data} received as ${subscription.epoch}/${offset}`);
+    if (next !== undefined && offset !== next) fail(`${offset} received instead of ${next}`);
     next = offset + 1;
   }, {
     last,
@@ -641,26 +615,26 @@ function checkingReader(world, last, fail) {
       next = reason === 'log' ? end + 1 : 1;
     },
     onSubscribed: ({ offset, recovered }) => {
-      if (recovered === undefined && last === 0) next = offset + 1; // with `last`, the log decides where it begins
+      if (recovered === undefined && last === 0) next = offset + 1; // with `last`, the history determines the start
     },
   });
   return { subscription, next: () => next };
 }
 
-test('whatever happens, in whatever order: no gap untold, no double, no disorder', () => {
+test('delivers every event or reports it as lost, once and in order, whatever happens', () => {
   const faults = [];
   for (let seed = 1; seed <= 400; seed += 1) {
     const draw = chance(seed);
     const world = build();
     const server = new ModelServer(world.net);
-    const fail = (words) => faults.push(`seed ${seed}: ${words}`);
-    const readers = [checkingReader(world, draw(4), fail)];
+    const fail = (message) => faults.push(`seed ${seed}: ${message}`);
+    const subscribers = [checkingSubscriber(world, draw(4), fail)];
     const actions = {
       drop() { world.socket.drop(); server.cut(); },
       restart() { world.socket.drop(); server.restart(); },
       forget() { server.forget(draw(4)); },
-      join() { if (readers.length < 4) readers.push(checkingReader(world, draw(4), fail)); },
-      leave() { if (readers.length > 1) readers.splice(draw(readers.length), 1)[0].subscription.unsubscribe(); },
+      join() { if (subscribers.length < 4) subscribers.push(checkingSubscriber(world, draw(4), fail)); },
+      leave() { if (subscribers.length > 1) subscribers.splice(draw(subscribers.length), 1)[0].subscription.unsubscribe(); },
       deliver() { server.deliver(draw(5)); },
       publish() { server.append(`e${server.epoch}/${server.head + 1}`); },
     };
@@ -671,9 +645,9 @@ test('whatever happens, in whatever order: no gap untold, no double, no disorder
       if (world.client.state === 'connecting') world.socket.welcome();
     }
     server.deliver();
-    for (const { subscription, next } of readers) {
-      if (!subscription.current) fail('a reader was left behind');
-      if (next() !== undefined && next() !== server.head + 1) fail(`waits for ${next()}, the head is ${server.head}`);
+    for (const { subscription, next } of subscribers) {
+      if (!subscription.current) fail('a subscription was not confirmed');
+      if (next() !== undefined && next() !== server.head + 1) fail(`expects ${next()}, but the last offset is ${server.head}`);
     }
   }
   assert.deepEqual(faults.slice(0, 5), []);

@@ -1,42 +1,48 @@
-// Tokens: shown before anything else is asked, fetched anew where they run out, and never part of an error.
+// Tests of tokens.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { build, recorder, settle } from './fakes.mjs';
+import { build, flushPromises, recorder } from './fakes.mjs';
 
-/** A world whose client fetches its tokens: t1, t2 … */
-function fetching(options = {}) {
+/** Opens the present connection and waits for the token. */
+async function welcome({ socket }) {
+  socket.welcome();
+  await flushPromises();
+}
+
+/** A client whose token function returns t1, t2 … */
+function buildWithTokens(options = {}) {
   let count = 0;
   const token = async () => { count += 1; return `t${count}`; };
   return build({ token, ...options });
 }
 
-test('the token is shown first, and nothing else before it is accepted', () => {
+test('authenticates before sending other commands', () => {
   const { client, socket } = build({ token: 'secret' });
   client.subscribe('kitchen', () => {});
   client.publish('kitchen', 21.5).catch(() => {});
   socket.welcome('k3x9');
   assert.deepEqual(socket.sent, [{ type: 'auth', id: socket.last('auth').id, token: 'secret' }]);
   assert.equal(client.state, 'connecting');
-  socket.answer('auth', { nick: 'ann', expires: 3600 });
+  socket.reply('auth', { nick: 'ann', expires: 3600 });
   assert.equal(client.state, 'open');
   assert.deepEqual([client.peer.nick, client.peer.expires], ['ann', 3600]);
   assert.deepEqual(socket.sent.map(({ type }) => type), ['auth', 'subscribe', 'publish']);
 });
 
-test('without a token none is shown', () => {
+test('does not authenticate without a token', () => {
   const { client, socket } = build();
   socket.welcome();
   assert.equal(client.state, 'open');
   assert.deepEqual(socket.all('auth'), []);
 });
 
-test('a token that is refused ends the client, with the reason and without the token', async () => {
+test('closes for good if the token is rejected', async () => {
   const { client, socket, states, clock, net } = build({ token: 'secret' });
   const published = client.publish('kitchen', 1);
   socket.welcome();
-  socket.refuse('auth', 'unauthorized', 'the token has expired');
+  socket.reject('auth', 'unauthorized', 'the token has expired');
   assert.equal(client.state, 'closed');
   assert.deepEqual(states.at(-1), ['closed', { code: 1008, reason: 'the token has expired' }]);
   await assert.rejects(published, { code: 'closed' });
@@ -45,43 +51,39 @@ test('a token that is refused ends the client, with the reason and without the t
   assert.ok(!JSON.stringify(states).includes('secret'));
 });
 
-test('a token is fetched for each connection', async () => {
-  const world = fetching();
-  world.socket.welcome();
-  await settle();
+test('calls the token function for each connection', async () => {
+  const world = buildWithTokens();
+  await welcome(world);
   assert.equal(world.socket.last('auth').token, 't1');
-  world.socket.answer('auth', { nick: 'ann' });
+  world.socket.reply('auth', { nick: 'ann' });
   world.socket.drop();
   world.client.retry();
-  world.socket.welcome();
-  await settle();
+  await welcome(world);
   assert.equal(world.socket.last('auth').token, 't2');
 });
 
-test('a fetched token that is refused, or cannot be had, is another failed try', async () => {
-  const world = fetching();
-  world.socket.welcome();
-  await settle();
-  world.socket.refuse('auth', 'unauthorized', 'no');
+test('reconnects if a token of the function is rejected or missing', async () => {
+  const world = buildWithTokens();
+  await welcome(world);
+  world.socket.reject('auth', 'unauthorized', 'no');
   assert.equal(world.client.state, 'waiting');
   const poor = build({ token: () => { throw new Error('offline'); } });
   poor.socket.welcome();
-  await settle();
+  await flushPromises();
   assert.equal(poor.client.state, 'waiting');
   const [, error] = poor.states.find(([type]) => type === 'error');
   assert.equal(error.code, 'no-token');
   assert.match(error.message, /offline/);
 });
 
-test('a token that takes too long is given up with the connection', async () => {
+test('drops a connection whose token takes too long', async () => {
   const world = build({ token: () => new Promise(() => {}), openTimeout: 10_000 });
-  world.socket.welcome();
-  await settle();
+  await welcome(world);
   world.clock.advance(10_000);
   assert.equal(world.client.state, 'waiting');
 });
 
-test('a token that comes for a connection that is gone is not shown on the next', async () => {
+test('does not use a late token on the next connection', async () => {
   const fetched = [];
   const world = build({ token: () => new Promise((resolve) => { fetched.push(resolve); }) });
   const first = world.socket;
@@ -89,58 +91,55 @@ test('a token that comes for a connection that is gone is not shown on the next'
   first.drop();
   world.client.retry();
   fetched[0]('late');
-  await settle();
+  await flushPromises();
   assert.deepEqual([...first.sent, ...world.socket.sent], []);
 });
 
-test('a warning that the token runs out fetches the next one, and nothing else changes', async () => {
-  const world = fetching();
-  world.socket.welcome();
-  await settle();
-  world.socket.answer('auth', { nick: 'ann', expires: 100 });
-  world.socket.say({ type: 'notice', text: 'soon', code: 'token-expires' });
-  await settle();
+test('authenticates again before the token expires', async () => {
+  const world = buildWithTokens();
+  await welcome(world);
+  world.socket.reply('auth', { nick: 'ann', expires: 100 });
+  world.socket.deliver({ type: 'notice', text: 'soon', code: 'token-expires' });
+  await flushPromises();
   assert.deepEqual(world.socket.all('auth').map(({ token }) => token), ['t1', 't2']);
-  world.socket.answer('auth', { nick: 'ann', expires: 100 });
+  world.socket.reply('auth', { nick: 'ann', expires: 100 });
   assert.equal(world.client.state, 'open');
-  world.socket.say({ type: 'notice', text: 'soon', code: 'token-expires' });
-  await settle();
-  world.socket.refuse('auth', 'unauthorized');
+  world.socket.deliver({ type: 'notice', text: 'soon', code: 'token-expires' });
+  await flushPromises();
+  world.socket.reject('auth', 'unauthorized');
   assert.equal(world.states.at(-1)[0], 'error');
 });
 
-test('a warning cannot be followed where the token is fixed', async () => {
+test('only reports the expiry of a fixed token', async () => {
   const { client, socket, states } = build({ token: 'secret' });
   socket.welcome();
-  socket.answer('auth', { nick: 'ann' });
-  socket.say({ type: 'notice', text: 'soon', code: 'token-expires' });
-  await settle();
+  socket.reply('auth', { nick: 'ann' });
+  socket.deliver({ type: 'notice', text: 'soon', code: 'token-expires' });
+  await flushPromises();
   assert.equal(socket.all('auth').length, 1);
   assert.deepEqual(states.at(-1), ['notice', { text: 'soon', code: 'token-expires' }]);
   socket.drop(1008);
   assert.equal(client.state, 'closed');
 });
 
-test('sent away by an administrator, a client stays away though it could fetch another token', async () => {
-  const world = fetching();
-  world.socket.welcome();
-  await settle();
-  world.socket.answer('auth', { nick: 'ann' });
-  world.socket.say({ type: 'notice', text: 'disconnected by an administrator', code: 'disconnected' });
+test('does not reconnect after an administrator disconnected it', async () => {
+  const world = buildWithTokens();
+  await welcome(world);
+  world.socket.reply('auth', { nick: 'ann' });
+  world.socket.deliver({ type: 'notice', text: 'disconnected by an administrator', code: 'disconnected' });
   world.socket.drop(1008);
   assert.equal(world.client.state, 'closed');
 });
 
-test('closed for its token, a client that can fetch another comes back', async () => {
-  const world = fetching();
-  world.socket.welcome();
-  await settle();
-  world.socket.answer('auth', { nick: 'ann' });
+test('reconnects with another token after a policy violation', async () => {
+  const world = buildWithTokens();
+  await welcome(world);
+  world.socket.reply('auth', { nick: 'ann' });
   world.socket.drop(1008);
   assert.equal(world.client.state, 'waiting');
 });
 
-test('a right that is lost ends the subscriptions of that channel alone', () => {
+test('ends only the subscriptions of a channel that is no longer permitted', () => {
   const { client, socket } = build();
   const lost = recorder();
   const kept = recorder();
@@ -148,46 +147,46 @@ test('a right that is lost ends the subscriptions of that channel alone', () => 
   client.subscribe('kitchen', lost.onEvent, lost.options);
   client.subscribe('attic', kept.onEvent, kept.options);
   socket.welcome();
-  for (const { id, channel } of socket.all('subscribe')) socket.say({ type: 'ok', id, channel, offset: 0, epoch: 'e1' });
-  socket.say({ type: 'notice', text: 'gone', code: 'forbidden', channel: 'kitchen' });
-  socket.say({ type: 'notice', text: 'gone', code: 'forbidden', channel: 'nowhere' });
-  assert.deepEqual(lost.told.filter(([what]) => what === 'refused'), [['refused', 'forbidden'], ['refused', 'forbidden']]);
-  assert.deepEqual(kept.told.filter(([what]) => what === 'refused'), []);
+  for (const { id, channel } of socket.all('subscribe')) socket.deliver({ type: 'ok', id, channel, offset: 0, epoch: 'e1' });
+  socket.deliver({ type: 'notice', text: 'gone', code: 'forbidden', channel: 'kitchen' });
+  socket.deliver({ type: 'notice', text: 'gone', code: 'forbidden', channel: 'nowhere' });
+  assert.deepEqual(lost.calls.filter(([what]) => what === 'refused'), [['refused', 'forbidden'], ['refused', 'forbidden']]);
+  assert.deepEqual(kept.calls.filter(([what]) => what === 'refused'), []);
   assert.deepEqual(socket.all('unsubscribe'), []);
 });
 
-test('a function that has no token lets the client come without, and be closed for good as any other', async () => {
+test('connects without a token if the function returns none', async () => {
   let token;
   const { client, socket, net } = build({ token: async () => token });
   socket.welcome();
-  await settle();
+  await flushPromises();
   assert.equal(client.state, 'open');
   assert.deepEqual(socket.all('auth'), []);
   socket.drop();
   token = 't1';
   client.retry();
   net.sockets.at(-1).welcome();
-  await settle();
+  await flushPromises();
   assert.equal(net.sockets.at(-1).last('auth').token, 't1');
   token = undefined;
-  net.sockets.at(-1).answer('auth', { nick: 'ann' });
+  net.sockets.at(-1).reply('auth', { nick: 'ann' });
   net.sockets.at(-1).drop();
   client.retry();
   net.sockets.at(-1).welcome();
-  await settle();
+  await flushPromises();
   net.sockets.at(-1).drop(1008);
   assert.equal(client.state, 'closed');
 });
 
-test('a token can be shown later, and is shown again from then on', async () => {
+test('uses a token from authenticate() for later connections', async () => {
   const world = build();
   world.socket.welcome();
   const shown = world.client.authenticate('t1');
   assert.deepEqual(world.socket.last('auth'), { type: 'auth', token: 't1', id: world.socket.last('auth').id });
-  world.socket.answer('auth', { nick: 'ann', expires: 60 });
+  world.socket.reply('auth', { nick: 'ann', expires: 60 });
   assert.deepEqual(await shown, { nick: 'ann', expires: 60 });
   const refused = world.client.authenticate('t2');
-  world.socket.refuse('auth', 'unauthorized');
+  world.socket.reject('auth', 'unauthorized');
   await assert.rejects(refused, { code: 'unauthorized' });
   world.socket.drop();
   world.client.retry();
@@ -195,7 +194,7 @@ test('a token can be shown later, and is shown again from then on', async () => 
   assert.equal(world.socket.last('auth').token, 't1');
 });
 
-test('a token that was to be shown while there was no connection comes before all else', async () => {
+test('sends a queued token before other commands', async () => {
   const { client, socket } = build();
   client.subscribe('kitchen', () => {});
   client.nick('ann').catch(() => {});
@@ -204,16 +203,14 @@ test('a token that was to be shown while there was no connection comes before al
   assert.deepEqual(socket.sent.map(({ type }) => type), ['auth', 'nick', 'subscribe']);
 });
 
-test('a token that was shown to a client that fetches its own does not replace those', async () => {
-  const world = fetching();
-  world.socket.welcome();
-  await settle();
-  world.socket.answer('auth', { nick: 'ann' });
+test('keeps calling the token function after authenticate()', async () => {
+  const world = buildWithTokens();
+  await welcome(world);
+  world.socket.reply('auth', { nick: 'ann' });
   world.client.authenticate('other').catch(() => {});
-  world.socket.answer('auth', { nick: 'ann' });
+  world.socket.reply('auth', { nick: 'ann' });
   world.socket.drop(1008);
   world.client.retry();
-  world.socket.welcome();
-  await settle();
+  await welcome(world);
   assert.equal(world.socket.last('auth').token, 't2');
 });

@@ -1,5 +1,4 @@
-// sockbridge.d.ts, by the TypeScript compiler: what is meant to compile does, what is not does not, and it tells of the
-// very names that sockbridge.js has.
+// Tests of sockbridge.d.ts with the TypeScript compiler, against correct and incorrect programs and against sockbridge.js.
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -20,7 +19,7 @@ const strictly = [
 const browser = ['--lib', 'es2022,dom', '--types', ''];
 const node = ['--lib', 'es2022', '--types', 'node', '--typeRoots', join(checkout, 'node_modules/@types')];
 
-/** What the compiler complains about. */
+/** Returns the errors of the compiler. */
 async function compile(files, world) {
   try {
     await promisify(execFile)(process.execPath, [compiler, ...strictly, ...world, ...files], { cwd: checkout });
@@ -30,7 +29,7 @@ async function compile(files, world) {
   }
 }
 
-/** A folder in which one can import the package, as npm would have put it there. */
+/** Creates a folder in which the package is installed. Returns a function that writes a program into it. */
 function folderWithPackage(t) {
   const folder = mkdtempSync(join(checkout, 'node_modules/.types-'));
   t.after(() => rmSync(folder, { recursive: true }));
@@ -44,11 +43,11 @@ function folderWithPackage(t) {
   };
 }
 
-test('all that is meant to compile does, and nothing else, in browsers and in Node', async () => {
+test('compiles correct programs only, in browsers and in Node.js', async () => {
   for (const world of [browser, node]) assert.equal(await compile(['tests/js/types/uses.ts'], world), '');
 });
 
-test('the declarations and the client have the same names', async (t) => {
+test('declares the names of the client', async (t) => {
   const union = (names) => names.map((name) => `'${name}'`).join(' | ');
   const members = (kind) => union(Object.getOwnPropertyNames(kind.prototype).filter((name) => name !== 'constructor'));
   const made = client.connect('ws://bridge.test/ws', { WebSocket: class { close() {} }, window: undefined });
@@ -69,7 +68,7 @@ test('the declarations and the client have the same names', async (t) => {
   assert.equal(await compile([folderWithPackage(t)('program.mts', program)], browser), '');
 });
 
-test('the declarations know every code, and every event, with no others', () => {
+test('declares every code and event of the client', () => {
   const declared = readFileSync(new URL('../../twistedsock/static/sockbridge.d.ts', import.meta.url), 'utf8');
   const source = readFileSync(new URL('../../twistedsock/static/sockbridge.js', import.meta.url), 'utf8');
   const codesOf = (name) => [...declared.match(new RegExp(`type ${name} =([^;]*);`))[1].matchAll(/'([a-z-]+)'/g)].map(([, code]) => code).sort();
@@ -83,7 +82,7 @@ test('the declarations know every code, and every event, with no others', () => 
   assert.deepEqual([...new Set(dispatched)].sort(), [...events].sort());
 });
 
-test('the programs of the documentation compile', async (t) => {
+test('compiles the programs of the documentation', async (t) => {
   const page = readFileSync(new URL('../../docs/reference/javascript-client.md', import.meta.url), 'utf8');
   const programs = [...page.matchAll(/^```ts\n(.*?)^```$/gms)].map(([, text]) => text);
   assert.equal(programs.length, 2);

@@ -1,5 +1,5 @@
-// Everything that the client offers, used as it is meant; and what must not compile. Never run: tests/js/types.test.mjs
-// has the TypeScript compiler read it.
+// Correct uses of the client, and incorrect ones that must not compile. tests/js/types.test.mjs compiles this file. It is never
+// executed.
 
 import {
   type ChannelEvent,
@@ -25,7 +25,7 @@ interface Reading {
   celsius: number;
 }
 
-/** Compiles only where the two types are the same. */
+/** Compiles only if both types are the same. */
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 const same = <A, B>(_yes: Same<A, B>): void => {};
 
@@ -44,7 +44,7 @@ connect('/ws', { setTimeout: (then, delay) => globalThis.setTimeout(then, delay)
 connect('/ws', { transport: 'pigeon' });
 // @ts-expect-error: there is no such option
 connect('/ws', { firstDelays: 100 });
-// @ts-expect-error: not a function of numbers
+// @ts-expect-error: tokens are strings
 connect('/ws', { token: () => 7 });
 // @ts-expect-error: clients are made by connect
 new Client();
@@ -56,16 +56,16 @@ same<typeof client.state, State>(true);
 same<typeof client.peer, OwnPeer | null>(true);
 same<typeof client.transport, Transport>(true);
 same<State, 'connecting' | 'open' | 'waiting' | 'closed'>(true);
-// @ts-expect-error: it is the client that says which state it is in
+// @ts-expect-error: read-only
 client.state = 'open';
-// @ts-expect-error: there may be no peer
+// @ts-expect-error: the peer can be null
 client.peer.id;
 
-// Subscribing: what is in the events is what one expects, or unknown.
+// Subscriptions: the data of events has the declared type, or is unknown.
 const subscription = client.subscribe<Reading>('kitchen', (event) => {
   same<typeof event, ChannelEvent<Reading>>(true);
   event.data.celsius.toFixed(1);
-  // @ts-expect-error: a reading has none
+  // @ts-expect-error: no such field
   event.data.fahrenheit;
 }, {
   last: 10,
@@ -76,7 +76,7 @@ const subscription = client.subscribe<Reading>('kitchen', (event) => {
   onLost: (gap) => {
     same<typeof gap, Gap>(true);
     if (gap.reason === 'log') gap.last.toFixed();
-    // @ts-expect-error: nobody knows how many there were
+    // @ts-expect-error: the number is unknown
     else gap.last.toFixed();
   },
   onSubscribed: ({ offset, epoch, recovered, missed }) => {
@@ -91,7 +91,7 @@ const subscription = client.subscribe<Reading>('kitchen', (event) => {
 client.subscribe('kitchen', ({ data }: ChannelEvent<Reading>) => data.celsius);
 client.subscribe('kitchen', ({ data }) => {
   same<typeof data, unknown>(true);
-  // @ts-expect-error: nobody has said what it is
+  // @ts-expect-error: the type was not declared
   data.celsius;
 });
 client.subscribe('kitchen', () => {}, { since: 12, epoch: '5f2c1a' });
@@ -113,7 +113,7 @@ same<typeof subscription.epoch, string | undefined>(true);
 same<typeof subscription.current, boolean>(true);
 same<typeof subscription.ready, Promise<Subscribed>>(true);
 subscription.unsubscribe();
-// @ts-expect-error: it is the client that moves on
+// @ts-expect-error: read-only
 subscription.position = 3;
 // @ts-expect-error: subscriptions are made by subscribe
 new Subscription();
@@ -133,7 +133,7 @@ client.publish('kitchen', Symbol('s'));
 // @ts-expect-error: something must be published
 client.publish('kitchen');
 
-// Asking.
+// Queries.
 const asked = {
   who: await client.who('kitchen'),
   history: await client.history('kitchen'),
@@ -151,7 +151,7 @@ same<typeof asked.shown, { nick: string; expires?: number | undefined }>(true);
 same<typeof asked.ping, number>(true);
 same<typeof asked.info, Info>(true);
 
-// Events of the client: their details are known by their names.
+// Events of the client: the name determines the type of the detail.
 client.addEventListener('connecting', ({ detail }) => same<typeof detail, null>(true));
 client.addEventListener('open', (event: CustomEvent<OwnPeer>) => event.detail.id);
 client.addEventListener('open', function ({ detail: { id, from, to, nick, expires, transport } }) {
@@ -164,14 +164,14 @@ client.addEventListener('closed', ({ detail: { code, reason } }) => `${code}${re
 client.addEventListener('notice', ({ detail: { text, code, channel } }) => [text, code, channel]);
 client.addEventListener('error', ({ detail }) => same<typeof detail, SockbridgeError>(true));
 client.addEventListener('closed', { handleEvent: ({ detail }) => detail.reason });
-const heard = (event: CustomEvent<{ text: string }>) => event.detail.text;
-client.addEventListener('notice', heard);
-client.removeEventListener('notice', heard);
+const onNotice = (event: CustomEvent<{ text: string }>) => event.detail.text;
+client.addEventListener('notice', onNotice);
+client.removeEventListener('notice', onNotice);
 // @ts-expect-error: there is no such event
 client.addEventListener('opened', () => {});
-// @ts-expect-error: it tells of a peer, not of a text
-client.addEventListener('open', heard);
-// @ts-expect-error: a try has no reason
+// @ts-expect-error: the detail is a peer, not a text
+client.addEventListener('open', onNotice);
+// @ts-expect-error: the detail is null
 client.addEventListener('connecting', ({ detail }) => detail.reason);
 const target: EventTarget = client;
 target.dispatchEvent(new Event('mine'));
