@@ -31,21 +31,28 @@ async function retry(world) {
   await flushPromises();
 }
 
+async function failAndRetry(world, healthz) {
+  await failSocket(world, healthz);
+  await retry(world);
+}
+
+async function openStream(request) {
+  request.begin();
+  request.welcome();
+  await flushPromises();
+}
+
 /** A client whose WebSocket is blocked, so that it has requested the stream. */
 async function buildBlocked(options) {
   const world = build(options);
-  await failSocket(world);
-  await retry(world);
-  await failSocket(world, succeeds);
-  await retry(world);
+  await failAndRetry(world);
+  await failAndRetry(world, succeeds);
   return world;
 }
 
 async function buildStreaming(options) {
   const world = await buildBlocked(options);
-  world.request.begin();
-  world.request.welcome();
-  await flushPromises();
+  await openStream(world.request);
   return world;
 }
 
@@ -79,8 +86,7 @@ test('uses the stream after two failures of WebSocket if HTTP works', async () =
 test('keeps trying WebSocket while the server is down', async () => {
   const world = build();
   for (let failure = 1; failure <= 6; failure += 1) {
-    await failSocket(world, failure >= 2 && fails);
-    await retry(world);
+    await failAndRetry(world, failure >= 2 && fails);
     assert.equal(world.client.transport, 'websocket');
   }
   assert.deepEqual([world.net.sockets.length, world.net.requests.length], [7, 5]);
@@ -90,10 +96,8 @@ test('keeps trying WebSocket while the server is down', async () => {
 
 test('ignores other statuses than 200, because older servers have no stream', async () => {
   const world = build();
-  await failSocket(world);
-  await retry(world);
-  await failSocket(world, (request) => request.respond(404));
-  await retry(world);
+  await failAndRetry(world);
+  await failAndRetry(world, (request) => request.respond(404));
   assert.equal(world.net.sockets.length, 3);
 });
 
@@ -101,19 +105,16 @@ test('does not count broken WebSockets that were open', async () => {
   const world = build();
   for (let index = 0; index < 5; index += 1) {
     world.socket.welcome();
-    await failSocket(world);
-    await retry(world);
+    await failAndRetry(world);
   }
   assert.deepEqual(world.net.requests, []);
 });
 
 test('does not count failures before and after a welcome together', async () => {
   const world = build();
-  await failSocket(world);
-  await retry(world);
+  await failAndRetry(world);
   world.socket.welcome();
-  await failSocket(world);
-  await retry(world);
+  await failAndRetry(world);
   await failSocket(world);
   assert.deepEqual(world.net.requests, []);
 });
@@ -132,23 +133,19 @@ test('counts a silent WebSocket as a failure', async () => {
 
 test('limits the HTTP check and ignores its result after a welcome', async () => {
   const slow = build({ openTimeout: 10_000 });
-  await failSocket(slow);
-  await retry(slow);
+  await failAndRetry(slow);
   await failSocket(slow);
   const check = slow.request;
   await retry(slow);
   slow.socket.welcome();
   succeeds(check);
   await flushPromises();
-  await failSocket(slow);
-  await retry(slow);
+  await failAndRetry(slow);
   assert.deepEqual([slow.client.transport, slow.net.sockets.length], ['websocket', 4]);
 
   const silent = build({ openTimeout: 10_000 });
-  await failSocket(silent);
-  await retry(silent);
-  await failSocket(silent);
-  await retry(silent);
+  await failAndRetry(silent);
+  await failAndRetry(silent);
   await failSocket(silent);
   assert.equal(silent.net.requests.length, 1, 'one check at a time');
   silent.clock.advance(10_000);
@@ -158,8 +155,7 @@ test('limits the HTTP check and ignores its result after a welcome', async () =>
 
 test('stops the timer of the HTTP check when closed', async () => {
   const world = build();
-  await failSocket(world);
-  await retry(world);
+  await failAndRetry(world);
   await failSocket(world);
   assert.equal(world.clock.timers.size, 2);
   world.client.close();
@@ -177,14 +173,10 @@ test('recovers on the stream', async () => {
   world.socket.deliver(event('kitchen', 11));
   world.socket.drop();
   await retry(world);
-  await failSocket(world);
-  await retry(world);
-  await failSocket(world, succeeds);
-  await retry(world);
+  await failAndRetry(world);
+  await failAndRetry(world, succeeds);
   const stream = world.request;
-  stream.begin();
-  stream.welcome();
-  await flushPromises();
+  await openStream(stream);
   assert.deepEqual(world.request.messages, [
     { type: 'subscribe', channel: 'kitchen', echo: true, presence: false, since: 11, epoch: 'e1', id: world.request.messages[0].id },
   ]);
@@ -205,9 +197,7 @@ test('keeps the stream and tries WebSocket again after ten minutes', async () =>
   };
   await reopen();
   assert.equal(world.client.transport, 'stream');
-  world.request.begin();
-  world.request.welcome();
-  await flushPromises();
+  await openStream(world.request);
   // Messages keep it open.
   const stream = world.request;
   while (world.clock.now() < began + 600_000) {
@@ -218,12 +208,9 @@ test('keeps the stream and tries WebSocket again after ten minutes', async () =>
   assert.equal(world.net.sockets.length, 2);
   await reopen();
   assert.deepEqual([world.client.transport, world.net.sockets.length], ['websocket', 3]);
-  await failSocket(world); // still blocked: the stream is used without another check
-  await retry(world);
+  await failAndRetry(world); // still blocked: the stream is used without another check
   assert.equal(world.client.transport, 'stream');
-  world.request.begin();
-  world.request.welcome();
-  await flushPromises();
+  await openStream(world.request);
   world.request.end();
   await flushPromises();
   await retry(world);
@@ -237,10 +224,8 @@ test('keeps WebSocket once it works again', async () => {
   await retry(world);
   world.socket.welcome();
   assert.deepEqual(world.states.at(-1)[1].transport, 'websocket');
-  await failSocket(world);
-  await retry(world);
-  await failSocket(world);
-  await retry(world);
+  await failAndRetry(world);
+  await failAndRetry(world);
   assert.equal(world.client.transport, 'websocket');
 });
 
@@ -295,8 +280,7 @@ test('closes for good if the stream says so', async () => {
 test('uses the transport that the options demand', async () => {
   const socket = build({ transport: 'websocket' });
   for (let index = 0; index < 4; index += 1) {
-    await failSocket(socket);
-    await retry(socket);
+    await failAndRetry(socket);
   }
   assert.deepEqual([socket.net.sockets.length, socket.net.requests.length], [5, 0]);
 

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { build, flushPromises, recorder } from './fakes.mjs';
+import { build, flushPromises, reconnect, recorder } from './fakes.mjs';
 
 /** Opens the present connection and waits for the token. */
 async function welcome({ socket }) {
@@ -56,9 +56,8 @@ test('calls the token function for each connection', async () => {
   await welcome(world);
   assert.equal(world.socket.last('auth').token, 't1');
   world.socket.reply('auth', { nick: 'ann' });
-  world.socket.drop();
-  world.client.retry();
-  await welcome(world);
+  reconnect(world);
+  await flushPromises();
   assert.equal(world.socket.last('auth').token, 't2');
 });
 
@@ -188,9 +187,7 @@ test('uses a token from authenticate() for later connections', async () => {
   const refused = world.client.authenticate('t2');
   world.socket.reject('auth', 'unauthorized');
   await assert.rejects(refused, { code: 'unauthorized' });
-  world.socket.drop();
-  world.client.retry();
-  world.socket.welcome();
+  reconnect(world);
   assert.equal(world.socket.last('auth').token, 't1');
 });
 
@@ -209,8 +206,7 @@ test('keeps calling the token function after authenticate()', async () => {
   world.socket.reply('auth', { nick: 'ann' });
   world.client.authenticate('other').catch(() => {});
   world.socket.reply('auth', { nick: 'ann' });
-  world.socket.drop(1008);
-  world.client.retry();
-  await welcome(world);
+  reconnect(world, 1008);
+  await flushPromises();
   assert.equal(world.socket.last('auth').token, 't2');
 });
