@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from twistedsock.cli.memory_estimate import CHANNEL, CONNECTION, RATE_LIMITER, READ, SUBSCRIPTION, TLS, estimate_memory
-from twistedsock.limits.memory import with_reserve
 from twistedsock.limits.principal import address_principal
 from twistedsock.limits.rate import RateLimiterPool
 from twistedsock.limits.settings import CHUNK_BYTES, MAX_MEMBERS_HELD, Limits
+from twistedsock.limits.shares import with_reserve
 from twistedsock.testing import FakeServer, LineClient
 
 KIB, MIB = 1024, 1024 * 1024
@@ -120,9 +120,9 @@ def test_rate_limiters_cost_no_more_than_estimated() -> None:
     tracemalloc.start()
     try:
         for number in range(count):
-            meter = meters.of(address_principal(f"2001:db8:{number:04x}:ffff:ffff:ffff:ffff:ffff"), 0.5 + number)
+            meter = meters.get(address_principal(f"2001:db8:{number:04x}:ffff:ffff:ffff:ffff:ffff"), 0.5 + number)
             assert meter is not None
-            meter.read(3, 1.5 + number)
+            meter.count_bytes(3, 1.5 + number)
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

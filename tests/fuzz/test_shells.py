@@ -75,7 +75,7 @@ def live(connection: Connection, clock: Clock, server: FakeServer, pieces: list[
         if waiting and connection.send_bytes(waiting[0]):
             del waiting[0]
         sizes.append(kept_by(connection.protocol))
-        assert 0 <= server.context.memory_budget.held <= server.context.memory_budget.most
+        assert 0 <= server.context.memory_budget.used <= server.context.memory_budget.limit
         somebody.send("PUB a heard by who reads it")
         clock.advance(0)
         server.turn()
@@ -109,7 +109,7 @@ def ends(connection: Connection, clock: Clock, server: FakeServer) -> None:
     assert (
         server.context.connection_limiter.connections
         == len(server.context.sessions)
-        == server.context.memory_budget.held
+        == server.context.memory_budget.used
         == 0
     )
     assert not clock.getDelayedCalls(), clock.getDelayedCalls()
@@ -120,7 +120,7 @@ def test_the_line_port(data: bytes, cuts: list[int], acts: list[Any], most: int)
     """Any bytes to the line port, at any cuts, whatever the peer does between them: never an exception, never a logged
     error, nothing said but printable lines, no more kept than a line, and nothing left at the end."""
     server = FakeServer(**LIMITS)
-    server.context.memory_budget.most = most
+    server.context.memory_budget.limit = most
     with counted(), quiet_reactor() as clock:
         connection = Connection(LineFactory(server.context, clock, 0, "http://127.0.0.1:8082/"), 8081)
         pieces = cut(data, cuts)
@@ -138,7 +138,7 @@ def test_the_web_port(data: bytes, cuts: list[int], acts: list[Any], most: int) 
     error, nothing said but HTTP and, behind a 101, whole frames of which a close is the last; no more kept than a head
     or a message, and nothing left at the end."""
     server = FakeServer(**LIMITS)
-    server.context.memory_budget.most = most
+    server.context.memory_budget.limit = most
     with counted(), quiet_reactor() as clock:
         factory = WebFactory(server.context, clock, OriginPolicy(AllowedOrigins()), 0, 10, 5, lambda: [])
         connection = Connection(factory, 8082)

@@ -1,6 +1,6 @@
 """A cache that is scanned in a circle keeps most of its values."""
 
-from twistedsock.limits.memory import ADMITTED_ONE_IN, Cache
+from twistedsock.limits.cache import ADMITTED_ONE_IN, Cache
 
 
 def misses(cache: Cache[int, str], keys: range) -> int:
@@ -9,7 +9,7 @@ def misses(cache: Cache[int, str], keys: range) -> int:
     for key in keys:
         if cache.get(key) is None:
             missing += 1
-            cache.keep(key, str(key))
+            cache.add(key, str(key))
     return missing
 
 

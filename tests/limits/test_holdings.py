@@ -10,42 +10,42 @@ A, B = b"@192.0.2.1", b"@192.0.2.2"
 
 def test_what_is_little_is_not_counted() -> None:
     memory_budget = MemoryBudget(10)
-    assert memory_budget.recount(0, UNCOUNTED_BYTES, A) == 0
-    assert memory_budget.held == 0 and not memory_budget.is_too_much_for(A)
+    assert memory_budget.adjust(0, UNCOUNTED_BYTES, A) == 0
+    assert memory_budget.used == 0 and not memory_budget.is_exceeded_by(A)
 
 
 def test_what_is_more_is_counted_whole() -> None:
     memory_budget = MemoryBudget(2 * UNCOUNTED_BYTES)
-    counted = memory_budget.recount(0, 2 * UNCOUNTED_BYTES, A)
-    assert counted == memory_budget.held == 2 * UNCOUNTED_BYTES and not memory_budget.is_too_much_for(A)
-    counted = memory_budget.recount(counted, 2 * UNCOUNTED_BYTES + 1, A)
-    assert memory_budget.is_too_much_for(A)
-    assert memory_budget.recount(counted, UNCOUNTED_BYTES, A) == memory_budget.held == 0
+    counted = memory_budget.adjust(0, 2 * UNCOUNTED_BYTES, A)
+    assert counted == memory_budget.used == 2 * UNCOUNTED_BYTES and not memory_budget.is_exceeded_by(A)
+    counted = memory_budget.adjust(counted, 2 * UNCOUNTED_BYTES + 1, A)
+    assert memory_budget.is_exceeded_by(A)
+    assert memory_budget.adjust(counted, UNCOUNTED_BYTES, A) == memory_budget.used == 0
 
 
 def test_a_principal_that_holds_little_is_served_when_another_holds_all_that_may_be_held() -> None:
     memory_budget = MemoryBudget(1024 * UNCOUNTED_BYTES)
     memory_budget.add(1024 * UNCOUNTED_BYTES, A)
-    assert not memory_budget.is_too_much_for(A) and memory_budget.is_too_much_for(A, 1)
-    assert memory_budget.recount(0, 8 * UNCOUNTED_BYTES, B) == 8 * UNCOUNTED_BYTES
-    assert not memory_budget.is_too_much_for(B), "there is a reserve"
-    memory_budget.recount(0, 2 * UNCOUNTED_BYTES, A)
-    assert memory_budget.is_too_much_for(A) and not memory_budget.is_too_much_for(B)
+    assert not memory_budget.is_exceeded_by(A) and memory_budget.is_exceeded_by(A, 1)
+    assert memory_budget.adjust(0, 8 * UNCOUNTED_BYTES, B) == 8 * UNCOUNTED_BYTES
+    assert not memory_budget.is_exceeded_by(B), "there is a reserve"
+    memory_budget.adjust(0, 2 * UNCOUNTED_BYTES, A)
+    assert memory_budget.is_exceeded_by(A) and not memory_budget.is_exceeded_by(B)
 
 
 def test_the_limit_can_be_read_and_changed() -> None:
     memory_budget = MemoryBudget(1024 * UNCOUNTED_BYTES)
     memory_budget.add(UNCOUNTED_BYTES, A)
-    memory_budget.most = 10
-    assert memory_budget.most == 10 and memory_budget.is_too_much_for(A)
+    memory_budget.limit = 10
+    assert memory_budget.limit == 10 and memory_budget.is_exceeded_by(A)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3 * UNCOUNTED_BYTES))))
 def test_the_sum_is_that_of_all_places(steps: list[tuple[int, int]]) -> None:
     memory_budget, counted = MemoryBudget(UNCOUNTED_BYTES), dict.fromkeys(range(5), 0)
     for place, size in steps:
-        counted[place] = memory_budget.recount(counted[place], size, b"@%d" % place)
-        assert memory_budget.held == sum(counted.values())
+        counted[place] = memory_budget.adjust(counted[place], size, b"@%d" % place)
+        assert memory_budget.used == sum(counted.values())
     for place in counted:
-        assert memory_budget.recount(counted[place], 0, b"@%d" % place) == 0
-    assert memory_budget.held == 0
+        assert memory_budget.adjust(counted[place], 0, b"@%d" % place) == 0
+    assert memory_budget.used == 0

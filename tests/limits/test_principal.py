@@ -2,7 +2,7 @@
 
 import pytest
 
-from twistedsock.limits.principal import LOCAL, address_principal, client_principal, is_loopback, is_stranger
+from twistedsock.limits.principal import LOCAL, address_principal, client_principal, is_loopback, is_remote
 from twistedsock.testing import ENDS, FakePolicy, FakeServer
 
 
@@ -58,7 +58,7 @@ def test_an_ipv4_address_or_an_ipv6_network_is_a_principal(address: str, princip
 )
 def test_the_far_end_of_a_connection_has_the_principal_of_its_address(client: bytes, principal: bytes) -> None:
     assert client_principal(client) == principal
-    assert is_stranger(client) is (principal != LOCAL)
+    assert is_remote(client) is (principal != LOCAL)
 
 
 def test_an_identity_is_one_principal_wherever_it_connects_from() -> None:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from twistedsock.limits.memory import GUARANTEED_LEAST, Aging, Shares, guaranteed_share, with_reserve
+from twistedsock.limits.shares import MIN_GUARANTEED_SHARE, EvictionQueue, Shares, guaranteed_share, with_reserve
 
 A, B, C = b"@192.0.2.1", b"@192.0.2.2", b"=carol"
 
@@ -66,7 +66,7 @@ def test_a_principal_above_the_average_gets_nothing_of_the_reserve() -> None:
 
 
 def test_small_tables_guarantee_a_few() -> None:
-    assert guaranteed_share(100) == GUARANTEED_LEAST
+    assert guaranteed_share(100) == MIN_GUARANTEED_SHARE
     shares = Shares(7)
     shares.add(A, 7)
     assert not shares.admits(A) and not shares.admits(B), "there is no reserve"
@@ -110,15 +110,15 @@ def test_no_principal_below_its_share_is_refused_because_of_others(seed: int) ->
 
 
 def test_the_oldest_entry_of_the_largest_principal_goes_first() -> None:
-    entries = Aging[str](10)
+    entries = EvictionQueue[str](10)
     for principal, entry, size in ((A, "a1", 2), (B, "b1", 4), (A, "a2", 3), (B, "b2", 1)):
         entries.add(principal, entry, size)
-    assert not entries.is_full and entries.first_to_go() == "a1" and entries.oldest_of(B) == "b1"
+    assert not entries.is_full and entries.next_victim() == "a1" and entries.oldest_of(B) == "b1"
     entries.shares.add(B, 1)
-    assert entries.is_full and entries.first_to_go() == "b1"
+    assert entries.is_full and entries.next_victim() == "b1"
     entries.remove(B, "b1", 4)
     entries.remove(A, "a2", 3)
-    assert entries.first_to_go() == "b2" or entries.shares.of(A) == entries.shares.of(B) == 2
+    assert entries.next_victim() == "b2" or entries.shares.of(A) == entries.shares.of(B) == 2
     entries.remove(B, "b2", 2)
     entries.remove(A, "a1", 2)
     assert entries.shares.total == 0 and len(entries.shares) == 0

@@ -81,7 +81,7 @@ def test_labels_contain_no_values_that_clients_choose(server: FakeServer, metric
 
 def test_reports_sessions_events_and_errors(server: FakeServer, metrics: Metrics) -> None:
     line, page = server.line_client(), server.json_client()
-    server.context.connection_limiter.enter("")
+    server.context.connection_limiter.acquire("")
     line.send("SUB kitchen", "FLY")
     page.send(
         {"type": "publish", "channel": "kitchen", "data": "x"}, {"type": "publish", "channel": "cellar", "data": 1}

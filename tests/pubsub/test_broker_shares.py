@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from twistedsock.limits.memory import guaranteed_share, with_reserve
 from twistedsock.limits.principal import ELSEWHERE, LOCAL
+from twistedsock.limits.shares import guaranteed_share, with_reserve
 from twistedsock.pubsub import broker, channel_shares
 from twistedsock.pubsub.values import Batch, Payloads, Position
 from twistedsock.testing import FakeServer, LineClient

@@ -250,11 +250,11 @@ def test_joins_and_leaves_are_counted_among_what_all_hold() -> None:
     subscription = subscribe(here, somebody, presence=True)
     change = PresenceChange(Member(b"p2", b"ann"), joined=True)
     subscription.keep_missed([change] * 3, 10)
-    assert somebody.memory_budget.held == 3 * CHANGE_COST
-    somebody.memory_budget.most = 5 * CHANGE_COST
+    assert somebody.memory_budget.used == 3 * CHANGE_COST
+    somebody.memory_budget.limit = 5 * CHANGE_COST
     subscription.keep_missed([change] * 2, 10)
-    assert somebody.memory_budget.held == 5 * CHANGE_COST
+    assert somebody.memory_budget.used == 5 * CHANGE_COST
     subscription.keep_missed([change], 10)
-    assert (subscription.missed, somebody.missed, somebody.memory_budget.held) == ([], 0, 0)
+    assert (subscription.missed, somebody.missed, somebody.memory_budget.used) == ([], 0, 0)
     catch_up(somebody)
     assert heard(somebody) == ["NOTICE joins and leaves on c were dropped because you read too slowly: send WHO c"]

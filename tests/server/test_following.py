@@ -35,7 +35,7 @@ def test_a_distant_backplane_answers_later() -> None:
     server.backplane.release()
     server.turn()
     assert [event.kind for event in stream.received()] == ["ok", "ok"]
-    assert not stream.endings and server.context.memory_budget.held == 0
+    assert not stream.endings and server.context.memory_budget.used == 0
 
 
 def test_a_backplane_that_does_not_answer() -> None:

@@ -83,12 +83,12 @@ def test_what_waits_for_a_socket_is_counted_until_it_has_left(lines, memory_budg
     transport, socket = lines.connect()
     socket.room = 10
     transport.write(b"x" * 10 * KB)
-    assert memory_budget.held == 10 * KB - 10
+    assert memory_budget.used == 10 * KB - 10
     transport.write(b"y" * KB)
-    assert memory_budget.held == 11 * KB - 10
+    assert memory_budget.used == 11 * KB - 10
     socket.room = None
     transport.doWrite()
-    assert memory_budget.held == 0
+    assert memory_budget.used == 0
     assert socket.sent.endswith(b"x" * 10 * KB + b"y" * KB) or len(socket.sent) > 11 * KB
 
 
@@ -97,9 +97,9 @@ def test_what_waits_for_who_goes_is_given_back(lines, memory_budget):
     socket.room = 0
     transport.write(b"x" * 10 * KB)
     transport.connectionLost(GONE)
-    assert memory_budget.held == 0
+    assert memory_budget.used == 0
     transport.write(b"x" * 10 * KB)
-    assert memory_budget.held == 0
+    assert memory_budget.used == 0
 
 
 def test_who_does_not_read_is_cut_off_where_there_is_no_room(lines, memory_budget):
@@ -107,13 +107,13 @@ def test_who_does_not_read_is_cut_off_where_there_is_no_room(lines, memory_budge
     for _, socket in (first, second, little):
         socket.room = 0
     first[0].write(b"x" * 10 * KB)
-    memory_budget.most = 10 * KB
+    memory_budget.limit = 10 * KB
     little[0].write(b"x" * KB)
     assert second[0].try_write(b"x" * 10 * KB)
-    assert memory_budget.held == 10 * KB
+    assert memory_budget.used == 10 * KB
     assert not second[0].try_write(b"more") and second[0].blocked & NOT_READING
     second[0].write(b"x" * 10 * KB)
-    assert memory_budget.held == 10 * KB and second[0].dataBuffer == b"" and second[0]._tempDataBuffer == []
+    assert memory_budget.used == 10 * KB and second[0].dataBuffer == b"" and second[0]._tempDataBuffer == []
     lines.turn()
     assert (first[1].closed, second[1].closed, little[1].closed) == (False, True, False)
     little[1].room = None
@@ -127,8 +127,8 @@ def test_who_has_little_waiting_is_not_cut_off_for_what_others_hold(lines, memor
     for _, socket in (greedy, little):
         socket.room = 0
     greedy[0].write(b"x" * 10 * KB)
-    memory_budget.most = 5 * KB
-    assert memory_budget.is_too_much_for(LOCAL)
+    memory_budget.limit = 5 * KB
+    assert memory_budget.is_exceeded_by(LOCAL)
     little[0].write(b"x" * KB)
     lines.turn()
     assert (greedy[1].closed, little[1].closed) == (False, False)
@@ -147,15 +147,15 @@ def test_a_client_that_holds_less_than_its_share_is_not_cut_off_because_another_
         return connected
 
     greedy, again, modest = connect("198.51.100.7"), connect("198.51.100.7"), connect("192.0.2.1")
-    memory_budget.most = 100 * KB
+    memory_budget.limit = 100 * KB
     greedy[0].write(b"x" * 100 * KB)
     modest[0].write(b"x" * 5 * KB)
-    assert memory_budget.held == 105 * KB and not modest[0].blocked & NOT_READING
+    assert memory_budget.used == 105 * KB and not modest[0].blocked & NOT_READING
     again[0].write(b"x" * 3 * KB)
-    assert again[0].blocked & NOT_READING and memory_budget.held == 105 * KB
+    assert again[0].blocked & NOT_READING and memory_budget.used == 105 * KB
     for transport, _ in (greedy, modest):
         transport.connectionLost(GONE)
-    assert memory_budget.held == 0
+    assert memory_budget.used == 0
 
 
 def test_what_waits_behind_tls_is_counted_for_the_client_that_a_proxy_reports(lines, memory_budget):
@@ -181,26 +181,26 @@ def test_a_line_that_has_begun_is_counted_until_it_has_ended(server, reactor, wi
     call = Call(server, reactor, wire())
     call.received()
     call.send_bytes(b"PING " + b"x" * KB)
-    assert memory_budget.held == 0
+    assert memory_budget.used == 0
     call.send_bytes(b"x" * 4 * KB)
-    assert memory_budget.held == 5 * KB + 5
+    assert memory_budget.used == 5 * KB + 5
     call.send_bytes(b"\n")
-    assert memory_budget.held == 0
+    assert memory_budget.used == 0
     assert call.received() == ["PONG " + "x" * 5 * KB]
     call.send_bytes(b"x" * 5 * KB)
-    assert memory_budget.held == 5 * KB
+    assert memory_budget.used == 5 * KB
     call.is_lost()
-    assert memory_budget.held == 0
+    assert memory_budget.used == 0
 
 
 def test_a_line_for_which_there_is_no_room_is_skipped(server, reactor, wire, memory_budget):
-    memory_budget.most = 10
+    memory_budget.limit = 10
     call = Call(server, reactor, wire())
     call.received()
     call.send_bytes(b"PING 1\nPING " + b"x" * 4 * KB)
     assert call.received() == ["PONG 1", f"ERR limit {WORDS}"]
     call.send_bytes(b"x" * 100 * KB)
-    assert call.received() == [] and memory_budget.held == 0
+    assert call.received() == [] and memory_budget.used == 0
     call.send_bytes(b"still it\nPING 2\n")
     assert call.received() == ["PONG 2"]
 
@@ -216,26 +216,26 @@ PIECES = {
 def test_a_message_that_has_begun_is_counted(port, memory_budget, pieces):
     client = port.open(LINE_PROTOCOL)
     client.send_bytes(pieces[0])
-    counted = memory_budget.held
+    counted = memory_budget.used
     assert 4 * KB < counted < 6 * KB
     client.send_bytes(pieces[1])
-    assert KB - 20 < memory_budget.held - counted < KB + 20
+    assert KB - 20 < memory_budget.used - counted < KB + 20
     client.goes()
-    assert memory_budget.held == 0
+    assert memory_budget.used == 0
 
 
 @pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
 def test_who_begins_a_message_for_which_there_is_no_room_is_turned_away(port, memory_budget, pieces):
     client, other = port.open(JSON_PROTOCOL), port.open(LINE_PROTOCOL)
-    memory_budget.most = 10
+    memory_budget.limit = 10
     client.send_bytes(pieces[0])
-    assert memory_budget.held == 0
+    assert memory_budget.used == 0
     (kind, told), close = client.frames()
     assert kind == TEXT and b'"code":"limit"' in told and WORDS.encode() in told
     assert close[0] == CLOSE and int.from_bytes(close[1], "big") == 1013
     for _ in range(50):
         client.send_bytes(pieces[1])
-    assert client.frames() == [] and memory_budget.held == 0
+    assert client.frames() == [] and memory_budget.used == 0
     assert not any(isinstance(value, bytes | bytearray) and value for value in vars(client.server).values())
     other.send("PING still")
     assert other.received() == ["PONG still"]
@@ -247,9 +247,9 @@ def test_a_message_that_came_in_pieces_is_not_counted_when_it_is_whole(port, mem
     whole = frame(TEXT, b"PING " + b"x" * 5 * KB)
     for data in (whole, frame(0x01, b"PING ") + frame(0x80, b"x" * 5 * KB)):
         client.send_bytes(data[: 4 * KB])
-        assert memory_budget.held > 3 * KB
+        assert memory_budget.used > 3 * KB
         client.send_bytes(data[4 * KB :])
-        assert memory_budget.held == 0
+        assert memory_budget.used == 0
         assert client.received() == ["PONG " + "x" * 5 * KB]
 
 
@@ -264,12 +264,12 @@ def test_frames_that_wait_for_their_turn_are_counted(port, server, memory_budget
 
     server.clock = clock
     client.send_bytes(frame(0x8A, b"") * KB)
-    waits = memory_budget.held
+    waits = memory_budget.used
     assert waits > 5 * KB
     client.server.dataReceived(frame(0x8A, b"") * KB)  # was on its way already
-    assert memory_budget.held == waits + 6 * KB
+    assert memory_budget.used == waits + 6 * KB
     server.turn()
-    assert memory_budget.held == 0
+    assert memory_budget.used == 0
 
 
 @pytest.fixture
@@ -287,22 +287,22 @@ def test_the_head_of_a_request_is_counted_until_it_is_whole(visit, memory_budget
     guest, other = visit(), visit()
     guest.send_bytes(head[: 4 * KB])
     other.send_bytes(head[: 3 * KB])
-    assert memory_budget.held == 7 * KB
+    assert memory_budget.used == 7 * KB
     other.is_lost()
-    assert memory_budget.held == 4 * KB
+    assert memory_budget.used == 4 * KB
     guest.send_bytes(head[4 * KB :])
-    assert memory_budget.held == 0
+    assert memory_budget.used == 0
     assert guest.received()[0] == 101
     guest.is_lost()
 
 
 def test_a_head_for_which_there_is_no_room_is_refused(visit, memory_budget):
-    memory_budget.most = 10
+    memory_budget.limit = 10
     guest = visit()
     guest.send_bytes(upgrade(X_Long="x" * 5 * KB)[: 4 * KB])
     status, headers, body = guest.received()
     assert (status, headers["retry-after"]) == (503, "5") and WORDS in body.decode()
-    assert memory_budget.held == 0 and guest.transport.half_closed
+    assert memory_budget.used == 0 and guest.transport.half_closed
     guest.is_lost()
 
 
@@ -320,7 +320,7 @@ def test_whatever_happens_the_sum_is_bounded_and_comes_to_nothing(steps, most):
     """No more is held than may be, but by what is told to the last who asked; and at the end all is given back."""
     server = FakeServer()
     lines, memory_budget = Lines(server), server.context.memory_budget
-    memory_budget.most = most
+    memory_budget.limit = most
     publisher = server.line_client()
     publisher.send(*["PUB big " + "x" * KB] * 20)
     server.turn()
@@ -346,10 +346,10 @@ def test_whatever_happens_the_sum_is_bounded_and_comes_to_nothing(steps, most):
                 "watches": b"\n" + b"SUB big presence=on\nUNSUB big\n" * much,
             }[step]
             transport.protocol.dataReceived(data)
-        assert 0 <= memory_budget.held <= most
+        assert 0 <= memory_budget.used <= most
     for transport, socket in peers:
         socket.room = None
         if not transport.disconnected:
             transport.connectionLost(GONE)
     lines.turn()
-    assert memory_budget.held == 0 and len(server.context.sessions) == 1
+    assert memory_budget.used == 0 and len(server.context.sessions) == 1

@@ -134,7 +134,7 @@ def test_the_address_that_is_told_is_the_one_that_is_counted(build):
     assert b"\r\nRetry-After: 5\r\n" in refused
     assert other.shows(b"X-Forwarded-For: 203.0.113.8") == "203.0.113.8:0"
     assert admission.connections == 3
-    assert admission.enter("203.0.113.8") is not None
+    assert admission.acquire("203.0.113.8") is not None
     for peer in (first, again, other, silent):
         peer.is_lost()
     assert admission.connections == 0

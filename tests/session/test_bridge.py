@@ -26,7 +26,7 @@ def test_the_parts_share_limits_clock_and_ids() -> None:
     assert context.limits is limits is context.broker.limits
     assert context.version == b"1.2"
     assert context.sessions.new_id() == b"a"
-    assert context.connection_limiter.enter("") is None and context.connection_limiter.enter("") is not None
+    assert context.connection_limiter.acquire("") is None and context.connection_limiter.acquire("") is not None
     assert scheduled == []
 
 

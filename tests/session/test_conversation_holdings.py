@@ -23,15 +23,15 @@ def stalled(server: FakeServer) -> LineClient:
 def test_what_waits_is_counted_until_it_has_been_run() -> None:
     server = FakeServer()
     peer = stalled(server)
-    assert server.context.memory_budget.held == 0  # one read is answered at once, all of it
+    assert server.context.memory_budget.used == 0  # one read is answered at once, all of it
     peer.send(*MANY)
-    waits = server.context.memory_budget.held
+    waits = server.context.memory_budget.used
     assert waits > 5_000
     peer.send(*MANY)
-    assert server.context.memory_budget.held == 2 * waits
+    assert server.context.memory_budget.used == 2 * waits
     peer.outlet.drain()
     server.turn()
-    assert server.context.memory_budget.held == 0
+    assert server.context.memory_budget.used == 0
     assert len(peer.received()) == 1 + 3 * len(MANY)
 
 
@@ -40,28 +40,28 @@ def test_what_waits_is_given_back_when_the_peer_goes() -> None:
     peer = stalled(server)
     peer.send(*MANY)
     peer.session.close(CloseReason.POLICY, b"enough")
-    assert server.context.memory_budget.held
+    assert server.context.memory_budget.used
     peer.disconnect()
     peer.disconnect()
-    assert server.context.memory_budget.held == 0
+    assert server.context.memory_budget.used == 0
 
 
 def test_who_waits_with_too_much_is_turned_away() -> None:
     server = FakeServer()
     first, second, little = stalled(server), stalled(server), stalled(server)
     first.send(*MANY)
-    server.context.memory_budget.most = server.context.memory_budget.held
+    server.context.memory_budget.limit = server.context.memory_budget.used
     little.send("PING waits")
     second.send(*MANY)
     assert (first.close_reason, second.close_reason, little.close_reason) == (None, CloseReason.TRY_AGAIN, None)
-    assert server.context.memory_budget.held == server.context.memory_budget.most
+    assert server.context.memory_budget.used == server.context.memory_budget.limit
     second.outlet.drain()
     assert second.received()[-1] == f"ERR limit {WORDS}"
     for peer in (first, little):
         peer.outlet.drain()
         server.turn()
     assert len(first.received()) == 1 + 2 * len(MANY) and little.received()[-1] == "PONG waits"
-    assert server.context.memory_budget.held == 0
+    assert server.context.memory_budget.used == 0
 
 
 def test_what_is_left_when_its_time_is_over_is_counted_once() -> None:
@@ -76,12 +76,12 @@ def test_what_is_left_when_its_time_is_over_is_counted_once() -> None:
 
     server.clock = clock
     peer.send(*MANY)
-    waits = server.context.memory_budget.held
+    waits = server.context.memory_budget.used
     assert waits > 5_000
     server.turns.step()
-    assert server.context.memory_budget.held == waits
+    assert server.context.memory_budget.used == waits
     server.turn()
-    assert server.context.memory_budget.held == 0 and len(peer.received()) == 1 + len(MANY)
+    assert server.context.memory_budget.used == 0 and len(peer.received()) == 1 + len(MANY)
 
 
 @pytest.mark.parametrize("room", [True, False])
@@ -91,12 +91,12 @@ def test_refusals_that_nobody_reads_are_counted(room: bool) -> None:
     peer: FakeClient = server.json_client()
     peer.outlet.room = CHUNK_BYTES // 10
     if not room:
-        server.context.memory_budget.most = 10
+        server.context.memory_budget.limit = 10
     message = b'{"type":"publish","id":1,"channel":"not allowed","data":"x"}'
     peer.send_messages(*[message] * 20 * REFUSED_TOGETHER)
     assert peer.close_reason is (None if room else CloseReason.TRY_AGAIN)
-    assert (server.context.memory_budget.held > 0) is room
+    assert (server.context.memory_budget.used > 0) is room
     peer.outlet.drain()
     server.turn()
-    assert server.context.memory_budget.held == 0
+    assert server.context.memory_budget.used == 0
     assert peer.received_bytes().count(b"bad-channel") == 20 * REFUSED_TOGETHER or not room

@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 from twistedsock.errors import Error
-from twistedsock.limits.memory import Cache
+from twistedsock.limits.cache import Cache
 from twistedsock.pubsub.names import CHANNEL_BYTES, RESERVED, AnyOf, Pattern, is_reserved, pattern
 
 
@@ -47,7 +47,7 @@ class Grants:
                 if wanted.matches(channel) and (not reserved or wanted.text.startswith(_RESERVED)):
                     rights |= right
             if len(channel) <= CHANNEL_BYTES:
-                self._known.keep(channel, rights)
+                self._known.add(channel, rights)
         return rights
 
     def readable(self) -> AnyOf:

@@ -4,8 +4,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
-from twistedsock.limits.memory import Aging
 from twistedsock.limits.principal import LOCAL
+from twistedsock.limits.shares import EvictionQueue
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Batch, Member, Position, PresenceChange, Publication
 
@@ -46,7 +46,7 @@ class MemoryBackplane:
         self._draw_epoch = draw_epoch
         self._runs: dict[bytes, Run] = {}
         self._closed: dict[bytes, Run] = {}
-        self._published = Aging[bytes](REMEMBERED)
+        self._published = EvictionQueue[bytes](REMEMBERED)
         # Closed channels on which nothing was ever published.
         self._empty: OrderedDict[bytes, None] = OrderedDict()
         self._node: Node
@@ -82,7 +82,7 @@ class MemoryBackplane:
             self._empty[channel] = None
         if len(self._closed) > REMEMBERED:
             # Clients that use many names must not push out what is remembered of others.
-            self._forget(next(iter(self._empty)) if self._empty else self._published.first_to_go())
+            self._forget(next(iter(self._empty)) if self._empty else self._published.next_victim())
 
     def join(self, channel: bytes, member: Member) -> None:
         self._node.presence_changed(channel, PresenceChange(member, joined=True))

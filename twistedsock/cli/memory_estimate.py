@@ -4,9 +4,9 @@ The estimate adds all worst cases, which never happen together. Clients cannot e
 
 from msgspec import Struct
 
-from twistedsock.limits.memory import with_reserve
 from twistedsock.limits.rate import max_rate_limiters
 from twistedsock.limits.settings import CHUNK_BYTES, MAX_MEMBERS_HELD, MAX_PENDING_REPLY_WRITERS, Limits
+from twistedsock.limits.shares import with_reserve
 from twistedsock.pubsub.values import CHANGE_COST
 from twistedsock.session.request import REMEMBERED_BYTES
 

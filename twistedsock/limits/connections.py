@@ -1,20 +1,23 @@
-"""Who may connect at all: how many connections there may be, in all, from one address and of one identity."""
+"""The maximum number of connections: in total, from one address, and of one identity."""
 
-from typing import Any
+from typing import TypeVar
 
 from twistedsock.errors import TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS, TOO_MANY_OF_IDENTITY, Error
 from twistedsock.limits.principal import LOCAL, Principal, address_principal
 from twistedsock.limits.settings import Limits
 
+K = TypeVar("K")
+
 
 class ConnectionLimiter:
-    """Counts connections. An address is a literal IP address, or "" for a Unix socket; loopback and "" count in all,
-    but not by address, as behind them stand many users or a proxy. The addresses of one network of IPv6 are one."""
+    """Counts connections. An address is a literal IP address, or "" for a Unix socket. Connections over loopback and
+    Unix sockets count only in total, because they can be those of many users, or of a proxy. All addresses of one /64
+    network of IPv6 count as one."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._connections = 0
-        # As many entries as there are connections at most.
+        # Neither has more entries than there are connections.
         self._by_address: dict[Principal, int] = {}
         self._by_identity: dict[bytes, int] = {}
 
@@ -22,8 +25,9 @@ class ConnectionLimiter:
     def connections(self) -> int:
         return self._connections
 
-    def enter(self, address: str) -> Error | None:
-        """Count a connection in, or say why it may not stay: then it is not counted and must not ``leave``."""
+    def acquire(self, address: str) -> Error | None:
+        """Count a connection, or return why there cannot be one. Only a connection that was counted must be
+        released."""
         if self._connections >= self._limits.max_connections:
             return TOO_MANY_CONNECTIONS
         principal = address_principal(address)
@@ -35,13 +39,13 @@ class ConnectionLimiter:
         self._connections += 1
         return None
 
-    def leave(self, address: str) -> None:
-        """Count a connection out that had been counted in."""
+    def release(self, address: str) -> None:
         self._connections -= 1
         _decrease(self._by_address, address_principal(address))
 
-    def identify(self, subject: bytes) -> Error | None:
-        """Count one more connection of an identity, or say why there may not be one; nobody, "", is not counted."""
+    def acquire_identity(self, subject: bytes) -> Error | None:
+        """Count a connection of an identity, or return why there cannot be one. Anonymous clients, whose subject is
+        empty, are not counted."""
         if subject:
             count = self._by_identity.get(subject, 0)
             if count >= self._limits.max_connections_per_identity:
@@ -49,12 +53,11 @@ class ConnectionLimiter:
             self._by_identity[subject] = count + 1
         return None
 
-    def forget(self, subject: bytes) -> None:
-        """Count one out that had been counted in."""
+    def release_identity(self, subject: bytes) -> None:
         _decrease(self._by_identity, subject)
 
 
-def _decrease(counts: dict[Any, int], key: Any) -> None:
+def _decrease(counts: dict[K, int], key: K) -> None:
     count = counts.get(key, 0)
     if count > 1:
         counts[key] = count - 1

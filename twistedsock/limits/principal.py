@@ -14,11 +14,11 @@ LOCAL: Principal = b"local"
 """All clients on this machine that have proved no identity."""
 
 ELSEWHERE: Principal = b"elsewhere"
-"""All clients of other nodes: only the node that a client is connected to knows its principal."""
+"""All clients of other nodes, because only the node that a client is connected to can tell its principal."""
 
 NETWORK_BITS = 64
 """Bits of an IPv6 address that identify a client. A network has at least one /64 to itself (RFC 4291 section 2.5.1),
-and each host can use as many of its 2^64 addresses as it likes (RFC 8981)."""
+and each host can use any of its 2^64 addresses (RFC 8981)."""
 
 
 def is_loopback(host: str) -> bool:
@@ -50,7 +50,7 @@ def subject_principal(subject: bytes) -> Principal:
 
 
 def client_principal(client: bytes, subject: bytes = b"") -> Principal:
-    """The principal of the client at the far end of a connection, written as in ``Ends.client``. ``subject`` is the
+    """The principal of a client by its address, written as in ``Endpoints.client``. ``subject`` is the
     subject of the identity that the client has proved, empty if there is none."""
     if subject:
         return subject_principal(subject)
@@ -59,6 +59,6 @@ def client_principal(client: bytes, subject: bytes = b"") -> Principal:
     return address_principal(client.rpartition(b":")[0].strip(b"[]").decode())
 
 
-def is_stranger(client: bytes) -> bool:
-    """Whether a client, written as in ``Ends.client``, is remote: not on this machine."""
+def is_remote(client: bytes) -> bool:
+    """Whether a client, written as in ``Endpoints.client``, is remote: not on this machine."""
     return client_principal(client) != LOCAL

@@ -67,7 +67,7 @@ def read_statistics(context: ServerContext, memory_bytes: int, cpu_seconds: floa
         sent_bytes=stats.sent,
         refused={code.value.decode(): times for code, times in stats.errors.items()},
         log_bytes=broker.histories.size,
-        held_bytes=broker.memory_budget.held,
+        held_bytes=broker.memory_budget.used,
         memory_bytes=memory_bytes,
         cpu_seconds=round(cpu_seconds, 3),
         turns=sum(stats.turns.counts),

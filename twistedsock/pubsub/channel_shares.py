@@ -9,9 +9,9 @@ from collections.abc import Callable
 from itertools import islice
 
 from twistedsock.errors import TOO_MANY_CHANNELS, Error
-from twistedsock.limits.memory import Shares
 from twistedsock.limits.principal import ELSEWHERE, Principal
 from twistedsock.limits.settings import RESERVED_CHANNELS
+from twistedsock.limits.shares import Shares
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.history_budget import HistoryBudget
 from twistedsock.pubsub.names import check_channel, is_reserved

@@ -4,8 +4,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from twistedsock.limits.memory import Shares
 from twistedsock.limits.principal import Principal
+from twistedsock.limits.shares import Shares
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.names import is_reserved
 from twistedsock.pubsub.values import Batch

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from twistedsock.errors import BAD_CHANNEL, BAD_EVENT_NAME, BAD_NICK, Error
-from twistedsock.limits.memory import Cache
+from twistedsock.limits.cache import Cache
 
 CHANNEL_BYTES = 200
 """Long enough for a path of identifiers, short enough that 100,000 names stay in a few megabytes."""
@@ -155,7 +155,7 @@ def pattern(text: str) -> Pattern:
     made = _patterns.get(text)
     if made is None:
         made = Pattern(text)
-        _patterns.keep(text, made)
+        _patterns.add(text, made)
     return made
 
 

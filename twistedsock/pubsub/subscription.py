@@ -124,7 +124,7 @@ class Subscription:
         if self.missed != []:
             subscriber, cost = self.subscriber, CHANGE_COST * len(changes)
             budget = subscriber.memory_budget
-            if subscriber.missed + len(changes) > limit or budget.is_too_much_for(subscriber.client.source, cost):
+            if subscriber.missed + len(changes) > limit or budget.is_exceeded_by(subscriber.client.source, cost):
                 self.pop_missed()
                 self.missed = []
             else:

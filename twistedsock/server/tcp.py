@@ -73,7 +73,7 @@ class LineProtocol(Protocol):
         secure = factory.listening.secure
         price = ENTRY_PRICE + secure * TLS_HANDSHAKE_PRICE
         is_within_rate = factory.context.charge(address_principal(self._host), price)
-        error = factory.context.connection_limiter.enter(self._host) if is_within_rate else TOO_FAST
+        error = factory.context.connection_limiter.acquire(self._host) if is_within_rate else TOO_FAST
         if error is not None:
             factory.context.stats.count_error(error.code)
             if secure and not is_within_rate:  # sending the error would take the handshake, the most expensive part
@@ -200,10 +200,10 @@ class LineProtocol(Protocol):
         size = 0 if begun is None else len(begun)
         if self._counted_bytes or size > UNCOUNTED_BYTES:
             memory_budget, principal = self.factory.context.memory_budget, pipeline.session.client.source
-            self._counted_bytes = memory_budget.recount(self._counted_bytes, size, principal)
-            if self._counted_bytes and memory_budget.is_too_much_for(principal):
+            self._counted_bytes = memory_budget.adjust(self._counted_bytes, size, principal)
+            if self._counted_bytes and memory_budget.is_exceeded_by(principal):
                 items = [*items, self._splitter.discard_partial(TOO_MUCH_HELD)]
-                self._counted_bytes = memory_budget.recount(self._counted_bytes, 0, principal)
+                self._counted_bytes = memory_budget.adjust(self._counted_bytes, 0, principal)
         if self._line_has_begun and (items or not self._splitter.has_partial_line):
             self._line_has_begun = False
             self.factory.timeouts.input_ended(pipeline)
@@ -234,11 +234,11 @@ class LineProtocol(Protocol):
             self.pipeline.connection_lost(close_description(reason))
             if self._counted_bytes:
                 principal = self.pipeline.session.client.source
-                self._counted_bytes = context.memory_budget.recount(self._counted_bytes, 0, principal)
+                self._counted_bytes = context.memory_budget.adjust(self._counted_bytes, 0, principal)
             self.pipeline = None
         if self._is_admitted:
             self._is_admitted = False
-            context.connection_limiter.leave(self._host)
+            context.connection_limiter.release(self._host)
 
     def _close(self, reason: CloseReason) -> None:
         detach_outlet(self._outlet, self.transport)

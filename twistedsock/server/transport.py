@@ -102,8 +102,8 @@ class DirectWriteTransport:
         if not self._counted_bytes:
             self._counted_for = self.principal or address_principal(host_of(self.getPeer()))
         size = write_buffer_size(self)
-        self._counted_bytes = self.memory_budget.recount(self._counted_bytes, size, self._counted_for)
-        if self._counted_bytes and self.memory_budget.is_too_much_for(self._counted_for):
+        self._counted_bytes = self.memory_budget.adjust(self._counted_bytes, size, self._counted_for)
+        if self._counted_bytes and self.memory_budget.is_exceeded_by(self._counted_for):
             self.blocked |= NOT_READING
             self.on_drained = None
             discard_write_buffer(self)
@@ -125,7 +125,7 @@ class DirectWriteTransport:
     def stopWriting(self) -> None:
         super().stopWriting()  # type: ignore[misc]
         if self._counted_bytes and self.memory_budget is not None:
-            self._counted_bytes = self.memory_budget.recount(self._counted_bytes, 0, self._counted_for)
+            self._counted_bytes = self.memory_budget.adjust(self._counted_bytes, 0, self._counted_for)
         if self.blocked & SOCKET_FULL:
             self.blocked &= ~SOCKET_FULL
             if self.on_drained is not None and self.connected and not self.disconnecting:

@@ -133,15 +133,15 @@ class HTTPDispatcher(Protocol):
         memory_budget = self.factory.context.memory_budget
         if not self._counted_bytes:
             self._counted_for = self._principal()
-        self._counted_bytes = memory_budget.recount(self._counted_bytes, len(self._head), self._counted_for)
-        if memory_budget.is_too_much_for(self._counted_for):
+        self._counted_bytes = memory_budget.adjust(self._counted_bytes, len(self._head), self._counted_for)
+        if memory_budget.is_exceeded_by(self._counted_for):
             self._reject(TOO_MUCH_HELD, 503, RETRY_LATER)
 
     def _discard_head(self) -> None:
         self._head = bytearray()
         if self._counted_bytes:
             memory_budget = self.factory.context.memory_budget
-            self._counted_bytes = memory_budget.recount(self._counted_bytes, 0, self._counted_for)
+            self._counted_bytes = memory_budget.adjust(self._counted_bytes, 0, self._counted_for)
 
     def _dispatch(self, data: bytes, end: int) -> None:
         """Give the connection to its handler. ``data`` begins with a request head of ``end`` bytes."""
@@ -244,7 +244,7 @@ class HTTPDispatcher(Protocol):
 
     def _admit(self, host: str) -> bool:
         """Count the connection in the connection limits. Returns False if it has been rejected."""
-        error_response = self.factory.context.connection_limiter.enter(host)
+        error_response = self.factory.context.connection_limiter.acquire(host)
         if error_response is not None:
             self._reject(error_response, 503, RETRY_LATER)
             return False
@@ -255,22 +255,22 @@ class HTTPDispatcher(Protocol):
     def _release(self) -> None:
         if self._is_admitted:
             self._is_admitted = False
-            self.factory.context.connection_limiter.leave(self._host)
+            self.factory.context.connection_limiter.release(self._host)
 
     def _charge(self, principal: Principal, price: float, size: int = 0) -> bool:
         """Charge a WebSocket handshake. Returns False if it has been rejected, because it exceeds the rate limit."""
         context = self.factory.context
         if context.charge(principal, price, size):
             return True
-        limiter = context.rate_limiters.of(principal, context.broker.clock())
-        wait = 1 if limiter is None else limiter.wait
+        limiter = context.rate_limiters.get(principal, context.broker.clock())
+        wait = 1 if limiter is None else limiter.retry_after
         self._reject(TOO_FAST, 429, (("Retry-After", str(wait)),))
         return False
 
     def _charge_identity(self, subject: bytes, price: float) -> bool:
         """Charge a handshake to the identity of the client instead of its address. Returns False as ``_charge``."""
         context = self.factory.context
-        limiter = context.rate_limiters.of(self._principal(), context.broker.clock())
+        limiter = context.rate_limiters.get(self._principal(), context.broker.clock())
         if limiter is None:
             return True
         if not self._charge(subject_principal(subject), price):

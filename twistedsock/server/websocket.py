@@ -247,15 +247,15 @@ class WebSocketConnection(AutobahnConnection):
         memory_budget, client = self.factory.context.memory_budget, pipeline.session.client
         before, self._counted_bytes = (
             self._counted_bytes,
-            memory_budget.recount(self._counted_bytes, size, client.source),
+            memory_budget.adjust(self._counted_bytes, size, client.source),
         )
         self._counted_client = client
-        if self._counted_bytes <= before or not memory_budget.is_too_much_for(client.source):
+        if self._counted_bytes <= before or not memory_budget.is_exceeded_by(client.source):
             return False
         self._is_input_ignored = True
         self._plain_frames, self._unparsed, self.data = None, b"", b""
         self.discard_fragments()
-        self._counted_bytes = memory_budget.recount(self._counted_bytes, 0, client.source)
+        self._counted_bytes = memory_budget.adjust(self._counted_bytes, 0, client.source)
         pipeline.session.close_with_error(TOO_MUCH_HELD)
         return True
 
@@ -379,7 +379,7 @@ class WebSocketConnection(AutobahnConnection):
     def connectionLost(self, reason: Any = None) -> None:
         if self._counted_client is not None:
             memory_budget = self.factory.context.memory_budget
-            self._counted_bytes = memory_budget.recount(self._counted_bytes, 0, self._counted_client.source)
+            self._counted_bytes = memory_budget.adjust(self._counted_bytes, 0, self._counted_client.source)
         self._close_description = close_description(reason)
         self.end(reason)
 

@@ -117,10 +117,10 @@ class SessionAuth:
         if outcome.subject != client.id and outcome.subject in context.sessions:
             return NICK_IS_AN_ID
         if outcome.subject != before:
-            error = context.connection_limiter.identify(outcome.subject)
+            error = context.connection_limiter.acquire_identity(outcome.subject)
             if error is not None:
                 return error
-            context.connection_limiter.forget(before)
+            context.connection_limiter.release_identity(before)
             client.principal = client_principal(self._bearer.endpoints.client, outcome.subject)
         self.identity = outcome
         context.expiry_watcher.watch(self._bearer, outcome.expires)
@@ -133,7 +133,7 @@ class SessionAuth:
 
     def forget(self) -> None:
         """The peer is gone, or the policy."""
-        self._context.connection_limiter.forget(self.identity.subject)
+        self._context.connection_limiter.release_identity(self.identity.subject)
         self._bearer.client.principal = client_principal(self._bearer.endpoints.client)
         self._context.expiry_watcher.watch(self._bearer, None)
 

@@ -162,7 +162,7 @@ class InputPipeline:
         self._resume = resume
         self._report = report
         # What becomes of the commands in what was read last.
-        self._read_as = Decision.RUN
+        self._read_as = Decision.ALLOW
         session.on_input_resumed = self._go_on
 
     @property
@@ -175,16 +175,16 @@ class InputPipeline:
         it may close the connection."""
         meter = self.session.rate_limiter
         assert meter is not None  # of a session that is metered
-        self._read_as = meter.read(size, self.session.now())
-        if self._read_as is Decision.CLOSE:
+        self._read_as = meter.count_bytes(size, self.session.now())
+        if self._read_as is Decision.DISCONNECT:
             self._close()
 
     def is_within_rate(self) -> bool:
         """Whether something that is no command, but costs as much, is not too fast; it may close the connection."""
         verdict = self._judge(1)
-        if verdict is Decision.CLOSE:
+        if verdict is Decision.DISCONNECT:
             self._close()
-        return verdict is Decision.RUN
+        return verdict is Decision.ALLOW
 
     @property
     def is_paused(self) -> bool:
@@ -263,18 +263,18 @@ class InputPipeline:
 
     def _judge(self, price: float) -> Decision:
         meter = self.session.rate_limiter
-        return Decision.RUN if meter is None else meter.judge(price, self._read_as)
+        return Decision.ALLOW if meter is None else meter.check(price, self._read_as)
 
     def _is_in_time(self, command: Command | None, message: bytes | Command) -> bool:
         """Whether a command may be run; where not, its refusal has taken its place, or the peer is closed."""
         if isinstance(command, commands.Quit):
             return True
         verdict = self._judge(_price(command, message))
-        if verdict is Decision.REFUSE and command is not None and not isinstance(command, commands.Notice):
+        if verdict is Decision.REJECT and command is not None and not isinstance(command, commands.Notice):
             self.session.handle(_mistake(TOO_FAST, command))
-        elif verdict is Decision.CLOSE:
+        elif verdict is Decision.DISCONNECT:
             self._close()
-        return verdict is Decision.RUN
+        return verdict is Decision.ALLOW
 
     def _close(self) -> None:
         self.session.close(CloseReason.POLICY, FLOODED)
@@ -315,14 +315,14 @@ class InputPipeline:
     def _count(self, backlog: InputQueue) -> None:
         """What waits has become more; where it is too much, the peer goes, and it with it."""
         memory_budget, source = self.session.memory_budget, self.session.client.source
-        self._counted = memory_budget.recount(self._counted, backlog.size, source)
-        if self._counted and memory_budget.is_too_much_for(source):
+        self._counted = memory_budget.adjust(self._counted, backlog.size, source)
+        if self._counted and memory_budget.is_exceeded_by(source):
             self._let_go()
             self.session.close_with_error(TOO_MUCH_HELD)
 
     def _let_go(self) -> None:
         self._backlog = self._behind = None
-        self._counted = self.session.memory_budget.recount(self._counted, 0, self.session.client.source)
+        self._counted = self.session.memory_budget.adjust(self._counted, 0, self.session.client.source)
 
     def _go_on(self) -> None:
         if self.session.input_paused:
@@ -331,7 +331,7 @@ class InputPipeline:
         if backlog is None:
             return
         if (meter := self.session.rate_limiter) is not None:
-            meter.fill(self.session.now())
+            meter.refill(self.session.now())
         self._behind = backlog
         self.submit(backlog.take())
         self._behind = None

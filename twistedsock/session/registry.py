@@ -10,7 +10,7 @@ from twistedsock.auth.identity import Identity, Policy
 from twistedsock.errors import CloseReason, Error
 from twistedsock.limits.connections import ConnectionLimiter
 from twistedsock.limits.memory import MemoryBudget
-from twistedsock.limits.principal import Principal, is_stranger
+from twistedsock.limits.principal import Principal, is_remote
 from twistedsock.limits.rate import Decision, RateLimiterPool
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.backplane import Backplane
@@ -117,7 +117,7 @@ class ServerContext:
         Where there is no policy, everybody on this machine. ``client`` is the far end of the connection, as people
         write it."""
         if self.policy is None:
-            return not is_stranger(client)
+            return not is_remote(client)
         return identity is not None and identity.is_admin
 
     def uptime(self) -> int:
@@ -138,8 +138,8 @@ class ServerContext:
     def charge(self, principal: Principal, price: float, size: int = 0) -> bool:
         """Charge work to a client, and ``size`` bytes that were read; whether that is within its rate."""
         now = self.broker.clock()
-        meter = self.rate_limiters.of(principal, now)
-        return meter is None or meter.judge(price, meter.read(size, now)) is Decision.RUN
+        meter = self.rate_limiters.get(principal, now)
+        return meter is None or meter.check(price, meter.count_bytes(size, now)) is Decision.ALLOW
 
     def change_policy(self, policy: Policy | None, done: Callable[[], object] = do_nothing) -> None:
         """Replace the policy. It holds at once for all commands, and for all events that are published from now on: a

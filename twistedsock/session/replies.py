@@ -183,7 +183,7 @@ class ReplyWriter:
             return
         self._broker.stats.count_error(error.code, len(tags))
         self._stream(self._refusals(tags, error))
-        if self._pieces is not None and self.memory_budget.is_too_much_for(self._subscriber.client.source):
+        if self._pieces is not None and self.memory_budget.is_exceeded_by(self._subscriber.client.source):
             self._pieces = None
             self.close_with_error(TOO_MUCH_HELD)
 

@@ -8,8 +8,8 @@ import msgspec
 
 from twistedsock.auth.identity import Identity, Right
 from twistedsock.errors import NICK_IS_AN_ID, UNAVAILABLE, Error, ErrorCode
-from twistedsock.limits.memory import Aging
 from twistedsock.limits.principal import Principal, client_principal
+from twistedsock.limits.shares import EvictionQueue
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.future import Future, map_result, on_result
 from twistedsock.pubsub.names import AnyOf, check_nick
@@ -234,7 +234,7 @@ class Idempotency:
         self._clock = clock
         # The oldest first.
         self._entries: OrderedDict[Name, _Entry] = OrderedDict()
-        self._names = Aging[Name](REMEMBERED_BYTES)
+        self._names = EvictionQueue[Name](REMEMBERED_BYTES)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -269,7 +269,7 @@ class Idempotency:
             entry.outcome, entry.size = outcome, len(outcome.body) + KEY_COST
             self._names.shares.add(name[0], len(outcome.body))
             while self._names.is_full:
-                self._forget(self._names.first_to_go())
+                self._forget(self._names.next_victim())
 
     def _drop(self, name: Name, entry: _Entry) -> None:
         if self._entries.get(name) is entry:

@@ -153,7 +153,7 @@ class SubscribingSession(TracedSession):
         """The meter of its principal, None if its rate is not limited. It becomes another one when the client proves
         another identity."""
         return (
-            self._context.rate_limiters.of(self.client.principal, self._broker.clock())
+            self._context.rate_limiters.get(self.client.principal, self._broker.clock())
             if self.is_rate_limited
             else None
         )

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from twistedsock.limits.memory import Aging, Shares
 from twistedsock.limits.principal import ELSEWHERE, Principal
+from twistedsock.limits.shares import EvictionQueue, Shares
 
 ENTRY_BYTES = 448
 """Memory of an entry without its event: 360 bytes on CPython 3.11, and 1,050 in the worst case, in which each counts
@@ -51,7 +51,7 @@ class EventQueue:
         self._serial = 0
         # By serial number, so the oldest first.
         self._entries: OrderedDict[int, tuple[float, bytes, Principal]] = OrderedDict()
-        self._by_bytes = Aging[int](max_bytes)
+        self._by_bytes = EvictionQueue[int](max_bytes)
         self._by_count = Shares(max_events)
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class EventQueue:
             if len(self._entries) > self.max_events:
                 victim = self._by_bytes.oldest_of(self._by_count.largest())
             elif self.bytes > self.max_bytes:
-                victim = self._by_bytes.first_to_go()
+                victim = self._by_bytes.next_victim()
             else:
                 return
             self._count_dropped(1, self._remove(victim)[0])

@@ -140,7 +140,7 @@ def test_closed_stream_rejects_waiting_requests(open_stream: Open) -> None:
     client.disconnect()
     assert [sender.response()[0] for sender in (first, second)] == [404, 404]
     assert send(connect(), key, PING)[0] == 404
-    assert not len(server.context.sessions) and server.context.memory_budget.held == 0
+    assert not len(server.context.sessions) and server.context.memory_budget.used == 0
 
 
 @pytest.mark.parametrize("ending", [CloseReason.GOING_AWAY, CloseReason.POLICY])

@@ -89,7 +89,7 @@ class HTTPConnection(ChannelInternals):
         self.replace_protocol: Callable[[Any], None] | None = None
         """Makes another protocol the receiver of input and of the loss of the connection."""
         self._state = State.BETWEEN_REQUESTS
-        self._rate_decision = Decision.RUN
+        self._rate_decision = Decision.ALLOW
         self._slice_end = 0.0
         self._request_count = 0
         self._counted_bytes = 0
@@ -123,8 +123,8 @@ class HTTPConnection(ChannelInternals):
         context = self.site.context
         context.stats.received += len(data)
         if (limiter := self.rate_limiter_of(self.principal)) is not None:
-            self._rate_decision = limiter.read(len(data), context.broker.clock())
-            if self._rate_decision is Decision.CLOSE:
+            self._rate_decision = limiter.count_bytes(len(data), context.broker.clock())
+            if self._rate_decision is Decision.DISCONNECT:
                 self._reject_and_close(TOO_FAST)
                 return
         self._parse(data)
@@ -247,8 +247,8 @@ class HTTPConnection(ChannelInternals):
         if not self._counted_bytes:
             self._counted_for = self.principal
         before = self._counted_bytes
-        self._counted_bytes = budget.recount(before, buffered, self._counted_for)
-        if self._counted_bytes > before and budget.is_too_much_for(self._counted_for):
+        self._counted_bytes = budget.adjust(before, buffered, self._counted_for)
+        if self._counted_bytes > before and budget.is_exceeded_by(self._counted_for):
             self._reject_and_close(TOO_MUCH_HELD)
         elif self.is_handling_request:
             return
@@ -288,7 +288,7 @@ class HTTPConnection(ChannelInternals):
     def rate_limiter_of(self, principal: Principal) -> RateLimiter | None:
         """The limiter for requests of this principal. None if the rate is not limited, as for local clients."""
         context = self.site.context
-        return None if self.principal == LOCAL else context.rate_limiters.of(principal, context.broker.clock())
+        return None if self.principal == LOCAL else context.rate_limiters.get(principal, context.broker.clock())
 
     def exceeds_rate(self, principal: Principal, price: float) -> bool:
         """Charge ``price`` commands. True if that exceeds the rate. If the client goes on regardless, its connection is
@@ -296,10 +296,10 @@ class HTTPConnection(ChannelInternals):
         limiter = self.rate_limiter_of(principal)
         if limiter is None:
             return False
-        decision = limiter.judge(price, self._rate_decision)
-        if decision is Decision.CLOSE:
+        decision = limiter.check(price, self._rate_decision)
+        if decision is Decision.DISCONNECT:
             self.persistent = False
-        return decision is not Decision.RUN
+        return decision is not Decision.ALLOW
 
     # Between requests.
 
@@ -339,7 +339,7 @@ class HTTPConnection(ChannelInternals):
             return
         request, self._unfinished = self._unfinished, None
         if (limiter := self.rate_limiter_of(self.principal)) is not None:
-            limiter.fill(self.site.context.broker.clock())
+            limiter.refill(self.site.context.broker.clock())
         super().requestDone(request)
         self._update_timeouts_and_memory()
 
@@ -396,7 +396,7 @@ class HTTPConnection(ChannelInternals):
             self._state = State.CLOSING
         self.discard_input()
         self.site.stop_timeouts(self)
-        self._counted_bytes = self.site.context.memory_budget.recount(self._counted_bytes, 0, self._counted_for)
+        self._counted_bytes = self.site.context.memory_budget.adjust(self._counted_bytes, 0, self._counted_for)
 
     def loseConnection(self) -> None:
         """Close. A client that does not complete the close, of TLS for example, is reset after a while."""

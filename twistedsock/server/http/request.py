@@ -289,7 +289,7 @@ class HTTPRequest(RequestInternals):
             extra.setdefault(b"Retry-After", b"%d" % RETRY_AFTER_SECONDS)
         elif error.code is ErrorCode.RATE:
             limiter = self.rate_limiter
-            extra.setdefault(b"Retry-After", b"%d" % (limiter.wait if limiter is not None else 1))
+            extra.setdefault(b"Retry-After", b"%d" % (limiter.retry_after if limiter is not None else 1))
         self.respond(status, MEDIA_TYPE, problem_details(error, status), {**DATA_HEADERS, **extra})
 
     def respond_without_body(self, headers: Mapping[bytes, bytes]) -> None:

@@ -195,7 +195,7 @@ class EventStream:
         if self._linger_timer is None and self.session is not None:
             self._ignored_bytes += len(data)
             if (limiter := self.session.rate_limiter) is not None:
-                limiter.read(len(data), self.session.now())
+                limiter.count_bytes(len(data), self.session.now())
             if self._ignored_bytes > MAX_IGNORED_BYTES:
                 self.session.close(CloseReason.POLICY, INPUT_IGNORED)
 
@@ -330,7 +330,7 @@ def check_session_limits(context: ServerContext, identity: Identity | None) -> E
     subject = b"" if identity is None else identity.subject
     if subject in context.sessions:
         return errors.NICK_IS_AN_ID
-    error = context.connection_limiter.identify(subject)
+    error = context.connection_limiter.acquire_identity(subject)
     if error is None:
-        context.connection_limiter.forget(subject)
+        context.connection_limiter.release_identity(subject)
     return error
