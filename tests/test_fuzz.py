@@ -54,7 +54,7 @@ def test_what_chance_alone_finds_is_made_small_as_well() -> None:
     broken = property_of(90)
     broken.turns = 1
     broken.take_turn(HOW)
-    assert "number=91" in broken.failure and "REPEAT='module::check " in broken.told()
+    assert "number=91" in broken.failure and "REPEAT='module::check " in broken.report_failure()
 
 
 @pytest.mark.slow

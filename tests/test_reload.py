@@ -1,4 +1,4 @@
-"""SIGHUP: what is read again at once, what takes a restart, and that a mistake changes nothing."""
+"""Reload: the settings that change, those that require a restart, and errors, which change nothing."""
 
 import itertools
 import os
@@ -36,7 +36,7 @@ def authority(tmp_path):
 def reactor(monkeypatch):
     reactor = Reactor()
     reactor.callFromThread = lambda call: call()
-    monkeypatch.setattr(service_module, "RELOAD_PAUSE_SECONDS", 0)  # the clock is the real one
+    monkeypatch.setattr(service_module, "RELOAD_PAUSE_SECONDS", 0)  # the clock is not the fake one
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     reactor.stopped = 0
     monkeypatch.setattr(reactor, "stop", lambda: setattr(reactor, "stopped", reactor.stopped + 1))
@@ -48,7 +48,7 @@ def reactor(monkeypatch):
 
 @pytest.fixture
 def configure(tmp_path, monkeypatch):
-    """Write the file of options, in the folder where we are."""
+    """Write the configuration file into the current directory."""
     monkeypatch.chdir(tmp_path)
 
     def configure(*lines):
@@ -59,7 +59,7 @@ def configure(tmp_path, monkeypatch):
 
 @pytest.fixture
 def start(reactor, tmp_path, monkeypatch):
-    """A service that runs, with the file of options and what is said on the command line."""
+    """Start a service with the configuration file and these arguments."""
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: None)
 
     def start(*words):
@@ -68,7 +68,7 @@ def start(reactor, tmp_path, monkeypatch):
         service = tap.makeService(options)
         service.privilegedStartService()
         service.startService()
-        monkeypatch.chdir("/")  # as twistd does where it is told to
+        monkeypatch.chdir("/")  # as a daemon does
         return service
 
     return start
@@ -76,7 +76,7 @@ def start(reactor, tmp_path, monkeypatch):
 
 @pytest.fixture
 def said(logged):
-    """What was logged since the last look, the usual words at the start left out."""
+    """Return the messages since the last call, without the usual ones of the start."""
 
     def said(level=None):
         events = [(event["log_level"], formatEvent(event)) for event in logged]
@@ -87,7 +87,7 @@ def said(logged):
     return said
 
 
-def test_hosts_and_origins_change_at_once(configure, start, reactor, said):
+def test_changes_hosts_and_origins(configure, start, reactor, said):
     configure(f'tcp = "{LOOPBACK}"', 'web = "tcp:8082:interface=127.0.0.1"', 'allow-host = ["old.example"]')
     service = start()
     gate = service.web[0].factory.origin_policy
@@ -100,7 +100,7 @@ def test_hosts_and_origins_change_at_once(configure, start, reactor, said):
     assert gate.check_host("old.example:8082", HERE) is not None
 
 
-def test_what_takes_a_restart_is_told_as_long_as_it_does(configure, start, said):
+def test_names_settings_that_require_a_restart(configure, start, said):
     configure('web = "none"')
     service = start()
     configure(
@@ -115,7 +115,7 @@ def test_what_takes_a_restart_is_told_as_long_as_it_does(configure, start, said)
     assert said() == ["reloaded: configuration"]
 
 
-def test_the_command_line_wins_as_it_did_at_the_start(configure, start, said):
+def test_command_line_overrides_file(configure, start, said):
     configure('web = "none"')
     service = start("--max-line-bytes", "1000", "--tcp", LOOPBACK)
     configure('web = "none"', "max-line-bytes = 2000", 'tcp = "tcp:9999"')
@@ -132,7 +132,7 @@ def test_the_command_line_wins_as_it_did_at_the_start(configure, start, said):
         ("max-line-bytes = 1", "bridge.toml: max-line-bytes: expected int >= 512"),
     ],
 )
-def test_a_mistake_in_the_file_changes_nothing(configure, start, said, authority, tmp_path, line, words):
+def test_invalid_file_changes_nothing(configure, start, said, authority, tmp_path, line, words):
     configure(f'tcp = "{TLS}"', 'web = "none"', 'allow-host = ["old.example"]')
     service = start()
     before = service.lines[0].certificates.expires_at
@@ -140,13 +140,13 @@ def test_a_mistake_in_the_file_changes_nothing(configure, start, said, authority
     configure('allow-host = ["new.example"]', line)
     said()
     service.reload()
-    (told,) = said()
-    assert told.startswith(f"reload failed, configuration unchanged: {tmp_path}/{words}")
+    (message,) = said()
+    assert message.startswith(f"reload failed, configuration unchanged: {tmp_path}/{words}")
     assert service.lines[0].certificates.expires_at == before
     assert service.origin_policy.check_host("old.example", HERE) is None
 
 
-def test_a_file_that_is_gone_changes_nothing(configure, start, said, tmp_path):
+def test_missing_file_changes_nothing(configure, start, said, tmp_path):
     configure('web = "none"')
     service = start()
     (tmp_path / "bridge.toml").unlink()
@@ -168,7 +168,7 @@ def test_unreadable_key_changes_nothing(configure, start, said, tmp_path):
     assert service.origin_policy.check_host("new.example", HERE) is not None
 
 
-def test_a_fault_about_one_peer_is_logged_and_the_rest_is_read_again(configure, start, said, monkeypatch):
+def test_logs_exception_of_a_session_and_continues(configure, start, said, monkeypatch):
     configure('web = "none"', "[access]")
     service = start()
 
@@ -183,17 +183,17 @@ def test_a_fault_about_one_peer_is_logged_and_the_rest_is_read_again(configure, 
     assert service.origin_policy.check_host("new.example", HERE) is None
 
 
-def test_nobody_is_let_in_from_elsewhere_by_taking_open_away(configure, start, said):
+def test_removing_allow_insecure_changes_nothing(configure, start, said):
     configure('tcp = "tcp:8081"', 'web = "none"', "allow-insecure = true")
     service = start()
     configure('tcp = "tcp:8081"', 'web = "none"')
     said()
     service.reload()
-    (told,) = said()
-    assert told.startswith("reload failed, configuration unchanged: tcp:8081 accepts clients from other machines")
+    (message,) = said()
+    assert message.startswith("reload failed, configuration unchanged: tcp:8081 accepts clients from other machines")
 
 
-def test_a_policy_does_not_end_with_a_file_that_was_emptied(configure, start, said):
+def test_removing_the_policy_changes_nothing(configure, start, said):
     configure("[access]", 'anonymous = { lobby = "rw" }')
     service = start()
     policy = service.context.policy
@@ -204,7 +204,7 @@ def test_a_policy_does_not_end_with_a_file_that_was_emptied(configure, start, sa
     assert service.context.policy is policy is not None
 
 
-def test_certificates_are_read_again_and_told_with_their_end(configure, start, said, authority, tmp_path):
+def test_reads_certificates_again(configure, start, said, authority, tmp_path):
     configure(f'tcp = "{TLS}"', f'web = "{TLS.replace("8443", "8444")}"')
     service = start()
     assert said(LogLevel.warn) == []
@@ -219,7 +219,7 @@ def test_certificates_are_read_again_and_told_with_their_end(configure, start, s
     )
 
 
-def test_a_certificate_that_cannot_be_used_leaves_the_old_one(configure, start, said, authority, tmp_path):
+def test_invalid_certificate_leaves_the_old_one(configure, start, said, authority, tmp_path):
     configure(f'tcp = "{TLS}"', 'web = "none"')
     service = start()
     before = service.lines[0].certificates.expires_at
@@ -233,7 +233,7 @@ def test_a_certificate_that_cannot_be_used_leaves_the_old_one(configure, start, 
     assert service.lines[0].certificates.expires_at == before
 
 
-def test_a_certificate_that_ends_soon_is_told_at_the_start_and_later(configure, start, said, authority, tmp_path):
+def test_warns_of_certificate_that_expires_soon(configure, start, said, authority, tmp_path):
     configure(f'tcp = "{TLS}"', f'web = "{TLS.replace("8443", "8444")}"')
     until = datetime.now(UTC) + timedelta(days=10)
     authority.issue("server", "localhost", until=until)
@@ -255,7 +255,7 @@ def allowing(endpoint, rights):
     return ["[[access.listener]]", f'endpoint = "{endpoint}"', f'allow = {{ lobby = "{rights}" }}']
 
 
-def test_whose_certificates_are_taken_changes_at_once(configure, start, said, authority, tmp_path):
+def test_changes_client_authorities(configure, start, said, authority, tmp_path):
     listens = [f'tcp = "{TLS}"', 'web = "none"']
     configure(*listens, *with_clients_of("authority.pem"))
     service = start()
@@ -268,7 +268,7 @@ def test_whose_certificates_are_taken_changes_at_once(configure, start, said, au
     configure(*listens, *with_clients_of("none.pem"))
     said()
     service.reload()
-    # The rights in the file may count on it that only certain clients come in.
+    # The rights in the file may depend on the new authorities.
     words = f"client-ca of {TLS}: {tmp_path}/none.pem: No such file or directory"
     assert said() == [f"reload failed, configuration unchanged: {words}"]
     assert certificates.authorities == tmp_path / "other.pem"
@@ -282,7 +282,7 @@ def test_whose_certificates_are_taken_changes_at_once(configure, start, said, au
     assert certificates.authorities is None
 
 
-def test_who_takes_an_endpoint_out_of_the_file_does_not_open_it_to_all(configure, start, said, authority, tmp_path):
+def test_removed_endpoint_keeps_its_client_authorities(configure, start, said, authority, tmp_path):
     configure(f'tcp = "{TLS}"', 'web = "none"', *with_clients_of("authority.pem"))
     service = start()
     configure(f'tcp = "{LOOPBACK}"', 'web = "none"', "[access]")
@@ -292,7 +292,7 @@ def test_who_takes_an_endpoint_out_of_the_file_does_not_open_it_to_all(configure
     assert service.lines[0].certificates.authorities == tmp_path / "authority.pem"
 
 
-def test_what_an_endpoint_allowed_holds_for_it_until_the_restart(configure, start, said):
+def test_removed_endpoint_keeps_its_rights(configure, start, said):
     public = "tcp:8083:interface=127.0.0.1"
     everybody = 'anonymous = { ">" = "rw" }'
     configure(f'tcp = ["{LOOPBACK}", "{public}"]', 'web = "none"', "[access]", everybody, *allowing(public, "r"))
@@ -309,7 +309,7 @@ def test_what_an_endpoint_allowed_holds_for_it_until_the_restart(configure, star
 
 @pytest.fixture
 def hang_up(monkeypatch, start, reactor, configure):
-    """Start, and give what SIGHUP then does, what is done at it, and where the terminal is."""
+    """Start with or without a terminal, and return a function that sends SIGHUP."""
     handlers = {}
     done = []
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
@@ -321,7 +321,7 @@ def hang_up(monkeypatch, start, reactor, configure):
         monkeypatch.setattr(signal, "getsignal", lambda number: before)
         monkeypatch.setattr(tap, "_has_terminal", lambda: terminal)
         start()
-        assert set(handlers) == {signal.SIGHUP}, "it may come before the reactor runs"
+        assert set(handlers) == {signal.SIGHUP}, "before the reactor runs"
         before_it_runs()
         reactor.run()
         reactor.stopped = 0
@@ -332,7 +332,7 @@ def hang_up(monkeypatch, start, reactor, configure):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_sighup_reads_again(hang_up, reactor, terminal):
+def test_sighup_reloads(hang_up, reactor, terminal):
     send = hang_up(terminal)
     send()
     reactor.advance(0)
@@ -340,7 +340,7 @@ def test_sighup_reads_again(hang_up, reactor, terminal):
     assert (hang_up.done, reactor.stopped) == (["reload"] * 2, 0)
 
 
-def test_signals_in_quick_succession_are_one_more_reload(hang_up, reactor, monkeypatch):
+def test_several_signals_are_one_reload(hang_up, reactor, monkeypatch):
     send = hang_up(False)
     monkeypatch.setattr(service_module, "RELOAD_PAUSE_SECONDS", 3600)
     send()
@@ -361,7 +361,7 @@ def test_signals_in_quick_succession_are_one_more_reload(hang_up, reactor, monke
 
 
 @pytest.mark.parametrize("access", [(), ("[access]", 'anonymous = { "a" = "r" }')], ids=["no policy", "policy"])
-def test_constant_signals_are_one_reload_in_each_pause(configure, start, said, reactor, access, monkeypatch):
+def test_constant_signals_are_one_reload_per_pause(configure, start, said, reactor, access, monkeypatch):
     configure('web = "none"', f'tcp = "{LOOPBACK}"', *access)
     service = start()
     monkeypatch.setattr(service_module, "RELOAD_PAUSE_SECONDS", 3600)
@@ -377,14 +377,14 @@ def test_constant_signals_are_one_reload_in_each_pause(configure, start, said, r
         reactor.advance(0)
 
 
-def test_a_reload_waits_until_the_last_one_has_reached_all_sessions(configure, start, said, reactor):
+def test_reload_waits_until_the_last_one_has_reached_all_sessions(configure, start, said, reactor):
     configure('web = "none"', f'tcp = "{LOOPBACK}"', "[access]", 'anonymous = { "a" = "r" }')
     service = start()
     broker, clock = service.context.broker, itertools.count(1000.0)
     protocols = [connect(reactor)[0] for _ in range(3)]
     for protocol in protocols:
         protocol.dataReceived(b"SUB a\n")
-    broker.clock = broker.scheduler.clock = lambda: next(clock)  # each look at the clock is the end of a time slice
+    broker.clock = broker.scheduler.clock = lambda: next(clock)  # each reading ends a time slice
     configure('web = "none"', f'tcp = "{LOOPBACK}"', "[access]", 'anonymous = { "b" = "r" }')
     said()
     for _ in range(5):
@@ -398,7 +398,7 @@ def test_a_reload_waits_until_the_last_one_has_reached_all_sessions(configure, s
     assert said() == ["reloaded: configuration"]
 
 
-def test_a_reload_that_fails_is_followed_by_those_that_are_asked_for(start, configure, reactor, monkeypatch):
+def test_continues_after_a_failed_reload(start, configure, reactor, monkeypatch):
     configure('web = "none"')
     service = start()
     monkeypatch.setattr(service, "reload", lambda: 1 / 0)
@@ -408,7 +408,7 @@ def test_a_reload_that_fails_is_followed_by_those_that_are_asked_for(start, conf
         reactor.advance(0)
 
 
-def test_who_closes_the_terminal_ends_what_was_started_in_it(hang_up, reactor, monkeypatch):
+def test_stops_when_its_terminal_closes(hang_up, reactor, monkeypatch):
     send = hang_up(True)
     monkeypatch.setattr(tap, "_has_terminal", lambda: False)
     send()
@@ -416,7 +416,7 @@ def test_who_closes_the_terminal_ends_what_was_started_in_it(hang_up, reactor, m
     assert hang_up.handlers[signal.SIGHUP] is signal.SIG_IGN
 
 
-def test_a_daemon_is_not_ended_because_it_has_left_its_terminal(hang_up, reactor, monkeypatch):
+def test_daemon_without_terminal_reloads_on_sighup(hang_up, reactor, monkeypatch):
     def leave():
         monkeypatch.setattr(tap, "_has_terminal", lambda: False)
 
@@ -425,7 +425,7 @@ def test_a_daemon_is_not_ended_because_it_has_left_its_terminal(hang_up, reactor
     assert (hang_up.done, reactor.stopped) == (["reload"], 0)
 
 
-def test_what_was_started_by_nohup_outlives_the_terminal(hang_up, reactor, monkeypatch):
+def test_nohup_keeps_it_running_without_terminal(hang_up, reactor, monkeypatch):
     send = hang_up(True, ignored=True)
     monkeypatch.setattr(tap, "_has_terminal", lambda: False)
     send()
@@ -433,7 +433,7 @@ def test_what_was_started_by_nohup_outlives_the_terminal(hang_up, reactor, monke
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_the_terminal_is_looked_for_where_it_is(monkeypatch, there):
+def test_detects_terminal(monkeypatch, there):
     def open_(path, flags):
         assert path == "/dev/tty"
         if not there:
@@ -454,7 +454,7 @@ def hooks_of(service):
     return [observer for observer in service.context.broker.observers if isinstance(observer, EventCollector)]
 
 
-def test_webhooks_come_go_and_stay_as_they_were_after_a_mistake(configure, start, said, tmp_path):
+def test_changes_webhooks_unless_they_are_invalid(configure, start, said, tmp_path):
     secret = tmp_path / "hook.secret"
     secret.write_text("0123456789abcdef")
     secret.chmod(0o600)

@@ -1,4 +1,4 @@
-"""The service listens where it was told, says so, and lets everybody go in peace; without a port, without time."""
+"""The service: listeners, start, periodic work and shutdown, without sockets and with a fake clock."""
 
 import re
 import socket
@@ -40,7 +40,7 @@ def reactor(monkeypatch):
 
 @pytest.fixture
 def make(reactor):
-    """A service that has not started: ``make(tcp=[…], web=[…], …)``; without words it listens for lines only."""
+    """Create a service: ``make(tcp=[…], web=[…], …)``. By default, it listens for lines only."""
 
     def make(tcp=(LOOPBACK,), web=("none",), **settings):
         return SockbridgeService(Settings(tcp=tuple(tcp), web=tuple(web), **settings), reactor, "1.2")
@@ -50,7 +50,7 @@ def make(reactor):
 
 @pytest.fixture
 def start(make):
-    """As ``make``, but started."""
+    """Create and start a service."""
 
     def start(*arguments, **settings):
         service = make(*arguments, **settings)
@@ -61,13 +61,13 @@ def start(make):
     return start
 
 
-def test_it_is_a_service_with_a_name(make):
+def test_is_a_named_service(make):
     service = make()
     assert IService.providedBy(service)
     assert service.name == "sockbridge"
 
 
-def test_it_listens_for_all_that_the_settings_say(start, reactor):
+def test_listens_on_all_configured_endpoints(start, reactor):
     service = start(
         tcp=[LOOPBACK, "unix:/run/bridge", "tcp6:8083:interface=\\:\\:1"], web=["tcp:8082:interface=127.0.0.1"]
     )
@@ -80,28 +80,27 @@ def test_it_listens_for_all_that_the_settings_say(start, reactor):
     assert all(factory.context is service.context for factory in reactor.factories)
 
 
-def test_each_listener_has_a_factory_that_knows_its_endpoint(start, reactor, certificate):
+def test_each_factory_has_its_endpoint(start, reactor, certificate):
     lines = [LOOPBACK, "unix:/run/bridge", f"ssl:8443:interface=127.0.0.1:{certificate}"]
     web = ["tcp:8082:interface=127.0.0.1", "unix:/run/web"]
     start(tcp=lines, web=web)
     factories = [getattr(factory, "wrappedFactory", factory) for factory in reactor.factories]
     assert [factory.listening.endpoint for factory in factories] == lines + web
     assert [factory.websockets.listening.endpoint for factory in factories[3:]] == web
-    assert factories[3].origin_policy is factories[4].origin_policy, "each error is to be told once"
+    assert factories[3].origin_policy is factories[4].origin_policy, "each error is logged once"
 
 
-def test_none_is_not_listened_on(start, reactor):
+def test_does_not_listen_on_none(start, reactor):
     start(tcp=["none"], web=["none"])
     assert reactor.ports == []
 
 
-def test_nothing_listens_before_the_start(make, reactor):
+def test_opens_no_port_before_start(make, reactor):
     make()
     assert reactor.ports == []
 
 
-def test_ports_are_opened_while_we_may(make, reactor):
-    """twistd gives up its rights between the two steps."""
+def test_opens_ports_before_twistd_drops_privileges(make, reactor):
     service = make()
     service.privilegedStartService()
     assert len(reactor.ports) == 1
@@ -119,13 +118,13 @@ def test_ports_are_opened_while_we_may(make, reactor):
         ("unix:/run/bridge:backlog=7", 7),
     ],
 )
-def test_the_backlog_is_4096_where_none_is_named(start, reactor, endpoint, backlog):
+def test_default_backlog_is_4096(start, reactor, endpoint, backlog):
     start(tcp=[endpoint])
     assert BACKLOG == 4096
     assert reactor.backlogs == [backlog]
 
 
-def test_ports_make_transports_that_send_at_once_below_tls_too(start, reactor, certificate):
+def test_ports_use_transports_with_direct_writes(start, reactor, certificate):
     start(tcp=[LOOPBACK, f"ssl:8443:interface=127.0.0.1:{certificate}"], web=[LOOPBACK])
     assert all(issubclass(port.transport, DirectTCPTransport) for port in reactor.ports) and len(reactor.ports) == 3
 
@@ -160,7 +159,7 @@ def test_ports_make_transports_that_send_at_once_below_tls_too(start, reactor, c
         ("systemd:domain=INET:name=x", "': systemd passed no such socket: start the server by a unit with sockets"),
     ],
 )
-def test_an_endpoint_that_is_none_is_refused_before_anything_listens(make, reactor, endpoint, words):
+def test_rejects_invalid_endpoint_before_any_port_opens(make, reactor, endpoint, words):
     with pytest.raises(SettingsError) as caught:
         make(web=[LOOPBACK, endpoint])
     assert words in str(caught.value)
@@ -169,7 +168,7 @@ def test_an_endpoint_that_is_none_is_refused_before_anything_listens(make, react
 
 
 @pytest.mark.parametrize(
-    ("family", "told", "words"),
+    ("family", "configured", "words"),
     [
         (socket.AF_INET6, socket.AF_INET, "the socket is of the family INET6: write domain=INET6"),
         (socket.AF_INET, socket.AF_INET6, "the socket is of the family INET: write domain=INET"),
@@ -178,10 +177,10 @@ def test_an_endpoint_that_is_none_is_refused_before_anything_listens(make, react
         (socket.AF_UNIX, socket.AF_UNIX, "the socket does not listen for streams: write ListenStream= and Accept=no"),
     ],
 )
-def test_a_socket_that_is_not_what_its_endpoint_says_is_refused(make, monkeypatch, family, told, words):
+def test_rejects_adopted_socket_of_wrong_type(make, monkeypatch, family, configured, words):
     endpoint = "systemd:domain=…:index=0"
     with socket.socket(family) as handle:
-        adopted = AdoptedStreamServerEndpoint(None, handle.fileno(), told)
+        adopted = AdoptedStreamServerEndpoint(None, handle.fileno(), configured)
         monkeypatch.setattr("twistedsock.server.listeners.serverFromString", lambda reactor, words: adopted)
         with pytest.raises(SettingsError) as caught:
             make(tcp=[endpoint])
@@ -189,7 +188,7 @@ def test_a_socket_that_is_not_what_its_endpoint_says_is_refused(make, monkeypatc
         assert handle.fileno() >= 0
 
 
-def test_a_socket_that_is_what_its_endpoint_says_is_taken(make, monkeypatch, tmp_path):
+def test_accepts_adopted_socket(make, monkeypatch, tmp_path):
     with socket.socket(socket.AF_UNIX) as handle:
         handle.bind(str(tmp_path / "lines"))
         handle.listen()
@@ -197,10 +196,10 @@ def test_a_socket_that_is_what_its_endpoint_says_is_taken(make, monkeypatch, tmp
         monkeypatch.setattr("twistedsock.server.listeners.serverFromString", lambda reactor, words: adopted)
         (listener,) = make(tcp=["systemd:domain=UNIX:index=0"]).lines
         assert listener.endpoint is adopted
-        assert handle.getsockname() == str(tmp_path / "lines"), "it must not be closed"
+        assert handle.getsockname() == str(tmp_path / "lines"), "the socket stays open"
 
 
-def test_a_port_in_use_is_reported_in_one_sentence(make, reactor):
+def test_reports_port_in_use(make, reactor):
     reactor.taken = {8082}
     service = make(web=["tcp:8082:interface=127.0.0.1"])
     with pytest.raises(StartFailed) as caught:
@@ -208,14 +207,14 @@ def test_a_port_in_use_is_reported_in_one_sentence(make, reactor):
     words = "sockbridge: cannot listen on tcp:8082:interface=127.0.0.1: Address already in use"
     assert (str(caught.value), caught.value.code) == (words, words)
     assert isinstance(caught.value, SystemExit)
-    assert isinstance(caught.value, Exception), "twistd would not tidy up"
+    assert isinstance(caught.value, Exception), "so that twistd cleans up"
 
 
 @pytest.mark.parametrize(
     "endpoint", ["tcp:8081", "tcp:8081:interface=192.0.2.1", "tcp6:8081", "tcp6:8081:interface=\\:\\:"]
 )
 @pytest.mark.parametrize("kind", ["tcp", "web"])
-def test_others_are_let_in_only_if_that_is_meant(make, kind, endpoint):
+def test_rejects_public_endpoint_without_policy(make, kind, endpoint):
     ends = {"tcp": ["none"], "web": ["none"], kind: [endpoint]}
     with pytest.raises(StartFailed) as caught:
         make(**ends).privilegedStartService()
@@ -224,7 +223,7 @@ def test_others_are_let_in_only_if_that_is_meant(make, kind, endpoint):
     make(**ends, allow_insecure=True).privilegedStartService()
 
 
-def test_a_proxy_lets_others_in_only_if_that_is_meant(make):
+def test_rejects_trusted_proxy_without_policy(make):
     with pytest.raises(
         StartFailed, match=r"trusted-proxy accepts clients from other machines .* \[access\] .* allow-insecure"
     ):
@@ -234,12 +233,12 @@ def test_a_proxy_lets_others_in_only_if_that_is_meant(make):
 
 
 @pytest.mark.parametrize("kind", ["tcp", "web"])
-def test_others_may_in_where_a_policy_says_who_may_do_what(make, kind):
+def test_accepts_public_endpoint_with_policy(make, kind):
     ends = {"tcp": ["none"], "web": ["none"], kind: ["tcp:8081"]}
     make(**ends, access=AccessTable()).privilegedStartService()
 
 
-def test_ids_are_longer_where_nicks_are_vouched_for(make):
+def test_ids_are_longer_with_policy(make):
     assert len(make().context.sessions.new_id()) == 5
     assert len(make(access=AccessTable()).context.sessions.new_id()) == 10
 
@@ -247,13 +246,13 @@ def test_ids_are_longer_where_nicks_are_vouched_for(make):
 @pytest.mark.parametrize(
     "endpoint", ["tcp:8081:interface=127.0.0.2", "tcp6:8081:interface=\\:\\:1", "unix:/run/bridge"]
 )
-def test_this_machine_may_always_in(make, endpoint):
+def test_accepts_local_endpoint_without_policy(make, endpoint):
     make(tcp=[endpoint]).privilegedStartService()
 
 
 @pytest.fixture
 def certificate(tmp_path):
-    """The middle of an ssl: endpoint string."""
+    """Create a certificate, and return its part of an ssl: endpoint."""
     from datetime import datetime, timedelta
 
     from cryptography import x509
@@ -269,7 +268,7 @@ def certificate(tmp_path):
     return f"privateKey={tmp_path}/key.pem:certKey={tmp_path}/cert.pem"
 
 
-def test_it_says_for_each_port_what_to_try(start, logged, certificate):
+def test_logs_a_command_to_try_for_each_port(start, logged, certificate):
     service = start(
         tcp=[
             "tcp:0:interface=127.0.0.1",
@@ -297,7 +296,7 @@ def test_it_says_for_each_port_what_to_try(start, logged, certificate):
     assert [words for words in said if words in hints] == hints
 
 
-def test_the_page_is_told_where_the_line_ports_are(start, certificate):
+def test_line_ports_describe_listeners(start, certificate):
     service = start(tcp=[LOOPBACK, f"ssl:8443:interface=127.0.0.1:{certificate}", "unix:/run/bridge"])
     assert service.line_ports() == [
         {"kind": "tcp", "host": "127.0.0.1", "port": 8081},
@@ -306,7 +305,7 @@ def test_the_page_is_told_where_the_line_ports_are(start, certificate):
     ]
 
 
-def test_where_lines_are_spoken_on_all_addresses_the_page_takes_the_host_that_it_knows(start):
+def test_line_ports_have_no_host_for_wildcard_addresses(start):
     service = start(tcp=["tcp:8081", "tcp6:8084:interface=\\:\\:"], allow_insecure=True)
     assert service.line_ports() == [
         {"kind": "tcp", "host": "", "port": 8081},
@@ -322,14 +321,14 @@ def test_where_lines_are_spoken_on_all_addresses_the_page_takes_the_host_that_it
         ("unix:/run/web", b"unix:/run/web"),
     ],
 )
-def test_the_line_port_sends_lost_browsers_to_the_real_web_port(start, reactor, web, words):
+def test_line_port_refers_browsers_to_web_port(start, reactor, web, words):
     start(web=[web])
     protocol, transport = connect(reactor)
     protocol.dataReceived(b"GET / HTTP/1.1\r\n")
     assert words in transport.value()
 
 
-def test_what_is_published_comes_out_at_the_end_of_the_turn(start, reactor):
+def test_delivers_events_at_the_end_of_the_turn(start, reactor):
     start()
     protocol, transport = connect(reactor)
     protocol.dataReceived(b"SUB kitchen\nPUB kitchen 21.5\n")
@@ -338,7 +337,7 @@ def test_what_is_published_comes_out_at_the_end_of_the_turn(start, reactor):
     assert re.search(rb"OK 1\nMSG kitchen 1 \w+ 21.5\n$", transport.value())
 
 
-def test_what_is_too_old_is_swept_away(start, reactor):
+def test_drops_old_history(start, reactor):
     service = start(history_age=60.0)
     protocol, _ = connect(reactor)
     protocol.dataReceived(b"PUB kitchen 21.5\n")
@@ -349,7 +348,7 @@ def test_what_is_too_old_is_swept_away(start, reactor):
     assert b"kitchen" not in service.context.broker.channels
 
 
-def test_a_break_in_what_the_backplane_delivers_is_logged_once(start, reactor, logged):
+def test_logs_each_gap_of_the_backplane_once(start, reactor, logged):
     broker = start().context.broker
 
     def deliver(first, epoch):
@@ -362,7 +361,7 @@ def test_a_break_in_what_the_backplane_delivers_is_logged_once(start, reactor, l
     ]
 
 
-def test_the_figures_are_told_each_second(start, reactor):
+def test_publishes_statistics_each_second(start, reactor):
     service = start()
     reactor.pump([1] * 3)
     assert service.context.broker.channels[STATISTICS_CHANNEL].head == 3
@@ -388,7 +387,7 @@ def test_periodic_work_continues_after_an_exception(
     logged[:] = [event for event in logged if event not in failures]
 
 
-def test_connections_are_checked_for_answers_four_times_within_the_timeout(start, reactor, monkeypatch):
+def test_checks_reachability_four_times_per_timeout(start, reactor, monkeypatch):
     checks = []
     monkeypatch.setattr(Reachability, "check", lambda reachability: checks.append(reactor.seconds()))
     start(unreachable_timeout=20)
@@ -396,24 +395,24 @@ def test_connections_are_checked_for_answers_four_times_within_the_timeout(start
     assert checks == [5, 10, 15, 20]
 
 
-def test_no_connection_is_checked_for_answers_without_a_timeout(start, reactor, monkeypatch):
+def test_does_not_check_reachability_without_timeout(start, reactor, monkeypatch):
     monkeypatch.setattr(Reachability, "check", lambda reachability: pytest.fail("checked"))
     start(unreachable_timeout=0)
     reactor.pump([1] * 200)
 
 
-def test_at_the_end_nobody_new_gets_in_before_everybody_is_told(start, reactor):
+def test_closes_ports_before_it_notifies_clients(start, reactor):
     service = start()
     _, transport = connect(reactor)
-    told = []
-    reactor.ports[0].stopListening = lambda: succeed(told.append(transport.value()))
+    received = []
+    reactor.ports[0].stopListening = lambda: succeed(received.append(transport.value()))
     service.stopService()
-    assert told == [b""]
+    assert received == [b""]
     assert transport.value() == b"NOTICE the server is going away\nBYE\n"
     assert transport.half_closed
 
 
-def test_the_end_waits_until_all_have_gone(start, reactor):
+def test_stop_waits_until_all_clients_have_disconnected(start, reactor):
     service = start()
     one, other = connect(reactor)[0], connect(reactor)[0]
     ended = []
@@ -426,7 +425,7 @@ def test_the_end_waits_until_all_have_gone(start, reactor):
     assert not reactor.ports[0].listening
 
 
-def test_the_end_waits_no_longer_than_was_said(start, reactor, logged):
+def test_stop_aborts_clients_after_shutdown_timeout(start, reactor, logged):
     service = start(shutdown_timeout=2.0)
     protocol, _ = connect(reactor)
     ended = []
@@ -440,7 +439,7 @@ def test_the_end_waits_no_longer_than_was_said(start, reactor, logged):
     assert ended == [None]
 
 
-def test_who_is_impatient_ends_the_wait(start, reactor, logged):
+def test_stop_now_ends_the_wait(start, reactor, logged):
     service = start(shutdown_timeout=3600.0)
     service.stop_now()
     connect(reactor)
@@ -454,7 +453,7 @@ def test_who_is_impatient_ends_the_wait(start, reactor, logged):
 
 
 @pytest.mark.parametrize(("clients", "words"), [(1, "1 client"), (2, "2 clients")])
-def test_shutdown_logs_at_once_how_long_it_waits_and_for_how_many_clients(start, reactor, logged, clients, words):
+def test_stop_logs_what_it_waits_for(start, reactor, logged, clients, words):
     service = start(shutdown_timeout=2.0)
     for _ in range(clients):
         connect(reactor)
@@ -462,14 +461,14 @@ def test_shutdown_logs_at_once_how_long_it_waits_and_for_how_many_clients(start,
     assert f"stopping: waiting up to 2 s for {words} to disconnect; {STOP_NOW}" in map(formatEvent, logged)
 
 
-def test_shutdown_counts_http_requests_that_are_not_answered_yet(start, reactor, logged, monkeypatch):
+def test_stop_waits_for_unanswered_requests(start, reactor, logged, monkeypatch):
     service = start(web=("tcp:0:interface=127.0.0.1",))
     monkeypatch.setattr(type(service.web[0].factory.site), "running_requests", property(lambda site: 3))
     service.stopService()
     assert f"stopping: waiting up to 5 s for 3 clients to disconnect; {STOP_NOW}" in map(formatEvent, logged)
 
 
-def test_shutdown_logs_the_webhook_events_that_it_waits_for(start, reactor, logged):
+def test_stop_logs_queued_webhook_events(start, reactor, logged):
     service = start(shutdown_timeout=2.0)
     protocol, _ = connect(reactor)
     queued = DeliveryStatistics(2, 300, 0, 0, 0, 0)
@@ -484,7 +483,7 @@ def test_shutdown_logs_the_webhook_events_that_it_waits_for(start, reactor, logg
 
 
 @pytest.mark.parametrize(("shutdown_timeout", "clients"), [(0.0, 1), (5.0, 0)])
-def test_shutdown_that_waits_for_nothing_logs_no_wait(start, reactor, logged, shutdown_timeout, clients):
+def test_stop_without_wait_logs_nothing(start, reactor, logged, shutdown_timeout, clients):
     service = start(shutdown_timeout=shutdown_timeout)
     for _ in range(clients):
         connect(reactor)
@@ -492,14 +491,14 @@ def test_shutdown_that_waits_for_nothing_logs_no_wait(start, reactor, logged, sh
     assert not [event for event in map(formatEvent, logged) if event.startswith("stopping")]
 
 
-def test_with_nobody_there_the_end_comes_at_once(start, reactor):
+def test_stop_without_clients_ends_at_once(start, reactor):
     ended = []
     start().stopService().addCallback(ended.append)
     assert ended == [None]
     assert not reactor.getDelayedCalls()
 
 
-def test_who_cannot_be_told_does_not_keep_the_others_from_it(start, reactor, logged):
+def test_stop_notifies_other_clients_after_an_exception(start, reactor, logged):
     service = start()
     (broken, _), (_, transport) = connect(reactor), connect(reactor)
     broken.transport.loseWriteConnection = None
@@ -511,8 +510,8 @@ def test_who_cannot_be_told_does_not_keep_the_others_from_it(start, reactor, log
     assert formatEvent(event) == "notifying the clients of the shutdown failed"
 
 
-def test_a_start_that_failed_half_way_can_be_stopped(make, reactor):
-    """twistd runs what was added for the shutdown."""
+def test_can_stop_after_failed_start(make, reactor):
+    """twistd calls stopService then."""
     reactor.taken = {8082}
     parent = MultiService()
     service = make(web=["tcp:8082:interface=127.0.0.1"])
@@ -525,7 +524,7 @@ def test_a_start_that_failed_half_way_can_be_stopped(make, reactor):
     assert not reactor.ports[0].listening
 
 
-def test_ids_and_epochs_are_short_and_hardly_ever_meet():
+def test_ids_and_epochs_are_short_and_random():
     for draw in (draw_id, draw_epoch):
         drawn = {draw() for _ in range(1_000)}
         assert len(drawn) > 990

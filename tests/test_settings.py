@@ -1,4 +1,4 @@
-"""What an operator says is understood, or it is refused in one sentence."""
+"""Settings from a file and the command line, and their errors."""
 
 import json
 
@@ -22,7 +22,7 @@ NAMES = [field.encode_name for field in msgspec.structs.fields(Settings) if fiel
 
 @pytest.fixture
 def write(tmp_path):
-    """Write a TOML file and give its path."""
+    """Write a TOML file, and return its path."""
 
     def write(text):
         file = tmp_path / "bridge.toml"
@@ -32,7 +32,7 @@ def write(tmp_path):
     return write
 
 
-def test_without_a_word_the_defaults_hold():
+def test_defaults():
     assert read_settings(None, {}) == Settings()
     assert Settings().tcp == DEFAULT_TCP == ("tcp:8081:interface=127.0.0.1",)
     assert Settings().web == DEFAULT_WEB == ("tcp:8082:interface=127.0.0.1",)
@@ -52,7 +52,7 @@ shutdown-timeout = 0.5
 """
 
 
-def test_a_file_can_say_all_that_the_command_line_can(write):
+def test_reads_settings_from_file(write):
     settings = read_settings(write(FILE), {})
     assert settings == Settings(
         tcp=("tcp:1111", "unix:/run/bridge"),
@@ -67,23 +67,22 @@ def test_a_file_can_say_all_that_the_command_line_can(write):
     )
 
 
-def test_the_command_line_wins(write):
+def test_command_line_overrides_file(write):
     given = {"tcp": ["tcp:2222"], "max-line-bytes": "2048", "slow-consumer": "skip"}
     settings = read_settings(write(FILE), given)
     assert (settings.tcp, settings.max_line_bytes, settings.slow_consumer) == (("tcp:2222",), 2048, "skip")
     assert (settings.web, settings.shutdown_timeout) == (("none",), 0.5)
 
 
-def test_numbers_of_the_command_line_come_as_words():
+def test_converts_numbers_of_the_command_line():
     settings = read_settings(None, {"history-age": "1.5", "max-connections": "7", "shutdown-timeout": "0"})
     assert (settings.history_age, settings.max_connections, settings.shutdown_timeout) == (1.5, 7, 0.0)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_name_is_known_in_a_file(write, name):
-    """As it is written on the command line: in kebab case."""
+def test_accepts_each_name_in_a_file(write, name):
     value = msgspec.to_builtins(Settings())[name]
-    # These values are written alike in TOML and in JSON.
+    # TOML and JSON write these values in the same way.
     assert read_settings(write(f"{name} = {json.dumps(value)}"), {}) == Settings()
 
 
@@ -118,17 +117,17 @@ def refused(file, given):
         (b"\xff\xfe", "is not valid TOML: "),
     ],
 )
-def test_what_cannot_be_meant_in_a_file_is_one_sentence_that_names_it(write, text, words):
+def test_error_names_invalid_setting_in_file(write, text, words):
     said = refused(write(text), {})
     assert said.startswith(write(text))
     assert words in said
 
 
-def test_a_bad_value_in_a_file_is_told_though_the_command_line_has_another(write):
+def test_rejects_invalid_value_in_file_even_if_overridden(write):
     assert "max-line-bytes" in refused(write("max-line-bytes = 1"), {"max-line-bytes": "1024"})
 
 
-def test_renamed_options_lead_to_options_that_exist():
+def test_renamed_options_refer_to_existing_options():
     assert not RENAMED_OPTIONS.keys() & set(NAMES)
     assert set(RENAMED_OPTIONS.values()) <= set(NAMES)
 
@@ -143,28 +142,28 @@ def test_renamed_options_lead_to_options_that_exist():
         ({"slow-consumer": "panic"}, "slow-consumer: invalid enum value 'panic'"),
     ],
 )
-def test_what_cannot_be_meant_on_the_command_line_is_one_sentence_that_names_it(given, words):
+def test_error_names_invalid_option_of_command_line(given, words):
     assert refused(None, given) == words
 
 
-def test_a_file_may_begin_with_a_byte_order_mark(write):
-    """As some editors on Windows write it."""
+def test_accepts_byte_order_mark(write):
+    """Some editors on Windows write it."""
     assert read_settings(write("\ufeffmax-line-bytes = 1024".encode()), {}).max_line_bytes == 1024
 
 
-def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
+def test_error_names_unreadable_file(tmp_path):
     missing = tmp_path / "missing.toml"
     assert refused(str(missing), {}) == f"cannot read {missing}: No such file or directory"
     assert refused(str(tmp_path), {}) == f"cannot read {tmp_path}: Is a directory"
 
 
-def test_proxies_are_said_in_a_list_or_alone(write):
+def test_accepts_proxies_as_list_or_single_value(write):
     settings = read_settings(write('tcp = "tcp:1"\nproxy-protocol = "tcp:1"\ntrusted-proxy = "10.0.0.0/8"'), {})
     assert (settings.proxy_protocol, settings.trusted_proxy) == (("tcp:1",), ("10.0.0.0/8",))
     assert trusted_proxies(settings) == parse_trusted(["10.0.0.0/8"])
 
 
-def test_an_endpoint_of_the_file_can_be_proxied_on_the_command_line_and_the_other_way_round(write):
+def test_combines_endpoints_and_proxies_of_file_and_command_line(write):
     read_settings(write('tcp = "tcp:1"'), {"proxy-protocol": ["tcp:1"], "trusted-proxy": ["::1"]})
     read_settings(write('proxy-protocol = "tcp:1"\ntrusted-proxy = "::1"'), {"web": ["tcp:1"]})
 
@@ -182,13 +181,16 @@ def test_an_endpoint_of_the_file_can_be_proxied_on_the_command_line_and_the_othe
         ({"proxy-protocol": [DEFAULT_WEB[0]]}, "proxy-protocol: requires trusted-proxy"),
     ],
 )
-def test_proxies_that_cannot_be_meant_are_one_sentence(given, words):
+def test_error_explains_invalid_proxies(given, words):
     assert refused(None, given).startswith(words)
 
 
-def test_allowed_origins_and_hosts_are_normalized(write):
-    told = {"allow-origin": ["HTTPS://A.Example:443/"], "allow-host": ["https://H.Example:8082", "[::1]:8082"]}
-    for settings in (read_settings(None, told), read_settings(write("\n".join(f"{n} = {told[n]}" for n in told)), {})):
+def test_normalizes_origins_and_hosts(write):
+    given = {"allow-origin": ["HTTPS://A.Example:443/"], "allow-host": ["https://H.Example:8082", "[::1]:8082"]}
+    for settings in (
+        read_settings(None, given),
+        read_settings(write("\n".join(f"{n} = {given[n]}" for n in given)), {}),
+    ):
         assert settings.allow_origin == ("https://a.example",)
         assert settings.allow_host == ("h.example", "::1")
 
@@ -201,7 +203,7 @@ def test_allowed_origins_and_hosts_are_normalized(write):
         ("allow-host", "h.example/page", "write a host name or an address, with an optional port"),
     ],
 )
-def test_an_allowed_origin_or_host_that_matches_nothing_is_refused(write, name, value, words):
+def test_rejects_origin_or_host_that_matches_nothing(write, name, value, words):
     sentence = f"{name}: invalid {name.removeprefix('allow-')} {value!r}: {words}"
     assert refused(None, {name: [value]}) == sentence
     file = write(f'{name} = ["{value}"]')
@@ -209,13 +211,13 @@ def test_an_allowed_origin_or_host_that_matches_nothing_is_refused(write, name, 
 
 
 @pytest.mark.parametrize("given", [{"tcp": ["none"], "web": ["none"]}, {"tcp": [], "web": ["none", "none"]}])
-def test_a_server_without_a_listener_is_refused(write, given):
+def test_rejects_settings_without_listener(write, given):
     assert refused(None, given) == "nothing to listen on: give an endpoint for tcp or web"
     assert refused(write("\n".join(f"{n} = {given[n]}" for n in given)), {}).startswith("nothing to listen on")
     read_settings(None, {**given, "tcp": ["none", "tcp:1"]})
 
 
-def test_none_is_no_endpoint():
+def test_none_is_not_an_endpoint():
     assert listeners(("none",)) == []
     assert listeners(("tcp:1", "none", "tcp:2")) == ["tcp:1", "tcp:2"]
 
@@ -234,23 +236,23 @@ allow = { ">" = "rw" }
 """
 
 
-def test_who_may_do_what_is_said_in_a_file(write, tmp_path):
+def test_reads_access_policy_from_file(write, tmp_path):
     access = read_settings(write(ACCESS), {}).access
     assert access is not None
     assert access.anonymous == {"news": "r"}
-    assert access.key[0].file == str(tmp_path / "key"), "whatever folder the bridge runs in"
+    assert access.key[0].file == str(tmp_path / "key"), "in every directory"
     assert read_settings(None, {}).access is None
 
 
-def test_a_relative_file_has_absolute_keys(write, tmp_path, monkeypatch):
+def test_paths_of_keys_are_absolute(write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path.parent)
     file = f"{tmp_path.name}/bridge.toml"
     write(ACCESS)
     assert read_settings(file, {}).access.key[0].file == str(tmp_path / "key")
 
 
-def test_a_listener_of_the_table_is_one_that_there_is(write):
-    """Also where the command line has others: rights that were given for nothing are a mistake."""
+def test_rejects_rights_of_unknown_listener(write):
+    """Even if the command line has other listeners."""
     place = f"{write(ACCESS)}: access.listener[0].endpoint: no listener 'unix:/run/bridge': write it "
     assert refused(write(ACCESS), {"tcp": ["tcp:1"]}).startswith(place + "exactly as one of tcp:1, tcp:8082")
     default = ACCESS.replace("unix:/run/bridge", DEFAULT_WEB[0])
@@ -268,7 +270,7 @@ def test_a_listener_of_the_table_is_one_that_there_is(write):
         ('[[access.listener]]\nendpoint = "tcp:1"', "access.listener[0].endpoint: no listener 'tcp:1'"),
     ],
 )
-def test_a_mistake_in_the_table_of_access_is_one_sentence_that_names_its_place(write, text, words):
+def test_error_names_place_in_access_table(write, text, words):
     said = refused(write(text), {})
     assert said.startswith(write(text))
     assert words in said

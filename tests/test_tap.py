@@ -1,4 +1,4 @@
-"""The options of the command, its help, and the service that it makes."""
+"""The options of ``twistd sockbridge``, their help, and the service that it creates."""
 
 import gc
 import json
@@ -31,13 +31,13 @@ def parse(*arguments):
 
 @pytest.fixture
 def error():
-    """What is said to ``error(*arguments)``: one sentence."""
+    """Return the error for some arguments, which is one sentence."""
 
     def refused(*arguments):
         with pytest.raises(SystemExit) as caught:
             parse(*arguments)
         words = caught.value.code
-        assert isinstance(words, str), "Python prints a text on stderr, and leaves with the status 1"
+        assert isinstance(words, str), "Python prints a string to stderr, and exits with 1"
         assert words.startswith("sockbridge: ")
         assert "\n" not in words
         return words
@@ -45,33 +45,33 @@ def error():
     return refused
 
 
-def test_without_a_word_the_defaults_hold():
+def test_defaults():
     assert parse() == Settings()
 
 
-def test_endpoints_can_be_given_several_times():
+def test_endpoints_are_repeatable():
     settings = parse("--tcp", "tcp:1", "--web=tcp:2", "--tcp", "unix:/run/bridge")
     assert (settings.tcp, settings.web) == (("tcp:1", "unix:/run/bridge"), ("tcp:2",))
 
 
-def test_a_kind_can_be_turned_off():
+def test_none_disables_a_protocol():
     settings = parse("--tcp", "none")
     assert (settings.tcp, settings.web) == (("none",), Settings().web)
 
 
-def test_origins_and_hosts_can_be_given_several_times():
+def test_origins_and_hosts_are_repeatable():
     settings = parse("--allow-origin=https://a", "--allow-origin=https://b", "--allow-host", "c", "--allow-host", "d")
     assert (settings.allow_origin, settings.allow_host) == (("https://a", "https://b"), ("c", "d"))
 
 
-def test_proxies_can_be_given_several_times():
+def test_proxies_are_repeatable():
     lines, web = Settings().tcp[0], Settings().web[0]
     trusted, proxied = ["--trusted-proxy=::1", "--trusted-proxy=unix"], ["--proxy-protocol", lines]
     settings = parse(*trusted, *proxied, "--proxy-protocol", web)
     assert (settings.trusted_proxy, settings.proxy_protocol) == (("::1", "unix"), (lines, web))
 
 
-def test_two_parses_do_not_share_their_lists():
+def test_parses_do_not_share_lists():
     parse("--tcp", "tcp:1")
     assert parse().tcp == Settings().tcp
 
@@ -95,7 +95,7 @@ def test_each_setting_is_an_option(name):
     assert different == ({name, "trusted-proxy"} if name == "proxy-protocol" else {name})
 
 
-def test_the_command_line_wins_over_the_file(tmp_path):
+def test_command_line_overrides_file(tmp_path):
     file = tmp_path / "bridge.toml"
     file.write_text('tcp = "tcp:1"\nweb = "tcp:2"\nmax-line-bytes = 1024\nallow-insecure = true\n')
     settings = parse("--config", str(file), "--tcp", "tcp:3", "--max-line-bytes", "2048")
@@ -115,7 +115,7 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         (["--config", "/nowhere/bridge.toml"], "/nowhere/bridge.toml"),
     ],
 )
-def test_what_cannot_be_meant_is_one_sentence_that_points_to_the_help(error, arguments, word):
+def test_error_is_one_sentence_that_refers_to_help(error, arguments, word):
     words = error(*arguments)
     assert word in words
     assert "--help" in words
@@ -158,7 +158,7 @@ def test_help_has_example_and_address_of_documentation(help_text):
     assert (Path(__file__).parent.parent / page).exists()
 
 
-def test_version_names_what_matters_for_a_report(capsys):
+def test_version_lists_dependencies(capsys):
     with pytest.raises(SystemExit) as caught:
         parse("--version")
     assert caught.value.code == 0
@@ -169,7 +169,7 @@ def test_version_names_what_matters_for_a_report(capsys):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A reactor in the place of the real one, and a process whose limits are not ours."""
+    """A fake reactor, and fake limits of open files."""
     from twisted import internet
 
     reactor = MemoryReactorClock()
@@ -188,7 +188,7 @@ def make(*arguments):
     return tap.makeService(options)
 
 
-def test_the_service_is_made_from_the_settings(machine):
+def test_creates_service_from_settings(machine):
     service = make("--tcp", "tcp:1:interface=127.0.0.1", "--web", "none")
     assert IService.providedBy(service)
     assert isinstance(service, SockbridgeService)
@@ -197,14 +197,14 @@ def test_the_service_is_made_from_the_settings(machine):
     assert machine.tcpServers == []
 
 
-def test_an_endpoint_that_is_none_is_one_sentence(machine):
+def test_error_names_invalid_endpoint(machine):
     with pytest.raises(SystemExit) as caught:
         make("--tcp", "carrier-pigeon:8081")
     assert caught.value.code.startswith("sockbridge: cannot use the endpoint 'carrier-pigeon:8081': ")
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "warns"),
     [
         ((1_024, 100_000), (1_100, 100_000), False),
         ((1_024, resource.RLIM_INFINITY), (1_100, resource.RLIM_INFINITY), False),
@@ -213,29 +213,29 @@ def test_an_endpoint_that_is_none_is_one_sentence(machine):
         ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), (resource.RLIM_INFINITY, resource.RLIM_INFINITY), False),
     ],
 )
-def test_the_process_may_open_as_many_files_as_there_may_be_connections(machine, logged, before, after, told):
+def test_raises_limit_of_open_files(machine, logged, before, after, warns):
     machine.files = before
     make("--web=none", "--max-connections=1000")
     assert machine.files == after
     said = [formatEvent(event) for event in logged]
     words = f"max-connections is 1000, but this process can open {after[0]} files only (ulimit -n)"
-    assert said == ([words] if told else [])
+    assert said == ([words] if warns else [])
 
 
-def test_timers_go_by_the_steady_clock_from_the_start(machine):
+def test_timers_use_the_monotonic_clock(machine):
     service = make("--web=none")
     assert machine.seconds is time.monotonic
     assert service.context.broker.clock is time.monotonic
 
 
-def test_who_could_say_that_the_log_is_broken_is_there(machine, monkeypatch):
+def test_installs_reporter_of_log_failures(machine, monkeypatch):
     observers = []
     monkeypatch.setattr(globalLogPublisher, "addObserver", observers.append)
     make("--web=none")
     assert [type(observer) for observer in observers] == [LogFailureReporter]
 
 
-def test_the_collector_is_spared_once_the_reactor_runs(machine, monkeypatch):
+def test_tunes_garbage_collector_when_the_reactor_runs(machine, monkeypatch):
     done = []
     monkeypatch.setattr(gc, "collect", lambda: done.append("collect"))
     monkeypatch.setattr(gc, "freeze", lambda: done.append("freeze"))
@@ -246,8 +246,8 @@ def test_the_collector_is_spared_once_the_reactor_runs(machine, monkeypatch):
     assert done == ["collect", "freeze", "threshold"]
 
 
-def test_a_second_signal_at_the_end_asks_to_hurry(machine, monkeypatch):
-    """The first is the reactor's, and starts the end."""
+def test_second_signal_stops_now(machine, monkeypatch):
+    """The first signal is handled by the reactor, and starts the shutdown."""
     handlers, hurried = {}, []
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     monkeypatch.setattr(SockbridgeService, "stop_now", lambda service: hurried.append(service))
@@ -263,7 +263,7 @@ def test_a_second_signal_at_the_end_asks_to_hurry(machine, monkeypatch):
 
 
 class Twistd:
-    """The options of twistd, which stand before ours."""
+    """The options of twistd."""
 
     def __init__(self, **given):
         self.given = given
@@ -276,25 +276,25 @@ class Twistd:
 
 
 def observer_of(service):
-    """Whom twistd would find."""
+    """Return the observer that twistd finds."""
     application = Application("sockbridge")
     service.setServiceParent(application)
     return application.getComponent(ILogObserver)
 
 
-def test_twistd_writes_text_unless_asked(machine):
+def test_logs_text_by_default(machine):
     assert observer_of(Twistd(nodaemon=1).make()) is None
     assert observer_of(Twistd(nodaemon=1).make("--log-format=text")) is None
 
 
-def test_twistd_is_given_who_writes_json(machine, capsys):
+def test_logs_json_if_configured(machine, capsys):
     observer = observer_of(Twistd(nodaemon=1).make("--log-format=json"))
     Logger("kitchen", observer=LogPublisher(observer)).info("bread")
     assert json.loads(capsys.readouterr().out)["message"] == "bread"
 
 
 @pytest.mark.parametrize("kind", ["json", "text"])
-def test_in_the_end_it_is_told_how_many_peers_had_no_line(machine, logged, kind):
+def test_logs_number_of_omitted_disconnects_at_exit(machine, logged, kind):
     service = Twistd(nodaemon=1).make(f"--log-format={kind}")
     (watcher,) = [one for one in service.context.connection_events.watchers if isinstance(one, ConnectionLog)]
     watcher.omitted = 3
@@ -303,23 +303,23 @@ def test_in_the_end_it_is_told_how_many_peers_had_no_line(machine, logged, kind)
     assert formatEvent(logged[-1]) == "3 more clients disconnected"
 
 
-def test_somebody_s_own_logger_is_left_alone(machine):
+def test_keeps_custom_logger_of_twistd(machine):
     assert observer_of(Twistd(nodaemon=1, logger=lambda: None).make("--log-format=json")) is None
 
 
-def test_what_is_not_twistd_logs_as_it_likes(machine, monkeypatch, tmp_path):
+def test_does_not_change_log_of_other_programs(machine, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert observer_of(Twistd(reactor="default").make("--log-format=json")) is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_an_application_there_is_nobody_to_tell(machine):
+def test_works_without_application(machine):
     service = Twistd(nodaemon=1).make("--log-format=json")
     service.setServiceParent(MultiService())
     assert service.parent is not None
 
 
-def test_a_log_that_cannot_be_opened_is_one_sentence(machine):
+def test_error_names_unwritable_log(machine):
     with pytest.raises(SystemExit) as caught:
         Twistd(nodaemon=0, logfile="/nowhere/bridge.log").make("--log-format=json")
     assert caught.value.code == "sockbridge: cannot log to /nowhere/bridge.log: No such file or directory"

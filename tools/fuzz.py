@@ -1,7 +1,7 @@
-"""Holds the properties of tests/fuzz against new inputs, for as long as it is told: what `make fuzz` runs.
+"""Tests the properties under tests/ with new inputs for a given time, for `make fuzz`.
 
-All take turns. What they reach of the pure packages is counted; what breaks one is made as small as it can be, shown,
-and told with a command that repeats it. Ends with 1 if anything broke.
+The properties take turns. An input that breaks one is minimized and printed, with a command that repeats it. The report
+contains the coverage of the pure packages. The exit status is 1 if a property is broken.
 """
 
 import argparse
@@ -26,15 +26,15 @@ from hypothesis.stateful import run_state_machine_as_test
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 TURN = 2.0
-"""Seconds of one turn."""
+"""The duration of one turn in seconds."""
 REPORT = 30.0
-"""Seconds between two reports."""
+"""The time between two reports in seconds."""
 MACHINES = ("Bridge", "LateBridge")
-"""In tests/session: machines of rules, which are properties as well, of channels, logs and readers that stall."""
+"""State machines in tests/session, which are properties as well."""
 SIZES = (30, 100, 300, 1_000, 3_000)
-"""Bytes from which an example is drawn."""
+"""Numbers of random bytes from which an example is drawn."""
 STEPS = 60
-"""Of a machine, at most."""
+"""The most steps of a state machine."""
 _BLOB = re.compile(r"reproduce_failure\('[^']*', b'([^']*)'\)")
 
 Mark = Callable[[Any], Any]
@@ -45,7 +45,7 @@ PURE_PACKAGES = ("codecs", "limits", "pubsub", "session")
 
 @dataclass
 class Subject:
-    """One property, and how it went so far. ``test`` gives its test with settings, marked with a seed or a blob."""
+    """A property and its results so far. ``test`` returns its test with settings, marked with a seed or a blob."""
 
     name: str
     sentence: str
@@ -57,16 +57,16 @@ class Subject:
 
     @property
     def rate(self) -> float:
-        """Examples a second."""
+        """Examples per second."""
         return self.examples / self.seconds if self.seconds else 5.0
 
     def take_turn(self, how: settings) -> None:
-        """Every other turn chance alone chooses among what the strategies can make: several times as many examples a
-        second, and spread otherwise, so that each way finds what the other does not."""
-        began = time.monotonic()
+        """Test for one turn. Every other turn draws examples from random bytes, which is several times faster and gives
+        other examples than the usual strategy."""
+        started = time.monotonic()
         try:
             if self.turns % 2 and "machine" not in self.name:
-                self._draw_from_bytes(how, began + TURN)
+                self._draw_from_bytes(how, started + TURN)
             else:
                 count = max(1, int(self.rate * TURN))
                 self.examples += count
@@ -74,7 +74,7 @@ class Subject:
         except Exception as error:
             self.failure = "".join(traceback.format_exception(error))
         self.turns += 1
-        self.seconds += time.monotonic() - began
+        self.seconds += time.monotonic() - started
 
     def _draw_from_bytes(self, how: settings, end: float) -> None:
         kept = settings(how, database=InMemoryExampleDatabase(), phases=[Phase.reuse, Phase.shrink])
@@ -84,22 +84,22 @@ class Subject:
                 test.hypothesis.fuzz_one_input(random.randbytes(random.choice(SIZES)))
                 self.examples += 1
         except Exception:
-            test()  # it was kept: now it is made small, and raised again
+            test()  # minimizes the stored example, and raises again
             raise
 
     def repeat(self, how: settings, blob: str) -> None:
-        """The same input once more."""
+        """Test one input again."""
         self.test(how, reproduce_failure(hypothesis.__version__, blob.encode()))()
 
-    def told(self) -> str:
-        """What broke it, and how to see that again."""
+    def report_failure(self) -> str:
+        """Return the failure, with a command that repeats it."""
         found = _BLOB.search(self.failure)
-        again = f"make fuzz REPEAT='{self.name} {found[1]}'" if found else "it told no blob to repeat it with"
+        again = f"make fuzz REPEAT='{self.name} {found[1]}'" if found else "without a blob"
         return f"BROKEN {self.name}: {self.sentence}\n{self.failure}\nrepeat it: {again}"
 
 
-def a_property(name: str, told: Any) -> Subject:
-    return Subject(name, told.sentence, lambda how, mark: mark(told.under(how)))
+def a_property(name: str, found: Any) -> Subject:
+    return Subject(name, found.sentence, lambda how, mark: mark(found.under(how)))
 
 
 def a_machine(name: str) -> Subject:
@@ -125,7 +125,7 @@ def find_subjects() -> Iterator[Subject]:
 
 
 def reached(coverage: Coverage) -> str:
-    """Per cent of the pure packages, branches included, and what is missing."""
+    """Return the branch coverage of the pure packages, and the missing lines."""
     coverage.stop()
     out = StringIO()
     per_cent = coverage.report(file=out, show_missing=True, skip_covered=True)
@@ -152,25 +152,25 @@ def run(subjects: list[Subject], how: settings, minutes: float, coverage: Covera
                 continue
             subject.take_turn(how)
             if subject.failure:
-                print(subject.told(), flush=True)
+                print(subject.report_failure(), flush=True)
             if time.monotonic() >= report:
                 print(progress(subjects, end - time.monotonic()), flush=True)
                 report = time.monotonic() + REPORT
     broken = [subject for subject in subjects if subject.failure]
     print(progress(subjects, 0), reached(coverage), f"{len(broken)} of {len(subjects)} are broken", sep="\n")
     for subject in broken:
-        print(subject.told().splitlines()[-1])
+        print(subject.report_failure().splitlines()[-1])
     return int(bool(broken))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long (default: 10)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="duration (default: 10)")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="WORD", help="properties with this in their name"
+        "--only", action="append", default=[], metavar="WORD", help="properties whose name contains WORD"
     )
-    parser.add_argument("--repeat", nargs=2, metavar=("NAME", "BLOB"), help="one input once more")
-    told = parser.parse_args()
+    parser.add_argument("--repeat", nargs=2, metavar=("NAME", "BLOB"), help="test one input again")
+    given = parser.parse_args()
     sys.path.insert(0, str(CHECKOUT))
     coverage = Coverage(
         data_file=None,
@@ -182,12 +182,12 @@ def main() -> int:
     from tests.fuzz.properties import SETTINGS
 
     how = settings(SETTINGS, derandomize=False, report_multiple_bugs=False, phases=[Phase.generate, Phase.shrink])
-    if told.repeat is None:
-        chosen = [subject for subject in subjects if not told.only or any(word in subject.name for word in told.only)]
+    if given.repeat is None:
+        chosen = [subject for subject in subjects if not given.only or any(word in subject.name for word in given.only)]
         if not chosen:
-            parser.error("no property has that in its name")
-        return run(chosen, how, told.minutes, coverage)
-    name, blob = told.repeat
+            parser.error("no property has this word in its name")
+        return run(chosen, how, given.minutes, coverage)
+    name, blob = given.repeat
     for subject in subjects:
         if subject.name == name:
             try:
@@ -195,7 +195,7 @@ def main() -> int:
             except DidNotReproduce:
                 print(f"{name} holds for that input now")
                 return 0
-    parser.error("no property has that name")
+    parser.error("no property has this name")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""Takes the pictures of the README and of docs: a bridge with peers that do what peers do, seen in Chromium. What
-`make pictures` runs.
+"""Takes the screenshots of README and docs in Chromium, for `make pictures`: a server with busy clients.
 
-It takes some minutes, as the charts are to have something to show, and listens on the usual ports, as they are seen.
+It takes some minutes, so that the charts have something to show. It uses the default ports, because they are visible.
 """
 
 import argparse
@@ -26,9 +25,9 @@ LINES = ("127.0.0.1", 8081)
 WEB = ("127.0.0.1", 8082)
 SIZE = {"width": 1200, "height": 760}
 SCALE = 1.5
-"""Pixels of the picture for one of the page."""
+"""Pixels of the picture per pixel of the page."""
 PACE = 0.25
-"""Seconds between two rounds of what peers say."""
+"""Seconds between two rounds of publications."""
 ROOMS = "kitchen garden garden/pond hall attic cellar/boiler thermo/north thermo/south doorbell co2 lights chat".split()
 PEOPLE = ("ann", "bob", "carl", "dora", "eve", "fred", "")
 TALK = (
@@ -36,12 +35,12 @@ TALK = (
     "two minutes",
     "the cat is on the table again",
     "21 degrees, at last",
-    "who left the light on?",
+    "is the light still on?",
 )
 
 
 def connect(address: tuple[str, int], text: str, buffer: int = 0) -> socket.socket:
-    """Somebody who says ``text`` first. With ``buffer``, the kernel keeps no more than so many bytes for it."""
+    """Open a connection and send ``text``. ``buffer`` limits the receive buffer of the kernel."""
     connection = socket.socket()
     if buffer:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
@@ -57,30 +56,30 @@ def read_all(connection: socket.socket) -> None:
 
 
 def reading(connection: socket.socket) -> socket.socket:
-    """Somebody who reads whatever comes."""
+    """Read and discard everything in the background."""
     threading.Thread(target=read_all, args=(connection,), daemon=True).start()
     return connection
 
 
 def on_lines(nick: str, *commands: str) -> socket.socket:
-    """Somebody on a line who reads."""
-    said = [f"NICK {nick}"] * bool(nick) + list(commands)
-    return reading(connect(LINES, "".join(f"{command}\n" for command in said)))
+    """Connect a line client that reads."""
+    sent = [f"NICK {nick}"] * bool(nick) + list(commands)
+    return reading(connect(LINES, "".join(f"{command}\n" for command in sent)))
 
 
 def on_stream(channel: str) -> socket.socket:
-    """Somebody who reads server-sent events."""
+    """Connect a client of server-sent events."""
     head = f"GET /channels/{channel}/events HTTP/1.1\r\nHost: {WEB[0]}:{WEB[1]}\r\nAccept: text/event-stream\r\n\r\n"
     return reading(connect(WEB, head))
 
 
 class Household:
-    """Peers that do what peers do."""
+    """The clients of a house: sensors, people, a camera and a slow reader."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
-        self._guests = [on_lines(nick, "SUB kitchen", *self._rooms()) for nick in PEOPLE * 2]
-        self._guests += [on_stream(room) for room in chance.sample(ROOMS, 4)]
+        self._people = [on_lines(nick, "SUB kitchen", *self._rooms()) for nick in PEOPLE * 2]
+        self._people += [on_stream(room) for room in chance.sample(ROOMS, 4)]
         self._thermometer = on_lines("thermometer")
         self._door = on_lines("door")
         self._camera = on_lines("camera")
@@ -92,8 +91,7 @@ class Household:
     def _rooms(self) -> list[str]:
         return [f"SUB {room}" for room in self._chance.sample(ROOMS[1:], 3)]
 
-    def go_on(self) -> None:
-        """What happens in one round."""
+    def play_round(self) -> None:
         self._rounds += 1
         rounds, chance = self._rounds, self._chance
         if rounds % 6 == 0:
@@ -129,7 +127,7 @@ class Household:
 
 
 def start() -> subprocess.Popen[bytes]:
-    """A bridge with its usual options, when it listens."""
+    """A server with default options, when it listens."""
     folder = tempfile.mkdtemp()
     twistd = Path(sys.executable).with_name("twistd")
     bridge = subprocess.Popen([twistd, "-n", "--pidfile=", "sockbridge"], cwd=folder, stdout=subprocess.DEVNULL)
@@ -198,7 +196,7 @@ def main() -> None:
         def live(duration: float) -> None:
             end = time.monotonic() + duration
             while time.monotonic() < end:
-                household.go_on()
+                household.play_round()
                 time.sleep(PACE)
 
         take_all(live, seconds)

@@ -1,6 +1,7 @@
 """Runs the unit tests under every supported Python on this machine, each in an environment of its own in .venvs/.
 
-The Python that already runs all other tests gets the oldest dependencies that setup.cfg allows, the others the newest.
+The Python that also runs all other tests gets the oldest dependencies that setup.cfg allows. The other versions get the
+newest.
 """
 
 import configparser

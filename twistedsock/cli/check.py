@@ -55,7 +55,7 @@ class Report(msgspec.Struct):
 
 
 class _RecordingReactor:
-    """In the place of a reactor: records where an endpoint would listen."""
+    """In the place of a reactor: records the address of an endpoint."""
 
     address = ""
     host = ""
