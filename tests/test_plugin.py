@@ -1,4 +1,4 @@
-"""Twisted finds the command and the reactor in every folder, and finding them loads nothing of ours."""
+"""Twisted finds the command and the reactor in every folder, without importing the package."""
 
 import os
 import subprocess
@@ -31,13 +31,13 @@ def test_twist_lists_the_command(tmp_path: Path) -> None:
     assert "Traceback" not in listing
 
 
-def test_the_command_has_options(tmp_path: Path) -> None:
+def test_command_has_options(tmp_path: Path) -> None:
     options = run(TWISTD, "sockbridge", "--help", folder=tmp_path)
     assert "sockbridge [options]" in options
     assert "Traceback" not in options
 
 
-def test_finding_the_command_loads_nothing_of_ours(tmp_path: Path) -> None:
+def test_finding_the_command_imports_nothing(tmp_path: Path) -> None:
     question = (
         "import sys; from twisted.application.service import IServiceMaker; from twisted.plugin import getPlugins;"
         "print([maker.tapname for maker in getPlugins(IServiceMaker)], [*filter(None, map(str, sys.modules))])"
@@ -53,8 +53,8 @@ def test_twistd_lists_the_reactor(tmp_path: Path) -> None:
     assert "Traceback" not in listing
 
 
-def test_finding_the_reactor_loads_nothing_of_ours_and_no_reactor(tmp_path: Path) -> None:
-    """What is loaded by then cannot be chosen any more."""
+def test_finding_the_reactor_imports_nothing(tmp_path: Path) -> None:
+    """A reactor that is imported can no longer be chosen."""
     question = (
         "import sys; from twisted.application.reactors import getReactorTypes;"
         "print([reactor.shortName for reactor in getReactorTypes()], [*filter(None, map(str, sys.modules))])"
@@ -66,6 +66,6 @@ def test_finding_the_reactor_loads_nothing_of_ours_and_no_reactor(tmp_path: Path
 
 
 @pytest.mark.parametrize("folder", ["twisted", "twisted/plugins"])
-def test_the_plugin_folders_are_no_packages(folder: str) -> None:
-    """An __init__.py in twisted/ would hide Twisted itself, one in twisted/plugins/ would hide our plugin."""
+def test_plugin_folders_are_not_packages(folder: str) -> None:
+    """An __init__.py in twisted/ would hide Twisted, and one in twisted/plugins/ would hide the plugin."""
     assert not (CHECKOUT / folder / "__init__.py").exists()

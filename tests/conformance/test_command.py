@@ -1,4 +1,4 @@
-"""What the command says and returns, with a suite that is none."""
+"""The conformance command, with a fake suite."""
 
 import sys
 from pathlib import Path
@@ -33,16 +33,14 @@ def finding(monkeypatch: pytest.MonkeyPatch, *outcomes: Outcome) -> list[tuple[A
     return asked
 
 
-def test_without_a_python_it_says_so_and_goes_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_skips_without_python_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(command, "get_python2", lambda: None)
     assert command.main(["--quick"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("NOT RUN: the Autobahn TestSuite needs Python 2.7")
 
 
-def test_what_cannot_be_installed_is_a_failure(
+def test_failed_installation_is_a_failure(
     ready: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def install(python2: Path) -> list[Path]:
@@ -53,7 +51,7 @@ def test_what_cannot_be_installed_is_a_failure(
     assert "cannot be installed" in capsys.readouterr().err
 
 
-def test_the_quick_set_is_part_of_the_full_one(ready: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_set_is_part_of_the_full_set(ready: None, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = finding(monkeypatch, FINE)
     assert command.main(["--quick"]) == 0
     assert {run for run, _, _ in asked} == set(command.QUICK)
@@ -62,7 +60,7 @@ def test_the_quick_set_is_part_of_the_full_one(ready: None, monkeypatch: pytest.
     assert {run for run, _, _ in asked} == set(command.FULL) > set(command.QUICK)
 
 
-def test_a_case_that_fails_fails_the_command(
+def test_failed_case_fails_the_command(
     ready: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finding(monkeypatch, FINE, WRONG)
@@ -70,7 +68,7 @@ def test_a_case_that_fails_fails_the_command(
     assert "1.1.2 (a run): FAILED, closing OK: no answer" in capsys.readouterr().out
 
 
-def test_a_run_that_breaks_fails_the_command(
+def test_broken_run_fails_the_command(
     ready: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def carry_out(*arguments: Any) -> list[Outcome]:
@@ -81,9 +79,7 @@ def test_a_run_that_breaks_fails_the_command(
     assert "FAILED: the server did not start" in capsys.readouterr().out
 
 
-def test_the_suite_tells_how_much_it_wants_to_do(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_reads_the_number_of_cases(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(command, "PROGRESS", 0.0)
     said = "Ok, will run 2 test cases against 1 servers\\nRunning test case ID 1.1.1 for agent x\\nsomething else"
     assert command.ask([sys.executable, "-c", f"print('{said}')"], command.QUICK[0], progress=True) == 2
@@ -92,7 +88,7 @@ def test_the_suite_tells_how_much_it_wants_to_do(
     assert capsys.readouterr().out == ""
 
 
-def test_a_suite_that_hangs_is_ended() -> None:
+def test_ends_suite_that_hangs() -> None:
     run = command.QUICK[0]._replace(minutes=0.001)
     with pytest.raises(Broken, match="given up after 0.001 minutes, at case none"):
         command.ask([sys.executable, "-c", "import time; time.sleep(60)"], run, progress=False)

@@ -1,4 +1,4 @@
-"""The server under test is the bridge's own shell, and sends back what it gets by both ways."""
+"""The server under test is the product's own WebSocket connection, and echoes on both code paths."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def client(port: Port, counts: dict[str, int]) -> Client:
     return client
 
 
-def test_it_is_the_shell_with_its_options(port: Port) -> None:
+def test_keeps_the_options_of_the_server(port: Port) -> None:
     configured = port.factory.protocol
     let_echo(port.factory)
     assert issubclass(port.factory.protocol, configured)
@@ -39,29 +39,29 @@ def test_it_is_the_shell_with_its_options(port: Port) -> None:
     assert port.factory.protocol.maxMessagePayloadSize == configured.maxMessagePayloadSize
 
 
-def test_text_comes_back(client: Client, counts: dict[str, int]) -> None:
+def test_echoes_text(client: Client, counts: dict[str, int]) -> None:
     client.send_bytes(frame(TEXT, b"hello\nyou") + frame(TEXT, b"") + frame(TEXT, "é".encode()))
     assert client.frames() == [(TEXT, b"hello\nyou"), (TEXT, b""), (TEXT, "é".encode())]
     assert counts == {SHORT_HANDSHAKES: 0, OTHER_HANDSHAKES: 1, SHORT_MESSAGES: 3, OTHER_MESSAGES: 0}
 
 
-def test_fragments_come_back_as_one(client: Client, counts: dict[str, int]) -> None:
+def test_echoes_fragments_as_one_message(client: Client, counts: dict[str, int]) -> None:
     client.send_bytes(frame(FIRST_FRAGMENT, b"a") + frame(LAST_FRAGMENT, b"b"))
     assert client.frames() == [(TEXT, b"ab")]
     assert (counts[SHORT_MESSAGES], counts[OTHER_MESSAGES]) == (0, 1)
 
 
-def test_binary_comes_back_as_binary(client: Client) -> None:
+def test_echoes_binary(client: Client) -> None:
     client.send_bytes(frame(BINARY, b"\x00\xff"))
     assert client.frames() == [(BINARY, b"\x00\xff")]
 
 
-def test_nothing_comes_back_behind_a_close(client: Client) -> None:
+def test_echoes_nothing_after_a_close_frame(client: Client) -> None:
     client.send_bytes(frame(CLOSE, b"\x03\xe8") + frame(BINARY, b"x") + frame(TEXT, b"x"))
     client.is_closed_with(1000)
 
 
-def test_one_who_is_not_welcomed_is_still_counted_out(client: Client, port: Port) -> None:
+def test_session_without_welcome_is_counted(client: Client, port: Port) -> None:
     assert len(port.factory.context.sessions) == 1
     client.goes()
     assert len(port.factory.context.sessions) == 0

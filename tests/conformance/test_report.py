@@ -1,4 +1,4 @@
-"""A report is read wholly, and one case that is not as it should be is enough."""
+"""Reports are checked completely, and one failed case is enough."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def read(folder: Path, more: dict[str, tuple[str, str]]) -> list[Outcome]:
     return read_outcomes(folder, "run", len(cases))
 
 
-def test_what_is_fine_is_a_success(tmp_path: Path) -> None:
+def test_passed_cases_are_a_success(tmp_path: Path) -> None:
     outcomes = read(tmp_path, {})
     assert [outcome.case for outcome in outcomes] == ["1.1.1", "7.1.6", "10.1.1"]
     words, success = verdict(outcomes)
@@ -45,30 +45,30 @@ def test_what_is_fine_is_a_success(tmp_path: Path) -> None:
         ("a new word", "OK"),
     ],
 )
-def test_one_case_that_fails_fails_all_and_is_named(told: tuple[str, str], tmp_path: Path) -> None:
+def test_failed_case_is_named(told: tuple[str, str], tmp_path: Path) -> None:
     words, success = verdict(read(tmp_path, {"5.3.1": told}))
     assert not success
     assert f"FAILED: 1 of 4\n  5.3.1 (run): {told[0]}, closing {told[1]}: words of 5.3.1" in words
     assert "as they should be" not in words
 
 
-def test_what_is_not_strict_is_allowed_and_named(tmp_path: Path) -> None:
+def test_non_strict_case_is_allowed_and_named(tmp_path: Path) -> None:
     words, success = verdict(read(tmp_path, {"6.4.1": ("NON-STRICT", "OK")}))
     assert success
     assert "NON-STRICT, which is allowed: 1\n  6.4.1 (run): NON-STRICT, closing OK: words of 6.4.1" in words
 
 
-def test_compression_may_be_refused_and_that_is_said(tmp_path: Path) -> None:
+def test_declined_compression_is_allowed_and_named(tmp_path: Path) -> None:
     words, success = verdict(read(tmp_path, {"12.1.1": ("UNIMPLEMENTED", "OK"), "13.1.1": ("UNIMPLEMENTED", "OK")}))
     assert success
     assert "2 cases could not be tried, as the bridge refuses compression" in words
 
 
-def test_even_a_case_that_could_not_be_tried_must_close_cleanly(tmp_path: Path) -> None:
+def test_unimplemented_case_must_close_cleanly(tmp_path: Path) -> None:
     assert not verdict(read(tmp_path, {"12.1.1": ("UNIMPLEMENTED", "UNCLEAN")}))[1]
 
 
-def test_the_table_counts_by_run_and_group(tmp_path: Path) -> None:
+def test_table_counts_by_run_and_group(tmp_path: Path) -> None:
     outcomes = read(tmp_path, {"1.1.2": ("OK", "OK"), "1.1.3": ("FAILED", "OK"), "1.1.4": ("OK", "UNCLEAN")})
     rows = [" ".join(row.split()) for row in table(outcomes).splitlines()]
     assert rows == [
@@ -78,30 +78,30 @@ def test_the_table_counts_by_run_and_group(tmp_path: Path) -> None:
     ]
 
 
-def test_a_run_that_ended_early_is_broken(tmp_path: Path) -> None:
+def test_rejects_incomplete_run(tmp_path: Path) -> None:
     write(tmp_path, FINE)
     with pytest.raises(Broken, match="run: 3 of 247 cases were run"):
         read_outcomes(tmp_path, "run", 247)
 
 
-def test_a_run_that_wanted_nothing_is_broken(tmp_path: Path) -> None:
+def test_rejects_run_without_cases(tmp_path: Path) -> None:
     write(tmp_path, {})
     with pytest.raises(Broken, match="run: 0 of 0 cases were run"):
         read_outcomes(tmp_path, "run", 0)
 
 
-def test_no_report_is_broken(tmp_path: Path) -> None:
+def test_rejects_missing_report(tmp_path: Path) -> None:
     with pytest.raises(Broken, match="cannot be read: FileNotFoundError"):
         read_outcomes(tmp_path, "run", 3)
 
 
-def test_a_report_of_somebody_else_is_broken(tmp_path: Path) -> None:
+def test_rejects_report_of_another_server(tmp_path: Path) -> None:
     write(tmp_path, FINE, run="another")
     with pytest.raises(Broken, match="cannot be read: KeyError"):
         read_outcomes(tmp_path, "run", 3)
 
 
-def test_half_a_report_is_broken(tmp_path: Path) -> None:
+def test_rejects_truncated_report(tmp_path: Path) -> None:
     write(tmp_path, FINE)
     index = tmp_path / "index.json"
     index.write_text(index.read_text()[:-5])

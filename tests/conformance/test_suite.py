@@ -1,4 +1,4 @@
-"""The Python 2.7 that the suite needs is found where there is one, and nothing else is taken for it."""
+"""The Python 2.7 that the suite needs is found, and nothing else is mistaken for it."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def program(file: Path, script: str) -> Path:
     return file
 
 
-def test_it_is_looked_for_where_it_is_named_then_on_the_path_then_at_pyenv(tmp_path: Path) -> None:
+def test_searches_environment_path_and_pyenv(tmp_path: Path) -> None:
     pyenvs = [tmp_path / ".pyenv/versions" / version / "bin/python2.7" for version in ("2.7.18", "2.7.9")]
     for python in (*pyenvs, tmp_path / ".pyenv/versions/3.11.7/bin/python3.11"):
         program(python, "")
@@ -27,12 +27,12 @@ def test_it_is_looked_for_where_it_is_named_then_on_the_path_then_at_pyenv(tmp_p
     assert sorted(found[5:]) == sorted(pyenvs)
 
 
-def test_pyenv_may_be_elsewhere(tmp_path: Path) -> None:
+def test_searches_pyenv_root(tmp_path: Path) -> None:
     python = program(tmp_path / "elsewhere/versions/2.7.18/bin/python2.7", "")
     assert python in candidates({"PYENV_ROOT": str(tmp_path / "elsewhere")}, tmp_path)
 
 
-def test_the_first_that_runs_is_taken(tmp_path: Path) -> None:
+def test_selects_the_first_that_runs(tmp_path: Path) -> None:
     stub = program(tmp_path / "stub", "echo 'pyenv: python2.7: command not found' >&2; exit 127")
     newer = program(tmp_path / "newer", "echo False")
     right = program(tmp_path / "right", "echo True")
@@ -41,7 +41,7 @@ def test_the_first_that_runs_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "no program"])
-def test_what_cannot_be_run_is_no_python(content: str, tmp_path: Path) -> None:
+def test_rejects_programs_that_cannot_be_run(content: str, tmp_path: Path) -> None:
     file = tmp_path / "python2.7"
     file.write_text(content)
     assert not is_python2(file)
@@ -57,5 +57,5 @@ def test_what_cannot_be_run_is_no_python(content: str, tmp_path: Path) -> None:
         ("", False),
     ],
 )
-def test_some_releases_have_a_package(release: str, has: bool) -> None:
+def test_names_a_package_of_some_releases(release: str, has: bool) -> None:
     assert has_package(release) is has

@@ -1,4 +1,4 @@
-"""The two ports, from the first byte to the end: what a stranger may send to them."""
+"""Random input to both ports, from the first byte to the end."""
 
 import re
 from collections.abc import Iterator
@@ -116,9 +116,8 @@ def ends(connection: Connection, clock: Clock, server: FakeServer) -> None:
 
 
 @holds(examples=80, data=TYPED, cuts=CUTS, acts=st.lists(ACT, max_size=4), most=ROOM)
-def test_the_line_port(data: bytes, cuts: list[int], acts: list[Any], most: int) -> None:
-    """Any bytes to the line port, at any cuts, whatever the peer does between them: never an exception, never a logged
-    error, nothing said but printable lines, no more kept than a line, and nothing left at the end."""
+def test_line_port_survives_any_input(data: bytes, cuts: list[int], acts: list[Any], most: int) -> None:
+    """Any bytes, split anywhere: no exception, no logged error, bounded memory, and nothing left at the end."""
     server = FakeServer(**LIMITS)
     server.context.memory_budget.limit = most
     with counted(), quiet_reactor() as clock:
@@ -133,10 +132,8 @@ def test_the_line_port(data: bytes, cuts: list[int], acts: list[Any], most: int)
 
 
 @holds(examples=80, data=BROWSED, cuts=CUTS, acts=st.lists(ACT, max_size=4), most=ROOM)
-def test_the_web_port(data: bytes, cuts: list[int], acts: list[Any], most: int) -> None:
-    """Any bytes to the web port, at any cuts, whatever the peer does between them: never an exception, never a logged
-    error, nothing said but HTTP and, behind a 101, whole frames of which a close is the last; no more kept than a head
-    or a message, and nothing left at the end."""
+def test_web_port_survives_any_input(data: bytes, cuts: list[int], acts: list[Any], most: int) -> None:
+    """Any bytes, split anywhere: no exception, no logged error, bounded memory, and nothing left at the end."""
     server = FakeServer(**LIMITS)
     server.context.memory_budget.limit = most
     with counted(), quiet_reactor() as clock:
@@ -176,8 +173,7 @@ def are_whole_frames(data: bytes) -> None:
         data = data[body + size :]
 
 
-def test_a_handshake_is_one() -> None:
-    """What all of this stands on."""
+def test_plain_handshake_opens_a_websocket() -> None:
     server = FakeServer()
     with quiet_reactor() as clock:
         connection = Connection(

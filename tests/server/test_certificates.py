@@ -1,4 +1,5 @@
-"""Certificates are read, read again, and asked for; the handshakes are real, the connections are not."""
+"""Certificates are read, checked and replaced; names in client certificates. The handshakes are real, the sockets are
+not."""
 
 import ssl
 from datetime import UTC, datetime
@@ -79,13 +80,13 @@ class Connection:
         return x509.load_der_x509_certificate(self.client.getpeercert(True)).serial_number
 
 
-def test_it_is_what_twisted_asks_for(authority, tmp_path):
+def test_provides_the_interface_of_twisted(authority, tmp_path):
     certificates = Certificates(ENDPOINT, tmp_path)
     assert verifyObject(IOpenSSLServerConnectionCreator, certificates)
     assert verifyObject(IStreamServerEndpoint, TLSEndpoint(None, certificates))
 
 
-def test_it_listens_as_the_description_says(authority, tmp_path):
+def test_listens_as_described(authority, tmp_path):
     reactor = MemoryReactorClock()
     certificates = Certificates(ENDPOINT + ":interface=\\:\\:1:backlog=7", tmp_path)
     factory = Factory()
@@ -103,12 +104,12 @@ def test_it_listens_as_the_description_says(authority, tmp_path):
         "ssl:8443:server.key:certKey=serv\\er.pem",
     ],
 )
-def test_files_are_found_wherever_the_process_works(authority, tmp_path, description, monkeypatch):
+def test_files_are_relative_to_the_folder(authority, tmp_path, description, monkeypatch):
     monkeypatch.chdir("/")
     assert Certificates(description, tmp_path).description.startswith(f"{tmp_path}/server.pem (until 20")
 
 
-def test_key_and_certificate_may_be_in_one_file_with_a_strange_name(authority, tmp_path):
+def test_key_and_certificate_can_share_a_file_with_an_unusual_name(authority, tmp_path):
     both = (tmp_path / "server.key").read_bytes() + (tmp_path / "server.pem").read_bytes()
     strange = tmp_path / "a:b=c\\d.pem"
     for file in (strange, tmp_path / "server.pem"):
@@ -117,7 +118,7 @@ def test_key_and_certificate_may_be_in_one_file_with_a_strange_name(authority, t
     assert Certificates("ssl:8443", tmp_path)
 
 
-def test_a_client_sees_the_certificate(authority, tmp_path):
+def test_client_receives_the_certificate(authority, tmp_path):
     serial = authority.issue("server", "localhost")
     connection = Connection(Certificates(ENDPOINT, tmp_path))
     assert connection.serial == serial
@@ -125,7 +126,7 @@ def test_a_client_sees_the_certificate(authority, tmp_path):
     assert connection.heard == [b"PING\n"]
 
 
-def test_a_new_certificate_is_for_new_connections(authority, tmp_path):
+def test_new_certificate_applies_to_new_connections(authority, tmp_path):
     old = authority.issue("server", "localhost")
     certificates = Certificates(ENDPOINT, tmp_path)
     before = Connection(certificates)
@@ -177,7 +178,7 @@ def give_a_key_without_a_certificate(folder, authority):
         (give_a_key_without_a_certificate, "no certificate in {}/server.pem"),
     ],
 )
-def test_what_cannot_be_used_is_told_and_the_old_one_stays(authority, tmp_path, spoil, words):
+def test_rejects_unusable_files_and_keeps_the_old_certificate(authority, tmp_path, spoil, words):
     serial = authority.issue("server", "localhost")
     certificates = Certificates(ENDPOINT, tmp_path)
     spoil(tmp_path, authority)
@@ -190,7 +191,7 @@ def test_what_cannot_be_used_is_told_and_the_old_one_stays(authority, tmp_path, 
 
 
 @pytest.mark.parametrize("field", ["colour=blue", "backlog=many", "extraCertChain=server.key", "dhParameters=none.pem"])
-def test_a_field_that_cannot_be_used_is_told(authority, tmp_path, field):
+def test_rejects_unusable_field(authority, tmp_path, field):
     with pytest.raises(CertificateError) as caught:
         Certificates(f"{ENDPOINT}:{field}", tmp_path)
     assert str(caught.value)
@@ -198,7 +199,7 @@ def test_a_field_that_cannot_be_used_is_told(authority, tmp_path, field):
 
 
 @pytest.mark.parametrize("where", ["behind the certificate", "in a file of its own"])
-def test_the_chain_is_sent(authority, tmp_path, where):
+def test_sends_the_chain(authority, tmp_path, where):
     endpoint = ENDPOINT
     if where == "in a file of its own":
         endpoint += ":extraCertChain=authority.pem"
@@ -217,8 +218,7 @@ def test_the_chain_is_sent(authority, tmp_path, where):
 @pytest.mark.parametrize("method", ["", ":sslmethod=TLS_METHOD"])
 @pytest.mark.filterwarnings("ignore:Passing method to:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
-def test_old_protocols_are_refused(authority, tmp_path, version, welcome, method):
-    """Whatever the endpoint string says."""
+def test_refuses_old_tls_versions(authority, tmp_path, version, welcome, method):
     certificates = Certificates(ENDPOINT + method, tmp_path)
     # OpenSSL's clients do not offer the old ones themselves, but for those who ask it to lower its guard.
     options = {"version": version, "ciphers": "DEFAULT@SECLEVEL=0"}
@@ -247,34 +247,34 @@ class TestClients:
 
         return connect
 
-    def test_the_right_one_is_known_by_its_name(self, authority, connect):
+    def test_valid_certificate_has_a_subject(self, authority, connect):
         authority.issue("ann", "Ann of Ærø")
         connection = connect(shows="ann")
         assert connection.heard == [b"PING\n"]
         assert subject_of(connection.server) == "Ann of Ærø".encode()
 
-    def test_none_is_refused(self, connect):
+    def test_rejects_client_without_certificate(self, connect):
         with pytest.raises(ssl.SSLError):
             connect()
 
-    def test_a_foreign_one_is_refused(self, connect, tmp_path):
+    def test_rejects_certificate_of_another_authority(self, connect, tmp_path):
         Authority(tmp_path, "stranger").issue("ann", "ann")
         with pytest.raises(ssl.SSLError):
             connect(shows="ann")
 
-    def test_one_that_has_expired_is_refused(self, authority, connect):
+    def test_rejects_expired_certificate(self, authority, connect):
         authority.issue("ann", "ann", until=datetime(2021, 1, 1, tzinfo=UTC))
         with pytest.raises(ssl.SSLError):
             connect(shows="ann")
 
-    def test_several_authorities_may_be_in_one_file(self, authority, connect, certificates, tmp_path):
+    def test_file_can_have_several_authorities(self, authority, connect, certificates, tmp_path):
         other = Authority(tmp_path, "other")
         other.issue("bob", "bob")
         (tmp_path / "both.pem").write_bytes(authority.pem.read_bytes() + other.pem.read_bytes())
         certificates.replace(certificates.load(Path("both.pem")))
         assert subject_of(connect(shows="bob").server) == b"bob"
 
-    def test_who_may_come_in_can_be_changed(self, authority, connect, certificates, tmp_path):
+    def test_authorities_can_be_replaced(self, authority, connect, certificates, tmp_path):
         other = Authority(tmp_path, "other")
         authority.issue("ann", "ann")
         other.issue("bob", "bob")
@@ -286,7 +286,7 @@ class TestClients:
         certificates.replace(certificates.load(None))
         assert subject_of(connect().server) is None
 
-    def test_a_file_of_authorities_without_one_is_told(self, certificates, tmp_path):
+    def test_rejects_file_without_authorities(self, certificates, tmp_path):
         with pytest.raises(CertificateError) as caught:
             certificates.load(Path("server.key"))
         assert str(caught.value) == f"no certificate in {tmp_path}/server.key"
@@ -327,13 +327,13 @@ class Shown:
     ],
 )
 @pytest.mark.filterwarnings("ignore:Attribute's length must be:UserWarning")
-def test_only_one_plain_name_is_an_identity(authority, tmp_path, names, subject):
+def test_subject_is_the_only_printable_common_name(authority, tmp_path, names, subject):
     authority.issue("client", *names)
     certificate = x509.load_pem_x509_certificate((tmp_path / "client.pem").read_bytes())
     assert subject_of(Shown(X509.from_cryptography(certificate))) == subject
 
 
-def test_a_certificate_that_cannot_be_read_is_nobody():
+def test_unreadable_certificate_has_no_subject():
     class Unreadable:
         def to_cryptography(self):
             raise ValueError("error parsing asn1 value")
@@ -341,12 +341,12 @@ def test_a_certificate_that_cannot_be_read_is_nobody():
     assert subject_of(Shown(Unreadable())) is None
 
 
-def test_who_shows_nothing_is_nobody():
+def test_client_without_certificate_has_no_subject():
     assert subject_of(Shown(None)) is None
     assert subject_of(StringTransport()) is None
 
 
-def test_a_certificate_that_ends_soon_is_told(authority, tmp_path):
+def test_warns_of_expiry(authority, tmp_path):
     expires_at = datetime(2027, 3, 15, 12, tzinfo=UTC)
     authority.issue("server", "localhost", until=expires_at)
     certificates = Certificates(ENDPOINT, tmp_path)

@@ -42,8 +42,8 @@ def reactor(clocks):
 
 
 @pytest.mark.parametrize("step", [-3600, 3600])
-def test_a_step_of_the_wall_clock_neither_delays_nor_hastens(reactor, clocks, monkeypatch, step):
-    """Everything that waits: a call, one that is put off, a loop, and Autobahn's timers."""
+def test_timers_ignore_steps_of_the_wall_clock(reactor, clocks, monkeypatch, step):
+    """Calls, delayed calls, loops, and Autobahn's timers."""
     told = []
     monkeypatch.setattr(txaio.config, "loop", reactor)
     reactor.callLater(10, told.append, "late")

@@ -1,4 +1,4 @@
-"""Closing says our last words, then the end of our stream, and then waits for theirs, but not for ever."""
+"""A graceful close ends our stream, waits for the client's, and then aborts; exceptions are logged."""
 
 import pytest
 from twisted.internet.interfaces import ISSLTransport
@@ -7,14 +7,14 @@ from zope.interface import alsoProvides
 from twistedsock.server.connection import LINGER_SECONDS, graceful_close
 
 
-def test_our_stream_ends_first_and_what_still_comes_is_read(wire, reactor):
+def test_graceful_close_ends_our_stream_and_keeps_reading(wire, reactor):
     transport = wire()
     transport.pauseProducing()
     graceful_close(transport, reactor.callLater)
     assert (transport.half_closed, transport.disconnecting, transport.reads) == (True, False, True)
 
 
-def test_who_does_not_leave_in_time_is_dropped(wire, reactor):
+def test_graceful_close_aborts_after_the_linger_time(wire, reactor):
     transport = wire()
     graceful_close(transport, reactor.callLater)
     reactor.advance(LINGER_SECONDS - 0.1)
@@ -23,7 +23,7 @@ def test_who_does_not_leave_in_time_is_dropped(wire, reactor):
     assert transport.aborted
 
 
-def test_the_end_in_time_can_call_that_off(wire, reactor):
+def test_graceful_close_can_be_cancelled(wire, reactor):
     transport = wire()
     graceful_close(transport, reactor.callLater).cancel()
     reactor.advance(2 * LINGER_SECONDS)
@@ -31,7 +31,7 @@ def test_the_end_in_time_can_call_that_off(wire, reactor):
 
 
 @pytest.mark.parametrize("kind", ["TLS", "no half-close"])
-def test_where_no_stream_can_end_alone_the_transport_says_goodbye_itself(wire, reactor, kind):
+def test_graceful_close_without_half_close_closes_the_transport(wire, reactor, kind):
     transport = wire()
     if kind == "TLS":
         alsoProvides(transport, ISSLTransport)

@@ -27,7 +27,7 @@ def lines(logged):
     return [json.loads(format_json(event)) for event in logged]
 
 
-def test_a_line_says_who_it_was_and_how_it_ended(watched, logged):
+def test_line_has_client_traffic_and_reason(watched, logged):
     peer = watched.line_client()
     peer.outlet.stats = TcpStats(sent=200, received=100, unsent=0, rtt=0.001)
     peer.send("NICK ann", "SUB kitchen", "PUB kitchen secret")
@@ -64,13 +64,13 @@ def test_a_line_says_who_it_was_and_how_it_ended(watched, logged):
         ("", "peer", "it closed the connection"),
     ],
 )
-def test_whose_connection_ends_without_a_word_has_a_line_too(watched, logged, how, by, why):
+def test_line_has_a_default_reason(watched, logged, how, by, why):
     watched.line_client().session.connection_lost(how)
     (told,) = lines(logged)
     assert (told["by"], told["why"], told["how"]) == (by, why, how)
 
 
-def test_a_line_names_the_subject_and_leaves_out_what_is_not_known(watched, logged):
+def test_line_names_the_subject(watched, logged):
     watched.context.policy = FakePolicy({}, {"t": ("ann", {}, None)})
     anonymous, known, renamed = (watched.line_client() for _ in range(3))
     known.send("AUTH t")
@@ -86,14 +86,14 @@ def test_a_line_names_the_subject_and_leaves_out_what_is_not_known(watched, logg
     ]
 
 
-def test_no_reason_that_a_client_gives_breaks_a_line_or_moves_a_cursor(watched, logged):
+def test_escapes_reasons_given_by_clients(watched, logged):
     peer = watched.json_client()
     peer.session.mark_closing("code 1000 \x1b[2J\nline client x \u202e", "peer")
     peer.session.connection_lost("cleanly")
     assert formatEvent(logged[0]).endswith(r"by the client: 'code 1000 \x1b[2J\nline client x \u202e'")
 
 
-def test_whom_the_server_sends_away_it_has_told_why(watched, logged):
+def test_line_has_the_reason_of_the_server(watched, logged):
     peer = watched.line_client()
     peer.session.close(CloseReason.GOING_AWAY, b"the server is going away")
     peer.session.connection_lost()
@@ -102,7 +102,7 @@ def test_whom_the_server_sends_away_it_has_told_why(watched, logged):
     assert told["sent"] is told["received"] is None, "of a Unix socket nothing is known"
 
 
-def test_who_it_was_is_told_but_not_how_that_was_proved(watched, logged):
+def test_line_has_no_credentials(watched, logged):
     watched.context.policy = FakePolicy({}, {"t0ken": ("ann", {}, None)})
     peer = watched.line_client()
     peer.send("AUTH t0ken", "AUTH wr0ng")
@@ -111,7 +111,7 @@ def test_who_it_was_is_told_but_not_how_that_was_proved(watched, logged):
     assert "t0ken" not in format_json(logged[0]) and "wr0ng" not in format_json(logged[0])
 
 
-def test_a_flood_is_counted(watched, time, logged):
+def test_omits_lines_over_the_limit_and_counts_them(watched, time, logged):
     def flood(count):
         for _ in range(count):
             watched.line_client().session.connection_lost()

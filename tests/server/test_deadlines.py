@@ -1,4 +1,4 @@
-"""Who takes too long is found, with one timer for all."""
+"""Timeouts of first commands, unfinished lines and messages, and idle clients, on both ports."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def deadlines(reactor, late):
     return TimeoutQueue(reactor, 10, late.append)
 
 
-def test_each_has_the_same_time(deadlines, reactor, late):
+def test_items_expire_in_order(deadlines, reactor, late):
     deadlines.start("a")
     reactor.advance(4)
     deadlines.start("b")
@@ -29,7 +29,7 @@ def test_each_has_the_same_time(deadlines, reactor, late):
     assert not reactor.getDelayedCalls()
 
 
-def test_who_was_in_time_is_left_alone(deadlines, reactor, late):
+def test_stopped_items_do_not_expire(deadlines, reactor, late):
     deadlines.start("a")
     reactor.advance(4)
     deadlines.start("b")
@@ -46,7 +46,7 @@ def test_who_was_in_time_is_left_alone(deadlines, reactor, late):
     assert late == ["a"]
 
 
-def test_there_is_one_timer_however_many_come(deadlines, reactor):
+def test_queue_has_one_timer(deadlines, reactor):
     for number in range(100):
         deadlines.start(number)
         if number % 3:
@@ -55,7 +55,7 @@ def test_there_is_one_timer_however_many_come(deadlines, reactor):
         assert len(reactor.getDelayedCalls()) == 1
 
 
-def test_who_is_late_may_start_again_or_stop_others(reactor):
+def test_expired_item_can_start_again_or_stop_another(reactor):
     def expired(who):
         told.append(who)
         if len(told) < 3:
@@ -73,7 +73,7 @@ def test_who_is_late_may_start_again_or_stop_others(reactor):
     assert not reactor.getDelayedCalls()
 
 
-def test_a_fault_is_not_the_end_of_it(reactor, late):
+def test_queue_survives_an_exception(reactor, late):
     def expired(who):
         late.append(who)
         if who == "a":

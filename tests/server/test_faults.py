@@ -5,7 +5,7 @@ from twisted.logger import LogLevel, formatEvent
 from twistedsock.server.connection import log_exception
 
 
-def test_a_fault_is_logged_with_its_traceback(logged):
+def test_logs_exception_with_its_traceback(logged):
     try:
         raise ZeroDivisionError("of ours")
     except ZeroDivisionError:

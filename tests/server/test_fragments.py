@@ -20,7 +20,7 @@ def memory():
     tracemalloc.stop()
 
 
-def test_fragments_are_one_message(port):
+def test_joins_fragments_to_one_message(port):
     client = port.open()
     client.send_bytes(frame(BEGINNING, b'{"type":"pi') + frame(CONTINUATION, b"") + frame(CONTINUATION, b'ng",'))
     client.send_bytes(frame(PING, b"between") + frame(END, b'"id":1}'))
@@ -32,7 +32,7 @@ def test_fragments_are_one_message(port):
     assert not {"_joined", "_fragments"} & client.server.__dict__.keys()
 
 
-def test_fragments_without_a_byte_take_no_memory(port, memory):
+def test_empty_fragments_take_no_memory(port, memory):
     client = port.open()
     client.send_bytes(frame(BEGINNING, b""))
     before = memory()
@@ -43,7 +43,7 @@ def test_fragments_without_a_byte_take_no_memory(port, memory):
     assert client.received() == [{"type": "pong", "id": 1}]
 
 
-def test_fragments_without_end_are_too_many_at_last(port):
+def test_closes_with_1009_after_too_many_fragments(port):
     client = port.open()
     client.send_bytes(frame(BEGINNING, b""))
     for _ in range(65):
@@ -56,8 +56,8 @@ def test_fragments_without_end_are_too_many_at_last(port):
 
 
 @pytest.mark.parametrize("head", [frame(BEGINNING, b""), b"\x82\xff" + (65_536).to_bytes(8) + bytes(4)])
-def test_a_message_in_tiny_pieces_takes_no_more_memory_than_its_length(port, memory, head):
-    """As fragments, or as one frame that comes in tiny segments."""
+def test_message_in_tiny_pieces_takes_the_memory_of_its_length(port, memory, head):
+    """In fragments, or as one frame in small segments."""
     client = port.open()
     client.send_bytes(head)
     before = memory()
@@ -66,7 +66,7 @@ def test_a_message_in_tiny_pieces_takes_no_more_memory_than_its_length(port, mem
     assert memory() - before < 30_000
 
 
-def test_a_message_of_too_many_bytes_in_fragments_is_refused(port):
+def test_closes_with_1009_if_fragments_exceed_the_message_limit(port):
     client = port.open()
     client.send_bytes(frame(BEGINNING, b"x" * MAX_OFFSET))
     assert client.frames() == []
@@ -74,7 +74,7 @@ def test_a_message_of_too_many_bytes_in_fragments_is_refused(port):
     client.is_closed_with(1009)
 
 
-def test_who_does_not_answer_the_refusal_is_dropped(port, clock):
+def test_drops_client_that_does_not_answer_the_close_frame(port, clock):
     client = port.open()
     client.send_bytes(frame(BEGINNING, b"x" * MAX_OFFSET) + frame(CONTINUATION, b"x"))
     client.is_closed_with(1009)

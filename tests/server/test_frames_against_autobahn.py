@@ -198,8 +198,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_random_streams(batch: int, clock: Clock) -> None:
-    """Whatever a peer sends, however it is cut and whenever it comes, both servers do the same."""
+def test_random_streams_have_the_same_result(batch: int, clock: Clock) -> None:
     for number in range(batch, STREAMS, BATCHES):
         random = Random(number)
         streams = Streams(random)
@@ -256,8 +255,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_at_every_cut(case: bytes, clock: Clock) -> None:
-    """Each kind of frame between two plain ones and before a ping, whole, byte by byte and split at each place."""
+def test_each_kind_of_frame_has_the_same_result_at_any_split(case: bytes, clock: Clock) -> None:
     data = HELLO + case + TAIL
     cuts = [[data], [data[index : index + 1] for index in range(len(data))]]
     cuts += [[data[:index], data[index:]] for index in range(1, len(data))]
@@ -270,8 +268,8 @@ def test_at_every_cut(case: bytes, clock: Clock) -> None:
         pair.finish()
 
 
-def test_a_server_that_closes_amidst_a_frame(clock: Clock) -> None:
-    """Where a frame of the peer's was cut by our close frame, its rest is no frame of its own."""
+def test_close_within_a_frame_has_the_same_result(clock: Clock) -> None:
+    """The rest of a frame that was split by our close frame is not a frame of its own."""
     for index in range(1, len(HELLO)):
         pair = Pair(clock)
         pair.feed(HANDSHAKE)
@@ -285,8 +283,7 @@ def test_a_server_that_closes_amidst_a_frame(clock: Clock) -> None:
 
 @pytest.mark.parametrize("sent", [HELLO, frame(0x01, b"hel"), frame(0x89, b""), HELLO[:4]], ids=repr)
 @pytest.mark.parametrize("later", [11, 14, 30])
-def test_signs_of_life(sent: bytes, later: int, clock: Clock) -> None:
-    """After a ping the same frames count as life for both, and the same silence drops both."""
+def test_pings_and_timeouts_have_the_same_result(sent: bytes, later: int, clock: Clock) -> None:
     pair = Pair(clock)
     pair.feed(HANDSHAKE)
     pair.advance(PING_INTERVAL + 1)

@@ -1,5 +1,5 @@
-"""A connection that is over leaves nothing behind that only the garbage collector would find: that one hardly ever
-looks (`tap._spare_the_collector`), and what it would find holds a line or a frame that was never finished."""
+"""Ended connections are freed without the garbage collector, which rarely runs (`tap._spare_the_collector`): they could
+hold an unfinished line or frame."""
 
 import gc
 
@@ -102,7 +102,7 @@ VISITS = {
 
 @pytest.mark.parametrize("reason", [ConnectionDone, ConnectionLost])
 @pytest.mark.parametrize("visit", VISITS)
-def test_nothing_is_left_of_a_connection(visit, reason, quiet, factories, server, reactor, fake_socket):
+def test_ended_connection_is_freed(visit, reason, quiet, factories, server, reactor, fake_socket):
     kind, said = VISITS[visit]
     fake_socket.getsockname = lambda: ("127.0.0.1", 8081)
     fake_socket.incoming = [said] * bool(said)
@@ -121,8 +121,7 @@ def test_nothing_is_left_of_a_connection(visit, reason, quiet, factories, server
     assert not left()
 
 
-def test_nothing_is_left_of_a_reader_that_was_behind(quiet, factories, server, reactor, fake_socket):
-    """With what waited for its socket."""
+def test_slow_subscriber_is_freed(quiet, factories, server, reactor, fake_socket):
     fake_socket.getsockname = lambda: ("127.0.0.1", 8081)
     fake_socket.room = 1_000
     fake_socket.incoming = [b"PUB a " + b"x" * 5_000 + b"\nSUB a last=1\nHIST a\nHIST a\nPING\n"]
@@ -140,7 +139,7 @@ def test_nothing_is_left_of_a_reader_that_was_behind(quiet, factories, server, r
     assert not left()
 
 
-def test_nothing_is_left_of_who_did_not_read_its_history(quiet, factories, server, reactor, fake_socket):
+def test_client_with_unread_history_is_freed(quiet, factories, server, reactor, fake_socket):
     fake_socket.getsockname = lambda: ("127.0.0.1", 8081)
     server.line_client().send(*["PUB a " + "x" * 1_000] * 300)
     fake_socket.room = 1_000

@@ -1,4 +1,4 @@
-"""A client that ends its own stream and still reads gets its answers, whatever it speaks at the web port."""
+"""Clients that end their stream and still read receive their responses, with each protocol of the web port."""
 
 import json
 
@@ -48,14 +48,14 @@ def publish(server, channel, *payloads):
         b"POST /events HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab",
     ],
 )
-def test_an_incomplete_request_is_forgotten(connect, sent):
+def test_discards_incomplete_request(connect, sent):
     client = connect()
     client.send_bytes(sent)
     client.half_closes()
     assert client.transport.heard() == b"" and client.transport.disconnecting
 
 
-def test_an_idle_connection_is_closed(connect):
+def test_closes_idle_connection(connect):
     client = connect()
     client.send_bytes(get(b"/healthz"))
     assert client.response()[0] == 200 and not client.transport.disconnecting
@@ -63,7 +63,7 @@ def test_an_idle_connection_is_closed(connect):
     assert client.transport.disconnecting
 
 
-def test_a_refused_request_is_closed_without_a_wait(connect):
+def test_closes_rejected_request_at_once(connect):
     client = connect()
     client.send_bytes(b"nonsense\r\n\r\n")
     assert client.transport.half_closed and not client.transport.disconnecting
@@ -72,7 +72,7 @@ def test_a_refused_request_is_closed_without_a_wait(connect):
 
 
 @pytest.mark.parametrize("headers", [(), (b"Connection: close",)])
-def test_a_long_history_is_written_to_its_end(connect, server, headers):
+def test_sends_long_history_completely(connect, server, headers):
     publish(server, "k", *["x" * 1000] * 200)
     client = connect()
     client.send_bytes(get(b"/channels/k/events", *headers))
@@ -83,7 +83,7 @@ def test_a_long_history_is_written_to_its_end(connect, server, headers):
     assert client.transport.disconnecting and not client.transport.aborted
 
 
-def test_a_long_poll_is_answered(connect, server):
+def test_answers_long_poll(connect, server):
     client = connect()
     client.send_bytes(get(b"/channels/k/events?wait=9"))
     client.half_closes()
@@ -95,7 +95,7 @@ def test_a_long_poll_is_answered(connect, server):
     assert client.transport.disconnecting
 
 
-def test_requests_that_were_sent_together_are_all_answered(connect, server):
+def test_answers_all_pipelined_requests(connect, server):
     client = connect()
     client.send_bytes(get(b"/channels/k/events?wait=9") + get(b"/healthz") + get(b"/readyz") + b"GET /half HT")
     client.half_closes()
@@ -105,7 +105,7 @@ def test_requests_that_were_sent_together_are_all_answered(connect, server):
 
 
 @pytest.mark.parametrize("target", [b"/channels/k/events", b"/events?channel=k&channel=l", b"/stream"])
-def test_a_stream_continues(connect, server, reactor, target):
+def test_event_stream_continues(connect, server, reactor, target):
     client = connect()
     client.send_bytes(get(target, b"Accept: text/event-stream"))
     client.half_closes()
@@ -117,7 +117,7 @@ def test_a_stream_continues(connect, server, reactor, target):
     assert not client.transport.disconnecting
 
 
-def test_a_stream_behind_other_requests_goes_on(connect, server, reactor):
+def test_event_stream_after_other_requests_continues(connect, server, reactor):
     client = connect()
     client.send_bytes(get(b"/channels/k/events?wait=9") + get(b"/channels/k/events", b"Accept: text/event-stream"))
     client.half_closes()
@@ -129,8 +129,8 @@ def test_a_stream_behind_other_requests_goes_on(connect, server, reactor):
     assert b"hotter" in client.transport.heard()
 
 
-def test_a_stream_finds_out_soon_whether_the_client_is_still_there(connect, server, reactor):
-    """Its machine answers the first comment with a reset if it is gone; the next write fails then."""
+def test_event_stream_probes_its_client(connect, server, reactor):
+    """If the client has exited, its machine answers the first comment with a reset, and the next write fails."""
     client = connect()
     client.send_bytes(get(b"/channels/k/events", b"Accept: text/event-stream"))
     client.transport.heard()
@@ -146,8 +146,8 @@ def test_a_stream_finds_out_soon_whether_the_client_is_still_there(connect, serv
     assert not reactor.getDelayedCalls() and len(server.context.sessions) == 0
 
 
-def test_a_stream_that_begins_after_the_half_close_is_probed_once_at_a_time(connect, reactor):
-    """The socket tells of the end again when it is read on."""
+def test_event_stream_after_the_half_close_has_one_probe(connect, reactor):
+    """The end is reported again when reading resumes."""
     client = connect()
     client.send_bytes(get(b"/events?channel=k&wait=1") + get(b"/channels/k/events", b"Accept: text/event-stream"))
     client.half_closes()
@@ -160,7 +160,7 @@ def test_a_stream_that_begins_after_the_half_close_is_probed_once_at_a_time(conn
     assert client.transport.heard() == KEEP_ALIVE_COMMENT
 
 
-def test_a_stream_that_has_ended_closes(connect, server):
+def test_closes_ended_event_stream(connect, server):
     client = connect()
     client.send_bytes(get(b"/channels/k/events", b"Accept: text/event-stream"))
     [session] = server.context.sessions
@@ -181,7 +181,7 @@ def frames(data):
 
 
 @pytest.mark.parametrize("target", [b"/ws", b"/ws?"], ids=["short handshake", "Autobahn"])
-def test_a_websocket_answers_what_came_and_closes(connect, server, target):
+def test_websocket_answers_its_input_and_closes(connect, server, target):
     client = connect()
     sent = b"".join(frame(TEXT, b'{"type":"ping","id":%d}' % number) for number in range(3))
     client.send_bytes(HANDSHAKE.replace(b"/ws", target) + sent)
@@ -195,7 +195,7 @@ def test_a_websocket_answers_what_came_and_closes(connect, server, target):
     assert len(server.context.sessions) == 0
 
 
-def test_a_websocket_answers_also_what_has_not_been_parsed(connect, server, monkeypatch):
+def test_websocket_answers_unparsed_input(connect, server, monkeypatch):
     """TLS delivers the end of the stream while the input waits."""
     client = connect()
     client.send_bytes(HANDSHAKE)
@@ -212,7 +212,7 @@ def test_a_websocket_answers_also_what_has_not_been_parsed(connect, server, monk
     assert client.transport.disconnecting
 
 
-def test_a_websocket_that_is_closing_does_not_wait_for_an_answer_to_its_close_frame(connect, server):
+def test_closing_websocket_does_not_wait_for_a_close_frame(connect, server):
     client = connect()
     client.send_bytes(HANDSHAKE)
     [session] = server.context.sessions
@@ -222,7 +222,7 @@ def test_a_websocket_that_is_closing_does_not_wait_for_an_answer_to_its_close_fr
     assert client.transport.disconnecting
 
 
-def test_a_handshake_that_autobahn_refused_is_closed(connect):
+def test_closes_handshake_rejected_by_autobahn(connect):
     client = connect()
     client.send_bytes(HANDSHAKE.replace(b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 99"))
     client.half_closes()

@@ -201,8 +201,7 @@ def compare(three: Three) -> None:
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_random_handshakes(batch: int, clock: Clock) -> None:
-    """A plain handshake is answered as Autobahn answers it, and leaves what Autobahn leaves."""
+def test_random_handshakes_have_the_same_result(batch: int, clock: Clock) -> None:
     plain = 0
     for number in range(batch, HEADS, BATCHES):
         head = draw_head(Random(number))
@@ -218,8 +217,7 @@ def test_random_handshakes(batch: int, clock: Clock) -> None:
     assert HEADS / BATCHES / 20 < plain < HEADS / BATCHES
 
 
-def test_what_came_behind_the_head(clock: Clock) -> None:
-    """Frames in the same read are taken by both, whole or cut."""
+def test_frames_after_the_head_have_the_same_result(clock: Clock) -> None:
     sent = frame(0x81, b'{"type":"ping","id":1}') + frame(0x89, b"?") + frame(0x81, b'{"type":"ping","id":2}')
     for cut in range(len(sent) + 1):
         three = Three(clock, HANDSHAKE, sent[:cut])
@@ -230,8 +228,7 @@ def test_what_came_behind_the_head(clock: Clock) -> None:
         assert short.count(b'"pong"') == 2
 
 
-def test_life_and_end(clock: Clock) -> None:
-    """Afterwards both ping at the same time, answer a close frame with the same, and leave nothing behind."""
+def test_pings_and_the_end_have_the_same_result(clock: Clock) -> None:
     three = Three(clock, HANDSHAKE)
     compare(three)
     for _ in range(PING_INTERVAL + 1):

@@ -1,4 +1,4 @@
-"""What connections hold is counted while they hold it, bounded in all, and given back at the end."""
+"""Connections are charged for buffered bytes, and give them back at the end."""
 
 from types import SimpleNamespace
 
@@ -79,7 +79,7 @@ def memory_budget(server):
 # What is sent and not read.
 
 
-def test_what_waits_for_a_socket_is_counted_until_it_has_left(lines, memory_budget):
+def test_counts_unsent_bytes_until_they_are_sent(lines, memory_budget):
     transport, socket = lines.connect()
     socket.room = 10
     transport.write(b"x" * 10 * KB)
@@ -92,7 +92,7 @@ def test_what_waits_for_a_socket_is_counted_until_it_has_left(lines, memory_budg
     assert socket.sent.endswith(b"x" * 10 * KB + b"y" * KB) or len(socket.sent) > 11 * KB
 
 
-def test_what_waits_for_who_goes_is_given_back(lines, memory_budget):
+def test_lost_connection_gives_back_unsent_bytes(lines, memory_budget):
     transport, socket = lines.connect()
     socket.room = 0
     transport.write(b"x" * 10 * KB)
@@ -102,7 +102,7 @@ def test_what_waits_for_who_goes_is_given_back(lines, memory_budget):
     assert memory_budget.used == 0
 
 
-def test_who_does_not_read_is_cut_off_where_there_is_no_room(lines, memory_budget):
+def test_resets_slow_client_over_the_budget(lines, memory_budget):
     first, second, little = (lines.connect() for _ in range(3))
     for _, socket in (first, second, little):
         socket.room = 0
@@ -122,7 +122,7 @@ def test_who_does_not_read_is_cut_off_where_there_is_no_room(lines, memory_budge
     assert len(lines.server.context.sessions) == 2
 
 
-def test_who_has_little_waiting_is_not_cut_off_for_what_others_hold(lines, memory_budget):
+def test_keeps_client_with_few_unsent_bytes_while_the_budget_is_exceeded(lines, memory_budget):
     greedy, little = lines.connect(), lines.connect()
     for _, socket in (greedy, little):
         socket.room = 0
@@ -138,9 +138,7 @@ def test_who_has_little_waiting_is_not_cut_off_for_what_others_hold(lines, memor
 
 
 @pytest.mark.parametrize("proxied", [False, True])
-def test_a_client_that_holds_less_than_its_share_is_not_cut_off_because_another_holds_all(
-    lines, memory_budget, proxied
-):
+def test_keeps_client_below_its_share_while_another_exceeds_it(lines, memory_budget, proxied):
     def connect(address):
         connected = lines.connect("127.0.0.1", address) if proxied else lines.connect(address)
         connected[1].room = 0
@@ -158,7 +156,7 @@ def test_a_client_that_holds_less_than_its_share_is_not_cut_off_because_another_
     assert memory_budget.used == 0
 
 
-def test_what_waits_behind_tls_is_counted_for_the_client_that_a_proxy_reports(lines, memory_budget):
+def test_charges_bytes_below_tls_to_the_client_of_a_proxy(lines, memory_budget):
     transport, socket = lines.connect()
     tls = SimpleNamespace(transport=transport, registerProducer=lambda producer, streaming: None)
     outlet = BufferedOutlet(tls, lines.reactor)
@@ -167,7 +165,7 @@ def test_what_waits_behind_tls_is_counted_for_the_client_that_a_proxy_reports(li
     charge_to(SimpleNamespace(), b"@192.0.2.2")
 
 
-def test_a_transport_that_counts_nowhere_counts_nothing():
+def test_transport_without_budget_counts_nothing():
     transport = DirectTCPTransport(FakeSocket(), None, ("127.0.0.1", 50000), None, 1, FakeReactor())
     transport.socket.room = 0
     transport.write(b"x" * 10 * KB)
@@ -177,7 +175,7 @@ def test_a_transport_that_counts_nowhere_counts_nothing():
 # What is said and has not ended.
 
 
-def test_a_line_that_has_begun_is_counted_until_it_has_ended(server, reactor, wire, memory_budget):
+def test_counts_unfinished_line(server, reactor, wire, memory_budget):
     call = Call(server, reactor, wire())
     call.received()
     call.send_bytes(b"PING " + b"x" * KB)
@@ -193,7 +191,7 @@ def test_a_line_that_has_begun_is_counted_until_it_has_ended(server, reactor, wi
     assert memory_budget.used == 0
 
 
-def test_a_line_for_which_there_is_no_room_is_skipped(server, reactor, wire, memory_budget):
+def test_skips_line_over_the_budget(server, reactor, wire, memory_budget):
     memory_budget.limit = 10
     call = Call(server, reactor, wire())
     call.received()
@@ -213,7 +211,7 @@ PIECES = {
 
 
 @pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
-def test_a_message_that_has_begun_is_counted(port, memory_budget, pieces):
+def test_counts_unfinished_message(port, memory_budget, pieces):
     client = port.open(LINE_PROTOCOL)
     client.send_bytes(pieces[0])
     counted = memory_budget.used
@@ -225,7 +223,7 @@ def test_a_message_that_has_begun_is_counted(port, memory_budget, pieces):
 
 
 @pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
-def test_who_begins_a_message_for_which_there_is_no_room_is_turned_away(port, memory_budget, pieces):
+def test_closes_connection_whose_message_exceeds_the_budget(port, memory_budget, pieces):
     client, other = port.open(JSON_PROTOCOL), port.open(LINE_PROTOCOL)
     memory_budget.limit = 10
     client.send_bytes(pieces[0])
@@ -242,7 +240,7 @@ def test_who_begins_a_message_for_which_there_is_no_room_is_turned_away(port, me
     client.goes()
 
 
-def test_a_message_that_came_in_pieces_is_not_counted_when_it_is_whole(port, memory_budget):
+def test_complete_message_is_not_counted(port, memory_budget):
     client = port.open(LINE_PROTOCOL)
     whole = frame(TEXT, b"PING " + b"x" * 5 * KB)
     for data in (whole, frame(0x01, b"PING ") + frame(0x80, b"x" * 5 * KB)):
@@ -253,8 +251,7 @@ def test_a_message_that_came_in_pieces_is_not_counted_when_it_is_whole(port, mem
         assert client.received() == ["PONG " + "x" * 5 * KB]
 
 
-def test_frames_that_wait_for_their_turn_are_counted(port, server, memory_budget):
-    """Autobahn's part of them is looked at no longer than is fair."""
+def test_counts_frames_that_wait_for_the_next_time_slice(port, server, memory_budget):
     client = port.open(LINE_PROTOCOL)
     now = server.clock
 
@@ -282,7 +279,7 @@ def visit(server, reactor, wire, clock):
     return visit
 
 
-def test_the_head_of_a_request_is_counted_until_it_is_whole(visit, memory_budget):
+def test_counts_unfinished_request_head(visit, memory_budget):
     head = upgrade(X_Long="x" * 5 * KB)
     guest, other = visit(), visit()
     guest.send_bytes(head[: 4 * KB])
@@ -296,7 +293,7 @@ def test_the_head_of_a_request_is_counted_until_it_is_whole(visit, memory_budget
     guest.is_lost()
 
 
-def test_a_head_for_which_there_is_no_room_is_refused(visit, memory_budget):
+def test_rejects_request_head_over_the_budget(visit, memory_budget):
     memory_budget.limit = 10
     guest = visit()
     guest.send_bytes(upgrade(X_Long="x" * 5 * KB)[: 4 * KB])
@@ -316,8 +313,8 @@ STEPS = st.one_of(
 
 
 @given(st.lists(STEPS, max_size=40), st.sampled_from([5 * KB, 50 * KB, 10_000 * KB]))
-def test_whatever_happens_the_sum_is_bounded_and_comes_to_nothing(steps, most):
-    """No more is held than may be, but by what is told to the last who asked; and at the end all is given back."""
+def test_any_history_keeps_the_budget_and_ends_at_zero(steps, most):
+    """The limit is exceeded at most by the error for the last client."""
     server = FakeServer()
     lines, memory_budget = Lines(server), server.context.memory_budget
     memory_budget.limit = most

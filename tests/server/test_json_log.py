@@ -33,7 +33,7 @@ def said(lines):
     return json.loads(line)
 
 
-def test_a_line_says_when_how_bad_who_and_what():
+def test_line_has_time_level_namespace_and_message():
     event = {
         "log_time": 1_700_000_000.25,
         "log_level": LogLevel.warn,
@@ -50,7 +50,7 @@ def test_a_line_says_when_how_bad_who_and_what():
     }
 
 
-def test_fields_are_plain_values_and_no_others(log, lines):
+def test_includes_fields_with_plain_values_only(log, lines):
     values = {"one": 1, "half": 0.5, "yes": True, "none": None, "bytes": b"\xff\xc3\xa9", "words": "é"}
     log.info("looked", thing=object(), many=[1], endless=float("inf"), **values)
     told = said(lines)
@@ -59,27 +59,27 @@ def test_fields_are_plain_values_and_no_others(log, lines):
     assert told == {**values, "bytes": "\\xffé", "endless": "inf"}
 
 
-def test_a_field_gives_way_to_what_each_line_says(log, lines):
+def test_fields_of_an_event_do_not_replace_those_of_the_line(log, lines):
     log.info("truth", message="lie", time=1, namespace="lie", traceback="lie")
     told = said(lines)
     assert (told["message"], told["level"], told["namespace"]) == ("truth", "info", "kitchen")
     assert "traceback" not in told
 
 
-def test_what_is_the_message_is_not_told_twice(log, lines):
+def test_omits_field_that_repeats_the_message(log, lines):
     log.info("{words}", words="the oven is hot")
     assert "words" not in said(lines)
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "\x1b[2J", "\x9b2J", "\u2028", "\ud800", "\0"])
-def test_no_name_breaks_a_line_or_moves_a_cursor(log, lines, name):
+def test_escapes_control_characters(log, lines, name):
     log.info("{nick} came", nick=name)
     told = said(lines)
     assert told["nick"] == name
     assert name in told["message"]
 
 
-def test_a_failure_is_one_string(log, lines):
+def test_traceback_is_one_string(log, lines):
     try:
         raise ValueError("flour\nis out")
     except ValueError:
@@ -90,7 +90,7 @@ def test_a_failure_is_one_string(log, lines):
     assert "flour\nis out" in told["traceback"]
 
 
-def test_a_failure_that_cannot_be_written_is_told_without_its_words(log, lines, monkeypatch):
+def test_reports_failure_whose_text_cannot_be_formatted(log, lines, monkeypatch):
     def broken(self):
         raise RuntimeError
 
@@ -99,12 +99,12 @@ def test_a_failure_that_cannot_be_written_is_told_without_its_words(log, lines, 
     assert said(lines)["traceback"] == "the traceback could not be written"
 
 
-def test_an_event_that_says_nothing_is_no_line():
+def test_event_without_message_is_no_line():
     assert format_json({}) is None
     assert format_json({"log_time": 1.0, "log_format": ""}) is None
 
 
-def test_the_old_log_is_told_once(lines):
+def test_event_of_the_old_log_has_no_duplicate_fields(lines):
     observed = LogPublisher(lambda event: lines.append(format_json(event)))
     old = OldPublisher(observerPublisher=LogPublisher(), publishPublisher=observed)
     old.msg("the", "bread", system="oven", loaves=2)
@@ -143,7 +143,7 @@ def tell(observer, words):
 
 
 @pytest.mark.parametrize("twistd", [{"nodaemon": 1}, {"nodaemon": 1, "logfile": None}, {"nodaemon": 1, "logfile": "-"}])
-def test_in_the_foreground_it_goes_to_stdout(monkeypatch, signals, twistd):
+def test_logs_to_stdout_in_the_foreground(monkeypatch, signals, twistd):
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     observer = json_observer(twistd, lambda call: call())
@@ -157,7 +157,7 @@ def test_in_the_foreground_it_goes_to_stdout(monkeypatch, signals, twistd):
     ("twistd", "name"),
     [({}, "twistd.log"), ({"logfile": "b.log"}, "b.log"), ({"logfile": "b.log", "nodaemon": 1}, "b.log")],
 )
-def test_a_file_is_begun_anew_at_a_signal(monkeypatch, tmp_path, signals, twistd, name):
+def test_signal_rotates_the_file(monkeypatch, tmp_path, signals, twistd, name):
     monkeypatch.chdir(tmp_path)
     observer = json_observer(twistd, lambda call: call())
     tell(observer, "before")
@@ -167,20 +167,20 @@ def test_a_file_is_begun_anew_at_a_signal(monkeypatch, tmp_path, signals, twistd
     assert json.loads((tmp_path / name).read_text())["message"] == "after"
 
 
-def test_a_signal_that_somebody_else_waits_for_is_left_alone(monkeypatch, tmp_path, signals):
+def test_keeps_existing_signal_handler(monkeypatch, tmp_path, signals):
     monkeypatch.chdir(tmp_path)
     signals[signal.SIGUSR1] = taken = object()
     json_observer({}, lambda call: call())
     assert signals[signal.SIGUSR1] is taken
 
 
-def test_a_daemon_has_no_stdout(signals):
+def test_rejects_stdout_for_a_daemon(signals):
     with pytest.raises(SystemExit) as caught:
         json_observer({"logfile": "-"}, lambda call: call())
     assert caught.value.code == "sockbridge: a daemon cannot log to stdout"
 
 
-def test_syslog_is_told_how_bad_it_is(monkeypatch):
+def test_syslog_messages_have_a_priority(monkeypatch):
     told, opened = [], []
     monkeypatch.setattr(syslog, "openlog", opened.append)
     monkeypatch.setattr(

@@ -34,7 +34,7 @@ def log(disk):
     return Logger(observer=LogPublisher(textFileLogObserver(disk, timeFormat=None), LogFailureReporter()))
 
 
-def test_the_first_line_that_is_lost_is_told_on_stderr(log, disk, capfd):
+def test_reports_the_first_lost_line_on_stderr(log, disk, capfd):
     for number in range(10):
         log.info("line {number}", number=number)
     assert capfd.readouterr().err == "sockbridge: the log cannot be written: [Errno 28] No space left on device\n"
@@ -43,14 +43,14 @@ def test_the_first_line_that_is_lost_is_told_on_stderr(log, disk, capfd):
     assert [line.split("] ")[1] for line in disk.text.splitlines()] == ["line 0", "line 11"]
 
 
-def test_other_lines_are_not_repeated(log, disk, capfd):
+def test_reports_lost_lines_once(log, disk, capfd):
     disk.room = 10
     log.warn("about an {observer}", observer="of birds")
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("I/O operation on closed file")])
-def test_a_stderr_that_cannot_be_written_either_is_no_fault(log, disk, monkeypatch, error):
+def test_ignores_that_stderr_cannot_be_written(log, disk, monkeypatch, error):
     class Broken:
         def write(self, text):
             raise error

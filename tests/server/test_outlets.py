@@ -1,4 +1,4 @@
-"""Bytes leave at once and in their order, what a socket does not take waits, and who is gone harms nobody."""
+"""Writing at once, in order, and with a full socket; connections that break or end; reachability checks."""
 
 from errno import EAGAIN, ECONNRESET, ENOBUFS, EPIPE
 from types import SimpleNamespace
@@ -51,7 +51,7 @@ def transport(fake_socket, reactor):
     return transport
 
 
-def test_bytes_leave_before_write_returns(transport, fake_socket, reactor):
+def test_write_sends_at_once(transport, fake_socket, reactor):
     transport.write(b"one ")
     assert transport.try_write(b"two ")
     transport.writeSequence([b"three ", b"four"])
@@ -61,7 +61,7 @@ def test_bytes_leave_before_write_returns(transport, fake_socket, reactor):
     assert transport not in reactor.writers
 
 
-def test_what_the_socket_does_not_take_waits_and_keeps_its_order(transport, fake_socket, reactor):
+def test_unsent_bytes_wait_in_order(transport, fake_socket, reactor):
     fake_socket.room = 3
     assert transport.try_write(b"abcdef")
     assert transport.blocked == SOCKET_FULL
@@ -77,7 +77,7 @@ def test_what_the_socket_does_not_take_waits_and_keeps_its_order(transport, fake
 
 
 @pytest.mark.parametrize("full", [EAGAIN, ENOBUFS])
-def test_a_full_socket_is_no_error(transport, fake_socket, full):
+def test_full_socket_is_no_error(transport, fake_socket, full):
     fake_socket.error = full
     assert transport.try_write(b"abc")
     assert transport.blocked == SOCKET_FULL
@@ -88,8 +88,8 @@ def test_a_full_socket_is_no_error(transport, fake_socket, full):
     assert (fake_socket.sent, transport.blocked) == (b"abc", 0)
 
 
-def test_drained_is_told_in_a_turn_of_its_own(transport, fake_socket, reactor):
-    """Whoever sees the socket writable may close the connection right behind it, before it has looked what we wrote."""
+def test_on_drained_is_called_in_a_turn_of_its_own(transport, fake_socket, reactor):
+    """The caller may close the connection before it looks at what was written."""
     fake_socket.room = 0
     transport.write(b"abc")
     fake_socket.room = None
@@ -101,7 +101,7 @@ def test_drained_is_told_in_a_turn_of_its_own(transport, fake_socket, reactor):
     assert transport.drained == 1
 
 
-def test_drained_is_not_told_where_something_waits_again(transport, fake_socket, reactor):
+def test_on_drained_is_not_called_if_bytes_wait_again(transport, fake_socket, reactor):
     fake_socket.room = 0
     transport.write(b"abc")
     fake_socket.room = 3
@@ -111,13 +111,13 @@ def test_drained_is_not_told_where_something_waits_again(transport, fake_socket,
     assert (transport.blocked, transport.drained) == (SOCKET_FULL, 0)
 
 
-def test_drained_is_not_told_where_nothing_had_waited(transport, reactor):
+def test_on_drained_is_not_called_if_nothing_waited(transport, reactor):
     transport.write(b"abc")
     reactor.turn()
     assert transport.drained == 0
 
 
-def test_what_the_session_holds_back_is_not_offered_but_written(transport, fake_socket):
+def test_try_write_is_refused_while_the_session_blocks(transport, fake_socket):
     transport.blocked |= REPLY_PENDING
     assert not transport.try_write(b"event")
     transport.write(b"reply")
@@ -130,8 +130,8 @@ def test_what_the_session_holds_back_is_not_offered_but_written(transport, fake_
 
 
 @pytest.mark.parametrize("gone", [EPIPE, ECONNRESET])
-def test_a_peer_that_does_not_read_is_still_read(transport, fake_socket, reactor, gone):
-    """`printf … | nc` may be gone before its last line is read."""
+def test_reads_client_that_no_longer_reads(transport, fake_socket, reactor, gone):
+    """`printf …"""
     fake_socket.error = gone
     assert transport.try_write(b"thrown away")
     transport.write(b"thrown away, too")
@@ -145,7 +145,7 @@ def test_a_peer_that_does_not_read_is_still_read(transport, fake_socket, reactor
 
 
 @pytest.mark.parametrize("gone", [EPIPE, ECONNRESET])
-def test_a_peer_that_goes_while_bytes_wait_is_still_read(transport, fake_socket, reactor, gone):
+def test_reads_client_that_leaves_while_bytes_wait(transport, fake_socket, reactor, gone):
     fake_socket.room = 1
     transport.write(b"abc")
     fake_socket.error = gone
@@ -156,7 +156,7 @@ def test_a_peer_that_goes_while_bytes_wait_is_still_read(transport, fake_socket,
     assert transport.drained == 1, "the session must go on: it would read no more"
 
 
-def test_what_came_before_a_break_is_read_though_reading_was_paused(transport, fake_socket, reactor):
+def test_reads_input_before_a_break_although_reading_was_paused(transport, fake_socket, reactor):
     fake_socket.room = 1
     transport.write(b"abc")
     transport.pauseProducing()
@@ -181,8 +181,7 @@ def test_what_came_before_a_break_is_read_though_reading_was_paused(transport, f
 
 
 @pytest.mark.parametrize("gone", [EPIPE, ECONNRESET])
-def test_a_client_that_is_only_written_to_is_gone_when_a_write_fails(transport, fake_socket, reactor, gone):
-    """It has ended its stream, so no read would find out."""
+def test_failed_write_ends_connection_whose_input_has_ended(transport, fake_socket, reactor, gone):
     mark_input_ended(transport)
     transport.pauseProducing()
     fake_socket.error = gone
@@ -193,7 +192,7 @@ def test_a_client_that_is_only_written_to_is_gone_when_a_write_fails(transport, 
     assert transport.listening.lost is ConnectionLost and fake_socket.closed
 
 
-def test_a_client_that_is_only_written_to_reads_on(transport, fake_socket):
+def test_connection_whose_input_has_ended_continues_to_receive(transport, fake_socket):
     mark_input_ended(transport)
     fake_socket.room = 1
     transport.write(b"abc")
@@ -202,8 +201,8 @@ def test_a_client_that_is_only_written_to_reads_on(transport, fake_socket):
     assert fake_socket.sent == b"abc" and transport.listening.lost is None
 
 
-def test_a_client_that_ends_its_stream_when_a_write_has_failed_is_gone(transport, fake_socket, reactor):
-    """The kernel tells of a reset once, to the write; to the read, the stream has ended."""
+def test_input_that_ends_after_a_failed_write_ends_the_connection(transport, fake_socket, reactor):
+    """The kernel reports a reset once, to the write. The read then finds the end of the stream."""
     fake_socket.error = EPIPE
     transport.write(b"abc")
     mark_input_ended(transport)
@@ -211,33 +210,33 @@ def test_a_client_that_ends_its_stream_when_a_write_has_failed_is_gone(transport
     assert transport.listening.lost is ConnectionAborted
 
 
-def test_another_transport_is_not_told_that_it_is_only_written_to():
+def test_mark_input_ended_ignores_other_transports():
     mark_input_ended(StringTransport())
 
 
 @pytest.mark.parametrize("why", [ConnectionAborted, ConnectionDone])
-def test_an_end_that_is_ours_does_not_wait_for_who_paused(transport, fake_socket, why):
+def test_own_abort_does_not_wait_for_paused_input(transport, fake_socket, why):
     transport.pauseProducing()
     transport.connectionLost(Failure(why()))
     assert transport.listening.lost is why
     assert fake_socket.closed
 
 
-def test_without_a_session_a_break_is_the_end(transport):
+def test_break_without_a_session_ends_the_connection(transport):
     transport.on_drained = None
     transport.pauseProducing()
     transport.connectionLost(Failure(ConnectionLost()))
     assert transport.listening.lost is ConnectionLost
 
 
-def test_nothing_is_sent_after_the_end(transport, fake_socket):
+def test_sends_nothing_after_the_end(transport, fake_socket):
     transport.connectionLost(Failure(ConnectionDone()))
     transport.write(b"abc")
     assert not transport.try_write(b"def")
     assert fake_socket.sends == 0
 
 
-def test_closing_lets_what_waits_leave(transport, fake_socket, reactor):
+def test_close_sends_waiting_bytes(transport, fake_socket, reactor):
     fake_socket.room = 1
     transport.write(b"abc")
     detach_outlet(transport, transport)
@@ -250,7 +249,7 @@ def test_closing_lets_what_waits_leave(transport, fake_socket, reactor):
     assert transport.drained == 0
 
 
-def test_closing_a_broken_connection_ends(transport, fake_socket):
+def test_close_of_a_broken_connection_ends(transport, fake_socket):
     fake_socket.room = 1
     transport.write(b"abc")
     transport.loseConnection()
@@ -258,7 +257,7 @@ def test_closing_a_broken_connection_ends(transport, fake_socket):
     assert isinstance(transport.doWrite(), ConnectionLost)
 
 
-def test_ending_our_stream_lets_what_waits_leave_first(transport, fake_socket):
+def test_half_close_sends_waiting_bytes_first(transport, fake_socket):
     fake_socket.room = 1
     transport.write(b"abc")
     detach_outlet(transport, transport)
@@ -268,8 +267,8 @@ def test_ending_our_stream_lets_what_waits_leave_first(transport, fake_socket):
     assert (fake_socket.sent, fake_socket.shut_down, fake_socket.closed) == (b"abc", True, False)
 
 
-def test_a_push_producer_is_paused_and_resumed(transport, fake_socket):
-    """The HTTP side of the web port writes through these transports, too."""
+def test_pauses_and_resumes_push_producer(transport, fake_socket):
+    """The HTTP responses use producers."""
     calls = []
     producer = SimpleNamespace(
         pauseProducing=lambda: calls.append("pause"),
@@ -294,7 +293,7 @@ class FakePort:
 
 
 @pytest.mark.parametrize("usual, ours", [(tcp.Server, DirectTCPTransport), (unix.Server, DirectUNIXTransport)])
-def test_a_listening_port_makes_transports_that_send_at_once(usual, ours):
+def test_installs_direct_writes_on_a_port(usual, ours):
     port = FakePort(usual)
     memory_budget = MemoryBudget(1)
     install_direct_writes(port, memory_budget)
@@ -302,7 +301,7 @@ def test_a_listening_port_makes_transports_that_send_at_once(usual, ours):
     assert port.transport.memory_budget is memory_budget
 
 
-def test_a_port_of_another_kind_is_left_alone():
+def test_leaves_other_ports_unchanged():
     class Other(tcp.Server):
         pass
 
@@ -312,7 +311,7 @@ def test_a_port_of_another_kind_is_left_alone():
     install_direct_writes(FakePort(None), MemoryBudget(1))
 
 
-def test_a_transport_that_sends_at_once_is_its_own_outlet(transport, reactor):
+def test_direct_transport_is_its_own_outlet(transport, reactor):
     assert outlet_of(transport, reactor) is transport
 
 
@@ -322,7 +321,7 @@ def queue():
     return StringTransport()
 
 
-def test_a_buffered_outlet_passes_everything_on(queue, reactor):
+def test_buffered_outlet_writes_to_its_transport(queue, reactor):
     outlet = outlet_of(queue, reactor)
     assert outlet.try_write(b"one ")
     outlet.write(b"two")
@@ -331,7 +330,7 @@ def test_a_buffered_outlet_passes_everything_on(queue, reactor):
     assert queue.streaming
 
 
-def test_a_buffered_outlet_takes_no_offers_while_its_transport_is_full(queue, reactor):
+def test_buffered_outlet_refuses_try_write_while_its_transport_is_full(queue, reactor):
     outlet = BufferedOutlet(queue, reactor)
     drained = []
     outlet.on_drained = lambda: drained.append(True)
@@ -351,7 +350,7 @@ def test_a_buffered_outlet_takes_no_offers_while_its_transport_is_full(queue, re
     assert drained == [True]
 
 
-def test_a_buffered_outlet_is_silent_after_the_end(queue, reactor):
+def test_buffered_outlet_is_silent_after_the_end(queue, reactor):
     outlet = BufferedOutlet(queue, reactor)
     drained = []
     outlet.on_drained = lambda: drained.append(True)
@@ -363,7 +362,7 @@ def test_a_buffered_outlet_is_silent_after_the_end(queue, reactor):
     assert not outlet.try_write(b"event")
 
 
-def test_a_connection_that_is_let_go_can_close(queue, reactor):
+def test_detached_connection_can_close(queue, reactor):
     """Twisted never closes a connection whose producer is paused."""
     outlet = BufferedOutlet(queue, reactor)
     outlet.on_drained = lambda: None

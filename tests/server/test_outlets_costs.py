@@ -1,4 +1,4 @@
-"""What a delivery and an idle connection cost on Twisted's own transports, counted without a clock."""
+"""System calls of a delivery and memory of an idle connection, on Twisted's own transports."""
 
 import gc
 import tracemalloc
@@ -90,8 +90,8 @@ def place(monkeypatch):
     return Place(monkeypatch)
 
 
-def test_a_delivery_is_one_system_call(place):
-    """``send``, and nothing about it: a thousand events of a turn cost each reader one call."""
+def test_delivery_costs_one_system_call(place):
+    """A thousand events of one turn cost each subscriber one ``send``."""
     sockets = [Socket() for _ in range(READERS)]
     for socket in sockets:
         place.connect(place.lines, socket, b"SUB k\n")
@@ -105,8 +105,7 @@ def test_a_delivery_is_one_system_call(place):
     assert place.reactor.asked == asked
 
 
-def test_a_full_socket_is_not_asked_again_before_it_has_drained(place):
-    """However much passes the reader by."""
+def test_full_socket_is_not_tried_again_before_it_drains(place):
     full = Socket()
     place.connect(place.lines, full, b"SUB k\n")
     publisher = place.connect(place.lines, Socket())
@@ -120,8 +119,8 @@ def test_a_full_socket_is_not_asked_again_before_it_has_drained(place):
 
 
 @pytest.mark.parametrize("kind", ["lines", "web"])
-def test_where_nothing_is_held_nothing_is_counted(place, kind, monkeypatch):
-    """Whole lines and messages, a short end of one that has not ended, and sends that are taken."""
+def test_complete_input_is_not_counted(place, kind, monkeypatch):
+    """Complete lines and messages, a short incomplete one, and sends that the socket accepts."""
     hello = upgrade() if kind == "web" else b""
     monkeypatch.setattr(MemoryBudget, "recount", lambda *arguments: pytest.fail("something was counted"))
     socket = Socket()
@@ -134,8 +133,8 @@ def test_where_nothing_is_held_nothing_is_counted(place, kind, monkeypatch):
 
 
 @pytest.mark.parametrize(("kind", "most"), [("lines", 2.5 * 1024), ("web", 5 * 1024)])
-def test_an_idle_connection_is_light(place, kind, most):
-    """With Twisted's own part, and Autobahn's: ten thousand of them need 50 MB at most."""
+def test_idle_connection_takes_little_memory(place, kind, most):
+    """Including the parts of Twisted and Autobahn: ten thousand of them need 50 MB at most."""
     factory = getattr(place, kind)
     hello = upgrade() if kind == "web" else b""
     sockets = [Socket() for _ in range(2 * CONNECTIONS)]

@@ -59,23 +59,21 @@ def call(factory: LineFactory, wire: Any) -> Call:
     return Call(factory, wire())
 
 
-def test_who_never_says_a_line_is_told_and_closed(call: Call, reactor: Any) -> None:
+def test_closes_client_without_a_first_command(call: Call, reactor: Any) -> None:
     reactor.advance(99)
     assert call.received() == []
     reactor.advance(1)
     assert call.was_closed("no command received within 100 seconds")
 
 
-def test_one_line_is_enough(call: Call, reactor: Any) -> None:
-    """Readers are silent for days."""
+def test_first_command_stops_its_timeout(call: Call, reactor: Any) -> None:
     call.send_bytes(b"SUB a\n")
     call.received()
     reactor.advance(150)
     assert call.received() == [] and not call.transport.half_closed
 
 
-def test_a_line_that_has_begun_must_end(call: Call, reactor: Any) -> None:
-    """However much of it still comes."""
+def test_closes_client_with_an_unfinished_line(call: Call, reactor: Any) -> None:
     call.send_bytes(b"PING 1\nPI")
     call.received()
     for _ in range(9):
@@ -86,8 +84,8 @@ def test_a_line_that_has_begun_must_end(call: Call, reactor: Any) -> None:
     assert call.was_closed("a line or message was not completed within 10 seconds")
 
 
-def test_each_line_has_its_own_time(call: Call, reactor: Any) -> None:
-    """Also where one read ends a line and begins the next, or ends it alone."""
+def test_each_line_has_its_own_timeout(call: Call, reactor: Any) -> None:
+    """Also if one read ends a line and begins the next."""
     for _ in range(5):
         call.send_bytes(b"NG\nPI")
         reactor.advance(9)
@@ -97,8 +95,7 @@ def test_each_line_has_its_own_time(call: Call, reactor: Any) -> None:
     assert call.received() == [] and not call.transport.half_closed
 
 
-def test_each_unfinished_line_has_a_deadline(call: Call, reactor: Any) -> None:
-    """Not only the first of a connection."""
+def test_later_unfinished_lines_have_a_timeout(call: Call, reactor: Any) -> None:
     for _ in range(2):
         call.send_bytes(b"PI")
         call.send_bytes(b"NG\n")
@@ -111,15 +108,15 @@ def test_each_unfinished_line_has_a_deadline(call: Call, reactor: Any) -> None:
     assert call.was_closed("a line or message was not completed within 10 seconds")
 
 
-def test_a_line_that_is_skipped_must_end_too(call: Call, reactor: Any) -> None:
+def test_skipped_line_has_a_timeout(call: Call, reactor: Any) -> None:
     call.send_bytes(b"x" * 70_000)
     assert call.received()[0].startswith("ERR too-long ")
     reactor.advance(10)
     assert call.was_closed("a line or message was not completed within 10 seconds")
 
 
-def test_who_is_not_read_has_more_time(call: Call, server: FakeServer, reactor: Any) -> None:
-    """The end of its line may have come, and waits in the kernel for us."""
+def test_paused_client_has_more_time(call: Call, server: FakeServer, reactor: Any) -> None:
+    """The end of its line may wait in the kernel."""
     server.clock = Ticking(TIME_SLICE_SECONDS)
     call.send_bytes(b"PING\n" * 3 + b"PI")
     assert not call.transport.reads
@@ -131,8 +128,7 @@ def test_who_is_not_read_has_more_time(call: Call, server: FakeServer, reactor: 
     assert call.was_closed("a line or message was not completed within 10 seconds")
 
 
-def test_who_idles_is_closed_where_that_is_minded(call: Call, reactor: Any) -> None:
-    """A ping is enough to stay."""
+def test_closes_idle_client(call: Call, reactor: Any) -> None:
     for _ in range(3):
         call.send_bytes(b"PING\n")
         reactor.advance(199)
@@ -141,21 +137,20 @@ def test_who_idles_is_closed_where_that_is_minded(call: Call, reactor: Any) -> N
     assert call.was_closed("no command received for 200 seconds: send PING to stay connected")
 
 
-def test_who_is_gone_is_not_waited_for(call: Call, reactor: Any) -> None:
+def test_lost_connection_has_no_timers(call: Call, reactor: Any) -> None:
     call.send_bytes(b"PI")
     call.is_lost()
     assert not reactor.getDelayedCalls()
 
 
-def test_with_bounds_of_nothing_everybody_is_awaited_for_ever(reactor: Any, wire: Any) -> None:
+def test_timeouts_of_zero_never_expire(reactor: Any, wire: Any) -> None:
     server = FakeServer(first_command_timeout=0, read_timeout=0, idle_timeout=0)
     call = Call(LineFactory(server.context, reactor, 0), wire())
     call.send_bytes(b"PI")
     assert not reactor.getDelayedCalls()
 
 
-def test_a_stranger_on_the_line_port_is_metered(factory: LineFactory, server: FakeServer, wire: Any) -> None:
-    """Nobody else is: not this machine, and not a Unix socket."""
+def test_remote_client_of_the_line_port_is_rate_limited(factory: LineFactory, server: FakeServer, wire: Any) -> None:
     assert not Call(factory, wire()).protocol.pipeline.is_rate_limited
     stranger = Call(factory, wire(there="192.0.2.1"))
     assert stranger.protocol.pipeline.is_rate_limited
@@ -187,7 +182,7 @@ FIRST_FRAGMENT = bytes([0x01]) + frame(TEXT, b"PING ")[1:]
     [frame(TEXT, b"PING 1")[:5], frame(TEXT, b"x" * 70)[:40], frame(PING, b"12")[:3], FIRST_FRAGMENT, b"\x01"],
     ids=["frame", "long frame", "ping", "message", "head"],
 )
-def test_what_has_begun_on_a_websocket_must_end(client: Client, clock: Clock, begun: bytes) -> None:
+def test_closes_websocket_with_unfinished_input(client: Client, clock: Clock, begun: bytes) -> None:
     client.send_bytes(begun)
     clock.advance(9)
     assert client.frames() == []
@@ -195,7 +190,7 @@ def test_what_has_begun_on_a_websocket_must_end(client: Client, clock: Clock, be
     assert was_closed(client, "a line or message was not completed within 10 seconds")
 
 
-def test_what_has_ended_on_a_websocket_is_well(client: Client, clock: Clock) -> None:
+def test_keeps_websocket_with_finished_input(client: Client, clock: Clock) -> None:
     """Frames in pieces, fragments with a ping between them, and a ping in pieces."""
     for whole in (
         frame(TEXT, b"PING 1"),
@@ -210,8 +205,8 @@ def test_what_has_ended_on_a_websocket_is_well(client: Client, clock: Clock) -> 
     assert all(kind in (TEXT, PONG) and b"PING" not in payload for kind, payload in client.frames())
 
 
-def test_fragments_without_end_are_an_end(client: Client, clock: Clock) -> None:
-    """Though each of them is whole, and pings are sent between them."""
+def test_closes_websocket_with_an_unfinished_message(client: Client, clock: Clock) -> None:
+    """Although each fragment is complete, and pings are sent between them."""
     client.send_bytes(FIRST_FRAGMENT)
     for _ in range(9):
         clock.advance(1)
@@ -221,8 +216,8 @@ def test_fragments_without_end_are_an_end(client: Client, clock: Clock) -> None:
     assert was_closed(client, "a line or message was not completed within 10 seconds")
 
 
-def test_who_idles_on_a_websocket_is_closed_where_that_is_minded(client: Client, clock: Clock) -> None:
-    """A browser answers our pings by itself, so that is not what counts; a command is."""
+def test_closes_idle_websocket(client: Client, clock: Clock) -> None:
+    """Browsers answer pings by themselves, so only commands count."""
     for _ in range(21):
         clock.advance(9)
         pings = [payload for kind, payload in client.frames() if kind == PING]
@@ -239,14 +234,14 @@ def test_who_idles_on_a_websocket_is_closed_where_that_is_minded(client: Client,
     assert was_closed(client, "no command received for 200 seconds: send PING to stay connected")
 
 
-def test_a_gone_websocket_is_not_waited_for(client: Client, clock: Clock) -> None:
+def test_lost_websocket_has_no_timers(client: Client, clock: Clock) -> None:
     client.send_bytes(FIRST_FRAGMENT)
     client.goes()
     assert not clock.getDelayedCalls()
 
 
-def test_pings_without_end_leave_time_for_others(client: Client, server: FakeServer) -> None:
-    """A portion of them is answered, then others have their turn; what else comes waits, in its order."""
+def test_flood_of_pings_is_sliced(client: Client, server: FakeServer) -> None:
+    """Other clients are served between two parts, and the order is kept."""
     server.clock = Ticking(TIME_SLICE_SECONDS)
     count = 4 * PARSE_BYTES // 6
     pings = frame(PING, b"") * count
@@ -260,8 +255,7 @@ def test_pings_without_end_leave_time_for_others(client: Client, server: FakeSer
     assert client.frames() == [(PONG, b"")] * (count - answered) + [(TEXT, b"PONG 1")]
 
 
-def test_who_is_postponed_and_does_not_read_waits_for_both(client: Client, server: FakeServer) -> None:
-    """Reading begins again when all has been parsed and its answers have been read."""
+def test_resumes_reading_after_parsing_and_draining(client: Client, server: FakeServer) -> None:
     server.clock = Ticking(TIME_SLICE_SECONDS)
     client.send_bytes(frame(PING, b"") * PARSE_BYTES)
     client.stalls()
@@ -272,7 +266,7 @@ def test_who_is_postponed_and_does_not_read_waits_for_both(client: Client, serve
     assert client.transport.reading and len(client.frames()) == PARSE_BYTES
 
 
-def test_who_goes_while_it_is_postponed_is_not_parsed(client: Client, server: FakeServer) -> None:
+def test_lost_websocket_is_not_parsed_further(client: Client, server: FakeServer) -> None:
     server.clock = Ticking(TIME_SLICE_SECONDS)
     client.send_bytes(frame(PING, b"") * PARSE_BYTES + frame(TEXT, b"PUB a 1"))
     client.goes()
@@ -280,8 +274,8 @@ def test_who_goes_while_it_is_postponed_is_not_parsed(client: Client, server: Fa
     assert b"a" not in server.broker.channels
 
 
-def test_messages_in_fragments_are_run_in_their_order(client: Client, server: FakeServer) -> None:
-    """Between pings, and before what closes."""
+def test_messages_in_fragments_are_run_in_order(client: Client, server: FakeServer) -> None:
+    """Between pings, and before a close frame."""
     whole = [bytes([0x01]) + frame(TEXT, b"PI")[1:] + bytes([0x80]) + frame(TEXT, b"NG %d" % n)[1:] for n in range(3)]
     client.send_bytes(whole[0] + frame(PING, b"") + whole[1] + whole[2] + frame(CLOSE, b"\x03\xe8") + whole[0])
     kinds = [payload for _, payload in client.frames()]
@@ -292,8 +286,8 @@ def metered(client: Client, server: FakeServer, **limits: Any) -> None:
     limit_session(client.server.pipeline.session, server, **limits)
 
 
-def test_bytes_without_end_close_a_stranger(client: Client, server: FakeServer) -> None:
-    """Whatever they are; and its answer to our close frame is still understood."""
+def test_closes_remote_client_that_floods(client: Client, server: FakeServer) -> None:
+    """Its answer to the close frame is still understood."""
     metered(client, server, bytes_per_second=1, bytes_burst=1000)
     for _ in range(3):
         client.send_bytes(frame(PONG, b"x" * 120) * 8)
@@ -302,8 +296,7 @@ def test_bytes_without_end_close_a_stranger(client: Client, server: FakeServer) 
     assert client.transport.ending is not None and client.server.wasClean
 
 
-def test_pings_of_a_stranger_count_as_commands(client: Client, server: FakeServer) -> None:
-    """The excess gets no pong, and who goes on is closed."""
+def test_pings_of_a_remote_client_are_rate_limited(client: Client, server: FakeServer) -> None:
     metered(client, server, commands_per_second=1, commands_burst=5)
     client.send_bytes(frame(PING, b"") * 9)
     assert client.frames() == [(PONG, b"")] * 5
@@ -311,7 +304,7 @@ def test_pings_of_a_stranger_count_as_commands(client: Client, server: FakeServe
     assert was_closed(client, "you went on sending faster than you may")
 
 
-def test_a_stranger_on_a_websocket_is_metered(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remote_websocket_is_rate_limited(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not port.open().server.pipeline.is_rate_limited
     client = port.connect()
     address = client.transport.getPeer()

@@ -1,4 +1,4 @@
-"""What a trusted proxy tells is believed, before anything else is read; what a stranger tells is not."""
+"""PROXY headers are trusted from trusted proxies only, and come before all other input."""
 
 from types import SimpleNamespace
 
@@ -74,7 +74,7 @@ def web(server, reactor, wire, monkeypatch):
 
 
 @pytest.mark.parametrize("header", [LINE, BLOCK])
-def test_a_line_peer_has_the_address_that_its_proxy_tells_whatever_the_cut(lines, header):
+def test_adopts_the_address_in_the_header_at_any_split(lines, header):
     for cut in range(len(header) + 1):
         peer = lines()
         peer.send_bytes(header[:cut])
@@ -96,7 +96,7 @@ def test_a_line_peer_has_the_address_that_its_proxy_tells_whatever_the_cut(lines
         (bytes.fromhex("0d0a0d0a000d0a515549540a 20000000"), b"10.0.0.1:50000"),
     ],
 )
-def test_other_addresses_and_none(lines, header, shown):
+def test_headers_of_other_address_families(lines, header, shown):
     peer = lines()
     peer.send_bytes(header)
     assert peer.received().split()[3] == b"from=" + shown
@@ -113,7 +113,7 @@ LOCAL_CLIENTS = [
 
 
 @pytest.mark.parametrize("header", LOCAL_CLIENTS)
-def test_a_remote_proxy_cannot_make_its_client_a_local_one(lines, server, header):
+def test_client_of_a_remote_proxy_is_not_local(lines, server, header):
     peer = lines()
     peer.send_bytes(header + b"SUB $sys/peers\n")
     welcome, answer = peer.received().splitlines()
@@ -124,7 +124,7 @@ def test_a_remote_proxy_cannot_make_its_client_a_local_one(lines, server, header
 
 
 @pytest.mark.parametrize("header", LOCAL_CLIENTS)
-def test_a_local_proxy_has_local_clients(server, reactor, wire, header):
+def test_local_proxy_can_have_local_clients(server, reactor, wire, header):
     listening = ListenerConfig("tcp:8081", True, parse_trusted(["127.0.0.1"]))
     factory = ProxyProtocolFactory(LineFactory(server.context, reactor, 0, listening=listening), reactor, listening)
     peer = Visit(factory, wire(there="127.0.0.1"))
@@ -133,20 +133,20 @@ def test_a_local_proxy_has_local_clients(server, reactor, wire, header):
 
 
 @pytest.mark.parametrize("header", LOCAL_CLIENTS)
-def test_what_a_local_client_of_a_remote_proxy_writes_is_not_believed(web, header):
+def test_forwarded_for_of_a_local_client_of_a_remote_proxy_is_ignored(web, header):
     peer = web()
     peer.send_bytes(header + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
     assert peer.hears_welcome().startswith("192.0.2.66:" if header == UNIX_CLIENT else "10.0.0.1:")
 
 
-def test_nothing_of_the_header_is_left_once_it_is_read(lines):
+def test_frees_the_header_protocol(lines):
     peer = lines()
     assert not isinstance(peer.transport.protocol, LineProtocol)
     peer.send_bytes(LINE)
     assert isinstance(peer.transport.protocol, LineProtocol)
 
 
-def test_the_address_that_is_told_is_the_one_that_is_counted(reactor, wire):
+def test_counts_the_connection_for_the_reported_address(reactor, wire):
     server = FakeServer(max_connections_per_address=1)
     factory = ProxyProtocolFactory(LineFactory(server.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
     first, again, other = (Visit(factory, wire(there=PROXY)) for _ in range(3))
@@ -162,14 +162,14 @@ def test_the_address_that_is_told_is_the_one_that_is_counted(reactor, wire):
     assert last.received().startswith(b"WELCOME ")
 
 
-def test_a_stranger_cannot_forge_a_header_for_lines(lines):
+def test_header_of_an_untrusted_client_is_no_command(lines):
     peer = lines(STRANGER)
     assert peer.received().split()[3] == b"from=198.51.100.9:50000"
     peer.send_bytes(LINE)
     assert peer.received().startswith(b"ERR unknown-command ")
 
 
-def test_a_stranger_cannot_forge_a_header_for_a_websocket(web):
+def test_header_of_an_untrusted_client_is_no_request(web):
     peer = web(STRANGER)
     peer.send_bytes(LINE + UPGRADE + b"\r\n")
     assert peer.received().startswith(b"HTTP/1.1 400 ")
@@ -179,26 +179,26 @@ def test_a_stranger_cannot_forge_a_header_for_a_websocket(web):
 
 
 @pytest.mark.parametrize("extra", [b"", b"Upgrade: also-by-autobahn\r\n", b"X-Forwarded-For: 192.0.2.66\r\n"])
-def test_a_websocket_has_the_address_that_its_proxy_tells(web, extra):
+def test_websocket_adopts_the_address_in_the_header(web, extra):
     peer = web()
     peer.send_bytes(BLOCK)
     peer.send_bytes(UPGRADE + extra + b"\r\n")
     assert peer.hears_welcome() == "203.0.113.7:4711"
 
 
-def test_a_proxy_behind_the_proxy_is_believed_as_well(web):
+def test_trusts_forwarded_for_of_a_proxy_behind_the_proxy(web):
     peer = web()
     peer.send_bytes(LINE.replace(b"203.0.113.7", b"10.9.9.9") + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
     assert peer.hears_welcome() == "192.0.2.66:0"
 
 
-def test_what_a_client_writes_is_not_believed_where_its_proxy_cannot_tell_who_it_is(web):
+def test_ignores_forwarded_for_if_the_header_names_no_client(web):
     peer = web()
     peer.send_bytes(UNKNOWN + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
     assert peer.hears_welcome() == "10.0.0.1:50000"
 
 
-def test_a_connection_without_its_header_is_closed_and_that_is_told_once(lines, server, logged):
+def test_closes_connections_without_a_header_and_logs_once(lines, server, logged):
     for data in (b"SUB kitchen\n", b"GET / HTTP/1.1\r\n"):
         peer = lines()
         peer.send_bytes(data)
@@ -214,7 +214,7 @@ def test_a_connection_without_its_header_is_closed_and_that_is_told_once(lines, 
     assert len(server.context.sessions) == server.context.connection_limiter.connections == 0
 
 
-def test_a_header_that_does_not_come_in_time_is_none(lines, reactor, logged):
+def test_closes_connection_whose_header_is_late(lines, reactor, logged):
     peer, swift = lines(), lines()
     peer.send_bytes(LINE[:-1])
     swift.send_bytes(LINE)
@@ -224,7 +224,7 @@ def test_a_header_that_does_not_come_in_time_is_none(lines, reactor, logged):
     assert len(logged) == 1
 
 
-def test_a_proxy_that_only_looks_whether_we_are_there_is_not_worth_a_word(lines, reactor, logged):
+def test_health_check_of_a_proxy_is_not_logged(lines, reactor, logged):
     peer = lines()
     peer.is_lost()
     reactor.advance(DEFAULT_TIMEOUT_SECONDS)
@@ -232,7 +232,7 @@ def test_a_proxy_that_only_looks_whether_we_are_there_is_not_worth_a_word(lines,
     assert logged == []
 
 
-def test_a_proxy_on_a_unix_socket(server, reactor, wire, logged):
+def test_proxy_on_a_unix_socket(server, reactor, wire, logged):
     factory = ProxyProtocolFactory(LineFactory(server.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
     for data in (LINE, b"nonsense"):
         transport = wire()
@@ -242,8 +242,7 @@ def test_a_proxy_on_a_unix_socket(server, reactor, wire, logged):
     assert "the proxy at a Unix socket " in formatEvent(logged[0])
 
 
-def test_the_header_comes_before_all_that_wraps_the_protocol(server, reactor, wire):
-    """As TLS does."""
+def test_header_comes_before_a_wrapping_protocol(server, reactor, wire):
     lines = LineFactory(server.context, reactor, 0, listening=LISTENING)
     port = SimpleNamespace(factory=WrappingFactory(lines))
     expect_proxy_headers(port, reactor, LISTENING)
@@ -253,15 +252,14 @@ def test_the_header_comes_before_all_that_wraps_the_protocol(server, reactor, wi
     assert peer.received().split()[3] == b"from=203.0.113.7:4711"
 
 
-def test_a_port_that_is_not_proxied_is_left_alone(reactor):
+def test_leaves_other_ports_unchanged(reactor):
     port = SimpleNamespace(factory=object())
     before = port.factory
     expect_proxy_headers(port, reactor, ListenerConfig("tcp:8081", False, LISTENING.trusted))
     assert port.factory is before
 
 
-def test_the_port_ends_what_it_began(reactor):
-    """Twisted's ports tell their factory when they start and stop."""
+def test_stops_the_wrapped_factory(reactor):
     wrapped, ended = Factory.forProtocol(Protocol), []
     wrapped.stopFactory = lambda: ended.append(True)
     wrapped.doStart()
@@ -269,6 +267,6 @@ def test_the_port_ends_what_it_began(reactor):
     assert ended == [True]
 
 
-def test_who_is_not_behind_a_proxy_has_no_attribute_more(server, reactor, wire):
+def test_direct_connections_have_no_additional_attributes(server, reactor, wire):
     protocol = LineFactory(server.context, reactor, 0).buildProtocol(IPv4Address("TCP", STRANGER, 1))
     assert "told" not in vars(protocol)

@@ -1,4 +1,5 @@
-"""Our reactor reads, writes, disconnects and logs as the one it is made of; here the kernel is a list of events."""
+"""The epoll reactor without log prefixes behaves as Twisted's, here with a list of events instead of a kernel; the
+monotonic clock."""
 
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 
@@ -102,7 +103,7 @@ def turn(reactor, poller, *events):
     reactor.doIteration(0)
 
 
-def test_what_is_ready_is_read_and_written(reactor, poller, reading, logged):
+def test_reads_and_writes_ready_descriptors(reactor, poller, reading, logged):
     writing = Selectable(1002)
     reactor.addWriter(writing)
     turn(reactor, poller, (1002, EPOLLOUT), (1001, EPOLLIN))
@@ -114,14 +115,14 @@ def test_what_is_ready_is_read_and_written(reactor, poller, reading, logged):
 
 
 @pytest.mark.parametrize("timeout", [0, 1.5, None])
-def test_it_waits_as_long_as_it_is_told(reactor, poller, timeout):
+def test_waits_for_the_timeout(reactor, poller, timeout):
     reactor.doIteration(timeout)
     ((waited, most),) = poller.asked
     assert waited == timeout or (timeout is None and waited == -1)
     assert most == 1, "the pipe that wakes it up"
 
 
-def test_what_reading_gives_ends_the_connection(reactor, poller, reading, logged):
+def test_failed_read_disconnects(reactor, poller, reading, logged):
     reading.outcome = lambda: main.CONNECTION_DONE
     turn(reactor, poller, (1001, EPOLLIN))
     assert reading.said == ["read", ConnectionDone]
@@ -129,7 +130,7 @@ def test_what_reading_gives_ends_the_connection(reactor, poller, reading, logged
     assert not logged
 
 
-def test_an_end_of_input_leaves_the_other_direction_open(reactor, poller, reading):
+def test_end_of_input_is_a_half_close(reactor, poller, reading):
     alsoProvides(reading, IHalfCloseableDescriptor)
     reading.outcome = lambda: main.CONNECTION_DONE
     turn(reactor, poller, (1001, EPOLLIN | EPOLLHUP))
@@ -137,7 +138,7 @@ def test_an_end_of_input_leaves_the_other_direction_open(reactor, poller, readin
 
 
 @pytest.mark.parametrize("event", [EPOLLIN, EPOLLOUT])
-def test_an_error_disconnects_and_is_logged_once(reactor, poller, reading, logged, event):
+def test_exception_disconnects_and_is_logged_once(reactor, poller, reading, logged, event):
     other = Selectable(1002)
     reactor.addReader(other)
     reactor.addWriter(reading)
@@ -149,7 +150,7 @@ def test_an_error_disconnects_and_is_logged_once(reactor, poller, reading, logge
     assert other.said == ["read"], "nobody else has noticed"
 
 
-def test_an_error_in_the_farewell_is_logged_and_goes_no_further(reactor, poller, reading, logged):
+def test_exception_while_disconnecting_is_logged(reactor, poller, reading, logged):
     other = Selectable(1002)
     reactor.addReader(other)
     reading.connectionLost = lambda reason: 1 / 0
@@ -159,7 +160,7 @@ def test_an_error_in_the_farewell_is_logged_and_goes_no_further(reactor, poller,
 
 
 @pytest.mark.parametrize("event", [EPOLLHUP, EPOLLERR, EPOLLHUP | EPOLLERR | EPOLLOUT])
-def test_a_hang_up_without_input_ends_the_connection(reactor, poller, reading, event):
+def test_hang_up_without_input_disconnects(reactor, poller, reading, event):
     writing = Selectable(1002)
     reactor.addWriter(writing)
     turn(reactor, poller, (1001, event), (1002, event))
@@ -167,12 +168,12 @@ def test_a_hang_up_without_input_ends_the_connection(reactor, poller, reading, e
     assert writing.said == [ConnectionLost]
 
 
-def test_input_is_read_before_a_hang_up_counts(reactor, poller, reading):
+def test_reads_input_before_a_hang_up(reactor, poller, reading):
     turn(reactor, poller, (1001, EPOLLIN | EPOLLHUP))
     assert reading.said == ["read"]
 
 
-def test_what_an_earlier_event_has_ended_is_passed_over(reactor, poller, reading, logged):
+def test_skips_descriptor_removed_by_an_earlier_event(reactor, poller, reading, logged):
     later = Selectable(1002)
     reactor.addReader(later)
     reading.outcome = lambda: reactor.removeReader(later)
@@ -181,13 +182,13 @@ def test_what_an_earlier_event_has_ended_is_passed_over(reactor, poller, reading
     assert not logged
 
 
-def test_a_descriptor_that_is_closed_unsaid_is_disconnected(reactor, poller, reading):
+def test_disconnects_closed_descriptor(reactor, poller, reading):
     reading.descriptor = -1
     turn(reactor, poller, (1001, EPOLLIN))
     assert reading.said == [ConnectionFdescWentAway]
 
 
-def test_it_becomes_the_reactor_of_the_process(poller, monkeypatch):
+def test_installs_the_reactor(poller, monkeypatch):
     installed = []
     monkeypatch.setattr(module, "installReactor", installed.append)
     module.install()

@@ -1,4 +1,4 @@
-"""All connections and requests of one client share one rate, over every transport, and it outlives them."""
+"""All connections and requests of one client share one rate limit, over every transport."""
 
 import json
 from collections.abc import Callable
@@ -102,8 +102,8 @@ each_kind = pytest.mark.parametrize("ask", KINDS)
 
 @each_kind
 @pytest.mark.parametrize("before", KINDS)
-def test_a_new_connection_brings_no_new_burst(server: Server, before: Ask, ask: Ask) -> None:
-    """Not over another transport, and not from another address of the same IPv6 network."""
+def test_new_connection_has_no_new_burst(server: Server, before: Ask, ask: Ask) -> None:
+    """Neither over another transport, nor from another address of the same IPv6 network."""
     ran = before(server, HERE, 30)
     assert ran == 30
     for _ in range(5):
@@ -113,7 +113,7 @@ def test_a_new_connection_brings_no_new_burst(server: Server, before: Ask, ask: 
 
 
 @each_kind
-def test_a_client_gets_its_rate_again_when_time_has_passed(server: Server, ask: Ask) -> None:
+def test_rate_recovers_with_time(server: Server, ask: Ask) -> None:
     for _ in range(9):
         ask(server, HERE, 30)
     server.server.now += 100
@@ -121,8 +121,7 @@ def test_a_client_gets_its_rate_again_when_time_has_passed(server: Server, ask: 
 
 
 @each_kind
-def test_connections_alone_use_up_the_rate(server: Server, ask: Ask) -> None:
-    """Though no command is said on them."""
+def test_connections_without_commands_are_charged(server: Server, ask: Ask) -> None:
     for _ in range(BURST + 1):
         ask(server, HERE, 0)
     if ask is not Server.http:
@@ -130,8 +129,7 @@ def test_connections_alone_use_up_the_rate(server: Server, ask: Ask) -> None:
 
 
 @each_kind
-def test_a_client_with_a_token_is_not_charged_for_others_at_its_address(server: Server, ask: Ask) -> None:
-    """As many clients behind one address (NAT) are. Each identity has a rate of its own, wherever it connects from."""
+def test_client_with_token_is_not_charged_for_its_address(server: Server, ask: Ask) -> None:
     assert [ask(server, HERE, 8, token) for token in ("A", "B")] == [8, 8]
     for _ in range(9):
         ask(server, AWAY, 8, "A")
@@ -140,7 +138,7 @@ def test_a_client_with_a_token_is_not_charged_for_others_at_its_address(server: 
 
 
 @each_kind
-def test_proving_an_identity_does_not_pay_the_debt_of_the_address(server: Server, ask: Ask) -> None:
+def test_token_does_not_reset_the_rate_of_the_address(server: Server, ask: Ask) -> None:
     for _ in range(9):
         ask(server, HERE, 30)
     assert ask(server, HERE, 30, "A") == 0
@@ -148,15 +146,15 @@ def test_proving_an_identity_does_not_pay_the_debt_of_the_address(server: Server
 
 
 @each_kind
-def test_tokens_that_are_not_valid_are_charged_to_the_address(server: Server, ask: Ask) -> None:
+def test_invalid_tokens_are_charged_to_the_address(server: Server, ask: Ask) -> None:
     for _ in range(BURST):
         ask(server, HERE, 1, "wrong")
     assert ask(server, NEIGHBOUR, 30) == 0
 
 
 @each_kind
-def test_proofs_of_an_identity_that_is_too_fast_are_charged_to_the_address(server: Server, ask: Ask) -> None:
-    """Else tokens could be verified without limit."""
+def test_tokens_of_a_limited_identity_are_charged_to_the_address(server: Server, ask: Ask) -> None:
+    """Otherwise tokens could be verified without limit."""
     for _ in range(2 * BURST):
         ask(server, AWAY, 8, "A")
     for _ in range(BURST):
@@ -165,20 +163,18 @@ def test_proofs_of_an_identity_that_is_too_fast_are_charged_to_the_address(serve
 
 
 @each_kind
-def test_clients_on_this_machine_have_no_limit(server: Server, ask: Ask) -> None:
-    """With a token or without."""
+def test_local_clients_have_no_rate_limit(server: Server, ask: Ask) -> None:
     assert [ask(server, "127.0.0.1", 3 * BURST, token) for token in ("", "A")] == [3 * BURST, 3 * BURST]
 
 
-def test_a_body_that_cannot_be_read_costs_by_its_size(server: Server) -> None:
-    """Halves of surrogate pairs are looked for."""
+def test_invalid_body_is_charged_by_its_size(server: Server) -> None:
     body = b'"' + rb"\ud83d" * 3000 + b'"'
     client = server._web(HERE).request("/channels/a/events?token=A", "POST", body, Content_Type="application/json")
     assert client.response()[0] == 400
     assert server.http(HERE, 8, "A") == 4
 
 
-def test_a_handshake_that_exceeds_the_rate_is_told_when_to_come_back(server: Server) -> None:
+def test_rejects_handshake_over_the_rate_with_retry_after(server: Server) -> None:
     for _ in range(9):
         server.lines(HERE, 30)
     client = server._web(HERE)
@@ -187,7 +183,7 @@ def test_a_handshake_that_exceeds_the_rate_is_told_when_to_come_back(server: Ser
     assert server.server.context.stats.errors[ErrorCode.RATE]
 
 
-def test_lines_that_exceed_the_rate_are_refused_at_once(server: Server) -> None:
+def test_rejects_line_connection_over_the_rate(server: Server) -> None:
     for _ in range(9):
         server.lines(HERE, 30)
     transport, protocol = server._wire(there=HERE), server._lines.buildProtocol(None)
@@ -196,8 +192,7 @@ def test_lines_that_exceed_the_rate_are_refused_at_once(server: Server) -> None:
     assert server.server.context.connection_limiter.connections == 0
 
 
-def test_handshakes_of_tls_that_exceed_the_rate_are_not_begun(server: Server) -> None:
-    """To say so would take the handshake."""
+def test_aborts_connection_over_the_rate_before_its_tls_handshake(server: Server) -> None:
     context, secure = server.server.context, ListenerConfig("ssl:1")
     lines = LineFactory(context, server._reactor, 0, listening=secure)
     web = WebFactory(context, server._reactor, OriginPolicy(AllowedOrigins()), 0, 0, 0, list, secure)

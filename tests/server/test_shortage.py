@@ -1,4 +1,4 @@
-"""What a port does that the system has no file for another connection."""
+"""Listening ports while no file descriptor is left for another connection."""
 
 import socket
 from errno import ECONNABORTED, EMFILE, ENFILE
@@ -70,7 +70,7 @@ def knock(port, *errors):
     port.doRead()
 
 
-def test_however_many_are_closed_it_is_said_once_a_minute(port, reactor, logged):
+def test_logs_closed_connections_once_a_minute(port, reactor, logged):
     knock(port, *[EMFILE] * 5)
     knock(port, *[EMFILE] * 50)
     assert port.socket.closed == 55
@@ -80,14 +80,14 @@ def test_however_many_are_closed_it_is_said_once_a_minute(port, reactor, logged)
     assert {event["log_level"] for event in logged} == {LogLevel.warn}
 
 
-def test_it_goes_on_reading_where_it_can_close_them(port, reactor):
+def test_continues_to_accept_while_connections_can_be_closed(port, reactor):
     knock(port, EMFILE)
     assert port in reactor.readers
 
 
 @pytest.mark.parametrize("error", [EMFILE, ENFILE])
-def test_it_rests_where_it_cannot(port, reactor, logged, error):
-    """Those who wait would keep it busy."""
+def test_pauses_accepting_if_not_even_a_reserve_helps(port, reactor, logged, error):
+    """The waiting connections would keep the process busy."""
     port.reserve.there = False
     knock(port, error)
     assert port not in reactor.readers
@@ -98,7 +98,7 @@ def test_it_rests_where_it_cannot(port, reactor, logged, error):
     assert [formatEvent(event) for event in logged] == [TOLD.format(0)]
 
 
-def test_a_port_that_was_closed_while_it_rested_is_not_read_again(port, reactor):
+def test_port_closed_during_a_pause_stays_closed(port, reactor):
     port.reserve.there = False
     knock(port, EMFILE)
     port.disconnecting = True
@@ -106,20 +106,20 @@ def test_a_port_that_was_closed_while_it_rested_is_not_read_again(port, reactor)
     assert port not in reactor.readers
 
 
-def test_a_peer_that_left_before_it_was_accepted_is_no_shortage(port, reactor, logged):
+def test_client_that_left_before_accept_is_not_logged(port, reactor, logged):
     knock(port, ECONNABORTED)
     assert port in reactor.readers
     assert logged == []
 
 
 @pytest.mark.parametrize("kind", [tcp.Port, unix.Port])
-def test_twisted_says_it_where_we_stand(kind):
-    """If this fails, Twisted has changed, and the log could be filled again."""
+def test_twisted_reports_accept_errors_to_the_log_of_the_port(kind):
+    """If this fails, Twisted has changed, and clients could fill the log."""
     assert kind(0 if kind is tcp.Port else "/nowhere", Factory())._logger.namespace.endswith(".Port")
     assert kind.doRead is tcp.Port.doRead
 
 
-def test_what_is_no_port_of_twisteds_is_left_alone(reactor):
+def test_leaves_other_ports_unchanged(reactor):
     other = socket
     install_accept_backoff(other, reactor)
     assert not hasattr(other, "_logger")

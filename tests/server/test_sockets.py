@@ -1,4 +1,4 @@
-"""How both ends of a connection are written, and what its socket is told."""
+"""Addresses, socket options, handshake information and TCP statistics."""
 
 import socket
 from types import SimpleNamespace
@@ -38,12 +38,12 @@ LOCAL = UNIXAddress(b"/run/bridge")
         (None, "unix:-", ""),
     ],
 )
-def test_an_address_is_shown_as_people_write_it(address, shown, host):
+def test_formats_addresses(address, shown, host):
     assert format_address(address) == shown
     assert host_of(address) == host
 
 
-def test_the_ends_of_a_connection_are_seen_from_the_client():
+def test_endpoints_of_a_connection():
     transport = SimpleNamespace(getHost=lambda: FOUR)
     assert endpoints_of(transport, SIX) == Endpoints(b"[::1]:8081", b"127.0.0.1:8081")
 
@@ -69,7 +69,7 @@ OF_TCP = {
 
 
 @pytest.mark.parametrize("layers", [0, 1, 2])
-def test_the_lowest_socket_is_told_what_we_want(recording, layers):
+def test_tunes_the_innermost_socket(recording, layers):
     transport = SimpleNamespace(socket=recording)
     for _ in range(layers):
         transport = SimpleNamespace(transport=transport)
@@ -78,12 +78,12 @@ def test_the_lowest_socket_is_told_what_we_want(recording, layers):
     assert recording.told == (size if recording.family == socket.AF_UNIX else OF_TCP | size)
 
 
-def test_the_send_buffer_may_be_left_to_the_kernel(recording):
+def test_send_buffer_can_be_left_to_the_kernel(recording):
     tune_socket(SimpleNamespace(socket=recording), 0)
     assert getattr(recording, "told", set()) == (set() if recording.family == socket.AF_UNIX else OF_TCP)
 
 
-def test_a_transport_without_a_socket_is_left_alone(wire):
+def test_ignores_transport_without_a_socket(wire):
     tune_socket(wire(), 4096)
 
 
@@ -105,7 +105,7 @@ def accepted(port, handle=None, here=FOUR):
 
 
 @pytest.mark.parametrize("inherits", [True, False])
-def test_what_connections_inherit_is_told_to_their_listening_port(recording, monkeypatch, inherits):
+def test_tunes_the_listening_socket_if_options_are_inherited(recording, monkeypatch, inherits):
     monkeypatch.setattr(sockets, "OPTIONS_ARE_INHERITED", inherits)
     port = ListeningPort(FOUR, recording)
     prepare_listening_socket(port, 4096)
@@ -117,7 +117,7 @@ def test_what_connections_inherit_is_told_to_their_listening_port(recording, mon
         assert hasattr(connection, "told") is not (inherits and is_tcp)
 
 
-def test_a_port_at_one_address_is_asked_once_where_it_is():
+def test_formats_the_address_of_a_port_once():
     port = ListeningPort(FOUR)
     prepare_listening_socket(port, 0)
     for _ in range(3):
@@ -135,7 +135,7 @@ def test_a_port_at_one_address_is_asked_once_where_it_is():
         UNIXAddress(None),
     ],
 )
-def test_elsewhere_each_connection_is_asked(address):
+def test_formats_the_address_of_each_connection_of_other_ports(address):
     port = ListeningPort(address)
     prepare_listening_socket(port, 0)
     assert local_address_of(accepted(port, here=FOUR)) == LocalAddress(b"127.0.0.1:8081", ListenerScope(True, 8081))
@@ -149,8 +149,8 @@ def test_elsewhere_each_connection_is_asked(address):
 SIGNS_OF_LIFE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3}
 
 
-def test_dead_peers_are_gone_in_the_time_that_is_told(recording):
-    """Two minutes are one of silence and three probes."""
+def test_keepalive_options_add_up_to_the_timeout(recording):
+    """Half of it without traffic, then three probes."""
     tune_socket(SimpleNamespace(socket=recording), 0, 120)
     told = {option: value for level, option, value in getattr(recording, "told", ()) if level == socket.IPPROTO_TCP}
     if recording.family == socket.AF_UNIX:
@@ -159,7 +159,7 @@ def test_dead_peers_are_gone_in_the_time_that_is_told(recording):
         assert told == {socket.TCP_NODELAY: 1} | {getattr(socket, name): value for name, value in SIGNS_OF_LIFE.items()}
 
 
-def test_what_a_platform_lacks_is_left_out(recording, monkeypatch):
+def test_omits_options_that_the_platform_lacks(recording, monkeypatch):
     for name in SIGNS_OF_LIFE:
         monkeypatch.delattr(socket, name)
     tune_socket(SimpleNamespace(socket=recording), 0, 120)
@@ -167,8 +167,7 @@ def test_what_a_platform_lacks_is_left_out(recording, monkeypatch):
 
 
 @pytest.mark.skipif(not sockets.OPTIONS_ARE_INHERITED, reason="as on Linux")
-def test_connections_inherit_the_signs_of_life():
-    """The kernel is asked."""
+def test_connections_inherit_keepalive_options():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         prepare_listening_socket(ListeningPort(FOUR, listening), 0, 120)
         with socket.create_connection(listening.getsockname()):
@@ -179,5 +178,5 @@ def test_connections_inherit_the_signs_of_life():
                     assert accepted_one.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value, name
 
 
-def test_the_shortest_time_is_still_some():
+def test_shortest_timeout_has_valid_options():
     assert all(value >= 1 for _, value in sockets.keepalive_options(1))

@@ -12,16 +12,16 @@ from twistedsock.server.sockets import handshake_info
 from twistedsock.session.timeline import HandshakeInfo, Step
 
 
-def test_a_plain_connection_begins_when_its_port_takes_it():
+def test_handshake_info_of_a_plain_connection():
     assert handshake_info(SimpleNamespace(), 5.0) == HandshakeInfo(5.0)
 
 
-def test_a_handshake_takes_a_while():
+def test_handshake_info_includes_the_time_of_a_handshake():
     assert handshake_info(SimpleNamespace(), 5.0, "TLS", 3.0) == HandshakeInfo(3.0, "TLS")
 
 
-def test_a_proxy_comes_first():
-    """It notes the time on the transport that has the socket, below TLS."""
+def test_handshake_info_begins_with_the_proxy_header():
+    """The time is on the transport that has the socket, below TLS."""
     transport = SimpleNamespace(transport=SimpleNamespace(accepted_at=1.0))
     assert handshake_info(transport, 5.0, "TLS", 3.0) == HandshakeInfo(1.0, "TLS", (Step(3.0, "proxied"),))
 
@@ -36,5 +36,5 @@ def test_a_proxy_comes_first():
         (None, "broken"),
     ],
 )
-def test_how_it_ended(reason, how):
+def test_close_description(reason, how):
     assert close_description(reason) == how

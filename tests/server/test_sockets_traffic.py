@@ -46,39 +46,37 @@ def transport(reactor):
     return DirectTCPTransport(TalkativeSocket(), Protocol(), ("127.0.0.1", 50000), None, 1, reactor)
 
 
-def test_it_is_read_where_linux_puts_it(transport):
+def test_reads_tcp_info(transport):
     assert tcp_stats_of(transport) == transport.tcp_stats() == TcpStats(1000, 200, 30, 0.0015)
 
 
-def test_what_waits_in_user_space_is_unsent(transport):
+def test_buffered_bytes_are_unsent(transport):
     transport.socket.room = 1
     transport.write(b"12345")
     assert transport.tcp_stats().unsent == 34
 
 
-def test_of_tls_the_connection_below_is_asked(transport, reactor):
-    """And what TLS itself keeps waits, too."""
+def test_tcp_stats_of_tls_include_its_buffer(transport, reactor):
     above = SimpleNamespace(transport=transport, _appSendBuffer=[b"123", b"45"], registerProducer=lambda *how: None)
     assert BufferedOutlet(above, reactor).tcp_stats() == TcpStats(1000, 200, 35, 0.0015)
 
 
 @pytest.mark.parametrize("told", [ENOTCONN, tcp_info(1, 2, 3, 4)[:104]])
-def test_where_it_is_not_told_there_is_nothing(transport, told):
-    """A Unix socket, or an old kernel."""
+def test_no_tcp_stats_of_unix_sockets_and_old_kernels(transport, told):
     transport.socket.told = told
     assert transport.tcp_stats() is None
 
 
-def test_other_platforms_tell_nothing(transport, monkeypatch):
+def test_no_tcp_stats_on_other_platforms(transport, monkeypatch):
     monkeypatch.setattr(sockets, "TCP_INFO", None)
     assert tcp_stats_of(transport) is None
 
 
-def test_a_transport_without_a_socket_has_no_traffic(wire):
+def test_no_tcp_stats_without_a_socket(wire):
     assert tcp_stats_of(wire()) is None
 
 
-def test_what_went_through_is_known_after_the_end(transport):
+def test_keeps_tcp_stats_after_the_end(transport):
     transport.protocol.makeConnection(transport)
     transport.connectionLost(Failure(ConnectionDone()))
     assert transport.tcp_stats() == TcpStats(1000, 200, 30, 0.0015)
@@ -101,19 +99,17 @@ def unanswered_info(retransmits: int, probes: int, milliseconds: int) -> bytes:
         (unanswered_info(2, 2, 9000)[:56], 0),
     ],
 )
-def test_a_connection_is_unanswered_since_its_last_acknowledgement_if_it_was_asked_twice_since(
-    transport, told, seconds
-):
+def test_connection_is_unanswered_since_its_last_acknowledgement(transport, told, seconds):
     transport.socket.told = told
     assert seconds_unanswered(transport) == seconds
 
 
-def test_a_platform_without_tcp_info_never_finds_a_connection_unanswered(transport, monkeypatch):
+def test_no_connection_is_unanswered_without_tcp_info(transport, monkeypatch):
     monkeypatch.setattr(sockets, "TCP_INFO", None)
     assert seconds_unanswered(transport) == 0
 
 
-def test_a_closed_connection_is_not_unanswered(transport):
+def test_closed_connection_is_not_unanswered(transport):
     del transport.socket
     assert seconds_unanswered(transport) == 0
 
@@ -139,7 +135,7 @@ def connect(reactor, reachability, told):
     return connection
 
 
-def test_only_connections_that_are_unanswered_for_the_timeout_are_aborted(reactor, reachability):
+def test_aborts_connections_unanswered_for_the_timeout(reactor, reachability):
     gone = connect(reactor, reachability, unanswered_info(5, 0, 120_000))
     gone_while_full = connect(reactor, reachability, unanswered_info(0, 2, 500_000))
     connect(reactor, reachability, unanswered_info(5, 0, 119_000))
@@ -151,7 +147,7 @@ def test_only_connections_that_are_unanswered_for_the_timeout_are_aborted(reacto
     assert set(aborted) == {gone, gone_while_full}
 
 
-def test_a_closed_connection_is_not_checked_any_more(reactor, reachability, turns):
+def test_does_not_check_closed_connections(reactor, reachability, turns):
     connections = [connect(reactor, reachability, unanswered_info(5, 0, 120_000)) for _ in range(CHECKS_PER_TURN + 1)]
     closed, *others = connections
     aborted = []
@@ -167,7 +163,7 @@ def test_a_closed_connection_is_not_checked_any_more(reactor, reachability, turn
     assert closed not in aborted
 
 
-def test_many_connections_are_checked_in_several_turns(reactor, reachability, turns):
+def test_checks_many_connections_in_several_turns(reactor, reachability, turns):
     for _ in range(2 * CHECKS_PER_TURN + 1):
         connect(reactor, reachability, unanswered_info(0, 0, 0))
     asked = []
@@ -182,7 +178,7 @@ def test_many_connections_are_checked_in_several_turns(reactor, reachability, tu
     assert len(asked) == 2 * CHECKS_PER_TURN + 1
 
 
-def test_checks_go_on_after_an_exception(reactor, reachability, turns):
+def test_checks_continue_after_an_exception(reactor, reachability, turns):
     asked = []
     for _ in range(CHECKS_PER_TURN + 1):
         connect(reactor, reachability, unanswered_info(0, 0, 0))
@@ -201,7 +197,7 @@ def test_checks_go_on_after_an_exception(reactor, reachability, turns):
     assert len(asked) == 4
 
 
-def test_without_a_timeout_no_connection_is_checked(reactor, turns):
+def test_checks_nothing_without_a_timeout(reactor, turns):
     reachability = Reachability(0, turns.append)
     connect(reactor, reachability, unanswered_info(5, 0, 500_000)).abortConnection = pytest.fail
     reachability.check()

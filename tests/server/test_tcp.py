@@ -1,4 +1,4 @@
-"""Lines over a transport: from the first byte to the end of both streams."""
+"""The line protocol from the first byte of a connection to the end of both streams."""
 
 import pytest
 from OpenSSL.crypto import FILETYPE_PEM, load_certificate
@@ -57,7 +57,7 @@ def call(server, reactor, wire):
     return call
 
 
-def test_commands_are_answered_in_their_order(call):
+def test_answers_commands_in_order(call):
     call.send("NICK ann", "SUB kitchen", "PUB kitchen 21.5", "nonsense", "PING x")
     heard = call.received()
     assert heard[:3] == ["OK ann", "OK kitchen offset=0 epoch=e1", "OK 1"]
@@ -66,7 +66,7 @@ def test_commands_are_answered_in_their_order(call):
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_lines_may_come_in_at_any_cut(server, reactor, wire, end):
+def test_lines_can_be_split_at_any_byte(server, reactor, wire, end):
     pipeline = end.join([b"SUB kitchen", b"PUB kitchen caf\xc3\xa9", b"PING", b""])
     answers = []
     for cut in range(len(pipeline) + 1):
@@ -79,7 +79,7 @@ def test_lines_may_come_in_at_any_cut(server, reactor, wire, end):
         call.is_lost()
 
 
-def test_half_a_line_waits_for_its_other_half(call):
+def test_incomplete_line_waits_for_its_end(call):
     call.send_bytes(b"PI")
     call.send_bytes(b"NG a")
     assert call.received() == []
@@ -87,7 +87,7 @@ def test_half_a_line_waits_for_its_other_half(call):
     assert call.received() == ["PONG all"]
 
 
-def test_a_line_that_is_too_long_is_skipped_and_the_next_is_answered(call):
+def test_skips_line_over_the_limit(call):
     call.send_bytes(b"PUB kitchen " + b"x" * 70_000)
     call.send_bytes(b"xxx\nPING\n")
     error, pong = call.received()
@@ -95,7 +95,7 @@ def test_a_line_that_is_too_long_is_skipped_and_the_next_is_answered(call):
     assert pong == "PONG"
 
 
-def test_quit_says_goodbye_and_ends_our_stream(call):
+def test_quit_sends_bye_and_ends_the_stream(call):
     call.send("QUIT", "PING")
     assert call.received() == ["BYE"]
     assert call.transport.half_closed
@@ -105,12 +105,12 @@ def test_quit_says_goodbye_and_ends_our_stream(call):
     assert call.transport.disconnecting
 
 
-def test_control_d_is_quit_without_a_line_end(call):
+def test_control_d_quits_without_a_line_end(call):
     call.send_bytes(b"\x04")
     assert call.received() == ["BYE"]
 
 
-def test_after_a_half_close_all_is_answered_before_the_end(call):
+def test_answers_all_commands_after_a_half_close(call):
     assert IHalfCloseableProtocol.providedBy(call.protocol)
     call.send_bytes(b"PUB kitchen 21.5\nPING\nPUB kitchen not run")
     call.half_closes()
@@ -122,7 +122,7 @@ def test_after_a_half_close_all_is_answered_before_the_end(call):
     assert len(call.server.context.sessions) == 0
 
 
-def test_a_half_close_waits_for_answers_that_are_late(reactor, wire):
+def test_half_close_waits_for_late_replies(reactor, wire):
     server = FakeServer(late=True)
     call = Call(server, reactor, wire())
     call.received()
@@ -134,13 +134,13 @@ def test_a_half_close_waits_for_answers_that_are_late(reactor, wire):
     assert call.received() == ["OK 1", "BYE"]
 
 
-def test_who_does_not_leave_after_goodbye_is_dropped(call, reactor):
+def test_aborts_connection_that_stays_open_after_bye(call, reactor):
     call.send("QUIT")
     reactor.advance(LINGER_SECONDS)
     assert call.transport.aborted
 
 
-def test_the_end_of_the_connection_calls_everything_off(call, reactor):
+def test_lost_connection_releases_everything(call, reactor):
     call.send("SUB kitchen", "QUIT")
     call.is_lost()
     assert len(call.server.context.sessions) == call.server.context.connection_limiter.connections == 0
@@ -151,7 +151,7 @@ def test_the_end_of_the_connection_calls_everything_off(call, reactor):
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "QUARREL"])
-def test_an_http_request_is_sent_to_the_web_port_and_nothing_of_it_is_run(call, method):
+def test_http_request_is_rejected_and_not_run(call, method):
     listener = call.server.line_client()
     listener.send("SUB kitchen")
     listener.received()
@@ -166,7 +166,7 @@ def test_an_http_request_is_sent_to_the_web_port_and_nothing_of_it_is_run(call, 
     assert listener.received() == []
 
 
-def test_an_http_request_is_known_at_every_cut(server, reactor, wire):
+def test_recognizes_http_request_at_any_split(server, reactor, wire):
     request = b"GET / HTTP/1.1\r\nPUB kitchen one\r\n\r\nPUB kitchen two\r\n"
     for cut in range(len(request)):
         call = Call(server, reactor, wire())
@@ -179,8 +179,8 @@ def test_an_http_request_is_known_at_every_cut(server, reactor, wire):
 
 
 @pytest.mark.parametrize("cut", [3, 100, 70_000])
-def test_an_http_request_for_an_endless_path_runs_nothing_either(call, cut):
-    """A page may ask for a path that is longer than a line of ours, and put commands into the body."""
+def test_http_request_with_a_long_path_runs_nothing(call, cut):
+    """A page can request a path that is longer than the line limit, and put commands into the body."""
     request = b"POST /" + b"x" * 80_000 + b" HTTP/1.1\r\n\r\nPUB kitchen one\n"
     call.send_bytes(request[:cut])
     call.send_bytes(request[cut:])
@@ -188,7 +188,7 @@ def test_an_http_request_for_an_endless_path_runs_nothing_either(call, cut):
     assert call.server.broker.channels == {}
 
 
-def test_an_http_request_with_an_endless_method_runs_nothing_either(call):
+def test_http_request_with_a_long_method_runs_nothing(call):
     call.send_bytes(b"x" * 70_000)
     assert call.received()[0].startswith("ERR too-long ")
     call.send_bytes(b" /kitchen HTTP/1.1\r\nPUB kitchen one\n")
@@ -196,7 +196,7 @@ def test_an_http_request_with_an_endless_method_runs_nothing_either(call):
     assert call.server.broker.channels == {}
 
 
-def test_a_first_line_for_which_there_is_no_memory_runs_nothing_behind_it(reactor, wire):
+def test_first_line_over_the_memory_budget_runs_nothing(reactor, wire):
     server = FakeServer(max_buffered_bytes=10_000)
     call = Call(server, reactor, wire())
     call.received()
@@ -219,7 +219,7 @@ def test_a_first_line_for_which_there_is_no_memory_runs_nothing_behind_it(reacto
     ],
     ids=["TLS", "TLS behind an empty line", "SSL 2", "STUN", "NUL", "Latin-1", "PROXY header of version 2"],
 )
-def test_another_protocol_is_closed_and_nothing_of_it_is_run(server, reactor, wire, data, words):
+def test_closes_other_protocols_and_runs_nothing(server, reactor, wire, data, words):
     for cut in range(len(data)):
         call = Call(server, reactor, wire())
         call.received()
@@ -233,12 +233,12 @@ def test_another_protocol_is_closed_and_nothing_of_it_is_run(server, reactor, wi
     assert server.broker.channels == {}
 
 
-def test_tls_is_told_so_at_its_first_byte(call):
+def test_recognizes_tls_at_its_first_byte(call):
     call.send_bytes(b"\x16")
     assert call.received() == ["NOTICE this port does not use TLS: connect without TLS and send lines of text", "BYE"]
 
 
-def test_behind_the_first_line_a_nul_is_payload_and_latin_1_is_an_error(call):
+def test_after_the_first_line_nul_is_payload_and_latin_1_is_an_error(call):
     call.send_bytes(b"SUB kitchen\nPUB kitchen a\0b\nPUB kitchen caf\xe9\n\x16\x03\x01\nPING\n")
     subscribed, ok, latin, tls, pong, event = call.received()
     assert subscribed.startswith("OK kitchen") and ok == "OK 1" and pong == "PONG"
@@ -249,7 +249,7 @@ def test_behind_the_first_line_a_nul_is_payload_and_latin_1_is_an_error(call):
 @pytest.mark.parametrize(
     "payload", ["we now speak HTTP/3", "HTTP/3", "HTTP/1.1", "GET / HTTP/1.1", "a HTTP/1.1 b", "HTTP/1.1\nPUB news x"]
 )
-def test_a_first_line_that_publishes_words_like_those_of_http_is_run(server, reactor, wire, payload):
+def test_first_line_can_publish_text_that_looks_like_http(server, reactor, wire, payload):
     data = f"PUB news {payload}\n".encode()
     for cut in range(len(data)):
         call = Call(server, reactor, wire())
@@ -260,14 +260,14 @@ def test_a_first_line_that_publishes_words_like_those_of_http_is_run(server, rea
         call.is_lost()
 
 
-def test_a_page_that_chooses_a_verb_as_its_method_runs_nothing(call):
-    """Its host name may have been rebound to this address, and then it may choose any method."""
+def test_http_method_that_is_a_command_runs_nothing(call):
+    """With DNS rebinding, a page can choose any method."""
     call.send_bytes(b"PUB /kitchen HTTP/1.1\r\nHost: a.example\r\n\r\nPUB kitchen one\n")
     assert call.transport.heard().startswith(b"HTTP/1.1 400 ")
     assert call.server.broker.channels == {}
 
 
-def test_a_leading_byte_order_mark_is_no_part_of_the_first_line(server, reactor, wire):
+def test_ignores_byte_order_mark_before_the_first_line(server, reactor, wire):
     data = b"\xef\xbb\xbfPING 1\n\xef\xbb\xbfPING 2\n"
     for cut in range(len(data)):
         call = Call(server, reactor, wire())
@@ -279,7 +279,7 @@ def test_a_leading_byte_order_mark_is_no_part_of_the_first_line(server, reactor,
         call.is_lost()
 
 
-def test_cr_nul_ends_a_line_at_every_cut(server, reactor, wire):
+def test_cr_nul_ends_a_line_at_any_split(server, reactor, wire):
     data = b"PING 1\r\0PUB kitchen a\0b\r\0" + b"PING 2" + DO_TIMING_MARK + b"\r\0PING 3\n"
     for cut in range(len(data)):
         call = Call(server, reactor, wire())
@@ -292,21 +292,21 @@ def test_cr_nul_ends_a_line_at_every_cut(server, reactor, wire):
         call.is_lost()
 
 
-def test_what_looks_like_http_later_is_just_a_line(call):
+def test_later_line_that_looks_like_http_is_a_command(call):
     call.send("PING", "GET / HTTP/1.1")
     pong, error = call.received()
     assert pong == "PONG"
     assert error.startswith("ERR unknown-command ")
 
 
-def test_without_a_web_port_the_lost_browser_is_told_that(server, reactor, wire):
+def test_tells_browser_that_there_is_no_web_port(server, reactor, wire):
     call = Call(server, reactor, wire(), web_address="")
     call.received()
     call.send_bytes(b"GET / HTTP/1.1\r\n")
     assert b"no web port" in call.transport.heard()
 
 
-def test_telnet_options_are_refused_and_reach_no_payload(call):
+def test_refuses_telnet_options_and_removes_them(call):
     call.send_bytes(b"PUB kit\xff\xfb\x18chen a\xff\xfd\x01b\n")
     assert call.transport.heard() == b"\xff\xfe\x18\xff\xfc\x01OK 1\n"
     call.send("HIST kitchen")
@@ -314,20 +314,20 @@ def test_telnet_options_are_refused_and_reach_no_payload(call):
 
 
 @pytest.mark.parametrize("keys", [IAC_IP, IAC_AYT, IAC_IP * 3])
-def test_interrupt_tells_once_how_to_leave(call, keys):
+def test_interrupt_explains_quit_once(call, keys):
     call.send_bytes(keys)
     assert call.received() == ["NOTICE type QUIT to leave"]
     call.send("PING")
     assert call.received() == ["PONG"]
 
 
-def test_an_interrupt_of_telnet_gets_its_timing_mark_before_the_notice(call):
-    """telnet throws away what comes before the mark."""
+def test_sends_timing_mark_before_the_notice(call):
+    """telnet discards what comes before the mark."""
     call.send_bytes(IAC_IP + DO_TIMING_MARK)
     assert call.transport.heard() == b"\xff\xfc\x06NOTICE type QUIT to leave\n"
 
 
-def test_telnet_commands_may_be_cut_anywhere(server, reactor, wire):
+def test_telnet_sequences_can_be_split_at_any_byte(server, reactor, wire):
     data = b"PING a" + DO_TIMING_MARK + b"b\nPING \xff\xff\n"
     for cut in range(len(data)):
         call = Call(server, reactor, wire())
@@ -338,14 +338,14 @@ def test_telnet_commands_may_be_cut_anywhere(server, reactor, wire):
         call.is_lost()
 
 
-def test_negotiation_behind_a_quit_pauses_nothing(call):
-    """The rest of the stream of a peer that leaves must be read to its end."""
+def test_telnet_options_after_quit_do_not_pause_reading(call):
+    """The stream of a client that leaves must be read to its end."""
     call.transport.producer.pauseProducing()
     call.send_bytes(b"QUIT\n\xff\xfd\x01")
     assert call.transport.reads
 
 
-def test_who_finds_no_room_is_told_and_not_counted(reactor, wire):
+def test_rejects_connection_over_the_limit(reactor, wire):
     server = FakeServer(max_connections=1)
     first, second = Call(server, reactor, wire()), Call(server, reactor, wire())
     assert second.received() == ["ERR limit this server has no room for another connection, try again later"]
@@ -364,7 +364,7 @@ def test_who_finds_no_room_is_told_and_not_counted(reactor, wire):
     assert server.context.connection_limiter.connections == 0
 
 
-def test_an_address_has_its_own_bound(reactor, wire):
+def test_rejects_connections_over_the_limit_of_an_address(reactor, wire):
     server = FakeServer(max_connections_per_address=1)
     Call(server, reactor, wire(there="192.0.2.1"))
     refused = Call(server, reactor, wire(there="192.0.2.1"))
@@ -372,7 +372,7 @@ def test_an_address_has_its_own_bound(reactor, wire):
     assert Call(server, reactor, wire(there="192.0.2.2")).received()[0].startswith("WELCOME ")
 
 
-def test_who_does_not_read_is_not_read_until_it_does(call):
+def test_pauses_reading_while_replies_wait(call):
     call.transport.producer.pauseProducing()  # as a full transport does
     call.send("PING 1", "PING 2")
     assert not call.transport.reads
@@ -385,7 +385,7 @@ def test_who_does_not_read_is_not_read_until_it_does(call):
     assert call.transport.reads
 
 
-def test_who_does_not_read_the_answers_to_its_options_is_not_read(call):
+def test_pauses_reading_while_telnet_answers_wait(call):
     call.transport.producer.pauseProducing()
     call.send_bytes(DO_TIMING_MARK)
     assert not call.transport.reads
@@ -397,7 +397,7 @@ def test_who_does_not_read_the_answers_to_its_options_is_not_read(call):
     assert call.received() == ["PONG"]
 
 
-def test_a_stalled_peer_can_be_sent_away(call):
+def test_can_close_session_whose_client_does_not_read(call):
     call.transport.producer.pauseProducing()
     call.send("PING 1")
     assert not call.transport.reads
@@ -408,7 +408,7 @@ def test_a_stalled_peer_can_be_sent_away(call):
     assert (call.transport.half_closed, call.transport.reads) == (True, True)
 
 
-def test_a_fault_of_ours_is_logged_and_the_peer_goes_on(call, logged, monkeypatch):
+def test_exception_is_logged_and_the_connection_continues(call, logged, monkeypatch):
     def explode(*arguments):
         raise ZeroDivisionError
 
@@ -422,7 +422,7 @@ def test_a_fault_of_ours_is_logged_and_the_peer_goes_on(call, logged, monkeypatc
     assert formatEvent(event) == "internal error while a command was processed"
 
 
-def test_the_factory_says_nothing_of_itself(server, reactor, logged):
+def test_factory_logs_nothing(server, reactor, logged):
     factory = LineFactory(server.context, reactor, 0)
     factory.doStart()
     factory.doStop()
@@ -444,7 +444,7 @@ class TestWithTLS:
 
         return connect
 
-    def test_the_welcome_waits_for_the_end_of_the_handshake(self, connect, server):
+    def test_welcome_waits_for_the_handshake(self, connect, server):
         protocol, transport = connect()
         assert IHandshakeListener.providedBy(protocol)
         assert transport.heard() == b""
@@ -457,7 +457,7 @@ class TestWithTLS:
         assert (len(server.context.sessions), server.context.connection_limiter.connections) == (0, 0)
 
     @pytest.mark.parametrize("known", [True, False])
-    def test_a_certificate_says_who_it_is(self, connect, server, tmp_path, known):
+    def test_certificate_authenticates_the_session(self, connect, server, tmp_path, known):
         server.context.policy = FakePolicy() if known else None
         Authority(tmp_path).issue("meter", "meter")
         protocol, transport = connect()
@@ -471,7 +471,7 @@ class TestWithTLS:
         protocol.dataReceived(b"NICK another\n")
         assert transport.heard() == (b"OK ~another\n" if known else b"OK another\n")
 
-    def test_a_handshake_has_ten_seconds(self, connect, reactor, server):
+    def test_handshake_times_out(self, connect, reactor, server):
         (late, late_wire), (ready, ready_wire) = connect(), connect()
         reactor.advance(5)
         ready.handshakeCompleted()
@@ -482,21 +482,21 @@ class TestWithTLS:
         reactor.advance(HANDSHAKE_TIMEOUT)
         assert not ready_wire.aborted
 
-    def test_who_goes_before_the_end_of_its_handshake_is_forgotten(self, connect, reactor, server):
+    def test_connection_lost_during_the_handshake_is_released(self, connect, reactor, server):
         protocol, transport = connect()
         protocol.connectionLost(Failure(ConnectionDone()))
         reactor.advance(HANDSHAKE_TIMEOUT)
         assert not transport.aborted
         assert server.context.connection_limiter.connections == 0
 
-    def test_a_half_close_before_the_end_of_its_handshake_ends_it(self, connect, server):
+    def test_half_close_during_the_handshake_ends_the_connection(self, connect, server):
         protocol, transport = connect()
         protocol.readConnectionLost()
         assert transport.disconnecting
         protocol.connectionLost(Failure(ConnectionDone()))
         assert server.context.connection_limiter.connections == 0
 
-    def test_who_may_not_stay_is_told(self, reactor, wire):
+    def test_rejected_certificate_receives_the_reason(self, reactor, wire):
         server = FakeServer(max_connections=0)
         protocol = LineFactory(server.context, reactor, 0, listening=ListenerConfig("ssl:8081")).buildProtocol(None)
         transport = wire()

@@ -1,5 +1,5 @@
-"""A TLS connection that is over leaves nothing behind that only the garbage collector would find. The handshakes are
-real, the connections are not."""
+"""TLS connections with a half-close, and without reference cycles after their end. The handshakes are real, the sockets
+are not."""
 
 import gc
 import ssl
@@ -146,7 +146,7 @@ def does_not_read(client, socket, transport):
 
 @pytest.mark.parametrize("reason", [ConnectionDone, ConnectionLost])
 @pytest.mark.parametrize("act", [never_speaks, is_no_tls, goes_without_a_word, says_goodbye, quits, does_not_read])
-def test_nothing_is_left_of_a_connection(act, reason, factory, server, reactor, fake_socket):
+def test_ended_connection_is_freed_without_garbage_collection(act, reason, factory, server, reactor, fake_socket):
     fake_socket.getsockname = lambda: ("127.0.0.1", 8443)
     protocol = factory.buildProtocol(None)
     transport = DirectTCPTransport(fake_socket, protocol, ("127.0.0.1", 50000), None, 1, reactor)
@@ -187,8 +187,8 @@ SENT = b"PUB k a\nPING\n"
 
 @pytest.mark.parametrize("fin", [False, True], ids=["close_notify", "close_notify and FIN"])
 @pytest.mark.parametrize("together", [True, False])
-def test_after_close_notify_a_client_of_tls_1_3_still_gets_its_replies(connect, server, reactor, fin, together):
-    """RFC 8446 section 6.1: it closes one direction."""
+def test_client_of_tls_1_3_receives_replies_after_close_notify(connect, server, reactor, fin, together):
+    """RFC 8446 section 6.1: close_notify ends one direction."""
     client = connect()
     client.say(SENT, carry=not together)
     before = client.heard()
@@ -202,7 +202,7 @@ def test_after_close_notify_a_client_of_tls_1_3_still_gets_its_replies(connect, 
 
 
 def test_in_tls_1_2_close_notify_ends_both_directions(connect, server, reactor):
-    """RFC 5246 section 7.2.1: what waits to be written is discarded."""
+    """RFC 5246 section 7.2.1: unsent data is discarded."""
     client = connect(ssl.TLSVersion.TLSv1_2)
     client.say(SENT, carry=False)
     client.heard()
@@ -221,10 +221,8 @@ def test_in_tls_1_2_close_notify_ends_both_directions(connect, server, reactor):
         (ssl.TLSVersion.TLSv1_3, Client.sends_garbage),
     ],
 )
-def test_the_end_of_tls_is_the_end_of_a_connection_that_is_not_read(
-    connect, server, fake_socket, reactor, ends, version
-):
-    """It would wait for ever for a producer that has nothing more to write."""
+def test_end_of_tls_closes_connection_with_unsent_data(connect, server, fake_socket, reactor, ends, version):
+    """It would wait without limit for a producer that writes nothing more."""
     client = connect(version)
     fake_socket.room = 1000
     client.say(b"HELP\n" * 200)
@@ -234,8 +232,8 @@ def test_the_end_of_tls_is_the_end_of_a_connection_that_is_not_read(
     assert client.transport.disconnected and len(server.context.sessions) == 0
 
 
-def test_an_end_without_close_notify_is_the_end(connect, server):
-    """It may be the work of somebody on the way (RFC 8446 section 6.1)."""
+def test_end_without_close_notify_is_a_truncation(connect, server):
+    """It can be the work of an attacker (RFC 8446 section 6.1)."""
     client = connect()
     client.say(b"SUB k\n")
     assert len(server.context.sessions) == 1
@@ -243,8 +241,8 @@ def test_an_end_without_close_notify_is_the_end(connect, server):
     assert client.transport.disconnected and len(server.context.sessions) == 0
 
 
-def test_an_aborted_connection_ends_without_close_notify(connect, server, fake_socket, reactor):
-    """With it, an answer that breaks off would look complete (RFC 8446 section 6.1)."""
+def test_aborted_connection_ends_without_close_notify(connect, server, fake_socket, reactor):
+    """With close_notify, an incomplete response would look complete (RFC 9112 section 9.8)."""
     client = connect()
     client.heard()
     client.transport.protocol.abortConnection()
@@ -253,7 +251,7 @@ def test_an_aborted_connection_ends_without_close_notify(connect, server, fake_s
     assert len(server.context.sessions) == 0
 
 
-def test_nothing_is_read_after_close_notify(connect, server, fake_socket):
+def test_reads_nothing_after_close_notify(connect, server, fake_socket):
     client = connect()
     client.heard()
     client.half_close()
@@ -273,7 +271,7 @@ class Stream(Protocol):
         pass
 
 
-def test_what_comes_after_close_notify_is_ignored_but_not_without_end(connect, factory, fake_socket, reactor):
+def test_input_after_close_notify_is_ignored_up_to_a_limit(connect, factory, fake_socket, reactor):
     factory.wrappedFactory = Factory.forProtocol(Stream)
     client = connect()
     client.half_close()
@@ -288,13 +286,13 @@ def test_what_comes_after_close_notify_is_ignored_but_not_without_end(connect, f
     assert client.transport.disconnected
 
 
-def test_other_ports_are_left_alone():
+def test_leaves_other_ports_unchanged():
     plain = Factory()
     install_half_close_tls(SimpleNamespace(factory=plain))
     install_half_close_tls(object())
     assert plain.protocol is None
 
 
-def test_the_usual_transport_is_left_as_it_is(factory):
+def test_does_not_change_the_class_of_twisted(factory):
     assert factory.protocol is HalfCloseTLSTransport
     assert TLSMemoryBIOFactory.protocol is BufferingTLSTransport

@@ -1,4 +1,4 @@
-"""The first request head decides who gets a web connection, and strangers get nowhere."""
+"""The web port gives each connection to the handler of its first request, and rejects foreign origins."""
 
 import pytest
 import txaio
@@ -93,7 +93,7 @@ def visit(build):
 
 @pytest.mark.parametrize("extra", [{}, {"Sec-WebSocket-Extensions": "x"}], ids=["at once", "by Autobahn"])
 @pytest.mark.parametrize("secure", [True, False])
-def test_the_steps_of_a_websocket_begin_with_its_handshakes(build, extra, secure):
+def test_timeline_of_a_websocket_begins_with_its_handshakes(build, extra, secure):
     visit = build(listening=ListenerConfig("ssl:8082" if secure else "tcp:8082"))
     peer = visit()
     if secure:
@@ -111,7 +111,7 @@ def test_the_steps_of_a_websocket_begin_with_its_handshakes(build, extra, secure
 
 
 @pytest.mark.parametrize("path", ["/ws", "/"])
-def test_an_upgrade_gets_a_websocket_whatever_the_cut(visit, path):
+def test_opens_websocket_at_any_split(visit, path):
     handshake = upgrade(path)
     for cut in range(len(handshake) + 1):
         peer = visit()
@@ -122,7 +122,7 @@ def test_an_upgrade_gets_a_websocket_whatever_the_cut(visit, path):
         peer.is_lost()
 
 
-def test_a_plain_request_gets_the_page_whatever_the_cut(visit):
+def test_serves_page_at_any_split(visit):
     question = request("/")
     for cut in range(len(question) + 1):
         peer = visit()
@@ -132,13 +132,13 @@ def test_a_plain_request_gets_the_page_whatever_the_cut(visit):
         peer.is_lost()
 
 
-def test_over_tls_it_tells_what_it_speaks(reactor):
-    """Who offers protocols and gets none of them ends the handshake."""
+def test_offers_http_1_1_over_tls(reactor):
+    """A client that offers protocols needs one of them."""
     factory = WebFactory(FakeServer().context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [])
     assert IProtocolNegotiationFactory(factory).acceptableProtocols() == [b"http/1.1"]
 
 
-def test_what_comes_right_behind_the_head_is_not_lost(visit):
+def test_keeps_input_after_the_request_head(visit):
     peer = visit()
     masked = bytes([0x81, 0x80 | 15]) + bytes(4) + b'{"type":"ping"}'
     status, _, frames = peer.asks(upgrade() + masked)
@@ -159,7 +159,7 @@ def counted(transport):
 
 
 @pytest.mark.parametrize("more", [{}, {"Sec_WebSocket_Protocol": "sockbridge.v1.line"}, {"Origin": "http://" + HOST}])
-def test_a_plain_handshake_is_answered_together_with_the_welcome(visit, more):
+def test_sends_handshake_response_and_welcome_together(visit, more):
     peer, other = visit(), visit()
     writes = counted(peer.transport)
     assert peer.asks(upgrade(**more))[0] == 101
@@ -172,7 +172,7 @@ def test_a_plain_handshake_is_answered_together_with_the_welcome(visit, more):
     assert b"welcome" in welcome.lower()
 
 
-def test_a_fault_of_ours_in_a_plain_handshake_ends_the_connection(visit, monkeypatch, logged):
+def test_exception_in_a_plain_handshake_aborts_the_connection(visit, monkeypatch, logged):
     peer = visit()
     monkeypatch.setattr(visit.server.context.sessions, "add", lambda session: 1 / 0)
     peer.send_bytes(upgrade() + bytes([0x81, 0x80]) + bytes(4))
@@ -184,12 +184,12 @@ def test_a_fault_of_ours_in_a_plain_handshake_ends_the_connection(visit, monkeyp
     assert visit.server.context.connection_limiter.connections == 0
 
 
-def test_a_websocket_elsewhere_is_told_where_it_is(visit):
+def test_rejects_websocket_at_an_unknown_path(visit):
     status, _, body = visit().asks(upgrade("/chat"))
     assert (status, body) == (404, b"no WebSocket at this path: connect to /ws\n")
 
 
-def test_a_client_of_unknown_protocols_only_is_told_ours(visit):
+def test_rejects_unknown_subprotocols(visit):
     status, _, body = visit().asks(upgrade(Sec_WebSocket_Protocol="mqtt, stomp"))
     assert (status, body) == (400, b"no supported subprotocol: offer sockbridge.v1.json and sockbridge.v1.line\n")
     status, headers, _ = visit().asks(upgrade(Sec_WebSocket_Protocol="mqtt, sockbridge.v1.line"))
@@ -206,12 +206,12 @@ def test_a_client_of_unknown_protocols_only_is_told_ours(visit):
         ({"Content_Length": "0", "Transfer_Encoding": "identity"}, 400),
     ],
 )
-def test_a_handshake_with_content_is_refused(visit, headers, status):
-    """Between us and a proxy there must be no two opinions on where a request ends."""
+def test_rejects_handshake_with_content(visit, headers, status):
+    """A proxy and the server must agree on the end of a request."""
     assert visit().asks(upgrade(**headers))[0] == status
 
 
-def test_a_plain_request_for_the_websocket_is_told_to_upgrade(visit):
+def test_plain_request_for_the_websocket_is_426(visit):
     status, headers, _ = visit().asks(request("/ws"))
     assert (status, headers["upgrade"]) == (426, "websocket")
 
@@ -219,7 +219,7 @@ def test_a_plain_request_for_the_websocket_is_told_to_upgrade(visit):
 @pytest.mark.parametrize(
     "data", [b"SUB kitchen\r\n\r\n", request() [:-2] + b"Host: other\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n"]
 )  # fmt: skip
-def test_what_is_no_request_is_refused(visit, data):
+def test_rejects_invalid_requests(visit, data):
     peer = visit()
     status, _, _ = peer.asks(data)
     assert (status, peer.transport.half_closed) == (400, True)
@@ -227,7 +227,7 @@ def test_what_is_no_request_is_refused(visit, data):
     assert peer.transport.heard() == b""
 
 
-def test_an_endless_head_is_refused(visit):
+def test_rejects_endless_request_head(visit):
     peer = visit()
     peer.send_bytes(b"GET / HTTP/1.1\r\nX: ")
     for _ in range(MAX_HEAD_BYTES // 1024 - 1):
@@ -237,12 +237,12 @@ def test_an_endless_head_is_refused(visit):
     assert (status, peer.transport.half_closed) == (431, True)
 
 
-def test_a_head_that_ends_behind_the_bound_is_refused_though_it_came_at_once(visit):
+def test_rejects_long_request_head_in_one_read(visit):
     status, _, _ = visit().asks(request(X="x" * MAX_HEAD_BYTES))
     assert status == 431
 
 
-def test_who_does_not_ask_in_time_is_refused_and_then_dropped(visit, reactor):
+def test_rejects_request_that_does_not_arrive_in_time(visit, reactor):
     peer = visit()
     peer.send_bytes(b"GET / HT")
     reactor.advance(HANDSHAKE_TIMEOUT)
@@ -257,7 +257,7 @@ def test_who_does_not_ask_in_time_is_refused_and_then_dropped(visit, reactor):
     [b"\x16", b"\x16\x03\x01\x02\x00\x01", b"\x80\x2e", b"\0", b"\xff\xfb\x18", b'{"type":', b" GET / "]
     + [b"SUB kitchen\n", b"GET /\r\nHost: x\r\n"],
 )
-def test_a_protocol_that_cannot_be_http_is_answered_at_its_first_byte(visit, data):
+def test_rejects_other_protocols_at_the_first_byte(visit, data):
     peer = visit()
     assert peer.asks(data)[0] == 400
     assert peer.transport.half_closed
@@ -266,7 +266,7 @@ def test_a_protocol_that_cannot_be_http_is_answered_at_its_first_byte(visit, dat
 
 
 @pytest.mark.parametrize("data", [b"", b"GET", request("/"), upgrade("/chat")])
-def test_an_end_leaves_nothing_behind(visit, reactor, data):
+def test_lost_connection_leaves_no_timers(visit, reactor, data):
     peer = visit()
     peer.send_bytes(data)
     peer.is_lost()
@@ -279,7 +279,7 @@ def test_an_end_leaves_nothing_behind(visit, reactor, data):
     assert visit.server.context.connection_limiter.connections == 0
 
 
-def test_the_end_of_a_websocket_ends_its_session(visit):
+def test_lost_websocket_ends_its_session(visit):
     peer = visit()
     peer.send_bytes(upgrade())
     assert len(visit.server.context.sessions) == visit.server.context.connection_limiter.connections == 1
@@ -287,7 +287,7 @@ def test_the_end_of_a_websocket_ends_its_session(visit):
     assert len(visit.server.context.sessions) == visit.server.context.connection_limiter.connections == 0
 
 
-def test_who_finds_no_room_is_told_when_to_come_back(build, reactor):
+def test_rejects_connection_over_the_limit_with_retry_after(build, reactor):
     visit = build(FakeServer(max_connections=1))
     visit()
     refused = visit()
@@ -335,7 +335,7 @@ KNOWING = AllowedOrigins(origins=("https://example.org",), hosts=("bridge.exampl
         (ANYWHERE, "evil.example:8082", "http://evil.example:8082", 403),
     ],
 )
-def test_origins_and_hosts(build, logged, here, host, origin, status):
+def test_checks_origins_and_hosts(build, logged, here, host, origin, status):
     visit = build(origins=KNOWING)
     headers = {"Origin": origin} if origin is not None else {}
     assert visit(here).asks(upgrade(host=host, **headers))[0] == status
@@ -349,14 +349,14 @@ def test_origins_and_hosts(build, logged, here, host, origin, status):
     assert said == refused[status], "once, however often it comes"
 
 
-def test_what_the_log_says_would_allow_it_does(build):
+def test_logged_option_allows_the_origin(build):
     origin, host = "http://evil.example", "evil.example"
     visit = build(origins=AllowedOrigins(origins=(origin,), hosts=(host,)))
     assert visit().asks(upgrade(Origin=origin))[0] == 101
     assert visit().asks(upgrade(host=f"{host}:8082", Origin=f"http://{host}:8082"))[0] == 101
 
 
-def test_on_a_connection_that_is_kept_alive_each_request_is_judged(visit):
+def test_checks_each_request_of_a_kept_alive_connection(visit):
     peer = visit()
     assert peer.asks(request("/"))[0] == 200
     status, headers, _ = peer.asks(request("/", host="evil.example:8082"))
@@ -366,7 +366,7 @@ def test_on_a_connection_that_is_kept_alive_each_request_is_judged(visit):
     assert peer.asks(upgrade("/ws"))[0] == 426, "it is too late for a WebSocket here"
 
 
-def test_nobody_can_write_lines_into_the_log_or_fill_it(logged):
+def test_origins_cannot_forge_or_fill_the_log(logged):
     gate, door = OriginPolicy(AllowedOrigins()), ListenerScope(True, 8082)
     gate.check_origin(HOST, "http://a\n2026 [sockbridge] all is well" + "x" * 1000, door)
     (said,) = [formatEvent(event) for event in logged]
@@ -377,8 +377,7 @@ def test_nobody_can_write_lines_into_the_log_or_fill_it(logged):
     assert len(logged) == MAX_LOGGED
 
 
-def test_a_slow_reader_of_the_page_holds_nobody_up(visit, reactor):
-    """twisted.web is the producer then; the connection must end when it has been idle."""
+def test_closes_client_that_does_not_read_the_page(visit, reactor):
     peer = visit()
     peer.asks(request("/"))
     assert not peer.transport.disconnecting
@@ -386,7 +385,7 @@ def test_a_slow_reader_of_the_page_holds_nobody_up(visit, reactor):
     assert peer.transport.disconnecting or peer.transport.aborted
 
 
-def test_a_head_of_too_many_headers_is_refused(visit):
+def test_rejects_too_many_headers(visit):
     status, _, _ = visit().asks(request(**{f"X-{number}": "" for number in range(101)}))
     assert status == 431
 
@@ -401,14 +400,14 @@ def test_a_head_of_too_many_headers_is_refused(visit):
         (b"x" * MAX_HEAD_BYTES, 431, ErrorCode.TOO_LONG),
     ],
 )
-def test_what_is_refused_at_the_door_is_counted(build, data, status, code):
+def test_counts_rejections(build, data, status, code):
     visit = build()
     assert visit().asks(data)[0] == status
     assert visit.server.context.stats.requests == {(b"other", status): 1}
     assert visit.server.context.stats.errors == {code: 1}
 
 
-def test_who_finds_no_room_is_counted(build):
+def test_counts_rejections_over_the_connection_limit(build):
     visit = build(FakeServer(max_connections=1))
     visit()
     assert visit().received()[0] == 503

@@ -1,4 +1,4 @@
-"""X-Forwarded-For is believed of trusted proxies alone, and only as far as they wrote it."""
+"""X-Forwarded-For is trusted from trusted proxies only, and only the part that they wrote."""
 
 import pytest
 import txaio
@@ -90,12 +90,12 @@ def visit(build):
         ([], "10.0.0.1:50000"),
     ],
 )
-def test_a_trusted_proxy_tells_whom_it_speaks_for(visit, headers, shown):
+def test_adopts_the_address_of_a_trusted_proxy(visit, headers, shown):
     assert visit().shows(*headers) == shown
 
 
 @pytest.mark.parametrize("loopback", [b"127.0.0.1", b"::1", b"[::1]:80", b"::ffff:127.0.0.1", b"127.0.0.1, 10.0.0.1"])
-def test_a_remote_proxy_cannot_make_its_client_a_local_one(visit, loopback):
+def test_client_of_a_remote_proxy_is_not_local(visit, loopback):
     peer = visit()
     assert peer.shows(b"X-Forwarded-For: " + loopback).startswith("10.0.0.1:")
     (session,) = visit.server.context.sessions
@@ -105,7 +105,7 @@ def test_a_remote_proxy_cannot_make_its_client_a_local_one(visit, loopback):
 
 
 @pytest.mark.parametrize("header", [b"X-Forwarded-For: 203.0.113.7", b"X-Forwarded-For: unknown"])
-def test_a_stranger_tells_nothing(visit, header):
+def test_ignores_header_of_other_clients(visit, header):
     assert visit(STRANGER).shows(header) == "198.51.100.9:50000"
 
 
@@ -113,7 +113,7 @@ def test_a_stranger_tells_nothing(visit, header):
 @pytest.mark.parametrize(
     "garbage", [b"unknown", b"203.0.113.7, client.example", b"203.0.113.7 10.0.0.1", b"\xff", b","]
 )
-def test_garbage_is_refused_and_not_believed(visit, make, garbage):
+def test_rejects_invalid_header(visit, make, garbage):
     peer = visit()
     answer = peer.send_bytes(make(b"X-Forwarded-For: " + garbage))
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -123,7 +123,7 @@ def test_garbage_is_refused_and_not_believed(visit, make, garbage):
     assert visit.server.context.connection_limiter.connections == 0
 
 
-def test_the_address_that_is_told_is_the_one_that_is_counted(build):
+def test_counts_the_connection_for_the_reported_address(build):
     visit = build(max_connections_per_address=1)
     admission = visit.server.context.connection_limiter
     first, again, other, silent = visit(), visit(), visit(), visit()
@@ -141,20 +141,20 @@ def test_the_address_that_is_told_is_the_one_that_is_counted(build):
     assert visit().shows(b"X-Forwarded-For: 203.0.113.7") == "203.0.113.7:0"
 
 
-def test_an_address_that_a_stranger_tells_is_not_counted(build):
+def test_does_not_count_an_untrusted_address(build):
     visit = build(max_connections_per_address=1)
     visit(STRANGER).shows(b"X-Forwarded-For: 203.0.113.7")
     assert visit(STRANGER).transport.heard().startswith(b"HTTP/1.1 503 ")
     assert visit().shows(b"X-Forwarded-For: 203.0.113.7") == "203.0.113.7:0"
 
 
-def test_all_connections_count_in_all_before_they_have_told_anything(build):
+def test_connections_of_proxies_count_in_total(build):
     visit = build(max_connections=1)
     visit()
     assert visit().transport.heard().startswith(b"HTTP/1.1 503 ")
 
 
-def test_who_tells_nothing_in_time_is_counted_out(visit, reactor):
+def test_releases_connection_without_a_request(visit, reactor):
     peer = visit()
     reactor.advance(DEFAULT_TIMEOUT_SECONDS)
     assert peer.transport.heard().startswith(b"HTTP/1.1 408 ")
@@ -164,8 +164,8 @@ def test_who_tells_nothing_in_time_is_counted_out(visit, reactor):
 
 @pytest.mark.parametrize("header", [b"X-Forwarded-For: 203.0.113.7", b"Via: 1.1 proxy", b"Forwarded: for=203.0.113.7"])
 @pytest.mark.parametrize("there", [PROXY, STRANGER])
-def test_a_proxy_has_a_connection_for_one_request_only(visit, header, there):
-    """It would send a handshake after it, of whichever of its clients is the next."""
+def test_connection_of_a_proxy_serves_one_request(visit, header, there):
+    """A proxy could send the handshake of another client after it."""
     peer = visit(there)
     answer = peer.send_bytes(page(header))
     assert answer.startswith(b"HTTP/1.1 200 ")
@@ -174,7 +174,7 @@ def test_a_proxy_has_a_connection_for_one_request_only(visit, header, there):
     assert peer.send_bytes(page(header)) == b""
 
 
-def test_a_browser_keeps_its_connection(visit):
+def test_keeps_the_connection_of_a_browser(visit):
     peer = visit(STRANGER)
     for _ in range(2):
         answer = peer.send_bytes(page())

@@ -135,7 +135,7 @@ REQUESTS = {
 
 @pytest.mark.parametrize(("request_bytes", "status"), REQUESTS.values(), ids=REQUESTS)
 @pytest.mark.parametrize("before", [b"", BRIDGE], ids=["first", "second"])
-def test_a_request_is_accepted_or_refused_with_its_status(connect, before, request_bytes, status):
+def test_accepts_or_rejects_request(connect, before, request_bytes, status):
     protocol, transport = connect()
     if before:
         protocol.dataReceived(before)
@@ -146,7 +146,7 @@ def test_a_request_is_accepted_or_refused_with_its_status(connect, before, reque
 
 
 @pytest.mark.parametrize("cut", range(1, 6))
-def test_an_empty_line_before_the_request_is_ignored_wherever_the_bytes_are_cut(connect, cut):
+def test_ignores_empty_line_before_the_request_at_any_split(connect, cut):
     protocol, transport = connect()
     sent = b"\r\n" + BRIDGE
     protocol.dataReceived(sent[:cut])
@@ -167,7 +167,7 @@ def test_an_empty_line_before_the_request_is_ignored_wherever_the_bytes_are_cut(
         (get(b"/readyz", host=b"", version=b"HTTP/1.0"), 200),
     ],
 )
-def test_other_interfaces_accept_any_valid_host_for_what_is_public(connect, request_bytes, status):
+def test_other_interfaces_accept_any_valid_host_for_public_paths(connect, request_bytes, status):
     protocol, transport = connect(ANYWHERE)
     protocol.dataReceived(request_bytes)
     [answer] = read_responses(transport.heard())
@@ -184,7 +184,7 @@ def test_options_lists_the_methods_of_a_path(connect):
 
 
 @pytest.mark.parametrize("accept", ["", "*/*", "text/event-stream", "text/event-stream, text/html"])
-def test_a_program_opens_a_stream_whatever_else_it_accepts(connect, accept):
+def test_opens_event_stream_whatever_else_is_accepted(connect, accept):
     protocol, transport = connect()
     protocol.dataReceived(get(b"/events?channel=kitchen", *([b"Accept: " + accept.encode()] if accept else [])))
     assert b"event: ok" in transport.heard()
@@ -264,8 +264,8 @@ HANDSHAKES = {
 
 @pytest.mark.parametrize(("handshake", "status"), HANDSHAKES.values(), ids=HANDSHAKES)
 @pytest.mark.parametrize("target", [b" /ws", b" /ws?"], ids=["short", "Autobahn"])
-def test_a_handshake_is_accepted_or_refused_with_its_status(connect, target, handshake, status):
-    """``/ws?`` is a form that only Autobahn reads."""
+def test_accepts_or_rejects_handshake(connect, target, handshake, status):
+    """``/ws?`` is a form that only Autobahn parses."""
     protocol, transport = connect()
     protocol.dataReceived(handshake.replace(b" /ws", target))
     head, _, rest = transport.heard().partition(b"\r\n\r\n")

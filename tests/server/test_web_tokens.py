@@ -1,4 +1,4 @@
-"""Tokens that a WebSocket handshake brings along: who set them decides how they are refused."""
+"""Tokens in WebSocket handshakes, and how invalid ones are rejected."""
 
 import json
 
@@ -61,7 +61,7 @@ def visit(reactor, wire, monkeypatch):
         ("/ws", "Cookie: bridge-token=good\r\n"),
     ],
 )
-def test_a_good_token_says_who_it_is_from_the_start(visit, way, target, header):
+def test_valid_token_authenticates_the_session(visit, way, target, header):
     head, messages, closing, nicks = visit(target, header + way)
     assert " 101 " in head
     assert [message["type"] for message in messages] == ["welcome"]
@@ -69,7 +69,7 @@ def test_a_good_token_says_who_it_is_from_the_start(visit, way, target, header):
 
 
 @pytest.mark.parametrize("way", [PLAIN, THROUGH_AUTOBAHN])
-def test_a_bad_token_of_a_program_is_refused_with_401(visit, way):
+def test_rejects_invalid_token_in_a_header_with_401(visit, way):
     head, messages, _, nicks = visit("/ws", "Authorization: Bearer bad\r\n" + way)
     assert head.startswith("HTTP/1.1 401 Unauthorized")
     assert 'WWW-Authenticate: Bearer error="invalid_token"' in head
@@ -78,7 +78,7 @@ def test_a_bad_token_of_a_program_is_refused_with_401(visit, way):
 
 @pytest.mark.parametrize("way", [PLAIN, THROUGH_AUTOBAHN])
 @pytest.mark.parametrize("target, header", [("/ws?token=bad", ""), ("/ws", "Cookie: bridge-token=bad\r\n")])
-def test_a_bad_token_of_a_page_is_told_in_the_open_connection(visit, way, target, header):
+def test_reports_invalid_token_of_a_page_in_the_connection(visit, way, target, header):
     head, messages, closing, _ = visit(target, header + way)
     assert " 101 " in head
     assert [message["type"] for message in messages] == ["welcome", "error"]
@@ -88,12 +88,12 @@ def test_a_bad_token_of_a_page_is_told_in_the_open_connection(visit, way, target
 
 @pytest.mark.parametrize("way", [PLAIN, THROUGH_AUTOBAHN])
 @pytest.mark.parametrize("target, header", [("/ws?token=bad", ""), ("/ws", "Authorization: Bearer bad\r\n")])
-def test_without_a_policy_nobody_looks(visit, way, target, header):
+def test_ignores_tokens_without_a_policy(visit, way, target, header):
     head, messages, closing, _ = visit(target, header + way, None)
     assert " 101 " in head and len(messages) == 1 and closing == 0
 
 
-def test_a_cookie_does_not_help_a_foreign_page(visit):
+def test_cookie_does_not_allow_a_foreign_origin(visit):
     head, _, _, _ = visit("/ws", "Cookie: bridge-token=good\r\nOrigin: https://evil.example\r\n")
     assert " 403 " in head
 
@@ -108,7 +108,7 @@ def test_a_cookie_does_not_help_a_foreign_page(visit):
         ("tcp:8082", True, "/ws", None),
     ],
 )
-def test_a_certificate_says_who_it_is_and_a_token_says_it_better(visit, tmp_path, way, endpoint, shown, target, nick):
+def test_token_takes_precedence_over_a_certificate(visit, tmp_path, way, endpoint, shown, target, nick):
     Authority(tmp_path).issue("meter", "meter")
     certificate = load_certificate(FILETYPE_PEM, (tmp_path / "meter.pem").read_bytes()) if shown else None
     head, _, _, nicks = visit(target, way, endpoint=endpoint, certificate=certificate)
@@ -116,7 +116,7 @@ def test_a_certificate_says_who_it_is_and_a_token_says_it_better(visit, tmp_path
     assert nicks == [nick or b"p1"]
 
 
-def test_a_policy_that_changes_in_the_midst_of_a_handshake_holds(reactor, wire, monkeypatch):
+def test_policy_change_during_a_handshake_applies(reactor, wire, monkeypatch):
     txaio.use_twisted()
     monkeypatch.setattr(txaio.config, "loop", reactor)
     server = FakeServer(policy=POLICY)

@@ -1,4 +1,4 @@
-"""One WebSocket peer: its handshake, its dialect, and what is not taken; with a fake transport and a fake clock."""
+"""The handshake of WebSocket connections, the dialects, and rejected input."""
 
 from typing import Any
 
@@ -41,10 +41,9 @@ LINE_WELCOME = "WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:808
         (["chat", LINE_PROTOCOL, "x"], LINE_PROTOCOL, LINE_WELCOME),
     ],
 )
-def test_the_first_subprotocol_that_is_ours_is_spoken(
+def test_selects_the_first_supported_subprotocol(
     offered: list[str], chosen: str | None, welcome: object, port: Port
 ) -> None:
-    """The server chooses in the client's order, and the welcome is the first thing it says."""
     client = port.connect()
     head = client.asks(*offered)
     assert head.startswith(b"HTTP/1.1 101 ")
@@ -56,8 +55,7 @@ def test_the_first_subprotocol_that_is_ours_is_spoken(
     assert client.received() == [welcome]
 
 
-def test_only_unknown_subprotocols_are_refused(port: Port, server: FakeServer) -> None:
-    """Who offers nothing that is spoken here gets a 400 that names what is."""
+def test_rejects_unknown_subprotocols_with_400(port: Port, server: FakeServer) -> None:
     client = port.connect()
     head = client.asks("chat", "sockbridge.v2.json")
     assert head.startswith(b"HTTP/1.1 400 ")
@@ -67,8 +65,8 @@ def test_only_unknown_subprotocols_are_refused(port: Port, server: FakeServer) -
     assert len(server.context.sessions) == 0
 
 
-def test_compression_stays_refused(port: Port) -> None:
-    """Browsers offer it; a compressed connection could not share frames."""
+def test_declines_compression(port: Port) -> None:
+    """A compressed connection could not share frames."""
     client = port.connect()
     head = client.asks(extra=("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",))
     assert head.startswith(b"HTTP/1.1 101 ")
@@ -76,8 +74,7 @@ def test_compression_stays_refused(port: Port) -> None:
     assert client.received() == [JSON_WELCOME]
 
 
-def test_a_message_right_behind_the_handshake(port: Port) -> None:
-    """What came in the same read as the handshake is answered after the welcome."""
+def test_answers_message_sent_with_the_handshake(port: Port) -> None:
     client = port.connect()
     client.asks(behind=frame(TEXT, b'{"type":"ping","id":1}') + frame(TEXT, b'{"type":"ping","id":2}')[:9])
     assert client.received() == [JSON_WELCOME, {"type": "pong", "id": 1}]
@@ -85,8 +82,7 @@ def test_a_message_right_behind_the_handshake(port: Port) -> None:
     assert client.received() == [{"type": "pong", "id": 2}]
 
 
-def test_a_handshake_that_does_not_come_is_not_awaited_for_ever(port: Port, clock: Clock) -> None:
-    """Who says nothing, or half of it, is dropped."""
+def test_drops_connection_without_a_handshake(port: Port, clock: Clock) -> None:
     client = port.connect()
     client.send_bytes(b"GET /ws HTTP/1.1\r\n")
     pass_time(clock, HANDSHAKE_TIMEOUT + 1)
@@ -95,8 +91,8 @@ def test_a_handshake_that_does_not_come_is_not_awaited_for_ever(port: Port, cloc
     assert not clock.getDelayedCalls()
 
 
-def test_the_handshake_leaves_nothing_behind(port: Port) -> None:
-    """What only the handshake needed would be two thirds of an idle connection's memory."""
+def test_frees_the_handshake_state(port: Port) -> None:
+    """It would be two thirds of the memory of an idle connection."""
     client = port.open()
     assert not [name for name in vars(client.server) if name.startswith(("http_", "websocket_"))]
     assert len(vars(client.server)) < 20
@@ -105,8 +101,7 @@ def test_the_handshake_leaves_nothing_behind(port: Port) -> None:
 # Dialects.
 
 
-def test_json(port: Port, server: FakeServer) -> None:
-    """A subscriber hears its own event, after the answer."""
+def test_speaks_json(port: Port, server: FakeServer) -> None:
     client = port.open(JSON_PROTOCOL)
     client.send(
         {"type": "subscribe", "id": 1, "channel": "a"}, {"type": "publish", "id": 2, "channel": "a", "data": [1]}
@@ -121,8 +116,8 @@ def test_json(port: Port, server: FakeServer) -> None:
 
 @pytest.mark.parametrize("protocols", [(), (LINE_PROTOCOL,)])
 @pytest.mark.parametrize("first", ["PING 1", "ping 1\n", "  PING 1\r\n", "\nPING 1\n\n"])
-def test_lines(protocols: tuple[str, ...], first: str, port: Port, server: FakeServer) -> None:
-    """With the subprotocol, or by a first message that is no object: lines, and no second welcome."""
+def test_speaks_lines(protocols: tuple[str, ...], first: str, port: Port, server: FakeServer) -> None:
+    """With the subprotocol, or if the first message is not an object."""
     client = port.open(*protocols)
     client.send(first)
     assert client.received() == ["PONG 1"]
@@ -133,8 +128,7 @@ def test_lines(protocols: tuple[str, ...], first: str, port: Port, server: FakeS
     assert client.received()[0].startswith("ERR unknown-command ")
 
 
-def test_the_first_message_decides_for_good(port: Port) -> None:
-    """Once it was an object, a line is bad JSON."""
+def test_only_the_first_message_selects_the_dialect(port: Port) -> None:
     client = port.open()
     client.send('{"type":"ping"}')
     client.send("PING")
@@ -142,7 +136,7 @@ def test_the_first_message_decides_for_good(port: Port) -> None:
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n", "\r\n\t ", "\ufeff"])
-def test_a_blank_first_message_decides_nothing(blank: str, port: Port) -> None:
+def test_blank_messages_do_not_select_the_dialect(blank: str, port: Port) -> None:
     client = port.open()
     client.send(blank)
     client.send(blank, '  \n{"type":"ping"}', blank)
@@ -165,30 +159,28 @@ def test_blank_first_messages_count_against_the_rate_limit(port: Port) -> None:
 
 
 @pytest.mark.parametrize("protocols", [(), (LINE_PROTOCOL,)])
-def test_a_leading_byte_order_mark_is_no_part_of_the_first_message(protocols: tuple[str, ...], port: Port) -> None:
+def test_ignores_byte_order_mark_before_the_first_message(protocols: tuple[str, ...], port: Port) -> None:
     client = port.open(*protocols)
     client.send("\ufeffPING 1", "\ufeffPING 2")
     pong, error = client.received()
     assert pong == "PONG 1" and error.startswith("ERR unknown-command ")
 
 
-def test_with_the_json_subprotocol_nothing_is_decided(port: Port) -> None:
-    """Who asked for JSON gets JSON, whatever it says first."""
+def test_json_subprotocol_fixes_the_dialect(port: Port) -> None:
     client = port.open(JSON_PROTOCOL)
     client.send("PING")
     (error,) = client.received()
     assert (error["type"], error["code"]) == ("error", "bad-json")
 
 
-def test_a_first_message_by_the_long_way_decides_too(port: Port) -> None:
-    """In fragments, it is a first message like any other."""
+def test_first_message_in_fragments_selects_the_dialect(port: Port) -> None:
     client = port.open()
     client.send_bytes(frame(0x01, b"PI") + frame(0x80, b"NG"))
     assert client.received() == ["PONG"]
 
 
-def test_several_lines_in_one_message(port: Port) -> None:
-    """They are several commands, and each server line is a message."""
+def test_message_can_have_several_lines(port: Port) -> None:
+    """Each is a command, and each reply is a message."""
     client = port.open(LINE_PROTOCOL)
     client.send("PING 1\nPING 2\r\n\nPING 3\n")
     assert client.received() == ["PONG 1", "PONG 2", "PONG 3"]
@@ -196,10 +188,9 @@ def test_several_lines_in_one_message(port: Port) -> None:
     assert len(client.received()) > 2
 
 
-def test_a_fault_is_answered_and_the_rest_goes_on(
+def test_exception_is_answered_with_internal_and_logged_once(
     port: Port, server: FakeServer, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, Any]]
 ) -> None:
-    """A fault of ours is logged once, the peer hears ``internal``, and nothing else is lost."""
     client = port.open(LINE_PROTOCOL)
     monkeypatch.setattr(server.broker, "members", lambda name: 1 / 0)
     client.send("WHO a", "PING")
@@ -212,8 +203,7 @@ def test_a_fault_is_answered_and_the_rest_goes_on(
 # What is not taken.
 
 
-def test_binary_is_1003(port: Port) -> None:
-    """Until there are binary payloads."""
+def test_closes_with_1003_for_binary_messages(port: Port) -> None:
     client = port.open()
     client.send({"type": "ping"})
     client.send_bytes(frame(BINARY, b"\x00"))
@@ -221,8 +211,8 @@ def test_binary_is_1003(port: Port) -> None:
 
 
 @pytest.mark.parametrize("sent", [frame(TEXT, b"PING \xff"), frame(0x01, b"PING \xe2\x82") + frame(0x80, b"x")])
-def test_what_is_not_utf8_is_1007(sent: bytes, port: Port) -> None:
-    """In one frame or in fragments, and it is not run."""
+def test_closes_with_1007_for_invalid_utf8(sent: bytes, port: Port) -> None:
+    """In one frame or in fragments. The message is not run."""
     client = port.open(LINE_PROTOCOL)
     client.send_bytes(frame(TEXT, b"PING 1") + sent)
     client.is_closed_with(1007, "PONG 1")
@@ -237,15 +227,13 @@ def test_what_is_not_utf8_is_1007(sent: bytes, port: Port) -> None:
         frame(0x01, b"x" * 40_000) + b"\x80\xfe" + (40_000).to_bytes(2, "big") + MASK,
     ],
 )
-def test_too_big_is_1009(sent: bytes, port: Port) -> None:
-    """The announced size is refused at once, before anything of it has come."""
+def test_closes_with_1009_for_an_announced_size_over_the_limit(sent: bytes, port: Port) -> None:
     client = port.open(LINE_PROTOCOL)
     client.send_bytes(sent)
     client.is_closed_with(1009)
 
 
-def test_the_limit_can_be_moved(clock: Clock) -> None:
-    """A smaller bound is kept by the short way too; the bound itself is allowed."""
+def test_message_limit_is_configurable(clock: Clock) -> None:
     client = Client(WebSocketFactory(FakeServer(max_message_bytes=600).context, clock, 0, 0, 0))
     client.asks(LINE_PROTOCOL)
     client.received()
@@ -255,8 +243,7 @@ def test_the_limit_can_be_moved(clock: Clock) -> None:
     client.is_closed_with(1009)
 
 
-def test_as_large_as_allowed(port: Port, server: FakeServer) -> None:
-    """A message of exactly the limit is run."""
+def test_accepts_message_of_exactly_the_limit(port: Port, server: FakeServer) -> None:
     client = port.open(LINE_PROTOCOL)
     message = b"PUB a " + b"x" * (65_536 - 6)
     client.send_bytes(b"\x81\xff" + (65_536).to_bytes(8, "big") + MASK + unmask(message, MASK))
@@ -264,8 +251,8 @@ def test_as_large_as_allowed(port: Port, server: FakeServer) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"\x81\x01x", frame(0xC1, b"x"), frame(0x83, b"x"), frame(0x80, b"x")])
-def test_a_violation_is_1002(sent: bytes, port: Port) -> None:
-    """What the protocol forbids ends the connection; what came before is answered."""
+def test_closes_with_1002_for_protocol_errors(sent: bytes, port: Port) -> None:
+    """Messages before the error are answered."""
     client = port.open(LINE_PROTOCOL)
     client.send_bytes(frame(TEXT, b"PING") + sent)
     client.is_closed_with(1002, "PONG")

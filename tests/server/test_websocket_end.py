@@ -1,4 +1,4 @@
-"""How a WebSocket lives and ends: stalls, signs of life, close codes; with a fake transport and a fake clock."""
+"""Flow control, pings and the end of WebSocket connections."""
 
 import gc
 import weakref
@@ -35,8 +35,8 @@ def session_of(server: FakeServer, id: bytes = b"p1"):
 # Who does not read.
 
 
-def test_a_stalled_peer_is_not_read_until_it_reads(port: Port, server: FakeServer) -> None:
-    """While replies wait, the input is paused; what was read already waits too; then all goes on in order."""
+def test_pauses_reading_while_replies_wait(port: Port, server: FakeServer) -> None:
+    """Messages that have been read already wait too. Then all continues in order."""
     client = port.open(LINE_PROTOCOL)
     client.stalls()
     client.send("PING 1")
@@ -48,8 +48,7 @@ def test_a_stalled_peer_is_not_read_until_it_reads(port: Port, server: FakeServe
     assert client.received() == ["PONG 2", "PONG 3"]
 
 
-def test_events_wait_for_a_stalled_peer(port: Port, server: FakeServer) -> None:
-    """Who does not read events keeps a cursor, and reads on from the log."""
+def test_slow_subscriber_catches_up_from_the_history(port: Port, server: FakeServer) -> None:
     client, other = port.open(LINE_PROTOCOL), port.open(LINE_PROTOCOL)
     client.send("SUB a")
     client.received()
@@ -62,8 +61,8 @@ def test_events_wait_for_a_stalled_peer(port: Port, server: FakeServer) -> None:
     assert client.received() == ["MSG a 1 p2 1", "MSG a 2 p2 2"]
 
 
-def test_pongs_that_are_not_read_pause_the_input(port: Port) -> None:
-    """A flood of pings does not fill the memory with pongs."""
+def test_pauses_reading_while_pongs_wait(port: Port) -> None:
+    """A flood of pings must not fill the memory with pongs."""
     client = port.open(LINE_PROTOCOL)
     client.stalls()
     client.send_bytes(frame(PING, b"x"))
@@ -85,8 +84,7 @@ def last_ping(client: Client) -> bytes:
     return payload
 
 
-def test_a_peer_that_answers_pings_stays(port: Port, clock: Clock) -> None:
-    """It is asked again and again."""
+def test_keeps_client_that_answers_pings(port: Port, clock: Clock) -> None:
     client = port.open()
     for _ in range(3):
         pass_time(clock, PING_INTERVAL)
@@ -95,8 +93,7 @@ def test_a_peer_that_answers_pings_stays(port: Port, clock: Clock) -> None:
     assert client.transport.ending is None
 
 
-def test_a_peer_that_does_not_answer_a_ping_is_dropped(port: Port, clock: Clock, server: FakeServer) -> None:
-    """Its connection may be gone without a word."""
+def test_drops_client_that_does_not_answer_a_ping(port: Port, clock: Clock, server: FakeServer) -> None:
     client = port.open()
     pass_time(clock, PING_INTERVAL)
     last_ping(client)
@@ -107,8 +104,7 @@ def test_a_peer_that_does_not_answer_a_ping_is_dropped(port: Port, clock: Clock,
     assert not clock.getDelayedCalls()
 
 
-def test_a_pong_that_nobody_asked_for_is_no_answer(port: Port, clock: Clock) -> None:
-    """It must be the answer to that very ping."""
+def test_unsolicited_pong_does_not_answer_a_ping(port: Port, clock: Clock) -> None:
     client = port.open()
     pass_time(clock, PING_INTERVAL)
     last_ping(client)
@@ -118,8 +114,7 @@ def test_a_pong_that_nobody_asked_for_is_no_answer(port: Port, clock: Clock) -> 
 
 
 @pytest.mark.parametrize("sent", [frame(TEXT, b"\n"), frame(0x01, b"\n") + frame(0x80, b""), frame(0x01, b"\n")])
-def test_any_message_counts_as_life(sent: bytes, port: Port, clock: Clock) -> None:
-    """Who talks need not answer pings, by whichever way its frames come in."""
+def test_any_message_answers_a_ping(sent: bytes, port: Port, clock: Clock) -> None:
     client = port.open(LINE_PROTOCOL)
     pass_time(clock, PING_INTERVAL)
     last_ping(client)
@@ -132,8 +127,7 @@ def test_any_message_counts_as_life(sent: bytes, port: Port, clock: Clock) -> No
     assert client.transport.ending == "aborted"
 
 
-def test_a_ping_is_answered_amidst_messages(port: Port) -> None:
-    """Replies and pongs stand in the order of what they answer."""
+def test_pongs_and_replies_are_sent_in_order(port: Port) -> None:
     client = port.open(LINE_PROTOCOL)
     client.send_bytes(frame(TEXT, b"PING 1") + frame(PING, b"x") + frame(TEXT, b"PING 2"))
     assert client.frames() == [(TEXT, b"PONG 1"), (PONG, b"x"), (TEXT, b"PONG 2")]
@@ -143,8 +137,7 @@ def test_a_ping_is_answered_amidst_messages(port: Port) -> None:
 
 
 @pytest.mark.parametrize(("code", "answer"), [(1000, 1000), (1001, 1000), (3000, 1000)])
-def test_the_peer_closes(code: int, answer: int, port: Port, server: FakeServer, clock: Clock) -> None:
-    """Its close frame is answered by ours, then the server closes, and the session is forgotten."""
+def test_answers_close_frame_and_closes(code: int, answer: int, port: Port, server: FakeServer, clock: Clock) -> None:
     client = port.open(LINE_PROTOCOL)
     client.send("SUB a")
     client.send_bytes(frame(TEXT, b"PING") + frame(CLOSE, code.to_bytes(2, "big")))
@@ -162,8 +155,9 @@ def test_the_peer_closes(code: int, answer: int, port: Port, server: FakeServer,
 
 @pytest.mark.parametrize("ending", CloseReason)
 @pytest.mark.parametrize("protocol", [JSON_PROTOCOL, LINE_PROTOCOL])
-def test_the_server_closes(ending: CloseReason, protocol: str, port: Port, server: FakeServer, clock: Clock) -> None:
-    """The peer hears why, then a close frame with each of our codes; when it has answered, the connection ends."""
+def test_sends_notice_and_close_frame_then_closes(
+    ending: CloseReason, protocol: str, port: Port, server: FakeServer, clock: Clock
+) -> None:
     client = port.open(protocol)
     session_of(server).close(ending, b"because")
     *words, close = client.frames()
@@ -183,8 +177,8 @@ def test_the_server_closes(ending: CloseReason, protocol: str, port: Port, serve
     assert not clock.getDelayedCalls()
 
 
-def test_quit_closes(port: Port) -> None:
-    """BYE, then 1000; what stands behind QUIT is not run."""
+def test_quit_sends_bye_and_close_code_1000(port: Port) -> None:
+    """Messages after QUIT are not run."""
     client = port.open(LINE_PROTOCOL)
     client.send("PING 1\nQUIT\nPING 2", "PING 3")
     assert client.frames() == [(TEXT, b"PONG 1"), (TEXT, b"BYE"), (CLOSE, b"\x03\xe8")]
@@ -192,10 +186,7 @@ def test_quit_closes(port: Port) -> None:
     assert client.frames() == []
 
 
-def test_a_close_frame_that_is_not_answered_is_not_awaited_for_ever(
-    port: Port, clock: Clock, server: FakeServer
-) -> None:
-    """The peer had time enough."""
+def test_drops_client_that_does_not_answer_a_close_frame(port: Port, clock: Clock, server: FakeServer) -> None:
     client = port.open(LINE_PROTOCOL)
     client.send("QUIT")
     pass_time(clock, CLOSE_TIMEOUT_SECONDS)
@@ -205,8 +196,8 @@ def test_a_close_frame_that_is_not_answered_is_not_awaited_for_ever(
     assert not clock.getDelayedCalls()
 
 
-def test_a_stalled_peer_can_still_answer_a_close_frame(port: Port, server: FakeServer) -> None:
-    """Its input was paused; it must be read again, or its answer would never be seen."""
+def test_reads_again_after_sending_a_close_frame(port: Port, server: FakeServer) -> None:
+    """The answer could not be received while reading is paused."""
     client = port.open(LINE_PROTOCOL)
     client.stalls()
     client.send("PING 1")
@@ -218,8 +209,7 @@ def test_a_stalled_peer_can_still_answer_a_close_frame(port: Port, server: FakeS
     assert b"PONG 2" not in client.transport.written
 
 
-def test_a_stalled_peer_that_quits_can_still_answer_the_close_frame(port: Port) -> None:
-    """Its BYE waits for the socket, but what it says is read on."""
+def test_reads_again_after_quit_of_a_slow_client(port: Port) -> None:
     client = port.open(LINE_PROTOCOL)
     client.stalls()
     client.send("QUIT")
@@ -227,8 +217,7 @@ def test_a_stalled_peer_that_quits_can_still_answer_the_close_frame(port: Port) 
     assert client.server.wasClean and client.transport.ending == "aborted"
 
 
-def test_a_peer_that_closes_and_does_not_read_is_dropped(port: Port, clock: Clock, server: FakeServer) -> None:
-    """Our answer waits for a socket that stays full: not for ever."""
+def test_aborts_client_that_closes_but_does_not_read(port: Port, clock: Clock, server: FakeServer) -> None:
     client = port.open(LINE_PROTOCOL)
     client.stalls()
     client.send_bytes(frame(CLOSE, b"\x03\xe8"))
@@ -239,8 +228,8 @@ def test_a_peer_that_closes_and_does_not_read_is_dropped(port: Port, clock: Cloc
     assert not clock.getDelayedCalls()
 
 
-def test_no_data_follows_a_close_frame(port: Port, server: FakeServer) -> None:
-    """Neither events, nor what was behind, nor late words (RFC 6455 section 5.5.1)."""
+def test_sends_nothing_after_a_close_frame(port: Port, server: FakeServer) -> None:
+    """Neither events, nor replies to later messages (RFC 6455 section 5.5.1)."""
     client, other = port.open(LINE_PROTOCOL), port.open(LINE_PROTOCOL)
     client.send("SUB a presence=on", "PUB a 1", "HIST a")
     session = session_of(server)
@@ -253,8 +242,7 @@ def test_no_data_follows_a_close_frame(port: Port, server: FakeServer) -> None:
     client.is_closed_with(1001, "OK a offset=0 epoch=e1", "OK 1", "MSG a 1 p1 1", "MSG a 1 p1 1", "OK 1")
 
 
-def test_late_answers_do_not_follow_a_close_frame(clock: Clock) -> None:
-    """What the backplane answers to a peer that is leaving is told to nobody."""
+def test_late_replies_of_the_backplane_are_not_sent_after_a_close_frame(clock: Clock) -> None:
     server = FakeServer(late=True)
     client = Port(server, clock).open(LINE_PROTOCOL)
     client.send("PUB a 1", "SUB a", "PING")
@@ -270,8 +258,9 @@ def test_late_answers_do_not_follow_a_close_frame(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("stalled", [False, True])
-def test_a_connection_that_breaks(stalled: bool, port: Port, server: FakeServer, clock: Clock) -> None:
-    """Without any goodbye the session is forgotten all the same, and nothing keeps the connection in memory."""
+def test_broken_connection_ends_its_session_and_is_freed(
+    stalled: bool, port: Port, server: FakeServer, clock: Clock
+) -> None:
     client = port.open(LINE_PROTOCOL)
     client.send("SUB a")
     if stalled:
@@ -291,8 +280,8 @@ def test_a_connection_that_breaks(stalled: bool, port: Port, server: FakeServer,
 
 
 @pytest.mark.parametrize("fault", [frame(TEXT, b"\xff"), frame(0x83, b"x"), frame(0xC1, b"x"), frame(CLOSE, b"\x00")])
-def test_the_faults_of_peers_are_not_logged(port: Port, logged: list[dict[str, object]], fault: bytes) -> None:
-    """A stranger can make as many as he likes; the close code tells him, and the disk does not fill."""
+def test_protocol_errors_of_clients_are_not_logged(port: Port, logged: list[dict[str, object]], fault: bytes) -> None:
+    """Clients could fill the disk."""
     client = port.open(LINE_PROTOCOL)
     client.server.dataReceived(fault)
     client.server.connectionLost(Failure(ConnectionDone()))
