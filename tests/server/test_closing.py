@@ -11,7 +11,7 @@ def test_graceful_close_ends_our_stream_and_keeps_reading(wire, reactor):
     transport = wire()
     transport.pauseProducing()
     graceful_close(transport, reactor.callLater)
-    assert (transport.half_closed, transport.disconnecting, transport.reads) == (True, False, True)
+    assert (transport.half_closed, transport.disconnecting, transport.is_reading) == (True, False, True)
 
 
 def test_graceful_close_aborts_after_the_linger_time(wire, reactor):

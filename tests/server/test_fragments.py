@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 
-from tests.server.websocket_client import PING, TEXT, pass_time
+from tests.server.clients import PING, TEXT, pass_time
 from tests.server.websocket_streams import frame
 
 BEGINNING, CONTINUATION, END = 0x01, 0x00, 0x80
@@ -79,4 +79,4 @@ def test_drops_client_that_does_not_answer_the_close_frame(port, clock):
     client.send_bytes(frame(BEGINNING, b"x" * MAX_OFFSET) + frame(CONTINUATION, b"x"))
     client.is_closed_with(1009)
     pass_time(clock, 20)
-    assert client.transport.ending is not None
+    assert client.transport.is_closed

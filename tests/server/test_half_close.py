@@ -6,8 +6,8 @@ import pytest
 
 from tests.behaviours.voices import settle
 from tests.event_streams import read_events
+from tests.server.clients import CLOSE, PING, TEXT
 from tests.server.http.clients import web_port
-from tests.server.websocket_client import CLOSE, PING, TEXT
 from tests.server.websocket_streams import HANDSHAKE, frame
 from twistedsock.codecs.sse import KEEP_ALIVE_COMMENT
 from twistedsock.server.http.sse import FIRST_PROBE_SECONDS, PROBE_INTERVAL_SECONDS
@@ -23,7 +23,7 @@ def connect(server, reactor, wire, clock):
     def make():
         client = opening()
         client.send_bytes = lambda data: client.protocol.dataReceived(data)  # another one once the head is there
-        client.half_closes = client.protocol.readConnectionLost
+        client.half_close = client.protocol.readConnectionLost
         return client
 
     return make
@@ -51,15 +51,15 @@ def publish(server, channel, *payloads):
 def test_discards_incomplete_request(connect, sent):
     client = connect()
     client.send_bytes(sent)
-    client.half_closes()
-    assert client.transport.heard() == b"" and client.transport.disconnecting
+    client.half_close()
+    assert client.transport.output() == b"" and client.transport.disconnecting
 
 
 def test_closes_idle_connection(connect):
     client = connect()
     client.send_bytes(get(b"/healthz"))
     assert client.response()[0] == 200 and not client.transport.disconnecting
-    client.half_closes()
+    client.half_close()
     assert client.transport.disconnecting
 
 
@@ -67,7 +67,7 @@ def test_closes_rejected_request_at_once(connect):
     client = connect()
     client.send_bytes(b"nonsense\r\n\r\n")
     assert client.transport.half_closed and not client.transport.disconnecting
-    client.half_closes()
+    client.half_close()
     assert client.transport.disconnecting
 
 
@@ -76,9 +76,9 @@ def test_sends_long_history_completely(connect, server, headers):
     publish(server, "k", *["x" * 1000] * 200)
     client = connect()
     client.send_bytes(get(b"/channels/k/events", *headers))
-    client.half_closes()
+    client.half_close()
     server.turn()
-    heard = client.transport.heard()
+    heard = client.transport.output()
     assert heard.endswith(b"\r\n0\r\n\r\n") and heard.count(b'"type":"event"') == 200
     assert client.transport.disconnecting and not client.transport.aborted
 
@@ -86,9 +86,9 @@ def test_sends_long_history_completely(connect, server, headers):
 def test_answers_long_poll(connect, server):
     client = connect()
     client.send_bytes(get(b"/channels/k/events?wait=9"))
-    client.half_closes()
+    client.half_close()
     server.turn()
-    assert client.transport.heard() == b"" and not client.transport.disconnecting
+    assert client.transport.output() == b"" and not client.transport.disconnecting
     publish(server, "k", "hot")
     status, _, body = client.response()
     assert (status, json.loads(body)["events"][0]["data"]) == (200, "hot")
@@ -98,9 +98,9 @@ def test_answers_long_poll(connect, server):
 def test_answers_all_pipelined_requests(connect, server):
     client = connect()
     client.send_bytes(get(b"/channels/k/events?wait=9") + get(b"/healthz") + get(b"/readyz") + b"GET /half HT")
-    client.half_closes()
+    client.half_close()
     publish(server, "k", "hot")
-    assert client.transport.heard().count(b"HTTP/1.1 200 OK") == 3
+    assert client.transport.output().count(b"HTTP/1.1 200 OK") == 3
     assert client.transport.disconnecting
 
 
@@ -108,10 +108,10 @@ def test_answers_all_pipelined_requests(connect, server):
 def test_event_stream_continues(connect, server, reactor, target):
     client = connect()
     client.send_bytes(get(target, b"Accept: text/event-stream"))
-    client.half_closes()
-    client.half_closes()  # when reading is resumed, the transport finds the end once more
+    client.half_close()
+    client.half_close()  # when reading is resumed, the transport finds the end once more
     publish(server, "k", "hot")
-    told = client.transport.heard().partition(b"\r\n\r\n")[2].decode()
+    told = client.transport.output().partition(b"\r\n\r\n")[2].decode()
     if target != b"/stream":
         assert read_events(told)[0][-1].message["data"] == "hot"
     assert not client.transport.disconnecting
@@ -120,27 +120,27 @@ def test_event_stream_continues(connect, server, reactor, target):
 def test_event_stream_after_other_requests_continues(connect, server, reactor):
     client = connect()
     client.send_bytes(get(b"/channels/k/events?wait=9") + get(b"/channels/k/events", b"Accept: text/event-stream"))
-    client.half_closes()
+    client.half_close()
     publish(server, "k", "hot")
-    assert b"event: welcome" in client.transport.heard()
+    assert b"event: welcome" in client.transport.output()
     reactor.turn()
-    assert client.transport.heard() == KEEP_ALIVE_COMMENT
+    assert client.transport.output() == KEEP_ALIVE_COMMENT
     publish(server, "k", "hotter")
-    assert b"hotter" in client.transport.heard()
+    assert b"hotter" in client.transport.output()
 
 
 def test_event_stream_probes_its_client(connect, server, reactor):
     """If the client has exited, its machine answers the first comment with a reset, and the next write fails."""
     client = connect()
     client.send_bytes(get(b"/channels/k/events", b"Accept: text/event-stream"))
-    client.transport.heard()
-    client.half_closes()
-    assert client.transport.heard() == KEEP_ALIVE_COMMENT
+    client.transport.output()
+    client.half_close()
+    assert client.transport.output() == KEEP_ALIVE_COMMENT
     for seconds in (FIRST_PROBE_SECONDS, PROBE_INTERVAL_SECONDS, PROBE_INTERVAL_SECONDS):
         reactor.advance(seconds - 0.1)
-        assert client.transport.heard() == b""
+        assert client.transport.output() == b""
         reactor.advance(0.1)
-        assert client.transport.heard() == KEEP_ALIVE_COMMENT
+        assert client.transport.output() == KEEP_ALIVE_COMMENT
     client.disconnect()
     reactor.advance(PROBE_INTERVAL_SECONDS)
     assert not reactor.getDelayedCalls() and len(server.context.sessions) == 0
@@ -150,14 +150,14 @@ def test_event_stream_after_the_half_close_has_one_probe(connect, reactor):
     """The end is reported again when reading resumes."""
     client = connect()
     client.send_bytes(get(b"/events?channel=k&wait=1") + get(b"/channels/k/events", b"Accept: text/event-stream"))
-    client.half_closes()
+    client.half_close()
     reactor.advance(1)
     reactor.turn()
-    client.half_closes()
+    client.half_close()
     reactor.turn()
-    assert client.transport.heard().endswith(b"}\n\n" + KEEP_ALIVE_COMMENT)
+    assert client.transport.output().endswith(b"}\n\n" + KEEP_ALIVE_COMMENT)
     reactor.advance(FIRST_PROBE_SECONDS)
-    assert client.transport.heard() == KEEP_ALIVE_COMMENT
+    assert client.transport.output() == KEEP_ALIVE_COMMENT
 
 
 def test_closes_ended_event_stream(connect, server):
@@ -166,7 +166,7 @@ def test_closes_ended_event_stream(connect, server):
     [session] = server.context.sessions
     session.close(1008, b"enough")
     assert client.transport.half_closed and not client.transport.disconnecting
-    client.half_closes()
+    client.half_close()
     assert client.transport.disconnecting
 
 
@@ -185,9 +185,9 @@ def test_websocket_answers_its_input_and_closes(connect, server, target):
     client = connect()
     sent = b"".join(frame(TEXT, b'{"type":"ping","id":%d}' % number) for number in range(3))
     client.send_bytes(HANDSHAKE.replace(b"/ws", target) + sent)
-    client.half_closes()
+    client.half_close()
     settle(server)
-    *messages, close = frames(client.transport.heard().partition(b"\r\n\r\n")[2])
+    *messages, close = frames(client.transport.output().partition(b"\r\n\r\n")[2])
     assert [b'"pong"' in payload for _, payload in messages] == [False, True, True, True]
     assert close == (CLOSE, b"\x03\xe8")
     assert client.transport.disconnecting
@@ -199,15 +199,15 @@ def test_websocket_answers_unparsed_input(connect, server, monkeypatch):
     """TLS delivers the end of the stream while the input waits."""
     client = connect()
     client.send_bytes(HANDSHAKE)
-    client.transport.heard()
+    client.transport.output()
     # Each look at the clock finds that this has taken long enough.
-    monkeypatch.setattr(server.context.broker, "clock", iter(range(1, 10**6)).__next__)
+    monkeypatch.setattr(server, "clock", iter(range(1, 10**6)).__next__)
     pings = b"".join(frame(PING, b"x" * 100) for _ in range(15))  # of which Autobahn gets a few at a time
     client.send_bytes(pings + frame(TEXT, b'{"type":"ping"}'))
-    client.half_closes()
+    client.half_close()
     assert not client.transport.disconnecting
     settle(server)
-    heard = client.transport.heard()
+    heard = client.transport.output()
     assert b'{"type":"pong"}' in heard and heard.endswith(b"\x88\x02\x03\xe8")
     assert client.transport.disconnecting
 
@@ -218,12 +218,12 @@ def test_closing_websocket_does_not_wait_for_a_close_frame(connect, server):
     [session] = server.context.sessions
     session.close(1008, b"enough")
     assert not client.transport.disconnecting
-    client.half_closes()
+    client.half_close()
     assert client.transport.disconnecting
 
 
 def test_closes_handshake_rejected_by_autobahn(connect):
     client = connect()
     client.send_bytes(HANDSHAKE.replace(b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 99"))
-    client.half_closes()
+    client.half_close()
     assert client.transport.disconnecting

@@ -15,7 +15,8 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from tests.server.websocket_client import PING_INTERVAL, PING_TIMEOUT, Client, Transport
+from tests.fakes import connect
+from tests.server.clients import PING_INTERVAL, PING_TIMEOUT, WebSocketClient
 from tests.server.websocket_streams import HANDSHAKE, frame
 from twistedsock.codecs.http import read_head
 from twistedsock.server.autobahn_internals import HANDSHAKE_STATE, SHARED
@@ -155,25 +156,24 @@ class Three:
         assert read is not None and read.key
         factory = WebSocketFactory(FakeServer().context, clock, 0, PING_INTERVAL, PING_TIMEOUT)
         self.short = factory.protocol()
-        assert self.short.open_accepted(factory, Transport(), read, ENDS)
+        assert self.short.open_accepted(factory, connect(port=8082), read, ENDS)
         if rest:
             self.short.dataReceived(rest)
         factory = WebSocketFactory(FakeServer().context, clock, 0, PING_INTERVAL, PING_TIMEOUT)
-        self.long = Client(factory).server
+        self.long = WebSocketClient(factory).server
         self.long.dataReceived(head + rest)
         stock = WebSocketServerFactory(reactor=clock)
         for name in WebSocketServerProtocol.CONFIG_ATTRS:
             setattr(stock, name, getattr(factory, name))
         stock.protocol = Stock
         self.stock = stock.buildProtocol(None)
-        self.stock.makeConnection(Transport())
+        self.stock.makeConnection(connect(port=8082))
         self.stock.dataReceived(head + rest)
 
     def written(self) -> list[bytes]:
         found = []
         for server in (self.short, self.long, self.stock):
-            found.append(bytes(server.transport.written))
-            server.transport.written.clear()
+            found.append(server.transport.output())
         return found
 
 
@@ -237,8 +237,8 @@ def test_pings_and_the_end_have_the_same_result(clock: Clock) -> None:
     assert short[:2] == long[:2] == stock[:2] == b"\x89\x0c"
     for server in (three.short, three.long, three.stock):
         server.dataReceived(frame(0x88, b"\x03\xe8"))
-        assert server.transport.ending == "closed"
-        server.transport.producer = None
+        assert server.transport.disconnecting
+        server.transport.end_producer()
         server.connectionLost(Failure(ConnectionDone()))
         assert server.factory.countConnections == 0
     assert len(set(three.written())) == 1

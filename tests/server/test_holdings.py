@@ -9,10 +9,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
-from tests.server.conftest import FakeReactor, FakeSocket
-from tests.server.test_tcp import Call
-from tests.server.test_web import Visit, upgrade
-from tests.server.websocket_client import CLOSE, TEXT
+from tests.fakes import FakeReactor, FakeSocket
+from tests.server.clients import CLOSE, TEXT, LineConnection, WebConnection, upgrade
 from tests.server.websocket_streams import frame
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.limits.principal import LOCAL
@@ -35,11 +33,6 @@ WORDS = "this server holds as much unfinished input and unread output as it may,
 GONE = Failure(ConnectionDone())
 
 
-class Socket(FakeSocket):
-    def getsockname(self):
-        return ("127.0.0.1", 8081)
-
-
 class Lines:
     """A line port on sockets that are none."""
 
@@ -53,7 +46,7 @@ class Lines:
         self._make = port.transport
 
     def connect(self, address="127.0.0.1", told=None):
-        socket, protocol = Socket(), self._factory.buildProtocol(None)
+        socket, protocol = FakeSocket(), self._factory.buildProtocol(None)
         if told is not None:
             protocol.proxied_address = IPv4Address("TCP", told, 50000)
         transport = self._make(socket, protocol, (address, 50000), self._server, 1, self.reactor)
@@ -176,7 +169,7 @@ def test_transport_without_budget_counts_nothing():
 
 
 def test_counts_unfinished_line(server, reactor, wire, memory_budget):
-    call = Call(server, reactor, wire())
+    call = LineConnection(server, LineFactory(server.context, reactor, 0), wire())
     call.received()
     call.send_bytes(b"PING " + b"x" * KB)
     assert memory_budget.used == 0
@@ -187,13 +180,13 @@ def test_counts_unfinished_line(server, reactor, wire, memory_budget):
     assert call.received() == ["PONG " + "x" * 5 * KB]
     call.send_bytes(b"x" * 5 * KB)
     assert memory_budget.used == 5 * KB
-    call.is_lost()
+    call.lose()
     assert memory_budget.used == 0
 
 
 def test_skips_line_over_the_budget(server, reactor, wire, memory_budget):
     memory_budget.limit = 10
-    call = Call(server, reactor, wire())
+    call = LineConnection(server, LineFactory(server.context, reactor, 0), wire())
     call.received()
     call.send_bytes(b"PING 1\nPING " + b"x" * 4 * KB)
     assert call.received() == ["PONG 1", f"ERR limit {WORDS}"]
@@ -218,7 +211,7 @@ def test_counts_unfinished_message(port, memory_budget, pieces):
     assert 4 * KB < counted < 6 * KB
     client.send_bytes(pieces[1])
     assert KB - 20 < memory_budget.used - counted < KB + 20
-    client.goes()
+    client.lose()
     assert memory_budget.used == 0
 
 
@@ -237,7 +230,7 @@ def test_closes_connection_whose_message_exceeds_the_budget(port, memory_budget,
     assert not any(isinstance(value, bytes | bytearray) and value for value in vars(client.server).values())
     other.send("PING still")
     assert other.received() == ["PONG still"]
-    client.goes()
+    client.lose()
 
 
 def test_complete_message_is_not_counted(port, memory_budget):
@@ -272,7 +265,7 @@ def test_counts_frames_that_wait_for_the_next_time_slice(port, server, memory_bu
 @pytest.fixture
 def visit(server, reactor, wire, clock):
     def visit():
-        return Visit(
+        return WebConnection(
             WebFactory(server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: []), wire(port=8082)
         )
 
@@ -285,12 +278,12 @@ def test_counts_unfinished_request_head(visit, memory_budget):
     guest.send_bytes(head[: 4 * KB])
     other.send_bytes(head[: 3 * KB])
     assert memory_budget.used == 7 * KB
-    other.is_lost()
+    other.lose()
     assert memory_budget.used == 4 * KB
     guest.send_bytes(head[4 * KB :])
     assert memory_budget.used == 0
     assert guest.received()[0] == 101
-    guest.is_lost()
+    guest.lose()
 
 
 def test_rejects_request_head_over_the_budget(visit, memory_budget):
@@ -300,7 +293,7 @@ def test_rejects_request_head_over_the_budget(visit, memory_budget):
     status, headers, body = guest.received()
     assert (status, headers["retry-after"]) == (503, "5") and WORDS in body.decode()
     assert memory_budget.used == 0 and guest.transport.half_closed
-    guest.is_lost()
+    guest.lose()
 
 
 STEPS = st.one_of(

@@ -8,8 +8,8 @@ import pytest
 import txaio
 from twisted.internet.address import IPv4Address
 
-from tests.server.conftest import FakeReactor, FakeSocket
-from tests.server.test_web import upgrade
+from tests.fakes import FakeReactor, FakeSocket
+from tests.server.clients import upgrade
 from tests.server.websocket_streams import frame
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.limits.memory import MemoryBudget
@@ -23,37 +23,6 @@ READERS = 50
 CONNECTIONS = 300
 
 
-class CountingReactor(FakeReactor):
-    """``asked`` are the calls that would each be a system call, epoll_ctl, on a real one."""
-
-    def __init__(self):
-        super().__init__()
-        self.asked = 0
-
-    def addReader(self, selectable):
-        self.asked += 1
-        super().addReader(selectable)
-
-    def removeReader(self, selectable):
-        self.asked += 1
-        super().removeReader(selectable)
-
-    def addWriter(self, selectable):
-        self.asked += 1
-        super().addWriter(selectable)
-
-    def removeWriter(self, selectable):
-        self.asked += 1
-        super().removeWriter(selectable)
-
-
-class Socket(FakeSocket):
-    """A socket that knows where it is."""
-
-    def getsockname(self):
-        return ("127.0.0.1", 8081)
-
-
 class Transport(DirectTCPTransport):
     """A class of our own: other tests give theirs attributes, and then no instance shares its keys any more."""
 
@@ -63,7 +32,7 @@ class Place:
 
     def __init__(self, monkeypatch):
         txaio.use_twisted()
-        self.reactor = CountingReactor()
+        self.reactor = FakeReactor()
         monkeypatch.setattr(txaio.config, "loop", self.reactor)
         self.server = FakeServer()
         self.port = SimpleNamespace(_realPortNumber=8081, getHost=lambda: IPv4Address("TCP", "127.0.0.1", 8081))
@@ -92,38 +61,38 @@ def place(monkeypatch):
 
 def test_delivery_costs_one_system_call(place):
     """A thousand events of one turn cost each subscriber one ``send``."""
-    sockets = [Socket() for _ in range(READERS)]
+    sockets = [FakeSocket() for _ in range(READERS)]
     for socket in sockets:
         place.connect(place.lines, socket, b"SUB k\n")
-    publisher = place.connect(place.lines, Socket())
+    publisher = place.connect(place.lines, FakeSocket())
     place.server.turn()
-    before, asked = [socket.sends for socket in sockets], place.reactor.asked
+    before, asked = [socket.sends for socket in sockets], place.reactor.system_calls
     place.reads(publisher, b"PUB k x\n" * 1000)
     place.server.turn()
     assert [socket.sends for socket in sockets] == [sends + 1 for sends in before]
     assert all(socket.sent.endswith(b" x\n") and b" 1000 " in socket.sent for socket in sockets)
-    assert place.reactor.asked == asked
+    assert place.reactor.system_calls == asked
 
 
 def test_full_socket_is_not_tried_again_before_it_drains(place):
-    full = Socket()
+    full = FakeSocket()
     place.connect(place.lines, full, b"SUB k\n")
-    publisher = place.connect(place.lines, Socket())
+    publisher = place.connect(place.lines, FakeSocket())
     place.server.turn()
-    full.room, before, asked = 0, full.sends, place.reactor.asked
+    full.room, before, asked = 0, full.sends, place.reactor.system_calls
     for _ in range(20):
         place.reads(publisher, b"PUB k x\n" * 100)
         place.server.turn()
     assert full.sends == before + 1
-    assert place.reactor.asked == asked + 1
+    assert place.reactor.system_calls == asked + 1
 
 
 @pytest.mark.parametrize("kind", ["lines", "web"])
 def test_complete_input_is_not_counted(place, kind, monkeypatch):
     """Complete lines and messages, a short incomplete one, and sends that the socket accepts."""
     hello = upgrade() if kind == "web" else b""
-    monkeypatch.setattr(MemoryBudget, "recount", lambda *arguments: pytest.fail("something was counted"))
-    socket = Socket()
+    monkeypatch.setattr(MemoryBudget, "adjust", lambda *arguments: pytest.fail("something was counted"))
+    socket = FakeSocket()
     peer = place.connect(getattr(place, kind), socket, hello)
     one = b"PING x\n" if kind == "lines" else frame(0x81, b'{"type":"ping","id":1}')
     for data in (one, one * 1000, one * 1000 + one[:5], one[5:]):
@@ -137,7 +106,7 @@ def test_idle_connection_takes_little_memory(place, kind, most):
     """Including the parts of Twisted and Autobahn: ten thousand of them need 50 MB at most."""
     factory = getattr(place, kind)
     hello = upgrade() if kind == "web" else b""
-    sockets = [Socket() for _ in range(2 * CONNECTIONS)]
+    sockets = [FakeSocket() for _ in range(2 * CONNECTIONS)]
     kept = [place.connect(factory, socket, hello) for socket in sockets[:CONNECTIONS]]
     gc.collect()
     tracemalloc.start()

@@ -3,12 +3,10 @@
 from typing import Any
 
 import pytest
-from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 
 from tests.pubsub.test_broker_turns import Ticking
-from tests.server.websocket_client import CLOSE, PING, PONG, TEXT, Client, Port
+from tests.server.clients import CLOSE, PING, PONG, TEXT, LineConnection, WebSocketClient, WebSocketPort
 from tests.server.websocket_streams import frame
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.server.tcp import LineFactory
@@ -25,28 +23,13 @@ def server() -> FakeServer:
     return FakeServer(**LIMITS)
 
 
-class Call:
-    """A line connection, of a factory that others may share."""
+def connect(server: FakeServer, factory: LineFactory, transport: Any) -> LineConnection:
+    return LineConnection(server, factory, transport, skip_welcome=True)
 
-    def __init__(self, factory: LineFactory, transport: Any) -> None:
-        self.transport = transport
-        self.protocol: Any = factory.buildProtocol(None)
-        self.protocol.makeConnection(transport)
-        transport.heard()
 
-    def send_bytes(self, data: bytes) -> None:
-        self.protocol.dataReceived(data)
-
-    def received(self) -> list[str]:
-        lines: list[str] = self.transport.heard().decode().splitlines()
-        return lines
-
-    def was_closed(self, words: str) -> bool:
-        heard = self.received()
-        return bool(heard) and heard[-2:] == [f"NOTICE {words}", "BYE"] and self.transport.half_closed
-
-    def is_lost(self) -> None:
-        self.protocol.connectionLost(Failure(ConnectionDone()))
+def was_closed_with(call: LineConnection, notice: str) -> bool:
+    received = call.received()
+    return received[-2:] == [f"NOTICE {notice}", "BYE"] and call.transport.half_closed
 
 
 @pytest.fixture
@@ -55,25 +38,25 @@ def factory(server: FakeServer, reactor: Any) -> LineFactory:
 
 
 @pytest.fixture
-def call(factory: LineFactory, wire: Any) -> Call:
-    return Call(factory, wire())
+def call(server: FakeServer, factory: LineFactory, wire: Any) -> LineConnection:
+    return connect(server, factory, wire())
 
 
-def test_closes_client_without_a_first_command(call: Call, reactor: Any) -> None:
+def test_closes_client_without_a_first_command(call: LineConnection, reactor: Any) -> None:
     reactor.advance(99)
     assert call.received() == []
     reactor.advance(1)
-    assert call.was_closed("no command received within 100 seconds")
+    assert was_closed_with(call, "no command received within 100 seconds")
 
 
-def test_first_command_stops_its_timeout(call: Call, reactor: Any) -> None:
+def test_first_command_stops_its_timeout(call: LineConnection, reactor: Any) -> None:
     call.send_bytes(b"SUB a\n")
     call.received()
     reactor.advance(150)
     assert call.received() == [] and not call.transport.half_closed
 
 
-def test_closes_client_with_an_unfinished_line(call: Call, reactor: Any) -> None:
+def test_closes_client_with_an_unfinished_line(call: LineConnection, reactor: Any) -> None:
     call.send_bytes(b"PING 1\nPI")
     call.received()
     for _ in range(9):
@@ -81,10 +64,10 @@ def test_closes_client_with_an_unfinished_line(call: Call, reactor: Any) -> None
         call.send_bytes(b"x")
     assert call.received() == []
     reactor.advance(1)
-    assert call.was_closed("a line or message was not completed within 10 seconds")
+    assert was_closed_with(call, "a line or message was not completed within 10 seconds")
 
 
-def test_each_line_has_its_own_timeout(call: Call, reactor: Any) -> None:
+def test_each_line_has_its_own_timeout(call: LineConnection, reactor: Any) -> None:
     """Also if one read ends a line and begins the next."""
     for _ in range(5):
         call.send_bytes(b"NG\nPI")
@@ -95,7 +78,7 @@ def test_each_line_has_its_own_timeout(call: Call, reactor: Any) -> None:
     assert call.received() == [] and not call.transport.half_closed
 
 
-def test_later_unfinished_lines_have_a_timeout(call: Call, reactor: Any) -> None:
+def test_later_unfinished_lines_have_a_timeout(call: LineConnection, reactor: Any) -> None:
     for _ in range(2):
         call.send_bytes(b"PI")
         call.send_bytes(b"NG\n")
@@ -105,71 +88,71 @@ def test_later_unfinished_lines_have_a_timeout(call: Call, reactor: Any) -> None
     reactor.advance(9)
     assert call.received() == []
     reactor.advance(1)
-    assert call.was_closed("a line or message was not completed within 10 seconds")
+    assert was_closed_with(call, "a line or message was not completed within 10 seconds")
 
 
-def test_skipped_line_has_a_timeout(call: Call, reactor: Any) -> None:
+def test_skipped_line_has_a_timeout(call: LineConnection, reactor: Any) -> None:
     call.send_bytes(b"x" * 70_000)
     assert call.received()[0].startswith("ERR too-long ")
     reactor.advance(10)
-    assert call.was_closed("a line or message was not completed within 10 seconds")
+    assert was_closed_with(call, "a line or message was not completed within 10 seconds")
 
 
-def test_paused_client_has_more_time(call: Call, server: FakeServer, reactor: Any) -> None:
+def test_paused_client_has_more_time(call: LineConnection, server: FakeServer, reactor: Any) -> None:
     """The end of its line may wait in the kernel."""
     server.clock = Ticking(TIME_SLICE_SECONDS)
-    call.send_bytes(b"PING\n" * 3 + b"PI")
-    assert not call.transport.reads
+    call.protocol.dataReceived(b"PING\n" * 3 + b"PI")
+    assert not call.transport.is_reading
     reactor.advance(10)
     server.turn()
     call.received()
     assert not call.transport.half_closed
     reactor.advance(10)
-    assert call.was_closed("a line or message was not completed within 10 seconds")
+    assert was_closed_with(call, "a line or message was not completed within 10 seconds")
 
 
-def test_closes_idle_client(call: Call, reactor: Any) -> None:
+def test_closes_idle_client(call: LineConnection, reactor: Any) -> None:
     for _ in range(3):
         call.send_bytes(b"PING\n")
         reactor.advance(199)
     assert call.received() == ["PONG"] * 3
     reactor.advance(1)
-    assert call.was_closed("no command received for 200 seconds: send PING to stay connected")
+    assert was_closed_with(call, "no command received for 200 seconds: send PING to stay connected")
 
 
-def test_lost_connection_has_no_timers(call: Call, reactor: Any) -> None:
+def test_lost_connection_has_no_timers(call: LineConnection, reactor: Any) -> None:
     call.send_bytes(b"PI")
-    call.is_lost()
+    call.lose()
     assert not reactor.getDelayedCalls()
 
 
 def test_timeouts_of_zero_never_expire(reactor: Any, wire: Any) -> None:
     server = FakeServer(first_command_timeout=0, read_timeout=0, idle_timeout=0)
-    call = Call(LineFactory(server.context, reactor, 0), wire())
+    call = connect(server, LineFactory(server.context, reactor, 0), wire())
     call.send_bytes(b"PI")
     assert not reactor.getDelayedCalls()
 
 
 def test_remote_client_of_the_line_port_is_rate_limited(factory: LineFactory, server: FakeServer, wire: Any) -> None:
-    assert not Call(factory, wire()).protocol.pipeline.is_rate_limited
-    stranger = Call(factory, wire(there="192.0.2.1"))
+    assert not connect(server, factory, wire()).protocol.pipeline.is_rate_limited
+    stranger = connect(server, factory, wire(there="192.0.2.1"))
     assert stranger.protocol.pipeline.is_rate_limited
     stranger.send_bytes(b"PING 1\n")
     assert stranger.received() == ["PONG 1"]
     for _ in range(20):
         stranger.send_bytes(b"\n" * 65_536)
-    assert stranger.was_closed("you went on sending faster than you may")
+    assert was_closed_with(stranger, "you went on sending faster than you may")
 
 
 # WebSocket.
 
 
 @pytest.fixture
-def client(port: Port) -> Client:
+def client(port: WebSocketPort) -> WebSocketClient:
     return port.open(LINE_PROTOCOL)
 
 
-def was_closed(client: Client, words: str) -> bool:
+def was_closed(client: WebSocketClient, words: str) -> bool:
     told = words.encode()
     return client.frames()[-3:] == [(TEXT, b"NOTICE " + told), (TEXT, b"BYE"), (CLOSE, POLICY + told)]
 
@@ -182,7 +165,7 @@ FIRST_FRAGMENT = bytes([0x01]) + frame(TEXT, b"PING ")[1:]
     [frame(TEXT, b"PING 1")[:5], frame(TEXT, b"x" * 70)[:40], frame(PING, b"12")[:3], FIRST_FRAGMENT, b"\x01"],
     ids=["frame", "long frame", "ping", "message", "head"],
 )
-def test_closes_websocket_with_unfinished_input(client: Client, clock: Clock, begun: bytes) -> None:
+def test_closes_websocket_with_unfinished_input(client: WebSocketClient, clock: Clock, begun: bytes) -> None:
     client.send_bytes(begun)
     clock.advance(9)
     assert client.frames() == []
@@ -190,7 +173,7 @@ def test_closes_websocket_with_unfinished_input(client: Client, clock: Clock, be
     assert was_closed(client, "a line or message was not completed within 10 seconds")
 
 
-def test_keeps_websocket_with_finished_input(client: Client, clock: Clock) -> None:
+def test_keeps_websocket_with_finished_input(client: WebSocketClient, clock: Clock) -> None:
     """Frames in pieces, fragments with a ping between them, and a ping in pieces."""
     for whole in (
         frame(TEXT, b"PING 1"),
@@ -205,7 +188,7 @@ def test_keeps_websocket_with_finished_input(client: Client, clock: Clock) -> No
     assert all(kind in (TEXT, PONG) and b"PING" not in payload for kind, payload in client.frames())
 
 
-def test_closes_websocket_with_an_unfinished_message(client: Client, clock: Clock) -> None:
+def test_closes_websocket_with_an_unfinished_message(client: WebSocketClient, clock: Clock) -> None:
     """Although each fragment is complete, and pings are sent between them."""
     client.send_bytes(FIRST_FRAGMENT)
     for _ in range(9):
@@ -216,7 +199,7 @@ def test_closes_websocket_with_an_unfinished_message(client: Client, clock: Cloc
     assert was_closed(client, "a line or message was not completed within 10 seconds")
 
 
-def test_closes_idle_websocket(client: Client, clock: Clock) -> None:
+def test_closes_idle_websocket(client: WebSocketClient, clock: Clock) -> None:
     """Browsers answer pings by themselves, so only commands count."""
     for _ in range(21):
         clock.advance(9)
@@ -234,47 +217,47 @@ def test_closes_idle_websocket(client: Client, clock: Clock) -> None:
     assert was_closed(client, "no command received for 200 seconds: send PING to stay connected")
 
 
-def test_lost_websocket_has_no_timers(client: Client, clock: Clock) -> None:
+def test_lost_websocket_has_no_timers(client: WebSocketClient, clock: Clock) -> None:
     client.send_bytes(FIRST_FRAGMENT)
-    client.goes()
+    client.lose()
     assert not clock.getDelayedCalls()
 
 
-def test_flood_of_pings_is_sliced(client: Client, server: FakeServer) -> None:
+def test_flood_of_pings_is_sliced(client: WebSocketClient, server: FakeServer) -> None:
     """Other clients are served between two parts, and the order is kept."""
     server.clock = Ticking(TIME_SLICE_SECONDS)
     count = 4 * PARSE_BYTES // 6
     pings = frame(PING, b"") * count
     client.send_bytes(pings[:-3])
-    assert not client.transport.reading
+    assert not client.transport.is_reading
     answered = len(client.frames())
     assert 0 < answered < count / 2
     client.server.dataReceived(pings[-3:] + frame(TEXT, b"PING 1"))
     server.turn()
-    assert client.transport.reading
+    assert client.transport.is_reading
     assert client.frames() == [(PONG, b"")] * (count - answered) + [(TEXT, b"PONG 1")]
 
 
-def test_resumes_reading_after_parsing_and_draining(client: Client, server: FakeServer) -> None:
+def test_resumes_reading_after_parsing_and_draining(client: WebSocketClient, server: FakeServer) -> None:
     server.clock = Ticking(TIME_SLICE_SECONDS)
     client.send_bytes(frame(PING, b"") * PARSE_BYTES)
-    client.stalls()
+    client.stall()
     server.turn()
-    assert not client.transport.reading
-    client.drains()
+    assert not client.transport.is_reading
+    client.drain()
     server.turn()
-    assert client.transport.reading and len(client.frames()) == PARSE_BYTES
+    assert client.transport.is_reading and len(client.frames()) == PARSE_BYTES
 
 
-def test_lost_websocket_is_not_parsed_further(client: Client, server: FakeServer) -> None:
+def test_lost_websocket_is_not_parsed_further(client: WebSocketClient, server: FakeServer) -> None:
     server.clock = Ticking(TIME_SLICE_SECONDS)
     client.send_bytes(frame(PING, b"") * PARSE_BYTES + frame(TEXT, b"PUB a 1"))
-    client.goes()
+    client.lose()
     server.turn()
     assert b"a" not in server.broker.channels
 
 
-def test_messages_in_fragments_are_run_in_order(client: Client, server: FakeServer) -> None:
+def test_messages_in_fragments_are_run_in_order(client: WebSocketClient, server: FakeServer) -> None:
     """Between pings, and before a close frame."""
     whole = [bytes([0x01]) + frame(TEXT, b"PI")[1:] + bytes([0x80]) + frame(TEXT, b"NG %d" % n)[1:] for n in range(3)]
     client.send_bytes(whole[0] + frame(PING, b"") + whole[1] + whole[2] + frame(CLOSE, b"\x03\xe8") + whole[0])
@@ -282,21 +265,21 @@ def test_messages_in_fragments_are_run_in_order(client: Client, server: FakeServ
     assert kinds == [b"PONG 0", b"", b"PONG 1", b"PONG 2", b"\x03\xe8"]
 
 
-def metered(client: Client, server: FakeServer, **limits: Any) -> None:
+def metered(client: WebSocketClient, server: FakeServer, **limits: Any) -> None:
     limit_session(client.server.pipeline.session, server, **limits)
 
 
-def test_closes_remote_client_that_floods(client: Client, server: FakeServer) -> None:
+def test_closes_remote_client_that_floods(client: WebSocketClient, server: FakeServer) -> None:
     """Its answer to the close frame is still understood."""
     metered(client, server, bytes_per_second=1, bytes_burst=1000)
     for _ in range(3):
         client.send_bytes(frame(PONG, b"x" * 120) * 8)
     assert was_closed(client, "you went on sending faster than you may")
-    client.answers_close(1008)
-    assert client.transport.ending is not None and client.server.wasClean
+    client.answer_close(1008)
+    assert client.transport.is_closed and client.server.wasClean
 
 
-def test_pings_of_a_remote_client_are_rate_limited(client: Client, server: FakeServer) -> None:
+def test_pings_of_a_remote_client_are_rate_limited(client: WebSocketClient, server: FakeServer) -> None:
     metered(client, server, commands_per_second=1, commands_burst=5)
     client.send_bytes(frame(PING, b"") * 9)
     assert client.frames() == [(PONG, b"")] * 5
@@ -304,10 +287,10 @@ def test_pings_of_a_remote_client_are_rate_limited(client: Client, server: FakeS
     assert was_closed(client, "you went on sending faster than you may")
 
 
-def test_remote_websocket_is_rate_limited(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remote_websocket_is_rate_limited(port: WebSocketPort, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not port.open().server.pipeline.is_rate_limited
     client = port.connect()
     address = client.transport.getPeer()
     monkeypatch.setattr(client.transport, "getPeer", lambda: type(address)("TCP", "192.0.2.1", 5000))
-    client.asks()
+    client.shake_hands()
     assert client.server.pipeline.is_rate_limited

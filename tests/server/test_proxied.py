@@ -5,12 +5,11 @@ from types import SimpleNamespace
 import pytest
 import txaio
 from twisted.internet.address import IPv4Address, UNIXAddress
-from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogLevel, formatEvent
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
-from twisted.python.failure import Failure
 
+from tests.server.clients import WebConnection
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.auth.trusted_proxies import parse_trusted
 from twistedsock.server.http.origin_policy import OriginPolicy
@@ -18,7 +17,7 @@ from twistedsock.server.proxy_protocol import DEFAULT_TIMEOUT_SECONDS, ProxyProt
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.server.tcp import LineFactory, LineProtocol
 from twistedsock.server.web import WebFactory
-from twistedsock.testing import FakeServer, read_frames
+from twistedsock.testing import FakeServer
 
 PROXY, STRANGER = "10.0.0.1", "198.51.100.9"
 LISTENING = ListenerConfig("tcp:8081", True, parse_trusted(["10.0.0.0/8", "unix"]))
@@ -32,35 +31,11 @@ UPGRADE = (
 )
 
 
-class Visit:
-    """A connection as a port makes it: bytes go to whatever protocol its transport has by then."""
-
-    def __init__(self, factory, transport):
-        self.transport = transport
-        transport.protocol = factory.buildProtocol(transport.getPeer())
-        transport.protocol.makeConnection(transport)
-
-    def send_bytes(self, data):
-        self.transport.protocol.dataReceived(data)
-
-    def received(self):
-        return self.transport.heard()
-
-    def hears_welcome(self):
-        """The ``from`` of a WebSocket's first message."""
-        head, _, frames = self.received().partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 101 "), head
-        return read_frames(frames)[0].partition('"from":"')[2].partition('"')[0]
-
-    def is_lost(self):
-        self.transport.protocol.connectionLost(Failure(ConnectionDone()))
-
-
 @pytest.fixture
 def lines(server, reactor, wire):
     """Call a proxied line port: ``lines(there=…)``."""
     factory = ProxyProtocolFactory(LineFactory(server.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
-    return lambda there=PROXY: Visit(factory, wire(there=there))
+    return lambda there=PROXY: WebConnection(factory, wire(there=there))
 
 
 @pytest.fixture
@@ -70,7 +45,7 @@ def web(server, reactor, wire, monkeypatch):
     monkeypatch.setattr(txaio.config, "loop", reactor)
     wrapped = WebFactory(server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [], LISTENING)
     factory = ProxyProtocolFactory(wrapped, reactor, LISTENING)
-    return lambda there=PROXY: Visit(factory, wire(port=8082, there=there))
+    return lambda there=PROXY: WebConnection(factory, wire(port=8082, there=there))
 
 
 @pytest.mark.parametrize("header", [LINE, BLOCK])
@@ -78,13 +53,13 @@ def test_adopts_the_address_in_the_header_at_any_split(lines, header):
     for cut in range(len(header) + 1):
         peer = lines()
         peer.send_bytes(header[:cut])
-        heard = peer.received()
+        heard = peer.transport.output()
         assert heard == b"" or cut == len(header)
         peer.send_bytes(header[cut:] + b"INFO\n")
-        welcome, info = (heard + peer.received()).splitlines()
+        welcome, info = (heard + peer.transport.output()).splitlines()
         assert welcome.split()[3] == b"from=203.0.113.7:4711"
         assert b" from=203.0.113.7:4711 to=127.0.0.1:8081 " in info
-        peer.is_lost()
+        peer.lose()
 
 
 @pytest.mark.parametrize(
@@ -99,7 +74,7 @@ def test_adopts_the_address_in_the_header_at_any_split(lines, header):
 def test_headers_of_other_address_families(lines, header, shown):
     peer = lines()
     peer.send_bytes(header)
-    assert peer.received().split()[3] == b"from=" + shown
+    assert peer.transport.output().split()[3] == b"from=" + shown
 
 
 LOCAL_CLIENTS = [
@@ -116,7 +91,7 @@ LOCAL_CLIENTS = [
 def test_client_of_a_remote_proxy_is_not_local(lines, server, header):
     peer = lines()
     peer.send_bytes(header + b"SUB $sys/peers\n")
-    welcome, answer = peer.received().splitlines()
+    welcome, answer = peer.transport.output().splitlines()
     assert welcome.split()[3].startswith(b"from=10.0.0.1:")
     assert answer.startswith(b"ERR forbidden ")
     (session,) = server.context.sessions
@@ -127,16 +102,16 @@ def test_client_of_a_remote_proxy_is_not_local(lines, server, header):
 def test_local_proxy_can_have_local_clients(server, reactor, wire, header):
     listening = ListenerConfig("tcp:8081", True, parse_trusted(["127.0.0.1"]))
     factory = ProxyProtocolFactory(LineFactory(server.context, reactor, 0, listening=listening), reactor, listening)
-    peer = Visit(factory, wire(there="127.0.0.1"))
+    peer = WebConnection(factory, wire(there="127.0.0.1"))
     peer.send_bytes(header + b"SUB $sys/figures\n")
-    assert b"\nOK " in peer.received()
+    assert b"\nOK " in peer.transport.output()
 
 
 @pytest.mark.parametrize("header", LOCAL_CLIENTS)
 def test_forwarded_for_of_a_local_client_of_a_remote_proxy_is_ignored(web, header):
     peer = web()
     peer.send_bytes(header + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
-    assert peer.hears_welcome().startswith("192.0.2.66:" if header == UNIX_CLIENT else "10.0.0.1:")
+    assert peer.websocket_client().startswith("192.0.2.66:" if header == UNIX_CLIENT else "10.0.0.1:")
 
 
 def test_frees_the_header_protocol(lines):
@@ -149,33 +124,33 @@ def test_frees_the_header_protocol(lines):
 def test_counts_the_connection_for_the_reported_address(reactor, wire):
     server = FakeServer(max_connections_per_address=1)
     factory = ProxyProtocolFactory(LineFactory(server.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
-    first, again, other = (Visit(factory, wire(there=PROXY)) for _ in range(3))
+    first, again, other = (WebConnection(factory, wire(there=PROXY)) for _ in range(3))
     first.send_bytes(LINE)
     again.send_bytes(BLOCK)
     other.send_bytes(LINE.replace(b"113.7", b"113.8"))
-    assert [peer.received().split()[0] for peer in (first, again, other)] == [b"WELCOME", b"ERR", b"WELCOME"]
+    assert [peer.transport.output().split()[0] for peer in (first, again, other)] == [b"WELCOME", b"ERR", b"WELCOME"]
     for peer in (first, again, other):
-        peer.is_lost()
+        peer.lose()
     assert server.context.connection_limiter.connections == 0
-    last = Visit(factory, wire(there=PROXY))
+    last = WebConnection(factory, wire(there=PROXY))
     last.send_bytes(LINE)
-    assert last.received().startswith(b"WELCOME ")
+    assert last.transport.output().startswith(b"WELCOME ")
 
 
 def test_header_of_an_untrusted_client_is_no_command(lines):
     peer = lines(STRANGER)
-    assert peer.received().split()[3] == b"from=198.51.100.9:50000"
+    assert peer.transport.output().split()[3] == b"from=198.51.100.9:50000"
     peer.send_bytes(LINE)
-    assert peer.received().startswith(b"ERR unknown-command ")
+    assert peer.transport.output().startswith(b"ERR unknown-command ")
 
 
 def test_header_of_an_untrusted_client_is_no_request(web):
     peer = web(STRANGER)
     peer.send_bytes(LINE + UPGRADE + b"\r\n")
-    assert peer.received().startswith(b"HTTP/1.1 400 ")
+    assert peer.transport.output().startswith(b"HTTP/1.1 400 ")
     honest = web(STRANGER)
     honest.send_bytes(UPGRADE + b"\r\n")
-    assert honest.hears_welcome() == "198.51.100.9:50000"
+    assert honest.websocket_client() == "198.51.100.9:50000"
 
 
 @pytest.mark.parametrize("extra", [b"", b"Upgrade: also-by-autobahn\r\n", b"X-Forwarded-For: 192.0.2.66\r\n"])
@@ -183,19 +158,19 @@ def test_websocket_adopts_the_address_in_the_header(web, extra):
     peer = web()
     peer.send_bytes(BLOCK)
     peer.send_bytes(UPGRADE + extra + b"\r\n")
-    assert peer.hears_welcome() == "203.0.113.7:4711"
+    assert peer.websocket_client() == "203.0.113.7:4711"
 
 
 def test_trusts_forwarded_for_of_a_proxy_behind_the_proxy(web):
     peer = web()
     peer.send_bytes(LINE.replace(b"203.0.113.7", b"10.9.9.9") + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
-    assert peer.hears_welcome() == "192.0.2.66:0"
+    assert peer.websocket_client() == "192.0.2.66:0"
 
 
 def test_ignores_forwarded_for_if_the_header_names_no_client(web):
     peer = web()
     peer.send_bytes(UNKNOWN + UPGRADE + b"X-Forwarded-For: 192.0.2.66\r\n\r\n")
-    assert peer.hears_welcome() == "10.0.0.1:50000"
+    assert peer.websocket_client() == "10.0.0.1:50000"
 
 
 def test_closes_connections_without_a_header_and_logs_once(lines, server, logged):
@@ -203,8 +178,8 @@ def test_closes_connections_without_a_header_and_logs_once(lines, server, logged
         peer = lines()
         peer.send_bytes(data)
         assert peer.transport.aborted
-        assert peer.received() == b""
-        peer.is_lost()
+        assert peer.transport.output() == b""
+        peer.lose()
     (event,) = logged
     assert event["log_level"] is LogLevel.warn
     assert formatEvent(event) == (
@@ -226,7 +201,7 @@ def test_closes_connection_whose_header_is_late(lines, reactor, logged):
 
 def test_health_check_of_a_proxy_is_not_logged(lines, reactor, logged):
     peer = lines()
-    peer.is_lost()
+    peer.lose()
     reactor.advance(DEFAULT_TIMEOUT_SECONDS)
     assert not peer.transport.aborted
     assert logged == []
@@ -237,7 +212,7 @@ def test_proxy_on_a_unix_socket(server, reactor, wire, logged):
     for data in (LINE, b"nonsense"):
         transport = wire()
         transport.peerAddr = UNIXAddress(b"")
-        peer = Visit(factory, transport)
+        peer = WebConnection(factory, transport)
         peer.send_bytes(data)
     assert "the proxy at a Unix socket " in formatEvent(logged[0])
 
@@ -246,10 +221,10 @@ def test_header_comes_before_a_wrapping_protocol(server, reactor, wire):
     lines = LineFactory(server.context, reactor, 0, listening=LISTENING)
     port = SimpleNamespace(factory=WrappingFactory(lines))
     expect_proxy_headers(port, reactor, LISTENING)
-    peer = Visit(port.factory, wire(there=PROXY))
+    peer = WebConnection(port.factory, wire(there=PROXY))
     peer.send_bytes(LINE)
     assert isinstance(peer.transport.protocol, ProtocolWrapper)
-    assert peer.received().split()[3] == b"from=203.0.113.7:4711"
+    assert peer.transport.output().split()[3] == b"from=203.0.113.7:4711"
 
 
 def test_leaves_other_ports_unchanged(reactor):

@@ -48,7 +48,7 @@ class Server:
         authenticate = b"AUTH %b\n" % token.encode() if token else b""
         protocol.dataReceived(authenticate + b"PING\n" * commands)
         protocol.connectionLost(Failure(ConnectionDone()))
-        ran: int = transport.heard().count(b"PONG\n")
+        ran: int = transport.output().count(b"PONG\n")
         return ran
 
     def websocket(self, address: str, commands: int, token: str = "") -> int:
@@ -56,7 +56,7 @@ class Server:
         client.request("/ws?token=" + token if token else "/ws", **UPGRADE)
         client.protocol.dataReceived(frame(TEXT, b'{"type":"ping"}') * commands)
         client.disconnect()
-        ran: int = client.transport.heard().count(b'"pong"')
+        ran: int = client.transport.output().count(b'"pong"')
         return ran
 
     def stream(self, address: str, commands: int, token: str = "") -> int:
@@ -69,7 +69,7 @@ class Server:
         messages = b'{"type":"ping"}\n' * commands
         self._web(address).request("/stream", "POST", messages, Sockbridge_Stream=key)
         client.disconnect()
-        ran: int = client.transport.heard().count(b'"pong"')
+        ran: int = client.transport.output().count(b'"pong"')
         return ran
 
     def http(self, address: str, commands: int, token: str = "") -> int:
@@ -79,7 +79,7 @@ class Server:
             if client.transport.disconnecting:
                 break
         client.disconnect()
-        ran: int = client.transport.heard().count(b"HTTP/1.1 200 ")
+        ran: int = client.transport.output().count(b"HTTP/1.1 200 ")
         return ran
 
     def _web(self, address: str) -> WebClient:
@@ -188,7 +188,7 @@ def test_rejects_line_connection_over_the_rate(server: Server) -> None:
         server.lines(HERE, 30)
     transport, protocol = server._wire(there=HERE), server._lines.buildProtocol(None)
     protocol.makeConnection(transport)
-    assert transport.heard().startswith(b"ERR rate ") and transport.half_closed
+    assert transport.output().startswith(b"ERR rate ") and transport.half_closed
     assert server.server.context.connection_limiter.connections == 0
 
 

@@ -11,7 +11,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Server
 from twisted.python.failure import Failure
 
-from tests.server.conftest import FakeSocket
+from tests.fakes import FakeSocket
 from twistedsock.server import sockets
 from twistedsock.server.sockets import seconds_unanswered, tcp_stats_of
 from twistedsock.server.transport import (

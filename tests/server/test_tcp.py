@@ -9,6 +9,7 @@ from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 
 from tests.authority import Authority
+from tests.server.clients import LineConnection
 from twistedsock.errors import CloseReason, ErrorCode
 from twistedsock.limits.settings import Limits
 from twistedsock.server.connection import LINGER_SECONDS
@@ -21,38 +22,14 @@ HANDSHAKE_TIMEOUT = Limits().handshake_timeout
 IAC_IP, IAC_AYT, DO_TIMING_MARK = b"\xff\xf4", b"\xff\xf6", b"\xff\xfd\x06"
 
 
-class Call:
-    """A line connection under test."""
-
-    def __init__(self, server, reactor, transport, web_address="http://127.0.0.1:8082/"):
-        self.server, self.transport = server, transport
-        self.protocol = LineFactory(server.context, reactor, 0, web_address).buildProtocol(None)
-        self.protocol.makeConnection(transport)
-
-    def send_bytes(self, data):
-        self.protocol.dataReceived(data)
-        self.server.turn()
-
-    def send(self, *lines):
-        self.send_bytes("".join(line + "\n" for line in lines).encode())
-
-    def received(self):
-        data = self.transport.heard()
-        assert data.endswith(b"\n") or not data
-        return data.decode().split("\n")[:-1]
-
-    def half_closes(self):
-        self.protocol.readConnectionLost()
-        self.server.turn()
-
-    def is_lost(self):
-        self.protocol.connectionLost(Failure(ConnectionDone()))
+def connect(server, reactor, transport, web_address="http://127.0.0.1:8082/"):
+    return LineConnection(server, LineFactory(server.context, reactor, 0, web_address), transport)
 
 
 @pytest.fixture
 def call(server, reactor, wire):
     """A connection that has heard its welcome."""
-    call = Call(server, reactor, wire())
+    call = connect(server, reactor, wire())
     assert call.received() == ["WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:8081"]
     return call
 
@@ -70,13 +47,13 @@ def test_lines_can_be_split_at_any_byte(server, reactor, wire, end):
     pipeline = end.join([b"SUB kitchen", b"PUB kitchen caf\xc3\xa9", b"PING", b""])
     answers = []
     for cut in range(len(pipeline) + 1):
-        call = Call(server, reactor, wire())
+        call = connect(server, reactor, wire())
         call.received()
         call.send_bytes(pipeline[:cut])
         call.send_bytes(pipeline[cut:])
         answers.append([line.split(" ")[0] for line in call.received()])
         assert sorted(answers[-1]) == ["MSG", "OK", "OK", "PONG"]
-        call.is_lost()
+        call.lose()
 
 
 def test_incomplete_line_waits_for_its_end(call):
@@ -101,7 +78,7 @@ def test_quit_sends_bye_and_ends_the_stream(call):
     assert call.transport.half_closed
     call.send("PING")
     assert call.received() == []
-    call.half_closes()
+    call.half_close()
     assert call.transport.disconnecting
 
 
@@ -113,21 +90,21 @@ def test_control_d_quits_without_a_line_end(call):
 def test_answers_all_commands_after_a_half_close(call):
     assert IHalfCloseableProtocol.providedBy(call.protocol)
     call.send_bytes(b"PUB kitchen 21.5\nPING\nPUB kitchen not run")
-    call.half_closes()
+    call.half_close()
     assert call.received() == ["OK 1", "PONG", "BYE"]
     assert call.transport.half_closed
-    call.half_closes()
+    call.half_close()
     assert call.transport.disconnecting
-    call.is_lost()
+    call.lose()
     assert len(call.server.context.sessions) == 0
 
 
 def test_half_close_waits_for_late_replies(reactor, wire):
     server = FakeServer(late=True)
-    call = Call(server, reactor, wire())
+    call = connect(server, reactor, wire())
     call.received()
     call.send("PUB kitchen 21.5")
-    call.half_closes()
+    call.half_close()
     assert call.received() == []
     server.backplane.release()
     server.turn()
@@ -142,11 +119,11 @@ def test_aborts_connection_that_stays_open_after_bye(call, reactor):
 
 def test_lost_connection_releases_everything(call, reactor):
     call.send("SUB kitchen", "QUIT")
-    call.is_lost()
+    call.lose()
     assert len(call.server.context.sessions) == call.server.context.connection_limiter.connections == 0
     assert call.server.broker.local_members(b"kitchen") == []
     assert not reactor.getDelayedCalls()
-    call.is_lost()
+    call.lose()
     assert call.server.context.connection_limiter.connections == 0
 
 
@@ -159,7 +136,7 @@ def test_http_request_is_rejected_and_not_run(call, method):
         f"{method} /PUB HTTP/1.1\r\nHost: 127.0.0.1:8081\r\nPUB kitchen one\r\n\r\nPUB kitchen two\r\n".encode()
     )
     call.send_bytes(b"PUB kitchen three\n")
-    head, _, body = call.transport.heard().partition(b"\r\n\r\n")
+    head, _, body = call.transport.output().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"http://127.0.0.1:8082/" in body
     assert call.transport.half_closed
@@ -169,12 +146,12 @@ def test_http_request_is_rejected_and_not_run(call, method):
 def test_recognizes_http_request_at_any_split(server, reactor, wire):
     request = b"GET / HTTP/1.1\r\nPUB kitchen one\r\n\r\nPUB kitchen two\r\n"
     for cut in range(len(request)):
-        call = Call(server, reactor, wire())
+        call = connect(server, reactor, wire())
         call.received()
         call.send_bytes(request[:cut])
         call.send_bytes(request[cut:])
-        assert call.transport.heard().startswith(b"HTTP/1.1 400 ")
-        call.is_lost()
+        assert call.transport.output().startswith(b"HTTP/1.1 400 ")
+        call.lose()
     assert server.broker.channels == {}
 
 
@@ -184,7 +161,7 @@ def test_http_request_with_a_long_path_runs_nothing(call, cut):
     request = b"POST /" + b"x" * 80_000 + b" HTTP/1.1\r\n\r\nPUB kitchen one\n"
     call.send_bytes(request[:cut])
     call.send_bytes(request[cut:])
-    assert call.transport.heard().startswith(b"HTTP/1.1 400 ")
+    assert call.transport.output().startswith(b"HTTP/1.1 400 ")
     assert call.server.broker.channels == {}
 
 
@@ -192,17 +169,17 @@ def test_http_request_with_a_long_method_runs_nothing(call):
     call.send_bytes(b"x" * 70_000)
     assert call.received()[0].startswith("ERR too-long ")
     call.send_bytes(b" /kitchen HTTP/1.1\r\nPUB kitchen one\n")
-    assert call.transport.heard().startswith(b"HTTP/1.1 400 ")
+    assert call.transport.output().startswith(b"HTTP/1.1 400 ")
     assert call.server.broker.channels == {}
 
 
 def test_first_line_over_the_memory_budget_runs_nothing(reactor, wire):
     server = FakeServer(max_buffered_bytes=10_000)
-    call = Call(server, reactor, wire())
+    call = connect(server, reactor, wire())
     call.received()
     call.send_bytes(b"QUARREL /" + b"x" * 20_000)
     call.send_bytes(b" HTTP/1.1\r\nPUB kitchen one\n")
-    assert call.transport.heard().startswith(b"HTTP/1.1 400 ")
+    assert call.transport.output().startswith(b"HTTP/1.1 400 ")
     assert server.broker.channels == {}
 
 
@@ -221,7 +198,7 @@ def test_first_line_over_the_memory_budget_runs_nothing(reactor, wire):
 )
 def test_closes_other_protocols_and_runs_nothing(server, reactor, wire, data, words):
     for cut in range(len(data)):
-        call = Call(server, reactor, wire())
+        call = connect(server, reactor, wire())
         call.received()
         call.send_bytes(data[:cut])
         call.send_bytes(data[cut:])
@@ -229,7 +206,7 @@ def test_closes_other_protocols_and_runs_nothing(server, reactor, wire, data, wo
         notice, bye = call.received()
         assert notice.startswith("NOTICE ") and words in notice and bye == "BYE"
         assert call.transport.half_closed
-        call.is_lost()
+        call.lose()
     assert server.broker.channels == {}
 
 
@@ -252,44 +229,44 @@ def test_after_the_first_line_nul_is_payload_and_latin_1_is_an_error(call):
 def test_first_line_can_publish_text_that_looks_like_http(server, reactor, wire, payload):
     data = f"PUB news {payload}\n".encode()
     for cut in range(len(data)):
-        call = Call(server, reactor, wire())
+        call = connect(server, reactor, wire())
         call.received()
         call.send_bytes(data[:cut])
         call.send_bytes(data[cut:])
         assert all(line.startswith("OK ") for line in call.received())
-        call.is_lost()
+        call.lose()
 
 
 def test_http_method_that_is_a_command_runs_nothing(call):
     """With DNS rebinding, a page can choose any method."""
     call.send_bytes(b"PUB /kitchen HTTP/1.1\r\nHost: a.example\r\n\r\nPUB kitchen one\n")
-    assert call.transport.heard().startswith(b"HTTP/1.1 400 ")
+    assert call.transport.output().startswith(b"HTTP/1.1 400 ")
     assert call.server.broker.channels == {}
 
 
 def test_ignores_byte_order_mark_before_the_first_line(server, reactor, wire):
     data = b"\xef\xbb\xbfPING 1\n\xef\xbb\xbfPING 2\n"
     for cut in range(len(data)):
-        call = Call(server, reactor, wire())
+        call = connect(server, reactor, wire())
         call.received()
         call.send_bytes(data[:cut])
         call.send_bytes(data[cut:])
         pong, error = call.received()
         assert pong == "PONG 1" and error.startswith("ERR unknown-command ")
-        call.is_lost()
+        call.lose()
 
 
 def test_cr_nul_ends_a_line_at_any_split(server, reactor, wire):
     data = b"PING 1\r\0PUB kitchen a\0b\r\0" + b"PING 2" + DO_TIMING_MARK + b"\r\0PING 3\n"
     for cut in range(len(data)):
-        call = Call(server, reactor, wire())
+        call = connect(server, reactor, wire())
         call.received()
         call.send_bytes(data[:cut])
         call.send_bytes(data[cut:])
-        heard = call.transport.heard().replace(b"\xff\xfc\x06", b"").decode().split()
+        heard = call.transport.output().replace(b"\xff\xfc\x06", b"").decode().split()
         assert [word for word in heard if word != "OK"][:2] == ["PONG", "1"]
         assert heard[-4:] == ["PONG", "2", "PONG", "3"]
-        call.is_lost()
+        call.lose()
 
 
 def test_later_line_that_looks_like_http_is_a_command(call):
@@ -300,15 +277,15 @@ def test_later_line_that_looks_like_http_is_a_command(call):
 
 
 def test_tells_browser_that_there_is_no_web_port(server, reactor, wire):
-    call = Call(server, reactor, wire(), web_address="")
+    call = connect(server, reactor, wire(), web_address="")
     call.received()
     call.send_bytes(b"GET / HTTP/1.1\r\n")
-    assert b"no web port" in call.transport.heard()
+    assert b"no web port" in call.transport.output()
 
 
 def test_refuses_telnet_options_and_removes_them(call):
     call.send_bytes(b"PUB kit\xff\xfb\x18chen a\xff\xfd\x01b\n")
-    assert call.transport.heard() == b"\xff\xfe\x18\xff\xfc\x01OK 1\n"
+    assert call.transport.output() == b"\xff\xfe\x18\xff\xfc\x01OK 1\n"
     call.send("HIST kitchen")
     assert call.received()[0] == "MSG kitchen 1 p1 ab"
 
@@ -324,30 +301,30 @@ def test_interrupt_explains_quit_once(call, keys):
 def test_sends_timing_mark_before_the_notice(call):
     """telnet discards what comes before the mark."""
     call.send_bytes(IAC_IP + DO_TIMING_MARK)
-    assert call.transport.heard() == b"\xff\xfc\x06NOTICE type QUIT to leave\n"
+    assert call.transport.output() == b"\xff\xfc\x06NOTICE type QUIT to leave\n"
 
 
 def test_telnet_sequences_can_be_split_at_any_byte(server, reactor, wire):
     data = b"PING a" + DO_TIMING_MARK + b"b\nPING \xff\xff\n"
     for cut in range(len(data)):
-        call = Call(server, reactor, wire())
+        call = connect(server, reactor, wire())
         call.received()
         call.send_bytes(data[:cut])
         call.send_bytes(data[cut:])
-        assert call.transport.heard().startswith(b"\xff\xfc\x06PONG ab\nERR not-utf8 ")
-        call.is_lost()
+        assert call.transport.output().startswith(b"\xff\xfc\x06PONG ab\nERR not-utf8 ")
+        call.lose()
 
 
 def test_telnet_options_after_quit_do_not_pause_reading(call):
     """The stream of a client that leaves must be read to its end."""
     call.transport.producer.pauseProducing()
     call.send_bytes(b"QUIT\n\xff\xfd\x01")
-    assert call.transport.reads
+    assert call.transport.is_reading
 
 
 def test_rejects_connection_over_the_limit(reactor, wire):
     server = FakeServer(max_connections=1)
-    first, second = Call(server, reactor, wire()), Call(server, reactor, wire())
+    first, second = connect(server, reactor, wire()), connect(server, reactor, wire())
     assert second.received() == ["ERR limit this server has no room for another connection, try again later"]
     assert second.transport.half_closed
     second.send("PUB kitchen 21.5")
@@ -356,43 +333,43 @@ def test_rejects_connection_over_the_limit(reactor, wire):
     assert server.context.stats.received == 0
     first.send("PING")
     assert server.context.stats.received == len("PING\n")
-    second.half_closes()
+    second.half_close()
     assert second.transport.disconnecting
-    second.is_lost()
+    second.lose()
     assert server.context.connection_limiter.connections == 1
-    first.is_lost()
+    first.lose()
     assert server.context.connection_limiter.connections == 0
 
 
 def test_rejects_connections_over_the_limit_of_an_address(reactor, wire):
     server = FakeServer(max_connections_per_address=1)
-    Call(server, reactor, wire(there="192.0.2.1"))
-    refused = Call(server, reactor, wire(there="192.0.2.1"))
+    connect(server, reactor, wire(there="192.0.2.1"))
+    refused = connect(server, reactor, wire(there="192.0.2.1"))
     assert refused.received() == ["ERR limit too many connections from your address, try again later"]
-    assert Call(server, reactor, wire(there="192.0.2.2")).received()[0].startswith("WELCOME ")
+    assert connect(server, reactor, wire(there="192.0.2.2")).received()[0].startswith("WELCOME ")
 
 
 def test_pauses_reading_while_replies_wait(call):
     call.transport.producer.pauseProducing()  # as a full transport does
     call.send("PING 1", "PING 2")
-    assert not call.transport.reads
+    assert not call.transport.is_reading
     assert call.received() == ["PONG 1", "PONG 2"]
     call.send("PING 3")
     assert call.received() == []
     call.transport.producer.resumeProducing()
     call.protocol.factory.reactor.turn()
     assert call.received() == ["PONG 3"]
-    assert call.transport.reads
+    assert call.transport.is_reading
 
 
 def test_pauses_reading_while_telnet_answers_wait(call):
     call.transport.producer.pauseProducing()
     call.send_bytes(DO_TIMING_MARK)
-    assert not call.transport.reads
+    assert not call.transport.is_reading
     call.transport.producer.resumeProducing()
     call.protocol.factory.reactor.turn()
-    assert call.transport.reads
-    call.transport.heard()
+    assert call.transport.is_reading
+    call.transport.output()
     call.send("PING")
     assert call.received() == ["PONG"]
 
@@ -400,12 +377,12 @@ def test_pauses_reading_while_telnet_answers_wait(call):
 def test_can_close_session_whose_client_does_not_read(call):
     call.transport.producer.pauseProducing()
     call.send("PING 1")
-    assert not call.transport.reads
+    assert not call.transport.is_reading
     (session,) = call.server.context.sessions
     session.close(CloseReason.GOING_AWAY, b"enough")
     assert call.received() == ["PONG 1", "NOTICE enough", "BYE"]
     assert call.transport.producer is None
-    assert (call.transport.half_closed, call.transport.reads) == (True, True)
+    assert (call.transport.half_closed, call.transport.is_reading) == (True, True)
 
 
 def test_exception_is_logged_and_the_connection_continues(call, logged, monkeypatch):
@@ -447,12 +424,12 @@ class TestWithTLS:
     def test_welcome_waits_for_the_handshake(self, connect, server):
         protocol, transport = connect()
         assert IHandshakeListener.providedBy(protocol)
-        assert transport.heard() == b""
+        assert transport.output() == b""
         assert (len(server.context.sessions), server.context.connection_limiter.connections) == (0, 1)
         protocol.handshakeCompleted()
-        assert transport.heard().startswith(b"WELCOME sockbridge/1 id=p1 ")
+        assert transport.output().startswith(b"WELCOME sockbridge/1 id=p1 ")
         protocol.dataReceived(b"PING\n")
-        assert transport.heard() == b"PONG\n"
+        assert transport.output() == b"PONG\n"
         protocol.connectionLost(Failure(ConnectionDone()))
         assert (len(server.context.sessions), server.context.connection_limiter.connections) == (0, 0)
 
@@ -464,12 +441,12 @@ class TestWithTLS:
         certificate = load_certificate(FILETYPE_PEM, (tmp_path / "meter.pem").read_bytes())
         transport.getPeerCertificate = lambda: certificate
         protocol.handshakeCompleted()
-        transport.heard()
+        transport.output()
         protocol.dataReceived(b"NICK meter\nINFO\n")
-        assert b" nick=meter " in transport.heard()
+        assert b" nick=meter " in transport.output()
         assert [guest.client.nick for guest in server.context.sessions] == [b"meter"]
         protocol.dataReceived(b"NICK another\n")
-        assert transport.heard() == (b"OK ~another\n" if known else b"OK another\n")
+        assert transport.output() == (b"OK ~another\n" if known else b"OK another\n")
 
     def test_handshake_times_out(self, connect, reactor, server):
         (late, late_wire), (ready, ready_wire) = connect(), connect()
@@ -502,5 +479,5 @@ class TestWithTLS:
         transport = wire()
         protocol.makeConnection(transport)
         protocol.handshakeCompleted()
-        assert transport.heard().startswith(b"ERR limit ")
+        assert transport.output().startswith(b"ERR limit ")
         assert len(server.context.sessions) == 0

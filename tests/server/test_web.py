@@ -2,11 +2,10 @@
 
 import pytest
 import txaio
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocolNegotiationFactory
 from twisted.logger import LogLevel, formatEvent
-from twisted.python.failure import Failure
 
+from tests.server.clients import HOST, WebConnection, request, upgrade
 from twistedsock.auth.origins import AllowedOrigins, ListenerScope, host_name
 from twistedsock.codecs.http import MAX_HEAD_BYTES
 from twistedsock.errors import ErrorCode
@@ -18,50 +17,6 @@ from twistedsock.server.web import WebFactory
 from twistedsock.testing import FakeServer, read_frames
 
 HANDSHAKE_TIMEOUT = Limits().handshake_timeout
-
-HOST = "127.0.0.1:8082"
-UPGRADE = {
-    "Upgrade": "websocket",
-    "Connection": "Upgrade",
-    "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
-
-
-def request(path="/", method="GET", host=HOST, **headers):
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode()
-
-
-def upgrade(path="/ws", host=HOST, **headers):
-    return request(path, host=host, **UPGRADE, **headers)
-
-
-class Visit:
-    """A web connection under test."""
-
-    def __init__(self, factory, transport):
-        self.transport = transport
-        self.protocol = factory.buildProtocol(None)
-        self.protocol.makeConnection(transport)
-
-    def send_bytes(self, data):
-        self.protocol.dataReceived(data)
-
-    def received(self):
-        """Status, headers in lower case, and body of one answer."""
-        head, _, body = self.transport.heard().partition(b"\r\n\r\n")
-        status, *lines = head.decode().split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        return int(status.split(" ")[1]), headers, body
-
-    def asks(self, data):
-        self.send_bytes(data)
-        return self.received()
-
-    def is_lost(self):
-        self.protocol.connectionLost(Failure(ConnectionDone()))
 
 
 @pytest.fixture
@@ -78,7 +33,7 @@ def build(reactor, wire, monkeypatch):
         )
 
         def visit(here="127.0.0.1", there="127.0.0.1"):
-            return Visit(factory, wire(here, 8082, there))
+            return WebConnection(factory, wire(here, 8082, there))
 
         visit.server = server
         return visit
@@ -100,7 +55,7 @@ def test_timeline_of_a_websocket_begins_with_its_handshakes(build, extra, secure
         visit.server.now += 1
         peer.protocol.handshakeCompleted()
     visit.server.now += 1
-    assert peer.asks(upgrade(**extra))[0] == 101
+    assert peer.ask(upgrade(**extra))[0] == 101
     (session,) = visit.server.context.sessions
     steps = [(step.name, step.words, step.at - 1000) for step in session.steps]
     if secure:
@@ -116,10 +71,10 @@ def test_opens_websocket_at_any_split(visit, path):
     for cut in range(len(handshake) + 1):
         peer = visit()
         peer.send_bytes(handshake[:cut])
-        status, headers, frames = peer.asks(handshake[cut:])
+        status, headers, frames = peer.ask(handshake[cut:])
         assert (status, headers["sec-websocket-accept"]) == (101, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
         assert read_frames(frames)[0].startswith('{"type":"welcome","protocol":1,"id":"p')
-        peer.is_lost()
+        peer.lose()
 
 
 def test_serves_page_at_any_split(visit):
@@ -127,9 +82,9 @@ def test_serves_page_at_any_split(visit):
     for cut in range(len(question) + 1):
         peer = visit()
         peer.send_bytes(question[:cut])
-        status, headers, _ = peer.asks(question[cut:])
+        status, headers, _ = peer.ask(question[cut:])
         assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
-        peer.is_lost()
+        peer.lose()
 
 
 def test_offers_http_1_1_over_tls(reactor):
@@ -141,7 +96,7 @@ def test_offers_http_1_1_over_tls(reactor):
 def test_keeps_input_after_the_request_head(visit):
     peer = visit()
     masked = bytes([0x81, 0x80 | 15]) + bytes(4) + b'{"type":"ping"}'
-    status, _, frames = peer.asks(upgrade() + masked)
+    status, _, frames = peer.ask(upgrade() + masked)
     assert status == 101
     assert read_frames(frames)[1] == '{"type":"pong"}'
 
@@ -162,11 +117,11 @@ def counted(transport):
 def test_sends_handshake_response_and_welcome_together(visit, more):
     peer, other = visit(), visit()
     writes = counted(peer.transport)
-    assert peer.asks(upgrade(**more))[0] == 101
+    assert peer.ask(upgrade(**more))[0] == 101
     assert len(writes) == 1
     # The same request in a form that is Autobahn's.
     writes = counted(other.transport)
-    assert other.asks(upgrade("/ws?", **more))[0] == 101
+    assert other.ask(upgrade("/ws?", **more))[0] == 101
     assert len(writes) == 2
     answer, welcome = writes
     assert b"welcome" in welcome.lower()
@@ -177,22 +132,22 @@ def test_exception_in_a_plain_handshake_aborts_the_connection(visit, monkeypatch
     monkeypatch.setattr(visit.server.context.sessions, "add", lambda session: 1 / 0)
     peer.send_bytes(upgrade() + bytes([0x81, 0x80]) + bytes(4))
     assert peer.transport.aborted
-    assert peer.transport.heard() == b""
+    assert peer.transport.output() == b""
     assert [event["log_failure"].type for event in logged if "log_failure" in event] == [ZeroDivisionError]
     logged.clear()
-    peer.is_lost()
+    peer.lose()
     assert visit.server.context.connection_limiter.connections == 0
 
 
 def test_rejects_websocket_at_an_unknown_path(visit):
-    status, _, body = visit().asks(upgrade("/chat"))
+    status, _, body = visit().ask(upgrade("/chat"))
     assert (status, body) == (404, b"no WebSocket at this path: connect to /ws\n")
 
 
 def test_rejects_unknown_subprotocols(visit):
-    status, _, body = visit().asks(upgrade(Sec_WebSocket_Protocol="mqtt, stomp"))
+    status, _, body = visit().ask(upgrade(Sec_WebSocket_Protocol="mqtt, stomp"))
     assert (status, body) == (400, b"no supported subprotocol: offer sockbridge.v1.json and sockbridge.v1.line\n")
-    status, headers, _ = visit().asks(upgrade(Sec_WebSocket_Protocol="mqtt, sockbridge.v1.line"))
+    status, headers, _ = visit().ask(upgrade(Sec_WebSocket_Protocol="mqtt, sockbridge.v1.line"))
     assert (status, headers["sec-websocket-protocol"]) == (101, "sockbridge.v1.line")
 
 
@@ -208,11 +163,11 @@ def test_rejects_unknown_subprotocols(visit):
 )
 def test_rejects_handshake_with_content(visit, headers, status):
     """A proxy and the server must agree on the end of a request."""
-    assert visit().asks(upgrade(**headers))[0] == status
+    assert visit().ask(upgrade(**headers))[0] == status
 
 
 def test_plain_request_for_the_websocket_is_426(visit):
-    status, headers, _ = visit().asks(request("/ws"))
+    status, headers, _ = visit().ask(request("/ws"))
     assert (status, headers["upgrade"]) == (426, "websocket")
 
 
@@ -221,10 +176,10 @@ def test_plain_request_for_the_websocket_is_426(visit):
 )  # fmt: skip
 def test_rejects_invalid_requests(visit, data):
     peer = visit()
-    status, _, _ = peer.asks(data)
+    status, _, _ = peer.ask(data)
     assert (status, peer.transport.half_closed) == (400, True)
     peer.send_bytes(request())
-    assert peer.transport.heard() == b""
+    assert peer.transport.output() == b""
 
 
 def test_rejects_endless_request_head(visit):
@@ -232,13 +187,13 @@ def test_rejects_endless_request_head(visit):
     peer.send_bytes(b"GET / HTTP/1.1\r\nX: ")
     for _ in range(MAX_HEAD_BYTES // 1024 - 1):
         peer.send_bytes(b"x" * 1024)
-        assert peer.transport.heard() == b""
-    status, _, _ = peer.asks(b"x" * 1024)
+        assert peer.transport.output() == b""
+    status, _, _ = peer.ask(b"x" * 1024)
     assert (status, peer.transport.half_closed) == (431, True)
 
 
 def test_rejects_long_request_head_in_one_read(visit):
-    status, _, _ = visit().asks(request(X="x" * MAX_HEAD_BYTES))
+    status, _, _ = visit().ask(request(X="x" * MAX_HEAD_BYTES))
     assert status == 431
 
 
@@ -259,23 +214,23 @@ def test_rejects_request_that_does_not_arrive_in_time(visit, reactor):
 )
 def test_rejects_other_protocols_at_the_first_byte(visit, data):
     peer = visit()
-    assert peer.asks(data)[0] == 400
+    assert peer.ask(data)[0] == 400
     assert peer.transport.half_closed
     peer.send_bytes(b"GET / HTTP/1.1\r\n\r\n")
-    assert peer.transport.heard() == b""
+    assert peer.transport.output() == b""
 
 
 @pytest.mark.parametrize("data", [b"", b"GET", request("/"), upgrade("/chat")])
 def test_lost_connection_leaves_no_timers(visit, reactor, data):
     peer = visit()
     peer.send_bytes(data)
-    peer.is_lost()
+    peer.lose()
     said = peer.transport.value()
     assert visit.server.context.connection_limiter.connections == 0
     reactor.advance(HANDSHAKE_TIMEOUT)
-    assert peer.transport.heard() == said
+    assert peer.transport.output() == said
     assert not reactor.getDelayedCalls()
-    peer.is_lost()
+    peer.lose()
     assert visit.server.context.connection_limiter.connections == 0
 
 
@@ -283,7 +238,7 @@ def test_lost_websocket_ends_its_session(visit):
     peer = visit()
     peer.send_bytes(upgrade())
     assert len(visit.server.context.sessions) == visit.server.context.connection_limiter.connections == 1
-    peer.is_lost()
+    peer.lose()
     assert len(visit.server.context.sessions) == visit.server.context.connection_limiter.connections == 0
 
 
@@ -295,8 +250,8 @@ def test_rejects_connection_over_the_limit_with_retry_after(build, reactor):
     assert (status, headers["retry-after"]) == (503, "5")
     assert b"no room" in body
     reactor.advance(2 * HANDSHAKE_TIMEOUT)
-    assert refused.transport.heard() == b"", "there is nothing that it has to send in time"
-    refused.is_lost()
+    assert refused.transport.output() == b"", "there is nothing that it has to send in time"
+    refused.lose()
     assert visit.server.context.connection_limiter.connections == 1
 
 
@@ -338,7 +293,7 @@ KNOWING = AllowedOrigins(origins=("https://example.org",), hosts=("bridge.exampl
 def test_checks_origins_and_hosts(build, logged, here, host, origin, status):
     visit = build(origins=KNOWING)
     headers = {"Origin": origin} if origin is not None else {}
-    assert visit(here).asks(upgrade(host=host, **headers))[0] == status
+    assert visit(here).ask(upgrade(host=host, **headers))[0] == status
     visit(here).send_bytes(upgrade(host=host, **headers))
     said = [formatEvent(event) for event in logged if event["log_level"] is LogLevel.warn]
     refused = {
@@ -352,18 +307,18 @@ def test_checks_origins_and_hosts(build, logged, here, host, origin, status):
 def test_logged_option_allows_the_origin(build):
     origin, host = "http://evil.example", "evil.example"
     visit = build(origins=AllowedOrigins(origins=(origin,), hosts=(host,)))
-    assert visit().asks(upgrade(Origin=origin))[0] == 101
-    assert visit().asks(upgrade(host=f"{host}:8082", Origin=f"http://{host}:8082"))[0] == 101
+    assert visit().ask(upgrade(Origin=origin))[0] == 101
+    assert visit().ask(upgrade(host=f"{host}:8082", Origin=f"http://{host}:8082"))[0] == 101
 
 
 def test_checks_each_request_of_a_kept_alive_connection(visit):
     peer = visit()
-    assert peer.asks(request("/"))[0] == 200
-    status, headers, _ = peer.asks(request("/", host="evil.example:8082"))
+    assert peer.ask(request("/"))[0] == 200
+    status, headers, _ = peer.ask(request("/", host="evil.example:8082"))
     assert (status, headers.get("connection")) == (421, None)
-    assert peer.asks(request("/bridge.json"))[0] == 200
-    assert peer.asks(upgrade("/ws", host="evil.example"))[0] == 421
-    assert peer.asks(upgrade("/ws"))[0] == 426, "it is too late for a WebSocket here"
+    assert peer.ask(request("/bridge.json"))[0] == 200
+    assert peer.ask(upgrade("/ws", host="evil.example"))[0] == 421
+    assert peer.ask(upgrade("/ws"))[0] == 426, "it is too late for a WebSocket here"
 
 
 def test_origins_cannot_forge_or_fill_the_log(logged):
@@ -379,14 +334,14 @@ def test_origins_cannot_forge_or_fill_the_log(logged):
 
 def test_closes_client_that_does_not_read_the_page(visit, reactor):
     peer = visit()
-    peer.asks(request("/"))
+    peer.ask(request("/"))
     assert not peer.transport.disconnecting
     reactor.advance(61)
     assert peer.transport.disconnecting or peer.transport.aborted
 
 
 def test_rejects_too_many_headers(visit):
-    status, _, _ = visit().asks(request(**{f"X-{number}": "" for number in range(101)}))
+    status, _, _ = visit().ask(request(**{f"X-{number}": "" for number in range(101)}))
     assert status == 431
 
 
@@ -402,7 +357,7 @@ def test_rejects_too_many_headers(visit):
 )
 def test_counts_rejections(build, data, status, code):
     visit = build()
-    assert visit().asks(data)[0] == status
+    assert visit().ask(data)[0] == status
     assert visit.server.context.stats.requests == {(b"other", status): 1}
     assert visit.server.context.stats.errors == {code: 1}
 

@@ -139,9 +139,9 @@ def test_accepts_or_rejects_request(connect, before, request_bytes, status):
     protocol, transport = connect()
     if before:
         protocol.dataReceived(before)
-        assert b"200 OK" in transport.heard()
+        assert b"200 OK" in transport.output()
     protocol.dataReceived(request_bytes)
-    [answer] = read_responses(transport.heard())
+    [answer] = read_responses(transport.output())
     assert answer.status == status
 
 
@@ -151,7 +151,7 @@ def test_ignores_empty_line_before_the_request_at_any_split(connect, cut):
     sent = b"\r\n" + BRIDGE
     protocol.dataReceived(sent[:cut])
     protocol.dataReceived(sent[cut:])
-    assert [answer.status for answer in read_responses(transport.heard())] == [200]
+    assert [answer.status for answer in read_responses(transport.output())] == [200]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_ignores_empty_line_before_the_request_at_any_split(connect, cut):
 def test_other_interfaces_accept_any_valid_host_for_public_paths(connect, request_bytes, status):
     protocol, transport = connect(ANYWHERE)
     protocol.dataReceived(request_bytes)
-    [answer] = read_responses(transport.heard())
+    [answer] = read_responses(transport.output())
     assert answer.status == status
 
 
@@ -178,7 +178,7 @@ def test_options_lists_the_methods_of_a_path(connect):
     for target, allow in ((b"/channels/a/events", "POST, GET, HEAD"), (b"/", "GET, HEAD")):
         protocol, transport = connect()
         protocol.dataReceived(get(target, method=b"OPTIONS"))
-        [answer] = read_responses(transport.heard())
+        [answer] = read_responses(transport.output())
         assert (answer.status, answer.headers["allow"], answer.body) == (204, allow, b"")
         assert not {name for name in answer.headers if name.startswith("access-control-")}
 
@@ -187,7 +187,7 @@ def test_options_lists_the_methods_of_a_path(connect):
 def test_opens_event_stream_whatever_else_is_accepted(connect, accept):
     protocol, transport = connect()
     protocol.dataReceived(get(b"/events?channel=kitchen", *([b"Accept: " + accept.encode()] if accept else [])))
-    assert b"event: ok" in transport.heard()
+    assert b"event: ok" in transport.output()
 
 
 def upgrade(*headers, target=b"/ws", host=HOST, version=b"HTTP/1.1", method=b"GET"):
@@ -268,7 +268,7 @@ def test_accepts_or_rejects_handshake(connect, target, handshake, status):
     """``/ws?`` is a form that only Autobahn parses."""
     protocol, transport = connect()
     protocol.dataReceived(handshake.replace(b" /ws", target))
-    head, _, rest = transport.heard().partition(b"\r\n\r\n")
+    head, _, rest = transport.output().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status)
     if status == 101:
         assert b"sec-websocket-extensions" not in head.lower(), "no extension is accepted"

@@ -39,7 +39,7 @@ def visit(reactor, wire, monkeypatch):
                 f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
             ).encode("latin-1")
         )
-        head, _, frames = transport.heard().partition(b"\r\n\r\n")
+        head, _, frames = transport.output().partition(b"\r\n\r\n")
         closing = b""
         if b"\x88" in frames:  # the close frame stands last
             frames, closing = frames[: frames.rindex(b"\x88")], frames[frames.rindex(b"\x88") :]
@@ -134,10 +134,10 @@ def test_policy_change_during_a_handshake_applies(reactor, wire, monkeypatch):
             f"X-Long: {'x' * 500}\r\n{THROUGH_AUTOBAHN}\r\n"
         ).encode("latin-1")
     )
-    assert transport.heard() == b""
+    assert transport.output() == b""
     server.context.change_policy(FakePolicy({"lobby": "r"}))
     server.turn()
-    head, _, frames = transport.heard().partition(b"\r\n\r\n")
+    head, _, frames = transport.output().partition(b"\r\n\r\n")
     assert b" 101 " in head
     assert b"that token is not known" in frames
     assert [guest.client.nick for guest in server.context.sessions] == [b"p1"]

@@ -6,11 +6,11 @@ import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
-from tests.server.websocket_client import (
+from tests.server.clients import (
     BINARY,
     TEXT,
-    Client,
-    Port,
+    WebSocketClient,
+    WebSocketPort,
     pass_time,
 )
 from tests.server.websocket_streams import MASK, frame
@@ -42,10 +42,10 @@ LINE_WELCOME = "WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:808
     ],
 )
 def test_selects_the_first_supported_subprotocol(
-    offered: list[str], chosen: str | None, welcome: object, port: Port
+    offered: list[str], chosen: str | None, welcome: object, port: WebSocketPort
 ) -> None:
     client = port.connect()
-    head = client.asks(*offered)
+    head = client.shake_hands(*offered)
     assert head.startswith(b"HTTP/1.1 101 ")
     assert b"\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
     told = [
@@ -55,43 +55,43 @@ def test_selects_the_first_supported_subprotocol(
     assert client.received() == [welcome]
 
 
-def test_rejects_unknown_subprotocols_with_400(port: Port, server: FakeServer) -> None:
+def test_rejects_unknown_subprotocols_with_400(port: WebSocketPort, server: FakeServer) -> None:
     client = port.connect()
-    head = client.asks("chat", "sockbridge.v2.json")
+    head = client.shake_hands("chat", "sockbridge.v2.json")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert JSON_PROTOCOL.encode() in head and LINE_PROTOCOL.encode() in head
-    assert client.transport.ending is not None
-    client.goes()
+    assert client.transport.is_closed
+    client.lose()
     assert len(server.context.sessions) == 0
 
 
-def test_declines_compression(port: Port) -> None:
+def test_declines_compression(port: WebSocketPort) -> None:
     """A compressed connection could not share frames."""
     client = port.connect()
-    head = client.asks(extra=("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",))
+    head = client.shake_hands(extra=("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",))
     assert head.startswith(b"HTTP/1.1 101 ")
     assert b"Sec-WebSocket-Extensions" not in head
     assert client.received() == [JSON_WELCOME]
 
 
-def test_answers_message_sent_with_the_handshake(port: Port) -> None:
+def test_answers_message_sent_with_the_handshake(port: WebSocketPort) -> None:
     client = port.connect()
-    client.asks(behind=frame(TEXT, b'{"type":"ping","id":1}') + frame(TEXT, b'{"type":"ping","id":2}')[:9])
+    client.shake_hands(behind=frame(TEXT, b'{"type":"ping","id":1}') + frame(TEXT, b'{"type":"ping","id":2}')[:9])
     assert client.received() == [JSON_WELCOME, {"type": "pong", "id": 1}]
     client.send_bytes(frame(TEXT, b'{"type":"ping","id":2}')[9:])
     assert client.received() == [{"type": "pong", "id": 2}]
 
 
-def test_drops_connection_without_a_handshake(port: Port, clock: Clock) -> None:
+def test_drops_connection_without_a_handshake(port: WebSocketPort, clock: Clock) -> None:
     client = port.connect()
     client.send_bytes(b"GET /ws HTTP/1.1\r\n")
     pass_time(clock, HANDSHAKE_TIMEOUT + 1)
-    assert client.transport.ending == "aborted"
-    client.goes()
+    assert client.transport.aborted
+    client.lose()
     assert not clock.getDelayedCalls()
 
 
-def test_frees_the_handshake_state(port: Port) -> None:
+def test_frees_the_handshake_state(port: WebSocketPort) -> None:
     """It would be two thirds of the memory of an idle connection."""
     client = port.open()
     assert not [name for name in vars(client.server) if name.startswith(("http_", "websocket_"))]
@@ -101,7 +101,7 @@ def test_frees_the_handshake_state(port: Port) -> None:
 # Dialects.
 
 
-def test_speaks_json(port: Port, server: FakeServer) -> None:
+def test_speaks_json(port: WebSocketPort, server: FakeServer) -> None:
     client = port.open(JSON_PROTOCOL)
     client.send(
         {"type": "subscribe", "id": 1, "channel": "a"}, {"type": "publish", "id": 2, "channel": "a", "data": [1]}
@@ -116,7 +116,7 @@ def test_speaks_json(port: Port, server: FakeServer) -> None:
 
 @pytest.mark.parametrize("protocols", [(), (LINE_PROTOCOL,)])
 @pytest.mark.parametrize("first", ["PING 1", "ping 1\n", "  PING 1\r\n", "\nPING 1\n\n"])
-def test_speaks_lines(protocols: tuple[str, ...], first: str, port: Port, server: FakeServer) -> None:
+def test_speaks_lines(protocols: tuple[str, ...], first: str, port: WebSocketPort, server: FakeServer) -> None:
     """With the subprotocol, or if the first message is not an object."""
     client = port.open(*protocols)
     client.send(first)
@@ -128,7 +128,7 @@ def test_speaks_lines(protocols: tuple[str, ...], first: str, port: Port, server
     assert client.received()[0].startswith("ERR unknown-command ")
 
 
-def test_only_the_first_message_selects_the_dialect(port: Port) -> None:
+def test_only_the_first_message_selects_the_dialect(port: WebSocketPort) -> None:
     client = port.open()
     client.send('{"type":"ping"}')
     client.send("PING")
@@ -136,7 +136,7 @@ def test_only_the_first_message_selects_the_dialect(port: Port) -> None:
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n", "\r\n\t ", "\ufeff"])
-def test_blank_messages_do_not_select_the_dialect(blank: str, port: Port) -> None:
+def test_blank_messages_do_not_select_the_dialect(blank: str, port: WebSocketPort) -> None:
     client = port.open()
     client.send(blank)
     client.send(blank, '  \n{"type":"ping"}', blank)
@@ -146,40 +146,40 @@ def test_blank_messages_do_not_select_the_dialect(blank: str, port: Port) -> Non
     assert client.received()[0] == "PONG 1"
 
 
-def test_blank_first_messages_count_against_the_rate_limit(port: Port) -> None:
+def test_blank_first_messages_count_against_the_rate_limit(port: WebSocketPort) -> None:
     client = port.connect()
     client.transport.getPeer = lambda: IPv4Address("TCP", "192.0.2.1", 50000)  # type: ignore[method-assign]
-    client.asks()
+    client.shake_hands()
     client.received()
     for _ in range(50):
         client.send(*[""] * 1_000)
-        if client.transport.written:
+        if client.transport.value():
             break
     client.is_closed_with(1008, '{"type":"notice","text":"you went on sending faster than you may"}')
 
 
 @pytest.mark.parametrize("protocols", [(), (LINE_PROTOCOL,)])
-def test_ignores_byte_order_mark_before_the_first_message(protocols: tuple[str, ...], port: Port) -> None:
+def test_ignores_byte_order_mark_before_the_first_message(protocols: tuple[str, ...], port: WebSocketPort) -> None:
     client = port.open(*protocols)
     client.send("\ufeffPING 1", "\ufeffPING 2")
     pong, error = client.received()
     assert pong == "PONG 1" and error.startswith("ERR unknown-command ")
 
 
-def test_json_subprotocol_fixes_the_dialect(port: Port) -> None:
+def test_json_subprotocol_fixes_the_dialect(port: WebSocketPort) -> None:
     client = port.open(JSON_PROTOCOL)
     client.send("PING")
     (error,) = client.received()
     assert (error["type"], error["code"]) == ("error", "bad-json")
 
 
-def test_first_message_in_fragments_selects_the_dialect(port: Port) -> None:
+def test_first_message_in_fragments_selects_the_dialect(port: WebSocketPort) -> None:
     client = port.open()
     client.send_bytes(frame(0x01, b"PI") + frame(0x80, b"NG"))
     assert client.received() == ["PONG"]
 
 
-def test_message_can_have_several_lines(port: Port) -> None:
+def test_message_can_have_several_lines(port: WebSocketPort) -> None:
     """Each is a command, and each reply is a message."""
     client = port.open(LINE_PROTOCOL)
     client.send("PING 1\nPING 2\r\n\nPING 3\n")
@@ -189,7 +189,7 @@ def test_message_can_have_several_lines(port: Port) -> None:
 
 
 def test_exception_is_answered_with_internal_and_logged_once(
-    port: Port, server: FakeServer, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, Any]]
+    port: WebSocketPort, server: FakeServer, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, Any]]
 ) -> None:
     client = port.open(LINE_PROTOCOL)
     monkeypatch.setattr(server.broker, "members", lambda name: 1 / 0)
@@ -203,7 +203,7 @@ def test_exception_is_answered_with_internal_and_logged_once(
 # What is not taken.
 
 
-def test_closes_with_1003_for_binary_messages(port: Port) -> None:
+def test_closes_with_1003_for_binary_messages(port: WebSocketPort) -> None:
     client = port.open()
     client.send({"type": "ping"})
     client.send_bytes(frame(BINARY, b"\x00"))
@@ -211,7 +211,7 @@ def test_closes_with_1003_for_binary_messages(port: Port) -> None:
 
 
 @pytest.mark.parametrize("sent", [frame(TEXT, b"PING \xff"), frame(0x01, b"PING \xe2\x82") + frame(0x80, b"x")])
-def test_closes_with_1007_for_invalid_utf8(sent: bytes, port: Port) -> None:
+def test_closes_with_1007_for_invalid_utf8(sent: bytes, port: WebSocketPort) -> None:
     """In one frame or in fragments. The message is not run."""
     client = port.open(LINE_PROTOCOL)
     client.send_bytes(frame(TEXT, b"PING 1") + sent)
@@ -227,15 +227,15 @@ def test_closes_with_1007_for_invalid_utf8(sent: bytes, port: Port) -> None:
         frame(0x01, b"x" * 40_000) + b"\x80\xfe" + (40_000).to_bytes(2, "big") + MASK,
     ],
 )
-def test_closes_with_1009_for_an_announced_size_over_the_limit(sent: bytes, port: Port) -> None:
+def test_closes_with_1009_for_an_announced_size_over_the_limit(sent: bytes, port: WebSocketPort) -> None:
     client = port.open(LINE_PROTOCOL)
     client.send_bytes(sent)
     client.is_closed_with(1009)
 
 
 def test_message_limit_is_configurable(clock: Clock) -> None:
-    client = Client(WebSocketFactory(FakeServer(max_message_bytes=600).context, clock, 0, 0, 0))
-    client.asks(LINE_PROTOCOL)
+    client = WebSocketClient(WebSocketFactory(FakeServer(max_message_bytes=600).context, clock, 0, 0, 0))
+    client.shake_hands(LINE_PROTOCOL)
     client.received()
     client.send("PING " + "x" * 595)
     assert client.received() == ["PONG " + "x" * 595]
@@ -243,7 +243,7 @@ def test_message_limit_is_configurable(clock: Clock) -> None:
     client.is_closed_with(1009)
 
 
-def test_accepts_message_of_exactly_the_limit(port: Port, server: FakeServer) -> None:
+def test_accepts_message_of_exactly_the_limit(port: WebSocketPort, server: FakeServer) -> None:
     client = port.open(LINE_PROTOCOL)
     message = b"PUB a " + b"x" * (65_536 - 6)
     client.send_bytes(b"\x81\xff" + (65_536).to_bytes(8, "big") + MASK + unmask(message, MASK))
@@ -251,7 +251,7 @@ def test_accepts_message_of_exactly_the_limit(port: Port, server: FakeServer) ->
 
 
 @pytest.mark.parametrize("sent", [b"\x81\x01x", frame(0xC1, b"x"), frame(0x83, b"x"), frame(0x80, b"x")])
-def test_closes_with_1002_for_protocol_errors(sent: bytes, port: Port) -> None:
+def test_closes_with_1002_for_protocol_errors(sent: bytes, port: WebSocketPort) -> None:
     """Messages before the error are answered."""
     client = port.open(LINE_PROTOCOL)
     client.send_bytes(frame(TEXT, b"PING") + sent)

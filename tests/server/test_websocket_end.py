@@ -8,15 +8,15 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from tests.server.websocket_client import (
+from tests.server.clients import (
     CLOSE,
     PING,
     PING_INTERVAL,
     PING_TIMEOUT,
     PONG,
     TEXT,
-    Client,
-    Port,
+    WebSocketClient,
+    WebSocketPort,
     pass_time,
 )
 from tests.server.websocket_streams import frame
@@ -35,40 +35,40 @@ def session_of(server: FakeServer, id: bytes = b"p1"):
 # Who does not read.
 
 
-def test_pauses_reading_while_replies_wait(port: Port, server: FakeServer) -> None:
+def test_pauses_reading_while_replies_wait(port: WebSocketPort, server: FakeServer) -> None:
     """Messages that have been read already wait too. Then all continues in order."""
     client = port.open(LINE_PROTOCOL)
-    client.stalls()
+    client.stall()
     client.send("PING 1")
-    assert not client.transport.reading
+    assert not client.transport.is_reading
     client.server.dataReceived(frame(TEXT, b"PING 2") + frame(TEXT, b"PING 3"))  # was on its way already
     assert client.received() == ["PONG 1"]
-    client.drains()
-    assert client.transport.reading
+    client.drain()
+    assert client.transport.is_reading
     assert client.received() == ["PONG 2", "PONG 3"]
 
 
-def test_slow_subscriber_catches_up_from_the_history(port: Port, server: FakeServer) -> None:
+def test_slow_subscriber_catches_up_from_the_history(port: WebSocketPort, server: FakeServer) -> None:
     client, other = port.open(LINE_PROTOCOL), port.open(LINE_PROTOCOL)
     client.send("SUB a")
     client.received()
-    client.stalls()
+    client.stall()
     other.send("PUB a 1", "PUB a 2")
     server.turn()
     assert client.received() == []
-    client.drains()
+    client.drain()
     server.turn()
     assert client.received() == ["MSG a 1 p2 1", "MSG a 2 p2 2"]
 
 
-def test_pauses_reading_while_pongs_wait(port: Port) -> None:
+def test_pauses_reading_while_pongs_wait(port: WebSocketPort) -> None:
     """A flood of pings must not fill the memory with pongs."""
     client = port.open(LINE_PROTOCOL)
-    client.stalls()
+    client.stall()
     client.send_bytes(frame(PING, b"x"))
-    assert not client.transport.reading
-    client.drains()
-    assert client.transport.reading
+    assert not client.transport.is_reading
+    client.drain()
+    assert client.transport.is_reading
     assert client.frames() == [(PONG, b"x")]
     client.send("PING")
     assert client.received() == ["PONG"]
@@ -77,57 +77,57 @@ def test_pauses_reading_while_pongs_wait(port: Port) -> None:
 # Signs of life.
 
 
-def last_ping(client: Client) -> bytes:
+def last_ping(client: WebSocketClient) -> bytes:
     """The payload of the ping that was heard last, alone."""
     ((first, payload),) = client.frames()
     assert first == PING and len(payload) == 12
     return payload
 
 
-def test_keeps_client_that_answers_pings(port: Port, clock: Clock) -> None:
+def test_keeps_client_that_answers_pings(port: WebSocketPort, clock: Clock) -> None:
     client = port.open()
     for _ in range(3):
         pass_time(clock, PING_INTERVAL)
         client.send_bytes(frame(PONG, last_ping(client)))
     pass_time(clock, PING_INTERVAL - 1)
-    assert client.transport.ending is None
+    assert not client.transport.is_closed
 
 
-def test_drops_client_that_does_not_answer_a_ping(port: Port, clock: Clock, server: FakeServer) -> None:
+def test_drops_client_that_does_not_answer_a_ping(port: WebSocketPort, clock: Clock, server: FakeServer) -> None:
     client = port.open()
     pass_time(clock, PING_INTERVAL)
     last_ping(client)
     pass_time(clock, PING_TIMEOUT)
-    assert client.transport.ending == "aborted"
-    client.goes()
+    assert client.transport.aborted
+    client.lose()
     assert len(server.context.sessions) == 0
     assert not clock.getDelayedCalls()
 
 
-def test_unsolicited_pong_does_not_answer_a_ping(port: Port, clock: Clock) -> None:
+def test_unsolicited_pong_does_not_answer_a_ping(port: WebSocketPort, clock: Clock) -> None:
     client = port.open()
     pass_time(clock, PING_INTERVAL)
     last_ping(client)
     client.send_bytes(frame(PONG, b"x" * 12))
     pass_time(clock, PING_TIMEOUT)
-    assert client.transport.ending == "aborted"
+    assert client.transport.aborted
 
 
 @pytest.mark.parametrize("sent", [frame(TEXT, b"\n"), frame(0x01, b"\n") + frame(0x80, b""), frame(0x01, b"\n")])
-def test_any_message_answers_a_ping(sent: bytes, port: Port, clock: Clock) -> None:
+def test_any_message_answers_a_ping(sent: bytes, port: WebSocketPort, clock: Clock) -> None:
     client = port.open(LINE_PROTOCOL)
     pass_time(clock, PING_INTERVAL)
     last_ping(client)
     client.send_bytes(sent)
     pass_time(clock, PING_TIMEOUT)
-    assert client.transport.ending is None
+    assert not client.transport.is_closed
     pass_time(clock, PING_INTERVAL - PING_TIMEOUT)
     last_ping(client)
     pass_time(clock, PING_TIMEOUT)
-    assert client.transport.ending == "aborted"
+    assert client.transport.aborted
 
 
-def test_pongs_and_replies_are_sent_in_order(port: Port) -> None:
+def test_pongs_and_replies_are_sent_in_order(port: WebSocketPort) -> None:
     client = port.open(LINE_PROTOCOL)
     client.send_bytes(frame(TEXT, b"PING 1") + frame(PING, b"x") + frame(TEXT, b"PING 2"))
     assert client.frames() == [(TEXT, b"PONG 1"), (PONG, b"x"), (TEXT, b"PONG 2")]
@@ -137,18 +137,20 @@ def test_pongs_and_replies_are_sent_in_order(port: Port) -> None:
 
 
 @pytest.mark.parametrize(("code", "answer"), [(1000, 1000), (1001, 1000), (3000, 1000)])
-def test_answers_close_frame_and_closes(code: int, answer: int, port: Port, server: FakeServer, clock: Clock) -> None:
+def test_answers_close_frame_and_closes(
+    code: int, answer: int, port: WebSocketPort, server: FakeServer, clock: Clock
+) -> None:
     client = port.open(LINE_PROTOCOL)
     client.send("SUB a")
     client.send_bytes(frame(TEXT, b"PING") + frame(CLOSE, code.to_bytes(2, "big")))
     session = session_of(server)
     client.is_closed_with(answer, "OK a offset=0 epoch=e1", "PONG")
-    assert client.transport.ending == "closed"
+    assert client.transport.disconnecting
     closing = [step for step in session.steps if step.name == "closing"]
     assert [(step.by, step.words) for step in closing] == [("peer", f"a close frame with code {code}")]
     server.turn()
     assert server.broker.channels == {}
-    client.goes()
+    client.lose()
     assert len(server.context.sessions) == 0
     assert not clock.getDelayedCalls()
 
@@ -156,7 +158,7 @@ def test_answers_close_frame_and_closes(code: int, answer: int, port: Port, serv
 @pytest.mark.parametrize("ending", CloseReason)
 @pytest.mark.parametrize("protocol", [JSON_PROTOCOL, LINE_PROTOCOL])
 def test_sends_notice_and_close_frame_then_closes(
-    ending: CloseReason, protocol: str, port: Port, server: FakeServer, clock: Clock
+    ending: CloseReason, protocol: str, port: WebSocketPort, server: FakeServer, clock: Clock
 ) -> None:
     client = port.open(protocol)
     session_of(server).close(ending, b"because")
@@ -167,17 +169,17 @@ def test_sends_notice_and_close_frame_then_closes(
     assert lines == (
         [b"NOTICE because", b"BYE"] if protocol == LINE_PROTOCOL else [b'{"type":"notice","text":"because"}']
     )
-    assert client.transport.ending is None
+    assert not client.transport.is_closed
     session = session_of(server)
-    client.answers_close(ending)
+    client.answer_close(ending)
     assert [step.by for step in session.steps if step.name == "closing"] == ["server"]
-    assert client.transport.ending == "aborted" and client.server.wasClean
-    client.goes()
+    assert client.transport.aborted and client.server.wasClean
+    client.lose()
     assert len(server.context.sessions) == 0
     assert not clock.getDelayedCalls()
 
 
-def test_quit_sends_bye_and_close_code_1000(port: Port) -> None:
+def test_quit_sends_bye_and_close_code_1000(port: WebSocketPort) -> None:
     """Messages after QUIT are not run."""
     client = port.open(LINE_PROTOCOL)
     client.send("PING 1\nQUIT\nPING 2", "PING 3")
@@ -186,49 +188,49 @@ def test_quit_sends_bye_and_close_code_1000(port: Port) -> None:
     assert client.frames() == []
 
 
-def test_drops_client_that_does_not_answer_a_close_frame(port: Port, clock: Clock, server: FakeServer) -> None:
+def test_drops_client_that_does_not_answer_a_close_frame(port: WebSocketPort, clock: Clock, server: FakeServer) -> None:
     client = port.open(LINE_PROTOCOL)
     client.send("QUIT")
     pass_time(clock, CLOSE_TIMEOUT_SECONDS)
-    assert client.transport.ending == "aborted"
-    client.goes()
+    assert client.transport.aborted
+    client.lose()
     assert len(server.context.sessions) == 0
     assert not clock.getDelayedCalls()
 
 
-def test_reads_again_after_sending_a_close_frame(port: Port, server: FakeServer) -> None:
+def test_reads_again_after_sending_a_close_frame(port: WebSocketPort, server: FakeServer) -> None:
     """The answer could not be received while reading is paused."""
     client = port.open(LINE_PROTOCOL)
-    client.stalls()
+    client.stall()
     client.send("PING 1")
     client.server.dataReceived(frame(TEXT, b"PING 2"))  # was on its way already
-    assert not client.transport.reading
+    assert not client.transport.is_reading
     session_of(server).close(CloseReason.GOING_AWAY, b"good night")
-    client.answers_close(1001)
-    assert client.server.wasClean and client.transport.ending == "aborted"
-    assert b"PONG 2" not in client.transport.written
+    client.answer_close(1001)
+    assert client.server.wasClean and client.transport.aborted
+    assert b"PONG 2" not in client.transport.value()
 
 
-def test_reads_again_after_quit_of_a_slow_client(port: Port) -> None:
+def test_reads_again_after_quit_of_a_slow_client(port: WebSocketPort) -> None:
     client = port.open(LINE_PROTOCOL)
-    client.stalls()
+    client.stall()
     client.send("QUIT")
-    client.answers_close(1000)
-    assert client.server.wasClean and client.transport.ending == "aborted"
+    client.answer_close(1000)
+    assert client.server.wasClean and client.transport.aborted
 
 
-def test_aborts_client_that_closes_but_does_not_read(port: Port, clock: Clock, server: FakeServer) -> None:
+def test_aborts_client_that_closes_but_does_not_read(port: WebSocketPort, clock: Clock, server: FakeServer) -> None:
     client = port.open(LINE_PROTOCOL)
-    client.stalls()
+    client.stall()
     client.send_bytes(frame(CLOSE, b"\x03\xe8"))
-    assert client.transport.ending == "closed"
+    assert client.transport.disconnecting
     pass_time(clock, int(LINGER_SECONDS) + 1)
-    assert client.transport.ending == "aborted"
-    client.goes()
+    assert client.transport.aborted
+    client.lose()
     assert not clock.getDelayedCalls()
 
 
-def test_sends_nothing_after_a_close_frame(port: Port, server: FakeServer) -> None:
+def test_sends_nothing_after_a_close_frame(port: WebSocketPort, server: FakeServer) -> None:
     """Neither events, nor replies to later messages (RFC 6455 section 5.5.1)."""
     client, other = port.open(LINE_PROTOCOL), port.open(LINE_PROTOCOL)
     client.send("SUB a presence=on", "PUB a 1", "HIST a")
@@ -237,21 +239,21 @@ def test_sends_nothing_after_a_close_frame(port: Port, server: FakeServer) -> No
     other.send("SUB a", "PUB a 2", "NICK bob")
     session.close(CloseReason.GOING_AWAY, b"again")
     server.turn()
-    client.drains()
+    client.drain()
     server.turn()
     client.is_closed_with(1001, "OK a offset=0 epoch=e1", "OK 1", "MSG a 1 p1 1", "MSG a 1 p1 1", "OK 1")
 
 
 def test_late_replies_of_the_backplane_are_not_sent_after_a_close_frame(clock: Clock) -> None:
     server = FakeServer(late=True)
-    client = Port(server, clock).open(LINE_PROTOCOL)
+    client = WebSocketPort(server, clock).open(LINE_PROTOCOL)
     client.send("PUB a 1", "SUB a", "PING")
     client.server.sendCloseFrame(1001)
     server.backplane.release()
     server.turn()
     client.is_closed_with(1001)
-    client.answers_close(1001)
-    client.goes()
+    client.answer_close(1001)
+    client.lose()
     server.backplane.release()
     server.turn()
     assert len(server.context.sessions) == 0
@@ -259,17 +261,17 @@ def test_late_replies_of_the_backplane_are_not_sent_after_a_close_frame(clock: C
 
 @pytest.mark.parametrize("stalled", [False, True])
 def test_broken_connection_ends_its_session_and_is_freed(
-    stalled: bool, port: Port, server: FakeServer, clock: Clock
+    stalled: bool, port: WebSocketPort, server: FakeServer, clock: Clock
 ) -> None:
     client = port.open(LINE_PROTOCOL)
     client.send("SUB a")
     if stalled:
-        client.stalls()
+        client.stall()
         client.send("PING 1")
     client.server.dataReceived(frame(TEXT, b"PING 2")[:5])
-    client.goes()
+    client.lose()
     server.turn()
-    client.drains()
+    client.drain()
     assert len(server.context.sessions) == 0
     assert server.broker.channels == {}
     assert not clock.getDelayedCalls()
@@ -280,7 +282,9 @@ def test_broken_connection_ends_its_session_and_is_freed(
 
 
 @pytest.mark.parametrize("fault", [frame(TEXT, b"\xff"), frame(0x83, b"x"), frame(0xC1, b"x"), frame(CLOSE, b"\x00")])
-def test_protocol_errors_of_clients_are_not_logged(port: Port, logged: list[dict[str, object]], fault: bytes) -> None:
+def test_protocol_errors_of_clients_are_not_logged(
+    port: WebSocketPort, logged: list[dict[str, object]], fault: bytes
+) -> None:
     """Clients could fill the disk."""
     client = port.open(LINE_PROTOCOL)
     client.server.dataReceived(fault)

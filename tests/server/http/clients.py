@@ -108,7 +108,7 @@ class SiteClient:
 
     def responses(self, method: str = "GET") -> list[Response]:
         """The responses since the last call."""
-        return read_responses(self.transport.heard(), method)
+        return read_responses(self.transport.output(), method)
 
     def request(self, path: str = "/", method: str = "GET", body: bytes = b"", **headers: str) -> Response:
         """Send a request that is answered at once."""
@@ -171,7 +171,7 @@ class APIClient:
         settle(self.server)
 
     def response(self) -> Response:
-        return read_response(self.transport.heard())
+        return read_response(self.transport.output())
 
     def __call__(self, method: str, path: str, body: bytes = b"", **headers: str) -> Response:
         self.send(method, path, body, **headers)
@@ -199,7 +199,7 @@ class WebClient:
 
     def response(self) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of the response."""
-        response = read_response(self.transport.heard())
+        response = read_response(self.transport.output())
         return response.status, response.headers, response.body
 
     def open_stream(self, target: str, **headers: str) -> "WebClient":
@@ -211,7 +211,7 @@ class WebClient:
 
     def received(self) -> list[ServerSent]:
         """The complete events since the last call."""
-        self.text += self.transport.heard().decode()
+        self.text += self.transport.output().decode()
         complete, _, self.text = self.text.rpartition("\n\n")
         events, self._id = read_events(complete + "\n\n", self._id) if complete else ([], self._id)
         return events

@@ -427,7 +427,7 @@ def test_counts_the_bytes_of_remote_clients(build: Build) -> None:
     response = client.request("/who", "POST", b"x" * 20_000)
     assert response.status == 429 and int(response.headers["retry-after"]) >= 100
     client.protocol.dataReceived(request_bytes("/who", "POST", b"x" * 20_000))
-    assert client.transport.heard().startswith(b"HTTP/1.1 429 ")
+    assert client.transport.output().startswith(b"HTTP/1.1 429 ")
     assert client.is_closing
 
 
@@ -509,7 +509,7 @@ def test_header_with_a_line_break_is_an_internal_error(site: RecordingSite, logg
     )
     client = site()
     client.protocol.dataReceived(request_bytes("/open"))
-    assert client.transport.heard().startswith(b"HTTP/1.1 500 ")
+    assert client.transport.output().startswith(b"HTTP/1.1 500 ")
     (event,) = logged
     assert event["log_failure"].check(ValueError)
     logged.clear()
@@ -546,5 +546,5 @@ def test_counts_errors_and_bytes(site: RecordingSite) -> None:
     client = site()
     client.protocol.dataReceived(request_bytes("/none"))
     assert stats.received == len(request_bytes("/none"))
-    assert stats.sent == len(client.transport.heard())
+    assert stats.sent == len(client.transport.output())
     assert {code.decode(): times for code, times in stats.errors.items()} == {"unknown-command": 1}

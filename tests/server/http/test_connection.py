@@ -144,7 +144,7 @@ def test_limits_the_number_of_chunks(site: EchoSite) -> None:
 def test_sends_100_continue(site: EchoSite) -> None:
     client = site()
     client.protocol.dataReceived(request_bytes("/echo", "POST", Content_Length="5", Expect="100-continue"))
-    assert client.transport.heard() == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert client.transport.output() == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert [response.body for response in client.send_bytes(b"hello")] == [b"hello"]
     assert client.request().status == 200
 
@@ -153,7 +153,7 @@ def test_does_not_send_100_continue_to_http_1_0(client: SiteClient) -> None:
     """It would take the interim response for the final one (RFC 9110 section 10.1.1)."""
     said = request_bytes("/echo", "POST", Content_Length="5", Expect="100-continue").replace(b"HTTP/1.1", b"HTTP/1.0")
     client.protocol.dataReceived(said)
-    assert client.transport.heard() == b""
+    assert client.transport.output() == b""
     assert [response.body for response in client.send_bytes(b"hello")] == [b"hello"]
 
 
@@ -214,9 +214,9 @@ def test_rejects_input_over_the_memory_limit(build: Build) -> None:
     site.server.context.memory_budget.adjust(0, 1024 * 1024, LOCAL)
     for sent in (request_bytes("/echo", "POST", b"x" * 60_000)[:-1], b"GET /" + b"x" * 10_000):
         client = site()
-        assert client.transport.heard() == b""
+        assert client.transport.output() == b""
         client.protocol.dataReceived(sent)
-        assert client.transport.heard().startswith(b"HTTP/1.1 503 ")
+        assert client.transport.output().startswith(b"HTTP/1.1 503 ")
         assert client.is_closing
         client.disconnect()
     assert site().request("/echo", "POST", b"x" * 1000).status == 200, "a little is not counted"
@@ -236,7 +236,7 @@ def test_incomplete_request_times_out(build: Build, reactor: Clock, sent: bytes)
         reactor.advance(6)
         assert client.send_bytes(piece) == []
     reactor.advance(8)
-    assert client.transport.heard().startswith(b"HTTP/1.1 408 ")
+    assert client.transport.output().startswith(b"HTTP/1.1 408 ")
     assert client.transport.half_closed
     assert client.send_bytes(b"hello" + request_bytes()) == []
     reactor.advance(LINGER_SECONDS)
@@ -294,11 +294,11 @@ def test_each_request_has_its_own_timeout(build: Build, reactor: Clock) -> None:
 def test_rejects_smuggled_requests(site: EchoSite, head: bytes) -> None:
     client = site()
     client.protocol.dataReceived(BODY + head + b"\r\n" + b"abc" + request_bytes("/healthz"))
-    heard = client.transport.heard()
+    heard = client.transport.output()
     assert heard.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 501 ")) and heard.count(b"HTTP/1.1 ") == 1
     assert client.is_closing and site.order == []
     client.protocol.dataReceived(request_bytes("/healthz"))
-    assert client.transport.heard() == b""
+    assert client.transport.output() == b""
 
 
 @pytest.mark.parametrize("line", [b"chunked\x20", b"\tchunked", b"Chunked"])
@@ -330,17 +330,17 @@ def test_rejects_chunks_in_http_1_0(client: SiteClient) -> None:
     client.protocol.dataReceived(
         b"POST /echo HTTP/1.0\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks(b"abc")
     )
-    assert client.transport.heard().startswith(b"HTTP/1.1 400 ")
+    assert client.transport.output().startswith(b"HTTP/1.1 400 ")
     assert client.is_closing
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nX: "])
 def test_rejects_a_long_line_in_the_head(client: SiteClient, begun: bytes) -> None:
     client.protocol.dataReceived(begun + b"x" * 20_000)
-    assert client.transport.heard().startswith(b"HTTP/1.1 431 ")
+    assert client.transport.output().startswith(b"HTTP/1.1 431 ")
     assert client.is_closing
     client.protocol.dataReceived(b"\r\n\r\n")
-    assert client.transport.heard() == b""
+    assert client.transport.output() == b""
 
 
 # One after the other.
@@ -390,14 +390,14 @@ def test_handles_pipelined_requests_in_time_slices(site: EchoSite) -> None:
     site.site.routes.find(b"/healthz").methods[b"GET"] = Route("GET", "/healthz", slow)
     client.protocol.dataReceived(request_bytes("/healthz") * 10 + b"GET /heal")
     assert len(client.responses()) == 4
-    assert not client.transport.reads
+    assert not client.transport.is_reading
     client.protocol.dataReceived(b"thz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     heard = []
     while len(site.server.turns):
         site.server.turns.step()
         heard.append(len(client.responses()))
     assert [count for count in heard if count] == [4, 3]
-    assert client.transport.reads
+    assert client.transport.is_reading
     assert client.request("/healthz").status == 200
 
 
@@ -406,7 +406,7 @@ def test_stops_reading_while_a_response_is_unread(site: EchoSite) -> None:
     write = client.transport.write
     client.transport.write = lambda data: (write(data), client.protocol.pauseProducing())
     client.protocol.dataReceived(request_bytes("/healthz"))
-    assert len(client.responses()) == 1 and not client.transport.reads
+    assert len(client.responses()) == 1 and not client.transport.is_reading
     client.protocol.dataReceived(request_bytes("/healthz"))  # TLS may deliver more
     site.server.turn()
     assert client.responses() == []
@@ -422,11 +422,11 @@ def test_does_not_handle_pipelined_requests_while_a_response_is_unread(site: Ech
     client.protocol.dataReceived(request_bytes("/healthz") * 3)
     for _ in range(3):
         site.server.turn()
-        assert len(client.responses()) == 1 and not client.transport.reads
+        assert len(client.responses()) == 1 and not client.transport.is_reading
         reactor.advance(IDLE_TIMEOUT_SECONDS - 1)
         client.protocol.resumeProducing()
     site.server.turn()
-    assert client.responses() == [] and client.transport.reads
+    assert client.responses() == [] and client.transport.is_reading
     reactor.advance(IDLE_TIMEOUT_SECONDS - 1)
     assert not client.is_closing
     reactor.advance(1)
@@ -465,7 +465,7 @@ def test_stops_reading_pipelined_input_during_an_unread_response(site: EchoSite)
     client.protocol.dataReceived(request_bytes("/later"))
     client.protocol.pauseProducing()
     client.protocol.dataReceived(b"x" * (MAX_PIPELINED_BYTES + 1))
-    assert not client.transport.reads
+    assert not client.transport.is_reading
 
 
 def test_ignores_the_turn_of_a_lost_connection(site: EchoSite) -> None:
@@ -481,9 +481,9 @@ def test_ignores_the_turn_of_a_lost_connection(site: EchoSite) -> None:
 def test_pipelined_requests_wait_for_a_slow_response(site: EchoSite) -> None:
     client = site()
     client.protocol.dataReceived(request_bytes("/later") + request_bytes("/healthz"))
-    assert client.responses() == [] and client.transport.reads
+    assert client.responses() == [] and client.transport.is_reading
     client.protocol.dataReceived(b"x" * MAX_PIPELINED_BYTES + b"\r\n")
-    assert not client.transport.reads
+    assert not client.transport.is_reading
     site.waiting.pop().respond(200, b"text/plain", b"at last")
     first, second, third = client.responses()
     assert (first.body, second.body, third.status) == (b"at last", b"ok\n", 400)
@@ -545,7 +545,7 @@ def test_reads_and_drops_input_after_the_last_response(site: EchoSite, reactor: 
     client = site()
     client.protocol.dataReceived(request_bytes("/echo", "POST", Content_Length="100000"))
     assert client.transport.half_closed and not client.transport.disconnecting
-    assert client.transport.reads
+    assert client.transport.is_reading
     reactor.advance(LINGER_SECONDS)
     assert client.transport.aborted
     client.disconnect()

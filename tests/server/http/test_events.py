@@ -211,9 +211,9 @@ def test_repeated_request_gets_the_result_of_a_pending_one(reactor: Clock, wire:
     api.connect()
     api.send("POST", KITCHEN, b"x", Idempotency_Key="1")
     first_protocol.connectionLost(Failure(ConnectionDone()))
-    assert (first.heard(), api.transport.heard()) == (b"", b"")
+    assert (first.output(), api.transport.output()) == (b"", b"")
     api.settle()
-    assert first.heard() == b""
+    assert first.output() == b""
     response = api.response()
     assert (response.status, response.json["offset"]) == (201, 1)
     assert payloads(api) == ["x"]
@@ -232,7 +232,7 @@ def test_does_not_send_a_long_history_after_a_disconnect(
     api.protocol.connectionLost(Failure(ConnectionDone()))
     opened.settle(api.server.broker.channels[b"kitchen"])
     api.settle()
-    assert api.transport.heard() == b"" and stats.requests == before and logged == []
+    assert api.transport.output() == b"" and stats.requests == before and logged == []
 
 
 def test_request_that_the_backplane_refused_can_be_repeated(reactor: Clock, wire: Wire) -> None:

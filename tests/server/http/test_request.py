@@ -88,10 +88,10 @@ def test_does_not_write_to_a_client_that_does_not_read(api: APIClient) -> None:
 
 def test_writes_one_piece_per_turn(api: APIClient) -> None:
     api.send("GET", KITCHEN)
-    sizes = [len(api.transport.heard())]
+    sizes = [len(api.transport.output())]
     while len(api.server.turns):
         api.server.turns.step()
-        sizes.append(len(api.transport.heard()))
+        sizes.append(len(api.transport.output()))
     assert len(sizes) > 30 and max(sizes) < 1.2 * CHUNK_BYTES
 
 

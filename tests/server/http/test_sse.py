@@ -243,7 +243,7 @@ def test_drops_pipelined_input(server: FakeServer, connect: Connect) -> None:
         b"GET /events?channel=k HTTP/1.1\r\nHost: 127.0.0.1:8082\r\n\r\n" + b"GET /healthz HTTP/1.1\r\n" * 2_000
     )
     assert other.response()[2].count(b"HTTP/1.1") == 0
-    assert other.transport.reads
+    assert other.transport.is_reading
 
 
 def test_sends_keep_alive_comments_spread_over_time(make: Make, server: FakeServer, reactor: Clock) -> None:
@@ -254,7 +254,7 @@ def test_sends_keep_alive_comments_spread_over_time(make: Make, server: FakeServ
     spoken = []
     for _ in range(30):
         reactor.advance(1)
-        spoken.append([client.transport.heard() for client in clients])
+        spoken.append([client.transport.output() for client in clients])
     for index in range(4):
         assert b"".join(heard[index] for heard in spoken) == b":\n\n"
     assert max(len([heard for heard in second if heard]) for second in spoken) == 1

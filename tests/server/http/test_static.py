@@ -263,7 +263,7 @@ def test_rejects_an_invalid_content_length(page_client: SiteClient, length: str)
     response = page_client.request("/", "POST", body=b"GET /bridge.json HTTP/1.1\r\n\r\n", Content_Length=length)
     assert response.status == 400
     assert page_client.transport.disconnecting
-    assert page_client.transport.heard() == b""
+    assert page_client.transport.output() == b""
 
 
 def test_limits_the_headers_of_every_request(page_client: SiteClient) -> None:
@@ -274,9 +274,9 @@ def test_limits_the_headers_of_every_request(page_client: SiteClient) -> None:
 def test_ignores_input_after_a_malformed_request(page_client: SiteClient) -> None:
     """TLS can deliver more input, and an empty line raises an exception in Twisted."""
     page_client.protocol.dataReceived(b"nonsense\r\n")
-    assert read_response(page_client.transport.heard()).status == 400
+    assert read_response(page_client.transport.output()).status == 400
     page_client.protocol.dataReceived(b"\r\n")
-    assert page_client.transport.heard() == b""
+    assert page_client.transport.output() == b""
 
 
 def test_aborts_a_client_that_does_not_close(page_client: SiteClient, reactor: Clock, logged: Logged) -> None:

@@ -1,0 +1,206 @@
+"""Clients of the two ports, without sockets: what they send, and what they receive."""
+
+import json
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from tests.fakes import FakeTransport, connect
+from tests.server.websocket_streams import frame
+from twistedsock.server.tcp import LineFactory
+from twistedsock.server.websocket import WebSocketFactory
+from twistedsock.testing import FakeServer, read_frames
+
+HOST = "127.0.0.1:8082"
+UPGRADE = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+}
+
+TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
+PING_INTERVAL, PING_TIMEOUT = 20, 10
+
+
+def request(path: str = "/", method: str = "GET", host: str = HOST, **headers: str) -> bytes:
+    """The head of a request. In the names of headers, ``_`` stands for ``-``."""
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def upgrade(path: str = "/ws", host: str = HOST, **headers: str) -> bytes:
+    """The head of a WebSocket handshake."""
+    return request(path, host=host, **UPGRADE, **headers)
+
+
+class Connection:
+    """A connection to a factory. Input goes to the present protocol of the transport."""
+
+    def __init__(self, factory: Any, transport: FakeTransport) -> None:
+        self.transport = transport
+        transport.protocol = factory.buildProtocol(transport.getPeer())
+        transport.protocol.makeConnection(transport)
+
+    @property
+    def protocol(self) -> Any:
+        return self.transport.protocol
+
+    def send_bytes(self, data: bytes) -> None:
+        self.protocol.dataReceived(data)
+
+    def half_close(self) -> None:
+        self.protocol.readConnectionLost()
+
+    def lose(self) -> None:
+        """The connection is lost."""
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+class LineConnection(Connection):
+    """A connection to the line port."""
+
+    def __init__(
+        self, server: FakeServer, factory: LineFactory, transport: FakeTransport, skip_welcome: bool = False
+    ) -> None:
+        self.server = server
+        super().__init__(factory, transport)
+        if skip_welcome:
+            transport.output()
+
+    def send_bytes(self, data: bytes) -> None:
+        super().send_bytes(data)
+        self.server.turn()
+
+    def send(self, *lines: str) -> None:
+        self.send_bytes("".join(line + "\n" for line in lines).encode())
+
+    def half_close(self) -> None:
+        super().half_close()
+        self.server.turn()
+
+    def received(self) -> list[str]:
+        """Complete lines since the last call."""
+        data = self.transport.output()
+        assert data.endswith(b"\n") or not data
+        return data.decode().split("\n")[:-1]
+
+
+class WebConnection(Connection):
+    """A connection to the web port."""
+
+    def received(self) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers (with names in lower case) and body of one response."""
+        head, _, body = self.transport.output().partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        return int(status.split(" ")[1]), headers, body
+
+    def ask(self, data: bytes) -> tuple[int, dict[str, str], bytes]:
+        self.send_bytes(data)
+        return self.received()
+
+    def websocket_client(self) -> str:
+        """The address of the client in the welcome of a WebSocket."""
+        head, _, frames = self.transport.output().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        return read_frames(frames)[0].partition('"from":"')[2].partition('"')[0]
+
+
+class WebSocketClient:
+    """A client of a WebSocket factory."""
+
+    def __init__(self, factory: WebSocketFactory) -> None:
+        self.transport = connect(port=8082)
+        self.server: Any = factory.buildProtocol(None)
+        self.server.makeConnection(self.transport)
+
+    def send_bytes(self, data: bytes) -> None:
+        assert self.transport.is_reading
+        self.server.dataReceived(data)
+
+    def shake_hands(self, *protocols: str, extra: tuple[str, ...] = (), behind: bytes = b"") -> bytes:
+        """Send a handshake, and ``behind`` in the same read. Returns the head of the response."""
+        lines = ["GET /ws HTTP/1.1", f"Host: {HOST}", *(f"{name}: {value}" for name, value in UPGRADE.items()), *extra]
+        if protocols:
+            lines.append("Sec-WebSocket-Protocol: " + ", ".join(protocols))
+        self.send_bytes("\r\n".join([*lines, "", ""]).encode() + behind)
+        head, _, rest = self.transport.output().partition(b"\r\n\r\n")
+        self.transport.write(rest)
+        return head
+
+    def frames(self) -> list[tuple[int, bytes]]:
+        """First byte and payload of each frame since the last call. An incomplete frame is an error."""
+        data = self.transport.output()
+        frames = []
+        while data:
+            size, start = data[1], 2
+            assert size <= 126
+            if size == 126:
+                size, start = int.from_bytes(data[2:4], "big"), 4
+            assert len(data) >= start + size
+            frames.append((data[0], data[start : start + size]))
+            data = data[start + size :]
+        return frames
+
+    def send(self, *messages: str | dict[str, Any]) -> None:
+        texts = [message if isinstance(message, str) else json.dumps(message) for message in messages]
+        self.send_bytes(b"".join(frame(TEXT, text.encode()) for text in texts))
+
+    def received(self) -> list[Any]:
+        """Messages since the last call, decoded if they are JSON. Other frames are an error."""
+        frames = self.frames()
+        assert all(first == TEXT for first, _ in frames), frames
+        texts = [payload.decode() for _, payload in frames]
+        return [json.loads(text) if text.startswith("{") else text for text in texts]
+
+    def is_closed_with(self, code: int, *before: str) -> None:
+        """Assert that these messages were received, then a close frame with that code, and nothing else."""
+        *others, (first, payload) = self.frames()
+        assert first == CLOSE and int.from_bytes(payload[:2], "big") == code, payload
+        assert others == [(TEXT, text.encode()) for text in before]
+
+    def answer_close(self, code: int) -> None:
+        self.send_bytes(frame(CLOSE, code.to_bytes(2, "big")))
+
+    def stall(self) -> None:
+        """The socket is full."""
+        assert self.transport.producer is not None
+        self.transport.producer.pauseProducing()
+
+    def drain(self) -> None:
+        """The socket has room again."""
+        if self.transport.producer is not None:
+            self.transport.producer.resumeProducing()
+        self.server.factory.reactor.advance(0)
+
+    def lose(self) -> None:
+        """The connection is lost."""
+        self.transport.end_producer()
+        self.server.connectionLost(Failure(ConnectionDone()))
+
+
+class WebSocketPort:
+    """A port to which WebSocket clients connect, without the web port before it."""
+
+    def __init__(self, server: FakeServer, clock: Clock) -> None:
+        self.factory = WebSocketFactory(server.context, clock, 0, PING_INTERVAL, PING_TIMEOUT)
+
+    def connect(self) -> WebSocketClient:
+        """A client before its handshake."""
+        return WebSocketClient(self.factory)
+
+    def open(self, *protocols: str) -> WebSocketClient:
+        """A client that has received the welcome."""
+        client = self.connect()
+        assert client.shake_hands(*protocols).startswith(b"HTTP/1.1 101 ")
+        assert len(client.received()) == 1
+        return client
+
+
+def pass_time(clock: Clock, seconds: int) -> None:
+    for _ in range(seconds):
+        clock.advance(1)
