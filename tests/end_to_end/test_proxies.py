@@ -49,8 +49,8 @@ def replaced(text: str, changes: dict[str, str]) -> str:
 
 
 class Place:
-    """The bridge of sockbridge.toml. ``lines`` is where it expects no header, ``web`` and ``lines_port`` are the ports
-    for the proxy."""
+    """The server of sockbridge.toml. ``lines`` is the endpoint without a PROXY header. ``web`` and ``lines_port`` are
+    the ports for the proxy."""
 
     def __init__(self, folder: Path, start: Callable[..., Any], certificate: str) -> None:
         self.folder = folder

@@ -44,16 +44,16 @@ class Curl:
     def received(self, count: int) -> list[Any]:
         """The next ``count`` events."""
         assert self.process.stdout is not None
-        heard: list[Any] = []
-        while len(heard) < count:
+        events: list[Any] = []
+        while len(events) < count:
             data = self.process.stdout.read1(65536)  # type: ignore[attr-defined]
             assert data, self._text
             self._text += data.decode()
             whole, end, self._text = self._text.rpartition("\n\n")
-            events, self._id = read_events(whole + end, self._id)
-            heard += events
-        assert len(heard) == count, heard
-        return heard
+            new, self._id = read_events(whole + end, self._id)
+            events += new
+        assert len(events) == count, events
+        return events
 
 
 @pytest.fixture
@@ -89,16 +89,16 @@ def test_curl_shows_several_channels(server: Any, curl: Any, line_client: Any, c
     assert peer.request(f"SUB {channel}/2").startswith("OK")
     assert stream.received(1)[0].kind == "join"
     peer.send(f"PUB {channel} a", f"PUB {channel}/2 b")
-    heard = stream.received(2)
-    assert {event.message["data"] for event in heard} == {"a", "b"}
-    assert [place.partition(":")[2] for place in heard[-1].id.split(",")] == ["1", "1"]
+    events = stream.received(2)
+    assert {event.message["data"] for event in events} == {"a", "b"}
+    assert [place.partition(":")[2] for place in events[-1].id.split(",")] == ["1", "1"]
 
 
 def test_curl_waits_for_an_event(server: Any, curl: Any, line_client: Any, channel: str, eventually: Any) -> None:
     first = curl(f"/channels/{channel}/events?wait=50")
     peer = line_client(server.lines[0])
     # The channel exists when a request waits for it.
-    eventually(lambda: channel in listed(server), "somebody who waits")
+    eventually(lambda: channel in listed(server), "a waiting client")
     peer.request(f"PUB {channel} 1")
     told = json.loads(first.process.communicate()[0])
     assert [event["data"] for event in told["events"]] == ["1"]
@@ -210,11 +210,11 @@ def cutting(request: pytest.FixtureRequest) -> Iterator[Callable[[int], Cutting]
 
 LISTEN = """url => {
   const source = new EventSource(url);
-  window.heard = [];
+  window.received = [];
   window.oks = [];
-  source.onmessage = ({ data, lastEventId }) => heard.push([JSON.parse(data), lastEventId]);
+  source.onmessage = ({ data, lastEventId }) => received.push([JSON.parse(data), lastEventId]);
   source.addEventListener('ok', ({ data }) => oks.push(JSON.parse(data)));
-  source.addEventListener('lost', ({ data }) => heard.push([JSON.parse(data), '']));
+  source.addEventListener('lost', ({ data }) => received.push([JSON.parse(data), '']));
 }"""
 
 
@@ -241,10 +241,10 @@ def test_browser_recovers_all_events_after_a_cut(
         if number in (20, 40):
             between.cut()
             page.wait_for_function(f"oks.length === {len(channels) * (1 + number // 20)}", timeout=20_000)
-    page.wait_for_function(f"heard.length >= {60 * len(channels)}")
-    heard = page.evaluate("heard")
+    page.wait_for_function(f"received.length >= {60 * len(channels)}")
+    received = page.evaluate("received")
     for name in channels:
-        assert [event["offset"] for event, _ in heard if event["channel"] == name] == list(range(1, 61))
+        assert [event["offset"] for event, _ in received if event["channel"] == name] == list(range(1, 61))
     assert all(ok["recovered"] for ok in page.evaluate("oks")[len(channels) :])
     context.close()
 
@@ -252,7 +252,7 @@ def test_browser_recovers_all_events_after_a_cut(
 def test_browser_reconnects_after_a_restart_of_the_server(
     start: Any, line_client: Any, chromium: Any, cutting: Any, eventually: Any
 ) -> None:
-    """After the kill, the browser reconnects and is told that events may be missing."""
+    """After the kill, the browser reconnects and learns that events may be missing."""
     first = start()
     between = cutting(port_of(first))
     context = chromium.new_context(bypass_csp=True)
@@ -261,15 +261,15 @@ def test_browser_reconnects_after_a_restart_of_the_server(
     page.evaluate(LISTEN, "/channels/kitchen/events")
     page.wait_for_function("oks.length === 1")
     line_client(first.lines[0]).request("PUB kitchen before")
-    page.wait_for_function("heard.length === 1")
+    page.wait_for_function("received.length === 1")
     first.kill()
     second = start()
     between.port = port_of(second)
     page.wait_for_function("oks.length === 2", timeout=20_000)
     assert page.evaluate("oks[1].recovered") is False
     line_client(second.lines[0]).request("PUB kitchen after")
-    page.wait_for_function("heard.length === 2")
-    assert [event["data"] for event, _ in page.evaluate("heard")] == ["before", "after"]
+    page.wait_for_function("received.length === 2")
+    assert [event["data"] for event, _ in page.evaluate("received")] == ["before", "after"]
     context.close()
 
 

@@ -74,7 +74,7 @@ def test_delivers_signed_events_in_order(
     for number in range(200):
         bob.request(f"PUB kitchen.oven {number}")
     bob.request('PUB kitchen.oven {"celsius": [200.5]}')
-    bob.request("PUB cellar nobody is told")
+    bob.request("PUB cellar not matched")
     ann.send_bytes(b"QUIT\n")
     # Without debouncing, all events are delivered in order.
     eventually(lambda: receiver.told[-1:] == ["channel-vacated"], "all of it")
@@ -296,9 +296,9 @@ def test_documented_receivers(
         subprocess.run(["sh", "-c", command], env=environment, check=True, capture_output=True, timeout=20)
         said = "event-published kitchen hello"
         assert f"prints `{said}`" in PAGE.read_text(encoding="utf-8")
-        eventually(lambda: said in (tmp_path / "printed").read_text(), "what was published")
+        eventually(lambda: said in (tmp_path / "printed").read_text(), "the published event")
         server.stop()
-        assert "tried again" not in server.log()
+        assert "retrying" not in server.log()
     finally:
         process.kill()
         process.wait()

@@ -1,4 +1,4 @@
-"""The channels under $sys/: what they publish, when, and at what cost."""
+"""The channels under $sys/: their content, timing and cost."""
 
 import json
 from typing import Any

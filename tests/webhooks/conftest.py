@@ -69,7 +69,7 @@ class FakeWebhook:
 
     @property
     def sent(self) -> list[Any]:
-        """The events of the last request: the data of published ones, the types of others."""
+        """The events of the last request: the data if published, otherwise the type."""
         return [event.get("data", event["type"]) for event in self.events]
 
 

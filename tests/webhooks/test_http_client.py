@@ -1,4 +1,4 @@
-"""The requests of webhooks: what is sent, which responses are accepted, and which certificates."""
+"""The requests of webhooks: their content, accepted responses, and accepted certificates."""
 
 import gzip
 import ssl
@@ -168,7 +168,7 @@ class TestConnection:
 
     @pytest.fixture
     def connect(self, aim: Target, reactor: MemoryReactorClock) -> Any:
-        """Start a request: returns its response, transport and protocol, and where it connects to."""
+        """Start a request. Returns its response, transport, protocol, and its host and port."""
 
         def connect(sender: HTTPSender) -> Any:
             responded = sender.post(b"{}", HEADERS)

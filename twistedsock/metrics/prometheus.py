@@ -135,7 +135,7 @@ class WebhookStatistics(Protocol):
 
 
 class WebhookCollector(Collector):
-    """Webhooks by their configured names. ``read`` returns an empty mapping if there are none."""
+    """Webhooks by their configured names. ``read`` returns an empty mapping if no webhook is configured."""
 
     def __init__(self, read: Callable[[], Mapping[str, WebhookStatistics]]) -> None:
         self._read = read

@@ -99,7 +99,7 @@ _RUSAGE_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
 
 class ProcessStatistics:
-    """What the operating system reports about this process. ``folder`` is its folder in ``/proc``."""
+    """Statistics of this process, from the operating system. ``folder`` is its folder in ``/proc``."""
 
     def __init__(self, folder: str = "/proc/self") -> None:
         self._folder = folder
@@ -119,8 +119,8 @@ class ProcessStatistics:
         return self._statm()[0] * _PAGE_BYTES
 
     def start_time(self) -> float:
-        """Seconds since 1970. The boot time that the kernel counts from is known in whole seconds only, so this is to
-        be read once, soon after the start."""
+        """Seconds since 1970. The boot time that the kernel counts from is known in whole seconds only, so read
+        this once, soon after the start."""
         with open(f"{self._folder}/stat", "rb", buffering=0) as stat:
             # The name of the process can contain spaces and parentheses.
             fields = stat.read().rpartition(b")")[2].split()

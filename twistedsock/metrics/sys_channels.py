@@ -43,7 +43,7 @@ TICK_SECONDS = 1.0
 """Interval of statistics."""
 
 SNAPSHOT_INTERVAL_SECONDS = 2.0
-"""Minimum interval between two snapshots of all channels or connections. Humans do not look more often."""
+"""Minimum interval between two snapshots of all channels or connections. People do not look more often."""
 
 MAX_CPU_SHARE = 0.015
 """Share of a CPU for snapshots and pages. If there is more to do, snapshots become less frequent."""
@@ -58,7 +58,7 @@ CLOCK_STEP_SECONDS = 0.5
 """Difference of the wall clock from its expected value that means that it has been set."""
 
 MAX_CLOSED_PER_TICK = 50
-"""Closed connections that are published each second. Nobody reads more."""
+"""Closed connections that are published each second. An operator cannot read more."""
 
 PUBLISHER_ID = b"$sys"
 
@@ -66,7 +66,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EndedSession(msgspec.Struct, frozen=True):
-    """What is kept of a session that has ended."""
+    """A session that has ended, for its page and the list of closed connections."""
 
     record: ClosedConnectionInfo
     info: ConnectionInfo
@@ -74,8 +74,8 @@ class EndedSession(msgspec.Struct, frozen=True):
 
 
 class Monitor:
-    """Observes the presence of the broker and the events of connections. ``tick`` is to be called each second.
-    ``memory_bytes`` and ``cpu_seconds`` return what the process uses."""
+    """Observes the presence of the broker and the events of connections. Call ``tick`` each second.
+    ``memory_bytes`` and ``cpu_seconds`` return the usage of the process."""
 
     def __init__(
         self, context: ServerContext, memory_bytes: Callable[[], int], cpu_seconds: Callable[[], float]
@@ -87,7 +87,7 @@ class Monitor:
         self._publisher = Client(PUBLISHER_ID)
         # Channels with subscribers, at most as many as there are subscriptions.
         self._topics: dict[bytes, Topic] = {}
-        # Channels that are to be published as soon as possible, in this order.
+        # Channels to publish as soon as possible, in this order.
         self._due: dict[bytes, None] = {}
         # Timelines with new steps, which are published at the next tick.
         self._changed: set[bytes] = set()
@@ -112,7 +112,7 @@ class Monitor:
         self._max_name_bytes = 0
 
     def attach(self) -> None:
-        """Start to observe. To be called before the first connection."""
+        """Start to observe. Call this before the first connection."""
         self._broker.presence_observers.append(self)
         self._context.connection_events.watchers.append(self)
 
@@ -289,8 +289,8 @@ class Monitor:
         return table
 
     def _epoch(self, now: float) -> float:
-        """The time when the broker's clock was 0, in seconds since 1970. It is constant until somebody sets the wall
-        clock, so that a step has the same time in each event."""
+        """The time when the broker's clock was 0, in seconds since 1970. It is constant until the wall clock is
+        set, so that a step has the same time in each event."""
         epoch = self._context.expiry_watcher.wall_clock() - now
         if abs(epoch - self._known_epoch) > CLOCK_STEP_SECONDS:
             self._known_epoch = epoch

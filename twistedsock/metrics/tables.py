@@ -47,7 +47,7 @@ _PEER = re.compile(rb"peer/([^/]+)", re.DOTALL)
 
 
 class Topic(msgspec.Struct, frozen=True):
-    """What a channel under ``$sys/`` is about."""
+    """The topic of a channel under ``$sys/``."""
 
     kind: str
     """channels, peers, peer or closed."""
@@ -255,7 +255,7 @@ class ChannelTable:
 CONNECTIONS_PER_STEP = 1_000
 
 MAX_SOCKETS_READ = 2_000
-"""Sockets whose sent bytes are read for each snapshot. With more connections, the others keep the number that was read
+"""Sockets whose sent bytes are read for each snapshot. With more connections, the rest keep the number that was read
 before."""
 
 SOCKETS_PER_STEP = 250

@@ -1,4 +1,4 @@
-"""The page of one connection: what is known of it, and its steps, each with a sentence that explains it."""
+"""The page of one connection: its state and its steps, each with an explanation."""
 
 import msgspec
 
@@ -19,7 +19,7 @@ _DESCRIPTIONS = {
     "The server does not queue events: it keeps the offset of the next one ({detail}).",
     "caught-up": "The client read, its receive window opened, the send buffer drained, and the server sent the "
     "remaining events from the history ({detail}).",
-    "lost": "The history dropped events that the client had not received. It was told which ({detail}).",
+    "lost": "The history dropped events that the client had not received. It was notified ({detail}).",
     "closing peer": "The client is done ({detail}). The server answers its pending commands, then sends a FIN to end "
     "its half of the connection.",
     "closing server": "The server sent its last message ({detail}) and a FIN to end its half of the connection. It "
@@ -33,7 +33,7 @@ _DESCRIPTIONS = {
 
 
 def step_description(step: Step, over_unix: bool = False) -> str:
-    """The explanation of a step, empty if there is none."""
+    """The explanation of a step, or an empty string."""
     special = "unix" if over_unix and step.name == "accepted" else step.by or step.words
     description = _DESCRIPTIONS.get(f"{step.name} {special}") or _DESCRIPTIONS.get(step.name, "")
     return description.format(detail=step.words)

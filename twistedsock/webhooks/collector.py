@@ -92,7 +92,7 @@ class EventCollector:
     # Called by the delivery.
 
     def next_due(self) -> float | None:
-        """When ``next_batch`` is to be called, by the monotonic clock. None if nothing waits."""
+        """Monotonic time of the next batch. None if nothing waits."""
         presence_due = self._presence.next_due()
         if not self.queue:
             return presence_due
@@ -102,7 +102,7 @@ class EventCollector:
         return batch_due if presence_due is None else min(batch_due, presence_due)
 
     def next_batch(self) -> DeliveryBatch | None:
-        """The batch that is to be delivered now, if any."""
+        """The next batch, if it is due."""
         now = self._clock()
         self._presence.report_due(now)
         is_due = self._is_draining or self._has_full_batch() or now >= self._queued_since + self.table.delay

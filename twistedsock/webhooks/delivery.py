@@ -42,7 +42,7 @@ class RetryDecision(Enum):
 
 
 def retry_decision(status: int) -> RetryDecision:
-    """What a status means (RFC 9110 section 15). Redirects are not followed and count as a rejection."""
+    """The meaning of a status (RFC 9110 section 15). Redirects are not followed and count as a rejection."""
     if 200 <= status < 300:
         return RetryDecision.DELIVERED
     return RetryDecision.RETRY if status >= 500 or status in _RETRYABLE_STATUSES else RetryDecision.REJECTED
@@ -91,8 +91,8 @@ Send = Callable[[bytes, dict[str, str]], "Deferred[Response]"]
 
 
 class DeliveryWorker:
-    """Delivers what ``collector`` has queued. ``random`` returns numbers from 0 to 1. ``collector`` and ``send`` are to
-    be set before ``wake`` is called."""
+    """Delivers what ``collector`` has queued. ``random`` returns numbers from 0 to 1. Set ``collector`` and
+    ``send`` before calling ``wake``."""
 
     collector: EventCollector
     send: Send

@@ -20,9 +20,9 @@ class Change(msgspec.Struct, frozen=True):
     channel: bytes
     member: Member | None
     due: float
-    """When it is to be reported, by the monotonic clock."""
+    """Monotonic time when it is reported."""
     time: float
-    """When it happened, by the wall clock."""
+    """Wall clock time when it happened."""
     owner: Principal = ELSEWHERE
     """The principal that the channel counted for. The channel may be closed when the change is reported."""
 
@@ -76,7 +76,7 @@ class PresenceDebouncer:
         self._add(key, change)
 
     def next_due(self) -> float | None:
-        """When the next change is due. None if there is none."""
+        """Monotonic time of the next change. None if nothing waits."""
         for change in self._pending.values():
             return change.due
         return None

@@ -125,7 +125,7 @@ class SiteClient:
 
 
 class FakeSite:
-    """A site with the routes of the server and others. Calling it opens a connection."""
+    """A site with the routes of the server and ``routes``. Calling it opens a connection."""
 
     def __init__(
         self,

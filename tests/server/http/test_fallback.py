@@ -30,7 +30,7 @@ def open_stream(reactor: Clock, wire: Wire) -> Open:
 
 
 def send(client: WebClient, key: str, *messages: Any, kind: str = "application/x-ndjson") -> Any:
-    """Post commands. Returns the response, None if there is none yet."""
+    """Post commands. Returns the response, or None before it."""
     body = b"\n".join(json.dumps(message).encode() for message in messages)
     client.request("/stream", method="POST", body=body, Content_Type=kind, Sockbridge_Stream=key)
     return client.response() if client.transport.value() else None

@@ -294,7 +294,7 @@ def test_reopens_a_channel_that_closed_while_others_opened(ask: Ask) -> None:
 
 
 def test_reports_a_new_epoch(ask: Ask) -> None:
-    """With a position, it is told that the epoch is another one. Without one, it gets the next event as always."""
+    """A request with a position gets an empty response of the new epoch. Another one gets the next event as always."""
     server = FakeServer(late=True)
     publisher = server.line_client()
 

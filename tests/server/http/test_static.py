@@ -280,7 +280,7 @@ def test_ignores_input_after_a_malformed_request(page_client: SiteClient) -> Non
 
 
 def test_aborts_a_client_that_does_not_close(page_client: SiteClient, reactor: Clock, logged: Logged) -> None:
-    """A peer that does not response the goodbye of TLS would stay for ever."""
+    """A client could keep a TLS connection by not completing its close."""
     page_client.request("/", Connection="close")
     assert page_client.transport.disconnecting
     reactor.advance(IDLE_TIMEOUT_SECONDS - 1)

@@ -37,8 +37,8 @@ PROXY_HEADERS = (b"forwarded", b"via", b"x-forwarded-for")
 
 
 def check_request(request: HTTPRequest, length: int | None) -> RejectedRequest | None:
-    """Set the route or file and the identity of a request. Returns the error that is to be sent instead of calling the
-    handler, if any. ``length`` is that of the body, None if it is chunked."""
+    """Set the route or file and the identity of a request. Returns the error to send instead of calling the handler,
+    if any. ``length`` is that of the body, None if it is chunked."""
     connection, headers = request.connection, request.requestHeaders
     hosts, origins = headers.getRawHeaders(b"host", ()), headers.getRawHeaders(b"origin", ())
     if len(hosts) > 1 or len(origins) > 1:

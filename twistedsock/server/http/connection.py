@@ -11,7 +11,7 @@ from twistedsock.codecs.query import HTTP_STATUS
 from twistedsock.errors import TOO_FAST, TOO_MUCH_HELD, Error, ErrorCode
 from twistedsock.limits.principal import LOCAL, Principal, address_principal
 from twistedsock.limits.rate import Decision, RateLimiter
-from twistedsock.limits.settings import TIME_SLICE_SECONDS
+from twistedsock.pubsub.scheduler import TimeSlice
 from twistedsock.server.connection import graceful_close
 from twistedsock.server.http.checks import check_request
 from twistedsock.server.http.request import HTTPRequest
@@ -24,7 +24,8 @@ CLOSE_TIMEOUT_SECONDS = 15
 """Time that an idle connection has to complete its close."""
 
 MAX_REQUESTS = 10_000
-"""Requests on one connection, then it is closed, so that none stays open for ever: three hours of one a second."""
+"""Requests on one connection, then it is closed: after three hours of one request a second. No connection stays open
+indefinitely."""
 
 MAX_CONTENT_LENGTH_DIGITS = 19
 """As many as 2^63 has. ``int`` raises ``ValueError`` for more than 4,300, which Twisted does not catch."""
@@ -67,7 +68,7 @@ class HTTPConnection(ChannelInternals):
         "_lingers",
         "_rate_decision",
         "_request_count",
-        "_slice_end",
+        "_time_slice",
         "_state",
         "_unfinished",
         "client_address",
@@ -90,7 +91,7 @@ class HTTPConnection(ChannelInternals):
         """Makes another protocol the receiver of input and of the loss of the connection."""
         self._state = State.BETWEEN_REQUESTS
         self._rate_decision = Decision.ALLOW
-        self._slice_end = 0.0
+        self._time_slice: TimeSlice | None = None
         self._request_count = 0
         self._counted_bytes = 0
         self._counted_for: Principal = LOCAL
@@ -130,7 +131,7 @@ class HTTPConnection(ChannelInternals):
         self._parse(data)
 
     def _parse(self, data: bytes) -> None:
-        self._slice_end = self.site.context.broker.clock() + TIME_SLICE_SECONDS
+        self._time_slice = self.site.context.broker.scheduler.time_slice()
         self.parse(data)
         self._update_timeouts_and_memory()
 
@@ -291,8 +292,8 @@ class HTTPConnection(ChannelInternals):
         return None if self.principal == LOCAL else context.rate_limiters.get(principal, context.broker.clock())
 
     def exceeds_rate(self, principal: Principal, price: float) -> bool:
-        """Charge ``price`` commands. True if that exceeds the rate. If the client goes on regardless, its connection is
-        closed after the response."""
+        """Charge ``price`` commands. True if that exceeds the rate. If the client continues, its connection is closed
+        after the response."""
         limiter = self.rate_limiter_of(principal)
         if limiter is None:
             return False
@@ -320,7 +321,7 @@ class HTTPConnection(ChannelInternals):
                 self._update_timeouts_and_memory()
 
     def _is_slice_over(self) -> bool:
-        return self.has_unparsed_input and self.site.context.broker.clock() >= self._slice_end
+        return self.has_unparsed_input and self._time_slice is not None and self._time_slice.is_over()
 
     def resumeProducing(self) -> None:
         super().resumeProducing()

@@ -30,8 +30,8 @@ CORS_ALLOWED_HEADERS = (
 """Headers that pages of allowed origins can send. Implementations of EventSource send Cache-Control."""
 
 CORS_EXPOSED_HEADERS = b"Allow, ETag, Idempotency-Replayed, Retry-After, WWW-Authenticate"
-"""Headers that pages of allowed origins can read, besides those that every page can read (Fetch, "CORS-safelisted
-response-header name")."""
+"""Headers that pages of allowed origins can read, in addition to those that every page can read (Fetch,
+"CORS-safelisted response-header name")."""
 
 PREFLIGHT_MAX_AGE_SECONDS = 600
 

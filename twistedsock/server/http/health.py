@@ -33,7 +33,7 @@ class HealthEndpoint:
             request.respond_json(200, b'{"ready":true}\n')
 
     def page_configuration(self, request: HTTPRequest) -> None:
-        """``GET /bridge.json``: what the page displays about the server."""
+        """``GET /bridge.json``: facts about the server that the page displays."""
         configuration = {"lines": self._line_ports(), "version": self._context.version.decode()}
         request.respond_json(200, msgspec.json.encode(configuration))
 

@@ -55,7 +55,7 @@ _EXPOSED_LINE = b"Access-Control-Expose-Headers: %s\r\n" % CORS_EXPOSED_HEADERS
 
 
 class RequestConnection(Protocol):
-    """What a request uses of its connection."""
+    """The interface of a connection for its requests."""
 
     site: HTTPSite
     client_address: Any
@@ -203,7 +203,7 @@ class HTTPRequest(RequestInternals):
         return b"" if self.match is None else self.match.allow
 
     def charge(self, price: float) -> None:
-        """Charge ``price`` commands besides the one of every request. Raises ``ApiError`` if that exceeds the rate."""
+        """Charge ``price`` commands more than the one of every request. Raises ``ApiError`` over the rate."""
         if price and self.connection.exceeds_rate(self.principal, price):
             raise ApiError(TOO_FAST)
 

@@ -18,7 +18,7 @@ IDLE_TIMEOUT_SECONDS = 60
 
 
 class SiteConnection(Protocol):
-    """What the site calls on its connections."""
+    """The interface of a connection for its site."""
 
     def close_if_idle(self) -> None: ...
     def abort(self) -> None: ...
@@ -27,7 +27,7 @@ class SiteConnection(Protocol):
 
 
 class RunningRequest(Protocol):
-    """What the site reads of a request whose handler has been called."""
+    """The interface of a request whose handler has been called."""
 
     startedWriting: Any
     on_shutdown: Callable[[], object] | None
