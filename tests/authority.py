@@ -17,7 +17,7 @@ def named(*common_names: str) -> x509.Name:
 
 
 class Authority:
-    """Its files are in ``folder``: ``<name>.pem`` and ``<name>.key``. The file ``pem`` is its own certificate."""
+    """A certificate authority with files in ``folder``: ``<name>.pem`` and ``<name>.key``. ``pem`` is its own."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder = folder

@@ -46,14 +46,14 @@ class Issuer:
     def token(self, sub="ann", channels=None, seconds=3600.0, key="hs", **claims):
         """A valid token, unless ``claims`` change that. A claim that is None is left out."""
         claims = {"sub": sub, "aud": AUDIENCE, "exp": time.time() + seconds, "channels": channels or {}, **claims}
-        told = {name: claim for name, claim in claims.items() if claim is not None}
-        return self.remember(sign_token(told, self._keys[key], key).decode())
+        given = {name: claim for name, claim in claims.items() if claim is not None}
+        return self.remember(sign_token(given, self._keys[key], key).decode())
 
     def remember(self, token):
         self.made.append(token)
         return token
 
-    def is_untold_in(self, text):
+    def assert_absent_from(self, text):
         """Checks that a text contains no token and no secret part of one: the signature or the claims."""
         for token in self.made:
             assert not [part for part in token.split(".")[1:] if part and part in text], text

@@ -32,7 +32,7 @@ def fenced(kind: str) -> list[str]:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
-    """Run some lines in the folder in which the bridge is started; ``sockbridge`` is the one that is tested."""
+    """Run shell commands in the directory of the server."""
     (tmp_path / "bin").mkdir()
     script = tmp_path / "bin" / "sockbridge"
     script.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{PROGRAM}' \"$@\"\n")
@@ -48,7 +48,7 @@ def shell(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
 
 @pytest.fixture
 def prepared(shell: Callable[[str], subprocess.CompletedProcess[str]], start: Any) -> Any:
-    """The bridge that the page tells to start."""
+    """The server with the configuration of the page."""
     first = fenced("sh")[0]
     *commands, twistd = first.strip().splitlines()
     assert twistd == "twistd -n sockbridge --config sockbridge.toml"
@@ -59,17 +59,17 @@ def prepared(shell: Callable[[str], subprocess.CompletedProcess[str]], start: An
     return start("--config", "sockbridge.toml")
 
 
-def test_the_commands_of_the_page_do_what_it_says(prepared: Any, shell: Any) -> None:
+def test_commands_of_the_page_give_the_documented_output(prepared: Any, shell: Any) -> None:
     port = prepared.lines[0].rpartition(":")[2]
     done = shell(fenced("sh")[1].replace("8081", port))
     assert (done.returncode, done.stderr) == (0, "")
-    (told,) = re.findall(r"^(WELCOME .*?)^```$", section(), flags=re.DOTALL | re.MULTILINE)
-    assert len(done.stdout.splitlines()) == len(told.splitlines())
-    for said, expected in zip(done.stdout.splitlines()[1:], told.splitlines()[1:], strict=True):
-        assert re.sub(r"36[0-9]{2}$", "3629", said) == expected
+    (documented,) = re.findall(r"^(WELCOME .*?)^```$", section(), flags=re.DOTALL | re.MULTILINE)
+    assert len(done.stdout.splitlines()) == len(documented.splitlines())
+    for line, expected in zip(done.stdout.splitlines()[1:], documented.splitlines()[1:], strict=True):
+        assert re.sub(r"36[0-9]{2}$", "3629", line) == expected
 
 
-def test_the_page_of_the_bridge_shows_a_token(prepared: Any, shell: Any) -> None:
+def test_javascript_of_the_page_authenticates(prepared: Any, shell: Any) -> None:
     (script,) = (block for block in fenced("js") if "import(" in block)
     token = shell("sockbridge token --config sockbridge.toml --sub ann --allow 'kitchen=rw'").stdout.strip()
     with sync_playwright() as program:
@@ -82,10 +82,8 @@ def test_the_page_of_the_bridge_shows_a_token(prepared: Any, shell: Any) -> None
     assert token.partition(".")[2] not in prepared.log()
 
 
-def test_a_key_that_is_gone_ends_those_who_came_with_it(
-    prepared: Any, shell: Any, line_client: Any, tmp_path: Path
-) -> None:
-    """The key is changed in place, and the bridge is told."""
+def test_replaced_key_disconnects_clients(prepared: Any, shell: Any, line_client: Any, tmp_path: Path) -> None:
+    """The file of the key is replaced, and the server reloads."""
     token = shell("sockbridge token --config sockbridge.toml --sub ann --allow 'kitchen=rw'").stdout.strip()
     peer, bystander = line_client(prepared.lines[0]), line_client(prepared.lines[0])
     assert peer.request(f"AUTH {token}").startswith("OK ann expires=")
@@ -100,7 +98,7 @@ def test_a_key_that_is_gone_ends_those_who_came_with_it(
     assert token.rpartition(".")[2] not in prepared.log()
 
 
-def test_the_commands_of_the_first_steps_restrict_publishing(shell: Any, start: Any, tmp_path: Path) -> None:
+def test_commands_of_the_first_steps_restrict_publishing(shell: Any, start: Any, tmp_path: Path) -> None:
     text = FIRST_STEPS.read_text(encoding="utf-8").partition("\n## 6. Control access\n")[2].partition("\n## ")[0]
     first, second = re.findall(r"^```sh\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
     *commands, twistd = first.strip().splitlines()
@@ -117,7 +115,7 @@ def test_the_commands_of_the_first_steps_restrict_publishing(shell: Any, start: 
         assert stat.S_IMODE((tmp_path / secret).stat().st_mode) == 0o600
 
 
-def test_check_and_the_bridge_agree_on_what_cannot_start(shell: Any, tmp_path: Path) -> None:
+def test_check_and_server_reject_the_same_files(shell: Any, tmp_path: Path) -> None:
     for text in (
         'tcp = "tcp:0"\nweb = "none"',
         "tcp = 'pigeon:1'",

@@ -582,7 +582,7 @@ def guarded(tmp_path_factory, issuer):
     server = starter("--config", "bridge.toml")
     yield server
     starter.stop_all()
-    issuer.is_untold_in(server.log())
+    issuer.assert_absent_from(server.log())
 
 
 def sign_in(page, token):
@@ -606,7 +606,7 @@ def test_requires_an_admin_token(guarded, open_page, issuer, line_client):
     page.evaluate("location.hash = '#/channels/kitchen'")
     expect(page.locator("#members-count")).to_have_text("1")
     expect(page.locator("#snippets")).to_contain_text("AUTH your-token")
-    issuer.is_untold_in(page.content())
+    issuer.assert_absent_from(page.content())
     expect(page.locator("#access-denied")).to_be_hidden()
     page.click('a[data-nav="peers"]')
     expect(page.locator("#access-denied-title")).to_have_text("ann isn’t an admin")

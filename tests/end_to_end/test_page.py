@@ -280,7 +280,7 @@ def guarded(tmp_path_factory, issuer):
     server = starter("--config", "bridge.toml")
     yield server
     starter.stop_all()
-    issuer.is_untold_in(server.log())
+    issuer.assert_absent_from(server.log())
 
 
 @pytest.fixture
@@ -352,7 +352,7 @@ def test_token_grants_access_and_stays_in_its_tab(guarded, open_page, issuer, au
     expect(page.locator("#identity")).to_have_text("Verified as ann.")
     assert token in page.evaluate("JSON.stringify({...sessionStorage})")
     for seen in (page.url, page.content(), page.evaluate("JSON.stringify({...localStorage})")):
-        issuer.is_untold_in(seen)
+        issuer.assert_absent_from(seen)
     expect(field).to_have_value("")
 
     page.click("#token-sign-out")
@@ -422,7 +422,7 @@ def test_removes_a_token_from_the_url_and_waits_for_the_user_to_sign_in(guarded,
     page.click("#token-submit")
     expect_readable(page, channel)
     expect(page.locator("#token")).to_have_value("")
-    issuer.is_untold_in(page.evaluate("JSON.stringify({...localStorage})"))
+    issuer.assert_absent_from(page.evaluate("JSON.stringify({...localStorage})"))
 
 
 def test_continues_after_a_token_has_expired_and_catches_up_with_the_next_one(

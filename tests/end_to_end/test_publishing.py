@@ -164,7 +164,7 @@ def guarded(tmp_path_factory, issuer):
     server = starter("--config", "bridge.toml")
     yield server
     starter.stop_all()
-    issuer.is_untold_in(server.log())
+    issuer.assert_absent_from(server.log())
 
 
 @pytest.mark.parametrize("way", ["header", "query", "cookie"])

@@ -1,4 +1,4 @@
-"""TLS, certificates that are replaced while the server runs, clients that prove who they are, and SIGHUP."""
+"""TLS: protocol versions, certificates that are replaced without a restart, client certificates; and SIGHUP."""
 
 import os
 import pty
@@ -21,7 +21,7 @@ TLS = "ssl:0:interface=127.0.0.1:privateKey=server.key:certKey=server.pem"
 
 @pytest.fixture
 def authority(tmp_path):
-    """Its files are where the server is started."""
+    """A certificate authority in the directory of the server."""
     authority = Authority(tmp_path)
     authority.issue("server", "localhost")
     return authority
@@ -29,7 +29,7 @@ def authority(tmp_path):
 
 @pytest.fixture
 def reload(eventually):
-    """Send SIGHUP, and give what is logged up to those words."""
+    """Send SIGHUP, and return the log up to these words."""
 
     def reload(server, *words):
         before = len(server.log())
@@ -44,10 +44,8 @@ def serial_of(client):
     return x509.load_der_x509_certificate(client.socket.getpeercert(True)).serial_number
 
 
-def test_a_new_certificate_is_for_those_who_come_and_nobody_is_dropped(
-    start, line_client, web_client, authority, tmp_path, reload
-):
-    """The server works in another folder than the one it was started in."""
+def test_new_certificate_is_used_for_new_connections(start, line_client, web_client, authority, tmp_path, reload):
+    """The server changes to another directory after the start."""
     old = authority.issue("server", "localhost")
     (tmp_path / "bridge.toml").write_text("history-age = 60\n")
     server = start("--config", "bridge.toml", tcp=(TLS,), web=(TLS,), twistd=("--rundir=/",))
@@ -56,7 +54,7 @@ def test_a_new_certificate_is_for_those_who_come_and_nobody_is_dropped(
     typist.request("SUB kitchen")
     browser.request(type="subscribe", id=1, channel="kitchen")
 
-    def is_heard_by_all(publisher, number):
+    def reaches_all(publisher, number):
         assert publisher.request(f"PUB kitchen {number}") == f"OK {number}"
         assert typist.receive().startswith(f"MSG kitchen {number} ")
         assert browser.receive()["offset"] == number
@@ -65,20 +63,20 @@ def test_a_new_certificate_is_for_those_who_come_and_nobody_is_dropped(
     reload(server, f"reloaded: configuration, certificate {tmp_path}/server.pem (until ")
     for newcomer in (line_client(server.lines[0], True), web_client(server.page)):
         assert serial_of(newcomer) == new != old
-    is_heard_by_all(line_client(server.lines[0], True), 1)
+    reaches_all(line_client(server.lines[0], True), 1)
 
     (tmp_path / "server.pem").write_text("not yet")
     words = f"certificate of {TLS} unchanged: no certificate in {tmp_path}/server.pem"
     assert reload(server, "reloaded: configuration").count(words) == 2
     publisher = line_client(server.lines[0], True)
     assert serial_of(publisher) == new
-    is_heard_by_all(publisher, 2)
+    reaches_all(publisher, 2)
 
     (tmp_path / "bridge.toml").write_text("tcp = [")
     reload(server, f"reload failed, configuration unchanged: {tmp_path}/bridge.toml is not valid TOML")
     (tmp_path / "bridge.toml").write_text("max-line-bytes = 1000\nhistory-age = 61\n")
     reload(server, "restart required to change: history-age, max-line-bytes")
-    is_heard_by_all(publisher, 3)
+    reaches_all(publisher, 3)
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
@@ -86,12 +84,12 @@ def test_a_new_certificate_is_for_those_who_come_and_nobody_is_dropped(
     ("version", "welcome"),
     [(ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_3, True)],
 )
-def test_old_protocols_are_refused(start, open_socket, authority, version, welcome):
+def test_rejects_old_protocol_versions(start, open_socket, authority, version, welcome):
     server = start(tcp=(TLS,), web=(TLS,))
     for address in (server.lines[0], server.page.removeprefix("https://").rstrip("/")):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        # OpenSSL's clients do not offer the old ones themselves, but for those who ask it to lower its guard.
+        # OpenSSL offers old versions only with a low security level.
         context.set_ciphers("DEFAULT@SECLEVEL=0")
         context.minimum_version = context.maximum_version = version
         if welcome:
@@ -101,9 +99,7 @@ def test_old_protocols_are_refused(start, open_socket, authority, version, welco
                 open_socket(address, context)
 
 
-def test_only_clients_with_a_certificate_of_ours_come_in(
-    start, line_client, web_client, open_socket, authority, tmp_path
-):
+def test_requires_client_certificate_of_the_authority(start, line_client, web_client, open_socket, authority, tmp_path):
     Authority(tmp_path, "stranger").issue("foreign", "ann")
     authority.issue("ann", "ann")
     (tmp_path / "bridge.toml").write_text(
@@ -112,7 +108,7 @@ def test_only_clients_with_a_certificate_of_ours_come_in(
     )
     server = start("--config", "bridge.toml", tcp=(TLS,), web=("tcp:0:interface=127.0.0.1",))
 
-    def showing(name):
+    def tls_of(name):
         context = ssl.create_default_context(cafile=tmp_path / "authority.pem")
         context.check_hostname = False
         if name:
@@ -120,16 +116,16 @@ def test_only_clients_with_a_certificate_of_ours_come_in(
         return context
 
     for name in ("", "foreign"):
-        # With TLS 1.3 a client hears of it after its own end of the handshake.
+        # With TLS 1.3, the alert arrives after the client has finished the handshake.
         with pytest.raises((ssl.SSLError, ConnectionResetError)):
-            open_socket(server.lines[0], showing(name)).recv(100)
-    ann = line_client(server.lines[0], showing("ann"))
+            open_socket(server.lines[0], tls_of(name)).recv(100)
+    ann = line_client(server.lines[0], tls_of("ann"))
     assert ann.request("PUB kitchen 21.5") == "OK 1"
     bystander = web_client(server.page)
     assert bystander.request(type="history", id=1, channel="kitchen")["events"][0]["data"] == "21.5"
 
 
-def test_who_does_not_speak_tls_to_a_port_with_tls_is_nobody(start, line_client, open_socket, authority):
+def test_plain_text_at_a_tls_port_is_rejected(start, line_client, open_socket, authority):
     server = start(tcp=(TLS,), web=("none",))
     silent, babbler = open_socket(server.lines[0]), open_socket(server.lines[0])
     babbler.sendall(b"SUB kitchen\n")
@@ -138,10 +134,10 @@ def test_who_does_not_speak_tls_to_a_port_with_tls_is_nobody(start, line_client,
     silent.close()
 
 
-def test_a_daemon_reads_again_as_soon_as_its_parent_has_left(
+def test_daemon_reloads_as_soon_as_its_parent_has_exited(
     twistd, environment, tmp_path, eventually, authority, line_client
 ):
-    """And where it was started, though it works elsewhere."""
+    """Paths are relative to the directory in which it was started."""
     (tmp_path / "bridge.toml").write_text("max-line-bytes = 1000\n")
     command = [twistd, f"--pidfile={tmp_path}/bridge.pid", f"--logfile={tmp_path}/bridge.log", "--rundir=/"]
     command += ["sockbridge", "--config", "bridge.toml", "--tcp", TLS, "--web", "none"]
@@ -162,16 +158,15 @@ def test_a_daemon_reads_again_as_soon_as_its_parent_has_left(
 
 
 @pytest.mark.parametrize(("launcher", "survives"), [([], False), (["nohup"], True)])
-def test_who_closes_the_terminal_ends_the_server_in_it(
+def test_server_stops_when_its_terminal_closes(
     twistd, environment, tmp_path, eventually, line_client, launcher, survives
 ):
-    """SIGHUP comes then, too."""
+    """The kernel sends SIGHUP when a terminal closes."""
     log = tmp_path / "bridge.log"
     command = [*launcher, twistd, "-n", "--pidfile=", f"--logfile={log}", "sockbridge"]
     command += ["--tcp", "tcp:0:interface=127.0.0.1", "--web", "none"]
     ours, theirs = pty.openpty()
-    # A process of its own session whose terminal this is.
-    # Whoever runs the tests may have been told to ignore the signal, and that is inherited.
+    # A process in a new session with this terminal. It may inherit that SIGHUP is ignored.
     begin = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL);"
     begin += f" os.login_tty({theirs}); os.execvp(sys.argv[1], sys.argv[1:])"
     process = subprocess.Popen(
@@ -195,8 +190,8 @@ def test_who_closes_the_terminal_ends_the_server_in_it(
         process.wait()
 
 
-def test_the_commands_of_the_documentation_work(start, tmp_path, environment):
-    """Certificates for the server and for a client, made and shown as docs/how-to/tls.md says."""
+def test_commands_of_the_documentation_work(start, tmp_path, environment):
+    """Certificates for server and client, created and used with the commands of docs/how-to/tls.md."""
     page = (Path(__file__).parent.parent.parent / "docs" / "how-to" / "tls.md").read_text()
     blocks = re.findall(r"^```sh\n(openssl .*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
     assert len(blocks) == 2

@@ -1,5 +1,4 @@
-"""Who may do what, on a real bridge with keys: whoever shows a token, whoever shows a wrong one, and whoever has lost a
-right while connected."""
+"""Tokens and client certificates on a running server: rights, invalid tokens, expiry and changed policies."""
 
 import hmac
 import json
@@ -30,7 +29,7 @@ def encoded(data):
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory, issuer):
-    """A bridge with a key of each algorithm, whose log has told nothing in the end."""
+    """A server with a key of each algorithm. Its log must not contain a token."""
     folder = tmp_path_factory.mktemp("guarded")
     trusted = f"unix:{folder}/socket"
     (folder / "bridge.toml").write_text(
@@ -52,28 +51,28 @@ def guarded(tmp_path_factory, issuer):
     server = starter("--config", "bridge.toml", tcp=(TCP, trusted))
     yield server
     starter.stop_all()
-    issuer.is_untold_in(server.log())
+    issuer.assert_absent_from(server.log())
 
 
 class Neighbour:
-    """Hears all that is said on a channel, and is to be served whatever others do."""
+    """A subscriber that must be served whatever other clients do."""
 
     def __init__(self, client, channel):
         self._client, self._channel = client, channel
-        self.heard = []
+        self.received = []
         client.request(f"SUB {channel} presence=on")
 
     def is_served(self):
         self._client.send(f"PUB {self._channel} all is well")
-        self.heard += self._client.receive_until("MSG ")
-        while "all is well" not in self.heard[-1]:
-            self.heard += self._client.receive_until("MSG ")
-        return self.heard
+        self.received += self._client.receive_until("MSG ")
+        while "all is well" not in self.received[-1]:
+            self.received += self._client.receive_until("MSG ")
+        return self.received
 
 
 @pytest.fixture
 def lobby(channel):
-    """A channel that no other test has, and anybody may use."""
+    """A channel of this test, which every client can use."""
     return f"lobby.{channel}"
 
 
@@ -81,12 +80,12 @@ def lobby(channel):
 def neighbour(guarded, line_client, issuer, lobby):
     neighbour = Neighbour(line_client(guarded.lines[0]), lobby)
     yield neighbour
-    issuer.is_untold_in("\n".join(neighbour.is_served()))
+    issuer.assert_absent_from("\n".join(neighbour.is_served()))
 
 
 @pytest.fixture
 def reload(eventually):
-    """Send SIGHUP, and give what is logged up to those words."""
+    """Send SIGHUP, and return the log up to these words."""
 
     def reload(server, words="reloaded: configuration"):
         before = len(server.log())
@@ -97,7 +96,7 @@ def reload(eventually):
     return reload
 
 
-def test_without_a_token_one_may_do_what_all_may(guarded, line_client, web_client, lobby):
+def test_client_without_token_has_anonymous_rights(guarded, line_client, web_client, lobby):
     for peer in (line_client(guarded.lines[0]), web_client(guarded.page, subprotocol="sockbridge.v1.line")):
         request = peer.request if isinstance(peer, LineClient) else lambda line, peer=peer: _ask(peer, line)
         assert request(f"SUB {lobby}").startswith(f"OK {lobby} ")
@@ -116,7 +115,7 @@ def _ask(peer, line):
     return peer.receive_text().rstrip("\n")
 
 
-def test_a_token_on_a_line_lets_one_do_what_it_says_and_no_more(guarded, line_client, issuer, neighbour, lobby):
+def test_token_grants_its_rights_only(guarded, line_client, issuer, neighbour, lobby):
     peer = line_client(guarded.lines[0])
     answer = peer.request(f"AUTH {issuer.token(channels={'kitchen': 'rw', 'alerts.>': 'r', 'orders': 'w'})}")
     assert re.fullmatch(r"OK ann expires=3[56][0-9][0-9]", answer)
@@ -125,14 +124,14 @@ def test_a_token_on_a_line_lets_one_do_what_it_says_and_no_more(guarded, line_cl
     assert peer.request("PUB alerts.fire/attic no") == FORBIDDEN % "publish on"
     assert peer.request("PUB orders tea") == "OK 1"
     assert peer.request("HIST orders") == FORBIDDEN % "read"
-    # What all may, one keeps.
+    # The rights without a token remain.
     peer.send(f"PUB {lobby} here I am")
     peer.receive()
     assert f"MSG {lobby} 1 ann here I am" in neighbour.is_served()
 
 
 @pytest.mark.parametrize("algorithm", PRIVATE)
-def test_each_algorithm_is_checked_by_its_public_key(guarded, line_client, issuer, algorithm):
+def test_accepts_token_of_each_algorithm(guarded, line_client, issuer, algorithm):
     peer = line_client(guarded.lines[0])
     assert peer.request(f"AUTH {issuer.token(sub=algorithm, key=algorithm.lower())}").startswith(
         f"OK {algorithm} expires="
@@ -141,7 +140,7 @@ def test_each_algorithm_is_checked_by_its_public_key(guarded, line_client, issue
 
 @pytest.mark.parametrize("way", ["header", "query", "cookie", "message"])
 @pytest.mark.parametrize("subprotocol", ["", "sockbridge.v1.line"])
-def test_a_page_or_a_program_shows_a_token_as_it_connects(guarded, web_client, issuer, way, subprotocol):
+def test_accepts_token_in_header_query_cookie_or_message(guarded, web_client, issuer, way, subprotocol):
     token = issuer.token(sub=way, channels={"kitchen": "r"})
     path = f"/ws?a=b&token={token}" if way == "query" else "/ws"
     headers = {"header": [f"Authorization: Bearer {token}"], "cookie": [f"Cookie: a=b; session={token}"]}.get(way, [])
@@ -159,9 +158,7 @@ def test_a_page_or_a_program_shows_a_token_as_it_connects(guarded, web_client, i
     peer.close()
 
 
-def test_a_wrong_token_in_the_header_is_answered_with_401_and_elsewhere_in_the_connection(
-    guarded, open_socket, web_client, issuer, neighbour
-):
+def test_invalid_token_is_rejected_with_401_or_an_error(guarded, open_socket, web_client, issuer, neighbour):
     token = issuer.token(seconds=-5)
     address = guarded.page.removeprefix("http://").rstrip("/")
     program = open_socket(address)
@@ -177,7 +174,7 @@ def test_a_wrong_token_in_the_header_is_answered_with_401_and_elsewhere_in_the_c
     assert head.startswith("HTTP/1.1 401 ")
     assert 'WWW-Authenticate: Bearer error="invalid_token"' in head
     assert "the token has expired" in body
-    issuer.is_untold_in(answer.decode())
+    issuer.assert_absent_from(answer.decode())
     for page in (
         web_client(guarded.page, path=f"/ws?token={token}"),
         web_client(guarded.page, headers=[f"Cookie: session={token}"]),
@@ -189,26 +186,24 @@ def test_a_wrong_token_in_the_header_is_answered_with_401_and_elsewhere_in_the_c
     neighbour.is_served()
 
 
-def test_nobody_passes_for_somebody_else(guarded, line_client, web_client, issuer, neighbour, lobby):
+def test_unverified_nicknames_have_a_mark(guarded, line_client, web_client, issuer, neighbour, lobby):
     ann, stranger, page = line_client(guarded.lines[0]), line_client(guarded.lines[0]), web_client(guarded.page)
     ann.request(f"AUTH {issuer.token(sub='anna')}")
     assert stranger.request("NICK anna") == "OK ~anna"
     assert page.request(type="nick", id=1, nick="~anna")["nick"] == "~anna"
-    assert ann.request("NICK somebody") == "OK ~somebody"
+    assert ann.request("NICK ines") == "OK ~ines"
     assert ann.request("NICK anna") == "OK anna"
     for number, peer in enumerate((ann, stranger), 1):
         assert peer.request(f"PUB {lobby} it is me") == f"OK {number}"
     page.request(type="publish", id=2, channel=lobby, data="it is me")
-    heard = neighbour.is_served()
-    assert [line.split()[3] for line in heard if "it is me" in line] == ["anna", "~anna", "~anna"]
-    # Nor by a token whose subject is another peer's id.
+    received = neighbour.is_served()
+    assert [line.split()[3] for line in received if "it is me" in line] == ["anna", "~anna", "~anna"]
+    # The subject of a token must not be the id of another client.
     assert ann.request(f"AUTH {issuer.token(sub=stranger.id)}") == "ERR bad-name that is the id of another peer"
     assert ann.request("PING") == "PONG"
 
 
-def test_renewed_in_time_a_token_changes_nothing_and_else_its_peer_is_told_and_closed(
-    guarded, line_client, web_client, issuer, neighbour
-):
+def test_expired_token_closes_the_connection_unless_renewed(guarded, line_client, web_client, issuer, neighbour):
     rights = {"hall": "r"}
     renewing, forgetful = line_client(guarded.lines[0]), line_client(guarded.lines[0])
     page = web_client(guarded.page, path=f"/ws?token={issuer.token(sub='brief', channels=rights, seconds=3)}")
@@ -232,7 +227,7 @@ def test_renewed_in_time_a_token_changes_nothing_and_else_its_peer_is_told_and_c
         assert peer.receive() == "MSG hall 1 speaker still here?"
 
 
-def test_another_token_that_allows_less_takes_the_subscription(guarded, line_client, issuer):
+def test_token_with_fewer_rights_ends_subscriptions(guarded, line_client, issuer):
     peer = line_client(guarded.lines[0])
     peer.request(f"AUTH {issuer.token('changing', {'a': 'r', 'b': 'r'})}")
     for name in "ab":
@@ -244,20 +239,18 @@ def test_another_token_that_allows_less_takes_the_subscription(guarded, line_cli
     assert peer.request("SUB a") == FORBIDDEN % "read"
 
 
-def test_a_unix_socket_may_be_trusted_where_the_port_is_not(guarded, line_client, issuer):
+def test_listener_has_its_own_rights(guarded, line_client, issuer):
     near, far = line_client(guarded.lines[1]), line_client(guarded.lines[0])
     assert near.request("PUB cellar 12") == "OK 1"
     assert near.request("NICK keeper") == "OK ~keeper"
     assert far.request("PUB cellar 13") == TAKES_A_TOKEN % "publish on"
-    # A token adds to it.
+    # A token adds to these rights.
     near.request(f"AUTH {issuer.token('keeper', {'nothing': 'r'})}")
     assert near.request("PUB cellar 14") == "OK 2"
     assert near.request("NICK keeper") == "OK keeper"
 
 
-def test_one_identity_has_so_many_connections_and_another_is_served(
-    guarded, line_client, web_client, issuer, eventually
-):
+def test_connections_of_an_identity_are_limited(guarded, line_client, web_client, issuer, eventually):
     token = issuer.token(sub="many")
     peers = [line_client(guarded.lines[0]) for _ in range(4)]
     answers = [peer.request(f"AUTH {token}").split()[:2] for peer in peers]
@@ -267,7 +260,7 @@ def test_one_identity_has_so_many_connections_and_another_is_served(
     assert ([message["code"] for message in messages], code) == (["limit"], 1008)
     assert line_client(guarded.lines[0]).request(f"AUTH {issuer.token(sub='few')}").startswith("OK few ")
     peers[0].close()
-    # It is counted until the bridge has seen that it is gone.
+    # It counts until the server has noticed that it is closed.
     eventually(
         lambda: line_client(guarded.lines[0]).request(f"AUTH {token}").startswith("OK many "), "room for another one"
     )
@@ -280,7 +273,7 @@ def signed(header, claims, secret):
 
 @pytest.fixture
 def forged(issuer):
-    """Tokens that are none, by what is wrong with them."""
+    """Invalid tokens by their defect."""
     claims = {"sub": "ann", "aud": AUDIENCE, "exp": time.time() + 3600, "channels": {">": "rw"}, "admin": True}
     public = (issuer.folder / "rs256.pub").read_bytes()
     valid = issuer.token(channels={">": "rw"}, admin=True)
@@ -317,9 +310,7 @@ def forged(issuer):
     return {what: issuer.remember(token) for what, token in tokens.items()}
 
 
-def test_what_is_no_valid_token_is_answered_and_gives_nothing(
-    guarded, line_client, web_client, issuer, neighbour, bystander, forged
-):
+def test_invalid_token_grants_nothing(guarded, line_client, web_client, issuer, neighbour, bystander, forged):
     with bystander(guarded):
         is_answered_and_gives_nothing(guarded, line_client, web_client, issuer, neighbour, forged)
 
@@ -329,7 +320,7 @@ def is_answered_and_gives_nothing(guarded, line_client, web_client, issuer, neig
         peer = line_client(guarded.lines[0])
         answer = peer.request(f"AUTH {token}")
         assert answer.startswith("ERR unauthorized "), (what, answer)
-        issuer.is_untold_in(answer)
+        issuer.assert_absent_from(answer)
         assert peer.request("SUB kitchen") == TAKES_A_TOKEN % "read", what
         peer.close()
         page = web_client(guarded.page)
@@ -340,7 +331,7 @@ def is_answered_and_gives_nothing(guarded, line_client, web_client, issuer, neig
         neighbour.is_served()
 
 
-def test_who_tries_many_tokens_is_closed(guarded, line_client, neighbour):
+def test_closes_after_ten_invalid_tokens(guarded, line_client, neighbour):
     guesser = line_client(guarded.lines[0])
     guesser.send(*["AUTH a.b.c"] * 20)
     *refused, notice, bye = guesser.receive_rest()
@@ -350,9 +341,7 @@ def test_who_tries_many_tokens_is_closed(guarded, line_client, neighbour):
     neighbour.is_served()
 
 
-def test_no_answer_repeats_a_token_however_it_was_mistyped(
-    guarded, line_client, web_client, open_socket, issuer, neighbour, lobby
-):
+def test_no_reply_contains_a_token(guarded, line_client, web_client, open_socket, issuer, neighbour, lobby):
     token = issuer.token(channels={"kitchen": "rw"})
     peer = line_client(guarded.lines[0])
     for line in (
@@ -363,7 +352,7 @@ def test_no_answer_repeats_a_token_however_it_was_mistyped(
     ):
         answer = peer.request(line)
         assert answer.startswith("ERR "), (line, answer)
-        issuer.is_untold_in(answer)
+        issuer.assert_absent_from(answer)
     page = web_client(guarded.page)
     for text in (
         json.dumps({"type": "auht", "id": 1, "token": token}),
@@ -379,14 +368,14 @@ def test_no_answer_repeats_a_token_however_it_was_mistyped(
         page.send_text(text)
         answer = page.receive()
         assert answer["type"] == "error", (text, answer)
-        issuer.is_untold_in(json.dumps(answer))
-    # A program that takes the one port for the other.
+        issuer.assert_absent_from(json.dumps(answer))
+    # An HTTP request at the line port.
     lost = open_socket(guarded.lines[0])
     lost.sendall(f"GET /ws?token={token} HTTP/1.1\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
     answer = b""
     while data := lost.recv(4096):
         answer += data
-    issuer.is_untold_in(answer.decode())
+    issuer.assert_absent_from(answer.decode())
     address = guarded.page.removeprefix("http://").rstrip("/")
     for path in (f"/?token={token}", f"/nowhere?token={token}", f"/{token}", f"//[{token}"):
         visitor = open_socket(address)
@@ -396,7 +385,7 @@ def test_no_answer_repeats_a_token_however_it_was_mistyped(
     neighbour.is_served()
 
 
-def test_keys_and_rights_change_while_peers_stay(start, line_client, web_client, issuer, tmp_path, reload):
+def test_reload_changes_keys_and_rights_of_connected_clients(start, line_client, web_client, issuer, tmp_path, reload):
     old, lasting, new = (issuer.make_key(name) for name in ("old", "lasting", "new"))
 
     def table(anonymous, *keys):
@@ -447,10 +436,10 @@ def test_keys_and_rights_change_while_peers_stay(start, line_client, web_client,
 
     table('lobby = "rw"', lasting, new)
     reload(server)
-    gone = "the key of your token was removed: authenticate with a new token"
-    assert leaving.receive_rest() == [f"NOTICE {gone}", "BYE"]
+    removed = "the key of your token was removed: authenticate with a new token"
+    assert leaving.receive_rest() == [f"NOTICE {removed}", "BYE"]
     messages, code = page.receive_rest()
-    assert ([message["text"] for message in messages if message["type"] == "notice"], code) == ([gone], 1008)
+    assert ([message["text"] for message in messages if message["type"] == "notice"], code) == ([removed], 1008)
     lost = "NOTICE you may not read attic any longer, and are not subscribed to it"
     assert nobody.receive() == staying.receive() == lost
     assert nobody.request("SUB attic") == TAKES_A_TOKEN % "read"
@@ -467,12 +456,10 @@ def test_keys_and_rights_change_while_peers_stay(start, line_client, web_client,
         .request(f"AUTH {issuer.token('leaving', key='old')}")
         .startswith("ERR unauthorized ")
     )
-    issuer.is_untold_in(server.log())
+    issuer.assert_absent_from(server.log())
 
 
-def test_a_certificate_says_who_one_is_and_the_file_what_one_may(
-    start, line_client, web_client, issuer, tmp_path, reload
-):
+def test_client_certificate_is_an_identity(start, line_client, web_client, issuer, tmp_path, reload):
     authority = Authority(tmp_path)
     for name, common_name in (("server", "localhost"), ("ann", "ann"), ("bob", "bob"), ("mallory", "~ann")):
         authority.issue(name, common_name)
@@ -489,7 +476,7 @@ def test_a_certificate_says_who_one_is_and_the_file_what_one_may(
         head = f'[access]\nanonymous = {{ lobby = "rw" }}\naudience = "{AUDIENCE}"\n'
         (tmp_path / "bridge.toml").write_text(head + key + listening + subjects)
 
-    def showing(name):
+    def tls_of(name):
         context = ssl.create_default_context(cafile=tmp_path / "authority.pem")
         context.check_hostname = False
         context.load_cert_chain(tmp_path / f"{name}.pem", tmp_path / f"{name}.key")
@@ -498,18 +485,18 @@ def test_a_certificate_says_who_one_is_and_the_file_what_one_may(
     key = issuer.make_key("beside")
     allow(ann='kitchen = "rw", attic = "r"', bob='attic = "r"')
     server = start("--config", "bridge.toml", tcp=(line,), web=(page,))
-    ann, bob = line_client(server.lines[0], showing("ann")), line_client(server.lines[0], showing("bob"))
+    ann, bob = line_client(server.lines[0], tls_of("ann")), line_client(server.lines[0], tls_of("bob"))
     for name in ("kitchen", "attic", "lobby"):
         assert ann.request(f"SUB {name}").startswith(f"OK {name} ")
     assert bob.request("SUB kitchen") == FORBIDDEN % "read"
     assert bob.request("NICK ann") == "OK ~ann"
     assert bob.request("SUB attic").startswith("OK attic ")
-    browser = web_client(server.page, tls=showing("ann"))
+    browser = web_client(server.page, tls=tls_of("ann"))
     assert browser.request(type="publish", id=1, channel="kitchen", data="from a page")["offset"] == 1
     assert ann.receive() == "MSG kitchen 1 ann from a page"
-    nobody = line_client(server.lines[0], showing("mallory"))
+    nobody = line_client(server.lines[0], tls_of("mallory"))
     assert nobody.receive_rest() == [f"ERR unauthorized invalid certificate: the common name must be {SUBJECT_RULE}"]
-    # A token says who one is in place of the certificate.
+    # A token replaces the identity of the certificate.
     assert bob.request(f"AUTH {issuer.token('carl', {'kitchen': 'r', 'attic': 'r'}, key='beside')}").startswith(
         "OK carl "
     )
