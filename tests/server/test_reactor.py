@@ -1,17 +1,21 @@
 """The epoll reactor without log prefixes behaves as Twisted's, here with a list of events instead of a kernel; the
 monotonic clock."""
 
+import time
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 
 import pytest
+import txaio
 from twisted.internet import epollreactor, main
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionDone, ConnectionFdescWentAway, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableDescriptor
+from twisted.internet.task import LoopingCall
 from twisted.python import log
 from zope.interface import alsoProvides
 
 from twistedsock.server import reactor as module
-from twistedsock.server.reactor import UnprefixedEPollReactor
+from twistedsock.server.reactor import UnprefixedEPollReactor, use_monotonic_clock
 
 
 class FakePoller:
@@ -195,3 +199,55 @@ def test_installs_the_reactor(poller, monkeypatch):
     (reactor,) = installed
     assert type(reactor) is UnprefixedEPollReactor
     reactor.waker.connectionLost(None)
+
+
+class Clocks:
+    """Of the wall, and a steady one."""
+
+    def __init__(self):
+        self.wall, self.steady = 1_700_000_000.0, 50.0
+
+    def passes(self, seconds):
+        self.wall += seconds
+        self.steady += seconds
+
+
+@pytest.fixture
+def clocks(monkeypatch):
+    clocks = Clocks()
+    monkeypatch.setattr(time, "time", lambda: clocks.wall)
+    monkeypatch.setattr(EPollReactor, "seconds", lambda reactor: clocks.wall)
+    monkeypatch.setattr(time, "monotonic", lambda: clocks.steady)
+    return clocks
+
+
+@pytest.fixture
+def steady_reactor(clocks):
+    """A real one, that is never run."""
+    reactor = EPollReactor()
+    use_monotonic_clock(reactor)
+    yield reactor
+    for selectable in reactor.removeAll():
+        selectable.connectionLost(None)
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_timers_ignore_steps_of_the_wall_clock(steady_reactor, clocks, monkeypatch, step):
+    """Calls, delayed calls, loops, and Autobahn's timers."""
+    told = []
+    monkeypatch.setattr(txaio.config, "loop", steady_reactor)
+    steady_reactor.callLater(10, told.append, "late")
+    steady_reactor.callLater(1, told.append, "put off").reset(10)
+    loop = LoopingCall(told.append, "again")
+    loop.clock = steady_reactor
+    loop.start(10, now=False)
+    txaio.make_batched_timer(1).call_later(10, told.append, "pinged")
+    clocks.wall += step
+    clocks.passes(8)
+    steady_reactor.runUntilCurrent()
+    assert told == []
+    assert steady_reactor.timeout() == pytest.approx(2, abs=1)
+    clocks.passes(2)
+    steady_reactor.runUntilCurrent()
+    assert sorted(told) == ["again", "late", "pinged", "put off"]
+    loop.stop()

@@ -1,298 +1,358 @@
-"""TLS connections with a half-close, and without reference cycles after their end. The handshakes are real, the sockets
-are not."""
+"""Certificates are read, checked and replaced; names in client certificates. The handshakes are real, the sockets are
+not."""
 
-import gc
 import ssl
-from types import SimpleNamespace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
-from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from cryptography import x509
+from OpenSSL.crypto import X509
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
-from twisted.python.failure import Failure
-from zope.interface import implementer
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface.verify import verifyObject
 
 from tests.authority import Authority
-from twistedsock.server.sockets import ListenerConfig
-from twistedsock.server.tcp import LineFactory, LineProtocol
-from twistedsock.server.tls import Certificates
-from twistedsock.server.transport import BufferedOutlet, DirectTCPTransport
-from twistedsock.server.twisted_internals import (
-    MAX_BYTES_AFTER_CLOSE_NOTIFY,
-    HalfCloseTLSTransport,
-    install_half_close_tls,
-)
+from twistedsock.server.tls import CertificateError, Certificates, TLSEndpoint, subject_of
 
 ENDPOINT = "ssl:8443:privateKey=server.key:certKey=server.pem"
 
-OURS = (HalfCloseTLSTransport, DirectTCPTransport, BufferedOutlet, LineProtocol)
-
-
-def left():
-    """Our objects that have come and not gone, by kind."""
-    return [type(found).__name__ for found in gc.get_objects() if isinstance(found, OURS)]
-
 
 @pytest.fixture
-def factory(server, reactor, tmp_path):
-    """As a TLS port has it."""
-    Authority(tmp_path).issue("server", "localhost")
-    certificates = Certificates(ENDPOINT, tmp_path)
-    lines = LineFactory(server.context, reactor, 0, listening=ListenerConfig(ENDPOINT))
-    factory = TLSMemoryBIOFactory(certificates, False, lines, reactor)
-    install_half_close_tls(SimpleNamespace(factory=factory))
-    gc.collect()
-    gc.disable()
-    gc.freeze()
-    yield factory
-    gc.unfreeze()
-    gc.enable()
+def authority(tmp_path):
+    authority = Authority(tmp_path)
+    authority.issue("server", "localhost")
+    return authority
 
 
-class Client:
-    """The other end of a TLS connection whose server's end is ``transport``."""
+class Connection:
+    """Both ends of a TLS connection, in one process."""
 
-    def __init__(self, socket, transport, reactor, version=ssl.TLSVersion.TLSv1_3):
+    def __init__(self, certificates, **options):
+        factory = Factory.forProtocol(Protocol)
+        self.clock = Clock()
+        tls = TLSMemoryBIOFactory(certificates, False, factory, self.clock)
+        self.server = tls.buildProtocol(None)
+        self.wire = StringTransport()
+        self.server.makeConnection(self.wire)
+        self.heard, self.sent = [], b""
+        self.server.wrappedProtocol.dataReceived = self.heard.append
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        context.minimum_version = context.maximum_version = version
+        if "shows" in options:
+            context.load_cert_chain(f"{options['shows']}.pem", f"{options['shows']}.key")
+        if "version" in options:
+            context.minimum_version = context.maximum_version = options["version"]
+        if "ciphers" in options:
+            context.set_ciphers(options["ciphers"])
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing)
-        self._socket, self._transport, self._reactor = socket, transport, reactor
+        self.client = context.wrap_bio(self._incoming, self._outgoing)
+        self._carry(self.client.do_handshake)
 
-    def shake_hands(self):
+    def _carry(self, act):
+        """Do something at the client's end, in as many rounds as it takes; None if the server does not answer."""
         while True:
             try:
-                self._tls.do_handshake()
-                self._carry()
-                return
+                result, done = act(), True
             except ssl.SSLWantReadError:
-                self._carry()
+                result, done = None, False
+            if self._outgoing.pending:
+                self.server.dataReceived(self._outgoing.read())
+            self.clock.advance(0)
+            answer = self.wire.value()
+            self.wire.clear()
+            self.sent += answer
+            self._incoming.write(answer)
+            if done or not answer:
+                return result
 
-    def say(self, data, carry=True):
-        self._tls.write(data)
-        if carry:
-            self._carry()
+    def say(self, data):
+        self._carry(lambda: self.client.write(data))
 
-    def heard(self):
-        """The text that has come so far."""
-        self._incoming.write(bytes(self._socket.sent))
-        self._socket.sent.clear()
-        text = b""
-        try:
-            while more := self._tls.read(65536):
-                text += more
-        except ssl.SSLError:  # nothing more, or the other's goodbye
-            pass
-        return text
+    def hear(self):
+        return self._carry(lambda: self.client.read(100))
 
-    def close(self):
-        """As TLS wants it: with a word."""
-        with pytest.raises(ssl.SSLError):  # there is something to read yet, the other's goodbye at least
-            self._tls.unwrap()
-        self._carry()
-
-    def sends_garbage(self):
-        """A record that cannot be decrypted."""
-        self._socket.incoming.append(b"\x17\x03\x03\x00\x20" + bytes(32))
-        self._transport.doRead()
-
-    def half_close(self):
-        """Send close_notify, behind what has been said, and go on reading."""
-        with pytest.raises(ssl.SSLWantReadError):
-            self._tls.unwrap()
-        self._carry()
-
-    def _carry(self):
-        self._socket.incoming.append(self._outgoing.read())
-        self._transport.doRead()
-        self._reactor.turn()
-        self._incoming.write(bytes(self._socket.sent))
-        self._socket.sent.clear()
+    @property
+    def serial(self):
+        return x509.load_der_x509_certificate(self.client.getpeercert(True)).serial_number
 
 
-def never_speaks(client, socket, transport):
-    pass
+def test_provides_the_interface_of_twisted(authority, tmp_path):
+    certificates = Certificates(ENDPOINT, tmp_path)
+    assert verifyObject(IOpenSSLServerConnectionCreator, certificates)
+    assert verifyObject(IStreamServerEndpoint, TLSEndpoint(None, certificates))
 
 
-def is_no_tls(client, socket, transport):
-    socket.incoming.append(b"SUB a\n")
-    transport.doRead()
-
-
-def goes_without_a_word(client, socket, transport):
-    client.shake_hands()
-    client.say(b"SUB a\nPUB a " + b"x" * 10_000)
-
-
-def says_goodbye(client, socket, transport):
-    client.shake_hands()
-    client.say(b"SUB a\n")
-    client.close()
-
-
-def quits(client, socket, transport):
-    client.shake_hands()
-    client.say(b"QUIT\n")
-
-
-def does_not_read(client, socket, transport):
-    client.shake_hands()
-    socket.room = 1_000
-    client.say(b"HELP\n" * 200)
-    assert transport.blocked
-
-
-@pytest.mark.parametrize("reason", [ConnectionDone, ConnectionLost])
-@pytest.mark.parametrize("act", [never_speaks, is_no_tls, goes_without_a_word, says_goodbye, quits, does_not_read])
-def test_ended_connection_is_freed_without_garbage_collection(act, reason, factory, server, reactor, fake_socket):
-    fake_socket.getsockname = lambda: ("127.0.0.1", 8443)
-    protocol = factory.buildProtocol(None)
-    transport = DirectTCPTransport(fake_socket, protocol, ("127.0.0.1", 50000), None, 1, reactor)
-    protocol.makeConnection(transport)
-    assert "HalfCloseTLSTransport" in left()
-    client = Client(fake_socket, transport, reactor)
-    act(client, fake_socket, transport)
-    server.turn()
-    if transport.connected:
-        transport.connectionLost(Failure(reason()))
-    reactor.advance(60)
-    server.turn()
-    reactor.readers.clear()
-    reactor.writers.clear()
-    del protocol, transport, client
-    assert not left()
-
-
-@pytest.fixture
-def connect(factory, reactor, fake_socket):
-    """A client that has shaken hands: ``connect(version)``; its ``heard()`` is the text that has come."""
-    fake_socket.getsockname = lambda: ("127.0.0.1", 8443)
-
-    def make(version=ssl.TLSVersion.TLSv1_3):
-        protocol = factory.buildProtocol(None)
-        transport = DirectTCPTransport(fake_socket, protocol, ("127.0.0.1", 50000), None, 1, reactor)
-        protocol.makeConnection(transport)
-        client = Client(fake_socket, transport, reactor, version)
-        client.shake_hands()
-        client.transport = transport
-        return client
-
-    return make
-
-
-SENT = b"PUB k a\nPING\n"
-
-
-@pytest.mark.parametrize("fin", [False, True], ids=["close_notify", "close_notify and FIN"])
-@pytest.mark.parametrize("together", [True, False])
-def test_client_of_tls_1_3_receives_replies_after_close_notify(connect, server, reactor, fin, together):
-    """RFC 8446 section 6.1: close_notify ends one direction."""
-    client = connect()
-    client.say(SENT, carry=not together)
-    before = client.heard()
-    client.half_close()
-    if fin:
-        client.transport.readConnectionLost(Failure(ConnectionDone()))
-    server.turn()
-    reactor.turn()
-    assert (before + client.heard()).splitlines()[1:] == [b"OK 1", b"PONG", b"BYE"]
-    assert client.transport.disconnecting or client.transport.disconnected
-
-
-def test_in_tls_1_2_close_notify_ends_both_directions(connect, server, reactor):
-    """RFC 5246 section 7.2.1: unsent data is discarded."""
-    client = connect(ssl.TLSVersion.TLSv1_2)
-    client.say(SENT, carry=False)
-    client.heard()
-    client.half_close()
-    server.turn()
-    assert b"BYE" not in client.heard()
-    assert client.transport.disconnecting or client.transport.disconnected
-    assert server.broker.channels[b"k"].head == 1
+def test_listens_as_described(authority, tmp_path):
+    reactor = MemoryReactorClock()
+    certificates = Certificates(ENDPOINT + ":interface=\\:\\:1:backlog=7", tmp_path)
+    factory = Factory()
+    ports = []
+    TLSEndpoint(reactor, certificates).listen(factory).addCallback(ports.append)
+    assert ports
+    assert reactor.sslServers == [(8443, factory, certificates, 7, "::1")]
 
 
 @pytest.mark.parametrize(
-    ("version", "ends"),
+    "description",
     [
-        (ssl.TLSVersion.TLSv1_2, Client.close),
-        (ssl.TLSVersion.TLSv1_2, Client.sends_garbage),
-        (ssl.TLSVersion.TLSv1_3, Client.sends_garbage),
+        "ssl:8443:server.key:server.pem",
+        "ssl:8443:certKey=server.pem:privateKey=server.key",
+        "ssl:8443:server.key:certKey=serv\\er.pem",
     ],
 )
-def test_end_of_tls_closes_connection_with_unsent_data(connect, server, fake_socket, reactor, ends, version):
-    """It would wait without limit for a producer that writes nothing more."""
-    client = connect(version)
-    fake_socket.room = 1000
-    client.say(b"HELP\n" * 200)
-    assert client.transport.blocked
-    ends(client)
-    reactor.turn()
-    assert client.transport.disconnected and len(server.context.sessions) == 0
+def test_files_are_relative_to_the_folder(authority, tmp_path, description, monkeypatch):
+    monkeypatch.chdir("/")
+    assert Certificates(description, tmp_path).description.startswith(f"{tmp_path}/server.pem (until 20")
 
 
-def test_end_without_close_notify_is_a_truncation(connect, server):
-    """It can be the work of an attacker (RFC 8446 section 6.1)."""
-    client = connect()
-    client.say(b"SUB k\n")
-    assert len(server.context.sessions) == 1
-    client.transport.readConnectionLost(Failure(ConnectionDone()))
-    assert client.transport.disconnected and len(server.context.sessions) == 0
+def test_key_and_certificate_can_share_a_file_with_an_unusual_name(authority, tmp_path):
+    both = (tmp_path / "server.key").read_bytes() + (tmp_path / "server.pem").read_bytes()
+    strange = tmp_path / "a:b=c\\d.pem"
+    for file in (strange, tmp_path / "server.pem"):
+        file.write_bytes(both)
+    assert Certificates("ssl:8443:privateKey=a\\:b=c\\\\d.pem", tmp_path)
+    assert Certificates("ssl:8443", tmp_path)
 
 
-def test_aborted_connection_ends_without_close_notify(connect, server, fake_socket, reactor):
-    """With close_notify, an incomplete response would look complete (RFC 9112 section 9.8)."""
-    client = connect()
-    client.heard()
-    client.transport.protocol.abortConnection()
-    reactor.turn()
-    assert fake_socket.sent == b"" and client.transport.disconnected
-    assert len(server.context.sessions) == 0
+def test_client_receives_the_certificate(authority, tmp_path):
+    serial = authority.issue("server", "localhost")
+    connection = Connection(Certificates(ENDPOINT, tmp_path))
+    assert connection.serial == serial
+    connection.say(b"PING\n")
+    assert connection.heard == [b"PING\n"]
 
 
-def test_reads_nothing_after_close_notify(connect, server, fake_socket):
-    client = connect()
-    client.heard()
-    client.half_close()
-    fake_socket.incoming.append(b"\x17\x03\x03\x00\x05abcde")
-    client.transport.doRead()
-    assert client.heard().splitlines()[-1] == b"BYE"
+def test_new_certificate_applies_to_new_connections(authority, tmp_path):
+    old = authority.issue("server", "localhost")
+    certificates = Certificates(ENDPOINT, tmp_path)
+    before = Connection(certificates)
+    new = authority.issue("server", "localhost", until=datetime(2030, 1, 2, tzinfo=UTC))
+    assert Connection(certificates).serial == old
+    certificates.replace(certificates.load())
+    assert Connection(certificates).serial == new
+    assert certificates.expires_at == datetime(2030, 1, 2, tzinfo=UTC)
+    before.server.wrappedProtocol.transport.write(b"PONG\n")
+    assert before.hear() == b"PONG\n"
+    before.say(b"PING\n")
+    assert before.heard == [b"PING\n"]
 
 
-@implementer(IHalfCloseableProtocol)
-class Stream(Protocol):
-    """Goes on writing when its client has half-closed."""
-
-    def readConnectionLost(self):
-        self.transport.write(b"more")
-
-    def writeConnectionLost(self):
-        pass
+def spoil_the_certificate(folder, authority):
+    (folder / "server.pem").write_text("-----BEGIN CERTIFICATE-----\n")
 
 
-def test_input_after_close_notify_is_ignored_up_to_a_limit(connect, factory, fake_socket, reactor):
-    factory.wrappedFactory = Factory.forProtocol(Stream)
-    client = connect()
-    client.half_close()
-    for _ in range(MAX_BYTES_AFTER_CLOSE_NOTIFY // 16384):
-        fake_socket.incoming.append(b"x" * 16384)
-        client.transport.doRead()
-    reactor.turn()
-    assert client.heard() == b"more" and not client.transport.disconnected
-    fake_socket.incoming.append(b"x")
-    client.transport.doRead()
-    reactor.turn()
-    assert client.transport.disconnected
+def take_the_key_away(folder, authority):
+    (folder / "server.key").unlink()
 
 
-def test_leaves_other_ports_unchanged():
-    plain = Factory()
-    install_half_close_tls(SimpleNamespace(factory=plain))
-    install_half_close_tls(object())
-    assert plain.protocol is None
+def spoil_the_key(folder, authority):
+    (folder / "server.key").write_bytes(b"\xff\xfe")
 
 
-def test_does_not_change_the_class_of_twisted(factory):
-    assert factory.protocol is HalfCloseTLSTransport
-    assert TLSMemoryBIOFactory.protocol is BufferingTLSTransport
+def give_another_key(folder, authority):
+    before = (folder / "server.pem").read_bytes()
+    authority.issue("server", "localhost")
+    (folder / "server.pem").write_bytes(before)
+
+
+def give_the_key_a_password(folder, authority):
+    authority.issue("server", "localhost", password=b"secret")
+
+
+def give_a_key_without_a_certificate(folder, authority):
+    (folder / "server.pem").write_bytes((folder / "server.key").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (spoil_the_certificate, "no certificate in {}/server.pem"),
+        (take_the_key_away, "{}/server.key: No such file or directory"),
+        (spoil_the_key, "no private key in {}/server.key"),
+        (give_another_key, "the key {0}/server.key does not belong to the certificate {0}/server.pem"),
+        (give_the_key_a_password, "the key {}/server.key is encrypted: remove its password"),
+        (give_a_key_without_a_certificate, "no certificate in {}/server.pem"),
+    ],
+)
+def test_rejects_unusable_files_and_keeps_the_old_certificate(authority, tmp_path, spoil, words):
+    serial = authority.issue("server", "localhost")
+    certificates = Certificates(ENDPOINT, tmp_path)
+    spoil(tmp_path, authority)
+    with pytest.raises(CertificateError) as caught:
+        certificates.load()
+    assert str(caught.value) == words.format(tmp_path)
+    assert Connection(certificates).serial == serial
+    with pytest.raises(CertificateError):
+        Certificates(ENDPOINT, tmp_path)
+
+
+@pytest.mark.parametrize("field", ["colour=blue", "backlog=many", "extraCertChain=server.key", "dhParameters=none.pem"])
+def test_rejects_unusable_field(authority, tmp_path, field):
+    with pytest.raises(CertificateError) as caught:
+        Certificates(f"{ENDPOINT}:{field}", tmp_path)
+    assert str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["behind the certificate", "in a file of its own"])
+def test_sends_the_chain(authority, tmp_path, where):
+    endpoint = ENDPOINT
+    if where == "in a file of its own":
+        endpoint += ":extraCertChain=authority.pem"
+    else:
+        with (tmp_path / "server.pem").open("ab") as file:
+            file.write(authority.pem.read_bytes())
+    # TLS 1.2 sends it in clear.
+    connection = Connection(Certificates(endpoint, tmp_path), version=ssl.TLSVersion.TLSv1_2)
+    assert ssl.PEM_cert_to_DER_cert(authority.pem.read_text()) in connection.sent
+
+
+@pytest.mark.parametrize(
+    ("version", "welcome"),
+    [(ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_3, True)],
+)
+@pytest.mark.parametrize("method", ["", ":sslmethod=TLS_METHOD"])
+@pytest.mark.filterwarnings("ignore:Passing method to:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
+def test_refuses_old_tls_versions(authority, tmp_path, version, welcome, method):
+    certificates = Certificates(ENDPOINT + method, tmp_path)
+    # OpenSSL's clients do not offer the old ones themselves, but for those who ask it to lower its guard.
+    options = {"version": version, "ciphers": "DEFAULT@SECLEVEL=0"}
+    if welcome:
+        assert Connection(certificates, **options).client.version() == version.name.replace("_", ".")
+    else:
+        with pytest.raises(ssl.SSLError, match="(?i)protocol.version"):
+            Connection(certificates, **options)
+
+
+class TestClients:
+    """Whose certificate is asked for."""
+
+    @pytest.fixture
+    def certificates(self, authority, tmp_path):
+        return Certificates(ENDPOINT, tmp_path, Path("authority.pem"))
+
+    @pytest.fixture(params=[ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS 1.2", "TLS 1.3"])
+    def connect(self, certificates, tmp_path, request):
+        def connect(shows=None):
+            options = {} if shows is None else {"shows": tmp_path / shows}
+            connection = Connection(certificates, version=request.param, **options)
+            connection.say(b"PING\n")
+            connection.hear()
+            return connection
+
+        return connect
+
+    def test_valid_certificate_has_a_subject(self, authority, connect):
+        authority.issue("ann", "Ann of Ærø")
+        connection = connect(shows="ann")
+        assert connection.heard == [b"PING\n"]
+        assert subject_of(connection.server) == "Ann of Ærø".encode()
+
+    def test_rejects_client_without_certificate(self, connect):
+        with pytest.raises(ssl.SSLError):
+            connect()
+
+    def test_rejects_certificate_of_another_authority(self, connect, tmp_path):
+        Authority(tmp_path, "stranger").issue("ann", "ann")
+        with pytest.raises(ssl.SSLError):
+            connect(shows="ann")
+
+    def test_rejects_expired_certificate(self, authority, connect):
+        authority.issue("ann", "ann", until=datetime(2021, 1, 1, tzinfo=UTC))
+        with pytest.raises(ssl.SSLError):
+            connect(shows="ann")
+
+    def test_file_can_have_several_authorities(self, authority, connect, certificates, tmp_path):
+        other = Authority(tmp_path, "other")
+        other.issue("bob", "bob")
+        (tmp_path / "both.pem").write_bytes(authority.pem.read_bytes() + other.pem.read_bytes())
+        certificates.replace(certificates.load(Path("both.pem")))
+        assert subject_of(connect(shows="bob").server) == b"bob"
+
+    def test_authorities_can_be_replaced(self, authority, connect, certificates, tmp_path):
+        other = Authority(tmp_path, "other")
+        authority.issue("ann", "ann")
+        other.issue("bob", "bob")
+        connect(shows="ann")
+        certificates.replace(certificates.load(other.pem))
+        assert subject_of(connect(shows="bob").server) == b"bob"
+        with pytest.raises(ssl.SSLError):
+            connect(shows="ann")
+        certificates.replace(certificates.load(None))
+        assert subject_of(connect().server) is None
+
+    def test_rejects_file_without_authorities(self, certificates, tmp_path):
+        with pytest.raises(CertificateError) as caught:
+            certificates.load(Path("server.key"))
+        assert str(caught.value) == f"no certificate in {tmp_path}/server.key"
+        with pytest.raises(CertificateError) as caught:
+            certificates.load(Path("none.pem"))
+        assert str(caught.value) == f"{tmp_path}/none.pem: No such file or directory"
+
+
+class Shown:
+    """A transport whose peer has shown a certificate."""
+
+    def __init__(self, certificate):
+        self._certificate = certificate
+
+    def getPeerCertificate(self):
+        return self._certificate
+
+
+@pytest.mark.parametrize(
+    ("names", "subject"),
+    [
+        (["ann"], b"ann"),
+        (["Ann Smith"], b"Ann Smith"),
+        (["x" * 200], b"x" * 200),
+        ([], None),
+        ([""], None),
+        (["ann", "bob"], None),
+        (["ann", "ann"], None),
+        (["x" * 201], None),
+        (["é" * 101], None),
+        (["an\nn"], None),
+        (["an\x1b[2Jn"], None),
+        (["ann\x00"], None),
+        (["ann\u202e"], None),
+        (["ann\u2028"], None),
+        (["ann\u200b"], None),
+        (["ann\xad"], None),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Attribute's length must be:UserWarning")
+def test_subject_is_the_only_printable_common_name(authority, tmp_path, names, subject):
+    authority.issue("client", *names)
+    certificate = x509.load_pem_x509_certificate((tmp_path / "client.pem").read_bytes())
+    assert subject_of(Shown(X509.from_cryptography(certificate))) == subject
+
+
+def test_unreadable_certificate_has_no_subject():
+    class Unreadable:
+        def to_cryptography(self):
+            raise ValueError("error parsing asn1 value")
+
+    assert subject_of(Shown(Unreadable())) is None
+
+
+def test_client_without_certificate_has_no_subject():
+    assert subject_of(Shown(None)) is None
+    assert subject_of(StringTransport()) is None
+
+
+def test_warns_of_expiry(authority, tmp_path):
+    expires_at = datetime(2027, 3, 15, 12, tzinfo=UTC)
+    authority.issue("server", "localhost", until=expires_at)
+    certificates = Certificates(ENDPOINT, tmp_path)
+    file, end, day = tmp_path / "server.pem", expires_at.timestamp(), 24 * 3600
+    assert certificates.expiry_warning(end - 14 * day - 1) is None
+    assert certificates.expiry_warning(end - 14 * day) == f"the certificate {file} expires at 2027-03-15 12:00 UTC"
+    assert certificates.expiry_warning(end - 1) == f"the certificate {file} expires at 2027-03-15 12:00 UTC"
+    assert certificates.expiry_warning(end) == f"the certificate {file} expired at 2027-03-15 12:00 UTC"
+    assert certificates.description == f"{file} (until 2027-03-15)"

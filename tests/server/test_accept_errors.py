@@ -1,10 +1,10 @@
 """Listening ports while no file descriptor is left for another connection."""
 
-import socket
 from errno import ECONNABORTED, EMFILE, ENFILE
+from types import SimpleNamespace
 
 import pytest
-from twisted.internet import tcp, unix
+from twisted.internet import tcp
 from twisted.internet.protocol import Factory
 from twisted.logger import LogLevel, formatEvent
 
@@ -112,14 +112,7 @@ def test_client_that_left_before_accept_is_not_logged(port, reactor, logged):
     assert logged == []
 
 
-@pytest.mark.parametrize("kind", [tcp.Port, unix.Port])
-def test_twisted_reports_accept_errors_to_the_log_of_the_port(kind):
-    """If this fails, Twisted has changed, and clients could fill the log."""
-    assert kind(0 if kind is tcp.Port else "/nowhere", Factory())._logger.namespace.endswith(".Port")
-    assert kind.doRead is tcp.Port.doRead
-
-
 def test_leaves_other_ports_unchanged(reactor):
-    other = socket
+    other = SimpleNamespace()
     install_accept_backoff(other, reactor)
-    assert not hasattr(other, "_logger")
+    assert other == SimpleNamespace()

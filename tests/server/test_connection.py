@@ -2,9 +2,10 @@
 
 import pytest
 from twisted.internet.interfaces import ISSLTransport
+from twisted.logger import LogLevel, formatEvent
 from zope.interface import alsoProvides
 
-from twistedsock.server.connection import LINGER_SECONDS, graceful_close
+from twistedsock.server.connection import LINGER_SECONDS, graceful_close, log_exception
 
 
 def test_graceful_close_ends_our_stream_and_keeps_reading(wire, reactor):
@@ -41,3 +42,16 @@ def test_graceful_close_without_half_close_closes_the_transport(wire, reactor, k
     assert (transport.half_closed, transport.disconnecting) == (False, True)
     reactor.advance(LINGER_SECONDS)
     assert transport.aborted
+
+
+def test_logs_exception_with_its_traceback(logged):
+    try:
+        raise ZeroDivisionError("of ours")
+    except ZeroDivisionError:
+        log_exception()
+    (event,) = logged
+    logged.clear()
+    assert event["log_level"] is LogLevel.critical
+    assert formatEvent(event) == "internal error while a command was processed"
+    assert event["log_failure"].check(ZeroDivisionError)
+    assert "test_connection" in event["log_failure"].getTraceback()
