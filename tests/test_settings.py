@@ -264,7 +264,7 @@ def test_rejects_rights_of_unknown_listener(write):
     [
         ("access = true", "access: expected object"),
         ("[access]\ncolour = 1", "access: object contains unknown field colour"),
-        ('[access]\nanonymous = { "a b" = "r" }', "access: anonymous: 'a b' is no pattern"),
+        ('[access]\nanonymous = { "a b" = "r" }', "access: anonymous: invalid pattern 'a b'"),
         ('[[access.key]]\nid = "a"\nalgorithm = "HS256"\nfile = 1', "access.key[0].file: expected str, got int"),
         ('[[access.key]]\nid = "a"\nalgorithm = "none"\nfile = "k"', "access.key[0].algorithm: invalid enum value"),
         ('[[access.listener]]\nendpoint = "tcp:1"', "access.listener[0].endpoint: no listener 'tcp:1'"),

@@ -1,6 +1,7 @@
-"""What has happened since the start, in plain numbers: cheap enough to be counted where events pass by the million.
+"""Counters and histograms of the server, and the statistics of a TCP connection.
 
-Nothing is counted for each reader on its own where it can be counted for all of a lane at once.
+They are plain attributes, so that millions of events can be counted. Deliveries are counted once for a whole encoding
+group if possible, and not for each subscription.
 """
 
 from bisect import bisect_left
@@ -10,18 +11,18 @@ import msgspec
 from twistedsock.errors import ErrorCode
 
 SPANS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
-"""Seconds. A turn at rest takes less than the first; more than the sixth is more than the share that one peer has."""
+"""Seconds. A turn of an idle server takes less than the first. The sixth is the time slice of one client."""
 
 METHODS = (b"GET", b"HEAD", b"POST", b"DELETE", b"OPTIONS")
-"""Methods that are counted under their names; a client can make up as many others as it likes."""
+"""The HTTP methods that are counted by name, because a client can send any number of other names."""
 
 OTHER_METHOD = b"other"
-"""Those together, and what could not be read."""
+"""All other methods, and requests that could not be parsed."""
 
 
 class Histogram:
-    """How long something took, each time: a histogram. ``counts`` has one more place than ``bounds``, for what took
-    longer than all of them; a time that equals a bound counts below it, as Prometheus wants it (``le``)."""
+    """A histogram of durations. ``counts`` has one more entry than ``bounds``, for durations above all of them. A
+    duration that equals a bound counts below it, as the label ``le`` of Prometheus requires."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -36,8 +37,8 @@ class Histogram:
 
 
 class Stats:
-    """Events and bytes are those of this node. An event that goes to ten readers is published once and delivered ten
-    times. ``opened`` and ``closed`` count sessions by the title of their dialect."""
+    """Events and bytes of this node. An event that is sent to ten subscriptions is published once and delivered ten
+    times. ``opened`` and ``closed`` count sessions by the title of their encoder."""
 
     __slots__ = (
         "behind",
@@ -59,58 +60,50 @@ class Stats:
         self.published = 0
         self.delivered = 0
         self.lost = 0
-        """Events that a reader was told it had missed, each for each reader."""
+        """Events that were reported as lost, counted for each subscription."""
         self.behind = 0
-        """Peers that have not read all yet on some channel: a state, and no total."""
+        """Clients with a subscription that is behind now."""
         self.received = 0
-        """Bytes that peers have sent, of HTTP too."""
+        """Bytes that clients have sent, HTTP included."""
         self.sent = 0
-        """Bytes that were written to peers, of HTTP too."""
+        """Bytes that were written to clients, HTTP included."""
         self.errors: dict[ErrorCode, int] = {}
         self.opened: dict[str, int] = {}
         self.closed: dict[str, int] = {}
         self.requests: dict[tuple[bytes, int], int] = {}
-        """Requests of HTTP, by method and status."""
+        """HTTP requests by method and status."""
         self.turns = Histogram()
         self.flushes = Histogram()
         self.longest_turn = 0.0
-        """The longest turn, in seconds, since somebody has set this back to 0."""
+        """The longest turn in seconds since this was last set to 0."""
 
     def count_error(self, code: ErrorCode, times: int = 1) -> None:
-        """Something was refused, for that reason."""
         self.errors[code] = self.errors.get(code, 0) + times
 
     def count_response(self, method: bytes, status: int) -> None:
-        """A request of HTTP was answered."""
         key = (method if method in METHODS else OTHER_METHOD, status)
         self.requests[key] = self.requests.get(key, 0) + 1
 
     def count_turn(self, seconds: float) -> None:
-        """A turn took so long."""
         self.turns.observe(seconds)
         if seconds > self.longest_turn:
             self.longest_turn = seconds
 
     def count_session_opened(self, title: str) -> None:
-        """A session of that dialect has begun."""
         self.opened[title] = self.opened.get(title, 0) + 1
 
     def count_session_closed(self, title: str) -> None:
-        """A session of that dialect is over."""
         self.closed[title] = self.closed.get(title, 0) + 1
 
 
 class TcpStats(msgspec.Struct, frozen=True, gc=False):
-    """Bytes of the connection itself: with TLS, of what is encrypted."""
+    """The counters of one TCP connection in the system. With TLS, they count encrypted bytes."""
 
     sent: int
-    """Bytes that the peer's machine has acknowledged."""
+    """Bytes that the client's machine has acknowledged."""
     received: int
-    """Bytes that have come in order, read or not."""
+    """Bytes that have been received in order, read or not."""
     unsent: int
-    """Bytes that wait here: for the peer's machine to have room, or for the network."""
+    """Bytes that wait on this machine to be sent."""
     rtt: float
-    """Seconds from here to the peer and back, smoothed (RFC 6298)."""
-
-
-# TODO-MERGED-DOC: What has gone through one connection, as its machine counts it.
+    """The smoothed round-trip time in seconds (RFC 6298)."""

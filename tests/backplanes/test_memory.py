@@ -3,7 +3,7 @@
 import pytest
 
 from tests.backplanes.contract import BackplaneContract, Stage
-from twistedsock.backplanes.memory import REMEMBERED, MemoryBackplane
+from twistedsock.backplanes.memory import MAX_REMEMBERED, MemoryBackplane
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import TEXT, Event, Payloads, Position, Publication
 
@@ -51,17 +51,17 @@ def test_each_run_of_numbers_has_an_epoch_of_its_own(stage: Stage) -> None:
 
 
 def test_the_longest_closed_is_forgotten_and_begins_anew(stage: Stage) -> None:
-    for number in range(REMEMBERED + 1):
+    for number in range(MAX_REMEMBERED + 1):
         stage.publish(b"c%d" % number, b"x")
-    for number in range(REMEMBERED):
+    for number in range(MAX_REMEMBERED):
         stage.close(b"c%d" % number)
     assert stage.open(b"c0") == Position(b"e1", 1)
     stage.close(b"c0")
-    stage.close(b"c%d" % REMEMBERED)
+    stage.close(b"c%d" % MAX_REMEMBERED)
     # c1 had been closed for longest, as c0 was open in between.
     assert stage.open(b"c0") == Position(b"e1", 1)
     assert stage.open(b"c2") == Position(b"e3", 1)
-    assert stage.open(b"c1") == Position(b"e%d" % (REMEMBERED + 2), 0)
+    assert stage.open(b"c1") == Position(b"e%d" % (MAX_REMEMBERED + 2), 0)
 
 
 def test_the_client_with_most_closed_channels_has_its_own_forgotten(stage: Stage) -> None:
@@ -73,22 +73,26 @@ def test_the_client_with_most_closed_channels_has_its_own_forgotten(stage: Stage
 
     for number in range(100):
         publish(b"modest%d" % number, b"@192.0.2.1")
-    for number in range(REMEMBERED + 100):
+    for number in range(MAX_REMEMBERED + 100):
         publish(b"greedy%d" % number, b"@198.51.100.7")
     assert [stage.open(b"modest%d" % number).offset for number in range(100)] == [1] * 100
     assert stage.open(b"greedy199").offset == 0 and stage.open(b"greedy200").offset == 1
 
 
-def test_what_is_remembered_of_closed_channels_is_bounded(stage: Stage) -> None:
-    for number in range(REMEMBERED + 100):
-        stage.open(b"c%d" % number)
-        stage.close(b"c%d" % number)
-    assert len(stage.backplane._closed) == REMEMBERED and stage.backplane._runs == {}
+def test_forgets_the_epochs_of_all_but_the_newest_closed_channels(stage: Stage) -> None:
+    names = [b"c%d" % number for number in range(MAX_REMEMBERED + 100)]
+    epochs = {}
+    for name in names:
+        epochs[name] = stage.open(name)
+        stage.close(name)
+    newest = names[100:]
+    assert [stage.open(name) for name in newest] == [epochs[name] for name in newest]
+    assert all(stage.open(name) != epochs[name] for name in names[:100])
 
 
 def test_what_is_open_is_never_forgotten(stage: Stage) -> None:
     stage.publish(b"a", b"x")
-    for number in range(REMEMBERED + 1):
+    for number in range(MAX_REMEMBERED + 1):
         stage.open(b"c%d" % number)
         stage.close(b"c%d" % number)
     stage.publish(b"a", b"y")

@@ -58,7 +58,7 @@ def test_what_a_pattern_does_not_mean(text: str, channels: str) -> None:
     "text", ["", "a>b", ">>", "a b", "a+", "a#", "a?", "a\n", "\x1b", "x" * 201, "\ud800", "a\u200b>"]
 )
 def test_what_is_no_pattern_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no pattern"):
+    with pytest.raises(ValueError, match="invalid pattern"):
         Pattern(text)
 
 
@@ -66,7 +66,7 @@ def test_what_is_no_pattern_is_refused(text: str) -> None:
 def test_the_error_shows_an_invisible_character_in_a_pattern(text: str) -> None:
     with pytest.raises(ValueError) as refused:
         Pattern(text)
-    assert str(refused.value) == f"{ascii(text)} is no pattern: it contains the invisible character U+200B"
+    assert str(refused.value) == f"invalid pattern {ascii(text)}: contains the invisible character U+200B"
 
 
 def test_a_pattern_that_many_name_is_made_once() -> None:

@@ -8,7 +8,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 ADMITTED_ONE_IN = 8
-"""When the cache is full, one value in so many replaces the oldest one; the others are not added."""
+"""When the cache is full, one new value in this many replaces the oldest one; the rest are not added."""
 
 
 class Cache(dict[K, V]):

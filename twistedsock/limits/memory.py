@@ -8,13 +8,13 @@ from twistedsock.limits.shares import Shares
 
 UNCOUNTED_BYTES = 2 * 1024
 """Bytes that each buffer of a connection can hold without being counted: they are part of what a connection costs
-anyway. So clients that use hardly any memory are served whatever others use, and most buffers are never counted."""
+anyway. So clients that use hardly any memory are always served, and most buffers are never counted."""
 
 
 class MemoryBudget:
     """The total and its limit in bytes. The owner of each buffer reports its size here as it changes, for the principal
     of the client, and releases the buffer if the budget is exceeded. So the clients that use most give way when they
-    need more, and others are not disturbed."""
+    need more, and only these."""
 
     __slots__ = ("_shares",)
 

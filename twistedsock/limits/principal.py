@@ -14,7 +14,7 @@ LOCAL: Principal = b"local"
 """All clients on this machine that have proved no identity."""
 
 ELSEWHERE: Principal = b"elsewhere"
-"""All clients of other nodes, because only the node that a client is connected to can tell its principal."""
+"""All clients of other nodes, because only the node that a client is connected to can determine its principal."""
 
 NETWORK_BITS = 64
 """Bits of an IPv6 address that identify a client. A network has at least one /64 to itself (RFC 4291 section 2.5.1),
@@ -51,7 +51,7 @@ def subject_principal(subject: bytes) -> Principal:
 
 def client_principal(client: bytes, subject: bytes = b"") -> Principal:
     """The principal of a client by its address, written as in ``Endpoints.client``. ``subject`` is the
-    subject of the identity that the client has proved, empty if there is none."""
+    subject of the identity that the client has proved, or empty."""
     if subject:
         return subject_principal(subject)
     if client.startswith((b"127.0.0.1:", b"unix:")):

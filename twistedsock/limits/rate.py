@@ -1,8 +1,8 @@
 """Rate limits: the commands and bytes that one client can send.
 
 Each client has a token bucket for commands and one for bytes, and two more for what exceeds them: the excess is
-rejected until it exceeds its own bucket, then the client is disconnected. So a client that is a little too fast is told
-apart from one that does not slow down.
+rejected until it exceeds its own bucket, then the client is disconnected. So a client that is a little too fast keeps
+its connection, and one that does not slow down loses it.
 
 A bucket holds at most ``burst`` tokens and gets ``rate`` of them a second (RFC 2697 section 3 describes the algorithm,
 for bytes). A request passes while the level is above zero, and is paid afterwards: so a whole batch passes together,
@@ -182,7 +182,7 @@ class RateLimiterPool:
     """The limiters of all remote principals. A limiter outlives the connections that used it, so that a client cannot
     get a new burst by connecting again. When there is no room for another one, a limiter that has recovered is dropped,
     because a new one would be equal to it. If the ``EXAMINED_RATE_LIMITERS`` that were used least recently have not
-    recovered, the one of these that would recover first is dropped, and the others count as just used."""
+    recovered, the one of these that would recover first is dropped, and the rest count as just used."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits

@@ -4,7 +4,7 @@ While a table has room, every client gets what it needs, so that a single client
 full, two rules hold (max-min fairness: Bertsekas and Gallager, Data Networks, section 6.5.2):
 
 - Entries that can be dropped, such as history, are dropped from the principal that holds most. - Entries that cannot be
-dropped are refused to the principals that hold most. Beyond the limit there is a reserve for the others: half of it for
+dropped are refused to the principals that hold most. Beyond the limit there is a reserve: half of it for
 principals that hold less than the average, half of it for those that hold less than the guaranteed share.
 """
 
@@ -97,7 +97,7 @@ class Shares:
         return self.limit // (len(self._heap) + (principal not in self._holders))
 
     def admits(self, principal: Principal, amount: int = 1) -> bool:
-        """Whether a principal can have ``amount`` more although nothing is taken from others."""
+        """Whether a principal can have ``amount`` more without taking it from another principal."""
         over = self.total + amount - self.limit
         if over <= 0:
             return True
@@ -193,7 +193,7 @@ class EvictionQueue(Generic[K]):
 
 
 def guaranteed_share(limit: int) -> int:
-    """The amount that each principal can have of a table with this limit although others have filled it."""
+    """The amount that each principal can have of a table with this limit even if it is full."""
     return max(MIN_GUARANTEED_SHARE, limit // GUARANTEED_PARTS)
 
 

@@ -1,64 +1,76 @@
-"""What the broker asks of a backplane, and what it is told by it."""
+"""The interfaces of a backplane, of the node that it serves, and of observers."""
 
 from typing import Protocol
 
 from twistedsock.errors import Error
 from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import Client
-from twistedsock.pubsub.values import Batch, Member, Position, Publication
+from twistedsock.pubsub.values import Batch, Member, Position, PresenceChange, Publication
 
 
 class Backplane(Protocol):
-    """How events get their order and reach the other processes. It tells its node, the broker, what happens by
-    ``deliver`` and ``presence_changed``. For each channel that is open here, ``deliver`` is called once for each event,
-    in the order of the offsets, without a gap. The broker ignores a batch that it has got already, and reports a gap or
-    another epoch to subscribers. A publish is delivered here first and answered in the same step: so its ``OK`` is
-    written before the turn ends and flushes it, and who asks next for the history finds it there."""
+    """Gives events their order, and connects the nodes (processes) of a server.
+
+    For each channel that a node has open, the backplane calls the node's ``deliver`` with each event once, in the order
+    of the offsets, without gaps. The broker ignores a batch that it has already, and reports a gap or another epoch to
+    the subscribers. A publication of this node is delivered to it before it is answered, in the same turn: so the reply
+    is written before the events, and the client finds the events in the history that it requests next.
+
+    A method that cannot answer at once returns a ``Future``.
+    """
 
     @property
     def is_ready(self) -> bool:
-        """Whether it can be expected to answer."""
+        """Whether it is likely to answer."""
         ...
 
     def publish(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
-        """Give events their places, which follow each other, and deliver them to every node that has the channel open;
-        answers the offset of the first."""
+        """Give the events successive offsets, and deliver them to all nodes that have the channel open. Returns the
+        offset of the first."""
 
     def open(self, channel: bytes) -> Position | Error | Future[Position]:
-        """Begin to deliver a channel to this node; answers where it stands."""
+        """Start to deliver the events of a channel to this node. Returns the position of its newest event."""
 
     def close(self, channel: bytes) -> None:
-        """This node has no use for the channel any longer."""
+        """This node does not need the channel any more."""
 
     def join(self, channel: bytes, member: Member) -> None:
-        """A subscriber came."""
+        """A client of this node has subscribed."""
 
     def rename(self, channel: bytes, member: Member) -> None:
-        """A subscriber has a new nick."""
+        """A member of this node has another nick."""
 
     def leave(self, channel: bytes, member: Member) -> None:
-        """A subscriber went."""
+        """A subscription of this node has ended."""
 
     def members(self, channel: bytes) -> list[Member] | Error | Future[list[Member]]:
-        """The subscribers on all nodes."""
+        """The members on all nodes."""
+
+
+class Node(Protocol):
+    """The broker of this process, as the backplane calls it."""
+
+    def deliver(self, name: bytes, epoch: bytes, batch: Batch) -> None: ...
+
+    def presence_changed(self, name: bytes, change: PresenceChange) -> None: ...
+
+    def local_members(self, name: bytes) -> list[Member]: ...
 
 
 class PresenceObserver(Protocol):
-    """Called in the midst of things: it must be quick, must not raise, and must not ask the broker for anything before
-    the next turn. ``readers`` is how many the channel has on this node then."""
+    """Is called while a subscription is being made or ended, so it must be quick, must not raise exceptions, and must
+    not call the broker before the next turn. ``readers`` is the number of subscriptions that the channel has on this
+    node then."""
 
     def joined(self, channel: bytes, member: Member, readers: int) -> None:
-        """A subscriber came, on this node."""
+        """A client of this node has subscribed."""
 
     def left(self, channel: bytes, member: Member, readers: int) -> None:
-        """A subscriber went, on this node."""
+        """A subscription of this node has ended."""
 
 
 class Observer(PresenceObserver, Protocol):
-    """Who looks on at events, too."""
+    """Is called for events, too."""
 
     def published(self, channel: bytes, epoch: bytes, batch: Batch) -> None:
-        """Events have got their places."""
-
-
-# TODO-MERGED-DOC: Who looks on at what happens on the channels, and is never in the way of it.
+        """Events have been delivered to this node."""

@@ -78,11 +78,11 @@ class Broker:
         self.report_gap: Callable[[bytes, Lost | None], object] = _ignore_gap
         """Called with the events that the backplane has skipped, or with None if the channel has another epoch."""
         self.needs_flush = False
-        """Set when a chunk of events waits. Whoever publishes must call ``flush`` then, before it publishes more."""
+        """Set when a chunk of events waits. A publisher must call ``flush`` then, before it publishes more."""
         self._backplane = backplane
         self._channel_shares = ChannelShares(limits.max_channels, self.histories)
         self._opening: dict[bytes, Future[Channel]] = {}
-        # For the server's own channels; what it publishes there is not counted as its work.
+        # For the server's own channels: events that it publishes there are not counted as its work.
         self._reserved_limits = reserved_limits(limits)
         self._reserved_stats = Stats()
         self._is_handling_input = False
@@ -108,7 +108,7 @@ class Broker:
     # The path of an event: handle input, publish, deliver, end of the input or of the turn, flush.
 
     def start_input(self) -> None:
-        """What has been read from a socket is about to be handled. ``end_input`` must follow."""
+        """Input that was read from a socket is about to be handled. ``end_input`` must follow."""
         self._is_handling_input = True
 
     def publish(self, publisher: Client, publication: Publication) -> int | Error | Future[int]:
@@ -167,7 +167,7 @@ class Broker:
     def end_input(self, replies: Flushable) -> None:
         """All that was read has been handled; ``replies`` may be waiting to be written. They leave together with the
         events, right before them: if a client's machine goes to sleep between the two, waking it costs most. That is at
-        the end of the turn, in which others may publish too, or now if the server is idle."""
+        the end of the turn, because other clients may publish in it too, or now if the server is idle."""
         self._is_handling_input = False
         if not (self._unflushed or self._catching_up):
             replies.flush()
@@ -240,7 +240,7 @@ class Broker:
             for replies in reply_writers:
                 replies.flush()
 
-    # Presence: who subscribes and unsubscribes, on all nodes.
+    # Presence: the members of a channel on all nodes, and their changes.
 
     def presence_changed(self, name: bytes, change: PresenceChange) -> None:
         """Called by the backplane. Watchers are sent the change after this turn."""
@@ -273,7 +273,7 @@ class Broker:
 
     def _send_changes_first(self, channels: list[Channel]) -> list[Channel]:
         """Send the presence changes that precede the events of some channels. Returns the channels whose events can be
-        delivered; the others wait for the next turn."""
+        delivered; the remaining ones wait for the next turn."""
         ready: list[Channel] = []
         time_slice = self.scheduler.time_slice()
         for channel in channels:
@@ -347,7 +347,7 @@ class Broker:
         channel = self.channels[subscription.channel.name]
         if channel.pending:
             self.histories.update(channel)
-        # Presence changes alone can wait: subscribers that leave together need not be told of each other.
+        # Presence changes alone can wait: clients that leave together need not learn that from each other.
         if channel.has_undelivered_events and subscription not in self._outdated:
             channel.send_undelivered(subscription)
 

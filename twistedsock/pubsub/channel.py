@@ -71,7 +71,7 @@ class Channel:
 
     @property
     def is_history_only(self) -> bool:
-        """Whether nothing but its history would be lost with it."""
+        """Whether only its history would be lost with it."""
         return not (self.subscriptions or self.waiters or self.pending or self.undelivered)
 
     @property
@@ -138,7 +138,7 @@ class Channel:
     # Presence changes.
 
     def add_presence_change(self, change: PresenceChange) -> None:
-        """A member has joined or left. What was published before must be in the history."""
+        """A member has joined or left. Events that were published before must be in the history."""
         self._need_undelivered().add(change)
 
     def send_changes(self, is_over: Callable[[], bool] = never) -> bool:
@@ -226,7 +226,7 @@ class Channel:
 
     def skip(self, lost: Lost) -> None:
         """Events that follow the newest one will never come. Nothing may be pending. The history is dropped, because it
-        has no gaps. Subscriptions that are caught up are told now, the others when they get there."""
+        has no gaps. Subscriptions that are caught up get a report now, those that are behind when they get there."""
         self.history.skip_to(lost.last + 1)
         for group in self.encoding_groups.values():
             group.report_lost(self.name, lost)

@@ -2,7 +2,7 @@
 
 A search looks through all channels: with a hundred thousand, that takes longer than other work may be kept waiting. So
 there is one time slice for searches in each turn of the reactor, and the searches of several clients take turns in
-using it: a search of few steps waits for one slice of each of the others, and not for their end. A client has one
+using it: a search of few steps waits for one slice of each other search, and not for their end. A client has one
 search at a time; its next ones wait for that.
 """
 
@@ -58,7 +58,7 @@ class Selection(Protocol):
 
 class ChannelQuery:
     """A search for the channels whose names start with ``prefix``: those that follow ``after``, at most ``limit`` of
-    them. ``readable`` selects the channels that the client may read, None for all. ``is_wanted`` tells whether the
+    them. ``readable`` selects the channels that the client may read, None for all. ``is_wanted`` returns whether the
     client still waits. The result is ``page``."""
 
     __slots__ = (
@@ -140,7 +140,7 @@ class ChannelIndex:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        # The searches of each client. The first one runs, or will be the next to run; the others wait for it.
+        # The searches of each client. The first one runs, or will be the next to run; the rest wait for it.
         self._searches: dict[Principal, deque[ChannelQuery]] = {}
         # Clients whose search has started, in the order of their turns, and clients whose search has not.
         self._started: deque[Principal] = deque()

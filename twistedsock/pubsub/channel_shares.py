@@ -1,8 +1,8 @@
 """Which principal each channel counts for, and whether a principal can have one more.
 
-A channel counts for the principal that opened it. It changes its owner when others write most of its history, and,
-while it has no history, when its owner has no subscription to it any more. So nobody is charged for long with the
-channels of others.
+A channel counts for the principal that opened it. It gets another owner when other principals write much of its
+history, and, while it has no history, when its owner has no subscription to it any more. So a principal is not charged
+for long with channels that it does not use.
 """
 
 from collections.abc import Callable
@@ -86,8 +86,8 @@ class ChannelShares:
 
     def count_foreign(self, channel: Channel, principal: Principal, payloads: Payloads) -> None:
         """A principal publishes to the channel of another one. When such principals have written half as much as the
-        history holds, the channel counts for this one: so a single event is not enough to be charged with the history
-        of others, or to take it over."""
+        history holds, the channel counts for this one: a single event is not enough to be charged with the history of
+        another principal, or to take it over."""
         channel.foreign_bytes += BATCH_COST + EVENT_COST * len(payloads) + payloads.size
         if 2 * channel.foreign_bytes > channel.history.size and not is_reserved(channel.name):
             self._change_owner(channel, principal)

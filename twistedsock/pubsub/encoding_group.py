@@ -17,10 +17,10 @@ Chunk = tuple[int, bytes]
 """Encoded events in a row, and the offset of the first of them."""
 
 PendingChunk = tuple[Subscription, int, bytes]
-"""A chunk that a subscription is to be sent."""
+"""A chunk for a subscription, with the offset of its first event."""
 
 GatheredChunks = defaultdict[Subscriber, list[PendingChunk]]
-"""What each subscriber is to be sent of several channels, all in one send."""
+"""The chunks of several channels for each subscriber, which go out in one send."""
 
 S = TypeVar("S")
 
@@ -120,7 +120,7 @@ class EncodingGroup:
 
     def report_lost(self, channel: bytes, lost: Lost) -> None:
         """Tell every member that these events will never come. A member whose socket does not accept that falls behind,
-        and is told when it catches up."""
+        and gets the report when it catches up."""
         if not self:
             return  # an encoder that remembers what it encoded must not encode what its subscriber does not get
         data = self.encoder.lost(channel, lost.first, lost.last)

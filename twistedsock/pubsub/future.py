@@ -1,7 +1,7 @@
-"""An answer that may take a while, without a reactor.
+"""A result that may arrive later, without a reactor.
 
-A backplane answers with a value when it knows it at once, and with a ``Later`` when it does not. So the memory
-backplane pays nothing for the patience that a distant one needs.
+A backplane returns a value if it has it, and a ``Future`` if it has to wait for it. So the memory backplane pays
+nothing for the delays of a distant one.
 """
 
 from collections.abc import Callable
@@ -15,49 +15,49 @@ U = TypeVar("U")
 
 
 class Future(Generic[T]):
-    """A value, or a refusal, that comes once and is told to whoever asked for it."""
+    """A value or an error that is set once."""
 
-    __slots__ = ("_listeners", "_outcome")
+    __slots__ = ("_callbacks", "_outcome")
 
     def __init__(self) -> None:
         self._outcome: T | Error | None = None
-        self._listeners: list[Callable[[T | Error], None]] = []
+        self._callbacks: list[Callable[[T | Error], None]] = []
 
     def settle(self, outcome: T | Error) -> None:
-        """Tell the outcome to all listeners. A second outcome is a bug of the caller: RuntimeError."""
+        """Set the outcome, and call all callbacks with it. Raises RuntimeError if there is an outcome already."""
         if self._outcome is not None:
-            raise RuntimeError("this answer has been given already")
+            raise RuntimeError("this future has been settled already")
         self._outcome = outcome
-        for listener in self._listeners:
-            listener(outcome)
-        self._listeners.clear()
+        for callback in self._callbacks:
+            callback(outcome)
+        self._callbacks.clear()
 
-    def then(self, listener: Callable[[T | Error], None]) -> None:
-        """Call ``listener`` with the outcome: now if it is there, else when it comes."""
+    def then(self, callback: Callable[[T | Error], None]) -> None:
+        """Call ``callback`` with the outcome: now if there is one, else when it is set."""
         if self._outcome is None:
-            self._listeners.append(listener)
+            self._callbacks.append(callback)
         else:
-            listener(self._outcome)
+            callback(self._outcome)
 
 
 def map_result(answer: T | Error | Future[T], step: Callable[[T], U | Error | Future[U]]) -> U | Error | Future[U]:
-    """What ``step`` makes of an answer, now or later; a refusal stays what it is."""
+    """The result of ``step`` for a value that is here or arrives later. An error is returned as it is."""
     if isinstance(answer, Error):
         return answer
     if not isinstance(answer, Future):
         return step(answer)
     following = Future[U]()
 
-    def go_on(outcome: T | Error) -> None:
+    def settle(outcome: T | Error) -> None:
         on_result(outcome if isinstance(outcome, Error) else step(outcome), following.settle)
 
-    answer.then(go_on)
+    answer.then(settle)
     return following
 
 
-def on_result(answer: T | Error | Future[T], listener: Callable[[T | Error], None]) -> None:
-    """Call ``listener`` with an answer that is there already or comes later."""
+def on_result(answer: T | Error | Future[T], callback: Callable[[T | Error], None]) -> None:
+    """Call ``callback`` with a value or an error that is here or arrives later."""
     if isinstance(answer, Future):
-        answer.then(listener)
+        answer.then(callback)
     else:
-        listener(answer)
+        callback(answer)

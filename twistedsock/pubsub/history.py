@@ -1,7 +1,8 @@
-"""The last events of one channel, bounded in count, bytes and age.
+"""The newest events of one channel, limited in number, bytes and age.
 
-The one log serves history, recovery and slow readers alike, so that a slow reader costs no memory of its own. It
-holds batches, as they came: their offsets are contiguous. Of the oldest, the first events may be gone already.
+The same history serves requests for old events, recovery, and slow subscribers, which therefore need no memory of their
+own. It holds batches as they were delivered: their offsets are contiguous. The first events of the oldest batch may
+have been dropped.
 """
 
 from bisect import bisect_right
@@ -14,23 +15,23 @@ from twistedsock.limits.settings import CHUNK_BYTES, Limits
 from twistedsock.pubsub.values import BATCH_COST, EVENT_COST, Batch, Event, Lost, cost
 
 AGE_STEPS = 64
-"""Ages are kept in this many steps of the age bound: an event leaves at most 1/64 of the bound late, and the marks
-cost nothing beside the events."""
+"""Ages are measured in steps of the age limit divided by this. So an event is dropped late by at most 1/64 of the
+limit, and the marks need little memory compared with the events."""
 
 FRAME_COST = 48
-"""Bytes that a dialect writes around a payload, roughly: the line dialect 20 to 40, the JSON dialect 90. With it, what
-is read or waits is measured in the bytes that will be sent."""
+"""Bytes that an encoder writes around a payload, about: 20 to 40 for lines, 90 for JSON. With this, the size of events
+is measured in the bytes that will be sent."""
 
 MAX_WASTE = 4
-"""What has gone of the oldest batch is still held, until it is more than one part in so many of what the rest costs:
-copying the rest each time would cost the square of its length."""
+"""The dropped events of the oldest batch are held until they cost more than the rest of it divided by this, because
+copying the rest each time would take quadratic time."""
 
 _first = attrgetter("first")
 
 
 class History:
-    """Events and their bounds. ``size`` is their cost in bytes, ``first`` the offset of the oldest, or of the next;
-    ``end`` is the offset that the next one will have."""
+    """``first`` is the offset of the oldest event, ``end`` the offset of the next one; they are equal if the history is
+    empty. ``size`` is the cost of the events in bytes."""
 
     __slots__ = ("_batches", "_limits", "_marks", "_waste", "end", "first", "size")
 
@@ -38,7 +39,7 @@ class History:
         self.first = self.end = first
         self.size = 0
         self._batches: deque[Batch] = deque()
-        # Bytes that the oldest batch still holds of events that are not there any more.
+        # Bytes of dropped events that the oldest batch still holds.
         self._waste = 0
         self._limits = limits
         # (offset after the last event of a step, when the step ends)
@@ -48,7 +49,7 @@ class History:
         return self.end - self.first
 
     def extend(self, batches: Sequence[Batch], now: float) -> None:
-        """Append events, then let go what the bounds do not hold."""
+        """Append events, then drop the oldest ones that exceed a limit."""
         limits = self._limits
         self._batches.extend(batches)
         self.size += sum([cost(batch) for batch in batches])
@@ -64,13 +65,13 @@ class History:
         self.expire(now)
 
     def expire(self, now: float) -> None:
-        """Let go the events that are older than the age bound."""
+        """Drop the events that are older than the age limit."""
         marks, oldest = self._marks, now - self._limits.history_age
         while marks and marks[0][1] <= oldest:
             self._drop_before(marks.popleft()[0])
 
     def shrink(self, size: int) -> None:
-        """Let go the oldest events until they cost at most ``size``."""
+        """Drop the oldest events until the rest costs at most ``size``."""
         while self.size > size:
             oldest = self._batches[0]
             if self.size - cost(oldest) >= size:
@@ -85,15 +86,15 @@ class History:
             self._drop_before(self.first + dropped)
 
     def skip_to(self, offset: int) -> None:
-        """Let go of all events; the next one has this offset, which is beyond ``end``."""
+        """Drop all events; the next one has this offset, which is greater than ``end``."""
         self.shrink(0)
         self._marks.clear()
         self.first = self.end = offset
 
     def events(self, start: int, stop: int) -> Iterator[Event | Lost]:
-        """The events from offset ``start`` on and before ``stop``. They are read when they are asked for, a chunk at a
-        time, so that a slow client holds nothing of the log. Events that the log has dropped by then are reported as
-        ``Lost``, in their place: every offset is in an event or in a ``Lost``, in order."""
+        """Iterate over the events from offset ``start`` on and before ``stop``. They are read a chunk at a time, as far
+        as the iterator is advanced, so that a slow client does not keep them in memory. Events that the history has
+        dropped by then are reported as ``Lost`` in their place."""
         stop = min(stop, self.end)
         while start < stop:
             if start < self.first:
@@ -108,8 +109,7 @@ class History:
                     yield from batch.part(batch.first, stop).events()
 
     def read(self, offset: int, size: int) -> Sequence[Batch]:
-        """The events from ``offset`` on, until they make about ``size`` bytes to send: at least one, unless the log
-        ends before."""
+        """The events from ``offset`` on, as many as about ``size`` bytes to send, and at least one if there is one."""
         chosen: list[Batch] = []
         for batch in self._from(offset):
             size -= batch.payloads.size + FRAME_COST * len(batch)
@@ -122,7 +122,7 @@ class History:
         return chosen
 
     def _from(self, offset: int) -> Iterator[Batch]:
-        """The batches from ``offset`` on; the first of them may be a part."""
+        """The batches from ``offset`` on; the first one may be a part of a batch."""
         offset = max(offset, self.first)
         if offset < self.end:
             index = bisect_right(self._batches, offset, key=_first) - 1
@@ -130,7 +130,6 @@ class History:
             yield from islice(self._batches, index + 1, None)
 
     def _drop_before(self, offset: int) -> None:
-        """Let go all before ``offset``."""
         while self.first < offset:
             oldest = self._batches[0]
             payloads, start = oldest.payloads, self.first - oldest.first

@@ -1,4 +1,5 @@
-"""The histories of all channels together: their total cost and its limit, who gives way, and what is too old."""
+"""The histories of all channels together: their total cost and its limit, and which events are dropped when it is
+exceeded."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -20,8 +21,8 @@ MAX_SEARCHED_CHANNELS = 64
 class HistoryBudget:
     """The cost of each history counts for the owner of its channel. When the total exceeds ``limit`` bytes, the owner
     whose histories cost most gives way, with its least recently written channel first. So owners whose histories cost
-    less than an equal part of the limit lose nothing to others. ``history_emptied`` is called with channels whose
-    history may have become empty."""
+    less than an equal part of the limit lose nothing. ``history_emptied`` is called with channels whose history may
+    have become empty."""
 
     __slots__ = ("_clock", "_history_emptied", "_shares", "_written")
 
@@ -58,7 +59,7 @@ class HistoryBudget:
         return batches
 
     def account(self, channel: Channel, size_before: int) -> None:
-        """A history has changed its size. If all together are too large now, others give way."""
+        """A history has changed its size. If all together are too large now, the largest give way."""
         shares = self._shares
         shares.add(channel.owner, channel.history.size - size_before)
         if not channel.history:
@@ -85,8 +86,8 @@ class HistoryBudget:
             self._note_written(channel)
 
     def find_history_only(self, owner: Principal) -> Channel | None:
-        """The least recently written channel of an owner that has nothing but its history. Only a few are searched.
-        Those of them that have more count as just written, so that the next search finds others."""
+        """The least recently written channel of an owner that has only its history. Only a few are searched.
+        Those of them that have more count as just written, so that the next search continues behind them."""
         oldest: list[Channel] = list(islice(self._written.get(owner, ()), MAX_SEARCHED_CHANNELS))
         for channel in oldest:
             if channel.is_history_only and not is_reserved(channel.name):

@@ -1,4 +1,8 @@
-"""What channels, events and nicks may be called (docs/protocol-lines.md, "Names")."""
+"""Names of channels, events and nicks (docs/reference/line-protocol.md, "Names"), and patterns of channel names.
+
+In a pattern, ``*`` stands for any run of characters within one segment, and ``>`` at the end for the rest of the name.
+Segments end at ``.``, ``/`` or ``:``. A run and a rest may be empty.
+"""
 
 import re
 from collections.abc import Callable, Iterable
@@ -7,29 +11,29 @@ from twistedsock.errors import BAD_CHANNEL, BAD_EVENT_NAME, BAD_NICK, Error
 from twistedsock.limits.cache import Cache
 
 CHANNEL_BYTES = 200
-"""Long enough for a path of identifiers, short enough that 100,000 names stay in a few megabytes."""
+"""Long enough for a path of identifiers, short enough that 100,000 names need only a few megabytes."""
 
 EVENT_NAME_BYTES = 64
-"""An event name is a word, and is written out with each event."""
+"""An event name is a word, and is sent with each event."""
 
 NICK_BYTES = 32
-"""A nick is read by people, one line each."""
+"""People read nicks, one on a line."""
 
 RESERVED = b"$sys/"
-"""With this begin the channels on which the server tells of itself: clients may read them, but not publish there."""
+"""The prefix of the channels on which the server publishes its own state. Only the server can publish there."""
 
 DEFAULT_EVENT_NAME = b"message"
-"""The name of an event whose publisher gave none."""
+"""The name of an event for which the publisher gave none."""
 
 INVISIBLE = (
     "\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     "\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000110bd\U000110cd"
     "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-"""Characters that cannot be seen, or change how the text around them is shown, as ranges of a regular expression: the
-category Cf (soft hyphen, zero-width characters and joiners, bidirectional controls, tags), every other
-Default_Ignorable_Code_Point (fillers, variation selectors) of Unicode 17, and the blank Braille pattern. Two names that
-differ in these alone look the same (UTS 39 section 3.1)."""
+"""Characters that are invisible, or change how the text around them is shown, as ranges of a regular expression: the
+category Cf (soft hyphen, zero-width characters and joiners, bidirectional controls, tags), all other
+Default_Ignorable_Code_Point characters (fillers, variation selectors) of Unicode 17, and the blank Braille pattern. Two
+names that differ in these alone look the same (UTS 39 section 3.1)."""
 
 _INVISIBLE = re.compile(f"[{INVISIBLE}]")
 
@@ -48,19 +52,19 @@ def _is_name(candidate: bytes, most: int) -> bool:
 
 
 def describe_invisible(text: str) -> str:
-    """A phrase that names the first invisible character of a text by its number; empty if there is none."""
+    """A phrase that names the first invisible character of a text by its number, or an empty string."""
     found = _INVISIBLE.search(text)
     return f"contains the invisible character U+{ord(found[0]):04X}" if found else ""
 
 
 def _explain(kind: str, candidate: bytes, general: Error) -> Error:
-    """The error for a name that is not valid. An invisible character is named, because nobody can look for it."""
+    """The error for a name that is not valid. An invisible character is named by its number."""
     fault = describe_invisible(candidate.decode(errors="replace"))
     return Error(general.code, f"invalid {kind}: {fault}") if fault else general
 
 
 def is_channel(candidate: bytes) -> bool:
-    """Whether a channel may be called so."""
+    """Whether this is a valid channel name."""
     return _is_name(candidate, CHANNEL_BYTES)
 
 
@@ -70,12 +74,12 @@ def is_reserved(channel: bytes) -> bool:
 
 
 def is_event_name(candidate: bytes) -> bool:
-    """Whether an event may be called so."""
+    """Whether this is a valid event name."""
     return candidate == DEFAULT_EVENT_NAME or _is_name(candidate, EVENT_NAME_BYTES)
 
 
 def is_nick(candidate: bytes) -> bool:
-    """Whether a peer may call itself so; that it is nobody's id is asked elsewhere."""
+    """Whether this is a valid nick, unless it is the id of another client."""
     return _is_name(candidate, NICK_BYTES)
 
 
@@ -98,8 +102,8 @@ _RUN = rb"[^./:]*"
 
 
 class Pattern:
-    """``matches`` takes time in proportion to the length of pattern and channel, whatever they are. What is no pattern
-    raises ValueError with a sentence for people. A pattern with stars is compiled when it is first used, which takes
+    """A pattern of channel names. An invalid one raises ValueError with a message for people. ``matches`` takes time in
+    proportion to the length of pattern and channel. A pattern with stars is compiled when it is first used, which takes
     about 0.1 ms."""
 
     __slots__ = ("_is_match", "fixed", "has_rest", "has_stars", "text")
@@ -107,18 +111,18 @@ class Pattern:
     def __init__(self, text: str) -> None:
         self.text = text
         name = text.removesuffix(">")
-        # A channel's name, but for the signs that are kept for this.
+        # A pattern without its special characters must be a valid name.
         sample = name.replace("*", "x") or text.replace(">", "x")
         if not is_channel(sample.encode(errors="replace")):
             fault = describe_invisible(text)
             raise ValueError(
-                f"{ascii(text[:64])} is no pattern: it {fault}"
+                f"invalid pattern {ascii(text[:64])}: {fault}"
                 if fault
-                else f"{text[:64]!r} is no pattern: a channel's name, with * for a run and > for the rest"
+                else f"invalid pattern {text[:64]!r}: must be a channel name, with * for a run and > for the rest"
             )
         self.fixed = name.encode()
-        """What stands before the rest: a channel, or the beginning of one if it ``has_rest``, unless it
-        ``has_stars``."""
+        """The pattern without ``>``. Unless it ``has_stars``, this is a channel name, or the start of one if it
+        ``has_rest``."""
         self.has_rest = name != text
         self.has_stars = "*" in name
         self._is_match: Callable[[bytes], object] | None = None
@@ -144,14 +148,14 @@ class Pattern:
 
 
 MAX_CACHED_PATTERNS = 4096
-"""Patterns that tokens name and that are made once: those of forty tokens with as many as there may be in one. About
-2 KiB each when they are compiled."""
+"""Patterns that are shared by the tokens that contain them: those of forty tokens with the maximum of patterns. A
+compiled pattern takes about 2 KiB."""
 
 _patterns = Cache[str, Pattern](MAX_CACHED_PATTERNS)
 
 
 def pattern(text: str) -> Pattern:
-    """As ``Pattern``; those that many tokens name are made once."""
+    """Like ``Pattern``, but patterns that many tokens contain are made once."""
     made = _patterns.get(text)
     if made is None:
         made = Pattern(text)
@@ -160,14 +164,12 @@ def pattern(text: str) -> Pattern:
 
 
 GROUP_BYTES = 256
-"""Bytes of patterns that are compiled together, so that it takes no more than about a time slice: 2 to 5 ms were
-measured."""
+"""Bytes of patterns that are compiled together. This takes about a time slice: 2 to 5 ms were measured."""
 
 
 class AnyOf:
-    """Whether a channel matches any of several patterns. To look through many channels this takes less than a tenth of
-    the time that trying each pattern takes. ``compile_some`` has to be called before, until it returns True: that takes
-    as long as hundreds of channels do."""
+    """Selects the channels that match any of several patterns, in less than a tenth of the time that it takes to try
+    each pattern. Call ``compile_some`` before, until it returns True."""
 
     __slots__ = ("_channels", "_groups", "_prefixes", "_waiting", "stars")
 
@@ -179,10 +181,10 @@ class AnyOf:
         self._waiting = [one for one in several if one.has_stars]
         self._groups: list[Callable[[bytes], object]] = []
         self.stars = len(self._waiting)
-        """How many patterns have stars; the others take no time."""
+        """The number of patterns with stars. Only these take time."""
 
     def compile_some(self) -> bool:
-        """Compile some of the patterns; whether that was all."""
+        """Compile some of the patterns. Returns whether all are compiled."""
         expressions, size = list[bytes](), 0
         while self._waiting and size < GROUP_BYTES:
             one = self._waiting.pop()
@@ -193,7 +195,6 @@ class AnyOf:
         return not self._waiting
 
     def select(self, channels: list[bytes]) -> list[bytes]:
-        """Those that match."""
         known, prefixes, groups = self._channels, self._prefixes, self._groups
         return [
             channel
@@ -203,8 +204,8 @@ class AnyOf:
 
 
 def _expression(name: bytes, rest: bool) -> bytes:
-    """The atomic groups keep what they found first: without them many stars would take exponential time, and nothing
-    is missed, as the leftmost place leaves most room for what follows."""
+    """The atomic groups keep their first match: without them, many stars would take exponential time. They miss
+    nothing, because the leftmost match leaves most room for what follows."""
     segments = re.split(rb"([./:])", name)
     last = len(segments) - 1
     parts = []
@@ -214,11 +215,7 @@ def _expression(name: bytes, rest: bool) -> bytes:
         if others:
             *middle, tail = others
             parts += [b"(?>" + _RUN + b"?" + re.escape(piece) + b")" for piece in middle if piece]
-            # At the very end before a rest, any place will do for the tail: the first one.
+            # Before a rest at the end, the first place of the tail is as good as any other.
             lazy = rest and index == last
             parts.append(b"(?>" + _RUN + b"?" + re.escape(tail) + b")" if lazy else _RUN + re.escape(tail))
     return b"".join(parts) + (b".*" if rest else b"")
-
-
-# TODO-MERGED-DOC: Which channels are meant: names in which ``*`` is any run of characters inside one segment,
-# and ``>`` at the end is the rest. Segments end at ``.``, ``/`` or ``:``; a run and a rest may be empty.

@@ -1,9 +1,9 @@
 """Subscribers and their subscriptions: caught up, behind, or closed.
 
 A subscription that is caught up is in an encoding group of its channel, and is offered the bytes that all its members
-share. If the subscriber's socket does not accept them, the subscription leaves the group and keeps nothing but a
-cursor: the offset of the next event that it needs. When the socket accepts data again, the subscriber catches up: it
-reads the histories of the channels, a chunk at a time, until its subscriptions can join their groups again.
+share. If the subscriber's socket does not accept them, the subscription leaves the group and keeps only a cursor: the
+offset of the next event that it needs. When the socket accepts data again, the subscriber catches up: it reads the
+histories of the channels, a chunk at a time, until its subscriptions can join their groups again.
 """
 
 from typing import Protocol
@@ -36,8 +36,8 @@ class Outlet(Protocol):
     """The principal that waiting bytes count for."""
 
     def try_write(self, data: bytes) -> bool:
-        """Accept all of ``data``, or refuse all of it and return False. What the socket does not accept at once waits
-        in the transport, which therefore holds one chunk at most."""
+        """Accept all of ``data``, or refuse all of it and return False. Bytes that the socket does not accept at once
+        wait in the transport, which therefore holds one chunk at most."""
 
     def write(self, data: bytes) -> None:
         """Accept ``data`` in any case."""
@@ -146,12 +146,12 @@ class Subscription:
 
 
 CatchUpCache = dict[tuple[ChannelView, EventEncoder, int], tuple[bytes, int]]
-"""What has been read from histories in this turn: (channel, encoder, cursor) to (bytes, next cursor). Many subscribers
+"""The results of reading histories in this turn: (channel, encoder, cursor) to (bytes, next cursor). Many subscribers
 that fell behind together catch up together, and share what they read."""
 
 
 class SubscriberCallbacks(Protocol):
-    """What a subscriber reports to its session."""
+    """The events that a subscriber reports to its session."""
 
     def accept_loss(self, channel: bytes, first: int, last: int) -> bool:
         """The history does not hold these events any more. Returns False if the session has been closed instead of

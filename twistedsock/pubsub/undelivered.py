@@ -150,8 +150,7 @@ class Undelivered:
             subscription.keep_missed(missed, self._max_pending_presence)
 
     def send_all(self, watchers: Collection[Subscription]) -> None:
-        """Send all subscriptions that are ahead of their group, or want what their group is not sent, what they still
-        need."""
+        """Send watchers, and all subscriptions that are ahead of their group, the items that they still need."""
         if self.has_changes:
             for subscription in list(watchers):
                 self.send(subscription)
@@ -160,8 +159,9 @@ class Undelivered:
 
     def send_changes(self, watchers: Collection[Subscription], is_over: Callable[[], bool]) -> bool:
         """Send presence changes to watchers until ``is_over``. There must be no events in the queue. Returns whether
-        all were sent. A round reaches each watcher once; what is added meanwhile is sent to those that follow, and to
-        the others in the next round. So many changes in quick succession cost only a few sends for each watcher."""
+        all were sent. A round reaches each watcher once. Items that are added meanwhile are sent to the watchers that
+        follow, and to the rest in the next round. So many changes in quick succession cost only a few sends for each
+        watcher."""
         while self.items and watchers:
             if not self._send_round(watchers, is_over):
                 return False
@@ -207,13 +207,14 @@ class Undelivered:
         return self.batches[bisect_left(self.batches, number, key=_number) :]
 
     def _next_offset(self, number: int, end: int) -> int:
-        """The offset of the first event from an item on; ``end`` if there is none."""
+        """The offset of the first event from an item on, or ``end``."""
         return next((batch.first for _, batch in self._batches_from(number)), end)
 
     # Encoding.
 
     def _chunks_for(self, subscription: Subscription, start: int) -> Sequence[Chunk]:
-        """What a subscription is to be sent, from an item on. Subscriptions share it unless it leaves out their own."""
+        """The chunks that a subscription needs, from an item on. Subscriptions share it unless it leaves out their
+        own."""
         encoder, id = subscription.subscriber.encoder, subscription.subscriber.client.id
         if self._last_by_client.get(id, -1) >= start and (subscription.presence or not subscription.echo):
             return join_chunks(self._wanted_chunks(subscription, start))

@@ -1,4 +1,4 @@
-"""What is published, and who publishes: the values that travel. Names and payloads are UTF-8 bytes."""
+"""The values of publish/subscribe: positions, events, publications, batches, members. Names and payloads are UTF-8."""
 
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -37,14 +37,14 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     collector."""
 
     offset: int
-    """Its place in the channel: 1, 2, 3 …"""
+    """1, 2, 3 … in its channel."""
     publisher: bytes
-    """The id of the peer that published it."""
+    """The id of the client that published it."""
     sender: bytes
-    """What readers see as its sender: the publisher's nick, or its id while it has none."""
+    """The nick of the publisher, or its id if it has none."""
     name: bytes
     payload: bytes
-    """Text as it was typed, or a JSON value as the JSON text it came as."""
+    """Text as it was sent, or a JSON value as the JSON text that was sent."""
     kind: PayloadKind
 
 
@@ -58,7 +58,7 @@ class Payloads(msgspec.Struct, frozen=True, gc=False):
     is_plain: bool = False
     """True if every encoder can copy the items unchanged (text in JSON between quotes): ASCII without control
     characters, and text also without characters that JSON escapes or a start that the line protocol reads as JSON.
-    False also means that nobody has checked."""
+    False also if this has not been checked."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -96,13 +96,13 @@ class Publication(msgspec.Struct, frozen=True, gc=False):
 
 
 class Batch(msgspec.Struct, frozen=True, gc=False):
-    """Events that one peer published in a row, which differ in offset and payload alone. They travel, wait and are kept
-    together: one by one, each would cost several times as much."""
+    """Events that one client published in a row, and that differ only in offset and payload. They are delivered, stored
+    and encoded together, because each alone would cost several times as much."""
 
     first: int
-    """The offset of the first of them."""
+    """The offset of the first event."""
     end: int
-    """The offset after the last of them."""
+    """The offset after that of the last event."""
     publisher: bytes
     sender: bytes
     name: bytes
@@ -112,7 +112,7 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
         return self.end - self.first
 
     def part(self, start: int, stop: int) -> "Batch":
-        """The events from offset ``start`` on and before ``stop``, of which there must be one."""
+        """The events from offset ``start`` on and before ``stop``. There must be at least one."""
         if start <= self.first and stop >= self.end:
             return self
         start, stop = max(start, self.first), min(stop, self.end)
@@ -120,45 +120,44 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
         return Batch(start, stop, self.publisher, self.sender, self.name, payloads)
 
     def events(self) -> Iterator[Event]:
-        """One by one."""
         kind = self.payloads.kind
         for offset, payload in enumerate(self.payloads.items, self.first):
             yield Event(offset, self.publisher, self.sender, self.name, payload, kind)
 
 
 class Lost(msgspec.Struct, frozen=True, gc=False):
-    """A range of offsets, both included, whose events cannot be sent any more."""
+    """The offsets of events that cannot be sent any more, both included."""
 
     first: int
     last: int
 
 
 class Member(msgspec.Struct, frozen=True, gc=False):
-    """A subscriber as others see it; the nick is the id while there is none."""
+    """A subscriber as presence lists it. The nick is the id if the client has none."""
 
     id: bytes
     nick: bytes
 
 
 class PresenceChange(msgspec.Struct, frozen=True, gc=False):
-    """A member came to a channel or left it."""
+    """A member has joined a channel or left it."""
 
     member: Member
     joined: bool
 
 
 CHANGE_COST = 176
-"""Bytes of memory that a join or a leave takes where it is kept for later, with its member and the longest nick."""
+"""Bytes of memory of a presence change that is kept, with its member and the longest nick."""
 
 BATCH_COST = 240
-"""Bytes of bookkeeping that a batch costs in the log: its objects, its offset, its place there, and a name that nothing
-else holds. 192 were measured on CPython 3.11, and 40 more for the name."""
+"""Bytes of memory that a batch needs in the history beside its events: its objects, and a name of its own. 192 were
+measured on CPython 3.11, and 40 more for the name."""
 
 EVENT_COST = 48
-"""Bytes that each event of a batch costs beyond its payload: the head of the bytes object, and its place. 41 were
-measured. Both are counted, so that a bound in bytes is one on memory even for events of one byte."""
+"""Bytes of memory that each event of a batch needs beside its payload: 41 were measured. Both are counted, so that a
+limit in bytes limits the memory even for events of one byte."""
 
 
 def cost(batch: Batch) -> int:
-    """What a batch counts against the bounds in bytes."""
+    """The bytes that a batch counts for in limits."""
     return BATCH_COST + EVENT_COST * (batch.end - batch.first) + batch.payloads.size
