@@ -1,4 +1,4 @@
-"""A real Chromium, and pages of it that must not complain."""
+"""Chromium, with pages that must not log errors."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,16 +13,16 @@ FLAGS = [
     "--disable-sync",
 ]
 
-TELLS_OF_VIOLATIONS = """
+REPORT_POLICY_VIOLATIONS = """
 addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI }) => {
-  console.error('violates the policy:', violatedDirective, blockedURI);
+  console.error('policy violation:', violatedDirective, blockedURI);
 });
 """
 
 
 @contextmanager
-def chromium_running() -> Iterator[Any]:
-    # Only those who need it wait for the import.
+def running_chromium() -> Iterator[Any]:
+    # Imported here because it is slow and most tests do not need it.
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -31,45 +31,45 @@ def chromium_running() -> Iterator[Any]:
         browser.close()
 
 
-class Watched:
-    """A page and what its console complained about; a violation of the Content-Security-Policy stands there, too."""
+class MonitoredPage:
+    """A page and the errors in its console, including violations of the Content-Security-Policy."""
 
     def __init__(self, context: Any) -> None:
         context.set_default_timeout(20_000)
-        context.add_init_script(TELLS_OF_VIOLATIONS)
+        context.add_init_script(REPORT_POLICY_VIOLATIONS)
         self.page = context.new_page()
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self.page.on("console", lambda message: self._note(message.type, message.text))
         self.page.on("pageerror", lambda error: self._note("error", str(error)))
         self.page.on("requestfailed", lambda request: self._note("error", f"{request.url}: {request.failure}"))
 
     def _note(self, kind: str, text: str) -> None:
         if kind in ("error", "warning"):
-            self.complaints.append(text)
+            self.errors.append(text)
 
-    def opens(self, url: str) -> Any:
+    def open(self, url: str) -> Any:
         self.page.goto(url)
-        self.is_connected()
+        self.wait_until_connected()
         return self.page
 
-    def is_connected(self) -> None:
+    def wait_until_connected(self) -> None:
         from playwright.sync_api import expect
 
-        # Coming back by itself, the page waits up to half a minute between two attempts.
+        # The page waits up to 30 s between two attempts to reconnect.
         expect(self.page.locator("#state")).to_have_attribute("data-state", "open", timeout=60_000)
 
 
-def watching(browser: Any) -> Iterator[Callable[..., Watched]]:
-    """Open pages: ``open_page(**options of the context)``. One that complains fails the test."""
+def monitored_pages(browser: Any) -> Iterator[Callable[..., MonitoredPage]]:
+    """Open pages: ``open_page(**options of the context)``. Errors in a page fail the test."""
     contexts: list[Any] = []
-    pages: list[Watched] = []
+    pages: list[MonitoredPage] = []
 
-    def watched(**options: Any) -> Watched:
+    def monitored(**options: Any) -> MonitoredPage:
         contexts.append(browser.new_context(**options))
-        pages.append(Watched(contexts[-1]))
+        pages.append(MonitoredPage(contexts[-1]))
         return pages[-1]
 
-    yield watched
+    yield monitored
     for context in contexts:
         context.close()
-    assert [complaint for page in pages for complaint in page.complaints] == []
+    assert [error for page in pages for error in page.errors] == []

@@ -1,4 +1,4 @@
-"""Somebody who is served while others attack, or while something breaks."""
+"""Checks that clients are served while other clients attack the server or something fails."""
 
 import itertools
 import os
@@ -10,9 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-SOON = 3.0
-"""Seconds within which an event must have arrived: on a machine that does ten other things, and far below the ten or
-more that a peer who waits for a deadline of the bridge's would cost."""
+MAX_LATENCY_SECONDS = 3.0
+"""Maximum delay of an event on a busy machine: far less than the timeouts of the server, which are 10 s or more."""
 
 _LINE = re.compile(r"^\S+ \[[^\]]*\] (.*)$", re.MULTILINE)
 _DISCONNECTED = re.compile(r"^\S+ \[twistedsock\.server\.logging\.ConnectionLog#info\] ")
@@ -20,8 +19,8 @@ _number = itertools.count(1)
 
 
 class Bystander:
-    """A line peer and a WebSocket peer, subscribed to a channel of their own, and a third that publishes there, all
-    the time. ``rounds`` is how often both have heard it, ``slowest`` how long that took at most."""
+    """A line client and a WebSocket client that are subscribed to a channel, and a third client that publishes on it
+    all the time. ``rounds`` counts the events that both received, ``slowest`` is the longest delay in seconds."""
 
     def __init__(self, server: Any, line_client: Callable[..., Any], web_client: Callable[..., Any]) -> None:
         self._channel = f"bystander-{next(_number)}"
@@ -29,37 +28,37 @@ class Bystander:
         self._page = web_client(server.pages[0])
         self._line.request(f"SUB {self._channel}")
         self._page.request(type="subscribe", id=1, channel=self._channel)
-        self._over = threading.Event()
-        self._fault: BaseException | None = None
+        self._stopped = threading.Event()
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.rounds, self.slowest = 0, 0.0
         self._thread.start()
 
-    def sees(self, rounds: int = 3) -> None:
-        """Wait until so many more events have come through."""
+    def wait_for_rounds(self, rounds: int = 3) -> None:
+        """Wait until this number of further events has arrived."""
         end = self.rounds + rounds
-        deadline = time.monotonic() + 2 * SOON * rounds
+        deadline = time.monotonic() + 2 * MAX_LATENCY_SECONDS * rounds
         while self.rounds < end and self._thread.is_alive() and time.monotonic() < deadline:
             time.sleep(0.005)
-        assert self.rounds >= end or self._fault, "the bystander is not served"
+        assert self.rounds >= end or self._error, "the bystander is not served"
 
-    def ends(self) -> None:
-        """It has been served all the time, and soon."""
-        self.sees()
-        self._over.set()
+    def stop(self) -> None:
+        """Stop, and check that all events arrived in time."""
+        self.wait_for_rounds()
+        self._stopped.set()
         self._thread.join()
         for client in (self._line, self._publisher, self._page):
             client.close()
-        if self._fault is not None:
-            raise self._fault
-        assert self.slowest < SOON
+        if self._error is not None:
+            raise self._error
+        assert self.slowest < MAX_LATENCY_SECONDS
 
     def _run(self) -> None:
         try:
-            while not self._over.wait(0.01):
+            while not self._stopped.wait(0.01):
                 self._publish()
-        except BaseException as fault:
-            self._fault = fault
+        except BaseException as error:
+            self._error = error
 
     def _publish(self) -> None:
         start, offset = time.monotonic(), self.rounds + 1
@@ -71,39 +70,39 @@ class Bystander:
         self.rounds += 1
 
 
-def sentences(log: str) -> list[str]:
-    """What a log says, without when and where, and without the line for each client that has disconnected; a line of
-    another form is a sentence too."""
+def log_messages(log: str) -> list[str]:
+    """Return the messages of a log without time and source, and without lines about disconnected clients. Lines of
+    another format are returned unchanged."""
     lines = [line for line in log.splitlines() if not _DISCONNECTED.match(line)]
     return [found[1] if (found := _LINE.match(line)) else line for line in lines]
 
 
-def files(pid: int) -> set[str]:
-    """The files, sockets above all, that a process has open; each socket has a name that is never given again."""
+def open_files(pid: int) -> set[str]:
+    """Return the open files of a process. Each socket has a unique name, which is not reused."""
     names = set()
     for path in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
+        with suppress(FileNotFoundError):  # closed in the meantime
             names.add(os.readlink(path))
     return names
 
 
 @contextmanager
-def bystanding(
+def run_bystander(
     server: Any, line_client: Callable[..., Any], web_client: Callable[..., Any], *logged: str, gone: bool = True
 ) -> Iterator[Bystander]:
-    """While the block runs, a bystander is served. Afterwards the log has these sentences more, and no other, and where
-    all who came are to be ``gone``, no connection is there that was not there before."""
-    said = len(server.log())
+    """Run a bystander during the block. Afterwards, check that the server has logged these messages only, and, with
+    ``gone``, that no new connection is left."""
+    logged_before = len(server.log())
     bystander = Bystander(server, line_client, web_client)
-    bystander.sees()  # so it has quite started, too
-    open_before = files(server.process.pid)
+    bystander.wait_for_rounds()  # also waits until the server is ready
+    open_before = open_files(server.process.pid)
     try:
         yield bystander
     finally:
-        bystander.ends()
-    told = sentences(server.log()[said:])
-    assert told == list(logged), told
-    deadline = time.monotonic() + (SOON if gone else 0)
-    while (left := files(server.process.pid) - open_before) and time.monotonic() < deadline:
+        bystander.stop()
+    logged_messages = log_messages(server.log()[logged_before:])
+    assert logged_messages == list(logged), logged_messages
+    deadline = time.monotonic() + (MAX_LATENCY_SECONDS if gone else 0)
+    while (left := open_files(server.process.pid) - open_before) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not (left and gone), "connections were left behind"

@@ -1,5 +1,5 @@
-"""A real ``twistd sockbridge`` in an empty folder, and clients on real sockets. Everything waits for what it needs to
-see, with a deadline; nothing sleeps and hopes."""
+"""Fixtures: ``twistd sockbridge`` in an empty folder, and clients on real sockets. Tests wait for conditions with a
+timeout instead of sleeping."""
 
 import json
 import os
@@ -17,42 +17,42 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.browser import Watched, chromium_running, watching
-from tests.end_to_end.bystander import bystanding
+from tests.end_to_end.browser import MonitoredPage, monitored_pages, running_chromium
+from tests.end_to_end.bystander import run_bystander
 from tests.issuer import Issuer
 
 TIMEOUT_SECONDS = 20.0
-"""Seconds until a test gives up: not what is normal, but what a machine needs that is busy with other things."""
+"""Timeout of all waits: enough for a busy machine."""
 
 TWISTD = Path(sys.executable).parent / "twistd"
 TCP = "tcp:0:interface=127.0.0.1"
 TROUBLE = re.compile(r"Traceback|Unhandled|#(?:error|critical)\]")
 
 
-def wait_until(condition: Callable[[], Any], what: str, patience: float = TIMEOUT_SECONDS) -> Any:
-    """What ``condition`` gives once it is true."""
-    deadline = time.monotonic() + patience
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT_SECONDS) -> Any:
+    """Wait until ``condition`` returns a true value, which is returned. ``what`` describes it."""
+    deadline = time.monotonic() + timeout
     while not (result := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited in vain for {what}")
+            raise AssertionError(f"timed out waiting for {what}")
         time.sleep(0.01)
     return result
 
 
 @pytest.fixture(autouse=True, scope="session")
 def interrupts() -> None:
-    """A shell that starts us in the background lets us ignore SIGINT, and our servers would inherit that."""
+    """Restore SIGINT: shells ignore it in background processes, and the servers would inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """An environment in which the checkout is not on Python's path by chance."""
+    """Return an environment without PYTHONPATH, so that the checkout is not imported by chance."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | more
 
 
 class ServerProcess:
-    """A server process. ``lines`` and ``pages`` are the addresses that it says it listens on."""
+    """A server process. ``lines`` and ``pages`` are the addresses from its log."""
 
     def __init__(self, folder: Path, endpoints: int, command: list[str], **how: Any) -> None:
         self._log = folder / f"log-{time.monotonic_ns()}"
@@ -67,7 +67,7 @@ class ServerProcess:
             assert self.process.poll() is None, self.log()
             return len(re.findall(r"#info\] (?:lines|web) .*\n", self.log())) == endpoints
 
-        wait_until(listens, "the addresses of the bridge in its log")
+        wait_until(listens, "the addresses of the server in its log")
         self.lines: list[str] = re.findall(r"\] lines (?:over TLS )?on (\S+): ", self.log())
         self.pages: list[str] = re.findall(r"\] web on \S+: open (\S+)", self.log())
 
@@ -79,12 +79,12 @@ class ServerProcess:
         return self._log.read_text()
 
     def stop(self, signal_number: int = signal.SIGTERM) -> None:
-        """End it and see that all was well."""
+        """Stop the server and check that it logged no errors."""
         self.process.send_signal(signal_number)
-        self.is_over(signal_number)
+        self.wait_for_exit(signal_number)
 
-    def is_over(self, signal_number: int = signal.SIGTERM) -> None:
-        """After an orderly end twistd dies of the signal that asked for it, as Unix would have it."""
+    def wait_for_exit(self, signal_number: int = signal.SIGTERM) -> None:
+        """Wait until the server has exited. twistd exits with the signal that stopped it, as is usual on Unix."""
         assert self.process.wait(TIMEOUT_SECONDS) == -signal_number, self.log()
         assert not TROUBLE.search(self.log()), self.log()
 
@@ -97,7 +97,7 @@ Start = Callable[..., ServerProcess]
 
 
 class Starter:
-    """Starts bridges that are stopped, and looked at, at the end."""
+    """Starts servers, which are stopped and checked at the end."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -125,14 +125,14 @@ class Starter:
             server.process.send_signal(signal.SIGTERM)
         try:
             for server in running:
-                server.is_over()
+                server.wait_for_exit()
         finally:
             for server in running:
                 server.kill()
 
 
 class LineClient:
-    """A peer on the line port. ``receive`` gives the next line."""
+    """A client of the line port."""
 
     def __init__(self, address: str, tls: bool | ssl.SSLContext = False, source: str = "") -> None:
         self.socket = connect(address, tls, source=source)
@@ -148,7 +148,7 @@ class LineClient:
         self.send_bytes("".join(line + "\n" for line in lines).encode())
 
     def request(self, line: str) -> str:
-        """Say one command and hear its one reply."""
+        """Send a command and return the next message."""
         self.send(line)
         return self.receive()
 
@@ -156,20 +156,20 @@ class LineClient:
         while b"\n" not in self._buffer:
             data = self.socket.recv(65536)
             if not data:
-                raise EOFError(f"the bridge has closed, {self._buffer!r} was left")
+                raise EOFError(f"the server closed the connection, {self._buffer!r} was left over")
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line.decode()
 
     def receive_until(self, beginning: str) -> list[str]:
-        """All lines up to the first with that beginning."""
+        """Return all lines up to the first with this beginning."""
         lines = [self.receive()]
         while not lines[-1].startswith(beginning):
             lines.append(self.receive())
         return lines
 
     def receive_rest(self) -> list[str]:
-        """All lines that are left, up to the end of the stream."""
+        """Return all remaining lines up to the end of the stream."""
         lines = []
         while True:
             try:
@@ -182,17 +182,17 @@ class LineClient:
 
 
 def connect(
-    address: str, tls: bool | ssl.SSLContext = False, patience: float = TIMEOUT_SECONDS, source: str = ""
+    address: str, tls: bool | ssl.SSLContext = False, timeout: float = TIMEOUT_SECONDS, source: str = ""
 ) -> socket.socket:
-    """A connected socket: ``127.0.0.1:8081``, ``[::1]:8081`` or ``unix:/run/bridge``; from the address ``source``.
-    ``tls`` may be a context; True looks at no certificate."""
+    """Connect to ``127.0.0.1:8081``, ``[::1]:8081`` or ``unix:/run/sockbridge``, from the address ``source``. ``tls``
+    can be a context. True does not verify the certificate."""
     if address.startswith("unix:"):
         connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(patience)
+        connection.settimeout(timeout)
         connection.connect(address.removeprefix("unix:"))
         return connection
     host, _, port = address.rpartition(":")
-    connection = socket.create_connection((host.strip("[]"), int(port)), patience, (source, 0) if source else None)
+    connection = socket.create_connection((host.strip("[]"), int(port)), timeout, (source, 0) if source else None)
     if not tls:
         return connection
     if isinstance(tls, bool):
@@ -202,7 +202,7 @@ def connect(
 
 
 class WebClient:
-    """A peer on the web port, its WebSocket written by hand (RFC 6455), as small as a test can have it."""
+    """A client of the web port, with a minimal WebSocket (RFC 6455)."""
 
     def __init__(
         self,
@@ -244,12 +244,12 @@ class WebClient:
         return json.loads(self.receive_text())
 
     def request(self, **message: Any) -> dict[str, Any]:
-        """Say one command and hear its one reply."""
+        """Send a command and return the next message."""
         self.send(**message)
         return self.receive()
 
     def receive_frame(self) -> tuple[int, bytes]:
-        """The first byte and the payload of the next frame; pings are answered and passed over."""
+        """Return the first byte and the payload of the next frame. Pings are answered and skipped."""
         while True:
             self._need(2)
             kind, size, start = self._buffer[0], self._buffer[1], 2
@@ -265,7 +265,7 @@ class WebClient:
             self.socket.sendall(_frame(0x8A, payload))
 
     def receive_rest(self) -> tuple[list[dict[str, Any]], int]:
-        """What is left, and the code with which the bridge closes; the close is answered."""
+        """Return the remaining messages and the close code of the server, and complete the close handshake."""
         messages = []
         while (frame := self.receive_frame())[0] == 0x81:
             messages.append(json.loads(frame[1]))
@@ -283,12 +283,12 @@ class WebClient:
     def _fill(self) -> None:
         data = self.socket.recv(65536)
         if not data:
-            raise EOFError(f"the bridge has closed, {bytes(self._buffer)!r} was left")
+            raise EOFError(f"the server closed the connection, {bytes(self._buffer)!r} was left over")
         self._buffer += data
 
 
 def _frame(first: int, payload: bytes) -> bytes:
-    """A frame of a client's: masked, with a mask of zeros, which changes nothing."""
+    """Return a client frame, with a mask of zeros, which does not change the payload."""
     size = len(payload)
     head = (
         bytes([0x80 | size])
@@ -302,7 +302,7 @@ def _frame(first: int, payload: bytes) -> bytes:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start bridges: ``start(*options, tcp=…, web=…, twistd=…, launcher=…)``."""
+    """Start servers: ``start(*options, tcp=…, web=…, twistd=…, launcher=…)``."""
     starter = Starter(tmp_path)
     yield starter
     starter.stop_all()
@@ -310,21 +310,21 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One bridge for all tests that do nothing to it but talk; each takes a channel of its own."""
-    starter = Starter(tmp_path_factory.mktemp("bridge"))
+    """One server for all tests that only exchange events. Each test uses its own channel."""
+    starter = Starter(tmp_path_factory.mktemp("server"))
     yield starter()
     starter.stop_all()
 
 
 @pytest.fixture
 def channel(request: pytest.FixtureRequest) -> str:
-    """A channel that no other test has."""
+    """A channel for this test only."""
     return re.sub(r"[^a-z0-9_-]", "-", request.node.name)
 
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The middle of an endpoint string: a key and a certificate that it signed itself."""
+    """Part of an endpoint string with a key and a self-signed certificate."""
     folder = tmp_path_factory.mktemp("certificate")
     subprocess.run(
         [
@@ -346,7 +346,7 @@ def line_client() -> Iterator[Callable[..., LineClient]]:
 
 @pytest.fixture
 def web_client() -> Iterator[Callable[..., WebClient]]:
-    """Connect WebSocket clients: ``web_client(page, path="/ws", subprotocol="", origin="")``; they have heard it."""
+    """Connect WebSocket clients: ``web_client(page, path="/ws", subprotocol="", origin="")``. Waits for the welcome."""
 
     def welcomed(*arguments: Any, **options: Any) -> WebClient:
         client = WebClient(*arguments, **options)
@@ -370,13 +370,13 @@ def _connecting(make: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def open_socket() -> Iterator[Callable[..., socket.socket]]:
-    """Connect bare sockets: ``open_socket(address, tls=False)``."""
+    """Connect sockets: ``open_socket(address, tls=False)``."""
     yield from _connecting(connect)
 
 
 @pytest.fixture
 def eventually() -> Callable[..., Any]:
-    """``eventually(condition, "what it is")``: what the condition gives once it is true."""
+    """``eventually(condition, "description")`` waits until the condition returns a true value, and returns it."""
     return wait_until
 
 
@@ -387,31 +387,31 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture
 def twistd() -> str:
-    """The program."""
+    """The path of twistd."""
     return str(TWISTD)
 
 
 @pytest.fixture
 def bystander(line_client: Callable[..., LineClient], web_client: Callable[..., WebClient]) -> Callable[..., Any]:
-    """``with bystander(server, *sentences):`` sees that others are served while the block runs, that it leaves no
-    connection behind, and that it makes the bridge log these sentences and nothing else."""
-    return lambda server, *sentences, **how: bystanding(server, line_client, web_client, *sentences, **how)
+    """``with bystander(server, *messages):`` checks that other clients are served during the block, that it leaves no
+    connections behind, and that the server logs only these messages."""
+    return lambda server, *messages, **how: run_bystander(server, line_client, web_client, *messages, **how)
 
 
 @pytest.fixture(scope="module")
 def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
-    """Makes keys, and tokens that they have signed."""
+    """Creates keys, and tokens signed with them."""
     return Issuer(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A browser."""
-    with chromium_running() as browser:
+    """A running Chromium."""
+    with running_chromium() as browser:
         yield browser
 
 
 @pytest.fixture
-def open_page(chromium: Any) -> Iterator[Callable[..., Watched]]:
-    """Open pages: ``open_page(**options of the context)``. One that complains fails the test."""
-    yield from watching(chromium)
+def open_page(chromium: Any) -> Iterator[Callable[..., MonitoredPage]]:
+    """Open pages: ``open_page(**options of the context)``. Errors in a page fail the test."""
+    yield from monitored_pages(chromium)

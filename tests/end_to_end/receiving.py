@@ -1,4 +1,4 @@
-"""A receiver of webhooks on a real port: checks each signature, notes each delivery, answers as it is told to."""
+"""A receiver of webhooks on a real port, which checks signatures and records deliveries."""
 
 import hashlib
 import hmac
@@ -10,13 +10,12 @@ from typing import Any
 
 
 class Receiver:
-    """``statuses`` are those of the next answers; 204 when there are none left. ``port`` may be one that was used
-    before."""
+    """``statuses`` contains the statuses of the next responses. The default is 204. Pass ``port`` to reuse a port."""
 
     def __init__(self, secret: str, port: int = 0, context: ssl.SSLContext | None = None) -> None:
         self.deliveries: list[dict[str, Any]] = []
         self.statuses: list[int] = []
-        self.faults: list[str] = []
+        self.errors: list[str] = []
         receiver = self
 
         class Request(BaseHTTPRequestHandler):
@@ -26,17 +25,17 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
                 if not hmac.compare_digest(f"sha256={digest}", self.headers["Sockbridge-Signature-256"]):
-                    receiver.faults.append("a signature is wrong")
+                    receiver.errors.append("wrong signature")
                 delivery = json.loads(body)
                 if delivery["delivery"] != self.headers["Sockbridge-Delivery"]:
-                    receiver.faults.append("the two ids differ")
+                    receiver.errors.append("the ids in header and body differ")
                 receiver.deliveries.append(delivery)
                 self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
             def log_message(self, *words: Any) -> None:
-                """Nobody reads it."""
+                """Log nothing."""
 
         self._server = HTTPServer(("127.0.0.1", port), Request)
         if context is not None:
@@ -49,13 +48,13 @@ class Receiver:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """All that was told, in order, what came with an id that was there before left out."""
+        """All events in order, without repeated deliveries."""
         seen = {delivery["delivery"]: delivery for delivery in self.deliveries}
         return [event for delivery in seen.values() for event in delivery["events"]]
 
     @property
-    def told(self) -> list[Any]:
-        """The data of what was published; type and nick of who came and went; the type of what else there is."""
+    def summaries(self) -> list[Any]:
+        """For each event: the data of publications, type and nick of joins and leaves, otherwise the type."""
         return [event["data"] if "data" in event else " ".join([event["type"], *_nick(event)]) for event in self.events]
 
     def close(self) -> None:

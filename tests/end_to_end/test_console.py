@@ -37,7 +37,7 @@ def visit(busy, open_page):
     """Open a view of the console: ``visit("#/peers", **options of the context)``."""
 
     def visiting(hash="", **options):
-        return open_page(**options).opens(f"{busy.page}console{hash}")
+        return open_page(**options).open(f"{busy.page}console{hash}")
 
     return visiting
 
@@ -86,7 +86,7 @@ def test_updates_metrics_and_charts(visit, busy, line_client, channel):
         return data.some((value, index) => index % 4 === 3 && value);
     }"""
     assert all(canvas.evaluate(drawn) for canvas in charts.locator("canvas").all())
-    # Every chart tells what was then, where one is pointed at.
+    # All charts show the values at the time under the pointer.
     plot = charts.first.locator(".u-over")
     plot.hover(position={"x": plot.bounding_box()["width"] - 3, "y": 20})
     expect(charts.nth(3).locator(".range")).to_have_text(re.compile(r"\d\d:\d\d:\d\d"))
@@ -123,7 +123,7 @@ def test_lists_earlier_disconnections_by_name_with_a_link_to_the_timeline(visit,
 
 def test_shows_example_commands_if_no_other_client_is_connected(start, open_page, line_client):
     server = start()
-    page = open_page().opens(f"{server.page}console")
+    page = open_page().open(f"{server.page}console")
     host, port = server.lines[0].split(":")
     expect(page.locator("#idle-lines")).to_contain_text(f"telnet {host} {port}")
     page.click('a[data-nav="channels"]')
@@ -148,7 +148,7 @@ def test_sorts_searches_and_pages_ten_thousand_channels(start, open_page, line_c
     reader = line_client(server.lines[0])
     reader.request("SUB many/04321")
 
-    page = open_page().opens(f"{server.page}console#/channels?order=name")
+    page = open_page().open(f"{server.page}console#/channels?order=name")
     expect(page.locator("#channels-total")).to_have_text("1–100 of 10,000 channels")
     expect(rows(page)).to_have_count(PAGE)
     names = page.locator(".view:visible tbody a").all_inner_texts()
@@ -418,8 +418,8 @@ def test_browser_snippet_subscribes_and_publishes(start, open_page, line_client,
         threading.Thread(target=web_server.serve_forever, daemon=True).start()
         mine = f"http://127.0.0.1:{web_server.server_port}"
         server = start("--allow-origin", mine)
-        watched = open_page(permissions=["clipboard-read", "clipboard-write"])
-        pages.extend(snippets(watched.opens(f"{server.page}console#/channels/{channel}"), "browser"))
+        monitored = open_page(permissions=["clipboard-read", "clipboard-write"])
+        pages.extend(snippets(monitored.open(f"{server.page}console#/channels/{channel}"), "browser"))
         page = open_page().page
         page.goto(mine)
         expect(page.locator("#events li")).to_have_text(re.compile(r"^\w+: 21.5$"))
@@ -591,8 +591,8 @@ def sign_in(page, token):
 
 
 def test_requires_an_admin_token(guarded, open_page, issuer, line_client):
-    watched = open_page()
-    page = watched.opens(f"{guarded.page}console")
+    monitored = open_page()
+    page = monitored.open(f"{guarded.page}console")
     expect(page.locator("#access-denied-title")).to_have_text("Admin token required")
     command = "sockbridge token --config sockbridge.toml --sub ann --admin"
     expect(page.locator("#access-denied")).to_contain_text(command)
@@ -618,14 +618,14 @@ def test_requires_an_admin_token(guarded, open_page, issuer, line_client):
     expect(row(page, line.id)).to_be_visible()
     # The tab keeps the token, also for the page at /.
     page.reload()
-    watched.is_connected()
+    monitored.wait_until_connected()
     expect(row(page, "root")).to_be_visible()
     row(page, line.id).locator("a").click()
     page.click("#disconnect")
     page.click("#disconnect-confirm")
     line.receive_rest()
     page.click("text=Messages")
-    watched.is_connected()
+    monitored.wait_until_connected()
     expect(page.locator("#identity")).to_have_text("Verified as root.")
 
 
@@ -634,8 +634,8 @@ def test_requires_an_admin_token(guarded, open_page, issuer, line_client):
 
 def test_reports_a_lost_connection_and_recovers(start, open_page, line_client):
     first = start()
-    watched = open_page()
-    page = watched.opens(f"{first.page}console#/peers")
+    monitored = open_page()
+    page = monitored.open(f"{first.page}console#/peers")
     expect(rows(page)).to_have_count(1)
     port = first.page.rstrip("/").split(":")[2]
     first.stop()
@@ -644,10 +644,10 @@ def test_reports_a_lost_connection_and_recovers(start, open_page, line_client):
     expect(page).to_have_title(re.compile(r"^\(offline\) Clients"))
     second = start(web=(f"tcp:{port}:interface=127.0.0.1",))
     peer = line_client(second.lines[0])
-    watched.is_connected()
+    monitored.wait_until_connected()
     expect(page.locator("#outage")).to_be_hidden()
     expect(row(page, peer.id)).to_be_visible()
-    watched.complaints.clear()
+    monitored.errors.clear()
 
 
 def views(server, line_client, channel):

@@ -258,5 +258,5 @@ def test_two_thousand_connections_receive_one_event_once(start, line_client, web
     for client in [*typists, publisher]:
         client.receive_rest()
         client.close()
-    server.is_over()
+    server.wait_for_exit()
     assert "aborted clients" not in server.log()

@@ -204,7 +204,7 @@ def wait_for_the_example(
         beginnings = ("lines: ", "client: ") if name == "node_client.mjs" else ("",)
         return all(any(line.startswith(beginning) for line in seen) for beginning in beginnings)
 
-    eventually(works, f"{name} to work; output: {program.output()}", patience=MAX_RECONNECT_DELAY_SECONDS + 15)
+    eventually(works, f"{name} to work; output: {program.output()}", timeout=MAX_RECONNECT_DELAY_SECONDS + 15)
 
 
 @pytest.mark.parametrize(

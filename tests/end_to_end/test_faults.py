@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.bystander import files
+from tests.end_to_end.bystander import open_files
 from tests.server.websocket_streams import HANDSHAKE, frame
 from twistedsock.bench.measurement import ProcessUsage
 
@@ -119,7 +119,7 @@ def test_a_client_disconnects_during_a_long_reply(server, line_client, web_clien
             assert page.socket.recv(1_000)
             for client in (reader, page):
                 (break_off if reset else socket.socket.close)(client.socket)
-        other.sees()
+        other.wait_for_rounds()
 
 
 # Half-open connections.
@@ -156,7 +156,7 @@ def test_a_client_that_never_closes_its_half_is_aborted(server, line_client, web
     watcher = line_client(server.lines[0])
     watcher.request("SUB stubborn")
     with bystander(server):
-        before = files(server.process.pid)
+        before = open_files(server.process.pid)
         typist = line_client(server.lines[0])
         page = web_client(server.page)
         lost = open_socket(authority(server))
@@ -167,10 +167,10 @@ def test_a_client_that_never_closes_its_half_is_aborted(server, line_client, web
         assert page.receive_frame()[0] == 0x88
         assert lost.recv(100).startswith(b"HTTP/1.1 400 ")
         deadline = time.monotonic() + 14
-        while files(server.process.pid) - before and time.monotonic() < deadline:
+        while open_files(server.process.pid) - before and time.monotonic() < deadline:
             typist.send_bytes(b"PUB stubborn after\n") if _is_open(typist.socket) else None
             time.sleep(0.1)
-        assert not files(server.process.pid) - before
+        assert not open_files(server.process.pid) - before
         for connection in (typist, page, lost):
             connection.close()
     assert watcher.request("HIST stubborn") == "OK 0"
@@ -294,7 +294,7 @@ def test_without_file_descriptors_open_connections_are_served(
     usage = ProcessUsage([server.process.pid])
     with bystander(server, SHORTAGE) as other:
         crowd = [open_socket(address) for _ in range(3 * at_most)]
-        other.sees()
+        other.wait_for_rounds()
         for connection in crowd[2 * at_most :]:
             assert connection.recv(100) == b""
         before, began = usage.cpu(), time.monotonic()

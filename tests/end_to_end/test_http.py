@@ -103,7 +103,7 @@ def test_answers_pipelined_requests_in_order(server, open_socket, bystander, cha
             assert data, answers[-500:]
             answers += data
         sender.join()
-        other.sees()
+        other.wait_for_rounds()
     offsets = [int(offset) for offset in re.findall(rb'"offset":(\d+)', answers)]
     assert offsets == list(range(1, count + 1))
 
@@ -117,7 +117,7 @@ def test_chunks_of_one_byte_do_not_delay_other_clients(server, open_socket, byst
                 connection.sendall(head.encode() + b"1\r\na\r\n" * 900)
                 connection.sendall(b"1\r\na\r\n" * 50_000)
                 assert statuses(connection.recv(65536)) == [400]
-        other.sees()
+        other.wait_for_rounds()
 
 
 def test_client_that_does_not_read_costs_no_memory(server, open_socket, bystander):
@@ -129,7 +129,7 @@ def test_client_that_does_not_read_costs_no_memory(server, open_socket, bystande
         greedy.settimeout(1)
         with pytest.raises(TimeoutError):
             greedy.sendall(one * 200_000)
-        other.sees()
+        other.wait_for_rounds()
         assert usage.memory() - before < 4 * 1024 * 1024
         assert statuses(greedy.recv(65536))[0] == 200
 

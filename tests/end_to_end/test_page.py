@@ -28,7 +28,7 @@ def test_exchanges_events_with_line_clients(server, line_client, open_page, chan
     typist = line_client(server.lines[0])
     typist.request(f"SUB {channel}")
     typist.request("NICK ann")
-    page = open_page().opens(f"{server.page}#{channel}")
+    page = open_page().open(f"{server.page}#{channel}")
     expect(page.locator("#address-to")).to_have_text(server.page.removeprefix("http://").rstrip("/"))
     expect(page.locator("#address-from")).to_have_text(re.compile(r"127\.0\.0\.1:\d+"))
 
@@ -52,7 +52,7 @@ def test_exchanges_events_with_line_clients(server, line_client, open_page, chan
 
 
 def test_shows_members_and_their_names(server, line_client, open_page, channel):
-    page = open_page().opens(f"{server.page}#{channel}")
+    page = open_page().open(f"{server.page}#{channel}")
     members = page.locator(f'[data-members="{channel}"] li')
     expect(members).to_have_count(1)
     typist = line_client(server.lines[0])
@@ -72,16 +72,16 @@ def test_shows_members_and_their_names(server, line_client, open_page, channel):
 
     typist.close()
     expect(members).to_have_count(1)
-    other = open_page().opens(f"{server.page}#{channel}")
+    other = open_page().open(f"{server.page}#{channel}")
     expect(members).to_have_count(2)
     other.context.close()
     expect(members).to_have_count(1)
 
 
 def test_gives_joins_that_are_far_apart_a_time_of_their_own(server, line_client, open_page, channel):
-    watched = open_page()
-    watched.page.clock.install()
-    page = watched.opens(f"{server.page}#{channel}")
+    monitored = open_page()
+    monitored.page.clock.install()
+    page = monitored.open(f"{server.page}#{channel}")
     notes = page.locator('#events .note[data-kind="join"]')
 
     def join(nick):
@@ -98,13 +98,13 @@ def test_gives_joins_that_are_far_apart_a_time_of_their_own(server, line_client,
 
 
 def test_offers_no_commands_for_channels_with_special_characters(server, open_page):
-    page = open_page().opens(f"{server.page}#kitchen;reboot")
+    page = open_page().open(f"{server.page}#kitchen;reboot")
     expect(page.locator("#empty-note")).to_contain_text("has a special meaning in shells")
     expect(page.locator("#copy-lines")).to_be_hidden()
 
 
 def test_adds_and_closes_channels(server, line_client, open_page, channel):
-    page = open_page().opens(f"{server.page}#{channel}")
+    page = open_page().open(f"{server.page}#{channel}")
     page.fill("#channel-add", f"{channel}-b")
     page.click("#channel-add-button")
     expect(page.locator("#channels > li")).to_have_count(2)
@@ -124,8 +124,8 @@ def test_adds_and_closes_channels(server, line_client, open_page, channel):
 
 def test_reconnects_after_a_server_restart_and_reports_the_gap(start, line_client, open_page):
     first = start()
-    watched = open_page()
-    page = watched.opens(f"{first.page}#kitchen")
+    monitored = open_page()
+    page = monitored.open(f"{first.page}#kitchen")
     line_client(first.lines[0]).request("PUB kitchen before")
     expect(row(page, 1)).to_contain_text("before")
     first.stop()
@@ -133,17 +133,17 @@ def test_reconnects_after_a_server_restart_and_reports_the_gap(start, line_clien
 
     port = first.page.rstrip("/").split(":")[2]
     second = start(web=(f"tcp:{port}:interface=127.0.0.1",))
-    watched.is_connected()
+    monitored.wait_until_connected()
     expect(page.locator("#events")).to_contain_text("offsets begin again")
     line_client(second.lines[0]).request("PUB kitchen after")
     expect(page.locator("#events .event").last).to_contain_text("after")
     # The browser logs each failed attempt.
-    watched.complaints[:] = [words for words in watched.complaints if "ERR_CONNECTION_REFUSED" not in words]
+    monitored.errors[:] = [words for words in monitored.errors if "ERR_CONNECTION_REFUSED" not in words]
 
 
 def test_shows_missed_events_after_an_outage(server, line_client, open_page, channel, proxy):
-    watched = open_page()
-    page = watched.opens(f"http://127.0.0.1:{proxy.port}/#{channel}")
+    monitored = open_page()
+    page = monitored.open(f"http://127.0.0.1:{proxy.port}/#{channel}")
     typist = line_client(server.lines[0])
     typist.request(f"PUB {channel} 1")
     expect(row(page, 1)).to_be_visible()
@@ -152,16 +152,16 @@ def test_shows_missed_events_after_an_outage(server, line_client, open_page, cha
     for number in range(2, 5):
         typist.request(f"PUB {channel} {number}")
     proxy.interrupt(False)
-    watched.is_connected()
+    monitored.wait_until_connected()
     typist.request(f"PUB {channel} 5")
     expect(page.locator("#events .event .payload")).to_have_text(["1", "2", "3", "4", "5"])
-    watched.complaints.clear()
+    monitored.errors.clear()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_does_not_scroll_sideways_on_a_phone(server, line_client, open_page, channel, scheme):
-    watched = open_page(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, color_scheme=scheme)
-    page = watched.opens(f"{server.page}#{channel}")
+    monitored = open_page(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, color_scheme=scheme)
+    page = monitored.open(f"{server.page}#{channel}")
     typist = line_client(server.lines[0])
     typist.request(f"PUB {channel} {'wide' * 200}")
     typist.request(f'PUB {channel} {{"deep": {{"wide": "{"x" * 500}"}}}}')
@@ -173,11 +173,11 @@ def test_does_not_scroll_sideways_on_a_phone(server, line_client, open_page, cha
 
 
 def test_other_origins_can_import_the_client_but_not_connect(server, open_page, other_origin):
-    watched = open_page()
-    watched.page.goto(other_origin)
+    monitored = open_page()
+    monitored.page.goto(other_origin)
     client = f"import('{server.page}sockbridge.js')"
-    assert watched.page.evaluate(f"{client}.then((module) => typeof module.connect)") == "function"
-    outcome = watched.page.evaluate(
+    assert monitored.page.evaluate(f"{client}.then((module) => typeof module.connect)") == "function"
+    outcome = monitored.page.evaluate(
         f"""new Promise((resolve) => {{
             const socket = new WebSocket('{server.page.replace("http", "ws")}ws');
             socket.onopen = () => resolve('open');
@@ -186,8 +186,8 @@ def test_other_origins_can_import_the_client_but_not_connect(server, open_page, 
     )
     assert outcome == "refused"
     assert f"refused a WebSocket of origin '{other_origin}'; --allow-origin would allow it" in server.log()
-    assert len(watched.complaints) == 1
-    assert "403" in watched.complaints.pop()
+    assert len(monitored.errors) == 1
+    assert "403" in monitored.errors.pop()
 
 
 @pytest.fixture
@@ -312,8 +312,8 @@ def expect_readable(page, channel):
 
 
 def test_token_grants_access_and_stays_in_its_tab(guarded, open_page, issuer, authenticated, channel):
-    watched = open_page()
-    page = watched.opens(f"{guarded.page}#{channel}")
+    monitored = open_page()
+    page = monitored.open(f"{guarded.page}#{channel}")
     expect_locked(page, channel, "Token required.")
     expect(page.locator("#empty-title")).to_have_text(f"A token is required to read {channel}")
     expect(page.locator("#token-help")).to_contain_text("sockbridge token")
@@ -346,7 +346,7 @@ def test_token_grants_access_and_stays_in_its_tab(guarded, open_page, issuer, au
 
     # Signed in after a reload. The token is not in permanent storage, the URL or the document.
     page.reload()
-    watched.is_connected()
+    monitored.wait_until_connected()
     expect_readable(page, channel)
     expect(row(page, 1)).to_contain_text("ann")
     expect(page.locator("#identity")).to_have_text("Verified as ann.")
@@ -362,7 +362,7 @@ def test_token_grants_access_and_stays_in_its_tab(guarded, open_page, issuer, au
 
 
 def test_explains_missing_rights(guarded, open_page, issuer, line_client, channel):
-    page = open_page().opens(f"{guarded.page}#lobby.{channel}")
+    page = open_page().open(f"{guarded.page}#lobby.{channel}")
     expect_readable(page, f"lobby.{channel}")
     expect(page.locator("#token-block")).to_be_hidden()
     page.fill("#nick", "bob")
@@ -399,10 +399,10 @@ def test_explains_missing_rights(guarded, open_page, issuer, line_client, channe
 
 
 def test_does_not_ask_for_a_token_if_a_cookie_contains_one(guarded, open_page, issuer, channel):
-    watched = open_page()
+    monitored = open_page()
     token = issuer.token("ann", {channel: "r"})
-    watched.page.context.add_cookies([{"name": "session", "value": token, "url": guarded.page, "httpOnly": True}])
-    page = watched.opens(f"{guarded.page}#{channel}")
+    monitored.page.context.add_cookies([{"name": "session", "value": token, "url": guarded.page, "httpOnly": True}])
+    page = monitored.open(f"{guarded.page}#{channel}")
     expect_readable(page, channel)
     expect(page.locator("#identity")).to_have_text("Verified as ann.")
     expect(page.locator("#token-block")).to_be_hidden()
@@ -412,7 +412,7 @@ def test_does_not_ask_for_a_token_if_a_cookie_contains_one(guarded, open_page, i
 
 def test_removes_a_token_from_the_url_and_waits_for_the_user_to_sign_in(guarded, open_page, issuer, channel):
     token = issuer.token("ann", {channel: "rw"})
-    page = open_page().opens(f"{guarded.page}#{channel},token={token}")
+    page = open_page().open(f"{guarded.page}#{channel},token={token}")
     assert page.url == f"{guarded.page}#{channel}"
     expect(page.locator("#token-state")).to_contain_text("Sign in with it only if you trust the link")
     expect_locked(page, channel, "Token required.")
@@ -428,7 +428,7 @@ def test_removes_a_token_from_the_url_and_waits_for_the_user_to_sign_in(guarded,
 def test_continues_after_a_token_has_expired_and_catches_up_with_the_next_one(
     guarded, open_page, issuer, authenticated, channel
 ):
-    page = open_page().opens(f"{guarded.page}#{channel},lobby.{channel}")
+    page = open_page().open(f"{guarded.page}#{channel},lobby.{channel}")
     expect_readable(page, f"lobby.{channel}")
     sign_in(page, issuer.token("ann", {channel: "rw"}, seconds=3))
     expect_readable(page, channel)
@@ -448,7 +448,7 @@ def test_continues_after_a_token_has_expired_and_catches_up_with_the_next_one(
 
 
 def test_asks_for_another_token_before_one_expires(guarded, open_page, issuer, channel):
-    page = open_page().opens(f"{guarded.page}#{channel}")
+    page = open_page().open(f"{guarded.page}#{channel}")
     sign_in(page, issuer.token("ann", {channel: "rw"}, seconds=62))
     expect_readable(page, channel)
     expect(page.locator("#token-form")).to_be_hidden()
@@ -463,8 +463,8 @@ def test_drops_a_token_that_a_restarted_server_rejects(start, open_page, issuer,
     told = f'[access]\nanonymous = {{ "lobby" = "rw" }}\naudience = "{AUDIENCE}"\n'
     (tmp_path / "bridge.toml").write_text(told + issuer.make_key("restarted"))
     first = start("--config", "bridge.toml", tcp=("none",))
-    watched = open_page()
-    page = watched.opens(f"{first.page}#lobby,{channel}")
+    monitored = open_page()
+    page = monitored.open(f"{first.page}#lobby,{channel}")
     sign_in(page, issuer.token("ann", {channel: "r"}, key="restarted"))
     expect_readable(page, channel)
     first.stop()
@@ -472,35 +472,35 @@ def test_drops_a_token_that_a_restarted_server_rejects(start, open_page, issuer,
     port = first.page.rstrip("/").split(":")[2]
     start("--config", "bridge.toml", tcp=("none",), web=(f"tcp:{port}:interface=127.0.0.1",))
     expect(page.locator("#token-error")).to_contain_text("Token rejected: The signature", timeout=60_000)
-    watched.is_connected()
+    monitored.wait_until_connected()
     expect_readable(page, "lobby")
     expect_locked(page, channel, "Token required.")
-    watched.complaints[:] = [words for words in watched.complaints if "ERR_CONNECTION_REFUSED" not in words]
+    monitored.errors[:] = [words for words in monitored.errors if "ERR_CONNECTION_REFUSED" not in words]
 
 
 def test_forgets_a_token_that_a_restarted_server_does_not_need(start, open_page, issuer, tmp_path, channel):
     (tmp_path / "server.toml").write_text(f'[access]\naudience = "{AUDIENCE}"\n' + issuer.make_key("unneeded"))
     first = start("--config", "server.toml", tcp=("none",))
-    watched = open_page()
-    page = watched.opens(f"{first.page}#{channel}")
+    monitored = open_page()
+    page = monitored.open(f"{first.page}#{channel}")
     sign_in(page, issuer.token("ann", {channel: "rw"}, key="unneeded"))
     expect(page.locator("#identity")).to_have_text("Verified as ann.")
     first.stop()
     port = first.page.rstrip("/").split(":")[2]
     start(tcp=("none",), web=(f"tcp:{port}:interface=127.0.0.1",))
     expect(page.locator("#token-error")).to_contain_text("Token rejected:", timeout=60_000)
-    watched.is_connected()
+    monitored.wait_until_connected()
     publish(page, "hello")
     expect(row(page, 1)).to_contain_text("ann")
     expect(page.locator("#token-help")).to_be_hidden()
     expect(page.locator("#identity")).to_be_empty()
-    watched.complaints[:] = [words for words in watched.complaints if "ERR_CONNECTION_REFUSED" not in words]
+    monitored.errors[:] = [words for words in monitored.errors if "ERR_CONNECTION_REFUSED" not in words]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_signs_in_on_a_phone_without_scrolling_sideways(guarded, open_page, issuer, channel, scheme):
-    watched = open_page(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, color_scheme=scheme)
-    page = watched.opens(f"{guarded.page}#{channel}")
+    monitored = open_page(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, color_scheme=scheme)
+    page = monitored.open(f"{guarded.page}#{channel}")
     expect(page.locator("#panel-summary")).to_have_text("1 channel, 1 locked")
     page.click("#empty-token-button")
     expect(page.locator("#token")).to_be_focused()

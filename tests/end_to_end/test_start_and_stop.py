@@ -33,7 +33,7 @@ def test_clients_are_notified_before_the_end_and_ports_are_free_at_once(
         open_socket(server.lines[0])
     with socket.create_server(("127.0.0.1", int(server.lines[0].split(":")[1]))):
         typist.close()
-    server.is_over(number)
+    server.wait_for_exit(number)
 
 
 def test_shutdown_waits_for_clients_up_to_the_timeout(start, line_client):
@@ -76,7 +76,7 @@ def test_queued_events_are_sent_before_the_end(start, line_client):
     assert event.endswith("x" * 60_000)
     assert rest == ["NOTICE the server is going away", "BYE"]
     slow.close()
-    server.is_over()
+    server.wait_for_exit()
 
 
 def test_after_a_kill_it_restarts_on_the_same_ports_and_reports_no_recovery(start, line_client, web_client):

@@ -34,7 +34,7 @@ def receive() -> Iterator[Callable[..., Receiver]]:
     yield receiving
     for receiver in receivers:
         receiver.close()
-        assert receiver.faults == []
+        assert receiver.errors == []
 
 
 @pytest.fixture
@@ -77,8 +77,8 @@ def test_delivers_signed_events_in_order(
     bob.request("PUB cellar not matched")
     ann.send_bytes(b"QUIT\n")
     # Without debouncing, all events are delivered in order.
-    eventually(lambda: receiver.told[-1:] == ["channel-vacated"], "all of it")
-    assert receiver.told == [
+    eventually(lambda: receiver.summaries[-1:] == ["channel-vacated"], "all of it")
+    assert receiver.summaries == [
         *("channel-occupied", "member-joined ann"),
         *map(str, range(200)),
         {"celsius": [200.5]},
@@ -105,9 +105,9 @@ def test_does_not_deliver_a_quick_reconnect(
     ann = line_client(server.lines[0])
     ann.request("NICK ann")
     ann.request("SUB kitchen")
-    eventually(lambda: "member-joined ann" in receiver.told, "that ann has come")
-    assert receiver.told.count("channel-occupied") == receiver.told.count("member-joined ann") == 1
-    assert {"member-left ann", "channel-vacated"}.isdisjoint(receiver.told)
+    eventually(lambda: "member-joined ann" in receiver.summaries, "that ann has come")
+    assert receiver.summaries.count("channel-occupied") == receiver.summaries.count("member-joined ann") == 1
+    assert {"member-left ann", "channel-vacated"}.isdisjoint(receiver.summaries)
 
 
 def test_retries_failed_deliveries(
@@ -120,7 +120,7 @@ def test_retries_failed_deliveries(
     peer.request("PUB kitchen first")
     eventually(lambda: receiver.deliveries, "the first attempt")
     peer.request("PUB kitchen second")
-    eventually(lambda: receiver.told == ["first", "second"], "both")
+    eventually(lambda: receiver.summaries == ["first", "second"], "both")
     first, second, third, *_ = receiver.deliveries
     assert first["delivery"] == second["delivery"] == third["delivery"]
     assert first["sent"] < second["sent"] < third["sent"]
@@ -135,15 +135,15 @@ def test_reports_dropped_events_to_a_recovered_receiver(
     server = server_with(receiver.url, "queue-events = 10", events='["event-published"]')
     peer = line_client(server.lines[0])
     peer.request("PUB kitchen before")
-    eventually(lambda: receiver.told == ["before"], "the first")
+    eventually(lambda: receiver.summaries == ["before"], "the first")
     receiver.close()
     peer.request("PUB kitchen under way")
     eventually(lambda: ": retrying" in server.log(), "the failure")
     for number in range(100):
         peer.request(f"PUB kitchen {number}")
     receiver = receive(port=receiver.port)
-    eventually(lambda: receiver.told[-1:] == ["99"], "the last")
-    assert receiver.told == ["under way", "dropped", *map(str, range(90, 100))]
+    eventually(lambda: receiver.summaries[-1:] == ["99"], "the last")
+    assert receiver.summaries == ["under way", "dropped", *map(str, range(90, 100))]
     (dropped,) = (event for event in receiver.events if event["type"] == "dropped")
     assert dropped["count"] == 90
 
@@ -158,7 +158,7 @@ def test_shutdown_delivers_queued_events(receive: Any, server_with: Any, line_cl
     peer.request("SUB kitchen")
     peer.request("PUB kitchen 1")
     server.stop()
-    assert sorted(map(str, receiver.told)) == [
+    assert sorted(map(str, receiver.summaries)) == [
         *("1", "channel-occupied", "channel-vacated", "member-joined ann", "member-left ann")
     ]
     assert "not delivered" not in server.log()
@@ -183,17 +183,17 @@ def test_reload_applies_a_new_configuration(
     server = server_with(receiver.url, 'name = "office"', events='["event-published"]')
     peer = line_client(server.lines[0])
     peer.request("PUB kitchen 1")
-    eventually(lambda: receiver.told == ["1"], "the first")
+    eventually(lambda: receiver.summaries == ["1"], "the first")
     configure(other.url, 'name = "office"', events='["event-published"]')
     server.process.send_signal(signal.SIGHUP)
     eventually(lambda: "reloaded: configuration" in server.log(), "the word in the log")
     peer.request("PUB kitchen 2")
-    eventually(lambda: other.told == ["2"], "the second")
+    eventually(lambda: other.summaries == ["2"], "the second")
     configure("ftp://example.org")
     server.process.send_signal(signal.SIGHUP)
     eventually(lambda: "reload failed, configuration unchanged" in server.log(), "the word in the log")
     peer.request("PUB kitchen 3")
-    eventually(lambda: other.told == ["2", "3"], "the third")
+    eventually(lambda: other.summaries == ["2", "3"], "the third")
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_accepts_a_certificate_of_a_configured_authority(
     receiver = encrypted("localhost")
     server = server_with(receiver.url, 'ca-file = "authority.pem"', events='["event-published"]')
     line_client(server.lines[0]).request("PUB kitchen 1")
-    eventually(lambda: receiver.told == ["1"], "it")
+    eventually(lambda: receiver.summaries == ["1"], "it")
 
 
 @pytest.mark.parametrize(
