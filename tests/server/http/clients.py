@@ -179,6 +179,10 @@ class APIClient:
         return self.response()
 
 
+MakeAPI = Callable[..., APIClient]
+"""The fixture ``make_api``."""
+
+
 class WebClient:
     """A connection to the web port, for streams and long polls."""
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 import pytest
 from twisted.internet.task import Clock
 
-from tests.server.http.clients import APIClient, FakeSite, Response, Wire
+from tests.server.http.clients import APIClient, FakeSite, MakeAPI, Response, Wire
 from twistedsock.errors import CloseReason
 from twistedsock.testing import FakePolicy, FakeServer
 
 
 @pytest.fixture
-def api(reactor: Clock, wire: Wire) -> APIClient:
-    return APIClient(FakeServer(), reactor, wire)
+def api(make_api: MakeAPI) -> APIClient:
+    return make_api()
 
 
 def test_lists_clients_by_id_in_pages(api: APIClient) -> None:
@@ -70,9 +70,9 @@ class TestAdministrators:
         api.connect()
         assert api(method, path).status in (200, 204)
 
-    def test_policy_decides_who_is_an_administrator(self, reactor: Clock, wire: Wire, method: str, path: str) -> None:
+    def test_policy_decides_who_is_an_administrator(self, make_api: MakeAPI, method: str, path: str) -> None:
         tokens = {"A": ("ann", {}, None), "ROOT": ("root", {}, None)}
-        api = APIClient(FakeServer(policy=FakePolicy({"lobby": "rw"}, tokens, admins=["root"])), reactor, wire)
+        api = make_api(policy=FakePolicy({"lobby": "rw"}, tokens, admins=["root"]))
         api.server.line_client()
         assert api(method, path).error == (401, "unauthorized")
         assert api(method, path + "?token=A").error == (403, "forbidden")

@@ -3,16 +3,15 @@
 from typing import Any
 
 import pytest
-from twisted.internet.task import Clock
 
-from tests.server.http.clients import APIClient, Response, Wire
+from tests.server.http.clients import APIClient, MakeAPI, Response
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
-from twistedsock.testing import FakePolicy, FakeServer
+from twistedsock.testing import FakePolicy
 
 
 @pytest.fixture
-def api(reactor: Clock, wire: Wire) -> APIClient:
-    return APIClient(FakeServer(), reactor, wire)
+def api(make_api: MakeAPI) -> APIClient:
+    return make_api()
 
 
 def names(response: Response) -> list[str]:
@@ -45,12 +44,8 @@ def test_rejects_an_invalid_query(api: APIClient, path: str, query: str) -> None
     assert api("GET", f"{path}?{query}").error == (400, "bad-argument")
 
 
-def test_lists_only_readable_channels(reactor: Clock, wire: Wire) -> None:
-    api = APIClient(
-        FakeServer(policy=FakePolicy({"lobby": "rw", "box": "w"}, {"A": ("ann", {"kitchen": "rw"}, None)})),
-        reactor,
-        wire,
-    )
+def test_lists_only_readable_channels(make_api: MakeAPI) -> None:
+    api = make_api(policy=FakePolicy({"lobby": "rw", "box": "w"}, {"A": ("ann", {"kitchen": "rw"}, None)}))
     for path in ("lobby/events", "box/events", "kitchen/events?token=A"):
         assert api("POST", f"/channels/{path}", b"x").status == 201
     assert names(api("GET", "/channels")) == ["lobby"]
@@ -58,8 +53,8 @@ def test_lists_only_readable_channels(reactor: Clock, wire: Wire) -> None:
     assert api("GET", "/channels?token=B").error == (401, "unauthorized")
 
 
-def test_charges_remote_clients_for_searches(reactor: Clock, wire: Wire) -> None:
-    api = APIClient(FakeServer(commands_burst=20, commands_per_second=1), reactor, wire)
+def test_charges_remote_clients_for_searches(make_api: MakeAPI) -> None:
+    api = make_api(commands_burst=20, commands_per_second=1)
     for number in range(1_000):
         api.server.line_client().send(f"SUB c{number}")
     api.server.turn()
@@ -67,10 +62,10 @@ def test_charges_remote_clients_for_searches(reactor: Clock, wire: Wire) -> None
     assert [api("GET", "/channels?limit=1").status for _ in range(3)] == [200, 200, 429]
 
 
-def test_charges_for_patterns_with_wildcards(reactor: Clock, wire: Wire) -> None:
+def test_charges_for_patterns_with_wildcards(make_api: MakeAPI) -> None:
     """Two commands for each compiled pattern, and a fifth for each hundred channels."""
     policy = FakePolicy({"c*": "rw"}, {"A": ("ann", {f"x{number}*": "r" for number in range(50)}, None)})
-    api = APIClient(FakeServer(policy=policy, commands_burst=300, commands_per_second=1), reactor, wire)
+    api = make_api(policy=policy, commands_burst=300, commands_per_second=1)
     for number in range(1_000):
         api.server.line_client().send(f"PUB c{number} x")
     api.server.turn()
@@ -80,9 +75,9 @@ def test_charges_for_patterns_with_wildcards(reactor: Clock, wire: Wire) -> None
     assert api("GET", "/channels?limit=1").status == 200
 
 
-def test_searches_of_clients_take_turns(reactor: Clock, wire: Wire) -> None:
+def test_searches_of_clients_take_turns(make_api: MakeAPI) -> None:
     policy = FakePolicy({"c*": "rw"}, {"A": ("ann", {"c*": "r"}, None)})
-    api = APIClient(FakeServer(policy=policy), reactor, wire)
+    api = make_api(policy=policy)
     for number in range(300):
         api.server.line_client().send(f"PUB c{number} x")
     api.server.turn()
@@ -106,8 +101,8 @@ def test_searches_of_clients_take_turns(reactor: Clock, wire: Wire) -> None:
     assert order == ["first", "other", "second"]
 
 
-def test_charges_for_all_members(reactor: Clock, wire: Wire) -> None:
-    api = APIClient(FakeServer(commands_burst=20, commands_per_second=1), reactor, wire)
+def test_charges_for_all_members(make_api: MakeAPI) -> None:
+    api = make_api(commands_burst=20, commands_per_second=1)
     for _ in range(1_000):
         api.server.line_client().send("SUB a")
     api.server.turn()
@@ -117,8 +112,8 @@ def test_charges_for_all_members(reactor: Clock, wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_lists_members_by_id_in_pages(reactor: Clock, wire: Wire, late: bool) -> None:
-    api = APIClient(FakeServer(late=late), reactor, wire)
+def test_lists_members_by_id_in_pages(make_api: MakeAPI, late: bool) -> None:
+    api = make_api(late=late)
     for nick in ("ann", "bob", "cleo"):
         api.server.line_client().send(f"NICK {nick}", "SUB kitchen")
         api.settle()

@@ -337,12 +337,13 @@ def test_ignores_tokens_without_a_policy(build: Build) -> None:
 @pytest.mark.parametrize("change", ["gone", "expired", "later expired"])
 def test_rechecks_the_token_after_the_body(build: Build, change: str) -> None:
     expires = None if change == "gone" else 1_800_000_010.0
-    policy = FakePolicy({}, {"good": ("ann", {"kitchen": "rw"}, expires)})
+    tokens = {"good": ("ann", {"kitchen": "rw"}, expires)}
+    policy = FakePolicy({}, tokens)
     site = build(policy)
     client = site()
     client.send_bytes(request_bytes("/who?token=good", "POST", Content_Length="2"))
     if change != "expired":
-        site.server.context.change_policy(FakePolicy({}, {} if change == "gone" else policy._tokens))
+        site.server.context.change_policy(FakePolicy({}, {} if change == "gone" else tokens))
     if change != "gone":
         site.server.wall += 10
     (response,) = client.send_bytes(b"{}")

@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionDone
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from tests.server.http.clients import APIClient, Wire
+from tests.server.http.clients import APIClient, MakeAPI
 from twistedsock.pubsub.future import Future
-from twistedsock.testing import FakePolicy, FakeServer
+from twistedsock.testing import FakePolicy
 
 Logged = list[dict[str, Any]]
 
@@ -22,8 +21,8 @@ POLICY = FakePolicy(
 
 
 @pytest.fixture(params=[False, True], ids=["memory", "late"])
-def api(request: pytest.FixtureRequest, reactor: Clock, wire: Wire) -> APIClient:
-    return APIClient(FakeServer(late=request.param), reactor, wire)
+def api(request: pytest.FixtureRequest, make_api: MakeAPI) -> APIClient:
+    return make_api(late=request.param)
 
 
 def payloads(api: APIClient, channel: str = "kitchen") -> list[Any]:
@@ -203,8 +202,8 @@ class TestIdempotencyKey:
         assert "idempotency-replayed" not in api("POST", "/events", body, Idempotency_Key="1").headers
 
 
-def test_repeated_request_gets_the_result_of_a_pending_one(reactor: Clock, wire: Wire) -> None:
-    api = APIClient(FakeServer(late=True), reactor, wire)
+def test_repeated_request_gets_the_result_of_a_pending_one(make_api: MakeAPI) -> None:
+    api = make_api(late=True)
     api.send("POST", KITCHEN, b"x", Idempotency_Key="1")
     first = api.transport
     first_protocol = api.protocol
@@ -220,9 +219,9 @@ def test_repeated_request_gets_the_result_of_a_pending_one(reactor: Clock, wire:
 
 
 def test_does_not_send_a_long_history_after_a_disconnect(
-    reactor: Clock, wire: Wire, logged: Logged, monkeypatch: pytest.MonkeyPatch
+    make_api: MakeAPI, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api = APIClient(FakeServer(), reactor, wire)
+    api = make_api()
     for _ in range(3):
         api("POST", KITCHEN, b"x" * 60_000)
     stats, opened = api.server.context.stats, Future()
@@ -235,8 +234,8 @@ def test_does_not_send_a_long_history_after_a_disconnect(
     assert api.transport.output() == b"" and stats.requests == before and logged == []
 
 
-def test_request_that_the_backplane_refused_can_be_repeated(reactor: Clock, wire: Wire) -> None:
-    api = APIClient(FakeServer(late=True), reactor, wire)
+def test_request_that_the_backplane_refused_can_be_repeated(make_api: MakeAPI) -> None:
+    api = make_api(late=True)
     api.server.backplane.failing = 1
     response = api("POST", KITCHEN, b"x", Idempotency_Key="1")
     assert response.error == (503, "unavailable")
@@ -245,8 +244,8 @@ def test_request_that_the_backplane_refused_can_be_repeated(reactor: Clock, wire
 
 class TestPolicy:
     @pytest.fixture
-    def api(self, reactor: Clock, wire: Wire) -> APIClient:
-        return APIClient(FakeServer(policy=POLICY), reactor, wire)
+    def api(self, make_api: MakeAPI) -> APIClient:
+        return make_api(policy=POLICY)
 
     def test_requires_a_token(self, api: APIClient) -> None:
         for method, path in (("POST", KITCHEN), ("GET", KITCHEN), ("GET", "/channels/kitchen/members")):
@@ -275,8 +274,8 @@ class TestPolicy:
         assert "idempotency-replayed" in api("POST", KITCHEN + "?token=A", b"x", Idempotency_Key="1").headers
 
 
-def test_charges_a_command_for_each_event_of_a_batch(reactor: Clock, wire: Wire) -> None:
-    api = APIClient(FakeServer(commands_burst=10, commands_per_second=1), reactor, wire)
+def test_charges_a_command_for_each_event_of_a_batch(make_api: MakeAPI) -> None:
+    api = make_api(commands_burst=10, commands_per_second=1)
     api.connect("192.0.2.7")
     body = batch(*[{"channel": "kitchen", "data": 1}] * 20)
     assert api("POST", "/events", body).status == 200
@@ -284,8 +283,8 @@ def test_charges_a_command_for_each_event_of_a_batch(reactor: Clock, wire: Wire)
     assert response.error == (429, "rate") and "retry-after" in response.headers
 
 
-def test_charges_each_event_of_a_batch_once(reactor: Clock, wire: Wire) -> None:
-    api = APIClient(FakeServer(commands_burst=10, commands_per_second=1), reactor, wire)
+def test_charges_each_event_of_a_batch_once(make_api: MakeAPI) -> None:
+    api = make_api(commands_burst=10, commands_per_second=1)
     api.connect("192.0.2.7")
     assert api("POST", "/events", batch(*[{"channel": "kitchen", "data": 1}] * 10)).status == 200
     api.server.now += 1
@@ -295,11 +294,9 @@ def test_charges_each_event_of_a_batch_once(reactor: Clock, wire: Wire) -> None:
 
 @pytest.mark.parametrize("query", ["", "?wait=1&since=0&epoch=e1"])
 @pytest.mark.parametrize("size, most", [(10, 10), (60_000, 3)])
-def test_charges_a_remote_client_for_long_responses(
-    reactor: Clock, wire: Wire, query: str, size: int, most: int
-) -> None:
+def test_charges_a_remote_client_for_long_responses(make_api: MakeAPI, query: str, size: int, most: int) -> None:
     """A command for each 4 KiB."""
-    api = APIClient(FakeServer(commands_burst=45, commands_per_second=1), reactor, wire)
+    api = make_api(commands_burst=45, commands_per_second=1)
     api.server.line_client().send("PUB kitchen " + "x" * size)
     api.server.turn()
     api.connect("192.0.2.7")
@@ -307,16 +304,16 @@ def test_charges_a_remote_client_for_long_responses(
     assert statuses == [200] * most + [429] * (10 - most)
 
 
-def test_charges_for_all_pieces_of_a_history(reactor: Clock, wire: Wire) -> None:
-    api = APIClient(FakeServer(commands_burst=100, commands_per_second=1), reactor, wire)
+def test_charges_for_all_pieces_of_a_history(make_api: MakeAPI) -> None:
+    api = make_api(commands_burst=100, commands_per_second=1)
     api.server.line_client().send(*["PUB kitchen " + "x" * 60_000] * 7)
     api.server.turn()
     api.connect("192.0.2.7")
     assert [api("GET", KITCHEN).status for _ in range(2)] == [200, 429]
 
 
-def test_charges_a_command_for_each_channel_of_a_long_poll(reactor: Clock, wire: Wire) -> None:
-    api = APIClient(FakeServer(commands_burst=45, commands_per_second=1), reactor, wire)
+def test_charges_a_command_for_each_channel_of_a_long_poll(make_api: MakeAPI) -> None:
+    api = make_api(commands_burst=45, commands_per_second=1)
     api.server.line_client().send("PUB c0 x")
     api.server.turn()
     api.connect("192.0.2.7")
@@ -324,8 +321,8 @@ def test_charges_a_command_for_each_channel_of_a_long_poll(reactor: Clock, wire:
     assert [api("GET", "/events?wait=1&last=1&" + several).status for _ in range(4)] == [200, 200, 200, 429]
 
 
-def test_does_not_repeat_a_response_after_the_right_is_lost(reactor: Clock, wire: Wire) -> None:
-    api = APIClient(FakeServer(policy=POLICY), reactor, wire)
+def test_does_not_repeat_a_response_after_the_right_is_lost(make_api: MakeAPI) -> None:
+    api = make_api(policy=POLICY)
     shown = {"Authorization": "Bearer A", "Idempotency_Key": "1"}
     assert api("POST", KITCHEN, b"x", **shown).status == 201
     api.server.context.change_policy(FakePolicy({}, {"A": ("ann", {}, None)}))

@@ -161,7 +161,7 @@ def test_sends_no_close_event_within_a_long_reply(server: FakeServer, open_strea
     connect, client, key = open_stream(server)
     server.line_client().send(*["PUB k " + "x" * 30_000] * 9)
     server.turn()
-    client.protocol.handler._outlet.pauseProducing()
+    client.transport.producer.pauseProducing()
     client.protocol.handler.session.handle(History(b"k", tag=b"5"))
     (session,) = [session for session in server.context.sessions if session.protocol == "events"]
     session.close(CloseReason.GOING_AWAY, b"for a reason")

@@ -7,13 +7,13 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from tests.server.http.clients import APIClient, Wire
+from tests.server.http.clients import APIClient, MakeAPI
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Payloads, Publication
 from twistedsock.server.http import request as request_module
 from twistedsock.server.http.request import WRITE_TIMEOUT_SECONDS
-from twistedsock.testing import FakePolicy, FakeServer
+from twistedsock.testing import FakePolicy
 
 Logged = list[dict[str, Any]]
 
@@ -22,12 +22,8 @@ EVENTS = 2_000
 
 
 @pytest.fixture
-def api(reactor: Clock, wire: Wire) -> APIClient:
-    api = APIClient(
-        FakeServer(policy=FakePolicy({"kitchen": "rw"}, {"A": ("ann", {"kitchen": "r"}, 1_800_000_100.0)})),
-        reactor,
-        wire,
-    )
+def api(make_api: MakeAPI) -> APIClient:
+    api = make_api(policy=FakePolicy({"kitchen": "rw"}, {"A": ("ann", {"kitchen": "r"}, 1_800_000_100.0)}))
     api.server.broker.publish(
         Client(b"p"), Publication(b"kitchen", Payloads((b"x" * 1000,) * EVENTS, 1000 * EVENTS), b"message")
     )
@@ -109,8 +105,8 @@ def test_reports_events_dropped_during_the_response(api: APIClient) -> None:
     assert response.json["gaps"] == [{"first": sent + 1, "last": EVENTS}] and response.json["next"] == f"e1:{EVENTS}"
 
 
-def test_reports_each_gap_and_continues(reactor: Clock, wire: Wire) -> None:
-    api = APIClient(FakeServer(history_events=300), reactor, wire)
+def test_reports_each_gap_and_continues(make_api: MakeAPI) -> None:
+    api = make_api(history_events=300)
     publisher = Client(b"p")
 
     def publish(count: int) -> None:

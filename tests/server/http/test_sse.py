@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from tests.event_streams import ServerSent
+from tests.event_streams import ServerSent, Stream
 from tests.server.http.clients import Connect, Wire, web_port
 from twistedsock.errors import CloseReason
 from twistedsock.server.http.connection import HTTPConnection
 from twistedsock.server.http.request import HTTPRequest
-from twistedsock.server.http.sse import MAX_IGNORED_BYTES, EventStream
+from twistedsock.server.http.sse import INCOMPLETE, MAX_IGNORED_BYTES, EventStream
+from twistedsock.session.replies import SessionState
 from twistedsock.session.session import Session
 from twistedsock.testing import FakePolicy, FakeServer
 
@@ -303,3 +304,66 @@ def test_lost_connection_is_freed(server: FakeServer, connect: Connect, target: 
         assert len(left) == before, left
     finally:
         gc.enable()
+
+
+# Sessions of streams, without HTTP.
+
+
+def test_stream_session_subscribes_to_all_channels() -> None:
+    server = FakeServer()
+    stream = Stream(server, ["a", "b"])
+    assert [event.kind for event in stream.received()] == ["welcome", "ok", "ok"]
+    assert sorted(stream.session.subscriptions) == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("channels", [["a", "b"], ["b", "a"]])
+def test_stream_session_closes_if_a_subscription_fails(channels: list[str]) -> None:
+    server = FakeServer(max_subscriptions_per_client=1)
+    stream = Stream(server, channels)
+    events = stream.received()
+    assert [event.kind for event in events] == ["welcome", "ok", "error", "notice"]
+    assert events[2].message["code"] == "limit" and events[3].message["text"] == INCOMPLETE.decode()
+    assert stream.endings == [CloseReason.TRY_AGAIN] and stream.session.state is SessionState.CLOSING
+
+
+def test_stream_session_waits_for_a_late_backplane() -> None:
+    server = FakeServer(late=True)
+    stream = Stream(server, ["a", "b"])
+    assert [event.kind for event in stream.received()] == ["welcome"]
+    server.backplane.release(1)
+    server.turn()
+    server.backplane.release()
+    server.turn()
+    assert [event.kind for event in stream.received()] == ["ok", "ok"]
+    assert not stream.endings and server.context.memory_budget.used == 0
+
+
+def test_stream_session_closes_if_the_backplane_fails() -> None:
+    server = FakeServer(late=True)
+    stream = Stream(server, ["a"])
+    server.backplane.failing = 1
+    server.backplane.release()
+    assert [event.kind for event in stream.received()] == ["welcome", "error", "notice"]
+    assert stream.endings == [CloseReason.TRY_AGAIN]
+
+
+def test_stream_session_can_disconnect_before_its_subscriptions() -> None:
+    server = FakeServer(late=True)
+    stream = Stream(server, ["a", "b"])
+    stream.session.connection_lost()
+    server.backplane.release()
+    server.turn()
+    server.broker.expire_histories()
+    assert stream.session.state is SessionState.CLOSED and not server.broker.channels
+
+
+def test_stream_session_reports_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer()
+
+    def fail(name: bytes) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(server.broker, "open", fail)
+    stream = Stream(server, ["a"])
+    assert [event.kind for event in stream.received()] == ["welcome", "error", "notice"]
+    assert len(stream.faults) == 1

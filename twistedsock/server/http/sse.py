@@ -69,7 +69,7 @@ class KeepAliveStream(Protocol):
     def send_keep_alive(self) -> None: ...
 
 
-class KeepAlive:
+class KeepAliveTimer:
     """Sends each stream a comment every ``interval`` seconds, so that proxies do not close it. 0: never."""
 
     def __init__(self, reactor: Any, interval: int) -> None:
@@ -240,7 +240,7 @@ class StreamsEndpoint:
     def __init__(self, context: ServerContext, reactor: Any, interval: int) -> None:
         self.context = context
         self.reactor = reactor
-        self.keep_alive = KeepAlive(reactor, interval)
+        self.keep_alive = KeepAliveTimer(reactor, interval)
 
     def open_for_channel(self, request: HTTPRequest) -> None:
         """``GET /channels/{channel}/events`` that accepts a stream."""
