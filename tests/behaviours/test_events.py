@@ -9,7 +9,7 @@ from tests.behaviours.voices import KINDS, LineVoice, Voice, settle
 from tests.event_streams import FallbackClient, Stream
 from twistedsock.codecs.http_api import read_batch, read_body
 from twistedsock.codecs.payload import UNPAIRED_SURROGATE
-from twistedsock.codecs.query import ApiError
+from twistedsock.codecs.problem_details import ApiError
 from twistedsock.testing import FakeServer
 
 TEXTS = [

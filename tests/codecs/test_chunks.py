@@ -85,7 +85,7 @@ def test_half_the_line_of_a_size_may_stand_behind_many_chunks() -> None:
 
 def test_there_are_only_so_many_chunks() -> None:
     assert read(chunked(*[b"a"] * (MAX_CHUNKS - 1)))[1] == b""
-    with pytest.raises(InvalidChunks, match="more than"):
+    with pytest.raises(InvalidChunks, match="too many"):
         read(chunked(*[b"a"] * MAX_CHUNKS))
 
 
@@ -94,5 +94,5 @@ def test_a_trailer_is_short() -> None:
     assert read(b"0\r\n" + line * 4 + b"\r\n")[1] == b""
     assert read(*([b"0\r\n"] + [line[:500], line[500:]] * 4 + [b"\r\n"]))[1] == b""
     for pieces in ([b"0\r\n", *[line] * 5], [b"0\r\n" + b"x" * (MAX_TRAILER_BYTES + 1)]):
-        with pytest.raises(InvalidChunks, match="behind the last"):
+        with pytest.raises(InvalidChunks, match="trailer"):
             read(*pieces)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.codecs.http import read_head
-from twistedsock.codecs.websocket import are_extensions, listed, switching_protocols, take_extensions
+from twistedsock.codecs.websocket import are_extensions, listed, split_extensions, switching_protocols
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 PLAIN = {
@@ -157,7 +157,7 @@ def test_extensions_are_taken_out_of_a_head(lines: list[bytes], left: list[bytes
     def head(lines: list[bytes]) -> bytes:
         return b"\r\n".join([b"GET /ws HTTP/1.1", *lines, b"", b""])
 
-    assert take_extensions(head(lines)) == (head(left), offers)
+    assert split_extensions(head(lines)) == (head(left), offers)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from twistedsock.codecs.http_api import MAX_BATCH_EVENTS, join_neighbours, read_batch, read_body
 from twistedsock.codecs.payload import MAX_DEPTH, build_payloads, payload_to_json, payload_to_line
-from twistedsock.codecs.query import ApiError
+from twistedsock.codecs.problem_details import ApiError
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.values import PayloadKind, Payloads
 from twistedsock.session.request import Publication

@@ -27,9 +27,9 @@ def test_the_wrong_door() -> None:
         b"Connection: close\r\n"
         b"X-Content-Type-Options: nosniff\r\n"
         b"\r\n"
-        b"This port speaks lines, not HTTP. The web port is http://127.0.0.1:8082/\n"
+        b"this port speaks the line protocol, not HTTP: use the web port at http://127.0.0.1:8082/\n"
     ).replace(b"74", b"%d" % len(answer.partition(b"\r\n\r\n")[2]))
-    assert b"This server has no web port\n" in http_on_line_port("")
+    assert b"this server has no web port\n" in http_on_line_port("")
 
 
 def test_a_refusal() -> None:

@@ -201,7 +201,7 @@ def test_an_id_that_cannot_be_sent_back_is_not_sent_back(tag: str) -> None:
 
 def test_half_a_surrogate_pair_has_words_of_its_own() -> None:
     assert mistake('{"type":"nick","id":1,"nick":"\\ud83d"}').error == UNPAIRED_SURROGATE
-    assert mistake('{"type":"nick","id":1,"nick":"\\ud83d"').error.message == "a message is one JSON object"
+    assert mistake('{"type":"nick","id":1,"nick":"\\ud83d"').error.message == "invalid message: send one JSON object"
     assert "levels" in mistake('{"type":"ping","id":1,"x":' + TOO_DEEP + "}").error.message
 
 
@@ -285,13 +285,15 @@ def test_data_has_at_most_a_hundred_levels(levels: int, name: str) -> None:
     if levels == 100:
         assert isinstance(command, Publish)
     else:
-        assert command == InvalidCommand(Error(ErrorCode.BAD_JSON, "data has at most 100 levels"), b"7")
+        assert command == InvalidCommand(
+            Error(ErrorCode.BAD_JSON, "data too deep: at most 100 levels are allowed"), b"7"
+        )
 
 
 def test_the_words_name_the_missing_field() -> None:
     """Who forgot a field reads its name."""
-    assert mistake('{"type":"publish","channel":"a"}').error.message == "publish needs data"
-    assert mistake('{"type":"nick"}').error.message == "nick needs nick"
+    assert mistake('{"type":"publish","channel":"a"}').error.message == "missing field: publish requires data"
+    assert mistake('{"type":"nick"}').error.message == "missing field: nick requires nick"
     assert "last" in mistake('{"type":"history","channel":"a","last":-1}').error.message
 
 

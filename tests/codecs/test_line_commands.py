@@ -149,10 +149,10 @@ def test_a_line_with_wrong_arguments(line: str) -> None:
 @pytest.mark.parametrize(
     "line, words",
     [
-        ("HIST a last=x", "'x' is no number from 0 to 9007199254740991"),
-        ("SUB a frob", "'frob' is no option, or it is there twice"),
-        ("SUB a frob=1", "'frob' is no option here"),
-        ("HIST a last=" + "9" * 40, f"'{'9' * 32}' is no number from 0 to 9007199254740991"),
+        ("HIST a last=x", "invalid number 'x': expected 0 to 9007199254740991"),
+        ("SUB a frob", "invalid or repeated option: 'frob'"),
+        ("SUB a frob=1", "unknown option: 'frob'"),
+        ("HIST a last=" + "9" * 40, f"invalid number '{'9' * 32}': expected 0 to 9007199254740991"),
     ],
 )
 def test_a_refusal_names_the_word_that_is_wrong(line: str, words: str) -> None:

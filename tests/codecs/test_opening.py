@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.line_decoder import MAX_LINE_START_BYTES, USAGE, ProtocolDetector, WireProtocol, is_verb
+from twistedsock.codecs.line_decoder import USAGE, is_verb
+from twistedsock.codecs.protocol_detection import MAX_LINE_START_BYTES, ProtocolDetector, WireProtocol
 
 LINES, HTTP, TLS, OTHER = WireProtocol.LINES, WireProtocol.HTTP, WireProtocol.TLS, WireProtocol.OTHER
 BOM = "\ufeff".encode()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from twistedsock.codecs.query import HTTP_STATUS, ApiError, problem_details
+from twistedsock.codecs.problem_details import HTTP_STATUS, ApiError, problem_details
 from twistedsock.errors import BAD_CHANNEL, TOO_FAST, Error, ErrorCode
 
 

@@ -140,7 +140,7 @@ def test_any_bytes_give_a_header_or_an_error_or_more_is_needed(start: bytes, mor
         fed += size
         if found is not None:
             break
-        assert len(reader._kept) < MAX_V2_BYTES
+        assert len(reader._buffer) < MAX_V2_BYTES
     if isinstance(whole, ProxyHeader):
         assert isinstance(found, ProxyHeader)
         assert (found.source, found.rest + data[fed:]) == (whole.source, whole.rest)

@@ -3,7 +3,8 @@
 import pytest
 
 from twistedsock.codecs.http_api import MAX_STREAM_CHANNELS, read_channels, read_stream_request
-from twistedsock.codecs.query import ApiError, QueryParameters
+from twistedsock.codecs.problem_details import ApiError
+from twistedsock.codecs.query import QueryParameters
 from twistedsock.errors import ErrorCode
 from twistedsock.pubsub.values import Position
 from twistedsock.session.commands import Subscribe

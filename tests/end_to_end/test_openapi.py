@@ -13,7 +13,7 @@ import schemathesis
 from twisted.internet.task import Clock
 
 from twistedsock.codecs.http_api import MAX_BATCH_EVENTS
-from twistedsock.codecs.query import HTTP_STATUS
+from twistedsock.codecs.problem_details import HTTP_STATUS
 from twistedsock.errors import ErrorCode
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.names import CHANNEL_BYTES, EVENT_NAME_BYTES, NICK_BYTES

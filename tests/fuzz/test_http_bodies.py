@@ -8,7 +8,7 @@ from tests.fuzz.grammars import SOUND
 from tests.fuzz.properties import holds
 from twistedsock.codecs.http_api import join_neighbours, read_batch, read_body
 from twistedsock.codecs.payload import payload_to_json
-from twistedsock.codecs.query import ApiError
+from twistedsock.codecs.problem_details import ApiError
 from twistedsock.errors import Error
 from twistedsock.pubsub.values import TEXT
 

@@ -139,7 +139,7 @@ def test_others_do_not_wait_for_it() -> None:
         ("INFO", "OK id=p1 nick=p1 from=127.0.0.1:50000 to=127.0.0.1:8081 channels=1 uptime=0 version=0.0"),
         ("QUIET on", "OK"),
         ("QUIT", "BYE"),
-        ("NONSENSE", "ERR unknown-command I do not know that; HELP tells what I know, QUIT leaves"),
+        ("NONSENSE", "ERR unknown-command unknown command: try HELP, or QUIT to disconnect"),
     ],
 )
 def test_any_other_command_waits_for_the_publishes_before_it(line: str, reply: str) -> None:

@@ -1,4 +1,4 @@
-"""The encodings there are. Each exists once, as readers that share one share their bytes."""
+"""The encoders. There is one object of each, because subscribers with the same encoder share the encoded bytes."""
 
 from twistedsock.codecs.framing import Newline, TextMessage
 from twistedsock.codecs.json_encoder import JsonEncoder
@@ -6,10 +6,10 @@ from twistedsock.codecs.line_encoder import LineEncoder
 from twistedsock.codecs.sse import SSEEncoder, SSEFraming
 
 LINE_ENCODER = LineEncoder(Newline())
-"""Lines on a bare socket."""
+"""Lines on a TCP or Unix socket."""
 
 LINE_MESSAGE_ENCODER = LineEncoder(TextMessage())
-"""Lines over WebSocket: each is a message."""
+"""Lines over WebSocket: each is a text message."""
 
 JSON_MESSAGE_ENCODER = JsonEncoder(TextMessage())
 """JSON over WebSocket."""
@@ -18,4 +18,4 @@ SSE_ENCODER = SSEEncoder()
 """Server-sent events of one channel."""
 
 JSON_SSE_ENCODER = JsonEncoder(SSEFraming(), "events")
-"""JSON as server-sent events, for who cannot open a WebSocket."""
+"""JSON as server-sent events, for clients that cannot open a WebSocket."""

@@ -1,4 +1,8 @@
-"""The head of an HTTP request (RFC 9112), as far as we must know it before somebody else reads it."""
+"""HTTP/1.1 (RFC 9112): request heads, bodies in chunks, and credentials.
+
+The web port reads the head of each first request itself: it decides between HTTP and WebSocket, and checks the host,
+the origin and the token before twisted.web or Autobahn sees the request.
+"""
 
 import re
 from collections.abc import Callable
@@ -10,26 +14,26 @@ from twistedsock.codecs.websocket import Headers, listed, plain_key
 
 
 def http_on_line_port(web_address: str) -> bytes:
-    """The answer of the line port to an HTTP request. ``web_address`` may be empty."""
-    where = f"The web port is {web_address}" if web_address else "This server has no web port"
-    return error_response(400, f"This port speaks lines, not HTTP. {where}")
+    """The response of the line port to an HTTP request. ``web_address`` can be empty."""
+    hint = f"use the web port at {web_address}" if web_address else "this server has no web port"
+    return error_response(400, f"this port speaks the line protocol, not HTTP: {hint}")
 
 
 MAX_HEAD_BYTES = 16 * 1024
-"""Bytes in a request head: what nginx and Apache allow for one header field twice over. Autobahn has no bound of its
-own, so an endless handshake must end before it gets there."""
+"""Of a request head: twice as much as nginx and Apache allow for one header. Autobahn has no limit, so an endless
+handshake must be rejected before."""
 
 MAX_HEADERS = 100
-"""Header lines in a request head: what Apache and Go's proxies allow; browsers send twenty. Many short ones cost more
-to read than their bytes tell."""
+"""Header lines in a request head, as in Apache. Browsers send about twenty. Many short headers cost more time than
+their bytes suggest."""
 
 # A character of a method (RFC 9110 section 5.6.2), or an empty line before it (RFC 9112 section 2.2).
 _BEGINNING = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z\r\n-]")
 
 
 def can_begin_head(start: bytes | bytearray) -> bool:
-    """Whether these first bytes of a connection can become a request. Those of TLS and other binary protocols cannot,
-    nor can a first line without a version of HTTP, so that the answer need not wait for more."""
+    """False if the first bytes of a connection cannot become a request: those of TLS and other binary protocols, and a
+    first line without an HTTP version. The server can reject them without waiting for more."""
     if start and _BEGINNING.match(start) is None:
         return False
     end = start.find(b"\n", 2)
@@ -37,7 +41,7 @@ def can_begin_head(start: bytes | bytearray) -> bool:
 
 
 def has_too_many_headers(head: bytes) -> bool:
-    """Whether a whole head has more header lines than are read."""
+    """True if a head has more header lines than allowed."""
     return head.count(b"\r\n") > MAX_HEADERS + 2  # the request line, and the empty line at the end
 
 
@@ -71,16 +75,17 @@ def origin_form(method: str, target: str) -> tuple[str, str | None] | None:
 
 
 def is_valid_host(host: str | None, version: str) -> bool:
-    """Whether a request may have this ``Host`` header, None for a request without one. A request of HTTP/1.1 must have
-    one, and its value must be valid in every version (RFC 9112 section 3.2)."""
+    """True if a request can have this ``Host`` header; None stands for no header. HTTP/1.1 requires one, and it must be
+    valid in all versions (RFC 9112 section 3.2)."""
     return version != "HTTP/1.1" if host is None else _HOST.fullmatch(host) is not None
 
 
 class RequestHead(msgspec.Struct, frozen=True, gc=False):
-    """The first request on a web connection. Header values are as they came, "" where there is none. ``key`` is that of
-    a plain WebSocket handshake, "" where it is any other request. ``forwarded_for`` is X-Forwarded-For, for those who
-    believe it. ``has_body`` is whether something is to follow that belongs to it. ``query``, ``authorization`` and
-    ``cookies`` may hold a secret, so they are not shown. ``has_valid_host`` is False where the answer must be 400."""
+    """The first request on a web connection. Header values are unchanged, "" for a missing header. ``key`` is the key
+    of a plain WebSocket handshake, "" for all other requests. ``forwarded_for`` is X-Forwarded-For, which the server
+    ignores unless it trusts the proxy. ``has_body`` is true if the head announces one. If ``has_valid_host`` is false,
+    the response must be 400. ``query``, ``authorization`` and ``cookies`` can contain secrets, so ``repr`` omits
+    them."""
 
     method: str
     path: str
@@ -101,7 +106,7 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
 
 
 def read_head(data: bytes) -> RequestHead | None:
-    """Read a whole head, its empty line included; None where it is none, or where it names two hosts or origins.
+    """Read a complete head, including the empty line. Returns None if it is invalid or has two hosts or origins.
 
     A header line without a valid name, or with a bare CR, a bare LF or a NUL, makes the head invalid: other servers
     read such a line in other ways (RFC 9112 sections 2.2 and 5.1)."""
@@ -152,9 +157,9 @@ def read_head(data: bytes) -> RequestHead | None:
     )
 
 
-def error_response(status: int, words: str, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
-    """A whole answer that refuses a request and ends the connection."""
-    body = words.encode() + b"\n"
+def error_response(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
+    """A complete error response that ends the connection."""
+    body = message.encode() + b"\n"
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Content-Type: text/plain; charset=utf-8"]
     lines += [f"Content-Length: {len(body)}", "Connection: close", "X-Content-Type-Options: nosniff"]
     lines += [f"{name}: {value}" for name, value in headers]
@@ -162,37 +167,38 @@ def error_response(status: int, words: str, headers: tuple[tuple[str, str], ...]
 
 
 MAX_CHUNKS = 1_000
-"""In one body: a millisecond or two for the smallest. What clients send is cut at 4 KiB or more, and nothing that is
-taken here is longer than some hundreds of KiB."""
+"""In one body: one or two milliseconds of work for the smallest chunks. Clients send chunks of 4 KiB and more, and no
+request accepts a body of more than 1 MiB."""
 
 MAX_SIZE_LINE_BYTES = 256
-"""Bytes of the line that tells the size of a chunk; nobody uses its extensions."""
+"""Of the line with the size of a chunk. No client uses chunk extensions."""
 
 MAX_TRAILER_BYTES = 4 * 1024
-"""Bytes of the lines behind the last chunk. They are dropped: what they say must not matter (section 6.5.1)."""
+"""Of the lines after the last chunk, which are ignored (RFC 9110 section 6.5.1)."""
 
-# Sixteen digits would be more than any memory; spaces before the extension are bad manners that section 7.1.1 allows.
+# 16 digits are more than any memory. RFC 9112 section 7.1.1 allows spaces before an extension.
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t -~\x80-\xff]*)?")
 
 
 class InvalidChunks(Exception):
-    """This is no body in chunks, or it is in too many; its text says which."""
+    """The body is not valid. The text is the reason."""
 
 
 class ChunkDecoder:
-    """Reads one body. ``take`` is called with each piece; it may be called with a piece of a chunk."""
+    """Decodes one body in chunks (RFC 9112 section 7.1). ``on_data`` is called with each part of the body, which can be
+    less than a chunk. The number of chunks is limited because a chunk of one byte costs as much as one of 64 KiB."""
 
-    __slots__ = ("_buffer", "_chunks", "_left", "_take", "_trailer")
+    __slots__ = ("_buffer", "_chunks", "_left", "_on_data", "_trailer")
 
-    def __init__(self, take: Callable[[bytes], object]) -> None:
-        self._take = take
+    def __init__(self, on_data: Callable[[bytes], object]) -> None:
+        self._on_data = on_data
         self._buffer = b""
         self._chunks = 0
-        self._left = 0  # of the chunk's bytes, and of the line end behind it
+        self._left = 0  # bytes of the chunk and of the line end behind it
         self._trailer: int | None = None
 
     def feed(self, data: bytes) -> bytes | None:
-        """What stands behind the body, once it has ended; None as long as it has not."""
+        """The data after the body, or None while the body is incomplete."""
         data, position = self._buffer + data if self._buffer else data, 0
         self._buffer = b""
         while self._trailer is None:
@@ -204,20 +210,20 @@ class ChunkDecoder:
             end = data.find(b"\r\n", position, position + MAX_SIZE_LINE_BYTES + 2)
             if end < 0:
                 if len(data) - position > MAX_SIZE_LINE_BYTES:
-                    raise InvalidChunks("the line with the size of a chunk is too long")
+                    raise InvalidChunks("chunk size line too long")
                 self._buffer = data[position:]
                 return None
-            self._begin_chunk(data[position:end])
+            self._start_chunk(data[position:end])
             position = end + 2
         return self._read_trailer(data, position)
 
-    def _begin_chunk(self, line: bytes) -> None:
+    def _start_chunk(self, line: bytes) -> None:
         size = _SIZE.fullmatch(line)
         if size is None:
-            raise InvalidChunks("a chunk does not begin with its size")
+            raise InvalidChunks("invalid chunk size")
         self._chunks += 1
         if self._chunks > MAX_CHUNKS:
-            raise InvalidChunks(f"the body is in more than {MAX_CHUNKS} chunks")
+            raise InvalidChunks(f"too many chunks: at most {MAX_CHUNKS} are allowed")
         length = int(size[1], 16)
         if length:
             self._left = length + 2
@@ -225,15 +231,15 @@ class ChunkDecoder:
             self._trailer = 0
 
     def _read_chunk(self, data: bytes, position: int) -> int:
-        """As much as is there; gives the position after it."""
-        here = min(self._left - 2, len(data) - position)
-        if here > 0:
-            self._take(data[position : position + here])
-            position += here
-            self._left -= here
+        """Pass on as much of the chunk as there is. Returns the position after it."""
+        available = min(self._left - 2, len(data) - position)
+        if available > 0:
+            self._on_data(data[position : position + available])
+            position += available
+            self._left -= available
         if self._left == 2 and len(data) - position >= 2:
             if not data.startswith(b"\r\n", position):
-                raise InvalidChunks("a chunk does not end where its size says")
+                raise InvalidChunks("chunk longer than its size")
             self._left = 0
             position += 2
         return position
@@ -243,10 +249,10 @@ class ChunkDecoder:
         while (end := data.find(b"\r\n", position)) != position:
             self._trailer += (len(data) if end < 0 else end) - position
             if self._trailer > MAX_TRAILER_BYTES:
-                raise InvalidChunks("there is too much behind the last chunk")
+                raise InvalidChunks("trailer too long")
             if end < 0:
                 self._buffer = data[position:]
-                self._trailer -= len(self._buffer)  # it is counted when it is whole
+                self._trailer -= len(self._buffer)  # counted when the line is complete
                 return None
             position = end + 2
         return data[position + 2 :]
@@ -258,8 +264,8 @@ _QUERY = re.compile(r"(?:^|&)token=([^&]*)")
 
 
 class Credentials(msgspec.Struct, frozen=True, gc=False):
-    """``token`` may be anything: nobody has looked at it. ``in_header`` is whether a program set it, which can read an
-    answer of HTTP; a page cannot."""
+    """``token`` has not been checked. ``in_header`` is true if it was in a header: only programs can set that, and they
+    can read an HTTP error response, which pages cannot."""
 
     token: bytes
     in_header: bool = False
@@ -269,23 +275,16 @@ class Credentials(msgspec.Struct, frozen=True, gc=False):
 
 
 def find_credentials(head: RequestHead, cookie: str) -> Credentials | None:
-    """What a head brings, the first place that has something. ``cookie`` is the name of the one to look at, "" for
-    none. Other schemes than Bearer are for somebody else, such as a proxy."""
+    """The token of a request: from the header (RFC 6750 section 2.1), the query or the cookie with the name ``cookie``,
+    which can be "". Authorization schemes other than Bearer are ignored; they can be for a proxy."""
     bearer = _BEARER.fullmatch(head.authorization)
     if bearer is not None:
         return Credentials(bearer[1].encode("latin-1"), in_header=True)
     query = _QUERY.search(head.query)
     if query is not None:
         return Credentials(query[1].encode("latin-1"))
-    for crumb in head.cookies.split(";") if cookie else ():
-        name, _, value = crumb.strip().partition("=")
+    for pair in head.cookies.split(";") if cookie else ():
+        name, _, value = pair.strip().partition("=")
         if name == cookie:
             return Credentials(value.strip('"').encode("latin-1"))
     return None
-
-
-# TODO-MERGED-DOC: Bodies in chunks (RFC 9112 section 7.1), at a bounded cost: a chunk of a byte costs as much
-# as one of 64 KiB.
-
-# TODO-MERGED-DOC: The token that a WebSocket handshake brings along: in its header (RFC 6750 section 2.1), its
-# query or a cookie.

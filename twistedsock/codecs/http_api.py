@@ -1,4 +1,9 @@
-"""What is published over HTTP: bodies to contents. JSON of users is checked, and spliced as it came."""
+"""The HTTP API: bodies of requests to publications, and results to JSON responses (docs/reference/http-api.md).
+
+In this order: bodies that are published, responses of single requests, responses of long polls, and the query of
+streams and long polls. Every response ends with a line end, because people read them in terminals. Responses that can
+be long are generators of pieces of about one chunk.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated
@@ -20,7 +25,8 @@ from twistedsock.codecs.payload import (
     quote,
     quote_name,
 )
-from twistedsock.codecs.query import ApiError, QueryParameters, bad_parameter
+from twistedsock.codecs.problem_details import ApiError
+from twistedsock.codecs.query import QueryParameters, bad_parameter
 from twistedsock.codecs.sse import format_event_id, format_position, parse_event_id
 from twistedsock.errors import SINCE_WITHOUT_EPOCH, Error, ErrorCode
 from twistedsock.pubsub.channel_index import Page
@@ -30,34 +36,32 @@ from twistedsock.session.commands import MAX_OFFSET, Subscribe
 from twistedsock.session.request import HistoryPage
 
 MAX_BATCH_EVENTS = 1_000
-"""Events in one request of the batch form: enough that the request itself costs nothing beside them, few enough that
-they take about a share of time."""
+"""Events in one batch request: so many that the cost of the request itself does not matter, and so few that they take
+about one time slice."""
 
 MAX_BATCH_BYTES = 1024 * 1024
-"""In such a request: an event of a kibibyte each."""
+"""Of one batch request: 1 KiB for each event."""
 
 FORM_TYPE = b"application/x-www-form-urlencoded"
-"""What curl says of whatever it is given; nobody sends a form here."""
+"""The default of curl for all bodies. The API has no forms."""
 
-_NOT_UTF8 = Error(ErrorCode.NOT_UTF8, "the body is UTF-8; this one is not")
+_NOT_UTF8 = Error(ErrorCode.NOT_UTF8, "invalid body: not valid UTF-8")
 
-_BAD_JSON = Error(ErrorCode.BAD_JSON, "the body is one JSON value, as its Content-Type says; this one is not")
+_BAD_JSON = Error(ErrorCode.BAD_JSON, "invalid body: not one JSON value, as the Content-Type says")
 
-_NO_BATCH = Error(ErrorCode.BAD_JSON, 'the body is one JSON object, {"events": […]}')
+_NO_BATCH = Error(ErrorCode.BAD_JSON, 'invalid body: send one JSON object, {"events": […]}')
 
-_TOO_DEEP = Error(ErrorCode.BAD_JSON, f"data has at most {MAX_DEPTH} levels")
+_TOO_DEEP = Error(ErrorCode.BAD_JSON, f"data too deep: at most {MAX_DEPTH} levels are allowed")
 
-_CHARSET = Error(ErrorCode.BAD_TYPE, "the charset of a body is utf-8")
+_CHARSET = Error(ErrorCode.BAD_TYPE, "unsupported charset: send UTF-8")
 
-_TYPE = Error(
-    ErrorCode.BAD_TYPE, "a body is application/json or text/plain; without a Content-Type it is what it looks like"
-)
+_TYPE = Error(ErrorCode.BAD_TYPE, "unsupported Content-Type: send application/json, text/plain, or none to detect JSON")
 
-_BATCH_TYPE = Error(ErrorCode.BAD_TYPE, "this body is application/json")
+_BATCH_TYPE = Error(ErrorCode.BAD_TYPE, "unsupported Content-Type: send application/json")
 
 
-class _Item(msgspec.Struct, gc=False):
-    """Unknown fields are ignored, as in the JSON dialect."""
+class _BatchEvent(msgspec.Struct, gc=False):
+    """Unknown fields are ignored, as in the JSON protocol."""
 
     channel: str
     data: Raw
@@ -65,7 +69,7 @@ class _Item(msgspec.Struct, gc=False):
 
 
 class _Batch(msgspec.Struct, gc=False):
-    events: Annotated[list[_Item], Meta(max_length=MAX_BATCH_EVENTS)]
+    events: Annotated[list[_BatchEvent], Meta(max_length=MAX_BATCH_EVENTS)]
 
 
 _check = msgspec.json.Decoder(Raw).decode
@@ -76,50 +80,50 @@ _read_text = msgspec.json.Decoder(str).decode
 
 
 def without_bom(body: bytes) -> bytes:
-    """JSON without the byte order mark that some programs write before it (RFC 8259 section 8.1)."""
+    """JSON without the byte order mark that some programs write in front of it (RFC 8259 section 8.1)."""
     return body.removeprefix(BOM)
 
 
-def read_body(body: bytes, kind: bytes) -> Payloads:
-    """What a body publishes; ``kind`` is its Content-Type, "" where it has none. Raises ``ApiError``."""
-    essence = _essence(kind)
-    _see_utf8(body)
-    if _says_json(essence):
+def read_body(body: bytes, content_type: bytes) -> Payloads:
+    """The payload in the body of a publish request. ``content_type`` is b"" if there is no such header. Raises
+    ``ApiError``."""
+    media_type = _media_type(content_type)
+    _check_utf8(body)
+    if _is_json_type(media_type):
         body = without_bom(body)
         try:
-            return _content(bytes(_check(body)))
+            return _payloads(bytes(_check(body)))
         except (msgspec.DecodeError, RecursionError):
-            raise ApiError(
-                UNPAIRED_SURROGATE if has_unpaired_surrogate(body.strip(JSON_WHITESPACE)) else _BAD_JSON
-            ) from None
-    if essence in (b"", FORM_TYPE):
-        bare = without_bom(body).strip(JSON_WHITESPACE)
-        if has_unpaired_surrogate(bare):
+            raise ApiError(_json_error(body, _BAD_JSON)) from None
+    if media_type in (b"", FORM_TYPE):
+        stripped = without_bom(body).strip(JSON_WHITESPACE)
+        if has_unpaired_surrogate(stripped):
             raise ApiError(UNPAIRED_SURROGATE)
-        return build_payloads((bare,), JSON) if is_json(bare) else build_payloads((body,), TEXT)
-    if essence.startswith(b"text/"):
+        return build_payloads((stripped,), JSON) if is_json(stripped) else build_payloads((body,), TEXT)
+    if media_type.startswith(b"text/"):
         return build_payloads((body,), TEXT)
     raise ApiError(_TYPE)
 
 
-def read_batch(body: bytes, kind: bytes, most: int) -> list[Publication | tuple[bytes, Error]]:
-    """What a body of the batch form publishes, in its order: of those that cannot be, the channel and why. ``most`` is
-    how many bytes the data of one event may have. Raises ``ApiError`` where it is no such body at all."""
-    essence = _essence(kind)
-    if not _says_json(essence) and essence not in (b"", FORM_TYPE):
+def read_batch(body: bytes, content_type: bytes, max_bytes: int) -> list[Publication | tuple[bytes, Error]]:
+    """The events in the body of a batch request, in their order. For an event that is not valid, or has data of more
+    than ``max_bytes``, the list has its channel and the error. Raises ``ApiError`` if the body as a whole is not
+    valid."""
+    media_type = _media_type(content_type)
+    if not _is_json_type(media_type) and media_type not in (b"", FORM_TYPE):
         raise ApiError(_BATCH_TYPE)
-    _see_utf8(body)
+    _check_utf8(body)
     try:
         items = _read_batch(without_bom(body)).events
     except msgspec.ValidationError as error:
         raise ApiError(Error(ErrorCode.BAD_ARGUMENT, str(error))) from None
     except (msgspec.DecodeError, RecursionError):
         raise ApiError(_json_error(without_bom(body), _NO_BATCH)) from None
-    return [_publishing(item, most) for item in items]
+    return [_publication(item, max_bytes) for item in items]
 
 
 def join_neighbours(publications: Iterable[Publication]) -> Iterator[Publication]:
-    """The same publications in the same order, with neighbours joined that can be."""
+    """The same publications in the same order. Neighbours that can be joined are."""
     row: list[Publication] = []
     for publication in publications:
         if row and not row[0].can_join(publication):
@@ -134,18 +138,18 @@ def _json_error(body: bytes, otherwise: Error) -> Error:
     return UNPAIRED_SURROGATE if has_unpaired_surrogate(body.strip(JSON_WHITESPACE)) else otherwise
 
 
-def _publishing(item: _Item, most: int) -> Publication | tuple[bytes, Error]:
+def _publication(item: _BatchEvent, max_bytes: int) -> Publication | tuple[bytes, Error]:
     channel, raw = item.channel.encode(), bytes(item.data)
-    if len(raw) > most:
-        return channel, Error(ErrorCode.TOO_LONG, f"data has at most {most} bytes")
+    if len(raw) > max_bytes:
+        return channel, Error(ErrorCode.TOO_LONG, f"data too long: at most {max_bytes} bytes are allowed")
     try:
-        return Publication(channel, _content(raw), item.name.encode())
-    except ApiError as refused:
-        return channel, refused.error
+        return Publication(channel, _payloads(raw), item.name.encode())
+    except ApiError as invalid:
+        return channel, invalid.error
 
 
-def _content(raw: bytes) -> Payloads:
-    """Of a JSON value that has been checked: a string is that text."""
+def _payloads(raw: bytes) -> Payloads:
+    """The payload of a valid JSON value. A string is a text payload."""
     if raw.startswith(b'"'):
         return build_payloads((_read_text(raw).encode() if b"\\" in raw else raw[1:-1],), TEXT)
     if is_too_deep(raw):
@@ -153,40 +157,42 @@ def _content(raw: bytes) -> Payloads:
     return build_payloads((raw,), JSON)
 
 
-def _essence(kind: bytes) -> bytes:
-    """The media type without its parameters, which may name one charset only (RFC 9110 section 8.3.1)."""
-    essence, *parameters = kind.lower().split(b";")
+def _media_type(content_type: bytes) -> bytes:
+    """The media type without its parameters. The only charset allowed is UTF-8 (RFC 9110 section 8.3.1)."""
+    media_type, *parameters = content_type.lower().split(b";")
     for parameter in parameters:
         name, _, value = parameter.partition(b"=")
         if name.strip() == b"charset" and value.strip().strip(b'"') not in (b"utf-8", b"utf8"):
             raise ApiError(_CHARSET)
-    return essence.strip()
+    return media_type.strip()
 
 
-def _says_json(essence: bytes) -> bool:
-    return essence == b"application/json" or (essence.startswith(b"application/") and essence.endswith(b"+json"))
+def _is_json_type(media_type: bytes) -> bool:
+    return media_type == b"application/json" or (
+        media_type.startswith(b"application/") and media_type.endswith(b"+json")
+    )
 
 
-def _see_utf8(body: bytes) -> None:
+def _check_utf8(body: bytes) -> None:
     if not is_utf8(body):
         raise ApiError(_NOT_UTF8)
 
 
-def publish_response(channel: bytes, place: Position) -> bytes:
-    """An event has got its place."""
-    return b"%b\n" % _placed(channel, place.offset, place.epoch)
+def publish_response(channel: bytes, position: Position) -> bytes:
+    """The position of the event that was published."""
+    return b"%b\n" % _position_object(channel, position)
 
 
 def batch_results(
-    asked: Iterable[Publication | tuple[bytes, Error]],
+    requested: Iterable[Publication | tuple[bytes, Error]],
     rows: Iterable[Publication],
     outcomes: Iterable[Position | Error],
 ) -> Iterator[tuple[bytes, Position | Error]]:
-    """What became of each that was asked for, in its order. ``rows`` are those that were published, with those in a row
-    that are alike as one, and ``outcomes`` what became of them."""
+    """The result of each event of a batch request, in the order of ``requested``. ``rows`` are the publications that
+    ``join_neighbours`` made of them, and ``outcomes`` the results of these."""
     each = iter(list(_one_by_one(rows, outcomes)))
-    for one in asked:
-        yield one if isinstance(one, tuple) else next(each)
+    for event in requested:
+        yield event if isinstance(event, tuple) else next(each)
 
 
 def _one_by_one(
@@ -201,62 +207,61 @@ def _one_by_one(
 
 
 def batch_response(results: Iterable[tuple[bytes, Position | Error]]) -> bytes:
-    """What became of the events of the batch form, each with its channel."""
-    told = [_result(channel, outcome) for channel, outcome in results]
-    return b'{"results":[%b]}\n' % b",".join(told)
+    """The results of a batch request."""
+    objects = [_result_object(channel, outcome) for channel, outcome in results]
+    return b'{"results":[%b]}\n' % b",".join(objects)
 
 
-def _result(channel: bytes, outcome: Position | Error) -> bytes:
+def _result_object(channel: bytes, outcome: Position | Error) -> bytes:
     if isinstance(outcome, Error):
-        words = quote(outcome.message.encode())
-        return b'{"channel":%b,"code":"%b","detail":%b}' % (quote(channel), outcome.code.value, words)
-    return _placed(channel, outcome.offset, outcome.epoch)
+        detail = quote(outcome.message.encode())
+        return b'{"channel":%b,"code":"%b","detail":%b}' % (quote(channel), outcome.code.value, detail)
+    return _position_object(channel, outcome)
 
 
-def _placed(channel: bytes, offset: int, epoch: bytes) -> bytes:
-    return b'{"channel":%b,"offset":%d,"epoch":%b}' % (quote_name(channel), offset, quote(epoch))
+def _position_object(channel: bytes, position: Position) -> bytes:
+    return b'{"channel":%b,"offset":%d,"epoch":%b}' % (quote_name(channel), position.offset, quote(position.epoch))
 
 
-def history_response(kept: HistoryPage) -> Iterator[bytes]:
-    """What a log holds, in pieces; the log is read when the next piece is asked for. Every offset before ``next`` is
-    that of an event, or in ``lost`` or ``gaps``."""
-    following = format_position(Position(kept.position.epoch, kept.position.offset))
+def history_response(page: HistoryPage) -> Iterator[bytes]:
+    """A page of the history, in pieces. The history is read as the pieces are requested. Every offset before ``next``
+    is the offset of an event, or in ``lost`` or ``gaps``."""
+    following = format_position(Position(page.position.epoch, page.position.offset))
     tail = b',"next":%b}\n' % quote(following)
-    return stream_events(kept.channel, kept.events, b"{" + page_fields(kept), tail)
+    return stream_events(page.channel, page.events, b"{" + page_fields(page), tail)
 
 
-def page_fields(kept: HistoryPage) -> bytes:
-    """What stands before the events, without the brace: the channel, where it stands, and what became of a place to go
-    on from."""
-    position = kept.position
-    head = b'"channel":%b,"epoch":%b,"offset":%d' % (quote_name(kept.channel), quote(position.epoch), position.offset)
-    if kept.recovered is not None:
-        head += b',"recovered":true' if kept.recovered else b',"recovered":false'
-    return head + lost_field(kept.lost)
+def page_fields(page: HistoryPage) -> bytes:
+    """The fields before the events, without the brace: channel, position, and the result of a recovery."""
+    position = page.position
+    head = b'"channel":%b,"epoch":%b,"offset":%d' % (quote_name(page.channel), quote(position.epoch), position.offset)
+    if page.recovered is not None:
+        head += b',"recovered":true' if page.recovered else b',"recovered":false'
+    return head + lost_field(page.lost)
 
 
-def history_etag(kept: HistoryPage) -> bytes:
-    """What tells an answer from another to the same question. It is weak, as the log may have let go events while they
-    were being told (RFC 9110 section 8.8.1)."""
-    return b'"%b:%d-%d"' % (kept.position.epoch, kept.start, kept.stop - 1)
+def history_etag(page: HistoryPage) -> bytes:
+    """The ETag of a page of the history. It is weak, because the history can drop events while the page is being sent
+    (RFC 9110 section 8.8.1)."""
+    return b'"%b:%d-%d"' % (page.position.epoch, page.start, page.stop - 1)
 
 
 def channels_response(page: Page) -> bytes:
     """A page of channels."""
-    told = [
+    objects = [
         b'{"channel":%b,"readers":%d,"offset":%d,"epoch":%b,"events":%d,"bytes":%d}'
         % (quote(one.channel), one.readers, one.position.offset, quote(one.position.epoch), one.events, one.size)
         for one in page.channels
     ]
-    return b'{"channels":[%b],"total":%d,"next":%b}\n' % (b",".join(told), page.total, _or_null(page.following))
+    return b'{"channels":[%b],"total":%d,"next":%b}\n' % (b",".join(objects), page.total, _or_null(page.following))
 
 
 def members_response(channel: bytes, page: Sequence[Member], readers: int, following: bytes | None) -> bytes:
-    """A page of who reads a channel."""
-    told = b",".join([member_object(member) for member in page])
+    """A page of the subscribers of a channel."""
+    objects = b",".join([member_object(member) for member in page])
     return b'{"channel":%b,"members":[%b],"readers":%d,"next":%b}\n' % (
         quote(channel),
-        told,
+        objects,
         readers,
         _or_null(following),
     )
@@ -267,86 +272,88 @@ def _or_null(name: bytes | None) -> bytes:
 
 
 MAX_POLL_BYTES = 256 * 1024
-"""Bytes of events in one answer, and one event at least; the next request gets the rest."""
+"""Of events in one response, which has at least one. The next request receives the rest."""
 
 
-def poll_response(kept: HistoryPage) -> bytes:
-    """What has come on one channel."""
-    told, place = _object(kept, MAX_POLL_BYTES)
-    return b'{%b,"next":%b}\n' % (told, quote(format_event_id([place])))
+def poll_response(page: HistoryPage) -> bytes:
+    """The events of one channel, and the event id to continue from."""
+    fields, position = _poll_fields(page, MAX_POLL_BYTES)
+    return b'{%b,"next":%b}\n' % (fields, quote(format_event_id([position])))
 
 
-def poll_response_of_several(several: Sequence[HistoryPage]) -> bytes:
-    """What has come on several, in the order in which they were asked for."""
-    objects, places, room = list[bytes](), list[Position](), MAX_POLL_BYTES
-    for kept in several:
-        told, place = _object(kept, room)
-        room -= len(told)
-        objects.append(b"{%b}" % told)
-        places.append(place)
-    return b'{"channels":[%b],"next":%b}\n' % (b",".join(objects), quote(format_event_id(places)))
+def poll_response_of_several(pages: Sequence[HistoryPage]) -> bytes:
+    """The events of several channels in the order of the request, and the event id to continue from."""
+    objects, positions, room = list[bytes](), list[Position](), MAX_POLL_BYTES
+    for page in pages:
+        fields, position = _poll_fields(page, room)
+        room -= len(fields)
+        objects.append(b"{%b}" % fields)
+        positions.append(position)
+    return b'{"channels":[%b],"next":%b}\n' % (b",".join(objects), quote(format_event_id(positions)))
 
 
-def _object(kept: HistoryPage, room: int) -> tuple[bytes, Position]:
-    quoted = quote_name(kept.channel)
-    messages, last, size = list[bytes](), kept.start - 1, 0
-    for event in kept.events:
-        # A gap is told by the next answer, which begins there.
+def _poll_fields(page: HistoryPage, room: int) -> tuple[bytes, Position]:
+    quoted = quote_name(page.channel)
+    messages, last, size = list[bytes](), page.start - 1, 0
+    for event in page.events:
+        # The next response begins at the gap, and reports it.
         if size > room or isinstance(event, Lost):
             break
         messages.append(event_message(quoted, event))
         size += len(messages[-1])
         last = event.offset
-    return b'%b,"events":[%b]' % (page_fields(kept), b",".join(messages)), Position(kept.position.epoch, last)
+    return b'%b,"events":[%b]' % (page_fields(page), b",".join(messages)), Position(page.position.epoch, last)
 
 
 MAX_STREAM_CHANNELS = 32
-"""Channels of one stream: each event carries the place in all of them."""
+"""Channels of one stream: the id of each event has the position in all of them."""
 
 EVENT_ID_PARAMETERS = ("lastEventId", "last-event-id")
-"""Query parameters with the id of the last event. Polyfills of EventSource, which cannot set headers everywhere, append
-the first to a URL that may have the second already, so the first is the newer one."""
+"""Query parameters with the last event id. Polyfills of EventSource that cannot set headers append the first one to a
+URL that can already have the second, so the first one is newer."""
 
-NO_STREAM_CHANNEL = Error(ErrorCode.BAD_ARGUMENT, "channel: at least one must be named")
+NO_STREAM_CHANNEL = Error(ErrorCode.BAD_ARGUMENT, "channel: at least one is required")
 
-TOO_MANY_STREAM_CHANNELS = Error(ErrorCode.BAD_ARGUMENT, f"channel: at most {MAX_STREAM_CHANNELS} can be read together")
+TOO_MANY_STREAM_CHANNELS = Error(
+    ErrorCode.BAD_ARGUMENT, f"channel: at most {MAX_STREAM_CHANNELS} are allowed in one stream"
+)
 
 INVALID_EVENT_ID = Error(
     ErrorCode.BAD_ARGUMENT,
-    "the last event id is none of these channels: it has epoch:offset for each, with commas between, in the order in "
-    "which they are named",
+    "invalid last event id: send epoch:offset for each channel, separated by commas, in the order of the channels",
 )
 
 
 class StreamRequest(msgspec.Struct, frozen=True):
-    """``known`` are the channels, in the order of an id, with the place from which to go on in each."""
+    """A request for events of channels. ``known`` has the channels in the order of an event id, with the position to
+    continue from, None to start at the end."""
 
     known: dict[bytes, Position | None]
     last: int | None
     presence: bool = False
 
     def commands(self) -> list[Subscribe]:
-        """What a session is to be asked for it."""
+        """The commands that a session runs for it."""
         return [
             Subscribe(
                 channel,
                 last=self.last,
-                since=None if place is None else place.offset,
-                epoch=None if place is None else place.epoch,
+                since=None if position is None else position.offset,
+                epoch=None if position is None else position.epoch,
                 presence=self.presence,
             )
-            for channel, place in self.known.items()
+            for channel, position in self.known.items()
         ]
 
 
-def read_channels(arguments: QueryParameters) -> list[bytes]:
-    """Those that a query names, each once. Raises ``ApiError``."""
-    return list(dict.fromkeys(name.encode() for name in arguments.texts("channel")))
+def read_channels(parameters: QueryParameters) -> list[bytes]:
+    """The channels in a query, each once. Raises ``ApiError``."""
+    return list(dict.fromkeys(name.encode() for name in parameters.texts("channel")))
 
 
-def read_stream_request(arguments: QueryParameters, channels: Sequence[bytes], last_event_id: str) -> StreamRequest:
-    """What is asked of these channels. ``last_event_id`` is the header of that name: a browser that comes back shows
-    it, and asks for the rest as before; it goes before the query. Raises ``ApiError``."""
+def read_stream_request(parameters: QueryParameters, channels: Sequence[bytes], last_event_id: str) -> StreamRequest:
+    """The request for these channels. ``last_event_id`` is the header with that name: a browser that reconnects sends
+    it with an unchanged query, so it takes precedence over the query. Raises ``ApiError``."""
     if not channels:
         raise ApiError(NO_STREAM_CHANNEL)
     if len(channels) > MAX_STREAM_CHANNELS:
@@ -355,31 +362,20 @@ def read_stream_request(arguments: QueryParameters, channels: Sequence[bytes], l
         error = check_channel(channel)
         if error is not None:
             raise ApiError(error)
-    since, epoch = arguments.integer("since", MAX_OFFSET), arguments.text("epoch")
+    since, epoch = parameters.integer("since", MAX_OFFSET), parameters.text("epoch")
     if (since is None) is not (epoch is None):
         raise ApiError(SINCE_WITHOUT_EPOCH)
-    last = arguments.integer("last", MAX_OFFSET)
-    presence = arguments.choice("presence", ("on", "off")) == "on"
-    id = last_event_id or next(filter(None, map(arguments.text, EVENT_ID_PARAMETERS)), "")
-    places: Sequence[Position | None] = [None] * len(channels)
+    last = parameters.integer("last", MAX_OFFSET)
+    presence = parameters.choice("presence", ("on", "off")) == "on"
+    id = last_event_id or next(filter(None, map(parameters.text, EVENT_ID_PARAMETERS)), "")
+    positions: Sequence[Position | None] = [None] * len(channels)
     if id:
         known = parse_event_id(id, len(channels))
         if known is None:
             raise ApiError(INVALID_EVENT_ID)
-        places = known
+        positions = known
     elif since is not None and epoch is not None:
         if len(channels) > 1:
-            raise bad_parameter("since", "it is of one channel; of several, last-event-id tells the place in each")
-        places = [Position(epoch.encode(), since)]
-    return StreamRequest(dict(zip(channels, places, strict=True)), last, presence)
-
-
-# TODO-MERGED-DOC: What HTTP answers, as JSON that is spliced from bytes which are JSON already. Each answer
-# ends with a line end, as it may be shown in a terminal; those that may be long come in pieces of about a
-# chunk.
-
-# TODO-MERGED-DOC: What who waits for events is answered, as JSON: about so much at most that leaves in one go,
-# and where to go on.
-
-# TODO-MERGED-DOC: What a stream of server-sent events, or who waits for events, asks for: channels, and where
-# it stands in them.
+            raise bad_parameter("since", "only allowed with one channel; use last-event-id with several")
+        positions = [Position(epoch.encode(), since)]
+    return StreamRequest(dict(zip(channels, positions, strict=True)), last, presence)

@@ -1,4 +1,8 @@
-"""JSON messages to commands."""
+"""The JSON protocol, inwards: messages to commands (docs/reference/json-protocol.md).
+
+``decode`` turns one message into a command. An error carries the ``id`` of the message, even if the message is not
+valid JSON, because the client waits for it. A busy publisher sends messages that differ only in their text, and
+``decode_alike`` reads those without parsing each."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -28,7 +32,7 @@ _Count = Annotated[int, Meta(ge=0, le=MAX_OFFSET)]
 
 
 class _Request(msgspec.Struct, gc=False):
-    """Every field that any message has. Unknown ones are ignored."""
+    """The fields of all messages. Unknown fields are ignored."""
 
     type: str
     id: Raw | UnsetType = UNSET
@@ -45,7 +49,7 @@ class _Request(msgspec.Struct, gc=False):
 
 
 class _Envelope(msgspec.Struct, gc=False):
-    """What the answer to a message needs that is not in order."""
+    """The fields that are needed to answer an invalid message."""
 
     type: Raw | UnsetType = UNSET
     id: Raw | UnsetType = UNSET
@@ -60,25 +64,26 @@ _read_text = msgspec.json.Decoder(str).decode
 _INTEGER = re.compile(rb"-?[0-9]+")
 
 _DATA = re.compile(rb'"data": ?"')
-"""A text begins; as JavaScript writes it, or as Python does."""
+"""The start of a text, as JavaScript and Python write it."""
 
-_BAD_JSON = Error(ErrorCode.BAD_JSON, "a message is one JSON object")
+_BAD_JSON = Error(ErrorCode.BAD_JSON, "invalid message: send one JSON object")
 
 _BAD_TYPE = Error(
-    ErrorCode.BAD_TYPE, "type is one of subscribe, unsubscribe, publish, history, who, nick, auth, ping and info"
+    ErrorCode.BAD_TYPE,
+    "unknown type: send subscribe, unsubscribe, publish, history, who, nick, auth, ping or info",
 )
 
-_TOO_DEEP = Error(ErrorCode.BAD_JSON, f"data has at most {MAX_DEPTH} levels")
+_TOO_DEEP = Error(ErrorCode.BAD_JSON, f"data too deep: at most {MAX_DEPTH} levels are allowed")
 
-_BAD_ID = InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, "id is an integer or a string"))
+_BAD_ID = InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, "invalid id: send an integer or a string"))
 
 
-class _Misused(Exception):
-    """A field is missing."""
+class _MissingField(Exception):
+    """A required field is missing."""
 
 
 def decode(message: bytes) -> Command:
-    """The command that a message, valid UTF-8, asks for."""
+    """The command in a message, which is valid UTF-8."""
     try:
         request = _read(message)
     except msgspec.ValidationError as error:
@@ -95,14 +100,14 @@ def decode(message: bytes) -> Command:
         return InvalidCommand(_BAD_TYPE, tag)
     try:
         return build(request, tag)
-    except _Misused as missing:
-        words = f"{request.type} needs {missing}"
+    except _MissingField as missing:
+        words = f"missing field: {request.type} requires {missing}"
         return InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, words), tag)
 
 
 def decode_alike(first: Publish, messages: Sequence[object], position: int) -> Publish | None:
-    """The messages from ``position`` on that differ from the one before, which asks for ``first``, in their text alone,
-    as one publication; None if there are none."""
+    """One publication for the messages from ``position`` on that differ only in their text from the message before,
+    whose command is ``first``. Returns None if there are none."""
     if first.tags != (None,) or first.payloads.kind is not TEXT:
         return None
     texts = _alike(messages, position)
@@ -110,13 +115,13 @@ def decode_alike(first: Publish, messages: Sequence[object], position: int) -> P
 
 
 def _alike(items: Sequence[object], position: int) -> list[bytes]:
-    """The texts of the messages from ``position`` on that differ from the one before in nothing but their text: a
-    program writes all its messages alike, and then one needs not parse each to know what it says."""
+    """The texts of the messages from ``position`` on that differ only in their text from the one before. Programs write
+    all their messages in the same form, so most need no parser."""
     first = items[position - 1]
     if not isinstance(first, bytes) or first.count(b'"data"') != 1:
         return []
-    # A quote within a string is escaped, so this is a key or a whole string, and with the colon a key. With
-    # another key of that name, or the name in another spelling, the messages could not all be read alike.
+    # Quotes in strings are escaped, so `"data"` is a key or a whole string, and with the colon it is a key. It occurs
+    # once, so no other key has that name.
     opening = _DATA.search(first)
     start = opening.end() if opening else 0
     stop = first.find(b'"', start)
@@ -139,21 +144,21 @@ def _alike(items: Sequence[object], position: int) -> list[bytes]:
 
 
 _STEP = 32
-"""Messages that are looked at together. What turns out not to be plain is looked at in vain, so with all that came at
-once a peer could make us look at each message as often as there are messages."""
+"""Messages that are checked together. If one is not plain, the check was useless, so a check of all messages would let
+a client cause work that grows with the square of their number."""
 
 
 def _texts(messages: Sequence[object], prefix: bytes, suffix: bytes) -> list[bytes]:
-    """What stands between prefix and suffix, if all messages have both; else nothing, as where not all of it is plain:
-    only then it is the text, and does not end before."""
+    """The texts between prefix and suffix. Returns none unless all messages have both and all texts are plain: a text
+    with a quote could end before the suffix."""
     if set(map(type, messages)) != {bytes}:
         return []
     joined = b"\n".join(cast(Sequence[bytes], messages))
     if len(joined) < len(prefix) + len(suffix) or not (joined.startswith(prefix) and joined.endswith(suffix)):
         return []
     texts = joined[len(prefix) : -len(suffix)].split(suffix + b"\n" + prefix)
-    # What is between two texts begins and ends with a quote. So when there is one for each step from message to
-    # message, and no other quote, none stands anywhere else.
+    # The joint between two texts begins and ends with a quote. There are as many joints as there should be, and no
+    # other quotes.
     joined = b"".join(texts)
     if (
         len(texts) != len(messages)
@@ -171,7 +176,7 @@ def _is_tag(raw: bytes) -> bool:
 
 
 def _diagnose(message: bytes, words: str) -> Command:
-    """A message whose fields are of the wrong kind, or that is no object at all."""
+    """The error for a message that is no object, or whose fields have the wrong type."""
     try:
         envelope = _read_envelope(message)
     except msgspec.ValidationError:
@@ -189,15 +194,14 @@ def _diagnose(message: bytes, words: str) -> Command:
 
 
 def _explain(message: bytes, cause: Exception) -> Command:
-    """A message that the parser refuses. The error carries the id if that can be read, because a client may wait for
-    it."""
+    """The error for a message that is not valid JSON. It carries the id if that can be found."""
     if message.startswith(BOM) and not message.startswith(BOM * 2):
         return decode(message.removeprefix(BOM))
-    whole = replace_unpaired_surrogates(message)
+    replaced = replace_unpaired_surrogates(message)
     error = _BAD_JSON
     if isinstance(cause, RecursionError):
         error = _TOO_DEEP
-    elif whole is not message and _is_object(whole):
+    elif replaced is not message and _is_object(replaced):
         error = UNPAIRED_SURROGATE
     return InvalidCommand(error, find_tag(message))
 
@@ -211,11 +215,11 @@ def _is_object(message: bytes) -> bool:
 
 
 MAX_TOKENS = 5_000
-"""Of a message that the parser refuses, in which an id is looked for: two milliseconds of work."""
+"""Searched for an id in a message that is not valid JSON: about two milliseconds of work."""
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 
-# An id, or strings that are none, or what stands between strings, or a string without an end.
+# An id, or other strings, or the characters between strings, or a string without an end.
 _TOKEN = re.compile(
     rb'"id"\s*:\s*(-?(?:0|[1-9][0-9]*+)(?=[\s,}])|%b)?|(?:(?!"id"\s*:)%b[^"\[\]{}]*+)++|[^"]+|".*' % (_STRING, _STRING),
     re.DOTALL,
@@ -223,7 +227,7 @@ _TOKEN = re.compile(
 
 
 def find_tag(message: bytes) -> Tag:
-    """The id in a message that may be no JSON: the last one that is in one object and no more."""
+    """The id in a message that can be invalid JSON: the last ``id`` at the level of the outermost object."""
     depth, tag = 0, None
     for token in islice(_TOKEN.finditer(message), MAX_TOKENS):
         text = token[0]
@@ -235,7 +239,7 @@ def find_tag(message: bytes) -> Tag:
 
 
 def _is_readable(tag: bytes) -> bool:
-    """Whether an id is an integer, or a string without fault."""
+    """True for an integer, and for a string that is valid JSON."""
     if tag.startswith(b'"'):
         try:
             _read_text(tag)
@@ -244,20 +248,20 @@ def _is_readable(tag: bytes) -> bool:
     return True
 
 
-def _given(value: str | UnsetType, field: str) -> bytes:
+def _required(value: str | UnsetType, field: str) -> bytes:
     if value is UNSET:
-        raise _Misused(field)
+        raise _MissingField(field)
     return value.encode()
 
 
-def _known(value: int | UnsetType) -> int | None:
+def _optional(value: int | UnsetType) -> int | None:
     return None if value is UNSET else value
 
 
 def _publish(request: _Request, tag: Tag) -> Command:
-    channel = _given(request.channel, "channel")
+    channel = _required(request.channel, "channel")
     if request.data is UNSET:
-        raise _Misused("data")
+        raise _MissingField("data")
     raw = bytes(request.data)
     name = DEFAULT_EVENT_NAME if request.name is UNSET else request.name.encode()
     if not raw.startswith(b'"'):
@@ -270,9 +274,9 @@ def _publish(request: _Request, tag: Tag) -> Command:
 
 def _subscribe(request: _Request, tag: Tag) -> Command:
     return commands.Subscribe(
-        _given(request.channel, "channel"),
-        last=_known(request.last),
-        since=_known(request.since),
+        _required(request.channel, "channel"),
+        last=_optional(request.last),
+        since=_optional(request.since),
         epoch=None if request.epoch is UNSET else request.epoch.encode(),
         presence=request.presence,
         echo=request.echo,
@@ -281,24 +285,24 @@ def _subscribe(request: _Request, tag: Tag) -> Command:
 
 
 def _unsubscribe(request: _Request, tag: Tag) -> Command:
-    return commands.Unsubscribe(_given(request.channel, "channel"), tag)
+    return commands.Unsubscribe(_required(request.channel, "channel"), tag)
 
 
 def _history(request: _Request, tag: Tag) -> Command:
-    channel = _given(request.channel, "channel")
-    return commands.History(channel, _known(request.last), _known(request.since), tag)
+    channel = _required(request.channel, "channel")
+    return commands.History(channel, _optional(request.last), _optional(request.since), tag)
 
 
 def _who(request: _Request, tag: Tag) -> Command:
-    return commands.Who(_given(request.channel, "channel"), tag)
+    return commands.Who(_required(request.channel, "channel"), tag)
 
 
 def _nick(request: _Request, tag: Tag) -> Command:
-    return commands.Nick(_given(request.nick, "nick"), tag)
+    return commands.Nick(_required(request.nick, "nick"), tag)
 
 
 def _auth(request: _Request, tag: Tag) -> Command:
-    return commands.Auth(_given(request.token, "token"), tag)
+    return commands.Auth(_required(request.token, "token"), tag)
 
 
 def _ping(request: _Request, tag: Tag) -> Command:

@@ -1,4 +1,7 @@
-"""Replies and events as JSON messages (docs/protocol-json.md), spliced from bytes that are JSON already."""
+"""The JSON protocol, outwards: replies and events as messages (docs/reference/json-protocol.md).
+
+Messages are concatenated from parts that are JSON text already; no JSON library writes them. The HTTP API and
+server-sent events use the same objects."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -11,7 +14,7 @@ from twistedsock.session.encoder import Endpoints, SessionInfo
 
 
 def event_message(channel: bytes, event: Event) -> bytes:
-    """One event; ``channel`` is quoted already, as it is the same for many."""
+    """One event. ``channel`` is quoted already, because many events have the same."""
     return b'{"type":"event","channel":%b,"offset":%d,"from":%b,"name":%b,"data":%b}' % (
         channel,
         event.offset,
@@ -22,23 +25,23 @@ def event_message(channel: bytes, event: Event) -> bytes:
 
 
 def member_object(member: Member) -> bytes:
-    """Who reads a channel, as others see it."""
+    """A subscriber in presence and member lists."""
     return b'{"id":%b,"nick":%b}' % (quote_name(member.id), quote_name(member.nick))
 
 
 def range_object(lost: Lost) -> bytes:
-    """Offsets whose events are gone."""
+    """A range of offsets whose events are lost."""
     return b'{"first":%d,"last":%d}' % (lost.first, lost.last)
 
 
 def lost_field(lost: Lost | None) -> bytes:
-    """The field before a list of events, with its comma, that tells what was gone when the list began."""
+    """The field for events that were lost before the list begins, with a comma before it."""
     return b"" if lost is None else b',"lost":' + range_object(lost)
 
 
 def stream_events(channel: bytes, events: Iterable[Event | Lost], before: bytes, after: bytes) -> Iterator[bytes]:
-    """A list of events, as ``stream_list``. What the log has let go of while they were being sent is told behind it,
-    as the field ``gaps``: that is known only when the last event has been read."""
+    """A list of events, as ``stream_list`` writes it. Events that the history drops while the list is being sent are
+    reported behind the list, in the field ``gaps``."""
     quoted, gaps = quote_name(channel), list[Lost]()
 
     def messages() -> Iterator[bytes]:
@@ -55,7 +58,7 @@ def stream_events(channel: bytes, events: Iterable[Event | Lost], before: bytes,
 
 
 def stream_list(items: Iterable[bytes], before: bytes, after: Callable[[], bytes]) -> Iterator[bytes]:
-    """One long list, in pieces of about a chunk; ``before`` stands before it, and what ``after`` gives behind it."""
+    """A long list in pieces of about one chunk, between ``before`` and the result of ``after``."""
     gathered, size = [before], 0
     comma = b""
     for item in items:
@@ -69,7 +72,7 @@ def stream_list(items: Iterable[bytes], before: bytes, after: Callable[[], bytes
 
 
 class JsonEncoder:
-    """Answers carry the ``id`` of their command; without one, what only says that all went well is not said."""
+    """Replies carry the ``id`` of the command. A command without an id gets no reply that only reports success."""
 
     overhead = 84
 
@@ -97,11 +100,11 @@ class JsonEncoder:
     def subscribed(
         self, tag: Tag, channel: bytes, position: Position, recovered: bool | None, start: int | None = None
     ) -> bytes:
-        told = b"" if recovered is None else b',"recovered":' + (b"true" if recovered else b"false")
+        field = b"" if recovered is None else b',"recovered":' + (b"true" if recovered else b"false")
         return self._ok(
             tag,
             b',"channel":%b,"offset":%d,"epoch":%b%b'
-            % (quote_name(channel), position.offset, quote(position.epoch), told),
+            % (quote_name(channel), position.offset, quote(position.epoch), field),
         )
 
     def unsubscribed(self, tag: Tag, channel: bytes) -> bytes:
@@ -111,8 +114,8 @@ class JsonEncoder:
         return self._ok(tag, b',"nick":' + quote_name(nick))
 
     def authenticated(self, tag: Tag, nick: bytes, expires: int | None) -> bytes:
-        told = b"" if expires is None else b',"expires":%d' % expires
-        return self._ok(tag, b',"nick":' + quote_name(nick) + told)
+        field = b"" if expires is None else b',"expires":%d' % expires
+        return self._ok(tag, b',"nick":' + quote_name(nick) + field)
 
     def pong(self, tag: Tag, text: bytes) -> bytes:
         return self._frame(b'{"type":"pong"%b}' % _id(tag))
@@ -168,7 +171,7 @@ class JsonEncoder:
         )
 
     def fell_behind(self, channel: bytes, cursor: int) -> None:
-        """It is nothing to a dialect that many share."""
+        """Nothing to do: this encoder does not remember what it has written."""
 
     def presence(self, channel: bytes, changes: Sequence[PresenceChange]) -> bytes:
         quoted = quote_name(channel)
@@ -197,7 +200,7 @@ class JsonEncoder:
         return self._frame(b'{"type":"notice","text":%b%b}' % (quote(text), more))
 
     def bye(self, text: bytes) -> bytes:
-        """The close frame says it."""
+        """Nothing: the close frame has the reason."""
         return b""
 
     def _ok(self, tag: Tag, rest: bytes) -> bytes:

@@ -1,14 +1,14 @@
-"""Lines to commands: what a person, or a script, types."""
+"""The line protocol, inwards: bytes to lines, and lines to commands (docs/reference/line-protocol.md).
 
-import re
-from codecs import getincrementaldecoder
+Lines end with LF or CRLF and have a maximum length. ``LineSplitter`` finds them wherever the input is cut;
+``LineDecoder`` turns each into a command. A busy publisher sends many ``PUB`` lines for one channel in a row, so reads
+that hold nothing else are decoded as one command, by ``decode_block``."""
+
 from collections.abc import Callable, Sequence
-from enum import Enum, auto
 
 from twistedsock.codecs.encoders import LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.line_encoder import HELP_LINES, LineEncoder, QuietLineEncoder
 from twistedsock.codecs.payload import (
-    BOM,
     JSON_START,
     UNPAIRED_SURROGATE,
     build_payloads,
@@ -22,13 +22,13 @@ from twistedsock.pubsub.values import JSON, TEXT
 from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Notice, Publish, Quit, Reply
 
-_NOT_UTF8 = InvalidCommand(Error(ErrorCode.NOT_UTF8, "a line is UTF-8; this one was skipped"))
+_NOT_UTF8 = InvalidCommand(Error(ErrorCode.NOT_UTF8, "line skipped: not valid UTF-8"))
 
 _UNPAIRED = InvalidCommand(UNPAIRED_SURROGATE)
 
-_NO_HELP = InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, "there is no such command; HELP alone lists them"))
+_NO_HELP = InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, "unknown command: send HELP for a list of commands"))
 
-_UNKNOWN = InvalidCommand(Error(ErrorCode.UNKNOWN_COMMAND, "I do not know that; HELP tells what I know, QUIT leaves"))
+_UNKNOWN = InvalidCommand(Error(ErrorCode.UNKNOWN_COMMAND, "unknown command: try HELP, or QUIT to disconnect"))
 
 
 def _publish(channel: bytes, payload: bytes, name: bytes = DEFAULT_EVENT_NAME) -> Command:
@@ -38,14 +38,15 @@ def _publish(channel: bytes, payload: bytes, name: bytes = DEFAULT_EVENT_NAME) -
 
 
 def is_verb(word: bytes) -> bool:
-    """Whether a line that begins with this word is a command, right or wrong."""
+    """True if a line that begins with this word is a command, valid or not."""
     verb = word.upper()
     return verb in USAGE or verb in _ALIASES
 
 
-def decode_block(block: bytes, most: int) -> Publish | None:
-    """The one command that some whole lines are together: publishes in a row to one channel, which is what a busy
-    publisher sends. None where they are anything else, or may be longer than ``most``, or need a closer look."""
+def decode_block(block: bytes, max_bytes: int) -> Publish | None:
+    """Decode whole lines as one publication, if all of them are ``PUB`` lines for one channel with payloads of one
+    kind. Returns None for all other lines, and for those that are or could be invalid or longer than ``max_bytes``:
+    decode them one by one."""
     start = block.find(b" ", 4) + 1
     end = block.find(b"\n") + 1
     if not 5 < start < end or not block.startswith(b"PUB "):
@@ -62,24 +63,24 @@ def decode_block(block: bytes, most: int) -> Publish | None:
         built = build_payloads(payloads, TEXT)
         if not built.is_plain and any([payload.startswith(JSON_START) for payload in payloads]):
             return None
-    if built.size + start > most or not (built.is_plain and block.isascii() or _are_lines(payloads, block)):
+    if built.size + start > max_bytes or not (built.is_plain and block.isascii() or _are_valid_lines(payloads, block)):
         return None
     return Publish(block[4 : start - 1], built, tags=(None,) * len(payloads))
 
 
-def _are_lines(payloads: Sequence[bytes], block: bytes) -> bool:
-    """Whether payloads are parts of lines that need no closer look: another command may stand between them."""
+def _are_valid_lines(payloads: Sequence[bytes], block: bytes) -> bool:
+    """False if there is another command between the payloads, a CR, or a line that is not UTF-8."""
     joined = b"".join(payloads)
     return not (b"\n" in joined or b"\r" in joined) and is_utf8(block)
 
 
-class _Misused(Exception):
+class _UsageError(Exception):
     """The arguments do not fit the verb."""
 
 
 def _usage(verb: bytes, why: str = "") -> InvalidCommand:
-    words = f"{why}; {USAGE[verb]}" if why else USAGE[verb]
-    return InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, words))
+    usage = f"usage: {USAGE[verb]}"
+    return InvalidCommand(Error(ErrorCode.BAD_ARGUMENT, f"{why}; {usage}" if why else usage))
 
 
 USAGE = {
@@ -91,13 +92,13 @@ USAGE = {
     b"EMIT": "EMIT <channel> <name> <payload>",
     b"HIST": "HIST <channel> [last=<n>] [since=<offset>]",
     b"WHO": "WHO <channel>",
-    b"QUIET": "QUIET on, or QUIET off",
+    b"QUIET": "QUIET on|off",
     b"AUTH": "AUTH <token>",
     b"PING": "PING [text]",
     b"INFO": "INFO",
     b"QUIT": "QUIT",
 }
-"""How each verb is used; the words of ``bad-argument`` and of HELP."""
+"""How to use each verb: part of the error ``bad-argument``."""
 
 
 def _words(rest: bytes) -> list[bytes]:
@@ -108,7 +109,7 @@ def _one(build: Callable[[bytes], Command]) -> Callable[[bytes], Command]:
     def read(rest: bytes) -> Command:
         words = _words(rest)
         if len(words) != 1:
-            raise _Misused
+            raise _UsageError
         return build(words[0])
 
     return read
@@ -117,7 +118,7 @@ def _one(build: Callable[[bytes], Command]) -> Callable[[bytes], Command]:
 def _none(command: Command) -> Callable[[bytes], Command]:
     def read(rest: bytes) -> Command:
         if _words(rest):
-            raise _Misused
+            raise _UsageError
         return command
 
     return read
@@ -126,7 +127,7 @@ def _none(command: Command) -> Callable[[bytes], Command]:
 def _read_publish(rest: bytes) -> Command:
     channel, space, payload = rest.lstrip(b" ").partition(b" ")
     if not space or not channel:
-        raise _Misused
+        raise _UsageError
     return _publish(channel, payload)
 
 
@@ -134,7 +135,7 @@ def _read_emit(rest: bytes) -> Command:
     channel, _, rest = rest.lstrip(b" ").partition(b" ")
     name, space, payload = rest.lstrip(b" ").partition(b" ")
     if not space or not name:
-        raise _Misused
+        raise _UsageError
     return _publish(channel, payload, name)
 
 
@@ -171,38 +172,38 @@ def _read_history(rest: bytes) -> Command:
 def _channel_and_options(rest: bytes) -> tuple[bytes, dict[bytes, bytes]]:
     words = _words(rest)
     if not words:
-        raise _Misused
+        raise _UsageError
     options: dict[bytes, bytes] = {}
     for word in words[1:]:
         name, equals, value = word.partition(b"=")
         if not equals or name in options:
-            raise _Misused(f"{_shown(word)} is no option, or it is there twice")
+            raise _UsageError(f"invalid or repeated option: {_quoted(word)}")
         options[name] = value
     return words[0], options
 
 
 def _refuse_others(options: dict[bytes, bytes]) -> None:
     for name in options:
-        raise _Misused(f"{_shown(name)} is no option here")
+        raise _UsageError(f"unknown option: {_quoted(name)}")
 
 
 def _number(value: bytes | None) -> int | None:
     if value is None:
         return None
-    # 2^53-1 has 16 digits: a longer one is refused before it is read, as reading it could take long.
+    # 2^53-1 has 16 digits. Longer numbers are rejected before they are converted, because that could take long.
     if not (value.isdigit() and len(value) <= 16) or int(value) > MAX_OFFSET:
-        raise _Misused(f"{_shown(value)} is no number from 0 to {MAX_OFFSET}")
+        raise _UsageError(f"invalid number {_quoted(value)}: expected 0 to {MAX_OFFSET}")
     return int(value)
 
 
-def _shown(word: bytes) -> str:
-    """A word of the peer's in a message to it: not longer than people read."""
+def _quoted(word: bytes) -> str:
+    """A word of the client for an error message, shortened."""
     return repr(word[:32].decode(errors="replace"))
 
 
 def _switch(value: bytes | None, word: bytes) -> bool:
     if value is not None and value != word:
-        raise _Misused(f"only {word.decode()} can be said there")
+        raise _UsageError(f"invalid value {_quoted(value)}: only {word.decode()} is allowed")
     return value is not None
 
 
@@ -224,8 +225,8 @@ _VERBS: dict[bytes, Callable[[bytes], Command]] = {
 
 
 class LineDecoder:
-    """Decodes lines to commands. The commands that only lines have, HELP and QUIET, are answered here: ``encoder``
-    encodes the replies of the protocol."""
+    """Decodes lines to commands. It answers HELP and QUIET itself, because only the line protocol has them, with the
+    ``encoder`` of the connection."""
 
     def __init__(self, encoder: LineEncoder) -> None:
         self._verbs: dict[bytes, Callable[[bytes], Command]] = {**_VERBS, b"HELP": self._help, b"QUIET": self._quiet}
@@ -234,11 +235,11 @@ class LineDecoder:
         self._quiet_on, self._quiet_off = Reply(done, QuietLineEncoder(encoder.framing)), Reply(done, encoder)
 
     def decode(self, line: bytes) -> Command | None:
-        """The command that a line asks for; None for an empty one."""
+        """The command in a line; None for a blank line."""
         verb, space, rest = line.lstrip(b" ").partition(b" ")
         if not line.isascii() and not is_utf8(line):
             return _NOT_UTF8
-        if verb == b"PUB":  # nearly all of the traffic, so it is looked at first
+        if verb == b"PUB":  # nearly all traffic
             channel, space, payload = rest.lstrip(b" ").partition(b" ")
             if not space or not channel:
                 return _usage(verb)
@@ -252,10 +253,10 @@ class LineDecoder:
         return self._parse(verb.upper(), rest) if verb else None
 
     def decode_alike(self, first: Publish, messages: Sequence[object], position: int) -> None:
-        """``LineSplitter`` has joined them already."""
+        """None: ``decode_block`` has joined them already."""
 
     def find_tag(self, line: bytes) -> None:
-        """Lines have no tags: they are answered in their order."""
+        """None: lines have no tags. Replies come in the order of the lines."""
 
     def _parse(self, verb: bytes, rest: bytes) -> Command:
         verb = _ALIASES.get(verb, verb)
@@ -264,13 +265,13 @@ class LineDecoder:
             return _UNKNOWN
         try:
             return read(rest)
-        except _Misused as misused:
-            return _usage(verb, str(misused))
+        except _UsageError as error:
+            return _usage(verb, str(error))
 
     def _help(self, rest: bytes) -> Command:
         words = _words(rest)
         if len(words) > 1:
-            raise _Misused
+            raise _UsageError
         verb = words[0].upper() if words else b""
         return self._help_texts.get(_ALIASES.get(verb, verb), _NO_HELP)
 
@@ -280,47 +281,44 @@ class LineDecoder:
             return self._quiet_on
         if words == [b"off"]:
             return self._quiet_off
-        raise _Misused
+        raise _UsageError
 
 
 LINE_DECODER = LineDecoder(LINE_ENCODER)
-"""For lines on a bare socket."""
+"""For lines on a TCP or Unix socket."""
 
 LINE_MESSAGE_DECODER = LineDecoder(LINE_MESSAGE_ENCODER)
 """For lines in WebSocket messages."""
 
-
 INTERRUPT_NOTICE = Notice(b"type QUIT to leave")
-"""The answer to Ctrl-C, or to "are you there", of a telnet client."""
+"""The answer to Ctrl-C and to "Are You There" of a telnet client."""
 
 CTRL_D = b"\x04"
-"""As the first byte of a line it is QUIT at once, as a terminal would have it; it needs no line end."""
+"""End of input on a terminal. As the first byte of a line it means ``QUIT``, and needs no line end."""
 
 Line = bytes | Command
 """A line without its end, or the command that stands for one or several lines."""
 
 
 class LineSplitter:
-    """``feed`` gives the lines that are complete, without their ends. Of a line that is too long nothing is kept: a
-    ``InvalidCommand`` stands in its place, and the rest up to its end is skipped. Lines that come together and are one
-    command (``decode_block``) are given as that. ``partial`` is the line that is not complete yet."""
+    """Finds the lines of one connection. Lines of more than ``max_bytes`` are skipped; an ``InvalidCommand`` takes
+    their place. ``partial`` is the line that is not complete yet."""
 
     __slots__ = ("_max_bytes", "_skipping", "partial")
 
     def __init__(self, most: int) -> None:
         self._max_bytes = most
-        # The line that is not complete yet: as bytes, each feed would cost its length; in pieces, a piece of two bytes
-        # would take the memory of fifty.
+        # A bytes object would be copied by each feed; in a list, a piece of two bytes would take the memory of fifty.
         self.partial: bytearray | None = None
         self._skipping = False
 
     @property
     def has_partial_line(self) -> bool:
-        """Whether a line has begun."""
+        """True while a line is incomplete."""
         return self.partial is not None or self._skipping
 
     def feed(self, data: bytes) -> list[Line]:
-        """Items in their order; what stands behind the last line end is kept for the next feed."""
+        """The lines that are complete with ``data``. The rest is kept for the next call."""
         end = data.rfind(b"\n") + 1
         items: list[Line] = []
         if end:
@@ -340,14 +338,14 @@ class LineSplitter:
         return items
 
     def discard_partial(self, error: Error) -> InvalidCommand:
-        """Forget the line that has begun, and skip its rest; gives what stands in its place."""
+        """Drop the incomplete line and skip the rest of it. Returns the command that takes its place."""
         self.partial, self._skipping = None, True
         return InvalidCommand(error)
 
     def _lines(self, block: bytes) -> list[Line]:
         lines = block.split(b"\n")
         del lines[-1]
-        # A block of plain short lines, which is nearly all there is, needs no look at each.
+        # Most blocks consist of short lines without CR, which need no check one by one.
         if len(block) > self._max_bytes or b"\r" in block or CTRL_D in block:
             return [self._finish(line) for line in lines]
         return list[Line](lines)
@@ -366,107 +364,18 @@ class LineSplitter:
                 return
             self.partial = bytearray()
         self.partial += rest
-        # One byte more than allowed may still be the CR of its end.
+        # The last byte can be the CR of the line end.
         if len(self.partial) > self._max_bytes + rest.endswith(b"\r"):
             items.append(self.discard_partial(self._too_long()))
 
     def _too_long(self) -> Error:
-        return Error(ErrorCode.TOO_LONG, f"a line is at most {self._max_bytes} bytes; this one was skipped")
+        return Error(ErrorCode.TOO_LONG, f"line skipped: longer than {self._max_bytes} bytes")
 
 
 def split_messages(messages: Sequence[bytes], max_bytes: int) -> list[Line]:
-    """The lines in WebSocket messages, or the one command that all of them are together."""
+    """The lines of WebSocket messages, each of which can have several."""
     block = b"\n".join(messages) + b"\n"
     command = decode_block(block, max_bytes)
     if command is not None:
         return [command]
     return [line.removesuffix(b"\r") for line in block.split(b"\n")[:-1]]
-
-
-class WireProtocol(Enum):
-    LINES = auto()
-    HTTP = auto()
-    TLS = auto()
-    OTHER = auto()
-
-
-TLS_HANDSHAKE = 0x16
-"""The first byte of a TLS connection (RFC 8446 section 5.1). In text it is SYN, a control character."""
-
-MAX_LINE_START_BYTES = 256
-"""Of the first line: room for the longest verb, and for a second word that is longer than every channel name."""
-
-MAX_LINE_END_BYTES = 64
-"""Of the first line: room for the version of HTTP."""
-
-_DECODER = getincrementaldecoder("utf-8")
-
-_VERSION = re.compile(rb"(?:^| )HTTP/[0-9][^ ]*$")
-
-_EXACT_VERSION = re.compile(rb" HTTP/[0-9]\.[0-9]$")
-
-_TARGET = re.compile(rb"[^ ]+ /")
-
-
-class ProtocolDetector:
-    """Reads a connection up to the end of its first line that is not blank. CR NUL has to be replaced before."""
-
-    __slots__ = ("_decoder", "_end", "_spaces", "_start")
-
-    def __init__(self) -> None:
-        self._decoder = _DECODER()
-        self._start = b""
-        self._end = b""
-        self._spaces = 0
-
-    def feed(self, data: bytes) -> WireProtocol | None:
-        """The protocol as soon as it is known, None before. No command must be run while it is None."""
-        if not self._start:
-            data = data.lstrip(b" \r\n")
-            if not data:
-                return None
-            if data[0] == TLS_HANDSHAKE:
-                return WireProtocol.TLS
-        line, end, _ = data.partition(b"\n")
-        if b"\0" in line:
-            return WireProtocol.OTHER
-        try:
-            self._decoder.decode(line, bool(end))
-        except UnicodeDecodeError:
-            return WireProtocol.OTHER
-        if len(self._start) < MAX_LINE_START_BYTES:
-            self._start = (self._start + line)[:MAX_LINE_START_BYTES]
-        self._end = (self._end + line)[-MAX_LINE_END_BYTES:]
-        self._spaces += line.count(b" ")
-        if not end:
-            return None
-        return WireProtocol.HTTP if self._is_request() else WireProtocol.LINES
-
-    def looks_like_http(self) -> bool:
-        """Whether the first line looks like an HTTP request by its start alone: it is too long, and its end may be far
-        away."""
-        word, _, rest = self._text().partition(b" ")
-        if is_verb(word) and b" " in rest:
-            return False  # its second word is a channel
-        return rest.startswith((b"/", b"http:", b"https:"))
-
-    def _text(self) -> bytes:
-        return self._start.removeprefix(BOM).lstrip(b" ")
-
-    def _is_request(self) -> bool:
-        """Whether a whole line is the first of an HTTP request: its last word is ``HTTP/`` and a number. A payload can
-        end like that too, so a line that begins with a verb is a request only if it has the exact form of one: a page
-        chooses the method as well, if its name has been rebound to this address."""
-        end = self._end.removesuffix(b"\r")
-        if not _VERSION.search(end):
-            return False
-        if not is_verb(self._text().partition(b" ")[0]):
-            return True
-        return self._spaces == 2 and bool(_TARGET.match(self._start) and _EXACT_VERSION.search(end))
-
-
-# TODO-MERGED-DOC: Bytes to lines: LF or CRLF, at any cut, bounded.
-
-# TODO-MERGED-DOC: Which protocol a connection to the line port speaks, recognized by its first line. A page can
-# make a browser connect to any port, and choose many of the bytes that are sent there: the target, the headers
-# and the body of an HTTP request, the session id of a TLS handshake. Nothing of such a connection must be run.

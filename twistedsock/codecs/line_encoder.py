@@ -1,4 +1,7 @@
-"""Replies and events as lines (docs/protocol-lines.md), on a bare socket or in WebSocket messages."""
+"""The line protocol, outwards: replies and events as lines (docs/reference/line-protocol.md).
+
+The same encoder writes lines on a socket and lines in WebSocket messages; they differ in the framing. ``HELP_LINES`` is
+the text of ``HELP``: each line begins with a complete example that works when it is copied."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,37 +16,37 @@ from twistedsock.pubsub.values import Batch, Event, Lost, Member, Position, Pres
 from twistedsock.session.encoder import Endpoints, SessionInfo
 
 _LINES = {
-    b"SUB": [b"SUB kitchen last=5", b"read a channel, here with its last 5 events first"],
-    b"PUB": [b"PUB kitchen 21.5", b"publish a text, or JSON, to everybody who reads the channel"],
-    b"EMIT": [b"EMIT kitchen alarm smoke", b"publish an event with a name of its own"],
-    b"UNSUB": [b"UNSUB kitchen", b"read it no longer"],
-    b"HIST": [b"HIST kitchen last=10", b"show what was published"],
-    b"WHO": [b"WHO kitchen", b"show who reads the channel"],
-    b"NICK": [b"NICK ann", b"call yourself ann"],
-    b"AUTH": [b"AUTH eyJhbGciOi...", b"show a token, where the server asks for one"],
-    b"QUIET": [b"QUIET on", b"answer PUB and EMIT only when they fail; QUIET off answers again"],
-    b"PING": [b"PING hello", b"is answered PONG hello"],
-    b"INFO": [b"INFO", b"show who and where you are"],
-    b"HELP": [b"HELP SUB", b"show how one command is used"],
-    b"QUIT": [b"QUIT", b"leave"],
+    b"SUB": [b"SUB kitchen last=5", b"subscribe to a channel, here with its last 5 events first"],
+    b"PUB": [b"PUB kitchen 21.5", b"publish text or JSON to all subscribers of a channel"],
+    b"EMIT": [b"EMIT kitchen alarm smoke", b"publish an event with a name"],
+    b"UNSUB": [b"UNSUB kitchen", b"unsubscribe from a channel"],
+    b"HIST": [b"HIST kitchen last=10", b"list past events"],
+    b"WHO": [b"WHO kitchen", b"list the subscribers of a channel"],
+    b"NICK": [b"NICK ann", b"change your nick to ann"],
+    b"AUTH": [b"AUTH eyJhbGciOi...", b"authenticate with a token"],
+    b"QUIET": [b"QUIET on", b"reply to PUB and EMIT only if they fail; QUIET off ends that"],
+    b"PING": [b"PING hello", b"check the connection; the reply is PONG hello"],
+    b"INFO": [b"INFO", b"show your id, nick and addresses"],
+    b"HELP": [b"HELP SUB", b"show how to use a command"],
+    b"QUIT": [b"QUIT", b"disconnect"],
 }
 
 _OPTIONS = {
     b"SUB": [
-        b"SUB kitchen since=12 epoch=5f2c1a   go on after event 12; the OK of an earlier SUB told the epoch",
-        b"SUB kitchen presence=on             tell who comes and goes, by JOIN and LEAVE",
-        b"SUB kitchen echo=off                leave out what you publish yourself",
+        b"SUB kitchen since=12 epoch=5f2c1a   continue after event 12; the reply to SUB contains the epoch",
+        b"SUB kitchen presence=on             report changes of the subscribers as JOIN and LEAVE",
+        b"SUB kitchen echo=off                do not send your own events back",
     ],
     b"PUB": [
-        b'PUB kitchen {"celsius": 21.5}       what begins with { [ or " and parses is JSON, all else is text',
+        b'PUB kitchen {"celsius": 21.5}       JSON if it begins with { [ or " and is valid, otherwise text',
     ],
-    b"HIST": [b"HIST kitchen since=12               only what came after event 12"],
+    b"HIST": [b"HIST kitchen since=12               only the events after event 12"],
 }
 
 HELP_LINES: dict[bytes, list[bytes]] = {
     b"": [b"%b   %b" % (example.ljust(24), text) for example, text in _LINES.values()]
 }
-"""Verb, or nothing, to the lines that HELP says about it."""
+"""The lines of ``HELP`` and of ``HELP <verb>``, by verb; b"" for all verbs."""
 
 HELP_LINES.update(
     {
@@ -56,7 +59,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\xc2[\x80-\x9f]")
 
 
 def _printable(text: bytes) -> bytes:
-    """A sentence without anything that a terminal obeys."""
+    """A text without characters that control a terminal."""
     return _CONTROL.sub(b"?", text)
 
 
@@ -72,7 +75,7 @@ def _lost(channel: bytes, first: int, last: int) -> bytes:
 
 
 class LineEncoder:
-    """Answers come in the order of the commands, so tags are ignored."""
+    """Replies come in the order of the commands, so tags are ignored."""
 
     title = "line"
     overhead = 24
@@ -178,7 +181,7 @@ class LineEncoder:
         return self._numbered(before, batch.first, after, payloads.items, b"")
 
     def fell_behind(self, channel: bytes, cursor: int) -> None:
-        """It is nothing to a dialect that many share."""
+        """Nothing to do: this encoder does not remember what it has written."""
 
     def presence(self, channel: bytes, changes: Sequence[PresenceChange]) -> bytes:
         return b"".join(
@@ -223,6 +226,3 @@ class QuietLineEncoder(LineEncoder):
 
     def published(self, tags: Sequence[Tag], first: int) -> bytes:
         return b""
-
-
-# TODO-MERGED-DOC: What HELP says. Each line begins with one whole example, as people copy before they read.

@@ -1,7 +1,7 @@
-"""One payload, two ways to write it: for lines and for JSON (docs/protocol-lines.md, "Payloads").
+"""Payloads: text or JSON, checked once when they are published, and written for lines or as JSON.
 
-A line stays one line, and nothing reaches a terminal but text; a text comes out at any other end as the text that
-went in. JSON of users is checked, but never rebuilt: it is spliced as it came.
+In the line protocol (docs/reference/line-protocol.md, "Payloads") a payload stays on one line and cannot control the
+terminal that shows it. JSON from clients is checked and copied, never parsed and written again.
 """
 
 import re
@@ -15,10 +15,11 @@ from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.values import JSON, TEXT, PayloadKind, Payloads
 
 BOM = b"\xef\xbb\xbf"
-"""U+FEFF at the beginning, as some editors on Windows write it. It is no part of the text (RFC 8259 section 8.1)."""
+"""Byte order mark, which some editors on Windows write at the start. It is not part of the text (RFC 8259 section
+8.1)."""
 
 JSON_WHITESPACE = b" \t\r\n"
-"""What may stand around a JSON value (RFC 8259 section 2)."""
+"""Allowed around a JSON value (RFC 8259 section 2)."""
 
 JSON_START = (b"{", b"[", b'"')
 
@@ -26,7 +27,7 @@ JSON_START = (b"{", b"[", b'"')
 _C0_DEL = bytes({*range(32), 127} - {9})
 
 CONTROL_CHARACTERS = bytes({*range(32), 127})
-"""The control characters of ASCII."""
+"""The ASCII control characters."""
 
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")
 
@@ -40,7 +41,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def is_utf8(data: bytes) -> bool:
-    """Whether bytes are UTF-8 (RFC 3629)."""
+    """True for valid UTF-8 (RFC 3629)."""
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -49,7 +50,7 @@ def is_utf8(data: bytes) -> bool:
 
 
 def is_json(payload: bytes) -> bool:
-    """Whether a payload typed on a line, valid UTF-8, is JSON: it begins like JSON and parses."""
+    """True if a payload of a line, which is valid UTF-8, is a JSON object, array or string."""
     if not payload.startswith(JSON_START):
         return False
     try:
@@ -60,8 +61,8 @@ def is_json(payload: bytes) -> bool:
 
 
 MAX_DEPTH = 100
-"""Levels of a JSON payload (RFC 8259 section 9 allows a bound): far more than data has, and fewer than the parsers of
-readers bear, which would fail on the whole event: Rust's serde 128, PHP's 512, Python's less than 1,000."""
+"""Maximum nesting of a JSON payload (RFC 8259 section 9 allows a limit). Real data has far fewer levels. The parsers of
+subscribers would fail on the whole event at 128 (Rust's serde), 512 (PHP) or less than 1,000 (Python)."""
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 
@@ -71,45 +72,45 @@ _NO_BRACKETS = bytes({*range(256)} - {*b"[]{}"})
 
 
 def is_too_deep(payload: bytes) -> bool:
-    """Whether a payload that is JSON has more than MAX_DEPTH levels."""
+    """True if a JSON value has more than ``MAX_DEPTH`` levels."""
     if len(payload) <= 2 * MAX_DEPTH or payload.count(b"[") + payload.count(b"{") <= MAX_DEPTH:
         return False
-    # One up and one down, as signed bytes.
+    # Each bracket becomes 1 or -1, as a signed byte.
     steps = memoryview(_STRING.sub(b"", payload).translate(_STEPS, _NO_BRACKETS)).cast("b")
     return max(accumulate(steps)) > MAX_DEPTH
 
 
 UNPAIRED_SURROGATE = Error(
     ErrorCode.BAD_JSON,
-    "JSON with half of a surrogate pair in a string: send the whole character, or U+FFFD in its place",
+    "unpaired surrogate in a JSON string: send the whole character, or U+FFFD instead",
 )
-"""``"\\ud83d"`` is allowed by the grammar of JSON (RFC 8259 section 8.2), but it is no text: it cannot be written in
-UTF-8, and many parsers refuse it."""
+"""The grammar of JSON allows ``"\\ud83d"`` (RFC 8259 section 8.2), but it cannot be written in UTF-8, and many parsers
+reject it."""
 
 _HALF = rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 
 _PAIR = rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 
-# All before the next half of a pair, then that. Nothing is looked at twice.
+# Everything before the next unpaired surrogate, then that. It never backtracks.
 _NEXT_HALF = re.compile(rb"((?:[^\\]++|%b|(?!%b)\\.)*+)%b" % (_PAIR, _HALF, _HALF), re.DOTALL)
 
 
 def replace_unpaired_surrogates(text: bytes) -> bytes:
-    """JSON text with U+FFFD for each half of a surrogate pair; the same object if there is none."""
+    """JSON text with U+FFFD for each unpaired surrogate. Returns the same object if there is none."""
     if b"\\u" not in text:
         return text
     pieces: list[bytes] = []
-    place = 0
-    while (found := _NEXT_HALF.match(text, place)) is not None:
+    position = 0
+    while (found := _NEXT_HALF.match(text, position)) is not None:
         pieces += (found[1], b"\\ufffd")
-        place = found.end()
-    return b"".join((*pieces, text[place:])) if pieces else text
+        position = found.end()
+    return b"".join((*pieces, text[position:])) if pieces else text
 
 
 def has_unpaired_surrogate(payload: bytes) -> bool:
-    """Whether a payload would be JSON but for halves of surrogate pairs."""
-    whole = replace_unpaired_surrogates(payload)
-    return whole is not payload and is_json(whole)
+    """True if a payload would be JSON without its unpaired surrogates."""
+    replaced = replace_unpaired_surrogates(payload)
+    return replaced is not payload and is_json(replaced)
 
 
 def quote(text: bytes) -> bytes:
@@ -119,7 +120,7 @@ def quote(text: bytes) -> bytes:
 
 @lru_cache(maxsize=4096)
 def quote_name(name: bytes) -> bytes:
-    """``quote`` for names, which come again and again: channels, nicks, event names."""
+    """``quote`` with a cache, for channels, nicks and event names."""
     return quote(name)
 
 
@@ -143,7 +144,7 @@ def build_payloads(items: Sequence[bytes], kind: PayloadKind) -> Payloads:
     is_plain = len(joined.translate(None, _NOT_PLAIN_JSON if kind is JSON else _NOT_PLAIN_TEXT)) == size
     if is_plain and kind is TEXT and (_BRACE in joined or _BRACKET in joined):
         is_plain = not any([item.startswith(JSON_START) for item in items])
-    # The garbage collector soon stops to track a tuple of bytes; it would walk a list as long as a log holds it.
+    # The garbage collector stops tracking a tuple of bytes; it would traverse a list as long as a history holds it.
     return Payloads(tuple(items), size, kind, is_plain)
 
 
@@ -161,5 +162,5 @@ def payload_to_line(payload: bytes, kind: PayloadKind) -> bytes:
 
 
 def _escape(text: bytes) -> bytes:
-    """Write DEL and C1, which JSON allows and a terminal obeys, as ``\\u00xx``. They can only stand in strings."""
+    """Write DEL and C1 as ``\\u00xx``: JSON allows them, and terminals act on them. They occur in strings only."""
     return _DEL_C1.sub(lambda match: b"\\u00%02x" % match[0][-1], text)

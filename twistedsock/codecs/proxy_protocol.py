@@ -1,5 +1,5 @@
-"""The header with which a proxy begins a connection, to tell whom it speaks for: HAProxy's PROXY protocol, versions 1
-and 2 (https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt, "the specification" below)."""
+"""HAProxy's PROXY protocol, versions 1 and 2: the header at the start of a connection that carries the client's address
+(https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt, "the specification" below)."""
 
 import re
 from ipaddress import IPv4Address, IPv6Address
@@ -9,11 +9,11 @@ import msgspec
 from twistedsock.auth.trusted_proxies import Source, parse_source
 
 MAX_V1_BYTES = 107
-"""Bytes of a header of version 1, its line end included (the specification, section 2.1)."""
+"""Of a header of version 1, including the line end (the specification, section 2.1)."""
 
 MAX_V2_BYTES = 4096
-"""Bytes of a header of version 2. Addresses need 232 at most; behind them stands what we skip, of which the largest is
-the certificate of a client. The specification wants all of it to fit one segment."""
+"""Of a header of version 2. Addresses need at most 232 bytes. Additional fields are skipped; the largest is a client
+certificate. The specification requires that the header fits in one segment."""
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -39,36 +39,36 @@ _SIZES = {1: 12, 2: 36, 3: 216}
 
 
 class ProxyHeader(msgspec.Struct, frozen=True):
-    """A whole header. ``source`` is None where the proxy speaks for itself, as in its health checks, or for somebody
-    whose address it cannot tell: then the connection's own addresses hold. ``rest`` is what came behind."""
+    """A complete header. ``source`` is None if the proxy connects on its own behalf, such as for health checks, or has
+    no address of the client: then the addresses of the connection itself count. ``rest`` is the data behind it."""
 
     source: Source | None
     rest: bytes
 
 
 class MalformedHeader(msgspec.Struct, frozen=True):
-    """No header: the connection is to be dropped."""
+    """Not a valid header: the server closes the connection."""
 
 
 class ProxyHeaderDecoder:
-    """``feed`` takes the first bytes of one connection as they come, until it has given something else than None."""
+    """Decodes the header of one connection. Call ``feed`` until it returns something other than None."""
 
-    __slots__ = ("_kept",)
+    __slots__ = ("_buffer",)
 
     def __init__(self) -> None:
-        self._kept = b""
+        self._buffer = b""
 
     def feed(self, data: bytes) -> ProxyHeader | MalformedHeader | None:
-        """The header once it is whole, Malformed as soon as it cannot become one, None while more is needed: then less
-        than ``MAX_V2_BYTES`` bytes are kept."""
-        data = self._kept + data
+        """The header as soon as it is complete, or MalformedHeader as soon as it is invalid. None if more data is
+        needed; less than ``MAX_V2_BYTES`` are buffered."""
+        data = self._buffer + data
         if data.startswith(_SIGNATURE[: len(data)]):
             header = _read_block(data)
         elif data.startswith(_START[: len(data)]):
             header = _read_line(data)
         else:
             header = MalformedHeader()
-        self._kept = data if header is None else b""
+        self._buffer = data if header is None else b""
         return header
 
 
@@ -100,16 +100,16 @@ def _read_block(data: bytes) -> ProxyHeader | MalformedHeader | None:
     end = _FIXED + size
     if command not in (_LOCAL, _PROXY) or family > 3 or transport > 2 or end > MAX_V2_BYTES:
         return MalformedHeader()
-    is_told = command == _PROXY and family and transport
-    if is_told and size < _SIZES[family]:
+    has_source = command == _PROXY and family and transport
+    if has_source and size < _SIZES[family]:
         return MalformedHeader()
     if len(data) < end:
         return None
-    return ProxyHeader(_read_source(family, data) if is_told else None, data[end:])
+    return ProxyHeader(_read_source(family, data) if has_source else None, data[end:])
 
 
 def _read_source(family: int, data: bytes) -> Source | None:
-    # Transport 2, datagrams, is a client that has HTTP/3 with the proxy.
+    # Transport 2, datagrams, is a client that uses HTTP/3 to the proxy.
     if family == 1:
         return parse_source(str(IPv4Address(data[16:20])), int.from_bytes(data[24:26]))
     if family == 2:

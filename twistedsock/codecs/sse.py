@@ -1,8 +1,12 @@
-"""The JSON dialect as server-sent events with ids, by which who comes back hears what it has missed.
+"""Server-sent events: JSON messages as fields of an event stream (HTML, "Server-sent events"), with event ids.
 
-An id tells where the stream stands in its channels once the event has been read. Who reads one channel shares the
-dialect, and so the bytes, with all who do; where there are several channels, the id of an event depends on what the
-stream has said before, so each such stream has a dialect of its own.
+An event id holds the position of the stream in each of its channels, after that event (docs/reference/streams.md).
+The browser sends the last id in ``Last-Event-ID`` when it reconnects, and the stream continues there. ``5f2c1a:18`` is
+event 18 of that epoch; a stream of several channels has one position for each, in the order in which they were
+requested: ``5f2c1a:18,9ab3:40``. The position of a channel that has not been confirmed yet is empty.
+
+Streams of one channel share an encoder, and so the encoded bytes. In a stream of several channels, the id of an event
+depends on the events before, so each such stream has an encoder of its own.
 """
 
 import re
@@ -15,10 +19,10 @@ from twistedsock.pubsub.values import JSON, Batch, Position, Tag
 from twistedsock.session.commands import MAX_OFFSET
 
 RETRY_FIELD = b"retry: 2000\n\n"
-"""Milliseconds after which a browser comes back: soon, but not so soon that all come at once when a server starts."""
+"""Milliseconds after which a browser reconnects: soon, but not so soon that all of them overload a restarted server."""
 
 KEEP_ALIVE_COMMENT = b":\n\n"
-"""A comment, which no client sees: it keeps proxies from taking a silent stream for a dead one."""
+"""A comment, which clients ignore. It keeps proxies from closing an idle stream."""
 
 _TYPE = len(b'{"type":"')
 
@@ -26,19 +30,19 @@ _BREAKS = bytes.maketrans(b"\r\n", b"  ")
 
 
 def one_line(message: bytes) -> bytes:
-    """JSON whose line breaks, which can only stand between tokens, are spaces: a line break would end the field."""
+    """JSON with spaces for its line breaks, which can only be between tokens: a line break would end the field."""
     return message.translate(_BREAKS)
 
 
 def event_fields(message: bytes) -> bytes:
-    """What a message of the JSON dialect begins with as an event: its type, but for an event itself, so that
-    ``onmessage`` of a browser gets those and nothing else."""
+    """The fields before a JSON message: its type as the event type. Events have none, so that ``onmessage`` of a
+    browser receives events only."""
     kind = message[_TYPE : message.index(b'"', _TYPE)]
     return b"data: " if kind == b"event" else b"event: %b\ndata: " % kind
 
 
 class SSEFraming:
-    """A framing of messages of the JSON dialect: each is the data of one event."""
+    """Each JSON message is the data of one server-sent event."""
 
     def frame(self, message: bytes) -> bytes:
         return event_fields(message) + one_line(message) + b"\n\n"
@@ -47,7 +51,7 @@ class SSEFraming:
         return [self.frame(message) for message in messages]
 
     def numbered(self, before: bytes, first: int, after: bytes, payloads: Sequence[bytes], end: bytes) -> bytes:
-        """The payloads are such as hold no line breaks."""
+        """``payloads`` contain no line breaks."""
         return join_numbered(event_fields(before) + before, first, after, payloads, end + b"\n\n")
 
     def counted(self, before: bytes, first: int, count: int) -> bytes:
@@ -62,35 +66,35 @@ class SSEFraming:
         yield b"\n\n"
 
 
-_PLACE = re.compile(r"([0-9A-Za-z_-]{1,64}):([0-9]{1,16})")
+_POSITION = re.compile(r"([0-9A-Za-z_-]{1,64}):([0-9]{1,16})")
 
 
-def format_position(place: Position | None) -> bytes:
-    """One of the places of an id."""
-    return b"" if place is None else b"%b:%d" % (place.epoch, place.offset)
+def format_position(position: Position | None) -> bytes:
+    """One position of an event id, empty for None."""
+    return b"" if position is None else b"%b:%d" % (position.epoch, position.offset)
 
 
-def format_event_id(places: Sequence[Position | None]) -> bytes:
-    """The id of a stream that stands there."""
-    return b",".join(map(format_position, places))
+def format_event_id(positions: Sequence[Position | None]) -> bytes:
+    """The event id for the positions in all channels of a stream."""
+    return b",".join(map(format_position, positions))
 
 
 def parse_event_id(text: str, channels: int) -> list[Position | None] | None:
-    """The places in an id of so many channels; None where it is no such id."""
+    """The positions in an event id of ``channels`` channels; None if it is not valid."""
     parts = text.split(",", channels)
     if len(parts) != channels:
         return None
-    places: list[Position | None] = []
+    positions: list[Position | None] = []
     for part in parts:
-        found = _PLACE.fullmatch(part)
+        found = _POSITION.fullmatch(part)
         if part and (found is None or int(found[2]) > MAX_OFFSET):
             return None
-        places.append(None if found is None else Position(found[1].encode(), int(found[2])))
-    return places
+        positions.append(None if found is None else Position(found[1].encode(), int(found[2])))
+    return positions
 
 
 class SSEEncoder(JsonEncoder):
-    """Of one channel."""
+    """For streams of one channel."""
 
     overhead = JsonEncoder.overhead + 40
 
@@ -100,21 +104,21 @@ class SSEEncoder(JsonEncoder):
     def subscribed(
         self, tag: Tag, channel: bytes, position: Position, recovered: bool | None, start: int | None = None
     ) -> bytes:
-        """It has no command to answer, and is said nonetheless. Its id is the place before ``start``: who is cut off
-        before the first event comes back to there."""
-        told = b"" if recovered is None else b',"recovered":' + (b"true" if recovered else b"false")
-        place = Position(position.epoch, position.offset if start is None else start - 1)
+        """Sent although there was no command. Its id is the position before ``start``, so that a client that
+        is disconnected before the first event continues there."""
+        field = b"" if recovered is None else b',"recovered":' + (b"true" if recovered else b"false")
+        last = Position(position.epoch, position.offset if start is None else start - 1)
         return b'event: ok\nid: %b\ndata: {"type":"ok","channel":%b,"offset":%d,"epoch":%b%b}\n\n' % (
-            self._id_at(channel, place),
+            self._id_at(channel, last),
             quote_name(channel),
             position.offset,
             quote(position.epoch),
-            told,
+            field,
         )
 
     def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
         payloads, quoted = batch.payloads, quote_name(channel)
-        before, after = self._around(channel, epoch, batch.end - 1)
+        before, after = self._id_parts(channel, epoch, batch.end - 1)
         if len(payloads) == 1 or not payloads.is_plain:
             return b"".join(
                 [
@@ -132,59 +136,48 @@ class SSEEncoder(JsonEncoder):
             quotes + b"}\n\n",
         )
 
-    def _id_at(self, channel: bytes, place: Position) -> bytes:
-        return format_position(place)
+    def _id_at(self, channel: bytes, position: Position) -> bytes:
+        return format_position(position)
 
-    def _around(self, channel: bytes, epoch: bytes, last: int) -> tuple[bytes, bytes]:
-        """What stands before the offset in the id, and what from there to the message; ``last`` is the place after
-        it."""
+    def _id_parts(self, channel: bytes, epoch: bytes, last: int) -> tuple[bytes, bytes]:
+        """The parts of the id before and after the offset; ``last`` is the offset of the last event."""
         return b"id: %b:" % epoch, b"\ndata: "
 
 
 class MultiChannelSSEEncoder(SSEEncoder):
-    """Of several channels, for one stream alone. ``known`` is where its client stands in each of them, None where it
-    says nothing of that."""
+    """For one stream of several channels. ``known`` has the position of the client in each channel, None if the client
+    did not send one."""
 
     def __init__(self, known: dict[bytes, Position | None]) -> None:
         super().__init__()
-        # In the order in which the channels stand in an id.
-        self._places = {channel: format_position(place) for channel, place in known.items()}
-        self.overhead += sum(map(len, self._places.values())) + 32 * len(self._places)
+        # In the order of the positions in an id.
+        self._positions = {channel: format_position(position) for channel, position in known.items()}
+        self.overhead += sum(map(len, self._positions.values())) + 32 * len(self._positions)
 
     def lost(self, channel: bytes, first: int, last: int) -> bytes:
-        self._go_to(channel, last)
+        self._set_offset(channel, last)
         return super().lost(channel, first, last)
 
     def fell_behind(self, channel: bytes, cursor: int) -> None:
-        """What was written from ``cursor`` on has not been taken."""
-        self._go_to(channel, cursor - 1)
+        """The socket did not accept the events from ``cursor`` on: rewind the position."""
+        self._set_offset(channel, cursor - 1)
 
-    def _go_to(self, channel: bytes, offset: int) -> None:
-        epoch = self._places[channel].partition(b":")[0]
-        self._places[channel] = b"%b:%d" % (epoch, offset)
+    def _set_offset(self, channel: bytes, offset: int) -> None:
+        epoch = self._positions[channel].partition(b":")[0]
+        self._positions[channel] = b"%b:%d" % (epoch, offset)
 
-    def _id_at(self, channel: bytes, place: Position) -> bytes:
-        self._places[channel] = format_position(place)
-        return b",".join(self._places.values())
+    def _id_at(self, channel: bytes, position: Position) -> bytes:
+        self._positions[channel] = format_position(position)
+        return b",".join(self._positions.values())
 
-    def _around(self, channel: bytes, epoch: bytes, last: int) -> tuple[bytes, bytes]:
+    def _id_parts(self, channel: bytes, epoch: bytes, last: int) -> tuple[bytes, bytes]:
         sides: tuple[list[bytes], list[bytes]] = ([], [])
         side = 0
-        for name, place in self._places.items():
+        for name, position in self._positions.items():
             if name == channel:
                 side = 1
             else:
-                sides[side].append(place)
-        self._places[channel] = b"%b:%d" % (epoch, last)
+                sides[side].append(position)
+        self._positions[channel] = b"%b:%d" % (epoch, last)
         before, after = sides
-        return b"id: %b:" % b",".join([*before, epoch]), b"".join([b"," + place for place in after]) + b"\ndata: "
-
-
-# TODO-MERGED-DOC: Messages as server-sent events (HTML, "Parsing an event stream"): fields, each a line, and an
-# empty line.
-
-# TODO-MERGED-DOC: The id of a server-sent event: where a stream stands in each of its channels
-# (docs/streams.md, "Coming back"). A client keeps the last id that it got, and shows it when it comes back: a
-# browser as ``Last-Event-ID`` (HTML, "The Last-Event-ID header"). ``5f2c1a:18`` is the event 18 of that epoch;
-# where a stream has several channels, their places stand in the order in which they were asked for,
-# ``5f2c1a:18,9ab3:40``. A place is empty where nothing has been told of its channel.
+        return b"id: %b:" % b",".join([*before, epoch]), b"".join([b"," + position for position in after]) + b"\ndata: "

@@ -1,7 +1,7 @@
-"""The little of telnet that a line server owes to people who use one (RFC 854, RFC 855, RFC 860).
+"""Telnet commands in the line protocol, for people who connect with a telnet client (RFC 854, RFC 855, RFC 860).
 
-Option negotiation is refused and never reaches a payload. No valid UTF-8 holds the byte 255, so a peer that never
-negotiates never comes here.
+All options are refused, and negotiation never becomes a part of a payload. Telnet commands begin with the byte 255,
+which valid UTF-8 does not contain, so other clients are not affected.
 """
 
 from enum import Enum, auto
@@ -12,7 +12,7 @@ _SE, _AYT, _IP, _SB, _WILL, _WONT, _DO, _DONT = 240, 246, 244, 250, 251, 252, 25
 
 
 def replace_returns(data: bytes, returned: bool) -> bytes:
-    """The data with CR LF for each CR NUL, which means the same (RFC 1123 section 3.3.1). ``returned`` is whether the
+    """The data with CR LF for each CR NUL, which means the same (RFC 1123 section 3.3.1). ``returned`` is true if the
     data before it ended with CR."""
     if returned and data.startswith(b"\0"):
         data = b"\n" + data[1:]
@@ -39,8 +39,8 @@ _AFTER_COMMAND = {
 
 
 class TelnetFilter:
-    """``feed`` separates what a telnet client says as a telnet client from what its user types. A subnegotiation is
-    skipped without being kept, so that an endless one costs nothing."""
+    """Separates telnet commands from the text that the user types. Subnegotiations are skipped without buffering, so an
+    endless one needs no memory."""
 
     __slots__ = ("_state",)
 
@@ -48,7 +48,7 @@ class TelnetFilter:
         self._state = _State.DATA
 
     def feed(self, data: bytes) -> tuple[bytes, bytes, int]:
-        """What was typed; what to answer, verbatim; how often Ctrl-C or "are you there" came."""
+        """Returns the typed text, the bytes to send back, and the number of interrupts: Ctrl-C or Are You There."""
         if self._state is _State.DATA and IAC not in data:
             return data, b"", 0
         typed, answer, interrupts = bytearray(), bytearray(), 0

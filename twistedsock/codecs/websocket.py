@@ -1,7 +1,10 @@
-"""WebSocket frames, as far as we touch them ourselves (RFC 6455 section 5.2).
+"""WebSocket frames and handshakes that do not need Autobahn (RFC 6455).
 
-Outwards: heads for text messages. Inwards: only the one frame that matters for speed - final, masked, unfragmented,
-uncompressed, complete - is taken here; whatever else comes is left to Autobahn, byte for byte.
+Frames: the server writes its text messages itself. It decodes plain frames, which are nearly all: complete text frames
+that are final, masked and uncompressed. Autobahn decodes everything else, and receives it unchanged.
+
+Handshakes: the server answers plain ones itself, as browsers and the usual libraries send them: each header once,
+only printable ASCII, and no extension other than permessage-deflate, which it declines. Autobahn answers all others.
 """
 
 import re
@@ -21,18 +24,18 @@ def _head(size: int) -> bytes:
 
 
 MAX_FRAMES_TOGETHER = 256
-"""Frames that are looked at together at most, so that what is looked at in vain costs less than a frame; and bytes of
-the longest payload for which it pays."""
+"""Maximum frames that are unmasked together, so that a useless check costs less than a frame. Also the bytes of the
+longest payload for which that is faster."""
 
 MIN_FRAMES_TOGETHER = 16
-"""Fewer frames than this, or than a sixteenth of the bytes of a payload, are faster one by one."""
+"""Fewer frames than this, or than one sixteenth of the payload's bytes, are faster one by one."""
 
 _HEADS = [_head(size) for size in range(1024)]
-"""The heads that are needed most."""
+"""The heads of short messages."""
 
 
 def text_head(size: int) -> bytes:
-    """The head of a final, unmasked text frame of so many bytes."""
+    """The head of a final, unmasked text frame with a payload of ``size`` bytes."""
     return _HEADS[size] if size < 1024 else _head(size)
 
 
@@ -42,47 +45,48 @@ def text_frame(message: bytes) -> bytes:
 
 
 def text_fragment(piece: bytes, first: bool, last: bool) -> bytes:
-    """A piece of a text message in a frame of its own (RFC 6455 section 5.4)."""
+    """A fragment of a text message (RFC 6455 section 5.4)."""
     frame = text_frame(piece)
     return bytes(((0x80 if last else 0) | (1 if first else 0),)) + frame[1:]
 
 
 def unmask(data: bytes, mask: bytes) -> bytes:
-    """XOR with a mask of 4 bytes (RFC 6455 section 5.3). As integers, this is the fastest that CPython can do for
+    """XOR with a mask of 4 bytes (RFC 6455 section 5.3). With integers, because that is the fastest way in CPython for
     short messages, and linear for long ones."""
     words = len(data) + 3 >> 2
     masked, key = int.from_bytes(data, "little"), int.from_bytes(mask * words, "little")
     return (masked ^ key).to_bytes(words << 2, "little")[: len(data)]
 
 
-def unmask_alike(data: bytes, start: int, whole: int, before: int, count: int) -> list[bytes]:
-    """The payloads of ``count`` frames of ``whole`` bytes each, the first of which begins at ``start``, with ``before``
-    bytes before the payload. Together, a payload of a hundred bytes costs half of what it costs alone: the key is
-    written for all frames at once, byte by byte of the payload, and there is one XOR."""
-    stop = start + whole * count
-    masks = [data[start + before - 4 + index : stop : whole] for index in range(4)]
-    key = bytearray(whole * count)
-    for index in range(whole - before):
-        key[before + index :: whole] = masks[index & 3]
+def unmask_alike(data: bytes, start: int, size: int, head: int, count: int) -> list[bytes]:
+    """The payloads of ``count`` frames of ``size`` bytes each, the first of which begins at ``start``, with ``head``
+    bytes before each payload. The key of all frames is built first, for each byte of the payload at once, so that there
+    is one XOR for all of them. 64 frames of 68 bytes cost a tenth of 64 calls of ``unmask``."""
+    stop = start + size * count
+    masks = [data[start + head - 4 + index : stop : size] for index in range(4)]
+    key = bytearray(size * count)
+    for index in range(size - head):
+        key[head + index :: size] = masks[index & 3]
     clear = int.from_bytes(data[start:stop], "little") ^ int.from_bytes(key, "little")
-    frames = clear.to_bytes(whole * count, "little")
-    return [frames[body : body + whole - before] for body in range(before, whole * count, whole)]
+    frames = clear.to_bytes(size * count, "little")
+    return [frames[body : body + size - head] for body in range(head, size * count, size)]
 
 
-def count_alike(data: bytes, start: int, head: bytes, whole: int) -> int:
-    """How many whole frames in a row, of TOGETHER at most, have the same head as the one at ``start``."""
-    count = min((len(data) - start) // whole, MAX_FRAMES_TOGETHER)
-    stop = start + count * whole
+def count_alike(data: bytes, start: int, head: bytes, size: int) -> int:
+    """The number of complete frames of ``size`` bytes from ``start`` on that have the same head; at most
+    ``MAX_FRAMES_TOGETHER``."""
+    count = min((len(data) - start) // size, MAX_FRAMES_TOGETHER)
+    stop = start + count * size
     for index in range(len(head)):
-        column = data[start + index : stop : whole]
+        column = data[start + index : stop : size]
         count = min(count, len(column) - len(column.lstrip(head[index : index + 1])))
     return count
 
 
-def plain_frame(data: bytes, start: int, most: int) -> tuple[int, int]:
-    """Where the plain text frame that begins at ``start`` ends, and where its payload begins. The end lies behind the
-    data while not all of it is there, and is 0 where something else stands there: another kind of frame, more than
-    ``most`` bytes, a length that is not in its shortest form."""
+def plain_frame(data: bytes, start: int, max_bytes: int) -> tuple[int, int]:
+    """The end of the plain frame at ``start``, and the start of its payload. The end is beyond the data if the frame is
+    incomplete. It is 0 for anything else than a plain frame, for payloads of more than ``max_bytes``, and for lengths
+    that are not in their shortest form."""
     available = len(data) - start
     if data[start] != 0x81:
         return 0, 0
@@ -99,7 +103,7 @@ def plain_frame(data: bytes, start: int, most: int) -> tuple[int, int]:
         if size < 126:
             return 0, 0
         body = start + 8
-    return (body + size, body) if size <= most else (0, 0)
+    return (body + size, body) if size <= max_bytes else (0, 0)
 
 
 class PlainFrames:
@@ -109,10 +113,9 @@ class PlainFrames:
 
     __slots__ = ("_max_bytes", "_needed", "partial")
 
-    def __init__(self, most: int) -> None:
-        self._max_bytes = most
-        # The beginning of a plain frame: as bytes, each feed would cost its length; in pieces, a piece of two bytes
-        # would take the memory of fifty.
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        # A bytes object would be copied by each feed; in a list, a piece of two bytes would take the memory of fifty.
         self.partial: bytearray | None = None
         self._needed = 0
 
@@ -132,7 +135,7 @@ class PlainFrames:
                 self.partial, self._needed = bytearray(data[position:]), end - position
                 break
             start = position
-            for message in self._some(data, start, body, end):
+            for message in self._unmask_row(data, start, body, end):
                 if not message.isascii() and not is_utf8(message):
                     return messages, data[position:]
                 messages.append(message)
@@ -140,9 +143,8 @@ class PlainFrames:
         return messages, b""
 
     @staticmethod
-    def _some(data: bytes, start: int, body: int, end: int) -> Sequence[bytes]:
-        """The payload of a frame; and of those that follow, where they are like it: most of a program's messages have
-        one length."""
+    def _unmask_row(data: bytes, start: int, body: int, end: int) -> Sequence[bytes]:
+        """The payload of a frame, and those of the frames behind it that have the same length and kind."""
         head, size = data[start : body - 4], end - body
         if data.startswith(head, end) and size <= MAX_FRAMES_TOGETHER:
             count = count_alike(data, start, head, end - start)
@@ -151,16 +153,16 @@ class PlainFrames:
         return (unmask(data[body:end], data[body - 4 : body]),)
 
     def drain(self) -> bytes:
-        """What is held back, for whoever goes on in its place."""
-        held, self.partial = self.partial, None
-        return bytes(held) if held is not None else b""
+        """Return the incomplete frame and forget it, so that Autobahn can decode it."""
+        partial, self.partial = self.partial, None
+        return bytes(partial) if partial is not None else b""
 
 
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455 section 1.3."""
 
 _TARGET = re.compile(r"/[a-z]*(?:\?token=[A-Za-z0-9._-]+)?")
-"""The query is for pages that show a token: its letters are those of base64url (RFC 7515 section 3.1)."""
+"""The query is for pages that authenticate with a token, in base64url (RFC 7515 section 3.1)."""
 
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
@@ -169,22 +171,22 @@ _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(?::([0-9]{1,5}))?")
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 _OFFERS = ("permessage-deflate", "permessage-deflate; client_max_window_bits")
-"""Extensions as Firefox and Safari, Chrome and the usual libraries offer them. They need no answer."""
+"""Extension offers of Firefox and Safari, of Chrome, and of the usual libraries. The server declines them silently."""
 
 Headers = dict[str, str]
-"""Values by name in lower case; those of a name that stands there twice are joined to a list."""
+"""Values by lower-case name. The values of a repeated header are joined to a list."""
 
 
 def listed(value: str) -> list[str]:
-    """The words of a list (RFC 9110 section 5.6.1): between commas, empty ones left out."""
+    """The elements of a comma-separated list, without empty ones (RFC 9110 section 5.6.1)."""
     return [word for word in map(str.strip, value.split(",")) if word]
 
 
 def plain_key(lines: list[str], headers: Headers) -> str:
-    """The ``Sec-WebSocket-Key`` of a plain handshake, "" where it is any other. ``lines`` are those of the head, two
-    empty ones at its end; ``headers`` is what they say."""
+    """The ``Sec-WebSocket-Key`` of a plain handshake, "" for all other requests. ``lines`` are the lines of the head
+    with two empty ones at the end, ``headers`` the headers in them."""
     text, names = "".join(lines), "".join(headers)
-    # As many names as lines: none stands there twice, and no line is without one.
+    # As many names as lines: each line has a name, and no name occurs twice.
     if not text.isascii() or not text.isprintable() or len(headers) != len(lines) - 3 or "" in headers or " " in names:
         return ""
     method, target, version = lines[0].split(" ")
@@ -225,34 +227,28 @@ _EXTENSION = re.compile(rf'{_TOKEN}(?:[ \t]*;[ \t]*{_TOKEN}(?:[ \t]*=[ \t]*(?:{_
 """RFC 6455 section 9.1."""
 
 
-def take_extensions(head: bytes) -> tuple[bytes, str]:
-    """A whole head without its ``Sec-WebSocket-Extensions`` lines, of which there may be several (RFC 6455 section
-    11.3.2), and the list in them."""
+def split_extensions(head: bytes) -> tuple[bytes, str]:
+    """Split a head into the head without its ``Sec-WebSocket-Extensions`` headers and the list in these headers, of
+    which there can be several (RFC 6455 section 11.3.2)."""
     lines = head.split(b"\r\n")
     offers = [line for line in lines if line.partition(b":")[0].lower() == b"sec-websocket-extensions"]
     if not offers:
         return head, ""
-    told = b",".join([line.partition(b":")[2] for line in offers])
-    return b"\r\n".join([line for line in lines if line not in offers]), told.decode("latin-1")
+    joined = b",".join([line.partition(b":")[2] for line in offers])
+    return b"\r\n".join([line for line in lines if line not in offers]), joined.decode("latin-1")
 
 
 def are_extensions(offers: str) -> bool:
-    """Whether this list of extensions follows the grammar. If not, the handshake must fail (RFC 6455 section 9.1); an
-    extension that is unknown, or has unknown or invalid parameters, is only declined (RFC 7692 section 7.1)."""
+    """True for a list of extensions that follows the grammar. If it does not, the handshake must fail (RFC 6455 section
+    9.1). Extensions that are unknown, or have invalid parameters, are only declined (RFC 7692 section 7.1)."""
     return all(map(_EXTENSION.fullmatch, listed(offers)))
 
 
 def switching_protocols(key: str, subprotocol: str | None, server: str) -> bytes:
-    """The answer that opens the connection, to the byte as Autobahn writes it."""
+    """The response that opens the connection, with the same bytes as Autobahn's."""
     accept = b64encode(sha1(key.encode() + _MAGIC, usedforsecurity=False).digest()).decode()
     chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol is not None else ""
     return (
         f"HTTP/1.1 101 Switching Protocols\r\nServer: {server}\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n"
         f"{chosen}Sec-WebSocket-Accept: {accept}\r\n\r\n"
     ).encode()
-
-
-# TODO-MERGED-DOC: The opening handshake of a WebSocket (RFC 6455 section 4.2), as far as we answer it
-# ourselves. Only the plain form is taken here, which is what browsers and the usual clients send: each header
-# once, nothing but printable ASCII, no extension but the compression that they all offer and that is refused.
-# Whatever else is asked for is left to Autobahn, which answers it or refuses it with the reason.

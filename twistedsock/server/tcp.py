@@ -10,8 +10,9 @@ from zope.interface import implementer
 
 from twistedsock.codecs.encoders import LINE_ENCODER
 from twistedsock.codecs.http import http_on_line_port
-from twistedsock.codecs.line_decoder import INTERRUPT_NOTICE, LINE_DECODER, LineSplitter, ProtocolDetector, WireProtocol
+from twistedsock.codecs.line_decoder import INTERRUPT_NOTICE, LINE_DECODER, LineSplitter
 from twistedsock.codecs.payload import BOM
+from twistedsock.codecs.protocol_detection import ProtocolDetector, WireProtocol
 from twistedsock.codecs.telnet import IAC, TelnetFilter, replace_returns
 from twistedsock.errors import TOO_FAST, TOO_MUCH_HELD, CloseReason
 from twistedsock.limits.memory import UNCOUNTED_BYTES

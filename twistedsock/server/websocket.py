@@ -16,7 +16,7 @@ from twistedsock.auth.identity import Identity
 from twistedsock.codecs.http import RequestHead
 from twistedsock.codecs.line_decoder import split_messages
 from twistedsock.codecs.payload import BOM, JSON_WHITESPACE
-from twistedsock.codecs.websocket import PlainFrames, are_extensions, switching_protocols, take_extensions
+from twistedsock.codecs.websocket import PlainFrames, are_extensions, split_extensions, switching_protocols
 from twistedsock.errors import TOO_MUCH_HELD, CloseReason, Error
 from twistedsock.limits.memory import UNCOUNTED_BYTES
 from twistedsock.pubsub.subscription import SOCKET_FULL, Client
@@ -90,7 +90,7 @@ class WebSocketConnection(AutobahnConnection):
         offers that only have to be declined."""
         end = self.data.find(b"\r\n\r\n") + 4
         if end >= 4:
-            head, offers = take_extensions(self.data[:end])
+            head, offers = split_extensions(self.data[:end])
             if not are_extensions(offers):
                 self.failHandshake("malformed Sec-WebSocket-Extensions: send extensions as in RFC 6455 section 9.1")
                 return

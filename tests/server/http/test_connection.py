@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from tests.server.http.clients import HOST, FakeSite, SiteClient, Wire, request_bytes
 from twistedsock.codecs.http import MAX_CHUNKS
-from twistedsock.codecs.query import ApiError
+from twistedsock.codecs.problem_details import ApiError
 from twistedsock.errors import BAD_NICK
 from twistedsock.limits.principal import LOCAL
 from twistedsock.limits.settings import TIME_SLICE_SECONDS

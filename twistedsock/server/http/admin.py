@@ -5,7 +5,8 @@ import re
 
 import msgspec
 
-from twistedsock.codecs.query import ApiError, bad_parameter
+from twistedsock.codecs.problem_details import ApiError
+from twistedsock.codecs.query import bad_parameter
 from twistedsock.errors import FOR_ADMINS, FOR_ADMINS_WITH_TOKEN, CloseReason, Error, ErrorCode
 from twistedsock.metrics.prometheus import Metrics
 from twistedsock.server.http.headers import DATA_HEADERS, accepts_gzip

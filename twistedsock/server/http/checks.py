@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from twistedsock.codecs.http import RequestHead, find_credentials, is_valid_host, origin_form
-from twistedsock.codecs.query import HTTP_STATUS
+from twistedsock.codecs.problem_details import HTTP_STATUS
 from twistedsock.errors import TOO_FAST, Error, ErrorCode
 from twistedsock.limits.rate import ENTRY_PRICE, token_price
 from twistedsock.server.http.origin_policy import RejectedRequest

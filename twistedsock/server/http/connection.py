@@ -7,7 +7,7 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from twistedsock.codecs.http import MAX_HEADERS, ChunkDecoder, InvalidChunks, error_response
-from twistedsock.codecs.query import HTTP_STATUS
+from twistedsock.codecs.problem_details import HTTP_STATUS
 from twistedsock.errors import TOO_FAST, TOO_MUCH_HELD, Error, ErrorCode
 from twistedsock.limits.principal import LOCAL, Principal, address_principal
 from twistedsock.limits.rate import Decision, RateLimiter

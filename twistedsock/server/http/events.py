@@ -7,7 +7,8 @@ from hashlib import sha256
 from twistedsock.auth.identity import Right
 from twistedsock.codecs import http_api
 from twistedsock.codecs.http_api import join_neighbours, read_batch, read_body
-from twistedsock.codecs.query import ApiError, QueryParameters, bad_parameter
+from twistedsock.codecs.problem_details import ApiError
+from twistedsock.codecs.query import QueryParameters, bad_parameter
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.future import Future, map_result, on_result
 from twistedsock.pubsub.names import DEFAULT_EVENT_NAME

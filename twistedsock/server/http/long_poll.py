@@ -13,7 +13,7 @@ from twistedsock.codecs.http_api import (
     read_channels,
     read_stream_request,
 )
-from twistedsock.codecs.query import ApiError
+from twistedsock.codecs.problem_details import ApiError
 from twistedsock.errors import Error
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.future import Future, on_result

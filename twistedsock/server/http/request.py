@@ -11,14 +11,8 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from twistedsock.auth.identity import Identity, Policy
-from twistedsock.codecs.query import (
-    HTTP_STATUS,
-    MEDIA_TYPE,
-    RETRY_AFTER_SECONDS,
-    ApiError,
-    QueryParameters,
-    problem_details,
-)
+from twistedsock.codecs.problem_details import HTTP_STATUS, PROBLEM_TYPE, RETRY_AFTER_SECONDS, ApiError, problem_details
+from twistedsock.codecs.query import QueryParameters
 from twistedsock.errors import INTERNAL, TOO_FAST, Error, ErrorCode
 from twistedsock.limits.principal import Principal, subject_principal
 from twistedsock.limits.rate import RateLimiter, answer_price, unreadable_price
@@ -290,7 +284,7 @@ class HTTPRequest(RequestInternals):
         elif error.code is ErrorCode.RATE:
             limiter = self.rate_limiter
             extra.setdefault(b"Retry-After", b"%d" % (limiter.retry_after if limiter is not None else 1))
-        self.respond(status, MEDIA_TYPE, problem_details(error, status), {**DATA_HEADERS, **extra})
+        self.respond(status, PROBLEM_TYPE, problem_details(error, status), {**DATA_HEADERS, **extra})
 
     def respond_without_body(self, headers: Mapping[bytes, bytes]) -> None:
         """Respond to HEAD if the length of the body is unknown."""
