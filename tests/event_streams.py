@@ -13,8 +13,6 @@ from twistedsock.server.connection import open_session
 from twistedsock.server.http.sse import close_unless_subscribed, subscribe_stream
 from twistedsock.session.commands import Command, Subscribe
 from twistedsock.session.encoder import Encoder
-from twistedsock.session.replies import nothing
-from twistedsock.session.session import StreamSession
 from twistedsock.testing import ENDS, FakeClient, FakeOutlet, FakeServer
 
 
@@ -93,9 +91,9 @@ class Stream:
             self.outlet,
             ENDS,
             close=self.endings.append,
-            pause=nothing,
+            pause=lambda: None,
             resume=self._subscribed,
-            session_class=StreamSession,
+            read_only=True,
             on_exception=lambda: self.faults.append(None),
         )
         self.session = pipeline.session

@@ -18,7 +18,7 @@ from twistedsock import tap
 from twistedsock.auth.identity import RIGHTS, Right
 from twistedsock.auth.origins import ListenerScope
 from twistedsock.service import POLICY_REMOVED, SockbridgeService
-from twistedsock.session.registry import ServerContext
+from twistedsock.session.context import ServerContext
 from twistedsock.webhooks.collector import EventCollector
 
 TLS = "ssl:8443:interface=127.0.0.1:privateKey=server.key:certKey=server.pem"

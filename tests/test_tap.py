@@ -296,7 +296,7 @@ def test_logs_json_if_configured(machine, capsys):
 @pytest.mark.parametrize("kind", ["json", "text"])
 def test_logs_number_of_omitted_disconnects_at_exit(machine, logged, kind):
     service = Twistd(nodaemon=1).make(f"--log-format={kind}")
-    (watcher,) = [one for one in service.context.connection_events.watchers if isinstance(one, ConnectionLog)]
+    (watcher,) = [one for one in service.context.connection_events.listeners if isinstance(one, ConnectionLog)]
     watcher.omitted = 3
     (end,) = machine.triggers["after"]["shutdown"]
     end[0](*end[1], **end[2])

@@ -98,3 +98,17 @@ FOR_ADMINS_WITH_TOKEN = Error(ErrorCode.UNAUTHORIZED, "that is for administrator
 UNAVAILABLE = Error(ErrorCode.UNAVAILABLE, "the backplane did not answer, try again later")
 
 INTERNAL = Error(ErrorCode.INTERNAL, "a fault of this server; it has been logged")
+
+NO_KEYS = Error(ErrorCode.UNAUTHORIZED, "this server has no keys to check a token with, and asks for none")
+
+TOO_MANY_TOKENS = b"too many tokens that are not valid"
+
+TOKEN_EXPIRED = b"your token has run out"
+
+RIGHTS_NOT_CHECKED = b"internal error while your rights were checked: connect and subscribe again"
+
+READS_TOO_SLOWLY = b"you read too slowly; what you have missed may still be in the history"
+
+EPOCH_CHANGED = b"the events of a channel that you read are numbered anew: connect and subscribe again"
+
+FLOODED = b"you went on sending faster than you may"

@@ -41,7 +41,7 @@ from twistedsock.server.tls import CertificateError, Certificates, LoadedCertifi
 from twistedsock.server.transport import Reachability, install_direct_writes
 from twistedsock.server.twisted_internals import install_half_close_tls
 from twistedsock.server.web import WebFactory
-from twistedsock.session.registry import ServerContext, build_context
+from twistedsock.session.context import ServerContext, build_context
 from twistedsock.webhooks.config import WebhookError, WebhookTarget, read_targets
 from twistedsock.webhooks.manager import WebhookManager
 

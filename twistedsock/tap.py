@@ -170,7 +170,7 @@ def makeService(options: Options) -> IService:
     if options.settings.log_format == "json":
         service.log_observer = _json_observer(options.parent or {}, reactor)
     connections = ConnectionLog(service.context.broker.clock, reactor.callLater)
-    service.context.connection_events.watchers.append(connections)
+    service.context.connection_events.listeners.append(connections)
     reactor.addSystemEventTrigger("after", "shutdown", connections.log_omitted)
     _raise_file_limit(options.settings.max_connections)
     reactor.callWhenRunning(_tune_garbage_collector)

@@ -22,9 +22,9 @@ from twistedsock.pubsub.future import Future
 from twistedsock.pubsub.subscription import SOCKET_FULL, Client
 from twistedsock.pubsub.values import Batch, Member, Position, PresenceChange, Publication
 from twistedsock.server.connection import open_session
+from twistedsock.session.context import ServerContext, build_context
 from twistedsock.session.encoder import Encoder, Endpoints
 from twistedsock.session.input_pipeline import Decoder
-from twistedsock.session.registry import ServerContext, build_context
 from twistedsock.session.session import Session
 from twistedsock.stats import TcpStats
 
@@ -286,7 +286,7 @@ class FakeClient:
 
     def received_bytes(self) -> bytes:
         """The bytes that have reached the peer since the last look. Replies need not wait for the end of the turn."""
-        self.pipeline.flush()
+        self.session.flush()
         data = bytes(self.outlet.sent[self._looked :])
         self._looked = len(self.outlet.sent)
         return data

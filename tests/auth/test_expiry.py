@@ -13,11 +13,9 @@ class Holder:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def warn_of_token_expiry(self) -> None:
-        self.calls.append("warned")
-
-    def close_expired(self) -> None:
-        self.calls.append("expired")
+    def token_expires(self, seconds: float) -> None:
+        assert seconds in (0, EXPIRY_WARNING_SECONDS)
+        self.calls.append("warned" if seconds else "expired")
 
 
 class World:
@@ -31,7 +29,7 @@ class World:
     def watch(self, *expiries: float) -> list[Holder]:
         holders = [Holder() for _ in expiries]
         for holder, expires in zip(holders, expiries, strict=True):
-            self.watcher.watch(holder, expires)
+            self.watcher.watch(holder.token_expires, expires)
         return holders
 
     def check_at(self, now: float) -> None:
@@ -77,7 +75,7 @@ def test_new_expiry_replaces_old_one(world: World) -> None:
     renewed, endless, closed = world.watch(1100.0, 1100.0, 1100.0)
     world.check_at(1050.0)
     for holder, expires in ((renewed, 2000.0), (endless, None), (closed, None), (closed, None)):
-        world.watcher.watch(holder, expires)
+        world.watcher.watch(holder.token_expires, expires)
     world.check_at(1500.0)
     assert renewed.calls == endless.calls == closed.calls == ["warned"]
     world.check_at(2000.0)
@@ -99,10 +97,10 @@ def test_clock_that_jumps_back_delays_expiry(world: World) -> None:
 
 def test_session_that_closes_during_the_calls_is_not_called(world: World) -> None:
     class Closing(Holder):
-        def close_expired(self) -> None:
-            world.watcher.watch(other, None)
+        def token_expires(self, seconds: float) -> None:
+            world.watcher.watch(other.token_expires, None)
 
-    world.watcher.watch(Closing(), 1100.0)
+    world.watcher.watch(Closing().token_expires, 1100.0)
     (other,) = world.watch(2000.0)
     world.check_at(1100.0)
     assert len(world.watcher) == 0
@@ -115,7 +113,7 @@ def test_token_that_is_renewed_before_the_call_does_not_expire(world: World) -> 
     renewed, expired = world.watch(1100.0, 1100.0)
     world.now = 1100.0
     world.watcher.check()
-    world.watcher.watch(renewed, 2000.0)
+    world.watcher.watch(renewed.token_expires, 2000.0)
     world.watcher.check()
     world.make_calls()
     assert (renewed.calls, expired.calls) == ([], ["expired"])

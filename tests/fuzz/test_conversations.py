@@ -17,7 +17,7 @@ from twistedsock.codecs.line_decoder import LINE_DECODER, LINE_MESSAGE_DECODER, 
 from twistedsock.errors import CloseReason
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.session.encoder import Encoder
-from twistedsock.session.input_pipeline import PART
+from twistedsock.session.input_pipeline import MESSAGES_PER_PART
 from twistedsock.testing import FakePolicy, FakeServer, LateBackplane
 
 MAX_LINE = 512
@@ -89,10 +89,10 @@ class Guest:
 
     def is_bounded(self) -> None:
         assert self.peer.exceptions == 0
-        backlog = kept(self.peer.pipeline._backlog)
-        assert backlog <= 2 * self.read + 64 * PART, "more waits than one read has brought"
+        assert self.peer.server.context.memory_budget.used <= 2 * self.read + 64 * MESSAGES_PER_PART, (
+            "more waits than one read has brought"
+        )
         assert len(self.peer.outlet.waiting) <= 2 * CHUNK_BYTES + MAX_MESSAGE
-        assert self.peer.session._out_size <= CHUNK_BYTES
         assert len(self.peer.session.subscriptions) <= LIMITS["max_subscriptions_per_client"]
         if self.kind == "line":
             assert kept(self.peer._splitter) <= room(MAX_LINE + 1)

@@ -27,8 +27,8 @@ from twistedsock.metrics.tables import (
     sorted_in_slices,
 )
 from twistedsock.pubsub.names import CHANNEL_BYTES
+from twistedsock.session.connection_info import ConnectionInfo
 from twistedsock.session.session import Session
-from twistedsock.session.timeline import ConnectionInfo
 from twistedsock.stats import TcpStats
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from twistedsock.metrics.timelines import UNKNOWN, step_description, timeline, timeline_step
-from twistedsock.session.timeline import Step, connection_info
+from twistedsock.session.connection_info import connection_info
+from twistedsock.session.timeline import Step
 from twistedsock.testing import FakeServer
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -69,7 +70,7 @@ def test_step_of_a_timeline_has_wall_clock_time() -> None:
 def test_timeline_contains_the_connection_and_its_steps() -> None:
     server = FakeServer()
     session = server.line_client().session
-    page = json.loads(timeline(connection_info(session, server.now), session.steps, 100.0))
+    page = json.loads(timeline(connection_info(session, server.now), session.timeline.steps, 100.0))
     assert page["peer"]["id"] == "p1"
     assert [(step["at"], step["step"]) for step in page["steps"]] == [(1100.0, "accepted"), (1100.0, "open")]
     assert "detail" not in page["steps"][0] and "by" not in page["steps"][0]

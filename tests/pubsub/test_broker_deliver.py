@@ -5,7 +5,7 @@ import pytest
 from tests.event_streams import Stream
 from twistedsock.errors import CloseReason
 from twistedsock.pubsub.values import Batch, Lost, Payloads
-from twistedsock.session.replies import SessionState
+from twistedsock.session.session import SessionState
 from twistedsock.testing import FakeServer, LineClient
 
 

@@ -162,7 +162,7 @@ def test_a_long_reply_writes_nothing_to_a_full_socket(server: FakeServer) -> Non
     server.clock = Ticking(TIME_SLICE_SECONDS)
     peer.outlet.room = 0
     peer.send(*["PUB $sys/a x"] * 5_000)
-    peer.pipeline.flush()
+    peer.session.flush()
     waiting = len(peer.outlet.waiting)
     assert 0 < waiting < 2 * CHUNK_BYTES
     server.turn()
@@ -239,6 +239,6 @@ def test_the_replies_that_wait_for_the_end_of_a_turn_are_of_so_many_peers(
         peer.send("PUB k x")
         server.broker.start_input()
     assert [peer.outlet.sends - sends for peer, sends in zip(peers, before, strict=True)] == [1, 1, 1]
-    server.broker.end_input(peers[0].pipeline)
+    server.broker.end_input(peers[0].session.replies)
     server.turn()
     assert [peer.received()[-1] for peer in peers] == ["OK 1", "OK 2", "OK 3"]

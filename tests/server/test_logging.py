@@ -217,7 +217,7 @@ def time():
 
 @pytest.fixture
 def watched(server, time):
-    server.context.connection_events.watchers.append(ConnectionLog(server.broker.clock, time.callLater))
+    server.context.connection_events.listeners.append(ConnectionLog(server.broker.clock, time.callLater))
     return server
 
 

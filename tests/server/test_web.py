@@ -57,7 +57,7 @@ def test_timeline_of_a_websocket_begins_with_its_handshakes(build, extra, secure
     visit.server.now += 1
     assert peer.ask(upgrade(**extra))[0] == 101
     (session,) = visit.server.context.sessions
-    steps = [(step.name, step.words, step.at - 1000) for step in session.steps]
+    steps = [(step.name, step.words, step.at - 1000) for step in session.timeline.steps]
     if secure:
         handshakes = [("handshake", "TLS", 1.0), ("handshake", "WebSocket", 2.0), ("open", "", 2.0)]
     else:
@@ -129,7 +129,7 @@ def test_sends_handshake_response_and_welcome_together(visit, more):
 
 def test_exception_in_a_plain_handshake_aborts_the_connection(visit, monkeypatch, logged):
     peer = visit()
-    monkeypatch.setattr(visit.server.context.sessions, "add", lambda session: 1 / 0)
+    monkeypatch.setattr(visit.server.context.sessions, "add", lambda id, session: 1 / 0)
     peer.send_bytes(upgrade() + bytes([0x81, 0x80]) + bytes(4))
     assert peer.transport.aborted
     assert peer.transport.output() == b""

@@ -146,7 +146,7 @@ def test_answers_close_frame_and_closes(
     session = session_of(server)
     client.is_closed_with(answer, "OK a offset=0 epoch=e1", "PONG")
     assert client.transport.disconnecting
-    closing = [step for step in session.steps if step.name == "closing"]
+    closing = [step for step in session.timeline.steps if step.name == "closing"]
     assert [(step.by, step.words) for step in closing] == [("peer", f"a close frame with code {code}")]
     server.turn()
     assert server.broker.channels == {}
@@ -172,7 +172,7 @@ def test_sends_notice_and_close_frame_then_closes(
     assert not client.transport.is_closed
     session = session_of(server)
     client.answer_close(ending)
-    assert [step.by for step in session.steps if step.name == "closing"] == ["server"]
+    assert [step.by for step in session.timeline.steps if step.name == "closing"] == ["server"]
     assert client.transport.aborted and client.server.wasClean
     client.lose()
     assert len(server.context.sessions) == 0

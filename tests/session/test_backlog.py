@@ -6,20 +6,20 @@ from hypothesis import strategies as st
 
 from twistedsock.pubsub.values import Payloads
 from twistedsock.session.commands import Publish, Quit
-from twistedsock.session.input_pipeline import EACH, PART, InputQueue, Message
+from twistedsock.session.input_pipeline import MESSAGES_PER_PART, OBJECT_BYTES, InputQueue, Message
 
 
 def rest(backlog: InputQueue) -> list[Message]:
     taken: list[Message] = []
     while backlog:
         some = backlog.take()
-        assert 0 < len(some) <= PART
+        assert 0 < len(some) <= MESSAGES_PER_PART
         taken += some
     assert backlog.take() == []
     return taken
 
 
-@pytest.mark.parametrize("count", [0, 1, PART, PART + 1, 3 * PART])
+@pytest.mark.parametrize("count", [0, 1, MESSAGES_PER_PART, MESSAGES_PER_PART + 1, 3 * MESSAGES_PER_PART])
 def test_what_waits_comes_out_as_it_went_in(count: int) -> None:
     messages: list[Message] = [b"%d" % number * (number % 3) for number in range(count)]
     backlog = InputQueue()
@@ -29,7 +29,7 @@ def test_what_waits_comes_out_as_it_went_in(count: int) -> None:
 
 
 def test_commands_wait_among_bytes() -> None:
-    messages: list[Message] = [b"a"] * PART + [Quit()] + [b"b"] * PART
+    messages: list[Message] = [b"a"] * MESSAGES_PER_PART + [Quit()] + [b"b"] * MESSAGES_PER_PART
     backlog = InputQueue()
     backlog.extend(messages)
     assert rest(backlog) == messages
@@ -37,9 +37,9 @@ def test_commands_wait_among_bytes() -> None:
 
 def test_few_that_come_one_by_one_are_taken_together() -> None:
     backlog = InputQueue()
-    for number in range(PART + 1):
+    for number in range(MESSAGES_PER_PART + 1):
         backlog.extend([b"%d" % number])
-    assert [len(backlog.take()) for _ in range(3)] == [PART, 1, 0]
+    assert [len(backlog.take()) for _ in range(3)] == [MESSAGES_PER_PART, 1, 0]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["extend", "put_back", "take"]), st.integers(0, 2_500)), max_size=6))
@@ -64,7 +64,7 @@ def test_its_size_is_told() -> None:
     backlog = InputQueue()
     assert backlog.size == 0
     backlog.extend([b"abc", Quit(), Publish(b"k", Payloads((b"de", b"f"), 3))])
-    assert backlog.size == 3 * EACH + 3 + 3 + 2 * EACH
+    assert backlog.size == 3 * OBJECT_BYTES + 3 + 3 + 2 * OBJECT_BYTES
     backlog.take()
-    backlog.extend([b"a"] * 3 * PART)
-    assert backlog.size == 3 * (PART + PART * 4)
+    backlog.extend([b"a"] * 3 * MESSAGES_PER_PART)
+    assert backlog.size == 3 * (MESSAGES_PER_PART + MESSAGES_PER_PART * 4)

@@ -7,13 +7,12 @@ import pytest
 
 from twistedsock.auth.identity import EVERYTHING, Grants, Identity
 from twistedsock.backplanes.memory import MemoryBackplane
-from twistedsock.errors import CloseReason, Error
+from twistedsock.errors import RIGHTS_NOT_CHECKED, CloseReason, Error
 from twistedsock.limits.principal import LOCAL
 from twistedsock.limits.settings import TIME_SLICE_SECONDS, Limits
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Payloads, Publication
-from twistedsock.session.registry import build_context
-from twistedsock.session.session import NOT_REVIEWED
+from twistedsock.session.context import build_context
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
 
 
@@ -77,10 +76,10 @@ def test_a_fault_of_one_peer_keeps_no_other_from_being_reviewed(monkeypatch: pyt
     other.send("SUB news")
     other.received()
     monkeypatch.setattr(FakePolicy, "review", FaultyOnce(FakePolicy.review))
-    with pytest.raises(ExceptionGroup, match="could not be reviewed"):
+    with pytest.raises(ExceptionGroup, match="could not be checked"):
         server.context.change_policy(FakePolicy())
     assert (
-        faulty.received()[1:] == [f"NOTICE {NOT_REVIEWED.decode()}", "BYE"]
+        faulty.received()[1:] == [f"NOTICE {RIGHTS_NOT_CHECKED.decode()}", "BYE"]
         and faulty.close_reason is CloseReason.TRY_AGAIN
     )
     assert other.received() == ["NOTICE you may not read news any longer, and are not subscribed to it"]
@@ -351,7 +350,7 @@ def test_a_fault_while_subscriptions_are_looked_into_closes_the_session(monkeypa
     server.line_client().send("PUB a x")
     server.turn()
     heard = peer.received()
-    assert heard[0].startswith("OK ") and heard[1:] == [f"NOTICE {NOT_REVIEWED.decode()}", "BYE"]
+    assert heard[0].startswith("OK ") and heard[1:] == [f"NOTICE {RIGHTS_NOT_CHECKED.decode()}", "BYE"]
     assert peer.close_reason is CloseReason.TRY_AGAIN and peer.exceptions == 1
 
 

@@ -1,6 +1,5 @@
 """One command after the other, no faster than the session takes them, and nothing gets lost."""
 
-import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +10,7 @@ from twistedsock.codecs import json_decoder
 from twistedsock.codecs.line_decoder import LINE_DECODER
 from twistedsock.errors import ErrorCode
 from twistedsock.session.commands import Command, Ping, Quit
-from twistedsock.session.input_pipeline import PART
+from twistedsock.session.input_pipeline import MESSAGES_PER_PART, OBJECT_BYTES
 from twistedsock.testing import FakeServer, LineClient
 
 
@@ -134,17 +133,16 @@ def test_a_slow_backplane_holds_up_what_comes_after() -> None:
     assert not peer.paused
 
 
-def test_late_answers_that_stall_hold_up_nothing_by_themselves() -> None:
-    """Answers that come late fill the socket while no command waits; when it drains there is nothing to catch up."""
+def test_late_replies_that_fill_the_socket_stop_the_reading_until_it_drains() -> None:
     server = FakeServer(late=True)
     peer = server.line_client()
     peer.received()
     peer.send("PUB a 1")
     peer.outlet.room = 0
     server.backplane.release()
-    assert peer.session.input_paused and not peer.paused
+    assert peer.session.replies.input_paused and peer.paused
     peer.outlet.drain()
-    assert not peer.session.input_paused and not peer.paused
+    assert not peer.session.replies.input_paused and not peer.paused
     assert peer.received() == ["OK 1"]
 
 
@@ -291,10 +289,7 @@ def test_many_that_wait_take_little_more_memory_than_they_have_bytes(server: Fak
     peer.outlet.room = 0
     peer.send(*lines)
     assert peer.paused
-    parts = peer.pipeline._backlog._parts
-    size = sum(sys.getsizeof(one) for part in parts if isinstance(part, tuple) for one in part)
-    assert size < 3 * 3 * len(lines)
-    assert sum(len(part) for part in parts if isinstance(part, list)) < PART
+    assert server.context.memory_budget.used < 3 * 3 * len(lines) + OBJECT_BYTES * MESSAGES_PER_PART
     for _ in range(100):
         peer.outlet.drain()
         server.turn()

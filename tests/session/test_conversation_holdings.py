@@ -4,7 +4,7 @@ import pytest
 
 from twistedsock.errors import CloseReason
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.session.replies import REFUSED_TOGETHER
+from twistedsock.session.replies import ERRORS_PER_PIECE
 from twistedsock.testing import FakeClient, FakeServer, LineClient
 
 MANY = ["PING " + "x" * 50] * 100
@@ -93,10 +93,10 @@ def test_refusals_that_nobody_reads_are_counted(room: bool) -> None:
     if not room:
         server.context.memory_budget.limit = 10
     message = b'{"type":"publish","id":1,"channel":"not allowed","data":"x"}'
-    peer.send_messages(*[message] * 20 * REFUSED_TOGETHER)
+    peer.send_messages(*[message] * 20 * ERRORS_PER_PIECE)
     assert peer.close_reason is (None if room else CloseReason.TRY_AGAIN)
     assert (server.context.memory_budget.used > 0) is room
     peer.outlet.drain()
     server.turn()
     assert server.context.memory_budget.used == 0
-    assert peer.received_bytes().count(b"bad-channel") == 20 * REFUSED_TOGETHER or not room
+    assert peer.received_bytes().count(b"bad-channel") == 20 * ERRORS_PER_PIECE or not room

@@ -5,8 +5,7 @@ import pytest
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.values import Batch, Payloads, Position
-from twistedsock.session.commands import Subscribe
-from twistedsock.session.recovery import resume_offset
+from twistedsock.session.commands import Subscribe, resume_offset
 from twistedsock.stats import Stats
 
 HEAD, KEPT = 20, 10

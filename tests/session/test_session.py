@@ -1,6 +1,7 @@
 """A conversation: every command gets its one reply, in every state, and a refused one changes nothing."""
 
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 
@@ -11,8 +12,7 @@ from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Lost, Member, Payloads, Publication
 from twistedsock.session import commands
 from twistedsock.session.commands import Command
-from twistedsock.session.replies import SessionState
-from twistedsock.session.session import Session
+from twistedsock.session.session import Session, SessionState
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
 
 LONG = "x" * CHUNK_BYTES
@@ -91,7 +91,7 @@ def test_a_command_is_answered_while_the_conversation_is_open_and_ignored_after(
 
 
 def test_every_command_has_a_row() -> None:
-    assert {type(command) for command, _ in REPLIES} == set(Session._STEPS)
+    assert {type(command) for command, _ in REPLIES} == set(get_args(Command))
 
 
 def test_help_is_told_as_the_dialect_has_it() -> None:
@@ -401,7 +401,7 @@ def test_a_session_can_be_looked_at() -> None:
     server.turn()
     session = peer.session
     assert session.identity is not None and session.identity.subject == b"ann"
-    assert session.protocol == "line" and session.opened_at == server.now
+    assert session.protocol == "line" and session.timeline.opened_at == server.now
     peer.outlet.room = 0
     for text in ("x", "y"):
         server.broker.publish(Client(b"p0"), Publication(b"a", Payloads((text.encode(),), 1), b"message"))

@@ -43,7 +43,7 @@ def test_publishes_wait_together() -> None:
     server = FakeServer(late=True)
     peer = meets(server)
     peer.send("PUB a x", "PUB b x", "PUB a x")
-    assert len(server.backplane) == 3 and not peer.session.input_paused
+    assert len(server.backplane) == 3 and not peer.session.replies.input_paused
     answered(server, 1)
     assert peer.received() == ["OK 1"]
     answered(server)

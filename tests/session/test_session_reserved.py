@@ -2,8 +2,7 @@
 
 import pytest
 
-from twistedsock.auth.identity import Right
-from twistedsock.session.authorizer import check_access_without_policy
+from twistedsock.auth.identity import Right, check_access
 from twistedsock.session.encoder import Endpoints
 from twistedsock.testing import FakePolicy, FakeServer, LineClient
 
@@ -64,9 +63,9 @@ def test_nobody_publishes_there(policy: FakePolicy | None, token: str) -> None:
 
 
 def test_what_nobody_asks_a_policy_about() -> None:
-    assert check_access_without_policy(b"a", Right.BOTH, False) is None
-    assert check_access_without_policy(b"$sys/a", Right.WRITE, True) is not None
-    assert check_access_without_policy(b"$sys/a", Right.READ, True) is None
+    assert check_access(None, b"a", Right.BOTH, False) is None
+    assert check_access(None, b"$sys/a", Right.WRITE, True) is not None
+    assert check_access(None, b"$sys/a", Right.READ, True) is None
 
 
 def test_they_are_counted_apart() -> None:

@@ -5,7 +5,7 @@ import pytest
 from twistedsock.errors import TOO_MUCH_HELD, CloseReason
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.subscription import REPLY_PENDING, SOCKET_FULL
-from twistedsock.session.replies import SessionState
+from twistedsock.session.session import SessionState
 from twistedsock.testing import FakeClient, FakeServer, LineClient
 
 KILOBYTE = "x" * 1_000
@@ -91,12 +91,12 @@ def test_who_does_not_read_its_replies_is_not_read() -> None:
     peer = subscribed(server)
     peer.outlet.room = 3
     peer.send("PING")
-    assert peer.paused and peer.session.input_paused
+    assert peer.paused and peer.session.replies.input_paused
     peer.send("PING two", "PUB a x")
     assert b"two" not in peer.outlet.waiting
     reads_on(server, peer)
     assert peer.received() == ["PONG", "PONG two", "OK 1", "MSG a 1 p1 x"]
-    assert not peer.paused and not peer.session.input_paused
+    assert not peer.paused and not peer.session.replies.input_paused
 
 
 def test_replies_that_gather_leave_when_they_are_a_chunk() -> None:
@@ -127,7 +127,7 @@ def test_a_long_history_leaves_no_faster_than_it_is_read(kind: str, late: bool) 
     turns = 0
     while peer.outlet.waiting:
         assert len(peer.outlet.waiting) <= CHUNK_BYTES + 2_000
-        assert peer.session.input_paused and peer.paused
+        assert peer.session.replies.input_paused and peer.paused
         reads_on(server, peer, 50_000)
         turns += 1
     assert turns > 8 and not peer.paused and not peer.outlet.blocked

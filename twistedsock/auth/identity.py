@@ -1,4 +1,5 @@
-"""Who a peer is, and what it may do. A policy decides; without one, everybody may do everything."""
+"""Identities and their rights on channels. A policy decides about both; without a policy, all clients have all
+rights."""
 
 from collections.abc import Iterable, Mapping
 from enum import IntFlag
@@ -6,9 +7,9 @@ from typing import Protocol
 
 import msgspec
 
-from twistedsock.errors import Error
+from twistedsock.errors import FOR_ADMINS, RESERVED_CHANNEL, Error, ErrorCode
 from twistedsock.limits.cache import Cache
-from twistedsock.pubsub.names import CHANNEL_BYTES, RESERVED, AnyOf, Pattern, is_reserved, pattern
+from twistedsock.pubsub.names import CHANNEL_BYTES, RESERVED, AnyOf, Pattern, is_nick, is_reserved, pattern
 
 
 class Right(IntFlag):
@@ -112,3 +113,39 @@ class Policy(Protocol):
 
     def review(self, identity: Identity, listener: str) -> Identity | Error:
         """What an older policy found, as this one sees it."""
+
+
+_ACTIONS = {Right.READ: "read", Right.WRITE: "publish on"}
+
+
+def check_access(identity: Identity | None, channel: bytes, right: Right, is_admin: bool) -> Error | None:
+    """The error if this identity does not have a right on a channel. An ``identity`` of None stands for a server
+    without a policy. ``is_admin`` allows to read the server's own channels."""
+    if is_reserved(channel):
+        if right & Right.WRITE:
+            return RESERVED_CHANNEL
+        if is_admin:
+            return None
+        if identity is None:
+            return FOR_ADMINS
+    if identity is None or identity.grants.on(channel) & right:
+        return None
+    if identity.subject:
+        return Error(ErrorCode.FORBIDDEN, f"you may not {_ACTIONS[right]} that channel")
+    return Error(ErrorCode.UNAUTHORIZED, f"to {_ACTIONS[right]} that channel takes a token: AUTH comes first")
+
+
+UNVERIFIED_PREFIX = b"~"
+"""Marks a nick that a client has chosen, and that is not the subject of its identity."""
+
+
+def verified_nick(subject: bytes) -> bytes:
+    """The nick of an identity: its subject, or nothing if that is too long for a nick."""
+    return subject if is_nick(subject) and not subject.startswith(UNVERIFIED_PREFIX) else b""
+
+
+def displayed_nick(subject: bytes, nick: bytes) -> bytes:
+    """A nick that a client has chosen, as others see it."""
+    if nick == verified_nick(subject) or nick.startswith(UNVERIFIED_PREFIX):
+        return nick
+    return UNVERIFIED_PREFIX + nick

@@ -23,7 +23,7 @@ from prometheus_client.utils import floatToGoString
 
 from twistedsock.errors import ErrorCode
 from twistedsock.metrics.statistics import ProcessStatistics, ServerStatistics, known_titles, read_statistics
-from twistedsock.session.registry import ServerContext
+from twistedsock.session.context import ServerContext
 from twistedsock.stats import Histogram
 
 MetricFamilies = Iterable[Metric]

@@ -10,7 +10,7 @@ import time
 
 import msgspec
 
-from twistedsock.session.registry import ServerContext
+from twistedsock.session.context import ServerContext
 
 ENCODER_TITLES = ("line", "json", "events")
 """Protocols that are listed even if no client has used them yet."""

@@ -29,15 +29,15 @@ from twistedsock.metrics.tables import (
 from twistedsock.metrics.timelines import UNKNOWN, timeline
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import JSON, Member, Publication
-from twistedsock.session.registry import ServerContext
-from twistedsock.session.session import Session
-from twistedsock.session.timeline import (
+from twistedsock.session.connection_info import (
     ClosedConnectionInfo,
     ConnectionInfo,
-    Step,
     closed_connection_info,
     connection_info,
 )
+from twistedsock.session.context import ServerContext
+from twistedsock.session.session import Session
+from twistedsock.session.timeline import Step
 
 TICK_SECONDS = 1.0
 """Interval of statistics."""
@@ -114,7 +114,7 @@ class Monitor:
     def attach(self) -> None:
         """Start to observe. Call this before the first connection."""
         self._broker.presence_observers.append(self)
-        self._context.connection_events.watchers.append(self)
+        self._context.connection_events.listeners.append(self)
 
     # Time.
 
@@ -188,7 +188,9 @@ class Monitor:
         """Encode the last page of the connection now, because its session is about to be freed."""
         now, channel = self._broker.clock(), PEER_PREFIX + session.client.id
         epoch = self._epoch(now)
-        ended = EndedSession(closed_connection_info(session, now, epoch), connection_info(session, now), session.steps)
+        ended = EndedSession(
+            closed_connection_info(session, now, epoch), connection_info(session, now), session.timeline.steps
+        )
         self._ended.append(ended)
         self._has_new_ended = True
         if channel in self._topics:
@@ -264,7 +266,7 @@ class Monitor:
         """The timeline of a present or recent session, or the page of an unknown id."""
         session = self._context.sessions.get(id)
         if isinstance(session, Session):
-            return timeline(connection_info(session, now), session.steps, self._epoch(now))
+            return timeline(connection_info(session, now), session.timeline.steps, self._epoch(now))
         self._final.add(channel)
         for ended in reversed(self._ended):
             if ended.info.id == id.decode():

@@ -12,8 +12,8 @@ import msgspec
 
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.names import NICK_BYTES, RESERVED, is_reserved
+from twistedsock.session.connection_info import ClosedConnectionInfo, ConnectionInfo, connection_info
 from twistedsock.session.session import Session
-from twistedsock.session.timeline import ClosedConnectionInfo, ConnectionInfo, connection_info
 
 T = TypeVar("T")
 

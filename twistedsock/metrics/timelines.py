@@ -2,7 +2,8 @@
 
 import msgspec
 
-from twistedsock.session.timeline import ConnectionInfo, Step
+from twistedsock.session.connection_info import ConnectionInfo
+from twistedsock.session.timeline import Step
 
 _DESCRIPTIONS = {
     "accepted": "The kernel completed the TCP handshake (SYN, SYN-ACK, ACK) and gave the server a socket.",

@@ -6,15 +6,17 @@ offset of the next event that it needs. When the socket accepts data again, the 
 histories of the channels, a chunk at a time, until its subscriptions can join their groups again.
 """
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from twistedsock.limits.memory import MemoryBudget
 from twistedsock.limits.principal import LOCAL, Principal
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.encoder import EventEncoder
-from twistedsock.pubsub.history import History
 from twistedsock.pubsub.values import CHANGE_COST, Batch, Member, PresenceChange
 from twistedsock.stats import Stats, TcpStats
+
+if TYPE_CHECKING:
+    from twistedsock.pubsub.history import History
 
 SOCKET_FULL = 1
 """A bit of ``Outlet.blocked``: bytes wait in user space for the socket."""
@@ -51,7 +53,7 @@ class ChannelView(Protocol):
 
     name: bytes
     epoch: bytes
-    history: History
+    history: "History"
     stats: Stats
 
     @property

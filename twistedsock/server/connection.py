@@ -15,9 +15,9 @@ from twisted.python.failure import Failure
 
 from twistedsock.errors import CloseReason
 from twistedsock.server.timeouts import ConnectionTimeouts
+from twistedsock.session.context import ServerContext
 from twistedsock.session.encoder import Encoder, Endpoints
 from twistedsock.session.input_pipeline import Decoder, InputPipeline
-from twistedsock.session.registry import ServerContext
 from twistedsock.session.session import Session
 from twistedsock.session.timeline import HandshakeInfo
 
@@ -46,7 +46,7 @@ def open_session(
     handshake: HandshakeInfo | None = None,
     timeouts: ConnectionTimeouts | None = None,
     awaits_first_command: bool = False,
-    session_class: type[Session] = Session,
+    read_only: bool = False,
     on_exception: Callable[[], object] = log_exception,
 ) -> InputPipeline:
     """Open a session on a connection, and return the pipeline of its input.
@@ -55,7 +55,7 @@ def open_session(
     closes the connection after the bytes that were written; ``pause`` and ``resume`` control reading. With ``timeouts``
     the idle timeout starts now and, if the connection ``awaits_first_command``, so does the one for that command;
     the caller reports each command to them."""
-    session = session_class(context, encoder, outlet, endpoints, close, listener, handshake)
+    session = Session(context, encoder, outlet, endpoints, close, listener, handshake, read_only)
     outlet.on_drained = session.resume_writing
     pipeline = InputPipeline(session, decoder, pause, resume, on_exception)
     if timeouts is not None:

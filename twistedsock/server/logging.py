@@ -18,8 +18,9 @@ from twisted.logger import FileLogObserver, ILogObserver, LogEvent, Logger, LogL
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
+from twistedsock.session.connection_info import ClosedConnectionInfo, closed_connection_info
 from twistedsock.session.session import Session
-from twistedsock.session.timeline import ClosedConnectionInfo, Step, closed_connection_info
+from twistedsock.session.timeline import Step
 
 # JSON lines.
 

@@ -33,8 +33,8 @@ from twistedsock.server.timeouts import ConnectionTimeouts, TimeoutQueue
 from twistedsock.server.tls import subject_of
 from twistedsock.server.transport import detach_outlet, outlet_of
 from twistedsock.session.commands import InvalidCommand
+from twistedsock.session.context import ServerContext
 from twistedsock.session.input_pipeline import InputPipeline
-from twistedsock.session.registry import ServerContext
 
 _CLOSING_NOTICES = {
     WireProtocol.TLS: b"this port does not use TLS: connect without TLS and send lines of text",

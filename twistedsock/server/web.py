@@ -45,8 +45,8 @@ from twistedsock.server.timeouts import TimeoutQueue
 from twistedsock.server.tls import subject_of
 from twistedsock.server.web_endpoints import SOCKBRIDGE, WebSocketEndpoint
 from twistedsock.server.websocket import WebSocketFactory
+from twistedsock.session.context import ServerContext
 from twistedsock.session.encoder import Endpoints
-from twistedsock.session.registry import ServerContext
 from twistedsock.session.timeline import HandshakeInfo, Step
 from twistedsock.stats import OTHER_METHOD
 

@@ -26,9 +26,9 @@ from twistedsock.server.sockets import DEFAULT_LISTENER, ListenerConfig, endpoin
 from twistedsock.server.timeouts import ConnectionTimeouts
 from twistedsock.server.transport import detach_outlet, outlet_of
 from twistedsock.server.web_endpoints import ENDPOINTS, SOCKBRIDGE, WebSocketEndpoint
+from twistedsock.session.context import ServerContext
 from twistedsock.session.encoder import Endpoints
 from twistedsock.session.input_pipeline import InputPipeline
-from twistedsock.session.registry import ServerContext
 from twistedsock.session.timeline import HandshakeInfo
 
 CLOSE_TIMEOUT_SECONDS = 5

@@ -1,19 +1,23 @@
-"""What a peer may ask. A codec turns bytes into these once, at the edge; a session carries them out.
+"""The commands of clients: decoders create them from bytes, sessions run them.
 
-``tag`` is what the reply must carry so that the peer can tell which command it answers: the ``id`` of a JSON
-command as it was written, None where the peer gave none. The line dialect answers in order and ignores it.
+The reply to a command carries its ``tag``, so that the client can match the two: the ``id`` of a JSON command as it was
+written, or None. The line protocol replies in order and uses no tags.
 """
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 from msgspec.structs import replace
 
 from twistedsock.errors import Error
-from twistedsock.pubsub.values import Publication, Tag
+from twistedsock.pubsub.values import Lost, Publication, Tag
 from twistedsock.session.encoder import Encoder
+
+if TYPE_CHECKING:
+    from twistedsock.pubsub.channel import Channel
+    from twistedsock.pubsub.history import History as PubsubHistory
 
 MAX_OFFSET = 2**53 - 1
 """The largest offset or count: the largest integer that JavaScript holds exactly."""
@@ -63,7 +67,7 @@ class Nick(msgspec.Struct, frozen=True, gc=False):
 
 
 class Auth(msgspec.Struct, frozen=True, gc=False):
-    """Here is a token. It is a secret, so it is not part of how this is shown."""
+    """The token is a secret, so the repr does not contain it."""
 
     token: bytes
     tag: Tag = None
@@ -90,7 +94,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
 
 class Quit(msgspec.Struct, frozen=True, gc=False):
-    """``words`` tell how the peer has said so."""
+    """``words`` are the reason for the timeline."""
 
     words: str = "QUIT"
 
@@ -103,8 +107,8 @@ class Notice(msgspec.Struct, frozen=True, gc=False):
 
 
 class InvalidCommand(msgspec.Struct, frozen=True, gc=False):
-    """What could not be read as a command, or may not be run; it is answered in its turn like any other. ``more`` are
-    the tags of others in a row with the same answer."""
+    """Input that is no valid command, or a command that must not be run: the reply is the error. ``more`` are the tags
+    of the following commands with the same error."""
 
     error: Error
     tag: Tag = None
@@ -126,3 +130,31 @@ Command = (
     | Notice
     | InvalidCommand
 )
+
+
+def resume_offset(command: Subscribe, channel: "Channel") -> tuple[int, bool | None]:
+    """The offset of the first event that a subscription asks for, by default the one after the newest event. The second
+    value is True if all events after ``since`` are available, False if not, None if ``since`` was not given. The
+    history may start after that offset."""
+    history, head = channel.history, channel.head
+    recovered: bool | None = None
+    if command.since is not None:
+        if command.epoch == channel.epoch and command.since <= head:
+            start = command.since + 1
+            return start, start >= history.first
+        recovered = False
+    if command.last:
+        return max(history.first, head + 1 - command.last), recovered
+    return head + 1, recovered
+
+
+def history_start(history: "PubsubHistory", last: int | None, since: int | None) -> int:
+    """The offset of the first event that is asked for: of the newest ``last`` events, of those after ``since``, or of
+    the newest of these. The history may start after that offset if ``since`` is given."""
+    start = history.first if since is None else since + 1
+    return start if last is None else max(start, history.end - last)
+
+
+def missing_events(history: "PubsubHistory", start: int) -> Lost | None:
+    """The events from ``start`` on that the history does not contain any more, if any."""
+    return Lost(start, history.first - 1) if start < history.first else None

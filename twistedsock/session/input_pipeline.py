@@ -1,35 +1,38 @@
-"""Between a shell and its session: messages in, one command after the other, no faster than the session takes them,
-no faster than the peer may go, and no longer at a time than is fair to others."""
+"""Runs the input of a connection: decodes messages to commands and gives them to the session, one at a time.
+
+It is the one place for the rate limit, for the memory of waiting input, and for the time slice of a client. While the
+session cannot run commands, the input waits here and the socket is not read.
+"""
 
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from twistedsock.errors import INTERNAL, TOO_FAST, TOO_MUCH_HELD, CloseReason, Error
+from twistedsock.errors import FLOODED, INTERNAL, TOO_FAST, TOO_MUCH_HELD, CloseReason, Error
 from twistedsock.limits.rate import Decision, token_price, unreadable_price
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.pubsub.values import Tag
 from twistedsock.session import commands
 from twistedsock.session.commands import Command, InvalidCommand, Publish
-from twistedsock.session.replies import SessionState
-from twistedsock.session.session import Session
+from twistedsock.session.session import Session, SessionState
 
 Message = bytes | Command
 
-PART = 1_000
-"""Messages that are taken at a time; and so many at most wait one by one, each with the 60 bytes or so that an object
-takes beside its own. One read can bring 20,000 of two bytes."""
+MESSAGES_PER_PART = 1_000
+"""Messages that are taken from the queue at a time, and the maximum that wait as one object each, which costs about 60
+bytes. One read can contain 20,000 messages of two bytes."""
 
-EACH = 64
-"""Bytes of memory that a message, or a payload, takes beside its own; see above."""
+OBJECT_BYTES = 64
+"""Memory of a message or a payload in addition to its own bytes."""
 
 _Joined = tuple[bytes, "array[int]"]
-"""Messages in a row, and the length of each."""
+"""Consecutive messages, and the length of each."""
 
 
 class InputQueue:
-    """First in, first out. It is true while anything waits."""
+    """Messages that wait to be run, first in, first out, in little more memory than they have bytes. True while there
+    are any."""
 
     __slots__ = ("_parts",)
 
@@ -41,23 +44,23 @@ class InputQueue:
 
     @property
     def size(self) -> int:
-        """Bytes of memory that it takes, about."""
+        """Approximate memory."""
         return sum(map(_size_of, self._parts))
 
     def extend(self, messages: Sequence[Message]) -> None:
-        """Let these wait behind all others."""
+        """Append messages."""
         last = self._parts[-1] if self._parts else None
-        if isinstance(last, list) and len(last) + len(messages) <= PART:
+        if isinstance(last, list) and len(last) + len(messages) <= MESSAGES_PER_PART:
             last.extend(messages)
         else:
             self._parts.extend(_parts_of(messages))
 
     def put_back(self, messages: Sequence[Message]) -> None:
-        """Let these wait before all others."""
+        """Insert messages before all others."""
         self._parts.extendleft(reversed(_parts_of(messages)))
 
     def take(self) -> list[Message]:
-        """The next messages; none if nothing waits."""
+        """Remove and return the next messages; none if the queue is empty."""
         if not self._parts:
             return []
         part = self._parts.popleft()
@@ -73,9 +76,9 @@ class InputQueue:
 
 
 def _parts_of(messages: Sequence[Message]) -> list[list[Message] | _Joined]:
-    if len(messages) <= PART:
+    if len(messages) <= MESSAGES_PER_PART:
         return [list(messages)] if messages else []
-    return [_join(messages[start : start + PART]) for start in range(0, len(messages), PART)]
+    return [_join(messages[start : start + MESSAGES_PER_PART]) for start in range(0, len(messages), MESSAGES_PER_PART)]
 
 
 def _join(messages: Sequence[Message]) -> list[Message] | _Joined:
@@ -87,23 +90,25 @@ def _join(messages: Sequence[Message]) -> list[Message] | _Joined:
 
 def _size_of(part: list[Message] | _Joined) -> int:
     if isinstance(part, list):
-        return sum(EACH + (len(message) if isinstance(message, bytes) else _carried(message)) for message in part)
+        return sum(
+            OBJECT_BYTES + (len(message) if isinstance(message, bytes) else _carried(message)) for message in part
+        )
     joined, sizes = part
     return len(joined) + sizes.itemsize * len(sizes)
 
 
 def _carried(command: Command) -> int:
-    return command.payloads.size + EACH * len(command.payloads) if isinstance(command, Publish) else 0
+    return command.payloads.size + OBJECT_BYTES * len(command.payloads) if isinstance(command, Publish) else 0
 
 
 class Decoder(Protocol):
-    """The inward half of a dialect; the modules ``line_commands`` and ``json_commands`` are the two."""
+    """Implemented by the modules ``codecs.line_decoder`` and ``codecs.json_decoder``."""
 
     def decode(self, message: bytes) -> Command | None:
-        """The command that a message asks for; None for nothing."""
+        """The command in a message; None if it contains none."""
 
     def find_tag(self, message: bytes) -> Tag:
-        """The tag in a message of which ``decode`` has made nothing; None if there is none."""
+        """The tag in a message that ``decode`` could not read, if there is one."""
 
     def decode_alike(self, first: Publish, messages: Sequence[object], position: int) -> Publish | None:
         """Messages from ``position`` on that can be joined to ``first``, the publication before them, and need not be
@@ -111,18 +116,14 @@ class Decoder(Protocol):
 
 
 PUBLISHES_PER_CLOCK_CHECK = 64
-"""Publishes between two looks at the clock: each costs microseconds, unlike other commands. Those that go together, as
-one command, are as many as one read can bring at most."""
-
-FLOODED = b"you went on sending faster than you may"
-"""The last words to who did."""
+"""Publishes between two checks of the time slice: each takes microseconds, unlike other commands. Joined publishes
+count once; they are limited by the size of a read."""
 
 
-def _price(command: Command | None, message: bytes | Command) -> float:
-    """What the command in a message costs before it has been run. The session charges what depends on its answer. A
-    publish costs the same however many readers its channel has: those of one turn are delivered together, so readers
-    cost time for each turn and not for each publish; and a rate that falls when the audience grows would stop honest
-    publishers."""
+def _price_of(command: Command | None, message: bytes | Command) -> float:
+    """The price of a command before it runs. The session charges what depends on its reply. A publish costs the same
+    with any number of subscribers: the publishes of one turn are delivered together, and a rate that falls when the
+    audience grows would stop honest publishers."""
     if isinstance(command, Publish):
         return len(command.tags)
     if isinstance(command, InvalidCommand) and isinstance(message, bytes):
@@ -130,18 +131,28 @@ def _price(command: Command | None, message: bytes | Command) -> float:
     return 1 + token_price(len(command.token)) if isinstance(command, commands.Auth) else 1
 
 
-def _mistake(error: Error, command: Command | None) -> InvalidCommand:
-    """The answer in place of a command's own; a publish of many payloads has many."""
+def _rejected(error: Error, command: Command | None) -> InvalidCommand:
+    """A command whose reply is the error, with the tags of another command."""
     tags: Sequence[Tag] = command.tags if isinstance(command, Publish) else (getattr(command, "tag", None),)
     return InvalidCommand(error, tags[0], tags[1:])
 
 
 class InputPipeline:
-    """``pause`` and ``resume`` stop and start the reading from the socket. What has been read already waits here:
-    at most what the shell reads at once. ``report`` is called where a fault of ours is being handled, to log it.
-    The rate of a session that ``is_rate_limited`` is limited."""
+    """``pause`` and ``resume`` stop and start the reading from the socket. ``on_exception`` is called while an internal
+    error is being handled, to log it."""
 
-    __slots__ = ("_backlog", "_behind", "_counted", "_pause", "_read_as", "_report", "_resume", "decoder", "session")
+    __slots__ = (
+        "_counted_bytes",
+        "_decision",
+        "_is_running",
+        "_on_exception",
+        "_pause",
+        "_queue",
+        "_rest",
+        "_resume",
+        "decoder",
+        "session",
+    )
 
     def __init__(
         self,
@@ -149,65 +160,69 @@ class InputPipeline:
         decoder: Decoder,
         pause: Callable[[], object],
         resume: Callable[[], object],
-        report: Callable[[], object],
+        on_exception: Callable[[], object],
     ) -> None:
         self.session = session
         self.decoder = decoder
-        self._backlog: InputQueue | None = None
-        # What waits behind the messages that are being run just now.
-        self._behind: InputQueue | None = None
-        # Bytes of the backlog, as they are counted among what all hold.
-        self._counted = 0
+        # The input that waits. None while commands are run as they come.
+        self._queue: InputQueue | None = None
+        # The input behind the messages that are being run.
+        self._rest: InputQueue | None = None
+        self._is_running = False
+        # The part of the memory budget that the queue has been counted for.
+        self._counted_bytes = 0
         self._pause = pause
         self._resume = resume
-        self._report = report
-        # What becomes of the commands in what was read last.
-        self._read_as = Decision.ALLOW
-        session.on_input_resumed = self._go_on
+        self._on_exception = on_exception
+        # The decision of the rate limiter about the bytes that were read last.
+        self._decision = Decision.ALLOW
+        session.replies.input = self
 
     @property
     def is_rate_limited(self) -> bool:
-        """Whether ``came`` must be called."""
+        """If True, ``bytes_received`` must be called for each read."""
         return self.session.is_rate_limited
-
-    def bytes_received(self, size: int) -> None:
-        """The shell has read so many bytes of a client that is metered. To be called before what they say is received;
-        it may close the connection."""
-        meter = self.session.rate_limiter
-        assert meter is not None  # of a session that is metered
-        self._read_as = meter.count_bytes(size, self.session.now())
-        if self._read_as is Decision.DISCONNECT:
-            self._close()
-
-    def is_within_rate(self) -> bool:
-        """Whether something that is no command, but costs as much, is not too fast; it may close the connection."""
-        verdict = self._judge(1)
-        if verdict is Decision.DISCONNECT:
-            self._close()
-        return verdict is Decision.ALLOW
 
     @property
     def is_paused(self) -> bool:
-        """Whether the peer is not read just now."""
-        return self._backlog is not None
+        """True while input waits and the socket is not read."""
+        return self._queue is not None
+
+    def bytes_received(self, size: int) -> None:
+        """Count bytes that were read, before their messages are submitted. It can close the session."""
+        limiter = self.session.rate_limiter
+        assert limiter is not None  # of a session that is rate-limited
+        self._decision = limiter.count_bytes(size, self.session.broker.clock())
+        if self._decision is Decision.DISCONNECT:
+            self._close()
+
+    def is_within_rate(self) -> bool:
+        """Charge something that is no command and costs as much. It can close the session."""
+        decision = self._decide(1)
+        if decision is Decision.DISCONNECT:
+            self._close()
+        return decision is Decision.ALLOW
 
     def submit(self, messages: Sequence[bytes | Command]) -> None:
-        """Run what came: messages of the dialect, or commands that the shell found between them."""
-        if self._backlog is not None:
-            self._backlog.extend(messages)
-            self._count(self._backlog)
+        """Run messages of the protocol, and commands between them, or let them wait behind those that wait."""
+        if self._queue is not None:
+            self._queue.extend(messages)
+            self._count(self._queue)
             return
-        self.session.begin()
+        session = self.session
+        session.broker.start_input()
+        self._is_running = True
         try:
             self._run(messages)
         finally:
-            self.session.finish(self)
+            self._is_running = False
+            session.broker.end_input(session.replies)
 
     def _run(self, messages: Sequence[bytes | Command]) -> None:
-        session, decode = self.session, self.decoder.decode
+        session, decode, replies = self.session, self.decoder.decode, self.session.replies
         is_rate_limited = session.is_rate_limited
         position, end = 0, len(messages)
-        look, enough = PUBLISHES_PER_CLOCK_CHECK, 0.0
+        next_check, deadline = PUBLISHES_PER_CLOCK_CHECK, 0.0
         decoded: Command | None = None
         while position < end:
             message = messages[position]
@@ -218,26 +233,26 @@ class InputPipeline:
                     command = decode(message) if isinstance(message, bytes) else message
                 if isinstance(command, Publish) and position < end:
                     command, position, decoded = self._join(command, messages, position)
-                if is_rate_limited and not self._is_in_time(command, message):
+                if is_rate_limited and not self._is_allowed(command, message):
                     pass
                 elif command is not None:
                     session.handle(command)
             except Exception:
-                self._report()
-                # With the tags: a client that waits for that answer must get it.
+                self._on_exception()
+                # With the tags, because the client waits for replies with them.
                 if command is None and isinstance(message, bytes):
                     command = InvalidCommand(INTERNAL, self.decoder.find_tag(message))
-                session.handle(_mistake(INTERNAL, command))
-            if session.input_paused:
+                session.handle(_rejected(INTERNAL, command))
+            if replies.input_paused:
                 self._wait(messages[position:])
                 return
-            if position < end and (position >= look or not isinstance(command, Publish)):
-                look = position + PUBLISHES_PER_CLOCK_CHECK
-                now = session.now()
-                enough = enough or now + TIME_SLICE_SECONDS
-                if now >= enough:
+            if position < end and (position >= next_check or not isinstance(command, Publish)):
+                next_check = position + PUBLISHES_PER_CLOCK_CHECK
+                now = session.broker.clock()
+                deadline = deadline or now + TIME_SLICE_SECONDS
+                if now >= deadline:
                     self._wait(messages[position:])
-                    session.postpone(self._go_on)
+                    session.broker.scheduler.defer(self.resume)
                     return
 
     def _join(
@@ -261,87 +276,84 @@ class InputPipeline:
             position += 1
         return (first.joined(following) if following else first), position, command
 
-    def _judge(self, price: float) -> Decision:
-        meter = self.session.rate_limiter
-        return Decision.ALLOW if meter is None else meter.check(price, self._read_as)
+    def _decide(self, price: float) -> Decision:
+        limiter = self.session.rate_limiter
+        return Decision.ALLOW if limiter is None else limiter.check(price, self._decision)
 
-    def _is_in_time(self, command: Command | None, message: bytes | Command) -> bool:
-        """Whether a command may be run; where not, its refusal has taken its place, or the peer is closed."""
+    def _is_allowed(self, command: Command | None, message: bytes | Command) -> bool:
+        """Apply the rate limit to a command. If it exceeds the limit, the reply is an error or the session is
+        closed."""
         if isinstance(command, commands.Quit):
             return True
-        verdict = self._judge(_price(command, message))
-        if verdict is Decision.REJECT and command is not None and not isinstance(command, commands.Notice):
-            self.session.handle(_mistake(TOO_FAST, command))
-        elif verdict is Decision.DISCONNECT:
+        decision = self._decide(_price_of(command, message))
+        if decision is Decision.REJECT and command is not None and not isinstance(command, commands.Notice):
+            self.session.handle(_rejected(TOO_FAST, command))
+        elif decision is Decision.DISCONNECT:
             self._close()
-        return verdict is Decision.ALLOW
+        return decision is Decision.ALLOW
 
     def _close(self) -> None:
         self.session.close(CloseReason.POLICY, FLOODED)
 
-    def flush(self) -> None:
-        """Say what waits to be said; read no more of a peer that does not read it."""
-        self.session.flush()
-        if self.session.input_paused and self._backlog is None:
-            self._wait(())
-
     def pause(self) -> None:
-        """What the shell itself has answered was not taken: read no more of the peer until it has been."""
-        self.session.input_paused = True
-        if self._backlog is None:
+        """Run no commands until the socket has accepted what the server has written."""
+        self.session.replies.input_paused = True
+        self.pause_if_idle()
+
+    def pause_if_idle(self) -> None:
+        if self._queue is None and not self._is_running:
             self._wait(())
 
     def end_of_input(self) -> None:
-        """The peer says nothing more: run and answer what came, then leave."""
+        """The client has ended its stream: run the commands that wait, then close."""
         self.submit([commands.Quit("it has ended its stream, with a FIN")])
 
     def connection_lost(self, how: str = "") -> None:
-        """The connection is gone; ``how`` it ended."""
+        """The connection has ended. ``how``: cleanly, broken or aborted."""
         self.session.connection_lost(how)
-        self._let_go()
+        self._drop_queue()
 
-    def _wait(self, rest: Sequence[bytes | Command]) -> None:
+    def _wait(self, messages: Sequence[bytes | Command]) -> None:
         if self.session.state is not SessionState.OPEN:
-            return  # it leaves: the shell reads its stream to the end, and nothing of it is run any more
-        behind, self._behind = self._behind, None
-        backlog = behind or InputQueue()
-        backlog.put_back(rest)
-        self._backlog = backlog
+            return  # the server discards the rest of its input
+        rest, self._rest = self._rest, None
+        queue = rest or InputQueue()
+        queue.put_back(messages)
+        self._queue = queue
         self.session.flush()
         self._pause()
-        if behind is None:  # else it has been counted, and is less now
-            self._count(backlog)
+        if rest is None:  # otherwise it has been counted, and is smaller now
+            self._count(queue)
 
-    def _count(self, backlog: InputQueue) -> None:
-        """What waits has become more; where it is too much, the peer goes, and it with it."""
-        memory_budget, source = self.session.memory_budget, self.session.client.source
-        self._counted = memory_budget.adjust(self._counted, backlog.size, source)
-        if self._counted and memory_budget.is_exceeded_by(source):
-            self._let_go()
+    def _count(self, queue: InputQueue) -> None:
+        """Count a queue that has grown. If there is too much, drop it and close the session."""
+        budget, principal = self.session.memory_budget, self.session.client.source
+        self._counted_bytes = budget.adjust(self._counted_bytes, queue.size, principal)
+        if self._counted_bytes and budget.is_exceeded_by(principal):
+            self._drop_queue()
             self.session.close_with_error(TOO_MUCH_HELD)
 
-    def _let_go(self) -> None:
-        self._backlog = self._behind = None
-        self._counted = self.session.memory_budget.adjust(self._counted, 0, self.session.client.source)
+    def _drop_queue(self) -> None:
+        self._queue = self._rest = None
+        self._counted_bytes = self.session.memory_budget.adjust(self._counted_bytes, 0, self.session.client.source)
 
-    def _go_on(self) -> None:
-        if self.session.input_paused:
-            return  # since it was postponed; it will be called when that is over
-        backlog, self._backlog = self._backlog, None
-        if backlog is None:
+    def resume(self) -> None:
+        """Run a part of the input that waits. Called by the session, or by the broker after the time slice."""
+        session = self.session
+        if session.replies.input_paused:
+            return  # since the call was scheduled; the session calls again
+        queue, self._queue = self._queue, None
+        if queue is None:
             return
-        if (meter := self.session.rate_limiter) is not None:
-            meter.refill(self.session.now())
-        self._behind = backlog
-        self.submit(backlog.take())
-        self._behind = None
-        if self._backlog is None:
-            if backlog and self.session.state is SessionState.OPEN:
-                self._backlog = backlog
-                self.session.postpone(self._go_on)
+        if (limiter := session.rate_limiter) is not None:
+            limiter.refill(session.broker.clock())
+        self._rest = queue
+        self.submit(queue.take())
+        self._rest = None
+        if self._queue is None:
+            if queue and session.state is SessionState.OPEN:
+                self._queue = queue
+                session.broker.scheduler.defer(self.resume)
             else:
-                self._let_go()
+                self._drop_queue()
                 self._resume()
-
-
-# TODO-MERGED-DOC: Messages that wait to be run, in little more memory than they have bytes.

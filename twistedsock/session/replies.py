@@ -1,236 +1,212 @@
-"""What one peer is told: replies that gather, and long ones that are said no faster than it reads."""
+"""The replies of one session: collected until the flush, long ones written no faster than the client reads them.
+
+Publishes may be answered by the backplane in any order, because they can go to different channels. Their replies leave
+in the order of the commands: ``PendingReplies``.
+"""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TypeVar
+from typing import TYPE_CHECKING, Protocol
 
-from twistedsock.errors import TOO_MUCH_HELD, Error
-from twistedsock.limits.memory import MemoryBudget
+from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.broker import Broker
-from twistedsock.pubsub.channel import Channel
-from twistedsock.pubsub.future import Future
-from twistedsock.pubsub.scheduler import TimeSlice
 from twistedsock.pubsub.subscription import REPLY_PENDING, SOCKET_FULL, Outlet, Subscriber
 from twistedsock.pubsub.values import Tag
-from twistedsock.session.encoder import Encoder
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from twistedsock.pubsub.broker import Broker
+    from twistedsock.pubsub.scheduler import TimeSlice
+    from twistedsock.session.encoder import Encoder
 
-REFUSED_TOGETHER = 100
-"""Refusals that are written at once."""
+ERRORS_PER_PIECE = 100
+"""Errors that are written at once."""
 
-TAG_COST = 64
-"""Bytes of memory that a tag takes, about."""
-
-
-class SessionState(Enum):
-    """OPEN runs commands; CLOSING has said its last word; CLOSED has no socket any more."""
-
-    OPEN = "open"
-    CLOSING = "closing"
-    CLOSED = "closed"
+TAG_BYTES = 64
+"""Approximate memory of one tag."""
 
 
-def nothing() -> bool:
-    """What is called back where nobody waits, or no longer. A session that is over must not be held by those whom it
-    holds: only a full collection would find that out, which hardly ever comes."""
-    return False
+class Input(Protocol):
+    """The source of a session's commands: an ``InputPipeline``, or ``NO_INPUT``."""
+
+    def pause_if_idle(self) -> None:
+        """Stop reading from the socket. Input that is being run stops by itself, because of ``input_paused``."""
+
+    def resume(self) -> None:
+        """Run the commands that had to wait because of ``input_paused``."""
+
+
+class NoInput:
+    """The input of a session that gets no more commands. It replaces the pipeline of a closed session, because the
+    reference cycle of the two would keep both in memory until a full garbage collection."""
+
+    def pause_if_idle(self) -> None:
+        pass
+
+    def resume(self) -> None:
+        pass
+
+
+NO_INPUT = NoInput()
 
 
 class ReplyWriter:
-    """The speaking half of a session; a class of its own to be read by itself, and not an object of its own as ten
-    thousand idle sessions would each have one more. ``on_input_resumed`` is called when commands can run that had
-    to wait because ``input_paused`` was set."""
+    """Writes replies to ``outlet``. ``is_busy`` is set while a command is not finished and the next ones must wait."""
 
     __slots__ = (
         "_broker",
-        "_busy",
-        "_dialect",
-        "_out",
-        "_out_size",
-        "_outlet",
+        "_chunks",
+        "_chunks_size",
         "_pieces",
         "_subscriber",
-        "on_input_resumed",
+        "encoder",
+        "input",
         "input_paused",
-        "state",
+        "is_busy",
+        "is_closed",
+        "outlet",
     )
 
-    def __init__(self, broker: Broker, dialect: Encoder, outlet: Outlet, subscriber: Subscriber) -> None:
-        self.state = SessionState.OPEN
+    def __init__(self, broker: "Broker", encoder: "Encoder", outlet: Outlet, subscriber: Subscriber) -> None:
+        self.encoder = encoder
+        self.outlet = outlet
+        self.input: Input = NO_INPUT
         self.input_paused = False
-        self.on_input_resumed: Callable[[], object] = nothing
+        """True while no command may be run, because a reply is unfinished or the client does not read its replies."""
+        self.is_busy = False
+        self.is_closed = False
         self._broker = broker
-        self._dialect = dialect
-        self._outlet = outlet
         self._subscriber = subscriber
-        self._out: list[bytes] = []
-        self._out_size = 0
-        # A command is under way whose end the next ones must await.
-        self._busy = False
+        self._chunks: list[bytes] = []
+        self._chunks_size = 0
         self._pieces: Iterator[bytes] | None = None
 
     @property
-    def memory_budget(self) -> MemoryBudget:
-        """What all connections hold together."""
-        return self._broker.memory_budget
-
-    @property
     def has_unfinished_reply(self) -> bool:
-        """Whether a long reply has begun, and has not been said to its end."""
+        """True if a long reply has begun and is not complete. Nothing else can be written then."""
         return self._pieces is not None
 
-    def flush(self) -> None:
-        """Write the replies that have gathered. To be called after a batch of commands."""
-        if self._out:
-            data = b"".join(self._out)
-            self._out.clear()
-            self._out_size = 0
-            self._outlet.write(data)
-            self._broker.stats.sent += len(data)
-            if self._outlet.blocked & SOCKET_FULL:
-                # Who does not read its replies is not read either.
-                self.input_paused = True
-
-    def resume_writing(self) -> None:
-        """Nothing waits in user space any more: go on with whatever had to wait for that."""
-        if self.state is not SessionState.OPEN:
-            return
-        if self._pieces is not None:
-            self._advance(self._pieces)
-        self._go_on()
-        self._broker.resume(self._subscriber)
-
-    def _say(self, data: bytes) -> None:
-        self._out.append(data)
-        self._out_size += len(data)
-        if self._out_size >= CHUNK_BYTES:
+    def write(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self._chunks_size += len(data)
+        if self._chunks_size >= CHUNK_BYTES:
             self.flush()
 
-    def _say_between(self, data: bytes) -> None:
-        """Say what answers nothing, and must not stand in the midst of a long reply."""
+    def write_between_replies(self, data: bytes) -> None:
+        """Write a message that is no reply, after the long reply that is being written, if there is one."""
         if self._pieces is None:
-            self._say(data)
+            self.write(data)
         else:
             self._pieces = chain(self._pieces, (data,))
 
-    def _stream(self, pieces: Iterator[bytes]) -> None:
-        """Say a reply that may be long, no faster than the peer reads it, and letting others have their turns."""
+    def flush(self) -> None:
+        """Write the replies to the socket."""
+        if self._chunks:
+            data = b"".join(self._chunks)
+            self._chunks.clear()
+            self._chunks_size = 0
+            self.outlet.write(data)
+            self._broker.stats.sent += len(data)
+            if self.outlet.blocked & SOCKET_FULL:
+                # The server reads no more commands of a client that does not read its replies.
+                self.input_paused = True
+                self.input.pause_if_idle()
+
+    def resume(self) -> None:
+        """Continue after the socket has accepted all waiting bytes."""
+        if self.is_closed:
+            return
+        if self._pieces is not None:
+            self._write_pieces(self._pieces)
+        self.resume_input()
+        self._broker.resume(self._subscriber)
+
+    def stream(self, pieces: Iterator[bytes]) -> None:
+        """Write a reply that can be long: no faster than the client reads, and in time slices."""
         time_slice = self._broker.scheduler.time_slice()
         for piece in pieces:
-            self._say(piece)
-            if self._outlet.blocked & SOCKET_FULL or self._has_had(time_slice):
+            self.write(piece)
+            if self.outlet.blocked & SOCKET_FULL or self._is_over(time_slice):
                 self._pieces = pieces
-                self._outlet.blocked |= REPLY_PENDING
-                self._stall()
+                self.outlet.blocked |= REPLY_PENDING
+                self.pause_input()
                 return
 
-    def _advance(self, pieces: Iterator[bytes]) -> None:
+    def _write_pieces(self, pieces: Iterator[bytes]) -> None:
         time_slice = self._broker.scheduler.time_slice()
         for piece in pieces:
-            self._outlet.write(piece)
+            self.outlet.write(piece)
             self._broker.stats.sent += len(piece)
-            if self._outlet.blocked & SOCKET_FULL or self._has_had(time_slice):
+            if self.outlet.blocked & SOCKET_FULL or self._is_over(time_slice):
                 return
         self._pieces = None
-        self._busy = False
-        self._release()
+        self.is_busy = False
+        self.release_events()
 
-    def _has_had(self, time_slice: TimeSlice) -> bool:
-        """Whether it is the others' turn; then the rest is said when they have had it."""
+    def _is_over(self, time_slice: "TimeSlice") -> bool:
         if not time_slice.is_over():
             return False
-        self._broker.scheduler.defer(self._proceed)
+        self._broker.scheduler.defer(self._continue)
         return True
 
-    def _proceed(self) -> None:
-        if self._pieces is not None and not self._outlet.blocked & SOCKET_FULL:
-            self.resume_writing()
+    def _continue(self) -> None:
+        if self._pieces is not None and not self.outlet.blocked & SOCKET_FULL:
+            self.resume()
 
-    def _stall(self) -> None:
-        self._busy = self.input_paused = True
+    def drop_unfinished_reply(self) -> None:
+        self._pieces = None
 
-    def _unstall(self) -> None:
-        self._busy = False
-        self._go_on()
+    def pause_input(self) -> None:
+        """Run no command until ``finish_command``."""
+        self.is_busy = self.input_paused = True
 
-    def _go_on(self) -> None:
-        if self.input_paused and not self._busy and not self._outlet.blocked & SOCKET_FULL:
+    def finish_command(self) -> None:
+        """The command that paused the input is complete."""
+        self.is_busy = False
+        self.resume_input()
+
+    def resume_input(self) -> None:
+        """Run the next commands, unless one is unfinished or the client does not read."""
+        if self.input_paused and not self.is_busy and not self.outlet.blocked & SOCKET_FULL:
             self.input_paused = False
-            self.on_input_resumed()
+            self.input.resume()
 
-    def _release(self) -> None:
-        if self._outlet.blocked & REPLY_PENDING:
-            self._outlet.blocked &= ~REPLY_PENDING
+    def hold_events(self) -> None:
+        """Send no events until ``release_events``: a reply must be written before them and is not available yet."""
+        self.outlet.blocked |= REPLY_PENDING
+
+    def release_events(self) -> None:
+        if self.outlet.blocked & REPLY_PENDING:
+            self.outlet.blocked &= ~REPLY_PENDING
             self._broker.resume(self._subscriber)
 
-    def close_with_error(self, error: Error) -> None:
-        """There is no room for what the peer asks for: tell it, and close, so that it comes back later."""
-
-    def _refuse(self, tag: Tag, error: Error) -> None:
+    def write_error(self, tag: Tag, error: Error) -> None:
         self._broker.stats.count_error(error.code)
-        self._say(self._dialect.refused(tag, error))
+        self.write(self.encoder.refused(tag, error))
 
-    def _refuse_all(self, tags: Sequence[Tag], error: Error) -> None:
-        """Each of them. A read can bring ten thousand publishes, and a refusal is ten times as long as the shortest of
-        them: so they are said no faster than the peer reads."""
-        if len(tags) <= REFUSED_TOGETHER:
+    def write_errors(self, tags: Sequence[Tag], error: Error) -> None:
+        """The same error for several commands. One read can contain ten thousand publishes, and an error is ten times
+        as long as the shortest of them. Therefore many errors are a long reply."""
+        if len(tags) <= ERRORS_PER_PIECE:
             for tag in tags:
-                self._refuse(tag, error)
+                self.write_error(tag, error)
             return
         self._broker.stats.count_error(error.code, len(tags))
-        self._stream(self._refusals(tags, error))
-        if self._pieces is not None and self.memory_budget.is_exceeded_by(self._subscriber.client.source):
-            self._pieces = None
-            self.close_with_error(TOO_MUCH_HELD)
+        self.stream(self._error_pieces(tags, error))
 
-    def _refusals(self, tags: Sequence[Tag], error: Error) -> Iterator[bytes]:
-        """In pieces; the tags are counted as long as they are held."""
-        held = TAG_COST * len(tags)
-        self.memory_budget.add(held, self._subscriber.client.source)
+    def _error_pieces(self, tags: Sequence[Tag], error: Error) -> Iterator[bytes]:
+        budget, principal = self._broker.memory_budget, self._subscriber.client.source
+        held = TAG_BYTES * len(tags)
+        budget.add(held, principal)
         try:
-            for start in range(0, len(tags), REFUSED_TOGETHER):
-                yield b"".join([self._dialect.refused(tag, error) for tag in tags[start : start + REFUSED_TOGETHER]])
+            for start in range(0, len(tags), ERRORS_PER_PIECE):
+                yield b"".join([self.encoder.refused(tag, error) for tag in tags[start : start + ERRORS_PER_PIECE]])
         finally:
-            self.memory_budget.add(-held, self._subscriber.client.source)
-
-    def _with_channel(self, name: bytes, tag: Tag, action: Callable[[Channel], None]) -> None:
-        def act(channel: Channel) -> None:
-            if self._broker.channels.get(name) is channel:
-                action(channel)
-            else:  # somebody else who had waited for it found no use for it, and it is gone again
-                self._with_channel(name, tag, action)
-
-        self._await(self._broker.open(name, self._subscriber.client.principal), tag, act)
-
-    def _await(self, answer: T | Error | Future[T], tag: Tag, action: Callable[[T], None]) -> None:
-        """Go on with ``action`` once the answer is there; a refusal is told to the peer."""
-
-        def act(outcome: T | Error) -> None:
-            if isinstance(outcome, Error):
-                self._refuse(tag, outcome)
-            else:
-                action(outcome)
-
-        def act_late(outcome: T | Error) -> None:
-            if self.state is SessionState.OPEN:
-                self._busy = False
-                act(outcome)
-                self.flush()
-                self._go_on()
-
-        if isinstance(answer, Future):
-            self._stall()
-            answer.then(act_late)
-        else:
-            act(answer)
+            budget.add(-held, principal)
 
 
 class PendingReply:
-    """The place of some publishes among the replies."""
+    """The place of one publish command among the replies."""
 
     __slots__ = ("outcome", "tags")
 
@@ -240,39 +216,35 @@ class PendingReply:
 
 
 class PendingReplies:
-    """``publishes`` is how many wait."""
+    """Publishes that wait for the backplane. ``publishes`` is their number."""
 
-    __slots__ = ("_slots", "publishes")
+    __slots__ = ("_replies", "publishes")
 
     def __init__(self) -> None:
-        self._slots: deque[PendingReply] = deque()
+        self._replies: deque[PendingReply] = deque()
         self.publishes = 0
 
     def __bool__(self) -> bool:
-        return bool(self._slots)
+        return bool(self._replies)
 
-    def take_off(self, tags: Sequence[Tag]) -> PendingReply:
-        """Publishes were asked for, one for each tag."""
-        slot = PendingReply(tags)
-        self._slots.append(slot)
+    def add(self, tags: Sequence[Tag]) -> PendingReply:
+        """Append the reply to a publish command, which has one tag for each payload."""
+        reply = PendingReply(tags)
+        self._replies.append(reply)
         self.publishes += len(tags)
-        return slot
+        return reply
 
-    def land(self, slot: PendingReply, outcome: int | Error) -> list[tuple[Sequence[Tag], int | Error]]:
-        """The backplane has answered; gives what can be told now: nothing, while something asked before is out."""
-        slot.outcome = outcome
-        told: list[tuple[Sequence[Tag], int | Error]] = []
-        while self._slots and (settled := self._slots[0].outcome) is not None:
-            tags = self._slots.popleft().tags
+    def resolve(self, reply: PendingReply, outcome: int | Error) -> list[tuple[Sequence[Tag], int | Error]]:
+        """Store the result of the backplane. Returns the replies that can be written now: none while an older one is
+        missing."""
+        reply.outcome = outcome
+        ready: list[tuple[Sequence[Tag], int | Error]] = []
+        while self._replies and (first := self._replies[0].outcome) is not None:
+            tags = self._replies.popleft().tags
             self.publishes -= len(tags)
-            told.append((tags, settled))
-        return told
+            ready.append((tags, first))
+        return ready
 
-    def has_overtaken(self) -> bool:
-        """Whether something is answered and cannot be told yet."""
-        return any(slot.outcome is not None for slot in self._slots)
-
-
-# TODO-MERGED-DOC: Publishes that wait for the backplane, in the order of their commands. They may be answered
-# in any order, as they may go to different channels; their replies go out in the order in which they were asked
-# for.
+    def has_out_of_order(self) -> bool:
+        """True if a result is known whose reply cannot be written yet."""
+        return any(reply.outcome is not None for reply in self._replies)

@@ -1,4 +1,5 @@
-"""Who asks one thing and goes: what an HTTP request is to the bridge. A session without a conversation."""
+"""HTTP requests as clients of the broker: they publish or read once, without a session. ``Idempotency`` remembers the
+responses to requests with a key, so that a client can repeat a request without publishing twice."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -6,7 +7,7 @@ from functools import partial
 
 import msgspec
 
-from twistedsock.auth.identity import Identity, Right
+from twistedsock.auth.identity import Identity, Right, check_access, displayed_nick, verified_nick
 from twistedsock.errors import NICK_IS_AN_ID, UNAVAILABLE, Error, ErrorCode
 from twistedsock.limits.principal import Principal, client_principal
 from twistedsock.limits.shares import EvictionQueue
@@ -15,19 +16,14 @@ from twistedsock.pubsub.future import Future, map_result, on_result
 from twistedsock.pubsub.names import AnyOf, check_nick
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Event, Lost, Member, Position, Publication
-from twistedsock.session.authorizer import check_access, check_access_without_policy, displayed_nick, verified_nick
-from twistedsock.session.commands import Subscribe
-from twistedsock.session.recovery import history_start, lost_before, resume_offset
-from twistedsock.session.registry import ServerContext
-
-IN_A_HEADER = "it comes in a header, Authorization: Bearer"
-"""How who asks one thing and goes shows a token: there is no conversation in which it could say ``AUTH`` (RFC 6750)."""
+from twistedsock.session.commands import Subscribe, history_start, missing_events, resume_offset
+from twistedsock.session.context import ServerContext
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
-    """What a log holds of what was asked for. ``start`` is the first offset that was asked for and is there, ``stop``
-    the one after the last. ``recovered`` is None where no position was given to go on from. ``lost`` is what was gone
-    when this was made; ``events`` reads the log when it is asked for more, and reports as ``Lost`` what went since."""
+    """A part of a channel's history: the offsets from ``start`` to before ``stop``. ``recovered`` is True if all events
+    after the given position are available, None if no position was given. ``lost`` are the requested events that were
+    dropped before; ``events`` reads the history lazily, and yields ``Lost`` for events that are dropped meanwhile."""
 
     channel: bytes
     position: Position
@@ -39,8 +35,8 @@ class HistoryPage(msgspec.Struct, frozen=True):
 
 
 class RequestClient:
-    """``identity`` is what the policy has found of who asks: None for who has shown nothing, or where there is no
-    policy. ``client`` is the far end of the connection, as people write it."""
+    """``identity`` is the client's identity under the policy: None for an anonymous client, or without a policy.
+    ``client`` is the client's address as text."""
 
     __slots__ = ("_context", "_client", "_identity", "_is_admin")
 
@@ -54,27 +50,25 @@ class RequestClient:
 
     @property
     def is_admin(self) -> bool:
-        """Whether it may look behind the scenes, and send others away."""
+        """True if it can read the server's own channels and disconnect clients."""
         return self._is_admin
 
     @property
     def subject(self) -> bytes:
-        """Who it is, where that is proved; else empty."""
+        """The subject of the identity; empty for an anonymous client."""
         return b"" if self._identity is None else self._identity.subject
 
     @property
     def principal(self) -> Principal:
-        """What it counts as for rates, limits and shared tables."""
+        """The principal that its requests are counted for."""
         return client_principal(self._client, self.subject)
 
     def check_access(self, channel: bytes, right: Right) -> Error | None:
-        """Why something may not be done on a channel; None where it may."""
-        if self._identity is None:
-            return check_access_without_policy(channel, right, self._is_admin)
-        return check_access(self._identity, channel, right, IN_A_HEADER)
+        """The error that prevents this, if any."""
+        return check_access(self._identity, channel, right, self._is_admin)
 
     def readable(self) -> AnyOf | None:
-        """Which of many channels it may read that are not the server's own; None for all."""
+        """The channels that it can read, without the server's own; None for all."""
         return None if self._identity is None else self._identity.grants.readable()
 
     def publish(self, publication: Publication, nick: bytes = b"") -> Position | Error | Future[Position]:
@@ -84,7 +78,7 @@ class RequestClient:
             return error
         publisher = self._publisher(nick)
         answer = self._publish(publisher, publication)
-        on_result(answer, lambda outcome: self._context.sessions.give_back(publisher.id))
+        on_result(answer, lambda outcome: self._context.sessions.remove(publisher.id))
         return answer
 
     def publish_all(
@@ -108,7 +102,7 @@ class RequestClient:
             nonlocal awaited
             awaited -= 1
             if not awaited:
-                self._context.sessions.give_back(publisher.id)
+                self._context.sessions.remove(publisher.id)
                 told.settle(outcomes)
 
         for place, one in enumerate(asked):
@@ -177,7 +171,7 @@ class RequestClient:
             start, recovered = resume_offset(Subscribe(channel.name, last, since, epoch), channel)
         else:
             start = history_start(log, last, since)
-        lost = lost_before(log, start)
+        lost = missing_events(log, start)
         start = max(start, log.first)
         events = log.events(start, log.end)
         return HistoryPage(channel.name, channel.position, start, log.end, recovered, lost, events)

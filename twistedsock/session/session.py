@@ -1,298 +1,571 @@
-"""One peer's conversation: commands in, replies and events out. What it says, what its connection goes through and what
-it reads are classes of their own (``speaker``, ``trace``, ``subscriber``); here are its life, and all other commands.
+"""The server's side of one client: runs its commands, and writes replies and events to its outlet.
 
-Every command gets its reply in the order of the commands. Publishes may wait for the backplane together; any other
-command waits until those before it are answered, and those after it wait for it, so that a peer sees its commands take
-effect in the order in which it gave them, however slow the backplane is.
+Replies leave in the order of the commands. Several publishes may wait for the backplane together; any other command
+waits for the replies to those before it, and those after it wait for its own reply. So a client sees its commands take
+effect in their order, however slow the backplane is.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import msgspec
 
 from twistedsock import errors
-from twistedsock.auth.expiry import EXPIRY_WARNING_SECONDS
-from twistedsock.auth.identity import Identity, Right
+from twistedsock.auth.identity import Identity, Right, check_access
 from twistedsock.errors import CloseReason, Error
-from twistedsock.limits.principal import client_principal
-from twistedsock.limits.rate import rename_price, rights_price
+from twistedsock.limits.principal import LOCAL, client_principal
+from twistedsock.limits.rate import RateLimiter, answer_price, rename_price, rights_price
 from twistedsock.limits.settings import MAX_PUBLISHES_IN_FLIGHT
-from twistedsock.pubsub.broker import Flushable
 from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.names import check_nick, is_reserved
-from twistedsock.pubsub.subscription import NULL_CALLBACKS, REPLY_PENDING, RIGHTS_UNCHECKED, Client, Outlet, Subscriber
-from twistedsock.pubsub.values import Tag
+from twistedsock.pubsub.subscription import (
+    NULL_CALLBACKS,
+    RIGHTS_UNCHECKED,
+    Client,
+    Outlet,
+    Subscriber,
+    Subscription,
+)
+from twistedsock.pubsub.values import Event, Lost, Member, Tag
 from twistedsock.session import commands
-from twistedsock.session.authorizer import MAX_FAILED_TOKENS, NO_KEYS, TOO_MANY_TOKENS, SessionAuth
-from twistedsock.session.commands import Command, Publish
+from twistedsock.session.authorizer import MAX_FAILED_TOKENS, SessionAuth
+from twistedsock.session.commands import Command, Publish, history_start, missing_events, resume_offset
 from twistedsock.session.encoder import Encoder, Endpoints, SessionInfo
-from twistedsock.session.registry import ServerContext
-from twistedsock.session.replies import PendingReplies, PendingReply, SessionState, nothing
-from twistedsock.session.subscriber import SubscribingSession
-from twistedsock.session.timeline import HandshakeInfo, Step
+from twistedsock.session.replies import NO_INPUT, PendingReplies, PendingReply, ReplyWriter
+from twistedsock.session.timeline import HandshakeInfo, Timeline
+from twistedsock.stats import TcpStats
 
-NUMBERED_ANEW = b"the events of a channel that you read are numbered anew: connect and subscribe again"
+if TYPE_CHECKING:
+    from twistedsock.limits.memory import MemoryBudget
+    from twistedsock.pubsub.broker import Broker
+    from twistedsock.pubsub.channel import Channel
+    from twistedsock.pubsub.history import History
+    from twistedsock.session.registry import SessionContext
 
-NOT_REVIEWED = b"internal error while your rights were checked: connect and subscribe again"
+T = TypeVar("T")
 
 
-class Session(SubscribingSession):
-    """``hang_up`` closes the connection once what was written has left. ``listener`` is the endpoint that the peer came
-    in by, as configured; ``arrival`` is how, where that took a while."""
+class SessionState(Enum):
+    """OPEN runs commands, CLOSING has written its last bytes, CLOSED has no connection any more."""
 
-    __slots__ = ("_flight", "_hang_up", "_postponed", "close_message")
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class ReadProgress(msgspec.Struct, frozen=True, gc=False):
+    """``channels`` with a subscription, ``behind`` of them with events that were not sent yet, ``lag`` such events."""
+
+    channels: int
+    behind: int
+    lag: int
+
+
+class Session:
+    """``close_transport`` closes the connection after the bytes that were written. ``listener`` is the endpoint through
+    which the client connected, as configured. A ``read_only`` session belongs to a stream without commands: when the
+    client loses the right to read one of its channels, it is closed, because the client then connects again and
+    receives the error as a response."""
+
+    __slots__ = (
+        "_auth",
+        "_checked_identity",
+        "_close_transport",
+        "_context",
+        "_deferred_command",
+        "_final_progress",
+        "_listener",
+        "_pending",
+        "_read_only",
+        "_subscriber",
+        "broker",
+        "client",
+        "close_message",
+        "endpoints",
+        "is_rate_limited",
+        "replies",
+        "state",
+        "subscriptions",
+        "timeline",
+    )
 
     def __init__(
         self,
-        context: ServerContext,
-        dialect: Encoder,
+        context: "SessionContext[Session]",
+        encoder: Encoder,
         outlet: Outlet,
         endpoints: Endpoints,
-        hang_up: Callable[[CloseReason], None],
+        close_transport: Callable[[CloseReason], None],
         listener: str = "",
-        arrival: HandshakeInfo | None = None,
+        handshake: HandshakeInfo | None = None,
+        read_only: bool = False,
     ) -> None:
-        client = Client(context.sessions.new_id(), client_principal(endpoints.client))
-        outlet.principal = client.source
-        subscriber = Subscriber(client, dialect, outlet, self, context.memory_budget, context.stats)
-        super().__init__(context, dialect, outlet, subscriber, endpoints, listener, arrival)
-        # Why it was dismissed, for who can tell it on closing too.
+        broker = context.broker
+        self.client = Client(context.sessions.new_id(), client_principal(endpoints.client))
+        self.endpoints = endpoints
+        self.state = SessionState.OPEN
+        self.subscriptions: dict[bytes, Subscription] = {}
+        self.timeline = Timeline(broker.clock(), handshake)
         self.close_message = b""
-        self._hang_up = hang_up
-        # Made when the first publish has to wait, as an empty one is a third of an idle session.
-        self._flight: PendingReplies | None = None
-        self._postponed: Command | None = None
+        """The reason for which the server closes the session, for transports whose close can carry one."""
+        self.is_rate_limited = context.rate_limiters.is_limited and self.client.principal != LOCAL
+        """False for clients on this machine, whatever identity they prove."""
+        outlet.principal = self.client.source
+        self._subscriber = Subscriber(self.client, encoder, outlet, self, context.memory_budget, context.stats)
+        self.replies = ReplyWriter(broker, encoder, outlet, self._subscriber)
+        self._context = context
+        self.broker: Broker = broker
+        self._close_transport = close_transport
+        self._listener = listener
+        self._read_only = read_only
+        # Created for the first publish that waits, because an empty one is a third of an idle session.
+        self._pending: PendingReplies | None = None
+        self._deferred_command: Command | None = None
+        # The identity by which all subscriptions have been checked.
+        self._checked_identity: Identity | None = None
+        self._final_progress: ReadProgress | None = None
+        self._auth: SessionAuth | None = None
         if context.policy is not None:
-            self._standing = SessionAuth(context, context.policy, listener, self)
-        context.sessions.add(self)
-        context.stats.count_session_opened(dialect.title)
+            self._auth = SessionAuth(context, context.policy, listener, self.client, endpoints.client)
+        context.sessions.add(self.client.id, self)
+        context.stats.count_session_opened(encoder.title)
         context.connection_events.opened(self)
 
-    def send_welcome(self, before: bytes = b"", outcome: Identity | Error | None = None) -> None:
-        """Say the first words. ``before`` is what leaves with them: the answer to a handshake. ``outcome`` is what the
-        policy found of what the peer has shown on its way in; a refusal is told, and the connection closed."""
-        self._say(before + self._dialect.welcome(self.client.id, self.endpoints))
-        error = self._standing.become(outcome) if self._standing is not None and outcome is not None else None
-        if error is not None:
-            self._refuse(None, error)
-            self._close(CloseReason.POLICY, error.message)
-        elif self._standing is not None and outcome is not None:
-            self.add_step("authenticated", self._standing.identity.subject.decode())
-        self.flush()
+    # State
 
-    def set_encoder(self, dialect: Encoder) -> None:
-        """Go on in another dialect; only before the first command."""
-        self._context.stats.count_session_closed(self._dialect.title)
-        self._context.stats.count_session_opened(dialect.title)
-        self._dialect = self._subscriber.encoder = dialect
-
-    def handle(self, command: Command) -> None:
-        """Carry out one command. Afterwards, while ``input_paused``, no other must be given."""
-        if self.state is not SessionState.OPEN:
-            return
-        if self._flight and not isinstance(command, Publish | commands.Notice):
-            self._postponed = command
-            self._stall()
-        else:
-            self._STEPS[type(command)](self, command)
+    @property
+    def memory_budget(self) -> "MemoryBudget":
+        return self.broker.memory_budget
 
     @property
     def protocol(self) -> str:
-        """What its dialect is called."""
-        return self._dialect.title
+        """The name of the protocol that the client uses."""
+        return self.replies.encoder.title
 
-    def begin(self) -> None:
-        """What one read has brought is going to be run."""
-        self._broker.start_input()
+    @property
+    def identity(self) -> Identity | None:
+        """The client's identity under the policy; None without a policy."""
+        return None if self._auth is None else self._auth.identity
 
-    def finish(self, talker: Flushable) -> None:
-        """It has been run: ``talker``, through whom this session talks, will be flushed when that is due."""
-        self._broker.end_input(talker)
+    @property
+    def rate_limiter(self) -> RateLimiter | None:
+        """The rate limiter of the client's principal, which depends on its identity; None if its rate is not
+        limited."""
+        if not self.is_rate_limited:
+            return None
+        return self._context.rate_limiters.get(self.client.principal, self.broker.clock())
 
-    def now(self) -> float:
-        """The time, as whoever runs the commands must know it to share it fairly."""
-        return self._broker.clock()
+    @property
+    def behind(self) -> dict[Subscription, None]:
+        """The subscriptions with events that were not sent yet."""
+        return self._subscriber.behind
 
-    def postpone(self, go_on: Callable[[], None]) -> None:
-        """Call back when others have had their turn."""
-        self._broker.scheduler.defer(go_on)
+    @property
+    def lag(self) -> int:
+        """The number of events in histories that were not sent yet."""
+        return sum([subscription.channel.history.end - subscription.cursor for subscription in self.behind])
 
-    def close(self, ending: CloseReason, words: bytes, code: bytes = b"") -> None:
-        """Tell the peer why, and close. ``code`` says it to programs."""
+    @property
+    def read_progress(self) -> ReadProgress:
+        """The present progress; of a session that closes, the last one before."""
+        return self._final_progress or ReadProgress(len(self.subscriptions), len(self.behind), self.lag)
+
+    def tcp_stats(self) -> TcpStats | None:
+        """Statistics of the connection, if the kernel provides them; a system call."""
+        return self.replies.outlet.tcp_stats()
+
+    def add_step(self, name: str, words: str = "", by: str = "") -> None:
+        """Add a step to the timeline."""
+        step = self.timeline.add(self.broker.clock(), name, words, by)
+        self._context.connection_events.stepped(self, step)
+
+    # Opening and closing
+
+    def send_welcome(self, prefix: bytes = b"", outcome: Identity | Error | None = None) -> None:
+        """Write the first message. ``prefix`` leaves with it: the response to a handshake. ``outcome`` is the result of
+        the authentication in the handshake; an error closes the session."""
+        self.replies.write(prefix + self.replies.encoder.welcome(self.client.id, self.endpoints))
+        if self._auth is not None and outcome is not None:
+            error = self._apply(self._auth.apply_identity(outcome))
+            if error is not None:
+                self.replies.write_error(None, error)
+                self._close(CloseReason.POLICY, error.message)
+            else:
+                self.add_step("authenticated", self._auth.identity.subject.decode())
+        self.replies.flush()
+
+    def set_encoder(self, encoder: Encoder) -> None:
+        """Change the protocol, before the first command."""
+        self._context.stats.count_session_closed(self.protocol)
+        self._context.stats.count_session_opened(encoder.title)
+        self.replies.encoder = self._subscriber.encoder = encoder
+
+    def flush(self) -> None:
+        """Write the replies to the commands that were handled."""
+        self.replies.flush()
+
+    def resume_writing(self) -> None:
+        """Called by the outlet when the socket has accepted all waiting bytes."""
+        self.replies.resume()
+
+    def close(self, reason: CloseReason, message: bytes, code: bytes = b"") -> None:
+        """Send a notice with this message, and close. ``code`` is for programs."""
         if self.state is SessionState.OPEN:
-            self.close_message = words
-            self._send_waiting()
-            if self._pieces is None:  # else it would stand in the midst of a message
-                self._say(self._dialect.notice(words, code))
-                self._say(self._dialect.bye(b""))
-            self._close(ending, words.decode())
+            self.close_message = message
+            self._send_undelivered()
+            if not self.replies.has_unfinished_reply:
+                self.replies.write(self.replies.encoder.notice(message, code))
+                self.replies.write(self.replies.encoder.bye(b""))
+            self._close(reason, message.decode())
 
     def close_with_error(self, error: Error) -> None:
-        """There is no room for what the peer asks for: tell it, and close, so that it comes back later."""
+        """The server has no resources for the client: send the error, and close, so that the client comes back
+        later."""
         if self.state is SessionState.OPEN:
-            self._send_waiting()
-            if self._pieces is None:  # else it would stand in the midst of a message
-                self._refuse(None, error)
+            self._send_undelivered()
+            if not self.replies.has_unfinished_reply:
+                self.replies.write_error(None, error)
             self._close(CloseReason.TRY_AGAIN, error.message)
 
-    def mark_closing(self, words: str = "", by: str = "server") -> None:
-        """The connection is being closed by other means: say nothing more than what waits to be said. ``words`` are
-        why, ``by`` is who wants it."""
+    def mark_closing(self, message: str = "", by: str = "server") -> None:
+        """The connection is being closed by other means: write what was collected, and nothing after it. ``message`` is
+        the reason, ``by`` the side that closes."""
         if self.state is SessionState.OPEN:
-            self._fall_silent()
-            self.add_step("closing", words, by)
-
-    def _fall_silent(self) -> None:
-        self.flush()
-        self.state = SessionState.CLOSING
-        self._leave_all()
+            self._stop()
+            self.add_step("closing", message, by)
 
     def connection_lost(self, how: str = "") -> None:
-        """The connection is gone; ``how`` it ended."""
-        if self.state is not SessionState.CLOSED:
-            if self.state is SessionState.OPEN:
-                self._fall_silent()
-            self.state = SessionState.CLOSED
-            self.add_step("closed", how)
-            self._flight = None
-            self._pieces = self._postponed = None
-            self.on_input_resumed = nothing
-            self._subscriber.callbacks = NULL_CALLBACKS
-            self._context.stats.count_session_closed(self._dialect.title)
-            self._context.connection_events.closed(self)
-            self._drop_standing()
-            self._context.sessions.remove(self)
+        """The connection has ended. ``how``: cleanly, broken or aborted."""
+        if self.state is SessionState.CLOSED:
+            return
+        if self.state is SessionState.OPEN:
+            self._stop()
+        self.state = SessionState.CLOSED
+        self.add_step("closed", how)
+        self._pending = self._deferred_command = None
+        self.replies.drop_unfinished_reply()
+        self.replies.input = NO_INPUT
+        self._subscriber.callbacks = NULL_CALLBACKS
+        self._context.stats.count_session_closed(self.protocol)
+        self._context.connection_events.closed(self)
+        self._drop_auth()
+        self._context.sessions.remove(self.client.id)
 
-    # The commands.
+    def _close(self, reason: CloseReason, message: str = "", by: str = "server") -> None:
+        self.replies.flush()
+        try:
+            self.mark_closing(message, by)
+        finally:
+            self._close_transport(reason)
 
-    def _publish(self, command: Publish) -> None:
-        tags = command.tags
-        answer: int | Error | Future[int]
-        if self._context.policy is not None and (error := self._judged().check_access(command.channel, Right.WRITE)):
-            answer = error
-        elif is_reserved(command.channel):
-            answer = errors.RESERVED_CHANNEL
-        else:
-            answer = self._broker.publish(self.client, command)
-        if not self._flight and isinstance(answer, Error):
-            self._refuse_all(tags, answer)
-        elif not self._flight and not isinstance(answer, Future):
-            self._say_published(tags, answer)
-        else:
-            if self._flight is None:
-                self._flight = PendingReplies()
-            slot = self._flight.take_off(tags)
-            on_result(answer, partial(self._land, self._flight, slot))
-            if self._flight.publishes >= MAX_PUBLISHES_IN_FLIGHT:
-                self._stall()
-        if self._broker.needs_flush:
-            self.flush()
-            self._broker.flush()
+    def _stop(self) -> None:
+        self.replies.flush()
+        self.replies.is_closed = True
+        self.state = SessionState.CLOSING
+        self._final_progress = self.read_progress
+        for subscription in self.subscriptions.values():
+            self.broker.unsubscribe(subscription)
+        self.subscriptions.clear()
+        self.broker.remove_subscriber(self._subscriber)
 
-    def _say_published(self, tags: Sequence[Tag], outcome: int | Error) -> None:
-        if isinstance(outcome, Error):
-            for tag in tags:
-                self._refuse(tag, outcome)
-        elif said := self._dialect.published(tags, outcome):
-            self._say(said)
+    # Commands
 
-    def _land(self, flight: PendingReplies, slot: PendingReply, outcome: int | Error) -> None:
-        told = flight.land(slot, outcome)
+    def handle(self, command: Command) -> None:
+        """Run one command. Then, while ``replies.input_paused``, no other may be run."""
         if self.state is not SessionState.OPEN:
             return
-        if not told:
-            # The event may be delivered now, but its OK must be written first and cannot yet.
-            self._outlet.blocked |= REPLY_PENDING
+        if self._pending and not isinstance(command, Publish | commands.Notice):
+            self._deferred_command = command
+            self.replies.pause_input()
+        else:
+            self._HANDLERS[type(command)](self, command)
+
+    def charge(self, price: float) -> None:
+        """Charge the cost of a command that was not known before."""
+        if (limiter := self.rate_limiter) is not None:
+            limiter.charge(price)
+
+    def _when_ready(self, result: T | Error | Future[T], tag: Tag, action: Callable[[T], None]) -> None:
+        """Continue a command with ``action`` when the result is known; an error is the reply."""
+
+        def act(outcome: T | Error) -> None:
+            if isinstance(outcome, Error):
+                self.replies.write_error(tag, outcome)
+            else:
+                action(outcome)
+
+        def act_later(outcome: T | Error) -> None:
+            if self.state is SessionState.OPEN:
+                self.replies.is_busy = False
+                act(outcome)
+                self.replies.flush()
+                self.replies.resume_input()
+
+        if isinstance(result, Future):
+            self.replies.pause_input()
+            result.then(act_later)
+        else:
+            act(result)
+
+    def _with_channel(self, name: bytes, tag: Tag, action: Callable[["Channel"], None]) -> None:
+        def act(channel: "Channel") -> None:
+            if self.broker.channels.get(name) is channel:
+                action(channel)
+            else:  # another session that waited for the channel did not need it, so that it was closed
+                self._with_channel(name, tag, action)
+
+        self._when_ready(self.broker.open(name, self.client.principal), tag, act)
+
+    def _stream(self, pieces: Iterator[bytes]) -> None:
+        """Write a reply that can be long. It is charged as it is written."""
+        self.replies.stream(self._charged(pieces) if self.is_rate_limited else pieces)
+
+    def _charged(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self.charge(answer_price(len(piece)))
+            yield piece
+
+    def _send_undelivered(self) -> None:
+        """Send the events that this session has not got yet, before its last message."""
+        self.replies.flush()
+        for subscription in self.subscriptions.values():
+            self.broker.send_undelivered(subscription)
+
+    def _publish(self, command: Publish) -> None:
+        tags, pending = command.tags, self._pending
+        result: int | Error | Future[int]
+        if self._context.policy is not None and (
+            error := self._current_auth().check_access(command.channel, Right.WRITE)
+        ):
+            result = error
+        elif is_reserved(command.channel):
+            result = errors.RESERVED_CHANNEL
+        else:
+            result = self.broker.publish(self.client, command)
+        if not pending and isinstance(result, Error):
+            self._write_errors(tags, result)
+        elif not pending and not isinstance(result, Future):
+            self._write_published(tags, result)
+        else:
+            if pending is None:
+                pending = self._pending = PendingReplies()
+            on_result(result, partial(self._published, pending, pending.add(tags)))
+            if pending.publishes >= MAX_PUBLISHES_IN_FLIGHT:
+                self.replies.pause_input()
+        if self.broker.needs_flush:
+            self.replies.flush()
+            self.broker.flush()
+
+    def _published(self, pending: PendingReplies, reply: PendingReply, outcome: int | Error) -> None:
+        ready = pending.resolve(reply, outcome)
+        if self.state is not SessionState.OPEN:
             return
-        for tags, settled in told:
-            self._say_published(tags, settled)
-        self.flush()
-        if not flight.has_overtaken():
-            self._release()
-        if self._postponed is None:
-            if self._busy and flight.publishes < MAX_PUBLISHES_IN_FLIGHT:
-                self._unstall()
-        elif not flight:
-            command, self._postponed = self._postponed, None
-            self._busy = False
+        if not ready:
+            # The event can be delivered now, but the replies before it, which must precede it, are not known.
+            self.replies.hold_events()
+            return
+        for tags, result in ready:
+            self._write_published(tags, result)
+        self.replies.flush()
+        if not pending.has_out_of_order():
+            self.replies.release_events()
+        if self._deferred_command is None:
+            if self.replies.is_busy and pending.publishes < MAX_PUBLISHES_IN_FLIGHT:
+                self.replies.finish_command()
+        elif not pending:
+            command, self._deferred_command = self._deferred_command, None
+            self.replies.is_busy = False
             self.handle(command)
-            self.flush()
-            self._go_on()
+            self.replies.flush()
+            self.replies.resume_input()
+
+    def _write_published(self, tags: Sequence[Tag], outcome: int | Error) -> None:
+        if isinstance(outcome, Error):
+            for tag in tags:
+                self.replies.write_error(tag, outcome)
+        elif data := self.replies.encoder.published(tags, outcome):
+            self.replies.write(data)
+
+    def _write_errors(self, tags: Sequence[Tag], error: Error) -> None:
+        self.replies.write_errors(tags, error)
+        if self.replies.has_unfinished_reply and self.memory_budget.is_exceeded_by(self.client.source):
+            self.replies.drop_unfinished_reply()
+            self.close_with_error(errors.TOO_MUCH_HELD)
+
+    def _subscribe(self, command: commands.Subscribe) -> None:
+        limit = self._context.limits.max_subscriptions_per_client
+        if (command.since is None) is not (command.epoch is None):
+            self.replies.write_error(command.tag, errors.SINCE_WITHOUT_EPOCH)
+        elif command.channel not in self.subscriptions and len(self.subscriptions) >= limit:
+            self.replies.write_error(command.tag, errors.TOO_MANY_SUBSCRIPTIONS)
+        elif self._may_read(command.channel, command.tag):
+            self._with_channel(command.channel, command.tag, partial(self._subscribe_to, command))
+
+    def _subscribe_to(self, command: commands.Subscribe, channel: "Channel") -> None:
+        broker = self.broker
+        if not self._may_read(channel.name, command.tag):  # checked again, because the command may have waited
+            broker.close_if_unused(channel)
+            return
+        self.replies.flush()  # the replies to the client's own publishes precede their events, which follow now
+        subscription = self.subscriptions.get(channel.name)
+        if subscription is None:
+            if not broker.subscription_shares.admits(self.client.principal):
+                self.replies.write_error(command.tag, errors.TOO_MANY_SUBSCRIPTIONS_IN_ALL)
+                broker.close_if_unused(channel)
+                return
+            subscription = Subscription(self._subscriber, channel, command.echo, command.presence)
+            if not self.subscriptions:
+                self._checked_identity = self.identity
+            elif self._checked_identity is not self.identity:
+                self._checked_identity = None  # the other subscriptions were checked by another identity
+            self.subscriptions[channel.name] = subscription
+            broker.subscribe(channel, subscription)
+        else:
+            broker.change_options(subscription, command.echo, command.presence)
+        start, recovered = resume_offset(command, channel)
+        encoder = self.replies.encoder
+        self.replies.write(encoder.subscribed(command.tag, channel.name, channel.position, recovered, start))
+        if start <= channel.head:
+            self._replay(subscription, channel, start)
+
+    def _replay(self, subscription: Subscription, channel: "Channel", start: int) -> None:
+        history = channel.history
+        if subscription in self._subscriber.behind:
+            start = min(start, subscription.cursor)
+        if start < history.first:
+            self.replies.write(self.replies.encoder.lost(channel.name, start, history.first - 1))
+            channel.stats.lost += history.first - start
+            start = history.first
+        if self.is_rate_limited:
+            self.charge(answer_price(history.size * (history.end - start) // (len(history) or 1)))
+        subscription.read_from(start)
+        self.broker.resume(self._subscriber)
+
+    def _unsubscribe(self, command: commands.Unsubscribe) -> None:
+        if command.channel not in self.subscriptions:
+            self.replies.write_error(command.tag, errors.NOT_SUBSCRIBED)
+            return
+        self._end_subscription(command.channel)
+        self.replies.write(self.replies.encoder.unsubscribed(command.tag, command.channel))
+
+    def _end_subscription(self, channel: bytes) -> None:
+        self.replies.flush()
+        self.broker.send_undelivered(self.subscriptions[channel])
+        self.broker.unsubscribe(self.subscriptions.pop(channel))
+
+    def _history(self, command: commands.History) -> None:
+        if self._may_read(command.channel, command.tag):
+            self._with_channel(command.channel, command.tag, partial(self._history_of, command))
+
+    def _history_of(self, command: commands.History, channel: "Channel") -> None:
+        broker, history = self.broker, channel.history
+        if not self._may_read(channel.name, command.tag):  # checked again, because the command may have waited
+            broker.close_if_unused(channel)
+            return
+        self.replies.flush()
+        broker.histories.update(channel)
+        if channel.name in self.subscriptions:  # the subscription gets each event before the history shows it
+            broker.send_undelivered(self.subscriptions[channel.name])
+        start = history_start(history, command.last, command.since)
+        lost = missing_events(history, start)
+        events = self._events_while_readable(channel.name, history, max(start, history.first))
+        encoder = self.replies.encoder
+        self._stream(encoder.history(command.tag, channel.name, events, channel.position, lost))
+        broker.close_if_unused(channel)
+
+    def _who(self, command: commands.Who) -> None:
+        if self._may_read(command.channel, command.tag):
+            members = self.broker.members(command.channel)
+            self._when_ready(members, command.tag, partial(self._write_members, command))
+
+    def _write_members(self, command: commands.Who, members: list[Member]) -> None:
+        broker = self.broker
+        if not self._may_read(command.channel, command.tag):  # checked again, because the command may have waited
+            return
+        if not broker.member_shares.admits(self.client.principal, len(members)):
+            self.replies.write_error(command.tag, errors.TOO_MANY_ASK_WHO)
+            return
+        counted = broker.member_shares.count_while_iterated(members, self.client.principal)
+        readable = self._while_readable(command.channel, counted)
+        self._stream(self.replies.encoder.members(command.tag, command.channel, readable))
 
     def _nick(self, command: commands.Nick) -> None:
         error = check_nick(command.nick)
         if error is not None:
-            self._refuse(command.tag, error)
+            self.replies.write_error(command.tag, error)
         elif command.nick != self.client.id and command.nick in self._context.sessions:
-            self._refuse(command.tag, errors.NICK_IS_AN_ID)
+            self.replies.write_error(command.tag, errors.NICK_IS_AN_ID)
         else:
             self.charge(rename_price(len(self.subscriptions)))
-            self.rename(command.nick if self._context.policy is None else self._judged().displayed_nick(command.nick))
-            self._say(self._dialect.nicked(command.tag, self.client.nick))
+            has_policy = self._context.policy is not None
+            self._rename(self._current_auth().displayed_nick(command.nick) if has_policy else command.nick)
+            self.replies.write(self.replies.encoder.nicked(command.tag, self.client.nick))
 
-    def rename(self, nick: bytes) -> None:
-        """Be called otherwise from here on, by all who are told of it."""
+    def _rename(self, nick: bytes) -> None:
         self.client.nick = nick
         for subscription in self.subscriptions.values():
-            self._broker.member_renamed(subscription)
+            self.broker.member_renamed(subscription)
 
     def _authenticate(self, command: commands.Auth) -> None:
         if self._context.policy is None:
-            self._refuse(command.tag, NO_KEYS)
+            self.replies.write_error(command.tag, errors.NO_KEYS)
             return
-        self._send_waiting()  # it was published for who it was until now
-        standing = self._judged()
-        error = standing.authenticate(command.token)
+        self._send_undelivered()  # the former identity had the right to these events
+        auth = self._current_auth()
+        error = self._apply(auth.authenticate(command.token))
         if error is not None:
-            self._refuse(command.tag, error)
-            if standing.failed >= MAX_FAILED_TOKENS:
-                self.close(CloseReason.POLICY, TOO_MANY_TOKENS)
-        else:
-            self.charge(rights_price(len(self.subscriptions), len(standing.identity.grants.pairs)))
-            self.add_step("authenticated", standing.identity.subject.decode())
-            self._say(self._dialect.authenticated(command.tag, self.client.nick, standing.seconds_left()))
-            self.pause_events()
-            self._busy = True  # until the subscriptions have been checked, which may take several turns
-            self._broker.scheduler.run_steps(self.recheck_rights(), self._checked_all)
-            if self._busy:
-                self._stall()
+            self.replies.write_error(command.tag, error)
+            if auth.failed >= MAX_FAILED_TOKENS:
+                self.close(CloseReason.POLICY, errors.TOO_MANY_TOKENS)
+            return
+        self.charge(rights_price(len(self.subscriptions), len(auth.identity.grants.pairs)))
+        self.add_step("authenticated", auth.identity.subject.decode())
+        encoder = self.replies.encoder
+        self.replies.write(encoder.authenticated(command.tag, self.client.nick, auth.seconds_left()))
+        self.pause_events()
+        self.replies.is_busy = True  # until the subscriptions have been checked, which can take several turns
+        self.broker.scheduler.run_steps(self.recheck_rights(), self._rights_checked)
+        if self.replies.is_busy:
+            self.replies.pause_input()
 
-    def _checked_all(self) -> None:
+    def _rights_checked(self) -> None:
         if self.state is SessionState.OPEN:
-            self._unstall()
+            self.replies.finish_command()
 
     def _ping(self, command: commands.Ping) -> None:
-        self._say(self._dialect.pong(command.tag, command.text))
+        self.replies.write(self.replies.encoder.pong(command.tag, command.text))
 
     def _info(self, command: commands.Info) -> None:
         context = self._context
-        facts = SessionInfo(
+        info = SessionInfo(
             self.client.member(), self.endpoints, len(self.subscriptions), context.uptime(), context.version
         )
-        self._say(self._dialect.facts(command.tag, facts))
+        self.replies.write(self.replies.encoder.facts(command.tag, info))
 
     def _reply(self, command: commands.Reply) -> None:
         if command.encoder is not None:
-            self._dialect = command.encoder
-        self._say(command.data)
-
-    def _quit(self, command: commands.Quit) -> None:
-        self._send_waiting()
-        self._say(self._dialect.bye(b""))
-        self._close(CloseReason.NORMAL, command.words, "peer")
+            self.replies.encoder = command.encoder
+        self.replies.write(command.data)
 
     def _notice(self, command: commands.Notice) -> None:
-        self._say(self._dialect.notice(command.text))
+        self.replies.write(self.replies.encoder.notice(command.text))
 
-    def _mistake(self, command: commands.InvalidCommand) -> None:
-        self._refuse_all((command.tag, *command.more), command.error)
+    def _quit(self, command: commands.Quit) -> None:
+        self._send_undelivered()
+        self.replies.write(self.replies.encoder.bye(b""))
+        self._close(CloseReason.NORMAL, command.words, "peer")
 
-    _STEPS: ClassVar[dict[type[Command], Callable[["Session", Any], None]]] = {
+    def _invalid_command(self, command: commands.InvalidCommand) -> None:
+        self._write_errors((command.tag, *command.more), command.error)
+
+    _HANDLERS: ClassVar[dict[type[Command], Callable[["Session", Any], None]]] = {
         Publish: _publish,
-        commands.Subscribe: SubscribingSession._subscribe,
-        commands.Unsubscribe: SubscribingSession._unsubscribe,
-        commands.History: SubscribingSession._history,
-        commands.Who: SubscribingSession._who,
+        commands.Subscribe: _subscribe,
+        commands.Unsubscribe: _unsubscribe,
+        commands.History: _history,
+        commands.Who: _who,
         commands.Nick: _nick,
         commands.Auth: _authenticate,
         commands.Ping: _ping,
@@ -300,85 +573,160 @@ class Session(SubscribingSession):
         commands.Reply: _reply,
         commands.Quit: _quit,
         commands.Notice: _notice,
-        commands.InvalidCommand: _mistake,
+        commands.InvalidCommand: _invalid_command,
     }
 
-    # Who the peer is, and what it may do.
+    # Identity and rights
+
+    def _current_auth(self) -> SessionAuth:
+        """The identity under the policy that is in force now. There must be one."""
+        policy, auth = self._context.policy, self._auth
+        assert policy is not None
+        if auth is None:
+            auth = self._auth = SessionAuth(self._context, policy, self._listener, self.client, self.endpoints.client)
+            self._apply(auth.recheck(policy))
+        elif auth.policy is not policy:
+            self._apply(auth.recheck(policy))
+        return auth
+
+    def _apply(self, error: Error | None) -> Error | None:
+        """Let the connection follow the identity that was adopted without an error. Returns the error."""
+        auth = self._auth
+        if error is None and auth is not None:
+            self._context.expiry_watcher.watch(self.token_expires, auth.identity.expires)
+            if auth.nick != self.client.nick:
+                self._rename(auth.nick)
+        return error
+
+    def _drop_auth(self) -> None:
+        if self._auth is not None:
+            self._auth.release()
+            self._context.expiry_watcher.watch(self.token_expires, None)
+            self._auth = None
+
+    def token_expires(self, seconds: float) -> None:
+        """The token expires in so many seconds: 0 closes the session, more is a warning."""
+        if seconds <= 0:
+            self.close(CloseReason.POLICY, errors.TOKEN_EXPIRED)
+        elif self.state is SessionState.OPEN:
+            warning = self.replies.encoder.notice(
+                b"your token runs out in %d seconds: AUTH with another one" % seconds, b"token-expires"
+            )
+            self.replies.write_between_replies(warning)
+            self.replies.flush()
+
+    def _check_read_access(self, channel: bytes) -> Error | None:
+        if self._context.policy is not None:
+            return self._current_auth().check_access(channel, Right.READ)
+        return check_access(None, channel, Right.READ, self._context.is_admin(None, self.endpoints.client))
+
+    def _may_read(self, channel: bytes, tag: Tag) -> bool:
+        """Returns False after writing an error if the client has no right to read the channel."""
+        error = self._check_read_access(channel)
+        if error is not None:
+            self.replies.write_error(tag, error)
+        return error is None
+
+    def _while_readable(self, channel: bytes, items: Iterator[T]) -> Iterator[T]:
+        """Items of a reply that is written in pieces; it ends when the client loses the right to read the channel."""
+        checked: Identity | None = None
+        for item in items:
+            if self._context.policy is not None:
+                auth = self._current_auth()
+                if (auth.identity is not checked or auth.error) and auth.check_access(channel, Right.READ):
+                    return
+                checked = auth.identity
+            yield item
+
+    def _events_while_readable(self, channel: bytes, history: "History", start: int) -> Iterator[Event | Lost]:
+        """The events of a history; those that the client loses the right to read are reported as lost."""
+        stop = history.end
+        for item in self._while_readable(channel, history.events(start, stop)):
+            start = (item.last if isinstance(item, Lost) else item.offset) + 1
+            yield item
+        if start < stop:
+            yield Lost(start, stop - 1)
+
+    def pause_events(self) -> None:
+        """Send no events until ``recheck_rights`` is complete. They stay in the histories meanwhile."""
+        if self.subscriptions:
+            self.replies.outlet.blocked |= RIGHTS_UNCHECKED
 
     def recheck_rights(self) -> Iterator[None]:
-        """The policy or the identity is another: see whether the peer is still who it was, and what it may do now; step
-        by step. An exception closes the session: it would be sent no events any more, and no notice of that."""
+        """The policy or the identity has changed: check the identity and the subscriptions, step by step. An exception
+        closes the session, because it would not get any events otherwise."""
         try:
-            yield from self._review()
+            yield from self._recheck_rights()
         except Exception:
-            self.close(CloseReason.TRY_AGAIN, NOT_REVIEWED)
+            self.close(CloseReason.TRY_AGAIN, errors.RIGHTS_NOT_CHECKED)
             raise
 
-    def _review(self) -> Iterator[None]:
+    def _recheck_rights(self) -> Iterator[None]:
         if self.state is not SessionState.OPEN:
             return
         if self._context.policy is None:
-            self._drop_standing()
-            self._outlet.blocked &= ~RIGHTS_UNCHECKED
-            self._broker.resume(self._subscriber)
+            self._drop_auth()
+            self._resume_events()
             return
-        error = self._judged().error
+        error = self._current_auth().error
         if error is not None:
             self.close(CloseReason.POLICY, error.message.encode())
             return
-        yield from self._check_subscriptions()
+        yield from self._recheck_subscriptions()
 
-    def warn_of_token_expiry(self) -> None:
-        """The peer's token is about to run out."""
-        if self.state is not SessionState.OPEN:
-            return
-        words = b"your token runs out in %d seconds: AUTH with another one" % EXPIRY_WARNING_SECONDS
-        self._say_between(self._dialect.notice(words, b"token-expires"))
-        self.flush()
+    def _recheck_subscriptions(self) -> Iterator[None]:
+        """End the subscriptions that the identity does not allow, then let events pass again. If the identity changes
+        meanwhile, stop: that change starts a check of its own."""
+        auth = self._current_auth()
+        identity, checked = auth.identity, self._checked_identity
+        if checked is None or not checked.allows_the_same_as(identity):
+            for channel in list(self.subscriptions):
+                if channel in self.subscriptions and auth.check_access(channel, Right.READ):
+                    self._forbid_channel(channel)
+                yield
+                if self.state is not SessionState.OPEN or self._context.policy is None:
+                    return
+                auth = self._current_auth()
+                if auth.identity is not identity or auth.error:
+                    return
+        self._checked_identity = identity
+        self.replies.flush()
+        self._resume_events()
 
-    def close_expired(self) -> None:
-        """The peer's token has run out."""
-        self.close(CloseReason.POLICY, b"your token has run out")
+    def _resume_events(self) -> None:
+        if self.replies.outlet.blocked & RIGHTS_UNCHECKED:
+            self.replies.outlet.blocked &= ~RIGHTS_UNCHECKED
+            self.broker.resume(self._subscriber)
 
-    def _drop_standing(self) -> None:
-        if self._standing is not None:
-            self._standing.forget()
-            self._standing = None
+    def _forbid_channel(self, channel: bytes) -> None:
+        self._end_subscription(channel)
+        words = b"you may not read %b any longer, and are not subscribed to it" % channel
+        self.replies.write_between_replies(self.replies.encoder.notice(words, b"forbidden", channel))
+        if self._read_only:
+            self._close(CloseReason.POLICY, "it may not read all its channels any longer")
+
+    # Calls of the subscriber
+
+    def fell_behind(self, channel: bytes, cursor: int) -> None:
+        """The socket is full. ``cursor`` is the first offset that was not sent."""
+        if not self.timeline.undo_caught_up(self.broker.clock()):
+            self.add_step("behind", f"{channel.decode()} from {cursor}")
+
+    def caught_up(self, channel: bytes) -> None:
+        """All events of all channels were sent."""
+        if self.timeline.is_behind():
+            self.add_step("caught-up", channel.decode())
 
     def accept_loss(self, channel: bytes, first: int, last: int) -> bool:
-        """The log has let go of what it has not been sent yet: whether it goes on all the same."""
+        """The history does not contain events any more that were not sent. Returns True if the session continues
+        without them; otherwise it is closed."""
         if self._context.limits.slow_consumer == "skip":
-            if not self._has_just("lost"):
+            if not self.timeline.has_just_recorded("lost", self.broker.clock()):
                 self.add_step("lost", f"{channel.decode()} {first} to {last}")
             return True
-        self.close(CloseReason.TRY_AGAIN, b"you read too slowly; what you have missed may still be in the history")
+        self.close(CloseReason.TRY_AGAIN, errors.READS_TOO_SLOWLY)
         return False
 
     def epoch_changed(self) -> None:
-        """It comes back, and is told by ``recovered`` that its place is of another epoch."""
-        self.close(CloseReason.TRY_AGAIN, NUMBERED_ANEW)
-
-    def _stepped(self, step: Step) -> None:
-        self._context.connection_events.stepped(self, step)
-
-    def _close(self, ending: CloseReason, words: str = "", by: str = "server") -> None:
-        self.flush()
-        try:
-            self.mark_closing(words, by)
-        finally:
-            self._hang_up(ending)
-
-
-class StreamSession(Session):
-    """Who may not read one of its channels any longer is told so, and closed: its client comes back, and is refused
-    then where it can understand it."""
-
-    __slots__ = ()
-
-    def _end_forbidden(self, channel: bytes) -> None:
-        super()._end_forbidden(channel)
-        self._close(CloseReason.POLICY, "it may not read all its channels any longer")
-
-
-# TODO-MERGED-DOC: The session of a peer that says nothing: it reads the channels that it was opened for, and
-# endpoints without one.
+        """Close, so that the client subscribes again and learns that its position is of another epoch."""
+        self.close(CloseReason.TRY_AGAIN, errors.EPOCH_CHANGED)

@@ -1,27 +1,26 @@
-"""What a connection goes through, step by step, and who wants to hear of it."""
-
-from typing import TYPE_CHECKING, Protocol
+"""The timeline of one connection: the steps from its acceptance to its end, for operators."""
 
 import msgspec
 
-if TYPE_CHECKING:
-    from twistedsock.session.session import Session
-
 MAX_STEPS = 20
-"""Steps that are kept of one connection, beside those by which it came in: its first ones, and the newest. Who falls
-behind and catches up all day must not fill the memory; nobody reads more of them."""
+"""Steps that are kept of one connection beside those of its opening: its first ones and the newest. A client that falls
+behind and catches up all day must not fill the memory."""
 
 FIRST_STEPS = 6
-"""Of these, how many are its first ones."""
+"""The number of first steps among them."""
 
 MAX_WORDS = 80
-"""Characters that are kept of the words of a step."""
+"""Maximum length of the details of a step, in characters."""
+
+BEHIND_DEBOUNCE_SECONDS = 1.0
+"""A client that falls behind again within this time after it has caught up is recorded as one step: the two can
+alternate thousands of times a second."""
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
     """``at`` is the broker's clock. ``name`` is one of accepted, proxied, handshake, open, authenticated, behind,
-    caught-up, lost, closing and closed. ``words`` are what is to say of just this one: which handshake, as whom, of
-    which channel, why. ``by`` says who did it, ``peer`` or ``server``, where that is a question."""
+    caught-up, lost, closing and closed. ``words`` are the details: the kind of handshake, the identity, the channel, or
+    the reason. ``by`` is ``peer`` or ``server`` if either could have caused it."""
 
     at: float
     name: str
@@ -30,156 +29,72 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 
 
 class HandshakeInfo(msgspec.Struct, frozen=True, gc=False):
-    """How a connection came in, where there is more to tell than that a session began. ``accepted_at`` is when its port
-    took it; ``steps`` are what came then; ``handshake`` is the last of these, which was complete when the session
-    began."""
+    """The opening of a connection that had a handshake. ``accepted_at`` is the time when the port accepted it,
+    ``steps`` followed, and ``handshake`` is the last handshake, complete when the session was opened."""
 
     accepted_at: float
     handshake: str = ""
     steps: tuple[Step, ...] = ()
 
 
-class ConnectionListener(Protocol):
-    """Who looks on. It must not raise, and not hold what it is told of."""
+class Timeline:
+    __slots__ = ("_handshake", "_steps", "opened_at")
 
-    def opened(self, session: "Session") -> None:
-        """A session has begun."""
+    def __init__(self, opened_at: float, handshake: HandshakeInfo | None) -> None:
+        self.opened_at = opened_at
+        self._handshake = handshake
+        # Created for the first step, because most connections are silent.
+        self._steps: list[Step] | None = [*handshake.steps] if handshake is not None and handshake.steps else None
 
-    def stepped(self, session: "Session", step: Step) -> None:
-        """It has gone a step further."""
+    @property
+    def accepted_at(self) -> float:
+        return self.opened_at if self._handshake is None else self._handshake.accepted_at
 
-    def closed(self, session: "Session") -> None:
-        """It is over; its socket may be open still, for a last look at its figures."""
+    @property
+    def steps(self) -> list[Step]:
+        """All recorded steps in their order, with those of the opening."""
+        recorded = self._steps or []
+        early = [step for step in recorded if step.name in ("proxied", "handshake")]
+        handshake: list[Step] = []
+        if self._handshake is not None and self._handshake.handshake:
+            handshake.append(Step(self.opened_at, "handshake", self._handshake.handshake))
+        opening = [Step(self.accepted_at, "accepted"), *early, *handshake, Step(self.opened_at, "open")]
+        return opening + [step for step in recorded if step not in early]
 
+    def add(self, at: float, name: str, words: str = "", by: str = "") -> Step:
+        """Record a step. If there are too many, one between the first and the newest is dropped."""
+        step = Step(at, name, words[:MAX_WORDS], by)
+        if self._steps is None:
+            self._steps = []
+        append_bounded(self._steps, step)
+        return step
 
-class ConnectionEvents:
-    """``watchers`` are told in their order."""
+    def undo_caught_up(self, now: float) -> bool:
+        """Remove the last step if the client had caught up just before. Returns False if it had not."""
+        if self._steps is None or not self.has_just_recorded("caught-up", now):
+            return False
+        self._steps.pop()
+        return True
 
-    __slots__ = ("watchers",)
+    def is_behind(self) -> bool:
+        """True if the client has fallen behind and has not caught up since. A client that was only sent the history it
+        asked for was not behind."""
+        for step in reversed(self._steps or ()):
+            if step.name == "caught-up":
+                return False
+            if step.name == "behind":
+                return True
+        return False
 
-    def __init__(self) -> None:
-        self.watchers: list[ConnectionListener] = []
-
-    def opened(self, session: "Session") -> None:
-        for watcher in self.watchers:
-            watcher.opened(session)
-
-    def stepped(self, session: "Session", step: Step) -> None:
-        for watcher in self.watchers:
-            watcher.stepped(session, step)
-
-    def closed(self, session: "Session") -> None:
-        for watcher in self.watchers:
-            watcher.closed(session)
+    def has_just_recorded(self, name: str, now: float) -> bool:
+        """True if the last step has this name and is recent."""
+        if not self._steps or self._steps[-1].name != name:
+            return False
+        return now - self._steps[-1].at < BEHIND_DEBOUNCE_SECONDS
 
 
 def append_bounded(steps: list[Step], step: Step) -> None:
-    """Add a step to those of one connection; where they are too many, one from between goes."""
+    """Append a step; with ``MAX_STEPS`` of them, drop the oldest after the first ones."""
     if len(steps) >= MAX_STEPS:
         del steps[FIRST_STEPS]
     steps.append(step)
-
-
-class ConnectionInfo(msgspec.Struct, frozen=True, gc=False, rename={"client": "from", "server": "to"}):
-    """``age`` is in seconds, ``unsent``, ``sent`` and ``received`` in bytes. Null is what the connection's machine does
-    not tell, as with Unix sockets."""
-
-    id: str
-    nick: str
-    subject: str
-    """Empty for those who have proved nothing."""
-    dialect: str
-    client: str
-    server: str
-    age: float
-    state: str
-    channels: int
-    behind: int
-    """Channels of which it has not read all yet."""
-    lag: int
-    """Events that it has still to read, on all of them."""
-    unsent: int | None
-    sent: int | None
-    received: int | None
-    rtt_ms: float | None
-
-
-def connection_info(session: "Session", now: float) -> ConnectionInfo:
-    """As things stand ``now``, by the broker's clock. It asks the socket, so it is for those who are shown."""
-    peer, ends, reading, traffic = session.client, session.endpoints, session.read_progress, session.tcp_stats()
-    return ConnectionInfo(
-        peer.id.decode(),
-        peer.nick.decode(),
-        _subject(session),
-        session.protocol,
-        ends.client.decode(),
-        ends.server.decode(),
-        round(now - session.accepted_at, 1),
-        session.state.value,
-        reading.channels,
-        reading.behind,
-        reading.lag,
-        None if traffic is None else traffic.unsent,
-        None if traffic is None else traffic.sent,
-        None if traffic is None else traffic.received,
-        None if traffic is None else round(1000 * traffic.rtt, 3),
-    )
-
-
-class ClosedConnectionInfo(msgspec.Struct, frozen=True, gc=False, rename={"client": "from", "server": "to"}):
-    """A session that has ended. ``at`` is in seconds since 1970; ``sent`` and ``received`` are null if the system does
-    not report them."""
-
-    at: float
-    id: str
-    nick: str
-    subject: str
-    """Empty for clients that have proved no identity."""
-    dialect: str
-    client: str
-    server: str
-    seconds: float
-    """Since its connection was accepted."""
-    sent: int | None
-    received: int | None
-    by: str
-    """Who has ended it: ``peer`` or ``server``."""
-    why: str
-    """The reason that was given; ``how`` if there was none."""
-    how: str
-    """``cleanly``: both sides have ended their streams. ``broken``: it was reset, or the other machine did not answer.
-    ``aborted``: the server has reset it. Empty if that is not known."""
-
-
-def closed_connection_info(session: "Session", now: float, epoch: float) -> ClosedConnectionInfo:
-    """To be called when the session is closed. ``now`` is by the broker's clock, which stood at 0 at ``epoch``, in
-    seconds since 1970."""
-    peer, ends, traffic = session.client, session.endpoints, session.tcp_stats()
-    steps = {step.name: step for step in session.steps}
-    how = steps["closed"].words
-    closing = steps.get("closing")
-    unsaid = ("server" if how == "aborted" else "peer", how)
-    by, why = unsaid if closing is None else (closing.by, closing.words)
-    return ClosedConnectionInfo(
-        round(now + epoch, 3),
-        peer.id.decode(),
-        peer.nick.decode(),
-        _subject(session),
-        session.protocol,
-        ends.client.decode(),
-        ends.server.decode(),
-        round(now - session.accepted_at, 3),
-        None if traffic is None else traffic.sent,
-        None if traffic is None else traffic.received,
-        by,
-        why,
-        how,
-    )
-
-
-def _subject(session: "Session") -> str:
-    return "" if session.identity is None else session.identity.subject.decode()
-
-
-# TODO-MERGED-DOC: What administrators can see of one session: while it lasts, and when it has ended. It holds
-# addresses.

@@ -15,8 +15,7 @@ from twistedsock.errors import CloseReason
 from twistedsock.server.http.connection import HTTPConnection
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.server.http.sse import INCOMPLETE, MAX_IGNORED_BYTES, EventStream
-from twistedsock.session.replies import SessionState
-from twistedsock.session.session import Session
+from twistedsock.session.session import Session, SessionState
 from twistedsock.testing import FakePolicy, FakeServer
 
 Logged = list[dict[str, Any]]

@@ -11,9 +11,9 @@ from twistedsock.errors import FOR_ADMINS, FOR_ADMINS_WITH_TOKEN, CloseReason, E
 from twistedsock.metrics.prometheus import Metrics
 from twistedsock.server.http.headers import DATA_HEADERS, accepts_gzip
 from twistedsock.server.http.request import PAGINATION_PARAMETERS, HTTPRequest, read_pagination
-from twistedsock.session.registry import ServerContext
+from twistedsock.session.connection_info import ConnectionInfo, connection_info
+from twistedsock.session.context import ServerContext
 from twistedsock.session.session import Session
-from twistedsock.session.timeline import ConnectionInfo, connection_info
 
 UNKNOWN_CONNECTION = Error(ErrorCode.BAD_ARGUMENT, "no such client: no connection has that id")
 

@@ -7,7 +7,7 @@ from twistedsock.pubsub.channel_index import ChannelIndex, ChannelQuery, Page
 from twistedsock.pubsub.future import on_result
 from twistedsock.pubsub.values import Member
 from twistedsock.server.http.request import PAGINATION_PARAMETERS, HTTPRequest, read_pagination
-from twistedsock.session.registry import ServerContext
+from twistedsock.session.context import ServerContext
 
 
 class ChannelsEndpoint:

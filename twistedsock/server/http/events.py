@@ -16,7 +16,7 @@ from twistedsock.pubsub.values import Position, Publication
 from twistedsock.server.http.headers import matches_etag
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.session.commands import MAX_OFFSET
-from twistedsock.session.registry import ServerContext
+from twistedsock.session.context import ServerContext
 from twistedsock.session.request import OTHER_REQUEST, Answered, HistoryPage, Idempotency, Told
 
 _IDEMPOTENCY_KEY = re.compile(rb"[ -~]{1,200}")

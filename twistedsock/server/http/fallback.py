@@ -22,8 +22,7 @@ from twistedsock.server.http.sse import (
 )
 from twistedsock.server.timeouts import ConnectionTimeouts
 from twistedsock.session.input_pipeline import InputPipeline
-from twistedsock.session.replies import SessionState
-from twistedsock.session.session import Session
+from twistedsock.session.session import Session, SessionState
 
 UNKNOWN_STREAM = Error(ErrorCode.BAD_ARGUMENT, "unknown stream key: open a stream with GET /stream")
 
@@ -45,7 +44,7 @@ class FallbackStream(EventStream):
 
     def open_json_session(self, request: HTTPRequest) -> Session:
         self._pipeline = self.open_session(
-            request, FallbackOpening(self.key), Session, self._resume, self._endpoint.timeouts
+            request, FallbackOpening(self.key), False, self._resume, self._endpoint.timeouts
         )
         return self._pipeline.session
 
@@ -87,7 +86,7 @@ class FallbackStream(EventStream):
     def close(self, reason: CloseReason) -> None:
         session = self.session
         assert session is not None
-        if not session.has_unfinished_reply:
+        if not session.replies.has_unfinished_reply:
             self._outlet.write(close_message(reason, session.close_message))
         self._reject_requests()
         super().close(reason)

@@ -7,7 +7,7 @@ import msgspec
 from twistedsock.errors import UNAVAILABLE, Error, ErrorCode
 from twistedsock.server.http.checks import SHUTTING_DOWN
 from twistedsock.server.http.request import HTTPRequest
-from twistedsock.session.registry import ServerContext
+from twistedsock.session.context import ServerContext
 
 UPGRADE_REQUIRED = Error(ErrorCode.BAD_ARGUMENT, "upgrade required: this is the address of the WebSocket")
 

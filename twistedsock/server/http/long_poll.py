@@ -19,7 +19,7 @@ from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.future import Future, on_result
 from twistedsock.pubsub.values import Position
 from twistedsock.server.http.request import HTTPRequest
-from twistedsock.session.registry import ServerContext
+from twistedsock.session.context import ServerContext
 from twistedsock.session.request import HistoryPage
 
 MAX_WAIT_SECONDS = 60.0

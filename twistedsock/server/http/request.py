@@ -32,8 +32,8 @@ from twistedsock.server.http.site import HTTPSite
 from twistedsock.server.http.static import StaticFile
 from twistedsock.server.http.twisted_web_internals import RequestInternals
 from twistedsock.server.sockets import ListenerConfig, endpoints_of
+from twistedsock.session.context import ServerContext
 from twistedsock.session.encoder import Endpoints
-from twistedsock.session.registry import ServerContext
 from twistedsock.session.request import RequestClient
 
 TOKEN_EXPIRED = Error(ErrorCode.UNAUTHORIZED, "token expired: send a new one")

@@ -17,7 +17,7 @@ from twistedsock.server.http.long_poll import LongPollEndpoint
 from twistedsock.server.http.request import HTTPRequest
 from twistedsock.server.http.routing import Route
 from twistedsock.server.http.sse import StreamsEndpoint, wants_stream
-from twistedsock.session.registry import ServerContext
+from twistedsock.session.context import ServerContext
 
 STREAM_KEY_BYTES = 18
 """Random bytes in the key of a fallback stream, so that it cannot be guessed."""

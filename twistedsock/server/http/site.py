@@ -11,7 +11,7 @@ from twistedsock.server.http.routing import Routes
 from twistedsock.server.http.static import static_files
 from twistedsock.server.sockets import ListenerConfig
 from twistedsock.server.timeouts import TimeoutQueue
-from twistedsock.session.registry import ServerContext
+from twistedsock.session.context import ServerContext
 
 IDLE_TIMEOUT_SECONDS = 60
 """Silence after which a kept-alive connection is closed."""

@@ -25,11 +25,11 @@ from twistedsock.server.sockets import handshake_info
 from twistedsock.server.timeouts import ConnectionTimeouts
 from twistedsock.server.transport import detach_outlet, mark_input_ended, outlet_of
 from twistedsock.session.commands import Command, Nick, Subscribe
+from twistedsock.session.context import ServerContext
 from twistedsock.session.encoder import Encoder
 from twistedsock.session.input_pipeline import InputPipeline
-from twistedsock.session.registry import ServerContext
-from twistedsock.session.replies import SessionState, nothing
-from twistedsock.session.session import Session, StreamSession
+from twistedsock.session.replies import NO_INPUT
+from twistedsock.session.session import Session, SessionState
 
 CONTENT_TYPE = b"text/event-stream"
 
@@ -115,7 +115,7 @@ def subscribe_stream(pipeline: InputPipeline, commands: Sequence[Command], subsc
 
 def close_unless_subscribed(session: Session, wanted: int) -> None:
     """All commands of a stream have been run: close it if it has fewer subscriptions than were asked for."""
-    session.on_input_resumed = nothing
+    session.replies.input = NO_INPUT
     if session.state is SessionState.OPEN and len(session.subscriptions) < wanted:
         session.close(CloseReason.TRY_AGAIN, INCOMPLETE)
 
@@ -153,7 +153,7 @@ class EventStream:
         self,
         request: HTTPRequest,
         encoder: Encoder,
-        session_class: type[Session],
+        read_only: bool,
         resume: Callable[[], None],
         timeouts: ConnectionTimeouts | None = None,
     ) -> InputPipeline:
@@ -167,12 +167,12 @@ class EventStream:
             self._outlet,
             request.endpoints,
             close=self.close,
-            pause=nothing,
+            pause=lambda: None,
             resume=resume,
             listener=request.listener.endpoint,
             handshake=handshake_info(self._transport, streams.context.broker.clock(), "events"),
             timeouts=timeouts,
-            session_class=session_class,
+            read_only=read_only,
         )
         self.session = pipeline.session
         streams.keep_alive.add(self)
@@ -195,7 +195,7 @@ class EventStream:
         if self._linger_timer is None and self.session is not None:
             self._ignored_bytes += len(data)
             if (limiter := self.session.rate_limiter) is not None:
-                limiter.count_bytes(len(data), self.session.now())
+                limiter.count_bytes(len(data), self.session.broker.clock())
             if self._ignored_bytes > MAX_IGNORED_BYTES:
                 self.session.close(CloseReason.POLICY, INPUT_IGNORED)
 
@@ -271,7 +271,7 @@ class StreamsEndpoint:
         stream = EventStream(self, transport)
         head = request.hand_over(stream, STREAM_HEADERS)
         try:
-            pipeline = stream.open_session(request, encoder, StreamSession, stream.subscribed)
+            pipeline = stream.open_session(request, encoder, True, stream.subscribed)
             pipeline.session.send_welcome(head + RETRY_FIELD, authenticated(request.identity))
             stream.subscribe(pipeline, commands)
         except Exception:

@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from twistedsock.errors import CloseReason
+from twistedsock.session.connection_info import ClosedConnectionInfo, closed_connection_info, connection_info
 from twistedsock.session.session import Session
-from twistedsock.session.timeline import ClosedConnectionInfo, Step, closed_connection_info, connection_info
+from twistedsock.session.timeline import Step
 from twistedsock.stats import TcpStats
 from twistedsock.testing import FakePolicy, FakeServer
 
@@ -72,7 +73,7 @@ class Ends:
     def __init__(self, server: FakeServer, epoch: float = 0.0) -> None:
         self.records: list[ClosedConnectionInfo] = []
         self._hall, self._epoch = server, epoch
-        server.context.connection_events.watchers.append(self)
+        server.context.connection_events.listeners.append(self)
 
     def opened(self, session: Session) -> None: ...
 
