@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.contestant import TCP
 from bench.peers.process import HOST, NotStarted, Plan, Server, free_ports, output_of
-from twistedsock.bench.clients import Exchange, KeepAlive, Target
+from twistedsock.bench.clients import Exchange, ServerPing, Target
 from twistedsock.bench.wires import Lines
 
 SOURCE = Path(__file__).with_name("send_loop.c")
@@ -19,7 +19,7 @@ class Bare:
     name = "bare"
     is_predictable = True
     reply_mark = b""
-    keep_alive: KeepAlive | None = None
+    keep_alive: ServerPing | None = None
 
     def greet(self, host: str) -> Sequence[Exchange]:
         return []

@@ -319,7 +319,7 @@ def hang_up(monkeypatch, start, reactor, configure):
     def begin(terminal, ignored=False, before_it_runs=lambda: None):
         before = signal.SIG_IGN if ignored else signal.SIG_DFL
         monkeypatch.setattr(signal, "getsignal", lambda number: before)
-        monkeypatch.setattr(tap, "_has_terminal", lambda: terminal)
+        monkeypatch.setattr(tap, "has_terminal", lambda: terminal)
         start()
         assert set(handlers) == {signal.SIGHUP}, "before the reactor runs"
         before_it_runs()
@@ -410,7 +410,7 @@ def test_continues_after_a_failed_reload(start, configure, reactor, monkeypatch)
 
 def test_stops_when_its_terminal_closes(hang_up, reactor, monkeypatch):
     send = hang_up(True)
-    monkeypatch.setattr(tap, "_has_terminal", lambda: False)
+    monkeypatch.setattr(tap, "has_terminal", lambda: False)
     send()
     assert (hang_up.done, reactor.stopped) == ([], 1)
     assert hang_up.handlers[signal.SIGHUP] is signal.SIG_IGN
@@ -418,7 +418,7 @@ def test_stops_when_its_terminal_closes(hang_up, reactor, monkeypatch):
 
 def test_daemon_without_terminal_reloads_on_sighup(hang_up, reactor, monkeypatch):
     def leave():
-        monkeypatch.setattr(tap, "_has_terminal", lambda: False)
+        monkeypatch.setattr(tap, "has_terminal", lambda: False)
 
     send = hang_up(True, before_it_runs=leave)
     send()
@@ -427,7 +427,7 @@ def test_daemon_without_terminal_reloads_on_sighup(hang_up, reactor, monkeypatch
 
 def test_nohup_keeps_it_running_without_terminal(hang_up, reactor, monkeypatch):
     send = hang_up(True, ignored=True)
-    monkeypatch.setattr(tap, "_has_terminal", lambda: False)
+    monkeypatch.setattr(tap, "has_terminal", lambda: False)
     send()
     assert (hang_up.done, reactor.stopped) == (["reload"], 0)
 
@@ -443,7 +443,7 @@ def test_detects_terminal(monkeypatch, there):
     closed = []
     monkeypatch.setattr(os, "open", open_)
     monkeypatch.setattr(os, "close", closed.append)
-    assert tap._has_terminal() is there
+    assert tap.has_terminal() is there
     assert closed == [77] * there
 
 

@@ -194,14 +194,14 @@ def _handle_hangup(reload: Callable[[], None], reactor: Any) -> None:
     """Reload on SIGHUP. When the terminal of the process closes, SIGHUP stops the process as usual, unless its parent
     ignores the signal (nohup)."""
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    has_terminal = False
+    started_in_terminal = False
 
     def check_terminal() -> None:  # after twistd has become a daemon
-        nonlocal has_terminal
-        has_terminal = not is_ignored and _has_terminal()
+        nonlocal started_in_terminal
+        started_in_terminal = not is_ignored and has_terminal()
 
     def hang_up(*event: Any) -> None:
-        if has_terminal and not _has_terminal():
+        if started_in_terminal and not has_terminal():
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the shell sends one, and the kernel another
             reactor.callFromThread(reactor.stop)
         else:
@@ -212,7 +212,8 @@ def _handle_hangup(reload: Callable[[], None], reactor: Any) -> None:
     reactor.callWhenRunning(check_terminal)
 
 
-def _has_terminal() -> bool:
+def has_terminal() -> bool:
+    """Return whether this process has a controlling terminal."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bench.drivers.frames import binary_client_frame, binary_server_frame
-from twistedsock.bench.clients import Exchange, KeepAlive
+from twistedsock.bench.clients import Exchange, ServerPing
 from twistedsock.bench.wires import upgrade
 
 
@@ -42,7 +42,7 @@ class Mqtt:
     name = "mqtt tcp"
     is_predictable = True
     reply_mark = b""
-    keep_alive: KeepAlive | None = None
+    keep_alive: ServerPing | None = None
 
     def greet(self, host: str) -> Sequence[Exchange]:
         return [Exchange(CONNECT, ACCEPTED)]

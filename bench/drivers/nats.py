@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bench.drivers.frames import binary_client_frame, binary_server_frame
-from twistedsock.bench.clients import Exchange, KeepAlive
+from twistedsock.bench.clients import Exchange, ServerPing
 from twistedsock.bench.wires import upgrade
 
 CONNECT = b'CONNECT {"verbose":false,"pedantic":false,"echo":false}\r\nPING\r\n'
@@ -17,7 +17,7 @@ class Nats:
     is_predictable = True
     reply_mark = b""
     # The server measures the way to each client once, a second or two after it has connected.
-    keep_alive: KeepAlive | None = KeepAlive(b"PING\r\n", b"PONG\r\n")
+    keep_alive: ServerPing | None = ServerPing(b"PING\r\n", b"PONG\r\n")
 
     def greet(self, host: str) -> Sequence[Exchange]:
         return [Exchange(b"", b"\r\n", b"INFO "), Exchange(CONNECT, b"PONG\r\n")]
@@ -45,7 +45,7 @@ class NatsWebSocket(Nats):
     name = "nats websocket"
     is_predictable = False
     # To a publisher it comes alone in a message; readers need not answer within any load.
-    keep_alive: KeepAlive | None = KeepAlive(binary_server_frame(b"PING\r\n"), binary_client_frame(b"PONG\r\n"))
+    keep_alive: ServerPing | None = ServerPing(binary_server_frame(b"PING\r\n"), binary_client_frame(b"PONG\r\n"))
 
     def greet(self, host: str) -> Sequence[Exchange]:
         return [

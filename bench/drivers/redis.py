@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from twistedsock.bench.clients import Exchange, KeepAlive
+from twistedsock.bench.clients import Exchange, ServerPing
 
 
 def array(*strings: bytes) -> bytes:
@@ -16,7 +16,7 @@ class Redis:
     name = "redis tcp"
     is_predictable = True
     reply_mark = b""
-    keep_alive: KeepAlive | None = None
+    keep_alive: ServerPing | None = None
 
     def greet(self, host: str) -> Sequence[Exchange]:
         return [Exchange(array(b"PING"), b"+PONG\r\n")]

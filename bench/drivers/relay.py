@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from twistedsock.bench.clients import Exchange, KeepAlive
+from twistedsock.bench.clients import Exchange, ServerPing
 from twistedsock.bench.wires import client_frame, server_frame, upgrade
 
 
@@ -12,7 +12,7 @@ class Relay:
 
     is_predictable = True
     reply_mark = b""
-    keep_alive: KeepAlive | None = None
+    keep_alive: ServerPing | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name

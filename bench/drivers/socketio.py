@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from twistedsock.bench.clients import Exchange, KeepAlive
+from twistedsock.bench.clients import Exchange, ServerPing
 from twistedsock.bench.wires import client_frame, server_frame, upgrade
 
 MESSAGE = b"4"
@@ -16,7 +16,7 @@ class SocketIo:
     name = "socket.io websocket"
     is_predictable = True
     reply_mark = b""
-    keep_alive: KeepAlive | None = None
+    keep_alive: ServerPing | None = None
 
     def greet(self, host: str) -> Sequence[Exchange]:
         """Engine.IO opens, then Socket.IO connects, answered by an object that ends with our id there."""

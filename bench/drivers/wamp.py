@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from twistedsock.bench.clients import Exchange, KeepAlive
+from twistedsock.bench.clients import Exchange, ServerPing
 from twistedsock.bench.wires import client_frame, upgrade
 
 REALM = b"realm1"
@@ -14,7 +14,7 @@ class Wamp:
     name = "wamp websocket"
     is_predictable = False
     reply_mark = b""
-    keep_alive: KeepAlive | None = None
+    keep_alive: ServerPing | None = None
 
     def greet(self, host: str) -> Sequence[Exchange]:
         """HELLO and WELCOME, section 4.1: its last words are those of the details' dictionary."""

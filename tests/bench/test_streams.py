@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.bench.clients import CountedStream, DeliveryError, ExpectedData, KeepAlive, Stream, payloads
+from twistedsock.bench.clients import CountedStream, DeliveryError, ExpectedData, ServerPing, Stream, payloads
 
 PIECES = [b"MSG a %d x\n" % number for number in range(1, 30)]
 MARKED = [b"<%b>" % payload for payload in payloads(30, 20)]
-PING = KeepAlive(b"PING\r\n", b"PONG\r\n")
+PING = ServerPing(b"PING\r\n", b"PONG\r\n")
 
 cuts = st.lists(st.integers(1, 40), max_size=40)
 

@@ -40,7 +40,7 @@ class Exchange(NamedTuple):
 
 
 @dataclass(frozen=True)
-class KeepAlive:
+class ServerPing:
     """A message that a server sends between deliveries, and the reply that it requires."""
 
     message: bytes
@@ -53,7 +53,7 @@ class Driver(Protocol):
 
     name: str
     is_predictable: bool
-    keep_alive: KeepAlive | None
+    keep_alive: ServerPing | None
     reply_mark: bytes
     """Occurs once in each reply to a publication, if replies depend on other publishers. Otherwise empty."""
 
@@ -125,7 +125,7 @@ class Stream:
     __slots__ = ("_arrived", "_held", "connection", "expected", "name", "keep_alive", "position")
 
     def __init__(
-        self, connection: socket.socket, expected: ExpectedData, name: str, keep_alive: KeepAlive | None
+        self, connection: socket.socket, expected: ExpectedData, name: str, keep_alive: ServerPing | None
     ) -> None:
         self.connection = connection
         self.expected = expected
@@ -201,7 +201,7 @@ class CountedStream(Stream):
         connection: socket.socket,
         expected: ExpectedData,
         name: str,
-        keep_alive: KeepAlive | None,
+        keep_alive: ServerPing | None,
         verifies_order: bool = False,
         channels: int = 1,
         mark: bytes = MARK,

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Sequence
 
-from twistedsock.bench.clients import Exchange, KeepAlive
+from twistedsock.bench.clients import Exchange, ServerPing
 
 NICK = b"bench"
 """The nickname of every publisher, so that deliveries are predictable."""
@@ -53,7 +53,7 @@ class Lines:
     name = "lines"
     is_predictable = True
     reply_mark = b"OK "
-    keep_alive: KeepAlive | None = None
+    keep_alive: ServerPing | None = None
 
     def greet(self, host: str) -> Sequence[Exchange]:
         return [Exchange(b"", b"\n", b"WELCOME sockbridge/1 ")]
@@ -80,7 +80,7 @@ class Json:
     name = "websocket"
     is_predictable = True
     reply_mark = b""
-    keep_alive: KeepAlive | None = None
+    keep_alive: ServerPing | None = None
 
     def greet(self, host: str) -> Sequence[Exchange]:
         return [Exchange(upgrade("/ws", host), b'"}', b"HTTP/1.1 101 ")]
