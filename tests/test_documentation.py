@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from twistedsock.cli.memory_estimate import estimate_memory
+from twistedsock.codecs.problem_details import HTTP_STATUS
 from twistedsock.config import HEADINGS, OPTIONS, Option, read_settings
 from twistedsock.errors import ErrorCode
 from twistedsock.limits.settings import Limits
@@ -52,21 +53,26 @@ def test_files_name_only_supported_subprotocols() -> None:
     assert named[CHECKOUT / "twistedsock/static/sockbridge.js"] == {JSON_PROTOCOL}
 
 
-def codes_in_table(page: str) -> set[str]:
-    """The error codes of the table that begins with ``| code | meaning |``."""
-    table = text_of(CHECKOUT / page).partition("| code | ")[2].partition("\n\n")[0]
-    return set(re.findall(r"^\| `([a-z0-9-]+)` \|", table, re.MULTILINE))
+def documented_errors() -> dict[str, tuple[str, int]]:
+    """The protocols and the HTTP status of each error code."""
+    rows = re.findall(
+        r"^\| `([a-z0-9-]+)` \| ([\w, ]+) \| (\d{3}) \|", text_of(CHECKOUT / "docs/reference/errors.md"), re.M
+    )
+    return {code: (protocols, int(status)) for code, protocols, status in rows}
 
 
-def test_tables_of_error_codes_match_the_catalogue() -> None:
-    codes = {code.value.decode() for code in ErrorCode}
-    lines, json = codes_in_table("docs/reference/line-protocol.md"), codes_in_table("docs/reference/json-protocol.md")
-    assert lines == codes - {"bad-type"}
-    assert json == codes - {"unknown-command", "too-long", "not-utf8"}
+def test_errors_page_lists_every_code_with_its_status() -> None:
+    statuses = {code: status for code, (_, status) in documented_errors().items()}
+    assert statuses == {code.decode(): status for code, status in HTTP_STATUS.items()}
+    assert set(statuses) == {code.decode() for code in ErrorCode}
+
+
+def test_api_description_and_types_list_the_codes_of_their_protocol() -> None:
+    json_codes = {code for code, (protocols, _) in documented_errors().items() if "JSON" in protocols}
     openapi = msgspec.json.decode(text_of(CHECKOUT / "twistedsock/static/openapi.json"))
-    assert set(openapi["components"]["schemas"]["Code"]["enum"]) == codes
+    assert set(openapi["components"]["schemas"]["Code"]["enum"]) == set(documented_errors())
     declared = text_of(CHECKOUT / "twistedsock/static/sockbridge.d.ts").partition("type ServerCode =")[2]
-    assert set(re.findall(r"'([a-z-]+)'", declared.partition(";")[0])) == json
+    assert set(re.findall(r"'([a-z-]+)'", declared.partition(";")[0])) == json_codes
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
