@@ -18,7 +18,7 @@ HOST = b"Host: 127.0.0.1:8082\r\n"
 @pytest.fixture
 def connect(server, reactor, wire, clock):
     """Open a connection to the web port."""
-    opening = web_port(reactor, wire, server)
+    opening = web_port(reactor, server)
 
     def make():
         client = opening()

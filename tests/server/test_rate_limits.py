@@ -40,7 +40,7 @@ class Server:
         self._wire = wire
         self._lines = LineFactory(self.server.context, reactor, 0)
         self._there = HERE
-        self._connect = web_port(reactor, lambda **ends: wire(there=self._there, **ends), self.server)
+        self._connect = web_port(reactor, self.server, transport=lambda **ends: wire(there=self._there, **ends))
 
     def lines(self, address: str, commands: int, token: str = "") -> int:
         transport, protocol = self._wire(there=address), self._lines.buildProtocol(None)

@@ -9,6 +9,7 @@ from twisted.python.failure import Failure
 
 from tests.behaviours.voices import settle
 from tests.event_streams import ServerSent, read_events
+from tests.fakes import FakeTransport, connect
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.server.http.connection import HTTPConnection
 from twistedsock.server.http.origin_policy import OriginPolicy
@@ -20,9 +21,6 @@ from twistedsock.server.web import WebFactory
 from twistedsock.testing import FakeServer
 
 HOST = "127.0.0.1:8082"
-
-Wire = Callable[..., Any]
-"""The fixture ``wire``, which makes transports."""
 
 
 def request_bytes(path: str = "/", method: str = "GET", body: bytes = b"", **headers: str) -> bytes:
@@ -130,7 +128,6 @@ class FakeSite:
     def __init__(
         self,
         reactor: Any,
-        wire: Wire,
         routes: Iterable[Route] = (),
         origins: AllowedOrigins | None = None,
         listener: ListenerConfig = DEFAULT_LISTENER,
@@ -141,25 +138,24 @@ class FakeSite:
         context = self.server.context
         table = Routes([*build_routes(context, reactor, line_ports), *routes])
         self.site = HTTPSite(reactor, context, OriginPolicy(origins or AllowedOrigins()), table, listener)
-        self._wire = wire
 
     def __call__(self, here: str = "127.0.0.1", there: str = "127.0.0.1", is_trusted_proxy: bool = False) -> SiteClient:
-        return SiteClient(self.site, self._wire(here, 8082, there), is_trusted_proxy)
+        return SiteClient(self.site, connect(here, 8082, there), is_trusted_proxy)
 
 
 class APIClient:
     """Sends one request after another, and returns each response when the server is idle, however late its backplane
     answers: ``api("GET", path)``."""
 
-    def __init__(self, server: FakeServer, reactor: Any, wire: Wire) -> None:
+    def __init__(self, server: FakeServer, reactor: Any) -> None:
         self.server = server
-        self._connect = FakeSite(reactor, wire, server=server)
-        self.site = self._connect.site
+        self._open = FakeSite(reactor, server=server)
+        self.site = self._open.site
         self.connect()
 
     def connect(self, there: str = "127.0.0.1") -> None:
         """Open another connection, from this address."""
-        client = self._connect(there=there)
+        client = self._open(there=there)
         self.transport, self.protocol = client.transport, client.protocol
 
     def send(self, method: str, path: str, body: bytes = b"", **headers: str) -> None:
@@ -227,8 +223,10 @@ class WebClient:
 Connect = Callable[[], WebClient]
 
 
-def web_port(reactor: Any, wire: Wire, server: FakeServer, ping_interval: int = 0) -> Connect:
+def web_port(
+    reactor: Any, server: FakeServer, ping_interval: int = 0, transport: Callable[..., FakeTransport] = connect
+) -> Connect:
     """A web port. Calling the result opens a connection."""
     routes = Routes(build_routes(server.context, reactor, list, ping_interval=ping_interval))
     factory = WebFactory(server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 0, list, routes=routes)
-    return lambda: WebClient(factory, wire(port=8082))
+    return lambda: WebClient(factory, transport(port=8082))

@@ -4,9 +4,9 @@ import gzip
 from collections.abc import Callable
 
 import pytest
-from twisted.internet.task import Clock
 
-from tests.server.http.clients import APIClient, FakeSite, MakeAPI, Response, Wire
+from tests.fakes import FakeReactor
+from tests.server.http.clients import APIClient, FakeSite, MakeAPI, Response
 from twistedsock.errors import CloseReason
 from twistedsock.testing import FakePolicy, FakeServer
 
@@ -86,9 +86,9 @@ Scrape = Callable[..., Response]
 
 
 @pytest.fixture
-def scrape(server: FakeServer, reactor: Clock, wire: Wire) -> Scrape:
+def scrape(server: FakeServer, reactor: FakeReactor) -> Scrape:
     """Request the metrics on a new connection: ``scrape(method="GET", there="127.0.0.1", **headers)``."""
-    site = FakeSite(reactor, wire, server=server)
+    site = FakeSite(reactor, server=server)
 
     def scrape(method: str = "GET", there: str = "127.0.0.1", **headers: str) -> Response:
         return site(there=there).request("/metrics", method, **headers)

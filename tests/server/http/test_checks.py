@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from OpenSSL.crypto import FILETYPE_PEM, load_certificate
 from twisted.internet.address import IPv4Address
-from twisted.internet.task import Clock
 
 from tests.authority import Authority
-from tests.server.http.clients import HOST, FakeSite, Wire, request_bytes
+from tests.fakes import FakeReactor
+from tests.server.http.clients import HOST, FakeSite, request_bytes
 from twistedsock.auth.origins import AllowedOrigins
 from twistedsock.auth.trusted_proxies import parse_trusted
 from twistedsock.errors import TOO_FAST
@@ -48,7 +48,7 @@ Build = Callable[..., RecordingSite]
 
 
 @pytest.fixture
-def build(reactor: Clock, wire: Wire) -> Build:
+def build(reactor: FakeReactor) -> Build:
     """Build a site with more routes: ``/who`` authenticates, ``/open`` does not."""
 
     def make(
@@ -63,7 +63,7 @@ def build(reactor: Clock, wire: Wire) -> Build:
             Route("GET", "/dear", lambda request: (request.charge(9), seen(request))),
         ]
         server = FakeServer(policy=policy, **limits)
-        site = RecordingSite(reactor, wire, routes, origins, listener or ListenerConfig("tcp:8082"), server)
+        site = RecordingSite(reactor, routes, origins, listener or ListenerConfig("tcp:8082"), server)
         site.seen = seen
         return site
 
@@ -528,9 +528,9 @@ def test_liveness(site: RecordingSite) -> None:
     )
 
 
-def test_readiness_depends_on_shutdown_and_backplane(reactor: Clock, wire: Wire) -> None:
+def test_readiness_depends_on_shutdown_and_backplane(reactor: FakeReactor) -> None:
     server = FakeServer(late=True)
-    site = FakeSite(reactor, wire, server=server)
+    site = FakeSite(reactor, server=server)
     response = site().request("/readyz")
     assert (response.status, response.body.strip()) == (200, b'{"ready":true}')
     server.backplane.is_ready = False

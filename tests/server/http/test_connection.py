@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionDone
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from tests.server.http.clients import HOST, FakeSite, SiteClient, Wire, request_bytes
-from twistedsock.codecs.http import MAX_CHUNKS
+from tests.fakes import FakeReactor
+from tests.server.http.clients import HOST, FakeSite, SiteClient, request_bytes
+from twistedsock.codecs.http import MAX_CHUNKS, MAX_HEADERS
 from twistedsock.codecs.problem_details import ApiError
 from twistedsock.errors import BAD_NICK
 from twistedsock.limits.principal import LOCAL
@@ -41,7 +41,7 @@ Build = Callable[..., EchoSite]
 
 
 @pytest.fixture
-def build(reactor: Clock, wire: Wire) -> Build:
+def build(reactor: FakeReactor) -> Build:
     """Build a site with more routes: ``/echo`` returns the body, ``/later`` waits until the test responds."""
 
     def make(**limits: Any) -> EchoSite:
@@ -66,7 +66,7 @@ def build(reactor: Clock, wire: Wire) -> Build:
             Route("GET", "/fails", fail),
             Route("GET", "/refuses", refuse),
         ]
-        site = EchoSite(reactor, wire, routes, server=FakeServer(**limits))
+        site = EchoSite(reactor, routes, server=FakeServer(**limits))
         site.waiting, site.order = waiting, order
         return site
 
@@ -224,7 +224,7 @@ def test_rejects_input_over_the_memory_limit(build: Build) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET", BODY, BODY + b"Content-Length: 9\r\n\r\nhello"])
-def test_incomplete_request_times_out(build: Build, reactor: Clock, sent: bytes) -> None:
+def test_incomplete_request_times_out(build: Build, reactor: FakeReactor, sent: bytes) -> None:
     site = build(read_timeout=20.0)
     client = site()
     assert client.request().status == 200
@@ -245,7 +245,7 @@ def test_incomplete_request_times_out(build: Build, reactor: Clock, sent: bytes)
     assert reactor.getDelayedCalls() == []
 
 
-def test_each_request_has_its_own_timeout(build: Build, reactor: Clock) -> None:
+def test_each_request_has_its_own_timeout(build: Build, reactor: FakeReactor) -> None:
     site = build(read_timeout=20.0)
     client, sent = site(), request_bytes("/echo", "POST", b"hello")
     client.send_bytes(sent[:9])
@@ -279,6 +279,8 @@ def test_each_request_has_its_own_timeout(build: Build, reactor: Clock) -> None:
         b"Content-Length: 3 \x0b\r\n",
         b"Content-Length: +3\r\n",
         b"Content-Length: 0x3\r\n",
+        b"Content-Length: -1\r\n",
+        b"Content-Length: 3_0\r\n",
         b"Content-Length: 3, 3\r\n",
         b"Content-Length:\r\n",
         b"Content-Length: " + b"9" * 20 + b"\r\n",
@@ -415,7 +417,7 @@ def test_stops_reading_while_a_response_is_unread(site: EchoSite) -> None:
     assert len(client.responses()) == 1
 
 
-def test_does_not_handle_pipelined_requests_while_a_response_is_unread(site: EchoSite, reactor: Clock) -> None:
+def test_does_not_handle_pipelined_requests_while_a_response_is_unread(site: EchoSite, reactor: FakeReactor) -> None:
     client = site()
     write = client.transport.write
     client.transport.write = lambda data: (write(data), client.protocol.pauseProducing())
@@ -433,7 +435,7 @@ def test_does_not_handle_pipelined_requests_while_a_response_is_unread(site: Ech
     assert client.is_closing
 
 
-def test_incomplete_pipelined_request_times_out_after_the_response_is_read(build: Build, reactor: Clock) -> None:
+def test_incomplete_pipelined_request_times_out_after_the_response_is_read(build: Build, reactor: FakeReactor) -> None:
     site = build(read_timeout=10.0)
     client = site()
     client.protocol.pauseProducing()
@@ -447,7 +449,7 @@ def test_incomplete_pipelined_request_times_out_after_the_response_is_read(build
     assert [response.status for response in client.responses()] == [408]
 
 
-def test_closes_a_client_that_never_reads(site: EchoSite, reactor: Clock) -> None:
+def test_closes_a_client_that_never_reads(site: EchoSite, reactor: FakeReactor) -> None:
     client = site()
     client.protocol.pauseProducing()
     client.protocol.dataReceived(request_bytes("/healthz") * 3)
@@ -489,7 +491,7 @@ def test_pipelined_requests_wait_for_a_slow_response(site: EchoSite) -> None:
     assert (first.body, second.body, third.status) == (b"at last", b"ok\n", 400)
 
 
-def test_slow_response_does_not_time_out(site: EchoSite, reactor: Clock) -> None:
+def test_slow_response_does_not_time_out(site: EchoSite, reactor: FakeReactor) -> None:
     client = site()
     client.protocol.dataReceived(request_bytes("/later"))
     reactor.advance(10 * IDLE_TIMEOUT_SECONDS)
@@ -541,7 +543,7 @@ def test_exception_of_a_handler_is_logged(client: SiteClient, logged: Logged) ->
 # The end.
 
 
-def test_reads_and_drops_input_after_the_last_response(site: EchoSite, reactor: Clock) -> None:
+def test_reads_and_drops_input_after_the_last_response(site: EchoSite, reactor: FakeReactor) -> None:
     client = site()
     client.protocol.dataReceived(request_bytes("/echo", "POST", Content_Length="100000"))
     assert client.transport.half_closed and not client.transport.disconnecting
@@ -562,7 +564,7 @@ def test_reads_and_drops_input_after_the_last_response(site: EchoSite, reactor: 
         request_bytes("/nothing", "POST", Content_Length="1"),
     ],
 )
-def test_lost_connection_leaves_no_timers(site: EchoSite, reactor: Clock, last: bytes) -> None:
+def test_lost_connection_leaves_no_timers(site: EchoSite, reactor: FakeReactor, last: bytes) -> None:
     client = site()
     client.request()
     if last:
@@ -622,3 +624,46 @@ def test_idle_site_shuts_down_at_once(site: EchoSite) -> None:
     over = []
     site.site.shut_down(lambda: over.append(True))
     assert over == [True]
+
+
+def test_limits_the_headers_of_every_request(client: SiteClient) -> None:
+    assert client.request("/", **{f"X{number}": "" for number in range(MAX_HEADERS - 1)}).status == 200
+    assert client.request("/", **{f"X{number}": "" for number in range(MAX_HEADERS)}).status == 400
+
+
+def test_ignores_input_after_a_malformed_request(client: SiteClient) -> None:
+    """TLS can deliver more input, and an empty line raises an exception in Twisted."""
+    client.protocol.dataReceived(b"nonsense\r\n")
+    (response,) = client.responses()
+    assert response.status == 400
+    client.protocol.dataReceived(b"\r\n")
+    assert client.transport.output() == b""
+
+
+def test_aborts_a_client_that_does_not_close(client: SiteClient, reactor: FakeReactor, logged: Logged) -> None:
+    """A client could keep a TLS connection by not completing its close."""
+    client.request("/", Connection="close")
+    assert client.transport.disconnecting
+    reactor.advance(IDLE_TIMEOUT_SECONDS - 1)
+    assert not client.transport.disconnected
+    reactor.advance(1)
+    assert client.transport.disconnected
+    assert logged == []
+
+
+def test_closes_an_idle_connection_without_logging(client: SiteClient, reactor: FakeReactor, logged: Logged) -> None:
+    client.request("/")
+    reactor.advance(IDLE_TIMEOUT_SECONDS)
+    assert client.transport.disconnecting and not client.transport.disconnected
+    reactor.advance(15)
+    assert client.transport.disconnected
+    assert logged == []
+
+
+@pytest.mark.parametrize("last", [b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"nonsense\r\n", b"GET"])
+@pytest.mark.parametrize("later", [0, IDLE_TIMEOUT_SECONDS - 1, IDLE_TIMEOUT_SECONDS, IDLE_TIMEOUT_SECONDS + 20])
+def test_closed_connection_leaves_no_timer(client: SiteClient, reactor: FakeReactor, last: bytes, later: int) -> None:
+    client.protocol.dataReceived(last)
+    reactor.advance(later)
+    client.protocol.connectionLost(Failure(ConnectionDone()))
+    assert reactor.getDelayedCalls() == []

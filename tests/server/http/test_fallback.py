@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
-from twisted.internet.task import Clock
 
-from tests.server.http.clients import Connect, WebClient, Wire, web_port
+from tests.fakes import FakeReactor, connect
+from tests.server.http.clients import Connect, WebClient, web_port
 from twistedsock.errors import CloseReason
 from twistedsock.session.commands import History
 from twistedsock.testing import FakePolicy, FakeServer
@@ -17,11 +18,11 @@ Open = Callable[..., tuple[Connect, WebClient, str]]
 
 
 @pytest.fixture
-def open_stream(reactor: Clock, wire: Wire) -> Open:
+def open_stream(reactor: FakeReactor) -> Open:
     """Open a stream. Returns ``connect``, the stream and its key."""
 
     def opening(server: FakeServer, **headers: str) -> tuple[Connect, WebClient, str]:
-        connect = web_port(reactor, wire, server)
+        connect = web_port(reactor, server)
         client = connect().open_stream("/stream", **headers)
         (welcome,) = client.received()
         return connect, client, welcome.message["key"]
@@ -102,7 +103,7 @@ def test_rejects_an_unknown_key(server: FakeServer, open_stream: Open, key: str)
     assert client.received() == []
 
 
-def test_limits_concurrent_requests(open_stream: Open, reactor: Clock) -> None:
+def test_limits_concurrent_requests(open_stream: Open, reactor: FakeReactor) -> None:
     """One request whose commands are being run and one more can wait."""
     server = FakeServer(late=True)
     connect, client, key = open_stream(server)
@@ -169,18 +170,18 @@ def test_sends_no_close_event_within_a_long_reply(server: FakeServer, open_strea
     assert "close" not in client.text
 
 
-def test_limits_the_rate_of_remote_clients(reactor: Clock, wire: Wire) -> None:
+def test_limits_the_rate_of_remote_clients(reactor: FakeReactor) -> None:
     server = FakeServer(commands_per_second=1, commands_burst=3)
-    connect = web_port(reactor, lambda **ends: wire(there="192.0.2.7", **ends), server)
-    client = connect().open_stream("/stream")
+    port = web_port(reactor, server, transport=partial(connect, there="192.0.2.7"))
+    client = port().open_stream("/stream")
     key = client.received()[0].message["key"]
-    sender = connect()
+    sender = port()
     send(sender, key, *[PING] * 6)
     kinds = [event.kind for event in client.received()]
     assert "pong" in kinds and "error" in kinds
 
 
-def test_closes_an_idle_stream(open_stream: Open, reactor: Clock) -> None:
+def test_closes_an_idle_stream(open_stream: Open, reactor: FakeReactor) -> None:
     server = FakeServer(idle_timeout=10.0)
     connect, client, key = open_stream(server)
     reactor.advance(6)
@@ -191,35 +192,35 @@ def test_closes_an_idle_stream(open_stream: Open, reactor: Clock) -> None:
     assert [event.kind for event in client.received()] == ["notice", "close"]
 
 
-def test_checks_tokens_and_rights(open_stream: Open, reactor: Clock, wire: Wire) -> None:
+def test_checks_tokens_and_rights(open_stream: Open, reactor: FakeReactor) -> None:
     server = FakeServer(policy=FakePolicy({}, {"t": ("ann", {"k": "rw"}, None)}))
-    refused = web_port(reactor, wire, server)().request("/stream?token=x")
+    refused = web_port(reactor, server)().request("/stream?token=x")
     assert refused.response()[0] in (400, 401)
     connect, client, key = open_stream(server, Authorization="Bearer t")
     assert send(connect(), key, SUBSCRIBE, {"type": "subscribe", "id": 2, "channel": "other"})[0] == 204
     assert [event.kind for event in client.received()] == ["ok", "error"]
 
 
-def test_limits_the_streams_of_an_identity(open_stream: Open, reactor: Clock, wire: Wire) -> None:
+def test_limits_the_streams_of_an_identity(open_stream: Open, reactor: FakeReactor) -> None:
     server = FakeServer(policy=FakePolicy({}, {"t": ("ann", {"k": "rw"}, None)}), max_connections_per_identity=1)
     open_stream(server, Authorization="Bearer t")
-    assert web_port(reactor, wire, server)().request("/stream", Authorization="Bearer t").response()[0] == 503
+    assert web_port(reactor, server)().request("/stream", Authorization="Bearer t").response()[0] == 503
 
 
-def test_head_opens_no_stream(server: FakeServer, reactor: Clock, wire: Wire) -> None:
-    status, headers, body = web_port(reactor, wire, server)().request("/stream", method="HEAD").response()
+def test_head_opens_no_stream(server: FakeServer, reactor: FakeReactor) -> None:
+    status, headers, body = web_port(reactor, server)().request("/stream", method="HEAD").response()
     assert (status, headers["content-type"], body) == (200, "text/event-stream; charset=utf-8", b"")
     assert not len(server.context.sessions)
 
 
 def test_exception_aborts_the_connection(
-    server: FakeServer, reactor: Clock, wire: Wire, monkeypatch: pytest.MonkeyPatch, logged: Logged
+    server: FakeServer, reactor: FakeReactor, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     def fail(*arguments: Any) -> None:
         raise RuntimeError("a fault")
 
     monkeypatch.setattr("twistedsock.session.session.Session.send_welcome", fail)
-    client = web_port(reactor, wire, server)().request("/stream")
+    client = web_port(reactor, server)().request("/stream")
     assert client.transport.aborted
     client.disconnect()
     assert logged.pop()["log_failure"].type is RuntimeError

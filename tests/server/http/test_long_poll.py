@@ -5,20 +5,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from twisted.internet.task import Clock
 
-from tests.server.http.clients import WebClient, Wire, web_port
+from tests.fakes import FakeReactor
+from tests.server.http.clients import WebClient, web_port
 from twistedsock.testing import FakePolicy, FakeServer
 
 Ask = Callable[..., WebClient]
 
 
 @pytest.fixture
-def ask(reactor: Clock, wire: Wire) -> Any:
+def ask(reactor: FakeReactor) -> Any:
     """Send a request on a new connection. The response may come later."""
 
     def ask(server: FakeServer, target: str, **headers: str) -> Any:
-        return web_port(reactor, wire, server)().request(target, **headers)
+        return web_port(reactor, server)().request(target, **headers)
 
     return ask
 
@@ -87,7 +87,7 @@ def test_request_without_a_position_waits_for_the_next_event(server: FakeServer,
     assert [event["offset"] for event in answer["events"]] == [1] and "recovered" not in answer
 
 
-def test_returns_no_events_after_the_wait(server: FakeServer, ask: Ask, reactor: Clock) -> None:
+def test_returns_no_events_after_the_wait(server: FakeServer, ask: Ask, reactor: FakeReactor) -> None:
     client = ask(server, "/channels/k/events?wait=2.5")
     reactor.advance(2.4)
     assert answer_of(client) is None
@@ -169,7 +169,7 @@ def test_long_response_returns_where_to_continue(server: FakeServer, ask: Ask) -
     assert offsets == list(range(1, 8)) and len(first["events"]) < 7
 
 
-def test_disconnect_ends_the_wait(server: FakeServer, ask: Ask, reactor: Clock) -> None:
+def test_disconnect_ends_the_wait(server: FakeServer, ask: Ask, reactor: FakeReactor) -> None:
     client = ask(server, "/channels/k/events?wait=25")
     client.disconnect()
     assert not server.broker.channels
@@ -328,7 +328,7 @@ def test_reports_events_that_the_backplane_skipped(ask: Ask) -> None:
     assert answer["lost"] == {"first": 2, "last": 2} and [event["data"] for event in answer["events"]] == ["3"]
 
 
-def test_waits_for_a_late_backplane(ask: Ask, reactor: Clock) -> None:
+def test_waits_for_a_late_backplane(ask: Ask, reactor: FakeReactor) -> None:
     server = FakeServer(late=True)
     client = ask(server, "/events?wait=5&channel=a&channel=b")
     refused = ask(server, "/channels/c/events?wait=5")

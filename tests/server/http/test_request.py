@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionDone
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from tests.fakes import FakeReactor
 from tests.server.http.clients import APIClient, MakeAPI
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.subscription import Client
@@ -130,7 +130,7 @@ def test_reports_each_gap_and_continues(make_api: MakeAPI) -> None:
     assert response["next"] == "e1:300"
 
 
-def test_resets_a_client_that_reads_nothing_for_too_long(api: APIClient, reactor: Clock) -> None:
+def test_resets_a_client_that_reads_nothing_for_too_long(api: APIClient, reactor: FakeReactor) -> None:
     """A FIN would mark the response as complete (RFC 9112 section 6.3)."""
     api.send("GET", KITCHEN)
     api.protocol.pauseProducing()
@@ -215,7 +215,7 @@ def test_aborts_under_a_new_policy_that_forbids_it(api: APIClient, policy: FakeP
     assert api.transport.aborted and not api.response().is_complete
 
 
-def test_disconnect_leaves_no_timers(api: APIClient, reactor: Clock) -> None:
+def test_disconnect_leaves_no_timers(api: APIClient, reactor: FakeReactor) -> None:
     api.send("GET", KITCHEN)
     api.protocol.pauseProducing()
     api.protocol.connectionLost(Failure(ConnectionDone()))
@@ -223,7 +223,7 @@ def test_disconnect_leaves_no_timers(api: APIClient, reactor: Clock) -> None:
     assert reactor.getDelayedCalls() == []
 
 
-def test_sending_does_not_extend_the_write_timeout(api: APIClient, reactor: Clock) -> None:
+def test_sending_does_not_extend_the_write_timeout(api: APIClient, reactor: FakeReactor) -> None:
     api.send("GET", KITCHEN)
     api.protocol.pauseProducing()
     api.server.turn()

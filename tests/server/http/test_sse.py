@@ -7,10 +7,10 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from twisted.internet.task import Clock
 
 from tests.event_streams import ServerSent, Stream
-from tests.server.http.clients import Connect, Wire, web_port
+from tests.fakes import FakeReactor
+from tests.server.http.clients import Connect, web_port
 from twistedsock.errors import CloseReason
 from twistedsock.server.http.connection import HTTPConnection
 from twistedsock.server.http.request import HTTPRequest
@@ -23,9 +23,9 @@ Make = Callable[..., Connect]
 
 
 @pytest.fixture
-def make(reactor: Clock, wire: Wire) -> Make:
+def make(reactor: FakeReactor) -> Make:
     """Build a web port: ``make(server)`` returns ``connect``."""
-    return lambda server, interval=0: web_port(reactor, wire, server, interval)
+    return lambda server, interval=0: web_port(reactor, server, interval)
 
 
 @pytest.fixture
@@ -210,7 +210,9 @@ def test_opens_a_stream_for_http_1_0(server: FakeServer, connect: Connect) -> No
     assert status == 200 and headers["connection"] == "close" and b"event: ok" in body
 
 
-def test_slow_client_receives_the_remaining_events_later(server: FakeServer, connect: Connect, reactor: Clock) -> None:
+def test_slow_client_receives_the_remaining_events_later(
+    server: FakeServer, connect: Connect, reactor: FakeReactor
+) -> None:
     client = connect().open_stream("/channels/k/events")
     client.received()
     client.transport.producer.pauseProducing()
@@ -246,7 +248,7 @@ def test_drops_pipelined_input(server: FakeServer, connect: Connect) -> None:
     assert other.transport.is_reading
 
 
-def test_sends_keep_alive_comments_spread_over_time(make: Make, server: FakeServer, reactor: Clock) -> None:
+def test_sends_keep_alive_comments_spread_over_time(make: Make, server: FakeServer, reactor: FakeReactor) -> None:
     connect = make(server, interval=30)
     clients = [connect().open_stream("/channels/k/events") for _ in range(4)]
     for client in clients:

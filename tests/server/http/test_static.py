@@ -9,14 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.error import ConnectionDone
-from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 
-from tests.server.http.clients import FakeSite, SiteClient, Wire, read_response
-from twistedsock.codecs.http import MAX_HEADERS
+from tests.fakes import FakeReactor
+from tests.server.http.clients import FakeSite, SiteClient
 from twistedsock.server.http.headers import DATA_HEADERS, PAGE_HEADERS, accepts_gzip, matches_etag
-from twistedsock.server.http.site import IDLE_TIMEOUT_SECONDS
 from twistedsock.server.http.static import StaticFile, static_files
 
 LINES: list[dict[str, object]] = [{"kind": "tcp", "host": "127.0.0.1", "port": 8081}]
@@ -28,8 +24,8 @@ Logged = list[dict[str, Any]]
 
 
 @pytest.fixture
-def site(reactor: Clock, wire: Wire) -> FakeSite:
-    return FakeSite(reactor, wire)
+def site(reactor: FakeReactor) -> FakeSite:
+    return FakeSite(reactor)
 
 
 def put(site: FakeSite, monkeypatch: pytest.MonkeyPatch, name: str, body: bytes) -> None:
@@ -58,14 +54,6 @@ def test_unchanged_file_is_304(site: FakeSite, encoding: str) -> None:
     assert "content-length" not in response.headers
     other = site().request("/page.js", Accept_Encoding="" if encoding else "gzip", If_None_Match=tag)
     assert other.status == 200
-
-
-@pytest.mark.parametrize("encoding", ["", "gzip"])
-def test_head_has_the_headers_of_get(site: FakeSite, encoding: str) -> None:
-    head, whole = (site().request("/page.js", method, Accept_Encoding=encoding) for method in ("HEAD", "GET"))
-    assert head.body == b"" and head.status == whole.status == 200
-    assert head.headers["content-length"] == str(len(whole.body))
-    assert head.headers["etag"] == whole.headers["etag"]
 
 
 @pytest.mark.parametrize(
@@ -138,9 +126,9 @@ def test_compression_is_reproducible(site: FakeSite) -> None:
 
 
 @pytest.fixture
-def page_client(reactor: Clock, wire: Wire) -> SiteClient:
+def page_client(reactor: FakeReactor) -> SiteClient:
     """A connection to a site with a line port."""
-    return FakeSite(reactor, wire, line_ports=lambda: list(LINES))()
+    return FakeSite(reactor, line_ports=lambda: list(LINES))()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -245,64 +233,6 @@ def test_rejects_other_methods_for_files(page_client: SiteClient, method: str) -
     assert (response.status, response.headers["allow"]) == (405, "GET, HEAD")
 
 
-def test_checks_the_host_of_every_request(page_client: SiteClient) -> None:
-    assert [page_client.request("/", Host=host).status for host in ("127.0.0.1", "evil.example", "127.0.0.1")] == [
-        200,
-        421,
-        200,
-    ]
-
-
 def test_does_not_log_requests(page_client: SiteClient, logged: Logged) -> None:
     page_client.request("/?token=secret")
     assert logged == []
-
-
-@pytest.mark.parametrize("length", ["9" * 5_000, "9" * 20, "+5", "5, 5", "0x5", "-1", "5_0", ""])
-def test_rejects_an_invalid_content_length(page_client: SiteClient, length: str) -> None:
-    response = page_client.request("/", "POST", body=b"GET /bridge.json HTTP/1.1\r\n\r\n", Content_Length=length)
-    assert response.status == 400
-    assert page_client.transport.disconnecting
-    assert page_client.transport.output() == b""
-
-
-def test_limits_the_headers_of_every_request(page_client: SiteClient) -> None:
-    assert page_client.request("/", **{f"X{number}": "" for number in range(MAX_HEADERS - 1)}).status == 200
-    assert page_client.request("/", **{f"X{number}": "" for number in range(MAX_HEADERS)}).status == 400
-
-
-def test_ignores_input_after_a_malformed_request(page_client: SiteClient) -> None:
-    """TLS can deliver more input, and an empty line raises an exception in Twisted."""
-    page_client.protocol.dataReceived(b"nonsense\r\n")
-    assert read_response(page_client.transport.output()).status == 400
-    page_client.protocol.dataReceived(b"\r\n")
-    assert page_client.transport.output() == b""
-
-
-def test_aborts_a_client_that_does_not_close(page_client: SiteClient, reactor: Clock, logged: Logged) -> None:
-    """A client could keep a TLS connection by not completing its close."""
-    page_client.request("/", Connection="close")
-    assert page_client.transport.disconnecting
-    reactor.advance(IDLE_TIMEOUT_SECONDS - 1)
-    assert not page_client.transport.disconnected
-    reactor.advance(1)
-    assert page_client.transport.disconnected
-    assert logged == []
-
-
-def test_closes_an_idle_connection_without_logging(page_client: SiteClient, reactor: Clock, logged: Logged) -> None:
-    page_client.request("/")
-    reactor.advance(IDLE_TIMEOUT_SECONDS)
-    assert page_client.transport.disconnecting and not page_client.transport.disconnected
-    reactor.advance(15)
-    assert page_client.transport.disconnected
-    assert logged == []
-
-
-@pytest.mark.parametrize("last", [b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"nonsense\r\n", b"GET"])
-@pytest.mark.parametrize("later", [0, IDLE_TIMEOUT_SECONDS - 1, IDLE_TIMEOUT_SECONDS, IDLE_TIMEOUT_SECONDS + 20])
-def test_closed_connection_leaves_no_timer(page_client: SiteClient, reactor: Clock, last: bytes, later: int) -> None:
-    page_client.protocol.dataReceived(last)
-    reactor.advance(later)
-    page_client.protocol.connectionLost(Failure(ConnectionDone()))
-    assert reactor.getDelayedCalls() == []
