@@ -189,3 +189,19 @@ def test_contributing_page_lists_every_make_target() -> None:
     targets = set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE)) - {"help"}
     listed = set(re.findall(r"^\| `make (\w+)` \|", text_of(CHECKOUT / "docs/contributing.md"), re.MULTILINE))
     assert listed == targets
+
+
+def test_source_files_name_pages_and_sections_that_exist() -> None:
+    folders = [CHECKOUT / name for name in ("bench", "changes", "clients", "examples", "tests", "tools", "twistedsock")]
+    kinds = {".cfg", ".js", ".json", ".md", ".mjs", ".py", ".service", ".sh", ".socket", ".toml", ".ts"}
+    skipped = {"node_modules", ".peers", "results"}
+    files = [file for folder in folders for file in folder.rglob("*") if file.suffix in kinds]
+    wrong = []
+    for file in files:
+        if skipped & set(file.parts):
+            continue
+        for page, section in re.findall(r'\b(docs/[a-z/-]+\.md)(?:, "([^"]+)")?', text_of(file)):
+            path = CHECKOUT / page
+            if not path.exists() or (section and f"# {section}\n" not in text_of(path)):
+                wrong.append(f"{file.relative_to(CHECKOUT)}: {page} {section}")
+    assert wrong == []

@@ -1,4 +1,4 @@
-"""Origins and hosts of browsers (docs/reference/json-protocol.md, "Origins")."""
+"""Origins and hosts of browsers (docs/how-to/browsers-and-origins.md)."""
 
 import pytest
 

@@ -17,7 +17,7 @@ ANY_TEXT = st.text(max_size=30) | TEXTS
 
 
 def as_read(payload: str) -> Any:
-    """What a line's payload means to who reads it (docs/protocol-lines.md, "Payloads")."""
+    """What a line's payload means to who reads it (docs/reference/line-protocol.md, "Payloads")."""
     if payload.startswith(("{", "[", '"')):
         return json.loads(payload)
     return payload

@@ -1,4 +1,4 @@
-"""The JSON body of a delivery and its signature (docs/how-to/webhooks.md, "What is sent")."""
+"""The JSON body of a delivery and its signature (docs/how-to/webhooks.md, "Requests")."""
 
 import hmac
 from collections.abc import Iterable, Iterator
