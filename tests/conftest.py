@@ -8,8 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
-# Derandomized: what fails for one fails for all, and a build does not turn red by itself. Dig deeper now and then with
-# HYPOTHESIS_PROFILE=deep.
+# Derandomized: a failure is reproducible, and builds do not fail at random. HYPOTHESIS_PROFILE=deep tests more.
 settings.register_profile("usual", derandomize=True, database=None, deadline=None, max_examples=100)
 settings.register_profile(
     "short",
@@ -27,8 +26,8 @@ Logged = list[dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[Logged]:
-    """What is logged while a test runs. Errors that are left in it fail the test: one that means to cause an error
-    takes it out."""
+    """The events that are logged during a test. Errors in this list fail the test, so a test that causes one removes
+    it."""
     events: Logged = []
     globalLogPublisher.addObserver(events.append)  # type: ignore[arg-type]
     try:
@@ -53,12 +52,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--show-failures-at-once"):
-        config.option.tbstyle = "no"  # not once more at the end
+        config.option.tbstyle = "no"  # not repeated at the end
         config.pluginmanager.register(FailuresAtOnce(config))
 
 
 class FailuresAtOnce:
-    """Writes the traceback of a test when it fails, so that a long run can be judged before its end."""
+    """Prints the traceback of a failed test at once, before the end of a long run."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config

@@ -110,7 +110,7 @@ class FakeTransport(StringTransport):
         self.half_closed = self.aborted = False
 
     def output(self) -> bytes:
-        """What was written since the last call."""
+        """The bytes written since the last call."""
         data: bytes = self.value()
         self.clear()
         return data

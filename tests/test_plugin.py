@@ -12,7 +12,7 @@ TWISTD = Path(sys.executable).parent / "twistd"
 
 
 def run(*command: str | Path, folder: Path) -> str:
-    """What the command prints when it is run in that folder, where the checkout is not on Python's path by chance."""
+    """The output of a command in another folder, so that the checkout is not on Python's path."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
     assert finished.returncode == 0, finished.stdout + finished.stderr

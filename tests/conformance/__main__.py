@@ -1,7 +1,7 @@
-"""Runs the Autobahn WebSocket TestSuite against a bridge that echoes: ``python -m tests.conformance [--quick]``.
+"""Runs the Autobahn WebSocket TestSuite against an echo server: ``python -m tests.conformance [--quick]``.
 
-The quick set leaves out large messages, and compression, which the bridge refuses; it is run twice, as a handshake is
-answered either by us or by Autobahn. The full set adds the rest, and TLS, where bytes leave another way.
+The quick set omits large messages, and compression, which the server declines. It runs twice, because a handshake is
+answered either by the server or by Autobahn. The full set adds the rest, and TLS, which has another outlet.
 """
 
 import argparse
@@ -28,17 +28,17 @@ REPORTS = FOLDER / "reports"
 LONG = ("9.*", "12.*", "13.*")
 
 PROGRESS = 5.0
-"""Seconds between two words about it."""
+"""Seconds between two progress messages."""
 
 PATIENCE = 20.0
-"""Seconds that the server may take to listen, and to end."""
+"""Seconds for the server to listen, and to end."""
 
 TROUBLE = re.compile(r"Traceback|Unhandled|#(?:error|critical)\]")
 
 
 class Run(NamedTuple):
-    """One server and the cases it is asked. ``handshake`` is the kind that must have been seen, ``minutes`` are those
-    until it is given up."""
+    """One server and the cases that it is tested with. ``handshake`` is the kind that must have been used; the run is
+    aborted after ``minutes``."""
 
     name: str
     path: str
@@ -52,10 +52,10 @@ class Run(NamedTuple):
 
 QUICK = (
     Run("our handshake", "/ws", SHORT_HANDSHAKES, ("*",), LONG, 3),
-    # A query is none of the plain handshakes that we answer ourselves.
+    # With a query, Autobahn does the handshake.
     Run("Autobahn's handshake", "/ws?long=1", OTHER_HANDSHAKES, ("*",), LONG, 3),
 )
-# 16 MiB is what the cases of group 9 send at most; 7.1.6 sends 256 KiB, which the bridge refuses by default.
+# The cases of group 9 send at most 16 MiB; 7.1.6 sends 256 KiB, more than the default limit.
 LARGE = ("--max-message-bytes", str(16 * 1024 * 1024))
 FULL = (
     *QUICK,
@@ -66,7 +66,8 @@ FULL = (
 
 @contextmanager
 def server(run: Run, folder: Path) -> Iterator[str]:
-    """A server on a free port; gives its address. Raises Broken if it does not start, or ends with an error."""
+    """Run a server on a free port, and return its address. Raises Broken if it does not start, or ends with an
+    error."""
     log, certificate = folder / "server.log", folder / "certificate.pem"
     endpoint = "tcp:0:interface=127.0.0.1"
     if run.secure:
@@ -93,7 +94,7 @@ def server(run: Run, folder: Path) -> Iterator[str]:
 
 
 def carry_out(run: Run, wstest: Sequence[str | Path], progress: bool) -> list[Outcome]:
-    """What the suite found in one run. Raises Broken."""
+    """Read the report of one run. Raises Broken."""
     folder = REPORTS / run.name.replace(" ", "-").replace("'", "")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "index.json").unlink(missing_ok=True)
@@ -113,7 +114,7 @@ def carry_out(run: Run, wstest: Sequence[str | Path], progress: bool) -> list[Ou
 
 
 def ask(command: Sequence[str | Path], run: Run, progress: bool) -> int:
-    """Let the suite ask; gives how many cases it wanted to run. Raises Broken if that takes too long."""
+    """Run the suite, and return the number of its cases. Raises Broken if that takes too long."""
     count, begun, case, start = 0, 0, "none", time.monotonic()
     shown = start
     with subprocess.Popen(

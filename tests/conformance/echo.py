@@ -1,10 +1,10 @@
-"""A bridge that sends back what it gets, as the Autobahn WebSocket TestSuite asks of a server.
+"""An echo server, as the Autobahn WebSocket TestSuite needs it.
 
-It is the bridge of ``twistd sockbridge``: its options, its listeners, its web port, its sessions. It differs in these:
+It is the server of ``twistd sockbridge``: its options, listeners, web port and sessions. The differences:
 
-- In place of JSON it speaks a dialect in which every message asks for itself, as PING does, and no welcome is said.
-- Binary messages are sent back, where the bridge closes with 1003.
-- It counts which way handshakes and messages came.
+- Instead of JSON it has a dialect in which each message is a PING with that text, and there is no welcome.
+- Binary messages are echoed. The server itself closes with 1003.
+- It counts the handshakes and messages of each code path.
 
     python -m tests.conformance.echo [options of twistd sockbridge]
 """
@@ -28,17 +28,17 @@ from twistedsock.session.encoder import Endpoints
 from twistedsock.session.input_pipeline import InputPipeline
 
 BINARY = b"binary"
-"""The tag of what is to be sent back in a binary message."""
+"""The tag of messages that are echoed in binary."""
 
 SHORT_HANDSHAKES, OTHER_HANDSHAKES = "short handshakes", "Autobahn's handshakes"
 SHORT_MESSAGES, OTHER_MESSAGES = "short messages", "Autobahn's messages"
 
 COUNTED = "counted: "
-"""Begins the line that is written at the end."""
+"""The prefix of the line that is written at the end."""
 
 
 class EchoDialect(JsonEncoder):
-    """Its answer to PING is the text and nothing else."""
+    """Its reply to PING is the text only."""
 
     def welcome(self, id: bytes, ends: Endpoints) -> bytes:
         return b""
@@ -49,7 +49,7 @@ class EchoDialect(JsonEncoder):
 
 
 class EchoCodec:
-    """Every message is a PING."""
+    """Decodes each message as PING."""
 
     def decode(self, message: bytes) -> Ping:
         return Ping(message)
@@ -65,12 +65,12 @@ ECHO = Dialect(EchoDialect(TextMessage()), EchoCodec())
 
 
 class EchoShell:
-    """Mixed into the shell, before its class."""
+    """Mixed in before the class of the WebSocket connection."""
 
     endpoint = WebSocketEndpoint({JSON_PROTOCOL: ECHO}, ECHO)
     counts: dict[str, int]
 
-    # What the shell has.
+    # Provided by that class.
     pipeline: Any
     state: int
     STATE_OPEN: int
@@ -89,7 +89,7 @@ class EchoShell:
             self.pipeline.submit([Ping(bytes(payload), BINARY)])
         else:
             if not isBinary:
-                self.counts[SHORT_MESSAGES] -= 1  # as handle_messages counts it too
+                self.counts[SHORT_MESSAGES] -= 1  # handle_messages counts it too
             super().onMessage(payload, isBinary)  # type: ignore[misc]
 
     def handle_messages(self, pipeline: InputPipeline, messages: list[bytes]) -> None:
@@ -98,7 +98,7 @@ class EchoShell:
 
 
 def let_echo(factory: WebSocketFactory) -> dict[str, int]:
-    """Let a factory's connections echo, all its options kept; gives what they will have counted."""
+    """Let a factory's connections echo, with all its options. Returns their counters."""
     counts = dict.fromkeys((SHORT_HANDSHAKES, OTHER_HANDSHAKES, SHORT_MESSAGES, OTHER_MESSAGES), 0)
     protocol: Any = factory.protocol
     factory.protocol = type("EchoWebSocketConnection", (EchoShell, protocol), {"counts": counts})
@@ -106,7 +106,7 @@ def let_echo(factory: WebSocketFactory) -> dict[str, int]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run until the process is asked to end."""
+    """Run until the process is terminated."""
     from twisted.internet import reactor
 
     loop: Any = reactor

@@ -1,4 +1,4 @@
-"""What the TestSuite found: its exit status says nothing, so its report is read."""
+"""Reads the report of the TestSuite, whose exit status does not depend on the results."""
 
 import json
 from collections import Counter
@@ -21,16 +21,16 @@ GROUPS = {
 }
 
 COMPRESSION = {"12", "13"}
-"""Compression is offered and refused here, so there is nothing in these groups to be tried."""
+"""Groups about compression, which the server declines."""
 
 
 class Broken(Exception):
-    """There is no whole report; says why."""
+    """There is no complete report. The message has the reason."""
 
 
 class Outcome(NamedTuple):
-    """One case. ``behavior`` is judged up to the closing handshake, ``closing`` from there; both are words such as OK,
-    NON-STRICT (correct, but not what the standard would rather have), INFORMATIONAL (anything is correct), FAILED."""
+    """One case. ``behavior`` is the result up to the closing handshake, ``closing`` from there: OK, NON-STRICT
+    (correct, but the standard recommends something else), INFORMATIONAL (anything is correct), or FAILED."""
 
     run: str
     case: str
@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether it is as the standard demands; or a case of compression that could not be tried."""
+        """True if it complies with the standard, or if it is a case about compression that could not run."""
         allowed = {"OK", "INFORMATIONAL", "NON-STRICT"}
         without_compression = self.behavior == "UNIMPLEMENTED" and self.group in COMPRESSION
         return (self.behavior in allowed or without_compression) and self.closing in allowed
@@ -54,12 +54,12 @@ class Outcome(NamedTuple):
 
 
 def read_outcomes(folder: Path, run: str, count: int) -> list[Outcome]:
-    """What is in the folder of a run of so many cases. Raises Broken."""
+    """Read the folder of a run of ``count`` cases. Raises Broken."""
     try:
         found = json.loads((folder / "index.json").read_text(encoding="utf-8"))[run]
         outcomes = []
         for case, told in found.items():
-            # The words are only in a file of their own.
+            # The description is in a file of its own.
             words = json.loads((folder / told["reportfile"]).read_text(encoding="utf-8"))["result"]
             outcomes.append(Outcome(run, case, told["behavior"], told["behaviorClose"], words))
     except (OSError, ValueError, KeyError) as error:
@@ -70,7 +70,7 @@ def read_outcomes(folder: Path, run: str, count: int) -> list[Outcome]:
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
-    """How many behaved how, by the runs and groups of the cases."""
+    """The number of results, by run and group."""
     rows: dict[tuple[str, str], Counter[str]] = {}
     for outcome in outcomes:
         word = outcome.behavior if outcome.passed or outcome.behavior != "OK" else f"closing {outcome.closing}"
@@ -83,7 +83,7 @@ def table(outcomes: Iterable[Outcome]) -> str:
 
 
 def verdict(outcomes: Sequence[Outcome]) -> tuple[str, bool]:
-    """What to say of all of them, and whether that is a success."""
+    """A summary, and whether it is a success."""
     failed = [outcome for outcome in outcomes if not outcome.passed]
     loose = [outcome for outcome in outcomes if outcome.passed and "NON-STRICT" in (outcome.behavior, outcome.closing)]
     untried = sum(outcome.behavior == "UNIMPLEMENTED" for outcome in outcomes if outcome.passed)

@@ -1,4 +1,4 @@
-"""Where the Autobahn WebSocket TestSuite comes from: PyPI, into an environment of the Python 2.7 that it needs."""
+"""Installs the Autobahn WebSocket TestSuite from PyPI, in an environment of Python 2.7, which it needs."""
 
 import os
 import shlex
@@ -12,17 +12,17 @@ FOLDER = CHECKOUT / ".venvs" / "conformance"
 
 SUITE = "autobahntestsuite==25.10.1"
 VIRTUALENV = "virtualenv<20.22"
-"""The last one that makes environments of Python 2.7."""
+"""The last version that supports Python 2.7."""
 
 WITH_PYTHON2 = {"bullseye", "focal", "jammy"}
-"""Releases of Debian and Ubuntu that still have it."""
+"""Releases of Debian and Ubuntu that still have Python 2.7."""
 
 PACKAGES = ("python2.7", "python2.7-dev", "gcc", "libc6-dev")
 """One of the suite's dependencies is compiled."""
 
 
 def candidates(environment: Mapping[str, str], home: Path) -> Iterator[Path]:
-    """Where a Python 2.7 may be: what PYTHON2 names, on the path, pyenv's."""
+    """Possible paths of Python 2.7: of PYTHON2, on the path, of pyenv."""
     if named := environment.get("PYTHON2"):
         yield Path(named)
     for folder in environment.get("PATH", "").split(os.pathsep):
@@ -32,7 +32,7 @@ def candidates(environment: Mapping[str, str], home: Path) -> Iterator[Path]:
 
 
 def is_python2(python: Path) -> bool:
-    """Whether a Python 2.7 runs there: a name may be a stub that only complains."""
+    """True if this is a working Python 2.7. It may be a stub that only prints an error."""
     question = "import sys; print(sys.version_info[:2] == (2, 7))"
     try:
         answer = subprocess.run([python, "-c", question], capture_output=True, text=True)
@@ -42,18 +42,18 @@ def is_python2(python: Path) -> bool:
 
 
 def find_python2(pythons: Iterable[Path]) -> Path | None:
-    """The first that is one."""
+    """The first working one."""
     return next((python for python in pythons if python.is_file() and is_python2(python)), None)
 
 
 def has_package(os_release: str) -> bool:
-    """Whether the system whose /etc/os-release that is has a package of Python 2.7."""
+    """True if the system with this /etc/os-release has a package of Python 2.7."""
     fields = dict(line.split("=", 1) for line in shlex.split(os_release, comments=True) if "=" in line)
     return fields.get("VERSION_CODENAME") in WITH_PYTHON2
 
 
 def get_python2() -> Path | None:
-    """A Python 2.7 of this machine, from its packages where it has none yet. Raises CalledProcessError."""
+    """Find Python 2.7, or install its package. Raises CalledProcessError."""
     python = find_python2(candidates(os.environ, Path.home()))
     release = Path("/etc/os-release")
     if python is None and release.exists() and has_package(release.read_text(encoding="utf-8")):
@@ -63,7 +63,7 @@ def get_python2() -> Path | None:
 
 
 def install(python2: Path) -> list[Path]:
-    """The command that runs the suite; installs it unless that was done before. Raises CalledProcessError."""
+    """The command that runs the suite, which is installed if necessary. Raises CalledProcessError."""
     maker, environment, note = FOLDER / "virtualenv", FOLDER / "python2", FOLDER / "made-of"
     made_of = f"{FOLDER}\n{python2}\n{VIRTUALENV}\n{SUITE}\n"
     if not note.exists() or note.read_text(encoding="utf-8") != made_of:

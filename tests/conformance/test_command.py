@@ -16,13 +16,13 @@ WRONG = Outcome("a run", "1.1.2", "FAILED", "OK", "no answer")
 
 @pytest.fixture
 def ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All is installed."""
+    """Everything is installed."""
     monkeypatch.setattr(command, "get_python2", lambda: Path("/python2.7"))
     monkeypatch.setattr(command, "install", lambda python2: [python2, "wstest"])
 
 
 def finding(monkeypatch: pytest.MonkeyPatch, *outcomes: Outcome) -> list[tuple[Any, ...]]:
-    """Each run finds this; gives what will have been run."""
+    """Each run has this report. Returns the commands that were run."""
     asked: list[tuple[Any, ...]] = []
 
     def carry_out(*arguments: Any) -> list[Outcome]:

@@ -30,7 +30,7 @@ def counts(port: WebSocketPort) -> dict[str, int]:
 
 @pytest.fixture
 def client(port: WebSocketPort, counts: dict[str, int]) -> WebSocketClient:
-    """One that has shaken hands, and was not welcomed."""
+    """A client after its handshake. The echo server sends no welcome."""
     client = port.connect()
     assert client.shake_hands(JSON_PROTOCOL).startswith(b"HTTP/1.1 101 ")
     assert client.frames() == []

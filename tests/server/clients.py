@@ -1,4 +1,4 @@
-"""Clients of the two ports, without sockets: what they send, and what they receive."""
+"""Clients of the two ports, without sockets: sent bytes, and received messages."""
 
 import json
 from typing import Any

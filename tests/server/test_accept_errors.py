@@ -24,12 +24,12 @@ class Listening:
 
     def accept(self):
         if not self.waiting:
-            raise BlockingIOError(11, "nobody there")
+            raise BlockingIOError(11, "no connection")
         error = self.waiting[0]
         if error is None:
             self.waiting.pop(0)
             return self, ("127.0.0.1", 50_000)
-        if error != EMFILE:  # that one goes on until the reserve is given up
+        if error != EMFILE:  # it persists until the reserve is given up
             self.waiting.pop(0)
         raise OSError(error, "as the test wants it")
 
@@ -38,7 +38,7 @@ class Listening:
 
 
 class Reserve:
-    """Twisted's file in reserve; there is one file too few as long as it is held."""
+    """Twisted's reserved file descriptor. While it is held, accepting fails."""
 
     def __init__(self, listening):
         self.listening, self.there = listening, True

@@ -1,10 +1,9 @@
-"""The short way in for WebSocket frames is held equal to Autobahn's own.
+"""The short cut for incoming WebSocket frames has the same results as Autobahn.
 
-Two servers with the same options, ours and one that is Autobahn alone, are fed the same bytes, cut at the same places,
-and live through the same time. They must deliver the same messages, write the same bytes, in the same order, and close
-in the same way. Only one thing may come later here: a plain frame that is not UTF-8 is refused when it is complete,
-by Autobahn at its first wrong byte. ``FUZZ_STREAMS=20000 pytest …`` digs deeper than the usual run.
-"""
+Two servers with the same options, ours and one that is Autobahn alone, receive the same bytes with the same splits at
+the same times. They must deliver the same messages, write the same bytes in the same order, and close in the same way.
+One difference is allowed: a plain frame with invalid UTF-8 is rejected when it is complete, and by Autobahn at its
+first invalid byte. ``FUZZ_STREAMS=20000 pytest …`` tests more than the usual run."""
 
 import os
 from random import Random
@@ -30,7 +29,7 @@ PING_INTERVAL, PING_TIMEOUT = 10, 5
 
 
 class Transport:
-    """Keeps all that a protocol does, in its order."""
+    """Records the calls of a protocol in order."""
 
     def __init__(self) -> None:
         self.trace: list[tuple[str, Any]] = []
@@ -72,7 +71,7 @@ class Transport:
 
 
 class Recording:
-    """What both servers do with what comes out of them."""
+    """Records when a connection has closed."""
 
     transport: Any
 
@@ -82,10 +81,10 @@ class Recording:
 
 
 class RecordingShell(Recording, WebSocketConnection):
-    """Our server, but for the session: messages are kept, not run."""
+    """Our server, except that messages are recorded and not run."""
 
     def onOpen(self) -> None:
-        self.transport.deaf = True  # the welcome is none of Autobahn's
+        self.transport.deaf = True  # Autobahn's server sends no welcome
         super().onOpen()
         self.transport.deaf = False
 
@@ -106,7 +105,7 @@ class Stock(Recording, WebSocketServerProtocol):
 
 
 class Pair:
-    """Both servers side by side, in one time."""
+    """Both servers, with the same clock."""
 
     def __init__(self, clock: Clock, max_message_bytes: int = 65_536) -> None:
         self.clock = clock
@@ -139,25 +138,25 @@ class Pair:
             self.compare()
 
     def is_late(self) -> bool:
-        """Whether ours still holds a frame back in which Autobahn has found a wrong byte already."""
+        """True if ours waits for the end of a frame in which Autobahn has already found an invalid byte."""
         ours, stock = self.servers
         return ours.has_partial_plain_frame and ours.state == ours.STATE_OPEN and stock.localCloseCode == 1007
 
     def answer_ping(self) -> None:
-        """The peer answers the last ping of the servers, as it should."""
+        """The client answers the last ping."""
         pings = [data for kind, data in self.servers[1].transport.trace if kind == "writes" and data[0] == 0x89]
         if pings and not self.is_late():
             self.feed(frame(0x8A, pings[-1][2:]))
 
     def hang_up(self) -> None:
-        """The servers begin to close."""
+        """The servers start to close."""
         if not self.is_late() and self.servers[0].state == WebSocketConnection.STATE_OPEN:
             for server in self.servers:
                 server.sendCloseFrame(1001)
             self.compare()
 
     def finish(self) -> None:
-        """The connection ends."""
+        """The connections are lost."""
         if not self.is_late():
             for server in self.servers:
                 server.transport.ended = True
@@ -165,7 +164,7 @@ class Pair:
             self.compare()
 
     def end(self) -> None:
-        """Connections that were closed are gone at once."""
+        """Closed connections are lost at once."""
         for server in self.servers:
             if server.transport.ended and not server.transport.gone:
                 server.transport.gone = True
@@ -188,7 +187,7 @@ class Pair:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time of Autobahn's timers, which it takes from txaio, and of what it writes into its pings."""
+    """The time of Autobahn's timers, and of the timestamps in its pings."""
     clock = Clock()
     txaio.use_twisted()
     monkeypatch.setattr(txaio.config, "loop", clock)

@@ -22,7 +22,9 @@ def connect(server, reactor, wire, clock):
 
     def make():
         client = opening()
-        client.send_bytes = lambda data: client.protocol.dataReceived(data)  # another one once the head is there
+        client.send_bytes = lambda data: client.protocol.dataReceived(
+            data
+        )  # the protocol changes after the request head
         client.half_close = client.protocol.readConnectionLost
         return client
 
@@ -109,7 +111,7 @@ def test_event_stream_continues(connect, server, reactor, target):
     client = connect()
     client.send_bytes(get(target, b"Accept: text/event-stream"))
     client.half_close()
-    client.half_close()  # when reading is resumed, the transport finds the end once more
+    client.half_close()  # when reading resumes, the transport reports the end once more
     publish(server, "k", "hot")
     told = client.transport.output().partition(b"\r\n\r\n")[2].decode()
     if target != b"/stream":
@@ -171,7 +173,7 @@ def test_closes_ended_event_stream(connect, server):
 
 
 def frames(data):
-    """First byte and payload of each frame, of which none is long."""
+    """First byte and payload of each short frame."""
     found = []
     while data:
         size, start = (data[1], 2) if data[1] < 126 else (int.from_bytes(data[2:4], "big"), 4)
@@ -200,9 +202,9 @@ def test_websocket_answers_unparsed_input(connect, server, monkeypatch):
     client = connect()
     client.send_bytes(HANDSHAKE)
     client.transport.output()
-    # Each look at the clock finds that this has taken long enough.
+    # At each check of the clock, the time slice is over.
     monkeypatch.setattr(server, "clock", iter(range(1, 10**6)).__next__)
-    pings = b"".join(frame(PING, b"x" * 100) for _ in range(15))  # of which Autobahn gets a few at a time
+    pings = b"".join(frame(PING, b"x" * 100) for _ in range(15))  # Autobahn receives a few at a time
     client.send_bytes(pings + frame(TEXT, b'{"type":"ping"}'))
     client.half_close()
     assert not client.transport.disconnecting

@@ -30,13 +30,13 @@ OURS = (HalfCloseTLSTransport, DirectTCPTransport, BufferedOutlet, LineProtocol)
 
 
 def left():
-    """Our objects that have come and not gone, by kind."""
+    """The class names of our live objects."""
     return [type(found).__name__ for found in gc.get_objects() if isinstance(found, OURS)]
 
 
 @pytest.fixture
 def factory(server, reactor, tmp_path):
-    """As a TLS port has it."""
+    """The factory of a TLS port."""
     Authority(tmp_path).issue("server", "localhost")
     certificates = Certificates(ENDPOINT, tmp_path)
     lines = LineFactory(server.context, reactor, 0, listening=ListenerConfig(ENDPOINT))
@@ -76,30 +76,30 @@ class Client:
             self._carry()
 
     def heard(self):
-        """The text that has come so far."""
+        """All text that was received."""
         self._incoming.write(bytes(self._socket.sent))
         self._socket.sent.clear()
         text = b""
         try:
             while more := self._tls.read(65536):
                 text += more
-        except ssl.SSLError:  # nothing more, or the other's goodbye
+        except ssl.SSLError:  # no more input, or close_notify
             pass
         return text
 
     def close(self):
-        """As TLS wants it: with a word."""
-        with pytest.raises(ssl.SSLError):  # there is something to read yet, the other's goodbye at least
+        """Send close_notify and end."""
+        with pytest.raises(ssl.SSLError):  # unread input: at least close_notify
             self._tls.unwrap()
         self._carry()
 
     def sends_garbage(self):
-        """A record that cannot be decrypted."""
+        """Send a record that cannot be decrypted."""
         self._socket.incoming.append(b"\x17\x03\x03\x00\x20" + bytes(32))
         self._transport.doRead()
 
     def half_close(self):
-        """Send close_notify, behind what has been said, and go on reading."""
+        """Send close_notify, and continue to read."""
         with pytest.raises(ssl.SSLWantReadError):
             self._tls.unwrap()
         self._carry()
@@ -167,7 +167,7 @@ def test_ended_connection_is_freed_without_garbage_collection(act, reason, facto
 
 @pytest.fixture
 def connect(factory, reactor, fake_socket):
-    """A client that has shaken hands: ``connect(version)``; its ``heard()`` is the text that has come."""
+    """A client after its handshake: ``connect(version)``."""
     fake_socket.getsockname = lambda: ("127.0.0.1", 8443)
 
     def make(version=ssl.TLSVersion.TLSv1_3):
@@ -262,7 +262,7 @@ def test_reads_nothing_after_close_notify(connect, server, fake_socket):
 
 @implementer(IHalfCloseableProtocol)
 class Stream(Protocol):
-    """Goes on writing when its client has half-closed."""
+    """Continues to write after a half-close of its client."""
 
     def readConnectionLost(self):
         self.transport.write(b"more")

@@ -1,8 +1,8 @@
-"""The short way through the opening handshake is held equal to Autobahn's own.
+"""The short cut for opening handshakes has the same results as Autobahn.
 
-Heads are drawn at random, good and bad. Whatever counts as plain must be accepted by Autobahn alone, with the very
-bytes that we answer, and must leave the connection as it is after Autobahn's own handshake. What does not count as
-plain is Autobahn's anyway. ``FUZZ_HEADS=100000 pytest …`` digs deeper than the usual run.
+Heads are drawn at random, valid and invalid. Autobahn alone must accept each head that counts as plain, with the same
+response, and afterwards the connection must have the same attributes as after Autobahn's own handshake. Other heads are
+parsed by Autobahn. ``FUZZ_HEADS=100000 pytest …`` tests more than the usual run.
 """
 
 import os
@@ -108,7 +108,7 @@ STRANGE_LINES = [
     "HOST: b",
     "X: \x0b",
     "\xa0: a",
-    # What Autobahn takes for a second host, as it finds the ends of lines and names elsewhere.
+    # Autobahn finds a second host in these, because it splits lines and names differently.
     " Host: b",
     "Host : b",
     "X: \x0bHost: b",
@@ -119,7 +119,7 @@ STRANGE_LINES = [
 
 
 def draw_head(random: Random) -> bytes:
-    """A head; about every fifth is plain."""
+    """A random request head; about every fifth is plain."""
 
     def choose_one(values: list[Any]) -> Any:
         return values[0] if random.random() < 0.9 else random.choice(values)
@@ -141,14 +141,14 @@ def draw_head(random: Random) -> bytes:
 
 
 class Stock(WebSocketServerProtocol):
-    """Autobahn alone, with our choice of the subprotocol."""
+    """Autobahn alone, with our selection of the subprotocol."""
 
     def onConnect(self, request: Any) -> str | None:
         return SOCKBRIDGE.select(request.protocols)
 
 
 class Three:
-    """The same handshake by three ways: ours, Autobahn's in our shell, and Autobahn's alone."""
+    """The same handshake by our short cut, by Autobahn in our class, and by Autobahn alone."""
 
     def __init__(self, clock: Clock, head: bytes, rest: bytes = b"") -> None:
         self.clock = clock
@@ -193,7 +193,7 @@ def compare(three: Three) -> None:
         assert mine[name] == theirs[name], name
     for name in own & mine.keys():
         assert type(mine[name]) is type(theirs[name])
-    # What Autobahn's later code may read of a connection that Autobahn alone has opened.
+    # Attributes that Autobahn's later code may read.
     for name, value in vars(three.stock).items():
         if name not in ELSEWHERE:
             assert getattr(three.short, name) == (() if name == "send_queue" else value), name
@@ -206,7 +206,7 @@ def test_random_handshakes_have_the_same_result(batch: int, clock: Clock) -> Non
     for number in range(batch, HEADS, BATCHES):
         head = draw_head(Random(number))
         read = read_head(head)
-        # Who offers no subprotocol of ours is refused before anybody answers.
+        # A handshake without a supported subprotocol is rejected before.
         if read is not None and read.key and (not read.subprotocols or SOCKBRIDGE.select(read.subprotocols)):
             plain += 1
             try:

@@ -126,7 +126,7 @@ def test_event_of_the_old_log_has_no_duplicate_fields(lines):
 
 @pytest.fixture
 def signals(monkeypatch):
-    """The signals' table, as if this process had a fresh one."""
+    """The signal handlers of a new process."""
     table = {}
     monkeypatch.setattr(signal, "signal", table.__setitem__)
     monkeypatch.setattr(signal, "getsignal", table.get)
@@ -135,7 +135,7 @@ def signals(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def files(monkeypatch):
-    """The log files that are opened, closed in the end: a process keeps its own for ever."""
+    """Closes the opened log files at the end."""
     opened = []
 
     class Closing(LogFile):
@@ -327,6 +327,9 @@ def test_omits_lines_over_the_limit_and_counts_them(watched, time, logged):
     assert time.getDelayedCalls() == []
 
 
+# A log that cannot be written.
+
+
 class FullDisk:
     """A file that takes ``room`` lines."""
 
@@ -340,7 +343,7 @@ class FullDisk:
         self.text += text
 
     def flush(self):
-        """Nothing waits."""
+        """Not buffered."""
 
 
 @pytest.fixture

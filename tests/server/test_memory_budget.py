@@ -34,7 +34,7 @@ GONE = Failure(ConnectionDone())
 
 
 class Lines:
-    """A line port on sockets that are none."""
+    """A line port on fake sockets."""
 
     def __init__(self, server):
         self.server, self.reactor = server, FakeReactor()
@@ -69,7 +69,7 @@ def memory_budget(server):
     return server.context.memory_budget
 
 
-# What is sent and not read.
+# Unsent bytes.
 
 
 def test_counts_unsent_bytes_until_they_are_sent(lines, memory_budget):
@@ -165,7 +165,7 @@ def test_transport_without_budget_counts_nothing():
     assert transport.blocked == SOCKET_FULL
 
 
-# What is said and has not ended.
+# Unfinished input.
 
 
 def test_counts_unfinished_line(server, reactor, wire, memory_budget):
@@ -256,7 +256,7 @@ def test_counts_frames_that_wait_for_the_next_time_slice(port, server, memory_bu
     client.send_bytes(frame(0x8A, b"") * KB)
     waits = memory_budget.used
     assert waits > 5 * KB
-    client.server.dataReceived(frame(0x8A, b"") * KB)  # was on its way already
+    client.server.dataReceived(frame(0x8A, b"") * KB)  # already received by the kernel
     assert memory_budget.used == waits + 6 * KB
     server.turn()
     assert memory_budget.used == 0

@@ -26,10 +26,10 @@ from twistedsock.testing import FakeServer
 
 LIMITS = {"max_line_bytes": 512, "max_message_bytes": 512, "history_events": 20, "history_age": 0.0}
 MAX_FRAMES = 512 + 14
-"""Bytes of a message that is not complete, with its head."""
+"""Bytes of an incomplete message and its head."""
 
 ROOM = st.sampled_from([50, 300, 1_000_000])
-"""What all connections may hold together."""
+"""The memory budget of all connections."""
 
 ACT = st.sampled_from(["stalls", "stalls", "drains", "drains", "half_closes", "goes", "waits", "waits long"])
 TYPED = LINES | TELNET.map(b"".join) | HEADS | st.binary()
@@ -53,7 +53,7 @@ BROWSED = st.one_of(
 
 @contextmanager
 def counted() -> Iterator[None]:
-    """However little it is."""
+    """Short input is counted too."""
     with ExitStack() as stack:
         for module in (memory, tcp, web, websocket):
             stack.enter_context(patch.object(module, "UNCOUNTED_BYTES", 2))
@@ -61,7 +61,7 @@ def counted() -> Iterator[None]:
 
 
 def live(connection: Connection, clock: Clock, server: FakeServer, pieces: list[bytes], acts: list[Any]) -> list[int]:
-    """The peer sends its pieces, and does something else between them; gives what was kept after each."""
+    """Send the pieces, with another action after each. Returns how many bytes were kept after each."""
     sizes = []
     waiting = list(pieces)
     somebody = server.line_client()
@@ -76,7 +76,7 @@ def live(connection: Connection, clock: Clock, server: FakeServer, pieces: list[
             del waiting[0]
         sizes.append(kept_by(connection.protocol))
         assert 0 <= server.context.memory_budget.used <= server.context.memory_budget.limit
-        somebody.send("PUB a heard by who reads it")
+        somebody.send("PUB a received by subscribers")
         clock.advance(0)
         server.turn()
         connection.ends_if_closed()
@@ -89,7 +89,7 @@ def live(connection: Connection, clock: Clock, server: FakeServer, pieces: list[
 
 
 def kept_by(protocol: Any) -> int:
-    """Bytes of what came in that a connection's protocols hold themselves; what is common to all is not theirs."""
+    """Bytes of input that the protocols of a connection keep."""
     owner = getattr(protocol, "handler", None) or protocol
     channel = getattr(owner, "_channel", None)
     values = [*getattr(owner, "__dict__", {}).values(), *(vars(channel).values() if channel is not None else ())]
@@ -98,7 +98,7 @@ def kept_by(protocol: Any) -> int:
 
 
 def ends(connection: Connection, clock: Clock, server: FakeServer) -> None:
-    """Whatever it was, in the end nothing is left of it."""
+    """After its end, a connection leaves nothing behind."""
     bystander = server.json_client()
     bystander.send({"type": "ping", "id": 1})
     assert bystander.received()[-1] == {"type": "pong", "id": 1}

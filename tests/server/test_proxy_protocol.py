@@ -33,14 +33,14 @@ UPGRADE = (
 
 @pytest.fixture
 def lines(server, reactor, wire):
-    """Call a proxied line port: ``lines(there=…)``."""
+    """Connect to a proxied line port: ``lines(there=…)``."""
     factory = ProxyProtocolFactory(LineFactory(server.context, reactor, 0, listening=LISTENING), reactor, LISTENING)
     return lambda there=PROXY: WebConnection(factory, wire(there=there))
 
 
 @pytest.fixture
 def web(server, reactor, wire, monkeypatch):
-    """Call a proxied web port."""
+    """Connect to a proxied web port: ``web(there=…)``."""
     txaio.use_twisted()
     monkeypatch.setattr(txaio.config, "loop", reactor)
     wrapped = WebFactory(server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [], LISTENING)

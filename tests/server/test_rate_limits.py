@@ -32,7 +32,7 @@ UPGRADE = {
 
 
 class Server:
-    """Each method opens a connection, says so many commands, closes it, and returns how many were carried out."""
+    """Each method opens a connection, sends ``count`` commands, closes it, and returns how many were run."""
 
     def __init__(self, reactor: Any, wire: Any) -> None:
         self.server = FakeServer(policy=POLICY, commands_per_second=1, commands_burst=BURST)

@@ -19,7 +19,7 @@ from twistedsock.server.reactor import UnprefixedEPollReactor, use_monotonic_clo
 
 
 class FakePoller:
-    """Gives the ``events`` that a test has put there; keeps what was ``asked``."""
+    """Returns ``events``, and records in ``asked`` how it was called."""
 
     def __init__(self):
         self.events = []
@@ -41,7 +41,7 @@ class FakePoller:
 
 
 class Selectable:
-    """What a reactor reads and writes; ``said`` is what happened to it, ``outcome`` what it makes of an event."""
+    """Records what the reactor calls in ``said``. ``outcome`` is the result of reading and writing."""
 
     def __init__(self, descriptor):
         self.descriptor = descriptor
@@ -78,7 +78,7 @@ def poller(monkeypatch):
 
 @pytest.fixture(params=[UnprefixedEPollReactor, epollreactor.EPollReactor], ids=["ours", "Twisted's"])
 def reactor(request, poller):
-    """Twisted's too: what these tests say of ours is what it does."""
+    """Ours and Twisted's: both must behave in the same way."""
     reactor = request.param()
     yield reactor
     reactor.removeReader(reactor.waker)
@@ -87,7 +87,7 @@ def reactor(request, poller):
 
 @pytest.fixture
 def reading(reactor):
-    """What reads, as descriptor 1001."""
+    """A reader with descriptor 1001."""
     selectable = Selectable(1001)
     reactor.addReader(selectable)
     return selectable
@@ -95,7 +95,7 @@ def reading(reactor):
 
 @pytest.fixture
 def logged():
-    """What the old log says; a fault is one message."""
+    """Messages of the old log. An exception is one message."""
     messages = []
     log.addObserver(messages.append)
     yield messages
@@ -151,7 +151,7 @@ def test_exception_disconnects_and_is_logged_once(reactor, poller, reading, logg
     assert reading.said[1:] == [ZeroDivisionError]
     assert 1001 not in poller.registered
     assert [message["failure"].type for message in logged if message["isError"]] == [ZeroDivisionError]
-    assert other.said == ["read"], "nobody else has noticed"
+    assert other.said == ["read"], "not noticed elsewhere"
 
 
 def test_exception_while_disconnecting_is_logged(reactor, poller, reading, logged):
@@ -202,7 +202,7 @@ def test_installs_the_reactor(poller, monkeypatch):
 
 
 class Clocks:
-    """Of the wall, and a steady one."""
+    """A wall clock and a monotonic clock."""
 
     def __init__(self):
         self.wall, self.steady = 1_700_000_000.0, 50.0
@@ -223,7 +223,7 @@ def clocks(monkeypatch):
 
 @pytest.fixture
 def steady_reactor(clocks):
-    """A real one, that is never run."""
+    """A real reactor that is not run."""
     reactor = EPollReactor()
     use_monotonic_clock(reactor)
     yield reactor

@@ -46,13 +46,13 @@ OURS = (
 
 
 def left():
-    """Our objects that have come and not gone, by kind."""
+    """The class names of our live objects."""
     return [type(found).__name__ for found in gc.get_objects() if isinstance(found, OURS)]
 
 
 @pytest.fixture
 def quiet():
-    """The collector does not run, and what was there before is not looked at."""
+    """Disables the collector, and ignores existing objects."""
     gc.collect()
     gc.disable()
     gc.freeze()
@@ -113,7 +113,7 @@ def test_ended_connection_is_freed(visit, reason, quiet, factories, server, reac
     transport.doRead()
     server.turn()
     transport.connectionLost(Failure(reason()))
-    reactor.advance(2 * LINGER_SECONDS)  # Autobahn's timers are bounded, but not all of them are cancelled
+    reactor.advance(2 * LINGER_SECONDS)  # Autobahn does not cancel all of its timers
     server.turn()
     reactor.readers.clear()
     reactor.writers.clear()

@@ -70,7 +70,7 @@ def test_endpoints_of_a_connection():
 
 
 class RecordingSocket(socket.socket):
-    """A socket that is told things, but asks nobody: no connection is made."""
+    """Records socket options. It is not connected."""
 
     def setsockopt(self, *option):
         self.__dict__.setdefault("told", set()).add(option)
@@ -232,7 +232,7 @@ def test_close_description(reason, how):
 
 
 def tcp_info(rtt: int, acked: int, received: int, notsent: int) -> bytes:
-    """As <linux/tcp.h> lays it out: eight bytes, 24 words of four, six of which the rtt is the 16th …"""
+    """The layout of <linux/tcp.h>: eight bytes, 24 words of four of which the rtt is the 16th …"""
     words = [0] * 24
     words[15] = rtt
     return struct.pack("=8B24I2Q2Q2II", *[1] * 8, *words, 7, 7, acked, received, 9, 9, notsent) + bytes(60)
@@ -244,7 +244,7 @@ class TalkativeSocket(FakeSocket):
     def getsockopt(self, level, option, size):
         assert (level, option) == (socket.IPPROTO_TCP, socket.TCP_INFO)
         if isinstance(self.told, int):
-            raise OSError(self.told, "as the test wants it")
+            raise OSError(self.told, "set by the test")
         return self.told[:size]
 
 
@@ -290,7 +290,7 @@ def test_keeps_tcp_stats_after_the_end(transport):
 
 
 def unanswered_info(retransmits: int, probes: int, milliseconds: int) -> bytes:
-    """As <linux/tcp.h> lays it out: state, ca_state, retransmits and probes are the first bytes, last_ack_recv is the
+    """The layout of <linux/tcp.h>: state, ca_state, retransmits and probes are the first bytes, last_ack_recv is the
     13th word."""
     return struct.pack("=8B24I", 1, 1, retransmits, probes, 1, 1, 1, 1, *[1] * 12, milliseconds, *[1] * 11) + bytes(100)
 
@@ -323,7 +323,7 @@ def test_closed_connection_is_not_unanswered(transport):
 
 @pytest.fixture
 def turns():
-    """What was postponed to later turns."""
+    """Calls that were deferred to later turns."""
     return []
 
 
@@ -333,7 +333,7 @@ def reachability(turns):
 
 
 def connect(reactor, reachability, told):
-    """A connection of a listening port, of which the kernel tells this."""
+    """A connection of a listening port, with this TCP_INFO."""
     port = SimpleNamespace(transport=Server)
     install_direct_writes(port, None, reachability)
     connection = port.transport(TalkativeSocket(), Protocol(), ("127.0.0.1", 50000), None, 1, reactor)
@@ -377,7 +377,7 @@ def test_checks_many_connections_in_several_turns(reactor, reachability, turns):
         connection.socket.getsockopt = lambda *option: asked.append(1) or unanswered_info(0, 0, 0)[:60]
     reachability.check()
     assert len(asked) == CHECKS_PER_TURN
-    reachability.check()  # the one before has not ended
+    reachability.check()  # the previous check has not ended
     assert len(asked) == CHECKS_PER_TURN
     while turns:
         turns.pop()()
@@ -390,7 +390,7 @@ def test_checks_continue_after_an_exception(reactor, reachability, turns):
 
     def fail(*option):
         asked.append(1)
-        raise OSError("as the test wants it")
+        raise OSError("set by the test")
 
     for connection in connections:
         connection.socket.getsockopt = fail

@@ -28,7 +28,7 @@ def connect(server, reactor, transport, web_address="http://127.0.0.1:8082/"):
 
 @pytest.fixture
 def call(server, reactor, wire):
-    """A connection that has heard its welcome."""
+    """A connection after its welcome."""
     call = connect(server, reactor, wire())
     assert call.received() == ["WELCOME sockbridge/1 id=p1 from=127.0.0.1:50000 to=127.0.0.1:8081"]
     return call
@@ -350,7 +350,7 @@ def test_rejects_connections_over_the_limit_of_an_address(reactor, wire):
 
 
 def test_pauses_reading_while_replies_wait(call):
-    call.transport.producer.pauseProducing()  # as a full transport does
+    call.transport.producer.pauseProducing()  # as with a full socket
     call.send("PING 1", "PING 2")
     assert not call.transport.is_reading
     assert call.received() == ["PONG 1", "PONG 2"]
@@ -408,7 +408,7 @@ def test_factory_logs_nothing(server, reactor, logged):
 
 
 class TestWithTLS:
-    """What begins with a handshake; here it is only told that it is over."""
+    """A connection with TLS. Here its handshake is only reported."""
 
     @pytest.fixture
     def connect(self, server, reactor, wire):

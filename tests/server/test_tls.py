@@ -53,7 +53,7 @@ class Connection:
         self._carry(self.client.do_handshake)
 
     def _carry(self, act):
-        """Do something at the client's end, in as many rounds as it takes; None if the server does not answer."""
+        """Call something at the client's end until it succeeds. None if the server does not answer."""
         while True:
             try:
                 result, done = act(), True
@@ -206,7 +206,7 @@ def test_sends_the_chain(authority, tmp_path, where):
     else:
         with (tmp_path / "server.pem").open("ab") as file:
             file.write(authority.pem.read_bytes())
-    # TLS 1.2 sends it in clear.
+    # TLS 1.2 sends the chain unencrypted.
     connection = Connection(Certificates(endpoint, tmp_path), version=ssl.TLSVersion.TLSv1_2)
     assert ssl.PEM_cert_to_DER_cert(authority.pem.read_text()) in connection.sent
 
@@ -220,7 +220,7 @@ def test_sends_the_chain(authority, tmp_path, where):
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
 def test_refuses_old_tls_versions(authority, tmp_path, version, welcome, method):
     certificates = Certificates(ENDPOINT + method, tmp_path)
-    # OpenSSL's clients do not offer the old ones themselves, but for those who ask it to lower its guard.
+    # OpenSSL offers the old versions only at security level 0.
     options = {"version": version, "ciphers": "DEFAULT@SECLEVEL=0"}
     if welcome:
         assert Connection(certificates, **options).client.version() == version.name.replace("_", ".")
@@ -230,7 +230,7 @@ def test_refuses_old_tls_versions(authority, tmp_path, version, welcome, method)
 
 
 class TestClients:
-    """Whose certificate is asked for."""
+    """Certificates of clients."""
 
     @pytest.fixture
     def certificates(self, authority, tmp_path):
@@ -296,7 +296,7 @@ class TestClients:
 
 
 class Shown:
-    """A transport whose peer has shown a certificate."""
+    """A transport whose client has sent a certificate."""
 
     def __init__(self, certificate):
         self._certificate = certificate

@@ -38,7 +38,7 @@ class Listening(Protocol):
 
 @pytest.fixture
 def transport(fake_socket, reactor):
-    """A connected transport that sends at once; ``drained`` counts its calls."""
+    """A connected transport. ``drained`` counts the calls of ``on_drained``."""
     transport = DirectTCPTransport(fake_socket, Listening(), ("127.0.0.1", 50000), None, 1, reactor)
     transport.listening = transport.protocol
     transport.listening.makeConnection(transport)
@@ -162,7 +162,7 @@ def test_reads_input_before_a_break_although_reading_was_paused(transport, fake_
     transport.pauseProducing()
     fake_socket.incoming = [b"PUB kitchen 1\n", ECONNRESET]
     reactor.removeWriter(transport)
-    transport.connectionLost(Failure(ConnectionLost()))  # as the reactor does it at a hang-up
+    transport.connectionLost(Failure(ConnectionLost()))  # as the reactor does at a hang-up
     assert transport.listening.lost is None
     assert transport.blocked == NOT_READING
     reactor.turn()
@@ -188,7 +188,7 @@ def test_failed_write_ends_connection_whose_input_has_ended(transport, fake_sock
     assert transport.try_write(b"a comment")
     why = transport.doWrite()
     assert isinstance(why, ConnectionLost)
-    transport.connectionLost(Failure(why))  # as the reactor does it
+    transport.connectionLost(Failure(why))  # as the reactor does
     assert transport.listening.lost is ConnectionLost and fake_socket.closed
 
 
@@ -317,7 +317,7 @@ def test_direct_transport_is_its_own_outlet(transport, reactor):
 
 @pytest.fixture
 def queue():
-    """Any other transport: it tells its producer when it is full."""
+    """Another transport, which pauses its producer when it is full."""
     return StringTransport()
 
 

@@ -24,11 +24,11 @@ CONNECTIONS = 300
 
 
 class Transport(DirectTCPTransport):
-    """A class of our own: other tests give theirs attributes, and then no instance shares its keys any more."""
+    """A separate class: attributes that other tests set would end the sharing of instance keys."""
 
 
 class Place:
-    """A bridge on a counting reactor, with its two kinds of ports."""
+    """A server with both ports."""
 
     def __init__(self, monkeypatch):
         txaio.use_twisted()
@@ -40,7 +40,7 @@ class Place:
         self.web = WebFactory(self.server.context, self.reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, lambda: [])
 
     def connect(self, factory, socket, data=b""):
-        """A connection to a port, which has sent ``data``."""
+        """A connection that has sent ``data``."""
         protocol = factory.buildProtocol(None)
         transport = Transport(socket, protocol, ("127.0.0.1", 50000), self.port, 1, self.reactor)
         protocol.makeConnection(transport)
@@ -49,7 +49,7 @@ class Place:
         return transport
 
     def reads(self, transport, data):
-        """Bytes come in from the socket."""
+        """Input arrives from the socket."""
         transport.socket.incoming.append(data)
         transport.doRead()
 

@@ -21,7 +21,7 @@ HANDSHAKE_TIMEOUT = Limits().handshake_timeout
 
 @pytest.fixture
 def build(reactor, wire, monkeypatch):
-    """Make a factory and visit it: ``build(server=…, origins=…)(here=…, there=…)``."""
+    """Make a factory and connect to it: ``build(server=…, origins=…)(here=…, there=…)``."""
     txaio.use_twisted()
     monkeypatch.setattr(txaio.config, "loop", reactor)
 
@@ -102,7 +102,7 @@ def test_keeps_input_after_the_request_head(visit):
 
 
 def counted(transport):
-    """Keep how many times something was written to a transport."""
+    """Count the writes of a transport."""
     writes = []
 
     def write(data, write=transport.write):
@@ -119,7 +119,7 @@ def test_sends_handshake_response_and_welcome_together(visit, more):
     writes = counted(peer.transport)
     assert peer.ask(upgrade(**more))[0] == 101
     assert len(writes) == 1
-    # The same request in a form that is Autobahn's.
+    # The same request in a form that only Autobahn parses.
     writes = counted(other.transport)
     assert other.ask(upgrade("/ws?", **more))[0] == 101
     assert len(writes) == 2
@@ -262,27 +262,27 @@ KNOWING = AllowedOrigins(origins=("https://example.org",), hosts=("bridge.exampl
 @pytest.mark.parametrize(
     ("here", "host", "origin", "status"),
     [
-        # No browser asks.
+        # Programs, which send no origin.
         (LOOPBACK, HOST, None, 101),
         (LOOPBACK, "localhost:8082", None, 101),
         (LOOPBACK, "[::1]:8082", None, 101),
-        # Our own page, under each name that is ours.
+        # Our own page, under each of its names.
         (LOOPBACK, HOST, "http://127.0.0.1:8082", 101),
         (LOOPBACK, HOST, "http://localhost:8082", 101),
         (LOOPBACK, "localhost:8082", "http://[::1]:8082", 101),
         (LOOPBACK, "bridge.example", "https://bridge.example", 101),
         (ANYWHERE, "192.0.2.1:8082", "http://192.0.2.1:8082", 101),
         (ANYWHERE, "bridge.example:8082", "http://bridge.example:8082", 101),
-        # Pages that are allowed.
+        # Allowed origins.
         (LOOPBACK, HOST, "https://example.org", 101),
-        # Pages of others.
+        # Foreign origins.
         (LOOPBACK, HOST, "http://evil.example", 403),
         (LOOPBACK, HOST, "null", 403),
         (LOOPBACK, HOST, "http://127.0.0.1:9999", 403),
         (LOOPBACK, HOST, "http://localhost", 403),
         (LOOPBACK, HOST, "http://example.org", 403),
         (ANYWHERE, "192.0.2.1:8082", "http://192.0.2.2:8082", 403),
-        # A name that was made to point here: its origin equals its host.
+        # DNS rebinding: the origin equals the host.
         (LOOPBACK, "evil.example:8082", "http://evil.example:8082", 421),
         (LOOPBACK, "evil.example", None, 421),
         (LOOPBACK, "[2001:db8::1]:8082", None, 421),

@@ -21,12 +21,10 @@ WEBSOCKET = (
 
 
 def page(*headers):
-    """A request for the page."""
     return b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8082\r\n" + b"".join(line + b"\r\n" for line in headers) + b"\r\n"
 
 
 def websocket(*headers):
-    """A handshake."""
     return page(*headers)[:-2] + WEBSOCKET + b"\r\n"
 
 
@@ -43,7 +41,7 @@ class Connection(WebConnection):
 
 @pytest.fixture
 def build(reactor, wire, monkeypatch):
-    """Make a factory and visit it: ``build(**limits)(there)``."""
+    """Make a factory and connect to it: ``build(**limits)(there)``."""
     txaio.use_twisted()
     monkeypatch.setattr(txaio.config, "loop", reactor)
 

@@ -40,7 +40,7 @@ def connect(reactor, wire, monkeypatch, logged):
         return protocol, transport
 
     yield make
-    logged.clear()  # hosts that are refused
+    logged.clear()  # rejected hosts
 
 
 REQUESTS = {
@@ -109,7 +109,7 @@ REQUESTS = {
     "a host of ours with a dot at its end and a port": (get(host=b"Host: Bridge.Example.Org.:8082\r\n"), 200),
     "localhost with a dot at its end": (get(host=b"Host: localhost.\r\n"), 200),
     "a host that is not ours": (get(host=b"Host: evil.example\r\n"), 421),
-    # Section 6: where a body ends.
+    # Section 6: the end of a body.
     "a length": (post(b"Content-Length: 2", body=b"hi"), 201),
     "two lengths": (post(b"Content-Length: 2", b"Content-Length: 2", body=b"hi"), 400),
     "a list of lengths": (post(b"Content-Length: 2, 2", body=b"hi"), 400),

@@ -41,7 +41,7 @@ def visit(reactor, wire, monkeypatch):
         )
         head, _, frames = transport.output().partition(b"\r\n\r\n")
         closing = b""
-        if b"\x88" in frames:  # the close frame stands last
+        if b"\x88" in frames:  # the close frame is last
             frames, closing = frames[: frames.rindex(b"\x88")], frames[frames.rindex(b"\x88") :]
         messages = [json.loads(text) for text in read_frames(frames)] if b" 101 " in head else []
         nicks = [guest.client.nick for guest in server.context.sessions]
@@ -121,7 +121,7 @@ def test_policy_change_during_a_handshake_applies(reactor, wire, monkeypatch):
     monkeypatch.setattr(txaio.config, "loop", reactor)
     server = FakeServer(policy=POLICY)
     ticks = iter(range(1_000_000))
-    server.clock = lambda: float(next(ticks))  # each portion takes so long that the rest waits for its turn
+    server.clock = lambda: float(next(ticks))  # each part takes a whole time slice
     factory = WebFactory(
         server.context, reactor, OriginPolicy(AllowedOrigins()), 0, 0, 3, list, ListenerConfig("tcp:8082")
     )

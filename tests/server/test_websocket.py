@@ -202,7 +202,7 @@ def test_exception_is_answered_with_internal_and_logged_once(
     logged.clear()
 
 
-# What is not taken.
+# Rejected input.
 
 
 def test_closes_with_1003_for_binary_messages(port: WebSocketPort) -> None:
@@ -266,7 +266,7 @@ MAX_OFFSET = 65_536
 
 @pytest.fixture
 def memory():
-    """``memory()``: bytes that are kept since the test began."""
+    """``memory()``: bytes allocated since the test began."""
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     yield lambda: tracemalloc.get_traced_memory()[0] - before

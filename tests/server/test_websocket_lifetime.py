@@ -32,7 +32,7 @@ def session_of(server: FakeServer, id: bytes = b"p1"):
     return session
 
 
-# Who does not read.
+# Slow clients.
 
 
 def test_pauses_reading_while_replies_wait(port: WebSocketPort, server: FakeServer) -> None:
@@ -41,7 +41,7 @@ def test_pauses_reading_while_replies_wait(port: WebSocketPort, server: FakeServ
     client.stall()
     client.send("PING 1")
     assert not client.transport.is_reading
-    client.server.dataReceived(frame(TEXT, b"PING 2") + frame(TEXT, b"PING 3"))  # was on its way already
+    client.server.dataReceived(frame(TEXT, b"PING 2") + frame(TEXT, b"PING 3"))  # already received by the kernel
     assert client.received() == ["PONG 1"]
     client.drain()
     assert client.transport.is_reading
@@ -74,11 +74,11 @@ def test_pauses_reading_while_pongs_wait(port: WebSocketPort) -> None:
     assert client.received() == ["PONG"]
 
 
-# Signs of life.
+# Pings.
 
 
 def last_ping(client: WebSocketClient) -> bytes:
-    """The payload of the ping that was heard last, alone."""
+    """The payload of the only ping since the last call."""
     ((first, payload),) = client.frames()
     assert first == PING and len(payload) == 12
     return payload
@@ -133,7 +133,7 @@ def test_pongs_and_replies_are_sent_in_order(port: WebSocketPort) -> None:
     assert client.frames() == [(TEXT, b"PONG 1"), (PONG, b"x"), (TEXT, b"PONG 2")]
 
 
-# Ends.
+# The end.
 
 
 @pytest.mark.parametrize(("code", "answer"), [(1000, 1000), (1001, 1000), (3000, 1000)])
@@ -163,7 +163,7 @@ def test_sends_notice_and_close_frame_then_closes(
     client = port.open(protocol)
     session_of(server).close(ending, b"because")
     *words, close = client.frames()
-    # A matter of policy is told in the frame too, as browsers show it to programs.
+    # The close frame has the reason of a policy violation, because browsers show it to programs.
     assert close == (CLOSE, ending.to_bytes(2, "big") + (b"because" if ending is CloseReason.POLICY else b""))
     lines = [payload for _, payload in words]
     assert lines == (
@@ -203,7 +203,7 @@ def test_reads_again_after_sending_a_close_frame(port: WebSocketPort, server: Fa
     client = port.open(LINE_PROTOCOL)
     client.stall()
     client.send("PING 1")
-    client.server.dataReceived(frame(TEXT, b"PING 2"))  # was on its way already
+    client.server.dataReceived(frame(TEXT, b"PING 2"))  # already received by the kernel
     assert not client.transport.is_reading
     session_of(server).close(CloseReason.GOING_AWAY, b"good night")
     client.answer_close(1001)

@@ -1,4 +1,4 @@
-"""What a WebSocket peer may send, good and bad, drawn at random and cut at random places."""
+"""WebSocket frames, and random streams of them with random splits."""
 
 import struct
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ HANDSHAKE = (
 
 
 def frame(first: int, payload: bytes, mask: bytes | None = MASK, width: int | None = None) -> bytes:
-    """A frame. ``first`` is its first byte; ``width`` is how many bytes the length has, the fewest if None."""
+    """A frame. ``first`` is its first byte; ``width`` the number of bytes of its length, the smallest if None."""
     size = len(payload)
     if width is None:
         width = 0 if size < 126 else 2 if size < 65536 else 8
@@ -33,7 +33,7 @@ NOT_UTF8 = [b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\x80",
 
 
 class Streams:
-    """Draws what a peer may send, good and bad."""
+    """Draws valid and invalid input of a client."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
@@ -56,7 +56,7 @@ class Streams:
         )
 
     def fragments(self) -> bytes:
-        """A message in fragments, which may cut a character, with control frames between them."""
+        """A message in fragments, which may split a character, with control frames between them."""
         payload = self.text() if self.random.random() < 0.8 else self.text() + self.random.choice(NOT_UTF8)
         places = sorted(self.random.randint(0, len(payload)) for _ in range(self.random.randint(1, 3)))
         pieces = [payload[start:end] for start, end in zip([0, *places], [*places, len(payload)], strict=True)]
@@ -79,7 +79,7 @@ class Streams:
         return frame(0x88, body + self.random.choice([b"", b"", b"\xff"]), self.mask())
 
     def fault(self) -> bytes:
-        """Something that no client may send."""
+        """A protocol error."""
         random, text = self.random, self.text()[:300]
         return random.choice(
             [
@@ -106,7 +106,7 @@ class Streams:
         )
 
     def stream(self) -> list[bytes]:
-        """Frames, or what looks like some."""
+        """Frames, or something similar."""
         if self.random.random() < 0.05:
             return [frame(0x01, self.text()), self.plain(), frame(0x80, self.text())]
         draw = [self.plain] * 8 + [self.control] * 2 + [self.fragments] * 2
@@ -124,7 +124,7 @@ class Streams:
         elif style < 0.35 and len(data) < 1500:
             places = list(range(1, len(data)))
         elif style < 0.7:
-            # Near the beginning, where heads are cut.
+            # Near the beginning: splits of the heads.
             places = [self.random.randint(0, min(len(data), 20)) for _ in range(4)]
             places += [self.random.randint(0, len(data)) for _ in range(2)]
         else:

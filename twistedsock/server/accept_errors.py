@@ -2,7 +2,7 @@
 
 Twisted keeps one file descriptor in reserve. It gives it up, accepts the waiting connections with it, closes each at
 once, and takes the reserve back. It logs three lines for each connection, so that clients could fill the disk by
-connecting in vain. And if the reserve does not help, the port is ready to be read again at once, because the
+connecting repeatedly. And if the reserve does not help, the port is ready to be read again at once, because the
 connections still wait: the process would do nothing else."""
 
 from typing import Any

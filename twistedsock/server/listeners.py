@@ -1,4 +1,4 @@
-"""Where the server listens: endpoint strings, the ports that they open, and hints how to connect to them."""
+"""Listeners: endpoint strings, the ports that they open, and hints how to connect to them."""
 
 import os
 import re
@@ -119,8 +119,8 @@ class Listener:
         return f"http{'s' if self.secure else ''}://{self._local_address()}/"
 
     def page_entry(self) -> dict[str, object]:
-        """Where the listener is, for the page. The host is empty if it listens on all addresses: then the host by which
-        a client has reached the page is right."""
+        """The address of the listener, for the page. The host is empty if it listens on all addresses: then the host by
+        which a client has reached the page is right."""
         if not self.has_port:
             return {"kind": "unix", "path": format_address(self.address).removeprefix("unix:")}
         host, port = self.address.host, self.address.port

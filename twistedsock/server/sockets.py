@@ -22,8 +22,8 @@ from twistedsock.stats import TcpStats
 
 
 class ListenerConfig(msgspec.Struct, frozen=True):
-    """What the connections of one listener have in common. ``endpoint`` is its endpoint string as configured, empty for
-    other ports. ``trusted`` are the proxies that may report the address of their client; if the listener is
+    """The common properties of the connections of one listener. ``endpoint`` is its endpoint string as configured,
+    empty for other ports. ``trusted`` are the proxies that may report the address of their client; if the listener is
     ``proxied``, their connections begin with a PROXY header."""
 
     endpoint: str = ""

@@ -279,8 +279,8 @@ class Reachability:
     """Aborts TCP connections whose remote machine no longer answers, but keeps those whose program reads slowly.
 
     The kernel's ``TCP_USER_TIMEOUT`` cannot distinguish the two: it also runs while the receive window of a living
-    client is closed, and it goes on after the client has read a part (net/ipv4/tcp_timer.c, ``tcp_probe_timer``). Linux
-    counts for each connection how much is unanswered, and this class looks it up.
+    client is closed, and it continues after the client has read a part (net/ipv4/tcp_timer.c, ``tcp_probe_timer``).
+    Linux counts for each connection how much is unanswered, and this class looks it up.
 
     ``check`` must be called every ``interval`` seconds, unless that is 0. ``timeout`` is in seconds, 0 disables the
     check; ``defer`` calls back in a later reactor turn."""

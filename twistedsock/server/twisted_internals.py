@@ -178,8 +178,8 @@ class HalfCloseTLSTransport(BufferingTLSTransport):
         and the error refers to that stack; here it loses its traceback, since only its type is used.
 
         Unsent bytes are discarded (RFC 5246 section 7.2.1). Twisted waits until they are sent and the producer has no
-        more. But a producer that is resumed after the end of TLS writes nothing, so the connection would stay open for
-        ever, neither read nor written."""
+        more. But a producer that is resumed after the end of TLS writes nothing, so the connection would stay open,
+        neither read nor written."""
         transport: Any = self.transport
         has_unsent = getattr(transport, "blocked", 0) & SOCKET_FULL
         super()._tlsShutdownFinished(reason)

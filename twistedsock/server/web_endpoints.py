@@ -1,4 +1,4 @@
-"""The WebSocket paths of the web port, and what is spoken at each: another protocol is one more entry in ``ENDPOINTS``.
+"""The WebSocket paths of the web port, and the dialects of each: another protocol is one more entry in ``ENDPOINTS``.
 
 HTTP requests have a table of their own, in ``server.http.routes``.
 """
@@ -26,7 +26,7 @@ class Dialect(NamedTuple):
 
 
 class WebSocketEndpoint(NamedTuple):
-    """What is spoken at one path. Clients that offer no subprotocol get ``default``; if their first message does not
+    """The dialects of one path. Clients that offer no subprotocol get ``default``; if their first message does not
     begin with ``{``, they get ``default_for_text`` instead."""
 
     subprotocols: Mapping[str, Dialect]

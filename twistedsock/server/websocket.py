@@ -54,7 +54,7 @@ class WebSocketConnection(AutobahnConnection):
     proxied_address: Any = None
     """The address of the client, if a proxy has reported it."""
     authenticated: Identity | Error | None = None
-    """What the policy returned for the client's credentials. Removed when the connection opens."""
+    """The result of the policy for the client's credentials. Removed when the connection opens."""
     handshake: HandshakeInfo | None = None
     """How the connection began. Removed when the connection opens."""
     pipeline: InputPipeline | None = None
@@ -347,7 +347,7 @@ class WebSocketConnection(AutobahnConnection):
             # If reading was paused, the close frame of the client would never be read.
             self.transport.resumeProducing()
         super().sendCloseFrame(code, reasonUtf8, isReply)
-        if self._has_input_ended and not isReply:  # no close frame will come back
+        if self._has_input_ended and not isReply:  # the client cannot answer it
             self.dropConnection()
 
     def dropConnection(self, abort: bool = False) -> None:
