@@ -124,6 +124,10 @@ class FakeTransport(StringTransport):
         """Closed or aborted, but not half-closed."""
         return self.disconnecting or self.aborted
 
+    def loseConnection(self) -> None:
+        assert self.producer is None, "Twisted does not close while a producer is registered"
+        super().loseConnection()
+
     def loseWriteConnection(self) -> None:
         assert self.producer is None, "Twisted does not end the stream while a producer is paused"
         self.half_closed = True

@@ -4,15 +4,18 @@ import json
 from typing import Any
 from urllib.parse import quote
 
+from twisted.internet.address import IPv4Address
+
+from tests.fakes import FakeTransport
 from tests.fuzz.clients import Client
-from tests.fuzz.connections import Connection, Transport
+from tests.fuzz.connections import Connection
 from tests.fuzz.model import Model, check_history
 from twistedsock.codecs.sse import parse_event_id
 from twistedsock.pubsub.values import Position
 from twistedsock.server.http.connection import HTTPConnection
 
 
-class SlowTransport(Transport):
+class SlowTransport(FakeTransport):
     """Pauses its producer after each write while it is ``slow``."""
 
     slow = False
@@ -29,7 +32,7 @@ class HttpConnection(Connection):
     transport: SlowTransport
 
     def __init__(self, model: Model) -> None:
-        self.transport = SlowTransport(8082)
+        self.transport = SlowTransport(IPv4Address("TCP", "127.0.0.1", 8082))
         self.protocol = HTTPConnection(model.site, self.transport.getPeer())
         self.protocol.makeConnection(self.transport)
         self.gone = self.was_slow = False
@@ -43,7 +46,7 @@ class HttpConnection(Connection):
 
     def answer(self) -> tuple[int, Any] | None:
         """Status and JSON of the response when it is complete."""
-        head, end, body = bytes(self.transport.written).partition(b"\r\n\r\n")
+        head, end, body = self.transport.value().partition(b"\r\n\r\n")
         if not end:
             return None
         if b"\r\ntransfer-encoding: chunked" in head.lower():
@@ -55,7 +58,7 @@ class HttpConnection(Connection):
                 body, rest = body + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
         elif len(body) < int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]):
             return None
-        self.transport.written.clear()
+        self.transport.clear()
         return int(head.split(b" ")[1]), json.loads(body)
 
 
@@ -77,7 +80,7 @@ class HttpClient(Client):
             self.connection.stalls()
         elif what < 0.5:
             self.connection.drains()
-        elif not self.waits and self.connection.transport.reading:
+        elif not self.waits and self.connection.transport.is_reading:
             self.waits = True
             self.ask()
             self.read()

@@ -14,11 +14,11 @@ import pytest
 import txaio
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket import protocol as autobahn_protocol
-from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from tests.fakes import FakeTransport
 from tests.server.websocket_streams import HANDSHAKE, Streams, frame
 from twistedsock.server.websocket import UNSUPPORTED_DATA, WebSocketConnection, WebSocketFactory
 from twistedsock.testing import FakeServer
@@ -28,46 +28,29 @@ BATCHES = 10
 PING_INTERVAL, PING_TIMEOUT = 10, 5
 
 
-class Transport:
+class RecordingTransport(FakeTransport):
     """Records the calls of a protocol in order."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.trace: list[tuple[str, Any]] = []
         self.deaf = False
-        self.ended = self.gone = False
+        self.gone = False
 
     def write(self, data: bytes) -> None:
         if not self.deaf:
             self.trace.append(("writes", bytes(data)))
 
     def loseConnection(self) -> None:
-        self.ended = True
+        super().loseConnection()
         self.trace.append(("closes", None))
 
     def abortConnection(self) -> None:
-        self.ended = True
+        super().abortConnection()
         self.trace.append(("aborts", None))
-
-    def getPeer(self) -> IPv4Address:
-        return IPv4Address("TCP", "127.0.0.1", 50000)
-
-    def getHost(self) -> IPv4Address:
-        return IPv4Address("TCP", "127.0.0.1", 8082)
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        pass
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        pass
-
-    def unregisterProducer(self) -> None:
-        pass
 
     def pauseProducing(self) -> None:
         raise AssertionError("nothing blocks here")
-
-    def resumeProducing(self) -> None:
-        pass
 
 
 class Recording:
@@ -121,7 +104,7 @@ class Pair:
 
     def _connect(self, factory: Any) -> Any:
         server = factory.buildProtocol(None)
-        server.makeConnection(Transport())
+        server.makeConnection(RecordingTransport())
         return server
 
     def feed(self, data: bytes) -> None:
@@ -158,15 +141,13 @@ class Pair:
     def finish(self) -> None:
         """The connections are lost."""
         if not self.is_late():
-            for server in self.servers:
-                server.transport.ended = True
-            self.end()
+            self.end(all_connections=True)
             self.compare()
 
-    def end(self) -> None:
+    def end(self, all_connections: bool = False) -> None:
         """Closed connections are lost at once."""
         for server in self.servers:
-            if server.transport.ended and not server.transport.gone:
+            if (all_connections or server.transport.is_closed) and not server.transport.gone:
                 server.transport.gone = True
                 server.connectionLost(Failure(ConnectionDone()))
 
@@ -276,7 +257,7 @@ def test_close_within_a_frame_has_the_same_result(clock: Clock) -> None:
         pair.hang_up()
         pair.feed(HELLO[index:])
         pair.feed(frame(0x88, b"\x03\xe9"))
-        assert pair.servers[0].transport.ended and pair.servers[0].wasClean
+        assert pair.servers[0].transport.is_closed and pair.servers[0].wasClean
         pair.finish()
 
 
