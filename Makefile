@@ -10,7 +10,7 @@ bin := .venv/bin
 # What takes longest of the tests with real processes: browsers, and all that is asked over HTTP.
 web_tests := $(addprefix tests/end_to_end/test_,$(addsuffix .py,client console http openapi page publishing streams))
 # The tests of the pure packages, which they cover completely.
-pure_tests := $(addprefix tests/,auth codecs limits pubsub session test_errors.py test_tally.py test_traffic.py)
+pure_tests := $(addprefix tests/,auth codecs limits pubsub session test_errors.py test_stats.py)
 pytest := $(bin)/pytest -q --show-failures-at-once
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check
 

@@ -176,3 +176,15 @@ def autobahn_loop(reactor: Any) -> Iterator[None]:
         yield
     finally:
         txaio.config.loop = loop
+
+
+class Ticking:
+    """A clock that advances by ``step`` seconds each time it is read."""
+
+    def __init__(self, step: float) -> None:
+        self.step = step
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now

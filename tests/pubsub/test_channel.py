@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tests.pubsub.readers import await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
+from tests.pubsub.helpers import await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
 from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER
 from twistedsock.codecs.framing import Newline
 from twistedsock.codecs.line_encoder import LineEncoder

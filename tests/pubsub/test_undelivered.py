@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.pubsub.readers import await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
+from tests.pubsub.helpers import await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub import undelivered
 from twistedsock.pubsub.channel import Channel

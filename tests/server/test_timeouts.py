@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from tests.pubsub.test_broker_turns import Ticking
+from tests.fakes import Ticking
 from tests.server.clients import CLOSE, PING, PONG, TEXT, LineConnection, WebSocketClient, WebSocketPort
 from tests.server.websocket_streams import frame
 from twistedsock.limits.settings import TIME_SLICE_SECONDS

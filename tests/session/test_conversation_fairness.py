@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.pubsub.test_broker_turns import Ticking
+from tests.fakes import Ticking
 from twistedsock.errors import CloseReason
 from twistedsock.limits.settings import TIME_SLICE_SECONDS
 from twistedsock.session.input_pipeline import PUBLISHES_PER_CLOCK_CHECK

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pubsub.readers import await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
+from tests.pubsub.helpers import await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
 from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import build_payloads, is_utf8
 from twistedsock.limits.settings import CHUNK_BYTES

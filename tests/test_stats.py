@@ -2,6 +2,7 @@
 
 import pytest
 
+from twistedsock.codecs.encoders import LINE_ENCODER
 from twistedsock.errors import ErrorCode
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Payloads, Publication
@@ -30,10 +31,10 @@ def test_the_longest_turn_is_kept_until_it_is_set_back() -> None:
 
 def test_sessions_are_counted_by_their_dialect() -> None:
     server = FakeServer()
-    line, message, other = server.line_client(), server.message_client(), server.json_client()
+    line, _, other = server.line_client(), server.message_client(), server.json_client()
     assert server.context.stats.opened == {"line": 2, "json": 1}
     line.session.connection_lost()
-    other.session.set_encoder(message.session._dialect)
+    other.session.set_encoder(LINE_ENCODER)
     assert server.context.stats.opened == {"line": 3, "json": 1}
     assert server.context.stats.closed == {"line": 1, "json": 1}
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.pubsub.readers import await_flush, channel, subscribe, subscriber
+from tests.pubsub.helpers import await_flush, channel, subscribe, subscriber
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.history_budget import CHANNELS_PER_STEP, MAX_SEARCHED_CHANNELS, HistoryBudget

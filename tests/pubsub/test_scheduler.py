@@ -4,22 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.fakes import Ticking
 from twistedsock.limits.settings import CHUNK_BYTES, TIME_SLICE_SECONDS
 from twistedsock.pubsub import broker
 from twistedsock.pubsub.history_budget import CHANNELS_PER_STEP
 from twistedsock.testing import FakeServer, LineClient
-
-
-class Ticking:
-    """A clock that goes on by ``step`` with each look at it."""
-
-    def __init__(self, step: float) -> None:
-        self.step = step
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        self.now += self.step
-        return self.now
 
 
 @pytest.fixture
