@@ -251,6 +251,7 @@ class TestPolicy:
         for method, path in (("POST", KITCHEN), ("GET", KITCHEN), ("GET", "/channels/kitchen/members")):
             response = api(method, path, b"x" * (method == "POST"))
             assert response.error == (401, "unauthorized") and response.headers["www-authenticate"] == "Bearer"
+            assert "send the header Authorization: Bearer <token>" in response.problem["detail"]
         assert api("POST", "/channels/lobby/events?nick=bob", b"x").status == 201
 
     @pytest.mark.parametrize("way", ["header", "query", "cookie"])

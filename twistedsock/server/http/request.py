@@ -13,7 +13,7 @@ from zope.interface import implementer
 from twistedsock.auth.identity import Identity, Policy
 from twistedsock.codecs.problem_details import HTTP_STATUS, PROBLEM_TYPE, RETRY_AFTER_SECONDS, ApiError, problem_details
 from twistedsock.codecs.query import QueryParameters
-from twistedsock.errors import INTERNAL, TOO_FAST, Error, ErrorCode
+from twistedsock.errors import FOR_ADMINS_WITH_TOKEN, INTERNAL, TOO_FAST, Error, ErrorCode
 from twistedsock.limits.principal import Principal, subject_principal
 from twistedsock.limits.rate import RateLimiter, answer_price, unreadable_price
 from twistedsock.server.connection import log_exception
@@ -35,6 +35,10 @@ from twistedsock.server.sockets import ListenerConfig, endpoints_of
 from twistedsock.session.context import ServerContext
 from twistedsock.session.encoder import Endpoints
 from twistedsock.session.request import RequestClient
+
+AUTHENTICATION_REQUIRED = Error(
+    ErrorCode.UNAUTHORIZED, "authentication required: send the header Authorization: Bearer <token>"
+)
 
 TOKEN_EXPIRED = Error(ErrorCode.UNAUTHORIZED, "token expired: send a new one")
 
@@ -135,6 +139,12 @@ class HTTPRequest(RequestInternals):
     def rate_limiter(self) -> RateLimiter | None:
         """None if the rate is not limited."""
         return self.connection.rate_limiter_of(self.principal)
+
+    @property
+    def _is_anonymous(self) -> bool:
+        """True if the client has sent no credentials."""
+        identity = self.identity
+        return self.rejection is None and (identity is None or not (identity.subject or identity.proof))
 
     @property
     def is_admin(self) -> bool:
@@ -274,6 +284,8 @@ class HTTPRequest(RequestInternals):
         self, error: Error, status: int | None = None, headers: Mapping[bytes, bytes] | None = None
     ) -> None:
         """Send problem details (RFC 9457). The status defaults to the one of the error code."""
+        if error.code is ErrorCode.UNAUTHORIZED and error is not FOR_ADMINS_WITH_TOKEN and self._is_anonymous:
+            error = AUTHENTICATION_REQUIRED
         self.context.stats.count_error(error.code)
         extra = dict(headers or {})
         status = status or HTTP_STATUS[error.code]
