@@ -4,6 +4,7 @@
 through ``under``. Both take what they try from the same strategies.
 """
 
+import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -12,8 +13,11 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 
+from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER
 from twistedsock.pubsub.values import JSON
 from twistedsock.session.commands import Publish
+from twistedsock.session.encoder import Encoder
+from twistedsock.testing import read_frames
 
 SETTINGS = settings(
     derandomize=True,
@@ -93,3 +97,24 @@ def one_by_one(commands: Sequence[Any]) -> list[Any]:
         else:
             told.append(command)
     return told
+
+
+def no_constant(word: str) -> None:
+    """For ``json.loads``: NaN and Infinity are not JSON."""
+    raise ValueError(word)
+
+
+def said(dialect: Encoder, data: bytes) -> list[str]:
+    """The messages that an encoder has written, checked: printable UTF-8 lines, complete text frames, valid JSON."""
+    if dialect is LINE_ENCODER:
+        assert not data or data.endswith(b"\n")
+        messages = data.decode().split("\n")[:-1]
+    else:
+        messages = read_frames(data)
+    for message in messages:
+        if dialect is JSON_MESSAGE_ENCODER:
+            told = json.loads(message, parse_constant=no_constant, parse_int=str)
+            assert isinstance(told, dict) and isinstance(told["type"], str)
+        else:
+            assert message and not any(ord(sign) < 32 and sign != "\t" or 127 <= ord(sign) < 160 for sign in message)
+    return messages

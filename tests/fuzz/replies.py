@@ -5,10 +5,22 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.fuzz.test_json_commands import KINDS
 from twistedsock.codecs.line_encoder import QuietLineEncoder
 from twistedsock.session import commands
 from twistedsock.session.commands import InvalidCommand, Publish
+
+KINDS: dict[type, str] = {
+    Publish: "publish",
+    commands.Subscribe: "subscribe",
+    commands.Unsubscribe: "unsubscribe",
+    commands.History: "history",
+    commands.Who: "who",
+    commands.Nick: "nick",
+    commands.Auth: "auth",
+    commands.Ping: "ping",
+    commands.Info: "info",
+}
+"""The ``type`` of each command."""
 
 Match = Callable[[Any], bool]
 Expected = tuple[Match, bool]

@@ -7,9 +7,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.fuzz.grammars import CUTS, LINES, MESSAGES
-from tests.fuzz.properties import cut, holds, kept, room
+from tests.fuzz.properties import cut, holds, kept, room, said
 from tests.fuzz.replies import Due, replies_of
-from tests.fuzz.test_dialects import said
 from twistedsock.codecs import json_decoder
 from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.encoders import LINE_ENCODER as LINES_ENCODING

@@ -1,4 +1,4 @@
-"""WebSocket frames, as far as they are read here."""
+"""Any frames are decoded as plain frames or left to Autobahn."""
 
 from hypothesis import strategies as st
 

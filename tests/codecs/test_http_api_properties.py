@@ -1,4 +1,4 @@
-"""Bodies of HTTP to what they publish."""
+"""Any body of a publish request is read or rejected."""
 
 import json
 

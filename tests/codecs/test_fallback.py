@@ -1,4 +1,4 @@
-"""What only the stream that stands in for a WebSocket says and hears."""
+"""JSON messages in POST requests, and the welcome of a fallback session."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""JSON messages to commands."""
+"""Any message is decoded."""
 
 import json
 from typing import Any
@@ -6,29 +6,13 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.fuzz.grammars import MESSAGES, SOUND
-from tests.fuzz.properties import holds, one_by_one
+from tests.fuzz.properties import holds, no_constant, one_by_one
+from tests.fuzz.replies import KINDS
 from twistedsock.codecs.json_decoder import decode, decode_alike
 from twistedsock.errors import ErrorCode
 from twistedsock.pubsub.values import JSON
 from twistedsock.session import commands
 from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Publish
-
-KINDS: dict[type, str] = {
-    Publish: "publish",
-    commands.Subscribe: "subscribe",
-    commands.Unsubscribe: "unsubscribe",
-    commands.History: "history",
-    commands.Who: "who",
-    commands.Nick: "nick",
-    commands.Auth: "auth",
-    commands.Ping: "ping",
-    commands.Info: "info",
-}
-"""The ``type`` of each command."""
-
-
-def no_constant(word: str) -> None:
-    raise ValueError(word)
 
 
 def read(message: bytes) -> Any:

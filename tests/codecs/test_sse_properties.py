@@ -1,5 +1,4 @@
-"""Wherever a stream of server-sent events is cut, however slow its reader and however short the logs: who comes back
-with the last id that arrived hears every event once and in order, or is told exactly what is lost."""
+"""Streams that are cut off anywhere continue where they ended."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +36,7 @@ class Client:
 
     def cut(self, share: float) -> None:
         """The connection breaks: of what was sent, only a part has arrived."""
-        sent, looked = self.stream.outlet.sent, self.stream._looked
+        sent, looked = self.stream.outlet.sent, self.stream._read
         del sent[looked + int(share * (len(sent) - looked)) :]
         self.look()
         self.stream.session.connection_lost()

@@ -1,4 +1,4 @@
-"""Request heads and WebSocket handshakes."""
+"""Any request head is read or rejected."""
 
 from typing import Any
 

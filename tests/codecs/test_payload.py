@@ -1,4 +1,4 @@
-"""A text comes out at any other end as the text that went in, and a line stays a line (protocol.md, "Payloads")."""
+"""Payloads: text and JSON, on lines and in JSON."""
 
 import json
 from typing import Any

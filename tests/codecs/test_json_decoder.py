@@ -1,4 +1,4 @@
-"""Every type of the JSON dialect, used rightly and wrongly (protocol.md, "JSON dialect")."""
+"""JSON messages, decoded to commands."""
 
 import json
 from time import process_time

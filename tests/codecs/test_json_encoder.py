@@ -1,4 +1,4 @@
-"""Replies and events as the literal messages of protocol.md."""
+"""Replies and events as JSON messages."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Events with ids: each tells where the stream stands once it has been read, and nothing that was not sent."""
+"""Server-sent events and their ids."""
 
 import json
 
@@ -9,8 +9,19 @@ from hypothesis import strategies as st
 from tests.event_streams import read_events
 from twistedsock.codecs.encoders import JSON_SSE_ENCODER, SSE_ENCODER
 from twistedsock.codecs.payload import build_payloads
-from twistedsock.codecs.sse import MultiChannelSSEEncoder
+from twistedsock.codecs.sse import (
+    KEEP_ALIVE_COMMENT,
+    RETRY_FIELD,
+    MultiChannelSSEEncoder,
+    SSEFraming,
+    event_fields,
+    format_event_id,
+    one_line,
+    parse_event_id,
+)
 from twistedsock.pubsub.values import JSON, TEXT, Batch, Position
+from twistedsock.session.commands import MAX_OFFSET
+from twistedsock.session.encoder import Endpoints
 
 AT = Position(b"5f2c1a", 17)
 
@@ -104,3 +115,104 @@ def test_it_knows_about_how_long_its_ids_are() -> None:
     several = MultiChannelSSEEncoder(places)
     data = several.batch(b"c7", batch(10**15, b""), b"5f2c1a7b")
     assert len(data) <= several.overhead + len(b"c7ann") + 30
+
+
+STREAM = SSEFraming()
+EVENT = b'{"type":"event","offset":'
+
+
+def test_a_message_is_an_event_of_its_type() -> None:
+    """So that ``onmessage`` of a browser gets events, and nothing else."""
+    welcome = JSON_SSE_ENCODER.welcome(b"k3x9p", Endpoints(b"a:1", b"b:2"))
+    assert welcome == (
+        b'event: welcome\ndata: {"type":"welcome","protocol":1,"id":"k3x9p","from":"a:1","to":"b:2"}\n\n'
+    )
+    told = Batch(1, 2, b"p1", b"p1", b"message", build_payloads([b"x"], TEXT))
+    assert JSON_SSE_ENCODER.batch(b"k", told) == (
+        b'data: {"type":"event","channel":"k","offset":1,"from":"p1","name":"message","data":"x"}\n\n'
+    )
+    assert JSON_SSE_ENCODER.title == "events"
+
+
+def test_line_breaks_between_tokens_are_spaces() -> None:
+    assert one_line(b'{"a":\r\n[1,\n2]}') == b'{"a":  [1, 2]}'
+    told = Batch(1, 3, b"p1", b"p1", b"message", build_payloads([b'{\n"a":\r1}', b"[\r\n]"], JSON))
+    events, _ = read_events(JSON_SSE_ENCODER.batch(b"k", told).decode())
+    assert [event.message["data"] for event in events] == [{"a": 1}, []]
+
+
+@pytest.mark.parametrize("pieces", [[b'{"type":"ok"}'], [b'{"type":"ok","events":[', b"1,\n2", b"]}"]])
+def test_a_message_in_pieces_is_one_event(pieces: list[bytes]) -> None:
+    (event,), _ = read_events(b"".join(STREAM.fragments(pieces)).decode())
+    assert event.kind == "ok" and event.data == b"".join(pieces).replace(b"\n", b" ").decode()
+
+
+@given(first=st.sampled_from([0, 1, 9, 99, 998, 1_000, 2**53 - 5]), count=st.integers(1, 1_200))
+def test_messages_in_a_row_are_what_each_would_be_alone(first: int, count: int) -> None:
+    """A percent sign is nothing special."""
+    payloads = [b'"%%b%d"' % number for number in range(count)]
+    alone = [b'%b%d,"data":%b}' % (EVENT, n, payload) for n, payload in enumerate(payloads, first)]
+    assert STREAM.numbered(EVENT, first, b',"data":', payloads, b"}") == b"".join(STREAM.frames(alone))
+    assert STREAM.counted(EVENT, first, 3) == b"".join(STREAM.frames([b"%b%d" % (EVENT, first + n) for n in range(3)]))
+
+
+def test_what_is_no_message_is_seen_by_no_client() -> None:
+    """A comment keeps the stream alive; how long to wait before one comes back is no event either."""
+    assert read_events((RETRY_FIELD + KEEP_ALIVE_COMMENT).decode()) == ([], "")
+    assert (
+        read_events((KEEP_ALIVE_COMMENT + STREAM.frame(b'{"type":"notice"}') + KEEP_ALIVE_COMMENT).decode())[0][0].kind
+        == "notice"
+    )
+
+
+def test_the_fields_before_a_message() -> None:
+    assert event_fields(b'{"type":"lost","channel":"k"}') == b"event: lost\ndata: "
+    assert event_fields(b'{"type":"event","channel":"k"}') == b"data: "
+    assert json.loads(one_line(b'{"type":\n"x"}')) == {"type": "x"}
+
+
+PLACES = st.none() | st.builds(
+    Position, st.from_regex(r"[0-9A-Za-z_-]{1,64}", fullmatch=True).map(str.encode), st.integers(0, MAX_OFFSET)
+)
+
+
+def test_of_one_channel_and_of_several() -> None:
+    """As the documents show them."""
+    assert parse_event_id("5f2c1a:18", 1) == [Position(b"5f2c1a", 18)]
+    assert parse_event_id("5f2c1a:18,9ab3:40", 2) == [Position(b"5f2c1a", 18), Position(b"9ab3", 40)]
+    assert parse_event_id("5f2c1a:18,", 2) == [Position(b"5f2c1a", 18), None]
+    assert format_event_id([None, Position(b"e1", 0), None]) == b",e1:0,"
+
+
+@given(places=st.lists(PLACES, min_size=1, max_size=40))
+def test_what_is_written_is_read(places: list[Position | None]) -> None:
+    assert parse_event_id(format_event_id(places).decode(), len(places)) == places
+
+
+@pytest.mark.parametrize(
+    ("text", "channels"),
+    [
+        ("18", 1),
+        (":18", 1),
+        ("e1:", 1),
+        ("e1:x", 1),
+        ("e1:-1", 1),
+        ("e1:1 ", 1),
+        ("e 1:1", 1),
+        ("e1:1,e2:2", 1),
+        ("e1:1", 2),
+        ("e1:1,e2:2,e3:3", 2),
+        (f"e1:{MAX_OFFSET + 1}", 1),
+        ("e1:" + "9" * 17, 1),
+        ("e1:١", 1),
+        ("e" * 65 + ":1", 1),
+    ],
+)
+def test_what_is_no_id_of_these_channels(text: str, channels: int) -> None:
+    assert parse_event_id(text, channels) is None
+
+
+@given(text=st.text(max_size=30), channels=st.integers(1, 3))
+def test_whatever_comes_is_read_or_refused(text: str, channels: int) -> None:
+    places = parse_event_id(text, channels)
+    assert places is None or len(places) == channels

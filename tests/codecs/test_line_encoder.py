@@ -1,14 +1,17 @@
-"""Replies and events as the literal lines of protocol.md."""
+"""Replies and events as lines, and the texts of HELP."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedsock.codecs.encoders import LINE_ENCODER, LINE_MESSAGE_ENCODER
+from twistedsock.codecs.line_decoder import LINE_DECODER, USAGE
+from twistedsock.codecs.line_encoder import HELP_LINES
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.values import JSON, TEXT, Batch, Event, Lost, Member, Position, PresenceChange, Tag
+from twistedsock.session import commands
 from twistedsock.session.encoder import Endpoints, SessionInfo
 from twistedsock.testing import read_frames
 
@@ -188,3 +191,26 @@ def test_a_sentence_stays_one_line(text: str, framed: bool) -> None:
         assert line.endswith(b"\n")
         signs = line.decode()[:-1]
         assert not [sign for sign in signs if (sign < " " and sign != "\t") or "\x7f" <= sign <= "\x9f"]
+
+
+def test_every_verb_has_its_help() -> None:
+    """What is understood is explained, and what is explained is understood."""
+    assert set(HELP_LINES) == {b"", *USAGE}
+
+
+@pytest.mark.parametrize("verb", HELP_LINES, ids=lambda verb: verb.decode() or "all")
+def test_each_line_begins_with_one_whole_example(verb: bytes) -> None:
+    """Whoever copies the example from a line has a command that works."""
+    for line in HELP_LINES[verb]:
+        example, gap, text = line.partition(b"   ")
+        assert gap and text.strip(), line
+        command = LINE_DECODER.decode(example)
+        assert command is not None and not isinstance(command, commands.InvalidCommand), line
+        assert example.split()[0] == verb or not verb
+
+
+def test_a_help_line_fits_a_screen() -> None:
+    """With INFO before it, no line is wider than 110 columns, and all of them are plain ASCII."""
+    for lines in HELP_LINES.values():
+        for line in lines:
+            assert len(line) <= 105 and line.isascii() and line.decode().isprintable(), line

@@ -1,4 +1,4 @@
-"""One payload in two dialects, all the way from who publishes to who reads."""
+"""Payloads arrive as they were published."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every refusal has a status, and is told as RFC 9457 wants it."""
+"""Errors of the HTTP API."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The protocol of a connection to the line port is known before any of its lines is run."""
+"""The protocol of a connection to the line port is detected before any of its lines is run."""
 
 import ssl
 import tracemalloc

@@ -1,4 +1,4 @@
-"""A query is read with suspicion, and what is wrong with it is told by name."""
+"""Query parameters."""
 
 import pytest
 from hypothesis import given

@@ -1,40 +1,23 @@
-"""What is said, in both dialects and both framings."""
+"""All encoders write any reply and any event."""
 
 import json
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 
 from tests.fuzz.grammars import JSON_TEXTS, NAMES, TEXTS
-from tests.fuzz.properties import holds
-from tests.fuzz.test_json_commands import no_constant
+from tests.fuzz.properties import holds, said
 from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.values import JSON, TEXT, Batch, Member, Position, PresenceChange
 from twistedsock.session.encoder import Encoder, Endpoints, SessionInfo
-from twistedsock.testing import read_frames
 
 FIRST = st.sampled_from([1, 9, 99, 999, 1_000, 2**53 - 20])
 TAGS = st.sampled_from([None, b"1", b'"x"', b"-7", '"é"'.encode(), b"9" * 5_000])
 PAYLOADS = st.lists(TEXTS.map(str.encode), min_size=1, max_size=5) | st.sampled_from([[b"x"] * 40, [b"1", b"22"] * 20])
 VALUES = st.lists(JSON_TEXTS, min_size=1, max_size=4)
-
-
-def said(dialect: Encoder, data: bytes) -> list[str]:
-    """The messages: lines of printable UTF-8, whole text frames, and JSON where it must be."""
-    if dialect is LINE_ENCODER:
-        assert not data or data.endswith(b"\n")
-        messages = data.decode().split("\n")[:-1]
-    else:
-        messages = read_frames(data)
-    for message in messages:
-        if dialect is JSON_MESSAGE_ENCODER:
-            told = json.loads(message, parse_constant=no_constant, parse_int=str)
-            assert isinstance(told, dict) and isinstance(told["type"], str)
-        else:
-            assert message and not any(ord(sign) < 32 and sign != "\t" or 127 <= ord(sign) < 160 for sign in message)
-    return messages
 
 
 DIALECTS = st.sampled_from([LINE_ENCODER, LINE_MESSAGE_ENCODER, JSON_MESSAGE_ENCODER])
@@ -108,3 +91,16 @@ def test_answers(
     assert len(said(dialect, b"".join(dialect.members(tag, name, members)))) == (1 if is_json else len(members) + 1)
     changes = [PresenceChange(member, member.id == b"a") for member in members]
     assert len(said(dialect, dialect.presence(name, changes))) == len(changes)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "notice"),
+    [
+        (LINE_ENCODER, b"NOTICE hi\n"),
+        (LINE_MESSAGE_ENCODER, b"\x81\x09NOTICE hi"),
+        (JSON_MESSAGE_ENCODER, b'\x81\x1d{"type":"notice","text":"hi"}'),
+    ],
+)
+def test_each_dialect_in_its_frame(dialect: Encoder, notice: bytes) -> None:
+    """The same notice, as each kind of peer hears it."""
+    assert dialect.notice(b"hi") == notice

@@ -1,0 +1,468 @@
+"""Bodies of requests, responses, and requests for streams."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twistedsock.codecs import http_api
+from twistedsock.codecs.http_api import (
+    MAX_BATCH_EVENTS,
+    MAX_POLL_BYTES,
+    MAX_STREAM_CHANNELS,
+    join_neighbours,
+    poll_response,
+    poll_response_of_several,
+    read_batch,
+    read_body,
+    read_channels,
+    read_stream_request,
+)
+from twistedsock.codecs.payload import MAX_DEPTH, build_payloads, payload_to_json, payload_to_line
+from twistedsock.codecs.problem_details import ApiError
+from twistedsock.codecs.query import QueryParameters
+from twistedsock.errors import BAD_CHANNEL, Error, ErrorCode
+from twistedsock.limits.settings import CHUNK_BYTES
+from twistedsock.pubsub.channel_index import ChannelInfo, Page
+from twistedsock.pubsub.values import JSON, TEXT, Event, Lost, Member, Payloads, Position, Publication
+from twistedsock.session.commands import Subscribe
+from twistedsock.session.request import HistoryPage
+
+JSON_TYPE = b"application/json"
+TEXT_TYPE = b"text/plain"
+FORM = b"application/x-www-form-urlencoded"
+
+
+def read(body: bytes, kind: bytes) -> tuple[bytes, bool]:
+    content = read_body(body, kind)
+    assert content.size == len(content.items[0]) and len(content) == 1
+    return content.items[0], content.kind is JSON
+
+
+@pytest.mark.parametrize(
+    "body, kind, payload, is_json",
+    [
+        (b'{"a": [1, 2]}', JSON_TYPE, b'{"a": [1, 2]}', True),
+        (b' {"a":1}\r\n', JSON_TYPE, b'{"a":1}', True),
+        (b"21.50", JSON_TYPE, b"21.50", True),
+        (b"null", b"application/vnd.api+json; charset=UTF-8", b"null", True),
+        (b'"hello"', JSON_TYPE, b"hello", False),
+        (b'"a\\nb\\u00e9"', b'Application/JSON;charset="utf-8"', "a\nbé".encode(), False),
+        (b'""', JSON_TYPE, b"", False),
+        (b'\xef\xbb\xbf{"a":1}', JSON_TYPE, b'{"a":1}', True),
+        (b'\xef\xbb\xbf "hello"', JSON_TYPE, b"hello", False),
+        (b'\xef\xbb\xbf{"a":1}\r\n', FORM, b'{"a":1}', True),
+        (b"\xef\xbb\xbf[1]", b"", b"[1]", True),
+        (b"\xef\xbb\xbfhello", b"", b"\xef\xbb\xbfhello", False),
+        (b"\xef\xbb\xbf[1]", TEXT_TYPE, b"\xef\xbb\xbf[1]", False),
+        (b'{"a":1}', TEXT_TYPE, b'{"a":1}', False),
+        (b"hello\n", b"text/markdown; charset=utf8; x=y", b"hello\n", False),
+        (b"", TEXT_TYPE, b"", False),
+        (b"hello", FORM, b"hello", False),
+        (b"a=b&c=%20+\n", FORM, b"a=b&c=%20+\n", False),
+        (b'{"a":1}\n', FORM, b'{"a":1}', True),
+        (b'"hello"', b"", b'"hello"', True),
+        (b"[1,", b"", b"[1,", False),
+        (b"21.5", b"", b"21.5", False),
+        (b"", b"", b"", False),
+        (b"[" * 101 + b"]" * 101, b"", b"[" * 101 + b"]" * 101, False),
+    ],
+)
+def test_a_body_is_what_its_content_type_says(body: bytes, kind: bytes, payload: bytes, is_json: bool) -> None:
+    assert read(body, kind) == (payload, is_json)
+
+
+@pytest.mark.parametrize(
+    "body, kind, code",
+    [
+        (b"", JSON_TYPE, ErrorCode.BAD_JSON),
+        (b" ", JSON_TYPE, ErrorCode.BAD_JSON),
+        (b"{", JSON_TYPE, ErrorCode.BAD_JSON),
+        (b"1 2", JSON_TYPE, ErrorCode.BAD_JSON),
+        (b"NaN", JSON_TYPE, ErrorCode.BAD_JSON),
+        (b'"\\ud800"', JSON_TYPE, ErrorCode.BAD_JSON),
+        (b'{"a":"\\udc00"}', JSON_TYPE, ErrorCode.BAD_JSON),
+        (b'"\\ud800"', b"", ErrorCode.BAD_JSON),
+        (b' {"a":"\\udc00"}\n', FORM, ErrorCode.BAD_JSON),
+        (b'"\xff"', JSON_TYPE, ErrorCode.NOT_UTF8),
+        (b"\xc0\x80", TEXT_TYPE, ErrorCode.NOT_UTF8),
+        (b"\xed\xa0\x80", FORM, ErrorCode.NOT_UTF8),
+        (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), JSON_TYPE, ErrorCode.BAD_JSON),
+        (b"[" * 30_000 + b"]" * 30_000, JSON_TYPE, ErrorCode.BAD_JSON),
+        (b"x", b"image/png", ErrorCode.BAD_TYPE),
+        (b"x", b"multipart/form-data; boundary=x", ErrorCode.BAD_TYPE),
+        (b"x", b"json", ErrorCode.BAD_TYPE),
+        (b"x", b"text/plain; charset=latin-1", ErrorCode.BAD_TYPE),
+        (b"1", b"application/json;charset=utf-16", ErrorCode.BAD_TYPE),
+    ],
+)
+def test_what_a_body_cannot_be_is_refused(body: bytes, kind: bytes, code: ErrorCode) -> None:
+    with pytest.raises(ApiError) as refused:
+        read_body(body, kind)
+    assert refused.value.error.code is code
+
+
+def test_json_may_be_as_deep_as_it_may() -> None:
+    body = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+    assert read(body, JSON_TYPE) == (body, True)
+
+
+@given(st.text())
+def test_a_text_comes_out_everywhere_as_it_went_in(text: str) -> None:
+    bodies = (
+        (text.encode(), TEXT_TYPE),
+        (json.dumps(text).encode(), JSON_TYPE),
+        (json.dumps(text, ensure_ascii=False).encode(), JSON_TYPE),
+    )
+    for body, kind in bodies:
+        payload, is_json = read(body, kind)
+        assert (payload, is_json) == (text.encode(), False)
+        assert json.loads(payload_to_json(payload, TEXT)) == text
+        line = payload_to_line(payload, TEXT).decode()
+        assert line == text or json.loads(line) == text
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(values, st.sampled_from([None, 1]), st.booleans())
+def test_json_is_spliced_as_it_came(value: Any, indent: int | None, ascii_only: bool) -> None:
+    body = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
+    payload, is_json = read(body, JSON_TYPE)
+    assert (payload, is_json) == ((value.encode(), False) if isinstance(value, str) else (body, True))
+    batch = b'{"events":[{"channel":"a","data":%b}]}' % body
+    assert read_batch(batch, JSON_TYPE, 10**6) == [Publication(b"a", read_body(body, JSON_TYPE))]
+
+
+@given(st.binary(max_size=40), st.binary(max_size=40))
+def test_whatever_comes_is_read_or_refused(body: bytes, kind: bytes) -> None:
+    for types in (kind, JSON_TYPE, TEXT_TYPE, FORM):
+        try:
+            assert isinstance(read_body(body, types), Payloads)
+        except ApiError:
+            pass
+        try:
+            read_batch(body, types, 100)
+        except ApiError:
+            pass
+
+
+def batch(*events: Any) -> bytes:
+    return json.dumps({"events": events}).encode()
+
+
+def test_a_batch_is_read_in_its_order() -> None:
+    body = batch({"channel": "a", "data": "x"}, {"channel": "é", "data": {"b": 1}, "name": "alarm", "more": 1})
+    for kind in (JSON_TYPE, b"", FORM):
+        assert read_batch(body, kind, 100) == [
+            Publication(b"a", build_payloads((b"x",), TEXT)),
+            Publication("é".encode(), build_payloads((b'{"b": 1}',), JSON), b"alarm"),
+        ]
+    assert read_batch(batch(), JSON_TYPE, 100) == []
+
+
+@pytest.mark.parametrize(
+    "body, kind, code",
+    [
+        (b"", JSON_TYPE, ErrorCode.BAD_JSON),
+        (b"[]", JSON_TYPE, ErrorCode.BAD_ARGUMENT),
+        (b"{}", JSON_TYPE, ErrorCode.BAD_ARGUMENT),
+        (b'{"events":[{"channel":"a"}]}', JSON_TYPE, ErrorCode.BAD_ARGUMENT),
+        (b'{"events":[{"channel":1,"data":1}]}', JSON_TYPE, ErrorCode.BAD_ARGUMENT),
+        (b'{"events":[{"channel":"a","data":"\\ud800"}]}', JSON_TYPE, ErrorCode.BAD_JSON),
+        (b'{"events":[{"channel":"a","data":"\xff"}]}', JSON_TYPE, ErrorCode.NOT_UTF8),
+        (b'{"events":' + b"[" * 9_000 + b"]" * 9_000 + b"}", JSON_TYPE, ErrorCode.BAD_ARGUMENT),
+        (b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", JSON_TYPE, ErrorCode.BAD_JSON),
+        (b'{"events":[]}', TEXT_TYPE, ErrorCode.BAD_TYPE),
+        (b'{"events":[]}', b"application/json;charset=x", ErrorCode.BAD_TYPE),
+    ],
+)
+def test_what_is_no_batch_is_refused(body: bytes, kind: bytes, code: ErrorCode) -> None:
+    with pytest.raises(ApiError) as refused:
+        read_batch(body, kind, 100)
+    assert refused.value.error.code is code
+
+
+def test_a_batch_has_no_more_events_than_it_may() -> None:
+    assert len(read_batch(batch(*[{"channel": "a", "data": 1}] * MAX_BATCH_EVENTS), JSON_TYPE, 100)) == MAX_BATCH_EVENTS
+    with pytest.raises(ApiError):
+        read_batch(batch(*[{"channel": "a", "data": 1}] * (MAX_BATCH_EVENTS + 1)), JSON_TYPE, 100)
+
+
+def test_one_event_of_a_batch_may_be_wrong_and_the_others_not() -> None:
+    deep = [[]]
+    for _ in range(MAX_DEPTH):
+        deep = [deep]
+    read = read_batch(
+        batch({"channel": "a", "data": "x" * 1000}, {"channel": "b", "data": deep}, {"channel": "c", "data": 1}),
+        JSON_TYPE,
+        500,
+    )
+    told = [one[1].code if isinstance(one, tuple) else one.channel for one in read]
+    assert told == [ErrorCode.TOO_LONG, ErrorCode.BAD_JSON, b"c"]
+    assert isinstance(read[0], tuple) and read[0][0] == b"a" and isinstance(read[0][1], Error)
+
+
+def one(channel: bytes, payload: bytes, is_json: bool = False, name: bytes = b"message") -> Publication:
+    return Publication(channel, build_payloads((payload,), JSON if is_json else TEXT), name)
+
+
+def test_events_in_a_row_that_are_alike_are_published_together() -> None:
+    row = [
+        one(b"a", b"1"),
+        one(b"a", b"2"),
+        one(b"a", b"3", True),
+        one(b"a", b"4", True, b"x"),
+        one(b"b", b"5", True, b"x"),
+    ]
+    assert [(each.channel, each.name, each.payloads.items) for each in join_neighbours(row)] == [
+        (b"a", b"message", (b"1", b"2")),
+        (b"a", b"message", (b"3",)),
+        (b"a", b"x", (b"4",)),
+        (b"b", b"x", (b"5",)),
+    ]
+    assert list(join_neighbours([])) == []
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"a", b"b"]), st.text(max_size=3), st.booleans())))
+def test_together_nothing_is_lost_or_moved(some: list[tuple[bytes, str, bool]]) -> None:
+    asked = [one(channel, text.encode(), False, b"x" if named else b"y") for channel, text, named in some]
+    flat = [
+        Publication(each.channel, build_payloads((payload,), each.payloads.kind), each.name)
+        for each in join_neighbours(asked)
+        for payload in each.payloads.items
+    ]
+    assert flat == asked
+
+
+def read_responses(answer: bytes) -> Any:
+    assert answer.endswith(b"}\n") and answer.count(b"\n") == 1
+    return json.loads(answer)
+
+
+def kept(*payloads: tuple[bytes, bool], recovered: bool | None = None, lost: Lost | None = None) -> HistoryPage:
+    def events() -> Iterator[Event]:
+        for offset, (payload, is_json) in enumerate(payloads, 3):
+            yield Event(offset, b"p1", b"ann", b"message", payload, JSON if is_json else TEXT)
+
+    return HistoryPage(
+        "küche".encode(), Position(b"5f2c1a", 2 + len(payloads)), 3, 3 + len(payloads), recovered, lost, events()
+    )
+
+
+def test_a_place_is_told() -> None:
+    answer = http_api.publish_response("küche".encode(), Position(b"5f2c1a", 18))
+    assert read_responses(answer) == {"channel": "küche", "offset": 18, "epoch": "5f2c1a"}
+
+
+def test_the_outcomes_of_a_batch_are_told_in_order() -> None:
+    answer = http_api.batch_response([(b"a", Position(b"e", 1)), (b'"\n', BAD_CHANNEL)])
+    assert read_responses(answer) == {
+        "results": [
+            {"channel": "a", "offset": 1, "epoch": "e"},
+            {"channel": '"\n', "code": "bad-channel", "detail": BAD_CHANNEL.message},
+        ]
+    }
+    assert read_responses(http_api.batch_response([])) == {"results": []}
+
+
+def test_each_event_of_a_batch_has_its_outcome() -> None:
+    def row(channel: bytes, *payloads: bytes) -> Publication:
+        return Publication(channel, build_payloads(payloads, TEXT))
+
+    refused = (b"b", BAD_CHANNEL)
+    asked = [row(b"a", b"1"), refused, row(b"a", b"2"), row(b"c", b"3"), row(b"d", b"4"), row(b"d", b"5")]
+    rows, outcomes = (
+        list(join_neighbours(one for one in asked if isinstance(one, Publication))),
+        [Position(b"e", 7), BAD_CHANNEL, Position(b"f", 1)],
+    )
+    assert list(http_api.batch_results(asked, rows, outcomes)) == [
+        (b"a", Position(b"e", 7)),
+        refused,
+        (b"a", Position(b"e", 8)),
+        (b"c", BAD_CHANNEL),
+        (b"d", Position(b"f", 1)),
+        (b"d", Position(b"f", 2)),
+    ]
+
+
+def test_history_is_the_events_of_the_json_dialect_and_where_to_go_on() -> None:
+    told = read_responses(b"".join(http_api.history_response(kept((b"21.5", True), (b"hello", False)))))
+    event = {"type": "event", "channel": "küche", "offset": 3, "from": "ann", "name": "message", "data": 21.5}
+    assert told == {
+        "channel": "küche",
+        "epoch": "5f2c1a",
+        "offset": 4,
+        "events": [event, {**event, "offset": 4, "data": "hello"}],
+        "next": "5f2c1a:4",
+    }
+
+
+@pytest.mark.parametrize("recovered, lost", [(True, None), (False, Lost(1, 2))])
+def test_history_tells_whether_one_could_go_on(recovered: bool, lost: Lost | None) -> None:
+    told = read_responses(b"".join(http_api.history_response(kept(recovered=recovered, lost=lost))))
+    assert told["recovered"] is recovered and told["events"] == []
+    assert told.get("lost") == ({"first": 1, "last": 2} if lost else None)
+
+
+def test_history_tells_behind_the_events_what_went_while_it_was_sent() -> None:
+    event = Event(5, b"p1", b"ann", b"message", b"x", TEXT)
+    told = HistoryPage(b"k", Position(b"e1", 9), 3, 10, True, None, iter([Lost(3, 4), event, Lost(6, 9)]))
+    answer = read_responses(b"".join(http_api.history_response(told)))
+    assert [event["offset"] for event in answer["events"]] == [5] and "lost" not in answer
+    assert answer["gaps"] == [{"first": 3, "last": 4}, {"first": 6, "last": 9}] and answer["next"] == "e1:9"
+
+
+def test_a_long_history_comes_in_pieces() -> None:
+    pieces = list(http_api.history_response(kept(*[(b"x" * 1000, False)] * 200)))
+    assert len(pieces) == 4 and max(map(len, pieces)) < 1.1 * CHUNK_BYTES
+    assert len(read_responses(b"".join(pieces))["events"]) == 200
+
+
+@given(st.lists(st.text()))
+def test_texts_are_told_as_they_are(texts: list[str]) -> None:
+    told = read_responses(b"".join(http_api.history_response(kept(*[(text.encode(), False) for text in texts]))))
+    assert [event["data"] for event in told["events"]] == texts
+
+
+def test_a_tag_tells_answers_apart() -> None:
+    assert http_api.history_etag(kept((b"x", TEXT))) == b'"5f2c1a:3-3"'
+    assert http_api.history_etag(kept()) == b'"5f2c1a:3-2"'
+
+
+@pytest.mark.parametrize("following", [None, "küche"])
+def test_a_page_of_channels(following: str | None) -> None:
+    listed = ChannelInfo("küche".encode(), 2, Position(b"e", 9), 5, 700)
+    answer = http_api.channels_response(Page([listed], 7, following and following.encode()))
+    channel = {"channel": "küche", "readers": 2, "offset": 9, "epoch": "e", "events": 5, "bytes": 700}
+    assert read_responses(answer) == {"channels": [channel], "total": 7, "next": following}
+
+
+def test_a_page_of_members() -> None:
+    answer = http_api.members_response(b"a", [Member(b"p1", b"ann"), Member(b"p2", b"p2")], 3, b"p2")
+    members = [{"id": "p1", "nick": "ann"}, {"id": "p2", "nick": "p2"}]
+    assert read_responses(answer) == {"channel": "a", "members": members, "readers": 3, "next": "p2"}
+
+
+def kept_poll(
+    *payloads: bytes,
+    channel: bytes = b"k",
+    start: int = 1,
+    recovered: bool | None = None,
+    lost: Lost | None = None,
+) -> HistoryPage:
+    events = [Event(offset, b"p1", b"ann", b"message", payload, TEXT) for offset, payload in enumerate(payloads, start)]
+    stop = start + len(events)
+    return HistoryPage(channel, Position(b"e1", stop - 1), start, stop, recovered, lost, iter(events))
+
+
+def test_nothing_has_come() -> None:
+    assert (
+        poll_response(kept_poll(start=18)) == b'{"channel":"k","epoch":"e1","offset":17,"events":[],"next":"e1:17"}\n'
+    )
+
+
+def test_what_has_come_is_told_as_in_the_dialects() -> None:
+    told = json.loads(poll_response(kept_poll(b"x", b'"', start=3, recovered=False, lost=Lost(1, 2))))
+    assert told["recovered"] is False and told["lost"] == {"first": 1, "last": 2} and told["next"] == "e1:4"
+    assert told["events"][1] == {
+        "type": "event",
+        "channel": "k",
+        "offset": 4,
+        "from": "ann",
+        "name": "message",
+        "data": '"',
+    }
+    assert json.loads(poll_response(kept_poll(b"x", recovered=True)))["recovered"] is True
+
+
+def test_of_several_each_has_its_place() -> None:
+    told = json.loads(poll_response_of_several([kept_poll(b"x", channel=b"a"), kept_poll(channel=b"b", start=8)]))
+    assert [one["channel"] for one in told["channels"]] == ["a", "b"]
+    assert told["next"] == "e1:1,e1:7" and "next" not in told["channels"][0]
+
+
+def test_an_answer_ends_before_a_gap_so_that_the_next_one_tells_of_it() -> None:
+    events = [Event(offset, b"p1", b"ann", b"message", b"x", TEXT) for offset in (3, 6)]
+    told = HistoryPage(b"k", Position(b"e1", 6), 3, 7, True, None, iter([events[0], Lost(4, 5), events[1]]))
+    answer = json.loads(poll_response(told))
+    assert [event["offset"] for event in answer["events"]] == [3]
+    assert answer["next"] == "e1:3" and answer["recovered"] is True
+
+
+def test_a_long_answer_breaks_off_between_two_events() -> None:
+    long = b"x" * (MAX_POLL_BYTES // 2)
+    told = json.loads(poll_response(kept_poll(long, long, long, b"y")))
+    assert len(told["events"]) == 2 and told["next"] == "e1:2" and told["offset"] == 4
+    several = json.loads(poll_response_of_several([kept_poll(long, long, channel=b"a"), kept_poll(b"y", channel=b"b")]))
+    assert several["next"] == "e1:2,e1:0" and several["channels"][1]["events"] == []
+
+
+def test_channels_are_named_once_each_in_their_order() -> None:
+    assert read_channels(QueryParameters(b"channel=b&channel=a&channel=b&channel=k%C3%BC")) == [
+        b"b",
+        b"a",
+        "kü".encode(),
+    ]
+    assert read_channels(QueryParameters(b"last=1")) == []
+
+
+def test_what_a_session_is_asked() -> None:
+    asked = read_stream_request(QueryParameters(b"last=3&presence=on"), [b"a", b"b"], "e1:5,")
+    assert asked.commands() == [
+        Subscribe(b"a", last=3, since=5, epoch=b"e1", presence=True),
+        Subscribe(b"b", last=3, since=None, epoch=None, presence=True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "header", "place"),
+    [
+        (b"", "", None),
+        (b"since=4&epoch=e1", "", Position(b"e1", 4)),
+        (b"last-event-id=e1:5", "", Position(b"e1", 5)),
+        (b"last-event-id=", "", None),
+        (b"lastEventId=e1:5", "", Position(b"e1", 5)),
+        (b"last-event-id=e1:5&lastEventId=e1:6", "", Position(b"e1", 6)),
+        (b"last-event-id=e1:5&lastEventId=", "", Position(b"e1", 5)),
+        (b"lastEventId=e1:5", "e2:6", Position(b"e2", 6)),
+        (b"since=4&epoch=e1&last-event-id=e1:5", "", Position(b"e1", 5)),
+        (b"since=4&epoch=e1&last-event-id=e1:5", "e2:6", Position(b"e2", 6)),
+    ],
+)
+def test_a_browser_that_comes_back_asks_as_before_and_shows_the_last_id(
+    query: bytes, header: str, place: Position | None
+) -> None:
+    """So the header counts most."""
+    asked = read_stream_request(QueryParameters(query), [b"a"], header)
+    assert asked.known == {b"a": place} and asked.last is None and not asked.presence
+
+
+@pytest.mark.parametrize(
+    ("query", "channels", "header", "code"),
+    [
+        (b"", [], "", ErrorCode.BAD_ARGUMENT),
+        (b"", [b"%d" % number for number in range(MAX_STREAM_CHANNELS + 1)], "", ErrorCode.BAD_ARGUMENT),
+        (b"", [b"a", b"a b"], "", ErrorCode.BAD_CHANNEL),
+        (b"since=1", [b"a"], "", ErrorCode.BAD_ARGUMENT),
+        (b"epoch=e1", [b"a"], "", ErrorCode.BAD_ARGUMENT),
+        (b"since=x&epoch=e1", [b"a"], "", ErrorCode.BAD_ARGUMENT),
+        (b"since=1&epoch=e1", [b"a", b"b"], "", ErrorCode.BAD_ARGUMENT),
+        (b"last=-1", [b"a"], "", ErrorCode.BAD_ARGUMENT),
+        (b"presence=yes", [b"a"], "", ErrorCode.BAD_ARGUMENT),
+        (b"", [b"a"], "17", ErrorCode.BAD_ARGUMENT),
+        (b"", [b"a", b"b"], "e1:1", ErrorCode.BAD_ARGUMENT),
+        (b"last-event-id=e1:1,e2:2", [b"a"], "", ErrorCode.BAD_ARGUMENT),
+    ],
+)
+def test_what_is_refused(query: bytes, channels: list[bytes], header: str, code: ErrorCode) -> None:
+    with pytest.raises(ApiError) as refused:
+        read_stream_request(QueryParameters(query), channels, header)
+    assert refused.value.error.code is code
