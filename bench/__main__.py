@@ -86,7 +86,7 @@ def _places(given: argparse.Namespace, whole: bool) -> report.Places:
 def _chosen(names: Sequence[str]) -> list[Workload]:
     unknown = set(names) - GROUPS.keys() - {workload.name for workload in WORKLOADS}
     if unknown:
-        raise SystemExit(f"there is no workload {', '.join(sorted(unknown))}; --list tells which there are")
+        raise SystemExit(f"there is no workload {', '.join(sorted(unknown))}; --list shows all")
     return [workload for workload in WORKLOADS if not names or {workload.name, workload.group} & set(names)]
 
 

@@ -33,7 +33,7 @@ class NotStarted(RuntimeError):
 
 
 class Plan(NamedTuple):
-    """How to start a server, and where it will listen."""
+    """The command that starts a server, and the addresses of its ports."""
 
     command: Sequence[str | Path]
     targets: Mapping[str, Target]

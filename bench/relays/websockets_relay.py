@@ -1,8 +1,8 @@
-"""The smallest relay over `websockets` that is fair: python websockets_relay.py HOST PORT.
+"""A small and fair relay over `websockets`: python websockets_relay.py HOST PORT.
 
-Fair: JSON is parsed once and written once for an event, and `broadcast`, the library's own and fastest way to many,
-gets the string: it encodes and frames it for each connection itself. Compression and pings are off. The loop is
-asyncio's and the JSON is Python's, as whoever installs only this library has them.
+It parses and writes the JSON of an event once, and passes the string to `broadcast`, the fastest function of the
+library for many connections, which encodes and frames it for each of them. Compression and pings are off. The event
+loop is that of asyncio and the JSON parser that of Python, which an installation of the library has.
 """
 
 import asyncio

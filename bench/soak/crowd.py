@@ -18,13 +18,13 @@ class Presence:
     def __init__(self) -> None:
         self._there: dict[str, bool] = {}
 
-    def hear(self, heard: Heard) -> None:
+    def hear(self, message: Heard) -> None:
         """Raises Wrong."""
-        if heard.kind not in ("join", "leave"):
+        if message.kind not in ("join", "leave"):
             return
-        joined, id = heard.kind == "join", heard.peer["id"]
+        joined, id = message.kind == "join", message.peer["id"]
         if self._there.get(id) is joined:
-            raise Wrong(f"{id} has {heard.kind}ed the crowd twice")
+            raise Wrong(f"{id} has {message.kind}ed the crowd twice")
         self._there[id] = joined
 
 
@@ -54,8 +54,8 @@ async def doze(world: World) -> None:
             until = world.now() + 0.1 * world.bounds.stay
             while world.now() < until:
                 async with asyncio.timeout(PATIENCE):
-                    heard = await talk.hear()
-                world.tally.seen["watchers told to ask WHO"] += heard.kind == "notice"
+                    message = await talk.hear()
+                world.tally.seen["watchers asked to send WHO"] += message.kind == "notice"
         except ConnectionError:
             forgive(world, talk)
         finally:
@@ -70,9 +70,9 @@ async def rush(world: World) -> None:
             await talk.say(talk.dialect.subscribe(id, CROWD), talk.dialect.command(id, "unsubscribe", CROWD))
         replies = 0
         while replies < 2 * RUSH:
-            heard = await talk.hear()
-            if heard.kind == "error":
-                raise Wrong(f"coming and going was answered by {heard.code}")
-            replies += heard.is_reply
+            message = await talk.hear()
+            if message.kind == "error":
+                raise Wrong(f"coming and going was answered by {message.code}")
+            replies += message.is_reply
     finally:
         world.part(talk)

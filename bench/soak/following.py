@@ -33,21 +33,23 @@ class Following:
         self._forgiven = reply.recovered is False
         self.epoch = reply.epoch
 
-    def hear(self, heard: Heard) -> bool:
+    def hear(self, message: Heard) -> bool:
         """Check one message of the channel. Returns whether it was an event. Raises Wrong."""
-        if heard.kind == "event":
-            if heard.offset != self.next:
-                raise Wrong(f"{self._channel}: event {heard.offset} arrived instead of {self.next}")
-            if bytes(heard.data) != self.dialect.shown(content(heard.offset, self._size)):
-                raise Wrong(f"{self._channel}: event {heard.offset} is not as published: {bytes(heard.data)[:80]!r}")
+        if message.kind == "event":
+            if message.offset != self.next:
+                raise Wrong(f"{self._channel}: event {message.offset} arrived instead of {self.next}")
+            if bytes(message.data) != self.dialect.shown(content(message.offset, self._size)):
+                raise Wrong(
+                    f"{self._channel}: event {message.offset} is not as published: {bytes(message.data)[:80]!r}"
+                )
             self.next += 1
             self._forgiven = False
             return True
-        if heard.kind == "lost":
+        if message.kind == "lost":
             if self._quick and not self._forgiven:
-                raise Wrong(f"{self._channel}: a quick reader has lost {heard.first} to {heard.last}")
-            if heard.first != self.next or heard.last < heard.first:
-                raise Wrong(f"{self._channel}: lost {heard.first} to {heard.last} instead of {self.next}")
-            self.lost += heard.last - heard.first + 1
-            self.next = heard.last + 1
+                raise Wrong(f"{self._channel}: a quick reader has lost {message.first} to {message.last}")
+            if message.first != self.next or message.last < message.first:
+                raise Wrong(f"{self._channel}: lost {message.first} to {message.last} instead of {self.next}")
+            self.lost += message.last - message.first + 1
+            self.next = message.last + 1
         return False

@@ -127,7 +127,7 @@ async def crawl(world: World) -> None:
                     await _sip(world, talk, following, pace // 4)
                 await asyncio.sleep(0.25)
             world.tally.lost += following.lost
-            world.tally.seen["slow readers told LOST"] += bool(following.lost)
+            world.tally.seen["slow readers that received LOST"] += bool(following.lost)
         except ConnectionError:
             forgive(world, talk)
         finally:
@@ -144,7 +144,7 @@ async def stall(world: World) -> None:
                 await asyncio.sleep(world.chance.uniform(0.05, 0.5) * world.bounds.stay)
                 await _follow(world, talk, following, 0.05 * world.bounds.stay)
             world.tally.lost += following.lost
-            world.tally.seen["stalled readers told LOST"] += bool(following.lost)
+            world.tally.seen["stalled readers that received LOST"] += bool(following.lost)
         except ConnectionError:
             forgive(world, talk)
         finally:

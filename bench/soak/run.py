@@ -28,9 +28,9 @@ REACHED = (
     "floods of connections",
     "floods of subscriptions",
     "logs gave way to history-total-bytes",
-    "slow readers told LOST",
-    "stalled readers told LOST",
-    "watchers told to ask WHO",
+    "slow readers that received LOST",
+    "stalled readers that received LOST",
+    "watchers asked to send WHO",
 )
 """Limits that a whole run must have reached: all that have no error of its own in the counts below."""
 
@@ -50,13 +50,13 @@ class Outcome:
 
 
 class Soak:
-    """``told`` is called with each sample."""
+    """``on_sample`` is called with each sample."""
 
-    def __init__(self, server: Server, world: World, told: Callable[[Sample], object]) -> None:
+    def __init__(self, server: Server, world: World, on_sample: Callable[[Sample], object]) -> None:
         self.outcome = Outcome()
         self._server = server
         self._world = world
-        self._told = told
+        self._on_sample = on_sample
         (self._pid,) = server.pids()
         self._usage = ProcessUsage([self._pid])
         self._start = self._last = time.monotonic()
@@ -85,7 +85,7 @@ class Soak:
         while (due := due + 1.0) <= self._start + self._world.bounds.seconds:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             self.outcome.samples.append(self._sample())
-            self._told(self.outcome.samples[-1])
+            self._on_sample(self.outcome.samples[-1])
 
     async def _rest(self, before: Sample) -> None:
         """All clients have disconnected: everything that they used must be free again. Using it once more proves it."""

@@ -59,14 +59,14 @@ def _something(world: World, dialect: Dialect, id: int, name: bytes) -> bytes:
 async def _answer(tally: Tally, talk: Talk, id: int) -> int:
     """Read the reply. Returns the number of events before it."""
     events = 0
-    while not (heard := await talk.hear()).is_reply:
-        events += heard.kind == "event"
-    events += len(heard.events)
+    while not (message := await talk.hear()).is_reply:
+        events += message.kind == "event"
+    events += len(message.events)
     tally.deliveries += events
-    if talk.dialect is not LINES and heard.id != id:
-        raise Wrong(f"the reply to {heard.id} arrived instead of that to {id}")
-    if heard.kind == "error":
-        tally.seen[f"error {heard.code}"] += 1
+    if talk.dialect is not LINES and message.id != id:
+        raise Wrong(f"the reply to {message.id} arrived instead of that to {id}")
+    if message.kind == "error":
+        tally.seen[f"error {message.code}"] += 1
     return events
 
 

@@ -160,7 +160,7 @@ FAULTS = {
     "no number": (["--max-line-bytes", "long"], "max-line-bytes"),
     "out of bounds": (["--max-line-bytes", "1"], "max-line-bytes"),
     "no such policy": (["--slow-consumer", "panic"], "slow-consumer"),
-    "reachable": (["--tcp", "tcp:0"], "--allow-insecure"),
+    "reachable": (["--tcp", "tcp:0"], "allow-insecure"),
     "no file": (["--config", "none.toml"], "none.toml"),
     "no TOML": (["--config", "bad.toml"], "bad.toml"),
     "unknown key": (["--config", "unknown.toml"], "colour"),
