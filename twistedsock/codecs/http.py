@@ -274,16 +274,16 @@ class Credentials(msgspec.Struct, frozen=True, gc=False):
         return f"Credentials(in_header={self.in_header})"
 
 
-def find_credentials(head: RequestHead, cookie: str) -> Credentials | None:
+def find_credentials(authorization: str, query: str, cookies: str, cookie: str) -> Credentials | None:
     """The token of a request: from the header (RFC 6750 section 2.1), the query or the cookie with the name ``cookie``,
     which can be "". Authorization schemes other than Bearer are ignored; they can be for a proxy."""
-    bearer = _BEARER.fullmatch(head.authorization)
+    bearer = _BEARER.fullmatch(authorization)
     if bearer is not None:
         return Credentials(bearer[1].encode("latin-1"), in_header=True)
-    query = _QUERY.search(head.query)
-    if query is not None:
-        return Credentials(query[1].encode("latin-1"))
-    for pair in head.cookies.split(";") if cookie else ():
+    in_query = _QUERY.search(query)
+    if in_query is not None:
+        return Credentials(in_query[1].encode("latin-1"))
+    for pair in cookies.split(";") if cookie else ():
         name, _, value = pair.strip().partition("=")
         if name == cookie:
             return Credentials(value.strip('"').encode("latin-1"))

@@ -168,7 +168,9 @@ class HTTPDispatcher(Protocol):
         if endpoint is None:
             return
         context, listening = self.factory.context, self.factory.listening
-        credentials = None if context.policy is None else find_credentials(head, context.policy.cookie)
+        credentials = None
+        if context.policy is not None:
+            credentials = find_credentials(head.authorization, head.query, head.cookies, context.policy.cookie)
         token = None if credentials is None else credentials.token
         subject = subject_of(self.transport) if listening.secure else None
         price = ENTRY_PRICE + (0 if token is None else token_price(len(token)))

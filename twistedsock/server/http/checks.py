@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from twistedsock.codecs.http import RequestHead, find_credentials, is_valid_host, origin_form
+from twistedsock.codecs.http import find_credentials, is_valid_host, origin_form
 from twistedsock.codecs.problem_details import HTTP_STATUS
 from twistedsock.errors import TOO_FAST, Error, ErrorCode
 from twistedsock.limits.rate import ENTRY_PRICE, token_price
@@ -162,18 +162,8 @@ def _authenticate(request: HTTPRequest) -> RejectedRequest | None:
     request.identified_by = context.policy
     if context.policy is None:
         return None
-    head = RequestHead(
-        method="",
-        path="",
-        host="",
-        origin=None,
-        upgrade=False,
-        subprotocols=(),
-        query=request.query.decode("latin-1"),
-        authorization=_joined(request, b"authorization", b","),
-        cookies=_joined(request, b"cookie", b";"),
-    )
-    credentials = find_credentials(head, context.policy.cookie)
+    authorization, cookies = _joined(request, b"authorization", b","), _joined(request, b"cookie", b";")
+    credentials = find_credentials(authorization, request.query.decode("latin-1"), cookies, context.policy.cookie)
     subject = subject_of(request.transport) if listener.secure else None
     token = None if credentials is None else credentials.token
     price = 0.0 if token is None else token_price(len(token))
