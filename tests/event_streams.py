@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.encoders import JSON_SSE_ENCODER, SSE_ENCODER
-from twistedsock.codecs.sse import MultiChannelSSEEncoder, parse_event_id
+from twistedsock.codecs.sse import JSON_SSE_ENCODER, SSE_ENCODER, MultiChannelSSEEncoder, parse_event_id
 from twistedsock.errors import CloseReason
 from twistedsock.server.connection import open_session
 from twistedsock.server.http.sse import close_unless_subscribed, subscribe_stream
@@ -104,7 +103,7 @@ class Stream:
         ]
         self._wanted = len(commands)
         subscribe_stream(pipeline, commands, self._subscribed)
-        self._read = 0
+        self.read_position = 0
         self._id = id
 
     def _subscribed(self) -> None:
@@ -112,7 +111,7 @@ class Stream:
 
     def received(self) -> list[ServerSent]:
         """The complete events since the last call."""
-        text = bytes(self.outlet.sent[self._read :])
-        self._read += text.rfind(b"\n\n") + 2 if b"\n\n" in text else 0
+        text = bytes(self.outlet.sent[self.read_position :])
+        self.read_position += text.rfind(b"\n\n") + 2 if b"\n\n" in text else 0
         events, self._id = read_events(text.decode(), self._id)
         return events

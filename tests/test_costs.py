@@ -7,7 +7,8 @@ import pytest
 
 from tests.event_streams import Stream
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER, LINE_MESSAGE_ENCODER
+from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
+from twistedsock.codecs.line_encoder import LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.sse import SSEEncoder
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.values import Batch, Publication

@@ -2,7 +2,7 @@
 
 import pytest
 
-from twistedsock.codecs.encoders import LINE_ENCODER
+from twistedsock.codecs.line_encoder import LINE_ENCODER
 from twistedsock.errors import ErrorCode
 from twistedsock.pubsub.subscription import Client
 from twistedsock.pubsub.values import Payloads, Publication

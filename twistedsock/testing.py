@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from twistedsock.auth.identity import Identity, Policy, grants
 from twistedsock.backplanes.memory import MemoryBackplane
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER, LINE_MESSAGE_ENCODER
+from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
 from twistedsock.codecs.line_decoder import LINE_DECODER, LINE_MESSAGE_DECODER, LineSplitter, split_messages
+from twistedsock.codecs.line_encoder import LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.errors import UNAVAILABLE, CloseReason, Error, ErrorCode
 from twistedsock.limits.principal import LOCAL, Principal, address_principal
 from twistedsock.limits.rate import RateLimiterPool

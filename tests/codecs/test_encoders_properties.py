@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tests.fuzz.grammars import JSON_TEXTS, NAMES, TEXTS
 from tests.fuzz.properties import holds, said
-from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER, LINE_MESSAGE_ENCODER
+from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
+from twistedsock.codecs.line_encoder import LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.values import JSON, TEXT, Batch, Member, Position, PresenceChange

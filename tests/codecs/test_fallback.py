@@ -3,9 +3,9 @@
 import pytest
 
 from tests.event_streams import read_events
-from twistedsock.codecs.encoders import JSON_SSE_ENCODER
 from twistedsock.codecs.fallback import FallbackOpening, close_message, read_messages
 from twistedsock.codecs.problem_details import ApiError
+from twistedsock.codecs.sse import JSON_SSE_ENCODER
 from twistedsock.errors import CloseReason, ErrorCode
 from twistedsock.session.encoder import Endpoints
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER as JSON
+from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER as JSON
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.encoders import LINE_ENCODER
 from twistedsock.codecs.line_decoder import LINE_DECODER, USAGE, Line, LineSplitter
+from twistedsock.codecs.line_encoder import LINE_ENCODER
 from twistedsock.codecs.payload import UNPAIRED_SURROGATE, build_payloads
 from twistedsock.errors import ErrorCode
 from twistedsock.pubsub.values import JSON, TEXT

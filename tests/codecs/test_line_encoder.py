@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.encoders import LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.line_decoder import LINE_DECODER, USAGE
-from twistedsock.codecs.line_encoder import HELP_LINES
+from twistedsock.codecs.line_encoder import HELP_LINES, LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.errors import Error, ErrorCode
 from twistedsock.limits.settings import CHUNK_BYTES

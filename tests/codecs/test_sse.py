@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.event_streams import read_events
-from twistedsock.codecs.encoders import JSON_SSE_ENCODER, SSE_ENCODER
 from twistedsock.codecs.payload import build_payloads
 from twistedsock.codecs.sse import (
+    JSON_SSE_ENCODER,
     KEEP_ALIVE_COMMENT,
     RETRY_FIELD,
+    SSE_ENCODER,
     MultiChannelSSEEncoder,
     SSEFraming,
     event_fields,

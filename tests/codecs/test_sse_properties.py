@@ -36,7 +36,7 @@ class Client:
 
     def cut(self, share: float) -> None:
         """The connection breaks: of what was sent, only a part has arrived."""
-        sent, looked = self.stream.outlet.sent, self.stream._read
+        sent, looked = self.stream.outlet.sent, self.stream.read_position
         del sent[looked + int(share * (len(sent) - looked)) :]
         self.look()
         self.stream.session.connection_lost()

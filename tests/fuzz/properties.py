@@ -13,7 +13,8 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 
-from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER
+from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
+from twistedsock.codecs.line_encoder import LINE_ENCODER
 from twistedsock.pubsub.values import JSON
 from twistedsock.session.commands import Publish
 from twistedsock.session.encoder import Encoder

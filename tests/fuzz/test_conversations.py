@@ -10,9 +10,10 @@ from tests.fuzz.grammars import CUTS, LINES, MESSAGES
 from tests.fuzz.properties import cut, holds, kept, room, said
 from tests.fuzz.replies import Due, replies_of
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_MESSAGE_ENCODER
-from twistedsock.codecs.encoders import LINE_ENCODER as LINES_ENCODING
+from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
 from twistedsock.codecs.line_decoder import LINE_DECODER, LINE_MESSAGE_DECODER, LineSplitter
+from twistedsock.codecs.line_encoder import LINE_ENCODER as LINES_ENCODING
+from twistedsock.codecs.line_encoder import LINE_MESSAGE_ENCODER
 from twistedsock.errors import CloseReason
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.session.encoder import Encoder

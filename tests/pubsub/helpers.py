@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from twistedsock.codecs.encoders import LINE_ENCODER
+from twistedsock.codecs.line_encoder import LINE_ENCODER
 from twistedsock.limits.memory import MemoryBudget
 from twistedsock.limits.settings import Limits
 from twistedsock.pubsub.channel import Channel

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from tests.pubsub.helpers import await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
-from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER
 from twistedsock.codecs.framing import Newline
-from twistedsock.codecs.line_encoder import LineEncoder
+from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
+from twistedsock.codecs.line_encoder import LINE_ENCODER, LineEncoder
 from twistedsock.pubsub.subscription import REPLY_PENDING
 from twistedsock.pubsub.values import Member, Position, PresenceChange
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.pubsub.helpers import await_flush, channel, heard, outlet_of, publish, subscribe, subscriber
-from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER, LINE_MESSAGE_ENCODER
+from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
+from twistedsock.codecs.line_encoder import LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import build_payloads, is_utf8
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.channel import Channel

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.pubsub.helpers import channel, heard, outlet_of, publish, subscribe, subscriber, told
-from twistedsock.codecs.encoders import LINE_ENCODER
+from twistedsock.codecs.line_encoder import LINE_ENCODER
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.history import FRAME_COST
 from twistedsock.pubsub.subscription import (

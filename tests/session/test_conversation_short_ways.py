@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from twistedsock.codecs import json_decoder, line_decoder
-from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_ENCODER, LINE_MESSAGE_ENCODER
+from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
 from twistedsock.codecs.line_decoder import LINE_DECODER, Line, LineSplitter, decode_block
+from twistedsock.codecs.line_encoder import LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import build_payloads, is_utf8
 from twistedsock.pubsub.values import JSON, TEXT, Batch, Payloads, Publication
 from twistedsock.session.commands import Publish

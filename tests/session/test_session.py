@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER
+from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
 from twistedsock.errors import INTERNAL, CloseReason, Error
 from twistedsock.limits.settings import CHUNK_BYTES
 from twistedsock.pubsub.subscription import Client

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from twistedsock.codecs.encoders import LINE_ENCODER
+from twistedsock.codecs.line_encoder import LINE_ENCODER
 from twistedsock.errors import TOO_MUCH_HELD, CloseReason, Error, ErrorCode
 from twistedsock.session.encoder import Endpoints
 from twistedsock.session.session import Session

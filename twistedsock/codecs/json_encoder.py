@@ -5,7 +5,7 @@ server-sent events use the same objects."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from twistedsock.codecs.framing import Framing
+from twistedsock.codecs.framing import Framing, TextMessage
 from twistedsock.codecs.payload import payload_to_json, quote, quote_name
 from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
@@ -209,3 +209,7 @@ class JsonEncoder:
 
 def _id(tag: Tag) -> bytes:
     return b"" if tag is None else b',"id":' + tag
+
+
+JSON_MESSAGE_ENCODER = JsonEncoder(TextMessage())
+"""JSON over WebSocket. One object, because subscribers with the same encoder share the encoded bytes."""

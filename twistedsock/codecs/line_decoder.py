@@ -6,8 +6,13 @@ that hold nothing else are decoded as one command, by ``decode_block``."""
 
 from collections.abc import Callable, Sequence
 
-from twistedsock.codecs.encoders import LINE_ENCODER, LINE_MESSAGE_ENCODER
-from twistedsock.codecs.line_encoder import HELP_LINES, LineEncoder, QuietLineEncoder
+from twistedsock.codecs.line_encoder import (
+    HELP_LINES,
+    LINE_ENCODER,
+    LINE_MESSAGE_ENCODER,
+    LineEncoder,
+    QuietLineEncoder,
+)
 from twistedsock.codecs.payload import (
     JSON_START,
     UNPAIRED_SURROGATE,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count
 
-from twistedsock.codecs.framing import Framing
+from twistedsock.codecs.framing import Framing, Newline, TextMessage
 from twistedsock.codecs.payload import payload_to_line
 from twistedsock.errors import Error
 from twistedsock.limits.settings import CHUNK_BYTES
@@ -226,3 +226,12 @@ class QuietLineEncoder(LineEncoder):
 
     def published(self, tags: Sequence[Tag], first: int) -> bytes:
         return b""
+
+
+# There is one object of each, because subscribers with the same encoder share the encoded bytes.
+
+LINE_ENCODER = LineEncoder(Newline())
+"""Lines on a TCP or Unix socket."""
+
+LINE_MESSAGE_ENCODER = LineEncoder(TextMessage())
+"""Lines over WebSocket: each is a text message."""

@@ -181,3 +181,12 @@ class MultiChannelSSEEncoder(SSEEncoder):
         self._positions[channel] = b"%b:%d" % (epoch, last)
         before, after = sides
         return b"id: %b:" % b",".join([*before, epoch]), b"".join([b"," + position for position in after]) + b"\ndata: "
+
+
+# There is one object of each, because subscribers with the same encoder share the encoded bytes.
+
+SSE_ENCODER = SSEEncoder()
+"""Server-sent events of one channel."""
+
+JSON_SSE_ENCODER = JsonEncoder(SSEFraming(), "events")
+"""JSON as server-sent events, for clients that cannot open a WebSocket."""

@@ -8,9 +8,9 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twistedsock.codecs.encoders import LINE_ENCODER
 from twistedsock.codecs.http import http_on_line_port
 from twistedsock.codecs.line_decoder import INTERRUPT_NOTICE, LINE_DECODER, LineSplitter
+from twistedsock.codecs.line_encoder import LINE_ENCODER
 from twistedsock.codecs.payload import BOM
 from twistedsock.codecs.protocol_detection import ProtocolDetector, WireProtocol
 from twistedsock.codecs.telnet import IAC, TelnetFilter, replace_returns

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.encoders import JSON_MESSAGE_ENCODER, LINE_MESSAGE_ENCODER
+from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
 from twistedsock.codecs.line_decoder import LINE_MESSAGE_DECODER
+from twistedsock.codecs.line_encoder import LINE_MESSAGE_ENCODER
 from twistedsock.session.encoder import Encoder
 from twistedsock.session.input_pipeline import Decoder
 

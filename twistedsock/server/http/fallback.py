@@ -5,10 +5,9 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from twistedsock.codecs.encoders import JSON_SSE_ENCODER
 from twistedsock.codecs.fallback import FallbackOpening, close_message, read_messages
 from twistedsock.codecs.problem_details import ApiError
-from twistedsock.codecs.sse import RETRY_FIELD
+from twistedsock.codecs.sse import JSON_SSE_ENCODER, RETRY_FIELD
 from twistedsock.errors import CloseReason, Error, ErrorCode
 from twistedsock.server.connection import close_description, log_exception
 from twistedsock.server.http.request import HTTPRequest

@@ -11,10 +11,9 @@ from twisted.python.failure import Failure
 from twistedsock import errors
 from twistedsock.auth.identity import Identity, Right
 from twistedsock.codecs import json_decoder
-from twistedsock.codecs.encoders import SSE_ENCODER
 from twistedsock.codecs.http_api import EVENT_ID_PARAMETERS, StreamRequest, read_channels, read_stream_request
 from twistedsock.codecs.problem_details import ApiError
-from twistedsock.codecs.sse import KEEP_ALIVE_COMMENT, RETRY_FIELD, MultiChannelSSEEncoder
+from twistedsock.codecs.sse import KEEP_ALIVE_COMMENT, RETRY_FIELD, SSE_ENCODER, MultiChannelSSEEncoder
 from twistedsock.errors import CloseReason, Error, ErrorCode
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.names import check_nick
