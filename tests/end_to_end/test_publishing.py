@@ -103,7 +103,7 @@ def lossy(server):
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay) as web_server:
         web_server.daemon_threads = True
         threading.Thread(target=web_server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"http://127.0.0.1:{web_server.server_address[1]}"
         web_server.shutdown()
     assert lost and b" 201 Created\r\n" in lost[0]
 

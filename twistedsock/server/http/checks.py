@@ -99,17 +99,17 @@ def _read_forwarded_for(request: HTTPRequest) -> bool:
 
 
 def _check_origin(request: HTTPRequest, host: str, origin: bytes | None) -> RejectedRequest | None:
-    policy, door = request.connection.site.origin_policy, local_address_of(request.transport).scope
+    policy, scope = request.connection.site.origin_policy, local_address_of(request.transport).scope
     if request.static_file is not None or origin is None:
-        rejection = policy.check_host(host, door)
+        rejection = policy.check_host(host, scope)
         if rejection is not None:
             return rejection
         if request.static_file is None and _is_from_another_site(request):
             return RejectedRequest(FROM_ANOTHER_SITE, 403)
-        if origin is not None and policy.is_allowed(host, origin.decode("latin-1"), door):
+        if origin is not None and policy.is_allowed(host, origin.decode("latin-1"), scope):
             request.origin = origin
         return None
-    rejection = policy.check_origin(host, origin.decode("latin-1"), door, "request")
+    rejection = policy.check_origin(host, origin.decode("latin-1"), scope, "request")
     request.origin = origin if rejection is None else b""
     return rejection
 
@@ -195,5 +195,5 @@ def _charge_identity(request: HTTPRequest, price: float) -> bool:
 
 
 def _check_anonymous_host(request: HTTPRequest) -> RejectedRequest | None:
-    host, door = request.header(b"host").decode("latin-1"), local_address_of(request.transport).scope
-    return request.connection.site.origin_policy.check_anonymous_host(host, door)
+    host, scope = request.header(b"host").decode("latin-1"), local_address_of(request.transport).scope
+    return request.connection.site.origin_policy.check_anonymous_host(host, scope)

@@ -32,24 +32,24 @@ class OriginPolicy:
         self.origins = origins
         self._logged: set[str] = set()
 
-    def check_host(self, host: str, door: ListenerScope) -> RejectedRequest | None:
+    def check_host(self, host: str, scope: ListenerScope) -> RejectedRequest | None:
         """Check the ``Host`` of a request without an origin that matters. None: allowed."""
-        return self._rejection(self.origins.check_host(host, door), host, None)
+        return self._rejection(self.origins.check_host(host, scope), host, None)
 
-    def check_anonymous_host(self, host: str, door: ListenerScope) -> RejectedRequest | None:
+    def check_anonymous_host(self, host: str, scope: ListenerScope) -> RejectedRequest | None:
         """Check the ``Host`` of a request for channels without credentials. A page whose name was made to point here
         (DNS rebinding) sends no other kind: it has no token."""
-        return self._rejection(self.origins.check_anonymous_host(host, door), host, None)
+        return self._rejection(self.origins.check_anonymous_host(host, scope), host, None)
 
     def check_origin(
-        self, host: str, origin: str | None, door: ListenerScope, what: str = "WebSocket"
+        self, host: str, origin: str | None, scope: ListenerScope, what: str = "WebSocket"
     ) -> RejectedRequest | None:
         """Check the ``Host`` and the ``Origin`` of a WebSocket handshake, or of ``what`` else a page sent."""
-        return self._rejection(self.origins.check_origin(host, origin, door), host, origin, what)
+        return self._rejection(self.origins.check_origin(host, origin, scope), host, origin, what)
 
-    def is_allowed(self, host: str, origin: str, door: ListenerScope) -> bool:
+    def is_allowed(self, host: str, origin: str, scope: ListenerScope) -> bool:
         """True if a page of this origin can read responses. Logs nothing."""
-        return self.origins.check_origin(host, origin, door) is OriginDecision.ALLOWED
+        return self.origins.check_origin(host, origin, scope) is OriginDecision.ALLOWED
 
     def _rejection(
         self, decision: OriginDecision, host: str, origin: str | None, what: str = ""
