@@ -102,6 +102,5 @@ def test_answers(
         (JSON_MESSAGE_ENCODER, b'\x81\x1d{"type":"notice","text":"hi"}'),
     ],
 )
-def test_each_dialect_in_its_frame(dialect: Encoder, notice: bytes) -> None:
-    """The same notice, as each kind of peer hears it."""
+def test_encodes_notice_in_each_protocol(dialect: Encoder, notice: bytes) -> None:
     assert dialect.notice(b"hi") == notice

@@ -8,16 +8,14 @@ from twistedsock.codecs.framing import Framing, Newline, TextMessage, decimal_ru
 from twistedsock.testing import read_frames
 
 
-def test_a_line_ends_in_a_line_feed() -> None:
-    """Lines end in LF from the server."""
+def test_line_ends_with_line_feed() -> None:
     assert Newline().frame(b"OK 1") == b"OK 1\n"
     assert Newline().frames([b"a", b"", b"b"]) == [b"a\n", b"\n", b"b\n"]
     assert b"".join(Newline().fragments(iter([b"a", b"b"]))) == b"ab\n"
     assert b"".join(Newline().fragments([])) == b"\n"
 
 
-def test_a_message_is_a_text_frame() -> None:
-    """A WebSocket message of the server is one unmasked text frame."""
+def test_message_is_one_unmasked_text_frame() -> None:
     assert TextMessage().frame(b"OK 1") == b"\x81\x04OK 1"
     assert TextMessage().frames([b"a", b"", b"b"]) == [b"\x81\x01a", b"\x81\x00", b"\x81\x01b"]
 
@@ -32,14 +30,13 @@ def test_a_message_is_a_text_frame() -> None:
         ([b"a", b"bc", b"d"], [b"\x01\x01a", b"\x00\x02bc", b"\x80\x01d"]),
     ],
 )
-def test_a_message_in_pieces(pieces: list[bytes], frames: list[bytes]) -> None:
-    """The first fragment is text, those after it continue, and the last is final (RFC 6455 section 5.4)."""
+def test_frames_each_piece_as_fragment(pieces: list[bytes], frames: list[bytes]) -> None:
+    """RFC 6455 section 5.4: text, then continuations, the last one final."""
     assert list(TextMessage().fragments(iter(pieces))) == frames
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 70000])
-def test_fragments_of_all_sizes_are_one_message(size: int) -> None:
-    """Whatever the size of the pieces, they are read as one message."""
+def test_fragments_of_any_size_are_one_message(size: int) -> None:
     pieces = [b"a" * size, b"b" * size, b"c"]
     assert read_frames(b"".join(TextMessage().fragments(pieces))) == [b"".join(pieces).decode()]
 
@@ -54,18 +51,16 @@ AROUND = st.sampled_from([b"", b"MSG a%b%% ", b"%", b' ann "', b"\xc3\xa9", b"y"
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @given(before=AROUND, first=st.sampled_from(FIRSTS), after=AROUND, payloads=PAYLOADS, end=AROUND)
-def test_messages_in_a_row_are_what_each_would_be_alone(
+def test_numbered_messages_equal_single_messages(
     framing: Framing, before: bytes, first: int, after: bytes, payloads: list[bytes], end: bytes
 ) -> None:
-    """Whatever is in them, a percent sign too."""
     alone = [b"".join([before, b"%d" % n, after, payload, end]) for n, payload in enumerate(payloads, first)]
     assert framing.numbered(before, first, after, payloads, end) == b"".join(framing.frames(alone))
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @given(before=AROUND, first=st.sampled_from(FIRSTS), count=st.integers(1, 2_500))
-def test_numbers_alone_in_a_row(framing: Framing, before: bytes, first: int, count: int) -> None:
-    """As the answers to many publishes."""
+def test_counted_messages_equal_single_messages(framing: Framing, before: bytes, first: int, count: int) -> None:
     alone = [b"%b%d" % (before, number) for number in range(first, first + count)]
     assert framing.counted(before, first, count) == b"".join(framing.frames(alone))
 
@@ -76,12 +71,12 @@ MAX_OFFSET = 2**53 - 1
 
 @pytest.mark.parametrize("first", [*EDGES, MAX_OFFSET - 1_500])
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 12, 1_000, 1_001])
-def test_at_each_edge(first: int, count: int) -> None:
+def test_decimal_runs_at_powers_of_ten(first: int, count: int) -> None:
     check(first, count)
 
 
 @given(first=st.integers(0, 2_000) | st.integers(0, MAX_OFFSET), count=st.integers(0, 3_000))
-def test_anywhere(first: int, count: int) -> None:
+def test_decimal_runs_anywhere(first: int, count: int) -> None:
     check(first, count)
 
 

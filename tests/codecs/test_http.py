@@ -24,8 +24,7 @@ from twistedsock.codecs.http import (
 )
 
 
-def test_the_wrong_door() -> None:
-    """A browser on the line port reads where the web port is."""
+def test_line_port_names_the_web_port() -> None:
     answer = http_on_line_port("http://127.0.0.1:8082/")
     assert answer == (
         b"HTTP/1.1 400 Bad Request\r\n"
@@ -39,8 +38,7 @@ def test_the_wrong_door() -> None:
     assert b"this server has no web port\n" in http_on_line_port("")
 
 
-def test_a_refusal() -> None:
-    """An answer that refuses is whole: its length counts bytes, and its headers stand in it."""
+def test_error_response_is_complete() -> None:
     answer = error_response(503, "später", (("Retry-After", "5"),))
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
@@ -51,8 +49,7 @@ def test_a_refusal() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 408, 421, 431, 503])
-def test_every_status_that_we_use_has_its_phrase(status: int) -> None:
-    """A refusal of each kind can be written."""
+def test_error_response_has_reason_phrase(status: int) -> None:
     assert error_response(status, "no").startswith(b"HTTP/1.1 %d " % status)
 
 
@@ -70,8 +67,7 @@ UPGRADE = (
 )
 
 
-def test_an_upgrade() -> None:
-    """All that the doors ask about a WebSocket handshake."""
+def test_reads_websocket_handshake() -> None:
     assert read_head(head(*UPGRADE)) == RequestHead(
         method="GET",
         path="/ws",
@@ -83,8 +79,7 @@ def test_an_upgrade() -> None:
     )
 
 
-def test_a_plain_request() -> None:
-    """Without headers there is no host, no origin and no upgrade."""
+def test_reads_request_without_headers() -> None:
     assert read_head(head("GET / HTTP/1.0")) == RequestHead("GET", "/", "", None, False, ())
 
 
@@ -107,7 +102,7 @@ def test_a_plain_request() -> None:
         ("CONNECT", "a:443", None),
     ],
 )
-def test_a_target_is_reduced_to_origin_form(method: str, target: str, expected: object) -> None:
+def test_reduces_target_to_origin_form(method: str, target: str, expected: object) -> None:
     assert origin_form(method, target) == expected
 
 
@@ -126,7 +121,7 @@ def test_a_target_is_reduced_to_origin_form(method: str, target: str, expected: 
         (["GET http://c@d/ HTTP/1.1", "Host: a"], "c@d", False),
     ],
 )
-def test_the_host_of_a_request(lines: list[str], host: str, is_valid: bool) -> None:
+def test_reads_host(lines: list[str], host: str, is_valid: bool) -> None:
     read = read_head(head(*lines))
     assert read is not None
     assert (read.host, read.has_valid_host) == (host, is_valid)
@@ -153,8 +148,7 @@ def test_the_host_of_a_request(lines: list[str], host: str, is_valid: bool) -> N
         (["Sec-WebSocket-Protocol:"], "subprotocols", ()),
     ],
 )
-def test_a_header(lines: list[str], field: str, expected: object) -> None:
-    """Names are folded, values are trimmed, lists may be spread over several headers."""
+def test_reads_header(lines: list[str], field: str, expected: object) -> None:
     read = read_head(head("GET / HTTP/1.1", *lines))
     assert read is not None
     assert getattr(read, field) == expected
@@ -181,25 +175,22 @@ NONE = {
 
 
 @pytest.mark.parametrize("data", NONE.values(), ids=NONE.keys())
-def test_what_is_no_head(data: bytes) -> None:
-    """A head that is none, or that names two hosts or origins, is not guessed at."""
+def test_rejects_invalid_head(data: bytes) -> None:
     assert read_head(data) is None
 
 
 @given(st.binary() | st.lists(st.binary(max_size=30)).map(lambda lines: b"\r\n".join([b"GET / HTTP/1.1", *lines])))
-def test_any_bytes_are_a_head_or_none(data: bytes) -> None:
-    """Any bytes give a head or None, never an exception."""
+def test_reads_or_rejects_any_bytes(data: bytes) -> None:
     read = read_head(data)
     assert read is None or isinstance(read, RequestHead)
 
 
-def test_the_bound_has_room_for_any_honest_head() -> None:
-    """A browser's head with two full cookies passes; a megabyte would not."""
+def test_limit_allows_head_with_two_full_cookies() -> None:
     assert 8192 * 2 <= MAX_HEAD_BYTES < 65_536
 
 
 @pytest.mark.parametrize("start", [b"G", b"GET / HTTP/1.1\r\n", b"\r", b"\n", b"\r\n", b"x", b"1", b"~", b"-", b""])
-def test_a_request_can_begin_with_a_method_or_an_empty_line(start: bytes) -> None:
+def test_head_can_begin_with_method_or_empty_line(start: bytes) -> None:
     assert can_begin_head(start)
 
 
@@ -207,13 +198,12 @@ def test_a_request_can_begin_with_a_method_or_an_empty_line(start: bytes) -> Non
     "start",
     [b"\x16\x03\x01", b"\x80", b"\0", b"\xff", b" GET", b"{", b'"', b"/", b"\t"] + [b"SUB kitchen\n", b"GET /\r\n"],
 )
-def test_a_request_cannot_begin_with_anything_else(start: bytes) -> None:
+def test_head_cannot_begin_with_other_bytes(start: bytes) -> None:
     assert not can_begin_head(start)
 
 
 @pytest.mark.parametrize("count, too_many", [(0, False), (MAX_HEADERS, False), (MAX_HEADERS + 1, True)])
-def test_a_head_has_only_so_many_headers(count: int, too_many: bool) -> None:
-    """The request line and the empty line are none."""
+def test_counts_headers(count: int, too_many: bool) -> None:
     head = b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * count + b"\r\n"
     assert has_too_many_headers(head) is too_many
 
@@ -229,8 +219,7 @@ def test_a_head_has_only_so_many_headers(count: int, too_many: bool) -> None:
         (b"Transfer-Encoding:", True),
     ],
 )
-def test_whether_something_follows_that_belongs_to_a_request(header: bytes, expected: bool) -> None:
-    """Whatever could be read as a length is one."""
+def test_detects_body(header: bytes, expected: bool) -> None:
     head = read_head(b"GET / HTTP/1.1\r\nHost: a\r\n" + header + b"\r\n\r\n")
     assert head is not None
     assert head.has_body is expected
@@ -251,7 +240,7 @@ def chunked(*pieces: bytes) -> bytes:
 
 
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=10), st.data())
-def test_a_body_is_what_its_chunks_hold_whatever_the_cut(pieces, data) -> None:
+def test_decodes_chunks_at_every_cut(pieces, data) -> None:
     sent = chunked(*pieces)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(sent) - 1), max_size=10)))
     parts = [sent[start:end] for start, end in zip([0, *cuts], [*cuts, len(sent) - 1], strict=True)]
@@ -259,17 +248,17 @@ def test_a_body_is_what_its_chunks_hold_whatever_the_cut(pieces, data) -> None:
     assert read(*parts, sent[-1:] + b"GET / HTTP/1.1") == (b"".join(pieces), b"GET / HTTP/1.1")
 
 
-def test_byte_by_byte() -> None:
+def test_decodes_chunks_byte_by_byte() -> None:
     sent = b"3;x=y\r\nabc\r\nA\r\n0123456789\r\n0\r\nTrailer: dropped\r\n\r\n"
     assert read(*(sent[place : place + 1] for place in range(len(sent)))) == (b"abc0123456789", b"")
 
 
-def test_what_is_behind_it_is_not_a_part_of_it() -> None:
+def test_returns_data_behind_the_body() -> None:
     assert read(chunked(b"abc") + b"POST /next") == (b"abc", b"POST /next")
 
 
 @pytest.mark.parametrize("line", [b"3", b"003", b"3;", b"3 ;a", b'3;a="b c"', b"3\t"], ids=lambda line: line.decode())
-def test_sizes(line) -> None:
+def test_reads_chunk_size(line) -> None:
     assert read(line + b"\r\nabc\r\n0\r\n\r\n") == (b"abc", b"")
 
 
@@ -294,31 +283,31 @@ def test_sizes(line) -> None:
         "٣\r\n".encode(),
     ],
 )
-def test_what_is_no_chunk_is_refused(sent) -> None:
+def test_rejects_invalid_chunks(sent) -> None:
     with pytest.raises(InvalidChunks):
         read(sent)
 
 
-def test_a_line_of_a_size_is_short() -> None:
+def test_rejects_long_size_line() -> None:
     assert read(b"0;" + b"x" * (MAX_SIZE_LINE_BYTES - 2) + b"\r\n\r\n") == (b"", b"")
     for sent in (b"0;" + b"x" * (MAX_SIZE_LINE_BYTES - 1), b"0;" + b"x" * MAX_SIZE_LINE_BYTES + b"\r\n"):
         with pytest.raises(InvalidChunks, match="too long"):
             read(sent)
 
 
-def test_half_the_line_of_a_size_may_stand_behind_many_chunks() -> None:
+def test_accepts_incomplete_size_line_behind_many_chunks() -> None:
     pieces = [b"x"] * MAX_SIZE_LINE_BYTES
     sent = chunked(*pieces)[: -len(b"0\r\n\r\n")]
     assert read(sent + b"1;a", b"\r\ny\r\n0\r\n\r\n") == (b"".join(pieces) + b"y", b"")
 
 
-def test_there_are_only_so_many_chunks() -> None:
+def test_rejects_chunks_over_the_limit() -> None:
     assert read(chunked(*[b"a"] * (MAX_CHUNKS - 1)))[1] == b""
     with pytest.raises(InvalidChunks, match="too many"):
         read(chunked(*[b"a"] * MAX_CHUNKS))
 
 
-def test_a_trailer_is_short() -> None:
+def test_rejects_long_trailer() -> None:
     line = b"A: " + b"x" * 997 + b"\r\n"
     assert read(b"0\r\n" + line * 4 + b"\r\n")[1] == b""
     assert read(*([b"0\r\n"] + [line[:500], line[500:]] * 4 + [b"\r\n"]))[1] == b""
@@ -360,17 +349,15 @@ def head_credentials(target: str = "/ws", *lines: str) -> RequestHead:
         ("/ws?token=q", ["Cookie: token=c", "Authorization: Bearer h"], Credentials(b"h", True)),
     ],
 )
-def test_the_first_place_that_has_a_token_is_taken(
-    target: str, lines: list[str], credentials: Credentials | None
-) -> None:
+def test_finds_first_token(target: str, lines: list[str], credentials: Credentials | None) -> None:
     assert found_in(head_credentials(target, *lines), "token") == credentials
 
 
-def test_no_cookie_is_looked_at_where_none_is_named() -> None:
+def test_ignores_cookies_without_cookie_name() -> None:
     assert found_in(head_credentials("/ws", "Cookie: token=a; =b"), "") is None
 
 
-def test_neither_the_head_nor_what_is_found_shows_the_token() -> None:
+def test_repr_hides_the_token() -> None:
     for found in (
         head_credentials("/ws?token=secret"),
         head_credentials("/ws", "Authorization: Bearer secret"),
@@ -381,9 +368,7 @@ def test_neither_the_head_nor_what_is_found_shows_the_token() -> None:
 
 
 @given(st.text(), st.text(), st.text(), st.text(max_size=5))
-def test_whatever_is_there_something_or_nothing_is_found(
-    query: str, authorization: str, cookies: str, cookie: str
-) -> None:
+def test_finds_token_or_none_in_any_head(query: str, authorization: str, cookies: str, cookie: str) -> None:
     texts = [text.encode("latin-1", "replace").decode("latin-1") for text in (query, authorization, cookies, cookie)]
     query, authorization, cookies, cookie = texts
     found = find_credentials(authorization, query, cookies, cookie)

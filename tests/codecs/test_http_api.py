@@ -71,7 +71,7 @@ def read(body: bytes, kind: bytes) -> tuple[bytes, bool]:
         (b"[" * 101 + b"]" * 101, b"", b"[" * 101 + b"]" * 101, False),
     ],
 )
-def test_a_body_is_what_its_content_type_says(body: bytes, kind: bytes, payload: bytes, is_json: bool) -> None:
+def test_content_type_decides_kind_of_payload(body: bytes, kind: bytes, payload: bytes, is_json: bool) -> None:
     assert read(body, kind) == (payload, is_json)
 
 
@@ -99,19 +99,19 @@ def test_a_body_is_what_its_content_type_says(body: bytes, kind: bytes, payload:
         (b"1", b"application/json;charset=utf-16", ErrorCode.BAD_TYPE),
     ],
 )
-def test_what_a_body_cannot_be_is_refused(body: bytes, kind: bytes, code: ErrorCode) -> None:
+def test_rejects_invalid_body(body: bytes, kind: bytes, code: ErrorCode) -> None:
     with pytest.raises(ApiError) as refused:
         read_body(body, kind)
     assert refused.value.error.code is code
 
 
-def test_json_may_be_as_deep_as_it_may() -> None:
+def test_rejects_json_over_the_depth_limit() -> None:
     body = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
     assert read(body, JSON_TYPE) == (body, True)
 
 
 @given(st.text())
-def test_a_text_comes_out_everywhere_as_it_went_in(text: str) -> None:
+def test_text_is_unchanged(text: str) -> None:
     bodies = (
         (text.encode(), TEXT_TYPE),
         (json.dumps(text).encode(), JSON_TYPE),
@@ -133,7 +133,7 @@ values = st.recursive(
 
 
 @given(values, st.sampled_from([None, 1]), st.booleans())
-def test_json_is_spliced_as_it_came(value: Any, indent: int | None, ascii_only: bool) -> None:
+def test_json_is_unchanged(value: Any, indent: int | None, ascii_only: bool) -> None:
     body = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
     payload, is_json = read(body, JSON_TYPE)
     assert (payload, is_json) == ((value.encode(), False) if isinstance(value, str) else (body, True))
@@ -142,7 +142,7 @@ def test_json_is_spliced_as_it_came(value: Any, indent: int | None, ascii_only: 
 
 
 @given(st.binary(max_size=40), st.binary(max_size=40))
-def test_whatever_comes_is_read_or_refused(body: bytes, kind: bytes) -> None:
+def test_reads_or_rejects_any_body(body: bytes, kind: bytes) -> None:
     for types in (kind, JSON_TYPE, TEXT_TYPE, FORM):
         try:
             assert isinstance(read_body(body, types), Payloads)
@@ -158,7 +158,7 @@ def batch(*events: Any) -> bytes:
     return json.dumps({"events": events}).encode()
 
 
-def test_a_batch_is_read_in_its_order() -> None:
+def test_reads_batch_in_order() -> None:
     body = batch({"channel": "a", "data": "x"}, {"channel": "é", "data": {"b": 1}, "name": "alarm", "more": 1})
     for kind in (JSON_TYPE, b"", FORM):
         assert read_batch(body, kind, 100) == [
@@ -184,19 +184,19 @@ def test_a_batch_is_read_in_its_order() -> None:
         (b'{"events":[]}', b"application/json;charset=x", ErrorCode.BAD_TYPE),
     ],
 )
-def test_what_is_no_batch_is_refused(body: bytes, kind: bytes, code: ErrorCode) -> None:
+def test_rejects_invalid_batch(body: bytes, kind: bytes, code: ErrorCode) -> None:
     with pytest.raises(ApiError) as refused:
         read_batch(body, kind, 100)
     assert refused.value.error.code is code
 
 
-def test_a_batch_has_no_more_events_than_it_may() -> None:
+def test_rejects_batch_over_the_limit() -> None:
     assert len(read_batch(batch(*[{"channel": "a", "data": 1}] * MAX_BATCH_EVENTS), JSON_TYPE, 100)) == MAX_BATCH_EVENTS
     with pytest.raises(ApiError):
         read_batch(batch(*[{"channel": "a", "data": 1}] * (MAX_BATCH_EVENTS + 1)), JSON_TYPE, 100)
 
 
-def test_one_event_of_a_batch_may_be_wrong_and_the_others_not() -> None:
+def test_invalid_event_does_not_affect_the_others() -> None:
     deep = [[]]
     for _ in range(MAX_DEPTH):
         deep = [deep]
@@ -214,7 +214,7 @@ def one(channel: bytes, payload: bytes, is_json: bool = False, name: bytes = b"m
     return Publication(channel, build_payloads((payload,), JSON if is_json else TEXT), name)
 
 
-def test_events_in_a_row_that_are_alike_are_published_together() -> None:
+def test_joins_neighbours() -> None:
     row = [
         one(b"a", b"1"),
         one(b"a", b"2"),
@@ -232,7 +232,7 @@ def test_events_in_a_row_that_are_alike_are_published_together() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([b"a", b"b"]), st.text(max_size=3), st.booleans())))
-def test_together_nothing_is_lost_or_moved(some: list[tuple[bytes, str, bool]]) -> None:
+def test_joined_publications_keep_all_payloads_in_order(some: list[tuple[bytes, str, bool]]) -> None:
     asked = [one(channel, text.encode(), False, b"x" if named else b"y") for channel, text, named in some]
     flat = [
         Publication(each.channel, build_payloads((payload,), each.payloads.kind), each.name)
@@ -257,12 +257,12 @@ def kept(*payloads: tuple[bytes, bool], recovered: bool | None = None, lost: Los
     )
 
 
-def test_a_place_is_told() -> None:
+def test_publish_response_has_position() -> None:
     answer = http_api.publish_response("küche".encode(), Position(b"5f2c1a", 18))
     assert read_responses(answer) == {"channel": "küche", "offset": 18, "epoch": "5f2c1a"}
 
 
-def test_the_outcomes_of_a_batch_are_told_in_order() -> None:
+def test_batch_response_is_in_order() -> None:
     answer = http_api.batch_response([(b"a", Position(b"e", 1)), (b'"\n', BAD_CHANNEL)])
     assert read_responses(answer) == {
         "results": [
@@ -273,7 +273,7 @@ def test_the_outcomes_of_a_batch_are_told_in_order() -> None:
     assert read_responses(http_api.batch_response([])) == {"results": []}
 
 
-def test_each_event_of_a_batch_has_its_outcome() -> None:
+def test_batch_results_of_joined_publications() -> None:
     def row(channel: bytes, *payloads: bytes) -> Publication:
         return Publication(channel, build_payloads(payloads, TEXT))
 
@@ -293,7 +293,7 @@ def test_each_event_of_a_batch_has_its_outcome() -> None:
     ]
 
 
-def test_history_is_the_events_of_the_json_dialect_and_where_to_go_on() -> None:
+def test_history_response_has_events_and_next() -> None:
     told = read_responses(b"".join(http_api.history_response(kept((b"21.5", True), (b"hello", False)))))
     event = {"type": "event", "channel": "küche", "offset": 3, "from": "ann", "name": "message", "data": 21.5}
     assert told == {
@@ -306,13 +306,13 @@ def test_history_is_the_events_of_the_json_dialect_and_where_to_go_on() -> None:
 
 
 @pytest.mark.parametrize("recovered, lost", [(True, None), (False, Lost(1, 2))])
-def test_history_tells_whether_one_could_go_on(recovered: bool, lost: Lost | None) -> None:
+def test_history_response_has_result_of_recovery(recovered: bool, lost: Lost | None) -> None:
     told = read_responses(b"".join(http_api.history_response(kept(recovered=recovered, lost=lost))))
     assert told["recovered"] is recovered and told["events"] == []
     assert told.get("lost") == ({"first": 1, "last": 2} if lost else None)
 
 
-def test_history_tells_behind_the_events_what_went_while_it_was_sent() -> None:
+def test_history_response_reports_gaps_behind_the_events() -> None:
     event = Event(5, b"p1", b"ann", b"message", b"x", TEXT)
     told = HistoryPage(b"k", Position(b"e1", 9), 3, 10, True, None, iter([Lost(3, 4), event, Lost(6, 9)]))
     answer = read_responses(b"".join(http_api.history_response(told)))
@@ -320,32 +320,32 @@ def test_history_tells_behind_the_events_what_went_while_it_was_sent() -> None:
     assert answer["gaps"] == [{"first": 3, "last": 4}, {"first": 6, "last": 9}] and answer["next"] == "e1:9"
 
 
-def test_a_long_history_comes_in_pieces() -> None:
+def test_long_history_comes_in_pieces() -> None:
     pieces = list(http_api.history_response(kept(*[(b"x" * 1000, False)] * 200)))
     assert len(pieces) == 4 and max(map(len, pieces)) < 1.1 * CHUNK_BYTES
     assert len(read_responses(b"".join(pieces))["events"]) == 200
 
 
 @given(st.lists(st.text()))
-def test_texts_are_told_as_they_are(texts: list[str]) -> None:
+def test_texts_in_history_are_unchanged(texts: list[str]) -> None:
     told = read_responses(b"".join(http_api.history_response(kept(*[(text.encode(), False) for text in texts]))))
     assert [event["data"] for event in told["events"]] == texts
 
 
-def test_a_tag_tells_answers_apart() -> None:
+def test_etag_depends_on_the_events() -> None:
     assert http_api.history_etag(kept((b"x", TEXT))) == b'"5f2c1a:3-3"'
     assert http_api.history_etag(kept()) == b'"5f2c1a:3-2"'
 
 
 @pytest.mark.parametrize("following", [None, "küche"])
-def test_a_page_of_channels(following: str | None) -> None:
+def test_channels_response(following: str | None) -> None:
     listed = ChannelInfo("küche".encode(), 2, Position(b"e", 9), 5, 700)
     answer = http_api.channels_response(Page([listed], 7, following and following.encode()))
     channel = {"channel": "küche", "readers": 2, "offset": 9, "epoch": "e", "events": 5, "bytes": 700}
     assert read_responses(answer) == {"channels": [channel], "total": 7, "next": following}
 
 
-def test_a_page_of_members() -> None:
+def test_members_response() -> None:
     answer = http_api.members_response(b"a", [Member(b"p1", b"ann"), Member(b"p2", b"p2")], 3, b"p2")
     members = [{"id": "p1", "nick": "ann"}, {"id": "p2", "nick": "p2"}]
     assert read_responses(answer) == {"channel": "a", "members": members, "readers": 3, "next": "p2"}
@@ -363,13 +363,13 @@ def kept_poll(
     return HistoryPage(channel, Position(b"e1", stop - 1), start, stop, recovered, lost, iter(events))
 
 
-def test_nothing_has_come() -> None:
+def test_poll_response_without_events() -> None:
     assert (
         poll_response(kept_poll(start=18)) == b'{"channel":"k","epoch":"e1","offset":17,"events":[],"next":"e1:17"}\n'
     )
 
 
-def test_what_has_come_is_told_as_in_the_dialects() -> None:
+def test_poll_response_has_events() -> None:
     told = json.loads(poll_response(kept_poll(b"x", b'"', start=3, recovered=False, lost=Lost(1, 2))))
     assert told["recovered"] is False and told["lost"] == {"first": 1, "last": 2} and told["next"] == "e1:4"
     assert told["events"][1] == {
@@ -383,13 +383,13 @@ def test_what_has_come_is_told_as_in_the_dialects() -> None:
     assert json.loads(poll_response(kept_poll(b"x", recovered=True)))["recovered"] is True
 
 
-def test_of_several_each_has_its_place() -> None:
+def test_poll_response_of_several_channels() -> None:
     told = json.loads(poll_response_of_several([kept_poll(b"x", channel=b"a"), kept_poll(channel=b"b", start=8)]))
     assert [one["channel"] for one in told["channels"]] == ["a", "b"]
     assert told["next"] == "e1:1,e1:7" and "next" not in told["channels"][0]
 
 
-def test_an_answer_ends_before_a_gap_so_that_the_next_one_tells_of_it() -> None:
+def test_poll_response_ends_before_a_gap() -> None:
     events = [Event(offset, b"p1", b"ann", b"message", b"x", TEXT) for offset in (3, 6)]
     told = HistoryPage(b"k", Position(b"e1", 6), 3, 7, True, None, iter([events[0], Lost(4, 5), events[1]]))
     answer = json.loads(poll_response(told))
@@ -397,7 +397,7 @@ def test_an_answer_ends_before_a_gap_so_that_the_next_one_tells_of_it() -> None:
     assert answer["next"] == "e1:3" and answer["recovered"] is True
 
 
-def test_a_long_answer_breaks_off_between_two_events() -> None:
+def test_poll_response_ends_at_the_limit() -> None:
     long = b"x" * (MAX_POLL_BYTES // 2)
     told = json.loads(poll_response(kept_poll(long, long, long, b"y")))
     assert len(told["events"]) == 2 and told["next"] == "e1:2" and told["offset"] == 4
@@ -405,7 +405,7 @@ def test_a_long_answer_breaks_off_between_two_events() -> None:
     assert several["next"] == "e1:2,e1:0" and several["channels"][1]["events"] == []
 
 
-def test_channels_are_named_once_each_in_their_order() -> None:
+def test_reads_each_channel_once() -> None:
     assert read_channels(QueryParameters(b"channel=b&channel=a&channel=b&channel=k%C3%BC")) == [
         b"b",
         b"a",
@@ -414,7 +414,7 @@ def test_channels_are_named_once_each_in_their_order() -> None:
     assert read_channels(QueryParameters(b"last=1")) == []
 
 
-def test_what_a_session_is_asked() -> None:
+def test_stream_request_becomes_commands() -> None:
     asked = read_stream_request(QueryParameters(b"last=3&presence=on"), [b"a", b"b"], "e1:5,")
     assert asked.commands() == [
         Subscribe(b"a", last=3, since=5, epoch=b"e1", presence=True),
@@ -437,10 +437,7 @@ def test_what_a_session_is_asked() -> None:
         (b"since=4&epoch=e1&last-event-id=e1:5", "e2:6", Position(b"e2", 6)),
     ],
 )
-def test_a_browser_that_comes_back_asks_as_before_and_shows_the_last_id(
-    query: bytes, header: str, place: Position | None
-) -> None:
-    """So the header counts most."""
+def test_last_event_id_takes_precedence_over_query(query: bytes, header: str, place: Position | None) -> None:
     asked = read_stream_request(QueryParameters(query), [b"a"], header)
     assert asked.known == {b"a": place} and asked.last is None and not asked.presence
 
@@ -462,7 +459,7 @@ def test_a_browser_that_comes_back_asks_as_before_and_shows_the_last_id(
         (b"last-event-id=e1:1,e2:2", [b"a"], "", ErrorCode.BAD_ARGUMENT),
     ],
 )
-def test_what_is_refused(query: bytes, channels: list[bytes], header: str, code: ErrorCode) -> None:
+def test_rejects_invalid_stream_request(query: bytes, channels: list[bytes], header: str, code: ErrorCode) -> None:
     with pytest.raises(ApiError) as refused:
         read_stream_request(QueryParameters(query), channels, header)
     assert refused.value.error.code is code

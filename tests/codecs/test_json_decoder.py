@@ -75,16 +75,14 @@ RIGHT: dict[str, Command] = {
 
 
 @pytest.mark.parametrize(("message", "command"), RIGHT.items(), ids=repr)
-def test_a_message_that_is_right(message: str, command: Command) -> None:
-    """What is sent rightly is the command it means."""
+def test_decodes_valid_message(message: str, command: Command) -> None:
     assert decode(message.encode()) == command
 
 
 @pytest.mark.parametrize(
     "id", ["0", "1", "-1", "-0", '""', '"x"', '"a\\n\\u0041"', '"é😀"', "9" * 1000, "-12345678901234567890"]
 )
-def test_an_id_comes_back_as_it_was_written(id: str) -> None:
-    """An id is any integer or string, and is not touched."""
+def test_keeps_id_as_written(id: str) -> None:
     assert decode(f'{{"type":"ping","id": {id} }}'.encode()) == Ping(b"", id.encode())
 
 
@@ -96,8 +94,8 @@ def mistake(message: str | bytes) -> InvalidCommand:
 
 @pytest.mark.parametrize("id", ["null", "true", "1.0", "1.5", "1e3", "[]", "{}", '{"a":1}', '["1"]'])
 @pytest.mark.parametrize("fields", ['"type":"ping"', '"type":"frob"', '"type":"who","channel":1', '"type":5'])
-def test_an_id_of_another_kind(id: str, fields: str) -> None:
-    """It is a bad argument, and cannot be sent back."""
+def test_rejects_id_of_another_type(id: str, fields: str) -> None:
+    """The error has no id."""
     wrong = mistake(f'{{{fields},"id":{id}}}')
     assert (wrong.error.code, wrong.tag) == (ErrorCode.BAD_ARGUMENT, None)
 
@@ -138,8 +136,7 @@ BAD_JSON = {
 
 
 @pytest.mark.parametrize("message", BAD_JSON.values(), ids=BAD_JSON.keys())
-def test_what_is_not_one_json_object(message: bytes) -> None:
-    """It is bad JSON, and there is no id to send back."""
+def test_rejects_message_that_is_no_json_object(message: bytes) -> None:
     wrong = mistake(message)
     assert (wrong.error.code, wrong.tag) == (ErrorCode.BAD_JSON, None)
 
@@ -183,7 +180,7 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("tag", [b"3", b"-12", b"0", b'"x"', b'"a\\"b\\\\"', '"é😀"'.encode(), b"9" * 40, b'""'])
 @pytest.mark.parametrize("message", UNREADABLE.values(), ids=UNREADABLE.keys())
-def test_the_error_carries_the_id_although_the_message_cannot_be_read(message: str, tag: bytes) -> None:
+def test_error_carries_id_of_invalid_json(message: str, tag: bytes) -> None:
     for space in ("", " "):
         wrong = mistake(message.replace("ID", f'"id":{space}{tag.decode()}'))
         assert (wrong.error.code, wrong.tag) == (ErrorCode.BAD_JSON, tag)
@@ -192,14 +189,13 @@ def test_the_error_carries_the_id_although_the_message_cannot_be_read(message: s
 @pytest.mark.parametrize(
     "tag", ["5.5", "1e2", "01", "-", "true", "null", "[]", "{}", '"\\ud83d"', '"a\tb"', '"\\x"', '"a', "7"]
 )
-def test_an_id_that_cannot_be_sent_back_is_not_sent_back(tag: str) -> None:
-    """Nor one that may go on."""
+def test_error_omits_invalid_or_incomplete_id(tag: str) -> None:
     assert mistake('{"type":"ping","id":' + tag).tag is None
     if tag != "7":
         assert mistake('{"type":"ping","x":"\\ud83d","id":' + tag + "}").tag is None
 
 
-def test_half_a_surrogate_pair_has_words_of_its_own() -> None:
+def test_error_names_unpaired_surrogate() -> None:
     assert mistake('{"type":"nick","id":1,"nick":"\\ud83d"}').error == UNPAIRED_SURROGATE
     assert mistake('{"type":"nick","id":1,"nick":"\\ud83d"').error.message == "invalid message: send one JSON object"
     assert "levels" in mistake('{"type":"ping","id":1,"x":' + TOO_DEEP + "}").error.message
@@ -225,7 +221,7 @@ def test_half_a_surrogate_pair_has_words_of_its_own() -> None:
     + [b"\\ud83d", b"\\ud8zz", b'"id":"a', b"1", b" "],
 )
 @pytest.mark.parametrize("start", [b"{", b'{"', b'{"a":', b'{"id":'])
-def test_looking_for_the_id_takes_time_in_proportion_to_the_message(start: bytes, unit: bytes) -> None:
+def test_time_to_find_id_is_linear(start: bytes, unit: bytes) -> None:
     def cost(size: int) -> float:
         message = start + unit * (size // len(unit))
         begun = process_time()
@@ -235,7 +231,7 @@ def test_looking_for_the_id_takes_time_in_proportion_to_the_message(start: bytes
     assert min(cost(64_000) for _ in range(2)) < 0.5
 
 
-def test_a_message_may_begin_with_a_byte_order_mark() -> None:
+def test_accepts_byte_order_mark() -> None:
     """RFC 8259 section 8.1."""
     assert decode('\ufeff{"type":"ping","id":1}'.encode()) == Ping(tag=b"1")
 
@@ -245,8 +241,7 @@ def test_a_message_may_begin_with_a_byte_order_mark() -> None:
     ["", '"typ":"ping"', '"type":"frob"', '"type":"PING"', '"type":""', '"type":1', '"type":null', '"type":[]'],
 )
 @pytest.mark.parametrize("tag", [None, b"3", b'"x"'])
-def test_a_type_that_nobody_knows(fields: str, tag: bytes | None) -> None:
-    """A type that is unknown, missing or no string is a bad type."""
+def test_rejects_unknown_or_missing_type(fields: str, tag: bytes | None) -> None:
     id = [f'"id":{tag.decode()}'] if tag is not None else []
     wrong = mistake("{" + ",".join([*filter(None, [fields]), *id]) + "}")
     assert (wrong.error.code, wrong.tag) == (ErrorCode.BAD_TYPE, tag)
@@ -269,8 +264,8 @@ MISUSED = {
 
 @pytest.mark.parametrize("tag", [None, b"3", b'"x"'])
 @pytest.mark.parametrize(("type", "fields"), [(type, fields) for type in MISUSED for fields in MISUSED[type]])
-def test_a_field_that_is_missing_or_of_another_kind(type: str, fields: str, tag: bytes | None) -> None:
-    """It is a bad argument, the words say which, and the id comes back."""
+def test_rejects_missing_field_or_wrong_type(type: str, fields: str, tag: bytes | None) -> None:
+    """The error carries the id."""
     id = [f'"id":{tag.decode()}'] if tag is not None else []
     wrong = mistake("{" + ",".join([f'"type":"{type}"', *filter(None, [fields]), *id]) + "}")
     assert (wrong.error.code, wrong.tag) == (ErrorCode.BAD_ARGUMENT, tag)
@@ -278,8 +273,7 @@ def test_a_field_that_is_missing_or_of_another_kind(type: str, fields: str, tag:
 
 
 @pytest.mark.parametrize(("levels", "name"), [(100, ""), (101, ""), (101, ',"name":"alarm"')])
-def test_data_has_at_most_a_hundred_levels(levels: int, name: str) -> None:
-    """What a message holds besides does not count."""
+def test_rejects_data_over_the_depth_limit(levels: int, name: str) -> None:
     data = "[" * levels + "]" * levels
     command = decode(f'{{"type":"publish","id":7,"channel":"a","data":{data},"x":[[]]{name}}}'.encode())
     if levels == 100:
@@ -290,22 +284,20 @@ def test_data_has_at_most_a_hundred_levels(levels: int, name: str) -> None:
         )
 
 
-def test_the_words_name_the_missing_field() -> None:
-    """Who forgot a field reads its name."""
+def test_error_names_missing_field() -> None:
     assert mistake('{"type":"publish","channel":"a"}').error.message == "missing field: publish requires data"
     assert mistake('{"type":"nick"}').error.message == "missing field: nick requires nick"
     assert "last" in mistake('{"type":"history","channel":"a","last":-1}').error.message
 
 
-def test_unknown_fields_are_ignored() -> None:
-    """Whatever else an object holds, of any kind and size, is nobody's business."""
+def test_ignores_unknown_fields() -> None:
     other = {"x": 1, "Channel": [], "verb": None, "ttl": {"a": [1e10, "é", {}]}, "": ""}
     message = json.dumps({"type": "who", **other, "channel": "a"})
     assert decode(message.encode()) == Who(b"a")
 
 
-def test_names_are_left_to_the_broker() -> None:
-    """The codec does not judge names, not even ones with line breaks: the broker does, for every dialect alike."""
+def test_does_not_check_names() -> None:
+    """The broker checks them, for all protocols."""
     assert decode(b'{"type":"subscribe","channel":"a\\nb *"}') == Subscribe(b"a\nb *")
     assert decode(b'{"type":"nick","nick":""}') == Nick(b"")
 
@@ -342,8 +334,8 @@ def test_parses_each_message_after_json_or_an_id(first: Publish) -> None:
     assert decode_alike(first, [PLAIN % 1, PLAIN % 2], 1) is None
 
 
-def test_looks_at_few_of_many_messages_at_a_time() -> None:
-    """The 33rd message differs, so the second 32 are not taken together."""
+def test_checks_few_messages_at_a_time() -> None:
+    """The 33rd message differs, so the second 32 messages are not decoded together."""
     messages = [*[PLAIN % 1] * 40, publish("2", "b"), *[PLAIN % 1] * 40]
     alike = decode_alike(published(b"a", b"1", False), messages, 1)
     assert alike is not None and len(alike.tags) == 32
@@ -363,8 +355,7 @@ FIELDS = st.sampled_from(
 
 
 @given(st.dictionaries(FIELDS, VALUES), TYPES | VALUES, st.booleans())
-def test_any_object_gives_a_command_or_a_named_error(fields: dict[str, Any], type: Any, ascii_only: bool) -> None:
-    """Any object gives a command, or a mistake with a code of the catalogue, never an exception."""
+def test_decodes_any_object_to_command_or_error(fields: dict[str, Any], type: Any, ascii_only: bool) -> None:
     message = json.dumps({"type": type, **fields}, ensure_ascii=ascii_only).encode()
     command = decode(message)
     assert isinstance(command, Command)
@@ -374,7 +365,6 @@ def test_any_object_gives_a_command_or_a_named_error(fields: dict[str, Any], typ
 
 
 @given(st.text().map(str.encode) | st.binary())
-def test_any_bytes_give_a_command_or_a_named_error(message: bytes) -> None:
-    """Any bytes give a command or a named error, never an exception."""
+def test_decodes_any_bytes_to_command_or_error(message: bytes) -> None:
     assert isinstance(decode(message), Command)
     assert isinstance(decode(b'{"type":"ping","id":' + message), Command)

@@ -120,19 +120,16 @@ REPLIES = {
 
 
 @pytest.mark.parametrize(("written", "expected"), REPLIES.values(), ids=REPLIES.keys())
-def test_a_reply(written: bytes, expected: str) -> None:
-    """What the server says, byte for byte, and it is JSON."""
+def test_encodes_reply(written: bytes, expected: str) -> None:
     assert message(written) == expected
     json.loads(expected)
 
 
-def test_a_message_is_a_text_frame() -> None:
-    """The frame is in the bytes already."""
+def test_writes_message_as_text_frame() -> None:
     assert JSON.pong(b"7", b"") == b'\x81\x16{"type":"pong","id":7}'
 
 
-def test_without_an_id_success_is_silent() -> None:
-    """Who gives no id hears only of failures, of what it asked to be told, and of what happens."""
+def test_sends_no_success_reply_without_id() -> None:
     silent: Tag = None
     assert JSON.published((silent,), 1) == b""
     assert JSON.subscribed(silent, b"a", AT, True) == b""
@@ -141,20 +138,19 @@ def test_without_an_id_success_is_silent() -> None:
     assert JSON.authenticated(silent, b"a", 60) == b""
 
 
-def test_answers_to_a_run_of_publishes() -> None:
-    """Each that has an id is answered, in a message of its own, with its own offset."""
+def test_replies_to_each_publish_with_id() -> None:
     told = read_frames(JSON.published([b"1", None, b'"x"'], 18))
     assert told == ['{"type":"ok","id":1,"offset":18}', '{"type":"ok","id":"x","offset":20}']
     assert JSON.published([None, None], 1) == b""
 
 
-def test_what_this_dialect_does_not_say() -> None:
-    """The close frame is the goodbye."""
+def test_sends_no_goodbye() -> None:
+    """The close frame has the reason."""
     assert JSON.bye(b"see you") == b""
 
 
-def test_events_are_one_message_each() -> None:
-    """Who falls behind within a batch must know where."""
+def test_encodes_each_event_as_one_message() -> None:
+    """The position after each of them must be known."""
     batch = Batch(18, 20, b"k3x9", b"ann", b"alarm", build_payloads((b"smoke", b'"fire"'), TEXT))
     assert [json.loads(text) for text in read_frames(JSON.batch(b"a", batch))] == [
         {"type": "event", "channel": "a", "offset": 18, "from": "ann", "name": "alarm", "data": "smoke"},
@@ -164,8 +160,7 @@ def test_events_are_one_message_each() -> None:
     assert [json.loads(text)["type"] for text in read_frames(told)] == ["join", "leave"]
 
 
-def test_a_long_reply_is_one_message_in_pieces_of_about_a_chunk() -> None:
-    """A peer that does not read costs one of them, and reads one message."""
+def test_long_reply_is_one_message_in_pieces_of_one_chunk() -> None:
     events = [Event(offset, b"p", b"p", b"message", b"x" * 1000, TEXT) for offset in range(1, 301)]
     pieces = list(JSON.history(b"4", b"a", events, AT))
     assert len(pieces) > 4
@@ -177,8 +172,7 @@ def test_a_long_reply_is_one_message_in_pieces_of_about_a_chunk() -> None:
     assert len(json.loads(message(b"".join(pieces)))["members"]) == 5000
 
 
-def test_a_long_reply_may_end_with_a_chunk() -> None:
-    """Where the last event fills a chunk, the end of the message stands alone behind it."""
+def test_end_of_message_follows_event_that_fills_a_chunk() -> None:
     big = Event(1, b"p", b"p", b"message", b"x" * CHUNK_BYTES, TEXT)
     pieces = list(JSON.history(b"4", b"a", [big], AT))
     assert len(pieces) == 2
@@ -186,8 +180,7 @@ def test_a_long_reply_may_end_with_a_chunk() -> None:
 
 
 @given(st.text(), st.text(), st.text(max_size=70_000))
-def test_texts_and_names_come_out_as_they_went_in(channel: str, name: str, payload: str) -> None:
-    """Whatever is in a text or a name, the message is JSON and says just that."""
+def test_texts_and_names_are_unchanged(channel: str, name: str, payload: str) -> None:
     event = Event(1, b"p", name.encode(), name.encode(), payload.encode(), TEXT)
     told = json.loads(message(JSON.batch(channel.encode(), alone(event))))
     assert told == {"type": "event", "channel": channel, "offset": 1, "from": name, "name": name, "data": payload}

@@ -103,8 +103,7 @@ RIGHT = {
 
 
 @pytest.mark.parametrize(("line", "command"), RIGHT.items(), ids=repr)
-def test_a_line_that_is_right(line: bytes, command: Command) -> None:
-    """What is typed rightly is the command it means."""
+def test_decodes_valid_line(line: bytes, command: Command) -> None:
     assert decode(line) == command
 
 
@@ -139,8 +138,7 @@ MISUSED = {
 @pytest.mark.parametrize(
     "line", [verb + rest for verb, rests in MISUSED.items() for rest in rests], ids=lambda line: repr(line[:40])
 )
-def test_a_line_with_wrong_arguments(line: str) -> None:
-    """A verb with missing, wrong, doubled or too many arguments is a bad argument, and the words show its usage."""
+def test_rejects_wrong_arguments_with_usage(line: str) -> None:
     command = decode(line.encode())
     assert isinstance(command, InvalidCommand), command
     assert command.error.code is ErrorCode.BAD_ARGUMENT
@@ -158,7 +156,7 @@ def test_a_line_with_wrong_arguments(line: str) -> None:
         ("HIST a last=" + "9" * 40, f"invalid number '{'9' * 32}': expected 0 to 9007199254740991"),
     ],
 )
-def test_a_refusal_names_the_word_that_is_wrong(line: str, words: str) -> None:
+def test_error_quotes_the_invalid_word(line: str, words: str) -> None:
     command = decode(line.encode())
     assert isinstance(command, InvalidCommand)
     assert command.error.message.startswith(words)
@@ -170,8 +168,8 @@ def test_a_refusal_names_the_word_that_is_wrong(line: str, words: str) -> None:
     + [b"GET / HTTP/1.1", b"P" * 65_536, b"\x00", "ſub a".encode()],
     ids=lambda line: repr(line[:20]),
 )
-def test_a_verb_that_nobody_knows(line: bytes) -> None:
-    """The answer to an unknown command names HELP and QUIT."""
+def test_rejects_unknown_verb(line: bytes) -> None:
+    """The error mentions HELP and QUIT."""
     command = decode(line)
     assert isinstance(command, InvalidCommand)
     assert command.error.code is ErrorCode.UNKNOWN_COMMAND
@@ -179,31 +177,29 @@ def test_a_verb_that_nobody_knows(line: bytes) -> None:
 
 
 @pytest.mark.parametrize("line", [b"PUB a \xff", b"\xff", b"pub a \xc0\x80", b"SUB \xed\xa0\x80", b"PING \xe2\x82"])
-def test_a_line_that_is_not_utf8(line: bytes) -> None:
-    """No command is read from what is not UTF-8."""
+def test_rejects_line_that_is_not_utf8(line: bytes) -> None:
     assert code_of(line) is ErrorCode.NOT_UTF8
 
 
 @pytest.mark.parametrize("start", [b"PUB a ", b"pub a ", b"EMIT a b "])
 @pytest.mark.parametrize("payload", [b'"\\ud83d"', b'{"x":["\\uDE00"]}', b'["\\ud83d\\ud83d\\ude00"]'])
-def test_a_payload_with_half_a_surrogate_pair_is_an_error(start: bytes, payload: bytes) -> None:
+def test_rejects_payload_with_unpaired_surrogate(start: bytes, payload: bytes) -> None:
     assert code_of(start + payload) is ErrorCode.BAD_JSON
 
 
 @pytest.mark.parametrize("payload", [b"\\ud83d", b'"\\ud83d', b'x"\\ud83d"', b'"\\ud83d" x', b'["\\ud83d"'])
-def test_what_would_be_no_json_without_it_is_a_text(payload: bytes) -> None:
+def test_decodes_invalid_json_with_unpaired_surrogate_as_text(payload: bytes) -> None:
     command = decode(b"PUB a " + payload)
     assert isinstance(command, Publish)
     assert (command.payloads.items, command.payloads.kind) == ((payload,), TEXT)
 
 
 @pytest.mark.parametrize("line", [b"", b" ", b"     "])
-def test_an_empty_line_is_ignored(line: bytes) -> None:
-    """An empty line is no command."""
+def test_ignores_blank_line(line: bytes) -> None:
     assert decode(line) is None
 
 
-def test_answers_quiet_with_an_encoder_that_says_nothing_of_publishes() -> None:
+def test_quiet_selects_encoder_without_replies_to_publishes() -> None:
     reply = decode(b"QUIET on")
     assert isinstance(reply, Reply) and reply.data == b"OK\n" and reply.encoder is not None
     assert reply.encoder.published((None,), 1) == b""
@@ -211,13 +207,13 @@ def test_answers_quiet_with_an_encoder_that_says_nothing_of_publishes() -> None:
 
 
 @pytest.mark.parametrize("line", [b"HELP frobnicate", b"QUIET maybe", b"HELP a b", b"QUIET"])
-def test_rejects_arguments_of_the_commands_of_lines(line: bytes) -> None:
+def test_rejects_wrong_arguments_of_help_and_quiet(line: bytes) -> None:
     command = decode(line)
     assert isinstance(command, InvalidCommand) and command.error.code is ErrorCode.BAD_ARGUMENT
 
 
-def test_names_are_left_to_the_broker() -> None:
-    """The codec does not judge names: the broker does, for every dialect alike."""
+def test_does_not_check_names() -> None:
+    """The broker checks them, for all protocols."""
     assert decode(b"SUB *") == Subscribe(b"*")
     assert decode(b"NICK " + b"x" * 100) == Nick(b"x" * 100)
 
@@ -229,8 +225,7 @@ WORDS = st.sampled_from(
 
 
 @given(st.binary() | st.builds(lambda verb, words: verb + b"".join(words), VERBS, st.lists(WORDS | st.binary())))
-def test_any_bytes_give_a_command_or_a_named_error(line: bytes) -> None:
-    """Any bytes give a command, or a mistake with a code of the catalogue, never an exception."""
+def test_decodes_any_bytes_to_command_or_error(line: bytes) -> None:
     command = decode(line)
     if isinstance(command, InvalidCommand):
         assert command.error.code in (ErrorCode.NOT_UTF8, ErrorCode.BAD_ARGUMENT, ErrorCode.UNKNOWN_COMMAND)
@@ -288,36 +283,32 @@ TABLE = {
 
 
 @pytest.mark.parametrize(("data", "items"), TABLE.values(), ids=TABLE.keys())
-def test_lines_at_every_cut(data: bytes, items: list[bytes | str], cuts) -> None:
-    """The same lines come out however the bytes are cut."""
+def test_finds_the_same_lines_at_every_cut(data: bytes, items: list[bytes | str], cuts) -> None:
     for pieces in cuts(data):
         assert read(pieces) == items, pieces
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"xyz\n"])
-def test_ctrl_d_begins_a_line_that_has_an_end(end: bytes, cuts) -> None:
-    """Ctrl-D first in a line quits, whatever stands behind it."""
+def test_ctrl_d_at_the_start_of_a_line_means_quit(end: bytes, cuts) -> None:
     for pieces in cuts(b"a\n\x04" + end):
         assert read(pieces)[:2] == [b"a", QUIT], pieces
 
 
-def test_the_words_of_too_long_name_the_limit() -> None:
-    """Who sends too long a line learns how long it may be."""
+def test_error_for_long_line_contains_the_limit() -> None:
     (mistake,) = LineSplitter(MAX_OFFSET_SPLITTER).feed(b"x" * 50)
     assert isinstance(mistake, InvalidCommand)
     assert "10 bytes" in mistake.error.message
 
 
-def test_nothing_is_kept_of_a_line_that_is_too_long() -> None:
-    """An endless line costs no memory."""
+def test_does_not_buffer_line_over_the_limit() -> None:
     splitter = LineSplitter(MAX_OFFSET_SPLITTER)
     for _ in range(1000):
         splitter.feed(b"x" * 1000)
     assert splitter.partial is None
 
 
-def test_a_line_in_tiny_pieces_takes_no_more_memory_than_its_length() -> None:
-    """Kept as they come, pieces of two bytes would take 28 times as much."""
+def test_line_in_tiny_pieces_needs_no_more_memory_than_its_length() -> None:
+    """A list of pieces of two bytes would need 28 times as much."""
     splitter = LineSplitter(50_000)
     tracemalloc.start()
     try:
@@ -328,7 +319,7 @@ def test_a_line_in_tiny_pieces_takes_no_more_memory_than_its_length() -> None:
         tracemalloc.stop()
 
 
-def test_one_byte_at_a_time_costs_no_more_than_its_length() -> None:
+def test_time_for_single_bytes_is_linear() -> None:
     """Four times the length takes about four times as long, not sixteen times."""
 
     def cost(size: int) -> float:
@@ -344,8 +335,7 @@ def test_one_byte_at_a_time_costs_no_more_than_its_length() -> None:
 
 
 @given(st.lists(st.binary(max_size=30) | st.sampled_from([b"\n", b"\r", b"\r\n", b"\x04", b"x" * 11])))
-def test_any_bytes_give_lines_or_a_named_error(pieces: list[bytes]) -> None:
-    """Any bytes, cut anywhere, give the lines of the whole, up to a Ctrl-D; none is too long."""
+def test_splits_any_bytes_at_any_cut(pieces: list[bytes]) -> None:
     cut, whole = read(pieces), read([b"".join(pieces)])
     if QUIT in whole:
         assert QUIT in cut
@@ -354,8 +344,8 @@ def test_any_bytes_give_lines_or_a_named_error(pieces: list[bytes]) -> None:
     assert all(len(item) <= MAX_OFFSET_SPLITTER for item in cut)
 
 
-def test_a_line_has_begun_until_it_has_ended() -> None:
-    """Also one that is skipped."""
+def test_has_partial_line_until_its_end() -> None:
+    """Also while a line is skipped."""
     splitter = LineSplitter(10)
     told = []
     for data in (b"", b"a\n", b"a\nb", b"c", b"\n", b"x" * 20, b"x", b"\ny", b"\n", b"\x04"):

@@ -95,8 +95,7 @@ REPLIES = {
 
 
 @pytest.mark.parametrize(("written", "expected"), REPLIES.values(), ids=REPLIES.keys())
-def test_a_reply(written: bytes, expected: bytes) -> None:
-    """What the server says, byte for byte."""
+def test_encodes_reply(written: bytes, expected: bytes) -> None:
     assert written == expected
 
 
@@ -114,21 +113,21 @@ EVENTS = {
 
 
 @pytest.mark.parametrize(("told", "line"), EVENTS.values(), ids=EVENTS.keys())
-def test_an_event(told: Event, line: bytes) -> None:
+def test_encodes_event(told: Event, line: bytes) -> None:
     """The same line live, in the history and in a message."""
     assert LINE_ENCODER.batch(b"kitchen", alone(told)) == line
     assert b"".join(LINE_ENCODER.history(None, b"kitchen", [told], AT)) == line + b"OK 1\n"
     assert read_frames(LINE_MESSAGE_ENCODER.batch(b"kitchen", alone(told))) == [line.decode().removesuffix("\n")]
 
 
-def test_events_are_one_message_each() -> None:
-    """Who falls behind within a batch must know where."""
+def test_encodes_each_event_as_one_message() -> None:
+    """The position after each of them must be known."""
     batch = Batch(9, 11, b"k3x9", b"ann", b"message", build_payloads((b"x\nQUIT", b"21.5"), TEXT))
     assert LINE_ENCODER.batch(b"a", batch) == b'MSG a 9 ann "x\\nQUIT"\nMSG a 10 ann 21.5\n'
     assert read_frames(LINE_MESSAGE_ENCODER.batch(b"a", batch)) == ['MSG a 9 ann "x\\nQUIT"', "MSG a 10 ann 21.5"]
 
 
-def test_help() -> None:
+def test_encodes_help() -> None:
     """INFO lines, then the reply."""
     told = LINE_ENCODER.help(b"SUB")
     *lines, reply = told.decode().splitlines()
@@ -137,14 +136,13 @@ def test_help() -> None:
 
 
 @pytest.mark.parametrize("tag", [b"1", b'"x"'])
-def test_tags_are_ignored(tag: Tag) -> None:
-    """Answers come in the order of the commands, so there is nothing to match."""
+def test_ignores_tags(tag: Tag) -> None:
     assert LINE_ENCODER.published((tag,), 1) == LINE_ENCODER.published((None,), 1)
     assert LINE_ENCODER.refused(tag, Error(ErrorCode.LIMIT, "x")) == b"ERR limit x\n"
 
 
-def test_over_websocket_each_line_is_a_message() -> None:
-    """Without its line end."""
+def test_writes_each_line_as_websocket_message() -> None:
+    """Without the line end."""
     assert LINE_MESSAGE_ENCODER.published((None,), 1) == b"\x81\x04OK 1"
     assert read_frames(b"".join(LINE_MESSAGE_ENCODER.history(None, b"a", [event(1), event(2)], AT))) == [
         "MSG a 1 ann 21.5",
@@ -157,8 +155,7 @@ def test_over_websocket_each_line_is_a_message() -> None:
     assert read_frames(LINE_MESSAGE_ENCODER.presence(b"a", changes)) == ["JOIN a k3x9 ann", "LEAVE a k3x9 ann"]
 
 
-def test_a_long_reply_comes_in_pieces_of_about_a_chunk() -> None:
-    """A peer that does not read costs one of them."""
+def test_long_reply_comes_in_pieces_of_one_chunk() -> None:
     events = [event(offset, b"x" * 1000) for offset in range(1, 301)]
     pieces = list(LINE_ENCODER.history(None, b"a", events, AT))
     assert len(pieces) > 4
@@ -170,15 +167,13 @@ def test_a_long_reply_comes_in_pieces_of_about_a_chunk() -> None:
     assert b"".join(pieces).endswith(b"OK 5000\n")
 
 
-def test_a_long_reply_may_end_with_a_chunk() -> None:
-    """Where the last line fills a chunk, the reply stands alone behind it."""
+def test_reply_follows_a_line_that_fills_a_chunk() -> None:
     pieces = list(LINE_ENCODER.history(None, b"a", [event(1, b"x" * CHUNK_BYTES)], AT))
     assert pieces == [b"MSG a 1 ann " + b"x" * CHUNK_BYTES + b"\n", b"OK 1\n"]
 
 
 @given(st.text(), st.booleans())
-def test_a_sentence_stays_one_line(text: str, framed: bool) -> None:
-    """Whatever a peer sends, what is said about it is one line without anything that a terminal obeys."""
+def test_removes_control_characters_from_text(text: str, framed: bool) -> None:
     payload = text.encode()
     for line in (
         LINE_ENCODER.pong(None, payload),
@@ -192,14 +187,12 @@ def test_a_sentence_stays_one_line(text: str, framed: bool) -> None:
         assert not [sign for sign in signs if (sign < " " and sign != "\t") or "\x7f" <= sign <= "\x9f"]
 
 
-def test_every_verb_has_its_help() -> None:
-    """What is understood is explained, and what is explained is understood."""
+def test_help_describes_every_verb() -> None:
     assert set(HELP_LINES) == {b"", *USAGE}
 
 
 @pytest.mark.parametrize("verb", HELP_LINES, ids=lambda verb: verb.decode() or "all")
-def test_each_line_begins_with_one_whole_example(verb: bytes) -> None:
-    """Whoever copies the example from a line has a command that works."""
+def test_each_help_line_begins_with_a_valid_command(verb: bytes) -> None:
     for line in HELP_LINES[verb]:
         example, gap, text = line.partition(b"   ")
         assert gap and text.strip(), line
@@ -208,8 +201,8 @@ def test_each_line_begins_with_one_whole_example(verb: bytes) -> None:
         assert example.split()[0] == verb or not verb
 
 
-def test_a_help_line_fits_a_screen() -> None:
-    """With INFO before it, no line is wider than 110 columns, and all of them are plain ASCII."""
+def test_help_lines_fit_a_terminal() -> None:
+    """At most 110 columns with INFO in front, ASCII only."""
     for lines in HELP_LINES.values():
         for line in lines:
             assert len(line) <= 105 and line.isascii() and line.decode().isprintable(), line

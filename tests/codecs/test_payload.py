@@ -74,8 +74,7 @@ TYPED = {
 
 
 @pytest.mark.parametrize(("payload", "expected"), TYPED.values(), ids=TYPED.keys())
-def test_what_is_typed_is_json_or_text(payload: bytes, expected: bool) -> None:
-    """JSON is what begins with a brace, a bracket or a quote and parses; all else is text."""
+def test_detects_json(payload: bytes, expected: bool) -> None:
     assert is_json(payload) is expected
 
 
@@ -89,7 +88,7 @@ def test_what_is_typed_is_json_or_text(payload: bytes, expected: bool) -> None:
         (b'"\\\\\\ud83d"', b'"\\\\\\ufffd"'),
     ],
 )
-def test_halves_of_surrogate_pairs_are_known_from_whole_ones(payload: bytes, whole: bytes) -> None:
+def test_replaces_unpaired_surrogates(payload: bytes, whole: bytes) -> None:
     assert replace_unpaired_surrogates(payload) == whole
     assert has_unpaired_surrogate(payload) and not is_json(payload)
 
@@ -110,7 +109,7 @@ def test_halves_of_surrogate_pairs_are_known_from_whole_ones(payload: bytes, who
     ]
     + [b'"\\ud83d" x', b"[" * 101 + b'"\\ud83d"' + b"]" * 101],
 )
-def test_what_is_no_json_for_another_reason_is_not_unpaired(payload: bytes) -> None:
+def test_other_invalid_json_has_no_unpaired_surrogate(payload: bytes) -> None:
     assert not has_unpaired_surrogate(payload)
 
 
@@ -142,20 +141,17 @@ LINES = {
 
 
 @pytest.mark.parametrize(("payload", "json_text", "line"), LINES.values(), ids=LINES.keys())
-def test_a_payload_on_a_line(payload: bytes, json_text: bool, line: bytes) -> None:
-    """Each payload has exactly one way to stand on a line."""
+def test_writes_payload_for_lines(payload: bytes, json_text: bool, line: bytes) -> None:
     assert payload_to_line(payload, JSON if json_text else TEXT) == line
 
 
-def test_a_payload_in_json() -> None:
-    """JSON is spliced as it came; a text is a string."""
+def test_writes_payload_as_json() -> None:
     assert payload_to_json(b'{ "a":1.0 }', JSON) == b'{ "a":1.0 }'
     assert payload_to_json(b"21.5", TEXT) == b'"21.5"'
     assert payload_to_json(b'"\\\n\x1b\x7f', TEXT) == b'"\\"\\\\\\n\\u001b\x7f"'
 
 
-def test_quoting_names() -> None:
-    """A name is quoted like a text, however often it comes."""
+def test_quotes_names() -> None:
     for name in (b"kitchen", b'a"b', "küche".encode(), b"a\\b"):
         assert quote_name(name) == quote_name(name) == quote(name)
         assert json.loads(quote(name)) == name.decode()
@@ -173,8 +169,8 @@ def test_quoting_names() -> None:
         (b"\xf4\x90\x80\x80", False),
     ],
 )
-def test_what_utf8_is(data: bytes, expected: bool) -> None:
-    """Overlong forms, surrogates and what is beyond U+10FFFF are none (RFC 3629)."""
+def test_detects_utf8(data: bytes, expected: bool) -> None:
+    """RFC 3629."""
     assert is_utf8(data) is expected
 
 
@@ -189,8 +185,7 @@ VALUES = st.recursive(
 
 
 @given(TEXTS)
-def test_a_text_stays_that_text(text: str) -> None:
-    """A text that a JSON publisher sends is that text for JSON readers and for line readers."""
+def test_text_is_unchanged_in_json_and_lines(text: str) -> None:
     payload = text.encode()
     assert json.loads(payload_to_json(payload, TEXT)) == text
     line = payload_to_line(payload, TEXT)
@@ -199,8 +194,7 @@ def test_a_text_stays_that_text(text: str) -> None:
 
 
 @given(TEXTS)
-def test_what_is_typed_stays_what_it_means(typed: str) -> None:
-    """What a line publisher types means the same to JSON readers and to line readers."""
+def test_line_payload_means_the_same_in_json(typed: str) -> None:
     payload = typed.replace("\n", "").encode()
     kind = JSON if is_json(payload) else TEXT
     line = payload_to_line(payload, kind)
@@ -209,8 +203,7 @@ def test_what_is_typed_stays_what_it_means(typed: str) -> None:
 
 
 @given(VALUES, st.sampled_from([None, 1, "\r\n", "\t"]), st.booleans())
-def test_a_json_value_stays_that_value(value: Any, indent: int | str | None, ascii_only: bool) -> None:
-    """A JSON value is the same value after its way over a line, however it was laid out."""
+def test_json_value_is_unchanged_on_lines(value: Any, indent: int | str | None, ascii_only: bool) -> None:
     raw = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
     line = payload_to_line(raw, JSON)
     assert json.loads(line) == value
@@ -221,7 +214,6 @@ def test_a_json_value_stays_that_value(value: Any, indent: int | str | None, asc
 
 
 @given(st.binary())
-def test_any_bytes_are_text_or_json(payload: bytes) -> None:
-    """Any UTF-8 is JSON or text, never an exception."""
+def test_any_text_can_be_a_payload(payload: bytes) -> None:
     if is_utf8(payload):
         assert not forbidden(payload_to_line(payload, JSON if is_json(payload) else TEXT))

@@ -14,17 +14,17 @@ def test_every_code_has_a_status() -> None:
 
 
 @pytest.mark.parametrize("code", ErrorCode)
-def test_a_problem_says_what_a_dialect_says(code: ErrorCode) -> None:
+def test_problem_has_code_and_message(code: ErrorCode) -> None:
     told = json.loads(problem_details(Error(code, 'no "such" thing'), HTTP_STATUS[code]))
     assert told["code"] == code.decode() and told["status"] == HTTP_STATUS[code]
     assert (told["type"], told["detail"]) == ("about:blank", 'no "such" thing')
 
 
-def test_the_title_is_that_of_the_status() -> None:
+def test_title_is_the_phrase_of_the_status() -> None:
     assert json.loads(problem_details(TOO_FAST, 429))["title"] == "Too Many Requests"
 
 
-def test_an_operation_can_end_with_a_refusal() -> None:
+def test_api_error_has_message_and_status() -> None:
     refused = ApiError(BAD_CHANNEL)
     assert (refused.error, refused.status, str(refused)) == (BAD_CHANNEL, None, BAD_CHANNEL.message)
     assert ApiError(BAD_CHANNEL, 404).status == 404

@@ -82,13 +82,13 @@ def spoken(pieces: list[bytes]) -> WireProtocol | None:
 
 
 @pytest.mark.parametrize(("data", "expected"), TABLE.values(), ids=TABLE.keys())
-def test_the_first_line_shows_the_protocol_at_every_cut(data: bytes, expected: WireProtocol, cuts) -> None:
+def test_detects_protocol_at_every_cut(data: bytes, expected: WireProtocol, cuts) -> None:
     for pieces in [[data], *cuts(data[:80] + data[-20:] if len(data) > 100 else data)]:
         assert spoken(pieces) is expected, pieces
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b" \r\n", b"PUB kitchen 21.5", b"GET / HTTP/1.1\r", b"caf\xc3"])
-def test_nothing_is_decided_before_the_end_of_the_line(data: bytes, cuts) -> None:
+def test_decides_at_the_end_of_the_line(data: bytes, cuts) -> None:
     for pieces in cuts(data):
         assert spoken(pieces) is None
 
@@ -96,7 +96,7 @@ def test_nothing_is_decided_before_the_end_of_the_line(data: bytes, cuts) -> Non
 @pytest.mark.parametrize(
     "data", [HELLO[:1], b"PUB kitchen \0", b"\xff", b"PUB kitchen caf\xe9!"], ids=["TLS", "NUL", "a byte", "Latin-1"]
 )
-def test_other_protocols_are_recognized_before_the_line_ends(data: bytes) -> None:
+def test_detects_binary_protocols_before_the_line_ends(data: bytes) -> None:
     assert spoken([data]) in (TLS, OTHER)
 
 
@@ -121,7 +121,7 @@ LONG = b"x" * 300
         (b"HELO " + LONG, False),
     ],
 )
-def test_a_line_that_is_too_long_is_judged_by_its_start(start: bytes, expected: bool, cuts) -> None:
+def test_judges_long_line_by_its_start(start: bytes, expected: bool, cuts) -> None:
     for pieces in cuts(start[:40]):
         opening = ProtocolDetector()
         for piece in [*pieces, start[40:]]:
@@ -129,21 +129,20 @@ def test_a_line_that_is_too_long_is_judged_by_its_start(start: bytes, expected: 
         assert opening.looks_like_http() is expected
 
 
-def test_a_long_first_line_is_read_to_its_end() -> None:
-    """However long the method is that a page has chosen."""
+def test_detects_http_with_long_method() -> None:
     opening = ProtocolDetector()
     assert opening.feed(b"x" * 70_000) is None
     assert not opening.looks_like_http()
     assert opening.feed(b" /kitchen HTTP/1.1\r\nPUB kitchen one\n") is HTTP
 
 
-def test_every_command_has_a_verb() -> None:
+def test_knows_all_verbs() -> None:
     assert all(is_verb(word) for verb in USAGE for word in (verb, verb.lower()))
     assert is_verb(b"?") and is_verb(b"exit") and is_verb(b"BYE")
     assert not any(map(is_verb, (b"", b"GET", b"HTTP", b"PUBX", b"\xff")))
 
 
-def test_a_client_hello_of_openssl_is_recognized_whatever_a_page_can_choose(client_hello: bytes) -> None:
+def test_detects_client_hello_with_commands_in_it(client_hello: bytes) -> None:
     assert spoken([client_hello]) is TLS
 
 
@@ -159,16 +158,16 @@ def client_hello() -> bytes:
 
 
 @given(st.lists(st.binary(max_size=20) | st.sampled_from([b"\n", b" ", b"PUB ", b"GET /", b" HTTP/1.1", b"\0"])))
-def test_any_bytes_are_recognized_alike_at_any_cut(pieces: list[bytes]) -> None:
+def test_detection_does_not_depend_on_cuts(pieces: list[bytes]) -> None:
     assert spoken(pieces) is spoken([b"".join(pieces)])
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="\0\n", exclude_categories=["Cs"])))
-def test_a_publish_is_always_lines(payload: str) -> None:
+def test_publish_is_never_detected_as_http(payload: str) -> None:
     assert spoken([f"PUB news {payload}\n".encode()]) is LINES
 
 
-def test_an_endless_first_line_takes_no_memory() -> None:
+def test_does_not_buffer_endless_first_line() -> None:
     opening = ProtocolDetector()
     tracemalloc.start()
     try:

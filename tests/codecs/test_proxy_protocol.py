@@ -60,7 +60,7 @@ WHOLE = [
 
 @pytest.mark.parametrize(("header", "source"), WHOLE)
 @pytest.mark.parametrize("rest", [b"", b"PUB kitchen 21.5\n", b"PROXY UNKNOWN\r\n"])
-def test_a_header_tells_the_source_whatever_the_cut(
+def test_decodes_source_at_every_cut(
     header: bytes, source: Source | None, rest: bytes, cuts: Callable[[bytes], Iterator[list[bytes]]]
 ) -> None:
     for pieces in cuts(header):
@@ -112,18 +112,18 @@ def test_a_header_tells_the_source_whatever_the_cut(
         block(body=IPV4.ljust(MAX_V2_BYTES - 15)),
     ],
 )
-def test_what_is_no_header_is_known_as_such(data: bytes) -> None:
+def test_rejects_invalid_header(data: bytes) -> None:
     assert ProxyHeaderDecoder().feed(data) == MalformedHeader()
 
 
 @pytest.mark.parametrize("data", [b"G", b"\0", b"PROXX", b"\r\n\r\nQ", block(command=0x22)[:16], block(body=b"")])
-def test_it_is_known_as_soon_as_it_can_be(data: bytes) -> None:
+def test_rejects_invalid_header_as_soon_as_possible(data: bytes) -> None:
     reader = ProxyHeaderDecoder()
     assert [reader.feed(data[index : index + 1]) for index in range(len(data) - 1)] == [None] * (len(data) - 1)
     assert reader.feed(data[-1:]) == MalformedHeader()
 
 
-def test_the_longest_block() -> None:
+def test_accepts_header_of_maximum_length() -> None:
     header = block(body=IPV4.ljust(MAX_V2_BYTES - 16))
     assert len(header) == MAX_V2_BYTES
     assert ProxyHeaderDecoder().feed(header) == ProxyHeader(Source("203.0.113.7", 4711), b"")
@@ -134,7 +134,7 @@ STARTS = st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 1.2.3.4 ", b"PROXY UNKNOW
 
 @given(STARTS, st.binary(max_size=300), st.lists(st.integers(1, 40)))
 @example(b"", bytes(MAX_V1_BYTES), [])
-def test_any_bytes_give_a_header_or_an_error_or_more_is_needed(start: bytes, more: bytes, sizes: list[int]) -> None:
+def test_decodes_or_rejects_any_bytes(start: bytes, more: bytes, sizes: list[int]) -> None:
     data = start + more
     whole = ProxyHeaderDecoder().feed(data)
     reader, fed, found = ProxyHeaderDecoder(), 0, None
@@ -152,7 +152,7 @@ def test_any_bytes_give_a_header_or_an_error_or_more_is_needed(start: bytes, mor
 
 
 @given(st.ip_addresses(), st.integers(0, 65535), st.binary())
-def test_both_versions_tell_the_same(address: IPv4Address, port: int, rest: bytes) -> None:
+def test_both_versions_have_the_same_source(address: IPv4Address, port: int, rest: bytes) -> None:
     kind = address.version
     line = f"PROXY TCP{4 if kind == 4 else 6} {address} {address} {port} {port}\r\n".encode()
     body = address.packed * 2 + port.to_bytes(2) * 2

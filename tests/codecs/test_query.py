@@ -17,7 +17,7 @@ def error(what) -> str:
     return refused.value.error.message
 
 
-def test_what_is_given_is_decoded() -> None:
+def test_decodes_values() -> None:
     arguments = QueryParameters(b"name=a%20b+c&nick=%C3%A9&empty=&bare&&x=1=2")
     assert arguments.text("name") == "a b c"
     assert arguments.text("nick") == "é"
@@ -26,74 +26,74 @@ def test_what_is_given_is_decoded() -> None:
     assert "name" in arguments and "other" not in arguments
 
 
-def test_there_may_be_none() -> None:
+def test_accepts_empty_query() -> None:
     QueryParameters(b"").allow_only(())
 
 
-def test_one_may_be_repeated_where_that_is_said() -> None:
+def test_accepts_repeated_parameter_if_allowed() -> None:
     arguments = QueryParameters(b"channel=a&channel=b&wait=1")
     arguments.allow_only(("wait",), repeated=("channel",))
     assert arguments.texts("channel") == ["a", "b"]
     assert arguments.texts("other") == []
 
 
-def test_what_is_unknown_is_refused() -> None:
+def test_rejects_unknown_parameter() -> None:
     assert error(lambda: QueryParameters(b"since=1&colour=red").allow_only(("since",))) == ("colour: unknown parameter")
 
 
-def test_what_is_repeated_is_refused() -> None:
+def test_rejects_repeated_parameter() -> None:
     assert error(lambda: QueryParameters(b"since=1&since=1").allow_only(("since",))) == "since: given more than once"
 
 
-def test_a_token_is_no_concern_of_ours() -> None:
+def test_ignores_token() -> None:
     QueryParameters(b"token=secret").allow_only(())
 
 
 @pytest.mark.parametrize("query", [b"name=%FF", b"name=\xff"])
-def test_what_is_no_utf_8_is_refused(query) -> None:
+def test_rejects_value_that_is_not_utf8(query) -> None:
     assert error(lambda: QueryParameters(query)) == "name: expected UTF-8, percent-encoded"
 
 
-def test_a_name_that_is_no_utf_8_is_refused() -> None:
+def test_rejects_name_that_is_not_utf8() -> None:
     assert error(lambda: QueryParameters(b"%FF=1")).startswith("the query: ")
 
 
-def test_there_are_only_so_many() -> None:
+def test_rejects_parameters_over_the_limit() -> None:
     QueryParameters(b"&".join([b"a=1"] * MAX_PARAMETERS))
     assert "at most" in error(lambda: QueryParameters(b"&".join([b"a=1"] * (MAX_PARAMETERS + 1))))
 
 
 @pytest.mark.parametrize(("text", "value"), [(b"0", 0), (b"7", 7), (b"1000", 1000), (b"0007", 7)])
-def test_whole_numbers(text, value) -> None:
+def test_reads_integer(text, value) -> None:
     assert QueryParameters(b"last=" + text).integer("last", 1000) == value
     assert QueryParameters(b"").integer("last", 1000) is None
 
 
 @pytest.mark.parametrize("text", [b"", b"-1", b"1.5", b"1001", b"x", b"%D9%A1", b"9" * 5000, b"1_0"])
-def test_what_is_no_whole_number(text) -> None:
+def test_rejects_invalid_integer(text) -> None:
     assert error(lambda: QueryParameters(b"last=" + text).integer("last", 1000)) == (
         "last: expected a whole number from 0 to 1000"
     )
 
 
-def test_a_whole_number_has_a_least() -> None:
+def test_rejects_integer_below_minimum() -> None:
     assert "from 1 to 9" in error(lambda: QueryParameters(b"limit=0").integer("limit", 9, least=1))
 
 
 @pytest.mark.parametrize(("text", "value"), [(b"0", 0.0), (b"25", 25.0), (b"2.5", 2.5), (b"60", 60.0)])
-def test_seconds(text, value) -> None:
+def test_reads_seconds(text, value) -> None:
     assert QueryParameters(b"wait=" + text).seconds("wait", 60) == value
     assert QueryParameters(b"").seconds("wait", 60) is None
 
 
 @pytest.mark.parametrize("text", [b"", b"-1", b"61", b"nan", b"inf", b"1x", b"1" * 50])
-def test_what_is_no_time(text) -> None:
+def test_rejects_invalid_seconds(text) -> None:
     assert error(lambda: QueryParameters(b"wait=" + text).seconds("wait", 60)) == (
         "wait: expected a number of seconds from 0 to 60"
     )
 
 
-def test_choices() -> None:
+def test_reads_choice() -> None:
     assert QueryParameters(b"presence=on").choice("presence", ("on", "off")) == "on"
     assert QueryParameters(b"").choice("presence", ("on", "off")) is None
     assert error(lambda: QueryParameters(b"presence=1").choice("presence", ("on", "off"))) == (
@@ -102,7 +102,7 @@ def test_choices() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_whatever_comes_is_read_or_refused(query) -> None:
+def test_reads_or_rejects_any_query(query) -> None:
     try:
         QueryParameters(query).allow_only((), repeated=())
     except ApiError as refused:

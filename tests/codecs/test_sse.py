@@ -33,8 +33,7 @@ def batch(first: int, *payloads: bytes, is_json: bool = False) -> Batch:
     )
 
 
-def test_a_stream_begins_where_it_says() -> None:
-    """Though it has no command to answer; who is cut off now comes back to there."""
+def test_confirmation_has_the_position_before_the_first_event() -> None:
     assert SSE_ENCODER.subscribed(None, b"kitchen", AT, None) == (
         b'event: ok\nid: 5f2c1a:17\ndata: {"type":"ok","channel":"kitchen","offset":17,"epoch":"5f2c1a"}\n\n'
     )
@@ -46,7 +45,7 @@ def test_a_stream_begins_where_it_says() -> None:
     assert event.message["recovered"] is False
 
 
-def test_an_event_tells_its_place() -> None:
+def test_event_id_is_the_position() -> None:
     assert SSE_ENCODER.title == "events"
     assert SSE_ENCODER.batch(b"kitchen", batch(18, b"21.5", is_json=True), b"5f2c1a") == (
         b'id: 5f2c1a:18\ndata: {"type":"event","channel":"kitchen","offset":18,"from":"ann","name":"message",'
@@ -59,8 +58,7 @@ def test_an_event_tells_its_place() -> None:
     payloads=st.lists(st.sampled_from([b"x", b"%b", b"", b"21.5"]), min_size=2, max_size=1_200)
     | st.lists(st.sampled_from([b"x\n", b'"', b"{", "ü".encode()]), min_size=1, max_size=5),
 )
-def test_many_events_are_what_each_would_be_alone(first: int, payloads: list[bytes]) -> None:
-    """And each is, but for its id, what the JSON dialect says."""
+def test_batch_equals_single_events(first: int, payloads: list[bytes]) -> None:
     told = batch(first, *payloads)
     data = SSE_ENCODER.batch(b"k%", told, b"e1")
     alone = [SSE_ENCODER.batch(b"k%", told.part(n, n + 1), b"e1") for n in range(told.first, told.end)]
@@ -73,7 +71,7 @@ def test_many_events_are_what_each_would_be_alone(first: int, payloads: list[byt
 
 
 @pytest.mark.parametrize("raw", [b'{\r\n"a":\n1}', b"[\r]"])
-def test_line_breaks_between_tokens_do_not_end_an_event(raw: bytes) -> None:
+def test_line_breaks_in_json_do_not_end_the_event(raw: bytes) -> None:
     (event,), _ = read_events(SSE_ENCODER.batch(b"k", batch(1, raw, is_json=True), b"e1").decode())
     assert event.message["data"] == json.loads(raw)
 
@@ -82,8 +80,7 @@ def ids(data: bytes) -> list[str]:
     return [event.id for event in read_events(data.decode())[0]]
 
 
-def test_of_several_channels_the_id_has_the_place_in_each() -> None:
-    """In the order in which they were asked for."""
+def test_event_id_has_the_position_in_each_channel() -> None:
     several = MultiChannelSSEEncoder({b"a": None, b"b": None, b"c": None})
     assert ids(several.subscribed(None, b"b", AT, None)) == [",5f2c1a:17,"]
     assert ids(several.batch(b"b", batch(18, b"x", b"y"), b"5f2c1a")) == [",5f2c1a:18,", ",5f2c1a:19,"]
@@ -93,13 +90,12 @@ def test_of_several_channels_the_id_has_the_place_in_each() -> None:
     assert ids(several.batch(b"c", batch(1, b"{", b"x"), b"e3")) == ["e1:3,5f2c1a:19,e3:1", "e1:3,5f2c1a:19,e3:2"]
 
 
-def test_a_place_that_a_client_names_stands_until_the_channel_is_read() -> None:
+def test_event_id_keeps_requested_position_until_confirmed() -> None:
     several = MultiChannelSSEEncoder({b"a": Position(b"e1", 5), b"b": None})
     assert ids(several.subscribed(None, b"b", Position(b"e2", 7), None)) == ["e1:5,e2:7"]
 
 
-def test_what_was_not_taken_is_not_claimed() -> None:
-    """Nor what is lost claimed before it is told."""
+def test_event_id_excludes_events_that_the_socket_rejected() -> None:
     several = MultiChannelSSEEncoder({b"a": None, b"b": None})
     several.subscribed(None, b"a", Position(b"e1", 0), None)
     several.subscribed(None, b"b", Position(b"e2", 0), None)
@@ -110,8 +106,8 @@ def test_what_was_not_taken_is_not_claimed() -> None:
     assert ids(several.batch(b"b", batch(2, b"x"), b"e2")) == ["e1:9,e2:2"]
 
 
-def test_it_knows_about_how_long_its_ids_are() -> None:
-    """As a batch must fit into a chunk."""
+def test_overhead_includes_event_ids() -> None:
+    """A batch must fit in a chunk."""
     places: dict[bytes, Position | None] = {b"c%d" % number: Position(b"5f2c1a7b", 10**15) for number in range(32)}
     several = MultiChannelSSEEncoder(places)
     data = several.batch(b"c7", batch(10**15, b""), b"5f2c1a7b")
@@ -122,8 +118,7 @@ STREAM = SSEFraming()
 EVENT = b'{"type":"event","offset":'
 
 
-def test_a_message_is_an_event_of_its_type() -> None:
-    """So that ``onmessage`` of a browser gets events, and nothing else."""
+def test_message_type_is_the_event_type() -> None:
     welcome = JSON_SSE_ENCODER.welcome(b"k3x9p", Endpoints(b"a:1", b"b:2"))
     assert welcome == (
         b'event: welcome\ndata: {"type":"welcome","protocol":1,"id":"k3x9p","from":"a:1","to":"b:2"}\n\n'
@@ -135,7 +130,7 @@ def test_a_message_is_an_event_of_its_type() -> None:
     assert JSON_SSE_ENCODER.title == "events"
 
 
-def test_line_breaks_between_tokens_are_spaces() -> None:
+def test_replaces_line_breaks_with_spaces() -> None:
     assert one_line(b'{"a":\r\n[1,\n2]}') == b'{"a":  [1, 2]}'
     told = Batch(1, 3, b"p1", b"p1", b"message", build_payloads([b'{\n"a":\r1}', b"[\r\n]"], JSON))
     events, _ = read_events(JSON_SSE_ENCODER.batch(b"k", told).decode())
@@ -143,22 +138,20 @@ def test_line_breaks_between_tokens_are_spaces() -> None:
 
 
 @pytest.mark.parametrize("pieces", [[b'{"type":"ok"}'], [b'{"type":"ok","events":[', b"1,\n2", b"]}"]])
-def test_a_message_in_pieces_is_one_event(pieces: list[bytes]) -> None:
+def test_message_in_pieces_is_one_event(pieces: list[bytes]) -> None:
     (event,), _ = read_events(b"".join(STREAM.fragments(pieces)).decode())
     assert event.kind == "ok" and event.data == b"".join(pieces).replace(b"\n", b" ").decode()
 
 
 @given(first=st.sampled_from([0, 1, 9, 99, 998, 1_000, 2**53 - 5]), count=st.integers(1, 1_200))
-def test_messages_in_a_row_are_what_each_would_be_alone(first: int, count: int) -> None:
-    """A percent sign is nothing special."""
+def test_numbered_messages_equal_single_messages(first: int, count: int) -> None:
     payloads = [b'"%%b%d"' % number for number in range(count)]
     alone = [b'%b%d,"data":%b}' % (EVENT, n, payload) for n, payload in enumerate(payloads, first)]
     assert STREAM.numbered(EVENT, first, b',"data":', payloads, b"}") == b"".join(STREAM.frames(alone))
     assert STREAM.counted(EVENT, first, 3) == b"".join(STREAM.frames([b"%b%d" % (EVENT, first + n) for n in range(3)]))
 
 
-def test_what_is_no_message_is_seen_by_no_client() -> None:
-    """A comment keeps the stream alive; how long to wait before one comes back is no event either."""
+def test_clients_ignore_comments_and_retry() -> None:
     assert read_events((RETRY_FIELD + KEEP_ALIVE_COMMENT).decode()) == ([], "")
     assert (
         read_events((KEEP_ALIVE_COMMENT + STREAM.frame(b'{"type":"notice"}') + KEEP_ALIVE_COMMENT).decode())[0][0].kind
@@ -166,7 +159,7 @@ def test_what_is_no_message_is_seen_by_no_client() -> None:
     )
 
 
-def test_the_fields_before_a_message() -> None:
+def test_fields_before_a_message() -> None:
     assert event_fields(b'{"type":"lost","channel":"k"}') == b"event: lost\ndata: "
     assert event_fields(b'{"type":"event","channel":"k"}') == b"data: "
     assert json.loads(one_line(b'{"type":\n"x"}')) == {"type": "x"}
@@ -177,8 +170,7 @@ PLACES = st.none() | st.builds(
 )
 
 
-def test_of_one_channel_and_of_several() -> None:
-    """As the documents show them."""
+def test_formats_event_id() -> None:
     assert parse_event_id("5f2c1a:18", 1) == [Position(b"5f2c1a", 18)]
     assert parse_event_id("5f2c1a:18,9ab3:40", 2) == [Position(b"5f2c1a", 18), Position(b"9ab3", 40)]
     assert parse_event_id("5f2c1a:18,", 2) == [Position(b"5f2c1a", 18), None]
@@ -186,7 +178,7 @@ def test_of_one_channel_and_of_several() -> None:
 
 
 @given(places=st.lists(PLACES, min_size=1, max_size=40))
-def test_what_is_written_is_read(places: list[Position | None]) -> None:
+def test_parses_formatted_event_id(places: list[Position | None]) -> None:
     assert parse_event_id(format_event_id(places).decode(), len(places)) == places
 
 
@@ -209,11 +201,11 @@ def test_what_is_written_is_read(places: list[Position | None]) -> None:
         ("e" * 65 + ":1", 1),
     ],
 )
-def test_what_is_no_id_of_these_channels(text: str, channels: int) -> None:
+def test_rejects_event_id_of_other_channels(text: str, channels: int) -> None:
     assert parse_event_id(text, channels) is None
 
 
 @given(text=st.text(max_size=30), channels=st.integers(1, 3))
-def test_whatever_comes_is_read_or_refused(text: str, channels: int) -> None:
+def test_parses_or_rejects_any_event_id(text: str, channels: int) -> None:
     places = parse_event_id(text, channels)
     assert places is None or len(places) == channels

@@ -54,33 +54,28 @@ def read(pieces: list[bytes]) -> tuple[bytes, bytes, int]:
 
 
 @pytest.mark.parametrize(("data", "typed", "answer", "interrupts"), TABLE.values(), ids=TABLE.keys())
-def test_telnet_at_every_cut(data: bytes, typed: bytes, answer: bytes, interrupts: int, cuts) -> None:
-    """The same text, answers and interrupts come out however the bytes are cut."""
+def test_filters_telnet_at_every_cut(data: bytes, typed: bytes, answer: bytes, interrupts: int, cuts) -> None:
     for pieces in cuts(data):
         assert read(pieces) == (typed, answer, interrupts), pieces
 
 
-def test_text_goes_on_behind_each() -> None:
-    """Whatever stands in the table, a line behind it arrives, unless something was left open."""
+def test_passes_text_behind_each_command() -> None:
     for name, (data, typed, answer, interrupts) in TABLE.items():
         if "endless" not in name and "cut off" not in name:
             assert read([data, b"PING\n"]) == (typed + b"PING\n", answer, interrupts), name
 
 
-def test_text_without_telnet_is_passed_on_as_it_is() -> None:
-    """Who never negotiates costs no copy."""
+def test_passes_text_without_copying() -> None:
     data = b"PUB a b\n" * 100
     assert TelnetFilter().feed(data)[0] is data
 
 
-def test_nothing_is_kept_of_a_subnegotiation() -> None:
-    """An endless subnegotiation costs no memory: the filter holds a state and nothing else."""
+def test_does_not_buffer_subnegotiations() -> None:
     assert TelnetFilter.__slots__ == ("_state",)
 
 
 @given(st.lists(st.binary(max_size=20) | st.sampled_from([IAC, IAC + SB, IAC + SE, IAC + DO, IAC + WILL, IAC + IP])))
-def test_any_bytes_give_text_and_answers(pieces: list[bytes]) -> None:
-    """Any bytes, cut anywhere, give the text and answers of the whole; answers are refusals and nothing else."""
+def test_filters_any_bytes_at_any_cut(pieces: list[bytes]) -> None:
     typed, answer, interrupts = read(pieces)
     assert (typed, answer, interrupts) == read([b"".join(pieces)])
     assert len(answer) % 3 == 0
@@ -100,7 +95,7 @@ def test_any_bytes_give_text_and_answers(pieces: list[bytes]) -> None:
         (b"", b""),
     ],
 )
-def test_cr_nul_is_a_line_end_at_every_cut(data: bytes, lines: bytes, cuts) -> None:
+def test_cr_nul_ends_a_line_at_every_cut(data: bytes, lines: bytes, cuts) -> None:
     """RFC 1123 section 3.3.1."""
     for pieces in cuts(data):
         returned, read = False, b""

@@ -39,8 +39,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize(("size", "head"), HEADS.items())
-def test_the_head_of_a_text_frame(size: int, head: bytes) -> None:
-    """A length stands in its shortest form."""
+def test_head_has_shortest_length(size: int, head: bytes) -> None:
     assert text_frame(b"x" * size) == head + b"x" * size
 
 
@@ -48,14 +47,12 @@ def test_the_head_of_a_text_frame(size: int, head: bytes) -> None:
 @pytest.mark.parametrize(
     ("first", "last", "byte"), [(True, True, 0x81), (True, False, 0x01), (False, False, 0x00), (False, True, 0x80)]
 )
-def test_the_head_of_a_fragment(size: int, head: bytes, first: bool, last: bool, byte: int) -> None:
-    """Only the first byte of the head tells a fragment from a whole message."""
+def test_fragment_differs_in_first_byte(size: int, head: bytes, first: bool, last: bool, byte: int) -> None:
     assert text_fragment(b"x" * size, first, last) == bytes([byte]) + head[1:] + b"x" * size
 
 
 @pytest.mark.parametrize("size", [*range(10), 125, 1000, 70_000])
-def test_unmask(size: int) -> None:
-    """Byte i is XORed with byte i modulo 4 of the mask."""
+def test_unmasks_with_repeated_mask(size: int) -> None:
     data = bytes(index * 7 % 256 for index in range(size))
     assert unmask(data, MASK) == bytes(byte ^ MASK[index % 4] for index, byte in enumerate(data))
 
@@ -100,8 +97,7 @@ PLAIN = {
 
 
 @pytest.mark.parametrize(("data", "messages"), PLAIN.values(), ids=PLAIN.keys())
-def test_plain_frames_at_every_cut(data: bytes, messages: list[bytes], cuts) -> None:
-    """Plain text frames are taken, however they are cut, and nothing is left for Autobahn."""
+def test_decodes_plain_frames_at_every_cut(data: bytes, messages: list[bytes], cuts) -> None:
     for pieces in cuts(data):
         assert read(pieces) == (messages, b""), pieces
 
@@ -128,8 +124,7 @@ OTHER = {
 
 @pytest.mark.parametrize("other", OTHER.values(), ids=OTHER.keys())
 @pytest.mark.parametrize("behind", [b"", HELLO, b"\xff"])
-def test_everything_else_is_autobahns(other: bytes, behind: bytes, cuts) -> None:
-    """What is no plain text frame goes to Autobahn byte for byte, with all that stands behind it."""
+def test_leaves_all_other_frames_to_autobahn(other: bytes, behind: bytes, cuts) -> None:
     for pieces in cuts(HELLO + HELLO + other + behind):
         assert read(pieces, most=200) == ([b"hello", b"hello"], other + behind), pieces
 
@@ -146,14 +141,12 @@ UNFINISHED = {
 
 
 @pytest.mark.parametrize("unfinished", UNFINISHED.values(), ids=UNFINISHED.keys())
-def test_half_a_frame_is_held_back(unfinished: bytes, cuts) -> None:
-    """The beginning of a frame waits for the rest, or for whoever goes on in its place."""
+def test_keeps_incomplete_frame(unfinished: bytes, cuts) -> None:
     for pieces in cuts(HELLO + unfinished):
         assert read(pieces) == ([b"hello"], unfinished), pieces
 
 
-def test_what_is_held_back_is_given_once() -> None:
-    """``rest`` gives up what it gives."""
+def test_drain_returns_incomplete_frame_once() -> None:
     frames = PlainFrames(MAX_OFFSET)
     assert frames.drain() == b""
     assert frames.feed(HELLO[:5]) == ([], b"")
@@ -162,15 +155,14 @@ def test_what_is_held_back_is_given_once() -> None:
     assert frames.feed(HELLO) == ([b"hello"], b"")
 
 
-def test_a_message_as_large_as_allowed() -> None:
-    """The bound itself is allowed; one byte more is for Autobahn to refuse, before its payload has come."""
+def test_decodes_message_of_maximum_size() -> None:
+    """A larger one is for Autobahn to reject."""
     assert read([masked(b"x" * 200)], most=200) == ([b"x" * 200], b"")
     head = masked(b"x" * 201)[:4]
     assert PlainFrames(200).feed(head) == ([], head)
 
 
-def test_a_frame_in_many_pieces_is_joined_once() -> None:
-    """A byte at a time, nothing is looked at before the head, and then the frame, is complete."""
+def test_joins_pieces_of_a_frame_once() -> None:
     frames = PlainFrames(MAX_OFFSET)
     data = masked(b"x" * 60_000)
     for index in range(len(data) - 1):
@@ -179,8 +171,7 @@ def test_a_frame_in_many_pieces_is_joined_once() -> None:
     assert frames.feed(data[-1:]) == ([b"x" * 60_000], b"")
 
 
-def test_where_a_plain_frame_ends() -> None:
-    """The end lies behind the data while it is not known, and is 0 for what is no plain frame."""
+def test_finds_end_of_plain_frame() -> None:
     assert plain_frame(HELLO, 0, MAX_OFFSET) == (len(HELLO), 6)
     assert plain_frame(b"???" + HELLO, 3, MAX_OFFSET) == (3 + len(HELLO), 9)
     assert plain_frame(HELLO[:1], 0, MAX_OFFSET)[0] > 1
@@ -195,8 +186,7 @@ PIECES = st.one_of(
 
 
 @given(st.lists(PIECES, max_size=6).map(b"".join), st.lists(st.integers(0, 400), max_size=8))
-def test_any_bytes_give_messages_and_a_rest(data: bytes, places: list[int]) -> None:
-    """Any bytes, cut anywhere, give the messages and the rest of the whole; nothing gets lost, nothing is raised."""
+def test_decodes_any_bytes_at_any_cut(data: bytes, places: list[int]) -> None:
     places = sorted({0, *(min(place, len(data)) for place in places), len(data)})
     pieces = [data[start:end] for start, end in zip(places, places[1:], strict=False)]
     messages, rest = read(pieces, most=200)
@@ -224,8 +214,7 @@ MANY = st.tuples(
 
 
 @given(st.lists(MANY, max_size=4), st.randoms(use_true_random=False))
-def test_frames_that_are_alike_are_read_as_one_by_one(runs: list[tuple[int, int, bytes, int]], chance: Random) -> None:
-    """However many there are, and wherever one of them is not UTF-8 or has another length."""
+def test_frames_decoded_together_equal_single_frames(runs: list[tuple[int, int, bytes, int]], chance: Random) -> None:
     payloads: list[bytes] = []
     for count, size, other, place in runs:
         alike = [chance.randbytes(size).translate(ASCII) for _ in range(count)]
@@ -240,8 +229,7 @@ def test_frames_that_are_alike_are_read_as_one_by_one(runs: list[tuple[int, int,
 
 
 @pytest.mark.parametrize("missing", [1, 5, 90])
-def test_frames_that_are_alike_may_end_in_half_a_frame(missing: int) -> None:
-    """The last of them waits for the rest of it."""
+def test_keeps_incomplete_frame_behind_similar_frames(missing: int) -> None:
     payloads = [b"%081d" % number for number in range(100)]
     stream = b"".join(frame(payload, MASK) for payload in payloads)
     plain = PlainFrames(MAX_OFFSET)
@@ -252,8 +240,7 @@ def test_frames_that_are_alike_may_end_in_half_a_frame(missing: int) -> None:
 
 @pytest.mark.parametrize("place", [1, 15, 31])
 @pytest.mark.parametrize("first", [0x01, 0x80, 0x82, 0x85, 0x88, 0xC1])
-def test_a_frame_of_another_kind_is_not_alike(place: int, first: int) -> None:
-    """Its second byte, the length, is that of the others, and may be its first as well."""
+def test_frame_of_another_kind_ends_the_row(place: int, first: int) -> None:
     frames = [frame(b"12345", MASK) for _ in range(32)]
     frames[place] = bytes([first]) + frames[place][1:]
     messages, rest = PlainFrames(MAX_OFFSET).feed(b"".join(frames))
@@ -261,8 +248,7 @@ def test_a_frame_of_another_kind_is_not_alike(place: int, first: int) -> None:
     assert rest == b"".join(frames[place:])
 
 
-def test_frames_that_are_alike_are_unmasked_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One XOR for all of them, which is most of what a message costs."""
+def test_unmasks_similar_frames_together(monkeypatch: pytest.MonkeyPatch) -> None:
     single: list[bytes] = []
     monkeypatch.setattr(
         "twistedsock.codecs.websocket.unmask", lambda data, mask: single.append(data) or unmask(data, mask)
@@ -272,8 +258,8 @@ def test_frames_that_are_alike_are_unmasked_together(monkeypatch: pytest.MonkeyP
     assert not single
 
 
-def test_a_frame_in_tiny_pieces_takes_no_more_memory_than_its_length() -> None:
-    """Kept as they come, pieces of two bytes would take 28 times as much."""
+def test_frame_in_tiny_pieces_needs_no_more_memory_than_its_length() -> None:
+    """A list of pieces of two bytes would need 28 times as much."""
     frames = PlainFrames(MAX_OFFSET)
     tracemalloc.start()
     try:
@@ -285,7 +271,7 @@ def test_a_frame_in_tiny_pieces_takes_no_more_memory_than_its_length() -> None:
         tracemalloc.stop()
 
 
-def test_a_frame_has_begun_until_it_has_ended() -> None:
+def test_frame_is_partial_until_its_end() -> None:
     frames = PlainFrames(100)
     whole = b"\x81\x82\0\0\0\0hi"
     told = []
@@ -335,8 +321,7 @@ def key_of(line: str = "GET /ws HTTP/1.1", *more: str, **changes: str | None) ->
     ids=str,
 )
 @pytest.mark.parametrize("target", ["/", "/ws"])
-def test_plain(changes: dict[str, str], target: str) -> None:
-    """What browsers and the usual clients send."""
+def test_accepts_plain_handshake(changes: dict[str, str], target: str) -> None:
     assert key_of(f"GET {target} HTTP/1.1", **changes) == KEY
 
 
@@ -360,8 +345,7 @@ NOT_PLAIN: list[tuple[str, ...]] = [
 
 
 @pytest.mark.parametrize("lines", NOT_PLAIN, ids=str)
-def test_lines_that_are_not_plain(lines: tuple[str, ...]) -> None:
-    """Other requests, folded lines, names that stand there twice, and whatever two readers may read differently."""
+def test_leaves_unusual_lines_to_autobahn(lines: tuple[str, ...]) -> None:
     assert key_of(*lines) == ""
 
 
@@ -401,30 +385,27 @@ def test_lines_that_are_not_plain(lines: tuple[str, ...]) -> None:
     ],
     ids=str,
 )
-def test_values_that_are_not_plain(changes: dict[str, str | None]) -> None:
-    """What Autobahn must look at: it refuses most of that, with its reason."""
+def test_leaves_unusual_values_to_autobahn(changes: dict[str, str | None]) -> None:
     assert key_of(**changes) == ""
 
 
 @pytest.mark.parametrize(
     ("value", "words"), [("", []), ("a", ["a"]), (" a ,b", ["a", "b"]), (",a,, b\t,", ["a", "b"]), (" ", [])]
 )
-def test_a_list(value: str, words: list[str]) -> None:
-    """Empty words are none."""
+def test_splits_list(value: str, words: list[str]) -> None:
     assert listed(value) == words
 
 
 @given(st.lists(st.text("ab ,:\r\n\t\xe9", max_size=8), max_size=4))
-def test_any_head_is_plain_or_not(lines: list[str]) -> None:
-    """Any lines give a key or none, never an exception."""
+def test_reads_key_of_any_head(lines: list[str]) -> None:
     assert key_of("GET /ws HTTP/1.1", *lines) in ("", KEY)
 
 
 @pytest.mark.parametrize(
     ("subprotocol", "line"), [(None, b""), ("sockbridge.v1.line", b"Sec-WebSocket-Protocol: sockbridge.v1.line\r\n")]
 )
-def test_the_answer(subprotocol: str | None, line: bytes) -> None:
-    """Key and answer are those of RFC 6455 section 1.3."""
+def test_response_follows_rfc(subprotocol: str | None, line: bytes) -> None:
+    """The key and response of RFC 6455 section 1.3."""
     assert switching_protocols(KEY, subprotocol, "Bridge") == (
         b"HTTP/1.1 101 Switching Protocols\r\nServer: Bridge\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n"
         + line
@@ -441,7 +422,7 @@ def test_the_answer(subprotocol: str | None, line: bytes) -> None:
         ([b"X: Sec-WebSocket-Extensions: a"], [b"X: Sec-WebSocket-Extensions: a"], ""),
     ],
 )
-def test_extensions_are_taken_out_of_a_head(lines: list[bytes], left: list[bytes], offers: str) -> None:
+def test_splits_extensions_from_head(lines: list[bytes], left: list[bytes], offers: str) -> None:
     def head(lines: list[bytes]) -> bytes:
         return b"\r\n".join([b"GET /ws HTTP/1.1", *lines, b"", b""])
 
@@ -462,6 +443,6 @@ def test_extensions_are_taken_out_of_a_head(lines: list[bytes], left: list[bytes
         ("\xfc", False),
     ],
 )
-def test_which_offers_follow_the_grammar(offers: str, are_well_formed: bool) -> None:
-    """RFC 6455 section 9.1. Unknown extensions and parameters do."""
+def test_checks_grammar_of_extensions(offers: str, are_well_formed: bool) -> None:
+    """RFC 6455 section 9.1. Unknown extensions and parameters are valid."""
     assert are_extensions(offers) is are_well_formed
