@@ -1,4 +1,4 @@
-"""What the codec tests share: the same bytes, cut in every way that a network may cut them."""
+"""Bytes cut in all ways in which a network can deliver them."""
 
 from collections.abc import Callable, Iterator
 
@@ -16,5 +16,5 @@ def _cuts(data: bytes) -> Iterator[list[bytes]]:
 
 @pytest.fixture(scope="session")
 def cuts() -> Cuts:
-    """Whole, byte by byte, and split in two at each place."""
+    """In one piece, byte by byte, and in two pieces at each position."""
     return _cuts

@@ -37,8 +37,8 @@ DIALECTS = st.sampled_from([LINE_ENCODER, LINE_MESSAGE_ENCODER, JSON_MESSAGE_ENC
 def test_events(
     dialect: Any, channel: bytes, sender: bytes, name: bytes, first: int, content: Any, tag: bytes | None
 ) -> None:
-    """Whatever is published, what is said of it to a line peer is one line of printable UTF-8 for each event, and to a
-    JSON peer one whole JSON message, live and in a history alike."""
+    """Any batch is one line of printable UTF-8 for each event, or one JSON message for each event; live and in the
+    history, the bytes are the same."""
     batch = Batch(first, first + len(content), b"p1", sender, name, content)
     live = said(dialect, dialect.batch(channel, batch))
     assert len(live) == len(content)
@@ -65,8 +65,7 @@ def test_events(
 def test_answers(
     dialect: Any, name: bytes, text: str, first: int, tag: Any, tags: list[Any], members: list[Any], recovered: Any
 ) -> None:
-    """Whatever is answered or told, with whatever words and names in it, is one message of the dialect for each thing
-    that is said."""
+    """Any reply and any notice, with any texts and names in it, is one valid message of the protocol."""
     ends, words = Endpoints(b"127.0.0.1:1", b"[::1]:2"), text.encode()
     is_json = dialect is JSON_MESSAGE_ENCODER
     silent = is_json and tag is None

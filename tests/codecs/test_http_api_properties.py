@@ -19,8 +19,7 @@ TYPES = st.sampled_from(
 
 @holds(examples=150, body=SOUND | st.text().map(str.encode) | st.binary(), kind=TYPES | st.binary(max_size=30))
 def test_any_body(body: bytes, kind: bytes) -> None:
-    """Any body of any type is one payload that is JSON to who reads JSON, and the text itself where it is a text, or is
-    refused; never an exception."""
+    """Any body with any content type is one payload, text or valid JSON, or it is rejected with an ``ApiError``."""
     try:
         content = read_body(body, kind)
     except ApiError:
@@ -33,8 +32,7 @@ def test_any_body(body: bytes, kind: bytes) -> None:
 
 @holds(examples=150, message=SOUND | st.text().map(str.encode) | st.binary(), kind=TYPES)
 def test_any_batch(message: bytes, kind: bytes) -> None:
-    """Any body of the batch form is a list of events and refusals, or is refused; none is lost where those that are
-    alike are put join_neighbours."""
+    """Any batch body is a list of events and errors, or it is rejected; ``join_neighbours`` keeps all events."""
     for body in (message, b'{"events":[%b,{"channel":"a","data":1},%b]}' % (message, message)):
         try:
             asked = read_batch(body, kind, 1_000)

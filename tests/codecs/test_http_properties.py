@@ -11,8 +11,7 @@ from twistedsock.codecs.http import origin_form, read_head
 
 @holds(examples=150, data=HEADS | st.binary().map(lambda data: data + b"\r\n\r\n"))
 def test_any_head(data: bytes) -> None:
-    """Any bytes give a head whose parts stand in them, or none, never an exception; and a key only where a whole
-    handshake does."""
+    """Any bytes are read as a head whose parts occur in them, or rejected; only a complete handshake has a key."""
     head = read_head(data)
     if head is None:
         return
@@ -29,7 +28,7 @@ def test_any_head(data: bytes) -> None:
 
 @holds(examples=80, method=METHODS, target=TARGETS, extra=EXTRA)
 def test_sound_heads(method: str, target: str, extra: list[tuple[str, str]]) -> None:
-    """A head that was written by the standard says what it was written from; two hosts or two origins are none."""
+    """A head that follows the standard is read as it was written; a head with two hosts or origins is rejected."""
     fields = UPGRADE + [(name, value) for name, value in extra if name.strip()]
     head = read_head(head_of(method, target, "HTTP/1.1", fields))
     told: dict[str, list[Any]] = {}

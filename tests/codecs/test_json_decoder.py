@@ -32,7 +32,7 @@ MAX_OFFSET = 9007199254740991
 def published(
     channel: bytes, payload: bytes, is_json: bool, name: bytes = b"message", tag: bytes | None = None
 ) -> Publish:
-    """One publish."""
+    """A publication of one payload."""
     return Publish(channel, build_payloads((payload,), JSON if is_json else TEXT), name, (tag,))
 
 

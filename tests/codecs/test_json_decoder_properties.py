@@ -16,16 +16,16 @@ from twistedsock.session.commands import MAX_OFFSET, Command, InvalidCommand, Pu
 
 
 def read(message: bytes) -> Any:
-    """As Python reads it, which allows what is no JSON unless it is told; numbers stay as they are written."""
+    """The message as Python decodes it, strictly, with numbers as they were written."""
     return json.loads(message, parse_int=Number, parse_float=Real, parse_constant=no_constant)
 
 
 class Number(str):
-    """As it is written."""
+    """A number as it was written."""
 
 
 class Real(Number):
-    """One with a fraction or an exponent."""
+    """A number with a fraction or an exponent."""
 
 
 def counted(asked: dict[str, Any], field: str) -> int | None:
@@ -38,8 +38,8 @@ def counted(asked: dict[str, Any], field: str) -> int | None:
 
 @holds(examples=150, message=SOUND | st.text().map(str.encode))
 def test_any_message(message: bytes) -> None:
-    """Any UTF-8 gives a command that says what its fields say, with the id as it was written, or an error with a code
-    of the catalogue and the id, never an exception."""
+    """Any UTF-8 is decoded to a command with the values of its fields and the id as it was written, or to an error with
+    a known code and the id."""
     command = decode(message)
     assert isinstance(command, Command)
     if isinstance(command, InvalidCommand):
@@ -75,7 +75,7 @@ def test_any_message(message: bytes) -> None:
 
 @holds(examples=60, messages=MESSAGES)
 def test_together(messages: list[bytes]) -> None:
-    """Messages that are decoded together are the commands that each is alone."""
+    """Messages that are decoded together are the same commands as one by one."""
     for position, message in enumerate(messages, 1):
         command = decode(message)
         if isinstance(command, Publish) and (alike := decode_alike(command, messages, position)) is not None:

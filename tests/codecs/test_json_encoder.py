@@ -23,7 +23,7 @@ VALUE = Event(19, b"k3x9", b"ann", b"message", b'{"celsius": 21.5}', PayloadKind
 
 
 def alone(event: Event) -> Batch:
-    """An event that was published by itself."""
+    """A batch of one event."""
     content = build_payloads((event.payload,), event.kind)
     return Batch(event.offset, event.offset + 1, event.publisher, event.sender, event.name, content)
 
@@ -54,7 +54,7 @@ REPLIES = {
     ),
     "unsubscribe": (JSON.unsubscribed(b"2", b"kitchen"), '{"type":"ok","id":2,"channel":"kitchen"}'),
     "auth": (JSON.authenticated(b"9", b'a"nn', 60), '{"type":"ok","id":9,"nick":"a\\"nn","expires":60}'),
-    "auth for ever": (JSON.authenticated(b"9", b"ann", None), '{"type":"ok","id":9,"nick":"ann"}'),
+    "auth without expiry": (JSON.authenticated(b"9", b"ann", None), '{"type":"ok","id":9,"nick":"ann"}'),
     "nick": (JSON.nicked(b"6", b'a"nn'), '{"type":"ok","id":6,"nick":"a\\"nn"}'),
     "ping": (JSON.pong(b"7", b""), '{"type":"pong","id":7}'),
     "ping without an id": (JSON.pong(None, b""), '{"type":"pong"}'),
@@ -72,7 +72,7 @@ REPLIES = {
         b"".join(JSON.members(b"5", b"kitchen", [ANN, Member(b"p2", b"p2")])),
         '{"type":"ok","id":5,"members":[{"id":"k3x9","nick":"ann"},{"id":"p2","nick":"p2"}]}',
     ),
-    "who without an id": (b"".join(JSON.members(None, b"kitchen", [])), '{"type":"ok","members":[]}'),
+    "who, no id": (b"".join(JSON.members(None, b"kitchen", [])), '{"type":"ok","members":[]}'),
     "history": (
         b"".join(JSON.history(b"4", b"kitchen", [ALARM, VALUE], AT)),
         '{"type":"ok","id":4,"events":['

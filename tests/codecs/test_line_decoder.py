@@ -33,7 +33,7 @@ decode = LINE_DECODER.decode
 
 
 def published(channel: bytes, payload: bytes, json: bool = False, name: bytes = b"message") -> Publish:
-    """One publish."""
+    """A publication of one payload."""
     return Publish(channel, build_payloads((payload,), JSON if json else TEXT), name)
 
 
@@ -238,7 +238,7 @@ QUIT = "quit"
 
 
 def shown(items: list[Line]) -> list[bytes | str]:
-    """Items as a table can hold them."""
+    """Items in a form for tables of expected values."""
     words: list[bytes | str] = []
     for item in items:
         if isinstance(item, InvalidCommand):
@@ -250,7 +250,7 @@ def shown(items: list[Line]) -> list[bytes | str]:
 
 
 def read(pieces: list[bytes], most: int = MAX_OFFSET_SPLITTER) -> list[bytes | str]:
-    """What comes of the pieces, one after the other."""
+    """The items of all pieces."""
     splitter = LineSplitter(most)
     return shown([item for piece in pieces for item in splitter.feed(piece)])
 
@@ -272,13 +272,13 @@ TABLE = {
     "the byte more is a carriage return that ends nothing": (b"0123456789\rx\nb\n", [TOO_LONG, b"b"]),
     "two carriage returns at the limit": (b"0123456789\r\r\nb\n", [TOO_LONG, b"b"]),
     "the rest of a long line is skipped": (b"a\n" + b"x" * 50 + b"\nb\n", [b"a", TOO_LONG, b"b"]),
-    "a long line is told before it ends": (b"x" * 50, [TOO_LONG]),
+    "an error for a long line before it ends": (b"x" * 50, [TOO_LONG]),
     "two long lines": (b"x" * 50 + b"\n" + b"y" * 50 + b"\nb\n", [TOO_LONG, TOO_LONG, b"b"]),
     "short lines longer than the limit together": (b"123456\n123456\n", [b"123456", b"123456"]),
     "Ctrl-D needs no line end": (b"a\n\x04", [b"a", QUIT]),
     "Ctrl-D elsewhere is a byte": (b"a\x04\nb\x04c\n", [b"a\x04", b"b\x04c"]),
     "Ctrl-D within a long line is skipped with it": (b"x" * 20 + b"\x04\nb\n", [TOO_LONG, b"b"]),
-    "other bytes are nobody's business here": (b"\x00\xff\x1b\n", [b"\x00\xff\x1b"]),
+    "other bytes": (b"\x00\xff\x1b\n", [b"\x00\xff\x1b"]),
 }
 
 

@@ -25,8 +25,8 @@ GAP = st.sampled_from([b" ", b" ", b"  "])
 
 @holds(examples=150, line=damaged(LINE) | st.binary())
 def test_any_line(line: bytes) -> None:
-    """Any bytes of a line give a command, nothing where the line is empty, or an error with a code of the catalogue and
-    words that can be printed."""
+    """Any line is decoded to a command, None for a blank line, or an error with a known code and a printable
+    message."""
     line = line.replace(b"\n", b" ")
     command = decode(line)
     assert (command is None) is (not line.strip(b" "))
@@ -53,7 +53,7 @@ def test_any_line(line: bytes) -> None:
 def test_options(
     verb: bytes, channel: bytes, last: Any, since: Any, epoch: Any, presence: bool, echo: bool, order: Any, gap: bytes
 ) -> None:
-    """Whatever options are given, in whatever order, the command says just them, or that it does not know one."""
+    """The command has all options that were given, in any order; unknown options are rejected."""
     words = [
         b"last=%d" % last if last is not None else b"",
         b"since=%d" % since if since is not None else b"",
@@ -73,7 +73,7 @@ def test_options(
 
 @holds(examples=100, channel=NAMES, name=st.none() | NAMES, payload=PAYLOAD, gap=GAP, shout=st.booleans())
 def test_publishes(channel: bytes, name: bytes | None, payload: bytes, gap: bytes, shout: bool) -> None:
-    """A publish says its channel, its name and every byte behind the one space before its payload."""
+    """A publication has the channel, the name and every byte after the space before the payload."""
     line = gap.join([b"EMIT", channel, name] if name is not None else [b"PUB", channel]) + b" " + payload
     command = decode(line if shout else line[:3].lower() + line[3:])
     assert isinstance(command, Publish) and command.tags == (None,)
@@ -83,7 +83,7 @@ def test_publishes(channel: bytes, name: bytes | None, payload: bytes, gap: byte
 
 @holds(examples=100, data=LINES, most=st.sampled_from([20, 512, 65_536]))
 def test_together(data: bytes, most: int) -> None:
-    """Lines that are decoded together, as a block, are the commands that each is alone."""
+    """Lines that are decoded together, as a block, are the same commands as one by one."""
     block = data[: data.rfind(b"\n") + 1]
     lines = [line.removesuffix(b"\r") for line in block.split(b"\n")[:-1]]
     alone = one_by_one([command for line in lines if (command := decode(line)) is not None])
@@ -99,7 +99,7 @@ SHORT = st.lists(
 
 
 def told(items: list[Line]) -> list[object]:
-    """Up to a Ctrl-D, behind which nothing counts: a refusal by its code alone."""
+    """The items up to a Ctrl-D, errors as their codes."""
     words: list[object] = []
     for item in items:
         words.append(item.error.code if isinstance(item, InvalidCommand) else item)
@@ -109,7 +109,7 @@ def told(items: list[Line]) -> list[object]:
 
 
 def expected(data: bytes, most: int) -> list[Line]:
-    """Written from the protocol's words, line by line."""
+    """A second implementation, line by line, from the text of the protocol."""
     *lines, rest = data.split(b"\n")
     items: list[Line] = []
     for line in lines:
@@ -127,8 +127,8 @@ TOO_LONG = InvalidCommand(Error(ErrorCode.TOO_LONG, ""))
 
 @holds(examples=200, data=damaged(SHORT) | LINES | st.binary(), cuts=CUTS, most=st.sampled_from([1, 11, 12, 512]))
 def test_lines(data: bytes, cuts: list[int], most: int) -> None:
-    """Any bytes, at any cuts, give the lines that they hold, each no longer than allowed, or a too-long in its place;
-    and no more is kept than one line may have."""
+    """Any bytes, at any cuts, are split into their lines, or ``too-long`` for a line over the limit; the buffer never
+    exceeds the limit."""
     splitter = LineSplitter(most)
     items: list[Line] = []
     with patch.object(line_decoder, "decode_block", return_value=None):

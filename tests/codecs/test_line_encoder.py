@@ -25,7 +25,7 @@ def event(offset: int = 1, payload: bytes = b"21.5", name: bytes = b"message", j
 
 
 def alone(event: Event) -> Batch:
-    """An event that was published by itself."""
+    """A batch of one event."""
     content = build_payloads((event.payload,), event.kind)
     return Batch(event.offset, event.offset + 1, event.publisher, event.sender, event.name, content)
 
@@ -52,7 +52,7 @@ REPLIES = {
     ),
     "UNSUB": (LINE_ENCODER.unsubscribed(None, b"kitchen"), b"OK kitchen\n"),
     "AUTH": (LINE_ENCODER.authenticated(None, b"ann", 60), b"OK ann expires=60\n"),
-    "AUTH for ever": (LINE_ENCODER.authenticated(None, b"ann", None), b"OK ann\n"),
+    "AUTH without expiry": (LINE_ENCODER.authenticated(None, b"ann", None), b"OK ann\n"),
     "NICK": (LINE_ENCODER.nicked(None, b"ann"), b"OK ann\n"),
     "PING": (LINE_ENCODER.pong(None, b""), b"PONG\n"),
     "PING with a text": (LINE_ENCODER.pong(None, b" hello\tyou "), b"PONG  hello\tyou \n"),
@@ -81,7 +81,7 @@ REPLIES = {
         b"JOIN kitchen k3x9 ann\nLEAVE kitchen p2 p2\n",
     ),
     "WHO": (b"".join(LINE_ENCODER.members(None, b"kitchen", [ANN])), b"MEMBER kitchen k3x9 ann\nOK 1\n"),
-    "WHO of nobody": (b"".join(LINE_ENCODER.members(None, b"kitchen", [])), b"OK 0\n"),
+    "WHO without subscribers": (b"".join(LINE_ENCODER.members(None, b"kitchen", [])), b"OK 0\n"),
     "HIST": (
         b"".join(LINE_ENCODER.history(None, b"kitchen", [event(1), event(2, b"smoke", b"alarm")], AT)),
         b"MSG kitchen 1 ann 21.5\nEVENT kitchen 2 ann alarm smoke\nOK 2\n",

@@ -21,12 +21,12 @@ from twistedsock.pubsub.values import JSON, TEXT
 
 
 def forbidden(line: bytes) -> list[str]:
-    """What of a line a terminal would obey: C0 except tab, DEL and C1."""
+    """The characters of a line that control a terminal: C0 except tab, DEL and C1."""
     return [sign for sign in line.decode() if (sign < " " and sign != "\t") or "\x7f" <= sign <= "\x9f"]
 
 
 def meant(payload: bytes) -> Any:
-    """What a payload on a line means, by the rule that protocol.md states for both directions."""
+    """The value of a payload on a line, by the rule of the line protocol."""
     return json.loads(payload) if is_json(payload) else payload.decode()
 
 
@@ -65,7 +65,7 @@ TYPED = {
     "deep at its end": (b"[" + b"[]," * 50 + b"[" * 100 + b"]" * 101, False),
     "wide": (b"[" + b"[[],{}]," * 1_000 + b"[]]", True),
     "brackets in its strings": (b'["' + b"[{" * 200 + b'","\\\\","\\"' + b"[" * 200 + b'"]', True),
-    "so deep that nobody reads it": (b"[" * 100_000 + b"]" * 100_000, False),
+    "too deep for any parser": (b"[" * 100_000 + b"]" * 100_000, False),
     "endlessly deep": (b'{"a":' * 100_000, False),
     "a byte order mark": (b"\xef\xbb\xbf{}", False),
     "a no-break space behind": (b"{}\xc2\xa0", False),

@@ -17,14 +17,14 @@ ANY_TEXT = st.text(max_size=30) | TEXTS
 
 
 def as_read(payload: str) -> Any:
-    """What a line's payload means to who reads it (docs/reference/line-protocol.md, "Payloads")."""
+    """The value of a payload on a line (docs/reference/line-protocol.md, "Payloads")."""
     if payload.startswith(("{", "[", '"')):
         return json.loads(payload)
     return payload
 
 
 class Room:
-    """Somebody of each kind reads; somebody of any kind publishes."""
+    """A channel with a subscriber and a publisher for each protocol."""
 
     def __init__(self) -> None:
         self.server = FakeServer()
@@ -61,8 +61,7 @@ class Room:
 
 @holds(examples=60, texts=st.lists(ANY_TEXT, min_size=1, max_size=4))
 def test_texts_of_json_publishers(texts: list[str]) -> None:
-    """A text comes out at any other end as the text that went in, and is one line without anything that a terminal
-    obeys."""
+    """All subscribers receive the text that was published, and on a line it has no control characters."""
     room = Room()
     room.publish("json", texts)
     for heard in room.heard():
@@ -71,7 +70,7 @@ def test_texts_of_json_publishers(texts: list[str]) -> None:
 
 @holds(examples=60, kind=st.sampled_from(["line", "message"]), typed=st.lists(ANY_TEXT, min_size=1, max_size=4))
 def test_what_line_publishers_type(kind: str, typed: list[str]) -> None:
-    """What is typed is JSON at every end where it begins and parses as JSON, else at every end the text that it is."""
+    """All subscribers receive a line payload as the same JSON value if it is valid JSON, otherwise as the same text."""
     typed = [each.replace("\n", "").replace("\r", "") for each in typed]
     room = Room()
     room.publish(kind, typed)
@@ -82,7 +81,7 @@ def test_what_line_publishers_type(kind: str, typed: list[str]) -> None:
 
 @holds(examples=60, values=st.lists(VALUES, min_size=1, max_size=3))
 def test_values_of_json_publishers(values: list[Any]) -> None:
-    """A JSON value comes out at any other end as the value that went in."""
+    """All subscribers receive the JSON value that was published."""
     room = Room()
     room.publish("json", values)
     line, message = room.heard()
@@ -93,7 +92,7 @@ def test_values_of_json_publishers(values: list[Any]) -> None:
 
 @holds(examples=60, value=VALUES, layout=LAYOUTS, ascii_only=st.booleans(), name=st.just(DEFAULT_EVENT_NAME))
 def test_layouts(value: Any, layout: tuple[str, str], ascii_only: bool, name: bytes) -> None:
-    """JSON is spliced as it came, and on a line it is the same value however it was laid out."""
+    """JSON is copied unchanged, and on a line it is the same value in any layout."""
     raw = written(value, layout, ascii_only)
     assert payload_to_json(raw, JSON) == raw and json.loads(payload_to_line(raw, JSON)) == value
     content = build_payloads((raw, raw), JSON)

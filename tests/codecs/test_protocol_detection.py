@@ -60,7 +60,7 @@ TABLE = {
     "a ClientHello": (HELLO, TLS),
     "a ClientHello behind an empty line": (b"\r\n" + HELLO, TLS),
     "its first byte": (b"\x16", TLS),
-    # others
+    # other protocols
     "SSL 2": (b"\x80\x2e\x01\x00\x02\nPUB kitchen one\n", OTHER),
     "STUN": (b"\x00\x01\x00\x08\x21\x12\xa4\x42\nPUB kitchen one\n", OTHER),
     "NUL in the first line": (b"PUB kitchen a\0b\n", OTHER),

@@ -173,8 +173,8 @@ TOLD_PORTS = st.sampled_from([0, 1, 65_535, 65_536, 99_999])
 
 @holds(examples=80, data=damaged(HEADERS, 1) | ENDLESS | LINES | st.binary(), cuts=CUTS)
 def test_any_header(data: bytes, cuts: list[int]) -> None:
-    """Any bytes, at any cuts, give a header and what stands behind it, or that it is none, or that more is needed, as
-    they do in one piece; and no more is kept than a header may have."""
+    """Any bytes, at any cuts, have the same result as in one piece: a header and the rest, an error, or that more data
+    is needed; the buffer never exceeds the length of a header."""
     whole = ProxyHeaderDecoder().feed(data)
     reader, found, rest = ProxyHeaderDecoder(), None, b""
     for piece in cut(data, cuts):
@@ -195,8 +195,7 @@ def test_any_header(data: bytes, cuts: list[int]) -> None:
 
 @holds(examples=40, address=ADDRESSES, port=PORTS, version=st.sampled_from([1, 2]), more=st.binary(), rest=LINES)
 def test_sound_headers(address: Any, port: int, version: int, more: bytes, rest: bytes) -> None:
-    """A header that was written by the specification says what it was written from, and not a byte behind it is
-    lost."""
+    """A header that follows the specification is decoded as it was written, with all data behind it."""
     shown = str(getattr(address, "ipv4_mapped", None) or address)
     assert ProxyHeaderDecoder().feed(header_of(address, port, version, more) + rest) == ProxyHeader(
         Source(shown, port), rest
@@ -205,6 +204,6 @@ def test_sound_headers(address: Any, port: int, version: int, more: bytes, rest:
 
 @holds(examples=40, address=ADDRESSES, ports=st.tuples(TOLD_PORTS, TOLD_PORTS))
 def test_ports(address: Any, ports: tuple[int, int]) -> None:
-    """A header of version 1 is one where both of its ports are ports, and never else."""
+    """A header of version 1 is valid exactly if both of its ports are."""
     line = f"PROXY TCP{address.version} {address} {address} {ports[0]} {ports[1]}\r\n".encode()
     assert isinstance(ProxyHeaderDecoder().feed(line), ProxyHeader) is (max(ports) < 65_536)

@@ -59,15 +59,15 @@ def test_event_id_is_the_position() -> None:
     | st.lists(st.sampled_from([b"x\n", b'"', b"{", "ü".encode()]), min_size=1, max_size=5),
 )
 def test_batch_equals_single_events(first: int, payloads: list[bytes]) -> None:
-    told = batch(first, *payloads)
-    data = SSE_ENCODER.batch(b"k%", told, b"e1")
-    alone = [SSE_ENCODER.batch(b"k%", told.part(n, n + 1), b"e1") for n in range(told.first, told.end)]
+    written = batch(first, *payloads)
+    data = SSE_ENCODER.batch(b"k%", written, b"e1")
+    alone = [SSE_ENCODER.batch(b"k%", written.part(n, n + 1), b"e1") for n in range(written.first, written.end)]
     assert data == b"".join(alone)
     events, last = read_events(data.decode())
-    plain, _ = read_events(JSON_SSE_ENCODER.batch(b"k%", told).decode())
+    plain, _ = read_events(JSON_SSE_ENCODER.batch(b"k%", written).decode())
     assert [event.message for event in events] == [event.message for event in plain]
-    assert [event.id for event in events] == [f"e1:{n}" for n in range(told.first, told.end)]
-    assert last == f"e1:{told.end - 1}"
+    assert [event.id for event in events] == [f"e1:{n}" for n in range(written.first, written.end)]
+    assert last == f"e1:{written.end - 1}"
 
 
 @pytest.mark.parametrize("raw", [b'{\r\n"a":\n1}', b"[\r]"])
@@ -123,8 +123,8 @@ def test_message_type_is_the_event_type() -> None:
     assert welcome == (
         b'event: welcome\ndata: {"type":"welcome","protocol":1,"id":"k3x9p","from":"a:1","to":"b:2"}\n\n'
     )
-    told = Batch(1, 2, b"p1", b"p1", b"message", build_payloads([b"x"], TEXT))
-    assert JSON_SSE_ENCODER.batch(b"k", told) == (
+    written = Batch(1, 2, b"p1", b"p1", b"message", build_payloads([b"x"], TEXT))
+    assert JSON_SSE_ENCODER.batch(b"k", written) == (
         b'data: {"type":"event","channel":"k","offset":1,"from":"p1","name":"message","data":"x"}\n\n'
     )
     assert JSON_SSE_ENCODER.title == "events"
@@ -132,8 +132,8 @@ def test_message_type_is_the_event_type() -> None:
 
 def test_replaces_line_breaks_with_spaces() -> None:
     assert one_line(b'{"a":\r\n[1,\n2]}') == b'{"a":  [1, 2]}'
-    told = Batch(1, 3, b"p1", b"p1", b"message", build_payloads([b'{\n"a":\r1}', b"[\r\n]"], JSON))
-    events, _ = read_events(JSON_SSE_ENCODER.batch(b"k", told).decode())
+    written = Batch(1, 3, b"p1", b"p1", b"message", build_payloads([b'{\n"a":\r1}', b"[\r\n]"], JSON))
+    events, _ = read_events(JSON_SSE_ENCODER.batch(b"k", written).decode())
     assert [event.message["data"] for event in events] == [{"a": 1}, []]
 
 

@@ -1,4 +1,4 @@
-"""Streams that are cut off anywhere continue where they ended."""
+"""Streams that are disconnected at any point continue at the right position."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,38 +13,41 @@ from twistedsock.testing import FakeServer
 
 
 class Client:
-    """As a browser: all that it keeps of a stream that breaks is the last id. ``places`` is what it has heard."""
+    """Like a browser, it keeps only the last event id of a stream that is disconnected. ``offsets`` has the newest
+    offset that it has received in each channel."""
 
     def __init__(self, server: FakeServer, channels: Sequence[str], presence: bool) -> None:
         self.server = server
         self.channels = channels
         self.presence = presence
         self.id = ""
-        self.places: dict[str, int] = {}
+        self.offsets: dict[str, int] = {}
         self.connect()
 
     def connect(self) -> None:
-        # What it has heard that no id told of is told again.
+        # Events after the last id are sent again.
         known = parse_event_id(self.id, len(self.channels)) if self.id else None
-        self.places = {}
+        self.offsets = {}
         if known is not None:
-            self.places = {
-                name: place.offset for name, place in zip(self.channels, known, strict=True) if place is not None
+            self.offsets = {
+                name: position.offset
+                for name, position in zip(self.channels, known, strict=True)
+                if position is not None
             }
         self.begun: set[str] = set()
         self.stream = Stream(self.server, self.channels, self.id, presence=self.presence)
 
     def cut(self, share: float) -> None:
-        """The connection breaks: of what was sent, only a part has arrived."""
-        sent, looked = self.stream.outlet.sent, self.stream.read_position
-        del sent[looked + int(share * (len(sent) - looked)) :]
+        """The connection is lost, and only a part of the sent bytes has arrived."""
+        sent, start = self.stream.outlet.sent, self.stream.read_position
+        del sent[start + int(share * (len(sent) - start)) :]
         self.look()
         self.stream.session.connection_lost()
         self.connect()
 
     def look(self) -> None:
         for event in self.stream.received():
-            getattr(self, f"_hear_{event.kind}")(event.message)
+            getattr(self, f"_receive_{event.kind}")(event.message)
             if event.id != self.id:
                 self.id = event.id
                 self._check_id(event)
@@ -52,36 +55,38 @@ class Client:
     def _check_id(self, event: ServerSent) -> None:
         known = parse_event_id(event.id, len(self.channels))
         assert known is not None
-        told = {name: place.offset for name, place in zip(self.channels, known, strict=True) if place is not None}
-        assert told == self.places, "the id says something else than the stream has"
+        known_offsets = {
+            name: position.offset for name, position in zip(self.channels, known, strict=True) if position is not None
+        }
+        assert known_offsets == self.offsets, "the event id differs from the received events"
 
-    def _hear_welcome(self, message: Any) -> None:
+    def _receive_welcome(self, message: Any) -> None:
         assert not self.begun
 
-    def _hear_ok(self, message: Any) -> None:
+    def _receive_ok(self, message: Any) -> None:
         channel = message["channel"]
-        assert ("recovered" in message) is (channel in self.places)
-        if channel not in self.places:
-            self.places[channel] = message["offset"]
+        assert ("recovered" in message) is (channel in self.offsets)
+        if channel not in self.offsets:
+            self.offsets[channel] = message["offset"]
         self.begun.add(channel)
 
-    def _hear_message(self, message: Any) -> None:
+    def _receive_message(self, message: Any) -> None:
         channel = message["channel"]
         assert channel in self.begun
-        assert message["offset"] == self.places[channel] + 1, "a gap, or a double"
+        assert message["offset"] == self.offsets[channel] + 1, "a gap, or a double"
         assert message["data"].rstrip("x") == f"{channel} {message['offset']}"
-        self.places[channel] += 1
+        self.offsets[channel] += 1
 
-    def _hear_lost(self, message: Any) -> None:
+    def _receive_lost(self, message: Any) -> None:
         channel = message["channel"]
-        assert message["first"] == self.places[channel] + 1 <= message["last"]
+        assert message["first"] == self.offsets[channel] + 1 <= message["last"]
         assert message["last"] < self.server.broker.channels[channel.encode()].history.first
-        self.places[channel] = message["last"]
+        self.offsets[channel] = message["last"]
 
-    def _hear_join(self, message: Any) -> None:
+    def _receive_join(self, message: Any) -> None:
         assert self.presence
 
-    _hear_leave = _hear_notice = _hear_join
+    _receive_leave = _receive_notice = _receive_join
 
 
 clients = st.integers(0, 3)
@@ -89,7 +94,7 @@ CHANNELS = (["a"], ["a", "b"], ["c", "b", "a"], ["b"])
 
 
 class Streams(RuleBasedStateMachine):
-    """Streams of one channel and of several, whose logs are tiny."""
+    """Streams of one channel and of several, with a tiny history."""
 
     late = False
 
@@ -157,13 +162,13 @@ class Streams(RuleBasedStateMachine):
         self.clients[client].look()
 
     @invariant()
-    def nobody_has_a_lane_who_is_gone(self) -> None:
+    def encoding_groups_have_subscribers(self) -> None:
         for channel in self.server.broker.channels.values():
             readers = {subscription.subscriber.encoder for subscription in channel.subscriptions.values()}
             assert set(channel.encoding_groups) <= readers
 
     def teardown(self) -> None:
-        """Everything comes to rest: then everybody stands where the channel does."""
+        """When all is delivered, each client has reached the end of its channels."""
         for _ in range(60):
             if self.late:
                 self.server.backplane.release()
@@ -173,11 +178,11 @@ class Streams(RuleBasedStateMachine):
         for client in self.clients:
             client.look()
             assert not client.stream.endings and not client.stream.faults
-            assert client.places == {channel: self.heads.get(channel, 0) for channel in client.channels}
+            assert client.offsets == {channel: self.heads.get(channel, 0) for channel in client.channels}
 
 
 class LateStreams(Streams):
-    """The same over a backplane that answers late."""
+    """The same with a backplane that answers late."""
 
     late = True
 

@@ -44,7 +44,7 @@ TABLE = {
 
 
 def read(pieces: list[bytes]) -> tuple[bytes, bytes, int]:
-    """All that was typed, all that is answered, and the number of interrupts."""
+    """The typed text, the bytes to send back and the number of interrupts of all pieces."""
     telnet = TelnetFilter()
     typed, answer, interrupts = b"", b"", 0
     for piece in pieces:
@@ -106,7 +106,7 @@ def test_cr_nul_ends_a_line_at_every_cut(data: bytes, lines: bytes, cuts) -> Non
 
 
 def expected(data: bytes) -> tuple[bytes, bytes, int]:
-    """Written from RFC 854 with an index instead of states."""
+    """A second implementation from RFC 854, with an index instead of states."""
     typed, answer, interrupts, index = b"", b"", 0, 0
     while index < len(data):
         if data[index : index + 1] != IAC:
@@ -133,8 +133,8 @@ def expected(data: bytes) -> tuple[bytes, bytes, int]:
 
 @holds(examples=120, data=damaged(TELNET.map(b"".join), 4) | st.binary(), cuts=CUTS)
 def test_any_stream(data: bytes, cuts: list[int]) -> None:
-    """Any bytes, at any cuts, give what was typed, without a byte of what a telnet says for itself, a refusal for each
-    option, and nothing is kept."""
+    """Any bytes, at any cuts, give the typed text without telnet commands and a refusal for each option; nothing is
+    buffered."""
     telnet = TelnetFilter()
     typed, answer, interrupts = b"", b"", 0
     for piece in cut(data, cuts):

@@ -70,7 +70,7 @@ def masked(payload: bytes, first: int = 0x81) -> bytes:
 
 
 def read(pieces: list[bytes], most: int = MAX_OFFSET) -> tuple[list[bytes], bytes]:
-    """The messages taken by the short way, and all that Autobahn gets: from where it gets anything, everything."""
+    """The messages of plain frames, and the bytes that Autobahn receives: everything from the first other frame on."""
     frames = PlainFrames(most)
     messages: list[bytes] = []
     rest = b""

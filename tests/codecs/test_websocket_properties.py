@@ -16,8 +16,8 @@ def slowly(data: bytes, mask: bytes) -> bytes:
 
 
 def expected(data: bytes, most: int) -> tuple[list[bytes], bytes, bool]:
-    """Frame by frame, from the words of the standard: the messages, what begins with something else, and whether all of
-    a frame is there."""
+    """A second implementation, frame by frame, from the text of the standard: the messages, the rest, and whether the
+    rest begins with another kind of frame."""
     messages: list[bytes] = []
     while data:
         if data[0] != 0x81 or (len(data) > 1 and not data[1] & 0x80):
@@ -45,8 +45,8 @@ def expected(data: bytes, most: int) -> tuple[list[bytes], bytes, bool]:
 
 @holds(examples=120, data=FRAMES | st.binary() | (PLAIN | SAME), cuts=CUTS, most=st.sampled_from([130, 512, 65_536]))
 def test_plain_frames(data: bytes, cuts: list[int], most: int) -> None:
-    """Any bytes, at any cuts, give the messages of the plain frames that they begin with and, untouched, all that
-    stands behind; and no more is kept than one frame may have."""
+    """Any bytes, at any cuts, give the messages of the plain frames at their start and the unchanged rest; the buffer
+    never exceeds the size of one frame."""
     frames = PlainFrames(most)
     messages: list[bytes] = []
     pieces = cut(data, cuts)
@@ -65,7 +65,7 @@ def test_plain_frames(data: bytes, cuts: list[int], most: int) -> None:
 
 @holds(examples=60, payload=st.binary(max_size=300), mask=MASKS | st.binary(min_size=4, max_size=4))
 def test_masks(payload: bytes, mask: bytes) -> None:
-    """A payload of any length under any mask is what it was."""
+    """A payload of any length is restored by a second XOR with any mask."""
     assert unmask(payload, mask) == slowly(payload, mask)
     assert unmask(unmask(payload, mask), mask) == payload
 
@@ -75,6 +75,6 @@ def test_masks(payload: bytes, mask: bytes) -> None:
     size=st.sampled_from([0, 1, 125, 126, 127, 1023, 1024, 65_535, 65_536, 70_000]) | st.integers(0, 70_000),
 )
 def test_text_frames(size: int) -> None:
-    """A message of any length goes out in one frame, whose length has its shortest form."""
+    """A message of any length is one frame, with its length in the shortest form."""
     message = b"x" * size
     assert text_frame(message) == frame(0x81, message, None, 0)

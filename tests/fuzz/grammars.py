@@ -1,5 +1,5 @@
-"""What peers say: mostly what the grammars allow, with mistakes in it. Bytes alone would seldom get past the first
-look of a parser."""
+"""Input from clients: mostly valid by the grammars, with errors in it. Random bytes alone would seldom pass the first
+check of a parser."""
 
 import json
 from typing import Any
@@ -33,13 +33,13 @@ SHARP = [
     *(b" ", b"  ", b"\t", b'"', b"\\", b"\\u0041", b"\\ud800", b"{", b"}", b"[", b"]", b":", b",", b"%d", b"="),
     *(b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b" HTTP/1.1", b"0", b"-", b"1" * 400),
 ]
-"""Bytes that some parser takes for more than they are."""
+"""Bytes that have a meaning for some parser."""
 
 EDIT = st.tuples(st.integers(0, 5_000), st.sampled_from([0, 0, 1, 2, 7]), st.sampled_from([b"", *SHARP]) | st.binary())
 
 
 def edited(data: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
-    """At each place, so many bytes are replaced by others."""
+    """Replace ``size`` bytes at each position with new ones."""
     for place, size, new in edits:
         start = place % (len(data) + 1)
         data = data[:start] + new + data[start + size :]
@@ -47,7 +47,7 @@ def edited(data: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
 
 
 def damaged(whole: st.SearchStrategy[bytes], most: int = 2) -> st.SearchStrategy[bytes]:
-    """Half of it as it was, half with a few edits."""
+    """Half of the examples unchanged, half with a few edits."""
     return whole | st.builds(edited, whole, st.lists(EDIT, min_size=1, max_size=most))
 
 
@@ -80,7 +80,7 @@ JSON_TEXTS = st.builds(written, VALUES, LAYOUTS, st.booleans())
 COUNTS = st.sampled_from([b"0", b"1", b"5", b"12", b"%d" % (2**53 - 1), b"%d" % 2**53, b"-1", b"1.0", b"", b"9" * 30])
 EPOCHS = st.sampled_from([b"e1", b"e2", b"x"])
 TOKENS = st.sampled_from([b"A", b"B", b"A", b"short", b"x"])
-"""Words that a fake policy takes for tokens, and one that it does not."""
+"""Tokens of the fake policy, and an invalid one."""
 
 # Lines.
 
@@ -113,7 +113,7 @@ USUAL = st.sampled_from(
         b"SUB d",
     ]
 )
-"""What people mostly say, so that there is something to hear."""
+"""The most common commands, so that events are published and delivered."""
 LINE = st.one_of(
     USUAL,
     USUAL,
@@ -138,7 +138,7 @@ RUN = st.builds(
 )
 ENDS = st.sampled_from([b"\n"] * 6 + [b"\r\n", b"\n\n", b"\n\x04", b"\r"])
 LINES = damaged(st.lists(st.builds(lambda line, end: line + end, LINE | RUN, ENDS), max_size=8).map(b"".join))
-"""A stream of a line peer's."""
+"""The input of a line client."""
 
 # JSON messages.
 
@@ -193,7 +193,7 @@ def objects(draw: st.DrawFn) -> bytes:
 
 
 MESSAGE = damaged(objects(), most=1)
-"""One message of a JSON peer's; a shell lets only UTF-8 through."""
+"""One message of a JSON client, always UTF-8."""
 USUAL_MESSAGES = st.sampled_from(
     [b'{"type":"subscribe","id":1,"channel":"a"}', b'{"type":"subscribe","channel":"b","presence":true,"last":9}']
     + [b'{"type":"subscribe","id":2,"channel":"a","since":1,"epoch":"e1","echo":false}', b'{"type":"info"}']
@@ -206,12 +206,12 @@ SOUND = USUAL_MESSAGES | MESSAGE.map(lambda message: message.decode(errors="repl
 TWICE = st.tuples(
     st.sampled_from([b"data", b"channel", b"dat\\u0061", b"x"]), st.sampled_from([b'"b"', b"1", b'{"data":"x"}'])
 )
-"""A field that stands there already, or looks like one."""
+"""A repeated field, or a text that looks like a field."""
 
 
 @st.composite
 def alike(draw: st.DrawFn) -> list[bytes]:
-    """Messages of a program, which writes all alike, and one of another kind among them now and then."""
+    """Messages of one program, all in the same form, with a few other messages between them."""
     before = draw(st.lists(FITTING | TWICE, max_size=2))
     after = draw(st.lists(FITTING | TWICE, max_size=2))
     layout, channel = draw(LAYOUTS), draw(CHANNEL_FIELD)
@@ -226,7 +226,7 @@ def alike(draw: st.DrawFn) -> list[bytes]:
 
 
 MESSAGES = st.lists(alike() | st.lists(SOUND, max_size=4), max_size=3).map(lambda runs: sum(runs, []))
-"""Messages of a JSON peer's."""
+"""The input of a JSON client."""
 
 # Frames.
 
@@ -234,7 +234,7 @@ MASKS = st.sampled_from([b"\x00\x00\x00\x00", b"\x12\x34\x56\x78", b"\xff\xff\xf
 
 
 def frame(first: int, payload: bytes, mask: bytes | None, width: int) -> bytes:
-    """A frame whose length has ``width`` bytes, or more where it needs more."""
+    """A frame whose length has ``width`` bytes, or more if necessary."""
     size = len(payload)
     width = max(width, 0 if size < 126 else 2 if size < 65536 else 8)
     marker = size if width == 0 else 126 if width == 2 else 127
@@ -254,7 +254,7 @@ HUGE = st.builds(
     lambda size, rest: b"\x81\xff" + size.to_bytes(8, "big") + rest, st.integers(0, 2**64 - 1), st.binary()
 )
 FRAMES = damaged(st.lists(PLAIN | PLAIN | SAME | FRAME | HUGE, max_size=6).map(b"".join))
-"""A stream of a WebSocket peer's, after its handshake."""
+"""The input of a WebSocket client after the handshake."""
 
 # HTTP.
 
@@ -342,7 +342,7 @@ PORTS = st.sampled_from([0, 1, 443, 65_535])
 
 
 def header_of(address: Any, port: int, version: int, more: bytes) -> bytes:
-    """The PROXY protocol's header, in version 1 or 2, with ``more`` behind the addresses of version 2."""
+    """A PROXY protocol header of version 1 or 2, with ``more`` after the addresses in version 2."""
     if version == 1:
         return f"PROXY TCP{address.version} {address} {address} {port} {port}\r\n".encode()
     body = address.packed * 2 + port.to_bytes(2, "big") * 2 + more
@@ -381,7 +381,7 @@ MORE_FIELDS = st.lists(
 
 
 def request_of(method: str, target: str, fields: list[tuple[str, str]], body: bytes, pieces: int) -> bytes:
-    """A request, its body in so many chunks; 0: with its length."""
+    """A request with a body in ``pieces`` chunks, or with its length for 0."""
     fields = [("Host", "127.0.0.1:8082"), *fields]
     if not pieces:
         return head_of(method, target, "HTTP/1.1", [*fields, ("Content-Length", str(len(body)))]) + body
@@ -404,4 +404,4 @@ ASKED = damaged(
         max_size=5,
     ).map(b"".join)
 )
-"""A stream of HTTP: requests, one after the other."""
+"""HTTP requests, one after the other."""

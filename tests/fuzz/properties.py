@@ -1,7 +1,7 @@
-"""What a property of the fuzz run is: one test whose docstring is the one sentence that must hold of any input.
+"""Properties: tests whose docstring is one sentence that must be true for any input.
 
-``make test`` tries the same examples each time, a few of each; ``make fuzz`` tries new ones for as long as it is told,
-through ``under``. Both take what they try from the same strategies.
+``make test`` runs the same few examples of each property every time. ``make fuzz`` runs new ones for a given time. Both
+use the same strategies.
 """
 
 import json
@@ -31,7 +31,7 @@ SETTINGS = settings(
 
 
 class Property:
-    """One of them: ``sentence`` says what holds, and ``under`` makes the same test with other settings."""
+    """``sentence`` is the docstring; ``under`` makes the same test with other settings."""
 
     def __init__(self, check: Callable[..., None], strategies: dict[str, Any], examples: list[Any]) -> None:
         self.sentence = " ".join((check.__doc__ or "").split())
@@ -47,8 +47,8 @@ class Property:
 
 
 def holds(examples: int = 100, found: Iterable[Any] = (), **strategies: Any) -> Callable[[Callable[..., None]], Any]:
-    """Make a test of a check: of ``examples`` inputs in ``make test``. ``found`` is what a fuzz run once found, each an
-    ``example(…)`` of Hypothesis; it is tried in every run from then on."""
+    """Make a property of a function, with ``examples`` inputs in ``make test``. ``found`` has examples that a fuzz run
+    has found before, as ``example(…)`` of Hypothesis; every run tries them."""
 
     def decorate(check: Callable[..., None]) -> Any:
         described = Property(check, strategies, list(found))
@@ -60,8 +60,8 @@ def holds(examples: int = 100, found: Iterable[Any] = (), **strategies: Any) -> 
 
 
 def kept(thing: Any) -> int:
-    """Bytes of memory that something holds of what came in, wherever it holds them: its buffers, and what the
-    interpreter needs for each of them. Of objects only the codecs are looked into, as others know each other."""
+    """Bytes of memory that an object holds in buffers, with the overhead of the interpreter. Only objects of codecs are
+    traversed, because all other objects refer to each other."""
     if isinstance(thing, bytes | bytearray):
         return sys.getsizeof(thing) if thing else 0
     if isinstance(thing, list | tuple | set | deque):
