@@ -86,7 +86,7 @@ def test_accepts_each_name_in_a_file(write, name):
     assert read_settings(write(f"{name} = {json.dumps(value)}"), {}) == Settings()
 
 
-def refused(file, given):
+def error_of(file, given):
     with pytest.raises(SettingsError) as caught:
         read_settings(file, given)
     words = str(caught.value)
@@ -118,13 +118,13 @@ def refused(file, given):
     ],
 )
 def test_error_names_invalid_setting_in_file(write, text, words):
-    said = refused(write(text), {})
+    said = error_of(write(text), {})
     assert said.startswith(write(text))
     assert words in said
 
 
 def test_rejects_invalid_value_in_file_even_if_overridden(write):
-    assert "max-line-bytes" in refused(write("max-line-bytes = 1"), {"max-line-bytes": "1024"})
+    assert "max-line-bytes" in error_of(write("max-line-bytes = 1"), {"max-line-bytes": "1024"})
 
 
 def test_renamed_options_refer_to_existing_options():
@@ -143,7 +143,7 @@ def test_renamed_options_refer_to_existing_options():
     ],
 )
 def test_error_names_invalid_option_of_command_line(given, words):
-    assert refused(None, given) == words
+    assert error_of(None, given) == words
 
 
 def test_accepts_byte_order_mark(write):
@@ -153,8 +153,8 @@ def test_accepts_byte_order_mark(write):
 
 def test_error_names_unreadable_file(tmp_path):
     missing = tmp_path / "missing.toml"
-    assert refused(str(missing), {}) == f"cannot read {missing}: No such file or directory"
-    assert refused(str(tmp_path), {}) == f"cannot read {tmp_path}: Is a directory"
+    assert error_of(str(missing), {}) == f"cannot read {missing}: No such file or directory"
+    assert error_of(str(tmp_path), {}) == f"cannot read {tmp_path}: Is a directory"
 
 
 def test_accepts_proxies_as_list_or_single_value(write):
@@ -182,7 +182,7 @@ def test_combines_endpoints_and_proxies_of_file_and_command_line(write):
     ],
 )
 def test_error_explains_invalid_proxies(given, words):
-    assert refused(None, given).startswith(words)
+    assert error_of(None, given).startswith(words)
 
 
 def test_normalizes_origins_and_hosts(write):
@@ -205,15 +205,15 @@ def test_normalizes_origins_and_hosts(write):
 )
 def test_rejects_origin_or_host_that_matches_nothing(write, name, value, words):
     sentence = f"{name}: invalid {name.removeprefix('allow-')} {value!r}: {words}"
-    assert refused(None, {name: [value]}) == sentence
+    assert error_of(None, {name: [value]}) == sentence
     file = write(f'{name} = ["{value}"]')
-    assert refused(file, {}) == f"{file}: {sentence}"
+    assert error_of(file, {}) == f"{file}: {sentence}"
 
 
 @pytest.mark.parametrize("given", [{"tcp": ["none"], "web": ["none"]}, {"tcp": [], "web": ["none", "none"]}])
 def test_rejects_settings_without_listener(write, given):
-    assert refused(None, given) == "nothing to listen on: give an endpoint for tcp or web"
-    assert refused(write("\n".join(f"{n} = {given[n]}" for n in given)), {}).startswith("nothing to listen on")
+    assert error_of(None, given) == "nothing to listen on: give an endpoint for tcp or web"
+    assert error_of(write("\n".join(f"{n} = {given[n]}" for n in given)), {}).startswith("nothing to listen on")
     read_settings(None, {**given, "tcp": ["none", "tcp:1"]})
 
 
@@ -254,7 +254,7 @@ def test_paths_of_keys_are_absolute(write, tmp_path, monkeypatch):
 def test_rejects_rights_of_unknown_listener(write):
     """Even if the command line has other listeners."""
     place = f"{write(ACCESS)}: access.listener[0].endpoint: no listener 'unix:/run/bridge': write it "
-    assert refused(write(ACCESS), {"tcp": ["tcp:1"]}).startswith(place + "exactly as one of tcp:1, tcp:8082")
+    assert error_of(write(ACCESS), {"tcp": ["tcp:1"]}).startswith(place + "exactly as one of tcp:1, tcp:8082")
     default = ACCESS.replace("unix:/run/bridge", DEFAULT_WEB[0])
     assert read_settings(write(default), {}).access.listener[0].endpoint == DEFAULT_WEB[0]
 
@@ -271,6 +271,6 @@ def test_rejects_rights_of_unknown_listener(write):
     ],
 )
 def test_error_names_place_in_access_table(write, text, words):
-    said = refused(write(text), {})
+    said = error_of(write(text), {})
     assert said.startswith(write(text))
     assert words in said

@@ -75,53 +75,53 @@ def start(reactor, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def said(logged):
+def new_messages(logged):
     """Return the messages since the last call, without the usual ones of the start."""
 
-    def said(level=None):
+    def new_messages(level=None):
         events = [(event["log_level"], formatEvent(event)) for event in logged]
         logged.clear()
         usual = ("lines on", "lines over", "web on", "Starting")
         return [words for its, words in events if level in (None, its) and not words.startswith(usual)]
 
-    return said
+    return new_messages
 
 
-def test_changes_hosts_and_origins(configure, start, reactor, said):
+def test_changes_hosts_and_origins(configure, start, reactor, new_messages):
     configure(f'tcp = "{LOOPBACK}"', 'web = "tcp:8082:interface=127.0.0.1"', 'allow-host = ["old.example"]')
     service = start()
     gate = service.web[0].factory.origin_policy
     assert gate.check_host("old.example:8082", HERE) is None
     configure(f'tcp = "{LOOPBACK}"', 'web = "tcp:8082:interface=127.0.0.1"', 'allow-host = ["new.example"]')
-    said()
+    new_messages()
     service.reload()
-    assert said() == ["reloaded: configuration"]
+    assert new_messages() == ["reloaded: configuration"]
     assert gate.check_host("new.example:8082", HERE) is None
     assert gate.check_host("old.example:8082", HERE) is not None
 
 
-def test_names_settings_that_require_a_restart(configure, start, said):
+def test_names_settings_that_require_a_restart(configure, start, new_messages):
     configure('web = "none"')
     service = start()
     configure(
         'web = "none"', 'tcp = "tcp:9999:interface=127.0.0.1"', "max-line-bytes = 1000", 'allow-host = ["new.example"]'
     )
     for _ in range(2):
-        said()
+        new_messages()
         service.reload()
-        assert said() == ["reloaded: configuration", "restart required to change: max-line-bytes, tcp"]
+        assert new_messages() == ["reloaded: configuration", "restart required to change: max-line-bytes, tcp"]
     configure('web = "none"')
     service.reload()
-    assert said() == ["reloaded: configuration"]
+    assert new_messages() == ["reloaded: configuration"]
 
 
-def test_command_line_overrides_file(configure, start, said):
+def test_command_line_overrides_file(configure, start, new_messages):
     configure('web = "none"')
     service = start("--max-line-bytes", "1000", "--tcp", LOOPBACK)
     configure('web = "none"', "max-line-bytes = 2000", 'tcp = "tcp:9999"')
-    said()
+    new_messages()
     service.reload()
-    assert said() == ["reloaded: configuration"]
+    assert new_messages() == ["reloaded: configuration"]
 
 
 @pytest.mark.parametrize(
@@ -132,43 +132,43 @@ def test_command_line_overrides_file(configure, start, said):
         ("max-line-bytes = 1", "bridge.toml: max-line-bytes: expected int >= 512"),
     ],
 )
-def test_invalid_file_changes_nothing(configure, start, said, authority, tmp_path, line, words):
+def test_invalid_file_changes_nothing(configure, start, new_messages, authority, tmp_path, line, words):
     configure(f'tcp = "{TLS}"', 'web = "none"', 'allow-host = ["old.example"]')
     service = start()
     before = service.lines[0].certificates.expires_at
     authority.issue("server", "localhost")
     configure('allow-host = ["new.example"]', line)
-    said()
+    new_messages()
     service.reload()
-    (message,) = said()
+    (message,) = new_messages()
     assert message.startswith(f"reload failed, configuration unchanged: {tmp_path}/{words}")
     assert service.lines[0].certificates.expires_at == before
     assert service.origin_policy.check_host("old.example", HERE) is None
 
 
-def test_missing_file_changes_nothing(configure, start, said, tmp_path):
+def test_missing_file_changes_nothing(configure, start, new_messages, tmp_path):
     configure('web = "none"')
     service = start()
     (tmp_path / "bridge.toml").unlink()
-    said()
+    new_messages()
     service.reload()
     file = tmp_path / "bridge.toml"
-    assert said() == [f"reload failed, configuration unchanged: cannot read {file}: No such file or directory"]
+    assert new_messages() == [f"reload failed, configuration unchanged: cannot read {file}: No such file or directory"]
 
 
-def test_unreadable_key_changes_nothing(configure, start, said, tmp_path):
+def test_unreadable_key_changes_nothing(configure, start, new_messages, tmp_path):
     configure('web = "none"')
     service = start()
     key = '[[access.key]]\nid = "1"\nalgorithm = "HS256"\nfile = "gone"'
     configure('web = "none"', 'allow-host = ["new.example"]', key)
-    said()
+    new_messages()
     service.reload()
     words = f"access.key[0].file: cannot read {tmp_path}/gone: No such file or directory"
-    assert said() == [f"reload failed, configuration unchanged: {words}"]
+    assert new_messages() == [f"reload failed, configuration unchanged: {words}"]
     assert service.origin_policy.check_host("new.example", HERE) is not None
 
 
-def test_logs_exception_of_a_session_and_continues(configure, start, said, monkeypatch):
+def test_logs_exception_of_a_session_and_continues(configure, start, new_messages, monkeypatch):
     configure('web = "none"', "[access]")
     service = start()
 
@@ -177,41 +177,41 @@ def test_logs_exception_of_a_session_and_continues(configure, start, said, monke
 
     monkeypatch.setattr(ServerContext, "change_policy", change_policy)
     configure('web = "none"', 'allow-host = ["new.example"]', "[access]")
-    said()
+    new_messages()
     service.reload()
-    assert said() == ["checking the rights of connected clients failed", "reloaded: configuration"]
+    assert new_messages() == ["checking the rights of connected clients failed", "reloaded: configuration"]
     assert service.origin_policy.check_host("new.example", HERE) is None
 
 
-def test_removing_allow_insecure_changes_nothing(configure, start, said):
+def test_removing_allow_insecure_changes_nothing(configure, start, new_messages):
     configure('tcp = "tcp:8081"', 'web = "none"', "allow-insecure = true")
     service = start()
     configure('tcp = "tcp:8081"', 'web = "none"')
-    said()
+    new_messages()
     service.reload()
-    (message,) = said()
+    (message,) = new_messages()
     assert message.startswith("reload failed, configuration unchanged: tcp:8081 accepts clients from other machines")
 
 
-def test_removing_the_policy_changes_nothing(configure, start, said):
+def test_removing_the_policy_changes_nothing(configure, start, new_messages):
     configure("[access]", 'anonymous = { lobby = "rw" }')
     service = start()
     policy = service.context.policy
     configure("")
-    said()
+    new_messages()
     service.reload()
-    assert said() == [f"reload failed, configuration unchanged: {POLICY_REMOVED}"]
+    assert new_messages() == [f"reload failed, configuration unchanged: {POLICY_REMOVED}"]
     assert service.context.policy is policy is not None
 
 
-def test_reads_certificates_again(configure, start, said, authority, tmp_path):
+def test_reads_certificates_again(configure, start, new_messages, authority, tmp_path):
     configure(f'tcp = "{TLS}"', f'web = "{TLS.replace("8443", "8444")}"')
     service = start()
-    assert said(LogLevel.warn) == []
+    assert new_messages(LogLevel.warn) == []
     until = datetime.now(UTC) + timedelta(days=80)
     authority.issue("server", "localhost", until=until)
     service.reload()
-    assert said() == [f"reloaded: configuration, certificate {tmp_path}/server.pem (until {until:%Y-%m-%d})"]
+    assert new_messages() == [f"reloaded: configuration, certificate {tmp_path}/server.pem (until {until:%Y-%m-%d})"]
     assert (
         service.lines[0].certificates.expires_at
         == service.web[0].certificates.expires_at
@@ -219,32 +219,32 @@ def test_reads_certificates_again(configure, start, said, authority, tmp_path):
     )
 
 
-def test_invalid_certificate_leaves_the_old_one(configure, start, said, authority, tmp_path):
+def test_invalid_certificate_leaves_the_old_one(configure, start, new_messages, authority, tmp_path):
     configure(f'tcp = "{TLS}"', 'web = "none"')
     service = start()
     before = service.lines[0].certificates.expires_at
     (tmp_path / "server.key").write_text("not yet")
-    said()
+    new_messages()
     service.reload()
-    assert said() == [
+    assert new_messages() == [
         f"certificate of {TLS} unchanged: no private key in {tmp_path}/server.key",
         "reloaded: configuration",
     ]
     assert service.lines[0].certificates.expires_at == before
 
 
-def test_warns_of_certificate_that_expires_soon(configure, start, said, authority, tmp_path):
+def test_warns_of_certificate_that_expires_soon(configure, start, new_messages, authority, tmp_path):
     configure(f'tcp = "{TLS}"', f'web = "{TLS.replace("8443", "8444")}"')
     until = datetime.now(UTC) + timedelta(days=10)
     authority.issue("server", "localhost", until=until)
     words = f"the certificate {tmp_path}/server.pem expires at {until:%Y-%m-%d %H:%M} UTC"
     service = start()
-    assert said(LogLevel.warn) == [words]
+    assert new_messages(LogLevel.warn) == [words]
     service.reload()
-    assert said(LogLevel.warn) == [words]
+    assert new_messages(LogLevel.warn) == [words]
     authority.issue("server", "localhost", until=datetime(2021, 2, 3, tzinfo=UTC))
     service.reload()
-    assert said(LogLevel.warn) == [f"the certificate {tmp_path}/server.pem expired at 2021-02-03 00:00 UTC"]
+    assert new_messages(LogLevel.warn) == [f"the certificate {tmp_path}/server.pem expired at 2021-02-03 00:00 UTC"]
 
 
 def with_clients_of(authorities):
@@ -255,7 +255,7 @@ def allowing(endpoint, rights):
     return ["[[access.listener]]", f'endpoint = "{endpoint}"', f'allow = {{ lobby = "{rights}" }}']
 
 
-def test_changes_client_authorities(configure, start, said, authority, tmp_path):
+def test_changes_client_authorities(configure, start, new_messages, authority, tmp_path):
     listens = [f'tcp = "{TLS}"', 'web = "none"']
     configure(*listens, *with_clients_of("authority.pem"))
     service = start()
@@ -266,42 +266,42 @@ def test_changes_client_authorities(configure, start, said, authority, tmp_path)
     service.reload()
     assert certificates.authorities == tmp_path / "other.pem"
     configure(*listens, *with_clients_of("none.pem"))
-    said()
+    new_messages()
     service.reload()
     # The rights in the file may depend on the new authorities.
     words = f"client-ca of {TLS}: {tmp_path}/none.pem: No such file or directory"
-    assert said() == [f"reload failed, configuration unchanged: {words}"]
+    assert new_messages() == [f"reload failed, configuration unchanged: {words}"]
     assert certificates.authorities == tmp_path / "other.pem"
     configure(*listens, *with_clients_of("other.pem"))
     (tmp_path / "other.pem").write_text("not yet")
     service.reload()
     words = f"certificate of {TLS} unchanged: no certificate in {tmp_path}/other.pem"
-    assert said() == [words, "reloaded: configuration"]
+    assert new_messages() == [words, "reloaded: configuration"]
     configure(*listens, "[access]")
     service.reload()
     assert certificates.authorities is None
 
 
-def test_removed_endpoint_keeps_its_client_authorities(configure, start, said, authority, tmp_path):
+def test_removed_endpoint_keeps_its_client_authorities(configure, start, new_messages, authority, tmp_path):
     configure(f'tcp = "{TLS}"', 'web = "none"', *with_clients_of("authority.pem"))
     service = start()
     configure(f'tcp = "{LOOPBACK}"', 'web = "none"', "[access]")
-    said()
+    new_messages()
     service.reload()
-    assert said()[-1] == "restart required to change: tcp"
+    assert new_messages()[-1] == "restart required to change: tcp"
     assert service.lines[0].certificates.authorities == tmp_path / "authority.pem"
 
 
-def test_removed_endpoint_keeps_its_rights(configure, start, said):
+def test_removed_endpoint_keeps_its_rights(configure, start, new_messages):
     public = "tcp:8083:interface=127.0.0.1"
     everybody = 'anonymous = { ">" = "rw" }'
     configure(f'tcp = ["{LOOPBACK}", "{public}"]', 'web = "none"', "[access]", everybody, *allowing(public, "r"))
     service = start()
     for rights in ("rw", "r"):
         configure(f'tcp = "{LOOPBACK}"', 'web = "none"', "[access]", everybody, *allowing(LOOPBACK, rights))
-        said()
+        new_messages()
         service.reload()
-        assert said() == ["reloaded: configuration", "restart required to change: tcp"]
+        assert new_messages() == ["reloaded: configuration", "restart required to change: tcp"]
         policy = service.context.policy
         assert policy.anonymous(public).grants.on(b"lobby") == Right.READ
         assert policy.anonymous(LOOPBACK).grants.on(b"lobby") == RIGHTS[rights]
@@ -361,15 +361,15 @@ def test_several_signals_are_one_reload(hang_up, reactor, monkeypatch):
 
 
 @pytest.mark.parametrize("access", [(), ("[access]", 'anonymous = { "a" = "r" }')], ids=["no policy", "policy"])
-def test_constant_signals_are_one_reload_per_pause(configure, start, said, reactor, access, monkeypatch):
+def test_constant_signals_are_one_reload_per_pause(configure, start, new_messages, reactor, access, monkeypatch):
     configure('web = "none"', f'tcp = "{LOOPBACK}"', *access)
     service = start()
     monkeypatch.setattr(service_module, "RELOAD_PAUSE_SECONDS", 3600)
-    said()
+    new_messages()
     for _ in range(3):
         for _ in range(5):
             service.request_reload()
-        assert said() == ["reloaded: configuration"]
+        assert new_messages() == ["reloaded: configuration"]
         (pause,) = [
             one for one in reactor.getDelayedCalls() if getattr(one.func, "__name__", "") == "_reload_if_requested"
         ]
@@ -377,7 +377,7 @@ def test_constant_signals_are_one_reload_per_pause(configure, start, said, react
         reactor.advance(0)
 
 
-def test_reload_waits_until_the_last_one_has_reached_all_sessions(configure, start, said, reactor):
+def test_reload_waits_until_the_last_one_has_reached_all_sessions(configure, start, new_messages, reactor):
     configure('web = "none"', f'tcp = "{LOOPBACK}"', "[access]", 'anonymous = { "a" = "r" }')
     service = start()
     broker, clock = service.context.broker, itertools.count(1000.0)
@@ -386,16 +386,16 @@ def test_reload_waits_until_the_last_one_has_reached_all_sessions(configure, sta
         protocol.dataReceived(b"SUB a\n")
     broker.clock = broker.scheduler.clock = lambda: next(clock)  # each reading ends a time slice
     configure('web = "none"', f'tcp = "{LOOPBACK}"', "[access]", 'anonymous = { "b" = "r" }')
-    said()
+    new_messages()
     for _ in range(5):
         service.request_reload()
-    assert said() == ["reloaded: configuration"]
+    assert new_messages() == ["reloaded: configuration"]
     while any(protocol.pipeline.session.subscriptions for protocol in protocols):
-        assert said() == []
+        assert new_messages() == []
         reactor.advance(0)
     for _ in range(10):
         reactor.advance(0)
-    assert said() == ["reloaded: configuration"]
+    assert new_messages() == ["reloaded: configuration"]
 
 
 def test_continues_after_a_failed_reload(start, configure, reactor, monkeypatch):
@@ -454,7 +454,7 @@ def hooks_of(service):
     return [observer for observer in service.context.broker.observers if isinstance(observer, EventCollector)]
 
 
-def test_changes_webhooks_unless_they_are_invalid(configure, start, said, tmp_path):
+def test_changes_webhooks_unless_they_are_invalid(configure, start, new_messages, tmp_path):
     secret = tmp_path / "hook.secret"
     secret.write_text("0123456789abcdef")
     secret.chmod(0o600)
@@ -462,14 +462,14 @@ def test_changes_webhooks_unless_they_are_invalid(configure, start, said, tmp_pa
     service = start()
     assert hooks_of(service) == []
     configure('web = "none"', HOOK)
-    said()
+    new_messages()
     service.reload()
-    assert said() == ["reloaded: configuration"]
+    assert new_messages() == ["reloaded: configuration"]
     (hook,) = hooks_of(service)
     assert list(service.webhooks.statistics) == ["127.0.0.1:9000"]
     secret.write_text("short")
     service.reload()
-    assert said() == [
+    assert new_messages() == [
         "reload failed, configuration unchanged: webhook[0].secret-file: "
         f"{secret} contains 5 bytes: a secret must have at least 16"
     ]
@@ -477,7 +477,7 @@ def test_changes_webhooks_unless_they_are_invalid(configure, start, said, tmp_pa
     secret.write_text("another secret, as long")
     secret.chmod(0o644)
     service.reload()
-    assert set(said()) == {
+    assert set(new_messages()) == {
         "reloaded: configuration",
         f"users other than the owner can read the secret in {secret} (mode 0644): chmod 600",
     }

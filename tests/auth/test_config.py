@@ -34,7 +34,7 @@ def read(text):
     return msgspec.convert(tomllib.loads(text), AccessTable)
 
 
-def refused(text):
+def error_of(text):
     with pytest.raises(msgspec.ValidationError) as caught:
         read(text)
     return str(caught.value)
@@ -117,12 +117,12 @@ KEY = '[[key]]\nid = "a"\nalgorithm = "HS256"\nfile = "key"\n'
     ],
 )
 def test_error_names_invalid_value(text, words):
-    assert words in refused(text)
+    assert words in error_of(text)
 
 
 def test_rejects_too_many_keys_or_patterns():
     keys = "".join(KEY.replace('"a"', f'"{number}"') for number in range(MAX_KEYS))
     assert len(read(keys).key) == MAX_KEYS
-    assert "- at `$.key`" in refused(keys + KEY)
+    assert "- at `$.key`" in error_of(keys + KEY)
     patterns = ",".join(f'"c{number}" = "r"' for number in range(MAX_PATTERNS + 1))
-    assert "- at `$.anonymous`" in refused(f"anonymous = {{ {patterns} }}")
+    assert "- at `$.anonymous`" in error_of(f"anonymous = {{ {patterns} }}")

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, rsa
 from twistedsock.auth.keys import ALGORITHMS, MAX_FILE_BYTES, AccessError, read_key, read_signing_key, verification_key
 
 
-def refused(read, *arguments):
+def error_of(read, *arguments):
     with pytest.raises(AccessError) as caught:
         read(*arguments)
     words = str(caught.value)
@@ -84,16 +84,16 @@ def test_keeps_first_of_two_line_ends(write):
 @pytest.mark.parametrize("content", [b"", b"\n", b"s" * 31, b"s" * 31 + b"\n"])
 def test_rejects_short_secret(write, content):
     length = len(content.strip())
-    words = refused(read_key, "x", "HS256", write(content))
+    words = error_of(read_key, "x", "HS256", write(content))
     assert words.endswith(f"contains {length} bytes, but a secret for HS256 needs at least 32")
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
 def test_rejects_public_or_private_key_as_secret(keyring, algorithm):
     """Otherwise, every owner of the public key could sign tokens."""
-    words = refused(read_key, "x", "HS256", keyring.folder / f"{algorithm}.pub")
+    words = error_of(read_key, "x", "HS256", keyring.folder / f"{algorithm}.pub")
     assert "contains a public key, but HS256 needs a secret" in words
-    assert "contains a private key" in refused(read_key, "x", "HS256", keyring.folder / algorithm)
+    assert "contains a private key" in error_of(read_key, "x", "HS256", keyring.folder / algorithm)
 
 
 def test_rejects_other_formats_of_public_key_as_secret(write):
@@ -105,23 +105,23 @@ def test_rejects_other_formats_of_public_key_as_secret(write):
         b'{"kty":"RSA","n":"AQABAQABAQABAQABAQABAQABAQAB","e":"AQAB"}',
     ]
     for content in written:
-        assert "contains another type of key" in refused(read_key, "x", "HS256", write(content))
+        assert "contains another type of key" in error_of(read_key, "x", "HS256", write(content))
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
 def test_rejects_private_key_where_public_key_is_needed(keyring, algorithm):
-    words = refused(read_key, "x", algorithm, keyring.folder / algorithm)
+    words = error_of(read_key, "x", algorithm, keyring.folder / algorithm)
     assert "contains a private key" in words and "openssl pkey" in words
 
 
 def test_rejects_private_key_after_public_key(keyring, write):
     both = (keyring.folder / "ES256.pub").read_bytes() + (keyring.folder / "ES256").read_bytes()
-    assert "contains a private key" in refused(read_key, "x", "ES256", write(both))
+    assert "contains a private key" in error_of(read_key, "x", "ES256", write(both))
 
 
 def test_rejects_file_with_several_keys(keyring, write):
     twice = (keyring.folder / "ES256.pub").read_bytes() * 2
-    assert "contains 2 keys instead of one" in refused(read_key, "x", "ES256", write(twice))
+    assert "contains 2 keys instead of one" in error_of(read_key, "x", "ES256", write(twice))
 
 
 def test_rejects_certificate(write):
@@ -134,13 +134,15 @@ def test_rejects_certificate(write):
         .sign(private, hashes.SHA256())
     )
     content = certificate.public_bytes(serialization.Encoding.PEM)
-    assert "contains a certificate. Use its public key: openssl x509" in refused(read_key, "x", "ES256", write(content))
-    assert "contains a certificate, but HS256" in refused(read_key, "x", "HS256", write(content))
+    assert "contains a certificate. Use its public key: openssl x509" in error_of(
+        read_key, "x", "ES256", write(content)
+    )
+    assert "contains a certificate, but HS256" in error_of(read_key, "x", "HS256", write(content))
 
 
 def test_rejects_public_key_of_another_algorithm(keyring):
     def found(algorithm, file):
-        return refused(read_key, "x", algorithm, keyring.folder / f"{file}.pub").partition(" contains ")[2]
+        return error_of(read_key, "x", algorithm, keyring.folder / f"{file}.pub").partition(" contains ")[2]
 
     assert found("RS256", "ES256") == "a key on the curve secp256r1, but RS256 needs RSA with at least 2048 bits"
     assert found("RS256", "EdDSA") == "an Ed25519 key, but RS256 needs RSA with at least 2048 bits"
@@ -161,24 +163,24 @@ def test_rejects_public_key_of_another_algorithm(keyring):
 )
 def test_rejects_weak_or_unsupported_key(write, algorithm, private, words):
     made = private()
-    assert words in refused(read_key, "x", algorithm, write(public_pem_of(made)))
-    assert words in refused(read_signing_key, algorithm, write(pem_of(made)))
+    assert words in error_of(read_key, "x", algorithm, write(public_pem_of(made)))
+    assert words in error_of(read_signing_key, algorithm, write(pem_of(made)))
 
 
 @pytest.mark.parametrize("label", [b"PUBLIC KEY", b"RSA PUBLIC KEY", b"NONSENSE"])
 def test_rejects_damaged_key(write, label):
     content = b"-----BEGIN " + label + b"-----\nAAAA\n-----END " + label + b"-----\n"
-    assert "contains a damaged key" in refused(read_key, "x", "RS256", write(content))
+    assert "contains a damaged key" in error_of(read_key, "x", "RS256", write(content))
 
 
 def test_rejects_encrypted_key(write):
     content = pem_of(ec.generate_private_key(ec.SECP256R1()), b"secret")
-    assert "is encrypted with a password" in refused(read_signing_key, "ES256", write(content))
+    assert "is encrypted with a password" in error_of(read_signing_key, "ES256", write(content))
 
 
 def test_rejects_public_key_for_signing(keyring):
-    assert "contains a public key" in refused(read_signing_key, None, keyring.folder / "ES256.pub")
-    assert "contains no private key" in refused(read_signing_key, "ES256", keyring.folder / "HS256")
+    assert "contains a public key" in error_of(read_signing_key, None, keyring.folder / "ES256.pub")
+    assert "contains no private key" in error_of(read_signing_key, "ES256", keyring.folder / "HS256")
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -187,12 +189,12 @@ def test_rejects_public_key_for_signing(keyring):
     [("/nowhere/key", "No such file or directory"), ("/tmp", "Is a directory"), ("/a\0b", "embedded null byte")],
 )
 def test_error_names_unreadable_file(algorithm, path, reason):
-    assert refused(read_key, "x", algorithm, Path(path)) == f"cannot read {path}: {reason}"
+    assert error_of(read_key, "x", algorithm, Path(path)) == f"cannot read {path}: {reason}"
 
 
 def test_rejects_large_file(write):
-    assert "is not a key file" in refused(read_key, "x", "HS256", write(b"s" * (MAX_FILE_BYTES + 1)))
-    assert "is not a key file" in refused(read_key, "x", "HS256", Path("/dev/zero"))
+    assert "is not a key file" in error_of(read_key, "x", "HS256", write(b"s" * (MAX_FILE_BYTES + 1)))
+    assert "is not a key file" in error_of(read_key, "x", "HS256", Path("/dev/zero"))
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o444, 0o660])

@@ -1,4 +1,4 @@
-"""The command, and files in a folder of its own."""
+"""Fixtures that run ``sockbridge`` and write its files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,47 +8,49 @@ import pytest
 from twistedsock.cli.main import main
 
 
-class Outcome:
+class CommandResult:
     def __init__(self, status: int, out: str, errors: str) -> None:
         self.status, self.out, self.errors = status, out, errors
 
 
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
-    """Call ``sockbridge`` with some words, in an empty folder."""
+def run_command(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., CommandResult]:
+    """Run ``sockbridge`` with arguments, in an empty directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
 
-    def say(*words: str) -> Outcome:
+    def run_command(*words: str) -> CommandResult:
         capsys.readouterr()
         try:
             status = main(words)
         except SystemExit as error:
             assert isinstance(error.code, int)
             status = error.code
-        return Outcome(status, *capsys.readouterr())
+        return CommandResult(status, *capsys.readouterr())
 
-    return say
+    return run_command
 
 
 @pytest.fixture
-def refused(say: Callable[..., Outcome]) -> Callable[..., str]:
-    """The one sentence that some words lead to."""
+def error_of(run_command: Callable[..., CommandResult]) -> Callable[..., str]:
+    """Run ``sockbridge`` with arguments that fail, and return the error, which is one sentence."""
 
-    def refused(*words: str) -> str:
-        outcome = say(*words)
+    def error_of(*words: str) -> str:
+        outcome = run_command(*words)
         assert (outcome.status, outcome.out) == (1, ""), outcome.errors
         prefix = f"sockbridge {words[0]}: "
         assert outcome.errors.startswith(prefix)
         assert outcome.errors.count("\n") == 1
         return outcome.errors.removeprefix(prefix).strip()
 
-    return refused
+    return error_of
 
 
 @pytest.fixture
 def configure(tmp_path: Path) -> Callable[..., str]:
-    """Write a file of options; gives its name."""
+    """Write a configuration file, and return its name."""
 
     def configure(*parts: str) -> str:
         (tmp_path / "sockbridge.toml").write_text("\n".join(parts))

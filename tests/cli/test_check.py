@@ -16,11 +16,11 @@ PUBLIC = 'tcp = "tcp:8081"\nweb = "none"'
 
 
 @pytest.fixture
-def check(say, configure):
+def check(run_command, configure):
     """Check a configuration file, and return the exit status and the report."""
 
     def check(*parts):
-        outcome = say("check", configure(*parts))
+        outcome = run_command("check", configure(*parts))
         assert outcome.errors == ""
         return outcome.status, outcome.out
 
@@ -60,9 +60,9 @@ allow = { "sensors.>" = "w" }
 """
 
 
-def test_explains_complete_file(check, say, tmp_path):
+def test_explains_complete_file(check, run_command, tmp_path):
     Authority(tmp_path).issue("server", "localhost")
-    status, words = check(WHOLE, say("keygen", "--id", "2026-11").out)
+    status, words = check(WHOLE, run_command("keygen", "--id", "2026-11").out)
     assert status == 0
     *lines, key, title, tokens = words.partition("Memory")[0].splitlines()
     assert lines == [
@@ -166,14 +166,14 @@ def test_rights_of_listener_replace_anonymous_rights(check):
     assert "lets clients without a token publish" in check(PUBLIC, lax)[1]
 
 
-def test_warns_of_tokens_without_encryption(check, say):
-    key = say("keygen").out
+def test_warns_of_tokens_without_encryption(check, run_command):
+    key = run_command("keygen").out
     assert "tcp:8081 receives tokens without encryption" in check(PUBLIC, key)[1]
     assert "without encryption" not in check(LOCAL, key)[1]
 
 
-def test_warns_of_key_file_that_other_users_can_read(check, say):
-    key = say("keygen").out
+def test_warns_of_key_file_that_other_users_can_read(check, run_command):
+    key = run_command("keygen").out
     Path("key").chmod(0o644)
     assert "users other than the owner can read the secret in" in check(LOCAL, key)[1].partition("Warnings")[2]
 
@@ -182,8 +182,8 @@ def test_warns_of_allow_insecure_with_policy(check):
     assert "allow-insecure has no effect with [access]" in check("allow-insecure = true", LOCAL, "[access]")[1]
 
 
-def test_unreadable_key_is_an_error(check, say):
-    key = say("keygen").out
+def test_unreadable_key_is_an_error(check, run_command):
+    key = run_command("keygen").out
     Path("key").unlink()
     status, words = check(LOCAL, key)
     assert status == 1
@@ -203,9 +203,9 @@ def test_reports_all_errors(check):
     assert len(words.partition("would not start\n")[2].splitlines()) == 2
 
 
-def test_error_names_unreadable_file_or_unknown_option(refused, configure):
-    assert refused("check", "x.toml") == "cannot read x.toml: No such file or directory"
-    assert "unknown option 'colour'" in refused("check", configure("colour = 1"))
+def test_error_names_unreadable_file_or_unknown_option(error_of, configure):
+    assert error_of("check", "x.toml") == "cannot read x.toml: No such file or directory"
+    assert "unknown option 'colour'" in error_of("check", configure("colour = 1"))
 
 
 def test_warns_of_expired_certificate(check, tmp_path):
@@ -289,7 +289,7 @@ def test_missing_file_of_webhook_is_an_error(check, tmp_path):
         ('tcp = "tcp:65536"', "cannot use the endpoint 'tcp:65536': invalid port 65536"),
     ],
 )
-def test_invalid_settings_are_errors(say, configure, text, words):
-    outcome = say("check", configure(text))
+def test_invalid_settings_are_errors(run_command, configure, text, words):
+    outcome = run_command("check", configure(text))
     assert outcome.status == 1
     assert words in outcome.out + outcome.errors

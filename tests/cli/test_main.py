@@ -9,8 +9,8 @@ from twistedsock.cli.main import COMMANDS
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
-def test_help_lists_each_command_in_one_line(say, words):
-    outcome = say(*words)
+def test_help_lists_each_command_in_one_line(run_command, words):
+    outcome = run_command(*words)
     assert (outcome.status, outcome.errors) == (0, "")
     listed = re.findall(r"^  (\w+) +(\S.*)$", outcome.out.partition("Commands:\n")[2].partition("\n\n")[0], re.M)
     assert listed == [(name, module.SUMMARY) for name, module in COMMANDS.items()]
@@ -20,18 +20,18 @@ def test_help_lists_each_command_in_one_line(say, words):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_command_ends_with_example(say, name):
-    outcome = say(name, "--help")
+def test_help_of_command_ends_with_example(run_command, name):
+    outcome = run_command(name, "--help")
     assert (outcome.status, outcome.errors) == (0, "")
     assert f"\nexample:\n  sockbridge {name}" in outcome.out
     assert max(map(len, outcome.out.splitlines())) <= 80
 
 
-def test_shows_version(say):
-    assert say("--version").out == f"sockbridge/{version('sockbridge')}\n"
+def test_shows_version(run_command):
+    assert run_command("--version").out == f"sockbridge/{version('sockbridge')}\n"
 
 
-def test_unknown_command_is_an_error_that_lists_the_commands(say):
-    outcome = say("chek")
+def test_unknown_command_is_an_error_that_lists_the_commands(run_command):
+    outcome = run_command("chek")
     assert outcome.status == 2
     assert all(name in outcome.errors for name in COMMANDS)

@@ -15,11 +15,11 @@ ACCESS = '[access]\naudience = "here"\n'
 
 
 @pytest.fixture
-def identify(say):
+def identify(run_command):
     """Create a token, and return the identity that the configured policy finds in it."""
 
     def identify(config, *words):
-        outcome = say("token", "--config", config, "--sub", "ann", *words)
+        outcome = run_command("token", "--config", config, "--sub", "ann", *words)
         assert outcome.status == 0, outcome.errors
         assert outcome.out.count("\n") == 1
         policy = build_policy(read_settings(config, {}).access, time.time)
@@ -30,8 +30,8 @@ def identify(say):
     return identify
 
 
-def test_server_accepts_token(say, configure, identify):
-    config = configure(ACCESS, say("keygen").out)
+def test_server_accepts_token(run_command, configure, identify):
+    config = configure(ACCESS, run_command("keygen").out)
     identity = identify(config, "--allow", "kitchen=rw", "--allow", "alerts.*=r")
     assert (identity.subject, identity.is_admin) == (b"ann", False)
     assert identity.grants.on(b"kitchen") == Right.BOTH
@@ -40,31 +40,33 @@ def test_server_accepts_token(say, configure, identify):
     assert 0 < identity.expires - time.time() - 3_600 <= 30
 
 
-def test_creates_admin_token(say, configure, identify):
-    assert identify(configure(ACCESS, say("keygen").out), "--admin").is_admin
+def test_creates_admin_token(run_command, configure, identify):
+    assert identify(configure(ACCESS, run_command("keygen").out), "--admin").is_admin
 
 
 @pytest.mark.parametrize(
     ("said", "seconds"), [("1s", 1), ("90s", 90), ("15m", 900), ("2h", 7_200), ("30d", 2_592_000), ("52w", 31_449_600)]
 )
-def test_accepts_units_of_time(say, configure, identify, said, seconds):
-    identity = identify(configure(ACCESS, say("keygen").out), "--expires", said)
+def test_accepts_units_of_time(run_command, configure, identify, said, seconds):
+    identity = identify(configure(ACCESS, run_command("keygen").out), "--expires", said)
     assert abs(identity.expires - time.time() - seconds - 30) < 5
 
 
-def test_token_without_expiry_needs_server_that_accepts_it(say, configure, identify, refused):
-    key = say("keygen").out
+def test_token_without_expiry_needs_server_that_accepts_it(run_command, configure, identify, error_of):
+    key = run_command("keygen").out
     never = ("--expires", "never")
     strict = configure(ACCESS, key)
-    assert "it must expire (exp)" in refused("token", "--config", strict, "--sub", "ann", *never)
+    assert "it must expire (exp)" in error_of("token", "--config", strict, "--sub", "ann", *never)
     assert identify(configure(ACCESS, "expiry-required = false", key), *never).expires is None
-    outcome = say("token", "--sub", "ann", *never)
+    outcome = run_command("token", "--sub", "ann", *never)
     assert outcome.status == 0
     assert "only with expiry-required = false" in outcome.errors
 
 
-def test_signs_with_first_or_chosen_key(say, configure, identify):
-    config = configure(ACCESS, say("keygen", "a", "--id", "new").out, say("keygen", "b", "--id", "old").out)
+def test_signs_with_first_or_chosen_key(run_command, configure, identify):
+    config = configure(
+        ACCESS, run_command("keygen", "a", "--id", "new").out, run_command("keygen", "b", "--id", "old").out
+    )
     access = read_settings(config, {}).access
     prints = [read_key("x", "HS256", Path(key.file)).fingerprint for key in access.key]
     assert prints[0] in identify(config).proof
@@ -74,51 +76,55 @@ def test_signs_with_first_or_chosen_key(say, configure, identify):
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
-def test_needs_private_key_on_command_line(say, configure, identify, refused, algorithm):
+def test_needs_private_key_on_command_line(run_command, configure, identify, error_of, algorithm):
     config = configure(
-        ACCESS, say("keygen", "a", "--id", "1", "--algorithm", algorithm).out, say("keygen", "b", "--id", "2").out
+        ACCESS,
+        run_command("keygen", "a", "--id", "1", "--algorithm", algorithm).out,
+        run_command("keygen", "b", "--id", "2").out,
     )
-    words = refused("token", "--config", config, "--sub", "ann")
+    words = error_of("token", "--config", config, "--sub", "ann")
     assert words.startswith(f"the key '1' is for {algorithm}, so the server has the public key only")
     assert identify(config, "--key", "a").subject == b"ann"
-    assert "contains a public key" in refused("token", "--config", config, "--sub", "ann", "--key", "a.pub")
+    assert "contains a public key" in error_of("token", "--config", config, "--sub", "ann", "--key", "a.pub")
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_signs_without_configuration_file(say, algorithm):
-    say("keygen", "mine", "--algorithm", algorithm)
-    outcome = say("token", "--key", "mine", "--id", "k", "--audience", "here", "--sub", "ann", "--expires", "1m")
+def test_signs_without_configuration_file(run_command, algorithm):
+    run_command("keygen", "mine", "--algorithm", algorithm)
+    outcome = run_command(
+        "token", "--key", "mine", "--id", "k", "--audience", "here", "--sub", "ann", "--expires", "1m"
+    )
     assert (outcome.status, outcome.errors) == (0, "")
     keys = {"k": read_key("k", algorithm, Path("mine" if algorithm == "HS256" else "mine.pub"))}
     found = verify_token(outcome.out.strip().encode(), keys, time.time(), TokenRequirements("here"))
     assert found[1].subject == b"ann"
 
 
-def test_default_key_is_file_key(say):
-    say("keygen")
-    assert say("token", "--sub", "ann").status == 0
+def test_default_key_is_file_key(run_command):
+    run_command("keygen")
+    assert run_command("token", "--sub", "ann").status == 0
 
 
-def test_error_explains_problem_with_key(say, configure, refused):
+def test_error_explains_problem_with_key(run_command, configure, error_of):
     token = ("token", "--sub", "ann")
-    assert refused(*token) == "cannot read key: No such file or directory"
-    assert refused(*token, "--config", "x.toml") == "cannot read x.toml: No such file or directory"
+    assert error_of(*token) == "cannot read key: No such file or directory"
+    assert error_of(*token, "--config", "x.toml") == "cannot read x.toml: No such file or directory"
     empty = configure("")
-    assert "contains no [[access.key]]: create one with sockbridge keygen" in refused(*token, "--config", empty)
-    config = configure(ACCESS, say("keygen", "--id", "1").out)
-    assert "no [[access.key]] has the id '2'" in refused(*token, "--config", config, "--id", "2")
-    assert "is for HS256, not for ES256" in refused(*token, "--config", config, "--algorithm", "ES256")
-    say("keygen", "other")
-    assert "other matches no [[access.key]]" in refused(*token, "--config", config, "--key", "other")
-    assert "it is for another audience (aud)" in refused(*token, "--config", config, "--audience", "there")
+    assert "contains no [[access.key]]: create one with sockbridge keygen" in error_of(*token, "--config", empty)
+    config = configure(ACCESS, run_command("keygen", "--id", "1").out)
+    assert "no [[access.key]] has the id '2'" in error_of(*token, "--config", config, "--id", "2")
+    assert "is for HS256, not for ES256" in error_of(*token, "--config", config, "--algorithm", "ES256")
+    run_command("keygen", "other")
+    assert "other matches no [[access.key]]" in error_of(*token, "--config", config, "--key", "other")
+    assert "it is for another audience (aud)" in error_of(*token, "--config", config, "--audience", "there")
     Path("key").write_text("short")
-    assert "a secret for HS256 needs at least 32" in refused(*token, "--config", config)
+    assert "a secret for HS256 needs at least 32" in error_of(*token, "--config", config)
 
 
-def test_warns_of_key_that_other_users_can_read(say):
-    say("keygen")
+def test_warns_of_key_that_other_users_can_read(run_command):
+    run_command("keygen")
     Path("key").chmod(0o644)
-    outcome = say("token", "--sub", "ann")
+    outcome = run_command("token", "--sub", "ann")
     assert outcome.status == 0
     assert "users other than the owner can read the secret in key" in outcome.errors
 
@@ -143,21 +149,21 @@ def test_warns_of_key_that_other_users_can_read(say):
         ["more"],
     ],
 )
-def test_rejects_invalid_arguments(say, words):
-    say("keygen")
-    outcome = say("token", "--sub", "ann", *words)
+def test_rejects_invalid_arguments(run_command, words):
+    run_command("keygen")
+    outcome = run_command("token", "--sub", "ann", *words)
     assert (outcome.status, outcome.out) == (2, "")
     assert words[-1] in outcome.errors or words[0] in outcome.errors
 
 
-def test_requires_subject(say):
-    assert say("token").status == 2
+def test_requires_subject(run_command):
+    assert run_command("token").status == 2
 
 
-def test_does_not_create_token_that_no_server_accepts(say, refused):
-    say("keygen")
+def test_does_not_create_token_that_no_server_accepts(run_command, error_of):
+    run_command("keygen")
     many = [word for number in range(MAX_PATTERNS + 1) for word in ("--allow", f"c{number}=r")]
-    assert "at most 100 patterns" in refused("token", "--sub", "ann", *many)
-    assert "exp must be a time in seconds" in refused("token", "--sub", "ann", "--expires", "999999999w")
+    assert "at most 100 patterns" in error_of("token", "--sub", "ann", *many)
+    assert "exp must be a time in seconds" in error_of("token", "--sub", "ann", "--expires", "999999999w")
     long = [word for number in range(60) for word in ("--allow", f"{number:0>150}=r")]
-    assert "expected three base64url parts" in refused("token", "--sub", "ann", *long)
+    assert "expected three base64url parts" in error_of("token", "--sub", "ann", *long)
