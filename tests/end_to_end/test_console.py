@@ -278,11 +278,11 @@ def test_shows_and_publishes_events_of_a_channel(visit, busy, line_client, chann
     page.evaluate(f"location.hash = '#/channels/{channel}-b'")
     expect(events).to_have_count(0)
     expect(page.locator("#empty-title")).to_have_text(f"No events on {channel}-b yet")
-    typist.request(f"PUB {channel} unheard")
+    typist.request(f"PUB {channel} elsewhere")
     typist.receive()
-    typist.request(f"PUB {channel}-b heard")
+    typist.request(f"PUB {channel}-b received")
     expect(events).to_have_count(1)
-    expect(events).to_contain_text("heard")
+    expect(events).to_contain_text("received")
     page.locator("#members").get_by_role("link").first.click()
     expect(page.locator("#peer-state")).to_contain_text("this console")
 
@@ -447,8 +447,8 @@ def test_sorts_and_searches_clients(visit, busy, line_client):
     expect(rows(page)).to_have_count(1)
     page.fill("#peers-find", f":{bob.socket.getsockname()[1]}")
     expect(rows(page)).to_contain_text([bob.id])
-    page.fill("#peers-find", "nobody-at-all")
-    expect(page.locator("#peers-empty-title")).to_have_text("Nothing found for “nobody-at-all”")
+    page.fill("#peers-find", "no-such-client")
+    expect(page.locator("#peers-empty-title")).to_have_text("Nothing found for “no-such-client”")
 
 
 def test_disconnects_a_client_by_keyboard(visit, busy, line_client):

@@ -10,7 +10,7 @@ import { age, bytes, count, duration, exactTime, percent, rate } from '../../twi
 import { buildSysChannels, UNSUBSCRIBE_AFTER_MS, oncePerFrame } from '../../twistedsock/static/console/sys-channels.js';
 import { describeReason } from '../../twistedsock/static/console/overview.js';
 import { identityWords } from '../../twistedsock/static/console/peers.js';
-import { pointBetween, Series, SPAN } from '../../twistedsock/static/console/series.js';
+import { pointBetween, Series, SPAN_SECONDS } from '../../twistedsock/static/console/series.js';
 import { CHANNEL_ORDERS, channelOf, searchError, PEER_ORDERS, readRoute, writeRoute } from '../../twistedsock/static/console/routes.js';
 import { snippetsFor } from '../../twistedsock/static/console/snippets.js';
 import { intervalBetween, titleOf } from '../../twistedsock/static/console/timeline.js';
@@ -92,11 +92,11 @@ test('keeps five minutes of points, ignores repeated metrics, and interrupts lin
   assert.equal(series.point(), undefined);
   assert.equal(series.extremes('published'), undefined);
   for (let time = 1; time <= 400; time += 1) series.add(figures(time));
-  assert.equal(series.length, SPAN + 1);
+  assert.equal(series.length, SPAN_SECONDS + 1);
   assert.equal(series.add(figures(400)), false);
   assert.equal(series.add(figures(399)), false);
   const [times, published] = series.columns(['published']);
-  assert.deepEqual([times[0], times.at(-1), published[0]], [400 - SPAN, 400, 10]);
+  assert.deepEqual([times[0], times.at(-1), published[0]], [400 - SPAN_SECONDS, 400, 10]);
 
   series.add(figures(410));
   const [later, rates] = series.columns(['published']);

@@ -79,8 +79,8 @@ export function readPayload(text) {
   if (!/^\s*[{["]/.test(text)) return { json: false, beginsLikeJson: false };
   try {
     return { json: true, value: JSON.parse(text) };
-  } catch (error) {
-    return { json: false, beginsLikeJson: true, fault: error.message };
+  } catch {
+    return { json: false, beginsLikeJson: true };
   }
 }
 

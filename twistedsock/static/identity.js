@@ -130,7 +130,7 @@ export function buildIdentity({ client, renamed, accepted }) {
   }
 
   function describeRejection({ message }) {
-    return `Token rejected: ${toSentence(message)}`;
+    return `Token rejected: ${toSentence(message.replace(/^invalid token: /, ''))}`;
   }
 
   byId('token-form').addEventListener('submit', (event) => {

@@ -224,10 +224,10 @@ class Channel {
     const presence = subscribers.some((subscriber) => subscriber.options.presence === true);
     const request = { type: 'subscribe', channel: this.name, echo, presence };
     const epoch = (positioned.find((subscriber) => subscriber.current) ?? positioned[0])?.epoch;
-    const asked = positioned.filter((subscriber) => subscriber.epoch === epoch);
-    if (asked.length) {
+    const requested = positioned.filter((subscriber) => subscriber.epoch === epoch);
+    if (requested.length) {
       // From the lowest position that any subscriber needs. Those that are further ahead ignore events they have seen.
-      const positions = asked.map((subscriber) => subscriber.position);
+      const positions = requested.map((subscriber) => subscriber.position);
       const wish = added ? Math.max(0, Math.max(...positions) - (added.options.last ?? 0)) : Infinity;
       Object.assign(request, { since: Math.min(wish, ...positions), epoch });
     } else {
@@ -238,7 +238,7 @@ class Channel {
       this.#requestPending = false;
       this.#echoOff = !echo;
       for (const subscriber of positioned) {
-        if (this.subscribers.has(subscriber) && (asked.includes(subscriber) || subscriber.epoch !== answer.epoch)) this.#onResumed(subscriber, answer);
+        if (this.subscribers.has(subscriber) && (requested.includes(subscriber) || subscriber.epoch !== answer.epoch)) this.#onResumed(subscriber, answer);
       }
       if (this.subscribers.has(added) && (epoch ?? answer.epoch) === answer.epoch) this.#startNew(added, answer);
       this.requestNext();
@@ -277,11 +277,11 @@ class Channel {
     this.#own.clear();
   }
 
-  #onRefused(error, asked) {
+  #onRefused(error, requested) {
     if (error.code === 'disconnected' || error.code === 'closed') return; // requested again on the next connection
-    const positioned = asked.some((subscriber) => subscriber.position !== undefined);
+    const positioned = requested.some((subscriber) => subscriber.position !== undefined);
     if (positioned && TEMPORARY_ERRORS.has(error.code)) return;
-    for (const subscriber of asked) if (this.subscribers.has(subscriber)) subscriber.fail(error);
+    for (const subscriber of requested) if (this.subscribers.has(subscriber)) subscriber.fail(error);
     this.requestNext();
   }
 

@@ -92,10 +92,10 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
   async function loadMembers() {
     clearTimeout(membersTimer);
     membersTimer = undefined;
-    const asked = name;
+    const requested = name;
     try {
-      const members = await client.who(asked);
-      if (asked === name) showMembers(members);
+      const members = await client.who(requested);
+      if (requested === name) showMembers(members);
     } catch { /* disconnected or not permitted: the subscription shows the reason */ }
   }
 
@@ -153,7 +153,7 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
 
   return {
     title: () => name,
-    enter(route) {
+    open(route) {
       name = route.name;
       own = new Set();
       head = newest = 0;
@@ -173,7 +173,7 @@ export function buildChannel({ sysChannels, client, identity, connectionBar, sni
       subscribe();
       unsubscribe = sysChannels.subscribe(`$sys/channels/find/${name}`, onList, 1, true);
     },
-    leave() {
+    close() {
       clearTimeout(membersTimer);
       membersTimer = undefined;
       subscription?.unsubscribe();

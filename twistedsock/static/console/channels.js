@@ -67,10 +67,10 @@ export function buildChannels({ sysChannels, snippets }) {
       { title: 'Size', name: 'number least', draw: (cell, { bytes: size }) => write(cell, bytes(size), `${size.toLocaleString('en')} bytes`) },
       { title: 'Last offset', name: 'number less', draw: (cell, { offset, epoch }) => write(cell, offset.toLocaleString('en'), `epoch ${epoch}`) },
     ],
-    empty(found, fault) {
+    empty(found, error) {
       const lines = found ? undefined : snippets.terminal();
       write(byId('channels-empty-title'), found ? `Nothing found for “${found}”` : 'No channels yet');
-      write(byId('channels-empty-text'), fault || (found ? 'No channel name contains this text.' : 'A channel is created by its first subscriber or event. Open a terminal and type:'));
+      write(byId('channels-empty-text'), error || (found ? 'No channel name contains this text.' : 'A channel is created by its first subscriber or event. Open a terminal and type:'));
       byId('channels-sample').hidden = !lines;
       if (lines) snippets.show(byId('channels-lines'), lines);
     },

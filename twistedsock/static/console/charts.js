@@ -1,7 +1,7 @@
 /** Live charts: uPlot draws the lines, and the values are shown as text. */
 
 import { make } from '../dom.js';
-import { SPAN } from './series.js';
+import { SPAN_SECONDS } from './series.js';
 import { oncePerFrame } from './sys-channels.js';
 import { exactTime } from './units.js';
 
@@ -41,7 +41,7 @@ export function buildCharts(box, charts, series) {
       if (!one.plot) one.plot = buildPlot(one, series, (index) => point(index));
       one.plot.setData(series.columns(one.chart.lines.map(([name]) => name)), false);
       const now = series.point()?.time ?? 0;
-      one.plot.setScale('x', { min: now - SPAN, max: now });
+      one.plot.setScale('x', { min: now - SPAN_SECONDS, max: now });
     }
     showValues();
   });

@@ -48,11 +48,11 @@ function setDenied(now) {
   showView();
 }
 
-function enter() {
+function openRoute() {
   const next = readRoute(location.hash);
   const first = route === undefined;
   const moved = first || next.view !== route.view || next.name !== route.name || next.id !== route.id;
-  if (!first) views[route.view].leave();
+  if (!first) views[route.view].close();
   route = next;
   const place = { channel: 'channels', peer: 'peers' }[route.view] ?? route.view;
   for (const link of byId('nav').querySelectorAll('[data-nav]')) {
@@ -60,7 +60,7 @@ function enter() {
     else link.removeAttribute('aria-current');
   }
   showView();
-  views[route.view].enter(route);
+  views[route.view].open(route);
   showTitle();
   if (moved) scrollTo(0, 0);
   if (moved && !first) document.querySelector(`[data-view="${route.view}"] h1`)?.focus({ preventScroll: true });
@@ -71,7 +71,7 @@ function showTitle() {
   document.title = `${client.state === 'open' ? '' : '(offline) '}${views[route.view].title()} · sockbridge`;
 }
 
-addEventListener('hashchange', enter);
+addEventListener('hashchange', openRoute);
 
 // ---- missing rights ----
 
@@ -138,6 +138,6 @@ byId('skip').addEventListener('click', () => byId('main').focus()); // not a lin
 
 identity.readUrl();
 identity.restoreName();
-enter();
+openRoute();
 connectionBar.show();
 snippets.load();

@@ -16,11 +16,11 @@ export function buildHistory({ client }) {
     byId('history-error').textContent = invalid;
     byId('history-since').toggleAttribute('aria-invalid', Boolean(invalid));
     if (invalid) return;
-    const asked = channel;
+    const requested = channel;
     try {
       // With `since`, the events directly after it are needed. `last` would select the newest ones.
-      const { events, offset } = await client.history(asked, text ? { since: Number(text) } : { last: MAX_EVENTS });
-      if (asked === channel) show(events.slice(0, MAX_EVENTS), events.length, offset, text);
+      const { events, offset } = await client.history(requested, text ? { since: Number(text) } : { last: MAX_EVENTS });
+      if (requested === channel) show(events.slice(0, MAX_EVENTS), events.length, offset, text);
     } catch (error) {
       byId('history-error').textContent = describeError(error);
     }

@@ -22,14 +22,14 @@ const SEARCH_DELAY_MS = 250;
  */
 export function buildList({ view, one, sysChannels, columns, keyOf, orders, empty, received = () => {} }) {
   const part = (name) => byId(`${view}-${name}`);
-  const table = buildTable({ box: part('box'), columns, keyOf, ordered: (order) => go({ order, page: 0, find: '' }) });
+  const table = buildTable({ box: part('box'), columns, keyOf, ordered: (order) => navigate({ order, page: 0, find: '' }) });
   const pager = buildPager({ nav: part('pager'), turned: (by) => turn(by) });
   let route = { view };
   let newest;
   let unsubscribe = () => {};
   let searchTimer;
 
-  function go(change, replace = false) {
+  function navigate(change, replace = false) {
     const hash = writeRoute({ ...route, ...change });
     if (hash === location.hash) return;
     if (replace) {
@@ -40,7 +40,7 @@ export function buildList({ view, one, sysChannels, columns, keyOf, orders, empt
 
   function turn(by) {
     const page = route.page + by;
-    if (newest && page >= 0 && page < newest.pages) go({ page });
+    if (newest && page >= 0 && page < newest.pages) navigate({ page });
   }
 
   const draw = oncePerFrame(() => {
@@ -69,7 +69,7 @@ export function buildList({ view, one, sysChannels, columns, keyOf, orders, empt
     const first = newest === undefined;
     // The page no longer exists if rows were removed in the meantime.
     if (!route.find && data.pages && route.page >= data.pages) {
-      go({ page: data.pages - 1 }, true);
+      navigate({ page: data.pages - 1 }, true);
       return;
     }
     newest = data;
@@ -80,7 +80,7 @@ export function buildList({ view, one, sysChannels, columns, keyOf, orders, empt
 
   part('find').addEventListener('input', () => {
     clearTimeout(searchTimer);
-    searchTimer = setTimeout(() => go({ find: part('find').value.trim(), page: 0 }, true), SEARCH_DELAY_MS);
+    searchTimer = setTimeout(() => navigate({ find: part('find').value.trim(), page: 0 }, true), SEARCH_DELAY_MS);
   });
 
   addEventListener('keydown', (event) => {
@@ -91,7 +91,7 @@ export function buildList({ view, one, sysChannels, columns, keyOf, orders, empt
 
   return {
     title: () => (view === 'channels' ? 'Channels' : 'Clients'),
-    enter(next) {
+    open(next) {
       const same = writeRoute(route) === writeRoute(next);
       route = next;
       if (document.activeElement !== part('find')) part('find').value = route.find;
@@ -116,7 +116,7 @@ export function buildList({ view, one, sysChannels, columns, keyOf, orders, empt
       }
       unsubscribe = sysChannels.subscribe(channelOf(route), onData);
     },
-    leave() {
+    close() {
       clearTimeout(searchTimer);
       unsubscribe();
       unsubscribe = () => {};

@@ -6,7 +6,7 @@ import { clockTime } from '../format.js';
 import { buildCharts } from './charts.js';
 import { identityWords, protocolOf } from './peers.js';
 import { writeRoute } from './routes.js';
-import { Series, SPAN } from './series.js';
+import { Series, SPAN_SECONDS } from './series.js';
 import { write } from './table.js';
 import { age, bytes, count, duration, exactTime, percent, rate } from './units.js';
 
@@ -121,11 +121,11 @@ export function buildOverview({ sysChannels, snippets }) {
   let stops = [];
   return {
     title: () => 'Overview',
-    enter() {
-      stops = [sysChannels.subscribe('$sys/figures', showMetrics, SPAN), sysChannels.subscribe('$sys/closed/0', showDisconnections, 1, true)];
+    open() {
+      stops = [sysChannels.subscribe('$sys/figures', showMetrics, SPAN_SECONDS), sysChannels.subscribe('$sys/closed/0', showDisconnections, 1, true)];
       charts.draw();
     },
-    leave() {
+    close() {
       for (const stop of stops) stop();
     },
   };

@@ -83,7 +83,7 @@ export function buildPeer({ sysChannels, client }) {
 
   return {
     title: () => (newest?.peer ? nameOf(newest.peer) : id),
-    enter(route) {
+    open(route) {
       id = route.id;
       newest = undefined;
       byId('steps').replaceChildren();
@@ -94,7 +94,7 @@ export function buildPeer({ sysChannels, client }) {
       missingTimer = setTimeout(showMissing, RESPONSE_TIMEOUT_MS);
       unsubscribe = sysChannels.subscribe(`$sys/peer/${id}`, onData);
     },
-    leave() {
+    close() {
       clearTimeout(missingTimer);
       unsubscribe();
     },

@@ -55,9 +55,9 @@ export function buildPeers({ sysChannels, client }) {
       { title: 'Received', name: 'number least', draw: (cell, { received }) => write(cell, counted(received, bytes), counted(received, exactBytes)) },
       { title: 'Round trip', name: 'number least', draw: (cell, { rtt_ms: rtt }) => write(cell, counted(rtt || null, (milliseconds) => duration(milliseconds / 1000))) },
     ],
-    empty(found, fault) {
+    empty(found, error) {
       write(byId('peers-empty-title'), found ? `Nothing found for “${found}”` : 'No clients');
-      write(byId('peers-empty-text'), fault || (found ? 'No id, name or address of a client contains this text.' : 'This console will appear here, too.'));
+      write(byId('peers-empty-text'), error || (found ? 'No id, name or address of a client contains this text.' : 'This console will appear here, too.'));
     },
   });
 }

@@ -1,7 +1,7 @@
 /** The data of the charts: points computed from pairs of consecutive metrics, for the last five minutes. */
 
 /** Length of the charts in seconds; the server keeps its metrics for the same time. */
-export const SPAN = 300;
+export const SPAN_SECONDS = 300;
 
 /** After a longer silence in seconds, points are missing, and the line is interrupted. */
 const MAX_INTERVAL_SECONDS = 4;
@@ -46,7 +46,7 @@ export class Series {
 
   /** @returns {boolean} true if there is a new point */
   add(figures) {
-    if (this.#last && figures.time < this.#last.time - SPAN) this.#reset(); // the clock was set back
+    if (this.#last && figures.time < this.#last.time - SPAN_SECONDS) this.#reset(); // the clock was set back
     if (this.#last && figures.time <= this.#last.time) return false; // repeated after a reconnection
     const point = this.#last && pointBetween(this.#last, figures);
     const silent = this.#last ? figures.time - this.#last.time : 0;
@@ -57,7 +57,7 @@ export class Series {
     }
     if (silent > MAX_INTERVAL_SECONDS) this.#points.push({ time: figures.time - silent / 2 });
     this.#points.push(point);
-    while (this.#points[0].time < figures.time - SPAN) this.#points.shift();
+    while (this.#points[0].time < figures.time - SPAN_SECONDS) this.#points.shift();
     return true;
   }
 

@@ -135,16 +135,16 @@ export function writeLink(cell, text, href) {
 /** Buttons for the previous and the next page, hidden if there is only one page. */
 export function buildPager({ nav, turned }) {
   const back = makeButton('', '← Previous', () => turned(-1));
-  const words = make('p');
+  const position = make('p');
   const on = makeButton('', 'Next →', () => turned(1));
-  nav.append(back, words, on);
+  nav.append(back, position, on);
   return {
     show(page, pages) {
       nav.hidden = pages < 2;
       // `disabled` would remove the focus. These buttons do nothing at the first and last page.
       back.setAttribute('aria-disabled', String(page <= 0));
       on.setAttribute('aria-disabled', String(page >= pages - 1));
-      write(words, `Page ${(page + 1).toLocaleString('en')} of ${pages.toLocaleString('en')}`);
+      write(position, `Page ${(page + 1).toLocaleString('en')} of ${pages.toLocaleString('en')}`);
     },
   };
 }
