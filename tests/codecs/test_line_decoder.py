@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.codecs.line_decoder import LINE_DECODER, USAGE, Line, LineSplitter
+from twistedsock.codecs.line_decoder import LINE_DECODER, USAGE, Line, LineSplitter, decode_block
 from twistedsock.codecs.line_encoder import LINE_ENCODER
 from twistedsock.codecs.payload import UNPAIRED_SURROGATE, build_payloads
 from twistedsock.errors import ErrorCode
@@ -216,6 +216,49 @@ def test_does_not_check_names() -> None:
     """The broker checks them, for all protocols."""
     assert decode(b"SUB *") == Subscribe(b"*")
     assert decode(b"NICK " + b"x" * 100) == Nick(b"x" * 100)
+
+
+BLOCKS: dict[str, tuple[bytes, list[bytes] | None]] = {
+    "two texts": (b"PUB a 1\nPUB a 2\n", [b"1", b"2"]),
+    "empty texts": (b"PUB a \nPUB a \n", [b"", b""]),
+    "texts with spaces": (b"PUB a  1 \nPUB a 2 \n", [b" 1 ", b"2 "]),
+    "JSON": (b'PUB a {}\nPUB a "x"\n', [b"{}", b'"x"']),
+    "brackets in text": (b"PUB a x{\nPUB a y[\n", [b"x{", b"y["]),
+    "UTF-8": ("PUB é 1\nPUB é ü\n".encode(), [b"1", "ü".encode()]),
+    "control characters": (b"PUB a \x1b\nPUB a a\tb\n", [b"\x1b", b"a\tb"]),
+    "one line": (b"PUB a 1\n", [b"1"]),
+    "nothing": (b"", None),
+    "an empty line": (b"\n", None),
+    "an empty line between": (b"PUB a 1\n\nPUB a 2\n", None),
+    "another verb": (b"PUT a 1\nPUT a 2\n", None),
+    "no channel": (b"PUB  1\nPUB  1\n", None),
+    "no payload": (b"PUB a\nPUB a 1\n", None),
+    "two channels": (b"PUB a 1\nPUB b 2\n", None),
+    "another channel after them": (b"PUB a 1\nPUB a 2\nPUB b 3\n", None),
+    "JSON after text": (b"PUB a 1\nPUB a []\n", None),
+    "invalid JSON after text": (b"PUB a 1\nPUB a [x\n", None),
+    "text after JSON": (b"PUB a []\nPUB a 1\n", None),
+    "carriage returns": (b"PUB a 1\r\nPUB a 2\r\n", None),
+    "Ctrl-D": (b"PUB a 1\nPUB a 2\n\x04\n", None),
+    "not UTF-8": (b"PUB a 1\nPUB a \xff\n", None),
+    "UTF-8 across two lines": (b"PUB a \xc3\nPUB a \xa9\n", None),
+    "a channel that is not UTF-8": (b"PUB \xff 1\nPUB \xff 2\n", None),
+}
+
+
+@pytest.mark.parametrize(("block", "payloads"), BLOCKS.values(), ids=BLOCKS.keys())
+def test_decodes_block_of_lines(block: bytes, payloads: list[bytes] | None) -> None:
+    command = decode_block(block, 100)
+    if payloads is None:
+        assert command is None
+    else:
+        assert command is not None and command.channel == block.split(b" ")[1]
+        assert [*command.payloads.items] == payloads and command.tags == (None,) * len(payloads)
+
+
+@pytest.mark.parametrize(("max_bytes", "is_decoded"), [(17, False), (18, True)])
+def test_leaves_block_that_can_hold_a_long_line(max_bytes: int, is_decoded: bool) -> None:
+    assert (decode_block(b"PUB a 123456\nPUB a 123456\n", max_bytes) is not None) is is_decoded
 
 
 VERBS = st.sampled_from([*USAGE, b"?", b"bye", b"frob", b""])

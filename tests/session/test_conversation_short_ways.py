@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from twistedsock.codecs import json_decoder, line_decoder
 from twistedsock.codecs.json_encoder import JSON_MESSAGE_ENCODER
-from twistedsock.codecs.line_decoder import LINE_DECODER, Line, LineSplitter, decode_block
+from twistedsock.codecs.line_decoder import LINE_DECODER, Line, LineSplitter
 from twistedsock.codecs.line_encoder import LINE_ENCODER, LINE_MESSAGE_ENCODER
 from twistedsock.codecs.payload import build_payloads, is_utf8
 from twistedsock.pubsub.values import JSON, TEXT, Batch, Payloads, Publication
@@ -176,50 +176,6 @@ def test_lines_together_are_lines_one_by_one(stream: bytes, cuts: list[int], lat
             alone.receive(lines.feed(piece))
         expected = alone.said()
     assert together.said() == expected
-
-
-BLOCKS: dict[str, tuple[bytes, list[bytes] | None]] = {
-    "two texts": (b"PUB a 1\nPUB a 2\n", [b"1", b"2"]),
-    "empty texts": (b"PUB a \nPUB a \n", [b"", b""]),
-    "texts with spaces": (b"PUB a  1 \nPUB a 2 \n", [b" 1 ", b"2 "]),
-    "JSON": (b'PUB a {}\nPUB a "x"\n', [b"{}", b'"x"']),
-    "signs of JSON within": (b"PUB a x{\nPUB a y[\n", [b"x{", b"y["]),
-    "UTF-8": ("PUB é 1\nPUB é ü\n".encode(), [b"1", "ü".encode()]),
-    "control characters": (b"PUB a \x1b\nPUB a a\tb\n", [b"\x1b", b"a\tb"]),
-    "one line": (b"PUB a 1\n", [b"1"]),
-    "nothing": (b"", None),
-    "an empty line": (b"\n", None),
-    "an empty line between": (b"PUB a 1\n\nPUB a 2\n", None),
-    "another verb": (b"PUT a 1\nPUT a 2\n", None),
-    "no channel": (b"PUB  1\nPUB  1\n", None),
-    "no payload": (b"PUB a\nPUB a 1\n", None),
-    "two channels": (b"PUB a 1\nPUB b 2\n", None),
-    "another channel behind": (b"PUB a 1\nPUB a 2\nPUB b 3\n", None),
-    "JSON after text": (b"PUB a 1\nPUB a []\n", None),
-    "what only looks like JSON after text": (b"PUB a 1\nPUB a [x\n", None),
-    "text after JSON": (b"PUB a []\nPUB a 1\n", None),
-    "carriage returns": (b"PUB a 1\r\nPUB a 2\r\n", None),
-    "Ctrl-D": (b"PUB a 1\nPUB a 2\n\x04\n", None),
-    "no UTF-8": (b"PUB a 1\nPUB a \xff\n", None),
-    "UTF-8 only together": (b"PUB a \xc3\nPUB a \xa9\n", None),
-    "a channel that is no UTF-8": (b"PUB \xff 1\nPUB \xff 2\n", None),
-}
-
-
-@pytest.mark.parametrize(("block", "payloads"), BLOCKS.values(), ids=BLOCKS.keys())
-def test_a_block_of_lines_that_is_one_command(block: bytes, payloads: list[bytes] | None) -> None:
-    command = decode_block(block, 100)
-    if payloads is None:
-        assert command is None
-    else:
-        assert command is not None and command.channel == block.split(b" ")[1]
-        assert [*command.payloads.items] == payloads and command.tags == (None,) * len(payloads)
-
-
-@pytest.mark.parametrize(("most", "taken"), [(17, False), (18, True)])
-def test_a_block_that_may_hold_too_long_a_line_is_looked_at_closely(most: int, taken: bool) -> None:
-    """It is not known which of its lines is the longest."""
-    assert (decode_block(b"PUB a 123456\nPUB a 123456\n", most) is not None) is taken
 
 
 QUOTED = st.sampled_from(
