@@ -19,7 +19,7 @@ from twistedsock.errors import Error, ErrorCode
 from twistedsock.pubsub.names import INVISIBLE, pattern
 
 MAX_TOKEN_BYTES = 8 * 1024
-"""The usual limit of HTTP servers for one header, so that a token fits into each place where it can be sent."""
+"""The usual limit of HTTP servers for one header, so that clients can send a token there."""
 
 MAX_PATTERNS = 100
 """Patterns in one token. A wildcard grants rights on more channels."""
@@ -85,7 +85,7 @@ BAD_AUDIENCE = _error("invalid token: aud must be a string or a list of strings"
 
 
 class TokenRequirements(msgspec.Struct, frozen=True):
-    """What a server requires of every token. ``audience`` is the server's own name, or None. ``leeway`` is the
+    """The requirements of a server for every token. ``audience`` is the server's own name, or None. ``leeway`` is the
     difference between two clocks that is tolerated, in seconds."""
 
     audience: str | None = None

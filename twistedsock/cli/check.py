@@ -17,11 +17,11 @@ from twistedsock.config import NO_POLICY, Settings, SettingsError, listeners, re
 from twistedsock.limits.principal import is_loopback
 from twistedsock.webhooks.config import WebhookError, read_targets
 
-SUMMARY = "explain a configuration file: who can do what, and what is risky"
+SUMMARY = "explain a configuration file: rights of clients, risky settings, memory"
 
 DESCRIPTION = """\
-Reads a configuration file as the server does, without opening a port, and shows
-what each client can do, what is risky, and how much memory the limits allow.
+Reads a configuration file as the server does, without opening a port. Shows the
+rights of each client, risky settings, and the maximum memory of the limits.
 The exit status is 0 if the server would start with the file, and 1 if not."""
 
 EXAMPLE = "  sockbridge check /etc/sockbridge.toml"

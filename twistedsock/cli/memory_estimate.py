@@ -29,8 +29,8 @@ CHANNEL = 3328
 another client."""
 
 SUBSCRIPTION = 1280
-"""A subscription. The first of a channel and encoder measured 1,080 bytes, because it creates tables that the others
-share; the others measured 600 bytes, just after a table had grown."""
+"""A subscription. The first of a channel and encoder measured 1,080 bytes, because it creates shared tables. Each
+further one measured 600 bytes, just after a table had grown."""
 
 REMEMBERED = 10_000 * 960
 """The positions of closed channels, which the backplane remembers."""
