@@ -17,7 +17,7 @@ from twistedsock.config import NO_POLICY, Settings, SettingsError, listeners, re
 from twistedsock.limits.principal import is_loopback
 from twistedsock.webhooks.config import WebhookError, read_targets
 
-SUMMARY = "explain a configuration file: rights of clients, risky settings, memory"
+SUMMARY = "explain a configuration file: rights, risky settings, memory"
 
 DESCRIPTION = """\
 Reads a configuration file as the server does, without opening a port. Shows the
