@@ -39,3 +39,11 @@ def test_pure_packages_load_no_framework(name: str, tmp_path: Path) -> None:
     loaded = loaded_by(tmp_path, *modules)
     assert loaded >= set(modules)
     assert not FRAMEWORKS & {module.partition(".")[0] for module in loaded}
+
+
+@pytest.mark.parametrize(("module", "limit"), [("twistedsock.session.session", 18), ("twistedsock.server.tcp", 40)])
+def test_few_modules_must_be_read_to_understand_one(module: str, limit: int, tmp_path: Path) -> None:
+    """Modules that are loaded for their types only, under TYPE_CHECKING, do not count."""
+    loaded = [name for name in loaded_by(tmp_path, module) if name.startswith("twistedsock.")]
+    packages = {name.rpartition(".")[0] for name in loaded}
+    assert len(set(loaded) - packages) <= limit, sorted(loaded)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twistedsock.limits.memory import UNCOUNTED_BYTES, MemoryBudget
+from twistedsock.limits.shares import UNCOUNTED_BYTES, MemoryBudget
 
 A, B = b"@192.0.2.1", b"@192.0.2.2"
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from twistedsock.codecs.line_encoder import LINE_ENCODER
-from twistedsock.limits.memory import MemoryBudget
 from twistedsock.limits.settings import Limits
+from twistedsock.limits.shares import MemoryBudget
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.subscription import Client, Subscriber, Subscription
 from twistedsock.pubsub.values import Batch, Payloads, Position

@@ -17,7 +17,7 @@ from twistedsock.codecs.http import MAX_HEAD_BYTES
 from twistedsock.codecs.line_decoder import LineSplitter
 from twistedsock.codecs.telnet import TelnetFilter
 from twistedsock.codecs.websocket import PlainFrames
-from twistedsock.limits import memory
+from twistedsock.limits import shares
 from twistedsock.server import tcp, web, websocket
 from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.tcp import LineFactory
@@ -55,7 +55,7 @@ BROWSED = st.one_of(
 def counted() -> Iterator[None]:
     """Short input is counted too."""
     with ExitStack() as stack:
-        for module in (memory, tcp, web, websocket):
+        for module in (shares, tcp, web, websocket):
             stack.enter_context(patch.object(module, "UNCOUNTED_BYTES", 2))
         yield
 

@@ -10,7 +10,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from twistedsock.limits.memory import MemoryBudget
+from twistedsock.limits.shares import MemoryBudget
 from twistedsock.pubsub.subscription import REPLY_PENDING, SOCKET_FULL
 from twistedsock.server.transport import (
     NOT_READING,

@@ -12,7 +12,7 @@ from tests.fakes import FakeReactor, FakeSocket
 from tests.server.clients import upgrade
 from tests.server.websocket_streams import frame
 from twistedsock.auth.origins import AllowedOrigins
-from twistedsock.limits.memory import MemoryBudget
+from twistedsock.limits.shares import MemoryBudget
 from twistedsock.server.http.origin_policy import OriginPolicy
 from twistedsock.server.tcp import LineFactory
 from twistedsock.server.transport import DirectTCPTransport

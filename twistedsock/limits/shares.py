@@ -3,9 +3,12 @@
 While a table has room, every client gets what it needs, so that a single client can use all of it. When the table is
 full, two rules hold (max-min fairness: Bertsekas and Gallager, Data Networks, section 6.5.2):
 
-- Entries that can be dropped, such as history, are dropped from the principal that holds most. - Entries that cannot be
-dropped are refused to the principals that hold most. Beyond the limit there is a reserve: half of it for
-principals that hold less than the average, half of it for those that hold less than the guaranteed share.
+- Entries that can be dropped, such as history, are dropped from the principal that holds most.
+- Entries that cannot be dropped are refused to the principals that hold most. Beyond the limit there is a reserve: half
+  of it for principals that hold less than the average, half of it for those that hold less than the guaranteed share.
+
+``MemoryBudget`` shares memory in the same way: each connection can use some for input that has not been handled and
+output that has not been sent, but if all of them did so at once, no machine would have the memory.
 """
 
 from collections import OrderedDict
@@ -28,6 +31,10 @@ twice as many as an attacker needs to open all connections of a server."""
 
 MIN_GUARANTEED_SHARE = 8
 """The guaranteed share if the limit is small."""
+
+UNCOUNTED_BYTES = 2 * 1024
+"""Bytes that each buffer of a connection can hold without being counted: they are part of what a connection costs
+anyway. So clients that use hardly any memory are always served, and most buffers are never counted."""
 
 
 class _Holder:
@@ -200,3 +207,42 @@ def guaranteed_share(limit: int) -> int:
 def with_reserve(limit: int) -> int:
     """The maximum that a table with this limit can hold."""
     return limit + limit // RESERVE_PARTS
+
+
+class MemoryBudget:
+    """The total and its limit in bytes. The owner of each buffer reports its size here as it changes, for the principal
+    of the client, and releases the buffer if the budget is exceeded. So the clients that use most give way when they
+    need more, and only these."""
+
+    __slots__ = ("_shares",)
+
+    def __init__(self, limit: int) -> None:
+        self._shares = Shares(limit)
+
+    @property
+    def used(self) -> int:
+        return self._shares.total
+
+    @property
+    def limit(self) -> int:
+        return self._shares.limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._shares.limit = limit
+
+    def add(self, size: int, principal: Principal) -> None:
+        """A principal uses ``size`` bytes more, or less if that is negative."""
+        self._shares.add(principal, size)
+
+    def is_exceeded_by(self, principal: Principal, more: int = 0) -> bool:
+        """Whether a principal must give way, if it uses ``more`` bytes beside what has been counted."""
+        return not self._shares.admits(principal, more)
+
+    def adjust(self, counted: int, size: int, principal: Principal) -> int:
+        """A buffer has ``size`` bytes now. ``counted`` is what the last call for this buffer returned, at first 0;
+        returns how many bytes are counted from now on. The last ``size`` of a buffer must be 0, and the principal the
+        same until then."""
+        now = size if size > UNCOUNTED_BYTES else 0
+        self._shares.add(principal, now - counted)
+        return now

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Protocol
 
 from twistedsock.errors import Error
-from twistedsock.limits.memory import MemoryBudget
 from twistedsock.limits.principal import ELSEWHERE, LOCAL, Principal
 from twistedsock.limits.settings import (
     CHUNK_BYTES,
@@ -21,7 +20,7 @@ from twistedsock.limits.settings import (
     Limits,
     reserved_limits,
 )
-from twistedsock.limits.shares import Shares
+from twistedsock.limits.shares import MemoryBudget, Shares
 from twistedsock.pubsub.backplane import Backplane, Observer, PresenceObserver
 from twistedsock.pubsub.channel import Channel
 from twistedsock.pubsub.channel_shares import ChannelShares

@@ -12,10 +12,9 @@ from collections.abc import Callable
 
 from twistedsock.limits.principal import ELSEWHERE, Principal
 from twistedsock.limits.settings import Limits
-from twistedsock.pubsub.encoder import EventEncoder
 from twistedsock.pubsub.encoding_group import EncodingGroup, GatheredChunks
 from twistedsock.pubsub.history import History
-from twistedsock.pubsub.subscription import Subscription
+from twistedsock.pubsub.subscription import EventEncoder, Subscription
 from twistedsock.pubsub.undelivered import Undelivered, never
 from twistedsock.pubsub.values import Batch, Lost, Member, Position, PresenceChange
 from twistedsock.stats import Stats

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.encoder import EventEncoder
-from twistedsock.pubsub.subscription import Subscriber, Subscription
+from twistedsock.pubsub.subscription import EventEncoder, Subscriber, Subscription
 from twistedsock.pubsub.values import Batch, Lost
 from twistedsock.stats import Stats
 

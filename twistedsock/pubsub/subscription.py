@@ -6,12 +6,12 @@ offset of the next event that it needs. When the socket accepts data again, the 
 histories of the channels, a chunk at a time, until its subscriptions can join their groups again.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from twistedsock.limits.memory import MemoryBudget
 from twistedsock.limits.principal import LOCAL, Principal
 from twistedsock.limits.settings import CHUNK_BYTES
-from twistedsock.pubsub.encoder import EventEncoder
+from twistedsock.limits.shares import MemoryBudget
 from twistedsock.pubsub.values import CHANGE_COST, Batch, Member, PresenceChange
 from twistedsock.stats import Stats, TcpStats
 
@@ -46,6 +46,29 @@ class Outlet(Protocol):
 
     def tcp_stats(self) -> TcpStats | None:
         """The counters of the connection, if the system has them. This is a system call."""
+
+
+class EventEncoder(Protocol):
+    """Pure, and shared by all subscribers of one protocol; the subscriptions of a channel that share an encoder are an
+    encoding group. Each method returns the very bytes that go on the socket, frame heads included."""
+
+    overhead: int
+    """Bytes that it writes around a payload beside the channel's and the sender's name, roughly."""
+
+    def batch(self, channel: bytes, batch: Batch, epoch: bytes = b"") -> bytes:
+        """Its events, each one message. This is the hot path."""
+
+    def presence(self, channel: bytes, changes: Sequence[PresenceChange]) -> bytes: ...
+
+    def presence_lost(self, channel: bytes) -> bytes:
+        """Presence changes were dropped, because the subscriber was behind for too long."""
+
+    def lost(self, channel: bytes, first: int, last: int) -> bytes:
+        """The events with these offsets, both included, will not be sent."""
+
+    def fell_behind(self, channel: bytes, cursor: int) -> None:
+        """The subscriber's socket did not accept what was encoded from offset ``cursor`` on, or the subscriber starts
+        there. It matters only to an encoder that one subscriber has for itself and that remembers what it encoded."""
 
 
 class ChannelView(Protocol):

@@ -12,9 +12,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from operator import itemgetter
 
-from twistedsock.pubsub.encoder import EventEncoder
 from twistedsock.pubsub.encoding_group import encode, join_chunks
-from twistedsock.pubsub.subscription import Subscription
+from twistedsock.pubsub.subscription import EventEncoder, Subscription
 from twistedsock.pubsub.values import Batch, PresenceChange
 
 Item = Batch | PresenceChange

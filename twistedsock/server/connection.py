@@ -6,7 +6,7 @@ discards what still arrives, and closes when the client does or after ``LINGER_S
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
@@ -15,11 +15,13 @@ from twisted.python.failure import Failure
 
 from twistedsock.errors import CloseReason
 from twistedsock.server.timeouts import ConnectionTimeouts
-from twistedsock.session.context import ServerContext
 from twistedsock.session.encoder import Encoder, Endpoints
 from twistedsock.session.input_pipeline import Decoder, InputPipeline
 from twistedsock.session.session import Session
 from twistedsock.session.timeline import HandshakeInfo
+
+if TYPE_CHECKING:
+    from twistedsock.session.context import ServerContext
 
 LINGER_SECONDS = 10.0
 """Time for the client to read the last bytes and to end its own stream."""
@@ -33,7 +35,7 @@ def log_exception() -> None:
 
 
 def open_session(
-    context: ServerContext,
+    context: "ServerContext",
     encoder: Encoder,
     decoder: Decoder,
     outlet: Any,

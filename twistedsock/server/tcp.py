@@ -1,7 +1,7 @@
 """The line protocol over TCP, a Unix socket or TLS."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.protocol import Protocol
@@ -15,9 +15,9 @@ from twistedsock.codecs.payload import BOM
 from twistedsock.codecs.protocol_detection import ProtocolDetector, WireProtocol
 from twistedsock.codecs.telnet import IAC, TelnetFilter, replace_returns
 from twistedsock.errors import TOO_FAST, TOO_MUCH_HELD, CloseReason
-from twistedsock.limits.memory import UNCOUNTED_BYTES
 from twistedsock.limits.principal import address_principal
 from twistedsock.limits.rate import ENTRY_PRICE, TLS_HANDSHAKE_PRICE
+from twistedsock.limits.shares import UNCOUNTED_BYTES
 from twistedsock.pubsub.subscription import SOCKET_FULL
 from twistedsock.server.connection import close_description, graceful_close, open_session
 from twistedsock.server.sockets import (
@@ -33,8 +33,10 @@ from twistedsock.server.timeouts import ConnectionTimeouts, TimeoutQueue
 from twistedsock.server.tls import subject_of
 from twistedsock.server.transport import detach_outlet, outlet_of
 from twistedsock.session.commands import InvalidCommand
-from twistedsock.session.context import ServerContext
 from twistedsock.session.input_pipeline import InputPipeline
+
+if TYPE_CHECKING:
+    from twistedsock.session.context import ServerContext
 
 _CLOSING_NOTICES = {
     WireProtocol.TLS: b"this port does not use TLS: connect without TLS and send lines of text",
@@ -258,7 +260,7 @@ class LineFactory(ListenerFactory):
 
     def __init__(
         self,
-        context: ServerContext,
+        context: "ServerContext",
         reactor: Any,
         send_buffer_bytes: int,
         web_address: str = "",

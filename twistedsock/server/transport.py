@@ -15,8 +15,8 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from twistedsock.limits.memory import MemoryBudget
 from twistedsock.limits.principal import Principal, address_principal
+from twistedsock.limits.shares import MemoryBudget
 from twistedsock.pubsub.subscription import SOCKET_FULL
 from twistedsock.server.sockets import host_of, innermost_transport, seconds_unanswered, tcp_stats_of
 from twistedsock.server.twisted_internals import (

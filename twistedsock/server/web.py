@@ -20,9 +20,9 @@ from twistedsock.codecs.http import (
     read_head,
 )
 from twistedsock.errors import TOO_FAST, TOO_MUCH_HELD, Error, ErrorCode
-from twistedsock.limits.memory import UNCOUNTED_BYTES
 from twistedsock.limits.principal import LOCAL, Principal, address_principal, subject_principal
 from twistedsock.limits.rate import ENTRY_PRICE, TLS_HANDSHAKE_PRICE, token_price
+from twistedsock.limits.shares import UNCOUNTED_BYTES
 from twistedsock.server.connection import graceful_close
 from twistedsock.server.http.checks import INVALID_FORWARDED_FOR, INVALID_HOST
 from twistedsock.server.http.connection import HTTPConnection

@@ -18,7 +18,7 @@ from twistedsock.codecs.line_decoder import split_messages
 from twistedsock.codecs.payload import BOM, JSON_WHITESPACE
 from twistedsock.codecs.websocket import PlainFrames, are_extensions, split_extensions, switching_protocols
 from twistedsock.errors import TOO_MUCH_HELD, CloseReason, Error
-from twistedsock.limits.memory import UNCOUNTED_BYTES
+from twistedsock.limits.shares import UNCOUNTED_BYTES
 from twistedsock.pubsub.subscription import SOCKET_FULL, Client
 from twistedsock.server.autobahn_internals import AutobahnConnection, configure
 from twistedsock.server.connection import LINGER_SECONDS, close_description, log_exception, open_session

@@ -6,7 +6,7 @@ from typing import Protocol
 import msgspec
 
 from twistedsock.errors import Error
-from twistedsock.pubsub.encoder import EventEncoder
+from twistedsock.pubsub.subscription import EventEncoder
 from twistedsock.pubsub.values import Event, Lost, Member, Position, Tag
 
 

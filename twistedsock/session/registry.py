@@ -10,10 +10,10 @@ from typing import Generic, Protocol, TypeVar
 from twistedsock.auth.expiry import ExpiryWatcher
 from twistedsock.auth.identity import Identity, Policy
 from twistedsock.limits.connections import ConnectionLimiter
-from twistedsock.limits.memory import MemoryBudget
 from twistedsock.limits.principal import is_remote
 from twistedsock.limits.rate import RateLimiterPool
 from twistedsock.limits.settings import Limits
+from twistedsock.limits.shares import MemoryBudget
 from twistedsock.pubsub.broker import Broker
 from twistedsock.session.timeline import Step
 from twistedsock.stats import Stats

@@ -38,7 +38,7 @@ from twistedsock.session.timeline import HandshakeInfo, Timeline
 from twistedsock.stats import TcpStats
 
 if TYPE_CHECKING:
-    from twistedsock.limits.memory import MemoryBudget
+    from twistedsock.limits.shares import MemoryBudget
     from twistedsock.pubsub.broker import Broker
     from twistedsock.pubsub.channel import Channel
     from twistedsock.pubsub.history import History
