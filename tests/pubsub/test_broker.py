@@ -716,3 +716,27 @@ def test_who_looks_at_readers_only_is_not_told_of_events() -> None:
     peer = server.line_client()
     peer.send("SUB a", "PUB a x", "UNSUB a")
     assert onlooker.seen == ["a +p1 1", "a -p1 0"]
+
+
+def test_presence_changes_of_one_channel_precede_its_events_and_not_those_of_another() -> None:
+    server = FakeServer()
+    watcher, member, publisher = server.line_client(), server.line_client(), server.line_client()
+    watcher.send("SUB a presence=on", "SUB b")
+    server.turn()
+    watcher.received()
+    member.send("SUB a")
+    publisher.send("PUB b x", "PUB a x")
+    server.turn()
+    received = watcher.received()
+    assert sorted(received) == ["JOIN a p2 p2", "MSG a 1 p3 x", "MSG b 1 p3 x"]
+    assert received.index("JOIN a p2 p2") < received.index("MSG a 1 p3 x")
+
+
+def test_closing_a_closed_channel_does_not_close_its_successor() -> None:
+    server = FakeServer()
+    client = server.line_client()
+    client.send("SUB a")
+    closed = server.broker.channels[b"a"]
+    client.send("UNSUB a", "SUB a")
+    server.broker.close_if_unused(closed)
+    assert server.broker.channels[b"a"] is not closed

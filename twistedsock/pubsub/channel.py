@@ -109,7 +109,8 @@ class Channel:
             for group in self.encoding_groups.values():
                 group.broadcast(self.name, batches, gathered)
             if self.undelivered is not None:
-                self._end_undelivered()
+                undelivered, self.undelivered = self.undelivered, None
+                undelivered.close()
 
     def _append_pending(self, now: float) -> list[Batch]:
         batches, self.pending = self.pending, []
@@ -145,7 +146,8 @@ class Channel:
         if self.undelivered is not None:
             if not self.undelivered.send_changes(self.watchers, is_over):
                 return False
-            self._end_undelivered()
+            undelivered, self.undelivered = self.undelivered, None
+            undelivered.close()
         return True
 
     def send_changes_before_events(self, is_over: Callable[[], bool]) -> bool:
@@ -215,11 +217,6 @@ class Channel:
         if self.undelivered is None:
             self.undelivered = Undelivered(self._limits.max_pending_presence)
         return self.undelivered
-
-    def _end_undelivered(self) -> None:
-        undelivered, self.undelivered = self.undelivered, None
-        if undelivered is not None:
-            undelivered.close()
 
     # Gaps and epochs.
 
